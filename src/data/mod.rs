@@ -1,0 +1,5 @@
+//! Images and labels: readers, preprocessing, splits.
+
+mod preprocess;
+
+pub use preprocess::{Interpolation, Preprocess, Resize};

@@ -1,0 +1,5 @@
+//! planish: finds where a fine-tuned Vision Transformer over-fits, layer by layer, and mends it
+//! cheaply.
+
+pub mod data;
+pub mod vit;

@@ -1,0 +1,151 @@
+//! The shape of a Vision Transformer: everything that fixes its tensors and its arithmetic.
+
+/// How the token sequence becomes one feature vector per image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The class token alone.
+    Token,
+    /// The mean over patch tokens; class and register tokens are left out.
+    Mean,
+}
+
+/// Where the last layer norm stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinalNorm {
+    /// On all tokens, before pooling: tensors `norm.*`.
+    BeforePool,
+    /// On the pooled feature: tensors `fc_norm.*`.
+    AfterPool,
+}
+
+/// The nonlinearity of the MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// x Φ(x) with the exact error function: everywhere but Flax.
+    Gelu,
+    /// The tanh approximation of `jax.nn.gelu`.
+    GeluTanh,
+}
+
+/// Architecture of a plain (pre-norm) Vision Transformer, Dosovitskiy et al., ICLR 2021.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Height and width of the input in pixels.
+    pub image_size: [usize; 2],
+    /// Height and width of a patch in pixels.
+    pub patch_size: [usize; 2],
+    /// Input channels: 1 (grey) or 3 (RGB), or any number for prepared tensors.
+    pub channels: usize,
+    /// Width D of the token stream.
+    pub dim: usize,
+    /// Number of blocks L.
+    pub depth: usize,
+    /// Attention heads; D is a multiple of it.
+    pub heads: usize,
+    /// Hidden width of the MLP.
+    pub mlp_dim: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Whether a class token is prepended.
+    pub class_token: bool,
+    /// Number of register tokens, between class token and patches.
+    pub registers: usize,
+    /// Whether the position embedding has rows for class and register tokens too
+    /// (timm: `not no_embed_class`).
+    pub position_covers_prefix: bool,
+    /// Whether the patch projection has a bias.
+    pub patch_bias: bool,
+    /// Whether query, key and value have a bias.
+    pub qkv_bias: bool,
+    /// Whether each residual branch is scaled per channel (LayerScale, Touvron et al. 2021).
+    pub layer_scale: bool,
+    /// Whether a layer norm follows the embedding (`norm_pre`).
+    pub norm_pre: bool,
+    /// Where the last layer norm stands.
+    pub final_norm: FinalNorm,
+    /// How tokens become one feature vector.
+    pub pooling: Pooling,
+    /// The MLP's nonlinearity.
+    pub activation: Activation,
+    /// ε of every layer norm: timm and torchvision 1e-6, transformers 1e-12.
+    pub eps: f64,
+}
+
+impl Config {
+    /// Class and register tokens: those that stand before the patches.
+    pub fn prefix_tokens(&self) -> usize {
+        usize::from(self.class_token) + self.registers
+    }
+
+    /// Patches down and across.
+    pub fn grid(&self) -> [usize; 2] {
+        [self.image_size[0] / self.patch_size[0], self.image_size[1] / self.patch_size[1]]
+    }
+
+    /// Length T of the token sequence.
+    pub fn tokens(&self) -> usize {
+        self.prefix_tokens() + self.grid()[0] * self.grid()[1]
+    }
+
+    /// Every parameter tensor, canonical (timm's) name and shape, in timm's order.
+    pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        let d = self.dim;
+        let [ph, pw] = self.patch_size;
+        let [gh, gw] = self.grid();
+        let mut out: Vec<(String, Vec<usize>)> = Vec::new();
+        let mut add = |name: String, shape: &[usize]| out.push((name, shape.to_vec()));
+        if self.class_token {
+            add("cls_token".into(), &[1, 1, d]);
+        }
+        if self.registers > 0 {
+            add("reg_token".into(), &[1, self.registers, d]);
+        }
+        let rows = gh * gw + if self.position_covers_prefix { self.prefix_tokens() } else { 0 };
+        add("pos_embed".into(), &[1, rows, d]);
+        add("patch_embed.proj.weight".into(), &[d, self.channels, ph, pw]);
+        if self.patch_bias {
+            add("patch_embed.proj.bias".into(), &[d]);
+        }
+        if self.norm_pre {
+            add("norm_pre.weight".into(), &[d]);
+            add("norm_pre.bias".into(), &[d]);
+        }
+        for i in 0..self.depth {
+            let mut block = |name: &str, shape: &[usize]| add(format!("blocks.{i}.{name}"), shape);
+            block("norm1.weight", &[d]);
+            block("norm1.bias", &[d]);
+            block("attn.qkv.weight", &[3 * d, d]);
+            if self.qkv_bias {
+                block("attn.qkv.bias", &[3 * d]);
+            }
+            block("attn.proj.weight", &[d, d]);
+            block("attn.proj.bias", &[d]);
+            if self.layer_scale {
+                block("ls1.gamma", &[d]);
+            }
+            block("norm2.weight", &[d]);
+            block("norm2.bias", &[d]);
+            block("mlp.fc1.weight", &[self.mlp_dim, d]);
+            block("mlp.fc1.bias", &[self.mlp_dim]);
+            block("mlp.fc2.weight", &[d, self.mlp_dim]);
+            block("mlp.fc2.bias", &[d]);
+            if self.layer_scale {
+                block("ls2.gamma", &[d]);
+            }
+        }
+        let norm = match self.final_norm {
+            FinalNorm::BeforePool => "norm",
+            FinalNorm::AfterPool => "fc_norm",
+        };
+        add(format!("{norm}.weight"), &[d]);
+        add(format!("{norm}.bias"), &[d]);
+        add("head.weight".into(), &[self.classes, d]);
+        add("head.bias".into(), &[self.classes]);
+        out
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+}
