@@ -1,1 +1,42 @@
-//! Differentiable operations.
+//! Differentiable operations of planish, on the CPU.
+//!
+//! Each operation stands in the file of its name and states its mathematics once, as value and
+//! VJP over a generic [`scalar::Scalar`]. On plain numbers that gives losses and gradients; on
+//! dual numbers the same text gives JVPs and the tangents of VJPs, that is, exact Hessian-vector
+//! products. To add one: write the file, add a line to [`registry::REGISTRY`], and a naive loop
+//! to `tests/registry.rs`.
+
+pub mod attention;
+pub mod cpu;
+pub mod cross_entropy;
+mod dual_tensor;
+mod error;
+pub mod gelu;
+pub mod lanes;
+#[cfg(target_arch = "x86_64")]
+pub mod lanes_x86;
+pub mod layer_norm;
+pub mod linear;
+pub mod math;
+pub mod matmul;
+pub mod op;
+pub mod pointwise;
+pub mod product;
+pub mod registry;
+pub mod rows;
+pub mod scalar;
+pub mod softmax;
+pub mod tokens;
+
+pub use attention::{AttentionMix, AttentionScores};
+pub use cross_entropy::CrossEntropy;
+pub use dual_tensor::{DualTensor, Host};
+pub use error::{Error, Result};
+pub use gelu::Gelu;
+pub use layer_norm::LayerNorm;
+pub use linear::Linear;
+pub use matmul::MatMul;
+pub use op::{Keep, Kept, Op};
+pub use pointwise::{Add, LayerScale, Scale};
+pub use softmax::Softmax;
+pub use tokens::{MeanTokens, Patches, PickToken, Prepend};

@@ -1,0 +1,122 @@
+//! Cross-entropy of logits against class labels, per example.
+
+use crate::cpu::{Output, RowKernel};
+use crate::dual_tensor::DualTensor;
+use crate::error::{Error, Result};
+use crate::op::{Keep, Kept, Op, rows_of, rows_of_len, run_rows};
+use crate::registry::Sample;
+use crate::rows::{Row, RowMut, chunks};
+use crate::scalar::Scalar;
+use std::sync::Arc;
+
+/// yᵢ = log Σⱼ exp(xᵢⱼ) − (1 − s) xᵢₜ − s/C Σⱼ xᵢⱼ in nats; x: (N, C), t = labelᵢ, y: (N).
+///
+/// s is the label smoothing of Szegedy et al. (CVPR 2016, §7). The mean over a batch is taken by
+/// seeding the backward sweep with 1/N.
+/// gxᵢⱼ = gyᵢ (softmax(xᵢ)ⱼ − (1 − s) [j = t] − s/C).
+#[derive(Clone, Debug)]
+pub struct CrossEntropy {
+    /// One label per row.
+    pub labels: Arc<[u32]>,
+    /// s, in [0, 1).
+    pub smoothing: f64,
+}
+
+impl CrossEntropy {
+    fn check(&self, dims: &[usize]) -> Result<(usize, usize)> {
+        match dims {
+            &[n, classes] if n == self.labels.len() => {
+                match self.labels.iter().position(|&t| t as usize >= classes) {
+                    Some(row) => Err(Error::Label { row, label: self.labels[row], classes }),
+                    None => Ok((n, classes)),
+                }
+            }
+            found => Err(Error::shape(
+                self.name(),
+                format!("logits of shape ({}, classes)", self.labels.len()),
+                format!("{found:?}"),
+            )),
+        }
+    }
+}
+
+/// The row's maximum and Σ exp(x − max).
+#[inline(always)]
+fn partition<S: Scalar>(x: Row<S>) -> (S, S) {
+    let m = x.held_max();
+    (m, x.sum(|c| (x.at(c) - m).exp()))
+}
+
+struct Value<'a>(&'a CrossEntropy);
+impl RowKernel<1, 1> for Value<'_> {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, r: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
+        let s = self.0.smoothing;
+        let (m, total) = partition(x);
+        let target = x.column(self.0.labels[r] as usize) - m;
+        let mut loss = total.ln() - target * (1.0 - s);
+        if s > 0.0 {
+            let per_class = s / x.len() as f64;
+            loss = loss - x.sum(|c| x.at(c) - m) * per_class;
+        }
+        y.put_one(loss);
+    }
+}
+
+struct Vjp<'a>(&'a CrossEntropy);
+impl RowKernel<2, 1> for Vjp<'_> {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, r: usize, [x, gy]: [Row<S>; 2], [gx]: [RowMut<S>; 1]) {
+        let s = self.0.smoothing;
+        let (m, total) = partition(x);
+        let (weight, scale) = (gy.column(0), gy.column(0) / total);
+        for c in chunks::<S>(x.len()) {
+            let p = (x.at(c) - m).exp() * scale;
+            gx.put(c, if s > 0.0 { p - weight * (s / x.len() as f64) } else { p });
+        }
+        let label = self.0.labels[r] as usize;
+        gx.put_column(label, gx.read().column(label) - weight * (1.0 - s));
+    }
+}
+
+impl Op for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let (n, _) = self.check(x[0].dims())?;
+        let [y] =
+            run_rows(self.name(), &Value(self), n, [rows_of(x[0])], [Output::PerRow(1)], [&[n]])?;
+        Ok(y)
+    }
+
+    fn keep(&self, _: &[bool]) -> Keep {
+        Keep { inputs: 1, output: false }
+    }
+
+    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let x = kept.input(self.name(), 0)?;
+        let (n, classes) = self.check(x.dims())?;
+        let [gx] = run_rows(
+            self.name(),
+            &Vjp(self),
+            n,
+            [rows_of(x), rows_of_len(gy, 1)],
+            [Output::PerRow(classes)],
+            [x.dims()],
+        )?;
+        Ok(vec![Some(gx)])
+    }
+}
+
+/// Shapes to check it on.
+pub fn samples() -> Vec<Sample> {
+    [(5usize, 7usize, 0.0), (4, 10, 0.1), (3, 33, 0.3), (2, 1, 0.0)]
+        .map(|(n, classes, smoothing)| {
+            let labels: Vec<u32> = (0..n).map(|i| (i * 3 % classes) as u32).collect();
+            Sample::new(CrossEntropy { labels: labels.into(), smoothing }, &[&[n, classes]])
+        })
+        .into_iter()
+        .collect()
+}

@@ -1,0 +1,158 @@
+//! A tensor with K tangents.
+
+use crate::error::{Error, Result};
+use crate::lanes::Element;
+use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
+use std::ops::Deref;
+
+/// x + Σ εₖ ẋₖ: a value of some shape and, where it has tangents, their block of shape (K, …).
+///
+/// A tangent that is zero is absent, so that work on it is never done. Cloning shares memory.
+#[derive(Clone, Debug)]
+pub struct DualTensor {
+    value: Tensor,
+    tangent: Option<Tensor>,
+}
+
+impl DualTensor {
+    /// A value without tangents.
+    pub fn constant(value: Tensor) -> Self {
+        Self { value, tangent: None }
+    }
+
+    /// A value of shape S with a block of tangents of shape (K, S).
+    pub fn new(value: Tensor, tangent: Option<Tensor>) -> Result<Self> {
+        if let Some(t) = &tangent {
+            if t.rank() != value.rank() + 1 || t.dims()[1..] != *value.dims() {
+                return Err(Error::shape(
+                    "dual tensor",
+                    format!("tangents of shape (K, {:?})", value.dims()),
+                    format!("{:?}", t.dims()),
+                ));
+            }
+        }
+        Ok(Self { value, tangent })
+    }
+
+    /// The value.
+    pub fn value(&self) -> &Tensor {
+        &self.value
+    }
+
+    /// The tangents, (K, …).
+    pub fn tangent(&self) -> Option<&Tensor> {
+        self.tangent.as_ref()
+    }
+
+    /// K, or 0.
+    pub fn tangents(&self) -> usize {
+        self.tangent.as_ref().map_or(0, |t| t.dims()[0])
+    }
+
+    /// The shape of the value.
+    pub fn dims(&self) -> &[usize] {
+        self.value.dims()
+    }
+
+    /// Numbers in the value.
+    pub fn numel(&self) -> usize {
+        self.value.elem_count()
+    }
+
+    /// The last dimension; 1 for a scalar.
+    pub fn columns(&self) -> usize {
+        self.value.dims().last().copied().unwrap_or(1)
+    }
+
+    /// Value and tangents.
+    pub fn into_parts(self) -> (Tensor, Option<Tensor>) {
+        (self.value, self.tangent)
+    }
+
+    /// Applies a linear rearrangement to the value and to each tangent.
+    ///
+    /// `f` takes a tensor and the number of leading dimensions that are not the operand's own
+    /// (0 for the value, 1 for the block of tangents).
+    pub fn rearrange(
+        &self,
+        f: impl Fn(&Tensor, usize) -> candle_core::Result<Tensor>,
+    ) -> Result<Self> {
+        let value = f(&self.value, 0)?.contiguous()?;
+        let tangent = match &self.tangent {
+            Some(t) => Some(f(t, 1)?.contiguous()?),
+            None => None,
+        };
+        Ok(Self { value, tangent })
+    }
+
+    /// The same numbers under another shape.
+    pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
+        self.rearrange(|x, lead| {
+            let shape: Vec<usize> = x.dims()[..lead].iter().chain(dims).copied().collect();
+            x.reshape(shape)
+        })
+    }
+
+    /// Sum with another of the same shape; an absent tangent counts as zero.
+    pub fn plus(&self, other: &Self) -> Result<Self> {
+        let value = (&self.value + &other.value)?;
+        let tangent = match (&self.tangent, &other.tangent) {
+            (Some(a), Some(b)) => Some((a + b)?),
+            (Some(t), None) | (None, Some(t)) => Some(t.clone()),
+            (None, None) => None,
+        };
+        Ok(Self { value, tangent })
+    }
+}
+
+/// A tensor's memory on the CPU, held for reading.
+pub struct Host<'a> {
+    // The guard's type is a private matter of candle's.
+    guard: Box<dyn Deref<Target = Storage> + 'a>,
+    layout: Layout,
+}
+
+impl<'a> Host<'a> {
+    /// Holds `x`; an error if it is strided or not on the CPU.
+    pub fn new(op: &'static str, x: &'a Tensor) -> Result<Self> {
+        let (guard, layout) = x.storage_and_layout();
+        if layout.contiguous_offsets().is_none() {
+            return Err(Error::Strided {
+                op,
+                shape: x.dims().to_vec(),
+                strides: layout.stride().to_vec(),
+            });
+        }
+        if !matches!(*guard, Storage::Cpu(_)) {
+            return Err(Error::Device { op, found: format!("{:?}", x.device().location()) });
+        }
+        let layout = layout.clone();
+        Ok(Self { guard: Box::new(guard), layout })
+    }
+
+    /// The numbers, row-major.
+    pub fn slice<E: Element>(&self) -> Result<&[E]> {
+        match (&**self.guard, self.layout.contiguous_offsets()) {
+            (Storage::Cpu(storage), Some((start, end))) => {
+                Ok(&cpu_slice::<E>(storage)?[start..end])
+            }
+            _ => Err(Error::Device { op: "slice", found: "another device".into() }),
+        }
+    }
+}
+
+fn cpu_slice<E: Element>(storage: &CpuStorage) -> Result<&[E]> {
+    Ok(storage.as_slice::<E>()?)
+}
+
+/// The one type of all operands, or an error naming them.
+pub fn common_dtype(op: &'static str, operands: &[&DualTensor]) -> Result<DType> {
+    let found: Vec<DType> = operands
+        .iter()
+        .flat_map(|x| std::iter::once(x.value.dtype()).chain(x.tangent.iter().map(Tensor::dtype)))
+        .collect();
+    match found.first() {
+        Some(&d) if matches!(d, DType::F32 | DType::F64) && found.iter().all(|&f| f == d) => Ok(d),
+        _ => Err(Error::DType { op, found }),
+    }
+}

@@ -1,0 +1,142 @@
+//! The registers of x86-64: AVX-512 (`F32x16`, `F64x8`) and AVX2 with FMA (`F32x8`, `F64x4`).
+//!
+//! The methods carry no `target_feature` of their own: they are inlined into a driver that does
+//! (see `cpu.rs`), and only there do the intrinsics become instructions.
+
+use crate::lanes::Lane;
+use std::arch::x86_64::*;
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+macro_rules! register {
+    ($name:ident, $reg:ty, $elem:ty, $count:expr, $doc:expr,
+     add $add:ident, sub $sub:ident, mul $mul:ident, div $div:ident, set $set:ident,
+     fma $fma:ident, sqrt $sqrt:ident, max $max:ident, load $load:ident, store $store:ident,
+     abs $abs:expr, round $round:expr, power $power:expr, less $less:expr) => {
+        #[doc = $doc]
+        #[derive(Clone, Copy)]
+        pub struct $name($reg);
+
+        // SAFETY (all of this block): drivers reach these methods only after the processor was
+        // found to have the instructions; loads and stores pass their caller's promise on.
+        impl Add for $name {
+            type Output = Self;
+            #[inline(always)]
+            fn add(self, o: Self) -> Self {
+                Self(unsafe { $add(self.0, o.0) })
+            }
+        }
+        impl Sub for $name {
+            type Output = Self;
+            #[inline(always)]
+            fn sub(self, o: Self) -> Self {
+                Self(unsafe { $sub(self.0, o.0) })
+            }
+        }
+        impl Mul for $name {
+            type Output = Self;
+            #[inline(always)]
+            fn mul(self, o: Self) -> Self {
+                Self(unsafe { $mul(self.0, o.0) })
+            }
+        }
+        impl Div for $name {
+            type Output = Self;
+            #[inline(always)]
+            fn div(self, o: Self) -> Self {
+                Self(unsafe { $div(self.0, o.0) })
+            }
+        }
+        impl Neg for $name {
+            type Output = Self;
+            #[inline(always)]
+            fn neg(self) -> Self {
+                Self(unsafe { $sub($set(-0.0), self.0) })
+            }
+        }
+        impl Lane for $name {
+            type Element = $elem;
+            const COUNT: usize = $count;
+            #[inline(always)]
+            fn splat(x: f64) -> Self {
+                Self(unsafe { $set(x as $elem) })
+            }
+            #[inline(always)]
+            fn mul_add(self, a: Self, b: Self) -> Self {
+                Self(unsafe { $fma(self.0, a.0, b.0) })
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                Self(unsafe { $sqrt(self.0) })
+            }
+            #[inline(always)]
+            fn abs(self) -> Self {
+                Self(unsafe { ($abs)(self.0) })
+            }
+            #[inline(always)]
+            fn max(self, o: Self) -> Self {
+                Self(unsafe { $max(self.0, o.0) })
+            }
+            #[inline(always)]
+            fn round(self) -> Self {
+                Self(unsafe { ($round)(self.0) })
+            }
+            #[inline(always)]
+            fn scale_by_power(self, n: Self) -> Self {
+                Self(unsafe { ($power)(self.0, n.0) })
+            }
+            #[inline(always)]
+            fn select_less(self, bound: Self, yes: Self, no: Self) -> Self {
+                Self(unsafe { ($less)(self.0, bound.0, yes.0, no.0) })
+            }
+            #[inline(always)]
+            unsafe fn load(from: *const $elem) -> Self {
+                // SAFETY: the caller vouches for COUNT elements; no alignment is asked for.
+                Self(unsafe { $load(from) })
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $elem) {
+                // SAFETY: the caller vouches for COUNT elements; no alignment is asked for.
+                unsafe { $store(to, self.0) }
+            }
+        }
+    };
+}
+
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+register!(F32x16, __m512, f32, 16, "Sixteen `f32` in one AVX-512 register.",
+    add _mm512_add_ps, sub _mm512_sub_ps, mul _mm512_mul_ps, div _mm512_div_ps,
+    set _mm512_set1_ps, fma _mm512_fmadd_ps, sqrt _mm512_sqrt_ps, max _mm512_max_ps,
+    load _mm512_loadu_ps, store _mm512_storeu_ps,
+    abs _mm512_abs_ps, round _mm512_roundscale_ps::<NEAREST>, power _mm512_scalef_ps,
+    less |a, b, yes, no| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes));
+
+register!(F64x8, __m512d, f64, 8, "Eight `f64` in one AVX-512 register.",
+    add _mm512_add_pd, sub _mm512_sub_pd, mul _mm512_mul_pd, div _mm512_div_pd,
+    set _mm512_set1_pd, fma _mm512_fmadd_pd, sqrt _mm512_sqrt_pd, max _mm512_max_pd,
+    load _mm512_loadu_pd, store _mm512_storeu_pd,
+    abs _mm512_abs_pd, round _mm512_roundscale_pd::<NEAREST>, power _mm512_scalef_pd,
+    less |a, b, yes, no| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b), no, yes));
+
+register!(F32x8, __m256, f32, 8, "Eight `f32` in one AVX2 register.",
+    add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, div _mm256_div_ps,
+    set _mm256_set1_ps, fma _mm256_fmadd_ps, sqrt _mm256_sqrt_ps, max _mm256_max_ps,
+    load _mm256_loadu_ps, store _mm256_storeu_ps,
+    abs |a| _mm256_andnot_ps(_mm256_set1_ps(-0.0), a), round _mm256_round_ps::<NEAREST>,
+    power |a, n| {
+        let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+        _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+    },
+    less |a, b, yes, no| _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b)));
+
+register!(F64x4, __m256d, f64, 4, "Four `f64` in one AVX2 register.",
+    add _mm256_add_pd, sub _mm256_sub_pd, mul _mm256_mul_pd, div _mm256_div_pd,
+    set _mm256_set1_pd, fma _mm256_fmadd_pd, sqrt _mm256_sqrt_pd, max _mm256_max_pd,
+    load _mm256_loadu_pd, store _mm256_storeu_pd,
+    abs |a| _mm256_andnot_pd(_mm256_set1_pd(-0.0), a), round _mm256_round_pd::<NEAREST>,
+    power |a, n| {
+        let exponent = _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n));
+        let exponent = _mm256_add_epi64(exponent, _mm256_set1_epi64x(1023));
+        _mm256_mul_pd(a, _mm256_castsi256_pd(_mm256_slli_epi64::<52>(exponent)))
+    },
+    less |a, b, yes, no| _mm256_blendv_pd(no, yes, _mm256_cmp_pd::<_CMP_LT_OQ>(a, b)));

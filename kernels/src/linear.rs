@@ -1,0 +1,105 @@
+//! The linear layer.
+
+use crate::cpu::Output;
+use crate::dual_tensor::DualTensor;
+use crate::error::{Error, Result};
+use crate::op::{Keep, Kept, Op, rows_of_len, run_rows};
+use crate::pointwise::SumRows;
+use crate::product::{Target, View, product};
+use crate::registry::Sample;
+
+/// y = x Wᵀ + b; x: (…, I), W: (O, I), b: (O) or absent, y: (…, O).
+///
+/// gx = gy W; gW = gyᵀ x; gb = Σ gy over rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear;
+
+impl Linear {
+    /// Rows, inputs and outputs of a layer on `x` with weight `w`.
+    fn sizes(&self, x: &[usize], w: &[usize]) -> Result<[usize; 3]> {
+        match (x.last(), w) {
+            (Some(&i), &[o, wi]) if i == wi && i > 0 => Ok([x.iter().product::<usize>() / i, i, o]),
+            _ => Err(Error::shape(
+                self.name(),
+                "x (…, I) and W (O, I)",
+                format!("x {x:?} and W {w:?}"),
+            )),
+        }
+    }
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let (x, w, b) = (x[0], x[1], x.get(2).copied());
+        let [rows, i, o] = self.sizes(x.dims(), w.dims())?;
+        let mut dims = x.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = o;
+        }
+        product(
+            self,
+            (x, View::matrix(rows, i)),
+            (w, View::matrix(o, i).t()),
+            Target { dims: &dims, view: View::matrix(rows, o), bias: b },
+            1.0,
+        )
+    }
+
+    fn keep(&self, wanted: &[bool]) -> Keep {
+        Keep { inputs: u32::from(wanted[1]) | u32::from(wanted[0]) << 1, output: false }
+    }
+
+    fn vjp(
+        &self,
+        kept: &Kept,
+        gy: &DualTensor,
+        wanted: &[bool],
+    ) -> Result<Vec<Option<DualTensor>>> {
+        let [rows, i, o] = self.sizes(&kept.dims[0], &kept.dims[1])?;
+        let gy_view = View::matrix(rows, o);
+        let mut gradients = vec![None; kept.dims.len()];
+        if wanted[0] {
+            gradients[0] = Some(product(
+                self,
+                (gy, gy_view),
+                (kept.input(self.name(), 1)?, View::matrix(o, i)),
+                Target { dims: &kept.dims[0], view: View::matrix(rows, i), bias: None },
+                1.0,
+            )?);
+        }
+        if wanted[1] {
+            gradients[1] = Some(product(
+                self,
+                (gy, gy_view.t()),
+                (kept.input(self.name(), 0)?, View::matrix(rows, i)),
+                Target { dims: &kept.dims[1], view: View::matrix(o, i), bias: None },
+                1.0,
+            )?);
+        }
+        if wanted.get(2) == Some(&true) {
+            let [gb] = run_rows(
+                self.name(),
+                &SumRows,
+                rows,
+                [rows_of_len(gy, o)],
+                [Output::Summed(o)],
+                [&[o]],
+            )?;
+            gradients[2] = Some(gb);
+        }
+        Ok(gradients)
+    }
+}
+
+/// Shapes to check it on.
+pub fn samples() -> Vec<Sample> {
+    vec![
+        Sample::new(Linear, &[&[3, 5, 7], &[4, 7], &[4]]),
+        Sample::new(Linear, &[&[6, 3], &[2, 3]]),
+        Sample::new(Linear, &[&[1, 17], &[1, 17], &[1]]),
+    ]
+}

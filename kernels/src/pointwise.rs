@@ -1,0 +1,246 @@
+//! Sums and scalings: residual connections, position embeddings, LayerScale, constants.
+
+use crate::cpu::{Output, RowKernel};
+use crate::dual_tensor::DualTensor;
+use crate::error::{Error, Result};
+use crate::op::{Keep, Kept, Op, Operand, rows_of, rows_of_len, run_rows, shared};
+use crate::registry::Sample;
+use crate::rows::{Row, RowMut, chunks};
+use crate::scalar::Scalar;
+
+/// y = a + b. b has a's shape, or is one of a's trailing slices and is added to every one:
+/// a: (B, T, D) with b: (B, T, D), (1, T, D), (T, D) or (D). gb sums over the slices.
+#[derive(Clone, Copy, Debug)]
+pub struct Add;
+
+/// y = x γ, per channel: LayerScale (Touvron et al., ICCV 2021, §2). x: (…, D), γ: (D).
+/// gx = gy γ; gγ = Σ gy x over rows.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerScale;
+
+/// y = factor · x.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    /// The constant.
+    pub factor: f64,
+}
+
+/// How many slices of b's size a has, if b's shape is a trailing part of a's.
+fn slices(op: &'static str, a: &[usize], b: &[usize]) -> Result<(usize, usize)> {
+    let trailing: Vec<usize> = b.iter().copied().skip_while(|&n| n == 1).collect();
+    let len: usize = trailing.iter().product();
+    if a.ends_with(&trailing) && len > 0 {
+        Ok((a.iter().product::<usize>() / len, len))
+    } else {
+        Err(Error::shape(op, format!("a trailing part of {a:?}"), format!("{b:?}")))
+    }
+}
+
+struct AddValue;
+impl RowKernel<2, 1> for AddValue {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, _: usize, [a, b]: [Row<S>; 2], [y]: [RowMut<S>; 1]) {
+        for c in chunks::<S>(a.len()) {
+            y.put(c, a.at(c) + b.at(c));
+        }
+    }
+}
+
+/// Sums rows, for whatever was added to every one of them.
+pub(crate) struct SumRows;
+impl RowKernel<1, 1> for SumRows {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, _: usize, [gy]: [Row<S>; 1], [gb]: [RowMut<S>; 1]) {
+        for c in chunks::<S>(gy.len()) {
+            gb.add(c, gy.at(c));
+        }
+    }
+}
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let (a, b) = (x[0], x[1]);
+        let (rows, len) = slices(self.name(), a.dims(), b.dims())?;
+        let (rows, len, b): (usize, usize, Operand) = if rows == 1 {
+            let n = a.columns().max(1);
+            (len / n, n, rows_of_len(b, n))
+        } else {
+            (rows, len, shared(b))
+        };
+        let [y] = run_rows(
+            self.name(),
+            &AddValue,
+            rows,
+            [rows_of_len(a, len), b],
+            [Output::PerRow(len)],
+            [a.dims()],
+        )?;
+        Ok(y)
+    }
+
+    fn keep(&self, _: &[bool]) -> Keep {
+        Keep::default()
+    }
+
+    fn vjp(
+        &self,
+        kept: &Kept,
+        gy: &DualTensor,
+        wanted: &[bool],
+    ) -> Result<Vec<Option<DualTensor>>> {
+        let (rows, len) = slices(self.name(), gy.dims(), &kept.dims[1])?;
+        let gb = match (wanted[1], rows) {
+            (false, _) => None,
+            (true, 1) => Some(gy.reshape(&kept.dims[1])?),
+            (true, _) => {
+                let [gb] = run_rows(
+                    self.name(),
+                    &SumRows,
+                    rows,
+                    [rows_of_len(gy, len)],
+                    [Output::Summed(len)],
+                    [&kept.dims[1]],
+                )?;
+                Some(gb)
+            }
+        };
+        Ok(vec![wanted[0].then(|| gy.clone()), gb])
+    }
+}
+
+struct Times;
+impl RowKernel<2, 1> for Times {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, _: usize, [x, gamma]: [Row<S>; 2], [y]: [RowMut<S>; 1]) {
+        for c in chunks::<S>(x.len()) {
+            y.put(c, x.at(c) * gamma.at(c));
+        }
+    }
+}
+
+struct SumProducts;
+impl RowKernel<2, 1> for SumProducts {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, _: usize, [x, gy]: [Row<S>; 2], [g]: [RowMut<S>; 1]) {
+        for c in chunks::<S>(x.len()) {
+            g.add(c, x.at(c) * gy.at(c));
+        }
+    }
+}
+
+impl LayerScale {
+    fn times(&self, x: &DualTensor, gamma: &DualTensor) -> Result<DualTensor> {
+        let n = x.columns();
+        let [y] = run_rows(
+            self.name(),
+            &Times,
+            x.numel() / n.max(1),
+            [rows_of(x), shared(gamma)],
+            [Output::PerRow(n)],
+            [x.dims()],
+        )?;
+        Ok(y)
+    }
+}
+
+impl Op for LayerScale {
+    fn name(&self) -> &'static str {
+        "layer_scale"
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        self.times(x[0], x[1])
+    }
+
+    fn keep(&self, wanted: &[bool]) -> Keep {
+        Keep { inputs: u32::from(wanted[1]) | u32::from(wanted[0]) << 1, output: false }
+    }
+
+    fn vjp(
+        &self,
+        kept: &Kept,
+        gy: &DualTensor,
+        wanted: &[bool],
+    ) -> Result<Vec<Option<DualTensor>>> {
+        let mut gradients = vec![None, None];
+        if wanted[0] {
+            gradients[0] = Some(self.times(gy, kept.input(self.name(), 1)?)?);
+        }
+        if wanted[1] {
+            let n = gy.columns();
+            let [g] = run_rows(
+                self.name(),
+                &SumProducts,
+                gy.numel() / n.max(1),
+                [rows_of(kept.input(self.name(), 0)?), rows_of(gy)],
+                [Output::Summed(n)],
+                [&[n]],
+            )?;
+            gradients[1] = Some(g);
+        }
+        Ok(gradients)
+    }
+}
+
+struct ScaleValue(f64);
+impl RowKernel<1, 1> for ScaleValue {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, _: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
+        for c in chunks::<S>(x.len()) {
+            y.put(c, x.at(c) * self.0);
+        }
+    }
+}
+
+impl Op for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let x = x[0];
+        let n = x.columns();
+        let [y] = run_rows(
+            self.name(),
+            &ScaleValue(self.factor),
+            x.numel() / n.max(1),
+            [rows_of(x)],
+            [Output::PerRow(n)],
+            [x.dims()],
+        )?;
+        Ok(y)
+    }
+
+    fn keep(&self, _: &[bool]) -> Keep {
+        Keep::default()
+    }
+
+    fn vjp(&self, _: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        Ok(vec![Some(self.value(&[gy])?)])
+    }
+}
+
+/// Shapes to check [`Add`] on.
+pub fn add_samples() -> Vec<Sample> {
+    let shapes: [[&[usize]; 2]; 4] = [
+        [&[2, 3, 17], &[2, 3, 17]],
+        [&[4, 3, 5], &[1, 3, 5]],
+        [&[4, 3, 5], &[5]],
+        [&[1, 3, 5], &[1, 3, 5]],
+    ];
+    shapes.iter().map(|dims| Sample::new(Add, dims)).collect()
+}
+
+/// Shapes to check [`LayerScale`] on.
+pub fn layer_scale_samples() -> Vec<Sample> {
+    vec![Sample::new(LayerScale, &[&[3, 4, 17], &[17]])]
+}
+
+/// Shapes to check [`Scale`] on.
+pub fn scale_samples() -> Vec<Sample> {
+    vec![Sample::new(Scale { factor: -0.7 }, &[&[3, 17]])]
+}

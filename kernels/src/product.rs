@@ -1,0 +1,272 @@
+//! The driver of bilinear operations: GEMMs and the product rule, nothing else.
+//!
+//! For C = A·B the tangents are Ċₖ = Ȧₖ·B + A·Ḃₖ, the second product accumulated onto the first.
+//! Operands are strided views of whole buffers, so that heads, transposes and slices of a fused
+//! query-key-value buffer are multiplied where they lie.
+
+use crate::dual_tensor::{DualTensor, Host, common_dtype};
+use crate::error::{Error, Result};
+use crate::lanes::Element;
+use crate::op::Op;
+use candle_core::{DType, Device, Tensor};
+use gemm::Parallelism;
+use rayon::prelude::*;
+
+/// A batch of matrices inside a buffer, batched over two nested dimensions.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Where the first matrix starts.
+    pub offset: usize,
+    /// Rows of a matrix.
+    pub rows: usize,
+    /// Columns of a matrix.
+    pub cols: usize,
+    /// From a row to the next.
+    pub row_stride: usize,
+    /// From a column to the next.
+    pub col_stride: usize,
+    /// Sizes of the outer and inner batch dimension.
+    pub batch: [usize; 2],
+    /// From a matrix to the next in each.
+    pub batch_strides: [usize; 2],
+}
+
+impl View {
+    /// One row-major matrix.
+    pub fn matrix(rows: usize, cols: usize) -> Self {
+        Self {
+            offset: 0,
+            rows,
+            cols,
+            row_stride: cols,
+            col_stride: 1,
+            batch: [1, 1],
+            batch_strides: [0, 0],
+        }
+    }
+
+    /// `outer` × `inner` row-major matrices, one after the other.
+    pub fn batched(outer: usize, inner: usize, rows: usize, cols: usize) -> Self {
+        let size = rows * cols;
+        Self {
+            batch: [outer, inner],
+            batch_strides: [inner * size, size],
+            ..Self::matrix(rows, cols)
+        }
+    }
+
+    /// Each matrix transposed.
+    pub fn t(self) -> Self {
+        Self {
+            rows: self.cols,
+            cols: self.rows,
+            row_stride: self.col_stride,
+            col_stride: self.row_stride,
+            ..self
+        }
+    }
+
+    /// One past the last number that the view touches; 0 if it touches none.
+    fn end(&self) -> usize {
+        if self.rows * self.cols * self.batch[0] * self.batch[1] == 0 {
+            return 0;
+        }
+        let last = |n: usize, stride: usize| (n - 1) * stride;
+        1 + self.offset
+            + last(self.rows, self.row_stride)
+            + last(self.cols, self.col_stride)
+            + last(self.batch[0], self.batch_strides[0])
+            + last(self.batch[1], self.batch_strides[1])
+    }
+
+    fn start(&self, i: usize) -> usize {
+        let (outer, inner) = (i / self.batch[1], i % self.batch[1]);
+        self.offset + outer * self.batch_strides[0] + inner * self.batch_strides[1]
+    }
+}
+
+/// Where a product goes: the result's shape, the matrices inside it, and how it starts.
+pub struct Target<'a> {
+    /// Shape of the result. Numbers outside the view are 0.
+    pub dims: &'a [usize],
+    /// The matrices written.
+    pub view: View,
+    /// A row added to every row of a single matrix (a linear layer's bias).
+    pub bias: Option<&'a DualTensor>,
+}
+
+/// `factor` · A·B with tangents.
+///
+/// # Errors
+/// Operands of different types or numbers of tangents, views that reach outside their buffer,
+/// inner dimensions or batches that differ.
+pub fn product(
+    op: &dyn Op,
+    (a, va): (&DualTensor, View),
+    (b, vb): (&DualTensor, View),
+    target: Target,
+    factor: f64,
+) -> Result<DualTensor> {
+    let name = op.name();
+    let mut operands = vec![a, b];
+    operands.extend(target.bias);
+    let (v, k) = (target.view, va.cols);
+    let fits = va.cols == vb.rows
+        && v.rows == va.rows
+        && v.cols == vb.cols
+        && v.batch == va.batch
+        && v.batch == vb.batch
+        && va.end() <= a.numel()
+        && vb.end() <= b.numel()
+        && v.end() <= target.dims.iter().product()
+        && target.bias.is_none_or(|x| x.numel() == v.cols && v.batch == [1, 1]);
+    if !fits {
+        return Err(Error::shape(
+            name,
+            format!("matrices that multiply over {k} into {:?}", target.dims),
+            format!("{va:?} of {:?} and {vb:?} of {:?}", a.dims(), b.dims()),
+        ));
+    }
+    let mut tangents = 0;
+    for x in &operands {
+        if x.tangents() > 0 && tangents > 0 && x.tangents() != tangents {
+            return Err(Error::shape(
+                name,
+                format!("{tangents} tangents"),
+                format!("{}", x.tangents()),
+            ));
+        }
+        tangents = tangents.max(x.tangents());
+    }
+    match common_dtype(name, &operands)? {
+        DType::F32 => typed::<f32>(name, (a, va), (b, vb), target, factor, tangents),
+        _ => typed::<f64>(name, (a, va), (b, vb), target, factor, tangents),
+    }
+}
+
+fn typed<E: Element>(
+    name: &'static str,
+    (a, va): (&DualTensor, View),
+    (b, vb): (&DualTensor, View),
+    target: Target,
+    factor: f64,
+    tangents: usize,
+) -> Result<DualTensor> {
+    let size: usize = target.dims.iter().product();
+    let v = target.view;
+    let whole = v.rows * v.cols * v.batch[0] * v.batch[1] == size;
+    let (ha, hb) = (Host::new(name, a.value())?, Host::new(name, b.value())?);
+    let (sa, sb) = (ha.slice::<E>()?, hb.slice::<E>()?);
+    let start = |bias: Option<&[E]>, out: &mut [E]| {
+        if let Some(bias) = bias {
+            for row in out.chunks_mut(v.cols.max(1)) {
+                row.copy_from_slice(bias);
+            }
+        }
+        bias.is_some()
+    };
+    let fresh = |len| if whole { crate::cpu::blank::<E>(len) } else { vec![E::default(); len] };
+
+    let mut value = fresh(size);
+    let bias = target.bias.map(|x| Host::new(name, x.value())).transpose()?;
+    let bias = bias.as_ref().map(Host::slice::<E>).transpose()?;
+    let begun = start(bias, &mut value);
+    multiply((&mut value, v), begun, (sa, va), (sb, vb), factor);
+    let value = Tensor::from_vec(value, target.dims, &Device::Cpu)?;
+    if tangents == 0 {
+        return Ok(DualTensor::constant(value));
+    }
+
+    let mut tangent = fresh(tangents * size);
+    let ta = a.tangent().map(|t| Host::new(name, t)).transpose()?;
+    let tb = b.tangent().map(|t| Host::new(name, t)).transpose()?;
+    let t_bias =
+        target.bias.and_then(DualTensor::tangent).map(|t| Host::new(name, t)).transpose()?;
+    let ta = ta.as_ref().map(Host::slice::<E>).transpose()?;
+    let tb = tb.as_ref().map(Host::slice::<E>).transpose()?;
+    let t_bias = t_bias.as_ref().map(Host::slice::<E>).transpose()?;
+    for (k, out) in tangent.chunks_mut(size.max(1)).enumerate() {
+        let plane = |t: &'_ [E], n: usize| -> std::ops::Range<usize> {
+            debug_assert!(t.len() >= (k + 1) * n);
+            k * n..(k + 1) * n
+        };
+        let mut begun = start(t_bias.map(|t| &t[plane(t, v.cols)]), out);
+        if let Some(t) = ta {
+            multiply((out, v), begun, (&t[plane(t, sa.len())], va), (sb, vb), factor);
+            begun = true;
+        }
+        if let Some(t) = tb {
+            multiply((out, v), begun, (sa, va), (&t[plane(t, sb.len())], vb), factor);
+            begun = true;
+        }
+        if !begun {
+            out.fill(E::default());
+        }
+    }
+    let dims: Vec<usize> = std::iter::once(tangents).chain(target.dims.iter().copied()).collect();
+    DualTensor::new(value, Some(Tensor::from_vec(tangent, dims, &Device::Cpu)?))
+}
+
+/// A raw output that threads write disjoint matrices of.
+#[derive(Clone, Copy)]
+struct Raw<E>(*mut E);
+// SAFETY: each batch index is one matrix, written by one thread.
+unsafe impl<E> Send for Raw<E> {}
+// SAFETY: as above.
+unsafe impl<E> Sync for Raw<E> {}
+
+impl<E> Raw<E> {
+    fn get(self) -> *mut E {
+        self.0
+    }
+}
+
+/// dst (+)= factor · A·B for every matrix of the batch. The views were checked.
+fn multiply<E: Element>(
+    (dst, v): (&mut [E], View),
+    accumulate: bool,
+    (a, va): (&[E], View),
+    (b, vb): (&[E], View),
+    factor: f64,
+) {
+    assert!(v.end() <= dst.len() && va.end() <= a.len() && vb.end() <= b.len(), "checked views");
+    let batch = v.batch[0] * v.batch[1];
+    let threads = rayon::current_num_threads();
+    let raw = Raw(dst.as_mut_ptr());
+    let one = |i: usize, parallelism: Parallelism| {
+        // SAFETY: `end` bounds every index that these strides reach, in all three buffers, and
+        // matrices of different i do not overlap in dst.
+        unsafe {
+            gemm::gemm(
+                v.rows,
+                v.cols,
+                va.cols,
+                raw.get().add(v.start(i)),
+                v.col_stride as isize,
+                v.row_stride as isize,
+                accumulate,
+                a.as_ptr().add(va.start(i)),
+                va.col_stride as isize,
+                va.row_stride as isize,
+                b.as_ptr().add(vb.start(i)),
+                vb.col_stride as isize,
+                vb.row_stride as isize,
+                E::narrow(1.0),
+                E::narrow(factor),
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
+    };
+    if batch == 1 {
+        // Splitting a small product over threads costs more than it brings.
+        let small = v.rows * v.cols * va.cols < 1 << 16;
+        one(0, if small { Parallelism::None } else { Parallelism::Rayon(threads) });
+    } else if batch * v.rows * v.cols * va.cols < 1 << 16 {
+        (0..batch).for_each(|i| one(i, Parallelism::None));
+    } else {
+        (0..batch).into_par_iter().with_min_len(8).for_each(|i| one(i, Parallelism::None));
+    }
+}

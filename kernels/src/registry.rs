@@ -1,0 +1,41 @@
+//! Every operation with shapes to check it on: one line each. Tests and benches walk this table,
+//! so an operation that stands here is checked, and the tests fail for one without a reference.
+
+use crate::op::Op;
+use crate::{
+    attention, cross_entropy, gelu, layer_norm, linear, matmul, pointwise, softmax, tokens,
+};
+
+/// An operation with the shapes of its inputs.
+pub struct Sample {
+    /// The operation.
+    pub op: Box<dyn Op>,
+    /// Shape of every input.
+    pub dims: Vec<Vec<usize>>,
+}
+
+impl Sample {
+    /// A sample.
+    pub fn new(op: impl Op + 'static, dims: &[&[usize]]) -> Self {
+        Self { op: Box::new(op), dims: dims.iter().map(|d| d.to_vec()).collect() }
+    }
+}
+
+/// All operations: name and samples.
+pub const REGISTRY: &[(&str, fn() -> Vec<Sample>)] = &[
+    ("linear", linear::samples),
+    ("matmul", matmul::samples),
+    ("attention_scores", attention::scores_samples),
+    ("attention_mix", attention::mix_samples),
+    ("layer_norm", layer_norm::samples),
+    ("softmax", softmax::samples),
+    ("gelu", gelu::samples),
+    ("add", pointwise::add_samples),
+    ("layer_scale", pointwise::layer_scale_samples),
+    ("scale", pointwise::scale_samples),
+    ("patches", tokens::patches_samples),
+    ("prepend", tokens::prepend_samples),
+    ("pick_token", tokens::pick_samples),
+    ("mean_tokens", tokens::mean_samples),
+    ("cross_entropy", cross_entropy::samples),
+];

@@ -1,0 +1,197 @@
+//! A row of numbers with its tangents, as an operation's text sees it.
+
+use crate::lanes::Lane;
+use crate::scalar::{MAX_TANGENTS, Scalar};
+use std::marker::PhantomData;
+
+type ElementOf<S> = <<S as Scalar>::Lane as Lane>::Element;
+
+/// A register's worth of a row: where it starts and how many numbers of it are the row's.
+#[derive(Clone, Copy)]
+pub struct Chunk {
+    start: usize,
+    count: usize,
+}
+
+impl Chunk {
+    /// How many numbers of the register belong to the row.
+    #[inline(always)]
+    pub fn count(self) -> usize {
+        self.count
+    }
+}
+
+/// The chunks of a row of `len` numbers, in order; the last may be partial.
+pub struct Chunks<S> {
+    next: usize,
+    len: usize,
+    scalar: PhantomData<S>,
+}
+
+/// The chunks of a row of `len` numbers.
+#[inline(always)]
+pub fn chunks<S: Scalar>(len: usize) -> Chunks<S> {
+    Chunks { next: 0, len, scalar: PhantomData }
+}
+
+impl<S: Scalar> Iterator for Chunks<S> {
+    type Item = Chunk;
+    #[inline(always)]
+    fn next(&mut self) -> Option<Chunk> {
+        if self.next >= self.len {
+            return None;
+        }
+        let left = self.len - self.next;
+        let count = if left < S::Lane::COUNT { left } else { S::Lane::COUNT };
+        let chunk = Chunk { start: self.next, count };
+        self.next += count;
+        Some(chunk)
+    }
+}
+
+/// A row that is read. An absent tangent reads as 0.
+#[derive(Clone, Copy)]
+pub struct Row<S: Scalar> {
+    pub(crate) value: *const ElementOf<S>,
+    pub(crate) tangents: [*const ElementOf<S>; MAX_TANGENTS],
+    pub(crate) len: usize,
+}
+
+impl<S: Scalar> Row<S> {
+    /// Number of columns.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the row has no columns.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The numbers of a chunk; past the row's end, 0.
+    #[inline(always)]
+    pub fn at(&self, c: Chunk) -> S {
+        assert!(c.start + c.count <= self.len, "a chunk past the row");
+        let read = |from: *const ElementOf<S>| {
+            // SAFETY: the driver made this row of `len` elements, and chunks end with it.
+            unsafe {
+                if c.count == S::Lane::COUNT {
+                    S::Lane::load(from.add(c.start))
+                } else {
+                    S::Lane::load_some(from.add(c.start), c.count)
+                }
+            }
+        };
+        self.assemble(read)
+    }
+
+    /// Column `i`, everywhere in the register.
+    #[inline(always)]
+    pub fn column(&self, i: usize) -> S {
+        assert!(i < self.len, "column {i} of a row of {}", self.len);
+        use crate::lanes::Element;
+        // SAFETY: i < len.
+        self.assemble(|from| S::Lane::splat(unsafe { *from.add(i) }.wide()))
+    }
+
+    #[inline(always)]
+    fn assemble(&self, read: impl Fn(*const ElementOf<S>) -> S::Lane) -> S {
+        let mut tangents = [S::Lane::splat(0.0); MAX_TANGENTS];
+        for (k, t) in tangents.iter_mut().enumerate() {
+            if k < S::TANGENTS && !self.tangents[k].is_null() {
+                *t = read(self.tangents[k]);
+            }
+        }
+        S::from_parts(read(self.value), tangents)
+    }
+
+    /// Σ over columns of `f`, everywhere in the register.
+    #[inline(always)]
+    pub fn sum(&self, f: impl Fn(Chunk) -> S) -> S {
+        let mut total = S::constant(0.0);
+        for c in chunks::<S>(self.len) {
+            let term = f(c);
+            total = total
+                + if c.count == S::Lane::COUNT { term } else { term.keep_first(c.count, 0.0) };
+        }
+        total.sum()
+    }
+
+    /// The largest value of the row, held constant (its tangents are 0).
+    #[inline(always)]
+    pub fn held_max(&self) -> S {
+        let mut best = S::constant(f64::NEG_INFINITY);
+        for c in chunks::<S>(self.len) {
+            let x = self.at(c);
+            let x = if c.count == S::Lane::COUNT {
+                x
+            } else {
+                x.keep_first(c.count, f64::NEG_INFINITY)
+            };
+            best = best.held_max(x);
+        }
+        best.held_largest()
+    }
+}
+
+/// A row that is written, or added to where it sums over rows.
+#[derive(Clone, Copy)]
+pub struct RowMut<S: Scalar> {
+    pub(crate) value: *mut ElementOf<S>,
+    pub(crate) tangents: [*mut ElementOf<S>; MAX_TANGENTS],
+    pub(crate) len: usize,
+}
+
+impl<S: Scalar> RowMut<S> {
+    /// Writes a chunk.
+    #[inline(always)]
+    pub fn put(&self, c: Chunk, x: S) {
+        assert!(c.start + c.count <= self.len, "a chunk past the row");
+        let write = |to: *mut ElementOf<S>, lane: S::Lane| {
+            // SAFETY: the driver made this row of `len` elements for this call alone.
+            unsafe {
+                if c.count == S::Lane::COUNT {
+                    lane.store(to.add(c.start));
+                } else {
+                    lane.store_some(to.add(c.start), c.count);
+                }
+            }
+        };
+        write(self.value, x.value());
+        for k in 0..S::TANGENTS {
+            write(self.tangents[k], x.tangent(k));
+        }
+    }
+
+    /// Adds to a chunk: for outputs that sum over rows.
+    #[inline(always)]
+    pub fn add(&self, c: Chunk, x: S) {
+        self.put(c, self.read().at(c) + x);
+    }
+
+    /// Writes column `i` from a register that holds the same number everywhere.
+    #[inline(always)]
+    pub fn put_column(&self, i: usize, x: S) {
+        self.put(Chunk { start: i, count: 1 }, x);
+    }
+
+    /// Writes one number, the row's only one.
+    #[inline(always)]
+    pub fn put_one(&self, x: S) {
+        self.put_column(0, x);
+    }
+
+    /// The same row, read back.
+    #[inline(always)]
+    pub fn read(&self) -> Row<S> {
+        let mut tangents = [std::ptr::null(); MAX_TANGENTS];
+        for (k, t) in tangents.iter_mut().enumerate() {
+            if k < S::TANGENTS {
+                *t = self.tangents[k].cast_const();
+            }
+        }
+        Row { value: self.value.cast_const(), tangents, len: self.len }
+    }
+}

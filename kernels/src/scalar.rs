@@ -1,0 +1,217 @@
+//! The scalar that operations are written over: a value with K tangents.
+//!
+//! On `Dual<_, 0>` an operation's `value` and `vjp` compute what they say. On `Dual<_, K>` the
+//! same text also gives, for each of K directions, the JVP and the tangent of the VJP: forward
+//! over reverse, the exact Hessian-vector product (Pearlmutter, Neural Computation 6, 1994).
+
+use crate::lanes::Lane;
+use crate::math;
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// The most tangents one pass of a row driver carries; wider blocks are looped.
+pub const MAX_TANGENTS: usize = 2;
+
+/// Arithmetic of one register of numbers, each with its tangents.
+pub trait Scalar:
+    Copy
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + Mul<f64, Output = Self>
+    + Add<f64, Output = Self>
+{
+    /// The register below.
+    type Lane: Lane;
+    /// Number of tangents.
+    const TANGENTS: usize;
+    /// A constant: its tangents are 0.
+    fn constant(x: f64) -> Self;
+    /// exp(x).
+    fn exp(self) -> Self;
+    /// Natural logarithm.
+    fn ln(self) -> Self;
+    /// Square root.
+    fn sqrt(self) -> Self;
+    /// erf(x).
+    fn erf(self) -> Self;
+    /// tanh(x).
+    fn tanh(self) -> Self;
+    /// The larger value, held constant: the tangents of the result are 0.
+    fn held_max(self, other: Self) -> Self;
+    /// Sum over the register, everywhere.
+    fn sum(self) -> Self;
+    /// Largest value in the register, everywhere, held constant.
+    fn held_largest(self) -> Self;
+    /// The first `count` numbers, the others replaced by the constant `fill`.
+    fn keep_first(self, count: usize, fill: f64) -> Self;
+    /// From its parts.
+    fn from_parts(value: Self::Lane, tangents: [Self::Lane; MAX_TANGENTS]) -> Self;
+    /// The value's register.
+    fn value(&self) -> Self::Lane;
+    /// The register of tangent `k` < [`Self::TANGENTS`].
+    fn tangent(&self, k: usize) -> Self::Lane;
+}
+
+/// A value and K tangents: x + Σ εₖ ẋₖ with εₖ εⱼ = 0.
+#[derive(Clone, Copy)]
+pub struct Dual<L, const K: usize> {
+    value: L,
+    tangents: [L; K],
+}
+
+impl<L: Lane, const K: usize> Dual<L, K> {
+    /// f(x) with f'(x): the chain rule for a function of one argument.
+    #[inline(always)]
+    fn chain(self, value: L, slope: L) -> Self {
+        let mut tangents = self.tangents;
+        for t in &mut tangents {
+            *t = *t * slope;
+        }
+        Self { value, tangents }
+    }
+
+    #[inline(always)]
+    fn zip(self, other: Self, value: L, f: impl Fn(L, L) -> L) -> Self {
+        let mut tangents = self.tangents;
+        for (t, &o) in tangents.iter_mut().zip(&other.tangents) {
+            *t = f(*t, o);
+        }
+        Self { value, tangents }
+    }
+}
+
+impl<L: Lane, const K: usize> Add for Dual<L, K> {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, o: Self) -> Self {
+        self.zip(o, self.value + o.value, |a, b| a + b)
+    }
+}
+impl<L: Lane, const K: usize> Sub for Dual<L, K> {
+    type Output = Self;
+    #[inline(always)]
+    fn sub(self, o: Self) -> Self {
+        self.zip(o, self.value - o.value, |a, b| a - b)
+    }
+}
+impl<L: Lane, const K: usize> Mul for Dual<L, K> {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, o: Self) -> Self {
+        self.zip(o, self.value * o.value, |a, b| a.mul_add(o.value, self.value * b))
+    }
+}
+impl<L: Lane, const K: usize> Div for Dual<L, K> {
+    type Output = Self;
+    #[inline(always)]
+    fn div(self, o: Self) -> Self {
+        let quotient = self.value / o.value;
+        self.zip(o, quotient, |a, b| (a - quotient * b) / o.value)
+    }
+}
+impl<L: Lane, const K: usize> Neg for Dual<L, K> {
+    type Output = Self;
+    #[inline(always)]
+    fn neg(self) -> Self {
+        let mut tangents = self.tangents;
+        for t in &mut tangents {
+            *t = -*t;
+        }
+        Self { value: -self.value, tangents }
+    }
+}
+impl<L: Lane, const K: usize> Mul<f64> for Dual<L, K> {
+    type Output = Self;
+    #[inline(always)]
+    fn mul(self, c: f64) -> Self {
+        let c = L::splat(c);
+        self.chain(self.value * c, c)
+    }
+}
+impl<L: Lane, const K: usize> Add<f64> for Dual<L, K> {
+    type Output = Self;
+    #[inline(always)]
+    fn add(self, c: f64) -> Self {
+        Self { value: self.value + L::splat(c), tangents: self.tangents }
+    }
+}
+
+impl<L: Lane, const K: usize> Scalar for Dual<L, K> {
+    type Lane = L;
+    const TANGENTS: usize = K;
+
+    #[inline(always)]
+    fn constant(x: f64) -> Self {
+        Self { value: L::splat(x), tangents: [L::splat(0.0); K] }
+    }
+    #[inline(always)]
+    fn exp(self) -> Self {
+        let y = math::exp(self.value);
+        self.chain(y, y)
+    }
+    #[inline(always)]
+    fn ln(self) -> Self {
+        self.chain(self.value.map(f64::ln), L::splat(1.0) / self.value)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> Self {
+        let y = self.value.sqrt();
+        self.chain(y, L::splat(0.5) / y)
+    }
+    #[inline(always)]
+    fn erf(self) -> Self {
+        let x = self.value;
+        // 2/√π exp(−x²)
+        let slope = math::exp(-(x * x)) * L::splat(std::f64::consts::FRAC_2_SQRT_PI);
+        self.chain(math::erf(x), slope)
+    }
+    #[inline(always)]
+    fn tanh(self) -> Self {
+        // 1 − 2/(e²ˣ + 1): right at both ends, since e²ˣ may overflow to ∞.
+        let e = math::exp(self.value + self.value);
+        let y = L::splat(1.0) - L::splat(2.0) / (e + L::splat(1.0));
+        self.chain(y, L::splat(1.0) - y * y)
+    }
+    #[inline(always)]
+    fn held_max(self, other: Self) -> Self {
+        Self { value: self.value.max(other.value), tangents: [L::splat(0.0); K] }
+    }
+    #[inline(always)]
+    fn sum(self) -> Self {
+        let mut tangents = self.tangents;
+        for t in &mut tangents {
+            *t = t.sum();
+        }
+        Self { value: self.value.sum(), tangents }
+    }
+    #[inline(always)]
+    fn held_largest(self) -> Self {
+        Self { value: self.value.largest(), tangents: [L::splat(0.0); K] }
+    }
+    #[inline(always)]
+    fn keep_first(self, count: usize, fill: f64) -> Self {
+        let mut tangents = self.tangents;
+        for t in &mut tangents {
+            *t = t.keep_first(count, 0.0);
+        }
+        Self { value: self.value.keep_first(count, fill), tangents }
+    }
+    #[inline(always)]
+    fn from_parts(value: L, parts: [L; MAX_TANGENTS]) -> Self {
+        let mut tangents = [value; K];
+        for (t, &part) in tangents.iter_mut().zip(&parts) {
+            *t = part;
+        }
+        Self { value, tangents }
+    }
+    #[inline(always)]
+    fn value(&self) -> L {
+        self.value
+    }
+    #[inline(always)]
+    fn tangent(&self, k: usize) -> L {
+        self.tangents[k]
+    }
+}

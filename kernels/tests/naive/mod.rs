@@ -1,0 +1,204 @@
+//! Naive loops in f64: what each operation means, index by index.
+
+use planish_kernels::registry::Sample;
+
+/// y of `sample` at inputs `x`.
+pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
+    let d = &sample.dims;
+    let debug = format!("{:?}", sample.op);
+    match sample.op.name() {
+        "linear" => linear(&x[0], &x[1], x.get(2), d[1][1], d[1][0]),
+        "matmul" => {
+            let r = d[0].len();
+            matmul(&x[0], &x[1], d[0][r - 2], d[0][r - 1], d[1][r - 1])
+        }
+        "attention_scores" => scores(&x[0], &d[0], field(&debug, "heads") as usize),
+        "attention_mix" => mix(&x[0], &x[1], &d[1], field(&debug, "heads") as usize),
+        "layer_norm" => layer_norm(&x[0], &x[1], &x[2], field(&debug, "eps")),
+        "softmax" => x[0].chunks(last(&d[0])).flat_map(softmax).collect(),
+        "gelu" if debug.contains("tanh: true") => x[0].iter().map(|&x| gelu_tanh(x)).collect(),
+        "gelu" => x[0].iter().map(|&x| gelu(x)).collect(),
+        "add" => x[0].iter().enumerate().map(|(i, a)| a + x[1][i % x[1].len()]).collect(),
+        "layer_scale" => x[0].iter().enumerate().map(|(i, a)| a * x[1][i % x[1].len()]).collect(),
+        "scale" => x[0].iter().map(|a| a * field(&debug, "factor")).collect(),
+        "patches" => patches(&x[0], &d[0], &debug),
+        "prepend" => {
+            let rows = d[1][1] * d[1][2];
+            x[1].chunks(rows).flat_map(|image| [&x[0][..], image].concat()).collect()
+        }
+        "pick_token" => {
+            let (t, c, i) = (d[0][1], d[0][2], field(&debug, "index") as usize);
+            x[0].chunks(t * c).flat_map(|image| image[i * c..(i + 1) * c].to_vec()).collect()
+        }
+        "mean_tokens" => mean_tokens(&x[0], &d[0], field(&debug, "skip") as usize),
+        "cross_entropy" => cross_entropy(&x[0], &d[0], &debug),
+        other => panic!("{other} has no naive loop: add one here"),
+    }
+}
+
+/// The number after `name: ` in an operation's debug text.
+fn field(debug: &str, name: &str) -> f64 {
+    let rest = debug.split(&format!("{name}: ")).nth(1).unwrap();
+    rest.split([' ', ',', '}']).next().unwrap().parse().unwrap()
+}
+
+/// The list after `name: ` in an operation's debug text.
+fn list(debug: &str, name: &str) -> Vec<usize> {
+    let rest = debug.split(&format!("{name}: [")).nth(1).unwrap();
+    rest.split(']').next().unwrap().split(", ").map(|n| n.parse().unwrap()).collect()
+}
+
+fn last(dims: &[usize]) -> usize {
+    dims[dims.len() - 1]
+}
+
+fn linear(x: &[f64], w: &[f64], b: Option<&Vec<f64>>, i: usize, o: usize) -> Vec<f64> {
+    let mut y = Vec::new();
+    for row in x.chunks(i) {
+        for k in 0..o {
+            let sum: f64 = (0..i).map(|j| row[j] * w[k * i + j]).sum();
+            y.push(sum + b.map_or(0.0, |b| b[k]));
+        }
+    }
+    y
+}
+
+fn matmul(a: &[f64], b: &[f64], m: usize, k: usize, n: usize) -> Vec<f64> {
+    let mut y = Vec::new();
+    for (a, b) in a.chunks(m * k).zip(b.chunks(k * n)) {
+        for i in 0..m {
+            for j in 0..n {
+                y.push((0..k).map(|l| a[i * k + l] * b[l * n + j]).sum());
+            }
+        }
+    }
+    y
+}
+
+/// Number `c` of head `h`, token `t`, image `b` in part `part` (q, k, v) of the buffer.
+fn part(x: &[f64], dims: &[usize], heads: usize, at: [usize; 5]) -> f64 {
+    let [part, b, h, t, c] = at;
+    let dim = dims[2] / 3;
+    x[(b * dims[1] + t) * dims[2] + part * dim + h * (dim / heads) + c]
+}
+
+fn scores(x: &[f64], dims: &[usize], heads: usize) -> Vec<f64> {
+    let d = dims[2] / 3 / heads;
+    let mut y = Vec::new();
+    for b in 0..dims[0] {
+        for h in 0..heads {
+            for i in 0..dims[1] {
+                for j in 0..dims[1] {
+                    let sum: f64 = (0..d)
+                        .map(|c| {
+                            part(x, dims, heads, [0, b, h, i, c])
+                                * part(x, dims, heads, [1, b, h, j, c])
+                        })
+                        .sum();
+                    y.push(sum / (d as f64).sqrt());
+                }
+            }
+        }
+    }
+    y
+}
+
+fn mix(p: &[f64], x: &[f64], dims: &[usize], heads: usize) -> Vec<f64> {
+    let (t, d) = (dims[1], dims[2] / 3 / heads);
+    let mut y = Vec::new();
+    for b in 0..dims[0] {
+        for i in 0..t {
+            for h in 0..heads {
+                for c in 0..d {
+                    let row = &p[((b * heads + h) * t + i) * t..][..t];
+                    y.push((0..t).map(|j| row[j] * part(x, dims, heads, [2, b, h, j, c])).sum());
+                }
+            }
+        }
+    }
+    y
+}
+
+fn layer_norm(x: &[f64], gamma: &[f64], beta: &[f64], eps: f64) -> Vec<f64> {
+    let n = gamma.len();
+    let mut y = Vec::new();
+    for row in x.chunks(n) {
+        let mean = row.iter().sum::<f64>() / n as f64;
+        let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n as f64;
+        for i in 0..n {
+            y.push((row[i] - mean) / (variance + eps).sqrt() * gamma[i] + beta[i]);
+        }
+    }
+    y
+}
+
+fn softmax(x: &[f64]) -> Vec<f64> {
+    let total: f64 = x.iter().map(|x| x.exp()).sum();
+    x.iter().map(|x| x.exp() / total).collect()
+}
+
+/// erf by its Maclaurin series: exact to rounding for the small arguments of the tests.
+fn erf(x: f64) -> f64 {
+    let (mut term, mut sum) = (x, x);
+    for k in 1..200 {
+        let k = f64::from(k);
+        term *= -x * x / k;
+        sum += term / (2.0 * k + 1.0);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+fn gelu(x: f64) -> f64 {
+    x * 0.5 * (1.0 + erf(x / 2f64.sqrt()))
+}
+
+fn gelu_tanh(x: f64) -> f64 {
+    let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+    0.5 * x * (1.0 + inner.tanh())
+}
+
+fn patches(x: &[f64], dims: &[usize], debug: &str) -> Vec<f64> {
+    let (c, height, width) = (dims[1], dims[2], dims[3]);
+    let size = list(debug, "size");
+    let (h, w) = (size[0], size[1]);
+    let mut y = Vec::new();
+    for b in 0..dims[0] {
+        for row in 0..height / h {
+            for col in 0..width / w {
+                for channel in 0..c {
+                    for i in 0..h {
+                        for j in 0..w {
+                            let at = ((b * c + channel) * height + row * h + i) * width;
+                            y.push(x[at + col * w + j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    y
+}
+
+fn mean_tokens(x: &[f64], dims: &[usize], skip: usize) -> Vec<f64> {
+    let (t, d) = (dims[1], dims[2]);
+    let mut y = Vec::new();
+    for image in x.chunks(t * d) {
+        for c in 0..d {
+            y.push((skip..t).map(|i| image[i * d + c]).sum::<f64>() / (t - skip) as f64);
+        }
+    }
+    y
+}
+
+fn cross_entropy(x: &[f64], dims: &[usize], debug: &str) -> Vec<f64> {
+    let (labels, s) = (list(debug, "labels"), field(debug, "smoothing"));
+    let classes = dims[1];
+    x.chunks(classes)
+        .zip(labels)
+        .map(|(row, label)| {
+            let p = softmax(row);
+            let smooth: f64 = p.iter().map(|p| p.ln()).sum::<f64>() / classes as f64;
+            -(1.0 - s) * p[label].ln() - s * smooth
+        })
+        .collect()
+}

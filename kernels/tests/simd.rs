@@ -1,0 +1,105 @@
+//! Exponential, error function and rows on every set of vector instructions this processor has.
+
+use planish_kernels::cpu::{Input, Output, RowKernel, Simd, run_with};
+use planish_kernels::lanes::Element;
+use planish_kernels::rows::{Row, RowMut, chunks};
+use planish_kernels::scalar::Scalar;
+
+/// y = (exp x, erf x, tanh x), the row's sum and maximum.
+struct Functions;
+impl RowKernel<1, 5> for Functions {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, _: usize, [x]: [Row<S>; 1], y: [RowMut<S>; 5]) {
+        for c in chunks::<S>(x.len()) {
+            y[0].put(c, x.at(c).exp());
+            y[1].put(c, x.at(c).erf());
+            y[2].put(c, x.at(c).tanh());
+        }
+        y[3].put_one(x.sum(|c| x.at(c)));
+        y[4].put_one(x.held_max());
+    }
+}
+
+/// erfc by its continued fraction, erf by its series: right to 1e-15 where each is used.
+fn erf(x: f64) -> f64 {
+    if x.abs() < 1.2 {
+        let (mut term, mut sum) = (x, x);
+        for k in 1..200 {
+            let k = f64::from(k);
+            term *= -x * x / k;
+            sum += term / (2.0 * k + 1.0);
+        }
+        return sum * 2.0 / std::f64::consts::PI.sqrt();
+    }
+    let a = x.abs();
+    let mut fraction = a;
+    for k in (1..5000).rev() {
+        fraction = a + f64::from(k) / 2.0 / fraction;
+    }
+    (1.0 - (-a * a).exp() / std::f64::consts::PI.sqrt() / fraction).copysign(x)
+}
+
+fn check<E: Element>(ulp: f64, range: f64) {
+    // Row lengths around every register width, and a row shorter than any.
+    for len in [1usize, 3, 4, 7, 8, 15, 16, 17, 33, 197] {
+        let rows = 5;
+        let x: Vec<E> = (0..rows * len)
+            .map(|i| E::narrow(range * ((i as f64 * 0.618_033_988_749).fract() * 2.0 - 1.0)))
+            .collect();
+        for simd in Simd::available() {
+            let input = Input { value: &x, tangents: None, len, shared: false };
+            let per_row = Output::PerRow(len);
+            let [e, erfs, tanh, sum, max] = run_with(
+                simd,
+                &Functions,
+                rows,
+                [input],
+                [per_row, per_row, per_row, Output::PerRow(1), Output::PerRow(1)],
+            );
+            for (i, x) in x.iter().map(|x| x.wide()).enumerate() {
+                let near = |found: E, expected: f64, scale: f64| {
+                    let error = (found.wide() - expected).abs();
+                    assert!(error <= ulp * scale, "{simd:?} at {x}: {error:e}");
+                };
+                near(e.value[i], x.exp(), 4.0 * x.exp());
+                near(erfs.value[i], erf(x), 4.0);
+                near(tanh.value[i], x.tanh(), 4.0);
+            }
+            for (r, row) in x.chunks(len).enumerate() {
+                let total: f64 = row.iter().map(|x| x.wide()).sum();
+                assert!((sum.value[r].wide() - total).abs() <= ulp * range * len as f64);
+                let largest = row.iter().map(|x| x.wide()).fold(f64::NEG_INFINITY, f64::max);
+                assert_eq!(max.value[r].wide(), largest);
+            }
+        }
+    }
+}
+
+#[test]
+fn functions_are_right_to_rounding_in_f32() {
+    check::<f32>(f64::from(f32::EPSILON), 20.0);
+}
+
+#[test]
+fn functions_are_right_to_rounding_in_f64() {
+    check::<f64>(f64::EPSILON, 20.0);
+}
+
+#[test]
+fn exponential_saturates_and_keeps_nan() {
+    let x = [-1e4f32, f32::NEG_INFINITY, 1e4, f32::INFINITY, f32::NAN, 0.0, -0.0];
+    for simd in Simd::available() {
+        let input = Input { value: &x, tangents: None, len: 7, shared: false };
+        let one = Output::PerRow(7);
+        let [e, erfs, ..] = run_with(
+            simd,
+            &Functions,
+            1,
+            [input],
+            [one, one, one, Output::PerRow(1), Output::PerRow(1)],
+        );
+        assert_eq!(e.value[..4], [0.0, 0.0, f32::INFINITY, f32::INFINITY], "{simd:?}");
+        assert!(e.value[4].is_nan() && erfs.value[4].is_nan(), "{simd:?}");
+        assert_eq!(e.value[5..], [1.0, 1.0], "{simd:?}");
+    }
+}
