@@ -2,4 +2,5 @@
 //! cheaply.
 
 pub mod data;
+pub mod evaluate;
 pub mod vit;

@@ -6,8 +6,9 @@ Run by hand, never in CI (numpy, scipy):
 
 Each case holds `logits` (n × classes, rounded to four decimals so that text carries them exactly)
 and `labels`, then what the library must find. The expected calibration error follows Guo et al.,
-ICML 2017: M bins of equal width over the confidence (the largest probability), closed on the left,
-the last one closed at 1 too; the sum over bins of (bin's share) × |accuracy − mean confidence|.
+ICML 2017: 15 bins of equal width over the confidence (the largest probability), and the sum over
+them of (bin's share) × |accuracy − mean confidence|. Bins are closed on the left, the last one at 1
+too.
 """
 
 import json
