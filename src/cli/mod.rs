@@ -10,7 +10,7 @@ pub mod progress;
 pub mod table;
 
 use clap::{Parser, Subcommand};
-use std::fmt::Write;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Finds where a fine-tuned Vision Transformer over-fits, layer by layer, and mends it cheaply.
@@ -39,7 +39,8 @@ pub fn main() -> ExitCode {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             if !reader_left(&error) {
-                eprint!("{}", message(&error));
+                // `eprint!` would panic where standard error is closed; the exit code still tells.
+                let _ = std::io::stderr().write_all(message(&error).as_bytes());
             }
             ExitCode::FAILURE
         }
@@ -56,8 +57,7 @@ fn message(error: &anyhow::Error) -> String {
     for cause in error.chain().map(ToString::to_string) {
         let lead = if told.is_empty() { "error: " } else { "  because: " };
         if !told.contains(&cause) || told.is_empty() {
-            // The writer is a string: it cannot fail.
-            let _ = writeln!(text, "{lead}{cause}");
+            text += &format!("{lead}{cause}\n");
             told = cause;
         }
     }

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder the file belongs in is not there.
-    #[error("cannot write {}: there is no folder {}; create the folder or name another", .path.display(), .folder.display())]
+    #[error(
+        "cannot write {}: there is no folder {}; create the folder or name another",
+        .path.display(), .folder.display()
+    )]
     NoFolder {
         /// The file.
         path: PathBuf,

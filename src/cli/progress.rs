@@ -2,7 +2,8 @@
 
 use super::format::{count, duration, number};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use std::fmt::Write;
+use std::fmt;
+use std::io::Write;
 
 /// A progress line. Silent under `--quiet`, and where standard error is not a terminal.
 #[derive(Debug)]
@@ -37,13 +38,12 @@ impl Progress {
     pub fn line(&self, text: &str) {
         self.0.suspend(|| {
             // A closed standard error is no reason to lose the work.
-            let _ =
-                std::io::Write::write_all(&mut std::io::stderr(), format!("{text}\n").as_bytes());
+            let _ = writeln!(std::io::stderr(), "{text}");
         });
     }
 }
 
-/// The line goes when the work is done or given up; what is worth keeping is printed by the command.
+/// The line goes when the work is done or given up; the command prints what is worth keeping.
 impl Drop for Progress {
     fn drop(&mut self) {
         self.0.finish_and_clear();
@@ -56,19 +56,19 @@ fn style(unit: &'static str) -> ProgressStyle {
     style
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("█▉▊▋▌▍▎▏ ")
-        .with_key("done", move |state: &ProgressState, w: &mut dyn Write| {
+        .with_key("done", move |state: &ProgressState, w: &mut dyn fmt::Write| {
             let total = state.len().unwrap_or_default();
             put(w, &format!("{} of {} {unit}", count(state.pos()), count(total)));
         })
-        .with_key("speed", move |state: &ProgressState, w: &mut dyn Write| {
+        .with_key("speed", move |state: &ProgressState, w: &mut dyn fmt::Write| {
             put(w, &format!("{} {unit}/s", number(state.per_sec())));
         })
-        .with_key("left", |state: &ProgressState, w: &mut dyn Write| {
+        .with_key("left", |state: &ProgressState, w: &mut dyn fmt::Write| {
             put(w, &format!("{} left", duration(state.eta().as_secs_f64())));
         })
 }
 
-fn put(writer: &mut dyn Write, text: &str) {
+fn put(writer: &mut dyn fmt::Write, text: &str) {
     // The writer is a string: it cannot fail.
     let _ = writer.write_str(text);
 }

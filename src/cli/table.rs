@@ -115,7 +115,7 @@ impl Table {
 /// A bar of this share of the full length, to an eighth of a cell.
 fn bar(share: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    if !(share > 0.0) {
+    if share.is_nan() || share <= 0.0 {
         return String::new();
     }
     let eighths = ((share.min(1.0) * (8 * BAR) as f64).round() as usize).max(1);

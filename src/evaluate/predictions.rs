@@ -13,8 +13,8 @@ pub enum Error {
     NoClasses,
     /// The number of logits does not match images × classes.
     #[error(
-        "found {found} logits for {images} labels and {classes} classes, expected images × classes; \
-         make both from the same images and checkpoint"
+        "found {found} logits for {images} labels and {classes} classes, expected images × \
+         classes; make both from the same images and checkpoint"
     )]
     Shape {
         /// Number of logits.

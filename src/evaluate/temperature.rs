@@ -30,8 +30,8 @@ struct Point {
 /// The temperature that minimises the mean cross-entropy.
 ///
 /// The loss is convex in β = 1/T: with p = softmax(βz), l′ = E_p[z] − z_y and l″ = Var_p[z]. The
-/// root of l′ is found by Newton steps in log β, bisecting where a step leaves the bracket or fails to
-/// halve the one before.
+/// root of l′ is found by Newton steps in log β, bisecting where a step leaves the bracket or fails
+/// to halve the one before.
 pub fn fit(predictions: &Predictions) -> Fit {
     let at = |log_beta: f64| evaluate(predictions, log_beta.exp());
     let start = at(0.0);
@@ -120,6 +120,29 @@ mod tests {
             assert_eq!(fit.at_bound, !inside);
             let expected = expected.min(1e3);
             assert!((fit.temperature / expected - 1.0).abs() < 1e-9, "{m}: {fit:?}");
+        }
+    }
+
+    #[test]
+    fn no_temperature_on_a_grid_does_better() {
+        use rand_chacha::ChaCha8Rng;
+        use rand_chacha::rand_core::{Rng, SeedableRng};
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        for scale in [1e-4, 0.1, 1.0, 30.0, 1e4, 1e7] {
+            let mut uniform = || f64::from(rng.next_u32()) / f64::from(u32::MAX);
+            let labels: Vec<u32> = (0..40).map(|_| (5.0 * uniform()) as u32 % 5).collect();
+            let mut values: Vec<f64> = (0..200).map(|_| scale * uniform()).collect();
+            // Half of the images are right, so that the minimum is inside for middling scales.
+            for i in (0..40).step_by(2) {
+                values[5 * i + labels[i] as usize] = 1.5 * scale;
+            }
+            let p = Predictions::new(values, 5, &labels).unwrap();
+            let (found, nll) = (fit(&p), |t: f64| mean_stderr(&losses(&p, t)).mean);
+            let grid = (-300..=300).map(|i| 10f64.powf(f64::from(i) / 100.0));
+            let best = grid.map(nll).fold(f64::INFINITY, f64::min);
+            assert!(found.nll <= best + 1e-12 * best, "{scale}: {found:?} against {best}");
+            assert!((found.nll / nll(found.temperature) - 1.0).abs() < 1e-12);
+            assert_eq!(found.at_bound, !(0.1..1e4).contains(&scale), "{scale}: {found:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 """Writes parity/NAME.safetensors: small random timm ViTs and their derivatives in f64.
 
-Run by hand, never in CI (torch 2.15, timm 1.0.31, one thread):
+Run by hand, never in CI (torch 2.15, timm 1.0.31):
 
     python tests/reference/make_parity.py
 
