@@ -1,0 +1,81 @@
+//! What every command takes, and what every command does first.
+
+use super::output;
+use super::progress::Progress;
+use crate::run::{Run, Running, set_threads};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+/// Options of every command.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct Common {
+    /// Threads to use [default: all the machine has]
+    #[arg(long, value_name = "N", help_heading = "Common options")]
+    pub threads: Option<NonZeroUsize>,
+    /// Seed of everything random
+    #[arg(long, value_name = "S", default_value_t = 0, help_heading = "Common options")]
+    pub seed: u64,
+    /// Write the report as JSON, too
+    #[arg(long, value_name = "FILE", help_heading = "Common options")]
+    pub json: Option<PathBuf>,
+    /// Print no progress
+    #[arg(long, help_heading = "Common options")]
+    pub quiet: bool,
+}
+
+impl Common {
+    /// Starts the threads and the clock, once it is sure that the report can be written.
+    ///
+    /// # Errors
+    /// The file of `--json` cannot be written; the system refuses the threads.
+    pub fn start(&self) -> anyhow::Result<Running> {
+        if let Some(path) = &self.json {
+            output::check(path)?;
+        }
+        Ok(Run::start(self.seed, set_threads(self.threads)?))
+    }
+
+    /// A progress line of `total` steps of one `unit` ("images"), silent under `--quiet`.
+    pub fn progress(&self, label: &str, total: u64, unit: &'static str) -> Progress {
+        Progress::new(label, total, unit, self.quiet)
+    }
+
+    /// Writes `report` where `--json` says, if it says.
+    ///
+    /// # Errors
+    /// The report cannot be written.
+    pub fn save(&self, report: &impl serde::Serialize) -> Result<(), output::Error> {
+        self.json.as_deref().map_or(Ok(()), |path| output::write_json(path, report))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        common: Common,
+    }
+
+    #[test]
+    fn arguments_are_checked() {
+        let parse = |words: &[&str]| Command::try_parse_from([&["x"], words].concat());
+        let common = parse(&["--threads", "2", "--seed", "9", "--json", "a", "--quiet"]);
+        let common = common.ok().unwrap().common;
+        assert_eq!((common.threads, common.seed, common.quiet), (NonZeroUsize::new(2), 9, true));
+        assert_eq!(parse(&[]).ok().unwrap().common.seed, 0);
+        assert!(parse(&["--threads", "0"]).is_err());
+        assert!(parse(&["--seed", "-1"]).is_err());
+    }
+
+    #[test]
+    fn a_run_does_not_start_if_its_report_cannot_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let json = Some(folder.path().join("none/report.json"));
+        let error = Common { json, ..Common::default() }.start().unwrap_err().to_string();
+        assert!(error.contains("none") && error.contains("create the folder"), "{error}");
+    }
+}

@@ -1,0 +1,125 @@
+//! Numbers as people read them.
+
+use crate::evaluate::Estimate;
+
+/// What stands for a figure that does not exist.
+pub const ABSENT: &str = "–";
+
+/// A figure with its standard error, to the error's second digit: `0.789 ± 0.011`. Without one, to
+/// four significant digits.
+pub fn estimate(figure: Estimate) -> String {
+    match figure.stderr {
+        Some(stderr) if stderr > 0.0 && stderr.is_finite() && figure.mean.is_finite() => {
+            let places = decimals(stderr, 2);
+            format!("{} ± {stderr:.places$}", unsigned_zero(figure.mean, places))
+        }
+        _ => number(figure.mean),
+    }
+}
+
+/// A number to four significant digits; very large and very small ones as `1.234e-7`.
+pub fn number(x: f64) -> String {
+    if !x.is_finite() {
+        ABSENT.into()
+    } else if x == 0.0 {
+        "0".into()
+    } else if x.abs() < 1e-4 || x.abs() >= 1e7 {
+        format!("{x:.3e}")
+    } else {
+        unsigned_zero(x, decimals(x, 4))
+    }
+}
+
+/// [`number`], or a dash.
+pub fn optional(x: Option<f64>) -> String {
+    x.map_or_else(|| ABSENT.into(), number)
+}
+
+/// A share as a percentage: `83.4%`.
+pub fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1}%", 100.0 * share) } else { ABSENT.into() }
+}
+
+/// A count with its thousands set off: `85,875,556`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A length of time: `0.41 s`, `12.3 s`, `4 min 05 s`, `2 h 07 min`.
+pub fn duration(seconds: f64) -> String {
+    if !(0.0..1e9).contains(&seconds) {
+        return ABSENT.into();
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        3600.. => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+        60.. => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ if seconds < 10.0 => format!("{seconds:.2} s"),
+        _ => format!("{seconds:.1} s"),
+    }
+}
+
+/// Decimal places at which `x` shows `digits` significant ones; at least none.
+fn decimals(x: f64, digits: i32) -> usize {
+    // The exponent is read after rounding, so that 0.0996 to two digits is 0.10, not 0.100.
+    let text = format!("{:.*e}", (digits - 1).max(0) as usize, x.abs());
+    let exponent = text.split('e').nth(1).and_then(|e| e.parse::<i32>().ok()).unwrap_or(0);
+    (digits - 1 - exponent).clamp(0, 300) as usize
+}
+
+/// Fixed decimals, never `-0.00`.
+fn unsigned_zero(x: f64, places: usize) -> String {
+    let text = format!("{x:.places$}");
+    let zero = text.bytes().all(|b| !b.is_ascii_digit() || b == b'0');
+    if zero { text.trim_start_matches('-').into() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(mean: f64, stderr: f64) -> String {
+        estimate(Estimate { mean, stderr: Some(stderr) })
+    }
+
+    #[test]
+    fn errors_have_two_digits_and_set_the_places() {
+        assert_eq!(of(0.78912, 0.01134), "0.789 ± 0.011");
+        assert_eq!(of(0.78912, 0.0996), "0.79 ± 0.10");
+        assert_eq!(of(1234.5, 321.0), "1234 ± 321");
+        assert_eq!(of(-0.0001, 0.02), "0.000 ± 0.020");
+        assert_eq!(of(-0.024, 0.017), "-0.024 ± 0.017");
+        assert_eq!(of(0.5, 0.0), "0.5000");
+        assert_eq!(estimate(Estimate { mean: 2.0 / 3.0, stderr: None }), "0.6667");
+        assert_eq!(of(f64::NAN, 0.1), ABSENT);
+    }
+
+    #[test]
+    fn numbers_keep_four_digits() {
+        assert_eq!(
+            [0.0, 3.0, -12.34567, 99999.6, 0.00098765].map(number).join(" "),
+            "0 3.000 -12.35 100000 0.0009877"
+        );
+        assert_eq!([1.5e-9, -2e12, f64::INFINITY].map(number).join(" "), "1.500e-9 -2.000e12 –");
+        assert_eq!((optional(None), optional(Some(0.25))), (ABSENT.into(), "0.2500".into()));
+    }
+
+    #[test]
+    fn counts_shares_and_times() {
+        assert_eq!([0, 999, 1000, 85_875_556].map(count).join(" "), "0 999 1,000 85,875,556");
+        assert_eq!((percent(0.8344), percent(f64::NAN)), ("83.4%".into(), ABSENT.into()));
+        let times = [0.412, 12.34, 59.7, 245.0, 7620.0, f64::NAN, -1.0].map(duration);
+        assert_eq!(
+            times.join(" | "),
+            "0.41 s | 12.3 s | 1 min 00 s | 4 min 05 s | 2 h 07 min | – | –"
+        );
+    }
+}

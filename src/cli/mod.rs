@@ -1,0 +1,99 @@
+//! The command line: arguments become a validated plan; no mathematics here.
+//!
+//! One file per command, each with `Args` and `run(&Args) -> anyhow::Result<()>`. Results go to
+//! standard output, progress and errors to standard error.
+
+pub mod common;
+pub mod format;
+pub mod output;
+pub mod progress;
+pub mod table;
+
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Finds where a fine-tuned Vision Transformer over-fits, layer by layer, and mends it cheaply.
+#[derive(Debug, Parser)]
+#[command(name = "planish", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {}
+
+impl Command {
+    fn run(&self) -> anyhow::Result<()> {
+        match *self {}
+    }
+}
+
+/// Runs what the command line asks for. Exit code 0 means success, 1 that the work failed, 2 that
+/// the command line makes no sense.
+pub fn main() -> ExitCode {
+    match Cli::try_parse().map(|cli| cli.command.run()) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            if !reader_left(&error) {
+                // `eprint!` would panic where standard error is closed; the exit code still tells.
+                let _ = std::io::stderr().write_all(message(&error).as_bytes());
+            }
+            ExitCode::FAILURE
+        }
+        // Help and version come this way too; clap knows the code of each.
+        Err(usage) => usage.exit(),
+    }
+}
+
+/// An error and what lies behind it, a line each; a cause that the line above quotes is not told
+/// twice.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let lead = if told.is_empty() { "error: " } else { "  because: " };
+        if !told.contains(&cause) || told.is_empty() {
+            text += &format!("{lead}{cause}\n");
+            told = cause;
+        }
+    }
+    text
+}
+
+/// Whether whoever read standard output has gone (`planish … | head`): not worth a message.
+fn reader_left(error: &anyhow::Error) -> bool {
+    let broken = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_tells_each_cause_once() {
+        let root = || std::io::Error::other("disk full");
+        let chained = Err::<(), _>(root()).context("cannot write r.json").unwrap_err();
+        assert_eq!(message(&chained), "error: cannot write r.json\n  because: disk full\n");
+        let quoting = Err::<(), _>(root()).context("cannot write r.json: disk full").unwrap_err();
+        assert_eq!(message(&quoting), "error: cannot write r.json: disk full\n");
+    }
+
+    #[test]
+    fn a_broken_pipe_is_recognised_through_its_context() {
+        let io = |kind| Err::<(), _>(std::io::Error::from(kind)).context("printing").unwrap_err();
+        assert!(reader_left(&io(std::io::ErrorKind::BrokenPipe)));
+        assert!(!reader_left(&io(std::io::ErrorKind::NotFound)));
+    }
+}

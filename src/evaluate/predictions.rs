@@ -1,0 +1,170 @@
+//! Logits and labels, checked once so that no figure below can fail.
+
+use rayon::prelude::*;
+
+/// Why logits and labels cannot be scored.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum Error {
+    /// Nothing to average over.
+    #[error("there are no images to evaluate; choose a split or a subset that holds some")]
+    NoImages,
+    /// A model with no classes has no loss.
+    #[error("the logits have 0 classes, at least 1 is needed; check the checkpoint's head")]
+    NoClasses,
+    /// The number of logits does not match images × classes.
+    #[error(
+        "found {found} logits for {images} labels and {classes} classes, expected images × \
+         classes; make both from the same images and checkpoint"
+    )]
+    Shape {
+        /// Number of logits.
+        found: usize,
+        /// Number of labels.
+        images: usize,
+        /// Classes a row should have.
+        classes: usize,
+    },
+    /// A label names a class the model does not have.
+    #[error(
+        "image {image}: label {label} is out of range, the model has classes 0 to {}; \
+         use a checkpoint fine-tuned on these classes, or correct the labels",
+        .classes - 1
+    )]
+    Label {
+        /// Position of the image, from 0.
+        image: usize,
+        /// Its label.
+        label: u32,
+        /// Classes of the model.
+        classes: usize,
+    },
+    /// A logit is infinite or not a number.
+    #[error(
+        "image {image}, class {class}: the logit is {value}, expected a finite number; \
+         check the pixels and weights for values that overflow"
+    )]
+    NotFinite {
+        /// Position of the image, from 0.
+        image: usize,
+        /// Class, from 0.
+        class: usize,
+        /// What was found.
+        value: f64,
+    },
+    /// Paired samples must be about the same images.
+    #[error("cannot pair {a} values with {b}; score both models on the same images")]
+    Unpaired {
+        /// Values on the first side.
+        a: usize,
+        /// Values on the second side.
+        b: usize,
+    },
+}
+
+/// Logits (N,C) of N ≥ 1 images, finite, with one label below C each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predictions {
+    values: Vec<f64>,
+    labels: Vec<u32>,
+    classes: usize,
+}
+
+impl Predictions {
+    /// Checks and keeps `values`, row-major (N,C), and `labels` (N).
+    ///
+    /// # Errors
+    /// No images or classes, a number of logits other than N·C, a label ≥ C, a logit that is not
+    /// finite.
+    pub fn new(values: Vec<f64>, classes: usize, labels: &[u32]) -> Result<Self, Error> {
+        if labels.is_empty() {
+            return Err(Error::NoImages);
+        }
+        if classes == 0 {
+            return Err(Error::NoClasses);
+        }
+        if labels.len().checked_mul(classes) != Some(values.len()) {
+            return Err(Error::Shape { found: values.len(), images: labels.len(), classes });
+        }
+        for (image, &label) in labels.iter().enumerate() {
+            if usize::try_from(label).map_or(true, |label| label >= classes) {
+                return Err(Error::Label { image, label, classes });
+            }
+        }
+        if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+            let (image, class) = (i / classes, i % classes);
+            return Err(Error::NotFinite { image, class, value: values[i] });
+        }
+        Ok(Self { values, labels: labels.to_vec(), classes })
+    }
+
+    /// Number N of images.
+    pub fn images(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Number C of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Labels (N).
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// Logits (N,C), row-major.
+    pub fn values(&self) -> &[f64] {
+        &self.values
+    }
+
+    /// The images at these positions, in the order given; positions past the end are left out.
+    ///
+    /// # Errors
+    /// No image is left.
+    pub fn subset(&self, images: &[usize]) -> Result<Self, Error> {
+        let kept = || images.iter().filter(|&&i| i < self.images());
+        let labels: Vec<u32> = kept().map(|&i| self.labels[i]).collect();
+        let rows = kept().flat_map(|&i| &self.values[i * self.classes..(i + 1) * self.classes]);
+        Self::new(rows.copied().collect(), self.classes, &labels)
+    }
+
+    /// `f(image, logits, label)` of every image, in order, computed on all threads.
+    pub(super) fn map<T: Send>(&self, f: impl Fn(usize, &[f64], usize) -> T + Sync) -> Vec<T> {
+        let rows = self.values.par_chunks_exact(self.classes).with_min_len(64);
+        rows.zip(&self.labels)
+            .enumerate()
+            .map(|(image, (row, &label))| f(image, row, label as usize))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_input_is_named() {
+        let new = |values: &[f64], classes, labels: &[u32]| {
+            Predictions::new(values.to_vec(), classes, labels).unwrap_err()
+        };
+        assert_eq!(new(&[], 3, &[]), Error::NoImages);
+        assert_eq!(new(&[], 0, &[0]), Error::NoClasses);
+        let shape = Error::Shape { found: 3, images: 2, classes: 2 };
+        assert_eq!(new(&[1.0, 2.0, 3.0], 2, &[0, 1]), shape);
+        assert!(matches!(new(&[1.0], usize::MAX, &[0, 0]), Error::Shape { .. }));
+        let label = new(&[1.0; 4], 2, &[0, 2]);
+        assert_eq!(label, Error::Label { image: 1, label: 2, classes: 2 });
+        assert!(label.to_string().contains("image 1: label 2 is out of range"), "{label}");
+        assert!(label.to_string().contains("0 to 1"), "{label}");
+        let infinite = new(&[1.0, 1.0, 1.0, f64::INFINITY], 2, &[0, 1]);
+        assert_eq!(infinite, Error::NotFinite { image: 1, class: 1, value: f64::INFINITY });
+    }
+
+    #[test]
+    fn a_subset_keeps_the_order_asked_for() {
+        let all = Predictions::new((0..6).map(f64::from).collect(), 2, &[0, 1, 0]).unwrap();
+        let some = all.subset(&[2, 1]).unwrap();
+        assert_eq!((some.values(), some.labels()), ([4.0, 5.0, 2.0, 3.0].as_slice(), &[0, 1][..]));
+        assert_eq!(all.subset(&[]), Err(Error::NoImages));
+    }
+}
