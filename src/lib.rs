@@ -2,4 +2,5 @@
 //! cheaply.
 
 pub mod data;
+mod nearest;
 pub mod vit;
