@@ -91,8 +91,8 @@ fn configuration(
         };
         images["crop_mode"] = json!(mode);
         images["crop_pct"] = json!(share);
-        images["mean"] = json!(preprocess.mean);
-        images["std"] = json!(preprocess.std);
+        images["mean"] = short(&preprocess.mean);
+        images["std"] = short(&preprocess.std);
     }
     let mut out = json!({
         "architecture": architecture,
@@ -108,6 +108,11 @@ fn configuration(
     }
     out["pretrained_cfg"] = images;
     out
+}
+
+/// Single-precision numbers with no more digits than tell them apart.
+fn short(values: &[f32]) -> Value {
+    values.iter().map(|x| json!(x.to_string().parse::<f64>().unwrap_or(f64::from(*x)))).collect()
 }
 
 /// The share c for which ⌊crop / c⌋ is the short side again: their quotient, or a hair less where
