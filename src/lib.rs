@@ -1,8 +1,12 @@
 //! planish: finds where a fine-tuned Vision Transformer over-fits, layer by layer, and mends it
 //! cheaply.
 
+pub mod checkpoint;
 pub mod cli;
 pub mod data;
 pub mod evaluate;
+mod nearest;
+pub mod objective;
 pub mod run;
+pub mod tape;
 pub mod vit;

@@ -39,4 +39,4 @@ pub use matmul::MatMul;
 pub use op::{Keep, Kept, Op};
 pub use pointwise::{Add, LayerScale, Scale};
 pub use softmax::Softmax;
-pub use tokens::{MeanTokens, Patches, PickToken, Prepend};
+pub use tokens::{Flatten, MeanTokens, Patches, PickToken, Prepend};

@@ -34,6 +34,7 @@ pub const REGISTRY: &[(&str, fn() -> Vec<Sample>)] = &[
     ("layer_scale", pointwise::layer_scale_samples),
     ("scale", pointwise::scale_samples),
     ("patches", tokens::patches_samples),
+    ("flatten", tokens::flatten_samples),
     ("prepend", tokens::prepend_samples),
     ("pick_token", tokens::pick_samples),
     ("mean_tokens", tokens::mean_samples),

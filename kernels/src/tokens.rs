@@ -66,6 +66,30 @@ impl Op for Patches {
     }
 }
 
+/// The same numbers as a matrix, all dimensions but the first flattened: (D, C, h, w) → (D, C·h·w).
+#[derive(Clone, Copy, Debug)]
+pub struct Flatten;
+
+impl Op for Flatten {
+    fn name(&self) -> &'static str {
+        "flatten"
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let x = x[0];
+        let first = x.dims().first().copied().unwrap_or(1).max(1);
+        x.reshape(&[first, x.numel() / first])
+    }
+
+    fn keep(&self, _: &[bool]) -> Keep {
+        Keep::default()
+    }
+
+    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        Ok(vec![Some(gy.reshape(&kept.dims[0])?)])
+    }
+}
+
 /// Puts the same tokens before those of every image: t: (1, P, D), x: (B, T, D) → (B, P+T, D).
 #[derive(Clone, Copy, Debug)]
 pub struct Prepend;
@@ -210,6 +234,11 @@ pub fn patches_samples() -> Vec<Sample> {
         Sample::new(Patches { size: [2, 3] }, &[&[2, 3, 4, 9]]),
         Sample::new(Patches { size: [4, 4] }, &[&[1, 1, 8, 8]]),
     ]
+}
+
+/// Shapes to check [`Flatten`] on.
+pub fn flatten_samples() -> Vec<Sample> {
+    vec![Sample::new(Flatten, &[&[3, 2, 2, 5]])]
 }
 
 /// Shapes to check [`Prepend`] on.

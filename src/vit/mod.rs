@@ -1,5 +1,14 @@
 //! The Vision Transformer: its configuration, its named layers and its forward pass.
 
+pub mod arch;
 mod config;
+mod error;
+pub mod forward;
+pub mod layers;
+mod weights;
 
 pub use config::{Activation, Config, FinalNorm, Pooling};
+pub use error::Error;
+pub use forward::{Pass, stages};
+pub use layers::{Granularity, Layer};
+pub use weights::Weights;

@@ -22,6 +22,7 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
         "layer_scale" => x[0].iter().enumerate().map(|(i, a)| a * x[1][i % x[1].len()]).collect(),
         "scale" => x[0].iter().map(|a| a * field(&debug, "factor")).collect(),
         "patches" => patches(&x[0], &d[0], &debug),
+        "flatten" => x[0].clone(),
         "prepend" => {
             let rows = d[1][1] * d[1][2];
             x[1].chunks(rows).flat_map(|image| [&x[0][..], image].concat()).collect()

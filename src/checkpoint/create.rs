@@ -1,0 +1,139 @@
+//! A checkpoint of our own making, in timm's layout, that timm itself can load.
+
+use super::output::{check_writable, is_file_name, replace, replace_with, target};
+use super::save::to_value;
+use super::{CONFIG_KEY, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored};
+use crate::data::{Interpolation, Preprocess, Resize};
+use crate::vit::{Config, Weights, arch};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Writes a model as f32 with timm's `config.json`, which
+/// `timm.create_model("local-dir:FOLDER", pretrained=True)` reads; returns the weights file's
+/// path. If `out` ends in `.safetensors`, the configuration goes into the file's metadata.
+///
+/// # Errors
+/// [`Error::Inexpressible`] for a model that timm's arguments cannot express; those of
+/// [`check_writable`]; [`Error::Io`].
+pub fn create(
+    out: &Path,
+    config: &Config,
+    preprocess: Option<&Preprocess>,
+    weights: &Weights,
+    class_names: Option<&[String]>,
+    provenance: &Provenance,
+) -> Result<PathBuf, Error> {
+    if let Some(reason) = arch::not_for_timm(config) {
+        return Err(Error::Inexpressible { reason });
+    }
+    check_writable(out)?;
+    let configuration = configuration(config, preprocess, class_names);
+    let mut metadata = vec![
+        ("format".to_string(), "pt".to_string()),
+        (PROVENANCE_KEY.to_string(), Value::Array(vec![to_value(provenance)?]).to_string()),
+    ];
+    if is_file_name(out) {
+        metadata.push((CONFIG_KEY.to_string(), configuration.to_string()));
+    }
+    let mut entries = Vec::new();
+    let mut at = 0;
+    for (name, tensor) in weights.iter() {
+        let end = at + 4 * tensor.elem_count();
+        entries.push(Entry {
+            name: name.to_string(),
+            dtype: Stored::F32.name().to_string(),
+            shape: tensor.dims().to_vec(),
+            span: (at, end),
+        });
+        at = end;
+    }
+    let header = Header { metadata, entries, data_start: 0 };
+    let path = target(out);
+    replace(&path, |file| {
+        let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(&path, "write"));
+        put(&header.to_bytes())?;
+        weights.iter().try_for_each(|(_, tensor)| put(&Stored::F32.encode(tensor)?))
+    })?;
+    if !is_file_name(out) {
+        let text = format!("{configuration:#}\n");
+        replace_with(&out.join("config.json"), text.as_bytes())?;
+    }
+    Ok(path)
+}
+
+/// timm's `config.json`.
+fn configuration(
+    config: &Config,
+    preprocess: Option<&Preprocess>,
+    class_names: Option<&[String]>,
+) -> Value {
+    let (architecture, model_args) = arch::timm_architecture(config);
+    let [height, width] = config.image_size;
+    let mut images = json!({
+        "custom_load": false,
+        "input_size": [config.channels, height, width],
+        "fixed_input_size": true,
+        "num_classes": config.classes,
+        "pool_size": null,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+    });
+    if let Some(preprocess) = preprocess {
+        images["interpolation"] = json!(match preprocess.interpolation {
+            Interpolation::Nearest => "nearest",
+            Interpolation::Bilinear => "bilinear",
+            Interpolation::Bicubic => "bicubic",
+        });
+        let (mode, share) = match preprocess.resize {
+            Resize::Squash => ("squash", 1.0),
+            Resize::ShortSide(side) => ("center", crop_share(height.min(width), side)),
+        };
+        images["crop_mode"] = json!(mode);
+        images["crop_pct"] = json!(share);
+        images["mean"] = short(&preprocess.mean);
+        images["std"] = short(&preprocess.std);
+    }
+    let mut out = json!({
+        "architecture": architecture,
+        "num_classes": config.classes,
+        "num_features": config.dim,
+        "global_pool": arch::pooling_name(config.pooling),
+    });
+    if let Some(names) = class_names {
+        out["label_names"] = json!(names);
+    }
+    if let Some(args) = model_args {
+        out["model_args"] = args;
+    }
+    out["pretrained_cfg"] = images;
+    out
+}
+
+/// Single-precision numbers with no more digits than tell them apart.
+fn short(values: &[f32]) -> Value {
+    values.iter().map(|x| json!(x.to_string().parse::<f64>().unwrap_or(f64::from(*x)))).collect()
+}
+
+/// The share c for which ⌊crop / c⌋ is the short side again: their quotient, or a hair less where
+/// rounding would lose a pixel.
+fn crop_share(crop: usize, side: usize) -> f64 {
+    let share = crop as f64 / side as f64;
+    if (crop as f64 / share).floor() < side as f64 { share.next_down() } else { share }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_give_their_side_back() {
+        for crop in 1..400usize {
+            for side in crop..500 {
+                let share = crop_share(crop, side);
+                assert!(share <= 1.0);
+                assert_eq!((crop as f64 / share).floor() as usize, side, "{crop} of {side}");
+            }
+        }
+    }
+}

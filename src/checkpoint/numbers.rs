@@ -1,0 +1,131 @@
+//! Stored bytes to numbers and back.
+
+use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+
+/// The types a weight may be stored in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stored {
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// The upper half of a single.
+    Bf16,
+    /// IEEE double.
+    F64,
+}
+
+impl Stored {
+    /// From the format's spelling.
+    pub fn parse(name: &str) -> Option<Stored> {
+        Some(match name {
+            "F32" => Stored::F32,
+            "F16" => Stored::F16,
+            "BF16" => Stored::Bf16,
+            "F64" => Stored::F64,
+            _ => return None,
+        })
+    }
+
+    /// The format's spelling.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stored::F32 => "F32",
+            Stored::F16 => "F16",
+            Stored::Bf16 => "BF16",
+            Stored::F64 => "F64",
+        }
+    }
+
+    /// Little-endian bytes to a tensor of type F32 or F64; F32 rounds what is stored as F64.
+    pub fn decode(self, bytes: &[u8], shape: &[usize], to: DType) -> candle_core::Result<Tensor> {
+        if to == DType::F64 {
+            let values = match self {
+                Stored::F32 => each(bytes, |b| f64::from(f32::from_le_bytes(b))),
+                Stored::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f64()),
+                Stored::Bf16 => each(bytes, |b| bf16::from_le_bytes(b).to_f64()),
+                Stored::F64 => each(bytes, f64::from_le_bytes),
+            };
+            return Tensor::from_vec(values, shape, &Device::Cpu);
+        }
+        let values: Vec<f32> = match self {
+            Stored::F32 => each(bytes, f32::from_le_bytes),
+            Stored::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Stored::Bf16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Stored::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
+        };
+        Tensor::from_vec(values, shape, &Device::Cpu)
+    }
+
+    /// A tensor of type F32 or F64 to little-endian bytes, rounded to nearest, ties to even.
+    pub fn encode(self, tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
+        let flat = tensor.flatten_all()?;
+        if flat.dtype() == DType::F64 {
+            let v = flat.to_vec1::<f64>()?;
+            return Ok(match self {
+                Stored::F32 => v.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+                Stored::F16 => v.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
+                Stored::Bf16 => v.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
+                Stored::F64 => v.iter().flat_map(|&x| x.to_le_bytes()).collect(),
+            });
+        }
+        let v = flat.to_vec1::<f32>()?;
+        Ok(match self {
+            Stored::F32 => v.iter().flat_map(|&x| x.to_le_bytes()).collect(),
+            Stored::F16 => v.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+            Stored::Bf16 => v.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+            Stored::F64 => v.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
+        })
+    }
+}
+
+fn each<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect()
+}
+
+/// Whether two tensors of one type hold the same bits, so that NaN equals itself and 0 ≠ −0.
+pub fn same_bits(a: &Tensor, b: &Tensor) -> candle_core::Result<bool> {
+    let (a, b) = (a.flatten_all()?, b.flatten_all()?);
+    if a.dtype() == DType::F64 {
+        let (a, b) = (a.to_vec1::<f64>()?, b.to_vec1::<f64>()?);
+        return Ok(a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())));
+    }
+    let (a, b) = (a.to_vec1::<f32>()?, b.to_vec1::<f32>()?);
+    Ok(a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round(stored: Stored, values: &[f32]) -> Vec<f32> {
+        let tensor = Tensor::new(values, &Device::Cpu).unwrap();
+        let bytes = stored.encode(&tensor).unwrap();
+        let back = stored.decode(&bytes, &[values.len()], DType::F32).unwrap();
+        let wide = stored.decode(&bytes, &[values.len()], DType::F64).unwrap();
+        assert_eq!(bytes, stored.encode(&wide).unwrap());
+        back.to_vec1().unwrap()
+    }
+
+    #[test]
+    fn rounds_to_nearest_ties_to_even() {
+        // Halves have 10 stored bits of fraction, bfloat 7: above 1 the spacing is 2⁻¹⁰ and 2⁻⁷.
+        let (h, b) = (2f32.powi(-10), 2f32.powi(-7));
+        let x = [1.0 + h / 2.0, 1.0 + 1.5 * h, 1.0 + 0.51 * h, -1.0 - 0.49 * h];
+        assert_eq!(round(Stored::F16, &x), [1.0, 1.0 + 2.0 * h, 1.0 + h, -1.0]);
+        let x = [1.0 + b / 2.0, 1.0 + 1.5 * b, 1.0 + 0.51 * b, -1.0 - 0.49 * b];
+        assert_eq!(round(Stored::Bf16, &x), [1.0, 1.0 + 2.0 * b, 1.0 + b, -1.0]);
+        assert_eq!(round(Stored::F16, &[70000.0]), [f32::INFINITY]);
+        for stored in [Stored::F32, Stored::F64] {
+            assert_eq!(round(stored, &[0.1, -3.5e30]), [0.1, -3.5e30]);
+        }
+    }
+
+    #[test]
+    fn compares_bits() {
+        let tensor = |x: &[f32]| Tensor::new(x, &Device::Cpu).unwrap();
+        assert!(same_bits(&tensor(&[f32::NAN, 1.0]), &tensor(&[f32::NAN, 1.0])).unwrap());
+        assert!(!same_bits(&tensor(&[0.0]), &tensor(&[-0.0])).unwrap());
+    }
+}

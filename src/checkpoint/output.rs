@@ -1,0 +1,94 @@
+//! Where a checkpoint goes, and writing it so that no reader ever sees half a file.
+
+use super::Error;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Whether a path means a single file and not a folder.
+pub(super) fn is_file_name(out: &Path) -> bool {
+    out.extension().is_some_and(|e| e == "safetensors")
+}
+
+/// The weights file that a save to `out` writes.
+pub(super) fn target(out: &Path) -> PathBuf {
+    if is_file_name(out) { out.to_path_buf() } else { out.join("model.safetensors") }
+}
+
+fn refuse(out: &Path, reason: impl Into<String>) -> Error {
+    Error::Output { path: out.to_path_buf(), reason: reason.into() }
+}
+
+/// Makes sure, before long work, that a checkpoint can be saved to `out`: a `.safetensors` file, or
+/// else a folder. Leaves nothing behind.
+///
+/// # Errors
+/// [`Error::Output`] if a folder stands where a file should be or the other way round, or if the
+/// nearest existing folder above it takes no new file.
+pub fn check_writable(out: &Path) -> Result<(), Error> {
+    if out.as_os_str().is_empty() {
+        return Err(refuse(out, "the path is empty"));
+    }
+    if is_file_name(out) && out.is_dir() {
+        return Err(refuse(out, "a folder stands where a file should"));
+    }
+    if !is_file_name(out) && out.exists() && !out.is_dir() {
+        let reason = "a file stands where a folder should; a file's name ends in .safetensors";
+        return Err(refuse(out, reason));
+    }
+    let start = if is_file_name(out) { out.parent() } else { Some(out) };
+    let here = Path::new(".");
+    let above = start.into_iter().flat_map(Path::ancestors).find(|p| p.exists()).unwrap_or(here);
+    let above = if above.as_os_str().is_empty() { here } else { above };
+    if !above.is_dir() {
+        return Err(refuse(out, format!("{} is not a folder", above.display())));
+    }
+    let probe = temporary(&above.join("planish"));
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&probe)
+        .and_then(|_| fs::remove_file(&probe))
+        .map_err(|e| refuse(out, format!("{} takes no new file ({e})", above.display())))
+}
+
+/// A name beside `path` that no other writer uses.
+fn temporary(path: &Path) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    path.with_file_name(format!(".{name}.{pid}.{count}.tmp"))
+}
+
+/// Writes a file beside its final place, flushes it to the disk and moves it there.
+///
+/// # Errors
+/// Those of `fill`, and [`Error::Io`]; the temporary file is gone in either case.
+pub(super) fn replace(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
+    }
+    let beside = temporary(path);
+    let written = (|| {
+        let open = OpenOptions::new().write(true).create_new(true).open(&beside);
+        let mut file = BufWriter::new(open.map_err(Error::io(&beside, "create"))?);
+        fill(&mut file)?;
+        file.flush().map_err(Error::io(&beside, "write"))?;
+        file.get_ref().sync_all().map_err(Error::io(&beside, "flush to the disk"))?;
+        fs::rename(&beside, path).map_err(Error::io(path, "move the finished file to"))
+    })();
+    if written.is_err() {
+        // The first error is the one to report; a leftover is merely untidy.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+/// [`replace`] with contents at hand.
+pub(super) fn replace_with(path: &Path, contents: &[u8]) -> Result<(), Error> {
+    replace(path, |file| file.write_all(contents).map_err(Error::io(path, "write")))
+}

@@ -1,0 +1,165 @@
+//! Configuration as found: timm's `config.json`, or the same JSON in a file's metadata.
+
+use super::Error;
+use super::header::kind;
+use serde_json::Value;
+use std::path::Path;
+
+/// Metadata key under which a bare file carries its configuration.
+pub const CONFIG_KEY: &str = "planish.config";
+
+/// A configuration and where it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// File, or key in a file's metadata.
+    pub place: String,
+    /// The text as found, to be handed on when the checkpoint is saved.
+    pub text: String,
+    json: Value,
+}
+
+impl Settings {
+    /// Parses a configuration.
+    pub fn parse(place: String, text: String) -> Result<Settings, Error> {
+        let json: Value = serde_json::from_str(&text)
+            .map_err(|source| Error::Json { place: place.clone(), source })?;
+        let settings = Settings { place, text, json };
+        match settings.json {
+            Value::Object(_) => Ok(settings),
+            ref other => Err(settings.wrong("the whole", "an object", kind(other).into())),
+        }
+    }
+
+    /// The configuration of a weights file: in a folder given as a whole, `config.json`; of a file
+    /// given by itself, its own metadata, for what lies beside it may belong to another; else the
+    /// respective other.
+    pub fn find(
+        file: &Path,
+        metadata: &[(String, String)],
+        whole_folder: bool,
+    ) -> Result<Option<Settings>, Error> {
+        let inside = || match metadata.iter().find(|(key, _)| key == CONFIG_KEY) {
+            Some((_, text)) => {
+                let place = format!("{}: metadata `{CONFIG_KEY}`", file.display());
+                Settings::parse(place, text.clone()).map(Some)
+            }
+            None => Ok(None),
+        };
+        if !whole_folder && let Some(found) = inside()? {
+            return Ok(Some(found));
+        }
+        let beside = file.with_file_name("config.json");
+        match std::fs::read(&beside) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                Settings::parse(beside.display().to_string(), text).map(Some)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => inside(),
+            Err(e) => Err(Error::io(&beside, "read the configuration")(e)),
+        }
+    }
+
+    /// A value by its path, `a.b`; null counts as absent, as it does in timm.
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        let found = path.split('.').try_fold(&self.json, |value, key| value.get(key))?;
+        (!found.is_null()).then_some(found)
+    }
+
+    fn wrong(&self, key: &str, expected: &str, found: String) -> Error {
+        Error::Setting {
+            place: self.place.clone(),
+            key: key.to_string(),
+            expected: expected.to_string(),
+            found,
+            remedy: "correct it".into(),
+        }
+    }
+
+    fn read<T>(
+        &self,
+        path: &str,
+        expected: &str,
+        convert: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(value) = self.get(path) else { return Ok(None) };
+        match convert(value) {
+            Some(read) => Ok(Some(read)),
+            None => Err(self.wrong(path, expected, value.to_string())),
+        }
+    }
+
+    /// A whole number that is not negative.
+    pub fn count(&self, path: &str) -> Result<Option<usize>, Error> {
+        self.read(path, "a whole number", count)
+    }
+
+    /// A truth value.
+    pub fn flag(&self, path: &str) -> Result<Option<bool>, Error> {
+        self.read(path, "true or false", Value::as_bool)
+    }
+
+    /// A string.
+    pub fn text(&self, path: &str) -> Result<Option<&str>, Error> {
+        let Some(value) = self.get(path) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| self.wrong(path, "a string", value.to_string()))
+    }
+
+    /// A finite number.
+    pub fn number(&self, path: &str) -> Result<Option<f64>, Error> {
+        self.read(path, "a number", |v| v.as_f64().filter(|x| x.is_finite()))
+    }
+
+    /// One number for both sides, or [height, width].
+    pub fn pair(&self, path: &str) -> Result<Option<[usize; 2]>, Error> {
+        self.read(path, "a whole number or [height, width]", |v| match v.as_array() {
+            None => count(v).map(|n| [n, n]),
+            Some(list) => match list.as_slice() {
+                [h, w] => Some([count(h)?, count(w)?]),
+                _ => None,
+            },
+        })
+    }
+
+    /// timm's input size: [channels, height, width].
+    pub fn input_size(&self) -> Result<Option<[usize; 3]>, Error> {
+        self.read("pretrained_cfg.input_size", "[channels, height, width]", |v| {
+            match v.as_array()?.as_slice() {
+                [c, h, w] => Some([count(c)?, count(h)?, count(w)?]),
+                _ => None,
+            }
+        })
+    }
+
+    /// A list of finite numbers.
+    pub fn numbers(&self, path: &str) -> Result<Option<Vec<f32>>, Error> {
+        self.read(path, "a list of numbers", |v| {
+            let finite = |x: &Value| x.as_f64().map(|x| x as f32).filter(|x| x.is_finite());
+            v.as_array()?.iter().map(finite).collect()
+        })
+    }
+
+    /// A list of strings; timm's other forms (names under WordNet ids) carry no order.
+    pub fn names(&self, path: &str) -> Result<Option<Vec<String>>, Error> {
+        if self.get(path).is_some_and(Value::is_object) {
+            return Ok(None);
+        }
+        self.read(path, "a list of strings", |v| {
+            v.as_array()?.iter().map(|name| name.as_str().map(str::to_string)).collect()
+        })
+    }
+
+    /// A setting that planish cannot serve.
+    pub fn unsupported(&self, path: &str, expected: &str, remedy: &str) -> Error {
+        Error::Setting {
+            place: self.place.clone(),
+            key: path.to_string(),
+            expected: expected.to_string(),
+            found: self.get(path).map_or("nothing".into(), Value::to_string),
+            remedy: remedy.to_string(),
+        }
+    }
+}
+
+fn count(value: &Value) -> Option<usize> {
+    value.as_u64().and_then(|n| usize::try_from(n).ok())
+}

@@ -1,0 +1,154 @@
+use super::*;
+use crate::vit::{Activation, FinalNorm, Pooling};
+
+/// `tests/reference/make_timm_dir.py` states the model that timm wrote.
+#[test]
+fn opens_what_timm_wrote() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/timm-tiny");
+    let checkpoint = open(&dir).unwrap();
+    let config = &checkpoint.config;
+    assert_eq!((config.dim, config.depth, config.heads, config.mlp_dim), (12, 2, 3, 48));
+    assert_eq!((config.classes, config.channels, config.registers), (4, 3, 2));
+    assert_eq!((config.image_size, config.patch_size), ([16, 16], [8, 8]));
+    assert!(config.class_token && config.layer_scale && config.qkv_bias && config.patch_bias);
+    assert!(!config.position_covers_prefix && !config.norm_pre);
+    assert_eq!((config.pooling, config.final_norm), (Pooling::Mean, FinalNorm::AfterPool));
+    assert_eq!((config.activation, config.eps), (Activation::Gelu, 1e-6));
+    let preprocess = checkpoint.preprocess.unwrap();
+    // floor(16 / 0.9) = 17.
+    assert_eq!(preprocess.resize, Resize::ShortSide(17));
+    assert_eq!(preprocess.interpolation, Interpolation::Bicubic);
+    assert_eq!((preprocess.mean, preprocess.std), (vec![0.5; 3], vec![0.5; 3]));
+    assert_eq!(checkpoint.class_names.unwrap(), ["cat", "dog", "bird", "fish"]);
+    assert_eq!(checkpoint.architecture, "vit_tiny_patch16_224");
+    assert_eq!((checkpoint.dtype.as_str(), checkpoint.layout), ("F32", Layout::Timm));
+    let file = fs::read(dir.join("model.safetensors")).unwrap();
+    let theirs = safetensors::SafeTensors::deserialize(&file).unwrap();
+    for (name, tensor) in checkpoint.weights.iter() {
+        assert_eq!(Stored::F32.encode(tensor).unwrap(), theirs.tensor(name).unwrap().data());
+    }
+}
+
+#[test]
+fn a_bare_file_takes_flags_and_records_what_it_assumes() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("bare.safetensors");
+    write(&path, &raw(&small()), &[]);
+    let overrides = Overrides { heads: Some(2), ..Overrides::default() };
+    let checkpoint = Checkpoint::open(&path, &overrides).unwrap();
+    assert_eq!(checkpoint.config, small());
+    assert_eq!(checkpoint.preprocess, None);
+    let assumed = checkpoint.assumed.join("; ");
+    for part in ["image size 28×28", "pooling: token", "ε: 1e-6", "exact GELU"] {
+        assert!(assumed.contains(part), "{assumed}");
+    }
+    let overrides = Overrides {
+        mean: Some(vec![0.1]),
+        std: Some(vec![0.2]),
+        resize: Some(Resize::Squash),
+        interpolation: Some(Interpolation::Nearest),
+        ..overrides
+    };
+    let preprocess = Checkpoint::open(&path, &overrides).unwrap().preprocess.unwrap();
+    assert_eq!((preprocess.resize, preprocess.mean), (Resize::Squash, vec![0.1]));
+}
+
+#[test]
+fn a_bare_file_may_carry_its_configuration() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("bare.safetensors");
+    write(&path, &raw(&small()), &[(CONFIG_KEY, &configuration().to_string())]);
+    // A stranger's configuration beside it does not count.
+    fs::write(dir.path().join("config.json"), r#"{"model_args": {"num_heads": 4}}"#).unwrap();
+    assert_eq!(open(&path).unwrap().config.heads, 2);
+    write(&path, &raw(&small()), &[]);
+    assert_eq!(open(&path).unwrap().config.heads, 4);
+}
+
+#[test]
+fn wrappers_are_stripped_and_put_back() {
+    let wrapped: HashMap<String, Raw> = raw(&small())
+        .into_iter()
+        .map(|(name, raw)| (format!("module._orig_mod.model.{name}"), raw))
+        .collect();
+    let dir = folder(&wrapped, &configuration());
+    let checkpoint = open(dir.path()).unwrap();
+    assert_eq!(checkpoint.config, small());
+    let own = "module._orig_mod.model.head.bias".to_string();
+    assert_eq!(checkpoint.file_tensors("head.bias").unwrap(), [own.clone()]);
+    let bias = checkpoint.weights.get("head.bias").unwrap().clone();
+    let there = checkpoint.to_file(&[("head.bias".into(), bias)]).unwrap();
+    assert_eq!(there[0].0, own);
+    let back = checkpoint.from_file(there).unwrap();
+    assert_eq!(back[0].0, "head.bias");
+    let strange = vec![("head.bais".to_string(), back[0].1.clone())];
+    assert!(matches!(checkpoint.from_file(strange), Err(Error::UnknownTensor { .. })));
+    let message = checkpoint.file_tensors("head.bais").unwrap_err().to_string();
+    assert!(message.contains("did you mean `head.bias`"), "{message}");
+}
+
+#[test]
+fn shapes_show_every_variant() {
+    let variants: [fn(&mut Config); 6] = [
+        |c| (c.layer_scale, c.norm_pre, c.patch_bias) = (true, true, false),
+        |c| c.qkv_bias = false,
+        |c| (c.pooling, c.final_norm) = (Pooling::Mean, FinalNorm::AfterPool),
+        |c| (c.class_token, c.pooling) = (false, Pooling::Mean),
+        |c| (c.registers, c.position_covers_prefix) = (3, false),
+        |c| (c.registers, c.channels, c.patch_size, c.image_size) = (3, 3, [4, 4], [12, 12]),
+    ];
+    for change in variants {
+        let mut config = small();
+        change(&mut config);
+        let dir = TempDir::new().unwrap();
+        let path = dir.path().join("bare.safetensors");
+        write(&path, &raw(&config), &[]);
+        let overrides = Overrides { heads: Some(2), ..Overrides::default() };
+        assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config, config);
+    }
+}
+
+#[test]
+fn an_oblong_grid_needs_the_image_size() {
+    let mut config = small();
+    config.image_size = [14, 21];
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("bare.safetensors");
+    write(&path, &raw(&config), &[]);
+    let overrides = Overrides { heads: Some(2), ..Overrides::default() };
+    let message = Checkpoint::open(&path, &overrides).unwrap_err().to_string();
+    assert!(message.contains("7 rows") && message.contains("--image-size"), "{message}");
+    let overrides = Overrides { image_size: Some([14, 21]), ..overrides };
+    assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config, config);
+    let overrides = Overrides { image_size: Some([28, 28]), ..overrides };
+    let found = Checkpoint::open(&path, &overrides).unwrap_err();
+    assert!(matches!(found, Error::Contradiction { key: "image size", .. }), "{found}");
+}
+
+#[test]
+fn halves_and_doubles_become_f32() {
+    for (dtype, stored) in
+        [(Dtype::F16, Stored::F16), (Dtype::BF16, Stored::Bf16), (Dtype::F64, Stored::F64)]
+    {
+        let mut tensors = raw(&small());
+        let values = [1.5f32, -0.25, 3.0];
+        let bytes = match dtype {
+            Dtype::F16 => {
+                values.iter().flat_map(|&x| half::f16::from_f32(x).to_le_bytes()).collect()
+            }
+            Dtype::BF16 => {
+                values.iter().flat_map(|&x| half::bf16::from_f32(x).to_le_bytes()).collect()
+            }
+            _ => values.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect::<Vec<u8>>(),
+        };
+        tensors.insert("head.bias".into(), (dtype, vec![3], bytes));
+        let dir = folder(&tensors, &configuration());
+        let checkpoint = open(dir.path()).unwrap();
+        let bias = checkpoint.weights.get("head.bias").unwrap();
+        assert_eq!(bias.to_vec1::<f32>().unwrap(), values);
+        assert!(checkpoint.dtype.ends_with(&format!("{} (1)", stored.name())));
+        let wide = checkpoint.weights_as(DType::F64).unwrap();
+        let bias = wide.get("head.bias").unwrap().to_vec1::<f64>().unwrap();
+        assert_eq!(bias, values.map(f64::from));
+    }
+}

@@ -1,0 +1,148 @@
+//! timm's layout: `VisionTransformer` of `timm.models.vision_transformer` (1.0).
+
+use super::error::Mismatch;
+use super::layout::Part;
+use crate::vit::{Activation, Config, FinalNorm, Pooling};
+use std::collections::{BTreeSet, HashMap};
+
+/// Shapes by canonical name.
+pub(super) type Shapes = HashMap<String, Vec<usize>>;
+
+/// Tensors outside the blocks.
+const OUTSIDE: [&str; 13] = [
+    "cls_token",
+    "reg_token",
+    "pos_embed",
+    "patch_embed.proj.weight",
+    "patch_embed.proj.bias",
+    "norm_pre.weight",
+    "norm_pre.bias",
+    "norm.weight",
+    "norm.bias",
+    "fc_norm.weight",
+    "fc_norm.bias",
+    "head.weight",
+    "head.bias",
+];
+
+/// Tensors of a block.
+const INSIDE: [&str; 14] = [
+    "norm1.weight",
+    "norm1.bias",
+    "attn.qkv.weight",
+    "attn.qkv.bias",
+    "attn.proj.weight",
+    "attn.proj.bias",
+    "ls1.gamma",
+    "norm2.weight",
+    "norm2.bias",
+    "mlp.fc1.weight",
+    "mlp.fc1.bias",
+    "mlp.fc2.weight",
+    "mlp.fc2.bias",
+    "ls2.gamma",
+];
+
+/// The block a name belongs to and the rest of the name; the index has no leading zeros.
+fn in_block(name: &str) -> Option<(usize, &str)> {
+    let (digits, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
+    let index: usize = digits.parse().ok()?;
+    (index.to_string() == digits).then_some((index, rest))
+}
+
+/// Every timm name is canonical, and whole.
+pub(super) fn part(name: &str) -> Option<Part> {
+    let known = match in_block(name) {
+        Some((_, rest)) => INSIDE.contains(&rest),
+        None => OUTSIDE.contains(&name),
+    };
+    known.then(|| Part { canonical: name.to_string(), index: 0, count: 1 })
+}
+
+/// What the tensors alone say. The grid is left as one row of patches of unknown arrangement, and
+/// heads, pooling and activation as placeholders, for configuration to fill in.
+///
+/// # Errors
+/// What does not fit such a model.
+pub(super) fn structure(shapes: &Shapes) -> Result<Config, Box<Mismatch>> {
+    // A tensor without elements takes no bytes, so nothing bounds its other dimensions: it must go
+    // before any of them is multiplied.
+    let empty = shapes.iter().filter(|(_, shape)| shape.contains(&0));
+    let mut misshapen: Vec<_> = empty
+        .map(|(name, shape)| {
+            (name.clone(), shape.iter().map(|&n| n.max(1)).collect(), shape.clone())
+        })
+        .collect();
+    if !misshapen.is_empty() {
+        misshapen.sort_unstable();
+        return Err(Box::new(Mismatch { misshapen, ..Mismatch::default() }));
+    }
+    let dim_of = |name: &str, axis: usize| shapes.get(name).and_then(|s| s.get(axis).copied());
+    let has = |name: &str| shapes.contains_key(name);
+    let blocks: BTreeSet<usize> =
+        shapes.keys().filter_map(|name| in_block(name)).map(|(i, _)| i).collect();
+    let dim = dim_of("patch_embed.proj.weight", 0)
+        .or_else(|| dim_of("head.weight", 1))
+        .or_else(|| dim_of("blocks.0.norm1.weight", 0))
+        .unwrap_or(0);
+    let any_block =
+        |rest: &str| blocks.iter().any(|i| shapes.contains_key(&format!("blocks.{i}.{rest}")));
+    let patch = |axis: usize| dim_of("patch_embed.proj.weight", axis).unwrap_or(1);
+    let final_norm = match has("fc_norm.weight") && !has("norm.weight") {
+        true => FinalNorm::AfterPool,
+        false => FinalNorm::BeforePool,
+    };
+    let config = Config {
+        image_size: [patch(2), patch(3)],
+        patch_size: [patch(2), patch(3)],
+        channels: patch(1),
+        dim,
+        // A count, not the highest index: a gap then shows as a missing block, and an absurd
+        // index cannot ask for memory.
+        depth: blocks.len(),
+        heads: 1,
+        mlp_dim: dim_of("blocks.0.mlp.fc1.weight", 0)
+            .or_else(|| dim_of("blocks.0.mlp.fc1.bias", 0))
+            .unwrap_or(dim.saturating_mul(4)),
+        classes: dim_of("head.weight", 0).or_else(|| dim_of("head.bias", 0)).unwrap_or(0),
+        class_token: has("cls_token"),
+        registers: dim_of("reg_token", 1).unwrap_or(0),
+        position_covers_prefix: false,
+        patch_bias: has("patch_embed.proj.bias"),
+        qkv_bias: any_block("attn.qkv.bias"),
+        layer_scale: any_block("ls1.gamma") || any_block("ls2.gamma"),
+        norm_pre: has("norm_pre.weight"),
+        final_norm,
+        pooling: Pooling::Token,
+        activation: Activation::Gelu,
+        eps: crate::vit::arch::TIMM_EPS,
+    };
+    let mismatch = compare(&config, shapes);
+    if mismatch.is_empty() { Ok(config) } else { Err(Box::new(mismatch)) }
+}
+
+/// Holds the tensors against those the configuration asks for, the rows of `pos_embed` aside.
+fn compare(config: &Config, shapes: &Shapes) -> Mismatch {
+    let mut out = Mismatch::default();
+    let mut wanted = BTreeSet::new();
+    for (name, mut shape) in config.tensors() {
+        match shapes.get(&name) {
+            None => out.missing.push(name.clone()),
+            Some(found) => {
+                if let ("pos_embed", [1, rows, _]) = (name.as_str(), found.as_slice()) {
+                    shape[1] = *rows;
+                }
+                if *found != shape {
+                    out.misshapen.push((name.clone(), shape, found.clone()));
+                }
+            }
+        }
+        wanted.insert(name);
+    }
+    out.unexpected = shapes.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+    out.unexpected.sort_unstable();
+    if config.depth == 0 {
+        out.missing.push("blocks.0".into());
+    }
+    out
+}

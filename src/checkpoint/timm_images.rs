@@ -1,0 +1,141 @@
+//! What timm's configuration and the flags say about images.
+
+use super::Error;
+use super::timm_config::Reader;
+use crate::data::{Interpolation, Preprocess, Resize};
+use crate::vit::Config;
+
+/// timm's share of the resized image that the crop keeps, where a configuration is silent.
+const CROP_PCT: f64 = 0.875;
+
+impl Reader<'_> {
+    /// Preprocessing, or none if nothing gives mean and standard deviation: the one thing that has
+    /// no usual value.
+    ///
+    /// # Errors
+    /// Values of the wrong type or number, and filters and crops that planish does not have.
+    pub fn preprocess(&mut self, config: &Config) -> Result<Option<Preprocess>, Error> {
+        let (mean, std) = (self.overrides.mean.clone(), self.overrides.std.clone());
+        let mean = self.per_channel("mean", mean, config.channels)?;
+        let std = self.per_channel("std", std, config.channels)?;
+        let (Some(mean), Some(std)) = (mean, std) else { return Ok(None) };
+        Ok(Some(Preprocess {
+            image_size: config.image_size,
+            channels: config.channels,
+            resize: self.resize(config)?,
+            interpolation: self.interpolation()?,
+            mean,
+            std,
+        }))
+    }
+
+    /// One value for each channel; a single one serves all, as in timm.
+    fn per_channel(
+        &self,
+        key: &str,
+        flag: Option<Vec<f32>>,
+        channels: usize,
+    ) -> Result<Option<Vec<f32>>, Error> {
+        let path = format!("pretrained_cfg.{key}");
+        let (place, values) = match (flag, self.settings) {
+            (Some(values), _) => (format!("--{key}"), values),
+            (None, Some(settings)) => match settings.numbers(&path)? {
+                Some(values) => (settings.place.clone(), values),
+                None => return Ok(None),
+            },
+            (None, None) => return Ok(None),
+        };
+        let sound = values.iter().all(|x| x.is_finite() && (key != "std" || *x > 0.0));
+        match values.as_slice() {
+            [one] if sound => Ok(Some(vec![*one; channels])),
+            _ if sound && values.len() == channels => Ok(Some(values)),
+            _ => Err(Error::Setting {
+                place,
+                key: path,
+                expected: format!(
+                    "one {} for each of {channels} channels",
+                    if key == "std" { "positive number" } else { "number" }
+                ),
+                found: format!("{values:?}"),
+                remedy: format!("give --{key}"),
+            }),
+        }
+    }
+
+    fn resize(&mut self, config: &Config) -> Result<Resize, Error> {
+        if let Some(resize) = self.overrides.resize {
+            return Ok(resize);
+        }
+        let stated = match self.settings {
+            Some(settings) => settings.number("pretrained_cfg.crop_pct")?,
+            None => None,
+        };
+        let share = self.overrides.crop_pct.or(stated).unwrap_or_else(|| {
+            self.assumed.push(format!("centre crop: {CROP_PCT} of the resized image"));
+            CROP_PCT
+        });
+        let [height, width] = config.image_size;
+        let short = (height.min(width) as f64 / share).floor();
+        let squash = match self.settings {
+            Some(settings) => match settings.text("pretrained_cfg.crop_mode")? {
+                None | Some("center") => false,
+                Some("squash") => true,
+                Some(_) => {
+                    let (key, expected) = ("pretrained_cfg.crop_mode", "center or squash");
+                    return Err(settings.unsupported(key, expected, "give --resize"));
+                }
+            },
+            None => false,
+        };
+        let place = || match (self.overrides.crop_pct, self.settings) {
+            (None, Some(settings)) => settings.place.clone(),
+            _ => "--crop-pct".into(),
+        };
+        let wrong = |expected: &str, found: String| Error::Setting {
+            place: place(),
+            key: "pretrained_cfg.crop_pct".into(),
+            expected: expected.into(),
+            found,
+            remedy: "give --resize or --crop-pct".into(),
+        };
+        if !(share > 0.0 && share <= 1.0 && short <= f64::from(u16::MAX)) {
+            return Err(wrong("a share above 0 and at most 1", share.to_string()));
+        }
+        if squash {
+            let found = format!("{share} with crop_mode squash");
+            return if share == 1.0 {
+                Ok(Resize::Squash)
+            } else {
+                Err(wrong("1 with crop_mode squash", found))
+            };
+        }
+        if height != width {
+            return Err(wrong("a square image for a centre crop", format!("{height}×{width}")));
+        }
+        Ok(Resize::ShortSide(short as usize))
+    }
+
+    fn interpolation(&mut self) -> Result<Interpolation, Error> {
+        if let Some(interpolation) = self.overrides.interpolation {
+            return Ok(interpolation);
+        }
+        let key = "pretrained_cfg.interpolation";
+        let stated = match self.settings {
+            Some(settings) => settings.text(key)?,
+            None => None,
+        };
+        match (self.settings, stated) {
+            (_, Some("nearest")) => Ok(Interpolation::Nearest),
+            (_, Some("bilinear")) => Ok(Interpolation::Bilinear),
+            (_, Some("bicubic")) => Ok(Interpolation::Bicubic),
+            (Some(settings), Some(_)) => {
+                let expected = "nearest, bilinear or bicubic";
+                Err(settings.unsupported(key, expected, "give --interpolation"))
+            }
+            _ => {
+                self.assumed.push("interpolation: bicubic".into());
+                Ok(Interpolation::Bicubic)
+            }
+        }
+    }
+}

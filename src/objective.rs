@@ -1,0 +1,322 @@
+//! Loss, gradient and Hessian-vector product of chosen layers over a set of examples.
+//!
+//! L(w) = (1/N) Σᵢ ℓᵢ(w), ℓᵢ the cross-entropy of example i in nats. Examples are taken in
+//! micro-batches whose sums are added, each example weighted 1/N: the size of a micro-batch is a
+//! matter of memory alone. Stages below the lowest chosen layer run without a tape.
+
+use crate::evaluate::Predictions;
+use crate::vit::{Config, Layer, Pass, Weights, stages};
+use candle_core::{DType, Device, Tensor};
+use planish_kernels::{CrossEntropy, DualTensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What can go wrong while evaluating the model.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An operation refused its operands.
+    #[error(transparent)]
+    Kernel(#[from] planish_kernels::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// Images could not be read or prepared.
+    #[error(transparent)]
+    Data(#[from] crate::data::Error),
+    /// Logits that no metric can be computed from.
+    #[error(transparent)]
+    Predictions(#[from] crate::evaluate::Error),
+    /// The loss is not a finite number.
+    #[error(
+        "the loss of examples {from}..{to} is {loss}: look for NaN or infinite weights in the \
+         checkpoint and for wrong normalisation of the images (`planish inspect` shows both)"
+    )]
+    NonFinite {
+        /// First example of the micro-batch.
+        from: usize,
+        /// One past its last example.
+        to: usize,
+        /// The sum of losses found.
+        loss: f64,
+    },
+    /// There is nothing to average over.
+    #[error("no examples: the loss is a mean over at least one")]
+    NoExamples,
+    /// A direction that does not match the layer.
+    #[error("layer {layer}: expected {expected} direction tensors, found {found}")]
+    Direction {
+        /// The layer.
+        layer: String,
+        /// Its number of tensors.
+        expected: usize,
+        /// Tensors given.
+        found: usize,
+    },
+}
+
+/// Result of an evaluation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Labelled inputs of the model, at the door of one of its stages.
+pub trait Examples: Sync {
+    /// How many.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The stage whose input these are; 0 means pixels.
+    fn stage(&self) -> usize;
+    /// Inputs of a run of examples: (n, C, H, W), (n, T, D) or (n, D).
+    fn inputs(&self, range: Range<usize>) -> Result<Tensor>;
+    /// Their labels.
+    fn labels(&self) -> &[u32];
+}
+
+/// Activations held in memory.
+#[derive(Clone, Debug)]
+pub struct Activations {
+    /// The stage whose input they are.
+    pub stage: usize,
+    /// One row of the first dimension for each example.
+    pub values: Tensor,
+    /// One label for each.
+    pub labels: Arc<[u32]>,
+}
+
+impl Examples for Activations {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+    fn stage(&self) -> usize {
+        self.stage
+    }
+    fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
+        Ok(self.values.narrow(0, range.start, range.len())?)
+    }
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+}
+
+impl Activations {
+    /// Some of the examples, in the order given.
+    pub fn select(&self, indices: &[usize]) -> Result<Activations> {
+        let rows = Tensor::from_iter(indices.iter().map(|&i| i as u32), &Device::Cpu)?;
+        let labels: Vec<u32> = indices.iter().map(|&i| self.labels[i]).collect();
+        Ok(Self {
+            stage: self.stage,
+            values: self.values.index_select(&rows, 0)?,
+            labels: labels.into(),
+        })
+    }
+}
+
+/// A model's loss.
+#[derive(Clone, Debug)]
+pub struct Objective {
+    /// The architecture.
+    pub config: Arc<Config>,
+    /// The weights; f32, or f64 throughout.
+    pub weights: Weights,
+    /// Examples per micro-batch.
+    pub micro_batch: usize,
+    /// Label smoothing of the cross-entropy.
+    pub smoothing: f64,
+}
+
+/// Loss and gradient of a layer, with Hessian-vector products where directions were given.
+#[derive(Clone, Debug)]
+pub struct Derivatives {
+    /// Mean loss, nats.
+    pub loss: f64,
+    /// Gradient, one tensor for each of the layer's.
+    pub gradient: Vec<Tensor>,
+    /// H v, one tensor for each of the layer's; empty without a direction.
+    pub hvp: Vec<Tensor>,
+}
+
+impl Objective {
+    /// An objective without label smoothing.
+    pub fn new(config: Arc<Config>, weights: Weights) -> Self {
+        let micro_batch = micro_batch(&config);
+        Self { config, weights, micro_batch, smoothing: 0.0 }
+    }
+
+    /// The same objective at other weights.
+    pub fn at(&self, weights: Weights) -> Self {
+        Self { weights, ..self.clone() }
+    }
+
+    /// The type of the weights.
+    pub fn dtype(&self) -> DType {
+        self.weights.tensor(0).dtype()
+    }
+
+    fn chunks(&self, examples: &dyn Examples) -> Result<Vec<Range<usize>>> {
+        let n = examples.len();
+        if n == 0 {
+            return Err(Error::NoExamples);
+        }
+        let step = self.micro_batch.max(1);
+        Ok((0..n).step_by(step).map(|i| i..(i + step).min(n)).collect())
+    }
+
+    fn input(&self, examples: &dyn Examples, range: Range<usize>) -> Result<DualTensor> {
+        Ok(DualTensor::constant(examples.inputs(range)?.to_dtype(self.dtype())?))
+    }
+
+    /// Activations at the input of `stage`, computed without a tape.
+    pub fn activations(&self, examples: &dyn Examples, stage: usize) -> Result<Activations> {
+        let mut parts = Vec::new();
+        for range in self.chunks(examples)? {
+            let x = self.input(examples, range)?;
+            let mut pass = Pass::new(&self.config, &self.weights);
+            let y = pass.run(examples.stage(), stage, crate::tape::Value::constant(x))?;
+            parts.push(y.tensor().value().clone());
+        }
+        Ok(Activations {
+            stage,
+            values: if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? },
+            labels: examples.labels().into(),
+        })
+    }
+
+    /// Logits of all examples, in order.
+    pub fn predict(&self, examples: &dyn Examples) -> Result<Predictions> {
+        let logits = self.activations(examples, stages(&self.config))?.values;
+        let values = logits.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+        Ok(Predictions::new(values, self.config.classes, examples.labels())?)
+    }
+
+    /// Logits and their derivative along `direction`, a tensor for each of the layer's.
+    ///
+    /// Where the logits are linear in the layer's weights (the head, and the norm before it),
+    /// the two give the logits everywhere on the line.
+    pub fn predict_along(
+        &self,
+        examples: &dyn Examples,
+        layer: &Layer,
+        direction: &[Tensor],
+    ) -> Result<(Tensor, Tensor)> {
+        let (mut logits, mut slopes) = (Vec::new(), Vec::new());
+        for range in self.chunks(examples)? {
+            let x = self.input(examples, range)?;
+            let mut pass = Pass::new(&self.config, &self.weights);
+            for (&i, d) in layer.tensors.iter().zip(direction) {
+                let tangent = Some(d.unsqueeze(0)?);
+                pass.perturb(i, DualTensor::new(self.weights.tensor(i).clone(), tangent)?);
+            }
+            let x = crate::tape::Value::constant(x);
+            let y = pass.run(examples.stage(), stages(&self.config), x)?;
+            let (value, tangent) = y.tensor().clone().into_parts();
+            slopes.push(match tangent {
+                Some(t) => t.squeeze(0)?,
+                None => value.zeros_like()?,
+            });
+            logits.push(value);
+        }
+        Ok((Tensor::cat(&logits, 0)?, Tensor::cat(&slopes, 0)?))
+    }
+
+    /// Loss and gradient in the layer's weights.
+    pub fn gradient(&self, examples: &dyn Examples, layer: &Layer) -> Result<Derivatives> {
+        self.derivatives(examples, layer, None)
+    }
+
+    /// Loss, gradient and H v for one direction v, a tensor for each of the layer's.
+    ///
+    /// Forward over reverse on dual numbers (Pearlmutter 1994): exact to rounding, all other
+    /// weights held fixed.
+    pub fn hvp(
+        &self,
+        examples: &dyn Examples,
+        layer: &Layer,
+        direction: &[Tensor],
+    ) -> Result<Derivatives> {
+        if direction.len() != layer.tensors.len() {
+            return Err(Error::Direction {
+                layer: layer.name.clone(),
+                expected: layer.tensors.len(),
+                found: direction.len(),
+            });
+        }
+        self.derivatives(examples, layer, Some(direction))
+    }
+
+    fn derivatives(
+        &self,
+        examples: &dyn Examples,
+        layer: &Layer,
+        direction: Option<&[Tensor]>,
+    ) -> Result<Derivatives> {
+        let mut loss = 0.0;
+        let mut sums: Vec<Option<DualTensor>> = vec![None; layer.tensors.len()];
+        for range in self.chunks(examples)? {
+            let x = self.input(examples, range.clone())?;
+            let mut pass = Pass::new(&self.config, &self.weights);
+            let mut watched = Vec::with_capacity(layer.tensors.len());
+            for (k, &i) in layer.tensors.iter().enumerate() {
+                let tangent = direction.map(|v| v[k].unsqueeze(0)).transpose()?;
+                let parameter = DualTensor::new(self.weights.tensor(i).clone(), tangent)?;
+                watched.push(pass.watch(i, parameter));
+            }
+            let x = crate::tape::Value::constant(x);
+            let logits = pass.run(examples.stage(), stages(&self.config), x)?;
+            let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
+            let op = CrossEntropy { labels, smoothing: self.smoothing };
+            let losses = pass.tape.apply(op, &[&logits])?;
+            let sum: f64 = total(losses.tensor().value())?;
+            if !sum.is_finite() {
+                return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
+            }
+            loss += sum;
+            let seed = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
+            let seed = DualTensor::constant(seed.to_dtype(self.dtype())?);
+            let mut gradients = pass.tape.backward(&losses, seed)?;
+            for (sum, leaf) in sums.iter_mut().zip(&watched) {
+                if let Some(g) = gradients.take(leaf) {
+                    *sum = Some(match sum.take() {
+                        Some(so_far) => so_far.plus(&g)?,
+                        None => g,
+                    });
+                }
+            }
+        }
+        let (mut gradient, mut hvp) = (Vec::new(), Vec::new());
+        for (&i, sum) in layer.tensors.iter().zip(sums) {
+            let zero = || self.weights.tensor(i).zeros_like();
+            let (value, tangent) = match sum {
+                Some(sum) => sum.into_parts(),
+                None => (zero()?, None),
+            };
+            if direction.is_some() {
+                hvp.push(match tangent {
+                    Some(t) => t.squeeze(0)?,
+                    None => zero()?,
+                });
+            }
+            gradient.push(value);
+        }
+        Ok(Derivatives { loss: loss / examples.len() as f64, gradient, hvp })
+    }
+}
+
+/// Σ of all numbers, in f64.
+fn total(x: &Tensor) -> Result<f64> {
+    let x: Vec<f64> = x.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    Ok(x.iter().sum())
+}
+
+/// Numbers that a gradient keeps on the tape for one image: per block two norms' inputs, the
+/// inputs of four linear layers, the query-key-value buffer, the attention map twice over.
+fn kept_per_image(config: &Config) -> usize {
+    let t = config.tokens();
+    config.depth * (t * (8 * config.dim + 2 * config.mlp_dim) + 2 * config.heads * t * t)
+}
+
+/// A micro-batch whose tape stays near 200 MB and whose products are still large enough to run
+/// at full speed.
+fn micro_batch(config: &Config) -> usize {
+    (50_000_000 / kept_per_image(config).max(1)).clamp(1, 128)
+}

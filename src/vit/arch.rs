@@ -1,0 +1,251 @@
+//! Architectures by name, and the names timm knows them by.
+
+use super::{Activation, Config, Error, FinalNorm, Pooling};
+use crate::nearest::nearest;
+use serde_json::{Map, Value, json};
+
+/// Name, width, depth and heads; the MLP is four times as wide. All but the first two are timm's.
+const SIZES: [(&str, usize, usize, usize); 6] = [
+    ("nano", 64, 6, 4),
+    ("micro", 128, 6, 4),
+    ("tiny", 192, 12, 3),
+    ("small", 384, 12, 6),
+    ("base", 768, 12, 12),
+    ("large", 1024, 24, 16),
+];
+
+/// Names of plain architectures that timm registers, patch and image size included.
+const TIMM: [&str; 15] = [
+    "vit_tiny_patch16_224",
+    "vit_tiny_patch16_384",
+    "vit_small_patch32_224",
+    "vit_small_patch32_384",
+    "vit_small_patch16_224",
+    "vit_small_patch16_384",
+    "vit_small_patch8_224",
+    "vit_base_patch32_224",
+    "vit_base_patch32_384",
+    "vit_base_patch16_224",
+    "vit_base_patch16_384",
+    "vit_base_patch8_224",
+    "vit_large_patch32_224",
+    "vit_large_patch16_224",
+    "vit_large_patch16_384",
+];
+
+/// ε of timm's layer norm where an architecture does not say otherwise.
+pub const TIMM_EPS: f64 = 1e-6;
+/// ε of timm's architectures whose names contain `clip`.
+pub const TIMM_CLIP_EPS: f64 = 1e-5;
+
+/// The configuration of `vit_SIZE_patchP_S` or `vit_SIZE_patchP_regR_S` with that many classes
+/// and input channels: class-token pooling, biases everywhere, exact GELU, ε = 10⁻⁶. Register
+/// tokens have no rows in the position embedding, as in timm's models that have them.
+///
+/// # Errors
+/// [`Error::NoArchitecture`], with the part of the name that failed and the sizes there are.
+pub fn named(name: &str, classes: usize, channels: usize) -> Result<Config, Error> {
+    let fail = |reason: String, nearest: Option<&str>| Error::NoArchitecture {
+        wanted: name.to_string(),
+        reason,
+        nearest: nearest.map(str::to_string),
+        known: SIZES.map(|(size, ..)| size).join(", "),
+    };
+    let number = |text: &str, what: &str| match text.parse::<u16>() {
+        Ok(n) if n > 0 => Ok(usize::from(n)),
+        _ => Err(fail(format!("{what} `{text}` is not a number from 1 to 65535"), None)),
+    };
+    let parts: Vec<&str> = name.split('_').collect();
+    let (size, patch, registers, image) = match parts.as_slice() {
+        ["vit", size, patch, image] => (*size, *patch, None, *image),
+        ["vit", size, patch, registers, image] => (*size, *patch, Some(*registers), *image),
+        _ => return Err(fail("it is not of that form".into(), None)),
+    };
+    let &(_, dim, depth, heads) = SIZES.iter().find(|s| s.0 == size).ok_or_else(|| {
+        fail(format!("size `{size}` is not known"), nearest(size, SIZES.map(|s| s.0)))
+    })?;
+    let patch = patch
+        .strip_prefix("patch")
+        .ok_or_else(|| fail(format!("`{patch}` stands where patchP should"), None))?;
+    let (patch, image) = (number(patch, "patch size")?, number(image, "image size")?);
+    let registers = match registers.map(|text| (text, text.strip_prefix("reg"))) {
+        None => 0,
+        Some((_, Some(count))) => number(count, "register count")?,
+        Some((text, None)) => {
+            return Err(fail(format!("`{text}` stands where regR should"), None));
+        }
+    };
+    if image % patch != 0 {
+        return Err(fail(format!("{image} is not a multiple of the patch size {patch}"), None));
+    }
+    for (what, count) in [("class", classes), ("channel", channels)] {
+        if !(1..=1 << 24).contains(&count) {
+            return Err(fail(format!("{what} count {count} is not from 1 to 2^24"), None));
+        }
+    }
+    Ok(Config {
+        image_size: [image, image],
+        patch_size: [patch, patch],
+        channels,
+        dim,
+        depth,
+        heads,
+        mlp_dim: 4 * dim,
+        classes,
+        class_token: true,
+        registers,
+        position_covers_prefix: registers == 0,
+        patch_bias: true,
+        qkv_bias: true,
+        layer_scale: false,
+        norm_pre: false,
+        final_norm: FinalNorm::BeforePool,
+        pooling: Pooling::Token,
+        activation: Activation::Gelu,
+        eps: TIMM_EPS,
+    })
+}
+
+/// The head count that models of this width usually have: one for 64 channels.
+pub fn usual_heads(dim: usize) -> Option<usize> {
+    SIZES
+        .iter()
+        .find(|size| size.1 == dim)
+        .map(|size| size.3)
+        .or_else(|| (dim >= 64 && dim.is_multiple_of(64)).then_some(dim / 64))
+}
+
+/// Why timm cannot build such a model from a `config.json`, if so.
+pub fn not_for_timm(config: &Config) -> Option<String> {
+    if config.patch_bias == config.norm_pre {
+        return Some(
+            "timm gives the patch projection a bias exactly if there is no norm_pre".into(),
+        );
+    }
+    if config.eps != TIMM_EPS && config.eps != TIMM_CLIP_EPS {
+        return Some(format!("timm's norms have ε = 1e-6 or 1e-5, this model's {:e}", config.eps));
+    }
+    None
+}
+
+/// The ratio r of MLP width to D; timm takes ⌊D r⌋, so a quotient rounded down is raised one ulp.
+fn mlp_ratio(config: &Config) -> f64 {
+    let ratio = config.mlp_dim as f64 / config.dim as f64;
+    if ratio * (config.dim as f64) < config.mlp_dim as f64 { ratio.next_up() } else { ratio }
+}
+
+/// The architecture under which timm builds this model, and the `model_args` it needs if the name
+/// alone does not say all; see [`not_for_timm`] for models that have none.
+///
+/// The name only picks ε and the loader, for the arguments spell everything else out.
+pub fn timm_architecture(config: &Config) -> (String, Option<Value>) {
+    for name in TIMM {
+        let plain = named(name, config.classes, config.channels);
+        if plain.is_ok_and(|plain| plain == *config) {
+            return (name.to_string(), None);
+        }
+    }
+    let base = if config.eps == TIMM_CLIP_EPS {
+        "vit_base_patch16_clip_224"
+    } else {
+        match config.dim {
+            384 => "vit_small_patch16_224",
+            768 => "vit_base_patch16_224",
+            1024 => "vit_large_patch16_224",
+            _ => "vit_tiny_patch16_224",
+        }
+    };
+    let pair = |[a, b]: [usize; 2]| if a == b { json!(a) } else { json!([a, b]) };
+    let mut args = Map::new();
+    let mut add = |key: &str, value: Value| args.insert(key.to_string(), value);
+    add("img_size", pair(config.image_size));
+    add("patch_size", pair(config.patch_size));
+    add("in_chans", json!(config.channels));
+    add("embed_dim", json!(config.dim));
+    add("depth", json!(config.depth));
+    add("num_heads", json!(config.heads));
+    add("mlp_ratio", json!(mlp_ratio(config)));
+    add("qkv_bias", json!(config.qkv_bias));
+    add("class_token", json!(config.class_token));
+    add("no_embed_class", json!(!config.position_covers_prefix));
+    add("reg_tokens", json!(config.registers));
+    add("pre_norm", json!(config.norm_pre));
+    add("fc_norm", json!(config.final_norm == FinalNorm::AfterPool));
+    add("global_pool", json!(pooling_name(config.pooling)));
+    if config.layer_scale {
+        add("init_values", json!(1e-5));
+    }
+    if config.activation == Activation::GeluTanh {
+        add("act_layer", json!("gelu_tanh"));
+    }
+    (base.to_string(), Some(Value::Object(args)))
+}
+
+/// timm's word for a pooling.
+pub fn pooling_name(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Token => "token",
+        Pooling::Mean => "avg",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_sizes() {
+        // Parameter counts that timm prints for these models.
+        for (name, classes, parameters) in [
+            ("vit_tiny_patch16_224", 1000, 5_717_416),
+            ("vit_small_patch16_224", 1000, 22_050_664),
+            ("vit_base_patch16_224", 1000, 86_567_656),
+            ("vit_large_patch16_224", 1000, 304_326_632),
+        ] {
+            assert_eq!(named(name, classes, 3).unwrap().parameters(), parameters, "{name}");
+        }
+        let nano = named("vit_nano_patch7_28", 10, 1).unwrap();
+        assert_eq!((nano.dim, nano.depth, nano.heads, nano.tokens()), (64, 6, 4, 17));
+        let registers = named("vit_micro_patch4_reg4_32", 100, 3).unwrap();
+        assert_eq!((registers.registers, registers.tokens()), (4, 1 + 4 + 64));
+    }
+
+    #[test]
+    fn bad_names_say_which_part_failed() {
+        for (name, part) in [
+            ("vit_mirco_patch4_32", "did you mean `micro`?"),
+            ("resnet50", "not of that form"),
+            ("vit_tiny_patch0_32", "patch size `0`"),
+            ("vit_tiny_patch5_32", "32 is not a multiple"),
+            ("vit_tiny_patch4_99999999", "image size `99999999`"),
+            ("vit_tiny_patch4_clip_32", "`clip` stands where regR"),
+            ("vit_tiny_p4_32", "`p4` stands where patchP"),
+        ] {
+            let message = named(name, 10, 3).unwrap_err().to_string();
+            assert!(message.contains(part) && message.contains("nano, micro"), "{message}");
+        }
+        assert!(named("vit_tiny_patch4_32", 0, 3).is_err());
+        assert!(named("vit_tiny_patch4_32", 10, usize::MAX).is_err());
+    }
+
+    #[test]
+    fn timm_names() {
+        let base = named("vit_base_patch16_224", 100, 3).unwrap();
+        assert_eq!(timm_architecture(&base), ("vit_base_patch16_224".into(), None));
+        let mut nano = named("vit_nano_patch7_28", 10, 1).unwrap();
+        let (name, args) = timm_architecture(&nano);
+        assert_eq!(name, "vit_tiny_patch16_224");
+        assert_eq!(args.unwrap()["num_heads"], 4);
+        assert_eq!(not_for_timm(&nano), None);
+        nano.eps = 1e-12;
+        assert!(not_for_timm(&nano).is_some());
+    }
+
+    #[test]
+    fn heads_of_known_widths() {
+        assert_eq!(
+            [64, 192, 768, 1280, 100].map(usual_heads),
+            [Some(4), Some(3), Some(12), Some(20), None]
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! The forward pass, stage by stage, as calls of operations on a tape.
+//!
+//! Stages (see [`super::Layer`]): 0 the embedding, (B, C, H, W) → (B, T, D); then for each block
+//! its attention branch and its MLP branch, (B, T, D) → (B, T, D); the final norm and the
+//! pooling, → (B, D); the head, → (B, classes). A pass may start and end at any of them, which is
+//! what caches and line searches live on.
+
+use super::{Activation, Config, FinalNorm, Pooling, Weights};
+use crate::tape::{Tape, Value};
+use planish_kernels::{
+    Add, AttentionMix, AttentionScores, DualTensor, Error, Gelu, LayerNorm, LayerScale, Linear,
+    MeanTokens, Patches, PickToken, Prepend, Result, Softmax,
+};
+use std::collections::BTreeMap;
+
+/// Number of stages of a model.
+pub fn stages(config: &Config) -> usize {
+    2 * config.depth + 3
+}
+
+/// One forward pass: the tape, the weights, and the parameters that stand in for some of them.
+pub struct Pass<'a> {
+    config: &'a Config,
+    weights: &'a Weights,
+    /// Parameters that are watched or carry tangents, by position in the configuration.
+    special: BTreeMap<usize, Value>,
+    /// What is recorded.
+    pub tape: Tape,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass with plain weights: nothing is recorded.
+    pub fn new(config: &'a Config, weights: &'a Weights) -> Self {
+        Self { config, weights, special: BTreeMap::new(), tape: Tape::new() }
+    }
+
+    /// Watches parameter `i`, given here with its tangents if it has any.
+    pub fn watch(&mut self, i: usize, parameter: DualTensor) -> Value {
+        let value = self.tape.watch(parameter);
+        self.special.insert(i, value.clone());
+        value
+    }
+
+    /// Gives parameter `i` tangents without watching it.
+    pub fn perturb(&mut self, i: usize, parameter: DualTensor) {
+        self.special.insert(i, Value::constant(parameter));
+    }
+
+    fn parameter(&self, name: &str) -> Option<Value> {
+        let i = self.weights.index(name)?;
+        Some(match self.special.get(&i) {
+            Some(value) => value.clone(),
+            None => Value::constant(DualTensor::constant(self.weights.tensor(i).clone())),
+        })
+    }
+
+    fn required(&self, name: &str) -> Result<Value> {
+        self.parameter(name)
+            .ok_or_else(|| Error::shape("forward pass", format!("a tensor `{name}`"), "none"))
+    }
+
+    /// Runs stages `from..to` on `x`.
+    pub fn run(&mut self, from: usize, to: usize, mut x: Value) -> Result<Value> {
+        let depth = self.config.depth;
+        for stage in from..to {
+            x = match stage {
+                0 => self.embed(x)?,
+                s if s == 2 * depth + 1 => self.norm_and_pool(x)?,
+                s if s == 2 * depth + 2 => self.linear("head", &x)?,
+                s if s % 2 == 1 => self.attention((s - 1) / 2, x)?,
+                s => self.mlp((s - 1) / 2, x)?,
+            };
+        }
+        Ok(x)
+    }
+
+    /// Patches through the projection; tokens before them; positions added.
+    fn embed(&mut self, pixels: Value) -> Result<Value> {
+        let patches = self.tape.apply(Patches { size: self.config.patch_size }, &[&pixels])?;
+        let weight = self.projection()?;
+        let mut x = match self.parameter("patch_embed.proj.bias") {
+            Some(bias) => self.tape.apply(Linear, &[&patches, &weight, &bias])?,
+            None => self.tape.apply(Linear, &[&patches, &weight])?,
+        };
+        let positions = self.required("pos_embed")?;
+        if !self.config.position_covers_prefix {
+            x = self.tape.apply(Add, &[&x, &positions])?;
+        }
+        for name in ["reg_token", "cls_token"] {
+            if let Some(token) = self.parameter(name) {
+                x = self.tape.apply(Prepend, &[&token, &x])?;
+            }
+        }
+        if self.config.position_covers_prefix {
+            x = self.tape.apply(Add, &[&x, &positions])?;
+        }
+        if self.config.norm_pre { self.layer_norm("norm_pre", &x) } else { Ok(x) }
+    }
+
+    /// The patch projection (D, C, h, w) as a linear weight (D, C·h·w).
+    fn projection(&mut self) -> Result<Value> {
+        let weight = self.required("patch_embed.proj.weight")?;
+        self.tape.apply(planish_kernels::Flatten, &[&weight])
+    }
+
+    /// x + LayerScale(attention(norm(x))).
+    fn attention(&mut self, block: usize, x: Value) -> Result<Value> {
+        let heads = self.config.heads;
+        let h = self.layer_norm(&format!("blocks.{block}.norm1"), &x)?;
+        let qkv = self.linear(&format!("blocks.{block}.attn.qkv"), &h)?;
+        let scores = self.tape.apply(AttentionScores { heads }, &[&qkv])?;
+        let p = self.tape.apply(Softmax, &[&scores])?;
+        let mixed = self.tape.apply(AttentionMix { heads }, &[&p, &qkv])?;
+        let y = self.linear(&format!("blocks.{block}.attn.proj"), &mixed)?;
+        self.residual(x, y, &format!("blocks.{block}.ls1.gamma"))
+    }
+
+    /// x + LayerScale(mlp(norm(x))).
+    fn mlp(&mut self, block: usize, x: Value) -> Result<Value> {
+        let gelu = Gelu { tanh: self.config.activation == Activation::GeluTanh };
+        let h = self.layer_norm(&format!("blocks.{block}.norm2"), &x)?;
+        let h = self.linear(&format!("blocks.{block}.mlp.fc1"), &h)?;
+        let h = self.tape.apply(gelu, &[&h])?;
+        let y = self.linear(&format!("blocks.{block}.mlp.fc2"), &h)?;
+        self.residual(x, y, &format!("blocks.{block}.ls2.gamma"))
+    }
+
+    fn residual(&mut self, x: Value, branch: Value, scale: &str) -> Result<Value> {
+        let branch = match self.parameter(scale) {
+            Some(gamma) => self.tape.apply(LayerScale, &[&branch, &gamma])?,
+            None => branch,
+        };
+        self.tape.apply(Add, &[&x, &branch])
+    }
+
+    fn norm_and_pool(&mut self, x: Value) -> Result<Value> {
+        let skip = self.config.prefix_tokens();
+        let x = match self.config.pooling {
+            // The norm acts on each token alone, so the picked token is all it need see.
+            Pooling::Token => self.tape.apply(PickToken { index: 0 }, &[&x])?,
+            Pooling::Mean if self.config.final_norm == FinalNorm::AfterPool => {
+                self.tape.apply(MeanTokens { skip }, &[&x])?
+            }
+            Pooling::Mean => {
+                let normed = self.layer_norm("norm", &x)?;
+                return self.tape.apply(MeanTokens { skip }, &[&normed]);
+            }
+        };
+        match self.config.final_norm {
+            FinalNorm::BeforePool => self.layer_norm("norm", &x),
+            FinalNorm::AfterPool => self.layer_norm("fc_norm", &x),
+        }
+    }
+
+    fn layer_norm(&mut self, name: &str, x: &Value) -> Result<Value> {
+        let gamma = self.required(&format!("{name}.weight"))?;
+        let beta = self.required(&format!("{name}.bias"))?;
+        self.tape.apply(LayerNorm { eps: self.config.eps }, &[x, &gamma, &beta])
+    }
+
+    fn linear(&mut self, name: &str, x: &Value) -> Result<Value> {
+        let weight = self.required(&format!("{name}.weight"))?;
+        match self.parameter(&format!("{name}.bias")) {
+            Some(bias) => self.tape.apply(Linear, &[x, &weight, &bias]),
+            None => self.tape.apply(Linear, &[x, &weight]),
+        }
+    }
+}

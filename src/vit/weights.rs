@@ -1,0 +1,264 @@
+//! The parameters of a model: one tensor for each canonical name.
+
+use super::{Config, Error};
+use candle_core::{DType, Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Standard deviation of timm's initial linear weights and position embedding.
+const STD: f64 = 0.02;
+/// Standard deviation of timm's initial class and register tokens.
+const TOKEN_STD: f64 = 1e-6;
+/// LayerScale's initial value, the one timm's architectures use most.
+const LAYER_SCALE: f64 = 1e-5;
+
+/// Tensors in the order of [`Config::tensors`], under their canonical (timm's) names.
+///
+/// A clone shares every tensor's storage, so that changing one layer costs that layer alone.
+#[derive(Clone, Debug)]
+pub struct Weights {
+    names: Arc<Names>,
+    tensors: Vec<Tensor>,
+}
+
+#[derive(Debug)]
+struct Names {
+    list: Vec<String>,
+    index: HashMap<String, usize>,
+}
+
+impl Weights {
+    /// Takes tensors in the order of [`Config::tensors`].
+    ///
+    /// # Errors
+    /// A wrong number of tensors, or one of another shape than the configuration's.
+    pub fn new(config: &Config, tensors: Vec<Tensor>) -> Result<Weights, Error> {
+        let expected = config.tensors();
+        if expected.len() != tensors.len() {
+            return Err(Error::Count { expected: expected.len(), found: tensors.len() });
+        }
+        for ((name, shape), tensor) in expected.iter().zip(&tensors) {
+            if tensor.dims() != shape.as_slice() {
+                return Err(Error::Shape {
+                    name: name.clone(),
+                    expected: shape.clone(),
+                    found: tensor.dims().to_vec(),
+                });
+            }
+        }
+        let list: Vec<String> = expected.into_iter().map(|(name, _)| name).collect();
+        let index = list.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
+        Ok(Weights { names: Arc::new(Names { list, index }), tensors })
+    }
+
+    /// timm's initialisation (`init_weights_vit_timm`), in f32: N(0, 0.02²) for linear weights,
+    /// the head's included, and the position embedding; N(0, 10⁻¹²) for class and register
+    /// tokens; PyTorch's default U(±1/√fan-in) for the patch projection; LayerScale 10⁻⁵; norms
+    /// 1; other biases 0. timm truncates the normals at ±2, a hundred standard deviations, which
+    /// no draw reaches.
+    ///
+    /// Each tensor draws from a ChaCha8 stream of its own, keyed by seed and name: no tensor's
+    /// values depend on which others the model has.
+    pub fn random(config: &Config, seed: u64) -> Result<Weights, Error> {
+        let tensors = config
+            .tensors()
+            .into_iter()
+            .map(|(name, shape)| {
+                let values = initial(config, &name, shape.iter().product(), seed);
+                Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+            })
+            .collect::<Result<_, Error>>()?;
+        Weights::new(config, tensors)
+    }
+
+    /// Canonical names, in order.
+    pub fn names(&self) -> &[String] {
+        &self.names.list
+    }
+
+    /// The tensor of that canonical name.
+    pub fn get(&self, name: &str) -> Option<&Tensor> {
+        self.index(name).map(|i| &self.tensors[i])
+    }
+
+    /// The `i`-th tensor.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Weights::len`], as a slice does.
+    pub fn tensor(&self, i: usize) -> &Tensor {
+        &self.tensors[i]
+    }
+
+    /// Where the tensor of that canonical name stands.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.names.index.get(name).copied()
+    }
+
+    /// Replaces the `i`-th tensor; the caller keeps its shape.
+    ///
+    /// # Panics
+    /// If `i` is not below [`Weights::len`], as a slice does.
+    pub fn set(&mut self, i: usize, tensor: Tensor) {
+        debug_assert_eq!(self.tensors[i].dims(), tensor.dims());
+        self.tensors[i] = tensor;
+    }
+
+    /// A copy with some tensors replaced; all others are shared.
+    pub fn with(&self, changes: &[(usize, Tensor)]) -> Weights {
+        let mut out = self.clone();
+        for (i, tensor) in changes {
+            out.set(*i, tensor.clone());
+        }
+        out
+    }
+
+    /// All tensors in another type.
+    ///
+    /// # Errors
+    /// If candle has no such conversion.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Weights, Error> {
+        let tensors = self.tensors.iter().map(|t| t.to_dtype(dtype)).collect::<Result<_, _>>()?;
+        Ok(Weights { names: self.names.clone(), tensors })
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is no tensor at all.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.tensors.iter().map(Tensor::elem_count).sum()
+    }
+
+    /// Names and tensors, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.names.list.iter().map(String::as_str).zip(&self.tensors)
+    }
+}
+
+fn initial(config: &Config, name: &str, count: usize, seed: u64) -> Vec<f32> {
+    let digest = Sha256::new()
+        .chain_update(b"planish initial weights")
+        .chain_update(seed.to_le_bytes())
+        .chain_update(name.as_bytes())
+        .finalize();
+    let mut rng = ChaCha8Rng::from_seed(digest.into());
+    let is_norm = name.split('.').any(|part| part.contains("norm"));
+    match name {
+        "cls_token" | "reg_token" => normals(&mut rng, count, TOKEN_STD),
+        "pos_embed" => normals(&mut rng, count, STD),
+        _ if name.starts_with("patch_embed.") => {
+            let fan_in = config.channels * config.patch_size[0] * config.patch_size[1];
+            let bound = 1.0 / (fan_in as f64).sqrt();
+            (0..count).map(|_| (bound * (2.0 * uniform(&mut rng) - 1.0)) as f32).collect()
+        }
+        _ if name.ends_with(".gamma") => vec![LAYER_SCALE as f32; count],
+        _ if is_norm && name.ends_with(".weight") => vec![1.0; count],
+        _ if name.ends_with(".bias") => vec![0.0; count],
+        _ => normals(&mut rng, count, STD),
+    }
+}
+
+/// Uniform on (0, 1), never either end.
+fn uniform(rng: &mut ChaCha8Rng) -> f64 {
+    ((rng.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
+}
+
+/// Marsaglia's polar method (SIAM Review 6, 1964). The logarithm is `libm`'s and not the
+/// platform's, so that a seed gives the same bytes on every machine.
+fn normals(rng: &mut ChaCha8Rng, count: usize, std: f64) -> Vec<f32> {
+    let mut out = Vec::with_capacity(count + 1);
+    while out.len() < count {
+        let (x, y) = (2.0 * uniform(rng) - 1.0, 2.0 * uniform(rng) - 1.0);
+        let s = x * x + y * y;
+        if s < 1.0 {
+            let scale = std * (-2.0 * libm::log(s) / s).sqrt();
+            out.push((scale * x) as f32);
+            out.push((scale * y) as f32);
+        }
+    }
+    out.truncate(count);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arch;
+    use super::*;
+
+    fn values(weights: &Weights, name: &str) -> Vec<f32> {
+        weights.get(name).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn follows_timms_initialisation() {
+        let mut config = arch::named("vit_micro_patch7_28", 10, 1).unwrap();
+        config.layer_scale = true;
+        let weights = Weights::random(&config, 7).unwrap();
+        assert_eq!(weights.len(), config.tensors().len());
+        assert_eq!(weights.parameters(), config.parameters());
+        let sample = values(&weights, "blocks.3.mlp.fc1.weight");
+        let n = sample.len() as f64;
+        let mean = sample.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let var = sample.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n;
+        // Four standard errors: of the mean σ/√n, of the variance σ²√(2/n).
+        assert!(mean.abs() < 4.0 * STD / n.sqrt(), "{mean}");
+        assert!((var / (STD * STD) - 1.0).abs() < 4.0 * (2.0 / n).sqrt(), "{var}");
+        let within = sample.iter().filter(|x| x.abs() < 0.02).count() as f64 / n;
+        assert!((within - 0.6827).abs() < 4.0 * (0.6827 * 0.3173 / n).sqrt(), "{within}");
+        assert!(values(&weights, "cls_token").iter().all(|x| x.abs() < 1e-5 && *x != 0.0));
+        let patch = values(&weights, "patch_embed.proj.weight");
+        assert!(patch.iter().all(|x| x.abs() <= 1.0 / 7.0) && patch.iter().any(|x| *x > 0.12));
+        assert!(values(&weights, "norm.weight").iter().all(|&x| x == 1.0));
+        assert!(values(&weights, "blocks.0.norm2.bias").iter().all(|&x| x == 0.0));
+        assert!(values(&weights, "blocks.0.ls1.gamma").iter().all(|&x| x == 1e-5));
+        assert!(values(&weights, "head.weight").iter().any(|&x| x != 0.0));
+    }
+
+    #[test]
+    fn a_seed_and_a_name_fix_a_tensor() {
+        let small = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
+        let mut other = small.clone();
+        (other.depth, other.norm_pre) = (2, true);
+        let (a, b) = (Weights::random(&small, 1).unwrap(), Weights::random(&other, 1).unwrap());
+        let name = "blocks.1.attn.qkv.weight";
+        assert_eq!(values(&a, name), values(&b, name));
+        assert_ne!(values(&a, name), values(&a, "blocks.0.attn.qkv.weight"));
+        assert_ne!(values(&a, name), values(&Weights::random(&small, 2).unwrap(), name));
+    }
+
+    #[test]
+    fn a_change_leaves_the_rest_shared() {
+        let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
+        let weights = Weights::random(&config, 1).unwrap();
+        let i = weights.index("head.bias").unwrap();
+        let ones = Tensor::ones(10, DType::F32, &Device::Cpu).unwrap();
+        let changed = weights.with(&[(i, ones)]);
+        assert_eq!(values(&weights, "head.bias"), [0.0; 10]);
+        assert_eq!(values(&changed, "head.bias"), [1.0; 10]);
+        assert_eq!(changed.tensor(0).id(), weights.tensor(0).id());
+        assert_eq!(weights.to_dtype(DType::F64).unwrap().tensor(i).dtype(), DType::F64);
+        assert!(weights.iter().map(|(name, _)| name).eq(weights.names().iter()));
+    }
+
+    #[test]
+    fn refuses_other_shapes() {
+        let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
+        let eleven = arch::named("vit_nano_patch7_28", 11, 1).unwrap();
+        let weights = Weights::random(&config, 1).unwrap();
+        let tensors: Vec<Tensor> = weights.iter().map(|(_, t)| t.clone()).collect();
+        let found = Weights::new(&eleven, tensors.clone()).unwrap_err();
+        assert!(matches!(found, Error::Shape { name, .. } if name == "head.weight"));
+        let found = Weights::new(&config, tensors[1..].to_vec()).unwrap_err();
+        assert!(matches!(found, Error::Count { .. }));
+    }
+}

@@ -1,0 +1,235 @@
+//! Parity with timm and PyTorch: logits, losses, every gradient and every layer's Hessian-vector
+//! product on small random models. `tests/reference/make_parity.py` made the files.
+
+use candle_core::{DType, Device, Tensor};
+use planish::objective::{Activations, Examples, Objective};
+use planish::vit::{Activation, Config, FinalNorm, Granularity, Layer, Pooling, Weights, layers};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Largest error relative to the reference's norm: f64 differs from PyTorch by the order of sums;
+/// f32 rounds at 6e-8, and each derivative costs about a digit.
+struct Tolerance {
+    logits: f64,
+    gradient: f64,
+    hvp: f64,
+}
+const F64: Tolerance = Tolerance { logits: 1e-9, gradient: 1e-9, hvp: 1e-9 };
+const F32: Tolerance = Tolerance { logits: 1e-5, gradient: 1e-4, hvp: 1e-3 };
+
+struct Reference {
+    name: String,
+    config: Config,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Reference {
+    fn open(path: &std::path::Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let json = &header.metadata().as_ref().unwrap()["config"];
+        Self {
+            name: path.file_stem().unwrap().to_string_lossy().into(),
+            config: config(&serde_json::from_str(json).unwrap()),
+            tensors: candle_core::safetensors::load(path, &Device::Cpu).unwrap(),
+        }
+    }
+
+    fn get(&self, name: &str) -> &Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.name))
+    }
+
+    fn objective(&self, dtype: DType, micro_batch: usize) -> Objective {
+        let tensors = self
+            .config
+            .tensors()
+            .iter()
+            .map(|(name, _)| self.get(&format!("model/{name}")).to_dtype(dtype).unwrap())
+            .collect();
+        let weights = Weights::new(&self.config, tensors).unwrap();
+        let mut objective = Objective::new(Arc::new(self.config.clone()), weights);
+        objective.micro_batch = micro_batch;
+        objective
+    }
+
+    fn examples(&self) -> Activations {
+        let labels: Vec<i64> = self.get("labels").to_vec1().unwrap();
+        Activations {
+            stage: 0,
+            values: self.get("pixel_values").clone(),
+            labels: labels.iter().map(|&l| l as u32).collect(),
+        }
+    }
+
+    fn vector(&self, layer: &Layer, dtype: DType) -> Vec<Tensor> {
+        let names = self.config.tensors();
+        let name = |&i: &usize| format!("vector/{}", names[i].0);
+        layer.tensors.iter().map(|i| self.get(&name(i)).to_dtype(dtype).unwrap()).collect()
+    }
+
+    fn close(&self, what: &str, found: &Tensor, expected: &Tensor, tolerance: f64) {
+        let (found, expected) = (numbers(found), numbers(expected));
+        assert_eq!(found.len(), expected.len());
+        let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
+        let scale = norm(&mut expected.iter().copied());
+        let error = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
+        // A gradient that is exactly zero in theory (a key's bias) has no scale of its own.
+        assert!(error <= tolerance * scale.max(1e-6), "{}: {what}: {error:e} of {scale:e}", self.name);
+    }
+}
+
+fn numbers(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn config(json: &serde_json::Value) -> Config {
+    let n = |key: &str| json[key].as_u64().unwrap() as usize;
+    let b = |key: &str| json[key].as_bool().unwrap();
+    let two = |key: &str| [0, 1].map(|i| json[key][i].as_u64().unwrap() as usize);
+    Config {
+        image_size: two("image_size"),
+        patch_size: two("patch_size"),
+        channels: n("channels"),
+        dim: n("dim"),
+        depth: n("depth"),
+        heads: n("heads"),
+        mlp_dim: n("mlp_dim"),
+        classes: n("classes"),
+        class_token: b("class_token"),
+        registers: n("registers"),
+        position_covers_prefix: b("position_covers_prefix"),
+        patch_bias: b("patch_bias"),
+        qkv_bias: b("qkv_bias"),
+        layer_scale: b("layer_scale"),
+        norm_pre: b("norm_pre"),
+        final_norm: match json["final_norm"].as_str().unwrap() {
+            "before_pool" => FinalNorm::BeforePool,
+            _ => FinalNorm::AfterPool,
+        },
+        pooling: match json["pooling"].as_str().unwrap() {
+            "token" => Pooling::Token,
+            _ => Pooling::Mean,
+        },
+        activation: match json["activation"].as_str().unwrap() {
+            "gelu" => Activation::Gelu,
+            _ => Activation::GeluTanh,
+        },
+        eps: json["eps"].as_f64().unwrap(),
+    }
+}
+
+fn references() -> Vec<Reference> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/parity");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    assert!(paths.len() >= 10, "parity files are missing");
+    paths.iter().map(|path| Reference::open(path)).collect()
+}
+
+fn joint(config: &Config) -> Layer {
+    Layer {
+        name: "*".into(),
+        tensors: (0..config.tensors().len()).collect(),
+        first_stage: 0,
+        last_stage: 2 * config.depth + 2,
+    }
+}
+
+fn check(r: &Reference, dtype: DType, t: &Tolerance) {
+    let names: Vec<String> = r.config.tensors().into_iter().map(|(name, _)| name).collect();
+    // Five images in micro-batches of two: the last one is partial.
+    let objective = r.objective(dtype, 2);
+    let examples = r.examples();
+    let logits = objective.predict(&examples).unwrap();
+    let logits = Tensor::from_slice(logits.values(), logits.values().len(), &Device::Cpu).unwrap();
+    r.close("logits", &logits, r.get("logits"), t.logits);
+
+    let all = joint(&r.config);
+    let found = objective.hvp(&examples, &all, &r.vector(&all, dtype)).unwrap();
+    let loss = Tensor::new(found.loss, &Device::Cpu).unwrap();
+    r.close("loss", &loss, r.get("loss"), t.logits);
+    for (i, name) in names.iter().enumerate() {
+        r.close(name, &found.gradient[i], r.get(&format!("gradient/{name}")), t.gradient);
+        r.close(name, &found.hvp[i], r.get(&format!("hvp_all/{name}")), t.hvp);
+    }
+
+    for layer in layers::layers(&r.config, Granularity::Block) {
+        // From activations at the layer, as diagnosis takes it, and without the pass below.
+        let start = objective.activations(&examples, layer.first_stage).unwrap();
+        let found = objective.hvp(&start, &layer, &r.vector(&layer, dtype)).unwrap();
+        for (k, &i) in layer.tensors.iter().enumerate() {
+            let expected = r.get(&format!("hvp/{}/{}", layer.name, names[i]));
+            r.close(&layer.name, &found.hvp[k], expected, t.hvp);
+            let expected = r.get(&format!("gradient/{}", names[i]));
+            r.close(&layer.name, &found.gradient[k], expected, t.gradient);
+        }
+    }
+}
+
+#[test]
+fn f64_agrees_with_pytorch() {
+    for r in &references() {
+        check(r, DType::F64, &F64);
+    }
+}
+
+#[test]
+fn f32_agrees_with_pytorch() {
+    for r in &references() {
+        check(r, DType::F32, &F32);
+    }
+}
+
+#[test]
+fn label_smoothing_agrees_with_pytorch() {
+    for r in &references() {
+        let mut objective = r.objective(DType::F64, 5);
+        objective.smoothing = 0.1;
+        let head = layers::select(&r.config, "head").unwrap().remove(0);
+        let found = objective.gradient(&r.examples(), &head).unwrap();
+        let loss = Tensor::new(found.loss, &Device::Cpu).unwrap();
+        r.close("smoothed loss", &loss, r.get("loss_smoothed"), F64.logits);
+        let expected = r.get("gradient_smoothed/head.weight");
+        r.close("smoothed gradient", &found.gradient[0], expected, F64.gradient);
+    }
+}
+
+#[test]
+fn micro_batches_change_nothing_beyond_rounding() {
+    for r in &references() {
+        let layer = joint(&r.config);
+        let examples = r.examples();
+        let whole = r.objective(DType::F64, 5).gradient(&examples, &layer).unwrap();
+        for micro_batch in 1..examples.len() {
+            let parts = r.objective(DType::F64, micro_batch).gradient(&examples, &layer).unwrap();
+            for (a, b) in parts.gradient.iter().zip(&whole.gradient) {
+                r.close("micro-batches", a, b, 1e-13);
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_every_tensor_agree_with_differences_of_the_loss() {
+    for r in &references() {
+        let objective = r.objective(DType::F64, 5);
+        let examples = r.examples();
+        let layer = joint(&r.config);
+        let gradient = objective.gradient(&examples, &layer).unwrap().gradient;
+        let direction = r.vector(&layer, DType::F64);
+        for (i, (g, v)) in gradient.iter().zip(&direction).enumerate() {
+            let loss = |h: f64| {
+                let moved = (objective.weights.tensor(i) + (v * h).unwrap()).unwrap();
+                let at = objective.at(objective.weights.with(&[(i, moved)]));
+                let p = at.predict(&examples).unwrap();
+                let losses = planish::evaluate::losses(&p, 1.0);
+                losses.iter().sum::<f64>() / losses.len() as f64
+            };
+            let h = 1e-5;
+            let expected = (loss(h) - loss(-h)) / (2.0 * h);
+            let found: f64 = numbers(g).iter().zip(numbers(v)).map(|(a, b)| a * b).sum();
+            let scale = expected.abs().max(1e-3);
+            assert!((found - expected).abs() < 1e-6 * scale, "{} tensor {i}", r.name);
+        }
+    }
+}
