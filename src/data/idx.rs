@@ -1,0 +1,168 @@
+//! IDX folders: the format of MNIST and Fashion-MNIST (LeCun, Cortes, Burges), gzipped or not.
+//!
+//! An IDX file is the bytes 0, 0, type (8: unsigned byte), rank; then one big-endian u32 per
+//! dimension; then the values.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use super::split::{Images, Split};
+use super::{Error, missing};
+
+/// File prefixes and the split each gives.
+const SPLITS: [(&str, &str); 3] = [("train", "train"), ("val", "val"), ("t10k", "test")];
+
+/// Reads every split of an IDX folder: `train-*`, `val-*` and `t10k-*` (the test split), each a
+/// pair of `images-idx3-ubyte` and `labels-idx1-ubyte`, with or without `.gz`, also spelt with a
+/// dot (`train-images.idx3-ubyte`).
+///
+/// # Errors
+/// [`Error::Missing`] if there is no split or half of a pair; [`Error::Format`],
+/// [`Error::Truncated`], [`Error::Oversized`], [`Error::Gzip`], [`Error::Counts`] and
+/// [`Error::Empty`] for files that are not what they should be.
+pub fn open(folder: &Path) -> Result<Vec<Split>, Error> {
+    let mut splits = Vec::new();
+    for (prefix, name) in SPLITS {
+        let images = find(folder, &format!("{prefix}-images"), 3);
+        let labels = find(folder, &format!("{prefix}-labels"), 1);
+        match (images, labels) {
+            (Some(images), Some(labels)) => splits.push(read(folder, name, &images, &labels)?),
+            (None, None) => {}
+            (None, Some(other)) => {
+                return Err(half(folder, &format!("{prefix}-images-idx3-ubyte"), &other));
+            }
+            (Some(other), None) => {
+                return Err(half(folder, &format!("{prefix}-labels-idx1-ubyte"), &other));
+            }
+        }
+    }
+    if splits.is_empty() {
+        return Err(Error::Missing {
+            path: folder.to_owned(),
+            expected: "an IDX folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, \
+                       t10k-images-idx3-ubyte or t10k-labels-idx1-ubyte, gzipped or not"
+                .into(),
+            found: "none of them".into(),
+            remedy: "give the folder that holds these files, or prepared images as tensors:FILE"
+                .into(),
+        });
+    }
+    Ok(splits)
+}
+
+/// The first spelling of a file's name that exists.
+fn find(folder: &Path, stem: &str, rank: u8) -> Option<PathBuf> {
+    ["-", "."]
+        .iter()
+        .flat_map(|dash| ["", ".gz"].map(|gz| format!("{stem}{dash}idx{rank}-ubyte{gz}")))
+        .map(|name| folder.join(name))
+        .find(|path| path.is_file())
+}
+
+fn half(folder: &Path, absent: &str, present: &Path) -> Error {
+    Error::Missing {
+        path: folder.join(absent),
+        expected: format!("the companion of {}", present.display()),
+        found: "no such file, with or without .gz".into(),
+        remedy: "put it beside the other, or take the other away".into(),
+    }
+}
+
+fn read(folder: &Path, name: &str, images: &Path, labels: &Path) -> Result<Split, Error> {
+    let pixels = values::<3>(images)?;
+    let classes = values::<1>(labels)?;
+    let [n, h, w] = pixels.shape;
+    if n != classes.shape[0] {
+        return Err(Error::Counts {
+            labels: labels.display().to_string(),
+            images: n,
+            found: classes.shape[0],
+        });
+    }
+    if n == 0 || h == 0 || w == 0 {
+        return Err(Error::Empty { place: images.display().to_string() });
+    }
+    let labels = classes.bytes.iter().map(|&label| u32::from(label)).collect();
+    let images = Images { bytes: pixels.bytes, start: 0, shape: [1, h, w], prepared: false };
+    Ok(Split::new(&folder.display().to_string(), name, images, labels, None))
+}
+
+/// An IDX file of unsigned bytes.
+struct Values<const RANK: usize> {
+    shape: [usize; RANK],
+    bytes: Vec<u8>,
+}
+
+/// Reads a file whole. Memory is taken as bytes arrive, never on a header's word, and no more is
+/// unpacked than the header says there is.
+fn values<const RANK: usize>(path: &Path) -> Result<Values<RANK>, Error> {
+    let gzipped = path.extension().is_some_and(|e| e == "gz");
+    let io = |source| {
+        let path = path.to_owned();
+        if gzipped { Error::Gzip { path, source } } else { Error::Read { path, source } }
+    };
+    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let file = BufReader::new(file);
+    let mut reader: Box<dyn Read> =
+        if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+
+    let length = 4 + 4 * RANK;
+    let mut header = Vec::new();
+    reader.by_ref().take(length as u64).read_to_end(&mut header).map_err(io)?;
+    let truncated = |expected, found| Error::Truncated { path: path.to_owned(), expected, found };
+    let (words, _) = header.as_chunks::<4>();
+    let Some(([magic], dimensions)) = words.split_first_chunk::<1>() else {
+        return Err(truncated(length as u64, header.len() as u64));
+    };
+    let expected = [0, 0, 8, RANK as u8];
+    if *magic != expected {
+        return Err(Error::Format {
+            path: path.to_owned(),
+            place: "magic number, bytes 0 to 3".into(),
+            expected: format!("{expected:?} (unsigned bytes, rank {RANK})"),
+            found: format!("{magic:?}"),
+            remedy: "check that images and labels have not changed places, and that a gzipped \
+                     file ends in .gz"
+                .into(),
+        });
+    }
+    let Ok(dimensions) = <[[u8; 4]; RANK]>::try_from(dimensions) else {
+        return Err(truncated(length as u64, header.len() as u64));
+    };
+    let shape = dimensions.map(|d| u32::from_be_bytes(d) as usize);
+    let size = shape.iter().try_fold(1usize, |size, &d| size.checked_mul(d));
+    let Some(size) = size.and_then(|size| i64::try_from(size).ok()).map(i64::cast_unsigned) else {
+        return Err(Error::Format {
+            path: path.to_owned(),
+            place: "dimensions, from byte 4".into(),
+            expected: "a size that fits in memory".into(),
+            found: format!("{shape:?}"),
+            remedy: "the header is damaged; fetch the file again".into(),
+        });
+    };
+    let total = size + length as u64;
+    let mut bytes = Vec::new();
+    // One byte more than promised tells an oversized file, and lets gzip verify its checksum.
+    reader.take(size + 1).read_to_end(&mut bytes).map_err(io)?;
+    match bytes.len() as u64 {
+        found if found < size => Err(truncated(total, found + length as u64)),
+        found if found > size => Err(Error::Oversized { path: path.to_owned(), expected: total }),
+        _ => Ok(Values { shape, bytes }),
+    }
+}
+
+/// Whether `path` is a folder, else a typed error.
+pub(super) fn check_folder(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let remedy = "give an IDX folder, or a safetensors file of prepared images as tensors:FILE";
+    Err(missing(path, "a folder", remedy))
+}
+
+#[cfg(test)]
+#[path = "idx_tests.rs"]
+mod tests;

@@ -1,0 +1,176 @@
+use std::fs;
+use std::io::Write;
+
+use super::super::DataSet;
+use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
+    dimensions.iter().for_each(|d| bytes.extend(d.to_be_bytes()));
+    bytes.extend(values);
+    bytes
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn images() -> Vec<u8> {
+    idx(&[3, 2, 2], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
+}
+
+fn labels() -> Vec<u8> {
+    idx(&[3], &[7, 0, 2])
+}
+
+/// A folder with these files, and what opening it gives.
+fn folder(files: &[(&str, Vec<u8>)]) -> (tempfile::TempDir, Result<DataSet, Error>) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let data = DataSet::open(folder.path().to_str().unwrap());
+    (folder, data)
+}
+
+fn train(images: Vec<u8>, labels: Vec<u8>) -> Result<DataSet, Error> {
+    folder(&[("train-images-idx3-ubyte", images), ("train-labels-idx1-ubyte", labels)]).1
+}
+
+#[test]
+fn every_spelling_is_read() {
+    for dash in ["-", "."] {
+        for gz in ["", ".gz"] {
+            let pack = |bytes: Vec<u8>| if gz.is_empty() { bytes } else { gzip(&bytes) };
+            let (_folder, data) = folder(&[
+                (&format!("t10k-images{dash}idx3-ubyte{gz}"), pack(images())),
+                (&format!("t10k-labels{dash}idx1-ubyte{gz}"), pack(labels())),
+            ]);
+            let data = data.unwrap();
+            assert!(data.train().is_none() && data.val().is_none());
+            let test = data.test().unwrap();
+            assert_eq!((test.name(), test.len(), test.prepared()), ("test", 3, false));
+            assert_eq!(test.labels(), [7, 0, 2]);
+            assert_eq!(test.image_shape(), [1, 2, 2]);
+        }
+    }
+}
+
+#[test]
+fn a_validation_split_is_read() {
+    let (_folder, data) =
+        folder(&[("val-images-idx3-ubyte", images()), ("val-labels-idx1-ubyte", labels())]);
+    assert_eq!(data.unwrap().val().unwrap().len(), 3);
+}
+
+#[test]
+fn wrong_magic_is_named() {
+    let error = train(labels(), images()).unwrap_err();
+    assert!(matches!(&error, Error::Format { place, .. } if place.contains("magic")), "{error}");
+}
+
+#[test]
+fn counts_must_agree() {
+    let error = train(images(), idx(&[2], &[1, 2])).unwrap_err();
+    assert!(matches!(error, Error::Counts { images: 3, found: 2, .. }), "{error}");
+}
+
+#[test]
+fn an_oversized_file_is_refused() {
+    let mut long = images();
+    long.push(0);
+    let error = train(long, labels()).unwrap_err();
+    assert!(matches!(error, Error::Oversized { expected: 28, .. }), "{error}");
+}
+
+#[test]
+fn no_images_is_an_error() {
+    let error = train(idx(&[0, 2, 2], &[]), idx(&[0], &[])).unwrap_err();
+    assert!(matches!(error, Error::Empty { .. }), "{error}");
+    let error = train(idx(&[3, 0, 2], &[]), labels()).unwrap_err();
+    assert!(matches!(error, Error::Empty { .. }), "{error}");
+}
+
+#[test]
+fn a_hostile_header_takes_no_memory() {
+    let error = train(idx(&[u32::MAX; 3], &[1]), labels()).unwrap_err();
+    assert!(matches!(error, Error::Format { .. }), "{error}");
+    // 2^62 bytes: representable, and never allocated.
+    let error = train(idx(&[1 << 31, 1 << 30, 2], &[1]), labels()).unwrap_err();
+    assert!(matches!(error, Error::Truncated { found: 17, .. }), "{error}");
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let whole = images();
+    for end in 0..whole.len() {
+        let error = train(whole[..end].to_vec(), labels()).unwrap_err();
+        assert!(matches!(error, Error::Truncated { .. }), "{end}: {error}");
+    }
+}
+
+#[test]
+fn every_gzip_truncation_is_an_error() {
+    let whole = gzip(&images());
+    for end in 0..whole.len() {
+        let (_folder, data) = folder(&[
+            ("train-images-idx3-ubyte.gz", whole[..end].to_vec()),
+            ("train-labels-idx1-ubyte.gz", gzip(&labels())),
+        ]);
+        let error = data.unwrap_err();
+        assert!(matches!(error, Error::Gzip { .. } | Error::Truncated { .. }), "{end}: {error}");
+    }
+}
+
+#[test]
+fn a_damaged_gzip_stream_is_an_error_or_the_same_images() {
+    let whole = gzip(&images());
+    for at in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x55;
+        let (_folder, data) = folder(&[
+            ("train-images-idx3-ubyte.gz", damaged),
+            ("train-labels-idx1-ubyte", labels()),
+        ]);
+        // Some header bytes (time, system) carry nothing; every other one is caught.
+        if let Ok(data) = data {
+            assert!((4..10).contains(&at), "byte {at} went unnoticed");
+            assert_eq!(data.train().unwrap().image_shape(), [1, 2, 2]);
+        }
+    }
+}
+
+#[test]
+fn a_plain_file_named_gz_is_a_gzip_error() {
+    let (_folder, data) = folder(&[
+        ("train-images-idx3-ubyte.gz", images()),
+        ("train-labels-idx1-ubyte.gz", labels()),
+    ]);
+    assert!(matches!(data.unwrap_err(), Error::Gzip { .. }));
+}
+
+#[test]
+fn half_a_pair_and_an_empty_folder_are_errors() {
+    let (_folder, data) = folder(&[("train-images-idx3-ubyte", images())]);
+    let error = data.unwrap_err();
+    let path = Path::new("train-labels-idx1-ubyte");
+    assert!(matches!(&error, Error::Missing { path: p, .. } if p.ends_with(path)), "{error}");
+    let (_folder, data) = folder(&[("train-labels-idx1-ubyte", labels())]);
+    assert!(matches!(data.unwrap_err(), Error::Missing { .. }));
+    let (_folder, data) = folder(&[]);
+    assert!(matches!(data.unwrap_err(), Error::Missing { .. }));
+}
+
+#[test]
+fn a_missing_folder_or_a_file_is_named() {
+    let (folder, _) = folder(&[("file", vec![])]);
+    for name in ["absent", "file"] {
+        let path = folder.path().join(name);
+        let error = DataSet::open(path.to_str().unwrap()).unwrap_err();
+        assert!(matches!(&error, Error::Missing { path: p, .. } if *p == path), "{error}");
+    }
+}

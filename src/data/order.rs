@@ -1,0 +1,219 @@
+//! Seeded streams of random numbers, and the order in which images are visited.
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+
+use super::Error;
+
+/// The random stream `name` of a run with seed `seed`: ChaCha8 keyed by
+/// SHA-256("planish stream" ‖ seed as 8 little-endian bytes ‖ name).
+///
+/// Every random number in planish comes from here. Streams with different names are independent,
+/// so that drawing more from one (the perturbation's γ, say) leaves another (the batches B) as it
+/// was, and methods can be compared on the same batches.
+pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
+    let mut hash = Sha256::new();
+    hash.update(b"planish stream");
+    hash.update(seed.to_le_bytes());
+    hash.update(name.as_bytes());
+    ChaCha8Rng::from_seed(hash.finalize().into())
+}
+
+/// A uniform integer in `0..n`; 0 if `n` is 0. Unbiased: Lemire, "Fast random integer generation
+/// in an interval", ACM TOMACS 2019.
+///
+/// Written out because crate `rand` reserves the right to change its own between versions, and
+/// equal seeds must give equal bytes for good.
+pub fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
+    if n == 0 {
+        return 0;
+    }
+    let reject = n.wrapping_neg() % n;
+    loop {
+        let wide = u128::from(rng.next_u64()) * u128::from(n);
+        if wide as u64 >= reject {
+            return (wide >> 64) as u64;
+        }
+    }
+}
+
+/// A uniform number in [0, 1): 53 random bits.
+pub fn unit(rng: &mut ChaCha8Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// Fisher–Yates: every permutation is equally likely.
+pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
+    for i in (1..items.len()).rev() {
+        items.swap(i, below(rng, i as u64 + 1) as usize);
+    }
+}
+
+/// A permutation of `0..n`, fixed by seed, stream name and epoch.
+pub fn epoch_order(n: usize, seed: u64, name: &str, epoch: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    shuffle(&mut order, &mut stream(seed, &format!("{name}, epoch {epoch}")));
+    order
+}
+
+/// An order cut into consecutive batches; the last one may be short, or is dropped if
+/// `drop_last`. A batch size of 0 gives no batches.
+pub fn batches(order: &[usize], batch: usize, drop_last: bool) -> Vec<&[usize]> {
+    if batch == 0 {
+        return Vec::new();
+    }
+    order.chunks(batch).filter(|b| !drop_last || b.len() == batch).collect()
+}
+
+/// An endless sequence of full batches: each epoch is a new permutation, its last partial batch
+/// is dropped.
+///
+/// Two sequences with one seed and one stream name are equal, whoever reads them.
+#[derive(Clone, Debug)]
+pub struct Batches {
+    len: usize,
+    batch: usize,
+    seed: u64,
+    name: String,
+    epoch: u64,
+    order: Vec<usize>,
+    next: usize,
+}
+
+impl Batches {
+    /// Batches of `batch` images out of `len`, from epoch 0 of the stream `name`.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if `batch` is 0 or more than `len`: no full batch would ever come.
+    pub fn new(len: usize, batch: usize, seed: u64, name: &str) -> Result<Self, Error> {
+        if batch == 0 || batch > len {
+            return Err(Error::Setting {
+                name: "batch size",
+                expected: format!("1 to {len}, the number of images"),
+                found: batch.to_string(),
+                remedy: "choose a smaller batch or give more images",
+            });
+        }
+        let order = epoch_order(len, seed, name, 0);
+        Ok(Self { len, batch, seed, name: name.to_owned(), epoch: 0, order, next: 0 })
+    }
+
+    /// Full batches in one epoch, ⌊len / batch⌋.
+    pub fn per_epoch(&self) -> usize {
+        self.len / self.batch
+    }
+
+    /// The epoch, from 0, that the last batch given belongs to.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Vec<usize>;
+
+    fn next(&mut self) -> Option<Vec<usize>> {
+        if self.len - self.next < self.batch {
+            self.epoch += 1;
+            self.order = epoch_order(self.len, self.seed, &self.name, self.epoch);
+            self.next = 0;
+        }
+        let batch = self.order.get(self.next..self.next + self.batch)?.to_vec();
+        self.next += self.batch;
+        Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_visits_every_image_once() {
+        for n in [0, 1, 2, 7, 100] {
+            let mut order = epoch_order(n, 3, "B", 5);
+            order.sort_unstable();
+            assert_eq!(order, (0..n).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn seed_name_and_epoch_each_change_the_order() {
+        let base = epoch_order(50, 0, "B", 0);
+        assert_eq!(base, epoch_order(50, 0, "B", 0));
+        assert_ne!(base, epoch_order(50, 1, "B", 0));
+        assert_ne!(base, epoch_order(50, 0, "B'", 0));
+        assert_ne!(base, epoch_order(50, 0, "B", 1));
+    }
+
+    #[test]
+    fn the_key_is_the_documented_hash() {
+        // printf 'planish stream\7\0\0\0\0\0\0\0B' | sha256sum
+        let hex = "959d9924481c172a2159dd4a94acaed8c14050f8c24e20c0d8e1a6214357212d";
+        let key: [u8; 32] =
+            std::array::from_fn(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap());
+        assert_eq!(stream(7, "B").next_u64(), ChaCha8Rng::from_seed(key).next_u64());
+    }
+
+    #[test]
+    fn below_is_uniform() {
+        let mut rng = stream(0, "test");
+        let mut counts = [0usize; 6];
+        for _ in 0..60_000 {
+            counts[below(&mut rng, 6) as usize] += 1;
+        }
+        // Five standard deviations of a binomial(60000, 1/6) are 457.
+        assert!(counts.iter().all(|c| c.abs_diff(10_000) < 457), "{counts:?}");
+    }
+
+    #[test]
+    fn unit_has_the_moments_of_a_uniform_variable() {
+        let mut rng = stream(1, "test");
+        let draws: Vec<f64> = (0..40_000).map(|_| unit(&mut rng)).collect();
+        assert!(draws.iter().all(|x| (0.0..1.0).contains(x)));
+        let mean = draws.iter().sum::<f64>() / 40_000.0;
+        let second = draws.iter().map(|x| x * x).sum::<f64>() / 40_000.0;
+        assert!((mean - 0.5).abs() < 0.008 && (second - 1.0 / 3.0).abs() < 0.008);
+    }
+
+    #[test]
+    fn shuffles_of_three_are_equally_likely() {
+        let mut counts = std::collections::BTreeMap::new();
+        for epoch in 0..6000 {
+            *counts.entry(epoch_order(3, 0, "test", epoch)).or_insert(0usize) += 1;
+        }
+        assert_eq!(counts.len(), 6);
+        // Five standard deviations of a binomial(6000, 1/6) are 144.
+        assert!(counts.values().all(|c| c.abs_diff(1000) < 144), "{counts:?}");
+    }
+
+    #[test]
+    fn batches_keep_or_drop_the_rest() {
+        let order: Vec<usize> = (0..7).collect();
+        assert_eq!(batches(&order, 3, false), [&[0, 1, 2][..], &[3, 4, 5], &[6]]);
+        assert_eq!(batches(&order, 3, true), [&[0, 1, 2][..], &[3, 4, 5]]);
+        assert!(batches(&order, 0, false).is_empty());
+    }
+
+    #[test]
+    fn endless_batches_follow_the_epochs() {
+        let mut endless = Batches::new(7, 3, 9, "B").unwrap();
+        assert_eq!(endless.per_epoch(), 2);
+        for epoch in 0..3 {
+            let order = epoch_order(7, 9, "B", epoch);
+            for batch in batches(&order, 3, true) {
+                assert_eq!(endless.next().unwrap(), batch);
+                assert_eq!(endless.epoch(), epoch);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_larger_than_the_data_is_refused() {
+        for batch in [0, 8] {
+            let error = Batches::new(7, batch, 0, "B").unwrap_err();
+            assert!(matches!(error, Error::Setting { name: "batch size", .. }), "{error}");
+        }
+    }
+}

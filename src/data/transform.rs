@@ -1,0 +1,231 @@
+//! From the bytes of an image to the numbers a model takes, as Pillow and torchvision do it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use super::augment::{Draw, Window};
+use super::{Error, Interpolation, Preprocess, Resize};
+
+/// Most values one resized image may have: beyond it an extreme aspect ratio would ask for
+/// gigabytes before the crop throws them away.
+const MOST_VALUES: usize = 1 << 28;
+
+impl Preprocess {
+    /// Checks that the fields agree with one another.
+    ///
+    /// # Errors
+    /// [`Error::Preprocess`] if the image is empty, the channels are neither 1 nor 3, mean or
+    /// standard deviation has another length than the channels, a mean is not finite or a
+    /// standard deviation not positive, or the short side is less than the crop.
+    pub fn check(&self) -> Result<(), Error> {
+        let fail = |place, expected: String, found: String, remedy| {
+            Err(Error::Preprocess { place, expected, found, remedy })
+        };
+        let [h, w] = self.image_size;
+        let most = MOST_VALUES / 3;
+        if h == 0 || w == 0 || h.checked_mul(w).is_none_or(|area| area > most) {
+            let expected = format!("between 1 and {most} pixels");
+            return fail("image size", expected, format!("{h}×{w}"), "pass --image-size");
+        }
+        if self.channels != 1 && self.channels != 3 {
+            let found = self.channels.to_string();
+            let remedy = "give the images as tensors:FILE";
+            return fail("channels", "1 (grey) or 3 (RGB)".into(), found, remedy);
+        }
+        let per_channel = format!("{} numbers, one per channel", self.channels);
+        if self.mean.len() != self.channels || self.mean.iter().any(|m| !m.is_finite()) {
+            return fail("mean", per_channel, format!("{:?}", self.mean), "pass --mean");
+        }
+        if self.std.len() != self.channels || self.std.iter().any(|s| !(*s > 0.0 && s.is_finite()))
+        {
+            let expected = format!("{per_channel}, above 0");
+            return fail("standard deviation", expected, format!("{:?}", self.std), "pass --std");
+        }
+        match self.resize {
+            Resize::ShortSide(side) if side < h.max(w) => fail(
+                "resize",
+                format!("a short side of at least {}, the crop's", h.max(w)),
+                side.to_string(),
+                "correct crop_pct or size in the checkpoint's configuration",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Preprocess {
+    /// One line, such as `short side to 256 (bicubic), centre crop 224×224, RGB, mean [0.5, 0.5,
+    /// 0.5], std [0.5, 0.5, 0.5]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [h, w] = self.image_size;
+        let filter = match self.interpolation {
+            Interpolation::Nearest => "nearest",
+            Interpolation::Bilinear => "bilinear",
+            Interpolation::Bicubic => "bicubic",
+        };
+        match self.resize {
+            Resize::Squash => write!(f, "resize to {h}×{w} ({filter})")?,
+            Resize::ShortSide(side) => {
+                write!(f, "short side to {side} ({filter}), centre crop {h}×{w}")?;
+            }
+        }
+        match self.channels {
+            1 => f.write_str(", grey")?,
+            3 => f.write_str(", RGB")?,
+            n => write!(f, ", {n} channels")?,
+        }
+        write!(f, ", mean {:?}, std {:?}", self.mean, self.std)
+    }
+}
+
+/// A preprocessing made ready for images of one shape.
+pub(super) struct Transform {
+    /// Channels, height and width as stored.
+    stored: [usize; 3],
+    /// Height and width after the resize of an uncropped image.
+    resized: [usize; 2],
+    /// Channels, height and width the model takes.
+    target: [usize; 3],
+    algorithm: ResizeAlg,
+    /// Per channel, the normalised value of each of the 256 levels.
+    levels: Vec<[f32; 256]>,
+}
+
+impl Transform {
+    /// Checks `preprocess` against images of `stored` shape (C, H, W).
+    pub fn new(preprocess: &Preprocess, stored: [usize; 3]) -> Result<Self, Error> {
+        preprocess.check()?;
+        let [c, h, w] = stored;
+        let fail = |expected: &str| Error::Preprocess {
+            place: "stored images",
+            expected: expected.to_owned(),
+            found: format!("{c} channels of {h}×{w}"),
+            remedy: "give images of an ordinary shape, or prepared ones as tensors:FILE",
+        };
+        if (c != 1 && c != 3) || h == 0 || w == 0 {
+            return Err(fail("1 (grey) or 3 (RGB) channels and at least one pixel"));
+        }
+        let resized = match preprocess.resize {
+            Resize::Squash => Some(preprocess.image_size),
+            Resize::ShortSide(side) => short_side([h, w], side),
+        };
+        let resized = resized
+            .filter(|[h, w]| h.checked_mul(*w).is_some_and(|n| n <= MOST_VALUES / 3))
+            .ok_or_else(|| fail("an aspect ratio whose resized image fits in memory"))?;
+        let algorithm = match preprocess.interpolation {
+            Interpolation::Nearest => ResizeAlg::Nearest,
+            Interpolation::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
+            Interpolation::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
+        };
+        let levels = preprocess.mean.iter().zip(&preprocess.std);
+        let levels = levels
+            .map(|(mean, std)| std::array::from_fn(|level| (level as f32 / 255.0 - mean) / std))
+            .collect();
+        let [th, tw] = preprocess.image_size;
+        Ok(Self { stored, resized, target: [preprocess.channels, th, tw], algorithm, levels })
+    }
+
+    /// Values of one image as the model takes it.
+    pub fn len(&self) -> usize {
+        self.target.iter().product()
+    }
+
+    /// One image, `(H,W,C)` levels, into `out`, `(C,H,W)`.
+    ///
+    /// A random crop takes the place of resize and centre crop: its window is brought to the
+    /// model's size in one step.
+    pub fn run(
+        &self,
+        resizer: &mut Resizer,
+        image: &[u8],
+        draw: &Draw,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let [stored_channels, h, w] = self.stored;
+        let [channels, th, tw] = self.target;
+        let (image, c) = match (stored_channels, channels) {
+            (3, 1) => (Cow::Owned(grey(image)), 1),
+            (c, _) => (Cow::Borrowed(image), c),
+        };
+        let (image, size, resized) = match draw.crop {
+            Some(window) => {
+                (Cow::Owned(cut(&image, w, c, window)), [window.height, window.width], [th, tw])
+            }
+            None => (image, [h, w], self.resized),
+        };
+        let image = self.resize(resizer, image, size, resized, c)?;
+        let (top, left) = (centre(resized[0], th), centre(resized[1], tw));
+        for (channel, (plane, levels)) in out.chunks_mut(th * tw).zip(&self.levels).enumerate() {
+            let channel = channel.min(c - 1);
+            for (at, out) in plane.iter_mut().enumerate() {
+                let level = draw
+                    .source([at / tw, at % tw], [th, tw])
+                    .and_then(|[y, x]| {
+                        image.get(((y + top) * resized[1] + x + left) * c + channel).copied()
+                    })
+                    .unwrap_or(0);
+                *out = levels[usize::from(level)];
+            }
+        }
+        Ok(())
+    }
+
+    /// Pillow's `Image.resize`: separable, the filter widened by the factor when it shrinks, the
+    /// result of the horizontal pass rounded to levels.
+    fn resize<'a>(
+        &self,
+        resizer: &mut Resizer,
+        image: Cow<'a, [u8]>,
+        [h, w]: [usize; 2],
+        [th, tw]: [usize; 2],
+        c: usize,
+    ) -> Result<Cow<'a, [u8]>, Error> {
+        if [h, w] == [th, tw] {
+            return Ok(image);
+        }
+        let fail = |reason: &dyn fmt::Display| Error::Resize { reason: reason.to_string() };
+        let pixel = if c == 1 { PixelType::U8 } else { PixelType::U8x3 };
+        let side = |n: usize| u32::try_from(n).map_err(|e| fail(&e));
+        let from = ImageRef::new(side(w)?, side(h)?, &image, pixel).map_err(|e| fail(&e))?;
+        let mut to = Image::new(side(tw)?, side(th)?, pixel);
+        let options = ResizeOptions::new().resize_alg(self.algorithm);
+        resizer.resize(&from, &mut to, &options).map_err(|e| fail(&e))?;
+        Ok(Cow::Owned(to.into_vec()))
+    }
+}
+
+/// Size with the shorter side `side` and the aspect ratio kept: the longer is rounded down, as
+/// in torchvision's `Resize`. `None` on overflow.
+fn short_side([h, w]: [usize; 2], side: usize) -> Option<[usize; 2]> {
+    let long = |long: usize, short: usize| Some(side.checked_mul(long)? / short);
+    if h <= w { Some([side, long(w, h)?]) } else { Some([long(h, w)?, side]) }
+}
+
+/// First row or column of a centre crop, as in torchvision's `center_crop`: (have − want)/2,
+/// halves rounded to even.
+fn centre(have: usize, want: usize) -> usize {
+    let twice = have.saturating_sub(want);
+    let down = twice / 2;
+    down + usize::from(twice % 2 == 1 && down % 2 == 1)
+}
+
+/// Pillow's `convert("L")`: ITU-R 601-2 luma in sixteen-bit fixed point.
+fn grey(rgb: &[u8]) -> Vec<u8> {
+    let (pixels, _) = rgb.as_chunks::<3>();
+    let luma = |[r, g, b]: [u8; 3]| {
+        (u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16
+    };
+    pixels.iter().map(|&p| luma(p) as u8).collect()
+}
+
+/// The pixels of `window` in an image `w` wide with `c` channels.
+fn cut(image: &[u8], w: usize, c: usize, window: Window) -> Vec<u8> {
+    (window.top..window.top + window.height)
+        .filter_map(|y| image.get((y * w + window.left) * c..)?.get(..window.width * c))
+        .flatten()
+        .copied()
+        .collect()
+}
