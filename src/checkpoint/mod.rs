@@ -83,7 +83,8 @@ pub struct Checkpoint {
     pub class_names: Option<Vec<String>>,
     /// What neither tensors nor configuration nor flags say.
     pub assumed: Vec<String>,
-    /// The latest step in its making, if planish made it.
+    /// The latest step in its making, if planish made it and this version can read the entry;
+    /// saving keeps the whole list either way.
     pub provenance: Option<Provenance>,
     names: Names,
     header: Header,
@@ -176,16 +177,17 @@ impl Checkpoint {
         self.names.to_file(canonical)
     }
 
-    /// Tensors under the checkpoint's own names, as canonical ones.
+    /// Tensors under the checkpoint's own names, as canonical ones: the inverse of
+    /// [`Checkpoint::to_file`].
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] for a name this checkpoint does not have.
-    pub fn from_file(&self, own: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, Error> {
+    pub fn to_canonical(&self, own: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, Error> {
         let known = || self.header.entries.iter().map(|entry| entry.name.as_str());
         if let Some((name, _)) = own.iter().find(|(name, _)| !known().any(|k| k == name)) {
             return Err(Names::unknown(name, known()));
         }
-        self.names.from_file(own)
+        self.names.to_canonical(own)
     }
 }
 
