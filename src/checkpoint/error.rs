@@ -112,15 +112,15 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
         /// Configuration file, metadata key or flag.
-        place: String,
+        place: Box<str>,
         /// The setting.
         key: &'static str,
         /// Its value there.
-        stated: String,
+        stated: Box<str>,
         /// What the tensors say.
-        shown: String,
+        shown: Box<str>,
         /// Which tensors say so.
-        tensor: String,
+        tensor: &'static str,
     },
     /// Nothing says how many attention heads there are.
     #[error(

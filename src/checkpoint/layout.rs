@@ -117,7 +117,10 @@ impl Names {
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] for a name the layout does not have, or a part without its others.
-    pub fn from_file(&self, named: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, Error> {
+    pub fn to_canonical(
+        &self,
+        named: Vec<(String, Tensor)>,
+    ) -> Result<Vec<(String, Tensor)>, Error> {
         let mut order = Vec::new();
         let mut parts: HashMap<String, Vec<Option<Tensor>>> = HashMap::new();
         for (name, tensor) in named {

@@ -7,10 +7,12 @@ mod layout;
 mod numbers;
 mod output;
 mod provenance;
+mod read;
 mod save;
 mod settings;
 mod timm;
 mod timm_config;
+mod timm_grid;
 mod timm_images;
 
 #[cfg(test)]
@@ -29,9 +31,9 @@ use crate::data::{Interpolation, Preprocess, Resize};
 use crate::vit::{Config, Weights};
 use candle_core::{DType, Tensor};
 use layout::Names;
+use read::{class_names, describe, dtypes, read_weights, recognise, shapes};
 use settings::Settings;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use timm_config::Reader;
 
@@ -81,7 +83,8 @@ pub struct Checkpoint {
     pub class_names: Option<Vec<String>>,
     /// What neither tensors nor configuration nor flags say.
     pub assumed: Vec<String>,
-    /// The latest step in its making, if planish made it.
+    /// The latest step in its making, if planish made it and this version can read the entry;
+    /// saving keeps the whole list either way.
     pub provenance: Option<Provenance>,
     names: Names,
     header: Header,
@@ -174,16 +177,17 @@ impl Checkpoint {
         self.names.to_file(canonical)
     }
 
-    /// Tensors under the checkpoint's own names, as canonical ones.
+    /// Tensors under the checkpoint's own names, as canonical ones: the inverse of
+    /// [`Checkpoint::to_file`].
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] for a name this checkpoint does not have.
-    pub fn from_file(&self, own: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, Error> {
+    pub fn to_canonical(&self, own: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, Error> {
         let known = || self.header.entries.iter().map(|entry| entry.name.as_str());
         if let Some((name, _)) = own.iter().find(|(name, _)| !known().any(|k| k == name)) {
             return Err(Names::unknown(name, known()));
         }
-        self.names.from_file(own)
+        self.names.to_canonical(own)
     }
 }
 
@@ -200,137 +204,6 @@ fn weights_file(path: &Path) -> Result<PathBuf, Error> {
         Some(other) => Err(not(&format!("a .{other} file"))),
         None => Err(not("a file without an extension")),
     }
-}
-
-fn recognise(path: &Path, header: &Header) -> Result<Names, Error> {
-    let own: Vec<&str> = header.entries.iter().map(|entry| entry.name.as_str()).collect();
-    let prefix = layout::wrapper(&own);
-    let stripped: Vec<&str> = own.iter().map(|name| &name[prefix.len()..]).collect();
-    let (layout, matching) = Layout::nearest(&stripped);
-    // Half the names decide: with fewer, lists of missing tensors would only bewilder.
-    if matching == 0 || matching * 2 < own.len() {
-        let names: Vec<String> = own.iter().map(|name| format!("`{name}`")).collect();
-        return Err(Error::Layout {
-            path: path.into(),
-            found: if names.is_empty() { "no tensors".into() } else { error::few(&names) },
-            layout: layout.name(),
-            matching,
-            total: own.len(),
-        });
-    }
-    Ok(Names { layout, prefix })
-}
-
-/// Shapes of canonical tensors; names the layout does not know keep their own.
-fn shapes(path: &Path, names: &Names, header: &Header) -> Result<timm::Shapes, Error> {
-    let mut out = timm::Shapes::new();
-    for entry in &header.entries {
-        if Stored::parse(&entry.dtype).is_none() {
-            return Err(Error::Dtype {
-                path: path.into(),
-                tensor: entry.name.clone(),
-                found: entry.dtype.clone(),
-            });
-        }
-        let stripped = entry.name.get(names.prefix.len()..).unwrap_or(&entry.name);
-        let part = names.layout.part(stripped);
-        let canonical = part.map_or(stripped.to_string(), |part| part.canonical);
-        match out.get_mut(&canonical) {
-            None => {
-                out.insert(canonical, entry.shape.clone());
-            }
-            Some(whole) => {
-                if let (Some(rows), Some(more)) = (whole.first_mut(), entry.shape.first()) {
-                    *rows = rows.saturating_add(*more);
-                }
-            }
-        }
-    }
-    Ok(out)
-}
-
-fn read_weights(
-    config: &Config,
-    names: &Names,
-    header: &Header,
-    bytes: &[u8],
-    dtype: DType,
-) -> Result<Weights, Error> {
-    let entries: std::collections::HashMap<&str, &Entry> =
-        header.entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
-    let mut tensors = Vec::new();
-    for (canonical, _) in config.tensors() {
-        let mut parts = Vec::new();
-        for own in names.of(&canonical) {
-            let entry = entries
-                .get(own.as_str())
-                .ok_or_else(|| Names::unknown(&own, entries.keys().copied()))?;
-            parts.push(header.tensor(entry, bytes, dtype)?);
-        }
-        tensors.push(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? });
-    }
-    Ok(Weights::new(config, tensors)?)
-}
-
-impl Header {
-    /// A tensor's bytes in the whole file's.
-    fn bytes_of<'a>(&self, entry: &Entry, bytes: &'a [u8]) -> &'a [u8] {
-        let (start, end) = entry.span;
-        bytes.get(self.data_start + start..self.data_start + end).unwrap_or(&[])
-    }
-
-    /// A tensor's values.
-    fn tensor(&self, entry: &Entry, bytes: &[u8], dtype: DType) -> Result<Tensor, Error> {
-        let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
-        Ok(stored.decode(self.bytes_of(entry, bytes), &entry.shape, dtype)?)
-    }
-}
-
-fn class_names(
-    path: &Path,
-    settings: Option<&Settings>,
-    classes: usize,
-) -> Result<Option<Vec<String>>, Error> {
-    let Some(settings) = settings else { return Ok(None) };
-    let key = "label_names";
-    let nested = "pretrained_cfg.label_names";
-    let names = match settings.names(key)? {
-        Some(names) => Some(names),
-        None => settings.names(nested)?,
-    };
-    match names {
-        Some(names) if names.len() != classes => Err(Error::Contradiction {
-            path: path.into(),
-            place: settings.place.clone(),
-            key: "number of label_names",
-            stated: names.len().to_string(),
-            shown: classes.to_string(),
-            tensor: "`head.weight`".into(),
-        }),
-        names => Ok(names),
-    }
-}
-
-fn describe(config: &Config) -> String {
-    let [height, width] = config.patch_size;
-    format!(
-        "ViT of width {}, depth {}, {} heads, patch {height}×{width}",
-        config.dim, config.depth, config.heads
-    )
-}
-
-fn dtypes(header: &Header) -> String {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for entry in &header.entries {
-        *counts.entry(&entry.dtype).or_default() += 1;
-    }
-    if let (1, Some((only, _))) = (counts.len(), counts.iter().next()) {
-        return only.to_string();
-    }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|&(_, n)| std::cmp::Reverse(n));
-    let parts: Vec<String> = counts.iter().map(|(name, n)| format!("{name} ({n})")).collect();
-    parts.join(", ")
 }
 
 /// SHA-256 in hex.

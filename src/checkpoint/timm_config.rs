@@ -53,21 +53,21 @@ impl Reader<'_> {
         self.settings.map_or(Ok(None), |s| s.text("architecture"))
     }
 
-    fn contradiction(
+    pub(super) fn contradiction(
         &self,
         place: &str,
         key: &'static str,
         stated: impl Debug,
         shown: impl Debug,
-        tensor: &str,
+        tensor: &'static str,
     ) -> Error {
         Error::Contradiction {
             path: self.path.to_path_buf(),
-            place: place.to_string(),
+            place: place.into(),
             key,
-            stated: format!("{stated:?}"),
-            shown: format!("{shown:?}"),
-            tensor: tensor.to_string(),
+            stated: format!("{stated:?}").into(),
+            shown: format!("{shown:?}").into(),
+            tensor,
         }
     }
 
@@ -126,67 +126,6 @@ impl Reader<'_> {
             }
         }
         Ok(())
-    }
-
-    /// The image size from flag or configuration, and who said so.
-    fn image_size(&self) -> Result<Option<(String, [usize; 2])>, Error> {
-        if let Some(size) = self.overrides.image_size {
-            return Ok(Some(("--image-size".into(), size)));
-        }
-        let Some(settings) = self.settings else { return Ok(None) };
-        if let Some(size) = settings.pair("model_args.img_size")? {
-            return Ok(Some((settings.place.clone(), size)));
-        }
-        let input = settings.input_size()?;
-        Ok(input.map(|[_, h, w]| (settings.place.clone(), [h, w])))
-    }
-
-    /// Arranges the rows of the position embedding: a stated image size, or else a square.
-    fn grid(&mut self, config: &mut Config, rows: usize) -> Result<(), Error> {
-        let prefix = config.prefix_tokens();
-        let bare = match self.settings {
-            Some(settings) => settings.flag("model_args.no_embed_class")?,
-            None => None,
-        };
-        // With rows for the prefix first, as timm's default has it.
-        let counts = [(true, rows.checked_sub(prefix)), (prefix == 0, Some(rows))];
-        if let Some((place, size)) = self.image_size()? {
-            let [ph, pw] = config.patch_size;
-            let fits = size[0].is_multiple_of(ph) && size[1].is_multiple_of(pw);
-            let patches = (size[0] / ph).checked_mul(size[1] / pw).filter(|_| fits);
-            let found =
-                counts.iter().find(|(_, n)| patches.is_some_and(|p| p > 0 && *n == Some(p)));
-            let Some(&(covers, _)) = found else {
-                let shown = format!("{rows} rows for patches of {ph}×{pw} and {prefix} tokens");
-                let tensor = "`pos_embed`; planish does not resize position embeddings";
-                return Err(self.contradiction(&place, "image size", size, shown, tensor));
-            };
-            (config.image_size, config.position_covers_prefix) = (size, covers);
-        } else {
-            let square = |n: usize| Some(n.isqrt()).filter(|s| *s > 0 && s * s == n);
-            let mut found = counts.iter().filter_map(|&(c, n)| Some((c, square(n?)?)));
-            let (covers, side) = match bare {
-                Some(bare) if prefix > 0 => found.find(|&(covers, _)| covers != bare),
-                _ => found.next(),
-            }
-            .ok_or_else(|| Error::Grid {
-                path: self.path.to_path_buf(),
-                rows,
-                prefix,
-            })?;
-            let side = [side; 2];
-            let sides = [0, 1].map(|axis| side[axis].saturating_mul(config.patch_size[axis]));
-            (config.image_size, config.position_covers_prefix) = (sides, covers);
-            self.assumed.push(format!("image size {}×{}: a square grid", sides[0], sides[1]));
-        }
-        match bare.filter(|&bare| prefix > 0 && bare == config.position_covers_prefix) {
-            Some(bare) => {
-                let place = self.settings.map_or("", |s| s.place.as_str());
-                let (key, tensor) = ("model_args.no_embed_class", "rows of `pos_embed`");
-                Err(self.contradiction(place, key, bare, !bare, tensor))
-            }
-            None => Ok(()),
-        }
     }
 
     /// Heads from the flag, the arguments or the architecture's name, in this order.

@@ -75,14 +75,14 @@ fn wrappers_are_stripped_and_put_back() {
     let checkpoint = open(dir.path()).unwrap();
     assert_eq!(checkpoint.config, small());
     let own = "module._orig_mod.model.head.bias".to_string();
-    assert_eq!(checkpoint.file_tensors("head.bias").unwrap(), [own.clone()]);
+    assert_eq!(checkpoint.file_tensors("head.bias").unwrap(), std::slice::from_ref(&own));
     let bias = checkpoint.weights.get("head.bias").unwrap().clone();
     let there = checkpoint.to_file(&[("head.bias".into(), bias)]).unwrap();
     assert_eq!(there[0].0, own);
-    let back = checkpoint.from_file(there).unwrap();
+    let back = checkpoint.to_canonical(there).unwrap();
     assert_eq!(back[0].0, "head.bias");
     let strange = vec![("head.bais".to_string(), back[0].1.clone())];
-    assert!(matches!(checkpoint.from_file(strange), Err(Error::UnknownTensor { .. })));
+    assert!(matches!(checkpoint.to_canonical(strange), Err(Error::UnknownTensor { .. })));
     let message = checkpoint.file_tensors("head.bais").unwrap_err().to_string();
     assert!(message.contains("did you mean `head.bias`"), "{message}");
 }
