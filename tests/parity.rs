@@ -74,7 +74,11 @@ impl Reference {
         let scale = norm(&mut expected.iter().copied());
         let error = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
         // A gradient that is exactly zero in theory (a key's bias) has no scale of its own.
-        assert!(error <= tolerance * scale.max(1e-6), "{}: {what}: {error:e} of {scale:e}", self.name);
+        assert!(
+            error <= tolerance * scale.max(1e-6),
+            "{}: {what}: {error:e} of {scale:e}",
+            self.name
+        );
     }
 }
 
