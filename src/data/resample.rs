@@ -19,8 +19,7 @@ struct Tap {
 fn filter(interpolation: Interpolation, x: f64) -> f64 {
     let x = x.abs();
     match interpolation {
-        // Never asked: `taps` picks one input.
-        Interpolation::Nearest => 1.0,
+        Interpolation::Nearest => f64::from(x <= 0.5),
         Interpolation::Bilinear => (1.0 - x).max(0.0),
         // Keys' cubic with a = −1/2.
         Interpolation::Bicubic if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
@@ -33,15 +32,12 @@ fn taps(interpolation: Interpolation, from: usize, to: usize) -> Vec<Tap> {
     let scale = from as f64 / to as f64;
     let widen = scale.max(1.0);
     let radius = match interpolation {
-        Interpolation::Nearest => 0.0,
+        Interpolation::Nearest => return nearest(from, to),
         Interpolation::Bilinear => widen,
         Interpolation::Bicubic => 2.0 * widen,
     };
     let tap = |i: usize| {
         let centre = (i as f64 + 0.5) * scale;
-        if interpolation == Interpolation::Nearest {
-            return Tap { start: (centre as usize).min(from - 1), weights: vec![1 << BITS] };
-        }
         // A cast of a negative number gives 0, the first input.
         let start = (centre - radius + 0.5) as usize;
         let end = ((centre + radius + 0.5) as usize).min(from);
@@ -51,6 +47,19 @@ fn taps(interpolation: Interpolation, from: usize, to: usize) -> Vec<Tap> {
         let sum: f64 = weights.iter().sum();
         let fixed = |w: &f64| (w / sum * f64::from(1 << BITS)).round() as i32;
         Tap { start, weights: weights.iter().map(fixed).collect() }
+    };
+    (0..to).map(tap).collect()
+}
+
+/// One input each. Pillow adds up the centre step by step; where it is a whole number the
+/// rounding of that sum decides between two inputs.
+fn nearest(from: usize, to: usize) -> Vec<Tap> {
+    let scale = from as f64 / to as f64;
+    let mut centre = 0.5 * scale;
+    let tap = |_| {
+        let start = (centre as usize).min(from - 1);
+        centre += scale;
+        Tap { start, weights: vec![1 << BITS] }
     };
     (0..to).map(tap).collect()
 }
