@@ -3,8 +3,9 @@
 //! Separable: rows first, then columns, each pass rounded and clipped to levels. Output i looks
 //! at the input around c = (i + ½)·s, s being input over output size, through a filter widened by
 //! max(s, 1), so that shrinking averages. Weights are fixed-point with 22 fractional bits:
-//! integers, hence the same on every machine. (Of the crate `fast_image_resize` the columns come
-//! first and the weights have fewer bits: two levels off Pillow where bicubic overshoots.)
+//! integers, hence the same on every machine. Up to version 12 Pillow always takes rows first;
+//! version 13 takes columns first where the height shrinks much more than the width, and then
+//! the rounding between the passes can differ. Checkpoints were trained with rows first.
 
 use super::Interpolation;
 
