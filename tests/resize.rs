@@ -37,7 +37,7 @@ fn parse(settings: &str) -> Preprocess {
 }
 
 #[test]
-fn every_case_is_within_one_level_of_pillow() {
+fn every_case_is_pillows() {
     let bytes = std::fs::read(REFERENCE).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -50,8 +50,9 @@ fn every_case_is_within_one_level_of_pillow() {
         assert_eq!(out.len(), expected.data().len(), "{name}");
         let plane = expected.shape()[0] * expected.shape()[1];
         let channels = expected.shape()[2];
-        // Nearest picks levels; the filters' fixed-point weights may round to the next one.
-        let allowed = if settings.contains("nearest") { 0.0 } else { 1.0 };
+        // To the level, but for the tall image that Pillow 13 resizes columns first.
+        let columns_first = name.starts_with("rgb-to-grey") && !settings.contains("nearest");
+        let allowed = if columns_first { 1.0 } else { 0.0 };
         for (at, level) in expected.data().iter().enumerate() {
             let ours = (out[at % channels * plane + at / channels] * 255.0).round();
             let difference = (ours - f32::from(*level)).abs();

@@ -185,12 +185,6 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
-    /// The resizing library refused.
-    #[error("image resize: {reason}; report this with the image's size")]
-    Resize {
-        /// Its reason.
-        reason: String,
-    },
     /// An augmentation that cannot be read or done.
     #[error("augmentation `{item}`: expected {expected}; correct --augment")]
     Augment {

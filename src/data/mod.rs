@@ -11,6 +11,7 @@ pub mod folds;
 pub mod idx;
 pub mod order;
 mod preprocess;
+mod resample;
 mod split;
 pub mod tensors;
 mod transform;

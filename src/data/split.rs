@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
 
-use fast_image_resize::Resizer;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -255,28 +254,23 @@ impl Split {
             remedy: "choose a smaller batch",
         })?;
         let mut out = vec![0f32; total];
-        out.par_chunks_mut(stride).zip(indices).try_for_each_init(
-            Resizer::new,
-            |resizer, (out, &index)| {
-                let row = self.row(index)?;
-                let bytes = self.images.get(row).ok_or_else(|| Error::Index {
-                    place: self.place(),
-                    index,
-                    len: self.len(),
-                })?;
-                let draw = match augment {
-                    Some((augment, seed, epoch)) => augment.draw([h, w], seed, epoch, index),
-                    None => Draw::default(),
-                };
-                match &transform {
-                    Some(transform) => transform.run(resizer, bytes, &draw, out),
-                    None => {
-                        copy_prepared(bytes, [h, w], &draw, out);
-                        Ok(())
-                    }
-                }
-            },
-        )?;
+        out.par_chunks_mut(stride).zip(indices).try_for_each(|(out, &index)| {
+            let row = self.row(index)?;
+            let bytes = self.images.get(row).ok_or_else(|| Error::Index {
+                place: self.place(),
+                index,
+                len: self.len(),
+            })?;
+            let draw = match augment {
+                Some((augment, seed, epoch)) => augment.draw([h, w], seed, epoch, index),
+                None => Draw::default(),
+            };
+            match &transform {
+                Some(transform) => transform.run(bytes, &draw, out),
+                None => copy_prepared(bytes, [h, w], &draw, out),
+            }
+            Ok(())
+        })?;
         Ok(out)
     }
 }

@@ -154,7 +154,8 @@ fn every_truncation_is_an_error() {
 
 #[test]
 fn a_hostile_header_takes_no_memory() {
-    let json = r#"{"pixel_values":{"dtype":"F32","shape":[4294967296,4294967296,4,4],"data_offsets":[0,4]}}"#;
+    let json = r#"{"pixel_values":{"dtype":"F32","shape":[4294967296,4294967296,4,4],
+        "data_offsets":[0,4]}}"#;
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
     bytes.extend(json.as_bytes());
     bytes.extend([0; 4]);

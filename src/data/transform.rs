@@ -3,10 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-
 use super::augment::{Draw, Window};
+use super::resample::resample;
 use super::{Error, Interpolation, Preprocess, Resize};
 
 /// Most values one resized image may have: beyond it an extreme aspect ratio would ask for
@@ -89,7 +87,7 @@ pub(super) struct Transform {
     resized: [usize; 2],
     /// Channels, height and width the model takes.
     target: [usize; 3],
-    algorithm: ResizeAlg,
+    interpolation: Interpolation,
     /// Per channel, the normalised value of each of the 256 levels.
     levels: Vec<[f32; 256]>,
 }
@@ -112,20 +110,22 @@ impl Transform {
             Resize::Squash => Some(preprocess.image_size),
             Resize::ShortSide(side) => short_side([h, w], side),
         };
+        // The first pass holds the stored height at the new width.
         let resized = resized
-            .filter(|[h, w]| h.checked_mul(*w).is_some_and(|n| n <= MOST_VALUES / 3))
+            .filter(|&[to, w]| w.checked_mul(to.max(h)).is_some_and(|n| n <= MOST_VALUES / 3))
             .ok_or_else(|| fail("an aspect ratio whose resized image fits in memory"))?;
-        let algorithm = match preprocess.interpolation {
-            Interpolation::Nearest => ResizeAlg::Nearest,
-            Interpolation::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
-            Interpolation::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
-        };
         let levels = preprocess.mean.iter().zip(&preprocess.std);
         let levels = levels
             .map(|(mean, std)| std::array::from_fn(|level| (level as f32 / 255.0 - mean) / std))
             .collect();
         let [th, tw] = preprocess.image_size;
-        Ok(Self { stored, resized, target: [preprocess.channels, th, tw], algorithm, levels })
+        Ok(Self {
+            stored,
+            resized,
+            target: [preprocess.channels, th, tw],
+            interpolation: preprocess.interpolation,
+            levels,
+        })
     }
 
     /// Values of one image as the model takes it.
@@ -137,13 +137,7 @@ impl Transform {
     ///
     /// A random crop takes the place of resize and centre crop: its window is brought to the
     /// model's size in one step.
-    pub fn run(
-        &self,
-        resizer: &mut Resizer,
-        image: &[u8],
-        draw: &Draw,
-        out: &mut [f32],
-    ) -> Result<(), Error> {
+    pub fn run(&self, image: &[u8], draw: &Draw, out: &mut [f32]) {
         let [stored_channels, h, w] = self.stored;
         let [channels, th, tw] = self.target;
         let (image, c) = match (stored_channels, channels) {
@@ -156,7 +150,11 @@ impl Transform {
             }
             None => (image, [h, w], self.resized),
         };
-        let image = self.resize(resizer, image, size, resized, c)?;
+        let image = if size == resized {
+            image
+        } else {
+            Cow::Owned(resample(&image, size, resized, c, self.interpolation))
+        };
         let (top, left) = (centre(resized[0], th), centre(resized[1], tw));
         for (channel, (plane, levels)) in out.chunks_mut(th * tw).zip(&self.levels).enumerate() {
             let channel = channel.min(c - 1);
@@ -170,30 +168,6 @@ impl Transform {
                 *out = levels[usize::from(level)];
             }
         }
-        Ok(())
-    }
-
-    /// Pillow's `Image.resize`: separable, the filter widened by the factor when it shrinks, the
-    /// result of the horizontal pass rounded to levels.
-    fn resize<'a>(
-        &self,
-        resizer: &mut Resizer,
-        image: Cow<'a, [u8]>,
-        [h, w]: [usize; 2],
-        [th, tw]: [usize; 2],
-        c: usize,
-    ) -> Result<Cow<'a, [u8]>, Error> {
-        if [h, w] == [th, tw] {
-            return Ok(image);
-        }
-        let fail = |reason: &dyn fmt::Display| Error::Resize { reason: reason.to_string() };
-        let pixel = if c == 1 { PixelType::U8 } else { PixelType::U8x3 };
-        let side = |n: usize| u32::try_from(n).map_err(|e| fail(&e));
-        let from = ImageRef::new(side(w)?, side(h)?, &image, pixel).map_err(|e| fail(&e))?;
-        let mut to = Image::new(side(tw)?, side(th)?, pixel);
-        let options = ResizeOptions::new().resize_alg(self.algorithm);
-        resizer.resize(&from, &mut to, &options).map_err(|e| fail(&e))?;
-        Ok(Cow::Owned(to.into_vec()))
     }
 }
 
