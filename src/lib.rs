@@ -4,9 +4,12 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
+pub mod diagnose;
 pub mod evaluate;
 mod nearest;
 pub mod objective;
+pub mod report;
 pub mod run;
 pub mod tape;
+pub mod vector;
 pub mod vit;

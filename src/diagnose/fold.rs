@@ -1,0 +1,132 @@
+//! One fold's view of one layer: direction and α* from its own images, the gap on the others'.
+
+use super::path::{Path, is_linear, layer_weights};
+use super::search::{Line, Minimum, first_minimum};
+use crate::evaluate::{Predictions, fit, losses};
+use crate::objective::{Activations, Objective, Result};
+use crate::vector;
+use crate::vit::Layer;
+use candle_core::Tensor;
+
+/// Points tried where each costs a forward pass of the suffix.
+const NETWORK_BUDGET: usize = 5;
+/// Points tried where two products serve them all.
+const LINEAR_BUDGET: usize = 60;
+
+/// The images of both folds at a layer's door, and the model's losses there.
+pub struct Fold<'a> {
+    /// Images that give direction and α*.
+    pub own: &'a Activations,
+    /// Images that the gap is measured on.
+    pub other: &'a Activations,
+    /// Logits of the own images at w*.
+    pub own_base: &'a Predictions,
+    /// Logits of the others at w*.
+    pub other_base: &'a Predictions,
+}
+
+/// What one direction shows.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// ‖g‖.
+    pub gradient_norm: f64,
+    /// gᵀHg.
+    pub curvature: f64,
+    /// The search's result on the own images.
+    pub minimum: Minimum,
+    /// ‖Δw‖ = α* ‖g‖.
+    pub displacement: f64,
+    /// lᵢ(0) − lᵢ(α*) of the own images.
+    pub own_gap: Gap,
+    /// The same of the other images.
+    pub other_gap: Gap,
+}
+
+/// Per-example differences of loss, raw and after a temperature on either side.
+#[derive(Clone, Debug)]
+pub struct Gap {
+    /// On the loss as it is.
+    pub raw: Vec<f64>,
+    /// After temperatures fitted on the fold that gave the direction, one at w*, one at α*.
+    pub calibrated: Vec<f64>,
+}
+
+/// Measures a layer in the direction of its gradient over the fold's own images.
+pub fn measure(
+    objective: &Objective,
+    layer: &Layer,
+    fold: &Fold,
+    gradient: &[Tensor],
+) -> Result<Measured> {
+    let square = vector::dot(gradient, gradient)?;
+    let gradient_norm = square.sqrt();
+    if square == 0.0 {
+        let none = |n: usize| Gap { raw: vec![0.0; n], calibrated: vec![0.0; n] };
+        let value = mean(&losses(fold.own_base, 1.0));
+        return Ok(Measured {
+            gradient_norm,
+            curvature: 0.0,
+            minimum: Minimum { alpha: 0.0, value, evaluations: 0, capped: false },
+            displacement: 0.0,
+            own_gap: none(fold.own_base.images()),
+            other_gap: none(fold.other_base.images()),
+        });
+    }
+    let product = objective.hvp(fold.own, layer, gradient)?.hvp;
+    let curvature = vector::dot(gradient, &product)?;
+    let weight_norm = vector::norm(&layer_weights(objective, layer))?;
+    let base = losses(fold.own_base, 1.0);
+    let path = Path::new(objective, fold.own, layer, gradient)?;
+    let line = Line {
+        at_zero: mean(&base),
+        start: if curvature > 0.0 {
+            square / curvature
+        } else {
+            0.01 * weight_norm / gradient_norm
+        },
+        cap: weight_norm / gradient_norm,
+        budget: if is_linear(objective, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET },
+    };
+    // Logits at the best point so far, so that the minimum need not be visited again.
+    let mut best: Option<(f64, Predictions)> = None;
+    let minimum = first_minimum(line, |alpha| -> Result<f64> {
+        let predictions = match path.predict(alpha) {
+            Ok(predictions) => predictions,
+            // A step that overflows is a high loss, not an end of the work.
+            Err(crate::objective::Error::Predictions(_)) => return Ok(f64::INFINITY),
+            Err(error) => return Err(error),
+        };
+        let value = mean(&losses(&predictions, 1.0));
+        if best.as_ref().is_none_or(|(least, _)| value < *least) {
+            best = Some((value, predictions));
+        }
+        Ok(value)
+    })?;
+    let own_moved = match best {
+        Some((value, predictions)) if minimum.alpha > 0.0 && value == minimum.value => predictions,
+        _ => path.predict(minimum.alpha)?,
+    };
+    let other_moved = Path::new(objective, fold.other, layer, gradient)?.predict(minimum.alpha)?;
+    let (before, after) = (fit(fold.own_base).temperature, fit(&own_moved).temperature);
+    let gap = |base: &Predictions, moved: &Predictions| Gap {
+        raw: differences(&losses(base, 1.0), &losses(moved, 1.0)),
+        calibrated: differences(&losses(base, before), &losses(moved, after)),
+    };
+    Ok(Measured {
+        gradient_norm,
+        curvature,
+        displacement: minimum.alpha * gradient_norm,
+        own_gap: gap(fold.own_base, &own_moved),
+        other_gap: gap(fold.other_base, &other_moved),
+        minimum,
+    })
+}
+
+/// Arithmetic mean.
+pub fn mean(x: &[f64]) -> f64 {
+    x.iter().sum::<f64>() / x.len() as f64
+}
+
+fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}

@@ -1,0 +1,96 @@
+//! The model along a line in one layer's weights: w_ℓ − α g.
+
+use crate::evaluate::Predictions;
+use crate::objective::{Activations, Examples, Objective, Result};
+use crate::vector;
+use crate::vit::{Layer, stages};
+use candle_core::{DType, Tensor};
+
+/// Logits of some examples at every point of a line.
+pub enum Path<'a> {
+    /// Logits that are linear in α: two products serve every point.
+    Linear {
+        /// Logits at α = 0.
+        logits: Vec<f64>,
+        /// Their derivative in α.
+        slopes: Vec<f64>,
+        /// Labels of the examples.
+        labels: &'a [u32],
+        /// Number of classes.
+        classes: usize,
+    },
+    /// A suffix of the network that is run again at every point.
+    Network {
+        /// The model at α = 0.
+        objective: &'a Objective,
+        /// Inputs of the layer.
+        examples: &'a Activations,
+        /// The layer.
+        layer: &'a Layer,
+        /// g; the line goes down it.
+        direction: &'a [Tensor],
+    },
+}
+
+/// Whether the logits are linear in the layer's weights: those of the head, or of the norm
+/// before it (γ and β enter linearly), but not of both at once.
+pub fn is_linear(objective: &Objective, layer: &Layer) -> bool {
+    layer.first_stage == layer.last_stage && layer.first_stage + 2 >= stages(&objective.config)
+}
+
+impl<'a> Path<'a> {
+    /// The line from the objective's weights down `direction`.
+    pub fn new(
+        objective: &'a Objective,
+        examples: &'a Activations,
+        layer: &'a Layer,
+        direction: &'a [Tensor],
+    ) -> Result<Self> {
+        if !is_linear(objective, layer) {
+            return Ok(Path::Network { objective, examples, layer, direction });
+        }
+        let (logits, slopes) = objective.predict_along(examples, layer, direction)?;
+        let numbers = |x: Tensor| x.to_dtype(DType::F64)?.flatten_all()?.to_vec1();
+        Ok(Path::Linear {
+            logits: numbers(logits)?,
+            slopes: numbers(slopes)?.into_iter().map(|s: f64| -s).collect(),
+            labels: examples.labels(),
+            classes: objective.config.classes,
+        })
+    }
+
+    /// Logits at α.
+    pub fn predict(&self, alpha: f64) -> Result<Predictions> {
+        match self {
+            Path::Linear { logits, slopes, labels, classes } => {
+                let moved = logits.iter().zip(slopes).map(|(z, s)| z + alpha * s).collect();
+                Ok(Predictions::new(moved, *classes, labels)?)
+            }
+            Path::Network { objective, examples, layer, direction } => {
+                moved(objective, layer, direction, alpha)?.predict(*examples)
+            }
+        }
+    }
+
+    /// Whether a point costs next to nothing.
+    pub fn is_cheap(&self) -> bool {
+        matches!(self, Path::Linear { .. })
+    }
+}
+
+/// The layer's tensors.
+pub fn layer_weights(objective: &Objective, layer: &Layer) -> Vec<Tensor> {
+    layer.tensors.iter().map(|&i| objective.weights.tensor(i).clone()).collect()
+}
+
+/// The objective with the layer at w_ℓ − α g.
+pub fn moved(
+    objective: &Objective,
+    layer: &Layer,
+    direction: &[Tensor],
+    alpha: f64,
+) -> Result<Objective> {
+    let tensors = vector::step(&layer_weights(objective, layer), -alpha, direction)?;
+    let changes: Vec<(usize, Tensor)> = layer.tensors.iter().copied().zip(tensors).collect();
+    Ok(objective.at(objective.weights.with(&changes)))
+}

@@ -1,0 +1,122 @@
+//! The result of `diagnose`: schema `planish/diagnosis/1`.
+
+use serde::{Deserialize, Serialize};
+
+/// Identifier and version of the schema.
+pub const SCHEMA: &str = "planish/diagnosis/1";
+
+/// Mean over all images of V, in nats per example, and what a temperature makes of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Loss {
+    /// L^V.
+    pub validation: f64,
+    /// Its standard error.
+    pub stderr: Option<f64>,
+    /// L^V after a temperature fitted on the other fold.
+    pub calibrated: f64,
+    /// The temperature fitted on all of V.
+    pub temperature: f64,
+    /// Mean loss over training images (at most as many as V has), if there are any.
+    pub training: Option<f64>,
+}
+
+/// One quantity, in-sample and cross-fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fitted {
+    /// Mean of the folds' own values; `None` where it is not defined.
+    pub in_sample: Option<f64>,
+    /// Direction and α* from one fold, measured on the other; swapped, and averaged.
+    pub cross_fit: Option<f64>,
+    /// Standard error of `cross_fit`, conditional on the directions found.
+    pub stderr: Option<f64>,
+}
+
+/// What the second derivative along the gradient predicts, averaged over folds; `None` where gᵀHg
+/// is not positive.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Quadratic {
+    /// α_q = gᵀg / gᵀHg.
+    pub alpha: Option<f64>,
+    /// ΔL_q = (gᵀg)² / (2 gᵀHg).
+    pub delta_l_nats: Option<f64>,
+    /// κ_q = gᵀHg / (2 gᵀg); defined for negative curvature too.
+    pub kappa: Option<f64>,
+}
+
+/// What was measured of one layer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LayerResult {
+    /// Its name.
+    pub name: String,
+    /// n_ℓ.
+    pub parameters: usize,
+    /// ‖g_ℓ‖, mean over folds.
+    pub gradient_norm: f64,
+    /// ‖w_ℓ‖.
+    pub weight_norm: f64,
+    /// ΔL_ℓ, nats per example.
+    pub delta_l_nats: Fitted,
+    /// ΔL_ℓ on losses after a temperature: what moving the layer offers beyond it.
+    pub delta_l_calibrated_nats: Fitted,
+    /// κ_ℓ = ΔL_ℓ/‖Δw‖², nats per squared weight unit.
+    pub kappa: Fitted,
+    /// ‖Δw‖, mean over folds.
+    pub displacement: f64,
+    /// α*, mean over folds.
+    pub alpha: f64,
+    /// Points of the line evaluated, both folds together.
+    pub evaluations: usize,
+    /// Whether the search ended at ‖Δw‖ = ‖w_ℓ‖ in either fold.
+    pub capped: bool,
+    /// Whether gᵀHg ≤ 0 in either fold.
+    pub negative_curvature: bool,
+    /// Whether the cross-fitted ΔL exceeds 1.96 standard errors.
+    pub eligible: bool,
+    /// The quadratic prediction.
+    pub quadratic: Quadratic,
+}
+
+/// Which layer to perturb and which to update.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// p: highest κ.
+    pub perturb: String,
+    /// u: highest ΔL.
+    pub update: String,
+    /// Layers that V cannot tell from p's best.
+    #[serde(default)]
+    pub tied_perturb: Vec<String>,
+    /// Layers that V cannot tell from u's best.
+    #[serde(default)]
+    pub tied_update: Vec<String>,
+    /// `cross_fit`, `calibrated` or `in_sample`.
+    pub basis: String,
+}
+
+/// The literal argmaxes, as published.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InSamplePlan {
+    /// Highest in-sample κ.
+    pub perturb: String,
+    /// Highest in-sample ΔL.
+    pub update: String,
+}
+
+/// All that is measured; equal bytes for equal input, seed and threads.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Findings {
+    /// The model's loss.
+    pub loss_nats: Loss,
+    /// One entry a layer, from the image upwards.
+    pub layers: Vec<LayerResult>,
+    /// The plan, or nothing if no layer is eligible.
+    pub plan: Option<Plan>,
+    /// The plan by in-sample figures.
+    pub plan_in_sample: Option<InSamplePlan>,
+    /// The plan by figures beyond temperature.
+    pub plan_calibrated: Option<Plan>,
+    /// How the gap divides between over-confidence and the rest, in one sentence.
+    pub summary: String,
+    /// What a reader should know before acting.
+    pub warnings: Vec<String>,
+}

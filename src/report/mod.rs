@@ -1,0 +1,3 @@
+//! Results as they are written: one versioned schema a kind.
+
+pub mod diagnosis;

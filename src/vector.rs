@@ -1,0 +1,62 @@
+//! A layer's tensors as one vector: inner products, norms and steps.
+
+use candle_core::{DType, Device, Tensor};
+use planish_kernels::lanes::Element;
+use planish_kernels::{Error, Host, Result};
+use rayon::prelude::*;
+
+/// Numbers summed by one thread; fixed, so that results do not depend on how many there are.
+const BLOCK: usize = 1 << 16;
+
+/// Σ aᵢ bᵢ over all tensors, accumulated in f64.
+pub fn dot(a: &[Tensor], b: &[Tensor]) -> Result<f64> {
+    let mut sum = 0.0;
+    for (a, b) in a.iter().zip(b) {
+        sum += match a.dtype() {
+            DType::F32 => dot_one::<f32>(a, b)?,
+            _ => dot_one::<f64>(a, b)?,
+        };
+    }
+    Ok(sum)
+}
+
+fn dot_one<E: Element>(a: &Tensor, b: &Tensor) -> Result<f64> {
+    let (a, b) = (Host::new("dot", a)?, Host::new("dot", b)?);
+    let (a, b) = (a.slice::<E>()?, b.slice::<E>()?);
+    if a.len() != b.len() {
+        return Err(Error::shape("dot", format!("{} numbers", a.len()), format!("{}", b.len())));
+    }
+    let parts: Vec<f64> = a
+        .par_chunks(BLOCK)
+        .zip(b.par_chunks(BLOCK))
+        .map(|(a, b)| a.iter().zip(b).map(|(x, y)| x.wide() * y.wide()).sum())
+        .collect();
+    Ok(parts.iter().sum())
+}
+
+/// Euclidean norm over all tensors.
+pub fn norm(a: &[Tensor]) -> Result<f64> {
+    Ok(dot(a, a)?.sqrt())
+}
+
+/// x + factor · d for every tensor.
+pub fn step(x: &[Tensor], factor: f64, d: &[Tensor]) -> Result<Vec<Tensor>> {
+    x.iter()
+        .zip(d)
+        .map(|(x, d)| match x.dtype() {
+            DType::F32 => step_one::<f32>(x, factor, d),
+            _ => step_one::<f64>(x, factor, d),
+        })
+        .collect()
+}
+
+fn step_one<E: Element>(x: &Tensor, factor: f64, d: &Tensor) -> Result<Tensor> {
+    let (hx, hd) = (Host::new("step", x)?, Host::new("step", d)?);
+    let (sx, sd) = (hx.slice::<E>()?, hd.slice::<E>()?);
+    if sx.len() != sd.len() {
+        return Err(Error::shape("step", format!("{:?}", x.dims()), format!("{:?}", d.dims())));
+    }
+    let factor = E::narrow(factor);
+    let moved: Vec<E> = sx.iter().zip(sd).map(|(&x, &d)| x + factor * d).collect();
+    Ok(Tensor::from_vec(moved, x.dims(), &Device::Cpu)?)
+}
