@@ -7,6 +7,8 @@ pub mod data;
 pub mod evaluate;
 mod nearest;
 pub mod objective;
+pub mod pixels;
+pub mod report;
 pub mod run;
 pub mod tape;
 pub mod vit;

@@ -1,0 +1,7 @@
+//! Reports: one versioned schema for each command that measures, written as JSON.
+//!
+//! A report knows results, not how they were made.
+
+mod parts;
+
+pub use parts::{CheckpointInfo, DataInfo};
