@@ -8,6 +8,7 @@ pub mod diagnose;
 pub mod evaluate;
 mod nearest;
 pub mod objective;
+pub mod pixels;
 pub mod report;
 pub mod run;
 pub mod tape;

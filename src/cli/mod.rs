@@ -5,6 +5,8 @@
 
 pub mod common;
 pub mod format;
+pub mod images;
+pub mod model;
 pub mod output;
 pub mod progress;
 pub mod table;

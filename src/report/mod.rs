@@ -1,3 +1,8 @@
-//! Results as they are written: one versioned schema a kind.
+//! Reports: one versioned schema for each command that measures, written as JSON.
+//!
+//! A report knows results, not how they were made.
 
 pub mod diagnosis;
+mod parts;
+
+pub use parts::{CheckpointInfo, DataInfo};

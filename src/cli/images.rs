@@ -1,0 +1,202 @@
+//! What every command that reads images takes, and how it finds its splits.
+
+use crate::checkpoint::Checkpoint;
+use crate::data::folds::stratified_sample;
+use crate::data::{DataSet, Error as DataError, Request, Roles, Split, SplitProvenance, choose};
+use crate::pixels::Pixels;
+use crate::report::DataInfo;
+
+/// Where images come from.
+#[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Data options")]
+pub struct DataArgs {
+    /// Images: an IDX folder, or tensors:FILE or tensors:FOLDER (prepared images)
+    #[arg(long, value_name = "D")]
+    pub data: String,
+    /// Training images, instead of the split `train` of D
+    #[arg(long, value_name = "D")]
+    pub train_data: Option<String>,
+    /// Validation images, instead of the split `val` of D
+    #[arg(long, value_name = "D")]
+    pub val_data: Option<String>,
+    /// Test images, instead of the split `test` of D
+    #[arg(long, value_name = "D")]
+    pub test_data: Option<String>,
+    /// Cut the validation images off the training split: this share of it
+    #[arg(long, value_name = "FRACTION", conflicts_with = "val_data")]
+    pub val_from_train: Option<f64>,
+}
+
+/// Data sets, read.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// `--data`.
+    pub data: DataSet,
+    train: Option<DataSet>,
+    val: Option<DataSet>,
+    test: Option<DataSet>,
+    val_from_train: Option<f64>,
+}
+
+impl DataArgs {
+    /// Reads every data set named.
+    ///
+    /// # Errors
+    /// Those of [`DataSet::open`].
+    pub fn open(&self) -> Result<Sources, DataError> {
+        let open = |spec: &Option<String>| spec.as_deref().map(DataSet::open).transpose();
+        Ok(Sources {
+            data: DataSet::open(&self.data)?,
+            train: open(&self.train_data)?,
+            val: open(&self.val_data)?,
+            test: open(&self.test_data)?,
+            val_from_train: self.val_from_train,
+        })
+    }
+
+    /// Reads the data and chooses its splits for this checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`DataArgs::open`] and [`Sources::roles`].
+    pub fn roles(&self, checkpoint: &Checkpoint, seed: u64) -> anyhow::Result<Roles> {
+        self.open()?.roles(checkpoint, seed)
+    }
+}
+
+impl Sources {
+    /// Which images train, validate and test this checkpoint, each checked against its classes
+    /// and the images it takes; see [`choose`].
+    ///
+    /// # Errors
+    /// Those of [`choose`] and [`Pixels::new`].
+    pub fn roles(&self, checkpoint: &Checkpoint, seed: u64) -> anyhow::Result<Roles> {
+        let provenance = held_out(checkpoint);
+        let mut roles = choose(&Request {
+            data: &self.data,
+            train_data: self.train.as_ref(),
+            val_data: self.val.as_ref(),
+            test_data: self.test.as_ref(),
+            val_from_train: self.val_from_train,
+            provenance: provenance.as_ref(),
+            seed,
+        })?;
+        for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
+            pixels(checkpoint, split)?;
+            if let Some(note) = other_classes(checkpoint, split)
+                && !roles.notes.contains(&note)
+            {
+                roles.notes.push(note);
+            }
+        }
+        Ok(roles)
+    }
+
+    /// The whole split of that name; without a name `test`, or the only one there is.
+    ///
+    /// # Errors
+    /// [`DataError::Missing`], with the splits there are.
+    pub fn split(&self, name: Option<&str>) -> Result<&Split, DataError> {
+        let wanted = name.unwrap_or("test");
+        let lone = |data: &'_ DataSet| data.splits().len() == 1;
+        let own = match wanted {
+            "train" => self.train.as_ref(),
+            "val" | "validation" => self.val.as_ref(),
+            "test" => self.test.as_ref(),
+            _ => None,
+        };
+        let data = own.unwrap_or(&self.data);
+        let any = (own.is_some() || name.is_none()) && lone(data);
+        let found = data.split(wanted).or_else(|| data.splits().first().filter(|_| any));
+        found.ok_or_else(|| {
+            let names: Vec<&str> = data.splits().iter().map(Split::name).collect();
+            DataError::Missing {
+                path: data.path.clone(),
+                expected: format!("a split called `{wanted}`"),
+                found: names.join(" and "),
+                remedy: format!("pass --split {}", names.first().copied().unwrap_or("NAME")),
+            }
+        })
+    }
+
+    /// The data set that gives the split of that name.
+    pub fn of(&self, split: &str) -> &DataSet {
+        let own = match split {
+            "train" => self.train.as_ref(),
+            "val" => self.val.as_ref(),
+            "test" => self.test.as_ref(),
+            _ => None,
+        };
+        own.unwrap_or(&self.data)
+    }
+}
+
+/// What our `finetune` left in a checkpoint about the images it held out.
+pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
+    let provenance = checkpoint.provenance.as_ref()?;
+    let split = provenance.split?;
+    let data_digest = provenance.data_digest.clone()?;
+    Some(SplitProvenance { seed: split.seed, fraction: split.fraction, data_digest })
+}
+
+/// A note if data and checkpoint both name their classes, and differ.
+fn other_classes(checkpoint: &Checkpoint, split: &Split) -> Option<String> {
+    let (own, given) = (checkpoint.class_names.as_ref()?, split.class_names()?);
+    let at = (0..own.len().max(given.len())).find(|&i| own.get(i) != given.get(i))?;
+    let name = |names: &[String]| names.get(at).map_or("none".into(), |n| format!("`{n}`"));
+    Some(format!(
+        "{}: class {at} is {} there and {} in the checkpoint: check that labels mean the same",
+        split.place(),
+        name(given),
+        name(own)
+    ))
+}
+
+/// A split as this checkpoint takes it.
+///
+/// # Errors
+/// Those of [`Pixels::new`].
+pub fn pixels(checkpoint: &Checkpoint, split: &Split) -> Result<Pixels, DataError> {
+    Pixels::new(split, checkpoint.preprocess.as_ref(), &checkpoint.config)
+}
+
+/// `n` images of the split, in proportion to its classes and seeded; all of them without `n`.
+///
+/// # Errors
+/// [`DataError::Setting`] if `n` is 0.
+pub fn sample(split: &Split, n: Option<usize>, seed: u64) -> Result<Split, DataError> {
+    match n {
+        None => Ok(split.clone()),
+        Some(0) => Err(DataError::Setting {
+            name: "--samples",
+            expected: format!("1 to {}, the number of images", split.len()),
+            found: "0".into(),
+            remedy: "ask for at least one image",
+        }),
+        Some(n) => split.subset(&stratified_sample(split.labels(), n, seed), split.name()),
+    }
+}
+
+/// What a report says of a split of a data set.
+pub fn data_info(data: &DataSet, split: &Split, origin: &str) -> DataInfo {
+    DataInfo {
+        path: data.path.display().to_string(),
+        kind: data.kind.into(),
+        split: split.name().into(),
+        images: split.len(),
+        digest: split.digest().into(),
+        origin: origin.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_the_size_asked_for() {
+        let split = Split::from_levels("t", vec![0; 10], [1, 1, 1], vec![0; 10]).unwrap();
+        assert_eq!(sample(&split, Some(4), 0).unwrap().len(), 4);
+        assert_eq!(sample(&split, None, 0).unwrap().len(), 10);
+        assert!(matches!(sample(&split, Some(0), 0), Err(DataError::Setting { .. })));
+    }
+}

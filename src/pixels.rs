@@ -1,0 +1,150 @@
+//! Images at the door of the model: a split seen through its preprocessing.
+
+use crate::data::{Augment, Error as DataError, Preprocess, Split};
+use crate::objective::{Activations, Examples, Result};
+use crate::vit::Config;
+use candle_core::{Device, Tensor};
+use std::ops::Range;
+
+/// A split's images as the model takes them, made anew each time they are asked for, so that only
+/// one micro-batch of them is in memory.
+#[derive(Clone, Debug)]
+pub struct Pixels {
+    split: Split,
+    preprocess: Option<Preprocess>,
+    shape: [usize; 3],
+}
+
+impl Pixels {
+    /// All of `split` for a model of that configuration; `preprocess` may be absent if the images
+    /// are prepared.
+    ///
+    /// # Errors
+    /// A label without a class, prepared images of another shape, raw images without
+    /// preprocessing or with one that contradicts itself.
+    pub fn new(
+        split: &Split,
+        preprocess: Option<&Preprocess>,
+        config: &Config,
+    ) -> std::result::Result<Self, DataError> {
+        let [h, w] = config.image_size;
+        let shape = [config.channels, h, w];
+        split.check_labels(config.classes)?;
+        split.check_shape(shape)?;
+        if !split.prepared() {
+            let missing = || DataError::NoPreprocess { place: split.place() };
+            preprocess.ok_or_else(missing)?.check()?;
+        }
+        Ok(Self { split: split.clone(), preprocess: preprocess.cloned(), shape })
+    }
+
+    /// The split they come from.
+    pub fn split(&self) -> &Split {
+        &self.split
+    }
+
+    /// The images at these positions, in that order, each read again when asked for.
+    ///
+    /// # Errors
+    /// A position outside the split.
+    pub fn select(&self, indices: &[usize]) -> Result<Pixels> {
+        Ok(Self { split: self.split.subset(indices, self.split.name())?, ..self.clone() })
+    }
+
+    /// The images at these positions, held in memory, augmented if asked (with seed and epoch).
+    ///
+    /// # Errors
+    /// A position outside the split; images that cannot be prepared.
+    pub fn batch(
+        &self,
+        indices: &[usize],
+        augment: Option<(&Augment, u64, u64)>,
+    ) -> Result<Activations> {
+        let labels = self.split.labels();
+        Ok(Activations {
+            stage: 0,
+            values: self.tensor(indices, augment)?,
+            labels: indices.iter().filter_map(|&i| labels.get(i).copied()).collect(),
+        })
+    }
+
+    /// All images, held in memory: for sets that are read many times.
+    ///
+    /// # Errors
+    /// As [`Pixels::batch`].
+    pub fn load(&self) -> Result<Activations> {
+        self.batch(&(0..self.split.len()).collect::<Vec<_>>(), None)
+    }
+
+    fn tensor(&self, indices: &[usize], augment: Option<(&Augment, u64, u64)>) -> Result<Tensor> {
+        let pixels = self.split.pixels(indices, self.preprocess.as_ref(), augment)?;
+        let [c, h, w] = self.shape;
+        Ok(Tensor::from_vec(pixels, (indices.len(), c, h, w), &Device::Cpu)?)
+    }
+}
+
+impl Examples for Pixels {
+    fn len(&self) -> usize {
+        self.split.len()
+    }
+    fn stage(&self) -> usize {
+        0
+    }
+    fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
+        self.tensor(&range.collect::<Vec<_>>(), None)
+    }
+    fn labels(&self) -> &[u32] {
+        self.split.labels()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Interpolation, Resize};
+    use crate::vit::arch;
+
+    fn pixels(labels: Vec<u32>) -> std::result::Result<Pixels, DataError> {
+        let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
+        let levels = (0..labels.len() * 28 * 28).map(|i| (i % 251) as u8).collect();
+        let split = Split::from_levels("train", levels, [1, 28, 28], labels).unwrap();
+        let preprocess = Preprocess {
+            image_size: [28, 28],
+            channels: 1,
+            resize: Resize::Squash,
+            interpolation: Interpolation::Bilinear,
+            mean: vec![0.5],
+            std: vec![0.25],
+        };
+        Pixels::new(&split, Some(&preprocess), &config)
+    }
+
+    fn values(x: &Tensor) -> Vec<f32> {
+        x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn images_are_normalised_and_keep_their_order() {
+        let pixels = pixels(vec![2, 0, 1]).unwrap();
+        let middle = pixels.inputs(1..2).unwrap();
+        assert_eq!(middle.dims(), [1, 1, 28, 28]);
+        let expected = |i: usize| (((28 * 28 + i) % 251) as f32 / 255.0 - 0.5) / 0.25;
+        let found = values(&middle);
+        assert!((0..784).all(|i| (found[i] - expected(i)).abs() < 1e-6));
+        let some = pixels.select(&[1, 2]).unwrap();
+        assert_eq!((some.labels(), values(&some.inputs(0..1).unwrap())), (&[0, 1][..], found));
+        let batch = pixels.batch(&[2, 0], None).unwrap();
+        assert_eq!(&batch.labels[..], [1, 2]);
+        assert_eq!(values(&batch.inputs(0..1).unwrap()), values(&pixels.inputs(2..3).unwrap()));
+        assert_eq!(values(&pixels.load().unwrap().values), values(&pixels.inputs(0..3).unwrap()));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_model_is_refused() {
+        assert!(matches!(pixels(vec![0, 3]), Err(DataError::Label { index: 1, label: 3, .. })));
+        let sound = pixels(vec![0]).unwrap();
+        let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
+        let bare = Pixels::new(sound.split(), None, &config);
+        assert!(matches!(bare, Err(DataError::NoPreprocess { .. })));
+    }
+}
