@@ -5,7 +5,7 @@
 //! matter of memory alone. Stages below the lowest chosen layer run without a tape.
 
 use crate::evaluate::Predictions;
-use crate::vit::{Config, Layer, Pass, Weights, stages};
+use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{CrossEntropy, DualTensor};
 use std::ops::Range;
@@ -69,6 +69,12 @@ pub trait Examples: Sync {
     fn stage(&self) -> usize;
     /// Inputs of a run of examples: (n, C, H, W), (n, T, D) or (n, D).
     fn inputs(&self, range: Range<usize>) -> Result<Tensor>;
+    /// Inputs of the examples at these positions, in the order given.
+    fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
+        let rows: Vec<Tensor> =
+            indices.iter().map(|&i| self.inputs(i..i + 1)).collect::<Result<_>>()?;
+        Ok(Tensor::cat(&rows, 0)?)
+    }
     /// Their labels.
     fn labels(&self) -> &[u32];
 }
@@ -308,15 +314,8 @@ fn total(x: &Tensor) -> Result<f64> {
     Ok(x.iter().sum())
 }
 
-/// Numbers that a gradient keeps on the tape for one image: per block two norms' inputs, the
-/// inputs of four linear layers, the query-key-value buffer, the attention map twice over.
-fn kept_per_image(config: &Config) -> usize {
-    let t = config.tokens();
-    config.depth * (t * (8 * config.dim + 2 * config.mlp_dim) + 2 * config.heads * t * t)
-}
-
 /// A micro-batch whose tape stays near 200 MB and whose products are still large enough to run
 /// at full speed.
 fn micro_batch(config: &Config) -> usize {
-    (50_000_000 / kept_per_image(config).max(1)).clamp(1, 128)
+    (50_000_000 / cost::kept_per_image(config).max(1)).clamp(1, 128)
 }

@@ -93,6 +93,9 @@ impl Examples for Pixels {
     fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
         self.tensor(&range.collect::<Vec<_>>(), None)
     }
+    fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
+        self.tensor(indices, None)
+    }
     fn labels(&self) -> &[u32] {
         self.split.labels()
     }

@@ -4,6 +4,7 @@
 //! standard output, progress and errors to standard error.
 
 pub mod common;
+pub mod diagnose;
 pub mod format;
 pub mod images;
 pub mod model;
@@ -26,11 +27,16 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Measure, layer by layer, where the model over-fits
+    Diagnose(diagnose::Args),
+}
 
 impl Command {
     fn run(&self) -> anyhow::Result<()> {
-        match *self {}
+        match self {
+            Command::Diagnose(args) => diagnose::run(args),
+        }
     }
 }
 

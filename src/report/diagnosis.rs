@@ -1,5 +1,8 @@
 //! The result of `diagnose`: schema `planish/diagnosis/1`.
 
+use super::{CheckpointInfo, DataInfo};
+use crate::forecast::{Forecast, Work};
+use crate::run::Run;
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema.
@@ -119,4 +122,32 @@ pub struct Findings {
     pub summary: String,
     /// What a reader should know before acting.
     pub warnings: Vec<String>,
+}
+
+/// The `run` object: all that may differ between two runs on equal input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TimedRun {
+    /// Command, seed, seconds, memory, host, date.
+    #[serde(flatten)]
+    pub run: Run,
+    /// What `post-train` would take on this machine, by method.
+    pub forecast: Vec<Forecast>,
+}
+
+/// The whole report.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// How the report came about.
+    pub run: TimedRun,
+    /// The model.
+    pub checkpoint: CheckpointInfo,
+    /// V.
+    pub data: DataInfo,
+    /// What was measured.
+    #[serde(flatten)]
+    pub findings: Findings,
+    /// Work of each method in operations, whatever the machine.
+    pub forecast: Vec<Work>,
 }

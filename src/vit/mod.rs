@@ -2,6 +2,7 @@
 
 pub mod arch;
 mod config;
+pub mod cost;
 mod error;
 pub mod forward;
 pub mod layers;

@@ -1,0 +1,98 @@
+//! Time and memory before the work: operations over a rate measured on this machine, and bytes
+//! held.
+
+use crate::objective::{Examples, Objective, Result};
+use crate::vit::{Config, Layer, cost, stages};
+use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+const MIB: f64 = (1 << 20) as f64;
+/// Program, threads and small buffers.
+const BASE_MIB: f64 = 40.0;
+
+/// What a run will take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// The command or method.
+    pub method: String,
+    /// Seconds for one epoch (for `diagnose`: in all).
+    pub seconds_per_epoch: f64,
+    /// Peak memory of the process.
+    pub peak_mib: f64,
+}
+
+/// Work of one method and epoch, whatever the machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The method.
+    pub method: String,
+    /// Operations an image of B, in units of 10⁹.
+    pub gflop_per_image: f64,
+}
+
+/// Operations a second on this model: one micro-batch forward, the best of three.
+///
+/// # Errors
+/// Those of evaluating the model.
+pub fn measure_rate(model: &Objective, images: &dyn Examples) -> Result<f64> {
+    let n = model.micro_batch.min(images.len()).clamp(1, 16);
+    let first = images.inputs(0..n)?;
+    let examples = crate::objective::Activations {
+        stage: images.stage(),
+        values: first,
+        labels: images.labels()[..n].into(),
+    };
+    let work = n as f64 * cost::forward(&model.config, 0..stages(&model.config));
+    let mut rate = 0.0f64;
+    for _ in 0..3 {
+        let clock = Instant::now();
+        model.predict(&examples)?;
+        rate = rate.max(work / clock.elapsed().as_secs_f64());
+    }
+    Ok(rate)
+}
+
+/// Operations of `diagnose` an image of V: one gradient of all layers; each layer's
+/// Hessian-vector product and points of its line; the climb.
+pub fn diagnose_work(config: &Config, layers: &[Layer]) -> f64 {
+    let all = cost::forward(config, 0..stages(config));
+    let each = |layer: &Layer| {
+        let linear = layer.first_stage + 2 >= stages(config);
+        let points = if linear { 3.0 } else { 7.0 };
+        cost::hvp(config, layer) + points * cost::suffix(config, layer)
+    };
+    5.0 * all + layers.iter().map(each).sum::<f64>()
+}
+
+/// Operations of one post-training step an image of B, B′ being `ratio` times as large.
+/// `perturb` is absent for plain SGD; `newton` says how the step is found.
+pub fn step_work(
+    config: &Config,
+    update: &Layer,
+    perturb: Option<(&Layer, bool)>,
+    ratio: f64,
+) -> f64 {
+    let start = perturb.map_or(update.first_stage, |(p, _)| p.first_stage.min(update.first_stage));
+    let climb = |to: usize| cost::forward(config, start..to);
+    let step = climb(update.first_stage) + cost::gradient(config, update);
+    let perturbation = perturb.map_or(0.0, |(p, newton)| {
+        let linear = p.first_stage + 2 >= stages(config);
+        let line = match (newton, linear) {
+            (true, _) => cost::hvp(config, p),
+            (false, true) => 2.0 * cost::suffix(config, p),
+            (false, false) => 12.0 * cost::suffix(config, p),
+        };
+        ratio * (climb(p.first_stage) + cost::gradient(config, p) + line)
+    });
+    step + perturbation
+}
+
+/// Peak memory in MiB: weights, copies of some of them (gradients, momentum, moved weights),
+/// activations held, and the tape of one micro-batch.
+pub fn peak_mib(model: &Objective, copied: usize, held_bytes: f64, duals: bool) -> f64 {
+    let size = model.dtype().size_in_bytes() as f64;
+    let weights = model.weights.parameters() as f64 * size;
+    let tape = (cost::kept_per_image(&model.config) * model.micro_batch) as f64 * size;
+    let tape = if duals { 2.0 * tape } else { tape };
+    BASE_MIB + (weights + copied as f64 * size + held_bytes + tape) / MIB
+}

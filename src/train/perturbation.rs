@@ -1,0 +1,149 @@
+//! Steps 1–3 of PoF (Sato et al., ICML 2022): a layer is moved down the gradient of a batch of its
+//! own, past that batch's minimum.
+//!
+//! With g = ∂L^{B′}/∂w_p and η* = argmin over η > 0 of L^{B′}(w_p − η g), the layer goes to
+//! w_p − γ η* g with γ ~ U(0, Γ). γ = 2 is the far side of a quadratic valley. This is *descent*:
+//! SAM climbs.
+
+use super::source::Source;
+use crate::data::order::{Batches, stream, unit};
+use crate::diagnose::search::{Line, first_minimum};
+use crate::diagnose::{Path, is_linear, layer_weights, moved};
+use crate::evaluate::losses;
+use crate::objective::{Error, Objective, Result};
+use crate::vector;
+use crate::vit::Layer;
+use rand_chacha::ChaCha8Rng;
+
+/// Points of the line tried where each costs a forward pass of the suffix.
+const NETWORK_BUDGET: usize = 20;
+/// Points tried where two products serve them all.
+const LINEAR_BUDGET: usize = 60;
+/// Largest ‖θ̃ − θ*‖ as a share of ‖θ*‖.
+const CAP: f64 = 0.5;
+
+/// How η* is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// The first minimum along the line.
+    Search,
+    /// gᵀg / gᵀHg, one Hessian-vector product on B′.
+    Newton,
+}
+
+/// One perturbation, as it came out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Perturbation {
+    /// η*.
+    pub eta: f64,
+    /// γ.
+    pub gamma: f64,
+    /// ‖Δw_p‖/‖w_p‖.
+    pub relative: f64,
+    /// Whether the cap shortened it, or there was no minimum to be found.
+    pub capped: bool,
+}
+
+/// The streams and settings that perturbations are drawn from.
+pub struct Perturber {
+    /// p.
+    pub layer: Layer,
+    /// Γ.
+    pub gamma_max: f64,
+    /// How η* is found.
+    pub rule: Rule,
+    batches: Batches,
+    gammas: ChaCha8Rng,
+    /// Where the next search starts: η* changes little from one batch to the next.
+    last_eta: Option<f64>,
+}
+
+impl Perturber {
+    /// Draws B′ of `batch` examples out of `examples`, from a stream of its own.
+    ///
+    /// # Errors
+    /// A batch of 0, or larger than the training set.
+    pub fn new(
+        layer: Layer,
+        gamma_max: f64,
+        rule: Rule,
+        examples: usize,
+        batch: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        let batches = Batches::new(examples, batch, seed, "B'")?;
+        Ok(Self { layer, gamma_max, rule, batches, gammas: stream(seed, "gamma"), last_eta: None })
+    }
+
+    /// The model with p perturbed.
+    ///
+    /// # Errors
+    /// Those of evaluating the model.
+    pub fn perturb(
+        &mut self,
+        model: &Objective,
+        source: &Source,
+    ) -> Result<(Objective, Perturbation)> {
+        let indices = self.batches.next().ok_or(Error::NoExamples)?;
+        let gamma = self.gamma_max * unit(&mut self.gammas);
+        let mut examples = source.batch(&indices)?;
+        if examples.stage < self.layer.first_stage {
+            // Layers between the cache and p may be the ones that are being trained.
+            examples = model.activations(&examples, self.layer.first_stage)?;
+        }
+        let weights = layer_weights(model, &self.layer);
+        let weight_norm = vector::norm(&weights)?;
+        let found = model.gradient(&examples, &self.layer)?;
+        let square = vector::dot(&found.gradient, &found.gradient)?;
+        if square == 0.0 {
+            let none = Perturbation { eta: 0.0, gamma, relative: 0.0, capped: false };
+            return Ok((model.clone(), none));
+        }
+        let cap = CAP * weight_norm / square.sqrt();
+        let eta = match self.rule {
+            Rule::Newton => {
+                let product = model.hvp(&examples, &self.layer, &found.gradient)?.hvp;
+                let curvature = vector::dot(&found.gradient, &product)?;
+                if curvature > 0.0 { square / curvature } else { f64::INFINITY }
+            }
+            Rule::Search => {
+                let path = Path::new(model, &examples, &self.layer, &found.gradient)?;
+                let line = Line {
+                    at_zero: found.loss,
+                    start: self.last_eta.unwrap_or(0.02 * cap),
+                    cap,
+                    budget: if is_linear(model, &self.layer) {
+                        LINEAR_BUDGET
+                    } else {
+                        NETWORK_BUDGET
+                    },
+                };
+                let minimum = first_minimum(line, |eta| -> Result<f64> {
+                    match path.predict(eta) {
+                        Ok(predictions) => {
+                            let losses = losses(&predictions, 1.0);
+                            Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+                        }
+                        // A step that overflows is a high loss, not an end of the work.
+                        Err(Error::Predictions(_)) => Ok(f64::INFINITY),
+                        Err(error) => Err(error),
+                    }
+                })?;
+                if minimum.capped { f64::INFINITY } else { minimum.alpha }
+            }
+        };
+        if eta.is_finite() && eta > 0.0 {
+            self.last_eta = Some(eta);
+        }
+        let wanted = gamma * eta;
+        // Where no minimum was found, the line still falls at the cap: γ measures that instead.
+        let (length, capped) = if eta.is_infinite() {
+            (cap * gamma / self.gamma_max, true)
+        } else {
+            (wanted.min(cap), wanted > cap)
+        };
+        let perturbed = moved(model, &self.layer, &found.gradient, length)?;
+        let relative = length * square.sqrt() / weight_norm;
+        Ok((perturbed, Perturbation { eta: eta.min(cap), gamma, relative, capped }))
+    }
+}

@@ -1,0 +1,40 @@
+//! PoL, post-training by layers (Terauchi, Sato, Kawakami, "Model diagnosis for improving
+//! generalisation"): the layer of highest κ is perturbed, the layer of highest ΔL updated.
+
+use super::method::{Method, Step};
+use super::perturbation::Perturber;
+use super::source::Source;
+use crate::objective::{Activations, Objective, Result};
+use crate::vit::Layer;
+
+/// ∂L^B(w with w_p at w_p − γ η* g)/∂w_u.
+///
+/// If p and u share tensors, the gradient is taken at the perturbed point and applied to the
+/// current unperturbed weights, which are the anchor of the next perturbation.
+pub struct Pol {
+    /// u.
+    pub update: Layer,
+    /// Perturbs p.
+    pub perturber: Perturber,
+}
+
+impl Method for Pol {
+    fn name(&self) -> &'static str {
+        "pol"
+    }
+
+    fn updated(&self) -> &Layer {
+        &self.update
+    }
+
+    fn first_stage(&self) -> usize {
+        self.update.first_stage.min(self.perturber.layer.first_stage)
+    }
+
+    fn step(&mut self, model: &Objective, source: &Source, batch: &Activations) -> Result<Step> {
+        let (perturbed, perturbation) = self.perturber.perturb(model, source)?;
+        let found = perturbed.gradient(batch, &self.update)?;
+        let perturbation = Some(perturbation);
+        Ok(Step { loss: found.loss, gradient: found.gradient, perturbation })
+    }
+}

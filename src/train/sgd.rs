@@ -1,0 +1,28 @@
+//! Plain SGD on the same layer, steps and batches: the control that shows what a perturbation is
+//! worth.
+
+use super::method::{Method, Step};
+use super::source::Source;
+use crate::objective::{Activations, Objective, Result};
+use crate::vit::Layer;
+
+/// ∂L^B(w)/∂w_u at the current weights.
+pub struct Sgd {
+    /// u.
+    pub update: Layer,
+}
+
+impl Method for Sgd {
+    fn name(&self) -> &'static str {
+        "sgd"
+    }
+
+    fn updated(&self) -> &Layer {
+        &self.update
+    }
+
+    fn step(&mut self, model: &Objective, _: &Source, batch: &Activations) -> Result<Step> {
+        let found = model.gradient(batch, &self.update)?;
+        Ok(Step { loss: found.loss, gradient: found.gradient, perturbation: None })
+    }
+}

@@ -1,0 +1,54 @@
+//! Operations and memory of a forward pass, by stage: what forecasts are made of.
+
+use super::{Config, Layer, stages};
+use std::ops::Range;
+
+/// Floating-point operations of one image's forward pass through some stages: a multiply and an
+/// add count two. Matrix products only; the rest is below two percent.
+pub fn forward(config: &Config, range: Range<usize>) -> f64 {
+    range.map(|stage| stage_cost(config, stage)).sum()
+}
+
+fn stage_cost(config: &Config, stage: usize) -> f64 {
+    let [t, d, m] = [config.tokens(), config.dim, config.mlp_dim].map(|n| n as f64);
+    let [patches, inputs] = [
+        config.grid()[0] * config.grid()[1],
+        config.channels * config.patch_size[0] * config.patch_size[1],
+    ]
+    .map(|n| n as f64);
+    match stage {
+        0 => 2.0 * patches * inputs * d,
+        s if s == 2 * config.depth + 1 => 0.0,
+        s if s == 2 * config.depth + 2 => 2.0 * d * config.classes as f64,
+        s if s % 2 == 1 => 8.0 * t * d * d + 4.0 * t * t * d,
+        _ => 4.0 * t * d * m,
+    }
+}
+
+/// A forward pass from the layer's input to the logits.
+pub fn suffix(config: &Config, layer: &Layer) -> f64 {
+    forward(config, layer.first_stage..stages(config))
+}
+
+/// The layer's own part of a forward pass.
+pub fn own(config: &Config, layer: &Layer) -> f64 {
+    forward(config, layer.first_stage..layer.last_stage + 1)
+}
+
+/// Gradient of one layer from its input: forward, back to it, and its own weights' product.
+pub fn gradient(config: &Config, layer: &Layer) -> f64 {
+    2.0 * suffix(config, layer) + own(config, layer)
+}
+
+/// Gradient and Hessian-vector product of one layer from its input: every product of the
+/// gradient twice, those of the layer's weights thrice.
+pub fn hvp(config: &Config, layer: &Layer) -> f64 {
+    4.0 * suffix(config, layer) + 3.0 * own(config, layer)
+}
+
+/// Numbers that a gradient keeps on the tape for one image: per block two norms' inputs, the
+/// inputs of four linear layers, the query-key-value buffer, the attention map twice over.
+pub fn kept_per_image(config: &Config) -> usize {
+    let t = config.tokens();
+    config.depth * (t * (8 * config.dim + 2 * config.mlp_dim) + 2 * config.heads * t * t)
+}
