@@ -13,5 +13,6 @@ pub mod pixels;
 pub mod report;
 pub mod run;
 pub mod tape;
+pub mod train;
 pub mod vector;
 pub mod vit;

@@ -13,7 +13,7 @@ use crate::forecast::{Forecast, Work, diagnose_work, measure_rate, peak_mib, ste
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::{Findings, Fitted, Plan, Report, SCHEMA, TimedRun};
-use crate::vit::layers::{layers, select};
+use crate::vit::layers::{features, layers, select};
 use crate::vit::{Granularity, Layer};
 use candle_core::DType;
 
@@ -120,6 +120,16 @@ impl Subject {
         Ok(Self { objective, validation, training, rate })
     }
 
+    /// The same images under other weights.
+    pub fn at(&self, objective: Objective) -> Self {
+        Self {
+            objective,
+            validation: self.validation.clone(),
+            training: self.training.clone(),
+            rate: self.rate,
+        }
+    }
+
     /// Measures the layers, a forecast first.
     ///
     /// # Errors
@@ -193,18 +203,6 @@ impl Subject {
                 )
             })
             .unzip()
-    }
-}
-
-/// Every layer but the head, as one: what PoF updates.
-pub fn features(config: &crate::vit::Config) -> Layer {
-    let parts = layers(config, Granularity::Block);
-    let below = parts.len().saturating_sub(1);
-    Layer {
-        name: "features".into(),
-        tensors: parts[..below].iter().flat_map(|l| l.tensors.iter().copied()).collect(),
-        first_stage: 0,
-        last_stage: crate::vit::stages(config).saturating_sub(2),
     }
 }
 

@@ -8,8 +8,12 @@ pub mod diagnose;
 pub mod format;
 pub mod images;
 pub mod model;
+pub mod outcome;
 pub mod output;
+pub mod post_train;
 pub mod progress;
+pub mod recipe;
+pub mod scoring;
 pub mod table;
 
 use clap::{Parser, Subcommand};
@@ -30,12 +34,15 @@ pub struct Cli {
 pub enum Command {
     /// Measure, layer by layer, where the model over-fits
     Diagnose(diagnose::Args),
+    /// Post-train one layer, in the light of another's perturbation
+    PostTrain(post_train::Args),
 }
 
 impl Command {
     fn run(&self) -> anyhow::Result<()> {
         match self {
             Command::Diagnose(args) => diagnose::run(args),
+            Command::PostTrain(args) => post_train::run(args),
         }
     }
 }

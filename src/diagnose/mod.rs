@@ -18,6 +18,7 @@ use crate::objective::{Examples, Objective, Result};
 use crate::report::diagnosis::{Findings, Fitted, LayerResult, Loss, Quadratic};
 use crate::vector;
 use crate::vit::Layer;
+use crate::vit::layers::join;
 use candle_core::Tensor;
 use fold::{Fold, Measured, mean, measure};
 use plan::{Evidence, cross_mean, is_eligible, plan};
@@ -60,7 +61,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
     let bases = [base.subset(&folds[0])?, base.subset(&folds[1])?];
     // One backward sweep a fold gives every layer's direction.
-    let joint = joint(layers);
+    let joint = join(layers);
     let mut gradients = Vec::with_capacity(2);
     for part in &parts {
         gradients.push(objective.gradient(part, &joint)?.gradient);
@@ -99,19 +100,6 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     };
     let loss = model_loss(&base, &bases, &fold_of, &folds, training);
     assemble(objective, results, loss, &folds, &fold_of)
-}
-
-/// One layer of all tensors named by any of `layers`.
-fn joint(layers: &[Layer]) -> Layer {
-    let mut tensors: Vec<usize> = layers.iter().flat_map(|l| l.tensors.iter().copied()).collect();
-    tensors.sort_unstable();
-    tensors.dedup();
-    Layer {
-        name: "all".into(),
-        tensors,
-        first_stage: layers.iter().map(|l| l.first_stage).min().unwrap_or(0),
-        last_stage: layers.iter().map(|l| l.last_stage).max().unwrap_or(0),
-    }
 }
 
 fn model_loss(

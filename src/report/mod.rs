@@ -4,5 +4,6 @@
 
 pub mod diagnosis;
 mod parts;
+pub mod post_training;
 
 pub use parts::{CheckpointInfo, DataInfo};

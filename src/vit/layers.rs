@@ -89,6 +89,26 @@ pub fn layers(config: &Config, granularity: Granularity) -> Vec<Layer> {
     out
 }
 
+/// Several layers as one, cross-terms included; its name lists theirs.
+pub fn join(parts: &[Layer]) -> Layer {
+    let mut tensors: Vec<usize> = parts.iter().flat_map(|l| l.tensors.iter().copied()).collect();
+    tensors.sort_unstable();
+    tensors.dedup();
+    Layer {
+        name: parts.iter().map(|l| l.name.as_str()).collect::<Vec<_>>().join(","),
+        tensors,
+        first_stage: parts.iter().map(|l| l.first_stage).min().unwrap_or(0),
+        last_stage: parts.iter().map(|l| l.last_stage).max().unwrap_or(0),
+    }
+}
+
+/// Every layer but the head, as one: the feature extractor φ of PoF.
+pub fn features(config: &Config) -> Layer {
+    let mut parts = layers(config, Granularity::Block);
+    parts.pop();
+    Layer { name: "features".into(), ..join(&parts) }
+}
+
 /// The layers a user names: exact names of any granularity, or globs, separated by commas.
 ///
 /// A glob (`*` any characters, `?` one) is held against the names of the coarsest granularity in

@@ -1,0 +1,92 @@
+//! What `post-train` prints of its result.
+
+use super::format::{duration, estimate, number, optional, percent};
+use super::table::{Align, Style, Table};
+use crate::evaluate::Estimate;
+use crate::report::diagnosis::LayerResult;
+use crate::report::post_training::Report;
+use crate::train::post::Epoch;
+
+/// One epoch in a line.
+pub fn epoch_line(e: &Epoch) -> String {
+    let perturbation = e.perturbation.map_or(String::new(), |p| {
+        format!(
+            ", perturbation {} of the norm, {} capped",
+            percent(p),
+            percent(e.capped.unwrap_or(0.0))
+        )
+    });
+    format!(
+        "epoch {}: loss {:.4}, validation {}{perturbation}, {}",
+        e.epoch,
+        e.training_loss,
+        optional(e.validation_loss),
+        duration(e.seconds)
+    )
+}
+
+/// Before and after, in rows.
+pub fn show(report: &Report) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        right("NLL"),
+        right("calibrated"),
+        right("top-1"),
+        right("ECE"),
+        right("temperature"),
+    ]);
+    let mut gains = String::new();
+    for (name, part) in [("validation", &report.validation), ("test", &report.test)] {
+        let Some(part) = part else { continue };
+        for (when, s) in [("before", &part.before), ("after", &part.after)] {
+            table.row([
+                format!("{name} {when}"),
+                with_error(s.nll, s.nll_stderr),
+                with_error(s.calibrated_nll, s.calibrated_nll_stderr),
+                percent(s.top1),
+                format!("{:.4}", s.ece),
+                number(s.temperature),
+            ]);
+        }
+        gains += &format!(
+            "{name}: NLL lower by {}, calibrated by {} ({} images)\n",
+            estimate(part.nll_gain),
+            estimate(part.calibrated_nll_gain),
+            part.before.images
+        );
+    }
+    let mut out = format!("{}\n{gains}", table.render(Style::of_stdout()));
+    for layer in &report.layers {
+        let of = |l: &LayerResult| {
+            format!(
+                "ΔL {}, κ {}",
+                fitted(l.delta_l_nats.cross_fit, l.delta_l_nats.stderr),
+                fitted(l.kappa.cross_fit, l.kappa.stderr)
+            )
+        };
+        out += &format!(
+            "{}: before {}; after {}\n",
+            layer.before.name,
+            of(&layer.before),
+            of(&layer.after)
+        );
+    }
+    out += &format!(
+        "{} an epoch; written to {}\n",
+        duration(report.run.seconds_per_epoch),
+        report.output
+    );
+    for note in &report.notes {
+        out += &format!("note: {note}\n");
+    }
+    out
+}
+
+fn with_error(mean: f64, stderr: Option<f64>) -> String {
+    estimate(Estimate { mean, stderr })
+}
+
+fn fitted(mean: Option<f64>, stderr: Option<f64>) -> String {
+    mean.map_or("–".into(), |mean| with_error(mean, stderr))
+}

@@ -1,0 +1,99 @@
+//! A model before and after, on the same images.
+
+use super::common::Common;
+use super::diagnose::Subject;
+use super::images::pixels;
+use crate::checkpoint::Checkpoint;
+use crate::data::Split;
+use crate::data::folds::stratified_halves;
+use crate::evaluate::{Predictions, Temperature, fit, losses, paired, summarise};
+use crate::objective::Objective;
+use crate::report::DataInfo;
+use crate::report::diagnosis::LayerResult;
+use crate::report::post_training::{BeforeAfter, LayerBeforeAfter};
+use crate::train::recipe::Recipe;
+use crate::vit::layers::select;
+use crate::vit::{Config, Layer};
+
+/// Scores both models on a split; the temperature comes from V where there is another, else from
+/// the split's own halves.
+///
+/// # Errors
+/// Images that cannot be read, or a model that cannot be run.
+pub fn before_after(
+    checkpoint: &Checkpoint,
+    models: [&Objective; 2],
+    split: &Split,
+    v: Option<&Split>,
+    data: DataInfo,
+    seed: u64,
+) -> anyhow::Result<BeforeAfter> {
+    let images = pixels(checkpoint, split)?;
+    let others = v.map(|v| pixels(checkpoint, v)).transpose()?;
+    let first = stratified_halves(split.labels(), seed).0;
+    let mut scored = Vec::new();
+    for model in models {
+        let predictions = model.predict(&images)?;
+        let fitted = others.as_ref().map(|v| model.predict(v)).transpose()?;
+        let temperature = match &fitted {
+            Some(v) => Temperature::FittedOn(v),
+            None => Temperature::CrossFitted(&first),
+        };
+        let summary = summarise(&predictions, temperature)?;
+        let calibrated = calibrated_losses(&predictions, fitted.as_ref(), &first)?;
+        scored.push((summary, losses(&predictions, 1.0), calibrated));
+    }
+    let [(before, raw, calibrated), (after, raw_after, calibrated_after)] =
+        <[_; 2]>::try_from(scored).map_err(|_| anyhow::anyhow!("two models were scored"))?;
+    Ok(BeforeAfter {
+        data,
+        before,
+        after,
+        nll_gain: paired(&raw, &raw_after)?,
+        calibrated_nll_gain: paired(&calibrated, &calibrated_after)?,
+    })
+}
+
+fn calibrated_losses(
+    predictions: &Predictions,
+    fitted: Option<&Predictions>,
+    first: &[usize],
+) -> anyhow::Result<Vec<f64>> {
+    if let Some(v) = fitted {
+        return Ok(losses(predictions, fit(v).temperature));
+    }
+    let mut in_first = vec![false; predictions.images()];
+    first.iter().for_each(|&i| in_first[i] = true);
+    let second: Vec<usize> = (0..predictions.images()).filter(|&i| !in_first[i]).collect();
+    let at = |half: &[usize]| -> anyhow::Result<Vec<f64>> {
+        Ok(losses(predictions, fit(&predictions.subset(half)?).temperature))
+    };
+    let (by_first, by_second) = (at(first)?, at(&second)?);
+    Ok((0..predictions.images())
+        .map(|i| if in_first[i] { by_second[i] } else { by_first[i] })
+        .collect())
+}
+
+/// ΔL and κ of p and u at w* and after, on V.
+///
+/// # Errors
+/// Those of diagnosing.
+pub fn remeasure(
+    subject: &Subject,
+    tuned: &Objective,
+    recipe: &Recipe,
+    common: &Common,
+) -> anyhow::Result<Vec<LayerBeforeAfter>> {
+    // PoF's features are measured by the block, as diagnosis does.
+    let config: &Config = &tuned.config;
+    let mut wanted: Vec<Layer> = recipe.perturb.iter().cloned().collect();
+    match recipe.update.name.as_str() {
+        "features" => wanted.push(select(config, "norm")?.remove(0)),
+        _ => wanted.push(recipe.update.clone()),
+    }
+    wanted.dedup_by(|a, b| a.name == b.name);
+    let before = subject.measure(&wanted, common)?.layers;
+    let after = subject.at(tuned.clone()).measure(&wanted, common)?.layers;
+    let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };
+    Ok(before.into_iter().zip(after).map(pair).collect())
+}
