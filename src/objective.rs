@@ -5,9 +5,11 @@
 //! matter of memory alone. Stages below the lowest chosen layer run without a tape.
 
 use crate::evaluate::Predictions;
+use crate::tape::Value;
 use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{CrossEntropy, DualTensor};
+use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -168,6 +170,31 @@ impl Objective {
         Ok((0..n).step_by(step).map(|i| i..(i + step).min(n)).collect())
     }
 
+    /// Applies `work` to every micro-batch and hands the results to `take` in order.
+    ///
+    /// Micro-batches run side by side, one a thread, and the operations inside each run on its
+    /// thread alone: nothing waits for anything but the sum at the end. As many results are alive
+    /// as there are threads. The sum's order is that of the micro-batches, whatever the threads.
+    fn each<T: Send>(
+        &self,
+        examples: &dyn Examples,
+        work: impl Fn(Range<usize>) -> Result<T> + Sync,
+        mut take: impl FnMut(T) -> Result<()>,
+    ) -> Result<()> {
+        let chunks = self.chunks(examples)?;
+        for wave in chunks.chunks(rayon::current_num_threads().max(1)) {
+            if let [range] = wave {
+                take(work(range.clone())?)?;
+                continue;
+            }
+            let results: Vec<Result<T>> = wave.par_iter().map(|r| work(r.clone())).collect();
+            for result in results {
+                take(result?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn input(&self, examples: &dyn Examples, range: Range<usize>) -> Result<DualTensor> {
         Ok(DualTensor::constant(examples.inputs(range)?.to_dtype(self.dtype())?))
     }
@@ -175,12 +202,16 @@ impl Objective {
     /// Activations at the input of `stage`, computed without a tape.
     pub fn activations(&self, examples: &dyn Examples, stage: usize) -> Result<Activations> {
         let mut parts = Vec::new();
-        for range in self.chunks(examples)? {
+        let forward = |range| {
             let x = self.input(examples, range)?;
             let mut pass = Pass::new(&self.config, &self.weights);
-            let y = pass.run(examples.stage(), stage, crate::tape::Value::constant(x))?;
-            parts.push(y.tensor().value().clone());
-        }
+            let y = pass.run(examples.stage(), stage, Value::constant(x))?;
+            Ok(y.tensor().value().clone())
+        };
+        self.each(examples, forward, |part| {
+            parts.push(part);
+            Ok(())
+        })?;
         Ok(Activations {
             stage,
             values: if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? },
@@ -206,22 +237,26 @@ impl Objective {
         direction: &[Tensor],
     ) -> Result<(Tensor, Tensor)> {
         let (mut logits, mut slopes) = (Vec::new(), Vec::new());
-        for range in self.chunks(examples)? {
+        let forward = |range| {
             let x = self.input(examples, range)?;
             let mut pass = Pass::new(&self.config, &self.weights);
             for (&i, d) in layer.tensors.iter().zip(direction) {
                 let tangent = Some(d.unsqueeze(0)?);
                 pass.perturb(i, DualTensor::new(self.weights.tensor(i).clone(), tangent)?);
             }
-            let x = crate::tape::Value::constant(x);
-            let y = pass.run(examples.stage(), stages(&self.config), x)?;
+            let y = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
             let (value, tangent) = y.tensor().clone().into_parts();
-            slopes.push(match tangent {
+            let slope = match tangent {
                 Some(t) => t.squeeze(0)?,
                 None => value.zeros_like()?,
-            });
+            };
+            Ok((value, slope))
+        };
+        self.each(examples, forward, |(value, slope)| {
             logits.push(value);
-        }
+            slopes.push(slope);
+            Ok(())
+        })?;
         Ok((Tensor::cat(&logits, 0)?, Tensor::cat(&slopes, 0)?))
     }
 
@@ -258,37 +293,20 @@ impl Objective {
     ) -> Result<Derivatives> {
         let mut loss = 0.0;
         let mut sums: Vec<Option<DualTensor>> = vec![None; layer.tensors.len()];
-        for range in self.chunks(examples)? {
-            let x = self.input(examples, range.clone())?;
-            let mut pass = Pass::new(&self.config, &self.weights);
-            let mut watched = Vec::with_capacity(layer.tensors.len());
-            for (k, &i) in layer.tensors.iter().enumerate() {
-                let tangent = direction.map(|v| v[k].unsqueeze(0)).transpose()?;
-                let parameter = DualTensor::new(self.weights.tensor(i).clone(), tangent)?;
-                watched.push(pass.watch(i, parameter));
-            }
-            let x = crate::tape::Value::constant(x);
-            let logits = pass.run(examples.stage(), stages(&self.config), x)?;
-            let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-            let op = CrossEntropy { labels, smoothing: self.smoothing };
-            let losses = pass.tape.apply(op, &[&logits])?;
-            let sum: f64 = total(losses.tensor().value())?;
-            if !sum.is_finite() {
-                return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
-            }
-            loss += sum;
-            let seed = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
-            let seed = DualTensor::constant(seed.to_dtype(self.dtype())?);
-            let mut gradients = pass.tape.backward(&losses, seed)?;
-            for (sum, leaf) in sums.iter_mut().zip(&watched) {
-                if let Some(g) = gradients.take(leaf) {
+        let count = examples.len();
+        let sweep = |range| self.sweep(examples, layer, direction, range, count);
+        self.each(examples, sweep, |(part, gradients)| {
+            loss += part;
+            for (sum, g) in sums.iter_mut().zip(gradients) {
+                if let Some(g) = g {
                     *sum = Some(match sum.take() {
                         Some(so_far) => so_far.plus(&g)?,
                         None => g,
                     });
                 }
             }
-        }
+            Ok(())
+        })?;
         let (mut gradient, mut hvp) = (Vec::new(), Vec::new());
         for (&i, sum) in layer.tensors.iter().zip(sums) {
             let zero = || self.weights.tensor(i).zeros_like();
@@ -304,7 +322,38 @@ impl Objective {
             }
             gradient.push(value);
         }
-        Ok(Derivatives { loss: loss / examples.len() as f64, gradient, hvp })
+        Ok(Derivatives { loss: loss / count as f64, gradient, hvp })
+    }
+
+    /// One micro-batch: the sum of its losses, and the gradient of that sum over `count`.
+    fn sweep(
+        &self,
+        examples: &dyn Examples,
+        layer: &Layer,
+        direction: Option<&[Tensor]>,
+        range: Range<usize>,
+        count: usize,
+    ) -> Result<(f64, Vec<Option<DualTensor>>)> {
+        let x = self.input(examples, range.clone())?;
+        let mut pass = Pass::new(&self.config, &self.weights);
+        let mut watched = Vec::with_capacity(layer.tensors.len());
+        for (k, &i) in layer.tensors.iter().enumerate() {
+            let tangent = direction.map(|v| v[k].unsqueeze(0)).transpose()?;
+            let parameter = DualTensor::new(self.weights.tensor(i).clone(), tangent)?;
+            watched.push(pass.watch(i, parameter));
+        }
+        let logits = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
+        let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
+        let op = CrossEntropy { labels, smoothing: self.smoothing };
+        let losses = pass.tape.apply(op, &[&logits])?;
+        let sum = total(losses.tensor().value())?;
+        if !sum.is_finite() {
+            return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
+        }
+        let seed = Tensor::full(1.0 / count as f64, range.len(), &Device::Cpu)?;
+        let seed = DualTensor::constant(seed.to_dtype(self.dtype())?);
+        let mut gradients = pass.tape.backward(&losses, seed)?;
+        Ok((sum, watched.iter().map(|leaf| gradients.take(leaf)).collect()))
     }
 }
 
@@ -314,8 +363,8 @@ fn total(x: &Tensor) -> Result<f64> {
     Ok(x.iter().sum())
 }
 
-/// A micro-batch whose tape stays near 200 MB and whose products are still large enough to run
-/// at full speed.
+/// A micro-batch whose tape stays near 100 MB, and small enough that the usual mini-batch gives
+/// every thread several.
 fn micro_batch(config: &Config) -> usize {
-    (50_000_000 / cost::kept_per_image(config).max(1)).clamp(1, 128)
+    (25_000_000 / cost::kept_per_image(config).max(1)).clamp(1, 16)
 }

@@ -169,7 +169,7 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
             let range = b * rows / blocks..(b + 1) * rows / blocks;
             dispatch(simd, kernel, &pass, count, b, range);
         };
-        if work * (1 + count) < SERIAL {
+        if work * (1 + count) < SERIAL || on_worker() {
             (0..blocks).for_each(one);
         } else {
             (0..blocks).into_par_iter().for_each(one);
@@ -196,6 +196,12 @@ pub fn run<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     outputs: [Output; O],
 ) -> [Planes<E>; O] {
     run_with(Simd::best(), kernel, rows, inputs, outputs)
+}
+
+/// Whether this is already one of several threads at work on micro-batches of their own: then
+/// splitting an operation would only make threads wait for each other.
+pub(crate) fn on_worker() -> bool {
+    rayon::current_thread_index().is_some()
 }
 
 /// Memory that a kernel will write in full; NaN in debug builds, so that a gap shows.

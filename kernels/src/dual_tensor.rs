@@ -2,7 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::lanes::Element;
-use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Device, Layout, Storage, Tensor};
+use rayon::prelude::*;
 use std::ops::Deref;
 
 /// x + Σ εₖ ẋₖ: a value of some shape and, where it has tangents, their block of shape (K, …).
@@ -95,15 +96,41 @@ impl DualTensor {
 
     /// Sum with another of the same shape; an absent tangent counts as zero.
     pub fn plus(&self, other: &Self) -> Result<Self> {
-        let value = (&self.value + &other.value)?;
+        let value = sum(&self.value, &other.value)?;
         let tangent = match (&self.tangent, &other.tangent) {
-            (Some(a), Some(b)) => Some((a + b)?),
+            (Some(a), Some(b)) => Some(sum(a, b)?),
             (Some(t), None) | (None, Some(t)) => Some(t.clone()),
             (None, None) => None,
         };
         Ok(Self { value, tangent })
     }
 }
+
+/// a + b; candle's own addition spins its threads on a barrier, which costs more than the sum.
+fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    match a.dtype() {
+        DType::F32 => sum_typed::<f32>(a, b),
+        _ => sum_typed::<f64>(a, b),
+    }
+}
+
+fn sum_typed<E: Element>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let (ha, hb) = (Host::new("sum", a)?, Host::new("sum", b)?);
+    let (sa, sb) = (ha.slice::<E>()?, hb.slice::<E>()?);
+    if sa.len() != sb.len() {
+        return Err(Error::shape("sum", format!("{:?}", a.dims()), format!("{:?}", b.dims())));
+    }
+    let add = |(x, y): (&E, &E)| *x + *y;
+    let total = if sa.len() < SERIAL || crate::cpu::on_worker() {
+        sa.iter().zip(sb).map(add).collect()
+    } else {
+        sa.par_iter().zip(sb).with_min_len(SERIAL).map(add).collect()
+    };
+    Ok(Tensor::from_vec(total, a.dims(), &Device::Cpu)?)
+}
+
+/// Numbers below which a second thread costs more than it brings.
+const SERIAL: usize = 1 << 15;
 
 /// A tensor's memory on the CPU, held for reading.
 pub struct Host<'a> {

@@ -4,6 +4,7 @@
 //! Operands are strided views of whole buffers, so that heads, transposes and slices of a fused
 //! query-key-value buffer are multiplied where they lie.
 
+use crate::cpu::on_worker;
 use crate::dual_tensor::{DualTensor, Host, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
@@ -207,6 +208,9 @@ fn typed<E: Element>(
     DualTensor::new(value, Some(Tensor::from_vec(tangent, dims, &Device::Cpu)?))
 }
 
+/// Multiplications below which a second thread costs more than it brings.
+const SERIAL: usize = 1 << 16;
+
 /// A raw output that threads write disjoint matrices of.
 #[derive(Clone, Copy)]
 struct Raw<E>(*mut E);
@@ -232,6 +236,7 @@ fn multiply<E: Element>(
     assert!(v.end() <= dst.len() && va.end() <= a.len() && vb.end() <= b.len(), "checked views");
     let batch = v.batch[0] * v.batch[1];
     let threads = rayon::current_num_threads();
+    let serial = batch * v.rows * v.cols * va.cols < SERIAL || on_worker();
     let raw = Raw(dst.as_mut_ptr());
     let one = |i: usize, parallelism: Parallelism| {
         // SAFETY: `end` bounds every index that these strides reach, in all three buffers, and
@@ -260,12 +265,10 @@ fn multiply<E: Element>(
             );
         }
     };
-    if batch == 1 {
-        // Splitting a small product over threads costs more than it brings.
-        let small = v.rows * v.cols * va.cols < 1 << 16;
-        one(0, if small { Parallelism::None } else { Parallelism::Rayon(threads) });
-    } else if batch * v.rows * v.cols * va.cols < 1 << 16 {
+    if serial {
         (0..batch).for_each(|i| one(i, Parallelism::None));
+    } else if batch == 1 {
+        one(0, Parallelism::Rayon(threads));
     } else {
         (0..batch).into_par_iter().with_min_len(8).for_each(|i| one(i, Parallelism::None));
     }

@@ -3,6 +3,8 @@
 //! One file per command, each with `Args` and `run(&Args) -> anyhow::Result<()>`. Results go to
 //! standard output, progress and errors to standard error.
 
+pub mod bench;
+pub mod children;
 pub mod common;
 pub mod diagnose;
 pub mod format;
@@ -36,6 +38,8 @@ pub enum Command {
     Diagnose(diagnose::Args),
     /// Post-train one layer, in the light of another's perturbation
     PostTrain(post_train::Args),
+    /// Run methods against their controls, each in a process of its own
+    Bench(bench::Args),
 }
 
 impl Command {
@@ -43,6 +47,7 @@ impl Command {
         match self {
             Command::Diagnose(args) => diagnose::run(args),
             Command::PostTrain(args) => post_train::run(args),
+            Command::Bench(args) => bench::run(args),
         }
     }
 }

@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let (recipe, chosen_by) =
         recipe(args.method, &args.layers, &args.recipe, &checkpoint, &diagnose)?;
-    let settings = settings(&args.recipe, args.common.seed);
+    let settings = settings(&args.recipe, args.recipe.train_seed.unwrap_or(args.common.seed));
     let (steps, stage) = (train.len() / settings.batch.max(1), recipe.first_stage());
 
     let budget = args.recipe.cache << 20;
@@ -117,7 +117,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(s) => Some(model.activations(&s.validation, stage)?),
         None => None,
     };
-    let mut method = recipe.method(train.len(), args.common.seed)?;
+    let mut method = recipe.method(train.len(), settings.seed)?;
     let total = (settings.epochs * steps * settings.batch) as u64;
     let progress = args.common.progress(method.name(), total, "images");
     let (weights, epochs) = post_train(

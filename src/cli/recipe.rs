@@ -52,6 +52,9 @@ pub struct RecipeArgs {
     /// How that step is found [default: newton below the last block, else search]
     #[arg(long, value_enum)]
     pub step: Option<StepName>,
+    /// Seed of B, B′ and γ [default: --seed]
+    #[arg(long, value_name = "S")]
+    pub train_seed: Option<u64>,
     /// Memory that the frozen layers' activations may take, in MiB; 0 computes them each time
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub cache: usize,

@@ -2,6 +2,7 @@
 //!
 //! A report knows results, not how they were made.
 
+pub mod bench;
 pub mod diagnosis;
 mod parts;
 pub mod post_training;

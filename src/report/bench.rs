@@ -1,0 +1,84 @@
+//! The result of `bench`: schema `planish/bench/1`.
+
+use super::CheckpointInfo;
+use crate::evaluate::Estimate;
+use crate::run::Run;
+use serde::{Deserialize, Serialize};
+
+/// Identifier and version of the schema.
+pub const SCHEMA: &str = "planish/bench/1";
+
+/// One row: a method on its layers, over seeds. Standard errors are over seeds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// What the row is called.
+    pub name: String,
+    /// `pol`, `pof` or `sgd`; nothing for the untouched model.
+    pub method: Option<String>,
+    /// p.
+    pub perturb: Option<String>,
+    /// u.
+    pub update: Option<String>,
+    /// Test NLL, nats.
+    pub nll: Estimate,
+    /// Test NLL after a temperature fitted on V.
+    pub calibrated_nll: Estimate,
+    /// Share of test images whose label has the largest logit.
+    pub top1: Estimate,
+    /// Expected calibration error, 15 bins of equal width.
+    pub ece: Estimate,
+    /// Validation NLL.
+    pub validation_nll: Option<Estimate>,
+    /// Mean ‖Δw_p‖/‖w_p‖ over steps.
+    pub perturbation: Option<Estimate>,
+    /// Share of perturbations that the cap shortened.
+    pub capped: Option<Estimate>,
+    /// Mean loss of the last epoch's batches, under perturbation if any.
+    pub training_loss: Option<Estimate>,
+    /// NLL of this row's control minus its own, paired by seed: positive is better.
+    pub gain_over_control: Option<Estimate>,
+    /// The same for the calibrated NLL.
+    pub calibrated_gain_over_control: Option<Estimate>,
+}
+
+/// Time and memory of a row, which differ from run to run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Cost {
+    /// The row.
+    pub name: String,
+    /// Seconds an epoch.
+    pub seconds_per_epoch: Estimate,
+    /// Peak memory of the process that trained.
+    pub peak_mib: Option<Estimate>,
+}
+
+/// The `run` object.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TimedRun {
+    /// Command, seed, seconds, memory, host, date.
+    #[serde(flatten)]
+    pub run: Run,
+    /// One entry a trained row.
+    pub costs: Vec<Cost>,
+}
+
+/// The whole report.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// How the report came about.
+    pub run: TimedRun,
+    /// The model that every row starts from.
+    pub checkpoint: CheckpointInfo,
+    /// Training seeds.
+    pub seeds: Vec<u64>,
+    /// Options that all rows share.
+    pub settings: serde_json::Value,
+    /// Where p and u of PoL come from.
+    pub plan: String,
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// What the rows establish, a sentence for each method.
+    pub verdicts: Vec<String>,
+}
