@@ -44,7 +44,13 @@ impl CrossEntropy {
 #[inline(always)]
 fn partition<S: Scalar>(x: Row<S>) -> (S, S) {
     let m = x.held_max();
-    (m, x.sum(|c| (x.at(c) - m).exp()))
+    (
+        m,
+        x.sum(
+            #[inline(always)]
+            |c| (x.at(c) - m).exp(),
+        ),
+    )
 }
 
 struct Value<'a>(&'a CrossEntropy);
@@ -57,7 +63,11 @@ impl RowKernel<1, 1> for Value<'_> {
         let mut loss = total.ln() - target * (1.0 - s);
         if s > 0.0 {
             let per_class = s / x.len() as f64;
-            loss = loss - x.sum(|c| x.at(c) - m) * per_class;
+            loss = loss
+                - x.sum(
+                    #[inline(always)]
+                    |c| x.at(c) - m,
+                ) * per_class;
         }
         y.put_one(loss);
     }

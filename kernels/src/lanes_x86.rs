@@ -11,7 +11,8 @@ macro_rules! register {
     ($name:ident, $reg:ty, $elem:ty, $count:expr, $doc:expr,
      add $add:ident, sub $sub:ident, mul $mul:ident, div $div:ident, set $set:ident,
      fma $fma:ident, sqrt $sqrt:ident, max $max:ident, load $load:ident, store $store:ident,
-     abs $abs:expr, round $round:expr, power $power:expr, less $less:expr) => {
+     abs $abs:expr, round $round:expr, power $power:expr, less $less:expr
+     $(, masked $mask:ty, $load_some:ident, $store_some:ident, $blend:ident, $sum:ident)?) => {
         #[doc = $doc]
         #[derive(Clone, Copy)]
         pub struct $name($reg);
@@ -98,6 +99,29 @@ macro_rules! register {
                 // SAFETY: the caller vouches for COUNT elements; no alignment is asked for.
                 unsafe { $store(to, self.0) }
             }
+            $(
+                // Masks keep a row's last register out of memory: a store of single numbers
+                // followed by a load of the whole would stall.
+                #[inline(always)]
+                unsafe fn load_some(from: *const $elem, count: usize) -> Self {
+                    // SAFETY: the mask covers the `count` elements that the caller vouches for.
+                    Self(unsafe { $load_some(((1u32 << count) - 1) as $mask, from) })
+                }
+                #[inline(always)]
+                unsafe fn store_some(self, to: *mut $elem, count: usize) {
+                    // SAFETY: the mask covers the `count` elements that the caller vouches for.
+                    unsafe { $store_some(to, ((1u32 << count) - 1) as $mask, self.0) }
+                }
+                #[inline(always)]
+                fn keep_first(self, count: usize, fill: f64) -> Self {
+                    let kept = ((1u32 << count.min($count)) - 1) as $mask;
+                    Self(unsafe { $blend(kept, Self::splat(fill).0, self.0) })
+                }
+                #[inline(always)]
+                fn sum(self) -> Self {
+                    Self(unsafe { $set($sum(self.0)) })
+                }
+            )?
         }
     };
 }
@@ -109,14 +133,18 @@ register!(F32x16, __m512, f32, 16, "Sixteen `f32` in one AVX-512 register.",
     set _mm512_set1_ps, fma _mm512_fmadd_ps, sqrt _mm512_sqrt_ps, max _mm512_max_ps,
     load _mm512_loadu_ps, store _mm512_storeu_ps,
     abs _mm512_abs_ps, round _mm512_roundscale_ps::<NEAREST>, power _mm512_scalef_ps,
-    less |a, b, yes, no| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes));
+    less |a, b, yes, no| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes),
+    masked u16, _mm512_maskz_loadu_ps, _mm512_mask_storeu_ps, _mm512_mask_blend_ps,
+    _mm512_reduce_add_ps);
 
 register!(F64x8, __m512d, f64, 8, "Eight `f64` in one AVX-512 register.",
     add _mm512_add_pd, sub _mm512_sub_pd, mul _mm512_mul_pd, div _mm512_div_pd,
     set _mm512_set1_pd, fma _mm512_fmadd_pd, sqrt _mm512_sqrt_pd, max _mm512_max_pd,
     load _mm512_loadu_pd, store _mm512_storeu_pd,
     abs _mm512_abs_pd, round _mm512_roundscale_pd::<NEAREST>, power _mm512_scalef_pd,
-    less |a, b, yes, no| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b), no, yes));
+    less |a, b, yes, no| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b), no, yes),
+    masked u8, _mm512_maskz_loadu_pd, _mm512_mask_storeu_pd, _mm512_mask_blend_pd,
+    _mm512_reduce_add_pd);
 
 register!(F32x8, __m256, f32, 8, "Eight `f32` in one AVX2 register.",
     add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, div _mm256_div_ps,

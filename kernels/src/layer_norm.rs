@@ -24,11 +24,17 @@ pub struct LayerNorm {
 #[inline(always)]
 fn moments<S: Scalar>(x: Row<S>, eps: f64) -> (S, S) {
     let per_column = 1.0 / x.len() as f64;
-    let mean = x.sum(|c| x.at(c)) * per_column;
-    let variance = x.sum(|c| {
-        let d = x.at(c) - mean;
-        d * d
-    }) * per_column;
+    let mean = x.sum(
+        #[inline(always)]
+        |c| x.at(c),
+    ) * per_column;
+    let variance = x.sum(
+        #[inline(always)]
+        |c| {
+            let d = x.at(c) - mean;
+            d * d
+        },
+    ) * per_column;
     (mean, S::constant(1.0) / (variance + eps).sqrt())
 }
 
@@ -49,8 +55,15 @@ impl RowKernel<3, 1> for VjpInput {
     fn row<S: Scalar>(&self, _: usize, [x, gamma, gy]: [Row<S>; 3], [gx]: [RowMut<S>; 1]) {
         let (mean, inverse) = moments(x, self.0.eps);
         let per_column = 1.0 / x.len() as f64;
-        let of_h = x.sum(|c| gamma.at(c) * gy.at(c)) * per_column;
-        let of_hx = x.sum(|c| gamma.at(c) * gy.at(c) * (x.at(c) - mean)) * inverse * per_column;
+        let of_h = x.sum(
+            #[inline(always)]
+            |c| gamma.at(c) * gy.at(c),
+        ) * per_column;
+        let of_hx = x.sum(
+            #[inline(always)]
+            |c| gamma.at(c) * gy.at(c) * (x.at(c) - mean),
+        ) * inverse
+            * per_column;
         for c in chunks::<S>(x.len()) {
             let normal = (x.at(c) - mean) * inverse;
             gx.put(c, (gamma.at(c) * gy.at(c) - of_h - normal * of_hx) * inverse);

@@ -74,17 +74,19 @@ impl<S: Scalar> Row<S> {
     #[inline(always)]
     pub fn at(&self, c: Chunk) -> S {
         assert!(c.start + c.count <= self.len, "a chunk past the row");
-        let read = |from: *const ElementOf<S>| {
-            // SAFETY: the driver made this row of `len` elements, and chunks end with it.
-            unsafe {
-                if c.count == S::Lane::COUNT {
-                    S::Lane::load(from.add(c.start))
-                } else {
-                    S::Lane::load_some(from.add(c.start), c.count)
+        self.assemble(
+            #[inline(always)]
+            |from| {
+                // SAFETY: the driver made this row of `len` elements, and chunks end with it.
+                unsafe {
+                    if c.count == S::Lane::COUNT {
+                        S::Lane::load(from.add(c.start))
+                    } else {
+                        S::Lane::load_some(from.add(c.start), c.count)
+                    }
                 }
-            }
-        };
-        self.assemble(read)
+            },
+        )
     }
 
     /// Column `i`, everywhere in the register.
@@ -93,7 +95,10 @@ impl<S: Scalar> Row<S> {
         assert!(i < self.len, "column {i} of a row of {}", self.len);
         use crate::lanes::Element;
         // SAFETY: i < len.
-        self.assemble(|from| S::Lane::splat(unsafe { *from.add(i) }.wide()))
+        self.assemble(
+            #[inline(always)]
+            |from| S::Lane::splat(unsafe { *from.add(i) }.wide()),
+        )
     }
 
     #[inline(always)]

@@ -86,21 +86,36 @@ impl<L: Lane, const K: usize> Add for Dual<L, K> {
     type Output = Self;
     #[inline(always)]
     fn add(self, o: Self) -> Self {
-        self.zip(o, self.value + o.value, |a, b| a + b)
+        self.zip(
+            o,
+            self.value + o.value,
+            #[inline(always)]
+            |a, b| a + b,
+        )
     }
 }
 impl<L: Lane, const K: usize> Sub for Dual<L, K> {
     type Output = Self;
     #[inline(always)]
     fn sub(self, o: Self) -> Self {
-        self.zip(o, self.value - o.value, |a, b| a - b)
+        self.zip(
+            o,
+            self.value - o.value,
+            #[inline(always)]
+            |a, b| a - b,
+        )
     }
 }
 impl<L: Lane, const K: usize> Mul for Dual<L, K> {
     type Output = Self;
     #[inline(always)]
     fn mul(self, o: Self) -> Self {
-        self.zip(o, self.value * o.value, |a, b| a.mul_add(o.value, self.value * b))
+        self.zip(
+            o,
+            self.value * o.value,
+            #[inline(always)]
+            |a, b| a.mul_add(o.value, self.value * b),
+        )
     }
 }
 impl<L: Lane, const K: usize> Div for Dual<L, K> {
@@ -108,7 +123,12 @@ impl<L: Lane, const K: usize> Div for Dual<L, K> {
     #[inline(always)]
     fn div(self, o: Self) -> Self {
         let quotient = self.value / o.value;
-        self.zip(o, quotient, |a, b| (a - quotient * b) / o.value)
+        self.zip(
+            o,
+            quotient,
+            #[inline(always)]
+            |a, b| (a - quotient * b) / o.value,
+        )
     }
 }
 impl<L: Lane, const K: usize> Neg for Dual<L, K> {

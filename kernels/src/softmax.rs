@@ -20,11 +20,14 @@ impl RowKernel<1, 1> for Value {
     fn row<S: Scalar>(&self, _: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
         // The maximum may be held constant: softmax does not change when x is shifted.
         let m = x.held_max();
-        let total = x.sum(|c| {
-            let e = (x.at(c) - m).exp();
-            y.put(c, e);
-            e
-        });
+        let total = x.sum(
+            #[inline(always)]
+            |c| {
+                let e = (x.at(c) - m).exp();
+                y.put(c, e);
+                e
+            },
+        );
         let scale = S::constant(1.0) / total;
         let e = y.read();
         for c in chunks::<S>(x.len()) {
@@ -37,7 +40,10 @@ struct Vjp;
 impl RowKernel<2, 1> for Vjp {
     #[inline(always)]
     fn row<S: Scalar>(&self, _: usize, [y, gy]: [Row<S>; 2], [gx]: [RowMut<S>; 1]) {
-        let mean = y.sum(|c| y.at(c) * gy.at(c));
+        let mean = y.sum(
+            #[inline(always)]
+            |c| y.at(c) * gy.at(c),
+        );
         for c in chunks::<S>(y.len()) {
             gx.put(c, y.at(c) * (gy.at(c) - mean));
         }

@@ -1,0 +1,257 @@
+//! Operations at the shapes of a ViT-B/16 on eight images of 224²: verified first, then timed.
+//!
+//! `cargo bench -p planish-kernels`. Row operations print GB/s, every plane read or written counted
+//! once, and the share of a large copy; products print GFLOP/s and the share of one large product.
+//! Copy and product are measured in turn with each operation.
+
+use candle_core::{DType, Device, Tensor};
+use planish_kernels::{
+    Add, AttentionMix, AttentionScores, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Linear,
+    Op, Softmax,
+};
+use rayon::prelude::*;
+use std::error::Error;
+use std::time::Instant;
+
+/// The binary's allocator, since page faults are part of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Runs of each measurement; the median is printed.
+const RUNS: usize = 7;
+/// f32 against f64, relative to the norm: 6e-8 a rounding, with sums over thousands of rows.
+const TOLERANCE: f64 = 1e-5;
+
+const IMAGES: usize = 8;
+const TOKENS: usize = 197;
+const HEADS: usize = 12;
+const DIM: usize = 768;
+
+/// An operation, what its gradient is wanted in, and how much it multiplies.
+struct Case {
+    name: &'static str,
+    op: Box<dyn Op>,
+    dims: Vec<Vec<usize>>,
+    output: Vec<usize>,
+    /// Inputs whose gradient is timed; none to time the value.
+    wanted: Vec<bool>,
+    /// Multiply-adds of the value pass; 0 for a row operation.
+    products: usize,
+}
+
+/// Seeded numbers in (−1.5, 1.5) (SplitMix64).
+fn numbers(dims: &[usize], mut seed: u64) -> Outcome<Tensor> {
+    let draw = |_| {
+        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        3.0 * ((z >> 40) as f32) / (1 << 24) as f32 - 1.5
+    };
+    let values: Vec<f32> = (0..dims.iter().product()).map(draw).collect();
+    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
+}
+
+fn dual(dims: &[usize], seed: u64, tangents: usize) -> Outcome<DualTensor> {
+    let block: Vec<usize> = std::iter::once(tangents).chain(dims.iter().copied()).collect();
+    let tangent = if tangents > 0 { Some(numbers(&block, seed + 100)?) } else { None };
+    Ok(DualTensor::new(numbers(dims, seed)?, tangent)?)
+}
+
+fn to_f64(x: &DualTensor) -> Outcome<DualTensor> {
+    let tangent = x.tangent().map(|t| t.to_dtype(DType::F64)).transpose()?;
+    Ok(DualTensor::new(x.value().to_dtype(DType::F64)?, tangent)?)
+}
+
+/// ‖x − y‖ / ‖y‖ of value or tangents.
+fn distance(x: &Tensor, y: &Tensor) -> Outcome<f64> {
+    let norm = |x: Tensor| -> Outcome<f64> { Ok(x.sqr()?.sum_all()?.to_scalar::<f64>()?.sqrt()) };
+    let difference = norm((x.to_dtype(DType::F64)? - y)?)?;
+    Ok(difference / norm(y.clone())?.max(f64::MIN_POSITIVE))
+}
+
+impl Case {
+    fn new(name: &'static str, op: impl Op + 'static, dims: &[&[usize]], output: &[usize]) -> Self {
+        let dims = dims.iter().map(|d| d.to_vec()).collect();
+        let op = Box::new(op);
+        Self { name, op, dims, output: output.to_vec(), wanted: Vec::new(), products: 0 }
+    }
+
+    fn vjp(mut self, wanted: &[bool]) -> Self {
+        self.wanted = wanted.to_vec();
+        self
+    }
+
+    fn products(mut self, count: usize) -> Self {
+        self.products = count;
+        self
+    }
+
+    fn run(&self, x: &[DualTensor], y: &DualTensor, gy: &DualTensor) -> Outcome<Vec<DualTensor>> {
+        if self.wanted.is_empty() {
+            return Ok(vec![self.op.value(&x.iter().collect::<Vec<_>>())?]);
+        }
+        let kept = Kept {
+            inputs: x.iter().cloned().map(Some).collect(),
+            output: Some(y.clone()),
+            dims: self.dims.clone(),
+        };
+        Ok(self.op.vjp(&kept, gy, &self.wanted)?.into_iter().flatten().collect())
+    }
+
+    /// Numbers read and written once each, with their tangents.
+    fn planes(&self, results: &[DualTensor], tangents: usize) -> usize {
+        let sizes = |dims: &Vec<usize>| dims.iter().product::<usize>();
+        let mut count: usize = results.iter().map(DualTensor::numel).sum();
+        if self.wanted.is_empty() {
+            count += self.dims.iter().map(sizes).sum::<usize>();
+        } else {
+            let keep = self.op.keep(&self.wanted);
+            let kept = self.dims.iter().enumerate().filter(|(i, _)| keep.inputs >> i & 1 == 1);
+            count += kept.map(|(_, dims)| sizes(dims)).sum::<usize>();
+            count += sizes(&self.output) * (1 + usize::from(keep.output));
+        }
+        count * (1 + tangents)
+    }
+
+    fn measure(&self, tangents: usize) -> Outcome<()> {
+        let operands: Vec<(usize, &Vec<usize>)> = self.dims.iter().enumerate().collect();
+        let x = operands.iter().map(|(i, d)| dual(d, *i as u64, tangents));
+        let x = x.collect::<Outcome<Vec<_>>>()?;
+        let y = self.op.value(&x.iter().collect::<Vec<_>>())?;
+        let gy = dual(y.dims(), 9, tangents)?;
+        let found = self.run(&x, &y, &gy)?;
+        let wide = x.iter().map(to_f64).collect::<Outcome<Vec<_>>>()?;
+        let wide_y = self.op.value(&wide.iter().collect::<Vec<_>>())?;
+        let expected = self.run(&wide, &wide_y, &to_f64(&gy)?)?;
+        for (f, e) in found.iter().zip(&expected) {
+            let mut error = distance(f.value(), e.value())?;
+            if let (Some(f), Some(e)) = (f.tangent(), e.tangent()) {
+                error = error.max(distance(f, e)?);
+            }
+            if error > TOLERANCE || error.is_nan() {
+                return Err(format!("{}: f32 differs from f64 by {error:e}", self.name).into());
+            }
+        }
+        let (mut times, mut shares) = (Vec::new(), Vec::new());
+        let products = self.products as f64 * 2.0;
+        // Product rule: forward, each operand's tangent costs one more product.
+        let gradients = self.wanted.iter().filter(|w| **w).count().max(1) as f64;
+        let flops = products * gradients * (1 + 2 * tangents) as f64;
+        let bytes = 4.0 * self.planes(&found, tangents) as f64;
+        for _ in 0..RUNS {
+            let best = if self.products > 0 { large_product() } else { large_copy() };
+            let start = Instant::now();
+            std::hint::black_box(self.run(&x, &y, &gy)?);
+            let time = start.elapsed().as_secs_f64();
+            times.push(time);
+            shares.push(if self.products > 0 { flops } else { bytes } / time / best);
+        }
+        let (time, share) = (median(times), 100.0 * median(shares));
+        let what = if self.wanted.is_empty() { "value" } else { "vjp" };
+        let (rate, unit, of) = match self.products {
+            0 => (bytes / time / 1e9, "GB/s", "copy"),
+            _ => (flops / time / 1e9, "GFLOP/s", "product"),
+        };
+        println!(
+            "{:<18}{what:<6} K={tangents} {:>8.2} ms {rate:>7.1} {unit:<7} {share:>4.0} % of {of}",
+            self.name,
+            time * 1e3
+        );
+        Ok(())
+    }
+}
+
+fn median(mut x: Vec<f64>) -> f64 {
+    x.sort_by(f64::total_cmp);
+    x[x.len() / 2]
+}
+
+/// Bytes read and written a second by a copy of 64 MiB on all threads, memory mapped before.
+fn large_copy() -> f64 {
+    let n = 1 << 24;
+    let (from, mut to) = (vec![1f32; n], vec![2f32; n]);
+    let start = Instant::now();
+    let parts = to.par_chunks_mut(1 << 18).zip(from.par_chunks(1 << 18));
+    parts.for_each(|(to, from)| to.copy_from_slice(from));
+    std::hint::black_box(&to);
+    8.0 * n as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Operations a second of one 2048³ product on all threads.
+fn large_product() -> f64 {
+    let n = 2048;
+    let (a, b, mut c) = (vec![0.5f32; n * n], vec![0.25f32; n * n], vec![0f32; n * n]);
+    let start = Instant::now();
+    // SAFETY: three buffers of n² numbers, rows n apart.
+    unsafe {
+        let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
+        let (x, y, z) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
+        let s = n as isize;
+        gemm::gemm(
+            n, n, n, x, 1, s, false, y, 1, s, z, 1, s, 0.0, 1.0, false, false, false, threads,
+        );
+    }
+    std::hint::black_box(&c);
+    2.0 * (n as f64).powi(3) / start.elapsed().as_secs_f64()
+}
+
+fn cases() -> Vec<Case> {
+    let rows = IMAGES * TOKENS;
+    let (x, h) = ([rows, DIM], [rows, 4 * DIM]);
+    let qkv = [IMAGES, TOKENS, 3 * DIM];
+    let (scores, mixed) = ([IMAGES, HEADS, TOKENS, TOKENS], [IMAGES, TOKENS, DIM]);
+    let attention = IMAGES * TOKENS * TOKENS * DIM;
+    let norm = || LayerNorm { eps: 1e-6 };
+    let loss = || CrossEntropy {
+        labels: (0..rows as u32).map(|i| i % 100).collect::<Vec<_>>().into(),
+        smoothing: 0.1,
+    };
+    let gelu = |tanh| Gelu { tanh };
+    let linear: [&[usize]; 3] = [&x, &[4 * DIM, DIM], &[4 * DIM]];
+    let macs = rows * DIM * 4 * DIM;
+    vec![
+        Case::new("gelu", gelu(false), &[&h], &h),
+        Case::new("gelu", gelu(false), &[&h], &h).vjp(&[true]),
+        Case::new("gelu tanh", gelu(true), &[&h], &h),
+        Case::new("gelu tanh", gelu(true), &[&h], &h).vjp(&[true]),
+        Case::new("softmax", Softmax, &[&scores], &scores),
+        Case::new("softmax", Softmax, &[&scores], &scores).vjp(&[true]),
+        Case::new("layer_norm", norm(), &[&x, &[DIM], &[DIM]], &x),
+        Case::new("layer_norm x", norm(), &[&x, &[DIM], &[DIM]], &x).vjp(&[true, false, false]),
+        Case::new("layer_norm γ, β", norm(), &[&x, &[DIM], &[DIM]], &x).vjp(&[false, true, true]),
+        Case::new("add", Add, &[&x, &x], &x),
+        Case::new("cross_entropy", loss(), &[&[rows, 1000]], &[rows]),
+        Case::new("cross_entropy", loss(), &[&[rows, 1000]], &[rows]).vjp(&[true]),
+        Case::new("linear", Linear, &linear, &h).products(macs),
+        Case::new("linear x", Linear, &linear, &h).vjp(&[true, false, false]).products(macs),
+        Case::new("linear W", Linear, &linear, &h).vjp(&[false, true, false]).products(macs),
+        Case::new("attention_scores", AttentionScores { heads: HEADS }, &[&qkv], &scores)
+            .products(attention),
+        // One input, but two products: queries and keys.
+        Case::new("attention_scores", AttentionScores { heads: HEADS }, &[&qkv], &scores)
+            .vjp(&[true])
+            .products(2 * attention),
+        Case::new("attention_mix", AttentionMix { heads: HEADS }, &[&scores, &qkv], &mixed)
+            .products(attention),
+        Case::new("attention_mix", AttentionMix { heads: HEADS }, &[&scores, &qkv], &mixed)
+            .vjp(&[true, true])
+            .products(attention),
+    ]
+}
+
+fn main() -> Outcome<()> {
+    println!(
+        "{} threads, copy {:.1} GB/s, 2048³ product {:.0} GFLOP/s",
+        rayon::current_num_threads(),
+        large_copy() / 1e9,
+        large_product() / 1e9
+    );
+    for case in cases() {
+        for tangents in 0..=2 {
+            case.measure(tangents)?;
+        }
+    }
+    Ok(())
+}
