@@ -4,12 +4,16 @@
 //! standard output, progress and errors to standard error.
 
 pub mod common;
+pub mod eval;
 pub mod format;
+pub mod hvp;
 pub mod images;
+pub mod inspect;
 pub mod model;
 pub mod output;
 pub mod progress;
 pub mod table;
+pub mod tensors;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -26,11 +30,22 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Tell what a checkpoint is: layout, architecture, layers, preprocessing, provenance
+    Inspect(inspect::Args),
+    /// Measure losses, accuracy and calibration on a split
+    Eval(eval::Args),
+    /// Write a layer's gradient and Hessian-vector product
+    Hvp(hvp::Args),
+}
 
 impl Command {
     fn run(&self) -> anyhow::Result<()> {
-        match *self {}
+        match self {
+            Command::Inspect(args) => inspect::run(args),
+            Command::Eval(args) => eval::run(args),
+            Command::Hvp(args) => hvp::run(args),
+        }
     }
 }
 

@@ -2,6 +2,10 @@
 //!
 //! A report knows results, not how they were made.
 
+mod evaluation;
+mod inspection;
 mod parts;
 
+pub use evaluation::{EVALUATION, Evaluation};
+pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 pub use parts::{CheckpointInfo, DataInfo};
