@@ -11,4 +11,5 @@ pub mod pixels;
 pub mod report;
 pub mod run;
 pub mod tape;
+pub mod train;
 pub mod vit;

@@ -5,6 +5,8 @@
 
 pub mod common;
 pub mod eval;
+pub mod finetune;
+mod finetune_plan;
 pub mod format;
 pub mod hvp;
 pub mod images;
@@ -35,6 +37,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Measure losses, accuracy and calibration on a split
     Eval(eval::Args),
+    /// Train all weights of a new or given model
+    Finetune(Box<finetune::Args>),
     /// Write a layer's gradient and Hessian-vector product
     Hvp(hvp::Args),
 }
@@ -44,6 +48,7 @@ impl Command {
         match self {
             Command::Inspect(args) => inspect::run(args),
             Command::Eval(args) => eval::run(args),
+            Command::Finetune(args) => finetune::run(args),
             Command::Hvp(args) => hvp::run(args),
         }
     }

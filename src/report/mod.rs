@@ -3,9 +3,11 @@
 //! A report knows results, not how they were made.
 
 mod evaluation;
+mod finetuning;
 mod inspection;
 mod parts;
 
 pub use evaluation::{EVALUATION, Evaluation};
+pub use finetuning::{FINETUNING, Finetuning};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 pub use parts::{CheckpointInfo, DataInfo};

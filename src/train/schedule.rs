@@ -1,0 +1,71 @@
+//! Learning rates over a run.
+
+use std::f64::consts::PI;
+
+/// What the rate does after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// η/2 · (1 + cos(π t / T)): from η down to 0 (Loshchilov and Hutter, ICLR 2017).
+    Cosine,
+    /// η throughout.
+    Constant,
+}
+
+/// A learning rate for each step of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    /// The shape.
+    pub shape: Shape,
+    /// η, the highest rate.
+    pub rate: f64,
+    /// Steps over which the rate first rises, linearly, to η.
+    pub warmup: usize,
+    /// Steps of the whole run, warm-up included.
+    pub steps: usize,
+}
+
+impl Schedule {
+    /// The rate of step `step`, from 0. In the warm-up η (step + 1) / warmup; after it t counts
+    /// from 0 and T is what is left of the run, so that 0 would be reached one step past its end.
+    pub fn rate(&self, step: usize) -> f64 {
+        if step < self.warmup {
+            return self.rate * (step + 1) as f64 / self.warmup as f64;
+        }
+        match self.shape {
+            Shape::Constant => self.rate,
+            Shape::Cosine => {
+                let length = self.steps.saturating_sub(self.warmup).max(1) as f64;
+                let part = ((step - self.warmup) as f64 / length).min(1.0);
+                // libm's cosine is the same on every machine.
+                0.5 * self.rate * (1.0 + libm::cos(PI * part))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_rise_then_fall_along_a_cosine() {
+        let schedule = Schedule { shape: Shape::Cosine, rate: 0.4, warmup: 4, steps: 10 };
+        let near = |step: usize, expected: f64| {
+            assert!((schedule.rate(step) - expected).abs() < 1e-12, "{step}");
+        };
+        [(0, 0.1), (1, 0.2), (3, 0.4), (4, 0.4), (6, 0.3), (7, 0.2), (8, 0.1), (10, 0.0)]
+            .into_iter()
+            .for_each(|(step, rate)| near(step, rate));
+        near(100, 0.0);
+    }
+
+    #[test]
+    fn a_constant_rate_and_runs_of_no_length() {
+        let constant = Schedule { shape: Shape::Constant, rate: 0.1, warmup: 0, steps: 5 };
+        assert!((0..5).all(|step| constant.rate(step) == 0.1));
+        let none = Schedule { shape: Shape::Cosine, rate: 0.1, warmup: 0, steps: 0 };
+        assert_eq!((none.rate(0), none.rate(1)), (0.1, 0.0));
+        let all = Schedule { shape: Shape::Cosine, rate: 0.1, warmup: 3, steps: 3 };
+        assert_eq!(all.rate(2), 0.1);
+    }
+}
