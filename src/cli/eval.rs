@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         schema: EVALUATION.into(),
         run: running.finish(),
         checkpoint: checkpoint_info(&checkpoint),
-        data: data_info(sources.of(split.name()), split, &origin),
+        data: data_info(sources.of(split), split, &origin),
         figures,
         temperature_origin,
         warnings: warnings(&checkpoint, &roles),
@@ -95,12 +95,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn other_images<'a>(sources: &Sources, roles: &'a Roles, split: &Split) -> Option<&'a Split> {
     let v = roles.val.as_ref()?;
     // What a role lost by being cut went to V.
-    let cut = |name: &str, role: &Option<Split>| {
-        let before = sources.split(Some(name)).map_or(0, Split::len);
-        split.name() == name && before > role.as_ref().map_or(0, Split::len)
+    let was_cut = |name: &str, role: &Option<Split>| {
+        let whole = sources.split(Some(name)).ok().or(sources.data.only());
+        let less = |whole: &&Split| role.as_ref().is_some_and(|part| part.len() < whole.len());
+        whole.filter(less).is_some_and(|whole| whole.digest() == split.digest())
     };
-    let shares = cut("train", &roles.train) || cut("test", &roles.test);
-    (!shares && split.name() != v.name() && split.digest() != v.digest()).then_some(v)
+    let shares = was_cut("train", &roles.train) || was_cut("test", &roles.test);
+    (!shares && split.digest() != v.digest()).then_some(v)
 }
 
 fn predict(

@@ -2,25 +2,24 @@
 
 use super::common::Common;
 use super::finetune_plan::{Error, Images, Start, images, start};
-use super::format::{count, duration, estimate, number, percent};
+use super::finetune_text::{plan, teller, text};
 use super::images::data_info;
 use super::model::ModelFlags;
-use super::table::{Align, Style, Table};
-use super::{output, progress::Progress};
+use super::numbers::{not_negative, positive, range, share};
+use super::output;
 use crate::checkpoint::{self, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::{Augment, DataSet, Split};
-use crate::evaluate::{Estimate, Predictions, Summary, Temperature, summarise};
+use crate::evaluate::{Predictions, Summary, Temperature, summarise};
 use crate::objective::Objective;
 use crate::pixels::Pixels;
 use crate::report::{DataInfo, FINETUNING, Finetuning};
-use crate::train::finetune::{Epoch, Event, Keep, Settings, finetune};
+use crate::train::finetune::{Keep, Settings, finetune};
 use crate::train::{Rule, Shape};
 use serde_json::json;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Arguments of `planish finetune`.
 #[derive(clap::Args, Clone, Debug)]
@@ -154,7 +153,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let provenance = provenance(args, &start, &images, &settings, trained.epoch);
     let names = start.parent.as_ref().and_then(|parent| parent.class_names.as_deref());
-    let names = images.whole.class_names().or(names.filter(|n| n.len() == images.classes));
+    let names = images.whole.class_names().or(names.filter(|n| n.len() == start.config.classes));
     let path = match &start.parent {
         Some(parent) if !start.reshaped => parent.save(&args.out, &trained.weights, &provenance)?,
         _ => {
@@ -225,72 +224,6 @@ fn settings(args: &Args, images: &Images) -> Result<Settings, Error> {
     })
 }
 
-fn plan(args: &Args, start: &Start, images: &Images, settings: &Settings) -> String {
-    let n = |split: &Split| count(split.len() as u64);
-    let mut out = format!(
-        "{}, {} parameters, {} classes\n{} training images",
-        start.architecture,
-        count(start.weights.parameters() as u64),
-        start.config.classes,
-        n(&images.train)
-    );
-    if let Some(val) = &images.val {
-        let from = match images.fraction > 0.0 {
-            true => format!("{} of the training split, seed {}", images.fraction, settings.seed),
-            false => "split val".into(),
-        };
-        out += &format!(", {} for validation ({from})", n(val));
-    }
-    out += &format!(
-        "\n{} epochs of {} steps of {} images, {:?}, rate {}\n",
-        args.epochs,
-        images.train.len() / args.batch.max(1),
-        args.batch,
-        args.optimizer,
-        number(settings.rate)
-    );
-    if let Some(preprocess) = &start.preprocess {
-        out += &format!("preprocessing: {preprocess}\n");
-    }
-    start.notes.iter().for_each(|note| out += &format!("note: {note}\n"));
-    out
-}
-
-/// Moves the progress line and prints one for each epoch.
-fn teller<'a>(
-    progress: &'a Progress,
-    args: &'a Args,
-    per_epoch: usize,
-) -> impl FnMut(Event) + use<'a> {
-    let mut since = Instant::now();
-    move |event| match event {
-        Event::Step(images, loss) => {
-            progress.add(images as u64);
-            progress.note(format!("loss {}", number(loss)));
-        }
-        Event::Epoch(epoch) => {
-            let seconds = since.elapsed().as_secs_f64();
-            since = Instant::now();
-            if !args.common.quiet {
-                progress.line(&line(epoch, args.epochs, per_epoch as f64 / seconds));
-            }
-        }
-    }
-}
-
-fn line(epoch: &Epoch, epochs: usize, speed: f64) -> String {
-    let mut out = format!(
-        "epoch {:>width$}/{epochs}  training loss {}",
-        epoch.epoch,
-        number(epoch.training_loss),
-        width = epochs.to_string().len()
-    );
-    if let (Some(loss), Some(top1)) = (epoch.validation, epoch.validation_top1) {
-        out += &format!("  validation {}, top-1 {}", estimate(loss), percent(top1.mean));
-    }
-    out + &format!("  {} images/s", count(speed as u64))
-}
-
 fn summary(
     of: &Predictions,
     val: Option<&Predictions>,
@@ -358,57 +291,4 @@ fn about(data: &DataSet, images: &Images) -> Vec<DataInfo> {
     }
     out.extend(images.test.as_ref().map(|test| data_info(data, test, "split test")));
     out
-}
-
-fn text(report: &Finetuning) -> String {
-    let mut table = Table::new(&[
-        ("images", Align::Left),
-        ("NLL (nats)", Align::Right),
-        ("calibrated", Align::Right),
-        ("top-1", Align::Right),
-        ("ECE", Align::Right),
-    ]);
-    for (name, f) in &report.figures {
-        let of = |mean, stderr| estimate(Estimate { mean, stderr });
-        table.row([
-            name.clone(),
-            of(f.nll, f.nll_stderr),
-            of(f.calibrated_nll, f.calibrated_nll_stderr),
-            percent(f.top1),
-            number(f.ece),
-        ]);
-    }
-    format!(
-        "\n{}\nweights of epoch {} written to {} in {}",
-        table.render(Style::of_stdout()),
-        report.kept_epoch,
-        report.checkpoint,
-        duration(report.run.seconds)
-    )
-}
-
-/// `A..B`.
-fn range(text: &str) -> Result<Range<usize>, String> {
-    let ends = text.split_once("..").and_then(|(a, b)| a.parse().ok().zip(b.parse().ok()));
-    match ends {
-        Some((from, to)) if from < to => Ok(from..to),
-        _ => Err("expected A..B with A less than B, as in 0..12000".into()),
-    }
-}
-
-fn number_that(text: &str, holds: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|x: &f64| x.is_finite() && holds(*x));
-    number.ok_or_else(|| format!("expected {expected}"))
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    number_that(text, |x| x > 0.0, "a number above 0")
-}
-
-fn not_negative(text: &str) -> Result<f64, String> {
-    number_that(text, |x| x >= 0.0, "a number from 0")
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    number_that(text, |x| (0.0..1.0).contains(&x), "a number from 0 to less than 1")
 }

@@ -60,6 +60,8 @@ pub struct Images {
     pub fraction: f64,
     /// Number of classes that the labels and class names of all of them need.
     pub classes: usize,
+    /// Whether class names say so, and not the highest label alone.
+    pub named: bool,
 }
 
 /// Divides the data. What is held out is cut off the whole training split, before a range or a
@@ -112,7 +114,15 @@ pub fn images(args: &Args, data: &DataSet) -> Result<Images, DataError> {
     let splits = [Some(&whole), val.as_ref(), test.as_ref()].into_iter().flatten();
     let highest = splits.flat_map(|split| split.labels()).max().copied().unwrap_or(0) as usize;
     let named = whole.class_names().map_or(0, <[String]>::len);
-    Ok(Images { classes: named.max(highest + 1), whole, train, val, test, fraction })
+    Ok(Images {
+        classes: named.max(highest + 1),
+        named: named > 0,
+        whole,
+        train,
+        val,
+        test,
+        fraction,
+    })
 }
 
 /// The model at the start.
@@ -178,14 +188,18 @@ fn from_checkpoint(args: &Args, from: &std::path::Path, images: &Images) -> anyh
     parent.check_output(&args.out)?;
     let mut config = parent.config.clone();
     let mut notes: Vec<String> = parent.assumed.iter().map(|a| format!("assumed: {a}")).collect();
-    let reshaped = config.classes != images.classes;
-    let weights = if reshaped || args.reset_head {
+    // A subset may lack the last classes; a head larger than its labels ask for is kept then.
+    let fits = match images.named || args.reset_head {
+        true => config.classes == images.classes,
+        false => config.classes >= images.classes,
+    };
+    let weights = if !fits || args.reset_head {
         notes.push(format!(
             "the head is replaced by a fresh one of {} classes (the checkpoint's has {})",
             images.classes, config.classes
         ));
         config.classes = images.classes;
-        if let (true, Some(reason)) = (reshaped, arch::not_for_timm(&config)) {
+        if let (false, Some(reason)) = (fits, arch::not_for_timm(&config)) {
             return Err(Error::Inexpressible { from: from.display().to_string(), reason }.into());
         }
         fresh_head(&config, &parent.weights, args.common.seed)?
@@ -198,7 +212,7 @@ fn from_checkpoint(args: &Args, from: &std::path::Path, images: &Images) -> anyh
         config,
         weights,
         parent: Some(parent),
-        reshaped,
+        reshaped: !fits,
         notes,
     })
 }

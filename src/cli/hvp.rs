@@ -150,7 +150,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         schema: "planish/hvp/1",
         run: running.finish(),
         checkpoint: super::model::checkpoint_info(&checkpoint),
-        data: super::images::data_info(sources.of(split.name()), split, &origin),
+        data: super::images::data_info(sources.of(split), split, &origin),
         layer: layer.name.clone(),
         loss_nats: found.loss,
         gradient_norm: norm(&found.gradient)?,

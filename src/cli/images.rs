@@ -118,15 +118,11 @@ impl Sources {
         })
     }
 
-    /// The data set that gives the split of that name.
-    pub fn of(&self, split: &str) -> &DataSet {
-        let own = match split {
-            "train" => self.train.as_ref(),
-            "val" => self.val.as_ref(),
-            "test" => self.test.as_ref(),
-            _ => None,
-        };
-        own.unwrap_or(&self.data)
+    /// The data set that an uncut split comes from.
+    pub fn of(&self, split: &Split) -> &DataSet {
+        let gives = |data: &&DataSet| data.splits().iter().any(|s| s.place() == split.place());
+        let own = [&self.train, &self.val, &self.test].into_iter().flatten();
+        own.into_iter().find(gives).unwrap_or(&self.data)
     }
 }
 
