@@ -29,11 +29,11 @@ pub fn plan(args: &Args, start: &Start, images: &Images, settings: &Settings) ->
         out += &format!(", {} for validation ({from})", n(val));
     }
     out += &format!(
-        "\n{} epochs of {} steps of {} images, {:?}, rate {}\n",
+        "\n{} epochs of {} steps of {} images, {}, rate {}\n",
         args.epochs,
         images.train.len() / args.batch.max(1),
         args.batch,
-        args.optimizer,
+        format!("{:?}", args.optimizer).to_lowercase(),
         number(settings.rate)
     );
     if let Some(preprocess) = &start.preprocess {

@@ -8,22 +8,26 @@ use crate::report::DataInfo;
 
 /// Where images come from.
 #[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Data options")]
 pub struct DataArgs {
     /// Images: an IDX folder, or tensors:FILE or tensors:FOLDER (prepared images)
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
     pub data: String,
     /// Training images, instead of the split `train` of D
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
     pub train_data: Option<String>,
     /// Validation images, instead of the split `val` of D
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
     pub val_data: Option<String>,
     /// Test images, instead of the split `test` of D
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
     pub test_data: Option<String>,
     /// Cut the validation images off the training split: this share of it
-    #[arg(long, value_name = "FRACTION", conflicts_with = "val_data")]
+    #[arg(
+        long,
+        value_name = "FRACTION",
+        conflicts_with = "val_data",
+        help_heading = "Data options"
+    )]
     pub val_from_train: Option<f64>,
 }
 

@@ -211,3 +211,87 @@ fn resident(pixels: &Pixels) -> Result<Option<Activations>> {
     let bytes = pixels.bytes().is_some_and(|bytes| bytes <= RESIDENT);
     Ok(if bytes { Some(pixels.load()?) } else { None })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Interpolation, Preprocess, Resize, Split};
+    use crate::vit::arch;
+
+    /// Two classes, told apart by brightness, on a model of two narrow blocks.
+    fn run(settings: &Settings) -> Result<Outcome> {
+        let mut config = arch::named("vit_nano_patch7_14", 2, 1).unwrap();
+        (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
+        let labels: Vec<u32> = (0..20).map(|i| i % 2).collect();
+        let bright = |i: usize| (150 * (i / 196 % 2) + i * 37 % 90) as u8;
+        let levels: Vec<u8> = (0..20 * 196).map(bright).collect();
+        let split = Split::from_levels("train", levels, [1, 14, 14], labels).unwrap();
+        let preprocess = Preprocess {
+            image_size: [14, 14],
+            channels: 1,
+            resize: Resize::Squash,
+            interpolation: Interpolation::Bilinear,
+            mean: vec![0.5],
+            std: vec![0.25],
+        };
+        let pixels = Pixels::new(&split, Some(&preprocess), &config).unwrap();
+        let weights = Weights::random(&config, 1).unwrap();
+        finetune(&Arc::new(config), weights, &pixels, Some(&pixels), settings, &mut |_| ())
+    }
+
+    fn settings() -> Settings {
+        Settings {
+            epochs: 12,
+            batch: 8,
+            rule: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+            weight_decay: 0.0,
+            shape: Shape::Cosine,
+            rate: 0.01,
+            warmup: 1.0,
+            clip: Some(1.0),
+            smoothing: 0.0,
+            augment: Augment { flip: true, shift: 1, crop: None },
+            keep: Keep::Best,
+            seed: 0,
+        }
+    }
+
+    #[test]
+    fn classes_are_learnt_and_the_best_epoch_is_kept() {
+        let outcome = run(&settings()).unwrap();
+        let losses: Vec<f64> =
+            outcome.epochs.iter().map(|e| e.validation.map_or(f64::NAN, |v| v.mean)).collect();
+        assert_eq!(losses.len(), 12);
+        assert!(losses[11] < 0.1 && losses[0] > 0.4, "{losses:?}");
+        let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
+        assert_eq!(losses[outcome.epoch - 1], least);
+    }
+
+    #[test]
+    fn one_seed_gives_one_result_and_the_seed_matters() {
+        let short = Settings { epochs: 2, keep: Keep::Last, ..settings() };
+        let head = |settings: &Settings| -> Vec<f32> {
+            let outcome = run(settings).unwrap();
+            assert_eq!(outcome.epoch, 2);
+            let head = outcome.weights.get("head.weight").unwrap();
+            head.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let once = head(&short);
+        assert_eq!(once, head(&short));
+        assert_ne!(once, head(&Settings { seed: 1, ..short }));
+    }
+
+    #[test]
+    fn a_run_that_diverges_is_stopped() {
+        let wild = Settings {
+            rate: 1e30,
+            rule: Rule::Sgd { momentum: 0.9, nesterov: true },
+            warmup: 0.0,
+            clip: None,
+            ..settings()
+        };
+        assert!(matches!(run(&wild), Err(Error::Diverged { .. })));
+        let large = Settings { batch: 21, ..settings() };
+        assert!(matches!(run(&large), Err(Error::Data(_))));
+    }
+}
