@@ -65,7 +65,7 @@ mod tests {
         assert!((0..5).all(|step| constant.rate(step) == 0.1));
         let none = Schedule { shape: Shape::Cosine, rate: 0.1, warmup: 0, steps: 0 };
         assert_eq!((none.rate(0), none.rate(1)), (0.1, 0.0));
-        let all = Schedule { shape: Shape::Cosine, rate: 0.1, warmup: 3, steps: 3 };
-        assert_eq!(all.rate(2), 0.1);
+        let all = Schedule { shape: Shape::Cosine, rate: 0.25, warmup: 3, steps: 3 };
+        assert_eq!(all.rate(2), 0.25);
     }
 }

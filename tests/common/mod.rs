@@ -93,13 +93,13 @@ impl Bench {
     pub fn idx(&self, name: &str, classes: usize) -> String {
         let path = self.path(name);
         fs::create_dir(&path).unwrap();
-        for prefix in ["train", "t10k"] {
+        for (prefix, shade) in [("train", 0), ("t10k", 9)] {
             let mut images = vec![0, 0, 8, 3, 0, 0, 0, 40, 0, 0, 0, 14, 0, 0, 0, 14];
             let mut labels = vec![0, 0, 8, 1, 0, 0, 0, 40];
             for i in 0..40 {
                 let label = i % classes;
                 labels.push(label as u8);
-                images.extend((0..196).map(|j| (40 * label + (7 * i + 13 * j) % 64) as u8));
+                images.extend((0..196).map(|j| (40 * label + (shade + 7 * i + 13 * j) % 64) as u8));
             }
             fs::write(format!("{path}/{prefix}-images-idx3-ubyte"), images).unwrap();
             fs::write(format!("{path}/{prefix}-labels-idx1-ubyte"), labels).unwrap();
