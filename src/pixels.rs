@@ -43,6 +43,12 @@ impl Pixels {
         &self.split
     }
 
+    /// Bytes that [`Pixels::load`] would take, if a machine can count them.
+    pub fn bytes(&self) -> Option<usize> {
+        let per_image = self.shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d));
+        per_image?.checked_mul(self.split.len())
+    }
+
     /// The images at these positions, in that order, each read again when asked for.
     ///
     /// # Errors

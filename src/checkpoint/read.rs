@@ -84,7 +84,7 @@ pub(super) fn read_weights(
 
 impl Header {
     /// A tensor's bytes in the whole file's.
-    pub(super) fn bytes_of<'a>(&self, entry: &Entry, bytes: &'a [u8]) -> &'a [u8] {
+    pub fn bytes_of<'a>(&self, entry: &Entry, bytes: &'a [u8]) -> &'a [u8] {
         let (start, end) = entry.span;
         bytes.get(self.data_start + start..self.data_start + end).unwrap_or(&[])
     }

@@ -78,7 +78,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         schema: SCHEMA.into(),
         run: TimedRun { run: clock.finish(), forecast: timed },
         checkpoint: checkpoint_info(&checkpoint),
-        data: data_info(sources.of("val"), work.validation.split(), &roles.val_origin),
+        data: data_info(
+            sources.of(work.validation.split()),
+            work.validation.split(),
+            &roles.val_origin,
+        ),
         findings,
         forecast: operations,
     })?;

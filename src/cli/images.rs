@@ -8,22 +8,26 @@ use crate::report::DataInfo;
 
 /// Where images come from.
 #[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Data options")]
 pub struct DataArgs {
     /// Images: an IDX folder, or tensors:FILE or tensors:FOLDER (prepared images)
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
     pub data: String,
     /// Training images, instead of the split `train` of D
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
     pub train_data: Option<String>,
     /// Validation images, instead of the split `val` of D
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
     pub val_data: Option<String>,
     /// Test images, instead of the split `test` of D
-    #[arg(long, value_name = "D")]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
     pub test_data: Option<String>,
     /// Cut the validation images off the training split: this share of it
-    #[arg(long, value_name = "FRACTION", conflicts_with = "val_data")]
+    #[arg(
+        long,
+        value_name = "FRACTION",
+        conflicts_with = "val_data",
+        help_heading = "Data options"
+    )]
     pub val_from_train: Option<f64>,
 }
 
@@ -118,15 +122,11 @@ impl Sources {
         })
     }
 
-    /// The data set that gives the split of that name.
-    pub fn of(&self, split: &str) -> &DataSet {
-        let own = match split {
-            "train" => self.train.as_ref(),
-            "val" => self.val.as_ref(),
-            "test" => self.test.as_ref(),
-            _ => None,
-        };
-        own.unwrap_or(&self.data)
+    /// The data set that an uncut split comes from.
+    pub fn of(&self, split: &Split) -> &DataSet {
+        let gives = |data: &&DataSet| data.splits().iter().any(|s| s.place() == split.place());
+        let own = [&self.train, &self.val, &self.test].into_iter().flatten();
+        own.into_iter().find(gives).unwrap_or(&self.data)
     }
 }
 

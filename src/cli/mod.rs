@@ -7,9 +7,16 @@ pub mod bench;
 pub mod children;
 pub mod common;
 pub mod diagnose;
+pub mod eval;
+pub mod finetune;
+mod finetune_plan;
+mod finetune_text;
 pub mod format;
+pub mod hvp;
 pub mod images;
+pub mod inspect;
 pub mod model;
+mod numbers;
 pub mod outcome;
 pub mod output;
 pub mod post_train;
@@ -17,6 +24,7 @@ pub mod progress;
 pub mod recipe;
 pub mod scoring;
 pub mod table;
+pub mod tensors;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -34,12 +42,20 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Tell what a checkpoint is: layout, architecture, layers, preprocessing, provenance
+    Inspect(inspect::Args),
+    /// Measure losses, accuracy and calibration on a split
+    Eval(eval::Args),
     /// Measure, layer by layer, where the model over-fits
-    Diagnose(diagnose::Args),
+    Diagnose(Box<diagnose::Args>),
     /// Post-train one layer, in the light of another's perturbation
-    PostTrain(post_train::Args),
+    PostTrain(Box<post_train::Args>),
     /// Run methods against their controls, each in a process of its own
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
+    /// Train all weights of a new or given model
+    Finetune(Box<finetune::Args>),
+    /// Write a layer's gradient and Hessian-vector product
+    Hvp(hvp::Args),
 }
 
 impl Command {
@@ -48,6 +64,10 @@ impl Command {
             Command::Diagnose(args) => diagnose::run(args),
             Command::PostTrain(args) => post_train::run(args),
             Command::Bench(args) => bench::run(args),
+            Command::Inspect(args) => inspect::run(args),
+            Command::Eval(args) => eval::run(args),
+            Command::Finetune(args) => finetune::run(args),
+            Command::Hvp(args) => hvp::run(args),
         }
     }
 }

@@ -33,31 +33,36 @@ impl ModelArgs {
 
 /// What a checkpoint may be silent about.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Model options")]
 pub struct ModelFlags {
     /// Attention heads, if no configuration says
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = "Model options")]
     pub heads: Option<usize>,
     /// Patch size in pixels, to confirm what the tensors show
-    #[arg(long, value_name = "P|HxW", value_parser = size)]
+    #[arg(long, value_name = "P|HxW", value_parser = size, help_heading = "Model options")]
     pub patch_size: Option<[usize; 2]>,
     /// Image size in pixels, if no configuration says
-    #[arg(long, value_name = "S|HxW", value_parser = size)]
+    #[arg(long, value_name = "S|HxW", value_parser = size, help_heading = "Model options")]
     pub image_size: Option<[usize; 2]>,
     /// Mean of the images per channel, in units of the full scale
-    #[arg(long, value_name = "M,…", value_delimiter = ',', allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "M,…",
+        value_delimiter = ',',
+        allow_hyphen_values = true,
+        help_heading = "Model options"
+    )]
     pub mean: Option<Vec<f32>>,
     /// Standard deviation of the images per channel, in units of the full scale
-    #[arg(long, value_name = "S,…", value_delimiter = ',')]
+    #[arg(long, value_name = "S,…", value_delimiter = ',', help_heading = "Model options")]
     pub std: Option<Vec<f32>>,
     /// Resampling filter: nearest, bilinear or bicubic
-    #[arg(long, value_name = "FILTER", value_parser = interpolation)]
+    #[arg(long, value_name = "FILTER", value_parser = interpolation, help_heading = "Model options")]
     pub interpolation: Option<Interpolation>,
     /// Resize before the centre crop: `squash`, or pixels of the short side
-    #[arg(long, value_name = "squash|N", value_parser = resize)]
+    #[arg(long, value_name = "squash|N", value_parser = resize, help_heading = "Model options")]
     pub resize: Option<Resize>,
     /// Share of the resized image's side that the centre crop keeps
-    #[arg(long, value_name = "SHARE", conflicts_with = "resize")]
+    #[arg(long, value_name = "SHARE", conflicts_with = "resize", help_heading = "Model options")]
     pub crop_pct: Option<f64>,
 }
 

@@ -139,17 +139,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let provenance = provenance(&checkpoint, &recipe, &settings, &train)?;
     let written = checkpoint.save(&args.out, &weights, &provenance)?;
     let tuned = model.at(weights);
-    let scored = |split: &Option<Split>, v: Option<&Split>, origin: &str, role: &str| {
+    let scored = |split: &Option<Split>, v: Option<&Split>, origin: &str| {
         split
             .as_ref()
             .map(|split| {
-                let info = data_info(sources.of(role), split, origin);
+                let info = data_info(sources.of(split), split, origin);
                 before_after(&checkpoint, [&model, &tuned], split, v, info, args.common.seed)
             })
             .transpose()
     };
-    let validation = scored(&roles.val, None, &roles.val_origin, "val")?;
-    let test = scored(&roles.test, roles.val.as_ref(), "test", "test")?;
+    let validation = scored(&roles.val, None, &roles.val_origin)?;
+    let test = scored(&roles.test, roles.val.as_ref(), "test")?;
     let layers = match &subject {
         Some(subject) => remeasure(subject, &tuned, &recipe, &args.common)?,
         None => Vec::new(),
@@ -176,7 +176,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             chosen_by,
         },
         settings,
-        training: data_info(sources.of("train"), &train, "train"),
+        training: data_info(sources.of(&train), &train, "train"),
         cached: cache_seconds > 0.0,
         epochs,
         validation,

@@ -4,7 +4,13 @@
 
 pub mod bench;
 pub mod diagnosis;
+mod evaluation;
+mod finetuning;
+mod inspection;
 mod parts;
 pub mod post_training;
 
+pub use evaluation::{EVALUATION, Evaluation};
+pub use finetuning::{FINETUNING, Finetuning};
+pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 pub use parts::{CheckpointInfo, DataInfo};

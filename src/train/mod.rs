@@ -1,5 +1,7 @@
-//! Post-training and fine-tuning: one loop each, one file a method.
+//! Fine-tuning and post-training: one loop each, one file a method.
 
+mod error;
+pub mod finetune;
 pub mod method;
 pub mod optimizer;
 pub mod perturbation;
@@ -11,6 +13,9 @@ pub mod schedule;
 pub mod sgd;
 pub mod source;
 
+pub use error::{Error, Result};
 pub use method::{Method, Step};
+pub use optimizer::{Optimizer, Rule};
 pub use perturbation::{Perturbation, Perturber};
+pub use schedule::{Schedule, Shape};
 pub use source::Source;

@@ -2,12 +2,13 @@
 //! optimizer.
 
 use super::method::Method;
-use super::optimizer::{Optimizer, Rule as OptimizerRule};
-use super::schedule::Schedule;
+use super::optimizer::{Optimizer, Rule};
+use super::schedule::{Schedule, Shape};
 use super::source::Source;
+use super::{Error, Result};
 use crate::data::order::Batches;
 use crate::evaluate::losses;
-use crate::objective::{Activations, Error, Objective, Result};
+use crate::objective::{Activations, Objective};
 use crate::vit::Weights;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -91,8 +92,13 @@ pub fn post_train(
 ) -> Result<(Weights, Vec<Epoch>)> {
     let mut batches = Batches::new(source.len(), settings.batch, settings.seed, "B")?;
     let steps = batches.per_epoch();
-    let schedule = Schedule::cosine(settings.learning_rate, settings.epochs * steps, 0);
-    let rule = OptimizerRule::Sgd { momentum: settings.momentum, nesterov: false };
+    let schedule = Schedule {
+        shape: Shape::Cosine,
+        rate: settings.learning_rate,
+        warmup: 0,
+        steps: settings.epochs * steps,
+    };
+    let rule = Rule::Sgd { momentum: settings.momentum, nesterov: false };
     let mut optimizer = Optimizer::new(rule, settings.weight_decay);
     let mut current = model.clone();
     let mut log = Vec::new();
@@ -100,9 +106,17 @@ pub fn post_train(
         let mut sums = Sums::default();
         let clock = Instant::now();
         for step in 0..steps {
-            let indices = batches.next().ok_or(Error::NoExamples)?;
+            let indices = batches.next().ok_or(crate::objective::Error::NoExamples)?;
             let batch = source.batch(&indices)?;
             let found = method.step(&current, source, &batch)?;
+            if !found.loss.is_finite() {
+                return Err(Error::Diverged {
+                    epoch: epoch + 1,
+                    step: step + 1,
+                    what: "loss",
+                    found: found.loss,
+                });
+            }
             sums.steps += 1;
             sums.loss += found.loss;
             if let Some(p) = found.perturbation {

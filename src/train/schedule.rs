@@ -1,40 +1,45 @@
-//! How the learning rate changes over a run.
+//! Learning rates over a run.
 
 use std::f64::consts::PI;
 
-/// A learning rate for every step.
+/// What the rate does after the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// η/2 · (1 + cos(π t / T)): from η down to 0 (Loshchilov and Hutter, ICLR 2017).
+    Cosine,
+    /// η throughout.
+    Constant,
+}
+
+/// A learning rate for each step of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    peak: f64,
-    steps: usize,
-    warm_up: usize,
-    cosine: bool,
+    /// The shape.
+    pub shape: Shape,
+    /// η, the highest rate.
+    pub rate: f64,
+    /// Steps over which the rate first rises, linearly, to η.
+    pub warmup: usize,
+    /// Steps of the whole run, warm-up included.
+    pub steps: usize,
 }
 
 impl Schedule {
-    /// From `peak` to 0 along half a cosine over `steps` steps (Loshchilov & Hutter, ICLR 2017,
-    /// without restarts), after `warm_up` of them that rise linearly to the peak:
-    /// rate(t) = peak · (1 + cos(π (t − w)/(n − w)))/2 for t ≥ w.
-    pub fn cosine(peak: f64, steps: usize, warm_up: usize) -> Self {
-        Self { peak, steps, warm_up, cosine: true }
-    }
-
-    /// `peak` throughout, after a linear warm-up.
-    pub fn constant(peak: f64, steps: usize, warm_up: usize) -> Self {
-        Self { peak, steps, warm_up, cosine: false }
-    }
-
-    /// The rate of step `t`, from 0.
-    pub fn rate(&self, t: usize) -> f64 {
-        if t < self.warm_up {
-            return self.peak * (t + 1) as f64 / self.warm_up as f64;
+    /// The rate of step `step`, from 0. In the warm-up η (step + 1) / warmup; after it t counts
+    /// from 0 and T is what is left of the run, so that 0 would be reached one step past its end.
+    pub fn rate(&self, step: usize) -> f64 {
+        if step < self.warmup {
+            return self.rate * (step + 1) as f64 / self.warmup as f64;
         }
-        if !self.cosine {
-            return self.peak;
+        match self.shape {
+            Shape::Constant => self.rate,
+            Shape::Cosine => {
+                let length = self.steps.saturating_sub(self.warmup).max(1) as f64;
+                let part = ((step - self.warmup) as f64 / length).min(1.0);
+                // libm's cosine is the same on every machine.
+                0.5 * self.rate * (1.0 + libm::cos(PI * part))
+            }
         }
-        let left = self.steps.saturating_sub(self.warm_up).max(1);
-        let done = (t - self.warm_up).min(left) as f64 / left as f64;
-        self.peak * 0.5 * (1.0 + (PI * done).cos())
     }
 }
 
@@ -43,17 +48,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cosine_falls_from_peak_to_nothing() {
-        let s = Schedule::cosine(0.2, 100, 0);
-        assert_eq!(s.rate(0), 0.2);
-        assert!((s.rate(50) - 0.1).abs() < 1e-15);
-        assert!(s.rate(99) < 1e-4 && s.rate(100).abs() < 1e-15);
+    fn rates_rise_then_fall_along_a_cosine() {
+        let schedule = Schedule { shape: Shape::Cosine, rate: 0.4, warmup: 4, steps: 10 };
+        let near = |step: usize, expected: f64| {
+            assert!((schedule.rate(step) - expected).abs() < 1e-12, "{step}");
+        };
+        [(0, 0.1), (1, 0.2), (3, 0.4), (4, 0.4), (6, 0.3), (7, 0.2), (8, 0.1), (10, 0.0)]
+            .into_iter()
+            .for_each(|(step, rate)| near(step, rate));
+        near(100, 0.0);
     }
 
     #[test]
-    fn warm_up_rises_linearly_to_the_peak() {
-        let s = Schedule::cosine(1.0, 20, 4);
-        assert_eq!([0, 1, 2, 3, 4].map(|t| s.rate(t)), [0.25, 0.5, 0.75, 1.0, 1.0]);
-        assert_eq!(Schedule::constant(1.0, 20, 0).rate(19), 1.0);
+    fn a_constant_rate_and_runs_of_no_length() {
+        let constant = Schedule { shape: Shape::Constant, rate: 0.1, warmup: 0, steps: 5 };
+        assert!((0..5).all(|step| constant.rate(step) == 0.1));
+        let none = Schedule { shape: Shape::Cosine, rate: 0.1, warmup: 0, steps: 0 };
+        assert_eq!((none.rate(0), none.rate(1)), (0.1, 0.0));
+        let all = Schedule { shape: Shape::Cosine, rate: 0.25, warmup: 3, steps: 3 };
+        assert_eq!(all.rate(2), 0.25);
     }
 }

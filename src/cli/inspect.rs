@@ -1,0 +1,156 @@
+//! `planish inspect`: what a checkpoint is.
+
+use super::common::Common;
+use super::format::{count, number};
+use super::model::{ModelArgs, checkpoint_info};
+use super::output;
+use super::table::{Align, Style, Table};
+use crate::checkpoint::Checkpoint;
+use crate::report::{INSPECTION, Inspection, LayerInfo, ModelInfo};
+use crate::vit::layers::{Granularity, Layer, layers};
+
+/// Arguments of `planish inspect`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  planish inspect vit.safetensors --heads 4 --image-size 28")]
+pub struct Args {
+    /// The checkpoint.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Prints what the checkpoint is and how it was recognised.
+///
+/// # Errors
+/// A checkpoint that cannot be known in full; a report that cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let running = args.common.start()?;
+    let checkpoint = args.model.open()?;
+    let report = Inspection {
+        schema: INSPECTION.into(),
+        run: running.finish(),
+        checkpoint: checkpoint_info(&checkpoint),
+        recognised: recognised(&checkpoint),
+        dtype: checkpoint.dtype.clone(),
+        config: ModelInfo::from(&checkpoint.config),
+        preprocessing: checkpoint.preprocess.as_ref().map(ToString::to_string),
+        assumed: checkpoint.assumed.clone(),
+        class_names: checkpoint.class_names.clone(),
+        layers: layers(&checkpoint.config, Granularity::Block)
+            .iter()
+            .map(|layer| about(&checkpoint, layer))
+            .collect::<anyhow::Result<_>>()?,
+        provenance: checkpoint.provenance.clone(),
+    };
+    args.common.save(&report)?;
+    Ok(output::print(&text(&report))?)
+}
+
+fn recognised(checkpoint: &Checkpoint) -> String {
+    let names = checkpoint.weights.names();
+    let own = names.first().and_then(|name| checkpoint.file_tensors(name).ok());
+    let example = own.and_then(|own| own.into_iter().next()).unwrap_or_default();
+    format!("by its tensor names, {} in all, such as `{example}`", names.len())
+}
+
+fn about(checkpoint: &Checkpoint, layer: &Layer) -> anyhow::Result<LayerInfo> {
+    let (mut parameters, mut squares) = (0, 0.0);
+    for &i in &layer.tensors {
+        let values: Vec<f32> = checkpoint.weights.tensor(i).flatten_all()?.to_vec1()?;
+        parameters += values.len();
+        squares += values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+    }
+    Ok(LayerInfo {
+        name: layer.name.clone(),
+        tensors: layer.tensors.len(),
+        parameters,
+        stages: [layer.first_stage, layer.last_stage],
+        weight_norm: squares.sqrt(),
+    })
+}
+
+fn text(report: &Inspection) -> String {
+    let (file, config) = (&report.checkpoint, &report.config);
+    let by = |[a, b]: [usize; 2]| format!("{a}×{b}");
+    let with = |present: bool, what: &str| if present { format!(", {what}") } else { "".into() };
+    let mut lines = vec![
+        ("file", file.path.clone()),
+        ("digest", file.digest.clone()),
+        ("layout", format!("{}, recognised {}", file.layout, report.recognised)),
+        ("architecture", file.architecture.clone()),
+        ("parameters", format!("{}, stored as {}", count(file.parameters as u64), report.dtype)),
+        (
+            "model",
+            format!(
+                "width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}",
+                config.dim,
+                config.depth,
+                config.heads,
+                config.mlp_dim,
+                config.classes,
+                with(config.class_token, "class token"),
+                with(config.registers > 0, &format!("{} registers", config.registers)),
+                with(!config.qkv_bias, "no qkv bias"),
+                with(config.layer_scale, "LayerScale"),
+                with(config.norm_pre, "norm after the embedding"),
+            ),
+        ),
+        (
+            "head",
+            format!(
+                "pooling {}, norm {} it, {}, ε {:e}",
+                config.pooling, config.final_norm, config.activation, config.eps
+            ),
+        ),
+        (
+            "images",
+            format!(
+                "{} channels of {}, patches {}, {} tokens",
+                config.channels,
+                by(config.image_size),
+                by(config.patch_size),
+                config.tokens
+            ),
+        ),
+        (
+            "preprocessing",
+            report.preprocessing.clone().unwrap_or_else(|| {
+                "unknown: pass --mean, --std and --interpolation for raw images".into()
+            }),
+        ),
+    ];
+    lines.extend(report.assumed.iter().map(|what| ("assumed", what.clone())));
+    if let Some(names) = &report.class_names {
+        lines.push(("classes", names.join(", ")));
+    }
+    if let Some(made) = &report.provenance {
+        let mut line = format!("{} by planish {}, seed {}", made.method, made.version, made.seed);
+        if let Some(split) = made.split {
+            line += &format!(", {} of the training split held out", split.fraction);
+        }
+        lines.push(("made", line));
+    }
+    let mut out: String =
+        lines.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect();
+    let mut table = Table::new(&[
+        ("layer", Align::Left),
+        ("tensors", Align::Right),
+        ("parameters", Align::Right),
+        ("stages", Align::Right),
+        ("‖w‖", Align::Right),
+    ]);
+    for layer in &report.layers {
+        let [first, last] = layer.stages;
+        table.row([
+            layer.name.clone(),
+            layer.tensors.to_string(),
+            count(layer.parameters as u64),
+            if first == last { first.to_string() } else { format!("{first}–{last}") },
+            number(layer.weight_norm),
+        ]);
+    }
+    out.push('\n');
+    out + &table.render(Style::of_stdout())
+}

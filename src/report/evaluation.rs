@@ -1,0 +1,28 @@
+//! What `eval` reports.
+
+use super::{CheckpointInfo, DataInfo};
+use crate::evaluate::Summary;
+use crate::run::Run;
+use serde::{Deserialize, Serialize};
+
+/// Schema of [`Evaluation`].
+pub const EVALUATION: &str = "planish/evaluation/1";
+
+/// Figures of one checkpoint on one split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// [`EVALUATION`].
+    pub schema: String,
+    /// Time, memory and machine.
+    pub run: Run,
+    /// The model.
+    pub checkpoint: CheckpointInfo,
+    /// The images.
+    pub data: DataInfo,
+    /// The figures; losses in nats per image.
+    pub figures: Summary,
+    /// Which images the temperature was fitted on.
+    pub temperature_origin: String,
+    /// What a reader of the figures should know.
+    pub warnings: Vec<String>,
+}

@@ -1,0 +1,127 @@
+//! What `inspect` reports.
+
+use super::CheckpointInfo;
+use crate::checkpoint::Provenance;
+use crate::run::Run;
+use crate::vit::{Activation, Config, FinalNorm, Pooling};
+use serde::{Deserialize, Serialize};
+
+/// Schema of [`Inspection`].
+pub const INSPECTION: &str = "planish/inspection/1";
+
+/// A checkpoint as planish understands it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inspection {
+    /// [`INSPECTION`].
+    pub schema: String,
+    /// Time, memory and machine.
+    pub run: Run,
+    /// The file.
+    pub checkpoint: CheckpointInfo,
+    /// How the layout was recognised.
+    pub recognised: String,
+    /// Stored types and how many tensors have each.
+    pub dtype: String,
+    /// The model.
+    pub config: ModelInfo,
+    /// What is done to images, in words; none if nothing says.
+    pub preprocessing: Option<String>,
+    /// What neither tensors nor configuration nor flags say.
+    pub assumed: Vec<String>,
+    /// Names of the classes, by index.
+    pub class_names: Option<Vec<String>>,
+    /// Layers, from the image upwards.
+    pub layers: Vec<LayerInfo>,
+    /// The latest step in its making, if planish made it.
+    pub provenance: Option<Provenance>,
+}
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerInfo {
+    /// Its name.
+    pub name: String,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of parameters.
+    pub parameters: usize,
+    /// First and last stage of the forward pass that use it.
+    pub stages: [usize; 2],
+    /// Euclidean norm of its weights.
+    pub weight_norm: f64,
+}
+
+/// The shape of a model, see [`Config`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    /// Height and width of the input in pixels.
+    pub image_size: [usize; 2],
+    /// Height and width of a patch in pixels.
+    pub patch_size: [usize; 2],
+    /// Input channels.
+    pub channels: usize,
+    /// Width of the token stream.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads.
+    pub heads: usize,
+    /// Hidden width of the MLP.
+    pub mlp_dim: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Length of the token sequence.
+    pub tokens: usize,
+    /// Whether there is a class token.
+    pub class_token: bool,
+    /// Number of register tokens.
+    pub registers: usize,
+    /// Whether query, key and value have a bias.
+    pub qkv_bias: bool,
+    /// Whether residual branches are scaled per channel.
+    pub layer_scale: bool,
+    /// Whether a layer norm follows the embedding.
+    pub norm_pre: bool,
+    /// `token` or `mean`.
+    pub pooling: String,
+    /// Whether the last norm stands `before` or `after` the pooling.
+    pub final_norm: String,
+    /// `gelu` or `gelu_tanh`.
+    pub activation: String,
+    /// ε of every layer norm.
+    pub eps: f64,
+}
+
+impl From<&Config> for ModelInfo {
+    fn from(config: &Config) -> Self {
+        Self {
+            image_size: config.image_size,
+            patch_size: config.patch_size,
+            channels: config.channels,
+            dim: config.dim,
+            depth: config.depth,
+            heads: config.heads,
+            mlp_dim: config.mlp_dim,
+            classes: config.classes,
+            tokens: config.tokens(),
+            class_token: config.class_token,
+            registers: config.registers,
+            qkv_bias: config.qkv_bias,
+            layer_scale: config.layer_scale,
+            norm_pre: config.norm_pre,
+            pooling: match config.pooling {
+                Pooling::Token => "token".into(),
+                Pooling::Mean => "mean".into(),
+            },
+            final_norm: match config.final_norm {
+                FinalNorm::BeforePool => "before".into(),
+                FinalNorm::AfterPool => "after".into(),
+            },
+            activation: match config.activation {
+                Activation::Gelu => "gelu".into(),
+                Activation::GeluTanh => "gelu_tanh".into(),
+            },
+            eps: config.eps,
+        }
+    }
+}

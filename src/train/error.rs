@@ -1,0 +1,52 @@
+//! Why training stops.
+
+/// What can go wrong while weights are changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model cannot be evaluated.
+    #[error(transparent)]
+    Objective(#[from] crate::objective::Error),
+    /// Images cannot be read, ordered or prepared.
+    #[error(transparent)]
+    Data(#[from] crate::data::Error),
+    /// Figures cannot be computed.
+    #[error(transparent)]
+    Evaluate(#[from] crate::evaluate::Error),
+    /// The layer or the weights do not fit the model.
+    #[error(transparent)]
+    Model(#[from] crate::vit::Error),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// Weights and gradients that do not belong together.
+    #[error(
+        "optimizer, {place}: expected {expected}, found {found}; give each step the same tensors, \
+         in the same order, in f32"
+    )]
+    Mismatch {
+        /// Which tensor, or what of all of them.
+        place: String,
+        /// What would do.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// The loss or the gradient is no longer a finite number.
+    #[error(
+        "epoch {epoch}, step {step}: expected a finite {what}, found {found}; lower --lr, add \
+         --warmup or --clip"
+    )]
+    Diverged {
+        /// Epoch, from 1.
+        epoch: usize,
+        /// Step in the epoch, from 1.
+        step: usize,
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The value.
+        found: f64,
+    },
+}
+
+/// Result of a training step or run.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,282 @@
+//! The commands as a user meets them: what they write, and what they say of bad input.
+
+mod common;
+
+use common::{Bench, F32, I64, tensors};
+use std::fs;
+
+#[test]
+fn a_model_is_trained_inspected_evaluated_and_differentiated() {
+    let bench = Bench::new();
+    let out = bench.run(&[
+        "finetune",
+        "--arch",
+        "vit_nano_patch7_14",
+        "--data",
+        &bench.data,
+        "--epochs",
+        "2",
+        "--batch",
+        "8",
+        "--augment",
+        "flip,shift=1",
+        "--out",
+        &bench.path("new"),
+        "--json",
+        &bench.path("run.json"),
+        "--val-fraction",
+        "0.25",
+    ]);
+    assert!(out.success, "{}", out.errors);
+    let run = bench.json("run.json");
+    assert_eq!(run["schema"], "planish/finetuning/1");
+    assert_eq!(run["epochs"].as_array().unwrap().len(), 2);
+    assert_eq!((&run["data"][0]["images"], &run["data"][1]["images"]), (&30.into(), &10.into()));
+
+    let new = bench.path("new");
+    let inspected = bench.run(&["inspect", &new, "--json", &bench.path("inspect.json")]);
+    assert!(inspected.success && inspected.output.contains("block.5"), "{}", inspected.output);
+    let inspection = bench.json("inspect.json");
+    assert_eq!(inspection["provenance"]["split"]["fraction"], 0.25);
+    assert_eq!(inspection["config"]["classes"], 4);
+
+    let dump = bench.path("logits.safetensors");
+    let eval = bench.run(&[
+        "eval",
+        &new,
+        "--data",
+        &bench.data,
+        "--dump",
+        &dump,
+        "--json",
+        &bench.path("eval.json"),
+    ]);
+    assert!(eval.success, "{}", eval.errors);
+    let report = bench.json("eval.json");
+    // V is what finetune held out, found again by seed, share and digest.
+    let origin = report["temperature_origin"].as_str().unwrap().to_owned();
+    assert!(origin.contains("held out by finetune") && origin.contains("10 images"), "{origin}");
+    let dumped = tensors(&dump);
+    let labels: Vec<i64> = dumped["labels"].i64s();
+    assert_eq!(labels, (0..40).map(|i| i % 4).collect::<Vec<_>>());
+    assert_eq!(dumped["logits"].shape, [40, 4]);
+    let logits = dumped["logits"].f32s();
+    let nll: f64 = logits
+        .chunks(4)
+        .zip(&labels)
+        .map(|(row, &label)| {
+            let sum: f64 = row.iter().map(|&z| f64::from(z).exp()).sum();
+            sum.ln() - f64::from(row[label as usize])
+        })
+        .sum::<f64>()
+        / 40.0;
+    let reported = report["figures"]["nll"].as_f64().unwrap();
+    assert!((nll - reported).abs() < 1e-6, "{nll} {reported}");
+
+    let hv = bench.path("hv.safetensors");
+    let hvp = bench.run(&[
+        "hvp",
+        &new,
+        "--data",
+        &bench.data,
+        "--layer",
+        "head",
+        "--vector",
+        "random:3",
+        "--dtype",
+        "f64",
+        "--out",
+        &hv,
+    ]);
+    assert!(hvp.success, "{}", hvp.errors);
+    let found = tensors(&hv);
+    let names: Vec<&str> = found.keys().map(String::as_str).collect();
+    let expected =
+        ["gradient/head.bias", "gradient/head.weight", "hvp/head.bias", "hvp/head.weight", "loss"];
+    assert_eq!(names, expected);
+    assert!((found["loss"].f64s()[0] - nll).abs() < 1e-4, "f64 against f32 arithmetic");
+    // ∂L/∂bias = mean of softmax − one-hot: it sums to zero over the classes, and so does H v.
+    for name in ["gradient/head.bias", "hvp/head.bias"] {
+        assert!(found[name].f64s().iter().sum::<f64>().abs() < 1e-12, "{name}");
+    }
+}
+
+#[test]
+fn a_vector_file_is_held_to_the_layer() {
+    let bench = Bench::with_model();
+    let hvp = |vector: &str| {
+        bench.run(&[
+            "hvp",
+            &bench.model,
+            "--data",
+            &bench.data,
+            "--layer",
+            "head",
+            "--vector",
+            vector,
+            "--out",
+            &bench.path("hv.safetensors"),
+        ])
+    };
+    let weight = ("head.weight", F32, vec![4, 64]);
+    let bias = ("head.bias", F32, vec![4]);
+    bench.write("v.safetensors", &[weight.clone(), bias.clone()]);
+    assert!(hvp(&bench.path("v.safetensors")).success);
+    let file = |name: &str, tensors: &[(&str, &'static str, Vec<usize>)]| {
+        bench.write(name, tensors);
+        bench.path(name)
+    };
+    let cases = [
+        (file("lacks.safetensors", &[weight.clone()]), "head.bias", "found none"),
+        (
+            file("more.safetensors", &[weight.clone(), bias.clone(), ("norm.bias", F32, vec![64])]),
+            "norm.bias",
+            "leave it out",
+        ),
+        (
+            file("bent.safetensors", &[("head.weight", F32, vec![64, 4]), bias]),
+            "[4, 64]",
+            "[64, 4]",
+        ),
+        (file("whole.safetensors", &[weight, ("head.bias", I64, vec![4])]), "head.bias", "I64"),
+        (bench.path("absent.safetensors"), "absent.safetensors", "random:SEED"),
+    ];
+    for (path, place, more) in cases {
+        hvp(&path).fails_with(&[&path, place, more]);
+    }
+    fs::write(bench.path("junk.safetensors"), b"not safetensors").unwrap();
+    hvp(&bench.path("junk.safetensors")).fails_with(&["junk.safetensors", "header"]);
+}
+
+#[test]
+fn bad_requests_are_named_with_a_remedy() {
+    let bench = Bench::with_model();
+    let (model, data) = (bench.model.as_str(), bench.data.as_str());
+    let before = fs::read(format!("{model}/model.safetensors")).unwrap();
+    let out = bench.path("out");
+    let hv = bench.path("hv.safetensors");
+    let nowhere = bench.path("none/x.safetensors");
+    let cases: Vec<(Vec<&str>, Vec<&str>)> = vec![
+        (vec!["inspect", "absent.safetensors"], vec!["absent.safetensors"]),
+        (vec!["inspect", data], vec![data, "model.safetensors"]),
+        (vec!["eval", model, "--data", "absent"], vec!["absent", "nothing"]),
+        (vec!["eval", model, "--data", data, "--split", "x"], vec!["`x`", "train and test"]),
+        (
+            vec!["eval", model, "--data", data, "--dump", &nowhere],
+            vec!["none", "create the folder"],
+        ),
+        (
+            vec!["eval", model, "--data", data, "--json", &nowhere],
+            vec!["none", "create the folder"],
+        ),
+        (
+            vec!["hvp", model, "--data", data, "--layer", "block.9", "--out", &hv],
+            vec!["block.9", "embed"],
+        ),
+        (
+            vec!["hvp", model, "--data", data, "--layer", "head,norm", "--out", &hv],
+            vec!["found 2", "glob"],
+        ),
+        (
+            vec!["hvp", model, "--data", data, "--layer", "head", "--out", &nowhere],
+            vec!["none", "create the folder"],
+        ),
+        (
+            vec!["finetune", "--arch", "vit_huge_patch7_14", "--data", data, "--out", &out],
+            vec!["vit_huge_patch7_14", "nano"],
+        ),
+        (
+            vec!["finetune", "--from", model, "--data", data, "--out", model],
+            vec![model, "never overwritten"],
+        ),
+        (
+            vec!["finetune", "--from", model, "--data", data, "--out", &out, "--batch", "50"],
+            vec!["batch size", "50"],
+        ),
+        (
+            vec![
+                "finetune",
+                "--from",
+                model,
+                "--data",
+                data,
+                "--out",
+                &out,
+                "--train-range",
+                "0..99",
+            ],
+            vec!["--train-range", "40", "0..99"],
+        ),
+        (
+            vec!["finetune", "--from", model, "--data", data, "--out", &out, "--val-fraction", "1"],
+            vec!["--val-fraction", "found 1"],
+        ),
+        (
+            vec![
+                "finetune",
+                "--from",
+                model,
+                "--data",
+                data,
+                "--out",
+                &out,
+                "--val-fraction",
+                "0",
+                "--keep",
+                "best",
+            ],
+            vec!["--keep best", "validation"],
+        ),
+        (
+            vec![
+                "finetune",
+                "--arch",
+                "vit_nano_patch7_14",
+                "--data",
+                data,
+                "--out",
+                &out,
+                "--mean",
+                "0.5",
+            ],
+            vec!["--mean and --std", "both"],
+        ),
+        (
+            vec![
+                "finetune", "--from", model, "--data", data, "--out", &out, "--lr", "1e30",
+                "--batch", "8",
+            ],
+            vec!["epoch 1", "lower --lr"],
+        ),
+    ];
+    for (words, parts) in cases {
+        bench.run(&words).fails_with(&parts);
+    }
+    assert_eq!(fs::read(format!("{model}/model.safetensors")).unwrap(), before);
+    assert!(!std::path::Path::new(&out).exists() && !std::path::Path::new(&hv).exists());
+}
+
+#[test]
+fn a_label_without_a_class_is_named() {
+    let bench = Bench::with_model();
+    let other = bench.idx("other", 5);
+    bench
+        .run(&["eval", &bench.model, "--data", &other])
+        .fails_with(&["image 4", "found 4", "0..4"]);
+    // finetune takes the classes of the data, and says that the head goes.
+    let out = bench.run(&[
+        "finetune",
+        "--from",
+        &bench.model,
+        "--data",
+        &other,
+        "--epochs",
+        "1",
+        "--batch",
+        "8",
+        "--out",
+        &bench.path("five"),
+    ]);
+    assert!(out.success && out.output.contains("replaced by a fresh one of 5"), "{}", out.errors);
+    assert!(bench.run(&["eval", &bench.path("five"), "--data", &other]).success);
+}
