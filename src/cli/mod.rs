@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod children;
 pub mod common;
+pub mod demo;
 pub mod diagnose;
 pub mod eval;
 pub mod finetune;
@@ -42,6 +43,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Do everything once, on embedded images and an embedded checkpoint
+    Demo(demo::Args),
     /// Tell what a checkpoint is: layout, architecture, layers, preprocessing, provenance
     Inspect(inspect::Args),
     /// Measure losses, accuracy and calibration on a split
@@ -64,6 +67,7 @@ impl Command {
             Command::Diagnose(args) => diagnose::run(args),
             Command::PostTrain(args) => post_train::run(args),
             Command::Bench(args) => bench::run(args),
+            Command::Demo(args) => demo::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Finetune(args) => finetune::run(args),
