@@ -127,7 +127,7 @@ fn a_vector_file_is_held_to_the_layer() {
         bench.path(name)
     };
     let cases = [
-        (file("lacks.safetensors", &[weight.clone()]), "head.bias", "found none"),
+        (file("lacks.safetensors", std::slice::from_ref(&weight)), "head.bias", "found none"),
         (
             file("more.safetensors", &[weight.clone(), bias.clone(), ("norm.bias", F32, vec![64])]),
             "norm.bias",

@@ -230,7 +230,7 @@ fn add_blocks<E: Element>(partial: &[E], len: usize, blocks: usize) -> Vec<E> {
         out.extend_from_slice(&plane[..len]);
         for block in plane[len..].chunks(len) {
             for (sum, &x) in out[start..].iter_mut().zip(block) {
-                *sum = *sum + x;
+                *sum += x;
             }
         }
     }

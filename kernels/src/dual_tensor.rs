@@ -23,14 +23,14 @@ impl DualTensor {
 
     /// A value of shape S with a block of tangents of shape (K, S).
     pub fn new(value: Tensor, tangent: Option<Tensor>) -> Result<Self> {
-        if let Some(t) = &tangent {
-            if t.rank() != value.rank() + 1 || t.dims()[1..] != *value.dims() {
-                return Err(Error::shape(
-                    "dual tensor",
-                    format!("tangents of shape (K, {:?})", value.dims()),
-                    format!("{:?}", t.dims()),
-                ));
-            }
+        if let Some(t) = &tangent
+            && (t.rank() != value.rank() + 1 || t.dims()[1..] != *value.dims())
+        {
+            return Err(Error::shape(
+                "dual tensor",
+                format!("tangents of shape (K, {:?})", value.dims()),
+                format!("{:?}", t.dims()),
+            ));
         }
         Ok(Self { value, tangent })
     }

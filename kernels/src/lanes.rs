@@ -245,7 +245,7 @@ impl Element for f64 {
     const ERFCX: &'static [f64] = crate::math::ERFCX_F64;
     const EXP_TERMS: usize = 13;
     const EXP_RANGE: (f64, f64) = (-708.0, 709.0);
-    const LN2: (f64, f64) = (0.693_147_180_369_123_816_490, 1.908_214_929_270_587_700_02e-10);
+    const LN2: (f64, f64) = (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10);
     #[inline(always)]
     fn narrow(x: f64) -> Self {
         x

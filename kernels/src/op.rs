@@ -146,7 +146,7 @@ impl<E: Element> Planes<E> {
         let value = Tensor::from_vec(self.value, dims, &Device::Cpu)?;
         let tangent = match self.tangents {
             Some(t) => {
-                let k = if size == 0 { 1 } else { t.len() / size };
+                let k = t.len().checked_div(size).unwrap_or(1);
                 let shape: Vec<usize> = std::iter::once(k).chain(dims.iter().copied()).collect();
                 Some(Tensor::from_vec(t, shape, &Device::Cpu)?)
             }

@@ -21,8 +21,11 @@ impl Sample {
     }
 }
 
-/// All operations: name and samples.
-pub const REGISTRY: &[(&str, fn() -> Vec<Sample>)] = &[
+/// An operation's name and what makes its samples.
+pub type Entry = (&'static str, fn() -> Vec<Sample>);
+
+/// All operations.
+pub const REGISTRY: &[Entry] = &[
     ("linear", linear::samples),
     ("matmul", matmul::samples),
     ("attention_scores", attention::scores_samples),

@@ -120,6 +120,8 @@ impl<L: Lane, const K: usize> Mul for Dual<L, K> {
 }
 impl<L: Lane, const K: usize> Div for Dual<L, K> {
     type Output = Self;
+    // (a/b)' = (a' − (a/b) b')/b: the quotient rule subtracts and multiplies.
+    #[allow(clippy::suspicious_arithmetic_impl)]
     #[inline(always)]
     fn div(self, o: Self) -> Self {
         let quotient = self.value / o.value;

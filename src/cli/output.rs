@@ -68,7 +68,7 @@ pub fn check(path: &Path) -> Result<(), Error> {
 /// Writes `report` as indented JSON with a line end. Numbers that are not finite become null.
 ///
 /// # Errors
-/// As [`write`]; a report that has no JSON form.
+/// As [`write()`]; a report that has no JSON form.
 pub fn write_json(path: &Path, report: &impl serde::Serialize) -> Result<(), Error> {
     let json = serde_json::to_string_pretty(report);
     let json = json.map_err(|source| Error::Json { path: path.into(), source })?;

@@ -246,15 +246,15 @@ fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
 
 fn warnings(loss: &Loss, planned: bool, images: usize) -> Vec<String> {
     let mut out = Vec::new();
-    if let (Some(training), Some(stderr)) = (loss.training, loss.stderr) {
-        if (loss.validation - training).abs() <= 2.0 * stderr {
-            out.push(format!(
-                "the validation loss {:.4} is within two standard errors of the training loss \
+    if let (Some(training), Some(stderr)) = (loss.training, loss.stderr)
+        && (loss.validation - training).abs() <= 2.0 * stderr
+    {
+        out.push(format!(
+            "the validation loss {:.4} is within two standard errors of the training loss \
                  {training:.4}: either the model does not over-fit, or it was trained on these \
                  validation images; give unseen ones with --val-data",
-                loss.validation
-            ));
-        }
+            loss.validation
+        ));
     }
     if !planned {
         out.push(format!(

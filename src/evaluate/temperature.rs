@@ -29,7 +29,7 @@ struct Point {
 
 /// The temperature that minimises the mean cross-entropy.
 ///
-/// The loss is convex in β = 1/T: with p = softmax(βz), l′ = E_p[z] − z_y and l″ = Var_p[z]. The
+/// The loss is convex in β = 1/T: with p = softmax(βz), l′ = E_p(z) − z_y and l″ = Var_p(z). The
 /// root of l′ is found by Newton steps in log β, bisecting where a step leaves the bracket or fails
 /// to halve the one before.
 pub fn fit(predictions: &Predictions) -> Fit {

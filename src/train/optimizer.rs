@@ -47,6 +47,9 @@ pub struct Optimizer {
     state: Vec<[Vec<f32>; 2]>,
 }
 
+/// Moves weights by their gradients, given two runs of state.
+type Update = dyn Fn(&mut [f32], &[f32], &mut [f32], &mut [f32]) + Sync;
+
 impl Optimizer {
     /// An optimizer that has made no step yet.
     pub fn new(rule: Rule, weight_decay: f64) -> Self {
@@ -118,7 +121,7 @@ impl Optimizer {
 
     /// What happens to a run of weights, gradients and state. Scalars are formed in f64 and
     /// rounded once.
-    fn update(&self, rate: f64) -> Box<dyn Fn(&mut [f32], &[f32], &mut [f32], &mut [f32]) + Sync> {
+    fn update(&self, rate: f64) -> Box<Update> {
         let decay = self.weight_decay;
         match self.rule {
             Rule::Sgd { momentum, nesterov } => {
@@ -280,11 +283,11 @@ mod tests {
         let mut fails = |weights: &[Tensor], gradients: &[Tensor]| {
             matches!(optimizer.step(weights, gradients, 0.1), Err(Error::Mismatch { .. }))
         };
-        assert!(fails(&[w3.clone()], &[]));
-        assert!(fails(&[w3.clone()], &[w4.clone()]));
-        assert!(fails(&[w3.clone()], &[w(3, DType::F64)]));
-        assert!(!fails(&[w3.clone()], &[w3.clone()]));
-        assert!(fails(&[w4.clone()], &[w4.clone()]));
+        assert!(fails(std::slice::from_ref(&w3), &[]));
+        assert!(fails(std::slice::from_ref(&w3), std::slice::from_ref(&w4)));
+        assert!(fails(std::slice::from_ref(&w3), &[w(3, DType::F64)]));
+        assert!(!fails(std::slice::from_ref(&w3), std::slice::from_ref(&w3)));
+        assert!(fails(std::slice::from_ref(&w4), std::slice::from_ref(&w4)));
         assert!(fails(&[w3.clone(), w4.clone()], &[w3, w4]));
     }
 }
