@@ -198,6 +198,8 @@ fn train(
         .and(&job.options)
         .option("--seed", args.common.seed)
         .option("--train-seed", seed)
+        // Seeds share the checkpoint, so one of them shows how a method moves ΔL and κ.
+        .option("--remeasure", if seed == args.common.seed { again(args) } else { 0 })
         .option("--json", json.display())
         .option("--out", out.display())
         .clone();
@@ -206,6 +208,11 @@ fn train(
         .with_context(|| format!("cannot read {}", json.display()))?;
     let _ = std::fs::remove_file(out);
     Ok(serde_json::from_str(&text)?)
+}
+
+/// Images on which the first seed measures ΔL and κ again.
+fn again(args: &Args) -> usize {
+    args.recipe.remeasure.or(args.samples).unwrap_or(usize::MAX)
 }
 
 /// Figures of one row.
@@ -238,6 +245,7 @@ fn row(job: &Job, runs: &[post_training::Report]) -> anyhow::Result<Row> {
         training_loss: last(|e| Some(e.training_loss)),
         gain_over_control: None,
         calibrated_gain_over_control: None,
+        layers: runs.first().map(|r| r.layers.clone()).unwrap_or_default(),
     })
 }
 
@@ -261,6 +269,7 @@ fn rows(jobs: &[Job], results: &[Vec<post_training::Report>]) -> anyhow::Result<
         training_loss: None,
         gain_over_control: None,
         calibrated_gain_over_control: None,
+        layers: Vec::new(),
     }];
     for (job, runs) in jobs.iter().zip(results) {
         let mut row = row(job, runs)?;

@@ -8,7 +8,7 @@ use super::model::{ModelArgs, checkpoint_info, objective};
 use super::outcome::{epoch_line, show};
 use super::output::print;
 use super::recipe::{LayerArgs, Name, RecipeArgs, check, recipe, settings};
-use super::scoring::{before_after, remeasure};
+use super::scoring::{Pair, before_after, predict, remeasure};
 use crate::checkpoint::{Checkpoint, Provenance};
 use crate::data::{Role, Split, require};
 use crate::forecast::{measure_rate, peak_mib, step_work};
@@ -139,20 +139,28 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let provenance = provenance(&checkpoint, &recipe, &settings, &train)?;
     let written = checkpoint.save(&args.out, &weights, &provenance)?;
     let tuned = model.at(weights);
-    let scored = |split: &Option<Split>, v: Option<&Split>, origin: &str| {
+    let models = [&model, &tuned];
+    let predict = |split: &Option<Split>| predict(&checkpoint, models, split.as_ref());
+    let (on_v, on_test) = (predict(&roles.val)?, predict(&roles.test)?);
+    let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
         split
             .as_ref()
-            .map(|split| {
+            .zip(own)
+            .map(|(split, own)| {
                 let info = data_info(sources.of(split), split, origin);
-                before_after(&checkpoint, [&model, &tuned], split, v, info, args.common.seed)
+                before_after(own, v, info, args.common.seed)
             })
             .transpose()
     };
-    let validation = scored(&roles.val, None, &roles.val_origin)?;
-    let test = scored(&roles.test, roles.val.as_ref(), "test")?;
-    let layers = match &subject {
-        Some(subject) => remeasure(subject, &tuned, &recipe, &args.common)?,
-        None => Vec::new(),
+    let validation = scored(&roles.val, on_v.as_ref(), None, &roles.val_origin)?;
+    let test = scored(&roles.test, on_test.as_ref(), on_v.as_ref(), "test")?;
+    let layers = match (args.recipe.remeasure, &subject) {
+        (Some(0), _) | (_, None) => Vec::new(),
+        (None, Some(subject)) => remeasure(subject, &tuned, &recipe, &args.common)?,
+        (n, Some(_)) => {
+            let subject = Subject::new(&checkpoint, &roles, n, &args.common)?;
+            remeasure(&subject, &tuned, &recipe, &args.common)?
+        }
     };
     if test.is_none() {
         notes.push("there is no test split, so there are no final figures".into());

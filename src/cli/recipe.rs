@@ -55,6 +55,10 @@ pub struct RecipeArgs {
     /// Seed of B, B′ and γ [default: --seed]
     #[arg(long, value_name = "S")]
     pub train_seed: Option<u64>,
+    /// Validation images on which ΔL and κ of the layers are measured again, before and after; 0
+    /// for none [default: all, or --samples]
+    #[arg(long, value_name = "N")]
+    pub remeasure: Option<usize>,
     /// Memory that the frozen layers' activations may take, in MiB; 0 computes them each time
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub cache: usize,

@@ -6,7 +6,7 @@ use super::images::pixels;
 use crate::checkpoint::Checkpoint;
 use crate::data::Split;
 use crate::data::folds::stratified_halves;
-use crate::evaluate::{Predictions, Temperature, fit, losses, paired, summarise};
+use crate::evaluate::{Predictions, Summary, Temperature, fit, losses, paired, summarise};
 use crate::objective::Objective;
 use crate::report::DataInfo;
 use crate::report::diagnosis::LayerResult;
@@ -15,36 +15,45 @@ use crate::train::recipe::Recipe;
 use crate::vit::layers::select;
 use crate::vit::{Config, Layer};
 
-/// Scores both models on a split; the temperature comes from V where there is another, else from
-/// the split's own halves.
+/// Logits of one split before and after.
+pub type Pair = [Predictions; 2];
+
+/// Both models' logits on a split, if there is one.
 ///
 /// # Errors
 /// Images that cannot be read, or a model that cannot be run.
-pub fn before_after(
+pub fn predict(
     checkpoint: &Checkpoint,
-    models: [&Objective; 2],
-    split: &Split,
-    v: Option<&Split>,
+    [before, after]: [&Objective; 2],
+    split: Option<&Split>,
+) -> anyhow::Result<Option<Pair>> {
+    let Some(split) = split else { return Ok(None) };
+    let images = pixels(checkpoint, split)?;
+    Ok(Some([before.predict(&images)?, after.predict(&images)?]))
+}
+
+/// Scores both models on a split; the temperature comes from V where that is another split, else
+/// from the split's own halves.
+///
+/// # Errors
+/// A split too small to be halved.
+pub fn before_after(
+    own: &Pair,
+    v: Option<&Pair>,
     data: DataInfo,
     seed: u64,
 ) -> anyhow::Result<BeforeAfter> {
-    let images = pixels(checkpoint, split)?;
-    let others = v.map(|v| pixels(checkpoint, v)).transpose()?;
-    let first = stratified_halves(split.labels(), seed).0;
-    let mut scored = Vec::new();
-    for model in models {
-        let predictions = model.predict(&images)?;
-        let fitted = others.as_ref().map(|v| model.predict(v)).transpose()?;
-        let temperature = match &fitted {
+    let first = stratified_halves(own[0].labels(), seed).0;
+    let score = |i: usize| -> anyhow::Result<(Summary, Vec<f64>, Vec<f64>)> {
+        let fitted = v.map(|v| &v[i]);
+        let temperature = match fitted {
             Some(v) => Temperature::FittedOn(v),
             None => Temperature::CrossFitted(&first),
         };
-        let summary = summarise(&predictions, temperature)?;
-        let calibrated = calibrated_losses(&predictions, fitted.as_ref(), &first)?;
-        scored.push((summary, losses(&predictions, 1.0), calibrated));
-    }
-    let [(before, raw, calibrated), (after, raw_after, calibrated_after)] =
-        <[_; 2]>::try_from(scored).map_err(|_| anyhow::anyhow!("two models were scored"))?;
+        let calibrated = calibrated_losses(&own[i], fitted, &first)?;
+        Ok((summarise(&own[i], temperature)?, losses(&own[i], 1.0), calibrated))
+    };
+    let ((before, raw, calibrated), (after, raw_after, calibrated_after)) = (score(0)?, score(1)?);
     Ok(BeforeAfter {
         data,
         before,

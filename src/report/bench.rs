@@ -1,6 +1,7 @@
 //! The result of `bench`: schema `planish/bench/1`.
 
 use super::CheckpointInfo;
+use super::post_training::LayerBeforeAfter;
 use crate::evaluate::Estimate;
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,8 @@ pub struct Row {
     pub gain_over_control: Option<Estimate>,
     /// The same for the calibrated NLL.
     pub calibrated_gain_over_control: Option<Estimate>,
+    /// ΔL and κ of p and u on V before and after, at the first seed.
+    pub layers: Vec<LayerBeforeAfter>,
 }
 
 /// Time and memory of a row, which differ from run to run.
