@@ -6,6 +6,7 @@ pub mod cli;
 pub mod data;
 pub mod diagnose;
 pub mod evaluate;
+pub mod examples;
 pub mod forecast;
 mod nearest;
 pub mod objective;

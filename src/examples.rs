@@ -1,0 +1,67 @@
+//! What the model is evaluated on: labelled inputs of one of its stages.
+
+use crate::objective::Result;
+use candle_core::{Device, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Labelled inputs of the model, at the door of one of its stages.
+pub trait Examples: Sync {
+    /// How many.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The stage whose input these are; 0 means pixels.
+    fn stage(&self) -> usize;
+    /// Inputs of a run of examples: (n, C, H, W), (n, T, D) or (n, D).
+    fn inputs(&self, range: Range<usize>) -> Result<Tensor>;
+    /// Inputs of the examples at these positions, in the order given.
+    fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
+        let rows: Vec<Tensor> =
+            indices.iter().map(|&i| self.inputs(i..i + 1)).collect::<Result<_>>()?;
+        Ok(Tensor::cat(&rows, 0)?)
+    }
+    /// Their labels.
+    fn labels(&self) -> &[u32];
+}
+
+/// Activations held in memory.
+#[derive(Clone, Debug)]
+pub struct Activations {
+    /// The stage whose input they are.
+    pub stage: usize,
+    /// One row of the first dimension for each example.
+    pub values: Tensor,
+    /// One label for each.
+    pub labels: Arc<[u32]>,
+}
+
+impl Examples for Activations {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+    fn stage(&self) -> usize {
+        self.stage
+    }
+    fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
+        Ok(self.values.narrow(0, range.start, range.len())?)
+    }
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+}
+
+impl Activations {
+    /// Some of the examples, in the order given.
+    pub fn select(&self, indices: &[usize]) -> Result<Activations> {
+        let rows = Tensor::from_iter(indices.iter().map(|&i| i as u32), &Device::Cpu)?;
+        let labels: Vec<u32> = indices.iter().map(|&i| self.labels[i]).collect();
+        Ok(Self {
+            stage: self.stage,
+            values: self.values.index_select(&rows, 0)?,
+            labels: labels.into(),
+        })
+    }
+}
