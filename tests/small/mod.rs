@@ -7,7 +7,8 @@ use planish::vit::layers::select;
 use planish::vit::{Layer, Weights, arch};
 use std::sync::Arc;
 
-/// Width 8, two blocks, three classes: weights uniform in ±0.6 (±0.3 in blocks), so that no logit is degenerate.
+/// Width 8, two blocks, three classes: weights uniform in ±0.6 (±0.3 in blocks), so that no logit
+/// is degenerate.
 pub fn model(dtype: DType) -> Objective {
     let mut config = arch::named("vit_nano_patch7_14", 3, 1).unwrap();
     (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
