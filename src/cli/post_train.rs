@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     let train = require(Role::Train, roles.train.as_ref())?.clone();
     // Known now, before a diagnosis and the frozen layers have taken their time.
-    Batches::new(train.len(), args.recipe.batch_size, 0, "B").context("--batch-size")?;
+    Batches::new(train.len(), args.recipe.batch_size, 0, "B")?;
     let mut notes = roles.notes.clone();
 
     let model = objective(&checkpoint, DType::F32)?;
