@@ -6,11 +6,15 @@ use super::common::Common;
 use super::images::DataArgs;
 use super::model::{ModelArgs, checkpoint_info};
 use super::output::print;
-use super::recipe::{RecipeArgs, check};
+use super::recipe::{RecipeArgs, check, read_plan};
+use crate::checkpoint::Checkpoint;
 use crate::report::bench::{Report, SCHEMA, TimedRun};
-use crate::report::{diagnosis, post_training};
+use crate::report::post_training;
 use anyhow::{Context, bail};
 use std::path::{Path, PathBuf};
+
+/// Most seeds that a run may ask for: more would take weeks, and a slip of the finger with them.
+const MAX_SEEDS: u64 = 1000;
 
 /// Options of `bench`.
 #[derive(clap::Args, Debug)]
@@ -67,14 +71,14 @@ struct Job {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     check(&args.recipe)?;
-    if args.seeds == 0 {
-        bail!("--seeds: expected at least 1, found 0")
+    if !(1..=MAX_SEEDS).contains(&args.seeds) {
+        bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", args.seeds)
     }
     let checkpoint = args.model.open()?;
     let folder = scratch()?;
-    let (perturb, update, plan) = plan(args, folder.path(), checkpoint.config.depth)?;
+    let (perturb, update, plan) = plan(args, folder.path(), &checkpoint)?;
     let jobs = jobs(&args.methods, &perturb, args.update.as_deref().unwrap_or(&update));
-    let seeds: Vec<u64> = (0..args.seeds).map(|i| args.common.seed + i).collect();
+    let seeds: Vec<u64> = (0..args.seeds).map(|i| args.common.seed.wrapping_add(i)).collect();
     let progress = args.common.progress("bench", jobs.len() as u64 * args.seeds, "runs");
     let mut trained = Vec::new();
     for job in &jobs {
@@ -114,7 +118,11 @@ fn scratch() -> anyhow::Result<tempfile::TempDir> {
 
 /// p and u of PoL: of a report, of a diagnosis made now, or where neither finds a layer, the head
 /// and the last block.
-fn plan(args: &Args, folder: &Path, depth: usize) -> anyhow::Result<(String, String, String)> {
+fn plan(
+    args: &Args,
+    folder: &Path,
+    checkpoint: &Checkpoint,
+) -> anyhow::Result<(String, String, String)> {
     let path = match &args.plan {
         Some(path) => path.clone(),
         None => {
@@ -128,15 +136,11 @@ fn plan(args: &Args, folder: &Path, depth: usize) -> anyhow::Result<(String, Str
             path
         }
     };
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("cannot read the plan {}", path.display()))?;
-    let report: diagnosis::Report = serde_json::from_str(&text)
-        .with_context(|| format!("{} is no report of `planish diagnose --json`", path.display()))?;
-    Ok(match report.findings.plan {
+    Ok(match read_plan(&path, checkpoint)? {
         Some(plan) => (plan.perturb, plan.update, "by the cross-fitted diagnosis".into()),
         None => (
             "head".into(),
-            format!("block.{}", depth.saturating_sub(1)),
+            format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
             "no layer was eligible: head and last block stand in for a plan".into(),
         ),
     })

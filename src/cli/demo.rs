@@ -45,7 +45,7 @@ const ASSETS: &[(&str, &[u8])] = &[
 
 /// Training settings of the demo, found by the search on validation that `assets/README.md`
 /// records.
-const RECIPE: &[&str] = &["--epochs", "5", "--lr", "0.05"];
+const RECIPE: &[&str] = &["--epochs", "5", "--lr", "0.03", "--remeasure", "1000"];
 
 /// Runs the command.
 ///
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         step(question, words, &args.common)?;
     }
     let bench = at("bench.json");
-    let mut words = vec!["bench", &model, "--data", &data, "--plan", &report, "--seeds", "3"];
+    let mut words = vec!["bench", &model, "--data", &data, "--plan", &report, "--seeds", "2"];
     words.extend(RECIPE);
     words.extend(["--json", &bench]);
     step("Does post-training mend it, beyond what its control does?", &words, &args.common)?;

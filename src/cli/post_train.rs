@@ -10,6 +10,7 @@ use super::output::print;
 use super::recipe::{LayerArgs, Name, RecipeArgs, check, recipe, settings};
 use super::scoring::{Pair, before_after, predict, remeasure};
 use crate::checkpoint::{Checkpoint, Provenance};
+use crate::data::order::Batches;
 use crate::data::{Role, Split, require};
 use crate::forecast::{measure_rate, peak_mib, step_work};
 use crate::report::post_training::{MethodInfo, Report, SCHEMA, TimedRun};
@@ -65,6 +66,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let sources = args.data.open()?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     let train = require(Role::Train, roles.train.as_ref())?.clone();
+    // Known now, before a diagnosis and the frozen layers have taken their time.
+    Batches::new(train.len(), args.recipe.batch_size, 0, "B")?;
     let mut notes = roles.notes.clone();
 
     let model = objective(&checkpoint, DType::F32)?;
@@ -86,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let settings = settings(&args.recipe, args.recipe.train_seed.unwrap_or(args.common.seed));
     let (steps, stage) = (train.len() / settings.batch.max(1), recipe.first_stage());
 
-    let budget = args.recipe.cache << 20;
+    let budget = args.recipe.cache.saturating_mul(1 << 20);
     let held = cache_bytes(&model, &images, stage);
     let rate = measure_rate(&model, &images)?;
     let newton = recipe.rule == Rule::Newton;

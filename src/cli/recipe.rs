@@ -212,9 +212,16 @@ fn plan(
 }
 
 /// The plan in a report of this very checkpoint.
-fn read_plan(path: &Path, checkpoint: &Checkpoint) -> anyhow::Result<Option<diagnosis::Plan>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the plan {}", path.display()))?;
+///
+/// # Errors
+/// A file that is no such report, or a report on another checkpoint.
+pub fn read_plan(path: &Path, checkpoint: &Checkpoint) -> anyhow::Result<Option<diagnosis::Plan>> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "cannot read the plan {}: give a report of `planish diagnose --json`",
+            path.display()
+        )
+    })?;
     let report: diagnosis::Report = serde_json::from_str(&text)
         .with_context(|| format!("{} is no report of `planish diagnose --json`", path.display()))?;
     if report.schema != diagnosis::SCHEMA {

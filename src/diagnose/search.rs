@@ -2,6 +2,8 @@
 
 /// Relative width at which α* is known well enough: κ depends on its square.
 const TOLERANCE: f64 = 0.01;
+/// A parabola is believed only if one of its outer points lies this near, relative to α.
+const NEAR: f64 = 0.1;
 
 /// Where to look.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,8 @@ pub struct Minimum {
 /// Searches φ for its first local minimum at α > 0.
 ///
 /// From `start`, α is halved or doubled to a bracket low < mid < high with φ(mid) below both
-/// ends; then parabolic steps inside it, until α moves by less than 1% or the budget is spent.
+/// ends; then parabolic steps inside it, until α moves by less than 1%, by the word of a point
+/// near it, or the budget is spent.
 /// The best point evaluated is returned. A φ that is not finite counts as +∞.
 ///
 /// # Errors
@@ -54,6 +57,7 @@ pub fn first_minimum<E>(
         let y = at(alpha, &mut evaluations)?;
         match mid {
             None if y < line.at_zero => mid = Some((alpha, y)),
+            // No better than 0: the minimum lies below, and this point bounds it.
             None => high = Some((alpha, y)),
             Some(best) if y < best.1 => {
                 low = best;
@@ -76,9 +80,14 @@ pub fn first_minimum<E>(
         return Ok(Minimum { alpha: mid.0, value: mid.1, evaluations, capped });
     };
     while evaluations < line.budget {
-        let next = inside(low, mid, high);
-        if (next - mid.0).abs() <= TOLERANCE * mid.0 || high.0 - low.0 <= TOLERANCE * mid.0 {
-            break;
+        let (left, right) = (mid.0 - low.0, high.0 - mid.0);
+        let mut next = inside(low, mid, high);
+        if (next - mid.0).abs() <= TOLERANCE * mid.0 {
+            if left.min(right) <= 1.01 * NEAR * mid.0 {
+                break;
+            }
+            // Far ends can agree with the middle by chance, 0, α and 2α above all: ask nearby.
+            next = mid.0 * if right > left { 1.0 + NEAR } else { 1.0 - NEAR };
         }
         let point = (next, at(next, &mut evaluations)?);
         let better = point.1 < mid.1;
@@ -137,6 +146,16 @@ mod tests {
         let frugal = search(|a| (2.0 * a).exp() - 4.0 * a, 0.5, 10.0, 5);
         assert_eq!(frugal.evaluations, 5);
         assert!((frugal.alpha / (2f64.ln() / 2.0) - 1.0).abs() < 0.05, "{frugal:?}");
+    }
+
+    #[test]
+    fn a_parabola_that_agrees_by_chance_is_not_believed() {
+        // φ(0) = φ(2), so the parabola through 0, 1 and 2 has its minimum at 1; with t = α − 1,
+        // φ′ = 0.9 t² + 2 t − 0.3 is 0 at t = (√5.08 − 2)/1.8.
+        let phi = |a: f64| (a - 1.0).powi(2) + 0.3 * ((a - 1.0).powi(3) - (a - 1.0));
+        let found = search(phi, 1.0, 10.0, 60);
+        let exact = 1.0 + (5.08f64.sqrt() - 2.0) / 1.8;
+        assert!((found.alpha / exact - 1.0).abs() < 0.01, "{found:?}");
     }
 
     #[test]

@@ -1,0 +1,299 @@
+//! Derivatives against closed forms, and a diagnosis against its definitions, worked out by hand.
+
+mod small;
+
+use candle_core::{DType, Device, Tensor};
+use planish::data::folds::stratified_halves;
+use planish::data::order::{stream, unit};
+use planish::diagnose::{Request, diagnose};
+use planish::objective::{Activations, Objective};
+use planish::report::diagnosis::{Findings, LayerResult};
+use planish::vit::layers::{join, layers};
+use planish::vit::{Granularity, Layer, stages};
+use small::{
+    cross_entropies, dot, images, layer, mean, model, numbers, plus, softmax, weights_of,
+    with_weights,
+};
+
+fn findings(objective: &Objective, validation: &Activations, layers: &[Layer]) -> Findings {
+    let request = Request { objective, validation, training: None, layers, seed: 7 };
+    diagnose(&request, &mut |_| ()).unwrap()
+}
+
+/// A random vector in the shape of a layer's tensors.
+fn vector(model: &Objective, layer: &Layer, seed: u64) -> Vec<Tensor> {
+    let mut rng = stream(seed, "vector");
+    let one = |&i: &usize| {
+        let shape = model.weights.tensor(i).dims();
+        let n: usize = shape.iter().product();
+        let values: Vec<f64> = (0..n).map(|_| 2.0 * unit(&mut rng) - 1.0).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+    };
+    layer.tensors.iter().map(one).collect()
+}
+
+fn assert_close(found: &[f64], expected: &[f64], relative: f64) {
+    let error = plus(found, -1.0, expected);
+    let size = dot(expected, expected).sqrt();
+    assert!(size > 1e-6 && dot(&error, &error).sqrt() < relative * size, "{found:?} {expected:?}");
+}
+
+#[test]
+fn the_heads_derivatives_are_those_of_a_linear_softmax() {
+    let model = model(DType::F64);
+    let (v, head) = (images(&model, 40), layer(&model, "head"));
+    let at_head = model.activations(&v, stages(&model.config) - 1).unwrap();
+    let features = numbers([&at_head.values]);
+    let w = weights_of(&model, &head);
+    let (weight, bias) = w.split_at(24);
+    // Where (row c, column j of x̃) stands among the numbers of weight, then bias.
+    let place = |c: usize, j: usize| if j < 8 { 8 * c + j } else { 24 + c };
+    let mut gradient = vec![0.0; 27];
+    let mut hessian = vec![vec![0.0; 27]; 27];
+    for (x, &y) in features.chunks(8).zip(v.labels.iter()) {
+        let x: Vec<f64> = x.iter().copied().chain([1.0]).collect();
+        let logits: Vec<f64> =
+            (0..3).map(|c| dot(&weight[8 * c..8 * c + 8], &x[..8]) + bias[c]).collect();
+        let p = softmax(&logits);
+        let equal = |a: usize, b: usize| f64::from(u8::from(a == b));
+        for (c, j) in (0..3).flat_map(|c| (0..9).map(move |j| (c, j))) {
+            gradient[place(c, j)] += (p[c] - equal(c, y as usize)) * x[j] / 40.0;
+            for (d, k) in (0..3).flat_map(|d| (0..9).map(move |k| (d, k))) {
+                hessian[place(c, j)][place(d, k)] +=
+                    (equal(c, d) * p[c] - p[c] * p[d]) * x[j] * x[k] / 40.0;
+            }
+        }
+    }
+    for seed in 0..3 {
+        let direction = vector(&model, &head, seed);
+        let found = model.hvp(&v, &head, &direction).unwrap();
+        let direction = numbers(&direction);
+        let product: Vec<f64> = hessian.iter().map(|row| dot(row, &direction)).collect();
+        assert_close(&numbers(&found.gradient), &gradient, 1e-12);
+        assert_close(&numbers(&found.hvp), &product, 1e-12);
+        assert!((found.loss - mean(&cross_entropies(&model, &v))).abs() < 1e-12);
+    }
+}
+
+#[test]
+fn hessians_are_symmetric() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    let mut all = layers(&model.config, Granularity::Block);
+    all.extend(layers(&model.config, Granularity::Sublayer));
+    all.push(join(&all));
+    for (i, layer) in all.iter().enumerate() {
+        let [a, b] = [0, 1].map(|k| vector(&model, layer, 2 * i as u64 + k));
+        let [ha, hb] = [&a, &b].map(|x| numbers(&model.hvp(&v, layer, x).unwrap().hvp));
+        let (a, b) = (numbers(&a), numbers(&b));
+        let scale = (dot(&a, &a) * dot(&hb, &hb)).sqrt();
+        assert!(scale > 1e-6, "{}", layer.name);
+        assert!((dot(&a, &hb) - dot(&b, &ha)).abs() < 1e-12 * scale, "{}", layer.name);
+    }
+}
+
+/// φ along one fold's gradient, on its own images and on the others'.
+struct Line<'a> {
+    model: &'a Objective,
+    layer: &'a Layer,
+    own: &'a Activations,
+    other: &'a Activations,
+    start: Vec<f64>,
+    g: Vec<f64>,
+}
+
+impl Line<'_> {
+    fn at(&self, alpha: f64) -> Objective {
+        with_weights(self.model, self.layer, &plus(&self.start, -alpha, &self.g))
+    }
+
+    fn phi(&self, alpha: f64) -> f64 {
+        mean(&cross_entropies(&self.at(alpha), self.own))
+    }
+
+    /// gᵀHg from fourth-order differences of the gradient, without the tangents it checks.
+    fn curvature(&self) -> f64 {
+        let slope = |h: f64| {
+            dot(&self.g, &numbers(&self.at(-h).gradient(self.own, self.layer).unwrap().gradient))
+        };
+        let h = 1e-3 / dot(&self.g, &self.g).sqrt();
+        (8.0 * (slope(h) - slope(-h)) - (slope(2.0 * h) - slope(-2.0 * h))) / (12.0 * h)
+    }
+
+    /// The first local minimum: a grid of a hundredth of the quadratic's step, then golden section.
+    fn minimum(&self) -> f64 {
+        let step = 0.01 * dot(&self.g, &self.g) / self.curvature().abs();
+        let mut k = 1;
+        while self.phi(step * f64::from(k + 1)) < self.phi(step * f64::from(k)) {
+            k += 1;
+        }
+        let (mut low, mut high) = (step * f64::from(k - 1), step * f64::from(k + 1));
+        let golden = (5f64.sqrt() - 1.0) / 2.0;
+        while high - low > 1e-7 * high {
+            let (a, b) = (high - golden * (high - low), low + golden * (high - low));
+            if self.phi(a) < self.phi(b) { high = b } else { low = a }
+        }
+        0.5 * (low + high)
+    }
+
+    /// In-sample ΔL, cross-fitted ΔL and its squared error; the same of κ; ‖Δw‖ and α.
+    fn figures(&self, alpha: f64) -> [f64; 8] {
+        let gaps = |on: &Activations| {
+            plus(&cross_entropies(self.model, on), -1.0, &cross_entropies(&self.at(alpha), on))
+        };
+        let (own, other) = (gaps(self.own), gaps(self.other));
+        let (n, m) = (other.len() as f64, mean(&other));
+        let variance = other.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (n - 1.0) / n;
+        let square = alpha * alpha * dot(&self.g, &self.g);
+        let length = square.sqrt();
+        [
+            mean(&own),
+            m,
+            variance,
+            mean(&own) / square,
+            m / square,
+            variance / square.powi(2),
+            length,
+            alpha,
+        ]
+    }
+}
+
+/// The means over folds at (1 − t) α*, α* and (1 + t) α*, and the quadratic predictions.
+fn by_hand(model: &Objective, v: &Activations, layer: &Layer, t: f64) -> ([[f64; 8]; 3], [f64; 3]) {
+    let (a, b) = stratified_halves(&v.labels, 7);
+    let (a, b) = (v.select(&a).unwrap(), v.select(&b).unwrap());
+    let (mut figures, mut quadratic) = ([[0.0; 8]; 3], [0.0; 3]);
+    for (own, other) in [(&a, &b), (&b, &a)] {
+        let g = numbers(&model.gradient(own, layer).unwrap().gradient);
+        let line = Line { model, layer, own, other, start: weights_of(model, layer), g };
+        let (alpha, square, curvature) = (line.minimum(), dot(&line.g, &line.g), line.curvature());
+        let parts = [1.0 - t, 1.0, 1.0 + t].map(|f| line.figures(f * alpha));
+        // The ends of an average lie no further out than the averages of the ends.
+        for k in 0..8 {
+            let own = parts.map(|p| p[k]);
+            // Squared errors of two independent folds add up to four times that of their mean.
+            let share = if k == 2 || k == 5 { 0.25 } else { 0.5 };
+            figures[0][k] += share * own.iter().copied().fold(f64::INFINITY, f64::min);
+            figures[1][k] += share * own[1];
+            figures[2][k] += share * own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        }
+        quadratic[0] += 0.5 * square / curvature;
+        quadratic[1] += 0.5 * square * square / (2.0 * curvature);
+        quadratic[2] += 0.5 * curvature / (2.0 * square);
+    }
+    (figures, quadratic)
+}
+
+fn reported(l: &LayerResult) -> [f64; 8] {
+    let (d, k) = (l.delta_l_nats, l.kappa);
+    [
+        d.in_sample,
+        d.cross_fit,
+        d.stderr.map(|s| s * s),
+        k.in_sample,
+        k.cross_fit,
+        k.stderr.map(|s| s * s),
+        Some(l.displacement),
+        Some(l.alpha),
+    ]
+    .map(Option::unwrap)
+}
+
+#[test]
+fn a_diagnosis_follows_its_definitions() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    // The search stops within 1% of α*, of which a parabola through nearby points may miss as much
+    // again; blocks end after five points, that is after two or three parabolas.
+    for (name, t) in [("head", 0.02), ("norm", 0.02), ("block.1", 0.1)] {
+        let layer = layer(&model, name);
+        let found = findings(&model, &v, std::slice::from_ref(&layer)).layers.remove(0);
+        let ([low, exact, high], quadratic) = by_hand(&model, &v, &layer, t);
+        assert!(!found.capped && !found.negative_curvature, "{found:?}");
+        for (k, value) in reported(&found).into_iter().enumerate() {
+            let slack = 1e-6 * exact[k].abs();
+            let inside = value >= low[k] - slack && value <= high[k] + slack;
+            assert!(inside, "{name}, figure {k}: {value} not in {}..{}", low[k], high[k]);
+        }
+        // φ′(α*) = 0, so an α off by a share t costs t² of ΔL, up to φ's third derivative: half
+        // as much again is left for it. No point of the line beats the first minimum.
+        let gap = found.delta_l_nats.in_sample.unwrap();
+        assert!(gap <= exact[0] * (1.0 + 1e-9) && gap >= exact[0] * (1.0 - 1.5 * t * t), "{name}");
+        let q = found.quadratic;
+        let q = [q.alpha, q.delta_l_nats, q.kappa].map(Option::unwrap);
+        assert_close(&q, &quadratic, 1e-6);
+        let error = found.delta_l_nats.stderr.unwrap();
+        assert_eq!(found.eligible, found.delta_l_nats.cross_fit.unwrap() > 1.96 * error);
+    }
+}
+
+/// Whether two texts differ in nothing but numbers, and those in rounding alone.
+fn agree(a: &str, b: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        text.split([',', ':', '{', '}', '[', ']']).map(str::to_owned).collect()
+    };
+    let close = |(a, b): (&String, &String)| match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(a), Ok(b)) => (a - b).abs() <= 1e-9 * b.abs().max(1e-3),
+        _ => a == b,
+    };
+    let (a, b) = (words(a), words(b));
+    a.len() == b.len() && a.iter().zip(&b).all(close)
+}
+
+#[test]
+fn findings_depend_on_the_seed_alone() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    let all = layers(&model.config, Granularity::Block);
+    let text = |f: &Findings| serde_json::to_string(f).unwrap();
+    let with = |threads: usize, micro_batch: usize, seed: u64| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let objective = Objective { micro_batch, ..model.clone() };
+        let request =
+            Request { objective: &objective, validation: &v, training: None, layers: &all, seed };
+        pool.install(|| diagnose(&request, &mut |_| ()).unwrap())
+    };
+    let base = with(2, 4, 7);
+    for threads in [1, 2, 5] {
+        assert_eq!(text(&with(threads, 4, 7)), text(&base), "{threads} threads");
+    }
+    assert!(agree(&text(&with(2, 11, 7)), &text(&base)));
+    let other = with(2, 4, 8);
+    assert_ne!(other.layers[0].gradient_norm, base.layers[0].gradient_norm);
+    assert_eq!(other.loss_nats.validation, base.loss_nats.validation);
+}
+
+#[test]
+fn a_layer_without_gradient_has_no_gap_and_no_sharpness() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    let weight = layer(&model, "head.weight");
+    let blind = with_weights(&model, &weight, &[0.0; 24]);
+    let found = findings(&blind, &v, &layers(&model.config, Granularity::Block));
+    for l in &found.layers[..4] {
+        assert_eq!((l.gradient_norm, l.displacement, l.alpha), (0.0, 0.0, 0.0), "{}", l.name);
+        assert_eq!(l.delta_l_nats.cross_fit, Some(0.0));
+        assert_eq!(l.delta_l_nats.in_sample, Some(0.0));
+        assert_eq!((l.kappa.in_sample, l.kappa.cross_fit, l.kappa.stderr), (None, None, None));
+        assert!(!l.eligible && !l.negative_curvature && l.quadratic.kappa.is_none());
+    }
+    assert!(found.layers[4].delta_l_nats.in_sample.unwrap() > 0.0);
+}
+
+#[test]
+fn over_confidence_is_found_and_told_from_the_rest() {
+    let model = model(DType::F64);
+    // Labels follow the model's own probabilities: ten times its logits are over-confident, and
+    // nothing but a temperature of ten is wanting.
+    let v = images(&model, 300);
+    let head = layer(&model, "head");
+    let scaled: Vec<f64> = weights_of(&model, &head).iter().map(|w| 10.0 * w).collect();
+    let found = findings(&with_weights(&model, &head, &scaled), &v, std::slice::from_ref(&head));
+    assert!((5.0..20.0).contains(&found.loss_nats.temperature), "{:?}", found.loss_nats);
+    assert!(found.loss_nats.calibrated < 0.5 * found.loss_nats.validation);
+    let head = &found.layers[0];
+    assert!(head.eligible && found.plan.is_some(), "{head:?}");
+    let (raw, rest) = (head.delta_l_nats.cross_fit, head.delta_l_calibrated_nats.cross_fit);
+    assert!(rest.unwrap().abs() < 0.2 * raw.unwrap(), "{raw:?} {rest:?}");
+}

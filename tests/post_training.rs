@@ -1,0 +1,278 @@
+//! Post-training step by step: where perturbations go, what a step changes, what it leaves alone.
+
+mod small;
+
+use candle_core::{DType, Tensor};
+use planish::data::order::Batches;
+use planish::objective::{Activations, Objective};
+use planish::train::method::{Method, Step};
+use planish::train::perturbation::{Perturbation, Perturber, Rule};
+use planish::train::pof::Pof;
+use planish::train::pol::Pol;
+use planish::train::post::{Settings, post_train};
+use planish::train::sgd::Sgd;
+use planish::train::source::Source;
+use planish::vit::layers::features;
+use planish::vit::{Layer, Weights};
+use small::{
+    cross_entropies, dot, images, layer, mean, model, numbers, plus, weights_of, with_weights,
+};
+
+const SEED: u64 = 5;
+
+fn perturber(layer: &Layer, gamma_max: f64, rule: Rule, n: usize, batch: usize) -> Perturber {
+    Perturber::new(layer.clone(), gamma_max, rule, n, batch, SEED).unwrap()
+}
+
+fn norm(x: &[f64]) -> f64 {
+    dot(x, x).sqrt()
+}
+
+/// What a perturbation did: its account, Δw, and B′ with its gradient, drawn and taken anew.
+struct Seen {
+    told: Perturbation,
+    change: Vec<f64>,
+    batch: Activations,
+    gradient: Vec<f64>,
+}
+
+fn perturbations(
+    model: &Objective,
+    layer: &Layer,
+    gamma_max: f64,
+    rule: Rule,
+    times: usize,
+) -> Vec<Seen> {
+    let all = images(model, 48);
+    let mut perturber = perturber(layer, gamma_max, rule, 48, 16);
+    let source = Source::Cached(all.clone());
+    let batches = Batches::new(48, 16, SEED, "B'").unwrap().take(times);
+    batches
+        .map(|indices| {
+            let (moved, told) = perturber.perturb(model, &source).unwrap();
+            let batch = all.select(&indices).unwrap();
+            let gradient = numbers(&model.gradient(&batch, layer).unwrap().gradient);
+            let change = plus(&weights_of(&moved, layer), -1.0, &weights_of(model, layer));
+            Seen { told, change, batch, gradient }
+        })
+        .collect()
+}
+
+#[test]
+fn a_perturbation_goes_down_the_batch_gradient_past_its_minimum() {
+    let model = model(DType::F64);
+    for name in ["head", "norm", "block.1"] {
+        let layer = layer(&model, name);
+        let start = weights_of(&model, &layer);
+        let mut inside = 0;
+        for seen in perturbations(&model, &layer, 2.0, Rule::Search, 6) {
+            let (length, slope) = (norm(&seen.change), norm(&seen.gradient));
+            let cosine = dot(&seen.change, &seen.gradient) / (length * slope);
+            assert!((cosine + 1.0).abs() < 1e-9, "{name}: {cosine}");
+            assert!((length / norm(&start) - seen.told.relative).abs() < 1e-9);
+            if seen.told.capped {
+                continue;
+            }
+            inside += 1;
+            let eta = seen.told.eta;
+            assert!((length / (seen.told.gamma * eta * slope) - 1.0).abs() < 1e-9, "{name}");
+            let loss = |eta: f64| {
+                let w = plus(&start, -eta, &seen.gradient);
+                mean(&cross_entropies(&with_weights(&model, &layer, &w), &seen.batch))
+            };
+            let cap = 0.5 * norm(&start) / slope;
+            // The valley that w* lies in: further ones along a block's line are no concern.
+            let grid: Vec<f64> = (0..=600).map(|k| loss(cap * f64::from(k) / 600.0)).collect();
+            let rising = grid.windows(2).position(|w| w[1] > w[0]);
+            let least = grid[rising.unwrap_or(600)];
+            assert!(loss(eta) < loss(0.0), "{name}");
+            assert!(loss(eta) <= least * (1.0 + 1e-3), "{name}: {} {least}", loss(eta));
+        }
+        assert!(inside > 0, "{name}: every search was capped");
+    }
+}
+
+#[test]
+fn newtons_rule_is_the_quadratics_minimum() {
+    let model = model(DType::F64);
+    let layer = layer(&model, "norm");
+    let seen = perturbations(&model, &layer, 1e-3, Rule::Newton, 4);
+    assert!(seen.iter().any(|s| !s.told.capped));
+    for s in seen.iter().filter(|s| !s.told.capped) {
+        // H g by central differences of the gradient.
+        let slope = |h: f64| {
+            let w = plus(&weights_of(&model, &layer), h, &s.gradient);
+            let there = with_weights(&model, &layer, &w);
+            numbers(&there.gradient(&s.batch, &layer).unwrap().gradient)
+        };
+        let curvature = dot(&s.gradient, &plus(&slope(1e-4), -1.0, &slope(-1e-4))) / 2e-4;
+        let eta = dot(&s.gradient, &s.gradient) / curvature;
+        assert!((s.told.eta / eta - 1.0).abs() < 1e-5, "{:?} {eta}", s.told);
+    }
+}
+
+#[test]
+fn a_perturbation_never_exceeds_half_the_weights() {
+    let model = model(DType::F64);
+    let layer = layer(&model, "head");
+    let start = norm(&weights_of(&model, &layer));
+    for (gamma_max, least_capped) in [(2.0, 0), (200.0, 20)] {
+        let seen = perturbations(&model, &layer, gamma_max, Rule::Newton, 30);
+        for s in &seen {
+            let wanted = s.told.gamma * s.told.eta * norm(&s.gradient);
+            assert!(norm(&s.change) <= 0.5 * start * (1.0 + 1e-12));
+            assert!(!s.told.capped || wanted >= norm(&s.change) * (1.0 - 1e-12));
+            assert_eq!(s.told.capped, wanted > 0.5 * start, "{:?}", s.told);
+        }
+        assert!(seen.iter().filter(|s| s.told.capped).count() >= least_capped);
+    }
+}
+
+#[test]
+fn gamma_is_uniform() {
+    let model = model(DType::F64);
+    let head = layer(&model, "head");
+    let all = images(&model, 8);
+    let source = Source::Cached(model.activations(&all, head.first_stage).unwrap());
+    let mut perturber = perturber(&head, 2.0, Rule::Newton, 8, 2);
+    let gammas: Vec<f64> =
+        (0..2000).map(|_| perturber.perturb(&model, &source).unwrap().1.gamma).collect();
+    assert!(gammas.iter().all(|g| (0.0..2.0).contains(g)));
+    // A uniform variable on (0, 2) has mean 1, variance 1/3, and a squared deviation from 1 with
+    // variance 1/5 − 1/9.
+    let error = |variance: f64| 4.0 * (variance / 2000.0).sqrt();
+    let square = mean(&gammas.iter().map(|g| (g - 1.0).powi(2)).collect::<Vec<_>>());
+    assert!((mean(&gammas) - 1.0).abs() < error(1.0 / 3.0));
+    assert!((square - 1.0 / 3.0).abs() < error(1.0 / 5.0 - 1.0 / 9.0));
+}
+
+fn settings(epochs: usize, batch: usize) -> Settings {
+    Settings { epochs, batch, learning_rate: 0.1, seed: SEED, ..Settings::default() }
+}
+
+fn train(model: &Objective, method: &mut dyn Method, source: &Source, s: &Settings) -> Weights {
+    post_train(model, method, source, None, s, &mut |_, _| ()).unwrap().0
+}
+
+fn pol(perturb: &Layer, update: &Layer, n: usize) -> Pol {
+    let perturber = perturber(perturb, 2.0, Rule::Search, n, 16);
+    Pol { update: update.clone(), perturber }
+}
+
+/// Largest difference between two sets of weights.
+fn distance(a: &Weights, b: &Weights) -> f64 {
+    let of = |w: &Weights| numbers(w.iter().map(|(_, t)| t));
+    plus(&of(a), -1.0, &of(b)).into_iter().fold(0.0, |m, x| m.max(x.abs()))
+}
+
+#[test]
+fn a_step_is_the_rate_times_the_gradient() {
+    let (model, exact) = (model(DType::F32), model(DType::F64));
+    let all = images(&model, 24);
+    let source = Source::Cached(all.clone());
+    let layer = layer(&model, "block.1");
+    let (start, s) = (weights_of(&model, &layer), settings(1, 24));
+    // One batch of all examples, so one step at the full rate; f32 rounds weights near 1 by 6e-8.
+    let plain = train(&model, &mut Sgd { update: layer.clone() }, &source, &s);
+    let gradient = numbers(&exact.gradient(&all, &layer).unwrap().gradient);
+    let step = plus(&weights_of(&model.at(plain), &layer), -1.0, &start);
+    let error = norm(&plus(&step, 0.1, &gradient));
+    assert!(norm(&gradient) > 1e-2 && error < 1e-5 * norm(&gradient), "{error}");
+
+    // p = u: the gradient of the perturbed point, applied to the unperturbed weights.
+    let found = train(&model, &mut pol(&layer, &layer, 24), &source, &s);
+    let mut again = perturber(&layer, 2.0, Rule::Search, 24, 16);
+    let moved = again.perturb(&model, &source).unwrap().0;
+    let there = with_weights(&exact, &layer, &weights_of(&moved, &layer));
+    let perturbed = numbers(&there.gradient(&all, &layer).unwrap().gradient);
+    let step = plus(&weights_of(&model.at(found), &layer), -1.0, &start);
+    let error = norm(&plus(&step, 0.1, &perturbed));
+    assert!(error < 1e-5 * norm(&perturbed), "{error}");
+    assert!(norm(&plus(&perturbed, -1.0, &gradient)) > 1e-3 * norm(&gradient));
+}
+
+#[test]
+fn methods_change_their_layer_alone() {
+    let model = model(DType::F32);
+    let source = Source::Cached(images(&model, 48));
+    let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
+    let features = features(&model.config);
+    let pof = Pof { features: features.clone(), perturber: pol(&head, &block, 48).perturber };
+    let methods: [(Box<dyn Method>, &Layer); 3] = [
+        (Box::new(pof), &features),
+        (Box::new(pol(&head, &block, 48)), &block),
+        (Box::new(Sgd { update: head.clone() }), &head),
+    ];
+    for (mut method, updated) in methods {
+        let after = train(&model, &mut *method, &source, &settings(2, 8));
+        for (i, (name, tensor)) in after.iter().enumerate() {
+            let bits = |t: &Tensor| -> Vec<u32> {
+                let values: Vec<f32> = t.flatten_all().unwrap().to_vec1().unwrap();
+                values.iter().map(|x| x.to_bits()).collect()
+            };
+            let same = bits(tensor) == bits(model.weights.tensor(i));
+            assert_eq!(same, !updated.tensors.contains(&i), "{}: {name}", method.name());
+        }
+    }
+}
+
+/// A method that remembers the batches it was given.
+struct Recorder<M>(M, Vec<Vec<f64>>);
+
+impl<M: Method> Method for Recorder<M> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn updated(&self) -> &Layer {
+        self.0.updated()
+    }
+    fn step(
+        &mut self,
+        model: &Objective,
+        source: &Source,
+        batch: &Activations,
+    ) -> planish::objective::Result<Step> {
+        self.1.push(numbers([&batch.values]));
+        self.0.step(model, source, batch)
+    }
+}
+
+#[test]
+fn methods_share_their_batches() {
+    let model = model(DType::F32);
+    let all = images(&model, 20);
+    let source = Source::Cached(all.clone());
+    let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
+    let mut plain = Recorder(Sgd { update: block.clone() }, Vec::new());
+    let mut perturbed = Recorder(pol(&head, &block, 20), Vec::new());
+    train(&model, &mut plain, &source, &settings(3, 8));
+    train(&model, &mut perturbed, &source, &settings(3, 8));
+    // Two full batches an epoch; the last four images of each order are dropped.
+    let expected: Vec<Vec<f64>> = Batches::new(20, 8, SEED, "B")
+        .unwrap()
+        .take(6)
+        .map(|indices| numbers([&all.select(&indices).unwrap().values]))
+        .collect();
+    assert!(plain.1 == expected && perturbed.1 == expected);
+}
+
+#[test]
+fn weights_depend_on_the_seed_alone() {
+    let model = model(DType::F32);
+    let all = images(&model, 48);
+    let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
+    let run = |micro_batch: usize, budget: usize, seed: u64| {
+        let model = Objective { micro_batch, ..model.clone() };
+        let source = Source::new(&model, &all, 3, budget, &mut |_| ()).unwrap();
+        assert_eq!(source.is_cached(), budget > 0);
+        let s = Settings { seed, ..settings(2, 8) };
+        train(&model, &mut pol(&head, &block, 48), &source, &s)
+    };
+    let cached = run(16, usize::MAX, SEED);
+    assert!(distance(&cached, &model.weights) > 1e-2);
+    assert_eq!(distance(&cached, &run(16, usize::MAX, SEED)), 0.0);
+    // Twelve steps, each of which rounds a few numbers near 1 to f32.
+    assert!(distance(&cached, &run(16, 0, SEED)) < 1e-5, "fresh");
+    assert!(distance(&cached, &run(3, usize::MAX, SEED)) < 1e-5, "micro-batches");
+    assert!(distance(&cached, &run(16, usize::MAX, SEED + 1)) > 1e-4, "seed");
+}

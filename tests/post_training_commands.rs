@@ -1,0 +1,241 @@
+//! diagnose, post-train and bench as a user meets them, and what they say of bad input.
+
+// Other test files use the rest of it.
+#[allow(dead_code)]
+mod common;
+
+use common::{Bench, Output, tensors};
+use serde_json::Value;
+use std::fs;
+
+/// Every key of a report of `diagnose`; `[]` stands for the entries of a list. `run.forecast` has
+/// seconds and memory, `forecast` operations: nothing outside `run` depends on the machine's speed.
+const KEYS: &str = "schema run.command run.version run.seed run.threads run.device run.seconds \
+    run.peak_mib run.host run.date run.forecast[].method run.forecast[].seconds_per_epoch \
+    run.forecast[].peak_mib checkpoint.path checkpoint.digest checkpoint.layout \
+    checkpoint.architecture checkpoint.parameters data.path data.kind data.split data.images \
+    data.digest data.origin loss_nats.validation loss_nats.stderr loss_nats.calibrated \
+    loss_nats.temperature loss_nats.training layers[].name layers[].parameters \
+    layers[].gradient_norm layers[].weight_norm layers[].delta_l_nats.in_sample \
+    layers[].delta_l_nats.cross_fit layers[].delta_l_nats.stderr \
+    layers[].delta_l_calibrated_nats.in_sample layers[].delta_l_calibrated_nats.cross_fit \
+    layers[].delta_l_calibrated_nats.stderr layers[].kappa.in_sample layers[].kappa.cross_fit \
+    layers[].kappa.stderr layers[].displacement layers[].alpha layers[].evaluations \
+    layers[].capped layers[].negative_curvature layers[].eligible layers[].quadratic.alpha \
+    layers[].quadratic.delta_l_nats layers[].quadratic.kappa plan.perturb plan.update \
+    plan.tied_perturb plan.tied_update plan.basis plan_in_sample.perturb plan_in_sample.update \
+    plan_calibrated forecast[].method forecast[].gflop_per_image warnings";
+
+/// Whether a path of keys leads anywhere, in every entry of every list that it passes.
+fn holds(value: &Value, path: &str) -> bool {
+    let (key, rest) = path.split_once('.').map_or((path, None), |(k, r)| (k, Some(r)));
+    let Some(found) = value.get(key.trim_end_matches("[]")) else { return false };
+    match rest {
+        None => true,
+        Some(rest) if key.ends_with("[]") => {
+            found.as_array().is_some_and(|a| !a.is_empty() && a.iter().all(|v| holds(v, rest)))
+        }
+        Some(rest) => holds(found, rest),
+    }
+}
+
+/// Runs a command quietly on the images of the folder.
+fn run(bench: &Bench, words: &[&str], rest: &[&str]) -> Output {
+    let common = ["--data", &bench.data, "--quiet"];
+    bench.run(&[words, &common, rest].concat())
+}
+
+/// Images whose files of one split, `train` or `t10k`, are not there.
+fn without(bench: &Bench, name: &str, prefix: &str, classes: usize) -> String {
+    let path = bench.idx(name, classes);
+    for kind in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+        fs::remove_file(format!("{path}/{prefix}-{kind}")).unwrap();
+    }
+    path
+}
+
+/// Exit code 1 and an error with its causes that holds all these parts.
+fn refuses(out: &Output, parts: &[&str]) {
+    assert_eq!(out.code, Some(1), "{} {}", out.output, out.errors);
+    assert!(out.errors.starts_with("error: "), "{}", out.errors);
+    for part in parts {
+        assert!(out.errors.contains(part), "`{part}` is not in: {}", out.errors);
+    }
+}
+
+const SMALL: [&str; 6] = ["--epochs", "1", "--batch-size", "8", "--perturb-batch", "16"];
+
+fn header(path: &str) -> std::collections::HashMap<String, String> {
+    let bytes = fs::read(path).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    metadata.metadata().clone().unwrap_or_default()
+}
+
+#[test]
+fn a_model_is_diagnosed_post_trained_and_compared() {
+    let bench = Bench::with_model();
+    let model = bench.model.as_str();
+    let weights = format!("{model}/model.safetensors");
+    let before = fs::read(&weights).unwrap();
+    // V of two classes only: a gap that the head shows clearly.
+    let v = without(&bench, "half", "train", 2);
+    let v = ["--val-data", v.as_str()];
+    let [report, again] = ["diagnosis.json", "again.json"].map(|name| bench.path(name));
+    let mut texts = Vec::new();
+    for path in [&report, &again] {
+        let out = run(&bench, &["diagnose", model, "--json", path], &v);
+        assert!(
+            out.success && out.output.contains("plan: perturb"),
+            "{}{}",
+            out.output,
+            out.errors
+        );
+        let mut value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        for key in KEYS.split(' ').filter(|k| !k.is_empty()) {
+            assert!(holds(&value, key), "{key} is missing");
+        }
+        assert_eq!(value["schema"], "planish/diagnosis/1");
+        assert_eq!(value["layers"].as_array().unwrap().len(), 9);
+        value.as_object_mut().unwrap().remove("run");
+        texts.push(value.to_string());
+    }
+    assert_eq!(texts[0], texts[1]);
+    let plan = &bench.json("diagnosis.json")["plan"];
+
+    let out = bench.path("better");
+    let json = bench.path("run.json");
+    let words = ["post-train", model, "--plan", &report, "--out", &out, "--json", &json];
+    let done = run(&bench, &words, &[&v[..], &SMALL[..]].concat());
+    assert!(done.success, "{}", done.errors);
+    let trained = bench.json("run.json");
+    assert_eq!(trained["schema"], "planish/post-train/1");
+    for role in ["perturb", "update"] {
+        assert_eq!(trained["method"][role], plan[role]);
+    }
+    let layer = plan["update"].as_str().unwrap();
+    let of_layer = |name: &str| match layer.strip_prefix("block.") {
+        Some(i) => name.starts_with(&format!("blocks.{i}.")),
+        None if layer == "embed" => name.contains("embed") || name.contains("token"),
+        None => name.starts_with(layer),
+    };
+    let saved = format!("{out}/model.safetensors");
+    let (old, new) = (tensors(&weights), tensors(&saved));
+    assert!(old.keys().eq(new.keys()) && old.keys().any(|name| of_layer(name)));
+    for (name, tensor) in &old {
+        let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        let same = bits(tensor.f32s()) == bits(new[name].f32s());
+        assert_eq!(same, !of_layer(name), "{name}");
+    }
+    let steps = |path: &str| -> Value {
+        serde_json::from_str(&header(path)["planish.provenance"]).unwrap()
+    };
+    let (first, all) = (steps(&weights), steps(&saved));
+    assert_eq!(all.as_array().unwrap().len(), 1 + first.as_array().unwrap().len());
+    assert_eq!((&all[0], &all[1]["method"]), (&first[0], &"pol".into()));
+    assert_eq!(all[1]["parent_digest"], trained["checkpoint"]["digest"]);
+    assert_eq!(fs::read(&weights).unwrap(), before);
+
+    // A plan belongs to the checkpoint it was made for.
+    let other = ["--plan", &report, "--batch-size", "8", "--out", "x"];
+    let parts = ["diagnosis.json", "diagnose this one"];
+    refuses(&run(&bench, &["post-train", &out], &other), &parts);
+    refuses(&run(&bench, &["bench", &out], &other[..4]), &parts);
+
+    let json = bench.path("bench.json");
+    let words = ["bench", model, "--plan", &report, "--seeds", "2", "--json", &json];
+    let done = run(&bench, &words, &[&v[..], &SMALL[..]].concat());
+    assert!(done.success, "{}", done.errors);
+    let compared = bench.json("bench.json");
+    assert_eq!(compared["schema"], "planish/bench/1");
+    let rows = compared["rows"].as_array().unwrap();
+    assert_eq!(rows[0]["name"], "untouched");
+    // Each method stands beside a control that updates the same layer and perturbs nothing.
+    for row in rows.iter().filter(|row| row["perturb"].is_string()) {
+        assert!(row["gain_over_control"]["stderr"].is_number(), "{row}");
+        let of = |r: &Value| r["nll"]["mean"].as_f64().unwrap();
+        let control = rows.iter().filter(|r| r["method"] == "sgd").any(|control| {
+            let gain = row["gain_over_control"]["mean"].as_f64().unwrap();
+            (of(control) - of(row) - gain).abs() < 1e-9
+        });
+        assert!(control, "{row}");
+    }
+    assert_eq!(fs::read(&weights).unwrap(), before);
+}
+
+#[test]
+fn bad_requests_are_named_with_a_remedy() {
+    let bench = Bench::with_model();
+    let model = bench.model.as_str();
+    let before = fs::read(format!("{model}/model.safetensors")).unwrap();
+    let [out, nowhere, junk] = ["out", "none/x.safetensors", "junk.json"].map(|n| bench.path(n));
+    fs::write(&junk, "{}").unwrap();
+    let under = format!("{junk}/x.safetensors");
+    let layers = ["--perturb", "head", "--update", "norm"];
+    let train = ["post-train", model, "--out", &out];
+    let small = [&train[..], &["--batch-size", "8"]].concat();
+    let cases: Vec<(Vec<&str>, Vec<&str>, Vec<&str>)> = vec![
+        (vec!["diagnose", model], vec!["--layer", "block.15"], vec!["block.15", "block.1"]),
+        (vec!["diagnose", model], vec!["--layer", "stage*"], vec!["stage*", "embed"]),
+        (vec!["diagnose", model], vec!["--samples", "0"], vec!["--samples", "at least one"]),
+        (small.clone(), vec!["--perturb", "haed"], vec!["haed", "`head`"]),
+        (
+            small.clone(),
+            vec!["--method", "sgd", "--perturb", "head"],
+            vec!["leave out --perturb", "--method pol"],
+        ),
+        (
+            small.clone(),
+            vec!["--method", "pof", "--update", "norm"],
+            vec!["leave out", "--update", "--method pol"],
+        ),
+        (small.clone(), vec!["--plan", &junk], vec!["junk.json", "planish diagnose --json"]),
+        (small.clone(), vec!["--plan", &nowhere], vec!["x.safetensors", "planish diagnose"]),
+        (train.to_vec(), vec!["--lr=-1"], vec!["--lr", "positive", "-1"]),
+        (train.to_vec(), vec!["--gamma", "0"], vec!["--gamma", "positive", "0"]),
+        (
+            train.to_vec(),
+            [&layers[..], &["--batch-size", "41"]].concat(),
+            vec!["batch size", "1 to 40", "41", "smaller"],
+        ),
+        (vec!["post-train", model, "--out", model], vec![], vec![model, "choose another --out"]),
+        (
+            vec!["post-train", model, "--out", &under],
+            vec![],
+            vec!["junk.json", "choose another --out"],
+        ),
+        (vec!["bench", model], vec!["--seeds", "0"], vec!["--seeds", "1 to", "found 0"]),
+        (
+            vec!["bench", model],
+            vec!["--seeds", "18446744073709551615"],
+            vec!["--seeds", "1 to", "found 18446744073709551615"],
+        ),
+        (vec!["bench", model], vec!["--plan", &junk], vec!["junk.json", "diagnose --json"]),
+    ];
+    for (words, rest, parts) in cases {
+        refuses(&run(&bench, &words, &rest), &parts);
+    }
+    // A word with a dash is taken for an option: a matter of usage.
+    assert_eq!(run(&bench, &train, &["--lr", "-1"]).code, Some(2));
+    assert_eq!(run(&bench, &train, &["--method", "pop"]).code, Some(2));
+    assert_eq!(fs::read(format!("{model}/model.safetensors")).unwrap(), before);
+    assert!(!std::path::Path::new(&out).exists());
+}
+
+#[test]
+fn missing_splits_are_named_with_the_flag_that_gives_them() {
+    let bench = Bench::with_model();
+    let out = bench.path("out");
+    let [no_test, no_train] = ["t10k", "train"].map(|prefix| without(&bench, prefix, prefix, 4));
+    let model = bench.model.as_str();
+    let diagnosed = bench.run(&["diagnose", model, "--data", &no_test, "--quiet"]);
+    refuses(&diagnosed, &["validation", "--val-data"]);
+    let train = |data: &str, rest: &[&str]| {
+        let words = ["post-train", model, "--out", &out, "--quiet", "--data", data];
+        bench.run(&[&words[..], &SMALL[..], rest].concat())
+    };
+    refuses(&train(&no_test, &[]), &["--val-data", "--perturb", "--update"]);
+    refuses(&train(&no_train, &[]), &["training", "--train-data"]);
+    // With layers named, no validation images are needed.
+    let done = train(&no_test, &["--perturb", "head", "--update", "norm"]);
+    assert!(done.success && done.output.contains("no final figures"), "{}", done.errors);
+}
