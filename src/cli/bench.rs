@@ -8,6 +8,7 @@ use super::model::{ModelArgs, checkpoint_info};
 use super::output::print;
 use super::recipe::{RecipeArgs, check, read_plan};
 use crate::checkpoint::Checkpoint;
+use crate::data::{Role, require};
 use crate::report::bench::{Report, SCHEMA, TimedRun};
 use crate::report::post_training;
 use anyhow::{Context, bail};
@@ -75,6 +76,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", args.seeds)
     }
     let checkpoint = args.model.open()?;
+    let roles = args.data.roles(&checkpoint, args.common.seed)?;
+    require(Role::Train, roles.train.as_ref())?;
+    require(Role::Test, roles.test.as_ref())?;
     let folder = scratch()?;
     let (perturb, update, plan) = plan(args, folder.path(), &checkpoint)?;
     let jobs = jobs(&args.methods, &perturb, args.update.as_deref().unwrap_or(&update));

@@ -45,7 +45,7 @@ const ASSETS: &[(&str, &[u8])] = &[
 
 /// Training settings of the demo, found by the search on validation that `assets/README.md`
 /// records.
-const RECIPE: &[&str] = &["--epochs", "5", "--lr", "0.03", "--remeasure", "1000"];
+const RECIPE: &[&str] = &["--epochs", "5", "--lr", "0.03"];
 
 /// Runs the command.
 ///
@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let bench = at("bench.json");
     let mut words = vec!["bench", &model, "--data", &data, "--plan", &report, "--seeds", "2"];
     words.extend(RECIPE);
-    words.extend(["--json", &bench]);
+    words.extend(["--remeasure", "0", "--json", &bench]);
     step("Does post-training mend it, beyond what its control does?", &words, &args.common)?;
     let result = at("post-train.json");
     let mut words = vec!["post-train", &model, "--data", &data, "--method", "pol"];
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         words.extend(["--perturb", "head", "--update", "block.5"]);
     }
     words.extend(RECIPE);
-    words.extend(["--json", &result, "--out", &tuned]);
+    words.extend(["--remeasure", "1000", "--json", &result, "--out", &tuned]);
     step("Tune one layer and keep the result.", &words, &args.common)?;
     print(&format!(
         "\nIn all {}. In {}: model/ and data/ (what went in), diagnosis.json, bench.json, \

@@ -3,7 +3,7 @@
 use super::common::Common;
 use super::diagnose::Subject;
 use super::format::duration;
-use super::images::{DataArgs, data_info, pixels};
+use super::images::{DataArgs, data_info, pixels, sample};
 use super::model::{ModelArgs, checkpoint_info, objective};
 use super::outcome::{epoch_line, show};
 use super::output::print;
@@ -53,6 +53,9 @@ pub struct Args {
     #[command(flatten)]
     common: Common,
 }
+
+/// Validation images that each epoch is watched on: enough to see where a run goes.
+const WATCHED: usize = 1000;
 
 /// Runs the command.
 ///
@@ -117,7 +120,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     drop(progress);
     let cache_seconds = if source.is_cached() { cache_clock.elapsed().as_secs_f64() } else { 0.0 };
     let watched = match &subject {
-        Some(s) => Some(model.activations(&s.validation, stage)?),
+        Some(s) => {
+            let few = sample(s.validation.split(), Some(WATCHED), args.common.seed)?;
+            Some(model.activations(&pixels(&checkpoint, &few)?, stage)?)
+        }
         None => None,
     };
     let mut method = recipe.method(train.len(), settings.seed)?;

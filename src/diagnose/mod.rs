@@ -13,14 +13,14 @@ pub mod search;
 pub use path::{Path, is_linear, layer_weights, moved};
 
 use crate::data::folds::stratified_halves;
-use crate::evaluate::{Predictions, fit, losses, mean_stderr};
+use crate::evaluate::{Predictions, losses, mean_stderr};
 use crate::objective::{Examples, Objective, Result};
 use crate::report::diagnosis::{Findings, Fitted, LayerResult, Loss, Quadratic};
 use crate::vector;
 use crate::vit::Layer;
 use crate::vit::layers::join;
 use candle_core::Tensor;
-use fold::{Fold, Measured, mean, measure};
+use fold::{Fold, Measured, mean, measure, temperature};
 use plan::{Evidence, cross_mean, is_eligible, plan};
 
 /// Images and the layers to measure on them.
@@ -110,12 +110,12 @@ fn model_loss(
     training: Option<f64>,
 ) -> Loss {
     let raw = mean_stderr(&losses(base, 1.0));
-    let calibrated = scatter(folds, |f| losses(&bases[f], fit(&bases[1 - f]).temperature));
+    let calibrated = scatter(folds, |f| losses(&bases[f], temperature(&bases[1 - f])));
     Loss {
         validation: raw.mean,
         stderr: raw.stderr,
         calibrated: cross_mean(&calibrated, fold_of).0,
-        temperature: fit(base).temperature,
+        temperature: temperature(base),
         training,
     }
 }

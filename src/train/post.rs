@@ -51,7 +51,7 @@ pub struct Epoch {
     pub epoch: usize,
     /// Mean loss over the epoch's batches where gradients were taken: under perturbation, if any.
     pub training_loss: f64,
-    /// Mean loss over V after the epoch, if there is a V.
+    /// Mean loss after the epoch over the validation images that are watched, if there are any.
     pub validation_loss: Option<f64>,
     /// Mean ‖Δw_p‖/‖w_p‖.
     pub perturbation: Option<f64>,
