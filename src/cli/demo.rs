@@ -45,7 +45,7 @@ const ASSETS: &[(&str, &[u8])] = &[
 
 /// Training settings of the demo, found by the search on validation that `assets/README.md`
 /// records.
-const RECIPE: &[&str] = &["--epochs", "5", "--lr", "0.03"];
+const RECIPE: &[&str] = &["--epochs", "4", "--lr", "0.03"];
 
 /// Runs the command.
 ///

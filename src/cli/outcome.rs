@@ -50,7 +50,7 @@ pub fn show(report: &Report) -> String {
             ]);
         }
         gains += &format!(
-            "{name}: NLL lower by {}, calibrated by {} ({} images)\n",
+            "{name}, before − after, paired: NLL {}, calibrated NLL {} ({} images; above 0 is better)\n",
             estimate(part.nll_gain),
             estimate(part.calibrated_nll_gain),
             part.before.images
