@@ -30,12 +30,13 @@ pub struct Work {
     pub gflop_per_image: f64,
 }
 
-/// Operations a second on this model: one micro-batch forward, the best of three.
+/// Operations a second on this model: one micro-batch a thread forward, the best of three.
 ///
 /// # Errors
 /// Those of evaluating the model.
 pub fn measure_rate(model: &Objective, images: &dyn Examples) -> Result<f64> {
-    let n = model.micro_batch.min(images.len()).clamp(1, 16);
+    // A micro-batch for every thread, as the work itself runs.
+    let n = (model.micro_batch * rayon::current_num_threads()).clamp(1, images.len().max(1));
     let first = images.inputs(0..n)?;
     let examples = crate::objective::Activations {
         stage: images.stage(),
