@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     require(Role::Train, roles.train.as_ref())?;
     require(Role::Test, roles.test.as_ref())?;
     let folder = scratch()?;
-    let (perturb, update, plan) = plan(args, folder.path(), &checkpoint)?;
+    let (perturb, update, plan) = plan(args, folder.path(), &checkpoint, &roles.val_origin)?;
     let jobs = jobs(&args.methods, &perturb, args.update.as_deref().unwrap_or(&update));
     let seeds: Vec<u64> = (0..args.seeds).map(|i| args.common.seed.wrapping_add(i)).collect();
     let progress = args.common.progress("bench", jobs.len() as u64 * args.seeds, "runs");
@@ -126,6 +126,7 @@ fn plan(
     args: &Args,
     folder: &Path,
     checkpoint: &Checkpoint,
+    val_origin: &str,
 ) -> anyhow::Result<(String, String, String)> {
     let path = match &args.plan {
         Some(path) => path.clone(),
@@ -140,7 +141,7 @@ fn plan(
             path
         }
     };
-    Ok(match read_plan(&path, checkpoint)? {
+    Ok(match read_plan(&path, checkpoint, val_origin)? {
         Some(plan) => (plan.perturb, plan.update, "by the cross-fitted diagnosis".into()),
         None => (
             "head".into(),

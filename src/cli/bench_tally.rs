@@ -100,7 +100,7 @@ pub fn cost(trained: &Trained) -> Cost {
     let runs = &trained.runs;
     let seconds: Vec<f64> = runs.iter().map(|r| r.run.seconds_per_epoch).collect();
     let memory: Option<Vec<f64>> =
-        runs.iter().map(|r| r.run.run.peak_mib.map(|m| m as f64)).collect();
+        runs.iter().map(|r| r.run.training_peak_mib.map(|m| m as f64)).collect();
     Cost {
         name: trained.name.clone(),
         seconds_per_epoch: mean_stderr(&seconds),
@@ -138,7 +138,7 @@ pub fn verdicts(rows: &[Row], seeds: usize) -> Vec<String> {
 /// Two-sided 95% quantile of Student's t for the mean of n values.
 fn t95(n: usize) -> f64 {
     const T: [f64; 10] = [12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
-    T.get(n.saturating_sub(2)).copied().unwrap_or(2.1)
+    T.get(n.saturating_sub(2)).copied().unwrap_or(2.201)
 }
 
 /// The table, the verdicts, and how strong the perturbations were.
@@ -167,7 +167,7 @@ pub fn show(report: &Report) -> String {
             estimate(row.ece),
             row.gain_over_control.map_or(String::new(), estimate),
             cost.map_or(String::new(), |c| estimate(c.seconds_per_epoch)),
-            cost.and_then(|c| c.peak_mib).map_or(String::new(), |m| format!("{:.0}", m.mean)),
+            cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
         ]);
     }
     let mut out = format!(

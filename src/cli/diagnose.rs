@@ -96,6 +96,7 @@ pub struct Subject {
     /// V.
     pub validation: Pixels,
     training: Option<Pixels>,
+    train_images: usize,
     rate: f64,
 }
 
@@ -121,7 +122,8 @@ impl Subject {
         };
         let objective = objective(checkpoint, DType::F32)?;
         let rate = measure_rate(&objective, &validation)?;
-        Ok(Self { objective, validation, training, rate })
+        let train_images = roles.train.as_ref().map_or(0, |s| s.len());
+        Ok(Self { objective, validation, training, train_images, rate })
     }
 
     /// The same images under other weights.
@@ -130,6 +132,7 @@ impl Subject {
             objective,
             validation: self.validation.clone(),
             training: self.training.clone(),
+            train_images: self.train_images,
             rate: self.rate,
         }
     }
@@ -184,7 +187,7 @@ impl Subject {
             methods.push(("pol", u.clone(), Some(p)));
             methods.push(("sgd", u, None));
         }
-        let examples = self.training.as_ref().map_or(0, |t| t.split().len());
+        let examples = self.train_images;
         methods
             .into_iter()
             .map(|(name, update, perturb)| {

@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Ok(subject.measure(&all, &args.common)?.plan)
     };
     let (recipe, chosen_by) =
-        recipe(args.method, &args.layers, &args.recipe, &checkpoint, &diagnose)?;
+        recipe(args.method, &args.layers, &args.recipe, &checkpoint, &roles.val_origin, &diagnose)?;
     let settings = settings(&args.recipe, args.recipe.train_seed.unwrap_or(args.common.seed));
     let (steps, stage) = (train.len() / settings.batch.max(1), recipe.first_stage());
 
@@ -144,6 +144,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     )?;
     drop(progress);
     drop(source);
+    let training_peak_mib = clock.finish().peak_mib;
 
     let provenance = provenance(&checkpoint, &recipe, &settings, &train)?;
     let written = checkpoint.save(&args.out, &weights, &provenance)?;
@@ -177,7 +178,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let seconds_per_epoch = median(epochs.iter().map(|e| e.seconds).collect());
     let report = Report {
         schema: SCHEMA.into(),
-        run: TimedRun { run: clock.finish(), seconds_per_epoch, cache_seconds },
+        run: TimedRun { run: clock.finish(), seconds_per_epoch, training_peak_mib, cache_seconds },
         checkpoint: checkpoint_info(&checkpoint),
         output: written.display().to_string(),
         method: MethodInfo {

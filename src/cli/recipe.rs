@@ -130,6 +130,7 @@ pub fn recipe(
     args: &LayerArgs,
     training: &RecipeArgs,
     checkpoint: &Checkpoint,
+    val_origin: &str,
     diagnose: &dyn Fn() -> anyhow::Result<Option<diagnosis::Plan>>,
 ) -> anyhow::Result<(Recipe, String)> {
     let config = &checkpoint.config;
@@ -165,7 +166,7 @@ pub fn recipe(
     }
     let wants_perturb = kind != Kind::Sgd;
     if update.is_none() || (wants_perturb && perturb.is_none()) {
-        let (plan, from) = plan(args.plan.as_deref(), checkpoint, diagnose)?;
+        let (plan, from) = plan(args.plan.as_deref(), checkpoint, val_origin, diagnose)?;
         chosen_by = if args.perturb.is_some() || args.update.is_some() {
             format!("named by the user and {from}")
         } else {
@@ -198,11 +199,14 @@ pub fn recipe(
 fn plan(
     report: Option<&Path>,
     checkpoint: &Checkpoint,
+    val_origin: &str,
     diagnose: &dyn Fn() -> anyhow::Result<Option<diagnosis::Plan>>,
 ) -> anyhow::Result<(diagnosis::Plan, String)> {
     let remedy = "name the layers with --perturb and --update, or give more validation images";
     let (plan, from) = match report {
-        Some(path) => (read_plan(path, checkpoint)?, format!("by the plan of {}", path.display())),
+        Some(path) => {
+            (read_plan(path, checkpoint, val_origin)?, format!("by the plan of {}", path.display()))
+        }
         None => (diagnose()?, "by the plan of a diagnosis made now".into()),
     };
     let plan = plan.with_context(|| {
@@ -214,8 +218,13 @@ fn plan(
 /// The plan in a report of this very checkpoint.
 ///
 /// # Errors
-/// A file that is no such report, or a report on another checkpoint.
-pub fn read_plan(path: &Path, checkpoint: &Checkpoint) -> anyhow::Result<Option<diagnosis::Plan>> {
+/// A file that is no such report, a report on another checkpoint, or one whose V would now be
+/// test.
+pub fn read_plan(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    val_origin: &str,
+) -> anyhow::Result<Option<diagnosis::Plan>> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!(
             "cannot read the plan {}: give a report of `planish diagnose --json`",
@@ -233,6 +242,14 @@ pub fn read_plan(path: &Path, checkpoint: &Checkpoint) -> anyhow::Result<Option<
             path.display(),
             report.checkpoint.digest,
             checkpoint.digest
+        )
+    }
+    let origin = &report.data.origin;
+    if origin.starts_with("half of test") && origin != val_origin {
+        bail!(
+            "{}: the plan was made on {origin}, and V is now {val_origin}: some of its images \
+             would be scored as test; pass that report's --seed, or diagnose again",
+            path.display()
         )
     }
     Ok(report.findings.plan)

@@ -69,13 +69,13 @@ fn calibrated_losses(
     first: &[usize],
 ) -> anyhow::Result<Vec<f64>> {
     if let Some(v) = fitted {
-        return Ok(losses(predictions, fit(v).temperature));
+        return Ok(losses(predictions, fit(v).usable()));
     }
     let mut in_first = vec![false; predictions.images()];
     first.iter().for_each(|&i| in_first[i] = true);
     let second: Vec<usize> = (0..predictions.images()).filter(|&i| !in_first[i]).collect();
     let at = |half: &[usize]| -> anyhow::Result<Vec<f64>> {
-        Ok(losses(predictions, fit(&predictions.subset(half)?).temperature))
+        Ok(losses(predictions, fit(&predictions.subset(half)?).usable()))
     };
     let (by_first, by_second) = (at(first)?, at(&second)?);
     Ok((0..predictions.images())

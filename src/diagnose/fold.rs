@@ -107,7 +107,7 @@ pub fn measure(
         _ => path.predict(minimum.alpha)?,
     };
     let other_moved = Path::new(objective, fold.other, layer, gradient)?.predict(minimum.alpha)?;
-    let (before, after) = (temperature(fold.own_base), temperature(&own_moved));
+    let (before, after) = (fit(fold.own_base).usable(), fit(&own_moved).usable());
     let gap = |base: &Predictions, moved: &Predictions| Gap {
         raw: differences(&losses(base, 1.0), &losses(moved, 1.0)),
         calibrated: differences(&losses(base, before), &losses(moved, after)),
@@ -120,13 +120,6 @@ pub fn measure(
         other_gap: gap(fold.other_base, &other_moved),
         minimum,
     })
-}
-
-/// The temperature that these predictions ask for; 1 where they have none to measure (all right,
-/// say: then colder is ever better, and one wrong image elsewhere would cost hundreds of nats).
-pub fn temperature(predictions: &Predictions) -> f64 {
-    let fitted = fit(predictions);
-    if fitted.at_bound { 1.0 } else { fitted.temperature }
 }
 
 /// Arithmetic mean.

@@ -13,14 +13,14 @@ pub mod search;
 pub use path::{Path, is_linear, layer_weights, moved};
 
 use crate::data::folds::stratified_halves;
-use crate::evaluate::{Predictions, losses, mean_stderr};
+use crate::evaluate::{Predictions, fit, losses, mean_stderr};
 use crate::objective::{Examples, Objective, Result};
 use crate::report::diagnosis::{Findings, Fitted, LayerResult, Loss, Quadratic};
 use crate::vector;
 use crate::vit::Layer;
 use crate::vit::layers::join;
 use candle_core::Tensor;
-use fold::{Fold, Measured, mean, measure, temperature};
+use fold::{Fold, Measured, mean, measure};
 use plan::{Evidence, cross_mean, is_eligible, plan};
 
 /// Images and the layers to measure on them.
@@ -110,12 +110,12 @@ fn model_loss(
     training: Option<f64>,
 ) -> Loss {
     let raw = mean_stderr(&losses(base, 1.0));
-    let calibrated = scatter(folds, |f| losses(&bases[f], temperature(&bases[1 - f])));
+    let calibrated = scatter(folds, |f| losses(&bases[f], fit(&bases[1 - f]).usable()));
     Loss {
         validation: raw.mean,
         stderr: raw.stderr,
         calibrated: cross_mean(&calibrated, fold_of).0,
-        temperature: temperature(base),
+        temperature: fit(base).usable(),
         training,
     }
 }
@@ -247,10 +247,10 @@ fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
 fn warnings(loss: &Loss, planned: bool, images: usize) -> Vec<String> {
     let mut out = Vec::new();
     if let (Some(training), Some(stderr)) = (loss.training, loss.stderr)
-        && (loss.validation - training).abs() <= 2.0 * stderr
+        && loss.validation - training <= 2.0 * stderr
     {
         out.push(format!(
-            "the validation loss {:.4} is within two standard errors of the training loss \
+            "the validation loss {:.4} is no more than two standard errors above the training loss \
                  {training:.4}: either the model does not over-fit, or it was trained on these \
                  validation images; give unseen ones with --val-data",
             loss.validation

@@ -53,7 +53,8 @@ pub fn first_minimum<E>(
     let mut high: Option<(f64, f64)> = None;
     let mut mid: Option<(f64, f64)> = None;
     let mut alpha = line.start.min(line.cap);
-    while evaluations < line.budget {
+    // Halving alone may overrun: the minimum is there, since φ falls at 0.
+    while evaluations < line.budget || (mid.is_none() && evaluations < 4 * line.budget) {
         let y = at(alpha, &mut evaluations)?;
         match mid {
             None if y < line.at_zero => mid = Some((alpha, y)),
@@ -68,7 +69,16 @@ pub fn first_minimum<E>(
         alpha = match (mid, high) {
             (Some(_), Some(_)) => break,
             (None, _) => alpha / 2.0,
-            (Some(best), None) if best.0 >= line.cap => break,
+            (Some(best), None) if best.0 >= line.cap => {
+                // Still falling at the cap, or past a minimum already?
+                let near = (0.5 * (low.0 + line.cap)).max((1.0 - NEAR) * line.cap);
+                let y = at(near, &mut evaluations)?;
+                if y < best.1 {
+                    mid = Some((near, y));
+                    high = Some(best);
+                }
+                break;
+            }
             (Some(_), None) => (2.0 * alpha).min(line.cap),
         };
     }
@@ -165,9 +175,15 @@ mod tests {
     }
 
     #[test]
+    fn a_minimum_below_the_cap_is_found_from_the_cap() {
+        let found = search(|a| (a - 0.4).powi(2), 3.0, 0.5, 60);
+        assert!((found.alpha - 0.4).abs() < 0.01 && !found.capped, "{found:?}");
+    }
+
+    #[test]
     fn a_loss_that_only_rises_moves_nothing() {
         let found = search(|a| a, 1.0, 5.0, 8);
-        assert_eq!((found.alpha, found.value, found.evaluations), (0.0, 0.0, 8));
+        assert_eq!((found.alpha, found.value, found.evaluations), (0.0, 0.0, 32));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub fn summarise(
 ) -> Result<Summary, Error> {
     let (overall, of_image) = temperatures(predictions, temperature_from)?;
     let calibrated =
-        predictions.map(|image, row, label| loss(row, label, of_image(image).temperature.recip()));
+        predictions.map(|image, row, label| loss(row, label, of_image(image).usable().recip()));
     let nll = mean_stderr(&losses(predictions, 1.0));
     let top1 = mean_stderr(&hits(predictions, 1));
     let calibrated_nll = mean_stderr(&calibrated);
@@ -75,7 +75,7 @@ pub fn summarise(
             || (0..predictions.images()).any(|image| of_image(image).at_bound),
         calibrated_nll: calibrated_nll.mean,
         calibrated_nll_stderr: calibrated_nll.stderr,
-        calibrated_ece: ece_with(predictions, |image| of_image(image).temperature),
+        calibrated_ece: ece_with(predictions, |image| of_image(image).usable()),
     })
 }
 
@@ -191,7 +191,8 @@ mod tests {
         let one = Predictions::new(vec![1.0, 0.0], 2, &[0]).unwrap();
         let s = summarise(&one, Temperature::FittedOn(&one)).unwrap();
         assert_eq!((s.images, s.top1, s.top5, s.nll_stderr), (1, 1.0, 1.0, None));
-        assert!(s.temperature_at_bound && s.calibrated_nll < 1e-100);
+        // Nothing was measured, so nothing is scaled.
+        assert!(s.temperature_at_bound && s.calibrated_nll == s.nll);
         assert!(serde_json::to_value(&s).unwrap()["nll_stderr"].is_null());
         let empty = summarise(&one, Temperature::CrossFitted(&[0]));
         assert_eq!(empty, Err(Error::NoImages));

@@ -16,6 +16,15 @@ pub struct Fit {
     pub at_bound: bool,
 }
 
+impl Fit {
+    /// The temperature to score other images at: T, or 1 where T is at a bound and so was not
+    /// measured (on images that are all right colder is ever better, and one wrong image elsewhere
+    /// would then cost hundreds of nats).
+    pub fn usable(&self) -> f64 {
+        if self.at_bound { 1.0 } else { self.temperature }
+    }
+}
+
 /// Range of β = 1/T.
 const RANGE: [f64; 2] = [1e-3, 1e3];
 

@@ -61,6 +61,8 @@ pub struct TimedRun {
     pub run: Run,
     /// Median over epochs, steps alone.
     pub seconds_per_epoch: f64,
+    /// Peak memory of the process when training ended.
+    pub training_peak_mib: Option<u64>,
     /// Seconds that the prefix's activations took, once; 0 where they were not cached.
     pub cache_seconds: f64,
 }
@@ -84,7 +86,7 @@ pub struct Report {
     pub training: DataInfo,
     /// Whether the frozen prefix's activations were kept in memory.
     pub cached: bool,
-    /// One line an epoch; `seconds` of each is a time.
+    /// One line an epoch.
     pub epochs: Vec<Epoch>,
     /// V, which chose the plan and the temperature.
     pub validation: Option<BeforeAfter>,

@@ -262,7 +262,8 @@ mod tests {
         let losses: Vec<f64> =
             outcome.epochs.iter().map(|e| e.validation.map_or(f64::NAN, |v| v.mean)).collect();
         assert_eq!(losses.len(), 12);
-        assert!(losses[11] < 0.1 && losses[0] > 0.4, "{losses:?}");
+        // Guessing costs ln 2; a third of that is learnt beyond doubt.
+        assert!(losses[11] < 2f64.ln() / 3.0 && losses[0] > 0.4, "{losses:?}");
         let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
         assert_eq!(losses[outcome.epoch - 1], least);
     }

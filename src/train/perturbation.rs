@@ -100,6 +100,8 @@ impl Perturber {
             return Ok((model.clone(), none));
         }
         let cap = CAP * weight_norm / square.sqrt();
+        // Beyond this η the perturbation's length is the cap, whatever η.
+        let reach = cap / gamma.max(1e-6);
         let eta = match self.rule {
             Rule::Newton => {
                 let product = model.hvp(&examples, &self.layer, &found.gradient)?.hvp;
@@ -111,7 +113,7 @@ impl Perturber {
                 let line = Line {
                     at_zero: found.loss,
                     start: self.last_eta.unwrap_or(0.02 * cap),
-                    cap,
+                    cap: reach,
                     budget: if is_linear(model, &self.layer) {
                         LINEAR_BUDGET
                     } else {
@@ -135,15 +137,12 @@ impl Perturber {
         if eta.is_finite() && eta > 0.0 {
             self.last_eta = Some(eta);
         }
-        let wanted = gamma * eta;
-        // Where no minimum was found, the line still falls at the cap: γ measures that instead.
-        let (length, capped) = if eta.is_infinite() {
-            (cap * gamma / self.gamma_max, true)
-        } else {
-            (wanted.min(cap), wanted > cap)
-        };
+        // Where no minimum was found, the line still falls where the cap holds it.
+        let length = (gamma * eta).min(cap);
+        let capped = gamma * eta > cap || eta.is_infinite();
         let perturbed = moved(model, &self.layer, &found.gradient, length)?;
-        let relative = length * square.sqrt() / weight_norm;
-        Ok((perturbed, Perturbation { eta: eta.min(cap), gamma, relative, capped }))
+        let moved_by = length * square.sqrt();
+        let relative = if weight_norm > 0.0 { moved_by / weight_norm } else { 0.0 };
+        Ok((perturbed, Perturbation { eta: eta.min(reach), gamma, relative, capped }))
     }
 }

@@ -59,7 +59,8 @@ pub struct Epoch {
     pub capped: Option<f64>,
     /// Mean η*.
     pub eta: Option<f64>,
-    /// Seconds of the epoch's steps, without evaluation.
+    /// Seconds of the epoch's steps, without evaluation; a time, so it stays out of reports.
+    #[serde(skip)]
     pub seconds: f64,
 }
 
