@@ -93,7 +93,9 @@ pub fn step_work(
 pub fn peak_mib(model: &Objective, copied: usize, held_bytes: f64, duals: bool) -> f64 {
     let size = model.dtype().size_in_bytes() as f64;
     let weights = model.weights.parameters() as f64 * size;
-    let tape = (cost::kept_per_image(&model.config) * model.micro_batch) as f64 * size;
+    // Every thread has a micro-batch of its own in flight.
+    let images = model.micro_batch * rayon::current_num_threads();
+    let tape = (cost::kept_per_image(&model.config) * images) as f64 * size;
     let tape = if duals { 2.0 * tape } else { tape };
     BASE_MIB + (weights + copied as f64 * size + held_bytes + tape) / MIB
 }

@@ -141,8 +141,9 @@ impl Perturber {
         let length = (gamma * eta).min(cap);
         let capped = gamma * eta > cap || eta.is_infinite();
         let perturbed = moved(model, &self.layer, &found.gradient, length)?;
+        let eta = if eta.is_finite() { eta } else { reach };
         let moved_by = length * square.sqrt();
         let relative = if weight_norm > 0.0 { moved_by / weight_norm } else { 0.0 };
-        Ok((perturbed, Perturbation { eta: eta.min(reach), gamma, relative, capped }))
+        Ok((perturbed, Perturbation { eta, gamma, relative, capped }))
     }
 }
