@@ -12,8 +12,8 @@ use crate::report::DataInfo;
 use crate::report::diagnosis::LayerResult;
 use crate::report::post_training::{BeforeAfter, LayerBeforeAfter};
 use crate::train::recipe::Recipe;
-use crate::vit::layers::select;
-use crate::vit::{Config, Layer};
+use crate::vit::layers::layers;
+use crate::vit::{Config, Granularity, Layer};
 
 /// Logits of one split before and after.
 pub type Pair = [Predictions; 2];
@@ -93,12 +93,15 @@ pub fn remeasure(
     recipe: &Recipe,
     common: &Common,
 ) -> anyhow::Result<Vec<LayerBeforeAfter>> {
-    // PoF's features are measured by the block, as diagnosis does.
+    // An update of many blocks is measured block by block, as diagnosis does.
     let config: &Config = &tuned.config;
+    let within = |l: &Layer| l.tensors.iter().all(|i| recipe.update.tensors.contains(i));
+    let blocks: Vec<Layer> =
+        layers(config, Granularity::Block).into_iter().filter(within).collect();
     let mut wanted: Vec<Layer> = recipe.perturb.iter().cloned().collect();
-    match recipe.update.name.as_str() {
-        "features" => wanted.push(select(config, "norm")?.remove(0)),
-        _ => wanted.push(recipe.update.clone()),
+    match blocks.len() {
+        0 | 1 => wanted.push(recipe.update.clone()),
+        _ => wanted.extend(blocks),
     }
     wanted.dedup_by(|a, b| a.name == b.name);
     let before = subject.measure(&wanted, common)?.layers;
