@@ -13,6 +13,7 @@ pub mod objective;
 pub mod pixels;
 pub mod report;
 pub mod run;
+pub mod selftest;
 pub mod tape;
 pub mod train;
 pub mod vector;

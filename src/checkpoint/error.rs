@@ -186,6 +186,9 @@ pub enum Error {
         /// What stands in the way.
         reason: String,
     },
+    /// A file that is not replaced, or a patch that is not applied.
+    #[error(transparent)]
+    Refused(#[from] super::Refused),
     /// Weights that do not fit the architecture.
     #[error(transparent)]
     Model(#[from] crate::vit::Error),

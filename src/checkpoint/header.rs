@@ -11,8 +11,6 @@ use std::path::Path;
 
 /// The longest header the format allows, in bytes.
 const LONGEST: usize = 100_000_000;
-/// Bytes of the length field.
-const PREFIX: usize = 8;
 
 /// What the header says about one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,18 +75,28 @@ fn bits(dtype: &str) -> Option<usize> {
 }
 
 impl Header {
+    /// Bytes of the length field.
+    pub const LENGTH_FIELD: usize = 8;
+
     /// Reads and verifies the header of a whole file.
     ///
     /// # Errors
     /// [`Error::Header`], with the place, what a sound file has there and what this one has.
     pub fn read(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
+        let header = Header::parse(path, bytes)?;
+        header.verify(path, bytes.len() - header.data_start)?;
+        Ok(header)
+    }
+
+    /// Reads the header at the beginning of `bytes`; what it says of the data is not yet verified.
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
         let fail = |place: &str, expected: String, found: String| Error::Header {
             path: path.to_path_buf(),
             place: place.to_string(),
             expected,
             found,
         };
-        let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX>() else {
+        let Some((prefix, rest)) = bytes.split_first_chunk::<{ Header::LENGTH_FIELD }>() else {
             let found = format!("a file of {} bytes", bytes.len());
             return Err(fail("header length", "8 bytes".into(), found));
         };
@@ -108,8 +116,11 @@ impl Header {
             })?;
         let Pairs(pairs) = serde_json::from_slice(json)
             .map_err(|e| fail("header", "a JSON object".into(), e.to_string()))?;
-        let mut header =
-            Header { metadata: Vec::new(), entries: Vec::new(), data_start: PREFIX + json.len() };
+        let mut header = Header {
+            metadata: Vec::new(),
+            entries: Vec::new(),
+            data_start: Header::LENGTH_FIELD + json.len(),
+        };
         let mut seen = std::collections::HashSet::new();
         for (name, value) in pairs {
             if !seen.insert(name.clone()) {
@@ -126,10 +137,17 @@ impl Header {
                 header.entries.push(read);
             }
         }
-        header
-            .check_spans(bytes.len() - header.data_start)
-            .map_err(|(place, expected, found)| fail(&place, expected, found))?;
         Ok(header)
+    }
+
+    /// Whether spans follow one another without gaps through `available` bytes of data.
+    pub(super) fn verify(&self, path: &Path, available: usize) -> Result<(), Error> {
+        self.check_spans(available).map_err(|(place, expected, found)| Error::Header {
+            path: path.to_path_buf(),
+            place,
+            expected,
+            found,
+        })
     }
 
     /// Spans must follow one another from the first byte to the last.

@@ -3,11 +3,15 @@
 mod create;
 mod error;
 mod header;
+mod in_place;
 mod layout;
+mod lock;
 mod numbers;
 mod output;
+mod patch;
 mod provenance;
 mod read;
+mod refused;
 mod save;
 mod settings;
 mod timm;
@@ -21,16 +25,21 @@ mod tests;
 pub use create::create;
 pub use error::{Error, Mismatch};
 pub use header::{Entry, Header};
+pub use in_place::{InPlace, Undone, undo};
 pub use layout::Layout;
 pub use numbers::Stored;
 pub use output::check_writable;
+pub use patch::{PATCH_KEY, Patch};
 pub use provenance::{PROVENANCE_KEY, Provenance, Split};
+pub use refused::Refused;
+pub use save::{Rounding, Saved};
 pub use settings::CONFIG_KEY;
 
 use crate::data::{Interpolation, Preprocess, Resize};
 use crate::vit::{Config, Weights};
 use candle_core::{DType, Tensor};
 use layout::Names;
+use patch::Raw;
 use read::{class_names, describe, dtypes, read_weights, recognise, shapes};
 use settings::Settings;
 use sha2::{Digest, Sha256};
@@ -146,14 +155,17 @@ impl Checkpoint {
     /// # Errors
     /// If the file can no longer be read, or has changed.
     pub fn weights_as(&self, dtype: DType) -> Result<Weights, Error> {
-        read_weights(&self.config, &self.names, &self.header, &self.reread()?, dtype)
+        read_weights(&self.config, &self.names, &self.header, &self.reread()?.bytes, dtype)
     }
 
-    /// The file's bytes once more, if they are still the same.
-    fn reread(&self) -> Result<Vec<u8>, Error> {
+    /// The file once more, if it is still the same.
+    fn reread(&self) -> Result<Raw, Error> {
         let bytes = std::fs::read(&self.path).map_err(Error::io(&self.path, "read again"))?;
         match digest(&bytes) == self.digest {
-            true => Ok(bytes),
+            true => {
+                let (header, digest) = (self.header.clone(), self.digest.clone());
+                Ok(Raw { bytes, header, digest })
+            }
             false => Err(Error::Changed { path: self.path.clone() }),
         }
     }
@@ -191,8 +203,11 @@ impl Checkpoint {
     }
 }
 
-/// The weights file that a path means.
-fn weights_file(path: &Path) -> Result<PathBuf, Error> {
+/// The weights file that a path means: itself, or the `model.safetensors` in a folder.
+///
+/// # Errors
+/// [`Error::NotACheckpoint`] for a file of another kind; [`Error::Io`].
+pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
     let not = |found: &str| Error::NotACheckpoint { path: path.into(), found: found.into() };
     let about = std::fs::metadata(path).map_err(Error::io(path, "find the checkpoint"))?;
     if about.is_dir() {
@@ -208,5 +223,9 @@ fn weights_file(path: &Path) -> Result<PathBuf, Error> {
 
 /// SHA-256 in hex.
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -84,15 +84,16 @@ fn each<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> 
     bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect()
 }
 
-/// Whether two tensors of one type hold the same bits, so that NaN equals itself and 0 ≠ −0.
-pub fn same_bits(a: &Tensor, b: &Tensor) -> candle_core::Result<bool> {
+/// Which elements of two tensors of one type and size differ in their bits, so that NaN equals
+/// itself and 0 ≠ −0.
+pub fn moved(a: &Tensor, b: &Tensor) -> candle_core::Result<Vec<bool>> {
     let (a, b) = (a.flatten_all()?, b.flatten_all()?);
     if a.dtype() == DType::F64 {
         let (a, b) = (a.to_vec1::<f64>()?, b.to_vec1::<f64>()?);
-        return Ok(a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())));
+        return Ok(a.iter().zip(&b).map(|(x, y)| x.to_bits() != y.to_bits()).collect());
     }
     let (a, b) = (a.to_vec1::<f32>()?, b.to_vec1::<f32>()?);
-    Ok(a.iter().map(|x| x.to_bits()).eq(b.iter().map(|x| x.to_bits())))
+    Ok(a.iter().zip(&b).map(|(x, y)| x.to_bits() != y.to_bits()).collect())
 }
 
 #[cfg(test)]
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn compares_bits() {
         let tensor = |x: &[f32]| Tensor::new(x, &Device::Cpu).unwrap();
-        assert!(same_bits(&tensor(&[f32::NAN, 1.0]), &tensor(&[f32::NAN, 1.0])).unwrap());
-        assert!(!same_bits(&tensor(&[0.0]), &tensor(&[-0.0])).unwrap());
+        let found = moved(&tensor(&[f32::NAN, 0.0, 1.0]), &tensor(&[f32::NAN, -0.0, 1.0])).unwrap();
+        assert_eq!(found, [false, true, false]);
     }
 }

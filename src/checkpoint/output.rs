@@ -1,6 +1,7 @@
 //! Where a checkpoint goes, and writing it so that no reader ever sees half a file.
 
 use super::Error;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -56,9 +57,8 @@ pub fn check_writable(out: &Path) -> Result<(), Error> {
 /// A name beside `path` that no other writer uses.
 fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    path.with_file_name(format!(".{name}.{pid}.{count}.tmp"))
+    beside(path, ".", &format!(".{pid}.{count}.tmp"))
 }
 
 /// Writes a file beside its final place, flushes it to the disk and moves it there.
@@ -72,20 +72,54 @@ pub(super) fn replace(
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
     }
-    let beside = temporary(path);
+    replace_by_way_of(&temporary(path), path, fill)
+}
+
+/// [`replace`] by way of a name that the caller knows to be its own: what a killed process left
+/// there is written over.
+pub(super) fn replace_by_way_of(
+    new: &Path,
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>,
+) -> Result<(), Error> {
     let written = (|| {
-        let open = OpenOptions::new().write(true).create_new(true).open(&beside);
-        let mut file = BufWriter::new(open.map_err(Error::io(&beside, "create"))?);
+        let mut file = BufWriter::new(File::create(new).map_err(Error::io(new, "create"))?);
         fill(&mut file)?;
-        file.flush().map_err(Error::io(&beside, "write"))?;
-        file.get_ref().sync_all().map_err(Error::io(&beside, "flush to the disk"))?;
-        fs::rename(&beside, path).map_err(Error::io(path, "move the finished file to"))
+        file.flush().map_err(Error::io(new, "write"))?;
+        file.get_ref().sync_all().map_err(Error::io(new, "flush to the disk"))?;
+        move_over(new, path)
     })();
     if written.is_err() {
         // The first error is the one to report; a leftover is merely untidy.
-        let _ = fs::remove_file(&beside);
+        let _ = fs::remove_file(new);
     }
     written
+}
+
+/// Gives a flushed file its final name, and flushes the name.
+pub(super) fn move_over(new: &Path, path: &Path) -> Result<(), Error> {
+    fs::rename(new, path).map_err(Error::io(path, "move the finished file to"))?;
+    sync_folder(path)
+}
+
+/// Flushes a file's name to the disk: until then a loss of power may bring the old one back.
+pub(super) fn sync_folder(path: &Path) -> Result<(), Error> {
+    // Only Unix opens folders; elsewhere the system orders renames itself.
+    if cfg!(unix) {
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        let flushed = File::open(folder).and_then(|folder| folder.sync_all());
+        flushed.map_err(Error::io(folder, "flush to the disk"))?;
+    }
+    Ok(())
+}
+
+/// A name in the same folder: `path`'s with something before and after it.
+pub(super) fn beside(path: &Path, before: &str, after: &str) -> PathBuf {
+    let mut name = OsString::from(before);
+    name.push(path.file_name().unwrap_or_default());
+    name.push(after);
+    path.with_file_name(name)
 }
 
 /// [`replace`] with contents at hand.

@@ -1,16 +1,46 @@
 //! Saving a checkpoint as it came: layout, names, types, order and metadata.
 
 use super::error::Error;
-use super::numbers::{Stored, same_bits};
+use super::numbers::{Stored, moved};
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
+use super::patch::{Patch, Raw};
 use super::settings::CONFIG_KEY;
-use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance};
+use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, hex};
 use crate::vit::Weights;
 use candle_core::{DType, Tensor};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+/// How many weights training moved, and how many of them rounding moved back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rounding {
+    /// Weights whose trained value differs from the loaded one.
+    pub moved: usize,
+    /// Of these, weights that are stored as before, for their type cannot tell the two apart.
+    pub unchanged: usize,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saved {
+    /// The weights file.
+    pub path: PathBuf,
+    /// What the stored types made of the trained weights.
+    pub rounding: Rounding,
+    /// The undo file, if the checkpoint itself was replaced.
+    pub undo: Option<PathBuf>,
+}
+
+/// A checkpoint's next state.
+pub(super) struct Next {
+    /// Its difference from the file that was read.
+    pub patch: Patch,
+    /// What the stored types made of the trained weights.
+    pub rounding: Rounding,
+}
 
 impl Checkpoint {
     /// [`check_writable`], and whether saving there would overwrite this checkpoint or join it
@@ -39,7 +69,7 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Writes `weights` in place of this checkpoint's own and returns the weights file's path.
+    /// Writes `weights` in place of this checkpoint's own and tells what was written.
     ///
     /// Names, types, order of header and data, and metadata stay; `planish.provenance` gains an
     /// entry. A tensor that equals the loaded one keeps its bytes; others are rounded to the
@@ -54,45 +84,95 @@ impl Checkpoint {
         out: &Path,
         weights: &Weights,
         provenance: &Provenance,
-    ) -> Result<PathBuf, Error> {
+    ) -> Result<Saved, Error> {
         self.check_output(out)?;
-        let bytes = self.reread()?;
-        let pairs: Vec<(String, Tensor)> =
-            weights.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
-        let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
-        let header =
-            Header { metadata: self.new_metadata(out, provenance)?, ..self.header.clone() };
+        let old = self.reread()?;
+        let next = self.next(&old, weights, self.metadata_of(out, provenance)?)?;
         let path = target(out);
         replace(&path, |file| {
-            let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(&path, "write"));
-            put(&header.to_bytes())?;
-            for entry in self.header.in_file_order() {
-                let old = self.header.bytes_of(entry, &bytes);
-                match own.get(&entry.name) {
-                    Some(tensor) => match changed(entry, old, tensor)? {
-                        Some(new) => put(&new)?,
-                        None => put(old)?,
-                    },
-                    None => put(old)?,
-                }
-            }
-            Ok(())
+            next.patch.apply(&self.path, &old, &mut |bytes| {
+                file.write_all(bytes).map_err(Error::io(&path, "write"))
+            })
         })?;
         if let (false, Some(settings)) = (is_file_name(out), &self.settings) {
             replace_with(&out.join("config.json"), settings.text.as_bytes())?;
         }
-        Ok(path)
+        Ok(Saved { path, rounding: next.rounding, undo: None })
     }
 
-    fn new_metadata(
+    /// The file with `weights` and `metadata`, as its difference from the file that was read.
+    pub(super) fn next(
         &self,
-        out: &Path,
+        old: &Raw,
+        weights: &Weights,
+        metadata: Vec<(String, String)>,
+    ) -> Result<Next, Error> {
+        let pairs: Vec<(String, Tensor)> =
+            weights.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
+        let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
+        let header = Header { metadata, ..self.header.clone() }.to_bytes();
+        let (mut tensors, mut rounding) = (HashMap::new(), Rounding::default());
+        let mut hash = Sha256::new();
+        hash.update(&header);
+        for entry in self.header.in_file_order() {
+            let bytes = self.header.bytes_of(entry, &old.bytes);
+            let new = match own.get(&entry.name) {
+                Some(tensor) => changed(entry, bytes, tensor, &mut rounding)?,
+                None => None,
+            };
+            hash.update(new.as_deref().unwrap_or(bytes));
+            if let Some(new) = new {
+                tensors.insert(entry.name.clone(), new);
+            }
+        }
+        let (from, to) = (vec![self.digest.clone()], hex(&hash.finalize()));
+        Ok(Next { patch: Patch { from, to, header, tensors }, rounding })
+    }
+
+    /// Names of tensors that do not come out with the bytes they were read from when their loaded
+    /// values are stored again. Doubles, which f32 masters round, are compared as loaded: saving
+    /// leaves their bytes alone.
+    ///
+    /// # Errors
+    /// If the file can no longer be read, or has changed.
+    pub fn round_trip(&self) -> Result<Vec<String>, Error> {
+        let old = self.reread()?;
+        let pairs: Vec<(String, Tensor)> =
+            self.weights.iter().map(|(name, t)| (name.to_string(), t.clone())).collect();
+        let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
+        let mut differing = Vec::new();
+        for entry in &self.header.entries {
+            let Some(tensor) = own.get(&entry.name) else { continue };
+            let (bytes, stored) = (
+                self.header.bytes_of(entry, &old.bytes),
+                Stored::parse(&entry.dtype).unwrap_or(Stored::F32),
+            );
+            let equal = match stored {
+                Stored::F64 => changed(entry, bytes, tensor, &mut Rounding::default())?.is_none(),
+                _ => stored.encode(tensor)? == bytes,
+            };
+            if !equal {
+                differing.push(entry.name.clone());
+            }
+        }
+        Ok(differing)
+    }
+
+    /// The metadata with one more step in `planish.provenance`.
+    pub(super) fn metadata_after(
+        &self,
         latest: &Provenance,
     ) -> Result<Vec<(String, String)>, Error> {
         let mut steps = provenance(&self.path, &self.metadata)?;
         steps.push(to_value(latest)?);
         let mut metadata = self.metadata.clone();
         put(&mut metadata, PROVENANCE_KEY, Value::Array(steps).to_string());
+        Ok(metadata)
+    }
+
+    /// The same where the file may have to carry its configuration, too.
+    fn metadata_of(&self, out: &Path, latest: &Provenance) -> Result<Vec<(String, String)>, Error> {
+        let mut metadata = self.metadata_after(latest)?;
         if let Some(settings) = &self.settings {
             let carried = metadata.iter().any(|(key, _)| key == CONFIG_KEY);
             if carried || is_file_name(out) {
@@ -140,18 +220,31 @@ pub(super) fn provenance(path: &Path, metadata: &[(String, String)]) -> Result<V
 }
 
 /// The bytes of a tensor that differs from the stored one, or none if it does not.
-fn changed(entry: &Entry, old: &[u8], tensor: &Tensor) -> Result<Option<Vec<u8>>, Error> {
+fn changed(
+    entry: &Entry,
+    old: &[u8],
+    tensor: &Tensor,
+    rounding: &mut Rounding,
+) -> Result<Option<Vec<u8>>, Error> {
     let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
     let tensor = match tensor.dtype() {
         DType::F64 => tensor.clone(),
         _ => tensor.to_dtype(DType::F32)?,
     };
-    if same_bits(&stored.decode(old, &entry.shape, tensor.dtype())?, &tensor)? {
+    let loaded = stored.decode(old, &entry.shape, tensor.dtype())?;
+    let moved = moved(&loaded, &tensor)?;
+    if !moved.contains(&true) {
         return Ok(None);
     }
     let new = stored.encode(&tensor)?;
     if finite(&tensor)? && !finite(&stored.decode(&new, &entry.shape, DType::F64)?)? {
         return Err(Error::Overflow { tensor: entry.name.clone(), dtype: stored.name() });
+    }
+    let size = new.len() / moved.len();
+    let pairs = old.chunks(size).zip(new.chunks(size)).zip(moved);
+    for ((old, new), _) in pairs.filter(|&(_, moved)| moved) {
+        rounding.moved += 1;
+        rounding.unchanged += usize::from(old == new);
     }
     Ok(Some(new))
 }

@@ -43,6 +43,18 @@ const ASSETS: &[(&str, &[u8])] = &[
     ("data/LICENSE", include_bytes!("../../assets/data/LICENSE")),
 ];
 
+/// The embedded checkpoint, `model/`, in a folder that goes when it is dropped.
+///
+/// # Errors
+/// The system has no room for temporary files.
+pub fn carried_model() -> anyhow::Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    for (name, bytes) in ASSETS.iter().filter(|(name, _)| name.starts_with("model/")) {
+        write(&folder.path().join(name), bytes)?;
+    }
+    Ok(folder)
+}
+
 /// Training settings of the demo, found by the search on validation that `assets/README.md`
 /// records.
 const RECIPE: &[&str] = &["--epochs", "4", "--lr", "0.03"];

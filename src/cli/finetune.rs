@@ -155,7 +155,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let names = start.parent.as_ref().and_then(|parent| parent.class_names.as_deref());
     let names = images.whole.class_names().or(names.filter(|n| n.len() == start.config.classes));
     let path = match &start.parent {
-        Some(parent) if !start.reshaped => parent.save(&args.out, &trained.weights, &provenance)?,
+        Some(parent) if !start.reshaped => {
+            parent.save(&args.out, &trained.weights, &provenance)?.path
+        }
         _ => {
             let preprocess = start.preprocess.as_ref();
             checkpoint::create(

@@ -7,7 +7,7 @@ use crate::pixels::Pixels;
 use crate::report::DataInfo;
 
 /// Where images come from.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub struct DataArgs {
     /// Images: an IDX folder, or tensors:FILE or tensors:FOLDER (prepared images)
     #[arg(long, value_name = "D", help_heading = "Data options")]

@@ -21,12 +21,15 @@ pub mod model;
 mod numbers;
 pub mod outcome;
 pub mod output;
+pub mod patch;
 pub mod post_train;
 pub mod progress;
 pub mod recipe;
 pub mod scoring;
+pub mod selftest;
 pub mod table;
 pub mod tensors;
+pub mod undo;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -60,6 +63,12 @@ pub enum Command {
     Finetune(Box<finetune::Args>),
     /// Write a layer's gradient and Hessian-vector product
     Hvp(hvp::Args),
+    /// Check planish's own arithmetic on a model
+    Selftest(Box<selftest::Args>),
+    /// Put back what tuning in place replaced, byte for byte
+    Undo(undo::Args),
+    /// Ship the tensors that changed instead of a whole checkpoint
+    Patch(patch::Args),
 }
 
 impl Command {
@@ -73,6 +82,9 @@ impl Command {
             Command::Eval(args) => eval::run(args),
             Command::Finetune(args) => finetune::run(args),
             Command::Hvp(args) => hvp::run(args),
+            Command::Selftest(args) => selftest::run(args),
+            Command::Undo(args) => undo::run(args),
+            Command::Patch(args) => patch::run(args),
         }
     }
 }

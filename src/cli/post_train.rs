@@ -147,7 +147,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let training_peak_mib = clock.finish().peak_mib;
 
     let provenance = provenance(&checkpoint, &recipe, &settings, &train)?;
-    let written = checkpoint.save(&args.out, &weights, &provenance)?;
+    let written = checkpoint.save(&args.out, &weights, &provenance)?.path;
     let tuned = model.at(weights);
     let models = [&model, &tuned];
     let predict = |split: &Option<Split>| predict(&checkpoint, models, split.as_ref());

@@ -9,8 +9,10 @@ mod finetuning;
 mod inspection;
 mod parts;
 pub mod post_training;
+mod selftest;
 
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 pub use parts::{CheckpointInfo, DataInfo};
+pub use selftest::{SELFTEST, Selftest};

@@ -2,7 +2,9 @@
 //! nothing of ours.
 
 mod bad_input;
+mod in_place;
 mod open;
+mod patch;
 mod save;
 
 use super::*;

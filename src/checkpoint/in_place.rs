@@ -1,0 +1,245 @@
+//! A checkpoint tuned in place: its file is replaced in one step, and what was replaced is kept.
+//!
+//! The new file is written and flushed beside the old one; then the undo file; then the new file
+//! takes the old one's name. An undo file accepts every state of the checkpoint from its first
+//! tuning on, and putting its tensors back into any of them gives the first: so whatever moment a
+//! process dies at, the checkpoint is whole, and `undo` works.
+
+use super::lock::Lock;
+use super::output::{beside, move_over, replace_by_way_of, sync_folder};
+use super::patch::{Patch, Raw};
+use super::{Checkpoint, Entry, Error, Provenance, Refused, Saved, weights_file};
+use crate::vit::Weights;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Room on the disk beyond the files themselves, bytes: headers and a file system's own needs.
+const SLACK: u64 = 1 << 20;
+
+/// The right to replace a file, held against other processes until dropped.
+#[derive(Debug)]
+pub struct InPlace {
+    real: PathBuf,
+    digest: String,
+    _lock: Lock,
+}
+
+/// The undo file of a checkpoint's real file.
+fn undo_path(real: &Path) -> PathBuf {
+    beside(real, "", ".planish-undo.safetensors")
+}
+
+fn real_path(path: &Path) -> Result<PathBuf, Error> {
+    path.canonicalize().map_err(Error::io(path, "follow to its file"))
+}
+
+impl InPlace {
+    /// The undo file of earlier tunings, if it belongs to this state of the checkpoint.
+    fn earlier_undo(&self) -> Result<Option<Patch>, Error> {
+        let path = undo_path(&self.real);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let undo = Patch::read(&path)?;
+        if undo.to == self.digest {
+            // Left by a tuning that never came to its end, or undone since by hand.
+            return Ok(None);
+        }
+        match undo.from.contains(&self.digest) {
+            true => Ok(Some(undo)),
+            false => Err(Refused::StaleUndo { path: self.real.clone(), undo: path }.into()),
+        }
+    }
+
+    /// Makes sure, before long work, that the disk has room for the new file and for an undo file
+    /// with `replaced` bytes of tensors.
+    ///
+    /// # Errors
+    /// [`Refused::NoSpace`], with how much is missing.
+    pub fn check_space(&self, replaced: u64) -> Result<(), Error> {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |about| about.len());
+        let needed = size(&self.real)
+            .saturating_add(size(&undo_path(&self.real)))
+            .saturating_add(replaced)
+            .saturating_add(SLACK);
+        let folder = self.real.parent().unwrap_or(Path::new("."));
+        let free = fs4::available_space(folder).map_err(Error::io(folder, "ask for free space"))?;
+        match free >= needed {
+            true => Ok(()),
+            false => Err(Refused::NoSpace { folder: folder.into(), needed, free }.into()),
+        }
+    }
+
+    /// Replaces the file, whose bytes are still `old`, by `change`, and returns the undo file.
+    fn commit(&self, old: &Raw, change: &Patch) -> Result<PathBuf, Error> {
+        let undo = self.undo_of(old, change)?;
+        self.check_space(undo.size() as u64)?;
+        let undo_file = undo_path(&self.real);
+        self.write_beside(old, change, |new| {
+            let way = beside(&self.real, ".", ".planish-undo-new");
+            replace_by_way_of(&way, &undo_file, |file| undo.fill(&undo_file, file))?;
+            move_over(new, &self.real)
+        })?;
+        Ok(undo_file)
+    }
+
+    /// What leads back from `change` and from every tuning before it.
+    fn undo_of(&self, old: &Raw, change: &Patch) -> Result<Patch, Error> {
+        let mut undo = self.earlier_undo()?.unwrap_or_else(|| Patch {
+            from: vec![old.digest.clone()],
+            to: old.digest.clone(),
+            header: old.bytes[..old.header.data_start].to_vec(),
+            tensors: Default::default(),
+        });
+        if !undo.from.contains(&change.to) {
+            undo.from.push(change.to.clone());
+        }
+        let new = change.target(&self.real)?;
+        for entry in &old.header.entries {
+            let like = |e: &&Entry| e.name == entry.name && e.dtype == entry.dtype;
+            let stays = new.entries.iter().find(like).is_some_and(|e| e.shape == entry.shape)
+                && !change.tensors.contains_key(&entry.name);
+            if !stays && !undo.tensors.contains_key(&entry.name) {
+                let bytes = old.header.bytes_of(entry, &old.bytes).to_vec();
+                undo.tensors.insert(entry.name.clone(), bytes);
+            }
+        }
+        Ok(undo)
+    }
+
+    /// Writes the changed file beside the old one, with its permissions, flushes it, and hands it
+    /// to `then`, which is to move it into place.
+    fn write_beside(
+        &self,
+        old: &Raw,
+        change: &Patch,
+        then: impl FnOnce(&Path) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        // The lock makes this name ours alone, so that what a killed process left is written over.
+        let new = beside(&self.real, ".", ".planish-new");
+        let written = (|| {
+            let mut file = BufWriter::new(File::create(&new).map_err(Error::io(&new, "create"))?);
+            let about = std::fs::metadata(&self.real).map_err(Error::io(&self.real, "look up"))?;
+            let keep = file.get_ref().set_permissions(about.permissions());
+            keep.map_err(Error::io(&new, "set the permissions of"))?;
+            keep_owner(&about, file.get_ref());
+            change.apply(&self.real, old, &mut |bytes| {
+                file.write_all(bytes).map_err(Error::io(&new, "write"))
+            })?;
+            file.flush().map_err(Error::io(&new, "write"))?;
+            file.get_ref().sync_all().map_err(Error::io(&new, "flush to the disk"))?;
+            then(&new)
+        })();
+        if written.is_err() {
+            // The first error is the one to report; a leftover is merely untidy.
+            let _ = std::fs::remove_file(&new);
+        }
+        written
+    }
+}
+
+/// Gives the new file the old one's owner and group where the system lets us (to root): elsewhere
+/// it belongs to whoever tunes, as any file that an editor saves.
+#[cfg(unix)]
+fn keep_owner(old: &std::fs::Metadata, new: &File) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let _ = fchown(new, Some(old.uid()), Some(old.gid()));
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_: &std::fs::Metadata, _: &File) {}
+
+impl Checkpoint {
+    /// Locks this checkpoint's file so that it can be replaced later by [`Checkpoint::save_over`].
+    ///
+    /// # Errors
+    /// [`Refused::Locked`] if another process is tuning it; [`Error::Changed`] if it changed since
+    /// it was read; [`Refused::StaleUndo`] if an undo file of another state stands beside it;
+    /// [`Error::Io`] if its folder takes no new file.
+    pub fn hold(&self) -> Result<InPlace, Error> {
+        let real = real_path(&self.path)?;
+        let held = InPlace { _lock: Lock::take(&real)?, real, digest: self.digest.clone() };
+        self.reread()?;
+        held.earlier_undo()?;
+        Ok(held)
+    }
+
+    /// Replaces this checkpoint's file by one with `weights`, which keeps names, types, order,
+    /// permissions and untouched tensors; `planish.provenance` gains an entry. What is replaced
+    /// goes into `CKPT.planish-undo.safetensors`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if the file on disk is no longer the one that was read;
+    /// [`Refused::NoSpace`], [`Error::Overflow`], [`Error::Io`]: the old file then stands as it was.
+    pub fn save_over(
+        &self,
+        held: &InPlace,
+        weights: &Weights,
+        provenance: &Provenance,
+    ) -> Result<Saved, Error> {
+        let old = self.reread()?;
+        let next = self.next(&old, weights, self.metadata_after(provenance)?)?;
+        let undo = held.commit(&old, &next.patch)?;
+        Ok(Saved { path: self.path.clone(), rounding: next.rounding, undo: Some(undo) })
+    }
+}
+
+impl Patch {
+    /// Applies it in place to a `.safetensors` file, or to the one in a folder, and returns the
+    /// undo file.
+    ///
+    /// # Errors
+    /// Those of [`Patch::write_applied`] and of [`Checkpoint::hold`].
+    pub fn apply_in_place(&self, path: &Path) -> Result<PathBuf, Error> {
+        let path = weights_file(path)?;
+        // Locked before it is read: what is read is then what will be replaced.
+        let real = real_path(&path)?;
+        let lock = Lock::take(&real)?;
+        let old = Raw::read(&real)?;
+        let held = InPlace { real, digest: old.digest.clone(), _lock: lock };
+        held.earlier_undo()?;
+        held.commit(&old, self)
+    }
+}
+
+/// What `undo` found and did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Undone {
+    /// The real file.
+    pub path: PathBuf,
+    /// Tensors that were put back, sorted; none if the file was already in its first state.
+    pub tensors: Vec<String>,
+    /// SHA-256 of the file now, in hex.
+    pub digest: String,
+}
+
+/// Puts back what tuning in place replaced, byte for byte, and removes the undo file: the file is
+/// then as it was before the first tuning.
+///
+/// # Errors
+/// [`Refused::NoUndo`] if there is no undo file; [`Refused::StaleUndo`] if it belongs to another state
+/// of the file; [`Refused::Locked`], [`Refused::NoSpace`], [`Error::Io`].
+pub fn undo(path: &Path) -> Result<Undone, Error> {
+    let path = weights_file(path)?;
+    let real = real_path(&path)?;
+    let lock = Lock::take(&real)?;
+    let undo_file = undo_path(&real);
+    if !undo_file.exists() {
+        return Err(Refused::NoUndo { path, undo: undo_file }.into());
+    }
+    let old = Raw::read(&real)?;
+    let held = InPlace { real, digest: old.digest.clone(), _lock: lock };
+    let earlier = held.earlier_undo()?;
+    let mut tensors = Vec::new();
+    let mut digest = old.digest.clone();
+    if let Some(undo) = earlier {
+        held.check_space(0)?;
+        held.write_beside(&old, &undo, |new| move_over(new, &held.real))?;
+        tensors = undo.names().into_iter().map(str::to_string).collect();
+        digest = undo.to;
+    }
+    std::fs::remove_file(&undo_file).map_err(Error::io(&undo_file, "remove"))?;
+    sync_folder(&held.real)?;
+    Ok(Undone { path: held.real.clone(), tensors, digest })
+}

@@ -1,0 +1,218 @@
+//! The difference between two files: the tensors that changed, and what turns one file into the
+//! other byte for byte.
+//!
+//! A patch is a safetensors file of the changed tensors under their own names. Its metadata entry
+//! `planish.patch` is JSON: `from`, the SHA-256 digests of files it may be applied to; `to`, the
+//! digest of the result; `header`, the result's header as text.
+
+use super::output::replace;
+use super::{Entry, Error, Header, Refused, digest, hex};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+/// Metadata key of a patch.
+pub const PATCH_KEY: &str = "planish.patch";
+
+/// The schema that this version writes.
+const SCHEMA: &str = "planish.patch/1";
+
+/// A safetensors file as it lies on the disk.
+pub(super) struct Raw {
+    /// All of it.
+    pub bytes: Vec<u8>,
+    /// Its verified header.
+    pub header: Header,
+    /// SHA-256 of `bytes`, in hex.
+    pub digest: String,
+}
+
+impl Raw {
+    /// Reads a file whole.
+    pub fn read(path: &Path) -> Result<Raw, Error> {
+        let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+        let header = Header::read(path, &bytes)?;
+        let digest = digest(&bytes);
+        Ok(Raw { bytes, header, digest })
+    }
+
+    /// The bytes of a tensor, if the file has it in the same type and shape.
+    pub fn tensor(&self, like: &Entry) -> Option<&[u8]> {
+        let same = |e: &&Entry| e.name == like.name && e.dtype == like.dtype;
+        let entry = self.header.entries.iter().find(same).filter(|e| e.shape == like.shape)?;
+        Some(self.header.bytes_of(entry, &self.bytes))
+    }
+}
+
+/// What stands in the metadata.
+#[derive(Serialize, Deserialize)]
+struct About {
+    schema: String,
+    from: Vec<String>,
+    to: String,
+    header: String,
+}
+
+/// The tensors in which a file differs from others that are known by their digests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patch {
+    /// SHA-256 of each file it may be applied to, in hex.
+    pub from: Vec<String>,
+    /// SHA-256 of the result, in hex.
+    pub to: String,
+    /// The result's header: length field, JSON and padding.
+    pub(super) header: Vec<u8>,
+    /// Changed tensors, by name.
+    pub(super) tensors: HashMap<String, Vec<u8>>,
+}
+
+impl Patch {
+    /// What turns file `a` into file `b`.
+    ///
+    /// # Errors
+    /// Either cannot be read, or is no sound safetensors file.
+    pub fn between(a: &Path, b: &Path) -> Result<Patch, Error> {
+        let (a, b) = (Raw::read(a)?, Raw::read(b)?);
+        let changed = b.header.entries.iter().filter_map(|entry| {
+            let new = b.header.bytes_of(entry, &b.bytes);
+            (a.tensor(entry) != Some(new)).then(|| (entry.name.clone(), new.to_vec()))
+        });
+        let tensors = changed.collect();
+        let header = b.bytes[..b.header.data_start].to_vec();
+        Ok(Patch { from: vec![a.digest], to: b.digest, header, tensors })
+    }
+
+    /// Names of the tensors that it carries, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Bytes of the tensors that it carries.
+    pub fn size(&self) -> usize {
+        self.tensors.values().map(Vec::len).sum()
+    }
+
+    /// Writes it as a safetensors file, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Header`] if its own header is damaged.
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
+        replace(path, |file| self.fill(path, file))
+    }
+
+    /// Writes its bytes.
+    pub(super) fn fill(&self, path: &Path, file: &mut impl Write) -> Result<(), Error> {
+        let target = self.target(path)?;
+        let carried = target.in_file_order().into_iter();
+        let mut at = 0;
+        let entries: Vec<Entry> = carried
+            .filter(|entry| self.tensors.contains_key(&entry.name))
+            .map(|entry| {
+                let start = at;
+                at += entry.span.1 - entry.span.0;
+                Entry { span: (start, at), ..entry.clone() }
+            })
+            .collect();
+        let about = About {
+            schema: SCHEMA.into(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            header: String::from_utf8_lossy(&self.header[Header::LENGTH_FIELD..]).into_owned(),
+        };
+        let about = serde_json::to_string(&about)
+            .map_err(|source| Error::Json { place: PATCH_KEY.into(), source })?;
+        let metadata = vec![(PATCH_KEY.to_string(), about)];
+        let header = Header { metadata, entries, data_start: 0 };
+        let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path, "write"));
+        put(&header.to_bytes())?;
+        header.entries.iter().try_for_each(|entry| put(&self.tensors[&entry.name]))
+    }
+
+    /// Reads a patch.
+    ///
+    /// # Errors
+    /// [`Refused::NotAPatch`] for a file of another kind; [`Error::Header`], [`Error::Io`].
+    pub fn read(path: &Path) -> Result<Patch, Error> {
+        let raw = Raw::read(path)?;
+        let not = |found: String| Error::from(Refused::NotAPatch { path: path.into(), found });
+        let about = raw.header.metadata.iter().find(|(key, _)| key == PATCH_KEY);
+        let (_, about) = about.ok_or_else(|| not(format!("no metadata `{PATCH_KEY}`")))?;
+        let about: About = serde_json::from_str(about).map_err(|e| not(e.to_string()))?;
+        if about.schema != SCHEMA {
+            return Err(not(format!("schema `{}`", about.schema)));
+        }
+        let mut header = (about.header.len() as u64).to_le_bytes().to_vec();
+        header.extend(about.header.bytes());
+        let tensors = raw.header.entries.iter();
+        let tensors = tensors
+            .map(|entry| (entry.name.clone(), raw.header.bytes_of(entry, &raw.bytes).to_vec()))
+            .collect();
+        let patch = Patch { from: about.from, to: about.to, header, tensors };
+        patch.target(path)?;
+        Ok(patch)
+    }
+
+    /// The result's header, verified as far as is possible without its data.
+    pub(super) fn target(&self, path: &Path) -> Result<Header, Error> {
+        let header = Header::parse(path, &self.header)?;
+        header.verify(path, header.in_file_order().last().map_or(0, |e| e.span.1))?;
+        Ok(header)
+    }
+
+    /// The whole file that comes of applying it to `base`, piece by piece.
+    ///
+    /// # Errors
+    /// [`Refused::Parent`] if `base` is not a file that it was made for, [`Refused::Patched`] if what
+    /// came out is not the file it promises; what `put` says.
+    pub(super) fn apply(
+        &self,
+        path: &Path,
+        base: &Raw,
+        put: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if !self.from.contains(&base.digest) {
+            return Err(Refused::Parent {
+                path: path.into(),
+                expected: self.from.clone(),
+                found: base.digest.clone(),
+            }
+            .into());
+        }
+        let mut hash = Sha256::new();
+        let mut both = |bytes: &[u8]| {
+            hash.update(bytes);
+            put(bytes)
+        };
+        both(&self.header)?;
+        for entry in self.target(path)?.in_file_order() {
+            let own = self.tensors.get(&entry.name).map(Vec::as_slice);
+            let bytes = own.or_else(|| base.tensor(entry)).unwrap_or(&[]);
+            both(bytes)?;
+        }
+        let found = hex(&hash.finalize());
+        match found == self.to {
+            true => Ok(()),
+            false => {
+                Err(Refused::Patched { path: path.into(), expected: self.to.clone(), found }.into())
+            }
+        }
+    }
+
+    /// Applies it to the file `base` and writes the result to `out`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Refused::Parent`] if `base` is another file than it was made for; [`Refused::Patched`] if the
+    /// patch is damaged; [`Error::Io`].
+    pub fn write_applied(&self, base: &Path, out: &Path) -> Result<(), Error> {
+        let raw = Raw::read(base)?;
+        replace(out, |file| {
+            self.apply(base, &raw, &mut |bytes| {
+                file.write_all(bytes).map_err(Error::io(out, "write"))
+            })
+        })
+    }
+}

@@ -1,0 +1,170 @@
+use super::*;
+use candle_core::Device;
+
+/// A checkpoint as a bare file in a folder of its own.
+fn file() -> (TempDir, PathBuf) {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("vit.safetensors");
+    let text = configuration().to_string();
+    write(&path, &raw(&small()), &[("note", "kept é"), (CONFIG_KEY, &text)]);
+    (dir, path)
+}
+
+fn undo_file(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.planish-undo.safetensors", path.display()))
+}
+
+/// Tunes one tensor in place: adds `by` to it.
+fn tune(path: &Path, name: &str, by: f64) -> Saved {
+    let checkpoint = open(path).unwrap();
+    let held = checkpoint.hold().unwrap();
+    let i = checkpoint.weights.index(name).unwrap();
+    let trained = (checkpoint.weights.tensor(i) + by).unwrap();
+    let weights = checkpoint.weights.with(&[(i, trained)]);
+    checkpoint.save_over(&held, &weights, &provenance("pol")).unwrap()
+}
+
+fn names_in(dir: &TempDir) -> Vec<String> {
+    let entries = fs::read_dir(dir.path()).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn tuning_in_place_and_undoing_it_restores_every_byte() {
+    let (dir, path) = file();
+    let before = fs::read(&path).unwrap();
+    let saved = tune(&path, "head.bias", 0.5);
+    assert_eq!(
+        (saved.path.as_path(), saved.rounding),
+        (&*path, Rounding { moved: 3, unchanged: 0 })
+    );
+    assert_eq!(saved.undo, Some(undo_file(&path.canonicalize().unwrap())));
+    let tuned = open(&path).unwrap();
+    assert_eq!(tuned.provenance, Some(provenance("pol")));
+    // The undo file holds the replaced tensor alone, for any reader of safetensors.
+    let bytes = fs::read(undo_file(&path)).unwrap();
+    let kept = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(kept.names(), ["head.bias"]);
+    assert_eq!(kept.tensor("head.bias").unwrap().data(), raw(&small())["head.bias"].2);
+    let undone = undo(&path).unwrap();
+    assert_eq!((undone.tensors, undone.digest), (vec!["head.bias".to_string()], digest(&before)));
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(names_in(&dir), ["vit.safetensors"]);
+    let again = undo(&path);
+    assert!(matches!(again, Err(Error::Refused(Refused::NoUndo { .. }))), "{again:?}");
+}
+
+#[test]
+fn undo_returns_to_the_state_before_the_first_of_many_tunings() {
+    let (_dir, path) = file();
+    let before = fs::read(&path).unwrap();
+    for (name, by) in [("head.bias", 1.0), ("norm.weight", -1.0), ("head.bias", 2.0)] {
+        tune(&path, name, by);
+    }
+    assert_eq!(undo(&path).unwrap().tensors, ["head.bias", "norm.weight"]);
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn an_undo_file_leads_back_from_every_state_that_a_cut_can_leave() {
+    let (_dir, path) = file();
+    let mut states = vec![fs::read(&path).unwrap()];
+    for (name, by) in [("head.bias", 1.0), ("norm.weight", -1.0)] {
+        tune(&path, name, by);
+        // Undo files are written before the checkpoint, so a cut leaves the state before.
+        let undo_bytes = fs::read(undo_file(&path)).unwrap();
+        let newest = fs::read(&path).unwrap();
+        for state in &states {
+            fs::write(&path, state).unwrap();
+            let undone = undo(&path).unwrap();
+            assert_eq!(undone.tensors.is_empty(), state == &states[0]);
+            assert_eq!(fs::read(&path).unwrap(), states[0]);
+            fs::write(undo_file(&path), &undo_bytes).unwrap();
+        }
+        fs::write(&path, &newest).unwrap();
+        states.push(newest);
+    }
+}
+
+#[test]
+fn an_undo_file_of_another_state_is_never_written_over() {
+    let (_dir, path) = file();
+    tune(&path, "head.bias", 1.0);
+    let kept = fs::read(undo_file(&path)).unwrap();
+    let mut other = raw(&small());
+    other.get_mut("head.bias").unwrap().2.fill(0);
+    write(&path, &other, &[(CONFIG_KEY, &configuration().to_string())]);
+    let stale = |e: Error| assert!(matches!(e, Error::Refused(Refused::StaleUndo { .. })), "{e}");
+    stale(undo(&path).unwrap_err());
+    stale(open(&path).unwrap().hold().unwrap_err());
+    assert_eq!(fs::read(undo_file(&path)).unwrap(), kept);
+}
+
+#[test]
+fn a_second_writer_and_a_changed_file_are_refused() {
+    let (dir, path) = file();
+    let checkpoint = open(&path).unwrap();
+    let held = checkpoint.hold().unwrap();
+    let second = checkpoint.hold();
+    assert!(matches!(second, Err(Error::Refused(Refused::Locked { .. }))), "{second:?}");
+    assert!(matches!(undo(&path), Err(Error::Refused(Refused::Locked { .. }))));
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let found = checkpoint.save_over(&held, &checkpoint.weights, &provenance("pol"));
+    assert!(matches!(found, Err(Error::Changed { .. })), "{found:?}");
+    drop(held);
+    assert!(matches!(checkpoint.hold(), Err(Error::Changed { .. })));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+    assert_eq!(names_in(&dir), ["vit.safetensors"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn permissions_stay_and_links_are_followed() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, path) = file();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    let links = TempDir::new().unwrap();
+    let link = links.path().join("model.safetensors");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    let before = fs::read(&path).unwrap();
+    tune(&link, "head.bias", 1.0);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_ne!(fs::read(&path).unwrap(), before);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(names_in(&links), ["model.safetensors"]);
+    assert_eq!(names_in(&dir).len(), 2);
+    undo(&link).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+}
+
+#[test]
+fn too_little_room_is_found_first() {
+    let (_dir, path) = file();
+    let held = open(&path).unwrap().hold().unwrap();
+    held.check_space(0).unwrap();
+    let found = held.check_space(u64::MAX).unwrap_err();
+    assert!(matches!(found, Error::Refused(Refused::NoSpace { .. })), "{found}");
+}
+
+#[test]
+fn rounding_to_the_stored_type_is_counted() {
+    let mut tensors = raw(&small());
+    let ones: Vec<u8> = [half::bf16::ONE; 3].iter().flat_map(|x| x.to_le_bytes()).collect();
+    tensors.insert("head.bias".into(), (Dtype::BF16, vec![3], ones));
+    let dir = folder(&tensors, &configuration());
+    let checkpoint = open(dir.path()).unwrap();
+    let i = checkpoint.weights.index("head.bias").unwrap();
+    // Next to 1, bfloat16 has 1 + 2⁻⁷: the first is kept, the second moves, the third never moved.
+    let trained = Tensor::new(&[1.0 + 2f32.powi(-9), 1.0 + 2f32.powi(-7), 1.0], &Device::Cpu);
+    let weights = checkpoint.weights.with(&[(i, trained.unwrap())]);
+    let out = TempDir::new().unwrap();
+    let saved =
+        checkpoint.save(&out.path().join("b.safetensors"), &weights, &provenance("sgd")).unwrap();
+    assert_eq!(saved.rounding, Rounding { moved: 2, unchanged: 1 });
+}

@@ -1,0 +1,260 @@
+//! Checks of the engine on a user's own model: identities that hold whatever the weights are.
+//!
+//! Nothing here knows a right answer in advance. A gradient must agree with differences of the
+//! loss, a Hessian-vector product with differences of the gradient; the two ways through the model
+//! must be adjoint, the Hessian symmetric; and the same sums must give the same bits.
+
+use crate::data::order::{below, stream};
+use crate::diagnose::moved;
+use crate::objective::{Activations, Examples, Objective, Result};
+use crate::vector::{dot, norm, step};
+use crate::vit::Layer;
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Step of the central differences, in units of the layer's norm: in f64 the error of second order
+/// and that of rounding are both far below the tolerances.
+const EPSILON: f64 = 1e-5;
+
+/// One identity, and how far the model is from it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What must hold.
+    pub name: String,
+    /// `f32`, `f64`, or the type of what is compared.
+    pub precision: String,
+    /// The largest error found, relative to the norms of what is compared.
+    pub error: f64,
+    /// Where it was found.
+    pub layer: String,
+    /// How many layers were tried.
+    pub layers: usize,
+    /// The largest error allowed.
+    pub tolerance: f64,
+    /// Whether the error is within it.
+    pub passed: bool,
+}
+
+impl Check {
+    /// A check of one thing.
+    pub fn single(name: &str, precision: &str, error: f64, tolerance: f64) -> Check {
+        Check::worst(name, precision, tolerance, vec![(String::new(), error)])
+    }
+
+    /// The worst of several layers; an error that is not a number is the worst of all.
+    fn worst(name: &str, precision: &str, tolerance: f64, errors: Vec<(String, f64)>) -> Check {
+        let layers = errors.len();
+        let size = |error: f64| if error.is_nan() { f64::INFINITY } else { error };
+        let found = errors.into_iter().max_by(|a, b| size(a.1).total_cmp(&size(b.1)));
+        let (layer, error) = found.unwrap_or_default();
+        let passed = layers > 0 && error <= tolerance;
+        let (name, precision) = (name.into(), precision.into());
+        Check { name, precision, error, layer, layers, tolerance, passed }
+    }
+}
+
+/// A model in both precisions, with a few images.
+pub struct Subject<'a> {
+    /// As the model is used.
+    pub single: Objective,
+    /// The same weights in f64.
+    pub double: Objective,
+    /// A few images; they are taken as one micro-batch or several, as the objectives say.
+    pub images: &'a dyn Examples,
+    /// Layers whose first derivatives are checked.
+    pub layers: Vec<Layer>,
+    /// Fewer layers, for what costs more: second derivatives.
+    pub few: Vec<Layer>,
+    /// Seed of the directions.
+    pub seed: u64,
+}
+
+impl Subject<'_> {
+    /// All checks; `after` hears of each.
+    ///
+    /// # Errors
+    /// Those of evaluating the model, above all a loss that is not finite.
+    pub fn run(&self, after: &mut dyn FnMut(&Check)) -> Result<Vec<Check>> {
+        let mut checks = Vec::new();
+        let mut add = |found: Vec<Check>| {
+            found.iter().for_each(&mut *after);
+            checks.extend(found);
+        };
+        add(vec![self.repeatable()?]);
+        add(self.first_order()?);
+        add(self.second_order()?);
+        Ok(checks)
+    }
+
+    /// The layer's input, computed once: nothing below it changes.
+    fn inputs(&self, model: &Objective, layer: &Layer) -> Result<Activations> {
+        model.activations(self.images, layer.first_stage)
+    }
+
+    /// Loss, gradient and product, twice over and on one thread: equal to the bit.
+    fn repeatable(&self) -> Result<Check> {
+        let model = &self.single;
+        let mut errors = Vec::new();
+        // The lowest layer goes through all others.
+        for layer in self.few.iter().take(1) {
+            let v = self.direction(model, layer, "repeatable")?;
+            let once = || model.hvp(self.images, layer, &v);
+            let first = once()?;
+            let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+            let again = [once()?, alone.map_or_else(|_| once(), |pool| pool.install(once))?];
+            for other in again {
+                let differ = first.loss.to_bits() != other.loss.to_bits()
+                    || !same(&first.gradient, &other.gradient)?
+                    || !same(&first.hvp, &other.hvp)?;
+                errors.push((layer.name.clone(), f64::from(u8::from(differ))));
+            }
+        }
+        Ok(Check::worst("the same bits twice, and on one thread", "f32", 0.0, errors))
+    }
+
+    /// Gradients against differences of the loss, and against the logits' own derivative.
+    fn first_order(&self) -> Result<Vec<Check>> {
+        let (mut differences, mut adjoint, mut adjoint_single) = (vec![], vec![], vec![]);
+        for layer in &self.layers {
+            let model = &self.double;
+            let examples = self.inputs(model, layer)?;
+            let v = self.direction(model, layer, "gradient")?;
+            let g = model.gradient(&examples, layer)?.gradient;
+            let scale = norm(&g)? * norm(&v)?;
+            let at = |side: f64| loss(&moved(model, layer, &v, -side * EPSILON)?, &examples);
+            let slope = (at(1.0)? - at(-1.0)?) / (2.0 * EPSILON);
+            differences.push((layer.name.clone(), relative(slope - dot(&g, &v)?, scale)));
+            adjoint.push((layer.name.clone(), self.adjoint(model, layer, &examples, &v, &g)?));
+
+            let model = &self.single;
+            let examples = self.inputs(model, layer)?;
+            let v = convert(&v, DType::F32)?;
+            let g = model.gradient(&examples, layer)?.gradient;
+            let error = self.adjoint(model, layer, &examples, &v, &g)?;
+            adjoint_single.push((layer.name.clone(), error));
+        }
+        let name = "⟨Jᵀȳ, v⟩ = ⟨ȳ, Jv⟩";
+        Ok(vec![
+            Check::worst("gradient = differences of the loss", "f64", 1e-6, differences),
+            Check::worst(name, "f64", 1e-11, adjoint),
+            Check::worst(name, "f32", 1e-4, adjoint_single),
+        ])
+    }
+
+    /// ⟨g, v⟩, which went back through the model, against (1/N) Σ ⟨p − y, J v⟩, which went forward.
+    fn adjoint(
+        &self,
+        model: &Objective,
+        layer: &Layer,
+        examples: &Activations,
+        v: &[Tensor],
+        g: &[Tensor],
+    ) -> Result<f64> {
+        let (logits, slopes) = model.predict_along(examples, layer, v)?;
+        let numbers = |x: Tensor| x.to_dtype(DType::F64)?.to_vec2::<f64>();
+        let (logits, slopes) = (numbers(logits)?, numbers(slopes)?);
+        let mut forward = 0.0;
+        for ((z, dz), &label) in logits.iter().zip(&slopes).zip(examples.labels()) {
+            let largest = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let e: Vec<f64> = z.iter().map(|z| (z - largest).exp()).collect();
+            let sum: f64 = e.iter().sum();
+            let mean: f64 = e.iter().zip(dz).map(|(e, dz)| e / sum * dz).sum();
+            forward += mean - dz.get(label as usize).copied().unwrap_or(f64::NAN);
+        }
+        let error = forward / logits.len() as f64 - dot(g, v)?;
+        Ok(relative(error, norm(g)? * norm(v)?))
+    }
+
+    /// Products against differences of the gradient, against one another, and f32 against f64.
+    fn second_order(&self) -> Result<Vec<Check>> {
+        let (mut differences, mut symmetry, mut single) = (vec![], vec![], vec![]);
+        for layer in &self.few {
+            let model = &self.double;
+            let examples = self.inputs(model, layer)?;
+            let u = self.direction(model, layer, "u")?;
+            let v = self.direction(model, layer, "v")?;
+            let (hu, hv) =
+                (model.hvp(&examples, layer, &u)?.hvp, model.hvp(&examples, layer, &v)?.hvp);
+            let at = |side: f64| -> Result<Vec<Tensor>> {
+                let there = moved(model, layer, &v, -side * EPSILON)?;
+                Ok(there.gradient(&examples, layer)?.gradient)
+            };
+            let slope = step(&at(1.0)?, -1.0, &at(-1.0)?)?;
+            let error = norm(&step(&scaled(&slope, 0.5 / EPSILON)?, -1.0, &hv)?)?;
+            differences.push((layer.name.clone(), relative(error, norm(&hv)?)));
+            let error = dot(&u, &hv)? - dot(&v, &hu)?;
+            let size = norm(&u)? * norm(&hv)? + norm(&v)? * norm(&hu)?;
+            symmetry.push((layer.name.clone(), relative(error, size)));
+
+            let v = convert(&v, DType::F32)?;
+            let short = self.single.hvp(&self.inputs(&self.single, layer)?, layer, &v)?.hvp;
+            let error = norm(&step(&convert(&short, DType::F64)?, -1.0, &hv)?)?;
+            single.push((layer.name.clone(), relative(error, norm(&hv)?)));
+        }
+        Ok(vec![
+            Check::worst("Hv = differences of the gradient", "f64", 1e-5, differences),
+            Check::worst("uᵀHv = vᵀHu", "f64", 1e-11, symmetry),
+            Check::worst("Hv in f32 = Hv in f64", "f32", 1e-3, single),
+        ])
+    }
+
+    /// Half the gradient's direction, half seeded signs, as long as the layer's weights: along the
+    /// first the loss moves most; the second leaves no tensor out.
+    fn direction(&self, model: &Objective, layer: &Layer, name: &str) -> Result<Vec<Tensor>> {
+        let weights: Vec<Tensor> =
+            layer.tensors.iter().map(|&i| model.weights.tensor(i).clone()).collect();
+        let mut rng = stream(self.seed, &format!("selftest {name} {}", layer.name));
+        let mut signs = Vec::with_capacity(weights.len());
+        for w in &weights {
+            let values: Vec<f64> =
+                (0..w.elem_count()).map(|_| below(&mut rng, 2) as f64 * 2.0 - 1.0).collect();
+            signs.push(Tensor::from_vec(values, w.dims(), &Device::Cpu)?.to_dtype(w.dtype())?);
+        }
+        let g = model.gradient(&self.inputs(model, layer)?, layer)?.gradient;
+        let length = norm(&weights)?.max(1.0);
+        let share = |x: &[Tensor]| -> Result<f64> {
+            let size = norm(x)?;
+            Ok(if size > 0.0 { 0.5 * length / size } else { 0.0 })
+        };
+        let along = scaled(&g, share(&g)?)?;
+        Ok(step(&along, share(&signs)?, &signs)?)
+    }
+}
+
+/// The layers on which second derivatives are checked: the ends, and one block in the middle.
+pub fn few(layers: &[Layer]) -> Vec<Layer> {
+    let last = layers.len().saturating_sub(1);
+    let mut places = vec![0, 1, last / 2, last.saturating_sub(2), last.saturating_sub(1), last];
+    places.dedup();
+    places.into_iter().filter_map(|i| layers.get(i).cloned()).collect()
+}
+
+fn loss(model: &Objective, examples: &Activations) -> Result<f64> {
+    let losses = crate::evaluate::losses(&model.predict(examples)?, 1.0);
+    Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
+}
+
+/// An error as a share of the size of what is compared; of two zeros, 0.
+fn relative(error: f64, size: f64) -> f64 {
+    if error == 0.0 { 0.0 } else { error.abs() / size }
+}
+
+fn scaled(x: &[Tensor], factor: f64) -> Result<Vec<Tensor>> {
+    Ok(x.iter().map(|x| x * factor).collect::<candle_core::Result<_>>()?)
+}
+
+fn convert(x: &[Tensor], dtype: DType) -> Result<Vec<Tensor>> {
+    Ok(x.iter().map(|x| x.to_dtype(dtype)).collect::<candle_core::Result<_>>()?)
+}
+
+fn same(a: &[Tensor], b: &[Tensor]) -> Result<bool> {
+    for (a, b) in a.iter().zip(b) {
+        let bits = |x: &Tensor| -> candle_core::Result<Vec<u32>> {
+            Ok(x.flatten_all()?.to_vec1::<f32>()?.iter().map(|x| x.to_bits()).collect())
+        };
+        if bits(a)? != bits(b)? {
+            return Ok(false);
+        }
+    }
+    Ok(a.len() == b.len())
+}
