@@ -10,11 +10,8 @@ use crate::train::post::Epoch;
 /// One epoch in a line.
 pub fn epoch_line(e: &Epoch) -> String {
     let perturbation = e.perturbation.map_or(String::new(), |p| {
-        format!(
-            ", perturbation {} of the norm, {} capped",
-            percent(p),
-            percent(e.capped.unwrap_or(0.0))
-        )
+        let capped = e.capped.map_or(String::new(), |c| format!(", {} capped", percent(c)));
+        format!(", perturbation {} of the norm{capped}", percent(p))
     });
     format!(
         "epoch {}: loss {:.4}, validation {}{perturbation}, {}",
@@ -72,11 +69,11 @@ pub fn show(report: &Report) -> String {
             of(&layer.after)
         );
     }
-    out += &format!(
-        "{} an epoch; written to {}\n",
-        duration(report.run.seconds_per_epoch),
-        report.output
-    );
+    let written = match &report.output {
+        Some(path) => format!("epoch {} written to {path}", report.selection.selected_epoch),
+        None => "nothing written".into(),
+    };
+    out += &format!("{} an epoch; {written}\n", duration(report.run.seconds_per_epoch));
     for note in &report.notes {
         out += &format!("note: {note}\n");
     }
