@@ -79,7 +79,7 @@ fn a_result_worse_than_the_input_is_written_by_force_alone() {
     // Labels that say nothing of the images: what is learnt of them is worse on V. The rate is high
     // enough to show, too low to explode.
     let wrong = bench.idx("wrong", 3);
-    let words = ["--method", "sgd", "--update", "*", "--lr", "0.1", "--train-data", &wrong];
+    let words = ["--method", "sgd", "--update", "*", "--lr", "0.02", "--train-data", &wrong];
     let refused = train(&bench, "out", &words);
     assert_eq!(refused.code, Some(1), "{}", refused.output);
     for part in ["worse than the input", "images of V", "nothing was written", "--force"] {
@@ -158,9 +158,12 @@ fn flags_that_make_no_sense_are_refused() {
     let bench = Bench::with_model();
     let huge = usize::MAX.to_string();
     let cases: [(&[&str], &[&str]); 11] = [
-        (&["--method", "sgd", "--update", "*", "--rho", "1"], &["--rho", "--method sam"]),
-        (&["--method", "sam", "--asam-eta", "1"], &["--asam-eta", "--method asam"]),
-        (&["--method", "sam", "--look-every", "2"], &["--look-every", "looksam"]),
+        (
+            &["--method", "sgd", "--update", "*", "--rho", "1"],
+            &["--rho is of sam, asam", "found sgd"],
+        ),
+        (&["--method", "sam", "--asam-eta", "1"], &["--asam-eta is of asam", "found sam"]),
+        (&["--method", "sam", "--look-every", "2"], &["--look-every is of looksam"]),
         (&["--method", "looksam", "--look-every", "0"], &["--look-every", "positive"]),
         (&["--method", "sam", "--perturb", "head"], &["leave out --perturb"]),
         (&["--method", "sam-norm", "--update", "head"], &["head", "normalisation", "--method sam"]),
@@ -186,6 +189,9 @@ fn flags_that_make_no_sense_are_refused() {
         }
         assert!(!Path::new(&out).exists());
     }
+    let bench_words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pof,sam"];
+    let refused = bench.run(&[&bench_words[..], &["--look-alpha", "1"]].concat());
+    refused.fails_with(&["--look-alpha is of looksam", "found pof, sam"]);
     // Two ways of saying one thing, and numbers that are none.
     for words in [["--micro-batch=2", "--accumulate=4"], ["--clip=0", "--warmup=1"]] {
         assert_eq!(train(&bench, "out", &words).code, Some(2));

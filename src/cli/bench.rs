@@ -6,7 +6,7 @@ use super::common::Common;
 use super::images::DataArgs;
 use super::model::{ModelArgs, checkpoint_info};
 use super::output::print;
-use super::recipe::read_plan;
+use super::recipe::{check_sam, read_plan};
 use super::training::{RecipeArgs, check};
 use crate::checkpoint::Checkpoint;
 use crate::data::{Role, require};
@@ -100,6 +100,8 @@ struct Job {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     check(&args.recipe)?;
+    let methods: Vec<&str> = args.methods.iter().map(|m| m.names().0).collect();
+    check_sam(&methods, &args.recipe.sam)?;
     if !(1..=MAX_SEEDS).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", args.seeds)
     }

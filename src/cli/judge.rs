@@ -46,7 +46,7 @@ pub struct Judged {
 /// # Errors
 /// Images of V that cannot be read; logits on V that are not finite.
 pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
-    let Outcome { epoch, epochs, stopped, .. } = case.outcome;
+    let Outcome { epoch, epochs, start, stopped, .. } = case.outcome;
     let on_v = predict(checkpoint, [case.model, case.tuned], case.val)?;
     let mean = |of: &Pair, i: usize| {
         let losses = losses(&of[i], 1.0);
@@ -80,15 +80,17 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
     }
     let refusal = problem.filter(|_| !case.force).map(|problem| {
         let because = stopped.as_ref().map_or(String::new(), |s| format!("{s}; "));
+        let best = if case.keep == Keep::Last { " pass --keep best," } else { "" };
         format!(
-            "{because}{problem}; nothing was written: lower --lr, add --warmup or --clip, or pass \
-             --force to write it all the same"
+            "{because}{problem}; nothing was written: lower --lr, add --warmup or --clip,{best} or \
+             pass --force to write it all the same"
         )
     });
     let selection = Selection {
         keep: case.keep,
         selected_epoch: *epoch,
         watched_images: case.watched,
+        loss_at_start: *start,
         stopped: stopped.clone(),
         guarded_by_images: figures.map(|f| f.2),
         worse_than_input: worse,

@@ -62,17 +62,24 @@ impl Name {
     }
 }
 
-/// Refuses options of SAM that the method would not heed.
-fn check_sam(method: Name, kind: Kind, args: &SamArgs) -> anyhow::Result<()> {
-    let sam = matches!(kind, Kind::Sam(_));
-    let given = [
-        ("--rho", args.rho.is_some() && !sam, "sam, asam, looksam or sam-norm"),
-        ("--asam-eta", args.asam_eta.is_some() && method != Name::Asam, "asam"),
-        ("--look-every", args.look_every.is_some() && method != Name::Looksam, "looksam"),
-        ("--look-alpha", args.look_alpha.is_some() && method != Name::Looksam, "looksam"),
+/// Refuses options of SAM that none of the methods, as the command line calls them, would heed.
+///
+/// # Errors
+/// The first such option.
+pub fn check_sam(methods: &[&str], args: &SamArgs) -> anyhow::Result<()> {
+    let flags: [(&str, bool, &[&str]); 4] = [
+        ("--rho", args.rho.is_some(), &["sam", "asam", "looksam", "sam-norm"]),
+        ("--asam-eta", args.asam_eta.is_some(), &["asam"]),
+        ("--look-every", args.look_every.is_some(), &["looksam"]),
+        ("--look-alpha", args.look_alpha.is_some(), &["looksam"]),
     ];
-    match given.iter().find(|(_, unheeded, _)| *unheeded) {
-        Some((flag, _, method)) => bail!("{flag}: leave it out, or use --method {method}"),
+    let heeded = |by: &[&str]| by.iter().any(|name| methods.contains(name));
+    match flags.iter().find(|(_, given, by)| *given && !heeded(by)) {
+        Some((flag, _, by)) => bail!(
+            "{flag} is of {} alone, found {}: leave it out, or choose such a method",
+            by.join(", "),
+            methods.join(", ")
+        ),
         None => Ok(()),
     }
 }
@@ -99,7 +106,7 @@ pub fn recipe(
     let (mut perturb, mut update) = (named(&args.perturb)?, named(&args.update)?);
     let mut chosen_by = "named by the user".to_owned();
     let kind = method.kind(&training.sam);
-    check_sam(method, kind, &training.sam)?;
+    check_sam(&[kind.name()], &training.sam)?;
     match kind {
         Kind::Pof => {
             if args.perturb.is_some() || args.update.is_some() || args.plan.is_some() {

@@ -56,6 +56,8 @@ pub struct Selection {
     pub selected_epoch: usize,
     /// Images of V on which each epoch's loss was taken, if there are any.
     pub watched_images: Option<usize>,
+    /// The input's loss on them: what an epoch's `validation_loss` is to be held against.
+    pub loss_at_start: Option<f64>,
     /// Where training was stopped, if it was.
     pub stopped: Option<Stopped>,
     /// Images of V on which the result was held against the input: all, or nothing without V.

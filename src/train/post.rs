@@ -92,6 +92,8 @@ pub struct Outcome {
     pub weights: Weights,
     /// The epoch they come from, from 1; 0 means the weights at the start.
     pub epoch: usize,
+    /// Validation loss at the start.
+    pub start: Option<f64>,
     /// Every finished epoch, in order.
     pub epochs: Vec<Epoch>,
     /// Where the guard stopped it, if it did.
@@ -159,10 +161,16 @@ pub fn post_train(
     settings: &Settings,
     after: &mut dyn FnMut(usize, Option<&Epoch>),
 ) -> Result<Outcome> {
-    let mut run = Run::new(model, source, validation, settings)?;
+    let start = validation.map(|examples| mean_loss(model, examples)).transpose()?;
+    let mut run = Run::new(model, source, start, settings)?;
     let mut best = f64::INFINITY;
-    let mut outcome =
-        Outcome { weights: model.weights.clone(), epoch: 0, epochs: Vec::new(), stopped: None };
+    let mut outcome = Outcome {
+        weights: model.weights.clone(),
+        epoch: 0,
+        start,
+        epochs: Vec::new(),
+        stopped: None,
+    };
     for epoch in 1..=settings.epochs {
         let (mut line, mut stopped) = match run.epoch(epoch, method, source, after)? {
             Ok(line) => (line, None),
@@ -209,7 +217,7 @@ impl Run {
     fn new(
         model: &Objective,
         source: &Source,
-        validation: Option<&Activations>,
+        start: Option<f64>,
         settings: &Settings,
     ) -> Result<Self> {
         let batches = Batches::new(source.len(), settings.batch, settings.seed, "B")?;
@@ -218,7 +226,6 @@ impl Run {
         let schedule = Schedule::over(settings.schedule, rate, warmup, settings.epochs, per_epoch)?;
         let rule = Rule::Sgd { momentum: settings.momentum, nesterov: false };
         let optimizer = Optimizer::new(rule, settings.weight_decay);
-        let start = validation.map(|examples| mean_loss(model, examples)).transpose()?;
         Ok(Self {
             batches,
             per_epoch,
