@@ -65,27 +65,46 @@ pub fn diagnose_work(config: &Config, layers: &[Layer]) -> f64 {
     5.0 * all + layers.iter().map(each).sum::<f64>()
 }
 
-/// Operations of one post-training step an image of B, B′ being `ratio` times as large.
-/// `perturb` is absent for plain SGD; `newton` says how the step is found.
-pub fn step_work(
-    config: &Config,
-    update: &Layer,
-    perturb: Option<(&Layer, bool)>,
-    ratio: f64,
-) -> f64 {
-    let start = perturb.map_or(update.first_stage, |(p, _)| p.first_stage.min(update.first_stage));
-    let climb = |to: usize| cost::forward(config, start..to);
-    let step = climb(update.first_stage) + cost::gradient(config, update);
-    let perturbation = perturb.map_or(0.0, |(p, newton)| {
-        let linear = p.first_stage + 2 >= stages(config);
-        let line = match (newton, linear) {
-            (true, _) => cost::hvp(config, p),
-            (false, true) => 2.0 * cost::suffix(config, p),
-            (false, false) => 12.0 * cost::suffix(config, p),
-        };
-        ratio * (climb(p.first_stage) + cost::gradient(config, p) + line)
-    });
-    step + perturbation
+/// What a step of post-training does besides its gradient.
+#[derive(Clone, Copy, Debug)]
+pub enum Perturbing<'a> {
+    /// Nothing: plain SGD.
+    Nothing,
+    /// A layer goes down the gradient of a batch of its own.
+    Line {
+        /// The layer.
+        layer: &'a Layer,
+        /// Whether one Hessian-vector product finds the step, or a search.
+        newton: bool,
+        /// Size of that batch, as a multiple of B.
+        ratio: f64,
+    },
+    /// The updated layers go up the gradient of B.
+    Climb {
+        /// Share of the steps that do.
+        share: f64,
+    },
+}
+
+/// Operations of one post-training step an image of B.
+pub fn step_work(config: &Config, update: &Layer, perturbing: Perturbing) -> f64 {
+    let gradient = cost::gradient(config, update);
+    match perturbing {
+        Perturbing::Nothing => gradient,
+        Perturbing::Climb { share } => (1.0 + share) * gradient,
+        Perturbing::Line { layer: p, newton, ratio } => {
+            let start = p.first_stage.min(update.first_stage);
+            let climb = |to: usize| cost::forward(config, start..to);
+            let linear = p.first_stage + 2 >= stages(config);
+            let line = match (newton, linear) {
+                (true, _) => cost::hvp(config, p),
+                (false, true) => 2.0 * cost::suffix(config, p),
+                (false, false) => 12.0 * cost::suffix(config, p),
+            };
+            let search = climb(p.first_stage) + cost::gradient(config, p) + line;
+            climb(update.first_stage) + gradient + ratio * search
+        }
+    }
 }
 
 /// Peak memory in MiB: weights, copies of some of them (gradients, momentum, moved weights),
@@ -98,4 +117,23 @@ pub fn peak_mib(model: &Objective, copied: usize, held_bytes: f64, duals: bool) 
     let tape = (cost::kept_per_image(&model.config) * images) as f64 * size;
     let tape = if duals { 2.0 * tape } else { tape };
     BASE_MIB + (weights + copied as f64 * size + held_bytes + tape) / MIB
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vit::arch;
+    use crate::vit::layers::select;
+
+    #[test]
+    fn a_climb_is_a_second_gradient() {
+        let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
+        let all = select(&config, "*").unwrap().remove(0);
+        let work = |perturbing| step_work(&config, &all, perturbing);
+        let sgd = work(Perturbing::Nothing);
+        // A gradient of everything is a forward pass and two of the same size back.
+        assert!((sgd / cost::forward(&config, 0..stages(&config)) - 3.0).abs() < 1e-12);
+        assert!((work(Perturbing::Climb { share: 1.0 }) / sgd - 2.0).abs() < 1e-12);
+        assert!((work(Perturbing::Climb { share: 0.2 }) / sgd - 1.2).abs() < 1e-12);
+    }
 }

@@ -1,6 +1,7 @@
 //! Saving a checkpoint as it came: layout, names, types, order and metadata.
 
 use super::error::Error;
+use super::layout::Names;
 use super::numbers::{Stored, moved};
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::patch::{Patch, Raw};
@@ -129,6 +130,28 @@ impl Checkpoint {
         Ok(Next { patch: Patch { from, to, header, tensors }, rounding })
     }
 
+    /// The weights as they will be read back: rounded to the stored types.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`] for a value that its type cannot hold.
+    pub fn as_stored(&self, weights: &Weights) -> Result<Weights, Error> {
+        let mut changes = Vec::new();
+        for (i, (name, tensor)) in weights.iter().enumerate() {
+            let mut parts = Vec::new();
+            for (own, part) in self.names.to_file(&[(name.to_string(), tensor.clone())])? {
+                let entry = self.header.entries.iter().find(|entry| entry.name == own);
+                let entry = entry.ok_or_else(|| Names::unknown(&own, []))?;
+                let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+                let bytes = stored.encode(&part)?;
+                let back = stored.decode(&bytes, &entry.shape, part.dtype())?;
+                parts.push((own, overflow_free(entry, &part, back)?));
+            }
+            let canonical = self.names.to_canonical(parts)?;
+            changes.extend(canonical.into_iter().map(|(_, tensor)| (i, tensor)));
+        }
+        Ok(weights.with(&changes))
+    }
+
     /// Names of tensors that do not come out with the bytes they were read from when their loaded
     /// values are stored again. Doubles, which f32 masters round, are compared as loaded: saving
     /// leaves their bytes alone.
@@ -237,9 +260,7 @@ fn changed(
         return Ok(None);
     }
     let new = stored.encode(&tensor)?;
-    if finite(&tensor)? && !finite(&stored.decode(&new, &entry.shape, DType::F64)?)? {
-        return Err(Error::Overflow { tensor: entry.name.clone(), dtype: stored.name() });
-    }
+    overflow_free(entry, &tensor, stored.decode(&new, &entry.shape, DType::F64)?)?;
     let size = new.len() / moved.len();
     let pairs = old.chunks(size).zip(new.chunks(size)).zip(moved);
     for ((old, new), _) in pairs.filter(|&(_, moved)| moved) {
@@ -247,6 +268,15 @@ fn changed(
         rounding.unchanged += usize::from(old == new);
     }
     Ok(Some(new))
+}
+
+/// What rounding made of a tensor, unless it made finite numbers infinite.
+fn overflow_free(entry: &Entry, tensor: &Tensor, rounded: Tensor) -> Result<Tensor, Error> {
+    if finite(tensor)? && !finite(&rounded)? {
+        let dtype = Stored::parse(&entry.dtype).unwrap_or(Stored::F32).name();
+        return Err(Error::Overflow { tensor: entry.name.clone(), dtype });
+    }
+    Ok(rounded)
 }
 
 fn finite(tensor: &Tensor) -> Result<bool, Error> {

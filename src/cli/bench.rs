@@ -6,7 +6,8 @@ use super::common::Common;
 use super::images::DataArgs;
 use super::model::{ModelArgs, checkpoint_info};
 use super::output::print;
-use super::recipe::{RecipeArgs, check, read_plan};
+use super::recipe::{check_sam, read_plan};
+use super::training::{RecipeArgs, check};
 use crate::checkpoint::Checkpoint;
 use crate::data::{Role, require};
 use crate::report::bench::{Report, SCHEMA, TimedRun};
@@ -20,7 +21,7 @@ const MAX_SEEDS: u64 = 1000;
 /// Options of `bench`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  planish bench model/ --data fashion-mnist/ --methods \
-                        pof,pol,pol-head --seeds 3 --json bench.json")]
+                        pof,pol,sam --seeds 3 --json bench.json")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -35,7 +36,7 @@ pub struct Args {
     /// Take PoL's plan from this report of `diagnose` [default: diagnose first]
     #[arg(long, value_name = "REPORT")]
     plan: Option<PathBuf>,
-    /// Layer that PoL updates [default: the plan's]
+    /// Layers that PoL updates [default: the plan's], and SAM and its variants [default: all]
     #[arg(long, value_name = "L")]
     update: Option<String>,
     /// Validation images that the plan is made on [default: all]
@@ -56,6 +57,33 @@ pub enum Name {
     Pol,
     /// head perturbed, the plan's layer updated
     PolHead,
+    /// sharpness-aware minimisation
+    Sam,
+    /// SAM, its climb scaled by the weights
+    Asam,
+    /// SAM that climbs at every k-th step only
+    Looksam,
+    /// SAM that perturbs normalisation layers alone
+    SamNorm,
+}
+
+impl Name {
+    /// What `post-train` and a table call it.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Name::Pof => ("pof", "PoF"),
+            Name::Pol | Name::PolHead => ("pol", "PoL"),
+            Name::Sam => ("sam", "SAM"),
+            Name::Asam => ("asam", "ASAM"),
+            Name::Looksam => ("looksam", "LookSAM"),
+            Name::SamNorm => ("sam-norm", "norm-only SAM"),
+        }
+    }
+
+    /// Whether its layers come from a plan.
+    fn is_planned(self) -> bool {
+        matches!(self, Name::Pol | Name::PolHead)
+    }
 }
 
 /// One trained row: its name, its options, and the position of its control.
@@ -72,6 +100,8 @@ struct Job {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     check(&args.recipe)?;
+    let methods: Vec<&str> = args.methods.iter().map(|m| m.names().0).collect();
+    check_sam(&methods, &args.recipe.sam)?;
     if !(1..=MAX_SEEDS).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", args.seeds)
     }
@@ -80,8 +110,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     require(Role::Train, roles.train.as_ref())?;
     require(Role::Test, roles.test.as_ref())?;
     let folder = scratch()?;
-    let (perturb, update, plan) = plan(args, folder.path(), &checkpoint, &roles.val_origin)?;
-    let jobs = jobs(&args.methods, &perturb, args.update.as_deref().unwrap_or(&update));
+    let planned = match args.methods.iter().any(|m| m.is_planned()) {
+        true => Some(plan(args, folder.path(), &checkpoint, &roles.val_origin)?),
+        false => None,
+    };
+    let jobs = jobs(args, planned.as_ref());
     let seeds: Vec<u64> = (0..args.seeds).map(|i| args.common.seed.wrapping_add(i)).collect();
     let progress = args.common.progress("bench", jobs.len() as u64 * args.seeds, "runs");
     let mut trained = Vec::new();
@@ -103,7 +136,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         checkpoint: checkpoint_info(&checkpoint),
         seeds,
         settings: serde_json::json!(Words::default().recipe(&args.recipe).0),
-        plan,
+        plan: planned.map(|plan| plan.from),
         verdicts: verdicts(&rows, args.seeds as usize),
         rows,
     };
@@ -120,6 +153,13 @@ fn scratch() -> anyhow::Result<tempfile::TempDir> {
         .context("cannot make a temporary folder; set TMPDIR to one that can be written")
 }
 
+/// p and u of PoL, and where they come from.
+struct Planned {
+    perturb: String,
+    update: String,
+    from: String,
+}
+
 /// p and u of PoL: of a report, of a diagnosis made now, or where neither finds a layer, the head
 /// and the last block.
 fn plan(
@@ -127,7 +167,7 @@ fn plan(
     folder: &Path,
     checkpoint: &Checkpoint,
     val_origin: &str,
-) -> anyhow::Result<(String, String, String)> {
+) -> anyhow::Result<Planned> {
     let path = match &args.plan {
         Some(path) => path.clone(),
         None => {
@@ -142,17 +182,21 @@ fn plan(
         }
     };
     Ok(match read_plan(&path, checkpoint, val_origin)? {
-        Some(plan) => (plan.perturb, plan.update, "by the cross-fitted diagnosis".into()),
-        None => (
-            "head".into(),
-            format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
-            "no layer was eligible: head and last block stand in for a plan".into(),
-        ),
+        Some(plan) => Planned {
+            perturb: plan.perturb,
+            update: plan.update,
+            from: "by the cross-fitted diagnosis".into(),
+        },
+        None => Planned {
+            perturb: "head".into(),
+            update: format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
+            from: "no layer was eligible: head and last block stand in for a plan".into(),
+        },
     })
 }
 
-/// The rows to train, every method after its control.
-fn jobs(methods: &[Name], perturb: &str, update: &str) -> Vec<Job> {
+/// The rows to train, every method after its control: plain SGD on the same layers.
+fn jobs(args: &Args, planned: Option<&Planned>) -> Vec<Job> {
     let mut jobs: Vec<Job> = Vec::new();
     let mut add = |name: String, options: Words, control: Option<usize>| -> usize {
         if let Some(known) = jobs.iter().position(|j| j.name == name) {
@@ -171,23 +215,32 @@ fn jobs(methods: &[Name], perturb: &str, update: &str) -> Vec<Job> {
         }
         words
     };
-    for method in methods {
-        let (name, own, updated) = match method {
-            Name::Pof => {
-                ("PoF head → all else".into(), words("pof", None, None), "embed,block.*,norm")
+    let chosen = args.update.as_deref();
+    for method in &args.methods {
+        let (own, title) = method.names();
+        let (perturb, updated, label) = match method {
+            Name::Pof => (Some("head"), "embed,block.*,norm", "all else"),
+            Name::Pol | Name::PolHead => {
+                let Some(plan) = planned else { continue };
+                let perturb = if *method == Name::Pol { plan.perturb.as_str() } else { "head" };
+                let update = chosen.unwrap_or(&plan.update);
+                (Some(perturb), update, update)
             }
-            Name::Pol => (
-                format!("PoL {perturb} → {update}"),
-                words("pol", Some(perturb), Some(update)),
-                update,
-            ),
-            Name::PolHead => {
-                (format!("PoL head → {update}"), words("pol", Some("head"), Some(update)), update)
+            _ => {
+                let update = chosen.unwrap_or("*");
+                (None, update, if update == "*" { "all" } else { update })
             }
         };
-        let label = if *method == Name::Pof { "all else" } else { updated };
+        let from = perturb.map_or(String::new(), |p| format!(" {p}"));
+        let mut options = match method {
+            Name::Pof => words(own, None, None),
+            _ => words(own, perturb, Some(updated)),
+        };
+        if perturb.is_none() {
+            options.sam(own, &args.recipe.sam);
+        }
         let control = add(format!("SGD → {label}"), words("sgd", None, Some(updated)), None);
-        add(name, own, Some(control));
+        add(format!("{title}{from} → {label}"), options, Some(control));
     }
     jobs
 }
@@ -207,8 +260,12 @@ fn train(
         .option("--train-seed", seed)
         // Seeds share the checkpoint, so one of them shows how a method moves ΔL and κ.
         .option("--remeasure", if seed == args.common.seed { again(args) } else { 0 })
+        // Every row is judged after its last epoch, whatever V says: picking epochs by V, or
+        // dropping bad ends, would favour the method that wavers most.
+        .option("--keep", "last")
         .option("--json", json.display())
         .option("--out", out.display())
+        .flag("--force")
         .clone();
     spawn(&words, &args.common).with_context(|| format!("{}, seed {seed}", job.name))?;
     let text = std::fs::read_to_string(&json)

@@ -45,6 +45,8 @@ fn row(name: &str, runs: &[post_training::Report]) -> anyhow::Result<Row> {
         perturbation: last(|e| e.perturbation),
         capped: last(|e| e.capped),
         training_loss: last(|e| Some(e.training_loss)),
+        control: None,
+        stopped: runs.iter().filter(|r| r.selection.stopped.is_some()).count(),
         gain_over_control: None,
         calibrated_gain_over_control: None,
         layers: runs.first().map(|r| r.layers.clone()).unwrap_or_default(),
@@ -72,6 +74,8 @@ pub fn rows(trained: &[Trained]) -> anyhow::Result<Vec<Row>> {
         perturbation: None,
         capped: None,
         training_loss: None,
+        control: None,
+        stopped: 0,
         gain_over_control: None,
         calibrated_gain_over_control: None,
         layers: Vec::new(),
@@ -87,6 +91,7 @@ pub fn rows(trained: &[Trained]) -> anyhow::Result<Vec<Row>> {
             let gain = |f: fn(&crate::evaluate::Summary) -> f64| {
                 paired(&of(&control.runs, f), &of(&t.runs, f))
             };
+            row.control = Some(control.name.clone());
             row.gain_over_control = Some(gain(|s| s.nll)?);
             row.calibrated_gain_over_control = Some(gain(|s| s.calibrated_nll)?);
         }
@@ -109,6 +114,7 @@ pub fn cost(trained: &Trained) -> Cost {
 }
 
 /// What each method's gain over its control establishes: a 95% interval over seeds, Student's t.
+/// Where runs of either were stopped, nothing.
 pub fn verdicts(rows: &[Row], seeds: usize) -> Vec<String> {
     let word = |gain: &Estimate| match gain.stderr {
         None => "one seed shows nothing either way".to_owned(),
@@ -123,6 +129,14 @@ pub fn verdicts(rows: &[Row], seeds: usize) -> Vec<String> {
             Some((row, raw, calibrated))
         })
         .map(|(row, raw, calibrated)| {
+            let control = rows.iter().find(|r| Some(&r.name) == row.control.as_ref());
+            let halted = |r: &Row| (r.stopped > 0).then(|| (r.name.clone(), r.stopped));
+            if let Some((name, n)) = halted(row).or(control.and_then(halted)) {
+                return format!(
+                    "{}: no verdict, as {n} of {seeds} runs of {name} were stopped",
+                    row.name
+                );
+            }
             format!(
                 "{}: NLL {} ({}); calibrated NLL {} ({})",
                 row.name,
@@ -170,9 +184,9 @@ pub fn show(report: &Report) -> String {
             cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
         ]);
     }
+    let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers {plan}; "));
     let mut out = format!(
-        "PoL's layers {}; {} seeds, ± is the standard error over them\n\n{}\n",
-        report.plan,
+        "{plan}{} seeds, ± is the standard error over them\n\n{}\n",
         report.seeds.len(),
         table.render(Style::of_stdout())
     );
@@ -180,14 +194,15 @@ pub fn show(report: &Report) -> String {
         out += &format!("{verdict}\n");
     }
     for row in &report.rows {
-        if let (Some(p), Some(c), Some(loss)) = (&row.perturbation, &row.capped, &row.training_loss)
-        {
+        if let (Some(p), Some(loss)) = (&row.perturbation, &row.training_loss) {
+            let capped = row.capped.map_or(String::new(), |capped| {
+                format!(", {} of searches capped", percent(capped.mean))
+            });
             out += &format!(
-                "{}: mean perturbed loss {:.4}, ‖Δw_p‖/‖w_p‖ {}, {} of searches capped\n",
+                "{}: mean perturbed loss {:.4}, ‖Δw_p‖/‖w_p‖ {}{capped}\n",
                 row.name,
                 loss.mean,
-                percent(p.mean),
-                percent(c.mean)
+                percent(p.mean)
             );
         }
     }

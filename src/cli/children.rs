@@ -3,7 +3,7 @@
 use super::common::Common;
 use super::images::DataArgs;
 use super::model::ModelArgs;
-use super::recipe::{RecipeArgs, StepName};
+use super::training::{RecipeArgs, SamArgs, StepName};
 use anyhow::{Context, bail};
 use std::fmt::Display;
 use std::process::{Command, Stdio};
@@ -42,16 +42,21 @@ impl Words {
         words
     }
 
-    /// The options of the training itself.
+    /// The options of the training itself, but for those that belong to one method.
     pub fn recipe(mut self, args: &RecipeArgs) -> Self {
         self.option("--epochs", args.epochs)
             .option("--batch-size", args.batch_size)
             .option("--lr", args.lr)
+            .option("--schedule", args.schedule.name())
+            .option("--warmup", args.warmup)
             .option("--momentum", args.momentum)
             .option("--weight-decay", args.weight_decay)
             .option("--perturb-batch", args.perturb_batch)
             .option("--gamma", args.gamma)
             .option("--cache", args.cache);
+        self.maybe("--clip", args.clip);
+        self.maybe("--micro-batch", args.micro_batch);
+        self.maybe("--accumulate", args.accumulate);
         self.maybe(
             "--step",
             args.step.map(|s| match s {
@@ -62,10 +67,29 @@ impl Words {
         self
     }
 
+    /// The options of one of SAM's variants, by its name.
+    pub fn sam(&mut self, method: &str, args: &SamArgs) {
+        self.maybe("--rho", args.rho);
+        match method {
+            "asam" => self.maybe("--asam-eta", args.asam_eta),
+            "looksam" => {
+                self.maybe("--look-every", args.look_every);
+                self.maybe("--look-alpha", args.look_alpha);
+            }
+            _ => {}
+        }
+    }
+
     /// Adds an option with its value.
     pub fn option(&mut self, name: &str, value: impl Display) -> &mut Self {
         // One word, so that a value that starts with a dash stays a value.
         self.0.push(format!("{name}={value}"));
+        self
+    }
+
+    /// Adds a flag without a value.
+    pub fn flag(&mut self, name: &str) -> &mut Self {
+        self.0.push(name.into());
         self
     }
 

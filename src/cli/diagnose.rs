@@ -1,6 +1,7 @@
 //! `planish diagnose`: ΔL and κ of every layer, and a plan.
 
 use super::common::Common;
+use super::diagnose_forecast::post_training;
 use super::format::{ABSENT, duration, number, optional};
 use super::images::{DataArgs, data_info, pixels, sample};
 use super::model::{ModelArgs, checkpoint_info, objective};
@@ -9,11 +10,11 @@ use super::table::{Align, Style, Table};
 use crate::checkpoint::Checkpoint;
 use crate::data::{Role, Roles, require};
 use crate::diagnose::{Request, diagnose};
-use crate::forecast::{Forecast, Work, diagnose_work, measure_rate, peak_mib, step_work};
+use crate::forecast::{diagnose_work, measure_rate, peak_mib};
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::{Findings, Fitted, Plan, Report, SCHEMA, TimedRun};
-use crate::vit::layers::{features, layers, select};
+use crate::vit::layers::{layers, select};
 use crate::vit::{Granularity, Layer};
 use candle_core::DType;
 
@@ -73,7 +74,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let work = Subject::new(&checkpoint, &roles, args.samples, &args.common)?;
     let findings = work.measure(&chosen, &args.common)?;
     print(&show(&work, &findings, &roles))?;
-    let (timed, operations) = work.post_training(&findings);
+    let (timed, operations) =
+        post_training(&work.objective, work.train_images, work.rate, &findings);
     args.common.save(&Report {
         schema: SCHEMA.into(),
         run: TimedRun { run: clock.finish(), forecast: timed },
@@ -170,46 +172,6 @@ impl Subject {
             progress.note(name);
             progress.add(1);
         })?)
-    }
-
-    /// What each method would take: on this machine, and in operations.
-    fn post_training(&self, findings: &Findings) -> (Vec<Forecast>, Vec<Work>) {
-        let config = &self.objective.config;
-        let named = |name: &str| select(config, name).ok().and_then(|mut l| l.pop());
-        let (head, features) = (named("head"), features(config));
-        let mut methods: Vec<(&str, Layer, Option<Layer>)> = Vec::new();
-        if let Some(head) = &head {
-            methods.push(("pof", features, Some(head.clone())));
-        }
-        if let Some(plan) = &findings.plan
-            && let (Some(p), Some(u)) = (named(&plan.perturb), named(&plan.update))
-        {
-            methods.push(("pol", u.clone(), Some(p)));
-            methods.push(("sgd", u, None));
-        }
-        let examples = self.train_images;
-        methods
-            .into_iter()
-            .map(|(name, update, perturb)| {
-                let newton = |p: &Layer| p.first_stage + 4 < crate::vit::stages(config);
-                let p = perturb.as_ref().map(|p| (p, newton(p)));
-                let flop = step_work(config, &update, p, 2.0);
-                let n: usize = update
-                    .tensors
-                    .iter()
-                    .map(|&i| self.objective.weights.tensor(i).elem_count())
-                    .sum();
-                let held = (examples * config.tokens() * config.dim * 4) as f64;
-                (
-                    Forecast {
-                        method: name.into(),
-                        seconds_per_epoch: examples as f64 * flop / self.rate,
-                        peak_mib: peak_mib(&self.objective, 3 * n, held, p.is_some_and(|p| p.1)),
-                    },
-                    Work { method: name.into(), gflop_per_image: flop / 1e9 },
-                )
-            })
-            .unzip()
     }
 }
 

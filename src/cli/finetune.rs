@@ -7,6 +7,7 @@ use super::images::data_info;
 use super::model::ModelFlags;
 use super::numbers::{not_negative, positive, range, share};
 use super::output;
+use super::training::{Curve, Kept};
 use crate::checkpoint::{self, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::{Augment, DataSet, Split};
@@ -14,8 +15,8 @@ use crate::evaluate::{Predictions, Summary, Temperature, summarise};
 use crate::objective::Objective;
 use crate::pixels::Pixels;
 use crate::report::{DataInfo, FINETUNING, Finetuning};
-use crate::train::finetune::{Keep, Settings, finetune};
-use crate::train::{Rule, Shape};
+use crate::train::finetune::{Settings, finetune};
+use crate::train::{Keep, Rule};
 use serde_json::json;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -75,8 +76,8 @@ pub struct Args {
     /// Weight decay, on every tensor
     #[arg(long, value_name = "W", default_value_t = 0.0, value_parser = not_negative)]
     pub weight_decay: f64,
-    /// Learning rate after the warm-up: down to 0 on a cosine, or constant
-    #[arg(long, value_name = "cosine|constant", default_value = "cosine")]
+    /// Learning rate after the warm-up: to 0 on a cosine or on a line, or constant
+    #[arg(long, value_name = "cosine|linear|constant", default_value = "cosine")]
     pub schedule: Curve,
     /// Epochs of linear warm-up
     #[arg(long, value_name = "E", default_value_t = 0.0, value_parser = not_negative)]
@@ -98,15 +99,6 @@ pub struct Args {
     pub common: Common,
 }
 
-/// Values of `--keep`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Kept {
-    /// The best epoch's.
-    Best,
-    /// The last epoch's.
-    Last,
-}
-
 /// Values of `--optimizer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
@@ -114,15 +106,6 @@ pub enum Kind {
     Sgd,
     /// Adam with decoupled weight decay.
     Adamw,
-}
-
-/// Values of `--schedule`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Curve {
-    /// Down to 0.
-    Cosine,
-    /// One rate.
-    Constant,
 }
 
 /// Trains, saves and tells what came of it.
@@ -212,10 +195,7 @@ fn settings(args: &Args, images: &Images) -> Result<Settings, Error> {
         batch: args.batch,
         rule,
         weight_decay: args.weight_decay,
-        shape: match args.schedule {
-            Curve::Cosine => Shape::Cosine,
-            Curve::Constant => Shape::Constant,
-        },
+        shape: args.schedule.shape(),
         rate: args.lr.unwrap_or(usual),
         warmup: args.warmup,
         clip: args.clip,
@@ -269,7 +249,7 @@ fn provenance(
             "lr": settings.rate,
             "momentum": args.momentum,
             "weight_decay": args.weight_decay,
-            "schedule": format!("{:?}", args.schedule).to_lowercase(),
+            "schedule": args.schedule.name(),
             "warmup": args.warmup,
             "clip": args.clip,
             "label_smoothing": args.label_smoothing,

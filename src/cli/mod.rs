@@ -9,6 +9,7 @@ pub mod children;
 pub mod common;
 pub mod demo;
 pub mod diagnose;
+mod diagnose_forecast;
 pub mod eval;
 pub mod finetune;
 mod finetune_plan;
@@ -29,6 +30,7 @@ pub mod scoring;
 pub mod selftest;
 pub mod table;
 pub mod tensors;
+pub mod training;
 pub mod undo;
 
 use clap::{Parser, Subcommand};

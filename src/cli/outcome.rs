@@ -1,6 +1,6 @@
 //! What `post-train` prints of its result.
 
-use super::format::{duration, estimate, number, optional, percent};
+use super::format::{count, duration, estimate, number, optional, percent};
 use super::table::{Align, Style, Table};
 use crate::evaluate::Estimate;
 use crate::report::diagnosis::LayerResult;
@@ -10,11 +10,8 @@ use crate::train::post::Epoch;
 /// One epoch in a line.
 pub fn epoch_line(e: &Epoch) -> String {
     let perturbation = e.perturbation.map_or(String::new(), |p| {
-        format!(
-            ", perturbation {} of the norm, {} capped",
-            percent(p),
-            percent(e.capped.unwrap_or(0.0))
-        )
+        let capped = e.capped.map_or(String::new(), |c| format!(", {} capped", percent(c)));
+        format!(", perturbation {} of the norm{capped}", percent(p))
     });
     format!(
         "epoch {}: loss {:.4}, validation {}{perturbation}, {}",
@@ -72,11 +69,22 @@ pub fn show(report: &Report) -> String {
             of(&layer.after)
         );
     }
-    out += &format!(
-        "{} an epoch; written to {}\n",
-        duration(report.run.seconds_per_epoch),
-        report.output
-    );
+    let written = match &report.output {
+        Some(file) => format!("epoch {} written to {}", report.selection.selected_epoch, file.path),
+        None => "nothing written".into(),
+    };
+    out += &format!("{} an epoch; {written}\n", duration(report.run.seconds_per_epoch));
+    if let Some(undo) = report.output.as_ref().and_then(|file| file.undo.as_ref()) {
+        out += &format!("`planish undo {}` puts it back, from {undo}\n", report.checkpoint.path);
+    }
+    if let Some(file) = report.output.as_ref().filter(|file| file.moves_lost_to_rounding > 0) {
+        out += &format!(
+            "of {} weights that training moved, {} are stored as before: the file's type cannot \
+             tell the difference\n",
+            count(file.weights_moved as u64),
+            count(file.moves_lost_to_rounding as u64)
+        );
+    }
     for note in &report.notes {
         out += &format!("note: {note}\n");
     }

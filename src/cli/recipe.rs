@@ -1,10 +1,11 @@
-//! From options and a diagnosis to a recipe: which layers, which method, which settings.
+//! From options and a diagnosis to a recipe: which layers, which method.
 
+use super::training::{RecipeArgs, SamArgs, StepName};
 use crate::checkpoint::Checkpoint;
 use crate::report::diagnosis;
 use crate::train::perturbation::Rule;
-use crate::train::post::Settings;
 use crate::train::recipe::{Kind, Recipe, default_rule};
+use crate::train::sam::Variant;
 use crate::vit::Layer;
 use crate::vit::layers::{features, join, select};
 use anyhow::{Context, bail};
@@ -16,52 +17,12 @@ pub struct LayerArgs {
     /// Layer to perturb [default: the plan's]
     #[arg(long, value_name = "L")]
     pub perturb: Option<String>,
-    /// Layer or layers to update [default: the plan's]
+    /// Layer or layers to update [default: the plan's; all of them for SAM and its variants]
     #[arg(long, value_name = "L")]
     pub update: Option<String>,
     /// Take the plan from this report of `diagnose` [default: diagnose first]
     #[arg(long, value_name = "REPORT")]
     pub plan: Option<PathBuf>,
-}
-
-/// Settings of the training itself.
-#[derive(clap::Args, Clone, Debug)]
-#[command(next_help_heading = "Training options")]
-pub struct RecipeArgs {
-    /// Passes over the training set
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    pub epochs: usize,
-    /// Images in B
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    pub batch_size: usize,
-    /// Learning rate; a cosine takes it to 0
-    #[arg(long, value_name = "RATE", default_value_t = 0.01)]
-    pub lr: f64,
-    /// Momentum
-    #[arg(long, value_name = "M", default_value_t = 0.9)]
-    pub momentum: f64,
-    /// Weight decay
-    #[arg(long, value_name = "D", default_value_t = 0.0)]
-    pub weight_decay: f64,
-    /// Images in B′, on which the perturbation is found
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub perturb_batch: usize,
-    /// Γ: the perturbation is γ times the step to the minimum, γ uniform in (0, Γ)
-    #[arg(long, value_name = "G", default_value_t = 2.0)]
-    pub gamma: f64,
-    /// How that step is found [default: newton below the last block, else search]
-    #[arg(long, value_enum)]
-    pub step: Option<StepName>,
-    /// Seed of B, B′ and γ [default: --seed]
-    #[arg(long, value_name = "S")]
-    pub train_seed: Option<u64>,
-    /// Validation images on which ΔL and κ of the layers are measured again, before and after; 0
-    /// for none [default: all, or --samples]
-    #[arg(long, value_name = "N")]
-    pub remeasure: Option<usize>,
-    /// Memory that the frozen layers' activations may take, in MiB; 0 computes them each time
-    #[arg(long, value_name = "MIB", default_value_t = 4096)]
-    pub cache: usize,
 }
 
 /// Methods on the command line.
@@ -71,53 +32,55 @@ pub enum Name {
     Pol,
     /// perturb the head, update all else
     Pof,
+    /// climb, then update by the gradient found there: sharpness-aware minimisation
+    Sam,
+    /// SAM, its climb scaled by the weights
+    Asam,
+    /// SAM that climbs at every k-th step only
+    Looksam,
+    /// SAM that perturbs normalisation layers alone
+    SamNorm,
     /// update, perturb nothing: the control
     Sgd,
 }
 
-/// Rules on the command line.
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-pub enum StepName {
-    /// first minimum along the line
-    Search,
-    /// one Hessian-vector product
-    Newton,
+impl Name {
+    /// The method with its own settings.
+    fn kind(self, args: &SamArgs) -> Kind {
+        match self {
+            Name::Pol => Kind::Pol,
+            Name::Pof => Kind::Pof,
+            Name::Sgd => Kind::Sgd,
+            Name::Sam => Kind::Sam(Variant::Plain),
+            Name::Asam => Kind::Sam(Variant::Adaptive { eta: args.asam_eta.unwrap_or(0.01) }),
+            Name::Looksam => Kind::Sam(Variant::Look {
+                every: args.look_every.unwrap_or(5),
+                alpha: args.look_alpha.unwrap_or(0.7),
+            }),
+            Name::SamNorm => Kind::Sam(Variant::Norms),
+        }
+    }
 }
 
-/// Refuses settings that make no sense.
+/// Refuses options of SAM that none of the methods, as the command line calls them, would heed.
 ///
 /// # Errors
-/// The first such setting.
-pub fn check(args: &RecipeArgs) -> anyhow::Result<()> {
-    let positive = |name: &str, value: f64| -> anyhow::Result<()> {
-        if value.is_finite() && value > 0.0 {
-            return Ok(());
-        }
-        bail!("{name}: expected a positive number, found {value}")
-    };
-    positive("--lr", args.lr)?;
-    positive("--gamma", args.gamma)?;
-    positive("--epochs", args.epochs as f64)?;
-    positive("--batch-size", args.batch_size as f64)?;
-    positive("--perturb-batch", args.perturb_batch as f64)?;
-    if !(0.0..1.0).contains(&args.momentum) {
-        bail!("--momentum: expected a number in [0, 1), found {}", args.momentum)
-    }
-    if !(args.weight_decay.is_finite() && args.weight_decay >= 0.0) {
-        bail!("--weight-decay: expected a number from 0 up, found {}", args.weight_decay)
-    }
-    Ok(())
-}
-
-/// The settings that every method shares.
-pub fn settings(args: &RecipeArgs, seed: u64) -> Settings {
-    Settings {
-        epochs: args.epochs,
-        batch: args.batch_size,
-        learning_rate: args.lr,
-        momentum: args.momentum,
-        weight_decay: args.weight_decay,
-        seed,
+/// The first such option.
+pub fn check_sam(methods: &[&str], args: &SamArgs) -> anyhow::Result<()> {
+    let flags: [(&str, bool, &[&str]); 4] = [
+        ("--rho", args.rho.is_some(), &["sam", "asam", "looksam", "sam-norm"]),
+        ("--asam-eta", args.asam_eta.is_some(), &["asam"]),
+        ("--look-every", args.look_every.is_some(), &["looksam"]),
+        ("--look-alpha", args.look_alpha.is_some(), &["looksam"]),
+    ];
+    let heeded = |by: &[&str]| by.iter().any(|name| methods.contains(name));
+    match flags.iter().find(|(_, given, by)| *given && !heeded(by)) {
+        Some((flag, _, by)) => bail!(
+            "{flag} is of {} alone, found {}: leave it out, or choose such a method",
+            by.join(", "),
+            methods.join(", ")
+        ),
+        None => Ok(()),
     }
 }
 
@@ -142,11 +105,8 @@ pub fn recipe(
     };
     let (mut perturb, mut update) = (named(&args.perturb)?, named(&args.update)?);
     let mut chosen_by = "named by the user".to_owned();
-    let kind = match method {
-        Name::Pol => Kind::Pol,
-        Name::Pof => Kind::Pof,
-        Name::Sgd => Kind::Sgd,
-    };
+    let kind = method.kind(&training.sam);
+    check_sam(&[kind.name()], &training.sam)?;
     match kind {
         Kind::Pof => {
             if args.perturb.is_some() || args.update.is_some() || args.plan.is_some() {
@@ -162,9 +122,18 @@ pub fn recipe(
         Kind::Sgd if args.perturb.is_some() => {
             bail!("SGD perturbs nothing: leave out --perturb, or use --method pol")
         }
+        Kind::Sam(_) if args.perturb.is_some() => {
+            bail!(
+                "SAM climbs on the layers that it updates: leave out --perturb, or use --method pol"
+            )
+        }
+        Kind::Sam(_) if args.update.is_none() && args.plan.is_none() => {
+            chosen_by = "by the method".into();
+            update = named(&Some("*".into()))?;
+        }
         _ => {}
     }
-    let wants_perturb = kind != Kind::Sgd;
+    let wants_perturb = matches!(kind, Kind::Pol | Kind::Pof);
     if update.is_none() || (wants_perturb && perturb.is_none()) {
         let (plan, from) = plan(args.plan.as_deref(), checkpoint, val_origin, diagnose)?;
         chosen_by = if args.perturb.is_some() || args.update.is_some() {
@@ -191,7 +160,15 @@ pub fn recipe(
         gamma_max: training.gamma,
         perturbation_batch: training.perturb_batch,
         rule,
+        rho: match kind {
+            Kind::Sam(variant) => training.sam.rho.unwrap_or(variant.usual_rho()),
+            _ => 0.0,
+        },
     };
+    if let Kind::Sam(variant) = kind {
+        // Known now, before the frozen layers have taken their time.
+        variant.perturbed(config, &recipe.update)?;
+    }
     Ok((recipe, chosen_by))
 }
 

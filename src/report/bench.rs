@@ -14,7 +14,8 @@ pub const SCHEMA: &str = "planish/bench/1";
 pub struct Row {
     /// What the row is called.
     pub name: String,
-    /// `pol`, `pof` or `sgd`; nothing for the untouched model.
+    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`; nothing for the untouched
+    /// model.
     pub method: Option<String>,
     /// p.
     pub perturb: Option<String>,
@@ -36,6 +37,10 @@ pub struct Row {
     pub capped: Option<Estimate>,
     /// Mean loss of the last epoch's batches, under perturbation if any.
     pub training_loss: Option<Estimate>,
+    /// Name of the row that is its control.
+    pub control: Option<String>,
+    /// Runs that the guard stopped; they count with the weights of the last sound epoch before.
+    pub stopped: usize,
     /// NLL of this row's control minus its own, paired by seed: positive is better.
     pub gain_over_control: Option<Estimate>,
     /// The same for the calibrated NLL.
@@ -78,8 +83,8 @@ pub struct Report {
     pub seeds: Vec<u64>,
     /// Options that all rows share.
     pub settings: serde_json::Value,
-    /// Where p and u of PoL come from.
-    pub plan: String,
+    /// Where p and u of PoL come from; nothing without PoL.
+    pub plan: Option<String>,
     /// The rows.
     pub rows: Vec<Row>,
     /// What the rows establish, a sentence for each method.

@@ -4,6 +4,8 @@ use super::diagnosis::LayerResult;
 use super::{CheckpointInfo, DataInfo};
 use crate::evaluate::{Estimate, Summary};
 use crate::run::Run;
+use crate::train::Keep;
+use crate::train::guard::Stopped;
 use crate::train::post::{Epoch, Settings};
 use serde::{Deserialize, Serialize};
 
@@ -13,20 +15,70 @@ pub const SCHEMA: &str = "planish/post-train/1";
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodInfo {
-    /// `pol`, `pof` or `sgd`.
+    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`.
     pub name: String,
-    /// p, if anything is perturbed.
+    /// p, if anything is perturbed; for SAM what its climb moves.
     pub perturb: Option<String>,
     /// u.
     pub update: String,
-    /// Γ, if anything is perturbed.
+    /// Γ of PoL and PoF.
     pub gamma_max: Option<f64>,
-    /// Examples in B′, if anything is perturbed.
+    /// Examples in B′ of PoL and PoF.
     pub perturbation_batch: Option<usize>,
-    /// `search` or `newton`, if anything is perturbed.
+    /// `search` or `newton`, of PoL and PoF.
     pub step: Option<String>,
+    /// What SAM does.
+    pub sam: Option<SamInfo>,
     /// Where p and u come from.
     pub chosen_by: String,
+}
+
+/// Settings of SAM and its variants.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SamInfo {
+    /// ρ.
+    pub rho: f64,
+    /// η of ASAM.
+    pub eta: Option<f64>,
+    /// Steps of LookSAM from one climb to the next.
+    pub every: Option<usize>,
+    /// α of LookSAM.
+    pub alpha: Option<f64>,
+}
+
+/// Which weights were kept, and how they were judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Selection {
+    /// How they were kept.
+    pub keep: Keep,
+    /// The epoch they come from, from 1; 0 means the input's weights. Under `best` this is a
+    /// selection on V.
+    pub selected_epoch: usize,
+    /// Images of V on which each epoch's loss was taken, if there are any.
+    pub watched_images: Option<usize>,
+    /// The input's loss on them: what an epoch's `validation_loss` is to be held against.
+    pub loss_at_start: Option<f64>,
+    /// Where training was stopped, if it was.
+    pub stopped: Option<Stopped>,
+    /// Images of V on which the result was held against the input: all, or nothing without V.
+    pub guarded_by_images: Option<usize>,
+    /// Whether its mean loss there is above the input's.
+    pub worse_than_input: Option<bool>,
+    /// Whether `--force` was given.
+    pub forced: bool,
+}
+
+/// The file that came out. All figures after training are measured on it, read back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The weights file.
+    pub path: String,
+    /// Where `planish undo` finds what was replaced, if the checkpoint was tuned in place.
+    pub undo: Option<String>,
+    /// Weights whose trained value differs from the loaded one.
+    pub weights_moved: usize,
+    /// Of these, weights that are stored as before: the file's type cannot tell the two apart.
+    pub moves_lost_to_rounding: usize,
 }
 
 /// Figures of one split.
@@ -76,21 +128,25 @@ pub struct Report {
     pub run: TimedRun,
     /// The model that went in.
     pub checkpoint: CheckpointInfo,
-    /// The file that came out.
-    pub output: String,
+    /// The file that came out; nothing where the guard refused to write one.
+    pub output: Option<Output>,
     /// What was done.
     pub method: MethodInfo,
     /// Shared settings.
     pub settings: Settings,
     /// The training images.
     pub training: DataInfo,
+    /// Images in a micro-batch; no result depends on it but by rounding.
+    pub micro_batch: usize,
     /// Whether the frozen prefix's activations were kept in memory.
     pub cached: bool,
     /// One line an epoch.
     pub epochs: Vec<Epoch>,
-    /// V, which chose the plan and the temperature.
+    /// Which weights were kept, and how they were judged.
+    pub selection: Selection,
+    /// V, which chose the plan, the epoch and the temperature.
     pub validation: Option<BeforeAfter>,
-    /// Test, read once.
+    /// Test, read once, and only if a file was written.
     pub test: Option<BeforeAfter>,
     /// p and u, measured on V before and after.
     pub layers: Vec<LayerBeforeAfter>,

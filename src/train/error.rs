@@ -18,10 +18,33 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// An operation refused its operands.
+    #[error(transparent)]
+    Kernel(#[from] planish_kernels::Error),
+    /// More steps than can be counted.
+    #[error(
+        "{epochs} epochs of {steps} steps: expected fewer steps than {}, found more; lower --epochs",
+        usize::MAX
+    )]
+    TooLong {
+        /// Epochs.
+        epochs: usize,
+        /// Steps in each.
+        steps: usize,
+    },
+    /// SAM on normalisation layers alone, where there are none.
+    #[error(
+        "--method sam-norm, layer {layer}: expected a normalisation layer in it to perturb, found \
+         none; update a block, `norm` or all layers, or use --method sam"
+    )]
+    NoNorms {
+        /// The layer that is to be updated.
+        layer: String,
+    },
     /// Weights and gradients that do not belong together.
     #[error(
         "optimizer, {place}: expected {expected}, found {found}; give each step the same tensors, \
-         in the same order, in f32"
+         in the same order, in f32 or f64"
     )]
     Mismatch {
         /// Which tensor, or what of all of them.

@@ -1,29 +1,21 @@
 //! Fine-tuning all weights on labelled images.
 
-use super::optimizer::{Optimizer, Rule, clip, norm};
+use super::guard::Keep;
+use super::optimizer::{Optimizer, Rule};
 use super::schedule::{Schedule, Shape};
+use super::stepper::Stepper;
 use super::{Error, Result};
 use crate::data::Augment;
 use crate::data::order::Batches;
 use crate::evaluate::{Estimate, Predictions, hits, losses, mean_stderr};
-use crate::objective::{Activations, Derivatives, Error as ObjectiveError, Examples, Objective};
+use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
 use crate::pixels::Pixels;
 use crate::vit::{Config, Layer, Weights, stages};
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Most bytes of prepared images that are kept in memory; larger sets are prepared batch by batch.
 const RESIDENT: usize = 1 << 30;
-
-/// Which weights a run gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keep {
-    /// Those after the epoch with the least validation loss.
-    Best,
-    /// Those after the last epoch.
-    Last,
-}
 
 /// What fixes a run, with the images and the weights it starts from.
 #[derive(Clone, Debug)]
@@ -104,12 +96,8 @@ pub fn finetune(
 ) -> Result<Outcome> {
     let mut batches = Batches::new(train.len(), settings.batch, settings.seed, "B")?;
     let per_epoch = batches.per_epoch();
-    let schedule = Schedule {
-        shape: settings.shape,
-        rate: settings.rate,
-        warmup: (settings.warmup * per_epoch as f64).round() as usize,
-        steps: per_epoch.saturating_mul(settings.epochs),
-    };
+    let (shape, warmup, epochs) = (settings.shape, settings.warmup, settings.epochs);
+    let schedule = Schedule::over(shape, settings.rate, warmup, epochs, per_epoch)?;
     let all = everything(config);
     let plain = settings.augment == Augment::default();
     let loaded = if plain { resident(train)? } else { None };
@@ -119,7 +107,8 @@ pub fn finetune(
     };
     let mut objective = Objective::new(config.clone(), start);
     objective.smoothing = settings.smoothing;
-    let mut optimizer = Optimizer::new(settings.rule, settings.weight_decay);
+    let optimizer = Optimizer::new(settings.rule, settings.weight_decay);
+    let mut stepper = Stepper::new(optimizer, schedule, settings.clip);
     let mut outcome = Outcome { weights: objective.weights.clone(), epoch: 0, epochs: Vec::new() };
     let mut best = f64::INFINITY;
     for epoch in 1..=settings.epochs {
@@ -139,12 +128,11 @@ pub fn finetune(
                 other => other?,
             };
             sum += found.loss;
-            rate = schedule.rate((epoch - 1) * per_epoch + step - 1);
-            let (gradient, length) = limited(&found, settings.clip)?;
-            if !length.is_finite() {
-                return Err(place("gradient norm", length));
+            let made = stepper.step(&mut objective.weights, &all, found.gradient)?;
+            if !made.norm.is_finite() {
+                return Err(place("gradient norm", made.norm));
             }
-            objective.weights = moved(&mut optimizer, &objective.weights, &all, &gradient, rate)?;
+            rate = made.rate;
             tell(Event::Step(examples.len(), found.loss));
         }
         let judged = match &judges {
@@ -182,28 +170,6 @@ fn everything(config: &Config) -> Layer {
 
 fn nll(predictions: &Predictions) -> Estimate {
     mean_stderr(&losses(predictions, 1.0))
-}
-
-/// The gradient, clipped if asked, and its norm before that.
-fn limited(found: &Derivatives, most: Option<f64>) -> Result<(Vec<Tensor>, f64)> {
-    match most {
-        Some(most) => clip(found.gradient.clone(), most),
-        None => Ok((found.gradient.clone(), norm(&found.gradient)?)),
-    }
-}
-
-/// The weights after one step of the optimizer on the layer's tensors; all others are shared.
-fn moved(
-    optimizer: &mut Optimizer,
-    weights: &Weights,
-    layer: &Layer,
-    gradient: &[Tensor],
-    rate: f64,
-) -> Result<Weights> {
-    let now: Vec<Tensor> = layer.tensors.iter().map(|&i| weights.tensor(i).clone()).collect();
-    let next = optimizer.step(&now, gradient, rate)?;
-    let changes: Vec<(usize, Tensor)> = layer.tensors.iter().copied().zip(next).collect();
-    Ok(weights.with(&changes))
 }
 
 /// The images in memory, if they fit there.

@@ -14,7 +14,29 @@ pub struct Step {
     /// One tensor for each of the updated layer's.
     pub gradient: Vec<Tensor>,
     /// The perturbation under which it was taken, if any.
-    pub perturbation: Option<Perturbation>,
+    pub perturbation: Option<Displacement>,
+}
+
+/// How far from the current weights a gradient was taken, and which way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Displacement {
+    /// Down the gradient of B′, past its minimum: PoF and PoL.
+    Descent(Perturbation),
+    /// Up the gradient of B: SAM.
+    Ascent {
+        /// ‖ε‖/‖w‖ over what is perturbed.
+        relative: f64,
+    },
+}
+
+impl Displacement {
+    /// Its length, as a share of the perturbed weights' norm.
+    pub fn relative(&self) -> f64 {
+        match self {
+            Displacement::Descent(perturbation) => perturbation.relative,
+            Displacement::Ascent { relative } => *relative,
+        }
+    }
 }
 
 /// A way of post-training. The loop draws B, asks the method for a gradient, and steps.

@@ -2,6 +2,7 @@
 
 mod error;
 pub mod finetune;
+pub mod guard;
 pub mod method;
 pub mod optimizer;
 pub mod perturbation;
@@ -9,13 +10,17 @@ pub mod pof;
 pub mod pol;
 pub mod post;
 pub mod recipe;
+pub mod sam;
 pub mod schedule;
 pub mod sgd;
 pub mod source;
+pub mod stepper;
 
 pub use error::{Error, Result};
+pub use guard::Keep;
 pub use method::{Method, Step};
 pub use optimizer::{Optimizer, Rule};
 pub use perturbation::{Perturbation, Perturber};
 pub use schedule::{Schedule, Shape};
 pub use source::Source;
+pub use stepper::Stepper;

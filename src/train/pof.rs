@@ -1,7 +1,7 @@
 //! PoF, post-training of the feature extractor (Sato, Yamada, Tanaka, Inoue, Kawakami, ICML 2022):
 //! the head is perturbed, all other layers are updated, the head stays as it was.
 
-use super::method::{Method, Step};
+use super::method::{Displacement, Method, Step};
 use super::perturbation::Perturber;
 use super::source::Source;
 use crate::objective::{Activations, Objective, Result};
@@ -27,7 +27,7 @@ impl Method for Pof {
     fn step(&mut self, model: &Objective, source: &Source, batch: &Activations) -> Result<Step> {
         let (perturbed, perturbation) = self.perturber.perturb(model, source)?;
         let found = perturbed.gradient(batch, &self.features)?;
-        let perturbation = Some(perturbation);
+        let perturbation = Some(Displacement::Descent(perturbation));
         Ok(Step { loss: found.loss, gradient: found.gradient, perturbation })
     }
 }

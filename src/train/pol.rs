@@ -1,7 +1,7 @@
 //! PoL, post-training by layers (Terauchi, Sato, Kawakami, "Model diagnosis for improving
 //! generalisation"): the layer of highest κ is perturbed, the layer of highest ΔL updated.
 
-use super::method::{Method, Step};
+use super::method::{Displacement, Method, Step};
 use super::perturbation::Perturber;
 use super::source::Source;
 use crate::objective::{Activations, Objective, Result};
@@ -34,7 +34,7 @@ impl Method for Pol {
     fn step(&mut self, model: &Objective, source: &Source, batch: &Activations) -> Result<Step> {
         let (perturbed, perturbation) = self.perturber.perturb(model, source)?;
         let found = perturbed.gradient(batch, &self.update)?;
-        let perturbation = Some(perturbation);
+        let perturbation = Some(Displacement::Descent(perturbation));
         Ok(Step { loss: found.loss, gradient: found.gradient, perturbation })
     }
 }

@@ -1,16 +1,21 @@
-//! The post-training loop: mini-batches in a seeded order, a method's gradient, one step of the
-//! optimizer.
+//! The post-training loop, one for all methods: mini-batches in a seeded order, a method's
+//! gradient, clipping, the rate of the schedule, one step of the optimizer; at the end of each
+//! epoch a look at validation images, and a guard over all of it.
+//!
+//! B is taken in micro-batches of the model's [`Objective::micro_batch`], whose gradients are
+//! summed in order before anything is done with them: their size is a matter of memory alone.
 
-use super::method::Method;
+use super::guard::{Guard, Keep, Reason, Stopped};
+use super::method::{Displacement, Method};
 use super::optimizer::{Optimizer, Rule};
 use super::schedule::{Schedule, Shape};
 use super::source::Source;
+use super::stepper::Stepper;
 use super::{Error, Result};
 use crate::data::order::Batches;
 use crate::evaluate::losses;
-use crate::objective::{Activations, Objective};
+use crate::objective::{Activations, Error as Unevaluated, Objective};
 use crate::vit::Weights;
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -21,12 +26,20 @@ pub struct Settings {
     pub epochs: usize,
     /// Examples in B.
     pub batch: usize,
-    /// Learning rate at the start; a cosine takes it to 0, without warm-up.
+    /// Highest learning rate.
     pub learning_rate: f64,
+    /// What the rate does after the warm-up.
+    pub schedule: Shape,
+    /// Epochs of linear warm-up.
+    pub warmup: f64,
+    /// Largest norm of the updated layers' gradient, if it is clipped.
+    pub clip: Option<f64>,
     /// Momentum of SGD.
     pub momentum: f64,
     /// Coupled weight decay.
     pub weight_decay: f64,
+    /// Which weights to keep; without validation images those of the last epoch.
+    pub keep: Keep,
     /// Seed of B, B′ and γ, each with a stream of its own.
     pub seed: u64,
 }
@@ -37,8 +50,12 @@ impl Default for Settings {
             epochs: 5,
             batch: 128,
             learning_rate: 0.01,
+            schedule: Shape::Cosine,
+            warmup: 0.0,
+            clip: None,
             momentum: 0.9,
             weight_decay: 0.0,
+            keep: Keep::Best,
             seed: 0,
         }
     }
@@ -49,19 +66,38 @@ impl Default for Settings {
 pub struct Epoch {
     /// From 1.
     pub epoch: usize,
+    /// Learning rate of its last step.
+    pub rate: f64,
     /// Mean loss over the epoch's batches where gradients were taken: under perturbation, if any.
     pub training_loss: f64,
+    /// Mean norm of the gradients before they were clipped.
+    pub gradient_norm: f64,
     /// Mean loss after the epoch over the validation images that are watched, if there are any.
     pub validation_loss: Option<f64>,
-    /// Mean ‖Δw_p‖/‖w_p‖.
+    /// Mean ‖Δw_p‖/‖w_p‖ of the steps that perturbed.
     pub perturbation: Option<f64>,
-    /// Share of perturbations that the cap shortened.
+    /// Share of perturbations that the cap shortened; nothing for SAM, which has none.
     pub capped: Option<f64>,
-    /// Mean η*.
+    /// Mean η*; nothing for SAM.
     pub eta: Option<f64>,
     /// Seconds of the epoch's steps, without evaluation; a time, so it stays out of reports.
     #[serde(skip)]
     pub seconds: f64,
+}
+
+/// What a run gives.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The weights kept.
+    pub weights: Weights,
+    /// The epoch they come from, from 1; 0 means the weights at the start.
+    pub epoch: usize,
+    /// Validation loss at the start.
+    pub start: Option<f64>,
+    /// Every finished epoch, in order.
+    pub epochs: Vec<Epoch>,
+    /// Where the guard stopped it, if it did.
+    pub stopped: Option<Stopped>,
 }
 
 /// Sums over one epoch.
@@ -69,20 +105,54 @@ pub struct Epoch {
 struct Sums {
     steps: usize,
     loss: f64,
+    norm: f64,
     perturbed: usize,
     relative: f64,
+    searched: usize,
     capped: usize,
     eta: f64,
 }
 
-/// Post-trains `model` and returns its weights with one line an epoch.
+impl Sums {
+    fn add(&mut self, loss: f64, norm: f64, displacement: Option<Displacement>) {
+        self.steps += 1;
+        self.loss += loss;
+        self.norm += norm;
+        let Some(displacement) = displacement else { return };
+        self.perturbed += 1;
+        self.relative += displacement.relative();
+        if let Displacement::Descent(p) = displacement {
+            self.searched += 1;
+            self.capped += usize::from(p.capped);
+            self.eta += p.eta;
+        }
+    }
+
+    fn epoch(&self, epoch: usize, rate: f64, seconds: f64) -> Epoch {
+        let mean = |sum: f64, n: usize| (n > 0).then(|| sum / n as f64);
+        Epoch {
+            epoch,
+            rate,
+            training_loss: self.loss / self.steps.max(1) as f64,
+            gradient_norm: self.norm / self.steps.max(1) as f64,
+            validation_loss: None,
+            perturbation: mean(self.relative, self.perturbed),
+            capped: mean(self.capped as f64, self.searched),
+            eta: mean(self.eta, self.searched),
+            seconds,
+        }
+    }
+}
+
+/// Post-trains `model` and returns the weights kept, with one line an epoch.
 ///
 /// `validation` holds V's activations at a frozen stage. `after` hears of each step (with the
-/// number of examples) and of each epoch.
+/// number of examples) and of each epoch. A run that the guard stops is no error: the outcome says
+/// so, and its weights are those of an epoch before, or of the start.
 ///
 /// # Errors
-/// Those of evaluating the model, a non-finite loss above all; a batch larger than the training
-/// set.
+/// Those of evaluating the model; a validation loss that is not finite from the start; a batch
+/// larger than the training set; more steps than can be counted.
 pub fn post_train(
     model: &Objective,
     method: &mut dyn Method,
@@ -90,72 +160,116 @@ pub fn post_train(
     validation: Option<&Activations>,
     settings: &Settings,
     after: &mut dyn FnMut(usize, Option<&Epoch>),
-) -> Result<(Weights, Vec<Epoch>)> {
-    let mut batches = Batches::new(source.len(), settings.batch, settings.seed, "B")?;
-    let steps = batches.per_epoch();
-    let schedule = Schedule {
-        shape: Shape::Cosine,
-        rate: settings.learning_rate,
-        warmup: 0,
-        steps: settings.epochs * steps,
+) -> Result<Outcome> {
+    let start = validation.map(|examples| mean_loss(model, examples)).transpose()?;
+    let mut run = Run::new(model, source, start, settings)?;
+    let mut best = f64::INFINITY;
+    let mut outcome = Outcome {
+        weights: model.weights.clone(),
+        epoch: 0,
+        start,
+        epochs: Vec::new(),
+        stopped: None,
     };
-    let rule = Rule::Sgd { momentum: settings.momentum, nesterov: false };
-    let mut optimizer = Optimizer::new(rule, settings.weight_decay);
-    let mut current = model.clone();
-    let mut log = Vec::new();
-    for epoch in 0..settings.epochs {
-        let mut sums = Sums::default();
+    for epoch in 1..=settings.epochs {
+        let (mut line, mut stopped) = match run.epoch(epoch, method, source, after)? {
+            Ok(line) => (line, None),
+            Err(stopped) => {
+                outcome.stopped = Some(stopped);
+                break;
+            }
+        };
+        if let Some(examples) = validation {
+            let found = match mean_loss(&run.current, examples) {
+                Ok(loss) => loss,
+                Err(error) if Reason::of(&error).is_some() => f64::NAN,
+                Err(error) => return Err(error.into()),
+            };
+            line.validation_loss = Some(found).filter(|loss| loss.is_finite());
+            let step = run.per_epoch;
+            stopped = run.guard.epoch(found).map(|reason| Stopped { epoch, step, reason });
+        }
+        let loss = line.validation_loss.filter(|_| settings.keep == Keep::Best);
+        if stopped.is_none() && loss.is_none_or(|loss| loss < best) {
+            best = loss.unwrap_or(best);
+            (outcome.weights, outcome.epoch) = (run.current.weights.clone(), epoch);
+        }
+        after(0, Some(&line));
+        outcome.epochs.push(line);
+        outcome.stopped = stopped;
+        if outcome.stopped.is_some() {
+            break;
+        }
+    }
+    Ok(outcome)
+}
+
+/// What goes from step to step.
+struct Run {
+    batches: Batches,
+    per_epoch: usize,
+    stepper: Stepper,
+    guard: Guard,
+    current: Objective,
+}
+
+impl Run {
+    fn new(
+        model: &Objective,
+        source: &Source,
+        start: Option<f64>,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let batches = Batches::new(source.len(), settings.batch, settings.seed, "B")?;
+        let per_epoch = batches.per_epoch();
+        let (rate, warmup) = (settings.learning_rate, settings.warmup);
+        let schedule = Schedule::over(settings.schedule, rate, warmup, settings.epochs, per_epoch)?;
+        let rule = Rule::Sgd { momentum: settings.momentum, nesterov: false };
+        let optimizer = Optimizer::new(rule, settings.weight_decay);
+        Ok(Self {
+            batches,
+            per_epoch,
+            stepper: Stepper::new(optimizer, schedule, settings.clip),
+            guard: Guard::new(model.config.classes, start),
+            current: model.clone(),
+        })
+    }
+
+    /// The steps of one epoch, or where the guard stopped them.
+    fn epoch(
+        &mut self,
+        epoch: usize,
+        method: &mut dyn Method,
+        source: &Source,
+        after: &mut dyn FnMut(usize, Option<&Epoch>),
+    ) -> Result<std::result::Result<Epoch, Stopped>> {
+        let (mut sums, mut rate) = (Sums::default(), 0.0);
         let clock = Instant::now();
-        for step in 0..steps {
-            let indices = batches.next().ok_or(crate::objective::Error::NoExamples)?;
+        for step in 1..=self.per_epoch {
+            let indices = self.batches.next().ok_or(Unevaluated::NoExamples)?;
+            let stop = |reason| Ok(Err(Stopped { epoch, step, reason }));
             let batch = source.batch(&indices)?;
-            let found = method.step(&current, source, &batch)?;
-            if !found.loss.is_finite() {
-                return Err(Error::Diverged {
-                    epoch: epoch + 1,
-                    step: step + 1,
-                    what: "loss",
-                    found: found.loss,
-                });
-            }
-            sums.steps += 1;
-            sums.loss += found.loss;
-            if let Some(p) = found.perturbation {
-                sums.perturbed += 1;
-                sums.relative += p.relative;
-                sums.capped += usize::from(p.capped);
-                sums.eta += p.eta;
-            }
+            let found = match method.step(&self.current, source, &batch) {
+                Ok(found) => found,
+                Err(error) => match Reason::of(&error) {
+                    Some(reason) => return stop(reason),
+                    None => return Err(Error::Objective(error)),
+                },
+            };
             let layer = method.updated();
-            let weights: Vec<Tensor> =
-                layer.tensors.iter().map(|&i| current.weights.tensor(i).clone()).collect();
-            let rate = schedule.rate(epoch * steps + step);
-            let new = optimizer.step(&weights, &found.gradient, rate)?;
-            for (&i, tensor) in layer.tensors.iter().zip(new) {
-                current.weights.set(i, tensor);
+            let made = self.stepper.step(&mut self.current.weights, layer, found.gradient)?;
+            rate = made.rate;
+            if let Some(reason) = self.guard.step(found.loss, made.norm, step == self.per_epoch) {
+                return stop(reason);
             }
+            sums.add(found.loss, made.norm, found.perturbation);
             after(indices.len(), None);
         }
-        let seconds = clock.elapsed().as_secs_f64();
-        let validation_loss = match validation {
-            Some(examples) => {
-                let losses = losses(&current.predict(examples)?, 1.0);
-                Some(losses.iter().sum::<f64>() / losses.len() as f64)
-            }
-            None => None,
-        };
-        let of = |sum: f64| (sums.perturbed > 0).then(|| sum / sums.perturbed as f64);
-        let line = Epoch {
-            epoch: epoch + 1,
-            training_loss: sums.loss / sums.steps.max(1) as f64,
-            validation_loss,
-            perturbation: of(sums.relative),
-            capped: of(sums.capped as f64),
-            eta: of(sums.eta),
-            seconds,
-        };
-        after(0, Some(&line));
-        log.push(line);
+        Ok(Ok(sums.epoch(epoch, rate, clock.elapsed().as_secs_f64())))
     }
-    Ok((current.weights, log))
+}
+
+fn mean_loss(model: &Objective, examples: &Activations) -> crate::objective::Result<f64> {
+    let losses = losses(&model.predict(examples)?, 1.0);
+    Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }

@@ -1,20 +1,24 @@
 //! A method with its layers and settings, before it meets any data.
 
+use super::Result;
 use super::method::Method;
 use super::perturbation::{Perturber, Rule};
 use super::pof::Pof;
 use super::pol::Pol;
+use super::sam::{Sam, Variant};
 use super::sgd::Sgd;
-use crate::objective::Result;
+use crate::forecast::{Perturbing, step_work};
 use crate::vit::{Config, Layer};
 
 /// The methods.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Perturb p, update u.
     Pol,
     /// Perturb the head, update all else.
     Pof,
+    /// Climb and update the same layers.
+    Sam(Variant),
     /// Update u, perturb nothing.
     Sgd,
 }
@@ -25,6 +29,7 @@ impl Kind {
         match self {
             Kind::Pol => "pol",
             Kind::Pof => "pof",
+            Kind::Sam(variant) => variant.name(),
             Kind::Sgd => "sgd",
         }
     }
@@ -37,7 +42,7 @@ pub struct Recipe {
     pub kind: Kind,
     /// What is updated.
     pub update: Layer,
-    /// What is perturbed; nothing for SGD.
+    /// What is perturbed down its own batch's gradient; nothing for SAM and SGD.
     pub perturb: Option<Layer>,
     /// Γ.
     pub gamma_max: f64,
@@ -45,6 +50,8 @@ pub struct Recipe {
     pub perturbation_batch: usize,
     /// How η* is found.
     pub rule: Rule,
+    /// ρ of SAM.
+    pub rho: f64,
 }
 
 /// How η* is found unless the user says: where a point of the line costs a forward pass of much of
@@ -61,12 +68,44 @@ impl Recipe {
         self.update.first_stage.min(perturbed)
     }
 
+    /// Whether a step takes a Hessian-vector product.
+    pub fn is_newton(&self) -> bool {
+        self.perturb.is_some() && self.rule == Rule::Newton
+    }
+
+    /// Operations of a step an image of B, which has `batch` examples.
+    pub fn work(&self, config: &Config, batch: usize) -> f64 {
+        let perturbing = match (self.kind, &self.perturb) {
+            (Kind::Sam(variant), _) => Perturbing::Climb { share: variant.climbs() },
+            (_, Some(layer)) => Perturbing::Line {
+                layer,
+                newton: self.rule == Rule::Newton,
+                ratio: self.perturbation_batch as f64 / batch.max(1) as f64,
+            },
+            (_, None) => Perturbing::Nothing,
+        };
+        step_work(config, &self.update, perturbing)
+    }
+
+    /// Copies of the updated layers that a step holds at its peak, the weights themselves aside:
+    /// gradient, momentum, moved weights and the best so far; SAM's other gradient and w + ε.
+    pub fn copies(&self) -> usize {
+        match self.kind {
+            Kind::Sam(Variant::Look { .. }) => 7,
+            Kind::Sam(_) => 6,
+            _ => 4,
+        }
+    }
+
     /// The method, ready to draw from `examples` training examples.
     ///
     /// # Errors
-    /// A batch B′ of 0, or larger than the training set.
-    pub fn method(&self, examples: usize, seed: u64) -> Result<Box<dyn Method>> {
+    /// A batch B′ of 0, or larger than the training set; norm-only SAM on layers without a norm.
+    pub fn method(&self, config: &Config, examples: usize, seed: u64) -> Result<Box<dyn Method>> {
         let update = self.update.clone();
+        if let Kind::Sam(variant) = self.kind {
+            return Ok(Box::new(Sam::new(config, update, variant, self.rho)?));
+        }
         let Some(perturb) = &self.perturb else { return Ok(Box::new(Sgd { update })) };
         let perturber = Perturber::new(
             perturb.clone(),
@@ -78,7 +117,7 @@ impl Recipe {
         )?;
         Ok(match self.kind {
             Kind::Pof => Box::new(Pof { features: update, perturber }),
-            Kind::Pol | Kind::Sgd => Box::new(Pol { update, perturber }),
+            _ => Box::new(Pol { update, perturber }),
         })
     }
 }

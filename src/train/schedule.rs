@@ -1,14 +1,19 @@
 //! Learning rates over a run.
 
+use super::{Error, Result};
+use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
 /// What the rate does after the warm-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Shape {
     /// η/2 · (1 + cos(π t / T)): from η down to 0 (Loshchilov and Hutter, ICLR 2017).
     Cosine,
     /// η throughout.
     Constant,
+    /// η (1 − t / T): from η down to 0.
+    Linear,
 }
 
 /// A learning rate for each step of a run.
@@ -25,20 +30,38 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// The schedule of a run of `epochs` epochs, of `per_epoch` steps each, the first `warmup`
+    /// epochs (a part of one counts) being the warm-up.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] for more steps than can be counted.
+    pub fn over(
+        shape: Shape,
+        rate: f64,
+        warmup: f64,
+        epochs: usize,
+        per_epoch: usize,
+    ) -> Result<Self> {
+        let steps =
+            per_epoch.checked_mul(epochs).ok_or(Error::TooLong { epochs, steps: per_epoch })?;
+        // A product beyond the range of integers becomes its end: a warm-up that never ends.
+        let warmup = (warmup * per_epoch as f64).round() as usize;
+        Ok(Self { shape, rate, warmup, steps })
+    }
+
     /// The rate of step `step`, from 0. In the warm-up η (step + 1) / warmup; after it t counts
     /// from 0 and T is what is left of the run, so that 0 would be reached one step past its end.
     pub fn rate(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.rate * (step + 1) as f64 / self.warmup as f64;
         }
+        let length = self.steps.saturating_sub(self.warmup).max(1) as f64;
+        let part = ((step - self.warmup) as f64 / length).min(1.0);
         match self.shape {
             Shape::Constant => self.rate,
-            Shape::Cosine => {
-                let length = self.steps.saturating_sub(self.warmup).max(1) as f64;
-                let part = ((step - self.warmup) as f64 / length).min(1.0);
-                // libm's cosine is the same on every machine.
-                0.5 * self.rate * (1.0 + libm::cos(PI * part))
-            }
+            Shape::Linear => self.rate * (1.0 - part),
+            // libm's cosine is the same on every machine.
+            Shape::Cosine => 0.5 * self.rate * (1.0 + libm::cos(PI * part)),
         }
     }
 }
@@ -57,6 +80,17 @@ mod tests {
             .into_iter()
             .for_each(|(step, rate)| near(step, rate));
         near(100, 0.0);
+    }
+
+    #[test]
+    fn rates_fall_along_a_line_after_a_warm_up_told_in_epochs() {
+        let schedule = Schedule::over(Shape::Linear, 0.4, 0.5, 2, 4).unwrap();
+        assert_eq!((schedule.warmup, schedule.steps), (2, 8));
+        for (step, rate) in [(0, 0.2), (1, 0.4), (2, 0.4), (5, 0.2), (8, 0.0), (9, 0.0)] {
+            assert!((schedule.rate(step) - rate).abs() < 1e-12, "{step}");
+        }
+        let endless = Schedule::over(Shape::Cosine, 0.1, 0.0, usize::MAX, 2);
+        assert!(matches!(endless, Err(Error::TooLong { steps: 2, .. })));
     }
 
     #[test]

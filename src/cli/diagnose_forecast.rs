@@ -1,0 +1,52 @@
+//! What each method of post-training would take, told by `diagnose` beside its plan.
+
+use crate::forecast::{Forecast, Perturbing, Work, peak_mib, step_work};
+use crate::objective::Objective;
+use crate::report::diagnosis::Findings;
+use crate::vit::Layer;
+use crate::vit::layers::{features, select};
+
+/// Time and memory on this machine, which makes `rate` operations a second, for `examples` training
+/// images; and operations, whatever the machine. PoL and SGD need a plan.
+pub fn post_training(
+    objective: &Objective,
+    examples: usize,
+    rate: f64,
+    findings: &Findings,
+) -> (Vec<Forecast>, Vec<Work>) {
+    let config = &objective.config;
+    let named = |name: &str| select(config, name).ok().and_then(|mut l| l.pop());
+    let mut methods: Vec<(&str, Layer, Option<Layer>)> = Vec::new();
+    methods.extend(named("head").map(|head| ("pof", features(config), Some(head))));
+    methods.extend(named("*").map(|all| ("sam", all, None)));
+    if let Some(plan) = &findings.plan
+        && let (Some(p), Some(u)) = (named(&plan.perturb), named(&plan.update))
+    {
+        methods.push(("pol", u.clone(), Some(p)));
+        methods.push(("sgd", u, None));
+    }
+    methods
+        .into_iter()
+        .map(|(name, update, perturb)| {
+            let newton = |p: &Layer| p.first_stage + 4 < crate::vit::stages(config);
+            let duals = perturb.as_ref().is_some_and(newton);
+            let perturbing = match &perturb {
+                Some(layer) => Perturbing::Line { layer, newton: duals, ratio: 2.0 },
+                None if name == "sam" => Perturbing::Climb { share: 1.0 },
+                None => Perturbing::Nothing,
+            };
+            let flop = step_work(config, &update, perturbing);
+            let tensors = update.tensors.iter();
+            let n: usize = tensors.map(|&i| objective.weights.tensor(i).elem_count()).sum();
+            let held = (examples * config.tokens() * config.dim * 4) as f64;
+            (
+                Forecast {
+                    method: name.into(),
+                    seconds_per_epoch: examples as f64 * flop / rate,
+                    peak_mib: peak_mib(objective, 3 * n, held, duals),
+                },
+                Work { method: name.into(), gflop_per_image: flop / 1e9 },
+            )
+        })
+        .unzip()
+}

@@ -1,0 +1,75 @@
+//! Where the result goes: a new file, or the checkpoint's own place.
+
+use crate::checkpoint::{Checkpoint, InPlace, Provenance, Saved};
+use crate::vit::{Layer, Weights};
+use std::path::PathBuf;
+
+/// Where the result goes.
+#[derive(clap::Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Place {
+    /// Where the result goes: a .safetensors file or a folder
+    #[arg(long, value_name = "NEW")]
+    out: Option<PathBuf>,
+    /// Replace CKPT itself; `planish undo CKPT` puts it back, byte for byte
+    #[arg(long)]
+    in_place: bool,
+    /// Print plan and forecast, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A place that is known to take the result.
+pub enum Destination {
+    /// A new file or folder.
+    New(PathBuf),
+    /// The checkpoint's own, held against other processes.
+    Own(InPlace),
+    /// None: nothing is to be written.
+    Nowhere,
+}
+
+impl Place {
+    /// Makes sure, before any work, that the result can be written there.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::check_output`] and [`Checkpoint::hold`].
+    pub fn open(&self, checkpoint: &Checkpoint) -> anyhow::Result<Destination> {
+        if let Some(out) = &self.out {
+            checkpoint.check_output(out)?;
+            return Ok(Destination::New(out.clone()));
+        }
+        Ok(if self.in_place { Destination::Own(checkpoint.hold()?) } else { Destination::Nowhere })
+    }
+}
+
+impl Destination {
+    /// Makes sure that there is room for an updated layer, and for what it replaces.
+    ///
+    /// # Errors
+    /// Too little free space.
+    pub fn check_space(&self, checkpoint: &Checkpoint, update: &Layer) -> anyhow::Result<()> {
+        let Destination::Own(held) = self else { return Ok(()) };
+        let tensors = update.tensors.iter().map(|&i| checkpoint.weights.tensor(i));
+        // Of the widest stored type, to be on the safe side.
+        let bytes: usize = tensors.map(|t| 8 * t.elem_count()).sum();
+        Ok(held.check_space(bytes as u64)?)
+    }
+
+    /// Writes the result; nothing where it is to go nowhere.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::save`] and [`Checkpoint::save_over`].
+    pub fn save(
+        &self,
+        checkpoint: &Checkpoint,
+        weights: &Weights,
+        provenance: &Provenance,
+    ) -> anyhow::Result<Option<Saved>> {
+        Ok(match self {
+            Destination::New(out) => Some(checkpoint.save(out, weights, provenance)?),
+            Destination::Own(held) => Some(checkpoint.save_over(held, weights, provenance)?),
+            Destination::Nowhere => None,
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! Whether what came of post-training may be written: it is held against the model that went in, on
+//! all of V.
+
+use crate::checkpoint::Checkpoint;
+use crate::cli::scoring::{Pair, predict};
+use crate::data::Split;
+use crate::evaluate::losses;
+use crate::objective::Objective;
+use crate::report::post_training::Selection;
+use crate::train::Keep;
+use crate::train::post::Outcome;
+
+/// What the judgement rests on.
+pub struct Case<'a> {
+    /// The model that went in.
+    pub model: &'a Objective,
+    /// The same at the weights kept.
+    pub tuned: &'a Objective,
+    /// V.
+    pub val: Option<&'a Split>,
+    /// What training gave.
+    pub outcome: &'a Outcome,
+    /// How weights were kept.
+    pub keep: Keep,
+    /// Validation images that epochs were watched on.
+    pub watched: Option<usize>,
+    /// `--force`.
+    pub force: bool,
+}
+
+/// The judgement.
+pub struct Judged {
+    /// Both models' logits on V, if there is one.
+    pub on_v: Option<Pair>,
+    /// The weights kept, and what was found of them.
+    pub selection: Selection,
+    /// Why nothing is written, if nothing is.
+    pub refusal: Option<String>,
+    /// What a reader should know besides.
+    pub notes: Vec<String>,
+}
+
+/// Judges the weights that training kept. A result no worse than the input may be written; a worse
+/// one, or none at all, only by `--force`.
+///
+/// # Errors
+/// Images of V that cannot be read; logits on V that are not finite.
+pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
+    let Outcome { epoch, epochs, start, stopped, .. } = case.outcome;
+    let on_v = predict(checkpoint, [case.model, case.tuned], case.val)?;
+    let mean = |of: &Pair, i: usize| {
+        let losses = losses(&of[i], 1.0);
+        losses.iter().sum::<f64>() / losses.len() as f64
+    };
+    let figures = on_v.as_ref().map(|pair| (mean(pair, 0), mean(pair, 1), pair[0].images()));
+    let worse = figures.map(|(before, after, _)| after > before);
+    let problem = match (epoch, figures) {
+        (0, _) => Some("no epoch was finished soundly".to_owned()),
+        (_, Some((before, after, n))) if after > before => Some(format!(
+            "epoch {epoch} is worse than the input on the {n} images of V: loss {after:.4} after, \
+             {before:.4} before"
+        )),
+        _ => None,
+    };
+    let mut notes: Vec<String> = stopped.iter().map(|s| s.to_string()).collect();
+    match (case.keep, case.watched) {
+        (_, None) => notes.push(
+            "there are no validation images, so nothing guards the result but the training loss"
+                .into(),
+        ),
+        (Keep::Best, Some(n)) if *epoch > 0 => notes.push(format!(
+            "epoch {epoch} of {} was selected by its loss on {n} images of V: V's figures after \
+             training are of a chosen epoch, and test's are not",
+            epochs.len()
+        )),
+        _ => {}
+    }
+    if let (Some(problem), true) = (&problem, case.force) {
+        notes.push(format!("{problem}; written all the same, by --force"));
+    }
+    let refusal = problem.filter(|_| !case.force).map(|problem| {
+        let because = stopped.as_ref().map_or(String::new(), |s| format!("{s}; "));
+        let best = if case.keep == Keep::Last { " pass --keep best," } else { "" };
+        format!(
+            "{because}{problem}; nothing was written: lower --lr, add --warmup or --clip,{best} or \
+             pass --force to write it all the same"
+        )
+    });
+    let selection = Selection {
+        keep: case.keep,
+        selected_epoch: *epoch,
+        watched_images: case.watched,
+        loss_at_start: *start,
+        stopped: stopped.clone(),
+        guarded_by_images: figures.map(|f| f.2),
+        worse_than_input: worse,
+        forced: case.force,
+    };
+    Ok(Judged { on_v, selection, refusal, notes })
+}

@@ -1,0 +1,181 @@
+//! `planish post-train`: PoL, PoF, SAM or plain SGD from a fine-tuned checkpoint.
+//!
+//! Prepare, train, judge, save, report.
+
+mod destination;
+mod judge;
+mod record;
+mod work;
+
+use super::common::Common;
+use super::diagnose::Subject;
+use super::images::{DataArgs, data_info};
+use super::model::{ModelArgs, checkpoint_info};
+use super::outcome::show;
+use super::output::print;
+use super::recipe::{LayerArgs, Name};
+use super::scoring::{Pair, before_after, predict, remeasure};
+use super::training::{Kept, RecipeArgs};
+use crate::checkpoint::Saved;
+use crate::data::Split;
+use crate::report::post_training::{Output, Report, SCHEMA, TimedRun};
+use crate::vit::Weights;
+use anyhow::{Context, bail};
+use destination::Place;
+use judge::{Case, Judged, judge};
+use record::{method_info, provenance};
+use work::{Work, prepare, train};
+
+/// Options of `post-train`.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  planish post-train model/ --data fashion-mnist/ --method pol \
+                        --out better/\n  planish post-train model/ --data fashion-mnist/ --method \
+                        pol --perturb head --update block.5 --in-place\n  planish post-train \
+                        model/ --data fashion-mnist/ --method sam --clip 1 --warmup 0.5 --out \
+                        better/"
+)]
+pub struct Args {
+    /// The checkpoint.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The images.
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// Method
+    #[arg(long, value_enum, default_value = "pol")]
+    pub method: Name,
+    /// Where the result goes.
+    #[command(flatten)]
+    pub place: Place,
+    /// The layers.
+    #[command(flatten)]
+    pub layers: LayerArgs,
+    /// Validation images that the plan is made on [default: all]
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// Weights to keep: of the epoch with the least validation loss, or of the last [default: best
+    /// with validation images, else last]
+    #[arg(long, value_enum)]
+    pub keep: Option<Kept>,
+    /// Write the result even if it is worse than the input on the validation images
+    #[arg(long)]
+    pub force: bool,
+    /// How it is trained.
+    #[command(flatten)]
+    pub recipe: RecipeArgs,
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Anything that keeps the model from being trained, or its result from being written: a result
+/// worse than the input, too, which the report tells all the same.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let clock = args.common.start()?;
+    let work = prepare(args)?;
+    if args.place.dry_run {
+        return Ok(());
+    }
+    let trained = train(args, &work)?;
+    let training_peak_mib = clock.finish().peak_mib;
+    let Work { checkpoint, sources, roles, train, recipe, .. } = &work;
+    // Judged as it will be stored: rounding to the file's types is part of the result.
+    let stored = checkpoint.as_stored(&trained.outcome.weights)?;
+    let tuned = work.model.at(stored);
+    let judged = judge(
+        checkpoint,
+        &Case {
+            model: &work.model,
+            tuned: &tuned,
+            val: roles.val.as_ref(),
+            outcome: &trained.outcome,
+            keep: work.settings.keep,
+            watched: trained.watched,
+            force: args.force,
+        },
+    )?;
+    let Judged { on_v, selection, refusal, notes } = judged;
+    let saved = match &refusal {
+        Some(_) => None,
+        None => {
+            let provenance = provenance(checkpoint, recipe, &work.settings, &selection, train)?;
+            work.destination.save(checkpoint, &trained.outcome.weights, &provenance)?
+        }
+    };
+    let tuned = match &saved {
+        Some(saved) => work.model.at(read_back(args, saved)?),
+        None => tuned,
+    };
+    let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
+        let both = split.as_ref().zip(own);
+        let score = |(split, own): (&Split, &Pair)| {
+            let info = data_info(sources.of(split), split, origin);
+            before_after(own, v, info, args.common.seed)
+        };
+        both.map(score).transpose()
+    };
+    let validation = scored(&roles.val, on_v.as_ref(), None, &roles.val_origin)?;
+    // What is not written is no result: test stays unread, and nothing is measured again.
+    let on_test = match &saved {
+        Some(_) => predict(checkpoint, [&work.model, &tuned], roles.test.as_ref())?,
+        None => None,
+    };
+    let test = scored(&roles.test, on_test.as_ref(), on_v.as_ref(), "test")?;
+    let layers = match (&saved, args.recipe.remeasure, &work.subject) {
+        (None, ..) | (_, Some(0), _) | (.., None) => Vec::new(),
+        (_, None, Some(subject)) => remeasure(subject, &tuned, recipe, &args.common)?,
+        (_, n, Some(_)) => {
+            let subject = Subject::new(checkpoint, roles, n, &args.common)?;
+            remeasure(&subject, &tuned, recipe, &args.common)?
+        }
+    };
+    let mut all_notes = roles.notes.clone();
+    all_notes.extend(notes);
+    if roles.test.is_none() {
+        all_notes.push("there is no test split, so there are no final figures".into());
+    }
+    let epochs = trained.outcome.epochs;
+    let seconds_per_epoch = median(epochs.iter().map(|e| e.seconds).collect());
+    let cache_seconds = trained.cache_seconds;
+    let report = Report {
+        schema: SCHEMA.into(),
+        run: TimedRun { run: clock.finish(), seconds_per_epoch, training_peak_mib, cache_seconds },
+        checkpoint: checkpoint_info(checkpoint),
+        output: saved.map(|saved| Output {
+            path: saved.path.display().to_string(),
+            undo: saved.undo.map(|undo| undo.display().to_string()),
+            weights_moved: saved.rounding.moved,
+            moves_lost_to_rounding: saved.rounding.unchanged,
+        }),
+        method: method_info(recipe, &checkpoint.config, work.chosen_by.clone())?,
+        settings: work.settings.clone(),
+        training: data_info(sources.of(train), train, "train"),
+        micro_batch: work.model.micro_batch,
+        cached: trained.cached,
+        epochs,
+        selection,
+        validation,
+        test,
+        layers,
+        notes: all_notes,
+    };
+    print(&show(&report))?;
+    args.common.save(&report)?;
+    refusal.map_or(Ok(()), |why| bail!("{why}"))
+}
+
+/// The weights of the file that was written, as any program will find them.
+fn read_back(args: &Args, saved: &Saved) -> anyhow::Result<Weights> {
+    let path = saved.path.display();
+    let checkpoint = args.model.flags.open(&saved.path);
+    Ok(checkpoint.with_context(|| format!("{path} was written, but cannot be read back"))?.weights)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}

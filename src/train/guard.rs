@@ -1,0 +1,185 @@
+//! When training is stopped, and which weights are kept.
+//!
+//! A run is stopped as soon as a step's loss or gradient is not a finite number, or a loss has
+//! exploded: it exceeds max(3 L₀, ln C + 1), L₀ being the loss at the start and C the number of
+//! classes. Guessing evenly costs ln C, so a model a whole nat beyond knows less than nothing; and
+//! where the loss was high from the start, as with noisy labels, it may still triple. This is asked
+//! of the training loss, the mean of the last [`WINDOW`] steps (L₀: the first step's loss, taken
+//! where the method takes its gradient), and of the validation loss at the end of each epoch.
+
+use crate::evaluate::Error as Unscored;
+use crate::objective::Error as Unevaluated;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::fmt;
+
+/// Steps whose mean loss is watched: one batch alone may be unlucky.
+pub const WINDOW: usize = 20;
+
+/// Which weights a run gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Those after the epoch with the least validation loss.
+    Best,
+    /// Those after the last epoch.
+    Last,
+}
+
+/// Why a run was stopped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// `training loss`, `gradient norm` or `validation loss`.
+    pub what: String,
+    /// The value; nothing where it is not a finite number.
+    pub found: Option<f64>,
+    /// What it may be at most; nothing where any finite number would do.
+    pub limit: Option<f64>,
+}
+
+/// Where and why a run was stopped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Epoch, from 1.
+    pub epoch: usize,
+    /// Step in the epoch, from 1.
+    pub step: usize,
+    /// Why.
+    #[serde(flatten)]
+    pub reason: Reason,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Reason { what, found, limit } = &self.reason;
+        write!(f, "training was stopped in epoch {}, step {}: the {what}", self.epoch, self.step)?;
+        match (found, limit) {
+            (Some(found), Some(limit)) => write!(f, " is {found:.4}, at most {limit:.4} is sound"),
+            _ => write!(f, " is not a finite number"),
+        }
+    }
+}
+
+impl Reason {
+    /// A value that is not a finite number.
+    pub fn not_finite(what: &str) -> Self {
+        Self { what: what.into(), found: None, limit: None }
+    }
+
+    /// The reason that lies in an error, if it says that a loss or a logit is not finite.
+    pub fn of(error: &Unevaluated) -> Option<Self> {
+        match error {
+            Unevaluated::NonFinite { .. }
+            | Unevaluated::Predictions(Unscored::NotFinite { .. }) => {
+                Some(Self::not_finite("training loss"))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What one run's losses are held against.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    guessing: f64,
+    training_limit: Option<f64>,
+    validation_limit: Option<f64>,
+    recent: VecDeque<f64>,
+}
+
+impl Guard {
+    /// A run's guard for `classes` classes, from the validation loss at its start, if there are
+    /// images to take it on.
+    pub fn new(classes: usize, validation: Option<f64>) -> Self {
+        let guessing = libm::log(classes.max(1) as f64);
+        Self {
+            guessing,
+            training_limit: None,
+            validation_limit: validation.map(|loss| limit(loss, guessing)),
+            recent: VecDeque::with_capacity(WINDOW),
+        }
+    }
+
+    /// Judges a step by its loss and the norm of its gradient. The mean of the latest losses
+    /// counts once there are [`WINDOW`] of them, or when an epoch ends.
+    pub fn step(&mut self, loss: f64, norm: f64, ends_epoch: bool) -> Option<Reason> {
+        for (what, value) in [("training loss", loss), ("gradient norm", norm)] {
+            if !value.is_finite() {
+                return Some(Reason::not_finite(what));
+            }
+        }
+        let most = *self.training_limit.get_or_insert(limit(loss, self.guessing));
+        if self.recent.len() == WINDOW {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(loss);
+        let mean = self.recent.iter().sum::<f64>() / self.recent.len() as f64;
+        let full = self.recent.len() == WINDOW;
+        ((full || ends_epoch) && mean > most).then(|| exploded("training loss", mean, most))
+    }
+
+    /// Judges an epoch by its validation loss.
+    pub fn epoch(&self, validation: f64) -> Option<Reason> {
+        if !validation.is_finite() {
+            return Some(Reason::not_finite("validation loss"));
+        }
+        let most = self.validation_limit?;
+        (validation > most).then(|| exploded("validation loss", validation, most))
+    }
+}
+
+fn limit(start: f64, guessing: f64) -> f64 {
+    (3.0 * start).max(guessing + 1.0)
+}
+
+fn exploded(what: &str, found: f64, limit: f64) -> Reason {
+    Reason { what: what.into(), found: Some(found), limit: Some(limit) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_may_reach_its_limit_and_no_more() {
+        // ln 10 + 1 is 3.3026; three times 1.5 is more.
+        for (start, most) in [(0.1, 3.302585), (1.5, 4.5)] {
+            let mut guard = Guard::new(10, Some(start));
+            assert_eq!(guard.step(start, 1.0, false), None);
+            assert_eq!(guard.epoch(most - 1e-6), None);
+            let reason = guard.epoch(most + 1e-6).unwrap();
+            assert!((reason.limit.unwrap() - most).abs() < 1e-6);
+            assert_eq!(reason.what, "validation loss");
+        }
+        assert_eq!(Guard::new(10, None).epoch(1e9), None);
+    }
+
+    #[test]
+    fn one_bad_batch_stops_nothing_and_a_bad_stretch_does() {
+        let mut guard = Guard::new(10, None);
+        guard.step(0.1, 1.0, false);
+        // The mean of 20 losses passes 3.3026 when seven of them are 10 and thirteen 0.1.
+        let bad = (0..20).position(|_| guard.step(10.0, 1.0, false).is_some());
+        assert_eq!(bad, Some(18), "the window is full at the nineteenth");
+        let mut guard = Guard::new(10, None);
+        (0..40).for_each(|_| assert_eq!(guard.step(0.1, 1.0, true), None));
+        let bad = (1..20).find(|_| guard.step(10.0, 1.0, false).is_some());
+        assert_eq!(bad, Some(7));
+        // A short epoch is judged by what there is of it.
+        let mut guard = Guard::new(10, None);
+        assert_eq!(guard.step(0.1, 1.0, false), None);
+        assert!(guard.step(10.0, 1.0, true).is_some());
+    }
+
+    #[test]
+    fn what_is_not_finite_stops_at_once() {
+        let mut guard = Guard::new(10, Some(0.1));
+        assert_eq!(guard.step(f64::NAN, 1.0, false), Some(Reason::not_finite("training loss")));
+        let norm = guard.step(0.1, f64::INFINITY, false);
+        assert_eq!(norm, Some(Reason::not_finite("gradient norm")));
+        assert_eq!(guard.epoch(f64::NAN), Some(Reason::not_finite("validation loss")));
+        let told = Stopped { epoch: 2, step: 7, reason: Reason::not_finite("training loss") };
+        let expected = "in epoch 2, step 7: the training loss is not a finite number";
+        assert!(told.to_string().contains(expected), "{told}");
+    }
+}

@@ -1,0 +1,191 @@
+//! SAM, sharpness-aware minimisation (Foret, Kleiner, Mobahi, Neyshabur, ICLR 2021), and three
+//! variants: the gradient of B is taken where a step *up* the gradient of the same B leads.
+//!
+//! With g = ∂L^B(w)/∂w over the union of the chosen layers, the norm over all of it together:
+//!
+//! | variant | ε | source |
+//! |---|---|---|
+//! | SAM | ρ g/‖g‖ | Foret et al., Eq. 2 with p = 2 |
+//! | ASAM | ρ T_w² g/‖T_w g‖, T_w = \|w\| + η, number by number | Kwon, Kim, Park, Choi, ICML 2021 |
+//! | norm-only | as SAM, over the normalisation layers' weights and biases alone | Mueller, Vlaar, Rolnick, Hein, NeurIPS 2023 |
+//!
+//! and the chosen layers take a step with g_s = ∂L^B(w + ε)/∂w from w. **LookSAM** (Liu, Mai, Chen,
+//! Hsieh, You, CVPR 2022) climbs at every k-th step only, steps with g_s there and keeps its part
+//! across g, g_v = g_s − (gᵀg_s/‖g‖²) g; the steps between use g + α (‖g‖/‖g_v‖) g_v, one gradient
+//! each.
+//!
+//! ε belongs to the whole batch B: micro-batches are summed before the climb, not climbed one by
+//! one, so that their size changes no step. It does not depend on the length of g, so that clipping,
+//! which acts on the gradient of the step, leaves it as it is. Where g = 0, ε = 0.
+
+use super::method::{Displacement, Method, Step};
+use super::source::Source;
+use super::{Error, Result};
+use crate::diagnose::{layer_weights, moved};
+use crate::objective::{Activations, Derivatives, Objective, Result as Evaluated};
+use crate::vector;
+use crate::vit::{Config, Layer};
+use candle_core::Tensor;
+
+/// How ε is formed, or how often.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Variant {
+    /// ρ g/‖g‖.
+    Plain,
+    /// Scaled by the weights: ASAM.
+    Adaptive {
+        /// η, which lets zero weights move.
+        eta: f64,
+    },
+    /// Every so many steps: LookSAM.
+    Look {
+        /// k; 1 is SAM.
+        every: usize,
+        /// α.
+        alpha: f64,
+    },
+    /// Normalisation layers alone are perturbed.
+    Norms,
+}
+
+impl Variant {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Variant::Plain => "sam",
+            Variant::Adaptive { .. } => "asam",
+            Variant::Look { .. } => "looksam",
+            Variant::Norms => "sam-norm",
+        }
+    }
+
+    /// ρ unless the user says: SAM's 0.05, and LookSAM's, which is SAM's; ASAM's 0.5 (its paper's
+    /// for CIFAR-10), since |w| scales it down; 0.5 for norms alone, of which there are few (the
+    /// authors' code tries 0.1 to 5).
+    pub fn usual_rho(self) -> f64 {
+        match self {
+            Variant::Plain | Variant::Look { .. } => 0.05,
+            Variant::Adaptive { .. } | Variant::Norms => 0.5,
+        }
+    }
+
+    /// Share of the steps that climb, and so take a second gradient.
+    pub fn climbs(self) -> f64 {
+        match self {
+            Variant::Look { every, .. } => 1.0 / every.max(1) as f64,
+            _ => 1.0,
+        }
+    }
+
+    /// Those of the layer's tensors that ε moves.
+    ///
+    /// # Errors
+    /// [`Error::NoNorms`] where only norms are perturbed and the layer has none.
+    pub fn perturbed(self, config: &Config, update: &Layer) -> Result<Layer> {
+        if self != Variant::Norms {
+            return Ok(update.clone());
+        }
+        let names = config.tensors();
+        let is_norm = |i: &usize| names[*i].0.split('.').any(|part| part.contains("norm"));
+        let tensors: Vec<usize> = update.tensors.iter().copied().filter(is_norm).collect();
+        if tensors.is_empty() {
+            return Err(Error::NoNorms { layer: update.name.clone() });
+        }
+        // Its stages may be fewer than the update's; a wider range is always sound.
+        Ok(Layer { name: format!("norms of {}", update.name), tensors, ..update.clone() })
+    }
+}
+
+/// ∂L^B(w + ε)/∂w_u.
+pub struct Sam {
+    /// u.
+    update: Layer,
+    /// What ε moves: u, or its norms.
+    climb: Layer,
+    rho: f64,
+    variant: Variant,
+    steps: usize,
+    /// LookSAM's g_v.
+    across: Vec<Tensor>,
+}
+
+impl Sam {
+    /// SAM on `update`, at its first step.
+    ///
+    /// # Errors
+    /// Those of [`Variant::perturbed`].
+    pub fn new(config: &Config, update: Layer, variant: Variant, rho: f64) -> Result<Self> {
+        let climb = variant.perturbed(config, &update)?;
+        Ok(Self { update, climb, rho, variant, steps: 0, across: Vec::new() })
+    }
+
+    /// The model at w + ε, and ‖ε‖/‖w‖ over what is perturbed; `gradient` is g there.
+    fn climbed(&self, model: &Objective, gradient: &[Tensor]) -> Evaluated<(Objective, f64)> {
+        let weights = layer_weights(model, &self.climb);
+        let mut direction = gradient.to_vec();
+        let mut norm = vector::norm(gradient)?;
+        if let Variant::Adaptive { eta } = self.variant {
+            let scale = weights.iter().map(|w| w.abs()?.affine(1.0, eta));
+            let scale: Vec<Tensor> = scale.collect::<candle_core::Result<_>>()?;
+            let times = |x: &[Tensor]| -> candle_core::Result<Vec<Tensor>> {
+                x.iter().zip(&scale).map(|(x, t)| x.mul(t)).collect()
+            };
+            direction = times(gradient)?;
+            norm = vector::norm(&direction)?;
+            direction = times(&direction)?;
+        }
+        if norm == 0.0 {
+            return Ok((model.clone(), 0.0));
+        }
+        let length = self.rho / norm;
+        let there = moved(model, &self.climb, &direction, -length)?;
+        let whole = vector::norm(&weights)?;
+        let relative = if whole > 0.0 { length * vector::norm(&direction)? / whole } else { 0.0 };
+        Ok((there, relative))
+    }
+
+    /// A step of LookSAM that does not climb.
+    fn reuse(&self, found: Derivatives) -> Evaluated<Step> {
+        let Variant::Look { alpha, .. } = self.variant else { return Ok(plain(found)) };
+        let (own, across) = (vector::norm(&found.gradient)?, vector::norm(&self.across)?);
+        if across == 0.0 {
+            return Ok(plain(found));
+        }
+        let gradient = vector::step(&found.gradient, alpha * own / across, &self.across)?;
+        Ok(Step { gradient, ..plain(found) })
+    }
+}
+
+fn plain(found: Derivatives) -> Step {
+    Step { loss: found.loss, gradient: found.gradient, perturbation: None }
+}
+
+impl Method for Sam {
+    fn name(&self) -> &'static str {
+        self.variant.name()
+    }
+
+    fn updated(&self) -> &Layer {
+        &self.update
+    }
+
+    fn step(&mut self, model: &Objective, _: &Source, batch: &Activations) -> Evaluated<Step> {
+        let turn = self.steps;
+        self.steps = self.steps.wrapping_add(1);
+        let here = model.gradient(batch, &self.climb)?;
+        if let Variant::Look { every, .. } = self.variant
+            && !turn.is_multiple_of(every.max(1))
+        {
+            return self.reuse(here);
+        }
+        let (there, relative) = self.climbed(model, &here.gradient)?;
+        let found = there.gradient(batch, &self.update)?;
+        if let Variant::Look { .. } = self.variant {
+            let square = vector::dot(&here.gradient, &here.gradient)?;
+            let along = vector::dot(&here.gradient, &found.gradient)?;
+            let share = if square > 0.0 { along / square } else { 0.0 };
+            self.across = vector::step(&found.gradient, -share, &here.gradient)?;
+        }
+        Ok(Step { perturbation: Some(Displacement::Ascent { relative }), ..plain(found) })
+    }
+}

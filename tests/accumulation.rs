@@ -1,0 +1,142 @@
+//! Gradient accumulation for every method: the size of a micro-batch, and the number of threads,
+//! change no step. Clipping, warm-up, momentum and weight decay are on.
+
+// Other test files use the rest of it.
+#[allow(dead_code)]
+mod small;
+
+use candle_core::{DType, Tensor};
+use planish::objective::Objective;
+use planish::train::Shape;
+use planish::train::perturbation::Rule;
+use planish::train::post::{Settings, post_train};
+use planish::train::recipe::{Kind, Recipe};
+use planish::train::sam::Variant;
+use planish::train::source::Source;
+use planish::vit::layers::{features, join, select};
+use planish::vit::{Layer, Weights};
+use small::{images, model, numbers, plus};
+
+const B: usize = 10;
+
+fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
+    let layer = |names: &str| join(&select(&model.config, names).unwrap());
+    let recipe = |kind, perturb: Option<&str>, update: Layer, rule| Recipe {
+        kind,
+        update,
+        perturb: perturb.map(layer),
+        gamma_max: 2.0,
+        perturbation_batch: 16,
+        rule,
+        rho: 0.1,
+    };
+    let newton = Rule::Newton;
+    let look = Variant::Look { every: 3, alpha: 0.7 };
+    let sam = |variant, update| recipe(Kind::Sam(variant), None, layer(update), newton);
+    vec![
+        ("sgd", recipe(Kind::Sgd, None, layer("*"), newton)),
+        ("pof", recipe(Kind::Pof, Some("head"), features(&model.config), Rule::Search)),
+        ("pol newton", recipe(Kind::Pol, Some("block.0"), layer("block.1"), newton)),
+        ("pol search", recipe(Kind::Pol, Some("head"), layer("block.1"), Rule::Search)),
+        ("pol p = u", recipe(Kind::Pol, Some("norm"), layer("norm"), newton)),
+        ("sam", sam(Variant::Plain, "*")),
+        ("sam block", sam(Variant::Plain, "block.1,head")),
+        ("asam", sam(Variant::Adaptive { eta: 0.01 }, "*")),
+        ("looksam", sam(look, "*")),
+        ("sam-norm", sam(Variant::Norms, "*")),
+    ]
+}
+
+/// Weights after `steps` steps on batches of ten, in micro-batches of `micro`.
+fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weights {
+    let model = Objective { micro_batch: micro, ..model.clone() };
+    let all = images(&model, 2 * B);
+    let settings = Settings {
+        // Two steps an epoch; one step where the batch is all there is.
+        epochs: steps.div_ceil(2),
+        batch: B,
+        learning_rate: 0.1,
+        schedule: Shape::Linear,
+        warmup: 1.5,
+        clip: Some(0.5),
+        weight_decay: 0.01,
+        seed: 7,
+        ..Settings::default()
+    };
+    let few: Vec<usize> = (0..if steps == 1 { B } else { 2 * B }).collect();
+    let source = Source::Cached(all.select(&few).unwrap());
+    let mut method = recipe.method(&model.config, source.len(), settings.seed).unwrap();
+    let mut made = 0;
+    let outcome = post_train(&model, &mut *method, &source, None, &settings, &mut |n, _| {
+        made += usize::from(n > 0);
+    });
+    assert_eq!(made, steps);
+    outcome.unwrap().weights
+}
+
+fn all(weights: &Weights) -> Vec<f64> {
+    numbers(weights.iter().map(|(_, t)| t))
+}
+
+fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+#[test]
+fn micro_batches_change_no_step_of_any_method() {
+    let model = model(DType::F64);
+    let start = all(&model.weights);
+    for (name, recipe) in recipes(&model) {
+        for steps in [1, 10] {
+            let whole = all(&run(&model, &recipe, steps, B));
+            let moved = norm(&plus(&whole, -1.0, &start));
+            assert!(moved > 1e-3, "{name}: {moved}");
+            for micro in [1, 3] {
+                let found = all(&run(&model, &recipe, steps, micro));
+                let error = norm(&plus(&found, -1.0, &whole)) / norm(&whole);
+                println!("{name:10} {steps:2} steps, micro-batches of {micro}: {error:.1e}");
+                assert!(error <= 1e-12, "{name}, {steps} steps, {micro}: {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_change_no_bit_of_any_method() {
+    let model = model(DType::F32);
+    for (name, recipe) in recipes(&model) {
+        let bits = |threads: usize| -> Vec<u32> {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let weights = pool.install(|| run(&model, &recipe, 4, 3));
+            let flat = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            weights.iter().flat_map(|(_, t)| flat(t)).map(f32::to_bits).collect()
+        };
+        let one = bits(1);
+        assert!(bits(2) == one && bits(5) == one, "{name}");
+    }
+}
+
+/// Clipping acts on the step's own gradient: a first step cannot be longer than the rate allows.
+#[test]
+fn a_clipped_step_is_as_long_as_rate_and_norm_say() {
+    let model = model(DType::F64);
+    let start = all(&model.weights);
+    for (name, recipe) in recipes(&model).into_iter().filter(|(n, _)| *n != "pol p = u") {
+        let source = Source::Cached(images(&model, B));
+        let settings = Settings {
+            epochs: 1,
+            batch: B,
+            learning_rate: 0.1,
+            clip: Some(1e-3),
+            ..Settings::default()
+        };
+        let mut method = recipe.method(&model.config, B, 0).unwrap();
+        let done = post_train(&model, &mut *method, &source, None, &settings, &mut |_, _| ());
+        let outcome = done.unwrap();
+        let length = norm(&plus(&all(&outcome.weights), -1.0, &start));
+        // torch's rule: the norm becomes max/(‖g‖ + 10⁻⁶)·‖g‖.
+        let g = outcome.epochs[0].gradient_norm;
+        assert!(g > 0.1, "{name}: {g}");
+        assert!((length / (0.1 * 1e-3 * g / (g + 1e-6)) - 1.0).abs() < 1e-9, "{name}: {length}");
+    }
+}

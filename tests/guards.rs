@@ -1,0 +1,181 @@
+//! When training is stopped, and what is kept.
+
+// Other test files use the rest of it.
+#[allow(dead_code)]
+mod small;
+
+use candle_core::{DType, Device, Tensor};
+use planish::objective::{Activations, Objective};
+use planish::train::post::{Outcome, Settings, post_train};
+use planish::train::sam::{Sam, Variant};
+use planish::train::sgd::Sgd;
+use planish::train::source::Source;
+use planish::train::{Error, Keep, Method, Step};
+use planish::vit::Layer;
+use small::{cross_entropies, images, layer, mean, model, weights_of};
+
+const B: usize = 8;
+
+fn settings(epochs: usize, learning_rate: f64) -> Settings {
+    Settings { epochs, batch: B, learning_rate, ..Settings::default() }
+}
+
+fn run(
+    model: &Objective,
+    method: &mut dyn Method,
+    settings: &Settings,
+    watched: Option<&Activations>,
+) -> planish::train::Result<Outcome> {
+    let source = Source::Cached(images(model, 24));
+    post_train(model, method, &source, watched, settings, &mut |_, _| ())
+}
+
+/// A method that hands out chosen losses and the gradient of SGD, scaled.
+struct Script {
+    inner: Sgd,
+    losses: Vec<f64>,
+    factor: f64,
+    taken: usize,
+}
+
+impl Script {
+    fn new(update: Layer, losses: &[f64], factor: f64) -> Self {
+        Self { inner: Sgd { update }, losses: losses.to_vec(), factor, taken: 0 }
+    }
+}
+
+impl Method for Script {
+    fn name(&self) -> &'static str {
+        "script"
+    }
+    fn updated(&self) -> &Layer {
+        self.inner.updated()
+    }
+    fn step(
+        &mut self,
+        model: &Objective,
+        source: &Source,
+        batch: &Activations,
+    ) -> planish::objective::Result<Step> {
+        let mut step = self.inner.step(model, source, batch)?;
+        for g in &mut step.gradient {
+            *g = g.affine(self.factor, 0.0)?;
+        }
+        step.loss = self.losses[self.taken.min(self.losses.len() - 1)];
+        self.taken += 1;
+        Ok(step)
+    }
+}
+
+#[test]
+fn the_best_epoch_is_kept_or_the_last() {
+    let model = model(DType::F32);
+    let v = images(&model, 24);
+    let head = layer(&model, "head");
+    // Up the gradient: every epoch is worse than the one before.
+    for (keep, epoch) in [(Keep::Best, 1), (Keep::Last, 4)] {
+        let mut worse = Script::new(head.clone(), &[1.0], -1.0);
+        let settings = Settings { keep, ..settings(4, 0.01) };
+        let outcome = run(&model, &mut worse, &settings, Some(&v)).unwrap();
+        let losses: Vec<f64> = outcome.epochs.iter().filter_map(|e| e.validation_loss).collect();
+        assert_eq!(losses.len(), 4);
+        assert!(losses.windows(2).all(|w| w[0] < w[1]), "{losses:?}");
+        assert_eq!((outcome.epoch, outcome.stopped), (epoch, None));
+        let kept = mean(&cross_entropies(&model.at(outcome.weights), &v));
+        assert!((kept - losses[epoch - 1]).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn weights_that_are_not_numbers_stop_the_first_step() {
+    let model = model(DType::F32);
+    let head = layer(&model, "head");
+    let mut weights = model.weights.clone();
+    let nan = Tensor::full(f32::NAN, 3, &Device::Cpu).unwrap();
+    weights.set(weights.index("head.bias").unwrap(), nan);
+    let broken = model.at(weights);
+    let all = images(&model, 24);
+    let source = Source::Cached(all.clone());
+    let sam = || Sam::new(&model.config, head.clone(), Variant::Plain, 0.05).unwrap();
+    let methods: [Box<dyn Method>; 2] = [Box::new(Sgd { update: head.clone() }), Box::new(sam())];
+    for mut method in methods {
+        let train = |v, method: &mut dyn Method| {
+            post_train(&broken, method, &source, v, &settings(2, 0.01), &mut |_, _| ())
+        };
+        let stopped = train(None, &mut *method).unwrap().stopped.unwrap();
+        assert_eq!((stopped.epoch, stopped.step, stopped.reason.found), (1, 1, None));
+        assert_eq!(stopped.reason.what, "training loss");
+        // A validation loss that is no number before any step is an error of the checkpoint.
+        assert!(matches!(train(Some(&all), &mut *method), Err(Error::Objective(_))));
+    }
+}
+
+#[test]
+fn a_rate_far_too_high_is_stopped_with_the_start_kept() {
+    let model = model(DType::F32);
+    let v = images(&model, 24);
+    // Behind the final norm nothing bounds the logits.
+    let head = layer(&model, "head");
+    let start = weights_of(&model, &head);
+    for watched in [None, Some(&v)] {
+        let mut sgd = Sgd { update: head.clone() };
+        let outcome = run(&model, &mut sgd, &settings(5, 1e6), watched).unwrap();
+        let stopped = outcome.stopped.unwrap();
+        assert!(stopped.epoch == 1 && outcome.epoch == 0, "{stopped}");
+        assert_eq!(weights_of(&model.at(outcome.weights), &head), start);
+    }
+}
+
+#[test]
+fn an_explosion_keeps_the_epoch_before_it() {
+    let model = model(DType::F32);
+    let head = layer(&model, "head");
+    let v = images(&model, 24);
+    // Three steps an epoch. Three classes: ln 3 + 1 = 2.0986, more than three times 0.5.
+    let good = [0.5; 6];
+    for (bad, limit) in [(f64::NAN, None), (f64::INFINITY, None), (5.0, Some(2.0986))] {
+        let losses = [&good[..], &[bad; 9]].concat();
+        for keep in [Keep::Best, Keep::Last] {
+            let mut method = Script::new(head.clone(), &losses, 1.0);
+            let settings = Settings { keep, ..settings(6, 0.05) };
+            let outcome = run(&model, &mut method, &settings, Some(&v)).unwrap();
+            let stopped = outcome.stopped.unwrap();
+            // Nine steps are 6·0.5 and 3·5, on the mean 2: one more epoch passes the limit.
+            let expected = if limit.is_some() { (4, 3) } else { (3, 1) };
+            assert_eq!((stopped.epoch, stopped.step), expected);
+            assert_eq!(stopped.reason.limit.map(|l| (l * 1e4).round() / 1e4), limit);
+            assert!(outcome.epoch > 0 && outcome.epoch < stopped.epoch);
+            assert_eq!(outcome.epochs.len(), stopped.epoch - 1);
+        }
+    }
+    // Gradients that are not finite, at a loss that is.
+    let mut method = Script::new(head.clone(), &[0.5], f64::INFINITY);
+    let outcome = run(&model, &mut method, &settings(2, 0.05), None).unwrap();
+    assert_eq!(outcome.stopped.unwrap().reason.what, "gradient norm");
+}
+
+#[test]
+fn a_validation_loss_that_explodes_stops_the_run() {
+    let model = model(DType::F32);
+    let head = layer(&model, "head");
+    let v = images(&model, 24);
+    // Down the training loss as told, far up as it is.
+    let mut method = Script::new(head, &[0.5], -1.0);
+    let outcome = run(&model, &mut method, &settings(20, 1.0), Some(&v)).unwrap();
+    let stopped = outcome.stopped.unwrap();
+    assert_eq!(stopped.reason.what, "validation loss");
+    let start = mean(&cross_entropies(&model, &v));
+    let limit = (3.0 * start).max(3f64.ln() + 1.0);
+    assert!((stopped.reason.limit.unwrap() / limit - 1.0).abs() < 1e-6);
+    assert!(stopped.reason.found.is_none_or(|found| found > limit));
+    assert_eq!(outcome.epochs.len(), stopped.epoch);
+    assert!(outcome.epoch < stopped.epoch);
+}
+
+#[test]
+fn more_steps_than_can_be_counted_are_refused() {
+    let model = model(DType::F32);
+    let mut sgd = Sgd { update: layer(&model, "head") };
+    let refused = run(&model, &mut sgd, &settings(usize::MAX, 0.1), None);
+    assert!(matches!(refused, Err(Error::TooLong { steps: 3, .. })));
+}

@@ -1,0 +1,201 @@
+//! SAM and its variants against torch: weights after seven steps, in f64, with and without
+//! clipping, warm-up, a falling rate and weight decay. `tests/reference/make_sam.py` made the file.
+
+use candle_core::{DType, Device, Tensor};
+use planish::objective::{Activations, Objective};
+use planish::train::method::{Displacement, Method};
+use planish::train::sam::{Sam, Variant};
+use planish::train::sgd::Sgd;
+use planish::train::{Error, Optimizer, Rule, Schedule, Shape, Source, Stepper};
+use planish::vit::layers::{join, select};
+use planish::vit::{Activation, Config, FinalNorm, Layer, Pooling, Weights};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const STEPS: usize = 7;
+const B: usize = 6;
+
+/// Largest error relative to the norm of what training moved: f64 differs from torch by the order
+/// of sums, which seven steps carry on.
+const TOLERANCE: f64 = 1e-9;
+
+struct Reference {
+    tensors: HashMap<String, Tensor>,
+    metadata: HashMap<String, String>,
+}
+
+fn reference() -> Reference {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/sam.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    Reference {
+        tensors: candle_core::safetensors::load(path, &Device::Cpu).unwrap(),
+        metadata: header.metadata().clone().unwrap(),
+    }
+}
+
+impl Reference {
+    fn json(&self, key: &str) -> Value {
+        serde_json::from_str(&self.metadata[key]).unwrap()
+    }
+
+    fn model(&self) -> Objective {
+        let config = Config {
+            image_size: [8, 8],
+            patch_size: [4, 4],
+            channels: 1,
+            dim: 8,
+            depth: 2,
+            heads: 2,
+            mlp_dim: 16,
+            classes: 5,
+            class_token: true,
+            registers: 0,
+            position_covers_prefix: true,
+            patch_bias: true,
+            qkv_bias: true,
+            layer_scale: false,
+            norm_pre: false,
+            final_norm: FinalNorm::BeforePool,
+            pooling: Pooling::Token,
+            activation: Activation::Gelu,
+            eps: self.json("config")["eps"].as_f64().unwrap(),
+        };
+        let tensors = config
+            .tensors()
+            .into_iter()
+            .map(|(name, _)| self.tensors[&format!("model/{name}")].to_dtype(DType::F64).unwrap());
+        let weights = Weights::new(&config, tensors.collect()).unwrap();
+        Objective { micro_batch: 4, ..Objective::new(Arc::new(config), weights) }
+    }
+
+    fn batch(&self, step: usize) -> Activations {
+        let labels: Vec<i64> = self.tensors["labels"].to_vec1().unwrap();
+        let pixels = self.tensors["pixel_values"].narrow(0, step * B, B).unwrap();
+        Activations {
+            stage: 0,
+            values: pixels.to_dtype(DType::F64).unwrap(),
+            labels: labels[step * B..][..B].iter().map(|&l| l as u32).collect(),
+        }
+    }
+}
+
+fn method(case: &Value, config: &Config, update: Layer) -> Box<dyn Method> {
+    let number = |key: &str| case[key].as_f64().unwrap();
+    let variant = match case["method"].as_str().unwrap() {
+        "sgd" => return Box::new(Sgd { update }),
+        "sam" => Variant::Plain,
+        "asam" => Variant::Adaptive { eta: number("eta") },
+        "looksam" => Variant::Look { every: number("every") as usize, alpha: number("alpha") },
+        _ => Variant::Norms,
+    };
+    Box::new(Sam::new(config, update, variant, number("rho")).unwrap())
+}
+
+fn stepper(case: &Value) -> Stepper {
+    let number = |key: &str| case[key].as_f64().unwrap();
+    let shape = match case["schedule"].as_str().unwrap() {
+        "cosine" => Shape::Cosine,
+        _ => Shape::Constant,
+    };
+    let warmup = number("warmup") as usize;
+    let schedule = Schedule { shape, rate: number("rate"), warmup, steps: STEPS };
+    let rule = Rule::Sgd { momentum: number("momentum"), nesterov: false };
+    Stepper::new(Optimizer::new(rule, number("decay")), schedule, case["clip"].as_f64())
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f64> {
+    tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn square(x: impl Iterator<Item = f64>) -> f64 {
+    x.map(|x| x * x).sum()
+}
+
+#[test]
+fn every_variant_agrees_with_torch() {
+    let reference = reference();
+    let (cases, losses) = (reference.json("cases"), reference.json("losses"));
+    let cases = cases.as_object().unwrap();
+    assert_eq!(cases.len(), 10);
+    for (name, case) in cases {
+        let mut model = reference.model();
+        let start = model.weights.clone();
+        let parts = select(&model.config, case["update"].as_str().unwrap()).unwrap();
+        let update = join(&parts);
+        let mut method = method(case, &model.config, update.clone());
+        let mut stepper = stepper(case);
+        for step in 0..STEPS {
+            let batch = reference.batch(step);
+            let source = Source::Cached(batch.clone());
+            let found = method.step(&model, &source, &batch).unwrap();
+            let loss = losses[name][step].as_f64().unwrap();
+            assert!((found.loss - loss).abs() < 1e-9 * loss, "{name}, step {step}");
+            stepper.step(&mut model.weights, &update, found.gradient).unwrap();
+        }
+        let (mut error, mut moved) = (0.0, 0.0);
+        for (i, (tensor, found)) in model.weights.iter().enumerate() {
+            let before = numbers(start.tensor(i));
+            let found = numbers(found);
+            let Some(expected) = reference.tensors.get(&format!("{name}/{tensor}")) else {
+                assert!(!update.tensors.contains(&i) && found == before, "{name}: {tensor}");
+                continue;
+            };
+            assert!(update.tensors.contains(&i), "{name}: {tensor}");
+            let expected = numbers(expected);
+            error += square(found.iter().zip(&expected).map(|(a, b)| a - b));
+            moved += square(expected.iter().zip(&before).map(|(a, b)| a - b));
+        }
+        let relative = (error / moved).sqrt();
+        println!("{name:13} {relative:.1e} of a move of {:.2}", moved.sqrt());
+        assert!(moved.sqrt() > 0.5 && relative < TOLERANCE, "{name}: {relative:e}");
+    }
+}
+
+/// One step's model before and after the climb, seen through its gradient: SAM's ε has length ρ.
+#[test]
+fn a_climb_has_the_length_asked_for_and_goes_up() {
+    let reference = reference();
+    let model = reference.model();
+    let batch = reference.batch(0);
+    let source = Source::Cached(batch.clone());
+    let all = join(&select(&model.config, "*").unwrap());
+    let norm = square(model.weights.iter().flat_map(|(_, t)| numbers(t))).sqrt();
+    let plain = model.gradient(&batch, &all).unwrap().loss;
+    let mut last = plain;
+    for rho in [0.01, 0.05, 0.1] {
+        let mut sam = Sam::new(&model.config, all.clone(), Variant::Plain, rho).unwrap();
+        let step = sam.step(&model, &source, &batch).unwrap();
+        let Some(Displacement::Ascent { relative }) = step.perturbation else {
+            panic!("SAM tells its climb")
+        };
+        assert!((relative * norm / rho - 1.0).abs() < 1e-12, "{relative}");
+        assert!(step.loss > last, "{rho}: {} after {last}", step.loss);
+        last = step.loss;
+    }
+}
+
+#[test]
+fn looksam_at_every_step_is_sam() {
+    let reference = reference();
+    let model = reference.model();
+    let all = join(&select(&model.config, "*").unwrap());
+    let make = |variant| Sam::new(&model.config, all.clone(), variant, 0.1).unwrap();
+    let mut sam = make(Variant::Plain);
+    let mut look = make(Variant::Look { every: 1, alpha: 0.7 });
+    for step in 0..3 {
+        let batch = reference.batch(step);
+        let source = Source::Cached(batch.clone());
+        let [a, b] = [&mut sam, &mut look].map(|m| m.step(&model, &source, &batch).unwrap());
+        assert!(a.gradient.iter().zip(&b.gradient).all(|(a, b)| numbers(a) == numbers(b)));
+    }
+}
+
+#[test]
+fn norm_only_sam_needs_a_norm() {
+    let model = reference().model();
+    let head = select(&model.config, "head").unwrap().remove(0);
+    let refused = Sam::new(&model.config, head, Variant::Norms, 0.5);
+    assert!(matches!(refused, Err(Error::NoNorms { layer }) if layer == "head"));
+}
