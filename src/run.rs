@@ -1,6 +1,7 @@
 //! What a report says about the run that made it, and nothing else says: the time, the machine and
 //! the memory. All other parts of a report are equal byte for byte for the same seed and threads.
 
+use crate::memory;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -80,7 +81,7 @@ impl Running {
     /// come.
     pub fn finish(&self) -> Run {
         let seconds = (self.seconds() * 1e3).round() / 1e3;
-        Run { seconds, peak_mib: peak_mib(), ..self.run.clone() }
+        Run { seconds, peak_mib: memory::peak_mib(), ..self.run.clone() }
     }
 }
 
@@ -133,36 +134,6 @@ fn host() -> String {
     name.unwrap_or_default()
 }
 
-/// `getrusage` would be shorter, but on Linux its figure starts at that of the parent process.
-#[cfg(target_os = "linux")]
-fn peak_mib() -> Option<u64> {
-    high_water_mib(&std::fs::read_to_string("/proc/self/status").ok()?)
-}
-
-#[cfg(any(target_os = "linux", test))]
-fn high_water_mib(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib.div_ceil(1024))
-}
-
-#[cfg(all(unix, not(target_os = "linux")))]
-fn peak_mib() -> Option<u64> {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the pointer is to writable memory of the right type, and `rusage` is plain integers,
-    // for which zeroes are valid even if the call fails.
-    let (status, usage) =
-        unsafe { (libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), usage.assume_init()) };
-    // Apple counts bytes, the BSDs kibibytes.
-    let unit = if cfg!(target_vendor = "apple") { 1 << 20 } else { 1 << 10 };
-    (status == 0).then(|| u64::try_from(usage.ru_maxrss).ok())?.map(|size| size.div_ceil(unit))
-}
-
-#[cfg(not(unix))]
-fn peak_mib() -> Option<u64> {
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,12 +145,6 @@ mod tests {
         assert_eq!(line(&["planish", "a b", "", "it's"]), r"planish 'a b' '' 'it'\''s'");
         assert_eq!(line(&["planish", "--layer", "block.*"]), "planish --layer 'block.*'");
         assert_eq!(line(&[]), "''");
-    }
-
-    #[test]
-    fn peak_memory_is_read_in_mib() {
-        assert_eq!(high_water_mib("VmPeak:\t 9 kB\nVmHWM:\t    2049 kB\nVmRSS: 1 kB\n"), Some(3));
-        assert_eq!(high_water_mib("VmRSS: 1 kB\n"), None);
     }
 
     #[cfg(target_os = "linux")]

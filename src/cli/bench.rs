@@ -3,6 +3,7 @@
 use super::bench_tally::{Trained, cost, rows, show, verdicts};
 use super::children::{Words, spawn};
 use super::common::Common;
+use super::format::duration;
 use super::images::DataArgs;
 use super::model::{ModelArgs, checkpoint_info};
 use super::output::print;
@@ -42,6 +43,9 @@ pub struct Args {
     /// Validation images that the plan is made on [default: all]
     #[arg(long, value_name = "N")]
     samples: Option<usize>,
+    /// Print the forecast, and stop
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
@@ -115,6 +119,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         false => None,
     };
     let jobs = jobs(args, planned.as_ref());
+    if args.dry_run || !args.common.quiet {
+        let line = forecast(args, &jobs, folder.path(), clock.seconds())?;
+        if args.dry_run {
+            return Ok(print(&line)?);
+        }
+        args.common.say(&line);
+    }
     let seeds: Vec<u64> = (0..args.seeds).map(|i| args.common.seed.wrapping_add(i)).collect();
     let progress = args.common.progress("bench", jobs.len() as u64 * args.seeds, "runs");
     let mut trained = Vec::new();
@@ -245,15 +256,9 @@ fn jobs(args: &Args, planned: Option<&Planned>) -> Vec<Job> {
     jobs
 }
 
-/// One run in a process of its own, and its report.
-fn train(
-    args: &Args,
-    job: &Job,
-    seed: u64,
-    folder: &Path,
-) -> anyhow::Result<post_training::Report> {
-    let (json, out) = (folder.join("run.json"), folder.join("run.safetensors"));
-    let words = Words::new("post-train", &args.model, &args.data)
+/// The command line of one run, but for what it writes.
+fn words(args: &Args, job: &Job, seed: u64) -> Words {
+    Words::new("post-train", &args.model, &args.data)
         .recipe(&args.recipe)
         .and(&job.options)
         .option("--seed", args.common.seed)
@@ -263,14 +268,53 @@ fn train(
         // Every row is judged after its last epoch, whatever V says: picking epochs by V, or
         // dropping bad ends, would favour the method that wavers most.
         .option("--keep", "last")
-        .option("--json", json.display())
-        .option("--out", out.display())
         .flag("--force")
-        .clone();
+        .clone()
+}
+
+/// What the rows will take: each is asked by a dry run of its own, on its first seed.
+fn forecast(args: &Args, jobs: &[Job], folder: &Path, elapsed: f64) -> anyhow::Result<String> {
+    let json = folder.join("dry-run.json");
+    let (mut seconds, mut peak) = (elapsed, 0f64);
+    let progress = args.common.progress("forecast", jobs.len() as u64, "runs");
+    for job in jobs {
+        let mut words = words(args, job, args.common.seed);
+        words.flag("--dry-run").option("--json", json.display());
+        spawn(&words, &args.common).with_context(|| format!("forecast of {}", job.name))?;
+        let expected = read::<post_training::DryRun>(&json)?.expected;
+        let again = expected.seconds_of("layers measured again");
+        seconds += args.seeds as f64 * (expected.seconds - again) + again;
+        peak = peak.max(expected.peak_mib);
+        progress.add(1);
+    }
+    Ok(format!(
+        "bench: {} rows of {} seeds, about {} and {peak:.0} MiB",
+        jobs.len(),
+        args.seeds,
+        duration(seconds)
+    ))
+}
+
+/// One run in a process of its own, and its report.
+fn train(
+    args: &Args,
+    job: &Job,
+    seed: u64,
+    folder: &Path,
+) -> anyhow::Result<post_training::Report> {
+    let (json, out) = (folder.join("run.json"), folder.join("run.safetensors"));
+    let mut words = words(args, job, seed);
+    words.option("--json", json.display()).option("--out", out.display());
     spawn(&words, &args.common).with_context(|| format!("{}, seed {seed}", job.name))?;
-    let text = std::fs::read_to_string(&json)
-        .with_context(|| format!("cannot read {}", json.display()))?;
+    let report = read(&json)?;
     let _ = std::fs::remove_file(out);
+    Ok(report)
+}
+
+/// A report that a run left.
+fn read<T: serde::de::DeserializeOwned>(json: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(json)
+        .with_context(|| format!("cannot read {}", json.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
 

@@ -117,6 +117,9 @@ pub fn spawn(words: &Words, common: &Common) -> anyhow::Result<()> {
     if let Some(n) = common.threads {
         command.arg(format!("--threads={n}"));
     }
+    if let Some(size) = common.memory {
+        command.arg(format!("--memory={}B", size.as_u64()));
+    }
     let output = command.output().context("cannot start planish in a process of its own")?;
     if !output.status.success() {
         bail!(

@@ -36,6 +36,9 @@ pub struct Args {
     /// How finely the model is cut into layers
     #[arg(long, value_enum, default_value = "block")]
     granularity: Cut,
+    /// Print the forecast, and stop
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -71,11 +74,24 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             },
         ),
     };
-    let work = Subject::new(&checkpoint, &roles, args.samples, &args.common)?;
+    let mut work = Subject::new(&checkpoint, &roles, args.samples, &args.common)?;
+    let calibration = work.calibrate(&chosen, &args.common)?;
+    let need = work.need(&chosen, &calibration).after(clock.seconds());
+    let line = format!(
+        "diagnose: {} layers on {} images, about {} and {:.0} MiB",
+        chosen.len(),
+        work.validation.len(),
+        duration(need.seconds),
+        need.mib
+    );
+    if args.dry_run {
+        return Ok(print(&line)?);
+    }
+    args.common.say(&line);
     let findings = work.measure(&chosen, &args.common)?;
     print(&show(&work, &findings, &roles))?;
     let (timed, operations) =
-        post_training(&work.objective, work.train_images, work.rate, &findings);
+        post_training(&work.objective, work.train_images, &calibration, &findings);
     args.common.save(&Report {
         schema: SCHEMA.into(),
         run: TimedRun { run: clock.finish(), forecast: timed },
@@ -89,90 +105,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         forecast: operations,
     })?;
     Ok(())
-}
-
-/// A model with the images it is measured on.
-pub struct Subject {
-    /// The model at w*.
-    pub objective: Objective,
-    /// V.
-    pub validation: Pixels,
-    training: Option<Pixels>,
-    train_images: usize,
-    rate: f64,
-}
-
-impl Subject {
-    /// Takes V and as many training images, and measures this machine on the model.
-    ///
-    /// # Errors
-    /// No V; images that cannot be read; a model that cannot be run.
-    pub fn new(
-        checkpoint: &Checkpoint,
-        roles: &Roles,
-        samples: Option<usize>,
-        common: &Common,
-    ) -> anyhow::Result<Self> {
-        let v = sample(require(Role::Val, roles.val.as_ref())?, samples, common.seed)?;
-        let validation = pixels(checkpoint, &v)?;
-        let training = match &roles.train {
-            Some(split) => {
-                let n = v.len().min(split.len());
-                Some(pixels(checkpoint, &sample(split, Some(n), common.seed)?)?)
-            }
-            None => None,
-        };
-        let objective = objective(checkpoint, DType::F32)?;
-        let rate = measure_rate(&objective, &validation)?;
-        let train_images = roles.train.as_ref().map_or(0, |s| s.len());
-        Ok(Self { objective, validation, training, train_images, rate })
-    }
-
-    /// The same images under other weights.
-    pub fn at(&self, objective: Objective) -> Self {
-        Self {
-            objective,
-            validation: self.validation.clone(),
-            training: self.training.clone(),
-            train_images: self.train_images,
-            rate: self.rate,
-        }
-    }
-
-    /// Measures the layers, a forecast first.
-    ///
-    /// # Errors
-    /// Those of [`diagnose`].
-    pub fn measure(&self, layers: &[Layer], common: &Common) -> anyhow::Result<Findings> {
-        let images = self.validation.len();
-        let (config, model) = (&self.objective.config, &self.objective);
-        let seconds = images as f64 * diagnose_work(config, layers) / self.rate;
-        let held = 2.0 * (images * config.tokens() * config.dim * 4) as f64
-            + 2.0
-                * (images * config.channels * config.image_size[0] * config.image_size[1] * 4)
-                    as f64;
-        let copied = 2 * model.weights.parameters();
-        let progress = common.progress("diagnose", layers.len() as u64, "layers");
-        if !common.quiet {
-            progress.line(&format!(
-                "diagnose: {} layers on {images} images, about {} and {:.0} MiB",
-                layers.len(),
-                duration(seconds),
-                peak_mib(model, copied, held, true)
-            ));
-        }
-        let request = Request {
-            objective: model,
-            validation: &self.validation,
-            training: self.training.as_ref().map(|t| t as &dyn Examples),
-            layers,
-            seed: common.seed,
-        };
-        Ok(diagnose(&request, &mut |name| {
-            progress.note(name);
-            progress.add(1);
-        })?)
-    }
 }
 
 fn show(subject: &Subject, findings: &Findings, roles: &Roles) -> String {

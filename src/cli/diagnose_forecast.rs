@@ -1,17 +1,21 @@
 //! What each method of post-training would take, told by `diagnose` beside its plan.
 
-use crate::forecast::{Forecast, Perturbing, Work, peak_mib, step_work};
+use crate::forecast::{Calibration, Forecast, Perturbing, Work, step_work};
 use crate::objective::Objective;
 use crate::report::diagnosis::Findings;
 use crate::vit::Layer;
 use crate::vit::layers::{features, select};
 
-/// Time and memory on this machine, which makes `rate` operations a second, for `examples` training
-/// images; and operations, whatever the machine. PoL and SGD need a plan.
+/// Copies of the updated layers that a step holds at its peak, the weights themselves aside:
+/// gradient, momentum and moved weights.
+const COPIES: usize = 3;
+
+/// Time and memory on this machine, for `examples` training images; and operations, whatever the
+/// machine. PoL and SGD need a plan.
 pub fn post_training(
     objective: &Objective,
     examples: usize,
-    rate: f64,
+    found: &Calibration,
     findings: &Findings,
 ) -> (Vec<Forecast>, Vec<Work>) {
     let config = &objective.config;
@@ -42,8 +46,10 @@ pub fn post_training(
             (
                 Forecast {
                     method: name.into(),
-                    seconds_per_epoch: examples as f64 * flop / rate,
-                    peak_mib: peak_mib(objective, 3 * n, held, duals),
+                    seconds_per_epoch: examples as f64 * flop / found.gradient,
+                    peak_mib: found.resident_mib
+                        + if duals { found.wave_mib } else { 0.5 * found.wave_mib }
+                        + (held + (COPIES * n * 4) as f64) / (1 << 20) as f64,
                 },
                 Work { method: name.into(), gflop_per_image: flop / 1e9 },
             )

@@ -28,6 +28,7 @@ pub mod progress;
 pub mod recipe;
 pub mod scoring;
 pub mod selftest;
+pub mod subject;
 pub mod table;
 pub mod tensors;
 pub mod training;

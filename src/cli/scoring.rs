@@ -1,7 +1,7 @@
 //! A model before and after, on the same images.
 
 use super::common::Common;
-use super::diagnose::Subject;
+use super::subject::Subject;
 use super::images::pixels;
 use crate::checkpoint::Checkpoint;
 use crate::data::Split;
@@ -83,6 +83,21 @@ fn calibrated_losses(
         .collect())
 }
 
+/// The layers whose ΔL and κ are measured before and after: p, and u or its blocks.
+pub fn measured_again(config: &Config, recipe: &Recipe) -> Vec<Layer> {
+    // An update of many blocks is measured block by block, as diagnosis does.
+    let within = |l: &Layer| l.tensors.iter().all(|i| recipe.update.tensors.contains(i));
+    let blocks: Vec<Layer> =
+        layers(config, Granularity::Block).into_iter().filter(within).collect();
+    let mut wanted: Vec<Layer> = recipe.perturb.iter().cloned().collect();
+    match blocks.len() {
+        0 | 1 => wanted.push(recipe.update.clone()),
+        _ => wanted.extend(blocks),
+    }
+    wanted.dedup_by(|a, b| a.name == b.name);
+    wanted
+}
+
 /// ΔL and κ of p and u at w* and after, on V.
 ///
 /// # Errors
@@ -93,17 +108,7 @@ pub fn remeasure(
     recipe: &Recipe,
     common: &Common,
 ) -> anyhow::Result<Vec<LayerBeforeAfter>> {
-    // An update of many blocks is measured block by block, as diagnosis does.
-    let config: &Config = &tuned.config;
-    let within = |l: &Layer| l.tensors.iter().all(|i| recipe.update.tensors.contains(i));
-    let blocks: Vec<Layer> =
-        layers(config, Granularity::Block).into_iter().filter(within).collect();
-    let mut wanted: Vec<Layer> = recipe.perturb.iter().cloned().collect();
-    match blocks.len() {
-        0 | 1 => wanted.push(recipe.update.clone()),
-        _ => wanted.extend(blocks),
-    }
-    wanted.dedup_by(|a, b| a.name == b.name);
+    let wanted = measured_again(&tuned.config, recipe);
     let before = subject.measure(&wanted, common)?.layers;
     let after = subject.at(tuned.clone()).measure(&wanted, common)?.layers;
     let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };

@@ -105,6 +105,64 @@ pub struct LayerBeforeAfter {
     pub after: LayerResult,
 }
 
+/// What a part of the run was expected to take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which: `so far`, `diagnosis`, `frozen layers`, `training`, `figures`, `layers measured
+    /// again`.
+    pub name: String,
+    /// Its seconds.
+    pub seconds: f64,
+    /// Peak memory of the process during it, MiB.
+    pub peak_mib: f64,
+}
+
+/// What the run was expected to take.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Seconds in all.
+    pub seconds: f64,
+    /// Peak memory of the process, MiB.
+    pub peak_mib: f64,
+    /// By part, in order.
+    pub parts: Vec<Part>,
+}
+
+impl Expected {
+    /// With a part put before the others.
+    pub fn preceded(mut self, part: Part) -> Self {
+        self.seconds += part.seconds;
+        self.peak_mib = self.peak_mib.max(part.peak_mib);
+        self.parts.insert(0, part);
+        self
+    }
+
+    /// Seconds of the part of that name.
+    pub fn seconds_of(&self, name: &str) -> f64 {
+        self.parts.iter().filter(|part| part.name == name).map(|part| part.seconds).sum()
+    }
+}
+
+/// Identifier and version of the schema of [`DryRun`].
+pub const DRY_RUN: &str = "planish/dry-run/1";
+
+/// What `--dry-run` finds: `post-train` as it would run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DryRun {
+    /// [`DRY_RUN`].
+    pub schema: String,
+    /// How it was found.
+    pub run: Run,
+    /// The model.
+    pub checkpoint: CheckpointInfo,
+    /// What would be done.
+    pub method: MethodInfo,
+    /// Shared settings.
+    pub settings: Settings,
+    /// What it would take.
+    pub expected: Expected,
+}
+
 /// Time of the run and of its parts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TimedRun {
@@ -117,6 +175,8 @@ pub struct TimedRun {
     pub training_peak_mib: Option<u64>,
     /// Seconds that the prefix's activations took, once; 0 where they were not cached.
     pub cache_seconds: f64,
+    /// What was expected before it started; nothing under `--quiet`.
+    pub forecast: Option<Expected>,
 }
 
 /// The whole report.

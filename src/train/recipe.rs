@@ -68,11 +68,6 @@ impl Recipe {
         self.update.first_stage.min(perturbed)
     }
 
-    /// Whether a step takes a Hessian-vector product.
-    pub fn is_newton(&self) -> bool {
-        self.perturb.is_some() && self.rule == Rule::Newton
-    }
-
     /// Operations of a step an image of B, which has `batch` examples.
     pub fn work(&self, config: &Config, batch: usize) -> f64 {
         let perturbing = match (self.kind, &self.perturb) {
@@ -87,13 +82,11 @@ impl Recipe {
         step_work(config, &self.update, perturbing)
     }
 
-    /// Copies of the updated layers that a step holds at its peak, the weights themselves aside:
-    /// gradient, momentum, moved weights and the best so far; SAM's other gradient and w + ε.
-    pub fn copies(&self) -> usize {
+    /// Steps after which their kinds repeat: LookSAM climbs at one of several.
+    pub fn period(&self) -> usize {
         match self.kind {
-            Kind::Sam(Variant::Look { .. }) => 7,
-            Kind::Sam(_) => 6,
-            _ => 4,
+            Kind::Sam(Variant::Look { every, .. }) => every.max(1),
+            _ => 1,
         }
     }
 

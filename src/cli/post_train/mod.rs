@@ -3,12 +3,13 @@
 //! Prepare, train, judge, save, report.
 
 mod destination;
+mod forecast;
 mod judge;
 mod record;
 mod work;
 
 use super::common::Common;
-use super::diagnose::Subject;
+use super::subject::Subject;
 use super::images::{DataArgs, data_info};
 use super::model::{ModelArgs, checkpoint_info};
 use super::outcome::show;
@@ -18,13 +19,17 @@ use super::scoring::{Pair, before_after, predict, remeasure};
 use super::training::{Kept, RecipeArgs};
 use crate::checkpoint::Saved;
 use crate::data::Split;
-use crate::report::post_training::{Output, Report, SCHEMA, TimedRun};
+use crate::report::post_training::{
+    DRY_RUN, DryRun, Expected, Output, Report, SCHEMA, TimedRun,
+};
+use crate::run::Run;
 use crate::vit::Weights;
 use anyhow::{Context, bail};
 use destination::Place;
+use forecast::{line, outlook};
 use judge::{Case, Judged, judge};
 use record::{method_info, provenance};
-use work::{Work, prepare, train};
+use work::{Work, intention, prepare, train};
 
 /// Options of `post-train`.
 #[derive(clap::Args, Debug)]
@@ -76,11 +81,21 @@ pub struct Args {
 /// worse than the input, too, which the report tells all the same.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
-    let work = prepare(args)?;
-    if args.place.dry_run {
-        return Ok(());
+    let mut work = prepare(args)?;
+    let mut budget = args.recipe.cache.saturating_mul(1 << 20);
+    let mut forecast = None;
+    if args.place.dry_run || !args.common.quiet || args.common.memory.is_some() {
+        let outlook = outlook(args, &mut work, clock.seconds())?;
+        let line = format!("{}; {}", intention(&work)?, line(&outlook.expected));
+        if args.place.dry_run {
+            let run = clock.finish();
+            args.common.save(&dry_run(&work, run, outlook.expected)?)?;
+            return Ok(print(&line)?);
+        }
+        args.common.say(&line);
+        (budget, forecast) = (outlook.budget, Some(outlook.expected));
     }
-    let trained = train(args, &work)?;
+    let trained = train(args, &work, budget)?;
     let training_peak_mib = clock.finish().peak_mib;
     let Work { checkpoint, sources, roles, train, recipe, .. } = &work;
     // Judged as it will be stored: rounding to the file's types is part of the result.
@@ -143,7 +158,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let cache_seconds = trained.cache_seconds;
     let report = Report {
         schema: SCHEMA.into(),
-        run: TimedRun { run: clock.finish(), seconds_per_epoch, training_peak_mib, cache_seconds },
+        run: TimedRun { run: clock.finish(), seconds_per_epoch, training_peak_mib, cache_seconds, forecast },
         checkpoint: checkpoint_info(checkpoint),
         output: saved.map(|saved| Output {
             path: saved.path.display().to_string(),
@@ -166,6 +181,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     print(&show(&report))?;
     args.common.save(&report)?;
     refusal.map_or(Ok(()), |why| bail!("{why}"))
+}
+
+fn dry_run(work: &Work, run: Run, expected: Expected) -> anyhow::Result<DryRun> {
+    Ok(DryRun {
+        schema: DRY_RUN.into(),
+        run,
+        checkpoint: checkpoint_info(&work.checkpoint),
+        method: method_info(&work.recipe, &work.checkpoint.config, work.chosen_by.clone())?,
+        settings: work.settings.clone(),
+        expected,
+    })
 }
 
 /// The weights of the file that was written, as any program will find them.

@@ -5,7 +5,7 @@ use super::Args;
 use super::destination::Destination;
 use super::record::method_info;
 use crate::checkpoint::Checkpoint;
-use crate::cli::diagnose::Subject;
+use crate::cli::subject::Subject;
 use crate::cli::format::duration;
 use crate::cli::images::{Sources, pixels, sample};
 use crate::cli::model::objective;
@@ -14,17 +14,19 @@ use crate::cli::recipe::recipe;
 use crate::cli::training::{Kept, check, micro_batch, settings};
 use crate::data::order::Batches;
 use crate::data::{Role, Roles, Split, require};
-use crate::forecast::{measure_rate, peak_mib};
 use crate::objective::Objective;
 use crate::pixels::Pixels;
+use crate::report::diagnosis::Plan;
+use crate::report::post_training::Part;
 use crate::train::post::{Outcome, Settings, post_train};
 use crate::train::recipe::Recipe;
-use crate::train::source::{Source, cache_bytes};
+use crate::train::source::Source;
 use crate::train::{Keep, Schedule};
 use crate::vit::Granularity;
 use crate::vit::layers::layers;
 use anyhow::{Context, bail};
 use candle_core::DType;
+use std::cell::RefCell;
 use std::time::Instant;
 
 /// Validation images that each epoch is watched on: enough to see where a run goes.
@@ -54,6 +56,15 @@ pub struct Work {
     pub settings: Settings,
     /// Where the result goes.
     pub destination: Destination,
+    /// In a dry run, the diagnosis that choosing the layers would take.
+    pub diagnosis_ahead: Option<Part>,
+}
+
+impl Work {
+    /// Validation images that epochs are watched on, if there are any.
+    pub fn watched(&self) -> Option<usize> {
+        self.subject.as_ref().map(|s| s.validation.len().min(WATCHED))
+    }
 }
 
 /// Opens and checks everything, chooses the layers, by a diagnosis if need be.
@@ -92,16 +103,19 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
         Some(_) => Some(Subject::new(&checkpoint, &roles, args.samples, &args.common)?),
         None => None,
     };
+    let ahead = RefCell::new(None);
     let diagnose = || {
         let subject = subject.as_ref().context(
             "there are no validation images to make a plan on: pass --val-data, or --perturb and \
              --update",
         )?;
-        let all = layers(&checkpoint.config, Granularity::Block);
-        Ok(subject.measure(&all, &args.common)?.plan)
+        plan(args, subject, &ahead)
     };
-    let (recipe, chosen_by) =
+    let (recipe, mut chosen_by) =
         recipe(args.method, &args.layers, &args.recipe, &checkpoint, &roles.val_origin, &diagnose)?;
+    if ahead.borrow().is_some() {
+        chosen_by = "stand-ins for a plan, for a dry run does not diagnose".into();
+    }
     destination.check_space(&checkpoint, &recipe.update)?;
     Ok(Work {
         checkpoint,
@@ -115,6 +129,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
         chosen_by,
         settings,
         destination,
+        diagnosis_ahead: ahead.into_inner(),
     })
 }
 
@@ -130,17 +145,13 @@ pub struct Trained {
     pub cache_seconds: f64,
 }
 
-/// Runs the frozen layers once, then the epochs; a forecast first.
+/// Runs the frozen layers once, if their activations fit into `budget` bytes, then the epochs.
 ///
 /// # Errors
 /// Those of [`post_train`].
-pub fn train(args: &Args, work: &Work) -> anyhow::Result<Trained> {
+pub fn train(args: &Args, work: &Work, budget: usize) -> anyhow::Result<Trained> {
     let Work { model, recipe, settings, images, .. } = work;
     let (steps, stage) = (work.train.len() / settings.batch.max(1), recipe.first_stage());
-    let budget = args.recipe.cache.saturating_mul(1 << 20);
-    if !args.common.quiet {
-        note(&plan(work, steps, cache_bytes(model, images, stage), budget)?);
-    }
     let clock = Instant::now();
     let progress = args.common.progress("frozen layers", images.split().len() as u64, "images");
     let source = Source::new(model, images, stage, budget, &mut |n| progress.add(n as u64))?;
@@ -169,31 +180,56 @@ pub fn train(args: &Args, work: &Work) -> anyhow::Result<Trained> {
     Ok(Trained { outcome, watched, cached, cache_seconds })
 }
 
-/// What is about to be done, and what it will take; `held` bytes would keep the frozen layers'
-/// activations.
-fn plan(work: &Work, steps: usize, held: usize, budget: usize) -> anyhow::Result<String> {
-    let Work { model, recipe, settings, .. } = work;
-    let rate = measure_rate(model, &work.images)?;
-    let tensors = recipe.update.tensors.iter();
-    let tuned: usize = tensors.map(|&i| model.weights.tensor(i).elem_count()).sum();
-    let held = if held <= budget { held as f64 } else { 0.0 };
-    let flop = recipe.work(&model.config, settings.batch) * (steps * settings.batch) as f64;
-    let method = method_info(recipe, &model.config, work.chosen_by.clone())?;
+/// The plan of a diagnosis made now; in a dry run only its forecast is made, and head and last block
+/// stand in for what it would find.
+fn plan(
+    args: &Args,
+    subject: &Subject,
+    ahead: &RefCell<Option<Part>>,
+) -> anyhow::Result<Option<Plan>> {
+    let config = &subject.objective.config;
+    let all = layers(config, Granularity::Block);
+    let mut subject = subject.at(subject.objective.clone());
+    if args.place.dry_run || !args.common.quiet || args.common.memory.is_some() {
+        let found = subject.calibrate(&all, &args.common)?;
+        let need = subject.need(&all, &found);
+        args.common.say(&format!(
+            "diagnose: {} layers on {} images, about {} and {:.0} MiB",
+            all.len(),
+            subject.validation.len(),
+            duration(need.seconds),
+            need.mib
+        ));
+        let name = "diagnosis".into();
+        ahead.replace(Some(Part { name, seconds: need.seconds, peak_mib: need.mib }));
+    }
+    if args.place.dry_run {
+        let last = config.depth.saturating_sub(1);
+        return Ok(Some(Plan {
+            perturb: "head".into(),
+            update: format!("block.{last}"),
+            tied_perturb: Vec::new(),
+            tied_update: Vec::new(),
+            basis: "none".into(),
+        }));
+    }
+    ahead.replace(None);
+    Ok(subject.measure(&all, &args.common)?.plan)
+}
+
+/// What is about to be done.
+///
+/// # Errors
+/// Those of [`method_info`].
+pub fn intention(work: &Work) -> anyhow::Result<String> {
+    let method = method_info(&work.recipe, &work.model.config, work.chosen_by.clone())?;
     Ok(format!(
-        "{}: perturb {}, update {} ({}); {} epochs of {steps} steps, about {} an epoch and {:.0} \
-         MiB",
+        "{}: perturb {}, update {} ({}); {} epochs of {} steps",
         method.name,
         method.perturb.as_deref().unwrap_or("nothing"),
         method.update,
         method.chosen_by,
-        settings.epochs,
-        duration(flop / rate),
-        peak_mib(model, recipe.copies() * tuned, held, recipe.is_newton()),
+        work.settings.epochs,
+        work.train.len() / work.settings.batch.max(1),
     ))
-}
-
-fn note(line: &str) {
-    use std::io::Write;
-    // A closed standard error is no reason to lose the work.
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

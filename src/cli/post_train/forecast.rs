@@ -1,0 +1,192 @@
+//! What post-training will take: its parts, each from a rate measured on this machine, the steps
+//! from a few of their own.
+
+use super::Args;
+use super::work::Work;
+use crate::cli::format::duration;
+use crate::cli::images::{pixels, sample};
+use crate::cli::scoring::measured_again;
+use crate::data::Split;
+use crate::forecast::{Need, Operations, calibrate};
+use crate::memory;
+use crate::report::post_training::{Expected, Part};
+use crate::train::Keep;
+use crate::train::post::{Settings, post_train};
+use crate::train::recipe::Recipe;
+use crate::train::source::{Source, cache_bytes};
+use crate::vit::{cost, stages};
+use anyhow::bail;
+use std::ops::Range;
+
+const MIB: f64 = (1 << 20) as f64;
+/// Share of the whole work that trying a few steps of it may take.
+const TRIAL: f64 = 0.02;
+
+/// Whether the frozen layers' activations are to be kept, and what all parts will take.
+pub struct Outlook {
+    /// Bytes that activations may take.
+    pub budget: usize,
+    /// The parts, in order.
+    pub expected: Expected,
+}
+
+/// Forecasts the run. Under `--memory`, lowers the micro-batch and gives up keeping activations
+/// until the whole is within it.
+///
+/// # Errors
+/// Those of evaluating the model; a bound that cannot be kept.
+pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Outlook> {
+    let mut budget = args.recipe.cache.saturating_mul(1 << 20);
+    loop {
+        let mut expected = parts(args, work, budget)?;
+        if let Some(diagnosis) = &work.diagnosis_ahead {
+            expected = expected.preceded(diagnosis.clone());
+        }
+        let so_far = Part {
+            name: "so far".into(),
+            seconds: elapsed,
+            peak_mib: memory::peak_mib().unwrap_or(0) as f64,
+        };
+        let expected = expected.preceded(so_far);
+        let Some(limit) = args.common.limit_mib() else { return Ok(Outlook { budget, expected }) };
+        if expected.peak_mib <= limit {
+            return Ok(Outlook { budget, expected });
+        }
+        let held = cache_bytes(&work.model, &work.images, work.recipe.first_stage());
+        if held <= budget && held as f64 / MIB > 0.1 * (expected.peak_mib - limit) {
+            args.common.say("note: frozen layers are run for every batch, for --memory");
+            budget = 0;
+        } else if work.model.micro_batch > 1 {
+            let n = work.model.micro_batch.div_ceil(2);
+            args.common.say(&format!("note: {n} images a thread at a time, for --memory"));
+            work.model.micro_batch = n;
+        } else {
+            bail!(
+                "--memory: this takes about {:.0} MiB with one image a thread at a time, and \
+                 {limit:.0} MiB are allowed; use fewer --threads, a smaller --batch-size or \
+                 --remeasure 0, or allow more",
+                expected.peak_mib
+            )
+        }
+    }
+}
+
+fn parts(args: &Args, work: &Work, budget: usize) -> anyhow::Result<Expected> {
+    let Work { model, recipe, settings, roles, .. } = work;
+    let config = &model.config;
+    let found = calibrate(model, &work.images)?;
+    let stage = recipe.first_stage();
+    let steps = work.train.len() / settings.batch.max(1);
+    let held = cache_bytes(model, &work.images, stage);
+    let cached = held <= budget;
+    let forward = |stages: Range<usize>, images: usize| {
+        let work = Operations { forward: cost::forward(config, stages), ..Operations::default() };
+        found.seconds(work, images)
+    };
+    let held_mib = if cached { held as f64 / MIB } else { 0.0 };
+    let passing = found.resident_mib + 0.5 * found.wave_mib;
+    let mut parts = vec![Part {
+        name: "frozen layers".into(),
+        seconds: if cached { forward(0..stage, work.train.len()) } else { 0.0 },
+        peak_mib: passing + held_mib,
+    }];
+
+    let tried = try_steps(work, cached, steps)?;
+    let all_steps = steps.saturating_mul(settings.epochs) as f64;
+    let watched = work.watched().unwrap_or(0);
+    parts.push(Part {
+        name: "training".into(),
+        seconds: all_steps * tried.seconds
+            + forward(0..stage, watched)
+            + (settings.epochs + 1) as f64 * forward(stage..stages(config), watched),
+        peak_mib: found.resident_mib + held_mib + tried.mib,
+    });
+
+    let scored = [&roles.val, &roles.test].into_iter().flatten().map(Split::len).sum::<usize>();
+    parts.push(Part {
+        name: "figures".into(),
+        seconds: 2.0 * forward(0..stages(config), scored),
+        peak_mib: passing,
+    });
+    if let (Some(subject), false) = (&work.subject, args.recipe.remeasure == Some(0)) {
+        let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
+        let need = subject.need(&measured_again(config, recipe), &found);
+        let share = images as f64 / subject.validation.len().max(1) as f64;
+        let Need { seconds, mib } = Need { seconds: 2.0 * share * need.seconds, ..need };
+        parts.push(Part { name: "layers measured again".into(), seconds, peak_mib: mib });
+    }
+    Ok(Expected {
+        seconds: parts.iter().map(|part| part.seconds).sum(),
+        peak_mib: parts.iter().map(|part| part.peak_mib).fold(0.0, f64::max),
+        parts,
+    })
+}
+
+/// The forecast in a line.
+pub fn line(expected: &Expected) -> String {
+    let parts: Vec<String> = expected
+        .parts
+        .iter()
+        .filter(|part| part.seconds >= 0.01 * expected.seconds)
+        .map(|part| format!("{} {}", part.name, duration(part.seconds)))
+        .collect();
+    format!(
+        "about {} in all ({}) and {:.0} MiB",
+        duration(expected.seconds),
+        parts.join(", "),
+        expected.peak_mib
+    )
+}
+
+/// What a few steps took: seconds a step, and memory above what the process held, MiB.
+struct Tried {
+    seconds: f64,
+    mib: f64,
+}
+
+/// Takes a few steps of the very method, on images of the training set, and forgets them. Their
+/// batch is B, or smaller where that would take too large a share of the whole work.
+fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
+    let Work { model, recipe, settings, .. } = work;
+    let config = &model.config;
+    let tries = recipe.period() + 1;
+    let prefix = cost::forward(config, 0..recipe.first_stage());
+    let ratio = match &recipe.perturb {
+        Some(_) => recipe.perturbation_batch as f64 / settings.batch as f64,
+        None => 0.0,
+    };
+    let step = recipe.work(config, settings.batch);
+    // A step without kept activations runs the frozen layers, too.
+    let fresh = if cached { 0.0 } else { (1.0 + ratio) * prefix };
+    let whole = steps.saturating_mul(settings.epochs) as f64
+        * settings.batch as f64
+        * (step + fresh)
+        + if cached { work.train.len() as f64 * prefix } else { 0.0 };
+    let each = tries as f64 * (step + fresh) + ratio.max(1.0) * prefix;
+    let affordable = (TRIAL * whole / each.max(1.0)) as usize;
+    let least = model.micro_batch * rayon::current_num_threads();
+    let batch = affordable.max(least).min(settings.batch).max(1);
+
+    let perturbation_batch = ((batch as f64 * ratio) as usize).max(1);
+    let n = batch.max(perturbation_batch).min(work.train.len());
+    let few = pixels(&work.checkpoint, &sample(&work.train, Some(n), settings.seed)?)?;
+    let trial = Recipe { perturbation_batch, ..recipe.clone() };
+    let settings_of_trial =
+        Settings { epochs: tries, batch: batch.min(n), keep: Keep::Last, ..settings.clone() };
+    let budget = if cached { usize::MAX } else { 0 };
+    let (outcome, grown) = memory::growth(|| -> anyhow::Result<_> {
+        let source = Source::new(model, &few, recipe.first_stage(), budget, &mut |_| {})?;
+        let mut method = trial.method(config, source.len(), settings.seed)?;
+        let outcome =
+            post_train(model, &mut *method, &source, None, &settings_of_trial, &mut |_, _| {})?;
+        Ok(outcome)
+    });
+    let outcome = outcome?;
+    let per_epoch = (n / batch.min(n).max(1)).max(1) as f64;
+    let times: Vec<f64> = outcome.epochs.iter().map(|e| e.seconds / per_epoch).collect();
+    // The first step finds its memory cold.
+    let warm = if times.len() > 1 { &times[1..] } else { &times[..] };
+    let mean = warm.iter().sum::<f64>() / warm.len().max(1) as f64;
+    let scale = settings.batch as f64 / batch as f64;
+    Ok(Tried { seconds: mean * scale, mib: grown.unwrap_or(0.0) })
+}

@@ -1,0 +1,143 @@
+//! A model with the images it is diagnosed on.
+
+use super::common::Common;
+use super::images::{pixels, sample};
+use super::model::objective;
+use crate::checkpoint::Checkpoint;
+use crate::data::{Role, Roles, require};
+use crate::diagnose::{Request, diagnose};
+use crate::forecast::{Calibration, Need, calibrate, diagnose_work};
+use crate::memory;
+use crate::objective::{Examples, Objective};
+use crate::pixels::Pixels;
+use crate::report::diagnosis::Findings;
+use crate::vit::Layer;
+use anyhow::bail;
+use candle_core::DType;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// A model with the images it is measured on.
+pub struct Subject {
+    /// The model at w*.
+    pub objective: Objective,
+    /// V.
+    pub validation: Pixels,
+    training: Option<Pixels>,
+    /// Training images that there are, measured on or not.
+    pub train_images: usize,
+}
+
+impl Subject {
+    /// Takes V and as many training images.
+    ///
+    /// # Errors
+    /// No V; images that cannot be read; a model that cannot be run.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        roles: &Roles,
+        samples: Option<usize>,
+        common: &Common,
+    ) -> anyhow::Result<Self> {
+        let v = sample(require(Role::Val, roles.val.as_ref())?, samples, common.seed)?;
+        let validation = pixels(checkpoint, &v)?;
+        let training = match &roles.train {
+            Some(split) => {
+                let n = v.len().min(split.len());
+                Some(pixels(checkpoint, &sample(split, Some(n), common.seed)?)?)
+            }
+            None => None,
+        };
+        let objective = objective(checkpoint, DType::F32)?;
+        let train_images = roles.train.as_ref().map_or(0, |s| s.len());
+        Ok(Self { objective, validation, training, train_images })
+    }
+
+    /// The same images under other weights.
+    pub fn at(&self, objective: Objective) -> Self {
+        Self {
+            objective,
+            validation: self.validation.clone(),
+            training: self.training.clone(),
+            train_images: self.train_images,
+        }
+    }
+
+    /// Time and memory that measuring these layers takes.
+    pub fn need(&self, layers: &[Layer], found: &Calibration) -> Need {
+        let seconds =
+            found.seconds(diagnose_work(&self.objective.config, layers), self.validation.len());
+        let peak = memory::peak_mib().unwrap_or(0) as f64;
+        let mib = peak.max(found.resident_mib + found.wave_mib + self.held_mib(layers));
+        Need { seconds, mib }
+    }
+
+    /// Memory held beside the passes themselves, MiB: V at the door of a layer, whole and in its
+    /// two folds; both folds' directions; the layer moved, its product, and the line's points.
+    fn held_mib(&self, layers: &[Layer]) -> f64 {
+        let config = &self.objective.config;
+        let pixels = config.channels * config.image_size[0] * config.image_size[1];
+        let door = |layer: &Layer| match layer.first_stage {
+            0 => pixels,
+            _ => pixels.max(config.tokens() * config.dim),
+        };
+        let widest = layers.iter().map(door).max().unwrap_or(0);
+        let numbers = |layer: &Layer| -> usize {
+            layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
+        };
+        let (all, largest) = layers
+            .iter()
+            .map(numbers)
+            .fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
+        let floats = 2 * self.validation.len() * widest + 2 * all + 3 * largest;
+        floats as f64 * 4.0 / MIB
+    }
+
+    /// Measures this machine on the model; under `--memory`, with a micro-batch that keeps the
+    /// whole within it.
+    ///
+    /// # Errors
+    /// A bound that even one image a thread exceeds.
+    pub fn calibrate(
+        &mut self,
+        layers: &[Layer],
+        common: &Common,
+    ) -> anyhow::Result<Calibration> {
+        let found = calibrate(&self.objective, &self.validation)?;
+        let Some(limit) = common.limit_mib() else { return Ok(found) };
+        let need = self.need(layers, &found).mib;
+        if need <= limit {
+            return Ok(found);
+        }
+        match found.fitting(limit, self.held_mib(layers)) {
+            Some(n) if n < found.micro_batch => {
+                self.objective.micro_batch = n;
+                Ok(calibrate(&self.objective, &self.validation)?)
+            }
+            _ => bail!(
+                "--memory: {} images take about {need:.0} MiB, and {limit:.0} MiB are allowed; ask \
+                 for fewer with --samples, use fewer --threads, or allow more",
+                self.validation.len()
+            ),
+        }
+    }
+
+    /// Measures the layers.
+    ///
+    /// # Errors
+    /// Those of [`diagnose`].
+    pub fn measure(&self, layers: &[Layer], common: &Common) -> anyhow::Result<Findings> {
+        let progress = common.progress("diagnose", layers.len() as u64, "layers");
+        let request = Request {
+            objective: &self.objective,
+            validation: &self.validation,
+            training: self.training.as_ref().map(|t| t as &dyn Examples),
+            layers,
+            seed: common.seed,
+        };
+        Ok(diagnose(&request, &mut |name| {
+            progress.note(name);
+            progress.add(1);
+        })?)
+    }
+}

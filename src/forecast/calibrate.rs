@@ -1,0 +1,127 @@
+//! What this machine does with this model: a few passes, timed, their memory watched.
+
+use super::Operations;
+use crate::memory;
+use crate::objective::{Activations, Examples, Objective, Result};
+use crate::vit::{Granularity, cost, layers, stages};
+use candle_core::Tensor;
+use std::time::Instant;
+
+const MIB: f64 = (1 << 20) as f64;
+/// A kind of pass is repeated until it has taken this long, so that small models are measured
+/// warm; seconds.
+const ENOUGH: f64 = 0.3;
+
+/// Rates and memory, measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Calibration {
+    /// Operations a second in forward passes.
+    pub forward: f64,
+    /// In gradients.
+    pub gradient: f64,
+    /// In Hessian-vector products.
+    pub hvp: f64,
+    /// Memory that the process held before, MiB.
+    pub resident_mib: f64,
+    /// Memory that a Hessian-vector product adds, a micro-batch on every thread, MiB.
+    pub wave_mib: f64,
+    /// The micro-batch it was measured with.
+    pub micro_batch: usize,
+}
+
+impl Calibration {
+    /// Seconds that operations take, of `images` images that each need them.
+    pub fn seconds(&self, work: Operations, images: usize) -> f64 {
+        let each = work.forward / self.forward
+            + work.gradient / self.gradient
+            + work.hvp / self.hvp;
+        each * images as f64
+    }
+
+    /// The largest micro-batch whose wave leaves the peak within `limit_mib`, `held_mib` being
+    /// held besides; none if one image a thread is too many.
+    pub fn fitting(&self, limit_mib: f64, held_mib: f64) -> Option<usize> {
+        let room = limit_mib - self.resident_mib - held_mib;
+        let each = self.wave_mib / self.micro_batch.max(1) as f64;
+        let fits = (room / each).floor();
+        (fits >= 1.0).then(|| (fits as usize).min(self.micro_batch))
+    }
+}
+
+/// Measures the model on its first images: a micro-batch for every thread, as the work itself runs.
+///
+/// # Errors
+/// Those of evaluating the model.
+pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration> {
+    let config = &model.config;
+    let n = (model.micro_batch * rayon::current_num_threads()).clamp(1, images.len().max(1));
+    let examples = Activations {
+        stage: images.stage(),
+        values: images.inputs(0..n)?,
+        labels: images.labels()[..n].into(),
+    };
+    let all = layers::layers(config, Granularity::Block);
+    let joint = layers::join(&all);
+    let lowest = joint.clone();
+    let direction: Vec<Tensor> =
+        lowest.tensors.iter().map(|&i| model.weights.tensor(i).clone()).collect();
+    let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
+        // The first pass pays for memory that later ones find at hand.
+        let clock = Instant::now();
+        pass()?;
+        let mut least = clock.elapsed().as_secs_f64();
+        let (clock, mut passes) = (Instant::now(), 0);
+        while least < ENOUGH && clock.elapsed().as_secs_f64() < ENOUGH {
+            pass()?;
+            passes += 1;
+        }
+        if passes > 0 {
+            least = clock.elapsed().as_secs_f64() / f64::from(passes);
+        }
+        Ok(n as f64 * work / least)
+    };
+    let resident_mib = memory::resident_mib().unwrap_or(0.0);
+    let forward =
+        rate(cost::forward(config, 0..stages(config)), &|| Ok(drop(model.predict(&examples)?)))?;
+    let gradient = rate(cost::gradient(config, &joint), &|| {
+        Ok(drop(model.gradient(&examples, &joint)?))
+    })?;
+    let (hvp, grown) = memory::growth(|| {
+        rate(cost::hvp(config, &lowest), &|| {
+            Ok(drop(model.hvp(&examples, &lowest, &direction)?))
+        })
+    });
+    let wave_mib = grown.unwrap_or_else(|| 2.0 * tape_mib(model));
+    let micro_batch = model.micro_batch;
+    Ok(Calibration { forward, gradient, hvp: hvp?, resident_mib, wave_mib, micro_batch })
+}
+
+/// What gradients keep for the way back, a micro-batch on every thread, MiB: where the system does
+/// not tell what was used.
+pub fn tape_mib(model: &Objective) -> f64 {
+    let images = model.micro_batch * rayon::current_num_threads();
+    let numbers = cost::kept_per_image(&model.config) * images;
+    numbers as f64 * model.dtype().size_in_bytes() as f64 / MIB
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_bounds_the_micro_batch() {
+        let found = Calibration {
+            forward: 4.0,
+            gradient: 2.0,
+            hvp: 1.0,
+            resident_mib: 100.0,
+            wave_mib: 160.0,
+            micro_batch: 16,
+        };
+        assert_eq!(found.fitting(1000.0, 50.0), Some(16));
+        assert_eq!(found.fitting(200.0, 50.0), Some(5));
+        assert_eq!(found.fitting(150.0, 50.0), None);
+        let work = Operations { forward: 8.0, gradient: 2.0, hvp: 3.0 };
+        assert_eq!(found.seconds(work, 10), 60.0);
+    }
+}

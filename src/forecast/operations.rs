@@ -1,0 +1,97 @@
+//! Operations of the work ahead: matrix products, a multiply and an add counting two.
+
+use crate::vit::{Config, Layer, cost, stages};
+
+/// Operations by the kind of pass they belong to: each kind has a rate of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Operations {
+    /// Of forward passes.
+    pub forward: f64,
+    /// Of gradients, their forward passes included.
+    pub gradient: f64,
+    /// Of Hessian-vector products, their gradients included.
+    pub hvp: f64,
+}
+
+/// Points of a line that `diagnose` visits, where each costs a forward pass: five on the images
+/// that give the direction, one on the others.
+const POINTS: f64 = 6.0;
+
+/// Operations of `diagnose` an image of V: the model's loss on V and on as many training images,
+/// the climb, a gradient of all layers, and each layer's Hessian-vector product and line.
+pub fn diagnose_work(config: &Config, layers: &[Layer]) -> Operations {
+    let all = cost::forward(config, 0..stages(config));
+    let mut work = Operations { forward: 3.0 * all, gradient: 0.0, hvp: 0.0 };
+    if let Some(lowest) = layers.iter().min_by_key(|layer| layer.first_stage) {
+        work.gradient = 2.0 * cost::suffix(config, lowest)
+            + layers.iter().map(|layer| cost::own(config, layer)).sum::<f64>();
+    }
+    for layer in layers {
+        // A linear path costs two products on either fold, whatever the number of points.
+        let linear = layer.first_stage + 2 >= stages(config);
+        work.forward += if linear { 4.0 } else { POINTS } * cost::suffix(config, layer);
+        work.hvp += cost::hvp(config, layer);
+    }
+    work
+}
+
+/// What a step of post-training does besides its gradient.
+#[derive(Clone, Copy, Debug)]
+pub enum Perturbing<'a> {
+    /// Nothing: plain SGD.
+    Nothing,
+    /// A layer goes down the gradient of a batch of its own.
+    Line {
+        /// The layer.
+        layer: &'a Layer,
+        /// Whether one Hessian-vector product finds the step, or a search.
+        newton: bool,
+        /// Size of that batch, as a multiple of B.
+        ratio: f64,
+    },
+    /// The updated layers go up the gradient of B.
+    Climb {
+        /// Share of the steps that do.
+        share: f64,
+    },
+}
+
+/// Operations of one post-training step an image of B.
+pub fn step_work(config: &Config, update: &Layer, perturbing: Perturbing) -> f64 {
+    let gradient = cost::gradient(config, update);
+    match perturbing {
+        Perturbing::Nothing => gradient,
+        Perturbing::Climb { share } => (1.0 + share) * gradient,
+        Perturbing::Line { layer: p, newton, ratio } => {
+            let start = p.first_stage.min(update.first_stage);
+            let climb = |to: usize| cost::forward(config, start..to);
+            let linear = p.first_stage + 2 >= stages(config);
+            let line = match (newton, linear) {
+                (true, _) => cost::hvp(config, p),
+                (false, true) => 2.0 * cost::suffix(config, p),
+                (false, false) => 12.0 * cost::suffix(config, p),
+            };
+            let search = climb(p.first_stage) + cost::gradient(config, p) + line;
+            climb(update.first_stage) + gradient + ratio * search
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vit::arch;
+    use crate::vit::layers::select;
+
+    #[test]
+    fn a_climb_is_a_second_gradient() {
+        let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
+        let all = select(&config, "*").unwrap().remove(0);
+        let work = |perturbing| step_work(&config, &all, perturbing);
+        let sgd = work(Perturbing::Nothing);
+        // A gradient of everything is a forward pass and two of the same size back.
+        assert!((sgd / cost::forward(&config, 0..stages(&config)) - 3.0).abs() < 1e-12);
+        assert!((work(Perturbing::Climb { share: 1.0 }) / sgd - 2.0).abs() < 1e-12);
+        assert!((work(Perturbing::Climb { share: 0.2 }) / sgd - 1.2).abs() < 1e-12);
+    }
+}
