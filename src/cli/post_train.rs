@@ -15,7 +15,8 @@ use super::recipe::{LayerArgs, Name};
 use super::scoring::{Pair, before_after, predict, remeasure};
 use super::training::{Kept, RecipeArgs};
 use crate::data::Split;
-use crate::report::post_training::{Report, SCHEMA, TimedRun};
+use crate::objective::Objective;
+use crate::report::post_training::{BeforeAfter, LayerBeforeAfter, Report, SCHEMA, TimedRun};
 use anyhow::bail;
 use std::path::PathBuf;
 
@@ -72,55 +73,34 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let work = prepare(args)?;
     let trained = train(args, &work)?;
     let training_peak_mib = clock.finish().peak_mib;
-    let Work { checkpoint, sources, roles, train, recipe, .. } = &work;
+    let Work { checkpoint, sources, recipe, settings, .. } = &work;
     let tuned = work.model.at(trained.outcome.weights.clone());
     let judged = judge(
         checkpoint,
         &Case {
             model: &work.model,
             tuned: &tuned,
-            val: roles.val.as_ref(),
+            val: work.roles.val.as_ref(),
             outcome: &trained.outcome,
-            keep: work.settings.keep,
+            keep: settings.keep,
             watched: trained.watched,
             force: args.force,
         },
     )?;
-    let Judged { on_v, selection, refusal, notes } = judged;
-    let output = match &refusal {
+    let output = match &judged.refusal {
         Some(_) => None,
         None => {
-            let provenance = provenance(checkpoint, recipe, &work.settings, &selection, train)?;
+            let provenance =
+                provenance(checkpoint, recipe, settings, &judged.selection, &work.train)?;
             Some(checkpoint.save(&args.out, &tuned.weights, &provenance)?.display().to_string())
         }
     };
-    let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
-        let both = split.as_ref().zip(own);
-        let score = |(split, own): (&Split, &Pair)| {
-            let info = data_info(sources.of(split), split, origin);
-            before_after(own, v, info, args.common.seed)
-        };
-        both.map(score).transpose()
-    };
-    let validation = scored(&roles.val, on_v.as_ref(), None, &roles.val_origin)?;
-    // What is not written is no result: test stays unread, and nothing is measured again.
-    let on_test = match &output {
-        Some(_) => predict(checkpoint, [&work.model, &tuned], roles.test.as_ref())?,
-        None => None,
-    };
-    let test = scored(&roles.test, on_test.as_ref(), on_v.as_ref(), "test")?;
-    let layers = match (&output, args.recipe.remeasure, &work.subject) {
-        (None, ..) | (_, Some(0), _) | (.., None) => Vec::new(),
-        (_, None, Some(subject)) => remeasure(subject, &tuned, recipe, &args.common)?,
-        (_, n, Some(_)) => {
-            let subject = Subject::new(checkpoint, roles, n, &args.common)?;
-            remeasure(&subject, &tuned, recipe, &args.common)?
-        }
-    };
-    let mut all_notes = roles.notes.clone();
-    all_notes.extend(notes);
-    if roles.test.is_none() {
-        all_notes.push("there is no test split, so there are no final figures".into());
+    let figures = figures(args, &work, &tuned, &judged, output.is_some())?;
+    let Judged { selection, refusal, notes: own_notes, .. } = judged;
+    let mut notes = work.roles.notes.clone();
+    notes.extend(own_notes);
+    if work.roles.test.is_none() {
+        notes.push("there is no test split, so there are no final figures".into());
     }
     let epochs = trained.outcome.epochs;
     let seconds_per_epoch = median(epochs.iter().map(|e| e.seconds).collect());
@@ -131,20 +111,63 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         checkpoint: checkpoint_info(checkpoint),
         output,
         method: method_info(recipe, &checkpoint.config, work.chosen_by.clone())?,
-        settings: work.settings.clone(),
-        training: data_info(sources.of(train), train, "train"),
+        settings: settings.clone(),
+        training: data_info(sources.of(&work.train), &work.train, "train"),
         micro_batch: work.model.micro_batch,
         cached: trained.cached,
         epochs,
         selection,
-        validation,
-        test,
-        layers,
-        notes: all_notes,
+        validation: figures.validation,
+        test: figures.test,
+        layers: figures.layers,
+        notes,
     };
     print(&show(&report))?;
     args.common.save(&report)?;
     refusal.map_or(Ok(()), |why| bail!("{why}"))
+}
+
+/// The model before and after, on V and on test.
+struct Figures {
+    validation: Option<BeforeAfter>,
+    test: Option<BeforeAfter>,
+    layers: Vec<LayerBeforeAfter>,
+}
+
+/// Scores both models. What was not `written` is no result: then test stays unread, and no layer is
+/// measured again.
+fn figures(
+    args: &Args,
+    work: &Work,
+    tuned: &Objective,
+    judged: &Judged,
+    written: bool,
+) -> anyhow::Result<Figures> {
+    let Work { checkpoint, sources, roles, recipe, model, .. } = work;
+    let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
+        let both = split.as_ref().zip(own);
+        let score = |(split, own): (&Split, &Pair)| {
+            let info = data_info(sources.of(split), split, origin);
+            before_after(own, v, info, args.common.seed)
+        };
+        both.map(score).transpose()
+    };
+    let on_v = judged.on_v.as_ref();
+    let validation = scored(&roles.val, on_v, None, &roles.val_origin)?;
+    if !written {
+        return Ok(Figures { validation, test: None, layers: Vec::new() });
+    }
+    let on_test = predict(checkpoint, [model, tuned], roles.test.as_ref())?;
+    let test = scored(&roles.test, on_test.as_ref(), on_v, "test")?;
+    let layers = match (args.recipe.remeasure, &work.subject) {
+        (Some(0), _) | (_, None) => Vec::new(),
+        (None, Some(subject)) => remeasure(subject, tuned, recipe, &args.common)?,
+        (n, Some(_)) => {
+            let subject = Subject::new(checkpoint, roles, n, &args.common)?;
+            remeasure(&subject, tuned, recipe, &args.common)?
+        }
+    };
+    Ok(Figures { validation, test, layers })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
