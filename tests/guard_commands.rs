@@ -142,6 +142,7 @@ fn bench_sets_sam_beside_sgd_and_outlives_a_run_that_explodes() {
     for row in &report["rows"].as_array().unwrap()[2..] {
         assert_eq!((&row["control"], &row["stopped"]), (&"SGD → all".into(), &0.into()));
         assert!(row["gain_over_control"]["stderr"].is_number());
+        assert_eq!(row["sam"]["rho"], 0.1);
         let of = |row: &Value| row["nll"]["mean"].as_f64().unwrap();
         let gain = row["gain_over_control"]["mean"].as_f64().unwrap();
         assert!((of(&report["rows"][1]) - of(row) - gain).abs() < 1e-9);

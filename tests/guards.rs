@@ -155,6 +155,18 @@ fn an_explosion_keeps_the_epoch_before_it() {
 }
 
 #[test]
+fn a_last_step_into_the_void_is_not_kept() {
+    let model = model(DType::F32);
+    let head = layer(&model, "head");
+    // One step in all: its own loss and gradient are sound, and the weights overflow.
+    let mut method = Script::new(head.clone(), &[0.5], 1e30);
+    let settings = Settings { batch: 24, ..settings(1, 1e20) };
+    let outcome = run(&model, &mut method, &settings, None).unwrap();
+    assert_eq!(outcome.stopped.unwrap().reason.what, "weights' norm");
+    assert_eq!(weights_of(&model.at(outcome.weights), &head), weights_of(&model, &head));
+}
+
+#[test]
 fn a_validation_loss_that_explodes_stops_the_run() {
     let model = model(DType::F32);
     let head = layer(&model, "head");

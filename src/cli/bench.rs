@@ -313,8 +313,8 @@ fn train(
 
 /// A report that a run left.
 fn read<T: serde::de::DeserializeOwned>(json: &Path) -> anyhow::Result<T> {
-    let text = std::fs::read_to_string(json)
-        .with_context(|| format!("cannot read {}", json.display()))?;
+    let text =
+        std::fs::read_to_string(json).with_context(|| format!("cannot read {}", json.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
 

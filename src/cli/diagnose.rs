@@ -3,20 +3,16 @@
 use super::common::Common;
 use super::diagnose_forecast::post_training;
 use super::format::{ABSENT, duration, number, optional};
-use super::images::{DataArgs, data_info, pixels, sample};
-use super::model::{ModelArgs, checkpoint_info, objective};
+use super::images::{DataArgs, data_info};
+use super::model::{ModelArgs, checkpoint_info};
 use super::output::print;
+use super::subject::Subject;
 use super::table::{Align, Style, Table};
-use crate::checkpoint::Checkpoint;
-use crate::data::{Role, Roles, require};
-use crate::diagnose::{Request, diagnose};
-use crate::forecast::{diagnose_work, measure_rate, peak_mib};
-use crate::objective::{Examples, Objective};
-use crate::pixels::Pixels;
+use crate::data::Roles;
+use crate::objective::Examples;
 use crate::report::diagnosis::{Findings, Fitted, Plan, Report, SCHEMA, TimedRun};
+use crate::vit::Granularity;
 use crate::vit::layers::{layers, select};
-use crate::vit::{Granularity, Layer};
-use candle_core::DType;
 
 /// Options of `diagnose`.
 #[derive(clap::Args, Debug)]

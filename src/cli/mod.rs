@@ -58,7 +58,7 @@ pub enum Command {
     Eval(eval::Args),
     /// Measure, layer by layer, where the model over-fits
     Diagnose(Box<diagnose::Args>),
-    /// Post-train one layer, in the light of another's perturbation
+    /// Post-train chosen layers by PoL, PoF, SAM or plain SGD
     PostTrain(Box<post_train::Args>),
     /// Run methods against their controls, each in a process of its own
     Bench(Box<bench::Args>),

@@ -1,8 +1,8 @@
 //! A model before and after, on the same images.
 
 use super::common::Common;
-use super::subject::Subject;
 use super::images::pixels;
+use super::subject::Subject;
 use crate::checkpoint::Checkpoint;
 use crate::data::Split;
 use crate::data::folds::stratified_halves;

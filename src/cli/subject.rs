@@ -85,10 +85,8 @@ impl Subject {
         let numbers = |layer: &Layer| -> usize {
             layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
         };
-        let (all, largest) = layers
-            .iter()
-            .map(numbers)
-            .fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
+        let (all, largest) =
+            layers.iter().map(numbers).fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
         let floats = 2 * self.validation.len() * widest + 2 * all + 3 * largest;
         floats as f64 * 4.0 / MIB
     }
@@ -98,11 +96,7 @@ impl Subject {
     ///
     /// # Errors
     /// A bound that even one image a thread exceeds.
-    pub fn calibrate(
-        &mut self,
-        layers: &[Layer],
-        common: &Common,
-    ) -> anyhow::Result<Calibration> {
+    pub fn calibrate(&mut self, layers: &[Layer], common: &Common) -> anyhow::Result<Calibration> {
         let found = calibrate(&self.objective, &self.validation)?;
         let Some(limit) = common.limit_mib() else { return Ok(found) };
         let need = self.need(layers, &found).mib;

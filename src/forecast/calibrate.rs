@@ -32,9 +32,8 @@ pub struct Calibration {
 impl Calibration {
     /// Seconds that operations take, of `images` images that each need them.
     pub fn seconds(&self, work: Operations, images: usize) -> f64 {
-        let each = work.forward / self.forward
-            + work.gradient / self.gradient
-            + work.hvp / self.hvp;
+        let each =
+            work.forward / self.forward + work.gradient / self.gradient + work.hvp / self.hvp;
         each * images as f64
     }
 
@@ -83,13 +82,10 @@ pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration
     let resident_mib = memory::resident_mib().unwrap_or(0.0);
     let forward =
         rate(cost::forward(config, 0..stages(config)), &|| Ok(drop(model.predict(&examples)?)))?;
-    let gradient = rate(cost::gradient(config, &joint), &|| {
-        Ok(drop(model.gradient(&examples, &joint)?))
-    })?;
+    let gradient =
+        rate(cost::gradient(config, &joint), &|| Ok(drop(model.gradient(&examples, &joint)?)))?;
     let (hvp, grown) = memory::growth(|| {
-        rate(cost::hvp(config, &lowest), &|| {
-            Ok(drop(model.hvp(&examples, &lowest, &direction)?))
-        })
+        rate(cost::hvp(config, &lowest), &|| Ok(drop(model.hvp(&examples, &lowest, &direction)?)))
     });
     let wave_mib = grown.unwrap_or_else(|| 2.0 * tape_mib(model));
     let micro_batch = model.micro_batch;

@@ -53,6 +53,8 @@ pub enum Perturbing<'a> {
     Climb {
         /// Share of the steps that do.
         share: f64,
+        /// Whether their normalisation layers alone do, whose gradient needs no weight's product.
+        norms: bool,
     },
 }
 
@@ -61,7 +63,10 @@ pub fn step_work(config: &Config, update: &Layer, perturbing: Perturbing) -> f64
     let gradient = cost::gradient(config, update);
     match perturbing {
         Perturbing::Nothing => gradient,
-        Perturbing::Climb { share } => (1.0 + share) * gradient,
+        Perturbing::Climb { share, norms } => {
+            let first = if norms { 2.0 * cost::suffix(config, update) } else { gradient };
+            gradient + share * first
+        }
         Perturbing::Line { layer: p, newton, ratio } => {
             let start = p.first_stage.min(update.first_stage);
             let climb = |to: usize| cost::forward(config, start..to);
@@ -91,7 +96,11 @@ mod tests {
         let sgd = work(Perturbing::Nothing);
         // A gradient of everything is a forward pass and two of the same size back.
         assert!((sgd / cost::forward(&config, 0..stages(&config)) - 3.0).abs() < 1e-12);
-        assert!((work(Perturbing::Climb { share: 1.0 }) / sgd - 2.0).abs() < 1e-12);
-        assert!((work(Perturbing::Climb { share: 0.2 }) / sgd - 1.2).abs() < 1e-12);
+        for (share, norms, expected) in
+            [(1.0, false, 2.0), (0.2, false, 1.2), (1.0, true, 5.0 / 3.0)]
+        {
+            let ratio = work(Perturbing::Climb { share, norms }) / sgd;
+            assert!((ratio - expected).abs() < 1e-12, "{ratio}");
+        }
     }
 }

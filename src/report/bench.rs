@@ -1,7 +1,7 @@
 //! The result of `bench`: schema `planish/bench/1`.
 
 use super::CheckpointInfo;
-use super::post_training::LayerBeforeAfter;
+use super::post_training::{LayerBeforeAfter, SamInfo};
 use crate::evaluate::Estimate;
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ pub struct Row {
     pub perturb: Option<String>,
     /// u.
     pub update: Option<String>,
+    /// What SAM does.
+    pub sam: Option<SamInfo>,
     /// Test NLL, nats.
     pub nll: Estimate,
     /// Test NLL after a temperature fitted on V.

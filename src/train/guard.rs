@@ -29,7 +29,7 @@ pub enum Keep {
 /// Why a run was stopped.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reason {
-    /// `training loss`, `gradient norm` or `validation loss`.
+    /// `training loss`, `gradient norm`, `weights' norm` or `validation loss`.
     pub what: String,
     /// The value; nothing where it is not a finite number.
     pub found: Option<f64>,

@@ -180,7 +180,7 @@ impl Update {
                 for ((w, &g), b) in w.iter_mut().zip(g).zip(first) {
                     let g = g + decay * *w;
                     *b = momentum * *b + g;
-                    *w = *w - rate * if nesterov { g + momentum * *b } else { *b };
+                    *w -= rate * if nesterov { g + momentum * *b } else { *b };
                 }
             }
             Rule::AdamW { beta1, beta2, eps } => {
@@ -189,7 +189,7 @@ impl Update {
                 let scale = E::narrow(self.rate / (1.0 - libm::pow(beta1, self.steps)));
                 let root = E::narrow((1.0 - libm::pow(beta2, self.steps)).sqrt());
                 for (((w, &g), m), v) in w.iter_mut().zip(g).zip(first).zip(second) {
-                    *m = *m + a1 * (g - *m);
+                    *m += a1 * (g - *m);
                     *v = b2 * *v + a2 * g * g;
                     *w = keep * *w - scale * *m / (v.sqrt() / root + eps);
                 }

@@ -17,16 +17,18 @@ fn numbers(value: &Value) -> Vec<Vec<f32>> {
     .collect()
 }
 
-fn tensors(value: &Value) -> Vec<Tensor> {
+fn tensors(value: &Value, dtype: DType) -> Vec<Tensor> {
     let shapes: [&[usize]; 2] = [&[3, 4], &[5]];
-    let make = |(row, shape)| Tensor::from_vec(row, shape, &Device::Cpu).unwrap();
+    let make =
+        |(row, shape)| Tensor::from_vec(row, shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
     numbers(value).into_iter().zip(shapes).map(make).collect()
 }
 
 /// Largest difference: a few roundings of numbers near 1, 6e-8 each.
 fn assert_close(found: &[Tensor], expected: &Value, what: &str) {
     for (found, expected) in found.iter().zip(numbers(expected)) {
-        let found: Vec<f32> = found.flatten_all().unwrap().to_vec1().unwrap();
+        let found = found.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+        let found: Vec<f32> = found.to_vec1().unwrap();
         assert_eq!(found.len(), expected.len());
         for (a, b) in found.iter().zip(&expected) {
             assert!((a - b).abs() <= 1e-6 * b.abs().max(1.0), "{what}: {a} is not {b}");
@@ -49,12 +51,18 @@ fn steps_agree_with_torch() {
                 eps: number("eps"),
             },
         };
-        let mut optimizer = Optimizer::new(rule, number("weight_decay"));
-        let mut weights = tensors(&case["weights"]);
-        for (i, step) in case["steps"].as_array().unwrap().iter().enumerate() {
-            let rate = step["rate"].as_f64().unwrap();
-            weights = optimizer.step(&weights, &tensors(&step["gradients"]), rate).unwrap();
-            assert_close(&weights, &step["weights"], &format!("{}, step {i}", case["name"]));
+        // torch's steps are in f32, so f64 may differ from them by f32's roundings.
+        for dtype in [DType::F32, DType::F64] {
+            let mut optimizer = Optimizer::new(rule, number("weight_decay"));
+            let mut weights = tensors(&case["weights"], dtype);
+            for (i, step) in case["steps"].as_array().unwrap().iter().enumerate() {
+                let gradients = tensors(&step["gradients"], dtype);
+                let rate = step["rate"].as_f64().unwrap();
+                weights = optimizer.step(&weights, &gradients, rate).unwrap();
+                assert!(weights.iter().all(|w| w.dtype() == dtype));
+                let what = format!("{}, {dtype:?}, step {i}", case["name"]);
+                assert_close(&weights, &step["weights"], &what);
+            }
         }
     }
 }
@@ -63,11 +71,14 @@ fn steps_agree_with_torch() {
 fn clipping_agrees_with_torch() {
     let case = &reference()["clip"];
     let max_norm = case["max_norm"].as_f64().unwrap();
-    let (clipped, before) = clip(tensors(&case["gradients"]), max_norm).unwrap();
-    assert!((before / case["norm"].as_f64().unwrap() - 1.0).abs() < 1e-6);
-    assert_close(&clipped, &case["clipped"], "clip");
-    let (kept, _) = clip(tensors(&case["gradients"]), 1e3).unwrap();
-    assert_close(&kept, &case["gradients"], "no clip");
+    for dtype in [DType::F32, DType::F64] {
+        let gradients = || tensors(&case["gradients"], dtype);
+        let (clipped, before) = clip(gradients(), max_norm).unwrap();
+        assert!((before / case["norm"].as_f64().unwrap() - 1.0).abs() < 1e-6);
+        assert_close(&clipped, &case["clipped"], "clip");
+        let (kept, _) = clip(gradients(), 1e3).unwrap();
+        assert_close(&kept, &case["gradients"], "no clip");
+    }
 }
 
 #[test]

@@ -13,8 +13,10 @@ use super::source::Source;
 use super::stepper::Stepper;
 use super::{Error, Result};
 use crate::data::order::Batches;
+use crate::diagnose::layer_weights;
 use crate::evaluate::losses;
 use crate::objective::{Activations, Error as Unevaluated, Objective};
+use crate::vector;
 use crate::vit::Weights;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -264,6 +266,12 @@ impl Run {
             }
             sums.add(found.loss, made.norm, found.perturbation);
             after(indices.len(), None);
+        }
+        // The last step's own loss and gradient were sound, and where it led may not be.
+        let updated = layer_weights(&self.current, method.updated());
+        if !vector::norm(&updated)?.is_finite() {
+            let reason = Reason::not_finite("weights' norm");
+            return Ok(Err(Stopped { epoch, step: self.per_epoch, reason }));
         }
         Ok(Ok(sums.epoch(epoch, rate, clock.elapsed().as_secs_f64())))
     }

@@ -71,7 +71,9 @@ impl Recipe {
     /// Operations of a step an image of B, which has `batch` examples.
     pub fn work(&self, config: &Config, batch: usize) -> f64 {
         let perturbing = match (self.kind, &self.perturb) {
-            (Kind::Sam(variant), _) => Perturbing::Climb { share: variant.climbs() },
+            (Kind::Sam(variant), _) => {
+                Perturbing::Climb { share: variant.climbs(), norms: variant == Variant::Norms }
+            }
             (_, Some(layer)) => Perturbing::Line {
                 layer,
                 newton: self.rule == Rule::Newton,

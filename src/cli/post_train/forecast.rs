@@ -9,6 +9,7 @@ use crate::cli::scoring::measured_again;
 use crate::data::Split;
 use crate::forecast::{Need, Operations, calibrate};
 use crate::memory;
+use crate::objective::Examples;
 use crate::report::post_training::{Expected, Part};
 use crate::train::Keep;
 use crate::train::post::{Settings, post_train};
@@ -158,10 +159,9 @@ fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
     let step = recipe.work(config, settings.batch);
     // A step without kept activations runs the frozen layers, too.
     let fresh = if cached { 0.0 } else { (1.0 + ratio) * prefix };
-    let whole = steps.saturating_mul(settings.epochs) as f64
-        * settings.batch as f64
-        * (step + fresh)
-        + if cached { work.train.len() as f64 * prefix } else { 0.0 };
+    let whole =
+        steps.saturating_mul(settings.epochs) as f64 * settings.batch as f64 * (step + fresh)
+            + if cached { work.train.len() as f64 * prefix } else { 0.0 };
     let each = tries as f64 * (step + fresh) + ratio.max(1.0) * prefix;
     let affordable = (TRIAL * whole / each.max(1.0)) as usize;
     let least = model.micro_batch * rayon::current_num_threads();

@@ -9,18 +9,19 @@ mod record;
 mod work;
 
 use super::common::Common;
-use super::subject::Subject;
 use super::images::{DataArgs, data_info};
 use super::model::{ModelArgs, checkpoint_info};
 use super::outcome::show;
 use super::output::print;
 use super::recipe::{LayerArgs, Name};
 use super::scoring::{Pair, before_after, predict, remeasure};
+use super::subject::Subject;
 use super::training::{Kept, RecipeArgs};
 use crate::checkpoint::Saved;
 use crate::data::Split;
+use crate::objective::Objective;
 use crate::report::post_training::{
-    DRY_RUN, DryRun, Expected, Output, Report, SCHEMA, TimedRun,
+    BeforeAfter, DRY_RUN, DryRun, Expected, LayerBeforeAfter, Output, Report, SCHEMA, TimedRun,
 };
 use crate::run::Run;
 use crate::vit::Weights;
@@ -97,27 +98,26 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let trained = train(args, &work, budget)?;
     let training_peak_mib = clock.finish().peak_mib;
-    let Work { checkpoint, sources, roles, train, recipe, .. } = &work;
+    let Work { checkpoint, sources, recipe, settings, .. } = &work;
     // Judged as it will be stored: rounding to the file's types is part of the result.
-    let stored = checkpoint.as_stored(&trained.outcome.weights)?;
-    let tuned = work.model.at(stored);
+    let tuned = work.model.at(checkpoint.as_stored(&trained.outcome.weights)?);
     let judged = judge(
         checkpoint,
         &Case {
             model: &work.model,
             tuned: &tuned,
-            val: roles.val.as_ref(),
+            val: work.roles.val.as_ref(),
             outcome: &trained.outcome,
-            keep: work.settings.keep,
+            keep: settings.keep,
             watched: trained.watched,
             force: args.force,
         },
     )?;
-    let Judged { on_v, selection, refusal, notes } = judged;
-    let saved = match &refusal {
+    let saved = match &judged.refusal {
         Some(_) => None,
         None => {
-            let provenance = provenance(checkpoint, recipe, &work.settings, &selection, train)?;
+            let provenance =
+                provenance(checkpoint, recipe, settings, &judged.selection, &work.train)?;
             work.destination.save(checkpoint, &trained.outcome.weights, &provenance)?
         }
     };
@@ -125,40 +125,25 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(saved) => work.model.at(read_back(args, saved)?),
         None => tuned,
     };
-    let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
-        let both = split.as_ref().zip(own);
-        let score = |(split, own): (&Split, &Pair)| {
-            let info = data_info(sources.of(split), split, origin);
-            before_after(own, v, info, args.common.seed)
-        };
-        both.map(score).transpose()
-    };
-    let validation = scored(&roles.val, on_v.as_ref(), None, &roles.val_origin)?;
-    // What is not written is no result: test stays unread, and nothing is measured again.
-    let on_test = match &saved {
-        Some(_) => predict(checkpoint, [&work.model, &tuned], roles.test.as_ref())?,
-        None => None,
-    };
-    let test = scored(&roles.test, on_test.as_ref(), on_v.as_ref(), "test")?;
-    let layers = match (&saved, args.recipe.remeasure, &work.subject) {
-        (None, ..) | (_, Some(0), _) | (.., None) => Vec::new(),
-        (_, None, Some(subject)) => remeasure(subject, &tuned, recipe, &args.common)?,
-        (_, n, Some(_)) => {
-            let subject = Subject::new(checkpoint, roles, n, &args.common)?;
-            remeasure(&subject, &tuned, recipe, &args.common)?
-        }
-    };
-    let mut all_notes = roles.notes.clone();
-    all_notes.extend(notes);
-    if roles.test.is_none() {
-        all_notes.push("there is no test split, so there are no final figures".into());
+    let figures = figures(args, &work, &tuned, &judged, saved.is_some())?;
+    let Judged { selection, refusal, notes: own_notes, .. } = judged;
+    let mut notes = work.roles.notes.clone();
+    notes.extend(own_notes);
+    if work.roles.test.is_none() {
+        notes.push("there is no test split, so there are no final figures".into());
     }
     let epochs = trained.outcome.epochs;
     let seconds_per_epoch = median(epochs.iter().map(|e| e.seconds).collect());
     let cache_seconds = trained.cache_seconds;
     let report = Report {
         schema: SCHEMA.into(),
-        run: TimedRun { run: clock.finish(), seconds_per_epoch, training_peak_mib, cache_seconds, forecast },
+        run: TimedRun {
+            run: clock.finish(),
+            seconds_per_epoch,
+            training_peak_mib,
+            cache_seconds,
+            forecast,
+        },
         checkpoint: checkpoint_info(checkpoint),
         output: saved.map(|saved| Output {
             path: saved.path.display().to_string(),
@@ -167,16 +152,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             moves_lost_to_rounding: saved.rounding.unchanged,
         }),
         method: method_info(recipe, &checkpoint.config, work.chosen_by.clone())?,
-        settings: work.settings.clone(),
-        training: data_info(sources.of(train), train, "train"),
+        settings: settings.clone(),
+        training: data_info(sources.of(&work.train), &work.train, "train"),
         micro_batch: work.model.micro_batch,
         cached: trained.cached,
         epochs,
         selection,
-        validation,
-        test,
-        layers,
-        notes: all_notes,
+        validation: figures.validation,
+        test: figures.test,
+        layers: figures.layers,
+        notes,
     };
     print(&show(&report))?;
     args.common.save(&report)?;
@@ -199,6 +184,49 @@ fn read_back(args: &Args, saved: &Saved) -> anyhow::Result<Weights> {
     let path = saved.path.display();
     let checkpoint = args.model.flags.open(&saved.path);
     Ok(checkpoint.with_context(|| format!("{path} was written, but cannot be read back"))?.weights)
+}
+
+/// The model before and after, on V and on test.
+struct Figures {
+    validation: Option<BeforeAfter>,
+    test: Option<BeforeAfter>,
+    layers: Vec<LayerBeforeAfter>,
+}
+
+/// Scores both models. What was not `written` is no result: then test stays unread, and no layer is
+/// measured again.
+fn figures(
+    args: &Args,
+    work: &Work,
+    tuned: &Objective,
+    judged: &Judged,
+    written: bool,
+) -> anyhow::Result<Figures> {
+    let Work { checkpoint, sources, roles, recipe, model, .. } = work;
+    let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
+        let both = split.as_ref().zip(own);
+        let score = |(split, own): (&Split, &Pair)| {
+            let info = data_info(sources.of(split), split, origin);
+            before_after(own, v, info, args.common.seed)
+        };
+        both.map(score).transpose()
+    };
+    let on_v = judged.on_v.as_ref();
+    let validation = scored(&roles.val, on_v, None, &roles.val_origin)?;
+    if !written {
+        return Ok(Figures { validation, test: None, layers: Vec::new() });
+    }
+    let on_test = predict(checkpoint, [model, tuned], roles.test.as_ref())?;
+    let test = scored(&roles.test, on_test.as_ref(), on_v, "test")?;
+    let layers = match (args.recipe.remeasure, &work.subject) {
+        (Some(0), _) | (_, None) => Vec::new(),
+        (None, Some(subject)) => remeasure(subject, tuned, recipe, &args.common)?,
+        (n, Some(_)) => {
+            let subject = Subject::new(checkpoint, roles, n, &args.common)?;
+            remeasure(&subject, tuned, recipe, &args.common)?
+        }
+    };
+    Ok(Figures { validation, test, layers })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
