@@ -4,7 +4,6 @@
 //! standard output, progress and errors to standard error.
 
 pub mod bench;
-mod bench_tally;
 pub mod children;
 pub mod common;
 pub mod demo;

@@ -59,11 +59,9 @@ pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration
         values: images.inputs(0..n)?,
         labels: images.labels()[..n].into(),
     };
-    let all = layers::layers(config, Granularity::Block);
-    let joint = layers::join(&all);
-    let lowest = joint.clone();
+    let all = layers::join(&layers::layers(config, Granularity::Block));
     let direction: Vec<Tensor> =
-        lowest.tensors.iter().map(|&i| model.weights.tensor(i).clone()).collect();
+        all.tensors.iter().map(|&i| model.weights.tensor(i).clone()).collect();
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
         // The first pass pays for memory that later ones find at hand.
         let clock = Instant::now();
@@ -80,12 +78,12 @@ pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration
         Ok(n as f64 * work / least)
     };
     let resident_mib = memory::resident_mib().unwrap_or(0.0);
-    let forward =
-        rate(cost::forward(config, 0..stages(config)), &|| Ok(drop(model.predict(&examples)?)))?;
+    let whole = cost::forward(config, 0..stages(config));
+    let forward = rate(whole, &|| model.predict(&examples).map(|_| ()))?;
     let gradient =
-        rate(cost::gradient(config, &joint), &|| Ok(drop(model.gradient(&examples, &joint)?)))?;
+        rate(cost::gradient(config, &all), &|| model.gradient(&examples, &all).map(|_| ()))?;
     let (hvp, grown) = memory::growth(|| {
-        rate(cost::hvp(config, &lowest), &|| Ok(drop(model.hvp(&examples, &lowest, &direction)?)))
+        rate(cost::hvp(config, &all), &|| model.hvp(&examples, &all, &direction).map(|_| ()))
     });
     let wave_mib = grown.unwrap_or_else(|| 2.0 * tape_mib(model));
     let micro_batch = model.micro_batch;

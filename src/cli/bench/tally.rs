@@ -1,7 +1,7 @@
 //! From the runs of `bench` to its rows, its verdicts and its table.
 
-use super::format::{duration, estimate, percent};
-use super::table::{Align, Style, Table};
+use crate::cli::format::{duration, estimate, percent};
+use crate::cli::table::{Align, Style, Table};
 use crate::evaluate::{Estimate, mean_stderr, paired};
 use crate::report::bench::{Cost, Report, Row};
 use crate::report::post_training;

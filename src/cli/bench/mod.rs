@@ -1,20 +1,23 @@
 //! `planish bench`: methods against their controls, each run in a process of its own.
 
-use super::bench_tally::{Trained, cost, rows, show, verdicts};
-use super::children::{Words, spawn};
-use super::common::Common;
-use super::format::duration;
-use super::images::DataArgs;
-use super::model::{ModelArgs, checkpoint_info};
-use super::output::print;
-use super::recipe::{check_sam, read_plan};
-use super::training::{RecipeArgs, check};
-use crate::checkpoint::Checkpoint;
+mod jobs;
+mod tally;
+
+use crate::cli::children::{Words, spawn};
+use crate::cli::common::Common;
+use crate::cli::format::duration;
+use crate::cli::images::DataArgs;
+use crate::cli::model::{ModelArgs, checkpoint_info};
+use crate::cli::output::print;
+use crate::cli::recipe::check_sam;
+use crate::cli::training::{RecipeArgs, check};
 use crate::data::{Role, require};
 use crate::report::bench::{Report, SCHEMA, TimedRun};
 use crate::report::post_training;
 use anyhow::{Context, bail};
+use jobs::{Job, jobs, plan};
 use std::path::{Path, PathBuf};
+use tally::{Trained, cost, rows, show, verdicts};
 
 /// Most seeds that a run may ask for: more would take weeks, and a slip of the finger with them.
 const MAX_SEEDS: u64 = 1000;
@@ -90,13 +93,6 @@ impl Name {
     }
 }
 
-/// One trained row: its name, its options, and the position of its control.
-struct Job {
-    name: String,
-    options: Words,
-    control: Option<usize>,
-}
-
 /// Runs the command.
 ///
 /// # Errors
@@ -162,98 +158,6 @@ fn scratch() -> anyhow::Result<tempfile::TempDir> {
         .prefix("planish-bench-")
         .tempdir()
         .context("cannot make a temporary folder; set TMPDIR to one that can be written")
-}
-
-/// p and u of PoL, and where they come from.
-struct Planned {
-    perturb: String,
-    update: String,
-    from: String,
-}
-
-/// p and u of PoL: of a report, of a diagnosis made now, or where neither finds a layer, the head
-/// and the last block.
-fn plan(
-    args: &Args,
-    folder: &Path,
-    checkpoint: &Checkpoint,
-    val_origin: &str,
-) -> anyhow::Result<Planned> {
-    let path = match &args.plan {
-        Some(path) => path.clone(),
-        None => {
-            let path = folder.join("diagnosis.json");
-            let mut words = Words::new("diagnose", &args.model, &args.data);
-            if let Some(n) = args.samples {
-                words.option("--samples", n);
-            }
-            words.option("--seed", args.common.seed).option("--json", path.display());
-            spawn(&words, &args.common)?;
-            path
-        }
-    };
-    Ok(match read_plan(&path, checkpoint, val_origin)? {
-        Some(plan) => Planned {
-            perturb: plan.perturb,
-            update: plan.update,
-            from: "by the cross-fitted diagnosis".into(),
-        },
-        None => Planned {
-            perturb: "head".into(),
-            update: format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
-            from: "no layer was eligible: head and last block stand in for a plan".into(),
-        },
-    })
-}
-
-/// The rows to train, every method after its control: plain SGD on the same layers.
-fn jobs(args: &Args, planned: Option<&Planned>) -> Vec<Job> {
-    let mut jobs: Vec<Job> = Vec::new();
-    let mut add = |name: String, options: Words, control: Option<usize>| -> usize {
-        if let Some(known) = jobs.iter().position(|j| j.name == name) {
-            return known;
-        }
-        jobs.push(Job { name, options, control });
-        jobs.len() - 1
-    };
-    let words = |method: &str, perturb: Option<&str>, update: Option<&str>| {
-        let mut words = Words::default();
-        words.option("--method", method);
-        for (name, value) in [("--perturb", perturb), ("--update", update)] {
-            if let Some(value) = value {
-                words.option(name, value);
-            }
-        }
-        words
-    };
-    let chosen = args.update.as_deref();
-    for method in &args.methods {
-        let (own, title) = method.names();
-        let (perturb, updated, label) = match method {
-            Name::Pof => (Some("head"), "embed,block.*,norm", "all else"),
-            Name::Pol | Name::PolHead => {
-                let Some(plan) = planned else { continue };
-                let perturb = if *method == Name::Pol { plan.perturb.as_str() } else { "head" };
-                let update = chosen.unwrap_or(&plan.update);
-                (Some(perturb), update, update)
-            }
-            _ => {
-                let update = chosen.unwrap_or("*");
-                (None, update, if update == "*" { "all" } else { update })
-            }
-        };
-        let from = perturb.map_or(String::new(), |p| format!(" {p}"));
-        let mut options = match method {
-            Name::Pof => words(own, None, None),
-            _ => words(own, perturb, Some(updated)),
-        };
-        if perturb.is_none() {
-            options.sam(own, &args.recipe.sam);
-        }
-        let control = add(format!("SGD → {label}"), words("sgd", None, Some(updated)), None);
-        add(format!("{title}{from} → {label}"), options, Some(control));
-    }
-    jobs
 }
 
 /// The command line of one run, but for what it writes.
