@@ -9,7 +9,8 @@
 //! | ASAM | ρ T_w² g/‖T_w g‖, T_w = \|w\| + η, number by number | Kwon, Kim, Park, Choi, ICML 2021 |
 //! | norm-only | as SAM, over the normalisation layers' weights and biases alone | Mueller, Vlaar, Rolnick, Hein, NeurIPS 2023 |
 //!
-//! and the chosen layers take a step with g_s = ∂L^B(w + ε)/∂w from w. **LookSAM** (Liu, Mai, Chen,
+//! (ASAM's T scales every tensor, as the paper has it; its authors' code leaves biases unscaled.)
+//! The chosen layers take a step with g_s = ∂L^B(w + ε)/∂w from w. **LookSAM** (Liu, Mai, Chen,
 //! Hsieh, You, CVPR 2022) climbs at every k-th step only, steps with g_s there and keeps its part
 //! across g, g_v = g_s − (gᵀg_s/‖g‖²) g; the steps between use g + α (‖g‖/‖g_v‖) g_v, one gradient
 //! each.
