@@ -8,6 +8,7 @@ pub mod diagnose;
 pub mod evaluate;
 pub mod examples;
 pub mod forecast;
+mod gather;
 mod memory;
 mod nearest;
 pub mod objective;

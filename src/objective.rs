@@ -7,6 +7,7 @@
 pub use crate::examples::{Activations, Examples};
 
 use crate::evaluate::Predictions;
+use crate::gather::Gather;
 use crate::tape::Value;
 use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
 use candle_core::{DType, Device, Tensor};
@@ -142,22 +143,15 @@ impl Objective {
 
     /// Activations at the input of `stage`, computed without a tape.
     pub fn activations(&self, examples: &dyn Examples, stage: usize) -> Result<Activations> {
-        let mut parts = Vec::new();
+        let mut parts = Gather::new(examples.len(), self.dtype());
         let forward = |range| {
             let x = self.input(examples, range)?;
             let mut pass = Pass::new(&self.config, &self.weights);
             let y = pass.run(examples.stage(), stage, Value::constant(x))?;
             Ok(y.tensor().value().clone())
         };
-        self.each(examples, forward, |part| {
-            parts.push(part);
-            Ok(())
-        })?;
-        Ok(Activations {
-            stage,
-            values: if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? },
-            labels: examples.labels().into(),
-        })
+        self.each(examples, forward, |part| parts.add(&part))?;
+        Ok(Activations { stage, values: parts.finish()?, labels: examples.labels().into() })
     }
 
     /// Logits of all examples, in order.

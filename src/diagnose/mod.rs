@@ -56,7 +56,8 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
 
     let mut order: Vec<&Layer> = layers.iter().collect();
     order.sort_by_key(|l| l.first_stage);
-    let mut at = objective.activations(validation, 0)?;
+    let lowest = order.first().map_or(0, |layer| layer.first_stage);
+    let mut at = objective.activations(validation, lowest)?;
     let base = objective.predict(&at)?;
     let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
     let bases = [base.subset(&folds[0])?, base.subset(&folds[1])?];

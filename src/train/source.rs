@@ -1,6 +1,7 @@
 //! Where mini-batches come from: the training images, or their activations at the lowest layer
 //! that post-training touches, computed once.
 
+use crate::gather::Gather;
 use crate::objective::{Activations, Examples, Objective, Result};
 use candle_core::Tensor;
 use std::ops::Range;
@@ -36,16 +37,17 @@ impl<'a> Source<'a> {
         if cache_bytes(prefix, images, stage) > budget {
             return Ok(Source::Fresh { prefix: prefix.clone(), images, stage });
         }
-        let mut parts = Vec::new();
-        let step = prefix.micro_batch.max(1);
+        let mut parts = Gather::new(images.len(), prefix.dtype());
+        // A micro-batch for every thread, told of as they pass.
+        let step = prefix.micro_batch.max(1) * rayon::current_num_threads();
         for start in (0..images.len()).step_by(step) {
             let range = start..(start + step).min(images.len());
             let part = Run { images, range: range.clone() };
-            parts.push(prefix.activations(&part, stage)?.values);
+            parts.add(&prefix.activations(&part, stage)?.values)?;
             done(range.len());
         }
-        let values = Tensor::cat(&parts, 0)?;
-        Ok(Source::Cached(Activations { stage, values, labels: images.labels().into() }))
+        let (values, labels) = (parts.finish()?, images.labels().into());
+        Ok(Source::Cached(Activations { stage, values, labels }))
     }
 
     /// Number of examples.
