@@ -3,7 +3,7 @@
 use super::error::Error;
 use super::numbers::{Stored, same_bits};
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
-use super::settings::CONFIG_KEY;
+use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY};
 use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance};
 use crate::vit::Weights;
 use candle_core::{DType, Tensor};
@@ -81,6 +81,9 @@ impl Checkpoint {
         if let (false, Some(settings)) = (is_file_name(out), &self.settings) {
             replace_with(&out.join("config.json"), settings.text.as_bytes())?;
         }
+        if let (false, Some(images)) = (is_file_name(out), &self.images) {
+            replace_with(&out.join(PREPROCESSOR_FILE), images.text.as_bytes())?;
+        }
         Ok(path)
     }
 
@@ -93,10 +96,11 @@ impl Checkpoint {
         steps.push(to_value(latest)?);
         let mut metadata = self.metadata.clone();
         put(&mut metadata, PROVENANCE_KEY, Value::Array(steps).to_string());
-        if let Some(settings) = &self.settings {
-            let carried = metadata.iter().any(|(key, _)| key == CONFIG_KEY);
+        for (key, settings) in [(CONFIG_KEY, &self.settings), (PREPROCESSOR_KEY, &self.images)] {
+            let Some(settings) = settings else { continue };
+            let carried = metadata.iter().any(|(known, _)| known == key);
             if carried || is_file_name(out) {
-                put(&mut metadata, CONFIG_KEY, settings.text.clone());
+                put(&mut metadata, key, settings.text.clone());
             }
         }
         Ok(metadata)

@@ -2,8 +2,10 @@
 //! nothing of ours.
 
 mod bad_input;
+mod layouts;
 mod open;
 mod save;
+mod transformers;
 
 use super::*;
 use crate::vit::arch;
