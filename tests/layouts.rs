@@ -3,7 +3,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish::checkpoint::{Checkpoint, Header, Overrides, Provenance};
+use planish::data::Split;
+use planish::diagnose::{Path as Line, moved};
 use planish::objective::{Activations, Objective};
+use planish::train::source::cache_bytes;
 use planish::vit::{Granularity, Layer, layers};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -99,16 +102,20 @@ fn error(found: &Tensor, expected: &Tensor) -> f64 {
     error / norm(&mut expected.into_iter()).max(1e-6)
 }
 
-/// The worst relative errors of logits (and loss), gradients and Hessian-vector products.
-fn errors(folder: &Path, dtype: DType) -> [f64; 3] {
-    let (checkpoint, mut r) = (open(folder), Reference::open(folder));
-    let weights = checkpoint.weights_as(dtype).unwrap();
-    let mut objective = Objective::new(Arc::new(checkpoint.config.clone()), weights);
+/// The model in a type, and the reference's images.
+fn model(c: &Checkpoint, r: &Reference, dtype: DType) -> (Objective, Activations) {
+    let mut objective = Objective::new(Arc::new(c.config.clone()), c.weights_as(dtype).unwrap());
     objective.micro_batch = 2;
     let labels: Vec<i64> = r.tensors["labels"].to_vec1().unwrap();
     let values = r.tensors["pixel_values"].clone();
     let labels = labels.iter().map(|&l| l as u32).collect();
-    let images = Activations { stage: 0, values, labels };
+    (objective, Activations { stage: 0, values, labels })
+}
+
+/// The worst relative errors of logits (and loss), gradients and Hessian-vector products.
+fn errors(folder: &Path, dtype: DType) -> [f64; 3] {
+    let (checkpoint, mut r) = (open(folder), Reference::open(folder));
+    let (objective, images) = model(&checkpoint, &r, dtype);
     let logits = objective.predict(&images).unwrap();
     let logits = Tensor::from_slice(logits.values(), logits.values().len(), &Device::Cpu).unwrap();
     let mut worst = [r.error("logits", &logits), 0.0, 0.0];
@@ -126,7 +133,7 @@ fn errors(folder: &Path, dtype: DType) -> [f64; 3] {
         worst[2] = worst[2].max(r.worst(&checkpoint, "hvp", &layer, &found.hvp));
     }
     // Every derivative that the library has was compared: no parameter of a file is left out.
-    let inputs = ["labels", "pixel_values"];
+    let inputs = ["labels", "pixel_values", "image", "processed"];
     let open = |key: &&String| !inputs.contains(&key.as_str()) && !r.checked.contains(key);
     assert_eq!(r.tensors.keys().find(open), None, "{}", r.name);
     worst
@@ -144,6 +151,57 @@ fn computes_what_the_library_computes() {
             assert!(within, "{name} {dtype:?}: {found:?}");
         }
     }
+}
+
+/// One head or two: what reaches them is counted, and their logits are linear in their weights.
+#[test]
+fn features_and_lines_of_the_head() {
+    for folder in folders() {
+        let (checkpoint, r) = (open(&folder), Reference::open(&folder));
+        let (objective, images) = model(&checkpoint, &r, DType::F64);
+        for stage in 0..2 * checkpoint.config.depth + 3 {
+            let held = objective.activations(&images, stage).unwrap().values.elem_count() * 8;
+            assert_eq!(cache_bytes(&objective, &images, stage), held, "{} {stage}", r.name);
+        }
+        for name in ["norm", "head"] {
+            let layer = layers::select(&checkpoint.config, name).unwrap().remove(0);
+            let start = objective.activations(&images, layer.first_stage).unwrap();
+            let direction = objective.gradient(&start, &layer).unwrap().gradient;
+            let line = Line::new(&objective, &start, &layer, &direction).unwrap();
+            assert!(line.is_cheap());
+            let expected = moved(&objective, &layer, &direction, 0.7).unwrap();
+            let expected = expected.predict(&start).unwrap();
+            let found = line.predict(0.7).unwrap();
+            for (found, expected) in found.values().iter().zip(expected.values()) {
+                assert!((found - expected).abs() < 1e-12, "{}: {found} {expected}", r.name);
+            }
+        }
+    }
+}
+
+/// One level of 255 apart at most: version 5 rounds as torchvision does, version 4 as Pillow.
+#[test]
+fn images_are_processed_as_the_library_does() {
+    let mut seen = 0;
+    for folder in folders() {
+        let (checkpoint, r) = (open(&folder), Reference::open(&folder));
+        let Some(image) = r.tensors.get("image") else { continue };
+        let preprocess = checkpoint.preprocess.unwrap();
+        let (h, w, c) = image.dims3().unwrap();
+        let levels = image.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        let split = Split::from_levels("reference", levels, [c, h, w], vec![0]).unwrap();
+        let found = split.pixels(&[0], Some(&preprocess), None).unwrap();
+        let expected = numbers(&r.tensors["processed"]);
+        assert_eq!(found.len(), expected.len());
+        let plane = found.len() / c;
+        for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let level = 1.0 / (255.0 * f64::from(preprocess.std[at / plane]));
+            let difference = (f64::from(*found) - expected).abs();
+            assert!(difference < 1.01 * level, "{}: {found} {expected}", r.name);
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
 }
 
 fn provenance() -> Provenance {

@@ -125,12 +125,11 @@ impl Reader<'_> {
             return Err(wrong("a share above 0 and at most 1", share.to_string()));
         }
         if squash {
-            let found = format!("{share} with crop_mode squash");
-            return if share == 1.0 {
-                Ok(Resize::Squash)
-            } else {
-                Err(wrong("1 with crop_mode squash", found))
-            };
+            let side = |n: usize| (n as f64 / share).floor() as usize;
+            return Ok(match share == 1.0 {
+                true => Resize::Squash,
+                false => Resize::SquashTo([side(height), side(width)]),
+            });
         }
         if height != width {
             return Err(wrong("a square image for a centre crop", format!("{height}×{width}")));

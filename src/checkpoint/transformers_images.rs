@@ -90,11 +90,13 @@ impl Reader<'_> {
                 self.assumed.push("resize: to the model's size, whatever the aspect ratio".into());
                 Ok(Resize::Squash)
             }
-            Some(_) if crops => {
-                let expected = "the size of the crop, or shortest_edge";
-                let remedy = "planish crops after a resize of the short side only: give --resize, \
-                              which is the same for square images";
-                Err(images.unsupported("size", expected, remedy))
+            Some([height, width]) if crops => {
+                let [least_height, least_width] = config.image_size;
+                if height < least_height || width < least_width {
+                    let expected = "at least the size of the crop";
+                    return Err(images.unsupported("size", expected, remedy));
+                }
+                Ok(Resize::SquashTo([height, width]))
             }
             Some(_) => {
                 let expected = format!("the model's {:?}", config.image_size);

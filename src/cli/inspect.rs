@@ -114,7 +114,10 @@ fn text(report: &Inspection) -> String {
         (
             "preprocessing",
             report.preprocessing.clone().unwrap_or_else(|| {
-                "unknown: pass --mean, --std and --interpolation for raw images".into()
+                let own = "; torchvision's own models take --mean 0.485,0.456,0.406 \
+                           --std 0.229,0.224,0.225";
+                let own = if file.layout == "torchvision" { own } else { "" };
+                format!("unknown: pass --mean, --std and --interpolation for raw images{own}")
             }),
         ),
     ];

@@ -15,6 +15,8 @@ Each folder holds model.safetensors, what the library writes beside it, and refe
     hvp/NAME       f64  Hessian of the mean loss in one planish layer's tensors alone (`embed`,
                         `block.i`, `norm`, `head`), times the layer's part of the vector
     hvp_all/NAME   f64  the full Hessian times the whole vector
+    image          u8   (H,W,C), and
+    processed      f32  (C,h,w), what transformers' image processor makes of it; in its folders only
 NAME is the file's own. The vector is the same for all: entry k of the tensor is 1 - 2 frac(k phi),
 phi being the golden ratio's inverse, so that it need not be stored. Weights are read back from the
 file, as they were rounded, and cast to f64; products come from double backward.
@@ -28,6 +30,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import transformers
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -138,14 +141,6 @@ def write(name, seed):
     else:    # transformers 5 saves the old names: the new ones come from its own state_dict
         state = {own(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    if name.startswith("transformers"):
-        model.config.id2label = {0: "cat", 1: "dog", 2: "bird"}
-        model.config.save_pretrained(folder)
-        kind = "DeiT" if "deit" in name or "teacher" in name else "ViT"
-        processor = getattr(transformers, f"{kind}ImageProcessor")
-        size = dict(size={"height": 8, "width": 8})
-        more = dict(crop_size={"height": 8, "width": 8}) if kind == "DeiT" else {}
-        processor(**size, **more).save_pretrained(folder)
     if name.startswith("timm"):
         pooled = dict(img_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2, mlp_ratio=1.5)
         kind = "deit_tiny_distilled" if "distilled" in name else "vit_tiny"
@@ -154,7 +149,23 @@ def write(name, seed):
         text = dict(architecture=f"{kind}_patch16_224", num_classes=CLASSES, global_pool="token",
                     model_args=pooled, pretrained_cfg=cfg)
         (folder / "config.json").write_text(json.dumps(text, indent=2) + "\n")
-
+    if name.startswith("transformers"):
+        model.config.id2label = {0: "cat", 1: "dog", 2: "bird"}
+        model.config.save_pretrained(folder)
+        kind = "DeiT" if "deit" in name or "teacher" in name else "ViT"
+        processor = getattr(transformers, f"{kind}ImageProcessor")
+        more = dict(size={"height": 8, "width": 8}, image_mean=[0.4, 0.5, 0.6],
+                    image_std=[0.2, 0.25, 0.3])
+        if kind == "DeiT":  # squashed to 12×14, then cropped
+            more |= dict(size={"height": 12, "width": 14}, crop_size={"height": 8, "width": 8})
+        processor = processor(**more)
+        processor.save_pretrained(folder)
+        image = torch.randint(256, (17, 23, 3), generator=generator, dtype=torch.uint8)
+        picture = Image.fromarray(image.numpy())
+        images = dict(image=image,
+                      processed=processor(images=picture, return_tensors="pt").pixel_values[0])
+    else:
+        images = {}
     stored = load_file(folder / "model.safetensors")
     model = model.double()
     parameters = {n: stored[own(n)].double().requires_grad_() for n, _ in model.named_parameters()}
@@ -166,7 +177,7 @@ def write(name, seed):
     loss = F.cross_entropy(logits, labels)
     names = list(parameters)
     gradient = dict(zip(names, torch.autograd.grad(loss, parameters.values(), create_graph=True)))
-    out = dict(pixel_values=pixels, labels=labels, logits=logits, loss=loss)
+    out = dict(pixel_values=pixels, labels=labels, logits=logits, loss=loss) | images
     out |= {f"gradient/{own(n)}": g for n, g in gradient.items()}
     out |= {f"hvp_all/{own(n)}": h for n, h in products(gradient, parameters, names).items()}
     layers = {}

@@ -69,7 +69,7 @@ fn every_layout_is_known_by_its_names() {
             let all = format!("{0} of {0} tensor names", wrapped.len());
             assert!(found.recognised.contains(layout.name()), "{}", found.recognised);
             assert!(found.recognised.contains(&all), "{}", found.recognised);
-            assert_eq!(found.recognised.contains(wrapper), true);
+            assert!(found.recognised.contains(wrapper), "{}", found.recognised);
         }
     }
 }
@@ -84,10 +84,10 @@ fn a_pooler_is_ignored_and_kept() {
     write(&from, &tensors, &[]);
     let overrides = Overrides { heads: Some(2), ..Overrides::default() };
     let found = Checkpoint::open(&from, &overrides).unwrap();
-    let said = "2 ignored: vit.pooler.dense.bias, vit.pooler.dense.weight";
-    assert!(found.recognised.contains("of 42 tensor names"), "{}", found.recognised);
-    assert!(found.recognised.contains("vit.pooler.dense.weight"), "{}", found.recognised);
-    assert_eq!(found.recognised.split("2 ignored").count(), 2, "{said}: {}", found.recognised);
+    let all = tensors.len();
+    for part in [&format!("{} of {all} tensor names", all - 2), "2 ignored: vit.pooler.dense."] {
+        assert!(found.recognised.contains(part), "{}", found.recognised);
+    }
     found.save(&to, &found.weights, &provenance("sgd")).unwrap();
     let bytes = fs::read(&to).unwrap();
     let saved = safetensors::SafeTensors::deserialize(&bytes).unwrap();

@@ -125,6 +125,8 @@ fn image_processors() {
     assert_eq!(read(json!({"size": 28, "resample": 0})).interpolation, Interpolation::Nearest);
     let crop = json!({"size": {"shortest_edge": 32}, "do_center_crop": true, "crop_size": 28});
     assert_eq!(read(crop).resize, Resize::ShortSide(32));
+    let deit = json!({"size": 32, "do_center_crop": true, "crop_size": 28});
+    assert_eq!(read(deit).resize, Resize::SquashTo([32, 32]));
     let raw = read(json!({"do_normalize": false, "image_mean": null}));
     assert_eq!((raw.mean, raw.std), (vec![0.0], vec![1.0]));
     // (x − 127.5)/51 on levels is (x/255 − 0.5)/0.2.
@@ -143,7 +145,7 @@ fn image_processors_that_cannot_be_served() {
         (json!({"do_resize": false}), "--resize"),
         (json!({"size": 32}), "--resize"),
         (json!({"size": {"height": 28}}), "height and width"),
-        (json!({"size": 32, "do_center_crop": true, "crop_size": 28}), "short side only"),
+        (json!({"size": 14, "do_center_crop": true, "crop_size": 28}), "the size of the crop"),
         (json!({"do_center_crop": true, "crop_size": {"height": 14, "width": 14}}), "[28, 28]"),
         (json!({"size": {"shortest_edge": 32}}), "a centre crop"),
         (json!({"size": {"shortest_edge": 14}, "do_center_crop": true}), "the side of the crop"),
