@@ -161,7 +161,8 @@ pub enum Error {
     /// The patch grid does not follow from the position embedding.
     #[error(
         "{path}: the position embedding has {rows} rows, of which {prefix} may belong to tokens \
-         that are no patches: expected a square grid of patches; give the size with --image-size HEIGHTxWIDTH"
+         that are no patches: expected a square grid of patches; give the size with \
+         --image-size HEIGHTxWIDTH"
     )]
     Grid {
         /// The checkpoint.

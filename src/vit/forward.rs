@@ -2,8 +2,8 @@
 //!
 //! Stages (see [`super::Layer`]): 0 the embedding, (B, C, H, W) → (B, T, D); then for each block
 //! its attention branch and its MLP branch, (B, T, D) → (B, T, D); the final norm and the
-//! pooling, → (B, D), or (B, 2, D) for two heads; the head, → (B, classes). A pass may start and end at any of them, which is
-//! what caches and line searches live on.
+//! pooling, → (B, D), or (B, 2, D) for two heads; the head, → (B, classes). A pass may start and
+//! end at any of them, which is what caches and line searches live on.
 
 use super::{Activation, Config, FinalNorm, Pooling, Weights};
 use crate::tape::{Tape, Value};

@@ -55,10 +55,10 @@ impl Weights {
     }
 
     /// timm's initialisation (`init_weights_vit_timm`), in f32: N(0, 0.02²) for linear weights,
-    /// the heads' included, the position embedding and a distillation token; N(0, 10⁻¹²) for class and register
-    /// tokens; PyTorch's default U(±1/√fan-in) for the patch projection; LayerScale 10⁻⁵; norms
-    /// 1; other biases 0. timm truncates the normals at ±2, a hundred standard deviations, which
-    /// no draw reaches.
+    /// the heads' included, the position embedding and a distillation token; N(0, 10⁻¹²) for class
+    /// and register tokens; PyTorch's default U(±1/√fan-in) for the patch projection; LayerScale
+    /// 10⁻⁵; norms 1; other biases 0. timm truncates the normals at ±2, a hundred standard
+    /// deviations, which no draw reaches.
     ///
     /// Each tensor draws from a ChaCha8 stream of its own, keyed by seed and name: no tensor's
     /// values depend on which others the model has.

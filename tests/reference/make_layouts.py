@@ -3,8 +3,11 @@ their derivatives in f64.
 
 Run by hand, never in CI, once for each library:
 
-    python tests/reference/make_layouts.py            # transformers 5.23, torchvision 0.29, timm 1.0
-    PYTHONPATH=TF4 python tests/reference/make_layouts.py       # transformers 4.57.6 found in TF4
+    python tests/reference/make_layouts.py
+    PYTHONPATH=TF4 python tests/reference/make_layouts.py
+
+with torch 2.15, timm 1.0.31, torchvision 0.29.2 and transformers 5.23.0, and then with
+transformers 4.57.6 found in TF4 (pip install --target TF4).
 
 Each folder holds model.safetensors, what the library writes beside it, and reference.safetensors:
     pixel_values   f32  (N,C,H,W)
@@ -66,7 +69,7 @@ def of_timm(cls, **more):
 VIT, DEIT = ("ViT", "ViTForImageClassification"), ("DeiT", "DeiTForImageClassification")
 TEACHER = ("DeiT", "DeiTForImageClassificationWithTeacher")
 # Name: (how it is made, how its names are changed for the file, stored type).
-# torchvision's first version called the MLP's layers linear_1 and linear_2; scripts replace `heads`.
+# torchvision's first version called the MLP's layers linear_1, linear_2; scripts replace `heads`.
 FIRST_TORCHVISION = [(r"mlp\.0\.", "mlp.linear_1."), (r"mlp\.3\.", "mlp.linear_2."),
                      (r"heads\.head\.", "heads.0.")]
 MODELS = {
@@ -104,7 +107,7 @@ def draw(model, generator):
 
 
 def layer_of(name):
-    block = re.search(r"(?:blocks|layers?|layers\.encoder_layer_)[._](?:encoder_layer_)?(\d+)", name)
+    block = re.search(r"(?:blocks|layers?)\.(?:encoder_layer_)?(\d+)", name)
     if block:
         return "block." + block.group(1)
     if re.match(r"(norm|vit\.layernorm|deit\.layernorm|encoder\.ln)\.", name):
