@@ -3,7 +3,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish::objective::{Activations, Examples, Objective};
-use planish::vit::{Activation, Config, FinalNorm, Granularity, Layer, Pooling, Weights, layers};
+use planish::vit::{
+    Activation, Config, Distillation, FinalNorm, Granularity, Layer, Pooling, Weights, layers,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -99,6 +101,7 @@ fn config(json: &serde_json::Value) -> Config {
         mlp_dim: n("mlp_dim"),
         classes: n("classes"),
         class_token: b("class_token"),
+        distillation: Distillation::None,
         registers: n("registers"),
         position_covers_prefix: b("position_covers_prefix"),
         patch_bias: b("patch_bias"),

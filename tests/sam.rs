@@ -50,6 +50,7 @@ impl Reference {
             heads: 2,
             mlp_dim: 16,
             classes: 5,
+            distillation: planish::vit::Distillation::None,
             class_token: true,
             registers: 0,
             position_covers_prefix: true,

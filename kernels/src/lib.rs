@@ -11,6 +11,7 @@ pub mod cpu;
 pub mod cross_entropy;
 mod dual_tensor;
 mod error;
+pub mod first_tokens;
 pub mod gelu;
 pub mod lanes;
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +33,7 @@ pub use attention::{AttentionMix, AttentionScores};
 pub use cross_entropy::CrossEntropy;
 pub use dual_tensor::{DualTensor, Host};
 pub use error::{Error, Result};
+pub use first_tokens::FirstTokens;
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;

@@ -3,7 +3,8 @@
 
 use crate::op::Op;
 use crate::{
-    attention, cross_entropy, gelu, layer_norm, linear, matmul, pointwise, softmax, tokens,
+    attention, cross_entropy, first_tokens, gelu, layer_norm, linear, matmul, pointwise, softmax,
+    tokens,
 };
 
 /// An operation with the shapes of its inputs.
@@ -40,6 +41,7 @@ pub const REGISTRY: &[Entry] = &[
     ("flatten", tokens::flatten_samples),
     ("prepend", tokens::prepend_samples),
     ("pick_token", tokens::pick_samples),
+    ("first_tokens", first_tokens::samples),
     ("mean_tokens", tokens::mean_samples),
     ("cross_entropy", cross_entropy::samples),
 ];

@@ -27,6 +27,13 @@ pub fn create(
     if let Some(reason) = arch::not_for_timm(config) {
         return Err(Error::Inexpressible { reason });
     }
+    if let Some(Resize::SquashTo([height, width])) = preprocess.map(|p| p.resize) {
+        let share = crop_share(config.image_size[0], height);
+        if (config.image_size[1] as f64 / share).floor() as usize != width {
+            let reason = "timm crops the same share of both sides".into();
+            return Err(Error::Inexpressible { reason });
+        }
+    }
     check_writable(out)?;
     let configuration = configuration(config, preprocess, class_names);
     let mut metadata = vec![
@@ -87,6 +94,7 @@ fn configuration(
         });
         let (mode, share) = match preprocess.resize {
             Resize::Squash => ("squash", 1.0),
+            Resize::SquashTo([side, _]) => ("squash", crop_share(height, side)),
             Resize::ShortSide(side) => ("center", crop_share(height.min(width), side)),
         };
         images["crop_mode"] = json!(mode);

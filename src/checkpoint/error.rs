@@ -71,6 +71,31 @@ pub enum Error {
         /// How many there are.
         total: usize,
     },
+    /// The model ends before a classifier.
+    #[error(
+        "{path}: there is no classifier: this is a bare backbone in the layout of {layout}, which \
+         has no logits to diagnose; fine-tune one on it first (transformers: \
+         ViTForImageClassification.from_pretrained(FOLDER, num_labels=N); timm: \
+         create_model(NAME, num_classes=N))"
+    )]
+    NoClassifier {
+        /// The file.
+        path: PathBuf,
+        /// Its layout.
+        layout: &'static str,
+    },
+    /// A folder whose tensors are spread over several files.
+    #[error(
+        "{path}: the checkpoint is spread over several files ({index}); planish reads one: load it \
+         with its library and save it whole, as in \
+         save_pretrained(FOLDER, max_shard_size=\"100GB\")"
+    )]
+    Sharded {
+        /// The folder.
+        path: PathBuf,
+        /// The list of its parts.
+        index: &'static str,
+    },
     /// Tensors are missing, left over or of the wrong shape.
     #[error("{path}: the tensors do not make a Vision Transformer in {layout}'s layout{report}")]
     Tensors {
@@ -135,15 +160,16 @@ pub enum Error {
     },
     /// The patch grid does not follow from the position embedding.
     #[error(
-        "{path}: `pos_embed` has {rows} rows, of which {prefix} may belong to class and register \
-         tokens: expected a square grid of patches; give the size with --image-size HEIGHTxWIDTH"
+        "{path}: the position embedding has {rows} rows, of which {prefix} may belong to tokens \
+         that are no patches: expected a square grid of patches; give the size with \
+         --image-size HEIGHTxWIDTH"
     )]
     Grid {
         /// The checkpoint.
         path: PathBuf,
         /// Rows of the position embedding.
         rows: usize,
-        /// Class and register tokens.
+        /// Class, distillation and register tokens.
         prefix: usize,
     },
     /// A changed weight does not fit the type it is stored in.

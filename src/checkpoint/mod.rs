@@ -1,23 +1,31 @@
 //! Checkpoints: recognised by their tensor names, loaded whole or not at all, saved as they came.
 
+mod class_names;
 mod create;
 mod error;
 mod header;
 mod in_place;
 mod layout;
 mod lock;
+mod names;
 mod numbers;
 mod output;
 mod patch;
 mod provenance;
 mod read;
+mod reader;
 mod refused;
 mod save;
 mod settings;
+mod spelling;
 mod timm;
 mod timm_config;
 mod timm_grid;
 mod timm_images;
+mod torchvision;
+mod transformers;
+mod transformers_config;
+mod transformers_images;
 
 #[cfg(test)]
 mod tests;
@@ -33,18 +41,18 @@ pub use patch::{PATCH_KEY, Patch};
 pub use provenance::{PROVENANCE_KEY, Provenance, Split};
 pub use refused::Refused;
 pub use save::{Rounding, Saved};
-pub use settings::CONFIG_KEY;
+pub use settings::{CONFIG_KEY, PREPROCESSOR_KEY};
 
 use crate::data::{Interpolation, Preprocess, Resize};
 use crate::vit::{Config, Weights};
 use candle_core::{DType, Tensor};
-use layout::Names;
+use names::Names;
 use patch::Raw;
-use read::{class_names, describe, dtypes, read_weights, recognise, shapes};
+use read::{describe, dtypes, position_rows, read_weights, structure};
+use reader::{Dialect, Reader};
 use settings::Settings;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use timm_config::Reader;
 
 /// What the user says where a checkpoint is silent, one field for each flag.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -74,6 +82,8 @@ pub struct Checkpoint {
     pub path: PathBuf,
     /// Whose tensor names it uses.
     pub layout: Layout,
+    /// How the layout was recognised: `timm: 152 of 152 tensor names`, and which were ignored.
+    pub recognised: String,
     /// The architecture's name in the configuration, or width, depth and patch in words.
     pub architecture: String,
     /// The model.
@@ -98,6 +108,7 @@ pub struct Checkpoint {
     names: Names,
     header: Header,
     settings: Option<Settings>,
+    images: Option<Settings>,
 }
 
 impl Checkpoint {
@@ -112,27 +123,36 @@ impl Checkpoint {
         let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
         let header = Header::read(&path, &bytes)?;
         let settings = Settings::find(&path, &header.metadata, given != path)?;
-        let names = recognise(&path, &header)?;
-        let shapes = shapes(&path, &names, &header)?;
-        let structure = timm::structure(&shapes).map_err(|mut report| {
-            report.rename(|canonical| names.of(canonical).join(" + "));
-            Error::Tensors { path: path.clone(), layout: names.layout.name(), report }
-        })?;
-        let rows = shapes.get("pos_embed").and_then(|s| s.get(1).copied()).unwrap_or(0);
-        let mut reader =
-            Reader { path: &path, settings: settings.as_ref(), overrides, assumed: Vec::new() };
+        let names = Names::recognise(&path, &header)?;
+        let structure = structure(&path, &names, &header)?;
+        let rows = position_rows(&names, &header);
+        let dialect = Dialect::of(settings.as_ref(), names.layout);
+        let images = match dialect {
+            Dialect::Timm => None,
+            Dialect::Transformers => Settings::find_images(&path, &header.metadata, given != path)?,
+        };
+        let mut reader = Reader {
+            path: &path,
+            layout: names.layout,
+            dialect,
+            settings: settings.as_ref(),
+            images: images.as_ref(),
+            overrides,
+            assumed: Vec::new(),
+        };
         let config = reader.complete(structure, rows)?;
         let preprocess = reader.preprocess(&config)?;
         let architecture = match reader.architecture()? {
             Some(name) => name.to_string(),
             None => describe(&config),
         };
+        let class_names = reader.class_names(config.classes)?;
         let assumed = reader.assumed;
-        let class_names = class_names(&path, settings.as_ref(), config.classes)?;
         let weights = read_weights(&config, &names, &header, &bytes, DType::F32)?;
         let provenance = save::provenance(&path, &header.metadata)?.pop();
         Ok(Checkpoint {
             layout: names.layout,
+            recognised: names.recognition(header.entries.len()),
             architecture,
             config,
             preprocess,
@@ -147,6 +167,7 @@ impl Checkpoint {
             names,
             header,
             settings,
+            images,
         })
     }
 
@@ -212,7 +233,12 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
     let about = std::fs::metadata(path).map_err(Error::io(path, "find the checkpoint"))?;
     if about.is_dir() {
         let inside = path.join("model.safetensors");
-        return if inside.is_file() { Ok(inside) } else { Err(not("a folder without it")) };
+        let index = "model.safetensors.index.json";
+        return match inside.is_file() {
+            true => Ok(inside),
+            false if path.join(index).is_file() => Err(Error::Sharded { path: path.into(), index }),
+            false => Err(not("a folder without it")),
+        };
     }
     match path.extension().and_then(|e| e.to_str()) {
         Some("safetensors") => Ok(path.to_path_buf()),

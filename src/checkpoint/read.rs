@@ -1,39 +1,52 @@
 //! From a verified header to canonical names, shapes and tensors.
 
-use super::error::few;
-use super::layout::{Names, wrapper};
-use super::settings::Settings;
-use super::timm::Shapes;
-use super::{Entry, Error, Header, Layout, Stored};
+use super::error::Mismatch;
+use super::names::Names;
+use super::timm::{self, Shapes};
+use super::{Entry, Error, Header, Stored};
 use crate::vit::{Config, Weights};
 use candle_core::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Layout and wrappers of the names.
-pub(super) fn recognise(path: &Path, header: &Header) -> Result<Names, Error> {
-    let own: Vec<&str> = header.entries.iter().map(|entry| entry.name.as_str()).collect();
-    let prefix = wrapper(&own);
-    let stripped: Vec<&str> = own.iter().map(|name| &name[prefix.len()..]).collect();
-    let (layout, matching) = Layout::nearest(&stripped);
-    // Half the names decide: with fewer, lists of missing tensors would only bewilder.
-    if matching == 0 || matching * 2 < own.len() {
-        let names: Vec<String> = own.iter().map(|name| format!("`{name}`")).collect();
-        return Err(Error::Layout {
-            path: path.into(),
-            found: if names.is_empty() { "no tensors".into() } else { few(&names) },
-            layout: layout.name(),
-            matching,
-            total: own.len(),
-        });
+/// What the tensors alone say of the model.
+///
+/// # Errors
+/// [`Error::Dtype`]; [`Error::NoClassifier`] for a whole model without a head; else
+/// [`Error::Tensors`] with everything that is missing, unexpected or misshapen.
+pub(super) fn structure(path: &Path, names: &Names, header: &Header) -> Result<Config, Error> {
+    let (shapes, parts) = shapes(path, names, header)?;
+    let found = timm::structure(&shapes, names.layout, names.distillation());
+    let mut report = match found {
+        Ok(config) if parts.is_empty() => return Ok(config),
+        Ok(_) => Mismatch::default(),
+        Err(report) => *report,
+    };
+    let headless = !shapes.keys().any(|name| name.starts_with("head"));
+    let rest = |report: &Mismatch| {
+        let missing = report.missing.iter().any(|name| !name.starts_with("head"));
+        missing || !report.unexpected.is_empty() || !report.misshapen.is_empty()
+    };
+    if headless && !rest(&report) && parts.is_empty() {
+        return Err(Error::NoClassifier { path: path.into(), layout: names.layout.name() });
     }
-    Ok(Names { layout, prefix })
+    report.rename(|canonical| names.of(canonical).join(" + "));
+    report.missing.extend(parts.missing);
+    report.unexpected.extend(parts.unexpected);
+    report.misshapen.extend(parts.misshapen);
+    let (path, layout) = (path.to_path_buf(), names.layout.name());
+    Err(Error::Tensors { path, layout, report: Box::new(report) })
 }
 
-/// Shapes of canonical tensors; names the layout does not know keep their own.
-pub(super) fn shapes(path: &Path, names: &Names, header: &Header) -> Result<Shapes, Error> {
+/// Shapes of canonical tensors; and, under the file's own names, parts that are missing or unlike
+/// the first of their tensor, and tensors that belong to none.
+fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismatch), Error> {
     let mut out = Shapes::new();
+    let mut report = Mismatch { unexpected: names.foreign.clone(), ..Mismatch::default() };
+    // Of each canonical tensor, the shape that its parts share.
+    let mut shared: HashMap<&str, &[usize]> = HashMap::new();
     for entry in &header.entries {
+        let Some(part) = names.part(&entry.name) else { continue };
         if Stored::parse(&entry.dtype).is_none() {
             return Err(Error::Dtype {
                 path: path.into(),
@@ -41,21 +54,21 @@ pub(super) fn shapes(path: &Path, names: &Names, header: &Header) -> Result<Shap
                 found: entry.dtype.clone(),
             });
         }
-        let stripped = entry.name.get(names.prefix.len()..).unwrap_or(&entry.name);
-        let part = names.layout.part(stripped);
-        let canonical = part.map_or(stripped.to_string(), |part| part.canonical);
-        match out.get_mut(&canonical) {
-            None => {
-                out.insert(canonical, entry.shape.clone());
-            }
-            Some(whole) => {
-                if let (Some(rows), Some(more)) = (whole.first_mut(), entry.shape.first()) {
-                    *rows = rows.saturating_add(*more);
-                }
-            }
+        let first = *shared.entry(&part.canonical).or_insert(&entry.shape);
+        if first != entry.shape.as_slice() {
+            report.misshapen.push((entry.name.clone(), first.to_vec(), entry.shape.clone()));
         }
+        let mut whole = first.to_vec();
+        if let Some(rows) = whole.first_mut() {
+            *rows = rows.saturating_mul(part.count);
+        }
+        out.insert(part.canonical.clone(), whole);
     }
-    Ok(out)
+    for canonical in shared.keys() {
+        report.missing.extend(names.gaps(canonical));
+    }
+    report.missing.sort_unstable();
+    Ok((out, report))
 }
 
 /// The model's tensors, decoded and, where the layout splits them, put together.
@@ -96,30 +109,11 @@ impl Header {
     }
 }
 
-/// Names of the classes, as many as the head has.
-pub(super) fn class_names(
-    path: &Path,
-    settings: Option<&Settings>,
-    classes: usize,
-) -> Result<Option<Vec<String>>, Error> {
-    let Some(settings) = settings else { return Ok(None) };
-    let key = "label_names";
-    let nested = "pretrained_cfg.label_names";
-    let names = match settings.names(key)? {
-        Some(names) => Some(names),
-        None => settings.names(nested)?,
-    };
-    match names {
-        Some(names) if names.len() != classes => Err(Error::Contradiction {
-            path: path.into(),
-            place: settings.place.as_str().into(),
-            key: "number of label_names",
-            stated: names.len().to_string().into(),
-            shown: classes.to_string().into(),
-            tensor: "`head.weight`",
-        }),
-        names => Ok(names),
-    }
+/// Rows of the position embedding.
+pub(super) fn position_rows(names: &Names, header: &Header) -> usize {
+    let own = names.of("pos_embed");
+    let entry = header.entries.iter().find(|entry| own.contains(&entry.name));
+    entry.and_then(|entry| entry.shape.get(1).copied()).unwrap_or(0)
 }
 
 /// An architecture without a name.

@@ -1,11 +1,11 @@
 //! Saving a checkpoint as it came: layout, names, types, order and metadata.
 
 use super::error::Error;
-use super::layout::Names;
+use super::names::Names;
 use super::numbers::{Stored, moved};
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::patch::{Patch, Raw};
-use super::settings::CONFIG_KEY;
+use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY};
 use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, hex};
 use crate::vit::Weights;
 use candle_core::{DType, Tensor};
@@ -97,6 +97,9 @@ impl Checkpoint {
         })?;
         if let (false, Some(settings)) = (is_file_name(out), &self.settings) {
             replace_with(&out.join("config.json"), settings.text.as_bytes())?;
+        }
+        if let (false, Some(images)) = (is_file_name(out), &self.images) {
+            replace_with(&out.join(PREPROCESSOR_FILE), images.text.as_bytes())?;
         }
         Ok(Saved { path, rounding: next.rounding, undo: None })
     }
@@ -196,10 +199,11 @@ impl Checkpoint {
     /// The same where the file may have to carry its configuration, too.
     fn metadata_of(&self, out: &Path, latest: &Provenance) -> Result<Vec<(String, String)>, Error> {
         let mut metadata = self.metadata_after(latest)?;
-        if let Some(settings) = &self.settings {
-            let carried = metadata.iter().any(|(key, _)| key == CONFIG_KEY);
+        for (key, settings) in [(CONFIG_KEY, &self.settings), (PREPROCESSOR_KEY, &self.images)] {
+            let Some(settings) = settings else { continue };
+            let carried = metadata.iter().any(|(known, _)| known == key);
             if carried || is_file_name(out) {
-                put(&mut metadata, CONFIG_KEY, settings.text.clone());
+                put(&mut metadata, key, settings.text.clone());
             }
         }
         Ok(metadata)

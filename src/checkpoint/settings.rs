@@ -7,6 +7,10 @@ use std::path::Path;
 
 /// Metadata key under which a bare file carries its configuration.
 pub const CONFIG_KEY: &str = "planish.config";
+/// Metadata key under which a bare file carries transformers' `preprocessor_config.json`.
+pub const PREPROCESSOR_KEY: &str = "planish.preprocessor";
+/// transformers' file on images, beside the configuration.
+pub(super) const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 
 /// A configuration and where it was found.
 #[derive(Clone, Debug)]
@@ -30,17 +34,36 @@ impl Settings {
         }
     }
 
-    /// The configuration of a weights file: in a folder given as a whole, `config.json`; of a file
-    /// given by itself, its own metadata, for what lies beside it may belong to another; else the
-    /// respective other.
+    /// The configuration of a weights file; see [`Settings::look`].
     pub fn find(
         file: &Path,
         metadata: &[(String, String)],
         whole_folder: bool,
     ) -> Result<Option<Settings>, Error> {
-        let inside = || match metadata.iter().find(|(key, _)| key == CONFIG_KEY) {
+        Settings::look(file, metadata, whole_folder, CONFIG_KEY, "config.json")
+    }
+
+    /// What transformers' image processor is told; see [`Settings::look`].
+    pub fn find_images(
+        file: &Path,
+        metadata: &[(String, String)],
+        whole_folder: bool,
+    ) -> Result<Option<Settings>, Error> {
+        Settings::look(file, metadata, whole_folder, PREPROCESSOR_KEY, PREPROCESSOR_FILE)
+    }
+
+    /// In a folder given as a whole, the file of that name; of a weights file given by itself, its
+    /// own metadata, for what lies beside it may belong to another; else the respective other.
+    fn look(
+        file: &Path,
+        metadata: &[(String, String)],
+        whole_folder: bool,
+        key: &str,
+        name: &str,
+    ) -> Result<Option<Settings>, Error> {
+        let inside = || match metadata.iter().find(|(known, _)| known == key) {
             Some((_, text)) => {
-                let place = format!("{}: metadata `{CONFIG_KEY}`", file.display());
+                let place = format!("{}: metadata `{key}`", file.display());
                 Settings::parse(place, text.clone()).map(Some)
             }
             None => Ok(None),
@@ -48,7 +71,7 @@ impl Settings {
         if !whole_folder && let Some(found) = inside()? {
             return Ok(Some(found));
         }
-        let beside = file.with_file_name("config.json");
+        let beside = file.with_file_name(name);
         match std::fs::read(&beside) {
             Ok(bytes) => {
                 let text = String::from_utf8_lossy(&bytes).into_owned();

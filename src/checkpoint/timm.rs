@@ -1,16 +1,19 @@
 //! timm's layout: `VisionTransformer` of `timm.models.vision_transformer` (1.0).
 
+use super::Layout;
 use super::error::Mismatch;
 use super::layout::Part;
-use crate::vit::{Activation, Config, FinalNorm, Pooling};
+use super::spelling::index;
+use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 use std::collections::{BTreeSet, HashMap};
 
 /// Shapes by canonical name.
 pub(super) type Shapes = HashMap<String, Vec<usize>>;
 
 /// Tensors outside the blocks.
-const OUTSIDE: [&str; 13] = [
+const OUTSIDE: [&str; 16] = [
     "cls_token",
+    "dist_token",
     "reg_token",
     "pos_embed",
     "patch_embed.proj.weight",
@@ -23,6 +26,8 @@ const OUTSIDE: [&str; 13] = [
     "fc_norm.bias",
     "head.weight",
     "head.bias",
+    "head_dist.weight",
+    "head_dist.bias",
 ];
 
 /// Tensors of a block.
@@ -45,9 +50,7 @@ const INSIDE: [&str; 14] = [
 
 /// The block a name belongs to and the rest of the name; the index has no leading zeros.
 fn in_block(name: &str) -> Option<(usize, &str)> {
-    let (digits, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
-    let index: usize = digits.parse().ok()?;
-    (index.to_string() == digits).then_some((index, rest))
+    name.strip_prefix("blocks.").and_then(index)
 }
 
 /// Every timm name is canonical, and whole.
@@ -56,15 +59,22 @@ pub(super) fn part(name: &str) -> Option<Part> {
         Some((_, rest)) => INSIDE.contains(&rest),
         None => OUTSIDE.contains(&name),
     };
-    known.then(|| Part { canonical: name.to_string(), index: 0, count: 1 })
+    known.then(|| Part::whole(name.to_string()))
 }
 
 /// What the tensors alone say. The grid is left as one row of patches of unknown arrangement, and
 /// heads, pooling and activation as placeholders, for configuration to fill in.
 ///
+/// What only timm leaves out is always wanted in the other layouts, so that a missing class token
+/// is an error there and not another kind of model.
+///
 /// # Errors
 /// What does not fit such a model.
-pub(super) fn structure(shapes: &Shapes) -> Result<Config, Box<Mismatch>> {
+pub(super) fn structure(
+    shapes: &Shapes,
+    layout: Layout,
+    distillation: Distillation,
+) -> Result<Config, Box<Mismatch>> {
     // A tensor without elements takes no bytes, so nothing bounds its other dimensions: it must go
     // before any of them is multiplied.
     let empty = shapes.iter().filter(|(_, shape)| shape.contains(&0));
@@ -92,6 +102,7 @@ pub(super) fn structure(shapes: &Shapes) -> Result<Config, Box<Mismatch>> {
         true => FinalNorm::AfterPool,
         false => FinalNorm::BeforePool,
     };
+    let fixed = layout != Layout::Timm;
     let config = Config {
         image_size: [patch(2), patch(3)],
         patch_size: [patch(2), patch(3)],
@@ -105,17 +116,18 @@ pub(super) fn structure(shapes: &Shapes) -> Result<Config, Box<Mismatch>> {
             .or_else(|| dim_of("blocks.0.mlp.fc1.bias", 0))
             .unwrap_or(dim.saturating_mul(4)),
         classes: dim_of("head.weight", 0).or_else(|| dim_of("head.bias", 0)).unwrap_or(0),
-        class_token: has("cls_token"),
+        class_token: has("cls_token") || fixed || distillation != Distillation::None,
+        distillation,
         registers: dim_of("reg_token", 1).unwrap_or(0),
         position_covers_prefix: false,
-        patch_bias: has("patch_embed.proj.bias"),
-        qkv_bias: any_block("attn.qkv.bias"),
+        patch_bias: has("patch_embed.proj.bias") || fixed,
+        qkv_bias: any_block("attn.qkv.bias") || layout == Layout::Torchvision,
         layer_scale: any_block("ls1.gamma") || any_block("ls2.gamma"),
         norm_pre: has("norm_pre.weight"),
         final_norm,
         pooling: Pooling::Token,
         activation: Activation::Gelu,
-        eps: crate::vit::arch::TIMM_EPS,
+        eps: layout.eps(),
     };
     let mismatch = compare(&config, shapes);
     if mismatch.is_empty() { Ok(config) } else { Err(Box::new(mismatch)) }

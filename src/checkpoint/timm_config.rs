@@ -1,14 +1,9 @@
 //! timm's configuration held against the tensors, and what neither says.
 
-use super::settings::Settings;
-use super::{Error, Overrides};
-use crate::vit::arch::{TIMM_CLIP_EPS, pooling_name, usual_heads};
+use super::Error;
+use super::reader::Reader;
+use crate::vit::arch::{TIMM_CLIP_EPS, pooling_name};
 use crate::vit::{Activation, Config, FinalNorm, Pooling};
-use std::fmt::Debug;
-use std::path::Path;
-
-/// Sizes in timm's architecture names and their heads.
-const HEADS: [(&str, usize); 4] = [("tiny", 3), ("small", 6), ("base", 12), ("large", 16)];
 
 /// Model arguments that change the arithmetic in ways planish does not follow.
 const FOREIGN: [&str; 8] = [
@@ -22,63 +17,9 @@ const FOREIGN: [&str; 8] = [
     "scale_mlp_norm",
 ];
 
-/// Everything that bears on the configuration of one checkpoint.
-pub(super) struct Reader<'a> {
-    /// The checkpoint.
-    pub path: &'a Path,
-    /// Its configuration, if it has one.
-    pub settings: Option<&'a Settings>,
-    /// The user's word.
-    pub overrides: &'a Overrides,
-    /// What neither says; recorded here.
-    pub assumed: Vec<String>,
-}
-
 impl Reader<'_> {
-    /// Completes what the tensors said with what configuration and flags say.
-    ///
-    /// # Errors
-    /// Contradictions, settings that cannot be served, and an unknown number of heads.
-    pub fn complete(&mut self, mut config: Config, rows: usize) -> Result<Config, Error> {
-        self.check_structure(&config)?;
-        self.grid(&mut config, rows)?;
-        self.heads(&mut config)?;
-        self.pooling(&mut config)?;
-        self.arithmetic(&mut config)?;
-        Ok(config)
-    }
-
-    /// The architecture's name in the configuration.
-    pub fn architecture(&self) -> Result<Option<&str>, Error> {
-        self.settings.map_or(Ok(None), |s| s.text("architecture"))
-    }
-
-    pub(super) fn contradiction(
-        &self,
-        place: &str,
-        key: &'static str,
-        stated: impl Debug,
-        shown: impl Debug,
-        tensor: &'static str,
-    ) -> Error {
-        Error::Contradiction {
-            path: self.path.to_path_buf(),
-            place: place.into(),
-            key,
-            stated: format!("{stated:?}").into(),
-            shown: format!("{shown:?}").into(),
-            tensor,
-        }
-    }
-
-    /// What the configuration may state and the tensors show.
-    fn check_structure(&self, config: &Config) -> Result<(), Error> {
-        let patch = self.overrides.patch_size;
-        if let Some(stated) = patch.filter(|&stated| stated != config.patch_size) {
-            let shown = config.patch_size;
-            let tensor = "`patch_embed.proj.weight`";
-            return Err(self.contradiction("--patch-size", "patch size", stated, shown, tensor));
-        }
+    /// What timm's configuration may state and the tensors show.
+    pub(super) fn check_structure(&self, config: &Config) -> Result<(), Error> {
         let Some(settings) = self.settings else { return Ok(()) };
         let place = settings.place.as_str();
         for (key, shown, tensor) in [
@@ -128,57 +69,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Heads from the flag, the arguments or the architecture's name, in this order.
-    fn heads(&mut self, config: &mut Config) -> Result<(), Error> {
-        let named = self.architecture()?.and_then(|name| {
-            let mut words = name.split('_');
-            let family = words.next()?;
-            let size = words.next()?;
-            let known = ["vit", "deit", "deit3", "flexivit"].contains(&family);
-            HEADS.iter().find(|(word, _)| known && *word == size).map(|&(_, heads)| heads)
-        });
-        let stated = match self.settings {
-            Some(settings) => settings.count("model_args.num_heads")?,
-            None => None,
-        };
-        let (place, heads) = match (self.overrides.heads, stated, named) {
-            (Some(heads), ..) => ("--heads", heads),
-            (None, Some(heads), _) | (None, None, Some(heads)) => {
-                (self.settings.map_or("", |s| s.place.as_str()), heads)
-            }
-            (None, None, None) => {
-                let usual = usual_heads(config.dim);
-                return Err(Error::HeadsUnknown {
-                    path: self.path.to_path_buf(),
-                    suggestion: match usual {
-                        Some(n) => {
-                            format!("give --heads; models of width {} usually have {n}", config.dim)
-                        }
-                        None => format!("give --heads, a divisor of the width {}", config.dim),
-                    },
-                });
-            }
-        };
-        if let (Some(flag), Some(file)) = (self.overrides.heads, stated)
-            && flag != file
-        {
-            return Err(Error::Setting {
-                place: "--heads".into(),
-                key: "heads".into(),
-                expected: format!("{file}, as the checkpoint's configuration says"),
-                found: flag.to_string(),
-                remedy: "leave the flag out".into(),
-            });
-        }
-        if heads == 0 || !config.dim.is_multiple_of(heads) {
-            let shown = format!("a width of {}, not a multiple of it", config.dim);
-            return Err(self.contradiction(place, "heads", heads, shown, "`attn.qkv.weight`"));
-        }
-        config.heads = heads;
-        Ok(())
-    }
-
-    fn pooling(&mut self, config: &mut Config) -> Result<(), Error> {
+    pub(super) fn pooling(&mut self, config: &mut Config) -> Result<(), Error> {
         let stated = match self.settings {
             Some(settings) => match settings.text("model_args.global_pool")? {
                 Some(word) => Some(("model_args.global_pool", word)),
@@ -194,12 +85,18 @@ impl Reader<'_> {
                 return Err(settings.unsupported(key, "token or avg", remedy));
             }
             _ => {
-                let mean = !config.class_token || config.final_norm == FinalNorm::AfterPool;
+                let normed_after = config.final_norm == FinalNorm::AfterPool;
+                let mean = !config.class_token || normed_after && !config.two_heads();
                 let pooling = if mean { Pooling::Mean } else { Pooling::Token };
                 self.assumed.push(format!("pooling: {}", pooling_name(pooling)));
                 pooling
             }
         };
+        if config.pooling == Pooling::Mean && config.two_heads() {
+            let place = self.settings.map_or("", |s| s.place.as_str());
+            let shown = "a classifier on the distillation token";
+            return Err(self.contradiction(place, "global_pool", "avg", shown, "`head_dist`"));
+        }
         if config.pooling == Pooling::Token && !config.class_token {
             let place = self.settings.map_or("", |s| s.place.as_str());
             return Err(self.contradiction(place, "global_pool", "token", "none", "`cls_token`"));
@@ -208,7 +105,7 @@ impl Reader<'_> {
     }
 
     /// Activation and ε, which leave no trace in the tensors.
-    fn arithmetic(&mut self, config: &mut Config) -> Result<(), Error> {
+    pub(super) fn arithmetic(&mut self, config: &mut Config) -> Result<(), Error> {
         let name = self.architecture()?.unwrap_or("").to_string();
         if name.contains("clip") {
             config.eps = TIMM_CLIP_EPS;

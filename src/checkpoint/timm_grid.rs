@@ -1,7 +1,7 @@
 //! How the rows of the position embedding are arranged.
 
 use super::Error;
-use super::timm_config::Reader;
+use super::reader::{Dialect, Reader};
 use crate::vit::Config;
 
 impl Reader<'_> {
@@ -11,7 +11,11 @@ impl Reader<'_> {
             return Ok(Some(("--image-size".into(), size)));
         }
         let Some(settings) = self.settings else { return Ok(None) };
-        if let Some(size) = settings.pair("model_args.img_size")? {
+        let key = match self.dialect {
+            Dialect::Timm => "model_args.img_size",
+            Dialect::Transformers => "image_size",
+        };
+        if let Some(size) = settings.pair(key)? {
             return Ok(Some((settings.place.clone(), size)));
         }
         let input = settings.input_size()?;
@@ -35,7 +39,7 @@ impl Reader<'_> {
                 counts.iter().find(|(_, n)| patches.is_some_and(|p| p > 0 && *n == Some(p)));
             let Some(&(covers, _)) = found else {
                 let shown = format!("{rows} rows for patches of {ph}×{pw} and {prefix} tokens");
-                let tensor = "`pos_embed`; planish does not resize position embeddings";
+                let tensor = "the position embedding, which planish does not resize";
                 return Err(self.contradiction(&place, "image size", size, shown, tensor));
             };
             (config.image_size, config.position_covers_prefix) = (size, covers);

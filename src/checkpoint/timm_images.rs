@@ -1,9 +1,12 @@
 //! What timm's configuration and the flags say about images.
 
-use super::Error;
-use super::timm_config::Reader;
+use super::reader::{Dialect, Reader};
+use super::{Error, Layout};
 use crate::data::{Interpolation, Preprocess, Resize};
 use crate::vit::Config;
+
+/// Pixels of the short side for a crop of 224 where torchvision is not asked otherwise.
+const TORCHVISION_SHORT_SIDE: usize = 256;
 
 /// timm's share of the resized image that the crop keeps, where a configuration is silent.
 const CROP_PCT: f64 = 0.875;
@@ -15,9 +18,11 @@ impl Reader<'_> {
     /// # Errors
     /// Values of the wrong type or number, and filters and crops that planish does not have.
     pub fn preprocess(&mut self, config: &Config) -> Result<Option<Preprocess>, Error> {
-        let (mean, std) = (self.overrides.mean.clone(), self.overrides.std.clone());
-        let mean = self.per_channel("mean", mean, config.channels)?;
-        let std = self.per_channel("std", std, config.channels)?;
+        if self.dialect == Dialect::Transformers {
+            return self.transformers_images(config);
+        }
+        let mean = self.moment("mean", self.overrides.mean.clone(), config.channels)?;
+        let std = self.moment("std", self.overrides.std.clone(), config.channels)?;
         let (Some(mean), Some(std)) = (mean, std) else { return Ok(None) };
         Ok(Some(Preprocess {
             image_size: config.image_size,
@@ -29,8 +34,8 @@ impl Reader<'_> {
         }))
     }
 
-    /// One value for each channel; a single one serves all, as in timm.
-    fn per_channel(
+    /// Mean or standard deviation from flag or configuration.
+    fn moment(
         &self,
         key: &str,
         flag: Option<Vec<f32>>,
@@ -45,19 +50,31 @@ impl Reader<'_> {
             },
             (None, None) => return Ok(None),
         };
-        let sound = values.iter().all(|x| x.is_finite() && (key != "std" || *x > 0.0));
+        self.per_channel(place, path, values, channels).map(Some)
+    }
+
+    /// One value for each channel; a single one serves all, as in timm.
+    pub(super) fn per_channel(
+        &self,
+        place: String,
+        key: String,
+        values: Vec<f32>,
+        channels: usize,
+    ) -> Result<Vec<f32>, Error> {
+        let positive = key.ends_with("std");
+        let sound = values.iter().all(|x| x.is_finite() && (!positive || *x > 0.0));
         match values.as_slice() {
-            [one] if sound => Ok(Some(vec![*one; channels])),
-            _ if sound && values.len() == channels => Ok(Some(values)),
+            [one] if sound => Ok(vec![*one; channels]),
+            _ if sound && values.len() == channels => Ok(values),
             _ => Err(Error::Setting {
                 place,
-                key: path,
+                key,
                 expected: format!(
                     "one {} for each of {channels} channels",
-                    if key == "std" { "positive number" } else { "number" }
+                    if positive { "positive number" } else { "number" }
                 ),
                 found: format!("{values:?}"),
-                remedy: format!("give --{key}"),
+                remedy: format!("give --{}", if positive { "std" } else { "mean" }),
             }),
         }
     }
@@ -70,6 +87,12 @@ impl Reader<'_> {
             Some(settings) => settings.number("pretrained_cfg.crop_pct")?,
             None => None,
         };
+        let bare = self.layout == Layout::Torchvision && self.settings.is_none();
+        if let (true, None, [224, 224]) = (bare, self.overrides.crop_pct, config.image_size) {
+            let side = TORCHVISION_SHORT_SIDE;
+            self.assumed.push(format!("resize: short side to {side}, as torchvision's transforms"));
+            return Ok(Resize::ShortSide(side));
+        }
         let share = self.overrides.crop_pct.or(stated).unwrap_or_else(|| {
             self.assumed.push(format!("centre crop: {CROP_PCT} of the resized image"));
             CROP_PCT
@@ -102,12 +125,11 @@ impl Reader<'_> {
             return Err(wrong("a share above 0 and at most 1", share.to_string()));
         }
         if squash {
-            let found = format!("{share} with crop_mode squash");
-            return if share == 1.0 {
-                Ok(Resize::Squash)
-            } else {
-                Err(wrong("1 with crop_mode squash", found))
-            };
+            let side = |n: usize| (n as f64 / share).floor() as usize;
+            return Ok(match share == 1.0 {
+                true => Resize::Squash,
+                false => Resize::SquashTo([side(height), side(width)]),
+            });
         }
         if height != width {
             return Err(wrong("a square image for a centre crop", format!("{height}×{width}")));
@@ -131,6 +153,10 @@ impl Reader<'_> {
             (Some(settings), Some(_)) => {
                 let expected = "nearest, bilinear or bicubic";
                 Err(settings.unsupported(key, expected, "give --interpolation"))
+            }
+            (None, _) if self.layout == Layout::Torchvision => {
+                self.assumed.push("interpolation: bilinear".into());
+                Ok(Interpolation::Bilinear)
             }
             _ => {
                 self.assumed.push("interpolation: bicubic".into());

@@ -30,6 +30,7 @@ impl Words {
             "--resize",
             flags.resize.map(|r| match r {
                 crate::data::Resize::Squash => "squash".to_owned(),
+                crate::data::Resize::SquashTo([h, w]) => format!("{h}x{w}"),
                 crate::data::Resize::ShortSide(n) => n.to_string(),
             }),
         );

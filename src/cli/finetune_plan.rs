@@ -221,7 +221,7 @@ fn from_checkpoint(args: &Args, from: &std::path::Path, images: &Images) -> anyh
 fn fresh_head(config: &Config, weights: &Weights, seed: u64) -> anyhow::Result<Weights> {
     let random = Weights::random(config, seed)?;
     let tensors = random.iter().map(|(name, fresh)| match weights.get(name) {
-        Some(kept) if !name.starts_with("head.") => kept.clone(),
+        Some(kept) if !name.starts_with("head") => kept.clone(),
         _ => fresh.clone(),
     });
     Ok(Weights::new(config, tensors.collect())?)

@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         schema: INSPECTION.into(),
         run: running.finish(),
         checkpoint: checkpoint_info(&checkpoint),
-        recognised: recognised(&checkpoint),
+        recognised: checkpoint.recognised.clone(),
         dtype: checkpoint.dtype.clone(),
         config: ModelInfo::from(&checkpoint.config),
         preprocessing: checkpoint.preprocess.as_ref().map(ToString::to_string),
@@ -46,13 +46,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     args.common.save(&report)?;
     Ok(output::print(&text(&report))?)
-}
-
-fn recognised(checkpoint: &Checkpoint) -> String {
-    let names = checkpoint.weights.names();
-    let own = names.first().and_then(|name| checkpoint.file_tensors(name).ok());
-    let example = own.and_then(|own| own.into_iter().next()).unwrap_or_default();
-    format!("by its tensor names, {} in all, such as `{example}`", names.len())
 }
 
 fn about(checkpoint: &Checkpoint, layer: &Layer) -> anyhow::Result<LayerInfo> {
@@ -78,19 +71,23 @@ fn text(report: &Inspection) -> String {
     let mut lines = vec![
         ("file", file.path.clone()),
         ("digest", file.digest.clone()),
-        ("layout", format!("{}, recognised {}", file.layout, report.recognised)),
+        ("layout", report.recognised.clone()),
         ("architecture", file.architecture.clone()),
         ("parameters", format!("{}, stored as {}", count(file.parameters as u64), report.dtype)),
         (
             "model",
             format!(
-                "width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}",
+                "width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
                 config.dim,
                 config.depth,
                 config.heads,
                 config.mlp_dim,
                 config.classes,
                 with(config.class_token, "class token"),
+                with(
+                    config.distillation != "none",
+                    &format!("distillation {}", config.distillation)
+                ),
                 with(config.registers > 0, &format!("{} registers", config.registers)),
                 with(!config.qkv_bias, "no qkv bias"),
                 with(config.layer_scale, "LayerScale"),
@@ -117,7 +114,10 @@ fn text(report: &Inspection) -> String {
         (
             "preprocessing",
             report.preprocessing.clone().unwrap_or_else(|| {
-                "unknown: pass --mean, --std and --interpolation for raw images".into()
+                let own = "; torchvision's own models take --mean 0.485,0.456,0.406 \
+                           --std 0.229,0.224,0.225";
+                let own = if file.layout == "torchvision" { own } else { "" };
+                format!("unknown: pass --mean, --std and --interpolation for raw images{own}")
             }),
         ),
     ];

@@ -58,8 +58,9 @@ pub struct ModelFlags {
     /// Resampling filter: nearest, bilinear or bicubic
     #[arg(long, value_name = "FILTER", value_parser = interpolation, help_heading = "Model options")]
     pub interpolation: Option<Interpolation>,
-    /// Resize before the centre crop: `squash`, or pixels of the short side
-    #[arg(long, value_name = "squash|N", value_parser = resize, help_heading = "Model options")]
+    /// Resize before the centre crop: `squash` (to the crop itself), pixels of the short side, or
+    /// height and width
+    #[arg(long, value_name = "squash|N|HxW", value_parser = resize, help_heading = "Model options")]
     pub resize: Option<Resize>,
     /// Share of the resized image's side that the centre crop keeps
     #[arg(long, value_name = "SHARE", conflicts_with = "resize", help_heading = "Model options")]
@@ -160,7 +161,8 @@ fn resize(text: &str) -> Result<Resize, String> {
     match text.parse() {
         _ if text == "squash" => Ok(Resize::Squash),
         Ok(side) if side > 0 => Ok(Resize::ShortSide(side)),
-        _ => Err("expected `squash`, or the short side in pixels".into()),
+        _ if text.contains(['x', '×']) => size(text).map(Resize::SquashTo),
+        _ => Err("expected `squash`, the short side in pixels, or HxW".into()),
     }
 }
 
@@ -177,6 +179,8 @@ mod tests {
         assert!(interpolation("lanczos").is_err());
         assert_eq!(resize("squash"), Ok(Resize::Squash));
         assert_eq!(resize("256"), Ok(Resize::ShortSide(256)));
+        assert_eq!(resize("256x240"), Ok(Resize::SquashTo([256, 240])));
+        assert!(resize("0x1").is_err());
         assert!(resize("0").is_err() && resize("crop").is_err());
     }
 }

@@ -16,6 +16,9 @@ pub enum Interpolation {
 pub enum Resize {
     /// To the model's size in one step, whatever the aspect ratio (transformers).
     Squash,
+    /// To this height and width, whatever the aspect ratio, then a centre crop (transformers'
+    /// DeiT, timm's `squash`).
+    SquashTo([usize; 2]),
     /// Shorter side to this many pixels, then a centre crop (timm, torchvision).
     ShortSide(usize),
 }

@@ -43,6 +43,12 @@ impl Preprocess {
             return fail("standard deviation", expected, format!("{:?}", self.std), "pass --std");
         }
         match self.resize {
+            Resize::SquashTo([height, width]) if height < h || width < w => fail(
+                "resize",
+                format!("at least {h}×{w}, the crop's size"),
+                format!("{height}×{width}"),
+                "correct crop_pct or size in the checkpoint's configuration",
+            ),
             Resize::ShortSide(side) if side < h.max(w) => fail(
                 "resize",
                 format!("a short side of at least {}, the crop's", h.max(w)),
@@ -66,6 +72,9 @@ impl fmt::Display for Preprocess {
         };
         match self.resize {
             Resize::Squash => write!(f, "resize to {h}×{w} ({filter})")?,
+            Resize::SquashTo([height, width]) => {
+                write!(f, "resize to {height}×{width} ({filter}), centre crop {h}×{w}")?;
+            }
             Resize::ShortSide(side) => {
                 write!(f, "short side to {side} ({filter}), centre crop {h}×{w}")?;
             }
@@ -108,6 +117,7 @@ impl Transform {
         }
         let resized = match preprocess.resize {
             Resize::Squash => Some(preprocess.image_size),
+            Resize::SquashTo(size) => Some(size),
             Resize::ShortSide(side) => short_side([h, w], side),
         };
         // The first pass holds the stored height at the new width.

@@ -32,8 +32,8 @@ pub enum Path<'a> {
     },
 }
 
-/// Whether the logits are linear in the layer's weights: those of the head, or of the norm
-/// before it (γ and β enter linearly), but not of both at once.
+/// Whether the logits are linear in the layer's weights: those of the head (of two, the mean of
+/// both is), or of the norm before it (γ and β enter linearly), but not of both at once.
 pub fn is_linear(objective: &Objective, layer: &Layer) -> bool {
     layer.first_stage == layer.last_stage && layer.first_stage + 2 >= stages(&objective.config)
 }

@@ -3,7 +3,7 @@
 use super::CheckpointInfo;
 use crate::checkpoint::Provenance;
 use crate::run::Run;
-use crate::vit::{Activation, Config, FinalNorm, Pooling};
+use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Inspection`].
@@ -74,6 +74,8 @@ pub struct ModelInfo {
     pub tokens: usize,
     /// Whether there is a class token.
     pub class_token: bool,
+    /// What is left of distillation: `none`, `token`, or `token and head`.
+    pub distillation: String,
     /// Number of register tokens.
     pub registers: usize,
     /// Whether query, key and value have a bias.
@@ -105,6 +107,11 @@ impl From<&Config> for ModelInfo {
             classes: config.classes,
             tokens: config.tokens(),
             class_token: config.class_token,
+            distillation: match config.distillation {
+                Distillation::None => "none".into(),
+                Distillation::Token => "token".into(),
+                Distillation::TokenAndHead => "token and head".into(),
+            },
             registers: config.registers,
             qkv_bias: config.qkv_bias,
             layer_scale: config.layer_scale,

@@ -87,7 +87,7 @@ pub fn cache_bytes(prefix: &Objective, images: &dyn Examples, stage: usize) -> u
     let c = &prefix.config;
     let numbers = match stage {
         0 => c.channels * c.image_size[0] * c.image_size[1],
-        s if s == 2 * c.depth + 2 => c.dim,
+        s if s == 2 * c.depth + 2 => c.features(),
         _ => c.tokens() * c.dim,
     };
     images.len().saturating_mul(numbers * prefix.dtype().size_in_bytes())

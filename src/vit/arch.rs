@@ -1,6 +1,6 @@
 //! Architectures by name, and the names timm knows them by.
 
-use super::{Activation, Config, Error, FinalNorm, Pooling};
+use super::{Activation, Config, Distillation, Error, FinalNorm, Pooling};
 use crate::nearest::nearest;
 use serde_json::{Map, Value, json};
 
@@ -93,6 +93,7 @@ pub fn named(name: &str, classes: usize, channels: usize) -> Result<Config, Erro
         mlp_dim: 4 * dim,
         classes,
         class_token: true,
+        distillation: Distillation::None,
         registers,
         position_covers_prefix: registers == 0,
         patch_bias: true,
@@ -122,6 +123,12 @@ pub fn not_for_timm(config: &Config) -> Option<String> {
             "timm gives the patch projection a bias exactly if there is no norm_pre".into(),
         );
     }
+    let two = config.two_heads();
+    if two && (config.eps != TIMM_EPS || config.registers > 0 || !config.position_covers_prefix)
+        || config.distillation == Distillation::Token
+    {
+        return Some("timm has distilled models only as DeiT published them".into());
+    }
     if config.eps != TIMM_EPS && config.eps != TIMM_CLIP_EPS {
         return Some(format!("timm's norms have ε = 1e-6 or 1e-5, this model's {:e}", config.eps));
     }
@@ -147,6 +154,12 @@ pub fn timm_architecture(config: &Config) -> (String, Option<Value>) {
     }
     let base = if config.eps == TIMM_CLIP_EPS {
         "vit_base_patch16_clip_224"
+    } else if config.two_heads() {
+        match config.dim {
+            384 => "deit_small_distilled_patch16_224",
+            768 => "deit_base_distilled_patch16_224",
+            _ => "deit_tiny_distilled_patch16_224",
+        }
     } else {
         match config.dim {
             384 => "vit_small_patch16_224",
@@ -237,6 +250,12 @@ mod tests {
         assert_eq!(name, "vit_tiny_patch16_224");
         assert_eq!(args.unwrap()["num_heads"], 4);
         assert_eq!(not_for_timm(&nano), None);
+        nano.distillation = Distillation::TokenAndHead;
+        assert_eq!(timm_architecture(&nano).0, "deit_tiny_distilled_patch16_224");
+        assert_eq!(not_for_timm(&nano), None);
+        nano.distillation = Distillation::Token;
+        assert!(not_for_timm(&nano).is_some());
+        nano.distillation = Distillation::None;
         nano.eps = 1e-12;
         assert!(not_for_timm(&nano).is_some());
     }

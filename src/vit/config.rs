@@ -27,6 +27,18 @@ pub enum Activation {
     GeluTanh,
 }
 
+/// What a model keeps of DeiT's distillation (Touvron et al., ICML 2021, §4): a second learnt token
+/// that stands after the class token, and a classifier of its own on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distillation {
+    /// Nothing.
+    None,
+    /// The token alone, as transformers' `DeiTForImageClassification` has it.
+    Token,
+    /// Token and classifier `head_dist`; the logits are the mean of the two classifiers'.
+    TokenAndHead,
+}
+
 /// Architecture of a plain (pre-norm) Vision Transformer, Dosovitskiy et al., ICLR 2021.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -48,9 +60,11 @@ pub struct Config {
     pub classes: usize,
     /// Whether a class token is prepended.
     pub class_token: bool,
+    /// Whether a distillation token follows the class token, and whether it is classified.
+    pub distillation: Distillation,
     /// Number of register tokens, between class token and patches.
     pub registers: usize,
-    /// Whether the position embedding has rows for class and register tokens too
+    /// Whether the position embedding has rows for the tokens before the patches too
     /// (timm: `not no_embed_class`).
     pub position_covers_prefix: bool,
     /// Whether the patch projection has a bias.
@@ -72,9 +86,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// Class and register tokens: those that stand before the patches.
+    /// Class, distillation and register tokens: those that stand before the patches.
     pub fn prefix_tokens(&self) -> usize {
-        usize::from(self.class_token) + self.registers
+        let distillation = usize::from(self.distillation != Distillation::None);
+        usize::from(self.class_token) + distillation + self.registers
+    }
+
+    /// Whether the distillation token has a classifier of its own.
+    pub fn two_heads(&self) -> bool {
+        self.distillation == Distillation::TokenAndHead
+    }
+
+    /// Numbers per image that reach the head: D, or 2 D if there are two.
+    pub fn features(&self) -> usize {
+        self.dim.saturating_mul(if self.two_heads() { 2 } else { 1 })
     }
 
     /// Patches down and across.
@@ -102,6 +127,9 @@ impl Config {
         }
         let rows = gh * gw + if self.position_covers_prefix { self.prefix_tokens() } else { 0 };
         add("pos_embed".into(), &[1, rows, d]);
+        if self.distillation != Distillation::None {
+            add("dist_token".into(), &[1, 1, d]);
+        }
         add("patch_embed.proj.weight".into(), &[d, self.channels, ph, pw]);
         if self.patch_bias {
             add("patch_embed.proj.bias".into(), &[d]);
@@ -141,6 +169,10 @@ impl Config {
         add(format!("{norm}.bias"), &[d]);
         add("head.weight".into(), &[self.classes, d]);
         add("head.bias".into(), &[self.classes]);
+        if self.two_heads() {
+            add("head_dist.weight".into(), &[self.classes, d]);
+            add("head_dist.bias".into(), &[self.classes]);
+        }
         out
     }
 

@@ -19,7 +19,7 @@ fn stage_cost(config: &Config, stage: usize) -> f64 {
     match stage {
         0 => 2.0 * patches * inputs * d,
         s if s == 2 * config.depth + 1 => 0.0,
-        s if s == 2 * config.depth + 2 => 2.0 * d * config.classes as f64,
+        s if s == 2 * config.depth + 2 => 2.0 * config.features() as f64 * config.classes as f64,
         s if s % 2 == 1 => 8.0 * t * d * d + 4.0 * t * t * d,
         _ => 4.0 * t * d * m,
     }

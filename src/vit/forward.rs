@@ -2,14 +2,14 @@
 //!
 //! Stages (see [`super::Layer`]): 0 the embedding, (B, C, H, W) → (B, T, D); then for each block
 //! its attention branch and its MLP branch, (B, T, D) → (B, T, D); the final norm and the
-//! pooling, → (B, D); the head, → (B, classes). A pass may start and end at any of them, which is
-//! what caches and line searches live on.
+//! pooling, → (B, D), or (B, 2, D) for two heads; the head, → (B, classes). A pass may start and
+//! end at any of them, which is what caches and line searches live on.
 
 use super::{Activation, Config, FinalNorm, Pooling, Weights};
 use crate::tape::{Tape, Value};
 use planish_kernels::{
-    Add, AttentionMix, AttentionScores, DualTensor, Error, Gelu, LayerNorm, LayerScale, Linear,
-    MeanTokens, Patches, PickToken, Prepend, Result, Softmax,
+    Add, AttentionMix, AttentionScores, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
+    LayerScale, Linear, MeanTokens, Patches, PickToken, Prepend, Result, Scale, Softmax,
 };
 use std::collections::BTreeMap;
 
@@ -66,7 +66,7 @@ impl<'a> Pass<'a> {
             x = match stage {
                 0 => self.embed(x)?,
                 s if s == 2 * depth + 1 => self.norm_and_pool(x)?,
-                s if s == 2 * depth + 2 => self.linear("head", &x)?,
+                s if s == 2 * depth + 2 => self.head(x)?,
                 s if s % 2 == 1 => self.attention((s - 1) / 2, x)?,
                 s => self.mlp((s - 1) / 2, x)?,
             };
@@ -86,7 +86,7 @@ impl<'a> Pass<'a> {
         if !self.config.position_covers_prefix {
             x = self.tape.apply(Add, &[&x, &positions])?;
         }
-        for name in ["reg_token", "cls_token"] {
+        for name in ["reg_token", "dist_token", "cls_token"] {
             if let Some(token) = self.parameter(name) {
                 x = self.tape.apply(Prepend, &[&token, &x])?;
             }
@@ -136,7 +136,10 @@ impl<'a> Pass<'a> {
     fn norm_and_pool(&mut self, x: Value) -> Result<Value> {
         let skip = self.config.prefix_tokens();
         let x = match self.config.pooling {
-            // The norm acts on each token alone, so the picked token is all it need see.
+            // The norm acts on each token alone, so the picked tokens are all it need see.
+            Pooling::Token if self.config.two_heads() => {
+                self.tape.apply(FirstTokens { count: 2 }, &[&x])?
+            }
             Pooling::Token => self.tape.apply(PickToken { index: 0 }, &[&x])?,
             Pooling::Mean if self.config.final_norm == FinalNorm::AfterPool => {
                 self.tape.apply(MeanTokens { skip }, &[&x])?
@@ -150,6 +153,19 @@ impl<'a> Pass<'a> {
             FinalNorm::BeforePool => self.layer_norm("norm", &x),
             FinalNorm::AfterPool => self.layer_norm("fc_norm", &x),
         }
+    }
+
+    /// The classifier; of two, one on each token, the mean of their logits.
+    fn head(&mut self, x: Value) -> Result<Value> {
+        if !self.config.two_heads() {
+            return self.linear("head", &x);
+        }
+        let class = self.tape.apply(PickToken { index: 0 }, &[&x])?;
+        let class = self.linear("head", &class)?;
+        let distilled = self.tape.apply(PickToken { index: 1 }, &[&x])?;
+        let distilled = self.linear("head_dist", &distilled)?;
+        let sum = self.tape.apply(Add, &[&class, &distilled])?;
+        self.tape.apply(Scale { factor: 0.5 }, &[&sum])
     }
 
     fn layer_norm(&mut self, name: &str, x: &Value) -> Result<Value> {

@@ -45,7 +45,7 @@ fn stage(config: &Config, tensor: &str) -> usize {
     }
     match tensor.split_once('.').map_or(tensor, |(first, _)| first) {
         "norm" | "fc_norm" => 1 + 2 * config.depth,
-        "head" => 2 + 2 * config.depth,
+        "head" | "head_dist" => 2 + 2 * config.depth,
         _ => 0,
     }
 }

@@ -8,7 +8,7 @@ pub mod forward;
 pub mod layers;
 mod weights;
 
-pub use config::{Activation, Config, FinalNorm, Pooling};
+pub use config::{Activation, Config, Distillation, FinalNorm, Pooling};
 pub use error::Error;
 pub use forward::{Pass, stages};
 pub use layers::{Granularity, Layer};

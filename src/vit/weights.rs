@@ -55,10 +55,10 @@ impl Weights {
     }
 
     /// timm's initialisation (`init_weights_vit_timm`), in f32: N(0, 0.02²) for linear weights,
-    /// the head's included, and the position embedding; N(0, 10⁻¹²) for class and register
-    /// tokens; PyTorch's default U(±1/√fan-in) for the patch projection; LayerScale 10⁻⁵; norms
-    /// 1; other biases 0. timm truncates the normals at ±2, a hundred standard deviations, which
-    /// no draw reaches.
+    /// the heads' included, the position embedding and a distillation token; N(0, 10⁻¹²) for class
+    /// and register tokens; PyTorch's default U(±1/√fan-in) for the patch projection; LayerScale
+    /// 10⁻⁵; norms 1; other biases 0. timm truncates the normals at ±2, a hundred standard
+    /// deviations, which no draw reaches.
     ///
     /// Each tensor draws from a ChaCha8 stream of its own, keyed by seed and name: no tensor's
     /// values depend on which others the model has.
@@ -155,7 +155,7 @@ fn initial(config: &Config, name: &str, count: usize, seed: u64) -> Vec<f32> {
     let is_norm = name.split('.').any(|part| part.contains("norm"));
     match name {
         "cls_token" | "reg_token" => normals(&mut rng, count, TOKEN_STD),
-        "pos_embed" => normals(&mut rng, count, STD),
+        "pos_embed" | "dist_token" => normals(&mut rng, count, STD),
         _ if name.starts_with("patch_embed.") => {
             let fan_in = config.channels * config.patch_size[0] * config.patch_size[1];
             let bound = 1.0 / (fan_in as f64).sqrt();

@@ -31,6 +31,10 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
             let (t, c, i) = (d[0][1], d[0][2], field(&debug, "index") as usize);
             x[0].chunks(t * c).flat_map(|image| image[i * c..(i + 1) * c].to_vec()).collect()
         }
+        "first_tokens" => {
+            let (t, c, n) = (d[0][1], d[0][2], field(&debug, "count") as usize);
+            x[0].chunks(t * c).flat_map(|image| image[..n * c].to_vec()).collect()
+        }
         "mean_tokens" => mean_tokens(&x[0], &d[0], field(&debug, "skip") as usize),
         "cross_entropy" => cross_entropy(&x[0], &d[0], &debug),
         other => panic!("{other} has no naive loop: add one here"),

@@ -3,9 +3,11 @@
 
 mod bad_input;
 mod in_place;
+mod layouts;
 mod open;
 mod patch;
 mod save;
+mod transformers;
 
 use super::*;
 use crate::vit::arch;

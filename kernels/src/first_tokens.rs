@@ -1,0 +1,48 @@
+//! The first few tokens of every image; linear, so a tangent goes the same way as its value.
+
+use crate::dual_tensor::DualTensor;
+use crate::error::{Error, Result};
+use crate::op::{Keep, Kept, Op};
+use crate::registry::Sample;
+
+/// Keeps the first tokens: (B, T, D) → (B, count, D). The VJP fills the others with zeros.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstTokens {
+    /// How many, at most T.
+    pub count: usize,
+}
+
+impl Op for FirstTokens {
+    fn name(&self) -> &'static str {
+        "first_tokens"
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        match x[0].dims() {
+            &[_, tokens, _] if tokens >= self.count => {
+                x[0].rearrange(|x, lead| x.narrow(lead + 1, 0, self.count)?.contiguous())
+            }
+            found => {
+                let expected = format!("(B, T, D) with T at least {}", self.count);
+                Err(Error::shape(self.name(), expected, format!("{found:?}")))
+            }
+        }
+    }
+
+    fn keep(&self, _: &[bool]) -> Keep {
+        Keep::default()
+    }
+
+    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let after = kept.dims[0][1] - self.count;
+        Ok(vec![Some(gy.rearrange(|g, lead| g.pad_with_zeros(lead + 1, 0, after))?)])
+    }
+}
+
+/// Shapes to check [`FirstTokens`] on.
+pub fn samples() -> Vec<Sample> {
+    vec![
+        Sample::new(FirstTokens { count: 2 }, &[&[3, 4, 5]]),
+        Sample::new(FirstTokens { count: 2 }, &[&[1, 2, 3]]),
+    ]
+}

@@ -1,0 +1,181 @@
+//! Configuration, flags and layout brought together, whosever configuration it is.
+
+use super::settings::Settings;
+use super::{Error, Layout, Overrides, torchvision};
+use crate::vit::Config;
+use crate::vit::arch::usual_heads;
+use std::fmt::Debug;
+use std::path::Path;
+
+/// Sizes in timm's architecture names and their heads.
+const HEADS: [(&str, usize); 4] = [("tiny", 3), ("small", 6), ("base", 12), ("large", 16)];
+
+/// Whose settings a configuration holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// timm's, and the few that stand in for a configuration where there is none.
+    Timm,
+    /// transformers'.
+    Transformers,
+}
+
+impl Dialect {
+    /// By the keys of the configuration; the layout's own library if there is none, or its keys
+    /// say nothing.
+    pub fn of(settings: Option<&Settings>, layout: Layout) -> Dialect {
+        let has = |keys: &[&str]| {
+            settings.is_some_and(|found| keys.iter().any(|key| found.get(key).is_some()))
+        };
+        if has(&["architecture", "pretrained_cfg", "model_args"]) {
+            Dialect::Timm
+        } else if has(&["model_type", "architectures", "hidden_size"]) || layout.is_transformers() {
+            Dialect::Transformers
+        } else {
+            Dialect::Timm
+        }
+    }
+}
+
+/// Everything that bears on the configuration of one checkpoint.
+pub(super) struct Reader<'a> {
+    /// The checkpoint.
+    pub path: &'a Path,
+    /// Whose tensor names it has.
+    pub layout: Layout,
+    /// Whose settings stand in its configuration.
+    pub dialect: Dialect,
+    /// Its configuration, if it has one.
+    pub settings: Option<&'a Settings>,
+    /// Its `preprocessor_config.json`, if it has one.
+    pub images: Option<&'a Settings>,
+    /// The user's word.
+    pub overrides: &'a Overrides,
+    /// What neither says; recorded here.
+    pub assumed: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// Completes what the tensors said with what configuration and flags say.
+    ///
+    /// # Errors
+    /// Contradictions, settings that cannot be served, and an unknown number of heads.
+    pub fn complete(&mut self, mut config: Config, rows: usize) -> Result<Config, Error> {
+        self.check_patch_flag(&config)?;
+        let transformers = self.settings.filter(|_| self.dialect == Dialect::Transformers);
+        match transformers {
+            Some(settings) => self.check_transformers(&config, settings)?,
+            None => self.check_structure(&config)?,
+        }
+        self.grid(&mut config, rows)?;
+        self.heads(&mut config)?;
+        match transformers {
+            Some(settings) => self.transformers_arithmetic(&mut config, settings)?,
+            None => {
+                self.pooling(&mut config)?;
+                self.arithmetic(&mut config)?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// The architecture's name in the configuration.
+    pub fn architecture(&self) -> Result<Option<&str>, Error> {
+        match self.dialect {
+            Dialect::Timm => self.settings.map_or(Ok(None), |s| s.text("architecture")),
+            Dialect::Transformers => {
+                let list = self.settings.and_then(|s| s.get("architectures"));
+                Ok(list.and_then(|list| list.get(0)?.as_str()))
+            }
+        }
+    }
+
+    pub(super) fn contradiction(
+        &self,
+        place: &str,
+        key: &'static str,
+        stated: impl Debug,
+        shown: impl Debug,
+        tensor: &'static str,
+    ) -> Error {
+        Error::Contradiction {
+            path: self.path.to_path_buf(),
+            place: place.into(),
+            key,
+            stated: format!("{stated:?}").into(),
+            shown: format!("{shown:?}").into(),
+            tensor,
+        }
+    }
+
+    fn check_patch_flag(&self, config: &Config) -> Result<(), Error> {
+        let (shown, tensor) = (config.patch_size, "the patch projection");
+        match self.overrides.patch_size.filter(|&stated| stated != shown) {
+            Some(stated) => {
+                Err(self.contradiction("--patch-size", "patch size", stated, shown, tensor))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Heads from the flag, the arguments or the architecture's name, in this order.
+    fn heads(&mut self, config: &mut Config) -> Result<(), Error> {
+        let named = self.architecture()?.and_then(|name| {
+            let mut words = name.split('_');
+            let family = words.next()?;
+            let size = words.next()?;
+            let known = ["vit", "deit", "deit3", "flexivit"].contains(&family);
+            HEADS.iter().find(|(word, _)| known && *word == size).map(|&(_, heads)| heads)
+        });
+        let key = match self.dialect {
+            Dialect::Timm => "model_args.num_heads",
+            Dialect::Transformers => "num_attention_heads",
+        };
+        let stated = match self.settings {
+            Some(settings) => settings.count(key)?,
+            None => None,
+        };
+        let published = match self.layout {
+            Layout::Torchvision => {
+                torchvision::published_heads(config.dim, config.depth, config.mlp_dim)
+            }
+            _ => None,
+        };
+        let (place, heads) = match (self.overrides.heads, stated.or(named), published) {
+            (Some(heads), ..) => ("--heads", heads),
+            (None, Some(heads), _) => (self.settings.map_or("", |s| s.place.as_str()), heads),
+            (None, None, Some(heads)) => {
+                self.assumed.push(format!("heads: {heads}, as torchvision's model of this size"));
+                ("torchvision", heads)
+            }
+            (None, None, None) => {
+                let usual = usual_heads(config.dim);
+                return Err(Error::HeadsUnknown {
+                    path: self.path.to_path_buf(),
+                    suggestion: match usual {
+                        Some(n) => {
+                            format!("give --heads; models of width {} usually have {n}", config.dim)
+                        }
+                        None => format!("give --heads, a divisor of the width {}", config.dim),
+                    },
+                });
+            }
+        };
+        if let (Some(flag), Some(file)) = (self.overrides.heads, stated)
+            && flag != file
+        {
+            return Err(Error::Setting {
+                place: "--heads".into(),
+                key: "heads".into(),
+                expected: format!("{file}, as the checkpoint's configuration says"),
+                found: flag.to_string(),
+                remedy: "leave the flag out".into(),
+            });
+        }
+        if heads == 0 || !config.dim.is_multiple_of(heads) {
+            let shown = format!("a width of {}, not a multiple of it", config.dim);
+            return Err(self.contradiction(place, "heads", heads, shown, "`attn.qkv.weight`"));
+        }
+        config.heads = heads;
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! How a library spells the canonical (timm's) tensor names, as tables.
+
+use super::layout::Part;
+
+/// A module inside a block: its own name and the canonical one, each with what stands before
+/// `weight` and `bias`; which part of that tensor it is, and of how many.
+type Inside = (&'static str, &'static str, usize, usize);
+
+/// A library's names. Where several mean the same tensor, the first is the usual one.
+pub(super) struct Spelling {
+    /// Whole names outside the blocks, each with its canonical one.
+    pub tokens: &'static [(&'static str, &'static str)],
+    /// Modules outside the blocks, up to `weight` and `bias`, each with its canonical one.
+    pub modules: &'static [(&'static str, &'static str)],
+    /// What stands before a block's index.
+    pub block: &'static str,
+    /// Modules inside a block.
+    pub inside: &'static [Inside],
+}
+
+/// The index at the start of `DIGITS.REST`, without leading zeros, and the rest.
+pub(super) fn index(text: &str) -> Option<(usize, &str)> {
+    let (digits, rest) = text.split_once('.')?;
+    let index: usize = digits.parse().ok()?;
+    (index.to_string() == digits).then_some((index, rest))
+}
+
+impl Spelling {
+    /// Where a name belongs; none if the library has no such name.
+    pub fn part(&self, name: &str) -> Option<Part> {
+        if let Some((_, canonical)) = self.tokens.iter().find(|(own, _)| *own == name) {
+            return Some(Part::whole(canonical.to_string()));
+        }
+        let stem = |own: &str| name.strip_prefix(own).filter(|rest| is_parameter(rest));
+        if let Some((canonical, rest)) =
+            self.modules.iter().find_map(|(own, canonical)| Some((canonical, stem(own)?)))
+        {
+            return Some(Part::whole(format!("{canonical}{rest}")));
+        }
+        let (block, inner) = index(name.strip_prefix(self.block)?)?;
+        self.inside.iter().find_map(|&(own, canonical, index, count)| {
+            let rest = inner.strip_prefix(own).filter(|rest| is_parameter(rest))?;
+            Some(Part { canonical: format!("blocks.{block}.{canonical}{rest}"), index, count })
+        })
+    }
+
+    /// The usual names of a canonical tensor's parts, in stacking order; the canonical name itself
+    /// if the library has none for it.
+    pub fn names(&self, canonical: &str) -> Vec<String> {
+        if let Some((own, _)) = self.tokens.iter().find(|(_, known)| *known == canonical) {
+            return vec![own.to_string()];
+        }
+        let stem = |known: &str| canonical.strip_prefix(known).filter(|rest| is_parameter(rest));
+        if let Some((own, rest)) =
+            self.modules.iter().find_map(|(own, known)| Some((own, stem(known)?)))
+        {
+            return vec![format!("{own}{rest}")];
+        }
+        let mut out: Vec<String> = Vec::new();
+        if let Some((block, inner)) = canonical.strip_prefix("blocks.").and_then(index) {
+            for &(own, known, index, _) in self.inside {
+                let rest = inner.strip_prefix(known).filter(|rest| is_parameter(rest));
+                if let (Some(rest), true) = (rest, index == out.len()) {
+                    out.push(format!("{}{block}.{own}{rest}", self.block));
+                }
+            }
+        }
+        if out.is_empty() { vec![canonical.to_string()] } else { out }
+    }
+}
+
+fn is_parameter(rest: &str) -> bool {
+    rest == "weight" || rest == "bias"
+}

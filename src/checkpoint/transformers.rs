@@ -1,0 +1,80 @@
+//! The layouts of Hugging Face transformers: `ViTForImageClassification` and the classifiers of
+//! DeiT, as version 5 names their tensors in memory and as version 4 did. Version 5 still writes
+//! the old names when it saves, so only the names themselves tell which a file has.
+
+use super::layout::Part;
+use super::spelling::Spelling;
+
+/// Before every name of the backbone, unless the file is a bare backbone.
+const ROOTS: [&str; 2] = ["vit.", "deit."];
+
+/// What a backbone computes beside the path to the classifier.
+const POOLER: [&str; 2] = ["pooler.dense.weight", "pooler.dense.bias"];
+
+const TOKENS: &[(&str, &str)] = &[
+    ("embeddings.cls_token", "cls_token"),
+    ("embeddings.distillation_token", "dist_token"),
+    ("embeddings.position_embeddings", "pos_embed"),
+];
+
+const MODULES: &[(&str, &str)] = &[
+    ("embeddings.patch_embeddings.projection.", "patch_embed.proj."),
+    ("layernorm.", "norm."),
+    ("classifier.", "head."),
+    ("cls_classifier.", "head."),
+    ("distillation_classifier.", "head_dist."),
+];
+
+/// Names of transformers 5.
+pub(super) const NEW: Spelling = Spelling {
+    tokens: TOKENS,
+    modules: MODULES,
+    block: "layers.",
+    inside: &[
+        ("layernorm_before.", "norm1.", 0, 1),
+        ("attention.q_proj.", "attn.qkv.", 0, 3),
+        ("attention.k_proj.", "attn.qkv.", 1, 3),
+        ("attention.v_proj.", "attn.qkv.", 2, 3),
+        ("attention.o_proj.", "attn.proj.", 0, 1),
+        ("layernorm_after.", "norm2.", 0, 1),
+        ("mlp.fc1.", "mlp.fc1.", 0, 1),
+        ("mlp.fc2.", "mlp.fc2.", 0, 1),
+    ],
+};
+
+/// Names up to transformers 4, and of every version's files.
+pub(super) const OLD: Spelling = Spelling {
+    tokens: TOKENS,
+    modules: MODULES,
+    block: "encoder.layer.",
+    inside: &[
+        ("layernorm_before.", "norm1.", 0, 1),
+        ("attention.attention.query.", "attn.qkv.", 0, 3),
+        ("attention.attention.key.", "attn.qkv.", 1, 3),
+        ("attention.attention.value.", "attn.qkv.", 2, 3),
+        ("attention.output.dense.", "attn.proj.", 0, 1),
+        ("layernorm_after.", "norm2.", 0, 1),
+        ("intermediate.dense.", "mlp.fc1.", 0, 1),
+        ("output.dense.", "mlp.fc2.", 0, 1),
+    ],
+};
+
+/// What stands before a backbone's name: `vit.`, `deit.` or nothing.
+pub(super) fn root(name: &str) -> &'static str {
+    ROOTS.into_iter().find(|root| name.starts_with(root)).unwrap_or("")
+}
+
+/// Whether a name, without its root, belongs to the backbone and not to a classifier.
+pub(super) fn in_backbone(name: &str) -> bool {
+    !name.contains("classifier.")
+}
+
+/// Where a name belongs.
+pub(super) fn part(spelling: &Spelling, name: &str) -> Option<Part> {
+    spelling.part(&name[root(name).len()..])
+}
+
+/// Whether a tensor takes no part in classification.
+pub(super) fn is_ignored(name: &str) -> bool {
+    POOLER.contains(&&name[root(name).len()..])
+}

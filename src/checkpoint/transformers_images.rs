@@ -1,0 +1,167 @@
+//! transformers' `preprocessor_config.json`: what its image processors do to an image.
+
+use super::Error;
+use super::reader::Reader;
+use super::settings::Settings;
+use crate::data::{Interpolation, Preprocess, Resize};
+use crate::vit::Config;
+
+/// What transformers multiplies levels by where nothing else is said: to units of the full scale.
+const FULL_SCALE: f64 = 1.0 / 255.0;
+
+impl Reader<'_> {
+    /// Preprocessing, or none if nothing gives mean and standard deviation.
+    ///
+    /// transformers computes (r x − m)/s on levels x with `rescale_factor` r; planish
+    /// (x/255 − m′)/s′, which is the same for m′ = m/(255 r) and s′ = s/(255 r).
+    ///
+    /// # Errors
+    /// Values of the wrong type or number, and steps that planish does not have.
+    pub(super) fn transformers_images(
+        &mut self,
+        config: &Config,
+    ) -> Result<Option<Preprocess>, Error> {
+        let moments = match self.images {
+            Some(images) => stated_moments(images)?,
+            None => None,
+        };
+        let place = self.images.map_or("", |images| images.place.as_str());
+        let mut values = Vec::new();
+        for (key, flag, i) in [("mean", &self.overrides.mean, 0), ("std", &self.overrides.std, 1)] {
+            let (place, found) = match (flag, &moments) {
+                (Some(flag), _) => (format!("--{key}"), flag.clone()),
+                (None, Some(moments)) => (place.to_string(), moments[i].clone()),
+                (None, None) => return Ok(None),
+            };
+            values.push(self.per_channel(place, format!("image_{key}"), found, config.channels)?);
+        }
+        let (std, mean) = (values.pop().unwrap_or_default(), values.pop().unwrap_or_default());
+        Ok(Some(Preprocess {
+            image_size: config.image_size,
+            channels: config.channels,
+            resize: self.transformers_resize(config)?,
+            interpolation: self.transformers_filter()?,
+            mean,
+            std,
+        }))
+    }
+
+    fn transformers_resize(&mut self, config: &Config) -> Result<Resize, Error> {
+        if let Some(resize) = self.overrides.resize {
+            return Ok(resize);
+        }
+        let Some(images) = self.images else {
+            self.assumed.push("resize: to the model's size, whatever the aspect ratio".into());
+            return Ok(Resize::Squash);
+        };
+        let remedy = "give --resize";
+        if images.flag("do_resize")? == Some(false) {
+            return Err(images.unsupported("do_resize", "true", remedy));
+        }
+        let crops = images.flag("do_center_crop")? == Some(true);
+        let crop = match images.get("crop_size") {
+            Some(value) if value.is_object() => Some(sides(images, "crop_size")?),
+            _ => images.pair("crop_size")?,
+        };
+        if crops && crop.is_some_and(|crop| crop != config.image_size) {
+            let expected = format!("the model's {:?}", config.image_size);
+            return Err(images.unsupported("crop_size", &expected, remedy));
+        }
+        if images.get("size.shortest_edge").is_some() {
+            let Some(edge) = images.count("size.shortest_edge")?.filter(|_| crops) else {
+                let expected = "a centre crop after a resize of the shortest edge";
+                return Err(images.unsupported("do_center_crop", expected, remedy));
+            };
+            return match edge >= config.image_size[0].max(config.image_size[1]) {
+                true => Ok(Resize::ShortSide(edge)),
+                false => {
+                    let expected = "at least the side of the crop";
+                    Err(images.unsupported("size.shortest_edge", expected, remedy))
+                }
+            };
+        }
+        let size = match images.get("size") {
+            Some(value) if value.is_object() => Some(sides(images, "size")?),
+            _ => images.pair("size")?,
+        };
+        match size {
+            Some(size) if size == config.image_size => Ok(Resize::Squash),
+            None => {
+                self.assumed.push("resize: to the model's size, whatever the aspect ratio".into());
+                Ok(Resize::Squash)
+            }
+            Some([height, width]) if crops => {
+                let [least_height, least_width] = config.image_size;
+                if height < least_height || width < least_width {
+                    let expected = "at least the size of the crop";
+                    return Err(images.unsupported("size", expected, remedy));
+                }
+                Ok(Resize::SquashTo([height, width]))
+            }
+            Some(_) => {
+                let expected = format!("the model's {:?}", config.image_size);
+                Err(images.unsupported("size", &expected, remedy))
+            }
+        }
+    }
+
+    fn transformers_filter(&mut self) -> Result<Interpolation, Error> {
+        if let Some(interpolation) = self.overrides.interpolation {
+            return Ok(interpolation);
+        }
+        let stated = match self.images {
+            Some(images) => images.count("resample")?.map(|filter| (images, filter)),
+            None => None,
+        };
+        match stated {
+            Some((_, 0)) => Ok(Interpolation::Nearest),
+            Some((_, 2)) => Ok(Interpolation::Bilinear),
+            Some((_, 3)) => Ok(Interpolation::Bicubic),
+            Some((images, _)) => {
+                let expected = "0 (nearest), 2 (bilinear) or 3 (bicubic)";
+                Err(images.unsupported("resample", expected, "give --interpolation"))
+            }
+            None => {
+                self.assumed.push("interpolation: bilinear".into());
+                Ok(Interpolation::Bilinear)
+            }
+        }
+    }
+}
+
+/// Height and width of an object that has both.
+fn sides(images: &Settings, key: &str) -> Result<[usize; 2], Error> {
+    let side = |side: &str| images.count(&format!("{key}.{side}"));
+    match (side("height")?, side("width")?) {
+        (Some(height), Some(width)) => Ok([height, width]),
+        _ => Err(images.unsupported(key, "a number, or height and width", "give --resize")),
+    }
+}
+
+/// Mean and standard deviation in units of the full scale, if the file says how images are
+/// normalised.
+fn stated_moments(images: &Settings) -> Result<Option<[Vec<f32>; 2]>, Error> {
+    let remedy = "give --mean and --std";
+    if images.flag("rescale_offset")? == Some(true) {
+        return Err(images.unsupported("rescale_offset", "false", remedy));
+    }
+    let factor = match images.flag("do_rescale")? {
+        Some(false) => 1.0,
+        _ => images.number("rescale_factor")?.unwrap_or(FULL_SCALE),
+    };
+    if factor <= 0.0 {
+        return Err(images.unsupported("rescale_factor", "a positive number", remedy));
+    }
+    let (mean, std) = match images.flag("do_normalize")? {
+        Some(false) => (vec![0.0], vec![1.0]),
+        _ => match (images.numbers("image_mean")?, images.numbers("image_std")?) {
+            (Some(mean), Some(std)) => (mean, std),
+            _ => return Ok(None),
+        },
+    };
+    // 1/255 in decimals is not quite 1/255; that much is no difference.
+    let scale = factor / FULL_SCALE;
+    let scale = if (scale - 1.0).abs() < 1e-9 { 1.0 } else { scale };
+    let scaled = |x: Vec<f32>| x.iter().map(|&x| (f64::from(x) / scale) as f32).collect();
+    Ok(Some([scaled(mean), scaled(std)]))
+}

@@ -1,0 +1,289 @@
+//! Checkpoints as timm, transformers and torchvision write them: they open, compute what their
+//! library computes, and are saved as they came. `tests/reference/make_layouts.py` made them.
+
+use candle_core::{DType, Device, Tensor};
+use planish::checkpoint::{Checkpoint, Header, Overrides, Provenance};
+use planish::data::Split;
+use planish::diagnose::{Path as Line, moved};
+use planish::objective::{Activations, Objective};
+use planish::train::source::cache_bytes;
+use planish::vit::{Granularity, Layer, layers};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Largest error relative to the reference's norm: f64 differs from PyTorch by the order of sums;
+/// f32 rounds at 6e-8, and each derivative costs about a digit.
+const TOLERANCES: [(DType, [f64; 3]); 2] =
+    [(DType::F64, [1e-9, 1e-9, 1e-9]), (DType::F32, [1e-5, 1e-4, 1e-3])];
+
+fn folders() -> Vec<PathBuf> {
+    let all = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/layouts");
+    let mut out: Vec<_> = std::fs::read_dir(all).unwrap().map(|e| e.unwrap().path()).collect();
+    out.sort();
+    assert_eq!(out.len(), 12);
+    out
+}
+
+fn open(folder: &Path) -> Checkpoint {
+    // torchvision's files say nothing of heads.
+    let bare = !folder.join("config.json").exists();
+    let overrides = Overrides { heads: bare.then_some(2), ..Overrides::default() };
+    Checkpoint::open(folder, &overrides).unwrap()
+}
+
+fn numbers(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Entry k of every tensor is 1 − 2 frac(k φ), as in the script.
+fn vector(checkpoint: &Checkpoint, layer: &Layer, dtype: DType) -> Vec<Tensor> {
+    let own = layer.tensors.iter().flat_map(|&i| {
+        let name = &checkpoint.weights.names()[i];
+        let part = [(name.clone(), checkpoint.weights.tensor(i).clone())];
+        checkpoint.to_file(&part).unwrap()
+    });
+    let filled = own.map(|(name, t)| {
+        let entry = |k: usize| 1.0 - 2.0 * (k as f64 * 0.6180339887498949).fract();
+        let values: Vec<f64> = (1..=t.elem_count()).map(entry).collect();
+        (name, Tensor::from_vec(values, t.dims(), &Device::Cpu).unwrap())
+    });
+    let canonical = checkpoint.to_canonical(filled.collect()).unwrap();
+    canonical.into_iter().map(|(_, t)| t.to_dtype(dtype).unwrap()).collect()
+}
+
+struct Reference {
+    name: String,
+    tensors: HashMap<String, Tensor>,
+    checked: Vec<String>,
+}
+
+impl Reference {
+    fn open(folder: &Path) -> Self {
+        let path = folder.join("reference.safetensors");
+        Self {
+            name: folder.file_name().unwrap().to_string_lossy().into(),
+            tensors: candle_core::safetensors::load(path, &Device::Cpu).unwrap(),
+            checked: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, key: String) -> Tensor {
+        let found = self.tensors.get(&key).unwrap_or_else(|| panic!("{}: no {key}", self.name));
+        self.checked.push(key);
+        found.clone()
+    }
+
+    fn error(&mut self, key: &str, found: &Tensor) -> f64 {
+        error(found, &self.take(key.into()))
+    }
+
+    /// The worst error of some canonical tensors, the reference's parts put together.
+    fn worst(&mut self, c: &Checkpoint, of: &str, layer: &Layer, found: &[Tensor]) -> f64 {
+        let tensors = layer.tensors.iter().zip(found).map(|(&i, found)| {
+            let name = &c.weights.names()[i];
+            let own = c.file_tensors(name).unwrap().into_iter();
+            let parts = own.map(|name| (name.clone(), self.take(format!("{of}/{name}")))).collect();
+            let (canonical, expected) = c.to_canonical(parts).unwrap().remove(0);
+            assert_eq!(&canonical, name);
+            error(found, &expected)
+        });
+        tensors.fold(0.0, f64::max)
+    }
+}
+
+/// The error relative to the reference's norm. A key's bias alone would have none, for its gradient
+/// is zero in theory; together with query's and value's it has.
+fn error(found: &Tensor, expected: &Tensor) -> f64 {
+    let (found, expected) = (numbers(found), numbers(expected));
+    assert_eq!(found.len(), expected.len());
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
+    let error = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
+    error / norm(&mut expected.into_iter()).max(1e-6)
+}
+
+/// The model in a type, and the reference's images.
+fn model(c: &Checkpoint, r: &Reference, dtype: DType) -> (Objective, Activations) {
+    let mut objective = Objective::new(Arc::new(c.config.clone()), c.weights_as(dtype).unwrap());
+    objective.micro_batch = 2;
+    let labels: Vec<i64> = r.tensors["labels"].to_vec1().unwrap();
+    let values = r.tensors["pixel_values"].clone();
+    let labels = labels.iter().map(|&l| l as u32).collect();
+    (objective, Activations { stage: 0, values, labels })
+}
+
+/// The worst relative errors of logits (and loss), gradients and Hessian-vector products.
+fn errors(folder: &Path, dtype: DType) -> [f64; 3] {
+    let (checkpoint, mut r) = (open(folder), Reference::open(folder));
+    let (objective, images) = model(&checkpoint, &r, dtype);
+    let logits = objective.predict(&images).unwrap();
+    let logits = Tensor::from_slice(logits.values(), logits.values().len(), &Device::Cpu).unwrap();
+    let mut worst = [r.error("logits", &logits), 0.0, 0.0];
+
+    let all = layers::select(&checkpoint.config, "*").unwrap().remove(0);
+    let found = objective.hvp(&images, &all, &vector(&checkpoint, &all, dtype)).unwrap();
+    let loss = Tensor::new(found.loss, &Device::Cpu).unwrap();
+    worst[0] = worst[0].max(r.error("loss", &loss));
+    worst[1] = r.worst(&checkpoint, "gradient", &all, &found.gradient);
+    worst[2] = r.worst(&checkpoint, "hvp_all", &all, &found.hvp);
+    for layer in layers::layers(&checkpoint.config, Granularity::Block) {
+        let start = objective.activations(&images, layer.first_stage).unwrap();
+        let found = objective.hvp(&start, &layer, &vector(&checkpoint, &layer, dtype)).unwrap();
+        worst[1] = worst[1].max(r.worst(&checkpoint, "gradient", &layer, &found.gradient));
+        worst[2] = worst[2].max(r.worst(&checkpoint, "hvp", &layer, &found.hvp));
+    }
+    // Every derivative that the library has was compared: no parameter of a file is left out.
+    let inputs = ["labels", "pixel_values", "image", "processed"];
+    let open = |key: &&String| !inputs.contains(&key.as_str()) && !r.checked.contains(key);
+    assert_eq!(r.tensors.keys().find(open), None, "{}", r.name);
+    worst
+}
+
+#[test]
+fn computes_what_the_library_computes() {
+    for folder in folders() {
+        for (dtype, tolerances) in TOLERANCES {
+            let found = errors(&folder, dtype);
+            let name = folder.file_name().unwrap().display();
+            let [logits, gradient, hvp] = found;
+            println!("{name:24} {dtype:?} {logits:8.1e} {gradient:8.1e} {hvp:8.1e}");
+            let within = found.iter().zip(tolerances).all(|(error, most)| *error <= most);
+            assert!(within, "{name} {dtype:?}: {found:?}");
+        }
+    }
+}
+
+/// One head or two: what reaches them is counted, and their logits are linear in their weights.
+#[test]
+fn features_and_lines_of_the_head() {
+    for folder in folders() {
+        let (checkpoint, r) = (open(&folder), Reference::open(&folder));
+        let (objective, images) = model(&checkpoint, &r, DType::F64);
+        for stage in 0..2 * checkpoint.config.depth + 3 {
+            let held = objective.activations(&images, stage).unwrap().values.elem_count() * 8;
+            assert_eq!(cache_bytes(&objective, &images, stage), held, "{} {stage}", r.name);
+        }
+        for name in ["norm", "head"] {
+            let layer = layers::select(&checkpoint.config, name).unwrap().remove(0);
+            let start = objective.activations(&images, layer.first_stage).unwrap();
+            let direction = objective.gradient(&start, &layer).unwrap().gradient;
+            let line = Line::new(&objective, &start, &layer, &direction).unwrap();
+            assert!(line.is_cheap());
+            let expected = moved(&objective, &layer, &direction, 0.7).unwrap();
+            let expected = expected.predict(&start).unwrap();
+            let found = line.predict(0.7).unwrap();
+            for (found, expected) in found.values().iter().zip(expected.values()) {
+                assert!((found - expected).abs() < 1e-12, "{}: {found} {expected}", r.name);
+            }
+        }
+    }
+}
+
+/// One level of 255 apart at most: version 5 rounds as torchvision does, version 4 as Pillow.
+#[test]
+fn images_are_processed_as_the_library_does() {
+    let mut seen = 0;
+    for folder in folders() {
+        let (checkpoint, r) = (open(&folder), Reference::open(&folder));
+        let Some(image) = r.tensors.get("image") else { continue };
+        let preprocess = checkpoint.preprocess.unwrap();
+        let (h, w, c) = image.dims3().unwrap();
+        let levels = image.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+        let split = Split::from_levels("reference", levels, [c, h, w], vec![0]).unwrap();
+        let found = split.pixels(&[0], Some(&preprocess), None).unwrap();
+        let expected = numbers(&r.tensors["processed"]);
+        assert_eq!(found.len(), expected.len());
+        let plane = found.len() / c;
+        for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let level = 1.0 / (255.0 * f64::from(preprocess.std[at / plane]));
+            let difference = (f64::from(*found) - expected).abs();
+            assert!(difference < 1.01 * level, "{}: {found} {expected}", r.name);
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+}
+
+fn provenance() -> Provenance {
+    Provenance {
+        method: "sgd".into(),
+        perturb: Vec::new(),
+        update: vec!["block.1".into()],
+        seed: 0,
+        version: "0".into(),
+        parent_digest: None,
+        data_digest: None,
+        split: None,
+        settings: serde_json::Value::Null,
+    }
+}
+
+#[test]
+fn an_untrained_model_is_saved_byte_for_byte() {
+    for folder in folders() {
+        let checkpoint = open(&folder);
+        let out = tempfile::TempDir::new().unwrap();
+        let to = out.path().join("saved");
+        let path = checkpoint.save(&to, &checkpoint.weights, &provenance()).unwrap();
+        let read = |path: &Path| {
+            let bytes = std::fs::read(path).unwrap();
+            let header = Header::read(path, &bytes).unwrap();
+            (bytes[header.data_start..].to_vec(), header)
+        };
+        let ((old, before), (new, after)) = (read(&checkpoint.path), read(&path));
+        assert_eq!(old, new);
+        assert_eq!(before.entries, after.entries);
+        assert!(before.metadata.iter().all(|pair| after.metadata.contains(pair)));
+        for name in ["config.json", "preprocessor_config.json"] {
+            let beside = |folder: &Path| std::fs::read(folder.join(name)).ok();
+            assert_eq!(beside(&folder), beside(&to), "{name}");
+        }
+        // A single file carries its configuration inside.
+        let one = out.path().join("one.safetensors");
+        checkpoint.save(&one, &checkpoint.weights, &provenance()).unwrap();
+        let bare = checkpoint.recognised.starts_with("torchvision");
+        let overrides = Overrides { heads: bare.then_some(2), ..Overrides::default() };
+        let again = Checkpoint::open(&one, &overrides).unwrap();
+        assert_eq!(
+            (&again.config, &again.preprocess),
+            (&checkpoint.config, &checkpoint.preprocess)
+        );
+        assert_eq!(again.class_names, checkpoint.class_names);
+        assert_eq!(again.recognised, checkpoint.recognised);
+    }
+}
+
+#[test]
+fn trained_parts_go_back_to_their_own_tensors() {
+    for folder in folders() {
+        let checkpoint = open(&folder);
+        let (canonical, d) = ("blocks.1.attn.qkv.weight", checkpoint.config.dim);
+        let i = checkpoint.weights.index(canonical).unwrap();
+        // Powers of two, which every stored type holds: 1 for queries, 2 for keys, 4 for values.
+        let value = |row: usize| [1.0f32, 2.0, 4.0][row / d];
+        let rows: Vec<f32> = (0..3 * d).flat_map(|row| vec![value(row); d]).collect();
+        let rows = Tensor::from_vec(rows, (3 * d, d), &Device::Cpu).unwrap();
+        let weights = checkpoint.weights.with(&[(i, rows.clone())]);
+        let out = tempfile::TempDir::new().unwrap();
+        let path = checkpoint.save(&out.path().join("x"), &weights, &provenance()).unwrap();
+        let own = checkpoint.file_tensors(canonical).unwrap();
+        let load = |path: &Path| candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+        let (before, after) = (load(&checkpoint.path), load(&path));
+        assert_eq!(before.len(), after.len());
+        for (name, old) in &before {
+            let new = &after[name];
+            assert_eq!((old.dtype(), old.dims()), (new.dtype(), new.dims()));
+            match own.iter().position(|trained| trained == name) {
+                None => assert_eq!(numbers(old), numbers(new), "{name}"),
+                Some(part) if own.len() == 3 => {
+                    let expected = f64::from(value(part * d));
+                    assert!(numbers(new).iter().all(|&x| x == expected), "{name}");
+                    let which = [("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")];
+                    let (long, short) = which[part];
+                    assert!(name.contains(long) || name.contains(short), "{name}");
+                }
+                Some(_) => assert_eq!(numbers(new), numbers(&rows), "{name}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+"""Writes layouts/NAME/: small random models as timm, transformers and torchvision write them, and
+their derivatives in f64.
+
+Run by hand, never in CI, once for each library:
+
+    python tests/reference/make_layouts.py
+    PYTHONPATH=TF4 python tests/reference/make_layouts.py
+
+with torch 2.15, timm 1.0.31, torchvision 0.29.2 and transformers 5.23.0, and then with
+transformers 4.57.6 found in TF4 (pip install --target TF4).
+
+Each folder holds model.safetensors, what the library writes beside it, and reference.safetensors:
+    pixel_values   f32  (N,C,H,W)
+    labels         i64  (N)
+    logits         f64  (N,classes)
+    loss           f64  mean cross-entropy
+    gradient/NAME  f64  of the mean loss
+    hvp/NAME       f64  Hessian of the mean loss in one planish layer's tensors alone (`embed`,
+                        `block.i`, `norm`, `head`), times the layer's part of the vector
+    hvp_all/NAME   f64  the full Hessian times the whole vector
+    image          u8   (H,W,C), and
+    processed      f32  (C,h,w), what transformers' image processor makes of it; in its folders only
+NAME is the file's own. The vector is the same for all: entry k of the tensor is 1 - 2 frac(k phi),
+phi being the golden ratio's inverse, so that it need not be stored. Weights are read back from the
+file, as they were rounded, and cast to f64; products come from double backward.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import transformers
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+OUT = Path(__file__).parent / "layouts"
+EXAMPLES, CLASSES, GOLDEN = 3, 3, 0.6180339887498949
+# "eager" attention takes its softmax in f32 whatever the model's type, so "sdpa" it is.
+OLD = transformers.__version__.startswith("4.")
+SMALL = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
+             image_size=8, patch_size=4, num_labels=CLASSES, attn_implementation="sdpa")
+
+
+def of_transformers(name, classes, **more):
+    config = getattr(transformers, f"{classes[0]}Config")(**SMALL, **more)
+    return getattr(transformers, classes[1])(config)
+
+
+def of_torchvision():
+    from torchvision.models.vision_transformer import VisionTransformer
+    return VisionTransformer(image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8,
+                             mlp_dim=12, num_classes=CLASSES)
+
+
+def of_timm(cls, **more):
+    from timm.models import deit, vision_transformer
+    cls = getattr(deit, cls, None) or getattr(vision_transformer, cls)
+    model = cls(img_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2, mlp_ratio=1.5,
+                num_classes=CLASSES, **more)
+    for block in model.blocks:
+        block.attn.fused_attn = False
+    return model
+
+
+VIT, DEIT = ("ViT", "ViTForImageClassification"), ("DeiT", "DeiTForImageClassification")
+TEACHER = ("DeiT", "DeiTForImageClassificationWithTeacher")
+# Name: (how it is made, how its names are changed for the file, stored type).
+# torchvision's first version called the MLP's layers linear_1, linear_2; scripts replace `heads`.
+FIRST_TORCHVISION = [(r"mlp\.0\.", "mlp.linear_1."), (r"mlp\.3\.", "mlp.linear_2."),
+                     (r"heads\.head\.", "heads.0.")]
+MODELS = {
+    "transformers4": (lambda: of_transformers("vit", VIT), [], torch.float32),
+    "transformers4-bf16": (lambda: of_transformers("vit", VIT, qkv_bias=False), [],
+                           torch.bfloat16),
+    "transformers4-deit": (lambda: of_transformers("deit", DEIT), [], torch.float32),
+} if OLD else {
+    "transformers5": (lambda: of_transformers("vit", VIT, hidden_act="gelu_new",
+                                              layer_norm_eps=1e-5), [], torch.float32),
+    "transformers5-f16": (lambda: of_transformers("vit", VIT), [], torch.float16),
+    "transformers5-teacher": (lambda: of_transformers("deit", TEACHER), [], torch.float32),
+    "torchvision": (of_torchvision, [], torch.float32),
+    "torchvision-first-bf16": (of_torchvision, FIRST_TORCHVISION, torch.bfloat16),
+    "torchvision-linear-f16": (of_torchvision, [(r"heads\.head\.", "heads.")], torch.float16),
+    "timm-distilled": (lambda: of_timm("VisionTransformerDistilled"), [], torch.float32),
+    "timm-distilled-f16": (lambda: of_timm("VisionTransformerDistilled"), [], torch.float16),
+    "timm-bf16": (lambda: of_timm("VisionTransformer"), [], torch.bfloat16),
+}
+
+
+def draw(model, generator):
+    """Weights far from any special value: no norm is the identity, no bias is zero."""
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            normal = torch.randn(p.shape, generator=generator)
+            if re.search(r"norm|ln_|\.ln\.", name) and name.endswith("weight"):
+                p.copy_(1 + 0.3 * normal)
+            elif name.endswith("bias"):
+                p.copy_(0.2 * normal)
+            elif name.endswith("weight"):
+                p.copy_(1.3 * p[0].numel() ** -0.5 * normal)
+            else:  # tokens, position embedding
+                p.copy_(0.5 * normal)
+
+
+def layer_of(name):
+    block = re.search(r"(?:blocks|layers?)\.(?:encoder_layer_)?(\d+)", name)
+    if block:
+        return "block." + block.group(1)
+    if re.match(r"(norm|vit\.layernorm|deit\.layernorm|encoder\.ln)\.", name):
+        return "norm"
+    return "head" if re.match(r"head|classifier|\w+_classifier", name) else "embed"
+
+
+def vector(p):
+    k = torch.arange(1, p.numel() + 1, dtype=torch.float64)
+    return (1 - 2 * (k * GOLDEN).frac()).reshape(p.shape)
+
+
+def products(gradient, parameters, names):
+    inner = sum((gradient[n] * vector(parameters[n])).sum() for n in names)
+    return dict(zip(names, torch.autograd.grad(inner, [parameters[n] for n in names],
+                                               retain_graph=True)))
+
+
+def write(name, seed):
+    make, changes, dtype = MODELS[name]
+    generator = torch.Generator().manual_seed(seed)
+    model = make().eval()
+    draw(model, generator)
+    folder = OUT / name
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def own(key):
+        for pattern, new in changes:
+            key = re.sub(pattern, new, key)
+        return key
+
+    if OLD:  # as it saves, in the order in which it does
+        model.to(dtype).save_pretrained(folder)
+    else:    # transformers 5 saves the old names: the new ones come from its own state_dict
+        state = {own(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    if name.startswith("timm"):
+        pooled = dict(img_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2, mlp_ratio=1.5)
+        kind = "deit_tiny_distilled" if "distilled" in name else "vit_tiny"
+        cfg = dict(input_size=[3, 8, 8], crop_pct=0.9, interpolation="bicubic",
+                   mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+        text = dict(architecture=f"{kind}_patch16_224", num_classes=CLASSES, global_pool="token",
+                    model_args=pooled, pretrained_cfg=cfg)
+        (folder / "config.json").write_text(json.dumps(text, indent=2) + "\n")
+    if name.startswith("transformers"):
+        model.config.id2label = {0: "cat", 1: "dog", 2: "bird"}
+        model.config.save_pretrained(folder)
+        kind = "DeiT" if "deit" in name or "teacher" in name else "ViT"
+        processor = getattr(transformers, f"{kind}ImageProcessor")
+        more = dict(size={"height": 8, "width": 8}, image_mean=[0.4, 0.5, 0.6],
+                    image_std=[0.2, 0.25, 0.3])
+        if kind == "DeiT":  # squashed to 12×14, then cropped
+            more |= dict(size={"height": 12, "width": 14}, crop_size={"height": 8, "width": 8})
+        processor = processor(**more)
+        processor.save_pretrained(folder)
+        image = torch.randint(256, (17, 23, 3), generator=generator, dtype=torch.uint8)
+        picture = Image.fromarray(image.numpy())
+        images = dict(image=image,
+                      processed=processor(images=picture, return_tensors="pt").pixel_values[0])
+    else:
+        images = {}
+    stored = load_file(folder / "model.safetensors")
+    model = model.double()
+    parameters = {n: stored[own(n)].double().requires_grad_() for n, _ in model.named_parameters()}
+    assert len(stored) == len(parameters)
+    pixels = torch.randn(EXAMPLES, 3, 8, 8, generator=generator)
+    labels = torch.randint(CLASSES, (EXAMPLES,), generator=generator)
+    logits = torch.func.functional_call(model, parameters, (pixels.double(),))
+    logits = getattr(logits, "logits", logits)
+    loss = F.cross_entropy(logits, labels)
+    names = list(parameters)
+    gradient = dict(zip(names, torch.autograd.grad(loss, parameters.values(), create_graph=True)))
+    out = dict(pixel_values=pixels, labels=labels, logits=logits, loss=loss) | images
+    out |= {f"gradient/{own(n)}": g for n, g in gradient.items()}
+    out |= {f"hvp_all/{own(n)}": h for n, h in products(gradient, parameters, names).items()}
+    layers = {}
+    for n in names:
+        layers.setdefault(layer_of(n), []).append(n)
+    assert set(layers) == {"embed", "block.0", "block.1", "norm", "head"}, layers.keys()
+    for members in layers.values():
+        out |= {f"hvp/{own(n)}": h for n, h in products(gradient, parameters, members).items()}
+    out = {k: v.detach().contiguous().clone() for k, v in out.items()}
+    save_file(out, folder / "reference.safetensors")
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    print(f"{name:24} {size:7} bytes  loss {loss.item():.4f}  logits ±{logits.std().item():.2f}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no double backward
+        for seed, name in enumerate(MODELS):
+            if len(sys.argv) < 2 or sys.argv[1] == name:
+                write(name, seed)
