@@ -1,18 +1,28 @@
 //! Images at the door of the model: a split seen through its preprocessing.
 
-use crate::data::{Augment, Error as DataError, Preprocess, Split};
+use crate::data::{Ahead, Augment, Augmented, Error as DataError, Preprocess, Split};
 use crate::objective::{Activations, Examples, Result};
 use crate::vit::Config;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+/// Most bytes of prepared images that are made ahead of their use.
+const AHEAD: usize = 64 << 20;
+
+/// An image, with the augmentation, seed and epoch it is wanted in.
+type Wanted = (usize, Option<(Augment, u64, u64)>);
+type Decoder = Ahead<Wanted, std::result::Result<Vec<f32>, DataError>>;
 
 /// A split's images as the model takes them, made anew each time they are asked for, so that only
-/// one micro-batch of them is in memory.
+/// a micro-batch a thread is in memory, and of image files what is decoded ahead: 64 MiB at most,
+/// but always one image, and on each decoding thread the file it is at.
 #[derive(Clone, Debug)]
 pub struct Pixels {
     split: Split,
     preprocess: Option<Preprocess>,
     shape: [usize; 3],
+    decoder: Arc<OnceLock<Decoder>>,
 }
 
 impl Pixels {
@@ -35,7 +45,12 @@ impl Pixels {
             let missing = || DataError::NoPreprocess { place: split.place() };
             preprocess.ok_or_else(missing)?.check()?;
         }
-        Ok(Self { split: split.clone(), preprocess: preprocess.cloned(), shape })
+        Ok(Self {
+            split: split.clone(),
+            preprocess: preprocess.cloned(),
+            shape,
+            decoder: Arc::default(),
+        })
     }
 
     /// The split they come from.
@@ -54,18 +69,15 @@ impl Pixels {
     /// # Errors
     /// A position outside the split.
     pub fn select(&self, indices: &[usize]) -> Result<Pixels> {
-        Ok(Self { split: self.split.subset(indices, self.split.name())?, ..self.clone() })
+        let split = self.split.subset(indices, self.split.name())?;
+        Ok(Self { split, decoder: Arc::default(), ..self.clone() })
     }
 
     /// The images at these positions, held in memory, augmented if asked (with seed and epoch).
     ///
     /// # Errors
     /// A position outside the split; images that cannot be prepared.
-    pub fn batch(
-        &self,
-        indices: &[usize],
-        augment: Option<(&Augment, u64, u64)>,
-    ) -> Result<Activations> {
+    pub fn batch(&self, indices: &[usize], augment: Option<Augmented>) -> Result<Activations> {
         let labels = self.split.labels();
         Ok(Activations {
             stage: 0,
@@ -82,11 +94,42 @@ impl Pixels {
         self.batch(&(0..self.split.len()).collect::<Vec<_>>(), None)
     }
 
-    fn tensor(&self, indices: &[usize], augment: Option<(&Augment, u64, u64)>) -> Result<Tensor> {
-        let pixels = self.split.pixels(indices, self.preprocess.as_ref(), augment)?;
+    /// Begins to decode the images that will be asked for next, on threads of their own; nothing
+    /// where they are in memory. How many are made ahead changes the time alone.
+    pub fn decode_ahead(&self, indices: &[usize], augment: Option<Augmented>) {
+        if !self.split.decodes() {
+            return;
+        }
+        let decoder = self.decoder.get_or_init(|| {
+            let image = self.shape.iter().product::<usize>().saturating_mul(4).max(1);
+            let (split, preprocess) = (self.split.clone(), self.preprocess.clone());
+            Ahead::new(
+                (AHEAD / image).max(1),
+                rayon::current_num_threads(),
+                move |wanted: &Wanted| {
+                    let augment =
+                        wanted.1.as_ref().map(|(augment, seed, epoch)| (augment, *seed, *epoch));
+                    split.image(wanted.0, preprocess.as_ref(), augment)
+                },
+            )
+        });
+        decoder.want(indices.iter().map(|&index| (index, owned(augment))));
+    }
+
+    fn tensor(&self, indices: &[usize], augment: Option<Augmented>) -> Result<Tensor> {
+        let preprocess = self.preprocess.as_ref();
+        let pixels = self.split.pixels_with(indices, preprocess, augment, |index| {
+            let decoder = self.decoder.get();
+            let made = decoder.and_then(|decoder| decoder.take(&(index, owned(augment))));
+            made.unwrap_or_else(|| self.split.image(index, preprocess, augment))
+        })?;
         let [c, h, w] = self.shape;
         Ok(Tensor::from_vec(pixels, (indices.len(), c, h, w), &Device::Cpu)?)
     }
+}
+
+fn owned(augment: Option<Augmented>) -> Option<(Augment, u64, u64)> {
+    augment.map(|(augment, seed, epoch)| (*augment, seed, epoch))
 }
 
 impl Examples for Pixels {
@@ -101,6 +144,9 @@ impl Examples for Pixels {
     }
     fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
         self.tensor(indices, None)
+    }
+    fn ahead_at(&self, indices: &[usize]) {
+        self.decode_ahead(indices, None);
     }
     fn labels(&self) -> &[u32] {
         self.split.labels()

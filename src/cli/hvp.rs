@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Vector::Random(seed) => Some(signs(&checkpoint, &layer, *seed, args.dtype.dtype())?),
         Vector::File(path) => Some(read_vector(path, &checkpoint, &layer, args.dtype.dtype())?),
     };
-    let sources = args.data.open()?;
+    let sources = args.data.open(&checkpoint)?;
     let split = sources.split(args.split.as_deref())?;
     let examples = pixels(&checkpoint, split)?;
     let objective: Objective = objective(&checkpoint, args.dtype.dtype())?;

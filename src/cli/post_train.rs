@@ -66,7 +66,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     check(&args.recipe)?;
     let checkpoint = args.model.open()?;
     checkpoint.check_output(&args.out)?;
-    let sources = args.data.open()?;
+    let sources = args.data.open(&checkpoint)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     let train = require(Role::Train, roles.train.as_ref())?.clone();
     // Known now, before a diagnosis and the frozen layers have taken their time.

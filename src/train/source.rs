@@ -40,6 +40,8 @@ impl<'a> Source<'a> {
         let step = prefix.micro_batch.max(1);
         for start in (0..images.len()).step_by(step) {
             let range = start..(start + step).min(images.len());
+            let next = range.end..(range.end + step).min(images.len());
+            images.ahead_at(&next.collect::<Vec<_>>());
             let part = Run { images, range: range.clone() };
             parts.push(prefix.activations(&part, stage)?.values);
             done(range.len());
@@ -107,6 +109,10 @@ impl Examples for Run<'_> {
     fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
         self.images.inputs(self.range.start + range.start..self.range.start + range.end)
     }
+    fn ahead_at(&self, indices: &[usize]) {
+        let all: Vec<usize> = indices.iter().map(|i| self.range.start + i).collect();
+        self.images.ahead_at(&all);
+    }
     fn labels(&self) -> &[u32] {
         &self.images.labels()[self.range.clone()]
     }
@@ -135,6 +141,10 @@ impl Examples for Chosen<'_> {
     }
     fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
         self.images.inputs_at(&self.indices[range])
+    }
+    fn ahead_at(&self, indices: &[usize]) {
+        let all: Vec<usize> = indices.iter().map(|&i| self.indices[i]).collect();
+        self.images.ahead_at(&all);
     }
     fn labels(&self) -> &[u32] {
         &self.labels
