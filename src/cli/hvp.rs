@@ -137,6 +137,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let objective: Objective = objective(&checkpoint, args.dtype.dtype())?;
     let passes = if given.is_some() { 1 } else { 2 };
     let progress = args.common.progress("hvp", passes * split.len() as u64, "images");
+    if !args.common.quiet {
+        sources.notes.iter().for_each(|note| progress.line(&format!("note: {note}")));
+    }
     let watched = Watched { examples: &examples, progress: &progress };
     let vector = match given {
         Some(vector) => vector,

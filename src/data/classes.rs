@@ -1,6 +1,6 @@
 //! The classes of data matched to a checkpoint's by name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{DataSet, Error, Split};
 
@@ -86,11 +86,14 @@ pub fn renumber(set: &mut DataSet, names: &[String]) -> Result<(), Error> {
 
 fn compare(set: &DataSet, given: &[String], names: &[String]) -> Match {
     let used: BTreeSet<u32> = set.splits.iter().flat_map(|s| s.labels()).copied().collect();
+    let mut places: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (at, name) in names.iter().enumerate() {
+        places.entry(name).or_default().push(at as u32);
+    }
     let mut unknown = Vec::new();
     let place = |(label, class): (usize, &String)| {
-        let mut at = (0..names.len()).filter(|&i| names[i] == *class);
-        match (at.next(), at.next()) {
-            (Some(at), None) => at as u32,
+        match places.get(class.as_str()).map(Vec::as_slice) {
+            Some(&[at]) => at,
             _ => {
                 // A class without images: nothing will look its number up.
                 if used.contains(&(label as u32)) {

@@ -23,8 +23,8 @@ fn labels(mut set: DataSet, own: &[&str]) -> Result<(Vec<u32>, Vec<String>), Err
 
 #[test]
 fn a_permuted_order_is_mapped() {
-    let (found, notes) = labels(data("folder", &["bird", "cat", "dog"], 2), &["cat", "dog", "bird"])
-        .unwrap();
+    let (found, notes) =
+        labels(data("folder", &["bird", "cat", "dog"], 2), &["cat", "dog", "bird"]).unwrap();
     assert_eq!((found, notes.len()), (vec![2, 2, 0, 0, 1, 1], 0));
     let mut set = data("folder", &["bird", "cat"], 1);
     number_classes(&mut [&mut set], Some(&strings(&["cat", "dog", "bird"])), 3).unwrap();

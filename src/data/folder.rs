@@ -7,7 +7,7 @@
 //! empty class keeps its number, and hidden files and folders (`.DS_Store`, `._a.jpg`,
 //! `.ipynb_checkpoints`) are passed over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::files::Files;
@@ -131,12 +131,13 @@ fn numbering(
             all
         }
     };
+    let known: BTreeSet<&String> = all.iter().collect();
     for ((split, folder), classes) in splits.iter().zip(listed) {
-        let own = names(classes);
+        let own: BTreeSet<String> = names(classes).into_iter().collect();
         let quoted = |names: Vec<&String>| {
             names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
         };
-        let extra: Vec<&String> = own.iter().filter(|name| !all.contains(name)).collect();
+        let extra: Vec<&String> = own.iter().filter(|name| !known.contains(name)).collect();
         if !extra.is_empty() {
             return Err(Error::Folders {
                 path: folder.path.clone(),
@@ -145,7 +146,7 @@ fn numbering(
                 remedy: "rename or remove these folders, or add them to train".into(),
             });
         }
-        let lacking: Vec<&String> = all.iter().filter(|name| !own.contains(name)).collect();
+        let lacking: Vec<&String> = all.iter().filter(|name| !own.contains(*name)).collect();
         if !lacking.is_empty() {
             notes.push(format!("split {split} has no class folder {}", quoted(lacking)));
         }
@@ -163,9 +164,10 @@ fn read(
     let (mut files, mut labels) = (Files::default(), Vec::new());
     let mut other: BTreeMap<String, usize> = BTreeMap::new();
     let mut folded: BTreeMap<String, &str> = BTreeMap::new();
+    let numbers: BTreeMap<&String, usize> = names.iter().zip(0..).collect();
     for class in classes {
         // Every class is in the list that was made of all of them.
-        let Some(label) = names.iter().position(|name| *name == class.name) else { continue };
+        let Some(&label) = numbers.get(&class.name) else { continue };
         if let Some(twin) = folded.insert(class.name.to_lowercase(), &class.name) {
             notes.push(format!(
                 "{}: the class folders `{twin}` and `{}` differ in case alone, and are two classes",

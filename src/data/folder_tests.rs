@@ -110,10 +110,7 @@ fn nested_folders_come_in_pythons_order() {
     // os.walk's roots sorted as strings: '-' is before '/', so `a-b` is before `a/c`.
     let (root, data) = opened(&["k/a/c/1.png", "k/a-b/1.png", "k/a/2.png", "k/z.png"]);
     let paths = listed(&root, data.only().unwrap()).into_iter().map(|(path, _)| path);
-    assert_eq!(
-        paths.collect::<Vec<_>>(),
-        ["k/z.png", "k/a/2.png", "k/a-b/1.png", "k/a/c/1.png"]
-    );
+    assert_eq!(paths.collect::<Vec<_>>(), ["k/z.png", "k/a/2.png", "k/a-b/1.png", "k/a/c/1.png"]);
 }
 
 #[test]
@@ -140,7 +137,9 @@ fn an_empty_class_keeps_its_number_and_an_empty_split_is_refused() {
     assert_eq!(data.train().unwrap().labels(), [0, 2]);
     assert!(data.notes[0].contains("no images; its number, 1, is kept"), "{:?}", data.notes);
     let root = tree(&["train/a/1.png", "val/a/"]);
-    assert!(matches!(open_at(&root).unwrap_err(), Error::Empty { place } if place.ends_with("val")));
+    assert!(
+        matches!(open_at(&root).unwrap_err(), Error::Empty { place } if place.ends_with("val"))
+    );
 }
 
 #[test]
@@ -177,7 +176,8 @@ fn links_are_followed_unless_they_make_two_labels_or_a_circle() {
     assert_eq!(data.only().unwrap().labels(), [0, 0, 0, 1]);
     // The link that leads nowhere is an image that cannot be read.
     let error = data.only().unwrap().image(2, Some(&grey()), None).unwrap_err();
-    let named = matches!(&error, Error::Image { path, flaw: Flaw::Read(_) } if path.ends_with("3.png"));
+    let named =
+        matches!(&error, Error::Image { path, flaw: Flaw::Read(_) } if path.ends_with("3.png"));
     assert!(named, "{error}");
 }
 
