@@ -125,15 +125,15 @@ fn mismatch(
 /// What is assumed of classes that no name of the checkpoint settles.
 fn assumed(place: &str, given: &[String], own: Option<&[String]>, classes: usize) -> String {
     let why = match own.and_then(<[_]>::first) {
-        Some(first) => format!("is a class of the checkpoint (its first is `{first}`)"),
-        None => "can be checked, as the checkpoint names no classes".into(),
+        Some(first) => format!("no class folder is a class of the checkpoint, such as `{first}`"),
+        None => "the checkpoint names no classes".into(),
     };
     let fewer = match given.len() < classes {
         true => format!(", and there are {} of the model's {classes}", given.len()),
         false => String::new(),
     };
     format!(
-        "{place}: no class folder {why}: classes are numbered in sorted order, from `{}` = 0 to \
+        "{place}: {why}: the class folders are numbered in sorted order, from `{}` = 0 to \
          `{}` = {}{fewer}; if the model was trained with another order, every figure is wrong",
         given.first().map_or("", String::as_str),
         given.last().map_or("", String::as_str),

@@ -35,9 +35,9 @@ pub enum Flaw {
     /// Not one of the formats.
     #[error("expected a JPEG, PNG or WebP image, found other content")]
     Format,
-    /// A JPEG that ends before its end marker.
-    #[error("truncated: the JPEG data end before the end marker")]
-    Truncated,
+    /// A JPEG without its end marker, or a WebP shorter than its header says.
+    #[error("truncated: the {0} data end early")]
+    Truncated(&'static str),
     /// More pixels than Pillow would take.
     #[error("expected at most 178956970 pixels, found {width}×{height}")]
     TooLarge {
@@ -66,9 +66,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => format,
         _ => return Err(Flaw::Format),
     };
-    // The decoder would fill the missing part with grey.
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err(Flaw::Truncated);
+    // The decoders would make up what is missing.
+    match format {
+        ImageFormat::Jpeg if !jpeg_is_whole(bytes) => return Err(Flaw::Truncated("JPEG")),
+        ImageFormat::WebP if !webp_is_whole(bytes) => return Err(Flaw::Truncated("WebP")),
+        _ => {}
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::no_limits();
@@ -128,6 +130,13 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Whether a WebP has the bytes its RIFF header promises: their number, less eight, stands in
+/// bytes 4 to 7, little-endian.
+fn webp_is_whole(bytes: &[u8]) -> bool {
+    let promised = bytes.get(4..).and_then(|rest| rest.first_chunk());
+    promised.is_some_and(|n| u64::from(u32::from_le_bytes(*n)) + 8 <= bytes.len() as u64)
 }
 
 #[cfg(test)]
