@@ -1,5 +1,7 @@
 //! Commands on folders of image files.
 
+// Other commands' tests use the rest of it.
+#[allow(dead_code)]
 mod common;
 
 use common::{Bench, tensors};

@@ -111,7 +111,7 @@ fn decoded_pixels_are_pillows() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(cases, 2 * 54);
+    assert_eq!(cases, 2 * 58);
 }
 
 #[test]
@@ -159,5 +159,5 @@ fn files_are_refused_as_short_as_pillow_refuses_them() {
         }
         cases += 1;
     }
-    assert_eq!(cases, 12);
+    assert_eq!(cases, 14);
 }

@@ -162,7 +162,7 @@ fn half_a_pair_and_an_empty_folder_are_errors() {
     let (_folder, data) = folder(&[("train-labels-idx1-ubyte", labels())]);
     assert!(matches!(data.unwrap_err(), Error::Missing { .. }));
     let (_folder, data) = folder(&[]);
-    assert!(matches!(data.unwrap_err(), Error::Missing { .. }));
+    assert!(matches!(data.unwrap_err(), Error::Folders { .. }));
 }
 
 #[test]
