@@ -23,6 +23,9 @@ pub trait Examples: Sync {
             indices.iter().map(|&i| self.inputs(i..i + 1)).collect::<Result<_>>()?;
         Ok(Tensor::cat(&rows, 0)?)
     }
+    /// Hears that the inputs of these examples will be asked for next, in this order, so that
+    /// their images can be decoded meanwhile. Nothing but time depends on it.
+    fn ahead_at(&self, _indices: &[usize]) {}
     /// Their labels.
     fn labels(&self) -> &[u32];
 }

@@ -116,7 +116,7 @@ impl Objective {
     ///
     /// Micro-batches run side by side, one a thread, and the operations inside each run on its
     /// thread alone: nothing waits for anything but the sum at the end. As many results are alive
-    /// as there are threads. The sum's order is that of the micro-batches, whatever the threads.
+    /// as there are threads, while images for the next are decoded. The sum's order is that of the micro-batches, whatever the threads.
     fn each<T: Send>(
         &self,
         examples: &dyn Examples,
@@ -124,7 +124,11 @@ impl Objective {
         mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
         let chunks = self.chunks(examples)?;
-        for wave in chunks.chunks(rayon::current_num_threads().max(1)) {
+        let mut waves = chunks.chunks(rayon::current_num_threads().max(1)).peekable();
+        while let Some(wave) = waves.next() {
+            if let Some(next) = waves.peek() {
+                examples.ahead_at(&next.iter().flat_map(Range::clone).collect::<Vec<_>>());
+            }
             if let [range] = wave {
                 take(work(range.clone())?)?;
                 continue;

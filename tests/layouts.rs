@@ -224,7 +224,7 @@ fn an_untrained_model_is_saved_byte_for_byte() {
         let checkpoint = open(&folder);
         let out = tempfile::TempDir::new().unwrap();
         let to = out.path().join("saved");
-        let path = checkpoint.save(&to, &checkpoint.weights, &provenance()).unwrap();
+        let path = checkpoint.save(&to, &checkpoint.weights, &provenance()).unwrap().path;
         let read = |path: &Path| {
             let bytes = std::fs::read(path).unwrap();
             let header = Header::read(path, &bytes).unwrap();
@@ -265,7 +265,7 @@ fn trained_parts_go_back_to_their_own_tensors() {
         let rows = Tensor::from_vec(rows, (3 * d, d), &Device::Cpu).unwrap();
         let weights = checkpoint.weights.with(&[(i, rows.clone())]);
         let out = tempfile::TempDir::new().unwrap();
-        let path = checkpoint.save(&out.path().join("x"), &weights, &provenance()).unwrap();
+        let path = checkpoint.save(&out.path().join("x"), &weights, &provenance()).unwrap().path;
         let own = checkpoint.file_tensors(canonical).unwrap();
         let load = |path: &Path| candle_core::safetensors::load(path, &Device::Cpu).unwrap();
         let (before, after) = (load(&checkpoint.path), load(&path));

@@ -1,8 +1,11 @@
 //! Resize, crop, grey and normalisation against Pillow and torchvision. The reference is made by
 //! `tests/reference/make_pillow.py`.
 
+mod settings;
+
 use planish::data::{Error, Interpolation, Preprocess, Resize, Split};
 use safetensors::SafeTensors;
+use settings::parse;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/pillow.safetensors");
 
@@ -10,30 +13,6 @@ const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/pi
 fn split(shape: &[usize], levels: &[u8]) -> Split {
     let &[h, w, c] = shape else { panic!("{shape:?}") };
     Split::from_levels("reference", levels.to_vec(), [c, h, w], vec![0]).unwrap()
-}
-
-/// `squash|short FILTER H W [SHORT] CHANNELS`, with a normalisation that leaves levels / 255.
-fn parse(settings: &str) -> Preprocess {
-    let words: Vec<&str> = settings.split(' ').collect();
-    let number = |i: usize| words[i].parse::<usize>().unwrap();
-    let channels = number(words.len() - 1);
-    Preprocess {
-        image_size: [number(2), number(3)],
-        channels,
-        resize: match words[0] {
-            "squash" => Resize::Squash,
-            "short" => Resize::ShortSide(number(4)),
-            other => panic!("{other}"),
-        },
-        interpolation: match words[1] {
-            "nearest" => Interpolation::Nearest,
-            "bilinear" => Interpolation::Bilinear,
-            "bicubic" => Interpolation::Bicubic,
-            other => panic!("{other}"),
-        },
-        mean: vec![0.0; channels],
-        std: vec![1.0; channels],
-    }
 }
 
 #[test]

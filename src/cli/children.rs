@@ -1,5 +1,6 @@
 //! Commands run in processes of their own, so that each has its own time and memory.
 
+use super::bad_samples::OnBad;
 use super::common::Common;
 use super::images::DataArgs;
 use super::model::ModelArgs;
@@ -40,6 +41,13 @@ impl Words {
         words.maybe("--val-data", data.val_data.as_ref());
         words.maybe("--test-data", data.test_data.as_ref());
         words.maybe("--val-from-train", data.val_from_train);
+        words.option(
+            "--on-bad-sample",
+            match data.bad.policy {
+                OnBad::Fail => "fail",
+                OnBad::Skip => "skip",
+            },
+        );
         words
     }
 

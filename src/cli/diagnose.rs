@@ -57,7 +57,7 @@ pub enum Cut {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     let checkpoint = args.model.open()?;
-    let sources = args.data.open()?;
+    let sources = args.data.open(&checkpoint)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     let chosen = match &args.layer {
         Some(pattern) => select(&checkpoint.config, pattern)?,

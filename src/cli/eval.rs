@@ -51,7 +51,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         output::check(path)?;
     }
     let checkpoint = args.model.open()?;
-    let sources = args.data.open()?;
+    let sources = args.data.open(&checkpoint)?;
     let split = sources.split(args.split.as_deref())?;
     pixels(&checkpoint, split)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
@@ -84,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         data: data_info(sources.of(split), split, &origin),
         figures,
         temperature_origin,
-        warnings: warnings(&checkpoint, &roles),
+        warnings: warnings(&checkpoint, &sources, &roles),
     };
     args.common.save(&report)?;
     Ok(output::print(&text(&report))?)
@@ -129,8 +129,8 @@ fn dump(path: &std::path::Path, predictions: &Predictions) -> Result<(), tensors
     )
 }
 
-fn warnings(checkpoint: &Checkpoint, roles: &Roles) -> Vec<String> {
-    let names = |note: &&String| note.contains("class");
+fn warnings(checkpoint: &Checkpoint, sources: &Sources, roles: &Roles) -> Vec<String> {
+    let names = |note: &&String| sources.notes.contains(note) || note.contains("class");
     let assumed = checkpoint.assumed.iter().map(|what| format!("assumed: {what}"));
     assumed.chain(roles.notes.iter().filter(names).cloned()).collect()
 }

@@ -1,5 +1,6 @@
 //! `planish finetune`: train all weights of a new or given model.
 
+use super::bad_samples::BadSamples;
 use super::common::Common;
 use super::finetune_plan::{Error, Images, Start, images, start};
 use super::finetune_text::{plan, teller, text};
@@ -42,9 +43,12 @@ pub struct Args {
     /// Its missing settings, or a new model's normalisation.
     #[command(flatten)]
     pub flags: ModelFlags,
-    /// Images: an IDX folder, or tensors:FILE or tensors:FOLDER (prepared images)
+    /// Images: class folders (JPEG, PNG, WebP), IDX, CIFAR binary, or tensors:FILE or FOLDER
     #[arg(long, value_name = "D")]
     pub data: String,
+    /// Bad image files.
+    #[command(flatten)]
+    pub bad: BadSamples,
     /// Train on images A to B - 1 of the training split, in stored order
     #[arg(long, value_name = "A..B", value_parser = range)]
     pub train_range: Option<Range<usize>>,
@@ -114,9 +118,11 @@ pub enum Kind {
 /// Anything wrong with flags, model, data or output; a loss that is no longer finite.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
-    let data = DataSet::open(&args.data)?;
+    let parent = args.from.as_deref().map(|from| args.flags.open(from)).transpose()?;
+    let named = parent.as_ref().filter(|_| !args.reset_head);
+    let (data, notes) = args.bad.open(&args.data, named)?;
     let images = images(args, &data)?;
-    let start = start(args, &images)?;
+    let start = start(args, parent, notes, &images)?;
     let settings = settings(args, &images)?;
     let pixels = |split: &Split| Pixels::new(split, start.preprocess.as_ref(), &start.config);
     let train = pixels(&images.train)?;

@@ -143,16 +143,23 @@ pub struct Start {
     pub notes: Vec<String>,
 }
 
-/// Makes or opens the model, and makes sure that it can be saved.
+/// Makes the model, or takes the parent, and makes sure that it can be saved.
 ///
 /// # Errors
 /// An unknown architecture, flags that contradict it, a checkpoint that cannot be known in full,
 /// an output that cannot be written.
-pub fn start(args: &Args, images: &Images) -> anyhow::Result<Start> {
-    match (&args.from, &args.arch) {
-        (Some(from), _) => from_checkpoint(args, from, images),
-        (None, arch) => from_scratch(args, arch.as_deref().unwrap_or_default(), images),
-    }
+pub fn start(
+    args: &Args,
+    parent: Option<Checkpoint>,
+    notes: Vec<String>,
+    images: &Images,
+) -> anyhow::Result<Start> {
+    let mut start = match parent {
+        Some(parent) => from_checkpoint(args, parent, images)?,
+        None => from_scratch(args, args.arch.as_deref().unwrap_or_default(), images)?,
+    };
+    start.notes.splice(0..0, notes);
+    Ok(start)
 }
 
 fn from_scratch(args: &Args, arch: &str, images: &Images) -> anyhow::Result<Start> {
@@ -166,7 +173,7 @@ fn from_scratch(args: &Args, arch: &str, images: &Images) -> anyhow::Result<Star
     if let Some((flag, _)) = said.into_iter().find(|(_, given)| *given) {
         return Err(Error::NamedAlready { arch: arch.into(), flag }.into());
     }
-    let config = arch::named(arch, images.classes, images.train.image_shape()[0])?;
+    let config = arch::named(arch, images.classes, images.train.channels())?;
     let mut notes = Vec::new();
     let preprocess = match images.train.prepared() {
         true => None,
@@ -183,8 +190,7 @@ fn from_scratch(args: &Args, arch: &str, images: &Images) -> anyhow::Result<Star
     })
 }
 
-fn from_checkpoint(args: &Args, from: &std::path::Path, images: &Images) -> anyhow::Result<Start> {
-    let parent = args.flags.open(from)?;
+fn from_checkpoint(args: &Args, parent: Checkpoint, images: &Images) -> anyhow::Result<Start> {
     parent.check_output(&args.out)?;
     let mut config = parent.config.clone();
     let mut notes: Vec<String> = parent.assumed.iter().map(|a| format!("assumed: {a}")).collect();
@@ -200,7 +206,9 @@ fn from_checkpoint(args: &Args, from: &std::path::Path, images: &Images) -> anyh
         ));
         config.classes = images.classes;
         if let (false, Some(reason)) = (fits, arch::not_for_timm(&config)) {
-            return Err(Error::Inexpressible { from: from.display().to_string(), reason }.into());
+            return Err(
+                Error::Inexpressible { from: parent.path.display().to_string(), reason }.into()
+            );
         }
         fresh_head(&config, &parent.weights, args.common.seed)?
     } else {

@@ -131,12 +131,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Vector::Random(seed) => Some(signs(&checkpoint, &layer, *seed, args.dtype.dtype())?),
         Vector::File(path) => Some(read_vector(path, &checkpoint, &layer, args.dtype.dtype())?),
     };
-    let sources = args.data.open()?;
+    let sources = args.data.open(&checkpoint)?;
     let split = sources.split(args.split.as_deref())?;
     let examples = pixels(&checkpoint, split)?;
     let objective: Objective = objective(&checkpoint, args.dtype.dtype())?;
     let passes = if given.is_some() { 1 } else { 2 };
     let progress = args.common.progress("hvp", passes * split.len() as u64, "images");
+    if !args.common.quiet {
+        sources.notes.iter().for_each(|note| progress.line(&format!("note: {note}")));
+    }
     let watched = Watched { examples: &examples, progress: &progress };
     let vector = match given {
         Some(vector) => vector,

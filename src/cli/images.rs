@@ -1,15 +1,19 @@
 //! What every command that reads images takes, and how it finds its splits.
 
+use super::bad_samples::BadSamples;
 use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_sample;
-use crate::data::{DataSet, Error as DataError, Request, Roles, Split, SplitProvenance, choose};
+use crate::data::{
+    DataSet, Error as DataError, Request, Roles, Split, SplitProvenance, choose, number_classes,
+};
 use crate::pixels::Pixels;
 use crate::report::DataInfo;
 
 /// Where images come from.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct DataArgs {
-    /// Images: an IDX folder, or tensors:FILE or tensors:FOLDER (prepared images)
+    /// Images: a folder of class folders (JPEG, PNG, WebP), an IDX or CIFAR binary folder, or
+    /// tensors:FILE or tensors:FOLDER (prepared images)
     #[arg(long, value_name = "D", help_heading = "Data options")]
     pub data: String,
     /// Training images, instead of the split `train` of D
@@ -29,11 +33,16 @@ pub struct DataArgs {
         help_heading = "Data options"
     )]
     pub val_from_train: Option<f64>,
+    /// What to do about image files that cannot be decoded.
+    #[command(flatten)]
+    pub bad: BadSamples,
 }
 
 /// Data sets, read.
 #[derive(Clone, Debug)]
 pub struct Sources {
+    /// What a reader of the figures should know of how they were read.
+    pub notes: Vec<String>,
     /// `--data`.
     pub data: DataSet,
     train: Option<DataSet>,
@@ -43,19 +52,33 @@ pub struct Sources {
 }
 
 impl DataArgs {
-    /// Reads every data set named.
+    /// Reads every data set named, numbers its classes as the checkpoint does, and leaves bad
+    /// images out if asked.
     ///
     /// # Errors
-    /// Those of [`DataSet::open`].
-    pub fn open(&self) -> Result<Sources, DataError> {
+    /// Those of [`DataSet::open`], [`number_classes`] and [`BadSamples::apply`].
+    pub fn open(&self, checkpoint: &Checkpoint) -> Result<Sources, DataError> {
         let open = |spec: &Option<String>| spec.as_deref().map(DataSet::open).transpose();
-        Ok(Sources {
+        let mut sources = Sources {
+            notes: Vec::new(),
             data: DataSet::open(&self.data)?,
             train: open(&self.train_data)?,
             val: open(&self.val_data)?,
             test: open(&self.test_data)?,
             val_from_train: self.val_from_train,
-        })
+        };
+        let Sources { notes, data, train, val, test, .. } = &mut sources;
+        // The training images first: their classes number the others' where no name settles it.
+        let (train, others) = (train.as_mut(), [val.as_mut(), test.as_mut()]);
+        let mut sets: Vec<&mut DataSet> =
+            train.into_iter().chain([data]).chain(others.into_iter().flatten()).collect();
+        sets.iter_mut().for_each(|set| notes.append(&mut set.notes));
+        let own = checkpoint.class_names.as_deref();
+        notes.extend(number_classes(&mut sets, own, checkpoint.config.classes)?);
+        for set in sets {
+            notes.extend(self.bad.apply(set, checkpoint.preprocess.as_ref())?);
+        }
+        Ok(sources)
     }
 
     /// Reads the data and chooses its splits for this checkpoint.
@@ -63,7 +86,7 @@ impl DataArgs {
     /// # Errors
     /// Those of [`DataArgs::open`] and [`Sources::roles`].
     pub fn roles(&self, checkpoint: &Checkpoint, seed: u64) -> anyhow::Result<Roles> {
-        self.open()?.roles(checkpoint, seed)
+        self.open(checkpoint)?.roles(checkpoint, seed)
     }
 }
 
@@ -84,6 +107,7 @@ impl Sources {
             provenance: provenance.as_ref(),
             seed,
         })?;
+        roles.notes.splice(0..0, self.notes.iter().cloned());
         for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
             pixels(checkpoint, split)?;
             if let Some(note) = other_classes(checkpoint, split)
@@ -185,6 +209,7 @@ pub fn data_info(data: &DataSet, split: &Split, origin: &str) -> DataInfo {
         images: split.len(),
         digest: split.digest().into(),
         origin: origin.into(),
+        skipped: split.skipped(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! One file per command, each with `Args` and `run(&Args) -> anyhow::Result<()>`. Results go to
 //! standard output, progress and errors to standard error.
 
+pub mod bad_samples;
 pub mod bench;
 pub mod children;
 pub mod common;

@@ -132,6 +132,9 @@ impl Examples for Watched<'_> {
         self.progress.add(steps);
         inputs
     }
+    fn ahead_at(&self, indices: &[usize]) {
+        self.examples.ahead_at(indices);
+    }
     fn labels(&self) -> &[u32] {
         self.examples.labels()
     }

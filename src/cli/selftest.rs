@@ -132,7 +132,7 @@ fn images(
     let Some(data) = &args.data else {
         return Ok((Box::new(noise(checkpoint, n, args.common.seed)?), None));
     };
-    let sources = DataArgs { data: data.clone(), ..DataArgs::default() }.open()?;
+    let sources = DataArgs { data: data.clone(), ..DataArgs::default() }.open(checkpoint)?;
     let whole = sources.split(args.split.as_deref())?;
     let split = sample(whole, Some(n), args.common.seed)
         .with_context(|| format!("--samples {n}: the split has {} images", whole.len()))?;

@@ -26,6 +26,73 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// An image file that gives no image.
+    #[error(
+        "{path}: {flaw}; mend or remove it, or pass --on-bad-sample skip to go on without such \
+         images"
+    )]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        flaw: super::Flaw,
+    },
+    /// A split none of whose images can be decoded.
+    #[error(
+        "{place}: expected at least one sound image, found none of {images}; the first: {first}"
+    )]
+    AllBad {
+        /// Data set and split.
+        place: String,
+        /// Number of files.
+        images: usize,
+        /// What is wrong with the first.
+        first: Box<Error>,
+    },
+    /// Class folders that cannot be what they seem.
+    #[error("{path}: expected {expected}, found {found}; {remedy}")]
+    Folders {
+        /// The folder.
+        path: PathBuf,
+        /// What would do.
+        expected: String,
+        /// What there is.
+        found: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Class names that another list of classes does not have.
+    #[error(
+        "{place}: expected classes of {of}, found {} that it does not have: {}; rename the class \
+         folders to its names ({}), or take those classes away",
+        unknown.len(), listed(unknown), listed(known)
+    )]
+    Classes {
+        /// Data set.
+        place: String,
+        /// Whose classes are expected.
+        of: String,
+        /// The names that are not among them.
+        unknown: Vec<String>,
+        /// Names it has that the data lack.
+        known: Vec<String>,
+    },
+    /// Classes that neither names nor their number match to the checkpoint's.
+    #[error(
+        "{place}: expected the checkpoint's {classes} classes, found {found} of other names ({}); \
+         rename the class folders to the checkpoint's class names",
+        listed(names)
+    )]
+    ClassCount {
+        /// Data set.
+        place: String,
+        /// Number of classes of the checkpoint.
+        classes: usize,
+        /// Number of class folders.
+        found: usize,
+        /// Their names.
+        names: Vec<String>,
+    },
     /// A gzip stream that does not decompress.
     #[error("{path}: damaged gzip stream: {source}; fetch the file again")]
     Gzip {
@@ -205,4 +272,13 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
+}
+
+/// The first ten names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(10).map(|name| format!("`{name}`")).collect();
+    match names.len().saturating_sub(10) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }

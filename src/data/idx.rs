@@ -9,21 +9,21 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::split::{Images, Split};
-use super::{Error, missing};
+use super::store::Images;
+use super::{Error, Split, missing};
 
 /// File prefixes and the split each gives.
 const SPLITS: [(&str, &str); 3] = [("train", "train"), ("val", "val"), ("t10k", "test")];
 
 /// Reads every split of an IDX folder: `train-*`, `val-*` and `t10k-*` (the test split), each a
 /// pair of `images-idx3-ubyte` and `labels-idx1-ubyte`, with or without `.gz`, also spelt with a
-/// dot (`train-images.idx3-ubyte`).
+/// dot (`train-images.idx3-ubyte`). `None` if there is no such file.
 ///
 /// # Errors
-/// [`Error::Missing`] if there is no split or half of a pair; [`Error::Format`],
+/// [`Error::Missing`] for half of a pair; [`Error::Format`],
 /// [`Error::Truncated`], [`Error::Oversized`], [`Error::Gzip`], [`Error::Counts`] and
 /// [`Error::Empty`] for files that are not what they should be.
-pub fn open(folder: &Path) -> Result<Vec<Split>, Error> {
+pub fn open(folder: &Path) -> Result<Option<Vec<Split>>, Error> {
     let mut splits = Vec::new();
     for (prefix, name) in SPLITS {
         let images = find(folder, &format!("{prefix}-images"), 3);
@@ -39,18 +39,7 @@ pub fn open(folder: &Path) -> Result<Vec<Split>, Error> {
             }
         }
     }
-    if splits.is_empty() {
-        return Err(Error::Missing {
-            path: folder.to_owned(),
-            expected: "an IDX folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, \
-                       t10k-images-idx3-ubyte or t10k-labels-idx1-ubyte, gzipped or not"
-                .into(),
-            found: "none of them".into(),
-            remedy: "give the folder that holds these files, or prepared images as tensors:FILE"
-                .into(),
-        });
-    }
-    Ok(splits)
+    Ok((!splits.is_empty()).then_some(splits))
 }
 
 /// The first spelling of a file's name that exists.
@@ -159,7 +148,8 @@ pub(super) fn check_folder(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
     }
-    let remedy = "give an IDX folder, or a safetensors file of prepared images as tensors:FILE";
+    let remedy = "give a folder: IDX, CIFAR binary, or image files in a folder per class; or a \
+                  safetensors file of prepared images as tensors:FILE";
     Err(missing(path, "a folder", remedy))
 }
 

@@ -1,26 +1,40 @@
 //! Images and labels: readers, preprocessing, splits.
 //!
-//! Image bytes → a reader ([`idx`], [`tensors`]) → [`Split`] → [`Split::pixels`], which applies
-//! [`Preprocess`] and [`Augment`] → `(B,C,H,W)`. [`choose`] decides which split plays which role,
+//! Image bytes → a reader ([`idx`], [`cifar`], [`folder`], [`tensors`]) → [`Split`] →
+//! [`Split::pixels`], which applies [`Preprocess`] and [`Augment`] → `(B,C,H,W)`. Image files are
+//! decoded each time they are asked for; only the other formats are held in memory. [`choose`] decides which split plays which role,
 //! [`folds`] divides a split by class, [`order`] holds every random stream.
 
+mod ahead;
 mod augment;
 mod choose;
+pub mod cifar;
+mod classes;
+mod decode;
 mod error;
+mod files;
+pub mod folder;
 pub mod folds;
 pub mod idx;
 pub mod order;
+mod prepare;
 mod preprocess;
 mod resample;
 mod split;
+mod store;
 pub mod tensors;
 mod transform;
+mod walk;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use ahead::Ahead;
 pub use augment::Augment;
 pub use choose::{Request, Role, Roles, SplitProvenance, choose, require};
+pub use classes::{number_classes, renumber};
+pub use decode::Flaw;
 pub use error::Error;
+pub use prepare::Augmented;
 pub use preprocess::{Interpolation, Preprocess, Resize};
 pub use split::Split;
 
@@ -29,25 +43,50 @@ pub use split::Split;
 pub struct DataSet {
     /// Folder or file.
     pub path: PathBuf,
-    /// `idx` or `tensors`.
+    /// `idx`, `cifar`, `folder` or `tensors`.
     pub kind: &'static str,
+    /// What a reader of the figures should know of how it was read.
+    pub notes: Vec<String>,
     splits: Vec<Split>,
 }
 
 impl DataSet {
-    /// Opens an IDX folder, or `tensors:FILE` or `tensors:FOLDER`.
+    /// Opens `tensors:FILE`, `tensors:FOLDER`, or a folder: IDX files, CIFAR's binary files, or
+    /// else folders of image files, as its content says.
     ///
     /// # Errors
-    /// Those of [`idx::open`] and [`tensors::open`].
+    /// Those of [`idx::open`], [`cifar::open`], [`folder::open`] and [`tensors::open`].
     pub fn open(spec: &str) -> Result<Self, Error> {
-        match spec.strip_prefix("tensors:").map(PathBuf::from) {
-            Some(path) => Ok(Self { splits: tensors::open(&path)?, path, kind: "tensors" }),
-            None => {
-                let path = PathBuf::from(spec);
-                idx::check_folder(&path)?;
-                Ok(Self { splits: idx::open(&path)?, path, kind: "idx" })
-            }
+        let found = |path: PathBuf, kind, splits| Self { path, kind, notes: Vec::new(), splits };
+        if let Some(path) = spec.strip_prefix("tensors:").map(PathBuf::from) {
+            let splits = tensors::open(&path)?;
+            return Ok(found(path, "tensors", splits));
         }
+        let path = PathBuf::from(spec);
+        idx::check_folder(&path)?;
+        if let Some(splits) = idx::open(&path)? {
+            return Ok(found(path, "idx", splits));
+        }
+        if let Some(splits) = cifar::open(&path)? {
+            return Ok(found(path, "cifar", splits));
+        }
+        let (splits, notes) = folder::open(&path)?;
+        Ok(Self { notes, ..found(path, "folder", splits) })
+    }
+
+    /// Leaves out image files that give no image; see [`Split::sound`]. What is wrong with each
+    /// comes back.
+    ///
+    /// # Errors
+    /// [`Error::AllBad`] if a split has no other.
+    pub fn drop_bad(&mut self, preprocess: Option<&Preprocess>) -> Result<Vec<Error>, Error> {
+        let mut all = Vec::new();
+        for split in &mut self.splits {
+            let (sound, bad) = split.sound(preprocess)?;
+            *split = sound;
+            all.extend(bad);
+        }
+        Ok(all)
     }
 
     /// All splits.

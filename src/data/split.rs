@@ -6,45 +6,21 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use super::augment::{Augment, Draw};
-use super::transform::Transform;
-use super::{Error, Preprocess};
-
-/// Where the pixels of a data file lie: all images have one shape and follow one another.
-#[derive(Debug)]
-pub(super) struct Images {
-    /// The bytes as read.
-    pub bytes: Vec<u8>,
-    /// Where the first image begins.
-    pub start: usize,
-    /// Channels, height and width.
-    pub shape: [usize; 3],
-    /// True: f32, little-endian, `(C,H,W)`, already normalised. False: u8 levels, `(H,W,C)`.
-    pub prepared: bool,
-}
-
-impl Images {
-    /// Bytes of one image; the readers have checked that it does not overflow.
-    fn stride(&self) -> usize {
-        self.shape.iter().product::<usize>() * if self.prepared { 4 } else { 1 }
-    }
-
-    fn get(&self, row: usize) -> Option<&[u8]> {
-        let from = self.start.checked_add(row.checked_mul(self.stride())?)?;
-        self.bytes.get(from..from.checked_add(self.stride())?)
-    }
-}
+use super::Error;
+use super::files::Files;
+use super::store::{Images, Store};
 
 /// Images and labels of one part of a data set. Clones and subsets share the pixels.
 #[derive(Clone, Debug)]
 pub struct Split {
     name: String,
     source: Arc<str>,
-    images: Arc<Images>,
-    rows: Arc<Vec<usize>>,
+    pub(super) store: Arc<Store>,
+    pub(super) rows: Arc<Vec<usize>>,
     labels: Arc<Vec<u32>>,
     class_names: Option<Arc<Vec<String>>>,
     digest: Arc<OnceLock<String>>,
+    pub(super) skipped: usize,
 }
 
 impl Split {
@@ -56,14 +32,36 @@ impl Split {
         labels: Vec<u32>,
         class_names: Option<Vec<String>>,
     ) -> Self {
+        Self::stored(source, name, Store::Memory(images), labels, class_names)
+    }
+
+    /// Images in files, one label each.
+    pub(super) fn of_files(
+        source: &str,
+        name: &str,
+        files: Files,
+        labels: Vec<u32>,
+        class_names: Vec<String>,
+    ) -> Self {
+        Self::stored(source, name, Store::Files(files), labels, Some(class_names))
+    }
+
+    fn stored(
+        source: &str,
+        name: &str,
+        store: Store,
+        labels: Vec<u32>,
+        class_names: Option<Vec<String>>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             source: source.into(),
-            images: Arc::new(images),
+            store: Arc::new(store),
             rows: Arc::new((0..labels.len()).collect()),
             labels: Arc::new(labels),
             class_names: class_names.map(Arc::new),
             digest: Arc::default(),
+            skipped: 0,
         }
     }
 
@@ -124,29 +122,63 @@ impl Split {
         self.class_names.as_deref().map(Vec::as_slice)
     }
 
-    /// Channels, height and width of every image as stored.
-    pub fn image_shape(&self) -> [usize; 3] {
-        self.images.shape
+    /// Channels of the images; 3 of image files, grey ones included, as every loader of the
+    /// field turns them to RGB.
+    pub fn channels(&self) -> usize {
+        self.image_shape().map_or(3, |[channels, _, _]| channels)
+    }
+
+    /// Channels, height and width of every image as stored; `None` for image files, which may
+    /// differ.
+    pub fn image_shape(&self) -> Option<[usize; 3]> {
+        match &*self.store {
+            Store::Memory(images) => Some(images.shape),
+            Store::Files(_) => None,
+        }
     }
 
     /// Whether the images are normalised tensors already, and are fed to the model as they are.
     pub fn prepared(&self) -> bool {
-        self.images.prepared
+        matches!(&*self.store, Store::Memory(images) if images.prepared)
     }
 
-    /// SHA-256, in hexadecimal, of what the split holds: `u8` or `f32`, the numbers N, C, H, W
-    /// (8 bytes little-endian each), the images' bytes in order, the labels (4 bytes each).
+    /// Image files that were left out of the whole split; see [`Split::sound`].
+    pub fn skipped(&self) -> usize {
+        self.skipped
+    }
+
+    /// Whether images are decoded from files when they are asked for.
+    pub fn decodes(&self) -> bool {
+        matches!(&*self.store, Store::Files(_))
+    }
+
+    /// SHA-256, in hexadecimal, of what the split holds.
     ///
-    /// Equal images under another name or in another file have an equal digest. Computed once.
+    /// Of images in memory: `u8` or `f32`, the numbers N, C, H, W (8 bytes little-endian each),
+    /// the images' bytes in order, the labels (4 bytes each). Of image files: `files`, N (8
+    /// bytes), the SHA-256 of each file's bytes in order (32 bytes; zeros if it cannot be read),
+    /// the labels. So equal images under another name or in another folder have an equal digest.
+    /// Computed once, and each file is read once for it.
     pub fn digest(&self) -> &str {
         self.digest.get_or_init(|| {
             let mut hash = Sha256::new();
-            hash.update(if self.images.prepared { &b"f32"[..] } else { b"u8" });
-            let [c, h, w] = self.images.shape;
-            for n in [self.len(), c, h, w] {
-                hash.update((n as u64).to_le_bytes());
+            match &*self.store {
+                Store::Memory(images) => {
+                    hash.update(if images.prepared { &b"f32"[..] } else { b"u8" });
+                    let [c, h, w] = images.shape;
+                    for n in [self.len(), c, h, w] {
+                        hash.update((n as u64).to_le_bytes());
+                    }
+                    let all = self.rows.iter().filter_map(|&row| images.get(row));
+                    all.for_each(|image| hash.update(image));
+                }
+                Store::Files(files) => {
+                    hash.update(b"files");
+                    hash.update((self.len() as u64).to_le_bytes());
+                    let hashes: Vec<_> = self.rows.par_iter().map(|&row| files.hash(row)).collect();
+                    hashes.iter().for_each(|file| hash.update(file));
+                }
             }
-            self.rows.iter().filter_map(|&row| self.images.get(row)).for_each(|i| hash.update(i));
             self.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
             hash.finalize().iter().fold(String::new(), |mut hex, byte| {
                 // Writing to a string cannot fail.
@@ -156,7 +188,22 @@ impl Split {
         })
     }
 
-    fn row(&self, index: usize) -> Result<usize, Error> {
+    /// The same images under the classes `names`: label y becomes `map[y]`.
+    ///
+    /// # Errors
+    /// [`Error::Label`] for a label that `map` does not have.
+    pub(super) fn relabelled(&self, map: &[u32], names: &[String]) -> Result<Split, Error> {
+        self.check_labels(map.len())?;
+        let labels = self.labels.iter().filter_map(|&y| map.get(y as usize).copied()).collect();
+        Ok(Split {
+            labels: Arc::new(labels),
+            class_names: Some(Arc::new(names.to_vec())),
+            digest: Arc::default(),
+            ..self.clone()
+        })
+    }
+
+    pub(super) fn row(&self, index: usize) -> Result<usize, Error> {
         self.rows.get(index).copied().ok_or_else(|| Error::Index {
             place: self.place(),
             index,
@@ -211,79 +258,11 @@ impl Split {
     /// # Errors
     /// [`Error::Shape`].
     pub fn check_shape(&self, want: [usize; 3]) -> Result<(), Error> {
-        if self.prepared() && self.image_shape() != want {
-            return Err(Error::Shape { place: self.place(), want, found: self.image_shape() });
-        }
-        Ok(())
-    }
-
-    /// The images at `indices` as the model takes them: `(B,C,H,W)`, contiguous.
-    ///
-    /// Prepared images are copied, and `preprocess` is not looked at; raw ones go through it.
-    /// `augment` is the augmentation with seed and epoch: what happens to an image depends on
-    /// these and on its position in this split alone, so neither the batch nor the number of
-    /// threads matters.
-    ///
-    /// # Errors
-    /// [`Error::NoPreprocess`] for raw images without preprocessing, [`Error::Preprocess`] for
-    /// one that does not suit them, [`Error::Augment`] for a crop of prepared images,
-    /// [`Error::Index`] for a position outside the split.
-    pub fn pixels(
-        &self,
-        indices: &[usize],
-        preprocess: Option<&Preprocess>,
-        augment: Option<(&Augment, u64, u64)>,
-    ) -> Result<Vec<f32>, Error> {
-        let [c, h, w] = self.image_shape();
-        let transform = match (self.prepared(), preprocess) {
-            (true, _) => None,
-            (false, Some(preprocess)) => Some(Transform::new(preprocess, self.image_shape())?),
-            (false, None) => return Err(Error::NoPreprocess { place: self.place() }),
-        };
-        if let (None, Some((Augment { crop: Some(crop), .. }, _, _))) = (&transform, augment) {
-            return Err(Error::Augment {
-                item: format!("crop={crop}"),
-                expected: "flip or shift only, as the images are prepared tensors".into(),
-            });
-        }
-        let stride = transform.as_ref().map_or(c * h * w, Transform::len);
-        let total = stride.checked_mul(indices.len()).ok_or_else(|| Error::Setting {
-            name: "batch size",
-            expected: "a batch that fits in memory".into(),
-            found: indices.len().to_string(),
-            remedy: "choose a smaller batch",
-        })?;
-        let mut out = vec![0f32; total];
-        out.par_chunks_mut(stride).zip(indices).try_for_each(|(out, &index)| {
-            let row = self.row(index)?;
-            let bytes = self.images.get(row).ok_or_else(|| Error::Index {
-                place: self.place(),
-                index,
-                len: self.len(),
-            })?;
-            let draw = match augment {
-                Some((augment, seed, epoch)) => augment.draw([h, w], seed, epoch, index),
-                None => Draw::default(),
-            };
-            match &transform {
-                Some(transform) => transform.run(bytes, &draw, out),
-                None => copy_prepared(bytes, [h, w], &draw, out),
+        match self.image_shape() {
+            Some(found) if self.prepared() && found != want => {
+                Err(Error::Shape { place: self.place(), want, found })
             }
-            Ok(())
-        })?;
-        Ok(out)
-    }
-}
-
-/// Prepared pixels, flipped and shifted; what a shift vacates is 0, the mean of normalised images.
-fn copy_prepared(bytes: &[u8], [h, w]: [usize; 2], draw: &Draw, out: &mut [f32]) {
-    let (values, _) = bytes.as_chunks::<4>();
-    for (plane, values) in out.chunks_mut(h * w).zip(values.chunks(h * w)) {
-        for (at, out) in plane.iter_mut().enumerate() {
-            *out = draw
-                .source([at / w, at % w], [h, w])
-                .and_then(|[y, x]| values.get(y * w + x))
-                .map_or(0.0, |&value| f32::from_le_bytes(value));
+            _ => Ok(()),
         }
     }
 }

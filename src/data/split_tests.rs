@@ -1,4 +1,4 @@
-use super::super::{Interpolation, Resize};
+use super::super::{Augment, Interpolation, Preprocess, Resize};
 use super::*;
 
 /// Three grey images of 2×3, levels 0, 10, 20, …

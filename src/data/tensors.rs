@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
-use super::split::{Images, Split};
-use super::{Error, missing};
+use super::store::Images;
+use super::{Error, Split, missing};
 
 /// Files of a folder and the split each gives.
 const SPLITS: [(&str, &str); 4] = [

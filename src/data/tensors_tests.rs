@@ -58,7 +58,7 @@ fn a_file_is_read_as_it_is() {
     let all = data.only().unwrap();
     assert_eq!((data.kind, all.name(), all.prepared()), ("tensors", "all", true));
     assert_eq!(all.labels(), [4, 0, 1]);
-    assert_eq!(all.image_shape(), [2, 1, 2]);
+    assert_eq!(all.image_shape(), Some([2, 1, 2]));
     assert_eq!(all.pixels(&[0, 1, 2], None, None).unwrap(), PIXELS);
     assert_eq!(all.pixels(&[2, 0], None, None).unwrap(), [&PIXELS[8..], &PIXELS[..4]].concat());
 }

@@ -138,11 +138,6 @@ impl Transform {
         })
     }
 
-    /// Values of one image as the model takes it.
-    pub fn len(&self) -> usize {
-        self.target.iter().product()
-    }
-
     /// One image, `(H,W,C)` levels, into `out`, `(C,H,W)`.
     ///
     /// A random crop takes the place of resize and centre crop: its window is brought to the

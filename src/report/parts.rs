@@ -22,7 +22,7 @@ pub struct CheckpointInfo {
 pub struct DataInfo {
     /// Folder or file.
     pub path: String,
-    /// `idx` or `tensors`.
+    /// `idx`, `cifar`, `folder` or `tensors`.
     pub kind: String,
     /// Name of the split.
     pub split: String,
@@ -32,4 +32,7 @@ pub struct DataInfo {
     pub digest: String,
     /// Where the split comes from, such as `half of test, seed 0`.
     pub origin: String,
+    /// Image files of the whole split that cannot be decoded and were left out of it.
+    #[serde(default)]
+    pub skipped: usize,
 }

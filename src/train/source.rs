@@ -42,6 +42,8 @@ impl<'a> Source<'a> {
         let step = prefix.micro_batch.max(1) * rayon::current_num_threads();
         for start in (0..images.len()).step_by(step) {
             let range = start..(start + step).min(images.len());
+            let next = range.end..(range.end + step).min(images.len());
+            images.ahead_at(&next.collect::<Vec<_>>());
             let part = Run { images, range: range.clone() };
             parts.add(&prefix.activations(&part, stage)?.values)?;
             done(range.len());
@@ -109,6 +111,10 @@ impl Examples for Run<'_> {
     fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
         self.images.inputs(self.range.start + range.start..self.range.start + range.end)
     }
+    fn ahead_at(&self, indices: &[usize]) {
+        let all: Vec<usize> = indices.iter().map(|i| self.range.start + i).collect();
+        self.images.ahead_at(&all);
+    }
     fn labels(&self) -> &[u32] {
         &self.images.labels()[self.range.clone()]
     }
@@ -137,6 +143,10 @@ impl Examples for Chosen<'_> {
     }
     fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
         self.images.inputs_at(&self.indices[range])
+    }
+    fn ahead_at(&self, indices: &[usize]) {
+        let all: Vec<usize> = indices.iter().map(|&i| self.indices[i]).collect();
+        self.images.ahead_at(&all);
     }
     fn labels(&self) -> &[u32] {
         &self.labels

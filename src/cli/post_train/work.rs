@@ -75,7 +75,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
     check(&args.recipe)?;
     let checkpoint = args.model.open()?;
     let destination = args.place.open(&checkpoint)?;
-    let sources = args.data.open()?;
+    let sources = args.data.open(&checkpoint)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     let train = require(Role::Train, roles.train.as_ref())?.clone();
     let keep = match (args.keep.map(Kept::keep), &roles.val) {

@@ -1,0 +1,159 @@
+//! CIFAR-10 and CIFAR-100 in their binary version (Krizhevsky 2009).
+//!
+//! A file is a run of records. CIFAR-10: one label byte; CIFAR-100: the coarse label, then the
+//! fine one, which is used. Then 3072 bytes: 32×32 red levels row by row, then green, then blue.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::store::Images;
+use super::{Error, Split};
+
+const SIDE: usize = 32;
+const PLANE: usize = SIDE * SIDE;
+
+/// One of the two data sets.
+struct Version {
+    /// Folder of its archive.
+    folder: &'static str,
+    train: &'static [&'static str],
+    test: &'static str,
+    /// Label bytes of a record; the last is used.
+    labels: usize,
+    /// Number of classes that the last label byte tells apart.
+    classes: usize,
+    names: &'static str,
+}
+
+const VERSIONS: [Version; 2] = [
+    Version {
+        folder: "cifar-10-batches-bin",
+        train: &[
+            "data_batch_1.bin",
+            "data_batch_2.bin",
+            "data_batch_3.bin",
+            "data_batch_4.bin",
+            "data_batch_5.bin",
+        ],
+        test: "test_batch.bin",
+        labels: 1,
+        classes: 10,
+        names: "batches.meta.txt",
+    },
+    Version {
+        folder: "cifar-100-binary",
+        train: &["train.bin"],
+        test: "test.bin",
+        labels: 2,
+        classes: 100,
+        names: "fine_label_names.txt",
+    },
+];
+
+/// Reads the splits `train` and `test`, whichever there are, if `folder` or the archive's own
+/// folder in it holds a CIFAR data set; `None` if not. Class names come from `batches.meta.txt`
+/// or `fine_label_names.txt`, where there is one.
+///
+/// # Errors
+/// [`Error::Missing`] for some training files without the others; [`Error::Empty`],
+/// [`Error::Truncated`] and [`Error::Format`] for files that are no whole number of records,
+/// labels out of range, or another number of class names; [`Error::Read`].
+pub fn open(folder: &Path) -> Result<Option<Vec<Split>>, Error> {
+    for version in &VERSIONS {
+        for root in [folder.to_owned(), folder.join(version.folder)] {
+            let holds = |name: &str| root.join(name).is_file();
+            if version.train.iter().any(|name| holds(name)) || holds(version.test) {
+                return splits(&root, version).map(Some);
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn splits(root: &Path, version: &Version) -> Result<Vec<Split>, Error> {
+    let names = class_names(root, version)?;
+    let mut splits = Vec::new();
+    let given: Vec<&&str> = version.train.iter().filter(|n| root.join(n).is_file()).collect();
+    let absent = version.train.iter().find(|name| !root.join(name).is_file());
+    let paths = |names: &[&str]| names.iter().map(|name| root.join(name)).collect::<Vec<_>>();
+    match (given.first(), absent) {
+        (None, _) => {}
+        (Some(_), None) => splits.push(read(root, "train", paths(version.train), version, &names)?),
+        (Some(present), Some(absent)) => {
+            return Err(Error::Missing {
+                path: root.join(absent),
+                expected: format!("the companion of {}", root.join(present).display()),
+                found: "no such file".into(),
+                remedy: "unpack the whole archive, or take all training files away".into(),
+            });
+        }
+    }
+    if root.join(version.test).is_file() {
+        splits.push(read(root, "test", paths(&[version.test]), version, &names)?);
+    }
+    Ok(splits)
+}
+
+fn class_names(root: &Path, version: &Version) -> Result<Option<Vec<String>>, Error> {
+    let path = root.join(version.names);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let text =
+        fs::read_to_string(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+    let names = text.lines().map(str::trim).filter(|name| !name.is_empty());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    if names.len() == version.classes {
+        return Ok(Some(names));
+    }
+    Err(Error::Format {
+        path,
+        place: "class names".into(),
+        expected: format!("{} lines", version.classes),
+        found: names.len().to_string(),
+        remedy: "unpack the archive again, or take this file away".into(),
+    })
+}
+
+fn read(
+    root: &Path,
+    name: &str,
+    paths: Vec<PathBuf>,
+    version: &Version,
+    names: &Option<Vec<String>>,
+) -> Result<Split, Error> {
+    let (mut levels, mut labels) = (Vec::new(), Vec::new());
+    let record = version.labels + 3 * PLANE;
+    for path in paths {
+        let bytes = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
+        if bytes.is_empty() {
+            return Err(Error::Empty { place: path.display().to_string() });
+        }
+        if bytes.len() % record != 0 {
+            let (expected, found) = (bytes.len().next_multiple_of(record), bytes.len());
+            return Err(Error::Truncated { path, expected: expected as u64, found: found as u64 });
+        }
+        for (image, record) in bytes.chunks_exact(record).enumerate() {
+            let label = record[version.labels - 1];
+            if usize::from(label) >= version.classes {
+                return Err(Error::Format {
+                    path,
+                    place: format!("image {image}, label"),
+                    expected: format!("a number below {}", version.classes),
+                    found: label.to_string(),
+                    remedy: "unpack the archive again".into(),
+                });
+            }
+            labels.push(u32::from(label));
+            let planes = &record[version.labels..];
+            let pixel = |at| (0..3).map(move |channel| planes[channel * PLANE + at]);
+            levels.extend((0..PLANE).flat_map(pixel));
+        }
+    }
+    let images = Images { bytes: levels, start: 0, shape: [3, SIDE, SIDE], prepared: false };
+    Ok(Split::new(&root.display().to_string(), name, images, labels, names.clone()))
+}
+
+#[cfg(test)]
+#[path = "cifar_tests.rs"]
+mod tests;

@@ -1,0 +1,146 @@
+//! The classes of data matched to a checkpoint's by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{DataSet, Error, Split};
+
+/// How the classes of a data set relate to a list of names.
+enum Match {
+    /// Each is in the list once: where.
+    All(Vec<u32>),
+    /// These are not, or are there twice; others are.
+    Partly(Vec<String>),
+    /// None is.
+    None,
+}
+
+/// Numbers the classes of every data set as the checkpoint does, by name; `own` are its class
+/// names, `classes` their number. What comes back is what a reader of the figures should know.
+///
+/// A checkpoint without names, or with entirely other ones, leaves the classes in the sorted order
+/// of the folders of the first data set (so put the training set first), and the others are
+/// numbered by its names. Classes without images need no name. CIFAR's classes have known
+/// numbers: they are mapped if all names match, else left. Data without names are left.
+///
+/// # Errors
+/// [`Error::Classes`] if some of the class folders match and some do not; [`Error::ClassCount`]
+/// if none does and the model has another number of classes.
+pub fn number_classes(
+    sets: &mut [&mut DataSet],
+    own: Option<&[String]>,
+    classes: usize,
+) -> Result<Vec<String>, Error> {
+    let mut notes = Vec::new();
+    let mut reference = own.map(|own| ("the checkpoint".to_owned(), own.to_vec()));
+    let mut settled = false;
+    for set in sets {
+        let Some(given) = set.splits.first().and_then(Split::class_names).map(<[_]>::to_vec) else {
+            continue;
+        };
+        let place = set.path.display().to_string();
+        let found = match &reference {
+            Some((_, names)) => compare(set, &given, names),
+            None => Match::None,
+        };
+        match (set.kind, found, &reference) {
+            ("folder" | "cifar", Match::All(map), Some((_, names))) => {
+                let split = |split: &Split| split.relabelled(&map, names);
+                set.splits = set.splits.iter().map(split).collect::<Result<_, _>>()?;
+                settled = true;
+            }
+            ("folder", Match::Partly(unknown), Some((of, names))) => {
+                return Err(mismatch(place, of, unknown, names, &given));
+            }
+            ("folder", Match::None, Some((of, names))) if settled => {
+                return Err(mismatch(place, of, given.clone(), names, &given));
+            }
+            ("folder", ..) => {
+                if given.len() > classes || own.is_some() && given.len() != classes {
+                    let found = given.len();
+                    return Err(Error::ClassCount { place, classes, found, names: given });
+                }
+                notes.push(assumed(&place, &given, own, classes));
+                reference = Some((place, given));
+                settled = true;
+            }
+            _ => {}
+        }
+    }
+    Ok(notes)
+}
+
+/// Numbers the classes of one data set by `names` if each is among them; else leaves it.
+///
+/// # Errors
+/// Those of changing labels; none for labels that the data set's own classes cover.
+pub fn renumber(set: &mut DataSet, names: &[String]) -> Result<(), Error> {
+    let given = set.splits.first().and_then(Split::class_names).map(<[_]>::to_vec);
+    if let (Some(given), "folder" | "cifar") = (given, set.kind)
+        && let Match::All(map) = compare(set, &given, names)
+    {
+        let split = |split: &Split| split.relabelled(&map, names);
+        set.splits = set.splits.iter().map(split).collect::<Result<_, _>>()?;
+    }
+    Ok(())
+}
+
+fn compare(set: &DataSet, given: &[String], names: &[String]) -> Match {
+    let used: BTreeSet<u32> = set.splits.iter().flat_map(|s| s.labels()).copied().collect();
+    let mut places: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    for (at, name) in names.iter().enumerate() {
+        places.entry(name).or_default().push(at as u32);
+    }
+    let mut unknown = Vec::new();
+    let place = |(label, class): (usize, &String)| {
+        match places.get(class.as_str()).map(Vec::as_slice) {
+            Some(&[at]) => at,
+            _ => {
+                // A class without images: nothing will look its number up.
+                if used.contains(&(label as u32)) {
+                    unknown.push(class.clone());
+                }
+                0
+            }
+        }
+    };
+    let map: Vec<u32> = given.iter().enumerate().map(place).collect();
+    match unknown.len() {
+        0 => Match::All(map),
+        n if n >= used.len() => Match::None,
+        _ => Match::Partly(unknown),
+    }
+}
+
+fn mismatch(
+    place: String,
+    of: &str,
+    unknown: Vec<String>,
+    names: &[String],
+    given: &[String],
+) -> Error {
+    let known = names.iter().filter(|name| !given.contains(name)).cloned().collect();
+    Error::Classes { place, of: of.to_owned(), unknown, known }
+}
+
+/// What is assumed of classes that no name of the checkpoint settles.
+fn assumed(place: &str, given: &[String], own: Option<&[String]>, classes: usize) -> String {
+    let why = match own.and_then(<[_]>::first) {
+        Some(first) => format!("no class folder is a class of the checkpoint, such as `{first}`"),
+        None => "the checkpoint names no classes".into(),
+    };
+    let fewer = match given.len() < classes {
+        true => format!(", and there are {} of the model's {classes}", given.len()),
+        false => String::new(),
+    };
+    format!(
+        "{place}: {why}: the class folders are numbered in sorted order, from `{}` = 0 to \
+         `{}` = {}{fewer}; if the model was trained with another order, every figure is wrong",
+        given.first().map_or("", String::as_str),
+        given.last().map_or("", String::as_str),
+        given.len().saturating_sub(1),
+    )
+}
+
+#[cfg(test)]
+#[path = "classes_tests.rs"]
+mod tests;

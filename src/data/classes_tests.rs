@@ -1,0 +1,116 @@
+use super::*;
+use crate::data::files::Files;
+
+/// A data set of one split with a class per name, `n` images each.
+fn data(kind: &'static str, names: &[&str], n: usize) -> DataSet {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    let mut files = Files::default();
+    files.add("folder".as_ref(), (0..names.len() * n).map(|i| format!("{i}.png").into()));
+    let labels = (0..names.len() as u32).flat_map(|y| vec![y; n]).collect();
+    let split = Split::of_files("folder", "all", files, labels, names);
+    DataSet { path: "folder".into(), kind, notes: Vec::new(), splits: vec![split] }
+}
+
+fn strings(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// The labels after numbering by `own`.
+fn labels(mut set: DataSet, own: &[&str]) -> Result<(Vec<u32>, Vec<String>), Error> {
+    let notes = number_classes(&mut [&mut set], Some(&strings(own)), own.len())?;
+    Ok((set.splits[0].labels().to_vec(), notes))
+}
+
+#[test]
+fn a_permuted_order_is_mapped() {
+    let (found, notes) =
+        labels(data("folder", &["bird", "cat", "dog"], 2), &["cat", "dog", "bird"]).unwrap();
+    assert_eq!((found, notes.len()), (vec![2, 2, 0, 0, 1, 1], 0));
+    let mut set = data("folder", &["bird", "cat"], 1);
+    number_classes(&mut [&mut set], Some(&strings(&["cat", "dog", "bird"])), 3).unwrap();
+    assert_eq!(set.splits[0].class_names().unwrap(), ["cat", "dog", "bird"]);
+    assert_eq!(set.splits[0].labels(), [2, 0], "some of the checkpoint's classes will do");
+}
+
+#[test]
+fn the_digest_is_that_of_the_labels_as_mapped() {
+    let digest = |names: &[&str]| {
+        let mut set = data("folder", names, 1);
+        number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2).unwrap();
+        set.splits[0].digest().to_owned()
+    };
+    assert_ne!(digest(&["a", "b"]), data("folder", &["a", "b"], 1).splits[0].digest());
+    assert_eq!(digest(&["a", "b"]), digest(&["a", "b"]));
+}
+
+#[test]
+fn no_match_is_sorted_order_and_said() {
+    let (found, notes) = labels(data("folder", &["n01", "n02"], 1), &["cat", "dog"]).unwrap();
+    assert_eq!(found, [0, 1]);
+    assert!(notes[0].contains("`n01` = 0") && notes[0].contains("`cat`"), "{notes:?}");
+    let error = labels(data("folder", &["n01", "n02"], 1), &["a", "b", "c"]).unwrap_err();
+    assert!(matches!(error, Error::ClassCount { classes: 3, found: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_checkpoint_without_names_takes_the_sorted_order() {
+    let mut set = data("folder", &["a", "b"], 1);
+    let notes = number_classes(&mut [&mut set], None, 3).unwrap();
+    assert!(notes[0].contains("names no classes") && notes[0].contains("2 of the model's 3"));
+    let error = number_classes(&mut [&mut set], None, 1).unwrap_err();
+    assert!(matches!(error, Error::ClassCount { classes: 1, found: 2, .. }), "{error}");
+}
+
+#[test]
+fn a_partial_match_lists_what_does_not() {
+    let error = labels(data("folder", &["Cat", "dog", "emu"], 1), &["cat", "dog"]).unwrap_err();
+    let Error::Classes { unknown, known, .. } = &error else { panic!("{error}") };
+    assert_eq!((unknown, known), (&strings(&["Cat", "emu"]), &strings(&["cat"])));
+    assert!(error.to_string().contains("`Cat`, `emu`"), "{error}");
+}
+
+#[test]
+fn a_name_that_the_checkpoint_has_twice_is_no_match() {
+    let error = labels(data("folder", &["crane", "dog"], 1), &["crane", "dog", "crane"]);
+    let error = error.unwrap_err();
+    assert!(matches!(&error, Error::Classes { unknown, .. } if *unknown == ["crane"]), "{error}");
+}
+
+#[test]
+fn a_class_without_images_needs_no_name() {
+    let mut set = data("folder", &["a", "b", "extra"], 1);
+    set.splits[0] = set.splits[0].subset(&[0, 1], "all").unwrap();
+    let notes = number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2).unwrap();
+    assert_eq!((set.splits[0].labels(), notes.len()), (&[1, 0][..], 0));
+}
+
+#[test]
+fn other_sets_are_numbered_by_the_first() {
+    let (mut train, mut val) = (data("folder", &["a", "b", "c"], 1), data("folder", &["c"], 2));
+    number_classes(&mut [&mut train, &mut val], None, 3).unwrap();
+    assert_eq!(val.splits[0].labels(), [2, 2]);
+    let mut other = data("folder", &["z"], 1);
+    let error = number_classes(&mut [&mut train, &mut other], None, 3).unwrap_err();
+    assert!(matches!(&error, Error::Classes { unknown, .. } if *unknown == ["z"]), "{error}");
+}
+
+#[test]
+fn cifars_numbers_stand_unless_every_name_is_found() {
+    let own = strings(&["b", "a"]);
+    let mut set = data("cifar", &["a", "b"], 1);
+    number_classes(&mut [&mut set], Some(&own), 2).unwrap();
+    assert_eq!(set.splits[0].labels(), [1, 0]);
+    let mut set = data("cifar", &["a", "x"], 1);
+    assert!(number_classes(&mut [&mut set], Some(&own), 2).unwrap().is_empty());
+    assert_eq!(set.splits[0].labels(), [0, 1]);
+}
+
+#[test]
+fn training_takes_the_parents_numbers_only_if_all_are_known() {
+    let mut set = data("folder", &["a", "b"], 1);
+    renumber(&mut set, &strings(&["b", "a"])).unwrap();
+    assert_eq!(set.splits[0].labels(), [1, 0]);
+    let mut set = data("folder", &["a", "x"], 1);
+    renumber(&mut set, &strings(&["b", "a"])).unwrap();
+    assert_eq!(set.splits[0].labels(), [0, 1]);
+}

@@ -1,0 +1,62 @@
+//! Image files, read and decoded each time they are asked for: none is kept.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
+use super::Error;
+use super::decode::{Flaw, Frame, decode};
+
+/// Image files by their folders. What is held of a file is its name and, once asked for, its
+/// hash: some hundred bytes.
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    folders: Vec<PathBuf>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    folder: usize,
+    name: OsString,
+    hash: OnceLock<[u8; 32]>,
+}
+
+impl Files {
+    /// Adds the files `names` of one folder.
+    pub fn add(&mut self, folder: &Path, names: impl IntoIterator<Item = OsString>) {
+        let at = self.folders.len();
+        let entry = |name| Entry { folder: at, name, hash: OnceLock::new() };
+        self.entries.extend(names.into_iter().map(entry));
+        self.folders.push(folder.to_owned());
+    }
+
+    /// Number of files.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Where the file of that number is.
+    pub fn path(&self, row: usize) -> Option<PathBuf> {
+        let entry = self.entries.get(row)?;
+        Some(self.folders.get(entry.folder)?.join(&entry.name))
+    }
+
+    /// The image of that number; `None` past the last.
+    pub fn frame(&self, row: usize) -> Option<Result<Frame, Error>> {
+        let path = self.path(row)?;
+        let frame = fs::read(&path).map_err(Flaw::Read).and_then(|bytes| decode(&bytes));
+        Some(frame.map_err(|flaw| Error::Image { path, flaw }))
+    }
+
+    /// SHA-256 of the file's bytes as they were when first asked for; zeros if it cannot be
+    /// read, as no image can be made of it either.
+    pub fn hash(&self, row: usize) -> [u8; 32] {
+        let read = || self.path(row).and_then(|path| fs::read(path).ok());
+        let hash = || read().map_or([0; 32], |bytes| Sha256::digest(bytes).into());
+        self.entries.get(row).map_or([0; 32], |entry| *entry.hash.get_or_init(hash))
+    }
+}

@@ -1,0 +1,204 @@
+//! ImageFolder: a folder per class, as torchvision's class of that name reads it.
+//!
+//! `ROOT/SPLIT/CLASS/…/image.jpg`, the splits being `train`, `val` or `validation`, and `test`;
+//! or `ROOT/CLASS/…/image.jpg`, one split called `all`. Classes are numbered in the order of their
+//! names' bytes, images come in the order of their folders' and names' bytes, links are followed:
+//! all as in torchvision. Unlike there, every split is numbered by the classes of `train`, an
+//! empty class keeps its number, and hidden files and folders (`.DS_Store`, `._a.jpg`,
+//! `.ipynb_checkpoints`) are passed over.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::files::Files;
+use super::walk::{Child, children, images};
+use super::{Error, Split};
+
+/// Folders that are splits, in lower case, and the split each is.
+const SPLITS: [(&str, &str); 4] =
+    [("train", "train"), ("val", "val"), ("validation", "val"), ("test", "test")];
+
+/// Splits, and what a reader of the figures should know of how they were read.
+pub type Found = (Vec<Split>, Vec<String>);
+
+/// Reads the folder's structure; no image is opened.
+///
+/// # Errors
+/// [`Error::Folders`] for a folder without class folders, two folders for one split, two class
+/// folders that are one by a link, a class of `val` or `test` that `train` lacks, a name that is
+/// no UTF-8, links that go in circles; [`Error::Empty`] for a split without images;
+/// [`Error::Read`] for what cannot be listed.
+pub fn open(root: &Path) -> Result<Found, Error> {
+    let top = children(root)?;
+    let mut notes = Vec::new();
+    let mut splits: Vec<(&'static str, &Child)> = Vec::new();
+    for child in top.iter().filter(|child| child.folder) {
+        let Some(split) = split_name(&child.name) else { continue };
+        if !children(&child.path)?.iter().any(|inner| inner.folder) {
+            continue;
+        }
+        if let Some((_, other)) = splits.iter().find(|(name, _)| *name == split) {
+            return Err(Error::Folders {
+                path: root.to_owned(),
+                expected: format!("one folder for the split {split}"),
+                found: format!("`{}` and `{}`", other.name, child.name),
+                remedy: "take one of them away".into(),
+            });
+        }
+        splits.push((split, child));
+    }
+    if splits.is_empty() {
+        let classes = classes(root)?;
+        if classes.iter().all(|class| split_name(&class.name).is_some()) {
+            return Err(no_classes(root, &top));
+        }
+        let names: Vec<String> = classes.iter().map(|class| class.name.clone()).collect();
+        let split = read(root, "all", &classes, &names, &mut notes)?;
+        return Ok((vec![split], notes));
+    }
+    let strays = top.iter().filter(|c| c.folder && !splits.iter().any(|(_, s)| s.path == c.path));
+    notes.extend(strays.map(|stray| {
+        format!("{}: no split is called `{}`, and it is left out", root.display(), stray.name)
+    }));
+    splits.sort_by_key(|(name, _)| SPLITS.iter().position(|(_, split)| split == name));
+    let listed = splits.iter().map(|(_, folder)| classes(&folder.path));
+    let listed = listed.collect::<Result<Vec<_>, _>>()?;
+    let names = numbering(&splits, &listed, &mut notes)?;
+    let both = splits.iter().zip(&listed);
+    let read = |((name, folder), classes): (&(&'static str, &Child), &Vec<Child>)| {
+        read(&folder.path, name, classes, &names, &mut notes)
+    };
+    let splits = both.map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok((splits, notes))
+}
+
+fn split_name(name: &str) -> Option<&'static str> {
+    let name = name.to_lowercase();
+    SPLITS.iter().find(|(folder, _)| *folder == name).map(|(_, split)| *split)
+}
+
+fn no_classes(root: &Path, top: &[Child]) -> Error {
+    let images = top.iter().filter(|child| !child.folder).count();
+    let folders: Vec<_> = top.iter().filter(|c| c.folder).map(|c| c.name.as_str()).collect();
+    Error::Folders {
+        path: root.to_owned(),
+        expected: "a folder per class, or the splits `train`, `val` and `test` with a folder per \
+                   class in each"
+            .into(),
+        found: match (images, folders.as_slice()) {
+            (0, []) => "nothing".into(),
+            (_, []) => format!("{images} files and no folder"),
+            (_, folders) => format!("`{}` without class folders", folders.join("`, `")),
+        },
+        remedy: "sort the images into folders named after their classes; other data sets are an \
+                 IDX folder, a CIFAR binary folder and tensors:FILE"
+            .into(),
+    }
+}
+
+/// The class folders of a split, by name.
+fn classes(split: &Path) -> Result<Vec<Child>, Error> {
+    let classes: Vec<Child> = children(split)?.into_iter().filter(|c| c.folder).collect();
+    let mut real: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    for class in &classes {
+        let path = std::fs::canonicalize(&class.path)
+            .map_err(|source| Error::Read { path: class.path.clone(), source })?;
+        if let Some(other) = real.insert(path, &class.name) {
+            return Err(Error::Folders {
+                path: split.to_owned(),
+                expected: "a folder of its own for each class".into(),
+                found: format!("`{other}` and `{}`, which are one folder by a link", class.name),
+                remedy: "take the link away: its images cannot have two labels".into(),
+            });
+        }
+    }
+    Ok(classes)
+}
+
+/// The classes all splits are numbered by: those of `train`, or of all without it.
+fn numbering(
+    splits: &[(&'static str, &Child)],
+    listed: &[Vec<Child>],
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>, Error> {
+    let names = |classes: &[Child]| classes.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+    let all = match (splits.first(), listed.first()) {
+        (Some(("train", _)), Some(train)) => names(train),
+        _ => {
+            let mut all = names(&listed.concat());
+            all.sort_unstable();
+            all.dedup();
+            all
+        }
+    };
+    let known: BTreeSet<&String> = all.iter().collect();
+    for ((split, folder), classes) in splits.iter().zip(listed) {
+        let own: BTreeSet<String> = names(classes).into_iter().collect();
+        let quoted = |names: Vec<&String>| {
+            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        let extra: Vec<&String> = own.iter().filter(|name| !known.contains(name)).collect();
+        if !extra.is_empty() {
+            return Err(Error::Folders {
+                path: folder.path.clone(),
+                expected: "the classes of the split train".into(),
+                found: format!("{}, which train lacks", quoted(extra)),
+                remedy: "rename or remove these folders, or add them to train".into(),
+            });
+        }
+        let lacking: Vec<&String> = all.iter().filter(|name| !own.contains(*name)).collect();
+        if !lacking.is_empty() {
+            notes.push(format!("split {split} has no class folder {}", quoted(lacking)));
+        }
+    }
+    Ok(all)
+}
+
+fn read(
+    folder: &Path,
+    name: &str,
+    classes: &[Child],
+    names: &[String],
+    notes: &mut Vec<String>,
+) -> Result<Split, Error> {
+    let (mut files, mut labels) = (Files::default(), Vec::new());
+    let mut other: BTreeMap<String, usize> = BTreeMap::new();
+    let mut folded: BTreeMap<String, &str> = BTreeMap::new();
+    let numbers: BTreeMap<&String, usize> = names.iter().zip(0..).collect();
+    for class in classes {
+        // Every class is in the list that was made of all of them.
+        let Some(&label) = numbers.get(&class.name) else { continue };
+        if let Some(twin) = folded.insert(class.name.to_lowercase(), &class.name) {
+            notes.push(format!(
+                "{}: the class folders `{twin}` and `{}` differ in case alone, and are two classes",
+                folder.display(),
+                class.name
+            ));
+        }
+        let before = files.len();
+        for (path, names) in images(&class.path, &mut other)? {
+            files.add(&path, names);
+        }
+        if files.len() == before {
+            notes.push(format!(
+                "{}: the class folder has no images; its number, {label}, is kept for it",
+                class.path.display()
+            ));
+        }
+        labels.resize(files.len(), label as u32);
+    }
+    for (kind, count) in other {
+        let folder = folder.display();
+        notes.push(format!(
+            "{folder}: {count} files of type .{kind} are left out: only JPEG, PNG and WebP are read"
+        ));
+    }
+    if labels.is_empty() {
+        return Err(Error::Empty { place: folder.display().to_string() });
+    }
+    Ok(Split::of_files(&folder.display().to_string(), name, files, labels, names.to_vec()))
+}
+
+#[cfg(test)]
+#[path = "folder_tests.rs"]
+mod tests;

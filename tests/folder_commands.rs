@@ -1,0 +1,113 @@
+//! Commands on folders of image files.
+
+// Other commands' tests use the rest of it.
+#[allow(dead_code)]
+mod common;
+
+use common::{Bench, tensors};
+use std::fs;
+use std::path::Path;
+
+/// The test images of the bench's IDX folder as PNGs in a folder per class, named by position,
+/// every third in a file of upper case; the classes' names are given.
+fn folder(bench: &Bench, name: &str, split: &str, classes: [&str; 4]) -> String {
+    let read = |kind: &str| fs::read(format!("{}/t10k-{kind}-ubyte", bench.data)).unwrap();
+    let (images, labels) = (read("images-idx3"), read("labels-idx1"));
+    let root = bench.path(name);
+    for class in classes {
+        fs::create_dir_all(Path::new(&root).join(split).join(class)).unwrap();
+    }
+    for (i, (image, label)) in images[16..].chunks(196).zip(&labels[8..]).enumerate() {
+        let kind = if i % 3 == 0 { "PNG" } else { "png" };
+        let class = classes[usize::from(*label)];
+        let path = Path::new(&root).join(split).join(class).join(format!("{i:03}.{kind}"));
+        image::save_buffer(path, image, 14, 14, image::ColorType::L8).unwrap();
+    }
+    root
+}
+
+/// Logits by stored position of the IDX folder, whose labels go 0, 1, 2, 3, 0, …
+fn logits(bench: &Bench, words: &[&str], sorted_by_class: bool) -> Vec<Vec<f32>> {
+    let file = bench.path("logits.safetensors");
+    let out = bench.run(&[&["eval", &bench.model, "--dump", &file], words].concat());
+    assert!(out.success, "{}", out.errors);
+    let all = tensors(&file)["logits"].f32s();
+    let rows: Vec<Vec<f32>> = all.chunks(4).map(<[f32]>::to_vec).collect();
+    let place = |i: usize| if sorted_by_class { i % 4 * 10 + i / 4 } else { i };
+    (0..40).map(|i| rows[place(i)].clone()).collect()
+}
+
+#[test]
+fn an_image_folder_gives_the_logits_of_the_same_images_in_idx() {
+    let bench = Bench::with_model();
+    let names = ["a", "b", "c", "d"];
+    let idx = logits(&bench, &["--data", &bench.data, "--json", "idx.json"], false);
+    let root = folder(&bench, "images", "test", names);
+    let found = logits(&bench, &["--data", &root, "--json", "folder.json"], true);
+    assert_eq!(idx, found);
+    let (idx, found) = (bench.json("idx.json"), bench.json("folder.json"));
+    for figure in ["nll", "top1", "top5"] {
+        let [a, b] = [&idx, &found].map(|report| report["figures"][figure].as_f64().unwrap());
+        // The same numbers, added in another order.
+        assert!((a - b).abs() <= 1e-12, "{figure}: {a} {b}");
+    }
+    assert_eq!(found["data"]["kind"], "folder");
+    assert_eq!((&found["data"]["images"], &found["data"]["skipped"]), (&40.into(), &0.into()));
+    assert!(found["warnings"].to_string().contains("sorted order"), "{found}");
+    // The same images as validation data of another data set.
+    let all = folder(&bench, "all", ".", names);
+    let val = logits(&bench, &["--data", &bench.data, "--val-data", &all, "--split", "val"], true);
+    assert_eq!(val, logits(&bench, &["--data", &root], true));
+}
+
+#[test]
+fn a_bad_file_stops_the_run_or_is_left_out_everywhere() {
+    let bench = Bench::with_model();
+    let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
+    let bad = format!("{root}/test/b/001.png");
+    let whole = fs::read(&bad).unwrap();
+    fs::write(&bad, &whole[..whole.len() - 40]).unwrap();
+    let eval =
+        |more: &[&str]| bench.run(&[&["eval", &bench.model, "--data", &root], more].concat());
+    eval(&[]).fails_with(&["/test/b/001.png", "cannot be decoded", "--on-bad-sample skip"]);
+
+    let out = eval(&["--on-bad-sample", "skip", "--json", "skip.json"]);
+    assert!(out.success, "{}", out.errors);
+    assert!(out.output.contains("skipped") && out.output.contains("001.png"), "{}", out.output);
+    fs::remove_file(&bad).unwrap();
+    assert!(eval(&["--json", "without.json"]).success);
+    let (skipped, without) = (bench.json("skip.json"), bench.json("without.json"));
+    assert_eq!((&skipped["data"]["skipped"], &without["data"]["skipped"]), (&1.into(), &0.into()));
+    assert_eq!(skipped["data"]["images"], 39);
+    assert_eq!(skipped["data"]["digest"], without["data"]["digest"]);
+    assert_eq!(skipped["figures"], without["figures"]);
+
+    for entry in
+        ["a", "b", "c", "d"].iter().flat_map(|c| fs::read_dir(format!("{root}/test/{c}")).unwrap())
+    {
+        fs::write(entry.unwrap().path(), b"").unwrap();
+    }
+    eval(&["--on-bad-sample", "skip"]).fails_with(&["none of 39", "the file is empty"]);
+}
+
+#[test]
+fn memory_does_not_grow_with_the_folder() {
+    let bench = Bench::with_model();
+    let class = bench.path("large/test/a");
+    fs::create_dir_all(&class).unwrap();
+    let (side, n) = (1500, 120);
+    let first = format!("{class}/0.png");
+    let levels: Vec<u8> = (0..side * side * 3).map(|i| (i / 4099 % 251) as u8).collect();
+    let side = side as u32;
+    image::save_buffer(&first, &levels, side, side, image::ColorType::Rgb8).unwrap();
+    (1..n).for_each(|i| fs::hard_link(&first, format!("{class}/{i}.png")).unwrap());
+    let root = bench.path("large");
+    let out = bench.run(&["eval", &bench.model, "--data", &root, "--json", "large.json"]);
+    assert!(out.success, "{}", out.errors);
+    let report = bench.json("large.json");
+    let peak = report["run"]["peak_mib"].as_u64().unwrap();
+    // All images decoded would take 120 × 1500² × 3 bytes = 772 MiB; in flight are at most four,
+    // two taken and two ahead, with their files and the decoder's own buffers.
+    println!("peak {peak} MiB");
+    assert!(peak < 250, "{peak} MiB");
+}

@@ -1,0 +1,163 @@
+//! Image files against Pillow and torchvision, pixel by pixel. The reference is made by
+//! `tests/reference/make_images.py`.
+
+mod settings;
+
+use planish::data::{DataSet, Error, Flaw, Preprocess, Resize, Split};
+use safetensors::SafeTensors;
+use settings::parse;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+
+const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/images.safetensors");
+
+/// How far levels may be from Pillow's.
+///
+/// PNG and WebP, lossy too, are Pillow's to the level. JPEG leaves the rounding of the transform
+/// and of colour to the decoder: one or two levels. Where colour is stored at half the resolution,
+/// the two decoders spread it differently over a hard edge of colour and at the image's border.
+fn worst(name: &str, mode: &str) -> u8 {
+    let full_colour = ["grey", "444", "rgb", "cmyk", "ycck"];
+    match name {
+        // Brightness has its full resolution in every file.
+        _ if name.starts_with("jpeg") && mode == "L" => 1,
+        _ if full_colour.iter().any(|kind| name.contains(kind)) && name.starts_with("jpeg") => 2,
+        "jpeg-420-8x8" => 16,
+        _ if name.starts_with("jpeg-up") || name.starts_with("jpeg-down") => 3,
+        _ if name.starts_with("jpeg") => 7,
+        // Taller than wide in one step: Pillow 13 resizes the columns first, see resample.rs.
+        _ if name.starts_with("squash") && name.ends_with("53x37") => 1,
+        _ => 0,
+    }
+}
+
+struct Reference {
+    bytes: Vec<u8>,
+    metadata: HashMap<String, String>,
+}
+
+impl Reference {
+    fn read() -> Self {
+        let bytes = fs::read(REFERENCE).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = metadata.metadata().clone().unwrap();
+        Self { bytes, metadata }
+    }
+
+    /// Names of all images, and the bytes of their files.
+    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let file = |(name, view): (String, safetensors::tensor::TensorView)| {
+            Some((name.strip_suffix("/file")?.to_owned(), view.data().to_vec()))
+        };
+        tensors.tensors().into_iter().filter_map(file).collect()
+    }
+
+    /// Height, width and channels, and levels.
+    fn levels(&self, name: &str) -> Option<([usize; 3], Vec<u8>)> {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = tensors.tensor(name).ok()?;
+        Some((view.shape().try_into().unwrap(), view.data().to_vec()))
+    }
+}
+
+/// A folder that holds nothing but this file, as an ImageFolder of one class.
+fn folder(bytes: &[u8]) -> (tempfile::TempDir, Split) {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("class")).unwrap();
+    // What a file is says its content, not its name.
+    fs::write(root.path().join("class/image.JPG"), bytes).unwrap();
+    let data = DataSet::open(root.path().to_str().unwrap()).unwrap();
+    let split = data.only().unwrap().clone();
+    (root, split)
+}
+
+/// The levels a model would see, `(H,W,C)`.
+fn seen(split: &Split, preprocess: &Preprocess) -> Result<Vec<u8>, Error> {
+    let values = split.pixels(&[0], Some(preprocess), None)?;
+    let [h, w] = preprocess.image_size;
+    let at = |i: usize| i % preprocess.channels * h * w + i / preprocess.channels;
+    Ok((0..values.len()).map(|i| (values[at(i)] * 255.0).round() as u8).collect())
+}
+
+/// A preprocessing that leaves an image of that size as it is.
+fn as_it_is([h, w, c]: [usize; 3]) -> Preprocess {
+    Preprocess { resize: Resize::Squash, ..parse(&format!("squash bicubic {h} {w} {c}")) }
+}
+
+fn farthest(ours: &[u8], theirs: &[u8]) -> (u8, usize) {
+    assert_eq!(ours.len(), theirs.len());
+    let off = || ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b));
+    (off().max().unwrap(), off().filter(|d| *d > 0).count())
+}
+
+#[test]
+fn decoded_pixels_are_pillows() {
+    let reference = Reference::read();
+    let (mut cases, mut wrong) = (0, Vec::new());
+    for (name, bytes) in reference.files() {
+        let (_root, split) = folder(&bytes);
+        for (mode, kind) in [("rgb", "RGB"), ("l", "L")] {
+            let Some((shape, theirs)) = reference.levels(&format!("{name}/{mode}")) else {
+                continue;
+            };
+            let ours = seen(&split, &as_it_is(shape)).unwrap();
+            let (most, count) = farthest(&ours, &theirs);
+            println!("{name} {kind}: at most {most}, {count} of {} levels", ours.len());
+            if most > worst(&name, kind) {
+                wrong.push(format!("{name} as {kind}: {most} levels off"));
+            }
+            cases += 1;
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(cases, 2 * 58);
+}
+
+#[test]
+fn resized_and_cropped_files_are_torchvisions() {
+    let reference = Reference::read();
+    let (mut cases, mut wrong) = (0, Vec::new());
+    for (name, bytes) in reference.files() {
+        let Some((shape, theirs)) = reference.levels(&format!("{name}/out")) else { continue };
+        let preprocess = parse(&reference.metadata[&name]);
+        assert_eq!(preprocess.image_size, shape[..2]);
+        let (_root, split) = folder(&bytes);
+        let (most, count) = farthest(&seen(&split, &preprocess).unwrap(), &theirs);
+        println!("{name}: at most {most}, {count} of {} levels", theirs.len());
+        if most > worst(&name, "RGB") {
+            wrong.push(format!("{name}: {most} levels off"));
+        }
+        cases += 1;
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(cases, 36);
+}
+
+#[test]
+fn files_are_refused_as_short_as_pillow_refuses_them() {
+    let reference = Reference::read();
+    let mut cases = 0;
+    for (name, bytes) in reference.files() {
+        let Some(whole) = reference.metadata.get(&format!("{name}/whole")) else { continue };
+        let whole: usize = whole.parse().unwrap();
+        let (root, split) = folder(&bytes);
+        let path = root.path().join("class/image.JPG");
+        let preprocess = as_it_is(reference.levels(&format!("{name}/rgb")).unwrap().0);
+        // Every length near the end, and a sample of those before.
+        for length in (0..bytes.len()).filter(|n| n % 7 == 0 || n + 32 > bytes.len()) {
+            fs::write(&path, &bytes[..length]).unwrap();
+            let found = seen(&split, &preprocess);
+            match &found {
+                Ok(_) => assert!(length >= whole, "{name}: {length} of {} bytes", bytes.len()),
+                Err(Error::Image { path: named, flaw }) => {
+                    assert_eq!(*named, path);
+                    assert_eq!(matches!(flaw, Flaw::Empty), length == 0, "{name}: {flaw}");
+                }
+                Err(other) => panic!("{name}: {other}"),
+            }
+        }
+        cases += 1;
+    }
+    assert_eq!(cases, 14);
+}
