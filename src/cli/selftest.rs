@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         single: cut(single),
         double: cut(double),
         images: &*images,
-        few: few(&all),
+        few: few(&all, heavy),
         layers: all,
         seed: args.common.seed,
     };
