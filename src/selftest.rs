@@ -126,7 +126,8 @@ impl Subject<'_> {
             let v = self.direction(double, layer, "gradient", Some(&g))?;
             let scale = norm(&g)? * norm(&v)?;
             let loss = |side: f64| loss(&moved(double, layer, &v, -side * EPSILON)?, &at);
-            let slope = (loss(1.0)? - loss(-1.0)?) / (2.0 * EPSILON);
+            let (up, down) = rayon::join(|| loss(1.0), || loss(-1.0));
+            let slope = (up? - down?) / (2.0 * EPSILON);
             differences.push((layer.name.clone(), relative(slope - dot(&g, &v)?, scale)));
             adjoint.push((layer.name.clone(), self.adjoint(double, layer, &at, &v, &g)?));
 
@@ -175,13 +176,15 @@ impl Subject<'_> {
             let g = model.gradient(&examples, layer)?.gradient;
             let u = self.direction(model, layer, "u", Some(&g))?;
             let v = self.direction(model, layer, "v", Some(&g))?;
-            let (hu, hv) =
-                (model.hvp(&examples, layer, &u)?.hvp, model.hvp(&examples, layer, &v)?.hvp);
+            let product = |v: &[Tensor]| model.hvp(&examples, layer, v);
+            let (hu, hv) = rayon::join(|| product(&u), || product(&v));
+            let (hu, hv) = (hu?.hvp, hv?.hvp);
             let at = |side: f64| -> Result<Vec<Tensor>> {
                 let there = moved(model, layer, &v, -side * EPSILON)?;
                 Ok(there.gradient(&examples, layer)?.gradient)
             };
-            let slope = step(&at(1.0)?, -1.0, &at(-1.0)?)?;
+            let (up, down) = rayon::join(|| at(1.0), || at(-1.0));
+            let slope = step(&up?, -1.0, &down?)?;
             let error = norm(&step(&scaled(&slope, 0.5 / EPSILON)?, -1.0, &hv)?)?;
             differences.push((layer.name.clone(), relative(error, norm(&hv)?)));
             let error = dot(&u, &hv)? - dot(&v, &hu)?;
