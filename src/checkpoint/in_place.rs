@@ -78,7 +78,10 @@ impl InPlace {
         let undo_file = undo_path(&self.real);
         self.write_beside(old, change, |new| {
             let way = beside(&self.real, ".", ".planish-undo-new");
-            replace_by_way_of(&way, &undo_file, |file| undo.fill(&undo_file, file))?;
+            replace_by_way_of(&way, &undo_file, |file| {
+                self.keep_access(file.get_ref(), &way)?;
+                undo.fill(&undo_file, file)
+            })?;
             move_over(new, &self.real)
         })?;
         Ok(undo_file)
@@ -108,6 +111,15 @@ impl InPlace {
         Ok(undo)
     }
 
+    /// Lets the same people read and write a new file as the checkpoint.
+    fn keep_access(&self, file: &File, path: &Path) -> Result<(), Error> {
+        let about = std::fs::metadata(&self.real).map_err(Error::io(&self.real, "look up"))?;
+        let kept = file.set_permissions(about.permissions());
+        kept.map_err(Error::io(path, "set the permissions of"))?;
+        keep_owner(&about, file);
+        Ok(())
+    }
+
     /// Writes the changed file beside the old one, with its permissions, flushes it, and hands it
     /// to `then`, which is to move it into place.
     fn write_beside(
@@ -120,10 +132,7 @@ impl InPlace {
         let new = beside(&self.real, ".", ".planish-new");
         let written = (|| {
             let mut file = BufWriter::new(File::create(&new).map_err(Error::io(&new, "create"))?);
-            let about = std::fs::metadata(&self.real).map_err(Error::io(&self.real, "look up"))?;
-            let keep = file.get_ref().set_permissions(about.permissions());
-            keep.map_err(Error::io(&new, "set the permissions of"))?;
-            keep_owner(&about, file.get_ref());
+            self.keep_access(file.get_ref(), &new)?;
             change.apply(&self.real, old, &mut |bytes| {
                 file.write_all(bytes).map_err(Error::io(&new, "write"))
             })?;
