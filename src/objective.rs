@@ -116,7 +116,8 @@ impl Objective {
     ///
     /// Micro-batches run side by side, one a thread, and the operations inside each run on its
     /// thread alone: nothing waits for anything but the sum at the end. As many results are alive
-    /// as there are threads, while images for the next are decoded. The sum's order is that of the micro-batches, whatever the threads.
+    /// as there are threads, while images for the next are decoded. The sum's order is that of the
+    /// micro-batches, whatever the threads.
     fn each<T: Send>(
         &self,
         examples: &dyn Examples,

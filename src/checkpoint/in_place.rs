@@ -6,7 +6,7 @@
 //! process dies at, the checkpoint is whole, and `undo` works.
 
 use super::lock::Lock;
-use super::output::{beside, move_over, replace_by_way_of, sync_folder};
+use super::output::{beside, create_anew, move_over, replace_by_way_of, sync_folder};
 use super::patch::{Patch, Raw};
 use super::{Checkpoint, Entry, Error, Provenance, Refused, Saved, weights_file};
 use crate::vit::Weights;
@@ -131,7 +131,7 @@ impl InPlace {
         // The lock makes this name ours alone, so that what a killed process left is written over.
         let new = beside(&self.real, ".", ".planish-new");
         let written = (|| {
-            let mut file = BufWriter::new(File::create(&new).map_err(Error::io(&new, "create"))?);
+            let mut file = BufWriter::new(create_anew(&new)?);
             self.keep_access(file.get_ref(), &new)?;
             change.apply(&self.real, old, &mut |bytes| {
                 file.write_all(bytes).map_err(Error::io(&new, "write"))

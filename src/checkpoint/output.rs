@@ -83,7 +83,7 @@ pub(super) fn replace_by_way_of(
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let written = (|| {
-        let mut file = BufWriter::new(File::create(new).map_err(Error::io(new, "create"))?);
+        let mut file = BufWriter::new(create_anew(new)?);
         fill(&mut file)?;
         file.flush().map_err(Error::io(new, "write"))?;
         file.get_ref().sync_all().map_err(Error::io(new, "flush to the disk"))?;
@@ -94,6 +94,18 @@ pub(super) fn replace_by_way_of(
         let _ = fs::remove_file(new);
     }
     written
+}
+
+/// A new file of this name. What stands there is removed, not opened: it may be read-only, or a link
+/// to somewhere else.
+pub(super) fn create_anew(path: &Path) -> Result<File, Error> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io(path, "remove what an earlier run left")(e));
+        }
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).open(path).map_err(Error::io(path, "create"))
 }
 
 /// Gives a flushed file its final name, and flushes the name.

@@ -145,6 +145,9 @@ impl Patch {
         if about.schema != SCHEMA {
             return Err(not(format!("schema `{}`", about.schema)));
         }
+        if about.from.is_empty() {
+            return Err(not("no file that it applies to".into()));
+        }
         let mut header = (about.header.len() as u64).to_le_bytes().to_vec();
         header.extend(about.header.bytes());
         let tensors = raw.header.entries.iter();

@@ -263,13 +263,17 @@ fn changed(
     if !moved.contains(&true) {
         return Ok(None);
     }
-    let new = stored.encode(&tensor)?;
+    let mut new = stored.encode(&tensor)?;
     overflow_free(entry, &tensor, stored.decode(&new, &entry.shape, DType::F64)?)?;
     let size = new.len() / moved.len();
-    let pairs = old.chunks(size).zip(new.chunks(size)).zip(moved);
-    for ((old, new), _) in pairs.filter(|&(_, moved)| moved) {
-        rounding.moved += 1;
-        rounding.unchanged += usize::from(old == new);
+    for ((old, new), moved) in old.chunks(size).zip(new.chunks_mut(size)).zip(moved) {
+        if moved {
+            rounding.moved += 1;
+            rounding.unchanged += usize::from(old == new);
+        } else {
+            // Of a double, the loaded value may be a rounded one.
+            new.copy_from_slice(old);
+        }
     }
     Ok(Some(new))
 }

@@ -47,6 +47,15 @@ impl Reader<'_> {
     }
 
     fn transformers_resize(&mut self, config: &Config) -> Result<Resize, Error> {
+        if let Some(share) = self.overrides.crop_pct {
+            return Err(Error::Setting {
+                place: "--crop-pct".into(),
+                key: "crop_pct".into(),
+                expected: "a resize in pixels, as transformers states it".into(),
+                found: share.to_string(),
+                remedy: "give --resize".into(),
+            });
+        }
         if let Some(resize) = self.overrides.resize {
             return Ok(resize);
         }

@@ -1,7 +1,7 @@
 //! Commands run in processes of their own, so that each has its own time and memory.
 
 use super::bad_samples::OnBad;
-use super::common::Common;
+use super::common::{Common, Limit};
 use super::images::DataArgs;
 use super::model::ModelArgs;
 use super::training::{RecipeArgs, SamArgs, StepName};
@@ -76,6 +76,12 @@ impl Words {
         self
     }
 
+    /// The bound on memory.
+    pub fn limit(mut self, limit: &Limit) -> Self {
+        self.maybe("--memory", limit.memory.map(|size| format!("{}B", size.as_u64())));
+        self
+    }
+
     /// The options of one of SAM's variants, by its name.
     pub fn sam(&mut self, method: &str, args: &SamArgs) {
         self.maybe("--rho", args.rho);
@@ -125,9 +131,6 @@ pub fn spawn(words: &Words, common: &Common) -> anyhow::Result<()> {
     command.args(&words.0).arg("--quiet").stdin(Stdio::null());
     if let Some(n) = common.threads {
         command.arg(format!("--threads={n}"));
-    }
-    if let Some(size) = common.memory {
-        command.arg(format!("--memory={}B", size.as_u64()));
     }
     let output = command.output().context("cannot start planish in a process of its own")?;
     if !output.status.success() {

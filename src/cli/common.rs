@@ -20,13 +20,25 @@ pub struct Common {
     /// Write the report as JSON, too
     #[arg(long, value_name = "FILE", help_heading = "Common options")]
     pub json: Option<PathBuf>,
-    /// Bound on the memory of this process, such as 4GiB: images are taken fewer at a time, and
-    /// frozen layers' activations are not kept, until the forecast is within it
-    #[arg(long, value_name = "SIZE", help_heading = "Common options")]
-    pub memory: Option<ByteSize>,
     /// Print no progress
     #[arg(long, help_heading = "Common options")]
     pub quiet: bool,
+}
+
+/// The bound that commands with a forecast can keep.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct Limit {
+    /// Bound on the memory of the process, such as 4GiB: images are taken fewer at a time, and
+    /// frozen layers' activations are not kept, until the forecast is within it
+    #[arg(long, value_name = "SIZE", help_heading = "Common options")]
+    pub memory: Option<ByteSize>,
+}
+
+impl Limit {
+    /// The bound in MiB.
+    pub fn mib(&self) -> Option<f64> {
+        self.memory.map(|size| size.as_u64() as f64 / (1 << 20) as f64)
+    }
 }
 
 impl Common {
@@ -41,17 +53,17 @@ impl Common {
         Ok(Run::start(self.seed, set_threads(self.threads)?))
     }
 
-    /// The bound of `--memory`, in MiB.
-    pub fn limit_mib(&self) -> Option<f64> {
-        self.memory.map(|size| size.as_u64() as f64 / (1 << 20) as f64)
-    }
-
     /// Tells one line on standard error, unless `--quiet`.
     pub fn say(&self, line: &str) {
         if !self.quiet {
             // A closed standard error is no reason to lose the work.
             let _ = writeln!(std::io::stderr(), "{line}");
         }
+    }
+
+    /// Tells notes before long work, for they may be a reason not to begin it.
+    pub fn say_notes(&self, notes: &[String]) {
+        notes.iter().for_each(|note| self.say(&format!("note: {note}")));
     }
 
     /// A progress line of `total` steps of one `unit` ("images"), silent under `--quiet`.
@@ -77,6 +89,8 @@ mod tests {
     struct Command {
         #[command(flatten)]
         common: Common,
+        #[command(flatten)]
+        limit: Limit,
     }
 
     #[test]
@@ -88,7 +102,7 @@ mod tests {
         assert_eq!(parse(&[]).ok().unwrap().common.seed, 0);
         assert!(parse(&["--threads", "0"]).is_err());
         assert!(parse(&["--seed", "-1"]).is_err());
-        let limit = |text| parse(&["--memory", text]).ok().unwrap().common.limit_mib();
+        let limit = |text| parse(&["--memory", text]).ok().unwrap().limit.mib();
         assert_eq!((limit("4GiB"), limit("512 MiB")), (Some(4096.0), Some(512.0)));
         assert!(parse(&["--memory", "much"]).is_err());
     }

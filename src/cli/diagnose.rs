@@ -1,6 +1,6 @@
 //! `planish diagnose`: ΔL and κ of every layer, and a plan.
 
-use super::common::Common;
+use super::common::{Common, Limit};
 use super::diagnose_forecast::post_training;
 use super::format::{ABSENT, duration, number, optional};
 use super::images::{DataArgs, data_info};
@@ -11,6 +11,7 @@ use super::table::{Align, Style, Table};
 use crate::data::Roles;
 use crate::objective::Examples;
 use crate::report::diagnosis::{Findings, Fitted, Plan, Report, SCHEMA, TimedRun};
+use crate::report::dry_run::{DRY_RUN, DryRun, Expected, Part};
 use crate::vit::Granularity;
 use crate::vit::layers::{layers, select};
 
@@ -36,6 +37,8 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    limit: Limit,
+    #[command(flatten)]
     common: Common,
 }
 
@@ -59,6 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoint = args.model.open()?;
     let sources = args.data.open(&checkpoint)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
+    args.common.say_notes(&roles.notes);
     let chosen = match &args.layer {
         Some(pattern) => select(&checkpoint.config, pattern)?,
         None => layers(
@@ -71,7 +75,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ),
     };
     let mut work = Subject::new(&checkpoint, &roles, args.samples, &args.common)?;
-    let calibration = work.calibrate(&chosen, &args.common)?;
+    let calibration = work.calibrate(&chosen, &args.limit)?;
     let need = work.need(&chosen, &calibration).after(clock.seconds());
     let line = format!(
         "diagnose: {} layers on {} images, about {} and {:.0} MiB",
@@ -81,11 +85,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         need.mib
     );
     if args.dry_run {
+        args.common.save(&DryRun {
+            schema: DRY_RUN.into(),
+            run: clock.finish(),
+            checkpoint: checkpoint_info(&checkpoint),
+            method: None,
+            settings: None,
+            notes: roles.notes.clone(),
+            expected: Expected::of(vec![Part::new("diagnosis", need)]),
+        })?;
         return Ok(print(&line)?);
     }
     args.common.say(&line);
     let findings = work.measure(&chosen, &args.common)?;
-    print(&show(&work, &findings, &roles))?;
+    let text = show(&work, &findings, &roles);
     let (timed, operations) =
         post_training(&work.objective, work.train_images, &calibration, &findings);
     args.common.save(&Report {
@@ -100,7 +113,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         findings,
         forecast: operations,
     })?;
-    Ok(())
+    Ok(print(&text)?)
 }
 
 fn show(subject: &Subject, findings: &Findings, roles: &Roles) -> String {

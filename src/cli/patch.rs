@@ -29,6 +29,7 @@ enum Command {
         out: PathBuf,
     },
     /// Make B again from A and the patch, byte for byte
+    #[command(group(clap::ArgGroup::new("place").required(true)))]
     Apply {
         /// Checkpoint that the patch was made from
         #[arg(value_name = "CKPT")]
@@ -36,10 +37,10 @@ enum Command {
         /// The patch
         patch: PathBuf,
         /// Where the result goes: a .safetensors file
-        #[arg(long, value_name = "NEW", required_unless_present = "in_place")]
+        #[arg(long, value_name = "NEW", group = "place")]
         out: Option<PathBuf>,
         /// Replace CKPT itself; `planish undo` puts it back
-        #[arg(long, conflicts_with = "out")]
+        #[arg(long, group = "place")]
         in_place: bool,
     },
 }
@@ -84,7 +85,11 @@ fn apply(checkpoint: &Path, patch: &Path, out: Option<&Path>) -> anyhow::Result<
             let base = weights_file(checkpoint)?;
             check_patch_place(out, &[&base, patch])?;
             change.write_applied(&base, out)?;
-            format!("{}: {n} tensors patched", out.display())
+            let beside = match base.with_file_name("config.json").exists() {
+                true => "; the configuration beside CKPT belongs to it, too: copy it along",
+                false => "",
+            };
+            format!("{}: {n} tensors patched{beside}", out.display())
         }
         None => {
             let undo = change.apply_in_place(checkpoint)?;

@@ -145,6 +145,10 @@ pub fn recipe(
         if wants_perturb {
             perturb = perturb.or(named(&Some(plan.perturb))?);
         }
+    } else if args.plan.is_some() {
+        bail!(
+            "--plan: the layers are named already: leave it out, or leave out --perturb and --update"
+        )
     }
     let update = update.context("no layer to update: pass --update")?;
     let rule = match (training.step, &perturb) {

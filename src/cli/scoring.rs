@@ -109,7 +109,9 @@ pub fn remeasure(
     common: &Common,
 ) -> anyhow::Result<Vec<LayerBeforeAfter>> {
     let wanted = measured_again(&tuned.config, recipe);
-    let before = subject.measure(&wanted, common)?.layers;
+    // Both sides are summed in the same micro-batches.
+    let untouched = Objective { micro_batch: tuned.micro_batch, ..subject.objective.clone() };
+    let before = subject.at(untouched).measure(&wanted, common)?.layers;
     let after = subject.at(tuned.clone()).measure(&wanted, common)?.layers;
     let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };
     Ok(before.into_iter().zip(after).map(pair).collect())

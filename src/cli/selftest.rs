@@ -17,6 +17,9 @@ use anyhow::{Context, bail};
 use candle_core::{DType, Device, Tensor};
 use std::path::PathBuf;
 
+/// Most images that a run may ask for.
+const MOST: usize = 1024;
+
 /// Options of `selftest`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Without --data, noise stands in for images; without CKPT, the model that \
@@ -61,8 +64,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         (objective(&checkpoint, DType::F32)?, objective(&checkpoint, DType::F64)?);
     let heavy = cost::forward(&checkpoint.config, 0..stages(&checkpoint.config)) > 5e9;
     let n = args.samples.unwrap_or(if heavy { 1 } else { 4 });
-    if n == 0 {
-        bail!("--samples: expected a number from 1 up, found 0")
+    if !(1..=MOST).contains(&n) {
+        bail!("--samples: expected 1 to {MOST}, found {n}; a few images show what many would")
     }
     let (images, data) = images(args, &checkpoint, n)?;
     let all = layers(&checkpoint.config, Granularity::Block);
@@ -130,6 +133,9 @@ fn images(
     n: usize,
 ) -> anyhow::Result<(Box<dyn Examples>, Option<DataInfo>)> {
     let Some(data) = &args.data else {
+        if args.split.is_some() {
+            bail!("--split: there is no --data to take it from")
+        }
         return Ok((Box::new(noise(checkpoint, n, args.common.seed)?), None));
     };
     let sources = DataArgs { data: data.clone(), ..DataArgs::default() }.open(checkpoint)?;

@@ -1,13 +1,12 @@
 //! A model with the images it is diagnosed on.
 
-use super::common::Common;
+use super::common::{Common, Limit};
 use super::images::{pixels, sample};
 use super::model::objective;
 use crate::checkpoint::Checkpoint;
 use crate::data::{Role, Roles, require};
 use crate::diagnose::{Request, diagnose};
-use crate::forecast::{Calibration, Need, calibrate, diagnose_work};
-use crate::memory;
+use crate::forecast::{Calibration, Need, calibrate, diagnose_work, start_within};
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::Findings;
@@ -67,8 +66,7 @@ impl Subject {
     pub fn need(&self, layers: &[Layer], found: &Calibration) -> Need {
         let seconds =
             found.seconds(diagnose_work(&self.objective.config, layers), self.validation.len());
-        let peak = memory::peak_mib().unwrap_or(0) as f64;
-        let mib = peak.max(found.resident_mib + found.wave_mib + self.held_mib(layers));
+        let mib = found.peak_mib.max(found.resident_mib + found.wave_mib + self.held_mib(layers));
         Need { seconds, mib }
     }
 
@@ -97,9 +95,12 @@ impl Subject {
     ///
     /// # Errors
     /// A bound that even one image a thread exceeds.
-    pub fn calibrate(&mut self, layers: &[Layer], common: &Common) -> anyhow::Result<Calibration> {
+    pub fn calibrate(&mut self, layers: &[Layer], limit: &Limit) -> anyhow::Result<Calibration> {
+        if let Some(limit) = limit.mib() {
+            start_within(&mut self.objective, limit);
+        }
         let found = calibrate(&self.objective, &self.validation)?;
-        let Some(limit) = common.limit_mib() else { return Ok(found) };
+        let Some(limit) = limit.mib() else { return Ok(found) };
         let need = self.need(layers, &found).mib;
         if need <= limit {
             return Ok(found);
@@ -107,7 +108,8 @@ impl Subject {
         match found.fitting(limit, self.held_mib(layers)) {
             Some(n) if n < found.micro_batch => {
                 self.objective.micro_batch = n;
-                Ok(calibrate(&self.objective, &self.validation)?)
+                let again = calibrate(&self.objective, &self.validation)?;
+                Ok(Calibration { peak_mib: found.peak_mib, ..again })
             }
             _ => bail!(
                 "--memory: {} images take about {need:.0} MiB, and {limit:.0} MiB are allowed; ask \

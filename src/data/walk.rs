@@ -40,8 +40,13 @@ pub(super) fn children(folder: &Path) -> Result<Vec<Child>, Error> {
         if name.starts_with('.') {
             continue;
         }
-        // A link that leads nowhere is a file: if it should be an image, decoding it will tell.
-        let folder = fs::metadata(&path).is_ok_and(|found| found.is_dir());
+        // A link that leads nowhere is a file: if it should be an image, decoding it will tell. A
+        // pipe or a device is nothing that holds an image, and opening one may wait for ever.
+        let about = fs::metadata(&path);
+        if about.as_ref().is_ok_and(|found| !found.is_dir() && !found.is_file()) {
+            continue;
+        }
+        let folder = about.is_ok_and(|found| found.is_dir());
         children.push(Child { name, path, folder });
     }
     children.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -25,6 +25,8 @@ pub struct Calibration {
     pub resident_mib: f64,
     /// Memory that a Hessian-vector product adds, a micro-batch on every thread, MiB.
     pub wave_mib: f64,
+    /// Highest memory of the process before, MiB.
+    pub peak_mib: f64,
     /// The micro-batch it was measured with.
     pub micro_batch: usize,
 }
@@ -78,6 +80,7 @@ pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration
         Ok(n as f64 * work / least)
     };
     let resident_mib = memory::resident_mib().unwrap_or(0.0);
+    let peak_mib = memory::peak_mib().unwrap_or(0) as f64;
     let whole = cost::forward(config, 0..stages(config));
     let forward = rate(whole, &|| model.predict(&examples).map(|_| ()))?;
     let gradient =
@@ -87,12 +90,21 @@ pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration
     });
     let wave_mib = grown.unwrap_or_else(|| 2.0 * tape_mib(model));
     let micro_batch = model.micro_batch;
-    Ok(Calibration { forward, gradient, hvp: hvp?, resident_mib, wave_mib, micro_batch })
+    Ok(Calibration { forward, gradient, hvp: hvp?, resident_mib, wave_mib, peak_mib, micro_batch })
+}
+
+/// Lowers the micro-batch until what gradients keep is within a bound, so that measuring does not
+/// break it.
+pub fn start_within(model: &mut Objective, limit_mib: f64) {
+    let room = limit_mib - memory::resident_mib().unwrap_or(0.0);
+    while model.micro_batch > 1 && 2.0 * tape_mib(model) > room {
+        model.micro_batch = model.micro_batch.div_ceil(2);
+    }
 }
 
 /// What gradients keep for the way back, a micro-batch on every thread, MiB: where the system does
 /// not tell what was used.
-pub fn tape_mib(model: &Objective) -> f64 {
+fn tape_mib(model: &Objective) -> f64 {
     let images = model.micro_batch * rayon::current_num_threads();
     let numbers = cost::kept_per_image(&model.config) * images;
     numbers as f64 * model.dtype().size_in_bytes() as f64 / MIB
@@ -110,6 +122,7 @@ mod tests {
             hvp: 1.0,
             resident_mib: 100.0,
             wave_mib: 160.0,
+            peak_mib: 100.0,
             micro_batch: 16,
         };
         assert_eq!(found.fitting(1000.0, 50.0), Some(16));

@@ -4,6 +4,7 @@
 
 pub mod bench;
 pub mod diagnosis;
+pub mod dry_run;
 mod evaluation;
 mod finetuning;
 mod inspection;

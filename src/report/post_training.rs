@@ -1,6 +1,7 @@
 //! The result of `post-train`: schema `planish/post-train/1`.
 
 use super::diagnosis::LayerResult;
+use super::dry_run::Expected;
 use super::{CheckpointInfo, DataInfo};
 use crate::evaluate::{Estimate, Summary};
 use crate::run::Run;
@@ -103,64 +104,6 @@ pub struct LayerBeforeAfter {
     pub before: LayerResult,
     /// After post-training.
     pub after: LayerResult,
-}
-
-/// What a part of the run was expected to take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Part {
-    /// Which: `so far`, `diagnosis`, `frozen layers`, `training`, `figures`, `layers measured
-    /// again`.
-    pub name: String,
-    /// Its seconds.
-    pub seconds: f64,
-    /// Peak memory of the process during it, MiB.
-    pub peak_mib: f64,
-}
-
-/// What the run was expected to take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Expected {
-    /// Seconds in all.
-    pub seconds: f64,
-    /// Peak memory of the process, MiB.
-    pub peak_mib: f64,
-    /// By part, in order.
-    pub parts: Vec<Part>,
-}
-
-impl Expected {
-    /// With a part put before the others.
-    pub fn preceded(mut self, part: Part) -> Self {
-        self.seconds += part.seconds;
-        self.peak_mib = self.peak_mib.max(part.peak_mib);
-        self.parts.insert(0, part);
-        self
-    }
-
-    /// Seconds of the part of that name.
-    pub fn seconds_of(&self, name: &str) -> f64 {
-        self.parts.iter().filter(|part| part.name == name).map(|part| part.seconds).sum()
-    }
-}
-
-/// Identifier and version of the schema of [`DryRun`].
-pub const DRY_RUN: &str = "planish/dry-run/1";
-
-/// What `--dry-run` finds: `post-train` as it would run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DryRun {
-    /// [`DRY_RUN`].
-    pub schema: String,
-    /// How it was found.
-    pub run: Run,
-    /// The model.
-    pub checkpoint: CheckpointInfo,
-    /// What would be done.
-    pub method: MethodInfo,
-    /// Shared settings.
-    pub settings: Settings,
-    /// What it would take.
-    pub expected: Expected,
 }
 
 /// Time of the run and of its parts.

@@ -145,6 +145,26 @@ fn permissions_stay_and_links_are_followed() {
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
 }
 
+#[cfg(unix)]
+#[test]
+fn what_a_killed_process_left_is_replaced_and_never_followed() {
+    use std::os::unix::fs::PermissionsExt;
+    let (dir, path) = file();
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "mine").unwrap();
+    let left = dir.path().join(".vit.safetensors.planish-new");
+    std::os::unix::fs::symlink(&victim, &left).unwrap();
+    let undo_left = dir.path().join(".vit.safetensors.planish-undo-new");
+    fs::write(&undo_left, "cut short").unwrap();
+    fs::set_permissions(&undo_left, fs::Permissions::from_mode(0o400)).unwrap();
+    tune(&path, "head.bias", 1.0);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
+    assert_eq!(
+        names_in(&dir),
+        ["victim", "vit.safetensors", "vit.safetensors.planish-undo.safetensors"]
+    );
+}
+
 #[test]
 fn too_little_room_is_found_first() {
     let (_dir, path) = file();

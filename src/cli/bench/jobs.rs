@@ -1,9 +1,11 @@
 //! The rows of a bench: methods, each after its control.
 
-use super::{Args, Name};
+use super::{Args, Name, read};
 use crate::checkpoint::Checkpoint;
 use crate::cli::children::{Words, spawn};
+use crate::cli::format::duration;
 use crate::cli::recipe::read_plan;
+use crate::report::dry_run::{DryRun, Part};
 use std::path::Path;
 
 /// One trained row: its name, its options, and the position of its control.
@@ -24,6 +26,8 @@ pub struct Planned {
     pub update: String,
     /// Where they come from.
     pub from: String,
+    /// In a dry run, the diagnosis that would find them.
+    pub ahead: Option<Part>,
 }
 
 /// p and u of PoL: of a report, of a diagnosis made now, or where neither finds a layer, the head
@@ -41,11 +45,25 @@ pub fn plan(
         Some(path) => path.clone(),
         None => {
             let path = folder.join("diagnosis.json");
-            let mut words = Words::new("diagnose", &args.model, &args.data);
+            let mut words = Words::new("diagnose", &args.model, &args.data).limit(&args.limit);
             if let Some(n) = args.samples {
                 words.option("--samples", n);
             }
             words.option("--seed", args.common.seed).option("--json", path.display());
+            if args.dry_run || !args.common.quiet {
+                let mut dry = words.clone();
+                spawn(dry.flag("--dry-run"), &args.common)?;
+                let mut found: DryRun = read(&path)?;
+                let line = format!("a diagnosis first: about {}", duration(found.expected.seconds));
+                args.common.say(&line);
+                if args.dry_run {
+                    return Ok(Planned {
+                        from: "no plan: a dry run does not diagnose".into(),
+                        ahead: found.expected.parts.pop(),
+                        ..stand_in(checkpoint)
+                    });
+                }
+            }
             spawn(&words, &args.common)?;
             path
         }
@@ -55,13 +73,20 @@ pub fn plan(
             perturb: plan.perturb,
             update: plan.update,
             from: "by the cross-fitted diagnosis".into(),
+            ahead: None,
         },
-        None => Planned {
-            perturb: "head".into(),
-            update: format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
-            from: "no layer was eligible: head and last block stand in for a plan".into(),
-        },
+        None => stand_in(checkpoint),
     })
+}
+
+/// Head and last block, where there is no plan.
+fn stand_in(checkpoint: &Checkpoint) -> Planned {
+    Planned {
+        perturb: "head".into(),
+        update: format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
+        from: "no layer was eligible: head and last block stand in for a plan".into(),
+        ahead: None,
+    }
 }
 
 /// The rows to train, every method after its control: plain SGD on the same layers.

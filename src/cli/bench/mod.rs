@@ -4,7 +4,7 @@ mod jobs;
 mod tally;
 
 use crate::cli::children::{Words, spawn};
-use crate::cli::common::Common;
+use crate::cli::common::{Common, Limit};
 use crate::cli::format::duration;
 use crate::cli::images::DataArgs;
 use crate::cli::model::{ModelArgs, checkpoint_info};
@@ -12,7 +12,9 @@ use crate::cli::output::print;
 use crate::cli::recipe::check_sam;
 use crate::cli::training::{RecipeArgs, check};
 use crate::data::{Role, require};
+use crate::forecast::Need;
 use crate::report::bench::{Report, SCHEMA, TimedRun};
+use crate::report::dry_run::{DRY_RUN, DryRun, Expected, Part};
 use crate::report::post_training;
 use anyhow::{Context, bail};
 use jobs::{Job, jobs, plan};
@@ -51,6 +53,8 @@ pub struct Args {
     dry_run: bool,
     #[command(flatten)]
     recipe: RecipeArgs,
+    #[command(flatten)]
+    limit: Limit,
     #[command(flatten)]
     common: Common,
 }
@@ -107,6 +111,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let checkpoint = args.model.open()?;
     let roles = args.data.roles(&checkpoint, args.common.seed)?;
+    args.common.say_notes(&roles.notes);
     require(Role::Train, roles.train.as_ref())?;
     require(Role::Test, roles.test.as_ref())?;
     let folder = scratch()?;
@@ -116,8 +121,27 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let jobs = jobs(args, planned.as_ref());
     if args.dry_run || !args.common.quiet {
-        let line = forecast(args, &jobs, folder.path(), clock.seconds())?;
+        let mut expected = vec![Part::new("so far", Need::default().after(clock.seconds()))];
+        expected.extend(planned.as_ref().and_then(|plan| plan.ahead.clone()));
+        expected.extend(forecast(args, &jobs, folder.path())?);
+        let expected = Expected::of(expected);
+        let line = format!(
+            "bench: {} rows of {} seeds, about {} and {:.0} MiB",
+            jobs.len(),
+            args.seeds,
+            duration(expected.seconds),
+            expected.peak_mib
+        );
         if args.dry_run {
+            args.common.save(&DryRun {
+                schema: DRY_RUN.into(),
+                run: clock.finish(),
+                checkpoint: checkpoint_info(&checkpoint),
+                method: None,
+                settings: None,
+                notes: roles.notes.clone(),
+                expected,
+            })?;
             return Ok(print(&line)?);
         }
         args.common.say(&line);
@@ -147,9 +171,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         verdicts: verdicts(&rows, args.seeds as usize),
         rows,
     };
-    print(&show(&report))?;
     args.common.save(&report)?;
-    Ok(())
+    Ok(print(&show(&report))?)
 }
 
 /// A folder for what the runs write, removed at the end.
@@ -164,6 +187,7 @@ fn scratch() -> anyhow::Result<tempfile::TempDir> {
 fn words(args: &Args, job: &Job, seed: u64) -> Words {
     Words::new("post-train", &args.model, &args.data)
         .recipe(&args.recipe)
+        .limit(&args.limit)
         .and(&job.options)
         .option("--seed", args.common.seed)
         .option("--train-seed", seed)
@@ -177,26 +201,21 @@ fn words(args: &Args, job: &Job, seed: u64) -> Words {
 }
 
 /// What the rows will take: each is asked by a dry run of its own, on its first seed.
-fn forecast(args: &Args, jobs: &[Job], folder: &Path, elapsed: f64) -> anyhow::Result<String> {
+fn forecast(args: &Args, jobs: &[Job], folder: &Path) -> anyhow::Result<Vec<Part>> {
     let json = folder.join("dry-run.json");
-    let (mut seconds, mut peak) = (elapsed, 0f64);
+    let mut parts = Vec::new();
     let progress = args.common.progress("forecast", jobs.len() as u64, "runs");
     for job in jobs {
         let mut words = words(args, job, args.common.seed);
         words.flag("--dry-run").option("--json", json.display());
         spawn(&words, &args.common).with_context(|| format!("forecast of {}", job.name))?;
-        let expected = read::<post_training::DryRun>(&json)?.expected;
+        let expected = read::<DryRun>(&json)?.expected;
         let again = expected.seconds_of("layers measured again");
-        seconds += args.seeds as f64 * (expected.seconds - again) + again;
-        peak = peak.max(expected.peak_mib);
+        let seconds = args.seeds as f64 * (expected.seconds - again) + again;
+        parts.push(Part::new(&job.name, Need { seconds, mib: expected.peak_mib }));
         progress.add(1);
     }
-    Ok(format!(
-        "bench: {} rows of {} seeds, about {} and {peak:.0} MiB",
-        jobs.len(),
-        args.seeds,
-        duration(seconds)
-    ))
+    Ok(parts)
 }
 
 /// One run in a process of its own, and its report.
@@ -216,7 +235,7 @@ fn train(
 }
 
 /// A report that a run left.
-fn read<T: serde::de::DeserializeOwned>(json: &Path) -> anyhow::Result<T> {
+pub fn read<T: serde::de::DeserializeOwned>(json: &Path) -> anyhow::Result<T> {
     let text =
         std::fs::read_to_string(json).with_context(|| format!("cannot read {}", json.display()))?;
     Ok(serde_json::from_str(&text)?)

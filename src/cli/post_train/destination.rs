@@ -6,13 +6,12 @@ use std::path::PathBuf;
 
 /// Where the result goes.
 #[derive(clap::Args, Clone, Debug)]
-#[group(required = true, multiple = false)]
 pub struct Place {
     /// Where the result goes: a .safetensors file or a folder
-    #[arg(long, value_name = "NEW")]
+    #[arg(long, value_name = "NEW", required_unless_present_any = ["in_place", "dry_run"])]
     out: Option<PathBuf>,
     /// Replace CKPT itself; `planish undo CKPT` puts it back, byte for byte
-    #[arg(long)]
+    #[arg(long, conflicts_with = "out")]
     in_place: bool,
     /// Print plan and forecast, and stop
     #[arg(long)]

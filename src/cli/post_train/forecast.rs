@@ -7,10 +7,10 @@ use crate::cli::format::duration;
 use crate::cli::images::{pixels, sample};
 use crate::cli::scoring::measured_again;
 use crate::data::Split;
-use crate::forecast::{Need, Operations, calibrate};
+use crate::forecast::{Calibration, Need, Operations, calibrate, start_within};
 use crate::memory;
 use crate::objective::Examples;
-use crate::report::post_training::{Expected, Part};
+use crate::report::dry_run::{Expected, Part};
 use crate::train::Keep;
 use crate::train::post::{Settings, post_train};
 use crate::train::recipe::Recipe;
@@ -38,18 +38,20 @@ pub struct Outlook {
 /// Those of evaluating the model; a bound that cannot be kept.
 pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Outlook> {
     let mut budget = args.recipe.cache.saturating_mul(1 << 20);
+    let limit = args.limit.mib();
+    // Taken once: what measuring itself takes below is not held against the run.
+    let peak = memory::peak_mib().unwrap_or(0) as f64;
+    if let Some(limit) = limit {
+        start_within(&mut work.model, limit);
+    }
     loop {
-        let mut expected = parts(args, work, budget)?;
+        let mut expected = parts(args, work, budget, peak)?;
         if let Some(diagnosis) = &work.diagnosis_ahead {
             expected = expected.preceded(diagnosis.clone());
         }
-        let so_far = Part {
-            name: "so far".into(),
-            seconds: elapsed,
-            peak_mib: memory::peak_mib().unwrap_or(0) as f64,
-        };
+        let so_far = Part { name: "so far".into(), seconds: elapsed, peak_mib: peak };
         let expected = expected.preceded(so_far);
-        let Some(limit) = args.common.limit_mib() else { return Ok(Outlook { budget, expected }) };
+        let Some(limit) = limit else { return Ok(Outlook { budget, expected }) };
         if expected.peak_mib <= limit {
             return Ok(Outlook { budget, expected });
         }
@@ -72,10 +74,10 @@ pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Out
     }
 }
 
-fn parts(args: &Args, work: &Work, budget: usize) -> anyhow::Result<Expected> {
+fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<Expected> {
     let Work { model, recipe, settings, roles, .. } = work;
     let config = &model.config;
-    let found = calibrate(model, &work.images)?;
+    let found = Calibration { peak_mib: peak, ..calibrate(model, &work.images)? };
     let stage = recipe.first_stage();
     let steps = work.train.len() / settings.batch.max(1);
     let held = cache_bytes(model, &work.images, stage);
@@ -116,11 +118,7 @@ fn parts(args: &Args, work: &Work, budget: usize) -> anyhow::Result<Expected> {
         let Need { seconds, mib } = Need { seconds: 2.0 * share * need.seconds, ..need };
         parts.push(Part { name: "layers measured again".into(), seconds, peak_mib: mib });
     }
-    Ok(Expected {
-        seconds: parts.iter().map(|part| part.seconds).sum(),
-        peak_mib: parts.iter().map(|part| part.peak_mib).fold(0.0, f64::max),
-        parts,
-    })
+    Ok(Expected::of(parts))
 }
 
 /// The forecast in a line.
@@ -150,7 +148,7 @@ struct Tried {
 fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
     let Work { model, recipe, settings, .. } = work;
     let config = &model.config;
-    let tries = recipe.period() + 1;
+    let tries = 2;
     let prefix = cost::forward(config, 0..recipe.first_stage());
     let ratio = match &recipe.perturb {
         Some(_) => recipe.perturbation_batch as f64 / settings.batch as f64,
@@ -184,9 +182,10 @@ fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
     let outcome = outcome?;
     let per_epoch = (n / batch.min(n).max(1)).max(1) as f64;
     let times: Vec<f64> = outcome.epochs.iter().map(|e| e.seconds / per_epoch).collect();
-    // The first step finds its memory cold.
-    let warm = if times.len() > 1 { &times[1..] } else { &times[..] };
-    let mean = warm.iter().sum::<f64>() / warm.len().max(1) as f64;
+    // The first step finds its memory cold. Of several kinds of steps it is the one that climbs,
+    // at twice the cost of the others.
+    let share = if recipe.period() > 1 { 1.0 / recipe.period() as f64 } else { 0.0 };
+    let mean = (1.0 + share) * times.last().copied().unwrap_or(0.0);
     let scale = settings.batch as f64 / batch as f64;
     Ok(Tried { seconds: mean * scale, mib: grown.unwrap_or(0.0) })
 }

@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::scoring::{Pair, predict};
 use crate::data::Split;
 use crate::evaluate::losses;
-use crate::objective::Objective;
+use crate::objective::{Error as ObjectiveError, Objective};
 use crate::report::post_training::Selection;
 use crate::train::Keep;
 use crate::train::post::Outcome;
@@ -24,6 +24,8 @@ pub struct Case<'a> {
     pub keep: Keep,
     /// Validation images that epochs were watched on.
     pub watched: Option<usize>,
+    /// Why the weights kept cannot be stored, if they cannot.
+    pub overflow: Option<String>,
     /// `--force`.
     pub force: bool,
 }
@@ -47,7 +49,16 @@ pub struct Judged {
 /// Images of V that cannot be read; logits on V that are not finite.
 pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
     let Outcome { epoch, epochs, start, stopped, .. } = case.outcome;
-    let on_v = predict(checkpoint, [case.model, case.tuned], case.val)?;
+    // A result whose logits are no numbers is a result, if a useless one: it is judged, too.
+    let (on_v, useless) = match predict(checkpoint, [case.model, case.tuned], case.val) {
+        Ok(on_v) => (on_v, None),
+        Err(error) => match error.downcast_ref::<ObjectiveError>() {
+            Some(ObjectiveError::Predictions(why)) => (None, Some(format!("on V, {why}"))),
+            _ => return Err(error),
+        },
+    };
+    // Not even by --force: there is nothing to write.
+    let impossible = case.overflow.clone().or(useless);
     let mean = |of: &Pair, i: usize| {
         let losses = losses(&of[i], 1.0);
         losses.iter().sum::<f64>() / losses.len() as f64
@@ -75,10 +86,12 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
         )),
         _ => {}
     }
-    if let (Some(problem), true) = (&problem, case.force) {
+    let force = case.force && impossible.is_none();
+    let problem = impossible.or(problem);
+    if let (Some(problem), true) = (&problem, force) {
         notes.push(format!("{problem}; written all the same, by --force"));
     }
-    let refusal = problem.filter(|_| !case.force).map(|problem| {
+    let refusal = problem.filter(|_| !force).map(|problem| {
         let because = stopped.as_ref().map_or(String::new(), |s| format!("{s}; "));
         let best = if case.keep == Keep::Last { " pass --keep best," } else { "" };
         format!(

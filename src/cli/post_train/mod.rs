@@ -8,7 +8,7 @@ mod judge;
 mod record;
 mod work;
 
-use super::common::Common;
+use super::common::{Common, Limit};
 use super::images::{DataArgs, data_info};
 use super::model::{ModelArgs, checkpoint_info};
 use super::outcome::show;
@@ -17,11 +17,12 @@ use super::recipe::{LayerArgs, Name};
 use super::scoring::{Pair, before_after, predict, remeasure};
 use super::subject::Subject;
 use super::training::{Kept, RecipeArgs};
-use crate::checkpoint::Saved;
+use crate::checkpoint::{Error as CheckpointError, Saved};
 use crate::data::Split;
 use crate::objective::Objective;
+use crate::report::dry_run::{DRY_RUN, DryRun, Expected};
 use crate::report::post_training::{
-    BeforeAfter, DRY_RUN, DryRun, Expected, LayerBeforeAfter, Output, Report, SCHEMA, TimedRun,
+    BeforeAfter, LayerBeforeAfter, Output, Report, SCHEMA, TimedRun,
 };
 use crate::run::Run;
 use crate::vit::Weights;
@@ -70,6 +71,9 @@ pub struct Args {
     /// How it is trained.
     #[command(flatten)]
     pub recipe: RecipeArgs,
+    /// Its memory.
+    #[command(flatten)]
+    pub limit: Limit,
     /// What every command takes.
     #[command(flatten)]
     pub common: Common,
@@ -85,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut work = prepare(args)?;
     let mut budget = args.recipe.cache.saturating_mul(1 << 20);
     let mut forecast = None;
-    if args.place.dry_run || !args.common.quiet || args.common.memory.is_some() {
+    if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
         let outlook = outlook(args, &mut work, clock.seconds())?;
         let line = format!("{}; {}", intention(&work)?, line(&outlook.expected));
         if args.place.dry_run {
@@ -100,7 +104,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let training_peak_mib = clock.finish().peak_mib;
     let Work { checkpoint, sources, recipe, settings, .. } = &work;
     // Judged as it will be stored: rounding to the file's types is part of the result.
-    let tuned = work.model.at(checkpoint.as_stored(&trained.outcome.weights)?);
+    let (stored, overflow) = match checkpoint.as_stored(&trained.outcome.weights) {
+        Ok(stored) => (stored, None),
+        Err(error @ CheckpointError::Overflow { .. }) => {
+            (work.model.weights.clone(), Some(error.to_string()))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let tuned = work.model.at(stored);
     let judged = judge(
         checkpoint,
         &Case {
@@ -110,6 +121,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             outcome: &trained.outcome,
             keep: settings.keep,
             watched: trained.watched,
+            overflow,
             force: args.force,
         },
     )?;
@@ -125,10 +137,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(saved) => work.model.at(read_back(args, saved)?),
         None => tuned,
     };
-    let figures = figures(args, &work, &tuned, &judged, saved.is_some())?;
+    let (figures, failure) = match figures(args, &work, &tuned, &judged, saved.is_some()) {
+        Ok(figures) => (figures, None),
+        // What was written stays written, and the report says so.
+        Err(error) if saved.is_some() => (Figures::default(), Some(error)),
+        Err(error) => return Err(error),
+    };
     let Judged { selection, refusal, notes: own_notes, .. } = judged;
     let mut notes = work.roles.notes.clone();
     notes.extend(own_notes);
+    notes.extend(failure.iter().map(|error| format!("there are no figures: {error:#}")));
     if work.roles.test.is_none() {
         notes.push("there is no test split, so there are no final figures".into());
     }
@@ -163,8 +181,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         layers: figures.layers,
         notes,
     };
-    print(&show(&report))?;
     args.common.save(&report)?;
+    print(&show(&report))?;
+    if let Some(error) = failure {
+        return Err(error.context(written(&report)));
+    }
     refusal.map_or(Ok(()), |why| bail!("{why}"))
 }
 
@@ -173,10 +194,21 @@ fn dry_run(work: &Work, run: Run, expected: Expected) -> anyhow::Result<DryRun> 
         schema: DRY_RUN.into(),
         run,
         checkpoint: checkpoint_info(&work.checkpoint),
-        method: method_info(&work.recipe, &work.checkpoint.config, work.chosen_by.clone())?,
-        settings: work.settings.clone(),
+        method: Some(method_info(&work.recipe, &work.checkpoint.config, work.chosen_by.clone())?),
+        settings: Some(work.settings.clone()),
+        notes: work.roles.notes.clone(),
         expected,
     })
+}
+
+/// What a user must know when an error comes after the file was written.
+fn written(report: &Report) -> String {
+    let Some(file) = &report.output else { return "nothing was written".into() };
+    let back = match &file.undo {
+        Some(_) => format!("; `planish undo {}` puts the old one back", report.checkpoint.path),
+        None => String::new(),
+    };
+    format!("{} was written{back}; but its figures could not be taken", file.path)
 }
 
 /// The weights of the file that was written, as any program will find them.
@@ -187,6 +219,7 @@ fn read_back(args: &Args, saved: &Saved) -> anyhow::Result<Weights> {
 }
 
 /// The model before and after, on V and on test.
+#[derive(Default)]
 struct Figures {
     validation: Option<BeforeAfter>,
     test: Option<BeforeAfter>,

@@ -17,7 +17,7 @@ use crate::data::{Role, Roles, Split, require};
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::Plan;
-use crate::report::post_training::Part;
+use crate::report::dry_run::Part;
 use crate::train::post::{Outcome, Settings, post_train};
 use crate::train::recipe::Recipe;
 use crate::train::source::Source;
@@ -77,6 +77,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
     let destination = args.place.open(&checkpoint)?;
     let sources = args.data.open(&checkpoint)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
+    args.common.say_notes(&roles.notes);
     let train = require(Role::Train, roles.train.as_ref())?.clone();
     let keep = match (args.keep.map(Kept::keep), &roles.val) {
         (Some(Keep::Best), None) => {
@@ -111,8 +112,10 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
         )?;
         plan(args, subject, &ahead)
     };
-    let (recipe, mut chosen_by) =
+    let (mut recipe, mut chosen_by) =
         recipe(args.method, &args.layers, &args.recipe, &checkpoint, &roles.val_origin, &diagnose)?;
+    // The training set has no more.
+    recipe.perturbation_batch = recipe.perturbation_batch.min(train.len());
     if ahead.borrow().is_some() {
         chosen_by = "stand-ins for a plan, for a dry run does not diagnose".into();
     }
@@ -190,8 +193,8 @@ fn plan(
     let config = &subject.objective.config;
     let all = layers(config, Granularity::Block);
     let mut subject = subject.at(subject.objective.clone());
-    if args.place.dry_run || !args.common.quiet || args.common.memory.is_some() {
-        let found = subject.calibrate(&all, &args.common)?;
+    if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
+        let found = subject.calibrate(&all, &args.limit)?;
         let need = subject.need(&all, &found);
         args.common.say(&format!(
             "diagnose: {} layers on {} images, about {} and {:.0} MiB",
@@ -200,8 +203,7 @@ fn plan(
             duration(need.seconds),
             need.mib
         ));
-        let name = "diagnosis".into();
-        ahead.replace(Some(Part { name, seconds: need.seconds, peak_mib: need.mib }));
+        ahead.replace(Some(Part::new("diagnosis", need)));
     }
     if args.place.dry_run {
         let last = config.depth.saturating_sub(1);
