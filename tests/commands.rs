@@ -1,5 +1,7 @@
 //! The commands as a user meets them: what they write, and what they say of bad input.
 
+// Other test files use the rest of it.
+#[allow(dead_code)]
 mod common;
 
 use common::{Bench, F32, I64, tensors};

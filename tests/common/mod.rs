@@ -74,8 +74,13 @@ impl Bench {
     }
 
     pub fn run(&self, words: &[&str]) -> Output {
+        self.plain(&[words, &["--threads", "2"]].concat())
+    }
+
+    /// Runs a command that does not compute.
+    pub fn plain(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
-        command.args(words).args(["--threads", "2"]).current_dir(self.folder.path());
+        command.args(words).current_dir(self.folder.path());
         let out = command.output().unwrap();
         Output {
             success: out.status.success(),

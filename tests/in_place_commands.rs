@@ -1,0 +1,158 @@
+//! Tuning in place, undoing it, patches, dry runs and the self-test, as a user meets them.
+
+// Other test files use the rest of it.
+#[allow(dead_code)]
+mod common;
+
+use common::{Bench, Output};
+use std::fs;
+use std::path::Path;
+
+const SHORT: [&str; 7] = [
+    "--method=sgd",
+    "--update=head",
+    "--epochs=1",
+    "--batch-size=8",
+    "--remeasure=0",
+    "--force",
+    "--quiet",
+];
+
+fn tune(bench: &Bench, words: &[&str]) -> Output {
+    let start = ["post-train", &bench.model, "--data", &bench.data];
+    bench.run(&[&start[..], &SHORT, words].concat())
+}
+
+fn weights(bench: &Bench) -> String {
+    format!("{}/model.safetensors", bench.model)
+}
+
+#[test]
+fn a_checkpoint_is_tuned_in_place_shipped_as_a_patch_and_undone() {
+    let bench = Bench::with_model();
+    let file = weights(&bench);
+    let before = fs::read(&file).unwrap();
+    let done = tune(&bench, &["--in-place", "--json", &bench.path("run.json")]);
+    assert!(done.success, "{}", done.errors);
+    let tuned = fs::read(&file).unwrap();
+    assert!(tuned != before);
+    let report = bench.json("run.json");
+    let undo = report["output"]["undo"].as_str().unwrap();
+    assert!(
+        undo.ends_with("model.safetensors.planish-undo.safetensors") && Path::new(undo).exists()
+    );
+    // f32 loses no move to rounding; the head of 4 classes has 4 × 64 + 4 weights.
+    assert_eq!(report["output"]["moves_lost_to_rounding"], 0);
+    assert_eq!(report["output"]["weights_moved"], 260);
+
+    // What is measured is what any reader of the file finds.
+    let eval = bench.run(&["eval", &bench.model, "--data", &bench.data, "--json", "eval.json"]);
+    assert!(eval.success, "{}", eval.errors);
+    let found = bench.json("eval.json")["figures"]["nll"].as_f64().unwrap();
+    let half = report["test"]["after"]["nll"].as_f64().unwrap();
+    let other = report["validation"]["after"]["nll"].as_f64().unwrap();
+    assert!((found - (half + other) / 2.0).abs() < 1e-9, "{found} {half} {other}");
+
+    let old = bench.path("old.safetensors");
+    fs::write(&old, &before).unwrap();
+    let patch = bench.path("patch.safetensors");
+    let made = bench.plain(&["patch", "diff", &old, &bench.model, "--out", &patch]);
+    assert!(made.success && made.output.contains("head.weight"), "{} {}", made.output, made.errors);
+    let again = bench.path("again.safetensors");
+    let applied = bench.plain(&["patch", "apply", &old, &patch, "--out", &again]);
+    assert!(applied.success, "{}", applied.errors);
+    assert!(fs::read(&again).unwrap() == tuned);
+    let wrong = bench.plain(&["patch", "apply", &bench.model, &patch, "--in-place"]);
+    wrong.fails_with(&["the patch is for a file", "take the checkpoint"]);
+
+    assert!(bench.plain(&["undo", &bench.model]).success);
+    assert!(fs::read(&file).unwrap() == before);
+    bench.plain(&["undo", &bench.model]).fails_with(&["expected the undo file", "found none"]);
+}
+
+#[test]
+fn a_dry_run_tells_what_would_come_and_writes_nothing() {
+    let bench = Bench::with_model();
+    let out = bench.path("out");
+    let json = bench.path("dry.json");
+    for place in [&["--in-place"][..], &["--out", &out], &[]] {
+        let done = tune(&bench, &[place, &["--dry-run", "--json", &json]].concat());
+        assert!(done.success, "{}", done.errors);
+        assert!(done.output.contains("update head") && done.output.contains("MiB"));
+        let report = bench.json("dry.json");
+        assert_eq!(report["schema"], "planish/dry-run/1");
+        assert!(report["expected"]["seconds"].as_f64().is_some_and(|s| s > 0.0));
+        fs::remove_file(&json).unwrap();
+    }
+    // A place that the run itself would refuse is refused beforehand.
+    tune(&bench, &["--out", &bench.model, "--dry-run"]).fails_with(&["cannot write"]);
+    let start = ["--data", &bench.data, "--dry-run", "--quiet", "--json", &json];
+    for words in [
+        &["diagnose", &bench.model][..],
+        &["bench", &bench.model, "--methods=pol", "--batch-size=8"],
+    ] {
+        let done = bench.run(&[words, &start].concat());
+        assert!(done.success && done.output.contains("about"), "{} {}", done.output, done.errors);
+        assert_eq!(bench.json("dry.json")["schema"], "planish/dry-run/1");
+    }
+    assert!(!Path::new(&out).exists());
+    assert_eq!(fs::read_dir(&bench.model).unwrap().count(), 2);
+}
+
+#[test]
+fn memory_is_bounded_or_refused() {
+    let bench = Bench::with_model();
+    let enough = tune(&bench, &["--dry-run", "--memory", "2GiB"]);
+    assert!(enough.success, "{}", enough.errors);
+    let start = ["post-train", &bench.model, "--data", &bench.data, "--dry-run", "--memory=2MiB"];
+    let scarce = bench.run(&[&start[..], &SHORT].concat());
+    scarce.fails_with(&["--memory", "2 MiB are allowed", "or allow more"]);
+    let start = ["diagnose", &bench.model, "--data", &bench.data, "--quiet", "--memory=2MiB"];
+    bench.run(&start).fails_with(&["--memory", "2 MiB are allowed", "--samples"]);
+}
+
+#[test]
+fn an_error_after_writing_says_that_it_was_written() {
+    let bench = Bench::with_model();
+    let folder = bench.path("images");
+    for (split, side) in [("val", 14), ("test", 14)] {
+        for (i, class) in ["a", "b", "c", "d"].iter().enumerate() {
+            let place = Path::new(&folder).join(split).join(class);
+            fs::create_dir_all(&place).unwrap();
+            let pixels = vec![60 * i as u8; side * side];
+            let (path, side) = (place.join("0.png"), side as u32);
+            image::save_buffer(path, &pixels, side, side, image::ColorType::L8).unwrap();
+        }
+    }
+    let bad = Path::new(&folder).join("test/c/0.png");
+    fs::write(&bad, &fs::read(&bad).unwrap()[..40]).unwrap();
+    let json = bench.path("run.json");
+    let words = ["--train-data", &bench.data, "--data", &folder, "--in-place", "--json", &json];
+    let start = ["post-train", &bench.model];
+    let done = bench.run(&[&start[..], &SHORT, &words].concat());
+    assert_eq!(done.code, Some(1), "{}", done.output);
+    for part in ["was written", "planish undo", "0.png"] {
+        assert!(done.errors.contains(part), "`{part}` is not in: {}", done.errors);
+    }
+    let report = bench.json("run.json");
+    assert!(report["output"]["undo"].is_string() && report["test"].is_null());
+    assert!(bench.plain(&["undo", &bench.model]).success);
+}
+
+#[test]
+fn the_self_test_passes_on_the_carried_model_and_on_ones_own() {
+    let bench = Bench::with_model();
+    let own = [&bench.model[..], "--data", &bench.data, "--samples", "3"];
+    for words in [&[][..], &own] {
+        let json = bench.path("selftest.json");
+        let done = bench.run(&[&["selftest", "--json", &json], words].concat());
+        assert!(done.success, "{} {}", done.output, done.errors);
+        let report = bench.json("selftest.json");
+        assert_eq!(
+            (&report["passed"], report["checks"].as_array().unwrap().len()),
+            (&true.into(), 8)
+        );
+    }
+    let refused = bench.run(&["selftest", "--samples", "99999999999"]);
+    refused.fails_with(&["--samples", "1 to 1024"]);
+}
