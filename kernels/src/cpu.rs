@@ -6,51 +6,13 @@
 use crate::lanes::{Element, Lane};
 use crate::rows::{Row, RowMut};
 use crate::scalar::{Dual, MAX_TANGENTS, Scalar};
+use crate::simd::Simd;
 use rayon::prelude::*;
 
 /// Into how many blocks rows are cut; a multiple of any usual number of cores.
 const BLOCKS: usize = 64;
 /// Below this many numbers a second thread costs more than it brings.
 const SERIAL: usize = 1 << 14;
-
-/// Vector instructions to use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Simd {
-    /// None beyond what the compiler's target has.
-    Plain,
-    /// AVX2 with FMA: 256 bits.
-    Avx2,
-    /// AVX-512 F, DQ, VL, BW: 512 bits.
-    Avx512,
-}
-
-impl Simd {
-    /// The levels this processor has, narrowest first.
-    pub fn available() -> Vec<Simd> {
-        #[allow(unused_mut)]
-        let mut levels = vec![Simd::Plain];
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                levels.push(Simd::Avx2);
-            }
-            if is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bw")
-            {
-                levels.push(Simd::Avx512);
-            }
-        }
-        levels
-    }
-
-    /// The widest level this processor has.
-    pub fn best() -> Simd {
-        static BEST: std::sync::OnceLock<Simd> = std::sync::OnceLock::new();
-        *BEST.get_or_init(|| Simd::available().last().copied().unwrap_or(Simd::Plain))
-    }
-}
 
 /// What a row operation reads: `rows` rows of `len` numbers, or one row that serves them all.
 #[derive(Clone, Copy)]

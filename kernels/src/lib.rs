@@ -26,6 +26,7 @@ pub mod product;
 pub mod registry;
 pub mod rows;
 pub mod scalar;
+pub mod simd;
 pub mod softmax;
 pub mod tokens;
 

@@ -1,9 +1,10 @@
 //! Exponential, error function and rows on every set of vector instructions this processor has.
 
-use planish_kernels::cpu::{Input, Output, RowKernel, Simd, run_with};
+use planish_kernels::cpu::{Input, Output, RowKernel, run_with};
 use planish_kernels::lanes::Element;
 use planish_kernels::rows::{Row, RowMut, chunks};
 use planish_kernels::scalar::Scalar;
+use planish_kernels::simd::Simd;
 
 /// y = (exp x, erf x, tanh x), the row's sum and maximum.
 struct Functions;
