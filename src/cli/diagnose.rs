@@ -11,7 +11,7 @@ use super::table::{Align, Style, Table};
 use crate::data::Roles;
 use crate::objective::Examples;
 use crate::report::diagnosis::{Findings, Fitted, Plan, Report, SCHEMA, TimedRun};
-use crate::report::dry_run::{DRY_RUN, DryRun, Expected, Part};
+use crate::report::dry_run::{DryRun, Expected, Part};
 use crate::vit::Granularity;
 use crate::vit::layers::{layers, select};
 
@@ -85,15 +85,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         need.mib
     );
     if args.dry_run {
-        args.common.save(&DryRun {
-            schema: DRY_RUN.into(),
-            run: clock.finish(),
-            checkpoint: checkpoint_info(&checkpoint),
-            method: None,
-            settings: None,
-            notes: roles.notes.clone(),
-            expected: Expected::of(vec![Part::new("diagnosis", need)]),
-        })?;
+        let expected = Expected::of(vec![Part::new("diagnosis", need)]);
+        let info = checkpoint_info(&checkpoint);
+        args.common.save(&DryRun::new(clock.finish(), info, &roles.notes, expected))?;
         return Ok(print(&line)?);
     }
     args.common.say(&line);

@@ -83,3 +83,19 @@ pub struct DryRun {
     /// What it would take.
     pub expected: Expected,
 }
+
+impl DryRun {
+    /// What a command other than `post-train` finds.
+    pub fn new(run: Run, checkpoint: CheckpointInfo, notes: &[String], expected: Expected) -> Self {
+        let notes = notes.to_vec();
+        Self {
+            schema: DRY_RUN.into(),
+            run,
+            checkpoint,
+            method: None,
+            settings: None,
+            notes,
+            expected,
+        }
+    }
+}

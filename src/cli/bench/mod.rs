@@ -14,7 +14,7 @@ use crate::cli::training::{RecipeArgs, check};
 use crate::data::{Role, require};
 use crate::forecast::Need;
 use crate::report::bench::{Report, SCHEMA, TimedRun};
-use crate::report::dry_run::{DRY_RUN, DryRun, Expected, Part};
+use crate::report::dry_run::{DryRun, Expected, Part};
 use crate::report::post_training;
 use anyhow::{Context, bail};
 use jobs::{Job, jobs, plan};
@@ -133,15 +133,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             expected.peak_mib
         );
         if args.dry_run {
-            args.common.save(&DryRun {
-                schema: DRY_RUN.into(),
-                run: clock.finish(),
-                checkpoint: checkpoint_info(&checkpoint),
-                method: None,
-                settings: None,
-                notes: roles.notes.clone(),
-                expected,
-            })?;
+            let info = checkpoint_info(&checkpoint);
+            args.common.save(&DryRun::new(clock.finish(), info, &roles.notes, expected))?;
             return Ok(print(&line)?);
         }
         args.common.say(&line);

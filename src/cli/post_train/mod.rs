@@ -20,7 +20,7 @@ use super::training::{Kept, RecipeArgs};
 use crate::checkpoint::{Error as CheckpointError, Saved};
 use crate::data::Split;
 use crate::objective::Objective;
-use crate::report::dry_run::{DRY_RUN, DryRun, Expected};
+use crate::report::dry_run::{DryRun, Expected};
 use crate::report::post_training::{
     BeforeAfter, LayerBeforeAfter, Output, Report, SCHEMA, TimedRun,
 };
@@ -190,14 +190,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 fn dry_run(work: &Work, run: Run, expected: Expected) -> anyhow::Result<DryRun> {
+    let info = checkpoint_info(&work.checkpoint);
     Ok(DryRun {
-        schema: DRY_RUN.into(),
-        run,
-        checkpoint: checkpoint_info(&work.checkpoint),
         method: Some(method_info(&work.recipe, &work.checkpoint.config, work.chosen_by.clone())?),
         settings: Some(work.settings.clone()),
-        notes: work.roles.notes.clone(),
-        expected,
+        ..DryRun::new(run, info, &work.roles.notes, expected)
     })
 }
 
