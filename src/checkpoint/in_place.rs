@@ -164,11 +164,15 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Refused::Locked`] if another process is tuning it; [`Error::Changed`] if it changed since
-    /// it was read; [`Refused::StaleUndo`] if an undo file of another state stands beside it;
+    /// it was read; [`Refused::Protected`]; [`Refused::StaleUndo`] if an undo file of another state stands beside it;
     /// [`Error::Io`] if its folder takes no new file.
     pub fn hold(&self) -> Result<InPlace, Error> {
         let real = real_path(&self.path)?;
         let held = InPlace { _lock: Lock::take(&real)?, real, digest: self.digest.clone() };
+        let about = std::fs::metadata(&held.real).map_err(Error::io(&held.real, "look up"))?;
+        if about.permissions().readonly() {
+            return Err(Refused::Protected { path: held.real }.into());
+        }
         self.reread()?;
         held.earlier_undo()?;
         Ok(held)

@@ -25,7 +25,7 @@ impl Lock {
         let path = beside(checkpoint, ".", ".planish-lock");
         loop {
             let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-            let file = open.map_err(Error::io(&path, "create the lock file"))?;
+            let file = open.map_err(Error::io(&path, "lock the checkpoint (where its folder takes no new file, write elsewhere with --out); create"))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {

@@ -11,6 +11,15 @@ pub enum Refused {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// The checkpoint is write-protected.
+    #[error(
+        "{path}: the checkpoint is write-protected; lift that (`chmod u+w`), or write elsewhere with \
+         --out"
+    )]
+    Protected {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// Too little room.
     #[error(
         "{folder}: the disk has {} MiB free, and {} MiB are needed to replace the checkpoint \

@@ -61,6 +61,11 @@ impl Checkpoint {
         if same(&target(out), &self.path) {
             return refuse("it is the checkpoint being read, which is never overwritten");
         }
+        let there = target(out);
+        if there.exists() && !self.is_parent_of(&there) {
+            let reason = "another checkpoint stands there, which is never overwritten";
+            return refuse(reason);
+        }
         if !is_file_name(out) && self.settings.is_none() && out.join("config.json").exists() {
             return refuse("the folder holds a config.json, and this checkpoint has none");
         }
@@ -68,6 +73,13 @@ impl Checkpoint {
             return refuse("it is the folder of the checkpoint being read");
         }
         Ok(())
+    }
+
+    /// Whether a file is an earlier result of tuning this very checkpoint: that may be replaced.
+    fn is_parent_of(&self, file: &Path) -> bool {
+        let Ok(raw) = Raw::read(file) else { return false };
+        let steps = provenance(file, &raw.header.metadata).unwrap_or_default();
+        steps.last().is_some_and(|step| step["parent_digest"] == self.digest.as_str())
     }
 
     /// Writes `weights` in place of this checkpoint's own and tells what was written.

@@ -66,7 +66,7 @@ fn diff(a: &Path, b: &Path, out: &Path) -> anyhow::Result<()> {
     let names = patch.names();
     let listed = match names.len() {
         0 => "no tensor differs; the patch carries the metadata alone".to_string(),
-        n => format!("{n} tensors, {}: {}", HumanBytes(patch.size() as u64), names.join(", ")),
+        n => format!("{n} tensors, {}: {}", HumanBytes(patch.size() as u64), few(&names)),
     };
     print(&format!(
         "{}: {listed}\nfrom SHA-256 {}\nto   SHA-256 {}",
@@ -102,6 +102,14 @@ fn apply(checkpoint: &Path, patch: &Path, out: Option<&Path>) -> anyhow::Result<
     };
     print(&format!("{text}\nSHA-256 {}", change.to))?;
     Ok(())
+}
+
+/// The first few of a list.
+fn few(names: &[&str]) -> String {
+    const SHOWN: usize = 6;
+    let rest = names.len().saturating_sub(SHOWN);
+    let shown = names[..names.len() - rest].join(", ");
+    if rest > 0 { format!("{shown} and {rest} more") } else { shown }
 }
 
 /// A file that can be written and is none of those being read.

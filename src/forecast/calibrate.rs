@@ -82,15 +82,19 @@ pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration
     let resident_mib = memory::resident_mib().unwrap_or(0.0);
     let peak_mib = memory::peak_mib().unwrap_or(0) as f64;
     let whole = cost::forward(config, 0..stages(config));
-    let forward = rate(whole, &|| model.predict(&examples).map(|_| ()))?;
-    let gradient =
-        rate(cost::gradient(config, &all), &|| model.gradient(&examples, &all).map(|_| ()))?;
-    let (hvp, grown) = memory::growth(|| {
-        rate(cost::hvp(config, &all), &|| model.hvp(&examples, &all, &direction).map(|_| ()))
+    // Memory is watched over all of them: what one pass leaves behind, the next finds at hand.
+    let (rates, peak) = memory::peak_during(|| -> Result<[f64; 3]> {
+        Ok([
+            rate(whole, &|| model.predict(&examples).map(|_| ()))?,
+            rate(cost::gradient(config, &all), &|| model.gradient(&examples, &all).map(|_| ()))?,
+            rate(cost::hvp(config, &all), &|| model.hvp(&examples, &all, &direction).map(|_| ()))?,
+        ])
     });
-    let wave_mib = grown.unwrap_or_else(|| 2.0 * tape_mib(model));
+    let [forward, gradient, hvp] = rates?;
+    let wave_mib =
+        peak.map_or_else(|| 2.0 * tape_mib(model), |peak| (peak - resident_mib).max(0.0));
     let micro_batch = model.micro_batch;
-    Ok(Calibration { forward, gradient, hvp: hvp?, resident_mib, wave_mib, peak_mib, micro_batch })
+    Ok(Calibration { forward, gradient, hvp, resident_mib, wave_mib, peak_mib, micro_batch })
 }
 
 /// Lowers the micro-batch until what gradients keep is within a bound, so that measuring does not

@@ -96,7 +96,8 @@ fn only_trained_tensors_change_and_keep_their_type() {
     let metadata = &read(&path).1.metadata;
     assert!(metadata.contains(&("note".into(), "kept é".into())));
     let huge = Tensor::new(&[1e6f32, 0.0, 0.0], &Device::Cpu).unwrap();
-    let found = checkpoint.save(&to, &weights.with(&[(i, huge)]), &provenance("sgd"));
+    let other = out.path().join("huge");
+    let found = checkpoint.save(&other, &weights.with(&[(i, huge)]), &provenance("sgd"));
     assert!(matches!(found, Err(Error::Overflow { dtype: "F16", .. })));
 }
 
@@ -125,6 +126,23 @@ fn the_input_is_never_overwritten() {
     let out = dir.path().join("out");
     let found = checkpoint.save(&out, &checkpoint.weights, &provenance("pol"));
     assert!(matches!(found, Err(Error::Changed { .. })));
+}
+
+#[test]
+fn an_earlier_result_is_replaced_and_another_checkpoint_never() {
+    let dir = folder(&raw(&small()), &configuration());
+    let checkpoint = open(dir.path()).unwrap();
+    let own = Provenance { parent_digest: Some(checkpoint.digest.clone()), ..provenance("pol") };
+    let out = TempDir::new().unwrap();
+    let (to, foreign) = (out.path().join("tuned"), out.path().join("foreign.safetensors"));
+    for _ in 0..2 {
+        checkpoint.save(&to, &checkpoint.weights, &own).unwrap();
+    }
+    write(&foreign, &raw(&small()), &[]);
+    let before = fs::read(&foreign).unwrap();
+    let found = checkpoint.save(&foreign, &checkpoint.weights, &own).unwrap_err().to_string();
+    assert!(found.contains("another checkpoint") && found.contains("--out"), "{found}");
+    assert_eq!(fs::read(&foreign).unwrap(), before);
 }
 
 #[test]

@@ -195,6 +195,13 @@ pub fn show(report: &Report) -> String {
     for verdict in &report.verdicts {
         out += &format!("{verdict}\n");
     }
+    if report.seeds.len() > 1 {
+        out += &format!(
+            "({} seeds tell a row from its control by {:.1} standard errors or more)\n",
+            report.seeds.len(),
+            t95(report.seeds.len())
+        );
+    }
     for row in &report.rows {
         if let (Some(p), Some(loss)) = (&row.perturbation, &row.training_loss) {
             let capped = row.capped.map_or(String::new(), |capped| {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 /// Where the result goes.
 #[derive(clap::Args, Clone, Debug)]
+#[group(required = true, multiple = true)]
 pub struct Place {
     /// Where the result goes: a .safetensors file or a folder
-    #[arg(long, value_name = "NEW", required_unless_present_any = ["in_place", "dry_run"])]
+    #[arg(long, value_name = "NEW")]
     out: Option<PathBuf>,
     /// Replace CKPT itself; `planish undo CKPT` puts it back, byte for byte
     #[arg(long, conflicts_with = "out")]

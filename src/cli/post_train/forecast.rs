@@ -102,7 +102,7 @@ fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<E
         seconds: all_steps * tried.seconds
             + forward(0..stage, watched)
             + (settings.epochs + 1) as f64 * forward(stage..stages(config), watched),
-        peak_mib: found.resident_mib + held_mib + tried.mib,
+        peak_mib: held_mib + tried.mib.max(found.resident_mib),
     });
 
     let scored = [&roles.val, &roles.test].into_iter().flatten().map(Split::len).sum::<usize>();
@@ -137,7 +137,7 @@ pub fn line(expected: &Expected) -> String {
     )
 }
 
-/// What a few steps took: seconds a step, and memory above what the process held, MiB.
+/// What a few steps took: seconds a step, and the largest memory of the process meanwhile, MiB.
 struct Tried {
     seconds: f64,
     mib: f64,
@@ -172,7 +172,7 @@ fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
     let settings_of_trial =
         Settings { epochs: tries, batch: batch.min(n), keep: Keep::Last, ..settings.clone() };
     let budget = if cached { usize::MAX } else { 0 };
-    let (outcome, grown) = memory::growth(|| -> anyhow::Result<_> {
+    let (outcome, peak) = memory::peak_during(|| -> anyhow::Result<_> {
         let source = Source::new(model, &few, recipe.first_stage(), budget, &mut |_| {})?;
         let mut method = trial.method(config, source.len(), settings.seed)?;
         let outcome =
@@ -187,5 +187,5 @@ fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
     let share = if recipe.period() > 1 { 1.0 / recipe.period() as f64 } else { 0.0 };
     let mean = (1.0 + share) * times.last().copied().unwrap_or(0.0);
     let scale = settings.batch as f64 / batch as f64;
-    Ok(Tried { seconds: mean * scale, mib: grown.unwrap_or(0.0) })
+    Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) })
 }

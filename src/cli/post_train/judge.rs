@@ -73,13 +73,22 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
         )),
         _ => None,
     };
+    // As the guard of training has it: a loss that no fitted model has on its own classes.
+    let guessing = (case.model.config.classes as f64).ln();
+    let problem = match figures {
+        Some((before, ..)) if before > guessing + 1.0 => Some(format!(
+            "the input's own loss on V is {before:.4}, worse than guessing ({guessing:.4}): labels \
+             or preprocessing are probably not those it was trained with"
+        )),
+        _ => problem,
+    };
     let mut notes: Vec<String> = stopped.iter().map(|s| s.to_string()).collect();
     match (case.keep, case.watched) {
         (_, None) => notes.push(
             "there are no validation images, so nothing guards the result but the training loss"
                 .into(),
         ),
-        (Keep::Best, Some(n)) if *epoch > 0 => notes.push(format!(
+        (Keep::Best, Some(n)) if *epoch > 0 && epochs.len() > 1 => notes.push(format!(
             "epoch {epoch} of {} was selected by its loss on {n} images of V: V's figures after \
              training are of a chosen epoch, and test's are not",
             epochs.len()
