@@ -99,23 +99,24 @@ impl Subject {
         if let Some(limit) = limit.mib() {
             start_within(&mut self.objective, limit);
         }
-        let found = calibrate(&self.objective, &self.validation)?;
+        let mut found = calibrate(&self.objective, &self.validation)?;
         let Some(limit) = limit.mib() else { return Ok(found) };
-        let need = self.need(layers, &found).mib;
-        if need <= limit {
-            return Ok(found);
-        }
-        match found.fitting(limit, self.held_mib(layers)) {
-            Some(n) if n < found.micro_batch => {
-                self.objective.micro_batch = n;
-                let again = calibrate(&self.objective, &self.validation)?;
-                Ok(Calibration { peak_mib: found.peak_mib, ..again })
+        loop {
+            let need = self.need(layers, &found).mib;
+            if need <= limit {
+                return Ok(found);
             }
-            _ => bail!(
-                "--memory: {} images take about {need:.0} MiB, and {limit:.0} MiB are allowed; ask \
-                 for fewer with --samples, use fewer --threads, or allow more",
-                self.validation.len()
-            ),
+            if self.objective.micro_batch <= 1 {
+                bail!(
+                    "--memory: {} images take about {need:.0} MiB, one at a time on each thread, and \
+                     {limit:.0} MiB are allowed; ask for fewer with --samples, use fewer --threads, \
+                     or allow more",
+                    self.validation.len()
+                )
+            }
+            self.objective.micro_batch = self.objective.micro_batch.div_ceil(2);
+            let again = calibrate(&self.objective, &self.validation)?;
+            found = Calibration { peak_mib: found.peak_mib, ..again };
         }
     }
 

@@ -27,8 +27,6 @@ pub struct Calibration {
     pub wave_mib: f64,
     /// Highest memory of the process before, MiB.
     pub peak_mib: f64,
-    /// The micro-batch it was measured with.
-    pub micro_batch: usize,
 }
 
 impl Calibration {
@@ -37,15 +35,6 @@ impl Calibration {
         let each =
             work.forward / self.forward + work.gradient / self.gradient + work.hvp / self.hvp;
         each * images as f64
-    }
-
-    /// The largest micro-batch whose wave leaves the peak within `limit_mib`, `held_mib` being
-    /// held besides; none if one image a thread is too many.
-    pub fn fitting(&self, limit_mib: f64, held_mib: f64) -> Option<usize> {
-        let room = limit_mib - self.resident_mib - held_mib;
-        let each = self.wave_mib / self.micro_batch.max(1) as f64;
-        let fits = (room / each).floor();
-        (fits >= 1.0).then(|| (fits as usize).min(self.micro_batch))
     }
 }
 
@@ -93,8 +82,7 @@ pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration
     let [forward, gradient, hvp] = rates?;
     let wave_mib =
         peak.map_or_else(|| 2.0 * tape_mib(model), |peak| (peak - resident_mib).max(0.0));
-    let micro_batch = model.micro_batch;
-    Ok(Calibration { forward, gradient, hvp, resident_mib, wave_mib, peak_mib, micro_batch })
+    Ok(Calibration { forward, gradient, hvp, resident_mib, wave_mib, peak_mib })
 }
 
 /// Lowers the micro-batch until what gradients keep is within a bound, so that measuring does not
@@ -119,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_bounds_the_micro_batch() {
+    fn each_kind_of_pass_has_its_rate() {
         let found = Calibration {
             forward: 4.0,
             gradient: 2.0,
@@ -127,11 +115,7 @@ mod tests {
             resident_mib: 100.0,
             wave_mib: 160.0,
             peak_mib: 100.0,
-            micro_batch: 16,
         };
-        assert_eq!(found.fitting(1000.0, 50.0), Some(16));
-        assert_eq!(found.fitting(200.0, 50.0), Some(5));
-        assert_eq!(found.fitting(150.0, 50.0), None);
         let work = Operations { forward: 8.0, gradient: 2.0, hvp: 3.0 };
         assert_eq!(found.seconds(work, 10), 60.0);
     }

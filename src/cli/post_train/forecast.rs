@@ -87,7 +87,7 @@ fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<E
         found.seconds(work, images)
     };
     let held_mib = if cached { held as f64 / MIB } else { 0.0 };
-    let passing = found.resident_mib + 0.5 * found.wave_mib;
+    let passing = found.resident_mib + found.wave_mib;
     let mut parts = vec![Part {
         name: "frozen layers".into(),
         seconds: if cached { forward(0..stage, work.train.len()) } else { 0.0 },
