@@ -1,7 +1,7 @@
 //! A checkpoint of our own making, in timm's layout, that timm itself can load.
 
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
-use super::save::to_value;
+use super::provenance::to_value;
 use super::{CONFIG_KEY, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored};
 use crate::data::{Interpolation, Preprocess, Resize};
 use crate::vit::{Config, Weights, arch};

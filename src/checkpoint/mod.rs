@@ -149,7 +149,7 @@ impl Checkpoint {
         let class_names = reader.class_names(config.classes)?;
         let assumed = reader.assumed;
         let weights = read_weights(&config, &names, &header, &bytes, DType::F32)?;
-        let provenance = save::provenance(&path, &header.metadata)?.pop();
+        let provenance = provenance::provenance(&path, &header.metadata)?.pop();
         Ok(Checkpoint {
             layout: names.layout,
             recognised: names.recognition(header.entries.len()),

@@ -1,6 +1,10 @@
 //! How a checkpoint came to be: what planish leaves in a file's metadata.
 
+use super::Error;
+use super::header::kind;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::Path;
 
 /// Metadata key under which a JSON list of [`Provenance`] stands, the oldest step first.
 pub const PROVENANCE_KEY: &str = "planish.provenance";
@@ -41,4 +45,32 @@ pub struct Split {
     pub seed: u64,
     /// Share of the images that was set aside.
     pub fraction: f64,
+}
+
+/// A provenance entry as JSON.
+pub(super) fn to_value(provenance: &Provenance) -> Result<Value, Error> {
+    serde_json::to_value(provenance)
+        .map_err(|source| Error::Json { place: PROVENANCE_KEY.into(), source })
+}
+
+/// The steps already recorded in a file's metadata, the oldest first.
+///
+/// # Errors
+/// [`Error::Json`] or [`Error::Setting`] if what stands there is not a list.
+pub(super) fn provenance(path: &Path, metadata: &[(String, String)]) -> Result<Vec<Value>, Error> {
+    let Some((_, text)) = metadata.iter().find(|(key, _)| key == PROVENANCE_KEY) else {
+        return Ok(Vec::new());
+    };
+    let place = format!("{}: metadata `{PROVENANCE_KEY}`", path.display());
+    match serde_json::from_str(text) {
+        Ok(Value::Array(steps)) => Ok(steps),
+        Ok(other) => Err(Error::Setting {
+            place,
+            key: PROVENANCE_KEY.into(),
+            expected: "a list".into(),
+            found: kind(&other).into(),
+            remedy: "remove the key from the file's metadata".into(),
+        }),
+        Err(source) => Err(Error::Json { place, source }),
+    }
 }

@@ -5,6 +5,7 @@ use super::names::Names;
 use super::numbers::{Stored, moved};
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::patch::{Patch, Raw};
+use super::provenance::{provenance, to_value};
 use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY};
 use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, hex};
 use crate::vit::Weights;
@@ -227,34 +228,6 @@ fn put(metadata: &mut Vec<(String, String)>, key: &str, value: String) {
     match metadata.iter_mut().find(|(known, _)| known == key) {
         Some((_, old)) => *old = value,
         None => metadata.push((key.to_string(), value)),
-    }
-}
-
-/// A provenance entry as JSON.
-pub(super) fn to_value(provenance: &Provenance) -> Result<Value, Error> {
-    serde_json::to_value(provenance)
-        .map_err(|source| Error::Json { place: PROVENANCE_KEY.into(), source })
-}
-
-/// The steps already recorded in a file's metadata, the oldest first.
-///
-/// # Errors
-/// [`Error::Json`] or [`Error::Setting`] if what stands there is not a list.
-pub(super) fn provenance(path: &Path, metadata: &[(String, String)]) -> Result<Vec<Value>, Error> {
-    let Some((_, text)) = metadata.iter().find(|(key, _)| key == PROVENANCE_KEY) else {
-        return Ok(Vec::new());
-    };
-    let place = format!("{}: metadata `{PROVENANCE_KEY}`", path.display());
-    match serde_json::from_str(text) {
-        Ok(Value::Array(steps)) => Ok(steps),
-        Ok(other) => Err(Error::Setting {
-            place,
-            key: PROVENANCE_KEY.into(),
-            expected: "a list".into(),
-            found: super::header::kind(&other).into(),
-            remedy: "remove the key from the file's metadata".into(),
-        }),
-        Err(source) => Err(Error::Json { place, source }),
     }
 }
 

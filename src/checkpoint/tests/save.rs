@@ -57,7 +57,7 @@ fn untouched_weights_are_saved_byte_for_byte_in_order() {
     assert_eq!(again.provenance, Some(provenance("pol")));
     let third = dir.path().join("c.safetensors");
     again.save(&third, &again.weights, &provenance("sgd")).unwrap();
-    let steps = super::super::save::provenance(&third, &read(&third).1.metadata).unwrap();
+    let steps = super::super::provenance::provenance(&third, &read(&third).1.metadata).unwrap();
     let methods: Vec<_> = steps.iter().map(|step| step["method"].as_str().unwrap()).collect();
     assert_eq!(methods, ["pol", "sgd"]);
 }
