@@ -3,6 +3,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod curvature;
 pub mod data;
 pub mod diagnose;
 pub mod evaluate;

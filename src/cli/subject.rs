@@ -70,9 +70,9 @@ impl Subject {
         Need { seconds, mib }
     }
 
-    /// Memory held beside the passes themselves, MiB: V at the door of a layer, of the next one, in
-    /// its two folds, and once more that the allocator has not yet given back; both folds'
-    /// directions; the layer moved, its product, and the line's points.
+    /// Memory held beside the passes themselves, MiB: V at the door of a layer and either at
+    /// that of the next one or in its two folds; both folds' directions; the layer moved, its
+    /// product, and the line's points.
     fn held_mib(&self, layers: &[Layer]) -> f64 {
         let config = &self.objective.config;
         let pixels = config.channels * config.image_size[0] * config.image_size[1];
@@ -86,7 +86,7 @@ impl Subject {
         };
         let (all, largest) =
             layers.iter().map(numbers).fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
-        let floats = 4 * self.validation.len() * widest + 2 * all + 3 * largest;
+        let floats = 2 * self.validation.len() * widest + 2 * all + 3 * largest;
         floats as f64 * 4.0 / MIB
     }
 
@@ -99,7 +99,7 @@ impl Subject {
         if let Some(limit) = limit.mib() {
             start_within(&mut self.objective, limit);
         }
-        let mut found = calibrate(&self.objective, &self.validation)?;
+        let mut found = calibrate(&self.objective, &self.validation, layers)?;
         let Some(limit) = limit.mib() else { return Ok(found) };
         loop {
             let need = self.need(layers, &found).mib;
@@ -115,7 +115,7 @@ impl Subject {
                 )
             }
             self.objective.micro_batch = self.objective.micro_batch.div_ceil(2);
-            let again = calibrate(&self.objective, &self.validation)?;
+            let again = calibrate(&self.objective, &self.validation, layers)?;
             found = Calibration { peak_mib: found.peak_mib, ..again };
         }
     }

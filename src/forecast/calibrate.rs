@@ -3,7 +3,8 @@
 use super::Operations;
 use crate::memory;
 use crate::objective::{Activations, Examples, Objective, Result};
-use crate::vit::{Granularity, cost, layers, stages};
+use crate::vit::layers::join;
+use crate::vit::{Layer, cost, stages};
 use candle_core::Tensor;
 use std::time::Instant;
 
@@ -38,11 +39,16 @@ impl Calibration {
     }
 }
 
-/// Measures the model on its first images: a micro-batch for every thread, as the work itself runs.
+/// Measures the model on its first images: a micro-batch for every thread, as the work itself runs,
+/// with derivatives in the layers that it concerns.
 ///
 /// # Errors
 /// Those of evaluating the model.
-pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration> {
+pub fn calibrate(
+    model: &Objective,
+    images: &dyn Examples,
+    layers: &[Layer],
+) -> Result<Calibration> {
     let config = &model.config;
     let n = (model.micro_batch * rayon::current_num_threads()).clamp(1, images.len().max(1));
     let examples = Activations {
@@ -50,7 +56,7 @@ pub fn calibrate(model: &Objective, images: &dyn Examples) -> Result<Calibration
         values: images.inputs(0..n)?,
         labels: images.labels()[..n].into(),
     };
-    let all = layers::join(&layers::layers(config, Granularity::Block));
+    let all = join(layers);
     let direction: Vec<Tensor> =
         all.tensors.iter().map(|&i| model.weights.tensor(i).clone()).collect();
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {

@@ -77,7 +77,8 @@ pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Out
 fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<Expected> {
     let Work { model, recipe, settings, roles, .. } = work;
     let config = &model.config;
-    let found = Calibration { peak_mib: peak, ..calibrate(model, &work.images)? };
+    let again = measured_again(config, recipe);
+    let found = Calibration { peak_mib: peak, ..calibrate(model, &work.images, &again)? };
     let stage = recipe.first_stage();
     let steps = work.train.len() / settings.batch.max(1);
     let held = cache_bytes(model, &work.images, stage);
@@ -113,7 +114,7 @@ fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<E
     });
     if let (Some(subject), false) = (&work.subject, args.recipe.remeasure == Some(0)) {
         let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
-        let need = subject.need(&measured_again(config, recipe), &found);
+        let need = subject.need(&again, &found);
         let share = images as f64 / subject.validation.len().max(1) as f64;
         let Need { seconds, mib } = Need { seconds: 2.0 * share * need.seconds, ..need };
         parts.push(Part { name: "layers measured again".into(), seconds, peak_mib: mib });
