@@ -68,3 +68,37 @@ impl Activations {
         })
     }
 }
+
+/// The first of some examples.
+pub struct Part<'a> {
+    of: &'a dyn Examples,
+    len: usize,
+}
+
+impl<'a> Part<'a> {
+    /// The first `len`, or all if there are fewer.
+    pub fn first(of: &'a dyn Examples, len: usize) -> Self {
+        Self { of, len: len.min(of.len()) }
+    }
+}
+
+impl Examples for Part<'_> {
+    fn len(&self) -> usize {
+        self.len
+    }
+    fn stage(&self) -> usize {
+        self.of.stage()
+    }
+    fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
+        self.of.inputs(range)
+    }
+    fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
+        self.of.inputs_at(indices)
+    }
+    fn ahead_at(&self, indices: &[usize]) {
+        self.of.ahead_at(indices);
+    }
+    fn labels(&self) -> &[u32] {
+        &self.of.labels()[..self.len]
+    }
+}

@@ -16,6 +16,11 @@ pub fn resident_mib() -> Option<f64> {
     Some(resident_kib()? as f64 / 1024.0)
 }
 
+/// Memory that the system could still give, in MiB.
+pub fn available_mib() -> Option<f64> {
+    Some(available_kib()? as f64 / 1024.0)
+}
+
 /// Runs `work` and tells the largest resident set meanwhile, in MiB; nothing where the system cannot
 /// watch it.
 pub fn peak_during<T>(work: impl FnOnce() -> T) -> (T, Option<f64>) {
@@ -54,7 +59,17 @@ fn resident_kib() -> Option<u64> {
     None
 }
 
-/// A figure of `/proc/self/status`, in KiB.
+#[cfg(target_os = "linux")]
+fn available_kib() -> Option<u64> {
+    field(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")
+}
+
+#[cfg(not(target_os = "linux"))]
+fn available_kib() -> Option<u64> {
+    None
+}
+
+/// A figure of `/proc/self/status` or `/proc/meminfo`, in KiB.
 #[cfg(any(target_os = "linux", test))]
 fn field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -5,12 +5,30 @@
 //! On tensors with tangents the same sweep returns gradients with tangents, which are
 //! Hessian-vector products.
 
-use planish_kernels::{DualTensor, Kept, Op, Result};
+use candle_core::{DType, Tensor};
+use planish_kernels::lanes::Element;
+use planish_kernels::{DualTensor, Host, Kept, Op, Result};
+use std::sync::{Arc, OnceLock};
 
 /// The record of one forward pass.
 #[derive(Default)]
 pub struct Tape {
     nodes: Vec<Node>,
+    linear: bool,
+    watch: Option<Arc<OnceLock<Flaw>>>,
+    /// Stage of the model that is being recorded.
+    pub stage: usize,
+}
+
+/// Where a number first was not finite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The operation.
+    pub op: &'static str,
+    /// Its stage of the model.
+    pub stage: usize,
+    /// On the way back, not on the way up.
+    pub backward: bool,
 }
 
 /// A tensor on its way through the model, and where it stands on the tape if it is recorded.
@@ -36,7 +54,7 @@ enum Node {
     /// Something whose gradient is wanted.
     Leaf,
     /// The result of an operation; `parents[i]` is where input i stands, if it is recorded.
-    Applied { op: Box<dyn Op>, parents: Vec<Option<usize>>, kept: Kept },
+    Applied { op: Box<dyn Op>, parents: Vec<Option<usize>>, kept: Kept, stage: usize },
 }
 
 /// Gradients of the watched values.
@@ -55,6 +73,34 @@ impl Tape {
         Self::default()
     }
 
+    /// The same, but values are kept without their tangents: the way back is then the adjoint of
+    /// the derivative at the values, and tangents of its seed pass through it as they are.
+    pub fn linearised(self) -> Self {
+        Self { linear: true, ..self }
+    }
+
+    /// A tape that looks at every number, which takes time, and tells where one first was not
+    /// finite.
+    pub fn looking(found: Arc<OnceLock<Flaw>>) -> Self {
+        Self { watch: Some(found), ..Self::default() }
+    }
+
+    /// An empty tape that looks out for the same flaw.
+    pub fn beside(&self) -> Self {
+        Self { watch: self.watch.clone(), stage: self.stage, ..Self::default() }
+    }
+
+    fn look(&self, x: &DualTensor, flaw: Flaw) -> Result<()> {
+        if let Some(watch) = &self.watch
+            && watch.get().is_none()
+            && !(is_finite(x.value())? && x.tangent().map_or(Ok(true), is_finite)?)
+        {
+            // Whoever was first has found it.
+            let _ = watch.set(flaw);
+        }
+        Ok(())
+    }
+
     /// A value whose gradient is wanted.
     pub fn watch(&mut self, tensor: DualTensor) -> Value {
         self.nodes.push(Node::Leaf);
@@ -65,6 +111,7 @@ impl Tape {
     pub fn apply(&mut self, op: impl Op + 'static, inputs: &[&Value]) -> Result<Value> {
         let tensors: Vec<&DualTensor> = inputs.iter().map(|v| &v.tensor).collect();
         let y = op.value(&tensors)?;
+        self.look(&y, Flaw { op: op.name(), stage: self.stage, backward: false })?;
         let parents: Vec<Option<usize>> = inputs.iter().map(|v| v.node).collect();
         let wanted: Vec<bool> = parents.iter().map(Option::is_some).collect();
         if !wanted.contains(&true) {
@@ -75,30 +122,36 @@ impl Tape {
             inputs: tensors
                 .iter()
                 .enumerate()
-                .map(|(i, &x)| (keep.inputs >> i & 1 == 1).then(|| x.clone()))
+                .map(|(i, &x)| (keep.inputs >> i & 1 == 1).then(|| self.kept(x)))
                 .collect(),
-            output: keep.output.then(|| y.clone()),
+            output: keep.output.then(|| self.kept(&y)),
             dims: tensors.iter().map(|x| x.dims().to_vec()).collect(),
         };
-        self.nodes.push(Node::Applied { op: Box::new(op), parents, kept });
+        let stage = self.stage;
+        self.nodes.push(Node::Applied { op: Box::new(op), parents, kept, stage });
         Ok(Value { tensor: y, node: Some(self.nodes.len() - 1) })
     }
 
+    fn kept(&self, x: &DualTensor) -> DualTensor {
+        if self.linear { DualTensor::constant(x.value().clone()) } else { x.clone() }
+    }
+
     /// Sweeps back from `y` with cotangent `gy` and returns the gradients of all watched values.
-    pub fn backward(self, y: &Value, gy: DualTensor) -> Result<Gradients> {
-        let mut nodes = self.nodes;
+    pub fn backward(mut self, y: &Value, gy: DualTensor) -> Result<Gradients> {
+        let mut nodes = std::mem::take(&mut self.nodes);
         let mut gradients: Vec<Option<DualTensor>> = vec![None; nodes.len()];
         if let Some(node) = y.node {
             gradients[node] = Some(gy);
         }
         while let Some(node) = nodes.pop() {
-            let Node::Applied { op, parents, kept } = node else { continue };
+            let Node::Applied { op, parents, kept, stage } = node else { continue };
             let Some(gy) = gradients[nodes.len()].take() else { continue };
             let wanted: Vec<bool> = parents.iter().map(Option::is_some).collect();
             let found = op.vjp(&kept, &gy, &wanted)?;
             drop(kept);
             for (parent, g) in parents.into_iter().zip(found) {
                 let (Some(parent), Some(g)) = (parent, g) else { continue };
+                self.look(&g, Flaw { op: op.name(), stage, backward: true })?;
                 gradients[parent] = Some(match gradients[parent].take() {
                     Some(sum) => sum.plus(&g)?,
                     None => g,
@@ -107,4 +160,17 @@ impl Tape {
         }
         Ok(Gradients(gradients))
     }
+}
+
+/// Whether every number is.
+pub fn is_finite(x: &Tensor) -> Result<bool> {
+    match x.dtype() {
+        DType::F32 => finite::<f32>(x),
+        _ => finite::<f64>(x),
+    }
+}
+
+fn finite<E: Element>(x: &Tensor) -> Result<bool> {
+    let host = Host::new("finite", x)?;
+    Ok(host.slice::<E>()?.iter().all(|v| v.wide().is_finite()))
 }

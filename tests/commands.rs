@@ -104,6 +104,35 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
 }
 
 #[test]
+fn products_of_a_list_and_of_several_vectors_are_those_of_single_calls() {
+    let bench = Bench::with_model();
+    let hvp = |layer: &str, operator: &str, vectors: &[&str]| {
+        let out = bench.path("several.safetensors");
+        let mut words = vec!["hvp", &bench.model, "--data", &bench.data, "--dtype", "f64"];
+        words.extend(["--layer", layer, "--operator", operator, "--out", &out]);
+        vectors.iter().for_each(|v| words.extend(["--vector", v]));
+        let run = bench.run(&words);
+        assert!(run.success, "{}", run.errors);
+        tensors(&out)
+    };
+    for (operator, key) in [("hessian", "hvp"), ("ggn", "ggn")] {
+        let list = hvp("norm,head", operator, &["random:1", "gradient"]);
+        let joint = hvp("????", operator, &["gradient"]);
+        let mut crossed = 0.0;
+        for (layer, name) in [("norm", "norm.weight"), ("head", "head.weight")] {
+            let name = format!("{key}/{name}");
+            assert_eq!(list[&name].shape[0], 2);
+            let both = list[&name].f64s();
+            let single = hvp(layer, operator, &["gradient"])[&name].f64s();
+            assert_eq!(both[both.len() / 2..], single);
+            crossed +=
+                joint[&name].f64s().iter().zip(&single).map(|(a, b)| (a - b).abs()).sum::<f64>();
+        }
+        assert!(crossed > 1e-9, "a glob has cross-terms");
+    }
+}
+
+#[test]
 fn a_vector_file_is_held_to_the_layer() {
     let bench = Bench::with_model();
     let hvp = |vector: &str| {
@@ -176,8 +205,8 @@ fn bad_requests_are_named_with_a_remedy() {
             vec!["block.9", "embed"],
         ),
         (
-            vec!["hvp", model, "--data", data, "--layer", "head,norm", "--out", &hv],
-            vec!["found 2", "glob"],
+            vec!["hvp", model, "--data", data, "--layer", "head,*", "--out", &hv],
+            vec!["`head`", "`*`", "in common"],
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "head", "--out", &nowhere],

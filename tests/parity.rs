@@ -1,13 +1,13 @@
 //! Parity with timm and PyTorch: logits, losses, every gradient and every layer's Hessian-vector
 //! product on small random models. `tests/reference/make_parity.py` made the files.
 
+#[path = "common/reference.rs"]
+mod reference;
+
 use candle_core::{DType, Device, Tensor};
-use planish::objective::{Activations, Examples, Objective};
-use planish::vit::{
-    Activation, Config, Distillation, FinalNorm, Granularity, Layer, Pooling, Weights, layers,
-};
-use std::collections::HashMap;
-use std::sync::Arc;
+use planish::objective::Examples;
+use planish::vit::{Config, Granularity, Layer, layers};
+use reference::{Reference, numbers};
 
 /// Largest error relative to the reference's norm: f64 differs from PyTorch by the order of sums;
 /// f32 rounds at 6e-8, and each derivative costs about a digit.
@@ -19,50 +19,7 @@ struct Tolerance {
 const F64: Tolerance = Tolerance { logits: 1e-9, gradient: 1e-9, hvp: 1e-9 };
 const F32: Tolerance = Tolerance { logits: 1e-5, gradient: 1e-4, hvp: 1e-3 };
 
-struct Reference {
-    name: String,
-    config: Config,
-    tensors: HashMap<String, Tensor>,
-}
-
 impl Reference {
-    fn open(path: &std::path::Path) -> Self {
-        let bytes = std::fs::read(path).unwrap();
-        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-        let json = &header.metadata().as_ref().unwrap()["config"];
-        Self {
-            name: path.file_stem().unwrap().to_string_lossy().into(),
-            config: config(&serde_json::from_str(json).unwrap()),
-            tensors: candle_core::safetensors::load(path, &Device::Cpu).unwrap(),
-        }
-    }
-
-    fn get(&self, name: &str) -> &Tensor {
-        self.tensors.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.name))
-    }
-
-    fn objective(&self, dtype: DType, micro_batch: usize) -> Objective {
-        let tensors = self
-            .config
-            .tensors()
-            .iter()
-            .map(|(name, _)| self.get(&format!("model/{name}")).to_dtype(dtype).unwrap())
-            .collect();
-        let weights = Weights::new(&self.config, tensors).unwrap();
-        let mut objective = Objective::new(Arc::new(self.config.clone()), weights);
-        objective.micro_batch = micro_batch;
-        objective
-    }
-
-    fn examples(&self) -> Activations {
-        let labels: Vec<i64> = self.get("labels").to_vec1().unwrap();
-        Activations {
-            stage: 0,
-            values: self.get("pixel_values").clone(),
-            labels: labels.iter().map(|&l| l as u32).collect(),
-        }
-    }
-
     fn vector(&self, layer: &Layer, dtype: DType) -> Vec<Tensor> {
         let names = self.config.tensors();
         let name = |&i: &usize| format!("vector/{}", names[i].0);
@@ -80,47 +37,6 @@ impl Reference {
         let relative = error / scale.max(1e-6);
         assert!(relative <= tolerance, "{}: {what}: {error:e} of {scale:e}", self.name);
         relative
-    }
-}
-
-fn numbers(x: &Tensor) -> Vec<f64> {
-    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
-}
-
-fn config(json: &serde_json::Value) -> Config {
-    let n = |key: &str| json[key].as_u64().unwrap() as usize;
-    let b = |key: &str| json[key].as_bool().unwrap();
-    let two = |key: &str| [0, 1].map(|i| json[key][i].as_u64().unwrap() as usize);
-    Config {
-        image_size: two("image_size"),
-        patch_size: two("patch_size"),
-        channels: n("channels"),
-        dim: n("dim"),
-        depth: n("depth"),
-        heads: n("heads"),
-        mlp_dim: n("mlp_dim"),
-        classes: n("classes"),
-        class_token: b("class_token"),
-        distillation: Distillation::None,
-        registers: n("registers"),
-        position_covers_prefix: b("position_covers_prefix"),
-        patch_bias: b("patch_bias"),
-        qkv_bias: b("qkv_bias"),
-        layer_scale: b("layer_scale"),
-        norm_pre: b("norm_pre"),
-        final_norm: match json["final_norm"].as_str().unwrap() {
-            "before_pool" => FinalNorm::BeforePool,
-            _ => FinalNorm::AfterPool,
-        },
-        pooling: match json["pooling"].as_str().unwrap() {
-            "token" => Pooling::Token,
-            _ => Pooling::Mean,
-        },
-        activation: match json["activation"].as_str().unwrap() {
-            "gelu" => Activation::Gelu,
-            _ => Activation::GeluTanh,
-        },
-        eps: json["eps"].as_f64().unwrap(),
     }
 }
 

@@ -33,6 +33,7 @@ pub mod table;
 pub mod tensors;
 pub mod training;
 pub mod undo;
+mod vectors;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;

@@ -4,8 +4,10 @@
 //! matrices whose spectrum is known, and any Hessian can be given to them.
 
 mod error;
+mod operator;
 
 pub use error::{Error, Result};
+pub use operator::{LayerOperator, Probe, flatten};
 
 /// A symmetric matrix A (n, n), known by its products.
 ///

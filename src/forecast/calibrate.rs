@@ -56,9 +56,13 @@ pub fn calibrate(
         values: images.inputs(0..n)?,
         labels: images.labels()[..n].into(),
     };
+    // As in diagnosis: one sweep for every gradient, products layer by layer.
     let all = join(layers);
+    let dearest =
+        layers.iter().max_by(|a, b| cost::hvp(config, a).total_cmp(&cost::hvp(config, b)));
+    let dearest = dearest.unwrap_or(&all);
     let direction: Vec<Tensor> =
-        all.tensors.iter().map(|&i| model.weights.tensor(i).clone()).collect();
+        dearest.tensors.iter().map(|&i| model.weights.tensor(i).clone()).collect();
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
         // The first pass pays for memory that later ones find at hand.
         let clock = Instant::now();
@@ -82,7 +86,9 @@ pub fn calibrate(
         Ok([
             rate(whole, &|| model.predict(&examples).map(|_| ()))?,
             rate(cost::gradient(config, &all), &|| model.gradient(&examples, &all).map(|_| ()))?,
-            rate(cost::hvp(config, &all), &|| model.hvp(&examples, &all, &direction).map(|_| ()))?,
+            rate(cost::hvp(config, dearest), &|| {
+                model.hvp(&examples, dearest, &direction).map(|_| ())
+            })?,
         ])
     });
     let [forward, gradient, hvp] = rates?;

@@ -28,6 +28,25 @@ pub enum Error {
         /// The sum of losses found.
         loss: f64,
     },
+    /// A product with a vector is not finite.
+    #[error(
+        "layer {layer}: the product with a vector is not finite: on examples {from}..{to} it first \
+         is so {way}, in operation `{op}` of {place}; give a vector of moderate length, or use f64"
+    )]
+    NonFiniteProduct {
+        /// The layer whose product it is.
+        layer: String,
+        /// First example of the micro-batch.
+        from: usize,
+        /// One past its last example.
+        to: usize,
+        /// On the way up or back.
+        way: &'static str,
+        /// The operation.
+        op: &'static str,
+        /// Its stage of the model.
+        place: String,
+    },
     /// There is nothing to average over.
     #[error("no examples: the loss is a mean over at least one")]
     NoExamples,

@@ -4,17 +4,20 @@
 //! micro-batches whose sums are added, each example weighted 1/N: the size of a micro-batch is a
 //! matter of memory alone. Stages below the lowest chosen layer run without a tape.
 
+mod derivatives;
 mod error;
+mod flaw;
 
 pub use crate::examples::{Activations, Examples};
+pub use derivatives::{Derivatives, Matrix, Products};
 pub use error::{Error, Result};
 
 use crate::evaluate::Predictions;
 use crate::gather::Gather;
 use crate::tape::Value;
 use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
-use candle_core::{DType, Device, Tensor};
-use planish_kernels::{CrossEntropy, DualTensor};
+use candle_core::{DType, Tensor};
+use planish_kernels::DualTensor;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -30,17 +33,6 @@ pub struct Objective {
     pub micro_batch: usize,
     /// Label smoothing of the cross-entropy.
     pub smoothing: f64,
-}
-
-/// Loss and gradient of a layer, with Hessian-vector products where directions were given.
-#[derive(Clone, Debug)]
-pub struct Derivatives {
-    /// Mean loss, nats.
-    pub loss: f64,
-    /// Gradient, one tensor for each of the layer's.
-    pub gradient: Vec<Tensor>,
-    /// H v, one tensor for each of the layer's; empty without a direction.
-    pub hvp: Vec<Tensor>,
 }
 
 impl Objective {
@@ -156,108 +148,6 @@ impl Objective {
         })?;
         Ok((Tensor::cat(&logits, 0)?, Tensor::cat(&slopes, 0)?))
     }
-
-    /// Loss and gradient in the layer's weights.
-    pub fn gradient(&self, examples: &dyn Examples, layer: &Layer) -> Result<Derivatives> {
-        self.derivatives(examples, layer, None)
-    }
-
-    /// Loss, gradient and H v for one direction v, a tensor for each of the layer's.
-    ///
-    /// Forward over reverse on dual numbers (Pearlmutter 1994): exact to rounding, all other
-    /// weights held fixed.
-    pub fn hvp(
-        &self,
-        examples: &dyn Examples,
-        layer: &Layer,
-        direction: &[Tensor],
-    ) -> Result<Derivatives> {
-        if direction.len() != layer.tensors.len() {
-            return Err(Error::Direction {
-                layer: layer.name.clone(),
-                expected: layer.tensors.len(),
-                found: direction.len(),
-            });
-        }
-        self.derivatives(examples, layer, Some(direction))
-    }
-
-    fn derivatives(
-        &self,
-        examples: &dyn Examples,
-        layer: &Layer,
-        direction: Option<&[Tensor]>,
-    ) -> Result<Derivatives> {
-        let mut loss = 0.0;
-        let mut sums: Vec<Option<DualTensor>> = vec![None; layer.tensors.len()];
-        let count = examples.len();
-        let sweep = |range| self.sweep(examples, layer, direction, range, count);
-        self.each(examples, sweep, |(part, gradients)| {
-            loss += part;
-            for (sum, g) in sums.iter_mut().zip(gradients) {
-                if let Some(g) = g {
-                    *sum = Some(match sum.take() {
-                        Some(so_far) => so_far.plus(&g)?,
-                        None => g,
-                    });
-                }
-            }
-            Ok(())
-        })?;
-        let (mut gradient, mut hvp) = (Vec::new(), Vec::new());
-        for (&i, sum) in layer.tensors.iter().zip(sums) {
-            let zero = || self.weights.tensor(i).zeros_like();
-            let (value, tangent) = match sum {
-                Some(sum) => sum.into_parts(),
-                None => (zero()?, None),
-            };
-            if direction.is_some() {
-                hvp.push(match tangent {
-                    Some(t) => t.squeeze(0)?,
-                    None => zero()?,
-                });
-            }
-            gradient.push(value);
-        }
-        Ok(Derivatives { loss: loss / count as f64, gradient, hvp })
-    }
-
-    /// One micro-batch: the sum of its losses, and the gradient of that sum over `count`.
-    fn sweep(
-        &self,
-        examples: &dyn Examples,
-        layer: &Layer,
-        direction: Option<&[Tensor]>,
-        range: Range<usize>,
-        count: usize,
-    ) -> Result<(f64, Vec<Option<DualTensor>>)> {
-        let x = self.input(examples, range.clone())?;
-        let mut pass = Pass::new(&self.config, &self.weights);
-        let mut watched = Vec::with_capacity(layer.tensors.len());
-        for (k, &i) in layer.tensors.iter().enumerate() {
-            let tangent = direction.map(|v| v[k].unsqueeze(0)).transpose()?;
-            let parameter = DualTensor::new(self.weights.tensor(i).clone(), tangent)?;
-            watched.push(pass.watch(i, parameter));
-        }
-        let logits = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
-        let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-        let op = CrossEntropy { labels, smoothing: self.smoothing };
-        let losses = pass.tape.apply(op, &[&logits])?;
-        let sum = total(losses.tensor().value())?;
-        if !sum.is_finite() {
-            return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
-        }
-        let seed = Tensor::full(1.0 / count as f64, range.len(), &Device::Cpu)?;
-        let seed = DualTensor::constant(seed.to_dtype(self.dtype())?);
-        let mut gradients = pass.tape.backward(&losses, seed)?;
-        Ok((sum, watched.iter().map(|leaf| gradients.take(leaf)).collect()))
-    }
-}
-
-/// Σ of all numbers, in f64.
-fn total(x: &Tensor) -> Result<f64> {
-    let x: Vec<f64> = x.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-    Ok(x.iter().sum())
 }
 
 /// A micro-batch whose tape stays near 100 MB, and small enough that the usual mini-batch gives

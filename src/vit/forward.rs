@@ -18,6 +18,17 @@ pub fn stages(config: &Config) -> usize {
     2 * config.depth + 3
 }
 
+/// What a stage is called.
+pub fn stage_name(config: &Config, stage: usize) -> String {
+    match stage {
+        0 => "embed".into(),
+        s if s == 2 * config.depth + 1 => "norm".into(),
+        s if s > 2 * config.depth + 1 => "head".into(),
+        s if s % 2 == 1 => format!("block.{}, attention", (s - 1) / 2),
+        s => format!("block.{}, MLP", s / 2 - 1),
+    }
+}
+
 /// One forward pass: the tape, the weights, and the parameters that stand in for some of them.
 pub struct Pass<'a> {
     config: &'a Config,
@@ -63,6 +74,7 @@ impl<'a> Pass<'a> {
     pub fn run(&mut self, from: usize, to: usize, mut x: Value) -> Result<Value> {
         let depth = self.config.depth;
         for stage in from..to {
+            self.tape.stage = stage;
             x = match stage {
                 0 => self.embed(x)?,
                 s if s == 2 * depth + 1 => self.norm_and_pool(x)?,

@@ -10,6 +10,6 @@ mod weights;
 
 pub use config::{Activation, Config, Distillation, FinalNorm, Pooling};
 pub use error::Error;
-pub use forward::{Pass, stages};
+pub use forward::{Pass, stage_name, stages};
 pub use layers::{Granularity, Layer};
 pub use weights::Weights;

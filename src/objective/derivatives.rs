@@ -1,0 +1,201 @@
+//! Gradients, and products of a layer's Hessian or Gauss-Newton matrix with vectors.
+
+use super::{Error, Examples, Objective, Result, flaw};
+use crate::tape::{Tape, Value, is_finite};
+use crate::vit::{Layer, Pass, stages};
+use candle_core::{DType, Device, Tensor};
+use planish_kernels::{CrossEntropy, DualTensor};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The matrix whose products with vectors are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Matrix {
+    /// H, the second derivatives of the mean loss in the layer's weights.
+    #[default]
+    Hessian,
+    /// G = (1/N) Σᵢ Jᵢᵀ (diag(pᵢ) − pᵢpᵢᵀ) Jᵢ, Jᵢ the derivatives of example i's logits in the
+    /// layer's weights and pᵢ its probabilities: what is left of H when the network is taken as
+    /// linear in the weights; positive semidefinite (Schraudolph 2002, §3).
+    GaussNewton,
+}
+
+/// Loss and gradient of a layer, with a Hessian-vector product where a direction was given.
+#[derive(Clone, Debug)]
+pub struct Derivatives {
+    /// Mean loss, nats.
+    pub loss: f64,
+    /// Gradient, one tensor for each of the layer's.
+    pub gradient: Vec<Tensor>,
+    /// H v, one tensor for each of the layer's; empty without a direction.
+    pub hvp: Vec<Tensor>,
+}
+
+/// Loss and gradient of a layer, and products with K vectors.
+#[derive(Clone, Debug)]
+pub struct Products {
+    /// Mean loss, nats.
+    pub loss: f64,
+    /// Gradient, one tensor for each of the layer's.
+    pub gradient: Vec<Tensor>,
+    /// A v₁ … A v_K: for each of the layer's tensors a block (K, shape).
+    pub products: Vec<Tensor>,
+}
+
+/// What one sweep is asked for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub layer: &'a Layer,
+    pub matrix: Matrix,
+    /// K vectors: for each of the layer's tensors a block (K, shape).
+    pub vectors: Option<&'a [Tensor]>,
+}
+
+impl Objective {
+    /// Loss and gradient in the layer's weights.
+    pub fn gradient(&self, examples: &dyn Examples, layer: &Layer) -> Result<Derivatives> {
+        let wanted = Wanted { layer, matrix: Matrix::Hessian, vectors: None };
+        let (loss, sums) = self.derivatives(examples, wanted)?;
+        let gradient = self.values(layer, &sums)?;
+        Ok(Derivatives { loss, gradient, hvp: Vec::new() })
+    }
+
+    /// Loss, gradient and H v for one direction v, a tensor for each of the layer's.
+    ///
+    /// Forward over reverse on dual numbers (Pearlmutter 1994): exact to rounding, all other
+    /// weights held fixed.
+    pub fn hvp(
+        &self,
+        examples: &dyn Examples,
+        layer: &Layer,
+        direction: &[Tensor],
+    ) -> Result<Derivatives> {
+        let block: Vec<Tensor> =
+            direction.iter().map(|v| v.unsqueeze(0)).collect::<candle_core::Result<_>>()?;
+        let Products { loss, gradient, products } =
+            self.products(examples, layer, Matrix::Hessian, &block)?;
+        let hvp = products.iter().map(|p| p.squeeze(0)).collect::<candle_core::Result<_>>()?;
+        Ok(Derivatives { loss, gradient, hvp })
+    }
+
+    /// Loss, gradient and the products of a matrix with K vectors, given for each of the layer's
+    /// tensors as a block (K, shape). All share one pass through the network's values.
+    ///
+    /// # Errors
+    /// Vectors that do not fit the layer; [`Error::NonFiniteProduct`] naming the operation.
+    pub fn products(
+        &self,
+        examples: &dyn Examples,
+        layer: &Layer,
+        matrix: Matrix,
+        vectors: &[Tensor],
+    ) -> Result<Products> {
+        if vectors.len() != layer.tensors.len() {
+            return Err(Error::Direction {
+                layer: layer.name.clone(),
+                expected: layer.tensors.len(),
+                found: vectors.len(),
+            });
+        }
+        let wanted = Wanted { layer, matrix, vectors: Some(vectors) };
+        let (loss, sums) = self.derivatives(examples, wanted)?;
+        let gradient = self.values(layer, &sums)?;
+        let mut products = Vec::with_capacity(vectors.len());
+        for (sum, v) in sums.into_iter().zip(vectors) {
+            let product = match sum.and_then(|sum| sum.into_parts().1) {
+                Some(tangent) => tangent,
+                None => v.zeros_like()?,
+            };
+            if !is_finite(&product)? {
+                return Err(flaw::locate(self, examples, wanted)?);
+            }
+            products.push(product);
+        }
+        Ok(Products { loss, gradient, products })
+    }
+
+    /// The values of sums, 0 where nothing depends on the weight.
+    fn values(&self, layer: &Layer, sums: &[Option<DualTensor>]) -> Result<Vec<Tensor>> {
+        let one = |(&i, sum): (&usize, &Option<DualTensor>)| match sum {
+            Some(sum) => Ok(sum.value().clone()),
+            None => Ok(self.weights.tensor(i).zeros_like()?),
+        };
+        layer.tensors.iter().zip(sums).map(one).collect()
+    }
+
+    /// Mean loss, and its derivatives in each of the layer's tensors.
+    fn derivatives(
+        &self,
+        examples: &dyn Examples,
+        wanted: Wanted,
+    ) -> Result<(f64, Vec<Option<DualTensor>>)> {
+        let mut loss = 0.0;
+        let mut sums: Vec<Option<DualTensor>> = vec![None; wanted.layer.tensors.len()];
+        let count = examples.len();
+        let sweep = |range| self.sweep(examples, wanted, range, Tape::new());
+        self.each(examples, sweep, |(part, gradients)| {
+            loss += part;
+            for (sum, g) in sums.iter_mut().zip(gradients) {
+                if let Some(g) = g {
+                    *sum = Some(match sum.take() {
+                        Some(so_far) => so_far.plus(&g)?,
+                        None => g,
+                    });
+                }
+            }
+            Ok(())
+        })?;
+        Ok((loss / count as f64, sums))
+    }
+
+    /// One micro-batch: the sum of its losses, and the gradient of that sum over the number of all
+    /// examples, with tangents if vectors are given.
+    ///
+    /// The seed of the way back, the loss's gradient in the logits, has the tangent
+    /// (diag(p) − ppᵀ) J v. From there a tape with tangents gives H v, and a tape of values alone,
+    /// which is Jᵀ, gives G v.
+    pub(super) fn sweep(
+        &self,
+        examples: &dyn Examples,
+        wanted: Wanted,
+        range: Range<usize>,
+        tape: Tape,
+    ) -> Result<(f64, Vec<Option<DualTensor>>)> {
+        let x = self.input(examples, range.clone())?;
+        let mut pass = Pass::new(&self.config, &self.weights);
+        pass.tape = match wanted.matrix {
+            Matrix::Hessian => tape,
+            Matrix::GaussNewton => tape.linearised(),
+        };
+        let mut watched = Vec::with_capacity(wanted.layer.tensors.len());
+        for (k, &i) in wanted.layer.tensors.iter().enumerate() {
+            let tangent = wanted.vectors.map(|v| v[k].clone());
+            let parameter = DualTensor::new(self.weights.tensor(i).clone(), tangent)?;
+            watched.push(pass.watch(i, parameter));
+        }
+        let logits = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
+        let mut top = pass.tape.beside();
+        let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
+        let at = top.watch(logits.tensor().clone());
+        let losses = top.apply(CrossEntropy { labels, smoothing: self.smoothing }, &[&at])?;
+        let sum = total(losses.tensor().value())?;
+        if !sum.is_finite() {
+            return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
+        }
+        let each = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
+        let each = DualTensor::constant(each.to_dtype(self.dtype())?);
+        let Some(seed) = top.backward(&losses, each)?.take(&at) else {
+            return Ok((sum, vec![None; watched.len()]));
+        };
+        let mut gradients = pass.tape.backward(&logits, seed)?;
+        Ok((sum, watched.iter().map(|leaf| gradients.take(leaf)).collect()))
+    }
+}
+
+/// Σ of all numbers, in f64.
+fn total(x: &Tensor) -> Result<f64> {
+    let x: Vec<f64> = x.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    Ok(x.iter().sum())
+}

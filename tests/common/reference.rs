@@ -1,0 +1,93 @@
+//! A small model with its derivatives as PyTorch computes them, from tests/reference/.
+
+use candle_core::{DType, Device, Tensor};
+use planish::objective::{Activations, Objective};
+use planish::vit::{Activation, Config, Distillation, FinalNorm, Pooling, Weights};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub struct Reference {
+    pub name: String,
+    pub config: Config,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Reference {
+    pub fn open(path: &std::path::Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        Self {
+            name: path.file_stem().unwrap().to_string_lossy().into(),
+            config: config(&serde_json::from_str(&metadata["config"]).unwrap()),
+            tensors: candle_core::safetensors::load(path, &Device::Cpu).unwrap(),
+        }
+    }
+
+    pub fn get(&self, name: &str) -> &Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.name))
+    }
+
+    pub fn objective(&self, dtype: DType, micro_batch: usize) -> Objective {
+        let tensors = self
+            .config
+            .tensors()
+            .iter()
+            .map(|(name, _)| self.get(&format!("model/{name}")).to_dtype(dtype).unwrap())
+            .collect();
+        let weights = Weights::new(&self.config, tensors).unwrap();
+        let mut objective = Objective::new(Arc::new(self.config.clone()), weights);
+        objective.micro_batch = micro_batch;
+        objective
+    }
+
+    pub fn examples(&self) -> Activations {
+        let labels: Vec<i64> = self.get("labels").to_vec1().unwrap();
+        Activations {
+            stage: 0,
+            values: self.get("pixel_values").clone(),
+            labels: labels.iter().map(|&l| l as u32).collect(),
+        }
+    }
+}
+
+pub fn numbers(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn config(json: &serde_json::Value) -> Config {
+    let n = |key: &str| json[key].as_u64().unwrap() as usize;
+    let b = |key: &str| json[key].as_bool().unwrap();
+    let two = |key: &str| [0, 1].map(|i| json[key][i].as_u64().unwrap() as usize);
+    Config {
+        image_size: two("image_size"),
+        patch_size: two("patch_size"),
+        channels: n("channels"),
+        dim: n("dim"),
+        depth: n("depth"),
+        heads: n("heads"),
+        mlp_dim: n("mlp_dim"),
+        classes: n("classes"),
+        class_token: b("class_token"),
+        distillation: Distillation::None,
+        registers: n("registers"),
+        position_covers_prefix: b("position_covers_prefix"),
+        patch_bias: b("patch_bias"),
+        qkv_bias: b("qkv_bias"),
+        layer_scale: b("layer_scale"),
+        norm_pre: b("norm_pre"),
+        final_norm: match json["final_norm"].as_str().unwrap() {
+            "before_pool" => FinalNorm::BeforePool,
+            _ => FinalNorm::AfterPool,
+        },
+        pooling: match json["pooling"].as_str().unwrap() {
+            "token" => Pooling::Token,
+            _ => Pooling::Mean,
+        },
+        activation: match json["activation"].as_str().unwrap() {
+            "gelu" => Activation::Gelu,
+            _ => Activation::GeluTanh,
+        },
+        eps: json["eps"].as_f64().unwrap(),
+    }
+}
