@@ -1,0 +1,91 @@
+//! Products with K vectors in one pass against K single calls: `cargo bench --bench products`.
+//!
+//! Bits are compared before anything is timed; both ways are timed in turn, and the medians of
+//! five runs are printed.
+
+use candle_core::Tensor;
+use planish::curvature::{LayerOperator, LinearOperator};
+use planish::data::order::{stream, unit};
+use planish::objective::{Activations, Matrix, Objective};
+use planish::vit::layers::select;
+use planish::vit::{Config, Weights, arch};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The binary's allocator, since page faults are part of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const RUNS: usize = 5;
+
+fn median(mut x: Vec<f64>) -> f64 {
+    x.sort_by(f64::total_cmp);
+    x[x.len() / 2]
+}
+
+fn numbers(n: usize, name: &str) -> Vec<f64> {
+    let mut rng = stream(1, name);
+    (0..n).map(|_| 2.0 * unit(&mut rng) - 1.0).collect()
+}
+
+fn examples(config: &Config, n: usize) -> Result<Activations, Box<dyn Error>> {
+    let [h, w] = config.image_size;
+    let shape = [n, config.channels, h, w];
+    let pixels: Vec<f32> =
+        numbers(shape.iter().product(), "pixels").into_iter().map(|x| x as f32).collect();
+    Ok(Activations {
+        stage: 0,
+        values: Tensor::from_vec(pixels, &shape, &candle_core::Device::Cpu)?,
+        labels: (0..n).map(|i| (i % config.classes) as u32).collect::<Vec<_>>().into(),
+    })
+}
+
+fn model(name: &str, classes: usize, channels: usize, images: usize) -> Result<(), Box<dyn Error>> {
+    let config = arch::named(name, classes, channels)?;
+    let weights = Weights::random(&config, 1)?;
+    let examples = examples(&config, images)?;
+    let objective = Objective::new(Arc::new(config.clone()), weights);
+    println!("{name}, {images} images");
+    let (first, last) = ("block.0".to_string(), format!("block.{}", config.depth - 1));
+    for layer in [first, last, "head".into()] {
+        let layer = select(&config, &layer)?.remove(0);
+        let at = objective.activations(&examples, layer.first_stage)?;
+        for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
+            let operator = LayerOperator::new(&objective, &at, &layer, matrix);
+            let mut line = format!("  {:<9} {matrix:?}:", layer.name);
+            for k in [2, 4, 8] {
+                let draw = |i| numbers(operator.dimension(), &format!("vector {i}"));
+                let vectors: Vec<Vec<f64>> = (0..k).map(draw).collect();
+                let single = || -> planish::curvature::Result<Vec<Vec<f64>>> {
+                    vectors
+                        .iter()
+                        .map(|v| Ok(operator.apply(std::slice::from_ref(v))?.remove(0)))
+                        .collect()
+                };
+                if single()? != operator.apply(&vectors)? {
+                    return Err(format!("{}: products differ", layer.name).into());
+                }
+                let (mut apart, mut together) = (Vec::new(), Vec::new());
+                for _ in 0..RUNS {
+                    let clock = Instant::now();
+                    operator.apply(&vectors)?;
+                    together.push(clock.elapsed().as_secs_f64());
+                    let clock = Instant::now();
+                    single()?;
+                    apart.push(clock.elapsed().as_secs_f64());
+                }
+                let (apart, together) = (median(apart), median(together));
+                line += &format!("  K = {k}: {:.3} s, {:.2}×", together, apart / together);
+            }
+            println!("{line}");
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("K vectors at once: seconds, and how many times faster than K calls");
+    model("vit_nano_patch7_28", 10, 1, 64)?;
+    model("vit_tiny_patch16_224", 100, 3, 2)
+}
