@@ -3,11 +3,21 @@
 //! Estimators see a [`LinearOperator`] and nothing of models, so that they can be checked on
 //! matrices whose spectrum is known, and any Hessian can be given to them.
 
+mod basis;
 mod error;
+pub mod hutch_plus_plus;
+pub mod hutchinson;
+mod krylov;
+pub mod lanczos;
 mod operator;
+pub mod quadrature;
+mod statistics;
+pub mod steihaug;
+mod vectors;
 
 pub use error::{Error, Result};
 pub use operator::{LayerOperator, Probe, flatten};
+pub use statistics::{Estimate, student_95};
 
 /// A symmetric matrix A (n, n), known by its products.
 ///

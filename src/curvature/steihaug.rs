@@ -1,0 +1,123 @@
+//! A Newton step in a trust region from products alone: T. Steihaug, "The conjugate gradient method
+//! and trust regions in large scale optimization", SIAM J. Numer. Anal. 1983.
+//!
+//! Minimises m(p) = gᵀp + ½ pᵀAp over ‖p‖ ≤ Δ by conjugate gradients from p = 0, whose iterates
+//! grow in length, until the residual is small, the boundary is crossed, or a direction without
+//! positive curvature is met, which is then followed to the boundary. The decrease is never less
+//! than that of the Cauchy point, the best along −g.
+
+use super::error::require;
+use super::vectors::{axpy, dimension, dot, norm, precision, products};
+use super::{Error, LinearOperator, Result};
+use rayon::prelude::*;
+use serde::Serialize;
+
+/// How far, how exactly, and at what cost at most.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Settings {
+    /// Δ, the longest step, in the unit of the weights.
+    pub radius: f64,
+    /// ‖g + Ap‖ / ‖g‖ at which to stop.
+    pub tolerance: f64,
+    /// Products with A at most; one an iteration.
+    pub max_iterations: usize,
+}
+
+/// What ended the iterations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// The residual is within the tolerance: p is Newton's step.
+    Converged,
+    /// The next iterate would have left the trust region; p lies on its boundary.
+    Boundary,
+    /// A direction d with dᵀAd ≤ 0, to rounding, was met; p lies on the boundary.
+    NegativeCurvature,
+    /// Out of iterations; p is inside.
+    IterationLimit,
+}
+
+/// A step.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Step {
+    /// p, n numbers.
+    #[serde(skip)]
+    pub step: Vec<f64>,
+    /// ‖p‖.
+    pub length: f64,
+    /// −m(p), the decrease that the quadratic model predicts.
+    pub decrease: f64,
+    /// Products taken.
+    pub iterations: usize,
+    /// ‖g + Ap‖ / ‖g‖, by the recurrence of conjugate gradients; 0 for g = 0.
+    pub residual: f64,
+    /// What ended the iterations.
+    pub end: End,
+}
+
+/// The truncated Newton step for gradient `gradient` and Hessian A; the zero step for g = 0.
+///
+/// # Errors
+/// [`Error::Setting`] for a radius that is not finite and above 0, a tolerance outside [0, 1), or
+/// no iterations; [`Error::Length`] and [`Error::NonFinite`] for the gradient;
+/// [`Error::ZeroDimension`]; those of the products.
+pub fn step(operator: &dyn LinearOperator, gradient: &[f64], settings: &Settings) -> Result<Step> {
+    let (radius, tolerance) = (settings.radius, settings.tolerance);
+    require(radius > 0.0 && radius.is_finite(), "radius", "finite and above 0", radius)?;
+    require((0.0..1.0).contains(&tolerance), "tolerance", "0 or more, below 1", tolerance)?;
+    let limit = settings.max_iterations;
+    require(limit > 0, "max_iterations", "1 or more", limit)?;
+    let n = dimension(operator)?;
+    if gradient.len() != n {
+        return Err(Error::Length { expected: n, found: gradient.len() });
+    }
+    let bad = gradient.iter().position(|x| !x.is_finite());
+    if let Some((position, &value)) = bad.and_then(|i| Some((i, gradient.get(i)?))) {
+        return Err(Error::NonFinite { what: "gradient", position, value });
+    }
+
+    let size = norm(gradient);
+    // g + Ap, and the direction of search.
+    let (mut p, mut r) = (vec![0.0; n], gradient.to_vec());
+    let mut d: Vec<f64> = gradient.iter().map(|g| -g).collect();
+    let (mut iterations, mut squared) = (0, dot(&r, &r));
+    let end = loop {
+        if squared.sqrt() <= tolerance * size {
+            break End::Converged;
+        }
+        if iterations == limit {
+            break End::IterationLimit;
+        }
+        let Some(product) = products(operator, std::slice::from_ref(&d))?.pop() else {
+            return Err(Error::Count { expected: 1, found: 0 });
+        };
+        iterations += 1;
+        let curvature = dot(&d, &product);
+        let reach = to_boundary(&p, &d, radius);
+        let flat = curvature <= precision(operator) * norm(&d) * norm(&product);
+        let along = squared / curvature;
+        let crosses = flat || along >= reach;
+        let along = if crosses { reach } else { along };
+        axpy(&mut p, along, &d);
+        axpy(&mut r, along, &product);
+        if crosses {
+            break if flat { End::NegativeCurvature } else { End::Boundary };
+        }
+        let before = std::mem::replace(&mut squared, dot(&r, &r));
+        let beta = squared / before;
+        d.par_iter_mut().zip(&r).for_each(|(d, r)| *d = beta * *d - r);
+    };
+    // m(p) = ½ pᵀ(g + r), as Ap = r − g.
+    let decrease = -0.5 * (dot(&p, gradient) + dot(&p, &r));
+    let residual = if size == 0.0 { 0.0 } else { norm(&r) / size };
+    Ok(Step { length: norm(&p), step: p, decrease, iterations, residual, end })
+}
+
+/// The τ ≥ 0 with ‖p + τd‖ = Δ.
+fn to_boundary(p: &[f64], d: &[f64], radius: f64) -> f64 {
+    let (pd, dd, length) = (dot(p, d), dot(d, d), norm(p));
+    // (Δ − ‖p‖)(Δ + ‖p‖) and not Δ² − ‖p‖², which loses what is left of a nearly full radius.
+    let room = ((radius - length) * (radius + length)).max(0.0);
+    let root = (pd * pd + dd * room).sqrt();
+    if pd > 0.0 { room / (pd + root) } else { (root - pd) / dd }
+}

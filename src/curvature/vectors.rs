@@ -1,0 +1,164 @@
+//! Long vectors: sums in one fixed order, streams of random vectors, checked products.
+
+use super::{Error, LinearOperator, Result};
+use crate::data::order::unit;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+/// Numbers that one thread handles at a time. Fixed, so that a sum does not depend on how many
+/// threads there are; small, so that a block of a long vector stays in a core's cache while the
+/// blocks of many others pass by.
+pub(super) const BLOCK: usize = 1 << 14;
+
+/// Sums kept apart within a block, so that they can share a vector register.
+const LANES: usize = 8;
+
+/// A number of a stored vector.
+pub(super) trait Stored: Copy + Send + Sync {
+    fn narrow(x: f64) -> Self;
+    fn wide(self) -> f64;
+}
+
+impl Stored for f32 {
+    fn narrow(x: f64) -> Self {
+        x as f32
+    }
+    fn wide(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Stored for f64 {
+    fn narrow(x: f64) -> Self {
+        x
+    }
+    fn wide(self) -> f64 {
+        self
+    }
+}
+
+/// Σ aᵢ bᵢ of one block.
+pub(super) fn block_dot<E: Stored>(a: &[E], b: &[f64]) -> f64 {
+    let mut sums = [0.0; LANES];
+    let (a, a_rest) = a.as_chunks::<LANES>();
+    let (b, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a.iter().zip(b) {
+        for (sum, (a, b)) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += a.wide() * b;
+        }
+    }
+    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a.wide() * b).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
+/// Σ aᵢ bᵢ: blocks in parallel, added in their order.
+pub(super) fn dot<E: Stored>(a: &[E], b: &[f64]) -> f64 {
+    if a.len() <= BLOCK {
+        return block_dot(a, b);
+    }
+    let blocks = a.par_chunks(BLOCK).zip(b.par_chunks(BLOCK));
+    let parts: Vec<f64> = blocks.map(|(a, b)| block_dot(a, b)).collect();
+    parts.iter().sum()
+}
+
+/// ‖a‖.
+pub(super) fn norm(a: &[f64]) -> f64 {
+    dot(a, a).sqrt()
+}
+
+/// y + factor · x, in place.
+pub(super) fn axpy<E: Stored>(y: &mut [f64], factor: f64, x: &[E]) {
+    if y.len() <= BLOCK {
+        return block_axpy(y, factor, x);
+    }
+    let blocks = y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK));
+    blocks.for_each(|(y, x)| block_axpy(y, factor, x));
+}
+
+/// [`axpy`] on one block.
+pub(super) fn block_axpy<E: Stored>(y: &mut [f64], factor: f64, x: &[E]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += factor * x.wide();
+    }
+}
+
+/// y / by, in place.
+pub(super) fn divide(y: &mut [f64], by: f64) {
+    y.par_chunks_mut(BLOCK).for_each(|block| block.iter_mut().for_each(|y| *y /= by));
+}
+
+/// n signs, ±1 with equal chances: a Rademacher vector. Every 64 of them take one random word.
+pub(super) fn signs(n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
+    let mut signs = Vec::with_capacity(n);
+    while signs.len() < n {
+        let word = rng.next_u64();
+        let left = (n - signs.len()).min(64);
+        signs.extend((0..left).map(|bit| if word >> bit & 1 == 1 { 1.0 } else { -1.0 }));
+    }
+    signs
+}
+
+/// n independent standard normal numbers: Marsaglia and Bray's polar method (SIAM Review 1964).
+///
+/// `libm`'s logarithm is the same on every machine.
+pub(super) fn normals(n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
+    let mut normals = Vec::with_capacity(n);
+    while normals.len() < n {
+        let (x, y) = (2.0 * unit(rng) - 1.0, 2.0 * unit(rng) - 1.0);
+        let s = x * x + y * y;
+        if s < 1.0 && s > 0.0 {
+            let factor = (-2.0 * libm::log(s) / s).sqrt();
+            normals.push(factor * x);
+            if normals.len() < n {
+                normals.push(factor * y);
+            }
+        }
+    }
+    normals
+}
+
+/// n, checked.
+///
+/// # Errors
+/// [`Error::ZeroDimension`].
+pub(super) fn dimension(operator: &dyn LinearOperator) -> Result<usize> {
+    match operator.dimension() {
+        0 => Err(Error::ZeroDimension),
+        n => Ok(n),
+    }
+}
+
+/// Relative rounding error of A's products: what A says of itself, and no less than f64 has.
+pub(super) fn precision(operator: &dyn LinearOperator) -> f64 {
+    operator.precision().max(f64::EPSILON)
+}
+
+/// A v for each of the vectors, as many at once as A likes best.
+///
+/// # Errors
+/// Those of the operator; [`Error::Count`], [`Error::Length`] and [`Error::NonFinite`] if what
+/// comes back is not a product.
+pub(super) fn products(
+    operator: &dyn LinearOperator,
+    vectors: &[Vec<f64>],
+) -> Result<Vec<Vec<f64>>> {
+    let mut products = Vec::with_capacity(vectors.len());
+    for some in vectors.chunks(operator.block().max(1)) {
+        let found = operator.apply(some)?;
+        if found.len() != some.len() {
+            return Err(Error::Count { expected: some.len(), found: found.len() });
+        }
+        products.extend(found);
+    }
+    for product in &products {
+        if product.len() != operator.dimension() {
+            return Err(Error::Length { expected: operator.dimension(), found: product.len() });
+        }
+        let bad = product.par_iter().position_first(|x| !x.is_finite());
+        if let Some((position, &value)) = bad.and_then(|i| Some((i, product.get(i)?))) {
+            return Err(Error::NonFinite { what: "product A v", position, value });
+        }
+    }
+    Ok(products)
+}
