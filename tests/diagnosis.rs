@@ -16,7 +16,7 @@ use small::{
 };
 
 fn findings(objective: &Objective, validation: &Activations, layers: &[Layer]) -> Findings {
-    let request = Request { objective, validation, training: None, layers, seed: 7 };
+    let request = Request::new(objective, validation, layers, 7);
     diagnose(&request, &mut |_| ()).unwrap()
 }
 
@@ -250,8 +250,7 @@ fn findings_depend_on_the_seed_alone() {
     let with = |threads: usize, micro_batch: usize, seed: u64| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let objective = Objective { micro_batch, ..model.clone() };
-        let request =
-            Request { objective: &objective, validation: &v, training: None, layers: &all, seed };
+        let request = Request::new(&objective, &v, &all, seed);
         pool.install(|| diagnose(&request, &mut |_| ()).unwrap())
     };
     let base = with(2, 4, 7);

@@ -9,7 +9,6 @@ pub mod children;
 pub mod common;
 pub mod demo;
 pub mod diagnose;
-mod diagnose_forecast;
 pub mod eval;
 pub mod finetune;
 mod finetune_plan;

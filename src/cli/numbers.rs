@@ -31,6 +31,21 @@ pub fn share(text: &str) -> Result<f64, String> {
     number_that(text, |x| (0.0..1.0).contains(&x), "a number from 0 to less than 1")
 }
 
+/// A number in (0, 1].
+pub fn up_to_one(text: &str) -> Result<f64, String> {
+    number_that(text, |x| x > 0.0 && x <= 1.0, "a number above 0 and at most 1")
+}
+
+/// `5%` or `0.05`, above 0 and below 1.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(number) => (number.trim(), 100.0),
+        None => (text, 1.0),
+    };
+    let expected = "a share between 0 and 1, as in 5% or 0.05";
+    number_that(number, |x| x > 0.0 && x < unit, expected).map(|x| x / unit)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +61,9 @@ mod tests {
         assert_eq!((positive("0.1"), not_negative("0"), share("0.9")), (Ok(0.1), Ok(0.0), Ok(0.9)));
         assert!(positive("0").is_err() && positive("inf").is_err() && positive("x").is_err());
         assert!(not_negative("-1").is_err() && not_negative("NaN").is_err());
+        assert_eq!((percent("5%"), percent("0.05"), up_to_one("1")), (Ok(0.05), Ok(0.05), Ok(1.0)));
+        assert!(["0", "0%", "100%", "1", "5 %%", "x"].iter().all(|t| percent(t).is_err()));
+        assert!(up_to_one("0").is_err() && up_to_one("1.1").is_err());
         assert!(share("1").is_err() && share("-0.1").is_err());
     }
 }

@@ -6,6 +6,7 @@ use super::subject::Subject;
 use crate::checkpoint::Checkpoint;
 use crate::data::Split;
 use crate::data::folds::stratified_halves;
+use crate::diagnose::Options;
 use crate::evaluate::{Predictions, Summary, Temperature, fit, losses, paired, summarise};
 use crate::objective::Objective;
 use crate::report::DataInfo;
@@ -111,8 +112,8 @@ pub fn remeasure(
     let wanted = measured_again(&tuned.config, recipe);
     // Both sides are summed in the same micro-batches.
     let untouched = Objective { micro_batch: tuned.micro_batch, ..subject.objective.clone() };
-    let before = subject.at(untouched).measure(&wanted, common)?.layers;
-    let after = subject.at(tuned.clone()).measure(&wanted, common)?.layers;
+    let before = subject.at(untouched).measure(&wanted, &Options::default(), common)?.layers;
+    let after = subject.at(tuned.clone()).measure(&wanted, &Options::default(), common)?.layers;
     let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };
     Ok(before.into_iter().zip(after).map(pair).collect())
 }

@@ -5,12 +5,12 @@ use super::images::{pixels, sample};
 use super::model::objective;
 use crate::checkpoint::Checkpoint;
 use crate::data::{Role, Roles, require};
-use crate::diagnose::{Request, diagnose};
-use crate::forecast::{Calibration, Need, calibrate, diagnose_work, start_within};
+use crate::diagnose::{Estimator, Options, Request, diagnose};
+use crate::forecast::{Calibration, Need, Operations, calibrate, diagnose_work, start_within};
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::Findings;
-use crate::vit::Layer;
+use crate::vit::{Layer, cost};
 use anyhow::bail;
 use candle_core::DType;
 
@@ -70,6 +70,44 @@ impl Subject {
         Need { seconds, mib }
     }
 
+    /// The same with options, whose products are counted as if none ended early.
+    pub fn need_with(&self, layers: &[Layer], options: &Options, found: &Calibration) -> Need {
+        let plain = self.need(layers, found);
+        let newton = match options.estimator {
+            Estimator::Line => 0,
+            // Of either fold, which has half of the images.
+            Estimator::Newton { iterations, .. } => iterations,
+        };
+        let products = newton + options.spectrum.as_ref().map_or(0, |s| s.products());
+        let config = &self.objective.config;
+        let hvp = products as f64 * layers.iter().map(|l| cost::hvp(config, l)).sum::<f64>();
+        let work = Operations { hvp, ..Operations::default() };
+        let numbers = |l: &Layer| -> usize {
+            l.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
+        };
+        let largest = layers.iter().map(numbers).max().unwrap_or(0);
+        let held = options.spectrum.as_ref().map_or(0.0, |s| s.held_mib(largest));
+        let seconds = found.seconds(work, self.validation.len());
+        Need { seconds: plain.seconds + seconds, mib: plain.mib + held }
+    }
+
+    /// The same model and training images with fewer of V's images; larger samples contain them, but
+    /// for rounding by class.
+    ///
+    /// # Errors
+    /// Images that cannot be read.
+    pub fn with_images(
+        &self,
+        checkpoint: &Checkpoint,
+        roles: &Roles,
+        n: usize,
+        common: &Common,
+    ) -> anyhow::Result<Self> {
+        let v = sample(require(Role::Val, roles.val.as_ref())?, Some(n), common.seed)?;
+        let same = self.at(self.objective.clone());
+        Ok(Self { validation: pixels(checkpoint, &v)?, ..same })
+    }
+
     /// Memory held beside the passes themselves, MiB: V at the door of a layer and either at
     /// that of the next one or in its two folds; both folds' directions; the layer moved, its
     /// product, and the line's points.
@@ -124,14 +162,17 @@ impl Subject {
     ///
     /// # Errors
     /// Those of [`diagnose`].
-    pub fn measure(&self, layers: &[Layer], common: &Common) -> anyhow::Result<Findings> {
+    pub fn measure(
+        &self,
+        layers: &[Layer],
+        options: &Options,
+        common: &Common,
+    ) -> anyhow::Result<Findings> {
         let progress = common.progress("diagnose", layers.len() as u64, "layers");
         let request = Request {
-            objective: &self.objective,
-            validation: &self.validation,
             training: self.training.as_ref().map(|t| t as &dyn Examples),
-            layers,
-            seed: common.seed,
+            options: options.clone(),
+            ..Request::new(&self.objective, &self.validation, layers, common.seed)
         };
         Ok(diagnose(&request, &mut |name| {
             progress.note(name);

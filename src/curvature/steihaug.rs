@@ -10,7 +10,7 @@ use super::error::require;
 use super::vectors::{axpy, dimension, dot, norm, precision, products};
 use super::{Error, LinearOperator, Result};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How far, how exactly, and at what cost at most.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -24,8 +24,8 @@ pub struct Settings {
 }
 
 /// What ended the iterations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum End {
     /// The residual is within the tolerance: p is Newton's step.
     Converged,

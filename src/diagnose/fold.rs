@@ -1,9 +1,11 @@
 //! One fold's view of one layer: direction and α* from its own images, the gap on the others'.
 
+use super::newton::{Estimator, newton};
 use super::path::{Path, is_linear, layer_weights};
 use super::search::{Line, Minimum, first_minimum};
+use crate::curvature::{Result, steihaug};
 use crate::evaluate::{Predictions, fit, losses};
-use crate::objective::{Activations, Objective, Result};
+use crate::objective::{Activations, Objective};
 use crate::vector;
 use crate::vit::Layer;
 use candle_core::Tensor;
@@ -32,9 +34,11 @@ pub struct Measured {
     pub gradient_norm: f64,
     /// gᵀHg.
     pub curvature: f64,
+    /// The step of Newton-CG, if that is the estimator.
+    pub newton: Option<steihaug::Step>,
     /// The search's result on the own images.
     pub minimum: Minimum,
-    /// ‖Δw‖ = α* ‖g‖.
+    /// ‖Δw‖ = α* times the length of the direction.
     pub displacement: f64,
     /// lᵢ(0) − lᵢ(α*) of the own images.
     pub own_gap: Gap,
@@ -51,14 +55,16 @@ pub struct Gap {
     pub calibrated: Vec<f64>,
 }
 
-/// Measures a layer in the direction of its gradient over the fold's own images.
+/// Measures a layer in the direction that its gradient over the fold's own images gives.
 pub fn measure(
     objective: &Objective,
     layer: &Layer,
     fold: &Fold,
     gradient: &[Tensor],
+    estimator: Estimator,
 ) -> Result<Measured> {
-    let square = vector::dot(gradient, gradient)?;
+    let kernel = crate::objective::Error::from;
+    let square = vector::dot(gradient, gradient).map_err(kernel)?;
     let gradient_norm = square.sqrt();
     if square == 0.0 {
         let none = |n: usize| Gap { raw: vec![0.0; n], calibrated: vec![0.0; n] };
@@ -66,6 +72,7 @@ pub fn measure(
         return Ok(Measured {
             gradient_norm,
             curvature: 0.0,
+            newton: None,
             minimum: Minimum { alpha: 0.0, value, evaluations: 0, capped: false },
             displacement: 0.0,
             own_gap: none(fold.own_base.images()),
@@ -73,23 +80,29 @@ pub fn measure(
         });
     }
     let product = objective.hvp(fold.own, layer, gradient)?.hvp;
-    let curvature = vector::dot(gradient, &product)?;
-    let weight_norm = vector::norm(&layer_weights(objective, layer))?;
+    let curvature = vector::dot(gradient, &product).map_err(kernel)?;
     let base = losses(fold.own_base, 1.0);
-    let path = Path::new(objective, fold.own, layer, gradient)?;
-    let line = Line {
-        at_zero: mean(&base),
-        start: if curvature > 0.0 {
-            square / curvature
-        } else {
-            0.01 * weight_norm / gradient_norm
-        },
-        cap: weight_norm / gradient_norm,
-        budget: if is_linear(objective, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET },
+    let budget = if is_linear(objective, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET };
+    let (direction, start, cap, step) = match estimator {
+        Estimator::Line => {
+            let weight_norm = vector::norm(&layer_weights(objective, layer)).map_err(kernel)?;
+            let start = match curvature > 0.0 {
+                true => square / curvature,
+                false => 0.01 * weight_norm / gradient_norm,
+            };
+            (gradient.to_vec(), start, weight_norm / gradient_norm, None)
+        }
+        Estimator::Newton { radius, iterations } => {
+            let found = newton(objective, fold.own, layer, gradient, (radius, iterations))?;
+            (found.direction, 1.0, 1.0, Some(found.step))
+        }
     };
+    let length = step.as_ref().map_or(gradient_norm, |step| step.length);
+    let path = Path::new(objective, fold.own, layer, &direction)?;
+    let line = Line { at_zero: mean(&base), start, cap, budget };
     // Logits at the best point so far, so that the minimum need not be visited again.
     let mut best: Option<(f64, Predictions)> = None;
-    let minimum = first_minimum(line, |alpha| -> Result<f64> {
+    let minimum = first_minimum(line, |alpha| -> crate::objective::Result<f64> {
         let predictions = match path.predict(alpha) {
             Ok(predictions) => predictions,
             // A step that overflows is a high loss, not an end of the work.
@@ -106,7 +119,8 @@ pub fn measure(
         Some((value, predictions)) if minimum.alpha > 0.0 && value == minimum.value => predictions,
         _ => path.predict(minimum.alpha)?,
     };
-    let other_moved = Path::new(objective, fold.other, layer, gradient)?.predict(minimum.alpha)?;
+    let other_moved =
+        Path::new(objective, fold.other, layer, &direction)?.predict(minimum.alpha)?;
     let (before, after) = (fit(fold.own_base).usable(), fit(&own_moved).usable());
     let gap = |base: &Predictions, moved: &Predictions| Gap {
         raw: differences(&losses(base, 1.0), &losses(moved, 1.0)),
@@ -115,7 +129,8 @@ pub fn measure(
     Ok(Measured {
         gradient_norm,
         curvature,
-        displacement: minimum.alpha * gradient_norm,
+        displacement: minimum.alpha * length,
+        newton: step,
         own_gap: gap(fold.own_base, &own_moved),
         other_gap: gap(fold.other_base, &other_moved),
         minimum,

@@ -1,6 +1,7 @@
 //! From measured layers to a plan: eligibility, argmax, ties.
 
 use crate::evaluate::mean_stderr;
+use crate::report::convergence::{Ranking, Rival, Standing};
 use crate::report::diagnosis::{InSamplePlan, LayerResult, Plan};
 
 /// Two-sided 95% of the normal distribution.
@@ -53,15 +54,57 @@ pub fn plan(evidence: &[Evidence], fold_of: &[usize], basis: &str) -> Option<Pla
     Some(Plan { perturb, update, tied_perturb, tied_update, basis: basis.into() })
 }
 
+/// How far the eligible layers stand apart, by ΔL and by κ; `None` without an eligible layer.
+pub fn ranking(evidence: &[Evidence], fold_of: &[usize]) -> Option<Ranking> {
+    let eligible: Vec<&Evidence> =
+        evidence.iter().filter(|e| is_eligible(cross_mean(&e.gaps, fold_of))).collect();
+    let gaps: Vec<(&str, &[f64])> = eligible.iter().map(|e| (&*e.name, &e.gaps[..])).collect();
+    let sharpness: Vec<(&str, &[f64])> =
+        eligible.iter().filter_map(|e| e.sharpness.as_ref().map(|s| (&*e.name, &s[..]))).collect();
+    Some(Ranking { update: standing(&gaps, fold_of)?, perturb: standing(&sharpness, fold_of)? })
+}
+
+fn standing(candidates: &[(&str, &[f64])], fold_of: &[usize]) -> Option<Standing> {
+    let all: Vec<(f64, Option<f64>)> =
+        candidates.iter().map(|(_, v)| cross_mean(v, fold_of)).collect();
+    let best = argmax(&all.iter().map(|a| a.0).collect::<Vec<_>>())?;
+    let rivals = (0..candidates.len()).filter(|&i| i != best).map(|i| {
+        let (behind, stderr) =
+            cross_mean(&differences(candidates[best].1, candidates[i].1), fold_of);
+        Rival { name: candidates[i].0.to_owned(), behind, stderr }
+    });
+    Some(Standing {
+        best: candidates[best].0.to_owned(),
+        value: all[best].0,
+        stderr: all[best].1,
+        rivals: rivals.collect(),
+    })
+}
+
+impl Standing {
+    /// Whether more images would change little: the best layer's standard error is within
+    /// `tolerance` of its value, and every rival is either behind by more than 1.96 standard errors
+    /// of the paired difference, or known to be level to within `tolerance`.
+    pub fn is_decided(&self, tolerance: f64) -> bool {
+        let within = |stderr: Option<f64>| stderr.is_some_and(|se| se <= tolerance * self.value);
+        let settled =
+            |r: &Rival| r.stderr.is_some_and(|se| r.behind > Z95 * se) || within(r.stderr);
+        within(self.stderr) && self.rivals.iter().all(settled)
+    }
+}
+
+fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
 /// The winner and the others tied with the best.
 fn choose(candidates: &[(&str, &[f64])], fold_of: &[usize]) -> Option<(String, Vec<String>)> {
     let means: Vec<f64> = candidates.iter().map(|(_, v)| cross_mean(v, fold_of).0).collect();
     let best = argmax(&means)?;
     let tied: Vec<usize> = (0..candidates.len())
         .filter(|&i| {
-            let differences: Vec<f64> =
-                candidates[best].1.iter().zip(candidates[i].1).map(|(a, b)| a - b).collect();
-            let (mean, stderr) = cross_mean(&differences, fold_of);
+            let (mean, stderr) =
+                cross_mean(&differences(candidates[best].1, candidates[i].1), fold_of);
             i == best || stderr.is_none_or(|se| mean <= Z95 * se)
         })
         .collect();
@@ -89,49 +132,5 @@ pub fn in_sample(layers: &[LayerResult]) -> Option<InSamplePlan> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FOLDS: [usize; 8] = [0, 1, 0, 1, 0, 1, 0, 1];
-
-    fn evidence(name: &str, base: f64, wobble: f64, scale: f64) -> Evidence {
-        let gaps: Vec<f64> =
-            (0..8).map(|i| base + wobble * [1.0, -1.0, -1.0, 1.0][i % 4]).collect();
-        let sharpness = Some(gaps.iter().map(|g| g * scale).collect());
-        Evidence { name: name.into(), gaps, sharpness }
-    }
-
-    #[test]
-    fn the_best_layer_is_taken_where_differences_are_clear() {
-        let all = [evidence("embed", 1.0, 0.1, 1.0), evidence("head", 3.0, 0.1, 0.1)];
-        let plan = plan(&all, &FOLDS, "cross_fit").unwrap();
-        assert_eq!((&*plan.update, &*plan.perturb), ("head", "embed"));
-        assert!(plan.tied_update.is_empty() && plan.tied_perturb.is_empty());
-    }
-
-    #[test]
-    fn among_ties_the_layer_nearest_the_head_is_taken() {
-        // The pair differs by 0.1 with a wobble of opposite phase: the interval contains 0.
-        let all = [
-            evidence("block.0", 1.1, 0.6, 1.0),
-            evidence("block.1", 1.0, -0.6, 1.0),
-            evidence("head", 0.1, 0.01, 1.0),
-        ];
-        let plan = plan(&all, &FOLDS, "cross_fit").unwrap();
-        assert_eq!(plan.update, "block.1");
-        assert_eq!(plan.tied_update, ["block.0"]);
-    }
-
-    #[test]
-    fn without_an_eligible_layer_there_is_no_plan() {
-        let all = [evidence("embed", 0.1, 2.0, 1.0), evidence("head", -1.0, 0.1, 1.0)];
-        assert_eq!(plan(&all, &FOLDS, "cross_fit"), None);
-    }
-
-    #[test]
-    fn the_cross_mean_averages_folds_and_their_errors() {
-        // Fold 0: 1, 3 (mean 2, error 1); fold 1: 10, 10 (error 0).
-        let (mean, stderr) = cross_mean(&[1.0, 10.0, 3.0, 10.0], &[0, 1, 0, 1]);
-        assert_eq!((mean, stderr), (6.0, Some(0.5)));
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,6 +1,9 @@
 //! The result of `diagnose`: schema `planish/diagnosis/1`.
 
+use super::convergence::{Ranking, Sample, Sampling};
+use super::spectrum::Spectrum;
 use super::{CheckpointInfo, DataInfo};
+use crate::curvature::steihaug::End;
 use crate::forecast::{Forecast, Work};
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
@@ -46,6 +49,21 @@ pub struct Quadratic {
     pub kappa: Option<f64>,
 }
 
+/// Newton-CG's steps, each from one fold's images; means over folds but where two values stand.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewtonSteps {
+    /// ‖p‖.
+    pub length: f64,
+    /// −gᵀp − ½ pᵀHp, the decrease that the quadratic model predicts.
+    pub delta_l_nats: f64,
+    /// ‖g + Hp‖/‖g‖.
+    pub residual: f64,
+    /// Products taken.
+    pub iterations: [usize; 2],
+    /// What ended the iterations.
+    pub ends: [End; 2],
+}
+
 /// What was measured of one layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerResult {
@@ -77,6 +95,12 @@ pub struct LayerResult {
     pub eligible: bool,
     /// The quadratic prediction.
     pub quadratic: Quadratic,
+    /// The steps of `--estimator newton`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newton: Option<NewtonSteps>,
+    /// What `--spectrum` measured, matrix by matrix, on all of V.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub spectra: Vec<Spectrum>,
 }
 
 /// Which layer to perturb and which to update.
@@ -118,6 +142,9 @@ pub struct Findings {
     pub plan_in_sample: Option<InSamplePlan>,
     /// The plan by figures beyond temperature.
     pub plan_calibrated: Option<Plan>,
+    /// How far the eligible layers stand apart; nothing if none is eligible.
+    #[serde(default)]
+    pub ranking: Option<Ranking>,
     /// How the gap divides between over-confidence and the rest, in one sentence.
     pub summary: String,
     /// What a reader should know before acting.
@@ -148,6 +175,12 @@ pub struct Report {
     /// What was measured.
     #[serde(flatten)]
     pub findings: Findings,
+    /// The same figures on growing parts of V, if they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub convergence: Vec<Sample>,
+    /// How `--until-stderr` ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling: Option<Sampling>,
     /// Work of each method in operations, whatever the machine.
     pub forecast: Vec<Work>,
 }

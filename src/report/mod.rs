@@ -3,6 +3,7 @@
 //! A report knows results, not how they were made.
 
 pub mod bench;
+pub mod convergence;
 pub mod diagnosis;
 pub mod dry_run;
 mod evaluation;
@@ -11,6 +12,7 @@ mod inspection;
 mod parts;
 pub mod post_training;
 mod selftest;
+pub mod spectrum;
 
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};

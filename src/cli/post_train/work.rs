@@ -14,6 +14,7 @@ use crate::cli::subject::Subject;
 use crate::cli::training::{Kept, check, micro_batch, settings};
 use crate::data::order::Batches;
 use crate::data::{Role, Roles, Split, require};
+use crate::diagnose::Options;
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::Plan;
@@ -216,7 +217,7 @@ fn plan(
         }));
     }
     ahead.replace(None);
-    Ok(subject.measure(&all, &args.common)?.plan)
+    Ok(subject.measure(&all, &Options::default(), &args.common)?.plan)
 }
 
 /// What is about to be done.

@@ -1,0 +1,209 @@
+//! `planish diagnose`: ΔL and κ of every layer, and a plan.
+
+mod forecast;
+mod sampling;
+mod show;
+
+use crate::cli::common::{Common, Limit};
+use crate::cli::format::duration;
+use crate::cli::hvp::Operator;
+use crate::cli::images::{DataArgs, data_info};
+use crate::cli::model::{ModelArgs, checkpoint_info};
+use crate::cli::numbers::{percent, up_to_one};
+use crate::cli::output::print;
+use crate::cli::subject::Subject;
+use crate::data::{Role, require};
+use crate::diagnose::spectrum::Settings;
+use crate::diagnose::{Estimator, Options};
+use crate::forecast::Need;
+use crate::memory;
+use crate::objective::{Examples, Matrix};
+use crate::report::diagnosis::{Report, SCHEMA, TimedRun};
+use crate::report::dry_run::{DryRun, Expected, Part};
+use crate::vit::Granularity;
+use crate::vit::layers::{layers, select};
+use forecast::post_training;
+
+/// Options of `diagnose`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  planish diagnose model/ --data fashion-mnist/ --samples 2000 \
+                        --json diagnosis.json")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Validation images to use, in proportion to the classes [default: all]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Layers: names or globs, separated by commas [default: all, by --granularity]
+    #[arg(long, value_name = "L")]
+    layer: Option<String>,
+    /// How finely the model is cut into layers
+    #[arg(long, value_enum, default_value = "block")]
+    granularity: Cut,
+    /// How each layer's Δw is found: the first minimum along its gradient, or Newton-CG in a trust
+    /// region
+    #[arg(long, value_enum, default_value = "line")]
+    estimator: Way,
+    /// Of `--estimator newton`: the longest Δw, as a share of the layer's weight norm
+    #[arg(long, value_name = "R", default_value = "0.1", value_parser = up_to_one)]
+    radius: f64,
+    /// Of `--estimator newton`: products with the Hessian at most, for each layer and fold
+    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
+    iterations: u32,
+    /// Measure each layer's top eigenvalues, trace and effective dimension, too
+    #[arg(long)]
+    spectrum: bool,
+    /// And its spectral density; takes several times as long
+    #[arg(long)]
+    density: bool,
+    /// Top eigenvalues of `--spectrum`
+    #[arg(long, value_name = "K", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=20))]
+    eigenvalues: u8,
+    /// Second matrix of `--spectrum`, next to the Hessian
+    #[arg(long, value_enum, default_value = "hessian")]
+    operator: Operator,
+    /// Measure a quarter and a half of V, too: whether V is large enough
+    #[arg(long)]
+    convergence: bool,
+    /// Take more and more of V until the ranking of the layers is known to within this relative
+    /// standard error, such as 5%
+    #[arg(long, value_name = "P", value_parser = percent, conflicts_with = "convergence")]
+    until_stderr: Option<f64>,
+    /// Print the forecast, and stop
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    limit: Limit,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Granularities on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum Cut {
+    /// embed, block.0 …, norm, head
+    Block,
+    /// each block's attention and MLP apart
+    Sublayer,
+    /// every tensor alone
+    Tensor,
+}
+
+/// Estimators on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+pub enum Way {
+    /// Along the gradient
+    Line,
+    /// Steihaug's truncated Newton-CG
+    Newton,
+}
+
+impl Args {
+    /// How layers are measured, with that much memory at hand, MiB.
+    fn options(&self, room: f64) -> Options {
+        let mut matrices = vec![Matrix::Hessian];
+        if self.operator == Operator::Ggn {
+            matrices.push(Matrix::GaussNewton);
+        }
+        Options {
+            estimator: match self.estimator {
+                Way::Line => Estimator::Line,
+                Way::Newton => {
+                    Estimator::Newton { radius: self.radius, iterations: self.iterations as usize }
+                }
+            },
+            spectrum: (self.spectrum || self.density).then(|| Settings {
+                matrices,
+                largest: self.eigenvalues.into(),
+                whole: true,
+                density: self.density,
+                room,
+                seed: self.common.seed,
+            }),
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Anything that keeps the model from being measured, or the report from being written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let clock = args.common.start()?;
+    let checkpoint = args.model.open()?;
+    let sources = args.data.open(&checkpoint)?;
+    let roles = sources.roles(&checkpoint, args.common.seed)?;
+    args.common.say_notes(&roles.notes);
+    let chosen = match &args.layer {
+        Some(pattern) => select(&checkpoint.config, pattern)?,
+        None => layers(
+            &checkpoint.config,
+            match args.granularity {
+                Cut::Block => Granularity::Block,
+                Cut::Sublayer => Granularity::Sublayer,
+                Cut::Tensor => Granularity::Tensor,
+            },
+        ),
+    };
+    let v = require(Role::Val, roles.val.as_ref())?;
+    let most = args.samples.unwrap_or(usize::MAX).min(v.len());
+    let sizes = sampling::sizes(most, args.convergence, args.until_stderr.is_some());
+    let mut work = Subject::new(&checkpoint, &roles, Some(most), &args.common)?;
+    let calibration = work.calibrate(&chosen, &args.limit)?;
+    let options = args.options(room(&args.limit));
+    let whole = work.need_with(&chosen, &options, &calibration);
+    let times = sizes.iter().sum::<usize>() as f64 / most.max(1) as f64;
+    let need = Need { seconds: times * whole.seconds, ..whole }.after(clock.seconds());
+    let line = format!(
+        "diagnose: {} layers on {} images, {} {} and {:.0} MiB",
+        chosen.len(),
+        work.validation.len(),
+        if options.spectrum.is_some() || sizes.len() > 1 { "at most" } else { "about" },
+        duration(need.seconds),
+        need.mib
+    );
+    if args.dry_run {
+        let expected = Expected::of(vec![Part::new("diagnosis", need)]);
+        let info = checkpoint_info(&checkpoint);
+        args.common.save(&DryRun::new(clock.finish(), info, &roles.notes, expected))?;
+        return Ok(print(&line)?);
+    }
+    args.common.say(&line);
+    let part = |n| work.with_images(&checkpoint, &roles, n, &args.common);
+    let found = sampling::measure(&work, &part, &sizes, args.until_stderr, |subject, full| {
+        let few;
+        let how = if full {
+            &options
+        } else {
+            few = options.only_top();
+            &few
+        };
+        subject.measure(&chosen, how, &args.common)
+    })?;
+    let subject = found.part.as_ref().unwrap_or(&work);
+    let text = show::show(subject, &found.findings, &roles) + &sampling::show(&found);
+    let (timed, operations) =
+        post_training(&work.objective, work.train_images, &calibration, &found.findings);
+    let split = subject.validation.split();
+    args.common.save(&Report {
+        schema: SCHEMA.into(),
+        run: TimedRun { run: clock.finish(), forecast: timed },
+        checkpoint: checkpoint_info(&checkpoint),
+        data: data_info(sources.of(split), split, &roles.val_origin),
+        findings: found.findings,
+        convergence: found.samples,
+        sampling: found.sampling,
+        forecast: operations,
+    })?;
+    Ok(print(&text)?)
+}
+
+/// Memory that the estimators may take, MiB.
+fn room(limit: &Limit) -> f64 {
+    match limit.mib() {
+        Some(limit) => limit - memory::resident_mib().unwrap_or(0.0),
+        None => 0.5 * memory::available_mib().unwrap_or(f64::INFINITY),
+    }
+}

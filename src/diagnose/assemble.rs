@@ -1,0 +1,150 @@
+//! From both folds' measurements to the report of all layers.
+
+use super::fold::{Measured, mean};
+use super::plan::{self, Evidence, cross_mean, is_eligible, plan};
+use super::summary::{summary, warnings};
+use super::{Found, Pair, layer_weights};
+use crate::curvature::Result;
+use crate::curvature::steihaug::Step;
+use crate::evaluate::{Predictions, fit, losses, mean_stderr};
+use crate::objective::Objective;
+use crate::report::diagnosis::{Findings, Fitted, LayerResult, Loss, NewtonSteps, Quadratic};
+use crate::vector;
+use crate::vit::Layer;
+use candle_core::Tensor;
+
+pub(super) fn model_loss(
+    base: &Predictions,
+    bases: &[Predictions; 2],
+    fold_of: &[usize],
+    folds: &[Vec<usize>; 2],
+    training: Option<f64>,
+) -> Loss {
+    let raw = mean_stderr(&losses(base, 1.0));
+    let calibrated = scatter(folds, |f| losses(&bases[f], fit(&bases[1 - f]).usable()));
+    Loss {
+        validation: raw.mean,
+        stderr: raw.stderr,
+        calibrated: cross_mean(&calibrated, fold_of).0,
+        temperature: fit(base).usable(),
+        training,
+    }
+}
+
+/// Values of both folds in the order of V.
+fn scatter(folds: &[Vec<usize>; 2], values: impl Fn(usize) -> Vec<f64>) -> Vec<f64> {
+    let mut out = vec![0.0; folds[0].len() + folds[1].len()];
+    for (f, fold) in folds.iter().enumerate() {
+        for (&i, v) in fold.iter().zip(values(f)) {
+            out[i] = v;
+        }
+    }
+    out
+}
+
+pub(super) fn assemble(
+    objective: &Objective,
+    results: Vec<Found>,
+    loss: Loss,
+    folds: &[Vec<usize>; 2],
+    fold_of: &[usize],
+) -> Result<Findings> {
+    let (mut layers, mut raw, mut calibrated) = (Vec::new(), Vec::new(), Vec::new());
+    for Found { layer, pair, spectra } in results {
+        let pair = &pair;
+        let evidence = |gap: fn(&Measured) -> &[f64]| {
+            // Fold f's images are measured along the direction of the other fold.
+            let gaps = scatter(folds, |f| gap(&pair[1 - f]).to_vec());
+            let squares = pair.each_ref().map(|m| m.displacement.powi(2));
+            let sharpness = (squares[0] > 0.0 && squares[1] > 0.0)
+                .then(|| gaps.iter().zip(fold_of).map(|(gap, f)| gap / squares[1 - f]).collect());
+            Evidence { name: layer.name.clone(), gaps, sharpness }
+        };
+        let (r, c) = (evidence(|m| &m.other_gap.raw), evidence(|m| &m.other_gap.calibrated));
+        let result = layer_result(objective, layer, pair, &r, &c, fold_of)?;
+        layers.push(LayerResult { spectra, ..result });
+        raw.push(r);
+        calibrated.push(c);
+    }
+    let plan_raw = plan(&raw, fold_of, "cross_fit");
+    let warnings = warnings(&loss, plan_raw.is_some(), fold_of.len());
+    Ok(Findings {
+        summary: summary(&loss, &layers),
+        plan: plan_raw,
+        ranking: plan::ranking(&raw, fold_of),
+        plan_in_sample: plan::in_sample(&layers),
+        plan_calibrated: plan(&calibrated, fold_of, "calibrated"),
+        loss_nats: loss,
+        layers,
+        warnings,
+    })
+}
+
+fn layer_result(
+    objective: &Objective,
+    layer: &Layer,
+    pair: &Pair,
+    raw: &Evidence,
+    calibrated: &Evidence,
+    fold_of: &[usize],
+) -> Result<LayerResult> {
+    let average = |f: fn(&Measured) -> f64| (f(&pair[0]) + f(&pair[1])) / 2.0;
+    let positive = pair.iter().all(|m| m.curvature > 0.0);
+    let moved = pair.iter().all(|m| m.displacement > 0.0);
+    let nonzero = pair.iter().all(|m| m.gradient_norm > 0.0);
+    let weights = layer_weights(objective, layer);
+    let (gap, gap_error) = cross_mean(&raw.gaps, fold_of);
+    let fitted = |in_sample: Option<f64>, (mean, stderr): (f64, Option<f64>)| Fitted {
+        in_sample,
+        cross_fit: Some(mean),
+        stderr,
+    };
+    let kappa = match &raw.sharpness {
+        Some(values) => fitted(
+            Some(average(|m| mean(&m.own_gap.raw) / m.displacement.powi(2))),
+            cross_mean(values, fold_of),
+        ),
+        None => Fitted { in_sample: None, cross_fit: None, stderr: None },
+    };
+    debug_assert_eq!(moved, raw.sharpness.is_some());
+    Ok(LayerResult {
+        name: layer.name.clone(),
+        parameters: weights.iter().map(Tensor::elem_count).sum(),
+        gradient_norm: average(|m| m.gradient_norm),
+        weight_norm: vector::norm(&weights).map_err(crate::objective::Error::from)?,
+        delta_l_nats: fitted(Some(average(|m| mean(&m.own_gap.raw))), (gap, gap_error)),
+        delta_l_calibrated_nats: fitted(
+            Some(average(|m| mean(&m.own_gap.calibrated))),
+            cross_mean(&calibrated.gaps, fold_of),
+        ),
+        kappa,
+        displacement: average(|m| m.displacement),
+        alpha: average(|m| m.minimum.alpha),
+        evaluations: pair.iter().map(|m| m.minimum.evaluations).sum(),
+        capped: pair.iter().any(|m| m.minimum.capped),
+        negative_curvature: nonzero && !positive,
+        eligible: is_eligible((gap, gap_error)),
+        newton: newton_steps(pair),
+        spectra: Vec::new(),
+        quadratic: Quadratic {
+            alpha: positive.then(|| average(|m| m.gradient_norm.powi(2) / m.curvature)),
+            delta_l_nats: positive
+                .then(|| average(|m| m.gradient_norm.powi(4) / (2.0 * m.curvature))),
+            kappa: nonzero.then(|| average(|m| m.curvature / (2.0 * m.gradient_norm.powi(2)))),
+        },
+    })
+}
+
+/// What Newton-CG says of both folds' steps.
+fn newton_steps(pair: &Pair) -> Option<NewtonSteps> {
+    let [a, b] = pair.each_ref().map(|m| m.newton.as_ref());
+    let steps = [a?, b?];
+    let average = |f: fn(&Step) -> f64| steps.iter().map(|s| f(s)).sum::<f64>() / 2.0;
+    Some(NewtonSteps {
+        length: average(|s| s.length),
+        delta_l_nats: average(|s| s.decrease),
+        residual: average(|s| s.residual),
+        iterations: steps.map(|s| s.iterations),
+        ends: steps.map(|s| s.end),
+    })
+}

@@ -1,0 +1,64 @@
+//! The direction in which a layer is moved, and how far it may go.
+
+use super::layer_weights;
+use crate::curvature::{LayerOperator, Result, flatten, steihaug};
+use crate::objective::{Activations, Matrix, Objective};
+use crate::vector;
+use crate::vit::Layer;
+use candle_core::{DType, Device, Tensor};
+
+/// How Δw is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Estimator {
+    /// Along the gradient, to the first minimum.
+    #[default]
+    Line,
+    /// Truncated Newton-CG in a trust region: where products with the Hessian predict the lowest
+    /// loss; if the loss is lower on the way there, so far.
+    Newton {
+        /// Δ, the longest ‖Δw‖, as a share of ‖w_ℓ‖.
+        radius: f64,
+        /// Products at most.
+        iterations: usize,
+    },
+}
+
+/// ‖g + Hp‖/‖g‖ at which conjugate gradients stop: far below the noise of g on another fold.
+const TOLERANCE: f64 = 0.05;
+
+/// A step of Newton-CG in the layer's tensors.
+pub(super) struct Newton {
+    /// −p: the layer moves to w − α(−p).
+    pub direction: Vec<Tensor>,
+    /// What conjugate gradients tell of it.
+    pub step: steihaug::Step,
+}
+
+/// The step from the gradient over `own` images.
+pub(super) fn newton(
+    objective: &Objective,
+    own: &Activations,
+    layer: &Layer,
+    gradient: &[Tensor],
+    (radius, iterations): (f64, usize),
+) -> Result<Newton> {
+    let weights = layer_weights(objective, layer);
+    let norm = vector::norm(&weights).map_err(crate::objective::Error::from)?;
+    let settings = steihaug::Settings {
+        radius: radius * norm,
+        tolerance: TOLERANCE,
+        max_iterations: iterations,
+    };
+    let operator = LayerOperator::new(objective, own, layer, Matrix::Hessian);
+    let step = steihaug::step(&operator, &flatten(gradient)?, &settings)?;
+    let mut start = 0;
+    let shape = |w: &Tensor| -> candle_core::Result<Tensor> {
+        let range = start..start + w.elem_count();
+        start = range.end;
+        let back: Vec<f64> = step.step[range].iter().map(|x| -x).collect();
+        let back = Tensor::from_vec(back, w.shape(), &Device::Cpu)?;
+        if w.dtype() == DType::F64 { Ok(back) } else { back.to_dtype(w.dtype()) }
+    };
+    let direction: candle_core::Result<Vec<Tensor>> = weights.iter().map(shape).collect();
+    Ok(Newton { direction: direction.map_err(crate::objective::Error::from)?, step })
+}

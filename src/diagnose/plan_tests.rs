@@ -1,0 +1,142 @@
+use super::*;
+use crate::data::order::{below, stream, unit};
+
+const FOLDS: [usize; 8] = [0, 1, 0, 1, 0, 1, 0, 1];
+
+fn evidence(name: &str, base: f64, wobble: f64, scale: f64) -> Evidence {
+    let gaps: Vec<f64> = (0..8).map(|i| base + wobble * [1.0, -1.0, -1.0, 1.0][i % 4]).collect();
+    let sharpness = Some(gaps.iter().map(|g| g * scale).collect());
+    Evidence { name: name.into(), gaps, sharpness }
+}
+
+#[test]
+fn the_best_layer_is_taken_where_differences_are_clear() {
+    let all = [evidence("embed", 1.0, 0.1, 1.0), evidence("head", 3.0, 0.1, 0.1)];
+    let plan = plan(&all, &FOLDS, "cross_fit").unwrap();
+    assert_eq!((&*plan.update, &*plan.perturb), ("head", "embed"));
+    assert!(plan.tied_update.is_empty() && plan.tied_perturb.is_empty());
+}
+
+#[test]
+fn among_ties_the_layer_nearest_the_head_is_taken() {
+    // The pair differs by 0.1 with a wobble of opposite phase: the interval contains 0.
+    let all = [
+        evidence("block.0", 1.1, 0.6, 1.0),
+        evidence("block.1", 1.0, -0.6, 1.0),
+        evidence("head", 0.1, 0.01, 1.0),
+    ];
+    let plan = plan(&all, &FOLDS, "cross_fit").unwrap();
+    assert_eq!(plan.update, "block.1");
+    assert_eq!(plan.tied_update, ["block.0"]);
+}
+
+#[test]
+fn without_an_eligible_layer_there_is_no_plan() {
+    let all = [evidence("embed", 0.1, 2.0, 1.0), evidence("head", -1.0, 0.1, 1.0)];
+    assert_eq!(plan(&all, &FOLDS, "cross_fit"), None);
+}
+
+#[test]
+fn the_cross_mean_averages_folds_and_their_errors() {
+    // Fold 0: 1, 3 (mean 2, error 1); fold 1: 10, 10 (error 0).
+    let (mean, stderr) = cross_mean(&[1.0, 10.0, 3.0, 10.0], &[0, 1, 0, 1]);
+    assert_eq!((mean, stderr), (6.0, Some(0.5)));
+}
+
+/// Numbers with a standard normal distribution (Box and Muller 1958).
+fn normals(n: usize, seed: u64) -> Vec<f64> {
+    let mut rng = stream(seed, "normals");
+    let mut one = || {
+        let (u, v) = (1.0 - unit(&mut rng), unit(&mut rng));
+        (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+    };
+    (0..n).map(|_| one()).collect()
+}
+
+#[test]
+fn standard_errors_are_the_bootstraps() {
+    // Skewed gaps of two layers that share most of their noise, folds of unequal size and spread.
+    let n = 401;
+    let fold_of: Vec<usize> = (0..n).map(|i| usize::from(i % 2 == 1)).collect();
+    let (a, b) = (normals(n, 1), normals(n, 2));
+    let spread = |f: usize| if f == 0 { 1.0 } else { 3.0 };
+    let gaps: Vec<f64> =
+        a.iter().zip(&fold_of).map(|(x, &f)| spread(f) * (x * x - 1.0) + 0.2).collect();
+    let other: Vec<f64> = gaps.iter().zip(&b).map(|(g, x)| 0.9 * g + 0.1 * x).collect();
+    let paired: Vec<f64> = differences(&gaps, &other);
+    for values in [&gaps, &other, &paired] {
+        let reported = cross_mean(values, &fold_of).1.unwrap();
+        // Images are drawn again within each fold, the directions being held.
+        let folds = [0, 1].map(|f| {
+            values.iter().zip(&fold_of).filter(|(_, g)| **g == f).map(|(v, _)| *v).collect()
+        });
+        let folds: [Vec<f64>; 2] = folds;
+        let mut rng = stream(3, "bootstrap");
+        let mut draw = |fold: &Vec<f64>| {
+            let one = |_| fold[below(&mut rng, fold.len() as u64) as usize];
+            (0..fold.len()).map(one).sum::<f64>() / fold.len() as f64
+        };
+        let means: Vec<f64> =
+            (0..4000).map(|_| (draw(&folds[0]) + draw(&folds[1])) / 2.0).collect();
+        let centre = means.iter().sum::<f64>() / 4000.0;
+        let square: f64 = means.iter().map(|m| (m - centre).powi(2)).sum();
+        let bootstrap = (square / 3999.0).sqrt();
+        // 4,000 draws know a standard deviation to 1.1%; the bootstrap's own factor is
+        // √((m − 1)/m) for folds of m = 200.
+        assert!((bootstrap / reported - 1.0).abs() < 0.05, "{bootstrap} {reported}");
+    }
+    let paired_error = cross_mean(&paired, &fold_of).1.unwrap();
+    let apart = [&gaps, &other].map(|v| cross_mean(v, &fold_of).1.unwrap());
+    assert!(paired_error < 0.3 * apart[0].hypot(apart[1]), "what is shared must cancel");
+}
+
+#[test]
+fn a_tie_is_called_as_often_as_a_bootstrap_interval_holds_nothing() {
+    // Two layers whose true difference is d: over many samples, they must be called tied about as
+    // often as the percentile interval of a bootstrap of the paired difference contains 0.
+    let (n, trials) = (100, 150);
+    let fold_of: Vec<usize> = (0..n).map(|i| i % 2).collect();
+    let (mut tied, mut held, mut differ) = (0, 0, 0);
+    for trial in 0..trials {
+        let (a, b) = (normals(n, 100 + trial), normals(n, 1100 + trial));
+        let base: Vec<f64> = a.iter().map(|x| 2.0 + 0.3 * x).collect();
+        let best: Vec<f64> = base.iter().zip(&b).map(|(x, e)| x + 0.06 + 0.3 * e).collect();
+        let chosen = choose(&[("best", &best), ("base", &base)], &fold_of).unwrap();
+        let ours = !chosen.1.is_empty();
+        let difference = differences(&best, &base);
+        let mut rng = stream(trial, "tie bootstrap");
+        let mut means: Vec<f64> = (0..400)
+            .map(|_| {
+                let one = |f: usize, rng: &mut _| {
+                    let i = 2 * below(rng, n as u64 / 2) as usize + f;
+                    difference[i]
+                };
+                (0..n).map(|k| one(k % 2, &mut rng)).sum::<f64>() / n as f64
+            })
+            .collect();
+        means.sort_by(f64::total_cmp);
+        // The mirror image where `base` happens to be ahead: only a tie or the leader counts.
+        let holds = means[10] <= 0.0 && means[389] >= 0.0;
+        tied += usize::from(ours);
+        held += usize::from(holds);
+        differ += usize::from(ours != holds);
+    }
+    assert!(tied > trials as usize / 5 && tied < 4 * trials as usize / 5, "{tied} of {trials}");
+    assert!(differ <= trials as usize / 15, "{differ} differ: {tied} tied, {held} held");
+}
+
+#[test]
+fn a_ranking_is_decided_once_errors_are_small() {
+    let near = evidence("block.0", 1.0, 0.5, 1.0);
+    let far = evidence("head", 3.0, 0.1, 0.1);
+    let found = ranking(&[near.clone(), far], &FOLDS).unwrap();
+    assert_eq!((&*found.update.best, &*found.perturb.best), ("head", "block.0"));
+    let error = found.update.stderr.unwrap() / found.update.value;
+    assert!(found.update.is_decided(1.01 * error) && !found.update.is_decided(0.99 * error));
+    // Opposite wobbles: neither is ahead, and nobody knows by how much.
+    let level = evidence("block.1", 1.0, -0.5, 1.0);
+    let found = ranking(&[near, level], &FOLDS).unwrap();
+    let rival = &found.update.rivals[0];
+    assert!(!found.update.is_decided(0.99 * rival.stderr.unwrap() / found.update.value));
+    assert!(found.update.is_decided(1.01 * rival.stderr.unwrap() / found.update.value));
+}

@@ -1,0 +1,162 @@
+//! Eigenvalues, trace and density of a layer's second derivatives.
+
+use crate::curvature::{
+    LayerOperator, LinearOperator, Result, hutch_plus_plus, lanczos, quadrature,
+};
+use crate::data::order::{shuffle, stream};
+use crate::evaluate::mean_stderr;
+use crate::objective::{Activations, Examples, Matrix, Objective};
+use crate::report::spectrum::{DensityOf, Eigenvalue, Estimated, Spectrum, TraceOf};
+use crate::vit::Layer;
+
+/// Groups of images that the standard error of λ_max is taken over.
+const GROUPS: usize = 16;
+/// Places at which the density is told.
+const POINTS: usize = 201;
+/// Its smoothing, as a share of the spectrum's range.
+const WIDTH: f64 = 0.01;
+
+/// What is wanted of the spectrum.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Of which matrices.
+    pub matrices: Vec<Matrix>,
+    /// Eigenvalues at the upper end.
+    pub largest: usize,
+    /// Whether the lower end, the trace and the effective dimension are wanted, too.
+    pub whole: bool,
+    /// Whether the density is.
+    pub density: bool,
+    /// Memory that may be taken, MiB.
+    pub room: f64,
+    /// Seed of everything random.
+    pub seed: u64,
+}
+
+impl Settings {
+    fn lanczos(&self) -> lanczos::Settings {
+        lanczos::Settings {
+            largest: self.largest,
+            smallest: usize::from(self.whole),
+            width: 1,
+            tolerance: 0.01,
+            max_products: 60,
+            vectors: true,
+            seed: self.seed,
+        }
+    }
+
+    fn trace(&self) -> hutch_plus_plus::Settings {
+        hutch_plus_plus::Settings { sketch: 12, tolerance: 0.05, max_probes: 64, seed: self.seed }
+    }
+
+    fn quadrature(&self) -> quadrature::Settings {
+        quadrature::Settings { probes: 8, steps: 24, together: 4, seed: self.seed }
+    }
+
+    /// Products with a layer's matrices at most.
+    pub fn products(&self) -> usize {
+        let (lanczos, trace, density) = (self.lanczos(), self.trace(), self.quadrature());
+        let ends = lanczos.max_products + self.largest + 2;
+        let trace = if self.whole { 2 * trace.sketch + trace.max_probes } else { 0 };
+        let density = if self.density { density.probes * density.steps } else { 0 };
+        self.matrices.len() * (ends + trace + density)
+    }
+
+    /// Memory that the estimators hold for a layer of n numbers in f32, MiB.
+    pub fn held_mib(&self, n: usize) -> f64 {
+        let precision = f64::from(f32::EPSILON);
+        let bytes = [
+            lanczos::bytes(&self.lanczos(), n, precision),
+            if self.whole { hutch_plus_plus::bytes(&self.trace(), n, precision, 8) } else { 0 },
+            if self.density { quadrature::bytes(&self.quadrature(), n, precision) } else { 0 },
+        ];
+        bytes.into_iter().max().unwrap_or(0) as f64 / (1 << 20) as f64
+    }
+}
+
+/// The spectrum of one matrix of a layer over examples at its door.
+///
+/// # Errors
+/// Those of the products.
+pub fn spectrum(
+    objective: &Objective,
+    at: &Activations,
+    layer: &Layer,
+    matrix: Matrix,
+    settings: &Settings,
+) -> Result<Spectrum> {
+    let held = settings.held_mib(LayerOperator::new(objective, at, layer, matrix).dimension());
+    let operator =
+        LayerOperator::new(objective, at, layer, matrix).within((settings.room - held).max(0.0));
+    let pairs = lanczos::eigenpairs(&operator, &settings.lanczos())?;
+    let largest_stderr = match pairs.largest.first().and_then(|p| p.vector.as_deref()) {
+        Some(y) => over_images(objective, at, layer, matrix, y, settings.seed)?,
+        None => None,
+    };
+    let mut products = pairs.products + usize::from(largest_stderr.is_some());
+    let trace = match settings.whole {
+        true => Some(hutch_plus_plus::trace(&operator, &settings.trace())?),
+        false => None,
+    };
+    products += trace.as_ref().map_or(0, |t| t.products);
+    let density = match settings.density {
+        true => {
+            let found = quadrature::quadrature(&operator, &settings.quadrature())?;
+            products += found.products;
+            let smooth = found.density(POINTS, WIDTH)?;
+            let below = found.mass_below_zero();
+            Some(DensityOf {
+                sigma: smooth.sigma,
+                grid: smooth.grid,
+                density: smooth.density,
+                stderr: smooth.stderr,
+                below_zero: Estimated { value: below.value, stderr: Some(below.stderr) },
+            })
+        }
+        false => None,
+    };
+    let top = pairs.largest.first().map_or(0.0, |p| p.value);
+    let one = |p: &lanczos::Pair| Eigenvalue {
+        value: p.value,
+        residual: Some(p.residual).filter(|r| r.is_finite()),
+        converged: p.converged,
+    };
+    Ok(Spectrum {
+        matrix,
+        largest: pairs.largest.iter().map(one).collect(),
+        smallest: pairs.smallest.iter().map(one).collect(),
+        largest_stderr,
+        effective_dimension: trace
+            .as_ref()
+            .filter(|_| top > 0.0)
+            .map(|t| Estimated { value: t.trace / top, stderr: Some(t.stderr / top) }),
+        trace: trace.map(|t| TraceOf { value: t.trace, stderr: t.stderr, converged: t.converged }),
+        density,
+        products,
+    })
+}
+
+/// Standard error of yᵀA y from its values on groups of images drawn at random: one more product
+/// in all.
+fn over_images(
+    objective: &Objective,
+    at: &Activations,
+    layer: &Layer,
+    matrix: Matrix,
+    y: &[f64],
+    seed: u64,
+) -> Result<Option<f64>> {
+    let groups = GROUPS.min(at.len());
+    let mut order: Vec<usize> = (0..at.len()).collect();
+    shuffle(&mut order, &mut stream(seed, "groups of images"));
+    let mut values = Vec::with_capacity(groups);
+    for g in 0..groups {
+        let own: Vec<usize> = order.iter().copied().skip(g).step_by(groups).collect();
+        let part = at.select(&own)?;
+        let operator = LayerOperator::new(objective, &part, layer, matrix);
+        let products = operator.apply(std::slice::from_ref(&y.to_vec()))?;
+        values.extend(products.iter().map(|p| p.iter().zip(y).map(|(p, y)| p * y).sum::<f64>()));
+    }
+    Ok(mean_stderr(&values).stderr)
+}
