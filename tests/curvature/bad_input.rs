@@ -98,6 +98,29 @@ fn settings_out_of_range() {
     }
 }
 
+/// A limit is no size: what is taken follows the matrix.
+#[test]
+fn limits_of_any_size() {
+    let a = Dense::new(&[3.0, 1.0, -1.0], 63);
+    let most = usize::MAX;
+    let settings = lanczos::Settings {
+        largest: most,
+        smallest: most,
+        width: most,
+        max_products: most,
+        ..Default::default()
+    };
+    let found = lanczos::eigenpairs(&a, &settings).unwrap();
+    assert!(found.converged && found.largest.len() == 3);
+    let settings = hutchinson::Settings { max_probes: most, tolerance: 0.5, seed: 0 };
+    assert!(hutchinson::trace(&a, &settings).unwrap().converged);
+    let settings =
+        hutch_plus_plus::Settings { sketch: most, max_probes: most, ..Default::default() };
+    assert_eq!(hutch_plus_plus::trace(&a, &settings).unwrap().rank, 3);
+    let settings = quadrature::Settings { probes: 2, steps: most, together: most, seed: 0 };
+    assert_eq!(quadrature::quadrature(&a, &settings).unwrap().products, 6);
+}
+
 #[test]
 fn gradients_that_are_none() {
     let a = Dense::new(&hessian_like(4), 62);

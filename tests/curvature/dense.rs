@@ -94,6 +94,6 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
 pub fn hessian_like(n: usize) -> Vec<f64> {
     let mut values: Vec<f64> = (0..n).map(|i| 0.3 * ((i * i) as f64 * 0.37).sin()).collect();
     let large = [9.0, 6.5, 4.0, 2.5, -1.5, -1.0];
-    values[..large.len()].copy_from_slice(&large);
+    values.iter_mut().zip(large).for_each(|(value, large)| *value = large);
     values
 }

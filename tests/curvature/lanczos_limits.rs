@@ -74,10 +74,12 @@ fn f32_products_resolve_what_f32_can() {
 fn memory_is_told_beforehand() {
     let settings = Settings { max_products: 50, width: 2, ..Settings::default() };
     // 52 basis vectors of 4 or 8 bytes a number, and 8 vectors in work.
-    assert_eq!(bytes(&settings, 1000, 1e-7), 1000 * (52 * 4 + 8 * 8));
-    assert_eq!(bytes(&settings, 1000, 1e-16), 1000 * (52 * 8 + 8 * 8));
+    assert_eq!(bytes(&settings, 1000, 1e-7, 1), 1000 * (52 * 4 + 8 * 8));
+    assert_eq!(bytes(&settings, 1000, 1e-16, 1), 1000 * (52 * 8 + 8 * 8));
+    // A wide operator measures the residuals of eight pairs at once.
+    assert_eq!(bytes(&settings, 1000, 1e-7, 8), 1000 * (52 * 4 + 16 * 8));
     let kept = Settings { vectors: true, largest: 3, smallest: 0, ..settings.clone() };
-    assert_eq!(bytes(&kept, 1000, 1e-7), 1000 * (52 * 4 + 11 * 8));
+    assert_eq!(bytes(&kept, 1000, 1e-7, 1), 1000 * (52 * 4 + 11 * 8));
     let absurd = Settings { max_products: usize::MAX, ..settings };
-    assert_eq!(bytes(&absurd, usize::MAX, 1e-7), u64::MAX);
+    assert_eq!(bytes(&absurd, usize::MAX, 1e-7, 1), u64::MAX);
 }

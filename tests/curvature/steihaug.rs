@@ -100,7 +100,8 @@ fn no_curvature_at_all_is_followed_to_the_boundary() {
 
 #[test]
 fn no_gradient_no_step() {
-    let found = solve(&positive(10, 57), &[0.0; 10], 1.0, 1e-8);
+    let settings = Settings { radius: 1.0, tolerance: 1e-8, max_iterations: 5 };
+    let found = step(&positive(10, 57), &[0.0; 10], &settings).unwrap();
     assert_eq!(found.step, [0.0; 10]);
     assert_eq!((found.end, found.iterations), (End::Converged, 0));
     assert_eq!((found.length, found.decrease, found.residual), (0.0, 0.0, 0.0));
