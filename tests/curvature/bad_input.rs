@@ -116,7 +116,8 @@ fn limits_of_any_size() {
     assert!(hutchinson::trace(&a, &settings).unwrap().converged);
     let settings =
         hutch_plus_plus::Settings { sketch: most, max_probes: most, ..Default::default() };
-    assert_eq!(hutch_plus_plus::trace(&a, &settings).unwrap().rank, 3);
+    let found = hutch_plus_plus::trace(&a, &settings).unwrap();
+    assert!(found.converged && found.rank <= 3);
     let settings = quadrature::Settings { probes: 2, steps: most, together: most, seed: 0 };
     assert_eq!(quadrature::quadrature(&a, &settings).unwrap().products, 6);
 }
