@@ -1,7 +1,7 @@
 //! The trace of A from random signs: M. F. Hutchinson, "A stochastic estimator of the trace of the
 //! influence matrix for Laplacian smoothing splines", Commun. Stat. Simul. Comput. 1990.
 //!
-//! tr A = E[zᵀAz] for z of independent signs ±1, with variance 2 Σ_{i≠j} A_ij².
+//! tr A = E(zᵀAz) for z of independent signs ±1, with variance 2 Σ_{i≠j} A_ij².
 
 use super::error::require;
 use super::statistics::{mean_and_error, student_95};
