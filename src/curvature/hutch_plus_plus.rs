@@ -6,9 +6,9 @@
 //! whose variance is now that of the part of A outside Q alone.
 
 use super::basis::{Basis, stored_bytes};
-use super::hutchinson::{FEWEST, Forms, check};
+use super::hutchinson::{Probed, check, probe};
 use super::krylov::ROUNDING;
-use super::statistics::{mean_and_error, student_95};
+use super::statistics::student_95;
 use super::vectors::{dimension, dot, norm, precision, products, signs};
 use super::{LinearOperator, Result};
 use crate::data::order::stream;
@@ -93,41 +93,33 @@ pub fn trace(operator: &dyn LinearOperator, settings: &Settings) -> Result<Trace
             size += norm(&product);
         }
     }
-    let mut forms = Forms::default();
-    let (mut rest, mut stderr, mut rounding) = (0.0, 0.0, precision * size);
-    while rank < n {
-        let count = forms.next_block(operator.block(), settings.max_probes);
-        let probes: Vec<Vec<f64>> = (0..count)
-            .map(|_| {
-                let mut z = signs(n, &mut rng);
-                basis.project_out(0, &mut z);
-                basis.project_out(0, &mut z);
-                z
-            })
-            .collect();
-        forms.take(operator, &probes)?;
-        (rest, stderr) = mean_and_error(&forms.values);
-        rounding = precision * (size + mean_and_error(&forms.sizes).0);
-        let small = stderr <= (settings.tolerance * (sketched + rest).abs()).max(rounding);
-        let probes = forms.values.len();
-        if probes >= settings.max_probes || (probes >= FEWEST && small) {
-            break;
-        }
-    }
-    let (trace, probes) = (sketched + rest, forms.values.len());
-    let half_width_95 = if probes == 0 { 0.0 } else { stderr * student_95(probes - 1) };
-    let converged = stderr <= (settings.tolerance * trace.abs()).max(rounding);
-    let products = taken + rank + probes;
+    let rounding = |rest: &Probed| precision * (size + rest.size);
+    let enough = |rest: &Probed| {
+        rest.stderr <= (settings.tolerance * (sketched + rest.mean).abs()).max(rounding(rest))
+    };
+    let draw = || {
+        let mut z = signs(n, &mut rng);
+        basis.project_out(0, &mut z);
+        basis.project_out(0, &mut z);
+        z
+    };
+    let (rest, half_width_95) = if rank < n {
+        let rest = probe(operator, settings.max_probes, draw, enough)?;
+        let half_width_95 = rest.stderr * student_95(rest.probes - 1);
+        (rest, half_width_95)
+    } else {
+        (Probed::default(), 0.0)
+    };
     Ok(Trace {
-        trace,
+        trace: sketched + rest.mean,
         sketched,
-        stderr,
+        stderr: rest.stderr,
         half_width_95,
-        rounding,
-        converged,
+        rounding: rounding(&rest),
+        converged: enough(&rest),
         rank,
-        probes,
-        products,
+        probes: rest.probes,
+        products: taken + rank + rest.probes,
     })
 }
 

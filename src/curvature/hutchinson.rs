@@ -1,7 +1,7 @@
 //! The trace of A from random signs: M. F. Hutchinson, "A stochastic estimator of the trace of the
 //! influence matrix for Laplacian smoothing splines", Commun. Stat. Simul. Comput. 1990.
 //!
-//! tr A = E[zᵀAz] for z of independent signs ±1, with variance 2 Σ_{i≠j} A_ij².
+//! tr A = E(zᵀAz) for z of independent signs ±1, with variance 2 Σ_{i≠j} A_ij².
 
 use super::error::require;
 use super::statistics::{mean_and_error, student_95};
@@ -11,7 +11,7 @@ use crate::data::order::stream;
 use serde::Serialize;
 
 /// Probes before the standard error is believed: that of fewer is too uncertain itself.
-pub(super) const FEWEST: usize = 8;
+const FEWEST: usize = 8;
 
 /// How exactly, and at what cost at most.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -54,7 +54,9 @@ pub struct Trace {
 /// Probes are given in blocks of `operator.block()` until the standard error is small enough, but
 /// at least eight. Where they stop depends on the estimated error, which favours moments when it
 /// comes out low: the error of a run that stopped early is understated a little. For an interval
-/// at its nominal rate set the tolerance to 0 and `max_probes` to what you can afford.
+/// at its nominal rate set the tolerance to 0 and `max_probes` to what you can afford. And where a
+/// single eigenvalue makes up the trace, zᵀAz is skewed like χ², and few probes give intervals that
+/// cover nearer to 90% than to 95%: Hutch++ takes such eigenvalues out.
 ///
 /// # Errors
 /// [`Error::Setting`](super::Error) for a negative tolerance or fewer than two probes;
@@ -63,20 +65,20 @@ pub fn trace(operator: &dyn LinearOperator, settings: &Settings) -> Result<Trace
     check(settings.tolerance, settings.max_probes)?;
     let n = dimension(operator)?;
     let mut rng = stream(settings.seed, "curvature: Hutchinson");
-    let mut forms = Forms::default();
-    loop {
-        let count = forms.next_block(operator.block(), settings.max_probes);
-        let probes: Vec<Vec<f64>> = (0..count).map(|_| signs(n, &mut rng)).collect();
-        forms.take(operator, &probes)?;
-        let (mean, stderr) = mean_and_error(&forms.values);
-        let rounding = precision(operator) * mean_and_error(&forms.sizes).0;
-        let converged = stderr <= (settings.tolerance * mean.abs()).max(rounding);
-        let probes = forms.values.len();
-        if probes >= settings.max_probes || (probes >= FEWEST && converged) {
-            let half_width_95 = stderr * student_95(probes - 1);
-            return Ok(Trace { trace: mean, stderr, half_width_95, rounding, converged, probes });
-        }
-    }
+    let precision = precision(operator);
+    let rounding = |found: &Probed| precision * found.size;
+    let enough = |found: &Probed| {
+        found.stderr <= (settings.tolerance * found.mean.abs()).max(rounding(found))
+    };
+    let found = probe(operator, settings.max_probes, || signs(n, &mut rng), enough)?;
+    Ok(Trace {
+        trace: found.mean,
+        stderr: found.stderr,
+        half_width_95: found.stderr * student_95(found.probes - 1),
+        rounding: rounding(&found),
+        converged: enough(&found),
+        probes: found.probes,
+    })
 }
 
 /// # Errors
@@ -86,25 +88,39 @@ pub(super) fn check(tolerance: f64, max_probes: usize) -> Result<()> {
     require(max_probes >= 2, "max_probes", "2 or more, for a standard error", max_probes)
 }
 
-/// Quadratic forms zᵀAz of the probes so far.
+/// Quadratic forms zᵀAz of some probes z.
 #[derive(Default)]
-pub(super) struct Forms {
-    pub(super) values: Vec<f64>,
-    /// ‖z‖ ‖Az‖, which bounds each.
-    pub(super) sizes: Vec<f64>,
+pub(super) struct Probed {
+    pub(super) mean: f64,
+    pub(super) stderr: f64,
+    /// Mean of ‖z‖ ‖Az‖, which bounds the forms.
+    pub(super) size: f64,
+    pub(super) probes: usize,
 }
 
-impl Forms {
-    /// Probes to take next.
-    pub(super) fn next_block(&self, block: usize, most: usize) -> usize {
-        block.max(1).min(most - self.values.len())
-    }
-
-    pub(super) fn take(&mut self, operator: &dyn LinearOperator, z: &[Vec<f64>]) -> Result<()> {
-        for (z, product) in z.iter().zip(products(operator, z)?) {
-            self.values.push(dot(z, &product));
-            self.sizes.push(norm(z) * norm(&product));
+/// Takes probes in blocks until they are enough, or `most`.
+///
+/// # Errors
+/// Those of the products.
+pub(super) fn probe(
+    operator: &dyn LinearOperator,
+    most: usize,
+    mut draw: impl FnMut() -> Vec<f64>,
+    enough: impl Fn(&Probed) -> bool,
+) -> Result<Probed> {
+    let (mut forms, mut sizes) = (Vec::new(), Vec::new());
+    loop {
+        let count = operator.block().max(1).min(most - forms.len());
+        let some: Vec<Vec<f64>> = (0..count).map(|_| draw()).collect();
+        for (z, product) in some.iter().zip(products(operator, &some)?) {
+            forms.push(dot(z, &product));
+            sizes.push(norm(z) * norm(&product));
         }
-        Ok(())
+        let (mean, stderr) = mean_and_error(&forms);
+        let (size, probes) = (mean_and_error(&sizes).0, forms.len());
+        let found = Probed { mean, stderr, size, probes };
+        if probes >= most || (probes >= FEWEST && enough(&found)) {
+            return Ok(found);
+        }
     }
 }

@@ -85,14 +85,15 @@ pub struct Eigenpairs {
 }
 
 /// Memory in bytes that [`eigenpairs`] takes at most on n numbers with products of this
-/// precision, beside what the operator takes itself: the basis, in f32 if the precision is
-/// f32's, in f64 otherwise; the vectors in work; and those returned.
-pub fn bytes(settings: &Settings, n: usize, precision: f64) -> u64 {
+/// precision, in blocks of `block`, beside what the operator takes itself: the basis, in f32 if the
+/// precision is f32's, in f64 otherwise; the vectors in work; and those returned.
+pub fn bytes(settings: &Settings, n: usize, precision: f64, block: usize) -> u64 {
     let n = n as u64;
     let basis = (settings.max_products as u64).saturating_add(settings.width as u64).min(n);
     let pairs = (settings.largest as u64).saturating_add(settings.smallest as u64);
     let kept = if settings.vectors { pairs } else { 0 };
-    let work = (settings.width as u64).saturating_mul(3).saturating_add(2);
+    let steps = (settings.width as u64).saturating_mul(3).saturating_add(2);
+    let work = steps.max((block as u64).saturating_mul(2));
     let each = basis.saturating_mul(stored_bytes(precision));
     each.saturating_add(work.saturating_add(kept).saturating_mul(8)).saturating_mul(n)
 }

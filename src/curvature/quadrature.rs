@@ -97,7 +97,7 @@ pub fn quadrature(operator: &dyn LinearOperator, settings: &Settings) -> Result<
     let n = dimension(operator)?;
     let precision = precision(operator);
     let mut rng = stream(seed, "curvature: Lanczos quadrature");
-    let mut rules = Vec::with_capacity(probes);
+    let mut rules = Vec::new();
     let mut taken = 0;
     while rules.len() < probes {
         let mut spaces = Vec::new();

@@ -7,9 +7,8 @@
 //! than that of the Cauchy point, the best along −g.
 
 use super::error::require;
-use super::vectors::{axpy, dimension, dot, norm, precision, products};
+use super::vectors::{axpy, dimension, dot, finite, norm, precision, products, scale_less};
 use super::{Error, LinearOperator, Result};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// How far, how exactly, and at what cost at most.
@@ -71,10 +70,7 @@ pub fn step(operator: &dyn LinearOperator, gradient: &[f64], settings: &Settings
     if gradient.len() != n {
         return Err(Error::Length { expected: n, found: gradient.len() });
     }
-    let bad = gradient.iter().position(|x| !x.is_finite());
-    if let Some((position, &value)) = bad.and_then(|i| Some((i, gradient.get(i)?))) {
-        return Err(Error::NonFinite { what: "gradient", position, value });
-    }
+    finite("gradient", gradient)?;
 
     let size = norm(gradient);
     // g + Ap, and the direction of search.
@@ -105,7 +101,7 @@ pub fn step(operator: &dyn LinearOperator, gradient: &[f64], settings: &Settings
         }
         let before = std::mem::replace(&mut squared, dot(&r, &r));
         let beta = squared / before;
-        d.par_iter_mut().zip(&r).for_each(|(d, r)| *d = beta * *d - r);
+        scale_less(&mut d, beta, &r);
     };
     // m(p) = ½ pᵀ(g + r), as Ap = r − g.
     let decrease = -0.5 * (dot(&p, gradient) + dot(&p, &r));

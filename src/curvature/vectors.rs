@@ -85,7 +85,39 @@ pub(super) fn block_axpy<E: Stored>(y: &mut [f64], factor: f64, x: &[E]) {
 
 /// y / by, in place.
 pub(super) fn divide(y: &mut [f64], by: f64) {
-    y.par_chunks_mut(BLOCK).for_each(|block| block.iter_mut().for_each(|y| *y /= by));
+    let block = |block: &mut [f64]| block.iter_mut().for_each(|y| *y /= by);
+    if y.len() <= BLOCK {
+        return block(y);
+    }
+    y.par_chunks_mut(BLOCK).for_each(block);
+}
+
+/// factor · y − x, in place of y.
+pub(super) fn scale_less(y: &mut [f64], factor: f64, x: &[f64]) {
+    let block = |y: &mut [f64], x: &[f64]| {
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = factor * *y - x);
+    };
+    if y.len() <= BLOCK {
+        return block(y, x);
+    }
+    y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| block(y, x));
+}
+
+/// Checks that all numbers of a vector are finite.
+///
+/// # Errors
+/// [`Error::NonFinite`] for the first that is not.
+pub(super) fn finite(what: &'static str, vector: &[f64]) -> Result<()> {
+    let bad = |x: &f64| !x.is_finite();
+    let position = if vector.len() <= BLOCK {
+        vector.iter().position(bad)
+    } else {
+        vector.par_iter().position_first(bad)
+    };
+    match position.and_then(|i| Some((i, *vector.get(i)?))) {
+        Some((position, value)) => Err(Error::NonFinite { what, position, value }),
+        None => Ok(()),
+    }
 }
 
 /// n signs, ±1 with equal chances: a Rademacher vector. Every 64 of them take one random word.
@@ -155,10 +187,7 @@ pub(super) fn products(
         if product.len() != operator.dimension() {
             return Err(Error::Length { expected: operator.dimension(), found: product.len() });
         }
-        let bad = product.par_iter().position_first(|x| !x.is_finite());
-        if let Some((position, &value)) = bad.and_then(|i| Some((i, product.get(i)?))) {
-            return Err(Error::NonFinite { what: "product A v", position, value });
-        }
+        finite("product A v", product)?;
     }
     Ok(products)
 }

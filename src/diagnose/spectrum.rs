@@ -67,7 +67,7 @@ impl Settings {
     pub fn held_mib(&self, n: usize) -> f64 {
         let precision = f64::from(f32::EPSILON);
         let bytes = [
-            lanczos::bytes(&self.lanczos(), n, precision),
+            lanczos::bytes(&self.lanczos(), n, precision, 8),
             if self.whole { hutch_plus_plus::bytes(&self.trace(), n, precision, 8) } else { 0 },
             if self.density { quadrature::bytes(&self.quadrature(), n, precision) } else { 0 },
         ];

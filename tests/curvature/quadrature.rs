@@ -1,0 +1,109 @@
+//! Stochastic Lanczos quadrature: Gauss's rule, its density, and where there is no scale.
+
+use crate::dense::{Dense, hessian_like};
+use planish::curvature::quadrature::{Quadrature, Rule, Settings, bytes, quadrature};
+
+fn slq(a: &Dense, probes: usize, steps: usize, together: usize) -> Quadrature {
+    quadrature(a, &Settings { probes, steps, together, seed: 5 }).unwrap()
+}
+
+fn moment(rule: &Rule, power: i32) -> f64 {
+    rule.nodes.iter().zip(&rule.weights).map(|(x, w)| w * x.powi(power)).sum()
+}
+
+#[test]
+fn a_rule_of_m_steps_is_exact_to_degree_two_m_minus_one() {
+    let a = Dense::new(&hessian_like(50), 41);
+    // The rule of all steps is exact; the same seed gives the same probes.
+    let (exact, short) = (slq(&a, 3, 50, 1), slq(&a, 3, 4, 1));
+    assert_eq!((exact.products, short.products), (150, 12));
+    for (exact, short) in exact.rules.iter().zip(&short.rules) {
+        assert_eq!(short.nodes.len(), 4);
+        for power in 0..8 {
+            let error = moment(exact, power) - moment(short, power);
+            assert!(error.abs() < 1e-12 * 9.0_f64.powi(power), "degree {power}: {error:e}");
+        }
+        let error = moment(exact, 8) - moment(short, 8);
+        assert!(error > 1e-9 * 9.0_f64.powi(8), "degree 8 is beyond it: {error:e}");
+    }
+}
+
+#[test]
+fn probes_side_by_side_are_those_one_by_one() {
+    let a = Dense::new(&hessian_like(50), 42);
+    let one = slq(&a, 5, 20, 1);
+    for together in [2, 5, 9] {
+        assert_eq!(slq(&Dense { block: 3, ..a.clone() }, 5, 20, together), one);
+    }
+}
+
+#[test]
+fn the_density_integrates_to_one_and_follows_the_spectrum() {
+    let a = Dense::new(&hessian_like(80), 43);
+    let found = slq(&a, 60, 40, 1);
+    let (low, high) = found.range();
+    assert!((low + 1.5).abs() < 1e-10 && (high - 9.0).abs() < 1e-10);
+    let density = found.density(2000, 0.02).unwrap();
+    let sigma = density.sigma;
+    assert!((sigma - 0.02 * 10.5).abs() < 1e-10);
+    let spacing = density.grid[1] - density.grid[0];
+    let integral: f64 = density.density.iter().sum::<f64>() * spacing;
+    // Three σ beyond the ends, 0.13% of an end's own mass are cut off: of those a few per cent.
+    assert!((integral - 1.0).abs() < 1e-4, "{integral}");
+    let bell = |x: f64, l: f64| {
+        (-0.5 * ((x - l) / sigma).powi(2)).exp() / (sigma * (2.0 * std::f64::consts::PI).sqrt())
+    };
+    let true_density = |x: f64| a.values.iter().map(|&l| bell(x, l)).sum::<f64>() / 80.0;
+    let distance: f64 = density
+        .grid
+        .iter()
+        .zip(&density.density)
+        .map(|(&x, d)| (d - true_density(x)).abs() * spacing)
+        .sum();
+    let expected: f64 = density.stderr.iter().sum::<f64>() * spacing;
+    println!("∫|density − truth| = {distance:.4}, ∫ standard error = {expected:.4}");
+    // The mean of |normal| is 0.8 σ; neighbouring places are correlated, hence the wide bounds.
+    assert!(distance < 2.0 * expected && distance > 0.2 * expected && expected < 0.1);
+}
+
+#[test]
+fn rounding_is_no_negative_mass() {
+    let mut spectrum = vec![0.0; 50];
+    spectrum[..5].copy_from_slice(&[9.0, 5.0, 3.0, 1.0, 0.5]);
+    for coarse in [false, true] {
+        let mut a = Dense { coarse, ..Dense::new(&spectrum, 44) };
+        let found = slq(&a, 10, 30, 1);
+        let mass = found.mass_below_zero();
+        assert_eq!((mass.value, mass.stderr), (0.0, 0.0));
+        a.rows.iter_mut().flatten().for_each(|a| *a = -*a);
+        let mass = slq(&a, 10, 30, 1).mass_below_zero();
+        assert!((mass.value - 0.1).abs() < 4.0 * mass.stderr && mass.stderr > 0.0, "{mass:?}");
+    }
+}
+
+#[test]
+fn the_zero_matrix_and_multiples_of_the_identity() {
+    for n in [1, 30] {
+        let zero = slq(&Dense::new(&vec![0.0; n], 45), 3, 10, 1);
+        assert!(zero.rules.iter().all(|r| r.nodes == [0.0] && r.weights == [1.0]));
+        assert_eq!(zero.products, 3);
+        let density = zero.density(100, 0.01).unwrap();
+        assert!(density.grid.is_empty() && density.sigma == 0.0);
+        assert_eq!(zero.function(|x| x + 1.0).value, n as f64);
+        assert_eq!(zero.mass_below_zero().value, 0.0);
+
+        let same = slq(&Dense::new(&vec![-7.0; n], 46), 3, 10, 1);
+        let density = same.density(101, 0.01).unwrap();
+        assert!((density.sigma - 0.07).abs() < 1e-12 && (density.grid[50] + 7.0).abs() < 1e-12);
+        let peak = 1.0 / (0.07 * (2.0 * std::f64::consts::PI).sqrt());
+        assert!((density.density[50] - peak).abs() < 1e-9 * peak);
+        assert_eq!(same.mass_below_zero().value, 1.0);
+    }
+}
+
+#[test]
+fn memory_is_told_beforehand() {
+    let settings = Settings { probes: 10, steps: 60, together: 2, seed: 0 };
+    assert_eq!(bytes(&settings, 1000, 1e-7), 2 * 1000 * (61 * 4 + 24));
+    assert_eq!(bytes(&settings, 10, 1e-16), 2 * 10 * (10 * 8 + 24));
+}
