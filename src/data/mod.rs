@@ -16,6 +16,7 @@ mod files;
 pub mod folder;
 pub mod folds;
 pub mod idx;
+mod jpeg;
 pub mod order;
 mod prepare;
 mod preprocess;
