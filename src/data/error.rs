@@ -77,10 +77,41 @@ pub enum Error {
         /// Names it has that the data lack.
         known: Vec<String>,
     },
-    /// Classes that neither names nor their number match to the checkpoint's.
+    /// Class folders none of which has a name of the checkpoint's.
     #[error(
-        "{place}: expected the checkpoint's {classes} classes, found {found} of other names ({}); \
-         rename the class folders to the checkpoint's class names",
+        "{place}: expected the checkpoint's classes, such as `{expected}`, found none of them \
+         among the class folders, such as `{found}`; rename the folders to the checkpoint's class \
+         names, or, if it was trained on these very folders in sorted order, pass --class-order \
+         sorted"
+    )]
+    OtherClasses {
+        /// Data set.
+        place: String,
+        /// First class of the checkpoint.
+        expected: String,
+        /// First class folder.
+        found: String,
+    },
+    /// A class folder whose name the checkpoint has more than once.
+    #[error(
+        "{place}: expected one class of the checkpoint called `{name}`, found several, numbers {}; \
+         give them different names in its config.json and to the folders, or, if it was trained on \
+         these very folders in sorted order, pass --class-order sorted",
+        numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ")
+    )]
+    ClassTwice {
+        /// Data set.
+        place: String,
+        /// The name.
+        name: String,
+        /// The classes that have it.
+        numbers: Vec<u32>,
+    },
+    /// More class folders than the model has classes.
+    #[error(
+        "{place}: expected at most {classes} class folders, as the checkpoint's head has classes, \
+         found {found} ({}); use data with the checkpoint's classes, or train a head of {found} \
+         first: planish finetune --from CKPT",
         listed(names)
     )]
     ClassCount {

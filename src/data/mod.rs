@@ -32,7 +32,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use ahead::Ahead;
 pub use augment::Augment;
 pub use choose::{Request, Role, Roles, SplitProvenance, choose, require};
-pub use classes::{number_classes, renumber};
+pub use classes::{ClassOrder, number_classes, renumber};
 pub use decode::Flaw;
 pub use error::Error;
 pub use prepare::Augmented;
