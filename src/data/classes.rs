@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DataSet, Error, Split};
+use super::{ClassError, DataSet, Error, Split};
 
 /// On whose word class folders are numbered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,9 +36,8 @@ enum Match {
 /// names match, else left. Data without names are left.
 ///
 /// # Errors
-/// [`Error::Classes`] if some of the class folders match and some do not, [`Error::OtherClasses`]
-/// if none does, [`Error::ClassTwice`] if the checkpoint has a folder's name twice;
-/// [`Error::ClassCount`] for more folders to be sorted than the model has classes.
+/// [`Error::Classes`]: some of the class folders match and some do not, or none does; the
+/// checkpoint has a folder's name twice; more folders are to be sorted than the model has classes.
 pub fn number_classes(
     sets: &mut [&mut DataSet],
     own: Option<&[String]>,
@@ -68,7 +67,7 @@ pub fn number_classes(
                 return Err(mismatch(place, of, unknown, names, &given));
             }
             ("folder", Match::Twice(name, numbers), _) => {
-                return Err(Error::ClassTwice { place, name, numbers });
+                return Err(Error::Classes(ClassError::Twice { place, name, numbers }));
             }
             ("folder", Match::None, Some((of, names))) if settled => {
                 return Err(mismatch(place, of, given.clone(), names, &given));
@@ -76,12 +75,17 @@ pub fn number_classes(
             ("folder", ..) => {
                 if given.len() > classes {
                     let found = given.len();
-                    return Err(Error::ClassCount { place, classes, found, names: given });
+                    return Err(Error::Classes(ClassError::TooMany {
+                        place,
+                        classes,
+                        found,
+                        names: given,
+                    }));
                 }
                 if let Some(own) = own.filter(|own| !own.iter().all(|name| is_number(name))) {
                     let first = |names: &[String]| names.first().cloned().unwrap_or_default();
                     let (expected, found) = (first(own), first(&given));
-                    return Err(Error::OtherClasses { place, expected, found });
+                    return Err(Error::Classes(ClassError::NoneKnown { place, expected, found }));
                 }
                 notes.push(assumed(&place, &given, classes, order));
                 reference = Some((place, given));
@@ -149,7 +153,7 @@ fn mismatch(
     given: &[String],
 ) -> Error {
     let known = names.iter().filter(|name| !given.contains(name)).cloned().collect();
-    Error::Classes { place, of: of.to_owned(), unknown, known }
+    Error::Classes(ClassError::Unknown { place, of: of.to_owned(), unknown, known })
 }
 
 /// Whether a class name says no more than a number, as `7` and `LABEL_7` do.

@@ -48,7 +48,7 @@ fn the_digest_is_that_of_the_labels_as_mapped() {
 fn no_match_is_an_error_with_a_way_on() {
     for own in [&["cat", "dog"][..], &["cat", "dog", "emu"]] {
         let error = labels(data("folder", &["n01", "n02"], 1), own).unwrap_err();
-        assert!(matches!(error, Error::OtherClasses { .. }), "{error}");
+        assert!(matches!(error, Error::Classes(ClassError::NoneKnown { .. })), "{error}");
         let message = error.to_string();
         for part in ["`cat`", "`n01`", "--class-order sorted"] {
             assert!(message.contains(part), "{message}");
@@ -70,14 +70,17 @@ fn names_that_are_numbers_count_as_none_unless_folders_bear_them() {
     }
     assert_eq!(labels(data("folder", &["0", "1"], 1), &["1", "0"]).unwrap(), (vec![1, 0], vec![]));
     let error = labels(data("folder", &["a", "b"], 1), &["n01440764", "n01443537"]).unwrap_err();
-    assert!(matches!(error, Error::OtherClasses { .. }), "{error}");
+    assert!(matches!(error, Error::Classes(ClassError::NoneKnown { .. })), "{error}");
     assert!(["", "LABEL_", "label3x", "B2"].iter().all(|name| !is_number(name)));
 }
 
 #[test]
 fn more_folders_than_the_head_has_classes_are_refused() {
     let error = labels(data("folder", &["n01", "n02", "n03"], 1), &["cat", "dog"]).unwrap_err();
-    assert!(matches!(error, Error::ClassCount { classes: 2, found: 3, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Classes(ClassError::TooMany { classes: 2, found: 3, .. })),
+        "{error}"
+    );
     assert!(error.to_string().contains("planish finetune --from"), "{error}");
 }
 
@@ -87,13 +90,18 @@ fn a_checkpoint_without_names_takes_the_sorted_order() {
     let notes = number_classes(&mut [&mut set], None, 3, ByName).unwrap();
     assert!(notes[0].contains("names no classes") && notes[0].contains("2 of the model's 3"));
     let error = number_classes(&mut [&mut set], None, 1, ByName).unwrap_err();
-    assert!(matches!(error, Error::ClassCount { classes: 1, found: 2, .. }), "{error}");
+    assert!(
+        matches!(error, Error::Classes(ClassError::TooMany { classes: 1, found: 2, .. })),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_partial_match_lists_what_does_not() {
     let error = labels(data("folder", &["Cat", "dog", "emu"], 1), &["cat", "dog"]).unwrap_err();
-    let Error::Classes { unknown, known, .. } = &error else { panic!("{error}") };
+    let Error::Classes(ClassError::Unknown { unknown, known, .. }) = &error else {
+        panic!("{error}")
+    };
     assert_eq!((unknown, known), (&strings(&["Cat", "emu"]), &strings(&["cat"])));
     assert!(error.to_string().contains("`Cat`, `emu`"), "{error}");
 }
@@ -103,7 +111,7 @@ fn a_name_that_the_checkpoint_has_twice_is_told() {
     let own = strings(&["crane", "dog", "crane"]);
     let error = labels(data("folder", &["crane", "dog"], 1), &["crane", "dog", "crane"]);
     let error = error.unwrap_err();
-    let found = matches!(&error, Error::ClassTwice { name, numbers, .. }
+    let found = matches!(&error, Error::Classes(ClassError::Twice { name, numbers, .. })
         if name == "crane" && *numbers == [0, 2]);
     assert!(found && error.to_string().contains("numbers 0 and 2"), "{error}");
     // Both of the ways on that it names work.
@@ -129,7 +137,10 @@ fn other_sets_are_numbered_by_the_first() {
     assert_eq!(val.splits[0].labels(), [2, 2]);
     let mut other = data("folder", &["z"], 1);
     let error = number_classes(&mut [&mut train, &mut other], None, 3, ByName).unwrap_err();
-    assert!(matches!(&error, Error::Classes { unknown, .. } if *unknown == ["z"]), "{error}");
+    assert!(
+        matches!(&error, Error::Classes(ClassError::Unknown { unknown, .. }) if *unknown == ["z"]),
+        "{error}"
+    );
 }
 
 #[test]
