@@ -105,6 +105,8 @@ pub struct Checkpoint {
     /// The latest step in its making, if planish made it and this version can read the entry;
     /// saving keeps the whole list either way.
     pub provenance: Option<Provenance>,
+    /// Every step in its making that this version can read, the oldest first.
+    pub history: Vec<Provenance>,
     names: Names,
     header: Header,
     settings: Option<Settings>,
@@ -149,7 +151,9 @@ impl Checkpoint {
         let class_names = reader.class_names(config.classes)?;
         let assumed = reader.assumed;
         let weights = read_weights(&config, &names, &header, &bytes, DType::F32)?;
-        let provenance = provenance::provenance(&path, &header.metadata)?.pop();
+        let steps = provenance::provenance(&path, &header.metadata)?;
+        let steps: Vec<Option<Provenance>> =
+            steps.into_iter().map(|step| serde_json::from_value(step).ok()).collect();
         Ok(Checkpoint {
             layout: names.layout,
             recognised: names.recognition(header.entries.len()),
@@ -162,7 +166,8 @@ impl Checkpoint {
             metadata: header.metadata.clone(),
             class_names,
             assumed,
-            provenance: provenance.and_then(|value| serde_json::from_value(value).ok()),
+            provenance: steps.last().cloned().flatten(),
+            history: steps.into_iter().flatten().collect(),
             path,
             names,
             header,
