@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     args.common.say(&line);
     let findings = work.measure(&chosen, &args.common)?;
-    let text = show(&work, &findings, &roles);
+    let text = show(&work, &findings, &roles, &args.common);
     let (timed, operations) =
         post_training(&work.objective, work.train_images, &calibration, &findings);
     args.common.save(&Report {
@@ -110,7 +110,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-fn show(subject: &Subject, findings: &Findings, roles: &Roles) -> String {
+fn show(subject: &Subject, findings: &Findings, roles: &Roles, common: &Common) -> String {
     let loss = &findings.loss_nats;
     let mut out = format!(
         "validation: {} images ({}); loss {}, calibrated {:.4} at temperature {:.3}{}\n",
@@ -121,7 +121,7 @@ fn show(subject: &Subject, findings: &Findings, roles: &Roles) -> String {
         loss.temperature,
         loss.training.map_or(String::new(), |t| format!("; training loss {t:.4}")),
     );
-    for note in &roles.notes {
+    for note in common.untold(&roles.notes, &roles.notes) {
         out += &format!("note: {note}\n");
     }
     out += &format!("\n{}\n{}\n", table(findings), findings.summary);
