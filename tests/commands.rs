@@ -186,7 +186,7 @@ fn bad_requests_are_named_with_a_remedy() {
     let before = fs::read(format!("{model}/model.safetensors")).unwrap();
     let out = bench.path("out");
     let hv = bench.path("hv.safetensors");
-    let nowhere = bench.path("none/x.safetensors");
+    let nowhere = format!("{data}/t10k-labels-idx1-ubyte/x.safetensors");
     let cases: Vec<(Vec<&str>, Vec<&str>)> = vec![
         (vec!["inspect", "absent.safetensors"], vec!["absent.safetensors"]),
         (vec!["inspect", data], vec![data, "model.safetensors"]),
@@ -194,11 +194,11 @@ fn bad_requests_are_named_with_a_remedy() {
         (vec!["eval", model, "--data", data, "--split", "x"], vec!["`x`", "train and test"]),
         (
             vec!["eval", model, "--data", data, "--dump", &nowhere],
-            vec!["none", "create the folder"],
+            vec!["t10k-labels-idx1-ubyte is no folder", "another place"],
         ),
         (
             vec!["eval", model, "--data", data, "--json", &nowhere],
-            vec!["none", "create the folder"],
+            vec!["t10k-labels-idx1-ubyte is no folder", "another place"],
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "block.9", "--out", &hv],
@@ -210,7 +210,7 @@ fn bad_requests_are_named_with_a_remedy() {
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "head", "--out", &nowhere],
-            vec!["none", "create the folder"],
+            vec!["t10k-labels-idx1-ubyte is no folder", "another place"],
         ),
         (
             vec!["finetune", "--arch", "vit_huge_patch7_14", "--data", data, "--out", &out],

@@ -91,6 +91,41 @@ fn a_bad_file_stops_the_run_or_is_left_out_everywhere() {
 }
 
 #[test]
+fn folders_of_other_names_are_refused_unless_their_order_is_said() {
+    let bench = Bench::with_model();
+    let config = format!("{}/config.json", bench.model);
+    let mut settings = bench.json("model/config.json");
+    settings["label_names"] = ["cat", "dog", "emu", "fox"].into();
+    fs::write(&config, settings.to_string()).unwrap();
+    let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
+    let eval = ["eval", &bench.model, "--data", &root];
+    bench.run(&eval).fails_with(&["`cat`", "`a`", "--class-order sorted"]);
+    // The report's folder is made, too.
+    let words = ["--class-order", "sorted", "--json", "deep/er/sorted.json"];
+    let out = bench.run(&[&eval[..], &words].concat());
+    assert!(out.success, "{}", out.errors);
+    let sorted = bench.json("deep/er/sorted.json");
+    assert!(sorted["warnings"].to_string().contains("--class-order sorted"), "{sorted}");
+    let named = folder(&bench, "named", "test", ["cat", "dog", "emu", "fox"]);
+    let out = bench.run(&["eval", &bench.model, "--data", &named, "--json", "named.json"]);
+    assert!(out.success, "{}", out.errors);
+    assert_eq!(bench.json("named.json")["figures"], sorted["figures"]);
+}
+
+#[test]
+fn each_note_is_printed_once() {
+    let bench = Bench::with_model();
+    let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
+    for (quiet, at_start) in [(&[][..], 1), (&["--quiet"], 0)] {
+        let words = ["diagnose", &bench.model, "--data", &root, "--layer", "head"];
+        let out = bench.run(&[&words, quiet].concat());
+        assert!(out.success, "{}", out.errors);
+        let times = |text: &str| text.matches("numbered in sorted order").count();
+        assert_eq!((times(&out.errors), times(&out.output)), (at_start, 1 - at_start));
+    }
+}
+
+#[test]
 fn memory_does_not_grow_with_the_folder() {
     let bench = Bench::with_model();
     let class = bench.path("large/test/a");

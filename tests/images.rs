@@ -11,24 +11,10 @@ use std::fs;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/images.safetensors");
 
-/// How far levels may be from Pillow's.
-///
-/// PNG and WebP, lossy too, are Pillow's to the level. JPEG leaves the rounding of the transform
-/// and of colour to the decoder: one or two levels. Where colour is stored at half the resolution,
-/// the two decoders spread it differently over a hard edge of colour and at the image's border.
-fn worst(name: &str, mode: &str) -> u8 {
-    let full_colour = ["grey", "444", "rgb", "cmyk", "ycck"];
-    match name {
-        // Brightness has its full resolution in every file.
-        _ if name.starts_with("jpeg") && mode == "L" => 1,
-        _ if full_colour.iter().any(|kind| name.contains(kind)) && name.starts_with("jpeg") => 2,
-        "jpeg-420-8x8" => 16,
-        _ if name.starts_with("jpeg-up") || name.starts_with("jpeg-down") => 3,
-        _ if name.starts_with("jpeg") => 7,
-        // Taller than wide in one step: Pillow 13 resizes the columns first, see resample.rs.
-        _ if name.starts_with("squash") && name.ends_with("53x37") => 1,
-        _ => 0,
-    }
+/// How far levels may be from Pillow's: not at all, for JPEG, PNG and WebP, lossy or not.
+fn worst(name: &str) -> u8 {
+    // Taller than wide in one step: Pillow 13 resizes the columns first, see resample.rs.
+    if name.starts_with("squash") && name.ends_with("53x37") { 1 } else { 0 }
 }
 
 struct Reference {
@@ -104,7 +90,7 @@ fn decoded_pixels_are_pillows() {
             let ours = seen(&split, &as_it_is(shape)).unwrap();
             let (most, count) = farthest(&ours, &theirs);
             println!("{name} {kind}: at most {most}, {count} of {} levels", ours.len());
-            if most > worst(&name, kind) {
+            if most > worst(&name) {
                 wrong.push(format!("{name} as {kind}: {most} levels off"));
             }
             cases += 1;
@@ -125,7 +111,7 @@ fn resized_and_cropped_files_are_torchvisions() {
         let (_root, split) = folder(&bytes);
         let (most, count) = farthest(&seen(&split, &preprocess).unwrap(), &theirs);
         println!("{name}: at most {most}, {count} of {} levels", theirs.len());
-        if most > worst(&name, "RGB") {
+        if most > worst(&name) {
             wrong.push(format!("{name}: {most} levels off"));
         }
         cases += 1;

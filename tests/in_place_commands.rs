@@ -62,12 +62,44 @@ fn a_checkpoint_is_tuned_in_place_shipped_as_a_patch_and_undone() {
     let applied = bench.plain(&["patch", "apply", &old, &patch, "--out", &again]);
     assert!(applied.success, "{}", applied.errors);
     assert!(fs::read(&again).unwrap() == tuned);
+    // A folder gets the configuration, too, and is a whole checkpoint.
+    let earlier = bench.path("earlier");
+    fs::create_dir(&earlier).unwrap();
+    fs::write(format!("{earlier}/model.safetensors"), &before).unwrap();
+    let config = fs::read(format!("{}/config.json", bench.model)).unwrap();
+    fs::write(format!("{earlier}/config.json"), &config).unwrap();
+    let shipped = bench.path("some/shipped");
+    let applied = bench.plain(&["patch", "apply", &earlier, &patch, "--out", &shipped]);
+    assert!(applied.success, "{}", applied.errors);
+    assert!(fs::read(format!("{shipped}/model.safetensors")).unwrap() == tuned);
+    assert!(fs::read(format!("{shipped}/config.json")).unwrap() == config);
+    let made = bench.plain(&["inspect", &shipped]).output;
+    let steps = ["made           finetune by", "then           sgd by", "updated head"];
+    assert!(steps.iter().all(|step| made.contains(step)), "{made}");
+    let taken = bench.path("taken");
+    fs::create_dir(&taken).unwrap();
+    fs::write(format!("{taken}/model.safetensors"), &before).unwrap();
+    let refused = bench.plain(&["patch", "apply", &earlier, &patch, "--out", &taken]);
+    refused.fails_with(&["another checkpoint stands there"]);
     let wrong = bench.plain(&["patch", "apply", &bench.model, &patch, "--in-place"]);
     wrong.fails_with(&["the patch is for a file", "take the checkpoint"]);
 
     assert!(bench.plain(&["undo", &bench.model]).success);
     assert!(fs::read(&file).unwrap() == before);
     bench.plain(&["undo", &bench.model]).fails_with(&["expected the undo file", "found none"]);
+}
+
+#[test]
+fn a_diagnosis_that_chooses_the_layers_is_announced() {
+    let bench = Bench::with_model();
+    let words = ["post-train", &bench.model, "--data", &bench.data, "--batch-size", "8"];
+    let method = ["--method", "sgd", "--dry-run"];
+    let said = "so a diagnosis chooses them first";
+    for (layer, expected) in [(&[][..], true), (&["--update", "head"], false)] {
+        let out = bench.run(&[&words[..], &method, layer].concat());
+        assert!(out.success, "{}", out.errors);
+        assert_eq!(out.errors.contains(said), expected, "{}", out.errors);
+    }
 }
 
 #[test]

@@ -192,8 +192,6 @@ fn bad_requests_are_named_with_a_remedy() {
         ),
         (small.clone(), vec!["--plan", &junk], vec!["junk.json", "planish diagnose --json"]),
         (small.clone(), vec!["--plan", &nowhere], vec!["x.safetensors", "planish diagnose"]),
-        (train.to_vec(), vec!["--lr=-1"], vec!["--lr", "positive", "-1"]),
-        (train.to_vec(), vec!["--gamma", "0"], vec!["--gamma", "positive", "0"]),
         (
             train.to_vec(),
             [&layers[..], &["--batch-size", "41"]].concat(),
@@ -204,6 +202,16 @@ fn bad_requests_are_named_with_a_remedy() {
             vec!["post-train", model, "--out", &under],
             vec![],
             vec!["junk.json", "choose another --out"],
+        ),
+        (
+            small.clone(),
+            vec!["--method", "sgd", "--update", "head", "--gamma", "1"],
+            vec!["--gamma is of pol, pof alone, found sgd"],
+        ),
+        (
+            vec!["bench", model],
+            vec!["--methods", "sam", "--step", "newton"],
+            vec!["--step is of pol, pof alone, found sam"],
         ),
         (vec!["bench", model], vec!["--seeds", "0"], vec!["--seeds", "1 to", "found 0"]),
         (
@@ -216,8 +224,22 @@ fn bad_requests_are_named_with_a_remedy() {
     for (words, rest, parts) in cases {
         refuses(&run(&bench, &words, &rest), &parts);
     }
-    // A word with a dash is taken for an option: a matter of usage.
-    assert_eq!(run(&bench, &train, &["--lr", "-1"]).code, Some(2));
+    // Numbers out of their range are a matter of usage.
+    for (flag, value, expected) in [
+        ("--lr", "-1", "expected a number above 0"),
+        ("--lr", "0", "expected a number above 0"),
+        ("--lr", "nan", "expected a number above 0"),
+        ("--gamma", "0", "expected a number above 0"),
+        ("--momentum", "1", "expected a number from 0 to less than 1"),
+        ("--epochs", "0", "expected a whole number from 1"),
+        ("--batch-size", "-8", "expected a whole number from 1"),
+        ("--memory", "4", "as in 4GiB"),
+    ] {
+        let out = run(&bench, &train, &[flag, value]);
+        assert_eq!(out.code, Some(2), "{flag} {value}");
+        let told = out.errors.contains(flag) && out.errors.contains(expected);
+        assert!(told, "{flag} {value}: {}", out.errors);
+    }
     assert_eq!(run(&bench, &train, &["--method", "pop"]).code, Some(2));
     assert_eq!(fs::read(format!("{model}/model.safetensors")).unwrap(), before);
     assert!(!std::path::Path::new(&out).exists());

@@ -5,6 +5,7 @@
 //! tuning on, and putting its tensors back into any of them gives the first: so whatever moment a
 //! process dies at, the checkpoint is whole, and `undo` works.
 
+use super::litter::Litter;
 use super::lock::Lock;
 use super::output::{beside, create_anew, move_over, replace_by_way_of, sync_folder};
 use super::patch::{Patch, Raw};
@@ -130,6 +131,7 @@ impl InPlace {
     ) -> Result<(), Error> {
         // The lock makes this name ours alone, so that what a killed process left is written over.
         let new = beside(&self.real, ".", ".planish-new");
+        let _litter = Litter::new(&new);
         let written = (|| {
             let mut file = BufWriter::new(create_anew(&new)?);
             self.keep_access(file.get_ref(), &new)?;

@@ -1,15 +1,17 @@
 //! One writer at a time: a lock beside the checkpoint that is to be replaced.
 
+use super::litter::Litter;
 use super::output::beside;
 use super::{Error, Refused};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// Held as long as this process may replace the checkpoint; gone when dropped, and when the process
-/// dies, however it dies.
+/// dies, however it dies; its file, too, unless it is killed outright.
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
+    _litter: Litter,
     /// Keeps the system's lock.
     _file: File,
 }
@@ -38,7 +40,7 @@ impl Lock {
             // Between our opening and our locking, the holder may have removed the name: then ours
             // is the lock of a file nobody else will find, and the next attempt takes the new one.
             if is_still_at(&file, &path) {
-                return Ok(Lock { path, _file: file });
+                return Ok(Lock { _litter: Litter::new(&path), path, _file: file });
             }
         }
     }

@@ -6,6 +6,7 @@ mod error;
 mod header;
 mod in_place;
 mod layout;
+mod litter;
 mod lock;
 mod names;
 mod numbers;
@@ -35,6 +36,7 @@ pub use error::{Error, Mismatch};
 pub use header::{Entry, Header};
 pub use in_place::{InPlace, Undone, undo};
 pub use layout::Layout;
+pub use litter::clear_away;
 pub use numbers::Stored;
 pub use output::check_writable;
 pub use patch::{PATCH_KEY, Patch};
@@ -105,6 +107,8 @@ pub struct Checkpoint {
     /// The latest step in its making, if planish made it and this version can read the entry;
     /// saving keeps the whole list either way.
     pub provenance: Option<Provenance>,
+    /// Every step in its making that this version can read, the oldest first.
+    pub history: Vec<Provenance>,
     names: Names,
     header: Header,
     settings: Option<Settings>,
@@ -149,7 +153,9 @@ impl Checkpoint {
         let class_names = reader.class_names(config.classes)?;
         let assumed = reader.assumed;
         let weights = read_weights(&config, &names, &header, &bytes, DType::F32)?;
-        let provenance = provenance::provenance(&path, &header.metadata)?.pop();
+        let steps = provenance::provenance(&path, &header.metadata)?;
+        let steps: Vec<Option<Provenance>> =
+            steps.into_iter().map(|step| serde_json::from_value(step).ok()).collect();
         Ok(Checkpoint {
             layout: names.layout,
             recognised: names.recognition(header.entries.len()),
@@ -162,7 +168,8 @@ impl Checkpoint {
             metadata: header.metadata.clone(),
             class_names,
             assumed,
-            provenance: provenance.and_then(|value| serde_json::from_value(value).ok()),
+            provenance: steps.last().cloned().flatten(),
+            history: steps.into_iter().flatten().collect(),
             path,
             names,
             header,

@@ -1,6 +1,7 @@
 //! Where a checkpoint goes, and writing it so that no reader ever sees half a file.
 
 use super::Error;
+use super::litter::{self, Litter};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -82,6 +83,7 @@ pub(super) fn replace_by_way_of(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
+    let _litter = Litter::new(new);
     let written = (|| {
         let mut file = BufWriter::new(create_anew(new)?);
         fill(&mut file)?;
@@ -110,7 +112,7 @@ pub(super) fn create_anew(path: &Path) -> Result<File, Error> {
 
 /// Gives a flushed file its final name, and flushes the name.
 pub(super) fn move_over(new: &Path, path: &Path) -> Result<(), Error> {
-    fs::rename(new, path).map_err(Error::io(path, "move the finished file to"))?;
+    litter::rename(new, path).map_err(Error::io(path, "move the finished file to"))?;
     sync_folder(path)
 }
 

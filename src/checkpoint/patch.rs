@@ -5,13 +5,14 @@
 //! `planish.patch` is JSON: `from`, the SHA-256 digests of files it may be applied to; `to`, the
 //! digest of the result; `header`, the result's header as text.
 
-use super::output::replace;
+use super::output::{is_file_name, replace, replace_with, target};
+use super::settings::PREPROCESSOR_FILE;
 use super::{Entry, Error, Header, Refused, digest, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Metadata key of a patch.
 pub const PATCH_KEY: &str = "planish.patch";
@@ -217,5 +218,42 @@ impl Patch {
                 file.write_all(bytes).map_err(Error::io(out, "write"))
             })
         })
+    }
+
+    /// [`Patch::write_applied`] to a file, or to a folder that gets the configuration beside
+    /// `base`, too; returns the weights file.
+    ///
+    /// # Errors
+    /// Those of [`Patch::write_applied`]; [`Error::Output`] for a folder that holds another
+    /// checkpoint, or a configuration where there is none beside `base`.
+    pub fn save_applied(&self, base: &Path, out: &Path) -> Result<PathBuf, Error> {
+        let path = target(out);
+        if is_file_name(out) {
+            self.write_applied(base, &path)?;
+            return Ok(path);
+        }
+        let refuse = |reason: String| Err(Error::Output { path: out.into(), reason });
+        if path.exists() && Raw::read(&path).map_or(true, |there| there.digest != self.to) {
+            return refuse("another checkpoint stands there, which is never overwritten".into());
+        }
+        let mut beside = Vec::new();
+        for name in ["config.json", PREPROCESSOR_FILE] {
+            let (own, there) = (base.with_file_name(name), out.join(name));
+            match std::fs::read(&own) {
+                Ok(bytes) => beside.push((there, bytes)),
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(&own, "read")(e));
+                }
+                Err(_) if there.exists() => {
+                    return refuse(format!(
+                        "the folder holds a {name}, and this checkpoint has none"
+                    ));
+                }
+                Err(_) => {}
+            }
+        }
+        self.write_applied(base, &path)?;
+        beside.iter().try_for_each(|(there, bytes)| replace_with(there, bytes))?;
+        Ok(path)
     }
 }

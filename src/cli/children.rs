@@ -2,9 +2,9 @@
 
 use super::bad_samples::OnBad;
 use super::common::{Common, Limit};
-use super::images::DataArgs;
+use super::images::{DataArgs, OrderName};
 use super::model::ModelArgs;
-use super::training::{RecipeArgs, SamArgs, StepName};
+use super::training::{LineArgs, RecipeArgs, SamArgs, StepName};
 use anyhow::{Context, bail};
 use std::fmt::Display;
 use std::process::{Command, Stdio};
@@ -42,6 +42,13 @@ impl Words {
         words.maybe("--test-data", data.test_data.as_ref());
         words.maybe("--val-from-train", data.val_from_train);
         words.option(
+            "--class-order",
+            match data.class_order {
+                OrderName::Name => "name",
+                OrderName::Sorted => "sorted",
+            },
+        );
+        words.option(
             "--on-bad-sample",
             match data.bad.policy {
                 OnBad::Fail => "fail",
@@ -60,12 +67,17 @@ impl Words {
             .option("--warmup", args.warmup)
             .option("--momentum", args.momentum)
             .option("--weight-decay", args.weight_decay)
-            .option("--perturb-batch", args.perturb_batch)
-            .option("--gamma", args.gamma)
             .option("--cache", args.cache);
         self.maybe("--clip", args.clip);
         self.maybe("--micro-batch", args.micro_batch);
         self.maybe("--accumulate", args.accumulate);
+        self
+    }
+
+    /// The options of PoL and PoF.
+    pub fn line(&mut self, args: &LineArgs) {
+        self.maybe("--perturb-batch", args.perturb_batch);
+        self.maybe("--gamma", args.gamma);
         self.maybe(
             "--step",
             args.step.map(|s| match s {
@@ -73,7 +85,6 @@ impl Words {
                 StepName::Newton => "newton",
             }),
         );
-        self
     }
 
     /// The bound on memory.

@@ -1,5 +1,6 @@
 //! What every command takes, and what every command does first.
 
+use super::numbers::memory;
 use super::output;
 use super::progress::Progress;
 use crate::run::{Run, Running, set_threads};
@@ -30,7 +31,7 @@ pub struct Common {
 pub struct Limit {
     /// Bound on the memory of the process, such as 4GiB: images are taken fewer at a time, and
     /// frozen layers' activations are not kept, until the forecast is within it
-    #[arg(long, value_name = "SIZE", help_heading = "Common options")]
+    #[arg(long, value_name = "SIZE", value_parser = memory, help_heading = "Common options")]
     pub memory: Option<ByteSize>,
 }
 
@@ -64,6 +65,11 @@ impl Common {
     /// Tells notes before long work, for they may be a reason not to begin it.
     pub fn say_notes(&self, notes: &[String]) {
         notes.iter().for_each(|note| self.say(&format!("note: {note}")));
+    }
+
+    /// Of a result's notes, those to print with it: all that [`Common::say_notes`] did not tell.
+    pub fn untold<'a>(&self, notes: &'a [String], told: &[String]) -> Vec<&'a String> {
+        notes.iter().filter(|note| self.quiet || !told.contains(note)).collect()
     }
 
     /// A progress line of `total` steps of one `unit` ("images"), silent under `--quiet`.
@@ -104,14 +110,17 @@ mod tests {
         assert!(parse(&["--seed", "-1"]).is_err());
         let limit = |text| parse(&["--memory", text]).ok().unwrap().limit.mib();
         assert_eq!((limit("4GiB"), limit("512 MiB")), (Some(4096.0), Some(512.0)));
-        assert!(parse(&["--memory", "much"]).is_err());
+        let refused = parse(&["--memory", "4"]).err().unwrap().to_string();
+        assert!(refused.contains("--memory") && refused.contains("as in 4GiB"), "{refused}");
     }
 
     #[test]
     fn a_run_does_not_start_if_its_report_cannot_be_written() {
         let folder = tempfile::tempdir().unwrap();
-        let json = Some(folder.path().join("none/report.json"));
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let json = Some(file.join("report.json"));
         let error = Common { json, ..Common::default() }.start().unwrap_err().to_string();
-        assert!(error.contains("none") && error.contains("create the folder"), "{error}");
+        assert!(error.contains("file/report.json") && error.contains("no folder"), "{error}");
     }
 }

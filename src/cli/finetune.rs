@@ -3,19 +3,18 @@
 use super::bad_samples::BadSamples;
 use super::common::Common;
 use super::finetune_plan::{Error, Images, Start, images, start};
-use super::finetune_text::{plan, teller, text};
-use super::images::data_info;
+use super::finetune_text::{about, plan, teller, text};
 use super::model::ModelFlags;
 use super::numbers::{not_negative, positive, range, share};
 use super::output;
 use super::training::{Curve, Kept};
 use crate::checkpoint::{self, Provenance};
 use crate::data::folds::stratified_halves;
-use crate::data::{Augment, DataSet, Split};
+use crate::data::{Augment, Split};
 use crate::evaluate::{Predictions, Summary, Temperature, summarise};
 use crate::objective::Objective;
 use crate::pixels::Pixels;
-use crate::report::{DataInfo, FINETUNING, Finetuning};
+use crate::report::{FINETUNING, Finetuning};
 use crate::train::finetune::{Settings, finetune};
 use crate::train::{Keep, Rule};
 use serde_json::json;
@@ -72,25 +71,49 @@ pub struct Args {
     #[arg(long, value_name = "sgd|adamw", default_value = "sgd")]
     pub optimizer: Kind,
     /// Highest learning rate [default: 0.05 for sgd, 0.001 for adamw]
-    #[arg(long, value_name = "RATE", value_parser = positive)]
+    #[arg(long, value_name = "RATE", value_parser = positive, allow_negative_numbers = true)]
     pub lr: Option<f64>,
     /// Momentum of sgd, with Nesterov's look-ahead
-    #[arg(long, value_name = "M", default_value_t = 0.9, value_parser = share)]
+    #[arg(
+        long,
+        value_name = "M",
+        default_value_t = 0.9,
+        value_parser = share,
+        allow_negative_numbers = true,
+    )]
     pub momentum: f64,
     /// Weight decay, on every tensor
-    #[arg(long, value_name = "W", default_value_t = 0.0, value_parser = not_negative)]
+    #[arg(
+        long,
+        value_name = "W",
+        default_value_t = 0.0,
+        value_parser = not_negative,
+        allow_negative_numbers = true,
+    )]
     pub weight_decay: f64,
     /// Learning rate after the warm-up: to 0 on a cosine or on a line, or constant
     #[arg(long, value_name = "cosine|linear|constant", default_value = "cosine")]
     pub schedule: Curve,
     /// Epochs of linear warm-up
-    #[arg(long, value_name = "E", default_value_t = 0.0, value_parser = not_negative)]
+    #[arg(
+        long,
+        value_name = "E",
+        default_value_t = 0.0,
+        value_parser = not_negative,
+        allow_negative_numbers = true,
+    )]
     pub warmup: f64,
     /// Clip the gradient to this norm
-    #[arg(long, value_name = "NORM", value_parser = positive)]
+    #[arg(long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
     pub clip: Option<f64>,
     /// Label smoothing
-    #[arg(long, value_name = "E", default_value_t = 0.0, value_parser = share)]
+    #[arg(
+        long,
+        value_name = "E",
+        default_value_t = 0.0,
+        value_parser = share,
+        allow_negative_numbers = true,
+    )]
     pub label_smoothing: f64,
     /// Augmentation: `flip`, `shift=PIXELS`, `crop=LEAST_AREA`, separated by commas
     #[arg(long, value_name = "LIST", default_value = "none")]
@@ -266,17 +289,4 @@ fn provenance(
             },
         }),
     }
-}
-
-fn about(data: &DataSet, images: &Images) -> Vec<DataInfo> {
-    let mut out = vec![data_info(data, &images.train, "training images")];
-    if let Some(val) = &images.val {
-        let origin = match images.fraction > 0.0 {
-            true => format!("held out of train, {}", images.fraction),
-            false => "split val".into(),
-        };
-        out.push(data_info(data, val, &origin));
-    }
-    out.extend(images.test.as_ref().map(|test| data_info(data, test, "split test")));
-    out
 }

@@ -3,11 +3,12 @@
 use super::finetune::Args;
 use super::finetune_plan::{Images, Start};
 use super::format::{count, duration, estimate, number, percent};
+use super::images::data_info;
 use super::progress::Progress;
 use super::table::{Align, Style, Table};
-use crate::data::Split;
+use crate::data::{DataSet, Split};
 use crate::evaluate::Estimate;
-use crate::report::Finetuning;
+use crate::report::{DataInfo, Finetuning};
 use crate::train::finetune::{Epoch, Event, Settings};
 use std::time::Instant;
 
@@ -104,4 +105,18 @@ pub fn text(report: &Finetuning) -> String {
         report.checkpoint,
         duration(report.run.seconds)
     )
+}
+
+/// What the report says of the images.
+pub fn about(data: &DataSet, images: &Images) -> Vec<DataInfo> {
+    let mut out = vec![data_info(data, &images.train, "training images")];
+    if let Some(val) = &images.val {
+        let origin = match images.fraction > 0.0 {
+            true => format!("held out of train, {}", images.fraction),
+            false => "split val".into(),
+        };
+        out.push(data_info(data, val, &origin));
+    }
+    out.extend(images.test.as_ref().map(|test| data_info(data, test, "split test")));
+    out
 }

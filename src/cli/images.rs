@@ -4,7 +4,8 @@ use super::bad_samples::BadSamples;
 use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_sample;
 use crate::data::{
-    DataSet, Error as DataError, Request, Roles, Split, SplitProvenance, choose, number_classes,
+    ClassOrder, DataSet, Error as DataError, Request, Roles, Split, SplitProvenance, choose,
+    number_classes,
 };
 use crate::pixels::Pixels;
 use crate::report::DataInfo;
@@ -33,9 +34,23 @@ pub struct DataArgs {
         help_heading = "Data options"
     )]
     pub val_from_train: Option<f64>,
+    /// How class folders are numbered: by the checkpoint's class names, or in sorted order
+    /// whatever these are
+    #[arg(long, value_name = "name|sorted", default_value = "name", help_heading = "Data options")]
+    pub class_order: OrderName,
     /// What to do about image files that cannot be decoded.
     #[command(flatten)]
     pub bad: BadSamples,
+}
+
+/// Values of `--class-order`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OrderName {
+    /// By the checkpoint's class names.
+    #[default]
+    Name,
+    /// In the sorted order of the folders.
+    Sorted,
 }
 
 /// Data sets, read.
@@ -74,7 +89,11 @@ impl DataArgs {
             train.into_iter().chain([data]).chain(others.into_iter().flatten()).collect();
         sets.iter_mut().for_each(|set| notes.append(&mut set.notes));
         let own = checkpoint.class_names.as_deref();
-        notes.extend(number_classes(&mut sets, own, checkpoint.config.classes)?);
+        let order = match self.class_order {
+            OrderName::Name => ClassOrder::ByName,
+            OrderName::Sorted => ClassOrder::Sorted,
+        };
+        notes.extend(number_classes(&mut sets, own, checkpoint.config.classes, order)?);
         for set in sets {
             notes.extend(self.bad.apply(set, checkpoint.preprocess.as_ref())?);
         }

@@ -5,7 +5,7 @@ use super::format::{count, number};
 use super::model::{ModelArgs, checkpoint_info};
 use super::output;
 use super::table::{Align, Style, Table};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Provenance};
 use crate::report::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 use crate::vit::layers::{Granularity, Layer, layers};
 
@@ -43,6 +43,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .map(|layer| about(&checkpoint, layer))
             .collect::<anyhow::Result<_>>()?,
         provenance: checkpoint.provenance.clone(),
+        history: checkpoint.history.clone(),
     };
     args.common.save(&report)?;
     Ok(output::print(&text(&report))?)
@@ -62,6 +63,24 @@ fn about(checkpoint: &Checkpoint, layer: &Layer) -> anyhow::Result<LayerInfo> {
         stages: [layer.first_stage, layer.last_stage],
         weight_norm: squares.sqrt(),
     })
+}
+
+/// A step in the checkpoint's making.
+fn made(step: &Provenance) -> String {
+    let layers = |what: &str, names: &[String]| match names {
+        [] => String::new(),
+        names => format!(", {what} {}", names.join(", ")),
+    };
+    let held_out = step.split.map(|s| format!(", {} of the training split held out", s.fraction));
+    format!(
+        "{} by planish {}, seed {}{}{}{}",
+        step.method,
+        step.version,
+        step.seed,
+        layers("perturbed", &step.perturb),
+        layers("updated", &step.update),
+        held_out.unwrap_or_default()
+    )
 }
 
 fn text(report: &Inspection) -> String {
@@ -125,13 +144,10 @@ fn text(report: &Inspection) -> String {
     if let Some(names) = &report.class_names {
         lines.push(("classes", names.join(", ")));
     }
-    if let Some(made) = &report.provenance {
-        let mut line = format!("{} by planish {}, seed {}", made.method, made.version, made.seed);
-        if let Some(split) = made.split {
-            line += &format!(", {} of the training split held out", split.fraction);
-        }
-        lines.push(("made", line));
-    }
+    lines.extend(report.history.iter().enumerate().map(|(i, step)| {
+        let name = if i == 0 { "made" } else { "then" };
+        (name, made(step))
+    }));
     let mut out: String =
         lines.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect();
     let mut table = Table::new(&[

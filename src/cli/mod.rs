@@ -34,6 +34,7 @@ pub mod training;
 pub mod undo;
 mod vectors;
 
+use crate::checkpoint::clear_away;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
@@ -94,7 +95,15 @@ impl Command {
 
 /// Runs what the command line asks for. Exit code 0 means success, 1 that the work failed, 2 that
 /// the command line makes no sense.
+/// At an interrupt (Ctrl-C) or a signal to end, 130, and no file is left half-written.
 pub fn main() -> ExitCode {
+    // Without a handler the system ends the process as well, and leaves its lock's empty file.
+    let _ = ctrlc::set_handler(|| {
+        clear_away();
+        let text = "planish: interrupted; each file is as it was before, or whole\n";
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        std::process::exit(130);
+    });
     match Cli::try_parse().map(|cli| cli.command.run()) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {

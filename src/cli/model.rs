@@ -56,7 +56,12 @@ pub struct ModelFlags {
     #[arg(long, value_name = "S,…", value_delimiter = ',', help_heading = "Model options")]
     pub std: Option<Vec<f32>>,
     /// Resampling filter: nearest, bilinear or bicubic
-    #[arg(long, value_name = "FILTER", value_parser = interpolation, help_heading = "Model options")]
+    #[arg(
+        long,
+        value_name = "FILTER",
+        value_parser = interpolation,
+        help_heading = "Model options",
+    )]
     pub interpolation: Option<Interpolation>,
     /// Resize before the centre crop: `squash` (to the crop itself), pixels of the short side, or
     /// height and width

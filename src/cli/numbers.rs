@@ -1,5 +1,6 @@
 //! Numbers on the command line, checked as they are read.
 
+use bytesize::ByteSize;
 use std::ops::Range;
 
 /// `A..B`, A included, B not, A less than B.
@@ -46,6 +47,18 @@ pub fn percent(text: &str) -> Result<f64, String> {
     number_that(number, |x| x > 0.0 && x < unit, expected).map(|x| x / unit)
 }
 
+/// A whole number from 1.
+pub fn count(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&n: &usize| n > 0);
+    number.ok_or_else(|| "expected a whole number from 1".into())
+}
+
+/// Bytes with their unit, 1 MiB at least: a bare `4` would be four bytes.
+pub fn memory(text: &str) -> Result<ByteSize, String> {
+    let size = text.parse().ok().filter(|size: &ByteSize| size.as_u64() >= 1 << 20);
+    size.ok_or_else(|| "expected at least 1MiB, with its unit, as in 4GiB".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,6 +67,16 @@ mod tests {
     fn ranges_hold_something() {
         assert_eq!(range("0..12000"), Ok(0..12000));
         assert!(["", "5", "5..5", "6..5", "-1..5", "a..b"].iter().all(|text| range(text).is_err()));
+    }
+
+    #[test]
+    fn counts_and_sizes_that_make_no_sense_are_told_with_what_would() {
+        assert_eq!((count("1"), memory("4GiB")), (Ok(1), Ok(ByteSize::gib(4))));
+        assert_eq!(memory("1048576"), Ok(ByteSize::mib(1)));
+        assert!(["0", "-1", "1.5", "nan", ""].iter().all(|text| count(text).is_err()));
+        let message = memory("4").unwrap_err();
+        assert!(message.contains("4GiB"), "{message}");
+        assert!(["1023KiB", "much", "-4GiB"].iter().all(|text| memory(text).is_err()));
     }
 
     #[test]

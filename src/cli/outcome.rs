@@ -22,8 +22,8 @@ pub fn epoch_line(e: &Epoch) -> String {
     )
 }
 
-/// Before and after, in rows.
-pub fn show(report: &Report) -> String {
+/// Before and after, in rows, and these notes.
+pub fn show(report: &Report, notes: &[&String]) -> String {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
         ("", Align::Left),
@@ -85,7 +85,7 @@ pub fn show(report: &Report) -> String {
             count(file.moves_lost_to_rounding as u64)
         );
     }
-    for note in &report.notes {
+    for note in notes {
         out += &format!("note: {note}\n");
     }
     out

@@ -8,16 +8,15 @@ use std::path::{Path, PathBuf};
 /// Why an output cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder the file belongs in is not there.
+    /// What should be a folder above the file is none.
     #[error(
-        "cannot write {}: there is no folder {}; create the folder or name another",
-        .path.display(), .folder.display()
+        "cannot write {}: {} is no folder; name another place", .path.display(), .found.display()
     )]
     NoFolder {
         /// The file.
         path: PathBuf,
-        /// Its folder.
-        folder: PathBuf,
+        /// What stands where its folder should.
+        found: PathBuf,
     },
     /// The path is a folder.
     #[error("cannot write {}: it is a folder, expected the name of a file", .path.display())]
@@ -43,11 +42,12 @@ pub enum Error {
     },
 }
 
-/// Finds out whether `path` can be written, before hours of work depend on it. A file that is there
-/// stays as it is.
+/// Finds out whether `path` can be written, before hours of work depend on it; folders that lack
+/// are made by [`write()`]. A file that is there stays as it is.
 ///
 /// # Errors
-/// There is no such folder, `path` is one itself, or the system refuses a new file beside it.
+/// A file stands where a folder should, `path` is a folder, or the system refuses a new file in the
+/// nearest folder above it.
 pub fn check(path: &Path) -> Result<(), Error> {
     if path.is_dir() || path.file_name().is_none() {
         return Err(Error::IsFolder { path: path.into() });
@@ -55,11 +55,13 @@ pub fn check(path: &Path) -> Result<(), Error> {
     if is_device(path) {
         return Ok(());
     }
-    let folder = folder(path);
-    if !folder.is_dir() {
-        return Err(Error::NoFolder { path: path.into(), folder: folder.into() });
+    let above = folder(path).ancestors().find(|above| above.exists());
+    let above = above.unwrap_or(Path::new("."));
+    if !above.is_dir() {
+        return Err(Error::NoFolder { path: path.into(), found: above.into() });
     }
-    let trial = sibling(path);
+    let name = path.file_name().unwrap_or_default();
+    let trial = sibling(&above.join(name));
     let refused = |source| Error::Refused { path: path.into(), source };
     File::create(&trial).map_err(refused)?;
     fs::remove_file(&trial).map_err(refused)
@@ -90,6 +92,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let part = sibling(&target);
     let replace = || {
+        fs::create_dir_all(folder(&target))?;
         let mut file = File::create(&part)?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -153,12 +156,24 @@ mod tests {
     #[test]
     fn wrong_places_are_named_before_any_work() {
         let folder = tempfile::tempdir().unwrap();
-        let missing = folder.path().join("no/r.json");
+        fs::write(folder.path().join("file"), "").unwrap();
+        let missing = folder.path().join("file/no/r.json");
         assert!(matches!(check(&missing), Err(Error::NoFolder { .. })));
         assert!(matches!(check(folder.path()), Err(Error::IsFolder { .. })));
         assert!(matches!(check(Path::new("..")), Err(Error::IsFolder { .. })));
         let message = check(&missing).unwrap_err().to_string();
-        assert!(message.contains("no/r.json") && message.contains("create"), "{message}");
+        assert!(message.contains("no/r.json") && message.contains("no folder"), "{message}");
+    }
+
+    #[test]
+    fn folders_that_lack_are_made_only_for_the_file_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/r.json");
+        check(&path).unwrap();
+        assert!(names(folder.path()).is_empty());
+        write(&path, b"x").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"x");
+        assert_eq!(names(path.parent().unwrap()), ["r.json"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Options of `patch`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  planish patch diff model/ tuned/ --out head.safetensors\n  \
-                        planish patch apply model/ head.safetensors --out tuned.safetensors\n  \
+                        planish patch apply model/ head.safetensors --out tuned/\n  \
                         planish patch apply model/ head.safetensors --in-place")]
 pub struct Args {
     /// What to do.
@@ -36,7 +36,8 @@ enum Command {
         checkpoint: PathBuf,
         /// The patch
         patch: PathBuf,
-        /// Where the result goes: a .safetensors file
+        /// Where the result goes: a .safetensors file, or a folder, which gets the configuration
+        /// beside CKPT, too
         #[arg(long, value_name = "NEW", group = "place")]
         out: Option<PathBuf>,
         /// Replace CKPT itself; `planish undo` puts it back
@@ -60,7 +61,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn diff(a: &Path, b: &Path, out: &Path) -> anyhow::Result<()> {
     let (a, b) = (weights_file(a)?, weights_file(b)?);
-    check_patch_place(out, &[&a, &b])?;
+    if out.extension().is_none_or(|e| e != "safetensors") {
+        anyhow::bail!("--out {}: expected a name that ends in .safetensors", out.display())
+    }
+    check_place(out, &[&a, &b])?;
     let patch = Patch::between(&a, &b)?;
     patch.write(out)?;
     let names = patch.names();
@@ -83,13 +87,17 @@ fn apply(checkpoint: &Path, patch: &Path, out: Option<&Path>) -> anyhow::Result<
     let text = match out {
         Some(out) => {
             let base = weights_file(checkpoint)?;
-            check_patch_place(out, &[&base, patch])?;
-            change.write_applied(&base, out)?;
-            let beside = match base.with_file_name("config.json").exists() {
-                true => "; the configuration beside CKPT belongs to it, too: copy it along",
+            check_place(out, &[&base, patch])?;
+            let written = change.save_applied(&base, out)?;
+            let left = written == out && base.with_file_name("config.json").exists();
+            let beside = match left {
+                true => {
+                    "; the configuration beside CKPT belongs to it, too: name a folder instead to \
+                     have both there"
+                }
                 false => "",
             };
-            format!("{}: {n} tensors patched{beside}", out.display())
+            format!("{}: {n} tensors patched{beside}", written.display())
         }
         None => {
             let undo = change.apply_in_place(checkpoint)?;
@@ -112,13 +120,12 @@ fn few(names: &[&str]) -> String {
     if rest > 0 { format!("{shown} and {rest} more") } else { shown }
 }
 
-/// A file that can be written and is none of those being read.
-fn check_patch_place(out: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
-    if out.extension().is_none_or(|e| e != "safetensors") {
-        anyhow::bail!("--out {}: expected a name that ends in .safetensors", out.display())
-    }
+/// A place that can be written and is none of the files being read.
+fn check_place(out: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
     check_writable(out)?;
-    let real = out.canonicalize().ok();
+    let is_file = out.extension().is_some_and(|e| e == "safetensors");
+    let file = if is_file { out.to_path_buf() } else { out.join("model.safetensors") };
+    let real = file.canonicalize().ok();
     if real.is_some() && inputs.iter().any(|input| input.canonicalize().ok() == real) {
         anyhow::bail!("--out {}: it is a file being read; choose another", out.display())
     }

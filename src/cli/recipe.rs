@@ -1,6 +1,6 @@
 //! From options and a diagnosis to a recipe: which layers, which method.
 
-use super::training::{RecipeArgs, SamArgs, StepName};
+use super::training::{LineArgs, RecipeArgs, SamArgs, StepName};
 use crate::checkpoint::Checkpoint;
 use crate::report::diagnosis;
 use crate::train::perturbation::Rule;
@@ -62,16 +62,19 @@ impl Name {
     }
 }
 
-/// Refuses options of SAM that none of the methods, as the command line calls them, would heed.
+/// Refuses options that none of the methods, as the command line calls them, would heed.
 ///
 /// # Errors
 /// The first such option.
-pub fn check_sam(methods: &[&str], args: &SamArgs) -> anyhow::Result<()> {
-    let flags: [(&str, bool, &[&str]); 4] = [
-        ("--rho", args.rho.is_some(), &["sam", "asam", "looksam", "sam-norm"]),
-        ("--asam-eta", args.asam_eta.is_some(), &["asam"]),
-        ("--look-every", args.look_every.is_some(), &["looksam"]),
-        ("--look-alpha", args.look_alpha.is_some(), &["looksam"]),
+pub fn check_heeded(methods: &[&str], line: &LineArgs, sam: &SamArgs) -> anyhow::Result<()> {
+    let flags: [(&str, bool, &[&str]); 7] = [
+        ("--perturb-batch", line.perturb_batch.is_some(), &["pol", "pof"]),
+        ("--gamma", line.gamma.is_some(), &["pol", "pof"]),
+        ("--step", line.step.is_some(), &["pol", "pof"]),
+        ("--rho", sam.rho.is_some(), &["sam", "asam", "looksam", "sam-norm"]),
+        ("--asam-eta", sam.asam_eta.is_some(), &["asam"]),
+        ("--look-every", sam.look_every.is_some(), &["looksam"]),
+        ("--look-alpha", sam.look_alpha.is_some(), &["looksam"]),
     ];
     let heeded = |by: &[&str]| by.iter().any(|name| methods.contains(name));
     match flags.iter().find(|(_, given, by)| *given && !heeded(by)) {
@@ -106,7 +109,7 @@ pub fn recipe(
     let (mut perturb, mut update) = (named(&args.perturb)?, named(&args.update)?);
     let mut chosen_by = "named by the user".to_owned();
     let kind = method.kind(&training.sam);
-    check_sam(&[kind.name()], &training.sam)?;
+    check_heeded(&[kind.name()], &training.line, &training.sam)?;
     match kind {
         Kind::Pof => {
             if args.perturb.is_some() || args.update.is_some() || args.plan.is_some() {
@@ -151,7 +154,7 @@ pub fn recipe(
         )
     }
     let update = update.context("no layer to update: pass --update")?;
-    let rule = match (training.step, &perturb) {
+    let rule = match (training.line.step, &perturb) {
         (Some(StepName::Search), _) => Rule::Search,
         (Some(StepName::Newton), _) => Rule::Newton,
         (None, Some(p)) => default_rule(config, p),
@@ -161,8 +164,8 @@ pub fn recipe(
         kind,
         update,
         perturb,
-        gamma_max: training.gamma,
-        perturbation_batch: training.perturb_batch,
+        gamma_max: training.line.gamma.unwrap_or(2.0),
+        perturbation_batch: training.line.perturb_batch.unwrap_or(256),
         rule,
         rho: match kind {
             Kind::Sam(variant) => training.sam.rho.unwrap_or(variant.usual_rho()),

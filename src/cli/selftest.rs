@@ -2,7 +2,7 @@
 
 use super::common::Common;
 use super::demo;
-use super::images::{DataArgs, data_info, pixels, sample};
+use super::images::{DataArgs, OrderName, data_info, pixels, sample};
 use super::model::{ModelFlags, checkpoint_info, objective};
 use super::output::print;
 use super::table::{Align, Style, Table};
@@ -35,6 +35,9 @@ pub struct Args {
     /// Images: whatever the other commands take [default: noise]
     #[arg(long, value_name = "D", help_heading = "Data options")]
     data: Option<String>,
+    /// How class folders are numbered: by the checkpoint's class names, or in sorted order
+    #[arg(long, value_name = "name|sorted", default_value = "name", help_heading = "Data options")]
+    class_order: OrderName,
     /// Split to take images from [default: test, or the only one]
     #[arg(long, value_name = "S")]
     split: Option<String>,
@@ -138,7 +141,9 @@ fn images(
         }
         return Ok((Box::new(noise(checkpoint, n, args.common.seed)?), None));
     };
-    let sources = DataArgs { data: data.clone(), ..DataArgs::default() }.open(checkpoint)?;
+    let sources =
+        DataArgs { data: data.clone(), class_order: args.class_order, ..DataArgs::default() }
+            .open(checkpoint)?;
     let whole = sources.split(args.split.as_deref())?;
     let split = sample(whole, Some(n), args.common.seed)
         .with_context(|| format!("--samples {n}: the split has {} images", whole.len()))?;

@@ -1,6 +1,6 @@
 //! Options of the training itself, which every method shares.
 
-use super::numbers::{not_negative, positive, share};
+use super::numbers::{count, not_negative, positive, share};
 use crate::train::post::Settings;
 use crate::train::{Keep, Shape};
 use anyhow::bail;
@@ -10,45 +10,81 @@ use anyhow::bail;
 #[command(next_help_heading = "Training options")]
 pub struct RecipeArgs {
     /// Passes over the training set
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 5,
+        value_parser = count,
+        allow_negative_numbers = true,
+    )]
     pub epochs: usize,
     /// Images in B, the batch of a step
-    #[arg(long, value_name = "N", default_value_t = 128)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        value_parser = count,
+        allow_negative_numbers = true,
+    )]
     pub batch_size: usize,
     /// Images a thread takes at a time: B is summed over them before the step, which they leave as
     /// it is; fewer take less memory [default: by memory]
-    #[arg(long, value_name = "N", conflicts_with = "accumulate")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = count,
+        allow_negative_numbers = true,
+        conflicts_with = "accumulate",
+    )]
     pub micro_batch: Option<usize>,
     /// The same, told as the number of parts that B is summed over
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     pub accumulate: Option<usize>,
     /// Highest learning rate
-    #[arg(long, value_name = "RATE", default_value_t = 0.01)]
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value_t = 0.01,
+        value_parser = positive,
+        allow_negative_numbers = true,
+    )]
     pub lr: f64,
     /// Learning rate after the warm-up: to 0 on a cosine or on a line, or constant
     #[arg(long, value_enum, value_name = "cosine|linear|constant", default_value = "cosine")]
     pub schedule: Curve,
     /// Epochs over which the learning rate first rises; 0.5 is half of one
-    #[arg(long, value_name = "EPOCHS", default_value_t = 0.0, value_parser = not_negative)]
+    #[arg(
+        long,
+        value_name = "EPOCHS",
+        default_value_t = 0.0,
+        value_parser = not_negative,
+        allow_negative_numbers = true,
+    )]
     pub warmup: f64,
     /// Clip the gradient of the updated layers to this norm
-    #[arg(long, value_name = "NORM", value_parser = positive)]
+    #[arg(long, value_name = "NORM", value_parser = positive, allow_negative_numbers = true)]
     pub clip: Option<f64>,
     /// Momentum
-    #[arg(long, value_name = "M", default_value_t = 0.9, value_parser = share)]
+    #[arg(
+        long,
+        value_name = "M",
+        default_value_t = 0.9,
+        value_parser = share,
+        allow_negative_numbers = true,
+    )]
     pub momentum: f64,
     /// Weight decay
-    #[arg(long, value_name = "D", default_value_t = 0.0, value_parser = not_negative)]
+    #[arg(
+        long,
+        value_name = "D",
+        default_value_t = 0.0,
+        value_parser = not_negative,
+        allow_negative_numbers = true,
+    )]
     pub weight_decay: f64,
-    /// Images in B′, on which PoL and PoF find the perturbation
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub perturb_batch: usize,
-    /// Γ: their perturbation is γ times the step to the minimum, γ uniform in (0, Γ)
-    #[arg(long, value_name = "G", default_value_t = 2.0)]
-    pub gamma: f64,
-    /// How that step is found [default: newton below the last block, else search]
-    #[arg(long, value_enum)]
-    pub step: Option<StepName>,
+    /// Options of PoL and PoF.
+    #[command(flatten)]
+    pub line: LineArgs,
     /// Options of SAM and its variants.
     #[command(flatten)]
     pub sam: SamArgs,
@@ -64,20 +100,34 @@ pub struct RecipeArgs {
     pub cache: usize,
 }
 
+/// Options of PoL and PoF.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct LineArgs {
+    /// Images in B′, on which PoL and PoF find the perturbation [default: 256]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
+    pub perturb_batch: Option<usize>,
+    /// Γ: their perturbation is γ times the step to the minimum, γ uniform in (0, Γ) [default: 2]
+    #[arg(long, value_name = "G", value_parser = positive, allow_negative_numbers = true)]
+    pub gamma: Option<f64>,
+    /// How that step is found [default: newton below the last block, else search]
+    #[arg(long, value_enum)]
+    pub step: Option<StepName>,
+}
+
 /// Options of SAM and its variants.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct SamArgs {
     /// ρ: length of SAM's climb [default: 0.05 for sam and looksam, 0.5 for asam and sam-norm]
-    #[arg(long, value_name = "RHO", value_parser = positive)]
+    #[arg(long, value_name = "RHO", value_parser = positive, allow_negative_numbers = true)]
     pub rho: Option<f64>,
     /// η of asam, added to |w| [default: 0.01]
-    #[arg(long, value_name = "ETA", value_parser = positive)]
+    #[arg(long, value_name = "ETA", value_parser = positive, allow_negative_numbers = true)]
     pub asam_eta: Option<f64>,
     /// Steps of looksam from one climb to the next [default: 5]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     pub look_every: Option<usize>,
     /// Weight of looksam's stored part in the steps between [default: 0.7]
-    #[arg(long, value_name = "ALPHA", value_parser = not_negative)]
+    #[arg(long, value_name = "ALPHA", value_parser = not_negative, allow_negative_numbers = true)]
     pub look_alpha: Option<f64>,
 }
 
@@ -140,24 +190,11 @@ impl Kept {
     }
 }
 
-/// Refuses settings that make no sense.
+/// Refuses settings that make no sense together.
 ///
 /// # Errors
 /// The first such setting.
 pub fn check(args: &RecipeArgs) -> anyhow::Result<()> {
-    let positive = |name: &str, value: f64| -> anyhow::Result<()> {
-        if value.is_finite() && value > 0.0 {
-            return Ok(());
-        }
-        bail!("{name}: expected a positive number, found {value}")
-    };
-    positive("--lr", args.lr)?;
-    positive("--gamma", args.gamma)?;
-    positive("--epochs", args.epochs as f64)?;
-    positive("--batch-size", args.batch_size as f64)?;
-    positive("--perturb-batch", args.perturb_batch as f64)?;
-    positive("--micro-batch", args.micro_batch.unwrap_or(1) as f64)?;
-    positive("--look-every", args.sam.look_every.unwrap_or(1) as f64)?;
     let parts = args.accumulate.unwrap_or(1);
     if !(1..=args.batch_size).contains(&parts) {
         bail!("--accumulate: expected 1 to {}, the images in B, found {parts}", args.batch_size)

@@ -2,14 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{DataSet, Error, Split};
+use super::{ClassError, DataSet, Error, Split};
+
+/// On whose word class folders are numbered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClassOrder {
+    /// By the checkpoint's class names.
+    #[default]
+    ByName,
+    /// In the sorted order of the folders' names, whatever the checkpoint's are.
+    Sorted,
+}
 
 /// How the classes of a data set relate to a list of names.
 enum Match {
     /// Each is in the list once: where.
     All(Vec<u32>),
-    /// These are not, or are there twice; others are.
+    /// These are not; others are.
     Partly(Vec<String>),
+    /// This one is in the list more than once: where.
+    Twice(String, Vec<u32>),
     /// None is.
     None,
 }
@@ -17,20 +29,23 @@ enum Match {
 /// Numbers the classes of every data set as the checkpoint does, by name; `own` are its class
 /// names, `classes` their number. What comes back is what a reader of the figures should know.
 ///
-/// A checkpoint without names, or with entirely other ones, leaves the classes in the sorted order
-/// of the folders of the first data set (so put the training set first), and the others are
-/// numbered by its names. Classes without images need no name. CIFAR's classes have known
-/// numbers: they are mapped if all names match, else left. Data without names are left.
+/// A checkpoint without names, or [`ClassOrder::Sorted`], leaves the classes in the sorted order of
+/// the folders of the first data set (so put the training set first), and the others are numbered
+/// by its names. Names that are numbers, such as `LABEL_3`, count as none unless folders bear them.
+/// Classes without images need no name. CIFAR's classes have known numbers: they are mapped if all
+/// names match, else left. Data without names are left.
 ///
 /// # Errors
-/// [`Error::Classes`] if some of the class folders match and some do not; [`Error::ClassCount`]
-/// if none does and the model has another number of classes.
+/// [`Error::Classes`]: some of the class folders match and some do not, or none does; the
+/// checkpoint has a folder's name twice; more folders are to be sorted than the model has classes.
 pub fn number_classes(
     sets: &mut [&mut DataSet],
     own: Option<&[String]>,
     classes: usize,
+    order: ClassOrder,
 ) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
+    let own = own.filter(|_| order == ClassOrder::ByName);
     let mut reference = own.map(|own| ("the checkpoint".to_owned(), own.to_vec()));
     let mut settled = false;
     for set in sets {
@@ -51,15 +66,28 @@ pub fn number_classes(
             ("folder", Match::Partly(unknown), Some((of, names))) => {
                 return Err(mismatch(place, of, unknown, names, &given));
             }
+            ("folder", Match::Twice(name, numbers), _) => {
+                return Err(Error::Classes(ClassError::Twice { place, name, numbers }));
+            }
             ("folder", Match::None, Some((of, names))) if settled => {
                 return Err(mismatch(place, of, given.clone(), names, &given));
             }
             ("folder", ..) => {
-                if given.len() > classes || own.is_some() && given.len() != classes {
+                if given.len() > classes {
                     let found = given.len();
-                    return Err(Error::ClassCount { place, classes, found, names: given });
+                    return Err(Error::Classes(ClassError::TooMany {
+                        place,
+                        classes,
+                        found,
+                        names: given,
+                    }));
                 }
-                notes.push(assumed(&place, &given, own, classes));
+                if let Some(own) = own.filter(|own| !own.iter().all(|name| is_number(name))) {
+                    let first = |names: &[String]| names.first().cloned().unwrap_or_default();
+                    let (expected, found) = (first(own), first(&given));
+                    return Err(Error::Classes(ClassError::NoneKnown { place, expected, found }));
+                }
+                notes.push(assumed(&place, &given, classes, order));
                 reference = Some((place, given));
                 settled = true;
             }
@@ -90,20 +118,26 @@ fn compare(set: &DataSet, given: &[String], names: &[String]) -> Match {
     for (at, name) in names.iter().enumerate() {
         places.entry(name).or_default().push(at as u32);
     }
-    let mut unknown = Vec::new();
+    let (mut unknown, mut twice) = (Vec::new(), None);
     let place = |(label, class): (usize, &String)| {
         match places.get(class.as_str()).map(Vec::as_slice) {
             Some(&[at]) => at,
-            _ => {
-                // A class without images: nothing will look its number up.
-                if used.contains(&(label as u32)) {
-                    unknown.push(class.clone());
-                }
+            // A class without images: nothing will look its number up.
+            _ if !used.contains(&(label as u32)) => 0,
+            Some(several) => {
+                twice.get_or_insert_with(|| (class.clone(), several.to_vec()));
+                0
+            }
+            None => {
+                unknown.push(class.clone());
                 0
             }
         }
     };
     let map: Vec<u32> = given.iter().enumerate().map(place).collect();
+    if let Some((name, numbers)) = twice {
+        return Match::Twice(name, numbers);
+    }
     match unknown.len() {
         0 => Match::All(map),
         n if n >= used.len() => Match::None,
@@ -119,14 +153,22 @@ fn mismatch(
     given: &[String],
 ) -> Error {
     let known = names.iter().filter(|name| !given.contains(name)).cloned().collect();
-    Error::Classes { place, of: of.to_owned(), unknown, known }
+    Error::Classes(ClassError::Unknown { place, of: of.to_owned(), unknown, known })
+}
+
+/// Whether a class name says no more than a number, as `7` and `LABEL_7` do.
+fn is_number(name: &str) -> bool {
+    let digits = name.trim_start_matches(|c: char| c.is_alphabetic() || "_- ".contains(c));
+    let stem = name[..name.len() - digits.len()].trim_end_matches(['_', '-', ' ']).to_lowercase();
+    let known = ["", "label", "class"].contains(&stem.as_str());
+    known && !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())
 }
 
 /// What is assumed of classes that no name of the checkpoint settles.
-fn assumed(place: &str, given: &[String], own: Option<&[String]>, classes: usize) -> String {
-    let why = match own.and_then(<[_]>::first) {
-        Some(first) => format!("no class folder is a class of the checkpoint, such as `{first}`"),
-        None => "the checkpoint names no classes".into(),
+fn assumed(place: &str, given: &[String], classes: usize, order: ClassOrder) -> String {
+    let why = match order {
+        ClassOrder::ByName => "the checkpoint names no classes",
+        ClassOrder::Sorted => "by --class-order sorted",
     };
     let fewer = match given.len() < classes {
         true => format!(", and there are {} of the model's {classes}", given.len()),

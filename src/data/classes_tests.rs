@@ -1,3 +1,4 @@
+use super::ClassOrder::{ByName, Sorted};
 use super::*;
 use crate::data::files::Files;
 
@@ -17,7 +18,7 @@ fn strings(names: &[&str]) -> Vec<String> {
 
 /// The labels after numbering by `own`.
 fn labels(mut set: DataSet, own: &[&str]) -> Result<(Vec<u32>, Vec<String>), Error> {
-    let notes = number_classes(&mut [&mut set], Some(&strings(own)), own.len())?;
+    let notes = number_classes(&mut [&mut set], Some(&strings(own)), own.len(), ByName)?;
     Ok((set.splits[0].labels().to_vec(), notes))
 }
 
@@ -27,7 +28,7 @@ fn a_permuted_order_is_mapped() {
         labels(data("folder", &["bird", "cat", "dog"], 2), &["cat", "dog", "bird"]).unwrap();
     assert_eq!((found, notes.len()), (vec![2, 2, 0, 0, 1, 1], 0));
     let mut set = data("folder", &["bird", "cat"], 1);
-    number_classes(&mut [&mut set], Some(&strings(&["cat", "dog", "bird"])), 3).unwrap();
+    number_classes(&mut [&mut set], Some(&strings(&["cat", "dog", "bird"])), 3, ByName).unwrap();
     assert_eq!(set.splits[0].class_names().unwrap(), ["cat", "dog", "bird"]);
     assert_eq!(set.splits[0].labels(), [2, 0], "some of the checkpoint's classes will do");
 }
@@ -36,7 +37,7 @@ fn a_permuted_order_is_mapped() {
 fn the_digest_is_that_of_the_labels_as_mapped() {
     let digest = |names: &[&str]| {
         let mut set = data("folder", names, 1);
-        number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2).unwrap();
+        number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2, ByName).unwrap();
         set.splits[0].digest().to_owned()
     };
     assert_ne!(digest(&["a", "b"]), data("folder", &["a", "b"], 1).splits[0].digest());
@@ -44,64 +45,112 @@ fn the_digest_is_that_of_the_labels_as_mapped() {
 }
 
 #[test]
-fn no_match_is_sorted_order_and_said() {
-    let (found, notes) = labels(data("folder", &["n01", "n02"], 1), &["cat", "dog"]).unwrap();
-    assert_eq!(found, [0, 1]);
-    assert!(notes[0].contains("`n01` = 0") && notes[0].contains("`cat`"), "{notes:?}");
-    let error = labels(data("folder", &["n01", "n02"], 1), &["a", "b", "c"]).unwrap_err();
-    assert!(matches!(error, Error::ClassCount { classes: 3, found: 2, .. }), "{error}");
+fn no_match_is_an_error_with_a_way_on() {
+    for own in [&["cat", "dog"][..], &["cat", "dog", "emu"]] {
+        let error = labels(data("folder", &["n01", "n02"], 1), own).unwrap_err();
+        assert!(matches!(error, Error::Classes(ClassError::NoneKnown { .. })), "{error}");
+        let message = error.to_string();
+        for part in ["`cat`", "`n01`", "--class-order sorted"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    let mut set = data("folder", &["n01", "n02"], 1);
+    let own = strings(&["n02", "n01"]);
+    let notes = number_classes(&mut [&mut set], Some(&own), 2, Sorted).unwrap();
+    assert_eq!(set.splits[0].labels(), [0, 1]);
+    assert!(notes[0].contains("--class-order sorted") && notes[0].contains("`n01` = 0"));
+}
+
+#[test]
+fn names_that_are_numbers_count_as_none_unless_folders_bear_them() {
+    for own in [["0", "1"], ["LABEL_0", "LABEL_1"], ["class 1", "class 2"]] {
+        let (found, notes) = labels(data("folder", &["n01", "n02"], 1), &own).unwrap();
+        assert_eq!(found, [0, 1]);
+        assert!(notes[0].contains("names no classes"), "{notes:?}");
+    }
+    assert_eq!(labels(data("folder", &["0", "1"], 1), &["1", "0"]).unwrap(), (vec![1, 0], vec![]));
+    let error = labels(data("folder", &["a", "b"], 1), &["n01440764", "n01443537"]).unwrap_err();
+    assert!(matches!(error, Error::Classes(ClassError::NoneKnown { .. })), "{error}");
+    assert!(["", "LABEL_", "label3x", "B2"].iter().all(|name| !is_number(name)));
+}
+
+#[test]
+fn more_folders_than_the_head_has_classes_are_refused() {
+    let error = labels(data("folder", &["n01", "n02", "n03"], 1), &["cat", "dog"]).unwrap_err();
+    assert!(
+        matches!(error, Error::Classes(ClassError::TooMany { classes: 2, found: 3, .. })),
+        "{error}"
+    );
+    assert!(error.to_string().contains("planish finetune --from"), "{error}");
 }
 
 #[test]
 fn a_checkpoint_without_names_takes_the_sorted_order() {
     let mut set = data("folder", &["a", "b"], 1);
-    let notes = number_classes(&mut [&mut set], None, 3).unwrap();
+    let notes = number_classes(&mut [&mut set], None, 3, ByName).unwrap();
     assert!(notes[0].contains("names no classes") && notes[0].contains("2 of the model's 3"));
-    let error = number_classes(&mut [&mut set], None, 1).unwrap_err();
-    assert!(matches!(error, Error::ClassCount { classes: 1, found: 2, .. }), "{error}");
+    let error = number_classes(&mut [&mut set], None, 1, ByName).unwrap_err();
+    assert!(
+        matches!(error, Error::Classes(ClassError::TooMany { classes: 1, found: 2, .. })),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_partial_match_lists_what_does_not() {
     let error = labels(data("folder", &["Cat", "dog", "emu"], 1), &["cat", "dog"]).unwrap_err();
-    let Error::Classes { unknown, known, .. } = &error else { panic!("{error}") };
+    let Error::Classes(ClassError::Unknown { unknown, known, .. }) = &error else {
+        panic!("{error}")
+    };
     assert_eq!((unknown, known), (&strings(&["Cat", "emu"]), &strings(&["cat"])));
     assert!(error.to_string().contains("`Cat`, `emu`"), "{error}");
 }
 
 #[test]
-fn a_name_that_the_checkpoint_has_twice_is_no_match() {
+fn a_name_that_the_checkpoint_has_twice_is_told() {
+    let own = strings(&["crane", "dog", "crane"]);
     let error = labels(data("folder", &["crane", "dog"], 1), &["crane", "dog", "crane"]);
     let error = error.unwrap_err();
-    assert!(matches!(&error, Error::Classes { unknown, .. } if *unknown == ["crane"]), "{error}");
+    let found = matches!(&error, Error::Classes(ClassError::Twice { name, numbers, .. })
+        if name == "crane" && *numbers == [0, 2]);
+    assert!(found && error.to_string().contains("numbers 0 and 2"), "{error}");
+    // Both of the ways on that it names work.
+    let mut set = data("folder", &["crane", "dog"], 1);
+    number_classes(&mut [&mut set], Some(&own), 3, Sorted).unwrap();
+    let renamed = data("folder", &["crane (bird)", "dog"], 1);
+    let (found, _) = labels(renamed, &["crane (bird)", "dog", "crane (machine)"]).unwrap();
+    assert_eq!(found, [0, 1]);
 }
 
 #[test]
 fn a_class_without_images_needs_no_name() {
     let mut set = data("folder", &["a", "b", "extra"], 1);
     set.splits[0] = set.splits[0].subset(&[0, 1], "all").unwrap();
-    let notes = number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2).unwrap();
+    let notes = number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2, ByName).unwrap();
     assert_eq!((set.splits[0].labels(), notes.len()), (&[1, 0][..], 0));
 }
 
 #[test]
 fn other_sets_are_numbered_by_the_first() {
     let (mut train, mut val) = (data("folder", &["a", "b", "c"], 1), data("folder", &["c"], 2));
-    number_classes(&mut [&mut train, &mut val], None, 3).unwrap();
+    number_classes(&mut [&mut train, &mut val], None, 3, ByName).unwrap();
     assert_eq!(val.splits[0].labels(), [2, 2]);
     let mut other = data("folder", &["z"], 1);
-    let error = number_classes(&mut [&mut train, &mut other], None, 3).unwrap_err();
-    assert!(matches!(&error, Error::Classes { unknown, .. } if *unknown == ["z"]), "{error}");
+    let error = number_classes(&mut [&mut train, &mut other], None, 3, ByName).unwrap_err();
+    assert!(
+        matches!(&error, Error::Classes(ClassError::Unknown { unknown, .. }) if *unknown == ["z"]),
+        "{error}"
+    );
 }
 
 #[test]
 fn cifars_numbers_stand_unless_every_name_is_found() {
     let own = strings(&["b", "a"]);
     let mut set = data("cifar", &["a", "b"], 1);
-    number_classes(&mut [&mut set], Some(&own), 2).unwrap();
+    number_classes(&mut [&mut set], Some(&own), 2, ByName).unwrap();
     assert_eq!(set.splits[0].labels(), [1, 0]);
     let mut set = data("cifar", &["a", "x"], 1);
-    assert!(number_classes(&mut [&mut set], Some(&own), 2).unwrap().is_empty());
+    assert!(number_classes(&mut [&mut set], Some(&own), 2, ByName).unwrap().is_empty());
     assert_eq!(set.splits[0].labels(), [0, 1]);
 }
 

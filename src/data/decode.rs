@@ -49,9 +49,12 @@ pub enum Flaw {
     /// The preprocessing cannot take it.
     #[error("{0}")]
     Unfit(Box<super::Error>),
-    /// The decoder gave up.
+    /// The decoder of PNG or WebP gave up.
     #[error("cannot be decoded: {0}")]
     Decode(#[from] ImageError),
+    /// The decoder of JPEG gave up, with this message.
+    #[error("cannot be decoded: {0}")]
+    Jpeg(String),
 }
 
 /// The image in a file's `bytes`.
@@ -66,9 +69,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => format,
         _ => return Err(Flaw::Format),
     };
-    // The decoders would make up what is missing.
     match format {
-        ImageFormat::Jpeg if !jpeg_is_whole(bytes) => return Err(Flaw::Truncated("JPEG")),
+        ImageFormat::Jpeg => return super::jpeg::decode(bytes),
+        // The decoder would make up what is missing.
         ImageFormat::WebP if !webp_is_whole(bytes) => return Err(Flaw::Truncated("WebP")),
         _ => {}
     }
@@ -78,8 +81,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     reader.limits(limits);
     let decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels * 3 > MOST_BYTES || decoder.total_bytes() > 2 * MOST_BYTES {
+    check_size(width, height)?;
+    if decoder.total_bytes() > 2 * MOST_BYTES {
         return Err(Flaw::TooLarge { width, height });
     }
     let image = DynamicImage::from_decoder(decoder)?;
@@ -98,6 +101,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     Ok(Frame { levels, shape: [channels, height as usize, width as usize] })
 }
 
+/// Refuses what takes too much memory, before any is taken.
+pub(super) fn check_size(width: u32, height: u32) -> Result<(), Flaw> {
+    let bytes = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(3);
+    if bytes > MOST_BYTES { Err(Flaw::TooLarge { width, height }) } else { Ok(()) }
+}
+
 /// The high byte of each sample.
 fn high(samples: &[u16]) -> Vec<u8> {
     samples.iter().map(|v| (v >> 8) as u8).collect()
@@ -107,29 +116,6 @@ fn high(samples: &[u16]) -> Vec<u8> {
 fn without_alpha<const N: usize>(samples: &[u8]) -> Vec<u8> {
     let (pixels, _) = samples.as_chunks::<N>();
     pixels.iter().flat_map(|pixel| &pixel[..N - 1]).copied().collect()
-}
-
-/// Whether the JPEG's end marker is there: after the scans, not inside a segment such as an
-/// embedded thumbnail. Pillow refuses a file without it.
-///
-/// Markers are 0xFF and a code that is neither 0 (a data byte 0xFF) nor 0xFF (padding). Restart
-/// markers 0xD0 to 0xD7, 0x01 and the start 0xD8 stand alone; all others but the end, 0xD9, are
-/// followed by a length of two bytes, which counts itself.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(&[mark, code]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-        match (mark, code) {
-            (0xFF, 0xD9) => return true,
-            (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => at += 2,
-            (0xFF, 0x02..=0xFE) => {
-                let length = bytes.get(at + 2..).and_then(|rest| rest.first_chunk());
-                let Some(length) = length else { return false };
-                at += 2 + usize::from(u16::from_be_bytes(*length));
-            }
-            _ => at += 1,
-        }
-    }
-    false
 }
 
 /// Whether a WebP has the bytes its RIFF header promises: their number, less eight, stands in
@@ -142,19 +128,6 @@ fn webp_is_whole(bytes: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_end_of_a_jpeg_is_looked_for_outside_its_segments() {
-        let start = [0xFF, 0xD8];
-        let segment = [0xFF, 0xE1, 0x00, 0x06, 0xFF, 0xD9, 0xFF, 0xD9];
-        let scan = [0xFF, 0xDA, 0x00, 0x02, 0x12, 0xFF, 0x00, 0xFF, 0xD0, 0x34];
-        let whole = [&start[..], &segment, &scan, &[0xFF, 0xD9, 0x77]].concat();
-        assert!(jpeg_is_whole(&whole));
-        assert!(jpeg_is_whole(&[&start[..], &scan, &[0xFF, 0xFF, 0xFF, 0xD9]].concat()));
-        for cut in 0..whole.len() - 1 {
-            assert!(!jpeg_is_whole(&whole[..cut]), "{cut}");
-        }
-    }
 
     #[test]
     fn what_is_no_image_is_told_apart() {

@@ -61,38 +61,9 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
-    /// Class names that another list of classes does not have.
-    #[error(
-        "{place}: expected classes of {of}, found {} that it does not have: {}; rename the class \
-         folders to its names ({}), or take those classes away",
-        unknown.len(), listed(unknown), listed(known)
-    )]
-    Classes {
-        /// Data set.
-        place: String,
-        /// Whose classes are expected.
-        of: String,
-        /// The names that are not among them.
-        unknown: Vec<String>,
-        /// Names it has that the data lack.
-        known: Vec<String>,
-    },
-    /// Classes that neither names nor their number match to the checkpoint's.
-    #[error(
-        "{place}: expected the checkpoint's {classes} classes, found {found} of other names ({}); \
-         rename the class folders to the checkpoint's class names",
-        listed(names)
-    )]
-    ClassCount {
-        /// Data set.
-        place: String,
-        /// Number of classes of the checkpoint.
-        classes: usize,
-        /// Number of class folders.
-        found: usize,
-        /// Their names.
-        names: Vec<String>,
-    },
+    /// Class folders that cannot be numbered as the checkpoint's classes.
+    #[error(transparent)]
+    Classes(super::ClassError),
     /// A gzip stream that does not decompress.
     #[error("{path}: damaged gzip stream: {source}; fetch the file again")]
     Gzip {
@@ -272,13 +243,4 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
-}
-
-/// The first ten names, and how many more there are.
-fn listed(names: &[String]) -> String {
-    let shown: Vec<String> = names.iter().take(10).map(|name| format!("`{name}`")).collect();
-    match names.len().saturating_sub(10) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
 }

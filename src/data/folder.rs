@@ -181,8 +181,9 @@ fn read(
         }
         if files.len() == before {
             notes.push(format!(
-                "{}: the class folder has no images; its number, {label}, is kept for it",
-                class.path.display()
+                "{}: the class `{}` has no images; it keeps its place among the classes",
+                folder.display(),
+                class.name
             ));
         }
         labels.resize(files.len(), label as u32);

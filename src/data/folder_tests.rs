@@ -135,7 +135,7 @@ fn hidden_and_other_files_are_passed_over() {
 fn an_empty_class_keeps_its_number_and_an_empty_split_is_refused() {
     let (_root, data) = opened(&["train/a/1.png", "train/b/", "train/c/1.png"]);
     assert_eq!(data.train().unwrap().labels(), [0, 2]);
-    assert!(data.notes[0].contains("no images; its number, 1, is kept"), "{:?}", data.notes);
+    assert!(data.notes[0].contains("the class `b` has no images"), "{:?}", data.notes);
     let root = tree(&["train/a/1.png", "val/a/"]);
     assert!(
         matches!(open_at(&root).unwrap_err(), Error::Empty { place } if place.ends_with("val"))

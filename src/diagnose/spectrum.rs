@@ -11,6 +11,8 @@ use crate::vit::Layer;
 
 /// Groups of images that the standard error of λ_max is taken over.
 const GROUPS: usize = 16;
+/// Relative residual of eigenvalues.
+const LANCZOS: f64 = 0.01;
 /// Places at which the density is told.
 const POINTS: usize = 201;
 /// Its smoothing, as a share of the spectrum's range.
@@ -39,7 +41,7 @@ impl Settings {
             largest: self.largest,
             smallest: usize::from(self.whole),
             width: 1,
-            tolerance: 0.01,
+            tolerance: LANCZOS,
             max_products: 60,
             vectors: true,
             seed: self.seed,
@@ -47,7 +49,7 @@ impl Settings {
     }
 
     fn trace(&self) -> hutch_plus_plus::Settings {
-        hutch_plus_plus::Settings { sketch: 12, tolerance: 0.05, max_probes: 64, seed: self.seed }
+        hutch_plus_plus::Settings { sketch: 6, tolerance: 0.05, max_probes: 24, seed: self.seed }
     }
 
     fn quadrature(&self) -> quadrature::Settings {
@@ -117,6 +119,8 @@ pub fn spectrum(
         false => None,
     };
     let top = pairs.largest.first().map_or(0.0, |p| p.value);
+    let bottom = pairs.smallest.first().map_or(f64::NEG_INFINITY, |p| p.value);
+    let semidefinite = top > 0.0 && bottom >= -LANCZOS * top;
     let one = |p: &lanczos::Pair| Eigenvalue {
         value: p.value,
         residual: Some(p.residual).filter(|r| r.is_finite()),

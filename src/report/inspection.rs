@@ -34,6 +34,9 @@ pub struct Inspection {
     pub layers: Vec<LayerInfo>,
     /// The latest step in its making, if planish made it.
     pub provenance: Option<Provenance>,
+    /// All steps, the oldest first.
+    #[serde(default)]
+    pub history: Vec<Provenance>,
 }
 
 /// One layer.

@@ -62,8 +62,9 @@ pub struct Spectrum {
     pub largest_stderr: Option<f64>,
     /// tr A (Hutch++).
     pub trace: Option<TraceOf>,
-    /// tr A / λ_max: how many directions as sharp as the sharpest would make up the trace. `None`
-    /// unless λ_max > 0.
+    /// tr A / λ_max, the intrinsic dimension of Tropp (2015, §7): how many directions as sharp as
+    /// the sharpest would make up the trace. `None` where it means nothing, since A has an
+    /// eigenvalue below −1% of λ_max, or none above 0.
     pub effective_dimension: Option<Estimated>,
     /// Stochastic Lanczos quadrature, if asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,6 +17,17 @@ pub enum Error {
         /// Layers at block granularity.
         known: String,
     },
+    /// A glob that matches no layer.
+    #[error(
+        "no layer matches `{pattern}`; the layers are {known}; a block splits into \
+         block.0.attn and block.0.mlp, and every tensor has its own name too"
+    )]
+    NoMatch {
+        /// The glob.
+        pattern: String,
+        /// Layers at block granularity.
+        known: String,
+    },
     /// An architecture name that is not known.
     #[error(
         "no architecture is called `{wanted}`: {reason}{}; write vit_SIZE_patchP_S or \

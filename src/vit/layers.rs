@@ -116,7 +116,7 @@ pub fn features(config: &Config) -> Layer {
 /// included. A layer named twice counts once.
 ///
 /// # Errors
-/// [`Error::NoLayer`] for the first part that matches nothing.
+/// [`Error::NoLayer`] for the first part that matches nothing, [`Error::NoMatch`] if it is a glob.
 pub fn select(config: &Config, pattern: &str) -> Result<Vec<Layer>, Error> {
     let levels = Granularity::ALL.map(|granularity| layers(config, granularity));
     let mut out: Vec<Layer> = Vec::new();
@@ -176,11 +176,12 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
 fn no_layer(levels: &[Vec<Layer>; 3], part: &str) -> Error {
     let names = levels.iter().flatten().map(|layer| layer.name.as_str());
     let known: Vec<&str> = levels[0].iter().map(|layer| layer.name.as_str()).collect();
-    Error::NoLayer {
-        wanted: part.to_string(),
-        nearest: nearest(part, names).map(str::to_string),
-        known: known.join(", "),
+    let known = known.join(", ");
+    if part.contains(['*', '?']) {
+        return Error::NoMatch { pattern: part.to_string(), known };
     }
+    let nearest = nearest(part, names).map(str::to_string);
+    Error::NoLayer { wanted: part.to_string(), nearest, known }
 }
 
 #[cfg(test)]
@@ -261,7 +262,9 @@ mod tests {
         assert!(message.contains("`block.9`") && message.contains("embed, block.0"), "{message}");
         assert!(message.contains("did you mean `block.0`?"), "{message}");
         assert!(select(&config(), "").is_err());
-        assert!(select(&config(), "bloc?").is_err());
+        let message = select(&config(), "xyz*").unwrap_err().to_string();
+        assert!(message.starts_with("no layer matches `xyz*`; the layers are embed, block.0,"));
+        assert!(matches!(select(&config(), "bloc?"), Err(Error::NoMatch { .. })));
     }
 
     #[test]

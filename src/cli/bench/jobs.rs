@@ -130,8 +130,9 @@ pub fn jobs(args: &Args, planned: Option<&Planned>) -> Vec<Job> {
             Name::Pof => words(own, None, None),
             _ => words(own, perturb, Some(updated)),
         };
-        if perturb.is_none() {
-            options.sam(own, &args.recipe.sam);
+        match perturb {
+            Some(_) => options.line(&args.recipe.line),
+            None => options.sam(own, &args.recipe.sam),
         }
         let control = add(format!("SGD → {label}"), words("sgd", None, Some(updated)), None);
         add(format!("{title}{from} → {label}"), options, Some(control));

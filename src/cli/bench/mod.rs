@@ -9,7 +9,7 @@ use crate::cli::format::duration;
 use crate::cli::images::DataArgs;
 use crate::cli::model::{ModelArgs, checkpoint_info};
 use crate::cli::output::print;
-use crate::cli::recipe::check_sam;
+use crate::cli::recipe::check_heeded;
 use crate::cli::training::{RecipeArgs, check};
 use crate::data::{Role, require};
 use crate::forecast::Need;
@@ -105,7 +105,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     check(&args.recipe)?;
     let methods: Vec<&str> = args.methods.iter().map(|m| m.names().0).collect();
-    check_sam(&methods, &args.recipe.sam)?;
+    check_heeded(&methods, &args.recipe.line, &args.recipe.sam)?;
     if !(1..=MAX_SEEDS).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", args.seeds)
     }

@@ -183,7 +183,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         subject.measure(&chosen, how, &args.common)
     })?;
     let subject = found.part.as_ref().unwrap_or(&work);
-    let text = show::show(subject, &found.findings, &roles) + &sampling::show(&found);
+    let text = show::show(subject, &found.findings, &roles, &args.common) + &sampling::show(&found);
     let (timed, operations) =
         post_training(&work.objective, work.train_images, &calibration, &found.findings);
     let split = subject.validation.split();

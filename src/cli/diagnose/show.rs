@@ -1,5 +1,6 @@
 //! What `diagnose` prints.
 
+use crate::cli::common::Common;
 use crate::cli::format::{ABSENT, number, optional};
 use crate::cli::subject::Subject;
 use crate::cli::table::{Align, Style, Table};
@@ -9,7 +10,12 @@ use crate::report::diagnosis::{Findings, Fitted, Plan};
 use crate::report::spectrum::{Estimated, Spectrum};
 
 /// Everything, plan and warnings last.
-pub(super) fn show(subject: &Subject, findings: &Findings, roles: &Roles) -> String {
+pub(super) fn show(
+    subject: &Subject,
+    findings: &Findings,
+    roles: &Roles,
+    common: &Common,
+) -> String {
     let loss = &findings.loss_nats;
     let mut out = format!(
         "validation: {} images ({}); loss {}, calibrated {:.4} at temperature {:.3}{}\n",
@@ -20,7 +26,7 @@ pub(super) fn show(subject: &Subject, findings: &Findings, roles: &Roles) -> Str
         loss.temperature,
         loss.training.map_or(String::new(), |t| format!("; training loss {t:.4}")),
     );
-    for note in &roles.notes {
+    for note in common.untold(&roles.notes, &roles.notes) {
         out += &format!("note: {note}\n");
     }
     out += &format!("\n{}\n", table(findings));

@@ -182,7 +182,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         notes,
     };
     args.common.save(&report)?;
-    print(&show(&report))?;
+    print(&show(&report, &args.common.untold(&report.notes, &work.roles.notes)))?;
     if let Some(error) = failure {
         return Err(error.context(written(&report)));
     }

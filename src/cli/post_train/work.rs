@@ -193,6 +193,10 @@ fn plan(
 ) -> anyhow::Result<Option<Plan>> {
     let config = &subject.objective.config;
     let all = layers(config, Granularity::Block);
+    args.common.say(
+        "note: neither options nor --plan name every layer, so a diagnosis chooses them first; \
+         --perturb and --update, or for --method sgd --update alone, leave it out",
+    );
     let mut subject = subject.at(subject.objective.clone());
     if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
         let found = subject.calibrate(&all, &args.limit)?;
