@@ -133,7 +133,7 @@ pub fn spectrum(
         largest_stderr,
         effective_dimension: trace
             .as_ref()
-            .filter(|_| top > 0.0)
+            .filter(|_| semidefinite)
             .map(|t| Estimated { value: t.trace / top, stderr: Some(t.stderr / top) }),
         trace: trace.map(|t| TraceOf { value: t.trace, stderr: t.stderr, converged: t.converged }),
         density,

@@ -1,0 +1,157 @@
+//! Spectra and Newton's steps of a diagnosis against what the same small model gives directly.
+
+#[allow(dead_code)]
+mod small;
+
+use candle_core::DType;
+use planish::curvature::{LayerOperator, LinearOperator};
+use planish::data::folds::stratified_halves;
+use planish::diagnose::spectrum::Settings;
+use planish::diagnose::{Estimator, Options, Request, diagnose};
+use planish::objective::{Activations, Matrix, Objective};
+use planish::report::diagnosis::{Findings, LayerResult};
+use planish::vit::Layer;
+use small::{
+    cross_entropies, dot, images, layer, mean, model, numbers, plus, weights_of, with_weights,
+};
+
+fn findings(model: &Objective, v: &Activations, layers: &[Layer], options: Options) -> Findings {
+    let request = Request { options, ..Request::new(model, v, layers, 7) };
+    diagnose(&request, &mut |_| ()).unwrap()
+}
+
+fn one(model: &Objective, v: &Activations, name: &str, options: Options) -> LayerResult {
+    findings(model, v, &[layer(model, name)], options).layers.remove(0)
+}
+
+fn whole_spectrum(density: bool) -> Options {
+    let matrices = vec![Matrix::Hessian, Matrix::GaussNewton];
+    let settings =
+        Settings { matrices, largest: 2, whole: true, density, room: f64::INFINITY, seed: 1 };
+    Options { spectrum: Some(settings), ..Options::default() }
+}
+
+/// The matrix, column by column.
+fn dense(operator: &LayerOperator) -> Vec<Vec<f64>> {
+    let n = operator.dimension();
+    let unit = |i| (0..n).map(|j| f64::from(u8::from(i == j))).collect();
+    operator.apply(&(0..n).map(unit).collect::<Vec<_>>()).unwrap()
+}
+
+fn times(matrix: &[Vec<f64>], v: &[f64]) -> Vec<f64> {
+    let zero = vec![0.0; v.len()];
+    matrix.iter().zip(v).fold(zero, |sum, (column, &x)| plus(&sum, x, column))
+}
+
+/// Largest eigenvalue and its vector of A + shift by power iteration, less the shift.
+fn top(matrix: &[Vec<f64>], shift: f64) -> (f64, Vec<f64>) {
+    let mut v: Vec<f64> = (0..matrix.len()).map(|i| 1.0 + (i as f64).sin()).collect();
+    for _ in 0..20_000 {
+        let next = plus(&times(matrix, &v), shift, &v);
+        let norm = dot(&next, &next).sqrt();
+        v = next.into_iter().map(|x| x / norm).collect();
+    }
+    (dot(&v, &times(matrix, &v)), v)
+}
+
+#[test]
+fn spectra_are_those_of_the_assembled_matrices() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    for name in ["block.1", "norm", "head"] {
+        let found = one(&model, &v, name, whole_spectrum(true));
+        assert_eq!(found.spectra.len(), 2);
+        for spectrum in &found.spectra {
+            let own = layer(&model, name);
+            let operator = LayerOperator::new(&model, &v, &own, spectrum.matrix);
+            let matrix = dense(&operator);
+            // A shift that no row's sum exceeds makes every eigenvalue positive.
+            let shift = matrix.iter().map(|c| c.iter().map(|x| x.abs()).sum::<f64>());
+            let shift = shift.fold(0.0, f64::max);
+            let (largest, y) = top(&matrix, shift);
+            let first = spectrum.largest[0];
+            assert!(first.converged, "{name}: {first:?}");
+            assert!((first.value / largest - 1.0).abs() < 1e-3, "{name}: {first:?} {largest}");
+            let negative: Vec<Vec<f64>> =
+                matrix.iter().map(|c| c.iter().map(|x| -x).collect()).collect();
+            let smallest = -top(&negative, shift).0;
+            let last = spectrum.smallest[0].value;
+            assert!((last - smallest).abs() < 0.011 * largest, "{name}: {last} {smallest}");
+
+            let trace: f64 = matrix.iter().enumerate().map(|(i, c)| c[i]).sum();
+            let told = spectrum.trace.unwrap();
+            // Four standard errors of at least eight probes, or rounding where the sketch is all.
+            let room = 4.0 * told.stderr + 1e-9 * trace.abs();
+            assert!((told.value - trace).abs() < room, "{name}: {told:?} {trace}");
+            let density = spectrum.density.as_ref().unwrap();
+            let width = density.grid[1] - density.grid[0];
+            let mass: f64 = density.density.iter().sum::<f64>() * width;
+            assert!((mass - 1.0).abs() < 0.01, "{mass}");
+
+            // yᵀAy image by image gives the standard error that groups of images estimate.
+            let each: Vec<f64> = (0..40)
+                .map(|i| {
+                    let alone = v.select(&[i]).unwrap();
+                    let operator = LayerOperator::new(&model, &alone, &own, spectrum.matrix);
+                    let product = operator.apply(std::slice::from_ref(&y)).unwrap().remove(0);
+                    dot(&y, &product)
+                })
+                .collect();
+            assert!((mean(&each) / largest - 1.0).abs() < 1e-6);
+            let centred: Vec<f64> = each.iter().map(|x| x - largest).collect();
+            let stderr = (dot(&centred, &centred) / (39.0 * 40.0)).sqrt();
+            // Sixteen groups know a standard deviation to 18%.
+            let ratio = spectrum.largest_stderr.unwrap() / stderr;
+            assert!((0.4..1.7).contains(&ratio), "{name}: {ratio}");
+        }
+        let [hessian, gauss_newton] = &found.spectra[..] else { panic!() };
+        assert!(gauss_newton.smallest[0].value > -1e-9 * gauss_newton.largest[0].value);
+        if name == "head" {
+            assert!((hessian.largest[0].value / gauss_newton.largest[0].value - 1.0).abs() < 1e-9);
+        }
+    }
+}
+
+#[test]
+fn newtons_steps_keep_to_their_radius_and_beat_the_gradient() {
+    let model = model(DType::F64);
+    let v = images(&model, 60);
+    let head = layer(&model, "head");
+    let weights = weights_of(&model, &head);
+    let norm = dot(&weights, &weights).sqrt();
+    let at =
+        |w: &[f64], of: &Activations| mean(&cross_entropies(&with_weights(&model, &head, w), of));
+    for radius in [1e-3, 0.05, 1.0] {
+        let newton = Estimator::Newton { radius, iterations: 50 };
+        let options = Options { estimator: newton, spectrum: None };
+        let found = one(&model, &v, "head", options);
+        let steps = found.newton.as_ref().unwrap();
+        assert!(found.displacement <= radius * norm * (1.0 + 1e-9), "{found:?}");
+        // Straight down the gradient, as far, on the same folds.
+        let halves = stratified_halves(&v.labels, 7);
+        let gains = [&halves.0, &halves.1].map(|fold| {
+            let own = v.select(fold).unwrap();
+            let g = numbers(&model.gradient(&own, &head).unwrap().gradient);
+            let length = found.displacement / dot(&g, &g).sqrt();
+            at(&weights, &own) - at(&plus(&weights, -length, &g), &own)
+        });
+        let gained = found.delta_l_nats.in_sample.unwrap();
+        assert!(gained > mean(&gains) * (1.0 - 1e-3), "{radius}: {gained} {gains:?}");
+        if radius < 0.01 {
+            // So near, the loss is its quadratic model.
+            assert!((gained / steps.delta_l_nats - 1.0).abs() < 0.02, "{gained} {steps:?}");
+            assert!((steps.length / (radius * norm) - 1.0).abs() < 1e-9, "{steps:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_but_the_top_is_measured_on_parts() {
+    let model = model(DType::F64);
+    let v = images(&model, 20);
+    let few = one(&model, &v, "head", whole_spectrum(true).only_top());
+    let [spectrum] = &few.spectra[..] else { panic!() };
+    assert_eq!((spectrum.largest.len(), spectrum.smallest.len()), (1, 0));
+    assert!(spectrum.trace.is_none() && spectrum.density.is_none());
+    assert_eq!(spectrum.effective_dimension, None);
+}
