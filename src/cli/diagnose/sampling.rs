@@ -97,11 +97,14 @@ fn sample(findings: &Findings, images: usize) -> Sample {
     }
 }
 
+/// A figure of a layer.
+type Quantity = fn(&LayerSample) -> Option<Estimated>;
+
 /// A table for each quantity, a column for each part; and how it ended.
 pub(super) fn show(found: &Found) -> String {
     let mut out = String::new();
     if let Some(last) = found.samples.last() {
-        let quantities: [(&str, fn(&LayerSample) -> Option<Estimated>); 3] = [
+        let quantities: [(&str, Quantity); 3] = [
             ("ΔL cross-fit", |l| l.delta_l_nats),
             ("κ cross-fit", |l| l.kappa),
             ("λ_max", |l| l.largest_eigenvalue),
