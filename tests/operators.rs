@@ -143,6 +143,11 @@ fn a_block_of_vectors_gives_the_bits_of_single_calls() {
             let operator = LayerOperator::new(&objective, &examples, &layer, matrix);
             let vectors = draws(operator.dimension(), 11);
             let together = operator.apply(&vectors).unwrap();
+            // However many at once memory allows.
+            let tight = LayerOperator::new(&objective, &examples, &layer, matrix).within(0.0);
+            assert_eq!((operator.block(), tight.block()), (8, 1));
+            assert!(tight.mib(8) > tight.mib(1) && tight.mib(1) > 0.0);
+            assert_eq!(tight.apply(&vectors).unwrap(), together);
             for (v, found) in vectors.iter().zip(&together) {
                 let alone = operator.apply(std::slice::from_ref(v)).unwrap().remove(0);
                 assert!(alone.iter().zip(found).all(|(a, b)| a.to_bits() == b.to_bits()));
