@@ -4,7 +4,7 @@
 #[allow(dead_code)]
 mod common;
 
-use common::{Bench, F32, I64, tensors};
+use common::{Bench, tensors};
 use std::fs;
 
 #[test]
@@ -101,82 +101,6 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     for name in ["gradient/head.bias", "hvp/head.bias"] {
         assert!(found[name].f64s().iter().sum::<f64>().abs() < 1e-12, "{name}");
     }
-}
-
-#[test]
-fn products_of_a_list_and_of_several_vectors_are_those_of_single_calls() {
-    let bench = Bench::with_model();
-    let hvp = |layer: &str, operator: &str, vectors: &[&str]| {
-        let out = bench.path("several.safetensors");
-        let mut words = vec!["hvp", &bench.model, "--data", &bench.data, "--dtype", "f64"];
-        words.extend(["--layer", layer, "--operator", operator, "--out", &out]);
-        vectors.iter().for_each(|v| words.extend(["--vector", v]));
-        let run = bench.run(&words);
-        assert!(run.success, "{}", run.errors);
-        tensors(&out)
-    };
-    for (operator, key) in [("hessian", "hvp"), ("ggn", "ggn")] {
-        let list = hvp("norm,head", operator, &["random:1", "gradient"]);
-        let joint = hvp("????", operator, &["gradient"]);
-        let mut crossed = 0.0;
-        for (layer, name) in [("norm", "norm.weight"), ("head", "head.weight")] {
-            let name = format!("{key}/{name}");
-            assert_eq!(list[&name].shape[0], 2);
-            let both = list[&name].f64s();
-            let single = hvp(layer, operator, &["gradient"])[&name].f64s();
-            assert_eq!(both[both.len() / 2..], single);
-            crossed +=
-                joint[&name].f64s().iter().zip(&single).map(|(a, b)| (a - b).abs()).sum::<f64>();
-        }
-        assert!(crossed > 1e-9, "a glob has cross-terms");
-    }
-}
-
-#[test]
-fn a_vector_file_is_held_to_the_layer() {
-    let bench = Bench::with_model();
-    let hvp = |vector: &str| {
-        bench.run(&[
-            "hvp",
-            &bench.model,
-            "--data",
-            &bench.data,
-            "--layer",
-            "head",
-            "--vector",
-            vector,
-            "--out",
-            &bench.path("hv.safetensors"),
-        ])
-    };
-    let weight = ("head.weight", F32, vec![4, 64]);
-    let bias = ("head.bias", F32, vec![4]);
-    bench.write("v.safetensors", &[weight.clone(), bias.clone()]);
-    assert!(hvp(&bench.path("v.safetensors")).success);
-    let file = |name: &str, tensors: &[(&str, &'static str, Vec<usize>)]| {
-        bench.write(name, tensors);
-        bench.path(name)
-    };
-    let cases = [
-        (file("lacks.safetensors", std::slice::from_ref(&weight)), "head.bias", "found none"),
-        (
-            file("more.safetensors", &[weight.clone(), bias.clone(), ("norm.bias", F32, vec![64])]),
-            "norm.bias",
-            "leave it out",
-        ),
-        (
-            file("bent.safetensors", &[("head.weight", F32, vec![64, 4]), bias]),
-            "[4, 64]",
-            "[64, 4]",
-        ),
-        (file("whole.safetensors", &[weight, ("head.bias", I64, vec![4])]), "head.bias", "I64"),
-        (bench.path("absent.safetensors"), "absent.safetensors", "random:SEED"),
-    ];
-    for (path, place, more) in cases {
-        hvp(&path).fails_with(&[&path, place, more]);
-    }
-    fs::write(bench.path("junk.safetensors"), b"not safetensors").unwrap();
-    hvp(&bench.path("junk.safetensors")).fails_with(&["junk.safetensors", "header"]);
 }
 
 #[test]

@@ -84,4 +84,6 @@ fn newtons_steps_are_reported() {
     wrong(&["--until-stderr", "5"], "5%");
     wrong(&["--until-stderr", "5%", "--convergence"], "cannot be used");
     wrong(&["--eigenvalues", "0", "--spectrum"], "1..=20");
+    wrong(&["--radius", "0.1"], "--estimator newton");
+    wrong(&["--operator", "ggn"], "--spectrum");
 }

@@ -1,11 +1,12 @@
-//! `planish hvp` on checkpoints that timm and transformers made, held to torch.func.
-//! `tests/reference/make_hvp.py` made the products.
+//! `planish hvp`: on checkpoints that timm and transformers made, held to torch.func, whose products
+//! `tests/reference/make_hvp.py` made; and what it is given wrong.
 
 #[allow(dead_code)]
 mod common;
 
-use common::{Bench, tensors};
+use common::{Bench, F32, I64, tensors};
 use safetensors::tensor::{Dtype, TensorView, serialize};
+use std::fs;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference");
 
@@ -64,4 +65,120 @@ fn products_are_torch_funcs() {
             }
         }
     }
+}
+
+#[test]
+fn products_of_a_list_and_of_several_vectors_are_those_of_single_calls() {
+    let bench = Bench::with_model();
+    let hvp = |layer: &str, operator: &str, vectors: &[&str]| {
+        let out = bench.path("several.safetensors");
+        let mut words = vec!["hvp", &bench.model, "--data", &bench.data, "--dtype", "f64"];
+        words.extend(["--layer", layer, "--operator", operator, "--out", &out]);
+        vectors.iter().for_each(|v| words.extend(["--vector", v]));
+        let run = bench.run(&words);
+        assert!(run.success, "{}", run.errors);
+        tensors(&out)
+    };
+    for (operator, key) in [("hessian", "hvp"), ("ggn", "ggn")] {
+        let list = hvp("norm,head", operator, &["random:1", "gradient"]);
+        let joint = hvp("????", operator, &["gradient"]);
+        let mut crossed = 0.0;
+        for (layer, name) in [("norm", "norm.weight"), ("head", "head.weight")] {
+            let name = format!("{key}/{name}");
+            assert_eq!(list[&name].shape[0], 2);
+            let both = list[&name].f64s();
+            let single = hvp(layer, operator, &["gradient"])[&name].f64s();
+            assert_eq!(both[both.len() / 2..], single);
+            crossed +=
+                joint[&name].f64s().iter().zip(&single).map(|(a, b)| (a - b).abs()).sum::<f64>();
+        }
+        assert!(crossed > 1e-9, "a glob has cross-terms");
+    }
+}
+
+#[test]
+fn a_vector_file_is_held_to_the_layer() {
+    let bench = Bench::with_model();
+    let hvp = |vector: &str| {
+        bench.run(&[
+            "hvp",
+            &bench.model,
+            "--data",
+            &bench.data,
+            "--layer",
+            "head",
+            "--vector",
+            vector,
+            "--out",
+            &bench.path("hv.safetensors"),
+        ])
+    };
+    let weight = ("head.weight", F32, vec![4, 64]);
+    let bias = ("head.bias", F32, vec![4]);
+    bench.write("v.safetensors", &[weight.clone(), bias.clone()]);
+    assert!(hvp(&bench.path("v.safetensors")).success);
+    let file = |name: &str, tensors: &[(&str, &'static str, Vec<usize>)]| {
+        bench.write(name, tensors);
+        bench.path(name)
+    };
+    let cases = [
+        (file("lacks.safetensors", std::slice::from_ref(&weight)), "head.bias", "found none"),
+        (
+            file("more.safetensors", &[weight.clone(), bias.clone(), ("norm.bias", F32, vec![64])]),
+            "norm.bias",
+            "leave it out",
+        ),
+        (
+            file("bent.safetensors", &[("head.weight", F32, vec![64, 4]), bias]),
+            "[4, 64]",
+            "[64, 4]",
+        ),
+        (file("whole.safetensors", &[weight, ("head.bias", I64, vec![4])]), "head.bias", "I64"),
+        (bench.path("absent.safetensors"), "absent.safetensors", "random:SEED"),
+    ];
+    for (path, place, more) in cases {
+        hvp(&path).fails_with(&[&path, place, more]);
+    }
+    fs::write(bench.path("junk.safetensors"), b"not safetensors").unwrap();
+    hvp(&bench.path("junk.safetensors")).fails_with(&["junk.safetensors", "header"]);
+}
+
+/// A vector file for the head of the bench's model, every number being `x`.
+fn constant(bench: &Bench, x: f32) -> String {
+    let parts = [("head.weight", vec![4, 64]), ("head.bias", vec![4])].map(|(name, shape)| {
+        let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(|_| x.to_le_bytes()).collect();
+        (name, shape, bytes)
+    });
+    let views = parts.iter().map(|(name, shape, bytes)| {
+        (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    let path = bench.path("constant.safetensors");
+    fs::write(&path, serialize(views, None).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn what_cannot_be_computed_is_said() {
+    let bench = Bench::with_model();
+    let hvp = |vectors: &[&str], more: &[&str]| {
+        let out = bench.path("hv.safetensors");
+        let mut words = vec!["hvp", &bench.model, "--data", &bench.data, "--layer", "head"];
+        words.extend(["--out", &out]);
+        vectors.iter().for_each(|v| words.extend(["--vector", v]));
+        bench.run(&[&words, more].concat())
+    };
+    // 3e38 times 64 features is more than f32 holds.
+    let path = constant(&bench, 3e38);
+    hvp(&[&path], &[]).fails_with(&["layer head", "not finite", "`linear` of head", "f64"]);
+    assert!(hvp(&[&path], &["--dtype", "f64"]).success);
+    let path = constant(&bench, f32::NAN);
+    hvp(&[&path], &[]).fails_with(&[&path, "NaN", "head."]);
+    hvp(&["random:1"; 3], &["--memory", "1MiB"]).fails_with(&["head", "3 vectors", "--memory"]);
+
+    let probed = hvp(&["random:1"], &["--json", "probed.json"]);
+    assert!(probed.output.contains("same bits"), "{}", probed.output);
+    assert_eq!(bench.json("probed.json")["determinism"]["identical"], true);
+    let bare = hvp(&["random:1"], &["--json", "bare.json", "--no-probe"]);
+    assert!(!bare.output.contains("same bits"), "{}", bare.output);
+    assert!(bench.json("bare.json")["determinism"].is_null());
 }

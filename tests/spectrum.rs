@@ -4,7 +4,7 @@
 mod small;
 
 use candle_core::DType;
-use planish::curvature::{LayerOperator, LinearOperator};
+use planish::curvature::{LayerOperator, LinearOperator, lanczos};
 use planish::data::folds::stratified_halves;
 use planish::diagnose::spectrum::Settings;
 use planish::diagnose::{Estimator, Options, Request, diagnose};
@@ -83,6 +83,16 @@ fn spectra_are_those_of_the_assembled_matrices() {
             // Four standard errors of at least eight probes, or rounding where the sketch is all.
             let room = 4.0 * told.stderr + 1e-9 * trace.abs();
             assert!((told.value - trace).abs() < room, "{name}: {told:?} {trace}");
+            match (spectrum.matrix, spectrum.effective_dimension) {
+                (Matrix::GaussNewton, Some(found)) => {
+                    let expected = trace / largest;
+                    assert!((found.value - expected).abs() < 4.0 * found.stderr.unwrap());
+                }
+                (Matrix::GaussNewton, None) => panic!("{name}: {spectrum:?}"),
+                (Matrix::Hessian, found) => {
+                    assert_eq!(found.is_some(), smallest >= -0.01 * largest, "{name}");
+                }
+            }
             let density = spectrum.density.as_ref().unwrap();
             let width = density.grid[1] - density.grid[0];
             let mass: f64 = density.density.iter().sum::<f64>() * width;
@@ -142,6 +152,47 @@ fn newtons_steps_keep_to_their_radius_and_beat_the_gradient() {
             assert!((gained / steps.delta_l_nats - 1.0).abs() < 0.02, "{gained} {steps:?}");
             assert!((steps.length / (radius * norm) - 1.0).abs() < 1e-9, "{steps:?}");
         }
+    }
+}
+
+#[test]
+fn a_layer_without_length_is_not_moved() {
+    let model = model(DType::F64);
+    let v = images(&model, 20);
+    let head = layer(&model, "head");
+    let model = with_weights(&model, &head, &vec![0.0; weights_of(&model, &head).len()]);
+    for estimator in [Estimator::Line, Estimator::Newton { radius: 0.1, iterations: 9 }] {
+        let found = one(&model, &v, "head", Options { estimator, spectrum: None });
+        assert!(found.gradient_norm > 0.0 && found.displacement == 0.0, "{found:?}");
+        assert_eq!(found.delta_l_nats.cross_fit, Some(0.0));
+        assert_eq!(found.kappa.cross_fit, None);
+    }
+}
+
+#[test]
+fn very_flat_and_very_sharp_layers_are_measured_alike() {
+    // Features s times as large and weights s times as small leave the logits as they are, and make
+    // the head's second derivatives s² times as large.
+    let model = model(DType::F32);
+    let v = images(&model, 40);
+    let own = layer(&model, "head.weight");
+    let at = model.activations(&v, own.first_stage).unwrap();
+    let top = |s: f64| {
+        let weights: Vec<f64> = weights_of(&model, &own).iter().map(|w| w / s).collect();
+        let model = with_weights(&model, &own, &weights);
+        let at = Activations { values: (&at.values * s).unwrap(), ..at.clone() };
+        let operator = LayerOperator::new(&model, &at, &own, Matrix::Hessian);
+        let settings = lanczos::Settings { largest: 3, smallest: 1, ..Default::default() };
+        let found = lanczos::eigenpairs(&operator, &settings).unwrap();
+        assert!(found.converged, "{s}: {found:?}");
+        found.largest.iter().map(|pair| pair.value / (s * s)).collect::<Vec<_>>()
+    };
+    let plain = top(1.0);
+    for power in [-15, 15] {
+        let s = 2f64.powi(power);
+        assert!((1e-10..1e-7).contains(&(plain[0] * s.min(1.0 / s).powi(2))), "{plain:?}");
+        // Powers of two scale floats exactly.
+        assert_eq!(top(s), plain, "{power}");
     }
 }
 

@@ -25,6 +25,16 @@ impl Litter {
     }
 }
 
+impl Litter {
+    /// Removes the file, and its path from the list, before anybody can take the name anew.
+    pub fn remove(&self) {
+        let mut paths = litter();
+        // One left behind would be untidy and nothing worse.
+        let _ = std::fs::remove_file(&self.0);
+        paths.retain(|path| *path != self.0);
+    }
+}
+
 impl Drop for Litter {
     fn drop(&mut self) {
         let mut paths = litter();

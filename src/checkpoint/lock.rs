@@ -4,14 +4,13 @@ use super::litter::Litter;
 use super::output::beside;
 use super::{Error, Refused};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Held as long as this process may replace the checkpoint; gone when dropped, and when the process
 /// dies, however it dies; its file, too, unless it is killed outright.
 #[derive(Debug)]
 pub(super) struct Lock {
-    path: PathBuf,
-    _litter: Litter,
+    litter: Litter,
     /// Keeps the system's lock.
     _file: File,
 }
@@ -40,7 +39,7 @@ impl Lock {
             // Between our opening and our locking, the holder may have removed the name: then ours
             // is the lock of a file nobody else will find, and the next attempt takes the new one.
             if is_still_at(&file, &path) {
-                return Ok(Lock { _litter: Litter::new(&path), path, _file: file });
+                return Ok(Lock { litter: Litter::new(&path), _file: file });
             }
         }
     }
@@ -48,9 +47,8 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is held: nobody else can have taken a lock under this name. One left behind
-        // would be untidy and nothing worse.
-        let _ = std::fs::remove_file(&self.path);
+        // While it is held: nobody else can have taken a lock under this name.
+        self.litter.remove();
     }
 }
 

@@ -4,10 +4,11 @@ use super::common::{Common, Limit};
 use super::images::{pixels, sample};
 use super::model::objective;
 use crate::checkpoint::Checkpoint;
+use crate::curvature::{LayerOperator, LinearOperator};
 use crate::data::{Role, Roles, require};
 use crate::diagnose::{Estimator, Options, Request, diagnose};
 use crate::forecast::{Calibration, Need, Operations, calibrate, diagnose_work, start_within};
-use crate::objective::{Examples, Objective};
+use crate::objective::{Examples, Matrix, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::Findings;
 use crate::vit::{Layer, cost};
@@ -86,7 +87,20 @@ impl Subject {
             l.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
         };
         let largest = layers.iter().map(numbers).max().unwrap_or(0);
-        let held = options.spectrum.as_ref().map_or(0.0, |s| s.held_mib(largest));
+        let one = layers.iter().max_by_key(|l| numbers(l));
+        let held = one.map_or(0.0, |layer| {
+            let operator =
+                LayerOperator::new(&self.objective, &self.validation, layer, Matrix::Hessian);
+            match (&options.spectrum, options.estimator) {
+                (Some(s), _) => {
+                    let held = s.held_mib(largest);
+                    held + operator.mib(operator.within((s.room - held).max(0.0)).block())
+                }
+                // Gradient, step, residual, direction and its product.
+                (None, Estimator::Newton { .. }) => operator.held_mib(5),
+                (None, Estimator::Line) => 0.0,
+            }
+        });
         let seconds = found.seconds(work, self.validation.len());
         Need { seconds: plain.seconds + seconds, mib: plain.mib + held }
     }

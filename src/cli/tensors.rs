@@ -2,6 +2,7 @@
 
 use super::output;
 use crate::checkpoint::{Checkpoint, Error as CheckpointError, Header, Stored};
+use crate::tape::is_finite;
 use crate::vit::Layer;
 use candle_core::{DType, Tensor};
 use safetensors::Dtype;
@@ -91,6 +92,17 @@ pub enum Error {
         /// Its type.
         found: String,
     },
+    /// A number of a vector is not finite.
+    #[error("{}: tensor `{name}` holds NaN or infinity; a vector has finite numbers", .path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// The numbers cannot be read.
+    #[error(transparent)]
+    Kernel(#[from] planish_kernels::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -154,6 +166,9 @@ pub fn read_vector(
             found: entry.dtype.clone(),
         })?;
         let tensor = stored.decode(header.bytes_of(entry, &bytes), &entry.shape, dtype)?;
+        if !is_finite(&tensor)? {
+            return Err(Error::NotFinite { path: path.into(), name: entry.name.clone() });
+        }
         found.insert(entry.name.clone(), tensor);
     }
     if let Some((name, shape)) = own.iter().find(|(name, _)| !found.contains_key(*name)) {

@@ -98,7 +98,7 @@ pub(super) struct Probed {
     pub(super) probes: usize,
 }
 
-/// Takes probes in blocks until they are enough, or `most`.
+/// Takes probes, [`FEWEST`] a round, until they are enough, or `most`.
 ///
 /// # Errors
 /// Those of the products.
@@ -110,7 +110,8 @@ pub(super) fn probe(
 ) -> Result<Probed> {
     let (mut forms, mut sizes) = (Vec::new(), Vec::new());
     loop {
-        let count = operator.block().max(1).min(most - forms.len());
+        // Rounds of one size: how many vectors fit at once decides nothing.
+        let count = FEWEST.min(most - forms.len());
         let some: Vec<Vec<f64>> = (0..count).map(|_| draw()).collect();
         for (z, product) in some.iter().zip(products(operator, &some)?) {
             forms.push(dot(z, &product));

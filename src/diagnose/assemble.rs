@@ -5,7 +5,7 @@ use super::plan::{self, Evidence, cross_mean, is_eligible, plan};
 use super::summary::{summary, warnings};
 use super::{Found, Pair, layer_weights};
 use crate::curvature::Result;
-use crate::curvature::steihaug::Step;
+use crate::curvature::steihaug::{End, Step};
 use crate::evaluate::{Predictions, fit, losses, mean_stderr};
 use crate::objective::Objective;
 use crate::report::diagnosis::{Findings, Fitted, LayerResult, Loss, NewtonSteps, Quadratic};
@@ -121,7 +121,10 @@ fn layer_result(
         displacement: average(|m| m.displacement),
         alpha: average(|m| m.minimum.alpha),
         evaluations: pair.iter().map(|m| m.minimum.evaluations).sum(),
-        capped: pair.iter().any(|m| m.minimum.capped),
+        capped: pair.iter().any(|m| match &m.newton {
+            Some(step) => step.end == End::Boundary && m.minimum.capped,
+            None => m.minimum.capped,
+        }),
         negative_curvature: nonzero && !positive,
         eligible: is_eligible((gap, gap_error)),
         newton: newton_steps(pair),

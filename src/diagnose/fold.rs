@@ -66,7 +66,9 @@ pub fn measure(
     let kernel = crate::objective::Error::from;
     let square = vector::dot(gradient, gradient).map_err(kernel)?;
     let gradient_norm = square.sqrt();
-    if square == 0.0 {
+    let weight_norm = vector::norm(&layer_weights(objective, layer)).map_err(kernel)?;
+    // Without a slope, or a length to measure by, nothing is moved.
+    if square == 0.0 || weight_norm == 0.0 {
         let none = |n: usize| Gap { raw: vec![0.0; n], calibrated: vec![0.0; n] };
         let value = mean(&losses(fold.own_base, 1.0));
         return Ok(Measured {
@@ -85,7 +87,6 @@ pub fn measure(
     let budget = if is_linear(objective, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET };
     let (direction, start, cap, step) = match estimator {
         Estimator::Line => {
-            let weight_norm = vector::norm(&layer_weights(objective, layer)).map_err(kernel)?;
             let start = match curvature > 0.0 {
                 true => square / curvature,
                 false => 0.01 * weight_norm / gradient_norm,

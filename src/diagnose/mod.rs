@@ -46,7 +46,7 @@ pub struct Request<'a> {
 }
 
 /// How layers are measured.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
     /// How each layer's Δw is found.
     pub estimator: Estimator,

@@ -54,20 +54,32 @@ pub fn plan(evidence: &[Evidence], fold_of: &[usize], basis: &str) -> Option<Pla
     Some(Plan { perturb, update, tied_perturb, tied_update, basis: basis.into() })
 }
 
-/// How far the eligible layers stand apart, by ΔL and by κ; `None` without an eligible layer.
+/// How far the layers stand apart, by ΔL and by κ; `None` without an eligible layer. The best is one
+/// of the eligible; its rivals are all others, since more images may make any of them eligible.
 pub fn ranking(evidence: &[Evidence], fold_of: &[usize]) -> Option<Ranking> {
-    let eligible: Vec<&Evidence> =
-        evidence.iter().filter(|e| is_eligible(cross_mean(&e.gaps, fold_of))).collect();
-    let gaps: Vec<(&str, &[f64])> = eligible.iter().map(|e| (&*e.name, &e.gaps[..])).collect();
-    let sharpness: Vec<(&str, &[f64])> =
-        eligible.iter().filter_map(|e| e.sharpness.as_ref().map(|s| (&*e.name, &s[..]))).collect();
+    let eligible: Vec<bool> =
+        evidence.iter().map(|e| is_eligible(cross_mean(&e.gaps, fold_of))).collect();
+    let gaps: Vec<Candidate> =
+        evidence.iter().zip(&eligible).map(|(e, &may)| (&*e.name, &e.gaps[..], may)).collect();
+    let sharpness: Vec<Candidate> = evidence
+        .iter()
+        .zip(&eligible)
+        .filter_map(|(e, &may)| e.sharpness.as_ref().map(|s| (&*e.name, &s[..], may)))
+        .collect();
     Some(Ranking { update: standing(&gaps, fold_of)?, perturb: standing(&sharpness, fold_of)? })
 }
 
-fn standing(candidates: &[(&str, &[f64])], fold_of: &[usize]) -> Option<Standing> {
+/// A layer's name, its values, and whether it may be the best.
+type Candidate<'a> = (&'a str, &'a [f64], bool);
+
+fn standing(candidates: &[Candidate], fold_of: &[usize]) -> Option<Standing> {
     let all: Vec<(f64, Option<f64>)> =
-        candidates.iter().map(|(_, v)| cross_mean(v, fold_of)).collect();
-    let best = argmax(&all.iter().map(|a| a.0).collect::<Vec<_>>())?;
+        candidates.iter().map(|(_, v, _)| cross_mean(v, fold_of)).collect();
+    let value = |i: usize| if candidates[i].2 { all[i].0 } else { f64::NEG_INFINITY };
+    let best = argmax(&(0..all.len()).map(value).collect::<Vec<_>>())?;
+    if !candidates[best].2 {
+        return None;
+    }
     let rivals = (0..candidates.len()).filter(|&i| i != best).map(|i| {
         let (behind, stderr) =
             cross_mean(&differences(candidates[best].1, candidates[i].1), fold_of);

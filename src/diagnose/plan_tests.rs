@@ -133,6 +133,13 @@ fn a_ranking_is_decided_once_errors_are_small() {
     assert_eq!((&*found.update.best, &*found.perturb.best), ("head", "block.0"));
     let error = found.update.stderr.unwrap() / found.update.value;
     assert!(found.update.is_decided(1.01 * error) && !found.update.is_decided(0.99 * error));
+    // One that is not eligible yet, but might be the best, leaves it open.
+    let wild = evidence("embed", 3.1, 9.0, 1.0);
+    assert!(!is_eligible(cross_mean(&wild.gaps, &FOLDS)));
+    let sure = evidence("head", 3.0, 0.01, 0.1);
+    let found = ranking(&[wild, sure], &FOLDS).unwrap();
+    assert_eq!(&*found.update.best, "head");
+    assert!(found.update.stderr.unwrap() < 0.01 * 3.0 && !found.update.is_decided(0.01));
     // Opposite wobbles: neither is ahead, and nobody knows by how much.
     let level = evidence("block.1", 1.0, -0.5, 1.0);
     let found = ranking(&[near, level], &FOLDS).unwrap();

@@ -19,7 +19,7 @@ const POINTS: usize = 201;
 const WIDTH: f64 = 0.01;
 
 /// What is wanted of the spectrum.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Of which matrices.
     pub matrices: Vec<Matrix>,
@@ -91,11 +91,13 @@ pub fn spectrum(
     let held = settings.held_mib(LayerOperator::new(objective, at, layer, matrix).dimension());
     let operator =
         LayerOperator::new(objective, at, layer, matrix).within((settings.room - held).max(0.0));
-    let pairs = lanczos::eigenpairs(&operator, &settings.lanczos())?;
+    let mut pairs = lanczos::eigenpairs(&operator, &settings.lanczos())?;
     let largest_stderr = match pairs.largest.first().and_then(|p| p.vector.as_deref()) {
         Some(y) => over_images(objective, at, layer, matrix, y, settings.seed)?,
         None => None,
     };
+    // The trace needs the room.
+    pairs.largest.iter_mut().chain(&mut pairs.smallest).for_each(|p| p.vector = None);
     let mut products = pairs.products + usize::from(largest_stderr.is_some());
     let trace = match settings.whole {
         true => Some(hutch_plus_plus::trace(&operator, &settings.trace())?),
@@ -131,18 +133,26 @@ pub fn spectrum(
         largest: pairs.largest.iter().map(one).collect(),
         smallest: pairs.smallest.iter().map(one).collect(),
         largest_stderr,
-        effective_dimension: trace
-            .as_ref()
-            .filter(|_| semidefinite)
-            .map(|t| Estimated { value: t.trace / top, stderr: Some(t.stderr / top) }),
-        trace: trace.map(|t| TraceOf { value: t.trace, stderr: t.stderr, converged: t.converged }),
+        effective_dimension: trace.as_ref().filter(|_| semidefinite).map(|t| Estimated {
+            value: t.trace / top,
+            stderr: Some(
+                (t.stderr / top).hypot(t.trace / top * largest_stderr.unwrap_or(0.0) / top),
+            ),
+        }),
+        trace: trace.map(|t| TraceOf {
+            value: t.trace,
+            stderr: t.stderr,
+            half_width_95: t.half_width_95,
+            probes: t.probes,
+            converged: t.converged,
+        }),
         density,
         products,
     })
 }
 
-/// Standard error of yᵀA y from its values on groups of images drawn at random: one more product
-/// in all.
+/// Standard error of yᵀA y from its values on groups of images drawn at random, whose sizes add up
+/// to those of one product.
 fn over_images(
     objective: &Objective,
     at: &Activations,

@@ -21,9 +21,7 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
                 layer.name
             )
         }
-        _ => "beyond that, moving one layer along its gradient offers nothing that these images \
-              can show."
-            .into(),
+        _ => "beyond that, moving one layer offers nothing that these images can show.".into(),
     };
     start + &rest
 }

@@ -3,7 +3,7 @@
 use super::spectrum::Estimated;
 use serde::{Deserialize, Serialize};
 
-/// How far the eligible layers stand apart.
+/// How far the layers stand apart.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ranking {
     /// By cross-fitted ΔL.
@@ -15,13 +15,13 @@ pub struct Ranking {
 /// The best layer, and the others behind it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
-    /// The best layer by the mean alone.
+    /// The best of the eligible layers, by the mean alone.
     pub best: String,
     /// Its value.
     pub value: f64,
     /// Its standard error.
     pub stderr: Option<f64>,
-    /// All other eligible layers.
+    /// All other layers, eligible or not.
     pub rivals: Vec<Rival>,
 }
 
@@ -30,7 +30,7 @@ pub struct Standing {
 pub struct Rival {
     /// Its name.
     pub name: String,
-    /// The best layer's value less its own.
+    /// The best layer's value less its own; negative where that one is not eligible, but higher.
     pub behind: f64,
     /// Standard error of that difference, from paired differences image by image.
     pub stderr: Option<f64>,

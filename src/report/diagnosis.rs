@@ -83,11 +83,11 @@ pub struct LayerResult {
     pub kappa: Fitted,
     /// ‖Δw‖, mean over folds.
     pub displacement: f64,
-    /// α*, mean over folds.
+    /// α*, mean over folds; of Newton's steps, the share taken of them.
     pub alpha: f64,
     /// Points of the line evaluated, both folds together.
     pub evaluations: usize,
-    /// Whether the search ended at ‖Δw‖ = ‖w_ℓ‖ in either fold.
+    /// Whether the search ended at ‖Δw‖ = ‖w_ℓ‖ in either fold; of Newton's steps, at the radius.
     pub capped: bool,
     /// Whether gᵀHg ≤ 0 in either fold.
     pub negative_curvature: bool,
@@ -142,7 +142,7 @@ pub struct Findings {
     pub plan_in_sample: Option<InSamplePlan>,
     /// The plan by figures beyond temperature.
     pub plan_calibrated: Option<Plan>,
-    /// How far the eligible layers stand apart; nothing if none is eligible.
+    /// How far the layers stand apart; nothing if none is eligible.
     #[serde(default)]
     pub ranking: Option<Ranking>,
     /// How the gap divides between over-confidence and the rest, in one sentence.

@@ -30,7 +30,11 @@ pub struct TraceOf {
     pub value: f64,
     /// Standard error over the probes, on these images.
     pub stderr: f64,
-    /// Whether the standard error is within the tolerance.
+    /// Half a 95% confidence interval: the standard error times Student's t of the probes.
+    pub half_width_95: f64,
+    /// Probes of the part that is not computed exactly.
+    pub probes: usize,
+    /// Whether the standard error is within 5% of the trace, or within rounding.
     pub converged: bool,
 }
 
@@ -64,7 +68,8 @@ pub struct Spectrum {
     pub trace: Option<TraceOf>,
     /// tr A / λ_max, the intrinsic dimension of Tropp (2015, §7): how many directions as sharp as
     /// the sharpest would make up the trace. `None` where it means nothing, since A has an
-    /// eigenvalue below −1% of λ_max, or none above 0.
+    /// eigenvalue below −1% of λ_max, or none above 0. Its standard error joins the trace's over
+    /// probes and λ_max's over images.
     pub effective_dimension: Option<Estimated>,
     /// Stochastic Lanczos quadrature, if asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -56,7 +56,7 @@ fn it_stops_at_the_tolerance() {
         assert!(found.converged && found.stderr <= tolerance * found.trace, "{found:?}");
         assert!(found.probes >= 8 && found.probes < 5000);
         assert!((found.trace - a.trace()).abs() < 4.0 * found.stderr);
-        let few = hutchinson::Settings { max_probes: found.probes - 1, ..settings };
+        let few = hutchinson::Settings { max_probes: found.probes - 8, ..settings };
         if found.probes > 8 {
             assert!(!hutchinson::trace(&a, &few).unwrap().converged);
         }
@@ -71,6 +71,14 @@ fn blocks_of_probes_change_nothing_else() {
     let settings = hutch_plus_plus::Settings { sketch: 6, tolerance: 0.0, max_probes: 18, seed: 3 };
     let one = hutch_plus_plus::trace(&a, &settings).unwrap();
     assert_eq!(hutch_plus_plus::trace(&blocks, &settings).unwrap(), one);
+    // Nor do they decide when it is enough.
+    let settings = hutch_plus_plus::Settings { tolerance: 0.08, max_probes: 500, ..settings };
+    let one = hutch_plus_plus::trace(&a, &settings).unwrap();
+    assert!(one.converged && (8..500).contains(&one.probes), "{one:?}");
+    for block in [3, 5, 8, 16] {
+        let blocks = Dense { block, ..a.clone() };
+        assert_eq!(hutch_plus_plus::trace(&blocks, &settings).unwrap(), one, "{block}");
+    }
 }
 
 #[test]

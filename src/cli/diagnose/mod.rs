@@ -21,7 +21,8 @@ use crate::objective::{Examples, Matrix};
 use crate::report::diagnosis::{Report, SCHEMA, TimedRun};
 use crate::report::dry_run::{DryRun, Expected, Part};
 use crate::vit::Granularity;
-use crate::vit::layers::{layers, select};
+use crate::vit::layers::{join, layers, select};
+use anyhow::bail;
 use forecast::post_training;
 
 /// Options of `diagnose`.
@@ -47,23 +48,25 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "line")]
     estimator: Way,
     /// Of `--estimator newton`: the longest Δw, as a share of the layer's weight norm
-    #[arg(long, value_name = "R", default_value = "0.1", value_parser = up_to_one)]
-    radius: f64,
+    /// [default: 0.1]
+    #[arg(long, value_name = "R", value_parser = up_to_one)]
+    radius: Option<f64>,
     /// Of `--estimator newton`: products with the Hessian at most, for each layer and fold
-    #[arg(long, value_name = "N", default_value = "20", value_parser = clap::value_parser!(u32).range(1..))]
-    iterations: u32,
+    /// [default: 20]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    iterations: Option<u32>,
     /// Measure each layer's top eigenvalues, trace and effective dimension, too
     #[arg(long)]
     spectrum: bool,
     /// And its spectral density; takes several times as long
     #[arg(long)]
     density: bool,
-    /// Top eigenvalues of `--spectrum`
-    #[arg(long, value_name = "K", default_value = "3", value_parser = clap::value_parser!(u8).range(1..=20))]
-    eigenvalues: u8,
-    /// Second matrix of `--spectrum`, next to the Hessian
-    #[arg(long, value_enum, default_value = "hessian")]
-    operator: Operator,
+    /// Top eigenvalues of `--spectrum` [default: 3]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(1..=20))]
+    eigenvalues: Option<u8>,
+    /// Of `--spectrum`: `ggn` measures the Gauss-Newton matrix, too, next to the Hessian
+    #[arg(long, value_enum)]
+    operator: Option<Operator>,
     /// Measure a quarter and a half of V, too: whether V is large enough
     #[arg(long)]
     convergence: bool,
@@ -101,22 +104,40 @@ pub enum Way {
 }
 
 impl Args {
+    /// Refuses options that nothing would heed.
+    fn check(&self) -> anyhow::Result<()> {
+        let newton = matches!(self.estimator, Way::Newton);
+        let spectrum = self.spectrum || self.density;
+        for (given, heeded, option, with) in [
+            (self.radius.is_some(), newton, "--radius", "--estimator newton"),
+            (self.iterations.is_some(), newton, "--iterations", "--estimator newton"),
+            (self.eigenvalues.is_some(), spectrum, "--eigenvalues", "--spectrum"),
+            (self.operator.is_some(), spectrum, "--operator", "--spectrum"),
+        ] {
+            if given && !heeded {
+                bail!("{option} says nothing without {with}; give both, or leave it out")
+            }
+        }
+        Ok(())
+    }
+
     /// How layers are measured, with that much memory at hand, MiB.
     fn options(&self, room: f64) -> Options {
         let mut matrices = vec![Matrix::Hessian];
-        if self.operator == Operator::Ggn {
+        if self.operator == Some(Operator::Ggn) {
             matrices.push(Matrix::GaussNewton);
         }
         Options {
             estimator: match self.estimator {
                 Way::Line => Estimator::Line,
-                Way::Newton => {
-                    Estimator::Newton { radius: self.radius, iterations: self.iterations as usize }
-                }
+                Way::Newton => Estimator::Newton {
+                    radius: self.radius.unwrap_or(0.1),
+                    iterations: self.iterations.unwrap_or(20) as usize,
+                },
             },
             spectrum: (self.spectrum || self.density).then(|| Settings {
                 matrices,
-                largest: self.eigenvalues.into(),
+                largest: self.eigenvalues.unwrap_or(3).into(),
                 whole: true,
                 density: self.density,
                 room,
@@ -131,6 +152,7 @@ impl Args {
 /// # Errors
 /// Anything that keeps the model from being measured, or the report from being written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
+    args.check()?;
     let clock = args.common.start()?;
     let checkpoint = args.model.open()?;
     let sources = args.data.open(&checkpoint)?;
@@ -156,11 +178,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let whole = work.need_with(&chosen, &options, &calibration);
     let times = sizes.iter().sum::<usize>() as f64 / most.max(1) as f64;
     let need = Need { seconds: times * whole.seconds, ..whole }.after(clock.seconds());
+    if let Some(limit) = args.limit.mib().filter(|limit| need.mib > *limit) {
+        bail!(
+            "--memory: this takes about {:.0} MiB, and {limit:.0} MiB are allowed; leave out \
+             --spectrum or --density, cut finer with --granularity, or allow more",
+            need.mib
+        )
+    }
+    let plain = Options::default();
     let line = format!(
         "diagnose: {} layers on {} images, {} {} and {:.0} MiB",
         chosen.len(),
         work.validation.len(),
-        if options.spectrum.is_some() || sizes.len() > 1 { "at most" } else { "about" },
+        if options == plain && sizes.len() == 1 { "about" } else { "at most" },
         duration(need.seconds),
         need.mib
     );
@@ -184,8 +214,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     })?;
     let subject = found.part.as_ref().unwrap_or(&work);
     let text = show::show(subject, &found.findings, &roles, &args.common) + &sampling::show(&found);
-    let (timed, operations) =
+    let (mut timed, operations) =
         post_training(&work.objective, work.train_images, &calibration, &found.findings);
+    // What was timed on some layers says little of others.
+    if join(&chosen).tensors.len() < checkpoint.config.tensors().len() {
+        timed.clear();
+    }
     let split = subject.validation.split();
     args.common.save(&Report {
         schema: SCHEMA.into(),

@@ -97,7 +97,10 @@ fn table(findings: &Findings) -> String {
             optional(l.kappa.in_sample),
             both(&l.kappa),
             number(l.displacement),
-            l.quadratic.alpha.map_or(ABSENT.into(), |q| format!("{:.2}", l.alpha / q)),
+            match (&l.newton, l.quadratic.alpha) {
+                (None, Some(q)) => format!("{:.2}", l.alpha / q),
+                _ => ABSENT.into(),
+            },
             flags.join(", "),
         ];
         table.row_with_bar(cells, l.delta_l_nats.cross_fit.unwrap_or(0.0));

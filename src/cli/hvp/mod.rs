@@ -50,7 +50,8 @@ pub struct Args {
     /// Precision of the arithmetic and of the output
     #[arg(long, value_name = "f32|f64", default_value = "f32")]
     pub dtype: Precision,
-    /// Do not compare two evaluations of one product before the work
+    /// Do not compare two evaluations of one product before the work; they cost two products on one
+    /// micro-batch a thread, in the first layer
     #[arg(long)]
     pub no_probe: bool,
     /// File to write: `loss`, and `gradient/NAME` and `hvp/NAME` (`ggn/NAME`) for each tensor of the
@@ -124,8 +125,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let layers = select(&checkpoint.config, &args.layer)?;
     apart(&layers)?;
     let joint = join(&layers);
-    let given: Vec<Option<Vec<Tensor>>> =
-        args.vectors.iter().map(|v| v.given(&checkpoint, &joint)).collect::<anyhow::Result<_>>()?;
     let sources = args.data.open(&checkpoint)?;
     let split = sources.split(args.split.as_deref())?;
     let examples = pixels(&checkpoint, split)?;
@@ -143,7 +142,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut passes = 1;
     for layer in &layers {
         let operator = bare(layer);
-        let (fits, need) = (operator.block(), operator.mib(1) + operator.held_mib(2 * k));
+        let fits = operator.block();
+        // As read, as vectors, as products, those under their names, and as bytes to be written.
+        let held = LayerOperator::new(&objective, &examples, &joint, args.operator.matrix())
+            .held_mib(5 * k);
+        let need = operator.mib(1) + held;
         if need > room {
             bail!(
                 "layer {}: {k} vectors and their products take about {need:.0} MiB, and {room:.0} \
@@ -158,6 +161,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         passes += k.div_ceil(fits) as u64;
     }
+    let given: Vec<Option<Vec<Tensor>>> =
+        args.vectors.iter().map(|v| v.given(&checkpoint, &joint)).collect::<anyhow::Result<_>>()?;
     let determinism = match layers.first() {
         Some(layer) if !args.no_probe => {
             let found = bare(layer).probe(args.common.seed)?;
