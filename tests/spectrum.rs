@@ -46,7 +46,7 @@ fn times(matrix: &[Vec<f64>], v: &[f64]) -> Vec<f64> {
 /// Largest eigenvalue and its vector of A + shift by power iteration, less the shift.
 fn top(matrix: &[Vec<f64>], shift: f64) -> (f64, Vec<f64>) {
     let mut v: Vec<f64> = (0..matrix.len()).map(|i| 1.0 + (i as f64).sin()).collect();
-    for _ in 0..20_000 {
+    for _ in 0..6_000 {
         let next = plus(&times(matrix, &v), shift, &v);
         let norm = dot(&next, &next).sqrt();
         v = next.into_iter().map(|x| x / norm).collect();
