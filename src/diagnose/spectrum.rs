@@ -49,7 +49,7 @@ impl Settings {
     }
 
     fn trace(&self) -> hutch_plus_plus::Settings {
-        hutch_plus_plus::Settings { sketch: 6, tolerance: 0.05, max_probes: 24, seed: self.seed }
+        hutch_plus_plus::Settings { sketch: 6, tolerance: 0.1, max_probes: 40, seed: self.seed }
     }
 
     fn quadrature(&self) -> quadrature::Settings {

@@ -34,7 +34,7 @@ pub struct TraceOf {
     pub half_width_95: f64,
     /// Probes of the part that is not computed exactly.
     pub probes: usize,
-    /// Whether the standard error is within 5% of the trace, or within rounding.
+    /// Whether the standard error is within 10% of the trace, or within rounding.
     pub converged: bool,
 }
 
