@@ -182,3 +182,26 @@ fn what_cannot_be_computed_is_said() {
     assert!(!bare.output.contains("same bits"), "{}", bare.output);
     assert!(bench.json("bare.json")["determinism"].is_null());
 }
+
+#[test]
+fn files_being_read_are_not_written_over() {
+    let bench = Bench::with_model();
+    let weights = format!("{}/model.safetensors", bench.model);
+    let config = format!("{}/config.json", bench.model);
+    let vector = constant(&bench, 1.0);
+    let before = [&weights, &config, &vector].map(|path| fs::read(path).unwrap());
+    let run = |words: &[&str]| {
+        let out = bench.run(&[words, &["--data", &bench.data]].concat());
+        out.fails_with(&["being read", "name another"]);
+    };
+    let hvp = ["hvp", &bench.model, "--layer", "head", "--vector", &vector, "--out"];
+    for out in [&weights, &vector] {
+        run(&[&hvp[..], &[out]].concat());
+    }
+    for json in [&weights, &config] {
+        run(&["eval", &bench.model, "--json", json]);
+        run(&["diagnose", &bench.model, "--json", json]);
+    }
+    run(&["eval", &bench.model, "--dump", &weights]);
+    assert_eq!([&weights, &config, &vector].map(|path| fs::read(path).unwrap()), before);
+}

@@ -51,6 +51,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         output::check(path)?;
     }
     let checkpoint = args.model.open()?;
+    let outputs = [args.dump.as_deref(), args.common.json.as_deref()];
+    output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let sources = args.data.open(&checkpoint)?;
     let split = sources.split(args.split.as_deref())?;
     pixels(&checkpoint, split)?;

@@ -9,6 +9,7 @@ use crate::data::{
 };
 use crate::pixels::Pixels;
 use crate::report::DataInfo;
+use std::path::Path;
 
 /// Where images come from.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -67,6 +68,13 @@ pub struct Sources {
 }
 
 impl DataArgs {
+    /// Files of tensors among the data.
+    pub fn files(&self) -> Vec<&Path> {
+        let all = [Some(&self.data), self.train_data.as_ref(), self.val_data.as_ref()];
+        let all = all.into_iter().chain([self.test_data.as_ref()]).flatten();
+        all.filter_map(|data| data.strip_prefix("tensors:")).map(Path::new).collect()
+    }
+
     /// Reads every data set named, numbers its classes as the checkpoint does, and leaves bad
     /// images out if asked.
     ///

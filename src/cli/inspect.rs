@@ -28,6 +28,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     let checkpoint = args.model.open()?;
+    crate::cli::output::spare(&[args.common.json.as_deref()], &checkpoint.path, &[])?;
     let report = Inspection {
         schema: INSPECTION.into(),
         run: running.finish(),

@@ -24,6 +24,12 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The path is a file that the run reads.
+    #[error("cannot write {}: it is a file being read; name another", .path.display())]
+    Input {
+        /// The path.
+        path: PathBuf,
+    },
     /// The system refuses.
     #[error("cannot write {}; choose a place with room where you may write", .path.display())]
     Refused {
@@ -40,6 +46,24 @@ pub enum Error {
         /// What has none.
         source: serde_json::Error,
     },
+}
+
+/// Refuses outputs that are among the files read: a checkpoint's, with the configuration beside it,
+/// and others.
+///
+/// # Errors
+/// [`Error::Input`].
+pub fn spare(outputs: &[Option<&Path>], checkpoint: &Path, others: &[&Path]) -> Result<(), Error> {
+    let beside = ["config.json", "preprocessor_config.json"].map(|n| checkpoint.with_file_name(n));
+    let inputs =
+        others.iter().copied().chain([checkpoint]).chain(beside.iter().map(PathBuf::as_path));
+    let inputs: Vec<PathBuf> = inputs.filter_map(|path| path.canonicalize().ok()).collect();
+    for path in outputs.iter().flatten() {
+        if path.canonicalize().is_ok_and(|real| inputs.contains(&real)) {
+            return Err(Error::Input { path: path.to_path_buf() });
+        }
+    }
+    Ok(())
 }
 
 /// Finds out whether `path` can be written, before hours of work depend on it; folders that lack

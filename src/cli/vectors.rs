@@ -6,7 +6,7 @@ use crate::curvature::flatten;
 use crate::data::order::{below, stream};
 use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a vector comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,14 @@ impl std::fmt::Display for Vector {
 }
 
 impl Vector {
+    /// The file, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Vector::File(path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The vector, a tensor for each of the layer's; nothing for the gradient.
     ///
     /// # Errors

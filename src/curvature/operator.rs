@@ -55,14 +55,16 @@ impl<'a> LayerOperator<'a> {
     }
 
     /// Memory that a product with k vectors takes beside the model, MiB: on every thread the tape
-    /// with its tangents and the gradients of the layer; the vectors, and their products.
+    /// with its tangents, as much again for what operations hold meanwhile, and the gradients of the
+    /// layer; the vectors, and their products.
     pub fn mib(&self, k: usize) -> f64 {
         let config = &self.objective.config;
         let threads = rayon::current_num_threads();
         let depth = (2 * config.depth + 3).max(1);
         let above = (depth - self.layer.first_stage.min(depth)) as f64 / depth as f64;
         let tape = cost::kept_per_image(config) * self.objective.micro_batch.max(1);
-        let numbers = threads as f64 * (1 + k) as f64 * (above * tape as f64 + self.numbers());
+        let numbers =
+            threads as f64 * (1 + k) as f64 * (2.0 * above * tape as f64 + self.numbers());
         let bytes = self.objective.dtype().size_in_bytes() as f64;
         numbers * bytes / MIB + self.held_mib(2 * k)
     }

@@ -67,7 +67,7 @@ pub(super) fn assemble(
         calibrated.push(c);
     }
     let plan_raw = plan(&raw, fold_of, "cross_fit");
-    let warnings = warnings(&loss, plan_raw.is_some(), fold_of.len());
+    let warnings = warnings(&loss, &layers, plan_raw.is_some(), fold_of.len());
     Ok(Findings {
         summary: summary(&loss, &layers),
         plan: plan_raw,

@@ -11,9 +11,10 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
         loss.validation, loss.temperature
     );
     let beyond = |l: &LayerResult| l.delta_l_calibrated_nats.cross_fit.unwrap_or(f64::NEG_INFINITY);
-    let best = layers.iter().reduce(|a, b| if beyond(b) > beyond(a) { b } else { a });
+    let sure = |l: &&LayerResult| is_eligible((beyond(l), l.delta_l_calibrated_nats.stderr));
+    let best = layers.iter().filter(sure).reduce(|a, b| if beyond(b) > beyond(a) { b } else { a });
     let rest = match best {
-        Some(layer) if is_eligible((beyond(layer), layer.delta_l_calibrated_nats.stderr)) => {
+        Some(layer) => {
             let stderr = layer.delta_l_calibrated_nats.stderr.unwrap_or(0.0);
             format!(
                 "beyond that, moving one layer offers at most {:.4} ± {stderr:.4} ({}).",
@@ -21,13 +22,27 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
                 layer.name
             )
         }
-        _ => "beyond that, moving one layer offers nothing that these images can show.".into(),
+        None => "beyond that, moving one layer offers nothing that these images can show.".into(),
     };
     start + &rest
 }
 
-pub(super) fn warnings(loss: &Loss, planned: bool, images: usize) -> Vec<String> {
+pub(super) fn warnings(
+    loss: &Loss,
+    layers: &[LayerResult],
+    planned: bool,
+    images: usize,
+) -> Vec<String> {
     let mut out = Vec::new();
+    let (measured, passed) = (layers.len(), layers.iter().filter(|l| l.eligible).count());
+    // One layer in forty exceeds 1.96 standard errors though there is nothing to win.
+    if passed > 0 && passed <= measured.div_ceil(20) && measured >= 20 {
+        out.push(format!(
+            "of {measured} layers, about {:.0} would be eligible by chance alone, and {passed} are: \
+             measure on other images, or cut less finely, before acting on it",
+            (measured as f64 / 40.0).ceil()
+        ));
+    }
     if let (Some(training), Some(stderr)) = (loss.training, loss.stderr)
         && loss.validation - training <= 2.0 * stderr
     {

@@ -110,6 +110,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", args.seeds)
     }
     let checkpoint = args.model.open()?;
+    crate::cli::output::spare(
+        &[args.common.json.as_deref()],
+        &checkpoint.path,
+        &args.data.files(),
+    )?;
     let roles = args.data.roles(&checkpoint, args.common.seed)?;
     args.common.say_notes(&roles.notes);
     require(Role::Train, roles.train.as_ref())?;

@@ -10,7 +10,7 @@ use crate::cli::hvp::Operator;
 use crate::cli::images::{DataArgs, data_info};
 use crate::cli::model::{ModelArgs, checkpoint_info};
 use crate::cli::numbers::{percent, up_to_one};
-use crate::cli::output::print;
+use crate::cli::output::{print, spare};
 use crate::cli::subject::Subject;
 use crate::data::{Role, require};
 use crate::diagnose::spectrum::Settings;
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "L")]
     layer: Option<String>,
     /// How finely the model is cut into layers
-    #[arg(long, value_enum, default_value = "block")]
+    #[arg(long, value_enum, default_value = "block", conflicts_with = "layer")]
     granularity: Cut,
     /// How each layer's Δw is found: the first minimum along its gradient, or Newton-CG in a trust
     /// region
@@ -155,6 +155,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.check()?;
     let clock = args.common.start()?;
     let checkpoint = args.model.open()?;
+    spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
     let sources = args.data.open(&checkpoint)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     args.common.say_notes(&roles.notes);
@@ -171,6 +172,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let v = require(Role::Val, roles.val.as_ref())?;
     let most = args.samples.unwrap_or(usize::MAX).min(v.len());
+    if most == 1 {
+        bail!("V has one image, and either fold needs one; give more, or more with --samples")
+    }
     let sizes = sampling::sizes(most, args.convergence, args.until_stderr.is_some());
     let mut work = Subject::new(&checkpoint, &roles, Some(most), &args.common)?;
     let calibration = work.calibrate(&chosen, &args.limit)?;
@@ -201,6 +205,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(print(&line)?);
     }
     args.common.say(&line);
+    if args.convergence && sizes.len() == 1 {
+        args.common.say("note: too few images for --convergence to divide");
+    }
     let part = |n| work.with_images(&checkpoint, &roles, n, &args.common);
     let found = sampling::measure(&work, &part, &sizes, args.until_stderr, |subject, full| {
         let few;

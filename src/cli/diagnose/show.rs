@@ -141,13 +141,19 @@ fn spectra(findings: &Findings) -> String {
             Matrix::GaussNewton => "Gauss-Newton",
         };
         let top = s.largest.first().map(|l| l.value);
-        let bottom = s.smallest.first().map(|l| l.value);
+        let bottom = s.smallest.first().map(|l| {
+            let scale = top.unwrap_or(0.0).abs().max(l.value.abs());
+            match l.residual {
+                Some(r) if l.value.abs() <= r * scale => "≈ 0".into(),
+                _ => number(l.value),
+            }
+        });
         let mut flags = Vec::new();
         if s.largest.iter().chain(&s.smallest).any(|l| !l.converged) {
             flags.push("eigenvalues not converged");
         }
         if s.trace.is_some_and(|t| !t.converged) {
-            flags.push("trace not converged");
+            flags.push("trace known to more than 10%");
         }
         let both = |e: Option<Estimated>| e.map_or(ABSENT.into(), |e| value(&e));
         table.row([
@@ -155,7 +161,7 @@ fn spectra(findings: &Findings) -> String {
             matrix.to_owned(),
             with_error(top, s.largest_stderr),
             optional(s.largest.get(1).map(|l| l.value)),
-            optional(bottom),
+            bottom.unwrap_or(ABSENT.into()),
             s.trace.map_or(ABSENT.into(), |t| with_error(Some(t.value), Some(t.stderr))),
             both(s.effective_dimension),
             flags.join(", "),

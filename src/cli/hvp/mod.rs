@@ -10,6 +10,7 @@ use crate::cli::output;
 use crate::cli::tensors::{Raw, f32_bytes, write_tensors};
 use crate::cli::vectors::{Vector, part, shaped};
 use crate::curvature::{LayerOperator, LinearOperator};
+use crate::forecast::start_within;
 use crate::memory;
 use crate::objective::{Examples, Matrix, Objective};
 use crate::vit::Layer;
@@ -18,7 +19,7 @@ use anyhow::bail;
 use candle_core::{DType, Tensor};
 use report::{LayerProducts, OneProduct, Report};
 use safetensors::Dtype;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `planish hvp`.
 #[derive(clap::Args, Clone, Debug)]
@@ -122,6 +123,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     output::check(&args.out)?;
     let checkpoint = args.model.open()?;
+    let vectors = args.vectors.iter().filter_map(Vector::file);
+    let read: Vec<&Path> = args.data.files().into_iter().chain(vectors).collect();
+    output::spare(&[Some(&args.out), args.common.json.as_deref()], &checkpoint.path, &read)?;
     let layers = select(&checkpoint.config, &args.layer)?;
     apart(&layers)?;
     let joint = join(&layers);
@@ -129,9 +133,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let split = sources.split(args.split.as_deref())?;
     let examples = pixels(&checkpoint, split)?;
     args.common.say_notes(&sources.notes);
-    let objective: Objective = objective(&checkpoint, args.dtype.dtype())?;
+    let mut objective: Objective = objective(&checkpoint, args.dtype.dtype())?;
     let room = match args.limit.mib() {
-        Some(limit) => limit - memory::resident_mib().unwrap_or(0.0),
+        Some(limit) => {
+            start_within(&mut objective, limit);
+            (limit - memory::resident_mib().unwrap_or(0.0)).max(0.0)
+        }
         None => 0.9 * memory::available_mib().unwrap_or(f64::INFINITY),
     };
 

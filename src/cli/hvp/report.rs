@@ -45,9 +45,10 @@ impl Report {
     pub fn text(&self, out: &Path) -> String {
         let symbol = if self.operator == Matrix::GaussNewton { "G" } else { "H" };
         let mut lines = vec![format!(
-            "loss {} nats over {} images; written to {}",
+            "loss {} nats over {} images of split {}; written to {}",
             number(self.loss_nats),
             count(self.data.images as u64),
+            self.data.split,
             out.display()
         )];
         if let Some(probe) = &self.determinism {

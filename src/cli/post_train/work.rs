@@ -75,6 +75,11 @@ impl Work {
 pub fn prepare(args: &Args) -> anyhow::Result<Work> {
     check(&args.recipe)?;
     let checkpoint = args.model.open()?;
+    crate::cli::output::spare(
+        &[args.common.json.as_deref()],
+        &checkpoint.path,
+        &args.data.files(),
+    )?;
     let destination = args.place.open(&checkpoint)?;
     let sources = args.data.open(&checkpoint)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
