@@ -6,7 +6,7 @@ use super::model::objective;
 use crate::checkpoint::Checkpoint;
 use crate::curvature::{LayerOperator, LinearOperator};
 use crate::data::{Role, Roles, require};
-use crate::diagnose::{Estimator, Options, Request, diagnose};
+use crate::diagnose::{Estimator, Options, Request, diagnose, is_linear};
 use crate::forecast::{Calibration, Need, Operations, calibrate, diagnose_work, start_within};
 use crate::objective::{Examples, Matrix, Objective};
 use crate::pixels::Pixels;
@@ -138,7 +138,10 @@ impl Subject {
         };
         let (all, largest) =
             layers.iter().map(numbers).fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
-        let floats = 2 * self.validation.len() * widest + 2 * all + 3 * largest;
+        // Above the blocks, passes hold next to nothing once V has climbed there, whole.
+        let linear = layers.iter().all(|layer| is_linear(&self.objective, layer));
+        let copies = if linear { 1 } else { 2 };
+        let floats = copies * self.validation.len() * widest + 2 * all + 3 * largest;
         floats as f64 * 4.0 / MIB
     }
 
