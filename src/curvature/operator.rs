@@ -13,13 +13,13 @@ const MIB: f64 = (1 << 20) as f64;
 /// Most vectors at once unless told otherwise: more share no more work that counts.
 const BLOCK: usize = 8;
 
-#[derive(Clone, Copy)]
 /// v ↦ A v for the second derivatives of the mean loss in one layer, or in several joined with
 /// their cross-terms.
 ///
 /// A vector is the layer's tensors one after the other, in the order of [`Layer::tensors`], each in
 /// row-major order. Products are computed in the type of the model's weights, by micro-batches whose
 /// sums are added in a fixed order: equal vectors give equal bits, whatever the threads.
+#[derive(Clone, Copy)]
 pub struct LayerOperator<'a> {
     objective: &'a Objective,
     examples: &'a dyn Examples,
