@@ -11,7 +11,7 @@ use crate::data::order::stream;
 use serde::Serialize;
 
 /// Probes before the standard error is believed: that of fewer is too uncertain itself.
-const FEWEST: usize = 8;
+pub(super) const FEWEST: usize = 8;
 
 /// How exactly, and at what cost at most.
 #[derive(Clone, Debug, PartialEq, Serialize)]

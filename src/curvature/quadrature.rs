@@ -9,6 +9,7 @@
 
 use super::basis::stored_bytes;
 use super::error::require;
+use super::hutchinson::{FEWEST, check};
 use super::krylov::Krylov;
 use super::statistics::Estimate;
 use super::vectors::{dimension, precision, products, signs};
@@ -17,11 +18,19 @@ use crate::data::order::stream;
 use serde::Serialize;
 use std::f64::consts::PI;
 
-/// How many probes, and how deep.
+/// Places a σ at which the density's standard error is summed up, and places in all at most.
+const PLACES: (f64, usize) = (4.0, 4096);
+
+/// How exactly, how deep, and at what cost at most.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Settings {
-    /// Random vectors, 2 or more for a standard error.
-    pub probes: usize,
+    /// [`error`](Quadrature::error) of the density at which to stop; 0 takes all probes unless
+    /// they agree to rounding.
+    pub tolerance: f64,
+    /// Smoothing of that density, as in [`density`](Quadrature::density).
+    pub width: f64,
+    /// Random vectors at most, 2 or more. No decision falls before the eighth.
+    pub max_probes: usize,
     /// m, products a probe at most.
     pub steps: usize,
     /// Probes that advance side by side, each with a basis of its own: up to the operator's block
@@ -33,7 +42,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { probes: 10, steps: 60, together: 1, seed: 0 }
+        Self { tolerance: 0.05, width: 0.01, max_probes: 40, steps: 60, together: 1, seed: 0 }
     }
 }
 
@@ -57,6 +66,11 @@ pub struct Quadrature {
     /// |λ| up to which an eigenvalue is 0 to rounding: A's precision times the largest |θ| times
     /// the number of steps.
     pub negligible: f64,
+    /// Standard error of the smoothed density as a whole, ∫ stderr(x) dx, of which the density's
+    /// own integral is 1: about 1.25 times the expected ∫ |density − truth| dx.
+    pub error: f64,
+    /// Whether `error` is within the tolerance, or within what rounding of the nodes can make it.
+    pub converged: bool,
     /// Products with A.
     pub products: usize,
 }
@@ -81,51 +95,89 @@ pub fn bytes(settings: &Settings, n: usize, precision: f64) -> u64 {
     let n = n as u64;
     let basis = (settings.steps as u64).saturating_add(1).min(n);
     let each = basis.saturating_mul(stored_bytes(precision)).saturating_add(3 * 8);
-    each.saturating_mul(settings.together.min(settings.probes) as u64).saturating_mul(n)
+    each.saturating_mul(settings.together.min(settings.max_probes) as u64).saturating_mul(n)
 }
 
 /// Nodes and weights for A, probe by probe, by Lanczos with full reorthogonalisation.
 ///
+/// Probes come in rounds of eight until the density's standard error is small enough. As with
+/// [`hutchinson::trace`](super::hutchinson::trace), a run that stopped early understates its errors
+/// a little.
+///
 /// # Errors
-/// [`Error::Setting`](super::Error) for fewer than two probes, no steps, or none together;
+/// [`Error::Setting`](super::Error) for a negative tolerance, a width that is not finite and above
+/// 0, fewer than two probes, no steps, or none together;
 /// [`Error::ZeroDimension`](super::Error); those of the products.
 pub fn quadrature(operator: &dyn LinearOperator, settings: &Settings) -> Result<Quadrature> {
-    let Settings { probes, steps, together, seed } = *settings;
-    require(probes >= 2, "probes", "2 or more, for a standard error", probes)?;
+    let Settings { tolerance, width, max_probes, steps, together, seed } = *settings;
+    check(tolerance, max_probes)?;
+    check_width(width)?;
     require(steps >= 1, "steps", "1 or more", steps)?;
     require(together >= 1, "together", "1 or more", together)?;
     let n = dimension(operator)?;
     let precision = precision(operator);
     let mut rng = stream(seed, "curvature: Lanczos quadrature");
-    let mut rules = Vec::new();
-    let mut taken = 0;
-    while rules.len() < probes {
-        let mut spaces = Vec::new();
-        for _ in 0..together.min(probes - rules.len()) {
-            let mut space = Krylov::new(precision);
-            let first = space.basis.append(signs(n, &mut rng), 0.0);
-            space.start(first.into_iter().map(|(v, _)| v).collect());
-            spaces.push(space);
+    let mut found = Quadrature {
+        dimension: n,
+        rules: Vec::new(),
+        negligible: 0.0,
+        error: f64::INFINITY,
+        converged: false,
+        products: 0,
+    };
+    while found.rules.len() < max_probes && !found.converged {
+        // Rounds of one size: how many probes advance together decides nothing.
+        let round = (found.rules.len() + FEWEST).min(max_probes);
+        while found.rules.len() < round {
+            let count = together.min(round - found.rules.len());
+            let starts = (0..count).map(|_| signs(n, &mut rng)).collect();
+            found.products += advance(operator, precision, starts, steps.min(n), &mut found.rules)?;
         }
-        for _ in 0..steps.min(n) {
-            let vectors: Vec<Vec<f64>> =
-                spaces.iter().flat_map(|s| s.block().iter().cloned()).collect();
-            taken += vectors.len();
-            let mut products = products(operator, &vectors)?.into_iter();
-            for space in &mut spaces {
-                let own = space.block().len();
-                if own > 0 {
-                    space.absorb(products.by_ref().take(own).collect());
-                }
+        let sizes = found.rules.iter().flat_map(|r| &r.nodes).map(|x| x.abs());
+        found.negligible = precision * sizes.fold(0.0, f64::max) * steps.min(n) as f64;
+        let rounding = if found.scale() == 0.0 { 0.0 } else { found.negligible / found.scale() };
+        found.error = found.density_error(width)?;
+        found.converged = found.error <= tolerance.max(rounding / width);
+    }
+    Ok(found)
+}
+
+fn check_width(width: f64) -> Result<()> {
+    require(width > 0.0 && width.is_finite(), "width", "finite and above 0", width)
+}
+
+/// Rules of the probes from these vectors, side by side; tells the products it took.
+fn advance(
+    operator: &dyn LinearOperator,
+    precision: f64,
+    starts: Vec<Vec<f64>>,
+    steps: usize,
+    rules: &mut Vec<Rule>,
+) -> Result<usize> {
+    let mut taken = 0;
+    let mut spaces = Vec::new();
+    for start in starts {
+        let mut space = Krylov::new(precision);
+        let first = space.basis.append(start, 0.0);
+        space.start(first.into_iter().map(|(v, _)| v).collect());
+        spaces.push(space);
+    }
+    for _ in 0..steps {
+        let vectors: Vec<Vec<f64>> =
+            spaces.iter().flat_map(|s| s.block().iter().cloned()).collect();
+        taken += vectors.len();
+        let mut products = products(operator, &vectors)?.into_iter();
+        for space in &mut spaces {
+            let own = space.block().len();
+            if own > 0 {
+                space.absorb(products.by_ref().take(own).collect());
             }
         }
-        for space in &spaces {
-            rules.push(rule(space)?);
-        }
     }
-    let sizes = rules.iter().flat_map(|r| &r.nodes).map(|x| x.abs());
-    let negligible = precision * sizes.fold(0.0, f64::max) * steps.min(n) as f64;
-    Ok(Quadrature { dimension: n, rules, negligible, products: taken })
+    for space in &spaces {
+        rules.push(rule(space)?);
+    }
+    Ok(taken)
 }
 
 fn rule(space: &Krylov) -> Result<Rule> {
@@ -161,6 +213,25 @@ impl Quadrature {
         (nodes().fold(f64::INFINITY, f64::min), nodes().fold(f64::NEG_INFINITY, f64::max))
     }
 
+    /// The range of the nodes, or the largest |θ| where they all agree to rounding.
+    fn scale(&self) -> f64 {
+        let (low, high) = self.range();
+        let spread = high - low;
+        if spread > self.negligible { spread } else { low.abs().max(high.abs()) }
+    }
+
+    /// ∫ stderr(x) dx of the density smoothed by `width`; 0 for the zero matrix.
+    fn density_error(&self, width: f64) -> Result<f64> {
+        let (a_sigma, most) = PLACES;
+        let places = (a_sigma * (1.0 / width + 6.0)).min(most as f64) as usize;
+        let density = self.density(places, width)?;
+        let spacing = match density.grid.as_slice() {
+            [first, second, ..] => second - first,
+            _ => 0.0,
+        };
+        Ok(density.stderr.iter().sum::<f64>() * spacing)
+    }
+
     /// The density at `points` places, smoothed by a Gaussian whose σ is `width` times the range
     /// of the nodes; where they all agree to rounding, `width` times the largest |θ|. The zero
     /// matrix has no scale to smooth by: its grid is empty.
@@ -169,11 +240,10 @@ impl Quadrature {
     /// [`Error::Setting`](super::Error) for a width that is not finite and above 0, or fewer than
     /// two points.
     pub fn density(&self, points: usize, width: f64) -> Result<Density> {
-        require(width > 0.0 && width.is_finite(), "width", "finite and above 0", width)?;
+        check_width(width)?;
         require(points >= 2, "points", "2 or more", points)?;
         let (low, high) = self.range();
-        let spread = high - low;
-        let scale = if spread > self.negligible { spread } else { low.abs().max(high.abs()) };
+        let scale = self.scale();
         let sigma = width * scale;
         let mut density = Density { sigma, grid: vec![], density: vec![], stderr: vec![] };
         if scale == 0.0 {

@@ -15,6 +15,8 @@ const GROUPS: usize = 16;
 const LANCZOS: f64 = 0.01;
 /// Places at which the density is told.
 const POINTS: usize = 201;
+/// Standard error of the density as a whole, of 1.
+const DENSITY: f64 = 0.05;
 /// Its smoothing, as a share of the spectrum's range.
 const WIDTH: f64 = 0.01;
 
@@ -53,7 +55,14 @@ impl Settings {
     }
 
     fn quadrature(&self) -> quadrature::Settings {
-        quadrature::Settings { probes: 8, steps: 24, together: 4, seed: self.seed }
+        quadrature::Settings {
+            tolerance: DENSITY,
+            width: WIDTH,
+            max_probes: 24,
+            steps: 24,
+            together: 4,
+            seed: self.seed,
+        }
     }
 
     /// Products with a layer's matrices at most.
@@ -61,7 +70,7 @@ impl Settings {
         let (lanczos, trace, density) = (self.lanczos(), self.trace(), self.quadrature());
         let ends = lanczos.max_products + self.largest + 2;
         let trace = if self.whole { 2 * trace.sketch + trace.max_probes } else { 0 };
-        let density = if self.density { density.probes * density.steps } else { 0 };
+        let density = if self.density { density.max_probes * density.steps } else { 0 };
         self.matrices.len() * (ends + trace + density)
     }
 
@@ -115,6 +124,9 @@ pub fn spectrum(
                 grid: smooth.grid,
                 density: smooth.density,
                 stderr: smooth.stderr,
+                error: found.error,
+                probes: found.rules.len(),
+                converged: found.converged,
                 below_zero: Estimated { value: below.value, stderr: Some(below.stderr) },
             })
         }

@@ -49,6 +49,12 @@ pub struct DensityOf {
     pub density: Vec<f64>,
     /// Its standard error over probes.
     pub stderr: Vec<f64>,
+    /// That of the density as a whole, ∫ stderr(x) dx.
+    pub error: f64,
+    /// Random vectors taken.
+    pub probes: usize,
+    /// Whether `error` is within 5%, or within rounding.
+    pub converged: bool,
     /// Share of the eigenvalues below 0.
     pub below_zero: Estimated,
 }

@@ -78,7 +78,9 @@ fn settings_out_of_range() {
     }
     let base = quadrature::Settings::default;
     for (settings, name) in [
-        (quadrature::Settings { probes: 1, ..base() }, "probes"),
+        (quadrature::Settings { max_probes: 1, ..base() }, "max_probes"),
+        (quadrature::Settings { tolerance: -0.1, ..base() }, "tolerance"),
+        (quadrature::Settings { width: f64::NAN, ..base() }, "width"),
         (quadrature::Settings { steps: 0, ..base() }, "steps"),
         (quadrature::Settings { together: 0, ..base() }, "together"),
     ] {
@@ -118,7 +120,12 @@ fn limits_of_any_size() {
         hutch_plus_plus::Settings { sketch: most, max_probes: most, ..Default::default() };
     let found = hutch_plus_plus::trace(&a, &settings).unwrap();
     assert!(found.converged && found.rank <= 3);
-    let settings = quadrature::Settings { probes: 2, steps: most, together: most, seed: 0 };
+    let settings = quadrature::Settings {
+        max_probes: 2,
+        steps: most,
+        together: most,
+        ..Default::default()
+    };
     assert_eq!(quadrature::quadrature(&a, &settings).unwrap().products, 6);
 }
 

@@ -95,8 +95,55 @@ fn stopping_early_costs_little_coverage() {
     assert!(covered >= 340 - 21, "{covered}");
 }
 
+/// The settings that `diagnose --spectrum` uses, on a matrix like a Hessian of a layer: a few large
+/// eigenvalues of either sign, many small ones.
+#[test]
+fn what_a_diagnosis_asks_for_covers() {
+    let a = Dense::new(&hessian_like(200), 38);
+    let trace = |seed| {
+        let settings =
+            hutch_plus_plus::Settings { sketch: 6, tolerance: 0.1, max_probes: 40, seed };
+        let found = hutch_plus_plus::trace(&a, &settings).unwrap();
+        (found.trace, found.stderr, found.half_width_95)
+    };
+    let (covered_trace, _) = covered(trace, a.trace());
+    let all: Vec<quadrature::Quadrature> = (0..SEEDS)
+        .map(|seed| {
+            let settings = quadrature::Settings {
+                tolerance: 0.05,
+                width: 0.01,
+                max_probes: 24,
+                steps: 24,
+                together: 4,
+                seed,
+            };
+            quadrature::quadrature(&a, &settings).unwrap()
+        })
+        .collect();
+    let squares = |seed: u64| {
+        let found = all[seed as usize].function(|x| x * x);
+        (found.value, found.stderr, found.half_width_95)
+    };
+    let (covered_squares, _) = covered(squares, a.values.iter().map(|l| l * l).sum());
+    let probes: usize = all.iter().map(|q| q.rules.len()).sum();
+    println!(
+        "of {SEEDS} intervals {covered_trace} cover the trace, {covered_squares} the sum of \
+         squares; {:.1} probes of Lanczos on average",
+        probes as f64 / SEEDS as f64
+    );
+    // As above: 85% or more, less three binomial σ.
+    assert!(covered_trace >= 340 - 21 && covered_squares >= 340 - 21);
+}
+
 fn slq(a: &Dense, steps: usize, seed: u64) -> quadrature::Quadrature {
-    let settings = quadrature::Settings { probes: 16, steps, together: 4, seed };
+    let settings = quadrature::Settings {
+        tolerance: 0.0,
+        max_probes: 16,
+        steps,
+        together: 4,
+        seed,
+        ..Default::default()
+    };
     quadrature::quadrature(a, &settings).unwrap()
 }
 

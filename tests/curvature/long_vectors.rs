@@ -68,7 +68,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
                 hutch_plus_plus::trace(&a, &Default::default()).unwrap(),
                 quadrature::quadrature(
                     &a,
-                    &quadrature::Settings { probes: 3, steps: 8, ..Default::default() },
+                    &quadrature::Settings { max_probes: 3, steps: 8, ..Default::default() },
                 )
                 .unwrap(),
                 steihaug::step(&a, &g, &settings).unwrap(),

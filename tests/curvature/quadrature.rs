@@ -3,8 +3,13 @@
 use crate::dense::{Dense, hessian_like};
 use planish::curvature::quadrature::{Quadrature, Rule, Settings, bytes, quadrature};
 
+/// All of these probes.
+fn fixed(max_probes: usize, steps: usize, together: usize) -> Settings {
+    Settings { tolerance: 0.0, max_probes, steps, together, seed: 5, ..Default::default() }
+}
+
 fn slq(a: &Dense, probes: usize, steps: usize, together: usize) -> Quadrature {
-    quadrature(a, &Settings { probes, steps, together, seed: 5 }).unwrap()
+    quadrature(a, &fixed(probes, steps, together)).unwrap()
 }
 
 fn moment(rule: &Rule, power: i32) -> f64 {
@@ -67,6 +72,40 @@ fn the_density_integrates_to_one_and_follows_the_spectrum() {
 }
 
 #[test]
+fn probes_stop_at_the_error_asked_for() {
+    let a = Dense::new(&hessian_like(80), 47);
+    let until = |tolerance, max_probes| {
+        let settings = Settings { tolerance, width: 0.02, max_probes, ..fixed(0, 40, 1) };
+        quadrature(&a, &settings).unwrap()
+    };
+    let (coarse, fine, short) = (until(0.08, 400), until(0.02, 400), until(0.01, 20));
+    let probes = [&coarse, &fine, &short].map(|q| q.rules.len());
+    println!("{probes:?} probes, errors {} {} {}", coarse.error, fine.error, short.error);
+    assert!(coarse.converged && coarse.error <= 0.08 && fine.converged && fine.error <= 0.02);
+    assert!(!short.converged && short.error > 0.01 && probes[2] == 20);
+    assert!(probes[0] < probes[1] && probes[1] < 400 && probes[1] % 8 == 0);
+    // Errors fall as 1/√probes; they are the same draws as far as both go.
+    assert_eq!(coarse.rules[..], fine.rules[..probes[0]]);
+    let (fell, expected) =
+        (coarse.error / fine.error, (probes[1] as f64 / probes[0] as f64).sqrt());
+    assert!((fell / expected - 1.0).abs() < 0.2, "{fell} {expected}");
+    // What it says is what its density's own errors add up to.
+    let density = fine.density(3000, 0.02).unwrap();
+    let sum = density.stderr.iter().sum::<f64>() * (density.grid[1] - density.grid[0]);
+    assert!((fine.error / sum - 1.0).abs() < 1e-3, "{} {sum}", fine.error);
+}
+
+#[test]
+fn probes_that_agree_to_rounding_are_enough() {
+    for (value, coarse) in [(-7.0, false), (1e-9, true), (0.0, false)] {
+        let a = Dense { coarse, ..Dense::new(&[value; 30], 48) };
+        let found = slq(&a, 100, 10, 1);
+        assert!(found.converged, "{value}: {:e}", found.error);
+        assert_eq!(found.rules.len(), 8, "{value}: {:e}", found.error);
+    }
+}
+
+#[test]
 fn rounding_is_no_negative_mass() {
     let mut spectrum = vec![0.0; 50];
     spectrum[..5].copy_from_slice(&[9.0, 5.0, 3.0, 1.0, 0.5]);
@@ -103,7 +142,7 @@ fn the_zero_matrix_and_multiples_of_the_identity() {
 
 #[test]
 fn memory_is_told_beforehand() {
-    let settings = Settings { probes: 10, steps: 60, together: 2, seed: 0 };
+    let settings = fixed(10, 60, 2);
     assert_eq!(bytes(&settings, 1000, 1e-7), 2 * 1000 * (61 * 4 + 24));
     assert_eq!(bytes(&settings, 10, 1e-16), 2 * 10 * (10 * 8 + 24));
 }

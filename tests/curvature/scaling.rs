@@ -60,7 +60,7 @@ fn traces_scale() {
 #[test]
 fn densities_scale() {
     for a in matrices().into_iter().filter(|a| !a.coarse) {
-        let settings = quadrature::Settings { probes: 4, steps: 20, ..Default::default() };
+        let settings = quadrature::Settings { max_probes: 20, steps: 20, ..Default::default() };
         let one = quadrature::quadrature(&a, &settings).unwrap();
         let density = one.density(50, 0.02).unwrap();
         for factor in factors() {
