@@ -120,12 +120,8 @@ fn limits_of_any_size() {
         hutch_plus_plus::Settings { sketch: most, max_probes: most, ..Default::default() };
     let found = hutch_plus_plus::trace(&a, &settings).unwrap();
     assert!(found.converged && found.rank <= 3);
-    let settings = quadrature::Settings {
-        max_probes: 2,
-        steps: most,
-        together: most,
-        ..Default::default()
-    };
+    let settings =
+        quadrature::Settings { max_probes: 2, steps: most, together: most, ..Default::default() };
     assert_eq!(quadrature::quadrature(&a, &settings).unwrap().products, 6);
 }
 
