@@ -7,8 +7,12 @@ use common::Bench;
 use serde_json::Value;
 
 fn diagnosis(bench: &Bench, name: &str, words: &[&str]) -> (Value, String) {
-    let all = [&["diagnose", &bench.model, "--data", &bench.data, "--json", name], words].concat();
-    let run = bench.run(&all);
+    on_threads("2", bench, name, words)
+}
+
+fn on_threads(threads: &str, bench: &Bench, name: &str, words: &[&str]) -> (Value, String) {
+    let all = ["diagnose", &bench.model, "--data", &bench.data, "--json", name];
+    let run = bench.plain(&[&all[..], words, &["--threads", threads]].concat());
     assert!(run.success, "{}", run.errors);
     (bench.json(name), run.output)
 }
@@ -18,7 +22,7 @@ fn spectra_are_reported_and_the_same_from_run_to_run_on_any_threads() {
     let bench = Bench::with_model();
     let words = ["--layer", "norm,head", "--density", "--operator", "ggn", "--eigenvalues", "2"];
     let (mut a, text) = diagnosis(&bench, "a.json", &words);
-    let (mut b, _) = diagnosis(&bench, "b.json", &[&words[..], &["--threads", "1"]].concat());
+    let (mut b, _) = on_threads("1", &bench, "b.json", &words);
     for report in [&mut a, &mut b] {
         report.as_object_mut().unwrap().remove("run");
     }
