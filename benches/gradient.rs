@@ -12,6 +12,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
 
+#[path = "../kernels/benches/ceilings/mod.rs"]
+mod ceilings;
+use ceilings::{Ceilings, median};
+
 /// The binary's allocator, since page faults are part of the time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -83,39 +87,8 @@ fn page_faults() -> f64 {
     after.split_whitespace().nth(7).and_then(|n| n.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// GFLOP/s of one 2048³ product on all threads, as the kernels call it.
-fn ceiling() -> f64 {
-    let n = 2048;
-    let (a, b, mut c) = (vec![0.5f32; n * n], vec![0.25f32; n * n], vec![0f32; n * n]);
-    let start = Instant::now();
-    // SAFETY: three buffers of n² numbers, rows n apart.
-    unsafe {
-        let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
-        let (x, y, z) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
-        let s = n as isize;
-        gemm::gemm(
-            n, n, n, x, 1, s, false, y, 1, s, z, 1, s, 0.0, 1.0, false, false, false, threads,
-        );
-    }
-    std::hint::black_box(&c);
-    2.0 * (n as f64).powi(3) / start.elapsed().as_secs_f64() / 1e9
-}
-
-fn median(mut x: Vec<f64>) -> f64 {
-    x.sort_by(f64::total_cmp);
-    x[x.len() / 2]
-}
-
-/// Seeded numbers in (−1, 1) (SplitMix64).
-fn numbers(dims: &[usize], mut seed: u64) -> Result<Tensor, Box<dyn Error>> {
-    let draw = |_| {
-        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z >> 40) as f32) / (1 << 23) as f32 - 1.0
-    };
-    let values: Vec<f32> = (0..dims.iter().product()).map(draw).collect();
-    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
+fn numbers(dims: &[usize], seed: u64) -> Result<Tensor, Box<dyn Error>> {
+    Ok(Tensor::from_vec(ceilings::numbers(dims.iter().product(), seed), dims, &Device::Cpu)?)
 }
 
 fn layer(config: &Config, name: &str) -> Result<Layer, Box<dyn Error>> {
@@ -123,7 +96,13 @@ fn layer(config: &Config, name: &str) -> Result<Layer, Box<dyn Error>> {
     found.into_iter().next().ok_or_else(|| format!("no layer {name}").into())
 }
 
-fn model(name: &str, classes: usize, channels: usize, batch: usize) -> Result<(), Box<dyn Error>> {
+fn model(
+    name: &str,
+    classes: usize,
+    channels: usize,
+    batch: usize,
+    machine: &mut Ceilings,
+) -> Result<(), Box<dyn Error>> {
     let config = arch::named(name, classes, channels)?;
     let weights = Weights::random(&config, 1)?;
     let mut objective = Objective::new(Arc::new(config.clone()), weights);
@@ -160,16 +139,16 @@ fn model(name: &str, classes: usize, channels: usize, batch: usize) -> Result<()
         let work = Work { task, first: layer.first_stage, last: layer.last_stage };
         let flops = work.flops(&config) * batch as f64;
         for _ in 0..RUNS {
-            let before = (ceiling(), page_faults(), Instant::now());
+            let before = (machine.product(), page_faults(), Instant::now());
             run()?;
             let time = before.2.elapsed().as_secs_f64();
             seconds.push(time);
             faults.push(page_faults() - before.1);
-            shares.push(flops / time / 1e9 / before.0.max(ceiling()));
+            shares.push(flops / time / before.0.max(machine.product()));
         }
         let time = median(seconds);
         println!(
-            "  {:<16} {:>9.1} images/s {:>7.1} GFLOP/s {:>4.0} % of a 2048³ product {:>7} faults",
+            "  {:<16} {:>9.1} images/s {:>7.1} GFLOP/s {:>4.0} % of a large product {:>7} faults",
             match task {
                 Task::Forward => "forward".to_string(),
                 Task::Gradient => "gradient".to_string(),
@@ -185,11 +164,20 @@ fn model(name: &str, classes: usize, channels: usize, batch: usize) -> Result<()
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let mut machine = Ceilings::new();
     println!(
-        "{} threads, 2048³: {:.0} GFLOP/s",
+        "{} threads, product {:.0} GFLOP/s, copy {:.1} GB/s",
         rayon::current_num_threads(),
-        ceiling().max(ceiling())
+        machine.product().max(machine.product()) / 1e9,
+        machine.copy() / 1e9
     );
-    model("vit_nano_patch7_28", 10, 1, 128)?;
-    model("vit_base_patch16_224", 100, 3, 4)
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    for (name, classes, channels, batch) in
+        [("vit_nano_patch7_28", 10, 1, 128), ("vit_base_patch16_224", 100, 3, 4)]
+    {
+        if wanted.is_empty() || wanted.iter().any(|w| name.contains(w.as_str())) {
+            model(name, classes, channels, batch, &mut machine)?;
+        }
+    }
+    Ok(())
 }

@@ -9,9 +9,11 @@ use planish_kernels::{
     Add, AttentionMix, AttentionScores, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Linear,
     Op, Softmax,
 };
-use rayon::prelude::*;
 use std::error::Error;
 use std::time::Instant;
+
+mod ceilings;
+use ceilings::{Ceilings, median};
 
 /// The binary's allocator, since page faults are part of the time.
 #[global_allocator]
@@ -41,16 +43,10 @@ struct Case {
     products: usize,
 }
 
-/// Seeded numbers in (−1.5, 1.5) (SplitMix64).
-fn numbers(dims: &[usize], mut seed: u64) -> Outcome<Tensor> {
-    let draw = |_| {
-        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        3.0 * ((z >> 40) as f32) / (1 << 24) as f32 - 1.5
-    };
-    let values: Vec<f32> = (0..dims.iter().product()).map(draw).collect();
-    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
+/// Seeded numbers in (−1.5, 1.5).
+fn numbers(dims: &[usize], seed: u64) -> Outcome<Tensor> {
+    let values = ceilings::numbers(dims.iter().product(), seed).into_iter().map(|x| 1.5 * x);
+    Ok(Tensor::from_vec(values.collect(), dims, &Device::Cpu)?)
 }
 
 fn dual(dims: &[usize], seed: u64, tangents: usize) -> Outcome<DualTensor> {
@@ -115,7 +111,7 @@ impl Case {
         count * (1 + tangents)
     }
 
-    fn measure(&self, tangents: usize) -> Outcome<()> {
+    fn measure(&self, tangents: usize, machine: &mut Ceilings) -> Outcome<()> {
         let operands: Vec<(usize, &Vec<usize>)> = self.dims.iter().enumerate().collect();
         let x = operands.iter().map(|(i, d)| dual(d, *i as u64, tangents));
         let x = x.collect::<Outcome<Vec<_>>>()?;
@@ -141,10 +137,11 @@ impl Case {
         let flops = products * gradients * (1 + 2 * tangents) as f64;
         let bytes = 4.0 * self.planes(&found, tangents) as f64;
         for _ in 0..RUNS {
-            let best = if self.products > 0 { large_product() } else { large_copy() };
+            let best = if self.products > 0 { machine.product() } else { machine.copy() };
             let start = Instant::now();
-            std::hint::black_box(self.run(&x, &y, &gy)?);
+            let results = std::hint::black_box(self.run(&x, &y, &gy)?);
             let time = start.elapsed().as_secs_f64();
+            drop(results);
             times.push(time);
             shares.push(if self.products > 0 { flops } else { bytes } / time / best);
         }
@@ -161,40 +158,6 @@ impl Case {
         );
         Ok(())
     }
-}
-
-fn median(mut x: Vec<f64>) -> f64 {
-    x.sort_by(f64::total_cmp);
-    x[x.len() / 2]
-}
-
-/// Bytes read and written a second by a copy of 64 MiB on all threads, memory mapped before.
-fn large_copy() -> f64 {
-    let n = 1 << 24;
-    let (from, mut to) = (vec![1f32; n], vec![2f32; n]);
-    let start = Instant::now();
-    let parts = to.par_chunks_mut(1 << 18).zip(from.par_chunks(1 << 18));
-    parts.for_each(|(to, from)| to.copy_from_slice(from));
-    std::hint::black_box(&to);
-    8.0 * n as f64 / start.elapsed().as_secs_f64()
-}
-
-/// Operations a second of one 2048³ product on all threads.
-fn large_product() -> f64 {
-    let n = 2048;
-    let (a, b, mut c) = (vec![0.5f32; n * n], vec![0.25f32; n * n], vec![0f32; n * n]);
-    let start = Instant::now();
-    // SAFETY: three buffers of n² numbers, rows n apart.
-    unsafe {
-        let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
-        let (x, y, z) = (c.as_mut_ptr(), a.as_ptr(), b.as_ptr());
-        let s = n as isize;
-        gemm::gemm(
-            n, n, n, x, 1, s, false, y, 1, s, z, 1, s, 0.0, 1.0, false, false, false, threads,
-        );
-    }
-    std::hint::black_box(&c);
-    2.0 * (n as f64).powi(3) / start.elapsed().as_secs_f64()
 }
 
 fn cases() -> Vec<Case> {
@@ -242,15 +205,19 @@ fn cases() -> Vec<Case> {
 }
 
 fn main() -> Outcome<()> {
+    let mut machine = Ceilings::new();
     println!(
-        "{} threads, copy {:.1} GB/s, 2048³ product {:.0} GFLOP/s",
+        "{} threads, copy {:.1} GB/s, product {:.0} GFLOP/s",
         rayon::current_num_threads(),
-        large_copy() / 1e9,
-        large_product() / 1e9
+        machine.copy() / 1e9,
+        machine.product() / 1e9
     );
-    for case in cases() {
+    // A name, or part of one, picks the operations.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let picked = |c: &Case| wanted.is_empty() || wanted.iter().any(|w| c.name.contains(w.as_str()));
+    for case in cases().into_iter().filter(picked) {
         for tangents in 0..=2 {
-            case.measure(tangents)?;
+            case.measure(tangents, &mut machine)?;
         }
     }
     Ok(())
