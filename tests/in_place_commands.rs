@@ -51,7 +51,8 @@ fn a_checkpoint_is_tuned_in_place_shipped_as_a_patch_and_undone() {
     let found = bench.json("eval.json")["figures"]["nll"].as_f64().unwrap();
     let half = report["test"]["after"]["nll"].as_f64().unwrap();
     let other = report["validation"]["after"]["nll"].as_f64().unwrap();
-    assert!((found - (half + other) / 2.0).abs() < 1e-9, "{found} {half} {other}");
+    // In other micro-batches: the same to f32's rounding of a loss near 1, averaged.
+    assert!((found - (half + other) / 2.0).abs() < 1e-7, "{found} {half} {other}");
 
     let old = bench.path("old.safetensors");
     fs::write(&old, &before).unwrap();

@@ -3,9 +3,11 @@
 //! Rows are cut into a fixed number of blocks, whatever the number of threads, and sums over rows
 //! are added block by block in order: results do not depend on the threads, to the bit.
 
-use crate::lanes::{Element, Lane};
+use crate::lanes::Element;
+use crate::parts::Scratch;
+use crate::pass::{Target, dispatch, pass};
 use crate::rows::{Row, RowMut};
-use crate::scalar::{Dual, MAX_TANGENTS, Scalar};
+use crate::scalar::{MAX_TANGENTS, Scalar};
 use crate::simd::Simd;
 use rayon::prelude::*;
 
@@ -51,14 +53,43 @@ pub trait RowKernel<const I: usize, const O: usize>: Sync {
     fn row<S: Scalar>(&self, r: usize, inputs: [Row<S>; I], outputs: [RowMut<S>; O]);
 }
 
-/// Pointers of one pass; row and plane arithmetic happens in [`block`].
-struct Pass<E, const I: usize, const O: usize> {
-    inputs: [(*const E, [*const E; MAX_TANGENTS], usize, usize); I],
-    outputs: [(*mut E, [*mut E; MAX_TANGENTS], usize, usize, usize); O],
+/// Runs `kernel` over `rows` rows of one thread's memory, on this thread.
+///
+/// # Panics
+/// If a buffer's rows do not come out even, or inputs have tangents that an output has no room
+/// for: callers make them from checked shapes.
+pub fn run_into<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
+    kernel: &N,
     rows: usize,
+    inputs: [&Scratch<E>; I],
+    outputs: [&mut Scratch<E>; O],
+) {
+    let planes = |x: &Scratch<E>| x.tangents.len() / x.value.len().max(1);
+    let tangents = inputs.iter().map(|x| planes(x)).max().unwrap_or(0);
+    let inputs = inputs.map(|x| {
+        assert!(x.value.len() % rows.max(1) == 0, "whole rows");
+        assert!(matches!(planes(x), 0) || planes(x) == tangents, "tangents");
+        let len = x.value.len() / rows.max(1);
+        let tangents = (!x.tangents.is_empty()).then_some(&x.tangents[..]);
+        Input { value: &x.value[..], tangents, len, shared: false }
+    });
+    let targets = outputs.map(|x| {
+        assert!(x.value.len() % rows.max(1) == 0 && planes(x) == tangents, "room for tangents");
+        let (size, len) = (x.value.len(), x.value.len() / rows.max(1));
+        let (value, tangents) = (x.value.as_mut_ptr(), x.tangents.as_mut_ptr());
+        Target { value, tangents, size, row: len, block: 0, len }
+    });
+    let mut first = 0;
+    loop {
+        let count = (tangents - first).min(MAX_TANGENTS);
+        let pass = pass(&inputs, &targets, first, count, rows);
+        dispatch(Simd::best(), kernel, &pass, count, 0, 0..rows);
+        first += count;
+        if first >= tangents {
+            break;
+        }
+    }
 }
-// SAFETY: blocks read shared memory and write disjoint rows or their own partial sums.
-unsafe impl<E: Element, const I: usize, const O: usize> Sync for Pass<E, I, O> {}
 
 /// Runs `kernel` over `rows` rows with the given instructions.
 ///
@@ -94,39 +125,35 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
         },
     });
     let work = inputs.iter().map(|x| x.len).max().unwrap_or(0) * rows;
+    let targets = std::array::from_fn(|o| {
+        let plane = &mut planes[o];
+        let tangents = plane.tangents.as_mut().map_or(std::ptr::null_mut(), |t| t.as_mut_ptr());
+        let (row, block, len) = match outputs[o] {
+            Output::PerRow(len) => (len, 0, len),
+            Output::Summed(len) => (0, len, len),
+        };
+        Target {
+            value: plane.value.as_mut_ptr(),
+            tangents,
+            size: plane.value.len(),
+            row,
+            block,
+            len,
+        }
+    });
     let mut first = 0;
     loop {
         let count = (tangents - first).min(MAX_TANGENTS);
-        let pass = Pass {
-            inputs: inputs.map(|x| {
-                let mut t = [std::ptr::null(); MAX_TANGENTS];
-                if let Some(all) = x.tangents {
-                    for (k, slot) in t.iter_mut().enumerate().take(count) {
-                        *slot = all[(first + k) * x.value.len()..].as_ptr();
-                    }
-                }
-                (x.value.as_ptr(), t, if x.shared { 0 } else { x.len }, x.len)
-            }),
-            outputs: std::array::from_fn(|o| {
-                let plane = &mut planes[o];
-                let size = plane.value.len();
-                let mut t = [std::ptr::null_mut(); MAX_TANGENTS];
-                if let Some(all) = &mut plane.tangents {
-                    for (k, slot) in t.iter_mut().enumerate().take(count) {
-                        *slot = all[(first + k) * size..].as_mut_ptr();
-                    }
-                }
-                match outputs[o] {
-                    Output::PerRow(len) => (plane.value.as_mut_ptr(), t, len, 0, len),
-                    Output::Summed(len) => {
-                        // A later pass over more tangents sums the values anew.
-                        plane.value.fill(E::default());
-                        (plane.value.as_mut_ptr(), t, 0, len, len)
-                    }
-                }
-            }),
-            rows,
-        };
+        if first > 0 {
+            // A later pass over more tangents sums the values anew.
+            let summed = outputs.iter().map(|o| matches!(o, Output::Summed(_)));
+            planes
+                .iter_mut()
+                .zip(summed)
+                .filter(|p| p.1)
+                .for_each(|p| p.0.value.fill(E::default()));
+        }
+        let pass = pass(&inputs, &targets, first, count, rows);
         let one = |b: usize| {
             let range = b * rows / blocks..(b + 1) * rows / blocks;
             dispatch(simd, kernel, &pass, count, b, range);
@@ -197,94 +224,4 @@ fn add_blocks<E: Element>(partial: &[E], len: usize, blocks: usize) -> Vec<E> {
         }
     }
     out
-}
-
-fn dispatch<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
-    simd: Simd,
-    kernel: &N,
-    pass: &Pass<E, I, O>,
-    tangents: usize,
-    b: usize,
-    rows: std::ops::Range<usize>,
-) {
-    #[cfg(not(target_arch = "x86_64"))]
-    let simd = {
-        let _ = simd;
-        Simd::Plain
-    };
-    // SAFETY: `run_with` has checked that the processor has this level.
-    unsafe {
-        match (simd, tangents) {
-            (Simd::Plain, 0) => block::<Dual<E, 0>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Plain, 1) => block::<Dual<E, 1>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Plain, _) => block::<Dual<E, 2>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, 0) => block_avx2::<Dual<E::Half, 0>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, 1) => block_avx2::<Dual<E::Half, 1>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, _) => block_avx2::<Dual<E::Half, 2>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, 0) => block_avx512::<Dual<E::Wide, 0>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, 1) => block_avx512::<Dual<E::Wide, 1>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, _) => block_avx512::<Dual<E::Wide, 2>, _, I, O>(kernel, pass, b, rows),
-        }
-    }
-}
-
-#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw"))]
-unsafe fn block_avx512<S: Scalar, N: RowKernel<I, O>, const I: usize, const O: usize>(
-    kernel: &N,
-    pass: &Pass<<S::Lane as Lane>::Element, I, O>,
-    b: usize,
-    rows: std::ops::Range<usize>,
-) {
-    // SAFETY: as the caller's.
-    unsafe { block::<S, N, I, O>(kernel, pass, b, rows) }
-}
-
-#[cfg_attr(target_arch = "x86_64", target_feature(enable = "avx2,fma"))]
-unsafe fn block_avx2<S: Scalar, N: RowKernel<I, O>, const I: usize, const O: usize>(
-    kernel: &N,
-    pass: &Pass<<S::Lane as Lane>::Element, I, O>,
-    b: usize,
-    rows: std::ops::Range<usize>,
-) {
-    // SAFETY: as the caller's.
-    unsafe { block::<S, N, I, O>(kernel, pass, b, rows) }
-}
-
-/// One block of rows.
-///
-/// # Safety
-/// `pass` describes live planes of `pass.rows` rows, `rows` lies within them, no other call
-/// shares the block, and the processor has the instructions of `S`'s register.
-#[inline(always)]
-unsafe fn block<S: Scalar, N: RowKernel<I, O>, const I: usize, const O: usize>(
-    kernel: &N,
-    pass: &Pass<<S::Lane as Lane>::Element, I, O>,
-    b: usize,
-    rows: std::ops::Range<usize>,
-) {
-    debug_assert!(rows.end <= pass.rows);
-    for r in rows {
-        let inputs = pass.inputs.map(|(value, tangents, stride, len)| {
-            // SAFETY: row r is inside each plane, or the one row is shared (stride 0).
-            unsafe {
-                Row {
-                    value: value.add(r * stride),
-                    tangents: tangents.map(|t| if t.is_null() { t } else { t.add(r * stride) }),
-                    len,
-                }
-            }
-        });
-        let outputs = pass.outputs.map(|(value, tangents, stride, per_block, len)| {
-            let offset = r * stride + b * per_block;
-            // SAFETY: row r of an output, or block b's own partial sum.
-            unsafe {
-                RowMut {
-                    value: value.add(offset),
-                    tangents: tangents.map(|t| if t.is_null() { t } else { t.add(offset) }),
-                    len,
-                }
-            }
-        });
-        kernel.row::<S>(r, inputs, outputs);
-    }
 }

@@ -80,6 +80,13 @@ impl View {
             + last(self.batch[1], self.batch_strides[1])
     }
 
+    /// Where the numbers of the first matrix stand.
+    pub(crate) fn indices(self) -> impl Iterator<Item = usize> {
+        let column = move |c: usize| self.offset + c * self.col_stride;
+        (0..self.rows)
+            .flat_map(move |r| (0..self.cols).map(move |c| r * self.row_stride + column(c)))
+    }
+
     fn start(&self, i: usize) -> usize {
         let (outer, inner) = (i / self.batch[1], i % self.batch[1]);
         self.offset + outer * self.batch_strides[0] + inner * self.batch_strides[1]
@@ -226,7 +233,7 @@ impl<E> Raw<E> {
 }
 
 /// dst (+)= factor · A·B for every matrix of the batch. The views were checked.
-fn multiply<E: Element>(
+pub(crate) fn multiply<E: Element>(
     (dst, v): (&mut [E], View),
     accumulate: bool,
     (a, va): (&[E], View),

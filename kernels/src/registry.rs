@@ -4,7 +4,7 @@
 use crate::op::Op;
 use crate::{
     attention, cross_entropy, first_tokens, gelu, layer_norm, linear, matmul, pointwise, softmax,
-    tokens,
+    tokens, weight_rows,
 };
 
 /// An operation with the shapes of its inputs.
@@ -29,8 +29,7 @@ pub type Entry = (&'static str, fn() -> Vec<Sample>);
 pub const REGISTRY: &[Entry] = &[
     ("linear", linear::samples),
     ("matmul", matmul::samples),
-    ("attention_scores", attention::scores_samples),
-    ("attention_mix", attention::mix_samples),
+    ("attention", attention::samples),
     ("layer_norm", layer_norm::samples),
     ("softmax", softmax::samples),
     ("gelu", gelu::samples),
@@ -38,6 +37,7 @@ pub const REGISTRY: &[Entry] = &[
     ("layer_scale", pointwise::layer_scale_samples),
     ("scale", pointwise::scale_samples),
     ("patches", tokens::patches_samples),
+    ("weight_rows", weight_rows::samples),
     ("flatten", tokens::flatten_samples),
     ("prepend", tokens::prepend_samples),
     ("pick_token", tokens::pick_samples),

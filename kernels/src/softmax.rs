@@ -14,7 +14,7 @@ use crate::scalar::Scalar;
 #[derive(Clone, Copy, Debug)]
 pub struct Softmax;
 
-struct Value;
+pub(crate) struct Value;
 impl RowKernel<1, 1> for Value {
     #[inline(always)]
     fn row<S: Scalar>(&self, _: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
@@ -36,7 +36,7 @@ impl RowKernel<1, 1> for Value {
     }
 }
 
-struct Vjp;
+pub(crate) struct Vjp;
 impl RowKernel<2, 1> for Vjp {
     #[inline(always)]
     fn row<S: Scalar>(&self, _: usize, [y, gy]: [Row<S>; 2], [gx]: [RowMut<S>; 1]) {

@@ -127,11 +127,7 @@ impl Subject {
     /// product, and the line's points.
     fn held_mib(&self, layers: &[Layer]) -> f64 {
         let config = &self.objective.config;
-        let pixels = config.channels * config.image_size[0] * config.image_size[1];
-        let door = |layer: &Layer| match layer.first_stage {
-            0 => pixels,
-            _ => pixels.max(config.tokens() * config.dim),
-        };
+        let door = |layer: &Layer| config.numbers_at(0).max(config.numbers_at(layer.first_stage));
         let widest = layers.iter().map(door).max().unwrap_or(0);
         let numbers = |layer: &Layer| -> usize {
             layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()

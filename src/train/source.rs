@@ -86,12 +86,7 @@ impl<'a> Source<'a> {
 
 /// Bytes that the activations of all images take at a stage's input.
 pub fn cache_bytes(prefix: &Objective, images: &dyn Examples, stage: usize) -> usize {
-    let c = &prefix.config;
-    let numbers = match stage {
-        0 => c.channels * c.image_size[0] * c.image_size[1],
-        s if s == 2 * c.depth + 2 => c.features(),
-        _ => c.tokens() * c.dim,
-    };
+    let numbers = prefix.config.numbers_at(stage);
     images.len().saturating_mul(numbers * prefix.dtype().size_in_bytes())
 }
 

@@ -112,6 +112,27 @@ impl Config {
         self.prefix_tokens() + self.grid()[0] * self.grid()[1]
     }
 
+    /// Tokens that go on from a block: all, or after the last one, where tokens are picked by
+    /// their place, those alone.
+    pub fn tokens_after(&self, block: usize) -> usize {
+        match self.pooling {
+            Pooling::Token if block + 1 == self.depth => 1 + usize::from(self.two_heads()),
+            _ => self.tokens(),
+        }
+    }
+
+    /// Numbers an image at the input of a stage (see [`super::Layer`]).
+    pub fn numbers_at(&self, stage: usize) -> usize {
+        match stage {
+            0 => self.channels * self.image_size[0] * self.image_size[1],
+            1 => self.tokens() * self.dim,
+            s if s == 2 * self.depth + 2 => self.features(),
+            // Its own block's attention branch has dropped tokens already.
+            s if s % 2 == 0 => self.tokens_after(s / 2 - 1) * self.dim,
+            s => self.tokens_after((s - 3) / 2) * self.dim,
+        }
+    }
+
     /// Every parameter tensor, canonical (timm's) name and shape, in timm's order.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let d = self.dim;

@@ -16,12 +16,17 @@ fn stage_cost(config: &Config, stage: usize) -> f64 {
         config.channels * config.patch_size[0] * config.patch_size[1],
     ]
     .map(|n| n as f64);
+    // Tokens that ask in a block's attention and pass through its MLP.
+    let asking = |block: usize| config.tokens_after(block) as f64;
     match stage {
         0 => 2.0 * patches * inputs * d,
         s if s == 2 * config.depth + 1 => 0.0,
         s if s == 2 * config.depth + 2 => 2.0 * config.features() as f64 * config.classes as f64,
-        s if s % 2 == 1 => 8.0 * t * d * d + 4.0 * t * t * d,
-        _ => 4.0 * t * d * m,
+        s if s % 2 == 1 => {
+            let q = asking((s - 1) / 2);
+            4.0 * (q + t) * d * d + 4.0 * q * t * d
+        }
+        s => 4.0 * asking(s / 2 - 1) * d * m,
     }
 }
 
@@ -47,8 +52,11 @@ pub fn hvp(config: &Config, layer: &Layer) -> f64 {
 }
 
 /// Numbers that a gradient keeps on the tape for one image: per block two norms' inputs, the
-/// inputs of four linear layers, the query-key-value buffer, the attention map twice over.
+/// inputs of four linear layers, the query-key-value buffer, the sums in between.
 pub fn kept_per_image(config: &Config) -> usize {
-    let t = config.tokens();
-    config.depth * (t * (8 * config.dim + 2 * config.mlp_dim) + 2 * config.heads * t * t)
+    let block = |b| {
+        let (t, asking) = (config.tokens(), config.tokens_after(b));
+        4 * (t + asking) * config.dim + 2 * asking * config.mlp_dim
+    };
+    (0..config.depth).map(block).sum()
 }

@@ -2,14 +2,16 @@
 //!
 //! Stages (see [`super::Layer`]): 0 the embedding, (B, C, H, W) → (B, T, D); then for each block
 //! its attention branch and its MLP branch, (B, T, D) → (B, T, D); the final norm and the
-//! pooling, → (B, D), or (B, 2, D) for two heads; the head, → (B, classes). A pass may start and
-//! end at any of them, which is what caches and line searches live on.
+//! pooling, → (B, D), or (B, 2, D) for two heads; the head, → (B, classes). Where the class token
+//! is picked, the last block's attention branch gives that token alone, (B, T, D) → (B, 1, D), with
+//! the distillation token (B, 2, D): no other goes on. A pass may start and end at any stage, which
+//! is what caches and line searches live on.
 
 use super::{Activation, Config, FinalNorm, Pooling, Weights};
 use crate::tape::{Tape, Value};
 use planish_kernels::{
-    Add, AttentionMix, AttentionScores, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
-    LayerScale, Linear, MeanTokens, Patches, PickToken, Prepend, Result, Scale, Softmax,
+    Add, Attention, DualTensor, Error, FirstTokens, Gelu, LayerNorm, LayerScale, Linear,
+    MeanTokens, Patches, PickToken, Prepend, Result, Scale, WeightRows,
 };
 use std::collections::BTreeMap;
 
@@ -116,13 +118,29 @@ impl<'a> Pass<'a> {
     }
 
     /// x + LayerScale(attention(norm(x))).
+    ///
+    /// Where only the first tokens go on, they alone ask: keys and values are of all tokens, the
+    /// queries and everything after them of those few.
     fn attention(&mut self, block: usize, x: Value) -> Result<Value> {
-        let heads = self.config.heads;
+        let attention = Attention { heads: self.config.heads };
         let h = self.layer_norm(&format!("blocks.{block}.norm1"), &x)?;
-        let qkv = self.linear(&format!("blocks.{block}.attn.qkv"), &h)?;
-        let scores = self.tape.apply(AttentionScores { heads }, &[&qkv])?;
-        let p = self.tape.apply(Softmax, &[&scores])?;
-        let mixed = self.tape.apply(AttentionMix { heads }, &[&p, &qkv])?;
+        let qkv = format!("blocks.{block}.attn.qkv");
+        let (mixed, x) = match self.config.tokens_after(block) {
+            count if count == self.config.tokens() => {
+                let qkv = self.linear(&qkv, &h)?;
+                (self.tape.apply(attention, &[&qkv])?, x)
+            }
+            count => {
+                let first = FirstTokens { count };
+                let asking = self.tape.apply(first, &[&h])?;
+                let d = self.config.dim;
+                let queries = self.rows_of_linear(&qkv, WeightRows { from: 0, to: d }, &asking)?;
+                let others = WeightRows { from: d, to: 3 * d };
+                let keys_and_values = self.rows_of_linear(&qkv, others, &h)?;
+                let mixed = self.tape.apply(attention, &[&queries, &keys_and_values])?;
+                (mixed, self.tape.apply(first, &[&x])?)
+            }
+        };
         let y = self.linear(&format!("blocks.{block}.attn.proj"), &mixed)?;
         self.residual(x, y, &format!("blocks.{block}.ls1.gamma"))
     }
@@ -190,6 +208,19 @@ impl<'a> Pass<'a> {
         let weight = self.required(&format!("{name}.weight"))?;
         match self.parameter(&format!("{name}.bias")) {
             Some(bias) => self.tape.apply(Linear, &[x, &weight, &bias]),
+            None => self.tape.apply(Linear, &[x, &weight]),
+        }
+    }
+
+    /// A linear layer of some of its outputs.
+    fn rows_of_linear(&mut self, name: &str, rows: WeightRows, x: &Value) -> Result<Value> {
+        let weight = self.required(&format!("{name}.weight"))?;
+        let weight = self.tape.apply(rows, &[&weight])?;
+        match self.parameter(&format!("{name}.bias")) {
+            Some(bias) => {
+                let bias = self.tape.apply(rows, &[&bias])?;
+                self.tape.apply(Linear, &[x, &weight, &bias])
+            }
             None => self.tape.apply(Linear, &[x, &weight]),
         }
     }

@@ -12,8 +12,12 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
             let r = d[0].len();
             matmul(&x[0], &x[1], d[0][r - 2], d[0][r - 1], d[1][r - 1])
         }
-        "attention_scores" => scores(&x[0], &d[0], field(&debug, "heads") as usize),
-        "attention_mix" => mix(&x[0], &x[1], &d[1], field(&debug, "heads") as usize),
+        "attention" => attention(x, d, field(&debug, "heads") as usize),
+        "weight_rows" => {
+            let row: usize = d[0][1..].iter().product();
+            let [from, to] = ["from", "to"].map(|name| field(&debug, name) as usize);
+            x[0][from * row..to * row].to_vec()
+        }
         "layer_norm" => layer_norm(&x[0], &x[1], &x[2], field(&debug, "eps")),
         "softmax" => x[0].chunks(last(&d[0])).flat_map(softmax).collect(),
         "gelu" if debug.contains("tanh: true") => x[0].iter().map(|&x| gelu_tanh(x)).collect(),
@@ -80,43 +84,28 @@ fn matmul(a: &[f64], b: &[f64], m: usize, k: usize, n: usize) -> Vec<f64> {
     y
 }
 
-/// Number `c` of head `h`, token `t`, image `b` in part `part` (q, k, v) of the buffer.
-fn part(x: &[f64], dims: &[usize], heads: usize, at: [usize; 5]) -> f64 {
-    let [part, b, h, t, c] = at;
-    let dim = dims[2] / 3;
-    x[(b * dims[1] + t) * dims[2] + part * dim + h * (dim / heads) + c]
-}
-
-fn scores(x: &[f64], dims: &[usize], heads: usize) -> Vec<f64> {
-    let d = dims[2] / 3 / heads;
+/// softmax(q kᵀ/√d) v, number by number; queries, keys and values wherever they lie.
+fn attention(x: &[Vec<f64>], dims: &[Vec<usize>], heads: usize) -> Vec<f64> {
+    let (images, queries) = (dims[0][0], dims[0][1]);
+    let fused = x.len() == 1;
+    let (tokens, dim) = if fused { (queries, dims[0][2] / 3) } else { (dims[1][1], dims[0][2]) };
+    let d = dim / heads;
+    let part = |part: usize, b: usize, t: usize, c: usize| match (fused, part) {
+        (true, _) => x[0][(b * tokens + t) * 3 * dim + part * dim + c],
+        (false, 0) => x[0][(b * queries + t) * dim + c],
+        (false, _) => x[1][(b * tokens + t) * 2 * dim + (part - 1) * dim + c],
+    };
     let mut y = Vec::new();
-    for b in 0..dims[0] {
-        for h in 0..heads {
-            for i in 0..dims[1] {
-                for j in 0..dims[1] {
-                    let sum: f64 = (0..d)
-                        .map(|c| {
-                            part(x, dims, heads, [0, b, h, i, c])
-                                * part(x, dims, heads, [1, b, h, j, c])
-                        })
-                        .sum();
-                    y.push(sum / (d as f64).sqrt());
-                }
-            }
-        }
-    }
-    y
-}
-
-fn mix(p: &[f64], x: &[f64], dims: &[usize], heads: usize) -> Vec<f64> {
-    let (t, d) = (dims[1], dims[2] / 3 / heads);
-    let mut y = Vec::new();
-    for b in 0..dims[0] {
-        for i in 0..t {
-            for h in 0..heads {
-                for c in 0..d {
-                    let row = &p[((b * heads + h) * t + i) * t..][..t];
-                    y.push((0..t).map(|j| row[j] * part(x, dims, heads, [2, b, h, j, c])).sum());
+    for b in 0..images {
+        for i in 0..queries {
+            for at in (0..dim).step_by(d) {
+                let score = |j: usize| -> f64 {
+                    (at..at + d).map(|c| part(0, b, i, c) * part(1, b, j, c)).sum()
+                };
+                let scores: Vec<f64> = (0..tokens).map(|j| score(j) / (d as f64).sqrt()).collect();
+                let p = softmax(&scores);
+                for c in at..at + d {
+                    y.push((0..tokens).map(|j| p[j] * part(2, b, j, c)).sum());
                 }
             }
         }

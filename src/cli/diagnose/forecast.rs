@@ -42,7 +42,8 @@ pub fn post_training(
             let flop = step_work(config, &update, perturbing);
             let tensors = update.tensors.iter();
             let n: usize = tensors.map(|&i| objective.weights.tensor(i).elem_count()).sum();
-            let held = (examples * config.tokens() * config.dim * 4) as f64;
+            let first = perturb.iter().fold(update.first_stage, |s, p| s.min(p.first_stage));
+            let held = (examples * config.numbers_at(first) * 4) as f64;
             (
                 Forecast {
                     method: name.into(),
