@@ -7,6 +7,7 @@ use crate::op::{Keep, Kept, Op, rows_of_len, run_rows};
 use crate::pointwise::SumRows;
 use crate::product::{Target, View, product};
 use crate::registry::Sample;
+use candle_core::Tensor;
 
 /// y = x Wᵀ + b; x: (…, I), W: (O, I), b: (O) or absent, y: (…, O).
 ///
@@ -26,14 +27,8 @@ impl Linear {
             )),
         }
     }
-}
 
-impl Op for Linear {
-    fn name(&self) -> &'static str {
-        "linear"
-    }
-
-    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+    fn forward(&self, x: &[&DualTensor], known: Option<&Tensor>) -> Result<DualTensor> {
         let (x, w, b) = (x[0], x[1], x.get(2).copied());
         let [rows, i, o] = self.sizes(x.dims(), w.dims())?;
         let mut dims = x.dims().to_vec();
@@ -44,20 +39,17 @@ impl Op for Linear {
             self,
             (x, View::matrix(rows, i)),
             (w, View::matrix(o, i).t()),
-            Target { dims: &dims, view: View::matrix(rows, o), bias: b },
+            Target { dims: &dims, view: View::matrix(rows, o), bias: b, known },
             1.0,
         )
     }
 
-    fn keep(&self, wanted: &[bool]) -> Keep {
-        Keep { inputs: u32::from(wanted[1]) | u32::from(wanted[0]) << 1, output: false }
-    }
-
-    fn vjp(
+    fn gradients(
         &self,
         kept: &Kept,
         gy: &DualTensor,
         wanted: &[bool],
+        known: Option<&Tensor>,
     ) -> Result<Vec<Option<DualTensor>>> {
         let [rows, i, o] = self.sizes(&kept.dims[0], &kept.dims[1])?;
         let gy_view = View::matrix(rows, o);
@@ -67,16 +59,18 @@ impl Op for Linear {
                 self,
                 (gy, gy_view),
                 (kept.input(self.name(), 1)?, View::matrix(o, i)),
-                Target { dims: &kept.dims[0], view: View::matrix(rows, i), bias: None },
+                Target { dims: &kept.dims[0], view: View::matrix(rows, i), bias: None, known },
                 1.0,
             )?);
         }
         if wanted[1] {
+            let target =
+                Target { dims: &kept.dims[1], view: View::matrix(o, i), bias: None, known: None };
             gradients[1] = Some(product(
                 self,
                 (gy, gy_view.t()),
                 (kept.input(self.name(), 0)?, View::matrix(rows, i)),
-                Target { dims: &kept.dims[1], view: View::matrix(o, i), bias: None },
+                target,
                 1.0,
             )?);
         }
@@ -92,6 +86,47 @@ impl Op for Linear {
             gradients[2] = Some(gb);
         }
         Ok(gradients)
+    }
+}
+
+impl Op for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        self.forward(x, None)
+    }
+
+    fn keep(&self, wanted: &[bool]) -> Keep {
+        Keep { inputs: u32::from(wanted[1]) | u32::from(wanted[0]) << 1, output: false }
+    }
+
+    fn vjp(
+        &self,
+        kept: &Kept,
+        gy: &DualTensor,
+        wanted: &[bool],
+    ) -> Result<Vec<Option<DualTensor>>> {
+        self.gradients(kept, gy, wanted, None)
+    }
+
+    fn spares(&self) -> bool {
+        true
+    }
+
+    fn value_beside(&self, x: &[&DualTensor], known: &Tensor) -> Result<DualTensor> {
+        self.forward(x, Some(known))
+    }
+
+    fn vjp_beside(
+        &self,
+        kept: &Kept,
+        gy: &DualTensor,
+        wanted: &[bool],
+        known: &Tensor,
+    ) -> Result<Vec<Option<DualTensor>>> {
+        self.gradients(kept, gy, wanted, Some(known))
     }
 }
 

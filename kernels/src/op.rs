@@ -57,6 +57,28 @@ pub trait Op: Send + Sync + std::fmt::Debug {
     /// gxᵢ = (∂y/∂xᵢ)ᵀ gy for every wanted input.
     fn vjp(&self, kept: &Kept, gy: &DualTensor, wanted: &[bool])
     -> Result<Vec<Option<DualTensor>>>;
+
+    /// Whether knowing the values of y and gx₀ spares this operation work, see
+    /// [`Op::value_beside`] and [`Op::vjp_beside`].
+    fn spares(&self) -> bool {
+        false
+    }
+
+    /// y with its tangents, its value being known from an earlier pass over the same values.
+    fn value_beside(&self, x: &[&DualTensor], _known: &Tensor) -> Result<DualTensor> {
+        self.value(x)
+    }
+
+    /// As [`Op::vjp`], the value of gx₀ being known from an earlier sweep with the same values.
+    fn vjp_beside(
+        &self,
+        kept: &Kept,
+        gy: &DualTensor,
+        wanted: &[bool],
+        _known: &Tensor,
+    ) -> Result<Vec<Option<DualTensor>>> {
+        self.vjp(kept, gy, wanted)
+    }
 }
 
 /// An operand of a row kernel: the tensor, and whether its one row serves every row.

@@ -101,6 +101,8 @@ pub struct Target<'a> {
     pub view: View,
     /// A row added to every row of a single matrix (a linear layer's bias).
     pub bias: Option<&'a DualTensor>,
+    /// The result's value, where it is known: then only tangents are computed.
+    pub known: Option<&'a Tensor>,
 }
 
 /// `factor` · A·B with tangents.
@@ -127,7 +129,8 @@ pub fn product(
         && va.end() <= a.numel()
         && vb.end() <= b.numel()
         && v.end() <= target.dims.iter().product()
-        && target.bias.is_none_or(|x| x.numel() == v.cols && v.batch == [1, 1]);
+        && target.bias.is_none_or(|x| x.numel() == v.cols && v.batch == [1, 1])
+        && target.known.is_none_or(|y| y.dims() == target.dims);
     if !fits {
         return Err(Error::shape(
             name,
@@ -175,12 +178,17 @@ fn typed<E: Element>(
     };
     let fresh = |len| if whole { crate::cpu::blank::<E>(len) } else { vec![E::default(); len] };
 
-    let mut value = fresh(size);
-    let bias = target.bias.map(|x| Host::new(name, x.value())).transpose()?;
-    let bias = bias.as_ref().map(Host::slice::<E>).transpose()?;
-    let begun = start(bias, &mut value);
-    multiply((&mut value, v), begun, (sa, va), (sb, vb), factor);
-    let value = Tensor::from_vec(value, target.dims, &Device::Cpu)?;
+    let value = match target.known {
+        Some(known) => known.clone(),
+        None => {
+            let mut value = fresh(size);
+            let bias = target.bias.map(|x| Host::new(name, x.value())).transpose()?;
+            let bias = bias.as_ref().map(Host::slice::<E>).transpose()?;
+            let begun = start(bias, &mut value);
+            multiply((&mut value, v), begun, (sa, va), (sb, vb), factor);
+            Tensor::from_vec(value, target.dims, &Device::Cpu)?
+        }
+    };
     if tangents == 0 {
         return Ok(DualTensor::constant(value));
     }

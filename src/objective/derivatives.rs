@@ -1,6 +1,6 @@
 //! Gradients, and products of a layer's Hessian or Gauss-Newton matrix with vectors.
 
-use super::{Error, Examples, Objective, Result, flaw};
+use super::{Asked, Error, Examples, Objective, Result, flaw};
 use crate::tape::{Tape, Value, is_finite};
 use crate::vit::{Layer, Pass, stages};
 use candle_core::{DType, Device, Tensor};
@@ -92,16 +92,33 @@ impl Objective {
         matrix: Matrix,
         vectors: &[Tensor],
     ) -> Result<Products> {
-        if vectors.len() != layer.tensors.len() {
-            return Err(Error::Direction {
-                layer: layer.name.clone(),
-                expected: layer.tensors.len(),
-                found: vectors.len(),
-            });
-        }
+        self.check_vectors(layer, vectors)?;
         let wanted = Wanted { layer, matrix, vectors: Some(vectors) };
         let (loss, sums) = self.derivatives(examples, wanted)?;
         let gradient = self.values(layer, &sums)?;
+        let products = self.tangents(examples, Asked { layer, vectors }, matrix, sums)?;
+        Ok(Products { loss, gradient, products })
+    }
+
+    pub(super) fn check_vectors(&self, layer: &Layer, vectors: &[Tensor]) -> Result<()> {
+        if vectors.len() == layer.tensors.len() {
+            return Ok(());
+        }
+        Err(Error::Direction {
+            layer: layer.name.clone(),
+            expected: layer.tensors.len(),
+            found: vectors.len(),
+        })
+    }
+
+    /// The tangents of sums, 0 where nothing depends on the weight.
+    pub(super) fn tangents(
+        &self,
+        examples: &dyn Examples,
+        Asked { layer, vectors }: Asked,
+        matrix: Matrix,
+        sums: Vec<Option<DualTensor>>,
+    ) -> Result<Vec<Tensor>> {
         let mut products = Vec::with_capacity(vectors.len());
         for (sum, v) in sums.into_iter().zip(vectors) {
             let product = match sum.and_then(|sum| sum.into_parts().1) {
@@ -109,11 +126,12 @@ impl Objective {
                 None => v.zeros_like()?,
             };
             if !is_finite(&product)? {
+                let wanted = Wanted { layer, matrix, vectors: Some(vectors) };
                 return Err(flaw::locate(self, examples, wanted)?);
             }
             products.push(product);
         }
-        Ok(Products { loss, gradient, products })
+        Ok(products)
     }
 
     /// The values of sums, 0 where nothing depends on the weight.
@@ -137,15 +155,7 @@ impl Objective {
         let sweep = |range| self.sweep(examples, wanted, range, Tape::new());
         self.each(examples, sweep, |(part, gradients)| {
             loss += part;
-            for (sum, g) in sums.iter_mut().zip(gradients) {
-                if let Some(g) = g {
-                    *sum = Some(match sum.take() {
-                        Some(so_far) => so_far.plus(&g)?,
-                        None => g,
-                    });
-                }
-            }
-            Ok(())
+            add(&mut sums, gradients)
         })?;
         Ok((loss / count as f64, sums))
     }
@@ -176,22 +186,52 @@ impl Objective {
             watched.push(pass.watch(i, parameter));
         }
         let logits = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
-        let mut top = pass.tape.beside();
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-        let at = top.watch(logits.tensor().clone());
-        let losses = top.apply(CrossEntropy { labels, smoothing: self.smoothing }, &[&at])?;
-        let sum = total(losses.tensor().value())?;
+        let each = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
+        let each = DualTensor::constant(each.to_dtype(self.dtype())?);
+        let (sum, seed) = self.seed(&pass.tape, logits.tensor(), &labels, &each)?;
         if !sum.is_finite() {
             return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
         }
-        let each = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
-        let each = DualTensor::constant(each.to_dtype(self.dtype())?);
-        let Some(seed) = top.backward(&losses, each)?.take(&at) else {
-            return Ok((sum, vec![None; watched.len()]));
-        };
+        let Some(seed) = seed else { return Ok((sum, vec![None; watched.len()])) };
         let mut gradients = pass.tape.backward(&logits, seed)?;
         Ok((sum, watched.iter().map(|leaf| gradients.take(leaf)).collect()))
     }
+}
+
+impl Objective {
+    /// The sum of a micro-batch's losses, and the gradient in its logits of the sum weighted by
+    /// `each`.
+    pub(super) fn seed(
+        &self,
+        tape: &Tape,
+        logits: &DualTensor,
+        labels: &Arc<[u32]>,
+        each: &DualTensor,
+    ) -> Result<(f64, Option<DualTensor>)> {
+        let mut top = tape.beside();
+        let at = top.watch(logits.clone());
+        let loss = CrossEntropy { labels: labels.clone(), smoothing: self.smoothing };
+        let losses = top.apply(loss, &[&at])?;
+        let sum = total(losses.tensor().value())?;
+        if !sum.is_finite() {
+            return Ok((sum, None));
+        }
+        Ok((sum, top.backward(&losses, each.clone())?.take(&at)))
+    }
+}
+
+/// Adds a micro-batch's derivatives to those so far.
+pub(super) fn add(sums: &mut [Option<DualTensor>], part: Vec<Option<DualTensor>>) -> Result<()> {
+    for (sum, g) in sums.iter_mut().zip(part) {
+        if let Some(g) = g {
+            *sum = Some(match sum.take() {
+                Some(so_far) => so_far.plus(&g)?,
+                None => g,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Σ of all numbers, in f64.

@@ -7,10 +7,12 @@
 mod derivatives;
 mod error;
 mod flaw;
+mod sweep;
 
 pub use crate::examples::{Activations, Examples};
 pub use derivatives::{Derivatives, Matrix, Products};
 pub use error::{Error, Result};
+pub use sweep::Asked;
 
 use crate::evaluate::Predictions;
 use crate::gather::Gather;

@@ -76,7 +76,7 @@ impl<'a> Pass<'a> {
     pub fn run(&mut self, from: usize, to: usize, mut x: Value) -> Result<Value> {
         let depth = self.config.depth;
         for stage in from..to {
-            self.tape.stage = stage;
+            self.tape.enter(stage, &x);
             x = match stage {
                 0 => self.embed(x)?,
                 s if s == 2 * depth + 1 => self.norm_and_pool(x)?,
