@@ -55,12 +55,13 @@ pub struct Gap {
     pub calibrated: Vec<f64>,
 }
 
-/// Measures a layer in the direction that its gradient over the fold's own images gives.
+/// Measures a layer in the direction that its gradient g over the fold's own images gives; beside it
+/// is gᵀHg.
 pub fn measure(
     objective: &Objective,
     layer: &Layer,
     fold: &Fold,
-    gradient: &[Tensor],
+    (gradient, curvature): (&[Tensor], f64),
     estimator: Estimator,
 ) -> Result<Measured> {
     let kernel = crate::objective::Error::from;
@@ -81,8 +82,6 @@ pub fn measure(
             other_gap: none(fold.other_base.images()),
         });
     }
-    let product = objective.hvp(fold.own, layer, gradient)?.hvp;
-    let curvature = vector::dot(gradient, &product).map_err(kernel)?;
     let base = losses(fold.own_base, 1.0);
     let budget = if is_linear(objective, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET };
     let (direction, start, cap, step) = match estimator {

@@ -20,7 +20,7 @@ pub use path::{Path, is_linear, layer_weights, moved};
 use crate::curvature::Result;
 use crate::data::folds::stratified_halves;
 use crate::evaluate::{Predictions, losses};
-use crate::objective::{Examples, Objective};
+use crate::objective::{Asked, Examples, Matrix, Objective};
 use crate::report::diagnosis::Findings;
 use crate::report::spectrum::Spectrum;
 use crate::vit::Layer;
@@ -112,16 +112,19 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     let base = objective.predict(&at)?;
     let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
     let bases = [subset(&base, &folds[0])?, subset(&base, &folds[1])?];
-    // One backward sweep a fold gives every layer's direction.
+    // One backward sweep a fold gives every layer's direction, one more its curvature.
     let joint = join(layers);
-    let mut gradients = Vec::with_capacity(2);
+    let (mut directions, mut curvatures) = (Vec::with_capacity(2), Vec::with_capacity(2));
     for part in &parts {
-        gradients.push(objective.gradient(part, &joint)?.gradient);
+        let gradient = objective.gradient(part, &joint)?.gradient;
+        let of_layers = directions_of(&order, &joint, &gradient);
+        curvatures.push(curvatures_along(objective, part, &order, &of_layers)?);
+        directions.push(of_layers);
     }
     drop(parts);
 
     let mut results = Vec::new();
-    for layer in order {
+    for (l, layer) in order.into_iter().enumerate() {
         if layer.first_stage > at.stage {
             // Each image climbs the network once, whatever the number of layers.
             at = objective.activations(&at, layer.first_stage)?;
@@ -134,13 +137,8 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
                 own_base: &bases[own],
                 other_base: &bases[1 - own],
             };
-            let direction: Vec<Tensor> = layer
-                .tensors
-                .iter()
-                .filter_map(|i| joint.tensors.binary_search(i).ok())
-                .map(|k| gradients[own][k].clone())
-                .collect();
-            measure(objective, layer, &fold, &direction, options.estimator)
+            let along = (&directions[own][l][..], curvatures[own][l]);
+            measure(objective, layer, &fold, along, options.estimator)
         };
         let pair = [one(0)?, one(1)?];
         drop(parts);
@@ -159,6 +157,30 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     };
     let loss = model_loss(&base, &bases, &fold_of, &folds, training);
     assemble(objective, results, loss, &folds, &fold_of)
+}
+
+/// Each layer's part of the gradient in all of them.
+fn directions_of(layers: &[&Layer], joint: &Layer, gradient: &[Tensor]) -> Vec<Vec<Tensor>> {
+    let own = |layer: &&Layer| {
+        let places = layer.tensors.iter().filter_map(|i| joint.tensors.binary_search(i).ok());
+        places.map(|k| gradient[k].clone()).collect()
+    };
+    layers.iter().map(own).collect()
+}
+
+/// gᵀH g of every layer along its direction.
+fn curvatures_along(
+    objective: &Objective,
+    examples: &dyn Examples,
+    layers: &[&Layer],
+    directions: &[Vec<Tensor>],
+) -> crate::objective::Result<Vec<f64>> {
+    let blocks = directions
+        .iter()
+        .map(|d| d.iter().map(|t| t.unsqueeze(0)).collect())
+        .collect::<candle_core::Result<Vec<Vec<Tensor>>>>()?;
+    let asked = layers.iter().zip(&blocks).map(|(&layer, vectors)| Asked { layer, vectors });
+    objective.curvatures_of_layers(examples, &asked.collect::<Vec<_>>(), Matrix::Hessian)
 }
 
 fn subset(all: &Predictions, of: &[usize]) -> crate::objective::Result<Predictions> {

@@ -2,7 +2,7 @@
 
 use super::Operations;
 use crate::memory;
-use crate::objective::{Activations, Examples, Objective, Result};
+use crate::objective::{Activations, Asked, Examples, Matrix, Objective, Result};
 use crate::vit::layers::join;
 use crate::vit::{Layer, cost, stages};
 use candle_core::Tensor;
@@ -56,13 +56,16 @@ pub fn calibrate(
         values: images.inputs(0..n)?,
         labels: images.labels()[..n].into(),
     };
-    // As in diagnosis: one sweep for every gradient, products layer by layer.
+    // As in diagnosis: one sweep for every gradient, one for every layer's product.
     let all = join(layers);
-    let dearest =
-        layers.iter().max_by(|a, b| cost::hvp(config, a).total_cmp(&cost::hvp(config, b)));
-    let dearest = dearest.unwrap_or(&all);
-    let direction: Vec<Tensor> =
-        dearest.tensors.iter().map(|&i| model.weights.tensor(i).clone()).collect();
+    let block = |layer: &Layer| -> Result<Vec<Tensor>> {
+        let weights = layer.tensors.iter().map(|&i| model.weights.tensor(i).unsqueeze(0));
+        Ok(weights.collect::<candle_core::Result<_>>()?)
+    };
+    let vectors = layers.iter().map(block).collect::<Result<Vec<_>>>()?;
+    let asked: Vec<Asked> =
+        layers.iter().zip(&vectors).map(|(layer, vectors)| Asked { layer, vectors }).collect();
+    let products = cost::sweep(config, &layers.iter().collect::<Vec<_>>());
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
         // The first pass pays for memory that later ones find at hand.
         let clock = Instant::now();
@@ -86,8 +89,8 @@ pub fn calibrate(
         Ok([
             rate(whole, &|| model.predict(&examples).map(|_| ()))?,
             rate(cost::gradient(config, &all), &|| model.gradient(&examples, &all).map(|_| ()))?,
-            rate(cost::hvp(config, dearest), &|| {
-                model.hvp(&examples, dearest, &direction).map(|_| ())
+            rate(products, &|| {
+                model.curvatures_of_layers(&examples, &asked, Matrix::Hessian).map(|_| ())
             })?,
         ])
     });

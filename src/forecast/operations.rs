@@ -18,7 +18,8 @@ pub struct Operations {
 const POINTS: f64 = 6.0;
 
 /// Operations of `diagnose` an image of V: the model's loss on V and on as many training images,
-/// the climb, a gradient of all layers, and each layer's Hessian-vector product and line.
+/// the climb, a gradient of all layers, a sweep of their Hessian-vector products, and each layer's
+/// line.
 pub fn diagnose_work(config: &Config, layers: &[Layer]) -> Operations {
     let all = cost::forward(config, 0..stages(config));
     let mut work = Operations { forward: 3.0 * all, gradient: 0.0, hvp: 0.0 };
@@ -30,8 +31,8 @@ pub fn diagnose_work(config: &Config, layers: &[Layer]) -> Operations {
         // A linear path costs two products on either fold, whatever the number of points.
         let linear = layer.first_stage + 2 >= stages(config);
         work.forward += if linear { 4.0 } else { POINTS } * cost::suffix(config, layer);
-        work.hvp += cost::hvp(config, layer);
     }
+    work.hvp = cost::sweep(config, &layers.iter().collect::<Vec<_>>());
     work
 }
 

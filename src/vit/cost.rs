@@ -51,6 +51,16 @@ pub fn hvp(config: &Config, layer: &Layer) -> f64 {
     4.0 * suffix(config, layer) + 3.0 * own(config, layer)
 }
 
+/// Products of all these layers' Hessians with a vector each, in one sweep from the lowest layer's
+/// input: the values up and back, then for each layer its tangents up and back, with the products of
+/// its own weights.
+pub fn sweep(config: &Config, layers: &[&Layer]) -> f64 {
+    let lowest = layers.iter().min_by_key(|layer| layer.first_stage);
+    let values = lowest.map_or(0.0, |l| 2.0 * suffix(config, l) + own(config, l));
+    let tangents = |layer: &&Layer| 2.0 * suffix(config, layer) + 5.0 * own(config, layer);
+    values + layers.iter().map(tangents).sum::<f64>()
+}
+
 /// Numbers that a gradient keeps on the tape for one image: per block two norms' inputs, the
 /// inputs of four linear layers, the query-key-value buffer, the sums in between.
 pub fn kept_per_image(config: &Config) -> usize {
