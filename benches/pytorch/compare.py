@@ -1,0 +1,202 @@
+"""The same work on one ViT-B/16 in PyTorch and in planish, in turn, and the ratios of their times.
+
+    pip install torch timm safetensors
+    python benches/pytorch/compare.py [--batch 8] [--rounds 3] [--threads 2] [--only NAME …]
+
+One timm checkpoint with random weights and one batch of random pixels serve both. Every task gives a
+number that is compared before its time is: a loss, the norm of a gradient, vᵀHv. Rounds alternate,
+so that a machine whose speed changes changes it for both; medians are printed. In PyTorch a
+Hessian-vector product is double backward, as its users write it; blocks frozen below a layer run
+without a tape.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+
+import safetensors.torch
+import timm
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOLERANCE = 2e-3
+
+
+class Planish:
+    """The bench's binary, one task a line."""
+
+    def __init__(self, folder, pixels, threads):
+        build = ["cargo", "bench", "--bench", "vit", "--no-run", "--message-format=json"]
+        out = subprocess.run(build, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
+        messages = [json.loads(line) for line in out.splitlines()]
+        names = [m["executable"] for m in messages if m.get("target", {}).get("name") == "vit"]
+        environment = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [names[-1], "--turns", folder, pixels],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        assert self.process.stdout.readline().strip() == "ready"
+
+    def run(self, task):
+        self.process.stdin.write(task + "\n")
+        self.process.stdin.flush()
+        seconds, check = self.process.stdout.readline().split()
+        return float(seconds), float(check)
+
+
+class PyTorch:
+    """What a user of PyTorch would write."""
+
+    def __init__(self, model, pixels, labels):
+        self.model, self.pixels, self.labels = model, pixels, labels
+        self.blocks = [list(block.parameters()) for block in model.blocks]
+        self.all = list(model.parameters())
+
+    def loss(self):
+        return F.cross_entropy(self.model(self.pixels), self.labels)
+
+    def norm(self, tensors):
+        return torch.sqrt(sum((t.double() ** 2).sum() for t in tensors)).item()
+
+    def run(self, task):
+        start = time.perf_counter()
+        check = getattr(self, task.replace(", ", "_").replace(" ", "_"))()
+        return time.perf_counter() - start, check
+
+    def forward(self):
+        with torch.no_grad():
+            return self.loss().item()
+
+    def gradient(self):
+        return self.norm(torch.autograd.grad(self.loss(), self.all))
+
+    def forward_bf16(self):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.forward()
+
+    def gradient_bf16(self):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = self.loss()
+        return self.norm(torch.autograd.grad(loss, self.all))
+
+    def curvature(self, parameters):
+        """vᵀHv with v = w: double backward with the other blocks' weights fixed."""
+        for p in self.all:
+            p.requires_grad_(False)
+        for p in parameters:
+            p.requires_grad_(True)
+        # The fused attention of PyTorch has no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            gradient = torch.autograd.grad(self.loss(), parameters, create_graph=True)
+            along = sum((g * p.detach()).sum() for g, p in zip(gradient, parameters))
+            product = torch.autograd.grad(along, parameters)
+        for p in self.all:
+            p.requires_grad_(True)
+        return product
+
+    def hvps_of_all_blocks(self):
+        total = 0.0
+        for parameters in self.blocks:
+            product = self.curvature(parameters)
+            total += sum((h.double() * p.double()).sum() for h, p in zip(product, parameters)).item()
+        return total
+
+    def hvp_first_block(self):
+        return self.norm(self.curvature(self.blocks[0]))
+
+    def hvp_last_block(self):
+        return self.norm(self.curvature(self.blocks[-1]))
+
+    def last_block_cached(self):
+        """The last block's gradient, every stage below without a tape."""
+        for p in self.all:
+            p.requires_grad_(False)
+        for p in self.blocks[-1]:
+            p.requires_grad_(True)
+        gradient = torch.autograd.grad(self.loss(), self.blocks[-1])
+        for p in self.all:
+            p.requires_grad_(True)
+        return self.norm(gradient)
+
+    def pol_step_cached(self):
+        """Perturb the head along its batch's gradient, one forward pass a point of the line, then
+        the last block's gradient. The line's points are as many as planish's search has halvings
+        and doublings on a network, sixteen."""
+        head = [self.model.head.weight, self.model.head.bias]
+        for p in self.all:
+            p.requires_grad_(False)
+        for p in head:
+            p.requires_grad_(True)
+        gradient = torch.autograd.grad(self.loss(), head)
+        kept = [p.detach().clone() for p in head]
+        with torch.no_grad():
+            for point in range(16):
+                for p, w, g in zip(head, kept, gradient):
+                    p.copy_(w - 0.1 * point * g)
+                self.loss()
+            for p, w in zip(head, kept):
+                p.copy_(w)
+        self.last_block_cached()
+        # The step found is another than planish's, so there is no number to compare.
+        return float("nan")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--model", default="vit_base_patch16_224")
+    parser.add_argument("--only", nargs="*", default=[])
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    model = timm.create_model(args.model, num_classes=100).eval()
+    # timm starts the head at zero: then no gradient would reach a block.
+    torch.nn.init.normal_(model.head.weight, std=0.02)
+    size = model.default_cfg["input_size"]
+    pixels = torch.randn(args.batch, *size)
+    labels = torch.arange(args.batch) % 100
+    with tempfile.TemporaryDirectory() as folder:
+        safetensors.torch.save_file(model.state_dict(), f"{folder}/model.safetensors")
+        config = {
+            "architecture": args.model,
+            "num_classes": 100,
+            "pretrained_cfg": {**model.default_cfg, "num_classes": 100},
+        }
+        pathlib.Path(folder, "config.json").write_text(json.dumps(config, default=str))
+        batch = f"{folder}/pixels.safetensors"
+        safetensors.torch.save_file({"pixels": pixels, "labels": labels}, batch)
+        ours, theirs = Planish(folder, batch, args.threads), PyTorch(model, pixels, labels)
+        print(f"{platform.processor() or platform.machine()}, {args.threads} threads, ", end="")
+        print(f"torch {torch.__version__}, timm {timm.__version__}, {args.model}, ", end="")
+        print(f"batch {args.batch}, f32 unless said; seconds an image, medians of {args.rounds}")
+        print(f"{'':<22}{'PyTorch':>10}{'planish':>10}{'times':>8}")
+        tasks = ["forward", "gradient", "hvp first block", "hvp last block", "hvps of all blocks"]
+        tasks += ["last block, cached", "pol step, cached"]
+        for task in tasks:
+            if args.only and not any(part in task for part in args.only):
+                continue
+            _, mine = ours.run(task)
+            _, other = theirs.run(task)
+            if abs(mine - other) > TOLERANCE * abs(other):
+                raise SystemExit(f"{task}: planish finds {mine}, PyTorch {other}")
+            times = [(ours.run(task)[0], theirs.run(task)[0]) for _ in range(args.rounds)]
+            mine = statistics.median(t[0] for t in times) / args.batch
+            other = statistics.median(t[1] for t in times) / args.batch
+            print(f"{task:<22}{other:>10.4f}{mine:>10.4f}{other / mine:>8.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+//! The work that is timed, by name.
+
+use candle_core::Tensor;
+use planish::curvature::{LayerOperator, LinearOperator};
+use planish::data::order::{stream, unit};
+use planish::diagnose::moved;
+use planish::objective::{Activations, Asked, Examples, Matrix, Objective};
+use planish::train::perturbation::Rule;
+use planish::train::pof::Pof;
+use planish::train::pol::Pol;
+use planish::train::{Method, Perturber, Source};
+use planish::vit::layers::{features, select};
+use planish::vit::{Layer, cost, stages};
+use std::error::Error;
+use std::time::Instant;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Every task.
+pub const NAMES: [&str; 9] = [
+    "forward",
+    "gradient",
+    "hvp first block",
+    "hvp last block",
+    "hvp head",
+    "hvps of all blocks",
+    "last block, cached",
+    "pol step, cached",
+    "pof step",
+];
+
+/// A model, a batch, and what both are put to.
+pub struct Tasks {
+    pub objective: Objective,
+    examples: Activations,
+    blocks: Vec<Layer>,
+    head: Layer,
+    all: Layer,
+    /// Inputs of the last block.
+    door: Activations,
+    /// A direction in every block, each its own weights.
+    directions: Vec<Vec<Tensor>>,
+}
+
+impl Tasks {
+    pub fn new(objective: Objective, examples: Activations) -> Outcome<Self> {
+        let config = &objective.config;
+        let named = |name: &str| select(config, name).map(|mut found| found.remove(0));
+        let blocks = (0..config.depth).map(|i| named(&format!("block.{i}")));
+        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+        let (head, all) = (named("head")?, named("*")?);
+        let last = blocks.last().ok_or("a model without blocks")?;
+        let door = objective.activations(&examples, last.first_stage)?;
+        let weights = |layer: &Layer| -> Vec<Tensor> {
+            layer.tensors.iter().map(|&i| objective.weights.tensor(i).clone()).collect()
+        };
+        let directions = blocks.iter().map(weights).collect();
+        Ok(Self { blocks, head, all, door, directions, examples, objective })
+    }
+
+    fn last(&self) -> &Layer {
+        &self.blocks[self.blocks.len() - 1]
+    }
+
+    fn perturber(&self, examples: usize) -> Outcome<Perturber> {
+        Ok(Perturber::new(self.head.clone(), 2.0, Rule::Search, examples, examples, 1)?)
+    }
+
+    /// Operations an image, a multiply and an add counting two.
+    pub fn flops(&self, task: &str) -> Outcome<f64> {
+        let (config, model) = (&self.objective.config, &self.objective);
+        // With the stages below the layer, whose values are on the way.
+        let below = |layer: &Layer| cost::forward(config, 0..layer.first_stage);
+        let hvp = |layer: &Layer| below(layer) + cost::hvp(config, layer);
+        let last = self.last();
+        // A step in a linear layer: both batches' logits, the gradients there, one product.
+        let climb = cost::forward(config, last.first_stage..stages(config));
+        Ok(match task {
+            "forward" => cost::forward(config, 0..stages(config)),
+            "gradient" => cost::gradient(config, &self.all),
+            "hvp first block" => hvp(&self.blocks[0]),
+            "hvp last block" => hvp(last),
+            "hvp head" => hvp(&self.head),
+            "hvps of all blocks" => {
+                let layers: Vec<&Layer> = self.blocks.iter().collect();
+                below(&self.blocks[0]) + cost::sweep(config, &layers)
+            }
+            "last block, cached" => cost::gradient(config, last),
+            "pol step, cached" => climb + cost::gradient(config, last),
+            "pof step" => {
+                cost::forward(config, 0..stages(config))
+                    + cost::gradient(config, &features(&model.config))
+            }
+            other => return Err(format!("no task `{other}`").into()),
+        })
+    }
+
+    /// Does it once; seconds, and a number that tells whether it was the same work elsewhere.
+    pub fn run(&self, task: &str) -> Outcome<(f64, f64)> {
+        let Self { objective, examples, .. } = self;
+        let clock = Instant::now();
+        let norm = |t: &[Tensor]| planish::vector::norm(t);
+        let check = match task {
+            "forward" => {
+                let logits = objective.predict(examples)?;
+                planish::evaluate::losses(&logits, 1.0).iter().sum::<f64>() / examples.len() as f64
+            }
+            "gradient" => norm(&objective.gradient(examples, &self.all)?.gradient)?,
+            "hvp first block" => norm(&self.hvp(0)?)?,
+            "hvp last block" => norm(&self.hvp(self.blocks.len() - 1)?)?,
+            "hvp head" => {
+                let at = objective.activations(examples, self.head.first_stage)?;
+                let operator = LayerOperator::new(objective, &at, &self.head, Matrix::Hessian);
+                let mut draws = stream(1, "direction");
+                let v: Vec<f64> = (0..operator.dimension()).map(|_| unit(&mut draws)).collect();
+                operator.apply(&[v])?[0].iter().map(|x| x * x).sum::<f64>().sqrt()
+            }
+            "hvps of all blocks" => self.curvatures()?.iter().sum(),
+            "last block, cached" => norm(&objective.gradient(&self.door, self.last())?.gradient)?,
+            "pol step, cached" => {
+                let update = self.last().clone();
+                let perturber = self.perturber(self.door.len())?;
+                let source = Source::Cached(self.door.clone());
+                norm(&Pol { update, perturber }.step(objective, &source, &self.door)?.gradient)?
+            }
+            "pof step" => {
+                let features = features(&objective.config);
+                let perturber = self.perturber(examples.len())?;
+                let source = Source::Cached(examples.clone());
+                norm(&Pof { features, perturber }.step(objective, &source, examples)?.gradient)?
+            }
+            other => return Err(format!("no task `{other}`").into()),
+        };
+        Ok((clock.elapsed().as_secs_f64(), check))
+    }
+
+    /// One block's product with its own weights.
+    fn hvp(&self, block: usize) -> Outcome<Vec<Tensor>> {
+        let layer = &self.blocks[block];
+        let at = self.objective.activations(&self.examples, layer.first_stage)?;
+        Ok(self.objective.hvp(&at, layer, &self.directions[block])?.hvp)
+    }
+
+    /// wᵀH w of every block, w its weights.
+    fn curvatures(&self) -> Outcome<Vec<f64>> {
+        let unsqueezed = |d: &Vec<Tensor>| d.iter().map(|t| t.unsqueeze(0)).collect();
+        let vectors = self.directions.iter().map(unsqueezed);
+        let vectors = vectors.collect::<candle_core::Result<Vec<Vec<Tensor>>>>()?;
+        let asked = self.blocks.iter().zip(&vectors);
+        let asked: Vec<Asked> = asked.map(|(layer, vectors)| Asked { layer, vectors }).collect();
+        Ok(self.objective.curvatures_of_layers(&self.examples, &asked, Matrix::Hessian)?)
+    }
+
+    /// The gradient against the change of the loss along it, the sweep against single products.
+    pub fn verify(&self) -> Outcome<()> {
+        let found = self.objective.gradient(&self.examples, &self.all)?;
+        let square = planish::vector::dot(&found.gradient, &found.gradient)?;
+        let step = 1e-3 / square.sqrt();
+        let at = |t: f64| -> Outcome<f64> {
+            let there = moved(&self.objective, &self.all, &found.gradient, t)?;
+            let logits = there.predict(&self.examples)?;
+            let losses = planish::evaluate::losses(&logits, 1.0);
+            Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+        };
+        let slope = (at(-step)? - at(step)?) / (2.0 * step);
+        if (slope / square - 1.0).abs() > 0.02 {
+            return Err(format!("gᵀg is {square}, the loss falls by {slope}").into());
+        }
+        for (i, found) in self.curvatures()?.iter().enumerate() {
+            let alone = planish::vector::dot(&self.directions[i], &self.hvp(i)?)?;
+            let size = planish::vector::norm(&self.directions[i])?.powi(2);
+            if (found - alone).abs() > 1e-4 * found.abs().max(1e-3 * size) {
+                return Err(format!("block.{i}: {found} in the sweep, {alone} alone").into());
+            }
+        }
+        Ok(())
+    }
+}
