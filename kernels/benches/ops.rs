@@ -6,8 +6,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, AttentionMix, AttentionScores, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Linear,
-    Op, Softmax,
+    Add, Attention, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Linear, Op, Softmax,
 };
 use std::error::Error;
 use std::time::Instant;
@@ -165,7 +164,7 @@ fn cases() -> Vec<Case> {
     let (x, h) = ([rows, DIM], [rows, 4 * DIM]);
     let qkv = [IMAGES, TOKENS, 3 * DIM];
     let (scores, mixed) = ([IMAGES, HEADS, TOKENS, TOKENS], [IMAGES, TOKENS, DIM]);
-    let attention = IMAGES * TOKENS * TOKENS * DIM;
+    let attention = 2 * IMAGES * TOKENS * TOKENS * DIM;
     let norm = || LayerNorm { eps: 1e-6 };
     let loss = || CrossEntropy {
         labels: (0..rows as u32).map(|i| i % 100).collect::<Vec<_>>().into(),
@@ -190,17 +189,11 @@ fn cases() -> Vec<Case> {
         Case::new("linear", Linear, &linear, &h).products(macs),
         Case::new("linear x", Linear, &linear, &h).vjp(&[true, false, false]).products(macs),
         Case::new("linear W", Linear, &linear, &h).vjp(&[false, true, false]).products(macs),
-        Case::new("attention_scores", AttentionScores { heads: HEADS }, &[&qkv], &scores)
-            .products(attention),
-        // One input, but two products: queries and keys.
-        Case::new("attention_scores", AttentionScores { heads: HEADS }, &[&qkv], &scores)
+        Case::new("attention", Attention { heads: HEADS }, &[&qkv], &mixed).products(attention),
+        // The weights again, then one product for the values' gradient and three for the rest.
+        Case::new("attention", Attention { heads: HEADS }, &[&qkv], &mixed)
             .vjp(&[true])
-            .products(2 * attention),
-        Case::new("attention_mix", AttentionMix { heads: HEADS }, &[&scores, &qkv], &mixed)
-            .products(attention),
-        Case::new("attention_mix", AttentionMix { heads: HEADS }, &[&scores, &qkv], &mixed)
-            .vjp(&[true, true])
-            .products(attention),
+            .products(attention / 2 * 5),
     ]
 }
 

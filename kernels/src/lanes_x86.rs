@@ -12,7 +12,8 @@ macro_rules! register {
      add $add:ident, sub $sub:ident, mul $mul:ident, div $div:ident, set $set:ident,
      fma $fma:ident, sqrt $sqrt:ident, max $max:ident, load $load:ident, store $store:ident,
      abs $abs:expr, round $round:expr, power $power:expr, less $less:expr
-     $(, masked $mask:ty, $load_some:ident, $store_some:ident, $blend:ident, $sum:ident)?) => {
+     $(, masked $mask:ty, $load_some:ident, $store_some:ident, $blend:ident, $sum:ident, $largest:ident,
+       nan $nan:expr)?) => {
         #[doc = $doc]
         #[derive(Clone, Copy)]
         pub struct $name($reg);
@@ -121,6 +122,13 @@ macro_rules! register {
                 fn sum(self) -> Self {
                     Self(unsafe { $set($sum(self.0)) })
                 }
+                #[inline(always)]
+                fn largest(self) -> Self {
+                    // The reduction may lose a NaN.
+                    Self(unsafe {
+                        if ($nan)(self.0) != 0 { $set(<$elem>::NAN) } else { $set($largest(self.0)) }
+                    })
+                }
             )?
         }
     };
@@ -135,7 +143,8 @@ register!(F32x16, __m512, f32, 16, "Sixteen `f32` in one AVX-512 register.",
     abs _mm512_abs_ps, round _mm512_roundscale_ps::<NEAREST>, power _mm512_scalef_ps,
     less |a, b, yes, no| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes),
     masked u16, _mm512_maskz_loadu_ps, _mm512_mask_storeu_ps, _mm512_mask_blend_ps,
-    _mm512_reduce_add_ps);
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps,
+    nan |a| _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a));
 
 register!(F64x8, __m512d, f64, 8, "Eight `f64` in one AVX-512 register.",
     add _mm512_add_pd, sub _mm512_sub_pd, mul _mm512_mul_pd, div _mm512_div_pd,
@@ -144,7 +153,8 @@ register!(F64x8, __m512d, f64, 8, "Eight `f64` in one AVX-512 register.",
     abs _mm512_abs_pd, round _mm512_roundscale_pd::<NEAREST>, power _mm512_scalef_pd,
     less |a, b, yes, no| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b), no, yes),
     masked u8, _mm512_maskz_loadu_pd, _mm512_mask_storeu_pd, _mm512_mask_blend_pd,
-    _mm512_reduce_add_pd);
+    _mm512_reduce_add_pd, _mm512_reduce_max_pd,
+    nan |a| _mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, a));
 
 register!(F32x8, __m256, f32, 8, "Eight `f32` in one AVX2 register.",
     add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, div _mm256_div_ps,

@@ -6,6 +6,7 @@
 //! products. To add one: write the file, add a line to [`registry::REGISTRY`], and a naive loop
 //! to `tests/registry.rs`.
 
+mod accumulator;
 pub mod attention;
 pub mod cpu;
 pub mod cross_entropy;
@@ -33,6 +34,7 @@ pub mod softmax;
 pub mod tokens;
 pub mod weight_rows;
 
+pub use accumulator::Accumulator;
 pub use attention::Attention;
 pub use cross_entropy::CrossEntropy;
 pub use dual_tensor::{DualTensor, Host};

@@ -104,3 +104,17 @@ fn exponential_saturates_and_keeps_nan() {
         assert_eq!(e.value[5..], [1.0, 1.0], "{simd:?}");
     }
 }
+
+#[test]
+fn a_register_with_a_nan_has_no_largest_number() {
+    for simd in Simd::available().into_iter().filter(|&simd| simd != Simd::Plain) {
+        for place in 0..8 {
+            let mut x = [1.5f32, -2.0, 0.0, 7.0, -1.0, 3.0, 2.0, 6.0];
+            x[place] = f32::NAN;
+            let input = Input { value: &x, tangents: None, len: 8, shared: false };
+            let (row, one) = (Output::PerRow(8), Output::PerRow(1));
+            let [.., max] = run_with(simd, &Functions, 1, [input], [row, row, row, one, one]);
+            assert!(max.value[0].is_nan(), "{simd:?} {place}");
+        }
+    }
+}

@@ -12,6 +12,8 @@ use candle_core::Tensor;
 
 /// Points tried where each costs a forward pass of the suffix.
 const NETWORK_BUDGET: usize = 5;
+/// Where α* usually lies, as a share of the quadratic prediction: between 0.2 and 0.9.
+const USUAL: f64 = 0.6;
 /// Points tried where two products serve them all.
 const LINEAR_BUDGET: usize = 60;
 
@@ -87,7 +89,7 @@ pub fn measure(
     let (direction, start, cap, step) = match estimator {
         Estimator::Line => {
             let start = match curvature > 0.0 {
-                true => square / curvature,
+                true => USUAL * square / curvature,
                 false => 0.01 * weight_norm / gradient_norm,
             };
             (gradient.to_vec(), start, weight_norm / gradient_norm, None)
@@ -99,7 +101,9 @@ pub fn measure(
     };
     let length = step.as_ref().map_or(gradient_norm, |step| step.length);
     let path = Path::new(objective, fold.own, layer, &direction)?;
-    let line = Line { at_zero: mean(&base), start, cap, budget };
+    // Of the loss along −g; a Newton step has its own.
+    let derivatives = step.is_none().then_some((-square, curvature));
+    let line = Line { at_zero: mean(&base), derivatives, start, cap, budget };
     // Logits at the best point so far, so that the minimum need not be visited again.
     let mut best: Option<(f64, Predictions)> = None;
     let minimum = first_minimum(line, |alpha| -> crate::objective::Result<f64> {

@@ -4,12 +4,16 @@
 const TOLERANCE: f64 = 0.01;
 /// A parabola is believed only if one of its outer points lies this near, relative to α.
 const NEAR: f64 = 0.1;
+/// Places at which a polynomial's slope is looked at for its first change of sign.
+const GRID: usize = 256;
 
 /// Where to look.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
     /// φ(0).
     pub at_zero: f64,
+    /// φ′(0) < 0 and φ″(0), where both are known.
+    pub derivatives: Option<(f64, f64)>,
     /// First α to try, > 0.
     pub start: f64,
     /// Largest α allowed.
@@ -31,11 +35,16 @@ pub struct Minimum {
     pub capped: bool,
 }
 
+/// A point of the line and φ there.
+type Point = (f64, f64);
+
 /// Searches φ for its first local minimum at α > 0.
 ///
-/// From `start`, α is halved or doubled to a bracket low < mid < high with φ(mid) below both
-/// ends; then parabolic steps inside it, until α moves by less than 1%, by the word of a point
-/// near it, or the budget is spent.
+/// Where φ′(0) and φ″(0) are known, the polynomial through them and the latest points says where to
+/// look next; a point within 1% of its minimum is taken for α*. Else, or where the polynomial leads
+/// nowhere, α is halved or doubled to a bracket low < mid < high with φ(mid) below both ends; then
+/// parabolic steps inside it, until α moves by less than 1%, by the word of a point near it, or the
+/// budget is spent.
 /// The best point evaluated is returned. A φ that is not finite counts as +∞.
 ///
 /// # Errors
@@ -49,26 +58,31 @@ pub fn first_minimum<E>(
         *evaluations += 1;
         phi(alpha).map(|y| if y.is_finite() { y } else { f64::INFINITY })
     };
-    let mut low = (0.0, line.at_zero);
-    let mut high: Option<(f64, f64)> = None;
-    let mut mid: Option<(f64, f64)> = None;
     let mut alpha = line.start.min(line.cap);
+    let mut points: Vec<Point> = Vec::new();
+    while let Some(derivatives) = line.derivatives
+        && evaluations < line.budget
+    {
+        points.push((alpha, at(alpha, &mut evaluations)?));
+        let Some(next) = polynomial_minimum(line.at_zero, derivatives, &points) else { break };
+        if let (_, Some(best), _) = bracket(line.at_zero, &points)
+            && (next - best.0).abs() <= TOLERANCE * best.0
+        {
+            let (alpha, value) = best;
+            return Ok(Minimum { alpha, value, evaluations, capped: false });
+        }
+        if next > line.cap {
+            break;
+        }
+        alpha = next;
+    }
+    let (mut low, mut mid, mut high) = bracket(line.at_zero, &points);
     // Halving alone may overrun: the minimum is there, since φ falls at 0.
     while evaluations < line.budget || (mid.is_none() && evaluations < 4 * line.budget) {
-        let y = at(alpha, &mut evaluations)?;
-        match mid {
-            None if y < line.at_zero => mid = Some((alpha, y)),
-            // No better than 0: the minimum lies below, and this point bounds it.
-            None => high = Some((alpha, y)),
-            Some(best) if y < best.1 => {
-                low = best;
-                mid = Some((alpha, y));
-            }
-            Some(_) => high = Some((alpha, y)),
-        }
         alpha = match (mid, high) {
             (Some(_), Some(_)) => break,
-            (None, _) => alpha / 2.0,
+            (None, None) => alpha,
+            (None, Some(high)) => high.0 / 2.0,
             (Some(best), None) if best.0 >= line.cap => {
                 // Still falling at the cap, or past a minimum already?
                 let near = (0.5 * (low.0 + line.cap)).max((1.0 - NEAR) * line.cap);
@@ -79,8 +93,16 @@ pub fn first_minimum<E>(
                 }
                 break;
             }
-            (Some(_), None) => (2.0 * alpha).min(line.cap),
+            (Some(best), None) => (2.0 * best.0).min(line.cap),
         };
+        let point = (alpha, at(alpha, &mut evaluations)?);
+        match mid {
+            None if point.1 < line.at_zero => mid = Some(point),
+            // No better than 0: the minimum lies below, and this point bounds it.
+            None => high = Some(point),
+            Some(best) if point.1 < best.1 => (low, mid) = (best, Some(point)),
+            Some(_) => high = Some(point),
+        }
     }
     let Some(mut mid) = mid else {
         return Ok(Minimum { alpha: 0.0, value: line.at_zero, evaluations, capped: false });
@@ -111,6 +133,43 @@ pub fn first_minimum<E>(
     Ok(Minimum { alpha: mid.0, value: mid.1, evaluations, capped: false })
 }
 
+/// The best point below φ(0), and what stands next to it on either side: 0 or another point below,
+/// another above.
+fn bracket(at_zero: f64, points: &[Point]) -> (Point, Option<Point>, Option<Point>) {
+    let below = points.iter().filter(|p| p.1 < at_zero);
+    let mid = below.min_by(|a, b| a.1.total_cmp(&b.1)).copied();
+    let place = mid.map_or(0.0, |p| p.0);
+    let low = points.iter().filter(|p| p.0 < place).max_by(|a, b| a.0.total_cmp(&b.0));
+    let high = points.iter().filter(|p| p.0 > place).min_by(|a, b| a.0.total_cmp(&b.0));
+    (low.copied().unwrap_or((0.0, at_zero)), mid, high.copied())
+}
+
+/// First minimum of φ(0) + φ′(0) α + φ″(0) α²/2 + t₃ α³ + t₄ α⁴ through the last two points, without
+/// t₄ where there is one; `None` if there is no minimum within four times the farther.
+fn polynomial_minimum(at_zero: f64, (slope, bend): (f64, f64), points: &[Point]) -> Option<f64> {
+    let (&(a, y), earlier) = points.split_last()?;
+    let rest = |(a, y): Point| (y - at_zero - slope * a - 0.5 * bend * a * a) / (a * a * a);
+    let (mut t3, mut t4) = (rest((a, y)), 0.0);
+    // Points too near each other would tell rounding for t₄.
+    if let Some(&other) = earlier.last().filter(|p| (p.0 - a).abs() > 2.0 * TOLERANCE * a) {
+        t4 = (t3 - rest(other)) / (a - other.0);
+        t3 -= t4 * a;
+    }
+    if !(t3.is_finite() && t4.is_finite()) {
+        return None;
+    }
+    let derivative = |x: f64| slope + x * (bend + x * (3.0 * t3 + x * 4.0 * t4));
+    let farthest = points.iter().fold(0.0, |m: f64, p| m.max(p.0));
+    let step = 4.0 * farthest / GRID as f64;
+    let i = (1..=GRID).find(|&i| derivative(i as f64 * step) >= 0.0)?;
+    let (mut low, mut high) = ((i - 1) as f64 * step, i as f64 * step);
+    for _ in 0..40 {
+        let mid = 0.5 * (low + high);
+        if derivative(mid) < 0.0 { low = mid } else { high = mid }
+    }
+    Some(high)
+}
+
 /// The minimum of the parabola through three points; where it says nothing (an infinite end, or
 /// a step onto an end), the middle of the longer side.
 fn inside(low: (f64, f64), mid: (f64, f64), high: (f64, f64)) -> f64 {
@@ -134,7 +193,7 @@ mod tests {
     use super::*;
 
     fn search(f: impl Fn(f64) -> f64, start: f64, cap: f64, budget: usize) -> Minimum {
-        let line = Line { at_zero: f(0.0), start, cap, budget };
+        let line = Line { at_zero: f(0.0), derivatives: None, start, cap, budget };
         first_minimum(line, |a| Ok::<_, ()>(f(a))).unwrap()
     }
 
@@ -166,6 +225,42 @@ mod tests {
         let found = search(phi, 1.0, 10.0, 60);
         let exact = 1.0 + (5.08f64.sqrt() - 2.0) / 1.8;
         assert!((found.alpha / exact - 1.0).abs() < 0.01, "{found:?}");
+    }
+
+    fn informed(f: impl Fn(f64) -> f64, derivatives: (f64, f64), start: f64, cap: f64) -> Minimum {
+        let line = Line { at_zero: f(0.0), derivatives: Some(derivatives), start, cap, budget: 5 };
+        first_minimum(line, |a| Ok::<_, ()>(f(a))).unwrap()
+    }
+
+    #[test]
+    fn derivatives_spare_points() {
+        let found = informed(|a| (a - 1.0).powi(2), (-2.0, 2.0), 0.6, 9.0);
+        assert!((found.alpha - 1.0).abs() < 0.01 && found.evaluations == 2, "{found:?}");
+        // φ = exp(2α) − 4α, φ′(0) = −2, φ″(0) = 4: the parabola's minimum is 0.5, the true one
+        // ln(2)/2.
+        for (start, most) in [(0.5, 3), (0.3, 3), (0.1, 4), (2.0, 5)] {
+            let found = informed(|a| (2.0 * a).exp() - 4.0 * a, (-2.0, 4.0), start, 10.0);
+            assert!((found.alpha / (2f64.ln() / 2.0) - 1.0).abs() < 0.01, "{start} {found:?}");
+            assert!(found.evaluations <= most, "{start} {found:?}");
+        }
+        // φ = −sin α: minimum at π/2, whichever of the later ones is near the start.
+        let found = informed(|a| -a.sin(), (-1.0, 0.0), 1.0, 10.0);
+        assert!((found.alpha / std::f64::consts::FRAC_PI_2 - 1.0).abs() < 0.02, "{found:?}");
+    }
+
+    #[test]
+    fn where_derivatives_lead_nowhere_the_search_goes_on() {
+        let falls = informed(|a| -a, (-1.0, 0.0), 1.0, 5.0);
+        assert_eq!((falls.alpha, falls.capped), (5.0, true));
+        let overflows = informed(
+            |a| if a > 0.3 { f64::NAN } else { (a - 0.2).powi(2) - 0.04 },
+            (-0.4, 2.0),
+            4.0,
+            10.0,
+        );
+        assert!(overflows.value < -0.03 && overflows.alpha < 0.3, "{overflows:?}");
+        let rises = informed(|a| a, (-1.0, 1.0), 1.0, 5.0);
+        assert_eq!((rises.alpha, rises.value), (0.0, 0.0));
     }
 
     #[test]

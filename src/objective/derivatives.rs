@@ -4,7 +4,7 @@ use super::{Asked, Error, Examples, Objective, Result, flaw};
 use crate::tape::{Tape, Value, is_finite};
 use crate::vit::{Layer, Pass, stages};
 use candle_core::{DType, Device, Tensor};
-use planish_kernels::{CrossEntropy, DualTensor};
+use planish_kernels::{Accumulator, CrossEntropy, DualTensor};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -150,14 +150,15 @@ impl Objective {
         wanted: Wanted,
     ) -> Result<(f64, Vec<Option<DualTensor>>)> {
         let mut loss = 0.0;
-        let mut sums: Vec<Option<DualTensor>> = vec![None; wanted.layer.tensors.len()];
+        let mut sums: Vec<Accumulator> = Vec::new();
+        sums.resize_with(wanted.layer.tensors.len(), Accumulator::default);
         let count = examples.len();
         let sweep = |range| self.sweep(examples, wanted, range, Tape::new());
         self.each(examples, sweep, |(part, gradients)| {
             loss += part;
             add(&mut sums, gradients)
         })?;
-        Ok((loss / count as f64, sums))
+        Ok((loss / count as f64, finish(sums)))
     }
 
     /// One micro-batch: the sum of its losses, and the gradient of that sum over the number of all
@@ -222,16 +223,18 @@ impl Objective {
 }
 
 /// Adds a micro-batch's derivatives to those so far.
-pub(super) fn add(sums: &mut [Option<DualTensor>], part: Vec<Option<DualTensor>>) -> Result<()> {
+pub(super) fn add(sums: &mut [Accumulator], part: Vec<Option<DualTensor>>) -> Result<()> {
     for (sum, g) in sums.iter_mut().zip(part) {
         if let Some(g) = g {
-            *sum = Some(match sum.take() {
-                Some(so_far) => so_far.plus(&g)?,
-                None => g,
-            });
+            sum.add(g)?;
         }
     }
     Ok(())
+}
+
+/// The sums over all micro-batches.
+pub(super) fn finish(sums: Vec<Accumulator>) -> Vec<Option<DualTensor>> {
+    sums.into_iter().map(Accumulator::finish).collect()
 }
 
 /// Σ of all numbers, in f64.

@@ -152,8 +152,9 @@ impl Objective {
     }
 }
 
-/// A micro-batch whose tape stays near 100 MB, and small enough that the usual mini-batch gives
-/// every thread several.
+/// A micro-batch whose tape stays below 400 MB, and small enough that the usual mini-batch gives
+/// every thread several. More than one image of a large model: its weights are packed, and its
+/// gradient added, once a micro-batch.
 fn micro_batch(config: &Config) -> usize {
-    (25_000_000 / cost::kept_per_image(config).max(1)).clamp(1, 16)
+    (100_000_000 / cost::kept_per_image(config).max(1)).clamp(1, 16)
 }

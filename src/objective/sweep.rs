@@ -6,13 +6,13 @@
 //! (L² − L + 6 L)/L · F for the tangents: for twelve blocks 20 F, where twelve products on their own
 //! take 33 F.
 
-use super::derivatives::{Wanted, add};
+use super::derivatives::{Wanted, add, finish};
 use super::{Error, Examples, Matrix, Objective, Result, flaw};
 use crate::tape::{Record, Tape, Value};
 use crate::vector;
 use crate::vit::{Layer, Pass, stages};
 use candle_core::{Device, Tensor};
-use planish_kernels::DualTensor;
+use planish_kernels::{Accumulator, DualTensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -48,11 +48,13 @@ impl Objective {
         asked: &[Asked],
         matrix: Matrix,
     ) -> Result<Vec<Vec<Tensor>>> {
-        let mut sums: Vec<Derivative> =
-            asked.iter().map(|a| vec![None; a.layer.tensors.len()]).collect();
+        let empty = |a: &Asked| a.layer.tensors.iter().map(|_| Accumulator::default()).collect();
+        let mut sums: Vec<Vec<Accumulator>> = asked.iter().map(empty).collect();
         let keep = |_: Asked, part: Derivative| Ok(part);
         self.layers(examples, asked, matrix, keep, |i, part| add(&mut sums[i], part))?;
-        let one = |(a, sums): (&Asked, Derivative)| self.tangents(examples, *a, matrix, sums);
+        let one = |(a, sums): (&Asked, Vec<Accumulator>)| {
+            self.tangents(examples, *a, matrix, finish(sums))
+        };
         asked.iter().zip(sums).map(one).collect()
     }
 

@@ -112,6 +112,7 @@ impl Perturber {
                 let path = Path::new(model, &examples, &self.layer, &found.gradient)?;
                 let line = Line {
                     at_zero: found.loss,
+                    derivatives: None,
                     start: self.last_eta.unwrap_or(0.02 * cap),
                     cap: reach,
                     budget: if is_linear(model, &self.layer) {
