@@ -7,6 +7,7 @@
 //! to `tests/registry.rs`.
 
 pub mod attention;
+pub mod bf16;
 pub mod cpu;
 pub mod cross_entropy;
 mod dual_tensor;
@@ -44,6 +45,7 @@ pub use linear::Linear;
 pub use matmul::MatMul;
 pub use op::{Keep, Kept, Op};
 pub use pointwise::{Add, LayerScale, Scale};
+pub use product::Precision;
 pub use softmax::Softmax;
 pub use tokens::{Flatten, MeanTokens, Patches, PickToken, Prepend};
 pub use weight_rows::WeightRows;

@@ -93,8 +93,8 @@ impl<'a> Pass<'a> {
         let patches = self.tape.apply(Patches { size: self.config.patch_size }, &[&pixels])?;
         let weight = self.projection()?;
         let mut x = match self.parameter("patch_embed.proj.bias") {
-            Some(bias) => self.tape.apply(Linear, &[&patches, &weight, &bias])?,
-            None => self.tape.apply(Linear, &[&patches, &weight])?,
+            Some(bias) => self.tape.apply(Linear::default(), &[&patches, &weight, &bias])?,
+            None => self.tape.apply(Linear::default(), &[&patches, &weight])?,
         };
         let positions = self.required("pos_embed")?;
         if !self.config.position_covers_prefix {
@@ -122,7 +122,7 @@ impl<'a> Pass<'a> {
     /// Where only the first tokens go on, they alone ask: keys and values are of all tokens, the
     /// queries and everything after them of those few.
     fn attention(&mut self, block: usize, x: Value) -> Result<Value> {
-        let attention = Attention { heads: self.config.heads };
+        let attention = Attention::new(self.config.heads);
         let h = self.layer_norm(&format!("blocks.{block}.norm1"), &x)?;
         let qkv = format!("blocks.{block}.attn.qkv");
         let (mixed, x) = match self.config.tokens_after(block) {
@@ -207,8 +207,8 @@ impl<'a> Pass<'a> {
     fn linear(&mut self, name: &str, x: &Value) -> Result<Value> {
         let weight = self.required(&format!("{name}.weight"))?;
         match self.parameter(&format!("{name}.bias")) {
-            Some(bias) => self.tape.apply(Linear, &[x, &weight, &bias]),
-            None => self.tape.apply(Linear, &[x, &weight]),
+            Some(bias) => self.tape.apply(Linear::default(), &[x, &weight, &bias]),
+            None => self.tape.apply(Linear::default(), &[x, &weight]),
         }
     }
 
@@ -219,9 +219,9 @@ impl<'a> Pass<'a> {
         match self.parameter(&format!("{name}.bias")) {
             Some(bias) => {
                 let bias = self.tape.apply(rows, &[&bias])?;
-                self.tape.apply(Linear, &[x, &weight, &bias])
+                self.tape.apply(Linear::default(), &[x, &weight, &bias])
             }
-            None => self.tape.apply(Linear, &[x, &weight]),
+            None => self.tape.apply(Linear::default(), &[x, &weight]),
         }
     }
 }
