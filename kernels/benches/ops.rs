@@ -188,8 +188,12 @@ fn cases() -> Vec<Case> {
         Case::new("cross_entropy", loss(), &[&[rows, 1000]], &[rows]),
         Case::new("cross_entropy", loss(), &[&[rows, 1000]], &[rows]).vjp(&[true]),
         Case::new("linear", Linear::default(), &linear, &h).products(macs),
-        Case::new("linear x", Linear::default(), &linear, &h).vjp(&[true, false, false]).products(macs),
-        Case::new("linear W", Linear::default(), &linear, &h).vjp(&[false, true, false]).products(macs),
+        Case::new("linear x", Linear::default(), &linear, &h)
+            .vjp(&[true, false, false])
+            .products(macs),
+        Case::new("linear W", Linear::default(), &linear, &h)
+            .vjp(&[false, true, false])
+            .products(macs),
         Case::new("attention_scores", AttentionScores { heads: HEADS }, &[&qkv], &scores)
             .products(attention),
         // One input, but two products: queries and keys.

@@ -139,7 +139,12 @@ impl Attention {
         Self { heads, precision: Precision::F32 }
     }
 
-    fn values<E: Element>(&self, shape: &Shape, x: &[&DualTensor], multiply: Multiply<E>) -> Result<DualTensor> {
+    fn values<E: Element>(
+        &self,
+        shape: &Shape,
+        x: &[&DualTensor],
+        multiply: Multiply<E>,
+    ) -> Result<DualTensor> {
         let tangents = tangents(x);
         let held = x.iter().map(|x| Held::new(self.name(), x)).collect::<Result<Vec<_>>>()?;
         let mut y = Fresh::<E>::new(&[shape.images, shape.queries, shape.dim], tangents);

@@ -42,7 +42,13 @@ impl Linear {
             self,
             (x, View::matrix(rows, i)),
             (w, View::matrix(o, i).t()),
-            Target { dims: &dims, view: View::matrix(rows, o), bias: b, known, precision: self.precision },
+            Target {
+                dims: &dims,
+                view: View::matrix(rows, o),
+                bias: b,
+                known,
+                precision: self.precision,
+            },
             1.0,
         )
     }
@@ -62,13 +68,24 @@ impl Linear {
                 self,
                 (gy, gy_view),
                 (kept.input(self.name(), 1)?, View::matrix(o, i)),
-                Target { dims: &kept.dims[0], view: View::matrix(rows, i), bias: None, known, precision: self.precision },
+                Target {
+                    dims: &kept.dims[0],
+                    view: View::matrix(rows, i),
+                    bias: None,
+                    known,
+                    precision: self.precision,
+                },
                 1.0,
             )?);
         }
         if wanted[1] {
-            let target =
-                Target { dims: &kept.dims[1], view: View::matrix(o, i), bias: None, known: None, precision: self.precision };
+            let target = Target {
+                dims: &kept.dims[1],
+                view: View::matrix(o, i),
+                bias: None,
+                known: None,
+                precision: self.precision,
+            };
             gradients[1] = Some(product(
                 self,
                 (gy, gy_view.t()),

@@ -40,7 +40,8 @@ impl Op for MatMul {
 
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (va, vb, vy, dims) = self.views(x[0].dims(), x[1].dims())?;
-        let target = Target { dims: &dims, view: vy, bias: None, known: None, precision: self.precision };
+        let target =
+            Target { dims: &dims, view: vy, bias: None, known: None, precision: self.precision };
         product(self, (x[0], va), (x[1], vb), target, 1.0)
     }
 
@@ -58,12 +59,24 @@ impl Op for MatMul {
         let mut gradients = vec![None, None];
         if wanted[0] {
             let b = kept.input(self.name(), 1)?;
-            let target = Target { dims: &kept.dims[0], view: va, bias: None, known: None, precision: self.precision };
+            let target = Target {
+                dims: &kept.dims[0],
+                view: va,
+                bias: None,
+                known: None,
+                precision: self.precision,
+            };
             gradients[0] = Some(product(self, (gy, vy), (b, vb.t()), target, 1.0)?);
         }
         if wanted[1] {
             let a = kept.input(self.name(), 0)?;
-            let target = Target { dims: &kept.dims[1], view: vb, bias: None, known: None, precision: self.precision };
+            let target = Target {
+                dims: &kept.dims[1],
+                view: vb,
+                bias: None,
+                known: None,
+                precision: self.precision,
+            };
             gradients[1] = Some(product(self, (a, va.t()), (gy, vy), target, 1.0)?);
         }
         Ok(gradients)

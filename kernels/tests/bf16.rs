@@ -22,7 +22,8 @@ fn at(v: &View, n: usize, i: usize, j: usize) -> usize {
 
 /// The same matrix among other numbers: rows and columns lie apart.
 fn apart(rows: usize, cols: usize) -> (View, usize) {
-    let view = View { offset: 5, row_stride: 3 * cols + 4, col_stride: 3, ..View::matrix(rows, cols) };
+    let view =
+        View { offset: 5, row_stride: 3 * cols + 4, col_stride: 3, ..View::matrix(rows, cols) };
     (view, 5 + rows * (3 * cols + 4))
 }
 
@@ -124,7 +125,9 @@ fn products_of_any_size_and_layout_are_those_of_the_rounded_operands() {
             }
         }
         for kind in 0..27 {
-            for size in [[37, 70, 41], [0, 3, 4], [3, 0, 4], [3, 4, 0], [40, 300, 2100], [2070, 17, 33]] {
+            for size in
+                [[37, 70, 41], [0, 3, 4], [3, 0, 4], [3, 4, 0], [40, 300, 2100], [2070, 17, 33]]
+            {
                 let case = Case::new(size, kind);
                 assert_eq!(case.flaw(&case.run(*unit)), None, "{unit:?}, {size:?}, layout {kind}");
             }

@@ -56,46 +56,29 @@ impl Drop for Registers {
 }
 
 /// One block: sums in registers 0 to 3, A in 4 and 5, B in 6 and 7. In a step along K, a and p
-/// point at the two tiles of A, b and q at those of B, and s is a tile's row.
+/// point at the two tiles of A, b and q at those of B, and s is a tile's row. At the end q is 16
+/// rows below p.
 macro_rules! block {
-    ($group:expr, load $load:tt, zero $zero:tt, step $step:tt, store $store:tt) => {{
+    ($group:expr, zero $zero:tt, step $step:tt, store $store:tt) => {{
         let g: &Group = $group;
-        block!(@ g, $load, $zero, $step, $store)
+        block!(@ g, $zero, $step, $store)
     }};
-    (@ $g:ident, [$($load:literal),+], [$($zero:literal),+], [$($step:literal),+],
-     [$($store:literal),+]) => {
+    (@ $g:ident, [$($zero:literal),+], [$($step:literal),+], [$($store:literal),+]) => {
         asm!(
-            // The sums start from memory (p, and q 16 rows below, s bytes a row) or from zero.
-            "mov {p}, [{g} + {start}]",
-            "test {p}, {p}",
-            "jz 2f",
-            "mov {s}, [{g} + {start_stride}]",
-            "mov {q}, {s}",
-            "shl {q}, 4",
-            "add {q}, {p}",
-            $($load,)+
-            "jmp 3f",
-            "2:",
             $($zero,)+
-            "3:",
-            "mov {s}, 64",
-            "mov {p}, [{g} + {a_step}]",
-            "add {p}, {a}",
-            "mov {q}, [{g} + {b_step}]",
-            "add {q}, {b}",
             "test {k}, {k}",
-            "jz 5f",
-            "4:",
+            "jz 3f",
+            "2:",
             $($step,)+
             "add {a}, 1024",
             "add {b}, 1024",
             "add {p}, 1024",
             "add {q}, 1024",
             "dec {k}",
-            "jnz 4b",
-            "5:",
-            "mov {p}, [{g} + {c}]",
-            "mov {s}, [{g} + {c_stride}]",
+            "jnz 2b",
+            "3:",
+            "mov {p}, [{g} + {sums}]",
+            "mov {s}, [{g} + {stride}]",
             "mov {q}, {s}",
             "shl {q}, 4",
             "add {q}, {p}",
@@ -104,15 +87,11 @@ macro_rules! block {
             k = inout(reg) $g.depth => _,
             a = inout(reg) $g.a => _,
             b = inout(reg) $g.b => _,
-            p = out(reg) _,
-            q = out(reg) _,
-            s = out(reg) _,
-            a_step = const offset_of!(Group, a_step),
-            b_step = const offset_of!(Group, b_step),
-            start = const offset_of!(Group, start),
-            start_stride = const offset_of!(Group, start_stride),
-            c = const offset_of!(Group, c),
-            c_stride = const offset_of!(Group, c_stride),
+            p = inout(reg) $g.a.wrapping_add($g.step) => _,
+            q = inout(reg) $g.b.wrapping_add($g.step) => _,
+            s = inout(reg) 64usize => _,
+            sums = const offset_of!(Group, sums),
+            stride = const offset_of!(Group, stride),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -129,45 +108,35 @@ pub unsafe fn multiply(rows: usize, columns: usize, group: &Group) {
     unsafe {
         match (rows, columns) {
             (2, 2) => block!(group,
-                load [
-                    "tileloadd tmm0, [{p} + {s}]", "tileloadd tmm1, [{p} + {s} + 64]",
-                    "tileloadd tmm2, [{q} + {s}]", "tileloadd tmm3, [{q} + {s} + 64]"
-                ],
-                zero ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
-                step [
-                    "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{q} + {s}]",
-                    "tdpbf16ps tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{p} + {s}]",
-                    "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7"
-                ],
-                store [
-                    "tilestored [{p} + {s}], tmm0", "tilestored [{p} + {s} + 64], tmm1",
-                    "tilestored [{q} + {s}], tmm2", "tilestored [{q} + {s} + 64], tmm3"
-                ]),
+            zero ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
+            step [
+                "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{q} + {s}]", "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{p} + {s}]", "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7"
+            ],
+            store [
+                "tilestored [{p} + {s}], tmm0", "tilestored [{p} + {s} + 64], tmm1",
+                "tilestored [{q} + {s}], tmm2", "tilestored [{q} + {s} + 64], tmm3"
+            ]),
             (2, _) => block!(group,
-                load ["tileloadd tmm0, [{p} + {s}]", "tileloadd tmm2, [{q} + {s}]"],
                 zero ["tilezero tmm0", "tilezero tmm2"],
                 step [
                     "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm5, [{p} + {s}]",
-                    "tdpbf16ps tmm2, tmm5, tmm6"
+                    "tileloadd tmm5, [{p} + {s}]", "tdpbf16ps tmm2, tmm5, tmm6"
                 ],
                 store ["tilestored [{p} + {s}], tmm0", "tilestored [{q} + {s}], tmm2"]),
             (_, 2) => block!(group,
-                load ["tileloadd tmm0, [{p} + {s}]", "tileloadd tmm1, [{p} + {s} + 64]"],
                 zero ["tilezero tmm0", "tilezero tmm1"],
                 step [
                     "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{q} + {s}]",
-                    "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloadd tmm7, [{q} + {s}]", "tdpbf16ps tmm1, tmm4, tmm7"
                 ],
                 store ["tilestored [{p} + {s}], tmm0", "tilestored [{p} + {s} + 64], tmm1"]),
             _ => block!(group,
-                load ["tileloadd tmm0, [{p} + {s}]"],
                 zero ["tilezero tmm0"],
                 step [
                     "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",

@@ -32,22 +32,12 @@ unsafe fn half<const C: usize>(row: usize, g: &Group) {
     // SAFETY: the caller's promise.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); C]; 8];
-        if !g.start.is_null() {
-            for (i, sums) in sums.iter_mut().enumerate() {
-                for (j, sum) in sums.iter_mut().enumerate() {
-                    let line = g.start.cast::<u8>().add((row + i) * g.start_stride);
-                    *sum = _mm512_loadu_ps(line.cast::<f32>().add(16 * j));
-                }
-            }
-        }
         for k in 0..g.depth {
             let a: &Tile = &*g.a.add(k);
-            let b: [*const Tile; C] =
-                std::array::from_fn(|j| g.b.add(k).byte_add(j * g.b_step));
+            let b: [*const Tile; C] = std::array::from_fn(|j| g.b.add(j * g.step + k));
             for pair in 0..16 {
-                let right: [__m512; C] = std::array::from_fn(|j| {
-                    _mm512_load_ps((*b[j]).0[pair].as_ptr().cast())
-                });
+                let right: [__m512; C] =
+                    std::array::from_fn(|j| _mm512_load_ps((*b[j]).0[pair].as_ptr().cast()));
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let left = _mm512_set1_epi32(a.0[row + i][pair].cast_signed());
                     for (sum, right) in sums.iter_mut().zip(right) {
@@ -62,8 +52,8 @@ unsafe fn half<const C: usize>(row: usize, g: &Group) {
         }
         for (i, sums) in sums.iter().enumerate() {
             for (j, &sum) in sums.iter().enumerate() {
-                let line = g.c.cast::<u8>().add((row + i) * g.c_stride);
-                _mm512_storeu_ps(line.cast::<f32>().add(16 * j), sum);
+                let line = g.sums.byte_add((row + i) * g.stride);
+                _mm512_storeu_ps(line.add(16 * j), sum);
             }
         }
     }

@@ -1,26 +1,40 @@
 //! One product, in blocks that fit the caches.
 //!
-//! A's rows are packed once for all columns; of B as many columns at a time as the second-level
-//! cache holds; the micro-kernel takes a group of tiles from each (Goto and van de Geijn 2008).
-//! How K is cut depends on K alone, so a number of C does not depend on who computes it.
+//! Of B as many columns at a time are packed as the second-level cache holds; A's rows are packed
+//! in strips, once for all columns (Goto and van de Geijn 2008). A strip's sums come out in a
+//! buffer, and go to C while the next strip is multiplied: C is too large for the caches, and the
+//! micro-kernel would wait for it. How K is cut depends on K alone, so a number of C does not
+//! depend on who computes it.
 
 use super::Unit;
+use super::flush::{Strip, WIDTH};
 use super::pack::{DEPTH, LINES, Side, Source, Tile, pack};
 use std::cell::RefCell;
 use std::ops::Range;
 
 /// Steps of K between two visits to C.
-const MAX_DEPTH: usize = 2048;
-/// Columns of B that are packed at a time, about.
-const COLUMNS: usize = 256;
-/// Rows of A that are packed at a time; with the two above, at most 9 MiB a thread.
-const MAX_ROWS: usize = 2048;
-/// Columns of the widest group.
-const WIDTH: usize = 3 * LINES;
+const MAX_DEPTH: usize = 4096;
+/// Rows of A that are packed at a time, times their depth: 8 MiB.
+const MAX_A: usize = 1 << 22;
+/// Columns of B that are packed at a time, times their depth: 1 MiB.
+const MAX_B: usize = 1 << 19;
 
 thread_local! {
-    /// Packed tiles of A and B, kept because fresh memory costs page faults.
-    static TILES: RefCell<[Vec<Tile>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    /// Packed operands and sums, kept because fresh memory costs page faults.
+    static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers::new()) };
+}
+
+/// Packed tiles of A and B, and the sums of two strips.
+struct Buffers {
+    a: Vec<Tile>,
+    b: Vec<Tile>,
+    sums: [Vec<Tile>; 2],
+}
+
+impl Buffers {
+    const fn new() -> Self {
+        Self { a: Vec::new(), b: Vec::new(), sums: [Vec::new(), Vec::new()] }
+    }
 }
 
 /// A group of tiles for a micro-kernel.
@@ -28,22 +42,16 @@ thread_local! {
 pub struct Group {
     /// The first tile of A; the next along K follows it.
     pub a: *const Tile,
-    /// Bytes to the next 16 rows' first tile.
-    pub a_step: usize,
     /// The first tile of B; the next along K follows it.
     pub b: *const Tile,
-    /// Bytes to the next 16 columns' first tile.
-    pub b_step: usize,
     /// Tiles along K.
     pub depth: usize,
-    /// What the sums start from, in rows of whole tiles; null for zero.
-    pub start: *const f32,
-    /// Bytes from a row of it to the next.
-    pub start_stride: usize,
+    /// Tiles to those of the next 16 rows or columns.
+    pub step: usize,
     /// Where the sums go, in rows of whole tiles.
-    pub c: *mut f32,
-    /// Bytes from a row of it to the next.
-    pub c_stride: usize,
+    pub sums: *mut f32,
+    /// Bytes from a row of them to the next.
+    pub stride: usize,
 }
 
 /// What a product starts from.
@@ -74,6 +82,8 @@ pub struct Problem {
     pub start: Start,
     /// See there.
     pub factor: f32,
+    /// Whether C goes past the caches.
+    pub stream: bool,
 }
 // SAFETY: A and B are only read, and parts that threads take of C do not overlap.
 unsafe impl Sync for Problem {}
@@ -83,6 +93,11 @@ pub fn group(unit: Unit) -> [usize; 2] {
     if unit == Unit::Amx { [2, 2] } else { [1, 3] }
 }
 
+/// `n` in equal steps of at most `most`, multiples of `of`.
+fn step(n: usize, most: usize, of: usize) -> usize {
+    n.div_ceil(n.div_ceil(most.max(1)).max(1)).max(1).next_multiple_of(of)
+}
+
 /// Computes `rows` × `columns` of the product on this thread.
 ///
 /// # Safety
@@ -90,126 +105,80 @@ pub fn group(unit: Unit) -> [usize; 2] {
 /// of C, and `unit` is available and not [`Unit::Portable`].
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn serial(unit: Unit, p: &Problem, rows: Range<usize>, columns: Range<usize>) {
-    let [high, wide] = group(unit).map(|tiles| tiles * LINES);
-    let even = |n: usize, most: usize| n.div_ceil(n.div_ceil(most).max(1)).max(1);
-    let depth = even(p.a.depth, MAX_DEPTH);
-    let row_step = even(rows.len(), MAX_ROWS).next_multiple_of(high);
-    let column_step = COLUMNS / wide * wide;
+    let [tall, wide] = group(unit).map(|tiles| tiles * LINES);
+    let depth = step(p.a.depth, MAX_DEPTH, DEPTH);
+    let row_step = step(rows.len(), MAX_A / depth, tall);
+    let column_step = step(columns.len(), (MAX_B / depth).min(WIDTH - wide), wide);
     #[cfg(target_os = "linux")]
     // SAFETY: an available unit was granted.
     let _registers = (unit == Unit::Amx).then(|| unsafe { super::amx::Registers::new() });
-    TILES.with_borrow_mut(|[a_tiles, b_tiles]| {
+    BUFFERS.with_borrow_mut(|buffers| {
         for k in (0..p.a.depth.max(1)).step_by(depth) {
-            let start = if k == 0 { p.start } else { Start::Sum };
+            let p = Problem { start: if k == 0 { p.start } else { Start::Sum }, ..*p };
             for row in rows.clone().step_by(row_step) {
-                // SAFETY: inside A, by the loops' bounds.
-                let a = unsafe { p.a.part(row, row_step.min(rows.end - row), k, depth) };
-                let a_tiles = room(a_tiles, &a);
-                // SAFETY: as the caller's.
-                unsafe { pack(&a, Side::A, a_tiles) };
                 for column in columns.clone().step_by(column_step) {
-                    let width = column_step.min(columns.end - column);
-                    // SAFETY: inside B, by the loops' bounds; otherwise as the caller's.
-                    let b_tiles = unsafe {
+                    // SAFETY: inside A and B, by the loops' bounds; otherwise as the caller's.
+                    unsafe {
+                        let height = row_step.min(rows.end - row);
+                        let width = column_step.min(columns.end - column);
+                        let a = p.a.part(row, height, k, depth);
                         let b = p.b.part(column, width, k, depth);
-                        let b_tiles = room(b_tiles, &b);
-                        pack(&b, Side::B, b_tiles);
-                        b_tiles
-                    };
-                    let part = Part { p, start, row, column, rows: a.lines, columns: width };
-                    // SAFETY: as the caller's.
-                    unsafe { part.multiply(unit, a_tiles, b_tiles, a.tiles()[1]) };
+                        let packed = column > columns.start;
+                        block(unit, &p, (a, row, packed), (b, column), buffers);
+                    }
                 }
             }
         }
     });
 }
 
-/// Runs the micro-kernel on zeros, `times` over; see [`super::micro_kernel`].
-///
-/// # Safety
-/// `unit` is available and not [`Unit::Portable`].
+/// One block of columns against one of rows, strip by strip.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn repeat(unit: Unit, depth: usize, times: usize) -> usize {
-    let tiles = group(unit);
-    let operands = vec![Tile([[0; 16]; 16]); (tiles[0] + tiles[1]) * depth];
-    let mut sums = [[0.0f32; WIDTH]; 2 * LINES];
-    let step = depth * size_of::<Tile>();
-    let group = Group {
-        a: operands.as_ptr(),
-        a_step: step,
-        b: operands[tiles[0] * depth..].as_ptr(),
-        b_step: step,
-        depth,
-        start: std::ptr::null(),
-        start_stride: 0,
-        c: sums.as_mut_ptr().cast(),
-        c_stride: WIDTH * size_of::<f32>(),
-    };
-    #[cfg(target_os = "linux")]
-    // SAFETY: an available unit was granted.
-    let _registers = (unit == Unit::Amx).then(|| unsafe { super::amx::Registers::new() });
-    for _ in 0..times {
-        // SAFETY: operands and sums hold the largest group.
-        unsafe { run(unit, tiles, std::hint::black_box(&group)) };
-    }
-    2 * tiles[0] * tiles[1] * LINES * LINES * depth * DEPTH * times
-}
-
-/// Room for the tiles of `source`.
-fn room<'a>(tiles: &'a mut Vec<Tile>, source: &Source) -> &'a mut [Tile] {
-    let [across, along] = source.tiles();
-    if tiles.len() < across * along {
-        tiles.resize(across * along, Tile([[0; 16]; 16]));
-    }
-    &mut tiles[..across * along]
-}
-
-/// A part of C whose operands are packed.
-struct Part<'a> {
-    p: &'a Problem,
-    start: Start,
-    row: usize,
-    column: usize,
-    rows: usize,
-    columns: usize,
-}
-
-impl Part<'_> {
-    /// Every group of tiles, B's inside: A's stays in the first-level cache.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn multiply(&self, unit: Unit, a: &[Tile], b: &[Tile], depth: usize) {
-        let [tall, wide] = group(unit);
-        let step = depth * size_of::<Tile>();
-        for i in (0..self.rows.div_ceil(LINES)).step_by(tall) {
-            for j in (0..self.columns.div_ceil(LINES)).step_by(wide) {
-                let size = [self.rows - i * LINES, self.columns - j * LINES];
-                let (a, b) = (&a[i * depth..], &b[j * depth..]);
-                let tiles = [size[0].div_ceil(LINES).min(tall), size[1].div_ceil(LINES).min(wide)];
-                let mut group = Group {
-                    a: a.as_ptr(),
-                    a_step: step,
-                    b: b.as_ptr(),
-                    b_step: step,
-                    depth,
-                    start: std::ptr::null(),
-                    start_stride: 0,
-                    c: std::ptr::null_mut(),
-                    c_stride: 0,
-                };
-                // SAFETY: this group's corner of C lies inside the part.
-                unsafe {
-                    let corner = Corner::new(self, i * LINES, j * LINES);
-                    let whole = size.iter().zip(tiles).all(|(&n, tiles)| n >= tiles * LINES);
-                    if whole && self.p.col_stride == 1 && self.p.factor == 1.0 {
-                        corner.direct(&mut group);
-                        run(unit, tiles, &group);
-                    } else {
-                        corner.staged(unit, tiles, size, &mut group);
-                    }
+unsafe fn block(
+    unit: Unit,
+    p: &Problem,
+    (a, row, packed): (Source, usize, bool),
+    (b, column): (Source, usize),
+    buffers: &mut Buffers,
+) {
+    let [tall, wide] = group(unit);
+    let depth = a.tiles()[1];
+    let b_tiles = room(&mut buffers.b, b.tiles());
+    let a_tiles = room(&mut buffers.a, a.tiles());
+    let mut previous: Option<Strip> = None;
+    // SAFETY: the caller's promise; parts lie inside the sources by the loops' bounds.
+    unsafe {
+        pack(&b, Side::B, b_tiles);
+        for (i, tiles) in a_tiles.chunks_mut((tall * depth).max(1)).enumerate() {
+            let height = (tall * LINES).min(a.lines - i * tall * LINES);
+            if !packed {
+                pack(&a.part(i * tall * LINES, height, 0, a.depth), Side::A, tiles);
+            }
+            let sums = room(&mut buffers.sums[i % 2], [tall * WIDTH / LINES, 1]);
+            let strip = Strip::new(row + i * tall * LINES, column, [height, b.lines], sums);
+            let groups = b.tiles()[0].div_ceil(wide);
+            for (j, right) in b_tiles.chunks((wide * depth).max(1)).enumerate() {
+                let size = [height.div_ceil(LINES), wide.min(b.tiles()[0] - j * wide)];
+                let sums = strip.sums.add(j * wide * LINES);
+                run(unit, size, &Group::new(tiles, right, depth, sums));
+                if let Some(previous) = &previous {
+                    previous
+                        .flush(p, j * previous.height / groups..(j + 1) * previous.height / groups);
                 }
             }
+            previous = Some(strip);
         }
+        if let Some(last) = previous {
+            last.flush(p, 0..last.height);
+        }
+        std::arch::x86_64::_mm_sfence();
+    }
+}
+
+impl Group {
+    fn new(a: &[Tile], b: &[Tile], depth: usize, sums: *mut f32) -> Self {
+        let stride = WIDTH * size_of::<f32>();
+        Self { a: a.as_ptr(), b: b.as_ptr(), depth, step: depth, sums, stride }
     }
 }
 
@@ -221,121 +190,36 @@ unsafe fn run(unit: Unit, [rows, columns]: [usize; 2], group: &Group) {
         match unit {
             #[cfg(target_os = "linux")]
             Unit::Amx => super::amx::multiply(rows, columns, group),
-            _ => {
-                debug_assert_eq!(rows, 1);
-                super::avx512::multiply(columns, group);
-            }
+            _ => super::avx512::multiply(columns, group),
         }
     }
 }
 
-/// Where a group's sums start and go.
-struct Corner<'a> {
-    p: &'a Problem,
-    c: *mut f32,
-    start: Start,
+/// Runs the micro-kernel on zeros, `times` over; see [`super::micro_kernel`].
+///
+/// # Safety
+/// `unit` is available and not [`Unit::Portable`].
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn repeat(unit: Unit, depth: usize, times: usize) -> usize {
+    let tiles = group(unit);
+    let operands = vec![Tile([[0; 16]; 16]); (tiles[0] + tiles[1]) * depth];
+    let mut sums = vec![0.0f32; tiles[0] * LINES * WIDTH];
+    let (a, b) = operands.split_at(tiles[0] * depth);
+    let group = Group::new(a, b, depth, sums.as_mut_ptr());
+    #[cfg(target_os = "linux")]
+    // SAFETY: an available unit was granted.
+    let _registers = (unit == Unit::Amx).then(|| unsafe { super::amx::Registers::new() });
+    for _ in 0..times {
+        // SAFETY: operands and sums hold the largest group.
+        unsafe { run(unit, tiles, std::hint::black_box(&group)) };
+    }
+    2 * tiles[0] * tiles[1] * LINES * LINES * depth * DEPTH * times
 }
 
-impl<'a> Corner<'a> {
-    /// Of row `i` and column `j` of the part.
-    unsafe fn new(part: &Part<'a>, i: usize, j: usize) -> Self {
-        let p = part.p;
-        let (row, column) = (part.row + i, part.column + j);
-        // SAFETY: the caller's promise.
-        unsafe {
-            Self {
-                p,
-                c: p.c.add(row * p.row_stride + column * p.col_stride),
-                start: match part.start {
-                    Start::Row(x) => Start::Row(x.add(column)),
-                    other => other,
-                },
-            }
-        }
+/// Room for tiles across and along.
+fn room(tiles: &mut Vec<Tile>, [across, along]: [usize; 2]) -> &mut [Tile] {
+    if tiles.len() < across * along {
+        tiles.resize(across * along, Tile([[0; 16]; 16]));
     }
-
-    /// Straight to C, in whole tiles.
-    fn direct(&self, group: &mut Group) {
-        group.c = self.c;
-        group.c_stride = self.p.row_stride * size_of::<f32>();
-        (group.start, group.start_stride) = match self.start {
-            Start::Zero => (std::ptr::null(), 0),
-            Start::Sum => (self.c.cast_const(), group.c_stride),
-            Start::Row(x) => (x, 0),
-        };
-    }
-
-    /// Through a buffer of whole tiles: at C's edges, for a factor, and where columns are apart.
-    /// Without a factor sums start as they do in [`Self::direct`], so the two agree to the bit.
-    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn staged(
-        &self,
-        unit: Unit,
-        tiles: [usize; 2],
-        [rows, columns]: [usize; 2],
-        group: &mut Group,
-    ) {
-        let mut buffer = [[0.0f32; WIDTH]; 2 * LINES];
-        let [rows, columns] = [rows.min(tiles[0] * LINES), columns.min(tiles[1] * LINES)];
-        // SAFETY: rows and columns lie inside C, and the buffer holds the largest group.
-        unsafe {
-            let plain = self.p.factor == 1.0;
-            if plain && !matches!(self.start, Start::Zero) {
-                for (i, line) in buffer.iter_mut().enumerate().take(rows) {
-                    self.read(i, &mut line[..columns]);
-                }
-            }
-            group.c = buffer.as_mut_ptr().cast();
-            group.c_stride = WIDTH * size_of::<f32>();
-            if plain {
-                (group.start, group.start_stride) = (group.c.cast_const(), group.c_stride);
-            }
-            run(unit, tiles, group);
-            for (i, line) in buffer.iter_mut().enumerate().take(rows) {
-                if !plain {
-                    let mut from = [0.0; WIDTH];
-                    self.read(i, &mut from[..columns]);
-                    for (x, from) in line.iter_mut().zip(from) {
-                        *x = from + self.p.factor * *x;
-                    }
-                }
-                self.write(i, &line[..columns]);
-            }
-        }
-    }
-
-    /// What row `i` starts from.
-    unsafe fn read(&self, i: usize, line: &mut [f32]) {
-        let c = self.c.wrapping_add(i * self.p.row_stride);
-        // SAFETY: the caller's promise.
-        unsafe {
-            match self.start {
-                Start::Zero => line.fill(0.0),
-                Start::Row(row) => row.copy_to_nonoverlapping(line.as_mut_ptr(), line.len()),
-                Start::Sum if self.p.col_stride == 1 => {
-                    c.copy_to_nonoverlapping(line.as_mut_ptr(), line.len());
-                }
-                Start::Sum => {
-                    for (j, x) in line.iter_mut().enumerate() {
-                        *x = *c.add(j * self.p.col_stride);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Row `i`.
-    unsafe fn write(&self, i: usize, line: &[f32]) {
-        let c = self.c.wrapping_add(i * self.p.row_stride);
-        // SAFETY: the caller's promise.
-        unsafe {
-            if self.p.col_stride == 1 {
-                c.copy_from_nonoverlapping(line.as_ptr(), line.len());
-            } else {
-                for (j, &x) in line.iter().enumerate() {
-                    *c.add(j * self.p.col_stride) = x;
-                }
-            }
-        }
-    }
+    &mut tiles[..across * along]
 }

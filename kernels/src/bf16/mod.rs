@@ -17,6 +17,8 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 #[cfg(target_arch = "x86_64")]
+mod flush;
+#[cfg(target_arch = "x86_64")]
 mod pack;
 mod unit;
 
@@ -27,8 +29,8 @@ use crate::product::{Start, View};
 use candle_core::DType;
 #[cfg(target_arch = "x86_64")]
 use {
-    blocks::Problem,
     crate::cpu::on_worker,
+    blocks::Problem,
     pack::{LINES, Source},
     rayon::prelude::*,
     std::ops::Range,
@@ -37,6 +39,10 @@ use {
 /// Multiplications below which a second thread costs more than it brings.
 #[cfg(target_arch = "x86_64")]
 const SERIAL: usize = 1 << 20;
+
+/// Numbers of a result from which on it goes past the caches, which it would not fit: 2 MiB.
+#[cfg(target_arch = "x86_64")]
+const STREAM: usize = 1 << 19;
 
 /// An error if operands are not plain f32.
 pub(crate) fn takes(op: &'static str, dtype: DType, tangents: usize) -> Result<()> {
@@ -89,7 +95,13 @@ pub fn multiply_with(
     crate::product::check((c, v), start, (a, va), (b, vb));
     if unit == Unit::Portable {
         let rounded = |x: &[f32]| x.iter().map(|&x| round(x)).collect::<Vec<f32>>();
-        return crate::product::multiply((c, v), start, (&rounded(a), va), (&rounded(b), vb), factor);
+        return crate::product::multiply(
+            (c, v),
+            start,
+            (&rounded(a), va),
+            (&rounded(b), vb),
+            factor,
+        );
     }
     #[cfg(target_arch = "x86_64")]
     tiled(unit, (c, v), start, (a, va), (b, vb), factor as f32);
@@ -117,6 +129,7 @@ fn tiled(
             Start::Row(row) => blocks::Start::Row(row.as_ptr()),
         },
         factor,
+        stream: v.rows * v.cols * v.batch[0] * v.batch[1] >= STREAM && !matches!(start, Start::Sum),
     };
     let one = |i: usize, rows: Range<usize>, columns: Range<usize>| {
         let mut problem = first;

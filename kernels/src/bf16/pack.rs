@@ -53,9 +53,9 @@ impl Source {
         }
     }
 
-    /// Tiles along the lines and along the depth.
+    /// Tiles along the lines and along the depth, there at least one of zeros.
     pub fn tiles(&self) -> [usize; 2] {
-        [self.lines.div_ceil(LINES), self.depth.div_ceil(DEPTH)]
+        [self.lines.div_ceil(LINES), self.depth.div_ceil(DEPTH).max(1)]
     }
 
     /// Lines `line..` and steps `step..` of it, at most as many as given.
