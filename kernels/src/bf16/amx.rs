@@ -55,7 +55,8 @@ impl Drop for Registers {
     }
 }
 
-/// One block: sums in registers 0 to 3, A in 4 and 5, B in 6 and 7. In a step along K, a and p
+/// One block, its strip of A in the first-level cache and B, passing through, not (the hint T1):
+/// sums in registers 0 to 3, A in 4 and 5, B in 6 and 7. In a step along K, a and p
 /// point at the two tiles of A, b and q at those of B, and s is a tile's row. At the end q is 16
 /// rows below p.
 macro_rules! block {
@@ -110,9 +111,9 @@ pub unsafe fn multiply(rows: usize, columns: usize, group: &Group) {
             (2, 2) => block!(group,
             zero ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
             step [
-                "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",
+                "tileloadd tmm4, [{a} + {s}]", "tileloaddt1 tmm6, [{b} + {s}]",
                 "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{q} + {s}]", "tdpbf16ps tmm1, tmm4, tmm7",
+                "tileloaddt1 tmm7, [{q} + {s}]", "tdpbf16ps tmm1, tmm4, tmm7",
                 "tileloadd tmm5, [{p} + {s}]", "tdpbf16ps tmm2, tmm5, tmm6",
                 "tdpbf16ps tmm3, tmm5, tmm7"
             ],
@@ -123,7 +124,7 @@ pub unsafe fn multiply(rows: usize, columns: usize, group: &Group) {
             (2, _) => block!(group,
                 zero ["tilezero tmm0", "tilezero tmm2"],
                 step [
-                    "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",
+                    "tileloadd tmm4, [{a} + {s}]", "tileloaddt1 tmm6, [{b} + {s}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
                     "tileloadd tmm5, [{p} + {s}]", "tdpbf16ps tmm2, tmm5, tmm6"
                 ],
@@ -131,15 +132,15 @@ pub unsafe fn multiply(rows: usize, columns: usize, group: &Group) {
             (_, 2) => block!(group,
                 zero ["tilezero tmm0", "tilezero tmm1"],
                 step [
-                    "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",
+                    "tileloadd tmm4, [{a} + {s}]", "tileloaddt1 tmm6, [{b} + {s}]",
                     "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{q} + {s}]", "tdpbf16ps tmm1, tmm4, tmm7"
+                    "tileloaddt1 tmm7, [{q} + {s}]", "tdpbf16ps tmm1, tmm4, tmm7"
                 ],
                 store ["tilestored [{p} + {s}], tmm0", "tilestored [{p} + {s} + 64], tmm1"]),
             _ => block!(group,
                 zero ["tilezero tmm0"],
                 step [
-                    "tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{b} + {s}]",
+                    "tileloadd tmm4, [{a} + {s}]", "tileloaddt1 tmm6, [{b} + {s}]",
                     "tdpbf16ps tmm0, tmm4, tmm6"
                 ],
                 store ["tilestored [{p} + {s}], tmm0"]),

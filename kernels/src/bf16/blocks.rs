@@ -1,7 +1,7 @@
 //! One product, in blocks that fit the caches.
 //!
 //! Of B as many columns at a time are packed as the second-level cache holds; A's rows are packed
-//! in strips, once for all columns (Goto and van de Geijn 2008). A strip's sums come out in a
+//! once for all columns (Goto and van de Geijn 2008). The sums of a strip of rows come out in a
 //! buffer, and go to C while the next strip is multiplied: C is too large for the caches, and the
 //! micro-kernel would wait for it. How K is cut depends on K alone, so a number of C does not
 //! depend on who computes it.
@@ -146,18 +146,18 @@ unsafe fn block(
     let b_tiles = room(&mut buffers.b, b.tiles());
     let a_tiles = room(&mut buffers.a, a.tiles());
     let mut previous: Option<Strip> = None;
-    // SAFETY: the caller's promise; parts lie inside the sources by the loops' bounds.
+    // SAFETY: the caller's promise.
     unsafe {
         pack(&b, Side::B, b_tiles);
-        for (i, tiles) in a_tiles.chunks_mut((tall * depth).max(1)).enumerate() {
+        if !packed {
+            pack(&a, Side::A, a_tiles);
+        }
+        for (i, tiles) in a_tiles.chunks(tall * depth).enumerate() {
             let height = (tall * LINES).min(a.lines - i * tall * LINES);
-            if !packed {
-                pack(&a.part(i * tall * LINES, height, 0, a.depth), Side::A, tiles);
-            }
             let sums = room(&mut buffers.sums[i % 2], [tall * WIDTH / LINES, 1]);
             let strip = Strip::new(row + i * tall * LINES, column, [height, b.lines], sums);
             let groups = b.tiles()[0].div_ceil(wide);
-            for (j, right) in b_tiles.chunks((wide * depth).max(1)).enumerate() {
+            for (j, right) in b_tiles.chunks(wide * depth).enumerate() {
                 let size = [height.div_ceil(LINES), wide.min(b.tiles()[0] - j * wide)];
                 let sums = strip.sums.add(j * wide * LINES);
                 run(unit, size, &Group::new(tiles, right, depth, sums));

@@ -40,7 +40,7 @@ use {
 #[cfg(target_arch = "x86_64")]
 const SERIAL: usize = 1 << 20;
 
-/// Numbers of a result from which on it goes past the caches, which it would not fit: 2 MiB.
+/// Numbers of a matrix from which on it goes past the caches, which it would not fit: 2 MiB.
 #[cfg(target_arch = "x86_64")]
 const STREAM: usize = 1 << 19;
 
@@ -129,7 +129,7 @@ fn tiled(
             Start::Row(row) => blocks::Start::Row(row.as_ptr()),
         },
         factor,
-        stream: v.rows * v.cols * v.batch[0] * v.batch[1] >= STREAM && !matches!(start, Start::Sum),
+        stream: v.rows * v.cols >= STREAM && !matches!(start, Start::Sum),
     };
     let one = |i: usize, rows: Range<usize>, columns: Range<usize>| {
         let mut problem = first;
