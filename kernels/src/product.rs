@@ -105,6 +105,16 @@ pub enum Precision {
     Bf16,
 }
 
+impl Precision {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
 /// What a product is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a, E> {
