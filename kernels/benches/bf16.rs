@@ -52,7 +52,7 @@ impl Case {
         let pairs = c.iter().zip(&expected);
         let error: f64 = pairs.map(|(&x, &y)| square(f64::from(x) - f64::from(y))).sum();
         let error = (error / norm).sqrt();
-        if !(error < TOLERANCE) {
+        if error.is_nan() || error >= TOLERANCE {
             return Err(format!("{}: {unit:?} differs by {error:e}", self.name).into());
         }
         let flops = 2.0 * (count * va.rows * va.cols * vb.cols) as f64;

@@ -56,7 +56,7 @@ impl Case {
             b: lay(k, n, kind / 3, 2),
             row: (plain && kind % 2 == 1).then(|| numbers(n, 4)),
             c,
-            sum: kind % 2 == 0,
+            sum: kind.is_multiple_of(2),
             factor: if kind % 5 == 3 { -0.3 } else { 1.0 },
         }
     }
@@ -102,7 +102,8 @@ impl Case {
                         * 2f64.powi(-23)
                         * (start.abs() + self.factor.abs() * size + f64::from(f32::MIN_POSITIVE));
                     let found = f64::from(c[place]);
-                    if !((found - expected).abs() <= bound) {
+                    let off = (found - expected).abs();
+                    if off.is_nan() || off > bound {
                         return Some(format!("[{n}, {i}, {j}]: {found}, expected {expected}"));
                     }
                 }

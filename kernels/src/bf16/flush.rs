@@ -24,9 +24,7 @@ pub struct Strip {
 impl Strip {
     /// At `row` and `column` of C, its sums in `sums`.
     pub fn new(row: usize, column: usize, [height, width]: [usize; 2], sums: &mut [Tile]) -> Self {
-        assert!(
-            sums.len() * size_of::<Tile>() >= height * WIDTH * size_of::<f32>() && width <= WIDTH
-        );
+        assert!(size_of_val(sums) >= height * WIDTH * size_of::<f32>() && width <= WIDTH);
         Self { sums: sums.as_mut_ptr().cast(), height, width, row, column }
     }
 
