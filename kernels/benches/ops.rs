@@ -6,8 +6,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, AttentionMix, AttentionScores, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Linear,
-    Op, Softmax,
+    Add, Attention, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Linear, Op, Softmax,
 };
 use std::error::Error;
 use std::time::Instant;
@@ -194,17 +193,11 @@ fn cases() -> Vec<Case> {
         Case::new("linear W", Linear::default(), &linear, &h)
             .vjp(&[false, true, false])
             .products(macs),
-        Case::new("attention_scores", AttentionScores { heads: HEADS }, &[&qkv], &scores)
-            .products(attention),
-        // One input, but two products: queries and keys.
-        Case::new("attention_scores", AttentionScores { heads: HEADS }, &[&qkv], &scores)
+        Case::new("attention", Attention::new(HEADS), &[&qkv], &mixed).products(2 * attention),
+        // The map again, and two products for either of its factors.
+        Case::new("attention", Attention::new(HEADS), &[&qkv], &mixed)
             .vjp(&[true])
-            .products(2 * attention),
-        Case::new("attention_mix", AttentionMix { heads: HEADS }, &[&scores, &qkv], &mixed)
-            .products(attention),
-        Case::new("attention_mix", AttentionMix { heads: HEADS }, &[&scores, &qkv], &mixed)
-            .vjp(&[true, true])
-            .products(attention),
+            .products(5 * attention),
     ]
 }
 
