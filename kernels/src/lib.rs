@@ -32,6 +32,7 @@ pub mod scalar;
 pub mod simd;
 pub mod softmax;
 pub mod tokens;
+mod view;
 pub mod weight_rows;
 
 pub use attention::Attention;

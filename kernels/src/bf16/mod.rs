@@ -2,7 +2,7 @@
 //!
 //! A number of bf16 is the upper half of an f32: 8 bits of significand, the same exponents. Each
 //! operand is rounded to the nearest, ties to even, while it is packed for the multiplication, and
-//! subnormal numbers to zero; x̂ = x·(1 + δ), |δ| ≤ 2⁻⁸ (2⁻⁹ on average over the binade's upper end).
+//! subnormal numbers to zero; x̂ = x·(1 + δ), |δ| ≤ 2⁻⁸.
 //! The product of two such numbers fits an f32's significand, and sums over K are kept in f32:
 //! |ĉ − c| ≤ (2·2⁻⁸ + 2⁻¹⁶ + K·2⁻²³)·Σ|aᵢ||bᵢ|. Tensors stay f32 on both sides, so weights need
 //! no second copy.
