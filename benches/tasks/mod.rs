@@ -11,15 +11,18 @@ use planish::train::pol::Pol;
 use planish::train::{Method, Perturber, Source};
 use planish::vit::layers::{features, select};
 use planish::vit::{Layer, cost, stages};
+use planish_kernels::Precision;
 use std::error::Error;
 use std::time::Instant;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Every task.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 11] = [
     "forward",
     "gradient",
+    "forward bf16",
+    "gradient bf16",
     "hvp first block",
     "hvp last block",
     "hvp head",
@@ -28,6 +31,9 @@ pub const NAMES: [&str; 9] = [
     "pol step, cached",
     "pof step",
 ];
+
+/// What the name of a task on products in bf16 ends in.
+const IN_BF16: &str = " bf16";
 
 /// A model, a batch, and what both are put to.
 pub struct Tasks {
@@ -75,7 +81,7 @@ impl Tasks {
         let last = self.last();
         // A step in a linear layer: both batches' logits, the gradients there, one product.
         let climb = cost::forward(config, last.first_stage..stages(config));
-        Ok(match task {
+        Ok(match task.trim_end_matches(IN_BF16) {
             "forward" => cost::forward(config, 0..stages(config)),
             "gradient" => cost::gradient(config, &self.all),
             "hvp first block" => hvp(&self.blocks[0]),
@@ -97,10 +103,15 @@ impl Tasks {
 
     /// Does it once; seconds, and a number that tells whether it was the same work elsewhere.
     pub fn run(&self, task: &str) -> Outcome<(f64, f64)> {
-        let Self { objective, examples, .. } = self;
+        let examples = &self.examples;
+        let precision = match task.ends_with(IN_BF16) {
+            true => Precision::Bf16,
+            false => Precision::F32,
+        };
+        let objective = &Objective { precision, ..self.objective.clone() };
         let clock = Instant::now();
         let norm = |t: &[Tensor]| planish::vector::norm(t);
-        let check = match task {
+        let check = match task.trim_end_matches(IN_BF16) {
             "forward" => {
                 let logits = objective.predict(examples)?;
                 planish::evaluate::losses(&logits, 1.0).iter().sum::<f64>() / examples.len() as f64

@@ -186,12 +186,16 @@ fn cases() -> Vec<Case> {
         Case::new("add", Add, &[&x, &x], &x),
         Case::new("cross_entropy", loss(), &[&[rows, 1000]], &[rows]),
         Case::new("cross_entropy", loss(), &[&[rows, 1000]], &[rows]).vjp(&[true]),
-        Case::new("linear", Linear, &linear, &h).products(macs),
-        Case::new("linear x", Linear, &linear, &h).vjp(&[true, false, false]).products(macs),
-        Case::new("linear W", Linear, &linear, &h).vjp(&[false, true, false]).products(macs),
-        Case::new("attention", Attention { heads: HEADS }, &[&qkv], &mixed).products(attention),
-        // The weights again, then one product for the values' gradient and three for the rest.
-        Case::new("attention", Attention { heads: HEADS }, &[&qkv], &mixed)
+        Case::new("linear", Linear::default(), &linear, &h).products(macs),
+        Case::new("linear x", Linear::default(), &linear, &h)
+            .vjp(&[true, false, false])
+            .products(macs),
+        Case::new("linear W", Linear::default(), &linear, &h)
+            .vjp(&[false, true, false])
+            .products(macs),
+        Case::new("attention", Attention::new(HEADS), &[&qkv], &mixed).products(attention),
+        // The map again, and two products for either of its factors.
+        Case::new("attention", Attention::new(HEADS), &[&qkv], &mixed)
             .vjp(&[true])
             .products(attention / 2 * 5),
     ]

@@ -35,6 +35,18 @@ pub enum Error {
         /// The types.
         found: Vec<DType>,
     },
+    /// A product in bf16 of something that is not plain f32.
+    #[error(
+        "{op}: a product in bf16 takes f32 without tangents, found {dtype:?} with {tangents}; derivatives along directions are taken in f32"
+    )]
+    Precision {
+        /// The operation.
+        op: &'static str,
+        /// The operands' type.
+        dtype: DType,
+        /// Their tangents.
+        tangents: usize,
+    },
     /// A tensor lies on a device that no kernel serves.
     #[error("{op}: expected a tensor on the CPU, found one on {found}")]
     Device {

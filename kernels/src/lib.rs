@@ -8,6 +8,7 @@
 
 mod accumulator;
 pub mod attention;
+pub mod bf16;
 pub mod cpu;
 pub mod cross_entropy;
 mod dual_tensor;
@@ -32,6 +33,7 @@ pub mod scalar;
 pub mod simd;
 pub mod softmax;
 pub mod tokens;
+mod view;
 pub mod weight_rows;
 
 pub use accumulator::Accumulator;
@@ -46,6 +48,7 @@ pub use linear::Linear;
 pub use matmul::MatMul;
 pub use op::{Keep, Kept, Op};
 pub use pointwise::{Add, LayerScale, Scale};
+pub use product::Precision;
 pub use softmax::Softmax;
 pub use tokens::{Flatten, MeanTokens, Patches, PickToken, Prepend};
 pub use weight_rows::WeightRows;

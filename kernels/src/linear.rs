@@ -5,15 +5,18 @@ use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Keep, Kept, Op, rows_of_len, run_rows};
 use crate::pointwise::SumRows;
-use crate::product::{Target, View, product};
+use crate::product::{Precision, Target, View, product};
 use crate::registry::Sample;
 use candle_core::Tensor;
 
 /// y = x Wᵀ + b; x: (…, I), W: (O, I), b: (O) or absent, y: (…, O).
 ///
 /// gx = gy W; gW = gyᵀ x; gb = Σ gy over rows.
-#[derive(Clone, Copy, Debug)]
-pub struct Linear;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linear {
+    /// How the operands of its products are taken.
+    pub precision: Precision,
+}
 
 impl Linear {
     /// Rows, inputs and outputs of a layer on `x` with weight `w`.
@@ -39,7 +42,13 @@ impl Linear {
             self,
             (x, View::matrix(rows, i)),
             (w, View::matrix(o, i).t()),
-            Target { dims: &dims, view: View::matrix(rows, o), bias: b, known },
+            Target {
+                dims: &dims,
+                view: View::matrix(rows, o),
+                bias: b,
+                known,
+                precision: self.precision,
+            },
             1.0,
         )
     }
@@ -59,13 +68,24 @@ impl Linear {
                 self,
                 (gy, gy_view),
                 (kept.input(self.name(), 1)?, View::matrix(o, i)),
-                Target { dims: &kept.dims[0], view: View::matrix(rows, i), bias: None, known },
+                Target {
+                    dims: &kept.dims[0],
+                    view: View::matrix(rows, i),
+                    bias: None,
+                    known,
+                    precision: self.precision,
+                },
                 1.0,
             )?);
         }
         if wanted[1] {
-            let target =
-                Target { dims: &kept.dims[1], view: View::matrix(o, i), bias: None, known: None };
+            let target = Target {
+                dims: &kept.dims[1],
+                view: View::matrix(o, i),
+                bias: None,
+                known: None,
+                precision: self.precision,
+            };
             gradients[1] = Some(product(
                 self,
                 (gy, gy_view.t()),
@@ -133,8 +153,8 @@ impl Op for Linear {
 /// Shapes to check it on.
 pub fn samples() -> Vec<Sample> {
     vec![
-        Sample::new(Linear, &[&[3, 5, 7], &[4, 7], &[4]]),
-        Sample::new(Linear, &[&[6, 3], &[2, 3]]),
-        Sample::new(Linear, &[&[1, 17], &[1, 17], &[1]]),
+        Sample::new(Linear::default(), &[&[3, 5, 7], &[4, 7], &[4]]),
+        Sample::new(Linear::default(), &[&[6, 3], &[2, 3]]),
+        Sample::new(Linear::default(), &[&[1, 17], &[1, 17], &[1]]),
     ]
 }

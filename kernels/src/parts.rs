@@ -4,7 +4,7 @@
 use crate::dual_tensor::{DualTensor, Host};
 use crate::error::Result;
 use crate::lanes::Element;
-use crate::product::{View, multiply};
+use crate::product::{Multiply, Start, View};
 use candle_core::{Device, Tensor};
 
 /// A part that is read: its value, and its part of each tangent.
@@ -124,25 +124,26 @@ impl<E: Element> Scratch<E> {
 }
 
 /// The matrix `v` of `dst` becomes `factor` · A·B, and those of its tangents, by the product rule,
-/// `factor` · (Ȧₖ·B + A·Ḃₖ).
-pub fn dual_product<E: Element>(
+/// `factor` · (Ȧₖ·B + A·Ḃₖ), each product by `multiply`.
+pub(crate) fn dual_product<E: Element>(
+    multiply: Multiply<E>,
     (dst, v): (&mut PartMut<E>, View),
     (a, va): (&Part<E>, View),
     (b, vb): (&Part<E>, View),
     factor: f64,
 ) {
-    multiply((dst.value, v), false, (a.value, va), (b.value, vb), factor);
+    multiply((dst.value, v), Start::Zero, (a.value, va), (b.value, vb), factor);
     for (k, out) in dst.tangents.iter_mut().enumerate() {
-        let mut begun = false;
+        let mut start = Start::Zero;
         if let Some(t) = a.tangents.get(k) {
-            multiply((out, v), begun, (t, va), (b.value, vb), factor);
-            begun = true;
+            multiply((out, v), start, (t, va), (b.value, vb), factor);
+            start = Start::Sum;
         }
         if let Some(t) = b.tangents.get(k) {
-            multiply((out, v), begun, (a.value, va), (t, vb), factor);
-            begun = true;
+            multiply((out, v), start, (a.value, va), (t, vb), factor);
+            start = Start::Sum;
         }
-        if !begun {
+        if matches!(start, Start::Zero) {
             v.indices().for_each(|i| out[i] = E::default());
         }
     }

@@ -4,6 +4,7 @@
 //! Operands are strided views of whole buffers, so that heads, transposes and slices of a fused
 //! query-key-value buffer are multiplied where they lie.
 
+use crate::bf16;
 use crate::cpu::on_worker;
 use crate::dual_tensor::{DualTensor, Host, common_dtype};
 use crate::error::{Error, Result};
@@ -13,85 +14,41 @@ use candle_core::{DType, Device, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
-/// A batch of matrices inside a buffer, batched over two nested dimensions.
+pub use crate::view::View;
+
+/// How a product's operands are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are, f32 or f64.
+    #[default]
+    F32,
+    /// f32 rounded to bf16, their products added up in f32 (see [`crate::bf16`]).
+    Bf16,
+}
+
+impl Precision {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        }
+    }
+}
+
+/// What a product is added to.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
-    /// Where the first matrix starts.
-    pub offset: usize,
-    /// Rows of a matrix.
-    pub rows: usize,
-    /// Columns of a matrix.
-    pub cols: usize,
-    /// From a row to the next.
-    pub row_stride: usize,
-    /// From a column to the next.
-    pub col_stride: usize,
-    /// Sizes of the outer and inner batch dimension.
-    pub batch: [usize; 2],
-    /// From a matrix to the next in each.
-    pub batch_strides: [usize; 2],
+pub enum Start<'a, E> {
+    /// Nothing: the target is written, whatever it held.
+    Zero,
+    /// What the target holds.
+    Sum,
+    /// This row, in every row of a single matrix.
+    Row(&'a [E]),
 }
 
-impl View {
-    /// One row-major matrix.
-    pub fn matrix(rows: usize, cols: usize) -> Self {
-        Self {
-            offset: 0,
-            rows,
-            cols,
-            row_stride: cols,
-            col_stride: 1,
-            batch: [1, 1],
-            batch_strides: [0, 0],
-        }
-    }
-
-    /// `outer` × `inner` row-major matrices, one after the other.
-    pub fn batched(outer: usize, inner: usize, rows: usize, cols: usize) -> Self {
-        let size = rows * cols;
-        Self {
-            batch: [outer, inner],
-            batch_strides: [inner * size, size],
-            ..Self::matrix(rows, cols)
-        }
-    }
-
-    /// Each matrix transposed.
-    pub fn t(self) -> Self {
-        Self {
-            rows: self.cols,
-            cols: self.rows,
-            row_stride: self.col_stride,
-            col_stride: self.row_stride,
-            ..self
-        }
-    }
-
-    /// One past the last number that the view touches; 0 if it touches none.
-    fn end(&self) -> usize {
-        if self.rows * self.cols * self.batch[0] * self.batch[1] == 0 {
-            return 0;
-        }
-        let last = |n: usize, stride: usize| (n - 1) * stride;
-        1 + self.offset
-            + last(self.rows, self.row_stride)
-            + last(self.cols, self.col_stride)
-            + last(self.batch[0], self.batch_strides[0])
-            + last(self.batch[1], self.batch_strides[1])
-    }
-
-    /// Where the numbers of the first matrix stand.
-    pub(crate) fn indices(self) -> impl Iterator<Item = usize> {
-        let column = move |c: usize| self.offset + c * self.col_stride;
-        (0..self.rows)
-            .flat_map(move |r| (0..self.cols).map(move |c| r * self.row_stride + column(c)))
-    }
-
-    fn start(&self, i: usize) -> usize {
-        let (outer, inner) = (i / self.batch[1], i % self.batch[1]);
-        self.offset + outer * self.batch_strides[0] + inner * self.batch_strides[1]
-    }
-}
+/// target = start + factor · A·B.
+pub(crate) type Multiply<E> = fn((&mut [E], View), Start<E>, (&[E], View), (&[E], View), f64);
 
 /// Where a product goes: the result's shape, the matrices inside it, and how it starts.
 pub struct Target<'a> {
@@ -103,13 +60,15 @@ pub struct Target<'a> {
     pub bias: Option<&'a DualTensor>,
     /// The result's value, where it is known: then only tangents are computed.
     pub known: Option<&'a Tensor>,
+    /// How the operands are taken.
+    pub precision: Precision,
 }
 
 /// `factor` · A·B with tangents.
 ///
 /// # Errors
 /// Operands of different types or numbers of tangents, views that reach outside their buffer,
-/// inner dimensions or batches that differ.
+/// inner dimensions or batches that differ; in bf16, operands of f64 or with tangents.
 pub fn product(
     op: &dyn Op,
     (a, va): (&DualTensor, View),
@@ -149,16 +108,21 @@ pub fn product(
         }
         tangents = tangents.max(x.tangents());
     }
+    let ab = ((a, va), (b, vb));
     match common_dtype(name, &operands)? {
-        DType::F32 => typed::<f32>(name, (a, va), (b, vb), target, factor, tangents),
-        _ => typed::<f64>(name, (a, va), (b, vb), target, factor, tangents),
+        dtype if target.precision == Precision::Bf16 => {
+            bf16::takes(name, dtype, tangents)?;
+            typed(name, bf16::multiply, ab, target, factor, tangents)
+        }
+        DType::F32 => typed::<f32>(name, multiply, ab, target, factor, tangents),
+        _ => typed::<f64>(name, multiply, ab, target, factor, tangents),
     }
 }
 
 fn typed<E: Element>(
     name: &'static str,
-    (a, va): (&DualTensor, View),
-    (b, vb): (&DualTensor, View),
+    multiply: Multiply<E>,
+    ((a, va), (b, vb)): ((&DualTensor, View), (&DualTensor, View)),
     target: Target,
     factor: f64,
     tangents: usize,
@@ -168,14 +132,6 @@ fn typed<E: Element>(
     let whole = v.rows * v.cols * v.batch[0] * v.batch[1] == size;
     let (ha, hb) = (Host::new(name, a.value())?, Host::new(name, b.value())?);
     let (sa, sb) = (ha.slice::<E>()?, hb.slice::<E>()?);
-    let start = |bias: Option<&[E]>, out: &mut [E]| {
-        if let Some(bias) = bias {
-            for row in out.chunks_mut(v.cols.max(1)) {
-                row.copy_from_slice(bias);
-            }
-        }
-        bias.is_some()
-    };
     let fresh = |len| if whole { crate::cpu::blank::<E>(len) } else { vec![E::default(); len] };
 
     let value = match target.known {
@@ -184,8 +140,8 @@ fn typed<E: Element>(
             let mut value = fresh(size);
             let bias = target.bias.map(|x| Host::new(name, x.value())).transpose()?;
             let bias = bias.as_ref().map(Host::slice::<E>).transpose()?;
-            let begun = start(bias, &mut value);
-            multiply((&mut value, v), begun, (sa, va), (sb, vb), factor);
+            let start = bias.map_or(Start::Zero, Start::Row);
+            multiply((&mut value, v), start, (sa, va), (sb, vb), factor);
             Tensor::from_vec(value, target.dims, &Device::Cpu)?
         }
     };
@@ -206,17 +162,19 @@ fn typed<E: Element>(
             debug_assert!(t.len() >= (k + 1) * n);
             k * n..(k + 1) * n
         };
-        let mut begun = start(t_bias.map(|t| &t[plane(t, v.cols)]), out);
+        let mut start = t_bias.map_or(Start::Zero, |t| Start::Row(&t[plane(t, v.cols)]));
         if let Some(t) = ta {
-            multiply((out, v), begun, (&t[plane(t, sa.len())], va), (sb, vb), factor);
-            begun = true;
+            multiply((out, v), start, (&t[plane(t, sa.len())], va), (sb, vb), factor);
+            start = Start::Sum;
         }
         if let Some(t) = tb {
-            multiply((out, v), begun, (sa, va), (&t[plane(t, sb.len())], vb), factor);
-            begun = true;
+            multiply((out, v), start, (sa, va), (&t[plane(t, sb.len())], vb), factor);
+            start = Start::Sum;
         }
-        if !begun {
-            out.fill(E::default());
+        match start {
+            Start::Zero => out.fill(E::default()),
+            Start::Row(row) => fill_rows(out, row),
+            Start::Sum => {}
         }
     }
     let dims: Vec<usize> = std::iter::once(tangents).chain(target.dims.iter().copied()).collect();
@@ -240,15 +198,44 @@ impl<E> Raw<E> {
     }
 }
 
-/// dst (+)= factor · A·B for every matrix of the batch. The views were checked.
-pub(crate) fn multiply<E: Element>(
+/// Writes `row` into every row of a matrix.
+fn fill_rows<E: Element>(matrix: &mut [E], row: &[E]) {
+    for line in matrix.chunks_mut(row.len().max(1)) {
+        line.copy_from_slice(row);
+    }
+}
+
+/// That the views of a product lie inside their buffers and multiply.
+pub(crate) fn check<E>(
+    (dst, v): (&[E], View),
+    start: Start<E>,
+    (a, va): (&[E], View),
+    (b, vb): (&[E], View),
+) {
+    assert!(v.end() <= dst.len() && va.end() <= a.len() && vb.end() <= b.len(), "checked views");
+    assert!(v.batch == va.batch && v.batch == vb.batch, "checked batches");
+    assert!(v.rows == va.rows && v.cols == vb.cols && va.cols == vb.rows, "checked sizes");
+    if let Start::Row(row) = start {
+        assert!(row.len() == v.cols && dst.len() == v.rows * v.cols, "a row for one matrix");
+    }
+}
+
+/// dst = start + factor · A·B for every matrix of the batch.
+///
+/// # Panics
+/// If a view reaches outside its buffer or the sizes do not multiply.
+pub fn multiply<E: Element>(
     (dst, v): (&mut [E], View),
-    accumulate: bool,
+    start: Start<E>,
     (a, va): (&[E], View),
     (b, vb): (&[E], View),
     factor: f64,
 ) {
-    assert!(v.end() <= dst.len() && va.end() <= a.len() && vb.end() <= b.len(), "checked views");
+    check((dst, v), start, (a, va), (b, vb));
+    if let Start::Row(row) = start {
+        fill_rows(dst, row);
+    }
+    let accumulate = !matches!(start, Start::Zero);
     let batch = v.batch[0] * v.batch[1];
     let threads = rayon::current_num_threads();
     let serial = batch * v.rows * v.cols * va.cols < SERIAL || on_worker();

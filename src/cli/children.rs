@@ -62,6 +62,7 @@ impl Words {
     pub fn recipe(mut self, args: &RecipeArgs) -> Self {
         self.option("--epochs", args.epochs)
             .option("--batch-size", args.batch_size)
+            .option("--precision", args.precision.get().name())
             .option("--lr", args.lr)
             .option("--schedule", args.schedule.name())
             .option("--warmup", args.warmup)

@@ -4,6 +4,7 @@ use super::common::Common;
 use super::format::{count, estimate, number, percent};
 use super::images::{DataArgs, Sources, data_info, pixels};
 use super::model::{ModelArgs, Watched, checkpoint_info, objective};
+use super::precision::PrecisionArg;
 use super::table::{Align, Style, Table};
 use super::tensors::{f32_bytes, write_tensors};
 use super::{output, tensors};
@@ -33,6 +34,9 @@ pub struct Args {
     /// Split to evaluate, whole and in stored order [default: test, or the only one]
     #[arg(long, value_name = "S")]
     pub split: Option<String>,
+    /// In what products are taken.
+    #[command(flatten)]
+    pub precision: PrecisionArg,
     /// Write `logits` (N,C) f32 and `labels` (N) i64 as safetensors, in stored order
     #[arg(long, value_name = "FILE")]
     pub dump: Option<PathBuf>,
@@ -58,7 +62,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     pixels(&checkpoint, split)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     let other = other_images(&sources, &roles, split);
-    let objective = objective(&checkpoint, DType::F32)?;
+    let mut objective = objective(&checkpoint, DType::F32)?;
+    objective.precision = args.precision.choose(&args.common);
     let predictions = predict(args, &checkpoint, &objective, split, "evaluating")?;
     if let Some(path) = &args.dump {
         dump(path, &predictions)?;
@@ -84,6 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         run: running.finish(),
         checkpoint: checkpoint_info(&checkpoint),
         data: data_info(sources.of(split), split, &origin),
+        precision: objective.precision.name().into(),
         figures,
         temperature_origin,
         warnings: warnings(&checkpoint, &sources, &roles),

@@ -7,6 +7,7 @@ use super::finetune_text::{about, plan, teller, text};
 use super::model::ModelFlags;
 use super::numbers::{not_negative, positive, range, share};
 use super::output;
+use super::precision::PrecisionArg;
 use super::training::{Curve, Kept};
 use crate::checkpoint::{self, Provenance};
 use crate::data::folds::stratified_halves;
@@ -70,6 +71,9 @@ pub struct Args {
     /// Optimizer
     #[arg(long, value_name = "sgd|adamw", default_value = "sgd")]
     pub optimizer: Kind,
+    /// In what products are taken.
+    #[command(flatten)]
+    pub precision: PrecisionArg,
     /// Highest learning rate [default: 0.05 for sgd, 0.001 for adamw]
     #[arg(long, value_name = "RATE", value_parser = positive, allow_negative_numbers = true)]
     pub lr: Option<f64>,
@@ -231,6 +235,7 @@ fn settings(args: &Args, images: &Images) -> Result<Settings, Error> {
         smoothing: args.label_smoothing,
         augment: args.augment,
         keep,
+        precision: args.precision.choose(&args.common),
         seed: args.common.seed,
     })
 }
@@ -274,6 +279,7 @@ fn provenance(
             "epochs": args.epochs,
             "kept_epoch": epoch,
             "batch": args.batch,
+            "precision": settings.precision.name(),
             "optimizer": format!("{:?}", args.optimizer).to_lowercase(),
             "lr": settings.rate,
             "momentum": args.momentum,

@@ -23,6 +23,7 @@ pub mod outcome;
 pub mod output;
 pub mod patch;
 pub mod post_train;
+mod precision;
 pub mod progress;
 pub mod recipe;
 pub mod scoring;

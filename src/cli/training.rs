@@ -1,6 +1,7 @@
 //! Options of the training itself, which every method shares.
 
 use super::numbers::{count, not_negative, positive, share};
+use super::precision::PrecisionArg;
 use crate::train::post::Settings;
 use crate::train::{Keep, Shape};
 use anyhow::bail;
@@ -40,6 +41,9 @@ pub struct RecipeArgs {
     /// The same, told as the number of parts that B is summed over
     #[arg(long, value_name = "K", value_parser = count, allow_negative_numbers = true)]
     pub accumulate: Option<usize>,
+    /// In what products are taken.
+    #[command(flatten)]
+    pub precision: PrecisionArg,
     /// Highest learning rate
     #[arg(
         long,

@@ -176,6 +176,9 @@ impl Objective {
     ) -> Result<(f64, Vec<Option<DualTensor>>)> {
         let x = self.input(examples, range.clone())?;
         let mut pass = Pass::new(&self.config, &self.weights);
+        if wanted.vectors.is_none() {
+            pass.precision = self.precision;
+        }
         pass.tape = match wanted.matrix {
             Matrix::Hessian => tape,
             Matrix::GaussNewton => tape.linearised(),

@@ -19,7 +19,7 @@ use crate::gather::Gather;
 use crate::tape::Value;
 use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
 use candle_core::{DType, Tensor};
-use planish_kernels::DualTensor;
+use planish_kernels::{DualTensor, Precision};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,18 +35,26 @@ pub struct Objective {
     pub micro_batch: usize,
     /// Label smoothing of the cross-entropy.
     pub smoothing: f64,
+    /// How products of values and gradients take their operands. Derivatives along directions, and
+    /// with them products of curvature, are always taken as the weights are.
+    pub precision: Precision,
 }
 
 impl Objective {
     /// An objective without label smoothing.
     pub fn new(config: Arc<Config>, weights: Weights) -> Self {
         let micro_batch = micro_batch(&config);
-        Self { config, weights, micro_batch, smoothing: 0.0 }
+        Self { config, weights, micro_batch, smoothing: 0.0, precision: Precision::F32 }
     }
 
     /// The same objective at other weights.
     pub fn at(&self, weights: Weights) -> Self {
         Self { weights, ..self.clone() }
+    }
+
+    /// The same objective with operands taken as they are.
+    pub fn exact(&self) -> Self {
+        Self { precision: Precision::F32, ..self.clone() }
     }
 
     /// The type of the weights.
@@ -103,6 +111,7 @@ impl Objective {
         let forward = |range| {
             let x = self.input(examples, range)?;
             let mut pass = Pass::new(&self.config, &self.weights);
+            pass.precision = self.precision;
             let y = pass.run(examples.stage(), stage, Value::constant(x))?;
             Ok(y.tensor().value().clone())
         };

@@ -21,6 +21,8 @@ pub struct Evaluation {
     pub data: DataInfo,
     /// The figures; losses in nats per image.
     pub figures: Summary,
+    /// What products took their operands in: `f32` or `bf16`.
+    pub precision: String,
     /// Which images the temperature was fitted on.
     pub temperature_origin: String,
     /// What a reader of the figures should know.

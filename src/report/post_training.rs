@@ -141,6 +141,9 @@ pub struct Report {
     pub training: DataInfo,
     /// Images in a micro-batch; no result depends on it but by rounding.
     pub micro_batch: usize,
+    /// What products took their operands in while it was trained: `f32` or `bf16`. Figures are of
+    /// f32.
+    pub precision: String,
     /// Whether the frozen prefix's activations were kept in memory.
     pub cached: bool,
     /// One line an epoch.

@@ -11,6 +11,7 @@ use crate::evaluate::{Estimate, Predictions, hits, losses, mean_stderr};
 use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
 use crate::pixels::Pixels;
 use crate::vit::{Config, Layer, Weights, stages};
+use planish_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub augment: Augment,
     /// Which weights to keep.
     pub keep: Keep,
+    /// How products take their operands; weights are kept, and steps made, in f32.
+    pub precision: Precision,
     /// Seed of order and augmentation.
     pub seed: u64,
 }
@@ -107,6 +110,7 @@ pub fn finetune(
     };
     let mut objective = Objective::new(config.clone(), start);
     objective.smoothing = settings.smoothing;
+    objective.precision = settings.precision;
     let optimizer = Optimizer::new(settings.rule, settings.weight_decay);
     let mut stepper = Stepper::new(optimizer, schedule, settings.clip);
     let mut outcome = Outcome { weights: objective.weights.clone(), epoch: 0, epochs: Vec::new() };
@@ -218,6 +222,7 @@ mod tests {
             smoothing: 0.0,
             augment: Augment { flip: true, shift: 1, crop: None },
             keep: Keep::Best,
+            precision: Precision::F32,
             seed: 0,
         }
     }

@@ -13,6 +13,7 @@ use crate::evaluate::losses;
 use crate::objective::{Error, Objective, Result};
 use crate::vector;
 use crate::vit::Layer;
+use planish_kernels::Precision;
 use rand_chacha::ChaCha8Rng;
 
 /// Points of the line tried where each costs a forward pass of the suffix.
@@ -109,19 +110,10 @@ impl Perturber {
                 if curvature > 0.0 { square / curvature } else { f64::INFINITY }
             }
             Rule::Search => {
-                let path = Path::new(model, &examples, &self.layer, &found.gradient)?;
-                let line = Line {
-                    at_zero: found.loss,
-                    derivatives: None,
-                    start: self.last_eta.unwrap_or(0.02 * cap),
-                    cap: reach,
-                    budget: if is_linear(model, &self.layer) {
-                        LINEAR_BUDGET
-                    } else {
-                        NETWORK_BUDGET
-                    },
-                };
-                let minimum = first_minimum(line, |eta| -> Result<f64> {
+                // In bf16 the smallest steps would be rounded away with the weights they move.
+                let exact = model.exact();
+                let path = Path::new(&exact, &examples, &self.layer, &found.gradient)?;
+                let loss = |eta| -> Result<f64> {
                     match path.predict(eta) {
                         Ok(predictions) => {
                             let losses = losses(&predictions, 1.0);
@@ -131,7 +123,22 @@ impl Perturber {
                         Err(Error::Predictions(_)) => Ok(f64::INFINITY),
                         Err(error) => Err(error),
                     }
-                })?;
+                };
+                let line = Line {
+                    at_zero: match model.precision {
+                        Precision::F32 => found.loss,
+                        Precision::Bf16 => loss(0.0)?,
+                    },
+                    derivatives: None,
+                    start: self.last_eta.unwrap_or(0.02 * cap),
+                    cap: reach,
+                    budget: if is_linear(model, &self.layer) {
+                        LINEAR_BUDGET
+                    } else {
+                        NETWORK_BUDGET
+                    },
+                };
+                let minimum = first_minimum(line, loss)?;
                 if minimum.capped { f64::INFINITY } else { minimum.alpha }
             }
         };

@@ -11,7 +11,7 @@ use super::{Activation, Config, FinalNorm, Pooling, Weights};
 use crate::tape::{Tape, Value};
 use planish_kernels::{
     Add, Attention, DualTensor, Error, FirstTokens, Gelu, LayerNorm, LayerScale, Linear,
-    MeanTokens, Patches, PickToken, Prepend, Result, Scale, WeightRows,
+    MeanTokens, Patches, PickToken, Precision, Prepend, Result, Scale, WeightRows,
 };
 use std::collections::BTreeMap;
 
@@ -37,6 +37,8 @@ pub struct Pass<'a> {
     weights: &'a Weights,
     /// Parameters that are watched or carry tangents, by position in the configuration.
     special: BTreeMap<usize, Value>,
+    /// How the operands of products are taken.
+    pub precision: Precision,
     /// What is recorded.
     pub tape: Tape,
 }
@@ -44,7 +46,8 @@ pub struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// A pass with plain weights: nothing is recorded.
     pub fn new(config: &'a Config, weights: &'a Weights) -> Self {
-        Self { config, weights, special: BTreeMap::new(), tape: Tape::new() }
+        let (special, precision) = (BTreeMap::new(), Precision::F32);
+        Self { config, weights, special, precision, tape: Tape::new() }
     }
 
     /// Watches parameter `i`, given here with its tangents if it has any.
@@ -92,9 +95,10 @@ impl<'a> Pass<'a> {
     fn embed(&mut self, pixels: Value) -> Result<Value> {
         let patches = self.tape.apply(Patches { size: self.config.patch_size }, &[&pixels])?;
         let weight = self.projection()?;
+        let linear = Linear { precision: self.precision };
         let mut x = match self.parameter("patch_embed.proj.bias") {
-            Some(bias) => self.tape.apply(Linear, &[&patches, &weight, &bias])?,
-            None => self.tape.apply(Linear, &[&patches, &weight])?,
+            Some(bias) => self.tape.apply(linear, &[&patches, &weight, &bias])?,
+            None => self.tape.apply(linear, &[&patches, &weight])?,
         };
         let positions = self.required("pos_embed")?;
         if !self.config.position_covers_prefix {
@@ -122,7 +126,7 @@ impl<'a> Pass<'a> {
     /// Where only the first tokens go on, they alone ask: keys and values are of all tokens, the
     /// queries and everything after them of those few.
     fn attention(&mut self, block: usize, x: Value) -> Result<Value> {
-        let attention = Attention { heads: self.config.heads };
+        let attention = Attention { heads: self.config.heads, precision: self.precision };
         let h = self.layer_norm(&format!("blocks.{block}.norm1"), &x)?;
         let qkv = format!("blocks.{block}.attn.qkv");
         let (mixed, x) = match self.config.tokens_after(block) {
@@ -206,22 +210,24 @@ impl<'a> Pass<'a> {
 
     fn linear(&mut self, name: &str, x: &Value) -> Result<Value> {
         let weight = self.required(&format!("{name}.weight"))?;
+        let linear = Linear { precision: self.precision };
         match self.parameter(&format!("{name}.bias")) {
-            Some(bias) => self.tape.apply(Linear, &[x, &weight, &bias]),
-            None => self.tape.apply(Linear, &[x, &weight]),
+            Some(bias) => self.tape.apply(linear, &[x, &weight, &bias]),
+            None => self.tape.apply(linear, &[x, &weight]),
         }
     }
 
     /// A linear layer of some of its outputs.
     fn rows_of_linear(&mut self, name: &str, rows: WeightRows, x: &Value) -> Result<Value> {
         let weight = self.required(&format!("{name}.weight"))?;
+        let linear = Linear { precision: self.precision };
         let weight = self.tape.apply(rows, &[&weight])?;
         match self.parameter(&format!("{name}.bias")) {
             Some(bias) => {
                 let bias = self.tape.apply(rows, &[&bias])?;
-                self.tape.apply(Linear, &[x, &weight, &bias])
+                self.tape.apply(linear, &[x, &weight, &bias])
             }
-            None => self.tape.apply(Linear, &[x, &weight]),
+            None => self.tape.apply(linear, &[x, &weight]),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::train::recipe::Recipe;
 use crate::train::source::{Source, cache_bytes};
 use crate::vit::{cost, stages};
 use anyhow::bail;
+use planish_kernels::Precision;
 use std::ops::Range;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -79,14 +80,21 @@ fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<E
     let config = &model.config;
     let again = measured_again(config, recipe);
     let found = Calibration { peak_mib: peak, ..calibrate(model, &work.images, &again)? };
+    // Judged and measured in f32.
+    let exact = match model.precision {
+        Precision::F32 => None,
+        Precision::Bf16 => Some(calibrate(&model.exact(), &work.images, &again)?),
+    };
+    let exact = exact.as_ref().unwrap_or(&found);
     let stage = recipe.first_stage();
     let steps = work.train.len() / settings.batch.max(1);
     let held = cache_bytes(model, &work.images, stage);
     let cached = held <= budget;
-    let forward = |stages: Range<usize>, images: usize| {
-        let work = Operations { forward: cost::forward(config, stages), ..Operations::default() };
-        found.seconds(work, images)
+    let passes = |stages: Range<usize>| Operations {
+        forward: cost::forward(config, stages),
+        ..Operations::default()
     };
+    let forward = |stages: Range<usize>, images: usize| found.seconds(passes(stages), images);
     let held_mib = if cached { held as f64 / MIB } else { 0.0 };
     let passing = found.resident_mib + found.wave_mib;
     let mut parts = vec![Part {
@@ -109,12 +117,12 @@ fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<E
     let scored = [&roles.val, &roles.test].into_iter().flatten().map(Split::len).sum::<usize>();
     parts.push(Part {
         name: "figures".into(),
-        seconds: 2.0 * forward(0..stages(config), scored),
+        seconds: 2.0 * exact.seconds(passes(0..stages(config)), scored),
         peak_mib: passing,
     });
     if let (Some(subject), false) = (&work.subject, args.recipe.remeasure == Some(0)) {
         let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
-        let need = subject.need(&again, &found);
+        let need = subject.need(&again, exact);
         let share = images as f64 / subject.validation.len().max(1) as f64;
         let Need { seconds, mib } = Need { seconds: 2.0 * share * need.seconds, ..need };
         parts.push(Part { name: "layers measured again".into(), seconds, peak_mib: mib });

@@ -111,11 +111,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         Err(error) => return Err(error.into()),
     };
-    let tuned = work.model.at(stored);
+    // Whatever it was trained in, it is judged as it will be used.
+    let exact = work.model.exact();
+    let tuned = exact.at(stored);
     let judged = judge(
         checkpoint,
         &Case {
-            model: &work.model,
+            model: &exact,
             tuned: &tuned,
             val: work.roles.val.as_ref(),
             outcome: &trained.outcome,
@@ -128,13 +130,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let saved = match &judged.refusal {
         Some(_) => None,
         None => {
-            let provenance =
+            let mut provenance =
                 provenance(checkpoint, recipe, settings, &judged.selection, &work.train)?;
+            provenance.settings["precision"] = work.model.precision.name().into();
             work.destination.save(checkpoint, &trained.outcome.weights, &provenance)?
         }
     };
     let tuned = match &saved {
-        Some(saved) => work.model.at(read_back(args, saved)?),
+        Some(saved) => exact.at(read_back(args, saved)?),
         None => tuned,
     };
     let (figures, failure) = match figures(args, &work, &tuned, &judged, saved.is_some()) {
@@ -173,6 +176,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         settings: settings.clone(),
         training: data_info(sources.of(&work.train), &work.train, "train"),
         micro_batch: work.model.micro_batch,
+        precision: work.model.precision.name().into(),
         cached: trained.cached,
         epochs,
         selection,
@@ -232,7 +236,8 @@ fn figures(
     judged: &Judged,
     written: bool,
 ) -> anyhow::Result<Figures> {
-    let Work { checkpoint, sources, roles, recipe, model, .. } = work;
+    let Work { checkpoint, sources, roles, recipe, .. } = work;
+    let model = &work.model.exact();
     let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
         let both = split.as_ref().zip(own);
         let score = |(split, own): (&Split, &Pair)| {

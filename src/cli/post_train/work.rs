@@ -102,6 +102,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
     Schedule::over(settings.schedule, settings.learning_rate, 0.0, settings.epochs, steps)?;
 
     let mut model = objective(&checkpoint, DType::F32)?;
+    model.precision = args.recipe.precision.choose(&args.common);
     if let Some(n) = micro_batch(&args.recipe) {
         model.micro_batch = n.min(settings.batch);
     }

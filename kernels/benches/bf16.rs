@@ -1,0 +1,143 @@
+//! Products in bf16 at the shapes of a ViT-B/16: verified first, then timed.
+//!
+//! `cargo bench -p planish-kernels --bench bf16 [-- THREADS]`. Prints GFLOP/s, best and median, as
+//! shares of the micro-kernel on data in the first-level cache on as many threads, and the rate of
+//! the same product in f32. The three are measured in turn. `benches/pytorch/products.py` prints
+//! PyTorch's rates at these shapes.
+
+use planish_kernels::bf16::{Unit, micro_kernel, multiply_with};
+use planish_kernels::product::{Start, View, multiply};
+use rayon::prelude::*;
+use std::error::Error;
+use std::time::Instant;
+
+/// Runs of each measurement.
+const RUNS: usize = 15;
+/// Operands are the same and K is at most 3152: see `planish_kernels::bf16` for the bound.
+const TOLERANCE: f64 = 1e-5;
+
+/// Seeded numbers in (−1.5, 1.5) (SplitMix64).
+fn numbers(count: usize, mut seed: u64) -> Vec<f32> {
+    let draw = |_| {
+        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        3.0 * ((z >> 40) as f32) / (1 << 24) as f32 - 1.5
+    };
+    (0..count).map(draw).collect()
+}
+
+/// A product: what it is for, and how the operands lie.
+struct Case {
+    name: &'static str,
+    a: View,
+    b: View,
+}
+
+impl Case {
+    fn measure(&self) -> Result<(), Box<dyn Error>> {
+        let (va, vb) = (self.a, self.b);
+        let [outer, inner] = va.batch;
+        let v = View::batched(outer, inner, va.rows, vb.cols);
+        let count = outer * inner;
+        let size = |v: &View| count * v.rows * v.cols;
+        let (a, b) = (numbers(size(&va), 1), numbers(size(&vb), 2));
+        let mut c = vec![0f32; size(&v)];
+        let mut expected = c.clone();
+        let unit = Unit::best();
+        multiply_with(Unit::Portable, (&mut expected, v), Start::Zero, (&a, va), (&b, vb), 1.0);
+        multiply_with(unit, (&mut c, v), Start::Zero, (&a, va), (&b, vb), 1.0);
+        let square = |x: f64| x * x;
+        let norm: f64 = expected.iter().map(|&x| square(x.into())).sum();
+        let pairs = c.iter().zip(&expected);
+        let error: f64 = pairs.map(|(&x, &y)| square(f64::from(x) - f64::from(y))).sum();
+        let error = (error / norm).sqrt();
+        if error.is_nan() || error >= TOLERANCE {
+            return Err(format!("{}: {unit:?} differs by {error:e}", self.name).into());
+        }
+        let flops = 2.0 * (count * va.rows * va.cols * vb.cols) as f64;
+        let (mut rates, mut shares, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            let best = ceiling(unit);
+            let start = Instant::now();
+            multiply_with(unit, (&mut c, v), Start::Zero, (&a, va), (&b, vb), 1.0);
+            let rate = flops / start.elapsed().as_secs_f64();
+            rates.push(rate);
+            shares.push(rate / best);
+            let start = Instant::now();
+            multiply((&mut c, v), Start::Zero, (&a, va), (&b, vb), 1.0);
+            plain.push(flops / start.elapsed().as_secs_f64());
+        }
+        let (best, share) = (rates.iter().fold(0.0f64, |x, &y| x.max(y)), median(shares));
+        println!(
+            "{:<16}{count:>3} × {:>4} × {:>4} × {:>4} {:>6.0} GFLOP/s, best {:>5.0}, {:>3.0} % of \
+             the micro-kernel; f32 {:>4.0}",
+            self.name,
+            va.rows,
+            va.cols,
+            vb.cols,
+            median(rates) / 1e9,
+            best / 1e9,
+            100.0 * share,
+            median(plain) / 1e9,
+        );
+        Ok(())
+    }
+}
+
+/// Operations a second of the micro-kernel alone, on all threads.
+fn ceiling(unit: Unit) -> f64 {
+    let threads = rayon::current_num_threads();
+    let start = Instant::now();
+    let flops: usize = (0..threads).into_par_iter().map(|_| micro_kernel(unit, 8, 2000)).sum();
+    flops as f64 / start.elapsed().as_secs_f64()
+}
+
+fn median(mut x: Vec<f64>) -> f64 {
+    x.sort_by(f64::total_cmp);
+    x[x.len() / 2]
+}
+
+/// y = x Wᵀ, gx = gy W, gW = gyᵀ x.
+fn linear(rows: usize, inputs: usize, outputs: usize) -> [Case; 3] {
+    let (x, w) = (View::matrix(rows, inputs), View::matrix(outputs, inputs));
+    let y = View::matrix(rows, outputs);
+    [
+        Case { name: "linear", a: x, b: w.t() },
+        Case { name: "linear, gx", a: y, b: w },
+        Case { name: "linear, gW", a: y.t(), b: x },
+    ]
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let threads = std::env::args().skip(1).find_map(|x| x.parse().ok()).unwrap_or(0);
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
+    let unit = Unit::best();
+    println!(
+        "{} threads, {unit:?}, micro-kernel {:.0} GFLOP/s",
+        rayon::current_num_threads(),
+        ceiling(unit) / 1e9
+    );
+    for (rows, inputs, outputs) in [
+        (197, 768, 2304),
+        (197, 768, 768),
+        (197, 768, 3072),
+        (1576, 768, 2304),
+        (1576, 768, 768),
+        (1576, 768, 3072),
+        (1576, 3072, 768),
+        (3152, 768, 3072),
+    ] {
+        linear(rows, inputs, outputs).iter().try_for_each(Case::measure)?;
+    }
+    let (q, p) = (View::batched(8, 12, 197, 64), View::batched(8, 12, 197, 197));
+    for case in [
+        Case { name: "scores", a: q, b: q.t() },
+        Case { name: "mix", a: p, b: q },
+        Case { name: "mix, gp", a: q, b: q.t() },
+        Case { name: "mix, gv", a: p.t(), b: q },
+    ] {
+        case.measure()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,219 @@
+//! Rounds strided f32 matrices to bf16 and lays them out in tiles.
+//!
+//! A tile holds 16 rows (of A) or columns (of B) by 32 steps of the inner dimension, which are
+//! taken in pairs because the instructions add two products at a time: 1 KiB, one AMX register.
+//! A's tiles are \[row]\[pair], B's are \[pair]\[column]. What a tile reaches beyond the matrix is 0.
+
+use crate::product::View;
+use std::arch::x86_64::*;
+
+/// Rows or columns of a tile.
+pub const LINES: usize = 16;
+/// Steps of the inner dimension in a tile.
+pub const DEPTH: usize = 32;
+
+/// One tile, as pairs of bf16.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Tile(pub [[u32; 16]; 16]);
+
+/// A matrix to be packed: lines are rows of A or columns of B.
+#[derive(Clone, Copy)]
+pub struct Source {
+    /// The first number.
+    pub start: *const f32,
+    /// From a line to the next.
+    pub line_stride: usize,
+    /// From a step of the inner dimension to the next.
+    pub depth_stride: usize,
+    /// Lines.
+    pub lines: usize,
+    /// Steps.
+    pub depth: usize,
+}
+
+/// Which operand the tiles are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The left one: lines outside, pairs inside.
+    A,
+    /// The right one: pairs outside, lines inside.
+    B,
+}
+
+impl Source {
+    /// The first matrix of a view whose buffer starts at `buffer`: lines are its rows.
+    pub fn new(buffer: *const f32, view: View) -> Self {
+        Self {
+            start: buffer,
+            line_stride: view.row_stride,
+            depth_stride: view.col_stride,
+            lines: view.rows,
+            depth: view.cols,
+        }
+    }
+
+    /// Tiles along the lines and along the depth, there at least one of zeros.
+    pub fn tiles(&self) -> [usize; 2] {
+        [self.lines.div_ceil(LINES), self.depth.div_ceil(DEPTH).max(1)]
+    }
+
+    /// Lines `line..` and steps `step..` of it, at most as many as given.
+    ///
+    /// # Safety
+    /// The part lies inside.
+    pub unsafe fn part(&self, line: usize, lines: usize, step: usize, depth: usize) -> Self {
+        debug_assert!(line <= self.lines && step <= self.depth);
+        Self {
+            // SAFETY: the caller's promise.
+            start: unsafe { self.start.add(line * self.line_stride + step * self.depth_stride) },
+            lines: lines.min(self.lines - line),
+            depth: depth.min(self.depth - step),
+            ..*self
+        }
+    }
+}
+
+/// Packs `source` into `into`: for every 16 lines the tiles along the depth, one after the other.
+///
+/// # Safety
+/// Every number of `source` may be read, `into` has room for all tiles, and the processor has
+/// AVX512F, AVX512BW and AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub unsafe fn pack(source: &Source, side: Side, into: &mut [Tile]) {
+    let [across, along] = source.tiles();
+    assert!(into.len() >= across * along, "room for the tiles");
+    let tile = |i: usize, k: usize, into: &mut [Tile]| {
+        // SAFETY: tile (i, k) starts inside the source.
+        unsafe {
+            let part = source.part(i * LINES, LINES, k * DEPTH, DEPTH);
+            pack_tile(&part, side, &mut into[i * along + k]);
+        }
+    };
+    // Memory is read the way it runs.
+    if source.depth_stride == 1 {
+        (0..across).for_each(|i| (0..along).for_each(|k| tile(i, k, into)));
+    } else {
+        (0..along).for_each(|k| (0..across).for_each(|i| tile(i, k, into)));
+    }
+}
+
+/// One tile.
+///
+/// # Safety
+/// As [`pack`]'s; at most 16 lines and 32 steps.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn pack_tile(part: &Source, side: Side, into: &mut Tile) {
+    // SAFETY: as the caller's; the copy is row-major and whole.
+    unsafe {
+        let (mut registers, found) = if part.depth_stride == 1 {
+            (along_depth(part), Side::A)
+        } else if part.line_stride == 1 {
+            (along_lines(part), Side::B)
+        } else {
+            let mut copy = [[0.0f32; DEPTH]; LINES];
+            for (i, line) in copy.iter_mut().enumerate().take(part.lines) {
+                for (k, x) in line.iter_mut().enumerate().take(part.depth) {
+                    *x = *part.start.add(i * part.line_stride + k * part.depth_stride);
+                }
+            }
+            let start = copy.as_ptr().cast();
+            let copied = Source { start, line_stride: DEPTH, depth_stride: 1, ..*part };
+            (along_depth(&copied), Side::A)
+        };
+        if found != side {
+            registers = transpose(registers);
+        }
+        for (row, register) in into.0.iter_mut().zip(registers) {
+            _mm512_store_si512(row.as_mut_ptr().cast(), register);
+        }
+    }
+}
+
+/// The first `count` of 16 lanes.
+fn mask(count: usize) -> __mmask16 {
+    ((1u32 << count.min(16)) - 1) as __mmask16
+}
+
+/// \[line]\[pair] of lines whose steps lie side by side.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn along_depth(part: &Source) -> [__m512i; 16] {
+    let mut out = [_mm512_setzero_si512(); 16];
+    let masks = [mask(part.depth), mask(part.depth.saturating_sub(16))];
+    for (i, register) in out.iter_mut().enumerate().take(part.lines) {
+        // SAFETY: the masks cover the steps that there are.
+        unsafe {
+            let line = part.start.add(i * part.line_stride);
+            let low = _mm512_maskz_loadu_ps(masks[0], line);
+            let high = _mm512_maskz_loadu_ps(masks[1], line.wrapping_add(16));
+            *register = to_bf16(high, low);
+        }
+    }
+    out
+}
+
+/// \[pair]\[line] of lines that lie side by side.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+unsafe fn along_lines(part: &Source) -> [__m512i; 16] {
+    let mut out = [_mm512_setzero_si512(); 16];
+    // Words 0, 16, 1, 17, …: a line's two steps next to each other.
+    let mut order = [0u16; 32];
+    for (i, word) in order.iter_mut().enumerate() {
+        *word = (i / 2 + i % 2 * 16) as u16;
+    }
+    let present = mask(part.lines);
+    // SAFETY: the mask covers the lines that there are, and steps beyond the last are not read.
+    unsafe {
+        let order = _mm512_loadu_si512(order.as_ptr().cast());
+        for (p, register) in out.iter_mut().enumerate().take(part.depth.div_ceil(2)) {
+            let step = |k: usize| {
+                let read = if k < part.depth { present } else { 0 };
+                _mm512_maskz_loadu_ps(read, part.start.wrapping_add(k * part.depth_stride))
+            };
+            *register = _mm512_permutexvar_epi16(order, to_bf16(step(2 * p + 1), step(2 * p)));
+        }
+    }
+    out
+}
+
+/// 32 numbers rounded to nearest even, `low` first.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn to_bf16(high: __m512, low: __m512) -> __m512i {
+    // SAFETY: both are 512 bits of plain data.
+    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// 16 registers of 16 double words, transposed.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+    let mut pairs = r;
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    // quads[4i + c] holds column 4·lane + c of rows 4i..4i+4 in each 128-bit lane.
+    let mut quads = pairs;
+    for i in 0..4 {
+        let p = 4 * i;
+        quads[p] = _mm512_unpacklo_epi64(pairs[p], pairs[p + 2]);
+        quads[p + 1] = _mm512_unpackhi_epi64(pairs[p], pairs[p + 2]);
+        quads[p + 2] = _mm512_unpacklo_epi64(pairs[p + 1], pairs[p + 3]);
+        quads[p + 3] = _mm512_unpackhi_epi64(pairs[p + 1], pairs[p + 3]);
+    }
+    let mut out = quads;
+    for c in 0..4 {
+        let [a, b, d, e] = [quads[c], quads[4 + c], quads[8 + c], quads[12 + c]];
+        let even = [_mm512_shuffle_i32x4::<0x88>(a, b), _mm512_shuffle_i32x4::<0x88>(d, e)];
+        let odd = [_mm512_shuffle_i32x4::<0xDD>(a, b), _mm512_shuffle_i32x4::<0xDD>(d, e)];
+        out[c] = _mm512_shuffle_i32x4::<0x88>(even[0], even[1]);
+        out[8 + c] = _mm512_shuffle_i32x4::<0xDD>(even[0], even[1]);
+        out[4 + c] = _mm512_shuffle_i32x4::<0x88>(odd[0], odd[1]);
+        out[12 + c] = _mm512_shuffle_i32x4::<0xDD>(odd[0], odd[1]);
+    }
+    out
+}

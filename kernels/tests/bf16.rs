@@ -1,0 +1,283 @@
+//! Products in bf16 against products of the rounded operands in f64, on every unit there is.
+
+use candle_core::{DType, Device, Tensor};
+use planish_kernels::bf16::{Unit, multiply_with, round};
+use planish_kernels::product::{Start, View};
+use planish_kernels::{Attention, DualTensor, Error, Kept, Linear, MatMul, Op, Precision};
+
+/// Seeded numbers in (−1.5, 1.5) (SplitMix64).
+fn numbers(count: usize, mut seed: u64) -> Vec<f32> {
+    let draw = |_| {
+        seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = (seed ^ (seed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        3.0 * ((z >> 40) as f32) / (1 << 24) as f32 - 1.5
+    };
+    (0..count).map(draw).collect()
+}
+
+/// Index of row `i` and column `j` of matrix `n` in a view's buffer.
+fn at(v: &View, n: usize, i: usize, j: usize) -> usize {
+    let outer = n / v.batch[1] * v.batch_strides[0] + n % v.batch[1] * v.batch_strides[1];
+    v.offset + outer + i * v.row_stride + j * v.col_stride
+}
+
+/// The same matrix among other numbers: rows and columns lie apart.
+fn apart(rows: usize, cols: usize) -> (View, usize) {
+    let view =
+        View { offset: 5, row_stride: 3 * cols + 4, col_stride: 3, ..View::matrix(rows, cols) };
+    (view, 5 + rows * (3 * cols + 4))
+}
+
+struct Case {
+    a: (Vec<f32>, View),
+    b: (Vec<f32>, View),
+    c: (Vec<f32>, View),
+    row: Option<Vec<f32>>,
+    sum: bool,
+    factor: f64,
+}
+
+impl Case {
+    /// m × k by k × n; `kind` chooses how each matrix lies.
+    fn new([m, n, k]: [usize; 3], kind: usize) -> Self {
+        let lay = |rows: usize, cols: usize, kind: usize, seed: u64| match kind % 3 {
+            0 => (numbers(rows * cols, seed), View::matrix(rows, cols)),
+            1 => (numbers(rows * cols, seed), View::matrix(cols, rows).t()),
+            _ => {
+                let (view, size) = apart(rows, cols);
+                (numbers(size, seed), view)
+            }
+        };
+        let c = lay(m, n, kind / 9, 3);
+        let plain = c.0.len() == m * n && c.1.col_stride == 1;
+        Self {
+            a: lay(m, k, kind, 1),
+            b: lay(k, n, kind / 3, 2),
+            row: (plain && kind % 2 == 1).then(|| numbers(n, 4)),
+            c,
+            sum: kind.is_multiple_of(2),
+            factor: if kind % 5 == 3 { -0.3 } else { 1.0 },
+        }
+    }
+
+    fn run(&self, unit: Unit) -> Vec<f32> {
+        let mut c = self.c.0.clone();
+        let start = match &self.row {
+            Some(row) => Start::Row(row.as_slice()),
+            None if self.sum => Start::Sum,
+            None => Start::Zero,
+        };
+        let (a, b) = ((&self.a.0[..], self.a.1), (&self.b.0[..], self.b.1));
+        multiply_with(unit, (&mut c, self.c.1), start, a, b, self.factor);
+        c
+    }
+
+    /// Where `c` is further from the product of the rounded operands than roundings of the K sums
+    /// explain: each is at most 2⁻²⁴ of Σ|a||b|, and there are K + 2 of them, start and factor
+    /// included. Twice that, since a sum of roundings also rounds.
+    fn flaw(&self, c: &[f32]) -> Option<String> {
+        let v = &self.c.1;
+        let k = self.a.1.cols;
+        let mut touched = vec![false; c.len()];
+        for n in 0..v.batch[0] * v.batch[1] {
+            for i in 0..v.rows {
+                for j in 0..v.cols {
+                    let place = at(v, n, i, j);
+                    touched[place] = true;
+                    let start = match &self.row {
+                        Some(row) => f64::from(row[j]),
+                        None if self.sum => f64::from(self.c.0[place]),
+                        None => 0.0,
+                    };
+                    let (mut sum, mut size) = (0.0, 0.0);
+                    for l in 0..k {
+                        let a = f64::from(round(self.a.0[at(&self.a.1, n, i, l)]));
+                        let b = f64::from(round(self.b.0[at(&self.b.1, n, l, j)]));
+                        sum += a * b;
+                        size += (a * b).abs();
+                    }
+                    let expected = start + self.factor * sum;
+                    let bound = (k + 2) as f64
+                        * 2f64.powi(-23)
+                        * (start.abs() + self.factor.abs() * size + f64::from(f32::MIN_POSITIVE));
+                    let found = f64::from(c[place]);
+                    let off = (found - expected).abs();
+                    if off.is_nan() || off > bound {
+                        return Some(format!("[{n}, {i}, {j}]: {found}, expected {expected}"));
+                    }
+                }
+            }
+        }
+        let spoilt = (0..c.len()).find(|&i| !touched[i] && c[i].to_bits() != self.c.0[i].to_bits());
+        spoilt.map(|i| format!("{i} is outside the view and was written"))
+    }
+}
+
+#[test]
+fn products_of_any_size_and_layout_are_those_of_the_rounded_operands() {
+    let sizes = [1, 2, 16, 17, 33, 50, 97];
+    for unit in Unit::available() {
+        for (i, m) in sizes.iter().enumerate() {
+            for (j, n) in sizes.iter().enumerate() {
+                for (l, k) in sizes.iter().enumerate() {
+                    let case = Case::new([*m, *n, *k], (i + 5 * j + 7 * l) % 27);
+                    let flaw = case.flaw(&case.run(*unit));
+                    assert_eq!(flaw, None, "{unit:?}, {m} × {k} by {k} × {n}");
+                }
+            }
+        }
+        for kind in 0..27 {
+            for size in [[37, 70, 41], [0, 3, 4], [3, 0, 4], [3, 4, 0], [33, 530, 34]] {
+                let case = Case::new(size, kind);
+                assert_eq!(case.flaw(&case.run(*unit)), None, "{unit:?}, {size:?}, layout {kind}");
+            }
+        }
+        // More of K and of A's rows than are packed at a time.
+        for kind in [0, 13] {
+            let case = Case::new([1030, 3, 4100], kind);
+            assert_eq!(case.flaw(&case.run(*unit)), None, "{unit:?}, blocks, layout {kind}");
+        }
+    }
+}
+
+/// a · b for single numbers.
+fn times(unit: Unit, a: &[f32], b: f32) -> Vec<f32> {
+    let (n, mut c) = (a.len(), vec![7.0; a.len()]);
+    let (va, vc) = (View::matrix(n, 1), View::matrix(n, 1));
+    multiply_with(unit, (&mut c, vc), Start::Zero, (a, va), (&[b], View::matrix(1, 1)), 1.0);
+    c
+}
+
+#[test]
+fn numbers_are_rounded_to_the_nearest_even() {
+    // Between 1 and 2 bf16 has steps of 2⁻⁷; halfway cases go to the even neighbour.
+    let step = 2f32.powi(-7);
+    let cases = [
+        (1.0, 1.0),
+        (1.0 + 0.49 * step, 1.0),
+        (1.0 + 0.5 * step, 1.0),
+        (1.0 + 0.51 * step, 1.0 + step),
+        (1.0 + 1.5 * step, 1.0 + 2.0 * step),
+        (-1.0 - 2.5 * step, -1.0 - 2.0 * step),
+        (2.0 - 0.4 * step, 2.0),
+        (f32::MAX, f32::INFINITY),
+        (f32::NEG_INFINITY, f32::NEG_INFINITY),
+        (f32::MIN_POSITIVE, f32::MIN_POSITIVE),
+        // Subnormal numbers are taken for zero.
+        (f32::MIN_POSITIVE / 2.0, 0.0),
+        (0.0, 0.0),
+    ];
+    for (x, expected) in cases {
+        assert_eq!(round(x), expected, "{x}");
+    }
+    assert!(round(f32::NAN).is_nan());
+    // A number of every sign, exponent and upper significand, with every way to round; and where
+    // the instructions round, they round alike.
+    let x: Vec<f32> = (0..=u16::MAX)
+        .flat_map(|high| [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF].map(|low| (high, low)))
+        .map(|(high, low)| f32::from_bits(u32::from(high) << 16 | low))
+        .collect();
+    for unit in Unit::available() {
+        for (x, found) in x.iter().zip(times(*unit, &x, 1.0)) {
+            let expected = round(*x);
+            assert!(found == expected || found.is_nan() && expected.is_nan(), "{unit:?}: {x:e}");
+        }
+    }
+    for x in x.iter().filter(|x| x.is_normal() && round(**x).is_finite()) {
+        assert!((round(*x) - x).abs() <= x.abs() * 2f32.powi(-8), "{x:e}");
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so() {
+    for unit in Unit::available() {
+        let mut case = Case::new([40, 40, 40], 0);
+        case.sum = false;
+        case.a.0[3 * 40 + 5] = f32::NAN;
+        case.a.0[17 * 40] = f32::INFINITY;
+        let c = case.run(*unit);
+        for (i, row) in c.chunks(40).enumerate() {
+            let expected = |x: &f32| match i {
+                3 => x.is_nan(),
+                17 => !x.is_finite(),
+                _ => x.is_finite(),
+            };
+            assert!(row.iter().all(expected), "{unit:?}, row {i}");
+        }
+    }
+}
+
+#[test]
+fn a_number_does_not_depend_on_threads_or_on_its_neighbours() {
+    let (m, n, k) = (197, 300, 161);
+    let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+    let (va, vb) = (View::matrix(m, k), View::matrix(k, n));
+    for unit in Unit::available().iter().filter(|unit| **unit != Unit::Portable) {
+        let mut whole = vec![0.0; m * n];
+        let target = (&mut whole[..], View::matrix(m, n));
+        multiply_with(*unit, target, Start::Zero, (&a, va), (&b, vb), 1.0);
+        // A worker of a pool is one thread among several at work, and keeps to itself.
+        let mut alone = vec![0.0; m * n];
+        rayon::scope(|_| {
+            let target = (&mut alone[..], View::matrix(m, n));
+            multiply_with(*unit, target, Start::Zero, (&a, va), (&b, vb), 1.0);
+        });
+        assert!(whole == alone, "{unit:?}: threads");
+        // Rows 31..120 alone.
+        let part = View { offset: 31 * k, rows: 89, ..va };
+        let mut c = vec![0.0; 89 * n];
+        let target = (&mut c[..], View::matrix(89, n));
+        multiply_with(*unit, target, Start::Zero, (&a, part), (&b, vb), 1.0);
+        assert!(c == whole[31 * n..120 * n], "{unit:?}: rows");
+    }
+}
+
+fn tensor(dims: &[usize], seed: u64) -> DualTensor {
+    let count = dims.iter().product();
+    let x: Vec<f32> = numbers(count, seed).into_iter().map(round).collect();
+    DualTensor::constant(Tensor::from_vec(x, dims, &Device::Cpu).unwrap())
+}
+
+fn dot(x: &DualTensor, y: &DualTensor) -> f64 {
+    let flat = |x: &DualTensor| x.value().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    flat(x).iter().zip(flat(y)).map(|(&x, y)| f64::from(x) * f64::from(y)).sum()
+}
+
+#[test]
+fn gradients_are_adjoint_where_nothing_is_rounded() {
+    // ⟨gy, x Wᵀ⟩ = ⟨gx, x⟩ = ⟨gW, W⟩ with operands that bf16 holds.
+    let op = Linear { precision: Precision::Bf16 };
+    let (x, w, gy) = (tensor(&[3, 11, 70], 1), tensor(&[45, 70], 2), tensor(&[3, 11, 45], 3));
+    let y = op.value(&[&x, &w]).unwrap();
+    let dims = vec![x.dims().to_vec(), w.dims().to_vec()];
+    let kept = Kept { inputs: vec![Some(x.clone()), Some(w.clone())], output: None, dims };
+    let found = op.vjp(&kept, &gy, &[true, true]).unwrap();
+    let sides =
+        [dot(&gy, &y), dot(found[0].as_ref().unwrap(), &x), dot(found[1].as_ref().unwrap(), &w)];
+    // 2310 products of numbers below 2.25 each.
+    let bound = 1e-6 * 2310.0 * 45.0;
+    assert!(sides.iter().all(|s| (s - sides[0]).abs() < bound), "{sides:?}");
+    assert!(sides[0].abs() > 1.0);
+}
+
+#[test]
+fn derivatives_along_directions_and_f64_are_refused() {
+    let wide = |x: &DualTensor| DualTensor::constant(x.value().to_dtype(DType::F64).unwrap());
+    let along = |x: &DualTensor| {
+        DualTensor::new(x.value().clone(), Some(x.value().unsqueeze(0).unwrap())).unwrap()
+    };
+    let (precision, square, qkv) = (Precision::Bf16, tensor(&[6, 6], 1), tensor(&[1, 5, 12], 2));
+    let ops: [(Box<dyn Op>, &DualTensor, usize); 3] = [
+        (Box::new(Linear { precision }), &square, 2),
+        (Box::new(MatMul { precision }), &square, 2),
+        (Box::new(Attention { heads: 2, precision }), &qkv, 1),
+    ];
+    for (op, x, inputs) in ops {
+        for x in [wide(x), along(x)] {
+            let found = op.value(&vec![&x; inputs]);
+            assert!(matches!(found, Err(Error::Precision { .. })), "{}", op.name());
+        }
+        assert!(op.value(&vec![x; inputs]).is_ok(), "{}", op.name());
+    }
+}

@@ -1,0 +1,44 @@
+//! `--precision`.
+
+use super::common::Common;
+use planish_kernels::Precision;
+use planish_kernels::bf16::Unit;
+
+/// In what products of frozen forwards and of training are taken.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct PrecisionArg {
+    /// Operands of matrix products in training and in frozen layers: f32, or rounded to bf16 and
+    /// added up in f32; weights stay f32, and so do diagnosis and line search
+    #[arg(long, value_enum, value_name = "f32|bf16", default_value = "f32")]
+    pub precision: Name,
+}
+
+/// Values of `--precision`.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// as the weights are
+    F32,
+    /// operands rounded to bf16
+    Bf16,
+}
+
+impl PrecisionArg {
+    /// The precision; says so if this machine gains nothing by it.
+    pub fn choose(self, common: &Common) -> Precision {
+        if self.precision == Name::Bf16 && Unit::best() == Unit::Portable {
+            common.say(
+                "note: this processor has no bf16 instructions, or the system withholds them: \
+                 results are those of bf16, but no sooner",
+            );
+        }
+        self.get()
+    }
+
+    /// The precision.
+    pub fn get(self) -> Precision {
+        match self.precision {
+            Name::F32 => Precision::F32,
+            Name::Bf16 => Precision::Bf16,
+        }
+    }
+}
