@@ -15,7 +15,7 @@ fn litter() -> MutexGuard<'static, Vec<PathBuf>> {
 
 /// Keeps a path in the list until dropped.
 #[derive(Debug)]
-pub(super) struct Litter(PathBuf);
+pub(crate) struct Litter(PathBuf);
 
 impl Litter {
     /// From now on, [`clear_away`] removes the file.
@@ -45,7 +45,7 @@ impl Drop for Litter {
 }
 
 /// Renames a file; never once [`clear_away`] has begun.
-pub(super) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+pub(crate) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
     let _held = litter();
     std::fs::rename(from, to)
 }

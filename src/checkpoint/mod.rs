@@ -6,7 +6,7 @@ mod error;
 mod header;
 mod in_place;
 mod layout;
-mod litter;
+pub(crate) mod litter;
 mod lock;
 mod names;
 mod numbers;

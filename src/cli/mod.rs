@@ -5,6 +5,8 @@
 
 pub mod bad_samples;
 pub mod bench;
+pub mod cache;
+pub mod caching;
 pub mod children;
 pub mod common;
 pub mod demo;
@@ -73,6 +75,8 @@ pub enum Command {
     Undo(undo::Args),
     /// Ship the tensors that changed instead of a whole checkpoint
     Patch(patch::Args),
+    /// List or clear the files in which frozen layers' activations are kept
+    Cache(cache::Args),
 }
 
 impl Command {
@@ -89,6 +93,7 @@ impl Command {
             Command::Selftest(args) => selftest::run(args),
             Command::Undo(args) => undo::run(args),
             Command::Patch(args) => patch::run(args),
+            Command::Cache(args) => cache::run(args),
         }
     }
 }
