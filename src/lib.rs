@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod examples;
 pub mod forecast;
 mod gather;
+pub mod litter;
 mod memory;
 mod nearest;
 pub mod objective;

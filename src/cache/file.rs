@@ -2,7 +2,7 @@
 
 use super::layout::{About, Layout, header_length};
 use super::{Error, Result, folder};
-use crate::checkpoint::litter::{self, Litter};
+use crate::litter::{self, Litter};
 use rayon::prelude::*;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};

@@ -36,7 +36,7 @@ pub mod training;
 pub mod undo;
 mod vectors;
 
-use crate::checkpoint::clear_away;
+use crate::litter::clear_away;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;

@@ -138,18 +138,24 @@ impl<'a> Source<'a> {
     /// Those of reading and evaluating the images, or of reading their files.
     pub fn batch(&self, picks: &[Pick]) -> Result<Activations> {
         let row = self.layout.row_bytes();
+        let outside = || cache::Error::Shape { expected: row, found: 0 };
         let from = |all: &[u8], at: usize, out: &mut [u8]| -> cache::Result<()> {
-            let bytes = all.get(at * row..(at + 1) * row);
-            let found = cache::Error::Shape { expected: row, found: 0 };
-            out.copy_from_slice(bytes.ok_or(found)?);
+            let bytes = at.checked_mul(row).and_then(|from| all.get(from..)?.get(..row));
+            out.copy_from_slice(bytes.ok_or_else(outside)?);
             Ok(())
         };
         let collect = |read: &(dyn Fn(usize, &mut [u8]) -> cache::Result<()> + Sync)| {
             self.layout.stored.collect(picks.len(), &self.layout.row, read)
         };
         let values = match &self.kept {
-            Kept::Memory(all) => collect(&|i, out| from(&all[picks[i].0], picks[i].1, out))?,
-            Kept::Files(all) => collect(&|i, out| all[picks[i].0].row(picks[i].1, out))?,
+            Kept::Memory(all) => collect(&|i, out| {
+                let (view, image) = picks[i];
+                from(all.get(view).ok_or_else(outside)?, image, out)
+            })?,
+            Kept::Files(all) => collect(&|i, out| {
+                let (view, image) = picks[i];
+                all.get(view).ok_or_else(outside)?.row(image, out)
+            })?,
             Kept::Nowhere(prefix) => {
                 let rows = prefix.rows(picks)?;
                 collect(&|i, out| from(&rows, i, out))?

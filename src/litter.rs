@@ -52,7 +52,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
 
 /// Removes unfinished files and locks, for a process that is about to end at a signal: every
 /// checkpoint is then the old one or the new one, whole, with nothing beside it but an undo file.
-/// From here on no checkpoint of this process reaches its place, and no lock is freed.
+/// From here on no file of this process reaches its place, and no lock is freed.
 pub fn clear_away() {
     let paths = litter();
     for path in paths.iter() {
