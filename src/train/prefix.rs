@@ -110,9 +110,8 @@ impl<'a> Prefix<'a> {
 fn row(config: &Config, stage: usize) -> Vec<usize> {
     match stage {
         0 => vec![config.channels, config.image_size[0], config.image_size[1]],
-        s if s == 2 * config.depth + 2 && config.two_heads() => vec![2, config.dim],
-        s if s == 2 * config.depth + 2 => vec![config.dim],
-        _ => vec![config.tokens(), config.dim],
+        s if s == 2 * config.depth + 2 && !config.two_heads() => vec![config.dim],
+        s => vec![config.numbers_at(s) / config.dim.max(1), config.dim],
     }
 }
 
