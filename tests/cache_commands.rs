@@ -148,9 +148,9 @@ fn a_dry_run_tells_the_place_and_leaves_nothing() {
     let batch = ["--batch-size", "8", "--out", "unwritten"];
     let said = bench.run(&[&words[..], &rest, &batch].concat());
     assert!(said.success, "{}", said.errors);
-    assert!(said.output.contains("50.00 KiB of frozen layers' activations in"), "{}", said.output);
+    assert!(said.output.contains("10.00 KiB of frozen layers' activations in"), "{}", said.output);
     let cache = &bench.json("dry.json")["cache"];
-    assert_eq!((&cache["mode"], &cache["bytes"]), (&"disk".into(), &51_200.into()));
+    assert_eq!((&cache["mode"], &cache["bytes"]), (&"disk".into(), &10_240.into()));
     assert!(!std::path::Path::new(&folder).exists());
 }
 

@@ -89,15 +89,23 @@ impl<'a> Prefix<'a> {
         }
     }
 
-    /// The activations of these images, as they are kept: bytes, a row after the other.
+    /// The activations of these images, as the model computes them, (n, …).
     ///
     /// # Errors
     /// Those of reading and evaluating the images.
-    pub fn rows(&self, picks: &[Pick]) -> Result<Vec<u8>> {
+    pub fn values(&self, picks: &[Pick]) -> Result<Tensor> {
         let filled = picks.len().next_multiple_of(self.model.micro_batch.max(1));
         let drawn = Drawn { views: &self.views, picks, labels: vec![0; filled] };
         let values = self.model.activations(&drawn, self.stage)?.values;
-        let bytes = self.layout.stored.encode(&values.narrow(0, 0, picks.len())?)?;
+        Ok(values.narrow(0, 0, picks.len())?)
+    }
+
+    /// The same as they are kept: bytes, a row after the other.
+    ///
+    /// # Errors
+    /// Those of [`Prefix::values`].
+    pub fn rows(&self, picks: &[Pick]) -> Result<Vec<u8>> {
+        let bytes = self.layout.stored.encode(&self.values(picks)?)?;
         let expected = picks.len().saturating_mul(self.layout.row_bytes());
         match bytes.len() == expected {
             true => Ok(bytes),

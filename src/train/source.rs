@@ -3,7 +3,7 @@
 //! give the same bits.
 
 use super::prefix::{Pick, Prefix};
-use crate::cache::{self, About, Layout, Mode, Opened, Plan, Reader, Writer};
+use crate::cache::{self, About, Layout, Mode, Opened, Plan, Reader, Stored, Writer};
 use crate::data::order::{Batches, below, stream};
 use crate::objective::{Activations, Error, Result};
 use std::path::PathBuf;
@@ -47,7 +47,7 @@ impl<'a> Source<'a> {
         let layout = Layout {
             rows: all.labels.len(),
             row: all.values.dims()[1..].to_vec(),
-            stored: cache::Stored::of(all.values.dtype(), false),
+            stored: Stored::of(all.values.dtype(), false),
         };
         let kept = Kept::Memory(vec![layout.stored.encode(&all.values)?]);
         Ok(Source { stage: all.stage, labels: all.labels.clone(), layout, views: 1, kept })
@@ -156,6 +156,8 @@ impl<'a> Source<'a> {
                 let (view, image) = picks[i];
                 all.get(view).ok_or_else(outside)?.row(image, out)
             })?,
+            Kept::Nowhere(prefix) if self.layout.stored != Stored::Bf16 => prefix.values(picks)?,
+            // Rounded as a file would, so that the place does not matter.
             Kept::Nowhere(prefix) => {
                 let rows = prefix.rows(picks)?;
                 collect(&|i, out| from(&rows, i, out))?
