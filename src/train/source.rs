@@ -18,10 +18,15 @@ pub struct Source<'a> {
     kept: Kept<'a>,
 }
 
-/// A view after the other.
+/// Where activations are.
 enum Kept<'a> {
+    /// At hand from the start.
+    Held(Activations),
+    /// In memory, one view after the other.
     Memory(Vec<Vec<u8>>),
+    /// In a file for each view.
     Files(Vec<Reader>),
+    /// Nowhere.
     Nowhere(Prefix<'a>),
 }
 
@@ -40,17 +45,14 @@ pub enum Event {
 
 impl<'a> Source<'a> {
     /// Examples that are at hand, as they are.
-    ///
-    /// # Errors
-    /// Activations that are not of floats.
-    pub fn held(all: &Activations) -> Result<Source<'static>> {
+    pub fn held(all: &Activations) -> Source<'static> {
         let layout = Layout {
             rows: all.labels.len(),
-            row: all.values.dims()[1..].to_vec(),
+            row: all.values.dims().iter().skip(1).copied().collect(),
             stored: Stored::of(all.values.dtype(), false),
         };
-        let kept = Kept::Memory(vec![layout.stored.encode(&all.values)?]);
-        Ok(Source { stage: all.stage, labels: all.labels.clone(), layout, views: 1, kept })
+        let (stage, labels) = (all.stage, all.labels.clone());
+        Source { stage, labels, layout, views: 1, kept: Kept::Held(all.clone()) }
     }
 
     /// Runs the frozen layers over all views and keeps what they give where the plan says; files
@@ -107,7 +109,7 @@ impl<'a> Source<'a> {
     /// Where activations are kept.
     pub fn mode(&self) -> Mode {
         match self.kept {
-            Kept::Memory(_) => Mode::Ram,
+            Kept::Held(_) | Kept::Memory(_) => Mode::Ram,
             Kept::Files(_) => Mode::Disk,
             Kept::Nowhere(_) => Mode::Off,
         }
@@ -148,6 +150,9 @@ impl<'a> Source<'a> {
             self.layout.stored.collect(picks.len(), &self.layout.row, read)
         };
         let values = match &self.kept {
+            Kept::Held(all) => {
+                return all.select(&picks.iter().map(|pick| pick.1).collect::<Vec<_>>());
+            }
             Kept::Memory(all) => collect(&|i, out| {
                 let (view, image) = picks[i];
                 from(all.get(view).ok_or_else(outside)?, image, out)
