@@ -131,13 +131,16 @@ pub fn plan(of: &Choice) -> Result<Plan> {
     let all = of.layout.file_bytes().saturating_mul(of.views as u64);
     let free = || folder::room(&folder).unwrap_or(0);
     let fits = bytes <= of.ram;
-    // Keys are worth finding only where files may be, or may come.
-    if named || folder.is_dir() || !fits {
-        let plan = in_files()?;
+    // Keys are worth finding only where files may be, or may come. Images without a digest have
+    // none, which is no reason to stop where nobody asked for files by name.
+    let files = (named || folder.is_dir() || !fits).then(|| in_files().ok()).flatten();
+    if let Some(plan) = files {
         let complete = plan.missing(of.views) == 0;
-        let worthwhile =
-            !of.pixels && if named { needed(&plan) <= free() } else { !fits && all <= free() / 2 };
-        if complete || worthwhile {
+        let room = match named {
+            true => needed(&plan) <= free(),
+            false => !fits && all <= free() / 2,
+        };
+        if complete || (room && !of.pixels) {
             return Ok(plan);
         }
     }

@@ -1,8 +1,9 @@
 //! Whatever activations follow from is in their key, and nothing else.
 
-use super::prefix;
 use super::small::{images, layer, model, weights_of, with_weights};
+use super::{chosen, prefix};
 use candle_core::{DType, Tensor};
+use planish::cache::{Mode, Wish};
 use planish::data::{Augment, Interpolation, Preprocess, Resize, Split};
 use planish::objective::{Activations, Examples, Objective};
 use planish::pixels::Pixels;
@@ -139,6 +140,9 @@ fn what_has_no_digest_is_not_written() {
     }
     let model = model(DType::F32);
     let images = Nameless(images(&model, 4));
-    let error = prefix(&model, &images, 3).keys().unwrap_err();
+    let folder = tempfile::tempdir().unwrap();
+    let frozen = prefix(&model, &images, 3);
+    let error = chosen(Wish::Disk, folder.path(), &frozen).unwrap_err();
     assert!(error.to_string().contains("--cache ram"), "{error}");
+    assert_eq!(chosen(Wish::Auto, folder.path(), &frozen).unwrap().mode, Mode::Ram);
 }
