@@ -1,5 +1,6 @@
 //! What the model is evaluated on: labelled inputs of one of its stages.
 
+use crate::cache;
 use crate::objective::Result;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
@@ -28,6 +29,15 @@ pub trait Examples: Sync {
     fn ahead_at(&self, _indices: &[usize]) {}
     /// Their labels.
     fn labels(&self) -> &[u32];
+    /// What tells these inputs from all others, in whatever run: a digest of the data and all that
+    /// is done to it. Nothing where they cannot be told apart; then nothing computed from them
+    /// outlives the run.
+    ///
+    /// # Errors
+    /// Inputs that cannot be digested.
+    fn identity(&self) -> cache::Result<Option<String>> {
+        Ok(None)
+    }
 }
 
 /// Activations held in memory.
@@ -53,6 +63,9 @@ impl Examples for Activations {
     }
     fn labels(&self) -> &[u32] {
         &self.labels
+    }
+    fn identity(&self) -> cache::Result<Option<String>> {
+        Ok(Some(format!("stage {}: {}", self.stage, cache::digest(&self.values)?)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! planish: finds where a fine-tuned Vision Transformer over-fits, layer by layer, and mends it
 //! cheaply.
 
+pub mod cache;
 pub mod checkpoint;
 pub mod cli;
 pub mod curvature;
@@ -10,6 +11,7 @@ pub mod evaluate;
 pub mod examples;
 pub mod forecast;
 mod gather;
+pub mod litter;
 mod memory;
 mod nearest;
 pub mod objective;

@@ -1,5 +1,6 @@
 //! Images at the door of the model: a split seen through its preprocessing.
 
+use crate::cache;
 use crate::data::{Ahead, Augment, Augmented, Error as DataError, Preprocess, Split};
 use crate::objective::{Activations, Examples, Result};
 use crate::vit::Config;
@@ -11,7 +12,9 @@ use std::sync::{Arc, OnceLock};
 const AHEAD: usize = 64 << 20;
 
 /// An image, with the augmentation, seed and epoch it is wanted in.
-type Wanted = (usize, Option<(Augment, u64, u64)>);
+type Wanted = (usize, Option<View>);
+/// An augmentation, with seed and epoch: every image as one pass of it shows it.
+type View = (Augment, u64, u64);
 type Decoder = Ahead<Wanted, std::result::Result<Vec<f32>, DataError>>;
 
 /// A split's images as the model takes them, made anew each time they are asked for, so that only
@@ -22,6 +25,7 @@ pub struct Pixels {
     split: Split,
     preprocess: Option<Preprocess>,
     shape: [usize; 3],
+    view: Option<View>,
     decoder: Arc<OnceLock<Decoder>>,
 }
 
@@ -49,6 +53,7 @@ impl Pixels {
             split: split.clone(),
             preprocess: preprocess.cloned(),
             shape,
+            view: None,
             decoder: Arc::default(),
         })
     }
@@ -56,6 +61,17 @@ impl Pixels {
     /// The split they come from.
     pub fn split(&self) -> &Split {
         &self.split
+    }
+
+    /// The same images as epoch `number` of an augmentation shows them, each time they are asked
+    /// for.
+    ///
+    /// # Errors
+    /// An augmentation that does not suit them: a crop of prepared images.
+    pub fn view(&self, augment: Augment, seed: u64, number: u64) -> Result<Pixels> {
+        let preprocess = self.preprocess.as_ref();
+        self.split.pixels(&[], preprocess, Some((&augment, seed, number)))?;
+        Ok(Self { view: Some((augment, seed, number)), ..self.clone() })
     }
 
     /// Bytes that [`Pixels::load`] would take, if a machine can count them.
@@ -91,7 +107,7 @@ impl Pixels {
     /// # Errors
     /// As [`Pixels::batch`].
     pub fn load(&self) -> Result<Activations> {
-        self.batch(&(0..self.split.len()).collect::<Vec<_>>(), None)
+        self.batch(&(0..self.split.len()).collect::<Vec<_>>(), self.seen())
     }
 
     /// Begins to decode the images that will be asked for next, on threads of their own; nothing
@@ -116,6 +132,10 @@ impl Pixels {
         decoder.want(indices.iter().map(|&index| (index, owned(augment))));
     }
 
+    fn seen(&self) -> Option<Augmented<'_>> {
+        self.view.as_ref().map(|(augment, seed, number)| (augment, *seed, *number))
+    }
+
     fn tensor(&self, indices: &[usize], augment: Option<Augmented>) -> Result<Tensor> {
         let preprocess = self.preprocess.as_ref();
         let pixels = self.split.pixels_with(indices, preprocess, augment, |index| {
@@ -128,7 +148,7 @@ impl Pixels {
     }
 }
 
-fn owned(augment: Option<Augmented>) -> Option<(Augment, u64, u64)> {
+fn owned(augment: Option<Augmented>) -> Option<View> {
     augment.map(|(augment, seed, epoch)| (*augment, seed, epoch))
 }
 
@@ -140,140 +160,27 @@ impl Examples for Pixels {
         0
     }
     fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
-        self.tensor(&range.collect::<Vec<_>>(), None)
+        self.tensor(&range.collect::<Vec<_>>(), self.seen())
     }
     fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
-        self.tensor(indices, None)
+        self.tensor(indices, self.seen())
     }
     fn ahead_at(&self, indices: &[usize]) {
-        self.decode_ahead(indices, None);
+        self.decode_ahead(indices, self.seen());
     }
     fn labels(&self) -> &[u32] {
         self.split.labels()
     }
+    fn identity(&self) -> cache::Result<Option<String>> {
+        let (images, view) = (self.split.image_digest(), &self.view);
+        let transform = match self.split.prepared() {
+            true => "prepared".to_owned(),
+            false => format!("{:?}", self.preprocess),
+        };
+        Ok(Some(format!("{images} {:?} {transform} {view:?}", self.shape)))
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::{Interpolation, Resize};
-    use crate::vit::arch;
-
-    fn pixels(labels: Vec<u32>) -> std::result::Result<Pixels, DataError> {
-        let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
-        let levels = (0..labels.len() * 28 * 28).map(|i| (i % 251) as u8).collect();
-        let split = Split::from_levels("train", levels, [1, 28, 28], labels).unwrap();
-        let preprocess = Preprocess {
-            image_size: [28, 28],
-            channels: 1,
-            resize: Resize::Squash,
-            interpolation: Interpolation::Bilinear,
-            mean: vec![0.5],
-            std: vec![0.25],
-        };
-        Pixels::new(&split, Some(&preprocess), &config)
-    }
-
-    fn values(x: &Tensor) -> Vec<f32> {
-        x.flatten_all().unwrap().to_vec1().unwrap()
-    }
-
-    #[test]
-    fn images_are_normalised_and_keep_their_order() {
-        let pixels = pixels(vec![2, 0, 1]).unwrap();
-        let middle = pixels.inputs(1..2).unwrap();
-        assert_eq!(middle.dims(), [1, 1, 28, 28]);
-        let expected = |i: usize| (((28 * 28 + i) % 251) as f32 / 255.0 - 0.5) / 0.25;
-        let found = values(&middle);
-        assert!((0..784).all(|i| (found[i] - expected(i)).abs() < 1e-6));
-        let some = pixels.select(&[1, 2]).unwrap();
-        assert_eq!((some.labels(), values(&some.inputs(0..1).unwrap())), (&[0, 1][..], found));
-        let batch = pixels.batch(&[2, 0], None).unwrap();
-        assert_eq!(&batch.labels[..], [1, 2]);
-        assert_eq!(values(&batch.inputs(0..1).unwrap()), values(&pixels.inputs(2..3).unwrap()));
-        assert_eq!(values(&pixels.load().unwrap().values), values(&pixels.inputs(0..3).unwrap()));
-    }
-
-    #[test]
-    fn what_does_not_fit_the_model_is_refused() {
-        assert!(matches!(pixels(vec![0, 3]), Err(DataError::Label { index: 1, label: 3, .. })));
-        let sound = pixels(vec![0]).unwrap();
-        let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
-        let bare = Pixels::new(sound.split(), None, &config);
-        assert!(matches!(bare, Err(DataError::NoPreprocess { .. })));
-    }
-
-    /// Twenty-three PNGs of different sizes and levels in two class folders.
-    fn folder() -> (tempfile::TempDir, Pixels) {
-        let root = tempfile::tempdir().unwrap();
-        for i in 0..23u32 {
-            let class = root.path().join(if i % 3 == 0 { "a" } else { "b" });
-            std::fs::create_dir_all(&class).unwrap();
-            let (w, h) = (20 + i, 40 - i);
-            let levels: Vec<u8> = (0..w * h).map(|at| ((at * (i + 3)) % 251) as u8).collect();
-            let path = class.join(format!("{i}.png"));
-            image::save_buffer(path, &levels, w, h, image::ColorType::L8).unwrap();
-        }
-        let data = crate::data::DataSet::open(root.path().to_str().unwrap()).unwrap();
-        let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
-        let preprocess = pixels(vec![0]).unwrap().preprocess;
-        let pixels = Pixels::new(data.only().unwrap(), preprocess.as_ref(), &config).unwrap();
-        (root, pixels)
-    }
-
-    #[test]
-    fn decoding_ahead_changes_no_pixel_and_no_order() {
-        let (_root, images) = folder();
-        let all: Vec<usize> = (0..23).collect();
-        let each = |i: &usize| images.split().image(*i, images.preprocess.as_ref(), None).unwrap();
-        let expected: Vec<Vec<f32>> = all.iter().map(each).collect();
-        for threads in [1, 4] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let seen = pool.install(|| {
-                let images = images.select(&all).unwrap();
-                let mut seen = Vec::new();
-                for from in (0..23).step_by(5) {
-                    let to = (from + 5).min(23);
-                    images.ahead_at(&(to..(to + 5).min(23)).collect::<Vec<_>>());
-                    seen.extend(values(&images.inputs(from..to).unwrap()));
-                }
-                // Backwards, and told of images that are then not asked for.
-                images.ahead_at(&[1, 2, 3]);
-                let back: Vec<usize> = all.iter().rev().copied().collect();
-                assert_eq!(
-                    values(&images.inputs_at(&back).unwrap()),
-                    expected.iter().rev().flatten().copied().collect::<Vec<_>>()
-                );
-                seen
-            });
-            assert_eq!(seen, expected.concat());
-        }
-    }
-
-    #[test]
-    fn an_augmented_image_is_not_taken_for_a_plain_one() {
-        let (_root, images) = folder();
-        let flip = Augment { shift: 3, ..Augment::default() };
-        let shifted = Some((&flip, 5, 2));
-        images.decode_ahead(&[4], shifted);
-        let plain = values(&images.inputs(4..5).unwrap());
-        let moved = values(&images.batch(&[4], shifted).unwrap().values);
-        assert_ne!(plain, moved);
-        let split = images.split();
-        assert_eq!(plain, split.image(4, images.preprocess.as_ref(), None).unwrap());
-        assert_eq!(moved, split.image(4, images.preprocess.as_ref(), shifted).unwrap());
-    }
-
-    #[test]
-    fn of_several_bad_files_the_first_is_named_whatever_the_threads() {
-        let (root, images) = folder();
-        for name in ["a/18.png", "b/5.png", "b/7.png"] {
-            std::fs::write(root.path().join(name), b"GIF89a").unwrap();
-        }
-        for threads in [1, 3, 8] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let error = pool.install(|| images.inputs(0..23)).unwrap_err().to_string();
-            assert!(error.contains("a/18.png"), "{error}");
-        }
-    }
-}
+#[path = "pixels_tests.rs"]
+mod tests;

@@ -64,7 +64,7 @@ fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weight
         ..Settings::default()
     };
     let few: Vec<usize> = (0..if steps == 1 { B } else { 2 * B }).collect();
-    let source = Source::Cached(all.select(&few).unwrap());
+    let source = Source::held(&all.select(&few).unwrap());
     let mut method = recipe.method(&model.config, source.len(), settings.seed).unwrap();
     let mut made = 0;
     let outcome = post_train(&model, &mut *method, &source, None, &settings, &mut |n, _| {
@@ -122,7 +122,7 @@ fn a_clipped_step_is_as_long_as_rate_and_norm_say() {
     let model = model(DType::F64);
     let start = all(&model.weights);
     for (name, recipe) in recipes(&model).into_iter().filter(|(n, _)| *n != "pol p = u") {
-        let source = Source::Cached(images(&model, B));
+        let source = Source::held(&images(&model, B));
         let settings = Settings {
             epochs: 1,
             batch: B,

@@ -103,7 +103,7 @@ fn trained(model: &Objective, images: &Activations) -> (f64, Vec<f64>) {
     let perturber =
         Perturber::new(head.clone(), 0.2, Rule::Search, images.labels.len(), 16, 5).unwrap();
     let mut method = Pol { update: block.clone(), perturber };
-    let source = Source::new(model, images, 3, usize::MAX, &mut |_| ()).unwrap();
+    let source = Source::held(&model.activations(images, 3).unwrap());
     let settings = Settings { epochs: 3, batch: 8, learning_rate: 0.02, ..Settings::default() };
     let settings = Settings { schedule: Shape::Constant, seed: 5, ..settings };
     let outcome = post_train(model, &mut method, &source, None, &settings, &mut |_, _| ()).unwrap();

@@ -26,7 +26,7 @@ fn run(
     settings: &Settings,
     watched: Option<&Activations>,
 ) -> planish::train::Result<Outcome> {
-    let source = Source::Cached(images(model, 24));
+    let source = Source::held(&images(model, 24));
     post_train(model, method, &source, watched, settings, &mut |_, _| ())
 }
 
@@ -95,7 +95,7 @@ fn weights_that_are_not_numbers_stop_the_first_step() {
     weights.set(weights.index("head.bias").unwrap(), nan);
     let broken = model.at(weights);
     let all = images(&model, 24);
-    let source = Source::Cached(all.clone());
+    let source = Source::held(&all);
     let sam = || Sam::new(&model.config, head.clone(), Variant::Plain, 0.05).unwrap();
     let methods: [Box<dyn Method>; 2] = [Box::new(Sgd { update: head.clone() }), Box::new(sam())];
     for mut method in methods {

@@ -4,7 +4,7 @@
 #[allow(dead_code, reason = "this test needs only some of it")]
 mod common;
 
-use common::Bench;
+use common::{Bench, Output};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,4 +44,54 @@ fn an_interrupted_tuning_leaves_the_folder_as_it_was_and_says_so() {
     }
     let next = bench.run(&[&words[..], &layer[..5], &["--epochs", "1", "--force"]].concat());
     assert!(next.success, "{}", next.errors);
+}
+
+/// An IDX folder whose 60,000 training images keep the frozen layers busy for a while.
+fn many(bench: &Bench) -> String {
+    let path = bench.idx("many", 4);
+    let n = 60_000u32;
+    let mut images = [&[0, 0, 8, 3], &n.to_be_bytes()[..], &[0, 0, 0, 14, 0, 0, 0, 14]].concat();
+    images.extend((0..n * 196).map(|i| (i * 7 % 251) as u8));
+    let mut labels = [&[0, 0, 8, 1], &n.to_be_bytes()[..]].concat();
+    labels.extend((0..n).map(|i| (i % 4) as u8));
+    fs::write(format!("{path}/train-images-idx3-ubyte"), images).unwrap();
+    fs::write(format!("{path}/train-labels-idx1-ubyte"), labels).unwrap();
+    path
+}
+
+#[test]
+fn a_cache_that_is_cut_off_is_not_there() {
+    let bench = Bench::with_model();
+    let (data, cache) = (many(&bench), bench.path("kept"));
+    fs::create_dir(&cache).unwrap();
+    let words =
+        ["post-train", &bench.model, "--data", &data, "--method", "sgd", "--update", "head"];
+    let rest = ["--cache", "disk", "--cache-dir", &cache, "--epochs", "1", "--quiet", "--force"];
+    for (signal, left) in [("-INT", 0), ("-TERM", 0), ("-KILL", 1)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
+        command.args(words).args(rest).args(["--out", &bench.path("out"), "--threads", "1"]);
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let clock = Instant::now();
+        while names(&cache).is_empty() {
+            assert!(clock.elapsed() < Duration::from_secs(60), "the cache is never begun");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(names(&cache)[0].ends_with(".planish-part"), "{:?}", names(&cache));
+        let id = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+        child.wait().unwrap();
+        assert_eq!(names(&cache).len(), left, "{signal}");
+    }
+    let listed = bench.plain(&["cache", "list", "--cache-dir", &cache]);
+    assert!(listed.output.contains("left by a run that was killed"), "{}", listed.output);
+    let next = |place: &str| -> Output {
+        let out = bench.path(place);
+        bench.run(&[&words[..], &rest, &["--out", &out]].concat())
+    };
+    let done = next("first");
+    assert!(done.success, "{}", done.errors);
+    let file = |place: &str| fs::read(bench.path(place) + "/model.safetensors").unwrap();
+    assert!(next("second").output.contains("read from"));
+    assert!(file("first") == file("second"));
+    assert!(bench.plain(&["cache", "clear", "--cache-dir", &cache]).output.contains("2 files"));
 }

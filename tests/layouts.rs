@@ -6,7 +6,7 @@ use planish::checkpoint::{Checkpoint, Header, Overrides, Provenance};
 use planish::data::Split;
 use planish::diagnose::{Path as Line, moved};
 use planish::objective::{Activations, Objective};
-use planish::train::source::cache_bytes;
+use planish::train::Prefix;
 use planish::vit::{Granularity, Layer, layers};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -161,7 +161,8 @@ fn features_and_lines_of_the_head() {
         let (objective, images) = model(&checkpoint, &r, DType::F64);
         for stage in 0..2 * checkpoint.config.depth + 3 {
             let held = objective.activations(&images, stage).unwrap().values.elem_count() * 8;
-            assert_eq!(cache_bytes(&objective, &images, stage), held, "{} {stage}", r.name);
+            let prefix = Prefix::new(&objective, vec![&images], stage, false);
+            assert_eq!(prefix.layout().bytes(), held as u64, "{} {stage}", r.name);
         }
         for name in ["norm", "head"] {
             let layer = layers::select(&checkpoint.config, name).unwrap().remove(0);

@@ -45,7 +45,7 @@ fn perturbations(
 ) -> Vec<Seen> {
     let all = images(model, 48);
     let mut perturber = perturber(layer, gamma_max, rule, 48, 16);
-    let source = Source::Cached(all.clone());
+    let source = Source::held(&all);
     let batches = Batches::new(48, 16, SEED, "B'").unwrap().take(times);
     batches
         .map(|indices| {
@@ -133,7 +133,7 @@ fn gamma_is_uniform() {
     let model = model(DType::F64);
     let head = layer(&model, "head");
     let all = images(&model, 8);
-    let source = Source::Cached(model.activations(&all, head.first_stage).unwrap());
+    let source = Source::held(&model.activations(&all, head.first_stage).unwrap());
     let mut perturber = perturber(&head, 2.0, Rule::Newton, 8, 2);
     let gammas: Vec<f64> =
         (0..2000).map(|_| perturber.perturb(&model, &source).unwrap().1.gamma).collect();
@@ -169,7 +169,7 @@ fn distance(a: &Weights, b: &Weights) -> f64 {
 fn a_step_is_the_rate_times_the_gradient() {
     let (model, exact) = (model(DType::F32), model(DType::F64));
     let all = images(&model, 24);
-    let source = Source::Cached(all.clone());
+    let source = Source::held(&all);
     let layer = layer(&model, "block.1");
     let (start, s) = (weights_of(&model, &layer), settings(1, 24));
     // One batch of all examples, so one step at the full rate; f32 rounds weights near 1 by 6e-8.
@@ -194,7 +194,7 @@ fn a_step_is_the_rate_times_the_gradient() {
 #[test]
 fn methods_change_their_layer_alone() {
     let model = model(DType::F32);
-    let source = Source::Cached(images(&model, 48));
+    let source = Source::held(&images(&model, 48));
     let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
     let features = features(&model.config);
     let pof = Pof { features: features.clone(), perturber: pol(&head, &block, 48).perturber };
@@ -241,7 +241,7 @@ impl<M: Method> Method for Recorder<M> {
 fn methods_share_their_batches() {
     let model = model(DType::F32);
     let all = images(&model, 20);
-    let source = Source::Cached(all.clone());
+    let source = Source::held(&all);
     let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
     let mut plain = Recorder(Sgd { update: block.clone() }, Vec::new());
     let mut perturbed = Recorder(pol(&head, &block, 20), Vec::new());
@@ -261,18 +261,16 @@ fn weights_depend_on_the_seed_alone() {
     let model = model(DType::F32);
     let all = images(&model, 48);
     let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
-    let run = |micro_batch: usize, budget: usize, seed: u64| {
+    let run = |micro_batch: usize, seed: u64| {
         let model = Objective { micro_batch, ..model.clone() };
-        let source = Source::new(&model, &all, 3, budget, &mut |_| ()).unwrap();
-        assert_eq!(source.is_cached(), budget > 0);
+        let source = Source::held(&model.activations(&all, 3).unwrap());
         let s = Settings { seed, ..settings(2, 8) };
         train(&model, &mut pol(&head, &block, 48), &source, &s)
     };
-    let cached = run(16, usize::MAX, SEED);
-    assert!(distance(&cached, &model.weights) > 1e-2);
-    assert_eq!(distance(&cached, &run(16, usize::MAX, SEED)), 0.0);
+    let first = run(16, SEED);
+    assert!(distance(&first, &model.weights) > 1e-2);
+    assert_eq!(distance(&first, &run(16, SEED)), 0.0);
     // Twelve steps, each of which rounds a few numbers near 1 to f32.
-    assert!(distance(&cached, &run(16, 0, SEED)) < 1e-5, "fresh");
-    assert!(distance(&cached, &run(3, usize::MAX, SEED)) < 1e-5, "micro-batches");
-    assert!(distance(&cached, &run(16, usize::MAX, SEED + 1)) > 1e-4, "seed");
+    assert!(distance(&first, &run(3, SEED)) < 1e-5, "micro-batches");
+    assert!(distance(&first, &run(16, SEED + 1)) > 1e-4, "seed");
 }

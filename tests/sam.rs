@@ -129,7 +129,7 @@ fn every_variant_agrees_with_torch() {
         let mut stepper = stepper(case);
         for step in 0..STEPS {
             let batch = reference.batch(step);
-            let source = Source::Cached(batch.clone());
+            let source = Source::held(&batch);
             let found = method.step(&model, &source, &batch).unwrap();
             let loss = losses[name][step].as_f64().unwrap();
             assert!((found.loss - loss).abs() < 1e-9 * loss, "{name}, step {step}");
@@ -160,7 +160,7 @@ fn a_climb_has_the_length_asked_for_and_goes_up() {
     let reference = reference();
     let model = reference.model();
     let batch = reference.batch(0);
-    let source = Source::Cached(batch.clone());
+    let source = Source::held(&batch);
     let all = join(&select(&model.config, "*").unwrap());
     let norm = square(model.weights.iter().flat_map(|(_, t)| numbers(t))).sqrt();
     let plain = model.gradient(&batch, &all).unwrap().loss;
@@ -187,7 +187,7 @@ fn looksam_at_every_step_is_sam() {
     let mut look = make(Variant::Look { every: 1, alpha: 0.7 });
     for step in 0..3 {
         let batch = reference.batch(step);
-        let source = Source::Cached(batch.clone());
+        let source = Source::held(&batch);
         let [a, b] = [&mut sam, &mut look].map(|m| m.step(&model, &source, &batch).unwrap());
         assert!(a.gradient.iter().zip(&b.gradient).all(|(a, b)| numbers(a) == numbers(b)));
     }

@@ -131,13 +131,13 @@ impl Tasks {
             "pol step, cached" => {
                 let update = self.last().clone();
                 let perturber = self.perturber(self.door.len())?;
-                let source = Source::Cached(self.door.clone());
+                let source = Source::held(&self.door);
                 norm(&Pol { update, perturber }.step(objective, &source, &self.door)?.gradient)?
             }
             "pof step" => {
                 let features = features(&objective.config);
                 let perturber = self.perturber(examples.len())?;
-                let source = Source::Cached(examples.clone());
+                let source = Source::held(examples);
                 norm(&Pof { features, perturber }.step(objective, &source, examples)?.gradient)?
             }
             other => return Err(format!("no task `{other}`").into()),

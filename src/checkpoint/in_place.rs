@@ -5,11 +5,11 @@
 //! tuning on, and putting its tensors back into any of them gives the first: so whatever moment a
 //! process dies at, the checkpoint is whole, and `undo` works.
 
-use super::litter::Litter;
 use super::lock::Lock;
 use super::output::{beside, create_anew, move_over, replace_by_way_of, sync_folder};
 use super::patch::{Patch, Raw};
 use super::{Checkpoint, Entry, Error, Provenance, Refused, Saved, weights_file};
+use crate::litter::Litter;
 use crate::vit::Weights;
 use std::fs::File;
 use std::io::{BufWriter, Write};

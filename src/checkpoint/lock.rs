@@ -1,8 +1,8 @@
 //! One writer at a time: a lock beside the checkpoint that is to be replaced.
 
-use super::litter::Litter;
 use super::output::beside;
 use super::{Error, Refused};
+use crate::litter::Litter;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Where a checkpoint goes, and writing it so that no reader ever sees half a file.
 
 use super::Error;
-use super::litter::{self, Litter};
+use crate::litter::{self, Litter};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};

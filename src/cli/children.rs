@@ -68,7 +68,12 @@ impl Words {
             .option("--warmup", args.warmup)
             .option("--momentum", args.momentum)
             .option("--weight-decay", args.weight_decay)
-            .option("--cache", args.cache);
+            .option("--cache", args.cache.cache.name())
+            .option("--cache-ram", args.cache.cache_ram)
+            .option("--cache-dtype", if args.cache.half() { "bf16" } else { "f32" })
+            .option("--augment", args.cache.augment);
+        self.maybe("--cache-dir", args.cache.cache_dir.as_ref().map(|dir| dir.display()));
+        self.maybe("--views", args.cache.views);
         self.maybe("--clip", args.clip);
         self.maybe("--micro-batch", args.micro_batch);
         self.maybe("--accumulate", args.accumulate);

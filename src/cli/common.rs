@@ -30,7 +30,7 @@ pub struct Common {
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct Limit {
     /// Bound on the memory of the process, such as 4GiB: images are taken fewer at a time, and
-    /// frozen layers' activations are not kept, until the forecast is within it
+    /// frozen layers' activations kept in files or not at all, until the forecast is within it
     #[arg(long, value_name = "SIZE", value_parser = memory, help_heading = "Common options")]
     pub memory: Option<ByteSize>,
 }

@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let at = |name: &str| args.out.join(name).display().to_string();
     let (model, data, report) = (at("model"), at("data"), at("diagnosis.json"));
-    let tuned = at("tuned");
+    let (tuned, cache) = (at("tuned"), at("cache"));
     let steps: Vec<(&str, Vec<&str>)> = vec![
         ("What is this checkpoint?", vec!["inspect", &model]),
         ("How good is it on images it has not seen?", vec!["eval", &model, "--data", &data]),
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let bench = at("bench.json");
     let mut words = vec!["bench", &model, "--data", &data, "--plan", &report, "--seeds", "2"];
     words.extend(RECIPE);
-    words.extend(["--remeasure", "0", "--json", &bench]);
+    words.extend(["--remeasure", "0", "--json", &bench, "--cache-dir", &cache]);
     step("Does post-training mend it, beyond what its control does?", &words, &args.common)?;
     let result = at("post-train.json");
     let mut words = vec!["post-train", &model, "--data", &data, "--method", "pol"];
@@ -93,12 +93,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     words.extend(RECIPE);
     words.extend(["--remeasure", "1000", "--json", &result, "--out", &tuned]);
+    words.extend(["--cache-dir", &cache]);
     // On this checkpoint the bench has just shown that there is nothing to win.
     words.push("--force");
     step("Tune one layer and keep the result, even if V says it is worse.", &words, &args.common)?;
     print(&format!(
         "\nIn all {}. In {}: model/ and data/ (what went in), diagnosis.json, bench.json, \
-         post-train.json, tuned/ (what came out).",
+         post-train.json, tuned/ (what came out), cache/ (what frozen layers gave).",
         duration(clock.seconds()),
         args.out.display()
     ))?;

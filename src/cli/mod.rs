@@ -5,6 +5,8 @@
 
 pub mod bad_samples;
 pub mod bench;
+pub mod cache;
+pub mod caching;
 pub mod children;
 pub mod common;
 pub mod demo;
@@ -35,7 +37,7 @@ pub mod training;
 pub mod undo;
 mod vectors;
 
-use crate::checkpoint::clear_away;
+use crate::litter::clear_away;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
@@ -74,6 +76,8 @@ pub enum Command {
     Undo(undo::Args),
     /// Ship the tensors that changed instead of a whole checkpoint
     Patch(patch::Args),
+    /// List or clear the files in which frozen layers' activations are kept
+    Cache(cache::Args),
 }
 
 impl Command {
@@ -90,6 +94,7 @@ impl Command {
             Command::Selftest(args) => selftest::run(args),
             Command::Undo(args) => undo::run(args),
             Command::Patch(args) => patch::run(args),
+            Command::Cache(args) => cache::run(args),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use bytesize::ByteSize;
 use std::ops::Range;
+use std::time::Duration;
 
 /// `A..B`, A included, B not, A less than B.
 pub fn range(text: &str) -> Result<Range<usize>, String> {
@@ -51,6 +52,13 @@ pub fn percent(text: &str) -> Result<f64, String> {
 pub fn count(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|&n: &usize| n > 0);
     number.ok_or_else(|| "expected a whole number from 1".into())
+}
+
+/// A time in days, from 0.
+pub fn days(text: &str) -> Result<Duration, String> {
+    let expected = "a number of days from 0 to 1000000";
+    let days = number_that(text, |x| (0.0..=1e6).contains(&x), expected)?;
+    Ok(Duration::from_secs_f64(86_400.0 * days))
 }
 
 /// Bytes with their unit, 1 MiB at least: a bare `4` would be four bytes.

@@ -2,9 +2,10 @@
 
 use super::format::{count, duration, estimate, number, optional, percent};
 use super::table::{Align, Style, Table};
+use crate::cache::Mode;
 use crate::evaluate::Estimate;
 use crate::report::diagnosis::LayerResult;
-use crate::report::post_training::Report;
+use crate::report::post_training::{CacheInfo, Report};
 use crate::train::post::Epoch;
 
 /// One epoch in a line.
@@ -73,7 +74,11 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
         Some(file) => format!("epoch {} written to {}", report.selection.selected_epoch, file.path),
         None => "nothing written".into(),
     };
-    out += &format!("{} an epoch; {written}\n", duration(report.run.seconds_per_epoch));
+    out += &format!(
+        "{} an epoch; {}; {written}\n",
+        duration(report.run.seconds_per_epoch),
+        frozen(&report.run.cache)
+    );
     if let Some(undo) = report.output.as_ref().and_then(|file| file.undo.as_ref()) {
         out += &format!("`planish undo {}` puts it back, from {undo}\n", report.checkpoint.path);
     }
@@ -89,6 +94,20 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
         out += &format!("note: {note}\n");
     }
     out
+}
+
+/// What became of the frozen layers' activations.
+fn frozen(cache: &CacheInfo) -> String {
+    let folder = cache.folder.as_deref().unwrap_or_default();
+    let time = duration(cache.seconds);
+    match cache.mode {
+        Mode::Off => "frozen layers run for every batch".into(),
+        Mode::Ram => format!("frozen layers {time}, kept in memory"),
+        Mode::Disk if cache.found == cache.views => {
+            format!("frozen layers read from {folder} in {time}")
+        }
+        Mode::Disk => format!("frozen layers {time}, kept in {folder}"),
+    }
 }
 
 fn with_error(mean: f64, stderr: Option<f64>) -> String {

@@ -1,5 +1,6 @@
 //! Options of the training itself, which every method shares.
 
+use super::caching::CacheArgs;
 use super::numbers::{count, not_negative, positive, share};
 use super::precision::PrecisionArg;
 use crate::train::post::Settings;
@@ -99,9 +100,9 @@ pub struct RecipeArgs {
     /// for none [default: all, or --samples]
     #[arg(long, value_name = "N")]
     pub remeasure: Option<usize>,
-    /// Memory that the frozen layers' activations may take, in MiB; 0 computes them each time
-    #[arg(long, value_name = "MIB", default_value_t = 4096)]
-    pub cache: usize,
+    /// Where the frozen layers' activations are kept, and of which views.
+    #[command(flatten)]
+    pub cache: CacheArgs,
 }
 
 /// Options of PoL and PoF.
@@ -199,6 +200,7 @@ impl Kept {
 /// # Errors
 /// The first such setting.
 pub fn check(args: &RecipeArgs) -> anyhow::Result<()> {
+    args.cache.check()?;
     let parts = args.accumulate.unwrap_or(1);
     if !(1..=args.batch_size).contains(&parts) {
         bail!("--accumulate: expected 1 to {}, the images in B, found {parts}", args.batch_size)

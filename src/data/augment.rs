@@ -1,5 +1,6 @@
 //! Seeded augmentation of training images: flip, shift, random resized crop.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::Error;
@@ -48,6 +49,20 @@ impl FromStr for Augment {
             }
         }
         Ok(augment)
+    }
+}
+
+impl fmt::Display for Augment {
+    /// The list that [`Augment::from_str`] reads.
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut items: Vec<String> = Vec::new();
+        items.extend(self.flip.then(|| "flip".to_owned()));
+        items.extend((self.shift > 0).then(|| format!("shift={}", self.shift)));
+        items.extend(self.crop.map(|crop| format!("crop={crop}")));
+        match items.is_empty() {
+            true => f.write_str("none"),
+            false => f.write_str(&items.join(",")),
+        }
     }
 }
 
@@ -126,6 +141,9 @@ mod tests {
     fn a_list_is_read() {
         let augment: Augment = "flip,shift=2,crop=0.8".parse().unwrap();
         assert_eq!(augment, Augment { flip: true, shift: 2, crop: Some(0.8) });
+        for text in ["flip,shift=2,crop=0.8", "crop=0.25", "none"] {
+            assert_eq!(text.parse::<Augment>().unwrap().to_string(), text);
+        }
         assert_eq!("none".parse::<Augment>().unwrap(), Augment::default());
         assert_eq!("".parse::<Augment>().unwrap(), Augment::default());
     }

@@ -104,6 +104,16 @@ impl Batches {
         self.len / self.batch
     }
 
+    /// Seed of the order.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Name of the stream that the order is drawn from.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The epoch, from 0, that the last batch given belongs to.
     pub fn epoch(&self) -> u64 {
         self.epoch

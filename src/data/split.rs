@@ -19,7 +19,7 @@ pub struct Split {
     pub(super) rows: Arc<Vec<usize>>,
     labels: Arc<Vec<u32>>,
     class_names: Option<Arc<Vec<String>>>,
-    digest: Arc<OnceLock<String>>,
+    digests: Arc<OnceLock<[String; 2]>>,
     pub(super) skipped: usize,
 }
 
@@ -60,7 +60,7 @@ impl Split {
             rows: Arc::new((0..labels.len()).collect()),
             labels: Arc::new(labels),
             class_names: class_names.map(Arc::new),
-            digest: Arc::default(),
+            digests: Arc::default(),
             skipped: 0,
         }
     }
@@ -160,7 +160,16 @@ impl Split {
     /// the labels. So equal images under another name or in another folder have an equal digest.
     /// Computed once, and each file is read once for it.
     pub fn digest(&self) -> &str {
-        self.digest.get_or_init(|| {
+        &self.digests()[0]
+    }
+
+    /// The same of the images alone, labels left out: what they are, and in which order.
+    pub fn image_digest(&self) -> &str {
+        &self.digests()[1]
+    }
+
+    fn digests(&self) -> &[String; 2] {
+        self.digests.get_or_init(|| {
             let mut hash = Sha256::new();
             match &*self.store {
                 Store::Memory(images) => {
@@ -179,11 +188,14 @@ impl Split {
                     hashes.iter().for_each(|file| hash.update(file));
                 }
             }
+            let images = hash.clone();
             self.labels.iter().for_each(|label| hash.update(label.to_le_bytes()));
-            hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-                // Writing to a string cannot fail.
-                let _ = write!(hex, "{byte:02x}");
-                hex
+            [hash, images].map(|hash| {
+                hash.finalize().iter().fold(String::new(), |mut hex, byte| {
+                    // Writing to a string cannot fail.
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                })
             })
         })
     }
@@ -198,7 +210,7 @@ impl Split {
         Ok(Split {
             labels: Arc::new(labels),
             class_names: Some(Arc::new(names.to_vec())),
-            digest: Arc::default(),
+            digests: Arc::default(),
             ..self.clone()
         })
     }
@@ -222,7 +234,7 @@ impl Split {
             name: name.to_owned(),
             rows: Arc::new(rows),
             labels: Arc::new(labels),
-            digest: Arc::default(),
+            digests: Arc::default(),
             ..self.clone()
         })
     }
@@ -234,7 +246,7 @@ impl Split {
         Split {
             rows: Arc::new(self.rows.get(from..to).unwrap_or_default().to_vec()),
             labels: Arc::new(self.labels.get(from..to).unwrap_or_default().to_vec()),
-            digest: Arc::default(),
+            digests: Arc::default(),
             ..self.clone()
         }
     }

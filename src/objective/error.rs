@@ -12,6 +12,9 @@ pub enum Error {
     /// Images could not be read or prepared.
     #[error(transparent)]
     Data(#[from] crate::data::Error),
+    /// Kept activations could not be read or written.
+    #[error(transparent)]
+    Cache(#[from] crate::cache::Error),
     /// Logits that no metric can be computed from.
     #[error(transparent)]
     Predictions(#[from] crate::evaluate::Error),

@@ -1,7 +1,7 @@
 //! The result of `bench`: schema `planish/bench/1`.
 
 use super::CheckpointInfo;
-use super::post_training::{LayerBeforeAfter, SamInfo};
+use super::post_training::{CacheInfo, LayerBeforeAfter, SamInfo};
 use crate::evaluate::Estimate;
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,8 @@ pub struct Cost {
     pub seconds_per_epoch: Estimate,
     /// Peak memory of the process that trained.
     pub peak_mib: Option<Estimate>,
+    /// Where the frozen layers' activations came from, run by run.
+    pub cache: Vec<CacheInfo>,
 }
 
 /// The `run` object.

@@ -2,7 +2,7 @@
 //! itself.
 
 use super::CheckpointInfo;
-use super::post_training::MethodInfo;
+use super::post_training::{CacheInfo, MethodInfo};
 use crate::forecast::Need;
 use crate::run::Run;
 use crate::train::post::Settings;
@@ -80,6 +80,8 @@ pub struct DryRun {
     pub settings: Option<Settings>,
     /// What a reader should know.
     pub notes: Vec<String>,
+    /// Where `post-train` would keep the frozen layers' activations.
+    pub cache: Option<CacheInfo>,
     /// What it would take.
     pub expected: Expected,
 }
@@ -95,6 +97,7 @@ impl DryRun {
             method: None,
             settings: None,
             notes,
+            cache: None,
             expected,
         }
     }

@@ -3,6 +3,7 @@
 use super::diagnosis::LayerResult;
 use super::dry_run::Expected;
 use super::{CheckpointInfo, DataInfo};
+use crate::cache::Mode;
 use crate::evaluate::{Estimate, Summary};
 use crate::run::Run;
 use crate::train::Keep;
@@ -106,6 +107,38 @@ pub struct LayerBeforeAfter {
     pub after: LayerResult,
 }
 
+/// Where the frozen layers' activations were kept. The place changes no result; the type does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CacheInfo {
+    /// In memory, in files, or nowhere.
+    pub mode: Mode,
+    /// `f32` or `bf16`.
+    pub dtype: String,
+    /// Views of each image.
+    pub views: usize,
+    /// Views whose files were there, sound, and used: a hit if all were.
+    pub found: usize,
+    /// Bytes of all views.
+    pub bytes: u64,
+    /// Seconds that computing, writing, reading and checking them took, once.
+    pub seconds: f64,
+    /// Folder of the files.
+    pub folder: Option<String>,
+    /// Digests that the files are named by, one a view.
+    pub keys: Vec<String>,
+}
+
+/// How training images were augmented.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Augmentation {
+    /// As `--augment` reads it.
+    pub augment: String,
+    /// Views of each image.
+    pub views: usize,
+    /// Seed of the views.
+    pub seed: u64,
+}
+
 /// Time of the run and of its parts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TimedRun {
@@ -118,6 +151,8 @@ pub struct TimedRun {
     pub training_peak_mib: Option<u64>,
     /// Seconds that the prefix's activations took, once; 0 where they were not cached.
     pub cache_seconds: f64,
+    /// Where they were kept.
+    pub cache: CacheInfo,
     /// What was expected before it started; nothing under `--quiet`.
     pub forecast: Option<Expected>,
 }
@@ -144,8 +179,10 @@ pub struct Report {
     /// What products took their operands in while it was trained: `f32` or `bf16`. Figures are of
     /// f32.
     pub precision: String,
-    /// Whether the frozen prefix's activations were kept in memory.
+    /// Whether the frozen prefix's activations were kept.
     pub cached: bool,
+    /// How training images were augmented, if they were.
+    pub augmentation: Option<Augmentation>,
     /// One line an epoch.
     pub epochs: Vec<Epoch>,
     /// Which weights were kept, and how they were judged.

@@ -85,9 +85,8 @@ impl Perturber {
         model: &Objective,
         source: &Source,
     ) -> Result<(Objective, Perturbation)> {
-        let indices = self.batches.next().ok_or(Error::NoExamples)?;
+        let mut examples = source.next(&mut self.batches)?;
         let gamma = self.gamma_max * unit(&mut self.gammas);
-        let mut examples = source.batch(&indices)?;
         if examples.stage < self.layer.first_stage {
             // Layers between the cache and p may be the ones that are being trained.
             examples = model.activations(&examples, self.layer.first_stage)?;

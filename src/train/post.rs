@@ -15,7 +15,7 @@ use super::{Error, Result};
 use crate::data::order::Batches;
 use crate::diagnose::layer_weights;
 use crate::evaluate::losses;
-use crate::objective::{Activations, Error as Unevaluated, Objective};
+use crate::objective::{Activations, Objective};
 use crate::vector;
 use crate::vit::Weights;
 use serde::{Deserialize, Serialize};
@@ -248,9 +248,8 @@ impl Run {
         let (mut sums, mut rate) = (Sums::default(), 0.0);
         let clock = Instant::now();
         for step in 1..=self.per_epoch {
-            let indices = self.batches.next().ok_or(Unevaluated::NoExamples)?;
             let stop = |reason| Ok(Err(Stopped { epoch, step, reason }));
-            let batch = source.batch(&indices)?;
+            let batch = source.next(&mut self.batches)?;
             let found = match method.step(&self.current, source, &batch) {
                 Ok(found) => found,
                 Err(error) => match Reason::of(&error) {
@@ -265,7 +264,7 @@ impl Run {
                 return stop(reason);
             }
             sums.add(found.loss, made.norm, found.perturbation);
-            after(indices.len(), None);
+            after(batch.labels.len(), None);
         }
         // The last step's own loss and gradient were sound, and where it led may not be.
         let updated = layer_weights(&self.current, method.updated());

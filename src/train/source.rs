@@ -1,149 +1,238 @@
-//! Where mini-batches come from: the training images, or their activations at the lowest layer
-//! that post-training touches, computed once.
+//! Where mini-batches come from: the training images' activations at the lowest layer that
+//! post-training touches, kept in memory or in files, or computed for each batch anew. All three
+//! give the same bits.
 
-use crate::gather::Gather;
-use crate::objective::{Activations, Examples, Objective, Result};
-use candle_core::Tensor;
-use std::ops::Range;
+use super::prefix::{Pick, Prefix};
+use crate::cache::{self, About, Layout, Mode, Opened, Plan, Reader, Stored, Writer};
+use crate::data::order::{Batches, below, stream};
+use crate::objective::{Activations, Error, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Training examples, drawn by position.
-pub enum Source<'a> {
-    /// Activations of all examples, in memory: the frozen prefix has been run once for good.
-    Cached(Activations),
-    /// The prefix is run anew for every mini-batch.
-    Fresh {
-        /// The model; only its frozen prefix is used.
-        prefix: Objective,
-        /// The images.
-        images: &'a dyn Examples,
-        /// The stage whose input is wanted.
-        stage: usize,
-    },
+pub struct Source<'a> {
+    stage: usize,
+    labels: Arc<[u32]>,
+    layout: Layout,
+    views: usize,
+    kept: Kept<'a>,
+}
+
+/// Where activations are.
+enum Kept<'a> {
+    /// At hand from the start.
+    Held(Activations),
+    /// In memory, one view after the other.
+    Memory(Vec<Vec<u8>>),
+    /// In a file for each view.
+    Files(Vec<Reader>),
+    /// Nowhere.
+    Nowhere(Prefix<'a>),
+}
+
+/// What happens while a source is opened.
+#[derive(Debug)]
+pub enum Event {
+    /// So many images have passed the frozen layers.
+    Computed(usize),
+    /// A view's activations were found in this file.
+    Found(PathBuf),
+    /// A view's file was not what was written, and is written anew.
+    Damaged(cache::Error),
+    /// This build or this machine computes other bits than the file has; it is written anew.
+    Stale(PathBuf),
 }
 
 impl<'a> Source<'a> {
-    /// Runs the frozen prefix over all images if their activations fit into `budget` bytes, else
-    /// leaves it to each mini-batch. `done` hears of images as they pass.
+    /// Examples that are at hand, as they are.
+    pub fn held(all: &Activations) -> Source<'static> {
+        let layout = Layout {
+            rows: all.labels.len(),
+            row: all.values.dims().iter().skip(1).copied().collect(),
+            stored: Stored::of(all.values.dtype(), false),
+        };
+        let (stage, labels) = (all.stage, all.labels.clone());
+        Source { stage, labels, layout, views: 1, kept: Kept::Held(all.clone()) }
+    }
+
+    /// Runs the frozen layers over all views and keeps what they give where the plan says; files
+    /// that are there, sound, and as this build computes them, are taken as they are. `about` is
+    /// written into the file of each view.
     ///
     /// # Errors
-    /// Those of reading and evaluating the images.
-    pub fn new(
-        prefix: &Objective,
-        images: &'a dyn Examples,
-        stage: usize,
-        budget: usize,
-        done: &mut dyn FnMut(usize),
+    /// Those of reading and evaluating the images, and of writing the files.
+    pub fn open(
+        prefix: Prefix<'a>,
+        plan: &Plan,
+        about: &dyn Fn(usize) -> About,
+        tell: &mut dyn FnMut(Event),
     ) -> Result<Self> {
-        if cache_bytes(prefix, images, stage) > budget {
-            return Ok(Source::Fresh { prefix: prefix.clone(), images, stage });
-        }
-        let mut parts = Gather::new(images.len(), prefix.dtype());
-        // A micro-batch for every thread, told of as they pass.
-        let step = prefix.micro_batch.max(1) * rayon::current_num_threads();
-        for start in (0..images.len()).step_by(step) {
-            let range = start..(start + step).min(images.len());
-            let next = range.end..(range.end + step).min(images.len());
-            images.ahead_at(&next.collect::<Vec<_>>());
-            let part = Run { images, range: range.clone() };
-            parts.add(&prefix.activations(&part, stage)?.values)?;
-            done(range.len());
-        }
-        let (values, labels) = (parts.finish()?, images.labels().into());
-        Ok(Source::Cached(Activations { stage, values, labels }))
+        let (stage, labels, layout, views) =
+            (prefix.stage(), prefix.labels(), prefix.layout().clone(), prefix.views());
+        let kept = match plan.mode {
+            Mode::Off => Kept::Nowhere(prefix),
+            Mode::Ram => {
+                let mut all = Vec::new();
+                for view in 0..views {
+                    let mut rows = Vec::new();
+                    rows.reserve_exact(usize::try_from(layout.bytes()).unwrap_or(0));
+                    each_wave(&prefix, view, tell, |wave| {
+                        rows.extend_from_slice(&wave);
+                        Ok(())
+                    })?;
+                    all.push(rows);
+                }
+                Kept::Memory(all)
+            }
+            Mode::Disk => {
+                let mut all = Vec::new();
+                for (view, key) in plan.keys.iter().enumerate() {
+                    let about = About { key: key.clone(), ..about(view) };
+                    all.push(file(&prefix, view, plan, &about, tell)?);
+                }
+                Kept::Files(all)
+            }
+        };
+        Ok(Source { stage, labels, layout, views, kept })
     }
 
     /// Number of examples.
     pub fn len(&self) -> usize {
-        match self {
-            Source::Cached(all) => all.len(),
-            Source::Fresh { images, .. } => images.len(),
-        }
+        self.labels.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.labels.is_empty()
     }
 
-    /// Whether the prefix has been run once for good.
-    pub fn is_cached(&self) -> bool {
-        matches!(self, Source::Cached(_))
-    }
-
-    /// The examples at these positions, at the source's stage.
-    ///
-    /// # Errors
-    /// Those of reading and evaluating the images.
-    pub fn batch(&self, indices: &[usize]) -> Result<Activations> {
-        match self {
-            Source::Cached(all) => all.select(indices),
-            Source::Fresh { prefix, images, stage } => {
-                prefix.activations(&Chosen::new(*images, indices), *stage)
-            }
+    /// Where activations are kept.
+    pub fn mode(&self) -> Mode {
+        match self.kept {
+            Kept::Held(_) | Kept::Memory(_) => Mode::Ram,
+            Kept::Files(_) => Mode::Disk,
+            Kept::Nowhere(_) => Mode::Off,
         }
     }
+
+    /// The next mini-batch of an order. Of V views, image i shows number (sᵢ + epoch) mod V, the
+    /// start sᵢ drawn by the order's seed and name: V epochs in a row show each view once.
+    ///
+    /// # Errors
+    /// Those of [`Source::batch`].
+    pub fn next(&self, batches: &mut Batches) -> Result<Activations> {
+        let images = batches.next().ok_or(Error::NoExamples)?;
+        let views = self.views.max(1) as u64;
+        let view = |&image: &usize| match views {
+            1 => 0,
+            _ => {
+                let name = format!("views of {}, image {image}", batches.name());
+                let start = below(&mut stream(batches.seed(), &name), views);
+                ((start + batches.epoch() % views) % views) as usize
+            }
+        };
+        self.batch(&images.iter().map(|image| (view(image), *image)).collect::<Vec<_>>())
+    }
+
+    /// These views of these images, at the source's stage.
+    ///
+    /// # Errors
+    /// Those of reading and evaluating the images, or of reading their files.
+    pub fn batch(&self, picks: &[Pick]) -> Result<Activations> {
+        let row = self.layout.row_bytes();
+        let outside = || cache::Error::Shape { expected: row, found: 0 };
+        let from = |all: &[u8], at: usize, out: &mut [u8]| -> cache::Result<()> {
+            let bytes = at.checked_mul(row).and_then(|from| all.get(from..)?.get(..row));
+            out.copy_from_slice(bytes.ok_or_else(outside)?);
+            Ok(())
+        };
+        let collect = |read: &(dyn Fn(usize, &mut [u8]) -> cache::Result<()> + Sync)| {
+            self.layout.stored.collect(picks.len(), &self.layout.row, read)
+        };
+        let values = match &self.kept {
+            Kept::Held(all) => {
+                return all.select(&picks.iter().map(|pick| pick.1).collect::<Vec<_>>());
+            }
+            Kept::Memory(all) => collect(&|i, out| {
+                let (view, image) = picks[i];
+                from(all.get(view).ok_or_else(outside)?, image, out)
+            })?,
+            Kept::Files(all) => collect(&|i, out| {
+                let (view, image) = picks[i];
+                all.get(view).ok_or_else(outside)?.row(image, out)
+            })?,
+            Kept::Nowhere(prefix) if self.layout.stored != Stored::Bf16 => prefix.values(picks)?,
+            // Rounded as a file would, so that the place does not matter.
+            Kept::Nowhere(prefix) => {
+                let rows = prefix.rows(picks)?;
+                collect(&|i, out| from(&rows, i, out))?
+            }
+        };
+        let labels = picks.iter().filter_map(|pick| self.labels.get(pick.1).copied()).collect();
+        Ok(Activations { stage: self.stage, values, labels })
+    }
 }
 
-/// Bytes that the activations of all images take at a stage's input.
-pub fn cache_bytes(prefix: &Objective, images: &dyn Examples, stage: usize) -> usize {
-    let numbers = prefix.config.numbers_at(stage);
-    images.len().saturating_mul(numbers * prefix.dtype().size_in_bytes())
+/// Runs the frozen layers over one view, as many images at a time as the threads take.
+fn each_wave(
+    prefix: &Prefix,
+    view: usize,
+    tell: &mut dyn FnMut(Event),
+    mut take: impl FnMut(Vec<u8>) -> cache::Result<()>,
+) -> Result<()> {
+    let (all, step) = (prefix.layout().rows, prefix.wave());
+    for start in (0..all).step_by(step) {
+        let end = all.min(start + step);
+        prefix.ahead(view, end..all.min(end + step));
+        let picks: Vec<Pick> = (start..end).map(|image| (view, image)).collect();
+        take(prefix.rows(&picks)?)?;
+        tell(Event::Computed(end - start));
+    }
+    Ok(())
 }
 
-/// A run of examples.
-struct Run<'a> {
-    images: &'a dyn Examples,
-    range: Range<usize>,
-}
-
-impl Examples for Run<'_> {
-    fn len(&self) -> usize {
-        self.range.len()
+/// The file of one view: the one that is there, or a new one.
+fn file(
+    prefix: &Prefix,
+    view: usize,
+    plan: &Plan,
+    about: &About,
+    tell: &mut dyn FnMut(Event),
+) -> Result<Reader> {
+    let open = || Reader::open(&plan.folder, prefix.layout(), &about.key);
+    match open()? {
+        Opened::Sound(reader) if agrees(prefix, view, &reader)? => {
+            reader.mark_used();
+            tell(Event::Found(reader.path().into()));
+            return Ok(reader);
+        }
+        Opened::Sound(reader) => tell(Event::Stale(reader.path().into())),
+        Opened::Damaged(error) => tell(Event::Damaged(error)),
+        Opened::Missing => {}
     }
-    fn stage(&self) -> usize {
-        self.images.stage()
-    }
-    fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
-        self.images.inputs(self.range.start + range.start..self.range.start + range.end)
-    }
-    fn ahead_at(&self, indices: &[usize]) {
-        let all: Vec<usize> = indices.iter().map(|i| self.range.start + i).collect();
-        self.images.ahead_at(&all);
-    }
-    fn labels(&self) -> &[u32] {
-        &self.images.labels()[self.range.clone()]
-    }
-}
-
-/// Examples at scattered positions.
-struct Chosen<'a> {
-    images: &'a dyn Examples,
-    indices: &'a [usize],
-    labels: Vec<u32>,
-}
-
-impl<'a> Chosen<'a> {
-    fn new(images: &'a dyn Examples, indices: &'a [usize]) -> Self {
-        let labels = indices.iter().map(|&i| images.labels()[i]).collect();
-        Self { images, indices, labels }
+    let mut writer = Writer::create(&plan.folder, prefix.layout(), about)?;
+    each_wave(prefix, view, tell, |rows| writer.add(&rows))?;
+    writer.finish()?;
+    match open()? {
+        Opened::Sound(reader) => Ok(reader),
+        Opened::Damaged(error) => Err(error.into()),
+        Opened::Missing => Err(cache::Error::gone(&plan.folder).into()),
     }
 }
 
-impl Examples for Chosen<'_> {
-    fn len(&self) -> usize {
-        self.indices.len()
+/// Whether the first, the middle and the last image still give the bits that a file has of them.
+fn agrees(prefix: &Prefix, view: usize, reader: &Reader) -> Result<bool> {
+    let (rows, row) = (prefix.layout().rows, prefix.layout().row_bytes());
+    let mut images = vec![0, rows / 2, rows.saturating_sub(1)];
+    images.dedup();
+    let picks: Vec<Pick> = images.iter().map(|&image| (view, image)).collect();
+    let computed = prefix.rows(&picks)?;
+    let mut kept = vec![0; row];
+    for (&image, computed) in images.iter().zip(computed.chunks_exact(row.max(1))) {
+        reader.row(image, &mut kept)?;
+        if kept != computed {
+            return Ok(false);
+        }
     }
-    fn stage(&self) -> usize {
-        self.images.stage()
-    }
-    fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
-        self.images.inputs_at(&self.indices[range])
-    }
-    fn ahead_at(&self, indices: &[usize]) {
-        let all: Vec<usize> = indices.iter().map(|&i| self.indices[i]).collect();
-        self.images.ahead_at(&all);
-    }
-    fn labels(&self) -> &[u32] {
-        &self.labels
-    }
+    Ok(true)
 }

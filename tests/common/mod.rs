@@ -81,6 +81,8 @@ impl Bench {
     pub fn plain(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
         command.args(words).current_dir(self.folder.path());
+        // Whatever the user's own cache holds is none of a test's business.
+        command.env("XDG_CACHE_HOME", self.path("xdg"));
         let out = command.output().unwrap();
         Output {
             success: out.status.success(),

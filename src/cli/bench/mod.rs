@@ -3,6 +3,8 @@
 mod jobs;
 mod tally;
 
+use crate::cache::{Mode, default_folder};
+use crate::cli::caching::CacheName;
 use crate::cli::children::{Words, spawn};
 use crate::cli::common::{Common, Limit};
 use crate::cli::format::duration;
@@ -18,6 +20,7 @@ use crate::report::dry_run::{DryRun, Expected, Part};
 use crate::report::post_training;
 use anyhow::{Context, bail};
 use jobs::{Job, jobs, plan};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tally::{Trained, cost, rows, show, verdicts};
 
@@ -181,10 +184,22 @@ fn scratch() -> anyhow::Result<tempfile::TempDir> {
         .context("cannot make a temporary folder; set TMPDIR to one that can be written")
 }
 
+/// A folder for the frozen layers' activations, named: then files there come before memory, and all
+/// rows and seeds that freeze the same layers share one.
+fn shared(args: &Args) -> Words {
+    let mut words = Words::default();
+    let cache = &args.recipe.cache;
+    if let (CacheName::Auto, None, Ok(folder)) = (cache.cache, &cache.cache_dir, default_folder()) {
+        words.option("--cache-dir", folder.display());
+    }
+    words
+}
+
 /// The command line of one run, but for what it writes.
 fn words(args: &Args, job: &Job, seed: u64) -> Words {
     Words::new("post-train", &args.model, &args.data)
         .recipe(&args.recipe)
+        .and(&shared(args))
         .limit(&args.limit)
         .and(&job.options)
         .option("--seed", args.common.seed)
@@ -201,15 +216,25 @@ fn words(args: &Args, job: &Job, seed: u64) -> Words {
 /// What the rows will take: each is asked by a dry run of its own, on its first seed.
 fn forecast(args: &Args, jobs: &[Job], folder: &Path) -> anyhow::Result<Vec<Part>> {
     let json = folder.join("dry-run.json");
-    let mut parts = Vec::new();
+    let (mut parts, mut keys) = (Vec::new(), HashSet::new());
     let progress = args.common.progress("forecast", jobs.len() as u64, "runs");
     for job in jobs {
         let mut words = words(args, job, args.common.seed);
         words.flag("--dry-run").option("--json", json.display());
         spawn(&words, &args.common).with_context(|| format!("forecast of {}", job.name))?;
-        let expected = read::<DryRun>(&json)?.expected;
+        let DryRun { expected, cache, .. } = read(&json)?;
         let again = expected.seconds_of("layers measured again");
-        let seconds = args.seeds as f64 * (expected.seconds - again) + again;
+        let frozen = expected.seconds_of("frozen layers");
+        // Files are written by the first run that freezes these layers, and by no other.
+        let (each, once) = match cache.filter(|cache| cache.mode == Mode::Disk) {
+            Some(cache) => {
+                let fresh = cache.keys.iter().filter(|key| keys.insert((*key).clone())).count();
+                (0.0, frozen * fresh as f64 / cache.keys.len().max(1) as f64)
+            }
+            None => (frozen, 0.0),
+        };
+        let others = expected.seconds - again - frozen;
+        let seconds = args.seeds as f64 * (others + each) + once + again;
         parts.push(Part::new(&job.name, Need { seconds, mib: expected.peak_mib }));
         progress.add(1);
     }

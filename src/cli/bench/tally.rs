@@ -4,7 +4,7 @@ use crate::cli::format::{duration, estimate, percent};
 use crate::cli::table::{Align, Style, Table};
 use crate::evaluate::{Estimate, mean_stderr, paired};
 use crate::report::bench::{Cost, Report, Row};
-use crate::report::post_training;
+use crate::report::post_training::{self, CacheInfo};
 use anyhow::Context;
 
 /// One trained row: its name, the position of its control, and its runs, one a seed.
@@ -112,6 +112,7 @@ pub fn cost(trained: &Trained) -> Cost {
         name: trained.name.clone(),
         seconds_per_epoch: mean_stderr(&seconds),
         peak_mib: memory.map(|m| mean_stderr(&m)),
+        cache: runs.iter().map(|r| r.run.cache.clone()).collect(),
     }
 }
 
@@ -214,6 +215,12 @@ pub fn show(report: &Report) -> String {
                 percent(p.mean)
             );
         }
+    }
+    let all: Vec<&CacheInfo> = report.run.costs.iter().flat_map(|c| &c.cache).collect();
+    let read = all.iter().filter(|c| c.found > 0 && c.found == c.views).count();
+    if read > 0 {
+        let n = all.len();
+        out += &format!("{read} of {n} runs read what the frozen layers gave from files\n");
     }
     out + &format!("in all {}\n", duration(report.run.run.seconds))
 }

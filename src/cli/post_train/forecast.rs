@@ -3,6 +3,8 @@
 
 use super::Args;
 use super::work::Work;
+use crate::cache::{About, Mode, Plan};
+use crate::cli::caching::{self, CacheName};
 use crate::cli::format::duration;
 use crate::cli::images::{pixels, sample};
 use crate::cli::scoring::measured_again;
@@ -14,7 +16,7 @@ use crate::report::dry_run::{Expected, Part};
 use crate::train::Keep;
 use crate::train::post::{Settings, post_train};
 use crate::train::recipe::Recipe;
-use crate::train::source::{Source, cache_bytes};
+use crate::train::{Prefix, Source};
 use crate::vit::{cost, stages};
 use anyhow::bail;
 use planish_kernels::Precision;
@@ -26,8 +28,8 @@ const TRIAL: f64 = 0.02;
 
 /// Whether the frozen layers' activations are to be kept, and what all parts will take.
 pub struct Outlook {
-    /// Bytes that activations may take.
-    pub budget: usize,
+    /// Where activations are to be kept.
+    pub plan: Plan,
     /// The parts, in order.
     pub expected: Expected,
 }
@@ -38,7 +40,7 @@ pub struct Outlook {
 /// # Errors
 /// Those of evaluating the model; a bound that cannot be kept.
 pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Outlook> {
-    let mut budget = args.recipe.cache.saturating_mul(1 << 20);
+    let mut plan = work.plan(&args.recipe.cache, None)?;
     let limit = args.limit.mib();
     // Taken once: what measuring itself takes below is not held against the run.
     let peak = memory::peak_mib().unwrap_or(0) as f64;
@@ -46,20 +48,21 @@ pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Out
         start_within(&mut work.model, limit);
     }
     loop {
-        let mut expected = parts(args, work, budget, peak)?;
+        let mut expected = parts(args, work, &plan, peak)?;
         if let Some(diagnosis) = &work.diagnosis_ahead {
             expected = expected.preceded(diagnosis.clone());
         }
         let so_far = Part { name: "so far".into(), seconds: elapsed, peak_mib: peak };
         let expected = expected.preceded(so_far);
-        let Some(limit) = limit else { return Ok(Outlook { budget, expected }) };
+        let Some(limit) = limit else { return Ok(Outlook { plan, expected }) };
         if expected.peak_mib <= limit {
-            return Ok(Outlook { budget, expected });
+            return Ok(Outlook { plan, expected });
         }
-        let held = cache_bytes(&work.model, &work.images, work.recipe.first_stage());
-        if held <= budget && held as f64 / MIB > 0.1 * (expected.peak_mib - limit) {
-            args.common.say("note: frozen layers are run for every batch, for --memory");
-            budget = 0;
+        let mib = plan.bytes as f64 / MIB;
+        let movable = plan.mode == Mode::Ram && args.recipe.cache.cache == CacheName::Auto;
+        if movable && mib > 0.1 * (expected.peak_mib - limit) {
+            plan = work.plan(&args.recipe.cache, Some(0))?;
+            args.common.say(&format!("note: {}, for --memory", caching::words(&plan)));
         } else if work.model.micro_batch > 1 {
             let n = work.model.micro_batch.div_ceil(2);
             args.common.say(&format!("note: {n} images a thread at a time, for --memory"));
@@ -67,15 +70,15 @@ pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Out
         } else {
             bail!(
                 "--memory: this takes about {:.0} MiB with one image a thread at a time, and \
-                 {limit:.0} MiB are allowed; use fewer --threads, a smaller --batch-size or \
-                 --remeasure 0, or allow more",
+                 {limit:.0} MiB are allowed; use fewer --threads, a smaller --batch-size, --cache \
+                 disk or --remeasure 0, or allow more",
                 expected.peak_mib
             )
         }
     }
 }
 
-fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<Expected> {
+fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Expected> {
     let Work { model, recipe, settings, roles, .. } = work;
     let config = &model.config;
     let again = measured_again(config, recipe);
@@ -88,22 +91,22 @@ fn parts(args: &Args, work: &Work, budget: usize, peak: f64) -> anyhow::Result<E
     let exact = exact.as_ref().unwrap_or(&found);
     let stage = recipe.first_stage();
     let steps = work.train.len() / settings.batch.max(1);
-    let held = cache_bytes(model, &work.images, stage);
-    let cached = held <= budget;
+    let cached = plan.mode != Mode::Off;
+    let computed = work.train.len().saturating_mul(plan.missing(work.views.len()));
     let passes = |stages: Range<usize>| Operations {
         forward: cost::forward(config, stages),
         ..Operations::default()
     };
     let forward = |stages: Range<usize>, images: usize| found.seconds(passes(stages), images);
-    let held_mib = if cached { held as f64 / MIB } else { 0.0 };
+    let held_mib = if plan.mode == Mode::Ram { plan.bytes as f64 / MIB } else { 0.0 };
     let passing = found.resident_mib + found.wave_mib;
     let mut parts = vec![Part {
         name: "frozen layers".into(),
-        seconds: if cached { forward(0..stage, work.train.len()) } else { 0.0 },
+        seconds: forward(0..stage, computed),
         peak_mib: passing + held_mib,
     }];
 
-    let tried = try_steps(work, cached, steps)?;
+    let tried = try_steps(work, cached, computed, steps)?;
     let all_steps = steps.saturating_mul(settings.epochs) as f64;
     let watched = work.watched().unwrap_or(0);
     parts.push(Part {
@@ -154,7 +157,7 @@ struct Tried {
 
 /// Takes a few steps of the very method, on images of the training set, and forgets them. Their
 /// batch is B, or smaller where that would take too large a share of the whole work.
-fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
+fn try_steps(work: &Work, cached: bool, computed: usize, steps: usize) -> anyhow::Result<Tried> {
     let Work { model, recipe, settings, .. } = work;
     let config = &model.config;
     let tries = 2;
@@ -168,7 +171,7 @@ fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
     let fresh = if cached { 0.0 } else { (1.0 + ratio) * prefix };
     let whole =
         steps.saturating_mul(settings.epochs) as f64 * settings.batch as f64 * (step + fresh)
-            + if cached { work.train.len() as f64 * prefix } else { 0.0 };
+            + computed as f64 * prefix;
     let each = tries as f64 * (step + fresh) + ratio.max(1.0) * prefix;
     let affordable = (TRIAL * whole / each.max(1.0)) as usize;
     let least = model.micro_batch * rayon::current_num_threads();
@@ -177,12 +180,15 @@ fn try_steps(work: &Work, cached: bool, steps: usize) -> anyhow::Result<Tried> {
     let perturbation_batch = ((batch as f64 * ratio) as usize).max(1);
     let n = batch.max(perturbation_batch).min(work.train.len());
     let few = pixels(&work.checkpoint, &sample(&work.train, Some(n), settings.seed)?)?;
+    let few = work.seen_as(few)?;
     let trial = Recipe { perturbation_batch, ..recipe.clone() };
     let settings_of_trial =
         Settings { epochs: tries, batch: batch.min(n), keep: Keep::Last, ..settings.clone() };
-    let budget = if cached { usize::MAX } else { 0 };
+    let mode = if cached { Mode::Ram } else { Mode::Off };
+    let plan = Plan::without_files(mode, 0);
     let (outcome, peak) = memory::peak_during(|| -> anyhow::Result<_> {
-        let source = Source::new(model, &few, recipe.first_stage(), budget, &mut |_| {})?;
+        let prefix = Prefix::new(model, vec![&few], recipe.first_stage(), work.half);
+        let source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;
         let mut method = trial.method(config, source.len(), settings.seed)?;
         let outcome =
             post_train(model, &mut *method, &source, None, &settings_of_trial, &mut |_, _| {})?;

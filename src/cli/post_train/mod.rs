@@ -4,10 +4,12 @@
 
 mod destination;
 mod forecast;
+mod frozen;
 mod judge;
 mod record;
 mod work;
 
+use super::caching::{self, words};
 use super::common::{Common, Limit};
 use super::images::{DataArgs, data_info};
 use super::model::{ModelArgs, checkpoint_info};
@@ -17,10 +19,11 @@ use super::recipe::{LayerArgs, Name};
 use super::scoring::{Pair, before_after, predict, remeasure};
 use super::subject::Subject;
 use super::training::{Kept, RecipeArgs};
+use crate::cache::Mode;
 use crate::checkpoint::{Error as CheckpointError, Saved};
 use crate::data::Split;
 use crate::objective::Objective;
-use crate::report::dry_run::{DryRun, Expected};
+use crate::report::dry_run::DryRun;
 use crate::report::post_training::{
     BeforeAfter, LayerBeforeAfter, Output, Report, SCHEMA, TimedRun,
 };
@@ -28,7 +31,7 @@ use crate::run::Run;
 use crate::vit::Weights;
 use anyhow::{Context, bail};
 use destination::Place;
-use forecast::{line, outlook};
+use forecast::{Outlook, line, outlook};
 use judge::{Case, Judged, judge};
 use record::{method_info, provenance};
 use work::{Work, intention, prepare, train};
@@ -87,20 +90,24 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     let mut work = prepare(args)?;
-    let mut budget = args.recipe.cache.saturating_mul(1 << 20);
-    let mut forecast = None;
+    let mut planned = None;
     if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
         let outlook = outlook(args, &mut work, clock.seconds())?;
-        let line = format!("{}; {}", intention(&work)?, line(&outlook.expected));
+        let kept = words(&outlook.plan);
+        let line = format!("{}; {}; {kept}", intention(&work)?, line(&outlook.expected));
         if args.place.dry_run {
             let run = clock.finish();
-            args.common.save(&dry_run(&work, run, outlook.expected)?)?;
+            args.common.save(&dry_run(&work, run, outlook)?)?;
             return Ok(print(&line)?);
         }
         args.common.say(&line);
-        (budget, forecast) = (outlook.budget, Some(outlook.expected));
+        planned = Some(outlook);
     }
-    let trained = train(args, &work, budget)?;
+    let (plan, forecast) = match planned {
+        Some(outlook) => (outlook.plan, Some(outlook.expected)),
+        None => (work.plan(&args.recipe.cache, None)?, None),
+    };
+    let trained = train(args, &work, &plan)?;
     let training_peak_mib = clock.finish().peak_mib;
     let Work { checkpoint, sources, recipe, settings, .. } = &work;
     // Judged as it will be stored: rounding to the file's types is part of the result.
@@ -130,8 +137,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let saved = match &judged.refusal {
         Some(_) => None,
         None => {
-            let mut provenance =
-                provenance(checkpoint, recipe, settings, &judged.selection, &work.train)?;
+            let mut provenance = provenance(&work, &judged.selection)?;
             provenance.settings["precision"] = work.model.precision.name().into();
             work.destination.save(checkpoint, &trained.outcome.weights, &provenance)?
         }
@@ -148,6 +154,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let Judged { selection, refusal, notes: own_notes, .. } = judged;
     let mut notes = work.roles.notes.clone();
+    notes.extend(trained.notes);
     notes.extend(own_notes);
     notes.extend(failure.iter().map(|error| format!("there are no figures: {error:#}")));
     if work.roles.test.is_none() {
@@ -155,14 +162,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let epochs = trained.outcome.epochs;
     let seconds_per_epoch = median(epochs.iter().map(|e| e.seconds).collect());
-    let cache_seconds = trained.cache_seconds;
+    let cache = trained.cache;
     let report = Report {
         schema: SCHEMA.into(),
         run: TimedRun {
             run: clock.finish(),
             seconds_per_epoch,
             training_peak_mib,
-            cache_seconds,
+            cache_seconds: cache.seconds,
+            cache: cache.clone(),
             forecast,
         },
         checkpoint: checkpoint_info(checkpoint),
@@ -177,7 +185,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         training: data_info(sources.of(&work.train), &work.train, "train"),
         micro_batch: work.model.micro_batch,
         precision: work.model.precision.name().into(),
-        cached: trained.cached,
+        cached: cache.mode != Mode::Off,
+        augmentation: work.augmentation(),
         epochs,
         selection,
         validation: figures.validation,
@@ -193,11 +202,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     refusal.map_or(Ok(()), |why| bail!("{why}"))
 }
 
-fn dry_run(work: &Work, run: Run, expected: Expected) -> anyhow::Result<DryRun> {
+fn dry_run(work: &Work, run: Run, outlook: Outlook) -> anyhow::Result<DryRun> {
     let info = checkpoint_info(&work.checkpoint);
+    let expected = outlook.expected;
     Ok(DryRun {
         method: Some(method_info(&work.recipe, &work.checkpoint.config, work.chosen_by.clone())?),
         settings: Some(work.settings.clone()),
+        cache: Some(caching::info(&outlook.plan, &work.prefix())),
         ..DryRun::new(run, info, &work.roles.notes, expected)
     })
 }

@@ -1,10 +1,9 @@
 //! What reports and checkpoints say of how post-training was done.
 
-use crate::checkpoint::{Checkpoint, Provenance};
-use crate::data::Split;
+use super::work::Work;
+use crate::checkpoint::Provenance;
 use crate::report::post_training::{MethodInfo, SamInfo, Selection};
 use crate::train::perturbation::Rule;
-use crate::train::post::Settings;
 use crate::train::recipe::{Kind, Recipe};
 use crate::train::sam::Variant;
 use crate::vit::Config;
@@ -52,13 +51,8 @@ fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
 ///
 /// # Errors
 /// Settings that JSON cannot hold; those of [`method_info`].
-pub fn provenance(
-    checkpoint: &Checkpoint,
-    recipe: &Recipe,
-    settings: &Settings,
-    selection: &Selection,
-    train: &Split,
-) -> anyhow::Result<Provenance> {
+pub fn provenance(work: &Work, selection: &Selection) -> anyhow::Result<Provenance> {
+    let Work { checkpoint, recipe, settings, train, .. } = work;
     // What finetune held out stays known, so that the same images validate the result.
     let parent = checkpoint.provenance.as_ref();
     let inherited = parent.filter(|p| p.split.is_some());
@@ -69,6 +63,12 @@ pub fn provenance(
     }
     if let Some(sam) = sam_info(recipe) {
         values["sam"] = serde_json::to_value(sam)?;
+    }
+    if let Some(augmentation) = work.augmentation() {
+        values["augmentation"] = serde_json::to_value(augmentation)?;
+    }
+    if work.half {
+        values["cache_dtype"] = "bf16".into();
     }
     values["selected_epoch"] = selection.selected_epoch.into();
     let method = method_info(recipe, &checkpoint.config, String::new())?;

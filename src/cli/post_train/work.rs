@@ -4,7 +4,9 @@
 use super::Args;
 use super::destination::Destination;
 use super::record::method_info;
+use crate::cache::Plan as CachePlan;
 use crate::checkpoint::Checkpoint;
+use crate::cli::caching::{Kept as KeptActivations, keep};
 use crate::cli::format::duration;
 use crate::cli::images::{Sources, pixels, sample};
 use crate::cli::model::objective;
@@ -13,22 +15,21 @@ use crate::cli::recipe::recipe;
 use crate::cli::subject::Subject;
 use crate::cli::training::{Kept, check, micro_batch, settings};
 use crate::data::order::Batches;
-use crate::data::{Role, Roles, Split, require};
+use crate::data::{Augment, Role, Roles, Split, require};
 use crate::diagnose::Options;
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::Plan;
 use crate::report::dry_run::Part;
+use crate::report::post_training::CacheInfo;
 use crate::train::post::{Outcome, Settings, post_train};
 use crate::train::recipe::Recipe;
-use crate::train::source::Source;
 use crate::train::{Keep, Schedule};
 use crate::vit::Granularity;
 use crate::vit::layers::layers;
 use anyhow::{Context, bail};
 use candle_core::DType;
 use std::cell::RefCell;
-use std::time::Instant;
 
 /// Validation images that each epoch is watched on: enough to see where a run goes.
 const WATCHED: usize = 1000;
@@ -45,6 +46,12 @@ pub struct Work {
     pub train: Split,
     /// The same as the model takes them.
     pub images: Pixels,
+    /// The training images as epochs show them.
+    pub views: Vec<Pixels>,
+    /// Their augmentation, with the seed of the views.
+    pub augment: (Augment, u64),
+    /// Whether activations are rounded to bf16.
+    pub half: bool,
     /// The model.
     pub model: Objective,
     /// V, measured on; if there is one.
@@ -107,6 +114,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
         model.micro_batch = n.min(settings.batch);
     }
     let images = pixels(&checkpoint, &train)?;
+    let views = args.recipe.cache.views(&images, settings.epochs, args.common.seed)?;
     let subject = match &roles.val {
         Some(_) => Some(Subject::new(&checkpoint, &roles, args.samples, &args.common)?),
         None => None,
@@ -133,6 +141,9 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
         roles,
         train,
         images,
+        views,
+        augment: (args.recipe.cache.augment, args.common.seed),
+        half: args.recipe.cache.half(),
         model,
         subject,
         recipe,
@@ -149,25 +160,22 @@ pub struct Trained {
     pub outcome: Outcome,
     /// Validation images that epochs were watched on.
     pub watched: Option<usize>,
-    /// Whether the frozen layers' activations were kept in memory.
-    pub cached: bool,
-    /// Seconds that they took.
-    pub cache_seconds: f64,
+    /// Where the frozen layers' activations were kept.
+    pub cache: CacheInfo,
+    /// What a reader should know of it.
+    pub notes: Vec<String>,
 }
 
-/// Runs the frozen layers once, if their activations fit into `budget` bytes, then the epochs.
+/// Runs the frozen layers, unless their activations are there or are not to be kept, then the epochs.
 ///
 /// # Errors
 /// Those of [`post_train`].
-pub fn train(args: &Args, work: &Work, budget: usize) -> anyhow::Result<Trained> {
-    let Work { model, recipe, settings, images, .. } = work;
+pub fn train(args: &Args, work: &Work, plan: &CachePlan) -> anyhow::Result<Trained> {
+    let Work { model, recipe, settings, .. } = work;
     let (steps, stage) = (work.train.len() / settings.batch.max(1), recipe.first_stage());
-    let clock = Instant::now();
-    let progress = args.common.progress("frozen layers", images.split().len() as u64, "images");
-    let source = Source::new(model, images, stage, budget, &mut |n| progress.add(n as u64))?;
-    drop(progress);
-    let cached = source.is_cached();
-    let cache_seconds = if cached { clock.elapsed().as_secs_f64() } else { 0.0 };
+    let about = |view| work.about(view);
+    let KeptActivations { source, info: cache, notes } =
+        keep(&args.recipe.cache, work.prefix(), plan, &about, &args.common)?;
     let watched = match &work.subject {
         Some(s) => {
             let few = sample(s.validation.split(), Some(WATCHED), args.common.seed)?;
@@ -187,7 +195,7 @@ pub fn train(args: &Args, work: &Work, budget: usize) -> anyhow::Result<Trained>
             }
         })?;
     let watched = watched.map(|w| w.labels.len());
-    Ok(Trained { outcome, watched, cached, cache_seconds })
+    Ok(Trained { outcome, watched, cache, notes })
 }
 
 /// The plan of a diagnosis made now; in a dry run only its forecast is made, and head and last block

@@ -15,7 +15,7 @@ fn litter() -> MutexGuard<'static, Vec<PathBuf>> {
 
 /// Keeps a path in the list until dropped.
 #[derive(Debug)]
-pub(super) struct Litter(PathBuf);
+pub(crate) struct Litter(PathBuf);
 
 impl Litter {
     /// From now on, [`clear_away`] removes the file.
@@ -45,14 +45,14 @@ impl Drop for Litter {
 }
 
 /// Renames a file; never once [`clear_away`] has begun.
-pub(super) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
+pub(crate) fn rename(from: &Path, to: &Path) -> std::io::Result<()> {
     let _held = litter();
     std::fs::rename(from, to)
 }
 
 /// Removes unfinished files and locks, for a process that is about to end at a signal: every
 /// checkpoint is then the old one or the new one, whole, with nothing beside it but an undo file.
-/// From here on no checkpoint of this process reaches its place, and no lock is freed.
+/// From here on no file of this process reaches its place, and no lock is freed.
 pub fn clear_away() {
     let paths = litter();
     for path in paths.iter() {

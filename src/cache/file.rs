@@ -1,0 +1,245 @@
+//! One file of activations: written whole or not at all, read row by row.
+
+use super::layout::{About, Layout, header_length};
+use super::{Error, Result, folder};
+use crate::litter::{self, Litter};
+use rayon::prelude::*;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Bytes that a thread checks at a time.
+const CHUNK: usize = 1 << 20;
+
+/// A file being written, under a name beside its own.
+///
+/// It is locked as long as it is written, so that others can tell it from what a killed run left;
+/// dropped before [`Writer::finish`], it is gone.
+pub struct Writer {
+    part: PathBuf,
+    path: PathBuf,
+    litter: Litter,
+    file: BufWriter<File>,
+    layout: Layout,
+    sums: Vec<u32>,
+    finished: bool,
+}
+
+impl Writer {
+    /// Begins the file of that key in a folder, which is made if it is not there. What killed runs
+    /// left in it is cleared away.
+    ///
+    /// # Errors
+    /// A folder that cannot be made or written to; too little room.
+    pub fn create(folder: &Path, layout: &Layout, about: &About) -> Result<Writer> {
+        fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
+        folder::sweep(folder);
+        folder::check_room(folder, layout.file_bytes())?;
+        let part = folder::part(folder, &about.key);
+        let litter = Litter::new(&part);
+        let file = OpenOptions::new().write(true).create_new(true).open(&part);
+        let file = file.map_err(Error::io(&part, "create"))?;
+        // Where files cannot be locked, nobody takes an unlocked one for abandoned either.
+        let _ = file.try_lock();
+        let mut writer = Writer {
+            path: folder::path(folder, &about.key),
+            litter,
+            file: BufWriter::with_capacity(CHUNK, file),
+            layout: layout.clone(),
+            sums: Vec::new(),
+            finished: false,
+            part,
+        };
+        writer.write(&layout.header(about))?;
+        Ok(writer)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(Error::io(&self.part, "write"))
+    }
+
+    /// Adds whole rows.
+    ///
+    /// # Errors
+    /// A row of another size; a disk that is full.
+    pub fn add(&mut self, rows: &[u8]) -> Result<()> {
+        let row = self.layout.row_bytes();
+        if row == 0 || !rows.len().is_multiple_of(row) {
+            return Err(Error::Shape { expected: row, found: rows.len() });
+        }
+        self.sums.extend(rows.chunks_exact(row).map(crc32fast::hash));
+        self.write(rows)
+    }
+
+    /// Flushes all to the disk, and only then gives the file its name.
+    ///
+    /// # Errors
+    /// Fewer or more rows than announced; the system refuses.
+    pub fn finish(mut self) -> Result<()> {
+        if self.sums.len() != self.layout.rows {
+            let (expected, found) = (self.layout.rows, self.sums.len());
+            return Err(Error::Shape { expected, found });
+        }
+        let sums: Vec<u8> = self.sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        self.write(&sums)?;
+        let flushed = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
+        flushed.map_err(Error::io(&self.part, "flush to the disk"))?;
+        litter::rename(&self.part, &self.path).map_err(Error::io(&self.path, "name"))?;
+        self.finished = true;
+        folder::sync(&self.path)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.litter.remove();
+        }
+    }
+}
+
+/// What became of opening a file.
+pub enum Opened {
+    /// It is there, and every byte is as it was written.
+    Sound(Reader),
+    /// There is none.
+    Missing,
+    /// It is not what was written.
+    Damaged(Error),
+}
+
+/// A file of activations whose every row was checked.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    file: File,
+    start: u64,
+    row: usize,
+    sums: Vec<u32>,
+}
+
+impl Reader {
+    /// Opens the file of that key, reads it once, and holds header, length and every row against
+    /// what they should be.
+    ///
+    /// # Errors
+    /// The system refuses. Damage is no error here: it comes back as [`Opened::Damaged`].
+    pub fn open(folder: &Path, layout: &Layout, key: &str) -> Result<Opened> {
+        let path = folder::path(folder, key);
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Opened::Missing),
+            other => other.map_err(Error::io(&path, "open"))?,
+        };
+        match Self::read(&path, file, layout, key)
+            .and_then(|reader| reader.check().map(|()| reader))
+        {
+            Ok(reader) => Ok(Opened::Sound(reader)),
+            Err(error @ Error::Damaged { .. }) => Ok(Opened::Damaged(error)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn read(path: &Path, file: File, layout: &Layout, key: &str) -> Result<Reader> {
+        let damaged = |place: &str, expected: String, found: String| Error::Damaged {
+            path: path.into(),
+            place: place.into(),
+            expected,
+            found,
+        };
+        let length = file.metadata().map_err(Error::io(path, "look at"))?.len();
+        let short = || damaged("length", "a whole file".into(), format!("{length} bytes"));
+        let mut first = [0; 8];
+        if length < 8 {
+            return Err(short());
+        }
+        folder::read_at(&file, &mut first, 0).map_err(Error::io(path, "read"))?;
+        let header = header_length(first).filter(|&n| n as u64 <= length - 8);
+        let header = header.ok_or_else(|| {
+            damaged(
+                "header's length",
+                "that of a header".into(),
+                u64::from_le_bytes(first).to_string(),
+            )
+        })?;
+        let mut json = vec![0; header];
+        folder::read_at(&file, &mut json, 8).map_err(Error::io(path, "read"))?;
+        layout.check(path, &json, key)?;
+        let start = 8 + header as u64;
+        let expected = start.saturating_add(layout.bytes()).saturating_add(4 * layout.rows as u64);
+        if length != expected {
+            return Err(damaged("length", format!("{expected} bytes"), format!("{length}")));
+        }
+        let mut sums = vec![0; 4 * layout.rows];
+        folder::read_at(&file, &mut sums, start + layout.bytes())
+            .map_err(Error::io(path, "read"))?;
+        let sums = sums.as_chunks().0.iter().map(|sum| u32::from_le_bytes(*sum)).collect();
+        Ok(Reader { path: path.into(), file, start, row: layout.row_bytes(), sums })
+    }
+
+    /// Reads every row once.
+    fn check(&self) -> Result<()> {
+        let together = (CHUNK / self.row.max(1)).max(1);
+        let starts: Vec<usize> = (0..self.sums.len()).step_by(together).collect();
+        let found: Vec<Result<()>> = starts
+            .par_iter()
+            .map_init(Vec::new, |buffer, &from| {
+                let rows = together.min(self.sums.len() - from);
+                buffer.resize(rows * self.row, 0);
+                self.rows(from, buffer)
+            })
+            .collect();
+        // The first in the file's order, whatever the threads.
+        found.into_iter().collect()
+    }
+
+    /// Reads consecutive rows from `from`, as many as the buffer takes, and checks them.
+    fn rows(&self, from: usize, buffer: &mut [u8]) -> Result<()> {
+        let at = self.start + from as u64 * self.row as u64;
+        folder::read_at(&self.file, buffer, at).map_err(|e| match e.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                self.damaged(from, "a whole row", "the file's end")
+            }
+            _ => Error::io(&self.path, "read")(e),
+        })?;
+        for (i, row) in buffer.chunks_exact(self.row).enumerate() {
+            let (expected, found) = (self.sums.get(from + i).copied(), crc32fast::hash(row));
+            if expected != Some(found) {
+                let told =
+                    expected.map_or("no such row".into(), |sum| format!("checksum {sum:08x}"));
+                return Err(self.damaged(from + i, &told, &format!("{found:08x}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, row: usize, expected: &str, found: &str) -> Error {
+        Error::Damaged {
+            path: self.path.clone(),
+            place: format!("row {row}"),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    /// Reads one row into a buffer of its size, and checks it once more: what was sound at the start
+    /// may have changed since.
+    ///
+    /// # Errors
+    /// The system refuses, or the row is damaged.
+    pub fn row(&self, index: usize, buffer: &mut [u8]) -> Result<()> {
+        match buffer.len() == self.row {
+            true => self.rows(index, buffer),
+            false => Err(Error::Shape { expected: self.row, found: buffer.len() }),
+        }
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Marks the file as used now; a file that cannot be marked is as good.
+    pub fn mark_used(&self) {
+        let _ = self.file.set_modified(std::time::SystemTime::now());
+    }
+}

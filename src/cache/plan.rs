@@ -1,0 +1,148 @@
+//! Where activations are to be kept: in memory, in files, or nowhere.
+
+use super::{Error, Layout, Result, folder};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What a user may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// What fits, see [`plan`].
+    Auto,
+    /// Memory, or an error.
+    Ram,
+    /// Files, or an error.
+    Disk,
+    /// Nothing is kept.
+    Off,
+}
+
+/// Where they are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In memory, for this run alone.
+    Ram,
+    /// In files, for other runs, too.
+    Disk,
+    /// Nowhere: the frozen layers are run for each batch.
+    Off,
+}
+
+impl Mode {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Ram => "ram",
+            Mode::Disk => "disk",
+            Mode::Off => "off",
+        }
+    }
+}
+
+/// What the choice rests on.
+pub struct Choice<'a> {
+    /// What was asked for.
+    pub wish: Wish,
+    /// Bytes of memory that may be taken.
+    pub ram: u64,
+    /// `--cache-dir`, if it was given.
+    pub folder: Option<PathBuf>,
+    /// What one view takes.
+    pub layout: &'a Layout,
+    /// Views of each image.
+    pub views: usize,
+    /// Whether the lowest stage is the image's own: then nothing is computed, only prepared.
+    pub pixels: bool,
+    /// The keys of the views, a file each. Finding them reads every image and frozen weight once.
+    pub keys: &'a dyn Fn() -> Result<Vec<String>>,
+}
+
+/// Where activations are kept, and what is there already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Where.
+    pub mode: Mode,
+    /// Bytes of all views, in memory or on the disk.
+    pub bytes: u64,
+    /// The folder of the files.
+    pub folder: PathBuf,
+    /// The views' keys; none but with files.
+    pub keys: Vec<String>,
+    /// Which of their files are there already.
+    pub there: Vec<bool>,
+}
+
+impl Plan {
+    /// A plan without files: to keep so many bytes in memory, or nothing.
+    pub fn without_files(mode: Mode, bytes: u64) -> Plan {
+        let (keys, there) = (Vec::new(), Vec::new());
+        Plan { mode, bytes, folder: PathBuf::new(), keys, there }
+    }
+
+    /// Views that must be computed.
+    pub fn missing(&self, views: usize) -> usize {
+        match self.mode {
+            Mode::Ram => views,
+            Mode::Disk => self.there.iter().filter(|there| !**there).count(),
+            Mode::Off => 0,
+        }
+    }
+}
+
+/// Chooses a place. `Auto` takes, in this order: the files, if all are there; the disk, if a folder
+/// was named and has room; memory, if the activations fit into what is allowed; the disk, if they
+/// take at most half of what is free and are more than prepared images; nothing.
+///
+/// # Errors
+/// Where a place was asked for by name: too little memory or room, a folder that cannot be written.
+pub fn plan(of: &Choice) -> Result<Plan> {
+    let bytes = of.layout.bytes().saturating_mul(of.views as u64);
+    let in_files = || -> Result<Plan> {
+        let folder = of.folder.clone().map_or_else(folder::default_folder, Ok)?;
+        let keys = (of.keys)()?;
+        let there: Vec<bool> =
+            keys.iter().map(|key| folder::path(&folder, key).is_file()).collect();
+        Ok(Plan { mode: Mode::Disk, bytes, folder, keys, there })
+    };
+    let needed = |plan: &Plan| of.layout.file_bytes().saturating_mul(plan.missing(of.views) as u64);
+    match of.wish {
+        Wish::Off => return Ok(Plan::without_files(Mode::Off, 0)),
+        Wish::Ram if bytes > of.ram => {
+            return Err(Error::NoMemory { needed: bytes, allowed: of.ram });
+        }
+        Wish::Ram => return Ok(Plan::without_files(Mode::Ram, bytes)),
+        Wish::Disk => {
+            let plan = in_files()?;
+            // A folder that only others may write to serves as long as it has everything.
+            if plan.missing(of.views) > 0 {
+                folder::check_room(&plan.folder, needed(&plan))?;
+            }
+            return Ok(plan);
+        }
+        Wish::Auto => {}
+    }
+    let folder = of.folder.clone().map_or_else(folder::default_folder, Ok);
+    let Ok(folder) = folder else {
+        let mode = if bytes <= of.ram { Mode::Ram } else { Mode::Off };
+        return Ok(Plan::without_files(mode, if mode == Mode::Ram { bytes } else { 0 }));
+    };
+    let named = of.folder.is_some();
+    let all = of.layout.file_bytes().saturating_mul(of.views as u64);
+    let free = || folder::room(&folder).unwrap_or(0);
+    let fits = bytes <= of.ram;
+    // Keys are worth finding only where files may be, or may come. Images without a digest have
+    // none, which is no reason to stop where nobody asked for files by name.
+    let files = (named || folder.is_dir() || !fits).then(|| in_files().ok()).flatten();
+    if let Some(plan) = files {
+        let complete = plan.missing(of.views) == 0;
+        let room = match named {
+            true => needed(&plan) <= free(),
+            false => !fits && all <= free() / 2,
+        };
+        if complete || (room && !of.pixels) {
+            return Ok(plan);
+        }
+    }
+    Ok(if fits { Plan::without_files(Mode::Ram, bytes) } else { Plan::without_files(Mode::Off, 0) })
+}

@@ -1,0 +1,178 @@
+//! The frozen layers: what they make of the training images, computed.
+//!
+//! An image's activations must have the same bits wherever they are computed, in the pass that
+//! fills memory or a file or for the one batch that wants them, or the place would matter to the
+//! result. Products of few rows round as their number of rows has it, so images always go through
+//! the model in micro-batches of one size, the model's own, the last filled up with copies of its
+//! last image. `--micro-batch` and `--memory` do not change it: without a tape it is small.
+
+use crate::cache::{self, Frozen, Layout, Stored};
+use crate::objective::{Examples, Objective, Result};
+use crate::vit::Config;
+use candle_core::Tensor;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The layers below a stage, over views of the training images.
+#[derive(Clone)]
+pub struct Prefix<'a> {
+    model: Objective,
+    views: Vec<&'a dyn Examples>,
+    stage: usize,
+    layout: Layout,
+}
+
+/// Which view of which image.
+pub type Pick = (usize, usize);
+
+impl<'a> Prefix<'a> {
+    /// The layers of `model` below `stage`, over views that show the same images with the same
+    /// labels in the same order. Activations are rounded to bf16 if `half`.
+    pub fn new(model: &Objective, views: Vec<&'a dyn Examples>, stage: usize, half: bool) -> Self {
+        let own = Objective::new(model.config.clone(), model.weights.clone()).micro_batch;
+        let layout = Layout {
+            rows: views.first().map_or(0, |view| view.len()),
+            row: row(&model.config, stage),
+            stored: Stored::of(model.dtype(), half),
+        };
+        Self { model: Objective { micro_batch: own, ..model.clone() }, views, stage, layout }
+    }
+
+    /// What one view's activations are like.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Number of views.
+    pub fn views(&self) -> usize {
+        self.views.len()
+    }
+
+    /// The stage whose input they are.
+    pub fn stage(&self) -> usize {
+        self.stage
+    }
+
+    /// One label an image.
+    pub fn labels(&self) -> Arc<[u32]> {
+        self.views.first().map_or_else(|| Arc::from([]), |view| view.labels().into())
+    }
+
+    /// The key of each view's activations.
+    ///
+    /// # Errors
+    /// [`cache::Error::Unidentified`] for images that have no digest.
+    pub fn keys(&self) -> cache::Result<Vec<String>> {
+        let key = |view: &&dyn Examples| {
+            let images = view.identity()?.ok_or(cache::Error::Unidentified)?;
+            cache::key(&Frozen {
+                config: &self.model.config,
+                weights: &self.model.weights,
+                stage: self.stage,
+                images: &images,
+                micro_batch: self.model.micro_batch,
+                precision: self.model.precision,
+                stored: self.layout.stored,
+            })
+        };
+        self.views.iter().map(key).collect()
+    }
+
+    /// Images that go through the model side by side.
+    pub fn wave(&self) -> usize {
+        self.model.micro_batch.max(1) * rayon::current_num_threads()
+    }
+
+    /// Tells a view that these images come next.
+    pub fn ahead(&self, view: usize, images: Range<usize>) {
+        if let Some(view) = self.views.get(view) {
+            view.ahead_at(&images.collect::<Vec<_>>());
+        }
+    }
+
+    /// The activations of these images, as the model computes them, (n, …).
+    ///
+    /// # Errors
+    /// Those of reading and evaluating the images.
+    pub fn values(&self, picks: &[Pick]) -> Result<Tensor> {
+        let filled = picks.len().next_multiple_of(self.model.micro_batch.max(1));
+        let drawn = Drawn { views: &self.views, picks, labels: vec![0; filled] };
+        let values = self.model.activations(&drawn, self.stage)?.values;
+        Ok(values.narrow(0, 0, picks.len())?)
+    }
+
+    /// The same as they are kept: bytes, a row after the other.
+    ///
+    /// # Errors
+    /// Those of [`Prefix::values`].
+    pub fn rows(&self, picks: &[Pick]) -> Result<Vec<u8>> {
+        let bytes = self.layout.stored.encode(&self.values(picks)?)?;
+        let expected = picks.len().saturating_mul(self.layout.row_bytes());
+        match bytes.len() == expected {
+            true => Ok(bytes),
+            false => Err(cache::Error::Shape { expected, found: bytes.len() }.into()),
+        }
+    }
+}
+
+/// Shape of one image's activations at a stage's input.
+fn row(config: &Config, stage: usize) -> Vec<usize> {
+    match stage {
+        0 => vec![config.channels, config.image_size[0], config.image_size[1]],
+        s if s == 2 * config.depth + 2 && !config.two_heads() => vec![config.dim],
+        s => vec![config.numbers_at(s) / config.dim.max(1), config.dim],
+    }
+}
+
+/// Images drawn from several views; past the last, copies of it.
+struct Drawn<'a> {
+    views: &'a [&'a dyn Examples],
+    picks: &'a [Pick],
+    labels: Vec<u32>,
+}
+
+impl Drawn<'_> {
+    /// Positions of picks that there are, if all are of one view.
+    fn one_view(&self, picks: &[Pick]) -> Option<(usize, Vec<usize>)> {
+        let &(view, _) = picks.first()?;
+        picks.iter().all(|pick| pick.0 == view).then(|| (view, picks.iter().map(|p| p.1).collect()))
+    }
+
+    fn at(&self, picks: &[Pick]) -> Result<Tensor> {
+        if let Some((view, images)) = self.one_view(picks) {
+            return self.views[view].inputs_at(&images);
+        }
+        let each = picks.iter().map(|&(view, image)| self.views[view].inputs_at(&[image]));
+        Ok(Tensor::cat(&each.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+}
+
+impl Examples for Drawn<'_> {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+    fn stage(&self) -> usize {
+        self.views.first().map_or(0, |view| view.stage())
+    }
+    fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
+        let end = range.end.min(self.picks.len());
+        let x = self.at(&self.picks[range.start..end])?;
+        let missing = range.end - end;
+        if missing == 0 {
+            return Ok(x);
+        }
+        let last = x.narrow(0, x.dim(0)? - 1, 1)?;
+        let copies = std::iter::once(x).chain(std::iter::repeat_n(last, missing));
+        Ok(Tensor::cat(&copies.collect::<Vec<_>>(), 0)?)
+    }
+    fn ahead_at(&self, indices: &[usize]) {
+        let picks: Vec<Pick> = indices.iter().filter_map(|&i| self.picks.get(i).copied()).collect();
+        // What is told to one view is forgotten as soon as two others are told something.
+        if let Some((view, images)) = self.one_view(&picks) {
+            self.views[view].ahead_at(&images);
+        }
+    }
+    fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+}

@@ -1,0 +1,77 @@
+//! The prefix cache: it changes no bit, is found only by what it follows from, and never believed
+//! when it is damaged.
+
+mod damage;
+mod keys;
+mod place;
+#[path = "../small/mod.rs"]
+#[allow(dead_code, reason = "these tests need only some of it")]
+mod small;
+mod views;
+
+use planish::cache::{About, Choice, Plan, Wish, plan};
+use planish::objective::Examples;
+use planish::train::Prefix;
+use planish::train::source::{Event, Source};
+use std::path::Path;
+
+/// What happened while a source was opened.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    computed: usize,
+    found: usize,
+    damaged: Vec<String>,
+    stale: usize,
+}
+
+/// The plan that a wish and a folder lead to, with a gigabyte of memory.
+fn chosen(wish: Wish, folder: &Path, prefix: &Prefix) -> planish::cache::Result<Plan> {
+    plan(&Choice {
+        wish,
+        ram: 1 << 30,
+        folder: Some(folder.into()),
+        layout: prefix.layout(),
+        views: prefix.views(),
+        pixels: prefix.stage() == 0,
+        keys: &|| prefix.keys(),
+    })
+}
+
+/// Opens a source as a run would.
+fn open<'a>(prefix: Prefix<'a>, wish: Wish, folder: &Path) -> (Source<'a>, Told) {
+    let plan = chosen(wish, folder, &prefix).unwrap();
+    let mut told = Told::default();
+    let source = Source::open(prefix, &plan, &|_| About::default(), &mut |event| match event {
+        Event::Computed(images) => told.computed += images,
+        Event::Found(_) => told.found += 1,
+        Event::Damaged(error) => told.damaged.push(error.to_string()),
+        Event::Stale(_) => told.stale += 1,
+    });
+    (source.unwrap(), told)
+}
+
+/// Every row of every view, as bits.
+fn rows(source: &Source, views: usize) -> Vec<u32> {
+    let picks: Vec<(usize, usize)> =
+        (0..views).flat_map(|view| (0..source.len()).map(move |image| (view, image))).collect();
+    let values = source.batch(&picks).unwrap().values.flatten_all().unwrap();
+    values.to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
+}
+
+/// Names in a folder, sorted; none if it is not there.
+fn names(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// The frozen layers below a stage over these images, in f32.
+fn prefix<'a>(
+    model: &planish::objective::Objective,
+    images: &'a dyn Examples,
+    stage: usize,
+) -> Prefix<'a> {
+    Prefix::new(model, vec![images], stage, false)
+}

@@ -1,0 +1,233 @@
+//! The prefix cache as a user meets it.
+
+#[allow(dead_code, reason = "these tests need only some of it")]
+mod common;
+
+use common::{Bench, Output};
+use serde_json::Value;
+use std::fs;
+
+const SMALL: [&str; 8] =
+    ["--epochs", "2", "--batch-size", "8", "--perturb-batch", "16", "--remeasure", "0"];
+const LAYERS: [&str; 4] = ["--perturb", "head", "--update", "block.4"];
+
+/// Post-trains into `out.safetensors`; what the program says, its report and the file.
+fn train(bench: &Bench, rest: &[&str]) -> (Output, Value, Vec<u8>) {
+    let [out, json] = ["out.safetensors", "run.json"].map(|name| bench.path(name));
+    let model = bench.model.as_str();
+    let words = ["post-train", model, "--data", &bench.data, "--keep", "last", "--force"];
+    let to = ["--out", out.as_str(), "--json", json.as_str()];
+    let said = bench.run(&[&words[..], &to, &LAYERS, &SMALL, rest].concat());
+    assert!(said.success, "{}", said.errors);
+    (said, bench.json("run.json"), fs::read(out).unwrap())
+}
+
+/// The tensors' bytes of a checkpoint: its provenance tells of the cache's type, and may differ.
+fn tensors(bytes: &[u8]) -> Vec<u8> {
+    bytes[8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize..].to_vec()
+}
+
+fn names(folder: &str) -> Vec<String> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_place_gives_the_same_checkpoint_and_the_next_run_finds_the_file() {
+    let bench = Bench::with_model();
+    let folder = bench.path("xdg/planish");
+    for half in [&[][..], &["--cache-dtype", "bf16"]] {
+        let with = |place: &str| train(&bench, &[&["--cache", place], half].concat());
+        let before = names(&folder).len();
+        let (said, report, off) = with("off");
+        assert!(said.output.contains("frozen layers run for every batch"), "{}", said.output);
+        assert_eq!(
+            (&report["cached"], &report["run"]["cache"]["mode"]),
+            (&false.into(), &"off".into())
+        );
+        let (_, report, ram) = with("ram");
+        assert_eq!(
+            (&report["cached"], &report["run"]["cache"]["mode"]),
+            (&true.into(), &"ram".into())
+        );
+        assert_eq!(names(&folder).len(), before);
+        let (said, report, disk) = with("disk");
+        assert!(said.output.contains("kept in"), "{}", said.output);
+        let cache = &report["run"]["cache"];
+        assert_eq!((&cache["found"], &cache["views"]), (&0.into(), &1.into()));
+        assert_eq!(names(&folder).len(), before + 1);
+        let file = format!("{}.safetensors", cache["keys"][0].as_str().unwrap());
+        assert!(names(&folder).contains(&file));
+        // Of 40 images 5 tokens of 64 numbers.
+        assert_eq!(cache["bytes"], 40 * 5 * 64 * if half.is_empty() { 4 } else { 2 });
+        // With a file there, `auto` takes it before memory.
+        for place in ["disk", "auto"] {
+            let (said, report, again) = with(place);
+            assert!(said.errors.contains("frozen layers read from"), "{}", said.errors);
+            assert!(said.output.contains("frozen layers read from"), "{}", said.output);
+            assert_eq!(report["run"]["cache"]["found"], 1);
+            assert!(again == disk);
+        }
+        assert!(disk == ram && ram == off);
+    }
+    let (_, _, whole) = train(&bench, &["--cache", "off"]);
+    let (_, _, half) = train(&bench, &["--cache", "off", "--cache-dtype", "bf16"]);
+    assert_ne!(tensors(&whole), tensors(&half));
+}
+
+#[test]
+fn augmented_views_are_kept_shared_and_told() {
+    let bench = Bench::with_model();
+    let folder = bench.path("views");
+    let augment = ["--augment", "flip,shift=2", "--cache-dir", &folder];
+    let with = |rest: &[&str]| train(&bench, &[&augment[..], rest].concat());
+    // Epochs are two, and so are views.
+    let (_, report, two) = with(&[]);
+    assert_eq!(names(&folder).len(), 2);
+    let told = &report["augmentation"];
+    assert_eq!((&told["augment"], &told["views"]), (&"flip,shift=2".into(), &2.into()));
+    let off = ["--augment", "flip,shift=2", "--cache", "off"];
+    assert!(train(&bench, &off).2 == two);
+    let (_, report, three) = with(&["--views", "3"]);
+    let cache = &report["run"]["cache"];
+    assert_eq!((&cache["found"], &cache["views"], names(&folder).len()), (&2.into(), &3.into(), 3));
+    assert!(train(&bench, &[&off[..], &["--views", "3"]].concat()).2 == three);
+    let plain = train(&bench, &["--cache", "off"]).2;
+    assert!(tensors(&two) != tensors(&three) && tensors(&two) != tensors(&plain));
+    // Another seed of the views is another set of files; another order of training is not.
+    let (_, report, _) = with(&["--train-seed", "5"]);
+    assert_eq!(report["run"]["cache"]["found"], 2);
+    let (_, report, _) = with(&["--seed", "5"]);
+    assert_eq!(report["run"]["cache"]["found"], 0);
+}
+
+#[test]
+fn a_damaged_file_is_told_and_written_anew() {
+    let bench = Bench::with_model();
+    let folder = bench.path("kept");
+    let disk = ["--cache", "disk", "--cache-dir", &folder];
+    let (_, _, expected) = train(&bench, &disk);
+    let [name] = names(&folder).try_into().unwrap();
+    let path = format!("{folder}/{name}");
+    let good = fs::read(&path).unwrap();
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 8;
+    for bad in [&good[..good.len() / 2], &flipped] {
+        fs::write(&path, bad).unwrap();
+        let (said, report, found) = train(&bench, &disk);
+        assert!(found == expected && fs::read(&path).unwrap() == good);
+        assert_eq!(report["run"]["cache"]["found"], 0);
+        let note = report["notes"].to_string();
+        for told in [&said.errors, &note] {
+            assert!(told.contains(&name) && told.contains("run again"), "{told}");
+        }
+    }
+    // A checkpoint with another head and the same layers below is served by the same file.
+    let tuned = bench.path("head.safetensors");
+    let words = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd", "--update"];
+    let rest = ["head", "--out", &tuned, "--epochs", "1", "--batch-size", "8", "--force"];
+    assert!(bench.run(&[&words[..], &rest].concat()).success);
+    fs::copy(format!("{}/config.json", bench.model), bench.path("config.json")).unwrap();
+    let [out, json] = ["other.safetensors", "run.json"].map(|name| bench.path(name));
+    let words = ["post-train", &tuned, "--data", &bench.data, "--out", &out, "--json", &json];
+    let said = bench.run(&[&words[..], &["--force"], &LAYERS, &SMALL, &disk].concat());
+    assert!(said.success, "{}", said.errors);
+    assert_eq!(bench.json("run.json")["run"]["cache"]["found"], 1);
+}
+
+#[test]
+fn a_dry_run_tells_the_place_and_leaves_nothing() {
+    let bench = Bench::with_model();
+    let folder = bench.path("kept");
+    let json = bench.path("dry.json");
+    let words = ["post-train", &bench.model, "--data", &bench.data, "--dry-run", "--json", &json];
+    let rest = ["--cache", "disk", "--cache-dir", &folder, "--method", "sgd", "--update", "norm"];
+    let batch = ["--batch-size", "8", "--out", "unwritten"];
+    let said = bench.run(&[&words[..], &rest, &batch].concat());
+    assert!(said.success, "{}", said.errors);
+    assert!(said.output.contains("10.00 KiB of frozen layers' activations in"), "{}", said.output);
+    let cache = &bench.json("dry.json")["cache"];
+    assert_eq!((&cache["mode"], &cache["bytes"]), (&"disk".into(), &10_240.into()));
+    assert!(!std::path::Path::new(&folder).exists());
+}
+
+#[test]
+fn rows_and_seeds_of_a_bench_share_what_they_freeze() {
+    let bench = Bench::with_model();
+    let json = bench.path("bench.json");
+    let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pol-head,sam"];
+    let rest = ["--update", "block.4", "--seeds", "2", "--json", &json];
+    // A plan costs a diagnosis; SAM and its control have their layers from the option.
+    let said = bench.run(&[&words[..], &rest, &SMALL].concat());
+    assert!(said.success, "{}", said.errors);
+    let costs = &bench.json("bench.json")["run"]["costs"];
+    let runs: Vec<&Value> =
+        costs.as_array().unwrap().iter().flat_map(|c| c["cache"].as_array().unwrap()).collect();
+    let found: Vec<u64> = runs.iter().map(|run| run["found"].as_u64().unwrap()).collect();
+    // Head perturbed or not, block.4 is the lowest layer touched in all of them.
+    assert_eq!(found.iter().sum::<u64>(), found.len() as u64 - 1, "{found:?}");
+    assert!(runs.iter().all(|run| run["keys"] == runs[0]["keys"] && run["mode"] == "disk"));
+    assert_eq!(names(&bench.path("xdg/planish")).len(), 1);
+    assert!(said.output.contains("runs read what the frozen layers gave from files"));
+}
+
+#[test]
+fn files_are_listed_and_cleared() {
+    let bench = Bench::with_model();
+    let listed = |words: &[&str]| bench.plain(&[&["cache"], words].concat());
+    let empty = listed(&["list"]);
+    assert!(empty.success && empty.output.contains("0 files"), "{}", empty.output);
+    train(&bench, &["--cache", "disk", "--augment", "flip", "--views", "2"]);
+    let folder = bench.path("xdg/planish");
+    fs::write(format!("{folder}/.{}.1.2.3.planish-part", "b".repeat(64)), "half").unwrap();
+    fs::write(format!("{folder}/{}.safetensors", "c".repeat(64)), "junk").unwrap();
+    fs::write(format!("{folder}/other.safetensors"), "mine").unwrap();
+    let said = listed(&["list"]).output;
+    for part in [
+        "4 files",
+        "flip, seed 0, view 1",
+        "block.4, attention",
+        "model.safetensors",
+        "f32",
+        "split train",
+        "was killed",
+        "cannot be read",
+        "40",
+    ] {
+        assert!(said.contains(part), "`{part}` is not in {said}");
+    }
+    assert!(listed(&["clear", "--unused-for", "1"]).output.contains("1 files removed"));
+    assert!(listed(&["clear"]).output.contains("3 files removed"));
+    assert_eq!(names(&folder), ["other.safetensors"]);
+    listed(&["list", "--cache-dir", &format!("{folder}/other.safetensors")])
+        .fails_with(&["other.safetensors", "expected a folder"]);
+    assert_eq!(listed(&["clear", "--unused-for", "-1"]).code, Some(2));
+}
+
+#[test]
+fn bad_places_are_named_with_a_remedy() {
+    let bench = Bench::with_model();
+    let file = bench.path("file");
+    fs::write(&file, "").unwrap();
+    let words = ["post-train", &bench.model, "--data", &bench.data, "--out", "x", "--quiet"];
+    let words = [&words[..], &LAYERS, &SMALL].concat();
+    let said = |rest: &[&str]| bench.run(&[&words[..], rest].concat());
+    for (rest, parts) in [
+        (&["--cache", "disk", "--cache-dir", &file][..], &["file", "expected a folder"][..]),
+        (&["--cache", "ram", "--cache-ram", "0"], &["--cache-ram", "51200", "bf16", "disk"]),
+        (&["--views", "2"], &["--views", "--augment"]),
+        (&["--cache", "off", "--cache-dir", &file], &["--cache-dir", "--cache off"]),
+    ] {
+        said(rest).fails_with(parts);
+    }
+    for (flag, value) in [("--cache", "512"), ("--views", "0"), ("--augment", "flop")] {
+        assert_eq!(said(&[flag, value]).code, Some(2), "{flag}");
+    }
+    assert!(!std::path::Path::new(&bench.path("x")).exists());
+    // Nobody asked for a file by name, so none is no reason to stop.
+    let done = said(&["--cache-dir", &file, "--force"]);
+    assert!(done.success, "{}", done.errors);
+}
