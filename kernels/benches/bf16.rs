@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p planish-kernels --bench bf16 [-- THREADS]`. Prints GFLOP/s, best and median, as
 //! shares of the micro-kernel on data in the first-level cache on as many threads, and the rate of
-//! the same product in f32. The three are measured in turn. `benches/pytorch/products.py` prints
+//! the same product in f32. The three are measured in turn. `benches/pytorch/operations.py` prints
 //! PyTorch's rates at these shapes.
 
 use planish_kernels::bf16::{Unit, micro_kernel, multiply_with};

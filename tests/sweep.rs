@@ -1,0 +1,58 @@
+//! Products of all layers in one sweep against those taken one after the other.
+
+#[path = "common/reference.rs"]
+#[allow(dead_code)]
+mod reference;
+
+use candle_core::{DType, Device, Tensor};
+use planish::objective::{Asked, Matrix};
+use planish::vit::{Granularity, layers};
+use reference::{Reference, numbers};
+use std::path::Path;
+
+/// The bits of one product after the other, along two vectors at once; and vᵀA v to rounding.
+#[test]
+fn one_sweep_gives_the_products_of_every_layer() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/hessian.safetensors");
+    let r = Reference::open(Path::new(file));
+    for dtype in [DType::F64, DType::F32] {
+        let objective = r.objective(dtype, 3);
+        let mut cut = layers::layers(&r.config, Granularity::Block);
+        cut.extend(layers::select(&r.config, "block.*").unwrap());
+        cut.extend(layers::layers(&r.config, Granularity::Sublayer));
+        let vectors: Vec<Vec<Tensor>> = (0..cut.len())
+            .map(|l| {
+                let tensor = |(k, &i): (usize, &usize)| {
+                    let dims = objective.weights.tensor(i).dims();
+                    let n = 2 * dims.iter().product::<usize>();
+                    let draw = |j: usize| ((j * 37 + 11 * k + 5 * l) as f64 * 0.61).sin();
+                    let shape: Vec<usize> = [2].iter().chain(dims).copied().collect();
+                    let all: Vec<f64> = (0..n).map(draw).collect();
+                    Tensor::from_vec(all, shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+                };
+                cut[l].tensors.iter().enumerate().map(tensor).collect()
+            })
+            .collect();
+        let asked: Vec<Asked> =
+            cut.iter().zip(&vectors).map(|(layer, vectors)| Asked { layer, vectors }).collect();
+        let all = |t: &[Tensor]| t.iter().flat_map(numbers).collect::<Vec<f64>>();
+        for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
+            // From the pixels, as both ways then see the same micro-batches.
+            let together = objective.products_of_layers(&r.examples(), &asked, matrix).unwrap();
+            let along = objective.curvatures_of_layers(&r.examples(), &asked, matrix).unwrap();
+            for ((a, found), curvature) in asked.iter().zip(&together).zip(along) {
+                let alone =
+                    objective.products(&r.examples(), a.layer, matrix, a.vectors).unwrap().products;
+                assert_eq!(all(found), all(&alone), "{} {dtype:?} {matrix:?}", a.layer.name);
+                let first = |t: &[Tensor]| -> Vec<f64> {
+                    t.iter().flat_map(|t| numbers(&t.get(0).unwrap())).collect()
+                };
+                let (v, product) = (first(a.vectors), first(found));
+                let size: f64 = v.iter().zip(&product).map(|(v, p)| (v * p).abs()).sum();
+                let sum: f64 = v.iter().zip(&product).map(|(v, p)| v * p).sum();
+                let rounding = if dtype == DType::F64 { 1e-13 } else { 1e-5 };
+                assert!((curvature - sum).abs() <= rounding * size, "{curvature} {sum}");
+            }
+        }
+    }
+}
