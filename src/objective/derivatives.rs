@@ -154,7 +154,7 @@ impl Objective {
         sums.resize_with(wanted.layer.tensors.len(), Accumulator::default);
         let count = examples.len();
         let sweep = |range| self.sweep(examples, wanted, range, Tape::new());
-        self.each(examples, sweep, |(part, gradients)| {
+        self.each((examples, self.even_chunks(examples)?), sweep, |(part, gradients)| {
             loss += part;
             add(&mut sums, gradients)
         })?;

@@ -24,6 +24,9 @@ use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What the number of micro-batches of a gradient is a multiple of.
+const WAVE: usize = 4;
+
 /// A model's loss.
 #[derive(Clone, Debug)]
 pub struct Objective {
@@ -71,6 +74,18 @@ impl Objective {
         Ok((0..n).step_by(step).map(|i| i..(i + step).min(n)).collect())
     }
 
+    /// Micro-batches for derivatives, none larger than the limit: as even as can be, and a multiple
+    /// of [`WAVE`] of them, so that the usual numbers of threads all have work to the end. The
+    /// number of threads itself must not decide, for bits depend on how sums are cut.
+    fn even_chunks(&self, examples: &dyn Examples) -> Result<Vec<Range<usize>>> {
+        let n = examples.len();
+        if n == 0 {
+            return Err(Error::NoExamples);
+        }
+        let count = n.div_ceil(self.micro_batch.max(1)).next_multiple_of(WAVE).min(n);
+        Ok((0..count).map(|i| i * n / count..(i + 1) * n / count).collect())
+    }
+
     /// Applies `work` to every micro-batch and hands the results to `take` in order.
     ///
     /// Micro-batches run side by side, one a thread, and the operations inside each run on its
@@ -79,11 +94,10 @@ impl Objective {
     /// micro-batches, whatever the threads.
     fn each<T: Send>(
         &self,
-        examples: &dyn Examples,
+        (examples, chunks): (&dyn Examples, Vec<Range<usize>>),
         work: impl Fn(Range<usize>) -> Result<T> + Sync,
         mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
-        let chunks = self.chunks(examples)?;
         let mut waves = chunks.chunks(rayon::current_num_threads().max(1)).peekable();
         while let Some(wave) = waves.next() {
             if let Some(next) = waves.peek() {
@@ -115,7 +129,7 @@ impl Objective {
             let y = pass.run(examples.stage(), stage, Value::constant(x))?;
             Ok(y.tensor().value().clone())
         };
-        self.each(examples, forward, |part| parts.add(&part))?;
+        self.each((examples, self.chunks(examples)?), forward, |part| parts.add(&part))?;
         Ok(Activations { stage, values: parts.finish()?, labels: examples.labels().into() })
     }
 
@@ -152,7 +166,7 @@ impl Objective {
             };
             Ok((value, slope))
         };
-        self.each(examples, forward, |(value, slope)| {
+        self.each((examples, self.chunks(examples)?), forward, |(value, slope)| {
             logits.push(value);
             slopes.push(slope);
             Ok(())

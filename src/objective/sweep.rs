@@ -110,7 +110,7 @@ impl Objective {
             let recorded = self.record(examples, lowest.layer, range)?;
             asked.iter().map(|a| map(*a, self.replay(&recorded, *a, matrix)?)).collect()
         };
-        self.each(examples, part, |parts| {
+        self.each((examples, self.even_chunks(examples)?), part, |parts| {
             parts.into_iter().enumerate().try_for_each(|(i, part)| take(i, part))
         })
     }
