@@ -153,6 +153,11 @@ impl Checkpoint {
     pub fn as_stored(&self, weights: &Weights) -> Result<Weights, Error> {
         let mut changes = Vec::new();
         for (i, (name, tensor)) in weights.iter().enumerate() {
+            // What was not trained still is the tensor that was read.
+            if self.weights.index(name).is_some_and(|k| self.weights.tensor(k).id() == tensor.id())
+            {
+                continue;
+            }
             let mut parts = Vec::new();
             for (own, part) in self.names.to_file(&[(name.to_string(), tensor.clone())])? {
                 let entry = self.header.entries.iter().find(|entry| entry.name == own);

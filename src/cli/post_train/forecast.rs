@@ -107,6 +107,7 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
     }];
 
     let tried = try_steps(work, cached, computed, steps)?;
+    let trained_mib = held_mib + tried.mib.max(found.resident_mib);
     let all_steps = steps.saturating_mul(settings.epochs) as f64;
     let watched = work.watched().unwrap_or(0);
     parts.push(Part {
@@ -114,7 +115,7 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         seconds: all_steps * tried.seconds
             + forward(0..stage, watched)
             + (settings.epochs + 1) as f64 * forward(stage..stages(config), watched),
-        peak_mib: held_mib + tried.mib.max(found.resident_mib),
+        peak_mib: trained_mib,
     });
 
     let scored = [&roles.val, &roles.test].into_iter().flatten().map(Split::len).sum::<usize>();
@@ -122,6 +123,15 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         name: "figures".into(),
         seconds: 2.0 * exact.seconds(passes(0..stages(config)), scored),
         peak_mib: passing,
+    });
+    // Beside what training leaves with the allocator: the file that the model was read from, once
+    // more, and what is new in it.
+    let sizes = recipe.update.tensors.iter().map(|&i| model.weights.tensor(i).elem_count());
+    let [new, file] = [sizes.sum(), model.weights.parameters()].map(|n: usize| 4 * n);
+    parts.push(Part {
+        name: "writing".into(),
+        seconds: 0.0,
+        peak_mib: trained_mib + (file + 2 * new) as f64 / MIB,
     });
     if let (Some(subject), false) = (&work.subject, args.recipe.remeasure == Some(0)) {
         let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
