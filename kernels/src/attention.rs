@@ -97,7 +97,7 @@ impl Shape {
     }
 }
 
-/// Values and keys of one image, or what is written to them.
+/// Every input's part of one image.
 type Inputs<'a, E> = Vec<Part<'a, E>>;
 
 /// Each input's part of every image.
