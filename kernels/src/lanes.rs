@@ -4,6 +4,7 @@
 //! eight or four under AVX2 with FMA, one anywhere. Arrays such as `[f32; 16]` would read the
 //! same, but the compiler stops keeping them in registers as soon as several tangents ride along.
 
+use crate::math::Erf;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// What lies in memory: `f32` or `f64`, with the registers that hold it at each SIMD level.
@@ -12,11 +13,11 @@ pub trait Element: candle_core::WithDType + Lane<Element = Self> + PartialOrd + 
     type Wide: Lane<Element = Self>;
     /// Register under AVX2 and FMA.
     type Half: Lane<Element = Self>;
-    /// Coefficients of [`crate::math::erf`] for this precision.
-    const ERFCX: &'static [f64];
+    /// How [`crate::math::erf`] is computed in this precision.
+    const ERF: Erf;
     /// Terms of the exponential's Taylor series on |r| ≤ ln 2 / 2.
     const EXP_TERMS: usize;
-    /// Arguments within which [`crate::math::exp`] neither under- nor overflows.
+    /// Below the first, [`crate::math::exp`] is 0; from the second on it is +∞.
     const EXP_RANGE: (f64, f64);
     /// High part of ln 2, exact when multiplied by a small integer, and the rest.
     const LN2: (f64, f64);
@@ -50,11 +51,14 @@ pub trait Lane:
     fn sqrt(self) -> Self;
     /// Absolute value.
     fn abs(self) -> Self;
-    /// The larger of the two.
+    /// The larger of the two; `other` where either is NaN.
     fn max(self, other: Self) -> Self;
+    /// The smaller of the two; `other` where either is NaN.
+    fn min(self, other: Self) -> Self;
     /// Nearest integer, ties to even.
     fn round(self) -> Self;
-    /// `self · 2^n` for integral n within the normal range of exponents.
+    /// `self · 2^n` for integral n from the smallest normal exponent to one past the largest, which
+    /// may give ∞ even where the product is finite.
     fn scale_by_power(self, n: Self) -> Self;
     /// `yes` where `self < bound`, else `no`.
     fn select_less(self, bound: Self, yes: Self, no: Self) -> Self;
@@ -182,6 +186,10 @@ macro_rules! plain_lane {
                 if self > other { self } else { other }
             }
             #[inline(always)]
+            fn min(self, other: Self) -> Self {
+                if self < other { self } else { other }
+            }
+            #[inline(always)]
             fn round(self) -> Self {
                 <$t>::round_ties_even(self)
             }
@@ -225,9 +233,9 @@ mod registers {
 impl Element for f32 {
     type Wide = registers::F32x16;
     type Half = registers::F32x8;
-    const ERFCX: &'static [f64] = crate::math::ERFCX_F32;
+    const ERF: Erf = Erf::F32;
     const EXP_TERMS: usize = 7;
-    const EXP_RANGE: (f64, f64) = (-87.0, 88.0);
+    const EXP_RANGE: (f64, f64) = (-87.0, 89.0);
     const LN2: (f64, f64) = (0.693359375, -2.121_944_400_546_905_8e-4);
     #[inline(always)]
     fn narrow(x: f64) -> Self {
@@ -242,9 +250,9 @@ impl Element for f32 {
 impl Element for f64 {
     type Wide = registers::F64x8;
     type Half = registers::F64x4;
-    const ERFCX: &'static [f64] = crate::math::ERFCX_F64;
+    const ERF: Erf = Erf::F64;
     const EXP_TERMS: usize = 13;
-    const EXP_RANGE: (f64, f64) = (-708.0, 709.0);
+    const EXP_RANGE: (f64, f64) = (-708.0, 710.0);
     const LN2: (f64, f64) = (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10);
     #[inline(always)]
     fn narrow(x: f64) -> Self {

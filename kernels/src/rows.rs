@@ -115,29 +115,63 @@ impl<S: Scalar> Row<S> {
     /// Σ over columns of `f`, everywhere in the register.
     #[inline(always)]
     pub fn sum(&self, f: impl Fn(Chunk) -> S) -> S {
-        let mut total = S::constant(0.0);
-        for c in chunks::<S>(self.len) {
-            let term = f(c);
-            total = total
-                + if c.count == S::Lane::COUNT { term } else { term.keep_first(c.count, 0.0) };
-        }
+        let zero = S::constant(0.0);
+        let total = self.fold(
+            zero,
+            #[inline(always)]
+            |total, c| {
+                let term = f(c);
+                total + if c.count == S::Lane::COUNT { term } else { term.keep_first(c.count, 0.0) }
+            },
+            #[inline(always)]
+            |a, b| a + b,
+        );
         total.sum()
     }
 
     /// The largest value of the row, held constant (its tangents are 0).
     #[inline(always)]
     pub fn held_max(&self) -> S {
-        let mut best = S::constant(f64::NEG_INFINITY);
-        for c in chunks::<S>(self.len) {
-            let x = self.at(c);
-            let x = if c.count == S::Lane::COUNT {
-                x
-            } else {
-                x.keep_first(c.count, f64::NEG_INFINITY)
-            };
-            best = best.held_max(x);
-        }
+        let best = self.fold(
+            S::constant(f64::NEG_INFINITY),
+            #[inline(always)]
+            |best, c| {
+                let x = self.at(c);
+                best.held_max(if c.count == S::Lane::COUNT {
+                    x
+                } else {
+                    x.keep_first(c.count, f64::NEG_INFINITY)
+                })
+            },
+            #[inline(always)]
+            |a, b| a.held_max(b),
+        );
         best.held_largest()
+    }
+
+    /// All chunks into one register: four at a time side by side, since each addition waits for
+    /// the one before it and a processor has several under way.
+    #[inline(always)]
+    fn fold(&self, start: S, add: impl Fn(S, Chunk) -> S, join: impl Fn(S, S) -> S) -> S {
+        let full = self.len / S::Lane::COUNT;
+        let chunk = |i: usize| Chunk { start: i * S::Lane::COUNT, count: S::Lane::COUNT };
+        let mut parts = [start; 4];
+        let mut i = 0;
+        while i + 4 <= full {
+            for (k, part) in parts.iter_mut().enumerate() {
+                *part = add(*part, chunk(i + k));
+            }
+            i += 4;
+        }
+        while i < full {
+            parts[0] = add(parts[0], chunk(i));
+            i += 1;
+        }
+        let (start, count) = (full * S::Lane::COUNT, self.len % S::Lane::COUNT);
+        if count > 0 {
+            parts[1] = add(parts[1], Chunk { start, count });
+        }
+        join(join(parts[0], parts[1]), join(parts[2], parts[3]))
     }
 }
 

@@ -65,7 +65,8 @@ impl Objective {
         self.weights.tensor(0).dtype()
     }
 
-    fn chunks(&self, examples: &dyn Examples) -> Result<Vec<Range<usize>>> {
+    /// Micro-batches of the size that is set, the last with what is left.
+    fn whole_chunks(&self, examples: &dyn Examples) -> Result<Vec<Range<usize>>> {
         let n = examples.len();
         if n == 0 {
             return Err(Error::NoExamples);
@@ -74,7 +75,7 @@ impl Objective {
         Ok((0..n).step_by(step).map(|i| i..(i + step).min(n)).collect())
     }
 
-    /// Micro-batches for derivatives, none larger than the limit: as even as can be, and a multiple
+    /// Micro-batches, none larger than the limit: as even as can be, and a multiple
     /// of [`WAVE`] of them, so that the usual numbers of threads all have work to the end. The
     /// number of threads itself must not decide, for bits depend on how sums are cut.
     fn even_chunks(&self, examples: &dyn Examples) -> Result<Vec<Range<usize>>> {
@@ -121,6 +122,24 @@ impl Objective {
 
     /// Activations at the input of `stage`, computed without a tape.
     pub fn activations(&self, examples: &dyn Examples, stage: usize) -> Result<Activations> {
+        self.activations_of((examples, self.even_chunks(examples)?), stage)
+    }
+
+    /// As [`Objective::activations`], in micro-batches of the size that is set and no other but
+    /// the last: what an image gives then has the same bits in any company.
+    pub fn activations_in_whole_micro_batches(
+        &self,
+        examples: &dyn Examples,
+        stage: usize,
+    ) -> Result<Activations> {
+        self.activations_of((examples, self.whole_chunks(examples)?), stage)
+    }
+
+    fn activations_of(
+        &self,
+        (examples, chunks): (&dyn Examples, Vec<Range<usize>>),
+        stage: usize,
+    ) -> Result<Activations> {
         let mut parts = Gather::new(examples.len(), self.dtype());
         let forward = |range| {
             let x = self.input(examples, range)?;
@@ -129,7 +148,7 @@ impl Objective {
             let y = pass.run(examples.stage(), stage, Value::constant(x))?;
             Ok(y.tensor().value().clone())
         };
-        self.each((examples, self.chunks(examples)?), forward, |part| parts.add(&part))?;
+        self.each((examples, chunks), forward, |part| parts.add(&part))?;
         Ok(Activations { stage, values: parts.finish()?, labels: examples.labels().into() })
     }
 
@@ -166,7 +185,7 @@ impl Objective {
             };
             Ok((value, slope))
         };
-        self.each((examples, self.chunks(examples)?), forward, |(value, slope)| {
+        self.each((examples, self.even_chunks(examples)?), forward, |(value, slope)| {
             logits.push(value);
             slopes.push(slope);
             Ok(())

@@ -97,8 +97,8 @@ impl<'a> Prefix<'a> {
     pub fn values(&self, picks: &[Pick]) -> Result<Tensor> {
         let filled = picks.len().next_multiple_of(self.model.micro_batch.max(1));
         let drawn = Drawn { views: &self.views, picks, labels: vec![0; filled] };
-        let values = self.model.activations(&drawn, self.stage)?.values;
-        Ok(values.narrow(0, 0, picks.len())?)
+        let found = self.model.activations_in_whole_micro_batches(&drawn, self.stage)?;
+        Ok(found.values.narrow(0, 0, picks.len())?)
     }
 
     /// The same as they are kept: bytes, a row after the other.
