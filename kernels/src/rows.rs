@@ -169,9 +169,9 @@ impl<S: Scalar> Row<S> {
         }
         let (start, count) = (full * S::Lane::COUNT, self.len % S::Lane::COUNT);
         if count > 0 {
-            parts[1] = add(parts[1], Chunk { start, count });
+            parts[0] = add(parts[0], Chunk { start, count });
         }
-        join(join(parts[0], parts[1]), join(parts[2], parts[3]))
+        join(join(parts[3], parts[2]), join(parts[1], parts[0]))
     }
 }
 
