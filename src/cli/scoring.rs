@@ -111,7 +111,11 @@ pub fn remeasure(
 ) -> anyhow::Result<Vec<LayerBeforeAfter>> {
     let wanted = measured_again(&tuned.config, recipe);
     // Both sides are summed in the same micro-batches.
-    let untouched = Objective { micro_batch: tuned.micro_batch, ..subject.objective.clone() };
+    let untouched = Objective {
+        micro_batch: tuned.micro_batch,
+        recompute: tuned.recompute,
+        ..subject.objective.clone()
+    };
     let before = subject.at(untouched).measure(&wanted, &Options::default(), common)?.layers;
     let after = subject.at(tuned.clone()).measure(&wanted, &Options::default(), common)?.layers;
     let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };

@@ -7,7 +7,9 @@ use crate::checkpoint::Checkpoint;
 use crate::curvature::{LayerOperator, LinearOperator};
 use crate::data::{Role, Roles, require};
 use crate::diagnose::{Estimator, Options, Request, diagnose, is_linear};
-use crate::forecast::{Calibration, Need, Operations, calibrate, diagnose_work, start_within};
+use crate::forecast::{
+    Calibration, Need, Operations, calibrate, diagnose_work, lower, start_within,
+};
 use crate::objective::{Examples, Matrix, Objective};
 use crate::pixels::Pixels;
 use crate::report::diagnosis::Findings;
@@ -157,15 +159,14 @@ impl Subject {
             if need <= limit {
                 return Ok(found);
             }
-            if self.objective.micro_batch <= 1 {
+            if !lower(&mut self.objective) {
                 bail!(
-                    "--memory: {} images take about {need:.0} MiB, one at a time on each thread, and \
-                     {limit:.0} MiB are allowed; ask for fewer with --samples, use fewer --threads, \
+                    "--memory: {} images take about {need:.0} MiB, one at a time on each thread and \
+                     every block computed twice, and {limit:.0} MiB are allowed; ask for fewer with --samples, use fewer --threads, \
                      or allow more",
                     self.validation.len()
                 )
             }
-            self.objective.micro_batch = self.objective.micro_batch.div_ceil(2);
             let again = calibrate(&self.objective, &self.validation, layers)?;
             found = Calibration { peak_mib: found.peak_mib, ..again };
         }

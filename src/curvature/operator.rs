@@ -5,7 +5,6 @@ use crate::data::order::{stream, unit};
 use crate::examples::Part;
 use crate::objective::{Examples, Matrix, Objective};
 use crate::vit::Layer;
-use crate::vit::cost;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +61,7 @@ impl<'a> LayerOperator<'a> {
         let threads = rayon::current_num_threads();
         let depth = (2 * config.depth + 3).max(1);
         let above = (depth - self.layer.first_stage.min(depth)) as f64 / depth as f64;
-        let tape = cost::kept_per_image(config) * self.objective.micro_batch.max(1);
+        let tape = self.objective.kept();
         let numbers =
             threads as f64 * (1 + k) as f64 * (2.0 * above * tape as f64 + self.numbers());
         let bytes = self.objective.dtype().size_in_bytes() as f64;

@@ -100,20 +100,28 @@ pub fn calibrate(
     Ok(Calibration { forward, gradient, hvp, resident_mib, wave_mib, peak_mib })
 }
 
-/// Lowers the micro-batch until what gradients keep is within a bound, so that measuring does not
+/// Asks for less memory until what gradients keep is within a bound, so that measuring does not
 /// break it.
 pub fn start_within(model: &mut Objective, limit_mib: f64) {
     let room = limit_mib - memory::resident_mib().unwrap_or(0.0);
-    while model.micro_batch > 1 && 2.0 * tape_mib(model) > room {
-        model.micro_batch = model.micro_batch.div_ceil(2);
+    while 2.0 * tape_mib(model) > room && lower(model) {}
+}
+
+/// Makes derivatives take less memory: half as many images side by side, and with one a thread,
+/// blocks computed again on the way back. False if nothing is left to do.
+pub fn lower(model: &mut Objective) -> bool {
+    match (model.micro_batch, model.recompute) {
+        (0 | 1, true) => return false,
+        (0 | 1, false) => model.recompute = true,
+        (n, _) => model.micro_batch = n.div_ceil(2),
     }
+    true
 }
 
 /// What gradients keep for the way back, a micro-batch on every thread, MiB: where the system does
 /// not tell what was used.
 fn tape_mib(model: &Objective) -> f64 {
-    let images = model.micro_batch * rayon::current_num_threads();
-    let numbers = cost::kept_per_image(&model.config) * images;
+    let numbers = model.kept() * rayon::current_num_threads();
     numbers as f64 * model.dtype().size_in_bytes() as f64 / MIB
 }
 

@@ -4,7 +4,7 @@
 mod calibrate;
 mod operations;
 
-pub use calibrate::{Calibration, calibrate, start_within};
+pub use calibrate::{Calibration, calibrate, lower, start_within};
 pub use operations::{Operations, Perturbing, diagnose_work, step_work};
 
 use serde::{Deserialize, Serialize};

@@ -22,6 +22,16 @@ pub enum Matrix {
     GaussNewton,
 }
 
+impl Matrix {
+    /// The tape whose way back gives its products.
+    pub(super) fn tape(self, tape: Tape) -> Tape {
+        match self {
+            Matrix::Hessian => tape,
+            Matrix::GaussNewton => tape.linearised(),
+        }
+    }
+}
+
 /// Loss and gradient of a layer, with a Hessian-vector product where a direction was given.
 #[derive(Clone, Debug)]
 pub struct Derivatives {
@@ -153,7 +163,10 @@ impl Objective {
         let mut sums: Vec<Accumulator> = Vec::new();
         sums.resize_with(wanted.layer.tensors.len(), Accumulator::default);
         let count = examples.len();
-        let sweep = |range| self.sweep(examples, wanted, range, Tape::new());
+        let sweep = |range| match self.recompute {
+            true => self.sweep_recomputing(examples, wanted, range),
+            false => self.sweep(examples, wanted, range, Tape::new()),
+        };
         self.each((examples, self.even_chunks(examples)?), sweep, |(part, gradients)| {
             loss += part;
             add(&mut sums, gradients)
@@ -179,10 +192,7 @@ impl Objective {
         if wanted.vectors.is_none() {
             pass.precision = self.precision;
         }
-        pass.tape = match wanted.matrix {
-            Matrix::Hessian => tape,
-            Matrix::GaussNewton => tape.linearised(),
-        };
+        pass.tape = wanted.matrix.tape(tape);
         let mut watched = Vec::with_capacity(wanted.layer.tensors.len());
         for (k, &i) in wanted.layer.tensors.iter().enumerate() {
             let tangent = wanted.vectors.map(|v| v[k].clone());

@@ -7,6 +7,7 @@
 mod derivatives;
 mod error;
 mod flaw;
+mod recompute;
 mod sweep;
 
 pub use crate::examples::{Activations, Examples};
@@ -36,6 +37,9 @@ pub struct Objective {
     pub weights: Weights,
     /// Examples per micro-batch.
     pub micro_batch: usize,
+    /// Whether derivatives keep the input of every block alone and compute the rest of it again
+    /// on the way back: the same numbers in less memory, for one forward pass more.
+    pub recompute: bool,
     /// Label smoothing of the cross-entropy.
     pub smoothing: f64,
     /// How products of values and gradients take their operands. Derivatives along directions, and
@@ -47,7 +51,8 @@ impl Objective {
     /// An objective without label smoothing.
     pub fn new(config: Arc<Config>, weights: Weights) -> Self {
         let micro_batch = micro_batch(&config);
-        Self { config, weights, micro_batch, smoothing: 0.0, precision: Precision::F32 }
+        let (recompute, smoothing) = (false, 0.0);
+        Self { config, weights, micro_batch, recompute, smoothing, precision: Precision::F32 }
     }
 
     /// The same objective at other weights.
@@ -58,6 +63,15 @@ impl Objective {
     /// The same objective with operands taken as they are.
     pub fn exact(&self) -> Self {
         Self { precision: Precision::F32, ..self.clone() }
+    }
+
+    /// Numbers that the gradient of a micro-batch keeps for the way back.
+    pub fn kept(&self) -> usize {
+        let image = match self.recompute {
+            true => cost::kept_recomputing(&self.config),
+            false => cost::kept_per_image(&self.config),
+        };
+        image * self.micro_batch.max(1)
     }
 
     /// The type of the weights.

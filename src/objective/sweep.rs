@@ -107,6 +107,14 @@ impl Objective {
             return Ok(());
         };
         let part = |range: Range<usize>| -> Result<Vec<T>> {
+            if self.recompute {
+                // What a sweep shares is what there is no room for.
+                let one = |&Asked { layer, vectors }: &Asked| {
+                    let wanted = Wanted { layer, matrix, vectors: Some(vectors) };
+                    self.sweep_recomputing(examples, wanted, range.clone())
+                };
+                return asked.iter().map(|a| map(*a, one(a)?.1)).collect();
+            }
             let recorded = self.record(examples, lowest.layer, range)?;
             asked.iter().map(|a| map(*a, self.replay(&recorded, *a, matrix)?)).collect()
         };
@@ -153,11 +161,7 @@ impl Objective {
         matrix: Matrix,
     ) -> Result<Derivative> {
         let mut pass = Pass::new(&self.config, &self.weights);
-        let tape = Tape::replaying(values.clone());
-        pass.tape = match matrix {
-            Matrix::Hessian => tape,
-            Matrix::GaussNewton => tape.linearised(),
-        };
+        pass.tape = matrix.tape(Tape::replaying(values.clone()));
         let Some(door) = values.door(layer.first_stage) else {
             return Ok(vec![None; layer.tensors.len()]);
         };

@@ -176,6 +176,9 @@ pub struct Report {
     pub training: DataInfo,
     /// Images in a micro-batch; no result depends on it but by rounding.
     pub micro_batch: usize,
+    /// Whether blocks were computed again on the way back, to keep within a bound on memory.
+    #[serde(default)]
+    pub recompute: bool,
     /// What products took their operands in while it was trained: `f32` or `bf16`. Figures are of
     /// f32.
     pub precision: String,

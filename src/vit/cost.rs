@@ -64,9 +64,16 @@ pub fn sweep(config: &Config, layers: &[&Layer]) -> f64 {
 /// Numbers that a gradient keeps on the tape for one image: per block two norms' inputs, the
 /// inputs of four linear layers, the query-key-value buffer, the sums in between.
 pub fn kept_per_image(config: &Config) -> usize {
-    let block = |b| {
-        let (t, asking) = (config.tokens(), config.tokens_after(b));
-        4 * (t + asking) * config.dim + 2 * asking * config.mlp_dim
-    };
-    (0..config.depth).map(block).sum()
+    (0..config.depth).map(|block| kept_by(config, block)).sum()
+}
+
+/// The same where every block is computed again on the way back: the blocks' inputs, and one block.
+pub fn kept_recomputing(config: &Config) -> usize {
+    let inputs = config.depth * config.tokens() * config.dim;
+    inputs + (0..config.depth).map(|block| kept_by(config, block)).max().unwrap_or(0)
+}
+
+fn kept_by(config: &Config, block: usize) -> usize {
+    let (t, asking) = (config.tokens(), config.tokens_after(block));
+    4 * (t + asking) * config.dim + 2 * asking * config.mlp_dim
 }

@@ -9,7 +9,7 @@ use crate::cli::format::duration;
 use crate::cli::images::{pixels, sample};
 use crate::cli::scoring::measured_again;
 use crate::data::Split;
-use crate::forecast::{Calibration, Need, Operations, calibrate, start_within};
+use crate::forecast::{Calibration, Need, Operations, calibrate, lower, start_within};
 use crate::memory;
 use crate::objective::Examples;
 use crate::report::dry_run::{Expected, Part};
@@ -63,15 +63,17 @@ pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Out
         if movable && mib > 0.1 * (expected.peak_mib - limit) {
             plan = work.plan(&args.recipe.cache, Some(0))?;
             args.common.say(&format!("note: {}, for --memory", caching::words(&plan)));
-        } else if work.model.micro_batch > 1 {
-            let n = work.model.micro_batch.div_ceil(2);
-            args.common.say(&format!("note: {n} images a thread at a time, for --memory"));
-            work.model.micro_batch = n;
+        } else if lower(&mut work.model) {
+            let again = if work.model.recompute { ", every block computed twice" } else { "" };
+            args.common.say(&format!(
+                "note: {} images a thread at a time{again}, for --memory",
+                work.model.micro_batch
+            ));
         } else {
             bail!(
-                "--memory: this takes about {:.0} MiB with one image a thread at a time, and \
-                 {limit:.0} MiB are allowed; use fewer --threads, a smaller --batch-size, --cache \
-                 disk or --remeasure 0, or allow more",
+                "--memory: this takes about {:.0} MiB with one image a thread at a time and every \
+                 block computed twice, and {limit:.0} MiB are allowed; use fewer --threads, a \
+                 smaller --batch-size, --cache disk or --remeasure 0, or allow more",
                 expected.peak_mib
             )
         }

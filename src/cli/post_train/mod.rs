@@ -184,6 +184,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         settings: settings.clone(),
         training: data_info(sources.of(&work.train), &work.train, "train"),
         micro_batch: work.model.micro_batch,
+        recompute: work.model.recompute,
         precision: work.model.precision.name().into(),
         cached: cache.mode != Mode::Off,
         augmentation: work.augmentation(),

@@ -1,0 +1,98 @@
+//! Derivatives with little memory: every block computed again on the way back (Chen et al. 2016).
+//!
+//! Of the way up only the input of every block is kept. On the way back a block's values are
+//! computed once more, on a tape that holds this block alone. That is one forward pass more, the
+//! same operations in the same order, and so the same bits.
+
+use super::derivatives::Wanted;
+use super::{Error, Examples, Objective, Result};
+use crate::tape::{Tape, Value};
+use crate::vit::{Pass, stages};
+use candle_core::{Device, Tensor};
+use planish_kernels::{DualTensor, Precision};
+use std::ops::Range;
+use std::sync::Arc;
+
+impl Objective {
+    /// As [`Objective::sweep`], to the bit.
+    pub(super) fn sweep_recomputing(
+        &self,
+        examples: &dyn Examples,
+        wanted: Wanted,
+        range: Range<usize>,
+    ) -> Result<(f64, Vec<Option<DualTensor>>)> {
+        let lowest = wanted.layer.first_stage;
+        let mut doors = Vec::new();
+        let mut x = self.input(examples, range.clone())?;
+        for part in self.parts(examples.stage()) {
+            if part.end > lowest {
+                doors.push((part.clone(), x.clone()));
+            }
+            let (mut pass, parameters) = self.pass(wanted)?;
+            for (&i, parameter) in wanted.layer.tensors.iter().zip(parameters) {
+                pass.perturb(i, parameter);
+            }
+            x = pass.run(part.start, part.end, Value::constant(x))?.tensor().clone();
+        }
+        let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
+        let each = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
+        let each = DualTensor::constant(each.to_dtype(self.dtype())?);
+        let (sum, mut gy) = self.seed(&Tape::new(), &x, &labels, &each)?;
+        if !sum.is_finite() {
+            return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
+        }
+        let mut found: Vec<Option<DualTensor>> = vec![None; wanted.layer.tensors.len()];
+        while let (Some((part, door)), Some(cotangent)) = (doors.pop(), gy.take()) {
+            let (mut pass, parameters) = self.pass(wanted)?;
+            let indices = wanted.layer.tensors.iter();
+            let watched: Vec<Value> =
+                indices.zip(parameters).map(|(&i, parameter)| pass.watch(i, parameter)).collect();
+            let door = match doors.is_empty() {
+                true => Value::constant(door),
+                false => pass.tape.watch(door),
+            };
+            let y = pass.run(part.start, part.end, door.clone())?;
+            let mut gradients = pass.tape.backward(&y, cotangent)?;
+            for (sum, leaf) in found.iter_mut().zip(&watched) {
+                if let Some(g) = gradients.take(leaf) {
+                    *sum = Some(match sum.take() {
+                        Some(sum) => sum.plus(&g)?,
+                        None => g,
+                    });
+                }
+            }
+            gy = gradients.take(&door);
+        }
+        Ok((sum, found))
+    }
+
+    /// The stages from one on: the embedding, the blocks, and all that follows them.
+    fn parts(&self, from: usize) -> Vec<Range<usize>> {
+        let (depth, end) = (self.config.depth, stages(&self.config));
+        let ends = std::iter::once(1).chain((1..=depth).map(|b| 2 * b + 1)).chain([end]);
+        let mut start = from;
+        let mut parts = Vec::new();
+        for end in ends.filter(|&end| end > from) {
+            parts.push(start..end);
+            start = end;
+        }
+        parts
+    }
+
+    /// A pass with an empty tape, and the layer's parameters with their tangents.
+    fn pass(&self, wanted: Wanted) -> Result<(Pass<'_>, Vec<DualTensor>)> {
+        let mut pass = Pass::new(&self.config, &self.weights);
+        pass.precision = match wanted.vectors {
+            None => self.precision,
+            Some(_) => Precision::F32,
+        };
+        pass.tape = wanted.matrix.tape(Tape::new());
+        let parameter = |(k, &i): (usize, &usize)| {
+            let tangent = wanted.vectors.map(|v| v[k].clone());
+            DualTensor::new(self.weights.tensor(i).clone(), tangent)
+        };
+        let parameters = wanted.layer.tensors.iter().enumerate().map(parameter);
+        let parameters = parameters.collect::<planish_kernels::Result<_>>()?;
+        Ok((pass, parameters))
+    }
+}

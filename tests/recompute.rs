@@ -1,0 +1,85 @@
+//! Derivatives whose blocks are computed again on the way back against those that keep them all.
+
+#[path = "common/reference.rs"]
+#[allow(dead_code)]
+mod reference;
+
+use candle_core::{DType, Device, Tensor};
+use planish::objective::{Asked, Examples, Matrix, Objective};
+use planish::vit::{Granularity, Layer, cost, layers, stages};
+use reference::{Reference, numbers};
+use std::path::Path;
+
+fn open() -> Reference {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/hessian.safetensors");
+    Reference::open(Path::new(file))
+}
+
+/// Two vectors for each of a layer's tensors.
+fn vectors(objective: &Objective, layer: &Layer) -> Vec<Tensor> {
+    let one = |(k, &i): (usize, &usize)| {
+        let dims = objective.weights.tensor(i).dims();
+        let shape: Vec<usize> = [2].iter().chain(dims).copied().collect();
+        let n: usize = shape.iter().product();
+        let all: Vec<f64> = (0..n).map(|j| ((j * 29 + 13 * k) as f64 * 0.73).sin()).collect();
+        let block = Tensor::from_vec(all, shape, &Device::Cpu).unwrap();
+        block.to_dtype(objective.dtype()).unwrap()
+    };
+    layer.tensors.iter().enumerate().map(one).collect()
+}
+
+fn bits(tensors: &[Tensor]) -> Vec<u64> {
+    tensors.iter().flat_map(numbers).map(f64::to_bits).collect()
+}
+
+#[test]
+fn computing_blocks_again_changes_no_bit() {
+    let r = open();
+    for dtype in [DType::F64, DType::F32] {
+        let keeping = r.objective(dtype, 3);
+        let again = Objective { recompute: true, ..keeping.clone() };
+        let mut cut = layers::layers(&r.config, Granularity::Sublayer);
+        cut.extend(layers::select(&r.config, "block.*").unwrap());
+        // From the pixels, and from what the first block's attention gives.
+        let door = keeping.activations(&r.examples(), 2).unwrap();
+        for layer in &cut {
+            let doors: [&dyn Examples; 2] = [&r.examples(), &door];
+            for examples in doors.into_iter().filter(|e| e.stage() <= layer.first_stage) {
+                let [a, b] = [&keeping, &again].map(|o| o.gradient(examples, layer).unwrap());
+                assert_eq!(a.loss.to_bits(), b.loss.to_bits());
+                assert_eq!(bits(&a.gradient), bits(&b.gradient), "{} {dtype:?}", layer.name);
+                let v = vectors(&keeping, layer);
+                for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
+                    let [a, b] = [&keeping, &again]
+                        .map(|o| o.products(examples, layer, matrix, &v).unwrap().products);
+                    assert_eq!(bits(&a), bits(&b), "{} {dtype:?} {matrix:?}", layer.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn many_layers_products_do_not_change_either() {
+    let r = open();
+    let keeping = r.objective(DType::F32, 2);
+    let again = Objective { recompute: true, ..keeping.clone() };
+    let cut = layers::layers(&r.config, Granularity::Block);
+    let blocks: Vec<Vec<Tensor>> = cut.iter().map(|layer| vectors(&keeping, layer)).collect();
+    let asked: Vec<Asked> =
+        cut.iter().zip(&blocks).map(|(layer, vectors)| Asked { layer, vectors }).collect();
+    let [a, b] = [&keeping, &again]
+        .map(|o| o.products_of_layers(&r.examples(), &asked, Matrix::Hessian).unwrap().concat());
+    assert_eq!(bits(&a), bits(&b));
+}
+
+/// What is held between two blocks is their input alone.
+#[test]
+fn less_is_kept_the_deeper_the_model() {
+    let config = planish::vit::arch::named("vit_base_patch16_224", 100, 3).unwrap();
+    let (all, few) = (cost::kept_per_image(&config), cost::kept_recomputing(&config));
+    assert_eq!(stages(&config), 27);
+    // 12 inputs of 197 × 768 numbers, and of one block 8 such buffers and two four times as wide.
+    assert_eq!(few, (12 + 8 + 2 * 4) * 197 * 768);
+    assert!(few * 6 < all, "{few} {all}");
+}
