@@ -127,7 +127,7 @@ __device__ __forceinline__ void sum_partials(const A *partial, long long stride,
     __syncthreads();
     if (threadIdx.y != 0 || !inside) return;
     for (int i = 1; i < int(blockDim.y); ++i) sum += parts[i * 32 + threadIdx.x];
-    if (c < n)
+    if (c < size_t(n))
         value[c] = sum;
     else
         tangent[c - n] = sum;

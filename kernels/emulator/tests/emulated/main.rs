@@ -3,7 +3,10 @@
 
 #[path = "../../../tests/checks/mod.rs"]
 mod checks;
+mod fused;
 mod ops;
+mod optimizer;
 mod planted;
 mod registry;
 mod run;
+mod sizes;

@@ -30,7 +30,8 @@ impl fmt::Debug for Emulated {
 }
 
 impl Emulated {
-    fn is<T: Op>(&self) -> Option<&T> {
+    /// The operation, if it is a T.
+    pub fn is<T: Op>(&self) -> Option<&T> {
         (&*self.inner as &dyn Any).downcast_ref()
     }
 
@@ -97,6 +98,8 @@ impl Op for Emulated {
             run.output(x[0].dims(), |y| plan.layer_scale_value(k, [at(0), at(1)], y, size))
         } else if let Some(&Scale { factor }) = self.is() {
             run.output(x[0].dims(), |y| plan.scale_value(k, at(0), y, size, factor))
+        } else if let Some(y) = self.fused_value(&run, x[0].dims(), &ins, size) {
+            y
         } else {
             self.rearranged(&run, x, &ins)
         }
@@ -167,6 +170,8 @@ impl Op for Emulated {
         } else if let Some(&Scale { factor }) = self.is() {
             let gx = run.output(gy.dims(), |gx| plan.scale_value(k, g, gx, size, factor))?;
             gradients[0] = Some(gx);
+        } else if let Some(found) = self.fused_vjp(&run, kept, gy, size) {
+            return found;
         } else {
             return self.rearranged_back(&run, kept, gy, wanted);
         }

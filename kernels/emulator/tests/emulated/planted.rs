@@ -71,3 +71,24 @@ fn launches_that_do_not_fit_are_errors() {
     run(&right, 0).unwrap();
     assert!(kernels().iter().any(|name| name == "planted_unwritten_shared"));
 }
+
+/// Reads past its input. Ends the process under the sanitizer, hence in one of its own.
+#[test]
+#[cfg(sanitized)]
+#[ignore = "run by the next one"]
+fn overrun() {
+    let [x, y] = [Buffer::blank(4 * THREADS), Buffer::blank(4 * THREADS)];
+    let args = vec![Arg::Pointer(x.address()), Arg::Pointer(y.address())];
+    run(&planted("overrun", args), 0).unwrap();
+}
+
+#[test]
+#[cfg(sanitized)]
+fn the_sanitizer_finds_an_overrun() {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "planted::overrun"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(!child.status.success() && said.contains("heap-buffer-overflow"), "{said}");
+}

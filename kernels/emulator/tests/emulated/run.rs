@@ -42,11 +42,9 @@ pub fn go(launches: &[Launch], order: u32) {
 impl Run {
     /// For an operation on these.
     pub fn new(order: u32, threads: Option<u32>, on: &[&DualTensor]) -> Self {
-        let stored = match on[0].value().dtype() {
-            DType::F32 => Stored::F32,
-            DType::BF16 => Stored::Bf16,
-            _ => Stored::F64,
-        };
+        // Rows may be bf16 beside parameters in f32.
+        let narrowest = on.iter().map(|x| Self::stored_as(x.value())).min_by_key(|s| s.bytes());
+        let stored = narrowest.unwrap_or(Stored::F64);
         let k = on.iter().map(|x| x.tangents()).max().unwrap_or(0);
         Self { order, planner: Planner { stored, threads }, k, stored }
     }
