@@ -1,7 +1,7 @@
 // Steps, moves and inner products over all tensors of a layer in one launch; see the program's
 // optimizer.rs, whose arithmetic this is, in the weights' own type.
 //
-// Launch: one block of `CHUNK_THREADS` for each chunk of `CHUNK` numbers (`Planner::by_chunk`);
+// Launch: one block of `CHUNK_THREADS` for each chunk of `CHUNK` numbers (src/cuda/optimizer.rs);
 // sums of products are finished by `finish_products`, one block.
 #include "rows.cuh"
 

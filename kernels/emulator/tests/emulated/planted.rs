@@ -5,6 +5,9 @@ use planish_kernels::cuda::{Arg, Launch, Stored};
 
 const THREADS: usize = 64;
 
+/// What is wrong with a launch.
+type Change = fn(&mut Launch);
+
 fn planted(kernel: &str, args: Vec<Arg>) -> Launch {
     let kernel = format!("planted_{kernel}");
     let (grid, block) = ([1; 3], [THREADS as u32, 1, 1]);
@@ -54,13 +57,13 @@ fn shared_memory_that_nobody_wrote_is_nan() {
 fn launches_that_do_not_fit_are_errors() {
     let y = Buffer::blank(4 * THREADS);
     let right = planted("unwritten_shared", vec![Arg::Pointer(y.address())]);
-    let wrong: [(&str, Box<dyn Fn(&mut Launch)>); 6] = [
-        ("no such kernel", Box::new(|one| one.kernel = "planted_nothing".into())),
-        ("takes 1 arguments", Box::new(|one| one.args.clear())),
-        ("has 8 bytes, not 4", Box::new(|one| one.args = vec![Arg::I32(1)])),
-        ("more than 256 threads", Box::new(|one| one.block[0] = 257)),
-        ("no GPU takes", Box::new(|one| one.grid[0] = 0)),
-        ("no GPU takes", Box::new(|one| one.shared = 49 << 10)),
+    let wrong: [(&str, Change); 6] = [
+        ("no such kernel", |one| one.kernel = "planted_nothing".into()),
+        ("takes 1 arguments", |one| one.args.clear()),
+        ("has 8 bytes, not 4", |one| one.args = vec![Arg::I32(1)]),
+        ("more than 256 threads", |one| one.block[0] = 257),
+        ("no GPU takes", |one| one.grid[0] = 0),
+        ("no GPU takes", |one| one.shared = 49 << 10),
     ];
     for (says, change) in wrong {
         let mut launch = right.clone();
