@@ -11,6 +11,7 @@ pub mod attention;
 pub mod bf16;
 pub mod cpu;
 pub mod cross_entropy;
+pub mod cuda;
 mod dual_tensor;
 mod error;
 pub mod first_tokens;

@@ -5,6 +5,7 @@ use crate::dual_tensor::{DualTensor, Host, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
 use candle_core::{DType, Device, Tensor};
+use std::any::Any;
 
 /// What an operation wants kept from the forward pass for its VJP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +45,7 @@ impl Kept {
 /// A differentiable operation y = f(x₀, x₁, …).
 ///
 /// On operands with tangents `value` also gives the JVP and `vjp` the tangent of the VJP.
-pub trait Op: Send + Sync + std::fmt::Debug {
+pub trait Op: Any + Send + Sync + std::fmt::Debug {
     /// Its name: the file it stands in.
     fn name(&self) -> &'static str;
 

@@ -1,0 +1,59 @@
+// The kernels there are, and their launch by name, for callers in other languages.
+#include "cuda_on_cpu.h"
+#include <map>
+
+namespace emu {
+
+namespace {
+// Made at its first use: kernels register while globals are being constructed.
+std::map<std::string, Kernel> &kernels() {
+    static std::map<std::string, Kernel> all;
+    return all;
+}
+} // namespace
+
+void add_kernel(const Kernel &kernel) { kernels()[kernel.name] = kernel; }
+
+const Kernel *find_kernel(const char *name) {
+    const auto found = kernels().find(name);
+    return found == kernels().end() ? nullptr : &found->second;
+}
+
+} // namespace emu
+
+// Launches kernel `name`: `count` arguments, pointers to them and their sizes. 0 or CUDA's number
+// for the failure, with its text in emu_error.
+extern "C" int emu_launch(const char *name, const unsigned *blocks, const unsigned *threads,
+                          size_t shared, unsigned order, void **arguments, const unsigned *sizes,
+                          unsigned count) {
+    const emu::Kernel *kernel = emu::find_kernel(name);
+    if (!kernel) {
+        emu::set_error("there is no such kernel");
+        return emu::NOT_FOUND;
+    }
+    if (count != kernel->parameters) {
+        emu::set_error("it takes " + std::to_string(kernel->parameters) + " arguments, not " +
+                       std::to_string(count));
+        return emu::INVALID_VALUE;
+    }
+    for (unsigned i = 0; i < count; ++i)
+        if (sizes[i] != kernel->sizes[i]) {
+            emu::set_error("argument " + std::to_string(i) + " has " +
+                           std::to_string(kernel->sizes[i]) + " bytes, not " +
+                           std::to_string(sizes[i]));
+            return emu::INVALID_VALUE;
+        }
+    if (threads[0] * threads[1] * threads[2] > kernel->threads) {
+        emu::set_error("more than " + std::to_string(kernel->threads) + " threads a block");
+        return emu::INVALID_CONFIGURATION;
+    }
+    return kernel->launch(kernel->kernel, {blocks[0], blocks[1], blocks[2]},
+                          {threads[0], threads[1], threads[2]}, shared, order, arguments);
+}
+
+extern "C" const char *emu_error() { return emu::last_error().c_str(); }
+
+// Calls `each` with every kernel's name.
+extern "C" void emu_kernels(void (*each)(const char *name, void *context), void *context) {
+    for (const auto &[name, kernel] : emu::kernels()) each(name.c_str(), context);
+}

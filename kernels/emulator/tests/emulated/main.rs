@@ -1,0 +1,12 @@
+//! Every CUDA kernel in the emulator: against the same checks as the operations on the CPU, on odd
+//! sizes, in several orders of threads and block sizes.
+
+#[path = "../../../tests/checks/mod.rs"]
+mod checks;
+mod fused;
+mod ops;
+mod optimizer;
+mod planted;
+mod registry;
+mod run;
+mod sizes;

@@ -1,0 +1,177 @@
+//! Kernels over all tensors of a layer, against loops.
+
+use crate::checks::{Stream, assert_close};
+use crate::run::go;
+use planish_emulator::Buffer;
+use planish_kernels::cuda::{AdamW, Address, MOST_TENSORS, PRODUCTS, Planner, Sgd, Stored};
+
+/// f32 rounds at 6e-8.
+const TOLERANCE: [(Stored, f64); 2] = [(Stored::F64, 1e-14), (Stored::F32, 3e-7)];
+
+/// Sizes: empty, single, odd, aligned, a chunk, several chunks and a rest, and more than fit one
+/// launch.
+fn many() -> Vec<usize> {
+    let mut sizes = vec![0, 1, 5, 768, 8192, 20_001, 0, 33];
+    sizes.resize(MOST_TENSORS + 9, 31);
+    sizes
+}
+
+/// Lists of tensors as numbers, and in memory.
+struct List {
+    numbers: Vec<Vec<f64>>,
+    buffers: Vec<Buffer>,
+}
+
+impl List {
+    fn new(stored: Stored, seed: u64, sizes: &[usize], map: fn(f64) -> f64) -> Self {
+        let mut stream = Stream(seed);
+        let mut buffers = Vec::new();
+        let numbers = sizes.iter().map(|&n| {
+            let x: Vec<f64> = stream.numbers(&[n]).into_iter().map(map).collect();
+            buffers.push(Buffer::numbers(stored, &x));
+            // As rounded.
+            buffers[buffers.len() - 1].read(stored)
+        });
+        Self { numbers: numbers.collect(), buffers }
+    }
+    fn addresses(&self) -> Vec<Address> {
+        self.buffers.iter().map(Buffer::address).collect()
+    }
+    fn now(&self, stored: Stored) -> Vec<f64> {
+        self.buffers.iter().flat_map(|b| b.read(stored)).collect()
+    }
+    fn flat(&self) -> Vec<f64> {
+        self.numbers.concat()
+    }
+}
+
+#[test]
+fn steps_of_sgd() {
+    let sizes = many();
+    for (stored, tolerance) in TOLERANCE {
+        for nesterov in [false, true] {
+            let by = Sgd { rate: 0.1, momentum: 0.9, decay: 0.05, clip: 0.5, nesterov };
+            let lists = [1, 2, 3].map(|seed| List::new(stored, seed, &sizes, |x| x));
+            let at = lists.each_ref().map(List::addresses);
+            let at = at.each_ref().map(|list| &list[..]);
+            let launches = Planner::new(stored).sgd_step(at, &sizes, by).unwrap();
+            assert_eq!(launches.len(), 2, "tensors of one launch");
+            go(&launches, 3);
+            let [w, g, b] = lists.each_ref().map(List::flat);
+            let step = |i: usize| {
+                let d = 0.5 * g[i] + 0.05 * w[i];
+                let b = 0.9 * b[i] + d;
+                (w[i] - 0.1 * if nesterov { d + 0.9 * b } else { b }, b)
+            };
+            let (w, b): (Vec<f64>, Vec<f64>) = (0..w.len()).map(step).unzip();
+            assert_close("weights", &lists[0].now(stored), &w, tolerance);
+            assert_close("gradients", &lists[1].now(stored), &g, 0.0);
+            assert_close("momentum", &lists[2].now(stored), &b, tolerance);
+        }
+    }
+}
+
+#[test]
+fn steps_of_adamw() {
+    let sizes = many();
+    // The third step at rate 0.01, decay 0.1.
+    let (beta1, beta2, eps): (f64, f64, f64) = (0.9, 0.99, 1e-3);
+    let [scale, root] = [0.01 / (1.0 - beta1.powi(3)), (1.0 - beta2.powi(3)).sqrt()];
+    let by = AdamW { beta1, beta2, eps, keep: 1.0 - 0.01 * 0.1, scale, root, clip: 2.0 };
+    for (stored, tolerance) in TOLERANCE {
+        let lists = [1, 2, 3].map(|seed| List::new(stored, seed, &sizes, |x| x));
+        let second = List::new(stored, 4, &sizes, f64::abs);
+        let [w, g, m] = lists.each_ref().map(List::addresses);
+        let v = second.addresses();
+        let launches = Planner::new(stored).adamw_step([&w, &g, &m, &v], &sizes, by).unwrap();
+        go(&launches, 2);
+        let [w, g, m] = lists.each_ref().map(List::flat);
+        let step = |i: usize| {
+            let d = 2.0 * g[i];
+            let m = beta1 * m[i] + (1.0 - beta1) * d;
+            let v = beta2 * second.flat()[i] + (1.0 - beta2) * d * d;
+            let (mean, square) = (m / (1.0 - beta1.powi(3)), v / (1.0 - beta2.powi(3)));
+            (w[i] * (1.0 - 0.01 * 0.1) - 0.01 * mean / (square.sqrt() + eps), m)
+        };
+        // Every number is its own: the first few thousand stand for all, and the last for the end.
+        let some: Vec<usize> = (0..6000).chain(w.len() - 300..w.len()).collect();
+        let pick = |x: Vec<f64>| -> Vec<f64> { some.iter().map(|&i| x[i]).collect() };
+        let (w, m): (Vec<f64>, Vec<f64>) = some.iter().map(|&i| step(i)).unzip();
+        assert_close("weights", &pick(lists[0].now(stored)), &w, tolerance);
+        assert_close("first moment", &pick(lists[2].now(stored)), &m, tolerance);
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
+}
+
+#[test]
+fn products_and_moves() {
+    let sizes = many();
+    for (stored, tolerance) in TOLERANCE {
+        let plan = Planner::new(stored);
+        let [a, b] = [5, 6].map(|seed| List::new(stored, seed, &sizes, |x| x));
+        let to = List::new(stored, 7, &sizes, |_| f64::NAN);
+        let (x, d, y) = (a.addresses(), b.addresses(), to.addresses());
+        let scratch = Buffer::blank(Planner::products_scratch(&sizes));
+        let total = Buffer::blank(8 * PRODUCTS);
+        let (scratch, sums) = (scratch.address(), total.address());
+        let (a, b) = (a.flat(), b.flat());
+        let mut bits = Vec::new();
+        for order in 0..4 {
+            go(&plan.products(&x, Some(&d), &sizes, scratch, sums).unwrap(), order);
+            let found = total.read(Stored::F64);
+            // Of rounded numbers the sums are f64's whatever the numbers are stored in.
+            let expected = [dot(&a, &a), dot(&a, &b), dot(&b, &b)];
+            assert_close("products", &found, &expected, 1e-13);
+            bits.push(found.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        }
+        assert!(bits.iter().all(|found| *found == bits[0]), "{bits:?}");
+        go(&plan.products(&x, None, &sizes, scratch, sums).unwrap(), 0);
+        assert_close("squares", &total.read(Stored::F64), &[dot(&a, &a), 0.0, 0.0], 1e-13);
+
+        go(&plan.axpy([&x, &d, &y], &sizes, -0.3, scratch, sums).unwrap(), 1);
+        let moved: Vec<f64> = a.iter().zip(&b).map(|(x, d)| x - 0.3 * d).collect();
+        let found = to.now(stored);
+        assert_close("moved", &found, &moved, tolerance);
+        let expected = [dot(&found, &found), dot(&found, &b), dot(&b, &b)];
+        assert_close("products of the moved", &total.read(Stored::F64), &expected, 1e-13);
+        // In place.
+        go(&plan.axpy([&x, &d, &x], &sizes, -0.3, scratch, sums).unwrap(), 1);
+        go(&plan.axpy([&x, &d, &x], &sizes, 0.3, scratch, sums).unwrap(), 1);
+        go(&plan.products(&x, None, &sizes, scratch, sums).unwrap(), 0);
+        assert_close("and back", &total.read(Stored::F64)[..1], &[dot(&a, &a)], tolerance);
+    }
+}
+
+#[test]
+fn of_nothing_sums_are_zero() {
+    let total = Buffer::blank(8 * PRODUCTS);
+    let plan = Planner::new(Stored::F32);
+    go(&plan.products(&[], None, &[], 0, total.address()).unwrap(), 0);
+    assert_eq!(total.read(Stored::F64), [0.0; PRODUCTS]);
+}
+
+#[test]
+fn lists_that_do_not_match_are_errors() {
+    let plan = Planner::new(Stored::F32);
+    let error = plan.axpy([&[16], &[], &[16]], &[1], 1.0, 0, 0).unwrap_err();
+    assert!(error.to_string().contains("1 tensors in every list"), "{error}");
+    let error = Planner::new(Stored::Bf16).products(&[16], None, &[1], 0, 0).unwrap_err();
+    assert!(error.to_string().contains("f32 or f64"), "{error}");
+}
+
+#[test]
+fn numbers_become_bf16_and_back() {
+    for n in [0usize, 1, 7, 8, 2048, 2051] {
+        let exact = Stream(n as u64).numbers(&[n]);
+        let x = Buffer::numbers(Stored::F32, &exact);
+        let (half, back) = (Buffer::blank(2 * n), Buffer::blank(4 * n));
+        go(&Planner::to_bf16([x.address(), half.address()], n).unwrap(), 0);
+        go(&Planner::from_bf16([half.address(), back.address()], n).unwrap(), 0);
+        let expected: Vec<f64> =
+            exact.iter().map(|&x| half::bf16::from_f32(x as f32).to_f64()).collect();
+        assert_close("bf16", &back.read(Stored::F32), &expected, 0.0);
+    }
+}

@@ -1,0 +1,97 @@
+//! The emulator shows mistakes: kernels and launches with one each.
+
+use planish_emulator::{Buffer, Error, kernels, launch};
+use planish_kernels::cuda::{Arg, Launch, Stored};
+
+const THREADS: usize = 64;
+
+/// What is wrong with a launch.
+type Change = fn(&mut Launch);
+
+fn planted(kernel: &str, args: Vec<Arg>) -> Launch {
+    let kernel = format!("planted_{kernel}");
+    let (grid, block) = ([1; 3], [THREADS as u32, 1, 1]);
+    Launch { kernel, file: "planted", grid, block, shared: 4 * THREADS as u32, args }
+}
+
+fn run(one: &Launch, order: u32) -> Result<(), Error> {
+    // SAFETY: buffers of the tests hold THREADS numbers, which is what the kernels take.
+    unsafe { launch(one, order) }
+}
+
+#[test]
+fn a_missing_barrier_shows_as_an_order_that_matters() {
+    let x = Buffer::numbers(Stored::F32, &(0..THREADS).map(|i| i as f64).collect::<Vec<_>>());
+    let found: Vec<Vec<u64>> = (0..4)
+        .map(|order| {
+            let y = Buffer::blank(4 * THREADS);
+            let args = vec![Arg::Pointer(x.address()), Arg::Pointer(y.address())];
+            run(&planted("missing_barrier", args), order).unwrap();
+            y.read(Stored::F32).into_iter().map(f64::to_bits).collect()
+        })
+        .collect();
+    assert!(found.iter().any(|bits| *bits != found[0]));
+}
+
+#[test]
+fn barriers_that_not_all_threads_reach_are_errors() {
+    for (kernel, says) in
+        [("divergent_barrier", "different kinds"), ("partial_shuffle", "not reached by all")]
+    {
+        let y = Buffer::blank(4 * THREADS);
+        for order in 0..3 {
+            let error = run(&planted(kernel, vec![Arg::Pointer(y.address())]), order).unwrap_err();
+            assert!(error.what.contains(says), "{error}");
+        }
+    }
+}
+
+#[test]
+fn shared_memory_that_nobody_wrote_is_nan() {
+    let y = Buffer::numbers(Stored::F32, &[0.0; THREADS]);
+    run(&planted("unwritten_shared", vec![Arg::Pointer(y.address())]), 0).unwrap();
+    assert!(y.read(Stored::F32).iter().all(|x| x.is_nan()));
+}
+
+#[test]
+fn launches_that_do_not_fit_are_errors() {
+    let y = Buffer::blank(4 * THREADS);
+    let right = planted("unwritten_shared", vec![Arg::Pointer(y.address())]);
+    let wrong: [(&str, Change); 6] = [
+        ("no such kernel", |one| one.kernel = "planted_nothing".into()),
+        ("takes 1 arguments", |one| one.args.clear()),
+        ("has 8 bytes, not 4", |one| one.args = vec![Arg::I32(1)]),
+        ("more than 256 threads", |one| one.block[0] = 257),
+        ("no GPU takes", |one| one.grid[0] = 0),
+        ("no GPU takes", |one| one.shared = 49 << 10),
+    ];
+    for (says, change) in wrong {
+        let mut launch = right.clone();
+        change(&mut launch);
+        let error = run(&launch, 0).unwrap_err();
+        assert!(error.what.contains(says), "{error}");
+    }
+    run(&right, 0).unwrap();
+    assert!(kernels().iter().any(|name| name == "planted_unwritten_shared"));
+}
+
+/// Reads past its input. Ends the process under the sanitizer, hence in one of its own.
+#[test]
+#[cfg(sanitized)]
+#[ignore = "run by the next one"]
+fn overrun() {
+    let [x, y] = [Buffer::blank(4 * THREADS), Buffer::blank(4 * THREADS)];
+    let args = vec![Arg::Pointer(x.address()), Arg::Pointer(y.address())];
+    run(&planted("overrun", args), 0).unwrap();
+}
+
+#[test]
+#[cfg(sanitized)]
+fn the_sanitizer_finds_an_overrun() {
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "planted::overrun"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(!child.status.success() && said.contains("heap-buffer-overflow"), "{said}");
+}

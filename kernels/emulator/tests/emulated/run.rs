@@ -1,0 +1,133 @@
+//! Tensors in and out of the emulator's memory.
+
+use candle_core::{DType, Device, Tensor};
+use planish_emulator::{Buffer, launch};
+use planish_kernels::cuda::{Address, Launch, Plane, Planner, Stored};
+use planish_kernels::{DualTensor, Result};
+
+/// A tensor's memory.
+pub struct In {
+    value: Buffer,
+    tangent: Option<Buffer>,
+}
+
+impl In {
+    pub fn plane(&self) -> Plane {
+        let tangent = self.tangent.as_ref().map_or(0, Buffer::address);
+        Plane { value: self.value.address(), tangent }
+    }
+}
+
+/// One operation's launches: order and configuration, type, tangents.
+pub struct Run {
+    pub order: u32,
+    pub planner: Planner,
+    pub k: usize,
+    pub stored: Stored,
+}
+
+/// Numbers of a tensor, wherever they are exact.
+fn numbers(x: &Tensor) -> Vec<f64> {
+    x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Runs launches one after the other.
+pub fn go(launches: &[Launch], order: u32) {
+    for one in launches {
+        // SAFETY: addresses are those of live buffers, of the sizes that were planned for.
+        unsafe { launch(one, order) }.unwrap();
+    }
+}
+
+impl Run {
+    /// For an operation on these.
+    pub fn new(order: u32, threads: Option<u32>, on: &[&DualTensor]) -> Self {
+        // Rows may be bf16 beside parameters in f32.
+        let narrowest = on.iter().map(|x| Self::stored_as(x.value())).min_by_key(|s| s.bytes());
+        let stored = narrowest.unwrap_or(Stored::F64);
+        let k = on.iter().map(|x| x.tangents()).max().unwrap_or(0);
+        Self { order, planner: Planner { stored, threads }, k, stored }
+    }
+
+    /// Parameters of bf16 tensors are f32.
+    fn stored_as(x: &Tensor) -> Stored {
+        match x.dtype() {
+            DType::F32 => Stored::F32,
+            DType::BF16 => Stored::Bf16,
+            _ => Stored::F64,
+        }
+    }
+
+    pub fn input(&self, x: &DualTensor) -> In {
+        let buffer = |x: &Tensor| Buffer::numbers(Self::stored_as(x), &numbers(x));
+        In { value: buffer(x.value()), tangent: x.tangent().map(buffer) }
+    }
+
+    fn blank(&self, dims: &[usize], stored: Stored) -> In {
+        let bytes = dims.iter().product::<usize>() * stored.bytes();
+        let tangent = (self.k > 0).then(|| Buffer::blank(self.k * bytes));
+        In { value: Buffer::blank(bytes), tangent }
+    }
+
+    fn read(&self, x: &In, dims: &[usize], stored: Stored) -> Result<DualTensor> {
+        let dtype = match stored {
+            Stored::F32 => DType::F32,
+            Stored::F64 => DType::F64,
+            Stored::Bf16 => DType::BF16,
+        };
+        let tensor = |buffer: &Buffer, dims: &[usize]| -> Result<Tensor> {
+            Ok(Tensor::from_vec(buffer.read(stored), dims, &Device::Cpu)?.to_dtype(dtype)?)
+        };
+        let tangent = match &x.tangent {
+            Some(tangent) => Some(tensor(tangent, &[&[self.k], dims].concat())?),
+            None => None,
+        };
+        DualTensor::new(tensor(&x.value, dims)?, tangent)
+    }
+
+    /// An output of this shape.
+    pub fn output(
+        &self,
+        dims: &[usize],
+        plan: impl FnOnce(Plane) -> Result<Vec<Launch>>,
+    ) -> Result<DualTensor> {
+        let y = self.blank(dims, self.stored);
+        go(&plan(y.plane())?, self.order);
+        self.read(&y, dims, self.stored)
+    }
+
+    /// Sums over rows of these sizes, in shapes `dims`.
+    pub fn sums<const N: usize>(
+        &self,
+        dims: [&[usize]; N],
+        [rows, n]: [usize; 2],
+        plan: impl FnOnce([Plane; N], Address) -> Result<Vec<Launch>>,
+    ) -> Result<[DualTensor; N]> {
+        let own = self.stored.arithmetic();
+        let scratch = Buffer::blank(self.planner.sum_scratch(N, rows, n, self.k));
+        let sums = dims.map(|dims| self.blank(dims, own));
+        go(&plan(sums.each_ref().map(In::plane), scratch.address())?, self.order);
+        let mut read = Vec::new();
+        for (sum, dims) in sums.iter().zip(dims) {
+            read.push(self.read(sum, dims, own)?);
+        }
+        Ok(read.try_into().unwrap())
+    }
+
+    /// A linear rearrangement of the value, and of the block of tangents as of so many more
+    /// planes: `plan` takes source and target, and how many planes they have.
+    pub fn linear(
+        &self,
+        dims: &[usize],
+        x: Plane,
+        plan: impl Fn([Address; 2], usize) -> Result<Vec<Launch>>,
+    ) -> Result<DualTensor> {
+        let y = self.blank(dims, self.stored);
+        let to = y.plane();
+        go(&plan([x.value, to.value], 1)?, self.order);
+        if self.k > 0 {
+            go(&plan([x.tangent, to.tangent], self.k)?, self.order);
+        }
+        self.read(&y, dims, self.stored)
+    }
+}

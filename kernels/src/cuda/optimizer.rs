@@ -1,0 +1,216 @@
+//! Kernels that take all tensors of a layer at once.
+
+use super::launch::{Address, Arg, Launch, Planner, Stored};
+use crate::error::{Error, Result};
+
+/// Tensors of one launch, as in optimizer.cu; longer lists take several.
+pub const MOST_TENSORS: usize = 24;
+/// Sums that `products` and `axpy` leave: f64 numbers.
+pub const PRODUCTS: usize = 3;
+/// Numbers of a block, `CHUNK` in optimizer.cu.
+const CHUNK: usize = 8192;
+/// Threads of a block, `CHUNK_THREADS` there.
+const CHUNK_THREADS: u32 = 256;
+
+/// Constants of a step of SGD: b ← μ b + g, w ← w − η b (or w − η (g + μ b)), g being `clip` times
+/// the gradient plus λ w.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// η.
+    pub rate: f64,
+    /// μ.
+    pub momentum: f64,
+    /// λ, coupled.
+    pub decay: f64,
+    /// What gradients are multiplied by first.
+    pub clip: f64,
+    /// Whether to look ahead.
+    pub nesterov: bool,
+}
+
+/// Constants of a step of AdamW.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// β₁.
+    pub beta1: f64,
+    /// β₂.
+    pub beta2: f64,
+    /// ε.
+    pub eps: f64,
+    /// 1 − η λ.
+    pub keep: f64,
+    /// η / (1 − β₁ᵗ).
+    pub scale: f64,
+    /// √(1 − β₂ᵗ).
+    pub root: f64,
+    /// What gradients are multiplied by first.
+    pub clip: f64,
+}
+
+/// Tensors of a launch, the first chunk of each, and where the launch's own chunks begin in all.
+struct Group {
+    tensors: Vec<usize>,
+    first: Vec<usize>,
+    before: usize,
+}
+
+impl Planner {
+    /// One step over tensors of these sizes; lists: weights and buffers, both changed, around the
+    /// gradients: w, g, b.
+    pub fn sgd_step(
+        &self,
+        lists: [&[Address]; 3],
+        numbers: &[usize],
+        by: Sgd,
+    ) -> Result<Vec<Launch>> {
+        let constants = [
+            Arg::F64(by.rate),
+            Arg::F64(by.momentum),
+            Arg::F64(by.decay),
+            Arg::F64(by.clip),
+            Arg::I32(by.nesterov.into()),
+        ];
+        self.over_tensors("sgd_step", lists, numbers, |_| constants.to_vec())
+    }
+
+    /// One step of AdamW; lists: w, g, m, v, all but g changed.
+    pub fn adamw_step(
+        &self,
+        lists: [&[Address]; 4],
+        numbers: &[usize],
+        by: AdamW,
+    ) -> Result<Vec<Launch>> {
+        let constants = [by.beta1, by.beta2, by.eps, by.keep, by.scale, by.root, by.clip];
+        self.over_tensors("adamw_step", lists, numbers, |_| constants.map(Arg::F64).to_vec())
+    }
+
+    /// Σ a², Σ a b and Σ b² over all tensors, in f64, to `total`; no list b: Σ a² and zeros.
+    pub fn products(
+        &self,
+        a: &[Address],
+        b: Option<&[Address]>,
+        numbers: &[usize],
+        scratch: Address,
+        total: Address,
+    ) -> Result<Vec<Launch>> {
+        let none = vec![0; a.len()];
+        let lists = [a, b.unwrap_or(&none)];
+        let mut launches = self.over_tensors("products", lists, numbers, |before| {
+            vec![Arg::Pointer(scratch + (before * PRODUCTS * 8) as u64)]
+        })?;
+        launches.push(finish(scratch, numbers, total)?);
+        Ok(launches)
+    }
+
+    /// y = x + factor · d over all tensors; Σ y², Σ y d and Σ d² in f64 to `total`. y may be x.
+    pub fn axpy(
+        &self,
+        lists: [&[Address]; 3],
+        numbers: &[usize],
+        factor: f64,
+        scratch: Address,
+        total: Address,
+    ) -> Result<Vec<Launch>> {
+        let mut launches = self.over_tensors("axpy", lists, numbers, |before| {
+            let partial = Arg::Pointer(scratch + (before * PRODUCTS * 8) as u64);
+            vec![Arg::F64(factor), partial]
+        })?;
+        launches.push(finish(scratch, numbers, total)?);
+        Ok(launches)
+    }
+
+    /// Bytes of scratch memory of [`Self::products`] and [`Self::axpy`].
+    pub fn products_scratch(numbers: &[usize]) -> usize {
+        chunks(numbers) * PRODUCTS * 8
+    }
+
+    fn over_tensors<const P: usize>(
+        &self,
+        name: &'static str,
+        lists: [&[Address]; P],
+        numbers: &[usize],
+        constants: impl Fn(usize) -> Vec<Arg>,
+    ) -> Result<Vec<Launch>> {
+        if self.stored == Stored::Bf16 {
+            return Err(Error::shape(name, "f32 or f64", "bf16"));
+        }
+        if let Some(found) = lists.iter().map(|list| list.len()).find(|&n| n != numbers.len()) {
+            let expected = format!("{} tensors in every list", numbers.len());
+            return Err(Error::shape(name, expected, found.to_string()));
+        }
+        let each = groups(numbers).into_iter().map(|group| {
+            let count = chunks_of(&group, numbers);
+            let grid = u32::try_from(count).ok().filter(|&n| n <= i32::MAX as u32);
+            let Some(grid) = grid else {
+                return Err(Error::shape(name, "fewer numbers", count.to_string()));
+            };
+            let mut args = vec![Arg::Words(table(&group, lists, numbers))];
+            args.extend(constants(group.before));
+            Ok(Launch {
+                kernel: format!("{name}_{}", self.stored.suffix()),
+                file: "optimizer",
+                grid: [grid, 1, 1],
+                block: [CHUNK_THREADS, 1, 1],
+                shared: CHUNK_THREADS / 32 * (PRODUCTS * 8) as u32,
+                args,
+            })
+        });
+        each.collect()
+    }
+}
+
+fn chunks(numbers: &[usize]) -> usize {
+    numbers.iter().map(|n| n.div_ceil(CHUNK)).sum()
+}
+
+fn chunks_of(group: &Group, numbers: &[usize]) -> usize {
+    group.tensors.iter().map(|&i| numbers[i].div_ceil(CHUNK)).sum()
+}
+
+/// Tensors that are not empty, as many to a launch as it takes.
+fn groups(numbers: &[usize]) -> Vec<Group> {
+    let some: Vec<usize> = (0..numbers.len()).filter(|&i| numbers[i] > 0).collect();
+    let mut before = 0;
+    let make = |tensors: &[usize]| {
+        let mut first = Vec::with_capacity(tensors.len());
+        let mut next = 0;
+        for &i in tensors {
+            first.push(next);
+            next += numbers[i].div_ceil(CHUNK);
+        }
+        let group = Group { tensors: tensors.to_vec(), first, before };
+        before += next;
+        group
+    };
+    some.chunks(MOST_TENSORS).map(make).collect()
+}
+
+/// The structure `Tensors<P>` of optimizer.cu.
+fn table<const P: usize>(group: &Group, lists: [&[Address]; P], numbers: &[usize]) -> Vec<u64> {
+    let mut words = Vec::with_capacity((P + 1) * MOST_TENSORS + MOST_TENSORS / 2 + 1);
+    let mut column = |of: &dyn Fn(usize) -> u64| {
+        words.extend((0..MOST_TENSORS).map(|slot| group.tensors.get(slot).map_or(0, |&i| of(i))));
+    };
+    for list in lists {
+        column(&|i| list[i]);
+    }
+    column(&|i| numbers[i] as u64);
+    // 25 first chunks, of which one more than there are tensors are ever read, and the count.
+    let mut ints: Vec<u32> = group.first.iter().map(|&n| n as u32).collect();
+    ints.resize(MOST_TENSORS + 1, i32::MAX as u32);
+    ints.push(group.tensors.len() as u32);
+    words.extend(ints.chunks(2).map(|pair| u64::from(pair[0]) | u64::from(pair[1]) << 32));
+    words
+}
+
+fn finish(scratch: Address, numbers: &[usize], total: Address) -> Result<Launch> {
+    let chunks = super::launch::i32_of("products", chunks(numbers))?;
+    Ok(Launch {
+        kernel: "finish_products".into(),
+        file: "optimizer",
+        grid: [1, 1, 1],
+        block: [CHUNK_THREADS, 1, 1],
+        shared: CHUNK_THREADS / 32 * (PRODUCTS * 8) as u32,
+        args: vec![Arg::Pointer(scratch), Arg::I32(chunks), Arg::Pointer(total)],
+    })
+}

@@ -1,0 +1,262 @@
+//! Row kernels: every output row comes of the same row of the inputs.
+
+use super::launch::{Address, Arg, Geometry, Launch, Plane, Planner, i32_of, i64_of, passes};
+use crate::error::Result;
+
+/// An argument of a row kernel, and how far apart its tangents lie.
+#[derive(Clone, Copy)]
+pub(super) enum Operand {
+    /// `rows` rows of `n`, as stored.
+    Rows(Plane),
+    /// One row of `n` for all, in the type of the arithmetic.
+    Shared(Plane),
+    /// One number a row, as stored.
+    Single(Plane),
+    /// A pointer without tangents.
+    Plain(Address),
+}
+
+/// Which blocks a kernel wants.
+enum By {
+    Row,
+    Element,
+}
+
+impl Planner {
+    /// y = γ (x − μ)/√(σ² + ε) + β over `rows` rows of `n`.
+    pub fn layer_norm_value(
+        &self,
+        k: usize,
+        [x, gamma, beta]: [Plane; 3],
+        y: Plane,
+        sizes: [usize; 2],
+        eps: f64,
+    ) -> Result<Vec<Launch>> {
+        let operands =
+            [Operand::Rows(x), Operand::Shared(gamma), Operand::Shared(beta), Operand::Rows(y)];
+        let call = ("layer_norm", "layer_norm_value");
+        self.over_rows(call, By::Row, k, &operands, sizes, &[Arg::F64(eps)])
+    }
+
+    /// gx of a layer norm.
+    pub fn layer_norm_vjp_input(
+        &self,
+        k: usize,
+        [x, gamma, gy]: [Plane; 3],
+        gx: Plane,
+        sizes: [usize; 2],
+        eps: f64,
+    ) -> Result<Vec<Launch>> {
+        let operands =
+            [Operand::Rows(x), Operand::Shared(gamma), Operand::Rows(gy), Operand::Rows(gx)];
+        let call = ("layer_norm", "layer_norm_vjp_input");
+        self.over_rows(call, By::Row, k, &operands, sizes, &[Arg::F64(eps)])
+    }
+
+    /// y = softmax(x) along rows.
+    pub fn softmax_value(
+        &self,
+        k: usize,
+        x: Plane,
+        y: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(x), Operand::Rows(y)];
+        self.over_rows(("softmax", "softmax_value"), By::Row, k, &operands, sizes, &[])
+    }
+
+    /// gx of a softmax, from its output y.
+    pub fn softmax_vjp(
+        &self,
+        k: usize,
+        [y, gy]: [Plane; 2],
+        gx: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(y), Operand::Rows(gy), Operand::Rows(gx)];
+        self.over_rows(("softmax", "softmax_vjp"), By::Row, k, &operands, sizes, &[])
+    }
+
+    /// Cross-entropy of each row against its label (`u32`); y: one number a row.
+    pub fn cross_entropy_value(
+        &self,
+        k: usize,
+        x: Plane,
+        labels: Address,
+        y: Plane,
+        sizes: [usize; 2],
+        smoothing: f64,
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(x), Operand::Plain(labels), Operand::Single(y)];
+        let call = ("cross_entropy", "cross_entropy_value");
+        self.over_rows(call, By::Row, k, &operands, sizes, &[Arg::F64(smoothing)])
+    }
+
+    /// gx of the cross-entropy; gy: one number a row.
+    pub fn cross_entropy_vjp(
+        &self,
+        k: usize,
+        [x, gy]: [Plane; 2],
+        labels: Address,
+        gx: Plane,
+        sizes: [usize; 2],
+        smoothing: f64,
+    ) -> Result<Vec<Launch>> {
+        let operands =
+            [Operand::Rows(x), Operand::Plain(labels), Operand::Single(gy), Operand::Rows(gx)];
+        let call = ("cross_entropy", "cross_entropy_vjp");
+        self.over_rows(call, By::Row, k, &operands, sizes, &[Arg::F64(smoothing)])
+    }
+
+    /// y = gelu(x), exact or in its tanh form.
+    pub fn gelu_value(
+        &self,
+        k: usize,
+        tanh: bool,
+        x: Plane,
+        y: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let name = if tanh { "gelu_tanh_value" } else { "gelu_value" };
+        let operands = [Operand::Rows(x), Operand::Rows(y)];
+        self.over_rows(("gelu", name), By::Element, k, &operands, sizes, &[])
+    }
+
+    /// gx = gy gelu'(x).
+    pub fn gelu_vjp(
+        &self,
+        k: usize,
+        tanh: bool,
+        [x, gy]: [Plane; 2],
+        gx: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let name = if tanh { "gelu_tanh_vjp" } else { "gelu_vjp" };
+        let operands = [Operand::Rows(x), Operand::Rows(gy), Operand::Rows(gx)];
+        self.over_rows(("gelu", name), By::Element, k, &operands, sizes, &[])
+    }
+
+    /// y = gelu(x + b).
+    pub fn bias_gelu_value(
+        &self,
+        k: usize,
+        tanh: bool,
+        [x, b]: [Plane; 2],
+        y: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let name = if tanh { "bias_gelu_tanh_value" } else { "bias_gelu_value" };
+        let operands = [Operand::Rows(x), Operand::Shared(b), Operand::Rows(y)];
+        self.over_rows(("gelu", name), By::Element, k, &operands, sizes, &[])
+    }
+
+    /// y = a + b, of one shape.
+    pub fn add_value(
+        &self,
+        k: usize,
+        [a, b]: [Plane; 2],
+        y: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(a), Operand::Rows(b), Operand::Rows(y)];
+        self.over_rows(("pointwise", "add_value"), By::Element, k, &operands, sizes, &[])
+    }
+
+    /// y = a + b, the one row b for every row.
+    pub fn bias_value(
+        &self,
+        k: usize,
+        [a, b]: [Plane; 2],
+        y: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(a), Operand::Shared(b), Operand::Rows(y)];
+        self.over_rows(("pointwise", "bias_value"), By::Element, k, &operands, sizes, &[])
+    }
+
+    /// y = r + (x + b), the one row b for every row.
+    pub fn bias_residual_value(
+        &self,
+        k: usize,
+        [x, b, r]: [Plane; 3],
+        y: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(x), Operand::Shared(b), Operand::Rows(r), Operand::Rows(y)];
+        self.over_rows(("pointwise", "bias_residual_value"), By::Element, k, &operands, sizes, &[])
+    }
+
+    /// y = factor · x.
+    pub fn scale_value(
+        &self,
+        k: usize,
+        x: Plane,
+        y: Plane,
+        sizes: [usize; 2],
+        factor: f64,
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(x), Operand::Rows(y)];
+        let (call, constants) = (("pointwise", "scale_value"), [Arg::F64(factor)]);
+        self.over_rows(call, By::Element, k, &operands, sizes, &constants)
+    }
+
+    /// y = x γ; with gy in x's place, gx.
+    pub fn layer_scale_value(
+        &self,
+        k: usize,
+        [x, gamma]: [Plane; 2],
+        y: Plane,
+        sizes: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let operands = [Operand::Rows(x), Operand::Shared(gamma), Operand::Rows(y)];
+        self.over_rows(("pointwise", "layer_scale_value"), By::Element, k, &operands, sizes, &[])
+    }
+
+    fn over_rows(
+        &self,
+        call: (&'static str, &'static str),
+        by: By,
+        k: usize,
+        operands: &[Operand],
+        [rows, n]: [usize; 2],
+        constants: &[Arg],
+    ) -> Result<Vec<Launch>> {
+        if rows * n == 0 {
+            return Ok(Vec::new());
+        }
+        let each = passes(k).map(|pass| {
+            let geometry = match by {
+                By::Row => self.by_row(call.1, rows, n)?,
+                By::Element => self.by_element(call.1, rows, n)?,
+            };
+            self.launch(call, geometry, pass, operands, [rows, n], constants)
+        });
+        each.collect()
+    }
+
+    /// One launch of `name` from `file`, for `count` tangents from `first` on.
+    pub(super) fn launch(
+        &self,
+        (file, name): (&'static str, &'static str),
+        geometry: Geometry,
+        (first, count): (usize, usize),
+        operands: &[Operand],
+        [rows, n]: [usize; 2],
+        constants: &[Arg],
+    ) -> Result<Launch> {
+        let (size, own) = (self.stored.bytes(), self.stored.arithmetic().bytes());
+        let mut args = Vec::new();
+        for operand in operands {
+            match *operand {
+                Operand::Rows(x) => args.extend(x.args(first, rows * n * size)),
+                Operand::Shared(x) => args.extend(x.args(first, n * own)),
+                Operand::Single(x) => args.extend(x.args(first, rows * size)),
+                Operand::Plain(at) => args.push(Arg::Pointer(at)),
+            }
+        }
+        args.extend([Arg::I64(i64_of(name, rows)?), Arg::I32(i32_of(name, n)?)]);
+        args.extend_from_slice(constants);
+        let Geometry { grid, block, shared } = geometry;
+        Ok(Launch { kernel: self.dual(name, count)?, file, grid, block, shared, args })
+    }
+}

@@ -1,0 +1,162 @@
+//! Rearrangements of tokens and changes of the storage type. A block of K tangents is K times as
+//! many images.
+
+use super::launch::{Address, Arg, Geometry, Launch, Planner, i32_of, i64_of};
+use crate::error::Result;
+
+/// Numbers that a thread of a cast takes, `CAST_WIDTH` in cast.cu.
+const CAST_WIDTH: usize = 8;
+
+impl Planner {
+    /// (B, C, H, W) → (B, N, C·h·w), or `back`; `dims` are C, H, W and `patch` is h, w.
+    pub fn patches(
+        &self,
+        back: bool,
+        [from, to]: [Address; 2],
+        images: usize,
+        [channels, height, width]: [usize; 3],
+        [h, w]: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let name = if back { "patches_vjp" } else { "patches_value" };
+        // A piece is a patch's row of pixels.
+        let unit = self.unit(&[w], &[from, to]);
+        let of = |pixels: usize| pixels * self.stored.bytes() / unit;
+        let sizes = [channels, height, of(width), h, of(w)];
+        let mut args = vec![Arg::Pointer(from), Arg::Pointer(to), Arg::I64(i64_of(name, images)?)];
+        for size in sizes {
+            args.push(Arg::I32(i32_of(name, size)?));
+        }
+        copy(name, unit, images * channels * height * of(width), args)
+    }
+
+    /// `count` numbers from number `first` of each of `images` of `len`: some tokens of an image,
+    /// or some rows of a weight.
+    pub fn slice_value(
+        &self,
+        [x, y]: [Address; 2],
+        images: usize,
+        len: usize,
+        [first, count]: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        self.slice("slice_value", [x, y], images, len, [first, count], images * count)
+    }
+
+    /// Its VJP: gx is zero where nothing was taken.
+    pub fn slice_vjp(
+        &self,
+        [gy, gx]: [Address; 2],
+        images: usize,
+        len: usize,
+        [first, count]: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        self.slice("slice_vjp", [gy, gx], images, len, [first, count], images * len)
+    }
+
+    fn slice(
+        &self,
+        name: &'static str,
+        [from, to]: [Address; 2],
+        images: usize,
+        len: usize,
+        [first, count]: [usize; 2],
+        written: usize,
+    ) -> Result<Vec<Launch>> {
+        let unit = self.unit(&[len, first, count], &[from, to]);
+        let of = |numbers: usize| i64_of(name, numbers * self.stored.bytes() / unit);
+        let args = vec![
+            Arg::Pointer(from),
+            Arg::Pointer(to),
+            Arg::I64(i64_of(name, images)?),
+            Arg::I64(of(len)?),
+            Arg::I64(of(first)?),
+            Arg::I64(of(count)?),
+        ];
+        copy(name, unit, written * self.stored.bytes() / unit, args)
+    }
+
+    /// `prefix` numbers of t before the `len` of each image, every `share` images with the same t:
+    /// the batch for values and for each tangent. An address of 0 stands for zeros.
+    pub fn prepend_value(
+        &self,
+        [t, x]: [Address; 2],
+        y: Address,
+        [images, share]: [usize; 2],
+        [prefix, len]: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let name = "prepend_value";
+        let unit = self.unit(&[prefix, len], &[t, x, y]);
+        let of = |numbers: usize| i64_of(name, numbers * self.stored.bytes() / unit);
+        let args = vec![
+            Arg::Pointer(t),
+            Arg::Pointer(x),
+            Arg::Pointer(y),
+            Arg::I64(i64_of(name, images)?),
+            Arg::I64(i64_of(name, share)?),
+            Arg::I64(of(prefix)?),
+            Arg::I64(of(len)?),
+        ];
+        copy(name, unit, images * (prefix + len) * self.stored.bytes() / unit, args)
+    }
+
+    /// Mean over the tokens after the first `skip`, or its VJP (`back`): (B, T, D) and (B, D).
+    pub fn mean_tokens(
+        &self,
+        back: bool,
+        [from, to]: [Address; 2],
+        images: usize,
+        [tokens, n]: [usize; 2],
+        skip: usize,
+    ) -> Result<Vec<Launch>> {
+        let name = if back { "mean_tokens_vjp" } else { "mean_tokens_value" };
+        let mut args = vec![Arg::Pointer(from), Arg::Pointer(to), Arg::I64(i64_of(name, images)?)];
+        for size in [tokens, n, skip] {
+            args.push(Arg::I32(i32_of(name, size)?));
+        }
+        let written = if back { images * tokens * n } else { images * n };
+        let suffix = self.stored.suffix();
+        unit_launch("tokens", name, format!("{name}_{suffix}"), written, args)
+    }
+
+    /// Rounds f32 numbers to bf16.
+    pub fn to_bf16([x, y]: [Address; 2], numbers: usize) -> Result<Vec<Launch>> {
+        cast("cast_f32_bf16", [x, y], numbers)
+    }
+
+    /// Widens bf16 numbers to f32.
+    pub fn from_bf16([x, y]: [Address; 2], numbers: usize) -> Result<Vec<Launch>> {
+        cast("cast_bf16_f32", [x, y], numbers)
+    }
+
+    /// The largest unit of a copy, in bytes, that divides each of these lengths and addresses.
+    fn unit(&self, lengths: &[usize], addresses: &[Address]) -> usize {
+        let size = self.stored.bytes();
+        let fits = |unit: &usize| {
+            lengths.iter().all(|n| (n * size).is_multiple_of(*unit))
+                && addresses.iter().all(|at| at.is_multiple_of(*unit as u64))
+        };
+        [16, 8, 4].into_iter().find(fits).unwrap_or(2)
+    }
+}
+
+fn copy(name: &'static str, unit: usize, written: usize, args: Vec<Arg>) -> Result<Vec<Launch>> {
+    unit_launch("tokens", name, format!("{name}_b{unit}"), written, args)
+}
+
+fn cast(name: &'static str, [x, y]: [Address; 2], numbers: usize) -> Result<Vec<Launch>> {
+    let args = vec![Arg::Pointer(x), Arg::Pointer(y), Arg::I64(i64_of(name, numbers)?)];
+    unit_launch("cast", name, name.into(), numbers.div_ceil(CAST_WIDTH), args)
+}
+
+fn unit_launch(
+    file: &'static str,
+    name: &'static str,
+    kernel: String,
+    units: usize,
+    args: Vec<Arg>,
+) -> Result<Vec<Launch>> {
+    if units == 0 {
+        return Ok(Vec::new());
+    }
+    let Geometry { grid, block, shared } = Planner::by_unit(name, units)?;
+    Ok(vec![Launch { kernel, file, grid, block, shared, args }])
+}

@@ -1,0 +1,212 @@
+// Steps, moves and inner products over all tensors of a layer in one launch; see the program's
+// optimizer.rs, whose arithmetic this is, in the weights' own type.
+//
+// Launch: one block of `CHUNK_THREADS` for each chunk of `CHUNK` numbers (src/cuda/optimizer.rs);
+// sums of products are finished by `finish_products`, one block.
+#include "rows.cuh"
+
+constexpr int CHUNK_THREADS = 256;
+constexpr int CHUNK = 8192;
+// Tensors that one launch takes; the host cuts longer lists.
+constexpr int MOST_TENSORS = 24;
+constexpr int PRODUCTS = 3;
+
+// P lists of tensors, alike in number and size. Chunks are numbered through: those of tensor i
+// begin at first[i]. Addresses are 64 bits wide whatever they point to.
+template <int P> struct Tensors {
+    unsigned long long at[P][MOST_TENSORS];
+    long long numbers[MOST_TENSORS];
+    int first[MOST_TENSORS + 1];
+    int count;
+};
+
+// This block's chunk of every list.
+template <class E, int P> struct Chunk {
+    static constexpr int W = pack_width<E>;
+    E *at[P];
+    int numbers;
+    bool wide;
+
+    __device__ __forceinline__ explicit Chunk(const Tensors<P> &all) {
+        int i = 0;
+        while (i + 1 < all.count && int(blockIdx.x) >= all.first[i + 1]) ++i;
+        const long long from = (long long)(blockIdx.x - all.first[i]) * CHUNK;
+        numbers = int(min((long long)CHUNK, all.numbers[i] - from));
+        wide = true;
+#pragma unroll
+        for (int p = 0; p < P; ++p) {
+            at[p] = reinterpret_cast<E *>(all.at[p][i]);
+            // An absent list is null throughout.
+            if (at[p]) at[p] += from;
+            wide = wide && aligned(at[p]);
+        }
+    }
+
+    // Runs f on W numbers at a time, `full` of them in range.
+    template <class F> __device__ __forceinline__ void each(F f) const {
+        for (int c = threadIdx.x * W; c < numbers; c += blockDim.x * W) f(c, min(W, numbers - c));
+    }
+    __device__ __forceinline__ void load(int p, int c, int full, E (&x)[W]) const {
+        if (wide && full == W) {
+            alignas(16) E whole[W];
+            load_wide<W>(at[p] + c, whole);
+#pragma unroll
+            for (int j = 0; j < W; ++j) x[j] = whole[j];
+        } else {
+#pragma unroll
+            for (int j = 0; j < W; ++j) x[j] = j < full ? at[p][c + j] : E(0);
+        }
+    }
+    __device__ __forceinline__ void store(int p, int c, int full, const E (&x)[W]) const {
+        if (wide && full == W) {
+            alignas(16) E whole[W];
+#pragma unroll
+            for (int j = 0; j < W; ++j) whole[j] = x[j];
+            store_wide<W>(at[p] + c, whole);
+        } else {
+#pragma unroll
+            for (int j = 0; j < W; ++j)
+                if (j < full) at[p][c + j] = x[j];
+        }
+    }
+};
+
+// b ← μ b + g; w ← w − η b, or w − η (g + μ b) with look-ahead; g is `clip` times the gradient,
+// plus λ w. Lists: w, g, b.
+template <class E>
+__device__ __forceinline__ void sgd_step(const Tensors<3> &all, double rate, double momentum,
+                                         double decay, double clip, int nesterov) {
+    constexpr int W = Chunk<E, 3>::W;
+    const Chunk<E, 3> chunk(all);
+    const E eta = E(rate), mu = E(momentum), lambda = E(decay), factor = E(clip);
+    chunk.each([&](int c, int full) {
+        E w[W], g[W], b[W];
+        chunk.load(0, c, full, w);
+        chunk.load(1, c, full, g);
+        chunk.load(2, c, full, b);
+#pragma unroll
+        for (int j = 0; j < W; ++j) {
+            const E d = g[j] * factor + lambda * w[j];
+            b[j] = mu * b[j] + d;
+            w[j] -= eta * (nesterov ? d + mu * b[j] : b[j]);
+        }
+        chunk.store(0, c, full, w);
+        chunk.store(2, c, full, b);
+    });
+}
+
+// m ← m + (1 − β₁)(g − m); v ← β₂ v + (1 − β₂) g²; w ← keep w − scale m/(√v / root + ε), with
+// keep = 1 − η λ, scale = η/(1 − β₁ᵗ), root = √(1 − β₂ᵗ). Lists: w, g, m, v.
+template <class E>
+__device__ __forceinline__ void adamw_step(const Tensors<4> &all, double beta1, double beta2,
+                                           double eps, double keep, double scale, double root,
+                                           double clip) {
+    constexpr int W = Chunk<E, 4>::W;
+    const Chunk<E, 4> chunk(all);
+    const E a1 = E(1 - beta1), a2 = E(1 - beta2), b2 = E(beta2), e = E(eps), factor = E(clip);
+    const E stay = E(keep), step = E(scale), r = E(root);
+    chunk.each([&](int c, int full) {
+        E w[W], g[W], m[W], v[W];
+        chunk.load(0, c, full, w);
+        chunk.load(1, c, full, g);
+        chunk.load(2, c, full, m);
+        chunk.load(3, c, full, v);
+#pragma unroll
+        for (int j = 0; j < W; ++j) {
+            const E d = g[j] * factor;
+            m[j] += a1 * (d - m[j]);
+            v[j] = b2 * v[j] + a2 * d * d;
+            w[j] = stay * w[j] - step * m[j] / (real_sqrt(v[j]) / r + e);
+        }
+        chunk.store(0, c, full, w);
+        chunk.store(2, c, full, m);
+        chunk.store(3, c, full, v);
+    });
+}
+
+// Adds up PRODUCTS sums over the block, in the order of its threads' warps, and writes them.
+__device__ __forceinline__ void put_products(double (&sums)[PRODUCTS], double *to) {
+    DYN_SHARED(double, scratch); // PRODUCTS a warp
+#pragma unroll
+    for (int i = 0; i < PRODUCTS; ++i)
+#pragma unroll
+        for (int o = 16; o > 0; o >>= 1) sums[i] += __shfl_xor_sync(~0u, sums[i], o);
+    const int warps = blockDim.x / 32;
+    if (threadIdx.x % 32 == 0)
+#pragma unroll
+        for (int i = 0; i < PRODUCTS; ++i) scratch[threadIdx.x / 32 * PRODUCTS + i] = sums[i];
+    __syncthreads();
+    if (threadIdx.x >= PRODUCTS) return;
+    double total = 0;
+    for (int w = 0; w < warps; ++w) total += scratch[w * PRODUCTS + threadIdx.x];
+    to[threadIdx.x] = total;
+}
+
+// Σ a², Σ a b and Σ b² of each chunk, in f64; with no list b, Σ a² alone. Lists: a, b.
+template <class E> __device__ __forceinline__ void products(const Tensors<2> &all, double *partial) {
+    constexpr int W = Chunk<E, 2>::W;
+    const Chunk<E, 2> chunk(all);
+    double sums[PRODUCTS] = {};
+    chunk.each([&](int c, int full) {
+        E a[W], b[W] = {};
+        chunk.load(0, c, full, a);
+        if (chunk.at[1]) chunk.load(1, c, full, b);
+#pragma unroll
+        for (int j = 0; j < W; ++j) {
+            sums[0] += double(a[j]) * double(a[j]);
+            sums[1] += double(a[j]) * double(b[j]);
+            sums[2] += double(b[j]) * double(b[j]);
+        }
+    });
+    put_products(sums, partial + size_t(blockIdx.x) * PRODUCTS);
+}
+
+// y = x + factor · d, and Σ y², Σ y d and Σ d² of each chunk. Lists: x, d, y; y may be x.
+template <class E>
+__device__ __forceinline__ void axpy(const Tensors<3> &all, double factor, double *partial) {
+    constexpr int W = Chunk<E, 3>::W;
+    const Chunk<E, 3> chunk(all);
+    const E by = E(factor);
+    double sums[PRODUCTS] = {};
+    chunk.each([&](int c, int full) {
+        E x[W], d[W];
+        chunk.load(0, c, full, x);
+        chunk.load(1, c, full, d);
+#pragma unroll
+        for (int j = 0; j < W; ++j) {
+            x[j] += by * d[j];
+            sums[0] += double(x[j]) * double(x[j]);
+            sums[1] += double(x[j]) * double(d[j]);
+            sums[2] += double(d[j]) * double(d[j]);
+        }
+        chunk.store(2, c, full, x);
+    });
+    put_products(sums, partial + size_t(blockIdx.x) * PRODUCTS);
+}
+
+// The chunks' sums added up: a thread takes every blockDim.x-th, then as put_products.
+ENTRY(CHUNK_THREADS, finish_products, const double *partial, int chunks, double *total) {
+    double sums[PRODUCTS] = {};
+    for (int b = threadIdx.x; b < chunks; b += blockDim.x)
+#pragma unroll
+        for (int i = 0; i < PRODUCTS; ++i) sums[i] += partial[size_t(b) * PRODUCTS + i];
+    put_products(sums, total);
+}
+
+#define OPTIMIZER(suffix, E)                                                                       \
+    ENTRY(CHUNK_THREADS, sgd_step_##suffix, Tensors<3> all, double rate, double momentum,          \
+          double decay, double clip, int nesterov) {                                               \
+        sgd_step<E>(all, rate, momentum, decay, clip, nesterov);                                   \
+    }                                                                                              \
+    ENTRY(CHUNK_THREADS, adamw_step_##suffix, Tensors<4> all, double beta1, double beta2,          \
+          double eps, double keep, double scale, double root, double clip) {                       \
+        adamw_step<E>(all, beta1, beta2, eps, keep, scale, root, clip);                            \
+    }                                                                                              \
+    ENTRY(CHUNK_THREADS, products_##suffix, Tensors<2> all, double *partial) {                     \
+        products<E>(all, partial);                                                                 \
+    }                                                                                              \
+    ENTRY(CHUNK_THREADS, axpy_##suffix, Tensors<3> all, double factor, double *partial) {          \
+        axpy<E>(all, factor, partial);                                                             \
+    }
+OPTIMIZER(f32, float)
+OPTIMIZER(f64, double)

@@ -1,0 +1,133 @@
+// Rearrangements of tokens; see tokens.rs. All are linear: a block of tangents is so many more
+// images, so no kernel here has tangents of its own.
+//
+// Launch: one thread a unit (`Planner::by_unit`). Copies are made in units of 2, 4, 8 or 16 bytes,
+// the largest that divides what is copied in one piece, where it is read and where it is written.
+#include "scalar.cuh"
+
+constexpr int COPY_THREADS = 256;
+
+// Unit written by this thread.
+__device__ __forceinline__ size_t own_unit() {
+    return size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+
+// Where in an image (C, H, W) number `at` of its patches (rows, cols, C, h, w) lies.
+struct PatchSizes {
+    int channels, height, width, h, w;
+};
+__device__ __forceinline__ size_t in_image(const PatchSizes &s, size_t at) {
+    const int j = int(at % s.w);
+    at /= s.w;
+    const int i = int(at % s.h);
+    at /= s.h;
+    const int c = int(at % s.channels);
+    at /= s.channels;
+    const int col = int(at % (s.width / s.w)), row = int(at / (s.width / s.w));
+    return (size_t(c) * s.height + row * s.h + i) * s.width + col * s.w + j;
+}
+
+// (B, C, H, W) → (B, N, C·h·w), or back.
+template <class U, bool BACK>
+__device__ __forceinline__ void patches(const U *from, U *to, long long images, PatchSizes s) {
+    const size_t each = size_t(s.channels) * s.height * s.width, at = own_unit();
+    if (at >= images * each) return;
+    const size_t image = at / each * each, there = image + in_image(s, at - image);
+    if (BACK)
+        to[there] = from[at];
+    else
+        to[at] = from[there];
+}
+
+// `count` units from unit `first` of each image of `len`.
+template <class U>
+__device__ __forceinline__ void slice_value(const U *x, U *y, long long images, long long len,
+                                            long long first, long long count) {
+    const size_t at = own_unit();
+    if (at >= size_t(images * count)) return;
+    y[at] = x[at / count * len + first + at % count];
+}
+// Its VJP: zeros around them.
+template <class U>
+__device__ __forceinline__ void slice_vjp(const U *gy, U *gx, long long images, long long len,
+                                          long long first, long long count) {
+    const size_t at = own_unit();
+    if (at >= size_t(images * len)) return;
+    const long long c = (long long)(at % len) - first;
+    gx[at] = c >= 0 && c < count ? gy[at / len * count + c] : U{};
+}
+
+// `prefix` units of t before the `len` of each image; every `share` images have the same t. What is
+// null is zero.
+template <class U>
+__device__ __forceinline__ void prepend_value(const U *t, const U *x, U *y, long long images,
+                                              long long share, long long prefix, long long len) {
+    const size_t at = own_unit();
+    if (at >= size_t(images * (prefix + len))) return;
+    const long long image = at / (prefix + len), c = at % (prefix + len);
+    const U *from = c < prefix ? t : x;
+    const long long there = c < prefix ? image / share * prefix + c : image * len + c - prefix;
+    y[at] = from ? from[there] : U{};
+}
+
+// Mean over the tokens after the first `skip`: (B, T, D) → (B, D).
+template <class E>
+__device__ __forceinline__ void mean_tokens_value(const E *x, E *y, long long images, int tokens,
+                                                  int n, int skip) {
+    using A = arithmetic<E>;
+    const size_t at = own_unit();
+    if (at >= size_t(images * n)) return;
+    const E *image = x + at / n * tokens * n + at % n;
+    A sum = A(0);
+    for (int t = skip; t < tokens; ++t) sum += widen(image[size_t(t) * n]);
+    narrow(sum / A(tokens - skip), y[at]);
+}
+template <class E>
+__device__ __forceinline__ void mean_tokens_vjp(const E *gy, E *gx, long long images, int tokens,
+                                                int n, int skip) {
+    using A = arithmetic<E>;
+    const size_t at = own_unit(), each = size_t(tokens) * n;
+    if (at >= images * each) return;
+    const bool counts = at % each >= size_t(skip) * n;
+    const E *from = gy + at / each * n + at % n;
+    narrow(counts ? widen(*from) / A(tokens - skip) : A(0), gx[at]);
+}
+
+#define COPIES(suffix, U)                                                                          \
+    ENTRY(COPY_THREADS, patches_value_##suffix, const U *x, U *y, long long images, int channels,  \
+          int height, int width, int h, int w) {                                                   \
+        patches<U, false>(x, y, images, PatchSizes{channels, height, width, h, w});                \
+    }                                                                                              \
+    ENTRY(COPY_THREADS, patches_vjp_##suffix, const U *gy, U *gx, long long images, int channels,  \
+          int height, int width, int h, int w) {                                                   \
+        patches<U, true>(gy, gx, images, PatchSizes{channels, height, width, h, w});               \
+    }                                                                                              \
+    ENTRY(COPY_THREADS, slice_value_##suffix, const U *x, U *y, long long images, long long len,   \
+          long long first, long long count) {                                                      \
+        slice_value<U>(x, y, images, len, first, count);                                           \
+    }                                                                                              \
+    ENTRY(COPY_THREADS, slice_vjp_##suffix, const U *gy, U *gx, long long images, long long len,   \
+          long long first, long long count) {                                                      \
+        slice_vjp<U>(gy, gx, images, len, first, count);                                           \
+    }                                                                                              \
+    ENTRY(COPY_THREADS, prepend_value_##suffix, const U *t, const U *x, U *y, long long images,    \
+          long long share, long long prefix, long long len) {                                      \
+        prepend_value<U>(t, x, y, images, share, prefix, len);                                     \
+    }
+COPIES(b2, unsigned short)
+COPIES(b4, unsigned)
+COPIES(b8, uint2)
+COPIES(b16, uint4)
+
+#define MEAN_TOKENS(suffix, E)                                                                     \
+    ENTRY(COPY_THREADS, mean_tokens_value_##suffix, const E *x, E *y, long long images,            \
+          int tokens, int n, int skip) {                                                           \
+        mean_tokens_value<E>(x, y, images, tokens, n, skip);                                       \
+    }                                                                                              \
+    ENTRY(COPY_THREADS, mean_tokens_vjp_##suffix, const E *gy, E *gx, long long images,            \
+          int tokens, int n, int skip) {                                                           \
+        mean_tokens_vjp<E>(gy, gx, images, tokens, n, skip);                                       \
+    }
+MEAN_TOKENS(f32, float)
+MEAN_TOKENS(f64, double)
+MEAN_TOKENS(bf16, Bf16)
