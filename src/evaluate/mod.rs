@@ -17,14 +17,14 @@ mod summary;
 mod temperature;
 
 pub use calibration::{BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, reliability};
-pub use compare::{Comparison, Difference, Verdict, compare};
+pub use compare::{Comparison, Difference, RESAMPLES, Verdict, compare};
 pub use mcnemar::{McNemar, mcnemar};
 pub use metrics::{Estimate, brier, hits, losses, mean_stderr, paired};
 pub use out_of_distribution::{Detection, detect, max_probability, negative_energy};
 pub use predictions::{Error, Predictions};
 pub use scores::Scores;
 pub use selective::aurc;
-pub use summary::{Details, Summary, Temperature, Temperatures, summarise};
+pub use summary::{Details, Summary, Temperature, Temperatures, summarise, summarise_at};
 pub use temperature::{Fit, fit};
 
 #[cfg(test)]

@@ -96,13 +96,17 @@ pub fn summarise(
     predictions: &Predictions,
     temperature_from: Temperature<'_>,
 ) -> Result<Summary, Error> {
-    let chosen = Temperatures::of(predictions, temperature_from)?;
+    Ok(summarise_at(predictions, &Temperatures::of(predictions, temperature_from)?))
+}
+
+/// All figures of `predictions` at temperatures that are there.
+pub fn summarise_at(predictions: &Predictions, chosen: &Temperatures) -> Summary {
     let (raw, calibrated) = (Scores::at(predictions, |_| 1.0), chosen.scores(predictions));
     let nll = mean_stderr(&raw.nll);
     let [top1, top5] = [&raw.top1, &raw.top5].map(|hits| mean_stderr(hits));
     let calibrated_nll = mean_stderr(&calibrated.nll);
     let (ece, calibrated_ece) = (ece_of(&raw), ece_of(&calibrated));
-    Ok(Summary {
+    Summary {
         images: predictions.images(),
         nll: nll.mean,
         nll_stderr: nll.stderr,
@@ -116,7 +120,7 @@ pub fn summarise(
         calibrated_nll_stderr: calibrated_nll.stderr,
         calibrated_ece: calibrated_ece.mean,
         details: Some(details(predictions, &raw, [top5, ece, calibrated_ece])),
-    })
+    }
 }
 
 fn details(
