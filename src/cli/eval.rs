@@ -6,8 +6,9 @@ use super::format::{count, estimate, number, percent};
 use super::images::DataArgs;
 use super::model::{ModelArgs, checkpoint_info};
 use super::precision::PrecisionArg;
+use super::shifts::{Asked, others, others_text, shifted_text};
 use super::table::{Align, Style, Table};
-use super::{output, saved};
+use super::{output, saved, shifts};
 use crate::evaluate::{Estimate, Summary, summarise_at};
 use crate::report::{EVALUATION, Evaluation};
 use std::path::PathBuf;
@@ -35,6 +36,14 @@ pub struct Args {
     /// stored order: what `planish compare` takes
     #[arg(long, value_name = "FILE")]
     pub dump: Option<PathBuf>,
+    /// Evaluate the same images corrupted, too, at the model's image size: all fifteen common
+    /// corruptions, or these, at all five severities, or these. With --json a run that was
+    /// interrupted goes on where it was
+    #[arg(long, value_name = "corruptions[:names][:severities]", value_parser = shifts::shift)]
+    pub shift: Option<Asked>,
+    /// Tell how well the model tells images of another kind apart; may be given several times
+    #[arg(long, value_name = "NAME=DATA", value_parser = shifts::ood)]
+    pub ood: Vec<(String, String)>,
     /// What every command takes.
     #[command(flatten)]
     pub common: Common,
@@ -51,20 +60,26 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let outputs = [args.dump.as_deref(), args.common.json.as_deref()];
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let precision = args.precision.choose(&args.common);
-    let Evaluated { predictions, temperatures, origin, data, warnings } =
-        evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &args.common)?;
-    let saved = args.dump.as_deref().map(|path| saved::write(path, &predictions, &temperatures));
-    let report = Evaluation {
+    let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &args.common)?;
+    let Evaluated { predictions, temperatures, .. } = &found;
+    let saved = args.dump.as_deref().map(|path| saved::write(path, predictions, temperatures));
+    let mut report = Evaluation {
         schema: EVALUATION.into(),
-        figures: summarise_at(&predictions, &temperatures),
+        figures: summarise_at(predictions, temperatures),
         run: running.finish(),
         checkpoint: checkpoint_info(&checkpoint),
-        data,
+        data: found.data.clone(),
         precision: precision.name().into(),
-        temperature_origin: origin,
+        temperature_origin: found.origin.clone(),
         predictions: saved.transpose()?,
-        warnings,
+        shifts: None,
+        others: others(&args.ood, &checkpoint, &found, &args.common)?,
+        warnings: found.warnings.clone(),
     };
+    if let Some(asked) = &args.shift {
+        shifts::fill(&mut report, asked, &checkpoint, &found, &args.common)?;
+    }
+    report.run = running.finish();
     args.common.save(&report)?;
     Ok(output::print(&text(&report))?)
 }
@@ -79,6 +94,10 @@ fn text(report: &Evaluation) -> String {
         report.temperature_origin,
     );
     out += &table(&report.figures).render(Style::of_stdout());
+    out += &report.shifts.as_ref().map_or(String::new(), shifted_text);
+    if !report.others.is_empty() {
+        out += &others_text(&report.others);
+    }
     if report.figures.temperature_at_bound {
         out += "note: the loss has no minimum within 0.001 ≤ T ≤ 1000\n";
     }

@@ -22,6 +22,10 @@ pub struct Evaluated {
     pub origin: String,
     /// The images.
     pub data: DataInfo,
+    /// The split that they are.
+    pub split: Split,
+    /// The model.
+    pub objective: Objective,
     /// What a reader of the figures should know.
     pub warnings: Vec<String>,
 }
@@ -63,7 +67,8 @@ pub fn evaluate(
     warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
     let whole = format!("split {}, whole, in stored order", split.name());
     let data = data_info(sources.of(split), split, &whole);
-    Ok(Evaluated { predictions, temperatures, origin, data, warnings })
+    let split = split.clone();
+    Ok(Evaluated { predictions, temperatures, origin, data, split, objective, warnings })
 }
 
 /// V, if it shares no image with `split`: a temperature must not be judged by the images it was
@@ -80,7 +85,11 @@ fn other_images<'a>(sources: &Sources, roles: &'a Roles, split: &Split) -> Optio
     (!shares && split.digest() != v.digest()).then_some(v)
 }
 
-fn predict(
+/// The model's logits on a split.
+///
+/// # Errors
+/// Images that cannot be read; logits that are not finite.
+pub fn predict(
     checkpoint: &Checkpoint,
     objective: &Objective,
     split: &Split,

@@ -34,6 +34,7 @@ pub mod saved;
 pub mod scoring;
 pub mod selftest;
 pub mod sentence;
+pub mod shifts;
 pub mod subject;
 pub mod table;
 pub mod tensors;

@@ -13,6 +13,7 @@ mod inspection;
 mod parts;
 pub mod post_training;
 mod selftest;
+mod shifts;
 pub mod spectrum;
 
 pub use evaluation::{EVALUATION, Evaluation};
@@ -20,3 +21,4 @@ pub use finetuning::{FINETUNING, Finetuning};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 pub use parts::{CheckpointInfo, DataInfo, PredictionsInfo};
 pub use selftest::{SELFTEST, Selftest};
+pub use shifts::{Cell, Other, Shifts, Step};
