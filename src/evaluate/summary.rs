@@ -2,7 +2,7 @@
 
 use super::calibration::{ece_class_wise, ece_equal_mass, ece_of};
 use super::temperature::{Fit, fit};
-use super::{Error, Estimate, Predictions, Scores, aurc, mean_stderr};
+use super::{Error, Estimate, Predictions, Scores, aurc, losses, mean_stderr};
 use serde::{Deserialize, Serialize};
 
 /// Which images the temperature is fitted on. Never those it is then judged by: a fit is always at
@@ -13,6 +13,7 @@ pub enum Temperature<'a> {
     FittedOn(&'a Predictions),
     /// There are no others. The images at these positions are one half, all the rest the second
     /// (`stratified_halves` of the labels); each half is scored at the temperature of the other.
+    /// A single image has no other half, and is scored at T = 1.
     /// The temperature reported is fitted on both together, and scores nothing here.
     CrossFitted(&'a [usize]),
 }
@@ -171,6 +172,11 @@ impl Temperatures {
         let half = match from {
             Temperature::FittedOn(others) => {
                 let overall = fit(others);
+                return Ok(Self { overall, fits: [overall; 2], first: Vec::new() });
+            }
+            Temperature::CrossFitted(_) if predictions.images() == 1 => {
+                let nll = mean_stderr(&losses(predictions, 1.0)).mean;
+                let overall = Fit { temperature: 1.0, nll, at_bound: true };
                 return Ok(Self { overall, fits: [overall; 2], first: Vec::new() });
             }
             Temperature::CrossFitted(half) => half,

@@ -80,6 +80,13 @@ fn one_image_and_all_right() {
     // Nothing was measured, so nothing is scaled.
     assert!(s.temperature_at_bound && s.calibrated_nll == s.nll);
     assert!(serde_json::to_value(&s).unwrap()["nll_stderr"].is_null());
-    let empty = summarise(&one, Temperature::CrossFitted(&[0]));
+    let alone = summarise(&one, Temperature::CrossFitted(&[0])).unwrap();
+    assert_eq!((alone.temperature, alone.calibrated_nll), (1.0, s.nll));
+    let d = alone.details.unwrap();
+    assert_eq!((d.ece_stderr, d.aurc, d.aurc_stderr, d.absent_classes), (None, 0.0, None, 1));
+    let two = Predictions::new(vec![1.0, 0.0, 1.0, 0.0], 2, &[0, 0]).unwrap();
+    let empty = summarise(&two, Temperature::CrossFitted(&[0, 1]));
     assert_eq!(empty, Err(Error::NoImages));
+    let right = summarise(&two, Temperature::FittedOn(&two)).unwrap();
+    assert_eq!((right.top1_stderr, right.details.unwrap().aurc_stderr), (Some(0.0), Some(0.0)));
 }
