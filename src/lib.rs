@@ -19,6 +19,7 @@ pub mod pixels;
 pub mod report;
 pub mod run;
 pub mod selftest;
+pub mod shift;
 pub mod tape;
 pub mod train;
 pub mod vector;

@@ -1,28 +1,23 @@
 //! `planish eval`: how good a checkpoint is on a split.
 
 use super::common::Common;
+use super::evaluating::{Evaluated, evaluate};
 use super::format::{count, estimate, number, percent};
-use super::images::{DataArgs, Sources, data_info, pixels};
-use super::model::{ModelArgs, Watched, checkpoint_info, objective};
+use super::images::DataArgs;
+use super::model::{ModelArgs, checkpoint_info};
 use super::precision::PrecisionArg;
+use super::shifts::{Asked, others, others_text, shifted_text};
 use super::table::{Align, Style, Table};
-use super::tensors::{f32_bytes, write_tensors};
-use super::{output, tensors};
-use crate::checkpoint::Checkpoint;
-use crate::data::folds::stratified_halves;
-use crate::data::{Roles, Split};
-use crate::evaluate::{Estimate, Predictions, Summary, Temperature, summarise};
-use crate::objective::Objective;
+use super::{output, saved, shifts};
+use crate::evaluate::{Estimate, Summary, summarise_at};
 use crate::report::{EVALUATION, Evaluation};
-use candle_core::DType;
-use safetensors::Dtype;
 use std::path::PathBuf;
 
 /// Arguments of `planish eval`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  planish eval vit/ --data /usr/share/datasets/fashion-mnist --dump \
-                  logits.safetensors"
+                  logits.safetensors --json eval.json"
 )]
 pub struct Args {
     /// The checkpoint.
@@ -37,9 +32,18 @@ pub struct Args {
     /// In what products are taken.
     #[command(flatten)]
     pub precision: PrecisionArg,
-    /// Write `logits` (N,C) f32 and `labels` (N) i64 as safetensors, in stored order
+    /// Write `logits` (N,C) f32, `labels` (N) i64 and `temperature` (N) f64 as safetensors, in
+    /// stored order: what `planish compare` takes
     #[arg(long, value_name = "FILE")]
     pub dump: Option<PathBuf>,
+    /// Evaluate the same images corrupted, too, at the model's image size: all fifteen common
+    /// corruptions, or these, at all five severities, or these. With --json a run that was
+    /// interrupted goes on where it was
+    #[arg(long, value_name = "corruptions[:names][:severities]", value_parser = shifts::shift)]
+    pub shift: Option<Asked>,
+    /// Tell how well the model tells images of another kind apart; may be given several times
+    #[arg(long, value_name = "NAME=DATA", value_parser = shifts::ood)]
+    pub ood: Vec<(String, String)>,
     /// What every command takes.
     #[command(flatten)]
     pub common: Common,
@@ -51,113 +55,36 @@ pub struct Args {
 /// Anything wrong with checkpoint, data or outputs; logits that are not finite.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
-    if let Some(path) = &args.dump {
-        output::check(path)?;
-    }
+    saved::check(args.dump.as_deref())?;
     let checkpoint = args.model.open()?;
     let outputs = [args.dump.as_deref(), args.common.json.as_deref()];
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
-    let sources = args.data.open(&checkpoint)?;
-    let split = sources.split(args.split.as_deref())?;
-    pixels(&checkpoint, split)?;
-    let roles = sources.roles(&checkpoint, args.common.seed)?;
-    let other = other_images(&sources, &roles, split);
-    let mut objective = objective(&checkpoint, DType::F32)?;
-    objective.precision = args.precision.choose(&args.common);
-    let predictions = predict(args, &checkpoint, &objective, split, "evaluating")?;
-    if let Some(path) = &args.dump {
-        dump(path, &predictions)?;
-    }
-    let (figures, temperature_origin) = match other {
-        Some(v) => {
-            let fitted_on = predict(args, &checkpoint, &objective, v, "validating")?;
-            let origin = format!("V: {}, {} images", roles.val_origin, v.len());
-            (summarise(&predictions, Temperature::FittedOn(&fitted_on))?, origin)
-        }
-        None => {
-            let (first, _) = stratified_halves(predictions.labels(), args.common.seed);
-            let origin = format!(
-                "halves of the split itself, each scored at the other's (stratified, seed {})",
-                args.common.seed
-            );
-            (summarise(&predictions, Temperature::CrossFitted(&first))?, origin)
-        }
-    };
-    let origin = format!("split {}, whole, in stored order", split.name());
-    let report = Evaluation {
+    let precision = args.precision.choose(&args.common);
+    let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &args.common)?;
+    let Evaluated { predictions, temperatures, .. } = &found;
+    let saved = args.dump.as_deref().map(|path| saved::write(path, predictions, temperatures));
+    let mut report = Evaluation {
         schema: EVALUATION.into(),
+        figures: summarise_at(predictions, temperatures),
         run: running.finish(),
         checkpoint: checkpoint_info(&checkpoint),
-        data: data_info(sources.of(split), split, &origin),
-        precision: objective.precision.name().into(),
-        figures,
-        temperature_origin,
-        warnings: warnings(&checkpoint, &sources, &roles),
+        data: found.data.clone(),
+        precision: precision.name().into(),
+        temperature_origin: found.origin.clone(),
+        predictions: saved.transpose()?,
+        shifts: None,
+        others: others(&args.ood, &checkpoint, &found, &args.common)?,
+        warnings: found.warnings.clone(),
     };
+    if let Some(asked) = &args.shift {
+        shifts::fill(&mut report, asked, &checkpoint, &found, &args.common)?;
+    }
+    report.run = running.finish();
     args.common.save(&report)?;
     Ok(output::print(&text(&report))?)
 }
 
-/// V, if it shares no image with `split`: a temperature must not be judged by the images it was
-/// fitted on.
-fn other_images<'a>(sources: &Sources, roles: &'a Roles, split: &Split) -> Option<&'a Split> {
-    let v = roles.val.as_ref()?;
-    // What a role lost by being cut went to V.
-    let was_cut = |name: &str, role: &Option<Split>| {
-        let whole = sources.split(Some(name)).ok().or(sources.data.only());
-        let less = |whole: &&Split| role.as_ref().is_some_and(|part| part.len() < whole.len());
-        whole.filter(less).is_some_and(|whole| whole.digest() == split.digest())
-    };
-    let shares = was_cut("train", &roles.train) || was_cut("test", &roles.test);
-    (!shares && split.digest() != v.digest()).then_some(v)
-}
-
-fn predict(
-    args: &Args,
-    checkpoint: &Checkpoint,
-    objective: &Objective,
-    split: &Split,
-    label: &str,
-) -> anyhow::Result<Predictions> {
-    let progress = args.common.progress(label, split.len() as u64, "images");
-    let examples = pixels(checkpoint, split)?;
-    Ok(objective.predict(&Watched { examples: &examples, progress: &progress })?)
-}
-
-fn dump(path: &std::path::Path, predictions: &Predictions) -> Result<(), tensors::Error> {
-    let logits = predictions.values().iter().map(|&z| z as f32);
-    let labels = predictions.labels().iter().flat_map(|&y| i64::from(y).to_le_bytes());
-    let (n, c) = (predictions.images(), predictions.classes());
-    write_tensors(
-        path,
-        &[
-            ("logits".into(), Dtype::F32, vec![n, c], f32_bytes(logits)),
-            ("labels".into(), Dtype::I64, vec![n], labels.collect()),
-        ],
-    )
-}
-
-fn warnings(checkpoint: &Checkpoint, sources: &Sources, roles: &Roles) -> Vec<String> {
-    let names = |note: &&String| sources.notes.contains(note) || note.contains("class");
-    let assumed = checkpoint.assumed.iter().map(|what| format!("assumed: {what}"));
-    assumed.chain(roles.notes.iter().filter(names).cloned()).collect()
-}
-
 fn text(report: &Evaluation) -> String {
-    let f: &Summary = &report.figures;
-    let of = |mean, stderr| estimate(Estimate { mean, stderr });
-    let mut table = Table::new(&[("figure", Align::Left), ("value", Align::Right)]);
-    let share = |mean: f64, stderr: Option<f64>| match stderr {
-        Some(stderr) => format!("{} ± {}", percent(mean), percent(stderr)),
-        None => percent(mean),
-    };
-    table.row(["NLL (nats)", &of(f.nll, f.nll_stderr)]);
-    table.row(["top-1", &share(f.top1, f.top1_stderr)]);
-    table.row(["top-5", &percent(f.top5)]);
-    table.row(["ECE", &number(f.ece)]);
-    table.row(["temperature", &number(f.temperature)]);
-    table.row(["calibrated NLL (nats)", &of(f.calibrated_nll, f.calibrated_nll_stderr)]);
-    table.row(["calibrated ECE", &number(f.calibrated_ece)]);
     let mut out = format!(
         "{} on {}, {}: {} images\ntemperature fitted on {}\n\n",
         report.checkpoint.path,
@@ -166,10 +93,51 @@ fn text(report: &Evaluation) -> String {
         count(report.data.images as u64),
         report.temperature_origin,
     );
-    out += &table.render(Style::of_stdout());
-    if f.temperature_at_bound {
+    out += &table(&report.figures).render(Style::of_stdout());
+    out += &report.shifts.as_ref().map_or(String::new(), shifted_text);
+    if !report.others.is_empty() {
+        out += &others_text(&report.others);
+    }
+    if report.figures.temperature_at_bound {
         out += "note: the loss has no minimum within 0.001 ≤ T ≤ 1000\n";
+    }
+    if let Some(absent) =
+        report.figures.details.as_ref().map(|d| d.absent_classes).filter(|&n| n > 0)
+    {
+        out += &format!(
+            "note: {absent} classes of the model have no image here; the class-wise ECE counts the \
+             probability they are given\n"
+        );
     }
     report.warnings.iter().for_each(|warning| out += &format!("note: {warning}\n"));
     out
+}
+
+fn table(f: &Summary) -> Table {
+    let of = |mean, stderr| estimate(Estimate { mean, stderr });
+    let share = |mean: f64, stderr: Option<f64>| match stderr {
+        Some(stderr) => format!("{} ± {}", percent(mean), percent(stderr)),
+        None => percent(mean),
+    };
+    let mut table = Table::new(&[("figure", Align::Left), ("value", Align::Right)]);
+    let d = f.details.as_ref();
+    table.row(["NLL (nats)", &of(f.nll, f.nll_stderr)]);
+    table.row(["top-1", &share(f.top1, f.top1_stderr)]);
+    table.row(["top-5", &share(f.top5, d.and_then(|d| d.top5_stderr))]);
+    if let Some(d) = d {
+        table.row(["Brier score", &of(d.brier, d.brier_stderr)]);
+    }
+    table.row(["ECE, equal width", &of(f.ece, d.and_then(|d| d.ece_stderr))]);
+    if let Some(d) = d {
+        table.row(["ECE, equal mass", &of(d.ece_equal_mass, d.ece_equal_mass_stderr)]);
+        table.row(["ECE, class-wise", &of(d.ece_class_wise, d.ece_class_wise_stderr)]);
+        table.row(["confidence", &share(d.confidence, d.confidence_stderr)]);
+        table.row(["entropy (nats)", &of(d.entropy, d.entropy_stderr)]);
+        table.row(["AURC", &of(d.aurc, d.aurc_stderr)]);
+    }
+    table.row(["temperature", &number(f.temperature)]);
+    table.row(["calibrated NLL (nats)", &of(f.calibrated_nll, f.calibrated_nll_stderr)]);
+    let calibrated_ece = of(f.calibrated_ece, d.and_then(|d| d.calibrated_ece_stderr));
+    table.row(["calibrated ECE", &calibrated_ece]);
+    table
 }

@@ -9,9 +9,11 @@ pub mod cache;
 pub mod caching;
 pub mod children;
 pub mod common;
+pub mod compare;
 pub mod demo;
 pub mod diagnose;
 pub mod eval;
+pub mod evaluating;
 pub mod finetune;
 mod finetune_plan;
 mod finetune_text;
@@ -28,8 +30,11 @@ pub mod post_train;
 mod precision;
 pub mod progress;
 pub mod recipe;
+pub mod saved;
 pub mod scoring;
 pub mod selftest;
+pub mod sentence;
+pub mod shifts;
 pub mod subject;
 pub mod table;
 pub mod tensors;
@@ -60,6 +65,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Measure losses, accuracy and calibration on a split
     Eval(eval::Args),
+    /// Compare two models on the same images, with intervals
+    Compare(Box<compare::Args>),
     /// Measure, layer by layer, where the model over-fits
     Diagnose(Box<diagnose::Args>),
     /// Post-train chosen layers by PoL, PoF, SAM or plain SGD
@@ -89,6 +96,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Eval(args) => eval::run(args),
+            Command::Compare(args) => compare::run(args),
             Command::Finetune(args) => finetune::run(args),
             Command::Hvp(args) => hvp::run(args),
             Command::Selftest(args) => selftest::run(args),

@@ -1,6 +1,7 @@
 //! What `post-train` prints of its result.
 
 use super::format::{count, duration, estimate, number, optional, percent};
+use super::sentence::sentence;
 use super::table::{Align, Style, Table};
 use crate::cache::Mode;
 use crate::evaluate::Estimate;
@@ -92,6 +93,11 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
     }
     for note in notes {
         out += &format!("note: {note}\n");
+    }
+    // V chose the epoch, so the last word is test's where there is one.
+    let last = report.test.as_ref().or(report.validation.as_ref());
+    if let Some(comparison) = last.and_then(|part| part.comparison.as_ref()) {
+        out += &format!("{}\n", sentence(comparison, "before", "after"));
     }
     out
 }

@@ -7,7 +7,9 @@ use crate::checkpoint::Checkpoint;
 use crate::data::Split;
 use crate::data::folds::stratified_halves;
 use crate::diagnose::Options;
-use crate::evaluate::{Predictions, Summary, Temperature, fit, losses, paired, summarise};
+use crate::evaluate::{
+    Predictions, RESAMPLES, Scores, Temperature, Temperatures, compare, paired, summarise_at,
+};
 use crate::objective::Objective;
 use crate::report::DataInfo;
 use crate::report::diagnosis::LayerResult;
@@ -44,44 +46,36 @@ pub fn before_after(
     data: DataInfo,
     seed: u64,
 ) -> anyhow::Result<BeforeAfter> {
-    let first = stratified_halves(own[0].labels(), seed).0;
-    let score = |i: usize| -> anyhow::Result<(Summary, Vec<f64>, Vec<f64>)> {
-        let fitted = v.map(|v| &v[i]);
-        let temperature = match fitted {
-            Some(v) => Temperature::FittedOn(v),
-            None => Temperature::CrossFitted(&first),
-        };
-        let calibrated = calibrated_losses(&own[i], fitted, &first)?;
-        Ok((summarise(&own[i], temperature)?, losses(&own[i], 1.0), calibrated))
-    };
-    let ((before, raw, calibrated), (after, raw_after, calibrated_after)) = (score(0)?, score(1)?);
+    let [before, after] = temperatures(own, v, seed)?;
+    let scores =
+        |i: usize, own_t: &Temperatures| (Scores::at(&own[i], |_| 1.0), own_t.scores(&own[i]));
+    let ((raw, calibrated), (raw_after, calibrated_after)) =
+        (scores(0, &before), scores(1, &after));
+    let sides = ([&raw, &calibrated], [&raw_after, &calibrated_after]);
     Ok(BeforeAfter {
         data,
-        before,
-        after,
-        nll_gain: paired(&raw, &raw_after)?,
-        calibrated_nll_gain: paired(&calibrated, &calibrated_after)?,
+        before: summarise_at(&own[0], &before),
+        after: summarise_at(&own[1], &after),
+        nll_gain: paired(&raw.nll, &raw_after.nll)?,
+        calibrated_nll_gain: paired(&calibrated.nll, &calibrated_after.nll)?,
+        comparison: Some(compare(sides.0, sides.1, seed, RESAMPLES)?),
     })
 }
 
-fn calibrated_losses(
-    predictions: &Predictions,
-    fitted: Option<&Predictions>,
-    first: &[usize],
-) -> anyhow::Result<Vec<f64>> {
-    if let Some(v) = fitted {
-        return Ok(losses(predictions, fit(v).usable()));
-    }
-    let mut in_first = vec![false; predictions.images()];
-    first.iter().for_each(|&i| in_first[i] = true);
-    let second: Vec<usize> = (0..predictions.images()).filter(|&i| !in_first[i]).collect();
-    let at = |half: &[usize]| -> anyhow::Result<Vec<f64>> {
-        Ok(losses(predictions, fit(&predictions.subset(half)?).usable()))
+/// Both models' temperatures: of V where that is another split, else of the split's own halves.
+///
+/// # Errors
+/// A split too small to be halved.
+pub fn temperatures(own: &Pair, v: Option<&Pair>, seed: u64) -> anyhow::Result<[Temperatures; 2]> {
+    let first = stratified_halves(own[0].labels(), seed).0;
+    let of = |i: usize| {
+        let from = match v {
+            Some(v) => Temperature::FittedOn(&v[i]),
+            None => Temperature::CrossFitted(&first),
+        };
+        Temperatures::of(&own[i], from)
     };
-    let (by_first, by_second) = (at(first)?, at(&second)?);
-    Ok((0..predictions.images())
-        .map(|i| if in_first[i] { by_second[i] } else { by_first[i] })
-        .collect())
+    Ok([of(0)?, of(1)?])
 }
 
 /// The layers whose ΔL and κ are measured before and after: p, and u or its blocks.

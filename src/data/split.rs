@@ -223,6 +223,12 @@ impl Split {
         })
     }
 
+    /// The same images, all labelled 0, for uses that look at no label.
+    pub fn unlabelled(&self) -> Split {
+        let labels = Arc::new(vec![0; self.len()]);
+        Split { labels, class_names: None, digests: Arc::default(), ..self.clone() }
+    }
+
     /// The images at `indices` (positions in this split), in that order, as a split of their own.
     ///
     /// # Errors

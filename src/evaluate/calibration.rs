@@ -1,7 +1,8 @@
 //! Whether a model that says 80% is right 80% of the time.
 
-use super::Predictions;
-use super::metrics::{maximum, rank};
+use super::metrics::maximum;
+use super::{Estimate, Predictions, Scores, jackknife};
+use rayon::prelude::*;
 
 /// Bins of the expected calibration error, as in Guo et al., ICML 2017.
 pub const BINS: usize = 15;
@@ -21,45 +22,14 @@ pub struct Bin {
     pub accuracy: f64,
 }
 
-/// Reliability diagram at temperature T: [`BINS`] bins of equal width over the confidence, which is
-/// the largest softmax probability of z/T.
-pub fn reliability(predictions: &Predictions, temperature: f64) -> Vec<Bin> {
-    bins(&outcomes(predictions, |_| temperature))
-}
-
-/// Expected calibration error at temperature T, between 0 and 1:
-/// Σ over bins of (images in the bin / N) · |accuracy − mean confidence|.
-///
-/// Naeini et al., AAAI 2015, on the top class as in Guo et al., ICML 2017. Guo's bins are open on
-/// the left; only a confidence exactly on an edge tells the difference.
-pub fn ece(predictions: &Predictions, temperature: f64) -> f64 {
-    gap(&bins(&outcomes(predictions, |_| temperature)))
-}
-
-/// [`ece`] with a temperature for each image.
-pub(super) fn ece_with(
-    predictions: &Predictions,
-    temperature: impl Fn(usize) -> f64 + Sync,
-) -> f64 {
-    gap(&bins(&outcomes(predictions, temperature)))
-}
-
-/// Confidence of each image, and whether its first-ranked class is its label.
-fn outcomes(p: &Predictions, temperature: impl Fn(usize) -> f64 + Sync) -> Vec<(f64, bool)> {
-    p.map(|image, row, label| {
-        let (max, beta) = (maximum(row), temperature(image).recip());
-        let sum: f64 = row.iter().map(|z| (beta * (z - max)).exp()).sum();
-        (sum.recip(), rank(row, label) == 0)
-    })
-}
-
-fn bins(outcomes: &[(f64, bool)]) -> Vec<Bin> {
-    let mut sums = [(0usize, 0.0, 0usize); BINS];
-    for &(confidence, right) in outcomes {
-        let bin = &mut sums[((confidence * BINS as f64) as usize).min(BINS - 1)];
-        *bin = (bin.0 + 1, bin.1 + confidence, bin.2 + usize::from(right));
+/// Reliability diagram: [`BINS`] bins of equal width over the confidence.
+pub fn reliability(scores: &Scores) -> Vec<Bin> {
+    let mut sums = [(0usize, 0.0, 0.0); BINS];
+    for (&confidence, &right) in scores.confidence.iter().zip(&scores.top1) {
+        let bin = &mut sums[bin_of(confidence)];
+        *bin = (bin.0 + 1, bin.1 + confidence, bin.2 + right);
     }
-    let bar = |(i, &(images, confidence, right)): (usize, &(usize, f64, usize))| {
+    let bar = |(i, &(images, confidence, right)): (usize, &(usize, f64, f64))| {
         let mean = |sum: f64| if images == 0 { 0.0 } else { sum / images as f64 };
         let edge = |i: usize| i as f64 / BINS as f64;
         Bin {
@@ -67,39 +37,143 @@ fn bins(outcomes: &[(f64, bool)]) -> Vec<Bin> {
             high: edge(i + 1),
             images,
             confidence: mean(confidence),
-            accuracy: mean(right as f64),
+            accuracy: mean(right),
         }
     };
     sums.iter().enumerate().map(bar).collect()
 }
 
-fn gap(bins: &[Bin]) -> f64 {
-    let n: usize = bins.iter().map(|bin| bin.images).sum();
-    let weighted = |bin: &Bin| bin.images as f64 * (bin.accuracy - bin.confidence).abs();
-    bins.iter().map(weighted).sum::<f64>() / n as f64
+/// Expected calibration error at temperature T, between 0 and 1:
+/// Σ over bins of (images in the bin / N) · |accuracy − mean confidence|, with its jackknife
+/// standard error, the bins being those of each image.
+///
+/// Naeini et al., AAAI 2015, on the top class as in Guo et al., ICML 2017. Guo's bins are open on
+/// the left; only a confidence exactly on an edge tells the difference.
+pub fn ece(predictions: &Predictions, temperature: f64) -> Estimate {
+    ece_of(&Scores::at(predictions, |_| temperature))
+}
+
+/// [`ece`] of scores that are there.
+pub fn ece_of(scores: &Scores) -> Estimate {
+    let bins: Vec<usize> = scores.confidence.iter().map(|&p| bin_of(p)).collect();
+    let excess: Vec<f64> = excess(scores).collect();
+    Gaps::of(BINS, bins.iter().copied().zip(excess.iter().copied())).estimate(&bins, &excess)
+}
+
+/// Expected calibration error of the top class over [`BINS`] bins of equally many images, which
+/// are cut from the order of confidence after ⌊kN/15⌋ images. Where an edge falls among equal
+/// confidences, each of them counts with their mean accuracy, so that the images' order does not
+/// matter.
+///
+/// Nguyen and O'Connor, EMNLP 2015; Nixon et al., "Measuring calibration in deep learning", CVPR
+/// workshops 2019. Many images at a confidence near 1 then share their bin with none but their like,
+/// where bins of equal width are almost empty below. The standard error is the jackknife's, the bins
+/// held as they are.
+pub fn ece_equal_mass(scores: &Scores) -> Estimate {
+    let (p, n) = (&scores.confidence, scores.confidence.len());
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let mut bins = vec![0; n];
+    let mut shared = vec![0.0; n];
+    let mut rank = 0;
+    for tied in order.chunk_by(|&a, &b| p[a] == p[b]) {
+        let right: f64 = tied.iter().map(|&i| scores.top1[i]).sum();
+        for &image in tied {
+            // The bin whose ⌊kN/15⌋ ≤ rank < ⌊(k+1)N/15⌋.
+            bins[image] = ((rank + 1) * BINS).div_ceil(n) - 1;
+            shared[image] = right / tied.len() as f64 - p[image];
+            rank += 1;
+        }
+    }
+    let excess: Vec<f64> = excess(scores).collect();
+    Gaps::of(BINS, bins.iter().copied().zip(shared)).estimate(&bins, &excess)
+}
+
+/// Expected calibration error of every class's probability, averaged over all C classes:
+/// (1/C) Σ over classes and bins of (images in the bin / N) · |share of the class − mean
+/// probability|, [`BINS`] bins of equal width over the probability.
+///
+/// Kull et al., "Beyond temperature scaling", NeurIPS 2019. A class of which the split holds no
+/// image counts, too: all probability it is given is excess. The standard error is the jackknife's.
+pub fn ece_class_wise(
+    predictions: &Predictions,
+    temperature: impl Fn(usize) -> f64 + Sync,
+) -> Estimate {
+    let (classes, n) = (predictions.classes(), predictions.images());
+    // Largest logit, β and the sum of exponentials of each image, so that a class can be taken alone.
+    let parts = predictions.map(|image, row, _| {
+        let (max, beta) = (maximum(row), temperature(image).recip());
+        let sum: f64 = row.iter().map(|z| (beta * (z - max)).exp()).sum();
+        (max, beta, sum)
+    });
+    let excess = |image: usize, z: f64, class: usize| {
+        let (max, beta, sum) = parts[image];
+        let p = (beta * (z - max)).exp() / sum;
+        let is = if predictions.labels()[image] as usize == class { 1.0 } else { 0.0 };
+        (bin_of(p), is - p)
+    };
+    let of_class = |class: usize| {
+        let column = predictions.values().iter().skip(class).step_by(classes);
+        Gaps::of(BINS, column.enumerate().map(|(image, &z)| excess(image, z, class)))
+    };
+    let gaps: Vec<Gaps> = (0..classes).into_par_iter().map(of_class).collect();
+    let total: f64 = gaps.iter().map(Gaps::total).sum();
+    let without = predictions.map(|image, row, _| {
+        let change = |(class, &z): (usize, &f64)| {
+            let (bin, excess) = excess(image, z, class);
+            gaps[class].change(bin, excess)
+        };
+        let change: f64 = row.iter().enumerate().map(change).sum();
+        (total + change) / (n as f64 - 1.0) / classes as f64
+    });
+    Estimate { mean: total / n as f64 / classes as f64, stderr: jackknife::stderr(&without) }
+}
+
+/// Bin and excess of each image: N times [`ece_of`] is the sum over bins of |Σ excess|.
+pub(super) fn parts(scores: &Scores) -> Vec<(usize, f64)> {
+    scores.confidence.iter().map(|&p| bin_of(p)).zip(excess(scores)).collect()
+}
+
+/// What a confidence leaves out or adds: 1 or 0 for right or wrong, less the confidence.
+fn excess(scores: &Scores) -> impl Iterator<Item = f64> {
+    scores.top1.iter().zip(&scores.confidence).map(|(right, p)| right - p)
+}
+
+/// The bin of equal width in which a probability lies; the last is closed at 1.
+fn bin_of(probability: f64) -> usize {
+    ((probability * BINS as f64) as usize).min(BINS - 1)
+}
+
+/// Sums of excess by bin: N times the calibration error is the sum of their sizes.
+struct Gaps(Vec<f64>);
+
+impl Gaps {
+    fn of(bins: usize, images: impl Iterator<Item = (usize, f64)>) -> Self {
+        let mut sums = vec![0.0; bins];
+        for (bin, excess) in images {
+            sums[bin] += excess;
+        }
+        Self(sums)
+    }
+
+    fn total(&self) -> f64 {
+        self.0.iter().map(|sum| sum.abs()).sum()
+    }
+
+    /// By how much the total changes without an image of that bin and excess.
+    fn change(&self, bin: usize, excess: f64) -> f64 {
+        (self.0[bin] - excess).abs() - self.0[bin].abs()
+    }
+
+    fn estimate(&self, bins: &[usize], excess: &[f64]) -> Estimate {
+        let (total, n) = (self.total(), bins.len() as f64);
+        let images = bins.iter().zip(excess);
+        let without: Vec<f64> =
+            images.map(|(&bin, &e)| (total + self.change(bin, e)) / (n - 1.0)).collect();
+        Estimate { mean: total / n, stderr: jackknife::stderr(&without) }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn certain_and_right_is_calibrated_certain_and_wrong_is_not() {
-        let p = |label| Predictions::new(vec![0.0, 900.0], 2, &[label]).unwrap();
-        assert_eq!((ece(&p(1), 1.0), ece(&p(0), 1.0)), (0.0, 1.0));
-        assert_eq!(reliability(&p(1), 1.0)[BINS - 1].images, 1);
-    }
-
-    #[test]
-    fn bins_by_hand() {
-        // Two classes, p = 0.9 = 1/(1+e^-z): z = ln 9. Bin 13 holds [13/15, 14/15).
-        // Three right of four: |0.75 − 0.9|. Two at p = 0.6 (bin 9), one right: |0.5 − 0.6|.
-        let (a, b) = (9f64.ln(), 1.5f64.ln());
-        let values = [a, a, a, a, b, b].iter().flat_map(|&z| [z, 0.0]).collect();
-        let p = Predictions::new(values, 2, &[0, 0, 0, 1, 0, 1]).unwrap();
-        let bars = reliability(&p, 1.0);
-        let filled: Vec<usize> = (0..BINS).filter(|&i| bars[i].images > 0).collect();
-        assert_eq!(filled[1], 13);
-        assert!((ece(&p, 1.0) - (4.0 * 0.15 + 2.0 * 0.1) / 6.0).abs() < 1e-12);
-    }
-}
+#[path = "calibration_tests.rs"]
+mod tests;

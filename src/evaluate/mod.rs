@@ -1,16 +1,31 @@
 //! How good a model's logits are: losses, accuracy, calibration, and what one temperature mends.
 //!
 //! Everything is f64, takes images in the order given and sums in that order, so a figure does not
-//! depend on the number of threads.
+//! depend on the number of threads. [`Scores`] holds what each image contributes; every figure is
+//! a mean or a sum of them, with a standard error.
 
 mod calibration;
+mod compare;
+mod jackknife;
+mod mcnemar;
 mod metrics;
+mod out_of_distribution;
 mod predictions;
+mod scores;
+mod selective;
 mod summary;
 mod temperature;
 
-pub use calibration::{BINS, Bin, ece, reliability};
+pub use calibration::{BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, reliability};
+pub use compare::{Comparison, Difference, RESAMPLES, Verdict, compare};
+pub use mcnemar::{McNemar, mcnemar};
 pub use metrics::{Estimate, brier, hits, losses, mean_stderr, paired};
+pub use out_of_distribution::{Detection, detect, max_probability, negative_energy};
 pub use predictions::{Error, Predictions};
-pub use summary::{Summary, Temperature, summarise};
+pub use scores::Scores;
+pub use selective::aurc;
+pub use summary::{Details, Summary, Temperature, Temperatures, summarise, summarise_at};
 pub use temperature::{Fit, fit};
+
+#[cfg(test)]
+mod reference_tests;

@@ -51,6 +51,12 @@ pub enum Error {
         /// What was found.
         value: f64,
     },
+    /// Every row is a distribution over the classes.
+    #[error(
+        "every row of the logits is a distribution: numbers from 0 to 1 whose sum is 1; expected \
+         logits, what the head gives before its softmax: pass those, or the probabilities' logarithms"
+    )]
+    Probabilities,
     /// Paired samples must be about the same images.
     #[error("cannot pair {a} values with {b}; score both models on the same images")]
     Unpaired {
@@ -95,6 +101,22 @@ impl Predictions {
             return Err(Error::NotFinite { image, class, value: values[i] });
         }
         Ok(Self { values, labels: labels.to_vec(), classes })
+    }
+
+    /// Refuses rows that are all probabilities: losses of their softmax would be finite, plausible
+    /// and wrong. Logits pass: no head gives rows that all sum to 1 by chance. One class, where
+    /// nothing can be told, passes, too.
+    ///
+    /// # Errors
+    /// [`Error::Probabilities`].
+    pub fn check_logits(&self) -> Result<(), Error> {
+        let is_distribution = |row: &[f64]| {
+            let sum: f64 = row.iter().sum();
+            // Of f32: each of C roundings is 6e-8 of a number that is at most 1.
+            row.iter().all(|z| (0.0..=1.0).contains(z)) && (sum - 1.0).abs() < 1e-4
+        };
+        let all = self.classes > 1 && self.values.chunks(self.classes).all(is_distribution);
+        if all { Err(Error::Probabilities) } else { Ok(()) }
     }
 
     /// Number N of images.
@@ -158,6 +180,19 @@ mod tests {
         assert!(label.to_string().contains("0 to 1"), "{label}");
         let infinite = new(&[1.0, 1.0, 1.0, f64::INFINITY], 2, &[0, 1]);
         assert_eq!(infinite, Error::NotFinite { image: 1, class: 1, value: f64::INFINITY });
+    }
+
+    #[test]
+    fn probabilities_are_not_logits() {
+        let check = |values: &[f64], classes| {
+            let labels = vec![0; values.len() / classes];
+            Predictions::new(values.to_vec(), classes, &labels).unwrap().check_logits()
+        };
+        assert_eq!(check(&[0.25, 0.75, 1.0, 0.0], 2), Err(Error::Probabilities));
+        assert_eq!(check(&[0.333333, 0.333333, 0.333333], 3), Err(Error::Probabilities));
+        assert_eq!(check(&[0.25, 0.75, 1.5, -0.5], 2), Ok(()));
+        assert_eq!(check(&[0.25, 0.75, 0.5, 0.4], 2), Ok(()));
+        assert_eq!(check(&[1.0, 1.0], 1), Ok(()));
     }
 
     #[test]

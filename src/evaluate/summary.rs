@@ -1,9 +1,8 @@
 //! The figures that `eval` prints for a model on a data set.
 
-use super::calibration::ece_with;
-use super::metrics::{hits, loss, losses, mean_stderr};
+use super::calibration::{ece_class_wise, ece_equal_mass, ece_of};
 use super::temperature::{Fit, fit};
-use super::{Error, Predictions, ece};
+use super::{Error, Estimate, Predictions, Scores, aurc, losses, mean_stderr};
 use serde::{Deserialize, Serialize};
 
 /// Which images the temperature is fitted on. Never those it is then judged by: a fit is always at
@@ -14,6 +13,7 @@ pub enum Temperature<'a> {
     FittedOn(&'a Predictions),
     /// There are no others. The images at these positions are one half, all the rest the second
     /// (`stratified_halves` of the labels); each half is scored at the temperature of the other.
+    /// A single image has no other half, and is scored at T = 1.
     /// The temperature reported is fitted on both together, and scores nothing here.
     CrossFitted(&'a [usize]),
 }
@@ -46,6 +46,47 @@ pub struct Summary {
     pub calibrated_nll_stderr: Option<f64>,
     /// Expected calibration error of logits divided by T.
     pub calibrated_ece: f64,
+    /// Further figures; absent in files of earlier builds, always there in new ones.
+    #[serde(flatten)]
+    pub details: Option<Details>,
+}
+
+/// Further figures of the logits as they are, each with its standard error: of means s/√n, of
+/// calibration errors and AURC the delete-one jackknife's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Details {
+    /// Standard error of the share of images whose label is among the five largest logits.
+    pub top5_stderr: Option<f64>,
+    /// Mean Brier score, between 0 and 2.
+    pub brier: f64,
+    /// Its standard error.
+    pub brier_stderr: Option<f64>,
+    /// Standard error of the expected calibration error over bins of equal width.
+    pub ece_stderr: Option<f64>,
+    /// The same error over 15 bins of equally many images.
+    pub ece_equal_mass: f64,
+    /// Its standard error.
+    pub ece_equal_mass_stderr: Option<f64>,
+    /// The mean over classes of the calibration error of each class's probability.
+    pub ece_class_wise: f64,
+    /// Its standard error.
+    pub ece_class_wise_stderr: Option<f64>,
+    /// Standard error of the calibration error of logits divided by T, T held fixed.
+    pub calibrated_ece_stderr: Option<f64>,
+    /// Mean confidence.
+    pub confidence: f64,
+    /// Its standard error.
+    pub confidence_stderr: Option<f64>,
+    /// Mean entropy of the softmax, nats.
+    pub entropy: f64,
+    /// Its standard error.
+    pub entropy_stderr: Option<f64>,
+    /// Area under the risk-coverage curve.
+    pub aurc: f64,
+    /// Its standard error.
+    pub aurc_stderr: Option<f64>,
+    /// Classes of the model of which there is no image here.
+    pub absent_classes: usize,
 }
 
 /// All figures of `predictions`.
@@ -56,145 +97,120 @@ pub fn summarise(
     predictions: &Predictions,
     temperature_from: Temperature<'_>,
 ) -> Result<Summary, Error> {
-    let (overall, of_image) = temperatures(predictions, temperature_from)?;
-    let calibrated =
-        predictions.map(|image, row, label| loss(row, label, of_image(image).usable().recip()));
-    let nll = mean_stderr(&losses(predictions, 1.0));
-    let top1 = mean_stderr(&hits(predictions, 1));
-    let calibrated_nll = mean_stderr(&calibrated);
-    Ok(Summary {
+    Ok(summarise_at(predictions, &Temperatures::of(predictions, temperature_from)?))
+}
+
+/// All figures of `predictions` at temperatures that are there.
+pub fn summarise_at(predictions: &Predictions, chosen: &Temperatures) -> Summary {
+    let (raw, calibrated) = (Scores::at(predictions, |_| 1.0), chosen.scores(predictions));
+    let nll = mean_stderr(&raw.nll);
+    let [top1, top5] = [&raw.top1, &raw.top5].map(|hits| mean_stderr(hits));
+    let calibrated_nll = mean_stderr(&calibrated.nll);
+    let (ece, calibrated_ece) = (ece_of(&raw), ece_of(&calibrated));
+    Summary {
         images: predictions.images(),
         nll: nll.mean,
         nll_stderr: nll.stderr,
         top1: top1.mean,
         top1_stderr: top1.stderr,
-        top5: mean_stderr(&hits(predictions, 5)).mean,
-        ece: ece(predictions, 1.0),
-        temperature: overall.temperature,
-        temperature_at_bound: overall.at_bound
-            || (0..predictions.images()).any(|image| of_image(image).at_bound),
+        top5: top5.mean,
+        ece: ece.mean,
+        temperature: chosen.overall.temperature,
+        temperature_at_bound: chosen.at_bound(),
         calibrated_nll: calibrated_nll.mean,
         calibrated_nll_stderr: calibrated_nll.stderr,
-        calibrated_ece: ece_with(predictions, |image| of_image(image).usable()),
-    })
+        calibrated_ece: calibrated_ece.mean,
+        details: Some(details(predictions, &raw, [top5, ece, calibrated_ece])),
+    }
 }
 
-/// The temperature to report, and the one each image is scored at.
-fn temperatures(
+fn details(
     predictions: &Predictions,
-    from: Temperature<'_>,
-) -> Result<(Fit, impl Fn(usize) -> Fit + Sync), Error> {
-    let (overall, fits, first) = match from {
-        Temperature::FittedOn(others) => {
-            let fitted = fit(others);
-            (fitted, [fitted; 2], Vec::new())
-        }
-        Temperature::CrossFitted(half) => {
-            let mut first = vec![false; predictions.images()];
-            for &image in half {
-                if let Some(inside) = first.get_mut(image) {
-                    *inside = true;
-                }
+    raw: &Scores,
+    [top5, ece, calibrated_ece]: [Estimate; 3],
+) -> Details {
+    let brier = mean_stderr(&raw.brier);
+    let (equal_mass, class_wise) = (ece_equal_mass(raw), ece_class_wise(predictions, |_| 1.0));
+    let (confidence, entropy) = (mean_stderr(&raw.confidence), mean_stderr(&raw.entropy));
+    let aurc = aurc(raw);
+    let mut seen = vec![false; predictions.classes()];
+    predictions.labels().iter().for_each(|&label| seen[label as usize] = true);
+    Details {
+        top5_stderr: top5.stderr,
+        brier: brier.mean,
+        brier_stderr: brier.stderr,
+        ece_stderr: ece.stderr,
+        ece_equal_mass: equal_mass.mean,
+        ece_equal_mass_stderr: equal_mass.stderr,
+        ece_class_wise: class_wise.mean,
+        ece_class_wise_stderr: class_wise.stderr,
+        calibrated_ece_stderr: calibrated_ece.stderr,
+        confidence: confidence.mean,
+        confidence_stderr: confidence.stderr,
+        entropy: entropy.mean,
+        entropy_stderr: entropy.stderr,
+        aurc: aurc.mean,
+        aurc_stderr: aurc.stderr,
+        absent_classes: seen.iter().filter(|seen| !**seen).count(),
+    }
+}
+
+/// Temperatures as [`Temperature`] says: the one to report, and the one each image is scored at.
+pub struct Temperatures {
+    overall: Fit,
+    fits: [Fit; 2],
+    /// Whether an image is in the first half; none are where both fits are one.
+    first: Vec<bool>,
+}
+
+impl Temperatures {
+    /// Fits them.
+    ///
+    /// # Errors
+    /// A cross-fit whose one half is empty.
+    pub fn of(predictions: &Predictions, from: Temperature<'_>) -> Result<Self, Error> {
+        let half = match from {
+            Temperature::FittedOn(others) => {
+                let overall = fit(others);
+                return Ok(Self { overall, fits: [overall; 2], first: Vec::new() });
             }
-            let side = |wanted: bool| -> Vec<usize> {
-                (0..first.len()).filter(|&i| first[i] == wanted).collect()
-            };
-            let of_first = fit(&predictions.subset(&side(true))?);
-            let of_second = fit(&predictions.subset(&side(false))?);
-            (fit(predictions), [of_first, of_second], first)
+            Temperature::CrossFitted(_) if predictions.images() == 1 => {
+                let nll = mean_stderr(&losses(predictions, 1.0)).mean;
+                let overall = Fit { temperature: 1.0, nll, at_bound: true };
+                return Ok(Self { overall, fits: [overall; 2], first: Vec::new() });
+            }
+            Temperature::CrossFitted(half) => half,
+        };
+        let mut first = vec![false; predictions.images()];
+        for &image in half {
+            if let Some(inside) = first.get_mut(image) {
+                *inside = true;
+            }
         }
-    };
-    // An image of the first half takes the second's temperature, and the other way round.
-    let of_image = move |image: usize| fits[usize::from(first.get(image) == Some(&true))];
-    Ok((overall, of_image))
+        let side = |wanted: bool| -> Vec<usize> {
+            (0..first.len()).filter(|&i| first[i] == wanted).collect()
+        };
+        let of_first = fit(&predictions.subset(&side(true))?);
+        let of_second = fit(&predictions.subset(&side(false))?);
+        Ok(Self { overall: fit(predictions), fits: [of_first, of_second], first })
+    }
+
+    /// The temperature of one image.
+    pub fn at(&self, image: usize) -> f64 {
+        // An image of the first half takes the second's temperature, and the other way round.
+        self.fits[usize::from(self.first.get(image) == Some(&true))].usable()
+    }
+
+    /// Scores of each image at its temperature.
+    pub fn scores(&self, predictions: &Predictions) -> Scores {
+        Scores::at(predictions, |image| self.at(image))
+    }
+
+    fn at_bound(&self) -> bool {
+        self.overall.at_bound || self.fits.iter().any(|fit| fit.at_bound)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::{brier, paired};
-    use super::*;
-
-    #[derive(Deserialize)]
-    struct Case {
-        name: String,
-        classes: usize,
-        logits: Vec<f64>,
-        labels: Vec<u32>,
-        brier: f64,
-        #[serde(flatten)]
-        figures: serde_json::Value,
-    }
-
-    fn cases() -> Vec<Case> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/metrics.json");
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    }
-
-    fn predictions(case: &Case) -> Predictions {
-        Predictions::new(case.logits.clone(), case.classes, &case.labels).unwrap()
-    }
-
-    #[test]
-    fn figures_agree_with_scipy() {
-        let cases = cases();
-        assert_eq!(cases.len(), 3);
-        for case in &cases {
-            let p = predictions(case);
-            let s = summarise(&p, Temperature::FittedOn(&p)).unwrap();
-            let close = |name: &str, got: f64, tolerance: f64| {
-                let expected = case.figures[name].as_f64().unwrap();
-                let error = (got / expected - 1.0).abs();
-                assert!(error < tolerance, "{} {name}: {got} ≠ {expected}", case.name);
-            };
-            close("nll", s.nll, 1e-12);
-            close("nll_stderr", s.nll_stderr.unwrap(), 1e-12);
-            close("top1", s.top1, 1e-12);
-            close("top5", s.top5, 1e-12);
-            close("ece", s.ece, 1e-12);
-            // scipy stops where the loss no longer changes in f64: half the digits of T.
-            close("temperature", s.temperature, 1e-6);
-            close("calibrated_nll", s.calibrated_nll, 1e-12);
-            close("calibrated_nll_stderr", s.calibrated_nll_stderr.unwrap(), 1e-6);
-            close("calibrated_ece", s.calibrated_ece, 1e-6);
-            let b = mean_stderr(&brier(&p, 1.0)).mean;
-            assert!((b / case.brier - 1.0).abs() < 1e-12, "{}", case.name);
-            assert!(!s.temperature_at_bound);
-        }
-    }
-
-    #[test]
-    fn a_fit_never_loses_on_its_own_images() {
-        for case in cases() {
-            let p = predictions(&case);
-            let fitted = fit(&p);
-            let gain = paired(&losses(&p, 1.0), &losses(&p, fitted.temperature)).unwrap();
-            assert!(gain.mean >= 0.0, "{}: {gain:?}", case.name);
-        }
-    }
-
-    #[test]
-    fn each_half_is_scored_at_the_other_halfs_temperature() {
-        let p = predictions(&cases()[0]);
-        let first: Vec<usize> = (0..p.images()).step_by(2).collect();
-        let second: Vec<usize> = (1..p.images()).step_by(2).collect();
-        let s = summarise(&p, Temperature::CrossFitted(&first)).unwrap();
-        let [a, b] = [&first, &second].map(|half| p.subset(half).unwrap());
-        let crossed = [losses(&a, fit(&b).temperature), losses(&b, fit(&a).temperature)].concat();
-        assert!((s.calibrated_nll - mean_stderr(&crossed).mean).abs() < 1e-12);
-        assert_eq!(s.temperature, fit(&p).temperature);
-        let own = summarise(&p, Temperature::FittedOn(&p)).unwrap();
-        assert!(s.calibrated_nll > own.calibrated_nll);
-    }
-
-    #[test]
-    fn one_image_and_all_right() {
-        let one = Predictions::new(vec![1.0, 0.0], 2, &[0]).unwrap();
-        let s = summarise(&one, Temperature::FittedOn(&one)).unwrap();
-        assert_eq!((s.images, s.top1, s.top5, s.nll_stderr), (1, 1.0, 1.0, None));
-        // Nothing was measured, so nothing is scaled.
-        assert!(s.temperature_at_bound && s.calibrated_nll == s.nll);
-        assert!(serde_json::to_value(&s).unwrap()["nll_stderr"].is_null());
-        let empty = summarise(&one, Temperature::CrossFitted(&[0]));
-        assert_eq!(empty, Err(Error::NoImages));
-    }
-}
+#[path = "summary_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use super::CheckpointInfo;
 use super::post_training::{CacheInfo, LayerBeforeAfter, SamInfo};
-use crate::evaluate::Estimate;
+use crate::evaluate::{Comparison, Estimate};
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,9 @@ pub struct Row {
     pub gain_over_control: Option<Estimate>,
     /// The same for the calibrated NLL.
     pub calibrated_gain_over_control: Option<Estimate>,
+    /// This row against its control, image by image, both at the first seed: A is the control.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
     /// ΔL and κ of p and u on V before and after, at the first seed.
     pub layers: Vec<LayerBeforeAfter>,
 }

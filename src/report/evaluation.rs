@@ -1,6 +1,6 @@
 //! What `eval` reports.
 
-use super::{CheckpointInfo, DataInfo};
+use super::{CheckpointInfo, DataInfo, Other, PredictionsInfo, Shifts};
 use crate::evaluate::Summary;
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,15 @@ pub struct Evaluation {
     pub precision: String,
     /// Which images the temperature was fitted on.
     pub temperature_origin: String,
+    /// The logits, if they were saved.
+    #[serde(default)]
+    pub predictions: Option<PredictionsInfo>,
+    /// The same images, corrupted.
+    #[serde(default)]
+    pub shifts: Option<Shifts>,
+    /// Images of other kinds.
+    #[serde(default)]
+    pub others: Vec<Other>,
     /// What a reader of the figures should know.
     pub warnings: Vec<String>,
 }

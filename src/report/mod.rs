@@ -3,6 +3,7 @@
 //! A report knows results, not how they were made.
 
 pub mod bench;
+pub mod comparison;
 pub mod convergence;
 pub mod diagnosis;
 pub mod dry_run;
@@ -12,10 +13,12 @@ mod inspection;
 mod parts;
 pub mod post_training;
 mod selftest;
+mod shifts;
 pub mod spectrum;
 
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
-pub use parts::{CheckpointInfo, DataInfo};
+pub use parts::{CheckpointInfo, DataInfo, PredictionsInfo};
 pub use selftest::{SELFTEST, Selftest};
+pub use shifts::{Cell, Other, Shifts, Step};

@@ -2,9 +2,9 @@
 
 use super::diagnosis::LayerResult;
 use super::dry_run::Expected;
-use super::{CheckpointInfo, DataInfo};
+use super::{CheckpointInfo, DataInfo, PredictionsInfo};
 use crate::cache::Mode;
-use crate::evaluate::{Estimate, Summary};
+use crate::evaluate::{Comparison, Estimate, Summary};
 use crate::run::Run;
 use crate::train::Keep;
 use crate::train::guard::Stopped;
@@ -96,6 +96,9 @@ pub struct BeforeAfter {
     pub nll_gain: Estimate,
     /// The same after a temperature on either side.
     pub calibrated_nll_gain: Estimate,
+    /// All figures with their intervals, A being before and B after.
+    #[serde(default)]
+    pub comparison: Option<Comparison>,
 }
 
 /// A layer's measurements at w* and after.
@@ -194,6 +197,9 @@ pub struct Report {
     pub validation: Option<BeforeAfter>,
     /// Test, read once, and only if a file was written.
     pub test: Option<BeforeAfter>,
+    /// The tuned model's logits on test, if they were saved.
+    #[serde(default)]
+    pub predictions: Option<PredictionsInfo>,
     /// p and u, measured on V before and after.
     pub layers: Vec<LayerBeforeAfter>,
     /// What a reader should know.

@@ -12,6 +12,7 @@ use crate::cli::images::DataArgs;
 use crate::cli::model::{ModelArgs, checkpoint_info};
 use crate::cli::output::print;
 use crate::cli::recipe::check_heeded;
+use crate::cli::saved::{self, Saved};
 use crate::cli::training::{RecipeArgs, check};
 use crate::data::{Role, require};
 use crate::forecast::Need;
@@ -151,16 +152,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let progress = args.common.progress("bench", jobs.len() as u64 * args.seeds, "runs");
     let mut trained = Vec::new();
     for job in &jobs {
-        let mut runs = Vec::new();
+        let (mut runs, mut logits) = (Vec::new(), None);
         for seed in &seeds {
             progress.note(format!("{}, seed {seed}", job.name));
-            runs.push(train(args, job, *seed, folder.path())?);
+            let (run, saved) = train(args, job, *seed, folder.path())?;
+            runs.push(run);
+            logits = logits.or(saved);
             progress.add(1);
         }
-        trained.push(Trained { name: job.name.clone(), control: job.control, runs });
+        trained.push(Trained { name: job.name.clone(), control: job.control, runs, logits });
     }
     drop(progress);
-    let rows = rows(&trained)?;
+    let rows = rows(&trained, args.common.seed)?;
     let costs = trained.iter().map(cost).collect();
     let report = Report {
         schema: SCHEMA.into(),
@@ -241,20 +244,25 @@ fn forecast(args: &Args, jobs: &[Job], folder: &Path) -> anyhow::Result<Vec<Part
     Ok(parts)
 }
 
-/// One run in a process of its own, and its report.
+/// One run in a process of its own, and its report; of the first seed with the logits.
 fn train(
     args: &Args,
     job: &Job,
     seed: u64,
     folder: &Path,
-) -> anyhow::Result<post_training::Report> {
+) -> anyhow::Result<(post_training::Report, Option<Saved>)> {
+    let dump = (seed == args.common.seed).then(|| folder.join("logits.safetensors"));
     let (json, out) = (folder.join("run.json"), folder.join("run.safetensors"));
     let mut words = words(args, job, seed);
     words.option("--json", json.display()).option("--out", out.display());
+    if let Some(dump) = &dump {
+        words.option("--dump", dump.display());
+    }
     spawn(&words, &args.common).with_context(|| format!("{}, seed {seed}", job.name))?;
     let report = read(&json)?;
     let _ = std::fs::remove_file(out);
-    Ok(report)
+    let logits = dump.map(|dump| saved::read(&dump, None)).transpose()?;
+    Ok((report, logits))
 }
 
 /// A report that a run left.

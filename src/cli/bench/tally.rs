@@ -1,8 +1,10 @@
 //! From the runs of `bench` to its rows, its verdicts and its table.
 
 use crate::cli::format::{duration, estimate, percent};
+use crate::cli::saved::Saved;
+use crate::cli::sentence::sentence;
 use crate::cli::table::{Align, Style, Table};
-use crate::evaluate::{Estimate, mean_stderr, paired};
+use crate::evaluate::{Estimate, RESAMPLES, compare, mean_stderr, paired};
 use crate::report::bench::{Cost, Report, Row};
 use crate::report::post_training::{self, CacheInfo};
 use anyhow::Context;
@@ -15,6 +17,8 @@ pub struct Trained {
     pub control: Option<usize>,
     /// Its runs.
     pub runs: Vec<post_training::Report>,
+    /// Its logits on test at the first seed.
+    pub logits: Option<Saved>,
 }
 
 /// Figures of one row.
@@ -50,6 +54,7 @@ fn row(name: &str, runs: &[post_training::Report]) -> anyhow::Result<Row> {
         stopped: runs.iter().filter(|r| r.selection.stopped.is_some()).count(),
         gain_over_control: None,
         calibrated_gain_over_control: None,
+        comparison: None,
         layers: runs.first().map(|r| r.layers.clone()).unwrap_or_default(),
     })
 }
@@ -58,7 +63,7 @@ fn row(name: &str, runs: &[post_training::Report]) -> anyhow::Result<Row> {
 ///
 /// # Errors
 /// No run at all, or no test images.
-pub fn rows(trained: &[Trained]) -> anyhow::Result<Vec<Row>> {
+pub fn rows(trained: &[Trained], seed: u64) -> anyhow::Result<Vec<Row>> {
     let first = trained.iter().flat_map(|t| &t.runs).next().context("no run")?;
     let before = &first.test.as_ref().context("there are no test images")?.before;
     let fixed = |mean: f64| Estimate { mean, stderr: None };
@@ -80,6 +85,7 @@ pub fn rows(trained: &[Trained]) -> anyhow::Result<Vec<Row>> {
         stopped: 0,
         gain_over_control: None,
         calibrated_gain_over_control: None,
+        comparison: None,
         layers: Vec::new(),
     }];
     for t in trained {
@@ -96,6 +102,11 @@ pub fn rows(trained: &[Trained]) -> anyhow::Result<Vec<Row>> {
             row.control = Some(control.name.clone());
             row.gain_over_control = Some(gain(|s| s.nll)?);
             row.calibrated_gain_over_control = Some(gain(|s| s.calibrated_nll)?);
+            if let (Some(a), Some(b)) = (&control.logits, &t.logits) {
+                let ([raw_a, own_a], [raw_b, own_b]) = (a.scores(), b.scores());
+                let sides = ([&raw_a, &own_a], [&raw_b, &own_b]);
+                row.comparison = Some(compare(sides.0, sides.1, seed, RESAMPLES)?);
+            }
         }
         rows.push(row);
     }
@@ -214,6 +225,13 @@ pub fn show(report: &Report) -> String {
                 loss.mean,
                 percent(p.mean)
             );
+        }
+    }
+    for row in &report.rows {
+        if let (Some(found), Some(control), Some(seed)) =
+            (&row.comparison, &row.control, report.seeds.first())
+        {
+            out += &format!("Seed {seed}: {}\n", sentence(found, control, &row.name));
         }
     }
     let all: Vec<&CacheInfo> = report.run.costs.iter().flat_map(|c| &c.cache).collect();

@@ -16,13 +16,15 @@ use super::model::{ModelArgs, checkpoint_info};
 use super::outcome::show;
 use super::output::print;
 use super::recipe::{LayerArgs, Name};
-use super::scoring::{Pair, before_after, predict, remeasure};
+use super::saved;
+use super::scoring::{Pair, before_after, predict, remeasure, temperatures};
 use super::subject::Subject;
 use super::training::{Kept, RecipeArgs};
 use crate::cache::Mode;
 use crate::checkpoint::{Error as CheckpointError, Saved};
 use crate::data::Split;
 use crate::objective::Objective;
+use crate::report::PredictionsInfo;
 use crate::report::dry_run::DryRun;
 use crate::report::post_training::{
     BeforeAfter, LayerBeforeAfter, Output, Report, SCHEMA, TimedRun,
@@ -34,6 +36,7 @@ use destination::Place;
 use forecast::{Outlook, line, outlook};
 use judge::{Case, Judged, judge};
 use record::{method_info, provenance};
+use std::path::PathBuf;
 use work::{Work, intention, prepare, train};
 
 /// Options of `post-train`.
@@ -68,6 +71,10 @@ pub struct Args {
     /// with validation images, else last]
     #[arg(long, value_enum)]
     pub keep: Option<Kept>,
+    /// Write the tuned model's `logits`, `labels` and `temperature` on test as safetensors: what
+    /// `planish compare` takes
+    #[arg(long, value_name = "FILE")]
+    pub dump: Option<PathBuf>,
     /// Write the result even if it is worse than the input on the validation images
     #[arg(long)]
     pub force: bool,
@@ -89,6 +96,7 @@ pub struct Args {
 /// worse than the input, too, which the report tells all the same.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
+    saved::check(args.dump.as_deref())?;
     let mut work = prepare(args)?;
     let mut planned = None;
     if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
@@ -192,6 +200,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         selection,
         validation: figures.validation,
         test: figures.test,
+        predictions: figures.predictions,
         layers: figures.layers,
         notes,
     };
@@ -236,6 +245,7 @@ fn read_back(args: &Args, saved: &Saved) -> anyhow::Result<Weights> {
 struct Figures {
     validation: Option<BeforeAfter>,
     test: Option<BeforeAfter>,
+    predictions: Option<PredictionsInfo>,
     layers: Vec<LayerBeforeAfter>,
 }
 
@@ -261,10 +271,17 @@ fn figures(
     let on_v = judged.on_v.as_ref();
     let validation = scored(&roles.val, on_v, None, &roles.val_origin)?;
     if !written {
-        return Ok(Figures { validation, test: None, layers: Vec::new() });
+        return Ok(Figures { validation, ..Figures::default() });
     }
     let on_test = predict(checkpoint, [model, tuned], roles.test.as_ref())?;
     let test = scored(&roles.test, on_test.as_ref(), on_v, "test")?;
+    let predictions = match (&args.dump, &on_test) {
+        (Some(path), Some(own)) => {
+            let [_, after] = temperatures(own, on_v, args.common.seed)?;
+            Some(saved::write(path, &own[1], &after)?)
+        }
+        _ => None,
+    };
     let layers = match (args.recipe.remeasure, &work.subject) {
         (Some(0), _) | (_, None) => Vec::new(),
         (None, Some(subject)) => remeasure(subject, tuned, recipe, &args.common)?,
@@ -273,7 +290,7 @@ fn figures(
             remeasure(&subject, tuned, recipe, &args.common)?
         }
     };
-    Ok(Figures { validation, test, layers })
+    Ok(Figures { validation, test, predictions, layers })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

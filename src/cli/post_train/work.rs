@@ -83,7 +83,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
     check(&args.recipe)?;
     let checkpoint = args.model.open()?;
     crate::cli::output::spare(
-        &[args.common.json.as_deref()],
+        &[args.common.json.as_deref(), args.dump.as_deref()],
         &checkpoint.path,
         &args.data.files(),
     )?;

@@ -1,0 +1,108 @@
+//! A checkpoint's logits on a split, with the temperature that its other images give.
+
+use super::common::Common;
+use super::images::{DataArgs, Sources, data_info, pixels};
+use super::model::{Watched, objective};
+use crate::checkpoint::Checkpoint;
+use crate::data::folds::stratified_halves;
+use crate::data::{Roles, Split};
+use crate::evaluate::{Predictions, Temperature, Temperatures};
+use crate::objective::Objective;
+use crate::report::DataInfo;
+use candle_core::DType;
+use planish_kernels::Precision;
+
+/// What a model gave.
+pub struct Evaluated {
+    /// Its logits.
+    pub predictions: Predictions,
+    /// The temperature of each image.
+    pub temperatures: Temperatures,
+    /// Which images they were fitted on.
+    pub origin: String,
+    /// The images.
+    pub data: DataInfo,
+    /// The split that they are.
+    pub split: Split,
+    /// The model.
+    pub objective: Objective,
+    /// What a reader of the figures should know.
+    pub warnings: Vec<String>,
+}
+
+/// Evaluates `checkpoint` on a whole split, in stored order.
+///
+/// # Errors
+/// Anything wrong with checkpoint or data; logits that are not finite.
+pub fn evaluate(
+    checkpoint: &Checkpoint,
+    data: &DataArgs,
+    split: Option<&str>,
+    precision: Precision,
+    common: &Common,
+) -> anyhow::Result<Evaluated> {
+    let sources = data.open(checkpoint)?;
+    let split = sources.split(split)?;
+    pixels(checkpoint, split)?;
+    let roles = sources.roles(checkpoint, common.seed)?;
+    let mut objective = objective(checkpoint, DType::F32)?;
+    objective.precision = precision;
+    let predictions = predict(checkpoint, &objective, split, "evaluating", common)?;
+    let (temperatures, origin) = match other_images(&sources, &roles, split) {
+        Some(v) => {
+            let fitted_on = predict(checkpoint, &objective, v, "validating", common)?;
+            let origin = format!("V: {}, {} images", roles.val_origin, v.len());
+            (Temperatures::of(&predictions, Temperature::FittedOn(&fitted_on))?, origin)
+        }
+        None => {
+            let (first, _) = stratified_halves(predictions.labels(), common.seed);
+            let origin = format!(
+                "halves of the split itself, each scored at the other's (stratified, seed {})",
+                common.seed
+            );
+            (Temperatures::of(&predictions, Temperature::CrossFitted(&first))?, origin)
+        }
+    };
+    let mut warnings = warnings(checkpoint, &sources, &roles);
+    warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
+    let whole = format!("split {}, whole, in stored order", split.name());
+    let data = data_info(sources.of(split), split, &whole);
+    let split = split.clone();
+    Ok(Evaluated { predictions, temperatures, origin, data, split, objective, warnings })
+}
+
+/// V, if it shares no image with `split`: a temperature must not be judged by the images it was
+/// fitted on.
+fn other_images<'a>(sources: &Sources, roles: &'a Roles, split: &Split) -> Option<&'a Split> {
+    let v = roles.val.as_ref()?;
+    // What a role lost by being cut went to V.
+    let was_cut = |name: &str, role: &Option<Split>| {
+        let whole = sources.split(Some(name)).ok().or(sources.data.only());
+        let less = |whole: &&Split| role.as_ref().is_some_and(|part| part.len() < whole.len());
+        whole.filter(less).is_some_and(|whole| whole.digest() == split.digest())
+    };
+    let shares = was_cut("train", &roles.train) || was_cut("test", &roles.test);
+    (!shares && split.digest() != v.digest()).then_some(v)
+}
+
+/// The model's logits on a split.
+///
+/// # Errors
+/// Images that cannot be read; logits that are not finite.
+pub fn predict(
+    checkpoint: &Checkpoint,
+    objective: &Objective,
+    split: &Split,
+    label: &str,
+    common: &Common,
+) -> anyhow::Result<Predictions> {
+    let progress = common.progress(label, split.len() as u64, "images");
+    let examples = pixels(checkpoint, split)?;
+    Ok(objective.predict(&Watched { examples: &examples, progress: &progress })?)
+}
+
+fn warnings(checkpoint: &Checkpoint, sources: &Sources, roles: &Roles) -> Vec<String> {
+    let names = |note: &&String| sources.notes.contains(note) || note.contains("class");
+    let assumed = checkpoint.assumed.iter().map(|what| format!("assumed: {what}"));
+    assumed.chain(roles.notes.iter().filter(names).cloned()).collect()
+}

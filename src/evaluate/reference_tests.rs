@@ -1,0 +1,95 @@
+//! The figures as scikit-learn, torchmetrics, netcal and scipy give them:
+//! `tests/reference/make_evaluation.py` tells which.
+
+use super::*;
+use serde_json::Value;
+
+fn reference() -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/evaluation.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn numbers(of: &Value) -> Vec<f64> {
+    of.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+}
+
+fn predictions(values: &Value, case: &Value) -> Predictions {
+    let classes = case["classes"].as_u64().unwrap() as usize;
+    let values = numbers(values);
+    let labels = match &case["labels"] {
+        Value::Null => vec![0; values.len() / classes],
+        labels => numbers(labels).iter().map(|&y| y as u32).collect(),
+    };
+    Predictions::new(values, classes, &labels).unwrap()
+}
+
+fn close(name: &str, got: f64, expected: &Value, tolerance: f64) {
+    let expected = expected.as_f64().unwrap();
+    let error = (got - expected).abs() / expected.abs().max(1e-3);
+    println!("{name}: {got:.6}, off by {error:.1e}");
+    assert!(error < tolerance, "{name}: {got} ≠ {expected}");
+}
+
+#[test]
+fn figures_of_a_model() {
+    let cases = reference()["figures"].as_array().unwrap().clone();
+    assert_eq!(cases.len(), 3);
+    for case in &cases {
+        let p = predictions(&case["logits"], case);
+        let s = summarise(&p, Temperature::FittedOn(&p)).unwrap();
+        let d = s.details.unwrap();
+        for (name, got) in [
+            ("nll", s.nll),
+            ("top1", s.top1),
+            ("top5", s.top5),
+            ("brier", d.brier),
+            ("ece", s.ece),
+            ("ece_equal_mass", d.ece_equal_mass),
+            ("ece_class_wise", d.ece_class_wise),
+            ("confidence", d.confidence),
+            ("entropy", d.entropy),
+            ("aurc", d.aurc),
+        ] {
+            close(name, got, &case[name], 1e-12);
+        }
+        assert_eq!(case["absent_classes"], d.absent_classes);
+    }
+}
+
+#[test]
+fn detection_of_other_images() {
+    let case = &reference()["detection"];
+    let [known, others] = ["known", "others"].map(|set| predictions(&case[set], case));
+    let scores: [(&str, fn(&Predictions) -> Vec<f64>); 2] =
+        [("max_probability", max_probability), ("negative_energy", negative_energy)];
+    for (name, score) in scores {
+        let found = detect(&score(&known), &score(&others), 0);
+        close(name, found.auroc.mean, &case[name]["auroc"], 1e-12);
+        close(name, found.fpr95.mean, &case[name]["fpr95"], 1e-12);
+    }
+}
+
+#[test]
+fn comparison_of_two_models() {
+    let case = &reference()["comparison"];
+    let [a, b] = ["a", "b"].map(|set| Scores::at(&predictions(&case[set], case), |_| 1.0));
+    let found = compare([&a, &a], [&b, &b], 0, 20_000).unwrap();
+    let nll = found.of("nll").unwrap();
+    close("gain", nll.gain, &case["gain"], 1e-12);
+    close("stderr", nll.gain_stderr.unwrap(), &case["gain_stderr"], 1e-12);
+    // Quantiles of 20,000 draws are known to 2% of the standard error.
+    let ends = nll.interval.unwrap().into_iter().zip(numbers(&case["interval"]));
+    for (end, expected) in ends {
+        let off = (end - expected).abs() / nll.gain_stderr.unwrap();
+        println!("interval's end {end:.5}, off by {off:.3} standard errors");
+        assert!(off < 0.08, "{end} {expected}");
+    }
+    assert_eq!((case["only_a"].clone(), case["only_b"].clone()), {
+        (found.mcnemar.only_a.into(), found.mcnemar.only_b.into())
+    });
+    close("p", found.mcnemar.p, &case["p"], 1e-11);
+    for larger in case["larger"].as_array().unwrap() {
+        let [a, b] = [0, 1].map(|i| larger[i].as_u64().unwrap() as usize);
+        close("p", mcnemar(a, b).p, &larger[2], 1e-11);
+    }
+}

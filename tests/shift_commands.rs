@@ -1,0 +1,80 @@
+//! `eval --shift` and `eval --ood` as a user meets them.
+
+// Other test files use the rest of it.
+#[allow(dead_code)]
+mod common;
+
+use common::Bench;
+use std::fs;
+
+#[test]
+fn the_matrix_is_filled_and_taken_up_again() {
+    let bench = Bench::with_model();
+    let json = bench.path("r.json");
+    let run = |shift: &str, seed: &str| {
+        let words = ["eval", &bench.model, "--data", &bench.data, "--json", &json, "--seed", seed];
+        let out = bench.run(&[&words[..], &["--shift", shift]].concat());
+        assert!(out.success, "{}", out.errors);
+        (out.output, bench.json("r.json"))
+    };
+    let (text, some) = run("corruptions:contrast,gaussian_noise:5,1", "0");
+    assert!(text.contains("mean corruption error") && text.contains("CIFAR-10-C"), "{text}");
+    let cells = |of: &serde_json::Value| of["shifts"]["cells"].as_array().unwrap().clone();
+    let names: Vec<String> = cells(&some)
+        .iter()
+        .map(|c| format!("{} {}", c["corruption"].as_str().unwrap(), c["severity"]))
+        .collect();
+    assert_eq!(names, ["gaussian_noise 1", "gaussian_noise 5", "contrast 1", "contrast 5"]);
+    let figure = |of: &serde_json::Value, name: &str| of["figures"][name].as_f64().unwrap();
+    let errors = cells(&some).iter().map(|c| 1.0 - figure(c, "top1")).sum::<f64>() / 4.0;
+    assert!((some["shifts"]["mean_error"].as_f64().unwrap() - errors).abs() < 1e-12);
+    assert_eq!(some["shifts"]["by_severity"][0]["nll"], some["figures"]["nll"]);
+    assert_eq!(some["shifts"]["by_severity"].as_array().unwrap().len(), 3);
+    assert_eq!(some["shifts"]["finished"], true);
+
+    // A cell that is there is not computed again: a mark in it stays, unless the seed is another.
+    let mut marked = some.clone();
+    marked["shifts"]["cells"][0]["figures"]["top5"] = 0.125.into();
+    fs::write(&json, marked.to_string()).unwrap();
+    let (_, more) = run("corruptions:contrast,gaussian_noise,jpeg_compression:1,5", "0");
+    assert_eq!(figure(&cells(&more)[0], "top5"), 0.125);
+    assert_eq!(cells(&more).len(), 6);
+    let off = figure(&cells(&more)[2], "nll") - figure(&cells(&some)[2], "nll");
+    assert!(off.abs() < 1e-12, "{off}");
+    let (_, other) = run("corruptions:gaussian_noise:1", "1");
+    assert_ne!(figure(&cells(&other)[0], "top5"), 0.125);
+}
+
+#[test]
+fn other_images_are_told_apart_and_bad_requests_named() {
+    let bench = Bench::with_model();
+    let far = bench.idx("far", 40);
+    let json = bench.path("r.json");
+    let ood = format!("far={far}");
+    let words = ["eval", &bench.model, "--data", &bench.data, "--json", &json, "--ood", &ood];
+    let out = bench.run(&words);
+    assert!(out.success, "{}", out.errors);
+    assert!(out.output.contains("far, energy"), "{}", out.output);
+    let found = &bench.json("r.json")["others"][0];
+    let auroc = found["energy"]["auroc"]["mean"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&auroc), "{auroc}");
+    assert!(found["max_probability"]["fpr95"]["stderr"].is_f64());
+
+    // The model's own images are told apart as a coin would.
+    let same = format!("same={}", bench.data);
+    let words = ["eval", &bench.model, "--data", &bench.data, "--json", &json, "--ood", &same];
+    assert!(bench.run(&words).success);
+    let found = &bench.json("r.json")["others"][0];
+    assert_eq!(found["energy"]["auroc"]["mean"], 0.5);
+
+    let usage = |option: &str, value: &str, part: &str| {
+        let out = bench.run(&["eval", &bench.model, "--data", &bench.data, option, value]);
+        assert_eq!(out.code, Some(2), "{}", out.errors);
+        assert!(out.errors.contains(part), "{}", out.errors);
+    };
+    usage("--shift", "corruptions:rain", "jpeg_compression");
+    usage("--shift", "corruptions:fog:0", "1 to 5");
+    usage("--ood", "far", "NAME=DATA");
+    let absent = ["eval", &bench.model, "--data", &bench.data, "--ood", "x=absent"];
+    bench.run(&absent).fails_with(&["absent"]);
+}
