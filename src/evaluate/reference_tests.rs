@@ -60,10 +60,12 @@ fn figures_of_a_model() {
 fn detection_of_other_images() {
     let case = &reference()["detection"];
     let [known, others] = ["known", "others"].map(|set| predictions(&case[set], case));
-    let scores: [(&str, fn(&Predictions) -> Vec<f64>); 2] =
-        [("max_probability", max_probability), ("negative_energy", negative_energy)];
-    for (name, score) in scores {
-        let found = detect(&score(&known), &score(&others), 0);
+    let scores = [
+        ("max_probability", [&known, &others].map(max_probability)),
+        ("negative_energy", [&known, &others].map(negative_energy)),
+    ];
+    for (name, [known, others]) in scores {
+        let found = detect(&known, &others, 0);
         close(name, found.auroc.mean, &case[name]["auroc"], 1e-12);
         close(name, found.fpr95.mean, &case[name]["fpr95"], 1e-12);
     }

@@ -1,5 +1,7 @@
 //! Runs planish's CUDA kernels on the CPU: the same source, compiled as C++, every CUDA thread a
-//! fiber. For tests alone; nothing of the product depends on it.
+//! fiber. For tests alone; nothing of the product depends on it. Linux on x86-64 only: elsewhere this
+//! crate and its tests are empty.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 mod buffer;
 
