@@ -37,7 +37,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub dump: Option<PathBuf>,
     /// Evaluate the same images corrupted, too, at the model's image size: all fifteen common
-    /// corruptions, or these, at all five severities, or these. With --json a run that was
+    /// corruptions, or these, at all five severities, or these; with cifar-c:DIR in place of
+    /// corruptions, as the files of CIFAR-10-C or CIFAR-100-C have them. With --json a run that was
     /// interrupted goes on where it was
     #[arg(long, value_name = "corruptions[:names][:severities]", value_parser = shifts::shift)]
     pub shift: Option<Asked>,

@@ -3,18 +3,18 @@
 use super::common::Common;
 use super::evaluating::{Evaluated, predict};
 use super::format::{estimate, number, percent};
-use super::images::data_info;
+use super::images::{data_info, pixels};
 use super::table::{Align, Style, Table};
 use crate::checkpoint::Checkpoint;
-use crate::data::DataSet;
+use crate::data::{CifarC, DataSet, Split};
 use crate::evaluate::{
     Detection, Predictions, detect, max_probability, negative_energy, summarise_at,
 };
 use crate::pixels::Pixels;
 use crate::report::{Cell, Evaluation, Other, Shifts, Step};
 use crate::shift::{Corruption, corrupted, settings};
-use anyhow::Context;
-use std::path::Path;
+use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
 
 /// Bytes of levels that are corrupted at a time.
 const CHUNK: usize = 32 << 20;
@@ -22,23 +22,34 @@ const CHUNK: usize = 32 << 20;
 /// What `--shift` asks for: corruptions and severities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
+    /// A folder of CIFAR-10-C or CIFAR-100-C, whose images are already corrupted.
+    files: Option<PathBuf>,
     corruptions: Vec<Corruption>,
     severities: Vec<usize>,
 }
 
-/// `corruptions`, `corruptions:fog,snow`, `corruptions:fog:1,3`, `corruptions::5`.
+/// `corruptions`, `corruptions:fog,snow`, `corruptions:fog:1,3`, `corruptions::5`; after
+/// `cifar-c:DIR` the same.
 pub fn shift(text: &str) -> Result<Asked, String> {
-    let parts: Vec<&str> = text.split(':').collect();
-    let (names, severities) = match parts[..] {
-        ["corruptions"] => ("", ""),
-        ["corruptions", names] => (names, ""),
-        ["corruptions", names, severities] => (names, severities),
+    let mut parts = text.split(':');
+    let files = match parts.next() {
+        Some("corruptions") => None,
+        Some("cifar-c") => match parts.next() {
+            Some(folder) if !folder.is_empty() => Some(PathBuf::from(folder)),
+            _ => return Err("expected a folder, as in cifar-c:CIFAR-10-C".into()),
+        },
         _ => {
-            return Err(
-                "expected corruptions[:names][:severities], as in corruptions:fog:1,3".into()
-            );
+            return Err("expected corruptions[:names][:severities] or \
+                        cifar-c:DIR[:names][:severities], as in corruptions:fog:1,3"
+                .into());
         }
     };
+    let (names, severities) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+    if let Some(more) = parts.next() {
+        return Err(format!(
+            "expected names and severities, and nothing after them; found `{more}`"
+        ));
+    }
     let all: Vec<&str> = Corruption::ALL.iter().map(|c| c.name()).collect();
     let unknown = |name: &str| format!("no corruption `{name}`; there are {}", all.join(", "));
     let named = |name: &str| Corruption::named(name).ok_or_else(|| unknown(name));
@@ -56,7 +67,7 @@ pub fn shift(text: &str) -> Result<Asked, String> {
     };
     let corruptions = Corruption::ALL.into_iter().filter(|c| asked.contains(c)).collect();
     let severities = (1..=5).filter(|s| severities.contains(s)).collect();
-    Ok(Asked { corruptions, severities })
+    Ok(Asked { files, corruptions, severities })
 }
 
 /// `NAME=DATA`.
@@ -81,11 +92,21 @@ pub fn fill(
     found: &Evaluated,
     common: &Common,
 ) -> anyhow::Result<()> {
-    let known = common.json.as_deref().and_then(|path| kept(path, report)).unwrap_or_default();
     let preprocess = checkpoint.preprocess.as_ref().context(
         "corruptions are made at the model's own image size, and the checkpoint tells no \
          preprocessing; pass --mean and --std",
     )?;
+    let files = asked.files.as_deref().map(|folder| opened(folder, &found.split)).transpose()?;
+    let made = settings(preprocess.image_size);
+    let origin = asked.files.as_ref().map_or(made.into(), |f| format!("files of {}", f.display()));
+    let known = match &files {
+        // Reading them is quick, and what is in them is not known before.
+        Some(_) => Vec::new(),
+        None => {
+            let kept = common.json.as_deref().and_then(|path| kept(path, report));
+            kept.filter(|old| old.settings == made).map_or(Vec::new(), |old| old.cells)
+        }
+    };
     let total = asked.corruptions.len() * asked.severities.len();
     let progress = common.progress("corruptions", total as u64, "cells");
     let mut cells: Vec<Cell> = Vec::new();
@@ -96,14 +117,19 @@ pub fn fill(
                 Some(cell) => cell.clone(),
                 None => {
                     progress.note(format!("{corruption} {severity}"));
-                    let predictions =
-                        logits(checkpoint, found, (corruption, severity), common.seed)?;
+                    let predictions = match &files {
+                        Some(files) => {
+                            let split = files.split(corruption.name(), severity)?;
+                            found.objective.predict(&pixels(checkpoint, &split)?)?
+                        }
+                        None => logits(checkpoint, found, (corruption, severity), common.seed)?,
+                    };
                     let figures = summarise_at(&predictions, &found.temperatures);
                     Cell { corruption: corruption.name().into(), severity, figures }
                 }
             };
             cells.push(cell);
-            report.shifts = Some(matrix(&cells, total, preprocess.image_size, report));
+            report.shifts = Some(matrix(&cells, total, &origin, report));
             common.save(report)?;
             progress.add(1);
         }
@@ -111,8 +137,23 @@ pub fn fill(
     Ok(())
 }
 
-/// Cells of the report at `path`, if they are of what is being evaluated now.
-fn kept(path: &Path, now: &Evaluation) -> Option<Vec<Cell>> {
+/// The files of a folder, if they show the images that the model was evaluated on.
+fn opened(folder: &Path, split: &Split) -> anyhow::Result<CifarC> {
+    let files = CifarC::open(folder)?;
+    if files.labels() != split.labels() {
+        bail!(
+            "{}: its {} labels are not those of {}; evaluate the test split of the same data set, \
+             whole",
+            folder.display(),
+            files.labels().len(),
+            split.place()
+        )
+    }
+    Ok(files)
+}
+
+/// The matrix of the report at `path`, if it is of what is being evaluated now.
+fn kept(path: &Path, now: &Evaluation) -> Option<Shifts> {
     let old: Evaluation = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
     // Reading may move a number's last bit, so both are compared as read.
     let now: Evaluation = serde_json::from_slice(&serde_json::to_vec(now).ok()?).ok()?;
@@ -123,7 +164,7 @@ fn kept(path: &Path, now: &Evaluation) -> Option<Vec<Cell>> {
         && old.data.digest == now.data.digest
         // Of the preprocessing, the precision and the temperature these tell.
         && old.figures == now.figures;
-    old.shifts.filter(|_| same).map(|shifts| shifts.cells)
+    old.shifts.filter(|_| same)
 }
 
 fn logits(
@@ -145,7 +186,7 @@ fn logits(
     Ok(Predictions::new(values, checkpoint.config.classes, found.split.labels())?)
 }
 
-fn matrix(cells: &[Cell], total: usize, size: [usize; 2], report: &Evaluation) -> Shifts {
+fn matrix(cells: &[Cell], total: usize, origin: &str, report: &Evaluation) -> Shifts {
     let step = |severity: usize, of: &[&crate::evaluate::Summary]| {
         let mean = |f: fn(&crate::evaluate::Summary) -> f64| {
             of.iter().map(|s| f(s)).sum::<f64>() / of.len() as f64
@@ -168,7 +209,7 @@ fn matrix(cells: &[Cell], total: usize, size: [usize; 2], report: &Evaluation) -
     }
     let errors: f64 = cells.iter().map(|c| 1.0 - c.figures.top1).sum();
     Shifts {
-        settings: settings(size).into(),
+        settings: origin.to_owned(),
         finished: cells.len() == total,
         cells: cells.to_vec(),
         mean_error: errors / cells.len() as f64,
@@ -245,7 +286,7 @@ pub fn shifted_text(shifts: &Shifts) -> String {
     }
     let style = Style::of_stdout();
     format!(
-        "\n{}\n{}mean corruption error {} ({} settings)\n",
+        "\n{}\n{}mean corruption error {} ({})\n",
         table.render(style),
         means.render(style),
         percent(shifts.mean_error),
@@ -283,6 +324,10 @@ mod tests {
         assert!(shift("corruptions:rain").unwrap_err().contains("gaussian_noise"));
         assert!(shift("corruptions:fog:6").unwrap_err().contains("1 to 5"));
         assert!(shift("rotations").unwrap_err().contains("corruptions[:names]"));
+        let files = shift("cifar-c:c/CIFAR-10-C:fog:2").unwrap();
+        assert_eq!((files.files, files.severities), (Some("c/CIFAR-10-C".into()), vec![2]));
+        assert!(shift("cifar-c:").unwrap_err().contains("folder"));
+        assert!(shift("corruptions:fog:1:2").unwrap_err().contains("`2`"));
         assert_eq!(ood("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert!(["a", "=b", "a="].iter().all(|text| ood(text).is_err()));
     }

@@ -230,7 +230,10 @@ fn half_of_test(mut roles: Roles, seed: u64) -> Result<Roles, Error> {
     let Some(test) = roles.test.take() else { return Ok(roles) };
     let (val, rest) = stratified_halves(test.labels(), seed);
     if val.is_empty() || rest.is_empty() {
-        return Err(Error::Empty { place: format!("{}, halved", test.place()) });
+        let count = test.len();
+        roles.notes.push(format!("there is no validation split, and of {count} test images no half"));
+        roles.test = Some(test);
+        return Ok(roles);
     }
     roles.notes.push(format!(
         "there is no validation split: V is half of the test split ({} of {} images, stratified, \

@@ -33,7 +33,7 @@ pub struct Step {
 /// The whole matrix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shifts {
-    /// Whose settings: `CIFAR-10-C` or `ImageNet-C`.
+    /// Whose settings, `CIFAR-10-C` or `ImageNet-C`, or the folder that the images were read from.
     pub settings: String,
     /// Whether all cells that were asked for are there.
     pub finished: bool,
