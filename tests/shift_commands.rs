@@ -41,6 +41,10 @@ fn the_matrix_is_filled_and_taken_up_again() {
     assert_eq!(cells(&more).len(), 6);
     let off = figure(&cells(&more)[2], "nll") - figure(&cells(&some)[2], "nll");
     assert!(off.abs() < 1e-12, "{off}");
+    // Nor is a cell lost that is not asked for.
+    let (text, fewer) = run("corruptions:contrast:5", "0");
+    assert!(text.contains("of 6 of 75 cells"), "{text}");
+    assert_eq!(cells(&fewer), cells(&more));
     let (_, other) = run("corruptions:gaussian_noise:1", "1");
     assert_ne!(figure(&cells(&other)[0], "top5"), 0.125);
 }

@@ -61,15 +61,16 @@ pub enum Erf {
     F64,
 }
 
-/// Beyond it erf is 1 in f32.
+/// From here on erf is 1 in f32.
 const ERF_ONE: f64 = 3.925;
 
-/// erf(x) = x P(x²)/Q(x²) on |x| ≤ 3.925, to 1.8e-8 before rounding (fitted to the largest error,
-/// absolute and relative, by Lawson's reweighted least squares).
+/// erf(x) = x P(x²)/Q(x²) on |x| ≤ 3.925 and ±1 beyond: before rounding the error is at most 1.7e-8,
+/// and 5.7e-8 of the value (fitted by Lawson's reweighted least squares).
 #[inline(always)]
 fn erf_rational<L: Lane>(x: L) -> L {
-    let x = L::splat(ERF_ONE).min(L::splat(-ERF_ONE).max(x));
-    let t = x * x;
+    let (one, bound) = (L::splat(1.0), L::splat(ERF_ONE));
+    let inside = bound.min((-bound).max(x));
+    let t = inside * inside;
     let series = |coefficients: &[f64; 6]| {
         let mut sum = L::splat(coefficients[5]);
         let mut i = 5;
@@ -79,7 +80,10 @@ fn erf_rational<L: Lane>(x: L) -> L {
         }
         sum
     };
-    x * series(&ERF_P) / series(&ERF_Q)
+    // Rounding must not carry it past 1, or x Φ(x) would grow with −x.
+    let y = one.min((-one).max(inside * series(&ERF_P) / series(&ERF_Q)));
+    let sign = x.select_less(L::splat(0.0), -one, one);
+    bound.select_less(x.abs(), sign, y)
 }
 
 const ERF_P: [f64; 6] = [

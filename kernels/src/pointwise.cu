@@ -3,7 +3,8 @@
 // Launch: element by element (`Planner::by_element`), except sum_rows and layer_scale_vjp_gamma, which
 // are column sums (`Planner::by_tile`) that `sum_partials` finishes.
 //
-// A thread reads its part of a tile before it writes it, so an output may be one of the inputs.
+// A thread reads its part of a tile before it writes it, so an output may be one of the inputs, as
+// long as one launch carries all tangents.
 #include "rows.cuh"
 
 // y = a + b.

@@ -105,6 +105,32 @@ fn exponential_saturates_and_keeps_nan() {
     }
 }
 
+/// y = erf x.
+struct Tail;
+impl RowKernel<1, 1> for Tail {
+    #[inline(always)]
+    fn row<S: Scalar>(&self, _: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
+        for c in chunks::<S>(x.len()) {
+            y.put(c, x.at(c).erf());
+        }
+    }
+}
+
+#[test]
+fn the_error_function_ends_at_one() {
+    // Every 2⁻¹² around where it flattens out, and far out.
+    let near = (0..20_000).map(|i| 2.0 + i as f32 / 4096.0);
+    let x: Vec<f32> = near.chain([1e2, 1e4, 1e30, f32::INFINITY]).flat_map(|x| [x, -x]).collect();
+    for simd in Simd::available() {
+        let input = Input { value: &x, tangents: None, len: x.len(), shared: false };
+        let [y] = run_with(simd, &Tail, 1, [input], [Output::PerRow(x.len())]);
+        for (&x, &y) in x.iter().zip(&y.value) {
+            assert!(y.abs() <= 1.0 && y.signum() == x.signum(), "{simd:?} at {x}: {y}");
+            assert!(x.abs() < 4.0 || y.abs() == 1.0, "{simd:?} at {x}: {y}");
+        }
+    }
+}
+
 #[test]
 fn a_register_with_a_nan_has_no_largest_number() {
     for simd in Simd::available().into_iter().filter(|&simd| simd != Simd::Plain) {

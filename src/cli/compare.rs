@@ -118,6 +118,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let seed = args.common.seed;
     let comparison = compare([&raw_a, &own_a], [&raw_b, &own_b], seed, args.resamples)?;
     let sentence = sentence(&comparison, "A", "B");
+    if a.data_digest.is_none() || b.data_digest.is_none() {
+        notes.push(
+            "that both are of the same images is known from their number and labels alone: saved \
+             logits tell no digest; give the reports that name them"
+                .into(),
+        );
+    }
     notes.dedup();
     let report =
         Report { schema: SCHEMA.into(), run: running.finish(), a, b, comparison, sentence, notes };

@@ -6,6 +6,7 @@ use crate::evaluate::{Error as Unscored, Predictions, Scores, Temperatures};
 use crate::report::PredictionsInfo;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Why saved logits cannot be used.
@@ -122,14 +123,21 @@ pub fn write(
     Ok(PredictionsInfo { path: path.display().to_string(), digest: digest(&bytes) })
 }
 
-/// Whether the file holds logits rather than a model.
+/// Whether the file holds logits rather than a model: its header tells.
 pub fn is_saved(path: &Path) -> bool {
-    path.extension().is_some_and(|e| e == "safetensors")
-        && std::fs::read(path).is_ok_and(|bytes| {
-            let names = SafeTensors::deserialize(&bytes).map(|t| t.tensor("logits").is_ok());
-            names.unwrap_or(false)
-        })
+    let header = || {
+        let mut file = std::fs::File::open(path).ok()?;
+        let mut length = [0; 8];
+        file.read_exact(&mut length).ok()?;
+        let mut text = Vec::new();
+        file.take(u64::from_le_bytes(length).min(MAX_HEADER)).read_to_end(&mut text).ok()?;
+        serde_json::from_slice::<serde_json::Value>(&text).ok()
+    };
+    header().is_some_and(|header| header.get("logits").is_some())
 }
+
+/// Bytes of a safetensors header at most, as the format has it.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// Reads what [`write()`] wrote, or another program in its place; without `temperature` T is 1.
 /// `report` is the report that names it, with the digest that it tells.

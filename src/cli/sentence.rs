@@ -2,13 +2,14 @@
 
 use super::format::{count, estimate, number, percent};
 use super::table::{Align, Style, Table};
-use crate::evaluate::{Comparison, Difference, Estimate, Verdict};
+use crate::evaluate::{Comparison, Difference, Estimate, FEW, Verdict};
 
 /// What is established and what is not, B being called `b` and A `a`.
 pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
     let images = match comparison.images {
         1 => return "One image establishes nothing.".into(),
-        n => count(n as u64),
+        n if n < FEW => format!("{n} images, too few for intervals"),
+        n => format!("{} images", count(n as u64)),
     };
     let of = |verdict: Verdict| -> Vec<String> {
         let those = comparison.differences.iter().filter(|d| d.verdict == verdict);
@@ -31,7 +32,7 @@ pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
             false => format!("not established either way: {}", listed(&open)),
         });
     }
-    format!("On these {images} images, {}.", parts.join("; "))
+    format!("On these {images}, {}.", parts.join("; "))
 }
 
 /// `NLL (by 0.048, 95% interval 0.016 to 0.080)`.
@@ -131,9 +132,11 @@ mod tests {
                     and calibrated NLL";
         assert!(better.starts_with(lead), "{better}");
         assert!(better.contains("; not established either way: top-1 ("), "{better}");
-        let worse = of(1.0, 1.25, 2);
+        let worse = of(1.0, 1.25, 30);
         assert!(worse.contains("after is worse than before in NLL (-0.2500"), "{worse}");
-        let same = of(1.0, 1.0, 2);
+        let few = of(1.0, 1.25, 29);
+        assert!(few.starts_with("On these 29 images, too few for intervals, no diff"), "{few}");
+        let same = of(1.0, 1.0, 40);
         assert!(same.contains("no difference between before and after is established"), "{same}");
         assert_eq!(of(1.0, 9.0, 1), "One image establishes nothing.");
     }

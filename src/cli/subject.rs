@@ -161,9 +161,9 @@ impl Subject {
             }
             if !lower(&mut self.objective) {
                 bail!(
-                    "--memory: {} images take about {need:.0} MiB, one at a time on each thread and \
-                     every block computed twice, and {limit:.0} MiB are allowed; ask for fewer with --samples, use fewer --threads, \
-                     or allow more",
+                    "--memory: {} images take about {need:.0} MiB, one at a time on each thread \
+                     and next to nothing kept on the way up, and {limit:.0} MiB are allowed; ask \
+                     for fewer with --samples, use fewer --threads, or allow more",
                     self.validation.len()
                 )
             }

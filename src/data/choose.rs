@@ -231,7 +231,9 @@ fn half_of_test(mut roles: Roles, seed: u64) -> Result<Roles, Error> {
     let (val, rest) = stratified_halves(test.labels(), seed);
     if val.is_empty() || rest.is_empty() {
         let count = test.len();
-        roles.notes.push(format!("there is no validation split, and of {count} test images no half"));
+        roles
+            .notes
+            .push(format!("there is no validation split, and of {count} test images no half"));
         roles.test = Some(test);
         return Ok(roles);
     }

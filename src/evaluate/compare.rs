@@ -70,6 +70,10 @@ const MEANS: [&str; 4] = ["nll", "calibrated_nll", "top1", "brier"];
 const ERRORS: [&str; 2] = ["ece", "calibrated_ece"];
 const ALL: usize = MEANS.len() + ERRORS.len();
 
+/// Images below which no interval is taken for evidence: a resample of a few repeats their one sign,
+/// and is too narrow by √((n − 1)/n) besides.
+pub const FEW: usize = 30;
+
 /// Compares `a` with `b`, each the scores at T = 1 and those at the model's own temperatures, of
 /// the same images in the same order.
 ///
@@ -79,7 +83,7 @@ const ALL: usize = MEANS.len() + ERRORS.len();
 /// images, most where there is none (Kumar, Liang and Ma, NeurIPS 2019): between a model calibrated
 /// almost perfectly and another, the difference is understated, and the interval with it.
 /// Temperatures are held fixed. Each interval alone covers 95%; they are over images, not over
-/// training seeds.
+/// training seeds. On fewer than [`FEW`] images nothing but McNemar's exact test is a verdict.
 ///
 /// # Errors
 /// Another number of images in `b` than in `a`, or none.
@@ -131,7 +135,7 @@ pub fn compare(
             gain: gain.mean,
             gain_stderr: gain.stderr.or_else(|| enough.then(|| spread(&column))),
             interval,
-            verdict: verdict(interval),
+            verdict: verdict(interval.filter(|_| images >= FEW)),
         }
     });
     let mut differences: Vec<Difference> = differences.collect();

@@ -17,7 +17,8 @@ fn scores(rows: &[(f64, bool, f64)]) -> Scores {
 
 #[test]
 fn a_model_against_itself_and_against_a_better_one() {
-    let a = scores(&[(1.0, false, 0.5), (2.0, true, 0.75), (3.0, true, 0.625), (0.5, true, 1.0)]);
+    let some = [(1.0, false, 0.5), (2.0, true, 0.75), (3.0, true, 0.625), (0.5, true, 1.0)];
+    let a = scores(&some.repeat(8));
     let same = compare([&a, &a], [&a, &a], 0, 200).unwrap();
     for d in &same.differences {
         assert_eq!((d.gain, d.interval, d.verdict), (0.0, Some([0.0; 2]), Verdict::Open), "{d:?}");
@@ -45,6 +46,16 @@ fn one_image_establishes_nothing_and_other_images_are_refused() {
     assert_eq!(error, Error::Unpaired { a: 1, b: 2 });
     let none = scores(&[]);
     assert_eq!(compare([&none; 2], [&none; 2], 0, 2).unwrap_err(), Error::NoImages);
+}
+
+#[test]
+fn few_images_are_no_evidence() {
+    for n in [2, 5, FEW - 1, FEW] {
+        let (a, b) = (scores(&vec![(1.0, true, 0.9); n]), scores(&vec![(0.5, true, 0.9); n]));
+        let found = compare([&a, &a], [&b, &b], 0, 200).unwrap();
+        let nll = found.of("nll").unwrap();
+        assert_eq!((nll.verdict == Verdict::Open, nll.interval), (n < FEW, Some([0.5; 2])), "{n}");
+    }
 }
 
 #[test]
@@ -98,8 +109,9 @@ fn intervals_hold_the_truth_as_often_as_they_say() {
     // 285 of 300 expected; three standard deviations below are 274.
     let [nll, ece, _] = trials([0.15, 0.25]);
     println!("of 300 intervals, {nll} (NLL) and {ece} (ECE) hold the truth");
-    assert!(nll >= 274, "{nll}");
-    assert!(ece >= 274, "{ece}");
+    // Nor may they be so wide as to hold it always: three above are 297.
+    assert!((274..=297).contains(&nll), "{nll}");
+    assert!((274..=297).contains(&ece), "{ece}");
 }
 
 #[test]

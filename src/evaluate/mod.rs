@@ -17,7 +17,7 @@ mod summary;
 mod temperature;
 
 pub use calibration::{BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, reliability};
-pub use compare::{Comparison, Difference, RESAMPLES, Verdict, compare};
+pub use compare::{Comparison, Difference, FEW, RESAMPLES, Verdict, compare};
 pub use mcnemar::{McNemar, mcnemar};
 pub use metrics::{Estimate, brier, hits, losses, mean_stderr, paired};
 pub use out_of_distribution::{Detection, detect, max_probability, negative_energy};

@@ -38,7 +38,9 @@ fn what_has_no_chance_in_it_is_the_public_programs() {
     // A level where a sum lies within rounding of the next one, in f32 there: white and black most
     // of all.
     for (name, (most, share)) in worst {
-        assert!(most <= 1 && share < 0.06, "{name}: {most} levels, {share}");
+        let exact = ["jpeg_compression", "contrast", "pixelate"].iter().any(|n| name.ends_with(n));
+        let bounds = if exact { (0, 0.0) } else { (1, 0.05) };
+        assert!(most <= bounds.0 && share <= bounds.1, "{name}: {most} levels, {share}");
     }
 }
 

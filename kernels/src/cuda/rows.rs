@@ -1,7 +1,8 @@
 //! Row kernels: every output row comes of the same row of the inputs.
 
 use super::launch::{Address, Arg, Geometry, Launch, Plane, Planner, i32_of, i64_of, passes};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::scalar::MAX_TANGENTS;
 
 /// An argument of a row kernel, and how far apart its tangents lie.
 #[derive(Clone, Copy)]
@@ -14,6 +15,16 @@ pub(super) enum Operand {
     Single(Plane),
     /// A pointer without tangents.
     Plain(Address),
+}
+
+impl Operand {
+    /// Where its rows lie.
+    fn value(&self) -> Option<Address> {
+        match self {
+            Operand::Rows(plane) | Operand::Single(plane) => Some(plane.value),
+            Operand::Shared(_) | Operand::Plain(_) => None,
+        }
+    }
 }
 
 /// Which blocks a kernel wants.
@@ -244,6 +255,17 @@ impl Planner {
         [rows, n]: [usize; 2],
         constants: &[Arg],
     ) -> Result<Launch> {
+        // Every launch computes the values anew, and would find those of the one before it.
+        if let (true, Some((last, others))) = (first > 0, operands.split_last())
+            && let (Some(at), false) = (last.value(), others.is_empty())
+            && others.iter().any(|other| other.value() == Some(at))
+        {
+            return Err(Error::shape(
+                name,
+                format!("an output of its own for more than {MAX_TANGENTS} tangents"),
+                "one of the inputs",
+            ));
+        }
         let (size, own) = (self.stored.bytes(), self.stored.arithmetic().bytes());
         let mut args = Vec::new();
         for operand in operands {

@@ -64,15 +64,16 @@ pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Out
             plan = work.plan(&args.recipe.cache, Some(0))?;
             args.common.say(&format!("note: {}, for --memory", caching::words(&plan)));
         } else if lower(&mut work.model) {
-            let again = if work.model.recompute { ", every block computed twice" } else { "" };
+            let again =
+                if work.model.recompute { ", blocks computed again on the way back" } else { "" };
             args.common.say(&format!(
                 "note: {} images a thread at a time{again}, for --memory",
                 work.model.micro_batch
             ));
         } else {
             bail!(
-                "--memory: this takes about {:.0} MiB with one image a thread at a time and every \
-                 block computed twice, and {limit:.0} MiB are allowed; use fewer --threads, a \
+                "--memory: this takes about {:.0} MiB with one image a thread at a time and \
+                 next to nothing kept on the way up, and {limit:.0} MiB are allowed; use fewer --threads, a \
                  smaller --batch-size, --cache disk or --remeasure 0, or allow more",
                 expected.peak_mib
             )

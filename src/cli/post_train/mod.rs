@@ -165,6 +165,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     notes.extend(trained.notes);
     notes.extend(own_notes);
     notes.extend(failure.iter().map(|error| format!("there are no figures: {error:#}")));
+    if let (Some(path), None) = (&args.dump, &saved) {
+        notes.push(format!("{}: not written, as there is no tuned checkpoint", path.display()));
+    }
     if work.roles.test.is_none() {
         notes.push("there is no test split, so there are no final figures".into());
     }

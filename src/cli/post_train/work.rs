@@ -92,6 +92,9 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     args.common.say_notes(&roles.notes);
     let train = require(Role::Train, roles.train.as_ref())?.clone();
+    if args.dump.is_some() {
+        require(Role::Test, roles.test.as_ref()).context("--dump writes logits on test")?;
+    }
     let keep = match (args.keep.map(Kept::keep), &roles.val) {
         (Some(Keep::Best), None) => {
             bail!(

@@ -1,15 +1,15 @@
 //! `eval --shift` and `eval --ood`.
 
-use super::common::Common;
-use super::evaluating::{Evaluated, predict};
-use super::format::{estimate, number, percent};
-use super::images::{data_info, pixels};
-use super::table::{Align, Style, Table};
+mod show;
+
+pub use show::{others_text, shifted_text};
+
 use crate::checkpoint::Checkpoint;
+use crate::cli::common::Common;
+use crate::cli::evaluating::{Evaluated, predict};
+use crate::cli::images::{data_info, pixels};
 use crate::data::{CifarC, DataSet, Split};
-use crate::evaluate::{
-    Detection, Predictions, detect, max_probability, negative_energy, summarise_at,
-};
+use crate::evaluate::{Predictions, detect, max_probability, negative_energy, summarise_at};
 use crate::pixels::Pixels;
 use crate::report::{Cell, Evaluation, Other, Shifts, Step};
 use crate::shift::{Corruption, corrupted, settings};
@@ -107,29 +107,33 @@ pub fn fill(
             kept.filter(|old| old.settings == made).map_or(Vec::new(), |old| old.cells)
         }
     };
+    let asked_for = |c: &Cell| {
+        asked.severities.contains(&c.severity)
+            && asked.corruptions.iter().any(|corruption| corruption.name() == c.corruption)
+    };
     let total = asked.corruptions.len() * asked.severities.len();
     let progress = common.progress("corruptions", total as u64, "cells");
-    let mut cells: Vec<Cell> = Vec::new();
+    // What is there already stays, asked for this time or not.
+    let mut cells = known;
+    progress.add(cells.iter().filter(|cell| asked_for(cell)).count() as u64);
+    report.shifts = Some(matrix(&mut cells, &asked_for, total, &origin, report));
     for &corruption in &asked.corruptions {
         for &severity in &asked.severities {
-            let same = |c: &&Cell| c.corruption == corruption.name() && c.severity == severity;
-            let cell = match known.iter().find(same) {
-                Some(cell) => cell.clone(),
-                None => {
-                    progress.note(format!("{corruption} {severity}"));
-                    let predictions = match &files {
-                        Some(files) => {
-                            let split = files.split(corruption.name(), severity)?;
-                            found.objective.predict(&pixels(checkpoint, &split)?)?
-                        }
-                        None => logits(checkpoint, found, (corruption, severity), common.seed)?,
-                    };
-                    let figures = summarise_at(&predictions, &found.temperatures);
-                    Cell { corruption: corruption.name().into(), severity, figures }
+            let same = |c: &Cell| c.corruption == corruption.name() && c.severity == severity;
+            if cells.iter().any(same) {
+                continue;
+            }
+            progress.note(format!("{corruption} {severity}"));
+            let predictions = match &files {
+                Some(files) => {
+                    let split = files.split(corruption.name(), severity)?;
+                    found.objective.predict(&pixels(checkpoint, &split)?)?
                 }
+                None => logits(checkpoint, found, (corruption, severity), common.seed)?,
             };
-            cells.push(cell);
-            report.shifts = Some(matrix(&cells, total, &origin, report));
+            let figures = summarise_at(&predictions, &found.temperatures);
+            cells.push(Cell { corruption: corruption.name().into(), severity, figures });
+            report.shifts = Some(matrix(&mut cells, &asked_for, total, &origin, report));
             common.save(report)?;
             progress.add(1);
         }
@@ -186,7 +190,16 @@ fn logits(
     Ok(Predictions::new(values, checkpoint.config.classes, found.split.labels())?)
 }
 
-fn matrix(cells: &[Cell], total: usize, origin: &str, report: &Evaluation) -> Shifts {
+/// The matrix of these cells, brought into the paper's order.
+fn matrix(
+    cells: &mut [Cell],
+    asked_for: &dyn Fn(&Cell) -> bool,
+    total: usize,
+    origin: &str,
+    report: &Evaluation,
+) -> Shifts {
+    let place = |c: &Cell| Corruption::ALL.iter().position(|x| x.name() == c.corruption);
+    cells.sort_by_key(|c| (place(c), c.severity));
     let step = |severity: usize, of: &[&crate::evaluate::Summary]| {
         let mean = |f: fn(&crate::evaluate::Summary) -> f64| {
             of.iter().map(|s| f(s)).sum::<f64>() / of.len() as f64
@@ -210,7 +223,7 @@ fn matrix(cells: &[Cell], total: usize, origin: &str, report: &Evaluation) -> Sh
     let errors: f64 = cells.iter().map(|c| 1.0 - c.figures.top1).sum();
     Shifts {
         settings: origin.to_owned(),
-        finished: cells.len() == total,
+        finished: cells.iter().filter(|cell| asked_for(cell)).count() == total,
         cells: cells.to_vec(),
         mean_error: errors / cells.len() as f64,
         by_severity,
@@ -246,67 +259,6 @@ pub fn others(
         })
     };
     sets.iter().map(one).collect()
-}
-
-/// Error by corruption and severity, and means by severity.
-pub fn shifted_text(shifts: &Shifts) -> String {
-    let right = |name| (name, Align::Right);
-    let severities: Vec<usize> =
-        (1..=5).filter(|&s| shifts.cells.iter().any(|c| c.severity == s)).collect();
-    let titles: Vec<String> = severities.iter().map(usize::to_string).collect();
-    let mut columns = vec![("top-1 by severity", Align::Left)];
-    columns.extend(titles.iter().map(|title| right(title.as_str())));
-    let mut table = Table::new(&columns);
-    for corruption in Corruption::ALL {
-        let cell = |s: &usize| {
-            let same = |c: &&Cell| c.corruption == corruption.name() && c.severity == *s;
-            shifts.cells.iter().find(same).map(|c| percent(c.figures.top1))
-        };
-        let row: Vec<String> = severities.iter().filter_map(cell).collect();
-        if !row.is_empty() {
-            table.row(std::iter::once(corruption.name().to_owned()).chain(row));
-        }
-    }
-    let mut means = Table::new(&[
-        ("severity", Align::Left),
-        right("NLL"),
-        right("top-1"),
-        right("ECE"),
-        right("calibrated ECE"),
-    ]);
-    for step in &shifts.by_severity {
-        let name = if step.severity == 0 { "clean".into() } else { step.severity.to_string() };
-        means.row([
-            name,
-            number(step.nll),
-            percent(step.top1),
-            number(step.ece),
-            number(step.calibrated_ece),
-        ]);
-    }
-    let style = Style::of_stdout();
-    format!(
-        "\n{}\n{}mean corruption error {} ({})\n",
-        table.render(style),
-        means.render(style),
-        percent(shifts.mean_error),
-        shifts.settings
-    )
-}
-
-/// One row for each other set and score.
-pub fn others_text(others: &[Other]) -> String {
-    let columns =
-        [("other images", Align::Left), ("AUROC", Align::Right), ("FPR@95", Align::Right)];
-    let mut table = Table::new(&columns);
-    let mut row = |name: String, d: &Detection| {
-        table.row([name, estimate(d.auroc), estimate(d.fpr95)]);
-    };
-    for other in others {
-        row(format!("{}, largest probability", other.name), &other.max_probability);
-        row(format!("{}, energy", other.name), &other.energy);
-    }
-    format!("\n{}", table.render(Style::of_stdout()))
 }
 
 #[cfg(test)]
