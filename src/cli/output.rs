@@ -30,6 +30,12 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The path is given for two outputs.
+    #[error("{} is to hold two outputs; name another file for one of them", .path.display())]
+    Twice {
+        /// The path.
+        path: PathBuf,
+    },
     /// The system refuses.
     #[error("cannot write {}; choose a place with room where you may write", .path.display())]
     Refused {
@@ -49,16 +55,19 @@ pub enum Error {
 }
 
 /// Refuses outputs that are among the files read: a checkpoint's, with the configuration beside it,
-/// and others.
+/// and others; and one file for two outputs.
 ///
 /// # Errors
-/// [`Error::Input`].
+/// [`Error::Input`], [`Error::Twice`].
 pub fn spare(outputs: &[Option<&Path>], checkpoint: &Path, others: &[&Path]) -> Result<(), Error> {
     let beside = ["config.json", "preprocessor_config.json"].map(|n| checkpoint.with_file_name(n));
     let inputs =
         others.iter().copied().chain([checkpoint]).chain(beside.iter().map(PathBuf::as_path));
     let inputs: Vec<PathBuf> = inputs.filter_map(|path| path.canonicalize().ok()).collect();
-    for path in outputs.iter().flatten() {
+    for (i, path) in outputs.iter().flatten().enumerate() {
+        if outputs.iter().flatten().take(i).any(|other| other == path) && !is_device(path) {
+            return Err(Error::Twice { path: path.to_path_buf() });
+        }
         if path.canonicalize().is_ok_and(|real| inputs.contains(&real)) {
             return Err(Error::Input { path: path.to_path_buf() });
         }

@@ -4,7 +4,7 @@ use super::{Asked, Error, Examples, Objective, Result, flaw};
 use crate::tape::{Tape, Value, is_finite};
 use crate::vit::{Layer, Pass, stages};
 use candle_core::{DType, Device, Tensor};
-use planish_kernels::{Accumulator, CrossEntropy, DualTensor};
+use planish_kernels::{Accumulator, CrossEntropy, DualTensor, Precision};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -163,8 +163,16 @@ impl Objective {
         let mut sums: Vec<Accumulator> = Vec::new();
         sums.resize_with(wanted.layer.tensors.len(), Accumulator::default);
         let count = examples.len();
-        let sweep = |range| match self.recompute {
-            true => self.sweep_recomputing(examples, wanted, range),
+        let sweep = |range: Range<usize>| match self.recompute {
+            true => {
+                let precision = match wanted.vectors {
+                    None => self.precision,
+                    Some(_) => Precision::F32,
+                };
+                let last = wanted.layer.first_stage;
+                let doors = self.doors(examples, range.clone(), last, precision)?;
+                self.sweep_recomputing(examples, wanted, range, &doors)
+            }
             false => self.sweep(examples, wanted, range, Tape::new()),
         };
         self.each((examples, self.even_chunks(examples)?), sweep, |(part, gradients)| {

@@ -13,21 +13,53 @@ use planish_kernels::{DualTensor, Precision};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// Stages that are computed together, and their input.
+pub(super) type Door = (Range<usize>, DualTensor);
+
 impl Objective {
-    /// As [`Objective::sweep`], to the bit.
+    /// The doors of a micro-batch up to the part that stage `last` belongs to, without tangents:
+    /// what the sweeps of all layers up to there may start from.
+    pub(super) fn doors(
+        &self,
+        examples: &dyn Examples,
+        range: Range<usize>,
+        last: usize,
+        precision: Precision,
+    ) -> Result<Vec<Door>> {
+        let mut x = self.input(examples, range)?;
+        let mut doors: Vec<Door> = Vec::new();
+        for part in self.parts(examples.stage()) {
+            if let Some((below, door)) = doors.last() {
+                if below.end > last {
+                    break;
+                }
+                let mut pass = Pass::new(&self.config, &self.weights);
+                pass.precision = precision;
+                let door = Value::constant(door.clone());
+                x = pass.run(below.start, below.end, door)?.tensor().clone();
+            }
+            doors.push((part, x.clone()));
+        }
+        Ok(doors)
+    }
+
+    /// As [`Objective::sweep`], to the bit, from the doors below.
     pub(super) fn sweep_recomputing(
         &self,
         examples: &dyn Examples,
         wanted: Wanted,
         range: Range<usize>,
+        below: &[Door],
     ) -> Result<(f64, Vec<Option<DualTensor>>)> {
         let lowest = wanted.layer.first_stage;
-        let mut doors = Vec::new();
-        let mut x = self.input(examples, range.clone())?;
-        for part in self.parts(examples.stage()) {
-            if part.end > lowest {
-                doors.push((part.clone(), x.clone()));
-            }
+        let first = below.iter().find(|(part, _)| part.end > lowest).or(below.last());
+        let Some((first, door)) = first else {
+            return Err(Error::NoExamples);
+        };
+        let mut doors: Vec<Door> = Vec::new();
+        let mut x = door.clone();
+        for part in self.parts(first.start) {
+            doors.push((part.clone(), x.clone()));
             let (mut pass, parameters) = self.pass(wanted)?;
             for (&i, parameter) in wanted.layer.tensors.iter().zip(parameters) {
                 pass.perturb(i, parameter);

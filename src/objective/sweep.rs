@@ -12,7 +12,7 @@ use crate::tape::{Record, Tape, Value};
 use crate::vector;
 use crate::vit::{Layer, Pass, stages};
 use candle_core::{Device, Tensor};
-use planish_kernels::{Accumulator, DualTensor};
+use planish_kernels::{Accumulator, DualTensor, Precision};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -108,10 +108,12 @@ impl Objective {
         };
         let part = |range: Range<usize>| -> Result<Vec<T>> {
             if self.recompute {
-                // What a sweep shares is what there is no room for.
+                // Of what a sweep shares there is room for the blocks' inputs alone.
+                let last = asked.iter().map(|a| a.layer.first_stage).max().unwrap_or(0);
+                let doors = self.doors(examples, range.clone(), last, Precision::F32)?;
                 let one = |&Asked { layer, vectors }: &Asked| {
                     let wanted = Wanted { layer, matrix, vectors: Some(vectors) };
-                    self.sweep_recomputing(examples, wanted, range.clone())
+                    self.sweep_recomputing(examples, wanted, range.clone(), &doors)
                 };
                 return asked.iter().map(|a| map(*a, one(a)?.1)).collect();
             }

@@ -12,9 +12,10 @@ use crate::cli::images::DataArgs;
 use crate::cli::model::{ModelArgs, checkpoint_info};
 use crate::cli::output::print;
 use crate::cli::recipe::check_heeded;
-use crate::cli::saved::{self, Saved};
+use crate::cli::saved;
 use crate::cli::training::{RecipeArgs, check};
 use crate::data::{Role, require};
+use crate::evaluate::Scores;
 use crate::forecast::Need;
 use crate::report::bench::{Report, SCHEMA, TimedRun};
 use crate::report::dry_run::{DryRun, Expected, Part};
@@ -152,15 +153,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let progress = args.common.progress("bench", jobs.len() as u64 * args.seeds, "runs");
     let mut trained = Vec::new();
     for job in &jobs {
-        let (mut runs, mut logits) = (Vec::new(), None);
+        let (mut runs, mut scores) = (Vec::new(), None);
         for seed in &seeds {
             progress.note(format!("{}, seed {seed}", job.name));
-            let (run, saved) = train(args, job, *seed, folder.path())?;
+            let (run, scored) = train(args, job, *seed, folder.path())?;
             runs.push(run);
-            logits = logits.or(saved);
+            scores = scores.or(scored);
             progress.add(1);
         }
-        trained.push(Trained { name: job.name.clone(), control: job.control, runs, logits });
+        trained.push(Trained { name: job.name.clone(), control: job.control, runs, scores });
     }
     drop(progress);
     let rows = rows(&trained, args.common.seed)?;
@@ -244,13 +245,13 @@ fn forecast(args: &Args, jobs: &[Job], folder: &Path) -> anyhow::Result<Vec<Part
     Ok(parts)
 }
 
-/// One run in a process of its own, and its report; of the first seed with the logits.
+/// One run in a process of its own, and its report; of the first seed with its scores on test.
 fn train(
     args: &Args,
     job: &Job,
     seed: u64,
     folder: &Path,
-) -> anyhow::Result<(post_training::Report, Option<Saved>)> {
+) -> anyhow::Result<(post_training::Report, Option<[Scores; 2]>)> {
     let dump = (seed == args.common.seed).then(|| folder.join("logits.safetensors"));
     let (json, out) = (folder.join("run.json"), folder.join("run.safetensors"));
     let mut words = words(args, job, seed);
@@ -261,8 +262,8 @@ fn train(
     spawn(&words, &args.common).with_context(|| format!("{}, seed {seed}", job.name))?;
     let report = read(&json)?;
     let _ = std::fs::remove_file(out);
-    let logits = dump.map(|dump| saved::read(&dump, None)).transpose()?;
-    Ok((report, logits))
+    let saved = dump.map(|dump| saved::read(&dump, None)).transpose()?;
+    Ok((report, saved.map(|saved| saved.scores())))
 }
 
 /// A report that a run left.

@@ -1,10 +1,9 @@
 //! From the runs of `bench` to its rows, its verdicts and its table.
 
 use crate::cli::format::{duration, estimate, percent};
-use crate::cli::saved::Saved;
 use crate::cli::sentence::sentence;
 use crate::cli::table::{Align, Style, Table};
-use crate::evaluate::{Estimate, RESAMPLES, compare, mean_stderr, paired};
+use crate::evaluate::{Estimate, RESAMPLES, Scores, compare, mean_stderr, paired};
 use crate::report::bench::{Cost, Report, Row};
 use crate::report::post_training::{self, CacheInfo};
 use anyhow::Context;
@@ -17,8 +16,8 @@ pub struct Trained {
     pub control: Option<usize>,
     /// Its runs.
     pub runs: Vec<post_training::Report>,
-    /// Its logits on test at the first seed.
-    pub logits: Option<Saved>,
+    /// Its scores on test at the first seed, at T = 1 and at its own temperatures.
+    pub scores: Option<[Scores; 2]>,
 }
 
 /// Figures of one row.
@@ -102,10 +101,8 @@ pub fn rows(trained: &[Trained], seed: u64) -> anyhow::Result<Vec<Row>> {
             row.control = Some(control.name.clone());
             row.gain_over_control = Some(gain(|s| s.nll)?);
             row.calibrated_gain_over_control = Some(gain(|s| s.calibrated_nll)?);
-            if let (Some(a), Some(b)) = (&control.logits, &t.logits) {
-                let ([raw_a, own_a], [raw_b, own_b]) = (a.scores(), b.scores());
-                let sides = ([&raw_a, &own_a], [&raw_b, &own_b]);
-                row.comparison = Some(compare(sides.0, sides.1, seed, RESAMPLES)?);
+            if let (Some(a), Some(b)) = (&control.scores, &t.scores) {
+                row.comparison = Some(compare(a.each_ref(), b.each_ref(), seed, RESAMPLES)?);
             }
         }
         rows.push(row);
