@@ -75,14 +75,6 @@ pub(super) fn run(device: &CudaDevice, launches: &[Launch]) -> Result<()> {
     Ok(())
 }
 
-/// Waits until all that was sent has ended.
-///
-/// # Errors
-/// What went wrong meanwhile.
-pub fn synchronize(device: &Device) -> Result<()> {
-    Ok(device.as_cuda_device()?.cuda_stream().synchronize().w()?)
-}
-
 /// Most memory of the device that tensors took at once so far, in MiB, rounded up; nothing where the
 /// driver does not count.
 pub fn peak_mib(device: &Device) -> Option<u64> {
@@ -104,17 +96,8 @@ pub fn peak_mib(device: &Device) -> Option<u64> {
     fine.then(|| bytes.div_ceil(1 << 20))
 }
 
-/// Memory that the device could still give, in MiB.
-pub fn free_mib(device: &Device) -> Option<f64> {
-    let stream = device.as_cuda_device().ok()?.cuda_stream();
-    let (free, _) = stream.context().mem_get_info().ok()?;
-    Some(free as f64 / f64::from(1 << 20))
-}
-
 /// Whether an operation failed for want of the device's memory.
-pub fn is_out_of_memory(error: &Error) -> bool {
-    let Error::Candle(error) = error else { return false };
-    let mut error: &candle_core::Error = error;
+pub fn is_out_of_memory(mut error: &candle_core::Error) -> bool {
     loop {
         match error {
             candle_core::Error::WithBacktrace { inner, .. } => error = inner,

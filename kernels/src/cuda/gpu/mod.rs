@@ -13,7 +13,7 @@ mod product;
 mod rows;
 
 pub(crate) use attention::{gradients as attention_gradients, value as attention_value};
-pub use device::{free_mib, is_out_of_memory, open, peak_mib, synchronize};
+pub use device::{is_out_of_memory, open, peak_mib};
 pub(crate) use moves::{moved, prepend};
 pub(crate) use product::product;
 pub(crate) use rows::{add_into, plus, run as run_rows};
