@@ -7,7 +7,7 @@
 use candle_core::{Device, Tensor, TensorId};
 use std::collections::HashMap;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A device, as users name it: `cpu`, `cuda` or `cuda:1`.
@@ -127,10 +127,20 @@ pub fn peak_mib() -> Option<u64> {
     CHOSEN.get()?.peak_mib()
 }
 
+/// Whether products on a GPU may round their operands to TF32.
+static TF32: AtomicBool = AtomicBool::new(false);
+
 /// Allows products on a GPU to round their operands to TF32.
 pub fn allow_tf32() {
+    TF32.store(true, Ordering::Relaxed);
     #[cfg(feature = "cuda")]
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
+}
+
+/// What decides how the GPU that was chosen rounds; nothing on the CPU.
+pub fn rounding() -> Option<&'static str> {
+    let tf32 = TF32.load(Ordering::Relaxed);
+    CHOSEN.get().map(|_| if tf32 { "cuda tf32" } else { "cuda f32" })
 }
 
 impl Gpu {

@@ -6,7 +6,7 @@
 //! before it is used.
 
 use super::Stored;
-use crate::device::{self, gpu};
+use crate::device;
 use crate::vit::layers::layers;
 use crate::vit::{Config, Granularity, Weights};
 use candle_core::Tensor;
@@ -55,7 +55,7 @@ pub fn key(of: &Frozen) -> super::Result<String> {
         "planish activations".to_owned(),
         FORMAT.to_owned(),
         env!("CARGO_PKG_VERSION").to_owned(),
-        gpu().map_or_else(|| format!("{:?}", Simd::best()), |_| device::name()),
+        device::rounding().map_or_else(|| format!("{:?}", Simd::best()), str::to_owned),
         format!("{:?}", of.config),
         of.stage.to_string(),
         of.micro_batch.to_string(),

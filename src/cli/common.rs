@@ -5,6 +5,7 @@ use super::output;
 use super::progress::Progress;
 use crate::device::{self, Choice};
 use crate::run::{Run, Running, set_threads};
+use anyhow::bail;
 use bytesize::ByteSize;
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -63,6 +64,9 @@ impl Common {
     pub fn start(&self) -> anyhow::Result<Running> {
         if let Some(path) = &self.json {
             output::check(path)?;
+        }
+        if self.tf32 && self.device == Choice::Cpu {
+            bail!("--tf32 is for products on a GPU; give --device cuda, too")
         }
         let threads = set_threads(self.threads)?;
         let said = self.clone();
