@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod curvature;
 pub mod data;
+pub mod device;
 pub mod diagnose;
 pub mod evaluate;
 pub mod examples;

@@ -1,7 +1,7 @@
 //! What a report says about the run that made it, and nothing else says: the time, the machine and
 //! the memory. All other parts of a report are equal byte for byte for the same seed and threads.
 
-use crate::memory;
+use crate::{device, memory};
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -31,13 +31,17 @@ pub struct Run {
     pub seed: u64,
     /// Threads used.
     pub threads: usize,
-    /// Where the arithmetic ran: `cpu`.
+    /// Where the arithmetic ran: `cpu`, or `cuda:0`.
     pub device: String,
     /// Wall-clock seconds, to the millisecond.
     pub seconds: f64,
     /// Largest resident set of this process so far, in MiB, rounded up; absent where the system
     /// does not tell.
     pub peak_mib: Option<u64>,
+    /// Most of the GPU's memory that tensors took at once so far, in MiB, rounded up; absent on the
+    /// CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_peak_mib: Option<u64>,
     /// Name of the machine; empty where the system does not tell.
     pub host: String,
     /// When the run started, in UTC (RFC 3339).
@@ -54,9 +58,10 @@ impl Run {
             version: env!("CARGO_PKG_VERSION").into(),
             seed,
             threads,
-            device: "cpu".into(),
+            device: device::name(),
             seconds: 0.0,
             peak_mib: None,
+            device_peak_mib: None,
             host: host(),
             date: date.to_string(),
         };
@@ -81,7 +86,8 @@ impl Running {
     /// come.
     pub fn finish(&self) -> Run {
         let seconds = (self.seconds() * 1e3).round() / 1e3;
-        Run { seconds, peak_mib: memory::peak_mib(), ..self.run.clone() }
+        let (peak_mib, device_peak_mib) = (memory::peak_mib(), device::peak_mib());
+        Run { seconds, peak_mib, device_peak_mib, ..self.run.clone() }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::dual_tensor::DualTensor;
 use crate::error::Result;
 use crate::lanes::Element;
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout};
+use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
 
 /// Numbers that one thread adds.
@@ -34,9 +34,9 @@ impl Accumulator {
         };
         let alike = sum.tangents() == term.tangents();
         if self.own && alike && sum.dims() == term.dims() {
-            sum.value().inplace_op2(term.value(), &AddTo)?;
+            add_to(sum.value(), term.value())?;
             if let (Some(sum), Some(term)) = (sum.tangent(), term.tangent()) {
-                sum.inplace_op2(term, &AddTo)?;
+                add_to(sum, term)?;
             }
             self.sum = Some(sum);
         } else {
@@ -53,7 +53,16 @@ impl Accumulator {
     }
 }
 
-/// a += b.
+/// a += b, where a lies.
+fn add_to(a: &Tensor, b: &Tensor) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        return crate::cuda::gpu::add_into(a, b);
+    }
+    Ok(a.inplace_op2(b, &AddTo)?)
+}
+
+/// a += b on the CPU.
 struct AddTo;
 
 impl InplaceOp2 for AddTo {
@@ -95,7 +104,7 @@ fn add<E: Element>(a: &mut [E], b: &[E]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Tensor};
+    use candle_core::Device;
 
     fn tensor(from: f64, n: usize, dtype: DType) -> Tensor {
         let values: Vec<f64> = (0..n).map(|i| from + i as f64).collect();

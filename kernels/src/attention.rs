@@ -6,6 +6,8 @@
 
 use crate::bf16;
 use crate::cpu::{on_worker, run_into};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
@@ -33,13 +35,13 @@ pub struct Attention {
 }
 
 /// Sizes, and where queries, keys and values lie.
-struct Shape {
-    images: usize,
-    queries: usize,
-    tokens: usize,
+pub(crate) struct Shape {
+    pub(crate) images: usize,
+    pub(crate) queries: usize,
+    pub(crate) tokens: usize,
     /// H·d.
-    dim: usize,
-    heads: usize,
+    pub(crate) dim: usize,
+    pub(crate) heads: usize,
     /// Whether queries lie in the buffer of keys and values.
     fused: bool,
 }
@@ -75,7 +77,7 @@ impl Shape {
     }
 
     /// Queries, keys and values of a head: which input, and where in an image of it.
-    fn parts(&self, head: usize) -> [(usize, View); 3] {
+    pub(crate) fn parts(&self, head: usize) -> [(usize, View); 3] {
         let (d, at) = (self.dim, head * (self.dim / self.heads));
         match self.fused {
             true => [0, 1, 2].map(|part| (0, self.rows(self.tokens, 3 * d, part * d + at))),
@@ -88,11 +90,11 @@ impl Shape {
     }
 
     /// A head of the result.
-    fn mixed(&self, head: usize) -> View {
+    pub(crate) fn mixed(&self, head: usize) -> View {
         self.rows(self.queries, self.dim, head * (self.dim / self.heads))
     }
 
-    fn scale(&self) -> f64 {
+    pub(crate) fn scale(&self) -> f64 {
         1.0 / ((self.dim / self.heads) as f64).sqrt()
     }
 }
@@ -217,7 +219,13 @@ impl Op for Attention {
         let dims: Vec<&[usize]> = x.iter().map(|x| x.dims()).collect();
         let shape = Shape::new(self.name(), &dims, self.heads)?;
         same_tangents(self.name(), x)?;
-        match common_dtype(self.name(), x)? {
+        let dtype = common_dtype(self.name(), x)?;
+        #[cfg(feature = "cuda")]
+        if x.iter().any(|x| x.on_gpu()) {
+            bf16::on_cpu_alone(self.name(), self.precision)?;
+            return cuda::gpu::attention_value(self.name(), &shape, x);
+        }
+        match dtype {
             dtype if self.precision == Precision::Bf16 => {
                 bf16::takes(self.name(), dtype, tangents(x))?;
                 self.values(&shape, x, bf16::multiply)
@@ -246,7 +254,16 @@ impl Op for Attention {
         }
         let all: Vec<&DualTensor> = x.iter().copied().chain([gy]).collect();
         same_tangents(self.name(), &all)?;
-        let found = match common_dtype(self.name(), &all)? {
+        let dtype = common_dtype(self.name(), &all)?;
+        let pick = |found: Vec<DualTensor>| -> Vec<Option<DualTensor>> {
+            found.into_iter().zip(wanted).map(|(g, wanted)| wanted.then_some(g)).collect()
+        };
+        #[cfg(feature = "cuda")]
+        if all.iter().any(|x| x.on_gpu()) {
+            bf16::on_cpu_alone(self.name(), self.precision)?;
+            return Ok(pick(cuda::gpu::attention_gradients(self.name(), &shape, &x, gy)?));
+        }
+        let found = match dtype {
             dtype if self.precision == Precision::Bf16 => {
                 bf16::takes(self.name(), dtype, tangents(&all))?;
                 self.gradients(&shape, &x, gy, bf16::multiply)?
@@ -254,7 +271,7 @@ impl Op for Attention {
             DType::F32 => self.gradients::<f32>(&shape, &x, gy, multiply)?,
             _ => self.gradients::<f64>(&shape, &x, gy, multiply)?,
         };
-        Ok(found.into_iter().zip(wanted).map(|(g, wanted)| wanted.then_some(g)).collect())
+        Ok(pick(found))
     }
 }
 

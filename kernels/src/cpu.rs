@@ -3,6 +3,8 @@
 //! Rows are cut into a fixed number of blocks, whatever the number of threads, and sums over rows
 //! are added block by block in order: results do not depend on the threads, to the bit.
 
+use crate::cuda::{Call, Launch};
+use crate::error::{Error, Result};
 use crate::lanes::Element;
 use crate::parts::Scratch;
 use crate::pass::{Target, dispatch, pass};
@@ -51,6 +53,19 @@ pub struct Planes<E> {
 pub trait RowKernel<const I: usize, const O: usize>: Sync {
     /// Computes row `r`.
     fn row<S: Scalar>(&self, r: usize, inputs: [Row<S>; I], outputs: [RowMut<S>; O]);
+
+    /// The launches that do the same on a GPU.
+    ///
+    /// # Errors
+    /// [`Error::NoKernel`] unless there are some; sizes that no launch takes.
+    fn launches(&self, op: &'static str, _: &Call<I, O>) -> Result<Vec<Launch>> {
+        Err(Error::NoKernel { op })
+    }
+
+    /// A label for every row, where [`RowKernel::row`] reads labels.
+    fn labels(&self) -> &[u32] {
+        &[]
+    }
 }
 
 /// Runs `kernel` over `rows` rows of one thread's memory, on this thread.

@@ -1,6 +1,7 @@
 //! Cross-entropy of logits against class labels, per example.
 
 use crate::cpu::{Output, RowKernel};
+use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Keep, Kept, Op, rows_of, rows_of_len, run_rows};
@@ -71,6 +72,16 @@ impl RowKernel<1, 1> for Value<'_> {
         }
         y.put_one(loss);
     }
+
+    fn launches(&self, _: &'static str, call: &Call<1, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        let (labels, s) = (call.labels, self.0.smoothing);
+        call.planner.cross_entropy_value(k, inputs[0], labels, outputs[0], sizes, s)
+    }
+
+    fn labels(&self) -> &[u32] {
+        &self.0.labels
+    }
 }
 
 struct Vjp<'a>(&'a CrossEntropy);
@@ -86,6 +97,16 @@ impl RowKernel<2, 1> for Vjp<'_> {
         }
         let label = self.0.labels[r] as usize;
         gx.put_column(label, gx.read().column(label) - weight * (1.0 - s));
+    }
+
+    fn launches(&self, _: &'static str, call: &Call<2, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        let (labels, s) = (call.labels, self.0.smoothing);
+        call.planner.cross_entropy_vjp(k, inputs, labels, outputs[0], sizes, s)
+    }
+
+    fn labels(&self) -> &[u32] {
+        &self.0.labels
     }
 }
 

@@ -1,5 +1,6 @@
 //! A tensor with K tangents.
 
+use crate::cuda::Move;
 use crate::error::{Error, Result};
 use crate::lanes::Element;
 use candle_core::{CpuStorage, DType, Device, Layout, Storage, Tensor};
@@ -86,6 +87,28 @@ impl DualTensor {
         Ok(Self { value, tangent })
     }
 
+    /// Whether it lies on a GPU.
+    pub fn on_gpu(&self) -> bool {
+        self.value.device().is_cuda()
+    }
+
+    /// [`Self::rearrange`] by `on_cpu`, or the same thing, told as data, into the shape `dims` on a
+    /// GPU.
+    #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+    pub(crate) fn moved(
+        &self,
+        op: &'static str,
+        how: Move,
+        dims: &[usize],
+        on_cpu: impl Fn(&Tensor, usize) -> candle_core::Result<Tensor>,
+    ) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        if self.on_gpu() {
+            return crate::cuda::gpu::moved(op, self, how, dims);
+        }
+        self.rearrange(on_cpu)
+    }
+
     /// The same numbers under another shape.
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
         self.rearrange(|x, lead| {
@@ -108,6 +131,10 @@ impl DualTensor {
 
 /// a + b; candle's own addition spins its threads on a barrier, which costs more than the sum.
 fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if a.device().is_cuda() {
+        return crate::cuda::gpu::plus(a, b);
+    }
     match a.dtype() {
         DType::F32 => sum_typed::<f32>(a, b),
         _ => sum_typed::<f64>(a, b),
@@ -132,6 +159,9 @@ fn sum_typed<E: Element>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// Numbers below which a second thread costs more than it brings.
 const SERIAL: usize = 1 << 15;
 
+/// Where [`Host`] wants tensors.
+const CPU: &str = "the CPU";
+
 /// A tensor's memory on the CPU, held for reading.
 pub struct Host<'a> {
     // The guard's type is a private matter of candle's.
@@ -151,7 +181,8 @@ impl<'a> Host<'a> {
             });
         }
         if !matches!(*guard, Storage::Cpu(_)) {
-            return Err(Error::Device { op, found: format!("{:?}", x.device().location()) });
+            let found = format!("{:?}", x.device().location());
+            return Err(Error::Device { op, expected: CPU, found });
         }
         let layout = layout.clone();
         Ok(Self { guard: Box::new(guard), layout })
@@ -163,7 +194,7 @@ impl<'a> Host<'a> {
             (Storage::Cpu(storage), Some((start, end))) => {
                 Ok(&cpu_slice::<E>(storage)?[start..end])
             }
-            _ => Err(Error::Device { op: "slice", found: "another device".into() }),
+            _ => Err(Error::Device { op: "slice", expected: CPU, found: "another device".into() }),
         }
     }
 }

@@ -48,10 +48,12 @@ pub enum Error {
         tangents: usize,
     },
     /// A tensor lies on a device that no kernel serves.
-    #[error("{op}: expected a tensor on the CPU, found one on {found}")]
+    #[error("{op}: expected a tensor on {expected}, found one on {found}")]
     Device {
         /// The operation.
         op: &'static str,
+        /// Where it should lie.
+        expected: &'static str,
         /// The device.
         found: String,
     },
@@ -72,6 +74,18 @@ pub enum Error {
         label: u32,
         /// Number of classes.
         classes: usize,
+    },
+    /// A row operation that was only ever written for the CPU.
+    #[error("{op}: no GPU kernel is named for it; run it on the CPU")]
+    NoKernel {
+        /// The operation.
+        op: &'static str,
+    },
+    /// No GPU can be used.
+    #[error("{what}; run with --device cpu")]
+    Driver {
+        /// Why.
+        what: String,
     },
     /// An error of candle's.
     #[error(transparent)]

@@ -1,5 +1,6 @@
 //! The first few tokens of every image; linear, so a tangent goes the same way as its value.
 
+use crate::cuda::Move;
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Keep, Kept, Op};
@@ -12,6 +13,12 @@ pub struct FirstTokens {
     pub count: usize,
 }
 
+impl FirstTokens {
+    fn slice(&self, back: bool, tokens: usize, d: usize) -> Move {
+        Move::Slice { back, len: tokens * d, first: 0, count: self.count * d }
+    }
+}
+
 impl Op for FirstTokens {
     fn name(&self) -> &'static str {
         "first_tokens"
@@ -19,8 +26,11 @@ impl Op for FirstTokens {
 
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         match x[0].dims() {
-            &[_, tokens, _] if tokens >= self.count => {
-                x[0].rearrange(|x, lead| x.narrow(lead + 1, 0, self.count)?.contiguous())
+            &[images, tokens, d] if tokens >= self.count => {
+                let how = self.slice(false, tokens, d);
+                x[0].moved(self.name(), how, &[images, self.count, d], |x, lead| {
+                    x.narrow(lead + 1, 0, self.count)?.contiguous()
+                })
             }
             found => {
                 let expected = format!("(B, T, D) with T at least {}", self.count);
@@ -34,8 +44,11 @@ impl Op for FirstTokens {
     }
 
     fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let after = kept.dims[0][1] - self.count;
-        Ok(vec![Some(gy.rearrange(|g, lead| g.pad_with_zeros(lead + 1, 0, after))?)])
+        let (tokens, how) = (kept.dims[0][1], self.slice(true, kept.dims[0][1], gy.columns()));
+        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
+            g.pad_with_zeros(lead + 1, 0, tokens - self.count)
+        })?;
+        Ok(vec![Some(gx)])
     }
 }
 

@@ -1,6 +1,7 @@
 //! GELU, y = x Φ(x) (Hendrycks & Gimpel 2016): exact, or the tanh approximation of §2.
 
 use crate::cpu::{Output, RowKernel};
+use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, rows_of, run_rows};
@@ -60,6 +61,11 @@ impl RowKernel<1, 1> for Value {
             y.put(c, if self.0.tanh { value_tanh(x.at(c)) } else { value(x.at(c)) });
         }
     }
+
+    fn launches(&self, _: &'static str, call: &Call<1, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.gelu_value(k, self.0.tanh, inputs[0], outputs[0], sizes)
+    }
 }
 
 struct Vjp(Gelu);
@@ -70,6 +76,11 @@ impl RowKernel<2, 1> for Vjp {
             let s = if self.0.tanh { slope_tanh(x.at(c)) } else { slope(x.at(c)) };
             gx.put(c, gy.at(c) * s);
         }
+    }
+
+    fn launches(&self, _: &'static str, call: &Call<2, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.gelu_vjp(k, self.0.tanh, inputs, outputs[0], sizes)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Layer norm over the last dimension (Ba et al. 2016).
 
 use crate::cpu::{Output, RowKernel};
+use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, rows_of, run_rows, shared};
@@ -47,6 +48,11 @@ impl RowKernel<3, 1> for Value {
             y.put(c, (x.at(c) - mean) * inverse * gamma.at(c) + beta.at(c));
         }
     }
+
+    fn launches(&self, _: &'static str, call: &Call<3, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.layer_norm_value(k, inputs, outputs[0], sizes, self.0.eps)
+    }
 }
 
 struct VjpInput(LayerNorm);
@@ -69,6 +75,11 @@ impl RowKernel<3, 1> for VjpInput {
             gx.put(c, (gamma.at(c) * gy.at(c) - of_h - normal * of_hx) * inverse);
         }
     }
+
+    fn launches(&self, _: &'static str, call: &Call<3, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.layer_norm_vjp_input(k, inputs, outputs[0], sizes, self.0.eps)
+    }
 }
 
 struct VjpParameters(LayerNorm);
@@ -80,6 +91,12 @@ impl RowKernel<2, 2> for VjpParameters {
             g_gamma.add(c, gy.at(c) * (x.at(c) - mean) * inverse);
             g_beta.add(c, gy.at(c));
         }
+    }
+
+    fn launches(&self, _: &'static str, call: &Call<2, 2>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        let (planner, scratch) = (call.planner, call.scratch);
+        planner.layer_norm_vjp_parameters(k, inputs, outputs, scratch, sizes, self.0.eps)
     }
 }
 

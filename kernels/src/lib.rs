@@ -1,4 +1,4 @@
-//! Differentiable operations of planish, on the CPU.
+//! Differentiable operations of planish, on the CPU and, with feature `cuda`, on an NVIDIA GPU.
 //!
 //! Each operation stands in the file of its name and states its mathematics once, as value and
 //! VJP over a generic [`scalar::Scalar`]. On plain numbers that gives losses and gradients; on
@@ -27,6 +27,7 @@ pub mod op;
 pub mod parts;
 mod pass;
 pub mod pointwise;
+pub mod prepend;
 pub mod product;
 pub mod registry;
 pub mod rows;
@@ -49,7 +50,8 @@ pub use linear::Linear;
 pub use matmul::MatMul;
 pub use op::{Keep, Kept, Op};
 pub use pointwise::{Add, LayerScale, Scale};
+pub use prepend::Prepend;
 pub use product::Precision;
 pub use softmax::Softmax;
-pub use tokens::{Flatten, MeanTokens, Patches, PickToken, Prepend};
+pub use tokens::{Flatten, MeanTokens, Patches, PickToken};
 pub use weight_rows::WeightRows;

@@ -1,6 +1,8 @@
 //! What every operation offers the tape, and the bridge from tensors to the row driver.
 
 use crate::cpu::{self, Input, Output, Planes, RowKernel};
+#[cfg(feature = "cuda")]
+use crate::cuda;
 use crate::dual_tensor::{DualTensor, Host, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
@@ -114,10 +116,36 @@ pub fn run_rows<N: RowKernel<I, O>, const I: usize, const O: usize>(
     dims: [&[usize]; O],
 ) -> Result<[DualTensor; O]> {
     let all: Vec<&DualTensor> = operands.iter().map(|o| o.tensor).collect();
-    match common_dtype(op, &all)? {
+    let dtype = common_dtype(op, &all)?;
+    check(op, rows, &operands)?;
+    #[cfg(feature = "cuda")]
+    if all.iter().any(|x| x.on_gpu()) {
+        let columns = operands.first().map_or(0, |o| o.len);
+        let shared = operands.each_ref().map(|o| o.shared);
+        let operands = (operands.map(|o| o.tensor), shared);
+        return cuda::gpu::run_rows(op, kernel, [rows, columns], operands, outputs, dims);
+    }
+    match dtype {
         DType::F32 => typed::<f32, _, I, O>(op, kernel, rows, operands, outputs, dims),
         _ => typed::<f64, _, I, O>(op, kernel, rows, operands, outputs, dims),
     }
+}
+
+/// That operands have the numbers and the tangents that they should.
+fn check(op: &'static str, rows: usize, operands: &[Operand]) -> Result<()> {
+    let mut tangents = 0;
+    for o in operands {
+        let (found, expected) = (o.tensor.numel(), if o.shared { o.len } else { rows * o.len });
+        if found != expected {
+            return Err(Error::shape(op, format!("{expected} numbers"), format!("{found}")));
+        }
+        let k = o.tensor.tangents();
+        if k > 0 && tangents > 0 && k != tangents {
+            return Err(Error::shape(op, format!("{tangents} tangents"), format!("{k}")));
+        }
+        tangents = tangents.max(k);
+    }
+    Ok(())
 }
 
 fn typed<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
@@ -129,17 +157,7 @@ fn typed<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     dims: [&[usize]; O],
 ) -> Result<[DualTensor; O]> {
     let mut hosts = Vec::with_capacity(I);
-    let mut tangents = 0;
     for o in &operands {
-        let (found, expected) = (o.tensor.numel(), if o.shared { o.len } else { rows * o.len });
-        if found != expected {
-            return Err(Error::shape(op, format!("{expected} numbers"), format!("{found}")));
-        }
-        let k = o.tensor.tangents();
-        if k > 0 && tangents > 0 && k != tangents {
-            return Err(Error::shape(op, format!("{tangents} tangents"), format!("{k}")));
-        }
-        tangents = tangents.max(k);
         let tangent = match o.tensor.tangent() {
             Some(t) => Some(Host::new(op, t)?),
             None => None,

@@ -1,6 +1,7 @@
 //! Sums and scalings: residual connections, position embeddings, LayerScale, constants.
 
 use crate::cpu::{Output, RowKernel};
+use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Keep, Kept, Op, Operand, rows_of, rows_of_len, run_rows, shared};
@@ -44,6 +45,14 @@ impl RowKernel<2, 1> for AddValue {
             y.put(c, a.at(c) + b.at(c));
         }
     }
+
+    fn launches(&self, _: &'static str, call: &Call<2, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        match call.shared[1] {
+            true => call.planner.bias_value(k, inputs, outputs[0], sizes),
+            false => call.planner.add_value(k, inputs, outputs[0], sizes),
+        }
+    }
 }
 
 /// Sums rows, for whatever was added to every one of them.
@@ -54,6 +63,11 @@ impl RowKernel<1, 1> for SumRows {
         for c in chunks::<S>(gy.len()) {
             gb.add(c, gy.at(c));
         }
+    }
+
+    fn launches(&self, _: &'static str, call: &Call<1, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.sum_rows(k, inputs[0], outputs[0], call.scratch, sizes)
     }
 }
 
@@ -120,6 +134,11 @@ impl RowKernel<2, 1> for Times {
             y.put(c, x.at(c) * gamma.at(c));
         }
     }
+
+    fn launches(&self, _: &'static str, call: &Call<2, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.layer_scale_value(k, inputs, outputs[0], sizes)
+    }
 }
 
 struct SumProducts;
@@ -129,6 +148,11 @@ impl RowKernel<2, 1> for SumProducts {
         for c in chunks::<S>(x.len()) {
             g.add(c, x.at(c) * gy.at(c));
         }
+    }
+
+    fn launches(&self, _: &'static str, call: &Call<2, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.layer_scale_vjp_gamma(k, inputs, outputs[0], call.scratch, sizes)
     }
 }
 
@@ -193,6 +217,11 @@ impl RowKernel<1, 1> for ScaleValue {
         for c in chunks::<S>(x.len()) {
             y.put(c, x.at(c) * self.0);
         }
+    }
+
+    fn launches(&self, _: &'static str, call: &Call<1, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.scale_value(k, inputs[0], outputs[0], sizes, self.0)
     }
 }
 

@@ -109,7 +109,13 @@ pub fn product(
         tangents = tangents.max(x.tangents());
     }
     let ab = ((a, va), (b, vb));
-    match common_dtype(name, &operands)? {
+    let dtype = common_dtype(name, &operands)?;
+    #[cfg(feature = "cuda")]
+    if operands.iter().any(|x| x.on_gpu()) {
+        bf16::on_cpu_alone(name, target.precision)?;
+        return crate::cuda::gpu::product(name, (a, va), (b, vb), &target, factor, tangents);
+    }
+    match dtype {
         dtype if target.precision == Precision::Bf16 => {
             bf16::takes(name, dtype, tangents)?;
             typed(name, bf16::multiply, ab, target, factor, tangents)

@@ -3,8 +3,8 @@
 
 use crate::op::Op;
 use crate::{
-    attention, cross_entropy, first_tokens, gelu, layer_norm, linear, matmul, pointwise, softmax,
-    tokens, weight_rows,
+    attention, cross_entropy, first_tokens, gelu, layer_norm, linear, matmul, pointwise, prepend,
+    softmax, tokens, weight_rows,
 };
 
 /// An operation with the shapes of its inputs.
@@ -39,7 +39,7 @@ pub const REGISTRY: &[Entry] = &[
     ("patches", tokens::patches_samples),
     ("weight_rows", weight_rows::samples),
     ("flatten", tokens::flatten_samples),
-    ("prepend", tokens::prepend_samples),
+    ("prepend", prepend::samples),
     ("pick_token", tokens::pick_samples),
     ("first_tokens", first_tokens::samples),
     ("mean_tokens", tokens::mean_samples),

@@ -1,6 +1,7 @@
 //! Softmax over the last dimension.
 
 use crate::cpu::{Output, RowKernel};
+use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
 use crate::op::{Keep, Kept, Op, rows_of, run_rows};
@@ -34,6 +35,11 @@ impl RowKernel<1, 1> for Value {
             y.put(c, e.at(c) * scale);
         }
     }
+
+    fn launches(&self, _: &'static str, call: &Call<1, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.softmax_value(k, inputs[0], outputs[0], sizes)
+    }
 }
 
 pub(crate) struct Vjp;
@@ -47,6 +53,11 @@ impl RowKernel<2, 1> for Vjp {
         for c in chunks::<S>(y.len()) {
             gx.put(c, y.at(c) * (gy.at(c) - mean));
         }
+    }
+
+    fn launches(&self, _: &'static str, call: &Call<2, 1>) -> Result<Vec<Launch>> {
+        let Call { tangents: k, inputs, outputs, sizes, .. } = *call;
+        call.planner.softmax_vjp(k, inputs, outputs[0], sizes)
     }
 }
 

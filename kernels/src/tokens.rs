@@ -1,11 +1,12 @@
-//! Rearrangements of tokens: images into patches, prefix tokens, pooling. All are linear, so a
+//! Rearrangements of tokens: images into patches, pooling. All are linear, so a
 //! tangent goes the same way as its value.
 
+use crate::cuda::Move;
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Keep, Kept, Op};
 use crate::registry::Sample;
-use candle_core::{D, Tensor};
+use candle_core::D;
 
 /// Cuts images into patches: (B, C, H, W) → (B, N, C·h·w), patches row by row, each laid out
 /// (C, h, w) like the weight of the projection, which makes patch embedding a linear layer.
@@ -22,7 +23,7 @@ impl Op for Patches {
 
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let [h, w] = self.size;
-        let &[_, c, height, width] = x[0].dims() else {
+        let &[images, c, height, width] = x[0].dims() else {
             return Err(Error::shape(self.name(), "(B, C, H, W)", format!("{:?}", x[0].dims())));
         };
         if h == 0 || w == 0 || height % h != 0 || width % w != 0 {
@@ -33,7 +34,9 @@ impl Op for Patches {
             ));
         }
         let (rows, cols) = (height / h, width / w);
-        x[0].rearrange(|x, _| {
+        let dims = [images, rows * cols, c * h * w];
+        let how = Move::Patches { back: false, image: [c, height, width], patch: self.size };
+        x[0].moved(self.name(), how, &dims, |x, _| {
             // (lead·B, C, rows, h, cols, w) → (lead·B, rows, cols, C, h, w)
             let lead = &x.dims()[..x.rank() - 3];
             let images: usize = lead.iter().product();
@@ -54,7 +57,8 @@ impl Op for Patches {
         let &[b, c, height, width] = &kept.dims[0][..] else {
             return Err(Error::shape(self.name(), "(B, C, H, W)", format!("{:?}", kept.dims[0])));
         };
-        let gx = gy.rearrange(|g, lead| {
+        let how = Move::Patches { back: true, image: [c, height, width], patch: self.size };
+        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
             let images = b * g.dims()[..lead].iter().product::<usize>();
             let shape = g.dims()[..lead].iter().chain(&kept.dims[0]).copied().collect::<Vec<_>>();
             g.reshape(&[images, height / h, width / w, c, h, w])?
@@ -90,76 +94,17 @@ impl Op for Flatten {
     }
 }
 
-/// Puts the same tokens before those of every image: t: (1, P, D), x: (B, T, D) → (B, P+T, D).
-#[derive(Clone, Copy, Debug)]
-pub struct Prepend;
-
-impl Op for Prepend {
-    fn name(&self) -> &'static str {
-        "prepend"
-    }
-
-    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        let (t, x) = (x[0], x[1]);
-        let (&[1, p, d], &[b, _, dx]) = (t.dims(), x.dims()) else {
-            return Err(Error::shape(
-                self.name(),
-                "(1, P, D) and (B, T, D)",
-                format!("{:?} and {:?}", t.dims(), x.dims()),
-            ));
-        };
-        if d != dx {
-            return Err(Error::shape(self.name(), format!("width {dx}"), format!("{d}")));
-        }
-        let value = Tensor::cat(&[&t.value().broadcast_as((b, p, d))?, x.value()], 1)?;
-        let k = t.tangents().max(x.tangents());
-        if k == 0 {
-            return Ok(DualTensor::constant(value));
-        }
-        let t_tangent = match t.tangent() {
-            Some(tangent) => tangent.broadcast_as((k, b, p, d))?.contiguous()?,
-            None => Tensor::zeros((k, b, p, d), value.dtype(), value.device())?,
-        };
-        let x_tangent = match x.tangent() {
-            Some(tangent) => tangent.clone(),
-            None => {
-                let dims: Vec<usize> = std::iter::once(k).chain(x.dims().iter().copied()).collect();
-                Tensor::zeros(dims, value.dtype(), value.device())?
-            }
-        };
-        DualTensor::new(value, Some(Tensor::cat(&[&t_tangent, &x_tangent], 2)?))
-    }
-
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
-    }
-
-    fn vjp(
-        &self,
-        kept: &Kept,
-        gy: &DualTensor,
-        wanted: &[bool],
-    ) -> Result<Vec<Option<DualTensor>>> {
-        let (p, t) = (kept.dims[0][1], kept.dims[1][1]);
-        let mut gradients = vec![None, None];
-        if wanted[0] {
-            gradients[0] =
-                Some(gy.rearrange(|g, lead| {
-                    g.narrow(lead + 1, 0, p)?.contiguous()?.sum_keepdim(lead)
-                })?);
-        }
-        if wanted[1] {
-            gradients[1] = Some(gy.rearrange(|g, lead| g.narrow(lead + 1, p, t))?);
-        }
-        Ok(gradients)
-    }
-}
-
 /// Picks one token: (B, T, D) → (B, D).
 #[derive(Clone, Copy, Debug)]
 pub struct PickToken {
     /// Its position.
     pub index: usize,
+}
+
+impl PickToken {
+    fn slice(&self, back: bool, tokens: usize, d: usize) -> Move {
+        Move::Slice { back, len: tokens * d, first: self.index * d, count: d }
+    }
 }
 
 impl Op for PickToken {
@@ -168,7 +113,13 @@ impl Op for PickToken {
     }
 
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        x[0].rearrange(|x, lead| x.narrow(lead + 1, self.index, 1)?.squeeze(lead + 1))
+        let &[images, tokens, d] = x[0].dims() else {
+            return Err(Error::shape(self.name(), "(B, T, D)", format!("{:?}", x[0].dims())));
+        };
+        let how = self.slice(false, tokens, d);
+        x[0].moved(self.name(), how, &[images, d], |x, lead| {
+            x.narrow(lead + 1, self.index, 1)?.squeeze(lead + 1)
+        })
     }
 
     fn keep(&self, _: &[bool]) -> Keep {
@@ -177,7 +128,8 @@ impl Op for PickToken {
 
     fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
         let after = kept.dims[0][1] - self.index - 1;
-        let gx = gy.rearrange(|g, lead| {
+        let how = self.slice(true, kept.dims[0][1], gy.columns());
+        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
             g.unsqueeze(lead + 1)?.pad_with_zeros(lead + 1, self.index, after)
         })?;
         Ok(vec![Some(gx)])
@@ -205,7 +157,9 @@ impl Op for MeanTokens {
                 format!("{:?}", x[0].dims()),
             ));
         }
-        x[0].rearrange(|x, lead| {
+        let (dims, d) = (x[0].dims(), x[0].columns());
+        let how = Move::Mean { back: false, image: [tokens, d], skip: self.skip };
+        x[0].moved(self.name(), how, &[dims[0], d], |x, lead| {
             x.narrow(lead + 1, self.skip, tokens - self.skip)?.contiguous()?.mean(lead + 1)
         })
     }
@@ -216,7 +170,9 @@ impl Op for MeanTokens {
 
     fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
         let tokens = kept.dims[0][1] - self.skip;
-        let gx = gy.rearrange(|g, lead| {
+        let image = [kept.dims[0][1], gy.columns()];
+        let how = Move::Mean { back: true, image, skip: self.skip };
+        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
             let dims = g.dims();
             let (width, mut shape) = (g.dim(D::Minus1)?, dims.to_vec());
             shape.insert(lead + 1, tokens);
@@ -239,11 +195,6 @@ pub fn patches_samples() -> Vec<Sample> {
 /// Shapes to check [`Flatten`] on.
 pub fn flatten_samples() -> Vec<Sample> {
     vec![Sample::new(Flatten, &[&[3, 2, 2, 5]])]
-}
-
-/// Shapes to check [`Prepend`] on.
-pub fn prepend_samples() -> Vec<Sample> {
-    vec![Sample::new(Prepend, &[&[1, 2, 5], &[3, 4, 5]])]
 }
 
 /// Shapes to check [`PickToken`] on.

@@ -1,6 +1,7 @@
 //! Some rows of a weight, for a product that needs only those; linear, so a tangent goes the same
 //! way as its value.
 
+use crate::cuda::Move;
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Keep, Kept, Op};
@@ -15,6 +16,14 @@ pub struct WeightRows {
     pub to: usize,
 }
 
+impl WeightRows {
+    fn slice(&self, back: bool, of: &[usize]) -> Move {
+        let row: usize = of[1..].iter().product();
+        let (first, count) = (self.from * row, (self.to - self.from) * row);
+        Move::Slice { back, len: of[0] * row, first, count }
+    }
+}
+
 impl Op for WeightRows {
     fn name(&self) -> &'static str {
         "weight_rows"
@@ -24,7 +33,10 @@ impl Op for WeightRows {
         let Self { from, to } = *self;
         match x[0].dims().first() {
             Some(&rows) if from < to && to <= rows => {
-                x[0].rearrange(|x, lead| x.narrow(lead, from, to - from))
+                let mut dims = x[0].dims().to_vec();
+                dims[0] = to - from;
+                let how = self.slice(false, x[0].dims());
+                x[0].moved(self.name(), how, &dims, |x, lead| x.narrow(lead, from, to - from))
             }
             _ => {
                 let expected = format!("(O, …) with O at least {to}");
@@ -39,7 +51,11 @@ impl Op for WeightRows {
 
     fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
         let after = kept.dims[0][0] - self.to;
-        Ok(vec![Some(gy.rearrange(|g, lead| g.pad_with_zeros(lead, self.from, after))?)])
+        let how = self.slice(true, &kept.dims[0]);
+        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
+            g.pad_with_zeros(lead, self.from, after)
+        })?;
+        Ok(vec![Some(gx)])
     }
 }
 

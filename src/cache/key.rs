@@ -6,6 +6,7 @@
 //! before it is used.
 
 use super::Stored;
+use crate::device;
 use crate::vit::layers::layers;
 use crate::vit::{Config, Granularity, Weights};
 use candle_core::Tensor;
@@ -36,7 +37,7 @@ pub struct Frozen<'a> {
     pub stored: Stored,
 }
 
-/// The key, 64 hexadecimal digits: SHA-256 of format, version, processor's registers, architecture,
+/// The key, 64 hexadecimal digits: SHA-256 of format, version, processor's registers (or the GPU), architecture,
 /// stage, precision, images with their transform, and the names, shapes and values of the tensors that the
 /// stages below use. Labels, and weights of the stage or above, do not count.
 ///
@@ -54,7 +55,7 @@ pub fn key(of: &Frozen) -> super::Result<String> {
         "planish activations".to_owned(),
         FORMAT.to_owned(),
         env!("CARGO_PKG_VERSION").to_owned(),
-        format!("{:?}", Simd::best()),
+        device::rounding().map_or_else(|| format!("{:?}", Simd::best()), str::to_owned),
         format!("{:?}", of.config),
         of.stage.to_string(),
         of.micro_batch.to_string(),

@@ -149,6 +149,7 @@ pub fn spawn(words: &Words, common: &Common) -> anyhow::Result<()> {
     if let Some(n) = common.threads {
         command.arg(format!("--threads={n}"));
     }
+    command.args(common.placed());
     let output = command.output().context("cannot start planish in a process of its own")?;
     if !output.status.success() {
         bail!(

@@ -3,7 +3,9 @@
 use super::numbers::memory;
 use super::output;
 use super::progress::Progress;
+use crate::device::{self, Choice};
 use crate::run::{Run, Running, set_threads};
+use anyhow::bail;
 use bytesize::ByteSize;
 use std::io::Write;
 use std::num::NonZeroUsize;
@@ -15,6 +17,17 @@ pub struct Common {
     /// Threads to use [default: all the machine has]
     #[arg(long, value_name = "N", help_heading = "Common options")]
     pub threads: Option<NonZeroUsize>,
+    /// Where to compute: cpu, cuda or cuda:N; the latter in builds with feature `cuda`
+    #[arg(
+        long,
+        value_name = "cpu|cuda[:N]",
+        default_value_t = Choice::Cpu,
+        help_heading = "Common options"
+    )]
+    pub device: Choice,
+    /// On a GPU, let products round their operands to TF32: faster, to three digits
+    #[arg(long, help_heading = "Common options")]
+    pub tf32: bool,
     /// Seed of everything random
     #[arg(long, value_name = "S", default_value_t = 0, help_heading = "Common options")]
     pub seed: u64,
@@ -46,12 +59,34 @@ impl Common {
     /// Starts the threads and the clock, once it is sure that the report can be written.
     ///
     /// # Errors
-    /// The file of `--json` cannot be written; the system refuses the threads.
+    /// The file of `--json` cannot be written; the system refuses the threads; the device cannot be
+    /// used.
     pub fn start(&self) -> anyhow::Result<Running> {
         if let Some(path) = &self.json {
             output::check(path)?;
         }
-        Ok(Run::start(self.seed, set_threads(self.threads)?))
+        if self.tf32 && self.device == Choice::Cpu {
+            bail!("--tf32 is for products on a GPU; give --device cuda, too")
+        }
+        let threads = set_threads(self.threads)?;
+        let said = self.clone();
+        device::choose(self.device, move |line| said.say(line))?;
+        if self.tf32 {
+            device::allow_tf32();
+        }
+        Ok(Run::start(self.seed, threads))
+    }
+
+    /// The options that have a process of its own compute on the same device.
+    pub fn placed(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        if self.device != Choice::Cpu {
+            words.push(format!("--device={}", self.device));
+        }
+        if self.tf32 {
+            words.push("--tf32".into());
+        }
+        words
     }
 
     /// Tells one line on standard error, unless `--quiet`.
@@ -102,6 +137,8 @@ mod tests {
     #[test]
     fn arguments_are_checked() {
         let parse = |words: &[&str]| Command::try_parse_from([&["x"], words].concat());
+        assert_eq!(parse(&["--device", "cuda:1"]).ok().unwrap().common.device, Choice::Cuda(1));
+        assert!(parse(&["--device", "gpu"]).is_err());
         let common = parse(&["--threads", "2", "--seed", "9", "--json", "a", "--quiet"]);
         let common = common.ok().unwrap().common;
         assert_eq!((common.threads, common.seed, common.quiet), (NonZeroUsize::new(2), 9, true));

@@ -138,6 +138,7 @@ fn step(question: &str, words: &[&str], common: &Common) -> anyhow::Result<()> {
     if let Some(n) = common.threads {
         command.arg(format!("--threads={n}"));
     }
+    command.args(common.placed());
     let status = command.status().context("cannot start planish in a process of its own")?;
     if !status.success() {
         bail!("planish {} failed ({status})", words.join(" "))

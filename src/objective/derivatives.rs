@@ -1,9 +1,10 @@
 //! Gradients, and products of a layer's Hessian or Gauss-Newton matrix with vectors.
 
+use super::placed::{all_back, back};
 use super::{Asked, Error, Examples, Objective, Result, flaw};
 use crate::tape::{Tape, Value, is_finite};
 use crate::vit::{Layer, Pass, stages};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use planish_kernels::{Accumulator, CrossEntropy, DualTensor, Precision};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -163,6 +164,9 @@ impl Objective {
         let mut sums: Vec<Accumulator> = Vec::new();
         sums.resize_with(wanted.layer.tensors.len(), Accumulator::default);
         let count = examples.len();
+        let model = self.placed()?;
+        let vectors = wanted.vectors.map(|all| self.all_here(all)).transpose()?;
+        let wanted = Wanted { vectors: vectors.as_deref(), ..wanted };
         let sweep = |range: Range<usize>| match self.recompute {
             true => {
                 let precision = match wanted.vectors {
@@ -170,16 +174,16 @@ impl Objective {
                     Some(_) => Precision::F32,
                 };
                 let last = wanted.layer.first_stage;
-                let doors = self.doors(examples, range.clone(), last, precision)?;
-                self.sweep_recomputing(examples, wanted, range, &doors)
+                let doors = model.doors(examples, range.clone(), last, precision)?;
+                model.sweep_recomputing(examples, wanted, range, &doors)
             }
-            false => self.sweep(examples, wanted, range, Tape::new()),
+            false => model.sweep(examples, wanted, range, Tape::new()),
         };
         self.each((examples, self.even_chunks(examples)?), sweep, |(part, gradients)| {
             loss += part;
             add(&mut sums, gradients)
         })?;
-        Ok((loss / count as f64, finish(sums)))
+        Ok((loss / count as f64, finish(sums)?))
     }
 
     /// One micro-batch: the sum of its losses, and the gradient of that sum over the number of all
@@ -203,14 +207,13 @@ impl Objective {
         pass.tape = wanted.matrix.tape(tape);
         let mut watched = Vec::with_capacity(wanted.layer.tensors.len());
         for (k, &i) in wanted.layer.tensors.iter().enumerate() {
-            let tangent = wanted.vectors.map(|v| v[k].clone());
+            let tangent = wanted.vectors.map(|v| self.here(&v[k])).transpose()?;
             let parameter = DualTensor::new(self.weights.tensor(i).clone(), tangent)?;
             watched.push(pass.watch(i, parameter));
         }
         let logits = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-        let each = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
-        let each = DualTensor::constant(each.to_dtype(self.dtype())?);
+        let each = self.shares(examples.len(), range.len())?;
         let (sum, seed) = self.seed(&pass.tape, logits.tensor(), &labels, &each)?;
         if !sum.is_finite() {
             return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
@@ -253,13 +256,13 @@ pub(super) fn add(sums: &mut [Accumulator], part: Vec<Option<DualTensor>>) -> Re
     Ok(())
 }
 
-/// The sums over all micro-batches.
-pub(super) fn finish(sums: Vec<Accumulator>) -> Vec<Option<DualTensor>> {
-    sums.into_iter().map(Accumulator::finish).collect()
+/// The sums over all micro-batches, in the CPU's memory.
+pub(super) fn finish(sums: Vec<Accumulator>) -> Result<Vec<Option<DualTensor>>> {
+    sums.into_iter().map(|sum| sum.finish().map(all_back).transpose()).collect()
 }
 
 /// Σ of all numbers, in f64.
 fn total(x: &Tensor) -> Result<f64> {
-    let x: Vec<f64> = x.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
+    let x: Vec<f64> = back(x)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
     Ok(x.iter().sum())
 }

@@ -21,6 +21,7 @@ pub(super) fn locate(
         op: flaw.map_or("sum of micro-batches", |f| f.op),
         place: flaw.map_or("all stages".into(), |f| stage_name(&objective.config, f.stage)),
     };
+    let objective = objective.placed()?;
     for range in objective.even_chunks(examples)? {
         let found = Arc::new(OnceLock::new());
         objective.sweep(examples, wanted, range.clone(), Tape::looking(found.clone()))?;

@@ -7,6 +7,7 @@
 mod derivatives;
 mod error;
 mod flaw;
+mod placed;
 mod recompute;
 mod sweep;
 
@@ -15,11 +16,13 @@ pub use derivatives::{Derivatives, Matrix, Products};
 pub use error::{Error, Result};
 pub use sweep::Asked;
 
+use crate::device::{self, Gpu};
 use crate::evaluate::Predictions;
 use crate::gather::Gather;
 use crate::tape::Value;
 use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
 use candle_core::{DType, Tensor};
+use placed::{all_back, back, one_by_one};
 use planish_kernels::{DualTensor, Precision};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -45,14 +48,17 @@ pub struct Objective {
     /// How products of values and gradients take their operands. Derivatives along directions, and
     /// with them products of curvature, are always taken as the weights are.
     pub precision: Precision,
+    /// Where the arithmetic runs, if not on the CPU; the weights above lie in the CPU's memory.
+    pub gpu: Option<Arc<Gpu>>,
 }
 
 impl Objective {
-    /// An objective without label smoothing.
+    /// An objective without label smoothing, on the device that was chosen (see [`crate::device`]).
     pub fn new(config: Arc<Config>, weights: Weights) -> Self {
-        let micro_batch = micro_batch(&config);
-        let (recompute, smoothing) = (false, 0.0);
-        Self { config, weights, micro_batch, recompute, smoothing, precision: Precision::F32 }
+        let gpu = device::gpu();
+        let micro_batch = micro_batch(&config, gpu.is_some());
+        let (recompute, smoothing, precision) = (false, 0.0, Precision::F32);
+        Self { config, weights, micro_batch, recompute, smoothing, precision, gpu }
     }
 
     /// The same objective at other weights.
@@ -97,7 +103,8 @@ impl Objective {
         if n == 0 {
             return Err(Error::NoExamples);
         }
-        let count = n.div_ceil(self.micro_batch.max(1)).next_multiple_of(WAVE).min(n);
+        let wave = if self.gpu.is_some() { 1 } else { WAVE };
+        let count = n.div_ceil(self.micro_batch.max(1)).next_multiple_of(wave).min(n);
         Ok((0..count).map(|i| i * n / count..(i + 1) * n / count).collect())
     }
 
@@ -106,13 +113,16 @@ impl Objective {
     /// Micro-batches run side by side, one a thread, and the operations inside each run on its
     /// thread alone: nothing waits for anything but the sum at the end. As many results are alive
     /// as there are threads, while images for the next are decoded. The sum's order is that of the
-    /// micro-batches, whatever the threads.
+    /// micro-batches, whatever the threads. On a GPU they run one after the other.
     fn each<T: Send>(
         &self,
         (examples, chunks): (&dyn Examples, Vec<Range<usize>>),
         work: impl Fn(Range<usize>) -> Result<T> + Sync,
         mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
+        if let Some(gpu) = &self.gpu {
+            return one_by_one(gpu, (examples, chunks), work, take);
+        }
         let mut waves = chunks.chunks(rayon::current_num_threads().max(1)).peekable();
         while let Some(wave) = waves.next() {
             if let Some(next) = waves.peek() {
@@ -131,7 +141,8 @@ impl Objective {
     }
 
     fn input(&self, examples: &dyn Examples, range: Range<usize>) -> Result<DualTensor> {
-        Ok(DualTensor::constant(examples.inputs(range)?.to_dtype(self.dtype())?))
+        let inputs = examples.inputs(range)?.to_dtype(self.dtype())?;
+        Ok(DualTensor::constant(self.here(&inputs)?))
     }
 
     /// Activations at the input of `stage`, computed without a tape.
@@ -155,12 +166,13 @@ impl Objective {
         stage: usize,
     ) -> Result<Activations> {
         let mut parts = Gather::new(examples.len(), self.dtype());
+        let model = self.placed()?;
         let forward = |range| {
-            let x = self.input(examples, range)?;
-            let mut pass = Pass::new(&self.config, &self.weights);
+            let x = model.input(examples, range)?;
+            let mut pass = Pass::new(&model.config, &model.weights);
             pass.precision = self.precision;
             let y = pass.run(examples.stage(), stage, Value::constant(x))?;
-            Ok(y.tensor().value().clone())
+            Ok(back(y.tensor().value())?)
         };
         self.each((examples, chunks), forward, |part| parts.add(&part))?;
         Ok(Activations { stage, values: parts.finish()?, labels: examples.labels().into() })
@@ -184,15 +196,16 @@ impl Objective {
         direction: &[Tensor],
     ) -> Result<(Tensor, Tensor)> {
         let (mut logits, mut slopes) = (Vec::new(), Vec::new());
+        let (model, direction) = (self.placed()?, self.all_here(direction)?);
         let forward = |range| {
-            let x = self.input(examples, range)?;
-            let mut pass = Pass::new(&self.config, &self.weights);
-            for (&i, d) in layer.tensors.iter().zip(direction) {
+            let x = model.input(examples, range)?;
+            let mut pass = Pass::new(&model.config, &model.weights);
+            for (&i, d) in layer.tensors.iter().zip(&direction) {
                 let tangent = Some(d.unsqueeze(0)?);
-                pass.perturb(i, DualTensor::new(self.weights.tensor(i).clone(), tangent)?);
+                pass.perturb(i, DualTensor::new(model.weights.tensor(i).clone(), tangent)?);
             }
             let y = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
-            let (value, tangent) = y.tensor().clone().into_parts();
+            let (value, tangent) = all_back(y.tensor().clone())?.into_parts();
             let slope = match tangent {
                 Some(t) => t.squeeze(0)?,
                 None => value.zeros_like()?,
@@ -210,7 +223,9 @@ impl Objective {
 
 /// A micro-batch whose tape stays below 400 MB, and small enough that the usual mini-batch gives
 /// every thread several. More than one image of a large model: its weights are packed, and its
-/// gradient added, once a micro-batch.
-fn micro_batch(config: &Config) -> usize {
-    (100_000_000 / cost::kept_per_image(config).max(1)).clamp(1, 16)
+/// gradient added, once a micro-batch. On a GPU ten times that, and up to 128 images: what runs
+/// one after the other should fill it.
+fn micro_batch(config: &Config, gpu: bool) -> usize {
+    let (numbers, most) = if gpu { (1_000_000_000, 128) } else { (100_000_000, 16) };
+    (numbers / cost::kept_per_image(config).max(1)).clamp(1, most)
 }

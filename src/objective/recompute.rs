@@ -8,7 +8,6 @@ use super::derivatives::Wanted;
 use super::{Error, Examples, Objective, Result};
 use crate::tape::{Tape, Value};
 use crate::vit::{Pass, stages};
-use candle_core::{Device, Tensor};
 use planish_kernels::{DualTensor, Precision};
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,8 +66,7 @@ impl Objective {
             x = pass.run(part.start, part.end, Value::constant(x))?.tensor().clone();
         }
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-        let each = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
-        let each = DualTensor::constant(each.to_dtype(self.dtype())?);
+        let each = self.shares(examples.len(), range.len())?;
         let (sum, mut gy) = self.seed(&Tape::new(), &x, &labels, &each)?;
         if !sum.is_finite() {
             return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
@@ -119,8 +117,8 @@ impl Objective {
             Some(_) => Precision::F32,
         };
         pass.tape = wanted.matrix.tape(Tape::new());
-        let parameter = |(k, &i): (usize, &usize)| {
-            let tangent = wanted.vectors.map(|v| v[k].clone());
+        let parameter = |(k, &i): (usize, &usize)| -> planish_kernels::Result<DualTensor> {
+            let tangent = wanted.vectors.map(|v| self.here(&v[k])).transpose()?;
             DualTensor::new(self.weights.tensor(i).clone(), tangent)
         };
         let parameters = wanted.layer.tensors.iter().enumerate().map(parameter);

@@ -7,11 +7,12 @@
 //! own, from their layers' inputs, take 29 F.
 
 use super::derivatives::{Wanted, add, finish};
+use super::placed::back;
 use super::{Error, Examples, Matrix, Objective, Result, flaw};
 use crate::tape::{Record, Tape, Value};
 use crate::vector;
 use crate::vit::{Layer, Pass, stages};
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use planish_kernels::{Accumulator, DualTensor, Precision};
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,7 +54,7 @@ impl Objective {
         let keep = |_: Asked, part: Derivative| Ok(part);
         self.layers(examples, asked, matrix, keep, |i, part| add(&mut sums[i], part))?;
         let one = |(a, sums): (&Asked, Vec<Accumulator>)| {
-            self.tangents(examples, *a, matrix, finish(sums))
+            self.tangents(examples, *a, matrix, finish(sums)?)
         };
         asked.iter().zip(sums).map(one).collect()
     }
@@ -74,7 +75,7 @@ impl Objective {
             let mut sum = 0.0;
             for (found, v) in part.into_iter().zip(a.vectors) {
                 if let Some(product) = found.and_then(|found| found.into_parts().1) {
-                    sum += vector::dot(&[product.get(0)?], &[v.get(0)?])?;
+                    sum += vector::dot(&[back(&product.get(0)?)?], &[v.get(0)?])?;
                 }
             }
             Ok(sum)
@@ -106,19 +107,20 @@ impl Objective {
         let Some(lowest) = asked.iter().min_by_key(|a| a.layer.first_stage) else {
             return Ok(());
         };
+        let model = self.placed()?;
         let part = |range: Range<usize>| -> Result<Vec<T>> {
             if self.recompute {
                 // Of what a sweep shares there is room for the blocks' inputs alone.
                 let last = asked.iter().map(|a| a.layer.first_stage).max().unwrap_or(0);
-                let doors = self.doors(examples, range.clone(), last, Precision::F32)?;
+                let doors = model.doors(examples, range.clone(), last, Precision::F32)?;
                 let one = |&Asked { layer, vectors }: &Asked| {
                     let wanted = Wanted { layer, matrix, vectors: Some(vectors) };
-                    self.sweep_recomputing(examples, wanted, range.clone(), &doors)
+                    model.sweep_recomputing(examples, wanted, range.clone(), &doors)
                 };
                 return asked.iter().map(|a| map(*a, one(a)?.1)).collect();
             }
-            let recorded = self.record(examples, lowest.layer, range)?;
-            asked.iter().map(|a| map(*a, self.replay(&recorded, *a, matrix)?)).collect()
+            let recorded = model.record(examples, lowest.layer, range)?;
+            asked.iter().map(|a| map(*a, model.replay(&recorded, *a, matrix)?)).collect()
         };
         self.each((examples, self.even_chunks(examples)?), part, |parts| {
             parts.into_iter().enumerate().try_for_each(|(i, part)| take(i, part))
@@ -142,8 +144,7 @@ impl Objective {
         }
         let logits = pass.run(below, stages(&self.config), door)?;
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-        let each = Tensor::full(1.0 / examples.len() as f64, range.len(), &Device::Cpu)?;
-        let each = DualTensor::constant(each.to_dtype(self.dtype())?);
+        let each = self.shares(examples.len(), range.len())?;
         let (loss, seed) = self.seed(&pass.tape, logits.tensor(), &labels, &each)?;
         if !loss.is_finite() {
             return Err(Error::NonFinite { from: range.start, to: range.end, loss });
@@ -169,7 +170,7 @@ impl Objective {
         };
         let mut watched = Vec::with_capacity(layer.tensors.len());
         for (&i, v) in layer.tensors.iter().zip(vectors) {
-            let parameter = DualTensor::new(self.weights.tensor(i).clone(), Some(v.clone()))?;
+            let parameter = DualTensor::new(self.weights.tensor(i).clone(), Some(self.here(v)?))?;
             watched.push(pass.watch(i, parameter));
         }
         let door = Value::constant(door.clone());

@@ -13,7 +13,7 @@ mod record;
 
 pub use record::Record;
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use planish_kernels::lanes::Element;
 use planish_kernels::{DualTensor, Host, Kept, Op, Result};
 use std::sync::{Arc, OnceLock};
@@ -269,9 +269,10 @@ impl Tape {
 
 /// Whether every number is.
 pub fn is_finite(x: &Tensor) -> Result<bool> {
+    let x = x.to_device(&Device::Cpu)?;
     match x.dtype() {
-        DType::F32 => finite::<f32>(x),
-        _ => finite::<f64>(x),
+        DType::F32 => finite::<f32>(&x),
+        _ => finite::<f64>(&x),
     }
 }
 

@@ -115,6 +115,18 @@ impl Weights {
         out
     }
 
+    /// All tensors, each replaced by what `f` makes of it and its place.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn map(
+        &self,
+        f: impl Fn(usize, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> candle_core::Result<Weights> {
+        let tensors = self.tensors.iter().enumerate().map(|(i, tensor)| f(i, tensor));
+        Ok(Weights { names: self.names.clone(), tensors: tensors.collect::<Result<_, _>>()? })
+    }
+
     /// All tensors in another type.
     ///
     /// # Errors

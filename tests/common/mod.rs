@@ -140,10 +140,14 @@ impl Bench {
 /// One tensor of a file.
 pub struct Raw {
     pub shape: Vec<usize>,
+    dtype: Dtype,
     bytes: Vec<u8>,
 }
 
 impl Raw {
+    pub fn is_f32(&self) -> bool {
+        self.dtype == Dtype::F32
+    }
     pub fn f32s(&self) -> Vec<f32> {
         self.bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
     }
@@ -159,6 +163,10 @@ impl Raw {
 pub fn tensors(path: &str) -> BTreeMap<String, Raw> {
     let bytes = fs::read(path).unwrap();
     let read = SafeTensors::deserialize(&bytes).unwrap();
-    let raw = |view: TensorView| Raw { shape: view.shape().to_vec(), bytes: view.data().to_vec() };
+    let raw = |view: TensorView| Raw {
+        shape: view.shape().to_vec(),
+        dtype: view.dtype(),
+        bytes: view.data().to_vec(),
+    };
     read.tensors().into_iter().map(|(name, view)| (name, raw(view))).collect()
 }

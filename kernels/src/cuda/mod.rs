@@ -9,11 +9,17 @@
 //! inputs before outputs, each value followed by its tangents (null where they are zero), then
 //! sizes, then constants.
 
+mod call;
 mod columns;
+#[cfg(feature = "cuda")]
+pub mod gpu;
 mod launch;
+mod moves;
 mod optimizer;
 mod rows;
 mod tokens;
 
+pub use call::Call;
 pub use launch::{Address, Arg, Launch, Plane, Planner, Stored};
+pub use moves::Move;
 pub use optimizer::{AdamW, MOST_TENSORS, PRODUCTS, Sgd};

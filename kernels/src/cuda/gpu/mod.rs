@@ -1,0 +1,19 @@
+//! Operations on tensors that lie on a CUDA device: addresses and memory on one side, launches as
+//! data from [`super::Planner`] on the other, and cuBLAS for products.
+//!
+//! Everything goes to candle's stream of the device, in order: memory that is freed after a launch
+//! was sent is given to others only once the launch has ended.
+
+mod attention;
+mod device;
+mod gemm;
+mod memory;
+mod moves;
+mod product;
+mod rows;
+
+pub(crate) use attention::{gradients as attention_gradients, value as attention_value};
+pub use device::{is_out_of_memory, open, peak_mib};
+pub(crate) use moves::{moved, prepend};
+pub(crate) use product::product;
+pub(crate) use rows::{add_into, plus, run as run_rows};

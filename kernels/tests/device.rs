@@ -1,0 +1,111 @@
+//! Every registered operation on the first CUDA device against every check; and operands that lie
+//! where they should not. In CI the device is a stand-in: see scripts/check-standin.
+
+#[allow(dead_code)]
+mod checks;
+
+use candle_core::{DType, Device, Tensor};
+use checks::{Stream, check, tensor};
+use planish_kernels::registry::{REGISTRY, Sample};
+use planish_kernels::{
+    Accumulator, Add, Attention, DualTensor, Error, Keep, Kept, Linear, Op, Precision, Result,
+};
+
+/// An operation whose operands are moved to a device, and its results back.
+#[derive(Debug)]
+struct There {
+    op: Box<dyn Op>,
+    device: Device,
+}
+
+fn moved(x: &DualTensor, device: &Device) -> DualTensor {
+    let to = |x: &Tensor| x.to_device(device).unwrap();
+    DualTensor::new(to(x.value()), x.tangent().map(to)).unwrap()
+}
+
+impl Op for There {
+    fn name(&self) -> &'static str {
+        self.op.name()
+    }
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let x: Vec<DualTensor> = x.iter().map(|x| moved(x, &self.device)).collect();
+        let y = self.op.value(&x.iter().collect::<Vec<_>>())?;
+        assert!(y.on_gpu());
+        Ok(moved(&y, &Device::Cpu))
+    }
+    fn keep(&self, wanted: &[bool]) -> Keep {
+        self.op.keep(wanted)
+    }
+    fn vjp(
+        &self,
+        kept: &Kept,
+        gy: &DualTensor,
+        wanted: &[bool],
+    ) -> Result<Vec<Option<DualTensor>>> {
+        let there = |x: &DualTensor| moved(x, &self.device);
+        let kept = Kept {
+            inputs: kept.inputs.iter().map(|x| x.as_ref().map(there)).collect(),
+            output: kept.output.as_ref().map(there),
+            dims: kept.dims.clone(),
+        };
+        let found = self.op.vjp(&kept, &there(gy), wanted)?;
+        Ok(found.iter().map(|g| g.as_ref().map(|g| moved(g, &Device::Cpu))).collect())
+    }
+}
+
+fn device() -> Device {
+    planish_kernels::cuda::gpu::open(0).unwrap()
+}
+
+#[test]
+fn every_operation_passes_every_check() {
+    let device = device();
+    for (name, samples) in REGISTRY {
+        for Sample { op, dims } in samples() {
+            let op = Box::new(There { op, device: device.clone() });
+            check(name, &Sample { op, dims }, &mut Stream(7));
+        }
+    }
+}
+
+#[test]
+fn sums_are_sums_and_terms_stay_as_they_were() {
+    let device = device();
+    let term = |from: f64, k: usize| {
+        let numbers = |n: usize| -> Vec<f64> { (0..n).map(|i| from + i as f64).collect() };
+        let value = tensor(&numbers(15), &[3, 5], DType::F32);
+        let tangent = (k > 0).then(|| tensor(&numbers(15 * k), &[k, 3, 5], DType::F32));
+        moved(&DualTensor::new(value, tangent).unwrap(), &device)
+    };
+    let terms = [term(0.0, 0), term(10.0, 2), term(20.0, 2), term(30.0, 2)];
+    let mut sum = Accumulator::default();
+    terms.iter().for_each(|x| sum.add(x.clone()).unwrap());
+    let sum = moved(&sum.finish().unwrap(), &Device::Cpu);
+    let first = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap()[1];
+    assert_eq!((first(sum.value()), first(sum.tangent().unwrap())), (64.0, 63.0));
+    assert_eq!(first(&terms[1].value().to_device(&Device::Cpu).unwrap()), 11.0);
+}
+
+#[test]
+fn operands_that_no_kernel_takes_are_errors() {
+    let device = device();
+    let host = DualTensor::constant(tensor(&[1.0; 6], &[2, 3], DType::F32));
+    let there = moved(&host, &device);
+    let turned = DualTensor::constant(there.value().t().unwrap());
+    let double = moved(&DualTensor::constant(tensor(&[1.0; 6], &[2, 3], DType::F64)), &device);
+    for (operands, expected) in [
+        ([&there, &host], "expected a tensor on a CUDA device"),
+        ([&host, &there], "expected a tensor on a CUDA device"),
+        ([&turned, &turned], "expected a contiguous tensor"),
+        ([&there, &double], "expected f32 or f64 throughout"),
+    ] {
+        for found in [Add.value(&operands), Linear::default().value(&operands)] {
+            let text = found.unwrap_err().to_string();
+            // A turned matrix is no fit for itself either.
+            assert!(text.contains(expected) || text.contains("x (…, I)"), "{text}");
+        }
+    }
+    let x = moved(&DualTensor::constant(tensor(&[0.5; 18], &[1, 3, 6], DType::F32)), &device);
+    let attention = Attention { heads: 1, precision: Precision::Bf16 };
+    assert!(matches!(attention.value(&[&x]), Err(Error::Shape { found, .. }) if found == "bf16"));
+}

@@ -1,0 +1,240 @@
+//! Where the arithmetic runs: on the CPU, or, in a build with feature `cuda`, on a GPU.
+//!
+//! On a GPU weights stay there from one micro-batch to the next and activations never leave it;
+//! images, changed weights, directions, and derivatives once they are summed, are copied between the
+//! two. One stream does everything in order, so micro-batches run one after the other.
+
+use candle_core::{Device, Tensor, TensorId};
+use std::collections::HashMap;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// A device, as users name it: `cpu`, `cuda` or `cuda:1`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, by the driver's number.
+    Cuda(usize),
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ordinal = match text {
+            "cpu" => return Ok(Choice::Cpu),
+            "cuda" => Some(0),
+            _ => text.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
+        };
+        ordinal.map(Choice::Cuda).ok_or_else(|| "expected cpu, cuda or cuda:N".into())
+    }
+}
+
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Choice::Cpu => write!(f, "cpu"),
+            Choice::Cuda(i) => write!(f, "cuda:{i}"),
+        }
+    }
+}
+
+/// Why a device cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A build without feature `cuda`.
+    #[error(
+        "--device {0}: this planish was built for the CPU alone; build it with `cargo build \
+         --release --features cuda`, or run with --device cpu"
+    )]
+    NotBuilt(Choice),
+    /// No driver, one that is too old, or no such GPU.
+    #[error("--device {choice}: {source}")]
+    Refused {
+        /// What was asked for.
+        choice: Choice,
+        /// Why not.
+        source: planish_kernels::Error,
+    },
+}
+
+/// What a GPU's user is told: a line at a time.
+type Notice = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Copies on the GPU of one weight: of the tensors that stood there last.
+type Slot = Vec<(TensorId, Tensor)>;
+
+/// Tensors of one slot that are kept on the GPU: a weight, and the same perturbed.
+const KEPT: usize = 2;
+
+/// A GPU in use.
+pub struct Gpu {
+    choice: Choice,
+    device: Device,
+    weights: Mutex<HashMap<usize, Slot>>,
+    /// Most images that fit a micro-batch, as far as is known.
+    limit: AtomicUsize,
+    notice: Notice,
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.choice)
+    }
+}
+
+static CHOSEN: OnceLock<Arc<Gpu>> = OnceLock::new();
+
+/// Chooses the device of every objective made from now on; `notice` is told what happens on a GPU
+/// that its user should know. A GPU once chosen stays.
+///
+/// # Errors
+/// A GPU that cannot be used.
+pub fn choose(choice: Choice, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<(), Error> {
+    let Choice::Cuda(ordinal) = choice else { return Ok(()) };
+    let device = open(choice, ordinal)?;
+    let (weights, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
+    CHOSEN
+        .get_or_init(|| Arc::new(Gpu { choice, device, weights, limit, notice: Box::new(notice) }));
+    Ok(())
+}
+
+#[cfg(feature = "cuda")]
+fn open(choice: Choice, ordinal: usize) -> Result<Device, Error> {
+    planish_kernels::cuda::gpu::open(ordinal).map_err(|source| Error::Refused { choice, source })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open(choice: Choice, _: usize) -> Result<Device, Error> {
+    Err(Error::NotBuilt(choice))
+}
+
+/// The GPU that was chosen.
+pub fn gpu() -> Option<Arc<Gpu>> {
+    CHOSEN.get().cloned()
+}
+
+/// What reports say: `cpu`, or `cuda:0`.
+pub fn name() -> String {
+    CHOSEN.get().map_or(Choice::Cpu, |gpu| gpu.choice).to_string()
+}
+
+/// Most of the GPU's memory that tensors took at once so far, in MiB.
+pub fn peak_mib() -> Option<u64> {
+    CHOSEN.get()?.peak_mib()
+}
+
+/// Whether products on a GPU may round their operands to TF32.
+static TF32: AtomicBool = AtomicBool::new(false);
+
+/// Allows products on a GPU to round their operands to TF32.
+pub fn allow_tf32() {
+    TF32.store(true, Ordering::Relaxed);
+    #[cfg(feature = "cuda")]
+    candle_core::cuda::set_gemm_reduced_precision_f32(true);
+}
+
+/// What decides how the GPU that was chosen rounds; nothing on the CPU.
+pub fn rounding() -> Option<&'static str> {
+    let tf32 = TF32.load(Ordering::Relaxed);
+    CHOSEN.get().map(|_| if tf32 { "cuda tf32" } else { "cuda f32" })
+}
+
+impl Gpu {
+    /// A copy there; the tensor itself if it is there already.
+    ///
+    /// # Errors
+    /// The GPU has no room.
+    pub fn put(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        x.to_device(&self.device)
+    }
+
+    /// A copy there of weight `i`, kept for the next time.
+    ///
+    /// # Errors
+    /// The GPU has no room.
+    pub fn weight(&self, i: usize, x: &Tensor) -> candle_core::Result<Tensor> {
+        let mut slots = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(i).or_default();
+        if let Some((_, copy)) = slot.iter().find(|(id, _)| *id == x.id()) {
+            return Ok(copy.clone());
+        }
+        // The eldest goes first: its memory may serve the new one.
+        if slot.len() == KEPT {
+            slot.remove(0);
+        }
+        let copy = self.put(x)?;
+        slot.push((x.id(), copy.clone()));
+        Ok(copy)
+    }
+
+    /// Most images that a micro-batch may have, as far as is known.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Notes that so many images at once are too many, and tells so.
+    pub fn too_many(&self, images: usize) {
+        let half = (images / 2).max(1);
+        if self.limit.fetch_min(half, Ordering::Relaxed) > half {
+            (self.notice)(&format!(
+                "note: {} has no room for {images} images at once: going on with {half}",
+                self.choice
+            ));
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn peak_mib(&self) -> Option<u64> {
+        planish_kernels::cuda::gpu::peak_mib(&self.device)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn peak_mib(&self) -> Option<u64> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for (text, choice) in
+            [("cpu", Choice::Cpu), ("cuda:0", Choice::Cuda(0)), ("cuda:12", Choice::Cuda(12))]
+        {
+            assert_eq!(text.parse(), Ok(choice));
+            assert_eq!(choice.to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
+        assert!(
+            ["", "gpu", "cuda:", "cuda:-1", "CPU"].iter().all(|t| t.parse::<Choice>().is_err())
+        );
+    }
+
+    #[test]
+    fn a_tensor_that_stays_is_copied_once_and_two_of_a_weight_are_kept() {
+        let gpu = Gpu {
+            choice: Choice::Cuda(0),
+            device: Device::Cpu,
+            weights: Mutex::default(),
+            limit: AtomicUsize::new(usize::MAX),
+            notice: Box::new(|_| {}),
+        };
+        let tensors = [1f32, 2.0, 3.0].map(|x| Tensor::new(&[x], &Device::Cpu).unwrap());
+        for round in [[0, 1], [1, 2], [0, 2]] {
+            for i in round {
+                let copy = gpu.weight(7, &tensors[i]).unwrap();
+                assert_eq!(copy.to_vec1::<f32>().unwrap(), [(i + 1) as f32]);
+            }
+            assert_eq!(gpu.weights.lock().unwrap()[&7].len(), 2);
+        }
+        gpu.too_many(9);
+        gpu.too_many(64);
+        assert_eq!(gpu.limit(), 4);
+    }
+}

@@ -1,0 +1,93 @@
+//! The objective on the device that was chosen for it, and its micro-batches there.
+
+use super::{Error, Examples, Objective, Result};
+use crate::device::Gpu;
+use crate::vit::Weights;
+use candle_core::{Device, Tensor};
+use planish_kernels::DualTensor;
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::ops::Range;
+
+impl Objective {
+    /// The objective with its weights where the arithmetic runs.
+    pub(super) fn placed(&self) -> Result<Cow<'_, Self>> {
+        let Some(gpu) = &self.gpu else { return Ok(Cow::Borrowed(self)) };
+        let weights: Weights = self.weights.map(|i, tensor| gpu.weight(i, tensor))?;
+        Ok(Cow::Owned(self.at(weights)))
+    }
+
+    /// A tensor where the arithmetic runs.
+    pub(super) fn here(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        self.gpu.as_ref().map_or_else(|| Ok(x.clone()), |gpu| gpu.put(x))
+    }
+
+    /// Tensors where the arithmetic runs.
+    pub(super) fn all_here(&self, all: &[Tensor]) -> candle_core::Result<Vec<Tensor>> {
+        all.iter().map(|x| self.here(x)).collect()
+    }
+
+    /// The weight of each of a micro-batch's examples in a mean over `of`.
+    pub(super) fn shares(&self, of: usize, examples: usize) -> Result<DualTensor> {
+        let each = Tensor::full(1.0 / of as f64, examples, &Device::Cpu)?;
+        Ok(DualTensor::constant(self.here(&each.to_dtype(self.dtype())?)?))
+    }
+}
+
+/// A copy in the CPU's memory; the tensor itself if it is there already.
+pub(super) fn back(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.to_device(&Device::Cpu)
+}
+
+/// [`back`] of value and tangents.
+pub(super) fn all_back(x: DualTensor) -> Result<DualTensor> {
+    let (value, tangent) = x.into_parts();
+    let tangent = tangent.as_ref().map(back).transpose()?;
+    Ok(DualTensor::new(back(&value)?, tangent)?)
+}
+
+/// Applies `work` to one micro-batch after the other, while images for the next are decoded. One
+/// that has no room is halved, and so are those that follow.
+pub(super) fn one_by_one<T>(
+    gpu: &Gpu,
+    (examples, chunks): (&dyn Examples, Vec<Range<usize>>),
+    work: impl Fn(Range<usize>) -> Result<T>,
+    mut take: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let mut queue: VecDeque<Range<usize>> = chunks.into();
+    while let Some(range) = queue.pop_front() {
+        if range.len() > gpu.limit() {
+            let middle = range.start + range.len() / 2;
+            queue.push_front(middle..range.end);
+            queue.push_front(range.start..middle);
+            continue;
+        }
+        if let Some(next) = queue.front() {
+            examples.ahead_at(&next.clone().collect::<Vec<_>>());
+        }
+        match work(range.clone()) {
+            Err(error) if range.len() > 1 && no_room(&error) => {
+                gpu.too_many(range.len());
+                queue.push_front(range);
+            }
+            found => take(found?)?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether the GPU had no room.
+#[cfg(feature = "cuda")]
+fn no_room(error: &Error) -> bool {
+    match error {
+        Error::Tensor(error) | Error::Kernel(planish_kernels::Error::Candle(error)) => {
+            planish_kernels::cuda::gpu::is_out_of_memory(error)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn no_room(_: &Error) -> bool {
+    false
+}

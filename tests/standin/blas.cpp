@@ -1,0 +1,92 @@
+// cuBLAS's product, as loops, and the little that candle asks of cuRAND when it opens a device.
+#include "standin.h"
+#include <algorithm>
+#include <cstring>
+
+namespace {
+
+struct Matrix {
+    memory::Address at;
+    int transposed, ld;
+    long long stride;
+};
+
+// Numbers from the first of the first matrix to one past the last of the last.
+size_t extent(const Matrix &m, int rows, int columns, int batch) {
+    const int across = m.transposed ? rows : columns, down = m.transposed ? columns : rows;
+    return size_t(batch - 1) * size_t(m.stride) + size_t(across - 1) * size_t(m.ld) + size_t(down);
+}
+
+// C = alpha · A·B + beta · C by columns; sums in f64, so that an error of placement is no rounding.
+template <class T>
+void product(int m, int n, int k, T alpha, Matrix a, Matrix b, T beta, Matrix c, int batch) {
+    if (m <= 0 || n <= 0 || k <= 0 || batch <= 0) wrong("a product of %d by %d over %d, %d times", m, n, k, batch);
+    if (a.ld < std::max(1, a.transposed ? k : m) || b.ld < std::max(1, b.transposed ? n : k) || c.ld < m)
+        wrong("a product's leading dimension is too small: %d, %d, %d", a.ld, b.ld, c.ld);
+    memory::check(c.at, extent(c, m, n, batch) * sizeof(T), "a product's result");
+    if (alpha != 0) {
+        memory::check(a.at, extent(a, m, k, batch) * sizeof(T), "a product's first operand");
+        memory::check(b.at, extent(b, k, n, batch) * sizeof(T), "a product's second operand");
+    }
+    for (int g = 0; g < batch; ++g) {
+        const T *from_a = reinterpret_cast<const T *>(a.at) + g * a.stride;
+        const T *from_b = reinterpret_cast<const T *>(b.at) + g * b.stride;
+        T *to = reinterpret_cast<T *>(c.at) + g * c.stride;
+        for (int j = 0; j < n; ++j)
+            for (int i = 0; i < m; ++i) {
+                double sum = 0;
+                for (int l = 0; alpha != 0 && l < k; ++l) {
+                    const T x = from_a[a.transposed ? size_t(i) * a.ld + l : size_t(l) * a.ld + i];
+                    const T y = from_b[b.transposed ? size_t(l) * b.ld + j : size_t(j) * b.ld + l];
+                    sum += double(x) * double(y);
+                }
+                T &old = to[size_t(j) * c.ld + i];
+                // At a factor of 0 what is there is not read.
+                old = T(double(alpha) * sum) + (beta == 0 ? T(0) : beta * old);
+            }
+    }
+}
+
+} // namespace
+
+extern "C" {
+
+int cublasCreate_v2(void **handle) {
+    *handle = new char;
+    return 0;
+}
+int cublasDestroy_v2(void *handle) {
+    delete static_cast<char *>(handle);
+    return 0;
+}
+int cublasSetStream_v2(void *, void *) { return 0; }
+
+int cublasGemmStridedBatchedEx(void *, int how_a, int how_b, int m, int n, int k, const void *alpha,
+                               const void *a, int type_a, int lda, long long stride_a, const void *b,
+                               int type_b, int ldb, long long stride_b, const void *beta, void *c,
+                               int type_c, int ldc, long long stride_c, int batch, int compute, int) {
+    const auto at = [](const void *p) { return reinterpret_cast<memory::Address>(p); };
+    const Matrix ma{at(a), how_a, lda, stride_a}, mb{at(b), how_b, ldb, stride_b}, mc{at(c), 0, ldc, stride_c};
+    // CUDA_R_32F with CUBLAS_COMPUTE_32F, CUDA_R_64F with CUBLAS_COMPUTE_64F.
+    if (type_a == 0 && type_b == 0 && type_c == 0 && compute == 68)
+        product(m, n, k, *static_cast<const float *>(alpha), ma, mb, *static_cast<const float *>(beta), mc, batch);
+    else if (type_a == 1 && type_b == 1 && type_c == 1 && compute == 70)
+        product(m, n, k, *static_cast<const double *>(alpha), ma, mb, *static_cast<const double *>(beta), mc, batch);
+    else
+        wrong("a product of types %d, %d, %d computed as %d", type_a, type_b, type_c, compute);
+    return 0;
+}
+
+int curandCreateGenerator(void **generator, int) {
+    *generator = new char;
+    return 0;
+}
+int curandDestroyGenerator(void *generator) {
+    delete static_cast<char *>(generator);
+    return 0;
+}
+int curandSetStream(void *, void *) { return 0; }
+int curandSetPseudoRandomGeneratorSeed(void *, unsigned long long) { return 0; }
+int curandSetGeneratorOffset(void *, unsigned long long) { return 0; }
+
+} // extern "C"

@@ -1,0 +1,167 @@
+// libcuda: one device, its memory, and launches of the emulated kernels.
+#include "cuda_on_cpu.h"
+#include "standin.h"
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace {
+
+using memory::Address;
+
+enum { FINE = 0, INVALID_VALUE = 1, NO_DEVICE = 100, NOT_FOUND = 500 };
+
+std::mutex one_launch_at_a_time;
+int context; // its address is the context
+
+// What was asked of the environment.
+unsigned number(const char *name, unsigned otherwise) {
+    const char *text = getenv(name);
+    return text ? unsigned(atoi(text)) : otherwise;
+}
+
+int copy(Address to, Address from, size_t bytes, bool to_device, bool from_device) {
+    if (to_device) memory::check(to, bytes, "a copy's target");
+    if (from_device) memory::check(from, bytes, "a copy's source");
+    memmove(reinterpret_cast<void *>(to), reinterpret_cast<const void *>(from), bytes);
+    return FINE;
+}
+
+Address host(const void *p) { return reinterpret_cast<Address>(p); }
+
+} // namespace
+
+extern "C" {
+
+int cuInit(unsigned) { return planted("no device") ? NO_DEVICE : FINE; }
+int cuDriverGetVersion(int *version) {
+    *version = planted("old driver") ? 12040 : 13000;
+    return FINE;
+}
+int cuGetErrorString(int error, const char **text) {
+    *text = error == NO_DEVICE ? "no CUDA-capable device is detected" : error == 2 ? "out of memory" : "failed";
+    return FINE;
+}
+int cuGetErrorName(int, const char **name) {
+    *name = "CUDA_ERROR";
+    return FINE;
+}
+int cuDeviceGet(int *device, int) {
+    *device = 0;
+    return FINE;
+}
+int cuDeviceGetCount(int *count) {
+    *count = 1;
+    return FINE;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+    // CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED.
+    *value = attribute == 115;
+    return FINE;
+}
+int cuDevicePrimaryCtxRetain(void **out, int) {
+    *out = &context;
+    return FINE;
+}
+int cuDevicePrimaryCtxRelease_v2(int) { return FINE; }
+int cuCtxGetCurrent(void **out) {
+    *out = &context;
+    return FINE;
+}
+int cuCtxSetCurrent(void *) { return FINE; }
+int cuCtxSynchronize() { return FINE; }
+
+int cuStreamCreate(void **stream, unsigned) {
+    *stream = new char;
+    return FINE;
+}
+int cuStreamDestroy_v2(void *stream) {
+    delete static_cast<char *>(stream);
+    return FINE;
+}
+int cuStreamSynchronize(void *) { return FINE; }
+int cuStreamWaitEvent(void *, void *, unsigned) { return FINE; }
+int cuStreamIsCapturing(void *, int *capturing) {
+    *capturing = 0;
+    return FINE;
+}
+int cuEventCreate(void **event, unsigned) {
+    *event = new char;
+    return FINE;
+}
+int cuEventDestroy_v2(void *event) {
+    delete static_cast<char *>(event);
+    return FINE;
+}
+int cuEventRecord(void *, void *) { return FINE; }
+int cuEventSynchronize(void *) { return FINE; }
+
+int cuMemAllocAsync(Address *at, size_t bytes, void *) { return memory::allocate(bytes, at); }
+int cuMemFreeAsync(Address at, void *) {
+    memory::release(at);
+    return FINE;
+}
+int cuDeviceGetDefaultMemPool(void **pool, int) {
+    *pool = &context;
+    return FINE;
+}
+int cuMemPoolGetAttribute(void *, int attribute, void *value) {
+    // CU_MEMPOOL_ATTR_USED_MEM_HIGH.
+    if (attribute != 8) return INVALID_VALUE;
+    *static_cast<uint64_t *>(value) = memory::bytes_most();
+    return FINE;
+}
+int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) {
+    return copy(to, host(from), bytes, true, false);
+}
+int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) {
+    return copy(host(to), from, bytes, false, true);
+}
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) {
+    return copy(to, from, bytes, true, true);
+}
+int cuMemsetD8Async(Address at, unsigned char value, size_t bytes, void *) {
+    memory::check(at, bytes, "what is set");
+    memset(reinterpret_cast<void *>(at), value, bytes);
+    return FINE;
+}
+
+// A module is its text, which this driver has no use for: kernels are found by their names.
+int cuModuleLoadData(void **module, const void *) {
+    *module = new char;
+    return FINE;
+}
+int cuModuleUnload(void *module) {
+    delete static_cast<char *>(module);
+    return FINE;
+}
+int cuModuleGetFunction(const void **function, void *, const char *name) {
+    *function = emu::find_kernel(name);
+    return *function ? FINE : NOT_FOUND;
+}
+
+int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, void *, void **given, void **extra) {
+    const auto &kernel = *static_cast<const emu::Kernel *>(function);
+    if (extra) wrong("%s: a launch with `extra`", kernel.name);
+    if (bx * by * bz > kernel.threads)
+        wrong("%s: %u threads a block, made for %u", kernel.name, bx * by * bz, kernel.threads);
+    static const unsigned order = number("STANDIN_ORDER", 0);
+    static const bool late = planted("offset"), few = planted("grid");
+    std::vector<void *> arguments(given, given + kernel.parameters);
+    Address first;
+    if (late && kernel.parameters > 0 && kernel.sizes[0] == 8) {
+        memcpy(&first, arguments[0], 8);
+        first += 4;
+        arguments[0] = &first;
+    }
+    if (few && gx > 1) --gx;
+    std::lock_guard<std::mutex> guard(one_launch_at_a_time);
+    const int failed = kernel.launch(kernel.kernel, {gx, gy, gz}, {bx, by, bz}, shared, order, arguments.data());
+    if (failed) wrong("%s: %s", kernel.name, emu::last_error().c_str());
+    return FINE;
+}
+
+} // extern "C"

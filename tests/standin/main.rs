@@ -1,0 +1,152 @@
+//! Commands with `--device cuda` on the stand-in of `scripts/check-standin`, held to the same on the
+//! CPU: numbers to 1e-5 of the largest, no memory touched that is not theirs, none left.
+
+#[allow(dead_code)]
+#[path = "../common/mod.rs"]
+mod common;
+mod mistakes;
+
+use common::{Bench, tensors};
+use serde_json::Value;
+use std::process::Command;
+
+/// Largest difference, in units of the largest number.
+const CLOSE: f64 = 1e-5;
+
+/// What a run on the stand-in left.
+struct Ended {
+    code: Option<i32>,
+    errors: String,
+}
+
+/// Runs a command on a device, with these settings of the stand-in.
+fn on(device: &str, bench: &Bench, words: &[&str], settings: &[(&str, &str)]) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
+    command.args(words).args(["--device", device, "--threads", "2"]);
+    command.env("XDG_CACHE_HOME", bench.path("xdg")).envs(settings.iter().copied());
+    let out = command.output().unwrap();
+    Ended { code: out.status.code(), errors: String::from_utf8(out.stderr).unwrap() }
+}
+
+/// Bytes of the model's weights, twice: what the device may hold to the end.
+fn kept(bench: &Bench) -> String {
+    let weights = format!("{}/model.safetensors", bench.model);
+    (2 * std::fs::metadata(weights).unwrap().len() + (1 << 16)).to_string()
+}
+
+/// Runs a command on both devices; `{}` in its words stands for the device.
+fn both(bench: &Bench, words: &[&str]) {
+    let kept = kept(bench);
+    for device in ["cpu", "cuda"] {
+        let words: Vec<String> = words.iter().map(|word| word.replace("{}", device)).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let ended = on(device, bench, &words, &[("STANDIN_KEPT", &kept)]);
+        assert_eq!(ended.code, Some(0), "{words:?} on {device}: {}", ended.errors);
+    }
+}
+
+/// Holds the tensors of two files to each other, each to its own largest number.
+fn close_files(bench: &Bench, pattern: &str) {
+    let [cpu, gpu] = ["cpu", "cuda"].map(|d| tensors(&bench.path(&pattern.replace("{}", d))));
+    assert!(cpu.keys().eq(gpu.keys()) && !cpu.is_empty());
+    let largest = |x: &[f32]| x.iter().fold(0.0, |m: f64, x| m.max(f64::from(x.abs())));
+    for (name, ours) in cpu.iter().filter(|(_, raw)| raw.is_f32()) {
+        let (a, b) = (ours.f32s(), gpu[name].f32s());
+        assert_eq!(a.len(), b.len());
+        let apart = a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs()));
+        let apart = apart.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
+        let size = largest(&a);
+        println!("{pattern} {name}: {apart:.1e} of {size:.1e}");
+        assert!(apart <= CLOSE * size, "{name}: {apart} of {size}");
+    }
+}
+
+/// Holds the figures at these paths of two reports to each other.
+fn close_reports(bench: &Bench, pattern: &str, paths: &[&str]) {
+    let [cpu, gpu] = ["cpu", "cuda"].map(|d| bench.json(&pattern.replace("{}", d)));
+    assert_eq!((&cpu["run"]["device"], &gpu["run"]["device"]), (&"cpu".into(), &"cuda:0".into()));
+    assert!(cpu["run"].get("device_peak_mib").is_none());
+    assert!(gpu["run"]["device_peak_mib"].as_u64().is_some_and(|mib| mib > 0));
+    for path in paths {
+        let of = |report: &Value| -> Vec<f64> {
+            let mut found = Vec::new();
+            collect(report, path, &mut found);
+            found
+        };
+        let (a, b) = (of(&cpu), of(&gpu));
+        assert!(!a.is_empty() && a.len() == b.len(), "{path}");
+        let size = a.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+        for (a, b) in a.iter().zip(&b) {
+            println!("{pattern} {path}: {a} {b}");
+            assert!((a - b).abs() <= CLOSE * size, "{path}: {a} and {b}, of {size}");
+        }
+    }
+}
+
+/// The numbers at a path of keys, `[]` standing for a list's entries.
+fn collect(value: &Value, path: &str, found: &mut Vec<f64>) {
+    let (key, rest) = path.split_once('.').map_or((path, None), |(k, r)| (k, Some(r)));
+    let Some(next) = value.get(key.trim_end_matches("[]")) else { return };
+    match (rest, next) {
+        (None, number) => found.extend(number.as_f64()),
+        (Some(rest), Value::Array(all)) => all.iter().for_each(|one| collect(one, rest, found)),
+        (Some(rest), one) => collect(one, rest, found),
+    }
+}
+
+#[test]
+fn logits_are_the_cpus() {
+    let bench = Bench::with_model();
+    let (dump, json) = (bench.path("{}.safetensors"), bench.path("{}.json"));
+    let words = ["eval", &bench.model, "--data", &bench.data, "--dump", &dump, "--json", &json];
+    both(&bench, &words);
+    close_files(&bench, "{}.safetensors");
+    close_reports(&bench, "{}.json", &["figures.nll", "figures.top1"]);
+}
+
+#[test]
+fn gradients_and_products_are_the_cpus() {
+    let bench = Bench::with_model();
+    for (layer, operator, vectors) in
+        [("block.1", "hessian", 1), ("embed,norm,head", "ggn", 1), ("block.*", "hessian", 3)]
+    {
+        let out = bench.path("{}.safetensors");
+        let mut words = vec!["hvp", &bench.model, "--data", &bench.data, "--layer", layer];
+        words.extend(["--operator", operator, "--out", &out]);
+        for seed in ["random:0", "random:1", "random:2"].iter().take(vectors) {
+            words.extend(["--vector", seed]);
+        }
+        both(&bench, &words);
+        close_files(&bench, "{}.safetensors");
+    }
+}
+
+#[test]
+fn diagnoses_are_the_cpus() {
+    let bench = Bench::with_model();
+    let json = bench.path("{}.json");
+    both(&bench, &["diagnose", &bench.model, "--data", &bench.data, "--json", &json]);
+    let paths = ["loss_nats.validation", "layers[].gradient_norm", "layers[].weight_norm"];
+    close_reports(&bench, "{}.json", &paths);
+}
+
+#[test]
+fn every_method_trains_as_on_the_cpu() {
+    let bench = Bench::with_model();
+    for method in ["pol", "pof", "sam", "asam", "looksam", "sam-norm", "sgd"] {
+        let out = bench.path(&format!("{method}-{{}}"));
+        let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--force"];
+        words.extend(["--method", method, "--epochs", "1", "--batch-size", "20", "--out", &out]);
+        if method == "pol" || method == "pof" {
+            words.extend(["--perturb-batch", "16", "--step", "newton"]);
+        }
+        if method == "pol" {
+            words.extend(["--perturb", "head"]);
+        }
+        if method != "pof" {
+            words.extend(["--update", "block.1"]);
+        }
+        both(&bench, &words);
+        close_files(&bench, &format!("{method}-{{}}/model.safetensors"));
+    }
+}

@@ -1,0 +1,75 @@
+//! What goes wrong is seen: mistakes that the stand-in makes on purpose, and what users are told.
+
+use super::{Bench, kept, on, tensors};
+use std::fs;
+
+fn evaluated(bench: &Bench, settings: &[(&str, &str)]) -> super::Ended {
+    let dump = bench.path("planted.safetensors");
+    let _ = fs::remove_file(&dump);
+    let words = ["eval", &bench.model, "--data", &bench.data, "--quiet", "--dump", &dump];
+    on("cuda", bench, &words, settings)
+}
+
+#[test]
+fn planted_mistakes_show() {
+    let bench = Bench::with_model();
+    let kept = kept(&bench);
+    let fine = evaluated(&bench, &[("STANDIN_KEPT", &kept)]);
+    assert_eq!(fine.code, Some(0), "{}", fine.errors);
+    for mistake in ["grid", "offset", "leak", "overrun", "freed"] {
+        let found = evaluated(&bench, &[("STANDIN_KEPT", &kept), ("STANDIN_PLANT", mistake)]);
+        println!("{mistake}: {:?} {}", found.code, found.errors.trim());
+        // Either the stand-in ends the run, or numbers that nobody wrote are found in the logits.
+        assert!(matches!(found.code, Some(1 | 86)), "{mistake}: {:?}", found.code);
+    }
+}
+
+#[test]
+fn threads_in_any_order_give_the_same_bits() {
+    let bench = Bench::with_model();
+    let logits = |order: &str| {
+        let found = evaluated(&bench, &[("STANDIN_ORDER", order)]);
+        assert_eq!(found.code, Some(0), "{}", found.errors);
+        let bits = |x: Vec<f32>| x.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        bits(tensors(&bench.path("planted.safetensors"))["logits"].f32s())
+    };
+    let up = logits("0");
+    assert!(["1", "7"].iter().all(|order| logits(order) == up));
+}
+
+#[test]
+fn without_room_micro_batches_are_halved() {
+    let bench = Bench::with_model();
+    let words = ["eval", &bench.model, "--data", &bench.data];
+    let mut told = 0;
+    let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
+    // From what is too little for the weights to what is ample.
+    for room in (14..24).map(|power| 1u64 << power) {
+        let bytes = (weights + room).to_string();
+        let ended = on("cuda", &bench, &words, &[("STANDIN_BYTES", &bytes)]);
+        let halved = ended.errors.contains("no room for 40 images at once: going on with 20");
+        println!("{room} bytes beside weights: {:?} {}", ended.code, ended.errors.trim());
+        assert!(
+            ended.code == Some(0) || ended.errors.contains("out of memory"),
+            "{}",
+            ended.errors
+        );
+        told += usize::from(halved && ended.code == Some(0));
+    }
+    assert!(told > 0);
+}
+
+#[test]
+fn what_cannot_run_is_said_in_a_line() {
+    let bench = Bench::with_model();
+    let refused = |device: &str, settings: &[(&str, &str)], part: &str| {
+        let words = ["eval", &bench.model, "--data", &bench.data, "--quiet"];
+        let ended = on(device, &bench, &words, settings);
+        assert_eq!(ended.code, Some(1), "{}", ended.errors);
+        assert_eq!(ended.errors.lines().count(), 1, "{}", ended.errors);
+        assert!(ended.errors.contains(part), "{}", ended.errors);
+    };
+    refused("cuda", &[("STANDIN_PLANT", "no device")], "no NVIDIA driver or GPU");
+    refused("cuda", &[("STANDIN_PLANT", "old driver")], "knows CUDA 12.4");
+    refused("cuda:3", &[], "no GPU 3");
+}
