@@ -8,7 +8,7 @@ use super::table::{Align, Style, Table};
 use crate::checkpoint::Checkpoint;
 use crate::data::DataSet;
 use crate::evaluate::{
-    Detection, Predictions, detect, max_probability, negative_energy, summarise_at,
+    Detection, Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
 };
 use crate::pixels::Pixels;
 use crate::report::{Cell, Evaluation, Other, Shifts, Step};
@@ -99,6 +99,8 @@ pub fn fill(
                     let predictions =
                         logits(checkpoint, found, (corruption, severity), common.seed)?;
                     let figures = summarise_at(&predictions, &found.temperatures);
+                    // Diagrams of 75 cells would be most of the file.
+                    let figures = Summary { reliability: None, ..figures };
                     Cell { corruption: corruption.name().into(), severity, figures }
                 }
             };
@@ -146,8 +148,8 @@ fn logits(
 }
 
 fn matrix(cells: &[Cell], total: usize, size: [usize; 2], report: &Evaluation) -> Shifts {
-    let step = |severity: usize, of: &[&crate::evaluate::Summary]| {
-        let mean = |f: fn(&crate::evaluate::Summary) -> f64| {
+    let step = |severity: usize, of: &[&Summary]| {
+        let mean = |f: fn(&Summary) -> f64| {
             of.iter().map(|s| f(s)).sum::<f64>() / of.len() as f64
         };
         Step {

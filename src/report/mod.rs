@@ -9,6 +9,7 @@ pub mod diagnosis;
 pub mod dry_run;
 mod evaluation;
 mod finetuning;
+pub mod format;
 mod inspection;
 mod parts;
 pub mod post_training;
