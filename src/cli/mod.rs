@@ -27,10 +27,12 @@ mod numbers;
 pub mod outcome;
 pub mod output;
 pub mod patch;
+pub mod picture;
 pub mod post_train;
 mod precision;
 pub mod progress;
 pub mod recipe;
+pub mod report;
 pub mod saved;
 pub mod scoring;
 pub mod selftest;
@@ -68,6 +70,8 @@ pub enum Command {
     Eval(eval::Args),
     /// Compare two models on the same images, with intervals
     Compare(Box<compare::Args>),
+    /// Draw results as one HTML page
+    Report(report::Args),
     /// Measure, layer by layer, where the model over-fits
     Diagnose(Box<diagnose::Args>),
     /// Post-train chosen layers by PoL, PoF, SAM or plain SGD
@@ -98,6 +102,7 @@ impl Command {
             Command::Inspect(args) => inspect::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Compare(args) => compare::run(args),
+            Command::Report(args) => report::run(args),
             Command::Finetune(args) => finetune::run(args),
             Command::Hvp(args) => hvp::run(args),
             Command::Selftest(args) => selftest::run(args),

@@ -149,9 +149,7 @@ fn logits(
 
 fn matrix(cells: &[Cell], total: usize, size: [usize; 2], report: &Evaluation) -> Shifts {
     let step = |severity: usize, of: &[&Summary]| {
-        let mean = |f: fn(&Summary) -> f64| {
-            of.iter().map(|s| f(s)).sum::<f64>() / of.len() as f64
-        };
+        let mean = |f: fn(&Summary) -> f64| of.iter().map(|s| f(s)).sum::<f64>() / of.len() as f64;
         Step {
             severity,
             nll: mean(|s| s.nll),

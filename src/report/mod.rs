@@ -10,10 +10,12 @@ pub mod dry_run;
 mod evaluation;
 mod finetuning;
 pub mod format;
+pub mod html;
 mod inspection;
 mod parts;
 pub mod post_training;
 mod selftest;
+pub mod sentence;
 mod shifts;
 pub mod spectrum;
 
