@@ -10,6 +10,7 @@ pub mod caching;
 pub mod children;
 pub mod common;
 pub mod compare;
+pub mod completions;
 pub mod demo;
 pub mod diagnose;
 pub mod eval;
@@ -90,6 +91,10 @@ pub enum Command {
     Patch(patch::Args),
     /// List or clear the files in which frozen layers' activations are kept
     Cache(cache::Args),
+    /// Print the script by which a shell completes planish's words
+    Completions(completions::Args),
+    /// Write manual pages
+    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -109,6 +114,8 @@ impl Command {
             Command::Undo(args) => undo::run(args),
             Command::Patch(args) => patch::run(args),
             Command::Cache(args) => cache::run(args),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => completions::man(args),
         }
     }
 }

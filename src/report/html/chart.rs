@@ -12,7 +12,12 @@ use plotters::style::{Color, TextStyle};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Size of text.
-pub const FONT: u32 = 25;
+pub const FONT: u32 = 22;
+
+/// Space below the plotted area.
+pub const FOOT: u32 = 46;
+/// The same where the axis has a label.
+pub const FOOT_WITH_LABEL: u32 = 78;
 
 /// Colours by their names in the style sheet; the palette is Okabe and Ito's, darkened or lightened
 /// for contrast with the page.
@@ -149,7 +154,8 @@ pub fn svg(
     draw: impl FnOnce(&mut Chart),
 ) -> String {
     let mut drawn = String::new();
-    let (right, bottom) = (width as i32 - 30, height as i32 - 92);
+    let foot = if x.label.is_empty() { FOOT } else { FOOT_WITH_LABEL };
+    let (right, bottom) = (width as i32 - 24, height as i32 - foot as i32);
     let backend = SVGBackend::with_string(&mut drawn, (width, height));
     let mut chart = Chart { backend, x, y, area: [left, 18, right, bottom] };
     draw(&mut chart);
@@ -196,7 +202,7 @@ impl Chart<'_> {
     /// Grid lines and numbers along the bottom.
     pub fn x_axis(&mut self) {
         let [left, top, right, bottom] = self.area;
-        for (x, text) in self.x.ticks(if right - left > 500 { 7 } else { 4 }) {
+        for (x, text) in self.x.ticks(if right - left > 400 { 6 } else { 4 }) {
             let place = self.at(x, self.y.low).0;
             if (left..=right).contains(&place) {
                 self.stroke(&[(place, top), (place, bottom)], Colour::Rule, 2);
@@ -204,7 +210,7 @@ impl Chart<'_> {
             }
         }
         let label = self.x.label.clone();
-        self.words(&label, (right, bottom + 50), Colour::Ink, (HPos::Right, VPos::Top));
+        self.words(&label, (right, bottom + 44), Colour::Ink, (HPos::Right, VPos::Top));
     }
 
     /// Grid lines and numbers along the left.

@@ -4,6 +4,7 @@ use super::chart::{Axis, Colour, svg};
 use super::text::{escape, figure, key, note, paragraph, table};
 use crate::evaluate::{Bin, Comparison, Difference, Estimate, Reliability, Summary, Verdict};
 use crate::report::format::{ABSENT, count, estimate, number, optional, percent};
+use crate::report::sentence::{name, rounded};
 use crate::report::{Other, Shifts};
 use std::fmt::Write;
 
@@ -11,11 +12,13 @@ use std::fmt::Write;
 pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     let headers = ["figure", a, b, "gain", "95% interval", ""];
     let row = |d: &Difference| {
-        let show = |x: f64| if d.figure == "top1" { percent(x) } else { number(x) };
+        let share = d.figure == "top1";
+        let show = |x: f64| if share { percent(x) } else { rounded(x, d.gain_stderr) };
+        let value = |x: f64| if share { percent(x) } else { number(x) };
         vec![
             name(&d.figure).into(),
-            show(d.a),
-            show(d.b),
+            value(d.a),
+            value(d.b),
             show(d.gain),
             d.interval.map_or(ABSENT.into(), |[l, h]| format!("{} to {}", show(l), show(h))),
             match d.verdict {
@@ -39,18 +42,6 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
             count(m.only_b as u64),
             number(m.p)
         ))
-}
-
-fn name(figure: &str) -> &str {
-    match figure {
-        "nll" => "NLL (nats)",
-        "calibrated_nll" => "calibrated NLL (nats)",
-        "top1" => "top-1",
-        "brier" => "Brier score",
-        "ece" => "ECE",
-        "calibrated_ece" => "calibrated ECE",
-        other => other,
-    }
 }
 
 /// Models in columns, figures in rows.
@@ -95,7 +86,10 @@ pub fn reliability(models: &[(String, &Summary)]) -> Option<String> {
             let (raw, after) = (number(s.ece), number(s.calibrated_ece));
             figure(
                 name,
-                &format!("ECE {raw}, after temperature {} {after}", number(s.temperature)),
+                &format!(
+                    "accuracy against confidence; ECE {raw}, {after} after the temperature {}",
+                    number(s.temperature)
+                ),
                 &diagram(name, r),
             )
         })
@@ -122,7 +116,7 @@ fn diagram(name: &str, r: &Reliability) -> String {
         .collect();
     let title = format!("Reliability of {name}");
     let axes = (Axis::exact("confidence", 0.0, 1.0), Axis::exact("", 0.0, 1.0));
-    svg((800, 620), (&title, &format!("As the logits are: {}.", told.join("; "))), axes, 90, |c| {
+    svg((680, 540), (&title, &format!("As the logits are: {}.", told.join("; "))), axes, 78, |c| {
         c.x_axis();
         c.y_axis();
         c.line(&[(0.0, 0.0), (1.0, 1.0)], Colour::Dashes, 3);
@@ -132,7 +126,7 @@ fn diagram(name: &str, r: &Reliability) -> String {
             let all: usize = bins.iter().map(|b| b.images).sum();
             for b in bins {
                 let share = (b.images as f64 / all.max(1) as f64).sqrt();
-                c.dot(b.confidence, b.accuracy, colour, 5 + (20.0 * share) as u32, true);
+                c.dot(b.confidence, b.accuracy, colour, 4 + (16.0 * share) as u32, true);
             }
         }
     })
@@ -179,8 +173,8 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
 /// Accuracy and calibration against severity, a line for each model.
 pub fn by_severity(models: &[(String, &Shifts)]) -> String {
     let charts = [
-        ("Top-1 against severity", 1.0, (|s| s.top1) as fn(&crate::report::Step) -> f64),
-        ("ECE against severity", 0.0, |s| s.ece),
+        ("Top-1 against severity", (|s| s.top1) as fn(&crate::report::Step) -> f64),
+        ("ECE against severity", |s| s.ece),
     ];
     let names: Vec<(&str, &str, &str)> = models
         .iter()
@@ -188,7 +182,7 @@ pub fn by_severity(models: &[(String, &Shifts)]) -> String {
         .map(|((name, _), colour)| (colour.name(), "full", name.as_str()))
         .collect();
     let mut out = key(&names) + "<div class=\"charts\">\n";
-    for (title, _, of) in charts {
+    for (title, of) in charts {
         let points = |shifts: &Shifts| -> Vec<(f64, f64)> {
             shifts.by_severity.iter().map(|s| (s.severity as f64, of(s))).collect()
         };
@@ -201,7 +195,7 @@ pub fn by_severity(models: &[(String, &Shifts)]) -> String {
                 format!("{name}, from clean images on: {}", values.join(", "))
             })
             .collect();
-        let drawn = svg((800, 480), (title, &told.join("; ")), axes, 90, |c| {
+        let drawn = svg((680, 420), (title, &told.join("; ")), axes, 78, |c| {
             c.x_axis();
             c.y_axis();
             for ((_, s), colour) in models.iter().zip(Colour::SERIES.into_iter().cycle()) {

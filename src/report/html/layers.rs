@@ -1,7 +1,7 @@
 //! What `diagnose` measured, layer by layer.
 
-use super::chart::{Axis, Chart, Colour, svg};
-use super::rows::{Mark, Row, rows};
+use super::chart::{Axis, Colour, svg};
+use super::rows::{Mark, Row, Scale, rows};
 use super::text::{escape, figure, folded, key, note, paragraph, table};
 use crate::objective::Matrix;
 use crate::report::diagnosis::{Findings, Fitted, LayerResult, LossLine, Plan};
@@ -74,7 +74,12 @@ fn fitted_rows(
         .iter()
         .filter_map(|l| fields(l).first().map(|(f, _)| format!("{} {}", l.name, both(f))))
         .collect();
-    rows((title, &format!("Cross-fitted, by layer: {}.", told.join("; "))), label, &all, false)
+    rows(
+        (title, &format!("Cross-fitted, by layer: {}.", told.join("; "))),
+        label,
+        &all,
+        Scale::WithZero,
+    )
 }
 
 fn plan_words(findings: &Findings) -> String {
@@ -165,7 +170,7 @@ pub fn lines(findings: &Findings) -> Option<String> {
             + &key(&[
                 ("blue", "full", "measured, first fold"),
                 ("orange", "full", "measured, second fold"),
-                ("muted", "dashed", "quadratic prediction"),
+                ("muted", "line", "predicted, in the fold's colour"),
             ])
             + &format!("<div class=\"charts small\">\n{drawn}</div>\n"),
     )
@@ -198,19 +203,14 @@ fn line_chart(layer: &LayerResult) -> String {
         None => "The curvature along the gradient is not positive.".into(),
     };
     let title = format!("Loss along the gradient of {}", layer.name);
-    svg((480, 380), (&title, &told), (x, y), 118, |chart| {
+    svg((400, 320), (&title, &told), (x, y), 92, |chart| {
         chart.x_axis();
         chart.y_axis();
         for (line, colour) in layer.lines.iter().zip(Colour::SERIES) {
-            chart.line(&curve(line), Colour::Dashes, 3);
-            marks(chart, &points(line), colour);
+            chart.line(&curve(line), colour, 2);
+            points(line).iter().for_each(|&(x, y)| chart.dot(x, y, colour, 6, true));
         }
     })
-}
-
-fn marks(chart: &mut Chart, points: &[(f64, f64)], colour: Colour) {
-    chart.line(points, colour, 3);
-    points.iter().for_each(|&(x, y)| chart.dot(x, y, colour, 7, true));
 }
 
 /// Eigenvalues and traces; `None` where none were measured.
@@ -262,7 +262,7 @@ pub fn spectrum(findings: &Findings) -> Option<String> {
         ]) + &figure(
             title,
             "nats per squared weight unit",
-            &rows((title, &description), "nats per squared weight unit", &drawn, true),
+            &rows((title, &description), "nats per squared weight unit", &drawn, Scale::Log),
         ) + &table(&headers, &told),
     )
 }

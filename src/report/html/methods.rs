@@ -1,7 +1,7 @@
 //! Methods of `bench` against each other.
 
 use super::chart::Colour;
-use super::rows::{Mark, Row as Drawn, rows};
+use super::rows::{Mark, Row as Drawn, Scale, rows};
 use super::text::{escape, figure, folded, key, note, paragraph, table};
 use crate::evaluate::Estimate;
 use crate::report::bench::{Cost, Report, Row};
@@ -22,13 +22,19 @@ pub fn methods(report: &Report) -> String {
     ]);
     out += "<div class=\"charts\">\n";
     let loss = |r: &Row| vec![(r.nll, Colour::Blue), (r.calibrated_nll, Colour::Orange)];
-    out += &chart(report, "Test loss", "NLL, nats per image; less is better", false, loss);
+    out += &chart(report, "Test loss", "NLL, nats per image; less is better", Scale::Close, loss);
     let gain = |r: &Row| {
         let both =
             [(r.gain_over_control, Colour::Blue), (r.calibrated_gain_over_control, Colour::Orange)];
         both.into_iter().filter_map(|(e, c)| e.map(|e| (e, c))).collect()
     };
-    out += &chart(report, "Gain over the control", "nats per image; more is better", false, gain);
+    out += &chart(
+        report,
+        "Gain over the control",
+        "nats per image; more is better",
+        Scale::WithZero,
+        gain,
+    );
     let cost = |of: fn(&Cost) -> Option<Estimate>| {
         move |r: &Row| {
             let cost = report.run.costs.iter().find(|c| c.name == r.name);
@@ -36,9 +42,9 @@ pub fn methods(report: &Report) -> String {
         }
     };
     let seconds = cost(|c| Some(c.seconds_per_epoch));
-    out += &chart(report, "Time", "seconds an epoch, logarithmic", true, seconds);
+    out += &chart(report, "Time", "seconds an epoch, logarithmic", Scale::Log, seconds);
     let memory = cost(|c| c.peak_mib);
-    out += &chart(report, "Memory", "peak of the process, MiB", false, memory);
+    out += &chart(report, "Memory", "peak of the process, MiB", Scale::WithZero, memory);
     out += "</div>\n";
     let verdicts: String =
         report.verdicts.iter().map(|v| format!("<li>{}</li>\n", escape(v))).collect();
@@ -53,7 +59,7 @@ fn chart(
     report: &Report,
     title: &str,
     label: &str,
-    log: bool,
+    scale: Scale,
     of: impl Fn(&Row) -> Vec<(Estimate, Colour)>,
 ) -> String {
     let (mut drawn, mut told) = (Vec::new(), Vec::new());
@@ -64,13 +70,13 @@ fn chart(
         }
         let words: Vec<String> = values.iter().map(|(e, _)| estimate(*e)).collect();
         told.push(format!("{} {}", row.name, words.join(" and ")));
-        let treated = row.control.is_some();
+        let treated = row.gain_over_control.is_some();
         let marks = values
             .iter()
             .map(|(e, colour)| Mark {
                 value: e.mean,
                 half: e.stderr,
-                colour: if treated || log || values.len() > 1 { *colour } else { Colour::Muted },
+                colour: if treated || values.len() > 1 { *colour } else { Colour::Muted },
                 filled: true,
             })
             .collect();
@@ -79,7 +85,7 @@ fn chart(
     if drawn.is_empty() {
         return String::new();
     }
-    figure(title, label, &rows((title, &told.join("; ")), "", &drawn, log))
+    figure(title, label, &rows((title, &told.join("; ")), "", &drawn, scale))
 }
 
 fn figures(report: &Report) -> String {

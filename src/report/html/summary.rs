@@ -17,14 +17,19 @@ pub fn heading(inputs: &[Input]) -> String {
         Result::Comparison(_) | Result::Finetuning(_) => None,
     });
     match named {
-        Some((c, Some(data))) => format!("{} on {}", c.path, data.path),
-        Some((c, None)) => c.path.clone(),
+        Some((c, Some(data))) => format!("{} on {}", short(&c.path), data.path),
+        Some((c, None)) => short(&c.path).into(),
         None => inputs.first().map_or(String::new(), |input| match &input.result {
             Result::Comparison(r) => format!("{} against {}", r.b.path, r.a.path),
             Result::Finetuning(r) => r.checkpoint.clone(),
             _ => input.name.clone(),
         }),
     }
+}
+
+/// A folder's checkpoint goes by the folder's name.
+fn short(path: &str) -> &str {
+    path.strip_suffix("/model.safetensors").unwrap_or(path)
 }
 
 /// At most three: how good the model is, where it over-fits, what tuning does about it.
@@ -46,7 +51,7 @@ fn how_good(result: &Result) -> Option<String> {
     };
     Some(format!(
         "On {} images of split {split} the model classifies {} rightly at a loss of {}; a \
-         temperature of {} would bring that to {} and the calibration error from {} to {}.",
+         temperature of {} brings that to {} and the calibration error from {} to {}.",
         count(s.images as u64),
         percent(s.top1),
         nll(s),
@@ -94,7 +99,7 @@ fn tuned(inputs: &[Input]) -> Option<String> {
             has.filter_map(lead).collect()
         };
         let better = those("better than its control");
-        let treated = bench.rows.iter().filter(|r| r.control.is_some()).count();
+        let treated = bench.rows.iter().filter(|r| r.gain_over_control.is_some()).count();
         let seeds = bench.seeds.len();
         let many = if seeds == 1 { "seed" } else { "seeds" };
         return Some(match better.as_slice() {
