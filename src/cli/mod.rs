@@ -10,6 +10,7 @@ pub mod caching;
 pub mod children;
 pub mod common;
 pub mod compare;
+pub mod completions;
 pub mod demo;
 pub mod diagnose;
 pub mod eval;
@@ -17,7 +18,8 @@ pub mod evaluating;
 pub mod finetune;
 mod finetune_plan;
 mod finetune_text;
-pub mod format;
+pub mod flips;
+pub use crate::report::format;
 pub mod hvp;
 pub mod images;
 pub mod inspect;
@@ -26,10 +28,12 @@ mod numbers;
 pub mod outcome;
 pub mod output;
 pub mod patch;
+pub mod picture;
 pub mod post_train;
 mod precision;
 pub mod progress;
 pub mod recipe;
+pub mod report;
 pub mod saved;
 pub mod scoring;
 pub mod selftest;
@@ -67,6 +71,8 @@ pub enum Command {
     Eval(eval::Args),
     /// Compare two models on the same images, with intervals
     Compare(Box<compare::Args>),
+    /// Draw results as one HTML page
+    Report(report::Args),
     /// Measure, layer by layer, where the model over-fits
     Diagnose(Box<diagnose::Args>),
     /// Post-train chosen layers by PoL, PoF, SAM or plain SGD
@@ -85,6 +91,10 @@ pub enum Command {
     Patch(patch::Args),
     /// List or clear the files in which frozen layers' activations are kept
     Cache(cache::Args),
+    /// Print the script by which a shell completes planish's words
+    Completions(completions::Args),
+    /// Write manual pages
+    Man(completions::ManArgs),
 }
 
 impl Command {
@@ -97,12 +107,15 @@ impl Command {
             Command::Inspect(args) => inspect::run(args),
             Command::Eval(args) => eval::run(args),
             Command::Compare(args) => compare::run(args),
+            Command::Report(args) => report::run(args),
             Command::Finetune(args) => finetune::run(args),
             Command::Hvp(args) => hvp::run(args),
             Command::Selftest(args) => selftest::run(args),
             Command::Undo(args) => undo::run(args),
             Command::Patch(args) => patch::run(args),
             Command::Cache(args) => cache::run(args),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => completions::man(args),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A model before and after, on the same images.
 
 use super::common::Common;
+use super::flips::flips;
 use super::images::pixels;
 use super::subject::Subject;
 use crate::checkpoint::Checkpoint;
@@ -59,6 +60,7 @@ pub fn before_after(
         nll_gain: paired(&raw.nll, &raw_after.nll)?,
         calibrated_nll_gain: paired(&calibrated.nll, &calibrated_after.nll)?,
         comparison: Some(compare(sides.0, sides.1, seed, RESAMPLES)?),
+        flips: Some(flips(own, [&raw, &raw_after])),
     })
 }
 

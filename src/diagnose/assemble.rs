@@ -128,6 +128,7 @@ fn layer_result(
         negative_curvature: nonzero && !positive,
         eligible: is_eligible((gap, gap_error)),
         newton: newton_steps(pair),
+        lines: pair.iter().filter_map(|m| m.line.clone()).collect(),
         spectra: Vec::new(),
         quadratic: Quadratic {
             alpha: positive.then(|| average(|m| m.gradient_norm.powi(2) / m.curvature)),

@@ -6,6 +6,7 @@ use super::search::{Line, Minimum, first_minimum};
 use crate::curvature::{Result, steihaug};
 use crate::evaluate::{Predictions, fit, losses};
 use crate::objective::{Activations, Objective};
+use crate::report::diagnosis::LossLine;
 use crate::vector;
 use crate::vit::Layer;
 use candle_core::Tensor;
@@ -40,6 +41,8 @@ pub struct Measured {
     pub newton: Option<steihaug::Step>,
     /// The search's result on the own images.
     pub minimum: Minimum,
+    /// The loss wherever the search looked; none where nothing was moved.
+    pub line: Option<LossLine>,
     /// ‖Δw‖ = α* times the length of the direction.
     pub displacement: f64,
     /// lᵢ(0) − lᵢ(α*) of the own images.
@@ -79,6 +82,7 @@ pub fn measure(
             curvature: 0.0,
             newton: None,
             minimum: Minimum { alpha: 0.0, value, evaluations: 0, capped: false },
+            line: None,
             displacement: 0.0,
             own_gap: none(fold.own_base.images()),
             other_gap: none(fold.other_base.images()),
@@ -106,6 +110,7 @@ pub fn measure(
     let line = Line { at_zero: mean(&base), derivatives, start, cap, budget };
     // Logits at the best point so far, so that the minimum need not be visited again.
     let mut best: Option<(f64, Predictions)> = None;
+    let mut points: Vec<[f64; 2]> = Vec::new();
     let minimum = first_minimum(line, |alpha| -> crate::objective::Result<f64> {
         let predictions = match path.predict(alpha) {
             Ok(predictions) => predictions,
@@ -114,6 +119,9 @@ pub fn measure(
             Err(error) => return Err(error),
         };
         let value = mean(&losses(&predictions, 1.0));
+        if value.is_finite() {
+            points.push([alpha, value]);
+        }
         if best.as_ref().is_none_or(|(least, _)| value < *least) {
             best = Some((value, predictions));
         }
@@ -130,10 +138,19 @@ pub fn measure(
         raw: differences(&losses(base, 1.0), &losses(moved, 1.0)),
         calibrated: differences(&losses(base, before), &losses(moved, after)),
     };
+    let slope = -vector::dot(gradient, &direction).map_err(kernel)?;
+    let along = match &step {
+        // The model's decrease along p is −φ′(0) − ½ φ″(0).
+        Some(step) => -2.0 * (step.decrease + slope),
+        None => curvature,
+    };
+    points.sort_by(|a, b| a[0].total_cmp(&b[0]));
+    let line = LossLine { at_zero: line.at_zero, slope, curvature: along, points };
     Ok(Measured {
         gradient_norm,
         curvature,
         displacement: minimum.alpha * length,
+        line: Some(line),
         newton: step,
         own_gap: gap(fold.own_base, &own_moved),
         other_gap: gap(fold.other_base, &other_moved),

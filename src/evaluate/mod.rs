@@ -24,7 +24,9 @@ pub use out_of_distribution::{Detection, detect, max_probability, negative_energ
 pub use predictions::{Error, Predictions};
 pub use scores::Scores;
 pub use selective::aurc;
-pub use summary::{Details, Summary, Temperature, Temperatures, summarise, summarise_at};
+pub use summary::{
+    Details, Reliability, Summary, Temperature, Temperatures, summarise, summarise_at,
+};
 pub use temperature::{Fit, fit};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The figures that `eval` prints for a model on a data set.
 
-use super::calibration::{ece_class_wise, ece_equal_mass, ece_of};
+use super::calibration::{Bin, ece_class_wise, ece_equal_mass, ece_of, reliability};
 use super::temperature::{Fit, fit};
 use super::{Error, Estimate, Predictions, Scores, aurc, losses, mean_stderr};
 use serde::{Deserialize, Serialize};
@@ -46,9 +46,21 @@ pub struct Summary {
     pub calibrated_nll_stderr: Option<f64>,
     /// Expected calibration error of logits divided by T.
     pub calibrated_ece: f64,
+    /// The reliability diagrams; absent in files of earlier builds, and of corrupted images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reliability: Option<Reliability>,
     /// Further figures; absent in files of earlier builds, always there in new ones.
     #[serde(flatten)]
     pub details: Option<Details>,
+}
+
+/// Confidence against accuracy, bin by bin of equal width.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reliability {
+    /// Of the logits as they are.
+    pub raw: Vec<Bin>,
+    /// Of logits divided by T.
+    pub calibrated: Vec<Bin>,
 }
 
 /// Further figures of the logits as they are, each with its standard error: of means s/√n, of
@@ -120,6 +132,10 @@ pub fn summarise_at(predictions: &Predictions, chosen: &Temperatures) -> Summary
         calibrated_nll: calibrated_nll.mean,
         calibrated_nll_stderr: calibrated_nll.stderr,
         calibrated_ece: calibrated_ece.mean,
+        reliability: Some(Reliability {
+            raw: reliability(&raw),
+            calibrated: reliability(&calibrated),
+        }),
         details: Some(details(predictions, &raw, [top5, ece, calibrated_ece])),
     }
 }

@@ -98,9 +98,26 @@ pub struct LayerResult {
     /// The steps of `--estimator newton`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newton: Option<NewtonSteps>,
+    /// The loss along the line that was searched, fold by fold; absent in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<LossLine>,
     /// What `--spectrum` measured, matrix by matrix, on all of V.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spectra: Vec<Spectrum>,
+}
+
+/// φ(α), the loss of a fold's own images with the layer moved by α along the direction searched:
+/// down the gradient, or along a Newton step. Nats per example.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LossLine {
+    /// φ(0).
+    pub at_zero: f64,
+    /// φ′(0): −‖g‖² down the gradient, gᵀp along a step p.
+    pub slope: f64,
+    /// φ″(0): gᵀHg down the gradient, pᵀHp along a step p.
+    pub curvature: f64,
+    /// (α, φ(α)), by α; where the loss was no finite number there is no point.
+    pub points: Vec<[f64; 2]>,
 }
 
 /// Which layer to perturb and which to update.

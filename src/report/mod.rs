@@ -9,10 +9,13 @@ pub mod diagnosis;
 pub mod dry_run;
 mod evaluation;
 mod finetuning;
+pub mod format;
+pub mod html;
 mod inspection;
 mod parts;
 pub mod post_training;
 mod selftest;
+pub mod sentence;
 mod shifts;
 pub mod spectrum;
 

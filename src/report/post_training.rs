@@ -99,6 +99,40 @@ pub struct BeforeAfter {
     /// All figures with their intervals, A being before and B after.
     #[serde(default)]
     pub comparison: Option<Comparison>,
+    /// Images that one of the two gets right; absent in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flips: Option<Flips>,
+}
+
+/// Images that tuning fixed and broke: how many, and of each kind those of the surest mistakes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flips {
+    /// Wrong before, right after.
+    pub fixed: usize,
+    /// Right before, wrong after.
+    pub broken: usize,
+    /// At most [`Flips::SHOWN`] that were fixed, by the confidence of the mistake before.
+    pub most_fixed: Vec<Flip>,
+    /// At most [`Flips::SHOWN`] that were broken, by the confidence of the mistake after.
+    pub most_broken: Vec<Flip>,
+}
+
+impl Flips {
+    /// Images of a kind that are told one by one.
+    pub const SHOWN: usize = 24;
+}
+
+/// One image whose answer changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Flip {
+    /// Its place in the split, from 0.
+    pub image: usize,
+    /// Its class.
+    pub label: u32,
+    /// The wrong answer, given before or after.
+    pub mistaken_for: u32,
+    /// The confidence of that answer.
+    pub confidence: f64,
 }
 
 /// A layer's measurements at w* and after.

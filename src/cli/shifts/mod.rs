@@ -9,7 +9,9 @@ use crate::cli::common::Common;
 use crate::cli::evaluating::{Evaluated, predict};
 use crate::cli::images::{data_info, pixels};
 use crate::data::{CifarC, DataSet, Split};
-use crate::evaluate::{Predictions, detect, max_probability, negative_energy, summarise_at};
+use crate::evaluate::{
+    Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
+};
 use crate::pixels::Pixels;
 use crate::report::{Cell, Evaluation, Other, Shifts, Step};
 use crate::shift::{Corruption, corrupted, settings};
@@ -132,6 +134,8 @@ pub fn fill(
                 None => logits(checkpoint, found, (corruption, severity), common.seed)?,
             };
             let figures = summarise_at(&predictions, &found.temperatures);
+            // Diagrams of 75 cells would be most of the file.
+            let figures = Summary { reliability: None, ..figures };
             cells.push(Cell { corruption: corruption.name().into(), severity, figures });
             report.shifts = Some(matrix(&mut cells, &asked_for, total, &origin, report));
             common.save(report)?;
@@ -200,10 +204,8 @@ fn matrix(
 ) -> Shifts {
     let place = |c: &Cell| Corruption::ALL.iter().position(|x| x.name() == c.corruption);
     cells.sort_by_key(|c| (place(c), c.severity));
-    let step = |severity: usize, of: &[&crate::evaluate::Summary]| {
-        let mean = |f: fn(&crate::evaluate::Summary) -> f64| {
-            of.iter().map(|s| f(s)).sum::<f64>() / of.len() as f64
-        };
+    let step = |severity: usize, of: &[&Summary]| {
+        let mean = |f: fn(&Summary) -> f64| of.iter().map(|s| f(s)).sum::<f64>() / of.len() as f64;
         Step {
             severity,
             nll: mean(|s| s.nll),

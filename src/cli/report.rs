@@ -1,0 +1,100 @@
+//! `planish report`: results as one HTML page.
+
+use super::{output, picture};
+use crate::report::html::{self, Input, Pictures, Result as Found};
+use crate::report::post_training::Flips;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `planish report`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  planish report diagnosis.json bench.json post-train.json --html \
+                  report.html --data fashion-mnist/"
+)]
+pub struct Args {
+    /// Results of diagnose, post-train, bench, eval, compare and finetune, in any order
+    #[arg(value_name = "RESULT.json", required = true)]
+    pub results: Vec<PathBuf>,
+    /// The page to write
+    #[arg(long, value_name = "FILE")]
+    pub html: PathBuf,
+    /// The images that post-train was judged by, to show those that tuning fixed and broke
+    #[arg(long, value_name = "D")]
+    pub data: Option<String>,
+    /// Do not tell what was written
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Why a page cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `--data` without a result that names images.
+    #[error(
+        "--data: expected a result of post-train that tells which images changed, found none; add \
+         one, or leave --data out"
+    )]
+    NoFlips,
+    /// The images are others.
+    #[error(
+        "{data}: expected the images whose SHA-256 is {digest} ({origin}), found none of its splits, \
+         nor a half of one, to be these; pass the --data of post-train"
+    )]
+    OtherImages {
+        /// What was given.
+        data: String,
+        /// The digest of the right images.
+        digest: String,
+        /// Where they came from.
+        origin: String,
+    },
+}
+
+/// Reads, draws and writes.
+///
+/// # Errors
+/// A file that is no result; images that are not those of a result; a page that cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    output::check(&args.html)?;
+    let inputs: Vec<&Path> = args.results.iter().map(PathBuf::as_path).collect();
+    if let Some((first, rest)) = inputs.split_first() {
+        output::spare(&[Some(&args.html)], first, rest)?;
+    }
+    let results: Vec<Input> = inputs.into_iter().map(html::read).collect::<Result<_, _>>()?;
+    let pictures = args.data.as_deref().map(|data| pictures(data, &results)).transpose()?;
+    let page = html::page(&results, pictures.as_ref());
+    output::write(&args.html, page.as_bytes())?;
+    if !args.quiet {
+        let kib = page.len().div_ceil(1024);
+        output::print(&format!(
+            "{} results in {} ({kib} KiB)",
+            results.len(),
+            args.html.display()
+        ))?;
+    }
+    Ok(())
+}
+
+fn pictures(spec: &str, results: &[Input]) -> anyhow::Result<Pictures> {
+    let changed = results.iter().find_map(|input| match &input.result {
+        Found::PostTraining(r) => {
+            let part = r.test.as_ref().or(r.validation.as_ref())?;
+            part.flips.as_ref().map(|flips| (part, flips, r.run.run.seed))
+        }
+        _ => None,
+    });
+    let Some((part, flips, seed)) = changed else { return Err(Error::NoFlips.into()) };
+    let found = picture::split(spec, &part.data.digest, seed)?;
+    let Some(split) = found else {
+        let origin = part.data.origin.clone();
+        let digest = part.data.digest.clone();
+        return Err(Error::OtherImages { data: spec.into(), digest, origin }.into());
+    };
+    let Flips { most_fixed, most_broken, .. } = flips;
+    let mut pngs = Vec::new();
+    for flip in most_fixed.iter().chain(most_broken) {
+        pngs.push((flip.image, picture::png(&split, flip.image)?));
+    }
+    let classes = split.class_names().unwrap_or_default().to_vec();
+    Ok(Pictures { digest: part.data.digest.clone(), pngs, classes })
+}

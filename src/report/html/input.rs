@@ -1,0 +1,135 @@
+//! Results as they come from files.
+
+use crate::report::{
+    EVALUATION, Evaluation, FINETUNING, Finetuning, bench, comparison, diagnosis, post_training,
+};
+use crate::run::Run;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A result of one of the kinds that a report can show.
+#[derive(Debug)]
+pub enum Result {
+    /// Of `diagnose`.
+    Diagnosis(Box<diagnosis::Report>),
+    /// Of `post-train`.
+    PostTraining(Box<post_training::Report>),
+    /// Of `bench`.
+    Bench(Box<bench::Report>),
+    /// Of `eval`.
+    Evaluation(Box<Evaluation>),
+    /// Of `compare`.
+    Comparison(Box<comparison::Report>),
+    /// Of `finetune`.
+    Finetuning(Box<Finetuning>),
+}
+
+/// A result and its file.
+#[derive(Debug)]
+pub struct Input {
+    /// The file's name without its folder.
+    pub name: String,
+    /// What is in it.
+    pub result: Result,
+    /// The object `settings`, if there is one.
+    pub settings: Value,
+}
+
+/// Why a file cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("{}: cannot be read: {source}; pass what a command wrote with --json", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is no result, or of a kind or version that is not shown.
+    #[error(
+        "{}: expected a result of schema {expected}, found {found}; {remedy}", .path.display()
+    )]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// What is shown.
+        expected: String,
+        /// What it is.
+        found: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+}
+
+/// Schemas that a report shows.
+const SCHEMAS: [&str; 6] = [
+    diagnosis::SCHEMA,
+    post_training::SCHEMA,
+    bench::SCHEMA,
+    EVALUATION,
+    comparison::SCHEMA,
+    FINETUNING,
+];
+
+/// Reads a result, whichever kind it is of.
+///
+/// # Errors
+/// [`Error`].
+pub fn read(path: &Path) -> std::result::Result<Input, Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    let other = |expected: &str, found: String, remedy| Error::Schema {
+        path: path.into(),
+        expected: expected.into(),
+        found,
+        remedy,
+    };
+    let all = SCHEMAS.join(", ");
+    let json = "pass what diagnose, post-train, bench, eval, compare or finetune wrote with --json";
+    let value: Value =
+        serde_json::from_slice(&bytes).map_err(|e| other(&all, format!("no JSON ({e})"), json))?;
+    let schema = value["schema"].as_str().unwrap_or("none").to_owned();
+    let Some(known) = SCHEMAS.into_iter().find(|s| *s == schema) else {
+        let kind = |s: &str| s.rsplit_once('/').map(|(kind, _)| kind.to_owned());
+        let sibling = SCHEMAS.into_iter().find(|s| kind(s) == kind(&schema));
+        return Err(match sibling {
+            Some(ours) => {
+                other(ours, schema, "make it again, or show it with the build that wrote it")
+            }
+            None => other(&all, schema, json),
+        });
+    };
+    let damaged = |e: serde_json::Error| {
+        other(known, format!("that schema with other contents ({e})"), "make it again")
+    };
+    let settings = value["settings"].clone();
+    let result = match known {
+        diagnosis::SCHEMA => Result::Diagnosis(typed(value).map_err(damaged)?),
+        post_training::SCHEMA => Result::PostTraining(typed(value).map_err(damaged)?),
+        bench::SCHEMA => Result::Bench(typed(value).map_err(damaged)?),
+        EVALUATION => Result::Evaluation(typed(value).map_err(damaged)?),
+        comparison::SCHEMA => Result::Comparison(typed(value).map_err(damaged)?),
+        _ => Result::Finetuning(typed(value).map_err(damaged)?),
+    };
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(Input { name, result, settings })
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> serde_json::Result<Box<T>> {
+    serde_json::from_value(value).map(Box::new)
+}
+
+impl Input {
+    /// How the result came about.
+    pub fn run(&self) -> &Run {
+        match &self.result {
+            Result::Diagnosis(r) => &r.run.run,
+            Result::PostTraining(r) => &r.run.run,
+            Result::Bench(r) => &r.run.run,
+            Result::Evaluation(r) => &r.run,
+            Result::Comparison(r) => &r.run,
+            Result::Finetuning(r) => &r.run,
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What `diagnose` measured, layer by layer.
+
+use super::chart::{Axis, Colour, svg};
+use super::rows::{Mark, Row, Scale, rows};
+use super::text::{escape, figure, folded, key, note, paragraph, table};
+use crate::objective::Matrix;
+use crate::report::diagnosis::{Findings, Fitted, LayerResult, LossLine, Plan};
+use crate::report::format::{ABSENT, estimate, number, optional};
+
+/// A 95% interval is that many standard errors to either side.
+const Z: f64 = 1.96;
+
+/// ΔL and κ with their intervals, the plan and its ties, and all figures.
+pub fn layers(findings: &Findings) -> String {
+    let mut out = paragraph(&plan_words(findings));
+    out += "<div class=\"charts\">\n";
+    let title = "ΔL: validation loss that moving one layer wins back";
+    let fields = |l: &LayerResult| {
+        [(l.delta_l_nats, Colour::Blue), (l.delta_l_calibrated_nats, Colour::Orange)].to_vec()
+    };
+    let drawn = fitted_rows(findings, title, "nats per image", fields, |plan| &plan.update);
+    out += &figure(title, "nats per image; above 0 is a gain on images that chose nothing", &drawn);
+    let title = "κ: how sharply it wins it back";
+    let fields = |l: &LayerResult| vec![(l.kappa, Colour::Blue)];
+    let drawn = fitted_rows(findings, title, "nats / ‖Δw‖²", fields, |plan| &plan.perturb);
+    out += &figure(title, "ΔL/‖Δw‖², nats per squared weight unit", &drawn);
+    out += "</div>\n";
+    out += &key(&[
+        ("blue", "full", "cross-fitted, with 95% interval"),
+        ("orange", "full", "ΔL beyond a temperature"),
+        ("muted", "open", "in-sample, as published: says little"),
+    ]);
+    out += &note(
+        "Rows named in the stronger colour are eligible: their ΔL exceeds 1.96 standard \
+                  errors. ▸ marks the plan's layer, ≈ those that the images cannot tell from it.",
+    );
+    out + &folded("The figures", &figures(findings))
+}
+
+fn fitted_rows(
+    findings: &Findings,
+    title: &str,
+    label: &str,
+    fields: impl Fn(&LayerResult) -> Vec<(Fitted, Colour)>,
+    chosen: fn(&Plan) -> &String,
+) -> String {
+    let plan = findings.plan.as_ref();
+    let ties = |plan: &Plan| match *chosen(plan) == plan.update {
+        true if plan.update != plan.perturb => plan.tied_update.clone(),
+        _ => plan.tied_perturb.clone(),
+    };
+    let mark = |name: &str| match plan {
+        Some(plan) if chosen(plan) == name => format!("▸ {name}"),
+        Some(plan) if ties(plan).iter().any(|tied| tied == name) => format!("≈ {name}"),
+        _ => name.to_owned(),
+    };
+    let row = |l: &LayerResult| {
+        let fitted = fields(l);
+        let mut marks = Vec::new();
+        for (f, colour) in &fitted {
+            if let Some(value) = f.cross_fit {
+                let half = f.stderr.map(|e| Z * e);
+                marks.push(Mark { value, half, colour: *colour, filled: true });
+            }
+        }
+        if let Some(value) = fitted.first().and_then(|(f, _)| f.in_sample) {
+            marks.push(Mark { value, half: None, colour: Colour::Muted, filled: false });
+        }
+        Row { name: mark(&l.name), strong: l.eligible, marks }
+    };
+    let all: Vec<Row> = findings.layers.iter().map(row).collect();
+    let told: Vec<String> = findings
+        .layers
+        .iter()
+        .filter_map(|l| fields(l).first().map(|(f, _)| format!("{} {}", l.name, both(f))))
+        .collect();
+    rows(
+        (title, &format!("Cross-fitted, by layer: {}.", told.join("; "))),
+        label,
+        &all,
+        Scale::WithZero,
+    )
+}
+
+fn plan_words(findings: &Findings) -> String {
+    let tied = |names: &[String]| match names {
+        [] => String::new(),
+        names => format!(" (tied with {})", names.join(", ")),
+    };
+    let told = |plan: &Plan| {
+        format!(
+            "perturb {}{}, update {}{}",
+            plan.perturb,
+            tied(&plan.tied_perturb),
+            plan.update,
+            tied(&plan.tied_update)
+        )
+    };
+    let first = match &findings.plan {
+        Some(plan) => format!("The plan is to {}.", told(plan)),
+        None => "There is no plan: no layer's gap exceeds 1.96 standard errors.".into(),
+    };
+    let beyond = match &findings.plan_calibrated {
+        Some(plan) => format!(" Beyond a temperature it would be to {}.", told(plan)),
+        None => " Beyond a temperature no layer is eligible.".into(),
+    };
+    let published = findings.plan_in_sample.as_ref().map_or(String::new(), |plan| {
+        format!(
+            " The in-sample figures, as published, would perturb {} and update {}.",
+            plan.perturb, plan.update
+        )
+    });
+    first + &beyond + &published
+}
+
+fn both(f: &Fitted) -> String {
+    f.cross_fit.map_or(ABSENT.into(), |mean| {
+        estimate(crate::evaluate::Estimate { mean, stderr: f.stderr })
+    })
+}
+
+fn figures(findings: &Findings) -> String {
+    let headers = [
+        "layer",
+        "ΔL in-sample",
+        "ΔL cross-fit",
+        "ΔL beyond T",
+        "κ in-sample",
+        "κ cross-fit",
+        "‖Δw‖",
+        "‖w‖",
+        "parameters",
+    ];
+    let rows: Vec<Vec<String>> = findings
+        .layers
+        .iter()
+        .map(|l| {
+            vec![
+                l.name.clone(),
+                optional(l.delta_l_nats.in_sample),
+                both(&l.delta_l_nats),
+                both(&l.delta_l_calibrated_nats),
+                optional(l.kappa.in_sample),
+                both(&l.kappa),
+                number(l.displacement),
+                number(l.weight_norm),
+                crate::report::format::count(l.parameters as u64),
+            ]
+        })
+        .collect();
+    table(&headers, &rows)
+}
+
+/// The loss along each layer's line; `None` where the file has no points.
+pub fn lines(findings: &Findings) -> Option<String> {
+    let drawn: String = findings
+        .layers
+        .iter()
+        .filter(|l| l.lines.iter().any(|line| !line.points.is_empty()))
+        .map(|l| figure(&l.name, "", &line_chart(l)))
+        .collect();
+    if drawn.is_empty() {
+        return None;
+    }
+    let words = "Each fold's loss, less the loss at the model's own weights, where the search \
+                 looked, against the prediction of gradient and Hessian at 0. The axis is the step \
+                 in units of the predicted best one, α_q = gᵀg/gᵀHg.";
+    Some(
+        paragraph(words)
+            + &key(&[
+                ("blue", "full", "measured, first fold"),
+                ("orange", "full", "measured, second fold"),
+                ("muted", "line", "predicted, in the fold's colour"),
+            ])
+            + &format!("<div class=\"charts small\">\n{drawn}</div>\n"),
+    )
+}
+
+fn line_chart(layer: &LayerResult) -> String {
+    // Without positive curvature there is no α_q, and α is told as it is.
+    let unit = |l: &LossLine| if l.curvature > 0.0 { -l.slope / l.curvature } else { 1.0 };
+    let reach = |l: &LossLine| 1.08 * l.points.iter().map(|p| p[0]).fold(0.0, f64::max);
+    let quadratic = |l: &LossLine, a: f64| l.slope * a + 0.5 * l.curvature * a * a;
+    let curve = |l: &LossLine| -> Vec<(f64, f64)> {
+        let far = reach(l).max(if l.curvature > 0.0 { 1.2 * unit(l) } else { 0.0 });
+        let at = |i: u32| far * f64::from(i) / 40.0;
+        (0..=40).map(|i| (at(i) / unit(l), quadratic(l, at(i)))).collect()
+    };
+    let points = |l: &LossLine| -> Vec<(f64, f64)> {
+        let of = l.points.iter().map(|p| (p[0] / unit(l), p[1] - l.at_zero));
+        std::iter::once((0.0, 0.0)).chain(of).collect()
+    };
+    let all: Vec<(f64, f64)> =
+        layer.lines.iter().flat_map(|l| [points(l), curve(l)].concat()).collect();
+    let x = Axis::around("α/α_q", all.iter().map(|p| p.0));
+    let y = Axis::around("", all.iter().map(|p| p.1));
+    let told = match layer.quadratic.delta_l_nats {
+        Some(q) => format!(
+            "The lowest point measured is {} nats below the start, the quadratic predicts {}.",
+            optional(layer.delta_l_nats.in_sample),
+            number(q)
+        ),
+        None => "The curvature along the gradient is not positive.".into(),
+    };
+    let title = format!("Loss along the gradient of {}", layer.name);
+    svg((400, 320), (&title, &told), (x, y), 92, |chart| {
+        chart.x_axis();
+        chart.y_axis();
+        for (line, colour) in layer.lines.iter().zip(Colour::SERIES) {
+            chart.line(&curve(line), colour, 2);
+            points(line).iter().for_each(|&(x, y)| chart.dot(x, y, colour, 6, true));
+        }
+    })
+}
+
+/// Eigenvalues and traces; `None` where none were measured.
+pub fn spectrum(findings: &Findings) -> Option<String> {
+    let all = findings.layers.iter().flat_map(|l| l.spectra.iter().map(move |s| (l, s)));
+    let of = |m: Matrix| if m == Matrix::Hessian { "Hessian" } else { "Gauss-Newton" };
+    let (mut drawn, mut told) = (Vec::new(), Vec::new());
+    for (layer, s) in all {
+        let name = match s.matrix {
+            Matrix::Hessian => layer.name.clone(),
+            Matrix::GaussNewton => format!("{} (GN)", layer.name),
+        };
+        let mut marks: Vec<Mark> = s
+            .largest
+            .iter()
+            .enumerate()
+            .map(|(i, l)| Mark { value: l.value, half: None, colour: Colour::Blue, filled: i == 0 })
+            .collect();
+        marks.extend(s.trace.map(|t| Mark {
+            value: t.value,
+            half: None,
+            colour: Colour::Orange,
+            filled: true,
+        }));
+        drawn.push(Row { name, strong: layer.eligible, marks });
+        let value = |mean, stderr| estimate(crate::evaluate::Estimate { mean, stderr });
+        told.push(vec![
+            layer.name.clone(),
+            of(s.matrix).into(),
+            s.largest.first().map_or(ABSENT.into(), |l| value(l.value, s.largest_stderr)),
+            optional(s.largest.get(1).map(|l| l.value)),
+            optional(s.smallest.first().map(|l| l.value)),
+            s.trace.map_or(ABSENT.into(), |t| value(t.value, Some(t.stderr))),
+            s.effective_dimension.map_or(ABSENT.into(), |e| value(e.value, e.stderr)),
+        ]);
+    }
+    if drawn.is_empty() {
+        return None;
+    }
+    let title = "Largest eigenvalues and trace, by layer";
+    let headers = ["layer", "matrix", "λ_max", "next", "λ_min", "trace", "tr/λ_max"];
+    let words: Vec<String> = told.iter().map(|r| format!("{} {}", r[0], r[2])).collect();
+    let description = format!("Largest eigenvalue: {}.", words.join("; "));
+    Some(
+        key(&[
+            ("blue", "full", "largest eigenvalue"),
+            ("blue", "open", "the next ones"),
+            ("orange", "full", "trace"),
+        ]) + &figure(
+            title,
+            "nats per squared weight unit",
+            &rows((title, &description), "nats per squared weight unit", &drawn, Scale::Log),
+        ) + &table(&headers, &told),
+    )
+}
+
+/// Warnings, as a list.
+pub fn warnings(warnings: &[String]) -> String {
+    let items: String = warnings.iter().map(|w| format!("<li>{}</li>\n", escape(w))).collect();
+    if items.is_empty() { items } else { format!("<ul class=\"note\">\n{items}</ul>\n") }
+}

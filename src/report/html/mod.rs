@@ -1,0 +1,223 @@
+//! Results as one page that needs nothing else: no network, no script, no font of its own. Readable
+//! in light and dark, narrow and wide, on paper, and aloud: every chart has a name and a
+//! description, and its figures stand in a table.
+
+mod chart;
+mod figures;
+mod input;
+mod layers;
+mod methods;
+mod pictures;
+mod provenance;
+mod rows;
+mod summary;
+mod text;
+
+pub use input::{Error, Input, Result, read};
+pub use pictures::Pictures;
+
+use crate::evaluate::Summary;
+use crate::report::post_training::BeforeAfter;
+use crate::report::{Evaluation, Shifts};
+use std::fmt::Write;
+use text::{escape, paragraph};
+
+const STYLE: &str = include_str!("style.css");
+
+/// One part of the page.
+struct Section {
+    id: &'static str,
+    title: &'static str,
+    body: String,
+}
+
+/// The page of these results, in a fixed order whatever theirs; `pictures` are of images that
+/// tuning fixed or broke.
+pub fn page(inputs: &[Input], pictures: Option<&Pictures>) -> String {
+    let sections = sections(inputs, pictures);
+    let heading = escape(&summary::heading(inputs));
+    let mut out = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <title>planish: {heading}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n\
+         <p class=\"kicker\">planish report</p>\n<h1>{heading}</h1>\n"
+    );
+    out += &summary::sentences(inputs);
+    out += &summary::tiles(inputs);
+    out += "<nav aria-label=\"Sections\"><ul>\n";
+    for s in &sections {
+        let _ = writeln!(out, "<li><a href=\"#{}\">{}</a></li>", s.id, escape(s.title));
+    }
+    out += "</ul></nav>\n</header>\n<main>\n";
+    for Section { id, title, body } in &sections {
+        let _ =
+            write!(out, "<section id=\"{id}\">\n<h2>{}</h2>\n{body}</section>\n", escape(title));
+    }
+    out + "</main>\n</body>\n</html>\n"
+}
+
+fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
+    let mut all = Vec::new();
+    let mut add = |id, title, body: String| {
+        if !body.is_empty() {
+            all.push(Section { id, title, body });
+        }
+    };
+    // Several results of a kind follow one another, each under its file's name.
+    let each = |of: &dyn Fn(&Result) -> Option<String>| {
+        let found: Vec<(&str, String)> = inputs
+            .iter()
+            .filter_map(|i| of(&i.result).map(|body| (i.name.as_str(), body)))
+            .collect();
+        match found.as_slice() {
+            [(_, body)] => body.clone(),
+            many => many.iter().map(|(n, b)| format!("<h3>{}</h3>\n{b}", escape(n))).collect(),
+        }
+    };
+    let diagnosed = |of: fn(&crate::report::diagnosis::Findings) -> Option<String>| {
+        each(&|r| match r {
+            Result::Diagnosis(r) => of(&r.findings),
+            _ => None,
+        })
+    };
+    add(
+        "layers",
+        "Where it over-fits",
+        diagnosed(|f| Some(layers::layers(f) + &layers::warnings(&f.warnings))),
+    );
+    add("lines", "The loss along each layer’s gradient", diagnosed(layers::lines));
+    add("spectrum", "Curvature", diagnosed(layers::spectrum));
+    add("tuning", "Before and after", each(&tuning));
+    let evaluated: Vec<(String, &Evaluation)> = inputs
+        .iter()
+        .filter_map(|i| match &i.result {
+            Result::Evaluation(r) => Some((i.name.clone(), &**r)),
+            _ => None,
+        })
+        .collect();
+    let models: Vec<(String, &Summary)> =
+        evaluated.iter().map(|(name, r)| (name.clone(), &r.figures)).collect();
+    if !models.is_empty() {
+        add("figures", "Figures", figures::summaries(&models));
+    }
+    add("reliability", "Reliability", figures::reliability(&judged(inputs)).unwrap_or_default());
+    add(
+        "methods",
+        "Methods against each other",
+        each(&|r| match r {
+            Result::Bench(r) => Some(methods::methods(r)),
+            _ => None,
+        }),
+    );
+    add("shifts", "Shifted images", shifted(&evaluated));
+    let others = |r: &Evaluation| (!r.others.is_empty()).then(|| figures::others(&r.others));
+    add(
+        "others",
+        "Images of other kinds",
+        each(&|r| match r {
+            Result::Evaluation(r) => others(r),
+            _ => None,
+        }),
+    );
+    add(
+        "images",
+        "Images that tuning fixed and broke",
+        each(&|r| match r {
+            Result::PostTraining(r) => {
+                let part = r.test.as_ref().or(r.validation.as_ref())?;
+                let own = pictures.filter(|p| p.digest == part.data.digest);
+                part.flips.as_ref().map(|f| pictures::flips(f, own))
+            }
+            _ => None,
+        }),
+    );
+    add("provenance", "How this was made", provenance::provenance(inputs));
+    all
+}
+
+fn tuning(result: &Result) -> Option<String> {
+    match result {
+        Result::PostTraining(r) => {
+            let mut out = paragraph(&format!(
+                "{} for {} epochs{}: updated {}{}.",
+                r.method.name.to_uppercase().replace("POL", "PoL").replace("POF", "PoF"),
+                r.settings.epochs,
+                r.method.perturb.as_ref().map_or(String::new(), |p| format!(", perturbing {p}")),
+                r.method.update,
+                match &r.output {
+                    Some(file) => format!("; written to {}", file.path),
+                    None => "; nothing was written".into(),
+                }
+            ));
+            for (name, part) in [("Test", &r.test), ("Validation", &r.validation)] {
+                let Some(part) = part else { continue };
+                let _ = writeln!(out, "<h3>{name}</h3>");
+                out += &one_split(part);
+            }
+            Some(out + &layers::warnings(&r.notes))
+        }
+        Result::Comparison(r) => Some(
+            paragraph(&r.sentence)
+                + &text::facts(&[("A", r.a.path.clone()), ("B", r.b.path.clone())])
+                + &figures::differences(&r.comparison, ["A", "B"]),
+        ),
+        Result::Finetuning(r) => {
+            let of: Vec<_> = r.figures.iter().map(|(name, s)| (name.clone(), s)).collect();
+            Some(figures::summaries(&of))
+        }
+        _ => None,
+    }
+}
+
+fn one_split(part: &BeforeAfter) -> String {
+    match &part.comparison {
+        Some(comparison) => figures::differences(comparison, ["before", "after"]),
+        None => {
+            figures::summaries(&[("before".into(), &part.before), ("after".into(), &part.after)])
+        }
+    }
+}
+
+/// Every model whose confidence was held against its accuracy.
+fn judged(inputs: &[Input]) -> Vec<(String, &Summary)> {
+    let tuned = inputs.iter().any(|i| matches!(i.result, Result::PostTraining(_)));
+    // Before and after say it all; a lone evaluation speaks for itself.
+    let shown = inputs.iter().filter(|i| !tuned || matches!(i.result, Result::PostTraining(_)));
+    shown.flat_map(models).collect()
+}
+
+fn models(input: &Input) -> Vec<(String, &Summary)> {
+    match &input.result {
+        Result::PostTraining(r) => {
+            r.test.as_ref().or(r.validation.as_ref()).map_or_else(Vec::new, |part| {
+                vec![("Before".into(), &part.before), ("After".into(), &part.after)]
+            })
+        }
+        Result::Evaluation(r) => vec![(input.name.clone(), &r.figures)],
+        Result::Finetuning(r) => r.figures.iter().map(|(n, s)| (n.clone(), s)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn shifted(evaluated: &[(String, &Evaluation)]) -> String {
+    let with: Vec<(&String, &Evaluation, &Shifts)> = evaluated
+        .iter()
+        .filter_map(|(name, r)| r.shifts.as_ref().map(|s| (name, *r, s)))
+        .filter(|(_, _, s)| !s.cells.is_empty())
+        .collect();
+    if with.is_empty() {
+        return String::new();
+    }
+    let lines: Vec<(String, &Shifts)> =
+        with.iter().map(|(name, _, s)| ((*name).clone(), *s)).collect();
+    let maps: String = with
+        .iter()
+        .map(|(name, r, s)| format!("<div>{}</div>\n", figures::heat(name, &r.figures, s)))
+        .collect();
+    figures::by_severity(&lines)
+        + &paragraph(
+            "Accuracy under each corruption: the deeper the colour, the more of the clean \
+                      accuracy is lost.",
+        )
+        + &format!("<div class=\"charts\">\n{maps}</div>\n")
+}

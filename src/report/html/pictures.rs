@@ -1,0 +1,63 @@
+//! Images that tuning fixed and broke.
+
+use super::text::{escape, note};
+use crate::report::format::{count, percent};
+use crate::report::post_training::{Flip, Flips};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt::Write;
+
+/// Images of one split, as far as they are to be shown, and the classes' names.
+#[derive(Clone, Debug, Default)]
+pub struct Pictures {
+    /// SHA-256 of the split's images and labels: of which result they are.
+    pub digest: String,
+    /// PNG files by the image's place in the split.
+    pub pngs: Vec<(usize, Vec<u8>)>,
+    /// Names of the classes, where they are known.
+    pub classes: Vec<String>,
+}
+
+/// How many images changed for better and worse, and those of the surest mistakes, with pictures
+/// where there are any.
+pub fn flips(flips: &Flips, pictures: Option<&Pictures>) -> String {
+    let mut out = format!(
+        "<p>Tuning fixed {} images and broke {}.</p>\n",
+        count(flips.fixed as u64),
+        count(flips.broken as u64)
+    );
+    let kinds = [
+        ("Fixed", "wrong before, by the confidence of that mistake", &flips.most_fixed),
+        ("Broken", "wrong after, by the confidence of that mistake", &flips.most_broken),
+    ];
+    for (kind, words, those) in kinds {
+        if those.is_empty() {
+            continue;
+        }
+        let _ = write!(out, "<h3>{kind}</h3>\n{}<ul class=\"pictures\">\n", note(words));
+        those.iter().for_each(|flip| out += &item(flip, pictures));
+        out += "</ul>\n";
+    }
+    if pictures.is_none() {
+        out += &note("Pass --data with the images of this split to see them.");
+    }
+    out
+}
+
+fn item(flip: &Flip, pictures: Option<&Pictures>) -> String {
+    let class = |k: u32| {
+        let name = pictures.and_then(|p| p.classes.get(k as usize)).cloned();
+        name.unwrap_or_else(|| format!("class {k}"))
+    };
+    let (label, mistaken) = (class(flip.label), class(flip.mistaken_for));
+    let words = format!("{label}, taken for {mistaken} ({})", percent(flip.confidence));
+    let found = pictures.and_then(|p| p.pngs.iter().find(|(image, _)| *image == flip.image));
+    let picture = found.map_or(String::new(), |(image, png)| {
+        format!(
+            "<img src=\"data:image/png;base64,{}\" alt=\"Image {image}: {}\"/>",
+            STANDARD.encode(png),
+            escape(&words)
+        )
+    });
+    format!("<li>{picture}{}</li>\n", escape(&words))
+}

@@ -1,0 +1,88 @@
+//! What would make a result again: commands, seeds, digests, versions, settings.
+
+use super::input::{Input, Result};
+use super::text::{escape, facts, folded};
+use crate::report::format::{count, duration};
+use crate::report::{CheckpointInfo, DataInfo};
+
+/// One entry a result.
+pub fn provenance(inputs: &[Input]) -> String {
+    inputs.iter().map(one).collect()
+}
+
+fn one(input: &Input) -> String {
+    let run = input.run();
+    let mut out = format!(
+        "<h3>{}</h3>\n<pre>{}</pre>\n",
+        escape(&format!("{} ({})", input.name, schema(input))),
+        escape(&run.command)
+    );
+    let mut pairs = vec![
+        ("planish", run.version.clone()),
+        ("seed", run.seed.to_string()),
+        ("started", format!("{} on {}", run.date, run.host)),
+        ("took", duration(run.seconds)),
+        ("threads, device", format!("{}, {}", run.threads, run.device)),
+        ("peak memory", run.peak_mib.map_or(String::new(), |m| format!("{m} MiB"))),
+    ];
+    if let Some(c) = checkpoint(input) {
+        pairs.extend([
+            ("checkpoint", format!("{}, SHA-256 {}", c.path, c.digest)),
+            (
+                "architecture",
+                format!(
+                    "{} ({} layout), {} parameters",
+                    c.architecture,
+                    c.layout,
+                    count(c.parameters as u64)
+                ),
+            ),
+        ]);
+    }
+    pairs.extend(data(input).iter().map(|d| {
+        let of = format!("{}: {} images of {}", d.split, count(d.images as u64), d.path);
+        ("images", format!("{of} ({}), SHA-256 {}", d.origin, d.digest))
+    }));
+    out += &facts(&pairs);
+    if !input.settings.is_null() {
+        let text = serde_json::to_string_pretty(&input.settings).unwrap_or_default();
+        out += &folded("Settings", &format!("<pre>{}</pre>\n", escape(&text)));
+    }
+    out
+}
+
+fn schema(input: &Input) -> &str {
+    match &input.result {
+        Result::Diagnosis(r) => &r.schema,
+        Result::PostTraining(r) => &r.schema,
+        Result::Bench(r) => &r.schema,
+        Result::Evaluation(r) => &r.schema,
+        Result::Comparison(r) => &r.schema,
+        Result::Finetuning(r) => &r.schema,
+    }
+}
+
+fn checkpoint(input: &Input) -> Option<&CheckpointInfo> {
+    match &input.result {
+        Result::Diagnosis(r) => Some(&r.checkpoint),
+        Result::PostTraining(r) => Some(&r.checkpoint),
+        Result::Bench(r) => Some(&r.checkpoint),
+        Result::Evaluation(r) => Some(&r.checkpoint),
+        Result::Comparison(_) | Result::Finetuning(_) => None,
+    }
+}
+
+fn data(input: &Input) -> Vec<&DataInfo> {
+    match &input.result {
+        Result::Diagnosis(r) => vec![&r.data],
+        Result::PostTraining(r) => {
+            let judged = r.validation.iter().chain(&r.test).map(|part| &part.data);
+            std::iter::once(&r.training).chain(judged).collect()
+        }
+        Result::Evaluation(r) => {
+            std::iter::once(&r.data).chain(r.others.iter().map(|o| &o.data)).collect()
+        }
+        Result::Finetuning(r) => r.data.iter().collect(),
+        Result::Bench(_) | Result::Comparison(_) => Vec::new(),
+    }
+}

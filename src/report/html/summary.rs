@@ -1,0 +1,173 @@
+//! What the results come to: three sentences and a row of figures.
+
+use super::input::{Input, Result};
+use super::text::{escape, paragraph};
+use crate::evaluate::Summary;
+use crate::report::format::{count, estimate, number, percent};
+use crate::report::post_training::BeforeAfter;
+use crate::report::sentence::sentence;
+
+/// The heading: which model, on which images.
+pub fn heading(inputs: &[Input]) -> String {
+    let named = inputs.iter().find_map(|input| match &input.result {
+        Result::Diagnosis(r) => Some((&r.checkpoint, Some(&r.data))),
+        Result::Evaluation(r) => Some((&r.checkpoint, Some(&r.data))),
+        Result::PostTraining(r) => Some((&r.checkpoint, Some(&r.training))),
+        Result::Bench(r) => Some((&r.checkpoint, None)),
+        Result::Comparison(_) | Result::Finetuning(_) => None,
+    });
+    match named {
+        Some((c, Some(data))) => format!("{} on {}", short(&c.path), data.path),
+        Some((c, None)) => short(&c.path).into(),
+        None => inputs.first().map_or(String::new(), |input| match &input.result {
+            Result::Comparison(r) => format!("{} against {}", r.b.path, r.a.path),
+            Result::Finetuning(r) => r.checkpoint.clone(),
+            _ => input.name.clone(),
+        }),
+    }
+}
+
+/// A folder's checkpoint goes by the folder's name.
+fn short(path: &str) -> &str {
+    path.strip_suffix("/model.safetensors").unwrap_or(path)
+}
+
+/// At most three: how good the model is, where it over-fits, what tuning does about it.
+pub fn sentences(inputs: &[Input]) -> String {
+    let first = |of: fn(&Result) -> Option<String>| inputs.iter().find_map(|i| of(&i.result));
+    let found = [first(how_good).or_else(|| first(trained)), first(where_from), tuned(inputs)];
+    let all: String = found.iter().flatten().map(|text| paragraph(text)).collect();
+    format!("<div class=\"summary\">\n{all}</div>\n")
+}
+
+fn how_good(result: &Result) -> Option<String> {
+    let (split, s) = match result {
+        Result::Evaluation(r) => (r.data.split.as_str(), &r.figures),
+        Result::PostTraining(r) => {
+            let part = r.test.as_ref().or(r.validation.as_ref())?;
+            (part.data.split.as_str(), &part.before)
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "On {} images of split {split} the model classifies {} rightly at a loss of {}; a \
+         temperature of {} brings that to {} and the calibration error from {} to {}.",
+        count(s.images as u64),
+        percent(s.top1),
+        nll(s),
+        number(s.temperature),
+        number(s.calibrated_nll),
+        number(s.ece),
+        number(s.calibrated_ece)
+    ))
+}
+
+fn trained(result: &Result) -> Option<String> {
+    let Result::Finetuning(r) = result else { return None };
+    let (name, s) = r.figures.last()?;
+    Some(format!(
+        "Fine-tuning kept epoch {} of {}; on {} images ({name}) it classifies {} rightly at a loss \
+         of {}.",
+        r.kept_epoch,
+        r.epochs.len(),
+        count(s.images as u64),
+        percent(s.top1),
+        nll(s)
+    ))
+}
+
+fn nll(s: &Summary) -> String {
+    estimate(crate::evaluate::Estimate { mean: s.nll, stderr: s.nll_stderr })
+}
+
+fn where_from(result: &Result) -> Option<String> {
+    match result {
+        Result::Diagnosis(r) => Some(r.findings.summary.clone()),
+        _ => None,
+    }
+}
+
+fn tuned(inputs: &[Input]) -> Option<String> {
+    let bench = inputs.iter().find_map(|i| match &i.result {
+        Result::Bench(r) => Some(r),
+        _ => None,
+    });
+    if let Some(bench) = bench {
+        let lead = |v: &String| v.split_once(':').map(|(name, _)| name.to_owned());
+        let those = |word: &str| -> Vec<String> {
+            let has = bench.verdicts.iter().filter(|v| v.contains(word));
+            has.filter_map(lead).collect()
+        };
+        let better = those("better than its control");
+        let treated = bench.rows.iter().filter(|r| r.gain_over_control.is_some()).count();
+        let seeds = bench.seeds.len();
+        let many = if seeds == 1 { "seed" } else { "seeds" };
+        return Some(match better.as_slice() {
+            [] => format!(
+                "Of {treated} ways of perturbing, none is shown to beat plain SGD on the same layers \
+                 over {seeds} {many}."
+            ),
+            those => format!(
+                "Of {treated} ways of perturbing, over {seeds} {many} these beat plain SGD on the \
+                 same layers in a loss: {}.",
+                those.join(", ")
+            ),
+        });
+    }
+    inputs.iter().find_map(|i| match &i.result {
+        Result::PostTraining(r) => {
+            let part = r.test.as_ref().or(r.validation.as_ref())?;
+            part.comparison.as_ref().map(|c| sentence(c, "before", "after"))
+        }
+        Result::Comparison(r) => Some(r.sentence.clone()),
+        _ => None,
+    })
+}
+
+/// The figures one looks for first.
+pub fn tiles(inputs: &[Input]) -> String {
+    let tuned = inputs.iter().find_map(|i| match &i.result {
+        Result::PostTraining(r) => r.test.as_ref().or(r.validation.as_ref()),
+        _ => None,
+    });
+    let one = inputs.iter().find_map(|i| match &i.result {
+        Result::Evaluation(r) => Some(&r.figures),
+        Result::Finetuning(r) => r.figures.last().map(|(_, s)| s),
+        _ => None,
+    });
+    let tiles = match (tuned, one) {
+        (Some(part), _) => before_after(part),
+        (None, Some(s)) => vec![
+            ("NLL", format!("{:.4}", s.nll), "nats per image".into()),
+            ("Calibrated NLL", format!("{:.4}", s.calibrated_nll), "nats per image".into()),
+            ("Top-1", percent(s.top1), format!("of {} images", count(s.images as u64))),
+            ("ECE", format!("{:.4}", s.ece), format!("calibrated {:.4}", s.calibrated_ece)),
+            ("Temperature", number(s.temperature), "1 needs none".into()),
+        ],
+        (None, None) => return String::new(),
+    };
+    let items: String = tiles
+        .iter()
+        .map(|(name, value, remark)| {
+            let (name, value, remark) = (escape(name), escape(value), escape(remark));
+            format!("<div><dt>{name}</dt><dd>{value}<small>{remark}</small></dd></div>\n")
+        })
+        .collect();
+    format!("<dl class=\"tiles\">\n{items}</dl>\n")
+}
+
+fn before_after(part: &BeforeAfter) -> Vec<(&'static str, String, String)> {
+    let (b, a) = (&part.before, &part.after);
+    let was = |text: String| format!("after tuning; {text} before");
+    vec![
+        ("NLL", format!("{:.4}", a.nll), was(format!("{:.4}", b.nll))),
+        (
+            "Calibrated NLL",
+            format!("{:.4}", a.calibrated_nll),
+            was(format!("{:.4}", b.calibrated_nll)),
+        ),
+        ("Top-1", percent(a.top1), was(percent(b.top1))),
+        ("ECE", format!("{:.4}", a.ece), was(format!("{:.4}", b.ece))),
+        ("Temperature", number(a.temperature), was(number(b.temperature))),
+    ]
+}

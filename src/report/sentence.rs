@@ -1,0 +1,114 @@
+//! A comparison in words.
+
+use super::format::{count, estimate, number, percent};
+use crate::evaluate::{Comparison, Difference, Estimate, FEW, Verdict};
+
+/// What is established and what is not, B being called `b` and A `a`.
+pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
+    let images = match comparison.images {
+        1 => return "One image establishes nothing.".into(),
+        n if n < FEW => format!("{n} images, too few for intervals"),
+        n => format!("{} images", count(n as u64)),
+    };
+    let of = |verdict: Verdict| -> Vec<String> {
+        let those = comparison.differences.iter().filter(|d| d.verdict == verdict);
+        those.map(|d| told(d, comparison)).collect()
+    };
+    let mut parts = Vec::new();
+    let better = of(Verdict::Better);
+    if !better.is_empty() {
+        parts.push(format!("{b} is better than {a} in {}", listed(&better)));
+    }
+    let worse = of(Verdict::Worse);
+    if !worse.is_empty() {
+        let lead = if parts.is_empty() { format!("{b} is worse than {a}") } else { "worse".into() };
+        parts.push(format!("{lead} in {}", listed(&worse)));
+    }
+    let open = of(Verdict::Open);
+    if !open.is_empty() {
+        parts.push(match parts.is_empty() {
+            true => format!("no difference between {a} and {b} is established: {}", listed(&open)),
+            false => format!("not established either way: {}", listed(&open)),
+        });
+    }
+    format!("On these {images}, {}.", parts.join("; "))
+}
+
+/// `NLL (by 0.048, 95% interval 0.016 to 0.080)`.
+fn told(d: &Difference, comparison: &Comparison) -> String {
+    let Some([low, high]) = d.interval else { return name(&d.figure).into() };
+    let show = |x: f64| rounded(x, d.gain_stderr);
+    match d.figure == "top1" {
+        false => format!("{} ({} to {})", name(&d.figure), show(low), show(high)),
+        true => format!(
+            "top-1 ({} to {}; McNemar p = {})",
+            percent(low),
+            percent(high),
+            number(comparison.mcnemar.p)
+        ),
+    }
+}
+
+/// To the standard error's second digit.
+pub fn rounded(x: f64, stderr: Option<f64>) -> String {
+    let text = estimate(Estimate { mean: x, stderr });
+    text.split(" ± ").next().unwrap_or_default().into()
+}
+
+fn listed(items: &[String]) -> String {
+    match items {
+        [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => items.concat(),
+    }
+}
+
+/// A figure as it is written for people.
+pub fn name(figure: &str) -> &str {
+    match figure {
+        "nll" => "NLL",
+        "calibrated_nll" => "calibrated NLL",
+        "top1" => "top-1",
+        "brier" => "Brier score",
+        "ece" => "ECE",
+        "calibrated_ece" => "calibrated ECE",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::{Scores, compare};
+
+    fn scores(loss: f64, n: usize) -> Scores {
+        let all = |x: f64| vec![x; n];
+        Scores {
+            nll: all(loss),
+            top1: all(1.0),
+            top5: all(1.0),
+            brier: all(0.5),
+            confidence: all(0.75),
+            entropy: all(0.1),
+        }
+    }
+
+    #[test]
+    fn a_sentence_says_what_is_established_and_what_is_not() {
+        let of = |a: f64, b: f64, n| {
+            let (a, b) = (scores(a, n), scores(b, n));
+            sentence(&compare([&a, &a], [&b, &b], 0, 100).unwrap(), "before", "after")
+        };
+        let better = of(1.5, 1.25, 1200);
+        let lead = "On these 1,200 images, after is better than before in NLL (0.2500 to 0.2500) \
+                    and calibrated NLL";
+        assert!(better.starts_with(lead), "{better}");
+        assert!(better.contains("; not established either way: top-1 ("), "{better}");
+        let worse = of(1.0, 1.25, 30);
+        assert!(worse.contains("after is worse than before in NLL (-0.2500"), "{worse}");
+        let few = of(1.0, 1.25, 29);
+        assert!(few.starts_with("On these 29 images, too few for intervals, no diff"), "{few}");
+        let same = of(1.0, 1.0, 40);
+        assert!(same.contains("no difference between before and after is established"), "{same}");
+        assert_eq!(of(1.0, 9.0, 1), "One image establishes nothing.");
+    }
+}
