@@ -1,7 +1,6 @@
 // cuBLAS's product, as loops, and the little that candle asks of cuRAND when it opens a device.
 #include "standin.h"
-#include <algorithm>
-#include <cstring>
+#include <utility>
 
 namespace {
 
@@ -17,11 +16,13 @@ size_t extent(const Matrix &m, int rows, int columns, int batch) {
     return size_t(batch - 1) * size_t(m.stride) + size_t(across - 1) * size_t(m.ld) + size_t(down);
 }
 
-// C = alpha · A·B + beta · C by columns; sums in f64, so that an error of placement is no rounding.
+// C = alpha · A·B + beta · C by columns; sums in f64.
 template <class T>
 void product(int m, int n, int k, T alpha, Matrix a, Matrix b, T beta, Matrix c, int batch) {
-    if (m <= 0 || n <= 0 || k <= 0 || batch <= 0) wrong("a product of %d by %d over %d, %d times", m, n, k, batch);
-    if (a.ld < std::max(1, a.transposed ? k : m) || b.ld < std::max(1, b.transposed ? n : k) || c.ld < m)
+    if (m <= 0 || n <= 0 || k <= 0 || batch <= 0)
+        wrong("a product of %d by %d over %d, %d times", m, n, k, batch);
+    const int least_a = a.transposed ? k : m, least_b = b.transposed ? n : k;
+    if (a.ld < least_a || b.ld < least_b || c.ld < m)
         wrong("a product's leading dimension is too small: %d, %d, %d", a.ld, b.ld, c.ld);
     memory::check(c.at, extent(c, m, n, batch) * sizeof(T), "a product's result");
     if (alpha != 0) {
@@ -61,17 +62,24 @@ int cublasDestroy_v2(void *handle) {
 }
 int cublasSetStream_v2(void *, void *) { return 0; }
 
-int cublasGemmStridedBatchedEx(void *, int how_a, int how_b, int m, int n, int k, const void *alpha,
-                               const void *a, int type_a, int lda, long long stride_a, const void *b,
-                               int type_b, int ldb, long long stride_b, const void *beta, void *c,
-                               int type_c, int ldc, long long stride_c, int batch, int compute, int) {
+int cublasGemmStridedBatchedEx(void *, int how_a, int how_b, int m, int n, int k,
+                               const void *alpha, const void *a, int type_a, int lda,
+                               long long stride_a, const void *b, int type_b, int ldb,
+                               long long stride_b, const void *beta, void *c, int type_c, int ldc,
+                               long long stride_c, int batch, int compute, int) {
     const auto at = [](const void *p) { return reinterpret_cast<memory::Address>(p); };
-    const Matrix ma{at(a), how_a, lda, stride_a}, mb{at(b), how_b, ldb, stride_b}, mc{at(c), 0, ldc, stride_c};
+    const Matrix ma{at(a), how_a, lda, stride_a}, mb{at(b), how_b, ldb, stride_b};
+    const Matrix mc{at(c), 0, ldc, stride_c};
+    const auto as = [&](auto one) {
+        using T = decltype(one);
+        const auto [x, y] = std::pair(static_cast<const T *>(alpha), static_cast<const T *>(beta));
+        product<T>(m, n, k, *x, ma, mb, *y, mc, batch);
+    };
     // CUDA_R_32F with CUBLAS_COMPUTE_32F, CUDA_R_64F with CUBLAS_COMPUTE_64F.
     if (type_a == 0 && type_b == 0 && type_c == 0 && compute == 68)
-        product(m, n, k, *static_cast<const float *>(alpha), ma, mb, *static_cast<const float *>(beta), mc, batch);
+        as(1.0f);
     else if (type_a == 1 && type_b == 1 && type_c == 1 && compute == 70)
-        product(m, n, k, *static_cast<const double *>(alpha), ma, mb, *static_cast<const double *>(beta), mc, batch);
+        as(1.0);
     else
         wrong("a product of types %d, %d, %d computed as %d", type_a, type_b, type_c, compute);
     return 0;

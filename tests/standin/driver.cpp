@@ -11,7 +11,7 @@ namespace {
 
 using memory::Address;
 
-enum { FINE = 0, INVALID_VALUE = 1, NO_DEVICE = 100, NOT_FOUND = 500 };
+enum { FINE = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUND = 500 };
 
 std::mutex one_launch_at_a_time;
 int context; // its address is the context
@@ -41,7 +41,9 @@ int cuDriverGetVersion(int *version) {
     return FINE;
 }
 int cuGetErrorString(int error, const char **text) {
-    *text = error == NO_DEVICE ? "no CUDA-capable device is detected" : error == 2 ? "out of memory" : "failed";
+    *text = error == NO_DEVICE       ? "no CUDA-capable device is detected"
+            : error == OUT_OF_MEMORY ? "out of memory"
+                                     : "failed";
     return FINE;
 }
 int cuGetErrorName(int, const char **name) {
@@ -142,8 +144,8 @@ int cuModuleGetFunction(const void **function, void *, const char *name) {
     return *function ? FINE : NOT_FOUND;
 }
 
-int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                   unsigned bz, unsigned shared, void *, void **given, void **extra) {
+int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
+                   unsigned by, unsigned bz, unsigned shared, void *, void **given, void **extra) {
     const auto &kernel = *static_cast<const emu::Kernel *>(function);
     if (extra) wrong("%s: a launch with `extra`", kernel.name);
     if (bx * by * bz > kernel.threads)
@@ -159,7 +161,8 @@ int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, 
     }
     if (few && gx > 1) --gx;
     std::lock_guard<std::mutex> guard(one_launch_at_a_time);
-    const int failed = kernel.launch(kernel.kernel, {gx, gy, gz}, {bx, by, bz}, shared, order, arguments.data());
+    const int failed = kernel.launch(kernel.kernel, {gx, gy, gz}, {bx, by, bz}, shared, order,
+                                     arguments.data());
     if (failed) wrong("%s: %s", kernel.name, emu::last_error().c_str());
     return FINE;
 }

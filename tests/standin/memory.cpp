@@ -30,15 +30,14 @@ const Allocation *around(uint64_t at) {
     return after == live.begin() ? nullptr : &std::prev(after)->second;
 }
 
-void on_fault(int signal, siginfo_t *info, void *) {
+void on_fault(int, siginfo_t *info, void *) {
     const uint64_t at = reinterpret_cast<uint64_t>(info->si_addr);
-    if (arena && at >= arena && at < arena + ARENA) {
-        const Allocation *near = around(at);
-        const bool past = near && at >= near->at + near->bytes;
-        wrong("device memory is touched %s: %#lx%s", past ? "past an allocation's end, or freed" : "where none is",
-              (unsigned long)at, near ? "" : ", before all of it");
-    }
-    ::signal(signal, SIG_DFL);
+    if (!arena || at < arena || at >= arena + ARENA)
+        wrong("memory is touched that is not the device's: %#lx", (unsigned long)at);
+    const Allocation *near = around(at);
+    const bool past = near && at >= near->at + near->bytes;
+    wrong("device memory is touched %s: %#lx",
+          past ? "past an allocation's end, or freed" : "where none is", (unsigned long)at);
 }
 
 bool filled(uint64_t from, uint64_t to) {
@@ -49,7 +48,8 @@ bool filled(uint64_t from, uint64_t to) {
 
 void start() {
     if (arena) return;
-    void *mapped = mmap(nullptr, ARENA, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *mapped = mmap(nullptr, ARENA, PROT_NONE, flags, -1, 0);
     if (mapped == MAP_FAILED) wrong("no address space");
     arena = next_page = reinterpret_cast<uint64_t>(mapped);
     // Faults come on the small stacks of emulated threads, too.
@@ -69,14 +69,14 @@ void start() {
 struct Report {
     ~Report() {
         if (getenv("STANDIN_VERBOSE"))
-            fprintf(stderr, "[standin] %lu allocations, most at once %lu bytes\n", (unsigned long)count,
-                    (unsigned long)most);
+            fprintf(stderr, "[standin] %lu allocations, most at once %lu bytes\n",
+                    (unsigned long)count, (unsigned long)most);
         // What statics hold is there to the end: weights, and the library's own workspace. Work is
         // over, so that nothing else may be.
         const char *kept = getenv("STANDIN_KEPT");
         if (kept && now > strtoull(kept, nullptr, 10))
-            wrong("leak: %lu allocations, %lu bytes are live at the end", (unsigned long)live.size(),
-                  (unsigned long)now);
+            wrong("leak: %lu allocations, %lu bytes are live at the end",
+                  (unsigned long)live.size(), (unsigned long)now);
     }
 } report;
 
@@ -131,10 +131,12 @@ void release(Address at) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     if (at == 0) return;
     const Allocation *found = around(at);
-    if (!found || found->at != at) wrong("release of what is no allocation, or was released: %#lx", (unsigned long)at);
+    if (!found || found->at != at)
+        wrong("release of what is no allocation, or was released: %#lx", (unsigned long)at);
     const Allocation own = *found;
     const uint64_t end = own.from + own.mapped;
-    if (!filled(own.from, own.at) || !filled(own.at + own.bytes < end ? own.at + own.bytes : end, end))
+    const uint64_t past = own.at + own.bytes;
+    if (!filled(own.from, own.at) || !filled(past < end ? past : end, end))
         wrong("an allocation of %lu bytes was written outside", (unsigned long)own.bytes);
     if (planted("leak")) return;
     live.erase(own.from);
@@ -148,7 +150,8 @@ void check(Address at, size_t bytes, const char *what) {
     const Allocation *found = around(at);
     if (bytes == 0) return;
     if (!found || at < found->at || at + bytes > found->at + found->bytes)
-        wrong("%s: %lu bytes at %#lx are not in one live allocation", what, (unsigned long)bytes, (unsigned long)at);
+        wrong("%s: %lu bytes at %#lx are not in one live allocation", what,
+              (unsigned long)bytes, (unsigned long)at);
 }
 
 uint64_t bytes_most() { return most; }

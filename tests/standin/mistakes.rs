@@ -1,6 +1,6 @@
 //! What goes wrong is seen: mistakes that the stand-in makes on purpose, and what users are told.
 
-use super::{Bench, kept, on, tensors};
+use super::{Bench, bench, kept, on, tensors};
 use std::fs;
 
 fn evaluated(bench: &Bench, settings: &[(&str, &str)]) -> super::Ended {
@@ -12,7 +12,7 @@ fn evaluated(bench: &Bench, settings: &[(&str, &str)]) -> super::Ended {
 
 #[test]
 fn planted_mistakes_show() {
-    let bench = Bench::with_model();
+    let bench = bench();
     let kept = kept(&bench);
     let fine = evaluated(&bench, &[("STANDIN_KEPT", &kept)]);
     assert_eq!(fine.code, Some(0), "{}", fine.errors);
@@ -26,7 +26,7 @@ fn planted_mistakes_show() {
 
 #[test]
 fn threads_in_any_order_give_the_same_bits() {
-    let bench = Bench::with_model();
+    let bench = bench();
     let logits = |order: &str| {
         let found = evaluated(&bench, &[("STANDIN_ORDER", order)]);
         assert_eq!(found.code, Some(0), "{}", found.errors);
@@ -39,15 +39,15 @@ fn threads_in_any_order_give_the_same_bits() {
 
 #[test]
 fn without_room_micro_batches_are_halved() {
-    let bench = Bench::with_model();
+    let bench = bench();
     let words = ["eval", &bench.model, "--data", &bench.data];
     let mut told = 0;
     let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
     // From what is too little for the weights to what is ample.
-    for room in (14..24).map(|power| 1u64 << power) {
+    for room in (10..22).map(|power| 1u64 << power) {
         let bytes = (weights + room).to_string();
         let ended = on("cuda", &bench, &words, &[("STANDIN_BYTES", &bytes)]);
-        let halved = ended.errors.contains("no room for 40 images at once: going on with 20");
+        let halved = ended.errors.contains("no room for 5 images at once: going on with 2");
         println!("{room} bytes beside weights: {:?} {}", ended.code, ended.errors.trim());
         assert!(
             ended.code == Some(0) || ended.errors.contains("out of memory"),
@@ -61,7 +61,7 @@ fn without_room_micro_batches_are_halved() {
 
 #[test]
 fn what_cannot_run_is_said_in_a_line() {
-    let bench = Bench::with_model();
+    let bench = bench();
     let refused = |device: &str, settings: &[(&str, &str)], part: &str| {
         let words = ["eval", &bench.model, "--data", &bench.data, "--quiet"];
         let ended = on(device, &bench, &words, settings);

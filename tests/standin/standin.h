@@ -23,7 +23,7 @@ uint64_t bytes_most();
 // Ends the process with a message and code 86.
 [[noreturn]] void wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-// The mistake that STANDIN_PLANT asks for, to see that it shows: "" or "grid" (a block too few),
-// "offset" (an operand begins a number late), "leak" (memory is never released), "overrun" (memory is
-// 16 bytes too short), "freed" (memory is released at once).
+// The mistake that STANDIN_PLANT asks for, to see that it shows: "grid" (a block too few), "offset"
+// (the first operand begins 4 bytes late), "leak" (memory is never released), "overrun" (memory is
+// 16 bytes too short), "freed" (some is released at once), "no device", "old driver".
 bool planted(const char *mistake);
