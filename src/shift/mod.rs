@@ -8,7 +8,7 @@
 //! side, of ImageNet-C beyond.
 //!
 //! Three things are not as in their programs. Frost is drawn, not pasted from photographs
-//! ([`weather`]); motion blur follows the Python package imagecorruptions, not ImageMagick; and
+//! (`weather.rs`); motion blur follows the Python package imagecorruptions, not ImageMagick; and
 //! ImageNet-C's elastic transform follows that package, too, which shifts pixels as far but leaves
 //! the affine part out.
 
