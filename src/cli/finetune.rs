@@ -2,17 +2,16 @@
 
 use super::bad_samples::BadSamples;
 use super::common::Common;
+use super::epochs::EpochArgs;
 use super::finetune_plan::{Error, Images, Start, images, start};
-use super::finetune_text::{about, plan, teller, text};
+use super::finetune_text::{about, plan, summary, teller, text};
 use super::model::ModelFlags;
 use super::numbers::{not_negative, positive, range, share};
 use super::output;
 use super::precision::PrecisionArg;
 use super::training::{Curve, Kept};
 use crate::checkpoint::{self, Provenance};
-use crate::data::folds::stratified_halves;
 use crate::data::{Augment, Split};
-use crate::evaluate::{Predictions, Summary, Temperature, summarise};
 use crate::objective::Objective;
 use crate::pixels::Pixels;
 use crate::report::{FINETUNING, Finetuning};
@@ -125,6 +124,9 @@ pub struct Args {
     /// Where the checkpoint goes: a folder, or a .safetensors file
     #[arg(long, value_name = "NEW")]
     pub out: PathBuf,
+    /// Files that tell of each epoch.
+    #[command(flatten)]
+    pub epoch_files: EpochArgs,
     /// What every command takes.
     #[command(flatten)]
     pub common: Common,
@@ -163,9 +165,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let per_epoch = (train.split().len() / settings.batch.max(1)) * settings.batch;
         let total = (per_epoch as u64).saturating_mul(settings.epochs as u64);
         let progress = args.common.progress("finetune", total, "images");
-        let mut tell = teller(&progress, args, per_epoch);
+        let mut files = args.epoch_files.open()?;
+        let mut tell = teller(&progress, args, per_epoch, &mut files);
         let weights = start.weights.clone();
-        finetune(&config, weights, &train, val.as_ref(), &settings, &mut tell)?
+        let trained = finetune(&config, weights, &train, val.as_ref(), &settings, &mut tell)?;
+        drop(tell);
+        files.finish()?;
+        trained
     };
     let provenance = provenance(args, &start, &images, &settings, trained.epoch);
     let names = start.parent.as_ref().and_then(|parent| parent.class_names.as_deref());
@@ -238,20 +244,6 @@ fn settings(args: &Args, images: &Images) -> Result<Settings, Error> {
         precision: args.precision.choose(&args.common),
         seed: args.common.seed,
     })
-}
-
-fn summary(
-    of: &Predictions,
-    val: Option<&Predictions>,
-    args: &Args,
-) -> Result<Summary, crate::evaluate::Error> {
-    match val {
-        Some(val) => summarise(of, Temperature::FittedOn(val)),
-        None => {
-            let (half, _) = stratified_halves(of.labels(), args.common.seed);
-            summarise(of, Temperature::CrossFitted(&half))
-        }
-    }
 }
 
 fn provenance(

@@ -1,13 +1,15 @@
 //! What `planish finetune` prints: the plan, a line for each epoch, the outcome.
 
+use super::epochs::{Epochs, Figure};
 use super::finetune::Args;
 use super::finetune_plan::{Images, Start};
 use super::format::{count, duration, estimate, number, percent};
 use super::images::data_info;
 use super::progress::Progress;
 use super::table::{Align, Style, Table};
+use crate::data::folds::stratified_halves;
 use crate::data::{DataSet, Split};
-use crate::evaluate::Estimate;
+use crate::evaluate::{Estimate, Predictions, Summary, Temperature, summarise};
 use crate::report::{DataInfo, Finetuning};
 use crate::train::finetune::{Epoch, Event, Settings};
 use std::time::Instant;
@@ -49,6 +51,7 @@ pub fn teller<'a>(
     progress: &'a Progress,
     args: &'a Args,
     per_epoch: usize,
+    files: &'a mut Epochs,
 ) -> impl FnMut(Event) + use<'a> {
     let mut since = Instant::now();
     move |event| match event {
@@ -59,11 +62,24 @@ pub fn teller<'a>(
         Event::Epoch(epoch) => {
             let seconds = since.elapsed().as_secs_f64();
             since = Instant::now();
+            let speed = per_epoch as f64 / seconds;
+            files.add(epoch.epoch, &figures(epoch, speed));
             if !args.common.quiet {
-                progress.line(&line(epoch, args.epochs, per_epoch as f64 / seconds));
+                progress.line(&line(epoch, args.epochs, speed));
             }
         }
     }
+}
+
+/// What `--csv` and `--tensorboard` tell of an epoch.
+fn figures(epoch: &Epoch, speed: f64) -> [Figure; 5] {
+    [
+        ("rate", Some(epoch.rate)),
+        ("training_loss", Some(epoch.training_loss)),
+        ("validation_loss", epoch.validation.map(|e| e.mean)),
+        ("validation_top1", epoch.validation_top1.map(|e| e.mean)),
+        ("images_per_second", Some(speed)),
+    ]
 }
 
 fn line(epoch: &Epoch, epochs: usize, speed: f64) -> String {
@@ -119,4 +135,22 @@ pub fn about(data: &DataSet, images: &Images) -> Vec<DataInfo> {
     }
     out.extend(images.test.as_ref().map(|test| data_info(data, test, "split test")));
     out
+}
+
+/// Figures on a set of images, at the temperature of `val`, or of the set's own halves without it.
+///
+/// # Errors
+/// A set too small to be halved.
+pub fn summary(
+    of: &Predictions,
+    val: Option<&Predictions>,
+    args: &Args,
+) -> Result<Summary, crate::evaluate::Error> {
+    match val {
+        Some(val) => summarise(of, Temperature::FittedOn(val)),
+        None => {
+            let (half, _) = stratified_halves(of.labels(), args.common.seed);
+            summarise(of, Temperature::CrossFitted(&half))
+        }
+    }
 }

@@ -13,6 +13,7 @@ pub mod compare;
 pub mod completions;
 pub mod demo;
 pub mod diagnose;
+pub mod epochs;
 pub mod eval;
 pub mod evaluating;
 pub mod finetune;

@@ -1,5 +1,6 @@
 //! What `post-train` prints of its result.
 
+use super::epochs::Figure;
 use super::format::{count, duration, estimate, number, optional, percent};
 use super::sentence::sentence;
 use super::table::{Align, Style, Table};
@@ -22,6 +23,20 @@ pub fn epoch_line(e: &Epoch) -> String {
         optional(e.validation_loss),
         duration(e.seconds)
     )
+}
+
+/// What `--csv` and `--tensorboard` tell of an epoch.
+pub fn epoch_figures(e: &Epoch) -> [Figure; 8] {
+    [
+        ("rate", Some(e.rate)),
+        ("training_loss", Some(e.training_loss)),
+        ("validation_loss", e.validation_loss),
+        ("gradient_norm", Some(e.gradient_norm)),
+        ("perturbation", e.perturbation),
+        ("capped", e.capped),
+        ("eta", e.eta),
+        ("seconds", Some(e.seconds)),
+    ]
 }
 
 /// Before and after, in rows, and these notes.

@@ -18,6 +18,7 @@ mod selftest;
 pub mod sentence;
 mod shifts;
 pub mod spectrum;
+pub mod tensorboard;
 
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};

@@ -11,6 +11,7 @@ mod work;
 
 use super::caching::{self, words};
 use super::common::{Common, Limit};
+use super::epochs::EpochArgs;
 use super::images::{DataArgs, data_info};
 use super::model::{ModelArgs, checkpoint_info};
 use super::outcome::show;
@@ -37,7 +38,7 @@ use forecast::{Outlook, line, outlook};
 use judge::{Case, Judged, judge};
 use record::{method_info, provenance};
 use std::path::PathBuf;
-use work::{Work, intention, prepare, train};
+use work::{Work, intention, median, prepare, train};
 
 /// Options of `post-train`.
 #[derive(clap::Args, Debug)]
@@ -78,6 +79,9 @@ pub struct Args {
     /// Write the result even if it is worse than the input on the validation images
     #[arg(long)]
     pub force: bool,
+    /// Files that tell of each epoch.
+    #[command(flatten)]
+    pub epochs: EpochArgs,
     /// How it is trained.
     #[command(flatten)]
     pub recipe: RecipeArgs,
@@ -294,9 +298,4 @@ fn figures(
         }
     };
     Ok(Figures { validation, test, predictions, layers })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

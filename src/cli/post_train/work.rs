@@ -10,7 +10,7 @@ use crate::cli::caching::{Kept as KeptActivations, keep};
 use crate::cli::format::duration;
 use crate::cli::images::{Sources, pixels, sample};
 use crate::cli::model::objective;
-use crate::cli::outcome::epoch_line;
+use crate::cli::outcome::{epoch_figures, epoch_line};
 use crate::cli::recipe::recipe;
 use crate::cli::subject::Subject;
 use crate::cli::training::{Kept, check, micro_batch, settings};
@@ -190,13 +190,16 @@ pub fn train(args: &Args, work: &Work, plan: &CachePlan) -> anyhow::Result<Train
     let images = (steps as u64).saturating_mul(settings.batch as u64);
     let total = images.saturating_mul(settings.epochs as u64);
     let progress = args.common.progress(method.name(), total, "images");
+    let mut files = args.epochs.open()?;
     let outcome =
         post_train(model, &mut *method, &source, watched.as_ref(), settings, &mut |n, epoch| {
             progress.add(n as u64);
+            epoch.into_iter().for_each(|epoch| files.add(epoch.epoch, &epoch_figures(epoch)));
             if let (Some(epoch), false) = (epoch, args.common.quiet) {
                 progress.line(&epoch_line(epoch));
             }
         })?;
+    files.finish()?;
     let watched = watched.map(|w| w.labels.len());
     Ok(Trained { outcome, watched, cache, notes })
 }
@@ -256,4 +259,10 @@ pub fn intention(work: &Work) -> anyhow::Result<String> {
         work.settings.epochs,
         work.train.len() / work.settings.batch.max(1),
     ))
+}
+
+/// The middle value; 0 of none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

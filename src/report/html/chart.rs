@@ -101,7 +101,7 @@ impl Axis {
 
     fn share(&self, x: f64) -> f64 {
         let x = if self.log { x.max(f64::MIN_POSITIVE).log10() } else { x };
-        ((x - self.low) / (self.high - self.low)).clamp(-0.5, 1.5)
+        ((x - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
 
     /// Round numbers along it, as they are written.
@@ -121,7 +121,7 @@ impl Axis {
 
 /// A number with the decimals that a step between ticks needs.
 fn plain(x: f64, step: f64) -> String {
-    if x != 0.0 && !(1e-4..1e6).contains(&x.abs()) {
+    if x != 0.0 && !(1e-6..1e6).contains(&x.abs()) {
         return format!("{x:.0e}");
     }
     let places = (-(step.abs().log10() + 1e-9).floor()).clamp(0.0, 9.0) as usize;

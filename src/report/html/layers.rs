@@ -18,11 +18,15 @@ pub fn layers(findings: &Findings) -> String {
     let fields = |l: &LayerResult| {
         [(l.delta_l_nats, Colour::Blue), (l.delta_l_calibrated_nats, Colour::Orange)].to_vec()
     };
-    let drawn = fitted_rows(findings, title, "nats per image", fields, |plan| &plan.update);
+    let drawn = fitted_rows(findings, title, "nats per image", fields, |plan| {
+        (&plan.update, &plan.tied_update)
+    });
     out += &figure(title, "nats per image; above 0 is a gain on images that chose nothing", &drawn);
     let title = "κ: how sharply it wins it back";
     let fields = |l: &LayerResult| vec![(l.kappa, Colour::Blue)];
-    let drawn = fitted_rows(findings, title, "nats / ‖Δw‖²", fields, |plan| &plan.perturb);
+    let drawn = fitted_rows(findings, title, "nats / ‖Δw‖²", fields, |plan| {
+        (&plan.perturb, &plan.tied_perturb)
+    });
     out += &figure(title, "ΔL/‖Δw‖², nats per squared weight unit", &drawn);
     out += "</div>\n";
     out += &key(&[
@@ -42,17 +46,13 @@ fn fitted_rows(
     title: &str,
     label: &str,
     fields: impl Fn(&LayerResult) -> Vec<(Fitted, Colour)>,
-    chosen: fn(&Plan) -> &String,
+    chosen: fn(&Plan) -> (&String, &[String]),
 ) -> String {
     let plan = findings.plan.as_ref();
-    let ties = |plan: &Plan| match *chosen(plan) == plan.update {
-        true if plan.update != plan.perturb => plan.tied_update.clone(),
-        _ => plan.tied_perturb.clone(),
-    };
-    let mark = |name: &str| match plan {
-        Some(plan) if chosen(plan) == name => format!("▸ {name}"),
-        Some(plan) if ties(plan).iter().any(|tied| tied == name) => format!("≈ {name}"),
-        _ => name.to_owned(),
+    let mark = |name: &String| match plan.map(chosen) {
+        Some((best, _)) if best == name => format!("▸ {name}"),
+        Some((_, tied)) if tied.contains(name) => format!("≈ {name}"),
+        _ => name.clone(),
     };
     let row = |l: &LayerResult| {
         let fitted = fields(l);
