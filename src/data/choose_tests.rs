@@ -144,8 +144,14 @@ fn contradictory_or_impossible_cuts_are_refused() {
     }
     let asked = Request { val_from_train: Some(0.001), ..request(&base) };
     assert!(matches!(choose(&asked).unwrap_err(), Error::Empty { .. }));
+}
+
+#[test]
+fn one_test_image_stays_whole() {
     let single = data(&[("test", 1)]);
-    assert!(matches!(choose(&request(&single)).unwrap_err(), Error::Empty { .. }));
+    let roles = choose(&request(&single)).unwrap();
+    assert_eq!((roles.test.unwrap().len(), roles.val.is_none()), (1, true));
+    assert!(roles.notes[0].contains("no half"), "{:?}", roles.notes);
 }
 
 #[test]

@@ -170,7 +170,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     notes.extend(own_notes);
     notes.extend(failure.iter().map(|error| format!("there are no figures: {error:#}")));
     if let (Some(path), None) = (&args.dump, &saved) {
-        notes.push(format!("{}: not written, as there is no tuned checkpoint", path.display()));
+        notes.push(format!("{}: not written, for want of a checkpoint", path.display()));
     }
     if work.roles.test.is_none() {
         notes.push("there is no test split, so there are no final figures".into());
