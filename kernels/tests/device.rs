@@ -1,5 +1,5 @@
 //! Every registered operation on the first CUDA device against every check; and operands that lie
-//! where they should not. In CI the device is a stand-in: see scripts/check-standin.
+//! where they should not. Without a GPU the device is a stand-in: see scripts/check-standin.
 
 #[allow(dead_code)]
 mod checks;
