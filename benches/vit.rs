@@ -108,6 +108,10 @@ fn turns(checkpoint: &Path, pixels: &Path) -> Outcome<()> {
 
 fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let (tiles, words): (Vec<_>, Vec<_>) = words.into_iter().partition(|w| w == "--tiles");
+    if !tiles.is_empty() && !planish_kernels::bf16::split::allow() {
+        return Err("--tiles: this processor has no AMX, or the system withholds it".into());
+    }
     if let [flag, checkpoint, pixels] = &words[..]
         && flag == "--turns"
     {

@@ -5,6 +5,7 @@
 //! two. One stream does everything in order, so micro-batches run one after the other.
 
 use candle_core::{Device, Tensor, TensorId};
+use planish_kernels::bf16::split;
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -137,10 +138,14 @@ pub fn allow_tf32() {
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
 }
 
-/// What decides how the GPU that was chosen rounds; nothing on the CPU.
+/// What decides how the device that was chosen rounds; nothing on the CPU's vectors.
 pub fn rounding() -> Option<&'static str> {
     let tf32 = TF32.load(Ordering::Relaxed);
-    CHOSEN.get().map(|_| if tf32 { "cuda tf32" } else { "cuda f32" })
+    match CHOSEN.get() {
+        Some(_) if tf32 => Some("cuda tf32"),
+        Some(_) => Some("cuda f32"),
+        None => split::allowed().then_some("cpu tiles"),
+    }
 }
 
 impl Gpu {

@@ -18,4 +18,20 @@ fn what_the_cpu_cannot_do_is_said_in_a_line() {
         "--device cpu",
     ]);
     run(&["--tf32"]).fails_with(&["--tf32", "--device cuda"]);
+    run(&["--tiles", "--device", "cuda"]).fails_with(&["--tiles", "--device"]);
+}
+
+#[test]
+fn on_tiles_or_without_them_the_loss_is_the_same() {
+    let bench = Bench::with_model();
+    let loss = |words: &[&str], name: &str| {
+        let eval = ["eval", &bench.path("model"), "--data", &bench.data, "--json"];
+        let output = bench.plain(&[&eval[..], &[&bench.path(name)], words].concat());
+        output.code.eq(&Some(0)).then(|| bench.json(name)["figures"]["nll"].as_f64().unwrap())
+    };
+    let vectors = loss(&[], "vectors.json").unwrap();
+    match loss(&["--tiles"], "tiles.json") {
+        Some(tiles) => assert!((tiles - vectors).abs() < 1e-5 * vectors, "{tiles}, {vectors}"),
+        None => assert!(!planish_kernels::bf16::split::available()),
+    }
 }

@@ -2,12 +2,13 @@
 
     pip install torch timm safetensors
     python benches/pytorch/compare.py [--batch 8] [--rounds 3] [--threads 2] [--only NAME …]
+                                        [--tiles]
 
 One timm checkpoint with random weights and one batch of random pixels serve both. Every task gives a
 number that is compared before its time is: a loss, the norm of a gradient, vᵀHv. Rounds alternate,
 so that a machine whose speed changes changes it for both; medians are printed. In PyTorch a
 Hessian-vector product is double backward, as its users write it; blocks frozen below a layer run
-without a tape.
+without a tape. `--tiles` runs planish a second time in each turn, its f32 products on AMX tiles.
 """
 
 import argparse
@@ -35,14 +36,14 @@ TOLERANCE_BF16 = 3e-2
 class Planish:
     """The bench's binary, one task a line."""
 
-    def __init__(self, folder, pixels, threads):
+    def __init__(self, folder, pixels, threads, *options):
         build = ["cargo", "bench", "--bench", "vit", "--no-run", "--message-format=json"]
         out = subprocess.run(build, cwd=ROOT, stdout=subprocess.PIPE, check=True, text=True).stdout
         messages = [json.loads(line) for line in out.splitlines()]
         names = [m["executable"] for m in messages if m.get("target", {}).get("name") == "vit"]
         environment = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
-            [names[-1], "--turns", folder, pixels],
+            [names[-1], "--turns", folder, pixels, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -161,6 +162,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--model", default="vit_base_patch16_224")
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--tiles", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -180,25 +182,30 @@ def main():
         pathlib.Path(folder, "config.json").write_text(json.dumps(config, default=str))
         batch = f"{folder}/pixels.safetensors"
         safetensors.torch.save_file({"pixels": pixels, "labels": labels}, batch)
-        ours, theirs = Planish(folder, batch, args.threads), PyTorch(model, pixels, labels)
+        ours, theirs = [Planish(folder, batch, args.threads)], PyTorch(model, pixels, labels)
+        if args.tiles:
+            ours.append(Planish(folder, batch, args.threads, "--tiles"))
         print(f"{platform.processor() or platform.machine()}, {args.threads} threads, ", end="")
         print(f"torch {torch.__version__}, timm {timm.__version__}, {args.model}, ", end="")
         print(f"batch {args.batch}, f32 unless said; seconds an image, medians of {args.rounds}")
-        print(f"{'':<22}{'PyTorch':>10}{'planish':>10}{'times':>8}")
+        names = ["planish", "on tiles"][: len(ours)]
+        heading = "".join(f"{name:>10}{'times':>8}" for name in names)
+        print(f"{'':<22}{'PyTorch':>10}{heading}")
         tasks = ["forward", "gradient", "hvp first block", "hvp last block", "hvps of all blocks"]
         tasks += ["forward bf16", "gradient bf16", "last block, cached", "pol step, cached"]
         for task in tasks:
             if args.only and not any(part in task for part in args.only):
                 continue
-            _, mine = ours.run(task)
             _, other = theirs.run(task)
             tolerance = TOLERANCE_BF16 if task.endswith("bf16") else TOLERANCE
-            if abs(mine - other) > tolerance * abs(other):
-                raise SystemExit(f"{task}: planish finds {mine}, PyTorch {other}")
-            times = [(ours.run(task)[0], theirs.run(task)[0]) for _ in range(args.rounds)]
-            mine = statistics.median(t[0] for t in times) / args.batch
-            other = statistics.median(t[1] for t in times) / args.batch
-            print(f"{task:<22}{other:>10.4f}{mine:>10.4f}{other / mine:>8.2f}", flush=True)
+            for _, mine in [planish.run(task) for planish in ours]:
+                if abs(mine - other) > tolerance * abs(other):
+                    raise SystemExit(f"{task}: planish finds {mine}, PyTorch {other}")
+            rounds = range(args.rounds)
+            times = [[side.run(task)[0] for side in (theirs, *ours)] for _ in rounds]
+            other, *mine = [statistics.median(side) / args.batch for side in zip(*times)]
+            columns = "".join(f"{seconds:>10.4f}{other / seconds:>8.2f}" for seconds in mine)
+            print(f"{task:<22}{other:>10.4f}{columns}", flush=True)
 
 
 if __name__ == "__main__":

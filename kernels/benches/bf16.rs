@@ -1,11 +1,12 @@
-//! Products in bf16 at the shapes of a ViT-B/16: verified first, then timed.
+//! Products in bf16 and in f32 at the shapes of a ViT-B/16: verified first, then timed.
 //!
 //! `cargo bench -p planish-kernels --bench bf16 [-- THREADS]`. Prints GFLOP/s, best and median, as
-//! shares of the micro-kernel on data in the first-level cache on as many threads, and the rate of
-//! the same product in f32. The three are measured in turn. `benches/pytorch/operations.py` prints
+//! shares of the micro-kernel on data in the caches on as many threads, and the rates of the same
+//! product in f32: on tiles, where the processor has them (`planish_kernels::bf16::split`), and on
+//! vectors. All are measured in turn. `benches/pytorch/operations.py` prints
 //! PyTorch's rates at these shapes.
 
-use planish_kernels::bf16::{Unit, micro_kernel, multiply_with};
+use planish_kernels::bf16::{Unit, micro_kernel, multiply_with, split};
 use planish_kernels::product::{Start, View, multiply};
 use rayon::prelude::*;
 use std::error::Error;
@@ -47,18 +48,26 @@ impl Case {
         let unit = Unit::best();
         multiply_with(Unit::Portable, (&mut expected, v), Start::Zero, (&a, va), (&b, vb), 1.0);
         multiply_with(unit, (&mut c, v), Start::Zero, (&a, va), (&b, vb), 1.0);
-        let square = |x: f64| x * x;
-        let norm: f64 = expected.iter().map(|&x| square(x.into())).sum();
-        let pairs = c.iter().zip(&expected);
-        let error: f64 = pairs.map(|(&x, &y)| square(f64::from(x) - f64::from(y))).sum();
-        let error = (error / norm).sqrt();
-        if error.is_nan() || error >= TOLERANCE {
-            return Err(format!("{}: {unit:?} differs by {error:e}", self.name).into());
+        self.verify(unit, &c, &expected)?;
+        let tiles = split::available();
+        if tiles {
+            multiply((&mut expected, v), Start::Zero, (&a, va), (&b, vb), 1.0);
+            split::multiply((&mut c, v), Start::Zero, (&a, va), (&b, vb), 1.0);
+            self.verify(unit, &c, &expected)?;
         }
         let flops = 2.0 * (count * va.rows * va.cols * vb.cols) as f64;
         let (mut rates, mut shares, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut on_tiles, mut tile_shares) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
-            let best = ceiling(unit);
+            if tiles {
+                let best = ceiling(unit, 3);
+                let start = Instant::now();
+                split::multiply((&mut c, v), Start::Zero, (&a, va), (&b, vb), 1.0);
+                let rate = flops / start.elapsed().as_secs_f64();
+                on_tiles.push(rate);
+                tile_shares.push(rate / best);
+            }
+            let best = ceiling(unit, 1);
             let start = Instant::now();
             multiply_with(unit, (&mut c, v), Start::Zero, (&a, va), (&b, vb), 1.0);
             let rate = flops / start.elapsed().as_secs_f64();
@@ -69,9 +78,17 @@ impl Case {
             plain.push(flops / start.elapsed().as_secs_f64());
         }
         let (best, share) = (rates.iter().fold(0.0f64, |x, &y| x.max(y)), median(shares));
+        let f32 = match tiles {
+            false => String::new(),
+            true => format!(
+                "{:.0} on tiles, {:.0} % of the micro-kernel, and ",
+                median(on_tiles) / 1e9,
+                100.0 * median(tile_shares)
+            ),
+        };
         println!(
             "{:<16}{count:>3} × {:>4} × {:>4} × {:>4} {:>6.0} GFLOP/s, best {:>5.0}, {:>3.0} % of \
-             the micro-kernel; f32 {:>4.0}",
+             the micro-kernel; f32 {f32}{:.0} on vectors",
             self.name,
             va.rows,
             va.cols,
@@ -83,13 +100,27 @@ impl Case {
         );
         Ok(())
     }
+
+    /// An error if the two differ by more than roundings do.
+    fn verify(&self, unit: Unit, found: &[f32], expected: &[f32]) -> Result<(), Box<dyn Error>> {
+        let square = |x: f64| x * x;
+        let norm: f64 = expected.iter().map(|&x| square(x.into())).sum();
+        let pairs = found.iter().zip(expected);
+        let error: f64 = pairs.map(|(&x, &y)| square(f64::from(x) - f64::from(y))).sum();
+        let error = (error / norm).sqrt();
+        if error.is_nan() || error >= TOLERANCE {
+            return Err(format!("{}: {unit:?} differs by {error:e}", self.name).into());
+        }
+        Ok(())
+    }
 }
 
-/// Operations a second of the micro-kernel alone, on all threads.
-fn ceiling(unit: Unit) -> f64 {
+/// Operations a second of the micro-kernel alone, on all threads, numbers in so many parts.
+fn ceiling(unit: Unit, parts: usize) -> f64 {
     let threads = rayon::current_num_threads();
     let start = Instant::now();
-    let flops: usize = (0..threads).into_par_iter().map(|_| micro_kernel(unit, 8, 2000)).sum();
+    let flops: usize =
+        (0..threads).into_par_iter().map(|_| micro_kernel((unit, parts), 8, 2000)).sum();
     flops as f64 / start.elapsed().as_secs_f64()
 }
 
@@ -116,7 +147,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{} threads, {unit:?}, micro-kernel {:.0} GFLOP/s",
         rayon::current_num_threads(),
-        ceiling(unit) / 1e9
+        ceiling(unit, 1) / 1e9
     );
     for (rows, inputs, outputs) in [
         (197, 768, 2304),

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::lanes::Element;
 use crate::op::{Keep, Kept, Op};
 use crate::parts::{Fresh, Held, Part, PartMut, Scratch, dual_product};
-use crate::product::{Multiply, Precision, View, multiply};
+use crate::product::{Multiply, Precision, View, multiply, multiply_f32};
 use crate::registry::Sample;
 use crate::softmax;
 use candle_core::DType;
@@ -230,7 +230,7 @@ impl Op for Attention {
                 bf16::takes(self.name(), dtype, tangents(x))?;
                 self.values(&shape, x, bf16::multiply)
             }
-            DType::F32 => self.values::<f32>(&shape, x, multiply),
+            DType::F32 => self.values::<f32>(&shape, x, multiply_f32),
             _ => self.values::<f64>(&shape, x, multiply),
         }
     }
@@ -268,7 +268,7 @@ impl Op for Attention {
                 bf16::takes(self.name(), dtype, tangents(&all))?;
                 self.gradients(&shape, &x, gy, bf16::multiply)?
             }
-            DType::F32 => self.gradients::<f32>(&shape, &x, gy, multiply)?,
+            DType::F32 => self.gradients::<f32>(&shape, &x, gy, multiply_f32)?,
             _ => self.gradients::<f64>(&shape, &x, gy, multiply)?,
         };
         Ok(pick(found))

@@ -7,6 +7,7 @@ use crate::device::{self, Choice};
 use crate::run::{Run, Running, set_threads};
 use anyhow::bail;
 use bytesize::ByteSize;
+use planish_kernels::bf16::split;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -28,6 +29,10 @@ pub struct Common {
     /// On a GPU, let products round their operands to TF32: faster, to three digits
     #[arg(long, help_heading = "Common options")]
     pub tf32: bool,
+    /// On a CPU with AMX, multiply f32 on its tiles, numbers split into three of bf16: as exact as
+    /// f32 and faster, but slower where other users of the machine keep the tiles busy
+    #[arg(long, help_heading = "Common options")]
+    pub tiles: bool,
     /// Seed of everything random
     #[arg(long, value_name = "S", default_value_t = 0, help_heading = "Common options")]
     pub seed: u64,
@@ -68,6 +73,15 @@ impl Common {
         if self.tf32 && self.device == Choice::Cpu {
             bail!("--tf32 is for products on a GPU; give --device cuda, too")
         }
+        if self.tiles && self.device != Choice::Cpu {
+            bail!("--tiles is for products on the CPU; leave out --device, or --tiles")
+        }
+        if self.tiles && !split::allow() {
+            bail!(
+                "--tiles: this processor has no AMX for bf16, or the system withholds it; run \
+                 without, and products are taken on vectors"
+            )
+        }
         let threads = set_threads(self.threads)?;
         let said = self.clone();
         device::choose(self.device, move |line| said.say(line))?;
@@ -85,6 +99,9 @@ impl Common {
         }
         if self.tf32 {
             words.push("--tf32".into());
+        }
+        if self.tiles {
+            words.push("--tiles".into());
         }
         words
     }

@@ -55,42 +55,114 @@ impl Drop for Registers {
     }
 }
 
-/// One block, its strip of A in the first-level cache and B, passing through, not (the hint T1):
-/// sums in registers 0 to 3, A in 4 and 5, B in 6 and 7. In a step along K, a and p
-/// point at the two tiles of A, b and q at those of B, and s is a tile's row. At the end q is 16
-/// rows below p.
-macro_rules! block {
-    ($group:expr, zero $zero:tt, step $step:tt, store $store:tt) => {{
-        let g: &Group = $group;
-        block!(@ g, $zero, $step, $store)
-    }};
-    (@ $g:ident, [$($zero:literal),+], [$($step:literal),+], [$($store:literal),+]) => {
-        asm!(
-            $($zero,)+
-            "test {k}, {k}",
-            "jz 3f",
-            "2:",
+/// Loads the part of that number of one or two tiles of A, down, into registers 4 and 5, in the
+/// first-level cache.
+macro_rules! left {
+    (1, $part:literal) => {
+        concat!("tileloadd tmm4, [{a} + {s} + 1024 * ", $part, "]\n")
+    };
+    (2, $part:literal) => {
+        concat!(left!(1, $part), "tileloadd tmm5, [{p} + {s} + 1024 * ", $part, "]\n")
+    };
+}
+
+/// Loads the part of that number of one or two tiles of B, across, into registers 6 and 7; B
+/// passes through the first-level cache (the hint T1).
+macro_rules! right {
+    (1, $part:literal) => {
+        concat!("tileloaddt1 tmm6, [{b} + {s} + 1024 * ", $part, "]\n")
+    };
+    (2, $part:literal) => {
+        concat!(right!(1, $part), "tileloaddt1 tmm7, [{q} + {s} + 1024 * ", $part, "]\n")
+    };
+}
+
+/// A or B as loaded, down by across, multiplied onto the sums in registers 0 to 3.
+macro_rules! times {
+    (1, 1) => {
+        "tdpbf16ps tmm0, tmm4, tmm6\n"
+    };
+    (1, 2) => {
+        concat!(times!(1, 1), "tdpbf16ps tmm1, tmm4, tmm7\n")
+    };
+    (2, 1) => {
+        concat!(times!(1, 1), "tdpbf16ps tmm2, tmm5, tmm6\n")
+    };
+    (2, 2) => {
+        concat!(times!(1, 2), "tdpbf16ps tmm2, tmm5, tmm6\n", "tdpbf16ps tmm3, tmm5, tmm7\n")
+    };
+}
+
+/// Sums to memory: {p} points at the first tile's, {q} 16 rows below.
+macro_rules! store {
+    (1, 1) => {
+        "tilestored [{p} + {s}], tmm0\n"
+    };
+    (1, 2) => {
+        concat!(store!(1, 1), "tilestored [{p} + {s} + 64], tmm1\n")
+    };
+    (2, 1) => {
+        concat!(store!(1, 1), "tilestored [{q} + {s}], tmm2\n")
+    };
+    (2, 2) => {
+        concat!(
+            store!(1, 2),
+            "tilestored [{q} + {s}], tmm2\n",
+            "tilestored [{q} + {s} + 64], tmm3\n"
+        )
+    };
+}
+
+/// A loop along K, over tiles of so many parts: a and p point at the tiles of A, b and q at those
+/// of B, and s is a tile's row.
+macro_rules! along {
+    ($parts:literal, $($step:expr),+) => {
+        concat!(
+            "mov {k}, [{g} + {depth}]\n",
+            "mov {a}, [{g} + {left}]\n",
+            "mov {b}, [{g} + {right}]\n",
+            "mov {q}, [{g} + {step}]\n",
+            "shl {q}, 10\n",
+            "lea {p}, [{a} + {q}]\n",
+            "add {q}, {b}\n",
+            "test {k}, {k}\n",
+            "jz 3f\n",
+            "2:\n",
             $($step,)+
-            "add {a}, 1024",
-            "add {b}, 1024",
-            "add {p}, 1024",
-            "add {q}, 1024",
-            "dec {k}",
-            "jnz 2b",
-            "3:",
+            "add {a}, 1024 * ", $parts, "\n",
+            "add {b}, 1024 * ", $parts, "\n",
+            "add {p}, 1024 * ", $parts, "\n",
+            "add {q}, 1024 * ", $parts, "\n",
+            "dec {k}\n",
+            "jnz 2b\n",
+            "3:\n",
+        )
+    };
+}
+
+/// Zeroes the sums, runs the loops and stores the sums.
+macro_rules! block {
+    ($group:ident, $down:tt, $across:tt, $($loops:expr),+) => {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            $($loops,)+
             "mov {p}, [{g} + {sums}]",
             "mov {s}, [{g} + {stride}]",
             "mov {q}, {s}",
             "shl {q}, 4",
             "add {q}, {p}",
-            $($store,)+
-            g = in(reg) $g,
-            k = inout(reg) $g.depth => _,
-            a = inout(reg) $g.a => _,
-            b = inout(reg) $g.b => _,
-            p = inout(reg) $g.a.wrapping_add($g.step) => _,
-            q = inout(reg) $g.b.wrapping_add($g.step) => _,
+            store!($down, $across),
+            g = in(reg) $group,
+            k = out(reg) _,
+            a = out(reg) _,
+            b = out(reg) _,
+            p = out(reg) _,
+            q = out(reg) _,
             s = inout(reg) 64usize => _,
+            left = const offset_of!(Group, a),
+            right = const offset_of!(Group, b),
+            depth = const offset_of!(Group, depth),
+            step = const offset_of!(Group, step),
             sums = const offset_of!(Group, sums),
             stride = const offset_of!(Group, stride),
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -100,50 +172,61 @@ macro_rules! block {
     };
 }
 
-/// `rows` by `columns` tiles of sums, one or two each.
+/// Tiles of one part: the product.
+macro_rules! rounded {
+    ($group:ident, $down:tt, $across:tt) => {
+        block!(
+            $group,
+            $down,
+            $across,
+            along!(1, left!($down, 0), right!($across, 0), times!($down, $across))
+        )
+    };
+}
+
+/// Tiles of three parts: the five small products over all of K, then the large one, so that sums
+/// are rounded at their full size once a product of A and B and not six times.
+macro_rules! split {
+    ($group:ident, $down:tt, $across:tt) => {
+        block!(
+            $group,
+            $down,
+            $across,
+            along!(
+                3,
+                left!($down, 0),
+                right!($across, 2),
+                times!($down, $across),
+                right!($across, 1),
+                times!($down, $across),
+                left!($down, 1),
+                times!($down, $across),
+                right!($across, 0),
+                times!($down, $across),
+                left!($down, 2),
+                times!($down, $across)
+            ),
+            along!(3, left!($down, 0), right!($across, 0), times!($down, $across))
+        )
+    };
+}
+
+/// `rows` by `columns` tiles of sums, one or two each, of operands in one part or three.
 ///
 /// # Safety
 /// As [`Group`]'s fields promise, and this thread holds [`Registers`].
-pub unsafe fn multiply(rows: usize, columns: usize, group: &Group) {
+pub unsafe fn multiply(parts: usize, rows: usize, columns: usize, group: &Group) {
     // SAFETY: the caller's promise.
     unsafe {
-        match (rows, columns) {
-            (2, 2) => block!(group,
-            zero ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3"],
-            step [
-                "tileloadd tmm4, [{a} + {s}]", "tileloaddt1 tmm6, [{b} + {s}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloaddt1 tmm7, [{q} + {s}]", "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm5, [{p} + {s}]", "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm3, tmm5, tmm7"
-            ],
-            store [
-                "tilestored [{p} + {s}], tmm0", "tilestored [{p} + {s} + 64], tmm1",
-                "tilestored [{q} + {s}], tmm2", "tilestored [{q} + {s} + 64], tmm3"
-            ]),
-            (2, _) => block!(group,
-                zero ["tilezero tmm0", "tilezero tmm2"],
-                step [
-                    "tileloadd tmm4, [{a} + {s}]", "tileloaddt1 tmm6, [{b} + {s}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloadd tmm5, [{p} + {s}]", "tdpbf16ps tmm2, tmm5, tmm6"
-                ],
-                store ["tilestored [{p} + {s}], tmm0", "tilestored [{q} + {s}], tmm2"]),
-            (_, 2) => block!(group,
-                zero ["tilezero tmm0", "tilezero tmm1"],
-                step [
-                    "tileloadd tmm4, [{a} + {s}]", "tileloaddt1 tmm6, [{b} + {s}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6",
-                    "tileloaddt1 tmm7, [{q} + {s}]", "tdpbf16ps tmm1, tmm4, tmm7"
-                ],
-                store ["tilestored [{p} + {s}], tmm0", "tilestored [{p} + {s} + 64], tmm1"]),
-            _ => block!(group,
-                zero ["tilezero tmm0"],
-                step [
-                    "tileloadd tmm4, [{a} + {s}]", "tileloaddt1 tmm6, [{b} + {s}]",
-                    "tdpbf16ps tmm0, tmm4, tmm6"
-                ],
-                store ["tilestored [{p} + {s}], tmm0"]),
+        match (parts, rows, columns) {
+            (1, 2, 2) => rounded!(group, 2, 2),
+            (1, 2, _) => rounded!(group, 2, 1),
+            (1, _, 2) => rounded!(group, 1, 2),
+            (1, _, _) => rounded!(group, 1, 1),
+            (_, 2, 2) => split!(group, 2, 2),
+            (_, 2, _) => split!(group, 2, 1),
+            (_, _, 2) => split!(group, 1, 2),
+            _ => split!(group, 1, 1),
         }
     }
 }

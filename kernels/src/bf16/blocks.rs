@@ -18,6 +18,9 @@ const MAX_DEPTH: usize = 4096;
 const MAX_A: usize = 1 << 22;
 /// Columns of B that are packed at a time, times their depth: 1 MiB.
 const MAX_B: usize = 1 << 19;
+/// The first and the last of these where numbers have three parts: rows of A are three times as
+/// long, and need their share of the second-level cache.
+const SPLIT_MAX: [usize; 2] = [768, 3 << 17];
 
 thread_local! {
     /// Packed operands and sums, kept because fresh memory costs page faults.
@@ -40,11 +43,11 @@ impl Buffers {
 /// A group of tiles for a micro-kernel.
 #[repr(C)]
 pub struct Group {
-    /// The first tile of A; the next along K follows it.
+    /// The first tile of A, all its parts; the next along K follows them.
     pub a: *const Tile,
-    /// The first tile of B; the next along K follows it.
+    /// The first tile of B, all its parts; the next along K follows them.
     pub b: *const Tile,
-    /// Tiles along K.
+    /// Tiles along K, each of so many parts.
     pub depth: usize,
     /// Tiles to those of the next 16 rows or columns.
     pub step: usize,
@@ -84,6 +87,8 @@ pub struct Problem {
     pub factor: f32,
     /// Whether C goes past the caches.
     pub stream: bool,
+    /// Numbers of bf16 that stand for one of A or B: 1, rounded, or 3, exact.
+    pub parts: usize,
 }
 // SAFETY: A and B are only read, and parts that threads take of C do not overlap.
 unsafe impl Sync for Problem {}
@@ -106,9 +111,10 @@ fn step(n: usize, most: usize, of: usize) -> usize {
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn serial(unit: Unit, p: &Problem, rows: Range<usize>, columns: Range<usize>) {
     let [tall, wide] = group(unit).map(|tiles| tiles * LINES);
-    let depth = step(p.a.depth, MAX_DEPTH, DEPTH);
-    let row_step = step(rows.len(), MAX_A / depth, tall);
-    let column_step = step(columns.len(), (MAX_B / depth).min(WIDTH - wide), wide);
+    let [max_depth, max_b] = if p.parts == 1 { [MAX_DEPTH, MAX_B] } else { SPLIT_MAX };
+    let depth = step(p.a.depth, max_depth, DEPTH);
+    let row_step = step(rows.len(), MAX_A / p.parts / depth, tall);
+    let column_step = step(columns.len(), (max_b / p.parts / depth).min(WIDTH - wide), wide);
     #[cfg(target_os = "linux")]
     // SAFETY: an available unit was granted.
     let _registers = (unit == Unit::Amx).then(|| unsafe { super::amx::Registers::new() });
@@ -143,24 +149,25 @@ unsafe fn block(
 ) {
     let [tall, wide] = group(unit);
     let depth = a.tiles()[1];
-    let b_tiles = room(&mut buffers.b, b.tiles());
-    let a_tiles = room(&mut buffers.a, a.tiles());
+    let b_tiles = room(&mut buffers.b, b.tiles(), p.parts);
+    let a_tiles = room(&mut buffers.a, a.tiles(), p.parts);
     let mut previous: Option<Strip> = None;
     // SAFETY: the caller's promise.
     unsafe {
+        let pack = if p.parts == 1 { pack::<1> } else { pack::<3> };
         pack(&b, Side::B, b_tiles);
         if !packed {
             pack(&a, Side::A, a_tiles);
         }
-        for (i, tiles) in a_tiles.chunks(tall * depth).enumerate() {
+        for (i, tiles) in a_tiles.chunks(tall * depth * p.parts).enumerate() {
             let height = (tall * LINES).min(a.lines - i * tall * LINES);
-            let sums = room(&mut buffers.sums[i % 2], [tall * WIDTH / LINES, 1]);
+            let sums = room(&mut buffers.sums[i % 2], [tall * WIDTH / LINES, 1], 1);
             let strip = Strip::new(row + i * tall * LINES, column, [height, b.lines], sums);
             let groups = b.tiles()[0].div_ceil(wide);
-            for (j, right) in b_tiles.chunks(wide * depth).enumerate() {
+            for (j, right) in b_tiles.chunks(wide * depth * p.parts).enumerate() {
                 let size = [height.div_ceil(LINES), wide.min(b.tiles()[0] - j * wide)];
                 let sums = strip.sums.add(j * wide * LINES);
-                run(unit, size, &Group::new(tiles, right, depth, sums));
+                run(unit, p.parts, size, &Group::new(tiles, right, [depth, p.parts], sums));
                 if let Some(previous) = &previous {
                     previous
                         .flush(p, j * previous.height / groups..(j + 1) * previous.height / groups);
@@ -176,20 +183,20 @@ unsafe fn block(
 }
 
 impl Group {
-    fn new(a: &[Tile], b: &[Tile], depth: usize, sums: *mut f32) -> Self {
+    fn new(a: &[Tile], b: &[Tile], [depth, parts]: [usize; 2], sums: *mut f32) -> Self {
         let stride = WIDTH * size_of::<f32>();
-        Self { a: a.as_ptr(), b: b.as_ptr(), depth, step: depth, sums, stride }
+        Self { a: a.as_ptr(), b: b.as_ptr(), depth, step: depth * parts, sums, stride }
     }
 }
 
 /// Runs the unit's micro-kernel.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn run(unit: Unit, [rows, columns]: [usize; 2], group: &Group) {
+unsafe fn run(unit: Unit, parts: usize, [rows, columns]: [usize; 2], group: &Group) {
     // SAFETY: the caller's promise.
     unsafe {
         match unit {
             #[cfg(target_os = "linux")]
-            Unit::Amx => super::amx::multiply(rows, columns, group),
+            Unit::Amx => super::amx::multiply(parts, rows, columns, group),
             _ => super::avx512::multiply(columns, group),
         }
     }
@@ -200,26 +207,27 @@ unsafe fn run(unit: Unit, [rows, columns]: [usize; 2], group: &Group) {
 /// # Safety
 /// `unit` is available and not [`Unit::Portable`].
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn repeat(unit: Unit, depth: usize, times: usize) -> usize {
+pub unsafe fn repeat(unit: Unit, parts: usize, depth: usize, times: usize) -> usize {
     let tiles = group(unit);
-    let operands = vec![Tile([[0; 16]; 16]); (tiles[0] + tiles[1]) * depth];
+    let operands = vec![Tile([[0; 16]; 16]); (tiles[0] + tiles[1]) * depth * parts];
     let mut sums = vec![0.0f32; tiles[0] * LINES * WIDTH];
-    let (a, b) = operands.split_at(tiles[0] * depth);
-    let group = Group::new(a, b, depth, sums.as_mut_ptr());
+    let (a, b) = operands.split_at(tiles[0] * depth * parts);
+    let group = Group::new(a, b, [depth, parts], sums.as_mut_ptr());
     #[cfg(target_os = "linux")]
     // SAFETY: an available unit was granted.
     let _registers = (unit == Unit::Amx).then(|| unsafe { super::amx::Registers::new() });
     for _ in 0..times {
         // SAFETY: operands and sums hold the largest group.
-        unsafe { run(unit, tiles, std::hint::black_box(&group)) };
+        unsafe { run(unit, parts, tiles, std::hint::black_box(&group)) };
     }
     2 * tiles[0] * tiles[1] * LINES * LINES * depth * DEPTH * times
 }
 
-/// Room for tiles across and along.
-fn room(tiles: &mut Vec<Tile>, [across, along]: [usize; 2]) -> &mut [Tile] {
-    if tiles.len() < across * along {
-        tiles.resize(across * along, Tile([[0; 16]; 16]));
+/// Room for tiles across and along, of so many parts.
+fn room(tiles: &mut Vec<Tile>, [across, along]: [usize; 2], parts: usize) -> &mut [Tile] {
+    let count = across * along * parts;
+    if tiles.len() < count {
+        tiles.resize(count, Tile([[0; 16]; 16]));
     }
-    &mut tiles[..across * along]
+    &mut tiles[..count]
 }

@@ -20,6 +20,7 @@ mod blocks;
 mod flush;
 #[cfg(target_arch = "x86_64")]
 mod pack;
+pub mod split;
 mod unit;
 
 pub use unit::Unit;
@@ -113,13 +114,13 @@ pub fn multiply_with(
         );
     }
     #[cfg(target_arch = "x86_64")]
-    tiled(unit, (c, v), start, (a, va), (b, vb), factor as f32);
+    tiled((unit, 1), (c, v), start, (a, va), (b, vb), factor as f32);
 }
 
-/// With a unit that works on tiles. Operands were checked.
+/// With a unit that works on tiles, on operands in so many parts. Operands were checked.
 #[cfg(target_arch = "x86_64")]
 fn tiled(
-    unit: Unit,
+    (unit, parts): (Unit, usize),
     (c, v): (&mut [f32], View),
     start: Start<f32>,
     (a, va): (&[f32], View),
@@ -139,6 +140,7 @@ fn tiled(
         },
         factor,
         stream: v.rows * v.cols >= STREAM && !matches!(start, Start::Sum),
+        parts,
     };
     let one = |i: usize, rows: Range<usize>, columns: Range<usize>| {
         let mut problem = first;
@@ -180,18 +182,20 @@ fn grid(threads: usize, [rows, columns]: [usize; 2]) -> [usize; 2] {
     [tall, threads.max(1) / tall]
 }
 
-/// Runs the unit's micro-kernel `times` on one group of tiles, `depth` tiles of 32 deep, and
-/// returns how many operations that was: with a small depth, what the unit does at most.
+/// Runs the unit's micro-kernel `times` on one group of tiles, `depth` tiles of 32 deep, of
+/// operands in one part or, on AMX, three, and returns how many operations of theirs that was:
+/// with a small depth, what the unit does at most.
 ///
 /// # Panics
 /// If this processor lacks the unit's instructions. [`Unit::Portable`] has no micro-kernel: 0.
-pub fn micro_kernel(unit: Unit, depth: usize, times: usize) -> usize {
+pub fn micro_kernel((unit, parts): (Unit, usize), depth: usize, times: usize) -> usize {
     assert!(Unit::available().contains(&unit), "this processor lacks {unit:?}");
+    assert!(parts == 1 || parts == 3 && unit == Unit::Amx, "{parts} parts on {unit:?}");
     match unit {
         Unit::Portable => 0,
         // SAFETY: the unit is available.
         #[cfg(target_arch = "x86_64")]
-        _ => unsafe { blocks::repeat(unit, depth, times) },
+        _ => unsafe { blocks::repeat(unit, parts, depth, times) },
         #[cfg(not(target_arch = "x86_64"))]
         _ => 0,
     }

@@ -1,4 +1,4 @@
-//! Rounds strided f32 matrices to bf16 and lays them out in tiles.
+//! Rounds strided f32 matrices to bf16, or splits them into three, and lays them out in tiles.
 //!
 //! A tile holds 16 rows (of A) or columns (of B) by 32 steps of the inner dimension, which are
 //! taken in pairs because the instructions add two products at a time: 1 KiB, one AMX register.
@@ -11,6 +11,10 @@ use std::arch::x86_64::*;
 pub const LINES: usize = 16;
 /// Steps of the inner dimension in a tile.
 pub const DEPTH: usize = 32;
+
+/// Numbers ahead of which a line is fetched: sixteen lines at a time are more than the processor
+/// foresees.
+const AHEAD: usize = 4 * DEPTH;
 
 /// One tile, as pairs of bf16.
 #[derive(Clone, Copy)]
@@ -74,20 +78,21 @@ impl Source {
     }
 }
 
-/// Packs `source` into `into`: for every 16 lines the tiles along the depth, one after the other.
+/// Packs `source` into `into`: for every 16 lines the tiles along the depth, one after the other,
+/// each in P parts: x₀ = bf16(x), x₁ = bf16(x − x₀), x₂ = bf16(x − x₀ − x₁).
 ///
 /// # Safety
 /// Every number of `source` may be read, `into` has room for all tiles, and the processor has
 /// AVX512F, AVX512BW and AVX512-BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub unsafe fn pack(source: &Source, side: Side, into: &mut [Tile]) {
+pub unsafe fn pack<const P: usize>(source: &Source, side: Side, into: &mut [Tile]) {
     let [across, along] = source.tiles();
-    assert!(into.len() >= across * along, "room for the tiles");
+    assert!(into.len() >= across * along * P, "room for the tiles");
     let tile = |i: usize, k: usize, into: &mut [Tile]| {
         // SAFETY: tile (i, k) starts inside the source.
         unsafe {
             let part = source.part(i * LINES, LINES, k * DEPTH, DEPTH);
-            pack_tile(&part, side, &mut into[i * along + k]);
+            pack_tile::<P>(&part, side, &mut into[(i * along + k) * P..][..P]);
         }
     };
     // Memory is read the way it runs.
@@ -98,16 +103,16 @@ pub unsafe fn pack(source: &Source, side: Side, into: &mut [Tile]) {
     }
 }
 
-/// One tile.
+/// One tile, P parts of it.
 ///
 /// # Safety
 /// As [`pack`]'s; at most 16 lines and 32 steps.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pack_tile(part: &Source, side: Side, into: &mut Tile) {
+unsafe fn pack_tile<const P: usize>(part: &Source, side: Side, into: &mut [Tile]) {
     // SAFETY: as the caller's; the copy is row-major and whole.
     unsafe {
-        let (mut registers, found) = if part.depth_stride == 1 {
+        let (parts, found) = if part.depth_stride == 1 {
             (along_depth(part), Side::A)
         } else if part.line_stride == 1 {
             (along_lines(part), Side::B)
@@ -122,11 +127,11 @@ unsafe fn pack_tile(part: &Source, side: Side, into: &mut Tile) {
             let copied = Source { start, line_stride: DEPTH, depth_stride: 1, ..*part };
             (along_depth(&copied), Side::A)
         };
-        if found != side {
-            registers = transpose(registers);
-        }
-        for (row, register) in into.0.iter_mut().zip(registers) {
-            _mm512_store_si512(row.as_mut_ptr().cast(), register);
+        for (tile, registers) in into.iter_mut().zip::<[_; P]>(parts) {
+            let registers = if found == side { registers } else { transpose(registers) };
+            for (row, register) in tile.0.iter_mut().zip(registers) {
+                _mm512_store_si512(row.as_mut_ptr().cast(), register);
+            }
         }
     }
 }
@@ -139,16 +144,20 @@ fn mask(count: usize) -> __mmask16 {
 /// \[line]\[pair] of lines whose steps lie side by side.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn along_depth(part: &Source) -> [__m512i; 16] {
-    let mut out = [_mm512_setzero_si512(); 16];
+unsafe fn along_depth<const P: usize>(part: &Source) -> [[__m512i; 16]; P] {
+    let mut out = [[_mm512_setzero_si512(); 16]; P];
     let masks = [mask(part.depth), mask(part.depth.saturating_sub(16))];
-    for (i, register) in out.iter_mut().enumerate().take(part.lines) {
+    for i in 0..part.lines.min(LINES) {
         // SAFETY: the masks cover the steps that there are.
         unsafe {
             let line = part.start.add(i * part.line_stride);
+            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD + 16).cast());
             let low = _mm512_maskz_loadu_ps(masks[0], line);
             let high = _mm512_maskz_loadu_ps(masks[1], line.wrapping_add(16));
-            *register = to_bf16(high, low);
+            for (out, words) in out.iter_mut().zip(to_bf16::<P>(high, low)) {
+                out[i] = words;
+            }
         }
     }
     out
@@ -157,8 +166,8 @@ unsafe fn along_depth(part: &Source) -> [__m512i; 16] {
 /// \[pair]\[line] of lines that lie side by side.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn along_lines(part: &Source) -> [__m512i; 16] {
-    let mut out = [_mm512_setzero_si512(); 16];
+unsafe fn along_lines<const P: usize>(part: &Source) -> [[__m512i; 16]; P] {
+    let mut out = [[_mm512_setzero_si512(); 16]; P];
     // Words 0, 16, 1, 17, …: a line's two steps next to each other.
     let mut order = [0u16; 32];
     for (i, word) in order.iter_mut().enumerate() {
@@ -168,23 +177,42 @@ unsafe fn along_lines(part: &Source) -> [__m512i; 16] {
     // SAFETY: the mask covers the lines that there are, and steps beyond the last are not read.
     unsafe {
         let order = _mm512_loadu_si512(order.as_ptr().cast());
-        for (p, register) in out.iter_mut().enumerate().take(part.depth.div_ceil(2)) {
+        for p in 0..part.depth.div_ceil(2).min(16) {
             let step = |k: usize| {
                 let read = if k < part.depth { present } else { 0 };
                 _mm512_maskz_loadu_ps(read, part.start.wrapping_add(k * part.depth_stride))
             };
-            *register = _mm512_permutexvar_epi16(order, to_bf16(step(2 * p + 1), step(2 * p)));
+            let parts = to_bf16::<P>(step(2 * p + 1), step(2 * p));
+            for (out, words) in out.iter_mut().zip(parts) {
+                out[p] = _mm512_permutexvar_epi16(order, words);
+            }
         }
     }
     out
 }
 
-/// 32 numbers rounded to nearest even, `low` first.
+/// 32 numbers rounded to nearest even, `low` first; then what that leaves of them, rounded alike,
+/// and so on. What is left is a number of f32, so that the differences are exact.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn to_bf16(high: __m512, low: __m512) -> __m512i {
-    // SAFETY: both are 512 bits of plain data.
-    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+fn to_bf16<const P: usize>(mut high: __m512, mut low: __m512) -> [__m512i; P] {
+    let mut out = [_mm512_setzero_si512(); P];
+    for (i, words) in out.iter_mut().enumerate() {
+        // SAFETY: both are 512 bits of plain data.
+        *words = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) };
+        if i + 1 < P {
+            low = _mm512_sub_ps(low, wide(_mm512_castsi512_si256(*words)));
+            high = _mm512_sub_ps(high, wide(_mm512_extracti64x4_epi64::<1>(*words)));
+        }
+    }
+    out
+}
+
+/// 16 numbers of bf16 as f32.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn wide(words: __m256i) -> __m512 {
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words)))
 }
 
 /// 16 registers of 16 double words, transposed.
