@@ -29,5 +29,9 @@ pub use summary::{
 };
 pub use temperature::{Fit, fit};
 
+/// Version of the figures' definitions: raised whenever one of them changes, so that no figure kept
+/// from before is taken for one of now.
+pub const DEFINITIONS: u32 = 1;
+
 #[cfg(test)]
 mod reference_tests;
