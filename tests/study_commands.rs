@@ -228,6 +228,7 @@ fn a_table_is_read_back_with_its_columns_and_types() {
             match &json[name] {
                 Value::Null => assert_eq!(field, ""),
                 Value::String(text) => assert_eq!(field, text),
+                Value::Bool(flag) => assert_eq!(field.parse::<bool>().unwrap(), *flag),
                 other => assert_eq!(field.parse::<f64>().unwrap(), other.as_f64().unwrap()),
             }
         }

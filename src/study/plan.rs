@@ -25,6 +25,11 @@ pub enum Kind {
     Run,
 }
 
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 4] = [Kind::Evaluation, Kind::Ood, Kind::Diagnosis, Kind::Run];
+}
+
 /// A cell that a study wants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Planned {

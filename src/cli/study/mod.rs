@@ -14,6 +14,7 @@ mod training;
 mod work;
 
 use super::common::Common;
+use super::format::duration;
 use super::output;
 use crate::device::Choice;
 use crate::study::{
@@ -119,12 +120,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             false => HashMap::new(),
         };
         let missing = missing(own, |cell| there.contains_key(cell));
-        return Ok(output::print(&forecast(&cells, own, &missing, args.shard))?);
+        return Ok(output::print(&forecast(&cells, (own, args.shard), &missing, &there))?);
     }
     let mut log = Log::open(&out)?;
     output::write_json(&out.join(PLAN), &plan)?;
     let missing = missing(own, |cell| log.get(cell).is_some());
-    common.say(&forecast(&cells, own, &missing, args.shard));
+    common.say(&forecast(&cells, (own, args.shard), &missing, log.entries()));
     work::compute(&setup, &missing, &common, &mut |entry| {
         log.add(&entry)?;
         Ok(())
@@ -150,11 +151,18 @@ fn missing(cells: &[Cell], there: impl Fn(&str) -> bool) -> Vec<&Cell> {
     cells.iter().filter(new).collect()
 }
 
-fn forecast(cells: &[Cell], own: &[Cell], missing: &[&Cell], share: Share) -> String {
-    let kinds = [Kind::Evaluation, Kind::Ood, Kind::Diagnosis, Kind::Run];
-    let counted: Vec<String> = kinds
-        .into_iter()
-        .map(|kind| (kind, own.iter().filter(|c| c.planned.kind == kind).count()))
+/// How many cells there are and how many are missing; how long these take, if as many seconds as the
+/// others of their kind took.
+fn forecast(
+    cells: &[Cell],
+    (own, share): (&[Cell], Share),
+    missing: &[&Cell],
+    there: &HashMap<String, Entry>,
+) -> String {
+    let of_kind = |of: &Kind| own.iter().filter(|c| c.planned.kind == *of).count();
+    let counted: Vec<String> = Kind::ALL
+        .iter()
+        .map(|kind| (*kind, of_kind(kind)))
         .filter(|(_, n)| *n > 0)
         .map(|(kind, n)| work::counted(kind, n))
         .collect();
@@ -162,8 +170,18 @@ fn forecast(cells: &[Cell], own: &[Cell], missing: &[&Cell], share: Share) -> St
         true => String::new(),
         false => format!(" (shard {share} of {})", cells.len()),
     };
+    let mean = |kind: Kind| {
+        let known = there.values().filter(|e| e.kind == kind).map(|e| e.seconds);
+        let (sum, n) = known.fold((0.0, 0.0), |(sum, n), s| (sum + s, n + 1.0));
+        (n > 0.0).then_some(sum / n)
+    };
+    let seconds: Option<f64> = missing.iter().map(|c| mean(c.planned.kind)).sum();
+    let time = match seconds.filter(|s| *s > 0.0) {
+        Some(seconds) => format!(", about {} by those that are there", duration(seconds)),
+        None => String::new(),
+    };
     let counted = counted.join(", ");
-    format!("{} cells{of}: {counted}; {} are missing", own.len(), missing.len())
+    format!("{} cells{of}: {counted}; {} are missing{time}", own.len(), missing.len())
 }
 
 /// Computes cells that are named, holds them against the log, and prints their rows.

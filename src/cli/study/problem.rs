@@ -71,9 +71,9 @@ impl Text {
 /// # Errors
 /// A file that cannot be read.
 pub fn read(path: &Path) -> anyhow::Result<Text> {
-    use anyhow::Context;
-    let text = std::fs::read_to_string(path).with_context(|| {
-        format!("{}: cannot be read; pass a study file in TOML", path.display())
+    let text = std::fs::read_to_string(path).map_err(|why| {
+        let path = path.display();
+        anyhow::anyhow!("{path}: cannot be read: {why}; pass a study file in TOML")
     })?;
     Ok(Text { path: path.into(), text })
 }

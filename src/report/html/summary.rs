@@ -14,7 +14,7 @@ pub fn heading(inputs: &[Input]) -> String {
         Result::Evaluation(r) => Some((&r.checkpoint, Some(&r.data))),
         Result::PostTraining(r) => Some((&r.checkpoint, Some(&r.training))),
         Result::Bench(r) => Some((&r.checkpoint, None)),
-        Result::Comparison(_) | Result::Finetuning(_) => None,
+        _ => None,
     });
     match named {
         Some((c, Some(data))) => format!("{} on {}", short(&c.path), data.path),
