@@ -58,6 +58,14 @@ pub fn study(rows: &[Row]) -> String {
     names.into_iter().map(one).collect()
 }
 
+/// How many models there are, in words.
+pub fn named(rows: &[Row]) -> String {
+    match rows.iter().map(|row| text(row, "model")).collect::<BTreeSet<_>>().len() {
+        1 => "one model".into(),
+        n => format!("{n} models"),
+    }
+}
+
 /// The models of a data set, each with those shifted cells that all have.
 fn models<'a>(rows: &[&'a Row]) -> Vec<Model<'a>> {
     let plain = |row: &&&Row| text(row, "shift") == "none";
