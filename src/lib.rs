@@ -21,6 +21,7 @@ pub mod report;
 pub mod run;
 pub mod selftest;
 pub mod shift;
+pub mod study;
 pub mod tape;
 pub mod train;
 pub mod vector;

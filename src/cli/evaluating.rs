@@ -73,7 +73,7 @@ pub fn evaluate(
 
 /// V, if it shares no image with `split`: a temperature must not be judged by the images it was
 /// fitted on.
-fn other_images<'a>(sources: &Sources, roles: &'a Roles, split: &Split) -> Option<&'a Split> {
+pub fn other_images<'a>(sources: &Sources, roles: &'a Roles, split: &Split) -> Option<&'a Split> {
     let v = roles.val.as_ref()?;
     // What a role lost by being cut went to V.
     let was_cut = |name: &str, role: &Option<Split>| {

@@ -24,6 +24,7 @@ pub use crate::report::format;
 pub mod hvp;
 pub mod images;
 pub mod inspect;
+pub mod merge;
 pub mod model;
 mod numbers;
 pub mod outcome;
@@ -40,6 +41,7 @@ pub mod scoring;
 pub mod selftest;
 pub mod sentence;
 pub mod shifts;
+pub mod study;
 pub mod subject;
 pub mod table;
 pub mod tensors;
@@ -80,6 +82,10 @@ pub enum Command {
     PostTrain(Box<post_train::Args>),
     /// Run methods against their controls, each in a process of its own
     Bench(Box<bench::Args>),
+    /// Measure many models on many data sets and shifts, and train them, each cell once
+    Study(study::Args),
+    /// Join the parts of a study
+    Merge(merge::Args),
     /// Train all weights of a new or given model
     Finetune(Box<finetune::Args>),
     /// Write a layer's gradient and Hessian-vector product
@@ -104,6 +110,8 @@ impl Command {
             Command::Diagnose(args) => diagnose::run(args),
             Command::PostTrain(args) => post_train::run(args),
             Command::Bench(args) => bench::run(args),
+            Command::Study(args) => study::run(args),
+            Command::Merge(args) => merge::run(args),
             Command::Demo(args) => demo::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Eval(args) => eval::run(args),

@@ -6,6 +6,7 @@
 
 mod calibration;
 mod compare;
+mod correlation;
 mod jackknife;
 mod mcnemar;
 mod metrics;
@@ -18,6 +19,7 @@ mod temperature;
 
 pub use calibration::{BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, reliability};
 pub use compare::{Comparison, Difference, FEW, RESAMPLES, Verdict, compare};
+pub use correlation::{Correlation, FEWEST, correlation, pearson, spearman};
 pub use mcnemar::{McNemar, mcnemar};
 pub use metrics::{Estimate, brier, hits, losses, mean_stderr, paired};
 pub use out_of_distribution::{Detection, detect, max_probability, negative_energy};
@@ -28,6 +30,10 @@ pub use summary::{
     Details, Reliability, Summary, Temperature, Temperatures, summarise, summarise_at,
 };
 pub use temperature::{Fit, fit};
+
+/// Version of the figures' definitions: raised whenever one of them changes, so that no figure kept
+/// from before is taken for one of now.
+pub const DEFINITIONS: u32 = 1;
 
 #[cfg(test)]
 mod reference_tests;

@@ -1,85 +1,48 @@
 //! `eval --shift` and `eval --ood`.
 
+mod asked;
 mod show;
 
+pub use asked::{Asked, ood, shift};
 pub use show::{others_text, shifted_text};
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::common::Common;
 use crate::cli::evaluating::{Evaluated, predict};
 use crate::cli::images::{data_info, pixels};
-use crate::data::{CifarC, DataSet, Split};
+use crate::data::{CifarC, DataSet};
 use crate::evaluate::{
     Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
 };
 use crate::pixels::Pixels;
 use crate::report::{Cell, Evaluation, Other, Shifts, Step};
 use crate::shift::{Corruption, corrupted, settings};
-use anyhow::{Context, bail};
-use std::path::{Path, PathBuf};
+use anyhow::Context;
+use std::path::Path;
 
 /// Bytes of levels that are corrupted at a time.
 const CHUNK: usize = 32 << 20;
 
-/// What `--shift` asks for: corruptions and severities.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
-    /// A folder of CIFAR-10-C or CIFAR-100-C, whose images are already corrupted.
-    files: Option<PathBuf>,
-    corruptions: Vec<Corruption>,
-    severities: Vec<usize>,
-}
-
-/// `corruptions`, `corruptions:fog,snow`, `corruptions:fog:1,3`, `corruptions::5`; after
-/// `cifar-c:DIR` the same.
-pub fn shift(text: &str) -> Result<Asked, String> {
-    let mut parts = text.split(':');
-    let files = match parts.next() {
-        Some("corruptions") => None,
-        Some("cifar-c") => match parts.next() {
-            Some(folder) if !folder.is_empty() => Some(PathBuf::from(folder)),
-            _ => return Err("expected a folder, as in cifar-c:CIFAR-10-C".into()),
-        },
-        _ => {
-            return Err("expected corruptions[:names][:severities] or \
-                        cifar-c:DIR[:names][:severities], as in corruptions:fog:1,3"
-                .into());
+/// Figures of one cell, at the temperature of the clean images; from `files`, or made on the fly.
+///
+/// # Errors
+/// Images that cannot be read or corrupted.
+pub fn measure(
+    checkpoint: &Checkpoint,
+    found: &Evaluated,
+    files: Option<&CifarC>,
+    (corruption, severity): (Corruption, usize),
+    seed: u64,
+) -> anyhow::Result<Summary> {
+    let predictions = match files {
+        Some(files) => {
+            let split = files.split(corruption.name(), severity)?;
+            found.objective.predict(&pixels(checkpoint, &split)?)?
         }
+        None => logits(checkpoint, found, (corruption, severity), seed)?,
     };
-    let (names, severities) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    if let Some(more) = parts.next() {
-        return Err(format!(
-            "expected names and severities, and nothing after them; found `{more}`"
-        ));
-    }
-    let all: Vec<&str> = Corruption::ALL.iter().map(|c| c.name()).collect();
-    let unknown = |name: &str| format!("no corruption `{name}`; there are {}", all.join(", "));
-    let named = |name: &str| Corruption::named(name).ok_or_else(|| unknown(name));
-    let asked: Vec<Corruption> = match names {
-        "" => Corruption::ALL.to_vec(),
-        names => names.split(',').map(named).collect::<Result<_, _>>()?,
-    };
-    let severity = |text: &str| match text.parse() {
-        Ok(n @ 1..=5) => Ok(n),
-        _ => Err(format!("severity `{text}`: expected 1 to 5")),
-    };
-    let severities: Vec<usize> = match severities {
-        "" => (1..=5).collect(),
-        some => some.split(',').map(severity).collect::<Result<_, _>>()?,
-    };
-    let corruptions = Corruption::ALL.into_iter().filter(|c| asked.contains(c)).collect();
-    let severities = (1..=5).filter(|s| severities.contains(s)).collect();
-    Ok(Asked { files, corruptions, severities })
-}
-
-/// `NAME=DATA`.
-pub fn ood(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, data)) if !name.is_empty() && !data.is_empty() => {
-            Ok((name.into(), data.into()))
-        }
-        _ => Err("expected NAME=DATA, as in digits=mnist/".into()),
-    }
+    // Diagrams of 75 cells would be most of a file.
+    Ok(Summary { reliability: None, ..summarise_at(&predictions, &found.temperatures) })
 }
 
 /// Fills the matrix in, cell by cell, saving the report after each. Cells of a report that is
@@ -98,9 +61,9 @@ pub fn fill(
         "corruptions are made at the model's own image size, and the checkpoint tells no \
          preprocessing; pass --mean and --std",
     )?;
-    let files = asked.files.as_deref().map(|folder| opened(folder, &found.split)).transpose()?;
+    let files = asked.files(&found.split)?;
     let made = settings(preprocess.image_size);
-    let origin = asked.files.as_ref().map_or(made.into(), |f| format!("files of {}", f.display()));
+    let origin = asked.origin(preprocess.image_size);
     let known = match &files {
         // Reading them is quick, and what is in them is not known before.
         Some(_) => Vec::new(),
@@ -119,45 +82,20 @@ pub fn fill(
     let mut cells = known;
     progress.add(cells.iter().filter(|cell| asked_for(cell)).count() as u64);
     report.shifts = Some(matrix(&mut cells, &asked_for, total, &origin, report));
-    for &corruption in &asked.corruptions {
-        for &severity in &asked.severities {
-            let same = |c: &Cell| c.corruption == corruption.name() && c.severity == severity;
-            if cells.iter().any(same) {
-                continue;
-            }
-            progress.note(format!("{corruption} {severity}"));
-            let predictions = match &files {
-                Some(files) => {
-                    let split = files.split(corruption.name(), severity)?;
-                    found.objective.predict(&pixels(checkpoint, &split)?)?
-                }
-                None => logits(checkpoint, found, (corruption, severity), common.seed)?,
-            };
-            let figures = summarise_at(&predictions, &found.temperatures);
-            // Diagrams of 75 cells would be most of the file.
-            let figures = Summary { reliability: None, ..figures };
-            cells.push(Cell { corruption: corruption.name().into(), severity, figures });
-            report.shifts = Some(matrix(&mut cells, &asked_for, total, &origin, report));
-            common.save(report)?;
-            progress.add(1);
+    for (corruption, severity) in asked.cells() {
+        let same = |c: &Cell| c.corruption == corruption.name() && c.severity == severity;
+        if cells.iter().any(same) {
+            continue;
         }
+        progress.note(format!("{corruption} {severity}"));
+        let shift = (corruption, severity);
+        let figures = measure(checkpoint, found, files.as_ref(), shift, common.seed)?;
+        cells.push(Cell { corruption: corruption.name().into(), severity, figures });
+        report.shifts = Some(matrix(&mut cells, &asked_for, total, &origin, report));
+        common.save(report)?;
+        progress.add(1);
     }
     Ok(())
-}
-
-/// The files of a folder, if they show the images that the model was evaluated on.
-fn opened(folder: &Path, split: &Split) -> anyhow::Result<CifarC> {
-    let files = CifarC::open(folder)?;
-    if files.labels() != split.labels() {
-        bail!(
-            "{}: its {} labels are not those of {}; evaluate the test split of the same data set, \
-             whole",
-            folder.display(),
-            files.labels().len(),
-            split.place()
-        )
-    }
-    Ok(files)
 }
 
 /// The matrix of the report at `path`, if it is of what is being evaluated now.
@@ -261,28 +199,4 @@ pub fn others(
         })
     };
     sets.iter().map(one).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_asked_for_is_read_or_named() {
-        let all = shift("corruptions").unwrap();
-        assert_eq!((all.corruptions.len(), all.severities), (15, vec![1, 2, 3, 4, 5]));
-        let some = shift("corruptions:snow,fog:5,1,5").unwrap();
-        assert_eq!(some.corruptions, [Corruption::Snow, Corruption::Fog]);
-        assert_eq!(some.severities, [1, 5]);
-        assert_eq!(shift("corruptions::3").unwrap().severities, [3]);
-        assert!(shift("corruptions:rain").unwrap_err().contains("gaussian_noise"));
-        assert!(shift("corruptions:fog:6").unwrap_err().contains("1 to 5"));
-        assert!(shift("rotations").unwrap_err().contains("corruptions[:names]"));
-        let files = shift("cifar-c:c/CIFAR-10-C:fog:2").unwrap();
-        assert_eq!((files.files, files.severities), (Some("c/CIFAR-10-C".into()), vec![2]));
-        assert!(shift("cifar-c:").unwrap_err().contains("folder"));
-        assert!(shift("corruptions:fog:1:2").unwrap_err().contains("`2`"));
-        assert_eq!(ood("a=b=c"), Ok(("a".into(), "b=c".into())));
-        assert!(["a", "=b", "a="].iter().all(|text| ood(text).is_err()));
-    }
 }

@@ -1,5 +1,6 @@
 //! Results as they come from files.
 
+use super::study::Row;
 use crate::report::{
     EVALUATION, Evaluation, FINETUNING, Finetuning, bench, comparison, diagnosis, post_training,
 };
@@ -23,6 +24,10 @@ pub enum Result {
     Comparison(Box<comparison::Report>),
     /// Of `finetune`.
     Finetuning(Box<Finetuning>),
+    /// `results.jsonl` of `study`.
+    Study(Vec<Row>),
+    /// `runs.jsonl` of `study`.
+    Runs(Vec<Row>),
 }
 
 /// A result and its file.
@@ -63,6 +68,33 @@ pub enum Error {
     },
 }
 
+/// The rows of a study's table, by a column that no other table has.
+fn rows(path: &Path, bytes: &[u8]) -> std::result::Result<Input, Error> {
+    let other = |found: String| Error::Schema {
+        path: path.into(),
+        expected: "a table of `planish study`, results.jsonl or runs.jsonl".into(),
+        found,
+        remedy: "pass one of these as study wrote it",
+    };
+    let lines = bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
+    let row = |(i, line): (usize, &[u8])| {
+        serde_json::from_slice::<Row>(line)
+            .map_err(|e| other(format!("no row in line {} ({e})", i + 1)))
+    };
+    let rows = lines.map(row).collect::<std::result::Result<Vec<_>, _>>()?;
+    let has = |column: &str| !rows.is_empty() && rows.iter().all(|row| row.contains_key(column));
+    let result = match (has("shift"), has("train_seed")) {
+        (true, _) => Result::Study(rows),
+        (false, true) => Result::Runs(rows),
+        (false, false) => return Err(other("neither".into())),
+    };
+    Ok(Input { name: name(path), result, settings: Value::Null })
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// Schemas that a report shows.
 const SCHEMAS: [&str; 6] = [
     diagnosis::SCHEMA,
@@ -79,6 +111,9 @@ const SCHEMAS: [&str; 6] = [
 /// [`Error`].
 pub fn read(path: &Path) -> std::result::Result<Input, Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    if path.extension().is_some_and(|end| end == "jsonl") {
+        return rows(path, &bytes);
+    }
     let other = |expected: &str, found: String, remedy| Error::Schema {
         path: path.into(),
         expected: expected.into(),
@@ -112,8 +147,7 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
         comparison::SCHEMA => Result::Comparison(typed(value).map_err(damaged)?),
         _ => Result::Finetuning(typed(value).map_err(damaged)?),
     };
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Input { name, result, settings })
+    Ok(Input { name: name(path), result, settings })
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> serde_json::Result<Box<T>> {
@@ -121,15 +155,16 @@ fn typed<T: DeserializeOwned>(value: Value) -> serde_json::Result<Box<T>> {
 }
 
 impl Input {
-    /// How the result came about.
-    pub fn run(&self) -> &Run {
-        match &self.result {
+    /// How the result came about; a study's table is of no one run.
+    pub fn run(&self) -> Option<&Run> {
+        Some(match &self.result {
             Result::Diagnosis(r) => &r.run.run,
             Result::PostTraining(r) => &r.run.run,
             Result::Bench(r) => &r.run.run,
             Result::Evaluation(r) => &r.run,
             Result::Comparison(r) => &r.run,
             Result::Finetuning(r) => &r.run,
-        }
+            Result::Study(_) | Result::Runs(_) => return None,
+        })
     }
 }

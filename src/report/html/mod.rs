@@ -3,6 +3,7 @@
 //! description, and its figures stand in a table.
 
 mod chart;
+mod density;
 mod figures;
 mod input;
 mod layers;
@@ -10,6 +11,9 @@ mod methods;
 mod pictures;
 mod provenance;
 mod rows;
+mod runs;
+mod scatter;
+mod study;
 mod summary;
 mod text;
 
@@ -87,6 +91,7 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
     );
     add("lines", "The loss along each layer’s gradient", diagnosed(layers::lines));
     add("spectrum", "Curvature", diagnosed(layers::spectrum));
+    add("density", "Spectral density", diagnosed(density::densities));
     add("tuning", "Before and after", each(&tuning));
     let evaluated: Vec<(String, &Evaluation)> = inputs
         .iter()
@@ -128,6 +133,22 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
                 let own = pictures.filter(|p| p.digest == part.data.digest);
                 part.flips.as_ref().map(|f| pictures::flips(f, own))
             }
+            _ => None,
+        }),
+    );
+    add(
+        "study",
+        "Models against each other",
+        each(&|r| match r {
+            Result::Study(rows) => Some(study::study(rows)),
+            _ => None,
+        }),
+    );
+    add(
+        "runs",
+        "Training runs",
+        each(&|r| match r {
+            Result::Runs(rows) => Some(runs::runs(rows)),
             _ => None,
         }),
     );

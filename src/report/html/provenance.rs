@@ -4,6 +4,8 @@ use super::input::{Input, Result};
 use super::text::{escape, facts, folded};
 use crate::report::format::{count, duration};
 use crate::report::{CheckpointInfo, DataInfo};
+use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// One entry a result.
 pub fn provenance(inputs: &[Input]) -> String {
@@ -11,7 +13,7 @@ pub fn provenance(inputs: &[Input]) -> String {
 }
 
 fn one(input: &Input) -> String {
-    let run = input.run();
+    let Some(run) = input.run() else { return of_rows(input) };
     let mut out = format!(
         "<h3>{}</h3>\n<pre>{}</pre>\n",
         escape(&format!("{} ({})", input.name, schema(input))),
@@ -51,6 +53,23 @@ fn one(input: &Input) -> String {
     out
 }
 
+/// Of a study's table: every row has its own digests.
+fn of_rows(input: &Input) -> String {
+    let (Result::Study(rows) | Result::Runs(rows)) = &input.result else { return String::new() };
+    let distinct = |column: &str| {
+        let found = rows.iter().filter_map(|row| row.get(column).and_then(Value::as_str));
+        found.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    };
+    let checkpoints = distinct("checkpoint_digest").join(", ");
+    let pairs = [
+        ("rows", count(rows.len() as u64)),
+        ("models", distinct("model").join(", ")),
+        ("checkpoints, SHA-256", checkpoints),
+        ("images", distinct("source").join(", ")),
+    ];
+    format!("<h3>{}</h3>\n{}", escape(&input.name), facts(&pairs))
+}
+
 fn schema(input: &Input) -> &str {
     match &input.result {
         Result::Diagnosis(r) => &r.schema,
@@ -59,6 +78,7 @@ fn schema(input: &Input) -> &str {
         Result::Evaluation(r) => &r.schema,
         Result::Comparison(r) => &r.schema,
         Result::Finetuning(r) => &r.schema,
+        Result::Study(_) | Result::Runs(_) => "planish/study/1",
     }
 }
 
@@ -68,7 +88,7 @@ fn checkpoint(input: &Input) -> Option<&CheckpointInfo> {
         Result::PostTraining(r) => Some(&r.checkpoint),
         Result::Bench(r) => Some(&r.checkpoint),
         Result::Evaluation(r) => Some(&r.checkpoint),
-        Result::Comparison(_) | Result::Finetuning(_) => None,
+        _ => None,
     }
 }
 
@@ -83,6 +103,6 @@ fn data(input: &Input) -> Vec<&DataInfo> {
             std::iter::once(&r.data).chain(r.others.iter().map(|o| &o.data)).collect()
         }
         Result::Finetuning(r) => r.data.iter().collect(),
-        Result::Bench(_) | Result::Comparison(_) => Vec::new(),
+        _ => Vec::new(),
     }
 }

@@ -14,7 +14,7 @@ pub fn heading(inputs: &[Input]) -> String {
         Result::Evaluation(r) => Some((&r.checkpoint, Some(&r.data))),
         Result::PostTraining(r) => Some((&r.checkpoint, Some(&r.training))),
         Result::Bench(r) => Some((&r.checkpoint, None)),
-        Result::Comparison(_) | Result::Finetuning(_) => None,
+        _ => None,
     });
     match named {
         Some((c, Some(data))) => format!("{} on {}", short(&c.path), data.path),
@@ -22,6 +22,8 @@ pub fn heading(inputs: &[Input]) -> String {
         None => inputs.first().map_or(String::new(), |input| match &input.result {
             Result::Comparison(r) => format!("{} against {}", r.b.path, r.a.path),
             Result::Finetuning(r) => r.checkpoint.clone(),
+            Result::Study(rows) => format!("a study of {}", super::study::named(rows)),
+            Result::Runs(rows) => format!("{} training runs", count(rows.len() as u64)),
             _ => input.name.clone(),
         }),
     }

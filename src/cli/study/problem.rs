@@ -1,0 +1,79 @@
+//! What can be wrong with a study file, each with its line.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A study file that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{}, line {line}: {what}: expected {expected}, found {found}; {remedy}", .path.display())]
+pub struct Problem {
+    /// The file.
+    pub path: PathBuf,
+    /// From 1.
+    pub line: usize,
+    /// Which setting.
+    pub what: String,
+    /// What it should be.
+    pub expected: String,
+    /// What it is.
+    pub found: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// A file's name and text, for problems to be placed in.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// The file.
+    pub path: PathBuf,
+    /// What is in it.
+    pub text: String,
+}
+
+impl Text {
+    /// A problem at these bytes.
+    pub fn problem(
+        &self,
+        at: Range<usize>,
+        what: &str,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Problem {
+        Problem {
+            path: self.path.clone(),
+            line: self.line(at.start),
+            what: what.into(),
+            expected: expected.into(),
+            found: found.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// What the TOML reader says, which tells the expected and the found itself.
+    pub fn unread(&self, error: &toml::de::Error) -> Problem {
+        let at = error.span().unwrap_or(0..0);
+        let found = self.text.get(at.clone()).and_then(|t| t.lines().next()).unwrap_or("").trim();
+        let found = if found.is_empty() { "none".into() } else { format!("`{found}`") };
+        let said = error.message().lines().collect::<Vec<_>>().join("; ");
+        let remedy = "see the example of `planish study --help`";
+        self.problem(at, "TOML", said, found, remedy)
+    }
+
+    fn line(&self, byte: usize) -> usize {
+        let before = self.text.as_bytes().get(..byte).unwrap_or(self.text.as_bytes());
+        before.iter().filter(|&&b| b == b'\n').count() + 1
+    }
+}
+
+/// Reads a study file as text.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn read(path: &Path) -> anyhow::Result<Text> {
+    let text = std::fs::read_to_string(path).map_err(|why| {
+        let path = path.display();
+        anyhow::anyhow!("{path}: cannot be read: {why}; pass a study file in TOML")
+    })?;
+    Ok(Text { path: path.into(), text })
+}

@@ -1,0 +1,184 @@
+//! Training cells of one pair: what does not depend on the cell is computed once.
+
+use super::bench::Run;
+use super::cells::{Cell, Job};
+use super::judged::{Judged, Start};
+use super::setup::Opened;
+use super::work::entry;
+use crate::cache::About;
+use crate::checkpoint::Error as CheckpointError;
+use crate::cli::caching::{keep, view_name};
+use crate::cli::common::Common;
+use crate::cli::images::{pixels, sample};
+use crate::cli::model::objective;
+use crate::cli::training::{Kept, micro_batch, settings};
+use crate::objective::{Activations, Examples, Objective};
+use crate::pixels::Pixels;
+use crate::study::Entry;
+use crate::train::Keep;
+use crate::train::Prefix;
+use crate::train::post::{Outcome, post_train};
+use crate::train::source::Source;
+use crate::vit::stage_name;
+use candle_core::DType;
+use serde_json::{Map, Value};
+use std::time::Instant;
+
+/// Validation images that each epoch is watched on, as `post-train` has it.
+const WATCHED: usize = 1000;
+
+/// A model with its images, before any training.
+pub struct Ground<'a> {
+    opened: &'a Opened,
+    common: Common,
+    model: Objective,
+    train: Pixels,
+    watched: Pixels,
+    start: Start,
+}
+
+impl<'a> Ground<'a> {
+    /// Takes the model's logits on V and on test.
+    ///
+    /// # Errors
+    /// Images that cannot be read; logits that are not finite.
+    pub fn new(opened: &'a Opened, common: &Common) -> anyhow::Result<Self> {
+        let images = opened.images()?;
+        let checkpoint = &opened.checkpoint;
+        let model = objective(checkpoint, DType::F32)?;
+        let of = |split| pixels(checkpoint, split);
+        let few = sample(images.val, Some(WATCHED), common.seed)?;
+        let start = Start::new(&model, [of(images.val)?, of(images.test)?], common.seed)?;
+        let (train, watched) = (of(images.train)?, of(&few)?);
+        let common = Common { quiet: true, ..common.clone() };
+        Ok(Self { opened, common, model, train, watched, start })
+    }
+
+    /// Trains these cells, those together that freeze the same layers.
+    ///
+    /// # Errors
+    /// Those of training and of `finished`.
+    pub fn train(
+        &self,
+        cells: &[&Cell],
+        finished: &mut dyn FnMut(Entry) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut groups: Vec<(String, Vec<(&Cell, &Run)>)> = Vec::new();
+        for cell in cells {
+            let Job::Train { run, .. } = &cell.job else { continue };
+            let frozen = frozen(run);
+            match groups.iter_mut().find(|(known, _)| *known == frozen) {
+                Some((_, group)) => group.push((cell, run)),
+                None => groups.push((frozen, vec![(cell, run)])),
+            }
+        }
+        for (_, group) in &groups {
+            self.group(group, finished)?;
+        }
+        Ok(())
+    }
+
+    /// Trains cells that share their frozen layers.
+    fn group(
+        &self,
+        cells: &[(&Cell, &Run)],
+        finished: &mut dyn FnMut(Entry) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Some((_, first)) = cells.first() else { return Ok(()) };
+        let mut clock = Instant::now();
+        let (words, stage) = (&first.words.recipe, first.recipe.first_stage());
+        let mut model = self.model.clone();
+        model.precision = words.precision.get();
+        if let Some(n) = micro_batch(words) {
+            model.micro_batch = n.min(words.batch_size);
+        }
+        let cache = &words.cache;
+        let views = cache.views(&self.train, words.epochs, self.common.seed)?;
+        let shown = views.iter().map(|view| view as &dyn Examples).collect();
+        let prefix = Prefix::new(&model, shown, stage, cache.half());
+        let ram = cache.cache_ram.saturating_mul(1 << 20);
+        let plan = cache.plan(&prefix, ram)?;
+        let about = |view| About {
+            key: String::new(),
+            model: self.opened.checkpoint.path.display().to_string(),
+            data: self.train.split().place(),
+            stage: stage_name(&model.config, stage),
+            view: view_name(&cache.augment, self.common.seed, view),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let source = keep(cache, prefix, &plan, &about, &self.common)?.source;
+        let watched = model.activations(&self.watched, stage)?;
+        let frozen = self.start.frozen(&self.model, stage, ram)?;
+        for (cell, run) in cells {
+            let outcome = self.run(run, &model, &source, &watched)?;
+            let figures = self.judge(&outcome, &frozen, watched.labels.len())?;
+            finished(entry(cell, figures, &mut clock))?;
+        }
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        run: &Run,
+        model: &Objective,
+        source: &Source,
+        watched: &Activations,
+    ) -> anyhow::Result<Outcome> {
+        let mut recipe = run.recipe.clone();
+        // The training set has no more.
+        recipe.perturbation_batch = recipe.perturbation_batch.min(source.len());
+        let keep = run.words.keep.map_or(Keep::Best, Kept::keep);
+        let settings = settings(&run.words.recipe, keep, run.seed);
+        let mut method = recipe.method(&model.config, source.len(), run.seed)?;
+        let watched = Some(watched);
+        Ok(post_train(model, &mut *method, source, watched, &settings, &mut |_, _| {})?)
+    }
+
+    /// The row's figures: how training went, and the result, as it would be stored, beside the start.
+    fn judge(
+        &self,
+        outcome: &Outcome,
+        frozen: &[Option<Activations>; 2],
+        watched: usize,
+    ) -> anyhow::Result<Map<String, Value>> {
+        let (judged, flaw) = match self.opened.checkpoint.as_stored(&outcome.weights) {
+            Ok(stored) => self.start.judge(&self.model.exact().at(stored), frozen)?,
+            Err(error @ CheckpointError::Overflow { .. }) => {
+                (Judged::default(), Some(error.to_string()))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let stopped = outcome.stopped.as_ref().map(ToString::to_string).or(flaw);
+        let last = outcome.epochs.last();
+        let kept = outcome.epochs.iter().find(|e| e.epoch == outcome.epoch);
+        let mut row: Map<String, Value> = [
+            ("selected_epoch", Value::from(outcome.epoch)),
+            ("finished_epochs", outcome.epochs.len().into()),
+            ("stopped", stopped.into()),
+            ("watched_images", watched.into()),
+            ("watched_loss_before", outcome.start.into()),
+            ("watched_loss_after", kept.and_then(|e| e.validation_loss).into()),
+            ("training_loss", last.map(|e| e.training_loss).into()),
+            ("perturbation", last.and_then(|e| e.perturbation).into()),
+            ("capped", last.and_then(|e| e.capped).into()),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+        row.extend(judged.0);
+        Ok(row)
+    }
+}
+
+/// What cells must agree in to share their frozen layers.
+fn frozen(run: &Run) -> String {
+    let words = &run.words.recipe;
+    let epochs = if words.cache.augment == Default::default() { 0 } else { words.epochs };
+    format!(
+        "{} {:?} {:?} {:?} {epochs}",
+        run.recipe.first_stage(),
+        words.cache,
+        words.precision,
+        micro_batch(words).map(|n| n.min(words.batch_size)),
+    )
+}

@@ -1,0 +1,56 @@
+//! The spectral density of each layer's matrices.
+
+use super::chart::{Axis, Colour, svg};
+use super::text::{figure, paragraph};
+use crate::objective::Matrix;
+use crate::report::diagnosis::Findings;
+use crate::report::format::{number, percent};
+use crate::report::spectrum::DensityOf;
+
+/// Densities below this share of the highest are drawn as that: a Gaussian's tails go on for ever.
+const FLOOR: f64 = 1e-5;
+
+/// A chart for each matrix; `None` where none was measured.
+pub fn densities(findings: &Findings) -> Option<String> {
+    let all = findings.layers.iter().flat_map(|l| l.spectra.iter().map(move |s| (l, s)));
+    let one = |(layer, spectrum): (&crate::report::diagnosis::LayerResult, &_)| {
+        let spectrum: &crate::report::spectrum::Spectrum = spectrum;
+        let of = match spectrum.matrix {
+            Matrix::Hessian => layer.name.clone(),
+            Matrix::GaussNewton => format!("{} (GN)", layer.name),
+        };
+        spectrum.density.as_ref().map(|density| chart(&of, density))
+    };
+    let drawn: String = all.filter_map(one).collect();
+    (!drawn.is_empty()).then(|| {
+        paragraph(
+            "The share of eigenvalues around each value, smoothed by a Gaussian: stochastic Lanczos \
+             quadrature. The height is logarithmic, that single large eigenvalues can be seen.",
+        ) + &format!("<div class=\"charts small\">\n{drawn}</div>\n")
+    })
+}
+
+fn chart(of: &str, density: &DensityOf) -> String {
+    let highest = density.density.iter().copied().fold(0.0, f64::max);
+    let raised = |y: &f64| y.max(FLOOR * highest);
+    let points: Vec<(f64, f64)> =
+        density.grid.iter().copied().zip(density.density.iter().map(raised)).collect();
+    let ends = density.grid.first().zip(density.grid.last());
+    let told = format!(
+        "From {} to {}; {} of the eigenvalues are below 0.",
+        ends.map_or(String::new(), |e| number(*e.0)),
+        ends.map_or(String::new(), |e| number(*e.1)),
+        percent(density.below_zero.value)
+    );
+    let title = format!("Spectral density of {of}");
+    let axes = (
+        Axis::around("eigenvalue", points.iter().map(|p| p.0)),
+        Axis::log("", points.iter().map(|p| p.1)),
+    );
+    let drawn = svg((400, 320), (&title, &told), axes, 92, |c| {
+        c.x_axis();
+        c.y_axis();
+        c.line(&points, Colour::Blue, 3);
+    });
+    figure(&title, &format!("{} below 0", percent(density.below_zero.value)), &drawn)
+}

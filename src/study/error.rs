@@ -1,0 +1,87 @@
+//! What can be wrong with a study's files.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of this module.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can be wrong with a study's files.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The system refuses.
+    #[error("{}: cannot {task}: {source}; choose a folder where you may read and write",
+        .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        task: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A line or file is not what this build writes.
+    #[error("{}, line {line}: expected {expected}, found {found}; {remedy}", .path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Another process writes the study.
+    #[error("{}: another planish process is writing this study; wait for it, or give every process \
+        a folder of its own with --out and join them with `planish merge`", .path.display())]
+    Locked {
+        /// The log.
+        path: PathBuf,
+    },
+    /// Two logs disagree on a cell.
+    #[error("cell {cell}: {figure} is {found_a} in {} and {found_b} in {}; one of the two was \
+        computed by another build or on another kind of machine: delete its line there and compute \
+        it again", .a.display(), .b.display())]
+    Conflict {
+        /// The cell's digest.
+        cell: String,
+        /// The first figure that differs.
+        figure: String,
+        /// One log.
+        a: PathBuf,
+        /// Its value.
+        found_a: String,
+        /// The other log.
+        b: PathBuf,
+        /// Its value.
+        found_b: String,
+    },
+    /// Two folders belong to different studies.
+    #[error("{} and {} are of two studies: {what}; merge folders of one study file, run on the same \
+        checkpoints and images", .a.display(), .b.display())]
+    OtherStudy {
+        /// One plan.
+        a: PathBuf,
+        /// The other.
+        b: PathBuf,
+        /// The first difference.
+        what: String,
+    },
+    /// A table cannot be written as CSV.
+    #[error("a row of {table} has no CSV form: {source}; rename the attribute that it holds")]
+    Csv {
+        /// The table.
+        table: &'static str,
+        /// What the writer says.
+        source: csv::Error,
+    },
+}
+
+impl Error {
+    pub(super) fn io(path: &Path, task: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| Error::Io { path: path.into(), task, source }
+    }
+}

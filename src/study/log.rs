@@ -1,0 +1,140 @@
+//! Finished cells, as they come.
+
+use super::{Error, Kind, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Name of the log in a study's folder.
+pub const CELLS: &str = "cells.jsonl";
+
+/// A finished cell: one line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// Its digest.
+    pub cell: String,
+    /// What it measures.
+    pub kind: Kind,
+    /// What was measured, by name.
+    pub figures: Map<String, Value>,
+    /// Seconds it took: the one thing that may differ when it is computed again.
+    pub seconds: f64,
+}
+
+impl Entry {
+    /// The line, with its end, and the entry as whoever reads that line will find it: writing and
+    /// reading may move a number's last bit, and every table is made of entries as read.
+    fn line(&self) -> serde_json::Result<(String, Entry)> {
+        let text = serde_json::to_string(self)?;
+        let read = serde_json::from_str(&text)?;
+        Ok((text + "\n", read))
+    }
+}
+
+/// The first figure in which two entries of one cell differ, with both values; times do not count.
+pub fn differing(a: &Entry, b: &Entry) -> Option<(String, String, String)> {
+    let told =
+        |of: &Entry, name: &str| of.figures.get(name).map_or("none".into(), Value::to_string);
+    let names = a.figures.keys().chain(b.figures.keys());
+    let name = names.into_iter().find(|name| a.figures.get(*name) != b.figures.get(*name))?;
+    Some((name.clone(), told(a, name), told(b, name)))
+}
+
+/// The log of a study's folder, held by this process alone until it is dropped.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: File,
+    entries: HashMap<String, Entry>,
+}
+
+impl Log {
+    /// Opens the log, or begins one. A last line that was cut off when a run was killed is removed.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] if another process has it; [`Error::Line`] for a line that is no cell;
+    /// [`Error::Conflict`]; [`Error::Io`].
+    pub fn open(folder: &Path) -> Result<Log> {
+        std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the study's folder"))?;
+        let path = folder.join(CELLS);
+        let mut options = OpenOptions::new();
+        options.create(true).read(true).append(true);
+        let mut file = options.open(&path).map_err(Error::io(&path, "open the log"))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked { path }),
+            Err(TryLockError::Error(e)) => return Err(Error::io(&path, "lock the log")(e)),
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(Error::io(&path, "read the log"))?;
+        let whole = whole_lines(&bytes);
+        if whole.len() < bytes.len() {
+            file.set_len(whole.len() as u64).map_err(Error::io(&path, "mend the log"))?;
+        }
+        let entries = entries(&path, whole)?;
+        Ok(Log { path, file, entries })
+    }
+
+    /// A finished cell, if it is there.
+    pub fn get(&self, cell: &str) -> Option<&Entry> {
+        self.entries.get(cell)
+    }
+
+    /// All of them.
+    pub fn entries(&self) -> &HashMap<String, Entry> {
+        &self.entries
+    }
+
+    /// Adds a cell, and returns once it is on the disk. The entry is kept as it will be read.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn add(&mut self, entry: &Entry) -> Result<&Entry> {
+        let json = |e: serde_json::Error| Error::io(&self.path, "write a cell as JSON")(e.into());
+        let (line, entry) = entry.line().map_err(json)?;
+        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        written.map_err(Error::io(&self.path, "add a cell"))?;
+        Ok(self.entries.entry(entry.cell.clone()).or_insert(entry))
+    }
+}
+
+/// Reads a log that another process wrote, or writes: a last line without its end does not count.
+///
+/// # Errors
+/// As [`Log::open`], but for the lock.
+pub fn read_log(folder: &Path) -> Result<HashMap<String, Entry>> {
+    let path = folder.join(CELLS);
+    let bytes = std::fs::read(&path).map_err(Error::io(&path, "read the log"))?;
+    entries(&path, whole_lines(&bytes))
+}
+
+fn whole_lines(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+    &bytes[..end]
+}
+
+fn entries(path: &Path, bytes: &[u8]) -> Result<HashMap<String, Entry>> {
+    let mut all: HashMap<String, Entry> = HashMap::new();
+    for (i, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
+        let entry: Entry = serde_json::from_slice(line).map_err(|e| Error::Line {
+            path: path.into(),
+            line: i + 1,
+            expected: "a finished cell as JSON".into(),
+            found: format!("something else ({e})"),
+            remedy: "delete that line, and the cell is computed again",
+        })?;
+        if let Some(known) = all.get(&entry.cell)
+            && let Some((figure, found_a, found_b)) = differing(known, &entry)
+        {
+            let cell = entry.cell;
+            let (a, b) = (path.to_path_buf(), path.to_path_buf());
+            return Err(Error::Conflict { cell, figure, a, found_a, b, found_b });
+        }
+        all.entry(entry.cell.clone()).or_insert(entry);
+    }
+    Ok(all)
+}

@@ -1,0 +1,48 @@
+//! Which part of a study's cells a process computes.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+
+/// Part `index` of `of`, from 1: `3/16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    index: usize,
+    of: usize,
+}
+
+impl Share {
+    /// Positions of its cells among `cells` cells: a run of neighbours, since these share a model and
+    /// its frozen layers. The shares of one `of` are disjoint, leave none out, and differ in length
+    /// by one cell at most.
+    pub fn range(self, cells: usize) -> Range<usize> {
+        // In 128 bits the product of two counts cannot overflow.
+        let end = |part: usize| (part as u128 * cells as u128 / self.of as u128) as usize;
+        end(self.index - 1)..end(self.index)
+    }
+}
+
+impl Default for Share {
+    /// All of it.
+    fn default() -> Self {
+        Self { index: 1, of: 1 }
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('/').and_then(|(i, n)| i.parse().ok().zip(n.parse().ok()));
+        match parts {
+            Some((index, of)) if (1..=of).contains(&index) => Ok(Self { index, of }),
+            _ => Err("expected I/N with I from 1 to N, as in 3/16".into()),
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.of)
+    }
+}

@@ -1,0 +1,155 @@
+//! Logs, shares and tables without a model.
+
+use super::*;
+use serde_json::{Map, Value, json};
+use std::collections::HashMap;
+use std::fs;
+
+fn object(value: Value) -> Map<String, Value> {
+    value.as_object().unwrap().clone()
+}
+
+fn entry(cell: &str, kind: Kind, figures: Value) -> Entry {
+    Entry { cell: cell.into(), kind, figures: object(figures), seconds: 0.5 }
+}
+
+fn planned(cell: &str, kind: Kind, settings: Value) -> Planned {
+    Planned { cell: cell.into(), kind, control: None, diagnosis: None, settings: object(settings) }
+}
+
+#[test]
+fn shares_are_disjoint_and_leave_nothing_out() {
+    for (cells, of) in [(0, 3), (1, 3), (16, 5), (7, 7), (1000, 16)] {
+        let mut next = 0;
+        for index in 1..=of {
+            let range = format!("{index}/{of}").parse::<Share>().unwrap().range(cells);
+            assert_eq!(range.start, next);
+            assert!(range.len() == cells / of || range.len() == cells.div_ceil(of));
+            next = range.end;
+        }
+        assert_eq!(next, cells);
+    }
+    assert_eq!(Share::default().range(9), 0..9);
+    assert_eq!("3/16".parse::<Share>().unwrap().to_string(), "3/16");
+    let refused = |text: &str| text.parse::<Share>().unwrap_err().contains("3/16");
+    assert!(["0/2", "3/2", "1", "1/0", "-1/2", "a/b", ""].iter().all(|text| refused(text)));
+    // The largest counts there are.
+    let last = format!("{0}/{0}", usize::MAX).parse::<Share>().unwrap();
+    assert_eq!(last.range(usize::MAX), usize::MAX - 1..usize::MAX);
+}
+
+#[test]
+fn a_digest_is_sha256_of_the_text() {
+    // printf '{"a":1,"b":null}' | sha256sum
+    let expected = "46e0ff59f6164548317489fbea1133a48f7a83c325c3535e44559c9619afb76b";
+    let found = digest(&json!({"a": 1, "b": null}));
+    assert_eq!(found, expected);
+    assert_ne!(found, digest(&json!({"a": 1})));
+    assert_ne!(found, digest(&json!({"b": null, "a": 1})));
+}
+
+#[test]
+fn a_log_keeps_what_was_finished_and_drops_what_was_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(CELLS);
+    let mut log = Log::open(folder.path()).unwrap();
+    let third = json!({"nll": 1.0 / 3.0, "gone": null});
+    let kept = log.add(&entry("a", Kind::Evaluation, third)).unwrap().clone();
+    // Another process is told; the log is only read without the lock.
+    let second = Log::open(folder.path()).unwrap_err();
+    assert!(matches!(second, Error::Locked { .. }), "{second}");
+    assert_eq!(read_log(folder.path()).unwrap()["a"], kept);
+    log.add(&entry("b", Kind::Run, json!({"nll": 2}))).unwrap();
+    drop(log);
+    let whole = fs::read(&path).unwrap();
+    for cut in 1..whole.len() {
+        fs::write(&path, &whole[..whole.len() - cut]).unwrap();
+        let mut log = Log::open(folder.path()).unwrap();
+        assert!(log.get("b").is_none());
+        let first_cut = whole.iter().position(|&b| b == b'\n').unwrap() < whole.len() - cut;
+        assert_eq!(log.get("a").is_some(), first_cut);
+        if first_cut {
+            log.add(&entry("b", Kind::Run, json!({"nll": 2}))).unwrap();
+            drop(log);
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+    }
+}
+
+#[test]
+fn a_line_that_is_no_cell_or_contradicts_another_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(CELLS);
+    let good = r#"{"cell":"a","kind":"run","figures":{"x":1},"seconds":1}"#;
+    let told = |text: String| {
+        fs::write(&path, text).unwrap();
+        Log::open(folder.path()).unwrap_err().to_string()
+    };
+    for bad in ["{}", "x", r#"{"cell":"a","kind":"walk","figures":{},"seconds":1}"#, ""] {
+        let said = told(format!("{good}\n{bad}\n"));
+        assert!(said.contains("line 2") && said.contains("delete that line"), "{said}");
+    }
+    let said = told(format!("{good}\n{}\n", good.replace(":1}", ":2}")));
+    assert!(said.contains("cell a: x is 1 in") && said.contains("and 2 in"), "{said}");
+    // A time is no contradiction.
+    fs::write(&path, format!("{good}\n{}\n", good.replace("s\":1}", "s\":7}"))).unwrap();
+    assert_eq!(Log::open(folder.path()).unwrap().get("a").unwrap().seconds, 1.0);
+}
+
+#[test]
+fn a_run_stands_beside_its_control_and_its_diagnosis() {
+    let settings = json!({"perturb": "head", "update": "norm", "lr": 0.1});
+    let run = Planned {
+        control: Some("c".into()),
+        diagnosis: Some("d".into()),
+        ..planned("r", Kind::Run, settings)
+    };
+    let control = planned("c", Kind::Run, json!({"perturb": null, "update": "norm", "lr": 0.1}));
+    let cells = vec![planned("d", Kind::Diagnosis, json!({"model": "m"})), control, run];
+    let plan = Plan { schema: SCHEMA.into(), cells };
+    let layers =
+        json!({"layers": {"head": {"kappa_cross_fit": 3.5}, "norm": {"kappa_cross_fit": 2.5}}});
+    let entries = [
+        entry("r", Kind::Run, json!({"val_after_nll": 0.5, "val_after_top1": 0.75})),
+        entry("c", Kind::Run, json!({"val_after_nll": 0.625, "val_after_top1": 0.5})),
+        entry("d", Kind::Diagnosis, layers),
+    ];
+    let mut entries: HashMap<String, Entry> =
+        entries.into_iter().map(|e| (e.cell.clone(), e)).collect();
+    let [diagnosed, runs] = tables(&plan, &entries).try_into().unwrap();
+    assert_eq!((diagnosed.name, diagnosed.rows.len(), runs.name), ("layers", 2, "runs"));
+    assert_eq!(diagnosed.rows[1]["layer"], "norm");
+    let row = &runs.rows[1];
+    assert_eq!(row["val_nll_gain_over_control"], 0.125);
+    assert_eq!(row["val_top1_gain_over_control"], 0.25);
+    assert_eq!(row["control_val_after_nll"], 0.625);
+    assert_eq!((&row["kappa_cross_fit_p"], &row["kappa_cross_fit_u"]), (&3.5.into(), &2.5.into()));
+    assert_eq!(runs.rows[0]["val_nll_gain_over_control"], Value::Null);
+    assert_eq!(runs.rows[0].keys().last().unwrap(), "seconds");
+    // Both rows have the same columns, and CSV the same fields.
+    assert!(runs.rows[0].keys().eq(runs.rows[1].keys()));
+    let csv = String::from_utf8(runs.csv().unwrap()).unwrap();
+    assert!(csv.lines().nth(1).unwrap().starts_with("c,,norm,0.1,0.625,0.5,"), "{csv}");
+    // Without its control a run still has its own figures.
+    entries.remove("c");
+    let alone = &tables(&plan, &entries)[1].rows[0];
+    assert_eq!(alone["val_after_nll"], 0.5);
+    assert_eq!(alone["control_val_after_nll"], Value::Null);
+}
+
+#[test]
+fn columns_of_all_rows_are_one_list() {
+    let plan = Plan {
+        schema: SCHEMA.into(),
+        cells: vec![
+            planned("a", Kind::Ood, json!({"m": 1})),
+            planned("b", Kind::Ood, json!({"m": 2, "n": "x,\"y\"\n"})),
+        ],
+    };
+    let entries = ["a", "b"].map(|c| (c.to_owned(), entry(c, Kind::Ood, json!({"f": 0.5}))));
+    let [table] = tables(&plan, &entries.into_iter().collect()).try_into().unwrap();
+    assert!(table.rows[0].keys().eq(["cell", "m", "n", "f", "seconds"]));
+    let csv = String::from_utf8(table.csv().unwrap()).unwrap();
+    assert_eq!(csv, "cell,m,n,f,seconds\na,1,,0.5,0.5\nb,2,\"x,\"\"y\"\"\n\",0.5,0.5\n");
+    assert_eq!(table.jsonl().lines().count(), 2);
+}
