@@ -61,6 +61,9 @@ pub struct Args {
     /// On a GPU, let products round their operands to TF32: faster, to three digits
     #[arg(long, help_heading = "Common options")]
     pub tf32: bool,
+    /// On a CPU with AMX, multiply f32 on its tiles, see `planish eval --help`
+    #[arg(long, help_heading = "Common options")]
+    pub tiles: bool,
     /// Print no progress
     #[arg(long, help_heading = "Common options")]
     pub quiet: bool,
@@ -101,6 +104,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         threads: args.threads,
         device: args.device,
         tf32: args.tf32,
+        tiles: args.tiles,
         seed: file.seed,
         json: None,
         quiet: args.quiet,
