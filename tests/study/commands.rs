@@ -1,10 +1,6 @@
 //! `planish study` and `planish merge` as a user meets them.
 
-// Other test files use the rest of it.
-#[allow(dead_code)]
-mod common;
-
-use common::{Bench, Output};
+use crate::common::{Bench, Output};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
