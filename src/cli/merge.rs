@@ -1,8 +1,8 @@
 //! `planish merge`: the parts of a study as one.
 
 use super::output;
-use super::study::write;
-use crate::study::{CELLS, Merged, PLAN, merge};
+use super::study::{spare, write};
+use crate::study::{CELLS, Log, Merged, PLAN, merge};
 use std::path::PathBuf;
 
 /// Arguments of `planish merge`.
@@ -27,15 +27,22 @@ pub struct Args {
 /// read or written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     output::check(&args.out.join(PLAN))?;
+    spare(&args.out)?;
     let mut folders = args.shards.clone();
-    // What is there already stays, as one more part.
-    if args.out.join(CELLS).exists() && !folders.contains(&args.out) {
-        folders.push(args.out.clone());
+    // What is there already stays, as one more part, and nobody adds to it now.
+    let mut held = None;
+    if args.out.join(CELLS).exists() {
+        held = Some(Log::open(&args.out)?);
+        if !folders.contains(&args.out) {
+            folders.push(args.out.clone());
+        }
     }
     let merged = merge(&folders)?;
     let (log, _) = merged.log()?;
     let Merged { plan, entries } = merged;
     output::write(&args.out.join(CELLS), log.as_bytes())?;
     output::write_json(&args.out.join(PLAN), &plan)?;
-    Ok(output::print(&write(&args.out, &plan, &entries)?)?)
+    let said = write(&args.out, &plan, &entries)?;
+    drop(held);
+    Ok(output::print(&said)?)
 }

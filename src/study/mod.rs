@@ -23,7 +23,7 @@ pub use log::{CELLS, Entry, Log, differing, read_log};
 pub use merge::{Merged, merge};
 pub use plan::{Kind, PLAN, Plan, Planned, SCHEMA};
 pub use share::Share;
-pub use tables::{Row, Table, tables};
+pub use tables::{Row, TABLES, Table, tables};
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,9 @@ use super::{Entry, Error, Kind, Plan, Planned, Result};
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
+/// Names of the tables.
+pub const TABLES: [&str; 4] = ["results", "ood", "layers", "runs"];
+
 /// One row.
 pub type Row = Map<String, Value>;
 
@@ -85,12 +88,12 @@ pub fn tables(plan: &Plan, entries: &HashMap<String, Entry>) -> Vec<Table> {
     };
     let plain = |p: &Planned, e: &Entry| vec![ended(joined(p, &e.figures), e)];
     let all = [
-        ("results", of(Kind::Evaluation, &plain)),
-        ("ood", of(Kind::Ood, &plain)),
-        ("layers", of(Kind::Diagnosis, &|p, e| layers(p, e))),
-        ("runs", of(Kind::Run, &|p, e| vec![run(p, e, entries)])),
+        of(Kind::Evaluation, &plain),
+        of(Kind::Ood, &plain),
+        of(Kind::Diagnosis, &layers),
+        of(Kind::Run, &|p, e| vec![run(p, e, entries)]),
     ];
-    let with_rows = all.into_iter().filter(|(_, rows)| !rows.is_empty());
+    let with_rows = TABLES.into_iter().zip(all).filter(|(_, rows)| !rows.is_empty());
     with_rows.map(|(name, rows)| Table::aligned(name, rows)).collect()
 }
 

@@ -125,7 +125,7 @@ fn a_run_stands_beside_its_control_and_its_diagnosis() {
     assert_eq!(row["control_val_after_nll"], 0.625);
     assert_eq!((&row["kappa_cross_fit_p"], &row["kappa_cross_fit_u"]), (&3.5.into(), &2.5.into()));
     assert_eq!(runs.rows[0]["val_nll_gain_over_control"], Value::Null);
-    assert_eq!(runs.rows[0].keys().last().unwrap(), "seconds");
+    assert_eq!(runs.rows[0].keys().next_back().unwrap(), "seconds");
     // Both rows have the same columns, and CSV the same fields.
     assert!(runs.rows[0].keys().eq(runs.rows[1].keys()));
     let csv = String::from_utf8(runs.csv().unwrap()).unwrap();

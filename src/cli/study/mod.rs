@@ -18,7 +18,7 @@ use super::format::duration;
 use super::output;
 use crate::device::Choice;
 use crate::study::{
-    CELLS, Entry, Kind, Log, PLAN, Plan, Share, Table, differing, read_log, tables,
+    CELLS, Entry, Kind, Log, PLAN, Plan, Share, TABLES, Table, differing, read_log, tables,
 };
 use anyhow::bail;
 use cells::{Cell, all, plan};
@@ -111,6 +111,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let setup = Setup::new(text, file)?;
     output::check(&out.join(PLAN))?;
+    spare(&out)?;
     common.start()?;
     let cells = all(&setup, &common)?;
     let plan = plan(&cells);
@@ -146,6 +147,26 @@ fn folder(args: &Args, named: Option<&Path>) -> anyhow::Result<PathBuf> {
         bail!("{}: expected a folder for the results, found a file; pass --out", out.display())
     }
     Ok(out)
+}
+
+/// Refuses a folder that has files of a table's name which no study wrote.
+///
+/// # Errors
+/// Such a folder.
+pub fn spare(out: &Path) -> anyhow::Result<()> {
+    if out.join(PLAN).exists() {
+        return Ok(());
+    }
+    let files = TABLES.iter().flat_map(|name| [format!("{name}.jsonl"), format!("{name}.csv")]);
+    match files.map(|name| out.join(name)).find(|path| path.exists()) {
+        Some(found) => bail!(
+            "{}: expected a folder of a study or a new one, found {} and no {PLAN}: it would be \
+             written over; name another folder",
+            out.display(),
+            found.display()
+        ),
+        None => Ok(()),
+    }
 }
 
 /// Cells that are not there yet, each once.
@@ -251,7 +272,7 @@ pub fn write(out: &Path, plan: &Plan, entries: &HashMap<String, Entry>) -> anyho
         0 => format!("{there} cells, all there\n"),
         n => format!("{there} cells, {n} still missing\n"),
     };
-    for name in ["results", "ood", "layers", "runs"] {
+    for name in TABLES {
         let (json, csv) = (out.join(format!("{name}.jsonl")), out.join(format!("{name}.csv")));
         match tables.iter().find(|table| table.name == name) {
             Some(table) => {

@@ -1,10 +1,6 @@
 //! What `planish report` draws of a study.
 
-// Other test files use the rest of it.
-#[allow(dead_code)]
-mod common;
-
-use common::Bench;
+use crate::common::Bench;
 use roxmltree::Document;
 use serde_json::{Value, json};
 use std::fs;

@@ -1,10 +1,6 @@
 //! The spectral density on the page.
 
-// Other test files use the rest of it.
-#[allow(dead_code)]
-mod common;
-
-use common::Bench;
+use crate::common::Bench;
 use std::fs;
 
 #[test]

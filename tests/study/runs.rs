@@ -1,10 +1,6 @@
 //! Training cells of `planish study` as a user meets them.
 
-// Other test files use the rest of it.
-#[allow(dead_code)]
-mod common;
-
-use common::{Bench, Output};
+use crate::common::{Bench, Output};
 use serde_json::Value;
 use std::fs;
 

@@ -1,10 +1,6 @@
 //! `planish study` and `planish merge` as a user meets them.
 
-// Other test files use the rest of it.
-#[allow(dead_code)]
-mod common;
-
-use common::{Bench, Output};
+use crate::common::{Bench, Output};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -270,4 +266,12 @@ fn a_study_that_makes_no_sense_is_told_with_its_line() {
     }
     bench.run(&["study", "none.toml"]).fails_with(&["none.toml", "cannot be read"]);
     assert_eq!(bench.run(&["study", &path, "--shard", "5/4"]).code, Some(2));
+    // A folder with somebody's own results is left alone.
+    fs::write(&path, STUDY).unwrap();
+    fs::create_dir(bench.path("mine")).unwrap();
+    fs::write(bench.path("mine/results.csv"), "mine").unwrap();
+    let parts = ["mine/results.csv", "name another folder"];
+    bench.run(&["study", &path, "--out", "mine"]).fails_with(&parts);
+    bench.plain(&["merge", "mine", "mine"]).fails_with(&parts);
+    assert_eq!(text(&bench, "mine/results.csv"), "mine");
 }

@@ -1,0 +1,11 @@
+//! Studies as a user meets them, and what the report draws of them and of spectra.
+
+// Other test files use the rest of it.
+#[allow(dead_code)]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod commands;
+mod density;
+mod report;
+mod runs;
