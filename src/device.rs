@@ -1,8 +1,9 @@
 //! Where the arithmetic runs: on the CPU, or, in a build with feature `cuda`, on a GPU.
 //!
-//! On a GPU weights stay there from one micro-batch to the next and activations never leave it;
-//! images, changed weights, directions, and derivatives once they are summed, are copied between the
-//! two. One stream does everything in order, so micro-batches run one after the other.
+//! On a GPU weights, activations, gradients, perturbations, and what optimizers remember stay there;
+//! images, kept activations of frozen layers, and the vectors of [`crate::curvature`] are copied to
+//! it, and losses, logits, sums and the weights that are saved from it. One stream computes
+//! everything in order, so micro-batches run one after the other.
 
 use candle_core::{Device, Tensor, TensorId};
 use std::collections::HashMap;
@@ -75,6 +76,8 @@ pub struct Gpu {
     choice: Choice,
     device: Device,
     weights: Mutex<HashMap<usize, Slot>>,
+    /// All of its memory, bytes.
+    bytes: u64,
     /// Most images that fit a micro-batch, as far as is known.
     limit: AtomicUsize,
     notice: Notice,
@@ -96,15 +99,27 @@ static CHOSEN: OnceLock<Arc<Gpu>> = OnceLock::new();
 pub fn choose(choice: Choice, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<(), Error> {
     let Choice::Cuda(ordinal) = choice else { return Ok(()) };
     let device = open(choice, ordinal)?;
+    let [_, bytes] = room(&device).map_err(|source| Error::Refused { choice, source })?;
     let (weights, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
-    CHOSEN
-        .get_or_init(|| Arc::new(Gpu { choice, device, weights, limit, notice: Box::new(notice) }));
+    let notice: Notice = Box::new(notice);
+    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, weights, bytes, limit, notice }));
     Ok(())
 }
 
 #[cfg(feature = "cuda")]
 fn open(choice: Choice, ordinal: usize) -> Result<Device, Error> {
     planish_kernels::cuda::gpu::open(ordinal).map_err(|source| Error::Refused { choice, source })
+}
+
+/// Bytes of the device's memory that are free, and all.
+#[cfg(feature = "cuda")]
+fn room(device: &Device) -> planish_kernels::Result<[u64; 2]> {
+    planish_kernels::cuda::gpu::room(device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn room(_: &Device) -> planish_kernels::Result<[u64; 2]> {
+    Ok([0; 2])
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -115,6 +130,17 @@ fn open(choice: Choice, _: usize) -> Result<Device, Error> {
 /// The GPU that was chosen.
 pub fn gpu() -> Option<Arc<Gpu>> {
     CHOSEN.get().cloned()
+}
+
+/// Weight `i` where `like` lies.
+///
+/// # Errors
+/// The GPU has no room.
+pub fn beside(like: &Tensor, i: usize, x: &Tensor) -> candle_core::Result<Tensor> {
+    match gpu() {
+        Some(gpu) if like.device().is_cuda() => gpu.weight(i, x),
+        _ => Ok(x.clone()),
+    }
 }
 
 /// What reports say: `cpu`, or `cuda:0`.
@@ -152,11 +178,14 @@ impl Gpu {
         x.to_device(&self.device)
     }
 
-    /// A copy there of weight `i`, kept for the next time.
+    /// A copy there of weight `i`, kept for the next time; one that was computed there is itself.
     ///
     /// # Errors
     /// The GPU has no room.
     pub fn weight(&self, i: usize, x: &Tensor) -> candle_core::Result<Tensor> {
+        if x.device().is_cuda() {
+            return Ok(x.clone());
+        }
         let mut slots = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.entry(i).or_default();
         if let Some((_, copy)) = slot.iter().find(|(id, _)| *id == x.id()) {
@@ -169,6 +198,22 @@ impl Gpu {
         let copy = self.put(x)?;
         slot.push((x.id(), copy.clone()));
         Ok(copy)
+    }
+
+    /// All of its memory, bytes: what sizes are chosen by, for what is free differs from run to run
+    /// and results with the sizes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of its memory that are free.
+    pub fn free(&self) -> u64 {
+        room(&self.device).map_or(0, |[free, _]| free)
+    }
+
+    /// Whether examples of so many bytes are kept there between passes: an eighth of its memory.
+    pub fn holds(&self, bytes: u64) -> bool {
+        bytes <= self.bytes / 8
     }
 
     /// Most images that a micro-batch may have, as far as is known.
@@ -222,6 +267,7 @@ mod tests {
             choice: Choice::Cuda(0),
             device: Device::Cpu,
             weights: Mutex::default(),
+            bytes: 1 << 30,
             limit: AtomicUsize::new(usize::MAX),
             notice: Box::new(|_| {}),
         };

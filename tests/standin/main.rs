@@ -153,19 +153,32 @@ fn diagnoses_are_the_cpus() {
     let bench = bench();
     let json = bench.path("{}.json");
     both(&bench, &["diagnose", &bench.model, "--data", &bench.data, "--json", &json]);
-    let paths = ["loss_nats.validation", "layers[].gradient_norm", "layers[].weight_norm"];
-    close_reports(&bench, "{}.json", &paths);
+    let gaps = ["layers[].delta_l_nats.in_sample", "layers[].delta_l_nats.cross_fit"];
+    let sharpness = ["layers[].kappa.in_sample", "layers[].kappa.cross_fit"];
+    let rest = ["loss_nats.validation", "layers[].gradient_norm", "layers[].weight_norm"];
+    close_reports(&bench, "{}.json", &[&gaps[..], &sharpness, &rest].concat());
 }
 
 #[test]
 fn every_method_trains_as_on_the_cpu() {
     let bench = bench();
-    for method in ["pol", "pof", "sam", "asam", "looksam", "sam-norm", "sgd"] {
-        let out = bench.path(&format!("{method}-{{}}"));
+    for (method, step) in [
+        ("pol", "search"),
+        ("pol", "newton"),
+        ("pof", "search"),
+        ("pof", "newton"),
+        ("sam", ""),
+        ("asam", ""),
+        ("looksam", ""),
+        ("sam-norm", ""),
+        ("sgd", ""),
+    ] {
+        let name = format!("{method}{step}-{{}}");
+        let out = bench.path(&name);
         let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--force"];
         words.extend(["--method", method, "--epochs", "1", "--batch-size", "3", "--out", &out]);
         if method == "pol" || method == "pof" {
-            words.extend(["--perturb-batch", "4", "--step", "newton"]);
+            words.extend(["--perturb-batch", "4", "--step", step]);
         }
         if method == "pol" {
             words.extend(["--perturb", "head"]);
@@ -174,6 +187,6 @@ fn every_method_trains_as_on_the_cpu() {
             words.extend(["--update", "block.1"]);
         }
         both(&bench, &words);
-        close_files(&bench, &format!("{method}-{{}}/model.safetensors"));
+        close_files(&bench, &format!("{name}/model.safetensors"));
     }
 }
