@@ -200,6 +200,11 @@ impl Gpu {
         Ok(copy)
     }
 
+    /// Candle's name for it.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// All of its memory, bytes: what sizes are chosen by, for what is free differs from run to run
     /// and results with the sizes.
     pub fn bytes(&self) -> u64 {

@@ -1,5 +1,6 @@
 //! Commands with `--device cuda` on the stand-in of `scripts/check-standin`, held to the same on the
-//! CPU: numbers to 1e-5 of the largest, no memory touched that is not theirs, none left.
+//! CPU: numbers to 1e-5 of the largest, no memory touched that is not theirs, none left. On a GPU
+//! (`scripts/gpu-check`) the environment names a larger model, its data and a tolerance.
 
 #[allow(dead_code)]
 #[path = "../common/mod.rs"]
@@ -13,7 +14,15 @@ use serde_json::Value;
 use std::process::Command;
 
 /// Largest difference, in units of the largest number.
-const CLOSE: f64 = 1e-5;
+fn close() -> f64 {
+    std::env::var("STANDIN_CLOSE").map_or(1e-5, |text| text.parse().unwrap())
+}
+
+/// A model and data of the user's own.
+fn own() -> Option<[String; 2]> {
+    let [model, data] = ["STANDIN_MODEL", "STANDIN_DATA"].map(std::env::var);
+    Some([model.ok()?, data.ok()?])
+}
 
 /// What a run on the stand-in left.
 struct Ended {
@@ -34,6 +43,10 @@ fn on(device: &str, bench: &Bench, words: &[&str], settings: &[(&str, &str)]) ->
 /// for every thread of a GPU is emulated.
 fn bench() -> Bench {
     let mut bench = Bench::new();
+    if let Some([model, data]) = own() {
+        (bench.model, bench.data) = (model, data);
+        return bench;
+    }
     let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference");
     bench.model = format!("{reference}/timm-tiny");
     let images = tensors(&format!("{reference}/hvp/timm.safetensors"));
@@ -84,7 +97,7 @@ fn close_files(bench: &Bench, pattern: &str) {
         let apart = apart.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
         let size = largest(&a);
         println!("{pattern} {name}: {apart:.1e} of {size:.1e}");
-        assert!(apart <= CLOSE * size, "{name}: {apart} of {size}");
+        assert!(apart <= close() * size, "{name}: {apart} of {size}");
     }
 }
 
@@ -105,7 +118,7 @@ fn close_reports(bench: &Bench, pattern: &str, paths: &[&str]) {
         let size = a.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
         for (a, b) in a.iter().zip(&b) {
             println!("{pattern} {path}: {a} {b}");
-            assert!((a - b).abs() <= CLOSE * size, "{path}: {a} and {b}, of {size}");
+            assert!((a - b).abs() <= close() * size, "{path}: {a} and {b}, of {size}");
         }
     }
 }
@@ -162,26 +175,29 @@ fn diagnoses_are_the_cpus() {
 #[test]
 fn every_method_trains_as_on_the_cpu() {
     let bench = bench();
-    for (method, step) in [
-        ("pol", "search"),
-        ("pol", "newton"),
-        ("pof", "search"),
-        ("pof", "newton"),
-        ("sam", ""),
-        ("asam", ""),
-        ("looksam", ""),
-        ("sam-norm", ""),
-        ("sgd", ""),
+    let [batch, perturb_batch] = if own().is_some() { ["128", "256"] } else { ["3", "4"] };
+    for (method, step, perturb) in [
+        ("pol", "search", "head"),
+        ("pol", "search", "block.0"),
+        ("pol", "newton", "block.1"),
+        ("pof", "search", ""),
+        ("pof", "newton", ""),
+        ("sam", "", ""),
+        ("asam", "", ""),
+        ("looksam", "", ""),
+        ("sam-norm", "", ""),
+        ("sgd", "", ""),
     ] {
-        let name = format!("{method}{step}-{{}}");
+        let name = format!("{method}{step}{perturb}-{{}}");
         let out = bench.path(&name);
         let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--force"];
-        words.extend(["--method", method, "--epochs", "1", "--batch-size", "3", "--out", &out]);
-        if method == "pol" || method == "pof" {
-            words.extend(["--perturb-batch", "4", "--step", step]);
+        words.extend(["--method", method, "--epochs", "1", "--out", &out]);
+        words.extend(["--batch-size", batch, "--remeasure", "0"]);
+        if !step.is_empty() {
+            words.extend(["--perturb-batch", perturb_batch, "--step", step]);
         }
-        if method == "pol" {
-            words.extend(["--perturb", "head"]);
+        if !perturb.is_empty() {
+            words.extend(["--perturb", perturb]);
         }
         if method != "pof" {
             words.extend(["--update", "block.1"]);
