@@ -1,7 +1,7 @@
 //! Where the arithmetic runs: on the CPU, or, in a build with feature `cuda`, on a GPU.
 //!
-//! On a GPU weights, activations, gradients, perturbations, and what optimizers remember stay there;
-//! images, kept activations of frozen layers, and the vectors of [`crate::curvature`] are copied to
+//! On a GPU weights, activations (those of frozen layers, too, if they fit), gradients, perturbations,
+//! and what optimizers remember stay there; images, activations in files, and the vectors of [`crate::curvature`] are copied to
 //! it, and losses, logits, sums and the weights that are saved from it. One stream computes
 //! everything in order, so micro-batches run one after the other.
 
@@ -153,6 +153,16 @@ pub fn peak_mib() -> Option<u64> {
     CHOSEN.get()?.peak_mib()
 }
 
+/// What forecasts add on a GPU: the most memory that what was tried beforehand took of it, with
+/// `kept` bytes of activations beside that if they stay there; nothing on the CPU.
+pub fn outlook(kept: u64) -> String {
+    let Some((gpu, peak)) = CHOSEN.get().and_then(|gpu| Some((gpu, gpu.peak_mib()?))) else {
+        return String::new();
+    };
+    let kept = if gpu.keeps(kept) { kept >> 20 } else { 0 };
+    format!(" and {} of {}'s {} MiB", peak + kept, gpu.choice, gpu.bytes >> 20)
+}
+
 /// Whether products on a GPU may round their operands to TF32.
 static TF32: AtomicBool = AtomicBool::new(false);
 
@@ -221,6 +231,11 @@ impl Gpu {
         bytes <= self.bytes / 8
     }
 
+    /// Whether frozen layers' activations of so many bytes stay there: half of its memory.
+    pub fn keeps(&self, bytes: u64) -> bool {
+        bytes <= self.bytes / 2
+    }
+
     /// Most images that a micro-batch may have, as far as is known.
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
@@ -249,43 +264,5 @@ impl Gpu {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_read_as_they_are_written() {
-        for (text, choice) in
-            [("cpu", Choice::Cpu), ("cuda:0", Choice::Cuda(0)), ("cuda:12", Choice::Cuda(12))]
-        {
-            assert_eq!(text.parse(), Ok(choice));
-            assert_eq!(choice.to_string(), text);
-        }
-        assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
-        assert!(
-            ["", "gpu", "cuda:", "cuda:-1", "CPU"].iter().all(|t| t.parse::<Choice>().is_err())
-        );
-    }
-
-    #[test]
-    fn a_tensor_that_stays_is_copied_once_and_two_of_a_weight_are_kept() {
-        let gpu = Gpu {
-            choice: Choice::Cuda(0),
-            device: Device::Cpu,
-            weights: Mutex::default(),
-            bytes: 1 << 30,
-            limit: AtomicUsize::new(usize::MAX),
-            notice: Box::new(|_| {}),
-        };
-        let tensors = [1f32, 2.0, 3.0].map(|x| Tensor::new(&[x], &Device::Cpu).unwrap());
-        for round in [[0, 1], [1, 2], [0, 2]] {
-            for i in round {
-                let copy = gpu.weight(7, &tensors[i]).unwrap();
-                assert_eq!(copy.to_vec1::<f32>().unwrap(), [(i + 1) as f32]);
-            }
-            assert_eq!(gpu.weights.lock().unwrap()[&7].len(), 2);
-        }
-        gpu.too_many(9);
-        gpu.too_many(64);
-        assert_eq!(gpu.limit(), 4);
-    }
-}
+#[path = "device_tests.rs"]
+mod tests;

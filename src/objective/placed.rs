@@ -31,7 +31,10 @@ impl Objective {
     }
 
     /// A tensor where the arithmetic runs.
-    pub(super) fn here(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    ///
+    /// # Errors
+    /// The GPU has no room.
+    pub fn here(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.gpu.as_ref().map_or_else(|| Ok(x.clone()), |gpu| gpu.put(x))
     }
 
