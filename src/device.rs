@@ -215,8 +215,8 @@ impl Gpu {
         &self.device
     }
 
-    /// All of its memory, bytes: what sizes are chosen by, for what is free differs from run to run
-    /// and results with the sizes.
+    /// All of its memory, bytes: what micro-batches follow, for what is free differs from run to run,
+    /// and results with their sizes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -226,14 +226,15 @@ impl Gpu {
         room(&self.device).map_or(0, |[free, _]| free)
     }
 
-    /// Whether examples of so many bytes are kept there between passes: an eighth of its memory.
+    /// Whether examples of so many bytes are kept there between passes: an eighth of what is free.
+    /// No result depends on the place.
     pub fn holds(&self, bytes: u64) -> bool {
-        bytes <= self.bytes / 8
+        bytes <= self.free() / 8
     }
 
-    /// Whether frozen layers' activations of so many bytes stay there: half of its memory.
+    /// Whether frozen layers' activations of so many bytes stay there: half of what is free.
     pub fn keeps(&self, bytes: u64) -> bool {
-        bytes <= self.bytes / 2
+        bytes <= self.free() / 2
     }
 
     /// Most images that a micro-batch may have, as far as is known.

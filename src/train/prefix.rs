@@ -80,7 +80,8 @@ impl<'a> Prefix<'a> {
 
     /// Images that go through the model side by side.
     pub fn wave(&self) -> usize {
-        self.model.micro_batch.max(1) * rayon::current_num_threads()
+        let threads = if self.model.gpu.is_some() { 1 } else { rayon::current_num_threads() };
+        self.model.micro_batch.max(1) * threads
     }
 
     /// Whether all views' activations fit a GPU that is in use, and may lie there as they are.
