@@ -1,8 +1,9 @@
 //! Where the arithmetic runs: on the CPU, or, in a build with feature `cuda`, on a GPU.
 //!
-//! On a GPU weights stay there from one micro-batch to the next and activations never leave it;
-//! images, changed weights, directions, and derivatives once they are summed, are copied between the
-//! two. One stream does everything in order, so micro-batches run one after the other.
+//! On a GPU weights, activations (those of frozen layers, too, if they fit), gradients, perturbations,
+//! and what optimizers remember stay there; images, activations in files, and the vectors of [`crate::curvature`] are copied to
+//! it, and losses, logits, sums and the weights that are saved from it. One stream computes
+//! everything in order, so micro-batches run one after the other.
 
 use candle_core::{Device, Tensor, TensorId};
 use planish_kernels::bf16::split;
@@ -76,6 +77,8 @@ pub struct Gpu {
     choice: Choice,
     device: Device,
     weights: Mutex<HashMap<usize, Slot>>,
+    /// All of its memory, bytes.
+    bytes: u64,
     /// Most images that fit a micro-batch, as far as is known.
     limit: AtomicUsize,
     notice: Notice,
@@ -97,15 +100,27 @@ static CHOSEN: OnceLock<Arc<Gpu>> = OnceLock::new();
 pub fn choose(choice: Choice, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<(), Error> {
     let Choice::Cuda(ordinal) = choice else { return Ok(()) };
     let device = open(choice, ordinal)?;
+    let [_, bytes] = room(&device).map_err(|source| Error::Refused { choice, source })?;
     let (weights, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
-    CHOSEN
-        .get_or_init(|| Arc::new(Gpu { choice, device, weights, limit, notice: Box::new(notice) }));
+    let notice: Notice = Box::new(notice);
+    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, weights, bytes, limit, notice }));
     Ok(())
 }
 
 #[cfg(feature = "cuda")]
 fn open(choice: Choice, ordinal: usize) -> Result<Device, Error> {
     planish_kernels::cuda::gpu::open(ordinal).map_err(|source| Error::Refused { choice, source })
+}
+
+/// Bytes of the device's memory that are free, and all.
+#[cfg(feature = "cuda")]
+fn room(device: &Device) -> planish_kernels::Result<[u64; 2]> {
+    planish_kernels::cuda::gpu::room(device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn room(_: &Device) -> planish_kernels::Result<[u64; 2]> {
+    Ok([0; 2])
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -118,6 +133,17 @@ pub fn gpu() -> Option<Arc<Gpu>> {
     CHOSEN.get().cloned()
 }
 
+/// Weight `i` where `like` lies.
+///
+/// # Errors
+/// The GPU has no room.
+pub fn beside(like: &Tensor, i: usize, x: &Tensor) -> candle_core::Result<Tensor> {
+    match gpu() {
+        Some(gpu) if like.device().is_cuda() => gpu.weight(i, x),
+        _ => Ok(x.clone()),
+    }
+}
+
 /// What reports say: `cpu`, or `cuda:0`.
 pub fn name() -> String {
     CHOSEN.get().map_or(Choice::Cpu, |gpu| gpu.choice).to_string()
@@ -126,6 +152,16 @@ pub fn name() -> String {
 /// Most of the GPU's memory that tensors took at once so far, in MiB.
 pub fn peak_mib() -> Option<u64> {
     CHOSEN.get()?.peak_mib()
+}
+
+/// What forecasts add on a GPU: the most memory that what was tried beforehand took of it, with
+/// `kept` bytes of activations beside that if they stay there; nothing on the CPU.
+pub fn outlook(kept: u64) -> String {
+    let Some((gpu, peak)) = CHOSEN.get().and_then(|gpu| Some((gpu, gpu.peak_mib()?))) else {
+        return String::new();
+    };
+    let kept = if gpu.keeps(kept) { kept >> 20 } else { 0 };
+    format!(" and {} of {}'s {} MiB", peak + kept, gpu.choice, gpu.bytes >> 20)
 }
 
 /// Whether products on a GPU may round their operands to TF32.
@@ -157,11 +193,14 @@ impl Gpu {
         x.to_device(&self.device)
     }
 
-    /// A copy there of weight `i`, kept for the next time.
+    /// A copy there of weight `i`, kept for the next time; one that was computed there is itself.
     ///
     /// # Errors
     /// The GPU has no room.
     pub fn weight(&self, i: usize, x: &Tensor) -> candle_core::Result<Tensor> {
+        if x.device().is_cuda() {
+            return Ok(x.clone());
+        }
         let mut slots = self.weights.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.entry(i).or_default();
         if let Some((_, copy)) = slot.iter().find(|(id, _)| *id == x.id()) {
@@ -174,6 +213,33 @@ impl Gpu {
         let copy = self.put(x)?;
         slot.push((x.id(), copy.clone()));
         Ok(copy)
+    }
+
+    /// Candle's name for it.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// All of its memory, bytes: what micro-batches follow, for what is free differs from run to run,
+    /// and results with their sizes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Bytes of its memory that are free.
+    pub fn free(&self) -> u64 {
+        room(&self.device).map_or(0, |[free, _]| free)
+    }
+
+    /// Whether examples of so many bytes are kept there between passes: an eighth of what is free.
+    /// No result depends on the place.
+    pub fn holds(&self, bytes: u64) -> bool {
+        bytes <= self.free() / 8
+    }
+
+    /// Whether frozen layers' activations of so many bytes stay there: half of what is free.
+    pub fn keeps(&self, bytes: u64) -> bool {
+        bytes <= self.free() / 2
     }
 
     /// Most images that a micro-batch may have, as far as is known.
@@ -204,42 +270,5 @@ impl Gpu {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn devices_are_read_as_they_are_written() {
-        for (text, choice) in
-            [("cpu", Choice::Cpu), ("cuda:0", Choice::Cuda(0)), ("cuda:12", Choice::Cuda(12))]
-        {
-            assert_eq!(text.parse(), Ok(choice));
-            assert_eq!(choice.to_string(), text);
-        }
-        assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
-        assert!(
-            ["", "gpu", "cuda:", "cuda:-1", "CPU"].iter().all(|t| t.parse::<Choice>().is_err())
-        );
-    }
-
-    #[test]
-    fn a_tensor_that_stays_is_copied_once_and_two_of_a_weight_are_kept() {
-        let gpu = Gpu {
-            choice: Choice::Cuda(0),
-            device: Device::Cpu,
-            weights: Mutex::default(),
-            limit: AtomicUsize::new(usize::MAX),
-            notice: Box::new(|_| {}),
-        };
-        let tensors = [1f32, 2.0, 3.0].map(|x| Tensor::new(&[x], &Device::Cpu).unwrap());
-        for round in [[0, 1], [1, 2], [0, 2]] {
-            for i in round {
-                let copy = gpu.weight(7, &tensors[i]).unwrap();
-                assert_eq!(copy.to_vec1::<f32>().unwrap(), [(i + 1) as f32]);
-            }
-            assert_eq!(gpu.weights.lock().unwrap()[&7].len(), 2);
-        }
-        gpu.too_many(9);
-        gpu.too_many(64);
-        assert_eq!(gpu.limit(), 4);
-    }
-}
+#[path = "device_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 use crate::cache;
 use crate::objective::Result;
+use crate::vector;
 use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ pub trait Examples: Sync {
     }
 }
 
-/// Activations held in memory.
+/// Activations held in memory, the CPU's or a GPU's.
 #[derive(Clone, Debug)]
 pub struct Activations {
     /// The stage whose input they are.
@@ -72,13 +73,19 @@ impl Examples for Activations {
 impl Activations {
     /// Some of the examples, in the order given.
     pub fn select(&self, indices: &[usize]) -> Result<Activations> {
-        let rows = Tensor::from_iter(indices.iter().map(|&i| i as u32), &Device::Cpu)?;
         let labels: Vec<u32> = indices.iter().map(|&i| self.labels[i]).collect();
-        Ok(Self {
-            stage: self.stage,
-            values: self.values.index_select(&rows, 0)?,
-            labels: labels.into(),
-        })
+        let values = match self.values.device() {
+            Device::Cpu => {
+                let rows = Tensor::from_iter(indices.iter().map(|&i| i as u32), &Device::Cpu)?;
+                self.values.index_select(&rows, 0)?
+            }
+            // Row by row, which is a copy each and takes no kernel.
+            _ => {
+                let rows = indices.iter().map(|&i| self.values.narrow(0, i, 1));
+                vector::end_to_end(&rows.collect::<candle_core::Result<Vec<_>>>()?)?
+            }
+        };
+        Ok(Self { stage: self.stage, values, labels: labels.into() })
     }
 }
 

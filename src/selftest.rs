@@ -6,8 +6,8 @@
 
 use crate::data::order::{below, stream};
 use crate::diagnose::moved;
-use crate::objective::{Activations, Examples, Objective, Result};
-use crate::vector::{dot, norm, step};
+use crate::objective::{Activations, Derivatives, Examples, Objective, Result};
+use crate::vector::{back, dot, norm, step};
 use crate::vit::Layer;
 use crate::vit::layers::join;
 use candle_core::{DType, Device, Tensor};
@@ -93,7 +93,7 @@ impl Subject<'_> {
         let mut errors = Vec::new();
         if let Some(layer) = self.few.get(self.few.len() / 2) {
             let v = self.direction(model, layer, "repeatable", None)?;
-            let once = || model.hvp(self.images, layer, &v);
+            let once = || at_hand(model.hvp(self.images, layer, &v)?);
             let first = once()?;
             let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build();
             let again = [once()?, alone.map_or_else(|_| once(), |pool| pool.install(once))?];
@@ -114,8 +114,8 @@ impl Subject<'_> {
         let (double, single) = (&self.double, &self.single);
         // One sweep gives every layer's gradient; one climb, every layer's inputs.
         let all = join(&self.layers);
-        let whole = double.gradient(self.images, &all)?.gradient;
-        let whole_single = single.gradient(self.images, &all)?.gradient;
+        let whole = back(&double.gradient(self.images, &all)?.gradient)?;
+        let whole_single = back(&single.gradient(self.images, &all)?.gradient)?;
         let mut at = double.activations(self.images, self.images.stage())?;
         let mut at_single = single.activations(self.images, self.images.stage())?;
         for layer in &self.layers {
@@ -174,15 +174,15 @@ impl Subject<'_> {
         for layer in &self.few {
             let model = &self.double;
             let examples = model.activations(self.images, layer.first_stage)?;
-            let g = model.gradient(&examples, layer)?.gradient;
+            let g = back(&model.gradient(&examples, layer)?.gradient)?;
             let u = self.direction(model, layer, "u", Some(&g))?;
             let v = self.direction(model, layer, "v", Some(&g))?;
-            let product = |v: &[Tensor]| model.hvp(&examples, layer, v);
+            let product = |v: &[Tensor]| at_hand(model.hvp(&examples, layer, v)?);
             let (hu, hv) = rayon::join(|| product(&u), || product(&v));
             let (hu, hv) = (hu?.hvp, hv?.hvp);
             let at = |side: f64| -> Result<Vec<Tensor>> {
                 let there = moved(model, layer, &v, -side * EPSILON)?;
-                Ok(there.gradient(&examples, layer)?.gradient)
+                Ok(back(&there.gradient(&examples, layer)?.gradient)?)
             };
             let (up, down) = rayon::join(|| at(1.0), || at(-1.0));
             let slope = step(&up?, -1.0, &down?)?;
@@ -194,7 +194,7 @@ impl Subject<'_> {
 
             let v = convert(&v, DType::F32)?;
             let examples = self.single.activations(self.images, layer.first_stage)?;
-            let short = self.single.hvp(&examples, layer, &v)?.hvp;
+            let short = back(&self.single.hvp(&examples, layer, &v)?.hvp)?;
             let error = norm(&step(&convert(&short, DType::F64)?, -1.0, &hv)?)?;
             single.push((layer.name.clone(), relative(error, norm(&hv)?)));
         }
@@ -234,6 +234,12 @@ impl Subject<'_> {
             None => Ok(random),
         }
     }
+}
+
+/// Derivatives in the CPU's memory.
+fn at_hand(found: Derivatives) -> Result<Derivatives> {
+    let (gradient, hvp) = (back(&found.gradient)?, back(&found.hvp)?);
+    Ok(Derivatives { gradient, hvp, ..found })
 }
 
 /// A layer's part of what belongs to a joint layer's tensors.

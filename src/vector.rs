@@ -1,15 +1,27 @@
-//! A layer's tensors as one vector: inner products, norms and steps.
+//! A layer's tensors as one vector: inner products, norms and steps, computed where the tensors lie.
 
 use candle_core::{DType, Device, Tensor};
+#[cfg(feature = "cuda")]
+use planish_kernels::cuda::gpu;
 use planish_kernels::lanes::Element;
-use planish_kernels::{Error, Host, Result};
+use planish_kernels::{DualTensor, Error, Host, Op, Result, Scale};
 use rayon::prelude::*;
 
 /// Numbers summed by one thread; fixed, so that results do not depend on how many there are.
 const BLOCK: usize = 1 << 16;
 
+/// Whether these tensors lie on a GPU.
+pub fn on_gpu(x: &[Tensor]) -> bool {
+    x.first().is_some_and(|x| x.device().is_cuda())
+}
+
 /// Σ aᵢ bᵢ over all tensors, accumulated in f64.
 pub fn dot(a: &[Tensor], b: &[Tensor]) -> Result<f64> {
+    #[cfg(feature = "cuda")]
+    if on_gpu(a) {
+        let [square, product, _] = gpu::products(a, b)?;
+        return Ok(if std::ptr::eq(a, b) { square } else { product });
+    }
     let mut sum = 0.0;
     for (a, b) in a.iter().zip(b) {
         sum += match a.dtype() {
@@ -41,6 +53,10 @@ pub fn norm(a: &[Tensor]) -> Result<f64> {
 
 /// x + factor · d for every tensor.
 pub fn step(x: &[Tensor], factor: f64, d: &[Tensor]) -> Result<Vec<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if on_gpu(x) {
+        return gpu::axpy(x, factor, d);
+    }
     x.iter()
         .zip(d)
         .map(|(x, d)| match x.dtype() {
@@ -48,6 +64,38 @@ pub fn step(x: &[Tensor], factor: f64, d: &[Tensor]) -> Result<Vec<Tensor>> {
             _ => step_one::<f64>(x, factor, d),
         })
         .collect()
+}
+
+/// factor · x for every tensor.
+pub fn scaled(x: &[Tensor], factor: f64) -> Result<Vec<Tensor>> {
+    let one = |x: &Tensor| match x.device() {
+        Device::Cpu => Ok(x.affine(factor, 0.0)?),
+        _ => Ok(Scale { factor }.value(&[&DualTensor::constant(x.clone())])?.into_parts().0),
+    };
+    x.iter().map(one).collect()
+}
+
+/// x (|w| + η), number by number.
+pub fn by_magnitude(x: &[Tensor], w: &[Tensor], eta: f64) -> Result<Vec<Tensor>> {
+    #[cfg(feature = "cuda")]
+    if on_gpu(x) {
+        return gpu::by_magnitude(x, w, eta);
+    }
+    x.iter().zip(w).map(|(x, w)| Ok(x.mul(&w.abs()?.affine(1.0, eta)?)?)).collect()
+}
+
+/// Tensors of rows, end to end, where they lie.
+pub fn end_to_end(parts: &[Tensor]) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if on_gpu(parts) {
+        return gpu::end_to_end(parts);
+    }
+    Ok(Tensor::cat(parts, 0)?)
+}
+
+/// Copies in the CPU's memory; the tensors themselves where they are there already.
+pub fn back(x: &[Tensor]) -> Result<Vec<Tensor>> {
+    Ok(x.iter().map(|x| x.to_device(&Device::Cpu)).collect::<candle_core::Result<_>>()?)
 }
 
 fn step_one<E: Element>(x: &Tensor, factor: f64, d: &Tensor) -> Result<Tensor> {

@@ -57,10 +57,8 @@ impl Tasks {
         let (head, all) = (named("head")?, named("*")?);
         let last = blocks.last().ok_or("a model without blocks")?;
         let door = objective.activations(&examples, last.first_stage)?;
-        let weights = |layer: &Layer| -> Vec<Tensor> {
-            layer.tensors.iter().map(|&i| objective.weights.tensor(i).clone()).collect()
-        };
-        let directions = blocks.iter().map(weights).collect();
+        let weights = |layer: &Layer| objective.weights_of(layer);
+        let directions = blocks.iter().map(weights).collect::<Result<_, _>>()?;
         Ok(Self { blocks, head, all, door, directions, examples, objective })
     }
 

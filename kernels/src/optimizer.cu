@@ -71,13 +71,13 @@ template <class E, int P> struct Chunk {
     }
 };
 
-// b ← μ b + g; w ← w − η b, or w − η (g + μ b) with look-ahead; g is `clip` times the gradient,
-// plus λ w. Lists: w, g, b.
+// b ← μ b + g; y = w − η b, or w − η (g + μ b) with look-ahead; g is `clip` times the gradient,
+// plus λ w. Lists: w, g, b, y; y may be w.
 template <class E>
-__device__ __forceinline__ void sgd_step(const Tensors<3> &all, double rate, double momentum,
+__device__ __forceinline__ void sgd_step(const Tensors<4> &all, double rate, double momentum,
                                          double decay, double clip, int nesterov) {
-    constexpr int W = Chunk<E, 3>::W;
-    const Chunk<E, 3> chunk(all);
+    constexpr int W = Chunk<E, 4>::W;
+    const Chunk<E, 4> chunk(all);
     const E eta = E(rate), mu = E(momentum), lambda = E(decay), factor = E(clip);
     chunk.each([&](int c, int full) {
         E w[W], g[W], b[W];
@@ -90,19 +90,19 @@ __device__ __forceinline__ void sgd_step(const Tensors<3> &all, double rate, dou
             b[j] = mu * b[j] + d;
             w[j] -= eta * (nesterov ? d + mu * b[j] : b[j]);
         }
-        chunk.store(0, c, full, w);
         chunk.store(2, c, full, b);
+        chunk.store(3, c, full, w);
     });
 }
 
-// m ← m + (1 − β₁)(g − m); v ← β₂ v + (1 − β₂) g²; w ← keep w − scale m/(√v / root + ε), with
-// keep = 1 − η λ, scale = η/(1 − β₁ᵗ), root = √(1 − β₂ᵗ). Lists: w, g, m, v.
+// m ← m + (1 − β₁)(g − m); v ← β₂ v + (1 − β₂) g²; y = keep w − scale m/(√v / root + ε), with
+// keep = 1 − η λ, scale = η/(1 − β₁ᵗ), root = √(1 − β₂ᵗ). Lists: w, g, m, v, y; y may be w.
 template <class E>
-__device__ __forceinline__ void adamw_step(const Tensors<4> &all, double beta1, double beta2,
+__device__ __forceinline__ void adamw_step(const Tensors<5> &all, double beta1, double beta2,
                                            double eps, double keep, double scale, double root,
                                            double clip) {
-    constexpr int W = Chunk<E, 4>::W;
-    const Chunk<E, 4> chunk(all);
+    constexpr int W = Chunk<E, 5>::W;
+    const Chunk<E, 5> chunk(all);
     const E a1 = E(1 - beta1), a2 = E(1 - beta2), b2 = E(beta2), e = E(eps), factor = E(clip);
     const E stay = E(keep), step = E(scale), r = E(root);
     chunk.each([&](int c, int full) {
@@ -118,9 +118,9 @@ __device__ __forceinline__ void adamw_step(const Tensors<4> &all, double beta1, 
             v[j] = b2 * v[j] + a2 * d * d;
             w[j] = stay * w[j] - step * m[j] / (real_sqrt(v[j]) / r + e);
         }
-        chunk.store(0, c, full, w);
         chunk.store(2, c, full, m);
         chunk.store(3, c, full, v);
+        chunk.store(4, c, full, w);
     });
 }
 
@@ -184,6 +184,22 @@ __device__ __forceinline__ void axpy(const Tensors<3> &all, double factor, doubl
     put_products(sums, partial + size_t(blockIdx.x) * PRODUCTS);
 }
 
+// y = x (|w| + η): what ASAM scales a gradient by. Lists: x, w, y; y may be x.
+template <class E>
+__device__ __forceinline__ void by_magnitude(const Tensors<3> &all, double eta) {
+    constexpr int W = Chunk<E, 3>::W;
+    const Chunk<E, 3> chunk(all);
+    const E least = E(eta);
+    chunk.each([&](int c, int full) {
+        E x[W], w[W];
+        chunk.load(0, c, full, x);
+        chunk.load(1, c, full, w);
+#pragma unroll
+        for (int j = 0; j < W; ++j) x[j] *= (w[j] < E(0) ? -w[j] : w[j]) + least;
+        chunk.store(2, c, full, x);
+    });
+}
+
 // The chunks' sums added up: a thread takes every blockDim.x-th, then as put_products.
 ENTRY(CHUNK_THREADS, finish_products, const double *partial, int chunks, double *total) {
     double sums[PRODUCTS] = {};
@@ -194,11 +210,11 @@ ENTRY(CHUNK_THREADS, finish_products, const double *partial, int chunks, double 
 }
 
 #define OPTIMIZER(suffix, E)                                                                       \
-    ENTRY(CHUNK_THREADS, sgd_step_##suffix, Tensors<3> all, double rate, double momentum,          \
+    ENTRY(CHUNK_THREADS, sgd_step_##suffix, Tensors<4> all, double rate, double momentum,          \
           double decay, double clip, int nesterov) {                                               \
         sgd_step<E>(all, rate, momentum, decay, clip, nesterov);                                   \
     }                                                                                              \
-    ENTRY(CHUNK_THREADS, adamw_step_##suffix, Tensors<4> all, double beta1, double beta2,          \
+    ENTRY(CHUNK_THREADS, adamw_step_##suffix, Tensors<5> all, double beta1, double beta2,          \
           double eps, double keep, double scale, double root, double clip) {                       \
         adamw_step<E>(all, beta1, beta2, eps, keep, scale, root, clip);                            \
     }                                                                                              \
@@ -207,6 +223,9 @@ ENTRY(CHUNK_THREADS, finish_products, const double *partial, int chunks, double 
     }                                                                                              \
     ENTRY(CHUNK_THREADS, axpy_##suffix, Tensors<3> all, double factor, double *partial) {          \
         axpy<E>(all, factor, partial);                                                             \
+    }                                                                                              \
+    ENTRY(CHUNK_THREADS, by_magnitude_##suffix, Tensors<3> all, double eta) {                      \
+        by_magnitude<E>(all, eta);                                                                 \
     }
 OPTIMIZER(f32, float)
 OPTIMIZER(f64, double)

@@ -38,13 +38,18 @@ __device__ __forceinline__ bool aligned(const void *p) {
 // W numbers at an address that is a multiple of 16 bytes.
 template <int W, class X> __device__ __forceinline__ void load_wide(const X *p, X (&to)[W]) {
 #pragma unroll
-    for (int i = 0; i < int(W * sizeof(X) / 16); ++i)
-        reinterpret_cast<uint4 *>(to)[i] = reinterpret_cast<const uint4 *>(p)[i];
+    for (int i = 0; i < int(W * sizeof(X) / 16); ++i) {
+        const uint4 part = reinterpret_cast<const uint4 *>(p)[i];
+        memcpy(to + i * 16 / sizeof(X), &part, 16);
+    }
 }
 template <int W, class X> __device__ __forceinline__ void store_wide(X *p, const X (&from)[W]) {
 #pragma unroll
-    for (int i = 0; i < int(W * sizeof(X) / 16); ++i)
-        reinterpret_cast<uint4 *>(p)[i] = reinterpret_cast<const uint4 *>(from)[i];
+    for (int i = 0; i < int(W * sizeof(X) / 16); ++i) {
+        uint4 part;
+        memcpy(&part, from + i * 16 / sizeof(X), 16);
+        reinterpret_cast<uint4 *>(p)[i] = part;
+    }
 }
 
 // An operand: this row's value and tangents, numbers of type X, and the tile kept in registers.
@@ -150,7 +155,10 @@ template <class E, int K> struct Row {
         using R = decltype(f(0, x.held.lane[0]...));
         R total{};
         for (int tile = 0; tile < tiles; ++tile) add_tile(total, tile, f, tile_of(x, tile)...);
-        reduce<sizeof(R) / sizeof(A)>(reinterpret_cast<A *>(&total), Plus{});
+        A parts[sizeof(R) / sizeof(A)];
+        memcpy(parts, &total, sizeof total);
+        reduce<sizeof(R) / sizeof(A)>(parts, Plus{});
+        memcpy(&total, parts, sizeof total);
         return total;
     }
     // The largest value of f(column, x…), held constant.

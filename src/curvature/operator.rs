@@ -4,6 +4,7 @@ use super::{Error, LinearOperator, Result};
 use crate::data::order::{stream, unit};
 use crate::examples::Part;
 use crate::objective::{Examples, Matrix, Objective};
+use crate::vector;
 use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -142,8 +143,8 @@ impl LinearOperator for LayerOperator<'_> {
         let mut out = Vec::with_capacity(vectors.len());
         for few in vectors.chunks(self.block.max(1)) {
             let block = self.blocks(few)?;
-            let found =
-                self.objective.products(self.examples, self.layer, self.matrix, &block)?.products;
+            let found = self.objective.products(self.examples, self.layer, self.matrix, &block)?;
+            let found = vector::back(&found.products).map_err(crate::objective::Error::from)?;
             for k in 0..few.len() {
                 let one: Vec<Tensor> = found
                     .iter()
@@ -176,6 +177,7 @@ impl LinearOperator for LayerOperator<'_> {
 pub fn flatten(tensors: &[Tensor]) -> Result<Vec<f64>> {
     let mut out = Vec::with_capacity(tensors.iter().map(Tensor::elem_count).sum());
     let mut add = |t: &Tensor| -> candle_core::Result<()> {
+        let t = t.to_device(&Device::Cpu)?;
         out.extend(t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?);
         Ok(())
     };

@@ -3,7 +3,7 @@
 use super::fold::{Measured, mean};
 use super::plan::{self, Evidence, cross_mean, is_eligible, plan};
 use super::summary::{summary, warnings};
-use super::{Found, Pair, layer_weights};
+use super::{Found, Pair};
 use crate::curvature::Result;
 use crate::curvature::steihaug::{End, Step};
 use crate::evaluate::{Predictions, fit, losses, mean_stderr};
@@ -92,7 +92,7 @@ fn layer_result(
     let positive = pair.iter().all(|m| m.curvature > 0.0);
     let moved = pair.iter().all(|m| m.displacement > 0.0);
     let nonzero = pair.iter().all(|m| m.gradient_norm > 0.0);
-    let weights = layer_weights(objective, layer);
+    let weights = objective.weights_of(layer)?;
     let (gap, gap_error) = cross_mean(&raw.gaps, fold_of);
     let fitted = |in_sample: Option<f64>, (mean, stderr): (f64, Option<f64>)| Fitted {
         in_sample,

@@ -1,7 +1,7 @@
 //! One fold's view of one layer: direction and α* from its own images, the gap on the others'.
 
 use super::newton::{Estimator, newton};
-use super::path::{Path, is_linear, layer_weights};
+use super::path::{Path, is_linear};
 use super::search::{Line, Minimum, first_minimum};
 use crate::curvature::{Result, steihaug};
 use crate::evaluate::{Predictions, fit, losses};
@@ -72,7 +72,7 @@ pub fn measure(
     let kernel = crate::objective::Error::from;
     let square = vector::dot(gradient, gradient).map_err(kernel)?;
     let gradient_norm = square.sqrt();
-    let weight_norm = vector::norm(&layer_weights(objective, layer)).map_err(kernel)?;
+    let weight_norm = vector::norm(&objective.weights_of(layer)?).map_err(kernel)?;
     // Without a slope, or a length to measure by, nothing is moved.
     if square == 0.0 || weight_norm == 0.0 {
         let none = |n: usize| Gap { raw: vec![0.0; n], calibrated: vec![0.0; n] };

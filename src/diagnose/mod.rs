@@ -15,7 +15,7 @@ pub mod spectrum;
 mod summary;
 
 pub use newton::Estimator;
-pub use path::{Path, is_linear, layer_weights, moved};
+pub use path::{Path, is_linear, moved};
 
 use crate::curvature::Result;
 use crate::data::folds::stratified_halves;
@@ -110,7 +110,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     let mut order: Vec<&Layer> = layers.iter().collect();
     order.sort_by_key(|l| l.first_stage);
     let lowest = order.first().map_or(0, |layer| layer.first_stage);
-    let mut at = objective.activations(validation, lowest)?;
+    let mut at = objective.activations_here(validation, lowest)?;
     let base = objective.predict(&at)?;
     let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
     let bases = [subset(&base, &folds[0])?, subset(&base, &folds[1])?];
@@ -129,7 +129,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     for (l, layer) in order.into_iter().enumerate() {
         if layer.first_stage > at.stage {
             // Each image climbs the network once, whatever the number of layers.
-            at = objective.activations(&at, layer.first_stage)?;
+            at = objective.activations_here(&at, layer.first_stage)?;
         }
         let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
         let one = |own: usize| -> Result<Measured> {

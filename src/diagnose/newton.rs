@@ -1,6 +1,5 @@
 //! The direction in which a layer is moved, and how far it may go.
 
-use super::layer_weights;
 use crate::curvature::{LayerOperator, Result, flatten, steihaug};
 use crate::objective::{Activations, Matrix, Objective};
 use crate::vector;
@@ -42,7 +41,7 @@ pub(super) fn newton(
     gradient: &[Tensor],
     (radius, iterations): (f64, usize),
 ) -> Result<Newton> {
-    let weights = layer_weights(objective, layer);
+    let weights = objective.weights_of(layer)?;
     let norm = vector::norm(&weights).map_err(crate::objective::Error::from)?;
     let settings = steihaug::Settings {
         radius: radius * norm,
@@ -60,5 +59,6 @@ pub(super) fn newton(
         if w.dtype() == DType::F64 { Ok(back) } else { back.to_dtype(w.dtype()) }
     };
     let direction: candle_core::Result<Vec<Tensor>> = weights.iter().map(shape).collect();
+    let direction = direction.and_then(|direction| objective.all_here(&direction));
     Ok(Newton { direction: direction.map_err(crate::objective::Error::from)?, step })
 }

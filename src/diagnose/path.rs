@@ -78,11 +78,6 @@ impl<'a> Path<'a> {
     }
 }
 
-/// The layer's tensors.
-pub fn layer_weights(objective: &Objective, layer: &Layer) -> Vec<Tensor> {
-    layer.tensors.iter().map(|&i| objective.weights.tensor(i).clone()).collect()
-}
-
 /// The objective with the layer at w_ℓ − α g.
 pub fn moved(
     objective: &Objective,
@@ -90,7 +85,8 @@ pub fn moved(
     direction: &[Tensor],
     alpha: f64,
 ) -> Result<Objective> {
-    let tensors = vector::step(&layer_weights(objective, layer), -alpha, direction)?;
+    let (weights, direction) = (objective.weights_of(layer)?, objective.all_here(direction)?);
+    let tensors = vector::step(&weights, -alpha, &direction)?;
     let changes: Vec<(usize, Tensor)> = layer.tensors.iter().copied().zip(tensors).collect();
     Ok(objective.at(objective.weights.with(&changes)))
 }

@@ -1,6 +1,6 @@
 //! Gradients, and products of a layer's Hessian or Gauss-Newton matrix with vectors.
 
-use super::placed::{all_back, back};
+use super::placed::back;
 use super::{Asked, Error, Examples, Objective, Result, flaw};
 use crate::tape::{Tape, Value, is_finite};
 use crate::vit::{Layer, Pass, stages};
@@ -33,7 +33,8 @@ impl Matrix {
     }
 }
 
-/// Loss and gradient of a layer, with a Hessian-vector product where a direction was given.
+/// Loss and gradient of a layer, with a Hessian-vector product where a direction was given; tensors lie
+/// where the arithmetic runs ([`crate::vector::back`] copies them to the CPU).
 #[derive(Clone, Debug)]
 pub struct Derivatives {
     /// Mean loss, nats.
@@ -44,7 +45,7 @@ pub struct Derivatives {
     pub hvp: Vec<Tensor>,
 }
 
-/// Loss and gradient of a layer, and products with K vectors.
+/// Loss and gradient of a layer, and products with K vectors; tensors lie where the arithmetic runs.
 #[derive(Clone, Debug)]
 pub struct Products {
     /// Mean loss, nats.
@@ -134,7 +135,7 @@ impl Objective {
         for (sum, v) in sums.into_iter().zip(vectors) {
             let product = match sum.and_then(|sum| sum.into_parts().1) {
                 Some(tangent) => tangent,
-                None => v.zeros_like()?,
+                None => self.here(&v.zeros_like()?)?,
             };
             if !is_finite(&product)? {
                 let wanted = Wanted { layer, matrix, vectors: Some(vectors) };
@@ -149,7 +150,7 @@ impl Objective {
     fn values(&self, layer: &Layer, sums: &[Option<DualTensor>]) -> Result<Vec<Tensor>> {
         let one = |(&i, sum): (&usize, &Option<DualTensor>)| match sum {
             Some(sum) => Ok(sum.value().clone()),
-            None => Ok(self.weights.tensor(i).zeros_like()?),
+            None => Ok(self.here(&self.weights.tensor(i).zeros_like()?)?),
         };
         layer.tensors.iter().zip(sums).map(one).collect()
     }
@@ -183,7 +184,7 @@ impl Objective {
             loss += part;
             add(&mut sums, gradients)
         })?;
-        Ok((loss / count as f64, finish(sums)?))
+        Ok((loss / count as f64, finish(sums)))
     }
 
     /// One micro-batch: the sum of its losses, and the gradient of that sum over the number of all
@@ -256,9 +257,9 @@ pub(super) fn add(sums: &mut [Accumulator], part: Vec<Option<DualTensor>>) -> Re
     Ok(())
 }
 
-/// The sums over all micro-batches, in the CPU's memory.
-pub(super) fn finish(sums: Vec<Accumulator>) -> Result<Vec<Option<DualTensor>>> {
-    sums.into_iter().map(|sum| sum.finish().map(all_back).transpose()).collect()
+/// The sums over all micro-batches.
+pub(super) fn finish(sums: Vec<Accumulator>) -> Vec<Option<DualTensor>> {
+    sums.into_iter().map(Accumulator::finish).collect()
 }
 
 /// Σ of all numbers, in f64.

@@ -36,7 +36,8 @@ const WAVE: usize = 4;
 pub struct Objective {
     /// The architecture.
     pub config: Arc<Config>,
-    /// The weights; f32, or f64 throughout.
+    /// The weights; f32, or f64 throughout. On a GPU those that were computed there stay there, and
+    /// the others are copied to it once.
     pub weights: Weights,
     /// Examples per micro-batch.
     pub micro_batch: usize,
@@ -48,7 +49,7 @@ pub struct Objective {
     /// How products of values and gradients take their operands. Derivatives along directions, and
     /// with them products of curvature, are always taken as the weights are.
     pub precision: Precision,
-    /// Where the arithmetic runs, if not on the CPU; the weights above lie in the CPU's memory.
+    /// Where the arithmetic runs, if not on the CPU. Derivatives lie where it runs.
     pub gpu: Option<Arc<Gpu>>,
 }
 
@@ -56,7 +57,7 @@ impl Objective {
     /// An objective without label smoothing, on the device that was chosen (see [`crate::device`]).
     pub fn new(config: Arc<Config>, weights: Weights) -> Self {
         let gpu = device::gpu();
-        let micro_batch = micro_batch(&config, gpu.is_some());
+        let micro_batch = micro_batch(&config, gpu.as_deref());
         let (recompute, smoothing, precision) = (false, 0.0, Precision::F32);
         Self { config, weights, micro_batch, recompute, smoothing, precision, gpu }
     }
@@ -166,16 +167,27 @@ impl Objective {
         stage: usize,
     ) -> Result<Activations> {
         let mut parts = Gather::new(examples.len(), self.dtype());
+        self.forward((examples, chunks), stage, |part| parts.add(&back(&part)?))?;
+        Ok(Activations { stage, values: parts.finish()?, labels: examples.labels().into() })
+    }
+
+    /// Hands `take` the inputs of `stage` of one micro-batch after the other, where they were
+    /// computed.
+    fn forward(
+        &self,
+        (examples, chunks): (&dyn Examples, Vec<Range<usize>>),
+        stage: usize,
+        take: impl FnMut(Tensor) -> Result<()>,
+    ) -> Result<()> {
         let model = self.placed()?;
         let forward = |range| {
             let x = model.input(examples, range)?;
             let mut pass = Pass::new(&model.config, &model.weights);
             pass.precision = self.precision;
             let y = pass.run(examples.stage(), stage, Value::constant(x))?;
-            Ok(back(y.tensor().value())?)
+            Ok(y.tensor().value().clone())
         };
-        self.each((examples, chunks), forward, |part| parts.add(&part))?;
-        Ok(Activations { stage, values: parts.finish()?, labels: examples.labels().into() })
+        self.each((examples, chunks), forward, take)
     }
 
     /// Logits of all examples, in order.
@@ -223,9 +235,13 @@ impl Objective {
 
 /// A micro-batch whose tape stays below 400 MB, and small enough that the usual mini-batch gives
 /// every thread several. More than one image of a large model: its weights are packed, and its
-/// gradient added, once a micro-batch. On a GPU ten times that, and up to 128 images: what runs
-/// one after the other should fill it.
-fn micro_batch(config: &Config, gpu: bool) -> usize {
-    let (numbers, most) = if gpu { (1_000_000_000, 128) } else { (100_000_000, 16) };
+/// gradient added, once a micro-batch. On a GPU a quarter of its memory in f32, which leaves as much
+/// for a tangent and the rest for weights and what operations hold meanwhile, and up to 128 images:
+/// what runs one after the other should fill it.
+fn micro_batch(config: &Config, gpu: Option<&Gpu>) -> usize {
+    let (numbers, most) = match gpu {
+        Some(gpu) => (usize::try_from(gpu.bytes() / 16).unwrap_or(usize::MAX), 128),
+        None => (100_000_000, 16),
+    };
     (numbers / cost::kept_per_image(config).max(1)).clamp(1, most)
 }

@@ -1,8 +1,9 @@
 //! The objective on the device that was chosen for it, and its micro-batches there.
 
-use super::{Error, Examples, Objective, Result};
+use super::{Activations, Error, Examples, Objective, Result};
 use crate::device::Gpu;
-use crate::vit::Weights;
+use crate::vector;
+use crate::vit::{Layer, Weights};
 use candle_core::{Device, Tensor};
 use planish_kernels::DualTensor;
 use std::borrow::Cow;
@@ -17,14 +18,69 @@ impl Objective {
         Ok(Cow::Owned(self.at(weights)))
     }
 
+    /// The layer's weights where the arithmetic runs.
+    ///
+    /// # Errors
+    /// The GPU has no room.
+    pub fn weights_of(&self, layer: &Layer) -> Result<Vec<Tensor>> {
+        let one = |&i: &usize| match &self.gpu {
+            Some(gpu) => gpu.weight(i, self.weights.tensor(i)),
+            None => Ok(self.weights.tensor(i).clone()),
+        };
+        Ok(layer.tensors.iter().map(one).collect::<candle_core::Result<_>>()?)
+    }
+
     /// A tensor where the arithmetic runs.
-    pub(super) fn here(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    ///
+    /// # Errors
+    /// The GPU has no room.
+    pub fn here(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         self.gpu.as_ref().map_or_else(|| Ok(x.clone()), |gpu| gpu.put(x))
     }
 
     /// Tensors where the arithmetic runs.
-    pub(super) fn all_here(&self, all: &[Tensor]) -> candle_core::Result<Vec<Tensor>> {
+    ///
+    /// # Errors
+    /// The GPU has no room.
+    pub fn all_here(&self, all: &[Tensor]) -> candle_core::Result<Vec<Tensor>> {
         all.iter().map(|x| self.here(x)).collect()
+    }
+
+    /// Examples where the arithmetic runs, for as long as they are kept, if they fit there.
+    ///
+    /// # Errors
+    /// The GPU has no room.
+    pub fn hold(&self, examples: Activations) -> Result<Activations> {
+        match &self.gpu {
+            Some(gpu) if gpu.holds(self.bytes_of(&examples)) => {
+                let values = gpu.put(&examples.values.to_dtype(self.dtype())?)?;
+                Ok(Activations { values, ..examples })
+            }
+            _ => Ok(examples),
+        }
+    }
+
+    fn bytes_of(&self, examples: &Activations) -> u64 {
+        (examples.values.elem_count() * self.dtype().size_in_bytes()) as u64
+    }
+
+    /// As [`Objective::activations`], kept where the arithmetic runs if they fit there.
+    ///
+    /// # Errors
+    /// As those of [`Objective::activations`].
+    pub fn activations_here(&self, examples: &dyn Examples, stage: usize) -> Result<Activations> {
+        let row = self.config.numbers_at(stage) * self.dtype().size_in_bytes();
+        let bytes = examples.len() as u64 * row as u64;
+        if !self.gpu.as_ref().is_some_and(|gpu| gpu.holds(bytes)) {
+            return self.activations(examples, stage);
+        }
+        let mut parts = Vec::new();
+        self.forward((examples, self.even_chunks(examples)?), stage, |part| {
+            parts.push(part);
+            Ok(())
+        })?;
+        let values = vector::end_to_end(&parts)?;
+        Ok(Activations { stage, values, labels: examples.labels().into() })
     }
 
     /// The weight of each of a micro-batch's examples in a mean over `of`.

@@ -7,7 +7,6 @@
 //! own, from their layers' inputs, take 29 F.
 
 use super::derivatives::{Wanted, add, finish};
-use super::placed::back;
 use super::{Error, Examples, Matrix, Objective, Result, flaw};
 use crate::tape::{Record, Tape, Value};
 use crate::vector;
@@ -54,7 +53,7 @@ impl Objective {
         let keep = |_: Asked, part: Derivative| Ok(part);
         self.layers(examples, asked, matrix, keep, |i, part| add(&mut sums[i], part))?;
         let one = |(a, sums): (&Asked, Vec<Accumulator>)| {
-            self.tangents(examples, *a, matrix, finish(sums)?)
+            self.tangents(examples, *a, matrix, finish(sums))
         };
         asked.iter().zip(sums).map(one).collect()
     }
@@ -72,13 +71,14 @@ impl Objective {
     ) -> Result<Vec<f64>> {
         let mut sums = vec![0.0; asked.len()];
         let along = |a: Asked, part: Derivative| {
-            let mut sum = 0.0;
+            let (mut products, mut vectors) = (Vec::new(), Vec::new());
             for (found, v) in part.into_iter().zip(a.vectors) {
                 if let Some(product) = found.and_then(|found| found.into_parts().1) {
-                    sum += vector::dot(&[back(&product.get(0)?)?], &[v.get(0)?])?;
+                    products.push(product.get(0)?);
+                    vectors.push(self.here(&v.get(0)?)?);
                 }
             }
-            Ok(sum)
+            Ok(vector::dot(&products, &vectors)?)
         };
         self.layers(examples, asked, matrix, along, |i, part: f64| {
             sums[i] += part;

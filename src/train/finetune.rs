@@ -159,6 +159,7 @@ pub fn finetune(
         tell(Event::Epoch(&line));
         outcome.epochs.push(line);
     }
+    outcome.weights = outcome.weights.on_the_cpu()?;
     Ok(outcome)
 }
 

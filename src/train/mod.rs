@@ -4,6 +4,8 @@ mod error;
 pub mod finetune;
 pub mod guard;
 pub mod method;
+#[cfg(feature = "cuda")]
+mod on_gpu;
 pub mod optimizer;
 pub mod perturbation;
 pub mod pof;

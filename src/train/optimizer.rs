@@ -36,16 +36,19 @@ pub enum Rule {
     },
 }
 
-/// A rule and what it remembers of each tensor. Arithmetic is in the weights' own type.
+/// A rule and what it remembers of each tensor. Arithmetic is in the weights' own type, and done
+/// where the weights lie.
 ///
 /// Weight decay acts on every tensor alike, biases and norms included, as torch's optimizers do
 /// unless told otherwise.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
     weight_decay: f64,
     steps: f64,
     state: Vec<Moments>,
+    #[cfg(feature = "cuda")]
+    on_gpu: super::on_gpu::State,
 }
 
 /// Per tensor the momentum and the second moment, the latter touched by AdamW alone: zeroed pages
@@ -78,7 +81,14 @@ impl Moments {
 impl Optimizer {
     /// An optimizer that has made no step yet.
     pub fn new(rule: Rule, weight_decay: f64) -> Self {
-        Self { rule, weight_decay, steps: 0.0, state: Vec::new() }
+        Self {
+            rule,
+            weight_decay,
+            steps: 0.0,
+            state: Vec::new(),
+            #[cfg(feature = "cuda")]
+            on_gpu: super::on_gpu::State::default(),
+        }
     }
 
     /// The weights after one step at learning rate `rate`. State is kept by position: every step
@@ -93,9 +103,16 @@ impl Optimizer {
         gradients: &[Tensor],
         rate: f64,
     ) -> Result<Vec<Tensor>> {
+        let made = self.steps + 1.0;
+        let step = Update { rule: self.rule, decay: self.weight_decay, steps: made, rate };
+        #[cfg(feature = "cuda")]
+        if vector::on_gpu(weights) {
+            let next = self.on_gpu.step(&step, weights, gradients)?;
+            self.steps = made;
+            return Ok(next);
+        }
         self.check(weights, gradients)?;
-        self.steps += 1.0;
-        let step = Update { rule: self.rule, decay: self.weight_decay, steps: self.steps, rate };
+        self.steps = made;
         let pairs = weights.iter().zip(gradients).zip(&mut self.state);
         pairs
             .map(|((weight, gradient), moments)| match moments {
@@ -146,11 +163,11 @@ impl Optimizer {
 }
 
 /// One step's numbers, formed in f64; each is rounded once to the weights' type.
-struct Update {
-    rule: Rule,
-    decay: f64,
-    steps: f64,
-    rate: f64,
+pub(super) struct Update {
+    pub rule: Rule,
+    pub decay: f64,
+    pub steps: f64,
+    pub rate: f64,
 }
 
 impl Update {
@@ -210,8 +227,7 @@ pub fn clip(gradients: Vec<Tensor>, max_norm: f64) -> Result<(Vec<Tensor>, f64)>
     if factor >= 1.0 || !norm.is_finite() {
         return Ok((gradients, norm));
     }
-    let scaled = gradients.iter().map(|g| Ok(g.affine(factor, 0.0)?)).collect::<Result<_>>()?;
-    Ok((scaled, norm))
+    Ok((vector::scaled(&gradients, factor)?, norm))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use super::source::Source;
 use crate::data::order::{Batches, stream, unit};
 use crate::diagnose::search::{Line, first_minimum};
-use crate::diagnose::{Path, is_linear, layer_weights, moved};
+use crate::diagnose::{Path, is_linear, moved};
 use crate::evaluate::losses;
 use crate::objective::{Error, Objective, Result};
 use crate::vector;
@@ -85,13 +85,13 @@ impl Perturber {
         model: &Objective,
         source: &Source,
     ) -> Result<(Objective, Perturbation)> {
-        let mut examples = source.next(&mut self.batches)?;
+        let mut examples = model.hold(source.next(&mut self.batches)?)?;
         let gamma = self.gamma_max * unit(&mut self.gammas);
         if examples.stage < self.layer.first_stage {
             // Layers between the cache and p may be the ones that are being trained.
-            examples = model.activations(&examples, self.layer.first_stage)?;
+            examples = model.activations_here(&examples, self.layer.first_stage)?;
         }
-        let weights = layer_weights(model, &self.layer);
+        let weights = model.weights_of(&self.layer)?;
         let weight_norm = vector::norm(&weights)?;
         let found = model.gradient(&examples, &self.layer)?;
         let square = vector::dot(&found.gradient, &found.gradient)?;

@@ -13,7 +13,6 @@ use super::source::Source;
 use super::stepper::Stepper;
 use super::{Error, Result};
 use crate::data::order::Batches;
-use crate::diagnose::layer_weights;
 use crate::evaluate::losses;
 use crate::objective::{Activations, Objective};
 use crate::vector;
@@ -203,6 +202,7 @@ pub fn post_train(
             break;
         }
     }
+    outcome.weights = outcome.weights.on_the_cpu()?;
     Ok(outcome)
 }
 
@@ -249,7 +249,7 @@ impl Run {
         let clock = Instant::now();
         for step in 1..=self.per_epoch {
             let stop = |reason| Ok(Err(Stopped { epoch, step, reason }));
-            let batch = source.next(&mut self.batches)?;
+            let batch = self.current.hold(source.next(&mut self.batches)?)?;
             let found = match method.step(&self.current, source, &batch) {
                 Ok(found) => found,
                 Err(error) => match Reason::of(&error) {
@@ -267,7 +267,7 @@ impl Run {
             after(batch.labels.len(), None);
         }
         // The last step's own loss and gradient were sound, and where it led may not be.
-        let updated = layer_weights(&self.current, method.updated());
+        let updated = self.current.weights_of(method.updated())?;
         if !vector::norm(&updated)?.is_finite() {
             let reason = Reason::not_finite("weights' norm");
             return Ok(Err(Stopped { epoch, step: self.per_epoch, reason }));

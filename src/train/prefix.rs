@@ -80,7 +80,28 @@ impl<'a> Prefix<'a> {
 
     /// Images that go through the model side by side.
     pub fn wave(&self) -> usize {
-        self.model.micro_batch.max(1) * rayon::current_num_threads()
+        let threads = if self.model.gpu.is_some() { 1 } else { rayon::current_num_threads() };
+        self.model.micro_batch.max(1) * threads
+    }
+
+    /// Whether all views' activations fit a GPU that is in use, and may lie there as they are.
+    pub fn fits_there(&self) -> bool {
+        let bytes = self.layout.bytes().saturating_mul(self.views.len() as u64);
+        self.layout.stored != Stored::Bf16
+            && self.model.gpu.as_ref().is_some_and(|gpu| gpu.keeps(bytes))
+    }
+
+    /// Rows of [`Prefix::rows`] where the arithmetic runs.
+    ///
+    /// # Errors
+    /// Bytes that are no rows; no room.
+    pub fn put(&self, rows: &[u8]) -> Result<Tensor> {
+        let row = self.layout.row_bytes().max(1);
+        let values = self.layout.stored.collect(rows.len() / row, &self.layout.row, |i, out| {
+            out.copy_from_slice(&rows[i * row..(i + 1) * row]);
+            Ok(())
+        })?;
+        Ok(self.model.here(&values)?)
     }
 
     /// Tells a view that these images come next.

@@ -22,7 +22,7 @@
 use super::method::{Displacement, Method, Step};
 use super::source::Source;
 use super::{Error, Result};
-use crate::diagnose::{layer_weights, moved};
+use crate::diagnose::moved;
 use crate::objective::{Activations, Derivatives, Objective, Result as Evaluated};
 use crate::vector;
 use crate::vit::{Config, Layer};
@@ -122,18 +122,13 @@ impl Sam {
 
     /// The model at w + ε, and ‖ε‖/‖w‖ over what is perturbed; `gradient` is g there.
     fn climbed(&self, model: &Objective, gradient: &[Tensor]) -> Evaluated<(Objective, f64)> {
-        let weights = layer_weights(model, &self.climb);
+        let weights = model.weights_of(&self.climb)?;
         let mut direction = gradient.to_vec();
         let mut norm = vector::norm(gradient)?;
         if let Variant::Adaptive { eta } = self.variant {
-            let scale = weights.iter().map(|w| w.abs()?.affine(1.0, eta));
-            let scale: Vec<Tensor> = scale.collect::<candle_core::Result<_>>()?;
-            let times = |x: &[Tensor]| -> candle_core::Result<Vec<Tensor>> {
-                x.iter().zip(&scale).map(|(x, t)| x.mul(t)).collect()
-            };
-            direction = times(gradient)?;
+            direction = vector::by_magnitude(gradient, &weights, eta)?;
             norm = vector::norm(&direction)?;
-            direction = times(&direction)?;
+            direction = vector::by_magnitude(&direction, &weights, eta)?;
         }
         if norm == 0.0 {
             return Ok((model.clone(), 0.0));

@@ -1,11 +1,13 @@
 //! Where mini-batches come from: the training images' activations at the lowest layer that
-//! post-training touches, kept in memory or in files, or computed for each batch anew. All three
-//! give the same bits.
+//! post-training touches, kept in memory (a GPU's own, if they fit there) or in files, or computed for
+//! each batch anew. All give the same bits.
 
 use super::prefix::{Pick, Prefix};
 use crate::cache::{self, About, Layout, Mode, Opened, Plan, Reader, Stored, Writer};
 use crate::data::order::{Batches, below, stream};
 use crate::objective::{Activations, Error, Result};
+use crate::vector;
+use candle_core::Tensor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,6 +26,8 @@ enum Kept<'a> {
     Held(Activations),
     /// In memory, one view after the other.
     Memory(Vec<Vec<u8>>),
+    /// In a GPU's memory: of each view tensors of so many rows, the last of what is left.
+    There(usize, Vec<Vec<Tensor>>),
     /// In a file for each view.
     Files(Vec<Reader>),
     /// Nowhere.
@@ -71,6 +75,18 @@ impl<'a> Source<'a> {
             (prefix.stage(), prefix.labels(), prefix.layout().clone(), prefix.views());
         let kept = match plan.mode {
             Mode::Off => Kept::Nowhere(prefix),
+            Mode::Ram if prefix.fits_there() => {
+                let (step, mut all) = (prefix.wave(), Vec::new());
+                for view in 0..views {
+                    let mut waves = Vec::new();
+                    each_wave(&prefix, view, tell, |wave| {
+                        waves.push(prefix.put(&wave)?);
+                        Ok(())
+                    })?;
+                    all.push(waves);
+                }
+                Kept::There(step, all)
+            }
             Mode::Ram => {
                 let mut all = Vec::new();
                 for view in 0..views {
@@ -109,7 +125,7 @@ impl<'a> Source<'a> {
     /// Where activations are kept.
     pub fn mode(&self) -> Mode {
         match self.kept {
-            Kept::Held(_) | Kept::Memory(_) => Mode::Ram,
+            Kept::Held(_) | Kept::Memory(_) | Kept::There(..) => Mode::Ram,
             Kept::Files(_) => Mode::Disk,
             Kept::Nowhere(_) => Mode::Off,
         }
@@ -153,6 +169,14 @@ impl<'a> Source<'a> {
             Kept::Held(all) => {
                 return all.select(&picks.iter().map(|pick| pick.1).collect::<Vec<_>>());
             }
+            Kept::There(step, all) => {
+                let row = |&(view, image): &Pick| -> Result<Tensor> {
+                    let wave = all.get(view).and_then(|waves| waves.get(image / step));
+                    Ok(wave.ok_or_else(outside)?.narrow(0, image % step, 1)?)
+                };
+                let rows = picks.iter().map(row).collect::<Result<Vec<_>>>()?;
+                vector::end_to_end(&rows)?
+            }
             Kept::Memory(all) => collect(&|i, out| {
                 let (view, image) = picks[i];
                 from(all.get(view).ok_or_else(outside)?, image, out)
@@ -178,7 +202,7 @@ fn each_wave(
     prefix: &Prefix,
     view: usize,
     tell: &mut dyn FnMut(Event),
-    mut take: impl FnMut(Vec<u8>) -> cache::Result<()>,
+    mut take: impl FnMut(Vec<u8>) -> Result<()>,
 ) -> Result<()> {
     let (all, step) = (prefix.layout().rows, prefix.wave());
     for start in (0..all).step_by(step) {
@@ -211,7 +235,7 @@ fn file(
         Opened::Missing => {}
     }
     let mut writer = Writer::create(&plan.folder, prefix.layout(), about)?;
-    each_wave(prefix, view, tell, |rows| writer.add(&rows))?;
+    each_wave(prefix, view, tell, |rows| Ok(writer.add(&rows)?))?;
     writer.finish()?;
     match open()? {
         Opened::Sound(reader) => Ok(reader),

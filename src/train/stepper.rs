@@ -3,12 +3,13 @@
 
 use super::optimizer::{Optimizer, clip};
 use super::{Result, Schedule};
+use crate::device;
 use crate::vector;
 use crate::vit::{Layer, Weights};
 use candle_core::Tensor;
 
 /// Makes the steps of one run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Stepper {
     optimizer: Optimizer,
     schedule: Schedule,
@@ -32,7 +33,7 @@ impl Stepper {
         Self { optimizer, schedule, clip, made: 0 }
     }
 
-    /// Moves the layer's tensors by one step down `gradient`; all others are shared. A gradient
+    /// Moves the layer's tensors by one step down `gradient`, where that lies; all others are shared. A gradient
     /// whose norm is not finite moves nothing: the caller reads that from [`Made::norm`].
     ///
     /// # Errors
@@ -53,8 +54,12 @@ impl Stepper {
         let rate = self.schedule.rate(self.made);
         self.made = self.made.saturating_add(1);
         if norm.is_finite() {
-            let now: Vec<Tensor> =
-                layer.tensors.iter().map(|&i| weights.tensor(i).clone()).collect();
+            let now = layer
+                .tensors
+                .iter()
+                .zip(&gradient)
+                .map(|(&i, g)| device::beside(g, i, weights.tensor(i)))
+                .collect::<candle_core::Result<Vec<Tensor>>>()?;
             for (&i, next) in layer.tensors.iter().zip(self.optimizer.step(&now, &gradient, rate)?)
             {
                 weights.set(i, next);

@@ -127,6 +127,14 @@ impl Weights {
         Ok(Weights { names: self.names.clone(), tensors: tensors.collect::<Result<_, _>>()? })
     }
 
+    /// All tensors in the CPU's memory; those that are there already are shared.
+    ///
+    /// # Errors
+    /// A device that fails.
+    pub fn on_the_cpu(&self) -> candle_core::Result<Weights> {
+        self.map(|_, tensor| tensor.to_device(&Device::Cpu))
+    }
+
     /// All tensors in another type.
     ///
     /// # Errors

@@ -76,7 +76,8 @@ int cublasGemmStridedBatchedEx(void *, int how_a, int how_b, int m, int n, int k
         product<T>(m, n, k, *x, ma, mb, *y, mc, batch);
     };
     // CUDA_R_32F with CUBLAS_COMPUTE_32F, CUDA_R_64F with CUBLAS_COMPUTE_64F.
-    if (type_a == 0 && type_b == 0 && type_c == 0 && compute == 68)
+    // TF32, 77, rounds its operands as no loop here does.
+    if (type_a == 0 && type_b == 0 && type_c == 0 && (compute == 68 || compute == 77))
         as(1.0f);
     else if (type_a == 1 && type_b == 1 && type_c == 1 && compute == 70)
         as(1.0);

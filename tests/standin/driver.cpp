@@ -63,6 +63,10 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
     *value = attribute == 115;
     return FINE;
 }
+int cuMemGetInfo_v2(size_t *free, size_t *total) {
+    memory::room(free, total);
+    return FINE;
+}
 int cuDevicePrimaryCtxRetain(void **out, int) {
     *out = &context;
     return FINE;
@@ -161,6 +165,7 @@ int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, 
     }
     if (few && gx > 1) --gx;
     std::lock_guard<std::mutex> guard(one_launch_at_a_time);
+    emu::without_barriers = planted("barrier");
     const int failed = kernel.launch(kernel.kernel, {gx, gy, gz}, {bx, by, bz}, shared, order,
                                      arguments.data());
     if (failed) wrong("%s: %s", kernel.name, emu::last_error().c_str());

@@ -24,6 +24,19 @@ fn planted_mistakes_show() {
     }
 }
 
+/// In what `eval` runs here a warp has its row to itself: barriers are in the sums of gradients.
+#[test]
+fn a_missing_barrier_shows() {
+    let bench = bench();
+    let out = bench.path("planted.safetensors");
+    let words = ["hvp", &bench.model, "--data", &bench.data, "--layer", "block.1", "--out", &out];
+    for (mistake, code) in [("none", 0), ("barrier", 1)] {
+        let found = on("cuda", &bench, &words, &[("STANDIN_PLANT", mistake)]);
+        println!("{mistake}: {:?} {}", found.code, found.errors.trim());
+        assert_eq!(found.code, Some(code), "{mistake}: {}", found.errors);
+    }
+}
+
 #[test]
 fn threads_in_any_order_give_the_same_bits() {
     let bench = bench();

@@ -17,6 +17,8 @@ void release(Address at);
 void check(Address at, size_t bytes, const char *what);
 // Most bytes that were allocated at once.
 uint64_t bytes_most();
+// What is free, of how much.
+void room(size_t *free, size_t *total);
 
 } // namespace memory
 

@@ -248,7 +248,10 @@ void fail(const char *what, Failure code) {
     abort(); // a launch that failed is not resumed
 }
 
+bool without_barriers = false;
+
 int block_barrier(Vote vote, int predicate) {
+    if (without_barriers) return 0;
     if (s.waiting == 0) {
         s.vote = vote;
         s.votes = vote == ALL;

@@ -46,6 +46,8 @@ void *dynamic_shared();
 enum Vote { NO_VOTE, COUNT, ALL, ANY };
 // __syncthreads and its kin.
 int block_barrier(Vote vote, int predicate);
+// Set, block_barrier holds nobody up: a kernel that forgets its barriers, on purpose.
+extern bool without_barriers;
 // A shuffle: `source` < 0 keeps the thread's own value.
 void warp_exchange(unsigned mask, const void *in, void *out, size_t bytes, int source);
 // __ballot_sync.

@@ -105,6 +105,9 @@ const UNIT_THREADS: u64 = 256;
 /// Blocks that rows are cut into for sums over them: enough for any GPU's multiprocessors, and the
 /// same everywhere, so that sums are too.
 pub(super) const SUM_BLOCKS: usize = 512;
+/// Columns of a row: the kernels' `int` also counts to the end of the row's last tile, of 8 bf16 a
+/// thread at most.
+const MOST_COLUMNS: u64 = i32::MAX as u64 - 8 * ROW_THREADS as u64;
 /// Blocks that CUDA takes in x, and in y.
 const MOST_BLOCKS: [u64; 2] = [(1 << 31) - 1, 65_535];
 
@@ -178,7 +181,7 @@ impl Planner {
         [x, y]: [u32; 2],
         n: usize,
     ) -> Result<Geometry> {
-        i32_of(op, n)?;
+        small(op, "columns", n as u64, MOST_COLUMNS)?;
         let scratch = 2 * (1 + MAX_TANGENTS) * self.stored.arithmetic().bytes();
         let shared = if x == 32 { 0 } else { x / 32 * scratch as u32 };
         let across = small(op, "blocks", blocks[0] as u64, MOST_BLOCKS[0])?;

@@ -55,11 +55,11 @@ struct Group {
 }
 
 impl Planner {
-    /// One step over tensors of these sizes; lists: weights and buffers, both changed, around the
-    /// gradients: w, g, b.
+    /// One step over tensors of these sizes; lists: weights, gradients, buffers (which change) and
+    /// new weights, which may lie where the old ones do: w, g, b, y.
     pub fn sgd_step(
         &self,
-        lists: [&[Address]; 3],
+        lists: [&[Address]; 4],
         numbers: &[usize],
         by: Sgd,
     ) -> Result<Vec<Launch>> {
@@ -73,10 +73,11 @@ impl Planner {
         self.over_tensors("sgd_step", lists, numbers, |_| constants.to_vec())
     }
 
-    /// One step of AdamW; lists: w, g, m, v, all but g changed.
+    /// One step of AdamW; lists: w, g, m, v (the last two change) and the new weights y, which may lie
+    /// where the old ones do.
     pub fn adamw_step(
         &self,
-        lists: [&[Address]; 4],
+        lists: [&[Address]; 5],
         numbers: &[usize],
         by: AdamW,
     ) -> Result<Vec<Launch>> {
@@ -117,6 +118,16 @@ impl Planner {
         })?;
         launches.push(finish(scratch, numbers, total)?);
         Ok(launches)
+    }
+
+    /// y = x (|w| + η) over all tensors. y may be x.
+    pub fn by_magnitude(
+        &self,
+        lists: [&[Address]; 3],
+        numbers: &[usize],
+        eta: f64,
+    ) -> Result<Vec<Launch>> {
+        self.over_tensors("by_magnitude", lists, numbers, |_| vec![Arg::F64(eta)])
     }
 
     /// Bytes of scratch memory of [`Self::products`] and [`Self::axpy`].

@@ -2,7 +2,7 @@
 //! many images.
 
 use super::launch::{Address, Arg, Geometry, Launch, Planner, i32_of, i64_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Numbers that a thread of a cast takes, `CAST_WIDTH` in cast.cu.
 const CAST_WIDTH: usize = 8;
@@ -18,6 +18,10 @@ impl Planner {
         [h, w]: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let name = if back { "patches_vjp" } else { "patches_value" };
+        if h == 0 || w == 0 || !height.is_multiple_of(h) || !width.is_multiple_of(w) {
+            let expected = format!("images of whole patches of {h} × {w}");
+            return Err(Error::shape(name, expected, format!("images of {height} × {width}")));
+        }
         // A piece is a patch's row of pixels.
         let unit = self.unit(&[w], &[from, to]);
         let of = |pixels: usize| pixels * self.stored.bytes() / unit;
@@ -61,6 +65,10 @@ impl Planner {
         [first, count]: [usize; 2],
         written: usize,
     ) -> Result<Vec<Launch>> {
+        if first.checked_add(count).is_none_or(|end| end > len) {
+            let found = format!("{count} from number {first} on");
+            return Err(Error::shape(name, format!("a part of {len} numbers"), found));
+        }
         let unit = self.unit(&[len, first, count], &[from, to]);
         let of = |numbers: usize| i64_of(name, numbers * self.stored.bytes() / unit);
         let args = vec![
@@ -108,6 +116,10 @@ impl Planner {
         skip: usize,
     ) -> Result<Vec<Launch>> {
         let name = if back { "mean_tokens_vjp" } else { "mean_tokens_value" };
+        if skip >= tokens {
+            let found = format!("{skip} of {tokens} left out");
+            return Err(Error::shape(name, "at least one token to take the mean of", found));
+        }
         let mut args = vec![Arg::Pointer(from), Arg::Pointer(to), Arg::I64(i64_of(name, images)?)];
         for size in [tokens, n, skip] {
             args.push(Arg::I32(i32_of(name, size)?));
@@ -159,4 +171,31 @@ fn unit_launch(
     }
     let Geometry { grid, block, shared } = Planner::by_unit(name, units)?;
     Ok(vec![Launch { kernel, file, grid, block, shared, args }])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cuda::Stored;
+
+    #[test]
+    fn sizes_that_do_not_fit_are_errors() {
+        let plan = Planner::new(Stored::F32);
+        let at = [16, 32];
+        let says = |found: Result<Vec<Launch>>, op: &str, part: &str| {
+            let text = found.unwrap_err().to_string();
+            assert!(text.starts_with(op) && text.contains(part), "{text}");
+        };
+        for patch in [[0, 2], [2, 0], [3, 2], [2, 3]] {
+            let found = plan.patches(false, at, 1, [3, 4, 4], patch);
+            says(found, "patches_value", "found images of 4 × 4");
+        }
+        for [first, count] in [[0, 9], [8, 1], [usize::MAX, 1]] {
+            says(plan.slice_value(at, 1, 8, [first, count]), "slice_value", "a part of 8 numbers");
+            says(plan.slice_vjp(at, 1, 8, [first, count]), "slice_vjp", "a part of 8 numbers");
+        }
+        for (back, op) in [(false, "mean_tokens_value"), (true, "mean_tokens_vjp")] {
+            says(plan.mean_tokens(back, at, 1, [5, 8], 5), op, "found 5 of 5 left out");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use crate::cli::numbers::{percent, up_to_one};
 use crate::cli::output::{print, spare};
 use crate::cli::subject::Subject;
 use crate::data::{Role, require};
+use crate::device;
 use crate::diagnose::spectrum::Settings;
 use crate::diagnose::{Estimator, Options};
 use crate::forecast::Need;
@@ -191,12 +192,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let plain = Options::default();
     let line = format!(
-        "diagnose: {} layers on {} images, {} {} and {:.0} MiB",
+        "diagnose: {} layers on {} images, {} {} and {:.0} MiB{}",
         chosen.len(),
         work.validation.len(),
         if options == plain && sizes.len() == 1 { "about" } else { "at most" },
         duration(need.seconds),
-        need.mib
+        need.mib,
+        device::outlook(0)
     );
     if args.dry_run {
         let expected = Expected::of(vec![Part::new("diagnosis", need)]);

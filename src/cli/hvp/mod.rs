@@ -13,6 +13,7 @@ use crate::curvature::{LayerOperator, LinearOperator};
 use crate::forecast::start_within;
 use crate::memory;
 use crate::objective::{Examples, Matrix, Objective};
+use crate::vector;
 use crate::vit::Layer;
 use crate::vit::layers::{join, select};
 use anyhow::bail;
@@ -186,7 +187,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     };
     let progress = args.common.progress("hvp", passes * split.len() as u64, "images");
     let watched = Watched { examples: &examples, progress: &progress };
-    let at = objective.gradient(&watched as &dyn Examples, &joint)?;
+    let mut at = objective.gradient(&watched as &dyn Examples, &joint)?;
+    at.gradient = vector::back(&at.gradient)?;
 
     let names = checkpoint.weights.names();
     let mut out = vec![("loss".into(), Dtype::F64, Vec::new(), at.loss.to_le_bytes().to_vec())];

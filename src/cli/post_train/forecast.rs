@@ -9,6 +9,7 @@ use crate::cli::format::duration;
 use crate::cli::images::{pixels, sample};
 use crate::cli::scoring::measured_again;
 use crate::data::Split;
+use crate::device;
 use crate::forecast::{Calibration, Need, Operations, calibrate, lower, start_within};
 use crate::memory;
 use crate::objective::Examples;
@@ -147,7 +148,8 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
 }
 
 /// The forecast in a line.
-pub fn line(expected: &Expected) -> String {
+pub fn line(Outlook { plan, expected }: &Outlook) -> String {
+    let kept = if plan.mode == Mode::Ram { plan.bytes } else { 0 };
     let parts: Vec<String> = expected
         .parts
         .iter()
@@ -155,10 +157,11 @@ pub fn line(expected: &Expected) -> String {
         .map(|part| format!("{} {}", part.name, duration(part.seconds)))
         .collect();
     format!(
-        "about {} in all ({}) and {:.0} MiB",
+        "about {} in all ({}) and {:.0} MiB{}",
         duration(expected.seconds),
         parts.join(", "),
-        expected.peak_mib
+        expected.peak_mib,
+        device::outlook(kept)
     )
 }
 

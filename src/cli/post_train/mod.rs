@@ -106,7 +106,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
         let outlook = outlook(args, &mut work, clock.seconds())?;
         let kept = words(&outlook.plan);
-        let line = format!("{}; {}; {kept}", intention(&work)?, line(&outlook.expected));
+        let line = format!("{}; {}; {kept}", intention(&work)?, line(&outlook));
         if args.place.dry_run {
             let run = clock.finish();
             args.common.save(&dry_run(&work, run, outlook)?)?;

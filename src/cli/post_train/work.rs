@@ -182,7 +182,7 @@ pub fn train(args: &Args, work: &Work, plan: &CachePlan) -> anyhow::Result<Train
     let watched = match &work.subject {
         Some(s) => {
             let few = sample(s.validation.split(), Some(WATCHED), args.common.seed)?;
-            Some(model.activations(&pixels(&work.checkpoint, &few)?, stage)?)
+            Some(model.activations_here(&pixels(&work.checkpoint, &few)?, stage)?)
         }
         None => None,
     };

@@ -5,6 +5,7 @@
 #[path = "../../../tests/checks/mod.rs"]
 mod checks;
 mod fused;
+mod misaligned;
 mod ops;
 mod optimizer;
 mod planted;

@@ -53,8 +53,9 @@ fn steps_of_sgd() {
             let by = Sgd { rate: 0.1, momentum: 0.9, decay: 0.05, clip: 0.5, nesterov };
             let lists = [1, 2, 3].map(|seed| List::new(stored, seed, &sizes, |x| x));
             let at = lists.each_ref().map(List::addresses);
-            let at = at.each_ref().map(|list| &list[..]);
-            let launches = Planner::new(stored).sgd_step(at, &sizes, by).unwrap();
+            let next = List::new(stored, 4, &sizes, |_| f64::NAN);
+            let (to, [w, g, b]) = (next.addresses(), at.each_ref().map(|list| &list[..]));
+            let launches = Planner::new(stored).sgd_step([w, g, b, &to], &sizes, by).unwrap();
             assert_eq!(launches.len(), 2, "tensors of one launch");
             go(&launches, 3);
             let [w, g, b] = lists.each_ref().map(List::flat);
@@ -64,7 +65,8 @@ fn steps_of_sgd() {
                 (w[i] - 0.1 * if nesterov { d + 0.9 * b } else { b }, b)
             };
             let (w, b): (Vec<f64>, Vec<f64>) = (0..w.len()).map(step).unzip();
-            assert_close("weights", &lists[0].now(stored), &w, tolerance);
+            assert_close("weights", &next.now(stored), &w, tolerance);
+            assert_close("the weights before", &lists[0].now(stored), &lists[0].flat(), 0.0);
             assert_close("gradients", &lists[1].now(stored), &g, 0.0);
             assert_close("momentum", &lists[2].now(stored), &b, tolerance);
         }
@@ -83,7 +85,7 @@ fn steps_of_adamw() {
         let second = List::new(stored, 4, &sizes, f64::abs);
         let [w, g, m] = lists.each_ref().map(List::addresses);
         let v = second.addresses();
-        let launches = Planner::new(stored).adamw_step([&w, &g, &m, &v], &sizes, by).unwrap();
+        let launches = Planner::new(stored).adamw_step([&w, &g, &m, &v, &w], &sizes, by).unwrap();
         go(&launches, 2);
         let [w, g, m] = lists.each_ref().map(List::flat);
         let step = |i: usize| {
@@ -142,6 +144,19 @@ fn products_and_moves() {
         go(&plan.axpy([&x, &d, &x], &sizes, 0.3, scratch, sums).unwrap(), 1);
         go(&plan.products(&x, None, &sizes, scratch, sums).unwrap(), 0);
         assert_close("and back", &total.read(Stored::F64)[..1], &[dot(&a, &a)], tolerance);
+    }
+}
+
+#[test]
+fn numbers_by_magnitude() {
+    let sizes = many();
+    for (stored, tolerance) in TOLERANCE {
+        let [x, w] = [8, 9].map(|seed| List::new(stored, seed, &sizes, |x| x));
+        let (at, by) = (x.addresses(), w.addresses());
+        let plan = Planner::new(stored);
+        go(&plan.by_magnitude([&at, &by, &at], &sizes, 0.01).unwrap(), 5);
+        let expected = x.flat().into_iter().zip(w.flat()).map(|(x, w)| x * (w.abs() + 0.01));
+        assert_close("scaled", &x.now(stored), &expected.collect::<Vec<_>>(), tolerance);
     }
 }
 

@@ -96,6 +96,18 @@ pub fn peak_mib(device: &Device) -> Option<u64> {
     fine.then(|| bytes.div_ceil(1 << 20))
 }
 
+/// Bytes of the device's memory: free, and all.
+///
+/// # Errors
+/// [`Error::Driver`] if the driver does not say.
+pub fn room(device: &Device) -> Result<[u64; 2]> {
+    device.as_cuda_device()?.cuda_stream().context().bind_to_thread().w()?;
+    let (free, total) = result::mem_get_info().map_err(|error| Error::Driver {
+        what: format!("the driver does not tell the GPU's memory: {:?}", error.0),
+    })?;
+    Ok([free as u64, total as u64])
+}
+
 /// Whether an operation failed for want of the device's memory.
 pub fn is_out_of_memory(mut error: &candle_core::Error) -> bool {
     loop {

@@ -5,11 +5,11 @@ use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::lanes::Element;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaSlice, DevicePtr, DeviceRepr, ValidAsZeroBits,
+    CudaSlice, DevicePtr, DeviceRepr, ValidAsZeroBits, result as driver,
 };
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::op::BackpropOp;
-use candle_core::{CudaDevice, CudaStorage, Storage, Tensor};
+use candle_core::{CudaDevice, CudaStorage, DType, Storage, Tensor};
 
 /// A type of numbers that kernels take.
 pub(super) trait Number: Element + CudaDType + DeviceRepr + ValidAsZeroBits {
@@ -77,6 +77,45 @@ pub(super) fn blank<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<
     // The driver gives no memory of no bytes.
     // SAFETY: every number is written by the launch that the memory is made for.
     Ok(unsafe { device.alloc::<T>(count.max(1)) }?)
+}
+
+/// Tensors on one device end to end along their first dimension: a copy each, by the driver.
+///
+/// # Errors
+/// No tensors, or such as differ in type, place or other dimensions.
+pub fn end_to_end(parts: &[Tensor]) -> Result<Tensor> {
+    match parts.first().map(Tensor::dtype) {
+        Some(DType::F64) => end_to_end_typed::<f64>(parts),
+        _ => end_to_end_typed::<f32>(parts),
+    }
+}
+
+fn end_to_end_typed<E: Number>(parts: &[Tensor]) -> Result<Tensor> {
+    const OP: &str = "end_to_end";
+    let Some((first, [rows, row @ ..])) = parts.first().map(|x| (x, x.dims())) else {
+        return Err(Error::shape(OP, "tensors of rows", format!("{} tensors", parts.len())));
+    };
+    let device = device(OP, first)?;
+    let mut dims = vec![*rows];
+    dims.extend(row);
+    if let Some(other) = parts.iter().find(|x| x.dims().get(1..) != Some(row)) {
+        return Err(Error::shape(OP, format!("(…, {row:?})"), format!("{:?}", other.dims())));
+    }
+    dims[0] = parts.iter().map(|x| x.dims()[0]).sum();
+    let whole = Fresh::<E>::new(&device, &dims, 0)?;
+    let mut to = whole.plane().value;
+    for part in parts {
+        let bytes = part.elem_count() * size_of::<E>();
+        let from = address::<E>(OP, &device, part)?;
+        let stream = device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        if bytes > 0 {
+            // SAFETY: as many bytes as the part has, into its own part of what was made for all.
+            unsafe { driver::memcpy_dtod_async(to, from, bytes, stream.cu_stream()) }.w()?;
+        }
+        to += bytes as u64;
+    }
+    Ok(whole.into_dual()?.into_parts().0)
 }
 
 /// A tensor with tangents in the making.

@@ -7,13 +7,16 @@
 mod attention;
 mod device;
 mod gemm;
+mod layers;
 mod memory;
 mod moves;
 mod product;
 mod rows;
 
 pub(crate) use attention::{gradients as attention_gradients, value as attention_value};
-pub use device::{is_out_of_memory, open, peak_mib};
+pub use device::{is_out_of_memory, open, peak_mib, room};
+pub use layers::{Moments, adamw_step, axpy, by_magnitude, products, sgd_step};
+pub use memory::end_to_end;
 pub(crate) use moves::{moved, prepend};
 pub(crate) use product::product;
 pub(crate) use rows::{add_into, plus, run as run_rows};

@@ -1,0 +1,141 @@
+//! A GPU's times beside its own ceilings: `cargo bench --features cuda --bench gpu [-- --tiny]`, as
+//! `scripts/gpu-check` runs it. Prints Markdown.
+//!
+//! What is timed is verified first. Ceilings are measured on the spot: a copy within the device's
+//! memory, and one large product, in f32 and in TF32. The share beside a time is that of the ceiling
+//! which the mathematics cannot pass: bytes over the copy's rate for row operations, operations over
+//! the product's for all else. `--tiny` is for emulated devices.
+
+mod machine;
+mod rows;
+#[path = "../tasks/mod.rs"]
+mod tasks;
+
+use candle_core::{Device, Tensor};
+use machine::{Machine, median, numbers};
+use planish::device::{self, Choice};
+use planish::objective::{Activations, Objective};
+use planish::train::{Optimizer, Rule};
+use planish::vit::layers::select;
+use planish::vit::{Weights, arch};
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Instant;
+use tasks::Tasks;
+
+/// The binary's allocator, since page faults are part of the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+/// Images of the training set that an epoch is told for.
+const IMAGES: f64 = 50_000.0;
+
+/// How large everything is.
+struct Size {
+    arch: &'static str,
+    shape: [usize; 2],
+    batch: usize,
+    runs: usize,
+}
+
+const LARGE: Size = Size { arch: "vit_base_patch16_224", shape: [100, 3], batch: 128, runs: 3 };
+const TINY: Size = Size { arch: "vit_nano_patch7_14", shape: [4, 1], batch: 2, runs: 1 };
+
+fn main() -> Outcome<()> {
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let size = if words.iter().any(|word| word == "--tiny") { TINY } else { LARGE };
+    device::choose(Choice::Cuda(0), |notice| println!("{notice}\n"))?;
+    let gpu = device::gpu().ok_or("no GPU was chosen")?;
+    let mut machine = Machine::new(gpu.device(), size.arch == LARGE.arch)?;
+    machine.tell(&gpu)?;
+    rows::tell(&mut machine, size.arch == LARGE.arch)?;
+    for tf32 in [false, true] {
+        if tf32 {
+            device::allow_tf32();
+        }
+        models(&size, &mut machine, tf32)?;
+    }
+    Ok(())
+}
+
+/// The work of whole models.
+fn models(size: &Size, machine: &mut Machine, tf32: bool) -> Outcome<()> {
+    let [classes, channels] = size.shape;
+    let mut config = arch::named(size.arch, classes, channels)?;
+    if size.arch == TINY.arch {
+        (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
+    }
+    let weights = Weights::random(&config, 1)?;
+    let [height, width] = config.image_size;
+    let shape = [size.batch, channels, height, width];
+    let examples = Activations {
+        stage: 0,
+        values: Tensor::from_vec(numbers(shape.iter().product(), 1), &shape, &Device::Cpu)?,
+        labels: (0..size.batch).map(|i| (i % classes) as u32).collect::<Vec<_>>().into(),
+    };
+    let objective = Objective::new(Arc::new(config), weights);
+    let tasks = Tasks::new(objective, examples)?;
+    if !tf32 {
+        tasks.verify()?;
+    }
+    let product = machine.product()?;
+    println!(
+        "\n## {}, {} images, {} a micro-batch, {}\n\n\
+         | work | ms | images/s | TFLOP/s | of one product | an epoch of 50,000 images | peak MiB |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        size.arch,
+        size.batch,
+        tasks.objective.micro_batch,
+        if tf32 { "TF32" } else { "f32" },
+    );
+    for task in tasks::NAMES.iter().filter(|task| !task.ends_with("bf16")) {
+        tasks.run(task)?;
+        let seconds = (0..size.runs).map(|_| Ok(tasks.run(task)?.0));
+        let seconds = median(seconds.collect::<Outcome<Vec<_>>>()?);
+        let work = tasks.flops(task)? * size.batch as f64;
+        let rate = size.batch as f64 / seconds;
+        let epoch = match task.contains("step") {
+            true => format!("{:.1} s", IMAGES / rate),
+            false => String::new(),
+        };
+        println!(
+            "| {task} | {:.2} | {rate:.0} | {:.2} | {:.0} % | {epoch} | {} |",
+            seconds * 1e3,
+            work / seconds / 1e12,
+            100.0 * work / seconds / product,
+            device::peak_mib().unwrap_or(0),
+        );
+    }
+    optimizer(size, &tasks.objective, machine)
+}
+
+/// A step over all weights.
+fn optimizer(size: &Size, objective: &Objective, machine: &mut Machine) -> Outcome<()> {
+    let all = select(&objective.config, "*")?.remove(0);
+    let weights = objective.weights_of(&all)?;
+    let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
+    let mut optimizer = Optimizer::new(rule, 0.0);
+    optimizer.step(&weights, &weights, 0.1)?;
+    let mut seconds = Vec::new();
+    for _ in 0..size.runs {
+        machine.wait()?;
+        let clock = Instant::now();
+        let next = optimizer.step(&weights, &weights, 0.1)?;
+        machine.wait()?;
+        seconds.push(clock.elapsed().as_secs_f64());
+        drop(next);
+    }
+    let (seconds, copy) = (median(seconds), machine.copy()?);
+    // Weights, gradient and momentum are read, weights and momentum written.
+    let bytes = 20.0 * objective.weights.parameters() as f64;
+    println!(
+        "\nSGD on all {} weights: {:.3} ms, {:.0} GB/s, {:.0} % of a copy.",
+        objective.weights.parameters(),
+        seconds * 1e3,
+        bytes / seconds / 1e9,
+        100.0 * bytes / seconds / copy
+    );
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Tensors that begin at no multiple of 16 bytes, as views of others do.
+
+use crate::run::go;
+use planish_emulator::Buffer;
+use planish_kernels::cuda::{PRODUCTS, Plane, Planner, Stored};
+
+const NUMBERS: usize = 96;
+
+/// 0, 1, 2, … from number `shift` on, and where they begin.
+fn shifted(shift: usize) -> (Buffer, u64) {
+    let numbers: Vec<f64> = (0..shift + NUMBERS).map(|i| i as f64 - shift as f64).collect();
+    let buffer = Buffer::numbers(Stored::F32, &numbers);
+    let at = buffer.address() + 4 * shift as u64;
+    (buffer, at)
+}
+
+/// All that is written beginning at number `shift`, and whether all before it is as it was.
+fn read(buffer: &Buffer, shift: usize) -> Vec<f64> {
+    let numbers = buffer.read(Stored::F32);
+    assert!(numbers[..shift].iter().all(|x| x.is_nan()));
+    numbers[shift..].to_vec()
+}
+
+#[test]
+fn rows_and_lists_may_begin_anywhere() {
+    let plan = Planner::new(Stored::F32);
+    for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
+        let (_x, at) = shifted(from);
+        let blank = || Buffer::blank(4 * (to + NUMBERS));
+        let plane = |value: u64| Plane { value, tangent: 0 };
+
+        let y = blank();
+        let there = y.address() + 4 * to as u64;
+        // Rows of whole and of broken 16 bytes.
+        for sizes in [[NUMBERS / 8, 8], [NUMBERS / 6, 6]] {
+            go(&plan.add_value(0, [plane(at); 2], plane(there), sizes).unwrap(), 2);
+            assert!(read(&y, to).iter().enumerate().all(|(i, y)| *y == 2.0 * i as f64));
+        }
+
+        let (y, scratch, total) =
+            (blank(), Buffer::blank(8 * PRODUCTS), Buffer::blank(8 * PRODUCTS));
+        let there = y.address() + 4 * to as u64;
+        let (sums, lists) = (total.address(), [&[at][..], &[at], &[there]]);
+        let launches = plan.axpy(lists, &[NUMBERS], -0.5, scratch.address(), sums);
+        go(&launches.unwrap(), 2);
+        assert!(read(&y, to).iter().enumerate().all(|(i, y)| *y == 0.5 * i as f64));
+        let square: f64 = (0..NUMBERS).map(|i| (i * i) as f64).sum();
+        assert_eq!(total.read(Stored::F64), [0.25 * square, 0.5 * square, square]);
+
+        let y = blank();
+        let there = y.address() + 4 * to as u64;
+        go(&plan.slice_value([at, there], 2, NUMBERS / 2, [4, 40]).unwrap(), 2);
+        let found = read(&y, to);
+        let expected = (4..44).chain(52..92).map(f64::from);
+        assert!(found.iter().zip(expected).all(|(found, expected)| *found == expected));
+    }
+}

@@ -1,0 +1,76 @@
+//! The optimizers' steps on a GPU: all tensors of a layer in one launch.
+
+use super::optimizer::{Rule, Update};
+use super::{Error, Result};
+use candle_core::{DType, Tensor};
+use planish_kernels::cuda::gpu::{Moments, adamw_step, sgd_step};
+use planish_kernels::cuda::{AdamW, Sgd};
+
+/// What is remembered of the tensors of every step.
+#[derive(Debug, Default)]
+pub(super) struct State(Option<Remembered>);
+
+#[derive(Debug)]
+struct Remembered {
+    kinds: Vec<(DType, Vec<usize>)>,
+    moments: Moments,
+}
+
+impl State {
+    /// The weights after one step.
+    pub fn step(
+        &mut self,
+        update: &Update,
+        weights: &[Tensor],
+        gradients: &[Tensor],
+    ) -> Result<Vec<Tensor>> {
+        let lists = match update.rule {
+            Rule::Sgd { .. } => 1,
+            Rule::AdamW { .. } => 2,
+        };
+        let kind = |x: &Tensor| (x.dtype(), x.dims().to_vec());
+        let kinds = |list: &[Tensor]| list.iter().map(kind).collect::<Vec<_>>();
+        let now = kinds(weights);
+        let same = |place: &str, expected: &[(DType, Vec<usize>)], found: &[_]| {
+            let text = |kinds: &[(DType, Vec<usize>)]| format!("{kinds:?}");
+            match expected == found {
+                true => Ok(()),
+                false => Err(Error::Mismatch {
+                    place: place.into(),
+                    expected: text(expected),
+                    found: text(found),
+                }),
+            }
+        };
+        same("gradients", &now, &kinds(gradients))?;
+        if let Some(known) = &self.0 {
+            same("weights", &known.kinds, &now)?;
+        }
+        let known = match self.0.take() {
+            Some(known) => known,
+            None => Remembered { moments: Moments::zeros(weights, lists)?, kinds: now },
+        };
+        let moments = &mut self.0.insert(known).moments;
+        let Update { decay, rate, steps, .. } = *update;
+        Ok(match update.rule {
+            Rule::Sgd { momentum, nesterov } => sgd_step(
+                weights,
+                gradients,
+                moments,
+                Sgd { rate, momentum, decay, nesterov, clip: 1.0 },
+            )?,
+            Rule::AdamW { beta1, beta2, eps } => {
+                let by = AdamW {
+                    beta1,
+                    beta2,
+                    eps,
+                    keep: 1.0 - rate * decay,
+                    scale: rate / (1.0 - libm::pow(beta1, steps)),
+                    root: (1.0 - libm::pow(beta2, steps)).sqrt(),
+                    clip: 1.0,
+                };
+                adamw_step(weights, gradients, moments, by)?
+            }
+        })
+    }
+}
