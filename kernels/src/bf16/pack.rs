@@ -6,6 +6,7 @@
 
 use crate::product::View;
 use std::arch::x86_64::*;
+use std::mem::transmute;
 
 /// Rows or columns of a tile.
 pub const LINES: usize = 16;
@@ -199,7 +200,7 @@ fn to_bf16<const P: usize>(mut high: __m512, mut low: __m512) -> [__m512i; P] {
     let mut out = [_mm512_setzero_si512(); P];
     for (i, words) in out.iter_mut().enumerate() {
         // SAFETY: both are 512 bits of plain data.
-        *words = unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) };
+        *words = unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) };
         if i + 1 < P {
             low = _mm512_sub_ps(low, wide(_mm512_castsi512_si256(*words)));
             high = _mm512_sub_ps(high, wide(_mm512_extracti64x4_epi64::<1>(*words)));
