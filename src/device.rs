@@ -5,7 +5,7 @@
 //! it, and losses, logits, sums and the weights that are saved from it. One stream computes
 //! everything in order, so micro-batches run one after the other.
 
-use candle_core::{Device, Tensor, TensorId};
+use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
 use planish_kernels::bf16::split;
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -190,7 +190,23 @@ impl Gpu {
     /// # Errors
     /// The GPU has no room.
     pub fn put(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.to_device(&self.device)
+        if x.device().is_cuda() {
+            return Ok(x.clone());
+        }
+        // Candle copies all that a view was cut from.
+        let (first, numbers) = {
+            let (storage, layout) = x.storage_and_layout();
+            let numbers = match &*storage {
+                Storage::Cpu(CpuStorage::F32(all)) => all.len(),
+                Storage::Cpu(CpuStorage::F64(all)) => all.len(),
+                _ => x.elem_count(),
+            };
+            (layout.start_offset(), numbers)
+        };
+        match first == 0 && numbers == x.elem_count() {
+            true => x.to_device(&self.device),
+            false => x.force_contiguous()?.to_device(&self.device),
+        }
     }
 
     /// A copy there of weight `i`, kept for the next time; one that was computed there is itself.

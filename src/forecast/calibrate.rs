@@ -67,6 +67,8 @@ pub fn calibrate(
         layers.iter().zip(&vectors).map(|(layer, vectors)| Asked { layer, vectors }).collect();
     let products = cost::sweep(config, &layers.iter().collect::<Vec<_>>());
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
+        // A GPU is sent its work and left to it.
+        let pass = || pass().and_then(|()| model.wait());
         // The first pass pays for memory that later ones find at hand.
         let clock = Instant::now();
         pass()?;

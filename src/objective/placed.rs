@@ -53,8 +53,12 @@ impl Objective {
     pub fn hold(&self, examples: Activations) -> Result<Activations> {
         match &self.gpu {
             Some(gpu) if gpu.holds(self.bytes_of(&examples)) => {
-                let values = gpu.put(&examples.values.to_dtype(self.dtype())?)?;
-                Ok(Activations { values, ..examples })
+                match gpu.put(&examples.values.to_dtype(self.dtype())?).map_err(Error::from) {
+                    Ok(values) => Ok(Activations { values, ..examples }),
+                    // Others may take what was free; no result depends on the place.
+                    Err(error) if no_room(&error) => Ok(examples),
+                    Err(error) => Err(error),
+                }
             }
             _ => Ok(examples),
         }
@@ -74,13 +78,30 @@ impl Objective {
         if !self.gpu.as_ref().is_some_and(|gpu| gpu.holds(bytes)) {
             return self.activations(examples, stage);
         }
-        let mut parts = Vec::new();
-        self.forward((examples, self.even_chunks(examples)?), stage, |part| {
-            parts.push(part);
-            Ok(())
-        })?;
-        let values = vector::end_to_end(&parts)?;
-        Ok(Activations { stage, values, labels: examples.labels().into() })
+        let whole = || -> Result<Tensor> {
+            let mut parts = Vec::new();
+            self.forward((examples, self.even_chunks(examples)?), stage, |part| {
+                parts.push(part);
+                Ok(())
+            })?;
+            match &parts[..] {
+                [one] => Ok(one.clone()),
+                parts => Ok(vector::end_to_end(parts)?),
+            }
+        };
+        match whole() {
+            Ok(values) => Ok(Activations { stage, values, labels: examples.labels().into() }),
+            Err(error) if no_room(&error) => self.activations(examples, stage),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until a GPU has done all that it was sent.
+    ///
+    /// # Errors
+    /// What went wrong there.
+    pub fn wait(&self) -> Result<()> {
+        self.gpu.as_ref().map_or(Ok(()), |gpu| Ok(gpu.device().synchronize()?))
     }
 
     /// The weight of each of a micro-batch's examples in a mean over `of`.
