@@ -209,3 +209,21 @@ fn every_method_trains_as_on_the_cpu() {
         close_files(&bench, &format!("{name}/model.safetensors"));
     }
 }
+
+#[test]
+fn fine_tuning_steps_as_on_the_cpu() {
+    let bench = bench();
+    let batch = if own().is_some() { "128" } else { "3" };
+    for optimizer in ["sgd", "adamw"] {
+        let (out, json) = (bench.path(&format!("{optimizer}-{{}}")), bench.path("{}.json"));
+        let mut words = vec!["finetune", "--from", &bench.model, "--data", &bench.data];
+        words.extend(["--optimizer", optimizer, "--weight-decay", "0.1", "--batch", batch]);
+        words.extend(["--epochs", "3", "--keep", "last", "--out", &out, "--json", &json]);
+        both(&bench, &words);
+        close_reports(&bench, "{}.json", &["epochs[].training_loss", "epochs[].validation.mean"]);
+        // A key's bias has no gradient but roundings, and AdamW steps by their sign.
+        if optimizer == "sgd" {
+            close_files(&bench, "sgd-{}/model.safetensors");
+        }
+    }
+}
