@@ -176,9 +176,11 @@ impl Examples for Drawn<'_> {
         self.views.first().map_or(0, |view| view.stage())
     }
     fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
+        // A micro-batch that a GPU had no room for is halved, and then one may be all copies.
+        let start = range.start.min(self.picks.len().saturating_sub(1));
         let end = range.end.min(self.picks.len());
-        let x = self.at(&self.picks[range.start..end])?;
-        let missing = range.end - end;
+        let x = self.at(&self.picks[start..end])?;
+        let missing = range.len() - (end - start);
         if missing == 0 {
             return Ok(x);
         }

@@ -86,3 +86,30 @@ fn what_cannot_run_is_said_in_a_line() {
     refused("cuda", &[("STANDIN_PLANT", "old driver")], "knows CUDA 12.4");
     refused("cuda:3", &[], "no GPU 3");
 }
+
+#[test]
+fn kept_activations_are_the_same_wherever_they_lie() {
+    let bench = bench();
+    if super::own().is_some() {
+        return;
+    }
+    let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
+    // Five images in micro-batches of two: whole waves and a last short one, in two views.
+    let tuned = |name: &str, cache: &str, settings: &[(&str, &str)]| -> Vec<u8> {
+        let out = bench.path(name);
+        let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--out", &out];
+        words.extend(["--method", "pol", "--perturb", "head", "--update", "block.1", "--force"]);
+        words.extend(["--epochs", "2", "--keep", "last", "--batch-size", "3"]);
+        words.extend(["--perturb-batch", "4", "--micro-batch", "2", "--remeasure", "0"]);
+        words.extend(["--augment", "flip", "--views", "2", "--cache", cache]);
+        let ended = on("cuda", &bench, &words, settings);
+        assert_eq!(ended.code, Some(0), "{name}: {}", ended.errors);
+        fs::read(format!("{out}/model.safetensors")).unwrap()
+    };
+    let there = tuned("there", "ram", &[]);
+    assert!(there == tuned("nowhere", "off", &[]), "--cache off");
+    assert!(there == tuned("files", "disk", &[]), "--cache disk");
+    // Half of what is free beside the weights is too little for them.
+    let little = (2 * weights + (1 << 15)).to_string();
+    assert!(there == tuned("here", "ram", &[("STANDIN_BYTES", &little)]), "the CPU's memory");
+}
