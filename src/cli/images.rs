@@ -135,6 +135,7 @@ impl Sources {
             seed,
         })?;
         roles.notes.splice(0..0, self.notes.iter().cloned());
+        roles.notes.extend(more_images(checkpoint, roles.train.as_ref()));
         for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
             pixels(checkpoint, split)?;
             if let Some(note) = other_classes(checkpoint, split)
@@ -187,6 +188,20 @@ pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
     let split = provenance.split?;
     let data_digest = provenance.data_digest.clone()?;
     Some(SplitProvenance { seed: split.seed, fraction: split.fraction, data_digest })
+}
+
+/// A note if our `finetune` took a sample of the training images and these are others.
+fn more_images(checkpoint: &Checkpoint, train: Option<&Split>) -> Option<String> {
+    let settings = &checkpoint.provenance.as_ref()?.settings;
+    let (seen, train) = (settings["train_samples"].as_u64()?, train?);
+    (settings["trained_on"].as_str()? != train.digest()).then(|| {
+        format!(
+            "the checkpoint was fine-tuned on {seen} images, and {} has {}: what training on them \
+             gains, new images may have taught; its control tells how much",
+            train.place(),
+            train.len()
+        )
+    })
 }
 
 /// A note if data and checkpoint both name their classes, and differ.
