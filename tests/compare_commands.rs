@@ -88,6 +88,11 @@ fn what_cannot_be_compared_is_named() {
     bench
         .write("few.safetensors", &[("logits", common::F32, vec![3, 4]), ("labels", I64, vec![3])]);
     let few = path("few.safetensors");
+    bench.write(
+        "wide.safetensors",
+        &[("logits", common::F32, vec![40, 50]), ("labels", I64, vec![40])],
+    );
+    let wide = path("wide.safetensors");
     let cases = [
         (newer.as_str(), vec!["planish/evaluation/1", "planish/evaluation/2"]),
         (kind.as_str(), vec!["planish/diagnosis/1", "planish eval"]),
@@ -95,6 +100,7 @@ fn what_cannot_be_compared_is_named() {
         (data.as_str(), vec!["not scored on the same images", "SHA-256"]),
         (changed.as_str(), vec!["a.st", "was made with 0"]),
         (few.as_str(), vec!["3 images against 40"]),
+        (wide.as_str(), vec!["wide.safetensors", "50 classes", "4"]),
         (bench.model.as_str(), vec!["--data"]),
     ];
     for (side, parts) in cases {

@@ -90,6 +90,19 @@ pub enum Error {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// The two tell other classes apart.
+    #[error(
+        "{a} tells {} classes apart and {b} {}: probabilities over different classes cannot be \
+         compared; pass models of the same classes", .classes[0], .classes[1]
+    )]
+    OtherClasses {
+        /// The first model.
+        a: String,
+        /// The second.
+        b: String,
+        /// Classes of each.
+        classes: [usize; 2],
+    },
     /// The two were not scored on the same images.
     #[error("{a} and {b} were not scored on the same images: {how}; evaluate both on one split")]
     OtherImages {
@@ -105,7 +118,7 @@ pub enum Error {
 /// Compares and prints.
 ///
 /// # Errors
-/// A side that cannot be read or evaluated; sides that were scored on different images.
+/// A side that cannot be read or evaluated; sides of different classes or images.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     let inputs: Vec<&Path> = vec![&args.b];
@@ -216,6 +229,13 @@ fn check_same(a: &Side, of_a: &Saved, b: &Side, of_b: &Saved) -> Result<(), Erro
     let (x, y) = (&of_a.predictions, &of_b.predictions);
     if x.images() != y.images() {
         return Err(other(format!("{} images against {}", x.images(), y.images())));
+    }
+    if x.classes() != y.classes() {
+        return Err(Error::OtherClasses {
+            a: a.path.clone(),
+            b: b.path.clone(),
+            classes: [x.classes(), y.classes()],
+        });
     }
     let differ = x.labels().iter().zip(y.labels()).position(|(x, y)| x != y);
     if let Some(i) = differ {
