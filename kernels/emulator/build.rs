@@ -20,8 +20,8 @@ fn main() -> io::Result<()> {
         return Ok(());
     }
     let mut build = cc::Build::new();
-    // Quick to compile. At 2, GCC 12 vectorises straight-line code of these wrongly, packs copied as
-    // bytes or not; the tests show it, should a compiler do so at 1.
+    // Quick to compile. What GCC 12 makes of these at 2 gives wrong sums of tangents, for a reason that
+    // is not known; the tests show it, should a compiler do so at 1.
     build.cpp(true).std("c++17").opt_level(1).include(here.join("cpp")).include(&kernels);
     build.define("KERNELS_ON_CPU", None).warnings(true).extra_warnings(true);
     // As exact on every machine, and packs may be read as bytes.
