@@ -263,3 +263,24 @@ fn missing_splits_are_named_with_the_flag_that_gives_them() {
     let done = train(&no_test, &["--perturb", "head", "--update", "norm"]);
     assert!(done.success && done.output.contains("no final figures"), "{}", done.errors);
 }
+
+#[test]
+fn images_that_the_checkpoint_has_not_seen_are_told() {
+    let bench = Bench::new();
+    let finetuned = |name: &str, sample: &[&str]| {
+        let out = bench.path(name);
+        let mut words = vec!["finetune", "--arch", "vit_nano_patch7_14", "--data", &bench.data];
+        words.extend(["--epochs", "1", "--batch", "8", "--val-fraction", "0", "--out", &out]);
+        words.extend(sample);
+        let made = bench.run(&words);
+        assert!(made.success, "{}", made.errors);
+        let asked = ["diagnose", &out, "--data", &bench.data, "--dry-run"];
+        let told = bench.run(&asked);
+        assert!(told.success, "{}", told.errors);
+        told.errors + &told.output
+    };
+    let some = finetuned("some", &["--train-samples", "24"]);
+    assert!(some.contains("fine-tuned on 24 images") && some.contains("has 40"), "{some}");
+    assert!(!finetuned("whole", &[]).contains("was fine-tuned on"));
+    assert!(!finetuned("all", &["--train-samples", "40"]).contains("was fine-tuned on"));
+}

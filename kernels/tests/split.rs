@@ -82,6 +82,7 @@ fn it_is_no_less_accurate_than_f32() {
     };
     let [tiles, plain] =
         [split::multiply, multiply].map(|multiply| error(&product(multiply, size, &a, &b)));
+    println!("error of K = {k}: {:.2} of that of f32's own sums", tiles / plain);
     assert!(tiles <= plain, "{tiles:e}, in f32 {plain:e}");
 }
 

@@ -3,14 +3,15 @@
 //! x = x₀ + x₁ + x₂ with x₀ = bf16(x), x₁ = bf16(x − x₀), x₂ = bf16(x − x₀ − x₁): three times 8
 //! bits hold an f32's 24, so the sum is exact, and |xᵢ| ≤ 2⁻⁸ⁱ·|x|. Of the nine products of parts six
 //! are taken, a₀b₀ + (a₀b₁ + a₁b₀) + (a₀b₂ + a₁b₁ + a₂b₀); the others come to at most
-//! 2·2⁻²⁴ + 2⁻³² of |a||b|, and as a rule to a tenth of it (Henry, Tang and Heinecke 2019, "Leveraging
-//! the bfloat16 artificial intelligence datatype for higher-precision computations", section III).
+//! 2·2⁻²⁴ + 2⁻³² of |a||b| (after Henry, Tang and Heinecke 2019, "Leveraging the bfloat16 artificial
+//! intelligence datatype for higher-precision computations").
 //! Products are exact and sums are kept in f32, the small ones first:
 //! |ĉ − c| ≤ (2·2⁻²⁴ + 2⁻³² + (K + 2)·2⁻²³)·Σ|aᵢ||bᵢ|, what a product in f32 also keeps to.
 //!
 //! Tiles multiply bf16 sixteen times as fast as vectors multiply f32, so that six products are
-//! worth it where nobody else uses the tiles. Numbers from 2⁻¹¹⁰ down lose what falls below 2⁻¹²⁶, and a product with an
-//! operand that is infinite, or that bf16 rounds to infinity (from 3.39e38 on), is not finite.
+//! worth it where nobody else uses the tiles. Numbers from 2⁻¹¹⁰ down lose what falls below 2⁻¹²⁶,
+//! and a product with an operand that is infinite, or that bf16 rounds to infinity (from 3.39e38
+//! on), is not finite.
 
 use super::Unit;
 #[cfg(target_arch = "x86_64")]
