@@ -215,6 +215,7 @@ fn provenance() -> Provenance {
         parent_digest: None,
         data_digest: None,
         split: None,
+        sample: None,
         settings: serde_json::Value::Null,
     }
 }

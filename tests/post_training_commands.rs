@@ -265,22 +265,43 @@ fn missing_splits_are_named_with_the_flag_that_gives_them() {
 }
 
 #[test]
-fn images_that_the_checkpoint_has_not_seen_are_told() {
+fn training_keeps_to_the_images_that_the_checkpoint_was_fine_tuned_on() {
     let bench = Bench::new();
     let finetuned = |name: &str, sample: &[&str]| {
         let out = bench.path(name);
         let mut words = vec!["finetune", "--arch", "vit_nano_patch7_14", "--data", &bench.data];
-        words.extend(["--epochs", "1", "--batch", "8", "--val-fraction", "0", "--out", &out]);
+        words.extend(["--epochs", "1", "--batch", "8", "--out", &out]);
         words.extend(sample);
         let made = bench.run(&words);
         assert!(made.success, "{}", made.errors);
-        let asked = ["diagnose", &out, "--data", &bench.data, "--dry-run"];
-        let told = bench.run(&asked);
+        out
+    };
+    let told = |model: &str, rest: &[&str]| {
+        let asked = ["diagnose", model, "--data", &bench.data, "--dry-run"];
+        let told = bench.run(&[&asked, rest].concat());
         assert!(told.success, "{}", told.errors);
         told.errors + &told.output
     };
-    let some = finetuned("some", &["--train-samples", "24"]);
-    assert!(some.contains("fine-tuned on 24 images") && some.contains("has 40"), "{some}");
-    assert!(!finetuned("whole", &[]).contains("was fine-tuned on"));
-    assert!(!finetuned("all", &["--train-samples", "40"]).contains("was fine-tuned on"));
+    let again = "that the checkpoint was fine-tuned on";
+    for share in ["0", "0.2"] {
+        let some = finetuned(share, &["--train-samples", "24", "--val-fraction", share]);
+        assert!(told(&some, &[]).contains(&format!("the 24 of {}", bench.data)));
+        let all = told(&some, &["--train-on", "all"]);
+        assert!(all.contains("fine-tuned on 24 images, and") && !all.contains(again), "{all}");
+        // A tuned checkpoint keeps to them too, until it is tuned on others.
+        for (on, kept) in [("fitted", true), ("all", false)] {
+            let out = bench.path(&format!("{share}-{on}"));
+            let words = ["post-train", &some, "--data", &bench.data, "--method", "sgd", "--out"];
+            let tuned = [&words[..], &[&out, "--train-on", on, "--epochs", "1"]].concat();
+            let tuned = bench.run(&tuned);
+            assert!(tuned.success, "{}", tuned.errors);
+            assert_eq!(told(&out, &[]).contains(again), kept);
+        }
+    }
+    let cut = told(&bench.path("0"), &["--val-from-train", "0.2"]);
+    assert!(cut.contains("fine-tuned on 24 images, and") && cut.contains("has 32"), "{cut}");
+    for (name, sample) in [("whole", &[][..]), ("all", &["--train-samples", "40"])] {
+        let model = finetuned(name, &[sample, &["--val-fraction", "0"]].concat());
+        assert!(!told(&model, &[]).contains("was fine-tuned on"));
+    }
 }

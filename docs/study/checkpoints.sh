@@ -1,42 +1,48 @@
 #!/usr/bin/env bash
 # Fine-tunes the checkpoints of docs/study.md and writes the study's file beside them:
 #
-#     docs/study/checkpoints.sh FASHION-MNIST FOLDER
+#     docs/study/checkpoints.sh FASHION-MNIST FOLDER [SIZE…]
 #
-# A checkpoint that is there is left alone, so that the script can be stopped and run again.
+# SIZE is nano or micro; both without. JOBS of them at a time, a thread each: as many as the machine
+# has. A checkpoint that is there is left alone, so that the script can be stopped and run again.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$(realpath "$1")
 mkdir -p "$2"
 cd "$2"
-planish=${PLANISH:-planish}
+shift 2
+[ $# -gt 0 ] || set -- nano micro
+export planish=${PLANISH:-planish} data
 
-model() { # size width regime seed options…
-    local size=$1 width=$2 regime=$3 seed=$4 name=$1-$3-$4
-    shift 4
-    if [ ! -d "$name" ]; then
-        "$planish" finetune --arch "vit_${size}_patch7_28" --data "$data" --train-samples 2000 \
-            --val-fraction 0.05 --optimizer adamw --keep last --seed "$seed" --quiet "$@" --out "$name"
-    fi
-    cat >>study.toml.part <<END
+declare -A width=([nano]=64 [micro]=128)
+declare -A regime=(
+    [fitted]="--epochs 30"
+    [memorised]="--epochs 80"
+    [augmented]="--epochs 60 --augment flip,shift=2"
+)
+
+: >study.toml.part
+: >jobs.part
+for size in "$@"; do
+    for seed in 0 1 2 3 4; do
+        for name in fitted memorised augmented; do
+            model=$size-$name-$seed
+            cat >>study.toml.part <<END
 [[model]]
-name = "$name"
-checkpoint = "$name"
-attributes = { width = $width, regime = "$regime", seed = $seed }
+name = "$model"
+checkpoint = "$model"
+attributes = { width = ${width[$size]}, regime = "$name", seed = $seed }
 
 END
-}
-
-rm -f study.toml.part
-for seed in 0 1 2 3 4; do
-    for size in "nano 64" "micro 128"; do
-        # shellcheck disable=SC2086 # a name and a number
-        model $size fitted "$seed" --epochs 30
-        # shellcheck disable=SC2086
-        model $size memorised "$seed" --epochs 120
-        # shellcheck disable=SC2086
-        model $size augmented "$seed" --epochs 60 --augment flip,shift=2
+            if [ ! -e "$model/model.safetensors" ]; then
+                echo "--arch vit_${size}_patch7_28 --seed $seed --out $model ${regime[$name]}" >>jobs.part
+            fi
+        done
     done
 done
+# shellcheck disable=SC2016 # expanded by the shell within
+xargs -P "${JOBS:-$(nproc)}" -I{} sh -c '$planish finetune --data "$data" --train-samples 2000 \
+    --val-fraction 0.05 --optimizer adamw --keep last --threads 1 --quiet {}' <jobs.part
 sed "s|FASHION-MNIST|$data|" "$here/runs.toml" >>study.toml.part
 mv study.toml.part study.toml
+rm jobs.part

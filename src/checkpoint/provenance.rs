@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::header::kind;
+use crate::data::Sample;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
@@ -33,6 +34,9 @@ pub struct Provenance {
     /// How validation images were set aside.
     #[serde(default)]
     pub split: Option<Split>,
+    /// The images it was fine-tuned on, where these are a part of the training split.
+    #[serde(default)]
+    pub sample: Option<Sample>,
     /// Everything else that fixes the run: epochs, rates, batch sizes.
     #[serde(default)]
     pub settings: serde_json::Value,

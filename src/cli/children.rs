@@ -2,7 +2,7 @@
 
 use super::bad_samples::OnBad;
 use super::common::{Common, Limit};
-use super::images::{DataArgs, OrderName};
+use super::images::{DataArgs, OrderName, TrainOn};
 use super::model::ModelArgs;
 use super::training::{LineArgs, RecipeArgs, SamArgs, StepName};
 use anyhow::{Context, bail};
@@ -41,6 +41,13 @@ impl Words {
         words.maybe("--val-data", data.val_data.as_ref());
         words.maybe("--test-data", data.test_data.as_ref());
         words.maybe("--val-from-train", data.val_from_train);
+        words.option(
+            "--train-on",
+            match data.train_on {
+                TrainOn::Fitted => "fitted",
+                TrainOn::All => "all",
+            },
+        );
         words.option(
             "--class-order",
             match data.class_order {

@@ -3,7 +3,7 @@
 use super::bad_samples::BadSamples;
 use super::common::Common;
 use super::epochs::EpochArgs;
-use super::finetune_plan::{Error, Images, Start, images, start};
+use super::finetune_plan::{Error, Images, Start, fitted, images, start};
 use super::finetune_text::{about, plan, summary, teller, text};
 use super::model::ModelFlags;
 use super::numbers::{not_negative, positive, range, share};
@@ -11,7 +11,7 @@ use super::output;
 use super::precision::PrecisionArg;
 use super::training::{Curve, Kept};
 use crate::checkpoint::{self, Provenance};
-use crate::data::{Augment, Split};
+use crate::data::{Augment, Sample, Split};
 use crate::objective::Objective;
 use crate::pixels::Pixels;
 use crate::report::{FINETUNING, Finetuning};
@@ -254,7 +254,13 @@ fn provenance(
     epoch: usize,
 ) -> Provenance {
     let split = checkpoint::Split { seed: args.common.seed, fraction: images.fraction };
-    let range = args.train_range.as_ref().map(|r| [r.start, r.end]);
+    let how = fitted(args, images.fraction);
+    let sample = (how.range.is_some() || how.samples.is_some()).then(|| Sample {
+        images: images.train.len(),
+        digest: images.train.digest().into(),
+        whole: images.whole.digest().into(),
+        how: how.clone(),
+    });
     Provenance {
         method: "finetune".into(),
         perturb: Vec::new(),
@@ -264,10 +270,11 @@ fn provenance(
         parent_digest: start.parent.as_ref().map(|parent| parent.digest.clone()),
         data_digest: Some(images.whole.digest().into()),
         split: (images.fraction > 0.0).then_some(split),
+        sample,
         settings: json!({
             "trained_on": images.train.digest(),
-            "train_range": range,
-            "train_samples": args.train_samples,
+            "train_range": how.range,
+            "train_samples": how.samples,
             "epochs": args.epochs,
             "kept_epoch": epoch,
             "batch": args.batch,

@@ -3,9 +3,8 @@
 use super::finetune::Args;
 use super::model::ModelFlags;
 use crate::checkpoint::{Checkpoint, check_writable};
-use crate::data::folds::{stratified_cut, stratified_sample};
 use crate::data::{
-    DataSet, Error as DataError, Interpolation, Preprocess, Resize, Role, Split, require,
+    DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role, Split, require,
 };
 use crate::pixels::Pixels;
 use crate::vit::{Config, Weights, arch};
@@ -84,23 +83,15 @@ pub fn images(args: &Args, data: &DataSet) -> Result<Images, DataError> {
         let found = fraction.to_string();
         return Err(setting("--val-fraction", expected, found, "pass 0.1, for instance"));
     }
-    let (mut rest, cut) = stratified_cut(whole.labels(), fraction, args.common.seed);
+    let (rest, cut) = fitted(args, fraction).divide(whole.labels());
     let empty = |what: String| DataError::Empty { place: format!("{}, {what}", whole.place()) };
     if fraction > 0.0 && cut.is_empty() {
         return Err(empty(format!("{fraction} of it held out")));
     }
-    if let Some(range) = &args.train_range {
-        if range.end > whole.len() {
-            let expected = format!("A..B with B at most {}, the number of images", whole.len());
-            let found = format!("{}..{}", range.start, range.end);
-            return Err(setting("--train-range", &expected, found, "choose a range it has"));
-        }
-        rest.retain(|i| range.contains(i));
-    }
-    if let Some(n) = args.train_samples {
-        let labels: Vec<u32> = rest.iter().map(|&i| whole.labels()[i]).collect();
-        let chosen = stratified_sample(&labels, n, args.common.seed);
-        rest = chosen.into_iter().map(|i| rest[i]).collect();
+    if let Some(range) = args.train_range.as_ref().filter(|range| range.end > whole.len()) {
+        let expected = format!("A..B with B at most {}, the number of images", whole.len());
+        let found = format!("{}..{}", range.start, range.end);
+        return Err(setting("--train-range", &expected, found, "choose a range it has"));
     }
     if rest.is_empty() {
         return Err(empty("less what is held out or outside --train-range".into()));
@@ -123,6 +114,16 @@ pub fn images(args: &Args, data: &DataSet) -> Result<Images, DataError> {
         test,
         fraction,
     })
+}
+
+/// How the images are taken out of the training split.
+pub fn fitted(args: &Args, fraction: f64) -> Fitted {
+    Fitted {
+        seed: args.common.seed,
+        fraction,
+        range: args.train_range.as_ref().map(|range| [range.start, range.end]),
+        samples: args.train_samples,
+    }
 }
 
 /// The model at the start.

@@ -4,8 +4,8 @@ use super::bad_samples::BadSamples;
 use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_sample;
 use crate::data::{
-    ClassOrder, DataSet, Error as DataError, Request, Roles, Split, SplitProvenance, choose,
-    number_classes,
+    ClassOrder, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
+    choose, number_classes,
 };
 use crate::pixels::Pixels;
 use crate::report::DataInfo;
@@ -35,6 +35,10 @@ pub struct DataArgs {
         help_heading = "Data options"
     )]
     pub val_from_train: Option<f64>,
+    /// Training images of a checkpoint that planish fine-tuned on some alone (`--train-samples`,
+    /// `--train-range`): these again, or all of the training split
+    #[arg(long, value_name = "fitted|all", default_value = "fitted", help_heading = "Data options")]
+    pub train_on: TrainOn,
     /// How class folders are numbered: by the checkpoint's class names, or in sorted order
     /// whatever these are
     #[arg(long, value_name = "name|sorted", default_value = "name", help_heading = "Data options")]
@@ -54,6 +58,16 @@ pub enum OrderName {
     Sorted,
 }
 
+/// Values of `--train-on`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TrainOn {
+    /// The images that the checkpoint was fine-tuned on, where it says so.
+    #[default]
+    Fitted,
+    /// All of the training split.
+    All,
+}
+
 /// Data sets, read.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -65,6 +79,7 @@ pub struct Sources {
     val: Option<DataSet>,
     test: Option<DataSet>,
     val_from_train: Option<f64>,
+    train_on: TrainOn,
 }
 
 impl DataArgs {
@@ -89,6 +104,7 @@ impl DataArgs {
             val: open(&self.val_data)?,
             test: open(&self.test_data)?,
             val_from_train: self.val_from_train,
+            train_on: self.train_on,
         };
         let Sources { notes, data, train, val, test, .. } = &mut sources;
         // The training images first: their classes number the others' where no name settles it.
@@ -125,6 +141,7 @@ impl Sources {
     /// Those of [`choose`] and [`Pixels::new`].
     pub fn roles(&self, checkpoint: &Checkpoint, seed: u64) -> anyhow::Result<Roles> {
         let provenance = held_out(checkpoint);
+        let sample = checkpoint.provenance.as_ref().and_then(|p| p.sample.as_ref());
         let mut roles = choose(&Request {
             data: &self.data,
             train_data: self.train.as_ref(),
@@ -132,10 +149,11 @@ impl Sources {
             test_data: self.test.as_ref(),
             val_from_train: self.val_from_train,
             provenance: provenance.as_ref(),
+            sample: sample.filter(|_| self.train_on == TrainOn::Fitted),
             seed,
         })?;
         roles.notes.splice(0..0, self.notes.iter().cloned());
-        roles.notes.extend(more_images(checkpoint, roles.train.as_ref()));
+        roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
         for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
             pixels(checkpoint, split)?;
             if let Some(note) = other_classes(checkpoint, split)
@@ -190,18 +208,16 @@ pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
     Some(SplitProvenance { seed: split.seed, fraction: split.fraction, data_digest })
 }
 
-/// A note if our `finetune` took a sample of the training images and these are others.
-fn more_images(checkpoint: &Checkpoint, train: Option<&Split>) -> Option<String> {
-    let settings = &checkpoint.provenance.as_ref()?.settings;
-    let (seen, train) = (settings["train_samples"].as_u64()?, train?);
-    (settings["trained_on"].as_str()? != train.digest()).then(|| {
-        format!(
-            "the checkpoint was fine-tuned on {seen} images, and {} has {}: what training on them \
-             gains, new images may have taught; its control tells how much",
-            train.place(),
-            train.len()
-        )
-    })
+/// A note if the checkpoint was fine-tuned on a part of the training images and these are others.
+fn other_images(sample: &Sample, train: Option<&Split>) -> Option<String> {
+    let train = train.filter(|train| train.digest() != sample.digest)?;
+    Some(format!(
+        "the checkpoint was fine-tuned on {} images, and {} has {}: what training on them gains, \
+         new images may have taught; its control tells how much",
+        sample.images,
+        train.place(),
+        train.len()
+    ))
 }
 
 /// A note if data and checkpoint both name their classes, and differ.

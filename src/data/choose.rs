@@ -4,6 +4,7 @@
 //! so a V taken from fitted training data shows nothing.
 
 use super::folds::{stratified_cut, stratified_halves};
+use super::fitted::{Sample, narrow};
 use super::{DataSet, Error, Split};
 
 /// What our `finetune` writes into a checkpoint about the images it held out.
@@ -32,6 +33,9 @@ pub struct Request<'a> {
     pub val_from_train: Option<f64>,
     /// The checkpoint's provenance, if it has one.
     pub provenance: Option<&'a SplitProvenance>,
+    /// The images it was fine-tuned on, if these are a part of the training split and training
+    /// should keep to them.
+    pub sample: Option<&'a Sample>,
     /// Seed of every cut made here.
     pub seed: u64,
 }
@@ -100,12 +104,14 @@ impl Role {
 /// A lone split `all` is V, unless `--val-data` or `--val-from-train` names another: then it is
 /// the training split.
 ///
+/// Training keeps to the images of [`Request::sample`] where the training split has them.
+///
 /// # Errors
 /// [`Error::Role`] if a data set given for one role has several splits and none of that name, or
 /// `--val-from-train` has no training split to cut; [`Error::Setting`] if its fraction is not in
 /// (0, 1) or both it and `--val-data` are given; [`Error::Empty`] if a cut leaves no images.
 pub fn choose(request: &Request) -> Result<Roles, Error> {
-    let Request { data, seed, .. } = *request;
+    let data = request.data;
     let given = |role: Role, data: Option<&DataSet>| data.map(|d| role.of(d)).transpose();
     let mut roles = Roles {
         train: given(Role::Train, request.train_data)?.or_else(|| data.train().cloned()),
@@ -118,6 +124,17 @@ pub fn choose(request: &Request) -> Result<Roles, Error> {
     if lone_trains && roles.train.is_none() {
         roles.train = data.only().cloned();
     }
+    let whole = roles.train.clone();
+    let mut roles = with_validation(roles, request)?;
+    // Images cut off by hand may be among the sample's.
+    if let (Some(whole), Some(sample), None) = (&whole, request.sample, request.val_from_train) {
+        narrow(&mut roles, whole, sample)?;
+    }
+    Ok(roles)
+}
+
+fn with_validation(mut roles: Roles, request: &Request) -> Result<Roles, Error> {
+    let Request { data, seed, .. } = *request;
     match (request.val_data, request.val_from_train) {
         (Some(_), Some(fraction)) => Err(Error::Setting {
             name: "--val-from-train",

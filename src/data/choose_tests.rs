@@ -22,6 +22,7 @@ fn request(data: &DataSet) -> Request<'_> {
         test_data: None,
         val_from_train: None,
         provenance: None,
+        sample: None,
         seed: 3,
     }
 }

@@ -83,6 +83,7 @@ fn provenance(method: &str) -> Provenance {
         parent_digest: None,
         data_digest: Some("ab".into()),
         split: Some(Split { seed: 1, fraction: 0.1 }),
+        sample: None,
         settings: json!({"epochs": 5}),
     }
 }

@@ -56,6 +56,8 @@ pub fn provenance(work: &Work, selection: &Selection) -> anyhow::Result<Provenan
     // What finetune held out stays known, so that the same images validate the result.
     let parent = checkpoint.provenance.as_ref();
     let inherited = parent.filter(|p| p.split.is_some());
+    // As do the images it was fine-tuned on, until a run takes others.
+    let sample = parent.and_then(|p| p.sample.clone()).filter(|s| s.digest == train.digest());
     let mut values = serde_json::to_value(settings)?;
     if recipe.perturb.is_some() {
         values["gamma_max"] = recipe.gamma_max.into();
@@ -83,6 +85,7 @@ pub fn provenance(work: &Work, selection: &Selection) -> anyhow::Result<Provenan
             .and_then(|p| p.data_digest.clone())
             .or_else(|| Some(train.digest().into())),
         split: inherited.and_then(|p| p.split),
+        sample,
         settings: values,
     })
 }

@@ -1,0 +1,118 @@
+//! Which images of a training split a model was fitted to.
+
+use super::folds::{stratified_cut, stratified_sample};
+use super::{Error, Roles, Split};
+use serde::{Deserialize, Serialize};
+
+/// How `finetune` takes images out of a training split: first a share is held out for validation,
+/// then a range of positions is kept of the rest, then a sample of these. Both draws are stratified
+/// and depend on labels and seed alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fitted {
+    /// Seed of the cut and of the sample.
+    pub seed: u64,
+    /// Share of the whole split that is held out; 0 for none.
+    pub fraction: f64,
+    /// Positions in the whole split, first and one past the last; none for all.
+    #[serde(default)]
+    pub range: Option<[usize; 2]>,
+    /// Size of the sample; none for all that is left.
+    #[serde(default)]
+    pub samples: Option<usize>,
+}
+
+impl Fitted {
+    /// Positions of the images that train and of those held out, each ascending.
+    pub fn divide(&self, labels: &[u32]) -> (Vec<usize>, Vec<usize>) {
+        let (mut rest, cut) = stratified_cut(labels, self.fraction, self.seed);
+        if let Some([first, end]) = self.range {
+            rest.retain(|&i| (first..end).contains(&i));
+        }
+        if let Some(n) = self.samples {
+            let of_rest: Vec<u32> = rest.iter().map(|&i| labels[i]).collect();
+            let chosen = stratified_sample(&of_rest, n, self.seed);
+            rest = chosen.into_iter().map(|i| rest[i]).collect();
+        }
+        (rest, cut)
+    }
+
+    /// The images of `whole` that train, if they are the ones of that [`Split::digest`].
+    ///
+    /// # Errors
+    /// Those of [`Split::subset`].
+    pub fn find(&self, whole: &Split, digest: &str) -> Result<Option<Split>, Error> {
+        let (rest, _) = self.divide(whole.labels());
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let found = whole.subset(&rest, whole.name())?;
+        Ok((found.digest() == digest).then_some(found))
+    }
+}
+
+/// The images that a checkpoint was fine-tuned on, where these are a part of a training split.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// How they were taken.
+    #[serde(flatten)]
+    pub how: Fitted,
+    /// How many there are.
+    pub images: usize,
+    /// Their [`Split::digest`].
+    pub digest: String,
+    /// [`Split::digest`] of the whole training split.
+    pub whole: String,
+}
+
+/// Takes the images of `sample` for training, and says so, if `whole`, the training split before V
+/// was cut off it, has them.
+///
+/// # Errors
+/// Those of [`Split::subset`].
+pub(super) fn narrow(roles: &mut Roles, whole: &Split, sample: &Sample) -> Result<(), Error> {
+    let Some(train) = roles.train.as_ref().filter(|train| train.digest() != sample.digest) else {
+        return Ok(());
+    };
+    if whole.digest() != sample.whole {
+        return Ok(());
+    }
+    let Some(found) = sample.how.find(whole, &sample.digest)? else { return Ok(()) };
+    roles.notes.push(format!(
+        "training images: the {} of {} that the checkpoint was fine-tuned on; --train-on all takes \
+         all {}",
+        sample.images,
+        train.place(),
+        train.len()
+    ));
+    roles.train = Some(found);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Vec<u32> {
+        (0..60).map(|i| i % 3).collect()
+    }
+
+    #[test]
+    fn a_range_and_a_sample_are_taken_of_what_is_not_held_out() {
+        let how = Fitted { seed: 4, fraction: 0.2, range: Some([10, 50]), samples: Some(12) };
+        let (rest, cut) = how.divide(&labels());
+        assert_eq!((rest.len(), cut.len()), (12, 12));
+        assert!(rest.iter().all(|i| (10..50).contains(i) && !cut.contains(i)));
+        assert!((0..3).all(|c| rest.iter().filter(|&&i| labels()[i] == c).count() == 4));
+    }
+
+    #[test]
+    fn a_sample_is_found_by_its_digest_alone() {
+        let whole = Split::from_levels("train", (0..60).collect(), [1, 1, 1], labels()).unwrap();
+        let how = Fitted { seed: 4, fraction: 0.0, range: None, samples: Some(12) };
+        let (rest, _) = how.divide(&labels());
+        let digest = whole.subset(&rest, "train").unwrap().digest().to_owned();
+        assert_eq!(how.find(&whole, &digest).unwrap().unwrap().len(), 12);
+        let other = Fitted { seed: 5, ..how };
+        assert!(other.find(&whole, &digest).unwrap().is_none());
+    }
+}
