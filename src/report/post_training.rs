@@ -68,6 +68,9 @@ pub struct Selection {
     pub worse_than_input: Option<bool>,
     /// Whether `--force` was given.
     pub forced: bool,
+    /// Why nothing was written, if nothing was; absent in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
 }
 
 /// The file that came out. All figures after training are measured on it, read back.

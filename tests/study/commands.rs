@@ -163,10 +163,13 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
         assert!((2..=3).contains(&own.len()), "{own:?}");
         assert!(own.into_iter().all(|cell| all.insert(cell)), "a cell is in two parts");
     }
-    let four = ["part1", "part2", "part3", "part4"];
-    let said = bench.plain(&[&["merge", "merged"], &four[..]].concat());
+    let four = [&["merge", "merged"], &["part1", "part2", "part3", "part4"][..]].concat();
+    let fifth: &[&str] = &["3 of 12 cells", "10 to 12 (shard 5/5)", "--partial", "planish study"];
+    bench.plain(&four).fails_with(fifth);
+    assert!(!fs::exists(bench.path("merged/cells.jsonl")).unwrap());
+    let said = bench.plain(&[&four[..], &["--partial"]].concat());
     assert!(
-        said.success && said.output.contains("still missing"),
+        said.success && said.output.contains("3 still missing"),
         "{}{}",
         said.output,
         said.errors
@@ -205,7 +208,24 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
         "two studies",
         "cell 2 is",
     ]);
-    bench.plain(&["merge", "new", "nowhere"]).fails_with(&["nowhere/study.json", "cannot read"]);
+    for (folder, found) in
+        [("nowhere", "nothing"), ("data", "without study.json"), ("s.toml", "a file")]
+    {
+        let said = bench.plain(&["merge", "new", folder]);
+        said.fails_with(&[&format!("{folder}: expected a folder of a study"), found]);
+    }
+}
+
+#[test]
+fn a_share_without_a_folder_leaves_that_of_the_whole_alone() {
+    let bench = prepared();
+    study(&bench, &["--shard", "2/12"]);
+    assert!(!fs::exists(bench.path("s")).unwrap());
+    assert_eq!(cells(&bench, "s-2-of-12/cells.jsonl").len(), 1);
+    let named = STUDY.replacen("shifts", "out = \"of/it\"\nshifts", 1);
+    fs::write(bench.path("s.toml"), named).unwrap();
+    study(&bench, &["--shard", "2/12"]);
+    assert_eq!(cells(&bench, "of/it-2-of-12/cells.jsonl").len(), 1);
 }
 
 #[test]

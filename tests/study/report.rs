@@ -79,7 +79,7 @@ fn a_study_without_shifts_or_with_one_model_is_a_table() {
     assert!(text.contains("80.0% ± 1.0%") && !text.contains("<svg"), "{text}");
     fs::write(bench.path("bad.jsonl"), "{\"cell\": 1}\n").unwrap();
     let words = ["report", "bad.jsonl", "--html", "x.html"];
-    bench.plain(&words).fails_with(&["bad.jsonl", "results.jsonl or runs.jsonl", "neither"]);
+    bench.plain(&words).fails_with(&["bad.jsonl", "results, runs, layers or ood", "none of them"]);
     fs::write(bench.path("bad.jsonl"), "{\"shift\": 1}\nx\n").unwrap();
     bench.plain(&words).fails_with(&["bad.jsonl", "no row in line 2"]);
 }

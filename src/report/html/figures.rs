@@ -3,7 +3,7 @@
 use super::chart::{Axis, Colour, svg};
 use super::text::{escape, figure, key, note, paragraph, table};
 use crate::evaluate::{Bin, Comparison, Difference, Estimate, Reliability, Summary, Verdict};
-use crate::report::format::{ABSENT, count, estimate, number, optional, percent};
+use crate::report::format::{ABSENT, count, estimate, number, optional, percent, share};
 use crate::report::sentence::{name, rounded};
 use crate::report::{Other, Shifts};
 use std::fmt::Write;
@@ -49,17 +49,13 @@ pub fn summaries(models: &[(String, &Summary)]) -> String {
     let mut headers = vec!["figure"];
     headers.extend(models.iter().map(|(name, _)| name.as_str()));
     let of = |mean, stderr| estimate(Estimate { mean, stderr });
-    let share = |x: f64, e: Option<f64>| match e {
-        Some(e) => format!("{} ± {}", percent(x), percent(e)),
-        None => percent(x),
-    };
     type Cell<'a> = (&'a str, &'a dyn Fn(&Summary) -> String);
     let cells: [Cell; 10] = [
         ("images", &|s| count(s.images as u64)),
         ("NLL (nats)", &|s| of(s.nll, s.nll_stderr)),
         ("calibrated NLL (nats)", &|s| of(s.calibrated_nll, s.calibrated_nll_stderr)),
         ("temperature", &|s| number(s.temperature)),
-        ("top-1", &|s| share(s.top1, s.top1_stderr)),
+        ("top-1", &|s| share(Estimate { mean: s.top1, stderr: s.top1_stderr })),
         ("ECE", &|s| of(s.ece, s.details.as_ref().and_then(|d| d.ece_stderr))),
         ("calibrated ECE", &|s| {
             of(s.calibrated_ece, s.details.as_ref().and_then(|d| d.calibrated_ece_stderr))
