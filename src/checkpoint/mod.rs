@@ -86,6 +86,8 @@ pub struct Checkpoint {
     pub recognised: String,
     /// The architecture's name in the configuration, or width, depth and patch in words.
     pub architecture: String,
+    /// Where that comes from: a configuration, whose name says nothing of the tensors, or these.
+    pub architecture_from: String,
     /// The model.
     pub config: Config,
     /// What to do with images; none if nothing says.
@@ -144,9 +146,9 @@ impl Checkpoint {
         };
         let config = reader.complete(structure, rows)?;
         let preprocess = reader.preprocess(&config)?;
-        let architecture = match reader.architecture()? {
-            Some(name) => name.to_string(),
-            None => describe(&config),
+        let (architecture, architecture_from) = match (reader.architecture()?, &settings) {
+            (Some(name), Some(named_by)) => (name.to_string(), named_by.place.clone()),
+            _ => (describe(&config), "the tensors' shapes".to_owned()),
         };
         let class_names = reader.class_names(config.classes)?;
         let assumed = reader.assumed;
@@ -158,6 +160,7 @@ impl Checkpoint {
             layout: names.layout,
             recognised: names.recognition(header.entries.len()),
             architecture,
+            architecture_from,
             config,
             preprocess,
             weights,

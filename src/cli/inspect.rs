@@ -33,6 +33,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         schema: INSPECTION.into(),
         run: running.finish(),
         checkpoint: checkpoint_info(&checkpoint),
+        architecture_from: checkpoint.architecture_from.clone(),
         recognised: checkpoint.recognised.clone(),
         dtype: checkpoint.dtype.clone(),
         config: ModelInfo::from(&checkpoint.config),
@@ -92,9 +93,10 @@ fn text(report: &Inspection) -> String {
         ("file", file.path.clone()),
         ("digest", file.digest.clone()),
         ("layout", report.recognised.clone()),
-        ("architecture", file.architecture.clone()),
+        ("architecture", format!("{} (by {})", file.architecture, report.architecture_from)),
         ("parameters", format!("{}, stored as {}", count(file.parameters as u64), report.dtype)),
         (
+            // Of the tensors, whatever a configuration calls them.
             "model",
             format!(
                 "width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",

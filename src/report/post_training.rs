@@ -239,6 +239,9 @@ pub struct Report {
     pub predictions: Option<PredictionsInfo>,
     /// p and u, measured on V before and after.
     pub layers: Vec<LayerBeforeAfter>,
+    /// Names of the classes, where checkpoint or data have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_names: Option<Vec<String>>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }

@@ -1,7 +1,7 @@
 //! Figures of models on images: before and after, reliability, shifts.
 
 use super::chart::{Axis, Colour, svg};
-use super::text::{escape, figure, key, note, paragraph, table};
+use super::text::{escape, figure, fitting, key, note, paragraph, table};
 use crate::evaluate::{Bin, Comparison, Difference, Estimate, Reliability, Summary, Verdict};
 use crate::report::format::{ABSENT, count, estimate, number, optional, percent, share};
 use crate::report::sentence::{name, rounded};
@@ -31,7 +31,7 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     };
     let rows: Vec<Vec<String>> = comparison.differences.iter().map(row).collect();
     let m = &comparison.mcnemar;
-    table(&headers, &rows)
+    fitting(&headers, &rows)
         + &note(&format!(
             "{} images, {} bootstrap resamples, seed {}. Only the first gets {} images right, only \
              the second {}: McNemar's exact p = {}. Intervals are over images, not over training.",
@@ -81,7 +81,7 @@ pub fn reliability(models: &[(String, &Summary)]) -> Option<String> {
         .map(|(name, s, r)| {
             let (raw, after) = (number(s.ece), number(s.calibrated_ece));
             figure(
-                name,
+                &format!("Reliability: {name}"),
                 &format!(
                     "accuracy against confidence; ECE {raw}, {after} after the temperature {}",
                     number(s.temperature)
@@ -111,8 +111,8 @@ fn diagram(name: &str, r: &Reliability) -> String {
         .map(|b| format!("{} sure, {} right", percent(b.confidence), percent(b.accuracy)))
         .collect();
     let title = format!("Reliability of {name}");
-    let axes = (Axis::exact("confidence", 0.0, 1.0), Axis::exact("", 0.0, 1.0));
-    svg((680, 540), (&title, &format!("As the logits are: {}.", told.join("; "))), axes, 78, |c| {
+    let axes = (Axis::exact("confidence", 0.0, 1.0), Axis::exact("accuracy", 0.0, 1.0));
+    svg((680, 540), (&title, &format!("As the logits are: {}.", told.join("; "))), axes, 104, |c| {
         c.x_axis();
         c.y_axis();
         c.line(&[(0.0, 0.0), (1.0, 1.0)], Colour::Dashes, 3);

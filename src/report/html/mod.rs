@@ -133,7 +133,8 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
             Result::PostTraining(r) => {
                 let part = r.test.as_ref().or(r.validation.as_ref())?;
                 let own = pictures.filter(|p| p.digest == part.data.digest);
-                part.flips.as_ref().map(|f| pictures::flips(f, own))
+                let names = r.class_names.as_deref().unwrap_or_default();
+                part.flips.as_ref().map(|f| pictures::flips(f, own, names))
             }
             _ => None,
         }),

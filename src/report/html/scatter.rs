@@ -56,7 +56,7 @@ pub fn scatter(
         true => Axis::log(x, xs),
         false => Axis::around(x, xs),
     };
-    let axes = (horizontal, Axis::around("", ys));
+    let axes = (horizontal, Axis::around(y, ys));
     let told: Vec<String> = series.iter().map(told).collect();
     let both = |of: fn(&Dot) -> f64| {
         all().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)))
@@ -64,7 +64,7 @@ pub fn scatter(
     let ((left, right), (low, high)) = (both(|d| d.x), both(|d| d.y));
     let (from, to) = (left.max(low), right.min(high));
     let equal = diagonal.filter(|_| from < to);
-    let drawn = svg((680, 460), (title, &told.join(" ")), axes, 96, |c| {
+    let drawn = svg((680, 460), (title, &told.join(" ")), axes, 120, |c| {
         c.x_axis();
         c.y_axis();
         if equal.is_some() {
