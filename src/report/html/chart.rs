@@ -227,9 +227,8 @@ impl Chart<'_> {
         }
         if !self.y.label.is_empty() {
             let font = ("sans-serif", FONT).into_font().transform(FontTransform::Rotate270);
-            let style = TextStyle::from(font)
-                .color(&Colour::Ink.stand_in())
-                .pos(Pos::new(HPos::Right, VPos::Top));
+            let color = Colour::Ink.stand_in();
+            let style = TextStyle::from(font).color(&color).pos(Pos::new(HPos::Right, VPos::Top));
             let _ = self.backend.draw_text(&self.y.label, &style, (2, top));
         }
     }
