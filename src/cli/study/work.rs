@@ -37,7 +37,7 @@ pub fn compute(
         };
         let name = setup.file.model[pair.model].name.as_ref();
         let begin = |what: &str| progress.note(format!("{name}, {what}"));
-        evaluations(setup, (pair, &opened), &own, common, (&begin, &mut finished))?;
+        evaluations(setup, (pair, &opened), &own, common, &begin, &mut finished)?;
         for cell in own.iter().filter(|c| c.planned.kind == Kind::Diagnosis) {
             begin("diagnosis");
             let mut clock = Instant::now();
@@ -58,7 +58,8 @@ fn evaluations(
     (pair, opened): (Pair, &Opened),
     cells: &[&Cell],
     common: &Common,
-    (begin, finished): (&dyn Fn(&str), &mut dyn FnMut(Entry) -> anyhow::Result<()>),
+    begin: &dyn Fn(&str),
+    finished: &mut dyn FnMut(Entry) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut clock = Instant::now();
     let mut evaluator = None;

@@ -10,7 +10,7 @@ use std::fmt::Write;
 
 /// Differences with their intervals.
 pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
-    let headers = ["figure", a, b, "gain", "95% interval", ""];
+    let headers = ["figure", a, b, "gain", "95% interval", "verdict"];
     let row = |d: &Difference| {
         let share = d.figure == "top1";
         let show = |x: f64| if share { percent(x) } else { rounded(x, d.gain_stderr) };

@@ -189,10 +189,9 @@ fn tuning(result: &Result) -> Option<String> {
                 out += &layers::warnings(&[format!("refused by the guard: {why}")]);
             }
             let after = if refused.is_some() { "after, refused" } else { "after" };
-            for (name, part) in [("Test", &r.test), ("V", &r.validation)] {
+            for (name, part) in [("test", &r.test), ("V", &r.validation)] {
                 let Some(part) = part else { continue };
-                let _ =
-                    writeln!(out, "<h3>{name}: {}</h3>", escape(&headline::on(name, &part.data)));
+                let _ = writeln!(out, "<h3>{}</h3>", escape(&headline::on(name, &part.data)));
                 out += &one_split(part, after);
             }
             Some(out + &layers::warnings(&r.notes))

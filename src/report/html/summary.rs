@@ -48,11 +48,11 @@ pub fn sentences(inputs: &[Input]) -> String {
 fn how_good(head: &Headline) -> String {
     let s = head.given;
     format!(
-        "{}On {} the model {}classifies {} rightly at a loss of {}; a temperature of {} brings that to \
+        "{}On {}{} the model classifies {} rightly at a loss of {}; a temperature of {} brings that to \
          {} and the calibration error from {} to {}.",
         head.lead,
         head.images,
-        if head.tuned.is_some() { "as it was " } else { "" },
+        if head.tuned.is_some() { ", before tuning," } else { "" },
         percent(s.top1),
         nll(s),
         number(s.temperature),
