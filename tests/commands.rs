@@ -38,9 +38,10 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     let new = bench.path("new");
     let inspected = bench.run(&["inspect", &new, "--json", &bench.path("inspect.json")]);
     assert!(inspected.success && inspected.output.contains("block.5"), "{}", inspected.output);
-    // Whose word the name is.
-    let named = format!("vit_nano_patch7_14 (by {new}/config.json)");
+    // Whose word the name is: timm has none for a model of this width.
+    let named = format!("vit_tiny_patch16_224, as {new}/config.json calls it");
     assert!(inspected.output.contains(&named), "{}", inspected.output);
+    assert!(inspected.output.contains("by its tensors width 64, depth 6"), "{}", inspected.output);
     let inspection = bench.json("inspect.json");
     assert_eq!(inspection["provenance"]["split"]["fraction"], 0.25);
     assert_eq!(inspection["config"]["classes"], 4);
@@ -249,7 +250,8 @@ fn what_is_not_there_is_told_with_what_there_is() {
     let other = bench.path("eval.json");
     assert!(bench.run(&["eval", model, "--data", data, "--json", &other]).success);
     let out = bench.path("out");
-    let plan = ["post-train", model, "--data", data, "--out", &out, "--plan", &other];
+    let plan = ["post-train", model, "--data", data, "--out", &out, "--plan", &other, "--quiet"];
+    let plan = [&plan[..], &["--batch-size", "8"]].concat();
     let parts =
         ["eval.json", "schema planish/diagnosis/1", "found planish/evaluation/1", "diagnose"];
     bench.run(&plan).fails_with(&parts);

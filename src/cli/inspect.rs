@@ -89,17 +89,20 @@ fn text(report: &Inspection) -> String {
     let (file, config) = (&report.checkpoint, &report.config);
     let by = |[a, b]: [usize; 2]| format!("{a}×{b}");
     let with = |present: bool, what: &str| if present { format!(", {what}") } else { "".into() };
+    let architecture = match &report.architecture_from {
+        Some(place) => format!("{}, as {place} calls it", file.architecture),
+        None => file.architecture.clone(),
+    };
     let mut lines = vec![
         ("file", file.path.clone()),
         ("digest", file.digest.clone()),
         ("layout", report.recognised.clone()),
-        ("architecture", format!("{} (by {})", file.architecture, report.architecture_from)),
+        ("architecture", architecture),
         ("parameters", format!("{}, stored as {}", count(file.parameters as u64), report.dtype)),
         (
-            // Of the tensors, whatever a configuration calls them.
             "model",
             format!(
-                "width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
+                "by its tensors width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
                 config.dim,
                 config.depth,
                 config.heads,
