@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 use planish::objective::Objective;
 use planish::train::Shape;
 use planish::train::perturbation::Rule;
-use planish::train::post::{Settings, post_train};
+use planish::train::post::{Event, Settings, post_train};
 use planish::train::recipe::{Kind, Recipe};
 use planish::train::sam::Variant;
 use planish::train::source::Source;
@@ -67,8 +67,8 @@ fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weight
     let source = Source::held(&all.select(&few).unwrap());
     let mut method = recipe.method(&model.config, source.len(), settings.seed).unwrap();
     let mut made = 0;
-    let outcome = post_train(&model, &mut *method, &source, None, &settings, &mut |n, _| {
-        made += usize::from(n > 0);
+    let outcome = post_train(&model, &mut *method, &source, None, &settings, &mut |event| {
+        made += usize::from(matches!(event, Event::Step(n) if n > 0));
     });
     assert_eq!(made, steps);
     outcome.unwrap().weights
@@ -131,7 +131,7 @@ fn a_clipped_step_is_as_long_as_rate_and_norm_say() {
             ..Settings::default()
         };
         let mut method = recipe.method(&model.config, B, 0).unwrap();
-        let done = post_train(&model, &mut *method, &source, None, &settings, &mut |_, _| ());
+        let done = post_train(&model, &mut *method, &source, None, &settings, &mut |_| ());
         let outcome = done.unwrap();
         let length = norm(&plus(&all(&outcome.weights), -1.0, &start));
         // torch's rule: the norm becomes max/(‖g‖ + 10⁻⁶)·‖g‖.

@@ -106,7 +106,7 @@ fn trained(model: &Objective, images: &Activations) -> (f64, Vec<f64>) {
     let source = Source::held(&model.activations(images, 3).unwrap());
     let settings = Settings { epochs: 3, batch: 8, learning_rate: 0.02, ..Settings::default() };
     let settings = Settings { schedule: Shape::Constant, seed: 5, ..settings };
-    let outcome = post_train(model, &mut method, &source, None, &settings, &mut |_, _| ()).unwrap();
+    let outcome = post_train(model, &mut method, &source, None, &settings, &mut |_| ()).unwrap();
     let after = model.exact().at(outcome.weights);
     let loss = after.gradient(images, &head).unwrap().loss;
     (loss, plus(&small::weights_of(&after, &block), -1.0, &small::weights_of(model, &block)))

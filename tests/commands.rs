@@ -38,6 +38,10 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     let new = bench.path("new");
     let inspected = bench.run(&["inspect", &new, "--json", &bench.path("inspect.json")]);
     assert!(inspected.success && inspected.output.contains("block.5"), "{}", inspected.output);
+    // Whose word the name is: timm has none for a model of this width.
+    let named = format!("vit_tiny_patch16_224, as {new}/config.json calls it");
+    assert!(inspected.output.contains(&named), "{}", inspected.output);
+    assert!(inspected.output.contains("by its tensors width 64, depth 6"), "{}", inspected.output);
     let inspection = bench.json("inspect.json");
     assert_eq!(inspection["provenance"]["split"]["fraction"], 0.25);
     assert_eq!(inspection["config"]["classes"], 4);
@@ -234,4 +238,38 @@ fn a_label_without_a_class_is_named() {
     ]);
     assert!(out.success && out.output.contains("replaced by a fresh one of 5"), "{}", out.errors);
     assert!(bench.run(&["eval", &bench.path("five"), "--data", &other]).success);
+}
+
+#[test]
+fn what_is_not_there_is_told_with_what_there_is() {
+    let bench = Bench::with_model();
+    let (model, data) = (bench.model.as_str(), bench.data.as_str());
+    let splits =
+        ["found train and test", "--split train or --split test", "half of the test split"];
+    bench.run(&["eval", model, "--data", data, "--split", "val"]).fails_with(&splits);
+    let other = bench.path("eval.json");
+    assert!(bench.run(&["eval", model, "--data", data, "--json", &other]).success);
+    let out = bench.path("out");
+    let plan = ["post-train", model, "--data", data, "--out", &out, "--plan", &other, "--quiet"];
+    let plan = [&plan[..], &["--batch-size", "8"]].concat();
+    let parts =
+        ["eval.json", "schema planish/diagnosis/1", "found planish/evaluation/1", "diagnose"];
+    bench.run(&plan).fails_with(&parts);
+    // One image: it can be evaluated, and what needs more says how many.
+    let one = bench.path("one");
+    fs::create_dir(&one).unwrap();
+    for (name, head) in [
+        ("images-idx3", &[3u8, 0, 0, 0, 1, 0, 0, 0, 14, 0, 0, 0, 14][..]),
+        ("labels-idx1", &[1, 0, 0, 0, 1]),
+    ] {
+        let body = if head[0] == 3 { vec![9; 196] } else { vec![2] };
+        let bytes = [&[0, 0, 8], head, &body].concat();
+        for split in ["train", "t10k"] {
+            fs::write(format!("{one}/{split}-{name}-ubyte"), &bytes).unwrap();
+        }
+    }
+    assert!(bench.run(&["eval", model, "--data", &one]).success);
+    let diagnosed = bench.run(&["diagnose", model, "--data", &one]);
+    assert_eq!(diagnosed.code, Some(1));
+    assert!(diagnosed.errors.contains("at least two test images"), "{}", diagnosed.errors);
 }

@@ -27,7 +27,7 @@ fn run(
     watched: Option<&Activations>,
 ) -> planish::train::Result<Outcome> {
     let source = Source::held(&images(model, 24));
-    post_train(model, method, &source, watched, settings, &mut |_, _| ())
+    post_train(model, method, &source, watched, settings, &mut |_| ())
 }
 
 /// A method that hands out chosen losses and the gradient of SGD, scaled.
@@ -100,7 +100,7 @@ fn weights_that_are_not_numbers_stop_the_first_step() {
     let methods: [Box<dyn Method>; 2] = [Box::new(Sgd { update: head.clone() }), Box::new(sam())];
     for mut method in methods {
         let train = |v, method: &mut dyn Method| {
-            post_train(&broken, method, &source, v, &settings(2, 0.01), &mut |_, _| ())
+            post_train(&broken, method, &source, v, &settings(2, 0.01), &mut |_| ())
         };
         let stopped = train(None, &mut *method).unwrap().stopped.unwrap();
         assert_eq!((stopped.epoch, stopped.step, stopped.reason.found), (1, 1, None));

@@ -151,7 +151,7 @@ fn settings(epochs: usize, batch: usize) -> Settings {
 }
 
 fn train(model: &Objective, method: &mut dyn Method, source: &Source, s: &Settings) -> Weights {
-    post_train(model, method, source, None, s, &mut |_, _| ()).unwrap().weights
+    post_train(model, method, source, None, s, &mut |_| ()).unwrap().weights
 }
 
 fn pol(perturb: &Layer, update: &Layer, n: usize) -> Pol {

@@ -32,7 +32,7 @@ fn the_matrix_is_filled_and_taken_up_again() {
     assert_eq!(some["shifts"]["by_severity"].as_array().unwrap().len(), 3);
     assert_eq!(some["shifts"]["finished"], true);
 
-    // A cell that is there is not computed again: a mark in it stays, unless the seed is another.
+    // A cell that is there is not computed again: a mark in it stays.
     let mut marked = some.clone();
     marked["shifts"]["cells"][0]["figures"]["top5"] = 0.125.into();
     fs::write(&json, marked.to_string()).unwrap();
@@ -45,8 +45,66 @@ fn the_matrix_is_filled_and_taken_up_again() {
     let (text, fewer) = run("corruptions:contrast:5", "0");
     assert!(text.contains("of 6 of 75 cells"), "{text}");
     assert_eq!(cells(&fewer), cells(&more));
-    let (_, other) = run("corruptions:gaussian_noise:1", "1");
-    assert_ne!(figure(&cells(&other)[0], "top5"), 0.125);
+    // Nor by a run that asks for none at all.
+    let words = ["eval", &bench.model, "--data", &bench.data, "--json", &json];
+    assert!(bench.run(&words).success);
+    assert_eq!(cells(&bench.json("r.json")), cells(&more));
+}
+
+#[test]
+fn a_matrix_of_other_figures_is_never_written_over() {
+    let bench = Bench::with_model();
+    let (json, model) = (bench.path("r.json"), bench.model.clone());
+    let shift = ["--shift", "corruptions:contrast:1"];
+    let eval = |model: &str, data: &str, rest: &[&str]| {
+        bench.run(&[&["eval", model, "--data", data, "--json", &json], rest].concat())
+    };
+    assert!(eval(&model, &bench.data, &shift).success);
+    let report = bench.json("r.json");
+    let (before, digest) =
+        (fs::read(&json).unwrap(), report["checkpoint"]["digest"].as_str().unwrap().to_owned());
+
+    // Another model: one bit of its last number.
+    let other = bench.path("other");
+    fs::create_dir(&other).unwrap();
+    for file in fs::read_dir(&model).unwrap().map(|e| e.unwrap().path()) {
+        fs::copy(&file, format!("{other}/{}", file.file_name().unwrap().display())).unwrap();
+    }
+    let weights = format!("{other}/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last] ^= 0x40;
+    fs::write(&weights, bytes).unwrap();
+    let elsewhere = bench.path("elsewhere.json");
+    let clean = ["eval", &other, "--data", &bench.data, "--json", &elsewhere];
+    assert!(bench.run(&clean).success);
+    let new = bench.json("elsewhere.json")["checkpoint"]["digest"].as_str().unwrap().to_owned();
+    let remedy = ["r.json", "1 corrupted cells", "name another file", "or delete"];
+    for rest in [&shift[..], &[]] {
+        let refused = eval(&other, &bench.data, rest);
+        refused.fails_with(&remedy);
+        let told = format!("checkpoint's SHA-256 is {digest}, expected {new}");
+        refused.fails_with(&[&told]);
+    }
+
+    // The same model with another seed, on other images, otherwise prepared, by another build.
+    let seed = [&shift[..], &["--seed", "1"]].concat();
+    eval(&model, &bench.data, &seed)
+        .fails_with(&[&remedy[..], &["seed is 0, expected 1"]].concat());
+    let data = bench.idx("others", 2);
+    eval(&model, &data, &shift).fails_with(&[&remedy[..], &["images' SHA-256"]].concat());
+    let brighter = [&shift[..], &["--mean", "0.1", "--std", "0.5"]].concat();
+    eval(&model, &bench.data, &brighter).fails_with(&[&remedy[..], &["clean images"]].concat());
+    assert_eq!(fs::read(&json).unwrap(), before);
+    let edit = |field: &dyn Fn(&mut serde_json::Value)| {
+        let mut value = report.clone();
+        field(&mut value);
+        fs::write(&json, value.to_string()).unwrap();
+        eval(&model, &bench.data, &shift)
+    };
+    edit(&|v| v["run"]["version"] = "0.0.1".into()).fails_with(&["planish version is 0.0.1"]);
+    edit(&|v| v["schema"] = "planish/evaluation/0".into()).fails_with(&["planish/evaluation/0"]);
+    edit(&|v| v["shifts"]["settings"] = "others".into()).fails_with(&["settings is others"]);
 }
 
 #[test]

@@ -86,6 +86,9 @@ pub struct Checkpoint {
     pub recognised: String,
     /// The architecture's name in the configuration, or width, depth and patch in words.
     pub architecture: String,
+    /// The configuration that gives that name, which need not fit the tensors; none for words, which
+    /// are of the tensors.
+    pub architecture_from: Option<String>,
     /// The model.
     pub config: Config,
     /// What to do with images; none if nothing says.
@@ -144,9 +147,9 @@ impl Checkpoint {
         };
         let config = reader.complete(structure, rows)?;
         let preprocess = reader.preprocess(&config)?;
-        let architecture = match reader.architecture()? {
-            Some(name) => name.to_string(),
-            None => describe(&config),
+        let (architecture, architecture_from) = match (reader.architecture()?, &settings) {
+            (Some(name), Some(named_by)) => (name.to_string(), Some(named_by.place.clone())),
+            _ => (describe(&config), None),
         };
         let class_names = reader.class_names(config.classes)?;
         let assumed = reader.assumed;
@@ -158,6 +161,7 @@ impl Checkpoint {
             layout: names.layout,
             recognised: names.recognition(header.entries.len()),
             architecture,
+            architecture_from,
             config,
             preprocess,
             weights,

@@ -2,11 +2,11 @@
 
 use super::common::Common;
 use super::evaluating::{Evaluated, evaluate};
-use super::format::{count, estimate, number, percent};
+use super::format::{count, estimate, number, share};
 use super::images::DataArgs;
 use super::model::{ModelArgs, checkpoint_info};
 use super::precision::PrecisionArg;
-use super::shifts::{Asked, others, others_text, shifted_text};
+use super::shifts::{Asked, Held, others, others_text, shifted_text};
 use super::table::{Align, Style, Table};
 use super::{output, saved, shifts};
 use crate::evaluate::{Estimate, Summary, summarise_at};
@@ -39,7 +39,7 @@ pub struct Args {
     /// Evaluate the same images corrupted, too, at the model's image size: all fifteen common
     /// corruptions, or these, at all five severities, or these; with cifar-c:DIR in place of
     /// corruptions, as the files of CIFAR-10-C or CIFAR-100-C have them. With --json a run that was
-    /// interrupted goes on where it was
+    /// interrupted goes on where it was, and a file with another model's matrix is refused
     #[arg(long, value_name = "corruptions[:names][:severities]", value_parser = shifts::shift)]
     pub shift: Option<Asked>,
     /// Tell how well the model tells images of another kind apart; may be given several times
@@ -60,6 +60,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoint = args.model.open()?;
     let outputs = [args.dump.as_deref(), args.common.json.as_deref()];
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
+    let held = Held::open(args.common.json.as_deref())?;
+    if let Some(held) = &held {
+        held.same_model(&checkpoint.digest, args.common.seed, env!("CARGO_PKG_VERSION"))?;
+    }
     let precision = args.precision.choose(&args.common);
     let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &args.common)?;
     let Evaluated { predictions, temperatures, .. } = &found;
@@ -77,8 +81,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         others: others(&args.ood, &checkpoint, &found, &args.common)?,
         warnings: found.warnings.clone(),
     };
-    if let Some(asked) = &args.shift {
-        shifts::fill(&mut report, asked, &checkpoint, &found, &args.common)?;
+    match &args.shift {
+        Some(asked) => {
+            shifts::fill(&mut report, (asked, held), &checkpoint, &found, &args.common)?;
+        }
+        // What took long to compute stays, asked for this time or not.
+        None => report.shifts = held.map(|held| held.shifts(&report, None)).transpose()?,
     }
     report.run = running.finish();
     args.common.save(&report)?;
@@ -116,10 +124,7 @@ fn text(report: &Evaluation) -> String {
 
 fn table(f: &Summary) -> Table {
     let of = |mean, stderr| estimate(Estimate { mean, stderr });
-    let share = |mean: f64, stderr: Option<f64>| match stderr {
-        Some(stderr) => format!("{} ± {}", percent(mean), percent(stderr)),
-        None => percent(mean),
-    };
+    let share = |mean, stderr| share(Estimate { mean, stderr });
     let mut table = Table::new(&[("figure", Align::Left), ("value", Align::Right)]);
     let d = f.details.as_ref();
     table.row(["NLL (nats)", &of(f.nll, f.nll_stderr)]);

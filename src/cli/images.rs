@@ -187,7 +187,7 @@ impl Sources {
                 path: data.path.clone(),
                 expected: format!("a split called `{wanted}`"),
                 found: names.join(" and "),
-                remedy: format!("pass --split {}", names.first().copied().unwrap_or("NAME")),
+                remedy: format!("pass --split {}{}", names.join(" or --split "), made(wanted)),
             }
         })
     }
@@ -197,6 +197,17 @@ impl Sources {
         let gives = |data: &&DataSet| data.splits().iter().any(|s| s.place() == split.place());
         let own = [&self.train, &self.val, &self.test].into_iter().flatten();
         own.into_iter().find(gives).unwrap_or(&self.data)
+    }
+}
+
+/// Where V comes from, for who asks for it by the name of a split.
+fn made(wanted: &str) -> &'static str {
+    match wanted {
+        "val" | "validation" => {
+            ", or --val-data with images of your own; diagnose and post-train make V of half of the \
+             test split where there is no split val"
+        }
+        _ => "",
     }
 }
 

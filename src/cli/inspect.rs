@@ -33,6 +33,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         schema: INSPECTION.into(),
         run: running.finish(),
         checkpoint: checkpoint_info(&checkpoint),
+        architecture_from: checkpoint.architecture_from.clone(),
         recognised: checkpoint.recognised.clone(),
         dtype: checkpoint.dtype.clone(),
         config: ModelInfo::from(&checkpoint.config),
@@ -88,16 +89,20 @@ fn text(report: &Inspection) -> String {
     let (file, config) = (&report.checkpoint, &report.config);
     let by = |[a, b]: [usize; 2]| format!("{a}×{b}");
     let with = |present: bool, what: &str| if present { format!(", {what}") } else { "".into() };
+    let architecture = match &report.architecture_from {
+        Some(place) => format!("{}, as {place} calls it", file.architecture),
+        None => file.architecture.clone(),
+    };
     let mut lines = vec![
         ("file", file.path.clone()),
         ("digest", file.digest.clone()),
         ("layout", report.recognised.clone()),
-        ("architecture", file.architecture.clone()),
+        ("architecture", architecture),
         ("parameters", format!("{}, stored as {}", count(file.parameters as u64), report.dtype)),
         (
             "model",
             format!(
-                "width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
+                "by its tensors width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
                 config.dim,
                 config.depth,
                 config.heads,

@@ -18,12 +18,15 @@ pub struct Args {
     /// Folders of the parts
     #[arg(value_name = "SHARD", required = true)]
     pub shards: Vec<PathBuf>,
+    /// Join what there is even if cells of the study are in none of the folders
+    #[arg(long)]
+    pub partial: bool,
 }
 
 /// Joins the parts and writes the tables.
 ///
 /// # Errors
-/// Parts of different studies; a cell of which two parts hold different figures; files that cannot be
+/// Parts of different studies, or not all of one, unless by `--partial`; a cell of which two parts hold different figures; files that cannot be
 /// read or written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     output::check(&args.out.join(PLAN))?;
@@ -38,8 +41,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     let merged = merge(&folders)?;
+    if !args.partial {
+        merged.whole()?;
+    }
     let (log, _) = merged.log()?;
-    let Merged { plan, entries } = merged;
+    let Merged { plan, entries, .. } = merged;
     output::write(&args.out.join(CELLS), log.as_bytes())?;
     output::write_json(&args.out.join(PLAN), &plan)?;
     let said = write(&args.out, &plan, &entries)?;

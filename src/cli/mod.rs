@@ -21,6 +21,7 @@ mod finetune_plan;
 mod finetune_text;
 pub mod flips;
 pub use crate::report::format;
+mod heartbeat;
 pub mod hvp;
 pub mod images;
 pub mod inspect;

@@ -1,7 +1,7 @@
 //! What `post-train` prints of its result.
 
 use super::epochs::Figure;
-use super::format::{count, duration, estimate, number, optional, percent};
+use super::format::{count, duration, estimate, number, percent};
 use super::sentence::sentence;
 use super::table::{Align, Style, Table};
 use crate::cache::Mode;
@@ -10,19 +10,34 @@ use crate::report::diagnosis::LayerResult;
 use crate::report::post_training::{CacheInfo, Report};
 use crate::train::post::Epoch;
 
-/// One epoch in a line.
-pub fn epoch_line(e: &Epoch) -> String {
+/// What epochs' losses on V are to be held against: the input's on the same images. `watched` is how
+/// many images of V these are, and how many V has.
+pub fn start_line(loss: f64, watched: Option<[usize; 2]>) -> String {
+    format!("epoch 0: V {loss:.4}{} before training", on(watched))
+}
+
+/// One epoch in a line, each loss with the images and weights that it is of.
+pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
     let perturbation = e.perturbation.map_or(String::new(), |p| {
         let capped = e.capped.map_or(String::new(), |c| format!(", {} capped", percent(c)));
         format!(", perturbation {} of the norm{capped}", percent(p))
     });
+    let at = if e.perturbation.is_some() { " at the perturbed weights" } else { "" };
+    let v = e.validation_loss.map_or(String::new(), |v| format!(", V {v:.4}{}", on(watched)));
     format!(
-        "epoch {}: loss {:.4}, validation {}{perturbation}, {}",
+        "epoch {}: training batches {:.4}{at}{v}{perturbation}, {}",
         e.epoch,
         e.training_loss,
-        optional(e.validation_loss),
         duration(e.seconds)
     )
+}
+
+fn on(watched: Option<[usize; 2]>) -> String {
+    match watched {
+        None => String::new(),
+        Some([n, all]) if n == all => format!(" on its {} images", count(n as u64)),
+        Some([n, all]) => format!(" on {} of its {} images", count(n as u64), count(all as u64)),
+    }
 }
 
 /// What `--csv` and `--tensorboard` tell of an epoch.
@@ -137,4 +152,37 @@ fn with_error(mean: f64, stderr: Option<f64>) -> String {
 
 fn fitted(mean: Option<f64>, stderr: Option<f64>) -> String {
     mean.map_or("–".into(), |mean| with_error(mean, stderr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_what_each_loss_is_of() {
+        let mut epoch = Epoch {
+            epoch: 2,
+            rate: 0.01,
+            training_loss: 0.25,
+            gradient_norm: 1.0,
+            validation_loss: Some(0.5),
+            perturbation: Some(0.042),
+            capped: Some(0.5),
+            eta: Some(1.0),
+            seconds: 1.5,
+        };
+        let few = Some([1000, 6000]);
+        let start = start_line(0.625, few);
+        assert_eq!(start, "epoch 0: V 0.6250 on 1,000 of its 6,000 images before training");
+        assert_eq!(
+            epoch_line(&epoch, few),
+            "epoch 2: training batches 0.2500 at the perturbed weights, V 0.5000 on 1,000 of its \
+             6,000 images, perturbation 4.2% of the norm, 50.0% capped, 1.50 s"
+        );
+        (epoch.perturbation, epoch.capped) = (None, None);
+        let plain = "epoch 2: training batches 0.2500, V 0.5000 on its 400 images, 1.50 s";
+        assert_eq!(epoch_line(&epoch, Some([400, 400])), plain);
+        epoch.validation_loss = None;
+        assert_eq!(epoch_line(&epoch, None), "epoch 2: training batches 0.2500, 1.50 s");
+    }
 }

@@ -199,6 +199,19 @@ fn plan(
     Ok((plan, from))
 }
 
+/// A file of `--plan` that is no diagnosis.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--plan {}: expected a report of schema {}, found {found}; pass what `planish diagnose --json` wrote",
+    .path.display(), diagnosis::SCHEMA
+)]
+pub struct Unplanned {
+    /// The file.
+    pub path: PathBuf,
+    /// What it is.
+    pub found: String,
+}
+
 /// The plan in a report of this very checkpoint.
 ///
 /// # Errors
@@ -215,11 +228,15 @@ pub fn read_plan(
             path.display()
         )
     })?;
-    let report: diagnosis::Report = serde_json::from_str(&text)
-        .with_context(|| format!("{} is no report of `planish diagnose --json`", path.display()))?;
-    if report.schema != diagnosis::SCHEMA {
-        bail!("{}: expected {}, found {}", path.display(), diagnosis::SCHEMA, report.schema)
+    let other = |found: String| Unplanned { path: path.into(), found };
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| other(format!("no JSON ({e})")))?;
+    let schema = value["schema"].as_str().unwrap_or("JSON without a schema").to_owned();
+    if schema != diagnosis::SCHEMA {
+        return Err(other(schema).into());
     }
+    let report: diagnosis::Report = serde_json::from_value(value)
+        .map_err(|e| other(format!("that schema with other contents ({e})")))?;
     if report.checkpoint.digest != checkpoint.digest {
         bail!(
             "{}: the plan was made for checkpoint {}, this one is {}; diagnose this one",

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
                   report.html --data fashion-mnist/"
 )]
 pub struct Args {
-    /// Results of diagnose, post-train, bench, eval, compare and finetune, and results.jsonl and
-    /// runs.jsonl of study, in any order
+    /// Results of diagnose, post-train, bench, eval, compare and finetune, and results.jsonl,
+    /// runs.jsonl, layers.jsonl and ood.jsonl of study, in any order
     #[arg(value_name = "RESULT.json", required = true)]
     pub results: Vec<PathBuf>,
     /// The page to write

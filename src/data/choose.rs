@@ -177,7 +177,9 @@ pub fn require(role: Role, split: Option<&Split>) -> Result<&Split, Error> {
         found: "none".into(),
         remedy: match role {
             Role::Train => "pass --train-data, or data with a training split",
-            Role::Val => "pass --val-data, or data with a validation or test split",
+            Role::Val => {
+                "pass --val-data, or data with a validation split or at least two test images"
+            }
             Role::Test => "pass --test-data, or data with a test split",
         },
     })

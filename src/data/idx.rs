@@ -3,6 +3,7 @@
 //! An IDX file is the bytes 0, 0, type (8: unsigned byte), rank; then one big-endian u32 per
 //! dimension; then the values.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,8 @@ const SPLITS: [(&str, &str); 3] = [("train", "train"), ("val", "val"), ("t10k", 
 
 /// Reads every split of an IDX folder: `train-*`, `val-*` and `t10k-*` (the test split), each a
 /// pair of `images-idx3-ubyte` and `labels-idx1-ubyte`, with or without `.gz`, also spelt with a
-/// dot (`train-images.idx3-ubyte`). `None` if there is no such file.
+/// dot (`train-images.idx3-ubyte`). `None` if there is no such file. The format names no classes; a
+/// file `classes.txt` beside the others does, a name a line in the labels' order.
 ///
 /// # Errors
 /// [`Error::Missing`] for half of a pair; [`Error::Format`],
@@ -29,7 +31,7 @@ pub fn open(folder: &Path) -> Result<Option<Vec<Split>>, Error> {
         let images = find(folder, &format!("{prefix}-images"), 3);
         let labels = find(folder, &format!("{prefix}-labels"), 1);
         match (images, labels) {
-            (Some(images), Some(labels)) => splits.push(read(folder, name, &images, &labels)?),
+            (Some(images), Some(labels)) => splits.push(read(folder, name, [&images, &labels])?),
             (None, None) => {}
             (None, Some(other)) => {
                 return Err(half(folder, &format!("{prefix}-images-idx3-ubyte"), &other));
@@ -60,7 +62,42 @@ fn half(folder: &Path, absent: &str, present: &Path) -> Error {
     }
 }
 
-fn read(folder: &Path, name: &str, images: &Path, labels: &Path) -> Result<Split, Error> {
+/// File with the classes' names.
+const NAMES: &str = "classes.txt";
+
+/// Bytes of it that are read at most: no list of names is longer.
+const MOST: u64 = 1 << 20;
+
+/// The classes' names, one a line and each once, at least as many as there are labels.
+fn class_names(folder: &Path, labels: &[u32]) -> Result<Option<Vec<String>>, Error> {
+    let path = folder.join(NAMES);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let mut text = String::new();
+    let read = File::open(&path).and_then(|f| f.take(MOST).read_to_string(&mut text));
+    read.map_err(|source| Error::Read { path: path.clone(), source })?;
+    let names: Vec<String> = text.trim_end().lines().map(|name| name.trim().to_owned()).collect();
+    let wrong = |line: usize, expected: &str, found: String| Error::Format {
+        path: path.clone(),
+        place: format!("line {line}"),
+        expected: expected.into(),
+        found,
+        remedy: "write a name a line, in the labels' order, or take the file away".into(),
+    };
+    let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
+    if names.len() < classes {
+        let found = format!("the end, and a label {}", classes - 1);
+        return Err(wrong(names.len() + 1, "the name of another class", found));
+    }
+    let mut seen = HashSet::new();
+    match names.iter().position(|name| name.is_empty() || !seen.insert(name)) {
+        Some(at) => Err(wrong(at + 1, "a name of its own", format!("`{}`", names[at]))),
+        None => Ok(Some(names)),
+    }
+}
+
+fn read(folder: &Path, name: &str, [images, labels]: [&Path; 2]) -> Result<Split, Error> {
     let pixels = values::<3>(images)?;
     let classes = values::<1>(labels)?;
     let [n, h, w] = pixels.shape;
@@ -74,9 +111,10 @@ fn read(folder: &Path, name: &str, images: &Path, labels: &Path) -> Result<Split
     if n == 0 || h == 0 || w == 0 {
         return Err(Error::Empty { place: images.display().to_string() });
     }
-    let labels = classes.bytes.iter().map(|&label| u32::from(label)).collect();
+    let labels: Vec<u32> = classes.bytes.iter().map(|&label| u32::from(label)).collect();
+    let names = class_names(folder, &labels)?;
     let images = Images { bytes: pixels.bytes, start: 0, shape: [1, h, w], prepared: false };
-    Ok(Split::new(&folder.display().to_string(), name, images, labels, None))
+    Ok(Split::new(&folder.display().to_string(), name, images, labels, names))
 }
 
 /// An IDX file of unsigned bytes.

@@ -174,3 +174,34 @@ fn a_missing_folder_or_a_file_is_named() {
         assert!(matches!(&error, Error::Missing { path: p, .. } if *p == path), "{error}");
     }
 }
+
+#[test]
+fn names_of_classes_come_from_the_file_beside_them() {
+    let with = |names: &str| {
+        folder(&[
+            ("train-images-idx3-ubyte", images()),
+            ("train-labels-idx1-ubyte", labels()),
+            ("classes.txt", names.as_bytes().to_vec()),
+        ])
+        .1
+    };
+    // Labels go up to 7; a ninth class needs no image.
+    let named = with("a\nb\n c \r\nd\ne\nf\ng\nh\ni\n\n").unwrap();
+    let split = named.train().unwrap();
+    let names = split.class_names().unwrap();
+    assert_eq!((names.len(), &*names[2], &*names[8]), (9, "c", "i"));
+    assert_eq!(split.labels(), [7, 0, 2]);
+    // They are no part of the images' digest, and without the file there are none.
+    let bare = train(images(), labels()).unwrap();
+    assert_eq!(bare.train().unwrap().class_names(), None);
+    assert_eq!(bare.train().unwrap().digest(), split.digest());
+    for (names, line, found) in [
+        ("a\nb\nc\n", "line 4", "a label 7"),
+        ("a\nb\n\nd\ne\nf\ng\nh\n", "line 3", "``"),
+        ("a\nb\nc\nd\na\nf\ng\nh\n", "line 5", "`a`"),
+    ] {
+        let said = with(names).unwrap_err().to_string();
+        let parts = ["classes.txt", line, found, "a name a line"];
+        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+    }
+}

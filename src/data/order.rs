@@ -90,9 +90,12 @@ impl Batches {
         if batch == 0 || batch > len {
             return Err(Error::Setting {
                 name: "batch size",
-                expected: format!("1 to {len}, the number of images"),
+                expected: match len {
+                    1 => "1, for there is one image".into(),
+                    _ => format!("1 to {len}, the number of images"),
+                },
                 found: batch.to_string(),
-                remedy: "choose a smaller batch or give more images",
+                remedy: "choose a smaller batch by --batch-size or give more images",
             });
         }
         let order = epoch_order(len, seed, name, 0);
@@ -225,5 +228,7 @@ mod tests {
             let error = Batches::new(7, batch, 0, "B").unwrap_err();
             assert!(matches!(error, Error::Setting { name: "batch size", .. }), "{error}");
         }
+        let error = Batches::new(1, 128, 0, "B").unwrap_err().to_string();
+        assert!(error.contains("expected 1, for there is one image, found 128"), "{error}");
     }
 }

@@ -137,6 +137,42 @@ pub struct Plan {
     pub basis: String,
 }
 
+impl Findings {
+    /// Why the plan names one layer twice, and what that means; nothing where it names two.
+    pub fn one_layer(&self) -> Option<String> {
+        let plan = self.plan.as_ref().filter(|plan| plan.perturb == plan.update)?;
+        let name = &plan.update;
+        let why = match self.layers.iter().filter(|l| l.eligible).count() {
+            1 => "it is the only eligible layer".to_owned(),
+            n => {
+                let [by_kappa, by_gap] =
+                    [(&plan.tied_perturb, "κ"), (&plan.tied_update, "ΔL")].map(standing);
+                format!("of {n} eligible layers it has {by_kappa} and {by_gap}")
+            }
+        };
+        Some(format!("p = u = {name}, since {why}; {}", perturbed_and_updated(name)))
+    }
+}
+
+/// How a layer that was taken stands by a figure.
+fn standing((tied, figure): (&Vec<String>, &str)) -> String {
+    match tied.is_empty() {
+        true => format!("the highest {figure}"),
+        false => format!(
+            "the highest {figure} or one that V cannot tell from it, {} lying further from the head",
+            tied.join(", ")
+        ),
+    }
+}
+
+/// What PoL does where one layer is both perturbed and updated.
+pub fn perturbed_and_updated(layer: &str) -> String {
+    format!(
+        "each gradient is taken with {layer} perturbed and applied to its unperturbed weights, and all \
+         other layers keep theirs"
+    )
+}
+
 /// The literal argmaxes, as published.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InSamplePlan {

@@ -35,9 +35,34 @@ pub fn optional(x: Option<f64>) -> String {
     x.map_or_else(|| ABSENT.into(), number)
 }
 
-/// A share as a percentage: `83.4%`.
+/// A share as a percentage: `83.4%`; one that this would round to nothing to its first digit,
+/// `0.03%`, or as `< 0.001%`.
 pub fn percent(share: f64) -> String {
-    if share.is_finite() { format!("{:.1}%", 100.0 * share) } else { ABSENT.into() }
+    let x = 100.0 * share;
+    if !x.is_finite() {
+        ABSENT.into()
+    } else if x == 0.0 || x.abs() >= 0.05 {
+        format!("{x:.1}%", x = x + 0.0)
+    } else if x.abs() >= 0.001 {
+        format!("{x:.*}%", decimals(x, 1))
+    } else if x > 0.0 {
+        "< 0.001%".into()
+    } else {
+        "> -0.001%".into()
+    }
+}
+
+/// A share with its standard error as percentages: `83.4% ± 0.5%`, with more places where the error
+/// needs them, `99.981% ± 0.014%`.
+pub fn share(figure: Estimate) -> String {
+    match figure.stderr {
+        Some(stderr) if stderr > 0.0 && stderr.is_finite() && figure.mean.is_finite() => {
+            let (mean, stderr) = (100.0 * figure.mean, 100.0 * stderr);
+            let places = if stderr < 0.05 { decimals(stderr, 2) } else { 1 };
+            format!("{}% ± {stderr:.places$}%", unsigned_zero(mean, places))
+        }
+        _ => percent(figure.mean),
+    }
 }
 
 /// A count with its thousands set off: `85,875,556`.
@@ -116,6 +141,16 @@ mod tests {
     fn counts_shares_and_times() {
         assert_eq!([0, 999, 1000, 85_875_556].map(count).join(" "), "0 999 1,000 85,875,556");
         assert_eq!((percent(0.8344), percent(f64::NAN)), ("83.4%".into(), ABSENT.into()));
+        // What is not nothing is never shown as nothing.
+        assert_eq!(
+            [0.0, -0.0, 0.0006, 0.00032, -0.0001, 1e-7, -1e-9].map(percent).join(" "),
+            "0.0% 0.0% 0.1% 0.03% -0.01% < 0.001% > -0.001%"
+        );
+        let with = |mean, stderr| share(Estimate { mean, stderr: Some(stderr) });
+        assert_eq!(
+            [with(0.8344, 0.0052), with(0.99981, 0.00014), with(1.0, 0.0)].join(" "),
+            "83.4% ± 0.5% 99.981% ± 0.014% 100.0%"
+        );
         let times = [0.412, 12.34, 59.7, 245.0, 7620.0, f64::NAN, -1.0].map(duration);
         assert_eq!(
             times.join(" | "),

@@ -18,6 +18,9 @@ pub struct Inspection {
     pub run: Run,
     /// The file.
     pub checkpoint: CheckpointInfo,
+    /// The configuration that the architecture's name comes from; none where there is no name.
+    #[serde(default)]
+    pub architecture_from: Option<String>,
     /// How the layout was recognised.
     pub recognised: String,
     /// Stored types and how many tensors have each.

@@ -68,6 +68,9 @@ pub struct Selection {
     pub worse_than_input: Option<bool>,
     /// Whether `--force` was given.
     pub forced: bool,
+    /// Why nothing was written, if nothing was; absent in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
 }
 
 /// The file that came out. All figures after training are measured on it, read back.
@@ -236,6 +239,9 @@ pub struct Report {
     pub predictions: Option<PredictionsInfo>,
     /// p and u, measured on V before and after.
     pub layers: Vec<LayerBeforeAfter>,
+    /// Names of the classes, where checkpoint or data have them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_names: Option<Vec<String>>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }

@@ -1,6 +1,7 @@
 //! What can be wrong with a study's files.
 
 use std::io;
+use std::io::ErrorKind::{NotADirectory, NotFound};
 use std::path::{Path, PathBuf};
 
 /// Result of this module.
@@ -19,6 +20,28 @@ pub enum Error {
         task: &'static str,
         /// What the system says.
         source: io::Error,
+    },
+    /// A folder that no study wrote.
+    #[error("{}: expected a folder of a study, found {found}; pass a folder that `planish study` wrote",
+        .path.display())]
+    NoStudy {
+        /// The folder.
+        path: PathBuf,
+        /// What is there.
+        found: String,
+    },
+    /// Parts that do not make up the whole.
+    #[error(
+        "{missing} of {cells} cells are in none of these folders: {places}; compute them by \
+        `planish study` and pass their folders too, or pass --partial to join what there is"
+    )]
+    Missing {
+        /// Cells that are missing.
+        missing: usize,
+        /// Cells that the study wants.
+        cells: usize,
+        /// Their positions from 1, with the shards that they are of where those are known.
+        places: String,
     },
     /// A line or file is not what this build writes.
     #[error("{}, line {line}: expected {expected}, found {found}; {remedy}", .path.display())]
@@ -83,5 +106,20 @@ pub enum Error {
 impl Error {
     pub(super) fn io(path: &Path, task: &'static str) -> impl FnOnce(io::Error) -> Error {
         move |source| Error::Io { path: path.into(), task, source }
+    }
+
+    /// The same of a file that every study's folder has.
+    pub(super) fn of_study(path: &Path, task: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |source| match (source.kind(), path.parent(), path.file_name()) {
+            (NotFound | NotADirectory, Some(folder), Some(name)) => Error::NoStudy {
+                path: folder.into(),
+                found: match folder.is_dir() {
+                    true => format!("one without {}", name.display()),
+                    false if folder.exists() => "a file".into(),
+                    false => "nothing".into(),
+                },
+            },
+            _ => Error::Io { path: path.into(), task, source },
+        }
     }
 }

@@ -108,7 +108,7 @@ impl Log {
 /// As [`Log::open`], but for the lock.
 pub fn read_log(folder: &Path) -> Result<HashMap<String, Entry>> {
     let path = folder.join(CELLS);
-    let bytes = std::fs::read(&path).map_err(Error::io(&path, "read the log"))?;
+    let bytes = std::fs::read(&path).map_err(Error::of_study(&path, "read the log"))?;
     entries(&path, whole_lines(&bytes))
 }
 

@@ -1,7 +1,7 @@
 //! The parts of a study, joined.
 
-use super::{CELLS, Entry, Error, PLAN, Plan, Result, differing, read_log};
-use std::collections::HashMap;
+use super::{CELLS, Entry, Error, PLAN, Plan, Planned, Result, Share, differing, read_log};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// A plan with the cells that several folders hold of it.
@@ -11,16 +11,59 @@ pub struct Merged {
     pub plan: Plan,
     /// What there is.
     pub entries: HashMap<String, Entry>,
+    /// A share that one of the folders was asked for, if one was: it tells into how many parts the
+    /// study was cut.
+    pub share: Option<Share>,
 }
 
+/// Stretches of missing cells that an error names, at most.
+const NAMED: usize = 8;
+
 impl Merged {
+    /// Whether every cell of the plan is there.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], with where they belong.
+    pub fn whole(&self) -> Result<()> {
+        let cells = &self.plan.cells;
+        let mut seen = HashSet::new();
+        let gone = |p: &Planned| !self.entries.contains_key(&p.cell);
+        let missing: Vec<usize> =
+            (0..cells.len()).filter(|&i| gone(&cells[i]) && seen.insert(&cells[i].cell)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let shard = |i: usize| self.share.and_then(|share| share.holding(i, cells.len()));
+        let next = |a: &usize, b: &usize| *b == a + 1 && shard(*a) == shard(*b);
+        let stretches: Vec<&[usize]> = missing.chunk_by(next).collect();
+        let told = |stretch: &&[usize]| {
+            let (first, last) = (stretch[0] + 1, stretch[stretch.len() - 1] + 1);
+            let range =
+                if first == last { first.to_string() } else { format!("{first} to {last}") };
+            match shard(stretch[0]) {
+                Some(share) => format!("{range} (shard {share})"),
+                None => range,
+            }
+        };
+        let mut places: Vec<String> = stretches.iter().take(NAMED).map(told).collect();
+        if let more @ 1.. = stretches.len().saturating_sub(NAMED) {
+            places.push(format!("and {more} more stretches"));
+        }
+        let wanted: HashSet<&str> = cells.iter().map(|p| p.cell.as_str()).collect();
+        Err(Error::Missing {
+            missing: missing.len(),
+            cells: wanted.len(),
+            places: places.join(", "),
+        })
+    }
+
     /// The log in the plan's order, and how many of its cells it lacks.
     ///
     /// # Errors
     /// A cell that has no JSON form.
     pub fn log(&self) -> serde_json::Result<(String, usize)> {
         let (mut text, mut missing) = (String::new(), 0);
-        let mut done = std::collections::HashSet::new();
+        let mut done = HashSet::new();
         for planned in self.plan.cells.iter().filter(|p| done.insert(&p.cell)) {
             match self.entries.get(&planned.cell) {
                 Some(entry) => text += &(serde_json::to_string(entry)? + "\n"),
@@ -40,8 +83,11 @@ impl Merged {
 pub fn merge(folders: &[PathBuf]) -> Result<Merged> {
     let mut merged: Option<(PathBuf, Plan)> = None;
     let mut entries: HashMap<String, (usize, Entry)> = HashMap::new();
+    let mut share = None;
     for (i, folder) in folders.iter().enumerate() {
-        let plan = Plan::read(folder)?;
+        let mut plan = Plan::read(folder)?;
+        // Which part it is tells nothing of the whole.
+        share = share.or(plan.shard.take().and_then(|text| text.parse().ok()));
         match &merged {
             None => merged = Some((folder.clone(), plan)),
             Some((first, known)) => {
@@ -60,11 +106,10 @@ pub fn merge(folders: &[PathBuf]) -> Result<Merged> {
         }
     }
     let plan = merged.map_or_else(Plan::default, |(_, plan)| plan);
-    let wanted: std::collections::HashSet<&str> =
-        plan.cells.iter().map(|p| p.cell.as_str()).collect();
+    let wanted: HashSet<&str> = plan.cells.iter().map(|p| p.cell.as_str()).collect();
     entries.retain(|cell, _| wanted.contains(cell.as_str()));
     let entries = entries.into_iter().map(|(cell, (_, entry))| (cell, entry)).collect();
-    Ok(Merged { plan, entries })
+    Ok(Merged { plan, entries, share })
 }
 
 fn agree(a: &Path, known: &Entry, b: &Path, entry: &Entry) -> Result<()> {

@@ -52,6 +52,9 @@ pub struct Planned {
 pub struct Plan {
     /// [`SCHEMA`].
     pub schema: String,
+    /// The part of the cells that the folder was last asked for, `3/16`; nothing where it is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<String>,
     /// The cells, in the study's order.
     pub cells: Vec<Planned>,
 }
@@ -63,7 +66,8 @@ impl Plan {
     /// [`Error::Io`]; [`Error::Line`] for a file of another kind or version.
     pub fn read(folder: &Path) -> Result<Plan> {
         let path = folder.join(PLAN);
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path, "read the plan"))?;
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(Error::of_study(&path, "read the plan"))?;
         let wrong = |line, found| Error::Line {
             path: path.clone(),
             line,
@@ -93,6 +97,6 @@ impl Plan {
 impl Default for Plan {
     /// No cells.
     fn default() -> Self {
-        Self { schema: SCHEMA.into(), cells: Vec::new() }
+        Self { schema: SCHEMA.into(), shard: None, cells: Vec::new() }
     }
 }

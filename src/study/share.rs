@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Part `index` of `of`, from 1: `3/16`.
@@ -19,6 +20,25 @@ impl Share {
         // In 128 bits the product of two counts cannot overflow.
         let end = |part: usize| (part as u128 * cells as u128 / self.of as u128) as usize;
         end(self.index - 1)..end(self.index)
+    }
+}
+
+impl Share {
+    /// The share of so many that holds the cell at `position`.
+    pub fn holding(self, position: usize, cells: usize) -> Option<Share> {
+        let all = (1..=self.of).map(|index| Self { index, of: self.of });
+        all.into_iter().find(|share| share.range(cells).contains(&position))
+    }
+
+    /// A folder for this share beside `whole`: `study-3-of-16` beside `study`; of the one share that
+    /// is all, `whole` itself.
+    pub fn folder(self, whole: &Path) -> PathBuf {
+        if self.of == 1 {
+            return whole.into();
+        }
+        let mut name = whole.file_name().unwrap_or_default().to_os_string();
+        name.push(format!("-{}-of-{}", self.index, self.of));
+        whole.with_file_name(name)
     }
 }
 

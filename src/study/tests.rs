@@ -4,6 +4,7 @@ use super::*;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::fs;
+use std::path::Path;
 
 fn object(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
@@ -106,7 +107,7 @@ fn a_run_stands_beside_its_control_and_its_diagnosis() {
     };
     let control = planned("c", Kind::Run, json!({"perturb": null, "update": "norm", "lr": 0.1}));
     let cells = vec![planned("d", Kind::Diagnosis, json!({"model": "m"})), control, run];
-    let plan = Plan { schema: SCHEMA.into(), cells };
+    let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
     let layers =
         json!({"layers": {"head": {"kappa_cross_fit": 3.5}, "norm": {"kappa_cross_fit": 2.5}}});
     let entries = [
@@ -141,6 +142,7 @@ fn a_run_stands_beside_its_control_and_its_diagnosis() {
 fn columns_of_all_rows_are_one_list() {
     let plan = Plan {
         schema: SCHEMA.into(),
+        shard: None,
         cells: vec![
             planned("a", Kind::Ood, json!({"m": 1})),
             planned("b", Kind::Ood, json!({"m": 2, "n": "x,\"y\"\n"})),
@@ -152,4 +154,47 @@ fn columns_of_all_rows_are_one_list() {
     let csv = String::from_utf8(table.csv().unwrap()).unwrap();
     assert_eq!(csv, "cell,m,n,f,seconds\na,1,,0.5,0.5\nb,2,\"x,\"\"y\"\"\n\",0.5,0.5\n");
     assert_eq!(table.jsonl().lines().count(), 2);
+}
+
+#[test]
+fn missing_cells_are_told_by_place_and_shard() {
+    let cell = |i: usize| planned(&format!("c{i}"), Kind::Ood, json!({}));
+    let cells = (0..12).map(cell).collect();
+    let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
+    let there = |which: &[usize]| -> HashMap<String, Entry> {
+        let of = |i: &usize| (format!("c{i}"), entry(&format!("c{i}"), Kind::Ood, json!({})));
+        which.iter().map(of).collect()
+    };
+    let merged = |share: Option<&str>, which: &[usize]| Merged {
+        plan: plan.clone(),
+        entries: there(which),
+        share: share.map(|text| text.parse().unwrap()),
+    };
+    let all: Vec<usize> = (0..12).collect();
+    assert!(merged(None, &all).whole().is_ok());
+    // Of three shares the second has cells 5 to 8.
+    let said = merged(Some("1/3"), &[0, 1, 2, 3, 5, 8, 9, 10]).whole().unwrap_err().to_string();
+    let places = "4 of 12 cells are in none of these folders: 5 (shard 2/3), 7 to 8 (shard 2/3), 12 \
+                  (shard 3/3); ";
+    assert!(said.starts_with(places) && said.contains("--partial"), "{said}");
+    let said = merged(None, &[0, 1, 2, 3, 8, 9, 10]).whole().unwrap_err().to_string();
+    assert!(said.contains("5 of 12 cells") && said.contains(": 5 to 8, 12;"), "{said}");
+    // Two names of one cell count once.
+    let mut twice = merged(None, &all[..11]);
+    twice.plan.cells.push(cell(11));
+    let said = twice.whole().unwrap_err().to_string();
+    assert!(said.starts_with("1 of 12 cells") && said.contains(": 12;"), "{said}");
+}
+
+#[test]
+fn a_share_has_a_folder_of_its_own_and_its_cells() {
+    let folder = |text: &str| text.parse::<Share>().unwrap().folder(Path::new("runs/study"));
+    assert_eq!(folder("3/16"), Path::new("runs/study-3-of-16"));
+    assert_eq!(folder("1/1"), Path::new("runs/study"));
+    let share: Share = "2/5".parse().unwrap();
+    for i in 0..12 {
+        let own: Share = share.holding(i, 12).unwrap();
+        assert!(own.range(12).contains(&i));
+    }
+    assert_eq!(share.holding(12, 12), None);
 }

@@ -86,6 +86,17 @@ pub struct Epoch {
     pub seconds: f64,
 }
 
+/// What a run tells as it goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// Before the first step: the mean loss over the validation images that are watched.
+    Start(f64),
+    /// After a step: the number of examples that it took.
+    Step(usize),
+    /// After an epoch.
+    Epoch(&'a Epoch),
+}
+
 /// What a run gives.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -147,8 +158,8 @@ impl Sums {
 
 /// Post-trains `model` and returns the weights kept, with one line an epoch.
 ///
-/// `validation` holds V's activations at a frozen stage. `after` hears of each step (with the
-/// number of examples) and of each epoch. A run that the guard stops is no error: the outcome says
+/// `validation` holds V's activations at a frozen stage. `tell` hears of the start, of each step and
+/// of each epoch. A run that the guard stops is no error: the outcome says
 /// so, and its weights are those of an epoch before, or of the start.
 ///
 /// # Errors
@@ -160,9 +171,10 @@ pub fn post_train(
     source: &Source,
     validation: Option<&Activations>,
     settings: &Settings,
-    after: &mut dyn FnMut(usize, Option<&Epoch>),
+    tell: &mut dyn FnMut(Event),
 ) -> Result<Outcome> {
     let start = validation.map(|examples| mean_loss(model, examples)).transpose()?;
+    start.into_iter().for_each(|loss| tell(Event::Start(loss)));
     let mut run = Run::new(model, source, start, settings)?;
     let mut best = f64::INFINITY;
     let mut outcome = Outcome {
@@ -173,7 +185,7 @@ pub fn post_train(
         stopped: None,
     };
     for epoch in 1..=settings.epochs {
-        let (mut line, mut stopped) = match run.epoch(epoch, method, source, after)? {
+        let (mut line, mut stopped) = match run.epoch(epoch, method, source, tell)? {
             Ok(line) => (line, None),
             Err(stopped) => {
                 outcome.stopped = Some(stopped);
@@ -195,7 +207,7 @@ pub fn post_train(
             best = loss.unwrap_or(best);
             (outcome.weights, outcome.epoch) = (run.current.weights.clone(), epoch);
         }
-        after(0, Some(&line));
+        tell(Event::Epoch(&line));
         outcome.epochs.push(line);
         outcome.stopped = stopped;
         if outcome.stopped.is_some() {
@@ -243,7 +255,7 @@ impl Run {
         epoch: usize,
         method: &mut dyn Method,
         source: &Source,
-        after: &mut dyn FnMut(usize, Option<&Epoch>),
+        tell: &mut dyn FnMut(Event),
     ) -> Result<std::result::Result<Epoch, Stopped>> {
         let (mut sums, mut rate) = (Sums::default(), 0.0);
         let clock = Instant::now();
@@ -264,7 +276,7 @@ impl Run {
                 return stop(reason);
             }
             sums.add(found.loss, made.norm, found.perturbation);
-            after(batch.labels.len(), None);
+            tell(Event::Step(batch.labels.len()));
         }
         // The last step's own loss and gradient were sound, and where it led may not be.
         let updated = self.current.weights_of(method.updated())?;

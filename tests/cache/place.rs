@@ -21,7 +21,7 @@ fn tuned(model: &Objective, source: &Source, perturb: &str, update: &str) -> Vec
     let perturber = Perturber::new(p, 2.0, Rule::Newton, source.len(), 12, 5).unwrap();
     let mut method = Pol { update: u, perturber };
     let settings = Settings { epochs: 2, batch: 7, learning_rate: 0.1, ..Settings::default() };
-    let outcome = post_train(model, &mut method, source, None, &settings, &mut |_, _| ());
+    let outcome = post_train(model, &mut method, source, None, &settings, &mut |_| ());
     bits(&outcome.unwrap().weights)
 }
 

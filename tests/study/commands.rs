@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// Two checkpoints on one data set, as they are and in four shifts, and one set of other images.
-const STUDY: &str = r#"
+pub const STUDY: &str = r#"
 shifts = ["corruptions:contrast,gaussian_noise:1,5"]
 [[model]]
 name = "one"
@@ -44,7 +44,7 @@ fn study(bench: &Bench, rest: &[&str]) -> Output {
     out
 }
 
-fn text(bench: &Bench, name: &str) -> String {
+pub fn text(bench: &Bench, name: &str) -> String {
     fs::read_to_string(bench.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
@@ -71,6 +71,8 @@ fn a_killed_study_goes_on_and_an_edited_one_computes_new_cells_alone() {
     assert!(said.output.contains("12 cells, all there"), "{}", said.output);
     let whole = rows(&bench, "s/results.jsonl");
     assert_eq!((whole.len(), rows(&bench, "s/ood.jsonl").len()), (10, 2));
+    let shown = bench.plain(&["report", "s/ood.jsonl", "--html", "ood.html"]);
+    assert!(shown.success && text(&bench, "ood.html").contains("<td>far</td>"), "{}", shown.errors);
 
     // The figures are those of `eval`.
     let json = bench.path("eval.json");
@@ -163,10 +165,13 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
         assert!((2..=3).contains(&own.len()), "{own:?}");
         assert!(own.into_iter().all(|cell| all.insert(cell)), "a cell is in two parts");
     }
-    let four = ["part1", "part2", "part3", "part4"];
-    let said = bench.plain(&[&["merge", "merged"], &four[..]].concat());
+    let four = [&["merge", "merged"], &["part1", "part2", "part3", "part4"][..]].concat();
+    let fifth: &[&str] = &["3 of 12 cells", "10 to 12 (shard 5/5)", "--partial", "planish study"];
+    bench.plain(&four).fails_with(fifth);
+    assert!(!fs::exists(bench.path("merged/cells.jsonl")).unwrap());
+    let said = bench.plain(&[&four[..], &["--partial"]].concat());
     assert!(
-        said.success && said.output.contains("still missing"),
+        said.success && said.output.contains("3 still missing"),
         "{}{}",
         said.output,
         said.errors
@@ -205,7 +210,24 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
         "two studies",
         "cell 2 is",
     ]);
-    bench.plain(&["merge", "new", "nowhere"]).fails_with(&["nowhere/study.json", "cannot read"]);
+    for (folder, found) in
+        [("nowhere", "nothing"), ("data", "without study.json"), ("s.toml", "a file")]
+    {
+        let said = bench.plain(&["merge", "new", folder]);
+        said.fails_with(&[&format!("{folder}: expected a folder of a study"), found]);
+    }
+}
+
+#[test]
+fn a_share_without_a_folder_leaves_that_of_the_whole_alone() {
+    let bench = prepared();
+    study(&bench, &["--shard", "2/12"]);
+    assert!(!fs::exists(bench.path("s")).unwrap());
+    assert_eq!(cells(&bench, "s-2-of-12/cells.jsonl").len(), 1);
+    let named = STUDY.replacen("shifts", "out = \"of/it\"\nshifts", 1);
+    fs::write(bench.path("s.toml"), named).unwrap();
+    study(&bench, &["--shard", "2/12"]);
+    assert_eq!(cells(&bench, "of/it-2-of-12/cells.jsonl").len(), 1);
 }
 
 #[test]
@@ -239,39 +261,4 @@ fn a_table_is_read_back_with_its_columns_and_types() {
             "{figure}"
         );
     }
-}
-
-#[test]
-fn a_study_that_makes_no_sense_is_told_with_its_line() {
-    let bench = Bench::with_model();
-    let path = bench.path("bad.toml");
-    for (from, to, parts) in [
-        ("name = \"two\"", "nmae = \"two\"", &["line 8", "unknown field `nmae`", "`name`"][..]),
-        ("name = \"two\"", "name = \"one\"", &["line 8", "a name of its own", "choose another"]),
-        ("source = \"data\"", "", &["line 11", "missing field `source`"]),
-        ("contrast,", "rain,", &["line 2", "gaussian_noise", "rain", "--shift"]),
-        ("64,", "true,", &["line 6", "attribute `width`", "a number or a text", "boolean"]),
-        ("\"second\"", "3", &["line 9", "expected", "3"]),
-        ("[[ood]]", "[[odd]]", &["line 14", "unknown field `odd`", "`ood`"]),
-        ("[[model]]", "[model]", &["line 7", "TOML"]),
-        ("\"no\" }", "\"no\" }\noptions = { hats = 3 }", &["line 11", "model options", "--hats"]),
-        ("\"data\"\n", "\"data\"\noptions = { val-from-train = 'x' }\n", &["line 14", "'x'"]),
-        ("\nshifts", "\nprecision = 'f16'\nshifts", &["line 2", "precision", "f32 or bf16", "f16"]),
-    ] {
-        assert!(STUDY.contains(from), "{from}");
-        fs::write(&path, STUDY.replacen(from, to, 1)).unwrap();
-        let said = bench.run(&["study", &path]);
-        said.fails_with(&["bad.toml, line"]);
-        said.fails_with(parts);
-    }
-    bench.run(&["study", "none.toml"]).fails_with(&["none.toml", "cannot be read"]);
-    assert_eq!(bench.run(&["study", &path, "--shard", "5/4"]).code, Some(2));
-    // A folder with somebody's own results is left alone.
-    fs::write(&path, STUDY).unwrap();
-    fs::create_dir(bench.path("mine")).unwrap();
-    fs::write(bench.path("mine/results.csv"), "mine").unwrap();
-    let parts = ["mine/results.csv", "name another folder"];
-    bench.run(&["study", &path, "--out", "mine"]).fails_with(&parts);
-    bench.plain(&["merge", "mine", "mine"]).fails_with(&parts);
-    assert_eq!(text(&bench, "mine/results.csv"), "mine");
 }

@@ -7,5 +7,6 @@ mod common;
 
 mod commands;
 mod density;
+mod mistakes;
 mod report;
 mod runs;

@@ -55,11 +55,13 @@ fn shifted_figures_are_drawn_against_clean_ones_and_against_the_width() {
     assert!(text.contains("mean over the 1 corruptions and severities all models have"));
     assert!(told[0].contains("m3 at 0.8300 and 0.7300"), "{}", told[0]);
     assert!(told[3].contains("m2 at 32") && !told[3].contains("m1"), "{}", told[3]);
+    // Shifted figures are all worse than any clean one: the line of no change is off these charts.
+    assert!(!text.contains("dashed:"), "a legend without its line");
     // The points lie on a line; of a figure that does not vary there is no correlation.
     assert!(
         text.contains("shifted; Spearman 1.00 [1.00, 1.00], Pearson 1.00 [1.00, 1.00] (7 dots)")
     );
-    assert!(text.contains("no correlation is defined"));
+    assert!(text.contains("no correlation is defined (7 dots)"));
     // The axis of the widths, 8 to 512, is logarithmic: whole powers of ten are its ticks.
     let last = tree.descendants().filter(|n| n.has_tag_name("svg")).nth(3).unwrap();
     let words: Vec<&str> =
@@ -79,7 +81,70 @@ fn a_study_without_shifts_or_with_one_model_is_a_table() {
     assert!(text.contains("80.0% ± 1.0%") && !text.contains("<svg"), "{text}");
     fs::write(bench.path("bad.jsonl"), "{\"cell\": 1}\n").unwrap();
     let words = ["report", "bad.jsonl", "--html", "x.html"];
-    bench.plain(&words).fails_with(&["bad.jsonl", "results.jsonl or runs.jsonl", "neither"]);
+    bench.plain(&words).fails_with(&["bad.jsonl", "results, runs, layers or ood", "none of them"]);
     fs::write(bench.path("bad.jsonl"), "{\"shift\": 1}\nx\n").unwrap();
     bench.plain(&words).fails_with(&["bad.jsonl", "no row in line 2"]);
+}
+
+#[test]
+fn few_dots_have_no_correlation_and_a_line_of_no_change_is_named_where_it_is() {
+    let bench = Bench::new();
+    let mut close = rows(4);
+    for row in close.iter_mut().filter(|row| row["shift"] != "none") {
+        row["top1"] = (row["top1"].as_f64().unwrap() + 0.09).into();
+    }
+    let text = page(&bench, &close);
+    let told = "shifted; 4 dots, too few for a correlation; dashed: a shift changes nothing";
+    assert!(text.contains(told), "{text}");
+    assert_eq!(text.matches("dashed:").count(), 1);
+    assert!(!text.contains("Spearman") && !text.contains("Pearson"));
+}
+
+#[test]
+fn layers_and_other_images_are_shown_model_by_model() {
+    let bench = Bench::new();
+    let layer = |model: &str, name: &str, gap: f64, eligible: bool| {
+        json!({
+            "cell": "c", "model": model, "checkpoint_digest": "d", "data": "grey", "layer": name,
+            "delta_l_cross_fit": gap, "delta_l_stderr": 0.002, "delta_l_in_sample": 0.03,
+            "delta_l_calibrated_cross_fit": 0.001, "delta_l_calibrated_stderr": null,
+            "kappa_cross_fit": 0.5, "kappa_stderr": 0.1, "kappa_in_sample": null,
+            "displacement": 0.25, "eligible": eligible, "seconds": 1.0,
+        })
+    };
+    let made =
+        [("a", "norm", 0.0125, true), ("a", "head", -0.0004, false), ("b", "norm", 0.5, true)];
+    let lines: String =
+        made.map(|(m, l, gap, eligible)| format!("{}\n", layer(m, l, gap, eligible))).concat();
+    fs::write(bench.path("layers.jsonl"), lines).unwrap();
+    let other = json!({
+        "cell": "c", "model": "a", "checkpoint_digest": "d", "data": "grey", "ood": "far",
+        "images": 40, "ood_images": 1200, "auroc_probability": 0.75,
+        "auroc_probability_stderr": 0.01, "fpr95_probability": 0.5, "fpr95_probability_stderr": null,
+        "auroc_energy": 0.8125, "auroc_energy_stderr": 0.012, "fpr95_energy": 0.25,
+        "fpr95_energy_stderr": 0.02, "seconds": 1.0,
+    });
+    fs::write(bench.path("ood.jsonl"), format!("{other}\n")).unwrap();
+    let html = bench.path("r.html");
+    let out = bench.plain(&["report", "ood.jsonl", "layers.jsonl", "--html", &html]);
+    assert!(out.success, "{}", out.errors);
+    let text = fs::read_to_string(html).unwrap();
+    let tree = Document::parse(text.strip_prefix("<!DOCTYPE html>\n").unwrap()).unwrap();
+    let ids = tree.descendants().filter(|n| n.has_tag_name("section"));
+    let ids: Vec<&str> = ids.filter_map(|n| n.attribute("id")).collect();
+    assert_eq!(ids, ["study-layers", "study-others", "provenance"]);
+    for part in [
+        "<h3>a on grey</h3>",
+        "<h3>b on grey</h3>",
+        "<th scope=\"row\">norm</th><td>0.03000</td><td>0.0125 ± 0.0020</td><td>0.001000</td><td>–</td>\
+         <td>0.50 ± 0.10</td><td>0.2500</td><td>yes</td>",
+        "<th scope=\"row\">head</th><td>0.03000</td><td>-0.0004 ± 0.0020</td>",
+        "Cross-fitted, by layer: norm 0.0125 ± 0.0020; head -0.0004 ± 0.0020.",
+        "<th scope=\"row\">a</th><td>grey</td><td>far</td><td>1,200</td><td>0.750 ± 0.010</td>\
+         <td>0.5000</td><td>0.812 ± 0.012</td><td>0.250 ± 0.020</td>",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    // Two figures of each of the two models.
+    assert_eq!(tree.descendants().filter(|n| n.has_tag_name("svg")).count(), 4);
 }

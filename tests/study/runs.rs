@@ -43,6 +43,12 @@ fn runs_are_those_of_post_train_and_can_be_run_again_from_their_rows() {
     let said = study(&bench, &[]);
     // Two controls (norm; all but the head), two pairs and PoF, at two rates and two seeds.
     assert!(said.errors.contains("21 cells: 1 diagnoses, 20 training runs"), "{}", said.errors);
+    // The page shows what the study wrote.
+    let html = bench.path("r.html");
+    let shown = bench.plain(&["report", "s/layers.jsonl", "s/runs.jsonl", "--html", &html]);
+    assert!(shown.success, "{}", shown.errors);
+    let page = fs::read_to_string(&html).unwrap();
+    assert!(page.contains("<h3>one on grey</h3>") && page.contains("ΔL by layer, one on grey"));
     let runs = rows(&bench, "s/runs.jsonl");
     assert_eq!(runs.len(), 20);
     let find = |method: &str, perturb: Value, lr: f64, seed: u64| {

@@ -36,6 +36,7 @@ pub(super) fn show(
         Some(plan) => out += &plan_line("plan", plan),
         None => out += "plan: none\n",
     }
+    out += &findings.one_layer().map_or(String::new(), |said| said + "\n");
     if let Some(plan) = &findings.plan_in_sample {
         out +=
             &format!("in-sample, as published: perturb {}, update {}\n", plan.perturb, plan.update);

@@ -207,7 +207,7 @@ fn try_steps(work: &Work, cached: bool, computed: usize, steps: usize) -> anyhow
         let source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;
         let mut method = trial.method(config, source.len(), settings.seed)?;
         let outcome =
-            post_train(model, &mut *method, &source, None, &settings_of_trial, &mut |_, _| {})?;
+            post_train(model, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
         Ok(outcome)
     });
     let outcome = outcome?;

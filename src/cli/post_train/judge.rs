@@ -117,6 +117,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
         guarded_by_images: figures.map(|f| f.2),
         worse_than_input: worse,
         forced: case.force,
+        refusal: refusal.clone(),
     };
     Ok(Judged { on_v, selection, refusal, notes })
 }

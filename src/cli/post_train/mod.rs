@@ -175,9 +175,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if work.roles.test.is_none() {
         notes.push("there is no test split, so there are no final figures".into());
     }
-    let epochs = trained.outcome.epochs;
+    let (epochs, cache) = (trained.outcome.epochs, trained.cache);
     let seconds_per_epoch = median(epochs.iter().map(|e| e.seconds).collect());
-    let cache = trained.cache;
     let report = Report {
         schema: SCHEMA.into(),
         run: TimedRun {
@@ -209,6 +208,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         test: figures.test,
         predictions: figures.predictions,
         layers: figures.layers,
+        class_names: checkpoint.class_names.clone().or(work.train.class_names().map(<[_]>::to_vec)),
         notes,
     };
     args.common.save(&report)?;

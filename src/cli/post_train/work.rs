@@ -10,7 +10,7 @@ use crate::cli::caching::{Kept as KeptActivations, keep};
 use crate::cli::format::duration;
 use crate::cli::images::{Sources, pixels, sample};
 use crate::cli::model::objective;
-use crate::cli::outcome::{epoch_figures, epoch_line};
+use crate::cli::outcome::{epoch_figures, epoch_line, start_line};
 use crate::cli::recipe::recipe;
 use crate::cli::subject::Subject;
 use crate::cli::training::{Kept, check, micro_batch, settings};
@@ -19,11 +19,11 @@ use crate::data::{Augment, Role, Roles, Split, require};
 use crate::diagnose::Options;
 use crate::objective::{Examples, Objective};
 use crate::pixels::Pixels;
-use crate::report::diagnosis::Plan;
+use crate::report::diagnosis::{Plan, perturbed_and_updated};
 use crate::report::dry_run::Part;
 use crate::report::post_training::CacheInfo;
-use crate::train::post::{Outcome, Settings, post_train};
-use crate::train::recipe::Recipe;
+use crate::train::post::{Event, Outcome, Settings, post_train};
+use crate::train::recipe::{Kind, Recipe};
 use crate::train::{Keep, Schedule};
 use crate::vit::Granularity;
 use crate::vit::layers::layers;
@@ -191,17 +191,26 @@ pub fn train(args: &Args, work: &Work, plan: &CachePlan) -> anyhow::Result<Train
     let total = images.saturating_mul(settings.epochs as u64);
     let progress = args.common.progress(method.name(), total, "images");
     let mut files = args.epochs.open()?;
+    let all = work.subject.as_ref().map(|s| s.validation.len());
+    let watching = watched.as_ref().map(|few| few.labels.len()).zip(all).map(<[usize; 2]>::from);
+    let say = |line: String| {
+        if !args.common.quiet {
+            progress.line(&line)
+        }
+    };
     let outcome =
-        post_train(model, &mut *method, &source, watched.as_ref(), settings, &mut |n, epoch| {
-            progress.add(n as u64);
-            epoch.into_iter().for_each(|epoch| files.add(epoch.epoch, &epoch_figures(epoch)));
-            if let (Some(epoch), false) = (epoch, args.common.quiet) {
-                progress.line(&epoch_line(epoch));
+        post_train(model, &mut *method, &source, watched.as_ref(), settings, &mut |event| {
+            match event {
+                Event::Start(loss) => say(start_line(loss, watching)),
+                Event::Step(n) => progress.add(n as u64),
+                Event::Epoch(epoch) => {
+                    files.add(epoch.epoch, &epoch_figures(epoch));
+                    say(epoch_line(epoch, watching));
+                }
             }
         })?;
     files.finish()?;
-    let watched = watched.map(|w| w.labels.len());
-    Ok(Trained { outcome, watched, cache, notes })
+    Ok(Trained { outcome, watched: watching.map(|[n, _]| n), cache, notes })
 }
 
 /// The plan of a diagnosis made now; in a dry run only its forecast is made, and head and last block
@@ -250,8 +259,14 @@ fn plan(
 /// Those of [`method_info`].
 pub fn intention(work: &Work) -> anyhow::Result<String> {
     let method = method_info(&work.recipe, &work.model.config, work.chosen_by.clone())?;
+    let one =
+        matches!(work.recipe.kind, Kind::Pol) && method.perturb.as_ref() == Some(&method.update);
+    let meaning = match one {
+        true => format!("; p = u: {}", perturbed_and_updated(&method.update)),
+        false => String::new(),
+    };
     Ok(format!(
-        "{}: perturb {}, update {} ({}); {} epochs of {} steps",
+        "{}: perturb {}, update {} ({}{meaning}); {} epochs of {} steps",
         method.name,
         method.perturb.as_deref().unwrap_or("nothing"),
         method.update,

@@ -1,9 +1,11 @@
 //! `eval --shift` and `eval --ood`.
 
 mod asked;
+mod held;
 mod show;
 
 pub use asked::{Asked, ood, shift};
+pub use held::{Held, Occupied};
 pub use show::{others_text, shifted_text};
 
 use crate::checkpoint::Checkpoint;
@@ -16,9 +18,8 @@ use crate::evaluate::{
 };
 use crate::pixels::Pixels;
 use crate::report::{Cell, Evaluation, Other, Shifts, Step};
-use crate::shift::{Corruption, corrupted, settings};
+use crate::shift::{Corruption, corrupted};
 use anyhow::Context;
-use std::path::Path;
 
 /// Bytes of levels that are corrupted at a time.
 const CHUNK: usize = 32 << 20;
@@ -46,13 +47,14 @@ pub fn measure(
 }
 
 /// Fills the matrix in, cell by cell, saving the report after each. Cells of a report that is
-/// already there are taken over if it is of the same model, images, seed and clean figures.
+/// already there, in `held`, are taken over.
 ///
 /// # Errors
-/// Images that cannot be corrupted; a report that cannot be written.
+/// [`Occupied`] where they are of another model, images, seed or figures; images that cannot be
+/// corrupted; a report that cannot be written.
 pub fn fill(
     report: &mut Evaluation,
-    asked: &Asked,
+    (asked, held): (&Asked, Option<Held>),
     checkpoint: &Checkpoint,
     found: &Evaluated,
     common: &Common,
@@ -62,15 +64,12 @@ pub fn fill(
          preprocessing; pass --mean and --std",
     )?;
     let files = asked.files(&found.split)?;
-    let made = settings(preprocess.image_size);
     let origin = asked.origin(preprocess.image_size);
+    let kept = held.map(|held| held.shifts(report, Some(&origin))).transpose()?;
     let known = match &files {
         // Reading them is quick, and what is in them is not known before.
         Some(_) => Vec::new(),
-        None => {
-            let kept = common.json.as_deref().and_then(|path| kept(path, report));
-            kept.filter(|old| old.settings == made).map_or(Vec::new(), |old| old.cells)
-        }
+        None => kept.map_or(Vec::new(), |kept| kept.cells),
     };
     let asked_for = |c: &Cell| {
         asked.severities.contains(&c.severity)
@@ -96,21 +95,6 @@ pub fn fill(
         progress.add(1);
     }
     Ok(())
-}
-
-/// The matrix of the report at `path`, if it is of what is being evaluated now.
-fn kept(path: &Path, now: &Evaluation) -> Option<Shifts> {
-    let old: Evaluation = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    // Reading may move a number's last bit, so both are compared as read.
-    let now: Evaluation = serde_json::from_slice(&serde_json::to_vec(now).ok()?).ok()?;
-    let same = old.schema == now.schema
-        && old.run.version == now.run.version
-        && old.run.seed == now.run.seed
-        && old.checkpoint.digest == now.checkpoint.digest
-        && old.data.digest == now.data.digest
-        // Of the preprocessing, the precision and the temperature these tell.
-        && old.figures == now.figures;
-    old.shifts.filter(|_| same)
 }
 
 fn logits(

@@ -5,7 +5,7 @@ use super::setup::{Pair, Setup};
 use super::{evaluation, runs};
 use crate::cli::common::Common;
 use crate::shift::Corruption;
-use crate::study::{Plan, Planned, SCHEMA};
+use crate::study::{Plan, Planned, SCHEMA, Share};
 
 /// A cell.
 pub struct Cell {
@@ -89,8 +89,9 @@ pub fn all(setup: &Setup, common: &Common) -> anyhow::Result<Vec<Cell>> {
     Ok(cells)
 }
 
-/// The plan of these cells.
-pub fn plan(cells: &[Cell]) -> Plan {
+/// The plan of these cells, as the folder of this share of them has it.
+pub fn plan(cells: &[Cell], share: Share) -> Plan {
     let cells = cells.iter().map(|cell| cell.planned.clone()).collect();
-    Plan { schema: SCHEMA.into(), cells }
+    let shard = (share != Share::default()).then(|| share.to_string());
+    Plan { schema: SCHEMA.into(), shard, cells }
 }

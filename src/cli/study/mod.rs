@@ -34,10 +34,12 @@ pub struct Args {
     /// The study, in TOML
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Folder of the results [default: what the file says, or its own name without .toml]
+    /// Folder of the results [default: what the file says, or its own name without .toml; with
+    /// --shard 3/16 that name with -3-of-16 behind it]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Compute this part of the cells alone, into a folder of its own; `planish merge` joins them
+    /// Compute this part of the cells alone, into a folder of its own, named after it unless --out
+    /// names another; `planish merge` joins them
     #[arg(long, value_name = "I/N", default_value_t = Share::default())]
     pub shard: Share,
     /// Compute the cell of this digest again, or of one that begins so, and print its row; may be
@@ -114,7 +116,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     spare(&out)?;
     common.start()?;
     let cells = all(&setup, &common)?;
-    let plan = plan(&cells);
+    let plan = plan(&cells, args.shard);
     if !args.only.is_empty() {
         return again(args, &setup, &cells, &plan, &out, &common);
     }
@@ -142,7 +144,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// Where results go.
 fn folder(args: &Args, named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let own = args.file.with_extension("");
-    let out = args.out.as_deref().or(named).unwrap_or(&own).to_path_buf();
+    let whole = named.unwrap_or(&own);
+    // Processes that compute other shares at the same time must not meet in one folder.
+    let out = args.out.clone().unwrap_or_else(|| args.shard.folder(whole));
     if out.exists() && !out.is_dir() {
         bail!("{}: expected a folder for the results, found a file; pass --out", out.display())
     }

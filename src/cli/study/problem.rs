@@ -50,14 +50,30 @@ impl Text {
         }
     }
 
-    /// What the TOML reader says, which tells the expected and the found itself.
+    /// What the TOML reader says, in the words of every other problem.
     pub fn unread(&self, error: &toml::de::Error) -> Problem {
         let at = error.span().unwrap_or(0..0);
-        let found = self.text.get(at.clone()).and_then(|t| t.lines().next()).unwrap_or("").trim();
-        let found = if found.is_empty() { "none".into() } else { format!("`{found}`") };
         let said = error.message().lines().collect::<Vec<_>>().join("; ");
-        let remedy = "see the example of `planish study --help`";
-        self.problem(at, "TOML", said, found, remedy)
+        let example = "see the example of `planish study --help`";
+        let quoted = |text: &str| text.trim().trim_matches('`').to_owned();
+        let pair = said.split_once(", expected ");
+        if let Some((name, known)) = pair.and_then(|(found, expected)| {
+            found.strip_prefix("unknown field ").map(|name| (quoted(name), expected))
+        }) {
+            let found = format!("the unknown `{name}`");
+            return self.problem(at, "setting", known, found, "correct it or take it out");
+        }
+        if let Some(name) = said.strip_prefix("missing field ").map(quoted) {
+            let (what, expected) = (format!("setting `{name}`"), "a value in this table");
+            return self.problem(at, &what, expected, "none", format!("add it: {example}"));
+        }
+        if let Some((found, expected)) = pair {
+            let found = found.trim_start_matches("invalid type: ");
+            return self.problem(at, "value", expected, found, example);
+        }
+        let found = self.text.get(at.clone()).and_then(|t| t.lines().next()).unwrap_or("").trim();
+        let found = if found.is_empty() { said } else { format!("`{found}` ({said})") };
+        self.problem(at, "TOML", "what the format allows", found, example)
     }
 
     fn line(&self, byte: usize) -> usize {

@@ -131,7 +131,7 @@ impl<'a> Ground<'a> {
         let settings = settings(&run.words.recipe, keep, run.seed);
         let mut method = recipe.method(&model.config, source.len(), run.seed)?;
         let watched = Some(watched);
-        Ok(post_train(model, &mut *method, source, watched, &settings, &mut |_, _| {})?)
+        Ok(post_train(model, &mut *method, source, watched, &settings, &mut |_| {})?)
     }
 
     /// The row's figures: how training went, and the result, as it would be stored, beside the start.

@@ -35,14 +35,17 @@ pub fn compute(
             progress.add(1);
             Ok(())
         };
-        progress.note(setup.file.model[pair.model].name.as_ref().clone());
-        evaluations(setup, pair, &opened, &own, common, &mut finished)?;
+        let name = setup.file.model[pair.model].name.as_ref();
+        let begin = |what: &str| progress.note(format!("{name}, {what}"));
+        evaluations(setup, (pair, &opened), &own, common, &begin, &mut finished)?;
         for cell in own.iter().filter(|c| c.planned.kind == Kind::Diagnosis) {
+            begin("diagnosis");
             let mut clock = Instant::now();
             let figures = diagnosis(&opened, common)?;
             finished(entry(cell, figures, &mut clock))?;
         }
         if own.iter().any(|c| c.planned.kind == Kind::Run) {
+            begin("training");
             Ground::new(&opened, common)?.train(&own, &mut finished)?;
         }
     }
@@ -52,10 +55,10 @@ pub fn compute(
 /// Cells that need the model's logits on its split.
 fn evaluations(
     setup: &Setup,
-    pair: Pair,
-    opened: &Opened,
+    (pair, opened): (Pair, &Opened),
     cells: &[&Cell],
     common: &Common,
+    begin: &dyn Fn(&str),
     finished: &mut dyn FnMut(Entry) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut clock = Instant::now();
@@ -63,6 +66,14 @@ fn evaluations(
     // Its time counts as the first cell's, which cannot do without.
     let start = || Evaluator::new(setup, pair, opened, common);
     for cell in cells {
+        match &cell.job {
+            Job::Evaluate { shift: None, .. } => begin("as it is"),
+            Job::Evaluate { shift: Some(s), .. } => {
+                begin(&format!("{} {}", s.corruption, s.severity))
+            }
+            Job::Ood { .. } => begin("other images"),
+            Job::Diagnose { .. } | Job::Train { .. } => {}
+        }
         let figures = match &cell.job {
             Job::Evaluate { shift, .. } => begun(&mut evaluator, start)?.evaluation(*shift)?,
             Job::Ood { set, .. } => begun(&mut evaluator, start)?.ood(*set)?,

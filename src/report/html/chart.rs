@@ -6,7 +6,9 @@
 use super::text::escape;
 use plotters::coord::ranged1d::Ranged;
 use plotters::coord::types::RangedCoordf64;
-use plotters::prelude::{DrawingBackend, IntoFont, RGBColor, SVGBackend, ShapeStyle};
+use plotters::prelude::{
+    DrawingBackend, FontTransform, IntoFont, RGBColor, SVGBackend, ShapeStyle,
+};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, TextStyle};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -213,7 +215,7 @@ impl Chart<'_> {
         self.words(&label, (right, bottom + 44), Colour::Ink, (HPos::Right, VPos::Top));
     }
 
-    /// Grid lines and numbers along the left.
+    /// Grid lines and numbers along the left, and what they are, upwards at the edge.
     pub fn y_axis(&mut self) {
         let [left, top, right, bottom] = self.area;
         for (y, text) in self.y.ticks(5) {
@@ -222,6 +224,12 @@ impl Chart<'_> {
                 self.stroke(&[(left, place), (right, place)], Colour::Rule, 2);
                 self.words(&text, (left - 10, place), Colour::Muted, (HPos::Right, VPos::Center));
             }
+        }
+        if !self.y.label.is_empty() {
+            let font = ("sans-serif", FONT).into_font().transform(FontTransform::Rotate270);
+            let color = Colour::Ink.stand_in();
+            let style = TextStyle::from(font).color(&color).pos(Pos::new(HPos::Right, VPos::Top));
+            let _ = self.backend.draw_text(&self.y.label, &style, (2, top));
         }
     }
 

@@ -1,16 +1,16 @@
 //! Figures of models on images: before and after, reliability, shifts.
 
 use super::chart::{Axis, Colour, svg};
-use super::text::{escape, figure, key, note, paragraph, table};
+use super::text::{escape, figure, fitting, key, note, paragraph, table};
 use crate::evaluate::{Bin, Comparison, Difference, Estimate, Reliability, Summary, Verdict};
-use crate::report::format::{ABSENT, count, estimate, number, optional, percent};
+use crate::report::format::{ABSENT, count, estimate, number, optional, percent, share};
 use crate::report::sentence::{name, rounded};
 use crate::report::{Other, Shifts};
 use std::fmt::Write;
 
 /// Differences with their intervals.
 pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
-    let headers = ["figure", a, b, "gain", "95% interval", ""];
+    let headers = ["figure", a, b, "gain", "95% interval", "verdict"];
     let row = |d: &Difference| {
         let share = d.figure == "top1";
         let show = |x: f64| if share { percent(x) } else { rounded(x, d.gain_stderr) };
@@ -31,7 +31,7 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     };
     let rows: Vec<Vec<String>> = comparison.differences.iter().map(row).collect();
     let m = &comparison.mcnemar;
-    table(&headers, &rows)
+    fitting(&headers, &rows)
         + &note(&format!(
             "{} images, {} bootstrap resamples, seed {}. Only the first gets {} images right, only \
              the second {}: McNemar's exact p = {}. Intervals are over images, not over training.",
@@ -49,17 +49,13 @@ pub fn summaries(models: &[(String, &Summary)]) -> String {
     let mut headers = vec!["figure"];
     headers.extend(models.iter().map(|(name, _)| name.as_str()));
     let of = |mean, stderr| estimate(Estimate { mean, stderr });
-    let share = |x: f64, e: Option<f64>| match e {
-        Some(e) => format!("{} ± {}", percent(x), percent(e)),
-        None => percent(x),
-    };
     type Cell<'a> = (&'a str, &'a dyn Fn(&Summary) -> String);
     let cells: [Cell; 10] = [
         ("images", &|s| count(s.images as u64)),
         ("NLL (nats)", &|s| of(s.nll, s.nll_stderr)),
         ("calibrated NLL (nats)", &|s| of(s.calibrated_nll, s.calibrated_nll_stderr)),
         ("temperature", &|s| number(s.temperature)),
-        ("top-1", &|s| share(s.top1, s.top1_stderr)),
+        ("top-1", &|s| share(Estimate { mean: s.top1, stderr: s.top1_stderr })),
         ("ECE", &|s| of(s.ece, s.details.as_ref().and_then(|d| d.ece_stderr))),
         ("calibrated ECE", &|s| {
             of(s.calibrated_ece, s.details.as_ref().and_then(|d| d.calibrated_ece_stderr))
@@ -85,7 +81,7 @@ pub fn reliability(models: &[(String, &Summary)]) -> Option<String> {
         .map(|(name, s, r)| {
             let (raw, after) = (number(s.ece), number(s.calibrated_ece));
             figure(
-                name,
+                &format!("Reliability: {name}"),
                 &format!(
                     "accuracy against confidence; ECE {raw}, {after} after the temperature {}",
                     number(s.temperature)
@@ -115,8 +111,8 @@ fn diagram(name: &str, r: &Reliability) -> String {
         .map(|b| format!("{} sure, {} right", percent(b.confidence), percent(b.accuracy)))
         .collect();
     let title = format!("Reliability of {name}");
-    let axes = (Axis::exact("confidence", 0.0, 1.0), Axis::exact("", 0.0, 1.0));
-    svg((680, 540), (&title, &format!("As the logits are: {}.", told.join("; "))), axes, 78, |c| {
+    let axes = (Axis::exact("confidence", 0.0, 1.0), Axis::exact("accuracy", 0.0, 1.0));
+    svg((680, 540), (&title, &format!("As the logits are: {}.", told.join("; "))), axes, 104, |c| {
         c.x_axis();
         c.y_axis();
         c.line(&[(0.0, 0.0), (1.0, 1.0)], Colour::Dashes, 3);

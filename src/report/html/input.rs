@@ -28,6 +28,10 @@ pub enum Result {
     Study(Vec<Row>),
     /// `runs.jsonl` of `study`.
     Runs(Vec<Row>),
+    /// `layers.jsonl` of `study`.
+    Layers(Vec<Row>),
+    /// `ood.jsonl` of `study`.
+    Ood(Vec<Row>),
 }
 
 /// A result and its file.
@@ -72,7 +76,7 @@ pub enum Error {
 fn rows(path: &Path, bytes: &[u8]) -> std::result::Result<Input, Error> {
     let other = |found: String| Error::Schema {
         path: path.into(),
-        expected: "a table of `planish study`, results.jsonl or runs.jsonl".into(),
+        expected: "a table of `planish study`: results, runs, layers or ood, each .jsonl".into(),
         found,
         remedy: "pass one of these as study wrote it",
     };
@@ -83,10 +87,16 @@ fn rows(path: &Path, bytes: &[u8]) -> std::result::Result<Input, Error> {
     };
     let rows = lines.map(row).collect::<std::result::Result<Vec<_>, _>>()?;
     let has = |column: &str| !rows.is_empty() && rows.iter().all(|row| row.contains_key(column));
-    let result = match (has("shift"), has("train_seed")) {
-        (true, _) => Result::Study(rows),
-        (false, true) => Result::Runs(rows),
-        (false, false) => return Err(other("neither".into())),
+    let result = if has("shift") {
+        Result::Study(rows)
+    } else if has("train_seed") {
+        Result::Runs(rows)
+    } else if has("layer") {
+        Result::Layers(rows)
+    } else if has("ood") {
+        Result::Ood(rows)
+    } else {
+        return Err(other("none of them".into()));
     };
     Ok(Input { name: name(path), result, settings: Value::Null })
 }
@@ -155,6 +165,16 @@ fn typed<T: DeserializeOwned>(value: Value) -> serde_json::Result<Box<T>> {
 }
 
 impl Input {
+    /// The rows of a study's table.
+    pub fn rows(&self) -> Option<&[Row]> {
+        match &self.result {
+            Result::Study(rows) | Result::Runs(rows) | Result::Layers(rows) | Result::Ood(rows) => {
+                Some(rows)
+            }
+            _ => None,
+        }
+    }
+
     /// How the result came about; a study's table is of no one run.
     pub fn run(&self) -> Option<&Run> {
         Some(match &self.result {
@@ -164,7 +184,7 @@ impl Input {
             Result::Evaluation(r) => &r.run,
             Result::Comparison(r) => &r.run,
             Result::Finetuning(r) => &r.run,
-            Result::Study(_) | Result::Runs(_) => return None,
+            Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => return None,
         })
     }
 }

@@ -97,7 +97,10 @@ fn plan_words(findings: &Findings) -> String {
         )
     };
     let first = match &findings.plan {
-        Some(plan) => format!("The plan is to {}.", told(plan)),
+        Some(plan) => {
+            let one = findings.one_layer().map_or(String::new(), |said| format!(" Here {said}."));
+            format!("The plan is to {}.{one}", told(plan))
+        }
         None => "There is no plan: no layer's gap exceeds 1.96 standard errors.".into(),
     };
     let beyond = match &findings.plan_calibrated {

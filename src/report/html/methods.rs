@@ -5,7 +5,7 @@ use super::rows::{Mark, Row as Drawn, Scale, rows};
 use super::text::{escape, figure, folded, key, note, paragraph, table};
 use crate::evaluate::Estimate;
 use crate::report::bench::{Cost, Report, Row};
-use crate::report::format::{ABSENT, estimate, percent};
+use crate::report::format::{ABSENT, estimate, share};
 
 /// Loss, time and memory of every method, and what they establish.
 pub fn methods(report: &Report) -> String {
@@ -102,15 +102,11 @@ fn figures(report: &Report) -> String {
     let told = |e: Option<Estimate>| e.map_or(ABSENT.into(), estimate);
     let row = |r: &Row| {
         let cost = report.run.costs.iter().find(|c| c.name == r.name);
-        let top1 = match r.top1.stderr {
-            Some(e) => format!("{} ± {}", percent(r.top1.mean), percent(e)),
-            None => percent(r.top1.mean),
-        };
         vec![
             r.name.clone(),
             estimate(r.nll),
             estimate(r.calibrated_nll),
-            top1,
+            share(r.top1),
             estimate(r.ece),
             told(r.gain_over_control),
             told(cost.map(|c| c.seconds_per_epoch)),

@@ -4,7 +4,9 @@
 
 mod chart;
 mod density;
+mod diagnosed;
 mod figures;
+mod headline;
 mod input;
 mod layers;
 mod methods;
@@ -131,7 +133,8 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
             Result::PostTraining(r) => {
                 let part = r.test.as_ref().or(r.validation.as_ref())?;
                 let own = pictures.filter(|p| p.digest == part.data.digest);
-                part.flips.as_ref().map(|f| pictures::flips(f, own))
+                let names = r.class_names.as_deref().unwrap_or_default();
+                part.flips.as_ref().map(|f| pictures::flips(f, own, names))
             }
             _ => None,
         }),
@@ -141,6 +144,22 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
         "Models against each other",
         each(&|r| match r {
             Result::Study(rows) => Some(study::study(rows)),
+            _ => None,
+        }),
+    );
+    add(
+        "study-layers",
+        "Where the models over-fit",
+        each(&|r| match r {
+            Result::Layers(rows) => Some(diagnosed::layers(rows)),
+            _ => None,
+        }),
+    );
+    add(
+        "study-others",
+        "Images of other kinds, model by model",
+        each(&|r| match r {
+            Result::Ood(rows) => Some(diagnosed::others(rows)),
             _ => None,
         }),
     );
@@ -160,20 +179,20 @@ fn tuning(result: &Result) -> Option<String> {
     match result {
         Result::PostTraining(r) => {
             let mut out = paragraph(&format!(
-                "{} for {} epochs{}: updated {}{}.",
-                r.method.name.to_uppercase().replace("POL", "PoL").replace("POF", "PoF"),
+                "{} over {} epochs{}.",
+                headline::method(r),
                 r.settings.epochs,
-                r.method.perturb.as_ref().map_or(String::new(), |p| format!(", perturbing {p}")),
-                r.method.update,
-                match &r.output {
-                    Some(file) => format!("; written to {}", file.path),
-                    None => "; nothing was written".into(),
-                }
+                r.output.as_ref().map_or(String::new(), |f| format!("; written to {}", f.path)),
             ));
-            for (name, part) in [("Test", &r.test), ("Validation", &r.validation)] {
+            let refused = headline::refusal(r);
+            if let Some(why) = &refused {
+                out += &layers::warnings(&[format!("refused by the guard: {why}")]);
+            }
+            let after = if refused.is_some() { "after, refused" } else { "after" };
+            for (name, part) in [("test", &r.test), ("V", &r.validation)] {
                 let Some(part) = part else { continue };
-                let _ = writeln!(out, "<h3>{name}</h3>");
-                out += &one_split(part);
+                let _ = writeln!(out, "<h3>{}</h3>", escape(&headline::on(name, &part.data)));
+                out += &one_split(part, after);
             }
             Some(out + &layers::warnings(&r.notes))
         }
@@ -190,12 +209,10 @@ fn tuning(result: &Result) -> Option<String> {
     }
 }
 
-fn one_split(part: &BeforeAfter) -> String {
+fn one_split(part: &BeforeAfter, after: &str) -> String {
     match &part.comparison {
-        Some(comparison) => figures::differences(comparison, ["before", "after"]),
-        None => {
-            figures::summaries(&[("before".into(), &part.before), ("after".into(), &part.after)])
-        }
+        Some(comparison) => figures::differences(comparison, ["before", after]),
+        None => figures::summaries(&[("before".into(), &part.before), (after.into(), &part.after)]),
     }
 }
 
@@ -210,8 +227,13 @@ fn judged(inputs: &[Input]) -> Vec<(String, &Summary)> {
 fn models(input: &Input) -> Vec<(String, &Summary)> {
     match &input.result {
         Result::PostTraining(r) => {
-            r.test.as_ref().or(r.validation.as_ref()).map_or_else(Vec::new, |part| {
-                vec![("Before".into(), &part.before), ("After".into(), &part.after)]
+            let refused = if headline::refused(r) { ", refused" } else { "" };
+            headline::final_figures(r).map_or_else(Vec::new, |(role, part)| {
+                let named = |when: &str| format!("{when}, on {role}");
+                vec![
+                    (named("Before"), &part.before),
+                    (named(&format!("After{refused}")), &part.after),
+                ]
             })
         }
         Result::Evaluation(r) => vec![(input.name.clone(), &r.figures)],

@@ -19,8 +19,8 @@ pub struct Pictures {
 }
 
 /// How many images changed for better and worse, and those of the surest mistakes, with pictures
-/// where there are any.
-pub fn flips(flips: &Flips, pictures: Option<&Pictures>) -> String {
+/// where there are any; `names` are the classes' as the result has them.
+pub fn flips(flips: &Flips, pictures: Option<&Pictures>, names: &[String]) -> String {
     let mut out = format!(
         "<p>Tuning fixed {} images and broke {}.</p>\n",
         count(flips.fixed as u64),
@@ -35,7 +35,7 @@ pub fn flips(flips: &Flips, pictures: Option<&Pictures>) -> String {
             continue;
         }
         let _ = write!(out, "<h3>{kind}</h3>\n{}<ul class=\"pictures\">\n", note(words));
-        those.iter().for_each(|flip| out += &item(flip, pictures));
+        those.iter().for_each(|flip| out += &item(flip, pictures, names));
         out += "</ul>\n";
     }
     if pictures.is_none() {
@@ -44,10 +44,10 @@ pub fn flips(flips: &Flips, pictures: Option<&Pictures>) -> String {
     out
 }
 
-fn item(flip: &Flip, pictures: Option<&Pictures>) -> String {
+fn item(flip: &Flip, pictures: Option<&Pictures>, names: &[String]) -> String {
     let class = |k: u32| {
-        let name = pictures.and_then(|p| p.classes.get(k as usize)).cloned();
-        name.unwrap_or_else(|| format!("class {k}"))
+        let shown = pictures.and_then(|p| p.classes.get(k as usize));
+        shown.or(names.get(k as usize)).cloned().unwrap_or_else(|| format!("class {k}"))
     };
     let (label, mistaken) = (class(flip.label), class(flip.mistaken_for));
     let words = format!("{label}, taken for {mistaken} ({})", percent(flip.confidence));

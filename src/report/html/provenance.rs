@@ -55,7 +55,7 @@ fn one(input: &Input) -> String {
 
 /// Of a study's table: every row has its own digests.
 fn of_rows(input: &Input) -> String {
-    let (Result::Study(rows) | Result::Runs(rows)) = &input.result else { return String::new() };
+    let Some(rows) = input.rows() else { return String::new() };
     let distinct = |column: &str| {
         let found = rows.iter().filter_map(|row| row.get(column).and_then(Value::as_str));
         found.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
@@ -78,7 +78,9 @@ fn schema(input: &Input) -> &str {
         Result::Evaluation(r) => &r.schema,
         Result::Comparison(r) => &r.schema,
         Result::Finetuning(r) => &r.schema,
-        Result::Study(_) | Result::Runs(_) => "planish/study/1",
+        Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => {
+            crate::study::SCHEMA
+        }
     }
 }
 

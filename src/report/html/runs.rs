@@ -78,5 +78,5 @@ fn one(rows: &[&Row], column: &str, name: &str) -> String {
     let dots = rows.iter().map(dot).collect();
     let series = Series { name: String::new(), colour: Colour::Blue, filled: true, dots };
     let title = format!("Gain over the control against {name}");
-    scatter(&title, [name, "test NLL, nats"], false, &[series])
+    scatter(&title, [name, "test NLL, nats"], None, &[series])
 }

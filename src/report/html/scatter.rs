@@ -2,7 +2,7 @@
 
 use super::chart::{Axis, Colour, svg};
 use super::text::figure;
-use crate::evaluate::{Correlation, RESAMPLES, correlation, pearson, spearman};
+use crate::evaluate::{Correlation, FEWEST, RESAMPLES, correlation, pearson, spearman};
 use crate::report::format::number;
 
 /// A dot.
@@ -33,8 +33,14 @@ pub struct Series {
 const NAMED: usize = 40;
 
 /// Draws the series and tells how closely x and y go together in each. `diagonal` marks where both
-/// are equal. Nothing where no series has two dots.
-pub fn scatter(title: &str, [x, y]: [&str; 2], diagonal: bool, series: &[Series]) -> String {
+/// are equal, and says what that line means: only where it crosses the chart. Nothing where no series
+/// has two dots.
+pub fn scatter(
+    title: &str,
+    [x, y]: [&str; 2],
+    diagonal: Option<&str>,
+    series: &[Series],
+) -> String {
     let finite = |d: &&Dot| d.x.is_finite() && d.y.is_finite();
     let series: Vec<Series> = series
         .iter()
@@ -50,24 +56,26 @@ pub fn scatter(title: &str, [x, y]: [&str; 2], diagonal: bool, series: &[Series]
         true => Axis::log(x, xs),
         false => Axis::around(x, xs),
     };
-    let axes = (horizontal, Axis::around("", ys));
+    let axes = (horizontal, Axis::around(y, ys));
     let told: Vec<String> = series.iter().map(told).collect();
-    let drawn = svg((680, 460), (title, &told.join(" ")), axes, 96, |c| {
+    let both = |of: fn(&Dot) -> f64| {
+        all().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)))
+    };
+    let ((left, right), (low, high)) = (both(|d| d.x), both(|d| d.y));
+    let (from, to) = (left.max(low), right.min(high));
+    let equal = diagonal.filter(|_| from < to);
+    let drawn = svg((680, 460), (title, &told.join(" ")), axes, 120, |c| {
         c.x_axis();
         c.y_axis();
-        let both = |of: fn(&Dot) -> f64| {
-            all().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)))
-        };
-        let ((left, right), (low, high)) = (both(|d| d.x), both(|d| d.y));
-        let (from, to) = (left.max(low), right.min(high));
-        if diagonal && from < to {
+        if equal.is_some() {
             c.line(&[(from, from), (to, to)], Colour::Dashes, 3);
         }
         for s in &series {
             s.dots.iter().for_each(|d| c.dot(d.x, d.y, s.colour, 9, s.filled));
         }
     });
-    let remarks: Vec<String> = series.iter().map(together).collect();
+    let mut remarks: Vec<String> = series.iter().map(together).collect();
+    remarks.extend(equal.map(|meaning| format!("dashed: {meaning}")));
     figure(title, &format!("{y}; {}", remarks.join("; ")), &drawn)
 }
 
@@ -89,16 +97,21 @@ fn told(s: &Series) -> String {
     format!("{lead}{}{more}.", named.join("; "))
 }
 
-/// Both correlations in words.
+/// Both correlations in words, with the number of dots. Of fewer than [`FEWEST`] none is told: no rank
+/// correlation of four dots, however perfect, is beyond chance at 5% (2 of 4! orders).
 fn together(s: &Series) -> String {
     let pairs: Vec<(f64, f64)> = s.dots.iter().map(|d| (d.x, d.y)).collect();
     let of = |name: &str, by| correlation(by, &pairs, 0, RESAMPLES).map(|c| words(name, &c));
+    let lead = if s.name.is_empty() { String::new() } else { format!("{}: ", s.name) };
+    let n = pairs.len();
+    if n < FEWEST {
+        return format!("{lead}{n} dots, too few for a correlation");
+    }
     let found = [of("Spearman", spearman), of("Pearson", pearson)];
     let found: Vec<String> = found.into_iter().flatten().collect();
-    let lead = if s.name.is_empty() { String::new() } else { format!("{}: ", s.name) };
     match found.is_empty() {
-        true => format!("{lead}no correlation is defined"),
-        false => format!("{lead}{} ({} dots)", found.join(", "), s.dots.len()),
+        true => format!("{lead}no correlation is defined ({n} dots)"),
+        false => format!("{lead}{} ({n} dots)", found.join(", ")),
     }
 }
 

@@ -5,7 +5,7 @@ use super::chart::Colour;
 use super::scatter::{Dot, Series, scatter};
 use super::text::{escape, key, note, paragraph, table};
 use crate::evaluate::Estimate;
-use crate::report::format::{ABSENT, estimate, number, percent};
+use crate::report::format::{ABSENT, estimate, number, percent, share};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -23,7 +23,8 @@ struct Model<'a> {
     shifted: Vec<&'a Row>,
 }
 
-fn text<'a>(row: &'a Row, column: &str) -> &'a str {
+/// A text of a row; empty where there is none.
+pub fn text<'a>(row: &'a Row, column: &str) -> &'a str {
     row.get(column).and_then(Value::as_str).unwrap_or_default()
 }
 
@@ -96,12 +97,16 @@ fn on_one(models: &[Model]) -> String {
         let dots = models.iter().map(|m| m.dot(m.clean(figure), m.shifted(figure))).collect();
         let series = Series { name: String::new(), colour: Colour::Blue, filled: true, dots };
         let title = format!("{name}: shifted against in distribution");
-        charts += &scatter(&title, ["in distribution", "shifted"], true, &[series]);
+        charts += &scatter(
+            &title,
+            ["in distribution", "shifted"],
+            Some("a shift changes nothing"),
+            &[series],
+        );
     }
     if !charts.is_empty() {
         out += &paragraph(
-            "Each dot is a model; on the dashed line a shift would change nothing. Intervals in \
-             brackets are of a seeded bootstrap over models, 95%.",
+            "Each dot is a model. Intervals in brackets are of a seeded bootstrap over models, 95%.",
         );
         out += &format!("<div class=\"charts\">\n{charts}</div>\n");
     }
@@ -117,19 +122,16 @@ fn figures(models: &[Model], cells: usize) -> String {
     }
     let row = |m: &Model| {
         let mut row = vec![m.name.to_owned()];
-        for (figure, _, share) in FIGURES {
+        for (figure, _, is_share) in FIGURES {
             let stderr = value(m.clean, &format!("{figure}_stderr"));
             let (mean, stderr) = (m.clean(figure), Some(stderr).filter(|s| s.is_finite()));
-            row.push(match (share, stderr) {
-                (true, Some(stderr)) => format!("{} ± {}", percent(mean), percent(stderr)),
-                (true, None) => percent(mean),
-                (false, stderr) => estimate(Estimate { mean, stderr }),
-            });
+            let known = Estimate { mean, stderr };
+            row.push(if is_share { share(known) } else { estimate(known) });
         }
         if cells > 0 {
-            for (figure, _, share) in FIGURES {
+            for (figure, _, is_share) in FIGURES {
                 let mean = m.shifted(figure);
-                row.push(match (mean.is_finite(), share) {
+                row.push(match (mean.is_finite(), is_share) {
                     (false, _) => ABSENT.into(),
                     (true, true) => percent(mean),
                     (true, false) => number(mean),
@@ -176,7 +178,7 @@ fn scaling(models: &[Model], shifted: bool) -> String {
                     dots: dots(&|m| m.shifted(figure)),
                 });
             }
-            out += &scatter(&format!("{name} against {label}"), [label, name], false, &series);
+            out += &scatter(&format!("{name} against {label}"), [label, name], None, &series);
         }
     }
     if out.is_empty() {

@@ -1,10 +1,10 @@
 //! What the results come to: three sentences and a row of figures.
 
+use super::headline::{Headline, final_figures, headline, method, refusal};
 use super::input::{Input, Result};
-use super::text::{escape, paragraph};
+use super::text::{escape, note, paragraph};
 use crate::evaluate::Summary;
 use crate::report::format::{count, estimate, number, percent};
-use crate::report::post_training::BeforeAfter;
 use crate::report::sentence::sentence;
 
 /// The heading: which model, on which images.
@@ -23,6 +23,8 @@ pub fn heading(inputs: &[Input]) -> String {
             Result::Comparison(r) => format!("{} against {}", r.b.path, r.a.path),
             Result::Finetuning(r) => r.checkpoint.clone(),
             Result::Study(rows) => format!("a study of {}", super::study::named(rows)),
+            Result::Layers(rows) => format!("the layers of {}", super::study::named(rows)),
+            Result::Ood(rows) => format!("other images, seen by {}", super::study::named(rows)),
             Result::Runs(rows) => format!("{} training runs", count(rows.len() as u64)),
             _ => input.name.clone(),
         }),
@@ -34,48 +36,41 @@ fn short(path: &str) -> &str {
     path.strip_suffix("/model.safetensors").unwrap_or(path)
 }
 
-/// At most three: how good the model is, where it over-fits, what tuning does about it.
+/// How good the model is, where it over-fits, what tuning does about it; and which runs were refused.
 pub fn sentences(inputs: &[Input]) -> String {
     let first = |of: fn(&Result) -> Option<String>| inputs.iter().find_map(|i| of(&i.result));
-    let found = [first(how_good).or_else(|| first(trained)), first(where_from), tuned(inputs)];
+    let good = headline(inputs).map(|head| how_good(&head));
+    let found = [good, first(where_from), tuned(inputs), refusals(inputs)];
     let all: String = found.iter().flatten().map(|text| paragraph(text)).collect();
     format!("<div class=\"summary\">\n{all}</div>\n")
 }
 
-fn how_good(result: &Result) -> Option<String> {
-    let (split, s) = match result {
-        Result::Evaluation(r) => (r.data.split.as_str(), &r.figures),
-        Result::PostTraining(r) => {
-            let part = r.test.as_ref().or(r.validation.as_ref())?;
-            (part.data.split.as_str(), &part.before)
-        }
-        _ => return None,
-    };
-    Some(format!(
-        "On {} images of split {split} the model classifies {} rightly at a loss of {}; a \
-         temperature of {} brings that to {} and the calibration error from {} to {}.",
-        count(s.images as u64),
+fn how_good(head: &Headline) -> String {
+    let s = head.given;
+    format!(
+        "{}On {}{} the model classifies {} rightly at a loss of {}; a temperature of {} brings that to \
+         {} and the calibration error from {} to {}.",
+        head.lead,
+        head.images,
+        if head.tuned.is_some() { ", before tuning," } else { "" },
         percent(s.top1),
         nll(s),
         number(s.temperature),
         number(s.calibrated_nll),
         number(s.ece),
         number(s.calibrated_ece)
-    ))
+    )
 }
 
-fn trained(result: &Result) -> Option<String> {
-    let Result::Finetuning(r) = result else { return None };
-    let (name, s) = r.figures.last()?;
-    Some(format!(
-        "Fine-tuning kept epoch {} of {}; on {} images ({name}) it classifies {} rightly at a loss \
-         of {}.",
-        r.kept_epoch,
-        r.epochs.len(),
-        count(s.images as u64),
-        percent(s.top1),
-        nll(s)
-    ))
+/// Every run that the guard refused, by its file.
+fn refusals(inputs: &[Input]) -> Option<String> {
+    let told = |input: &Input| match &input.result {
+        Result::PostTraining(r) => refusal(r)
+            .map(|why| format!("{}: {} was refused by the guard: {why}.", input.name, method(r))),
+        _ => None,
+    };
+    let all: Vec<String> = inputs.iter().filter_map(told).collect();
+    (!all.is_empty()).then(|| all.join(" "))
 }
 
 fn nll(s: &Summary) -> String {
@@ -116,37 +111,39 @@ fn tuned(inputs: &[Input]) -> Option<String> {
             ),
         });
     }
-    inputs.iter().find_map(|i| match &i.result {
-        Result::PostTraining(r) => {
-            let part = r.test.as_ref().or(r.validation.as_ref())?;
-            part.comparison.as_ref().map(|c| sentence(c, "before", "after"))
+    let kept = |i: &Input| match &i.result {
+        Result::PostTraining(r) if refusal(r).is_none() => {
+            let (role, part) = final_figures(r)?;
+            let said = part.comparison.as_ref().map(|c| sentence(c, "before", "after"))?;
+            Some((role, format!("{}, {role}: {said}", method(r))))
         }
-        Result::Comparison(r) => Some(r.sentence.clone()),
         _ => None,
+    };
+    let best = inputs.iter().filter_map(kept).min_by_key(|(role, _)| *role != "test");
+    best.map(|(_, said)| said).or_else(|| {
+        inputs.iter().find_map(|i| match &i.result {
+            Result::Comparison(r) => Some(r.sentence.clone()),
+            _ => None,
+        })
     })
 }
 
-/// The figures one looks for first.
+/// The figures one looks for first, and whose they are.
 pub fn tiles(inputs: &[Input]) -> String {
-    let tuned = inputs.iter().find_map(|i| match &i.result {
-        Result::PostTraining(r) => r.test.as_ref().or(r.validation.as_ref()),
-        _ => None,
-    });
-    let one = inputs.iter().find_map(|i| match &i.result {
-        Result::Evaluation(r) => Some(&r.figures),
-        Result::Finetuning(r) => r.figures.last().map(|(_, s)| s),
-        _ => None,
-    });
-    let tiles = match (tuned, one) {
-        (Some(part), _) => before_after(part),
-        (None, Some(s)) => vec![
-            ("NLL", format!("{:.4}", s.nll), "nats per image".into()),
-            ("Calibrated NLL", format!("{:.4}", s.calibrated_nll), "nats per image".into()),
-            ("Top-1", percent(s.top1), format!("of {} images", count(s.images as u64))),
-            ("ECE", format!("{:.4}", s.ece), format!("calibrated {:.4}", s.calibrated_ece)),
-            ("Temperature", number(s.temperature), "1 needs none".into()),
-        ],
-        (None, None) => return String::new(),
+    let Some(head) = headline(inputs) else { return String::new() };
+    let s = head.given;
+    let (tiles, when) = match head.tuned {
+        Some(tuned) => (before_after(s, tuned), "after tuning and before"),
+        None => (
+            vec![
+                ("NLL", format!("{:.4}", s.nll), "nats per image".into()),
+                ("Calibrated NLL", format!("{:.4}", s.calibrated_nll), "nats per image".into()),
+                ("Top-1", percent(s.top1), format!("of {} images", count(s.images as u64))),
+                ("ECE", format!("{:.4}", s.ece), format!("calibrated {:.4}", s.calibrated_ece)),
+                ("Temperature", number(s.temperature), "1 needs none".into()),
+            ],
+            "the model as given",
+        ),
     };
     let items: String = tiles
         .iter()
@@ -155,11 +152,11 @@ pub fn tiles(inputs: &[Input]) -> String {
             format!("<div><dt>{name}</dt><dd>{value}<small>{remark}</small></dd></div>\n")
         })
         .collect();
-    format!("<dl class=\"tiles\">\n{items}</dl>\n")
+    let whose = note(&format!("{}: {when}, on {}.", head.file, head.images));
+    format!("<dl class=\"tiles\">\n{items}</dl>\n{whose}")
 }
 
-fn before_after(part: &BeforeAfter) -> Vec<(&'static str, String, String)> {
-    let (b, a) = (&part.before, &part.after);
+fn before_after(b: &Summary, a: &Summary) -> Vec<(&'static str, String, String)> {
     let was = |text: String| format!("after tuning; {text} before");
     vec![
         ("NLL", format!("{:.4}", a.nll), was(format!("{:.4}", b.nll))),

@@ -47,6 +47,12 @@ pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     out + "</tbody></table></div>\n"
 }
 
+/// A [`table`] whose last column matters most: where the page is narrow its cells wrap rather than run
+/// out of sight.
+pub fn fitting(headers: &[&str], rows: &[Vec<String>]) -> String {
+    table(headers, rows).replacen("<table>", "<table class=\"fits\">", 1)
+}
+
 /// What opens on a click; on paper it is left out unless it was open.
 pub fn folded(title: &str, body: &str) -> String {
     format!("<details><summary>{}</summary>\n{body}</details>\n", escape(title))

@@ -1,0 +1,45 @@
+//! Study files and folders that make no sense.
+
+use crate::commands::{STUDY, text};
+use crate::common::Bench;
+use std::fs;
+
+#[test]
+fn a_study_that_makes_no_sense_is_told_with_its_line() {
+    let bench = Bench::with_model();
+    let path = bench.path("bad.toml");
+    for (from, to, parts) in [
+        (
+            "name = \"two\"",
+            "nmae = \"two\"",
+            &["line 8: setting: expected one of `name`, `checkpoint`", "found the unknown `nmae`"]
+                [..],
+        ),
+        ("name = \"two\"", "name = \"one\"", &["line 8", "a name of its own", "choose another"]),
+        ("source = \"data\"", "", &["line 11: setting `source`: expected a value", "add it"]),
+        ("contrast,", "rain,", &["line 2", "gaussian_noise", "rain", "--shift"]),
+        ("64,", "true,", &["line 6", "attribute `width`", "a number or a text", "boolean"]),
+        ("\"second\"", "3", &["line 9", "expected", "3"]),
+        ("[[ood]]", "[[odd]]", &["line 14", "found the unknown `odd`", "`ood`"]),
+        ("[[model]]", "[model]", &["line 7", "TOML"]),
+        ("\"no\" }", "\"no\" }\noptions = { hats = 3 }", &["line 11", "model options", "--hats"]),
+        ("\"data\"\n", "\"data\"\noptions = { val-from-train = 'x' }\n", &["line 14", "'x'"]),
+        ("\nshifts", "\nprecision = 'f16'\nshifts", &["line 2", "precision", "f32 or bf16", "f16"]),
+    ] {
+        assert!(STUDY.contains(from), "{from}");
+        fs::write(&path, STUDY.replacen(from, to, 1)).unwrap();
+        let said = bench.run(&["study", &path]);
+        said.fails_with(&["bad.toml, line"]);
+        said.fails_with(parts);
+    }
+    bench.run(&["study", "none.toml"]).fails_with(&["none.toml", "cannot be read"]);
+    assert_eq!(bench.run(&["study", &path, "--shard", "5/4"]).code, Some(2));
+    // A folder with somebody's own results is left alone.
+    fs::write(&path, STUDY).unwrap();
+    fs::create_dir(bench.path("mine")).unwrap();
+    fs::write(bench.path("mine/results.csv"), "mine").unwrap();
+    let parts = ["mine/results.csv", "name another folder"];
+    bench.run(&["study", &path, "--out", "mine"]).fails_with(&parts);
+    bench.plain(&["merge", "mine", "mine"]).fails_with(&parts);
+    assert_eq!(text(&bench, "mine/results.csv"), "mine");
+}
