@@ -37,7 +37,12 @@ pub struct DataArgs {
     pub val_from_train: Option<f64>,
     /// Training images of a checkpoint that planish fine-tuned on some alone (`--train-samples`,
     /// `--train-range`): these again, or all of the training split
-    #[arg(long, value_name = "fitted|all", default_value = "fitted", help_heading = "Data options")]
+    #[arg(
+        long,
+        value_name = "fitted|all",
+        default_value = "fitted",
+        help_heading = "Data options"
+    )]
     pub train_on: TrainOn,
     /// How class folders are numbered: by the checkpoint's class names, or in sorted order
     /// whatever these are

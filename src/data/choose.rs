@@ -3,8 +3,8 @@
 //! The validation set V must be unseen by the checkpoint: the gap ΔL of a layer is at most L^V,
 //! so a V taken from fitted training data shows nothing.
 
-use super::folds::{stratified_cut, stratified_halves};
 use super::fitted::{Sample, narrow};
+use super::folds::{stratified_cut, stratified_halves};
 use super::{DataSet, Error, Split};
 
 /// What our `finetune` writes into a checkpoint about the images it held out.

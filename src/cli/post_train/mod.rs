@@ -3,10 +3,12 @@
 //! Prepare, train, judge, save, report.
 
 mod destination;
+mod figures;
 mod forecast;
 mod frozen;
 mod judge;
 mod record;
+mod search;
 mod work;
 
 use super::caching::{self, words};
@@ -14,34 +16,30 @@ use super::common::{Common, Limit};
 use super::epochs::EpochArgs;
 use super::images::{DataArgs, data_info};
 use super::model::{ModelArgs, checkpoint_info};
+use super::numbers::positive;
 use super::outcome::show;
 use super::output::print;
 use super::recipe::{LayerArgs, Name};
 use super::saved;
-use super::scoring::{Pair, before_after, predict, remeasure, temperatures};
-use super::subject::Subject;
 use super::training::{Kept, RecipeArgs};
 use crate::cache::Mode;
 use crate::checkpoint::{Error as CheckpointError, Saved};
-use crate::data::Split;
-use crate::objective::Objective;
-use crate::report::PredictionsInfo;
 use crate::report::dry_run::DryRun;
-use crate::report::post_training::{
-    BeforeAfter, LayerBeforeAfter, Output, Report, SCHEMA, TimedRun,
-};
-use crate::run::Run;
+use crate::report::post_training::{Output, Report, SCHEMA, Search, TimedRun};
+use crate::run::{Run, Running};
 use crate::vit::Weights;
 use anyhow::{Context, bail};
 use destination::Place;
+use figures::{Figures, figures};
 use forecast::{Outlook, line, outlook};
 use judge::{Case, Judged, judge};
 use record::{method_info, provenance};
+use search::{Found, search};
 use std::path::PathBuf;
 use work::{Work, intention, median, prepare, train};
 
 /// Options of `post-train`.
-#[derive(clap::Args, Debug)]
+#[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  planish post-train model/ --data fashion-mnist/ --method pol \
                         --out better/\n  planish post-train model/ --data fashion-mnist/ --method \
@@ -59,6 +57,18 @@ pub struct Args {
     /// Method
     #[arg(long, value_enum, default_value = "pol")]
     pub method: Name,
+    /// Try recipes for so many minutes (SGD and PoL near the head at several rates, decays and numbers
+    /// of epochs, then SGD of each block, then SGD and SAM of all layers), choose by the loss on
+    /// validation images after a temperature, and run the best
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        value_parser = positive,
+        conflicts_with_all = [
+            "method", "perturb", "update", "plan", "epochs", "lr", "weight_decay", "dry_run", "memory",
+        ],
+    )]
+    pub search: Option<f64>,
     /// Where the result goes.
     #[command(flatten)]
     pub place: Place,
@@ -101,6 +111,12 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     saved::check(args.dump.as_deref())?;
+    let Some(minutes) = args.search else { return tune(args, None, clock) };
+    let Found { args, search } = search(args, minutes)?;
+    tune(&args, Some(search), clock)
+}
+
+fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<()> {
     let mut work = prepare(args)?;
     let mut planned = None;
     if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
@@ -201,6 +217,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         recompute: work.model.recompute,
         precision: work.model.precision.name().into(),
         cached: cache.mode != Mode::Off,
+        search,
         augmentation: work.augmentation(),
         epochs,
         selection,
@@ -245,57 +262,4 @@ fn read_back(args: &Args, saved: &Saved) -> anyhow::Result<Weights> {
     let path = saved.path.display();
     let checkpoint = args.model.flags.open(&saved.path);
     Ok(checkpoint.with_context(|| format!("{path} was written, but cannot be read back"))?.weights)
-}
-
-/// The model before and after, on V and on test.
-#[derive(Default)]
-struct Figures {
-    validation: Option<BeforeAfter>,
-    test: Option<BeforeAfter>,
-    predictions: Option<PredictionsInfo>,
-    layers: Vec<LayerBeforeAfter>,
-}
-
-/// Scores both models. What was not `written` is no result: then test stays unread, and no layer is
-/// measured again.
-fn figures(
-    args: &Args,
-    work: &Work,
-    tuned: &Objective,
-    judged: &Judged,
-    written: bool,
-) -> anyhow::Result<Figures> {
-    let Work { checkpoint, sources, roles, recipe, .. } = work;
-    let model = &work.model.exact();
-    let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
-        let both = split.as_ref().zip(own);
-        let score = |(split, own): (&Split, &Pair)| {
-            let info = data_info(sources.of(split), split, origin);
-            before_after(own, v, info, args.common.seed)
-        };
-        both.map(score).transpose()
-    };
-    let on_v = judged.on_v.as_ref();
-    let validation = scored(&roles.val, on_v, None, &roles.val_origin)?;
-    if !written {
-        return Ok(Figures { validation, ..Figures::default() });
-    }
-    let on_test = predict(checkpoint, [model, tuned], roles.test.as_ref())?;
-    let test = scored(&roles.test, on_test.as_ref(), on_v, "test")?;
-    let predictions = match (&args.dump, &on_test) {
-        (Some(path), Some(own)) => {
-            let [_, after] = temperatures(own, on_v, args.common.seed)?;
-            Some(saved::write(path, &own[1], &after)?)
-        }
-        _ => None,
-    };
-    let layers = match (args.recipe.remeasure, &work.subject) {
-        (Some(0), _) | (_, None) => Vec::new(),
-        (None, Some(subject)) => remeasure(subject, tuned, recipe, &args.common)?,
-        (n, Some(_)) => {
-            let subject = Subject::new(checkpoint, roles, n, &args.common)?;
-            remeasure(&subject, tuned, recipe, &args.common)?
-        }
-    };
-    Ok(Figures { validation, test, predictions, layers })
 }

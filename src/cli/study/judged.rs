@@ -18,8 +18,9 @@ pub struct Judged(pub Map<String, Value>);
 
 /// The model that goes in.
 pub struct Start {
-    images: [Pixels; 2],
-    before: [Side; 2],
+    /// V, then test if it is to be read.
+    images: Vec<Pixels>,
+    before: Vec<Side>,
     /// Positions of the half of V whose temperature the other half is scored at.
     half: Vec<usize>,
 }
@@ -62,14 +63,16 @@ fn put(row: &mut Map<String, Value>, name: &str, value: Estimate) {
 }
 
 impl Start {
-    /// Takes the model's logits on V and on test.
+    /// Takes the model's logits on V, the first, and on test, if that is given.
     ///
     /// # Errors
     /// Images that cannot be read; logits that are not finite; a V too small to be halved.
-    pub fn new(model: &Objective, images: [Pixels; 2], seed: u64) -> anyhow::Result<Self> {
-        let [v, test] = [model.predict(&images[0])?, model.predict(&images[1])?];
-        let half = stratified_halves(v.labels(), seed).0;
-        let before = sides(&v, &test, &half)?;
+    pub fn new(model: &Objective, images: Vec<Pixels>, seed: u64) -> anyhow::Result<Self> {
+        let logits = images.iter().map(|own| model.predict(own));
+        let logits = logits.collect::<Result<Vec<_>, _>>()?;
+        let half = logits.first().map(|v| stratified_halves(v.labels(), seed).0);
+        let half = half.unwrap_or_default();
+        let before = sides(&logits, &half)?;
         Ok(Self { images, before, half })
     }
 
@@ -83,14 +86,14 @@ impl Start {
         model: &Objective,
         stage: usize,
         ram: u64,
-    ) -> anyhow::Result<[Option<Activations>; 2]> {
+    ) -> anyhow::Result<Vec<Option<Activations>>> {
         let bytes =
             |images: &Pixels| Prefix::new(model, vec![images], stage, false).layout().bytes();
         let fits = self.images.iter().map(bytes).fold(0, u64::saturating_add) <= ram;
         let held = |images: &Pixels| -> anyhow::Result<Option<Activations>> {
             Ok(if fits { Some(model.activations(images, stage)?) } else { None })
         };
-        Ok([held(&self.images[0])?, held(&self.images[1])?])
+        self.images.iter().map(held).collect()
     }
 
     /// Scores a model that came of training: V at the temperatures of its halves, test at V's, as
@@ -102,24 +105,20 @@ impl Start {
     pub fn judge(
         &self,
         tuned: &Objective,
-        frozen: &[Option<Activations>; 2],
+        frozen: &[Option<Activations>],
     ) -> anyhow::Result<(Judged, Option<String>)> {
-        let logits = |i: usize| {
-            let from = match &frozen[i] {
-                Some(held) => held as &dyn Examples,
-                None => &self.images[i],
-            };
-            tuned.predict(from)
-        };
-        let (v, test) = match (logits(0), logits(1)) {
-            (Ok(v), Ok(test)) => (v, test),
-            (Err(ObjectiveError::Predictions(why)), _)
-            | (_, Err(ObjectiveError::Predictions(why))) => {
+        let logits = self.images.iter().zip(frozen).map(|(images, held)| match held {
+            Some(held) => tuned.predict(held as &dyn Examples),
+            None => tuned.predict(images),
+        });
+        let logits = match logits.collect::<Result<Vec<_>, _>>() {
+            Ok(logits) => logits,
+            Err(ObjectiveError::Predictions(why)) => {
                 return Ok((Judged::default(), Some(why.to_string())));
             }
-            (Err(error), _) | (_, Err(error)) => return Err(error.into()),
+            Err(error) => return Err(error.into()),
         };
-        let after = sides(&v, &test, &self.half)?;
+        let after = sides(&logits, &self.half)?;
         let mut row = Map::new();
         for ((split, before), after) in SPLITS.into_iter().zip(&self.before).zip(&after) {
             before.columns(split, "before", &mut row);
@@ -133,6 +132,10 @@ impl Start {
     }
 }
 
-fn sides(v: &Predictions, test: &Predictions, half: &[usize]) -> anyhow::Result<[Side; 2]> {
-    Ok([Side::new(v, Temperature::CrossFitted(half))?, Side::new(test, Temperature::FittedOn(v))?])
+/// V at the temperatures of its halves, the others at V's.
+fn sides(logits: &[Predictions], half: &[usize]) -> anyhow::Result<Vec<Side>> {
+    let Some((v, others)) = logits.split_first() else { return Ok(Vec::new()) };
+    let on_v = Side::new(v, Temperature::CrossFitted(half));
+    let others = others.iter().map(|own| Side::new(own, Temperature::FittedOn(v)));
+    std::iter::once(on_v).chain(others).collect()
 }

@@ -1,6 +1,6 @@
 //! `planish study`: many models on many data sets and shifts, each cell once.
 
-mod bench;
+pub(super) mod bench;
 mod cells;
 mod diagnosis;
 mod evaluation;
@@ -9,8 +9,8 @@ mod judged;
 mod options;
 mod problem;
 mod runs;
-mod setup;
-mod training;
+pub(super) mod setup;
+pub(super) mod training;
 mod work;
 
 use super::common::Common;

@@ -1,10 +1,8 @@
-//! Training cells of one pair: what does not depend on the cell is computed once.
+//! Training runs from one checkpoint: what does not depend on the run is computed once.
 
 use super::bench::Run;
-use super::cells::{Cell, Job};
 use super::judged::{Judged, Start};
 use super::setup::Opened;
-use super::work::entry;
 use crate::cache::About;
 use crate::checkpoint::Error as CheckpointError;
 use crate::cli::caching::{keep, view_name};
@@ -12,9 +10,9 @@ use crate::cli::common::Common;
 use crate::cli::images::{pixels, sample};
 use crate::cli::model::objective;
 use crate::cli::training::{Kept, micro_batch, settings};
+use crate::data::{Role, Split, require};
 use crate::objective::{Activations, Examples, Objective};
 use crate::pixels::Pixels;
-use crate::study::Entry;
 use crate::train::Keep;
 use crate::train::Prefix;
 use crate::train::post::{Outcome, post_train};
@@ -27,6 +25,10 @@ use std::time::Instant;
 /// Validation images that each epoch is watched on, as `post-train` has it.
 const WATCHED: usize = 1000;
 
+/// What is done with a finished run: its place among the runs, its figures and its seconds; whether to
+/// go on.
+pub type Finished<'f> = dyn FnMut(usize, Map<String, Value>, f64) -> anyhow::Result<bool> + 'f;
+
 /// A model with its images, before any training.
 pub struct Ground<'a> {
     opened: &'a Opened,
@@ -38,53 +40,54 @@ pub struct Ground<'a> {
 }
 
 impl<'a> Ground<'a> {
-    /// Takes the model's logits on V and on test.
+    /// Takes the model's logits on V, and on `test` if that is to be read.
     ///
     /// # Errors
-    /// Images that cannot be read; logits that are not finite.
-    pub fn new(opened: &'a Opened, common: &Common) -> anyhow::Result<Self> {
-        let images = opened.images()?;
+    /// No training images or no V; images that cannot be read; logits that are not finite.
+    pub fn new(opened: &'a Opened, common: &Common, test: Option<&Split>) -> anyhow::Result<Self> {
         let checkpoint = &opened.checkpoint;
+        let train = require(Role::Train, opened.roles.train.as_ref())?;
+        let val = require(Role::Val, opened.roles.val.as_ref())?;
         let model = objective(checkpoint, DType::F32)?;
-        let of = |split| pixels(checkpoint, split);
-        let few = sample(images.val, Some(WATCHED), common.seed)?;
-        let start = Start::new(&model, [of(images.val)?, of(images.test)?], common.seed)?;
-        let (train, watched) = (of(images.train)?, of(&few)?);
+        let of = |split: &Split| pixels(checkpoint, split);
+        let judges = std::iter::once(val).chain(test).map(of).collect::<Result<_, _>>()?;
+        let start = Start::new(&model, judges, common.seed)?;
+        let watched = of(&sample(val, Some(WATCHED), common.seed)?)?;
+        let train = of(train)?;
         let common = Common { quiet: true, ..common.clone() };
         Ok(Self { opened, common, model, train, watched, start })
     }
 
-    /// Trains these cells, those together that freeze the same layers.
+    /// Trains, run by run, those together that freeze the same layers. `finished` has each run's
+    /// place, figures and seconds, and says whether to go on.
     ///
     /// # Errors
     /// Those of training and of `finished`.
-    pub fn train(
-        &self,
-        cells: &[&Cell],
-        finished: &mut dyn FnMut(Entry) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let mut groups: Vec<(String, Vec<(&Cell, &Run)>)> = Vec::new();
-        for cell in cells {
-            let Job::Train { run, .. } = &cell.job else { continue };
+    pub fn train(&self, runs: &[&Run], finished: &mut Finished) -> anyhow::Result<()> {
+        let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
+        for (place, run) in runs.iter().enumerate() {
             let frozen = frozen(run);
             match groups.iter_mut().find(|(known, _)| *known == frozen) {
-                Some((_, group)) => group.push((cell, run)),
-                None => groups.push((frozen, vec![(cell, run)])),
+                Some((_, group)) => group.push(place),
+                None => groups.push((frozen, vec![place])),
             }
         }
         for (_, group) in &groups {
-            self.group(group, finished)?;
+            if !self.group(runs, group, finished)? {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Trains cells that share their frozen layers.
+    /// Trains runs that share their frozen layers; whether to go on.
     fn group(
         &self,
-        cells: &[(&Cell, &Run)],
-        finished: &mut dyn FnMut(Entry) -> anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
-        let Some((_, first)) = cells.first() else { return Ok(()) };
+        runs: &[&Run],
+        places: &[usize],
+        finished: &mut Finished,
+    ) -> anyhow::Result<bool> {
+        let Some(first) = places.first().map(|&place| runs[place]) else { return Ok(true) };
         let mut clock = Instant::now();
         let (words, stage) = (&first.words.recipe, first.recipe.first_stage());
         let mut model = self.model.clone();
@@ -109,12 +112,16 @@ impl<'a> Ground<'a> {
         let source = keep(cache, prefix, &plan, &about, &self.common)?.source;
         let watched = model.activations(&self.watched, stage)?;
         let frozen = self.start.frozen(&self.model, stage, ram)?;
-        for (cell, run) in cells {
-            let outcome = self.run(run, &model, &source, &watched)?;
+        for &place in places {
+            let outcome = self.run(runs[place], &model, &source, &watched)?;
             let figures = self.judge(&outcome, &frozen, watched.labels.len())?;
-            finished(entry(cell, figures, &mut clock))?;
+            let seconds = clock.elapsed().as_secs_f64();
+            clock = Instant::now();
+            if !finished(place, figures, seconds)? {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn run(
@@ -138,7 +145,7 @@ impl<'a> Ground<'a> {
     fn judge(
         &self,
         outcome: &Outcome,
-        frozen: &[Option<Activations>; 2],
+        frozen: &[Option<Activations>],
         watched: usize,
     ) -> anyhow::Result<Map<String, Value>> {
         let (judged, flaw) = match self.opened.checkpoint.as_stored(&outcome.weights) {

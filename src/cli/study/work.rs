@@ -1,5 +1,6 @@
 //! The cells that are missing, computed one by one and kept as they come.
 
+use super::bench::Run;
 use super::cells::{Cell, Job};
 use super::diagnosis::diagnosis;
 use super::evaluation::Evaluator;
@@ -46,7 +47,7 @@ pub fn compute(
         }
         if own.iter().any(|c| c.planned.kind == Kind::Run) {
             begin("training");
-            Ground::new(&opened, common)?.train(&own, &mut finished)?;
+            train(&opened, &own, common, &mut finished)?;
         }
     }
     Ok(())
@@ -84,6 +85,25 @@ fn evaluations(
     Ok(())
 }
 
+/// Cells of post-training.
+fn train(
+    opened: &Opened,
+    cells: &[&Cell],
+    common: &Common,
+    finished: &mut dyn FnMut(Entry) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let trained = cells.iter().filter_map(|cell| match &cell.job {
+        Job::Train { run, .. } => Some((*cell, run.as_ref())),
+        _ => None,
+    });
+    let (cells, runs): (Vec<&Cell>, Vec<&Run>) = trained.unzip();
+    let ground = Ground::new(opened, common, Some(opened.images()?.test))?;
+    ground.train(&runs, &mut |place, figures, seconds| {
+        finished(timed(cells[place], figures, seconds))?;
+        Ok(true)
+    })
+}
+
 /// What is there, or is made now.
 fn begun<T>(slot: &mut Option<T>, make: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<&T> {
     Ok(match slot {
@@ -93,9 +113,14 @@ fn begun<T>(slot: &mut Option<T>, make: impl FnOnce() -> anyhow::Result<T>) -> a
 }
 
 /// A finished cell, with the time since the one before.
-pub fn entry(cell: &Cell, figures: Map<String, Value>, clock: &mut Instant) -> Entry {
-    let seconds = (clock.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+fn entry(cell: &Cell, figures: Map<String, Value>, clock: &mut Instant) -> Entry {
+    let seconds = clock.elapsed().as_secs_f64();
     *clock = Instant::now();
+    timed(cell, figures, seconds)
+}
+
+fn timed(cell: &Cell, figures: Map<String, Value>, seconds: f64) -> Entry {
+    let seconds = (seconds * 1e3).round() / 1e3;
     Entry { cell: cell.planned.cell.clone(), kind: cell.planned.kind, figures, seconds }
 }
 

@@ -1,0 +1,245 @@
+"""Tables and plots of docs/study.md from a study's runs.csv and layers.csv.
+
+    python docs/study/analyse.py FOLDER [--test] [--plots docs/study]
+
+Without --test only columns of V are read: what is chosen, and what V says of it. Needs numpy, pandas,
+scipy and, for plots, matplotlib.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+REGIMES = ["fitted", "memorised", "augmented"]
+SETTINGS = ["method", "perturb", "update", "lr", "gamma", "weight_decay", "epochs"]
+SMALLEST = 0.005  # nats: less is too little to matter, whatever its p
+
+
+def interval(values):
+    """Mean, half-width of its 95% interval and two-sided p, by Student's t over checkpoints."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if len(values) < 2:
+        return (values.mean() if len(values) else np.nan), np.nan, np.nan
+    mean, se = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * se
+    p = 2 * stats.t.sf(abs(mean) / se, len(values) - 1) if se > 0 else float(mean == 0)
+    return mean, half, p
+
+
+def told(values):
+    mean, half, _ = interval(values)
+    return f"{mean:+.4f} ± {half:.4f}" if np.isfinite(half) else f"{mean:+.4f}"
+
+
+def holm(ps):
+    """Holm's adjusted p-values."""
+    ps = np.asarray(ps, float)
+    order = np.argsort(ps)
+    adjusted = np.empty_like(ps)
+    worst = 0.0
+    for rank, i in enumerate(order):
+        worst = max(worst, min(1.0, (len(ps) - rank) * ps[i]))
+        adjusted[i] = worst
+    return adjusted
+
+
+def table(head, rows):
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(str(x) for x in row) + " |")
+    print()
+
+
+def name(row):
+    where = f"{row.perturb} → {row.update}" if row.method in ("pol", "pof") else row.update
+    return f"{row.method} {where}, rate {row.lr:g}, {row.epochs:.0f} epochs"
+
+
+def best(rows, figure="val_after_nll"):
+    """The row that V chooses of each model."""
+    rows = rows[rows[figure].notna()]
+    return rows.loc[rows.groupby("model")[figure].idxmin()]
+
+
+def combinations(runs):
+    for width in sorted(runs.model_width.unique()):
+        for regime in REGIMES:
+            part = runs[(runs.model_width == width) & (runs.model_regime == regime)]
+            if len(part):
+                yield width, regime, part
+
+
+def starting_points(runs, on):
+    print("### The checkpoints\n")
+    rows = []
+    for width, regime, part in combinations(runs):
+        first = part.groupby("model").first()
+        rows.append(
+            (width, regime, len(first))
+            + tuple(
+                f"{first[f'{on}_before_{c}'].mean():.4f}"
+                for c in ("nll", "calibrated_nll", "ece", "temperature")
+            )
+            + (f"{100 * first[f'{on}_before_top1'].mean():.1f}%",)
+        )
+    table(["width", "regime", "n", "NLL", "calibrated", "ECE", "T", "top-1"], rows)
+
+
+def over_control(runs, on):
+    """(a): each method at the rate V chooses, against plain SGD of the same layers at that rate and
+    at the rate V chooses for SGD."""
+    print("### (a) Gain over the control\n")
+    found = []
+    for width, regime, part in combinations(runs):
+        methods = part[part.bench == "methods"]
+        for method in ("pof", "sam"):
+            chosen = best(methods[methods.method == method]).set_index("model")
+            layers = chosen["update"].iloc[0]
+            sgd = methods[(methods.method == "sgd") & (methods["update"] == layers)]
+            found.append((width, regime, method, chosen, best(sgd).set_index("model")))
+        for u in ("norm", "block.5"):
+            pol = part[(part.method == "pol") & (part.perturb == "head") & (part["update"] == u)]
+            pol = pol[(pol.epochs == 3) & (pol.weight_decay == 0) & (pol.gamma == 2)]
+            if len(pol):
+                chosen = best(pol).set_index("model")
+                sgd = part[(part.method == "sgd") & (part["update"] == u)]
+                sgd = sgd[(sgd.epochs == 3) & (sgd.weight_decay == 0)]
+                found.append((width, regime, f"pol head → {u}", chosen, best(sgd).set_index("model")))
+    for figure, title in (("nll", "NLL"), ("calibrated_nll", "NLL after a temperature")):
+        print(f"{title}, nats; mean over checkpoints ± half of the 95% interval.\n")
+        gains = [chosen[f"{on}_{figure}_gain_over_control"] for *_, chosen, _ in found]
+        ps = [interval(g)[2] for g in gains]
+        adjusted = np.ones(len(ps))
+        for method in {m for _, _, m, _, _ in found}:
+            at = [i for i, f in enumerate(found) if f[2] == method]
+            adjusted[at] = holm([ps[i] for i in at])
+        rows = []
+        for (width, regime, method, chosen, sgd), gain, p in zip(found, gains, adjusted):
+            mean, _, _ = interval(gain)
+            yes = "yes" if p < 0.05 and mean >= SMALLEST else "too small" if p < 0.05 and mean > 0 else "no"
+            tuned = sgd[f"{on}_after_{figure}"] - chosen[f"{on}_after_{figure}"]
+            rows.append(
+                (width, regime, method, ", ".join(f"{x:g}" for x in chosen.lr))
+                + (told(chosen[f"{on}_{figure}_gain"]), told(gain), f"{p:.3f}", yes, told(tuned))
+            )
+        head = ["width", "regime", "method", "rates chosen", "over the start", "over its control"]
+        table(head + ["p (Holm)", "yes?", "over SGD at its own best rate"], rows)
+
+
+def factors(runs, on):
+    """(b): means over seeds by every factor of the `settings` runs."""
+    print("### (b) By setting: PoL head → u, gain over the start, and over the control\n")
+    pol = runs[(runs.method == "pol") & (runs.bench == "settings")]
+    rows = []
+    for u in ("norm", "block.5"):
+        for factor in ("lr", "epochs", "gamma", "weight_decay"):
+            for level in sorted(pol[factor].dropna().unique()):
+                row = [u, f"{factor} {level:g}"]
+                for regime in REGIMES:
+                    at = pol[(pol["update"] == u) & (pol[factor] == level) & (pol.model_regime == regime)]
+                    by = at.groupby("model")
+                    for c in (f"{on}_nll_gain", f"{on}_calibrated_nll_gain", f"{on}_nll_gain_over_control"):
+                        row.append(f"{by[c].mean().mean():+.4f}")
+                rows.append(row)
+    head = ["u", "level"]
+    for regime in REGIMES:
+        head += [regime, "calibrated", "over control"]
+    table(head, rows)
+
+
+def choosing(runs, layers, on):
+    """(c): do κ_p and ΔL_u order the pairs?"""
+    print("### (c) Does the diagnosis choose well?\n")
+    pairs = runs[(runs.method == "pol") & (runs.lr == 0.01) & (runs.epochs == 3) & (runs.gamma == 2)]
+    pairs = pairs[(pairs.weight_decay == 0)]
+    full = pairs.groupby("model").size()
+    pairs = pairs[pairs.model.isin(full[full == full.max()].index)]
+    if full.max() < 9:
+        print("No pairs yet.\n")
+        return
+    rows = []
+    for width, regime, part in combinations(pairs):
+        for basis in ("cross_fit", "in_sample"):
+            for gain in (f"{on}_nll_gain_over_control", f"{on}_nll_gain", f"{on}_calibrated_nll_gain"):
+                by_p, by_u, quantile, chosen_gain = [], [], [], []
+                for model, own in part.groupby("model"):
+                    def mean_rho(fixed, x):
+                        rhos = [
+                            stats.spearmanr(g[x], g[gain]).statistic
+                            for _, g in own.groupby(fixed)
+                            if g[x].nunique() > 1 and g[gain].nunique() > 1
+                        ]
+                        return np.nanmean(rhos) if rhos else np.nan
+                    by_p.append(mean_rho("update", f"kappa_{basis}_p"))
+                    by_u.append(mean_rho("perturb", f"delta_l_{basis}_u"))
+                    named = layers[layers.model == model]
+                    named = named[named.eligible.astype(bool)] if basis == "cross_fit" else named
+                    if len(named):
+                        p = named.loc[named[f"kappa_{basis}"].idxmax(), "layer"]
+                        u = named.loc[named[f"delta_l_{basis}"].idxmax(), "layer"]
+                        at = own[(own.perturb == p) & (own["update"] == u)]
+                        if len(at):
+                            mine = at[gain].iloc[0]
+                            quantile.append((own[gain] < mine).mean())
+                            chosen_gain.append(mine)
+                rows.append((width, regime, basis, gain.removeprefix(f"{on}_"), told(by_p), told(by_u),
+                             f"{np.mean(quantile):.2f}" if quantile else "", told(chosen_gain) if chosen_gain else "",
+                             f"{part.groupby('model')[gain].max().mean():+.4f}"))
+    table(["width", "regime", "diagnosis", "gain", "ρ(κ_p, gain)", "ρ(ΔL_u, gain)",
+           "share of pairs worse than its choice", "gain of its choice", "of the best pair"], rows)
+
+
+def recipes(runs, on):
+    """(d): the recipe that is best on V over the other seeds, taken on each; and the best on its own V."""
+    print("### (d) Recipes chosen on V\n")
+    rows = []
+    single = runs[~runs["update"].isin(["*", "features"])].copy()
+    single["recipe"] = [name(r) + f", decay {r.weight_decay:g}" + (f", Γ {r.gamma:g}" if r.gamma == r.gamma else "")
+                        for r in single.itertuples()]
+    for width, regime, part in combinations(single):
+        for what, pool in (("any", part), ("decay 0", part[part.weight_decay == 0]),
+                           ("decay 0, SGD", part[(part.weight_decay == 0) & (part.method == "sgd")])):
+            for figure in ("nll", "calibrated_nll"):
+                every = pool.pivot_table(index="recipe", columns="model", values=f"val_{figure}_gain")
+                gains = {c: pool.pivot_table(index="recipe", columns="model", values=f"{on}_{c}_gain")
+                         for c in ("nll", "calibrated_nll")}
+                others, own = [], []
+                for model in every:
+                    rest = every.drop(columns=model).dropna()
+                    if len(rest) and rest.shape[1]:
+                        others.append((rest.mean(axis=1).idxmax(), model))
+                    own.append((every[model].idxmax(), model))
+                for how, picks in (("the other seeds", others), ("its own V", own)):
+                    values = {c: [g.loc[r, m] for r, m in picks] for c, g in gains.items()}
+                    usual = pd.Series([r for r, _ in picks]).mode()
+                    rows.append((width, regime, what, figure.replace("_", " "), how, usual.iloc[0] if len(usual) else "",
+                                 told(values["nll"]), told(values["calibrated_nll"])))
+    table(["width", "regime", "recipes", "chosen by", "on", "most often", "gain in NLL", "gain after a temperature"], rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--test", action="store_true")
+    parser.add_argument("--plots", type=Path)
+    args = parser.parse_args()
+    runs = pd.read_csv(args.folder / "runs.csv")
+    path = args.folder / "layers.csv"
+    layers = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    on = "test" if args.test else "val"
+    if not args.test:
+        runs = runs.drop(columns=[c for c in runs if "test_" in c and "digest" not in c])
+    starting_points(runs, on)
+    over_control(runs, on)
+    factors(runs, on)
+    if len(layers):
+        choosing(runs, layers, on)
+    recipes(runs, on)
+
+
+main()

@@ -1,0 +1,232 @@
+//! `post-train --search`: recipes tried within a time and judged on V alone; the best is then run as if
+//! the user had named it, so that all that holds of a run holds of its result.
+
+use super::Args;
+use crate::checkpoint::Checkpoint;
+use crate::cli::format::{duration, estimate, optional};
+use crate::cli::recipe::{LayerArgs, Name, recipe};
+use crate::cli::study::bench::{Run, RunWords};
+use crate::cli::study::setup::Opened;
+use crate::cli::study::training::Ground;
+use crate::cli::table::{Align, Style, Table};
+use crate::cli::training::check;
+use crate::data::{Role, require};
+use crate::evaluate::Estimate;
+use crate::report::post_training::{Search, Tried};
+use crate::vit::Config;
+use anyhow::{Context, bail};
+use serde_json::{Map, Value};
+use std::time::{Duration, Instant};
+
+/// Rows that are printed: the best.
+const SHOWN: usize = 8;
+
+/// A recipe before it is a [`Run`].
+#[derive(Clone, Debug)]
+struct Candidate {
+    method: Name,
+    layers: LayerArgs,
+    lr: f64,
+    weight_decay: f64,
+    epochs: usize,
+}
+
+/// The options of the best recipe, and what was tried.
+pub struct Found {
+    /// As if the user had named it.
+    pub args: Args,
+    /// For the report.
+    pub search: Search,
+}
+
+/// Tries recipes for so many minutes, those first that take the fewest operations, and takes the one
+/// whose loss on V after a temperature is least, of those that do not raise the loss itself. Test
+/// images are not read.
+///
+/// # Errors
+/// No training images, no V; no recipe that is better than the input; those of training.
+pub fn search(args: &Args, minutes: f64) -> anyhow::Result<Found> {
+    check(&args.recipe)?;
+    let checkpoint = args.model.open()?;
+    let sources = args.data.open(&checkpoint)?;
+    let mut roles = sources.roles(&checkpoint, args.common.seed)?;
+    // Whatever is chosen here must not have seen them.
+    roles.test = None;
+    require(Role::Val, roles.val.as_ref()).context("--search chooses on validation images")?;
+    let opened = Opened { checkpoint, sources, roles };
+    let (candidates, runs) = candidates(args, &opened.checkpoint)?;
+    let budget = Duration::from_secs_f64(minutes * 60.0);
+    args.common.say(&format!(
+        "search: up to {} recipes in {}, judged on V alone",
+        runs.len(),
+        duration(budget.as_secs_f64())
+    ));
+    let began = Instant::now();
+    let mut tried: Vec<Tried> = Vec::new();
+    let mut places: Vec<usize> = Vec::new();
+    let progress = args.common.progress("search", runs.len() as u64, "recipes");
+    let ground = Ground::new(&opened, &args.common, None)?;
+    ground.train(&runs.iter().collect::<Vec<_>>(), &mut |place, figures, seconds| {
+        tried.push(outcome(&runs[place], &figures, seconds));
+        places.push(place);
+        progress.add(1);
+        // The next is about as long as this one.
+        Ok(began.elapsed() + Duration::from_secs_f64(seconds) < budget)
+    })?;
+    let best = best(&tried);
+    let mut search = Search {
+        minutes,
+        seconds: began.elapsed().as_secs_f64(),
+        recipes: runs.len(),
+        chosen: best,
+        tried,
+    };
+    args.common.say(&table(&search));
+    let Some(best) = best else {
+        bail!(
+            "none of {} recipes tried lowers the loss on V, before and after a temperature: nothing \
+             was written; give --search more minutes, or leave the model as it is",
+            search.tried.len()
+        )
+    };
+    search.seconds = began.elapsed().as_secs_f64();
+    Ok(Found { args: named(args, &candidates[places[best]]), search })
+}
+
+/// The place of the least loss after a temperature, of those that lower it and do not raise the loss.
+fn best(tried: &[Tried]) -> Option<usize> {
+    let gain = |t: &Tried| t.calibrated_nll_gain.map(|g| g.mean);
+    let sound = |t: &Tried| t.nll_gain.is_some_and(|g| g.mean >= 0.0) && gain(t) > Some(0.0);
+    let all = tried.iter().enumerate().filter(|(_, t)| sound(t));
+    all.max_by(|(_, a), (_, b)| gain(a).unwrap_or(0.0).total_cmp(&gain(b).unwrap_or(0.0)))
+        .map(|(place, _)| place)
+}
+
+/// What the user would have said.
+fn named(args: &Args, candidate: &Candidate) -> Args {
+    let mut args = args.clone();
+    args.method = candidate.method;
+    args.layers = candidate.layers.clone();
+    args.recipe.lr = candidate.lr;
+    args.recipe.weight_decay = candidate.weight_decay;
+    args.recipe.epochs = candidate.epochs;
+    args
+}
+
+/// Every candidate with its run, those with the fewest operations first.
+fn candidates(args: &Args, checkpoint: &Checkpoint) -> anyhow::Result<(Vec<Candidate>, Vec<Run>)> {
+    let none = || Ok(None);
+    let mut all = Vec::new();
+    for candidate in grid(&checkpoint.config) {
+        let own = named(args, &candidate);
+        let (recipe, _) = recipe(own.method, &own.layers, &own.recipe, checkpoint, "", &none)?;
+        let seed = own.recipe.train_seed.unwrap_or(own.common.seed);
+        let work = recipe.work(&checkpoint.config, own.recipe.batch_size);
+        let run = Run { recipe, words: RunWords { recipe: own.recipe, keep: own.keep }, seed };
+        // Runs that freeze the same layers follow one another, from the head down.
+        let stage = std::cmp::Reverse(run.recipe.first_stage());
+        all.push((stage, work * candidate.epochs as f64, candidate, run));
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    Ok(all.into_iter().map(|(_, _, candidate, run)| (candidate, run)).unzip())
+}
+
+/// What is tried: near the head, where a run is cheap, every combination of a few levels; below, one
+/// block at a time; at last all layers.
+fn grid(config: &Config) -> Vec<Candidate> {
+    let mut all = Vec::new();
+    let mut add =
+        |method, perturb: Option<&str>, update: &str, grid: [&[f64]; 2], epochs: &[usize]| {
+            let [rates, decays] = grid;
+            for &lr in rates {
+                for &weight_decay in decays {
+                    for &epochs in epochs {
+                        let layers = LayerArgs {
+                            perturb: perturb.map(str::to_owned),
+                            update: Some(update.to_owned()),
+                            plan: None,
+                        };
+                        all.push(Candidate { method, layers, lr, weight_decay, epochs });
+                    }
+                }
+            }
+        };
+    let blocks: Vec<String> = (0..config.depth).rev().map(|i| format!("block.{i}")).collect();
+    let (last, below) = match blocks.split_first() {
+        Some((last, below)) => (Some(last.as_str()), below),
+        None => (None, [].as_slice()),
+    };
+    let near: [&[f64]; 2] = [&[0.03, 0.1, 0.3], &[0.0, 0.01, 0.03]];
+    for (update, perturb) in
+        [("head", "norm"), ("norm", "head")].into_iter().chain(last.map(|last| (last, "head")))
+    {
+        add(Name::Sgd, None, update, near, &[3, 10]);
+        add(Name::Pol, Some(perturb), update, near, &[3, 10]);
+    }
+    for block in below {
+        add(Name::Sgd, None, block, [&[0.01, 0.03], &[0.0, 0.01]], &[3]);
+    }
+    add(Name::Sgd, None, "*", [&[0.003, 0.01], &[0.0, 0.01]], &[3]);
+    add(Name::Sam, None, "*", [&[0.001, 0.003], &[0.0]], &[3]);
+    all
+}
+
+fn outcome(run: &Run, figures: &Map<String, Value>, seconds: f64) -> Tried {
+    let number = |name: &str| figures.get(name).and_then(Value::as_f64);
+    let pair = |name: &str| {
+        let stderr = number(&format!("{name}_stderr"));
+        number(name).map(|mean| Estimate { mean, stderr })
+    };
+    Tried {
+        method: run.recipe.kind.name().into(),
+        perturb: run.recipe.perturb.as_ref().map(|p| p.name.clone()),
+        update: run.recipe.update.name.clone(),
+        learning_rate: run.words.recipe.lr,
+        weight_decay: run.words.recipe.weight_decay,
+        epochs: run.words.recipe.epochs,
+        nll: number("val_after_nll"),
+        calibrated_nll: number("val_after_calibrated_nll"),
+        nll_gain: pair("val_nll_gain"),
+        calibrated_nll_gain: pair("val_calibrated_nll_gain"),
+        seconds,
+    }
+}
+
+/// The best rows, with their controls' gain where these were tried.
+fn table(search: &Search) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("recipe", Align::Left),
+        right("rate"),
+        right("decay"),
+        right("epochs"),
+        right("NLL on V"),
+        right("gain"),
+        right("calibrated gain"),
+        right("of its control"),
+    ]);
+    let gain = |t: &Tried| t.calibrated_nll_gain.map_or(f64::NEG_INFINITY, |g| g.mean);
+    let mut order: Vec<&Tried> = search.tried.iter().collect();
+    order.sort_by(|a, b| gain(b).total_cmp(&gain(a)));
+    for tried in order.into_iter().take(SHOWN) {
+        let shown = |value: Option<Estimate>| value.map_or("–".into(), estimate);
+        let control = search.tried.iter().find(|other| other.is_control_of(tried));
+        table.row([
+            tried.name(),
+            format!("{}", tried.learning_rate),
+            format!("{}", tried.weight_decay),
+            tried.epochs.to_string(),
+            optional(tried.nll),
+            shown(tried.nll_gain),
+            shown(tried.calibrated_nll_gain),
+            shown(control.and_then(|c| c.calibrated_nll_gain)),
+        ]);
+    }
+    format!(
+        "{}{} of {} recipes tried; gains are before − after on V, paired, where the best of many looks \
+         better than it is",
+        table.render(Style::of_stdout()),
+        search.tried.len(),
+        search.recipes
+    )
+}
