@@ -1,0 +1,123 @@
+//! What `post-train` chooses by itself: its training images, and with `--search` its recipe.
+
+// Other test files use the rest of it.
+#[allow(dead_code)]
+mod common;
+
+use common::Bench;
+use serde_json::Value;
+use std::fs;
+
+#[test]
+fn training_keeps_to_the_images_that_the_checkpoint_was_fine_tuned_on() {
+    let bench = Bench::new();
+    let finetuned = |name: &str, sample: &[&str]| {
+        let out = bench.path(name);
+        let mut words = vec!["finetune", "--arch", "vit_nano_patch7_14", "--data", &bench.data];
+        words.extend(["--epochs", "1", "--batch", "8", "--out", &out]);
+        words.extend(sample);
+        let made = bench.run(&words);
+        assert!(made.success, "{}", made.errors);
+        out
+    };
+    let told = |model: &str, rest: &[&str]| {
+        let asked = ["diagnose", model, "--data", &bench.data, "--dry-run"];
+        let told = bench.run(&[&asked, rest].concat());
+        assert!(told.success, "{}", told.errors);
+        told.errors + &told.output
+    };
+    let again = "that the checkpoint was fine-tuned on";
+    for share in ["0", "0.2"] {
+        let some = finetuned(share, &["--train-samples", "24", "--val-fraction", share]);
+        assert!(told(&some, &[]).contains(&format!("the 24 of {}", bench.data)));
+        let all = told(&some, &["--train-on", "all"]);
+        assert!(all.contains("fine-tuned on 24 images, and") && !all.contains(again), "{all}");
+        // A tuned checkpoint keeps to them too, until it is tuned on others.
+        for (on, kept) in [("fitted", true), ("all", false)] {
+            let out = bench.path(&format!("{share}-{on}"));
+            let words = ["post-train", &some, "--data", &bench.data, "--method", "sgd", "--out"];
+            let tuned = [&words[..], &[&out, "--train-on", on, "--epochs", "1"]].concat();
+            let tuned = bench.run(&tuned);
+            assert!(tuned.success, "{}", tuned.errors);
+            assert_eq!(told(&out, &[]).contains(again), kept);
+        }
+    }
+    let cut = told(&bench.path("0"), &["--val-from-train", "0.2"]);
+    assert!(cut.contains("fine-tuned on 24 images, and") && cut.contains("has 32"), "{cut}");
+    for (name, sample) in [("whole", &[][..]), ("all", &["--train-samples", "40"])] {
+        let model = finetuned(name, &[sample, &["--val-fraction", "0"]].concat());
+        assert!(!told(&model, &[]).contains("was fine-tuned on"));
+    }
+}
+
+const SEARCH: [&str; 6] = ["--batch-size", "8", "--perturb-batch", "8", "--remeasure", "0"];
+
+#[test]
+fn a_search_ends_in_the_run_that_its_best_recipe_names() {
+    let bench = Bench::with_model();
+    let [found, again] = ["found", "again"].map(|name| bench.path(name));
+    let given = ["post-train", &bench.model, "--data", &bench.data, "--json", "search.json"];
+    let words = [&given[..], &SEARCH, &["--search", "0.05", "--out", &found]].concat();
+    let out = bench.run(&words);
+    assert!(out.success, "{}", out.errors);
+    let told = out.errors;
+    assert!(told.contains("recipes tried") && told.contains("judged on V alone"), "{told}");
+    let report = bench.json("search.json");
+    let search = &report["search"];
+    let tried = search["tried"].as_array().unwrap();
+    let chosen = &tried[search["chosen"].as_u64().unwrap() as usize];
+    let gain = |t: &Value| t["calibrated_nll_gain"]["mean"].as_f64().unwrap_or(f64::NEG_INFINITY);
+    let sound = |t: &&Value| t["nll_gain"]["mean"].as_f64().is_some_and(|g| g >= 0.0);
+    assert!(tried.iter().filter(sound).all(|other| gain(other) <= gain(chosen)));
+    assert!(search["recipes"].as_u64().unwrap() >= tried.len() as u64);
+    // The run is that of the row: method, settings and, to the last bit, loss on V.
+    assert_eq!(report["method"]["name"], chosen["method"]);
+    assert_eq!(report["method"]["update"], chosen["update"]);
+    assert_eq!(report["settings"]["learning_rate"], chosen["learning_rate"]);
+    assert_eq!(report["validation"]["after"]["nll"], chosen["nll"]);
+    assert_eq!(report["validation"]["after"]["calibrated_nll"], chosen["calibrated_nll"]);
+    // And so is that of a user who names it.
+    let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+    let named: Vec<String> = [
+        ("--method", &chosen["method"]),
+        ("--perturb", &chosen["perturb"]),
+        ("--update", &chosen["update"]),
+        ("--lr", &chosen["learning_rate"]),
+        ("--weight-decay", &chosen["weight_decay"]),
+        ("--epochs", &chosen["epochs"]),
+    ]
+    .into_iter()
+    .filter(|(_, value)| !value.is_null())
+    .map(|(flag, value)| format!("{flag}={}", text(value)))
+    .collect();
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    let line = if chosen["perturb"].is_null() { &SEARCH[..2] } else { &SEARCH[..4] };
+    let given = ["post-train", &bench.model, "--data", &bench.data, "--out", &again];
+    let out = bench.run(&[&given[..], line, &named, &["--remeasure", "0"]].concat());
+    assert!(out.success, "{}", out.errors);
+    let weights = |folder: &str| {
+        let bytes = fs::read(format!("{folder}/model.safetensors")).unwrap();
+        let (length, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        let data = bytes[length + 8..].to_vec();
+        (header.tensors().into_keys().collect::<std::collections::BTreeSet<_>>(), data)
+    };
+    assert!(weights(&found) == weights(&again), "the weights differ");
+}
+
+#[test]
+fn a_search_takes_no_recipe_and_needs_validation_images() {
+    let bench = Bench::with_model();
+    let words = ["post-train", &bench.model, "--data", &bench.data, "--out", "out", "--search"];
+    for own in [["--lr", "0.1"], ["--method", "sgd"], ["--update", "norm"], ["--epochs", "2"]] {
+        let out = bench.run(&[&words[..], &["1"], &own].concat());
+        assert!(out.code == Some(2) && out.errors.contains("cannot be used with"), "{}", out.errors);
+    }
+    assert_eq!(bench.run(&[&words[..], &["0"]].concat()).code, Some(2));
+    for kind in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+        fs::remove_file(format!("{}/t10k-{kind}", bench.data)).unwrap();
+    }
+    let out = bench.run(&[&words[..], &["1"]].concat());
+    assert_eq!(out.code, Some(1));
+    assert!(out.errors.contains("--val-data"), "{}", out.errors);
+    assert!(!std::path::Path::new(&bench.path("out")).exists());
+}
