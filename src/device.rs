@@ -3,7 +3,13 @@
 //! On a GPU weights, activations (those of frozen layers, too, if they fit), gradients, perturbations,
 //! and what optimizers remember stay there; images, activations in files, and the vectors of [`crate::curvature`] are copied to
 //! it, and losses, logits, sums and the weights that are saved from it. One stream computes
-//! everything in order, so micro-batches run one after the other.
+//! everything in order, so micro-batches run one after the other; on a second one the next inputs
+//! come meanwhile (`device/coming.rs`).
+
+mod coming;
+
+pub use coming::Coming;
+pub(crate) use coming::meanwhile;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
 use planish_kernels::bf16::split;
@@ -76,6 +82,7 @@ const KEPT: usize = 2;
 pub struct Gpu {
     choice: Choice,
     device: Device,
+    way: coming::Way,
     weights: Mutex<HashMap<usize, Slot>>,
     /// All of its memory, bytes.
     bytes: u64,
@@ -103,7 +110,8 @@ pub fn choose(choice: Choice, notice: impl Fn(&str) + Send + Sync + 'static) -> 
     let [_, bytes] = room(&device).map_err(|source| Error::Refused { choice, source })?;
     let (weights, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
     let notice: Notice = Box::new(notice);
-    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, weights, bytes, limit, notice }));
+    let way = coming::Way::to(&device);
+    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, way, weights, bytes, limit, notice }));
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Fine-tuning and post-training: one loop each, one file a method.
 
 mod error;
+mod feed;
 pub mod finetune;
 pub mod guard;
 pub mod method;

@@ -131,6 +131,16 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Whether a mini-batch is read from memory or files of the CPU, with nothing to compute.
+    pub fn is_read(&self) -> bool {
+        match &self.kept {
+            Kept::Held(all) => !all.values.device().is_cuda(),
+            Kept::Memory(_) | Kept::Files(_) => true,
+            Kept::There(..) => false,
+            Kept::Nowhere(prefix) => prefix.is_read(),
+        }
+    }
+
     /// The next mini-batch of an order. Of V views, image i shows number (sᵢ + epoch) mod V, the
     /// start sᵢ drawn by the order's seed and name: V epochs in a row show each view once.
     ///

@@ -154,6 +154,12 @@ void check(Address at, size_t bytes, const char *what) {
               (unsigned long)bytes, (unsigned long)at);
 }
 
+Address start_of(Address at) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    const Allocation *found = around(at);
+    return found && at >= found->at && at < found->at + found->bytes ? found->at : 0;
+}
+
 uint64_t bytes_most() { return most; }
 
 void room(size_t *free, size_t *total) {
