@@ -25,6 +25,7 @@ use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
 use candle_core::{DType, Tensor};
 use fed::Fed;
 pub use fed::Sent;
+pub(crate) use placed::no_room;
 use placed::{all_back, back, one_by_one};
 use planish_kernels::{DualTensor, Precision};
 use rayon::prelude::*;

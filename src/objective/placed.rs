@@ -2,7 +2,7 @@
 
 use super::fed::Fed;
 use super::{Activations, Error, Examples, Objective, Result};
-use crate::device::Gpu;
+use crate::device::{self, Gpu};
 use crate::vector;
 use crate::vit::{Layer, Weights};
 use candle_core::{Device, Tensor};
@@ -15,7 +15,11 @@ impl Objective {
     /// The objective with its weights where the arithmetic runs.
     pub(super) fn placed(&self) -> Result<Cow<'_, Self>> {
         let Some(gpu) = &self.gpu else { return Ok(Cow::Borrowed(self)) };
-        let weights: Weights = self.weights.map(|i, tensor| gpu.weight(i, tensor))?;
+        let bytes = (self.weights.parameters() * self.dtype().size_in_bytes()) as u64;
+        let weights: Weights = self
+            .weights
+            .map(|i, tensor| gpu.weight(i, tensor))
+            .map_err(|error| error.of_all(bytes))?;
         Ok(Cow::Owned(self.at(weights)))
     }
 
@@ -28,7 +32,7 @@ impl Objective {
             Some(gpu) => gpu.weight(i, self.weights.tensor(i)),
             None => Ok(self.weights.tensor(i).clone()),
         };
-        Ok(layer.tensors.iter().map(one).collect::<candle_core::Result<_>>()?)
+        Ok(layer.tensors.iter().map(one).collect::<std::result::Result<_, device::Error>>()?)
     }
 
     /// A tensor where the arithmetic runs.
@@ -166,17 +170,11 @@ pub(super) fn one_by_one<T>(
 }
 
 /// Whether the GPU had no room.
-#[cfg(feature = "cuda")]
-fn no_room(error: &Error) -> bool {
+pub(crate) fn no_room(error: &Error) -> bool {
     match error {
         Error::Tensor(error) | Error::Kernel(planish_kernels::Error::Candle(error)) => {
-            planish_kernels::cuda::gpu::is_out_of_memory(error)
+            device::is_full(error)
         }
         _ => false,
     }
-}
-
-#[cfg(not(feature = "cuda"))]
-fn no_room(_: &Error) -> bool {
-    false
 }

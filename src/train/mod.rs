@@ -4,6 +4,7 @@ mod error;
 mod feed;
 pub mod finetune;
 pub mod guard;
+mod keeping;
 pub mod method;
 #[cfg(feature = "cuda")]
 mod on_gpu;

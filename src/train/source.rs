@@ -2,6 +2,7 @@
 //! post-training touches, kept in memory (a GPU's own, if they fit there) or in files, or computed for
 //! each batch anew. All give the same bits.
 
+use super::keeping::{self, Keeping};
 use super::prefix::{Pick, Prefix};
 use crate::cache::{self, About, Layout, Mode, Opened, Plan, Reader, Stored, Writer};
 use crate::data::order::{Batches, below, stream};
@@ -75,30 +76,16 @@ impl<'a> Source<'a> {
             (prefix.stage(), prefix.labels(), prefix.layout().clone(), prefix.views());
         let kept = match plan.mode {
             Mode::Off => Kept::Nowhere(prefix),
-            Mode::Ram if prefix.fits_there() => {
-                let (step, mut all) = (prefix.wave(), Vec::new());
-                for view in 0..views {
-                    let mut waves = Vec::new();
-                    each_wave(&prefix, view, tell, |wave| {
-                        waves.push(prefix.put(&wave)?);
-                        Ok(())
-                    })?;
-                    all.push(waves);
-                }
-                Kept::There(step, all)
-            }
             Mode::Ram => {
-                let mut all = Vec::new();
+                let mut keeping = Keeping::new(&prefix, plan);
                 for view in 0..views {
-                    let mut rows = Vec::new();
-                    rows.reserve_exact(usize::try_from(layout.bytes()).unwrap_or(0));
-                    each_wave(&prefix, view, tell, |wave| {
-                        rows.extend_from_slice(&wave);
-                        Ok(())
-                    })?;
-                    all.push(rows);
+                    keeping.view();
+                    each_wave(&prefix, view, tell, |wave| keeping.add(&wave))?;
                 }
-                Kept::Memory(all)
+                match keeping.finish() {
+                    keeping::Kept::Here(all) => Kept::Memory(all),
+                    keeping::Kept::There(all) => Kept::There(prefix.wave(), all),
+                }
             }
             Mode::Disk => {
                 let mut all = Vec::new();

@@ -18,7 +18,8 @@ size_t extent(const Matrix &m, int rows, int columns, int batch) {
 
 // C = alpha · A·B + beta · C by columns; sums in f64.
 template <class T>
-void product(void *stream, int m, int n, int k, T alpha, Matrix a, Matrix b, T beta, Matrix c, int batch) {
+void product(void *stream, int m, int n, int k, T alpha, Matrix a, Matrix b, T beta, Matrix c,
+             int batch) {
     if (m <= 0 || n <= 0 || k <= 0 || batch <= 0)
         wrong("a product of %d by %d over %d, %d times", m, n, k, batch);
     const int least_a = a.transposed ? k : m, least_b = b.transposed ? n : k;

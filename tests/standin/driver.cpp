@@ -103,9 +103,21 @@ int cuDeviceGetDefaultMemPool(void **pool, int) {
     return FINE;
 }
 int cuMemPoolGetAttribute(void *, int attribute, void *value) {
-    // CU_MEMPOOL_ATTR_USED_MEM_HIGH.
-    if (attribute != 8) return INVALID_VALUE;
-    *static_cast<uint64_t *>(value) = memory::bytes_most();
+    // CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, _USED_MEM_CURRENT, _USED_MEM_HIGH.
+    if (attribute != 5 && attribute != 7 && attribute != 8) return INVALID_VALUE;
+    *static_cast<uint64_t *>(value) = attribute == 5   ? memory::bytes_reserved()
+                                      : attribute == 7 ? memory::bytes_now()
+                                                       : memory::bytes_most();
+    return FINE;
+}
+int cuMemPoolSetAttribute(void *, int attribute, void *value) {
+    // CU_MEMPOOL_ATTR_RELEASE_THRESHOLD.
+    if (attribute != 4) return INVALID_VALUE;
+    memory::keep(*static_cast<uint64_t *>(value));
+    return FINE;
+}
+int cuMemPoolTrimTo(void *, size_t bytes) {
+    memory::trim(bytes);
     return FINE;
 }
 int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *stream) {

@@ -62,9 +62,7 @@ fn inputs_come_while_the_device_computes() {
     let bench = bench();
     let ended = steps(&bench, &[("STANDIN_VERBOSE", "1")]);
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
-    let told = ended.errors.lines().find(|line| line.contains("beside the computing stream"));
-    let numbers = told.unwrap_or("").split(' ').filter_map(|word| word.parse().ok());
-    let [copies, launches]: [u32; 2] = numbers.collect::<Vec<u32>>().try_into().unwrap();
+    let [copies, launches] = told(&ended.errors, "beside the computing stream");
     println!("{copies} copies, {launches} launches while one was under way");
     // Two epochs of one step: B and B′ of the second, and second micro-batches, at the least.
     assert!(copies >= 4 && launches > 0);
@@ -74,6 +72,26 @@ fn inputs_come_while_the_device_computes() {
     let ended = steps(&bench, &[("STANDIN_VERBOSE", "1"), ("STANDIN_PINNED", "0")]);
     assert!(ended.errors.contains(" 0 copies beside the computing stream"), "{}", ended.errors);
     assert!(sent == there());
+}
+
+/// Numbers before these words in what the stand-in tells.
+fn told<const N: usize>(errors: &str, words: &str) -> [u64; N] {
+    let line = errors.lines().find(|line| line.contains(words)).unwrap_or("");
+    let numbers = line.split(' ').filter_map(|word| word.parse().ok());
+    numbers.collect::<Vec<u64>>().try_into().unwrap()
+}
+
+#[test]
+fn memory_that_is_freed_serves_what_comes_next() {
+    let bench = bench();
+    let [kept, given_back] = ["none", "forgets"].map(|mistake| {
+        let ended = steps(&bench, &[("STANDIN_VERBOSE", "1"), ("STANDIN_PLANT", mistake)]);
+        assert_eq!(ended.code, Some(0), "{}", ended.errors);
+        let [allocations, _, grown]: [u64; 3] = told(&ended.errors, "times the pool grew");
+        println!("{mistake}: {allocations} allocations, for which the pool grew {grown} times");
+        grown
+    });
+    assert!(2 * kept < given_back, "{kept} of {given_back}");
 }
 
 #[test]

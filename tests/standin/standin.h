@@ -17,8 +17,14 @@ void release(Address at);
 void check(Address at, size_t bytes, const char *what);
 // The start of the live allocation that this lies in; 0 if there is none.
 Address start_of(Address at);
-// Most bytes that were allocated at once.
-uint64_t bytes_most();
+// Bytes that are allocated: most at once so far, now, and with what the pool keeps beside them.
+uint64_t bytes_most(), bytes_now(), bytes_reserved();
+// How many bytes the pool keeps when somebody waits for the device.
+void keep(uint64_t bytes);
+// The pool keeps no more than this, but for what is allocated.
+void trim(uint64_t bytes);
+// Somebody waits for the device.
+void settle();
 // What is free, of how much.
 void room(size_t *free, size_t *total);
 
@@ -30,7 +36,7 @@ using memory::Address;
 
 // A stream asked for memory.
 void made(void *stream, Address at);
-// A stream reads or writes memory: ends the process, telling `what`, if another one may still use it.
+// A stream reads or writes memory: ends the process, telling `what`, if another may still use it.
 void touch(void *stream, Address at, const char *what);
 // A stream gives memory back.
 void gone(void *stream, Address at);
@@ -46,6 +52,8 @@ bool later(void *stream, Address to, const void *from, size_t bytes);
 
 // The mistake that STANDIN_PLANT asks for, to see that it shows: "grid" (a block too few), "offset"
 // (the first operand begins 4 bytes late), "leak" (memory is never released), "overrun" (memory is
-// 16 bytes too short), "freed" (some is released at once), "early use" (what computes waits for no copy), "early copy" (a
-// copy waits for nothing), "reuse" (the program waits for no copy), "no device", "old driver".
+// 16 bytes too short), "freed" (some is released at once), "early use" (what computes waits for no
+// copy), "early copy" (a copy waits for nothing), "reuse" (the program waits for no copy), "forgets"
+// (the pool keeps nothing), "others" (what is told to be free is not to be had), "no device", "old
+// driver".
 bool planted(const char *mistake);

@@ -79,8 +79,9 @@ void require(const Uses &uses, const Clock &seen, size_t own, const char *what) 
 // Does what of the waiting copies this clock has behind it, but for a stream's own.
 void catch_up(const Clock &seen, const Stream *own = nullptr) {
     for (Stream *stream : all)
-        while (stream != own && !stream->waiting.empty() && stream->waiting.front().step <= at(seen, stream->id)) {
+        while (stream != own && !stream->waiting.empty()) {
             const Copy &copy = stream->waiting.front();
+            if (copy.step > at(seen, stream->id)) break;
             memcpy(reinterpret_cast<void *>(copy.to), copy.from, copy.bytes);
             stream->waiting.pop_front();
         }
@@ -97,7 +98,9 @@ Pinned *around(const void *from) {
 struct Report {
     ~Report() {
         if (getenv("STANDIN_VERBOSE"))
-            fprintf(stderr, "[standin] %lu copies beside the computing stream, %lu launches while one was under way\n",
+            fprintf(stderr,
+                    "[standin] %lu copies beside the computing stream, %lu launches while one was "
+                    "under way\n",
                     (unsigned long)copies, (unsigned long)launches_meanwhile);
     }
 } report;
@@ -174,6 +177,7 @@ int cuStreamSynchronize(void *stream) {
     step(own);
     join(host, own.seen);
     catch_up(host);
+    memory::settle();
     return 0;
 }
 int cuCtxSynchronize() {

@@ -16,7 +16,7 @@ mod rows;
 mod upload;
 
 pub(crate) use attention::{gradients as attention_gradients, value as attention_value};
-pub use device::{is_out_of_memory, open, peak_mib, room};
+pub use device::{is_out_of_memory, open, peak_mib, room, trim};
 pub use layers::{Moments, adamw_step, axpy, by_magnitude, products, sgd_step};
 pub use memory::end_to_end;
 pub(crate) use moves::{moved, prepend};
