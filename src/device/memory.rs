@@ -111,9 +111,11 @@ impl Gpu {
         }
     }
 
-    /// Tells that frozen layers' activations of so many bytes go to the CPU's memory.
+    /// Tells that frozen layers' activations of so many bytes go to the CPU's memory. Micro-batches
+    /// that were too large beside them are tried again.
     pub fn moved_away(&self, bytes: u64) {
         self.tidy();
+        self.limit.store(usize::MAX, Ordering::Relaxed);
         (self.notice)(&format!(
             "note: {} has no room for {} MiB of frozen layers' activations: they are kept in the \
              CPU's memory",

@@ -1,6 +1,6 @@
 //! Frozen layers' activations on their way into memory: a GPU's while there is room, else the CPU's.
 
-use super::prefix::Prefix;
+use super::prefix::{Pick, Prefix};
 use crate::cache::{self, Plan};
 use crate::device;
 use crate::objective::{Result, no_room};
@@ -40,14 +40,22 @@ impl<'p, 'a> Keeping<'p, 'a> {
         }
     }
 
-    /// Keeps rows of the view, in order.
+    /// Computes and keeps rows of the view, in order.
     ///
     /// # Errors
-    /// Bytes that are no rows; [`cache::Error::NoMemory`] where a GPU gives out and the CPU's memory
+    /// Those of computing them; [`cache::Error::NoMemory`] where a GPU gives out and the CPU's memory
     /// may not be taken instead.
-    pub fn add(&mut self, rows: &[u8]) -> Result<()> {
+    pub fn add(&mut self, picks: &[Pick]) -> Result<()> {
+        let rows = match (self.prefix.rows(picks), &self.kept) {
+            // What is kept there may be what leaves no room.
+            (Err(error), Kept::There(_)) if no_room(&error) => {
+                self.move_away()?;
+                self.prefix.rows(picks)?
+            }
+            (rows, _) => rows?,
+        };
         if let Kept::There(views) = &mut self.kept {
-            match self.prefix.put(rows) {
+            match self.prefix.put(&rows) {
                 Ok(wave) => {
                     if let Some(waves) = views.last_mut() {
                         waves.push(wave);
@@ -61,7 +69,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
         if let Kept::Here(views) = &mut self.kept
             && let Some(view) = views.last_mut()
         {
-            view.extend_from_slice(rows);
+            view.extend_from_slice(&rows);
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl<'a> Source<'a> {
                 let mut keeping = Keeping::new(&prefix, plan);
                 for view in 0..views {
                     keeping.view();
-                    each_wave(&prefix, view, tell, |wave| keeping.add(&wave))?;
+                    each_wave(&prefix, view, tell, |picks| keeping.add(picks))?;
                 }
                 match keeping.finish() {
                     keeping::Kept::Here(all) => Kept::Memory(all),
@@ -194,19 +194,19 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Runs the frozen layers over one view, as many images at a time as the threads take.
+/// Hands `take` one view's images, as many at a time as the threads take.
 fn each_wave(
     prefix: &Prefix,
     view: usize,
     tell: &mut dyn FnMut(Event),
-    mut take: impl FnMut(Vec<u8>) -> Result<()>,
+    mut take: impl FnMut(&[Pick]) -> Result<()>,
 ) -> Result<()> {
     let (all, step) = (prefix.layout().rows, prefix.wave());
     for start in (0..all).step_by(step) {
         let end = all.min(start + step);
         prefix.ahead(view, end..all.min(end + step));
         let picks: Vec<Pick> = (start..end).map(|image| (view, image)).collect();
-        take(prefix.rows(&picks)?)?;
+        take(&picks)?;
         tell(Event::Computed(end - start));
     }
     Ok(())
@@ -232,7 +232,7 @@ fn file(
         Opened::Missing => {}
     }
     let mut writer = Writer::create(&plan.folder, prefix.layout(), about)?;
-    each_wave(prefix, view, tell, |rows| Ok(writer.add(&rows)?))?;
+    each_wave(prefix, view, tell, |picks| Ok(writer.add(&prefix.rows(picks)?)?))?;
     writer.finish()?;
     match open()? {
         Opened::Sound(reader) => Ok(reader),

@@ -3,7 +3,7 @@
 use super::{Bench, Ended, bench, on};
 use std::fs;
 
-/// Views of each image that are kept: twice as many bytes as the weights.
+/// Views of each image that are kept: more than twice the bytes of the weights.
 const VIEWS: &str = "40";
 
 /// PoL on activations kept in memory, on a device that gives so many bytes; the weights found.
@@ -30,11 +30,12 @@ fn what_has_no_room_is_moved_or_named() {
     assert!(ample.errors.contains(" of cuda:0's 16384 MiB"), "{}", ample.errors);
     assert!(ample.errors.contains("activations in cuda:0's memory"), "{}", ample.errors);
     let (mut moved, mut named) = (0, 0);
-    for quarters in [2, 8, 12, 16, 20, 24, 28, 32] {
-        let bytes = (weights * quarters / 4).to_string();
+    // Too little for the weights; enough for all but what the frozen layers gave.
+    for halves in [1, 6] {
+        let bytes = (weights * halves / 2).to_string();
         let scarce = [("STANDIN_BYTES", &bytes[..]), ("STANDIN_PLANT", "others")];
         let (ended, found) = tuned(&bench, &scarce);
-        let last = ended.errors.lines().last().unwrap_or("");
+        let last = ended.errors.lines().find(|line| line.contains("rror: ")).unwrap_or("");
         println!("{bytes} bytes, weights {weights}: {:?} {last}", ended.code);
         match found {
             // Neither the place of activations nor the way of inputs changes a bit.
