@@ -3,7 +3,20 @@
 //! On a GPU weights, activations (those of frozen layers, too, if they fit), gradients, perturbations,
 //! and what optimizers remember stay there; images, activations in files, and the vectors of [`crate::curvature`] are copied to
 //! it, and losses, logits, sums and the weights that are saved from it. One stream computes
-//! everything in order, so micro-batches run one after the other.
+//! everything in order, so micro-batches run one after the other; on a second one the next inputs
+//! come meanwhile (`device/coming.rs`).
+
+mod coming;
+mod error;
+mod memory;
+
+pub use coming::Coming;
+pub(crate) use coming::meanwhile;
+pub use error::Error;
+pub(crate) use memory::is_full;
+#[cfg(feature = "cuda")]
+pub(crate) use memory::make;
+pub use memory::{outlook, peak_mib};
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
 use planish_kernels::bf16::split;
@@ -44,25 +57,6 @@ impl std::fmt::Display for Choice {
     }
 }
 
-/// Why a device cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A build without feature `cuda`.
-    #[error(
-        "--device {0}: this planish was built for the CPU alone; build it with `cargo build \
-         --release --features cuda`, or run with --device cpu"
-    )]
-    NotBuilt(Choice),
-    /// No driver, one that is too old, or no such GPU.
-    #[error("--device {choice}: {source}")]
-    Refused {
-        /// What was asked for.
-        choice: Choice,
-        /// Why not.
-        source: planish_kernels::Error,
-    },
-}
-
 /// What a GPU's user is told: a line at a time.
 type Notice = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -76,6 +70,7 @@ const KEPT: usize = 2;
 pub struct Gpu {
     choice: Choice,
     device: Device,
+    way: coming::Way,
     weights: Mutex<HashMap<usize, Slot>>,
     /// All of its memory, bytes.
     bytes: u64,
@@ -100,27 +95,17 @@ static CHOSEN: OnceLock<Arc<Gpu>> = OnceLock::new();
 pub fn choose(choice: Choice, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<(), Error> {
     let Choice::Cuda(ordinal) = choice else { return Ok(()) };
     let device = open(choice, ordinal)?;
-    let [_, bytes] = room(&device).map_err(|source| Error::Refused { choice, source })?;
+    let [_, bytes] = memory::room(&device).map_err(|source| Error::Refused { choice, source })?;
     let (weights, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
     let notice: Notice = Box::new(notice);
-    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, weights, bytes, limit, notice }));
+    let way = coming::Way::to(&device);
+    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, way, weights, bytes, limit, notice }));
     Ok(())
 }
 
 #[cfg(feature = "cuda")]
 fn open(choice: Choice, ordinal: usize) -> Result<Device, Error> {
     planish_kernels::cuda::gpu::open(ordinal).map_err(|source| Error::Refused { choice, source })
-}
-
-/// Bytes of the device's memory that are free, and all.
-#[cfg(feature = "cuda")]
-fn room(device: &Device) -> planish_kernels::Result<[u64; 2]> {
-    planish_kernels::cuda::gpu::room(device)
-}
-
-#[cfg(not(feature = "cuda"))]
-fn room(_: &Device) -> planish_kernels::Result<[u64; 2]> {
-    Ok([0; 2])
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -137,7 +122,7 @@ pub fn gpu() -> Option<Arc<Gpu>> {
 ///
 /// # Errors
 /// The GPU has no room.
-pub fn beside(like: &Tensor, i: usize, x: &Tensor) -> candle_core::Result<Tensor> {
+pub fn beside(like: &Tensor, i: usize, x: &Tensor) -> Result<Tensor, Error> {
     match gpu() {
         Some(gpu) if like.device().is_cuda() => gpu.weight(i, x),
         _ => Ok(x.clone()),
@@ -147,21 +132,6 @@ pub fn beside(like: &Tensor, i: usize, x: &Tensor) -> candle_core::Result<Tensor
 /// What reports say: `cpu`, or `cuda:0`.
 pub fn name() -> String {
     CHOSEN.get().map_or(Choice::Cpu, |gpu| gpu.choice).to_string()
-}
-
-/// Most of the GPU's memory that tensors took at once so far, in MiB.
-pub fn peak_mib() -> Option<u64> {
-    CHOSEN.get()?.peak_mib()
-}
-
-/// What forecasts add on a GPU: the most memory that what was tried beforehand took of it, with
-/// `kept` bytes of activations beside that if they stay there; nothing on the CPU.
-pub fn outlook(kept: u64) -> String {
-    let Some((gpu, peak)) = CHOSEN.get().and_then(|gpu| Some((gpu, gpu.peak_mib()?))) else {
-        return String::new();
-    };
-    let kept = if gpu.keeps(kept) { kept >> 20 } else { 0 };
-    format!(" and {} of {}'s {} MiB", peak + kept, gpu.choice, gpu.bytes >> 20)
 }
 
 /// Whether products on a GPU may round their operands to TF32.
@@ -212,8 +182,8 @@ impl Gpu {
     /// A copy there of weight `i`, kept for the next time; one that was computed there is itself.
     ///
     /// # Errors
-    /// The GPU has no room.
-    pub fn weight(&self, i: usize, x: &Tensor) -> candle_core::Result<Tensor> {
+    /// [`Error::NoRoom`].
+    pub fn weight(&self, i: usize, x: &Tensor) -> Result<Tensor, Error> {
         if x.device().is_cuda() {
             return Ok(x.clone());
         }
@@ -226,7 +196,9 @@ impl Gpu {
         if slot.len() == KEPT {
             slot.remove(0);
         }
-        let copy = self.put(x)?;
+        let bytes = (x.elem_count() * x.dtype().size_in_bytes()) as u64;
+        let one = ("a weight", bytes, "choose a smaller model");
+        let copy = self.make(one, || Ok(self.put(x)?))?;
         slot.push((x.id(), copy.clone()));
         Ok(copy)
     }
@@ -234,54 +206,6 @@ impl Gpu {
     /// Candle's name for it.
     pub fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// All of its memory, bytes: what micro-batches follow, for what is free differs from run to run,
-    /// and results with their sizes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Bytes of its memory that are free.
-    pub fn free(&self) -> u64 {
-        room(&self.device).map_or(0, |[free, _]| free)
-    }
-
-    /// Whether examples of so many bytes are kept there between passes: an eighth of what is free.
-    /// No result depends on the place.
-    pub fn holds(&self, bytes: u64) -> bool {
-        bytes <= self.free() / 8
-    }
-
-    /// Whether frozen layers' activations of so many bytes stay there: half of what is free.
-    pub fn keeps(&self, bytes: u64) -> bool {
-        bytes <= self.free() / 2
-    }
-
-    /// Most images that a micro-batch may have, as far as is known.
-    pub fn limit(&self) -> usize {
-        self.limit.load(Ordering::Relaxed)
-    }
-
-    /// Notes that so many images at once are too many, and tells so.
-    pub fn too_many(&self, images: usize) {
-        let half = (images / 2).max(1);
-        if self.limit.fetch_min(half, Ordering::Relaxed) > half {
-            (self.notice)(&format!(
-                "note: {} has no room for {images} images at once: going on with {half}",
-                self.choice
-            ));
-        }
-    }
-
-    #[cfg(feature = "cuda")]
-    fn peak_mib(&self) -> Option<u64> {
-        planish_kernels::cuda::gpu::peak_mib(&self.device)
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    fn peak_mib(&self) -> Option<u64> {
-        None
     }
 }
 

@@ -17,6 +17,7 @@ fn a_tensor_that_stays_is_copied_once_and_two_of_a_weight_are_kept() {
     let gpu = Gpu {
         choice: Choice::Cuda(0),
         device: Device::Cpu,
+        way: coming::Way::to(&Device::Cpu),
         weights: Mutex::default(),
         bytes: 1 << 30,
         limit: AtomicUsize::new(usize::MAX),

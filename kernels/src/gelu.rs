@@ -53,12 +53,26 @@ fn slope_tanh<S: Scalar>(x: S) -> S {
     t * 0.5 + 0.5 + x * (-(t * t) + 1.0) * inner * 0.5
 }
 
+impl Gelu {
+    /// Of one number.
+    #[inline(always)]
+    pub(crate) fn of<S: Scalar>(self, x: S) -> S {
+        if self.tanh { value_tanh(x) } else { value(x) }
+    }
+
+    /// Its derivative there.
+    #[inline(always)]
+    pub(crate) fn slope_of<S: Scalar>(self, x: S) -> S {
+        if self.tanh { slope_tanh(x) } else { slope(x) }
+    }
+}
+
 struct Value(Gelu);
 impl RowKernel<1, 1> for Value {
     #[inline(always)]
     fn row<S: Scalar>(&self, _: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
         for c in chunks::<S>(x.len()) {
-            y.put(c, if self.0.tanh { value_tanh(x.at(c)) } else { value(x.at(c)) });
+            y.put(c, self.0.of(x.at(c)));
         }
     }
 
@@ -73,8 +87,7 @@ impl RowKernel<2, 1> for Vjp {
     #[inline(always)]
     fn row<S: Scalar>(&self, _: usize, [x, gy]: [Row<S>; 2], [gx]: [RowMut<S>; 1]) {
         for c in chunks::<S>(x.len()) {
-            let s = if self.0.tanh { slope_tanh(x.at(c)) } else { slope(x.at(c)) };
-            gx.put(c, gy.at(c) * s);
+            gx.put(c, gy.at(c) * self.0.slope_of(x.at(c)));
         }
     }
 

@@ -15,6 +15,7 @@ pub mod cuda;
 mod dual_tensor;
 mod error;
 pub mod first_tokens;
+pub mod fused;
 pub mod gelu;
 pub mod lanes;
 #[cfg(target_arch = "x86_64")]
@@ -44,6 +45,7 @@ pub use cross_entropy::CrossEntropy;
 pub use dual_tensor::{DualTensor, Host};
 pub use error::{Error, Result};
 pub use first_tokens::FirstTokens;
+pub use fused::{BiasGelu, BiasResidual};
 pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;

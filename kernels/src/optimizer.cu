@@ -71,14 +71,14 @@ template <class E, int P> struct Chunk {
     }
 };
 
-// b ← μ b + g; y = w − η b, or w − η (g + μ b) with look-ahead; g is `clip` times the gradient,
-// plus λ w. Lists: w, g, b, y; y may be w.
+// b ← μ b + g; y = w − η b, or w − η (g + μ b) with look-ahead; g is the gradient plus λ w. Lists:
+// w, g, b, y; y may be w.
 template <class E>
 __device__ __forceinline__ void sgd_step(const Tensors<4> &all, double rate, double momentum,
-                                         double decay, double clip, int nesterov) {
+                                         double decay, int nesterov) {
     constexpr int W = Chunk<E, 4>::W;
     const Chunk<E, 4> chunk(all);
-    const E eta = E(rate), mu = E(momentum), lambda = E(decay), factor = E(clip);
+    const E eta = E(rate), mu = E(momentum), lambda = E(decay);
     chunk.each([&](int c, int full) {
         E w[W], g[W], b[W];
         chunk.load(0, c, full, w);
@@ -86,7 +86,7 @@ __device__ __forceinline__ void sgd_step(const Tensors<4> &all, double rate, dou
         chunk.load(2, c, full, b);
 #pragma unroll
         for (int j = 0; j < W; ++j) {
-            const E d = g[j] * factor + lambda * w[j];
+            const E d = g[j] + lambda * w[j];
             b[j] = mu * b[j] + d;
             w[j] -= eta * (nesterov ? d + mu * b[j] : b[j]);
         }
@@ -99,11 +99,10 @@ __device__ __forceinline__ void sgd_step(const Tensors<4> &all, double rate, dou
 // keep = 1 − η λ, scale = η/(1 − β₁ᵗ), root = √(1 − β₂ᵗ). Lists: w, g, m, v, y; y may be w.
 template <class E>
 __device__ __forceinline__ void adamw_step(const Tensors<5> &all, double beta1, double beta2,
-                                           double eps, double keep, double scale, double root,
-                                           double clip) {
+                                           double eps, double keep, double scale, double root) {
     constexpr int W = Chunk<E, 5>::W;
     const Chunk<E, 5> chunk(all);
-    const E a1 = E(1 - beta1), a2 = E(1 - beta2), b2 = E(beta2), e = E(eps), factor = E(clip);
+    const E a1 = E(1 - beta1), a2 = E(1 - beta2), b2 = E(beta2), e = E(eps);
     const E stay = E(keep), step = E(scale), r = E(root);
     chunk.each([&](int c, int full) {
         E w[W], g[W], m[W], v[W];
@@ -113,9 +112,8 @@ __device__ __forceinline__ void adamw_step(const Tensors<5> &all, double beta1, 
         chunk.load(3, c, full, v);
 #pragma unroll
         for (int j = 0; j < W; ++j) {
-            const E d = g[j] * factor;
-            m[j] += a1 * (d - m[j]);
-            v[j] = b2 * v[j] + a2 * d * d;
+            m[j] += a1 * (g[j] - m[j]);
+            v[j] = b2 * v[j] + a2 * g[j] * g[j];
             w[j] = stay * w[j] - step * m[j] / (real_sqrt(v[j]) / r + e);
         }
         chunk.store(2, c, full, m);
@@ -161,27 +159,19 @@ template <class E> __device__ __forceinline__ void products(const Tensors<2> &al
     put_products(sums, partial + size_t(blockIdx.x) * PRODUCTS);
 }
 
-// y = x + factor · d, and Σ y², Σ y d and Σ d² of each chunk. Lists: x, d, y; y may be x.
-template <class E>
-__device__ __forceinline__ void axpy(const Tensors<3> &all, double factor, double *partial) {
+// y = x + factor · d. Lists: x, d, y; y may be x.
+template <class E> __device__ __forceinline__ void axpy(const Tensors<3> &all, double factor) {
     constexpr int W = Chunk<E, 3>::W;
     const Chunk<E, 3> chunk(all);
     const E by = E(factor);
-    double sums[PRODUCTS] = {};
     chunk.each([&](int c, int full) {
         E x[W], d[W];
         chunk.load(0, c, full, x);
         chunk.load(1, c, full, d);
 #pragma unroll
-        for (int j = 0; j < W; ++j) {
-            x[j] += by * d[j];
-            sums[0] += double(x[j]) * double(x[j]);
-            sums[1] += double(x[j]) * double(d[j]);
-            sums[2] += double(d[j]) * double(d[j]);
-        }
+        for (int j = 0; j < W; ++j) x[j] += by * d[j];
         chunk.store(2, c, full, x);
     });
-    put_products(sums, partial + size_t(blockIdx.x) * PRODUCTS);
 }
 
 // y = x (|w| + η): what ASAM scales a gradient by. Lists: x, w, y; y may be x.
@@ -211,18 +201,18 @@ ENTRY(CHUNK_THREADS, finish_products, const double *partial, int chunks, double 
 
 #define OPTIMIZER(suffix, E)                                                                       \
     ENTRY(CHUNK_THREADS, sgd_step_##suffix, Tensors<4> all, double rate, double momentum,          \
-          double decay, double clip, int nesterov) {                                               \
-        sgd_step<E>(all, rate, momentum, decay, clip, nesterov);                                   \
+          double decay, int nesterov) {                                                            \
+        sgd_step<E>(all, rate, momentum, decay, nesterov);                                         \
     }                                                                                              \
     ENTRY(CHUNK_THREADS, adamw_step_##suffix, Tensors<5> all, double beta1, double beta2,          \
-          double eps, double keep, double scale, double root, double clip) {                       \
-        adamw_step<E>(all, beta1, beta2, eps, keep, scale, root, clip);                            \
+          double eps, double keep, double scale, double root) {                                    \
+        adamw_step<E>(all, beta1, beta2, eps, keep, scale, root);                                  \
     }                                                                                              \
     ENTRY(CHUNK_THREADS, products_##suffix, Tensors<2> all, double *partial) {                     \
         products<E>(all, partial);                                                                 \
     }                                                                                              \
-    ENTRY(CHUNK_THREADS, axpy_##suffix, Tensors<3> all, double factor, double *partial) {          \
-        axpy<E>(all, factor, partial);                                                             \
+    ENTRY(CHUNK_THREADS, axpy_##suffix, Tensors<3> all, double factor) {                           \
+        axpy<E>(all, factor);                                                                      \
     }                                                                                              \
     ENTRY(CHUNK_THREADS, by_magnitude_##suffix, Tensors<3> all, double eta) {                      \
         by_magnitude<E>(all, eta);                                                                 \

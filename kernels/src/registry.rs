@@ -3,8 +3,8 @@
 
 use crate::op::Op;
 use crate::{
-    attention, cross_entropy, first_tokens, gelu, layer_norm, linear, matmul, pointwise, prepend,
-    softmax, tokens, weight_rows,
+    attention, cross_entropy, first_tokens, fused, gelu, layer_norm, linear, matmul, pointwise,
+    prepend, softmax, tokens, weight_rows,
 };
 
 /// An operation with the shapes of its inputs.
@@ -33,6 +33,8 @@ pub const REGISTRY: &[Entry] = &[
     ("layer_norm", layer_norm::samples),
     ("softmax", softmax::samples),
     ("gelu", gelu::samples),
+    ("bias_gelu", fused::bias_gelu_samples),
+    ("bias_residual", fused::bias_residual_samples),
     ("add", pointwise::add_samples),
     ("layer_scale", pointwise::layer_scale_samples),
     ("scale", pointwise::scale_samples),

@@ -66,6 +66,13 @@ impl Layout {
         (self.rows as u64).saturating_mul(self.row_bytes() as u64)
     }
 
+    /// Memory for all rows, none of it used.
+    pub(crate) fn room(&self) -> Vec<u8> {
+        let mut rows = Vec::new();
+        rows.reserve_exact(usize::try_from(self.bytes()).unwrap_or(0));
+        rows
+    }
+
     /// Bytes of a file, its header taken at its largest.
     pub fn file_bytes(&self) -> u64 {
         self.bytes().saturating_add(4 * self.rows as u64).saturating_add(MOST)

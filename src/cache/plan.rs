@@ -44,8 +44,10 @@ impl Mode {
 pub struct Choice<'a> {
     /// What was asked for.
     pub wish: Wish,
-    /// Bytes of memory that may be taken.
+    /// Bytes of the CPU's memory that may be taken.
     pub ram: u64,
+    /// Whether they fit a GPU's memory, and may lie there as they are.
+    pub there: bool,
     /// `--cache-dir`, if it was given.
     pub folder: Option<PathBuf>,
     /// What one view takes.
@@ -63,6 +65,10 @@ pub struct Choice<'a> {
 pub struct Plan {
     /// Where.
     pub mode: Mode,
+    /// Whether that memory is a GPU's.
+    pub device: bool,
+    /// Bytes of the CPU's memory that they may take, should the GPU's not do.
+    pub ram: u64,
     /// Bytes of all views, in memory or on the disk.
     pub bytes: u64,
     /// The folder of the files.
@@ -77,7 +83,16 @@ impl Plan {
     /// A plan without files: to keep so many bytes in memory, or nothing.
     pub fn without_files(mode: Mode, bytes: u64) -> Plan {
         let (keys, there) = (Vec::new(), Vec::new());
-        Plan { mode, bytes, folder: PathBuf::new(), keys, there }
+        Plan { mode, device: false, ram: bytes, bytes, folder: PathBuf::new(), keys, there }
+    }
+
+    /// Bytes of the CPU's memory, and of a GPU's, that activations are to take.
+    pub fn memory(&self) -> [u64; 2] {
+        match (self.mode, self.device) {
+            (Mode::Ram, false) => [self.bytes, 0],
+            (Mode::Ram, true) => [0, self.bytes],
+            _ => [0, 0],
+        }
     }
 
     /// Views that must be computed.
@@ -91,7 +106,7 @@ impl Plan {
 }
 
 /// Chooses a place. `Auto` takes, in this order: the files, if all are there; the disk, if a folder
-/// was named and has room; memory, if the activations fit into what is allowed; the disk, if they
+/// was named and has room; memory, if the activations fit a GPU's, or what is allowed of the CPU's; the disk, if they
 /// take at most half of what is free and are more than prepared images; nothing.
 ///
 /// # Errors
@@ -103,15 +118,18 @@ pub fn plan(of: &Choice) -> Result<Plan> {
         let keys = (of.keys)()?;
         let there: Vec<bool> =
             keys.iter().map(|key| folder::path(&folder, key).is_file()).collect();
-        Ok(Plan { mode: Mode::Disk, bytes, folder, keys, there })
+        let mode = Mode::Disk;
+        Ok(Plan { mode, device: false, ram: 0, bytes, folder, keys, there })
     };
+    let fits = of.there || bytes <= of.ram;
+    let memory = || Plan { device: of.there, ram: of.ram, ..Plan::without_files(Mode::Ram, bytes) };
     let needed = |plan: &Plan| of.layout.file_bytes().saturating_mul(plan.missing(of.views) as u64);
     match of.wish {
         Wish::Off => return Ok(Plan::without_files(Mode::Off, 0)),
-        Wish::Ram if bytes > of.ram => {
+        Wish::Ram if !fits => {
             return Err(Error::NoMemory { needed: bytes, allowed: of.ram });
         }
-        Wish::Ram => return Ok(Plan::without_files(Mode::Ram, bytes)),
+        Wish::Ram => return Ok(memory()),
         Wish::Disk => {
             let plan = in_files()?;
             // A folder that only others may write to serves as long as it has everything.
@@ -124,13 +142,11 @@ pub fn plan(of: &Choice) -> Result<Plan> {
     }
     let folder = of.folder.clone().map_or_else(folder::default_folder, Ok);
     let Ok(folder) = folder else {
-        let mode = if bytes <= of.ram { Mode::Ram } else { Mode::Off };
-        return Ok(Plan::without_files(mode, if mode == Mode::Ram { bytes } else { 0 }));
+        return Ok(if fits { memory() } else { Plan::without_files(Mode::Off, 0) });
     };
     let named = of.folder.is_some();
     let all = of.layout.file_bytes().saturating_mul(of.views as u64);
     let free = || folder::room(&folder).unwrap_or(0);
-    let fits = bytes <= of.ram;
     // Keys are worth finding only where files may be, or may come. Images without a digest have
     // none, which is no reason to stop where nobody asked for files by name.
     let files = (named || folder.is_dir() || !fits).then(|| in_files().ok()).flatten();
@@ -144,5 +160,5 @@ pub fn plan(of: &Choice) -> Result<Plan> {
             return Ok(plan);
         }
     }
-    Ok(if fits { Plan::without_files(Mode::Ram, bytes) } else { Plan::without_files(Mode::Off, 0) })
+    Ok(if fits { memory() } else { Plan::without_files(Mode::Off, 0) })
 }

@@ -5,6 +5,7 @@ use super::format::count;
 use super::numbers;
 use crate::cache::{self, About, Choice, Error, Mode, Plan, Wish, plan};
 use crate::data::Augment;
+use crate::device;
 use crate::objective::{Error as ObjectiveError, Result as ObjectiveResult};
 use crate::pixels::Pixels;
 use crate::report::post_training::CacheInfo;
@@ -22,7 +23,7 @@ pub struct CacheArgs {
     /// runs find, nowhere, or wherever they fit
     #[arg(long, value_enum, value_name = "auto|ram|disk|off", default_value = "auto")]
     pub cache: CacheName,
-    /// Memory that they may take, in MiB
+    /// Memory of the CPU that they may take, in MiB; of a GPU's, half of what is free
     #[arg(long, value_name = "MIB", default_value_t = 4096)]
     pub cache_ram: u64,
     /// Type in which they are kept; bf16 takes half, rounds each to nearest, and is computed on in
@@ -126,6 +127,7 @@ impl CacheArgs {
         plan(&Choice {
             wish: self.cache.wish(),
             ram,
+            there: prefix.fits_there(),
             folder: self.cache_dir.clone(),
             layout: prefix.layout(),
             views: prefix.views(),
@@ -164,6 +166,9 @@ pub fn words(plan: &Plan) -> String {
     let size = HumanBytes(plan.bytes);
     match plan.mode {
         Mode::Off => "frozen layers run for every batch".into(),
+        Mode::Ram if plan.device => {
+            format!("{size} of frozen layers' activations in {}'s memory", device::name())
+        }
         Mode::Ram => format!("{size} of frozen layers' activations in memory"),
         Mode::Disk => {
             let there = plan.there.iter().filter(|there| **there).count();

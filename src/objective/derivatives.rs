@@ -165,7 +165,7 @@ impl Objective {
         let mut sums: Vec<Accumulator> = Vec::new();
         sums.resize_with(wanted.layer.tensors.len(), Accumulator::default);
         let count = examples.len();
-        let model = self.placed()?;
+        let (model, examples) = (self.placed()?, &self.fed(examples));
         let vectors = wanted.vectors.map(|all| self.all_here(all)).transpose()?;
         let wanted = Wanted { vectors: vectors.as_deref(), ..wanted };
         let sweep = |range: Range<usize>| match self.recompute {

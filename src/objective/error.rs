@@ -9,6 +9,9 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// The GPU cannot hold what has to lie there.
+    #[error(transparent)]
+    Device(#[from] crate::device::Error),
     /// Images could not be read or prepared.
     #[error(transparent)]
     Data(#[from] crate::data::Error),

@@ -6,6 +6,7 @@
 
 mod derivatives;
 mod error;
+mod fed;
 mod flaw;
 mod placed;
 mod recompute;
@@ -22,6 +23,9 @@ use crate::gather::Gather;
 use crate::tape::Value;
 use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
 use candle_core::{DType, Tensor};
+use fed::Fed;
+pub use fed::Sent;
+pub(crate) use placed::no_room;
 use placed::{all_back, back, one_by_one};
 use planish_kernels::{DualTensor, Precision};
 use rayon::prelude::*;
@@ -117,7 +121,7 @@ impl Objective {
     /// micro-batches, whatever the threads. On a GPU they run one after the other.
     fn each<T: Send>(
         &self,
-        (examples, chunks): (&dyn Examples, Vec<Range<usize>>),
+        (examples, chunks): (&Fed, Vec<Range<usize>>),
         work: impl Fn(Range<usize>) -> Result<T> + Sync,
         mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
@@ -179,7 +183,7 @@ impl Objective {
         stage: usize,
         take: impl FnMut(Tensor) -> Result<()>,
     ) -> Result<()> {
-        let model = self.placed()?;
+        let (model, examples) = (self.placed()?, &self.fed(examples));
         let forward = |range| {
             let x = model.input(examples, range)?;
             let mut pass = Pass::new(&model.config, &model.weights);
@@ -209,6 +213,7 @@ impl Objective {
     ) -> Result<(Tensor, Tensor)> {
         let (mut logits, mut slopes) = (Vec::new(), Vec::new());
         let (model, direction) = (self.placed()?, self.all_here(direction)?);
+        let examples = &self.fed(examples);
         let forward = |range| {
             let x = model.input(examples, range)?;
             let mut pass = Pass::new(&model.config, &model.weights);

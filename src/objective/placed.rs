@@ -1,7 +1,8 @@
 //! The objective on the device that was chosen for it, and its micro-batches there.
 
+use super::fed::Fed;
 use super::{Activations, Error, Examples, Objective, Result};
-use crate::device::Gpu;
+use crate::device::{self, Gpu};
 use crate::vector;
 use crate::vit::{Layer, Weights};
 use candle_core::{Device, Tensor};
@@ -14,7 +15,11 @@ impl Objective {
     /// The objective with its weights where the arithmetic runs.
     pub(super) fn placed(&self) -> Result<Cow<'_, Self>> {
         let Some(gpu) = &self.gpu else { return Ok(Cow::Borrowed(self)) };
-        let weights: Weights = self.weights.map(|i, tensor| gpu.weight(i, tensor))?;
+        let bytes = (self.weights.parameters() * self.dtype().size_in_bytes()) as u64;
+        let weights: Weights = self
+            .weights
+            .map(|i, tensor| gpu.weight(i, tensor))
+            .map_err(|error| error.of_all(bytes))?;
         Ok(Cow::Owned(self.at(weights)))
     }
 
@@ -27,7 +32,7 @@ impl Objective {
             Some(gpu) => gpu.weight(i, self.weights.tensor(i)),
             None => Ok(self.weights.tensor(i).clone()),
         };
-        Ok(layer.tensors.iter().map(one).collect::<candle_core::Result<_>>()?)
+        Ok(layer.tensors.iter().map(one).collect::<std::result::Result<_, device::Error>>()?)
     }
 
     /// A tensor where the arithmetic runs.
@@ -123,15 +128,17 @@ pub(super) fn all_back(x: DualTensor) -> Result<DualTensor> {
     Ok(DualTensor::new(back(&value)?, tangent)?)
 }
 
-/// Applies `work` to one micro-batch after the other, while images for the next are decoded. One
-/// that has no room is halved, and so are those that follow.
+/// Applies `work` to one micro-batch after the other, while the next is read, its images decoded,
+/// and sent. One that has no room even without the next beside it is halved, and so are those that
+/// follow.
 pub(super) fn one_by_one<T>(
     gpu: &Gpu,
-    (examples, chunks): (&dyn Examples, Vec<Range<usize>>),
+    (examples, chunks): (&Fed, Vec<Range<usize>>),
     work: impl Fn(Range<usize>) -> Result<T>,
     mut take: impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     let mut queue: VecDeque<Range<usize>> = chunks.into();
+    let mut room_for_two = true;
     while let Some(range) = queue.pop_front() {
         if range.len() > gpu.limit() {
             let middle = range.start + range.len() / 2;
@@ -139,10 +146,19 @@ pub(super) fn one_by_one<T>(
             queue.push_front(range.start..middle);
             continue;
         }
-        if let Some(next) = queue.front() {
+        let next = queue.front().cloned();
+        if let Some(next) = &next {
             examples.ahead_at(&next.clone().collect::<Vec<_>>());
         }
-        match work(range.clone()) {
+        let found = match next.filter(|next| room_for_two && next.len() <= gpu.limit()) {
+            Some(next) => examples.meanwhile(gpu, next, || work(range.clone())),
+            None => work(range.clone()),
+        };
+        match found {
+            Err(error) if no_room(&error) && examples.forget() => {
+                room_for_two = false;
+                queue.push_front(range);
+            }
             Err(error) if range.len() > 1 && no_room(&error) => {
                 gpu.too_many(range.len());
                 queue.push_front(range);
@@ -154,17 +170,11 @@ pub(super) fn one_by_one<T>(
 }
 
 /// Whether the GPU had no room.
-#[cfg(feature = "cuda")]
-fn no_room(error: &Error) -> bool {
+pub(crate) fn no_room(error: &Error) -> bool {
     match error {
         Error::Tensor(error) | Error::Kernel(planish_kernels::Error::Candle(error)) => {
-            planish_kernels::cuda::gpu::is_out_of_memory(error)
+            device::is_full(error)
         }
         _ => false,
     }
-}
-
-#[cfg(not(feature = "cuda"))]
-fn no_room(_: &Error) -> bool {
-    false
 }

@@ -107,7 +107,7 @@ impl Objective {
         let Some(lowest) = asked.iter().min_by_key(|a| a.layer.first_stage) else {
             return Ok(());
         };
-        let model = self.placed()?;
+        let (model, examples) = (self.placed()?, &self.fed(examples));
         let part = |range: Range<usize>| -> Result<Vec<T>> {
             if self.recompute {
                 // Of what a sweep shares there is room for the blocks' inputs alone.

@@ -6,6 +6,9 @@ pub enum Error {
     /// The model cannot be evaluated.
     #[error(transparent)]
     Objective(#[from] crate::objective::Error),
+    /// The GPU cannot hold what has to lie there.
+    #[error(transparent)]
+    Device(#[from] crate::device::Error),
     /// Images cannot be read, ordered or prepared.
     #[error(transparent)]
     Data(#[from] crate::data::Error),

@@ -1,5 +1,6 @@
 //! Fine-tuning all weights on labelled images.
 
+use super::feed::Feed;
 use super::guard::Keep;
 use super::optimizer::{Optimizer, Rule};
 use super::schedule::{Schedule, Shape};
@@ -8,7 +9,9 @@ use super::{Error, Result};
 use crate::data::Augment;
 use crate::data::order::Batches;
 use crate::evaluate::{Estimate, Predictions, hits, losses, mean_stderr};
-use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
+use crate::objective::{
+    Activations, Error as ObjectiveError, Examples, Objective, Result as Evaluated,
+};
 use crate::pixels::Pixels;
 use crate::vit::{Config, Layer, Weights, stages};
 use planish_kernels::Precision;
@@ -97,13 +100,24 @@ pub fn finetune(
     settings: &Settings,
     tell: &mut dyn FnMut(Event),
 ) -> Result<Outcome> {
-    let mut batches = Batches::new(train.len(), settings.batch, settings.seed, "B")?;
+    let batches = Batches::new(train.len(), settings.batch, settings.seed, "B")?;
     let per_epoch = batches.per_epoch();
     let (shape, warmup, epochs) = (settings.shape, settings.warmup, settings.epochs);
     let schedule = Schedule::over(shape, settings.rate, warmup, epochs, per_epoch)?;
     let all = everything(config);
     let plain = settings.augment == Augment::default();
     let loaded = if plain { resident(train)? } else { None };
+    let read = |order: &mut Batches| -> Evaluated<Activations> {
+        let batch = order.next().ok_or(ObjectiveError::NoExamples)?;
+        match &loaded {
+            Some(images) => images.select(&batch),
+            None => {
+                let seen = (&settings.augment, settings.seed, order.epoch());
+                train.batch(&batch, (!plain).then_some(seen))
+            }
+        }
+    };
+    let mut feed = Feed::new(batches);
     let judges = match val {
         Some(val) => Some((val, resident(val)?)),
         None => None,
@@ -118,16 +132,10 @@ pub fn finetune(
     for epoch in 1..=settings.epochs {
         let (mut sum, mut rate) = (0.0, settings.rate);
         for step in 1..=per_epoch {
-            let Some(batch) = batches.next() else { break };
-            let examples = match &loaded {
-                Some(images) => images.select(&batch)?,
-                None => {
-                    let seen = (&settings.augment, settings.seed, batches.epoch());
-                    train.batch(&batch, (!plain).then_some(seen))?
-                }
-            };
+            let examples = feed.next(&objective, read)?;
+            let gradient = || objective.gradient(&examples, &all);
             let place = |what, found| Error::Diverged { epoch, step, what, found };
-            let found = match objective.gradient(&examples, &all) {
+            let found = match feed.meanwhile(&objective, read, gradient) {
                 Err(ObjectiveError::NonFinite { loss, .. }) => return Err(place("loss", loss)),
                 other => other?,
             };

@@ -1,8 +1,10 @@
 //! Fine-tuning and post-training: one loop each, one file a method.
 
 mod error;
+mod feed;
 pub mod finetune;
 pub mod guard;
+mod keeping;
 pub mod method;
 #[cfg(feature = "cuda")]
 mod on_gpu;

@@ -2,9 +2,13 @@
 
 use super::optimizer::{Rule, Update};
 use super::{Error, Result};
+use crate::device::make;
 use candle_core::{DType, Tensor};
 use planish_kernels::cuda::gpu::{Moments, adamw_step, sgd_step};
 use planish_kernels::cuda::{AdamW, Sgd};
+
+/// What makes a step smaller.
+const FEWER: &str = "update fewer layers";
 
 /// What is remembered of the tensors of every step.
 #[derive(Debug, Default)]
@@ -46,19 +50,24 @@ impl State {
         if let Some(known) = &self.0 {
             same("weights", &known.kinds, &now)?;
         }
+        let bytes = weights.iter().map(|x| x.elem_count() * x.dtype().size_in_bytes());
+        let bytes = bytes.sum::<usize>() as u64;
         let known = match self.0.take() {
             Some(known) => known,
-            None => Remembered { moments: Moments::zeros(weights, lists)?, kinds: now },
+            None => {
+                let what = ("what the optimizer remembers", lists as u64 * bytes, FEWER);
+                Remembered { moments: make(what, || Moments::zeros(weights, lists))?, kinds: now }
+            }
         };
         let moments = &mut self.0.insert(known).moments;
         let Update { decay, rate, steps, .. } = *update;
+        let what = ("the weights after a step", bytes, FEWER);
+        // Room is asked for before anything changes, so that a step may be tried twice.
         Ok(match update.rule {
-            Rule::Sgd { momentum, nesterov } => sgd_step(
-                weights,
-                gradients,
-                moments,
-                Sgd { rate, momentum, decay, nesterov, clip: 1.0 },
-            )?,
+            Rule::Sgd { momentum, nesterov } => {
+                let by = Sgd { rate, momentum, decay, nesterov };
+                make(what, || sgd_step(weights, gradients, moments, by))?
+            }
             Rule::AdamW { beta1, beta2, eps } => {
                 let by = AdamW {
                     beta1,
@@ -67,9 +76,8 @@ impl State {
                     keep: 1.0 - rate * decay,
                     scale: rate / (1.0 - libm::pow(beta1, steps)),
                     root: (1.0 - libm::pow(beta2, steps)).sqrt(),
-                    clip: 1.0,
                 };
-                adamw_step(weights, gradients, moments, by)?
+                make(what, || adamw_step(weights, gradients, moments, by))?
             }
         })
     }

@@ -5,12 +5,13 @@
 //! w_p − γ η* g with γ ~ U(0, Γ). γ = 2 is the far side of a quadratic valley. This is *descent*:
 //! SAM climbs.
 
+use super::feed::Feed;
 use super::source::Source;
 use crate::data::order::{Batches, stream, unit};
 use crate::diagnose::search::{Line, first_minimum};
 use crate::diagnose::{Path, is_linear, moved};
 use crate::evaluate::losses;
-use crate::objective::{Error, Objective, Result};
+use crate::objective::{Activations, Error, Objective, Result};
 use crate::vector;
 use crate::vit::Layer;
 use planish_kernels::Precision;
@@ -53,7 +54,7 @@ pub struct Perturber {
     pub gamma_max: f64,
     /// How η* is found.
     pub rule: Rule,
-    batches: Batches,
+    feed: Feed,
     gammas: ChaCha8Rng,
     /// Where the next search starts: η* changes little from one batch to the next.
     last_eta: Option<f64>,
@@ -73,7 +74,8 @@ impl Perturber {
         seed: u64,
     ) -> Result<Self> {
         let batches = Batches::new(examples, batch, seed, "B'")?;
-        Ok(Self { layer, gamma_max, rule, batches, gammas: stream(seed, "gamma"), last_eta: None })
+        let (feed, gammas) = (Feed::new(batches), stream(seed, "gamma"));
+        Ok(Self { layer, gamma_max, rule, feed, gammas, last_eta: None })
     }
 
     /// The model with p perturbed.
@@ -85,72 +87,85 @@ impl Perturber {
         model: &Objective,
         source: &Source,
     ) -> Result<(Objective, Perturbation)> {
-        let mut examples = model.hold(source.next(&mut self.batches)?)?;
+        let read = |order: &mut Batches| source.next(order);
+        let examples = self.feed.next(model, read)?;
+        let Self { layer, rule, last_eta, .. } = self;
         let gamma = self.gamma_max * unit(&mut self.gammas);
-        if examples.stage < self.layer.first_stage {
-            // Layers between the cache and p may be the ones that are being trained.
-            examples = model.activations_here(&examples, self.layer.first_stage)?;
+        let descend = || descend(model, examples, (layer, *rule, gamma), last_eta);
+        match source.is_read() {
+            true => self.feed.meanwhile(model, read, descend),
+            false => descend(),
         }
-        let weights = model.weights_of(&self.layer)?;
-        let weight_norm = vector::norm(&weights)?;
-        let found = model.gradient(&examples, &self.layer)?;
-        let square = vector::dot(&found.gradient, &found.gradient)?;
-        if square == 0.0 {
-            let none = Perturbation { eta: 0.0, gamma, relative: 0.0, capped: false };
-            return Ok((model.clone(), none));
-        }
-        let cap = CAP * weight_norm / square.sqrt();
-        // Beyond this η the perturbation's length is the cap, whatever η.
-        let reach = cap / gamma.max(1e-6);
-        let eta = match self.rule {
-            Rule::Newton => {
-                let product = model.hvp(&examples, &self.layer, &found.gradient)?.hvp;
-                let curvature = vector::dot(&found.gradient, &product)?;
-                if curvature > 0.0 { square / curvature } else { f64::INFINITY }
-            }
-            Rule::Search => {
-                // In bf16 the smallest steps would be rounded away with the weights they move.
-                let exact = model.exact();
-                let path = Path::new(&exact, &examples, &self.layer, &found.gradient)?;
-                let loss = |eta| -> Result<f64> {
-                    match path.predict(eta) {
-                        Ok(predictions) => {
-                            let losses = losses(&predictions, 1.0);
-                            Ok(losses.iter().sum::<f64>() / losses.len() as f64)
-                        }
-                        // A step that overflows is a high loss, not an end of the work.
-                        Err(Error::Predictions(_)) => Ok(f64::INFINITY),
-                        Err(error) => Err(error),
-                    }
-                };
-                let line = Line {
-                    at_zero: match model.precision {
-                        Precision::F32 => found.loss,
-                        Precision::Bf16 => loss(0.0)?,
-                    },
-                    derivatives: None,
-                    start: self.last_eta.unwrap_or(0.02 * cap),
-                    cap: reach,
-                    budget: if is_linear(model, &self.layer) {
-                        LINEAR_BUDGET
-                    } else {
-                        NETWORK_BUDGET
-                    },
-                };
-                let minimum = first_minimum(line, loss)?;
-                if minimum.capped { f64::INFINITY } else { minimum.alpha }
-            }
-        };
-        if eta.is_finite() && eta > 0.0 {
-            self.last_eta = Some(eta);
-        }
-        // Where no minimum was found, the line still falls where the cap holds it.
-        let length = (gamma * eta).min(cap);
-        let capped = gamma * eta > cap || eta.is_infinite();
-        let perturbed = moved(model, &self.layer, &found.gradient, length)?;
-        let eta = if eta.is_finite() { eta } else { reach };
-        let moved_by = length * square.sqrt();
-        let relative = if weight_norm > 0.0 { moved_by / weight_norm } else { 0.0 };
-        Ok((perturbed, Perturbation { eta, gamma, relative, capped }))
     }
+}
+
+/// The model with `layer` moved down the gradient of B′; `last_eta` is where the search starts, and
+/// becomes where it ended.
+fn descend(
+    model: &Objective,
+    mut examples: Activations,
+    (layer, rule, gamma): (&Layer, Rule, f64),
+    last_eta: &mut Option<f64>,
+) -> Result<(Objective, Perturbation)> {
+    if examples.stage < layer.first_stage {
+        // Layers between the cache and p may be the ones that are being trained.
+        examples = model.activations_here(&examples, layer.first_stage)?;
+    }
+    let weights = model.weights_of(layer)?;
+    let weight_norm = vector::norm(&weights)?;
+    let found = model.gradient(&examples, layer)?;
+    let square = vector::dot(&found.gradient, &found.gradient)?;
+    if square == 0.0 {
+        let none = Perturbation { eta: 0.0, gamma, relative: 0.0, capped: false };
+        return Ok((model.clone(), none));
+    }
+    let cap = CAP * weight_norm / square.sqrt();
+    // Beyond this η the perturbation's length is the cap, whatever η.
+    let reach = cap / gamma.max(1e-6);
+    let eta = match rule {
+        Rule::Newton => {
+            let product = model.hvp(&examples, layer, &found.gradient)?.hvp;
+            let curvature = vector::dot(&found.gradient, &product)?;
+            if curvature > 0.0 { square / curvature } else { f64::INFINITY }
+        }
+        Rule::Search => {
+            // In bf16 the smallest steps would be rounded away with the weights they move.
+            let exact = model.exact();
+            let path = Path::new(&exact, &examples, layer, &found.gradient)?;
+            let loss = |eta| -> Result<f64> {
+                match path.predict(eta) {
+                    Ok(predictions) => {
+                        let losses = losses(&predictions, 1.0);
+                        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+                    }
+                    // A step that overflows is a high loss, not an end of the work.
+                    Err(Error::Predictions(_)) => Ok(f64::INFINITY),
+                    Err(error) => Err(error),
+                }
+            };
+            let line = Line {
+                at_zero: match model.precision {
+                    Precision::F32 => found.loss,
+                    Precision::Bf16 => loss(0.0)?,
+                },
+                derivatives: None,
+                start: last_eta.unwrap_or(0.02 * cap),
+                cap: reach,
+                budget: if is_linear(model, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET },
+            };
+            let minimum = first_minimum(line, loss)?;
+            if minimum.capped { f64::INFINITY } else { minimum.alpha }
+        }
+    };
+    if eta.is_finite() && eta > 0.0 {
+        *last_eta = Some(eta);
+    }
+    // Where no minimum was found, the line still falls where the cap holds it.
+    let length = (gamma * eta).min(cap);
+    let capped = gamma * eta > cap || eta.is_infinite();
+    let perturbed = moved(model, layer, &found.gradient, length)?;
+    let eta = if eta.is_finite() { eta } else { reach };
+    let moved_by = length * square.sqrt();
+    let relative = if weight_norm > 0.0 { moved_by / weight_norm } else { 0.0 };
+    Ok((perturbed, Perturbation { eta, gamma, relative, capped }))
 }

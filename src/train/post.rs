@@ -5,6 +5,7 @@
 //! B is taken in micro-batches of the model's [`Objective::micro_batch`], whose gradients are
 //! summed in order before anything is done with them: their size is a matter of memory alone.
 
+use super::feed::Feed;
 use super::guard::{Guard, Keep, Reason, Stopped};
 use super::method::{Displacement, Method};
 use super::optimizer::{Optimizer, Rule};
@@ -220,7 +221,7 @@ pub fn post_train(
 
 /// What goes from step to step.
 struct Run {
-    batches: Batches,
+    feed: Feed,
     per_epoch: usize,
     stepper: Stepper,
     guard: Guard,
@@ -241,7 +242,7 @@ impl Run {
         let rule = Rule::Sgd { momentum: settings.momentum, nesterov: false };
         let optimizer = Optimizer::new(rule, settings.weight_decay);
         Ok(Self {
-            batches,
+            feed: Feed::new(batches),
             per_epoch,
             stepper: Stepper::new(optimizer, schedule, settings.clip),
             guard: Guard::new(model.config.classes, start),
@@ -261,8 +262,14 @@ impl Run {
         let clock = Instant::now();
         for step in 1..=self.per_epoch {
             let stop = |reason| Ok(Err(Stopped { epoch, step, reason }));
-            let batch = self.current.hold(source.next(&mut self.batches)?)?;
-            let found = match method.step(&self.current, source, &batch) {
+            let read = |order: &mut Batches| source.next(order);
+            let batch = self.feed.next(&self.current, read)?;
+            let mut step_on = || method.step(&self.current, source, &batch);
+            let found = match source.is_read() {
+                true => self.feed.meanwhile(&self.current, read, &mut step_on),
+                false => step_on(),
+            };
+            let found = match found {
                 Ok(found) => found,
                 Err(error) => match Reason::of(&error) {
                     Some(reason) => return stop(reason),

@@ -78,10 +78,16 @@ impl<'a> Prefix<'a> {
         self.views.iter().map(key).collect()
     }
 
-    /// Images that go through the model side by side.
+    /// Whether there is nothing to compute: the views are at that stage.
+    pub fn is_read(&self) -> bool {
+        self.views.iter().all(|view| view.stage() == self.stage)
+    }
+
+    /// Images that are taken at once: a micro-batch for each thread, or, one after the other, so
+    /// many for a GPU that most are sent there while the one before is computed.
     pub fn wave(&self) -> usize {
-        let threads = if self.model.gpu.is_some() { 1 } else { rayon::current_num_threads() };
-        self.model.micro_batch.max(1) * threads
+        let beside = if self.model.gpu.is_some() { 4 } else { rayon::current_num_threads() };
+        self.model.micro_batch.max(1) * beside
     }
 
     /// Whether all views' activations fit a GPU that is in use, and may lie there as they are.
@@ -116,6 +122,10 @@ impl<'a> Prefix<'a> {
     /// # Errors
     /// Those of reading and evaluating the images.
     pub fn values(&self, picks: &[Pick]) -> Result<Tensor> {
+        if self.is_read() {
+            let drawn = Drawn { views: &self.views, picks, labels: Vec::new() };
+            return Ok(drawn.inputs(0..picks.len())?.to_dtype(self.model.dtype())?);
+        }
         let filled = picks.len().next_multiple_of(self.model.micro_batch.max(1));
         let drawn = Drawn { views: &self.views, picks, labels: vec![0; filled] };
         let found = self.model.activations_in_whole_micro_batches(&drawn, self.stage)?;

@@ -2,6 +2,7 @@
 //! post-training touches, kept in memory (a GPU's own, if they fit there) or in files, or computed for
 //! each batch anew. All give the same bits.
 
+use super::keeping::{self, Keeping};
 use super::prefix::{Pick, Prefix};
 use crate::cache::{self, About, Layout, Mode, Opened, Plan, Reader, Stored, Writer};
 use crate::data::order::{Batches, below, stream};
@@ -75,30 +76,16 @@ impl<'a> Source<'a> {
             (prefix.stage(), prefix.labels(), prefix.layout().clone(), prefix.views());
         let kept = match plan.mode {
             Mode::Off => Kept::Nowhere(prefix),
-            Mode::Ram if prefix.fits_there() => {
-                let (step, mut all) = (prefix.wave(), Vec::new());
-                for view in 0..views {
-                    let mut waves = Vec::new();
-                    each_wave(&prefix, view, tell, |wave| {
-                        waves.push(prefix.put(&wave)?);
-                        Ok(())
-                    })?;
-                    all.push(waves);
-                }
-                Kept::There(step, all)
-            }
             Mode::Ram => {
-                let mut all = Vec::new();
+                let mut keeping = Keeping::new(&prefix, plan);
                 for view in 0..views {
-                    let mut rows = Vec::new();
-                    rows.reserve_exact(usize::try_from(layout.bytes()).unwrap_or(0));
-                    each_wave(&prefix, view, tell, |wave| {
-                        rows.extend_from_slice(&wave);
-                        Ok(())
-                    })?;
-                    all.push(rows);
+                    keeping.view();
+                    each_wave(&prefix, view, tell, |picks| keeping.add(picks))?;
                 }
-                Kept::Memory(all)
+                match keeping.finish() {
+                    keeping::Kept::Here(all) => Kept::Memory(all),
+                    keeping::Kept::There(all) => Kept::There(prefix.wave(), all),
+                }
             }
             Mode::Disk => {
                 let mut all = Vec::new();
@@ -128,6 +115,16 @@ impl<'a> Source<'a> {
             Kept::Held(_) | Kept::Memory(_) | Kept::There(..) => Mode::Ram,
             Kept::Files(_) => Mode::Disk,
             Kept::Nowhere(_) => Mode::Off,
+        }
+    }
+
+    /// Whether a mini-batch is read from memory or files of the CPU, with nothing to compute.
+    pub fn is_read(&self) -> bool {
+        match &self.kept {
+            Kept::Held(all) => !all.values.device().is_cuda(),
+            Kept::Memory(_) | Kept::Files(_) => true,
+            Kept::There(..) => false,
+            Kept::Nowhere(prefix) => prefix.is_read(),
         }
     }
 
@@ -197,19 +194,19 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Runs the frozen layers over one view, as many images at a time as the threads take.
+/// Hands `take` one view's images, as many at a time as the threads take.
 fn each_wave(
     prefix: &Prefix,
     view: usize,
     tell: &mut dyn FnMut(Event),
-    mut take: impl FnMut(Vec<u8>) -> Result<()>,
+    mut take: impl FnMut(&[Pick]) -> Result<()>,
 ) -> Result<()> {
     let (all, step) = (prefix.layout().rows, prefix.wave());
     for start in (0..all).step_by(step) {
         let end = all.min(start + step);
         prefix.ahead(view, end..all.min(end + step));
         let picks: Vec<Pick> = (start..end).map(|image| (view, image)).collect();
-        take(prefix.rows(&picks)?)?;
+        take(&picks)?;
         tell(Event::Computed(end - start));
     }
     Ok(())
@@ -235,7 +232,7 @@ fn file(
         Opened::Missing => {}
     }
     let mut writer = Writer::create(&plan.folder, prefix.layout(), about)?;
-    each_wave(prefix, view, tell, |rows| Ok(writer.add(&rows)?))?;
+    each_wave(prefix, view, tell, |picks| Ok(writer.add(&prefix.rows(picks)?)?))?;
     writer.finish()?;
     match open()? {
         Opened::Sound(reader) => Ok(reader),

@@ -59,7 +59,7 @@ impl Stepper {
                 .iter()
                 .zip(&gradient)
                 .map(|(&i, g)| device::beside(g, i, weights.tensor(i)))
-                .collect::<candle_core::Result<Vec<Tensor>>>()?;
+                .collect::<std::result::Result<Vec<Tensor>, device::Error>>()?;
             for (&i, next) in layer.tensors.iter().zip(self.optimizer.step(&now, &gradient, rate)?)
             {
                 weights.set(i, next);

@@ -10,8 +10,9 @@
 use super::{Activation, Config, FinalNorm, Pooling, Weights};
 use crate::tape::{Tape, Value};
 use planish_kernels::{
-    Add, Attention, DualTensor, Error, FirstTokens, Gelu, LayerNorm, LayerScale, Linear,
-    MeanTokens, Patches, PickToken, Precision, Prepend, Result, Scale, WeightRows,
+    Add, Attention, BiasGelu, BiasResidual, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
+    LayerScale, Linear, MeanTokens, Patches, PickToken, Precision, Prepend, Result, Scale,
+    WeightRows,
 };
 use std::collections::BTreeMap;
 
@@ -145,24 +146,33 @@ impl<'a> Pass<'a> {
                 (mixed, self.tape.apply(first, &[&x])?)
             }
         };
-        let y = self.linear(&format!("blocks.{block}.attn.proj"), &mixed)?;
-        self.residual(x, y, &format!("blocks.{block}.ls1.gamma"))
+        let names = ["attn.proj", "ls1.gamma"].map(|name| format!("blocks.{block}.{name}"));
+        self.residual(x, &names, &mixed)
     }
 
     /// x + LayerScale(mlp(norm(x))).
     fn mlp(&mut self, block: usize, x: Value) -> Result<Value> {
-        let gelu = Gelu { tanh: self.config.activation == Activation::GeluTanh };
+        let tanh = self.config.activation == Activation::GeluTanh;
         let h = self.layer_norm(&format!("blocks.{block}.norm2"), &x)?;
-        let h = self.linear(&format!("blocks.{block}.mlp.fc1"), &h)?;
-        let h = self.tape.apply(gelu, &[&h])?;
-        let y = self.linear(&format!("blocks.{block}.mlp.fc2"), &h)?;
-        self.residual(x, y, &format!("blocks.{block}.ls2.gamma"))
+        let h = match self.apart(&format!("blocks.{block}.mlp.fc1"), &h)? {
+            (h, Some(bias)) => self.tape.apply(BiasGelu { tanh }, &[&h, &bias])?,
+            (h, None) => self.tape.apply(Gelu { tanh }, &[&h])?,
+        };
+        let names = ["mlp.fc2", "ls2.gamma"].map(|name| format!("blocks.{block}.{name}"));
+        self.residual(x, &names, &h)
     }
 
-    fn residual(&mut self, x: Value, branch: Value, scale: &str) -> Result<Value> {
+    /// x + LayerScale(linear(h)).
+    fn residual(&mut self, x: Value, [name, scale]: &[String; 2], h: &Value) -> Result<Value> {
         let branch = match self.parameter(scale) {
-            Some(gamma) => self.tape.apply(LayerScale, &[&branch, &gamma])?,
-            None => branch,
+            Some(gamma) => {
+                let branch = self.linear(name, h)?;
+                self.tape.apply(LayerScale, &[&branch, &gamma])?
+            }
+            None => match self.apart(name, h)? {
+                (y, Some(bias)) => return self.tape.apply(BiasResidual, &[&y, &bias, &x]),
+                (branch, None) => branch,
+            },
         };
         self.tape.apply(Add, &[&x, &branch])
     }
@@ -215,6 +225,16 @@ impl<'a> Pass<'a> {
             Some(bias) => self.tape.apply(linear, &[x, &weight, &bias]),
             None => self.tape.apply(linear, &[x, &weight]),
         }
+    }
+
+    /// A linear layer, and its bias where that is left to what follows, which on a GPU adds it in
+    /// the same pass.
+    fn apart(&mut self, name: &str, x: &Value) -> Result<(Value, Option<Value>)> {
+        let bias = self.parameter(&format!("{name}.bias")).filter(|_| x.tensor().on_gpu());
+        let Some(bias) = bias else { return Ok((self.linear(name, x)?, None)) };
+        let weight = self.required(&format!("{name}.weight"))?;
+        let linear = Linear { precision: self.precision };
+        Ok((self.tape.apply(linear, &[x, &weight])?, Some(bias)))
     }
 
     /// A linear layer of some of its outputs.

@@ -119,10 +119,10 @@ impl Weights {
     ///
     /// # Errors
     /// Those of `f`.
-    pub fn map(
+    pub fn map<E>(
         &self,
-        f: impl Fn(usize, &Tensor) -> candle_core::Result<Tensor>,
-    ) -> candle_core::Result<Weights> {
+        f: impl Fn(usize, &Tensor) -> std::result::Result<Tensor, E>,
+    ) -> std::result::Result<Weights, E> {
         let tensors = self.tensors.iter().enumerate().map(|(i, tensor)| f(i, tensor));
         Ok(Weights { names: self.names.clone(), tensors: tensors.collect::<Result<_, _>>()? })
     }

@@ -29,6 +29,7 @@ fn chosen(wish: Wish, folder: &Path, prefix: &Prefix) -> planish::cache::Result<
     plan(&Choice {
         wish,
         ram: 1 << 30,
+        there: false,
         folder: Some(folder.into()),
         layout: prefix.layout(),
         views: prefix.views(),

@@ -18,16 +18,20 @@ size_t extent(const Matrix &m, int rows, int columns, int batch) {
 
 // C = alpha · A·B + beta · C by columns; sums in f64.
 template <class T>
-void product(int m, int n, int k, T alpha, Matrix a, Matrix b, T beta, Matrix c, int batch) {
+void product(void *stream, int m, int n, int k, T alpha, Matrix a, Matrix b, T beta, Matrix c,
+             int batch) {
     if (m <= 0 || n <= 0 || k <= 0 || batch <= 0)
         wrong("a product of %d by %d over %d, %d times", m, n, k, batch);
     const int least_a = a.transposed ? k : m, least_b = b.transposed ? n : k;
     if (a.ld < least_a || b.ld < least_b || c.ld < m)
         wrong("a product's leading dimension is too small: %d, %d, %d", a.ld, b.ld, c.ld);
     memory::check(c.at, extent(c, m, n, batch) * sizeof(T), "a product's result");
+    streams::touch(stream, c.at, "a product's result is written");
     if (alpha != 0) {
         memory::check(a.at, extent(a, m, k, batch) * sizeof(T), "a product's first operand");
         memory::check(b.at, extent(b, k, n, batch) * sizeof(T), "a product's second operand");
+        streams::touch(stream, a.at, "a product's first operand is read");
+        streams::touch(stream, b.at, "a product's second operand is read");
     }
     for (int g = 0; g < batch; ++g) {
         const T *from_a = reinterpret_cast<const T *>(a.at) + g * a.stride;
@@ -53,16 +57,19 @@ void product(int m, int n, int k, T alpha, Matrix a, Matrix b, T beta, Matrix c,
 extern "C" {
 
 int cublasCreate_v2(void **handle) {
-    *handle = new char;
+    *handle = new void *(nullptr);
     return 0;
 }
 int cublasDestroy_v2(void *handle) {
-    delete static_cast<char *>(handle);
+    delete static_cast<void **>(handle);
     return 0;
 }
-int cublasSetStream_v2(void *, void *) { return 0; }
+int cublasSetStream_v2(void *handle, void *stream) {
+    *static_cast<void **>(handle) = stream;
+    return 0;
+}
 
-int cublasGemmStridedBatchedEx(void *, int how_a, int how_b, int m, int n, int k,
+int cublasGemmStridedBatchedEx(void *handle, int how_a, int how_b, int m, int n, int k,
                                const void *alpha, const void *a, int type_a, int lda,
                                long long stride_a, const void *b, int type_b, int ldb,
                                long long stride_b, const void *beta, void *c, int type_c, int ldc,
@@ -73,7 +80,7 @@ int cublasGemmStridedBatchedEx(void *, int how_a, int how_b, int m, int n, int k
     const auto as = [&](auto one) {
         using T = decltype(one);
         const auto [x, y] = std::pair(static_cast<const T *>(alpha), static_cast<const T *>(beta));
-        product<T>(m, n, k, *x, ma, mb, *y, mc, batch);
+        product<T>(*static_cast<void **>(handle), m, n, k, *x, ma, mb, *y, mc, batch);
     };
     // CUDA_R_32F with CUBLAS_COMPUTE_32F, CUDA_R_64F with CUBLAS_COMPUTE_64F.
     // TF32, 77, rounds its operands as no loop here does.

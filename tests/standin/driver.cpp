@@ -22,9 +22,17 @@ unsigned number(const char *name, unsigned otherwise) {
     return text ? unsigned(atoi(text)) : otherwise;
 }
 
-int copy(Address to, Address from, size_t bytes, bool to_device, bool from_device) {
-    if (to_device) memory::check(to, bytes, "a copy's target");
-    if (from_device) memory::check(from, bytes, "a copy's source");
+int copy(void *stream, Address to, Address from, size_t bytes, bool to_device, bool from_device) {
+    if (to_device) {
+        memory::check(to, bytes, "a copy's target");
+        streams::touch(stream, to, "a copy's target is written");
+    }
+    if (from_device) {
+        memory::check(from, bytes, "a copy's source");
+        streams::touch(stream, from, "a copy's source is read");
+    } else if (streams::later(stream, to, reinterpret_cast<const void *>(from), bytes)) {
+        return FINE;
+    }
     memmove(reinterpret_cast<void *>(to), reinterpret_cast<const void *>(from), bytes);
     return FINE;
 }
@@ -34,6 +42,8 @@ Address host(const void *p) { return reinterpret_cast<Address>(p); }
 } // namespace
 
 extern "C" {
+
+int cuStreamSynchronize(void *stream);
 
 int cuInit(unsigned) { return planted("no device") ? NO_DEVICE : FINE; }
 int cuDriverGetVersion(int *version) {
@@ -77,35 +87,14 @@ int cuCtxGetCurrent(void **out) {
     return FINE;
 }
 int cuCtxSetCurrent(void *) { return FINE; }
-int cuCtxSynchronize() { return FINE; }
 
-int cuStreamCreate(void **stream, unsigned) {
-    *stream = new char;
-    return FINE;
+int cuMemAllocAsync(Address *at, size_t bytes, void *stream) {
+    const int failed = memory::allocate(bytes, at);
+    if (!failed) streams::made(stream, *at);
+    return failed;
 }
-int cuStreamDestroy_v2(void *stream) {
-    delete static_cast<char *>(stream);
-    return FINE;
-}
-int cuStreamSynchronize(void *) { return FINE; }
-int cuStreamWaitEvent(void *, void *, unsigned) { return FINE; }
-int cuStreamIsCapturing(void *, int *capturing) {
-    *capturing = 0;
-    return FINE;
-}
-int cuEventCreate(void **event, unsigned) {
-    *event = new char;
-    return FINE;
-}
-int cuEventDestroy_v2(void *event) {
-    delete static_cast<char *>(event);
-    return FINE;
-}
-int cuEventRecord(void *, void *) { return FINE; }
-int cuEventSynchronize(void *) { return FINE; }
-
-int cuMemAllocAsync(Address *at, size_t bytes, void *) { return memory::allocate(bytes, at); }
-int cuMemFreeAsync(Address at, void *) {
+int cuMemFreeAsync(Address at, void *stream) {
+    streams::gone(stream, at);
     memory::release(at);
     return FINE;
 }
@@ -114,22 +103,37 @@ int cuDeviceGetDefaultMemPool(void **pool, int) {
     return FINE;
 }
 int cuMemPoolGetAttribute(void *, int attribute, void *value) {
-    // CU_MEMPOOL_ATTR_USED_MEM_HIGH.
-    if (attribute != 8) return INVALID_VALUE;
-    *static_cast<uint64_t *>(value) = memory::bytes_most();
+    // CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, _USED_MEM_CURRENT, _USED_MEM_HIGH.
+    if (attribute != 5 && attribute != 7 && attribute != 8) return INVALID_VALUE;
+    *static_cast<uint64_t *>(value) = attribute == 5   ? memory::bytes_reserved()
+                                      : attribute == 7 ? memory::bytes_now()
+                                                       : memory::bytes_most();
     return FINE;
 }
-int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *) {
-    return copy(to, host(from), bytes, true, false);
+int cuMemPoolSetAttribute(void *, int attribute, void *value) {
+    // CU_MEMPOOL_ATTR_RELEASE_THRESHOLD.
+    if (attribute != 4) return INVALID_VALUE;
+    memory::keep(*static_cast<uint64_t *>(value));
+    return FINE;
 }
-int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *) {
-    return copy(host(to), from, bytes, false, true);
+int cuMemPoolTrimTo(void *, size_t bytes) {
+    memory::trim(bytes);
+    return FINE;
 }
-int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *) {
-    return copy(to, from, bytes, true, true);
+int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *stream) {
+    return copy(stream, to, host(from), bytes, true, false);
 }
-int cuMemsetD8Async(Address at, unsigned char value, size_t bytes, void *) {
+int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *stream) {
+    // Into memory of the program's own: it goes on when the copy is there.
+    cuStreamSynchronize(stream);
+    return copy(stream, host(to), from, bytes, false, true);
+}
+int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *stream) {
+    return copy(stream, to, from, bytes, true, true);
+}
+int cuMemsetD8Async(Address at, unsigned char value, size_t bytes, void *stream) {
     memory::check(at, bytes, "what is set");
+    streams::touch(stream, at, "memory is set");
     memset(reinterpret_cast<void *>(at), value, bytes);
     return FINE;
 }
@@ -149,7 +153,8 @@ int cuModuleGetFunction(const void **function, void *, const char *name) {
 }
 
 int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
-                   unsigned by, unsigned bz, unsigned shared, void *, void **given, void **extra) {
+                   unsigned by, unsigned bz, unsigned shared, void *stream, void **given,
+                   void **extra) {
     const auto &kernel = *static_cast<const emu::Kernel *>(function);
     if (extra) wrong("%s: a launch with `extra`", kernel.name);
     if (bx * by * bz > kernel.threads)
@@ -164,6 +169,14 @@ int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, 
         arguments[0] = &first;
     }
     if (few && gx > 1) --gx;
+    streams::launched(stream);
+    // Structures hold addresses, too.
+    for (unsigned i = 0; i < kernel.parameters; ++i)
+        for (size_t word = 0; word + 8 <= kernel.sizes[i]; word += 8) {
+            Address used;
+            memcpy(&used, static_cast<const char *>(arguments[i]) + word, 8);
+            streams::touch(stream, used, kernel.name);
+        }
     std::lock_guard<std::mutex> guard(one_launch_at_a_time);
     emu::without_barriers = planted("barrier");
     const int failed = kernel.launch(kernel.kernel, {gx, gy, gz}, {bx, by, bz}, shared, order,

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod mistakes;
+mod room;
 
 use common::{Bench, tensors};
 use safetensors::serialize;

@@ -24,6 +24,9 @@ struct Allocation {
 std::recursive_mutex lock;
 std::map<uint64_t, Allocation> live; // by first page
 uint64_t arena = 0, next_page = 0, now = 0, most = 0, count = 0;
+// What the pool has of the device's memory, how much of it stays when somebody waits, and how
+// often it asked for more.
+uint64_t reserved = 0, threshold = 0, grown = 0;
 
 const Allocation *around(uint64_t at) {
     auto after = live.upper_bound(at);
@@ -69,8 +72,9 @@ void start() {
 struct Report {
     ~Report() {
         if (getenv("STANDIN_VERBOSE"))
-            fprintf(stderr, "[standin] %lu allocations, most at once %lu bytes\n",
-                    (unsigned long)count, (unsigned long)most);
+            fprintf(stderr,
+                    "[standin] %lu allocations, most at once %lu bytes, %lu times the pool grew\n",
+                    (unsigned long)count, (unsigned long)most, (unsigned long)grown);
         // What statics hold is there to the end: weights, and the library's own workspace. Work is
         // over, so that nothing else may be.
         const char *kept = getenv("STANDIN_KEPT");
@@ -121,6 +125,10 @@ int allocate(size_t bytes, Address *out) {
     live[from] = {from, mapped, at, bytes};
     now += bytes;
     if (now > most) most = now;
+    if (now > reserved) {
+        reserved = now;
+        ++grown;
+    }
     ++count;
     *out = at;
     if (planted("freed") && count % 100 == 0) release(at);
@@ -154,15 +162,37 @@ void check(Address at, size_t bytes, const char *what) {
               (unsigned long)bytes, (unsigned long)at);
 }
 
+Address start_of(Address at) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    const Allocation *found = around(at);
+    return found && at >= found->at && at < found->at + found->bytes ? found->at : 0;
+}
+
 uint64_t bytes_most() { return most; }
+uint64_t bytes_now() { return now; }
+uint64_t bytes_reserved() { return reserved; }
+
+void keep(uint64_t bytes) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    if (!planted("forgets")) threshold = bytes;
+}
+
+void trim(uint64_t bytes) {
+    std::lock_guard<std::recursive_mutex> guard(lock);
+    const uint64_t stays = bytes > now ? bytes : now;
+    if (reserved > stays) reserved = stays;
+}
+
+void settle() { trim(threshold); }
 
 void room(size_t *free, size_t *total) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     const char *limit = getenv("STANDIN_BYTES");
     *total = size_t(16) << 30;
-    // What is not to be had, others have.
-    const uint64_t most_now = limit ? strtoull(limit, nullptr, 10) : *total;
-    *free = most_now > now ? most_now - now : 0;
+    // What is not to be had, others have, by now or from the moment on that it is asked for.
+    const bool now_already = limit && !planted("others");
+    const uint64_t most_now = now_already ? strtoull(limit, nullptr, 10) : *total;
+    *free = most_now > reserved ? most_now - reserved : 0;
 }
 
 } // namespace memory

@@ -37,6 +37,63 @@ fn a_missing_barrier_shows() {
     }
 }
 
+/// PoF on images that are read for every batch, in micro-batches: both are sent ahead.
+fn steps(bench: &Bench, settings: &[(&str, &str)]) -> super::Ended {
+    let out = bench.path("steps");
+    let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--out", &out];
+    words.extend(["--method", "pof", "--force", "--epochs", "2", "--keep", "last"]);
+    words.extend(["--batch-size", "3", "--perturb-batch", "4", "--micro-batch", "2"]);
+    words.extend(["--cache", "off", "--remeasure", "0", "--quiet"]);
+    on("cuda", bench, &words, settings)
+}
+
+#[test]
+fn a_missing_wait_between_streams_shows() {
+    let bench = bench();
+    for (mistake, code) in [("none", 0), ("early use", 86), ("early copy", 86)] {
+        let found = steps(&bench, &[("STANDIN_PLANT", mistake)]);
+        println!("{mistake}: {:?} {}", found.code, found.errors.trim());
+        assert_eq!(found.code, Some(code), "{mistake}: {}", found.errors);
+    }
+}
+
+#[test]
+fn inputs_come_while_the_device_computes() {
+    let bench = bench();
+    let ended = steps(&bench, &[("STANDIN_VERBOSE", "1")]);
+    assert_eq!(ended.code, Some(0), "{}", ended.errors);
+    let [copies, launches] = told(&ended.errors, "beside the computing stream");
+    println!("{copies} copies, {launches} launches while one was under way");
+    // Two epochs of one step: B and B′ of the second, and second micro-batches, at the least.
+    assert!(copies >= 4 && launches > 0);
+    // Without a page of memory to send from everything comes the other way, to the same bits.
+    let there = || fs::read(bench.path("steps/model.safetensors")).unwrap();
+    let sent = there();
+    let ended = steps(&bench, &[("STANDIN_VERBOSE", "1"), ("STANDIN_PINNED", "0")]);
+    assert!(ended.errors.contains(" 0 copies beside the computing stream"), "{}", ended.errors);
+    assert!(sent == there());
+}
+
+/// Numbers before these words in what the stand-in tells.
+fn told<const N: usize>(errors: &str, words: &str) -> [u64; N] {
+    let line = errors.lines().find(|line| line.contains(words)).unwrap_or("");
+    let numbers = line.split(' ').filter_map(|word| word.parse().ok());
+    numbers.collect::<Vec<u64>>().try_into().unwrap()
+}
+
+#[test]
+fn memory_that_is_freed_serves_what_comes_next() {
+    let bench = bench();
+    let [kept, given_back] = ["none", "forgets"].map(|mistake| {
+        let ended = steps(&bench, &[("STANDIN_VERBOSE", "1"), ("STANDIN_PLANT", mistake)]);
+        assert_eq!(ended.code, Some(0), "{}", ended.errors);
+        let [allocations, _, grown]: [u64; 3] = told(&ended.errors, "times the pool grew");
+        println!("{mistake}: {allocations} allocations, for which the pool grew {grown} times");
+        grown
+    });
+    assert!(2 * kept < given_back, "{kept} of {given_back}");
+}
+
 #[test]
 fn threads_in_any_order_give_the_same_bits() {
     let bench = bench();

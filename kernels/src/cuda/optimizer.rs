@@ -5,14 +5,14 @@ use crate::error::{Error, Result};
 
 /// Tensors of one launch, as in optimizer.cu; longer lists take several.
 pub const MOST_TENSORS: usize = 24;
-/// Sums that `products` and `axpy` leave: f64 numbers.
+/// Sums that `products` leaves: f64 numbers.
 pub const PRODUCTS: usize = 3;
 /// Numbers of a block, `CHUNK` in optimizer.cu.
 const CHUNK: usize = 8192;
 /// Threads of a block, `CHUNK_THREADS` there.
 const CHUNK_THREADS: u32 = 256;
 
-/// Constants of a step of SGD: b ← μ b + g, w ← w − η b (or w − η (g + μ b)), g being `clip` times
+/// Constants of a step of SGD: b ← μ b + g, w ← w − η b (or w − η (g + μ b)), g being
 /// the gradient plus λ w.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
@@ -22,8 +22,6 @@ pub struct Sgd {
     pub momentum: f64,
     /// λ, coupled.
     pub decay: f64,
-    /// What gradients are multiplied by first.
-    pub clip: f64,
     /// Whether to look ahead.
     pub nesterov: bool,
 }
@@ -43,8 +41,6 @@ pub struct AdamW {
     pub scale: f64,
     /// √(1 − β₂ᵗ).
     pub root: f64,
-    /// What gradients are multiplied by first.
-    pub clip: f64,
 }
 
 /// Tensors of a launch, the first chunk of each, and where the launch's own chunks begin in all.
@@ -67,7 +63,6 @@ impl Planner {
             Arg::F64(by.rate),
             Arg::F64(by.momentum),
             Arg::F64(by.decay),
-            Arg::F64(by.clip),
             Arg::I32(by.nesterov.into()),
         ];
         self.over_tensors("sgd_step", lists, numbers, |_| constants.to_vec())
@@ -81,7 +76,7 @@ impl Planner {
         numbers: &[usize],
         by: AdamW,
     ) -> Result<Vec<Launch>> {
-        let constants = [by.beta1, by.beta2, by.eps, by.keep, by.scale, by.root, by.clip];
+        let constants = [by.beta1, by.beta2, by.eps, by.keep, by.scale, by.root];
         self.over_tensors("adamw_step", lists, numbers, |_| constants.map(Arg::F64).to_vec())
     }
 
@@ -103,21 +98,14 @@ impl Planner {
         Ok(launches)
     }
 
-    /// y = x + factor · d over all tensors; Σ y², Σ y d and Σ d² in f64 to `total`. y may be x.
+    /// y = x + factor · d over all tensors. y may be x.
     pub fn axpy(
         &self,
         lists: [&[Address]; 3],
         numbers: &[usize],
         factor: f64,
-        scratch: Address,
-        total: Address,
     ) -> Result<Vec<Launch>> {
-        let mut launches = self.over_tensors("axpy", lists, numbers, |before| {
-            let partial = Arg::Pointer(scratch + (before * PRODUCTS * 8) as u64);
-            vec![Arg::F64(factor), partial]
-        })?;
-        launches.push(finish(scratch, numbers, total)?);
-        Ok(launches)
+        self.over_tensors("axpy", lists, numbers, |_| vec![Arg::F64(factor)])
     }
 
     /// y = x (|w| + η) over all tensors. y may be x.
@@ -130,7 +118,7 @@ impl Planner {
         self.over_tensors("by_magnitude", lists, numbers, |_| vec![Arg::F64(eta)])
     }
 
-    /// Bytes of scratch memory of [`Self::products`] and [`Self::axpy`].
+    /// Bytes of scratch memory of [`Self::products`].
     pub fn products_scratch(numbers: &[usize]) -> usize {
         chunks(numbers) * PRODUCTS * 8
     }

@@ -22,6 +22,15 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
         "softmax" => x[0].chunks(last(&d[0])).flat_map(softmax).collect(),
         "gelu" if debug.contains("tanh: true") => x[0].iter().map(|&x| gelu_tanh(x)).collect(),
         "gelu" => x[0].iter().map(|&x| gelu(x)).collect(),
+        "bias_gelu" => {
+            let form = if debug.contains("tanh: true") { gelu_tanh } else { gelu };
+            let bias = |i: usize| x[1][i % x[1].len()];
+            x[0].iter().enumerate().map(|(i, x)| form(x + bias(i))).collect()
+        }
+        "bias_residual" => {
+            let bias = |i: usize| x[1][i % x[1].len()];
+            x[0].iter().zip(&x[2]).enumerate().map(|(i, (x, r))| r + (x + bias(i))).collect()
+        }
         "add" => x[0].iter().enumerate().map(|(i, a)| a + x[1][i % x[1].len()]).collect(),
         "layer_scale" => x[0].iter().enumerate().map(|(i, a)| a * x[1][i % x[1].len()]).collect(),
         "scale" => x[0].iter().map(|a| a * field(&debug, "factor")).collect(),

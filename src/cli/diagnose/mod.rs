@@ -192,13 +192,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let plain = Options::default();
     let line = format!(
-        "diagnose: {} layers on {} images, {} {} and {:.0} MiB{}",
+        "diagnose: {} layers on {} images, {} {} and {}",
         chosen.len(),
         work.validation.len(),
         if options == plain && sizes.len() == 1 { "about" } else { "at most" },
         duration(need.seconds),
-        need.mib,
-        device::outlook(0)
+        device::outlook(need.mib, 0)
     );
     if args.dry_run {
         let expected = Expected::of(vec![Part::new("diagnosis", need)]);

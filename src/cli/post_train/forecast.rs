@@ -59,8 +59,10 @@ pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Out
         if expected.peak_mib <= limit {
             return Ok(Outlook { plan, expected });
         }
-        let mib = plan.bytes as f64 / MIB;
-        let movable = plan.mode == Mode::Ram && args.recipe.cache.cache == CacheName::Auto;
+        // --memory bounds the process; what lies on a GPU is no part of it.
+        let mib = plan.memory()[0] as f64 / MIB;
+        let movable =
+            plan.mode == Mode::Ram && !plan.device && args.recipe.cache.cache == CacheName::Auto;
         if movable && mib > 0.1 * (expected.peak_mib - limit) {
             plan = work.plan(&args.recipe.cache, Some(0))?;
             args.common.say(&format!("note: {}, for --memory", caching::words(&plan)));
@@ -95,14 +97,13 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
     let exact = exact.as_ref().unwrap_or(&found);
     let stage = recipe.first_stage();
     let steps = work.train.len() / settings.batch.max(1);
-    let cached = plan.mode != Mode::Off;
     let computed = work.train.len().saturating_mul(plan.missing(work.views.len()));
     let passes = |stages: Range<usize>| Operations {
         forward: cost::forward(config, stages),
         ..Operations::default()
     };
     let forward = |stages: Range<usize>, images: usize| found.seconds(passes(stages), images);
-    let held_mib = if plan.mode == Mode::Ram { plan.bytes as f64 / MIB } else { 0.0 };
+    let held_mib = plan.memory()[0] as f64 / MIB;
     let passing = found.resident_mib + found.wave_mib;
     let mut parts = vec![Part {
         name: "frozen layers".into(),
@@ -110,7 +111,7 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         peak_mib: passing + held_mib,
     }];
 
-    let tried = try_steps(work, cached, computed, steps)?;
+    let tried = try_steps(work, plan, computed, steps)?;
     let trained_mib = held_mib + tried.mib.max(found.resident_mib);
     let all_steps = steps.saturating_mul(settings.epochs) as f64;
     let watched = work.watched().unwrap_or(0);
@@ -149,7 +150,6 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
 
 /// The forecast in a line.
 pub fn line(Outlook { plan, expected }: &Outlook) -> String {
-    let kept = if plan.mode == Mode::Ram { plan.bytes } else { 0 };
     let parts: Vec<String> = expected
         .parts
         .iter()
@@ -157,11 +157,10 @@ pub fn line(Outlook { plan, expected }: &Outlook) -> String {
         .map(|part| format!("{} {}", part.name, duration(part.seconds)))
         .collect();
     format!(
-        "about {} in all ({}) and {:.0} MiB{}",
+        "about {} in all ({}) and {}",
         duration(expected.seconds),
         parts.join(", "),
-        expected.peak_mib,
-        device::outlook(kept)
+        device::outlook(expected.peak_mib, plan.memory()[1])
     )
 }
 
@@ -173,10 +172,10 @@ struct Tried {
 
 /// Takes a few steps of the very method, on images of the training set, and forgets them. Their
 /// batch is B, or smaller where that would take too large a share of the whole work.
-fn try_steps(work: &Work, cached: bool, computed: usize, steps: usize) -> anyhow::Result<Tried> {
+fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow::Result<Tried> {
     let Work { model, recipe, settings, .. } = work;
     let config = &model.config;
-    let tries = 2;
+    let (cached, tries) = (plan.mode != Mode::Off, 2);
     let prefix = cost::forward(config, 0..recipe.first_stage());
     let ratio = match &recipe.perturb {
         Some(_) => recipe.perturbation_batch as f64 / settings.batch as f64,
@@ -201,7 +200,7 @@ fn try_steps(work: &Work, cached: bool, computed: usize, steps: usize) -> anyhow
     let settings_of_trial =
         Settings { epochs: tries, batch: batch.min(n), keep: Keep::Last, ..settings.clone() };
     let mode = if cached { Mode::Ram } else { Mode::Off };
-    let plan = Plan::without_files(mode, 0);
+    let plan = Plan { device: plan.device, ram: u64::MAX, ..Plan::without_files(mode, 0) };
     let (outcome, peak) = memory::peak_during(|| -> anyhow::Result<_> {
         let prefix = Prefix::new(model, vec![&few], recipe.first_stage(), work.half);
         let source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;

@@ -1,65 +1,8 @@
-//! Fused kernels as operations: on the CPU composed of what they fuse, in the emulator one kernel.
+//! The launches of fused operations.
 
 use crate::ops::Emulated;
 use crate::run::{In, Run};
-use planish_kernels::{Add, DualTensor, Gelu, Keep, Kept, Op, Result};
-
-/// y = gelu(x + b).
-#[derive(Clone, Copy, Debug)]
-pub struct BiasGelu {
-    pub tanh: bool,
-}
-
-/// y = r + (x + b), of x, b, r.
-#[derive(Clone, Copy, Debug)]
-pub struct BiasResidual;
-
-fn keep_all() -> Keep {
-    Keep { inputs: 0b111, output: false }
-}
-
-fn kept_of(x: &[&DualTensor]) -> Kept {
-    Kept {
-        inputs: x.iter().map(|&x| Some(x.clone())).collect(),
-        output: None,
-        dims: x.iter().map(|x| x.dims().to_vec()).collect(),
-    }
-}
-
-impl Op for BiasGelu {
-    fn name(&self) -> &'static str {
-        "bias_gelu"
-    }
-    fn keep(&self, _: &[bool]) -> Keep {
-        keep_all()
-    }
-    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        Gelu { tanh: self.tanh }.value(&[&Add.value(x)?])
-    }
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, w: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let x = [kept.input("bias_gelu", 0)?, kept.input("bias_gelu", 1)?];
-        let sum = Add.value(&x)?;
-        let g = Gelu { tanh: self.tanh }.vjp(&kept_of(&[&sum]), gy, &[true])?;
-        Add.vjp(kept, g[0].as_ref().unwrap(), w)
-    }
-}
-
-impl Op for BiasResidual {
-    fn name(&self) -> &'static str {
-        "bias_residual"
-    }
-    fn keep(&self, _: &[bool]) -> Keep {
-        keep_all()
-    }
-    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        Add.value(&[x[2], &Add.value(&x[..2])?])
-    }
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, w: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let mut g = Add.vjp(kept, gy, w)?;
-        g.push(Some(gy.clone()));
-        Ok(g)
-    }
-}
+use planish_kernels::{BiasGelu, BiasResidual, DualTensor, Kept, Result};
 
 impl Emulated {
     /// y of a fused operation, if it is one.

@@ -40,10 +40,12 @@ fn rows_and_lists_may_begin_anywhere() {
         let (y, scratch, total) =
             (blank(), Buffer::blank(8 * PRODUCTS), Buffer::blank(8 * PRODUCTS));
         let there = y.address() + 4 * to as u64;
-        let (sums, lists) = (total.address(), [&[at][..], &[at], &[there]]);
-        let launches = plan.axpy(lists, &[NUMBERS], -0.5, scratch.address(), sums);
-        go(&launches.unwrap(), 2);
+        let lists = [&[at][..], &[at], &[there]];
+        go(&plan.axpy(lists, &[NUMBERS], -0.5).unwrap(), 2);
         assert!(read(&y, to).iter().enumerate().all(|(i, y)| *y == 0.5 * i as f64));
+        let (sums, scratch) = (total.address(), scratch.address());
+        let launches = plan.products(&[there], Some(&[at]), &[NUMBERS], scratch, sums);
+        go(&launches.unwrap(), 2);
         let square: f64 = (0..NUMBERS).map(|i| (i * i) as f64).sum();
         assert_eq!(total.read(Stored::F64), [0.25 * square, 0.5 * square, square]);
 

@@ -50,7 +50,7 @@ fn steps_of_sgd() {
     let sizes = many();
     for (stored, tolerance) in TOLERANCE {
         for nesterov in [false, true] {
-            let by = Sgd { rate: 0.1, momentum: 0.9, decay: 0.05, clip: 0.5, nesterov };
+            let by = Sgd { rate: 0.1, momentum: 0.9, decay: 0.05, nesterov };
             let lists = [1, 2, 3].map(|seed| List::new(stored, seed, &sizes, |x| x));
             let at = lists.each_ref().map(List::addresses);
             let next = List::new(stored, 4, &sizes, |_| f64::NAN);
@@ -60,7 +60,7 @@ fn steps_of_sgd() {
             go(&launches, 3);
             let [w, g, b] = lists.each_ref().map(List::flat);
             let step = |i: usize| {
-                let d = 0.5 * g[i] + 0.05 * w[i];
+                let d = g[i] + 0.05 * w[i];
                 let b = 0.9 * b[i] + d;
                 (w[i] - 0.1 * if nesterov { d + 0.9 * b } else { b }, b)
             };
@@ -79,7 +79,7 @@ fn steps_of_adamw() {
     // The third step at rate 0.01, decay 0.1.
     let (beta1, beta2, eps): (f64, f64, f64) = (0.9, 0.99, 1e-3);
     let [scale, root] = [0.01 / (1.0 - beta1.powi(3)), (1.0 - beta2.powi(3)).sqrt()];
-    let by = AdamW { beta1, beta2, eps, keep: 1.0 - 0.01 * 0.1, scale, root, clip: 2.0 };
+    let by = AdamW { beta1, beta2, eps, keep: 1.0 - 0.01 * 0.1, scale, root };
     for (stored, tolerance) in TOLERANCE {
         let lists = [1, 2, 3].map(|seed| List::new(stored, seed, &sizes, |x| x));
         let second = List::new(stored, 4, &sizes, f64::abs);
@@ -89,7 +89,7 @@ fn steps_of_adamw() {
         go(&launches, 2);
         let [w, g, m] = lists.each_ref().map(List::flat);
         let step = |i: usize| {
-            let d = 2.0 * g[i];
+            let d = g[i];
             let m = beta1 * m[i] + (1.0 - beta1) * d;
             let v = beta2 * second.flat()[i] + (1.0 - beta2) * d * d;
             let (mean, square) = (m / (1.0 - beta1.powi(3)), v / (1.0 - beta2.powi(3)));
@@ -133,15 +133,12 @@ fn products_and_moves() {
         go(&plan.products(&x, None, &sizes, scratch, sums).unwrap(), 0);
         assert_close("squares", &total.read(Stored::F64), &[dot(&a, &a), 0.0, 0.0], 1e-13);
 
-        go(&plan.axpy([&x, &d, &y], &sizes, -0.3, scratch, sums).unwrap(), 1);
+        go(&plan.axpy([&x, &d, &y], &sizes, -0.3).unwrap(), 1);
         let moved: Vec<f64> = a.iter().zip(&b).map(|(x, d)| x - 0.3 * d).collect();
-        let found = to.now(stored);
-        assert_close("moved", &found, &moved, tolerance);
-        let expected = [dot(&found, &found), dot(&found, &b), dot(&b, &b)];
-        assert_close("products of the moved", &total.read(Stored::F64), &expected, 1e-13);
+        assert_close("moved", &to.now(stored), &moved, tolerance);
         // In place.
-        go(&plan.axpy([&x, &d, &x], &sizes, -0.3, scratch, sums).unwrap(), 1);
-        go(&plan.axpy([&x, &d, &x], &sizes, 0.3, scratch, sums).unwrap(), 1);
+        go(&plan.axpy([&x, &d, &x], &sizes, -0.3).unwrap(), 1);
+        go(&plan.axpy([&x, &d, &x], &sizes, 0.3).unwrap(), 1);
         go(&plan.products(&x, None, &sizes, scratch, sums).unwrap(), 0);
         assert_close("and back", &total.read(Stored::F64)[..1], &[dot(&a, &a)], tolerance);
     }
@@ -171,7 +168,7 @@ fn of_nothing_sums_are_zero() {
 #[test]
 fn lists_that_do_not_match_are_errors() {
     let plan = Planner::new(Stored::F32);
-    let error = plan.axpy([&[16], &[], &[16]], &[1], 1.0, 0, 0).unwrap_err();
+    let error = plan.axpy([&[16], &[], &[16]], &[1], 1.0).unwrap_err();
     assert!(error.to_string().contains("1 tensors in every list"), "{error}");
     let error = Planner::new(Stored::Bf16).products(&[16], None, &[1], 0, 0).unwrap_err();
     assert!(error.to_string().contains("f32 or f64"), "{error}");

@@ -2,11 +2,11 @@
 //! same bits in every order of threads, and right with every number of threads a row.
 
 use crate::checks::{Stream, norm, numbers, tensor};
-use crate::fused::{BiasGelu, BiasResidual};
 use crate::ops::Emulated;
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, LayerScale, Op, Result, Scale, Softmax,
+    Add, BiasGelu, BiasResidual, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, LayerScale, Op,
+    Result, Scale, Softmax,
 };
 
 const COLUMNS: [usize; 6] = [1, 31, 33, 197, 768, 3072];

@@ -41,8 +41,9 @@ pub fn open(ordinal: usize) -> Result<Device> {
         return Err(refuse(format!("there is no GPU {ordinal}; the driver shows {count}")));
     }
     let device = Device::new_cuda_with_stream(ordinal)?;
-    // SAFETY: all work on the device's tensors is on this one stream.
+    // SAFETY: all work on the device's tensors is on this one stream, but for what `upload` orders.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
+    keep_memory(&device);
     Ok(device)
 }
 
@@ -75,37 +76,71 @@ pub(super) fn run(device: &CudaDevice, launches: &[Launch]) -> Result<()> {
     Ok(())
 }
 
-/// Most memory of the device that tensors took at once so far, in MiB, rounded up; nothing where the
-/// driver does not count.
-pub fn peak_mib(device: &Device) -> Option<u64> {
+/// The pool that memory of tensors comes from, where the driver has pools.
+fn pool(device: &Device) -> Option<sys::CUmemoryPool> {
     let stream = device.as_cuda_device().ok()?.cuda_stream();
     let context = stream.context();
     context.bind_to_thread().ok()?;
-    let mut bytes: u64 = 0;
-    // SAFETY: pointers are to variables of ours, of the types that the driver documents.
-    let fine = unsafe {
-        let mut pool = std::ptr::null_mut();
-        sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device())
-            == sys::CUresult::CUDA_SUCCESS
-            && sys::cuMemPoolGetAttribute(
-                pool,
-                sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
-                (&raw mut bytes).cast(),
-            ) == sys::CUresult::CUDA_SUCCESS
-    };
-    fine.then(|| bytes.div_ceil(1 << 20))
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the pointer is to a variable of ours.
+    let status = unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()) };
+    (context.has_async_alloc() && status == sys::CUresult::CUDA_SUCCESS).then_some(pool)
 }
 
-/// Bytes of the device's memory: free, and all.
+/// Bytes that the pool counts.
+fn count(device: &Device, what: sys::CUmemPool_attribute) -> Option<u64> {
+    let (pool, mut bytes) = (pool(device)?, 0u64);
+    // SAFETY: the attributes asked for are of the type that they are written to.
+    let status = unsafe { sys::cuMemPoolGetAttribute(pool, what, (&raw mut bytes).cast()) };
+    (status == sys::CUresult::CUDA_SUCCESS).then_some(bytes)
+}
+
+/// Lets the pool keep what is freed for what is asked for next. By itself it gives all of that back
+/// whenever the program waits for the device, and maps it anew for the next step.
+fn keep_memory(device: &Device) {
+    if let Some(pool) = pool(device) {
+        let mut all = u64::MAX;
+        let what = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: as in `count`. A driver that refuses is slower, and no less right.
+        let _ = unsafe { sys::cuMemPoolSetAttribute(pool, what, (&raw mut all).cast()) };
+    }
+}
+
+/// Gives back what the pool keeps and no tensor uses, once the device has done all it was sent.
+///
+/// # Errors
+/// What went wrong on the device.
+pub fn trim(device: &Device) -> Result<()> {
+    device.synchronize()?;
+    if let Some(pool) = pool(device) {
+        // SAFETY: what is in use stays.
+        unsafe { sys::cuMemPoolTrimTo(pool, 0) }.result().w()?;
+    }
+    Ok(())
+}
+
+/// Most memory of the device that tensors took at once so far, in MiB, rounded up, without what the
+/// pool keeps beside it; nothing where the driver does not count.
+pub fn peak_mib(device: &Device) -> Option<u64> {
+    let bytes = count(device, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
+    Some(bytes.div_ceil(1 << 20))
+}
+
+/// Bytes of the device's memory: free, what the pool keeps among them, and all.
 ///
 /// # Errors
 /// [`Error::Driver`] if the driver does not say.
 pub fn room(device: &Device) -> Result<[u64; 2]> {
+    use sys::CUmemPool_attribute::{
+        CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+    };
     device.as_cuda_device()?.cuda_stream().context().bind_to_thread().w()?;
     let (free, total) = result::mem_get_info().map_err(|error| Error::Driver {
         what: format!("the driver does not tell the GPU's memory: {:?}", error.0),
     })?;
-    Ok([free as u64, total as u64])
+    let reserved = count(device, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).unwrap_or(0);
+    let used = count(device, CU_MEMPOOL_ATTR_USED_MEM_CURRENT).unwrap_or(reserved);
+    Ok([free as u64 + reserved.saturating_sub(used), total as u64])
 }
 
 /// Whether an operation failed for want of the device's memory.

@@ -104,13 +104,7 @@ fn axpy_typed<E: Number>(x: &[Tensor], factor: f64, d: &[Tensor]) -> Result<Vec<
     let list = List::new("axpy", x)?;
     let (at, along, y) = (list.at::<E>(x)?, list.at::<E>(d)?, list.fresh::<E>()?);
     let lists = [&at[..], &along, &addresses(&y)];
-    let scratch = blank::<u64>(
-        &list.device,
-        Planner::products_scratch(&list.numbers).div_ceil(8) + PRODUCTS,
-    )?;
-    let (planner, total) = (Planner::new(E::STORED), start_of(&list.device, &scratch));
-    let partial = total + (8 * PRODUCTS) as u64;
-    run(&list.device, &planner.axpy(lists, &list.numbers, factor, partial, total)?)?;
+    run(&list.device, &Planner::new(E::STORED).axpy(lists, &list.numbers, factor)?)?;
     tensors(y)
 }
 

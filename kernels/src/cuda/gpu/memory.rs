@@ -118,6 +118,16 @@ fn end_to_end_typed<E: Number>(parts: &[Tensor]) -> Result<Tensor> {
     Ok(whole.into_dual()?.into_parts().0)
 }
 
+/// Memory as a tensor.
+pub(super) fn wrapped<E: Number>(
+    device: &CudaDevice,
+    memory: CudaSlice<E>,
+    dims: &[usize],
+) -> Tensor {
+    let storage = CudaStorage::wrap_cuda_slice(memory, device.clone());
+    Tensor::from_storage(Storage::Cuda(storage), dims, BackpropOp::none(), false)
+}
+
 /// A tensor with tangents in the making.
 pub(super) struct Fresh<E: Number> {
     device: CudaDevice,
@@ -168,10 +178,7 @@ impl<E: Number> Fresh<E> {
 
     /// The tensor.
     pub(super) fn into_dual(self) -> Result<DualTensor> {
-        let tensor = |memory: CudaSlice<E>, dims: &[usize]| {
-            let storage = CudaStorage::wrap_cuda_slice(memory, self.device.clone());
-            Tensor::from_storage(Storage::Cuda(storage), dims, BackpropOp::none(), false)
-        };
+        let tensor = |memory: CudaSlice<E>, dims: &[usize]| wrapped(&self.device, memory, dims);
         let tangent = self.tangent.map(|memory| {
             let dims: Vec<usize> =
                 std::iter::once(self.tangents).chain(self.dims.clone()).collect();

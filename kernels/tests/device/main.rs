@@ -2,7 +2,9 @@
 //! where they should not. Without a GPU the device is a stand-in: see scripts/check-standin.
 
 #[allow(dead_code)]
+#[path = "../checks/mod.rs"]
 mod checks;
+mod uploads;
 
 use candle_core::{DType, Device, Tensor};
 use checks::{Stream, check, tensor};

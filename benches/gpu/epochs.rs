@@ -1,0 +1,76 @@
+//! Epochs of post-training as the program runs them: B′ twice B, the steps of its optimizer, PoL's
+//! frozen layers' activations on the card, PoF's images on their way while the card computes.
+
+use super::machine::{median, numbers};
+use super::{Outcome, Size};
+use candle_core::{Device, Tensor};
+use planish::device;
+use planish::objective::{Activations, Objective};
+use planish::train::perturbation::Rule;
+use planish::train::post::{Settings, post_train};
+use planish::train::recipe::{Kind, Recipe};
+use planish::train::{Keep, Source};
+use planish::vit::layers::{features, select};
+
+/// Images of the training set that an epoch is told for.
+const IMAGES: usize = 50_000;
+/// Steps in an epoch that is timed.
+const STEPS: usize = 4;
+
+/// Prints them; `product` is the rate of one large product.
+pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
+    let config = &objective.config;
+    let ([height, width], [classes, channels]) = (config.image_size, size.shape);
+    let shape = [STEPS * size.batch, channels, height, width];
+    let images = Activations {
+        stage: 0,
+        values: Tensor::from_vec(numbers(shape.iter().product(), 2), &shape, &Device::Cpu)?,
+        labels: (0..shape[0]).map(|i| (i % classes) as u32).collect::<Vec<_>>().into(),
+    };
+    let head = select(config, "head")?.remove(0);
+    let last = select(config, &format!("block.{}", config.depth - 1))?.remove(0);
+    println!(
+        "\n| epochs of post-training | ms a step | images/s | TFLOP/s | of one product \
+         | of {IMAGES} images | peak MiB |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    );
+    for (kind, update) in [(Kind::Pol, last), (Kind::Pof, features(config))] {
+        let recipe = Recipe {
+            kind,
+            update,
+            perturb: Some(head.clone()),
+            gamma_max: 2.0,
+            perturbation_batch: 2 * size.batch,
+            rule: Rule::Search,
+            rho: 0.0,
+        };
+        let kept = match recipe.first_stage() {
+            0 => images.clone(),
+            stage => objective.activations_here(&images, stage)?,
+        };
+        let source = Source::held(&kept);
+        let settings = Settings {
+            // The first finds memory cold.
+            epochs: size.runs + 1,
+            batch: size.batch,
+            keep: Keep::Last,
+            ..Settings::default()
+        };
+        let mut method = recipe.method(config, source.len(), settings.seed)?;
+        let done = post_train(objective, &mut *method, &source, None, &settings, &mut |_, _| {})?;
+        let seconds = done.epochs.iter().skip(1).map(|epoch| epoch.seconds / STEPS as f64);
+        let seconds = median(seconds.collect());
+        let work = recipe.work(config, size.batch) * size.batch as f64;
+        println!(
+            "| {}, from the {} memory | {:.2} | {:.0} | {:.2} | {:.0} % | {:.1} s | {} |",
+            kind.name(),
+            if kept.values.device().is_cuda() { "card's" } else { "CPU's" },
+            seconds * 1e3,
+            size.batch as f64 / seconds,
+            work / seconds / 1e12,
+            100.0 * work / seconds / product,
+            seconds * (IMAGES / size.batch) as f64,
+            device::peak_mib().unwrap_or(0),
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Tensors that come to the device beside what it computes.
+
+use super::{device, tensor};
+use candle_core::{DType, Device};
+use planish_kernels::cuda::gpu::Uploads;
+use planish_kernels::{Add, DualTensor, Error, Op};
+use std::process::Command;
+
+#[test]
+fn uploads_bring_what_was_sent() {
+    let device = device();
+    let uploads = Uploads::new(&device).unwrap();
+    let numbers: Vec<f64> = (0..70_000).map(f64::from).collect();
+    let x = tensor(&numbers, &[7, 10_000], DType::F32);
+    // More than there are buffers, some of them views, some that nobody takes; the device is asked
+    // for nothing before all are on their way.
+    let sums: Vec<DualTensor> = (0..7)
+        .map(|i| {
+            let row = x.narrow(0, i, 1).unwrap();
+            let _given_up = uploads.send(&row).unwrap();
+            let there = DualTensor::constant(uploads.send(&row).unwrap().take().unwrap());
+            Add.value(&[&there, &there]).unwrap()
+        })
+        .collect();
+    for (i, sum) in sums.iter().enumerate() {
+        let found = sum.value().to_device(&Device::Cpu).unwrap().flatten_all().unwrap();
+        let expected = |j: usize| 2.0 * (10_000 * i + j) as f32;
+        let found = found.to_vec1::<f32>().unwrap();
+        assert!(found.len() == 10_000 && (0..10_000).all(|j| found[j] == expected(j)), "row {i}");
+    }
+    let turned = uploads.send(&x.t().unwrap());
+    assert!(matches!(turned, Err(Error::Strided { op: "upload", .. })));
+    assert!(uploads.send(&x.to_dtype(DType::F64).unwrap()).is_err());
+    assert!(Uploads::new(&Device::Cpu).is_err());
+}
+
+#[test]
+fn mistakes_in_waiting_show() {
+    for (mistake, code) in [("none", 0), ("early use", 86), ("early copy", 86), ("reuse", 86)] {
+        let mut run = Command::new(std::env::current_exe().unwrap());
+        run.args(["--exact", "uploads::uploads_bring_what_was_sent"]);
+        let out = run.env("STANDIN_PLANT", mistake).output().unwrap();
+        let errors = String::from_utf8(out.stderr).unwrap();
+        println!("{mistake}: {:?} {}", out.status.code(), errors.trim());
+        assert_eq!(out.status.code(), Some(code), "{mistake}: {errors}");
+    }
+}

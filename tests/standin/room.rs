@@ -1,0 +1,58 @@
+//! What happens where the device's memory gives out.
+
+use super::{Bench, Ended, bench, on};
+use std::fs;
+
+/// Views of each image that are kept: more than twice the bytes of the weights.
+const VIEWS: &str = "40";
+
+/// PoL on activations kept in memory, on a device that gives so many bytes; the weights found.
+fn tuned(bench: &Bench, settings: &[(&str, &str)]) -> (Ended, Option<Vec<u8>>) {
+    let out = bench.path("tuned");
+    let _ = fs::remove_dir_all(&out);
+    let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--out", &out];
+    words.extend(["--method", "pol", "--perturb", "head", "--update", "block.1", "--force"]);
+    words.extend(["--epochs", "1", "--keep", "last", "--batch-size", "3", "--perturb-batch", "4"]);
+    words.extend(["--micro-batch", "1", "--remeasure", "0", "--cache", "ram"]);
+    words.extend(["--augment", "flip", "--views", VIEWS]);
+    let ended = on("cuda", bench, &words, settings);
+    let found = fs::read(format!("{out}/model.safetensors")).ok();
+    let done = ended.code == Some(0);
+    (ended, found.filter(|_| done))
+}
+
+#[test]
+fn what_has_no_room_is_moved_or_named() {
+    let bench = bench();
+    let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
+    let (ample, expected) = tuned(&bench, &[]);
+    assert_eq!(ample.code, Some(0), "{}", ample.errors);
+    assert!(ample.errors.contains(" of cuda:0's 16384 MiB"), "{}", ample.errors);
+    assert!(ample.errors.contains("activations in cuda:0's memory"), "{}", ample.errors);
+    let (mut moved, mut named) = (0, 0);
+    // Too little for the weights; enough for all but what the frozen layers gave.
+    for halves in [1, 6] {
+        let bytes = (weights * halves / 2).to_string();
+        let scarce = [("STANDIN_BYTES", &bytes[..]), ("STANDIN_PLANT", "others")];
+        let (ended, found) = tuned(&bench, &scarce);
+        let last = ended.errors.lines().find(|line| line.contains("rror: ")).unwrap_or("");
+        println!("{bytes} bytes, weights {weights}: {:?} {last}", ended.code);
+        match found {
+            // Neither the place of activations nor the way of inputs changes a bit.
+            Some(found) => {
+                assert!(Some(found) == expected, "{bytes} bytes");
+                moved += u32::from(ended.errors.contains("they are kept in the CPU's memory"));
+            }
+            None => {
+                assert_eq!(ended.code, Some(1), "{}", ended.errors);
+                named += u32::from(
+                    last.contains("expected room for ")
+                        && last.contains(" bytes of ")
+                        && last.contains("or run with --device cpu"),
+                );
+            }
+        }
+    }
+    println!("activations were moved in {moved} runs, what has no room was named in {named}");
+    assert!(moved > 0 && named > 0);
+}
