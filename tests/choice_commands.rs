@@ -110,7 +110,11 @@ fn a_search_takes_no_recipe_and_needs_validation_images() {
     let words = ["post-train", &bench.model, "--data", &bench.data, "--out", "out", "--search"];
     for own in [["--lr", "0.1"], ["--method", "sgd"], ["--update", "norm"], ["--epochs", "2"]] {
         let out = bench.run(&[&words[..], &["1"], &own].concat());
-        assert!(out.code == Some(2) && out.errors.contains("cannot be used with"), "{}", out.errors);
+        assert!(
+            out.code == Some(2) && out.errors.contains("cannot be used with"),
+            "{}",
+            out.errors
+        );
     }
     assert_eq!(bench.run(&[&words[..], &["0"]].concat()).code, Some(2));
     for kind in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
