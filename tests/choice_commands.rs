@@ -36,7 +36,9 @@ fn training_keeps_to_the_images_that_the_checkpoint_was_fine_tuned_on() {
         for (on, kept) in [("fitted", true), ("all", false)] {
             let out = bench.path(&format!("{share}-{on}"));
             let words = ["post-train", &some, "--data", &bench.data, "--method", "sgd", "--out"];
-            let tuned = [&words[..], &[&out, "--train-on", on, "--epochs", "1"]].concat();
+            let tuned =
+                [&words[..], &[&out, "--train-on", on, "--epochs", "1", "--batch-size", "8"]]
+                    .concat();
             let tuned = bench.run(&tuned);
             assert!(tuned.success, "{}", tuned.errors);
             assert_eq!(told(&out, &[]).contains(again), kept);

@@ -98,6 +98,8 @@ def over_control(runs, on):
     for width, regime, part in combinations(runs):
         methods = part[part.bench == "methods"]
         for method in ("pof", "sam"):
+            if not (methods.method == method).any():
+                continue
             chosen = best(methods[methods.method == method]).set_index("model")
             layers = chosen["update"].iloc[0]
             sgd = methods[(methods.method == "sgd") & (methods["update"] == layers)]

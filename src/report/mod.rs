@@ -14,6 +14,7 @@ pub mod html;
 mod inspection;
 mod parts;
 pub mod post_training;
+pub mod search;
 mod selftest;
 pub mod sentence;
 mod shifts;

@@ -2,6 +2,7 @@
 
 use super::diagnosis::LayerResult;
 use super::dry_run::Expected;
+use super::search::Search;
 use super::{CheckpointInfo, DataInfo, PredictionsInfo};
 use crate::cache::Mode;
 use crate::evaluate::{Comparison, Estimate, Summary};
@@ -177,66 +178,6 @@ pub struct Augmentation {
     pub views: usize,
     /// Seed of the views.
     pub seed: u64,
-}
-
-/// A recipe that a search tried, with its figures on V; these are missing where it came to nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tried {
-    /// As in [`MethodInfo`].
-    pub method: String,
-    /// p, if anything is perturbed.
-    pub perturb: Option<String>,
-    /// u.
-    pub update: String,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// The weight decay.
-    pub weight_decay: f64,
-    /// Epochs at most: those of the epoch with the least loss on V were kept.
-    pub epochs: usize,
-    /// Mean NLL on V.
-    pub nll: Option<f64>,
-    /// The same after a temperature, cross-fitted on halves of V.
-    pub calibrated_nll: Option<f64>,
-    /// Paired difference of NLL, before − after.
-    pub nll_gain: Option<Estimate>,
-    /// The same after a temperature on either side.
-    pub calibrated_nll_gain: Option<Estimate>,
-    /// Seconds that it took, the layers that it freezes among them if it was the first.
-    pub seconds: f64,
-}
-
-impl Tried {
-    /// What a table calls it.
-    pub fn name(&self) -> String {
-        match &self.perturb {
-            Some(p) => format!("{} {p} → {}", self.method, self.update),
-            None => format!("{} → {}", self.method, self.update),
-        }
-    }
-
-    /// Whether it is plain SGD on `other`'s layer, with its settings.
-    pub fn is_control_of(&self, other: &Tried) -> bool {
-        let settings = |t: &Tried| {
-            (t.update.clone(), t.learning_rate.to_bits(), t.weight_decay.to_bits(), t.epochs)
-        };
-        self.method == "sgd" && other.method != "sgd" && settings(self) == settings(other)
-    }
-}
-
-/// What a search tried before the recipe of the report was chosen.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Search {
-    /// The time it was given.
-    pub minutes: f64,
-    /// The time it took.
-    pub seconds: f64,
-    /// How many recipes it would have tried in any time.
-    pub recipes: usize,
-    /// Place of the chosen one in `tried`.
-    pub chosen: Option<usize>,
-    /// Every recipe, in order.
-    pub tried: Vec<Tried>,
 }
 
 /// Time of the run and of its parts.

@@ -5,14 +5,14 @@ use super::Args;
 use crate::checkpoint::Checkpoint;
 use crate::cli::format::{duration, estimate, optional};
 use crate::cli::recipe::{LayerArgs, Name, recipe};
-use crate::cli::study::bench::{Run, RunWords};
+use crate::cli::study::bench::{Run, RunWords, heeded};
 use crate::cli::study::setup::Opened;
 use crate::cli::study::training::Ground;
 use crate::cli::table::{Align, Style, Table};
 use crate::cli::training::check;
 use crate::data::{Role, require};
 use crate::evaluate::Estimate;
-use crate::report::post_training::{Search, Tried};
+use crate::report::search::{Search, Tried};
 use crate::vit::Config;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
@@ -107,6 +107,9 @@ fn named(args: &Args, candidate: &Candidate) -> Args {
     let mut args = args.clone();
     args.method = candidate.method;
     args.layers = candidate.layers.clone();
+    // Without the options that it would not heed.
+    let words = RunWords { recipe: args.recipe, keep: args.keep };
+    args.recipe = heeded(candidate.method, &words).recipe;
     args.recipe.lr = candidate.lr;
     args.recipe.weight_decay = candidate.weight_decay;
     args.recipe.epochs = candidate.epochs;

@@ -169,7 +169,7 @@ fn called(method: Name) -> String {
 }
 
 /// The options without those that the method would not heed.
-fn heeded(method: Name, words: &RunWords) -> RunWords {
+pub fn heeded(method: Name, words: &RunWords) -> RunWords {
     let mut own = words.clone();
     let SamArgs { rho, asam_eta, look_every, look_alpha } = own.recipe.sam.clone();
     if !matches!(method, Name::Pol | Name::Pof) {
