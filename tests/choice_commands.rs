@@ -36,9 +36,22 @@ fn training_keeps_to_the_images_that_the_checkpoint_was_fine_tuned_on() {
         for (on, kept) in [("fitted", true), ("all", false)] {
             let out = bench.path(&format!("{share}-{on}"));
             let words = ["post-train", &some, "--data", &bench.data, "--method", "sgd", "--out"];
-            let tuned =
-                [&words[..], &[&out, "--train-on", on, "--epochs", "1", "--batch-size", "8"]]
-                    .concat();
+            let tuned = [
+                &words[..],
+                &[
+                    &out,
+                    "--train-on",
+                    on,
+                    "--update",
+                    "norm",
+                    "--force",
+                    "--epochs",
+                    "1",
+                    "--batch-size",
+                    "8",
+                ],
+            ]
+            .concat();
             let tuned = bench.run(&tuned);
             assert!(tuned.success, "{}", tuned.errors);
             assert_eq!(told(&out, &[]).contains(again), kept);
@@ -72,6 +85,10 @@ fn a_search_ends_in_the_run_that_its_best_recipe_names() {
     let sound = |t: &&Value| t["nll_gain"]["mean"].as_f64().is_some_and(|g| g >= 0.0);
     assert!(tried.iter().filter(sound).all(|other| gain(other) <= gain(chosen)));
     assert!(search["recipes"].as_u64().unwrap() >= tried.len() as u64);
+    let page = bench.plain(&["report", "search.json", "--html", "search.html"]);
+    assert!(page.success, "{}", page.errors);
+    let page = fs::read_to_string(bench.path("search.html")).unwrap();
+    assert!(page.contains("Recipes tried") && page.contains("calibrated gain"));
     // The run is that of the row: method, settings and, to the last bit, loss on V.
     assert_eq!(report["method"]["name"], chosen["method"]);
     assert_eq!(report["method"]["update"], chosen["update"]);

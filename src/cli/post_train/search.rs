@@ -3,7 +3,7 @@
 
 use super::Args;
 use crate::checkpoint::Checkpoint;
-use crate::cli::format::{duration, estimate, optional};
+use crate::cli::format::duration;
 use crate::cli::recipe::{LayerArgs, Name, recipe};
 use crate::cli::study::bench::{Run, RunWords, heeded};
 use crate::cli::study::setup::Opened;
@@ -12,7 +12,7 @@ use crate::cli::table::{Align, Style, Table};
 use crate::cli::training::check;
 use crate::data::{Role, require};
 use crate::evaluate::Estimate;
-use crate::report::search::{Search, Tried};
+use crate::report::search::{HEADERS, Search, Tried};
 use crate::vit::Config;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};
@@ -195,41 +195,13 @@ fn outcome(run: &Run, figures: &Map<String, Value>, seconds: f64) -> Tried {
     }
 }
 
-/// The best rows, with their controls' gain where these were tried.
 fn table(search: &Search) -> String {
-    let right = |name| (name, Align::Right);
-    let mut table = Table::new(&[
-        ("recipe", Align::Left),
-        right("rate"),
-        right("decay"),
-        right("epochs"),
-        right("NLL on V"),
-        right("gain"),
-        right("calibrated gain"),
-        right("of its control"),
-    ]);
-    let gain = |t: &Tried| t.calibrated_nll_gain.map_or(f64::NEG_INFINITY, |g| g.mean);
-    let mut order: Vec<&Tried> = search.tried.iter().collect();
-    order.sort_by(|a, b| gain(b).total_cmp(&gain(a)));
-    for tried in order.into_iter().take(SHOWN) {
-        let shown = |value: Option<Estimate>| value.map_or("–".into(), estimate);
-        let control = search.tried.iter().find(|other| other.is_control_of(tried));
-        table.row([
-            tried.name(),
-            format!("{}", tried.learning_rate),
-            format!("{}", tried.weight_decay),
-            tried.epochs.to_string(),
-            optional(tried.nll),
-            shown(tried.nll_gain),
-            shown(tried.calibrated_nll_gain),
-            shown(control.and_then(|c| c.calibrated_nll_gain)),
-        ]);
-    }
-    format!(
-        "{}{} of {} recipes tried; gains are before − after on V, paired, where the best of many looks \
-         better than it is",
-        table.render(Style::of_stdout()),
-        search.tried.len(),
-        search.recipes
-    )
+    let columns: Vec<(&str, Align)> = HEADERS
+        .iter()
+        .enumerate()
+        .map(|(i, name)| (*name, if i == 0 { Align::Left } else { Align::Right }))
+        .collect();
+    let mut table = Table::new(&columns);
+    search.leading(SHOWN).into_iter().for_each(|row| table.row(row));
+    format!("{}{}", table.render(Style::of_stdout()), search.sentence())
 }

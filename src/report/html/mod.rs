@@ -24,6 +24,7 @@ pub use pictures::Pictures;
 
 use crate::evaluate::Summary;
 use crate::report::post_training::BeforeAfter;
+use crate::report::search::{HEADERS, Search};
 use crate::report::{Evaluation, Shifts};
 use std::fmt::Write;
 use text::{escape, paragraph};
@@ -94,6 +95,14 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
     add("lines", "The loss along each layer’s gradient", diagnosed(layers::lines));
     add("spectrum", "Curvature", diagnosed(layers::spectrum));
     add("density", "Spectral density", diagnosed(density::densities));
+    add(
+        "search",
+        "Recipes tried",
+        each(&|r| match r {
+            Result::PostTraining(r) => r.search.as_ref().map(search),
+            _ => None,
+        }),
+    );
     add("tuning", "Before and after", each(&tuning));
     let evaluated: Vec<(String, &Evaluation)> = inputs
         .iter()
@@ -173,6 +182,12 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
     );
     add("provenance", "How this was made", provenance::provenance(inputs));
     all
+}
+
+/// The best recipes of a search.
+fn search(search: &Search) -> String {
+    let rows: Vec<Vec<String>> = search.leading(12).into_iter().map(Vec::from).collect();
+    text::paragraph(&format!("{}.", search.sentence())) + &text::table(&HEADERS, &rows)
 }
 
 fn tuning(result: &Result) -> Option<String> {
