@@ -56,7 +56,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             ..Settings::default()
         };
         let mut method = recipe.method(config, source.len(), settings.seed)?;
-        let done = post_train(objective, &mut *method, &source, None, &settings, &mut |_, _| {})?;
+        let done = post_train(objective, &mut *method, &source, None, &settings, &mut |_| {})?;
         let seconds = done.epochs.iter().skip(1).map(|epoch| epoch.seconds / STEPS as f64);
         let seconds = median(seconds.collect());
         let work = recipe.work(config, size.batch) * size.batch as f64;
