@@ -92,6 +92,7 @@ fn a_search_ends_in_the_run_that_its_best_recipe_names() {
     // The run is that of the row: method, settings and, to the last bit, loss on V.
     assert_eq!(report["method"]["name"], chosen["method"]);
     assert_eq!(report["method"]["update"], chosen["update"]);
+    assert_eq!(report["method"]["chosen_by"], "by a search on V");
     assert_eq!(report["settings"]["learning_rate"], chosen["learning_rate"]);
     assert_eq!(report["validation"]["after"]["nll"], chosen["nll"]);
     assert_eq!(report["validation"]["after"]["calibrated_nll"], chosen["calibrated_nll"]);

@@ -119,6 +119,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<()> {
     let mut work = prepare(args)?;
+    if search.is_some() {
+        work.chosen_by = "by a search on V".into();
+    }
     let mut planned = None;
     if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
         let outlook = outlook(args, &mut work, clock.seconds())?;
