@@ -1,9 +1,9 @@
-"""Tables and plots of docs/study.md from a study's runs.csv and layers.csv.
+"""Tables of docs/study.md from a study's runs.csv and layers.csv.
 
-    python docs/study/analyse.py FOLDER [--test] [--plots docs/study]
+    python docs/study/analyse.py FOLDER [--test]
 
-Without --test only columns of V are read: what is chosen, and what V says of it. Needs numpy, pandas,
-scipy and, for plots, matplotlib.
+Without --test only columns of V are read: what is chosen, and what V says of it. Needs numpy,
+pandas and scipy.
 """
 
 import argparse
@@ -111,7 +111,9 @@ def over_control(runs, on):
                 chosen = best(pol).set_index("model")
                 sgd = part[(part.method == "sgd") & (part["update"] == u)]
                 sgd = sgd[(sgd.epochs == 3) & (sgd.weight_decay == 0)]
-                found.append((width, regime, f"pol head → {u}", chosen, best(sgd).set_index("model")))
+                found.append(
+                    (width, regime, f"pol head → {u}", chosen, best(sgd).set_index("model"))
+                )
     for figure, title in (("nll", "NLL"), ("calibrated_nll", "NLL after a temperature")):
         print(f"{title}, nats; mean over checkpoints ± half of the 95% interval.\n")
         gains = [chosen[f"{on}_{figure}_gain_over_control"] for *_, chosen, _ in found]
@@ -123,7 +125,11 @@ def over_control(runs, on):
         rows = []
         for (width, regime, method, chosen, sgd), gain, p in zip(found, gains, adjusted):
             mean, _, _ = interval(gain)
-            yes = "yes" if p < 0.05 and mean >= SMALLEST else "too small" if p < 0.05 and mean > 0 else "no"
+            yes = (
+                "yes"
+                if p < 0.05 and mean >= SMALLEST
+                else "too small" if p < 0.05 and mean > 0 else "no"
+            )
             tuned = sgd[f"{on}_after_{figure}"] - chosen[f"{on}_after_{figure}"]
             rows.append(
                 (width, regime, method, ", ".join(f"{x:g}" for x in chosen.lr))
@@ -143,9 +149,15 @@ def factors(runs, on):
             for level in sorted(pol[factor].dropna().unique()):
                 row = [u, f"{factor} {level:g}"]
                 for regime in REGIMES:
-                    at = pol[(pol["update"] == u) & (pol[factor] == level) & (pol.model_regime == regime)]
+                    at = pol[
+                        (pol["update"] == u) & (pol[factor] == level) & (pol.model_regime == regime)
+                    ]
                     by = at.groupby("model")
-                    for c in (f"{on}_nll_gain", f"{on}_calibrated_nll_gain", f"{on}_nll_gain_over_control"):
+                    for c in (
+                        f"{on}_nll_gain",
+                        f"{on}_calibrated_nll_gain",
+                        f"{on}_nll_gain_over_control",
+                    ):
                         row.append(f"{by[c].mean().mean():+.4f}")
                 rows.append(row)
     head = ["u", "level"]
@@ -157,7 +169,9 @@ def factors(runs, on):
 def choosing(runs, layers, on):
     """(c): do κ_p and ΔL_u order the pairs?"""
     print("### (c) Does the diagnosis choose well?\n")
-    pairs = runs[(runs.method == "pol") & (runs.lr == 0.01) & (runs.epochs == 3) & (runs.gamma == 2)]
+    pairs = runs[
+        (runs.method == "pol") & (runs.lr == 0.01) & (runs.epochs == 3) & (runs.gamma == 2)
+    ]
     pairs = pairs[(pairs.weight_decay == 0)]
     full = pairs.groupby("model").size()
     pairs = pairs[pairs.model.isin(full[full == full.max()].index)]
@@ -167,9 +181,14 @@ def choosing(runs, layers, on):
     rows = []
     for width, regime, part in combinations(pairs):
         for basis in ("cross_fit", "in_sample"):
-            for gain in (f"{on}_nll_gain_over_control", f"{on}_nll_gain", f"{on}_calibrated_nll_gain"):
+            for gain in (
+                f"{on}_nll_gain_over_control",
+                f"{on}_nll_gain",
+                f"{on}_calibrated_nll_gain",
+            ):
                 by_p, by_u, quantile, chosen_gain = [], [], [], []
                 for model, own in part.groupby("model"):
+
                     def mean_rho(fixed, x):
                         rhos = [
                             stats.spearmanr(g[x], g[gain]).statistic
@@ -177,6 +196,7 @@ def choosing(runs, layers, on):
                             if g[x].nunique() > 1 and g[gain].nunique() > 1
                         ]
                         return np.nanmean(rhos) if rhos else np.nan
+
                     by_p.append(mean_rho("update", f"kappa_{basis}_p"))
                     by_u.append(mean_rho("perturb", f"delta_l_{basis}_u"))
                     named = layers[layers.model == model]
@@ -189,27 +209,58 @@ def choosing(runs, layers, on):
                             mine = at[gain].iloc[0]
                             quantile.append((own[gain] < mine).mean())
                             chosen_gain.append(mine)
-                rows.append((width, regime, basis, gain.removeprefix(f"{on}_"), told(by_p), told(by_u),
-                             f"{np.mean(quantile):.2f}" if quantile else "", told(chosen_gain) if chosen_gain else "",
-                             f"{part.groupby('model')[gain].max().mean():+.4f}"))
-    table(["width", "regime", "diagnosis", "gain", "ρ(κ_p, gain)", "ρ(ΔL_u, gain)",
-           "share of pairs worse than its choice", "gain of its choice", "of the best pair"], rows)
+                rows.append(
+                    (
+                        width,
+                        regime,
+                        basis,
+                        gain.removeprefix(f"{on}_"),
+                        told(by_p),
+                        told(by_u),
+                        f"{np.mean(quantile):.2f}" if quantile else "",
+                        told(chosen_gain) if chosen_gain else "",
+                        f"{part.groupby('model')[gain].max().mean():+.4f}",
+                    )
+                )
+    table(
+        [
+            "width",
+            "regime",
+            "diagnosis",
+            "gain",
+            "ρ(κ_p, gain)",
+            "ρ(ΔL_u, gain)",
+            "share of pairs worse than its choice",
+            "gain of its choice",
+            "of the best pair",
+        ],
+        rows,
+    )
 
 
 def recipes(runs, on):
-    """(d): the recipe that is best on V over the other seeds, taken on each; and the best on its own V."""
+    """(d): the recipe that V finds best over the other seeds, taken on each; and on its own V."""
     print("### (d) Recipes chosen on V\n")
     rows = []
     single = runs[~runs["update"].isin(["*", "features"])].copy()
-    single["recipe"] = [name(r) + f", decay {r.weight_decay:g}" + (f", Γ {r.gamma:g}" if r.gamma == r.gamma else "")
-                        for r in single.itertuples()]
+    single["recipe"] = [
+        f"{name(r)}, decay {r.weight_decay:g}" + (f", Γ {r.gamma:g}" if r.gamma == r.gamma else "")
+        for r in single.itertuples()
+    ]
     for width, regime, part in combinations(single):
-        for what, pool in (("any", part), ("decay 0", part[part.weight_decay == 0]),
-                           ("decay 0, SGD", part[(part.weight_decay == 0) & (part.method == "sgd")])):
+        for what, pool in (
+            ("any", part),
+            ("decay 0", part[part.weight_decay == 0]),
+            ("decay 0, SGD", part[(part.weight_decay == 0) & (part.method == "sgd")]),
+        ):
             for figure in ("nll", "calibrated_nll"):
-                every = pool.pivot_table(index="recipe", columns="model", values=f"val_{figure}_gain")
-                gains = {c: pool.pivot_table(index="recipe", columns="model", values=f"{on}_{c}_gain")
-                         for c in ("nll", "calibrated_nll")}
+                every = pool.pivot_table(
+                    index="recipe", columns="model", values=f"val_{figure}_gain"
+                )
+                gains = {
+                    c: pool.pivot_table(index="recipe", columns="model", values=f"{on}_{c}_gain")
+                    for c in ("nll", "calibrated_nll")
+                }
                 others, own = [], []
                 for model in every:
                     rest = every.drop(columns=model).dropna()
@@ -219,16 +270,37 @@ def recipes(runs, on):
                 for how, picks in (("the other seeds", others), ("its own V", own)):
                     values = {c: [g.loc[r, m] for r, m in picks] for c, g in gains.items()}
                     usual = pd.Series([r for r, _ in picks]).mode()
-                    rows.append((width, regime, what, figure.replace("_", " "), how, usual.iloc[0] if len(usual) else "",
-                                 told(values["nll"]), told(values["calibrated_nll"])))
-    table(["width", "regime", "recipes", "chosen by", "on", "most often", "gain in NLL", "gain after a temperature"], rows)
+                    rows.append(
+                        (
+                            width,
+                            regime,
+                            what,
+                            figure.replace("_", " "),
+                            how,
+                            usual.iloc[0] if len(usual) else "",
+                            told(values["nll"]),
+                            told(values["calibrated_nll"]),
+                        )
+                    )
+    table(
+        [
+            "width",
+            "regime",
+            "recipes",
+            "chosen by",
+            "on",
+            "most often",
+            "gain in NLL",
+            "gain after a temperature",
+        ],
+        rows,
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--test", action="store_true")
-    parser.add_argument("--plots", type=Path)
     args = parser.parse_args()
     runs = pd.read_csv(args.folder / "runs.csv")
     path = args.folder / "layers.csv"
