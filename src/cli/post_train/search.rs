@@ -74,7 +74,7 @@ pub fn search(args: &Args, minutes: f64) -> anyhow::Result<Found> {
         Ok(began.elapsed() + Duration::from_secs_f64(seconds) < budget)
     })?;
     let best = best(&tried);
-    let mut search = Search {
+    let search = Search {
         minutes,
         seconds: began.elapsed().as_secs_f64(),
         recipes: runs.len(),
@@ -89,7 +89,6 @@ pub fn search(args: &Args, minutes: f64) -> anyhow::Result<Found> {
             search.tried.len()
         )
     };
-    search.seconds = began.elapsed().as_secs_f64();
     Ok(Found { args: named(args, &candidates[places[best]]), search })
 }
 
