@@ -1,6 +1,6 @@
 """Tables of docs/study.md from a study's runs.csv and layers.csv.
 
-    python docs/study/analyse.py FOLDER [--test]
+    python docs/study/analyse.py FOLDER… [--test]
 
 Without --test only columns of V are read: what is chosen, and what V says of it. Needs numpy,
 pandas and scipy.
@@ -11,40 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from common import REGIMES, SMALLEST, best, combinations, holm, interval, pairs_of, read
 from scipy import stats
-
-REGIMES = ["fitted", "memorised", "augmented"]
-SETTINGS = ["method", "perturb", "update", "lr", "gamma", "weight_decay", "epochs"]
-SMALLEST = 0.005  # nats: less is too little to matter, whatever its p
-
-
-def interval(values):
-    """Mean, half-width of its 95% interval and two-sided p, by Student's t over checkpoints."""
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return (values.mean() if len(values) else np.nan), np.nan, np.nan
-    mean, se = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
-    half = stats.t.ppf(0.975, len(values) - 1) * se
-    p = 2 * stats.t.sf(abs(mean) / se, len(values) - 1) if se > 0 else float(mean == 0)
-    return mean, half, p
 
 
 def told(values):
     mean, half, _ = interval(values)
     return f"{mean:+.4f} ± {half:.4f}" if np.isfinite(half) else f"{mean:+.4f}"
-
-
-def holm(ps):
-    """Holm's adjusted p-values."""
-    ps = np.asarray(ps, float)
-    order = np.argsort(ps)
-    adjusted = np.empty_like(ps)
-    worst = 0.0
-    for rank, i in enumerate(order):
-        worst = max(worst, min(1.0, (len(ps) - rank) * ps[i]))
-        adjusted[i] = worst
-    return adjusted
 
 
 def table(head, rows):
@@ -58,20 +31,6 @@ def table(head, rows):
 def name(row):
     where = f"{row.perturb} → {row.update}" if row.method in ("pol", "pof") else row.update
     return f"{row.method} {where}, rate {row.lr:g}, {row.epochs:.0f} epochs"
-
-
-def best(rows, figure="val_after_nll"):
-    """The row that V chooses of each model."""
-    rows = rows[rows[figure].notna()]
-    return rows.loc[rows.groupby("model")[figure].idxmin()]
-
-
-def combinations(runs):
-    for width in sorted(runs.model_width.unique()):
-        for regime in REGIMES:
-            part = runs[(runs.model_width == width) & (runs.model_regime == regime)]
-            if len(part):
-                yield width, regime, part
 
 
 def starting_points(runs, on):
@@ -169,15 +128,7 @@ def factors(runs, on):
 def choosing(runs, layers, on):
     """(c): do κ_p and ΔL_u order the pairs?"""
     print("### (c) Does the diagnosis choose well?\n")
-    pairs = runs[
-        (runs.method == "pol") & (runs.lr == 0.01) & (runs.epochs == 3) & (runs.gamma == 2)
-    ]
-    pairs = pairs[(pairs.weight_decay == 0)]
-    full = pairs.groupby("model").size()
-    pairs = pairs[pairs.model.isin(full[full == full.max()].index)]
-    if full.max() < 9:
-        print("No pairs yet.\n")
-        return
+    pairs = pairs_of(runs)
     rows = []
     for width, regime, part in combinations(pairs):
         for basis in ("cross_fit", "in_sample"):
@@ -299,15 +250,11 @@ def recipes(runs, on):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--test", action="store_true")
     args = parser.parse_args()
-    runs = pd.read_csv(args.folder / "runs.csv")
-    path = args.folder / "layers.csv"
-    layers = pd.read_csv(path) if path.exists() else pd.DataFrame()
+    runs, layers = read(args.folders, args.test)
     on = "test" if args.test else "val"
-    if not args.test:
-        runs = runs.drop(columns=[c for c in runs if "test_" in c and "digest" not in c])
     starting_points(runs, on)
     over_control(runs, on)
     factors(runs, on)

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fine-tunes the checkpoints of docs/study.md and writes the study's file beside them:
+# Fine-tunes the checkpoints of docs/study.md and writes a study's file of each size beside them,
+# SIZE.toml:
 #
 #     docs/study/checkpoints.sh FASHION-MNIST FOLDER [SIZE…]
 #
@@ -21,18 +22,18 @@ declare -A regime=(
     [augmented]="--epochs 60 --augment flip,shift=2"
 )
 
-: >study.toml.part
 : >jobs.part
 for size in "$@"; do
+    echo "out = \"study-$size\"" >"$size.toml.part"
     for seed in 0 1 2 3 4; do
         for name in fitted memorised augmented; do
             model=$size-$name-$seed
-            cat >>study.toml.part <<END
+            cat >>"$size.toml.part" <<END
+
 [[model]]
 name = "$model"
 checkpoint = "$model"
 attributes = { width = ${width[$size]}, regime = "$name", seed = $seed }
-
 END
             if [ ! -e "$model/model.safetensors" ]; then
                 echo "--arch vit_${size}_patch7_28 --seed $seed --out $model ${regime[$name]}" >>jobs.part
@@ -43,6 +44,8 @@ done
 # shellcheck disable=SC2016 # expanded by the shell within
 xargs -P "${JOBS:-$(nproc)}" -I{} sh -c '$planish finetune --data "$data" --train-samples 2000 \
     --val-fraction 0.05 --optimizer adamw --keep last --threads 1 --quiet {}' <jobs.part
-sed "s|FASHION-MNIST|$data|" "$here/runs.toml" >>study.toml.part
-mv study.toml.part study.toml
+for size in "$@"; do
+    { echo; sed "s|FASHION-MNIST|$data|" "$here/$size.toml"; } >>"$size.toml.part"
+    mv "$size.toml.part" "$size.toml"
+done
 rm jobs.part
