@@ -16,7 +16,7 @@ pub use error::Error;
 pub(crate) use memory::is_full;
 #[cfg(feature = "cuda")]
 pub(crate) use memory::make;
-pub use memory::{outlook, peak_mib};
+pub use memory::{expected_mib, outlook, peak_mib};
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
 use planish_kernels::bf16::split;

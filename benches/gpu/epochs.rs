@@ -19,6 +19,7 @@ const STEPS: usize = 4;
 
 /// Prints them; `product` is the rate of one large product.
 pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
+    let precision = objective.precision.name();
     let config = &objective.config;
     let ([height, width], [classes, channels]) = (config.image_size, size.shape);
     let shape = [STEPS * size.batch, channels, height, width];
@@ -30,7 +31,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
     let head = select(config, "head")?.remove(0);
     let last = select(config, &format!("block.{}", config.depth - 1))?.remove(0);
     println!(
-        "\n| epochs of post-training | ms a step | images/s | TFLOP/s | of one product \
+        "\n| epochs of post-training, {precision} | ms a step | images/s | TFLOP/s | of one product \
          | of {IMAGES} images | peak MiB |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
     for (kind, update) in [(Kind::Pol, last), (Kind::Pof, features(config))] {

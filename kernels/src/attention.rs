@@ -219,12 +219,11 @@ impl Op for Attention {
         let dims: Vec<&[usize]> = x.iter().map(|x| x.dims()).collect();
         let shape = Shape::new(self.name(), &dims, self.heads)?;
         same_tangents(self.name(), x)?;
-        let dtype = common_dtype(self.name(), x)?;
         #[cfg(feature = "cuda")]
         if x.iter().any(|x| x.on_gpu()) {
-            bf16::on_cpu_alone(self.name(), self.precision)?;
-            return cuda::gpu::attention_value(self.name(), &shape, x);
+            return cuda::gpu::attention_value(self.name(), &shape, self.precision, x);
         }
+        let dtype = common_dtype(self.name(), x)?;
         match dtype {
             dtype if self.precision == Precision::Bf16 => {
                 bf16::takes(self.name(), dtype, tangents(x))?;
@@ -254,15 +253,15 @@ impl Op for Attention {
         }
         let all: Vec<&DualTensor> = x.iter().copied().chain([gy]).collect();
         same_tangents(self.name(), &all)?;
-        let dtype = common_dtype(self.name(), &all)?;
         let pick = |found: Vec<DualTensor>| -> Vec<Option<DualTensor>> {
             found.into_iter().zip(wanted).map(|(g, wanted)| wanted.then_some(g)).collect()
         };
         #[cfg(feature = "cuda")]
         if all.iter().any(|x| x.on_gpu()) {
-            bf16::on_cpu_alone(self.name(), self.precision)?;
-            return Ok(pick(cuda::gpu::attention_gradients(self.name(), &shape, &x, gy)?));
+            let at = (&shape, self.precision);
+            return Ok(pick(cuda::gpu::attention_gradients(self.name(), at, &x, gy)?));
         }
+        let dtype = common_dtype(self.name(), &all)?;
         let found = match dtype {
             dtype if self.precision == Precision::Bf16 => {
                 bf16::takes(self.name(), dtype, tangents(&all))?;

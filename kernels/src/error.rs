@@ -28,7 +28,9 @@ pub enum Error {
         strides: Vec<usize>,
     },
     /// Operands are of different types, or of one that no kernel takes.
-    #[error("{op}: expected f32 or f64 throughout, found {found:?}")]
+    #[error(
+        "{op}: expected f32 or f64 throughout, or on a GPU bf16 with parameters in f32, found {found:?}"
+    )]
     DType {
         /// The operation.
         op: &'static str,

@@ -9,6 +9,7 @@
 mod accumulator;
 pub mod attention;
 pub mod bf16;
+pub mod cast;
 pub mod cpu;
 pub mod cross_entropy;
 pub mod cuda;
@@ -41,6 +42,7 @@ pub mod weight_rows;
 
 pub use accumulator::Accumulator;
 pub use attention::Attention;
+pub use cast::Cast;
 pub use cross_entropy::CrossEntropy;
 pub use dual_tensor::{DualTensor, Host};
 pub use error::{Error, Result};

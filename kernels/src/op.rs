@@ -116,7 +116,6 @@ pub fn run_rows<N: RowKernel<I, O>, const I: usize, const O: usize>(
     dims: [&[usize]; O],
 ) -> Result<[DualTensor; O]> {
     let all: Vec<&DualTensor> = operands.iter().map(|o| o.tensor).collect();
-    let dtype = common_dtype(op, &all)?;
     check(op, rows, &operands)?;
     #[cfg(feature = "cuda")]
     if all.iter().any(|x| x.on_gpu()) {
@@ -125,7 +124,7 @@ pub fn run_rows<N: RowKernel<I, O>, const I: usize, const O: usize>(
         let operands = (operands.map(|o| o.tensor), shared);
         return cuda::gpu::run_rows(op, kernel, [rows, columns], operands, outputs, dims);
     }
-    match dtype {
+    match common_dtype(op, &all)? {
         DType::F32 => typed::<f32, _, I, O>(op, kernel, rows, operands, outputs, dims),
         _ => typed::<f64, _, I, O>(op, kernel, rows, operands, outputs, dims),
     }

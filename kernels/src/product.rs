@@ -22,7 +22,8 @@ pub enum Precision {
     /// As they are, f32 or f64.
     #[default]
     F32,
-    /// f32 rounded to bf16, their products added up in f32 (see [`crate::bf16`]).
+    /// f32 rounded to bf16, or stored so on a GPU, their products added up in f32 (see
+    /// [`crate::bf16`]).
     Bf16,
 }
 
@@ -108,13 +109,12 @@ pub fn product(
         }
         tangents = tangents.max(x.tangents());
     }
-    let ab = ((a, va), (b, vb));
-    let dtype = common_dtype(name, &operands)?;
     #[cfg(feature = "cuda")]
     if operands.iter().any(|x| x.on_gpu()) {
-        bf16::on_cpu_alone(name, target.precision)?;
         return crate::cuda::gpu::product(name, (a, va), (b, vb), &target, factor, tangents);
     }
+    let ab = ((a, va), (b, vb));
+    let dtype = common_dtype(name, &operands)?;
     match dtype {
         dtype if target.precision == Precision::Bf16 => {
             bf16::takes(name, dtype, tangents)?;

@@ -1,6 +1,7 @@
 //! `--precision`.
 
 use super::common::Common;
+use crate::device::Choice;
 use planish_kernels::Precision;
 use planish_kernels::bf16::Unit;
 
@@ -8,7 +9,8 @@ use planish_kernels::bf16::Unit;
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub struct PrecisionArg {
     /// Operands of matrix products in training and in frozen layers: f32, or rounded to bf16 and
-    /// added up in f32; weights stay f32, and so do diagnosis and line search
+    /// added up in f32; on a GPU activations between embedding and head are stored in bf16, too.
+    /// Weights stay f32, and so do diagnosis and line search
     #[arg(long, value_enum, value_name = "f32|bf16", default_value = "f32")]
     pub precision: Name,
 }
@@ -25,7 +27,8 @@ pub enum Name {
 impl PrecisionArg {
     /// The precision; says so if this machine gains nothing by it.
     pub fn choose(self, common: &Common) -> Precision {
-        if self.precision == Name::Bf16 && Unit::best() == Unit::Portable {
+        let slow = common.device == Choice::Cpu && Unit::best() == Unit::Portable;
+        if self.precision == Name::Bf16 && slow {
             common.say(
                 "note: this processor has no bf16 instructions, or the system withholds them: \
                  results are those of bf16, but no sooner",

@@ -38,6 +38,20 @@ pub enum Error {
         /// What would make it smaller.
         remedy: &'static str,
     },
+    /// A GPU without room for the work on a single image.
+    #[error(
+        "--device {choice}: no room for one image at once, with {free} of {all} bytes free beside \
+         weights and what is kept; end other programs on this GPU, keep frozen layers elsewhere \
+         (`post-train --cache ram`), take a larger one, or run with --device cpu"
+    )]
+    NotForOne {
+        /// The GPU.
+        choice: Choice,
+        /// Bytes that are free.
+        free: u64,
+        /// All of the GPU's memory, bytes.
+        all: u64,
+    },
     /// An operation failed.
     #[error(transparent)]
     Kernel(#[from] planish_kernels::Error),

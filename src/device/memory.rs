@@ -42,13 +42,17 @@ pub fn peak_mib() -> Option<u64> {
     CHOSEN.get()?.peak_mib()
 }
 
-/// What forecasts say of memory: so many MiB of the process, and on a GPU the most that what was
-/// tried beforehand took of it, with `kept` bytes of activations that are to stay there.
+/// What forecasts expect of a GPU's memory, in MiB: the most that what was tried beforehand took of
+/// it, with `kept` bytes of activations that are to stay there.
+pub fn expected_mib(kept: u64) -> Option<u64> {
+    Some(peak_mib()?.saturating_add(kept >> 20))
+}
+
+/// What forecasts say of memory: so many MiB of the process, and [`expected_mib`] of a GPU.
 pub fn outlook(mib: f64, kept: u64) -> String {
-    match CHOSEN.get().and_then(|gpu| Some((gpu, gpu.peak_mib()?))) {
-        Some((gpu, peak)) => format!(
-            "{mib:.0} MiB of the CPU's memory, {} of {}'s {} MiB",
-            peak.saturating_add(kept >> 20),
+    match CHOSEN.get().and_then(|gpu| Some((gpu, expected_mib(kept)?))) {
+        Some((gpu, expected)) => format!(
+            "{mib:.0} MiB of the CPU's memory, {expected} of {}'s {} MiB",
             gpu.choice,
             gpu.bytes >> 20
         ),
@@ -109,6 +113,12 @@ impl Gpu {
                 self.choice
             ));
         }
+    }
+
+    /// Why nothing goes on where not even one image has room.
+    pub fn not_for_one(&self) -> Error {
+        self.tidy();
+        Error::NotForOne { choice: self.choice, free: self.free(), all: self.bytes }
     }
 
     /// Tells that frozen layers' activations of so many bytes go to the CPU's memory. Micro-batches

@@ -27,7 +27,7 @@ use fed::Fed;
 pub use fed::Sent;
 pub(crate) use placed::no_room;
 use placed::{all_back, back, one_by_one};
-use planish_kernels::{DualTensor, Precision};
+use planish_kernels::{Cast, DualTensor, Op, Precision};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -189,7 +189,7 @@ impl Objective {
             let mut pass = Pass::new(&model.config, &model.weights);
             pass.precision = self.precision;
             let y = pass.run(examples.stage(), stage, Value::constant(x))?;
-            Ok(y.tensor().value().clone())
+            widened(y.tensor().value())
         };
         self.each((examples, chunks), forward, take)
     }
@@ -235,6 +235,17 @@ impl Objective {
             Ok(())
         })?;
         Ok((Tensor::cat(&logits, 0)?, Tensor::cat(&slopes, 0)?))
+    }
+}
+
+/// Activations that a GPU stores in bf16, in f32.
+fn widened(x: &Tensor) -> Result<Tensor> {
+    match x.dtype() {
+        from @ DType::BF16 => {
+            let x = DualTensor::constant(x.clone());
+            Ok(Cast { from, to: DType::F32 }.value(&[&x])?.into_parts().0)
+        }
+        _ => Ok(x.clone()),
     }
 }
 

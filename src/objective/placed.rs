@@ -130,7 +130,7 @@ pub(super) fn all_back(x: DualTensor) -> Result<DualTensor> {
 
 /// Applies `work` to one micro-batch after the other, while the next is read, its images decoded,
 /// and sent. One that has no room even without the next beside it is halved, and so are those that
-/// follow.
+/// follow; a single image without room is [`device::Error::NotForOne`].
 pub(super) fn one_by_one<T>(
     gpu: &Gpu,
     (examples, chunks): (&Fed, Vec<Range<usize>>),
@@ -163,6 +163,7 @@ pub(super) fn one_by_one<T>(
                 gpu.too_many(range.len());
                 queue.push_front(range);
             }
+            Err(error) if no_room(&error) => return Err(gpu.not_for_one().into()),
             found => take(found?)?,
         }
     }
@@ -175,6 +176,7 @@ pub(crate) fn no_room(error: &Error) -> bool {
         Error::Tensor(error) | Error::Kernel(planish_kernels::Error::Candle(error)) => {
             device::is_full(error)
         }
+        Error::Device(device::Error::NotForOne { .. }) => true,
         _ => false,
     }
 }

@@ -27,6 +27,9 @@ pub struct Expected {
     pub seconds: f64,
     /// Peak memory of the process, MiB.
     pub peak_mib: f64,
+    /// Peak memory of the GPU, MiB, where one is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_peak_mib: Option<u64>,
     /// By part, in order.
     pub parts: Vec<Part>,
 }
@@ -44,6 +47,7 @@ impl Expected {
         Self {
             seconds: parts.iter().map(|part| part.seconds).sum(),
             peak_mib: parts.iter().map(|part| part.peak_mib).fold(0.0, f64::max),
+            device_peak_mib: None,
             parts,
         }
     }

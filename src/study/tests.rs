@@ -77,6 +77,18 @@ fn a_log_keeps_what_was_finished_and_drops_what_was_cut_off() {
     }
 }
 
+/// Else a merged log would contradict the parts it was merged of.
+#[test]
+fn numbers_are_read_as_they_were_written_to_the_last_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let number = 1.807_835_765_687_524_6e-7;
+    let mut log = Log::open(folder.path()).unwrap();
+    log.add(&entry("a", Kind::Run, json!({"x": number}))).unwrap();
+    drop(log);
+    let read = read_log(folder.path()).unwrap();
+    assert_eq!(read["a"].figures["x"].as_f64().unwrap().to_bits(), f64::to_bits(number));
+}
+
 #[test]
 fn a_line_that_is_no_cell_or_contradicts_another_is_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -270,14 +270,16 @@ impl Tape {
 
 /// Whether every number is.
 pub fn is_finite(x: &Tensor) -> Result<bool> {
+    let summed = matches!(x.dtype(), DType::F32 | DType::F64);
     // There a sum of squares tells, which of finite numbers overflows but in f64.
-    if x.device().is_cuda() && vector::norm(std::slice::from_ref(x))?.is_finite() {
+    if x.device().is_cuda() && summed && vector::norm(std::slice::from_ref(x))?.is_finite() {
         return Ok(true);
     }
     let x = x.to_device(&Device::Cpu)?;
     match x.dtype() {
-        DType::F32 => finite::<f32>(&x),
-        _ => finite::<f64>(&x),
+        DType::F64 => finite::<f64>(&x),
+        DType::BF16 => finite::<f32>(&x.to_dtype(DType::F32)?),
+        _ => finite::<f32>(&x),
     }
 }
 

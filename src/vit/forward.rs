@@ -9,8 +9,9 @@
 
 use super::{Activation, Config, FinalNorm, Pooling, Weights};
 use crate::tape::{Tape, Value};
+use candle_core::DType;
 use planish_kernels::{
-    Add, Attention, BiasGelu, BiasResidual, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
+    Add, Attention, BiasGelu, BiasResidual, Cast, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
     LayerScale, Linear, MeanTokens, Patches, PickToken, Precision, Prepend, Result, Scale,
     WeightRows,
 };
@@ -81,6 +82,7 @@ impl<'a> Pass<'a> {
         let depth = self.config.depth;
         for stage in from..to {
             self.tape.enter(stage, &x);
+            x = self.stored(stage, x)?;
             x = match stage {
                 0 => self.embed(x)?,
                 s if s == 2 * depth + 1 => self.norm_and_pool(x)?,
@@ -90,6 +92,21 @@ impl<'a> Pass<'a> {
             };
         }
         Ok(x)
+    }
+
+    /// A stage's input in the type that the stage works on. In bf16 a GPU stores what is between
+    /// the embedding and the head so: there the bytes of activations are what takes the time.
+    /// Elsewhere only operands of products are rounded.
+    fn stored(&mut self, stage: usize, x: Value) -> Result<Value> {
+        let between = (1..2 * self.config.depth + 2).contains(&stage);
+        let half = between && self.precision == Precision::Bf16 && x.tensor().on_gpu();
+        let from = x.tensor().value().dtype();
+        let to = match from {
+            DType::F32 | DType::BF16 if half => DType::BF16,
+            DType::BF16 => DType::F32,
+            other => other,
+        };
+        if from == to { Ok(x) } else { self.tape.apply(Cast { from, to }, &[&x]) }
     }
 
     /// Patches through the projection; tokens before them; positions added.

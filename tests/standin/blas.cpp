@@ -1,5 +1,6 @@
 // cuBLAS's product, as loops, and the little that candle asks of cuRAND when it opens a device.
 #include "standin.h"
+#include "scalar.cuh"
 #include <utility>
 
 namespace {
@@ -16,9 +17,9 @@ size_t extent(const Matrix &m, int rows, int columns, int batch) {
     return size_t(batch - 1) * size_t(m.stride) + size_t(across - 1) * size_t(m.ld) + size_t(down);
 }
 
-// C = alpha · A·B + beta · C by columns; sums in f64.
-template <class T>
-void product(void *stream, int m, int n, int k, T alpha, Matrix a, Matrix b, T beta, Matrix c,
+// C = alpha · A·B + beta · C by columns, of operands of type E, computed in A; sums in f64.
+template <class E, class A, class T>
+void product(void *stream, int m, int n, int k, A alpha, Matrix a, Matrix b, A beta, Matrix c,
              int batch) {
     if (m <= 0 || n <= 0 || k <= 0 || batch <= 0)
         wrong("a product of %d by %d over %d, %d times", m, n, k, batch);
@@ -28,26 +29,27 @@ void product(void *stream, int m, int n, int k, T alpha, Matrix a, Matrix b, T b
     memory::check(c.at, extent(c, m, n, batch) * sizeof(T), "a product's result");
     streams::touch(stream, c.at, "a product's result is written");
     if (alpha != 0) {
-        memory::check(a.at, extent(a, m, k, batch) * sizeof(T), "a product's first operand");
-        memory::check(b.at, extent(b, k, n, batch) * sizeof(T), "a product's second operand");
+        memory::check(a.at, extent(a, m, k, batch) * sizeof(E), "a product's first operand");
+        memory::check(b.at, extent(b, k, n, batch) * sizeof(E), "a product's second operand");
         streams::touch(stream, a.at, "a product's first operand is read");
         streams::touch(stream, b.at, "a product's second operand is read");
     }
     for (int g = 0; g < batch; ++g) {
-        const T *from_a = reinterpret_cast<const T *>(a.at) + g * a.stride;
-        const T *from_b = reinterpret_cast<const T *>(b.at) + g * b.stride;
+        const E *from_a = reinterpret_cast<const E *>(a.at) + g * a.stride;
+        const E *from_b = reinterpret_cast<const E *>(b.at) + g * b.stride;
         T *to = reinterpret_cast<T *>(c.at) + g * c.stride;
         for (int j = 0; j < n; ++j)
             for (int i = 0; i < m; ++i) {
                 double sum = 0;
                 for (int l = 0; alpha != 0 && l < k; ++l) {
-                    const T x = from_a[a.transposed ? size_t(i) * a.ld + l : size_t(l) * a.ld + i];
-                    const T y = from_b[b.transposed ? size_t(l) * b.ld + j : size_t(j) * b.ld + l];
-                    sum += double(x) * double(y);
+                    const E x = from_a[a.transposed ? size_t(i) * a.ld + l : size_t(l) * a.ld + i];
+                    const E y = from_b[b.transposed ? size_t(l) * b.ld + j : size_t(j) * b.ld + l];
+                    sum += double(widen(x)) * double(widen(y));
                 }
                 T &old = to[size_t(j) * c.ld + i];
                 // At a factor of 0 what is there is not read.
-                old = T(double(alpha) * sum) + (beta == 0 ? T(0) : beta * old);
+                const A term = beta == 0 ? A(0) : beta * widen(old);
+                narrow(A(double(alpha) * sum) + term, old);
             }
     }
 }
@@ -77,17 +79,25 @@ int cublasGemmStridedBatchedEx(void *handle, int how_a, int how_b, int m, int n,
     const auto at = [](const void *p) { return reinterpret_cast<memory::Address>(p); };
     const Matrix ma{at(a), how_a, lda, stride_a}, mb{at(b), how_b, ldb, stride_b};
     const Matrix mc{at(c), 0, ldc, stride_c};
-    const auto as = [&](auto one) {
-        using T = decltype(one);
-        const auto [x, y] = std::pair(static_cast<const T *>(alpha), static_cast<const T *>(beta));
-        product<T>(*static_cast<void **>(handle), m, n, k, *x, ma, mb, *y, mc, batch);
+    const auto as = [&](auto of, auto computed, auto to) {
+        using A = decltype(computed);
+        const auto [x, y] = std::pair(static_cast<const A *>(alpha), static_cast<const A *>(beta));
+        product<decltype(of), A, decltype(to)>(*static_cast<void **>(handle), m, n, k, *x, ma, mb,
+                                               *y, mc, batch);
     };
-    // CUDA_R_32F with CUBLAS_COMPUTE_32F, CUDA_R_64F with CUBLAS_COMPUTE_64F.
+    const auto types = [&](int operands, int result) {
+        return type_a == operands && type_b == operands && type_c == result;
+    };
+    // CUDA_R_32F is 0, CUDA_R_64F 1, CUDA_R_16BF 14; CUBLAS_COMPUTE_32F 68, CUBLAS_COMPUTE_64F 70.
     // TF32, 77, rounds its operands as no loop here does.
-    if (type_a == 0 && type_b == 0 && type_c == 0 && (compute == 68 || compute == 77))
-        as(1.0f);
-    else if (type_a == 1 && type_b == 1 && type_c == 1 && compute == 70)
-        as(1.0);
+    if (types(0, 0) && (compute == 68 || compute == 77))
+        as(0.0f, 0.0f, 0.0f);
+    else if (types(1, 1) && compute == 70)
+        as(0.0, 0.0, 0.0);
+    else if (types(14, 14) && compute == 68)
+        as(Bf16{}, 0.0f, Bf16{});
+    else if (types(14, 0) && compute == 68)
+        as(Bf16{}, 0.0f, 0.0f);
     else
         wrong("a product of types %d, %d, %d computed as %d", type_a, type_b, type_c, compute);
     return 0;

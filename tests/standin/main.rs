@@ -2,6 +2,7 @@
 //! CPU: numbers to 1e-5 of the largest, no memory touched that is not theirs, none left. On a GPU
 //! (`scripts/gpu-check`) the environment names a larger model, its data and a tolerance.
 
+mod bf16;
 #[allow(dead_code)]
 #[path = "../common/mod.rs"]
 mod common;

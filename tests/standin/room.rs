@@ -29,9 +29,10 @@ fn what_has_no_room_is_moved_or_named() {
     assert_eq!(ample.code, Some(0), "{}", ample.errors);
     assert!(ample.errors.contains(" of cuda:0's 16384 MiB"), "{}", ample.errors);
     assert!(ample.errors.contains("activations in cuda:0's memory"), "{}", ample.errors);
-    let (mut moved, mut named) = (0, 0);
-    // Too little for the weights; enough for all but what the frozen layers gave.
-    for halves in [1, 6] {
+    let (mut moved, mut named, mut one) = (0, 0, 0);
+    // Too little for the weights; for an image beside them; enough for all but what the frozen
+    // layers gave.
+    for halves in [1, 2, 3, 6] {
         let bytes = (weights * halves / 2).to_string();
         let scarce = [("STANDIN_BYTES", &bytes[..]), ("STANDIN_PLANT", "others")];
         let (ended, found) = tuned(&bench, &scarce);
@@ -45,14 +46,27 @@ fn what_has_no_room_is_moved_or_named() {
             }
             None => {
                 assert_eq!(ended.code, Some(1), "{}", ended.errors);
-                named += u32::from(
-                    last.contains("expected room for ")
-                        && last.contains(" bytes of ")
-                        && last.contains("or run with --device cpu"),
-                );
+                assert!(last.contains("or run with --device cpu"), "{last}");
+                one += u32::from(last.contains("no room for one image at once"));
+                named +=
+                    u32::from(last.contains("expected room for ") && last.contains(" bytes of "));
             }
         }
     }
     println!("activations were moved in {moved} runs, what has no room was named in {named}");
-    assert!(moved > 0 && named > 0);
+    assert!(moved > 0 && named > 0 && one > 0);
+}
+
+#[test]
+fn forecasts_tell_the_devices_memory() {
+    let bench = bench();
+    for (command, more) in [("diagnose", &[][..]), ("post-train", &["--batch-size", "3"])] {
+        let json = bench.path(&format!("{command}.json"));
+        let words = [command, &bench.model, "--data", &bench.data, "--dry-run", "--json", &json];
+        let words = [&words[..], more].concat();
+        let ended = on("cuda", &bench, &words, &[]);
+        assert_eq!(ended.code, Some(0), "{}", ended.errors);
+        let expected = &bench.json(&format!("{command}.json"))["expected"];
+        assert!(expected["device_peak_mib"].as_u64().is_some_and(|mib| mib > 0), "{expected}");
+    }
 }

@@ -53,15 +53,6 @@ pub(crate) fn takes(op: &'static str, dtype: DType, tangents: usize) -> Result<(
     }
 }
 
-/// An error if a product on a GPU is to be taken in bf16.
-#[cfg(feature = "cuda")]
-pub(crate) fn on_cpu_alone(op: &'static str, precision: crate::Precision) -> Result<()> {
-    match precision {
-        crate::Precision::F32 => Ok(()),
-        crate::Precision::Bf16 => Err(Error::shape(op, "f32 for products on a GPU", "bf16")),
-    }
-}
-
 /// `x` rounded to bf16: to nearest, ties to even; subnormal numbers to zero, NaN to NaN.
 pub fn round(x: f32) -> f32 {
     let bits = x.to_bits();

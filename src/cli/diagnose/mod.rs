@@ -200,7 +200,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         device::outlook(need.mib, 0)
     );
     if args.dry_run {
-        let expected = Expected::of(vec![Part::new("diagnosis", need)]);
+        let device_peak_mib = device::expected_mib(0);
+        let expected =
+            Expected { device_peak_mib, ..Expected::of(vec![Part::new("diagnosis", need)]) };
         let info = checkpoint_info(&checkpoint);
         args.common.save(&DryRun::new(clock.finish(), info, &roles.notes, expected))?;
         return Ok(print(&line)?);

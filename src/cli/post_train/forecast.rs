@@ -145,7 +145,8 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         let Need { seconds, mib } = Need { seconds: 2.0 * share * need.seconds, ..need };
         parts.push(Part { name: "layers measured again".into(), seconds, peak_mib: mib });
     }
-    Ok(Expected::of(parts))
+    let device_peak_mib = device::expected_mib(plan.memory()[1]);
+    Ok(Expected { device_peak_mib, ..Expected::of(parts) })
 }
 
 /// The forecast in a line.

@@ -66,7 +66,8 @@ pub fn search(args: &Args, minutes: f64) -> anyhow::Result<Found> {
     let mut places: Vec<usize> = Vec::new();
     let progress = args.common.progress("search", runs.len() as u64, "recipes");
     let ground = Ground::new(&opened, &args.common, None)?;
-    ground.train(&runs.iter().collect::<Vec<_>>(), &mut |place, figures, seconds| {
+    let begin = |what: &str| progress.note(what);
+    ground.train(&runs.iter().collect::<Vec<_>>(), &begin, &mut |place, figures, seconds| {
         tried.push(outcome(&runs[place], &figures, seconds));
         places.push(place);
         progress.add(1);

@@ -41,6 +41,13 @@ pub struct Run {
 }
 
 impl Run {
+    /// Its method and layers in a few words: `pol head → norm`.
+    pub fn called(&self) -> String {
+        let Recipe { kind, perturb, update, .. } = &self.recipe;
+        let perturbed = perturb.as_ref().map_or(String::new(), |p| format!("{} → ", p.name));
+        format!("{} {perturbed}{}", kind.name(), update.name)
+    }
+
     /// Plain SGD on the same layers, batches and settings.
     pub fn control(&self) -> Run {
         let mut control = self.clone();

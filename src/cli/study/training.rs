@@ -15,7 +15,7 @@ use crate::objective::{Activations, Examples, Objective};
 use crate::pixels::Pixels;
 use crate::train::Keep;
 use crate::train::Prefix;
-use crate::train::post::{Outcome, post_train};
+use crate::train::post::{Event, Outcome, post_train};
 use crate::train::source::Source;
 use crate::vit::stage_name;
 use candle_core::DType;
@@ -58,12 +58,17 @@ impl<'a> Ground<'a> {
         Ok(Self { opened, common, model, train, watched, start })
     }
 
-    /// Trains, run by run, those together that freeze the same layers. `finished` has each run's
-    /// place, figures and seconds, and says whether to go on.
+    /// Trains, run by run, those together that freeze the same layers. `begin` is told what goes on,
+    /// epoch by epoch; `finished` has each run's place, figures and seconds, and says whether to go on.
     ///
     /// # Errors
     /// Those of training and of `finished`.
-    pub fn train(&self, runs: &[&Run], finished: &mut Finished) -> anyhow::Result<()> {
+    pub fn train(
+        &self,
+        runs: &[&Run],
+        begin: &dyn Fn(&str),
+        finished: &mut Finished,
+    ) -> anyhow::Result<()> {
         let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
         for (place, run) in runs.iter().enumerate() {
             let frozen = frozen(run);
@@ -73,7 +78,7 @@ impl<'a> Ground<'a> {
             }
         }
         for (_, group) in &groups {
-            if !self.group(runs, group, finished)? {
+            if !self.group(runs, group, begin, finished)? {
                 break;
             }
         }
@@ -85,6 +90,7 @@ impl<'a> Ground<'a> {
         &self,
         runs: &[&Run],
         places: &[usize],
+        begin: &dyn Fn(&str),
         finished: &mut Finished,
     ) -> anyhow::Result<bool> {
         let Some(first) = places.first().map(|&place| runs[place]) else { return Ok(true) };
@@ -109,11 +115,12 @@ impl<'a> Ground<'a> {
             view: view_name(&cache.augment, self.common.seed, view),
             version: env!("CARGO_PKG_VERSION").into(),
         };
+        begin("frozen layers");
         let source = keep(cache, prefix, &plan, &about, &self.common)?.source;
         let watched = model.activations(&self.watched, stage)?;
         let frozen = self.start.frozen(&self.model, stage, ram)?;
         for &place in places {
-            let outcome = self.run(runs[place], &model, &source, &watched)?;
+            let outcome = self.run(runs[place], &model, (&source, &watched), begin)?;
             let figures = self.judge(&outcome, &frozen, watched.labels.len())?;
             let seconds = clock.elapsed().as_secs_f64();
             clock = Instant::now();
@@ -128,8 +135,8 @@ impl<'a> Ground<'a> {
         &self,
         run: &Run,
         model: &Objective,
-        source: &Source,
-        watched: &Activations,
+        (source, watched): (&Source, &Activations),
+        begin: &dyn Fn(&str),
     ) -> anyhow::Result<Outcome> {
         let mut recipe = run.recipe.clone();
         // The training set has no more.
@@ -138,7 +145,16 @@ impl<'a> Ground<'a> {
         let settings = settings(&run.words.recipe, keep, run.seed);
         let mut method = recipe.method(&model.config, source.len(), run.seed)?;
         let watched = Some(watched);
-        Ok(post_train(model, &mut *method, source, watched, &settings, &mut |_| {})?)
+        let (called, epochs) = (run.called(), settings.epochs);
+        let mut tell = |event: Event| match event {
+            Event::Start(_) => begin(&format!("{called}, epoch 1 of {epochs}")),
+            Event::Epoch(e) if e.epoch < epochs => {
+                begin(&format!("{called}, epoch {} of {epochs}", e.epoch + 1));
+            }
+            Event::Epoch(_) => begin(&format!("{called}, its figures")),
+            Event::Step(_) => {}
+        };
+        Ok(post_train(model, &mut *method, source, watched, &settings, &mut tell)?)
     }
 
     /// The row's figures: how training went, and the result, as it would be stored, beside the start.

@@ -47,7 +47,7 @@ pub fn compute(
         }
         if own.iter().any(|c| c.planned.kind == Kind::Run) {
             begin("training");
-            train(&opened, &own, common, &mut finished)?;
+            train(&opened, &own, common, &begin, &mut finished)?;
         }
     }
     Ok(())
@@ -90,6 +90,7 @@ fn train(
     opened: &Opened,
     cells: &[&Cell],
     common: &Common,
+    begin: &dyn Fn(&str),
     finished: &mut dyn FnMut(Entry) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let trained = cells.iter().filter_map(|cell| match &cell.job {
@@ -98,7 +99,7 @@ fn train(
     });
     let (cells, runs): (Vec<&Cell>, Vec<&Run>) = trained.unzip();
     let ground = Ground::new(opened, common, Some(opened.images()?.test))?;
-    ground.train(&runs, &mut |place, figures, seconds| {
+    ground.train(&runs, begin, &mut |place, figures, seconds| {
         finished(timed(cells[place], figures, seconds))?;
         Ok(true)
     })

@@ -1,15 +1,18 @@
 //! Attention on the device: products over all heads of all images at once, and softmax between
 //! them. The map of weights, (B, H, Q, T), lives as long as one call; the VJP makes it anew.
 
+use super::cast::cast;
 use super::device::run;
-use super::memory::{Fresh, Number, device, plane};
+use super::memory::{Fresh, Number, device};
 use super::product::{Factor, dual_gemm};
 use crate::attention::Shape;
 use crate::cuda::launch::Planner;
-use crate::dual_tensor::DualTensor;
-use crate::error::Result;
+use crate::dual_tensor::{DualTensor, common_dtype};
+use crate::error::{Error, Result};
+use crate::product::Precision;
 use crate::view::View;
 use candle_core::{CudaDevice, DType};
+use half::bf16;
 
 /// The heads of all images that one head of one image stands for, in a buffer of `numel` numbers.
 fn all(shape: &Shape, head: View, numel: usize) -> View {
@@ -76,13 +79,29 @@ impl<E: Number> Work<'_, E> {
     }
 }
 
-fn held<E: Number>(x: &Fresh<E>) -> Factor {
-    Factor { plane: x.plane(), numel: x.numel() }
+/// The operands in bf16, and the type that they were of.
+fn in_bf16(op: &'static str, x: &[&DualTensor]) -> Result<(Vec<DualTensor>, DType)> {
+    let found: Vec<DType> = x.iter().map(|x| x.value().dtype()).collect();
+    if found.iter().any(|&dtype| dtype != found[0]) {
+        return Err(Error::DType { op, found });
+    }
+    let x = x.iter().map(|x| cast(op, x, DType::BF16)).collect::<Result<_>>()?;
+    Ok((x, found[0]))
 }
 
-/// y of `crate::Attention`, operands checked.
-pub(crate) fn value(op: &'static str, shape: &Shape, x: &[&DualTensor]) -> Result<DualTensor> {
-    match x[0].value().dtype() {
+/// y of `crate::Attention`, shapes checked. In bf16 all that is between is stored so, too.
+pub(crate) fn value(
+    op: &'static str,
+    shape: &Shape,
+    precision: Precision,
+    x: &[&DualTensor],
+) -> Result<DualTensor> {
+    if precision == Precision::Bf16 {
+        let (x, dtype) = in_bf16(op, x)?;
+        let x: Vec<&DualTensor> = x.iter().collect();
+        return cast(op, &value_typed::<bf16>(op, shape, &x)?, dtype);
+    }
+    match common_dtype(op, x)? {
         DType::F64 => value_typed::<f64>(op, shape, x),
         _ => value_typed::<f32>(op, shape, x),
     }
@@ -94,9 +113,7 @@ fn work<'a, E: Number>(
     shape: &'a Shape,
     x: &[&DualTensor],
 ) -> Result<Work<'a, E>> {
-    let factor = |x: &&DualTensor| -> Result<Factor> {
-        Ok(Factor { plane: plane::<E>(op, device, x)?, numel: x.numel() })
-    };
+    let factor = |x: &&DualTensor| Factor::of::<E>(op, device, x);
     let inputs = x.iter().map(factor).collect::<Result<_>>()?;
     Ok(Work { op, device, shape, inputs, number: std::marker::PhantomData })
 }
@@ -115,18 +132,25 @@ fn value_typed<E: Number>(
     let p = work.weights(k)?;
     let y = Fresh::new(&device, &[shape.images, shape.queries, shape.dim], k)?;
     let mixed = all(shape, shape.mixed(0), y.numel());
-    work.multiply((&y, mixed), (held(&p), work.maps()), work.factor(2), 1.0)?;
+    work.multiply((&y, mixed), (Factor::held(&p), work.maps()), work.factor(2), 1.0)?;
     y.into_dual()
 }
 
-/// gx of `crate::Attention` for every input, operands checked.
+/// gx of `crate::Attention` for every input, shapes checked.
 pub(crate) fn gradients(
     op: &'static str,
-    shape: &Shape,
+    (shape, precision): (&Shape, Precision),
     x: &[&DualTensor],
     gy: &DualTensor,
 ) -> Result<Vec<DualTensor>> {
-    match x[0].value().dtype() {
+    let all: Vec<&DualTensor> = x.iter().copied().chain([gy]).collect();
+    if precision == Precision::Bf16 {
+        let (all, dtype) = in_bf16(op, &all)?;
+        let x: Vec<&DualTensor> = all.iter().take(x.len()).collect();
+        let found = gradients_typed::<bf16>(op, shape, &x, &all[x.len()])?;
+        return found.iter().map(|g| cast(op, g, dtype)).collect();
+    }
+    match common_dtype(op, &all)? {
         DType::F64 => gradients_typed::<f64>(op, shape, x, gy),
         _ => gradients_typed::<f32>(op, shape, x, gy),
     }
@@ -142,13 +166,13 @@ fn gradients_typed<E: Number>(
     let work = work::<E>(op, &device, shape, x)?;
     let (inner, outer) = (tangents(x), tangents(x).max(gy.tangents()));
     let p = work.weights(inner)?;
-    let cotangent = Factor { plane: plane::<E>(op, &device, gy)?, numel: gy.numel() };
+    let cotangent = Factor::of::<E>(op, &device, gy)?;
     let mixed = all(shape, shape.mixed(0), gy.numel());
     let fresh = |x: &&DualTensor| Fresh::<E>::new(&device, x.dims(), outer);
     let gx = x.iter().map(fresh).collect::<Result<Vec<_>>>()?;
     let [(iq, q), (ik, k), (iv, v)] = [0, 1, 2].map(|which| work.part(which));
     let maps = work.maps();
-    work.multiply((&gx[iv], v), (held(&p), maps.t()), (cotangent, mixed), 1.0)?;
+    work.multiply((&gx[iv], v), (Factor::held(&p), maps.t()), (cotangent, mixed), 1.0)?;
     let gp = work.map(outer)?;
     let (values, _) = work.factor(2);
     work.multiply((&gp, maps), (cotangent, mixed), (values, v.t()), 1.0)?;
@@ -156,7 +180,7 @@ fn gradients_typed<E: Number>(
     run(&device, &planner.softmax_vjp(outer, [p.plane(), gp.plane()], gs.plane(), work.rows())?)?;
     drop((p, gp));
     let scale = shape.scale();
-    work.multiply((&gx[iq], q), (held(&gs), maps), work.factor(1), scale)?;
-    work.multiply((&gx[ik], k), (held(&gs), maps.t()), work.factor(0), scale)?;
+    work.multiply((&gx[iq], q), (Factor::held(&gs), maps), work.factor(1), scale)?;
+    work.multiply((&gx[ik], k), (Factor::held(&gs), maps.t()), work.factor(0), scale)?;
     gx.into_iter().map(Fresh::into_dual).collect()
 }

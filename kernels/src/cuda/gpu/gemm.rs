@@ -3,7 +3,6 @@
 //! cuBLAS counts by columns. A row-major C = A·B is, by columns, Cᵀ = Bᵀ·Aᵀ: operands change places,
 //! and one whose rows are contiguous is taken as it lies, one whose columns are, transposed.
 
-use super::memory::Number;
 use crate::cuda::launch::{Address, Stored, i32_of, i64_of};
 use crate::error::{Error, Result};
 use crate::view::View;
@@ -12,54 +11,81 @@ use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::cuda_backend::{WrapErr, gemm_reduced_precision_f32};
 use std::ffi::c_void;
 
-/// An operand as cuBLAS wants it: how it is taken, and the distance of its columns or rows.
-fn operand(op: &'static str, v: View) -> Result<(sys::cublasOperation_t, i32)> {
-    use sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
-    if v.col_stride == 1 || v.cols == 1 {
-        Ok((CUBLAS_OP_N, i32_of(op, v.row_stride.max(v.cols))?))
-    } else if v.row_stride == 1 || v.rows == 1 {
-        Ok((CUBLAS_OP_T, i32_of(op, v.col_stride.max(v.rows))?))
-    } else {
-        Err(Error::shape(op, "matrices with contiguous rows or columns", format!("{v:?}")))
+/// A matrix, or a batch of them: where its buffer begins, and how its numbers are stored and lie
+/// there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matrix {
+    pub at: Address,
+    pub stored: Stored,
+    pub view: View,
+}
+
+impl Matrix {
+    /// As cuBLAS wants an operand: how it is taken, and the distance of its columns or rows.
+    fn taken(&self, op: &'static str) -> Result<(sys::cublasOperation_t, i32)> {
+        use sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
+        let v = self.view;
+        if v.col_stride == 1 || v.cols == 1 {
+            Ok((CUBLAS_OP_N, i32_of(op, v.row_stride.max(v.cols))?))
+        } else if v.row_stride == 1 || v.rows == 1 {
+            Ok((CUBLAS_OP_T, i32_of(op, v.col_stride.max(v.rows))?))
+        } else {
+            Err(Error::shape(op, "matrices with contiguous rows or columns", format!("{v:?}")))
+        }
+    }
+
+    /// Where matrix `i` along a dimension of the batch begins.
+    fn start(&self, across: usize, i: usize) -> Address {
+        let numbers = self.view.offset + i * self.view.batch_strides[across];
+        self.at + (numbers * self.stored.bytes()) as u64
+    }
+
+    fn kind(&self) -> sys::cudaDataType_t {
+        match self.stored {
+            Stored::F32 => sys::cudaDataType_t::CUDA_R_32F,
+            Stored::F64 => sys::cudaDataType_t::CUDA_R_64F,
+            Stored::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+        }
     }
 }
 
-/// C = factor · A·B, or C += factor · A·B if `add`, for every matrix of the batch.
-pub(super) fn gemm<E: Number>(
+/// C = factor · A·B, or C += factor · A·B if `add`, for every matrix of the batch. A and B are stored
+/// alike; of bf16 products are exact and sums f32, and C is either.
+pub(super) fn gemm(
     device: &CudaDevice,
     op: &'static str,
-    (c, v): (Address, View),
+    c: Matrix,
     add: bool,
-    (a, va): (Address, View),
-    (b, vb): (Address, View),
+    [a, b]: [Matrix; 2],
     factor: f64,
 ) -> Result<()> {
+    let v = c.view;
     if v.rows * v.cols * v.batch[0] * v.batch[1] == 0 {
         return Ok(());
     }
     if v.col_stride != 1 {
         return Err(Error::shape(op, "a product with contiguous rows", format!("{v:?}")));
     }
-    let ((how_a, lda), (how_b, ldb)) = (operand(op, va)?, operand(op, vb)?);
-    let [m, n, k] = [v.cols, v.rows, va.cols].map(|size| i32_of(op, size));
+    let ((how_a, lda), (how_b, ldb)) = (a.taken(op)?, b.taken(op)?);
+    let [m, n, k] = [v.cols, v.rows, a.view.cols].map(|size| i32_of(op, size));
     let ldc = i32_of(op, v.row_stride.max(v.cols))?;
     // The longer of the two batch dimensions goes into one call.
     let (across, along) = if v.batch[0] > v.batch[1] { (1, 0) } else { (0, 1) };
-    let stride = |v: View| i64_of(op, v.batch_strides[along]);
-    let (stride_a, stride_b, stride_c) = (stride(va)?, stride(vb)?, stride(v)?);
-    let (kind, compute) = match E::STORED {
-        Stored::F64 => {
-            (sys::cudaDataType_t::CUDA_R_64F, sys::cublasComputeType_t::CUBLAS_COMPUTE_64F)
+    let stride = |x: Matrix| i64_of(op, x.view.batch_strides[along]);
+    let (stride_a, stride_b, stride_c) = (stride(a)?, stride(b)?, stride(c)?);
+    let compute = match a.stored {
+        Stored::F64 => sys::cublasComputeType_t::CUBLAS_COMPUTE_64F,
+        Stored::F32 if gemm_reduced_precision_f32() => {
+            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
         }
-        _ if gemm_reduced_precision_f32() => (
-            sys::cudaDataType_t::CUDA_R_32F,
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
-        ),
-        _ => (sys::cudaDataType_t::CUDA_R_32F, sys::cublasComputeType_t::CUBLAS_COMPUTE_32F),
+        Stored::F32 | Stored::Bf16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
     };
-    let (alpha, beta) = (E::narrow(factor), E::narrow(if add { 1.0 } else { 0.0 }));
-    let at = |address: Address, v: View, i: usize| {
-        address + ((v.offset + i * v.batch_strides[across]) * size_of::<E>()) as u64
+    // Factors are of the type that is computed in.
+    let double = [factor, if add { 1.0 } else { 0.0 }];
+    let single = double.map(|x| x as f32);
+    let [alpha, beta] = match a.stored {
+        Stored::F64 => double.each_ref().map(|x| std::ptr::from_ref(x).cast::<c_void>()),
+        _ => single.each_ref().map(|x| std::ptr::from_ref(x).cast::<c_void>()),
     };
     let blas = device.cublas_handle();
     let (m, n, k) = (m?, n?, k?);
@@ -74,18 +100,18 @@ pub(super) fn gemm<E: Number>(
                 m,
                 n,
                 k,
-                (&raw const alpha).cast::<c_void>(),
-                at(b, vb, i) as *const c_void,
-                kind,
+                alpha,
+                b.start(across, i) as *const c_void,
+                b.kind(),
                 ldb,
                 stride_b,
-                at(a, va, i) as *const c_void,
-                kind,
+                a.start(across, i) as *const c_void,
+                a.kind(),
                 lda,
                 stride_a,
-                (&raw const beta).cast::<c_void>(),
-                at(c, v, i) as *mut c_void,
-                kind,
+                beta,
+                c.start(across, i) as *mut c_void,
+                c.kind(),
                 ldc,
                 stride_c,
                 i32_of(op, v.batch[along])?,

@@ -3,26 +3,35 @@
 use crate::cuda::launch::{Address, Plane, Stored};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::lanes::Element;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, DevicePtr, DeviceRepr, ValidAsZeroBits, result as driver,
 };
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Storage, Tensor};
+use half::bf16;
 
 /// A type of numbers that kernels take.
-pub(super) trait Number: Element + CudaDType + DeviceRepr + ValidAsZeroBits {
+pub(super) trait Number: Copy + CudaDType + DeviceRepr + ValidAsZeroBits {
     /// How kernels name it.
     const STORED: Stored;
+    /// What parameters and sums over rows are stored in.
+    type Arithmetic: Number;
 }
 
 impl Number for f32 {
     const STORED: Stored = Stored::F32;
+    type Arithmetic = f32;
 }
 
 impl Number for f64 {
     const STORED: Stored = Stored::F64;
+    type Arithmetic = f64;
+}
+
+impl Number for bf16 {
+    const STORED: Stored = Stored::Bf16;
+    type Arithmetic = f32;
 }
 
 /// The device of a tensor.

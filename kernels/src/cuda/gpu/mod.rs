@@ -6,6 +6,7 @@
 //! stream of their own ([`Uploads`]).
 
 mod attention;
+mod cast;
 mod device;
 mod gemm;
 mod layers;
@@ -16,6 +17,7 @@ mod rows;
 mod upload;
 
 pub(crate) use attention::{gradients as attention_gradients, value as attention_value};
+pub(crate) use cast::cast;
 pub use device::{is_out_of_memory, open, peak_mib, room, trim};
 pub use layers::{Moments, adamw_step, axpy, by_magnitude, products, sgd_step};
 pub use memory::end_to_end;

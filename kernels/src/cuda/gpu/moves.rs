@@ -7,6 +7,7 @@ use crate::cuda::moves::Move;
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
 use candle_core::DType;
+use half::bf16;
 
 /// `x` rearranged into the shape `dims`.
 pub(crate) fn moved(
@@ -16,6 +17,7 @@ pub(crate) fn moved(
     dims: &[usize],
 ) -> Result<DualTensor> {
     match x.value().dtype() {
+        DType::BF16 => moved_typed::<bf16>(op, x, how, dims),
         DType::F64 => moved_typed::<f64>(op, x, how, dims),
         _ => moved_typed::<f32>(op, x, how, dims),
     }

@@ -1,33 +1,59 @@
-//! The product rule on the device, as `crate::product` has it on the CPU.
+//! The product rule on the device, as `crate::product` has it on the CPU; and products in bf16.
+//!
+//! In bf16 operands in f32 are rounded by a launch of their own, those stored so are taken as they
+//! are, and sums are f32. The product of two operands in f32 stays f32, and so does that of two
+//! stored in bf16, which is a weight's gradient; an activation in bf16 times a weight gives the next
+//! activation, in bf16.
 
+use super::cast::Rounded;
 use super::device::run;
-use super::gemm::gemm;
+use super::gemm::{Matrix, gemm};
 use super::memory::{Fresh, Number, address, device, plane};
-use crate::cuda::launch::{Address, Plane, Planner};
-use crate::dual_tensor::DualTensor;
-use crate::error::Result;
-use crate::product::Target;
+use crate::cuda::launch::{Address, Plane, Planner, Stored};
+use crate::dual_tensor::{DualTensor, common_dtype};
+use crate::error::{Error, Result};
+use crate::product::{Precision, Target};
 use crate::view::View;
 use candle_core::{CudaDevice, DType};
+use half::bf16;
 
-/// An operand with tangents: where it lies, and the numbers of its value.
+/// An operand with tangents: where it lies, the numbers of its value, and their type.
 #[derive(Clone, Copy)]
 pub(super) struct Factor {
     pub plane: Plane,
     pub numel: usize,
+    pub stored: Stored,
 }
 
 impl Factor {
+    /// A tensor's.
+    pub(super) fn of<E: Number>(
+        op: &'static str,
+        device: &CudaDevice,
+        x: &DualTensor,
+    ) -> Result<Self> {
+        Ok(Self { plane: plane::<E>(op, device, x)?, numel: x.numel(), stored: E::STORED })
+    }
+
+    /// Memory's.
+    pub(super) fn held<E: Number>(x: &Fresh<E>) -> Self {
+        Self { plane: x.plane(), numel: x.numel(), stored: E::STORED }
+    }
+
     /// Tangent `k`, if there are any.
-    fn tangent<E>(&self, k: usize) -> Option<Address> {
+    fn tangent(&self, k: usize) -> Option<Address> {
         match self.plane.tangent {
             0 => None,
-            at => Some(at + (k * self.numel * size_of::<E>()) as u64),
+            at => Some(at + (k * self.numel * self.stored.bytes()) as u64),
         }
+    }
+
+    fn matrix(&self, at: Address, view: View) -> Matrix {
+        Matrix { at, stored: self.stored, view }
     }
 }
 
-/// `factor` · A·B with tangents, operands checked.
+/// `factor` · A·B with tangents, views checked.
 pub(crate) fn product(
     op: &'static str,
     (a, va): (&DualTensor, View),
@@ -36,9 +62,25 @@ pub(crate) fn product(
     factor: f64,
     tangents: usize,
 ) -> Result<DualTensor> {
-    match a.value().dtype() {
-        DType::F32 => typed::<f32>(op, (a, va), (b, vb), target, factor, tangents),
-        _ => typed::<f64>(op, (a, va), (b, vb), target, factor, tangents),
+    let operands: Vec<&DualTensor> = [a, b].into_iter().chain(target.bias).collect();
+    let found = operands.iter().map(|x| x.value().dtype()).collect::<Vec<_>>();
+    if target.precision == Precision::F32 {
+        return match common_dtype(op, &operands)? {
+            DType::F32 => typed::<f32>(op, (a, va), (b, vb), target, factor, tangents),
+            _ => typed::<f64>(op, (a, va), (b, vb), target, factor, tangents),
+        };
+    }
+    if tangents > 0 {
+        return Err(Error::Precision { op, dtype: found[0], tangents });
+    }
+    let device = device(op, a.value())?;
+    let (ra, rb) = (Rounded::new(op, &device, a)?, Rounded::new(op, &device, b)?);
+    let ab = ((ra.factor(), va), (rb.factor(), vb));
+    match (found[0], found[1]) {
+        (DType::F32, DType::BF16) | (DType::BF16, DType::F32) => {
+            made::<bf16>(op, &device, ab, target, (factor, 0))
+        }
+        _ => made::<f32>(op, &device, ab, target, (factor, 0)),
     }
 }
 
@@ -51,31 +93,39 @@ fn typed<E: Number>(
     tangents: usize,
 ) -> Result<DualTensor> {
     let device = device(op, a.value())?;
-    let held = |x: &DualTensor| -> Result<Factor> {
-        Ok(Factor { plane: plane::<E>(op, &device, x)?, numel: x.numel() })
-    };
-    let (fa, fb) = (held(a)?, held(b)?);
-    let bias = target.bias.map(held).transpose()?;
+    let (a, b) = (Factor::of::<E>(op, &device, a)?, Factor::of::<E>(op, &device, b)?);
+    made::<E>(op, &device, ((a, va), (b, vb)), target, (factor, tangents))
+}
+
+/// The product as a tensor of type E.
+fn made<E: Number>(
+    op: &'static str,
+    device: &CudaDevice,
+    (a, b): ((Factor, View), (Factor, View)),
+    target: &Target,
+    (factor, tangents): (f64, usize),
+) -> Result<DualTensor> {
+    let bias = target.bias.map(|x| Factor::of::<E::Arithmetic>(op, device, x)).transpose()?;
     let v = target.view;
     let whole = v.rows * v.cols * v.batch[0] * v.batch[1];
     let y = match whole == target.dims.iter().product::<usize>() {
-        true => Fresh::<E>::new(&device, target.dims, tangents)?,
-        false => Fresh::<E>::zeros(&device, target.dims, tangents)?,
+        true => Fresh::<E>::new(device, target.dims, tangents)?,
+        false => Fresh::<E>::zeros(device, target.dims, tangents)?,
     };
     let known = target.known.is_some();
-    dual_gemm::<E>(&device, op, (&y, v), !known, (fa, va), (fb, vb), factor)?;
+    dual_gemm::<E>(device, op, (&y, v), !known, a, b, factor)?;
     if let Some(bias) = bias {
         let planner = Planner::new(E::STORED);
         let add = |row: Address, at: Address| {
             let [row, at] = [row, at].map(|value| Plane { value, tangent: 0 });
-            run(&device, &planner.bias_value(0, [at, row], at, [v.rows, v.cols])?)
+            run(device, &planner.bias_value(0, [at, row], at, [v.rows, v.cols])?)
         };
-        let whole = Factor { plane: y.plane(), numel: y.numel() };
+        let whole = Factor::held(&y);
         if !known {
             add(bias.plane.value, whole.plane.value)?;
         }
         for k in 0..tangents {
-            if let (Some(row), Some(at)) = (bias.tangent::<E>(k), whole.tangent::<E>(k)) {
+            if let (Some(row), Some(at)) = (bias.tangent(k), whole.tangent(k)) {
                 add(row, at)?;
             }
         }
@@ -83,7 +133,7 @@ fn typed<E: Number>(
     let found = y.into_dual()?;
     match target.known {
         Some(value) => {
-            address::<E>(op, &device, value)?;
+            address::<E>(op, device, value)?;
             DualTensor::new(value.clone(), found.into_parts().1)
         }
         None => Ok(found),
@@ -101,23 +151,27 @@ pub(super) fn dual_gemm<E: Number>(
     (b, vb): (Factor, View),
     factor: f64,
 ) -> Result<()> {
-    let to = Factor { plane: y.plane(), numel: y.numel() };
+    let to = Factor::held(y);
+    let multiply = |at: Address, add: bool, at_a: Address, at_b: Address, factor: f64| {
+        let operands = [a.matrix(at_a, va), b.matrix(at_b, vb)];
+        gemm(device, op, to.matrix(at, v), add, operands, factor)
+    };
     let (at_a, at_b) = (a.plane.value, b.plane.value);
     if value {
-        gemm::<E>(device, op, (to.plane.value, v), false, (at_a, va), (at_b, vb), factor)?;
+        multiply(to.plane.value, false, at_a, at_b, factor)?;
     }
     for k in 0..y.tangents() {
-        let Some(at) = to.tangent::<E>(k) else { continue };
-        let (ta, tb) = (a.tangent::<E>(k), b.tangent::<E>(k));
+        let Some(at) = to.tangent(k) else { continue };
+        let (ta, tb) = (a.tangent(k), b.tangent(k));
         if let Some(ta) = ta {
-            gemm::<E>(device, op, (at, v), false, (ta, va), (at_b, vb), factor)?;
+            multiply(at, false, ta, at_b, factor)?;
         }
         if let Some(tb) = tb {
-            gemm::<E>(device, op, (at, v), ta.is_some(), (at_a, va), (tb, vb), factor)?;
+            multiply(at, ta.is_some(), at_a, tb, factor)?;
         }
         if ta.is_none() && tb.is_none() {
             // At a factor of 0 BLAS reads neither A nor B and writes zeros.
-            gemm::<E>(device, op, (at, v), false, (at_a, va), (at_b, vb), 0.0)?;
+            multiply(at, false, at_a, at_b, 0.0)?;
         }
     }
     Ok(())

@@ -5,10 +5,11 @@ use super::memory::{Fresh, Number, blank, device, plane, start_of};
 use crate::cpu::{Output, RowKernel};
 use crate::cuda::call::Call;
 use crate::cuda::launch::{Plane, Planner};
-use crate::dual_tensor::DualTensor;
+use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
 use candle_core::cuda_backend::WrapErr;
-use candle_core::{DType, Tensor};
+use candle_core::{CudaDevice, DType, Tensor};
+use half::bf16;
 
 /// Runs a row kernel over checked operands, `shared[i]` telling whether operand i is one row;
 /// `columns` are the first operand's, and output `o` gets the shape `dims[o]`.
@@ -20,11 +21,60 @@ pub(crate) fn run<N: RowKernel<I, O>, const I: usize, const O: usize>(
     outputs: [Output; O],
     dims: [&[usize]; O],
 ) -> Result<[DualTensor; O]> {
-    let sums = outputs.iter().filter(|output| matches!(output, Output::Summed(_))).count();
     let (sizes, operands) = ([rows, columns], (operands, shared));
-    match operands.0.first().map(|x| x.value().dtype()) {
-        Some(DType::F64) => typed::<f64, N, I, O>(op, kernel, sizes, operands, sums, dims),
-        _ => typed::<f32, N, I, O>(op, kernel, sizes, operands, sums, dims),
+    match stored(op, operands)? {
+        DType::BF16 => typed::<bf16, N, I, O>(op, kernel, sizes, operands, outputs, dims),
+        DType::F64 => typed::<f64, N, I, O>(op, kernel, sizes, operands, outputs, dims),
+        _ => typed::<f32, N, I, O>(op, kernel, sizes, operands, outputs, dims),
+    }
+}
+
+/// The type of the operands' rows: f32 or f64 throughout; or bf16, without tangents, where rows
+/// that serve all are f32.
+fn stored<const I: usize>(
+    op: &'static str,
+    (operands, shared): ([&DualTensor; I], [bool; I]),
+) -> Result<DType> {
+    let found: Vec<DType> = operands.iter().map(|x| x.value().dtype()).collect();
+    if found.first() != Some(&DType::BF16) {
+        return common_dtype(op, &operands);
+    }
+    if let Some(x) = operands.iter().find(|x| x.tangents() > 0) {
+        return Err(Error::Precision { op, dtype: DType::BF16, tangents: x.tangents() });
+    }
+    let expected = shared.map(|shared| if shared { DType::F32 } else { DType::BF16 });
+    match found == expected {
+        true => Ok(DType::BF16),
+        false => Err(Error::DType { op, found }),
+    }
+}
+
+/// An output in the making: rows as stored, or a sum over them.
+enum Made<E: Number> {
+    Rows(Fresh<E>),
+    Sum(Fresh<E::Arithmetic>),
+}
+
+impl<E: Number> Made<E> {
+    fn new(device: &CudaDevice, output: Output, dims: &[usize], tangents: usize) -> Result<Self> {
+        Ok(match output {
+            Output::PerRow(_) => Made::Rows(Fresh::new(device, dims, tangents)?),
+            Output::Summed(_) => Made::Sum(Fresh::new(device, dims, tangents)?),
+        })
+    }
+
+    fn plane(&self) -> Plane {
+        match self {
+            Made::Rows(x) => x.plane(),
+            Made::Sum(x) => x.plane(),
+        }
+    }
+
+    fn into_dual(self) -> Result<DualTensor> {
+        match self {
+            Made::Rows(x) => x.into_dual(),
+            Made::Sum(x) => x.into_dual(),
+        }
     }
 }
 
@@ -33,7 +83,7 @@ fn typed<E: Number, N: RowKernel<I, O>, const I: usize, const O: usize>(
     kernel: &N,
     sizes: [usize; 2],
     (operands, shared): ([&DualTensor; I], [bool; I]),
-    sums: usize,
+    outputs: [Output; O],
     dims: [&[usize]; O],
 ) -> Result<[DualTensor; O]> {
     let Some(first) = operands.first() else {
@@ -42,17 +92,21 @@ fn typed<E: Number, N: RowKernel<I, O>, const I: usize, const O: usize>(
     let device = device(op, first.value())?;
     let tangents = operands.iter().map(|x| x.tangents()).max().unwrap_or(0);
     let mut inputs = [Plane { value: 0, tangent: 0 }; I];
-    for (slot, x) in inputs.iter_mut().zip(operands) {
-        *slot = plane::<E>(op, &device, x)?;
+    for ((slot, x), shared) in inputs.iter_mut().zip(operands).zip(shared) {
+        *slot = match shared {
+            true => plane::<E::Arithmetic>(op, &device, x)?,
+            false => plane::<E>(op, &device, x)?,
+        };
     }
     let mut results = Vec::with_capacity(O);
     let mut planes = [Plane { value: 0, tangent: 0 }; O];
-    for (slot, dims) in planes.iter_mut().zip(dims) {
-        let fresh = Fresh::<E>::new(&device, dims, tangents)?;
-        *slot = fresh.plane();
-        results.push(fresh);
+    for ((slot, dims), output) in planes.iter_mut().zip(dims).zip(outputs) {
+        let made = Made::<E>::new(&device, output, dims, tangents)?;
+        *slot = made.plane();
+        results.push(made);
     }
     let planner = Planner::new(E::STORED);
+    let sums = outputs.iter().filter(|output| matches!(output, Output::Summed(_))).count();
     let bytes = match sums {
         0 => 0,
         slots => planner.sum_scratch(slots, sizes[0], sizes[1], tangents),
@@ -76,13 +130,14 @@ fn typed<E: Number, N: RowKernel<I, O>, const I: usize, const O: usize>(
         sizes,
     };
     send(&device, &kernel.launches(op, &call)?)?;
-    let results = results.into_iter().map(Fresh::into_dual).collect::<Result<Vec<_>>>()?;
+    let results = results.into_iter().map(Made::into_dual).collect::<Result<Vec<_>>>()?;
     results.try_into().map_err(|_| Error::shape(op, format!("{O} outputs"), "another number"))
 }
 
 /// a + b, in memory of its own.
 pub(crate) fn plus(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     match a.dtype() {
+        DType::BF16 => sum::<bf16>(a, b, false),
         DType::F64 => sum::<f64>(a, b, false),
         _ => sum::<f32>(a, b, false),
     }
@@ -91,6 +146,7 @@ pub(crate) fn plus(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// a += b.
 pub(crate) fn add_into(a: &Tensor, b: &Tensor) -> Result<()> {
     match a.dtype() {
+        DType::BF16 => sum::<bf16>(a, b, true)?,
         DType::F64 => sum::<f64>(a, b, true)?,
         _ => sum::<f32>(a, b, true)?,
     };

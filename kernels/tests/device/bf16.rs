@@ -1,0 +1,162 @@
+//! Operations on numbers that the device stores in bf16, held to the same ones on the CPU.
+
+use super::checks::{Stream, assert_close, numbers, tensor};
+use candle_core::{DType, Device, Tensor};
+use planish_kernels::cast::Cast;
+use planish_kernels::{
+    Add, Attention, BiasGelu, BiasResidual, DualTensor, Error, FirstTokens, Gelu, Kept, LayerNorm,
+    LayerScale, Linear, MeanTokens, Op, PickToken, Precision,
+};
+
+/// A result is rounded once, by 2⁻⁸ of itself at most; in attention, whose scores and weights are
+/// stored in bf16, too, four times over.
+const ROUNDING: f64 = 1.0 / 256.0;
+
+/// An operation, its operands' shapes, which of them are in bf16, and roundings of a result.
+struct Case {
+    op: Box<dyn Op>,
+    dims: Vec<(Vec<usize>, DType)>,
+    roundings: f64,
+}
+
+fn case(op: impl Op + 'static, activations: &[&[usize]], parameters: &[&[usize]]) -> Case {
+    let of = |all: &[&[usize]], dtype| all.iter().map(|d| (d.to_vec(), dtype)).collect::<Vec<_>>();
+    let dims = [of(activations, DType::BF16), of(parameters, DType::F32)].concat();
+    Case { op: Box::new(op), dims, roundings: 1.0 }
+}
+
+fn cases() -> Vec<Case> {
+    let precision = Precision::Bf16;
+    let linear = || Linear { precision };
+    let mut residual = case(BiasResidual, &[&[5, 33], &[5, 33]], &[&[33]]);
+    residual.dims.swap(1, 2);
+    let attention = |heads, dims: &[&[usize]]| Case {
+        roundings: 4.0,
+        ..case(Attention { heads, precision }, dims, &[])
+    };
+    vec![
+        case(LayerNorm { eps: 1e-6 }, &[&[3, 5, 48]], &[&[48], &[48]]),
+        case(Gelu { tanh: false }, &[&[7, 33]], &[]),
+        case(BiasGelu { tanh: false }, &[&[7, 33]], &[&[33]]),
+        case(BiasGelu { tanh: true }, &[&[4, 64]], &[&[64]]),
+        residual,
+        case(Add, &[&[2, 3, 17], &[2, 3, 17]], &[]),
+        case(LayerScale, &[&[3, 4, 17]], &[&[17]]),
+        case(PickToken { index: 1 }, &[&[3, 4, 17]], &[]),
+        case(FirstTokens { count: 2 }, &[&[3, 4, 16]], &[]),
+        case(MeanTokens { skip: 1 }, &[&[3, 4, 17]], &[]),
+        case(linear(), &[&[3, 5, 24]], &[&[10, 24], &[10]]),
+        case(linear(), &[&[6, 3]], &[&[2, 3]]),
+        attention(2, &[&[2, 5, 36]]),
+        attention(2, &[&[2, 1, 8], &[2, 5, 16]]),
+    ]
+}
+
+/// Numbers that bf16 has.
+fn seeded(stream: &mut Stream, dims: &[usize], dtype: DType) -> Tensor {
+    let x = tensor(&stream.numbers(dims), dims, DType::F32);
+    x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
+}
+
+fn kept(op: &dyn Op, x: &[DualTensor], y: DualTensor) -> Kept {
+    let keep = op.keep(&vec![true; x.len()]);
+    let inputs = x.iter().enumerate();
+    Kept {
+        inputs: inputs.map(|(i, x)| (keep.inputs >> i & 1 == 1).then(|| x.clone())).collect(),
+        output: keep.output.then_some(y),
+        dims: x.iter().map(|x| x.dims().to_vec()).collect(),
+    }
+}
+
+/// A tensor on the device, stored so.
+fn there(x: &Tensor, dtype: DType, device: &Device) -> DualTensor {
+    DualTensor::constant(x.to_dtype(dtype).unwrap().to_device(device).unwrap())
+}
+
+fn back(x: &DualTensor) -> Vec<f64> {
+    numbers(&x.value().to_device(&Device::Cpu).unwrap())
+}
+
+#[test]
+fn operations_on_bf16_are_those_on_f32_rounded() {
+    let (device, mut stream) = (super::device(), Stream(11));
+    for Case { op, dims, roundings } in cases() {
+        let x: Vec<_> = dims.iter().map(|(d, dtype)| seeded(&mut stream, d, *dtype)).collect();
+        let here: Vec<_> = x.iter().map(|x| DualTensor::constant(x.clone())).collect();
+        let far: Vec<_> = x.iter().zip(&dims).map(|(x, d)| there(x, d.1, &device)).collect();
+        let y = op.value(&here.iter().collect::<Vec<_>>()).unwrap();
+        let found = op.value(&far.iter().collect::<Vec<_>>()).unwrap();
+        assert_eq!((found.value().dtype(), found.dims()), (DType::BF16, y.dims()), "{op:?}");
+        let bound = roundings * ROUNDING;
+        assert_close(&format!("{op:?}"), &back(&found), &numbers(y.value()), bound);
+
+        let gy = seeded(&mut stream, y.dims(), DType::BF16);
+        let far_gy = there(&gy, DType::BF16, &device);
+        let wanted = vec![true; x.len()];
+        let gradients = op.vjp(&kept(&*op, &here, y), &DualTensor::constant(gy), &wanted).unwrap();
+        let found = op.vjp(&kept(&*op, &far, found), &far_gy, &wanted).unwrap();
+        for (i, (g, expected)) in found.iter().zip(&gradients).enumerate() {
+            let (g, expected) = (g.as_ref().unwrap(), expected.as_ref().unwrap());
+            assert_eq!(g.value().dtype(), dims[i].1, "{op:?}, operand {i}");
+            let what = format!("{op:?}, gradient of operand {i}");
+            assert_close(&what, &back(g), &numbers(expected.value()), bound);
+        }
+    }
+}
+
+/// The classifier and the embedding stay f32 on both sides, and their products are rounded as the
+/// CPU's are.
+#[test]
+fn products_of_f32_round_their_operands_as_the_cpu_does() {
+    let (device, mut stream) = (super::device(), Stream(12));
+    let op = Linear { precision: Precision::Bf16 };
+    let dims = [&[3, 5, 24][..], &[10, 24], &[10]];
+    let x = dims.map(|dims| seeded(&mut stream, dims, DType::F32));
+    let here = x.each_ref().map(|x| DualTensor::constant(x.clone()));
+    let far = x.each_ref().map(|x| there(x, DType::F32, &device));
+    let (y, found) = (op.value(&here.each_ref()).unwrap(), op.value(&far.each_ref()).unwrap());
+    assert_close("value", &back(&found), &numbers(y.value()), 1e-6);
+    let exact = Linear::default().value(&here.each_ref()).unwrap();
+    let apart = numbers(exact.value()).iter().zip(back(&found)).any(|(a, b)| (a - b).abs() > 1e-4);
+    assert!(apart, "operands were not rounded");
+}
+
+#[test]
+fn casts_are_to_the_nearest_and_their_gradients_come_back() {
+    let device = super::device();
+    let x = tensor(&[1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -3.1, 0.0], &[5], DType::F32);
+    let cast = Cast { from: DType::F32, to: DType::BF16 };
+    let far = there(&x, DType::F32, &device);
+    let y = cast.value(&[&far]).unwrap();
+    assert_eq!(y.value().dtype(), DType::BF16);
+    assert_eq!(back(&y), [1.0, 1.0, 1.0 + 4.0 / 256.0, -3.09375, 0.0]);
+    let g = cast.vjp(&kept(&cast, &[far], y.clone()), &y, &[true]).unwrap();
+    let g = g[0].as_ref().unwrap();
+    assert_eq!((g.value().dtype(), back(g)), (DType::F32, back(&y)));
+}
+
+#[test]
+fn what_bf16_does_not_take_is_an_error() {
+    let device = super::device();
+    let x = tensor(&[0.5; 18], &[1, 3, 6], DType::F32);
+    let (half, single) = (there(&x, DType::BF16, &device), there(&x, DType::F32, &device));
+    let gamma = there(&tensor(&[1.0; 6], &[6], DType::F32), DType::BF16, &device);
+    for found in [
+        Add.value(&[&half, &single]),
+        LayerScale.value(&[&half, &gamma]),
+        Linear::default().value(&[&half, &single]),
+        Attention::new(1).value(&[&half]),
+        Cast { from: DType::F32, to: DType::BF16 }.value(&[&half]),
+    ] {
+        let error = found.unwrap_err();
+        assert!(matches!(error, Error::DType { .. } | Error::Shape { .. }), "{error}");
+    }
+    let tangent = single.value().unsqueeze(0).unwrap();
+    let along = DualTensor::new(single.value().clone(), Some(tangent)).unwrap();
+    let attention = Attention { heads: 1, precision: Precision::Bf16 };
+    for found in
+        [attention.value(&[&along]), Cast { from: DType::F32, to: DType::BF16 }.value(&[&along])]
+    {
+        assert!(matches!(found, Err(Error::Precision { tangents: 1, .. })), "{found:?}");
+    }
+}

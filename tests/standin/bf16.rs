@@ -1,0 +1,67 @@
+//! `--precision bf16`. The CPU rounds operands of products, a GPU stores activations so as well: their
+//! results differ by roundings of bf16, more than f32's do and not by much more.
+
+use super::common::{Bench, tensors};
+use super::{bench, both, own};
+
+fn norm(x: &[f64]) -> f64 {
+    x.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// |a − b| / |a|.
+fn apart(a: &[f64], b: &[f64]) -> f64 {
+    assert!(a.len() == b.len() && norm(a) > 0.0);
+    norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(a)
+}
+
+/// All numbers of a file, in the order of their names.
+fn all(path: &str) -> Vec<f64> {
+    let found = tensors(path);
+    found.values().filter(|x| x.is_f32()).flat_map(|x| x.f32s()).map(f64::from).collect()
+}
+
+/// What one command leaves on CPU and GPU; `{}` in its words stands for the device.
+fn left(bench: &Bench, words: &[&str], file: &str) -> [Vec<f64>; 2] {
+    both(bench, words);
+    ["cpu", "cuda"].map(|device| all(&bench.path(&file.replace("{}", device))))
+}
+
+#[test]
+fn logits_agree_to_roundings() {
+    let bench = bench();
+    let dump = bench.path("{}.safetensors");
+    let words = ["eval", &bench.model, "--data", &bench.data, "--dump", &dump];
+    let [exact, _] = left(&bench, &words, "{}.safetensors");
+    let words = [&words[..], &["--precision", "bf16"]].concat();
+    let [cpu, gpu] = left(&bench, &words, "{}.safetensors");
+    println!("\nlogits: CPU {:.1e}, GPU {:.1e} from f32", apart(&exact, &cpu), apart(&exact, &gpu));
+    assert!((1e-4..0.02).contains(&apart(&exact, &gpu)));
+    assert!((1e-4..0.02).contains(&apart(&cpu, &gpu)));
+}
+
+#[test]
+fn training_goes_the_same_way() {
+    let bench = bench();
+    let before = all(&format!("{}/model.safetensors", bench.model));
+    let batch = if own().is_some() { "128" } else { "3" };
+    for method in ["pol", "pof", "sgd"] {
+        let name = format!("{method}-{{}}");
+        let out = bench.path(&name);
+        let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--force"];
+        words.extend(["--method", method, "--epochs", "2", "--keep", "last", "--out", &out]);
+        words.extend(["--batch-size", batch, "--precision", "bf16", "--remeasure", "0"]);
+        words.extend(["--lr", "0.01"]);
+        if method == "pol" {
+            words.extend(["--perturb", "head"]);
+        }
+        if method != "pof" {
+            words.extend(["--update", "block.1"]);
+        }
+        let ways = left(&bench, &words, &format!("{name}/model.safetensors")).map(|after| {
+            after.iter().zip(&before).map(|(after, before)| after - before).collect::<Vec<_>>()
+        });
+        let apart = apart(&ways[0], &ways[1]);
+        println!("\n{method}: ways {apart:.1e} apart");
+        assert!((1e-5..0.1).contains(&apart), "{method}: {apart}");
+    }
+}
