@@ -149,6 +149,10 @@ fn bad_requests_are_named_with_a_remedy() {
             vec![model, "never overwritten"],
         ),
         (
+            vec!["finetune", "--arch", "vit_nano_patch7_14", "--data", data, "--out", model],
+            vec!["model.safetensors stands there", "--force"],
+        ),
+        (
             vec!["finetune", "--from", model, "--data", data, "--out", &out, "--batch", "50"],
             vec!["batch size", "50"],
         ),

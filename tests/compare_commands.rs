@@ -164,6 +164,41 @@ fn post_train_ends_with_what_is_established_and_saves_its_logits() {
     let same = bench.run(&["compare", &json, &json]);
     assert!(same.success, "{}", same.errors);
     assert!(same.output.contains("no difference between A and B"), "{}", same.output);
+    // The tuned model knows what chose it, and who evaluates it on that is told; the first has no V.
+    let told = |model: &str| {
+        let out = bench.run(&["eval", model, "--data", &data]);
+        assert!(out.success, "{}", out.errors);
+        (out.output + &out.errors).contains("half of these images are V")
+    };
+    assert!(told(&out) && !told(&bench.model));
+}
+
+#[test]
+fn a_temperature_is_of_both_or_of_neither() {
+    use safetensors::tensor::{Dtype, TensorView, serialize};
+    let bench = Bench::new();
+    let write = |name: &str, temperature: Option<f64>| {
+        let logits: Vec<u8> = (0..8).flat_map(|i| ((i % 3) as f32).to_le_bytes()).collect();
+        let labels: Vec<u8> = [0i64, 1, 1, 0].iter().flat_map(|y| y.to_le_bytes()).collect();
+        let t = temperature.unwrap_or_default().to_le_bytes().repeat(4);
+        let mut views = vec![
+            ("logits", TensorView::new(Dtype::F32, vec![4, 2], &logits).unwrap()),
+            ("labels", TensorView::new(Dtype::I64, vec![4], &labels).unwrap()),
+        ];
+        if temperature.is_some() {
+            views.push(("temperature", TensorView::new(Dtype::F64, vec![4], &t).unwrap()));
+        }
+        fs::write(bench.path(name), serialize(views, None).unwrap()).unwrap();
+        bench.path(name)
+    };
+    let (with, without) = (write("with.safetensors", Some(2.0)), write("bare.safetensors", None));
+    for pair in [[&with, &without], [&without, &with]] {
+        let found = bench.run(&["compare", pair[0], pair[1]]);
+        found.fails_with(&["bare.safetensors: the logits come without a temperature", "all 1"]);
+    }
+    let bare = bench.run(&["compare", &without, &without]);
+    assert!(bare.success && bare.output.contains("those at T = 1"), "{}", bare.errors);
+    assert!(bench.run(&["compare", &with, &with]).success);
 }
 
 #[test]

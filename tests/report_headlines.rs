@@ -63,7 +63,7 @@ fn the_headline_is_of_a_kept_run_on_test_and_a_refused_one_is_called_so() {
     let text = page(&bench, &["refused.json"]);
     let told = "the model as given, on 20 images of V (half of test, seed 0).";
     assert!(head(&text).contains(told), "{}", head(&text));
-    assert!(head(&text).contains("refused.json: SGD, → * was refused by the guard: epoch"));
+    assert!(head(&text).contains("refused.json: SGD → * was refused by the guard: epoch"));
     assert!(head(&text).contains(&nll(&refused, "validation", "before")), "{}", head(&text));
     let after = nll(&refused, "validation", "after");
     let tiles = head(&text).split_once("<dl").unwrap().1;
@@ -89,7 +89,7 @@ fn the_headline_is_of_a_kept_run_on_test_and_a_refused_one_is_called_so() {
     let told = "kept.json: after tuning and before, on 20 images of test.";
     assert!(head(&text).contains(told), "{}", head(&text));
     assert!(head(&text).contains(&format!("{} before", nll(&kept, "test", "before"))));
-    assert!(head(&text).contains("SGD, → *, test: On these 20 images"), "{}", head(&text));
+    assert!(head(&text).contains("SGD → *, test: On these 20 images"), "{}", head(&text));
 
     // A file of an earlier build tells no reason, and is refused all the same.
     let mut old = refused.clone();
@@ -122,8 +122,8 @@ fn a_plan_of_one_layer_is_explained() {
         "each gradient is taken with head perturbed and applied to its unperturbed weights";
     let both = told(plan("head", &["norm"]), [true, true]);
     for part in [
-        "p = u = head, since of 2 eligible layers it has the highest κ or one that V cannot tell \
-         from it, norm lying further from the head and the highest ΔL",
+        "p = u = head, since of 2 eligible layers it has a κ that V cannot tell from that of norm (of \
+         layers that tie, the one nearest the head is taken), and the highest ΔL",
         meaning,
     ] {
         assert!(both.contains(part), "{part}");

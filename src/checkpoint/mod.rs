@@ -36,7 +36,7 @@ pub use header::{Entry, Header};
 pub use in_place::{InPlace, Undone, undo};
 pub use layout::Layout;
 pub use numbers::Stored;
-pub use output::check_writable;
+pub use output::{check_writable, standing};
 pub use patch::{PATCH_KEY, Patch};
 pub use provenance::{PROVENANCE_KEY, Provenance, Split};
 pub use refused::Refused;

@@ -18,6 +18,13 @@ pub(super) fn target(out: &Path) -> PathBuf {
     if is_file_name(out) { out.to_path_buf() } else { out.join("model.safetensors") }
 }
 
+/// What stands where a new checkpoint is to go: its weights, or the configuration of another.
+pub fn standing(out: &Path) -> Option<PathBuf> {
+    let folder = ["config.json", "preprocessor_config.json"].map(|name| out.join(name));
+    let all = std::iter::once(target(out)).chain(folder.into_iter().filter(|_| !is_file_name(out)));
+    all.into_iter().find(|path| path.exists())
+}
+
 fn refuse(out: &Path, reason: impl Into<String>) -> Error {
     Error::Output { path: out.to_path_buf(), reason: reason.into() }
 }

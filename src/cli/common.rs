@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct Common {
     /// Threads to use [default: all the machine has]
-    #[arg(long, value_name = "N", help_heading = "Common options")]
+    #[arg(long, value_name = "N", value_parser = threads, help_heading = "Common options")]
     pub threads: Option<NonZeroUsize>,
     /// Where to compute: cpu, cuda or cuda:N; the latter in builds with feature `cuda`
     #[arg(
@@ -58,6 +58,10 @@ impl Limit {
     pub fn mib(&self) -> Option<f64> {
         self.memory.map(|size| size.as_u64() as f64 / (1 << 20) as f64)
     }
+}
+
+fn threads(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "expected a number from 1; leave it out for all there are".into())
 }
 
 impl Common {

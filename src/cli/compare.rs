@@ -103,6 +103,16 @@ pub enum Error {
         /// Classes of each.
         classes: [usize; 2],
     },
+    /// One is scored after a temperature, and the other cannot be.
+    #[error(
+        "{path}: the logits come without a temperature, and the other's with one, so that calibrated \
+         figures are not comparable; add a tensor `temperature` (N) F64, fitted on validation images \
+         (all 1 if none is meant), or compare the checkpoints with --data"
+    )]
+    NoTemperature {
+        /// The side without.
+        path: String,
+    },
     /// The two were not scored on the same images.
     #[error("{a} and {b} were not scored on the same images: {how}; evaluate both on one split")]
     OtherImages {
@@ -125,7 +135,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     output::spare(&[args.common.json.as_deref()], &args.a, &inputs)?;
     let mut notes = Vec::new();
     let (a, of_a) = side(&args.a, args, &mut notes)?;
+    let of_a_alone = notes.len();
     let (b, of_b) = side(&args.b, args, &mut notes)?;
+    let mut notes = of_each(&notes[..of_a_alone], &notes[of_a_alone..]);
     check_same(&a, &of_a, &b, &of_b)?;
     let ([raw_a, own_a], [raw_b, own_b]) = (of_a.scores(), of_b.scores());
     let seed = args.common.seed;
@@ -138,7 +150,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 .into(),
         );
     }
-    notes.dedup();
+    if !of_a.tempered {
+        notes.push("neither tells a temperature: calibrated figures are those at T = 1".into());
+    }
     let report =
         Report { schema: SCHEMA.into(), run: running.finish(), a, b, comparison, sentence, notes };
     args.common.save(&report)?;
@@ -150,6 +164,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     );
     report.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
     Ok(output::print(&text)?)
+}
+
+/// What is told of both, and what of one alone, which is named.
+fn of_each(a: &[String], b: &[String]) -> Vec<String> {
+    let own = |name: &'static str, notes: &[String], others: &[String]| -> Vec<String> {
+        let alone = notes.iter().filter(|note| !others.contains(note));
+        alone.map(|note| format!("{name}: {note}")).collect()
+    };
+    let mut notes: Vec<String> = a.iter().filter(|note| b.contains(note)).cloned().collect();
+    notes.extend(own("A", a, b));
+    notes.extend(own("B", b, a));
+    notes
 }
 
 /// Reads one side, or evaluates it.
@@ -178,7 +204,7 @@ fn side(path: &Path, args: &Args, notes: &mut Vec<String>) -> anyhow::Result<(Si
     notes.extend(found.warnings);
     let temperatures = (0..found.predictions.images()).map(|i| found.temperatures.at(i)).collect();
     let side = of(Some(checkpoint_info(&checkpoint)), Some(found.data.digest));
-    Ok((side, Saved { predictions: found.predictions, temperatures }))
+    Ok((side, Saved { predictions: found.predictions, temperatures, tempered: true }))
 }
 
 /// What a report names.
@@ -241,6 +267,11 @@ fn check_same(a: &Side, of_a: &Saved, b: &Side, of_b: &Saved) -> Result<(), Erro
     if let Some(i) = differ {
         let [x, y] = [x, y].map(|p| p.labels()[i]);
         return Err(other(format!("image {i} has label {x} there and {y} here")));
+    }
+    if let (true, false, without) | (false, true, without) =
+        (of_a.tempered, of_b.tempered, if of_a.tempered { b } else { a })
+    {
+        return Err(Error::NoTemperature { path: without.path.clone() });
     }
     match (&a.data_digest, &b.data_digest) {
         (Some(x), Some(y)) if x != y => Err(other(format!("their SHA-256 is {x} and {y}"))),

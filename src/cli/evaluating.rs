@@ -11,6 +11,7 @@ use crate::objective::Objective;
 use crate::report::DataInfo;
 use candle_core::DType;
 use planish_kernels::Precision;
+use serde::{Deserialize, Serialize};
 
 /// What a model gave.
 pub struct Evaluated {
@@ -28,6 +29,20 @@ pub struct Evaluated {
     pub objective: Objective,
     /// What a reader of the figures should know.
     pub warnings: Vec<String>,
+}
+
+/// Key of [`V`] among the settings of a step in a checkpoint's making.
+pub const VALIDATION: &str = "validation";
+
+/// The images that a step chose by.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct V {
+    /// Their [`Split::digest`].
+    pub digest: String,
+    /// Their number.
+    pub images: usize,
+    /// By which they were cut off test, where they were.
+    pub seed: u64,
 }
 
 /// Evaluates `checkpoint` on a whole split, in stored order.
@@ -65,6 +80,7 @@ pub fn evaluate(
     };
     let mut warnings = warnings(checkpoint, &sources, &roles);
     warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
+    warnings.extend(chosen_by(checkpoint, split)?);
     let whole = format!("split {}, whole, in stored order", split.name());
     let data = data_info(sources.of(split), split, &whole);
     let split = split.clone();
@@ -83,6 +99,28 @@ pub fn other_images<'a>(sources: &Sources, roles: &'a Roles, split: &Split) -> O
     };
     let shares = was_cut("train", &roles.train) || was_cut("test", &roles.test);
     (!shares && split.digest() != v.digest()).then_some(v)
+}
+
+/// Whether post-training chose its epoch, or its recipe, by these images or by half of them, as V is
+/// cut off test.
+fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> anyhow::Result<Option<String>> {
+    for step in &checkpoint.history {
+        let Some(v) = step.settings.get(VALIDATION) else { continue };
+        let V { digest, images, seed } = serde_json::from_value(v.clone())?;
+        let (half, _) = stratified_halves(split.labels(), seed);
+        let which = if split.digest() == digest {
+            "these images are"
+        } else if half.len() == images && split.subset(&half, split.name())?.digest() == digest {
+            "half of these images are"
+        } else {
+            continue;
+        };
+        return Ok(Some(format!(
+            "{which} V, by which its post-training chose: figures on them look better than they \
+             are; post-train's own report has those of its test images"
+        )));
+    }
+    Ok(None)
 }
 
 /// The model's logits on a split.

@@ -3,7 +3,8 @@
 use super::bad_samples::BadSamples;
 use super::common::Common;
 use super::epochs::EpochArgs;
-use super::finetune_plan::{Error, Images, Start, fitted, images, start};
+use super::finetune_error::Error;
+use super::finetune_plan::{Images, Start, fitted, images, start};
 use super::finetune_text::{about, plan, summary, teller, text};
 use super::model::ModelFlags;
 use super::numbers::{not_negative, positive, range, share};
@@ -18,9 +19,7 @@ use crate::report::{FINETUNING, Finetuning};
 use crate::train::finetune::{Settings, finetune};
 use crate::train::{Keep, Rule};
 use serde_json::json;
-use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{ops::Range, path::PathBuf, sync::Arc};
 
 /// Arguments of `planish finetune`.
 #[derive(clap::Args, Clone, Debug)]
@@ -65,8 +64,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub epochs: usize,
     /// Images in a step
-    #[arg(long, value_name = "B", default_value_t = 128)]
-    pub batch: usize,
+    #[arg(long, visible_alias = "batch", value_name = "N", default_value_t = 128)]
+    pub batch_size: usize,
     /// Optimizer
     #[arg(long, value_name = "sgd|adamw", default_value = "sgd")]
     pub optimizer: Kind,
@@ -124,6 +123,9 @@ pub struct Args {
     /// Where the checkpoint goes: a folder, or a .safetensors file
     #[arg(long, value_name = "NEW")]
     pub out: PathBuf,
+    /// Replace a checkpoint that stands there
+    #[arg(long)]
+    pub force: bool,
     /// Files that tell of each epoch.
     #[command(flatten)]
     pub epoch_files: EpochArgs,
@@ -231,7 +233,7 @@ fn settings(args: &Args, images: &Images) -> Result<Settings, Error> {
     };
     Ok(Settings {
         epochs: args.epochs,
-        batch: args.batch,
+        batch: args.batch_size,
         rule,
         weight_decay: args.weight_decay,
         shape: args.schedule.shape(),
@@ -277,7 +279,7 @@ fn provenance(
             "train_samples": how.samples,
             "epochs": args.epochs,
             "kept_epoch": epoch,
-            "batch": args.batch,
+            "batch": args.batch_size,
             "precision": settings.precision.name(),
             "optimizer": format!("{:?}", args.optimizer).to_lowercase(),
             "lr": settings.rate,

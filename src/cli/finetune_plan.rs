@@ -1,8 +1,9 @@
 //! Where a fine-tuning starts: the model, and who of the images does what.
 
 use super::finetune::Args;
+use super::finetune_error::Error;
 use super::model::ModelFlags;
-use crate::checkpoint::{Checkpoint, check_writable};
+use crate::checkpoint::{Checkpoint, check_writable, standing};
 use crate::data::{
     DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role, Split, require,
 };
@@ -11,39 +12,6 @@ use crate::vit::{Config, Weights, arch};
 
 /// Share of the training images held out if nothing else validates.
 const HELD_OUT: f64 = 0.1;
-
-/// A flag that makes no sense with another.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The architecture's name says it already.
-    #[error("--arch {arch}: expected no {flag}, which the name says; leave {flag} out")]
-    NamedAlready {
-        /// The architecture.
-        arch: String,
-        /// The flag.
-        flag: &'static str,
-    },
-    /// `--keep best` without images to judge by.
-    #[error(
-        "--keep best: expected validation images, found none; give data with a split `val`, a \
-         --val-fraction above 0, or --keep last"
-    )]
-    NothingToJudgeBy,
-    /// The model cannot be written in timm's layout.
-    #[error("--from {from}: {reason}; keep its head, or start from a model that timm can build")]
-    Inexpressible {
-        /// The checkpoint.
-        from: String,
-        /// What stands in the way.
-        reason: String,
-    },
-    /// One of mean and standard deviation without the other.
-    #[error(
-        "--mean and --std: expected both or neither, found one; pass both, or leave the data \
-             to say"
-    )]
-    HalfNormalised,
-}
 
 /// The images.
 pub struct Images {
@@ -160,6 +128,9 @@ pub fn start(
         None => from_scratch(args, args.arch.as_deref().unwrap_or_default(), images)?,
     };
     start.notes.splice(0..0, notes);
+    if let (Some(found), false) = (standing(&args.out), args.force) {
+        return Err(Error::Standing { out: args.out.clone(), found }.into());
+    }
     Ok(start)
 }
 

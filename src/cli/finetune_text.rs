@@ -34,8 +34,8 @@ pub fn plan(args: &Args, start: &Start, images: &Images, settings: &Settings) ->
     out += &format!(
         "\n{} epochs of {} steps of {} images, {}, rate {}\n",
         args.epochs,
-        images.train.len() / args.batch.max(1),
-        args.batch,
+        images.train.len() / args.batch_size.max(1),
+        args.batch_size,
         format!("{:?}", args.optimizer).to_lowercase(),
         number(settings.rate)
     );

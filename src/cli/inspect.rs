@@ -7,6 +7,7 @@ use super::output;
 use super::table::{Align, Style, Table};
 use crate::checkpoint::{Checkpoint, Provenance};
 use crate::report::{INSPECTION, Inspection, LayerInfo, ModelInfo};
+use crate::vit::arch;
 use crate::vit::layers::{Granularity, Layer, layers};
 
 /// Arguments of `planish inspect`.
@@ -89,8 +90,17 @@ fn text(report: &Inspection) -> String {
     let (file, config) = (&report.checkpoint, &report.config);
     let by = |[a, b]: [usize; 2]| format!("{a}×{b}");
     let with = |present: bool, what: &str| if present { format!(", {what}") } else { "".into() };
+    let sizes = |dim: usize, depth: usize, patch: [usize; 2]| (dim, depth, patch);
+    let own = sizes(config.dim, config.depth, config.patch_size);
+    // timm's arguments make one architecture into another, under the name of the first.
+    let named = arch::named(&file.architecture, config.classes, config.channels);
+    let changed = named.is_ok_and(|named| sizes(named.dim, named.depth, named.patch_size) != own);
     let architecture = match &report.architecture_from {
-        Some(place) => format!("{}, as {place} calls it", file.architecture),
+        Some(place) => format!(
+            "{}, as {place} calls it{}",
+            file.architecture,
+            with(changed, "made into this model by arguments (model_args)")
+        ),
         None => file.architecture.clone(),
     };
     let mut lines = vec![
@@ -142,7 +152,9 @@ fn text(report: &Inspection) -> String {
                 let own = "; torchvision's own models take --mean 0.485,0.456,0.406 \
                            --std 0.229,0.224,0.225";
                 let own = if file.layout == "torchvision" { own } else { "" };
-                format!("unknown: pass --mean, --std and --interpolation for raw images{own}")
+                format!(
+                    "unknown: pass --mean, --std, --interpolation and --resize for raw images{own}"
+                )
             }),
         ),
     ];
@@ -174,5 +186,12 @@ fn text(report: &Inspection) -> String {
         ]);
     }
     out.push('\n');
-    out + &table.render(Style::of_stdout())
+    out += &table.render(Style::of_stdout());
+    for layer in report.layers.iter().filter(|layer| !layer.weight_norm.is_finite()) {
+        out += &format!(
+            "warning: {}: NaN or infinite weights; no figure of this model will be finite\n",
+            layer.name
+        );
+    }
+    out
 }

@@ -17,6 +17,7 @@ pub mod epochs;
 pub mod eval;
 pub mod evaluating;
 pub mod finetune;
+mod finetune_error;
 mod finetune_plan;
 mod finetune_text;
 pub mod flips;

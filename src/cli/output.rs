@@ -24,6 +24,9 @@ pub enum Error {
         /// The path.
         path: PathBuf,
     },
+    /// The path is the dash that elsewhere means standard output.
+    #[error("cannot write `-`: expected the name of a file; /dev/stdout is standard output")]
+    Dash,
     /// The path is a file that the run reads.
     #[error("cannot write {}: it is a file being read; name another", .path.display())]
     Input {
@@ -82,6 +85,9 @@ pub fn spare(outputs: &[Option<&Path>], checkpoint: &Path, others: &[&Path]) -> 
 /// A file stands where a folder should, `path` is a folder, or the system refuses a new file in the
 /// nearest folder above it.
 pub fn check(path: &Path) -> Result<(), Error> {
+    if path == Path::new("-") {
+        return Err(Error::Dash);
+    }
     if path.is_dir() || path.file_name().is_none() {
         return Err(Error::IsFolder { path: path.into() });
     }

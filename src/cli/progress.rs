@@ -64,15 +64,21 @@ fn to_stderr(text: &str) {
 fn plain(bar: &ProgressBar, unit: &str) -> String {
     let (done, total) = (bar.position(), bar.length().unwrap_or_default());
     let spent = bar.elapsed().as_secs_f64();
-    let left = match done {
+    let left = match left(done, total, spent) {
         // A rate that is not known yet foretells nothing.
-        0 => String::new(),
-        _ => format!(", about {} left", duration(bar.eta().as_secs_f64())),
+        None => String::new(),
+        Some(left) => format!(", about {} left", duration(left)),
     };
     let note = bar.message();
     let note = if note.is_empty() { note } else { format!("; {note}") };
     let (label, spent) = (bar.prefix(), duration(spent));
     format!("{label}: {} of {} {unit} after {spent}{left}{note}", count(done), count(total))
+}
+
+/// Seconds left at the mean rate so far. A moving mean, as progress lines usually have, takes a long
+/// step for standstill, and foretells years.
+fn left(done: u64, total: u64, spent: f64) -> Option<f64> {
+    (done > 0).then(|| spent * total.saturating_sub(done) as f64 / done as f64)
 }
 
 fn style(unit: &'static str) -> ProgressStyle {
@@ -86,10 +92,14 @@ fn style(unit: &'static str) -> ProgressStyle {
             put(w, &format!("{} of {} {unit}", count(state.pos()), count(total)));
         })
         .with_key("speed", move |state: &ProgressState, w: &mut dyn fmt::Write| {
-            put(w, &format!("{} {unit}/s", number(state.per_sec())));
+            let rate = state.pos() as f64 / state.elapsed().as_secs_f64().max(1e-9);
+            put(w, &format!("{} {unit}/s", number(rate)));
         })
         .with_key("left", |state: &ProgressState, w: &mut dyn fmt::Write| {
-            put(w, &format!("{} left", duration(state.eta().as_secs_f64())));
+            let total = state.len().unwrap_or_default();
+            if let Some(left) = left(state.pos(), total, state.elapsed().as_secs_f64()) {
+                put(w, &format!("{} left", duration(left)));
+            }
         })
 }
 
@@ -156,6 +166,13 @@ mod tests {
         assert!(lines().iter().any(shown), "{:?}", lines());
         drop(progress);
         assert_eq!(lines().last().map(String::as_str), Some("<cleared>"));
+    }
+
+    #[test]
+    fn time_left_is_by_the_mean_rate_however_long_a_step_takes() {
+        assert_eq!(left(3, 10, 240.0), Some(560.0));
+        assert_eq!(left(3, 10, 300.0), Some(700.0));
+        assert_eq!(left(0, 10, 300.0), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub enum Error {
     /// `--data` without a result that names images.
     #[error(
         "--data: expected a result of post-train that tells which images changed, found none; add \
-         one, or leave --data out"
+         one to see them"
     )]
     NoFlips,
     /// The images are others.
@@ -62,40 +62,73 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         output::spare(&[Some(&args.html)], first, rest)?;
     }
     let results: Vec<Input> = inputs.into_iter().map(html::read).collect::<Result<_, _>>()?;
-    let pictures = args.data.as_deref().map(|data| pictures(data, &results)).transpose()?;
-    let page = html::page(&results, pictures.as_ref());
+    let (mut shown, mut note) = (Vec::new(), None);
+    if let Some(data) = &args.data {
+        match pictures(data, &results) {
+            Ok(found) => shown = found,
+            // The page is worth having without them.
+            Err(error) => match error.downcast::<Error>()? {
+                Error::NoFlips => note = Some(Error::NoFlips.to_string()),
+                other => return Err(other.into()),
+            },
+        }
+    }
+    let page = html::page(&results, &shown);
     output::write(&args.html, page.as_bytes())?;
+    if let (Some(note), false) = (note, args.quiet) {
+        eprintln!("note: {note}");
+    }
     if !args.quiet {
         let kib = page.len().div_ceil(1024);
         output::print(&format!(
-            "{} results in {} ({kib} KiB)",
+            "{} result{} in {} ({kib} KiB)",
             results.len(),
+            if results.len() == 1 { "" } else { "s" },
             args.html.display()
         ))?;
     }
     Ok(())
 }
 
-fn pictures(spec: &str, results: &[Input]) -> anyhow::Result<Pictures> {
-    let changed = results.iter().find_map(|input| match &input.result {
+/// Pictures of every result whose images these are.
+fn pictures(spec: &str, results: &[Input]) -> anyhow::Result<Vec<Pictures>> {
+    let changed = results.iter().filter_map(|input| match &input.result {
         Found::PostTraining(r) => {
             let part = r.test.as_ref().or(r.validation.as_ref())?;
             part.flips.as_ref().map(|flips| (part, flips, r.run.run.seed))
         }
         _ => None,
     });
-    let Some((part, flips, seed)) = changed else { return Err(Error::NoFlips.into()) };
-    let found = picture::split(spec, &part.data.digest, seed)?;
-    let Some(split) = found else {
-        let origin = part.data.origin.clone();
-        let digest = part.data.digest.clone();
-        return Err(Error::OtherImages { data: spec.into(), digest, origin }.into());
-    };
-    let Flips { most_fixed, most_broken, .. } = flips;
-    let mut pngs = Vec::new();
-    for flip in most_fixed.iter().chain(most_broken) {
-        pngs.push((flip.image, picture::png(&split, flip.image)?));
+    let (mut shown, mut missed): (Vec<Pictures>, _) = (Vec::new(), None);
+    for (part, Flips { most_fixed, most_broken, .. }, seed) in changed {
+        let Some(split) = picture::split(spec, &part.data.digest, seed)? else {
+            missed = missed.or(Some(&part.data));
+            continue;
+        };
+        let at = match shown.iter().position(|p| p.digest == part.data.digest) {
+            Some(at) => at,
+            None => {
+                let classes = split.class_names().unwrap_or_default().to_vec();
+                shown.push(Pictures {
+                    digest: part.data.digest.clone(),
+                    classes,
+                    pngs: Vec::new(),
+                });
+                shown.len() - 1
+            }
+        };
+        for flip in most_fixed.iter().chain(most_broken) {
+            if !shown[at].pngs.iter().any(|(image, _)| *image == flip.image) {
+                shown[at].pngs.push((flip.image, picture::png(&split, flip.image)?));
+            }
+        }
     }
-    let classes = split.class_names().unwrap_or_default().to_vec();
-    Ok(Pictures { digest: part.data.digest.clone(), pngs, classes })
+    match (shown.is_empty(), missed) {
+        (false, _) => Ok(shown),
+        (true, None) => Err(Error::NoFlips.into()),
+        (true, Some(data)) => {
+            let (digest, origin) = (data.digest.clone(), data.origin.clone());
+            Err(Error::OtherImages { data: spec.into(), digest, origin }.into())
+        }
+    }
 }

@@ -89,6 +89,8 @@ pub struct Saved {
     pub predictions: Predictions,
     /// T of each image, above 0.
     pub temperatures: Vec<f64>,
+    /// Whether they were told, and not taken for 1.
+    pub tempered: bool,
 }
 
 impl Saved {
@@ -190,7 +192,8 @@ pub fn read(path: &Path, report: Option<(&Path, &str)>) -> Result<Saved, Error> 
             u32::try_from(y).map_err(|_| value("labels", i, "a class from 0", y.to_string()))
         })
         .collect::<Result<_, _>>()?;
-    let temperatures = match tensors.names().contains(&"temperature") {
+    let tempered = tensors.names().contains(&"temperature");
+    let temperatures = match tempered {
         false => vec![1.0; n],
         true => {
             let given = of_images(get("temperature", Dtype::F64, "F64")?, "temperature", "F64")?;
@@ -206,7 +209,7 @@ pub fn read(path: &Path, report: Option<(&Path, &str)>) -> Result<Saved, Error> 
     let unscored = |source| Error::Unscored { path: path.into(), source };
     let predictions = Predictions::new(values, classes, &labels).map_err(unscored)?;
     predictions.check_logits().map_err(unscored)?;
-    Ok(Saved { predictions, temperatures })
+    Ok(Saved { predictions, temperatures, tempered })
 }
 
 fn told(tensor: &TensorView) -> String {

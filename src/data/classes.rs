@@ -112,12 +112,23 @@ pub fn renumber(set: &mut DataSet, names: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
+/// What a folder's name may have for a slash in a class's.
+const SLASHES: [&str; 4] = ["_", "-", " ", ""];
+
 fn compare(set: &DataSet, given: &[String], names: &[String]) -> Match {
     let used: BTreeSet<u32> = set.splits.iter().flat_map(|s| s.labels()).copied().collect();
     let mut places: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (at, name) in names.iter().enumerate() {
         places.entry(name).or_default().push(at as u32);
     }
+    // No folder can be called `T-shirt/top`: what stands for the slash there is taken for it.
+    let slashed = |class: &String| {
+        let is = |name: &&String| {
+            name.contains('/') && SLASHES.iter().any(|c| name.replace('/', c) == *class)
+        };
+        let mut found = names.iter().enumerate().filter(|(_, name)| is(name));
+        found.next().filter(|_| found.next().is_none()).map(|(at, _)| at as u32)
+    };
     let (mut unknown, mut twice) = (Vec::new(), None);
     let place = |(label, class): (usize, &String)| {
         match places.get(class.as_str()).map(Vec::as_slice) {
@@ -128,10 +139,10 @@ fn compare(set: &DataSet, given: &[String], names: &[String]) -> Match {
                 twice.get_or_insert_with(|| (class.clone(), several.to_vec()));
                 0
             }
-            None => {
+            None => slashed(class).unwrap_or_else(|| {
                 unknown.push(class.clone());
                 0
-            }
+            }),
         }
     };
     let map: Vec<u32> = given.iter().enumerate().map(place).collect();

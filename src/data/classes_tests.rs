@@ -34,6 +34,19 @@ fn a_permuted_order_is_mapped() {
 }
 
 #[test]
+fn a_slash_in_a_class_name_is_what_a_folder_can_have() {
+    for folder in ["T-shirt_top", "T-shirt-top", "T-shirt top", "T-shirttop"] {
+        let (found, notes) =
+            labels(data("folder", &["Coat", folder], 1), &["T-shirt/top", "Coat"]).unwrap();
+        assert_eq!((found, notes.len()), (vec![1, 0], 0), "{folder}");
+    }
+    // Two classes that one folder's name may mean are none.
+    let error = labels(data("folder", &["a_b", "c"], 1), &["a/b", "a_b", "c"]);
+    assert_eq!(error.unwrap().0, [1, 2], "a name is taken as it is first");
+    assert!(labels(data("folder", &["a b", "c"], 1), &["a/b", "c", "a/b"]).is_err());
+}
+
+#[test]
 fn the_digest_is_that_of_the_labels_as_mapped() {
     let digest = |names: &[&str]| {
         let mut set = data("folder", names, 1);

@@ -205,7 +205,7 @@ pub enum Error {
     /// Raw images, and nothing known of how the checkpoint wants them.
     #[error(
         "{place}: raw images need the checkpoint's preprocessing, found none; \
-         pass --mean, --std and --interpolation"
+         pass --mean, --std, --interpolation and, unless images are cropped, --resize squash"
     )]
     NoPreprocess {
         /// Data set and split.

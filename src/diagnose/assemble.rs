@@ -18,7 +18,7 @@ pub(super) fn model_loss(
     bases: &[Predictions; 2],
     fold_of: &[usize],
     folds: &[Vec<usize>; 2],
-    training: Option<f64>,
+    training: Option<(f64, usize)>,
 ) -> Loss {
     let raw = mean_stderr(&losses(base, 1.0));
     let calibrated = scatter(folds, |f| losses(&bases[f], fit(&bases[1 - f]).usable()));
@@ -27,7 +27,8 @@ pub(super) fn model_loss(
         stderr: raw.stderr,
         calibrated: cross_mean(&calibrated, fold_of).0,
         temperature: fit(base).usable(),
-        training,
+        training: training.map(|(loss, _)| loss),
+        training_images: training.map(|(_, images)| images),
     }
 }
 

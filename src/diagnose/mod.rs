@@ -154,7 +154,10 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
         done(&layer.name);
     }
     let training = match request.training {
-        Some(examples) => Some(mean(&losses(&objective.predict(examples)?, 1.0))),
+        Some(examples) => {
+            let loss = mean(&losses(&objective.predict(examples)?, 1.0));
+            Some((loss, examples.len()))
+        }
         None => None,
     };
     let loss = model_loss(&base, &bases, &fold_of, &folds, training);

@@ -49,7 +49,8 @@ pub(super) fn warnings(
         out.push(format!(
             "the validation loss {:.4} is no more than two standard errors above the training loss \
                  {training:.4}: either the model does not over-fit, or it was trained on these \
-                 validation images; give unseen ones with --val-data",
+                 validation images (give unseen ones with --val-data), or on few of these training \
+                 images (name those with --train-data)",
             loss.validation
         ));
     }

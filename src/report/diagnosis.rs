@@ -22,8 +22,11 @@ pub struct Loss {
     pub calibrated: f64,
     /// The temperature fitted on all of V.
     pub temperature: f64,
-    /// Mean loss over training images (at most as many as V has), if there are any.
+    /// Mean loss over training images, a sample of at most as many as V has, if there are any.
     pub training: Option<f64>,
+    /// How many these were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training_images: Option<usize>,
 }
 
 /// One quantity, in-sample and cross-fitted.
@@ -147,7 +150,7 @@ impl Findings {
             n => {
                 let [by_kappa, by_gap] =
                     [(&plan.tied_perturb, "κ"), (&plan.tied_update, "ΔL")].map(standing);
-                format!("of {n} eligible layers it has {by_kappa} and {by_gap}")
+                format!("of {n} eligible layers it has {by_kappa}, and {by_gap}")
             }
         };
         Some(format!("p = u = {name}, since {why}; {}", perturbed_and_updated(name)))
@@ -159,7 +162,8 @@ fn standing((tied, figure): (&Vec<String>, &str)) -> String {
     match tied.is_empty() {
         true => format!("the highest {figure}"),
         false => format!(
-            "the highest {figure} or one that V cannot tell from it, {} lying further from the head",
+            "a {figure} that V cannot tell from that of {} (of layers that tie, the one nearest the \
+             head is taken)",
             tied.join(", ")
         ),
     }

@@ -92,10 +92,14 @@ impl Search {
         order.into_iter().take(n).map(row).collect()
     }
 
-    /// How to read these rows.
-    pub fn sentence(&self) -> String {
+    /// How to read the first `shown` rows.
+    pub fn sentence(&self, shown: usize) -> String {
+        let shown = match self.tried.len() {
+            n if n > shown => format!(", the best {shown} by the calibrated gain shown"),
+            _ => String::new(),
+        };
         format!(
-            "{} of {} recipes tried; gains are before − after on V, paired, where the best of many \
+            "{} of {} recipes tried{shown}; gains are before − after on V, paired, where the best of many \
              looks better than it is",
             self.tried.len(),
             self.recipes

@@ -41,6 +41,14 @@ pub fn plan(
     checkpoint: &Checkpoint,
     val_origin: &str,
 ) -> anyhow::Result<Planned> {
+    if let (Some(perturb), Some(update)) = (&args.perturb, &args.update) {
+        return Ok(Planned {
+            perturb: perturb.clone(),
+            update: update.clone(),
+            from: "named by --perturb and --update".into(),
+            ahead: None,
+        });
+    }
     let path = match &args.plan {
         Some(path) => path.clone(),
         None => {
@@ -116,7 +124,10 @@ pub fn jobs(args: &Args, planned: Option<&Planned>) -> Vec<Job> {
             Name::Pof => (Some("head"), "embed,block.*,norm", "all else"),
             Name::Pol | Name::PolHead => {
                 let Some(plan) = planned else { continue };
-                let perturb = if *method == Name::Pol { plan.perturb.as_str() } else { "head" };
+                let perturb = match method {
+                    Name::Pol => args.perturb.as_deref().unwrap_or(&plan.perturb),
+                    _ => "head",
+                };
                 let update = chosen.unwrap_or(&plan.update);
                 (Some(perturb), update, update)
             }

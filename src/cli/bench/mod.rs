@@ -47,6 +47,9 @@ pub struct Args {
     /// Take PoL's plan from this report of `diagnose` [default: diagnose first]
     #[arg(long, value_name = "REPORT")]
     plan: Option<PathBuf>,
+    /// Layers that PoL perturbs [default: the plan's]; with --update, no diagnosis is needed
+    #[arg(long, value_name = "L")]
+    perturb: Option<String>,
     /// Layers that PoL updates [default: the plan's], and SAM and its variants [default: all]
     #[arg(long, value_name = "L")]
     update: Option<String>,

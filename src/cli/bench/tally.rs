@@ -228,7 +228,10 @@ pub fn show(report: &Report) -> String {
         if let (Some(found), Some(control), Some(seed)) =
             (&row.comparison, &row.control, report.seeds.first())
         {
-            out += &format!("Seed {seed}: {}\n", sentence(found, control, &row.name));
+            out += &format!(
+                "Seed {seed} alone, over images: {}\n",
+                sentence(found, control, &row.name)
+            );
         }
     }
     let all: Vec<&CacheInfo> = report.run.costs.iter().flat_map(|c| &c.cache).collect();

@@ -1,7 +1,7 @@
 //! What `diagnose` prints.
 
 use crate::cli::common::Common;
-use crate::cli::format::{ABSENT, number, optional};
+use crate::cli::format::{ABSENT, count, number, optional};
 use crate::cli::subject::Subject;
 use crate::cli::table::{Align, Style, Table};
 use crate::data::Roles;
@@ -17,6 +17,10 @@ pub(super) fn show(
     common: &Common,
 ) -> String {
     let loss = &findings.loss_nats;
+    let of_some = match loss.training_images {
+        Some(n) => format!(" ({} images)", count(n as u64)),
+        None => String::new(),
+    };
     let mut out = format!(
         "validation: {} images ({}); loss {}, calibrated {:.4} at temperature {:.3}{}\n",
         subject.validation.len(),
@@ -24,7 +28,7 @@ pub(super) fn show(
         with_error(Some(loss.validation), loss.stderr),
         loss.calibrated,
         loss.temperature,
-        loss.training.map_or(String::new(), |t| format!("; training loss {t:.4}")),
+        loss.training.map_or(String::new(), |t| format!("; training loss {t:.4}{of_some}")),
     );
     for note in common.untold(&roles.notes, &roles.notes) {
         out += &format!("note: {note}\n");

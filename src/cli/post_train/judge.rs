@@ -67,10 +67,13 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
     let worse = figures.map(|(before, after, _)| after > before);
     let problem = match (epoch, figures) {
         (0, _) => Some("no epoch was finished soundly".to_owned()),
-        (_, Some((before, after, n))) if after > before => Some(format!(
-            "epoch {epoch} is worse than the input on the {n} images of V: loss {after:.4} after, \
-             {before:.4} before"
-        )),
+        (_, Some((before, after, n))) if after > before => {
+            let [after, before] = apart(after, before);
+            Some(format!(
+                "epoch {epoch} is worse than the input on the {n} images of V: loss {after} after, \
+                 {before} before"
+            ))
+        }
         _ => None,
     };
     // As the guard of training has it: a loss that no fitted model has on its own classes.
@@ -120,4 +123,10 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
         refusal: refusal.clone(),
     };
     Ok(Judged { on_v, selection, refusal, notes })
+}
+
+/// Two figures with four decimals, or as many more as tell them apart.
+fn apart(a: f64, b: f64) -> [String; 2] {
+    let with = |decimals: usize| [a, b].map(|x| format!("{x:.decimals$}"));
+    (4..16).map(with).find(|[a, b]| a != b).unwrap_or_else(|| with(16))
 }

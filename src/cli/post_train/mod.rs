@@ -14,6 +14,7 @@ mod work;
 use super::caching::{self, words};
 use super::common::{Common, Limit};
 use super::epochs::EpochArgs;
+use super::evaluating::{V, VALIDATION};
 use super::images::{DataArgs, data_info};
 use super::model::{ModelArgs, checkpoint_info};
 use super::numbers::positive;
@@ -171,6 +172,10 @@ fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<(
         None => {
             let mut provenance = provenance(&work, &judged.selection)?;
             provenance.settings["precision"] = work.model.precision.name().into();
+            if let Some(v) = &work.roles.val {
+                let (digest, images, seed) = (v.digest().into(), v.len(), args.common.seed);
+                provenance.settings[VALIDATION] = serde_json::to_value(V { digest, images, seed })?;
+            }
             work.destination.save(checkpoint, &trained.outcome.weights, &provenance)?
         }
     };

@@ -203,5 +203,5 @@ fn table(search: &Search) -> String {
         .collect();
     let mut table = Table::new(&columns);
     search.leading(SHOWN).into_iter().for_each(|row| table.row(row));
-    format!("{}{}", table.render(Style::of_stdout()), search.sentence())
+    format!("{}{}", table.render(Style::of_stdout()), search.sentence(SHOWN))
 }

@@ -6,6 +6,7 @@ use crate::evaluate::{Bin, Comparison, Difference, Estimate, Reliability, Summar
 use crate::report::format::{ABSENT, count, estimate, number, optional, percent, share};
 use crate::report::sentence::{name, rounded};
 use crate::report::{Other, Shifts};
+use crate::shift::Corruption;
 use std::fmt::Write;
 
 /// Differences with their intervals.
@@ -128,6 +129,9 @@ fn diagram(name: &str, r: &Reliability) -> String {
     })
 }
 
+/// Cells of all corruptions at all severities.
+const WHOLE: usize = 5 * Corruption::ALL.len();
+
 /// One model's matrix of shifts as a heat map.
 pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
     let severities: Vec<usize> =
@@ -158,8 +162,12 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
     }
     out += "</tbody></table></div>\n";
     out + &note(&format!(
-        "Clean images: {}. Mean corruption error {} ({} settings){}.",
+        "Clean images: {}. Mean corruption error{} {} ({} settings){}.",
         percent(clean.top1),
+        match shifts.cells.len() {
+            WHOLE => String::new(),
+            n => format!(" of {n} of {WHOLE} cells"),
+        },
         percent(shifts.mean_error),
         shifts.settings,
         if shifts.finished { "" } else { "; not all cells are there yet" }

@@ -103,6 +103,6 @@ pub fn refusal(report: &Report) -> Option<String> {
 /// What was done, in a few words: `PoL, head → norm`.
 pub fn method(report: &Report) -> String {
     let name = report.method.name.to_uppercase().replace("POL", "PoL").replace("POF", "PoF");
-    let perturbed = report.method.perturb.as_ref().map_or(String::new(), |p| format!("{p} "));
-    format!("{name}, {perturbed}→ {}", report.method.update)
+    let perturbed = report.method.perturb.as_ref().map_or(String::new(), |p| format!(", {p}"));
+    format!("{name}{perturbed} → {}", report.method.update)
 }

@@ -40,7 +40,7 @@ struct Section {
 
 /// The page of these results, in a fixed order whatever theirs; `pictures` are of images that
 /// tuning fixed or broke.
-pub fn page(inputs: &[Input], pictures: Option<&Pictures>) -> String {
+pub fn page(inputs: &[Input], pictures: &[Pictures]) -> String {
     let sections = sections(inputs, pictures);
     let heading = escape(&summary::heading(inputs));
     let mut out = format!(
@@ -63,7 +63,7 @@ pub fn page(inputs: &[Input], pictures: Option<&Pictures>) -> String {
     out + "</main>\n</body>\n</html>\n"
 }
 
-fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
+fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     let mut all = Vec::new();
     let mut add = |id, title, body: String| {
         if !body.is_empty() {
@@ -141,9 +141,10 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
         each(&|r| match r {
             Result::PostTraining(r) => {
                 let part = r.test.as_ref().or(r.validation.as_ref())?;
-                let own = pictures.filter(|p| p.digest == part.data.digest);
+                let own = pictures.iter().find(|p| p.digest == part.data.digest);
                 let names = r.class_names.as_deref().unwrap_or_default();
-                part.flips.as_ref().map(|f| pictures::flips(f, own, names))
+                let refused = headline::refused(r);
+                part.flips.as_ref().map(|f| pictures::flips(f, own, names, refused))
             }
             _ => None,
         }),
@@ -187,7 +188,7 @@ fn sections(inputs: &[Input], pictures: Option<&Pictures>) -> Vec<Section> {
 /// The best recipes of a search.
 fn search(search: &Search) -> String {
     let rows: Vec<Vec<String>> = search.leading(12).into_iter().map(Vec::from).collect();
-    text::paragraph(&format!("{}.", search.sentence())) + &text::table(&HEADERS, &rows)
+    text::paragraph(&format!("{}.", search.sentence(rows.len()))) + &text::table(&HEADERS, &rows)
 }
 
 fn tuning(result: &Result) -> Option<String> {

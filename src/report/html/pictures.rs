@@ -20,11 +20,17 @@ pub struct Pictures {
 
 /// How many images changed for better and worse, and those of the surest mistakes, with pictures
 /// where there are any; `names` are the classes' as the result has them.
-pub fn flips(flips: &Flips, pictures: Option<&Pictures>, names: &[String]) -> String {
+pub fn flips(
+    flips: &Flips,
+    pictures: Option<&Pictures>,
+    names: &[String],
+    refused: bool,
+) -> String {
     let mut out = format!(
-        "<p>Tuning fixed {} images and broke {}.</p>\n",
+        "<p>Tuning fixed {} images and broke {}{}.</p>\n",
         count(flips.fixed as u64),
-        count(flips.broken as u64)
+        count(flips.broken as u64),
+        if refused { "; it was refused, and the model is as it was" } else { "" }
     );
     let kinds = [
         ("Fixed", "wrong before, by the confidence of that mistake", &flips.most_fixed),
@@ -39,7 +45,7 @@ pub fn flips(flips: &Flips, pictures: Option<&Pictures>, names: &[String]) -> St
         out += "</ul>\n";
     }
     if pictures.is_none() {
-        out += &note("Pass --data with the images of this split to see them.");
+        out += &note("To see them, pass the --data of this result to planish report.");
     }
     out
 }

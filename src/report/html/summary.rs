@@ -16,9 +16,26 @@ pub fn heading(inputs: &[Input]) -> String {
         Result::Bench(r) => Some((&r.checkpoint, None)),
         _ => None,
     });
+    let mut models: Vec<&str> = inputs
+        .iter()
+        .filter_map(|input| match &input.result {
+            Result::Diagnosis(r) => Some(short(&r.checkpoint.path)),
+            Result::Evaluation(r) => Some(short(&r.checkpoint.path)),
+            Result::PostTraining(r) => Some(short(&r.checkpoint.path)),
+            Result::Bench(r) => Some(short(&r.checkpoint.path)),
+            _ => None,
+        })
+        .collect();
+    models.sort_unstable();
+    models.dedup();
+    let others = match models.len().saturating_sub(1) {
+        0 => String::new(),
+        1 => " and another model".into(),
+        n => format!(" and {n} other models"),
+    };
     match named {
-        Some((c, Some(data))) => format!("{} on {}", short(&c.path), data.path),
-        Some((c, None)) => short(&c.path).into(),
+        Some((c, Some(data))) => format!("{}{others} on {}", short(&c.path), data.path),
+        Some((c, None)) => short(&c.path).to_owned() + &others,
         None => inputs.first().map_or(String::new(), |input| match &input.result {
             Result::Comparison(r) => format!("{} against {}", r.b.path, r.a.path),
             Result::Finetuning(r) => r.checkpoint.clone(),
