@@ -226,10 +226,10 @@ fn what_is_no_result_is_named() {
         bench.plain(&["report", result, "--html", &html]).fails_with(parts);
     }
     bench.plain(&["report", &json, "--html", &json]).fails_with(&["e.json", "being read"]);
+    assert!(!fs::exists(&html).unwrap());
     let data = bench.data.clone();
     let words = ["report", &json, "--html", &html, "--data", &data];
     let out = bench.plain(&words);
     assert!(out.success, "{}", out.errors);
     assert!(out.errors.contains("note: --data: expected a result of post-train"), "{}", out.errors);
-    assert!(!fs::exists(&html).unwrap());
 }
