@@ -100,8 +100,10 @@ def over_control(runs, on):
 
 def factors(runs, on):
     """(b): means over seeds by every factor of the `settings` runs."""
-    print("### (b) By setting: PoL head → u, gain over the start, and over the control\n")
+    print("### (b) By setting, smallest width: PoL head → u, gain over the start, and over the control\n")
     pol = runs[(runs.method == "pol") & (runs.bench == "settings")]
+    # The larger width has some of the levels alone.
+    pol = pol[pol.model_width == pol.model_width.min()]
     rows = []
     for u in ("norm", "block.5"):
         for factor in ("lr", "epochs", "gamma", "weight_decay"):

@@ -10,9 +10,10 @@ SMALLEST = 0.005  # nats: less is too little to matter, whatever its p
 
 def read(folders, test):
     """Rows of runs.csv and layers.csv; without `test`, without what test images say."""
-    runs = pd.concat([pd.read_csv(folder / "runs.csv") for folder in folders])
+    runs = pd.concat([pd.read_csv(f / "runs.csv") for f in folders], ignore_index=True)
     paths = [path for path in (folder / "layers.csv" for folder in folders) if path.exists()]
-    layers = pd.concat([pd.read_csv(path) for path in paths]) if paths else pd.DataFrame()
+    layers = [pd.read_csv(path) for path in paths]
+    layers = pd.concat(layers, ignore_index=True) if layers else pd.DataFrame()
     if not test:
         runs = runs.drop(columns=[c for c in runs if "test_" in c and "digest" not in c])
     return runs, layers
@@ -61,4 +62,5 @@ def pairs_of(runs):
     pairs = runs[(runs.method == "pol") & (runs.lr == 0.01) & (runs.epochs == 3)]
     pairs = pairs[(pairs.gamma == 2) & (pairs.weight_decay == 0)]
     count = pairs.groupby("model").size()
-    return pairs[pairs.model.isin(count[count == count.max()].index)] if len(count) else pairs
+    # The two pairs of the settings' runs are not all pairs.
+    return pairs[pairs.model.isin(count[(count == count.max()) & (count > 2)].index)]

@@ -106,7 +106,8 @@ pub fn other_images<'a>(sources: &Sources, roles: &'a Roles, split: &Split) -> O
 fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> anyhow::Result<Option<String>> {
     for step in &checkpoint.history {
         let Some(v) = step.settings.get(VALIDATION) else { continue };
-        let V { digest, images, seed } = serde_json::from_value(v.clone())?;
+        // Other programs may have settings of that name.
+        let Ok(V { digest, images, seed }) = serde_json::from_value(v.clone()) else { continue };
         let (half, _) = stratified_halves(split.labels(), seed);
         let which = if split.digest() == digest {
             "these images are"
@@ -116,8 +117,8 @@ fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> anyhow::Result<Option<St
             continue;
         };
         return Ok(Some(format!(
-            "{which} V, by which its post-training chose: figures on them look better than they \
-             are; post-train's own report has those of its test images"
+            "{which} V, by which its post-training chose or was guarded: figures on them look better \
+             than they are; post-train's own report has those of its test images"
         )));
     }
     Ok(None)

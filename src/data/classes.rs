@@ -121,13 +121,16 @@ fn compare(set: &DataSet, given: &[String], names: &[String]) -> Match {
     for (at, name) in names.iter().enumerate() {
         places.entry(name).or_default().push(at as u32);
     }
-    // No folder can be called `T-shirt/top`: what stands for the slash there is taken for it.
+    // No folder can be called `T-shirt/top`: what stands for the slash there is taken for it, if
+    // one folder and one class alone are alike so.
+    let stands = |folder: &String, name: &String| {
+        name.contains('/') && SLASHES.iter().any(|c| name.replace('/', c) == *folder)
+    };
     let slashed = |class: &String| {
-        let is = |name: &&String| {
-            name.contains('/') && SLASHES.iter().any(|c| name.replace('/', c) == *class)
-        };
-        let mut found = names.iter().enumerate().filter(|(_, name)| is(name));
-        found.next().filter(|_| found.next().is_none()).map(|(at, _)| at as u32)
+        let mut found = names.iter().enumerate().filter(|(_, name)| stands(class, name));
+        let (at, name) = found.next()?;
+        let alone = !given.iter().any(|other| other != class && stands(other, name));
+        (found.next().is_none() && alone).then_some(at as u32)
     };
     let (mut unknown, mut twice) = (Vec::new(), None);
     let place = |(label, class): (usize, &String)| {

@@ -44,6 +44,8 @@ fn a_slash_in_a_class_name_is_what_a_folder_can_have() {
     let error = labels(data("folder", &["a_b", "c"], 1), &["a/b", "a_b", "c"]);
     assert_eq!(error.unwrap().0, [1, 2], "a name is taken as it is first");
     assert!(labels(data("folder", &["a b", "c"], 1), &["a/b", "c", "a/b"]).is_err());
+    let error = labels(data("folder", &["a-b", "a_b", "c"], 1), &["a/b", "c", "d"]);
+    assert!(error.is_err(), "two folders are two classes");
 }
 
 #[test]

@@ -80,7 +80,11 @@ pub fn plan(
         Some(plan) => Planned {
             perturb: plan.perturb,
             update: plan.update,
-            from: "by the cross-fitted diagnosis".into(),
+            from: match (&args.perturb, &args.update) {
+                (Some(_), _) => "p by --perturb, u by the cross-fitted diagnosis".into(),
+                (_, Some(_)) => "u by --update, p by the cross-fitted diagnosis".into(),
+                _ => "by the cross-fitted diagnosis".into(),
+            },
             ahead: None,
         },
         None => stand_in(checkpoint),

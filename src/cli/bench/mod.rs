@@ -114,6 +114,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     check(&args.recipe)?;
     let methods: Vec<&str> = args.methods.iter().map(|m| m.names().0).collect();
     check_heeded(&methods, &args.recipe.line, &args.recipe.sam)?;
+    if args.perturb.is_some() && !args.methods.contains(&Name::Pol) {
+        bail!(
+            "--perturb: of the methods asked for none takes it; add pol to --methods, or leave it out"
+        )
+    }
+    if args.plan.is_some() && args.perturb.is_some() && args.update.is_some() {
+        bail!("--plan: --perturb and --update name both layers; leave one of the three out")
+    }
     if !(1..=MAX_SEEDS).contains(&args.seeds) {
         bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", args.seeds)
     }

@@ -1,7 +1,7 @@
 //! The product rule on the device, as `crate::product` has it on the CPU; and products in bf16.
 //!
 //! In bf16 operands in f32 are rounded by a launch of their own, those stored so are taken as they
-//! are, and sums are f32. The product of two operands in f32 stays f32, and so does that of two
+//! are, and sums are f32 (but cuBLAS may add up parts of a long sum in the result's type). The product of two operands in f32 stays f32, and so does that of two
 //! stored in bf16, which is a weight's gradient; an activation in bf16 times a weight gives the next
 //! activation, in bf16.
 
