@@ -90,11 +90,10 @@ fn text(report: &Inspection) -> String {
     let (file, config) = (&report.checkpoint, &report.config);
     let by = |[a, b]: [usize; 2]| format!("{a}×{b}");
     let with = |present: bool, what: &str| if present { format!(", {what}") } else { "".into() };
-    let sizes = |dim: usize, depth: usize, patch: [usize; 2]| (dim, depth, patch);
-    let own = sizes(config.dim, config.depth, config.patch_size);
+    let own = (config.dim, config.depth, config.patch_size);
     // timm's arguments make one architecture into another, under the name of the first.
     let named = arch::named(&file.architecture, config.classes, config.channels);
-    let changed = named.is_ok_and(|named| sizes(named.dim, named.depth, named.patch_size) != own);
+    let changed = named.is_ok_and(|named| (named.dim, named.depth, named.patch_size) != own);
     let architecture = match &report.architecture_from {
         Some(place) => format!(
             "{}, as {place} calls it{}",

@@ -3,6 +3,7 @@
 use super::{output, picture};
 use crate::report::html::{self, Input, Pictures, Result as Found};
 use crate::report::post_training::Flips;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `planish report`.
@@ -76,7 +77,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let page = html::page(&results, &shown);
     output::write(&args.html, page.as_bytes())?;
     if let (Some(note), false) = (note, args.quiet) {
-        eprintln!("note: {note}");
+        // A closed standard error is no reason to fail.
+        let _ = writeln!(std::io::stderr(), "note: {note}");
     }
     if !args.quiet {
         let kib = page.len().div_ceil(1024);

@@ -76,19 +76,21 @@ pub fn plan(
             path
         }
     };
-    Ok(match read_plan(&path, checkpoint, val_origin)? {
+    let planned = match read_plan(&path, checkpoint, val_origin)? {
         Some(plan) => Planned {
             perturb: plan.perturb,
             update: plan.update,
-            from: match (&args.perturb, &args.update) {
-                (Some(_), _) => "p by --perturb, u by the cross-fitted diagnosis".into(),
-                (_, Some(_)) => "u by --update, p by the cross-fitted diagnosis".into(),
-                _ => "by the cross-fitted diagnosis".into(),
-            },
+            from: "by the cross-fitted diagnosis".into(),
             ahead: None,
         },
         None => stand_in(checkpoint),
-    })
+    };
+    let named = match (&args.perturb, &args.update) {
+        (Some(_), _) => "p by --perturb; else ",
+        (_, Some(_)) => "u by --update; else ",
+        _ => "",
+    };
+    Ok(Planned { from: format!("{named}{}", planned.from), ..planned })
 }
 
 /// Head and last block, where there is no plan.
