@@ -88,6 +88,13 @@ impl Header {
         Ok(header)
     }
 
+    /// Bytes that follow the length field `prefix` before the header ends; none for a prefix that is cut
+    /// short or asks for more than the format allows.
+    pub(super) fn rest(prefix: &[u8]) -> Option<usize> {
+        let length = u64::from_le_bytes(prefix.try_into().ok()?);
+        usize::try_from(length).ok().filter(|&n| n <= LONGEST)
+    }
+
     /// Reads the header at the beginning of `bytes`; what it says of the data is not yet verified.
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
         let fail = |place: &str, expected: String, found: String| Error::Header {

@@ -6,8 +6,9 @@
 //! process dies at, the checkpoint is whole, and `undo` works.
 
 use super::lock::Lock;
+use super::on_disk::OnDisk;
 use super::output::{beside, create_anew, move_over, replace_by_way_of, sync_folder};
-use super::patch::{Patch, Raw};
+use super::patch::Patch;
 use super::{Checkpoint, Entry, Error, Provenance, Refused, Saved, weights_file};
 use crate::litter::Litter;
 use crate::vit::Weights;
@@ -73,7 +74,7 @@ impl InPlace {
     }
 
     /// Replaces the file, whose bytes are still `old`, by `change`, and returns the undo file.
-    fn commit(&self, old: &Raw, change: &Patch) -> Result<PathBuf, Error> {
+    fn commit(&self, old: &OnDisk, change: &Patch) -> Result<PathBuf, Error> {
         let undo = self.undo_of(old, change)?;
         self.check_space(undo.size() as u64)?;
         let undo_file = undo_path(&self.real);
@@ -89,11 +90,11 @@ impl InPlace {
     }
 
     /// What leads back from `change` and from every tuning before it.
-    fn undo_of(&self, old: &Raw, change: &Patch) -> Result<Patch, Error> {
+    fn undo_of(&self, old: &OnDisk, change: &Patch) -> Result<Patch, Error> {
         let mut undo = self.earlier_undo()?.unwrap_or_else(|| Patch {
-            from: vec![old.digest.clone()],
-            to: old.digest.clone(),
-            header: old.bytes[..old.header.data_start].to_vec(),
+            from: vec![self.digest.clone()],
+            to: self.digest.clone(),
+            header: old.head.clone(),
             tensors: Default::default(),
         });
         if !undo.from.contains(&change.to) {
@@ -105,8 +106,7 @@ impl InPlace {
             let stays = new.entries.iter().find(like).is_some_and(|e| e.shape == entry.shape)
                 && !change.tensors.contains_key(&entry.name);
             if !stays && !undo.tensors.contains_key(&entry.name) {
-                let bytes = old.header.bytes_of(entry, &old.bytes).to_vec();
-                undo.tensors.insert(entry.name.clone(), bytes);
+                undo.tensors.insert(entry.name.clone(), old.bytes_of(entry)?);
             }
         }
         Ok(undo)
@@ -125,7 +125,7 @@ impl InPlace {
     /// to `then`, which is to move it into place.
     fn write_beside(
         &self,
-        old: &Raw,
+        old: &OnDisk,
         change: &Patch,
         then: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<(), Error> {
@@ -175,7 +175,7 @@ impl Checkpoint {
         if about.permissions().readonly() {
             return Err(Refused::Protected { path: held.real }.into());
         }
-        self.reread()?;
+        self.unchanged(&self.reopen()?.digest()?)?;
         held.earlier_undo()?;
         Ok(held)
     }
@@ -193,7 +193,7 @@ impl Checkpoint {
         weights: &Weights,
         provenance: &Provenance,
     ) -> Result<Saved, Error> {
-        let old = self.reread()?;
+        let old = self.reopen()?;
         let next = self.next(&old, weights, self.metadata_after(provenance)?)?;
         let undo = held.commit(&old, &next.patch)?;
         Ok(Saved { path: self.path.clone(), rounding: next.rounding, undo: Some(undo) })
@@ -211,8 +211,8 @@ impl Patch {
         // Locked before it is read: what is read is then what will be replaced.
         let real = real_path(&path)?;
         let lock = Lock::take(&real)?;
-        let old = Raw::read(&real)?;
-        let held = InPlace { real, digest: old.digest.clone(), _lock: lock };
+        let old = OnDisk::open(&real)?;
+        let held = InPlace { real, digest: old.digest()?, _lock: lock };
         held.earlier_undo()?;
         held.commit(&old, self)
     }
@@ -243,11 +243,11 @@ pub fn undo(path: &Path) -> Result<Undone, Error> {
     if !undo_file.exists() {
         return Err(Refused::NoUndo { path, undo: undo_file }.into());
     }
-    let old = Raw::read(&real)?;
-    let held = InPlace { real, digest: old.digest.clone(), _lock: lock };
+    let old = OnDisk::open(&real)?;
+    let held = InPlace { real, digest: old.digest()?, _lock: lock };
     let earlier = held.earlier_undo()?;
     let mut tensors = Vec::new();
-    let mut digest = old.digest.clone();
+    let mut digest = held.digest.clone();
     if let Some(undo) = earlier {
         held.check_space(0)?;
         held.write_beside(&old, &undo, |new| move_over(new, &held.real))?;

@@ -9,6 +9,7 @@ mod layout;
 mod lock;
 mod names;
 mod numbers;
+mod on_disk;
 mod output;
 mod patch;
 mod provenance;
@@ -47,11 +48,10 @@ use crate::data::{Interpolation, Preprocess, Resize};
 use crate::vit::{Config, Weights};
 use candle_core::{DType, Tensor};
 use names::Names;
-use patch::Raw;
+use on_disk::OnDisk;
 use read::{describe, dtypes, position_rows, read_weights, structure};
 use reader::{Dialect, Reader};
 use settings::Settings;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
 /// What the user says where a checkpoint is silent, one field for each flag.
@@ -125,8 +125,8 @@ impl Checkpoint {
     pub fn open(path: &Path, overrides: &Overrides) -> Result<Checkpoint, Error> {
         let given = path;
         let path = weights_file(given)?;
-        let bytes = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-        let header = Header::read(&path, &bytes)?;
+        let file = OnDisk::open(&path)?;
+        let header = file.header.clone();
         let settings = Settings::find(&path, &header.metadata, given != path)?;
         let names = Names::recognise(&path, &header)?;
         let structure = structure(&path, &names, &header)?;
@@ -153,7 +153,7 @@ impl Checkpoint {
         };
         let class_names = reader.class_names(config.classes)?;
         let assumed = reader.assumed;
-        let weights = read_weights(&config, &names, &header, &bytes, DType::F32)?;
+        let (weights, digest) = read_weights(&config, &names, &file, DType::F32)?;
         let steps = provenance::provenance(&path, &header.metadata)?;
         let steps: Vec<Option<Provenance>> =
             steps.into_iter().map(|step| serde_json::from_value(step).ok()).collect();
@@ -166,7 +166,7 @@ impl Checkpoint {
             preprocess,
             weights,
             dtype: dtypes(&header),
-            digest: digest(&bytes),
+            digest,
             metadata: header.metadata.clone(),
             class_names,
             assumed,
@@ -185,17 +185,29 @@ impl Checkpoint {
     /// # Errors
     /// If the file can no longer be read, or has changed.
     pub fn weights_as(&self, dtype: DType) -> Result<Weights, Error> {
-        read_weights(&self.config, &self.names, &self.header, &self.reread()?.bytes, dtype)
+        let (weights, digest) = read_weights(&self.config, &self.names, &self.reopen()?, dtype)?;
+        self.unchanged(&digest)?;
+        Ok(weights)
     }
 
-    /// The file once more, if it is still the same.
-    fn reread(&self) -> Result<Raw, Error> {
-        let bytes = std::fs::read(&self.path).map_err(Error::io(&self.path, "read again"))?;
-        match digest(&bytes) == self.digest {
-            true => {
-                let (header, digest) = (self.header.clone(), self.digest.clone());
-                Ok(Raw { bytes, header, digest })
-            }
+    /// The file once more; whether its tensors are still the same is for whoever reads them to ask
+    /// [`Checkpoint::unchanged`].
+    fn reopen(&self) -> Result<OnDisk, Error> {
+        let changed = |error| match error {
+            Error::Header { .. } => Error::Changed { path: self.path.clone() },
+            other => other,
+        };
+        let file = OnDisk::open(&self.path).map_err(changed)?;
+        match file.header == self.header {
+            true => Ok(file),
+            false => Err(Error::Changed { path: self.path.clone() }),
+        }
+    }
+
+    /// Whether a digest of the file is that of the file that was read.
+    fn unchanged(&self, digest: &str) -> Result<(), Error> {
+        match digest == self.digest {
+            true => Ok(()),
             false => Err(Error::Changed { path: self.path.clone() }),
         }
     }
@@ -254,11 +266,6 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
         Some(other) => Err(not(&format!("a .{other} file"))),
         None => Err(not("a file without an extension")),
     }
-}
-
-/// SHA-256 in hex.
-fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -5,9 +5,10 @@
 //! `planish.patch` is JSON: `from`, the SHA-256 digests of files it may be applied to; `to`, the
 //! digest of the result; `header`, the result's header as text.
 
+use super::on_disk::OnDisk;
 use super::output::{is_file_name, replace, replace_with, target};
 use super::settings::PREPROCESSOR_FILE;
-use super::{Entry, Error, Header, Refused, digest, hex};
+use super::{Entry, Error, Header, Refused, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -19,33 +20,6 @@ pub const PATCH_KEY: &str = "planish.patch";
 
 /// The schema that this version writes.
 const SCHEMA: &str = "planish.patch/1";
-
-/// A safetensors file as it lies on the disk.
-pub(super) struct Raw {
-    /// All of it.
-    pub bytes: Vec<u8>,
-    /// Its verified header.
-    pub header: Header,
-    /// SHA-256 of `bytes`, in hex.
-    pub digest: String,
-}
-
-impl Raw {
-    /// Reads a file whole.
-    pub fn read(path: &Path) -> Result<Raw, Error> {
-        let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-        let header = Header::read(path, &bytes)?;
-        let digest = digest(&bytes);
-        Ok(Raw { bytes, header, digest })
-    }
-
-    /// The bytes of a tensor, if the file has it in the same type and shape.
-    pub fn tensor(&self, like: &Entry) -> Option<&[u8]> {
-        let same = |e: &&Entry| e.name == like.name && e.dtype == like.dtype;
-        let entry = self.header.entries.iter().find(same).filter(|e| e.shape == like.shape)?;
-        Some(self.header.bytes_of(entry, &self.bytes))
-    }
-}
 
 /// What stands in the metadata.
 #[derive(Serialize, Deserialize)]
@@ -75,14 +49,15 @@ impl Patch {
     /// # Errors
     /// Either cannot be read, or is no sound safetensors file.
     pub fn between(a: &Path, b: &Path) -> Result<Patch, Error> {
-        let (a, b) = (Raw::read(a)?, Raw::read(b)?);
-        let changed = b.header.entries.iter().filter_map(|entry| {
-            let new = b.header.bytes_of(entry, &b.bytes);
-            (a.tensor(entry) != Some(new)).then(|| (entry.name.clone(), new.to_vec()))
-        });
-        let tensors = changed.collect();
-        let header = b.bytes[..b.header.data_start].to_vec();
-        Ok(Patch { from: vec![a.digest], to: b.digest, header, tensors })
+        let (a, b) = (OnDisk::open(a)?, OnDisk::open(b)?);
+        let mut tensors = HashMap::new();
+        let to = b.for_each(|entry, new| {
+            if a.tensor(entry)?.as_ref() != Some(&new) {
+                tensors.insert(entry.name.clone(), new);
+            }
+            Ok(())
+        })?;
+        Ok(Patch { from: vec![a.digest()?], to, header: b.head, tensors })
     }
 
     /// Names of the tensors that it carries, sorted.
@@ -138,9 +113,9 @@ impl Patch {
     /// # Errors
     /// [`Refused::NotAPatch`] for a file of another kind; [`Error::Header`], [`Error::Io`].
     pub fn read(path: &Path) -> Result<Patch, Error> {
-        let raw = Raw::read(path)?;
+        let file = OnDisk::open(path)?;
         let not = |found: String| Error::from(Refused::NotAPatch { path: path.into(), found });
-        let about = raw.header.metadata.iter().find(|(key, _)| key == PATCH_KEY);
+        let about = file.header.metadata.iter().find(|(key, _)| key == PATCH_KEY);
         let (_, about) = about.ok_or_else(|| not(format!("no metadata `{PATCH_KEY}`")))?;
         let about: About = serde_json::from_str(about).map_err(|e| not(e.to_string()))?;
         if about.schema != SCHEMA {
@@ -151,10 +126,8 @@ impl Patch {
         }
         let mut header = (about.header.len() as u64).to_le_bytes().to_vec();
         header.extend(about.header.bytes());
-        let tensors = raw.header.entries.iter();
-        let tensors = tensors
-            .map(|entry| (entry.name.clone(), raw.header.bytes_of(entry, &raw.bytes).to_vec()))
-            .collect();
+        let named = |entry: &Entry| Ok((entry.name.clone(), file.bytes_of(entry)?));
+        let tensors = file.header.entries.iter().map(named).collect::<Result<_, Error>>()?;
         let patch = Patch { from: about.from, to: about.to, header, tensors };
         patch.target(path)?;
         Ok(patch)
@@ -175,16 +148,13 @@ impl Patch {
     pub(super) fn apply(
         &self,
         path: &Path,
-        base: &Raw,
+        base: &OnDisk,
         put: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        if !self.from.contains(&base.digest) {
-            return Err(Refused::Parent {
-                path: path.into(),
-                expected: self.from.clone(),
-                found: base.digest.clone(),
-            }
-            .into());
+        let found = base.digest()?;
+        if !self.from.contains(&found) {
+            let (path, expected) = (path.into(), self.from.clone());
+            return Err(Refused::Parent { path, expected, found }.into());
         }
         let mut hash = Sha256::new();
         let mut both = |bytes: &[u8]| {
@@ -193,9 +163,10 @@ impl Patch {
         };
         both(&self.header)?;
         for entry in self.target(path)?.in_file_order() {
-            let own = self.tensors.get(&entry.name).map(Vec::as_slice);
-            let bytes = own.or_else(|| base.tensor(entry)).unwrap_or(&[]);
-            both(bytes)?;
+            match self.tensors.get(&entry.name) {
+                Some(own) => both(own)?,
+                None => both(&base.tensor(entry)?.unwrap_or_default())?,
+            }
         }
         let found = hex(&hash.finalize());
         match found == self.to {
@@ -212,9 +183,9 @@ impl Patch {
     /// [`Refused::Parent`] if `base` is another file than it was made for; [`Refused::Patched`] if the
     /// patch is damaged; [`Error::Io`].
     pub fn write_applied(&self, base: &Path, out: &Path) -> Result<(), Error> {
-        let raw = Raw::read(base)?;
+        let from = OnDisk::open(base)?;
         replace(out, |file| {
-            self.apply(base, &raw, &mut |bytes| {
+            self.apply(base, &from, &mut |bytes| {
                 file.write_all(bytes).map_err(Error::io(out, "write"))
             })
         })
@@ -233,7 +204,8 @@ impl Patch {
             return Ok(path);
         }
         let refuse = |reason: String| Err(Error::Output { path: out.into(), reason });
-        if path.exists() && Raw::read(&path).map_or(true, |there| there.digest != self.to) {
+        let there = || OnDisk::open(&path)?.digest();
+        if path.exists() && there().map_or(true, |digest| digest != self.to) {
             return refuse("another checkpoint stands there, which is never overwritten".into());
         }
         let mut beside = Vec::new();

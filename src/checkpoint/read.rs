@@ -2,6 +2,7 @@
 
 use super::error::Mismatch;
 use super::names::Names;
+use super::on_disk::OnDisk;
 use super::timm::{self, Shapes};
 use super::{Entry, Error, Header, Stored};
 use crate::vit::{Config, Weights};
@@ -71,28 +72,33 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
     Ok((out, report))
 }
 
-/// The model's tensors, decoded and, where the layout splits them, put together.
+/// The model's tensors, decoded and, where the layout splits them, put together; and the SHA-256 of
+/// the file that they are of.
 pub(super) fn read_weights(
     config: &Config,
     names: &Names,
-    header: &Header,
-    bytes: &[u8],
+    file: &OnDisk,
     dtype: DType,
-) -> Result<Weights, Error> {
-    let entries: HashMap<&str, &Entry> =
-        header.entries.iter().map(|entry| (entry.name.as_str(), entry)).collect();
+) -> Result<(Weights, String), Error> {
+    let mut found: HashMap<String, Tensor> = HashMap::new();
+    let digest = file.for_each(|entry, bytes| {
+        // What the model has no use for, a pooler say, is read for the digest alone.
+        if names.part(&entry.name).is_some() {
+            let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+            found.insert(entry.name.clone(), stored.decode(&bytes, &entry.shape, dtype)?);
+        }
+        Ok(())
+    })?;
     let mut tensors = Vec::new();
     for (canonical, _) in config.tensors() {
         let mut parts = Vec::new();
         for own in names.of(&canonical) {
-            let entry = entries
-                .get(own.as_str())
-                .ok_or_else(|| Names::unknown(&own, entries.keys().copied()))?;
-            parts.push(header.tensor(entry, bytes, dtype)?);
+            let known = || file.header.entries.iter().map(|entry| entry.name.as_str());
+            parts.push(found.remove(&own).ok_or_else(|| Names::unknown(&own, known()))?);
         }
         tensors.push(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? });
     }
-    Ok(Weights::new(config, tensors)?)
+    Ok((Weights::new(config, tensors)?, digest))
 }
 
 impl Header {
@@ -100,12 +106,6 @@ impl Header {
     pub fn bytes_of<'a>(&self, entry: &Entry, bytes: &'a [u8]) -> &'a [u8] {
         let (start, end) = entry.span;
         bytes.get(self.data_start + start..self.data_start + end).unwrap_or(&[])
-    }
-
-    /// A tensor's values.
-    fn tensor(&self, entry: &Entry, bytes: &[u8], dtype: DType) -> Result<Tensor, Error> {
-        let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
-        Ok(stored.decode(self.bytes_of(entry, bytes), &entry.shape, dtype)?)
     }
 }
 

@@ -3,8 +3,9 @@
 use super::error::Error;
 use super::names::Names;
 use super::numbers::{Stored, moved};
+use super::on_disk::OnDisk;
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
-use super::patch::{Patch, Raw};
+use super::patch::Patch;
 use super::provenance::{provenance, to_value};
 use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY};
 use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, hex};
@@ -78,8 +79,8 @@ impl Checkpoint {
 
     /// Whether a file is an earlier result of tuning this very checkpoint: that may be replaced.
     fn is_parent_of(&self, file: &Path) -> bool {
-        let Ok(raw) = Raw::read(file) else { return false };
-        let steps = provenance(file, &raw.header.metadata).unwrap_or_default();
+        let Ok(found) = OnDisk::open(file) else { return false };
+        let steps = provenance(file, &found.header.metadata).unwrap_or_default();
         steps.last().is_some_and(|step| step["parent_digest"] == self.digest.as_str())
     }
 
@@ -100,7 +101,7 @@ impl Checkpoint {
         provenance: &Provenance,
     ) -> Result<Saved, Error> {
         self.check_output(out)?;
-        let old = self.reread()?;
+        let old = self.reopen()?;
         let next = self.next(&old, weights, self.metadata_of(out, provenance)?)?;
         let path = target(out);
         replace(&path, |file| {
@@ -120,7 +121,7 @@ impl Checkpoint {
     /// The file with `weights` and `metadata`, as its difference from the file that was read.
     pub(super) fn next(
         &self,
-        old: &Raw,
+        old: &OnDisk,
         weights: &Weights,
         metadata: Vec<(String, String)>,
     ) -> Result<Next, Error> {
@@ -131,17 +132,18 @@ impl Checkpoint {
         let (mut tensors, mut rounding) = (HashMap::new(), Rounding::default());
         let mut hash = Sha256::new();
         hash.update(&header);
-        for entry in self.header.in_file_order() {
-            let bytes = self.header.bytes_of(entry, &old.bytes);
+        let read = old.for_each(|entry, bytes| {
             let new = match own.get(&entry.name) {
-                Some(tensor) => changed(entry, bytes, tensor, &mut rounding)?,
+                Some(tensor) => changed(entry, &bytes, tensor, &mut rounding)?,
                 None => None,
             };
-            hash.update(new.as_deref().unwrap_or(bytes));
+            hash.update(new.as_ref().unwrap_or(&bytes));
             if let Some(new) = new {
                 tensors.insert(entry.name.clone(), new);
             }
-        }
+            Ok(())
+        })?;
+        self.unchanged(&read)?;
         let (from, to) = (vec![self.digest.clone()], hex(&hash.finalize()));
         Ok(Next { patch: Patch { from, to, header, tensors }, rounding })
     }
@@ -180,25 +182,24 @@ impl Checkpoint {
     /// # Errors
     /// If the file can no longer be read, or has changed.
     pub fn round_trip(&self) -> Result<Vec<String>, Error> {
-        let old = self.reread()?;
+        let old = self.reopen()?;
         let pairs: Vec<(String, Tensor)> =
             self.weights.iter().map(|(name, t)| (name.to_string(), t.clone())).collect();
         let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
         let mut differing = Vec::new();
-        for entry in &self.header.entries {
-            let Some(tensor) = own.get(&entry.name) else { continue };
-            let (bytes, stored) = (
-                self.header.bytes_of(entry, &old.bytes),
-                Stored::parse(&entry.dtype).unwrap_or(Stored::F32),
-            );
+        let read = old.for_each(|entry, bytes| {
+            let Some(tensor) = own.get(&entry.name) else { return Ok(()) };
+            let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
             let equal = match stored {
-                Stored::F64 => changed(entry, bytes, tensor, &mut Rounding::default())?.is_none(),
+                Stored::F64 => changed(entry, &bytes, tensor, &mut Rounding::default())?.is_none(),
                 _ => stored.encode(tensor)? == bytes,
             };
             if !equal {
                 differing.push(entry.name.clone());
             }
-        }
+            Ok(())
+        })?;
+        self.unchanged(&read)?;
         Ok(differing)
     }
 
