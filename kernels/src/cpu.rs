@@ -202,10 +202,11 @@ pub fn run<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     run_with(Simd::best(), kernel, rows, inputs, outputs)
 }
 
-/// Whether this is already one of several threads at work on micro-batches of their own: then
-/// splitting an operation would only make threads wait for each other.
+/// Whether an operation stays on this thread: one of several at work on micro-batches of their own,
+/// where splitting would only make threads wait for each other; or the only one there is, which would
+/// hand each operation to a pool of one and sleep meanwhile, a third of a small model's time.
 pub(crate) fn on_worker() -> bool {
-    rayon::current_thread_index().is_some()
+    rayon::current_thread_index().is_some() || rayon::current_num_threads() == 1
 }
 
 /// Memory that a kernel will write in full; NaN in debug builds, so that a gap shows.
