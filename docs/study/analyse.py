@@ -99,27 +99,27 @@ def over_control(runs, on):
 
 
 def factors(runs, on):
-    """(b): means over seeds by every factor of the `settings` runs."""
+    """(b): means over seeds by every factor, all others held."""
     print("### (b) By setting, smallest width: PoL head → u, gain over the start, and over the control\n")
-    pol = runs[(runs.method == "pol") & (runs.bench == "settings")]
-    # The larger width has some of the levels alone.
+    pol = runs[(runs.method == "pol") & runs.bench.isin(["settings", "epochs", "gamma"])]
     pol = pol[pol.model_width == pol.model_width.min()]
+    # Rates and decay are crossed with one another, Γ and epochs are varied at one rate alone.
+    held = {"lr": 0.1, "epochs": 3, "gamma": 2, "weight_decay": 0}
     rows = []
     for u in ("norm", "block.5"):
-        for factor in ("lr", "epochs", "gamma", "weight_decay"):
-            for level in sorted(pol[factor].dropna().unique()):
+        for factor in held:
+            at = pol[pol["update"] == u]
+            for other, value in held.items():
+                if other != factor:
+                    at = at[at[other] == value]
+            for level in sorted(at[factor].unique()):
                 row = [u, f"{factor} {level:g}"]
                 for regime in REGIMES:
-                    at = pol[
-                        (pol["update"] == u) & (pol[factor] == level) & (pol.model_regime == regime)
+                    one = at[(at[factor] == level) & (at.model_regime == regime)]
+                    row += [
+                        told(one[f"{on}_{c}"])
+                        for c in ("nll_gain", "calibrated_nll_gain", "nll_gain_over_control")
                     ]
-                    by = at.groupby("model")
-                    for c in (
-                        f"{on}_nll_gain",
-                        f"{on}_calibrated_nll_gain",
-                        f"{on}_nll_gain_over_control",
-                    ):
-                        row.append(f"{by[c].mean().mean():+.4f}")
                 rows.append(row)
     head = ["u", "level"]
     for regime in REGIMES:
@@ -127,68 +127,64 @@ def factors(runs, on):
     table(head, rows)
 
 
+def rank_correlation(own, fixed, x, gain):
+    """Spearman's ρ of x and gain over pairs that share the layer `fixed`, averaged over that layer."""
+    rhos = [
+        stats.spearmanr(g[x], g[gain]).statistic
+        for _, g in own.groupby(fixed)
+        if g[x].nunique() > 1 and g[gain].nunique() > 1
+    ]
+    return np.nanmean(rhos) if rhos else np.nan
+
+
+def named_by(layers, model, plan):
+    """p and u of a checkpoint's plan, if it has one."""
+    own = layers[layers.model == model]
+    p = own.loc[own[f"{plan}_perturb"].astype(bool), "layer"]
+    u = own.loc[own[f"{plan}_update"].astype(bool), "layer"]
+    return (p.iloc[0], u.iloc[0]) if len(p) and len(u) else None
+
+
 def choosing(runs, layers, on):
-    """(c): do κ_p and ΔL_u order the pairs?"""
+    """(c): do κ_p and ΔL_u order the pairs, and how good is the pair that the diagnosis names?"""
     print("### (c) Does the diagnosis choose well?\n")
-    pairs = pairs_of(runs)
-    rows = []
-    for width, regime, part in combinations(pairs):
-        for basis in ("cross_fit", "in_sample"):
-            for gain in (
-                f"{on}_nll_gain_over_control",
-                f"{on}_nll_gain",
-                f"{on}_calibrated_nll_gain",
-            ):
-                by_p, by_u, quantile, chosen_gain = [], [], [], []
+    rows, between = [], []
+    for width, regime, part in combinations(pairs_of(runs)):
+        for gain in (
+            f"{on}_nll_gain_over_control",
+            f"{on}_nll_gain",
+            f"{on}_calibrated_nll_gain",
+        ):
+            chosen = {}
+            for basis, plan in (("cross_fit", "plan"), ("in_sample", "plan_in_sample")):
+                by_p, by_u, below, gains = [], [], [], {}
                 for model, own in part.groupby("model"):
-
-                    def mean_rho(fixed, x):
-                        rhos = [
-                            stats.spearmanr(g[x], g[gain]).statistic
-                            for _, g in own.groupby(fixed)
-                            if g[x].nunique() > 1 and g[gain].nunique() > 1
-                        ]
-                        return np.nanmean(rhos) if rhos else np.nan
-
-                    by_p.append(mean_rho("update", f"kappa_{basis}_p"))
-                    by_u.append(mean_rho("perturb", f"delta_l_{basis}_u"))
-                    named = layers[layers.model == model]
-                    named = named[named.eligible.astype(bool)] if basis == "cross_fit" else named
-                    if len(named):
-                        p = named.loc[named[f"kappa_{basis}"].idxmax(), "layer"]
-                        u = named.loc[named[f"delta_l_{basis}"].idxmax(), "layer"]
-                        at = own[(own.perturb == p) & (own["update"] == u)]
-                        if len(at):
-                            mine = at[gain].iloc[0]
-                            quantile.append((own[gain] < mine).mean())
-                            chosen_gain.append(mine)
+                    by_p.append(rank_correlation(own, "update", f"kappa_{basis}_p", gain))
+                    by_u.append(rank_correlation(own, "perturb", f"delta_l_{basis}_u", gain))
+                    pair = named_by(layers, model, plan)
+                    if pair:
+                        at = own[(own.perturb == pair[0]) & (own["update"] == pair[1])]
+                        gains[model] = at[gain].iloc[0]
+                        below.append((own[gain] < gains[model]).mean())
+                chosen[basis] = gains
                 rows.append(
-                    (
-                        width,
-                        regime,
-                        basis,
-                        gain.removeprefix(f"{on}_"),
-                        told(by_p),
-                        told(by_u),
-                        f"{np.mean(quantile):.2f}" if quantile else "",
-                        told(chosen_gain) if chosen_gain else "",
-                        f"{part.groupby('model')[gain].max().mean():+.4f}",
-                    )
+                    (width, regime, basis, gain.removeprefix(f"{on}_"), told(by_p), told(by_u))
+                    + (f"{np.mean(below):.2f} of {len(below)}" if below else "no plan",)
+                    + (told(list(gains.values())) if gains else "",)
+                    + (f"{part.groupby('model')[gain].max().mean():+.4f}",)
+                    + (f"{part.groupby('model')[gain].median().mean():+.4f}",)
                 )
+            both = [m for m in chosen["cross_fit"] if m in chosen["in_sample"]]
+            paired = [chosen["cross_fit"][m] - chosen["in_sample"][m] for m in both]
+            between.append((width, regime, gain.removeprefix(f"{on}_"), len(both), told(paired)))
     table(
-        [
-            "width",
-            "regime",
-            "diagnosis",
-            "gain",
-            "ρ(κ_p, gain)",
-            "ρ(ΔL_u, gain)",
-            "share of pairs worse than its choice",
-            "gain of its choice",
-            "of the best pair",
-        ],
+        ["width", "regime", "diagnosis", "gain", "ρ(κ_p, gain)", "ρ(ΔL_u, gain)"]
+        + ["share of pairs worse than its choice", "gain of its choice"]
+        + ["of the best pair", "of the median pair"],
         rows,
     )
+    print("Cross-fitted choice − in-sample choice, where there are both.\n")
+    table(["width", "regime", "gain", "n", "difference"], between)
 
 
 def recipes(runs, on):

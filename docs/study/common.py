@@ -59,8 +59,6 @@ def combinations(runs):
 
 def pairs_of(runs):
     """PoL's runs over pairs of layers, of the models that have them all."""
-    pairs = runs[(runs.method == "pol") & (runs.lr == 0.01) & (runs.epochs == 3)]
-    pairs = pairs[(pairs.gamma == 2) & (pairs.weight_decay == 0)]
+    pairs = runs[(runs.method == "pol") & (runs.bench == "pairs")]
     count = pairs.groupby("model").size()
-    # The two pairs of the settings' runs are not all pairs.
-    return pairs[pairs.model.isin(count[(count == count.max()) & (count > 2)].index)]
+    return pairs[pairs.model.isin(count[count == count.max()].index)]

@@ -109,17 +109,32 @@ fn ended(mut row: Row, entry: &Entry) -> Row {
     row
 }
 
-/// A row for each layer.
+/// A row for each layer, with whether the plans perturb or update it.
 fn layers(planned: &Planned, entry: &Entry) -> Vec<Row> {
     let Some(Value::Object(layers)) = entry.figures.get("layers") else { return Vec::new() };
     let row = |(name, figures): (&String, &Value)| {
         let mut row = joined(planned, &Map::new());
         row.insert("layer".into(), name.clone().into());
         row.extend(figures.as_object().cloned().unwrap_or_default());
+        for (plan, role) in PLANNED {
+            let named = entry.figures.get(plan).and_then(|plan| plan.get(role));
+            row.insert(
+                format!("{plan}_{role}"),
+                (named == Some(&Value::from(name.as_str()))).into(),
+            );
+        }
         ended(row, entry)
     };
     layers.iter().map(row).collect()
 }
+
+/// The plans of a diagnosis, and what each names.
+const PLANNED: [(&str, &str); 4] = [
+    ("plan", "perturb"),
+    ("plan", "update"),
+    ("plan_in_sample", "perturb"),
+    ("plan_in_sample", "update"),
+];
 
 /// What of a layer's diagnosis stands beside a run that perturbs or updates it.
 const DIAGNOSED: [&str; 7] = [

@@ -120,8 +120,11 @@ fn a_run_stands_beside_its_control_and_its_diagnosis() {
     let control = planned("c", Kind::Run, json!({"perturb": null, "update": "norm", "lr": 0.1}));
     let cells = vec![planned("d", Kind::Diagnosis, json!({"model": "m"})), control, run];
     let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
-    let layers =
-        json!({"layers": {"head": {"kappa_cross_fit": 3.5}, "norm": {"kappa_cross_fit": 2.5}}});
+    let layers = json!({
+        "layers": {"head": {"kappa_cross_fit": 3.5}, "norm": {"kappa_cross_fit": 2.5}},
+        "plan": null,
+        "plan_in_sample": {"perturb": "head", "update": "norm", "basis": "in_sample"},
+    });
     let entries = [
         entry("r", Kind::Run, json!({"val_after_nll": 0.5, "val_after_top1": 0.75})),
         entry("c", Kind::Run, json!({"val_after_nll": 0.625, "val_after_top1": 0.5})),
@@ -132,6 +135,11 @@ fn a_run_stands_beside_its_control_and_its_diagnosis() {
     let [diagnosed, runs] = tables(&plan, &entries).try_into().unwrap();
     assert_eq!((diagnosed.name, diagnosed.rows.len(), runs.name), ("layers", 2, "runs"));
     assert_eq!(diagnosed.rows[1]["layer"], "norm");
+    let named = |row: usize, column: &str| diagnosed.rows[row][column].as_bool();
+    assert_eq!(named(0, "plan_in_sample_perturb"), Some(true));
+    assert_eq!(named(1, "plan_in_sample_perturb"), Some(false));
+    assert_eq!(named(1, "plan_in_sample_update"), Some(true));
+    assert_eq!((named(0, "plan_perturb"), named(1, "plan_update")), (Some(false), Some(false)));
     let row = &runs.rows[1];
     assert_eq!(row["val_nll_gain_over_control"], 0.125);
     assert_eq!(row["val_top1_gain_over_control"], 0.25);
