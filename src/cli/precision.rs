@@ -27,11 +27,11 @@ pub enum Name {
 impl PrecisionArg {
     /// The precision; says so if this machine gains nothing by it.
     pub fn choose(self, common: &Common) -> Precision {
-        let slow = common.device == Choice::Cpu && Unit::best() == Unit::Portable;
+        let slow = common.device == Choice::Cpu && !Unit::pays();
         if self.precision == Name::Bf16 && slow {
             common.say(
-                "note: this processor has no bf16 instructions, or the system withholds them: \
-                 results are those of bf16, but no sooner",
+                "note: this processor multiplies bf16 no faster than f32, or the system withholds \
+                 what would: results are those of bf16, but no sooner",
             );
         }
         self.get()

@@ -20,6 +20,7 @@ mod blocks;
 mod flush;
 #[cfg(target_arch = "x86_64")]
 mod pack;
+mod portable;
 pub mod split;
 mod unit;
 
@@ -54,15 +55,14 @@ pub(crate) fn takes(op: &'static str, dtype: DType, tangents: usize) -> Result<(
 }
 
 /// `x` rounded to bf16: to nearest, ties to even; subnormal numbers to zero, NaN to NaN.
+#[inline(always)]
 pub fn round(x: f32) -> f32 {
+    // Without branches, so that compilers make it a handful of vector instructions.
     let bits = x.to_bits();
-    if x.is_nan() {
-        return f32::from_bits(bits | 0x0040_0000);
-    }
-    if !x.is_normal() && x.is_finite() {
-        return 0.0f32.copysign(x);
-    }
-    f32::from_bits((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000)
+    let magnitude = bits & 0x7FFF_FFFF;
+    let nearest = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
+    let rounded = if magnitude < 0x0080_0000 { bits & 0x8000_0000 } else { nearest };
+    f32::from_bits(if magnitude > 0x7F80_0000 { bits | 0x0040_0000 } else { rounded })
 }
 
 /// C = start + factor · Â·B̂ for every matrix of the batch, x̂ as [`round`] gives it, with the
@@ -95,14 +95,7 @@ pub fn multiply_with(
     assert!(Unit::available().contains(&unit), "this processor lacks {unit:?}");
     crate::product::check((c, v), start, (a, va), (b, vb));
     if unit == Unit::Portable {
-        let rounded = |x: &[f32]| x.iter().map(|&x| round(x)).collect::<Vec<f32>>();
-        return crate::product::multiply(
-            (c, v),
-            start,
-            (&rounded(a), va),
-            (&rounded(b), vb),
-            factor,
-        );
+        return portable::multiply((c, v), start, (a, va), (b, vb), factor);
     }
     #[cfg(target_arch = "x86_64")]
     tiled((unit, 1), (c, v), start, (a, va), (b, vb), factor as f32);

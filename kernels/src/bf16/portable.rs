@@ -1,0 +1,82 @@
+//! Products without instructions for bf16: what a view takes is rounded into a buffer of its own, and
+//! multiplied as f32.
+
+use super::round;
+use crate::cpu::{blank, on_worker};
+use crate::product::{self, Start, View};
+use crate::simd::Simd;
+use rayon::prelude::*;
+
+/// Numbers that one thread rounds at a time.
+const BLOCK: usize = 1 << 15;
+
+/// C = start + factor · Â·B̂; operands were checked.
+pub(super) fn multiply(
+    c: (&mut [f32], View),
+    start: Start<f32>,
+    (a, va): (&[f32], View),
+    (b, vb): (&[f32], View),
+    factor: f64,
+) {
+    let ((a, va), (b, vb)) = (rounded(a, va), rounded(b, vb));
+    product::multiply(c, start, (&a, va), (&b, vb), factor);
+}
+
+/// The numbers of a view, rounded, one matrix after the other and each as it lay: a head's rows of a
+/// buffer that holds all heads, and not the rest of it.
+fn rounded(x: &[f32], v: View) -> (Vec<f32>, View) {
+    let transposed = v.row_stride < v.col_stride;
+    let own = if transposed { v.t() } else { v };
+    let (count, size) = (v.batch[0] * v.batch[1], v.rows * v.cols);
+    let mut out = blank(count * size);
+    let compact = View::batched(v.batch[0], v.batch[1], own.rows, own.cols);
+    let dense = |stride: usize, n: usize, size: usize| n == 1 || stride == size;
+    if own.col_stride == 1
+        && dense(own.row_stride, own.rows, own.cols)
+        && dense(v.batch_strides[1], v.batch[1], size)
+        && dense(v.batch_strides[0], v.batch[0], v.batch[1] * size)
+    {
+        let all = &x[v.offset.min(x.len())..][..count * size];
+        if on_worker() || all.len() <= BLOCK {
+            each(&mut out, all);
+        } else {
+            let blocks = out.par_chunks_mut(BLOCK).zip(all.par_chunks(BLOCK));
+            blocks.for_each(|(out, all)| each(out, all));
+        }
+    } else if size > 0 {
+        for (i, matrix) in out.chunks_exact_mut(size).enumerate() {
+            for (r, row) in matrix.chunks_exact_mut(own.cols).enumerate() {
+                let at = own.start(i) + r * own.row_stride;
+                match own.col_stride {
+                    1 => each(row, &x[at..at + own.cols]),
+                    step => row.iter_mut().zip(x[at..].iter().step_by(step)).for_each(|(y, x)| {
+                        *y = round(*x);
+                    }),
+                }
+            }
+        }
+    }
+    (out, if transposed { compact.t() } else { compact })
+}
+
+/// Rounds each number, with the widest registers there are.
+fn each(out: &mut [f32], x: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if Simd::best() == Simd::Avx512 {
+        // SAFETY: the processor has been asked.
+        unsafe { each_avx512(out, x) };
+        return;
+    }
+    plain(out, x);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
+fn each_avx512(out: &mut [f32], x: &[f32]) {
+    plain(out, x);
+}
+
+#[inline(always)]
+fn plain(out: &mut [f32], x: &[f32]) {
+    out.iter_mut().zip(x).for_each(|(y, x)| *y = round(*x));
+}
