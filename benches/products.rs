@@ -3,6 +3,9 @@
 //! Bits are compared before anything is timed; both ways are timed in turn, and the medians of
 //! five runs are printed.
 
+#[path = "../src/allocator.rs"]
+mod allocator;
+
 use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
 use planish::data::order::{stream, unit};
@@ -12,10 +15,6 @@ use planish::vit::{Config, Weights, arch};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// The binary's allocator, since page faults are part of the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RUNS: usize = 5;
 
@@ -85,6 +84,7 @@ fn model(name: &str, classes: usize, channels: usize, images: usize) -> Result<(
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    allocator::keep_pages();
     println!("K vectors at once: seconds, and how many times faster than K calls");
     model("vit_nano_patch7_28", 10, 1, 64)?;
     model("vit_tiny_patch16_224", 100, 3, 2)

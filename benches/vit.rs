@@ -9,6 +9,8 @@
 //! `--turns CHECKPOINT PIXELS` then reads a task a line and answers with seconds and a number to
 //! compare.
 
+#[path = "../src/allocator.rs"]
+mod allocator;
 #[path = "../kernels/benches/ceilings/mod.rs"]
 mod ceilings;
 mod tasks;
@@ -22,10 +24,6 @@ use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
 use tasks::Tasks;
-
-/// The binary's allocator, since page faults are part of the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -107,6 +105,7 @@ fn turns(checkpoint: &Path, pixels: &Path) -> Outcome<()> {
 }
 
 fn main() -> Outcome<()> {
+    allocator::keep_pages();
     let words: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let (tiles, words): (Vec<_>, Vec<_>) = words.into_iter().partition(|w| w == "--tiles");
     if !tiles.is_empty() && !planish_kernels::bf16::split::allow() {

@@ -1,12 +1,13 @@
 //! planish, the program: parse, run, exit code.
 
+mod allocator;
+
 use std::process::ExitCode;
 
-/// Large buffers live for one operation; mimalloc gives their pages back to the next one instead of
-/// to the system.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    // Under a budget, pages that wait for their next use would count against it.
+    if !std::env::args().any(|word| word.starts_with("--memory")) {
+        allocator::keep_pages();
+    }
     planish::cli::main()
 }

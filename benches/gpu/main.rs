@@ -6,6 +6,8 @@
 //! which the mathematics cannot pass: bytes over the copy's rate for row operations, operations over
 //! the product's for all else. `--tiny` is for emulated devices.
 
+#[path = "../../src/allocator.rs"]
+mod allocator;
 mod epochs;
 mod machine;
 mod rows;
@@ -25,10 +27,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use tasks::Tasks;
 
-/// The binary's allocator, since page faults are part of the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// How large everything is.
@@ -43,6 +41,7 @@ const LARGE: Size = Size { arch: "vit_base_patch16_224", shape: [100, 3], batch:
 const TINY: Size = Size { arch: "vit_nano_patch7_14", shape: [4, 1], batch: 2, runs: 1 };
 
 fn main() -> Outcome<()> {
+    allocator::keep_pages();
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let size = if words.iter().any(|word| word == "--tiny") { TINY } else { LARGE };
     device::choose(Choice::Cuda(0), |notice| println!("{notice}\n"))?;

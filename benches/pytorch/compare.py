@@ -2,13 +2,14 @@
 
     pip install torch timm safetensors
     python benches/pytorch/compare.py [--batch 8] [--rounds 3] [--threads 2] [--only NAME …]
-                                        [--tiles]
+                                        [--tiles] [--jax]
 
 One timm checkpoint with random weights and one batch of random pixels serve both. Every task gives a
 number that is compared before its time is: a loss, the norm of a gradient, vᵀHv. Rounds alternate,
 so that a machine whose speed changes changes it for both; medians are printed. In PyTorch a
 Hessian-vector product is double backward, as its users write it; blocks frozen below a layer run
-without a tape. `--tiles` runs planish a second time in each turn, its f32 products on AMX tiles.
+without a tape. `--tiles` runs planish a second time in each turn, its f32 products on AMX tiles;
+`--jax` (pip install jax) runs the forward pass and the gradient in JAX, too, compiled as a whole.
 """
 
 import argparse
@@ -163,6 +164,7 @@ def main():
     parser.add_argument("--model", default="vit_base_patch16_224")
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--tiles", action="store_true")
+    parser.add_argument("--jax", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
@@ -185,6 +187,11 @@ def main():
         ours, theirs = [Planish(folder, batch, args.threads)], PyTorch(model, pixels, labels)
         if args.tiles:
             ours.append(Planish(folder, batch, args.threads, "--tiles"))
+        peer = None
+        if args.jax:
+            from jax_peer import Jax
+
+            peer = Jax(model, pixels, labels)
         print(f"{platform.processor() or platform.machine()}, {args.threads} threads, ", end="")
         print(f"torch {torch.__version__}, timm {timm.__version__}, {args.model}, ", end="")
         print(f"batch {args.batch}, f32 unless said; seconds an image, medians of {args.rounds}")
@@ -198,14 +205,17 @@ def main():
                 continue
             _, other = theirs.run(task)
             tolerance = TOLERANCE_BF16 if task.endswith("bf16") else TOLERANCE
-            for _, mine in [planish.run(task) for planish in ours]:
+            beside = [peer] if peer and task in peer.tasks() else []
+            for _, mine in [side.run(task) for side in (*ours, *beside)]:
                 if abs(mine - other) > tolerance * abs(other):
-                    raise SystemExit(f"{task}: planish finds {mine}, PyTorch {other}")
-            rounds = range(args.rounds)
-            times = [[side.run(task)[0] for side in (theirs, *ours)] for _ in rounds]
+                    raise SystemExit(f"{task}: {mine} is found, and by PyTorch {other}")
+            rounds, sides = range(args.rounds), (theirs, *ours, *beside)
+            times = [[side.run(task)[0] for side in sides] for _ in rounds]
             other, *mine = [statistics.median(side) / args.batch for side in zip(*times)]
+            jax = "".join(f"   JAX {seconds:.4f}" for seconds in mine[len(ours) :])
+            mine = mine[: len(ours)]
             columns = "".join(f"{seconds:>10.4f}{other / seconds:>8.2f}" for seconds in mine)
-            print(f"{task:<22}{other:>10.4f}{columns}", flush=True)
+            print(f"{task:<22}{other:>10.4f}{columns}{jax}", flush=True)
 
 
 if __name__ == "__main__":

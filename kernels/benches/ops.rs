@@ -11,12 +11,10 @@ use planish_kernels::{
 use std::error::Error;
 use std::time::Instant;
 
+#[path = "../../src/allocator.rs"]
+mod allocator;
 mod ceilings;
 use ceilings::{Ceilings, median};
-
-/// The binary's allocator, since page faults are part of the time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -202,6 +200,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn main() -> Outcome<()> {
+    allocator::keep_pages();
     let mut machine = Ceilings::new();
     println!(
         "{} threads, copy {:.1} GB/s, product {:.0} GFLOP/s",

@@ -129,14 +129,14 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         seconds: 2.0 * exact.seconds(passes(0..stages(config)), scored),
         peak_mib: passing,
     });
-    // Beside what training leaves with the allocator: the file that the model was read from, once
-    // more, and what is new in it.
+    // Beside what training leaves with the allocator: what is new in the file, and all of its weights,
+    // read back.
     let sizes = recipe.update.tensors.iter().map(|&i| model.weights.tensor(i).elem_count());
     let [new, file] = [sizes.sum(), model.weights.parameters()].map(|n: usize| 4 * n);
     parts.push(Part {
         name: "writing".into(),
         seconds: 0.0,
-        peak_mib: trained_mib + (file + 2 * new) as f64 / MIB,
+        peak_mib: trained_mib + (file + new) as f64 / MIB,
     });
     if let (Some(subject), false) = (&work.subject, args.recipe.remeasure == Some(0)) {
         let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
