@@ -16,10 +16,13 @@ shift 2
 export planish=${PLANISH:-planish} data
 
 declare -A width=([nano]=64 [micro]=128)
+# A wider model learns its images in half as many epochs.
 declare -A regime=(
-    [fitted]="--epochs 30"
-    [memorised]="--epochs 80"
-    [augmented]="--epochs 60 --augment flip,shift=2"
+    [nano-fitted]="--epochs 30"
+    [nano-memorised]="--epochs 80"
+    [nano-augmented]="--epochs 60 --augment flip,shift=2"
+    [micro-fitted]="--epochs 15"
+    [micro-memorised]="--epochs 40"
 )
 
 : >jobs.part
@@ -27,6 +30,7 @@ for size in "$@"; do
     echo "out = \"study-$size\"" >"$size.toml.part"
     for seed in 0 1 2 3 4; do
         for name in fitted memorised augmented; do
+            [ -n "${regime[$size-$name]:-}" ] || continue
             model=$size-$name-$seed
             cat >>"$size.toml.part" <<END
 
@@ -36,7 +40,7 @@ checkpoint = "$model"
 attributes = { width = ${width[$size]}, regime = "$name", seed = $seed }
 END
             if [ ! -e "$model/model.safetensors" ]; then
-                echo "--arch vit_${size}_patch7_28 --seed $seed --out $model ${regime[$name]}" >>jobs.part
+                echo "--arch vit_${size}_patch7_28 --seed $seed --out $model ${regime[$size-$name]}" >>jobs.part
             fi
         done
     done
