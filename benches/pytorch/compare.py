@@ -192,6 +192,7 @@ def main():
             from jax_peer import Jax
 
             peer = Jax(model, pixels, labels)
+            print(f"JAX {peer.version}, on all cores")
         print(f"{platform.processor() or platform.machine()}, {args.threads} threads, ", end="")
         print(f"torch {torch.__version__}, timm {timm.__version__}, {args.model}, ", end="")
         print(f"batch {args.batch}, f32 unless said; seconds an image, medians of {args.rounds}")
@@ -206,9 +207,11 @@ def main():
             _, other = theirs.run(task)
             tolerance = TOLERANCE_BF16 if task.endswith("bf16") else TOLERANCE
             beside = [peer] if peer and task in peer.tasks() else []
-            for _, mine in [side.run(task) for side in (*ours, *beside)]:
+            for side in (*ours, *beside):
+                _, mine = side.run(task)
                 if abs(mine - other) > tolerance * abs(other):
-                    raise SystemExit(f"{task}: {mine} is found, and by PyTorch {other}")
+                    name = type(side).__name__
+                    raise SystemExit(f"{task}: {name} finds {mine}, PyTorch {other}")
             rounds, sides = range(args.rounds), (theirs, *ours, *beside)
             times = [[side.run(task)[0] for side in sides] for _ in rounds]
             other, *mine = [statistics.median(side) / args.batch for side in zip(*times)]

@@ -13,6 +13,8 @@ EPSILON = 1e-6
 class Jax:
     """A forward pass and a gradient of all weights, of the same weights and images."""
 
+    version = jax.__version__
+
     def __init__(self, model, pixels, labels):
         self.weights = {name: jnp.asarray(t.numpy()) for name, t in model.state_dict().items()}
         self.depth, self.heads = len(model.blocks), model.blocks[0].attn.num_heads

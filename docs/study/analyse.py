@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from common import REGIMES, SMALLEST, best, combinations, holm, interval, pairs_of, read
+from common import REGIMES, best, combinations, holm, interval, pairs_of, read, verdict
 from scipy import stats
 
 
@@ -83,12 +83,7 @@ def over_control(runs, on):
             adjusted[at] = holm([ps[i] for i in at])
         rows = []
         for (width, regime, method, chosen, sgd), gain, p in zip(found, gains, adjusted):
-            mean, _, _ = interval(gain)
-            yes = (
-                "yes"
-                if p < 0.05 and mean >= SMALLEST
-                else "too small" if p < 0.05 and mean > 0 else "no"
-            )
+            yes = verdict(interval(gain)[0], p)
             tuned = sgd[f"{on}_after_{figure}"] - chosen[f"{on}_after_{figure}"]
             rows.append(
                 (width, regime, method, ", ".join(f"{x:g}" for x in chosen.lr))
@@ -96,6 +91,19 @@ def over_control(runs, on):
             )
         head = ["width", "regime", "method", "rates chosen", "over the start", "over its control"]
         table(head + ["p (Holm)", "yes?", "over SGD at its own best rate"], rows)
+    print("Top-1 (run − control) and ECE (control − run) of the same runs.\n")
+    columns = [f"{on}_{c}_gain_over_control" for c in ("top1", "ece")]
+    rows = [f[:3] + tuple(told(f[3][c]) for c in columns) for f in found]
+    table(["width", "regime", "method", "top-1", "ECE"], rows)
+
+
+def decided(rows):
+    """A table of what is asked, with Holm's correction over its rows: (label, values) each."""
+    found = [interval(values) for _, values in rows]
+    adjusted = holm([p for *_, p in found])
+    for (label, values), (mean, _, _), p in zip(rows, found, adjusted):
+        above = "yes" if p < 0.05 and mean > 0 else "no"
+        yield label + (told(values), f"{p:.3f}", above)
 
 
 def factors(runs, on):
@@ -117,7 +125,7 @@ def factors(runs, on):
                 for regime in REGIMES:
                     one = at[(at[factor] == level) & (at.model_regime == regime)]
                     row += [
-                        told(one[f"{on}_{c}"])
+                        told(one.groupby("model")[f"{on}_{c}"].mean())
                         for c in ("nll_gain", "calibrated_nll_gain", "nll_gain_over_control")
                     ]
                 rows.append(row)
@@ -130,7 +138,7 @@ def factors(runs, on):
 def rank_correlation(own, fixed, x, gain):
     """Spearman's ρ of x and gain over pairs that share the layer `fixed`, averaged over that layer."""
     rhos = [
-        stats.spearmanr(g[x], g[gain]).statistic
+        stats.spearmanr(g[x], g[gain], nan_policy="omit").statistic
         for _, g in own.groupby(fixed)
         if g[x].nunique() > 1 and g[gain].nunique() > 1
     ]
@@ -148,7 +156,7 @@ def named_by(layers, model, plan):
 def choosing(runs, layers, on):
     """(c): do κ_p and ΔL_u order the pairs, and how good is the pair that the diagnosis names?"""
     print("### (c) Does the diagnosis choose well?\n")
-    rows, between = [], []
+    rows, between, asked = [], [], {}
     for width, regime, part in combinations(pairs_of(runs)):
         for gain in (
             f"{on}_nll_gain_over_control",
@@ -167,6 +175,10 @@ def choosing(runs, layers, on):
                         gains[model] = at[gain].iloc[0]
                         below.append((own[gain] < gains[model]).mean())
                 chosen[basis] = gains
+                if gain == f"{on}_nll_gain_over_control":
+                    for of, values in (("κ_p", by_p), ("ΔL_u", by_u)):
+                        label = (basis, of, width, regime)
+                        asked.setdefault((basis, of), []).append((label, values))
                 rows.append(
                     (width, regime, basis, gain.removeprefix(f"{on}_"), told(by_p), told(by_u))
                     + (f"{np.mean(below):.2f} of {len(below)}" if below else "no plan",)
@@ -183,6 +195,9 @@ def choosing(runs, layers, on):
         + ["of the best pair", "of the median pair"],
         rows,
     )
+    print("Is the rank correlation with the gain in NLL over the control above 0?\n")
+    head = ["diagnosis", "of", "width", "regime", "ρ", "p (Holm)", "yes?"]
+    table(head, [row for group in asked.values() for row in decided(group)])
     print("Cross-fitted choice − in-sample choice, where there are both.\n")
     table(["width", "regime", "gain", "n", "difference"], between)
 
@@ -190,7 +205,7 @@ def choosing(runs, layers, on):
 def recipes(runs, on):
     """(d): the recipe that V finds best over the other seeds, taken on each; and on its own V."""
     print("### (d) Recipes chosen on V\n")
-    rows = []
+    rows, asked = [], []
     single = runs[~runs["update"].isin(["*", "features"])].copy()
     single["recipe"] = [
         f"{name(r)}, decay {r.weight_decay:g}" + (f", Γ {r.gamma:g}" if r.gamma == r.gamma else "")
@@ -199,8 +214,8 @@ def recipes(runs, on):
     for width, regime, part in combinations(single):
         for what, pool in (
             ("any", part),
-            ("decay 0", part[part.weight_decay == 0]),
-            ("decay 0, SGD", part[(part.weight_decay == 0) & (part.method == "sgd")]),
+            ("no decay", part[part.weight_decay == 0]),
+            ("SGD alone", part[part.method == "sgd"]),
         ):
             for figure in ("nll", "calibrated_nll"):
                 every = pool.pivot_table(
@@ -218,6 +233,8 @@ def recipes(runs, on):
                     own.append((every[model].idxmax(), model))
                 for how, picks in (("the other seeds", others), ("its own V", own)):
                     values = {c: [g.loc[r, m] for r, m in picks] for c, g in gains.items()}
+                    if (what, figure, how) == ("any", "calibrated_nll", "the other seeds"):
+                        asked.append(((width, regime), values["calibrated_nll"]))
                     usual = pd.Series([r for r, _ in picks]).mode()
                     rows.append(
                         (
@@ -244,6 +261,9 @@ def recipes(runs, on):
         ],
         rows,
     )
+
+    print("Any recipe, chosen by the calibrated NLL on V of the other seeds: gain after a temperature.\n")
+    table(["width", "regime", "gain", "p (Holm)", "above 0?"], list(decided(asked)))
 
 
 def main():

@@ -5,15 +5,22 @@ import pandas as pd
 from scipy import stats
 
 REGIMES = ["fitted", "memorised", "augmented"]
+PAIRS = 81  # p and u among nine layers
 SMALLEST = 0.005  # nats: less is too little to matter, whatever its p
 
 
 def read(folders, test):
-    """Rows of runs.csv and layers.csv; without `test`, without what test images say."""
-    runs = pd.concat([pd.read_csv(f / "runs.csv") for f in folders], ignore_index=True)
-    paths = [path for path in (folder / "layers.csv" for folder in folders) if path.exists()]
-    layers = [pd.read_csv(path) for path in paths]
-    layers = pd.concat(layers, ignore_index=True) if layers else pd.DataFrame()
+    """Rows of runs.csv and layers.csv, or of the same as .csv.gz; without `test`, without what test
+    images say."""
+
+    def table(name):
+        paths = [next(iter(sorted(folder.glob(f"{name}.csv*"))), None) for folder in folders]
+        if name == "runs" and None in paths:
+            raise SystemExit(f"{folders[paths.index(None)]}: no runs.csv and no runs.csv.gz")
+        found = [pd.read_csv(path) for path in paths if path]
+        return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+    runs, layers = table("runs"), table("layers")
     if not test:
         runs = runs.drop(columns=[c for c in runs if "test_" in c and "digest" not in c])
     return runs, layers
@@ -43,6 +50,13 @@ def holm(ps):
     return adjusted
 
 
+def verdict(mean, p):
+    """What a figure says: `yes` above 0 at 95% and large enough to matter."""
+    if not (p < 0.05 and mean > 0):
+        return "no"
+    return "yes" if mean >= SMALLEST else "too small"
+
+
 def best(rows, figure="val_after_nll"):
     """The row that V chooses of each model."""
     rows = rows[rows[figure].notna()]
@@ -61,4 +75,4 @@ def pairs_of(runs):
     """PoL's runs over pairs of layers, of the models that have them all."""
     pairs = runs[(runs.method == "pol") & (runs.bench == "pairs")]
     count = pairs.groupby("model").size()
-    return pairs[pairs.model.isin(count[count == count.max()].index)]
+    return pairs[pairs.model.isin(count[count == PAIRS].index)]

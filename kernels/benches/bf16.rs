@@ -3,8 +3,12 @@
 //! `cargo bench -p planish-kernels --bench bf16 [-- THREADS]`. Prints GFLOP/s, best and median, as
 //! shares of the micro-kernel on data in the caches on as many threads, and the rates of the same
 //! product in f32: on tiles, where the processor has them (`planish_kernels::bf16::split`), and on
-//! vectors. All are measured in turn. `benches/pytorch/operations.py` prints
+//! vectors. All are measured in turn. Measured are the instructions for bf16 that the processor has,
+//! even if products prefer rounded operands in f32 to them (the first line says so). `benches/pytorch/operations.py` prints
 //! PyTorch's rates at these shapes.
+
+#[path = "../../src/allocator.rs"]
+mod allocator;
 
 use planish_kernels::bf16::{Unit, micro_kernel, multiply_with, split};
 use planish_kernels::product::{Start, View, multiply};
@@ -45,7 +49,7 @@ impl Case {
         let (a, b) = (numbers(size(&va), 1), numbers(size(&vb), 2));
         let mut c = vec![0f32; size(&v)];
         let mut expected = c.clone();
-        let unit = Unit::best();
+        let unit = measured();
         multiply_with(Unit::Portable, (&mut expected, v), Start::Zero, (&a, va), (&b, vb), 1.0);
         multiply_with(unit, (&mut c, v), Start::Zero, (&a, va), (&b, vb), 1.0);
         self.verify(unit, &c, &expected)?;
@@ -115,6 +119,12 @@ impl Case {
     }
 }
 
+/// The fastest instructions for bf16; where there are none, rounded operands in f32.
+fn measured() -> Unit {
+    let all = Unit::available();
+    all.iter().rfind(|unit| **unit != Unit::Portable).copied().unwrap_or(Unit::Portable)
+}
+
 /// Operations a second of the micro-kernel alone, on all threads, numbers in so many parts.
 fn ceiling(unit: Unit, parts: usize) -> f64 {
     let threads = rayon::current_num_threads();
@@ -142,12 +152,14 @@ fn linear(rows: usize, inputs: usize, outputs: usize) -> [Case; 3] {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let threads = std::env::args().skip(1).find_map(|x| x.parse().ok()).unwrap_or(0);
+    allocator::keep_pages();
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global()?;
-    let unit = Unit::best();
+    let unit = measured();
     println!(
-        "{} threads, {unit:?}, micro-kernel {:.0} GFLOP/s",
+        "{} threads, {unit:?}, micro-kernel {:.0} GFLOP/s; products take {:?}",
         rayon::current_num_threads(),
-        ceiling(unit, 1) / 1e9
+        ceiling(unit, 1) / 1e9,
+        Unit::best(),
     );
     for (rows, inputs, outputs) in [
         (197, 768, 2304),

@@ -1,6 +1,6 @@
 //! Sums of many tensors in memory of their own.
 
-use crate::cpu::on_worker;
+use crate::cpu::stays_here;
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
 use crate::lanes::Element;
@@ -94,7 +94,7 @@ impl InplaceOp2 for AddTo {
 
 fn add<E: Element>(a: &mut [E], b: &[E]) {
     let part = |(a, b): (&mut [E], &[E])| a.iter_mut().zip(b).for_each(|(a, &b)| *a += b);
-    if a.len() <= BLOCK || on_worker() {
+    if a.len() <= BLOCK || stays_here() {
         part((a, b));
     } else {
         a.par_chunks_mut(BLOCK).zip(b.par_chunks(BLOCK)).for_each(part);

@@ -5,7 +5,7 @@
 //! VJP makes it anew, which costs one product in six and saves the tape H·T² numbers an image.
 
 use crate::bf16;
-use crate::cpu::{on_worker, run_into};
+use crate::cpu::{run_into, stays_here};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::dual_tensor::{DualTensor, common_dtype};
@@ -111,9 +111,9 @@ fn by_image<'a, E: Element>(held: &'a [Held], images: usize) -> Result<Vec<Input
     Ok(all)
 }
 
-/// Runs `image` for each, side by side unless this is a worker at a micro-batch of its own.
+/// Runs `image` for each, side by side unless operations stay on this thread.
 fn each<T: Send>(images: Vec<T>, image: impl Fn(T) + Send + Sync) {
-    if on_worker() {
+    if stays_here() {
         images.into_iter().for_each(image);
     } else {
         images.into_par_iter().for_each(image);

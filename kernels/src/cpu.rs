@@ -173,7 +173,7 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
             let range = b * rows / blocks..(b + 1) * rows / blocks;
             dispatch(simd, kernel, &pass, count, b, range);
         };
-        if work * (1 + count) < SERIAL || on_worker() {
+        if work * (1 + count) < SERIAL || stays_here() {
             (0..blocks).for_each(one);
         } else {
             (0..blocks).into_par_iter().for_each(one);
@@ -205,7 +205,7 @@ pub fn run<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
 /// Whether an operation stays on this thread: one of several at work on micro-batches of their own,
 /// where splitting would only make threads wait for each other; or the only one there is, which would
 /// hand each operation to a pool of one and sleep meanwhile, a third of a small model's time.
-pub(crate) fn on_worker() -> bool {
+pub(crate) fn stays_here() -> bool {
     rayon::current_thread_index().is_some() || rayon::current_num_threads() == 1
 }
 

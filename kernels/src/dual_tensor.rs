@@ -148,7 +148,7 @@ fn sum_typed<E: Element>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         return Err(Error::shape("sum", format!("{:?}", a.dims()), format!("{:?}", b.dims())));
     }
     let add = |(x, y): (&E, &E)| *x + *y;
-    let total = if sa.len() < SERIAL || crate::cpu::on_worker() {
+    let total = if sa.len() < SERIAL || crate::cpu::stays_here() {
         sa.iter().zip(sb).map(add).collect()
     } else {
         sa.par_iter().zip(sb).with_min_len(SERIAL).map(add).collect()

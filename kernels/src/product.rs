@@ -5,7 +5,7 @@
 //! query-key-value buffer are multiplied where they lie.
 
 use crate::bf16;
-use crate::cpu::on_worker;
+use crate::cpu::stays_here;
 use crate::dual_tensor::{DualTensor, Host, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
@@ -261,7 +261,7 @@ pub fn multiply<E: Element>(
     let accumulate = !matches!(start, Start::Zero);
     let batch = v.batch[0] * v.batch[1];
     let threads = rayon::current_num_threads();
-    let serial = batch * v.rows * v.cols * va.cols < SERIAL || on_worker();
+    let serial = batch * v.rows * v.cols * va.cols < SERIAL || stays_here();
     let raw = Raw(dst.as_mut_ptr());
     let one = |i: usize, parallelism: Parallelism| {
         // SAFETY: `end` bounds every index that these strides reach, in all three buffers, and

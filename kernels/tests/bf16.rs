@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use planish_kernels::bf16::{Unit, multiply_with, round};
 use planish_kernels::product::{Start, View};
 use planish_kernels::{Attention, DualTensor, Error, Kept, Linear, MatMul, Op, Precision};
-use products::{Case, Multiply, numbers};
+use products::{BATCHES, Case, Multiply, numbers};
 
 /// A product on that unit.
 fn on(unit: Unit) -> impl Multiply {
@@ -36,6 +36,13 @@ fn products_of_any_size_and_layout_are_those_of_the_rounded_operands() {
                     None,
                     "{unit:?}, {size:?}, layout {kind}"
                 );
+            }
+        }
+        for kind in 0..BATCHES * BATCHES {
+            for size in [[5, 4, 3], [1, 40, 33], [37, 1, 20], [35, 18, 64]] {
+                let case = Case::batched(size, kind);
+                let flaw = case.flaw(&case.run(on(*unit)), round);
+                assert_eq!(flaw, None, "{unit:?}, {size:?}, batches {kind}");
             }
         }
         // More of K and of A's rows than are packed at a time.

@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use planish_kernels::bf16::split;
 use planish_kernels::product::{Start, View, multiply};
 use planish_kernels::{DualTensor, Linear, Op};
-use products::{Case, numbers};
+use products::{BATCHES, Case, numbers};
 
 #[test]
 fn products_of_any_size_and_layout_are_those_of_the_operands() {
@@ -30,6 +30,10 @@ fn products_of_any_size_and_layout_are_those_of_the_operands() {
             let flaw = case.flaw(&case.run(split::multiply), |x| x);
             assert_eq!(flaw, None, "{size:?}, layout {kind}");
         }
+    }
+    for kind in 0..BATCHES * BATCHES {
+        let case = Case::batched([35, 18, 64], kind);
+        assert_eq!(case.flaw(&case.run(split::multiply), |x| x), None, "batches {kind}");
     }
     // More of K, of A's rows and of B's columns than are packed at a time.
     for (size, kind) in [([1900, 3, 770], 0), ([5, 530, 1600], 13)] {

@@ -107,12 +107,9 @@ impl Header {
             let found = format!("a file of {} bytes", bytes.len());
             return Err(fail("header length", "8 bytes".into(), found));
         };
-        let length = u64::from_le_bytes(*prefix);
-        let json = usize::try_from(length)
-            .ok()
-            .filter(|&n| n <= LONGEST)
+        let json = Header::rest(prefix)
             .ok_or_else(|| {
-                let found = format!("{length} bytes");
+                let found = format!("{} bytes", u64::from_le_bytes(*prefix));
                 fail("header length", format!("at most {LONGEST} bytes"), found)
             })
             .and_then(|n| {

@@ -94,7 +94,7 @@ impl InPlace {
         let mut undo = self.earlier_undo()?.unwrap_or_else(|| Patch {
             from: vec![self.digest.clone()],
             to: self.digest.clone(),
-            header: old.head.clone(),
+            header: old.header_bytes.clone(),
             tensors: Default::default(),
         });
         if !undo.from.contains(&change.to) {
@@ -195,7 +195,7 @@ impl Checkpoint {
     ) -> Result<Saved, Error> {
         let old = self.reopen()?;
         let next = self.next(&old, weights, self.metadata_after(provenance)?)?;
-        let undo = held.commit(&old, &next.patch)?;
+        let undo = held.commit(&old, &next.patch).map_err(|error| self.or_changed(error))?;
         Ok(Saved { path: self.path.clone(), rounding: next.rounding, undo: Some(undo) })
     }
 }

@@ -4,7 +4,7 @@
 use super::{Entry, Error, Header, hex};
 use sha2::{Digest, Sha256};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// An open file with a verified header.
@@ -15,7 +15,7 @@ pub(super) struct OnDisk {
     /// Its header.
     pub header: Header,
     /// The same as bytes: length field, JSON and padding.
-    pub head: Vec<u8>,
+    pub header_bytes: Vec<u8>,
 }
 
 impl OnDisk {
@@ -29,30 +29,33 @@ impl OnDisk {
         let found = (|| {
             let mut file = File::open(path)?;
             let length = file.metadata()?.len();
-            let mut head = Vec::new();
-            (&mut file).take(Header::LENGTH_FIELD as u64).read_to_end(&mut head)?;
-            let rest = Header::rest(&head).unwrap_or(0) as u64;
-            (&mut file).take(rest).read_to_end(&mut head)?;
-            Ok((file, head, length))
+            let mut bytes = Vec::new();
+            (&mut file).take(Header::LENGTH_FIELD as u64).read_to_end(&mut bytes)?;
+            let rest = Header::rest(&bytes).unwrap_or(0) as u64;
+            (&mut file).take(rest).read_to_end(&mut bytes)?;
+            Ok((file, bytes, length))
         })();
-        let (file, head, length) = found.map_err(read)?;
-        let header = Header::parse(path, &head)?;
+        let (file, header_bytes, length) = found.map_err(read)?;
+        let header = Header::parse(path, &header_bytes)?;
         let data = length.saturating_sub(header.data_start as u64);
         header.verify(path, usize::try_from(data).unwrap_or(usize::MAX))?;
-        Ok(OnDisk { path: path.into(), file, header, head })
+        Ok(OnDisk { path: path.into(), file, header, header_bytes })
     }
 
     /// A tensor's bytes.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Changed`] if the file has become shorter than it was when it was opened.
     pub fn bytes_of(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
         let (start, end) = entry.span;
         let mut bytes = vec![0; end - start];
         let mut file = &self.file;
         file.seek(SeekFrom::Start((self.header.data_start + start) as u64))
             .and_then(|_| file.read_exact(&mut bytes))
-            .map_err(Error::io(&self.path, "read"))?;
+            .map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => Error::Changed { path: self.path.clone() },
+                _ => Error::io(&self.path, "read")(error),
+            })?;
         Ok(bytes)
     }
 
@@ -71,11 +74,11 @@ impl OnDisk {
     ///
     /// # Errors
     /// [`Error::Io`]; those of `each`.
-    pub fn for_each(
+    pub fn digest_with(
         &self,
         mut each: impl FnMut(&Entry, Vec<u8>) -> Result<(), Error>,
     ) -> Result<String, Error> {
-        let mut hash = Sha256::new_with_prefix(&self.head);
+        let mut hash = Sha256::new_with_prefix(&self.header_bytes);
         for entry in self.header.in_file_order() {
             let bytes = self.bytes_of(entry)?;
             hash.update(&bytes);
@@ -89,6 +92,6 @@ impl OnDisk {
     /// # Errors
     /// [`Error::Io`].
     pub fn digest(&self) -> Result<String, Error> {
-        self.for_each(|_, _| Ok(()))
+        self.digest_with(|_, _| Ok(()))
     }
 }

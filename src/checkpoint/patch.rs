@@ -47,17 +47,22 @@ impl Patch {
     /// What turns file `a` into file `b`.
     ///
     /// # Errors
-    /// Either cannot be read, or is no sound safetensors file.
+    /// Either cannot be read, or is no sound safetensors file; [`Error::Changed`].
     pub fn between(a: &Path, b: &Path) -> Result<Patch, Error> {
-        let (a, b) = (OnDisk::open(a)?, OnDisk::open(b)?);
+        let (a, b) = ((a, OnDisk::open(a)?), OnDisk::open(b)?);
+        let from = a.1.digest()?;
         let mut tensors = HashMap::new();
-        let to = b.for_each(|entry, new| {
-            if a.tensor(entry)?.as_ref() != Some(&new) {
+        let to = b.digest_with(|entry, new| {
+            if a.1.tensor(entry)?.as_ref() != Some(&new) {
                 tensors.insert(entry.name.clone(), new);
             }
             Ok(())
         })?;
-        Ok(Patch { from: vec![a.digest()?], to, header: b.head, tensors })
+        // What was compared is what the digest is of, unless somebody wrote meanwhile.
+        if a.1.digest()? != from {
+            return Err(Error::Changed { path: a.0.into() });
+        }
+        Ok(Patch { from: vec![from], to, header: b.header_bytes, tensors })
     }
 
     /// Names of the tensors that it carries, sorted.

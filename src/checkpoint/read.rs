@@ -81,7 +81,7 @@ pub(super) fn read_weights(
     dtype: DType,
 ) -> Result<(Weights, String), Error> {
     let mut found: HashMap<String, Tensor> = HashMap::new();
-    let digest = file.for_each(|entry, bytes| {
+    let digest = file.digest_with(|entry, bytes| {
         // What the model has no use for, a pooler say, is read for the digest alone.
         if names.part(&entry.name).is_some() {
             let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);

@@ -8,7 +8,7 @@ use super::output::{check_writable, is_file_name, replace, replace_with, target}
 use super::patch::Patch;
 use super::provenance::{provenance, to_value};
 use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY};
-use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, hex};
+use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, Refused, hex};
 use crate::vit::Weights;
 use candle_core::{DType, Tensor};
 use serde_json::Value;
@@ -108,7 +108,8 @@ impl Checkpoint {
             next.patch.apply(&self.path, &old, &mut |bytes| {
                 file.write_all(bytes).map_err(Error::io(&path, "write"))
             })
-        })?;
+        })
+        .map_err(|error| self.or_changed(error))?;
         if let (false, Some(settings)) = (is_file_name(out), &self.settings) {
             replace_with(&out.join("config.json"), settings.text.as_bytes())?;
         }
@@ -116,6 +117,17 @@ impl Checkpoint {
             replace_with(&out.join(PREPROCESSOR_FILE), images.text.as_bytes())?;
         }
         Ok(Saved { path, rounding: next.rounding, undo: None })
+    }
+
+    /// Of this checkpoint's own next state, an error that says it does not fit the file: the file is
+    /// another by now.
+    pub(super) fn or_changed(&self, error: Error) -> Error {
+        match error {
+            Error::Refused(Refused::Parent { .. } | Refused::Patched { .. }) => {
+                Error::Changed { path: self.path.clone() }
+            }
+            other => other,
+        }
     }
 
     /// The file with `weights` and `metadata`, as its difference from the file that was read.
@@ -132,7 +144,7 @@ impl Checkpoint {
         let (mut tensors, mut rounding) = (HashMap::new(), Rounding::default());
         let mut hash = Sha256::new();
         hash.update(&header);
-        let read = old.for_each(|entry, bytes| {
+        let read = old.digest_with(|entry, bytes| {
             let new = match own.get(&entry.name) {
                 Some(tensor) => changed(entry, &bytes, tensor, &mut rounding)?,
                 None => None,
@@ -187,7 +199,7 @@ impl Checkpoint {
             self.weights.iter().map(|(name, t)| (name.to_string(), t.clone())).collect();
         let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
         let mut differing = Vec::new();
-        let read = old.for_each(|entry, bytes| {
+        let read = old.digest_with(|entry, bytes| {
             let Some(tensor) = own.get(&entry.name) else { return Ok(()) };
             let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
             let equal = match stored {

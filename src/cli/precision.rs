@@ -30,8 +30,8 @@ impl PrecisionArg {
         let slow = common.device == Choice::Cpu && !Unit::pays();
         if self.precision == Name::Bf16 && slow {
             common.say(
-                "note: this processor multiplies bf16 no faster than f32, or the system withholds \
-                 what would: results are those of bf16, but no sooner",
+                "note: this processor multiplies bf16 no faster than f32, or the system does not \
+                 grant AMX: operands are rounded to bf16 all the same, and no time is gained",
             );
         }
         self.get()

@@ -15,7 +15,10 @@ pub fn granted() -> bool {
     /// `ARCH_REQ_XCOMP_PERM` of arch_prctl(2), for the tile registers (component 18).
     const REQUEST: [libc::c_long; 2] = [0x1023, 18];
     let wanted = AMX_BF16 | AMX_TILE;
-    if __cpuid_count(0, 0).eax < 7 || __cpuid_count(7, 0).edx & wanted != wanted {
+    // SAFETY: every x86-64 processor has the instruction; newer compilers know that.
+    #[allow(unused_unsafe)]
+    let has = unsafe { __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & wanted == wanted };
+    if !has {
         return false;
     }
     // SAFETY: the call reads two numbers and changes what the process may use, nothing else. It

@@ -1,7 +1,7 @@
 //! Products of f32 matrices in bf16: operands rounded, products exact, sums in f32.
 //!
 //! A number of bf16 is the upper half of an f32: 8 bits of significand, the same exponents. Each
-//! operand is rounded to the nearest, ties to even, while it is packed for the multiplication, and
+//! operand is rounded to the nearest, ties to even, on its way to the multiplication, and
 //! subnormal numbers to zero; x̂ = x·(1 + δ), |δ| ≤ 2⁻⁸.
 //! The product of two such numbers fits an f32's significand, and sums over K are kept in f32:
 //! |ĉ − c| ≤ (2·2⁻⁸ + 2⁻¹⁶ + K·2⁻²³)·Σ|aᵢ||bᵢ|. Tensors stay f32 on both sides, so weights need
@@ -31,7 +31,7 @@ use crate::product::{Start, View};
 use candle_core::DType;
 #[cfg(target_arch = "x86_64")]
 use {
-    crate::cpu::on_worker,
+    crate::cpu::stays_here,
     blocks::Problem,
     pack::{LINES, Source},
     rayon::prelude::*,
@@ -138,7 +138,7 @@ fn tiled(
         }
     };
     let batch = v.batch[0] * v.batch[1];
-    if batch * v.rows * v.cols * va.cols < SERIAL || on_worker() {
+    if batch * v.rows * v.cols * va.cols < SERIAL || stays_here() {
         (0..batch).for_each(|i| one(i, 0..v.rows, 0..v.cols));
     } else if batch > 1 {
         (0..batch).into_par_iter().for_each(|i| one(i, 0..v.rows, 0..v.cols));

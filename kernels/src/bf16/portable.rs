@@ -2,7 +2,7 @@
 //! multiplied as f32.
 
 use super::round;
-use crate::cpu::{blank, on_worker};
+use crate::cpu::{blank, stays_here};
 use crate::product::{self, Start, View};
 use crate::simd::Simd;
 use rayon::prelude::*;
@@ -22,8 +22,9 @@ pub(super) fn multiply(
     product::multiply(c, start, (&a, va), (&b, vb), factor);
 }
 
-/// The numbers of a view, rounded, one matrix after the other and each as it lay: a head's rows of a
-/// buffer that holds all heads, and not the rest of it.
+/// A rounded copy of what the view takes, matrix after matrix without gaps, and a view of it; a matrix
+/// that lay transposed stays so. Of a buffer that holds all heads, one head's rows are copied and not
+/// the rest.
 fn rounded(x: &[f32], v: View) -> (Vec<f32>, View) {
     let transposed = v.row_stride < v.col_stride;
     let own = if transposed { v.t() } else { v };
@@ -37,7 +38,7 @@ fn rounded(x: &[f32], v: View) -> (Vec<f32>, View) {
         && dense(v.batch_strides[0], v.batch[0], v.batch[1] * size)
     {
         let all = &x[v.offset.min(x.len())..][..count * size];
-        if on_worker() || all.len() <= BLOCK {
+        if stays_here() || all.len() <= BLOCK {
             each(&mut out, all);
         } else {
             let blocks = out.par_chunks_mut(BLOCK).zip(all.par_chunks(BLOCK));
@@ -49,9 +50,10 @@ fn rounded(x: &[f32], v: View) -> (Vec<f32>, View) {
                 let at = own.start(i) + r * own.row_stride;
                 match own.col_stride {
                     1 => each(row, &x[at..at + own.cols]),
-                    step => row.iter_mut().zip(x[at..].iter().step_by(step)).for_each(|(y, x)| {
-                        *y = round(*x);
-                    }),
+                    step => {
+                        let numbers = row.iter_mut().enumerate();
+                        numbers.for_each(|(c, y)| *y = round(x[at + c * step]));
+                    }
                 }
             }
         }
@@ -59,7 +61,7 @@ fn rounded(x: &[f32], v: View) -> (Vec<f32>, View) {
     (out, if transposed { compact.t() } else { compact })
 }
 
-/// Rounds each number, with the widest registers there are.
+/// Rounds each number.
 fn each(out: &mut [f32], x: &[f32]) {
     #[cfg(target_arch = "x86_64")]
     if Simd::best() == Simd::Avx512 {

@@ -33,6 +33,26 @@ fn apart(rows: usize, cols: usize) -> (View, usize) {
     (view, 5 + rows * (3 * cols + 4))
 }
 
+/// Ways in which [`batch`] lays matrices, transposed or not.
+pub const BATCHES: usize = 6;
+
+/// Two by three matrices: one after the other; the heads of a buffer that holds more; or three that
+/// both of the two share.
+fn batch(rows: usize, cols: usize, kind: usize) -> (View, usize) {
+    let (rows, cols) = if kind.is_multiple_of(2) { (rows, cols) } else { (cols, rows) };
+    let dense = View::batched(2, 3, rows, cols);
+    let (view, size) = match kind / 2 {
+        0 => (dense, 6 * rows * cols),
+        1 => {
+            let (row_stride, image) = (3 * cols + 2, rows * (3 * cols + 2) + 7);
+            let batch_strides = [image, cols];
+            (View { offset: 4, row_stride, batch_strides, ..dense }, 4 + 2 * image)
+        }
+        _ => (View { batch_strides: [0, rows * cols], ..dense }, 3 * rows * cols),
+    };
+    (if kind.is_multiple_of(2) { view } else { view.t() }, size)
+}
+
 /// A product whose operands lie in one of several ways.
 pub struct Case {
     pub a: (Vec<f32>, View),
@@ -63,6 +83,19 @@ impl Case {
             c,
             sum: kind.is_multiple_of(2),
             factor: if kind % 5 == 3 { -0.3 } else { 1.0 },
+        }
+    }
+
+    /// m × k by k × n, six of them; `kind` chooses among [`BATCHES`] ways for each operand.
+    pub fn batched([m, n, k]: [usize; 3], kind: usize) -> Self {
+        let lay = |(view, size): (View, usize), seed| (numbers(size, seed), view);
+        Self {
+            a: lay(batch(m, k, kind % BATCHES), 1),
+            b: lay(batch(k, n, kind / BATCHES), 2),
+            c: lay(batch(m, n, 0), 3),
+            row: None,
+            sum: false,
+            factor: 0.5,
         }
     }
 

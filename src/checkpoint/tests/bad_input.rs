@@ -22,6 +22,12 @@ fn zeros(shape: &[usize]) -> Raw {
 fn header_error(bytes: &[u8]) -> String {
     let found = Header::read(Path::new("x.safetensors"), bytes).unwrap_err();
     assert!(matches!(found, Error::Header { .. }), "{found}");
+    // On the disk it is the same error.
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("x.safetensors");
+    fs::write(&path, bytes).unwrap();
+    let there = OnDisk::open(&path).unwrap_err().to_string();
+    assert_eq!(there, found.to_string().replace("x.safetensors", &path.display().to_string()));
     found.to_string()
 }
 

@@ -200,3 +200,54 @@ fn a_created_model_opens_again() {
     let found = create(&out, &config, None, &weights, None, &provenance("finetune"));
     assert!(matches!(found, Err(Error::Inexpressible { .. })));
 }
+
+#[test]
+fn a_file_that_changes_under_a_command_is_noticed_wherever_it_is_read() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("vit.safetensors");
+    let text = configuration().to_string();
+    write(&path, &raw(&small()), &[(CONFIG_KEY, &text)]);
+    let whole = fs::read(&path).unwrap();
+    let start = OnDisk::open(&path).unwrap().header.data_start;
+    let mut other_data = whole.clone();
+    other_data[start] ^= 1;
+    let mut other_header = whole.clone();
+    assert_eq!(std::mem::replace(&mut other_header[start - 1], b'\n'), b' ', "padding");
+    let shorter = whole[..whole.len() - 1].to_vec();
+    let longer = [&whole[..], &[0]].concat();
+    for bytes in [other_data, shorter, longer] {
+        fs::write(&path, &whole).unwrap();
+        let checkpoint = open(&path).unwrap();
+        let opened = checkpoint.reopen().unwrap();
+        fs::write(&path, &bytes).unwrap();
+        let mut found = vec![checkpoint.weights_as(DType::F64).map(|_| ())];
+        found.push(checkpoint.round_trip().map(|_| ()));
+        if bytes.len() <= whole.len() {
+            found.push(opened.digest().and_then(|digest| checkpoint.unchanged(&digest)));
+        }
+        for found in found {
+            assert!(matches!(found, Err(Error::Changed { .. })), "{found:?}, {}", bytes.len());
+        }
+    }
+    // The same header in other bytes is noticed by the digest.
+    fs::write(&path, &whole).unwrap();
+    let checkpoint = open(&path).unwrap();
+    fs::write(&path, other_header).unwrap();
+    assert!(matches!(checkpoint.weights_as(DType::F32), Err(Error::Changed { .. })));
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_saved_is_no_damaged_patch() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("vit.safetensors");
+    let text = configuration().to_string();
+    write(&path, &raw(&small()), &[(CONFIG_KEY, &text)]);
+    let checkpoint = open(&path).unwrap();
+    let old = checkpoint.reopen().unwrap();
+    let next = checkpoint.next(&old, &checkpoint.weights, Vec::new()).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let applied = next.patch.apply(&path, &old, &mut |_| Ok(())).unwrap_err();
+    assert!(matches!(checkpoint.or_changed(applied), Error::Changed { .. }));
+}
