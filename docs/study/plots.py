@@ -14,6 +14,8 @@ from common import REGIMES, SMALLEST, best, combinations, interval, pairs_of, re
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib.colors import SymLogNorm  # noqa: E402
+from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 LAYERS = ["embed"] + [f"block.{i}" for i in range(6)] + ["norm", "head"]
 FIGURES = {"nll": ("NLL", "#1f6f8b"), "calibrated_nll": ("after a temperature", "#d1751f")}
@@ -65,7 +67,10 @@ def gains(runs, on, out):
         axis.invert_yaxis() if axis is axes[0][0] else None
         axis.set_title(f"{regime}, width {width}", fontsize=9)
         axis.set_xlabel("gain over the control, nats", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.tick_params(labelsize=8)
+    for axis in axes.flat:
+        axis.set_visible(axis.has_data())
     handles, titles = axes[0][0].get_legend_handles_labels()
     figure.legend(handles[:2], titles[:2], loc="outside lower center", ncols=2, fontsize=8)
     save(figure, out, "methods", "Gain over plain SGD of the same layers, mean over seeds and 95%")
@@ -87,7 +92,9 @@ def pairs(runs, on, out):
     for axis, (width, regime, _), t in zip(axes[0], parts, tables):
         names = [layer for layer in LAYERS if layer in t.index]
         t = t.reindex(index=names, columns=[layer for layer in LAYERS if layer in t.columns])
-        image = axis.imshow(t, cmap="RdBu", vmin=-most, vmax=most)
+        # Most gains are thousandths of a nat, and a control that diverged is a whole one.
+        norm = SymLogNorm(linthresh=0.001, vmin=-most, vmax=most)
+        image = axis.imshow(t, cmap="RdBu", norm=norm)
         axis.set_xticks(range(len(t.columns)), t.columns, rotation=60, fontsize=8)
         axis.set_yticks(range(len(names)), names, fontsize=8)
         axis.set_xlabel("updated, u", fontsize=8)
@@ -119,6 +126,8 @@ def settings(runs, on, out):
                 axis.plot(mean.index, mean, style, marker="o", ms=3, color=colour, label=title)
         axis.axhline(0, color="#888888", lw=0.8)
         axis.set_xscale("log")
+        axis.set_xticks(sorted(part.lr.unique()), [f"{x:g}" for x in sorted(part.lr.unique())])
+        axis.minorticks_off()
         axis.set_title(regime, fontsize=9)
         axis.set_xlabel("learning rate", fontsize=8)
         axis.tick_params(labelsize=8)

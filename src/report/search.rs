@@ -92,6 +92,24 @@ impl Search {
         order.into_iter().take(n).map(row).collect()
     }
 
+    /// Which recipe was taken, and whether its gain is one.
+    pub fn taken(&self) -> Option<String> {
+        let taken = self.tried.get(self.chosen?)?;
+        let gain = taken.calibrated_nll_gain?;
+        let beyond = match gain.mean > 1.96 * gain.stderr.unwrap_or(0.0) {
+            true => "its gain on V beyond a temperature",
+            false => "beyond a temperature, V cannot tell its gain from 0",
+        };
+        Some(format!(
+            "a search on V took {}, rate {}, decay {}, {} epochs; {beyond}: {}",
+            taken.name(),
+            taken.learning_rate,
+            taken.weight_decay,
+            taken.epochs,
+            estimate(gain)
+        ))
+    }
+
     /// How to read the first `shown` rows.
     pub fn sentence(&self, shown: usize) -> String {
         let shown = match self.tried.len() {

@@ -3,7 +3,7 @@ use candle_core::Device;
 use sha2::{Digest, Sha256};
 
 /// A checkpoint as a bare file in a folder of its own.
-fn file() -> (TempDir, PathBuf) {
+pub(super) fn file() -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("vit.safetensors");
     let text = configuration().to_string();

@@ -203,10 +203,7 @@ fn a_created_model_opens_again() {
 
 #[test]
 fn a_file_that_changes_under_a_command_is_noticed_wherever_it_is_read() {
-    let dir = TempDir::new().unwrap();
-    let path = dir.path().join("vit.safetensors");
-    let text = configuration().to_string();
-    write(&path, &raw(&small()), &[(CONFIG_KEY, &text)]);
+    let (_dir, path) = super::in_place::file();
     let whole = fs::read(&path).unwrap();
     let start = OnDisk::open(&path).unwrap().header.data_start;
     let mut other_data = whole.clone();
@@ -238,10 +235,7 @@ fn a_file_that_changes_under_a_command_is_noticed_wherever_it_is_read() {
 
 #[test]
 fn a_file_that_changes_while_it_is_saved_is_no_damaged_patch() {
-    let dir = TempDir::new().unwrap();
-    let path = dir.path().join("vit.safetensors");
-    let text = configuration().to_string();
-    write(&path, &raw(&small()), &[(CONFIG_KEY, &text)]);
+    let (_dir, path) = super::in_place::file();
     let checkpoint = open(&path).unwrap();
     let old = checkpoint.reopen().unwrap();
     let next = checkpoint.next(&old, &checkpoint.weights, Vec::new()).unwrap();

@@ -42,6 +42,9 @@ pub struct Judged {
     pub notes: Vec<String>,
 }
 
+/// Training loss, as a share of the loss on V, below which gradients on training images move little.
+const FITTED: f64 = 0.2;
+
 /// Judges the weights that training kept. A result no worse than the input may be written; a worse
 /// one, or none at all, only by `--force`.
 ///
@@ -58,7 +61,8 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
         },
     };
     // Not even by --force: there is nothing to write.
-    let impossible = case.overflow.clone().or(useless);
+    let unmoved = (*epoch == 0).then(|| "no epoch was finished soundly".to_owned());
+    let impossible = case.overflow.clone().or(useless).or(unmoved);
     let mean = |of: &Pair, i: usize| {
         let losses = losses(&of[i], 1.0);
         losses.iter().sum::<f64>() / losses.len() as f64
@@ -66,7 +70,6 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
     let figures = on_v.as_ref().map(|pair| (mean(pair, 0), mean(pair, 1), pair[0].images()));
     let worse = figures.map(|(before, after, _)| after > before);
     let problem = match (epoch, figures) {
-        (0, _) => Some("no epoch was finished soundly".to_owned()),
         (_, Some((before, after, n))) if after > before => {
             let [after, before] = apart(after, before);
             Some(format!(
@@ -106,10 +109,21 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
     let refusal = problem.filter(|_| !force).map(|problem| {
         let because = stopped.as_ref().map_or(String::new(), |s| format!("{s}; "));
         let best = if case.keep == Keep::Last { " pass --keep best," } else { "" };
-        format!(
-            "{because}{problem}; nothing was written: lower --lr, add --warmup or --clip,{best} or \
-             pass --force to write it all the same"
-        )
+        let fitted = figures.zip(epochs.first().map(|e| e.training_loss));
+        let fitted = fitted.filter(|((before, ..), loss)| *loss < FITTED * before);
+        let remedy = match (fitted, *epoch) {
+            (Some((_, loss)), 1..) => format!(
+                "training images are fitted already (loss {loss:.3}), so that their gradients move \
+                 little: add --weight-decay 0.01 with --lr 0.1, try --search 5 in place of a method,"
+            ),
+            _ => "lower --lr, add --warmup or --clip,".to_owned(),
+        };
+        let force = match *epoch {
+            0 => "",
+            _ => " or pass --force to write it all the same",
+        };
+        let said = format!("{because}{problem}; nothing was written: {remedy}{best}{force}");
+        said.trim_end_matches(',').to_owned()
     });
     let selection = Selection {
         keep: case.keep,

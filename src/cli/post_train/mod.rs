@@ -193,6 +193,7 @@ fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<(
     let mut notes = work.roles.notes.clone();
     notes.extend(trained.notes);
     notes.extend(own_notes);
+    notes.extend(search.as_ref().and_then(Search::taken));
     notes.extend(failure.iter().map(|error| format!("there are no figures: {error:#}")));
     if let (Some(path), None) = (&args.dump, &saved) {
         notes.push(format!("{}: not written, for want of a checkpoint", path.display()));

@@ -39,9 +39,8 @@ pub struct Found {
     pub search: Search,
 }
 
-/// Tries recipes for so many minutes, those first that take the fewest operations, and takes the one
-/// whose loss on V after a temperature is least, of those that do not raise the loss itself. Test
-/// images are not read.
+/// Tries recipes for so many minutes, those first that take the fewest operations, and takes one by its
+/// losses on V, see [`best`]. Test images are not read.
 ///
 /// # Errors
 /// No training images, no V; no recipe that is better than the input; those of training.
@@ -93,13 +92,20 @@ pub fn search(args: &Args, minutes: f64) -> anyhow::Result<Found> {
     Ok(Found { args: named(args, &candidates[places[best]]), search })
 }
 
-/// The place of the least loss after a temperature, of those that lower it and do not raise the loss.
+/// The place of the recipe to take. Of those that lower the loss after a temperature and do not raise the
+/// loss itself, the one that gains most after a temperature, and those within a standard error of its
+/// gain, are level: of these it is the one of the least loss.
 fn best(tried: &[Tried]) -> Option<usize> {
-    let gain = |t: &Tried| t.calibrated_nll_gain.map(|g| g.mean);
-    let sound = |t: &Tried| t.nll_gain.is_some_and(|g| g.mean >= 0.0) && gain(t) > Some(0.0);
-    let all = tried.iter().enumerate().filter(|(_, t)| sound(t));
-    all.max_by(|(_, a), (_, b)| gain(a).unwrap_or(0.0).total_cmp(&gain(b).unwrap_or(0.0)))
-        .map(|(place, _)| place)
+    let sound: Vec<(usize, Estimate, Estimate)> = tried
+        .iter()
+        .enumerate()
+        .filter_map(|(place, t)| Some((place, t.calibrated_nll_gain?, t.nll_gain?)))
+        .filter(|(_, calibrated, gain)| calibrated.mean > 0.0 && gain.mean >= 0.0)
+        .collect();
+    let (_, top, _) = sound.iter().max_by(|(_, a, _), (_, b, _)| a.mean.total_cmp(&b.mean))?;
+    let least = top.mean - top.stderr.unwrap_or(0.0);
+    let level = sound.iter().filter(|(_, calibrated, _)| calibrated.mean >= least);
+    level.max_by(|(_, _, a), (_, _, b)| a.mean.total_cmp(&b.mean)).map(|(place, ..)| *place)
 }
 
 /// What the user would have said.
@@ -204,4 +210,53 @@ fn table(search: &Search) -> String {
     let mut table = Table::new(&columns);
     search.leading(SHOWN).into_iter().for_each(|row| table.row(row));
     format!("{}{}", table.render(Style::of_stdout()), search.sentence(SHOWN))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recipe of these gains: of the loss, and after a temperature with its standard error.
+    fn tried(nll: f64, calibrated: f64, stderr: f64) -> Tried {
+        let of = |mean, stderr| Some(Estimate { mean, stderr: Some(stderr) });
+        Tried {
+            method: "sgd".into(),
+            perturb: None,
+            update: "norm".into(),
+            learning_rate: 0.1,
+            weight_decay: 0.0,
+            epochs: 3,
+            nll: Some(1.0 - nll),
+            calibrated_nll: Some(1.0 - calibrated),
+            nll_gain: of(nll, 0.01),
+            calibrated_nll_gain: of(calibrated, stderr),
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn of_recipes_that_are_level_after_a_temperature_the_least_loss_is_taken() {
+        let top = tried(0.1, 0.03, 0.004);
+        let level = tried(0.2, 0.027, 0.004);
+        let behind = tried(0.5, 0.025, 0.004);
+        assert_eq!(best(&[top.clone(), level, behind.clone()]), Some(1));
+        assert_eq!(best(&[behind, top]), Some(1));
+        // Neither a loss that rises nor one that a temperature would lower as well.
+        assert_eq!(best(&[tried(-0.1, 0.03, 0.1), tried(0.3, -0.01, 0.1)]), None);
+        let nothing = Tried { nll_gain: None, ..tried(0.1, 0.1, 0.1) };
+        assert_eq!(best(&[nothing]), None);
+    }
+
+    #[test]
+    fn what_was_taken_is_told_with_what_is_known_of_it() {
+        let told = |t: Tried| {
+            let search =
+                Search { minutes: 1.0, seconds: 1.0, recipes: 2, chosen: Some(0), tried: vec![t] };
+            search.taken().unwrap()
+        };
+        let established = told(tried(0.1, 0.03, 0.004));
+        assert!(established.starts_with("a search on V took sgd → norm, rate 0.1, decay 0, 3 epochs;"));
+        assert!(established.ends_with("0.0300 ± 0.0040"), "{established}");
+        assert!(told(tried(0.1, 0.003, 0.004)).ends_with("from 0: 0.0030 ± 0.0040"));
+    }
 }
