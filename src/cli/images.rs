@@ -209,8 +209,8 @@ impl Sources {
 fn made(wanted: &str) -> &'static str {
     match wanted {
         "val" | "validation" => {
-            ", or --val-data with images of your own; diagnose and post-train make V of half of the \
-             test split where there is no split val"
+            ", or --val-data with images of your own; where there is no split val, diagnose and \
+             post-train make V of what `planish finetune` held out, or of half of the test split"
         }
         _ => "",
     }

@@ -1,6 +1,7 @@
 //! Where the result goes: a new file, or the checkpoint's own place.
 
-use crate::checkpoint::{Checkpoint, InPlace, Provenance, Saved};
+use crate::checkpoint::{Checkpoint, InPlace, Provenance, Saved, standing};
+use crate::cli::common::Common;
 use crate::vit::{Layer, Weights};
 use std::path::PathBuf;
 
@@ -34,9 +35,16 @@ impl Place {
     ///
     /// # Errors
     /// Those of [`Checkpoint::check_output`] and [`Checkpoint::hold`].
-    pub fn open(&self, checkpoint: &Checkpoint) -> anyhow::Result<Destination> {
+    pub fn open(&self, checkpoint: &Checkpoint, common: &Common) -> anyhow::Result<Destination> {
         if let Some(out) = &self.out {
             checkpoint.check_output(out)?;
+            let weights = |path: &PathBuf| path.extension().is_some_and(|e| e == "safetensors");
+            if let Some(earlier) = standing(out).filter(weights) {
+                common.say(&format!(
+                    "note: {} is an earlier result of tuning this checkpoint; it will be replaced",
+                    earlier.display()
+                ));
+            }
             return Ok(Destination::New(out.clone()));
         }
         Ok(if self.in_place { Destination::Own(checkpoint.hold()?) } else { Destination::Nowhere })

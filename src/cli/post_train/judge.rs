@@ -61,8 +61,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
         },
     };
     // Not even by --force: there is nothing to write.
-    let unmoved = (*epoch == 0).then(|| "no epoch was finished soundly".to_owned());
-    let impossible = case.overflow.clone().or(useless).or(unmoved);
+    let impossible = case.overflow.clone().or(useless);
     let mean = |of: &Pair, i: usize| {
         let losses = losses(&of[i], 1.0);
         losses.iter().sum::<f64>() / losses.len() as f64
@@ -70,6 +69,9 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
     let figures = on_v.as_ref().map(|pair| (mean(pair, 0), mean(pair, 1), pair[0].images()));
     let worse = figures.map(|(before, after, _)| after > before);
     let problem = match (epoch, figures) {
+        (0, _) => {
+            Some("no epoch was finished soundly, and the weights are the input's own".to_owned())
+        }
         (_, Some((before, after, n))) if after > before => {
             let [after, before] = apart(after, before);
             Some(format!(

@@ -255,7 +255,9 @@ mod tests {
             search.taken().unwrap()
         };
         let established = told(tried(0.1, 0.03, 0.004));
-        assert!(established.starts_with("a search on V took sgd → norm, rate 0.1, decay 0, 3 epochs;"));
+        assert!(
+            established.starts_with("a search on V took sgd → norm, rate 0.1, decay 0, 3 epochs;")
+        );
         assert!(established.ends_with("0.0300 ± 0.0040"), "{established}");
         assert!(told(tried(0.1, 0.003, 0.004)).ends_with("from 0: 0.0030 ± 0.0040"));
     }

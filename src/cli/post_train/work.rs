@@ -87,7 +87,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
         &checkpoint.path,
         &args.data.files(),
     )?;
-    let destination = args.place.open(&checkpoint)?;
+    let destination = args.place.open(&checkpoint, &args.common)?;
     let sources = args.data.open(&checkpoint)?;
     let roles = sources.roles(&checkpoint, args.common.seed)?;
     args.common.say_notes(&roles.notes);
