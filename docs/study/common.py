@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-REGIMES = ["fitted", "memorised", "augmented"]
+REGIMES = ["fitted", "memorised", "augmented", "few"]
 PAIRS = 81  # p and u among nine layers
 SMALLEST = 0.005  # nats: less is too little to matter, whatever its p
 
