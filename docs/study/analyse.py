@@ -113,7 +113,7 @@ def factors(runs, on):
     pol = pol[pol.model_width == pol.model_width.min()]
     # Rates and decay are crossed with one another, Γ and epochs are varied at one rate alone.
     held = {"lr": 0.1, "epochs": 3, "gamma": 2, "weight_decay": 0}
-    rows = []
+    rows, regimes = [], [r for r in REGIMES if (pol.model_regime == r).any()]
     for u in ("norm", "block.5"):
         for factor in held:
             at = pol[pol["update"] == u]
@@ -122,7 +122,7 @@ def factors(runs, on):
                     at = at[at[other] == value]
             for level in sorted(at[factor].unique()):
                 row = [u, f"{factor} {level:g}"]
-                for regime in REGIMES:
+                for regime in regimes:
                     one = at[(at[factor] == level) & (at.model_regime == regime)]
                     row += [
                         told(one.groupby("model")[f"{on}_{c}"].mean())
@@ -130,7 +130,7 @@ def factors(runs, on):
                     ]
                 rows.append(row)
     head = ["u", "level"]
-    for regime in REGIMES:
+    for regime in regimes:
         head += [regime, "calibrated", "over control"]
     table(head, rows)
 
