@@ -1,5 +1,6 @@
 """PyTorch's rates for the operations that `cargo bench --workspace --bench ops` and `--bench bf16`
-time, at the same shapes: a ViT-B/16 on eight images of 224².
+time, at the same shapes: a ViT-B/16 on eight images of 224². As there, a large copy comes before each
+run, so that no operation finds its operands in the caches.
 
     pip install torch
     python benches/pytorch/operations.py [THREADS]
@@ -13,13 +14,18 @@ import torch
 import torch.nn.functional as F
 
 RUNS = 15
+# Numbers of the copy, as in kernels/benches/ceilings.
+COPIED = 1 << 24
 ROWS, DIM, HEADS, TOKENS, IMAGES = 8 * 197, 768, 12, 197, 8
 
 
 def median(run):
     run()
+    full = torch.ones(COPIED)
+    empty = torch.zeros(COPIED)
     times = []
     for _ in range(RUNS):
+        empty.copy_(full)
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
