@@ -49,20 +49,20 @@ impl Patch {
     /// # Errors
     /// Either cannot be read, or is no sound safetensors file; [`Error::Changed`].
     pub fn between(a: &Path, b: &Path) -> Result<Patch, Error> {
-        let (a, b) = ((a, OnDisk::open(a)?), OnDisk::open(b)?);
-        let from = a.1.digest()?;
+        let (base, result) = (OnDisk::open(a)?, OnDisk::open(b)?);
+        let from = base.digest()?;
         let mut tensors = HashMap::new();
-        let to = b.digest_with(|entry, new| {
-            if a.1.tensor(entry)?.as_ref() != Some(&new) {
+        let to = result.digest_with(|entry, new| {
+            if base.tensor(entry)?.as_ref() != Some(&new) {
                 tensors.insert(entry.name.clone(), new);
             }
             Ok(())
         })?;
         // What was compared is what the digest is of, unless somebody wrote meanwhile.
-        if a.1.digest()? != from {
-            return Err(Error::Changed { path: a.0.into() });
+        if base.digest()? != from {
+            return Err(Error::Changed { path: a.into() });
         }
-        Ok(Patch { from: vec![from], to, header: b.header_bytes, tensors })
+        Ok(Patch { from: vec![from], to, header: result.header_bytes, tensors })
     }
 
     /// Names of the tensors that it carries, sorted.

@@ -111,15 +111,8 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
     let refusal = problem.filter(|_| !force).map(|problem| {
         let because = stopped.as_ref().map_or(String::new(), |s| format!("{s}; "));
         let best = if case.keep == Keep::Last { " pass --keep best," } else { "" };
-        let fitted = figures.zip(epochs.first().map(|e| e.training_loss));
-        let fitted = fitted.filter(|((before, ..), loss)| *loss < FITTED * before);
-        let remedy = match (fitted, *epoch) {
-            (Some((_, loss)), 1..) => format!(
-                "training images are fitted already (loss {loss:.3}), so that their gradients move \
-                 little: add --weight-decay 0.01 with --lr 0.1, try --search 5 in place of a method,"
-            ),
-            _ => "lower --lr, add --warmup or --clip,".to_owned(),
-        };
+        let training = epochs.first().map(|e| e.training_loss);
+        let remedy = remedy(training, figures.map(|(before, ..)| before), *epoch);
         let force = match *epoch {
             0 => "",
             _ => " or pass --force to write it all the same",
@@ -141,8 +134,36 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> anyhow::Result<Judged> {
     Ok(Judged { on_v, selection, refusal, notes })
 }
 
+/// What to do about a result that is not written, by the loss on training images in the first epoch and
+/// the input's on V.
+fn remedy(training: Option<f64>, before: Option<f64>, epoch: usize) -> String {
+    match (training, before) {
+        (Some(loss), Some(before)) if epoch > 0 && loss < FITTED * before => format!(
+            "training images are fitted already (loss {loss:.3}), so that their gradients move \
+             little: add --weight-decay 0.01 with --lr 0.1, try --search 5 in place of a method,"
+        ),
+        _ => "lower --lr, add --warmup or --clip,".to_owned(),
+    }
+}
+
 /// Two figures with four decimals, or as many more as tell them apart.
 fn apart(a: f64, b: f64) -> [String; 2] {
     let with = |decimals: usize| [a, b].map(|x| format!("{x:.decimals$}"));
     (4..16).map(with).find(|[a, b]| a != b).unwrap_or_else(|| with(16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_that_has_nothing_left_to_learn_is_not_told_to_go_slower() {
+        let slower = |training, before, epoch| remedy(training, before, epoch).contains("--lr,");
+        assert!(!slower(Some(0.04), Some(1.06), 1));
+        assert!(remedy(Some(0.04), Some(1.06), 1).contains("--weight-decay"));
+        // It still learns, it exploded, or nobody knows.
+        assert!(slower(Some(0.5), Some(1.06), 1));
+        assert!(slower(Some(0.04), Some(1.06), 0));
+        assert!(slower(None, Some(1.06), 1) && slower(Some(0.04), None, 1));
+    }
 }
