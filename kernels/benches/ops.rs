@@ -1,6 +1,7 @@
-//! Operations at the shapes of a ViT-B/16 on eight images of 224²: verified first, then timed.
+//! Operations at the shapes of a ViT-B/16 on images of 224²: verified first, then timed.
 //!
-//! `cargo bench -p planish-kernels`. Row operations print GB/s, every plane read or written counted
+//! `cargo bench -p planish-kernels`. As a gradient runs them: every thread has four images of its
+//! own, and all work side by side. Row operations print GB/s, every plane read or written counted
 //! once, and the share of a large copy; products print GFLOP/s and the share of one large product.
 //! Copy and product are measured in turn with each operation.
 
@@ -9,7 +10,8 @@ use planish_kernels::{
     Add, Attention, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Linear, Op, Softmax,
 };
 use std::error::Error;
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 #[path = "../../src/allocator.rs"]
 mod allocator;
@@ -23,7 +25,8 @@ const RUNS: usize = 7;
 /// f32 against f64, relative to the norm: 6e-8 a rounding, with sums over thousands of rows.
 const TOLERANCE: f64 = 1e-5;
 
-const IMAGES: usize = 8;
+/// Of each thread.
+const IMAGES: usize = 4;
 const TOKENS: usize = 197;
 const HEADS: usize = 12;
 const DIM: usize = 768;
@@ -93,6 +96,15 @@ impl Case {
         Ok(self.op.vjp(&kept, gy, &self.wanted)?.into_iter().flatten().collect())
     }
 
+    /// Inputs, output and its gradient.
+    fn operands(&self, tangents: usize) -> Outcome<(Vec<DualTensor>, DualTensor, DualTensor)> {
+        let x = self.dims.iter().enumerate().map(|(i, d)| dual(d, i as u64, tangents));
+        let x = x.collect::<Outcome<Vec<_>>>()?;
+        let y = self.op.value(&x.iter().collect::<Vec<_>>())?;
+        let gy = dual(y.dims(), 9, tangents)?;
+        Ok((x, y, gy))
+    }
+
     /// Numbers read and written once each, with their tangents.
     fn planes(&self, results: &[DualTensor], tangents: usize) -> usize {
         let sizes = |dims: &Vec<usize>| dims.iter().product::<usize>();
@@ -109,15 +121,13 @@ impl Case {
     }
 
     fn measure(&self, tangents: usize, machine: &mut Ceilings) -> Outcome<()> {
-        let operands: Vec<(usize, &Vec<usize>)> = self.dims.iter().enumerate().collect();
-        let x = operands.iter().map(|(i, d)| dual(d, *i as u64, tangents));
-        let x = x.collect::<Outcome<Vec<_>>>()?;
-        let y = self.op.value(&x.iter().collect::<Vec<_>>())?;
-        let gy = dual(y.dims(), 9, tangents)?;
-        let found = self.run(&x, &y, &gy)?;
+        let threads = rayon::current_num_threads();
+        let sets = (0..threads).map(|_| self.operands(tangents)).collect::<Outcome<Vec<_>>>()?;
+        let (x, y, gy) = &sets[0];
+        let found = self.run(x, y, gy)?;
         let wide = x.iter().map(to_f64).collect::<Outcome<Vec<_>>>()?;
         let wide_y = self.op.value(&wide.iter().collect::<Vec<_>>())?;
-        let expected = self.run(&wide, &wide_y, &to_f64(&gy)?)?;
+        let expected = self.run(&wide, &wide_y, &to_f64(gy)?)?;
         for (f, e) in found.iter().zip(&expected) {
             let mut error = distance(f.value(), e.value())?;
             if let (Some(f), Some(e)) = (f.tangent(), e.tangent()) {
@@ -131,14 +141,15 @@ impl Case {
         let products = self.products as f64 * 2.0;
         // Product rule: forward, each operand's tangent costs one more product.
         let gradients = self.wanted.iter().filter(|w| **w).count().max(1) as f64;
-        let flops = products * gradients * (1 + 2 * tangents) as f64;
-        let bytes = 4.0 * self.planes(&found, tangents) as f64;
+        let flops = (threads * (1 + 2 * tangents)) as f64 * products * gradients;
+        let bytes = 4.0 * (threads * self.planes(&found, tangents)) as f64;
         for _ in 0..RUNS {
             let best = if self.products > 0 { machine.product() } else { machine.copy() };
-            let start = Instant::now();
-            let results = std::hint::black_box(self.run(&x, &y, &gy)?);
-            let time = start.elapsed().as_secs_f64();
-            drop(results);
+            let time = together(|thread| {
+                let (x, y, gy) = &sets[thread];
+                self.run(x, y, gy).map_err(|e| e.to_string())
+            })?;
+            let time = time.as_secs_f64();
             times.push(time);
             shares.push(if self.products > 0 { flops } else { bytes } / time / best);
         }
@@ -155,6 +166,24 @@ impl Case {
         );
         Ok(())
     }
+}
+
+/// Does the work on every thread at once: from when all are awake to when the last is done.
+fn together<T>(work: impl Fn(usize) -> Result<T, String> + Sync) -> Outcome<Duration> {
+    let awake = AtomicUsize::new(0);
+    let spans = rayon::broadcast(|thread| {
+        awake.fetch_add(1, Ordering::AcqRel);
+        while awake.load(Ordering::Acquire) < thread.num_threads() {
+            std::hint::spin_loop();
+        }
+        let start = Instant::now();
+        let result = std::hint::black_box(work(thread.index()));
+        let end = Instant::now();
+        result.map(|_| (start, end))
+    });
+    let spans = spans.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let (start, end) = (spans.iter().map(|s| s.0).min(), spans.iter().map(|s| s.1).max());
+    Ok(end.zip(start).map(|(end, start)| end - start).unwrap_or_default())
 }
 
 fn cases() -> Vec<Case> {

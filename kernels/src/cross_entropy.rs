@@ -41,35 +41,33 @@ impl CrossEntropy {
     }
 }
 
-/// The row's maximum and Σ exp(x − max).
-#[inline(always)]
-fn partition<S: Scalar>(x: Row<S>) -> (S, S) {
-    let m = x.held_max();
-    (
-        m,
-        x.sum(
-            #[inline(always)]
-            |c| (x.at(c) - m).exp(),
-        ),
-    )
-}
-
 struct Value<'a>(&'a CrossEntropy);
 impl RowKernel<1, 1> for Value<'_> {
     #[inline(always)]
     fn row<S: Scalar>(&self, r: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
         let s = self.0.smoothing;
-        let (m, total) = partition(x);
+        let m = x.held_max();
         let target = x.column(self.0.labels[r] as usize) - m;
-        let mut loss = total.ln() - target * (1.0 - s);
-        if s > 0.0 {
-            let per_class = s / x.len() as f64;
-            loss = loss
-                - x.sum(
-                    #[inline(always)]
-                    |c| x.at(c) - m,
-                ) * per_class;
-        }
+        let loss = if s > 0.0 {
+            let [total, rest] = x.sums(
+                #[inline(always)]
+                |c| {
+                    x.fetch_ahead(c);
+                    let d = x.at(c) - m;
+                    [d.exp(), d]
+                },
+            );
+            total.ln_same() - target * (1.0 - s) - rest * (s / x.len() as f64)
+        } else {
+            let total = x.sum(
+                #[inline(always)]
+                |c| {
+                    x.fetch_ahead(c);
+                    (x.at(c) - m).exp()
+                },
+            );
+            total.ln_same() - target
+        };
         y.put_one(loss);
     }
 
@@ -89,11 +87,21 @@ impl RowKernel<2, 1> for Vjp<'_> {
     #[inline(always)]
     fn row<S: Scalar>(&self, r: usize, [x, gy]: [Row<S>; 2], [gx]: [RowMut<S>; 1]) {
         let s = self.0.smoothing;
-        let (m, total) = partition(x);
+        let m = x.held_max();
+        // Exponentials are left in the output meanwhile: read back is cheaper than made again.
+        let total = x.sum(
+            #[inline(always)]
+            |c| {
+                x.fetch_ahead(c);
+                let e = (x.at(c) - m).exp();
+                gx.put(c, e);
+                e
+            },
+        );
         let (weight, scale) = (gy.column(0), gy.column(0) / total);
+        let (e, uniform) = (gx.read(), weight * (s / x.len() as f64));
         for c in chunks::<S>(x.len()) {
-            let p = (x.at(c) - m).exp() * scale;
-            gx.put(c, if s > 0.0 { p - weight * (s / x.len() as f64) } else { p });
+            gx.put(c, e.at(c) * scale - uniform);
         }
         let label = self.0.labels[r] as usize;
         gx.put_column(label, gx.read().column(label) - weight * (1.0 - s));

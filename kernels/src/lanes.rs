@@ -4,7 +4,7 @@
 //! eight or four under AVX2 with FMA, one anywhere. Arrays such as `[f32; 16]` would read the
 //! same, but the compiler stops keeping them in registers as soon as several tangents ride along.
 
-use crate::math::Erf;
+use crate::math::{EXP_F32, EXP_F64, Erf};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// What lies in memory: `f32` or `f64`, with the registers that hold it at each SIMD level.
@@ -15,10 +15,12 @@ pub trait Element: candle_core::WithDType + Lane<Element = Self> + PartialOrd + 
     type Half: Lane<Element = Self>;
     /// How [`crate::math::erf`] is computed in this precision.
     const ERF: Erf;
-    /// Terms of the exponential's Taylor series on |r| ≤ ln 2 / 2.
-    const EXP_TERMS: usize;
+    /// Coefficients of the exponential's series on |r| ≤ ln 2 / 2, constant first.
+    const EXP: &'static [f64];
     /// Below the first, [`crate::math::exp`] is 0; from the second on it is +∞.
     const EXP_RANGE: (f64, f64);
+    /// 1.5 · 2ᵐ, m the digits of the mantissa: near it, numbers are one apart.
+    const INTEGERS: f64;
     /// High part of ln 2, exact when multiplied by a small integer, and the rest.
     const LN2: (f64, f64);
     /// Rounds from f64.
@@ -55,8 +57,6 @@ pub trait Lane:
     fn max(self, other: Self) -> Self;
     /// The smaller of the two; `other` where either is NaN.
     fn min(self, other: Self) -> Self;
-    /// Nearest integer, ties to even.
-    fn round(self) -> Self;
     /// `self · 2^n` for integral n from the smallest normal exponent to one past the largest, which
     /// may give ∞ even where the product is finite.
     fn scale_by_power(self, n: Self) -> Self;
@@ -133,15 +133,15 @@ pub trait Lane:
         Self::splat(best)
     }
 
-    /// Applies a scalar function to each element; for the rare call, not for inner loops.
+    /// Applies a scalar function to a register that holds the same number everywhere.
     #[inline(always)]
-    fn map(self, f: fn(f64) -> f64) -> Self {
-        let mut buffer = self.to_array();
-        for x in buffer.iter_mut().take(Self::COUNT) {
-            *x = Self::Element::narrow(f(x.wide()));
-        }
-        // SAFETY: the buffer holds 16 ≥ COUNT elements.
-        unsafe { Self::load(buffer.as_ptr()) }
+    fn map_same(self, f: fn(f64) -> f64) -> Self {
+        let [x, others @ ..] = self.to_array();
+        debug_assert!(
+            others[..Self::COUNT - 1].iter().all(|y| *y == x || x.wide().is_nan()),
+            "one number everywhere"
+        );
+        Self::splat(f(x.wide()))
     }
 
     /// The first `count` elements, the others replaced by `fill`.
@@ -190,10 +190,6 @@ macro_rules! plain_lane {
                 if self < other { self } else { other }
             }
             #[inline(always)]
-            fn round(self) -> Self {
-                <$t>::round_ties_even(self)
-            }
-            #[inline(always)]
             fn scale_by_power(self, n: Self) -> Self {
                 let exponent = (n as $int) + $bias;
                 self * <$t>::from_bits((exponent as $bits) << $mantissa)
@@ -234,8 +230,9 @@ impl Element for f32 {
     type Wide = registers::F32x16;
     type Half = registers::F32x8;
     const ERF: Erf = Erf::F32;
-    const EXP_TERMS: usize = 7;
+    const EXP: &'static [f64] = &EXP_F32;
     const EXP_RANGE: (f64, f64) = (-87.0, 89.0);
+    const INTEGERS: f64 = 12_582_912.0;
     const LN2: (f64, f64) = (0.693359375, -2.121_944_400_546_905_8e-4);
     #[inline(always)]
     fn narrow(x: f64) -> Self {
@@ -251,8 +248,9 @@ impl Element for f64 {
     type Wide = registers::F64x8;
     type Half = registers::F64x4;
     const ERF: Erf = Erf::F64;
-    const EXP_TERMS: usize = 13;
+    const EXP: &'static [f64] = &EXP_F64;
     const EXP_RANGE: (f64, f64) = (-708.0, 710.0);
+    const INTEGERS: f64 = 6_755_399_441_055_744.0;
     const LN2: (f64, f64) = (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10);
     #[inline(always)]
     fn narrow(x: f64) -> Self {

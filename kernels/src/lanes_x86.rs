@@ -11,7 +11,7 @@ macro_rules! register {
     ($name:ident, $reg:ty, $elem:ty, $count:expr, $doc:expr,
      add $add:ident, sub $sub:ident, mul $mul:ident, div $div:ident, set $set:ident,
      fma $fma:ident, sqrt $sqrt:ident, max $max:ident, min $min:ident, load $load:ident, store $store:ident,
-     abs $abs:expr, round $round:expr, power $power:expr, less $less:expr
+     abs $abs:expr, power $power:expr, less $less:expr
      $(, masked $mask:ty, $load_some:ident, $store_some:ident, $blend:ident, $sum:ident, $largest:ident,
        nan $nan:expr)?) => {
         #[doc = $doc]
@@ -83,10 +83,6 @@ macro_rules! register {
                 Self(unsafe { $min(self.0, o.0) })
             }
             #[inline(always)]
-            fn round(self) -> Self {
-                Self(unsafe { ($round)(self.0) })
-            }
-            #[inline(always)]
             fn scale_by_power(self, n: Self) -> Self {
                 Self(unsafe { ($power)(self.0, n.0) })
             }
@@ -138,13 +134,11 @@ macro_rules! register {
     };
 }
 
-const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-
 register!(F32x16, __m512, f32, 16, "Sixteen `f32` in one AVX-512 register.",
     add _mm512_add_ps, sub _mm512_sub_ps, mul _mm512_mul_ps, div _mm512_div_ps,
     set _mm512_set1_ps, fma _mm512_fmadd_ps, sqrt _mm512_sqrt_ps, max _mm512_max_ps, min _mm512_min_ps,
     load _mm512_loadu_ps, store _mm512_storeu_ps,
-    abs _mm512_abs_ps, round _mm512_roundscale_ps::<NEAREST>, power _mm512_scalef_ps,
+    abs _mm512_abs_ps, power _mm512_scalef_ps,
     less |a, b, yes, no| _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes),
     masked u16, _mm512_maskz_loadu_ps, _mm512_mask_storeu_ps, _mm512_mask_blend_ps,
     _mm512_reduce_add_ps, _mm512_reduce_max_ps,
@@ -154,7 +148,7 @@ register!(F64x8, __m512d, f64, 8, "Eight `f64` in one AVX-512 register.",
     add _mm512_add_pd, sub _mm512_sub_pd, mul _mm512_mul_pd, div _mm512_div_pd,
     set _mm512_set1_pd, fma _mm512_fmadd_pd, sqrt _mm512_sqrt_pd, max _mm512_max_pd, min _mm512_min_pd,
     load _mm512_loadu_pd, store _mm512_storeu_pd,
-    abs _mm512_abs_pd, round _mm512_roundscale_pd::<NEAREST>, power _mm512_scalef_pd,
+    abs _mm512_abs_pd, power _mm512_scalef_pd,
     less |a, b, yes, no| _mm512_mask_blend_pd(_mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b), no, yes),
     masked u8, _mm512_maskz_loadu_pd, _mm512_mask_storeu_pd, _mm512_mask_blend_pd,
     _mm512_reduce_add_pd, _mm512_reduce_max_pd,
@@ -164,7 +158,7 @@ register!(F32x8, __m256, f32, 8, "Eight `f32` in one AVX2 register.",
     add _mm256_add_ps, sub _mm256_sub_ps, mul _mm256_mul_ps, div _mm256_div_ps,
     set _mm256_set1_ps, fma _mm256_fmadd_ps, sqrt _mm256_sqrt_ps, max _mm256_max_ps, min _mm256_min_ps,
     load _mm256_loadu_ps, store _mm256_storeu_ps,
-    abs |a| _mm256_andnot_ps(_mm256_set1_ps(-0.0), a), round _mm256_round_ps::<NEAREST>,
+    abs |a| _mm256_andnot_ps(_mm256_set1_ps(-0.0), a),
     power |a, n| {
         let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
         _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
@@ -175,7 +169,7 @@ register!(F64x4, __m256d, f64, 4, "Four `f64` in one AVX2 register.",
     add _mm256_add_pd, sub _mm256_sub_pd, mul _mm256_mul_pd, div _mm256_div_pd,
     set _mm256_set1_pd, fma _mm256_fmadd_pd, sqrt _mm256_sqrt_pd, max _mm256_max_pd, min _mm256_min_pd,
     load _mm256_loadu_pd, store _mm256_storeu_pd,
-    abs |a| _mm256_andnot_pd(_mm256_set1_pd(-0.0), a), round _mm256_round_pd::<NEAREST>,
+    abs |a| _mm256_andnot_pd(_mm256_set1_pd(-0.0), a),
     power |a, n| {
         let exponent = _mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n));
         let exponent = _mm256_add_epi64(exponent, _mm256_set1_epi64x(1023));

@@ -32,6 +32,7 @@ fn moments<S: Scalar>(x: Row<S>, eps: f64) -> (S, S) {
     let variance = x.sum(
         #[inline(always)]
         |c| {
+            x.fetch_ahead(c);
             let d = x.at(c) - mean;
             d * d
         },

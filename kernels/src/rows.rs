@@ -6,6 +6,22 @@ use std::marker::PhantomData;
 
 type ElementOf<S> = <<S as Scalar>::Lane as Lane>::Element;
 
+/// How far ahead of a chunk memory is asked for at least, in numbers.
+const AHEAD: usize = 1024;
+
+/// Asks for a cache line, which may lie past all memory.
+#[inline(always)]
+fn prefetch<E>(line: *const E) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint; it reads nothing, and no address makes it fault.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = line;
+}
+
 /// A register's worth of a row: where it starts and how many numbers of it are the row's.
 #[derive(Clone, Copy)]
 pub struct Chunk {
@@ -89,6 +105,18 @@ impl<S: Scalar> Row<S> {
         )
     }
 
+    /// Asks for what a later row will read where this one reads chunk `c`: one row on, or as many
+    /// short ones as make a page of f32. The processor's own guess starts anew with every pass over
+    /// a row, and waits for memory while there is something to compute.
+    #[inline(always)]
+    pub fn fetch_ahead(&self, c: Chunk) {
+        let ahead = c.start + self.len.max(AHEAD);
+        prefetch(self.value.wrapping_add(ahead));
+        for t in &self.tangents[..S::TANGENTS] {
+            prefetch(t.wrapping_add(ahead));
+        }
+    }
+
     /// Column `i`, everywhere in the register.
     #[inline(always)]
     pub fn column(&self, i: usize) -> S {
@@ -115,18 +143,35 @@ impl<S: Scalar> Row<S> {
     /// Σ over columns of `f`, everywhere in the register.
     #[inline(always)]
     pub fn sum(&self, f: impl Fn(Chunk) -> S) -> S {
-        let zero = S::constant(0.0);
-        let total = self.fold(
-            zero,
+        let [total] = self.sums(
             #[inline(always)]
-            |total, c| {
-                let term = f(c);
-                total + if c.count == S::Lane::COUNT { term } else { term.keep_first(c.count, 0.0) }
+            |c| [f(c)],
+        );
+        total
+    }
+
+    /// Several sums over columns in one pass.
+    #[inline(always)]
+    pub fn sums<const N: usize>(&self, f: impl Fn(Chunk) -> [S; N]) -> [S; N] {
+        let totals = self.fold(
+            [S::constant(0.0); N],
+            #[inline(always)]
+            |mut totals, c| {
+                for (total, term) in totals.iter_mut().zip(f(c)) {
+                    let full = c.count == S::Lane::COUNT;
+                    *total = *total + if full { term } else { term.keep_first(c.count, 0.0) };
+                }
+                totals
             },
             #[inline(always)]
-            |a, b| a + b,
+            |mut a, b| {
+                for (a, b) in a.iter_mut().zip(b) {
+                    *a = *a + b;
+                }
+                a
+            },
         );
-        total.sum()
+        totals.map(S::sum)
     }
 
     /// The largest value of the row, held constant (its tangents are 0).
@@ -149,10 +194,10 @@ impl<S: Scalar> Row<S> {
         best.held_largest()
     }
 
-    /// All chunks into one register: four at a time side by side, since each addition waits for
+    /// All chunks into one total: four at a time side by side, since each addition waits for
     /// the one before it and a processor has several under way.
     #[inline(always)]
-    fn fold(&self, start: S, add: impl Fn(S, Chunk) -> S, join: impl Fn(S, S) -> S) -> S {
+    fn fold<T: Copy>(&self, start: T, add: impl Fn(T, Chunk) -> T, join: impl Fn(T, T) -> T) -> T {
         let full = self.len / S::Lane::COUNT;
         let chunk = |i: usize| Chunk { start: i * S::Lane::COUNT, count: S::Lane::COUNT };
         let mut parts = [start; 4];
@@ -208,6 +253,12 @@ impl<S: Scalar> RowMut<S> {
     #[inline(always)]
     pub fn add(&self, c: Chunk, x: S) {
         self.put(c, self.read().at(c) + x);
+    }
+
+    /// As [`Row::fetch_ahead`].
+    #[inline(always)]
+    pub fn fetch_ahead(&self, c: Chunk) {
+        self.read().fetch_ahead(c);
     }
 
     /// Writes column `i` from a register that holds the same number everywhere.

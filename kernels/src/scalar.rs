@@ -30,8 +30,8 @@ pub trait Scalar:
     fn constant(x: f64) -> Self;
     /// exp(x).
     fn exp(self) -> Self;
-    /// Natural logarithm.
-    fn ln(self) -> Self;
+    /// Natural logarithm of a number that is the same everywhere in the register.
+    fn ln_same(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
     /// erf(x).
@@ -174,8 +174,8 @@ impl<L: Lane, const K: usize> Scalar for Dual<L, K> {
         self.chain(y, y)
     }
     #[inline(always)]
-    fn ln(self) -> Self {
-        self.chain(self.value.map(f64::ln), L::splat(1.0) / self.value)
+    fn ln_same(self) -> Self {
+        self.chain(self.value.map_same(f64::ln), L::splat(1.0) / self.value)
     }
     #[inline(always)]
     fn sqrt(self) -> Self {

@@ -24,6 +24,8 @@ impl RowKernel<1, 1> for Value {
         let total = x.sum(
             #[inline(always)]
             |c| {
+                x.fetch_ahead(c);
+                y.fetch_ahead(c);
                 let e = (x.at(c) - m).exp();
                 y.put(c, e);
                 e
@@ -48,7 +50,11 @@ impl RowKernel<2, 1> for Vjp {
     fn row<S: Scalar>(&self, _: usize, [y, gy]: [Row<S>; 2], [gx]: [RowMut<S>; 1]) {
         let mean = y.sum(
             #[inline(always)]
-            |c| y.at(c) * gy.at(c),
+            |c| {
+                y.fetch_ahead(c);
+                gy.fetch_ahead(c);
+                y.at(c) * gy.at(c)
+            },
         );
         for c in chunks::<S>(y.len()) {
             gx.put(c, y.at(c) * (gy.at(c) - mean));
