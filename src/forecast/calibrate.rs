@@ -39,8 +39,8 @@ impl Calibration {
     }
 }
 
-/// Measures the model on its first images: a micro-batch for every thread, as the work itself runs,
-/// with derivatives in the layers that it concerns.
+/// Measures the model on its first images: whole micro-batches for every thread, as the work itself
+/// runs, with derivatives in the layers that it concerns.
 ///
 /// # Errors
 /// Those of evaluating the model.
@@ -50,7 +50,7 @@ pub fn calibrate(
     layers: &[Layer],
 ) -> Result<Calibration> {
     let config = &model.config;
-    let n = (model.micro_batch * rayon::current_num_threads()).clamp(1, images.len().max(1));
+    let n = model.evenly().clamp(1, images.len().max(1));
     let examples = Activations {
         stage: images.stage(),
         values: images.inputs(0..n)?,

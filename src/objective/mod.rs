@@ -76,6 +76,15 @@ impl Objective {
         Self { precision: Precision::F32, ..self.clone() }
     }
 
+    /// The same objective for layers from `stage` on: micro-batches as much larger as less is kept on
+    /// the way up to them. Weights are packed, and their gradient added, once a micro-batch.
+    pub fn above(&self, stage: usize) -> Self {
+        let room = self.kept() / cost::kept_above(&self.config, stage);
+        let most = most(self.gpu.as_deref()).max(self.micro_batch);
+        let micro_batch = room.clamp(self.micro_batch, most);
+        Self { micro_batch, ..self.clone() }
+    }
+
     /// Numbers that the gradient of a micro-batch keeps for the way back.
     pub fn kept(&self) -> usize {
         let image = match self.recompute {
@@ -88,6 +97,15 @@ impl Objective {
     /// The type of the weights.
     pub fn dtype(&self) -> DType {
         self.weights.tensor(0).dtype()
+    }
+
+    /// Examples that come to whole micro-batches for every thread, none left idle.
+    pub fn evenly(&self) -> usize {
+        let count = match self.gpu {
+            Some(_) => WAVE,
+            None => rayon::current_num_threads().next_multiple_of(WAVE),
+        };
+        self.micro_batch.max(1) * count
     }
 
     /// Micro-batches of the size that is set, the last with what is left.
@@ -255,9 +273,14 @@ fn widened(x: &Tensor) -> Result<Tensor> {
 /// for a tangent and the rest for weights and what operations hold meanwhile, and up to 128 images:
 /// what runs one after the other should fill it.
 fn micro_batch(config: &Config, gpu: Option<&Gpu>) -> usize {
-    let (numbers, most) = match gpu {
-        Some(gpu) => (usize::try_from(gpu.bytes() / 16).unwrap_or(usize::MAX), 128),
-        None => (100_000_000, 16),
+    let numbers = match gpu {
+        Some(gpu) => usize::try_from(gpu.bytes() / 16).unwrap_or(usize::MAX),
+        None => 100_000_000,
     };
-    (numbers / cost::kept_per_image(config).max(1)).clamp(1, most)
+    (numbers / cost::kept_per_image(config).max(1)).clamp(1, most(gpu))
+}
+
+/// The largest micro-batch.
+fn most(gpu: Option<&Gpu>) -> usize {
+    if gpu.is_some() { 128 } else { 16 }
 }

@@ -64,7 +64,14 @@ pub fn sweep(config: &Config, layers: &[&Layer]) -> f64 {
 /// Numbers that a gradient keeps on the tape for one image: per block two norms' inputs, the
 /// inputs of four linear layers, the query-key-value buffer, the sums in between.
 pub fn kept_per_image(config: &Config) -> usize {
-    (0..config.depth).map(|block| kept_by(config, block)).sum()
+    kept_above(config, 0)
+}
+
+/// The same of what lies above a stage's input.
+pub fn kept_above(config: &Config, stage: usize) -> usize {
+    // Stages 2b + 1 and 2b + 2 are block b's; a block that begins half way counts whole.
+    let blocks = stage.saturating_sub(1) / 2..config.depth;
+    blocks.map(|block| kept_by(config, block)).sum::<usize>().max(config.dim)
 }
 
 /// The same where every block is computed again on the way back: the blocks' inputs, and one block.

@@ -14,6 +14,7 @@ use crate::forecast::{Calibration, Need, Operations, calibrate, lower, start_wit
 use crate::memory;
 use crate::objective::Examples;
 use crate::report::dry_run::{Expected, Part};
+use crate::run::Running;
 use crate::train::Keep;
 use crate::train::post::{Settings, post_train};
 use crate::train::recipe::Recipe;
@@ -40,7 +41,7 @@ pub struct Outlook {
 ///
 /// # Errors
 /// Those of evaluating the model; a bound that cannot be kept.
-pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Outlook> {
+pub fn outlook(args: &Args, work: &mut Work, clock: &Running) -> anyhow::Result<Outlook> {
     let mut plan = work.plan(&args.recipe.cache, None)?;
     let limit = args.limit.mib();
     // Taken once: what measuring itself takes below is not held against the run.
@@ -53,7 +54,8 @@ pub fn outlook(args: &Args, work: &mut Work, elapsed: f64) -> anyhow::Result<Out
         if let Some(diagnosis) = &work.diagnosis_ahead {
             expected = expected.preceded(diagnosis.clone());
         }
-        let so_far = Part { name: "so far".into(), seconds: elapsed, peak_mib: peak };
+        // Measuring included.
+        let so_far = Part { name: "so far".into(), seconds: clock.seconds(), peak_mib: peak };
         let expected = expected.preceded(so_far);
         let Some(limit) = limit else { return Ok(Outlook { plan, expected }) };
         if expected.peak_mib <= limit {
@@ -129,14 +131,13 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         seconds: 2.0 * exact.seconds(passes(0..stages(config)), scored),
         peak_mib: passing,
     });
-    // Beside what training leaves with the allocator: what is new in the file, and all of its weights,
-    // read back.
+    // What is new in the file, and all of its weights, read back; batches and activations are gone.
     let sizes = recipe.update.tensors.iter().map(|&i| model.weights.tensor(i).elem_count());
     let [new, file] = [sizes.sum(), model.weights.parameters()].map(|n: usize| 4 * n);
     parts.push(Part {
         name: "writing".into(),
         seconds: 0.0,
-        peak_mib: trained_mib + (file + new) as f64 / MIB,
+        peak_mib: trained_mib.max(found.resident_mib + (file + new) as f64 / MIB),
     });
     if let (Some(subject), false) = (&work.subject, args.recipe.remeasure == Some(0)) {
         let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
@@ -172,7 +173,8 @@ struct Tried {
 }
 
 /// Takes a few steps of the very method, on images of the training set, and forgets them. Their
-/// batch is B, or smaller where that would take too large a share of the whole work.
+/// batch is B, or smaller where that would take too large a share of the whole work; of activations
+/// that will be kept a few are computed, and fill it again and again.
 fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow::Result<Tried> {
     let Work { model, recipe, settings, .. } = work;
     let config = &model.config;
@@ -188,14 +190,14 @@ fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow:
     let whole =
         steps.saturating_mul(settings.epochs) as f64 * settings.batch as f64 * (step + fresh)
             + computed as f64 * prefix;
-    let each = tries as f64 * (step + fresh) + ratio.max(1.0) * prefix;
-    let affordable = (TRIAL * whole / each.max(1.0)) as usize;
-    let least = model.micro_batch * rayon::current_num_threads();
-    let batch = affordable.max(least).min(settings.batch).max(1);
+    let least = work.stepping().micro_batch * rayon::current_num_threads();
+    let affordable = |each: f64| ((TRIAL * whole / each.max(1.0)) as usize).max(least);
+    let batch = affordable(tries as f64 * (step + fresh)).min(settings.batch).max(1);
 
     let perturbation_batch = ((batch as f64 * ratio) as usize).max(1);
     let n = batch.max(perturbation_batch).min(work.train.len());
-    let few = pixels(&work.checkpoint, &sample(&work.train, Some(n), settings.seed)?)?;
+    let images = if cached { affordable(prefix).min(n) } else { n };
+    let few = pixels(&work.checkpoint, &sample(&work.train, Some(images), settings.seed)?)?;
     let few = work.seen_as(few)?;
     let trial = Recipe { perturbation_batch, ..recipe.clone() };
     let settings_of_trial =
@@ -204,10 +206,20 @@ fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow:
     let plan = Plan { device: plan.device, ram: u64::MAX, ..Plan::without_files(mode, 0) };
     let (outcome, peak) = memory::peak_during(|| -> anyhow::Result<_> {
         let prefix = Prefix::new(model, vec![&few], recipe.first_stage(), work.half);
-        let source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;
+        let mut source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;
+        if images < n {
+            let picks: Vec<_> = (0..n).map(|i| (0, i % images)).collect();
+            source = Source::held(&source.batch(&picks)?);
+        }
         let mut method = trial.method(config, source.len(), settings.seed)?;
-        let outcome =
-            post_train(model, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
+        let outcome = post_train(
+            &work.stepping(),
+            &mut *method,
+            &source,
+            None,
+            &settings_of_trial,
+            &mut |_| {},
+        )?;
         Ok(outcome)
     });
     let outcome = outcome?;
@@ -218,5 +230,9 @@ fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow:
     let share = if recipe.period() > 1 { 1.0 / recipe.period() as f64 } else { 0.0 };
     let mean = (1.0 + share) * times.last().copied().unwrap_or(0.0);
     let scale = settings.batch as f64 / batch as f64;
-    Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) })
+    // Of a batch's activations, and of those of B′, as many as the trial had fewer; and of the batch that
+    // is read meanwhile.
+    let rest = (2.0 + ratio) * (settings.batch - batch) as f64;
+    let row = config.numbers_at(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
+    Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })
 }

@@ -125,7 +125,7 @@ fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<(
     }
     let mut planned = None;
     if args.place.dry_run || !args.common.quiet || args.limit.memory.is_some() {
-        let outlook = outlook(args, &mut work, clock.seconds())?;
+        let outlook = outlook(args, &mut work, &clock)?;
         let kept = words(&outlook.plan);
         let line = format!("{}; {}; {kept}", intention(&work)?, line(&outlook));
         if args.place.dry_run {
@@ -223,7 +223,7 @@ fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<(
         method: method_info(recipe, &checkpoint.config, work.chosen_by.clone())?,
         settings: settings.clone(),
         training: data_info(sources.of(&work.train), &work.train, "train"),
-        micro_batch: work.model.micro_batch,
+        micro_batch: work.stepping().micro_batch,
         recompute: work.model.recompute,
         precision: work.model.precision.name().into(),
         cached: cache.mode != Mode::Off,

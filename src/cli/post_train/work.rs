@@ -54,6 +54,8 @@ pub struct Work {
     pub half: bool,
     /// The model.
     pub model: Objective,
+    /// Whether the user says how many images a micro-batch has.
+    pub micro_batch_given: bool,
     /// V, measured on; if there is one.
     pub subject: Option<Subject>,
     /// The method with its layers.
@@ -72,6 +74,14 @@ impl Work {
     /// Validation images that epochs are watched on, if there are any.
     pub fn watched(&self) -> Option<usize> {
         self.subject.as_ref().map(|s| s.validation.len().min(WATCHED))
+    }
+
+    /// The model as steps take it: they go no further down than to the lowest layer of the recipe.
+    pub fn stepping(&self) -> Objective {
+        if self.micro_batch_given {
+            return self.model.clone();
+        }
+        self.model.above(self.recipe.first_stage())
     }
 }
 
@@ -113,7 +123,8 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
 
     let mut model = objective(&checkpoint, DType::F32)?;
     model.precision = args.recipe.precision.choose(&args.common);
-    if let Some(n) = micro_batch(&args.recipe) {
+    let micro_batch = micro_batch(&args.recipe);
+    if let Some(n) = micro_batch {
         model.micro_batch = n.min(settings.batch);
     }
     let images = pixels(&checkpoint, &train)?;
@@ -148,6 +159,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
         augment: (args.recipe.cache.augment, args.common.seed),
         half: args.recipe.cache.half(),
         model,
+        micro_batch_given: micro_batch.is_some(),
         subject,
         recipe,
         chosen_by,
@@ -174,7 +186,8 @@ pub struct Trained {
 /// # Errors
 /// Those of [`post_train`].
 pub fn train(args: &Args, work: &Work, plan: &CachePlan) -> anyhow::Result<Trained> {
-    let Work { model, recipe, settings, .. } = work;
+    let Work { recipe, settings, .. } = work;
+    let model = &work.stepping();
     let (steps, stage) = (work.train.len() / settings.batch.max(1), recipe.first_stage());
     let about = |view| work.about(view);
     let KeptActivations { source, info: cache, notes } =
@@ -182,7 +195,7 @@ pub fn train(args: &Args, work: &Work, plan: &CachePlan) -> anyhow::Result<Train
     let watched = match &work.subject {
         Some(s) => {
             let few = sample(s.validation.split(), Some(WATCHED), args.common.seed)?;
-            Some(model.activations_here(&pixels(&work.checkpoint, &few)?, stage)?)
+            Some(work.model.activations_here(&pixels(&work.checkpoint, &few)?, stage)?)
         }
         None => None,
     };

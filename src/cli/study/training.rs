@@ -119,8 +119,12 @@ impl<'a> Ground<'a> {
         let source = keep(cache, prefix, &plan, &about, &self.common)?.source;
         let watched = model.activations(&self.watched, stage)?;
         let frozen = self.start.frozen(&self.model, stage, ram)?;
+        let stepping = match micro_batch(words) {
+            Some(_) => model,
+            None => model.above(stage),
+        };
         for &place in places {
-            let outcome = self.run(runs[place], &model, (&source, &watched), begin)?;
+            let outcome = self.run(runs[place], &stepping, (&source, &watched), begin)?;
             let figures = self.judge(&outcome, &frozen, watched.labels.len())?;
             let seconds = clock.elapsed().as_secs_f64();
             clock = Instant::now();
