@@ -127,7 +127,7 @@ impl Subject {
     /// Memory held beside the passes themselves, MiB: V at the door of a layer and either at
     /// that of the next one or in its two folds; both folds' directions; the layer moved, its
     /// product, and the line's points.
-    fn held_mib(&self, layers: &[Layer]) -> f64 {
+    pub fn held_mib(&self, layers: &[Layer]) -> f64 {
         let config = &self.objective.config;
         let door = |layer: &Layer| config.numbers_at(0).max(config.numbers_at(layer.first_stage));
         let widest = layers.iter().map(door).max().unwrap_or(0);
@@ -136,11 +136,18 @@ impl Subject {
         };
         let (all, largest) =
             layers.iter().map(numbers).fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
-        // Above the blocks, passes hold next to nothing once V has climbed there, whole.
+        // Above the blocks, passes hold next to nothing once V has climbed there, whole. Else V, its two
+        // halves, and what the stage before left with the allocator, in pieces of another size.
         let linear = layers.iter().all(|layer| is_linear(&self.objective, layer));
-        let copies = if linear { 1 } else { 2 };
+        let copies = if linear { 1 } else { 3 };
         let floats = copies * self.validation.len() * widest + 2 * all + 3 * largest;
         floats as f64 * 4.0 / MIB
+    }
+
+    /// Derivatives are those of half of V.
+    fn measured(&self, layers: &[Layer]) -> anyhow::Result<Calibration> {
+        let half = self.validation.len().div_ceil(2);
+        Ok(calibrate(&self.objective, &self.validation, half, layers)?)
     }
 
     /// Measures this machine on the model; under `--memory`, with a micro-batch that keeps the
@@ -152,7 +159,7 @@ impl Subject {
         if let Some(limit) = limit.mib() {
             start_within(&mut self.objective, limit);
         }
-        let mut found = calibrate(&self.objective, &self.validation, layers)?;
+        let mut found = self.measured(layers)?;
         let Some(limit) = limit.mib() else { return Ok(found) };
         loop {
             let need = self.need(layers, &found).mib;
@@ -167,7 +174,7 @@ impl Subject {
                     self.validation.len()
                 )
             }
-            let again = calibrate(&self.objective, &self.validation, layers)?;
+            let again = self.measured(layers)?;
             found = Calibration { peak_mib: found.peak_mib, ..again };
         }
     }

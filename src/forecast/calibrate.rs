@@ -40,17 +40,18 @@ impl Calibration {
 }
 
 /// Measures the model on its first images: whole micro-batches for every thread, as the work itself
-/// runs, with derivatives in the layers that it concerns.
+/// runs, but no more than `most` images; with derivatives in the layers that it concerns.
 ///
 /// # Errors
 /// Those of evaluating the model.
 pub fn calibrate(
     model: &Objective,
     images: &dyn Examples,
+    most: usize,
     layers: &[Layer],
 ) -> Result<Calibration> {
     let config = &model.config;
-    let n = model.evenly().clamp(1, images.len().max(1));
+    let n = model.evenly().min(most).clamp(1, images.len().max(1));
     let examples = Activations {
         stage: images.stage(),
         values: images.inputs(0..n)?,

@@ -13,9 +13,9 @@ pub struct Operations {
     pub hvp: f64,
 }
 
-/// Points of a line that `diagnose` visits, where each costs a forward pass: five on the images
-/// that give the direction, one on the others.
-const POINTS: f64 = 6.0;
+/// Points of a line that `diagnose` visits, where each costs a forward pass: two to five on the images
+/// that give the direction (two where the loss is a parabola), one on the others.
+const POINTS: f64 = 5.0;
 
 /// Operations of `diagnose` an image of V: the model's loss on V and on as many training images,
 /// the climb, a gradient of all layers, a sweep of their Hessian-vector products, and each layer's

@@ -10,7 +10,7 @@ use crate::cli::images::{pixels, sample};
 use crate::cli::scoring::measured_again;
 use crate::data::Split;
 use crate::device;
-use crate::forecast::{Calibration, Need, Operations, calibrate, lower, start_within};
+use crate::forecast::{Calibration, Operations, calibrate, lower, start_within};
 use crate::memory;
 use crate::objective::Examples;
 use crate::report::dry_run::{Expected, Part};
@@ -90,11 +90,12 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
     let Work { model, recipe, settings, roles, .. } = work;
     let config = &model.config;
     let again = measured_again(config, recipe);
-    let found = Calibration { peak_mib: peak, ..calibrate(model, &work.images, &again)? };
+    let found =
+        Calibration { peak_mib: peak, ..calibrate(model, &work.images, usize::MAX, &again)? };
     // Judged and measured in f32.
     let exact = match model.precision {
         Precision::F32 => None,
-        Precision::Bf16 => Some(calibrate(&model.exact(), &work.images, &again)?),
+        Precision::Bf16 => Some(calibrate(&model.exact(), &work.images, usize::MAX, &again)?),
     };
     let exact = exact.as_ref().unwrap_or(&found);
     let stage = recipe.first_stage();
@@ -143,8 +144,12 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
         let need = subject.need(&again, exact);
         let share = images as f64 / subject.validation.len().max(1) as f64;
-        let Need { seconds, mib } = Need { seconds: 2.0 * share * need.seconds, ..need };
-        parts.push(Part { name: "layers measured again".into(), seconds, peak_mib: mib });
+        // What training has taken stays with the allocator, and V's activations do not fit into all of it.
+        parts.push(Part {
+            name: "layers measured again".into(),
+            seconds: 2.0 * share * need.seconds,
+            peak_mib: need.mib.max(trained_mib + subject.held_mib(&again)),
+        });
     }
     let device_peak_mib = device::expected_mib(plan.memory()[1]);
     Ok(Expected { device_peak_mib, ..Expected::of(parts) })
