@@ -62,6 +62,13 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     // V is what finetune held out, found again by seed, share and digest.
     let origin = report["temperature_origin"].as_str().unwrap().to_owned();
     assert!(origin.contains("held out by finetune") && origin.contains("10 images"), "{origin}");
+    let json = bench.path("val.json");
+    let val = bench.run(&["eval", &new, "--data", &bench.data, "--split", "val", "--json", &json]);
+    assert!(val.success, "{}", val.errors);
+    let val = bench.json("val.json");
+    let origin = val["data"]["origin"].as_str().unwrap();
+    assert!(origin.starts_with("V, held out by finetune"), "{origin}");
+    assert_eq!(val["data"]["images"], 10);
     let dumped = tensors(&dump);
     let labels: Vec<i64> = dumped["labels"].i64s();
     assert_eq!(labels, (0..40).map(|i| i % 4).collect::<Vec<_>>());

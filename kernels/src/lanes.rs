@@ -20,7 +20,7 @@ pub trait Element: candle_core::WithDType + Lane<Element = Self> + PartialOrd + 
     /// Below the first, [`crate::math::exp`] is 0; from the second on it is +∞.
     const EXP_RANGE: (f64, f64);
     /// 1.5 · 2ᵐ, m the digits of the mantissa: near it, numbers are one apart.
-    const INTEGERS: f64;
+    const ROUNDING_SHIFT: f64;
     /// High part of ln 2, exact when multiplied by a small integer, and the rest.
     const LN2: (f64, f64);
     /// Rounds from f64.
@@ -232,7 +232,7 @@ impl Element for f32 {
     const ERF: Erf = Erf::F32;
     const EXP: &'static [f64] = &EXP_F32;
     const EXP_RANGE: (f64, f64) = (-87.0, 89.0);
-    const INTEGERS: f64 = 12_582_912.0;
+    const ROUNDING_SHIFT: f64 = 12_582_912.0;
     const LN2: (f64, f64) = (0.693359375, -2.121_944_400_546_905_8e-4);
     #[inline(always)]
     fn narrow(x: f64) -> Self {
@@ -250,7 +250,7 @@ impl Element for f64 {
     const ERF: Erf = Erf::F64;
     const EXP: &'static [f64] = &EXP_F64;
     const EXP_RANGE: (f64, f64) = (-708.0, 710.0);
-    const INTEGERS: f64 = 6_755_399_441_055_744.0;
+    const ROUNDING_SHIFT: f64 = 6_755_399_441_055_744.0;
     const LN2: (f64, f64) = (0.693_147_180_369_123_8, 1.908_214_929_270_587_7e-10);
     #[inline(always)]
     fn narrow(x: f64) -> Self {

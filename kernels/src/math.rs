@@ -43,7 +43,7 @@ pub fn exp<L: Lane>(x: L) -> L {
     // The clamped copy keeps the exponent arithmetic in range whatever x is.
     let inside = high.min(low.max(x));
     // Numbers of this size have no digits after the point: adding rounds to an integer.
-    let shift = L::splat(L::Element::INTEGERS);
+    let shift = L::splat(L::Element::ROUNDING_SHIFT);
     let n = inside.mul_add(L::splat(std::f64::consts::LOG2_E), shift) - shift;
     let r = n.mul_add(L::splat(-L::Element::LN2.0), inside);
     let r = n.mul_add(L::splat(-L::Element::LN2.1), r);

@@ -110,9 +110,13 @@ impl<S: Scalar> Row<S> {
     /// a row, and waits for memory while there is something to compute.
     #[inline(always)]
     pub fn fetch_ahead(&self, c: Chunk) {
+        // A register of one number would ask for every line sixteen times.
+        if S::Lane::COUNT == 1 {
+            return;
+        }
         let ahead = c.start + self.len.max(AHEAD);
         prefetch(self.value.wrapping_add(ahead));
-        for t in &self.tangents[..S::TANGENTS] {
+        for t in self.tangents[..S::TANGENTS].iter().filter(|t| !t.is_null()) {
             prefetch(t.wrapping_add(ahead));
         }
     }

@@ -105,6 +105,23 @@ fn exponential_saturates_and_keeps_nan() {
     }
 }
 
+#[test]
+fn exponential_is_right_to_the_ends_of_its_range() {
+    let x: Vec<f32> = (0..7001).map(|i| -86.99 + 0.025 * i as f32).filter(|x| *x < 88.0).collect();
+    let n = x.len();
+    for simd in Simd::available() {
+        let input = Input { value: &x, tangents: None, len: n, shared: false };
+        let one = Output::PerRow(n);
+        let outputs = [one, one, one, Output::PerRow(1), Output::PerRow(1)];
+        let [e, ..] = run_with(simd, &Functions, 1, [input], outputs);
+        for (&x, &y) in x.iter().zip(&e.value) {
+            let expected = f64::from(x).exp();
+            let error = (f64::from(y) / expected - 1.0).abs();
+            assert!(error < 2.0 * f64::from(f32::EPSILON), "{simd:?}: exp {x}: {y}, {expected}");
+        }
+    }
+}
+
 /// y = erf x.
 struct Tail;
 impl RowKernel<1, 1> for Tail {

@@ -43,7 +43,14 @@ impl InPlace {
         if !path.exists() {
             return Ok(None);
         }
-        let undo = Patch::read(&path)?;
+        let damaged = |error: Error| match error {
+            error @ Error::Io { .. } => error,
+            error => {
+                let (path, reason) = (self.real.clone(), error.to_string());
+                Refused::DamagedUndo { path, reason }.into()
+            }
+        };
+        let undo = Patch::read(&path).map_err(damaged)?;
         if undo.to == self.digest {
             // Left by a tuning that never came to its end, or undone since by hand.
             return Ok(None);

@@ -55,6 +55,17 @@ pub enum Refused {
         /// Its undo file.
         undo: PathBuf,
     },
+    /// An undo file that cannot be read.
+    #[error(
+        "{path}: its undo file cannot be read ({reason}); the checkpoint itself is whole: bring the \
+         undo file back from a copy, or move it away and give up the way back"
+    )]
+    DamagedUndo {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong with the undo file.
+        reason: String,
+    },
     /// A file that is not a patch.
     #[error("{path}: expected a patch written by `planish patch diff`, found {found}")]
     NotAPatch {

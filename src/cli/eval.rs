@@ -26,7 +26,8 @@ pub struct Args {
     /// The images.
     #[command(flatten)]
     pub data: DataArgs,
-    /// Split to evaluate, whole and in stored order [default: test, or the only one]
+    /// Split to evaluate, whole and in stored order [default: test, or the only one]; `val` may be
+    /// what fine-tuning held out
     #[arg(long, value_name = "S")]
     pub split: Option<String>,
     /// In what products are taken.

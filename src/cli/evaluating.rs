@@ -57,7 +57,14 @@ pub fn evaluate(
     common: &Common,
 ) -> anyhow::Result<Evaluated> {
     let sources = data.open(checkpoint)?;
-    let split = sources.split(split)?;
+    let found = sources.split(split).cloned();
+    let whole = found.is_ok();
+    let split = match (split, found) {
+        (Some("val" | "validation"), Err(error)) => {
+            &held_out_of_train(&sources, checkpoint, common)?.ok_or(error)?
+        }
+        (_, found) => &found?,
+    };
     pixels(checkpoint, split)?;
     let roles = sources.roles(checkpoint, common.seed)?;
     let mut objective = objective(checkpoint, DType::F32)?;
@@ -81,10 +88,26 @@ pub fn evaluate(
     let mut warnings = warnings(checkpoint, &sources, &roles);
     warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
     warnings.extend(chosen_by(checkpoint, split)?);
-    let whole = format!("split {}, whole, in stored order", split.name());
-    let data = data_info(sources.of(split), split, &whole);
+    let which = match whole {
+        true => format!("split {}, whole, in stored order", split.name()),
+        false => format!("V, {}, in stored order", roles.val_origin),
+    };
+    let data = data_info(sources.of(split), split, &which);
     let split = split.clone();
     Ok(Evaluated { predictions, temperatures, origin, data, split, objective, warnings })
+}
+
+/// V where fine-tuning, or a fraction asked for, has cut it off the training split: no split of the
+/// data set's own.
+fn held_out_of_train(
+    sources: &Sources,
+    checkpoint: &Checkpoint,
+    common: &Common,
+) -> anyhow::Result<Option<Split>> {
+    let roles = sources.roles(checkpoint, common.seed)?;
+    let whole = sources.split(Some("train")).map_or(0, Split::len);
+    let cut = roles.train.is_some_and(|rest| rest.len() < whole);
+    Ok(roles.val.filter(|_| cut))
 }
 
 /// V, if it shares no image with `split`: a temperature must not be judged by the images it was

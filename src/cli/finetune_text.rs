@@ -39,6 +39,13 @@ pub fn plan(args: &Args, start: &Start, images: &Images, settings: &Settings) ->
         format!("{:?}", args.optimizer).to_lowercase(),
         number(settings.rate)
     );
+    let left_out = images.train.len() % args.batch_size.max(1);
+    if left_out > 0 {
+        out += &format!(
+            "note: {left_out} images of every epoch make no whole batch and are left out, others \
+             each time\n"
+        );
+    }
     if let Some(preprocess) = &start.preprocess {
         out += &format!("preprocessing: {preprocess}\n");
     }

@@ -67,10 +67,14 @@ impl Subject {
 
     /// Time and memory that measuring these layers takes.
     pub fn need(&self, layers: &[Layer], found: &Calibration) -> Need {
-        let seconds =
-            found.seconds(diagnose_work(&self.objective.config, layers), self.validation.len());
-        let mib = found.peak_mib.max(found.resident_mib + found.wave_mib + self.held_mib(layers));
-        Need { seconds, mib }
+        self.need_of(self.validation.len(), layers, found)
+    }
+
+    /// The same with so many images of V.
+    pub fn need_of(&self, images: usize, layers: &[Layer], found: &Calibration) -> Need {
+        let seconds = found.seconds(diagnose_work(&self.objective.config, layers), images);
+        let passing = found.resident_mib + found.wave_mib;
+        Need { seconds, mib: found.peak_mib.max(passing + self.held_mib(images, layers)) }
     }
 
     /// The same with options, whose products are counted as if none ended early.
@@ -124,10 +128,9 @@ impl Subject {
         Ok(Self { validation: pixels(checkpoint, &v)?, ..same })
     }
 
-    /// Memory held beside the passes themselves, MiB: V at the door of a layer and either at
-    /// that of the next one or in its two folds; both folds' directions; the layer moved, its
-    /// product, and the line's points.
-    pub fn held_mib(&self, layers: &[Layer]) -> f64 {
+    /// Memory held beside the passes themselves, MiB: so many images at the door of a layer, in three
+    /// copies; both folds' directions; the layer moved, its product, and the line's points.
+    pub fn held_mib(&self, images: usize, layers: &[Layer]) -> f64 {
         let config = &self.objective.config;
         let door = |layer: &Layer| config.numbers_at(0).max(config.numbers_at(layer.first_stage));
         let widest = layers.iter().map(door).max().unwrap_or(0);
@@ -140,7 +143,7 @@ impl Subject {
         // halves, and what the stage before left with the allocator, in pieces of another size.
         let linear = layers.iter().all(|layer| is_linear(&self.objective, layer));
         let copies = if linear { 1 } else { 3 };
-        let floats = copies * self.validation.len() * widest + 2 * all + 3 * largest;
+        let floats = copies * images * widest + 2 * all + 3 * largest;
         floats as f64 * 4.0 / MIB
     }
 

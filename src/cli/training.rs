@@ -3,6 +3,7 @@
 use super::caching::CacheArgs;
 use super::numbers::{count, not_negative, positive, share};
 use super::precision::PrecisionArg;
+use crate::objective::Objective;
 use crate::train::post::Settings;
 use crate::train::{Keep, Shape};
 use anyhow::bail;
@@ -224,6 +225,15 @@ pub fn settings(args: &RecipeArgs, keep: Keep, seed: u64) -> Settings {
         weight_decay: args.weight_decay,
         keep,
         seed,
+    }
+}
+
+/// The model as steps take it whose batches enter at `stage`: in larger micro-batches, unless the user
+/// says of how many images, or bounds memory.
+pub fn stepping(model: &Objective, args: &RecipeArgs, bounded: bool, stage: usize) -> Objective {
+    match micro_batch(args) {
+        None if !bounded => model.above(stage, args.batch_size),
+        _ => model.clone(),
     }
 }
 

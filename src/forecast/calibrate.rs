@@ -51,7 +51,7 @@ pub fn calibrate(
     layers: &[Layer],
 ) -> Result<Calibration> {
     let config = &model.config;
-    let n = model.evenly().min(most).clamp(1, images.len().max(1));
+    let n = model.even_examples().min(most).clamp(1, images.len().max(1));
     let examples = Activations {
         stage: images.stage(),
         values: images.inputs(0..n)?,

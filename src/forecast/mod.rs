@@ -1,5 +1,5 @@
 //! Time and memory before the work: operations over rates measured on this machine, and memory
-//! measured on one wave of micro-batches.
+//! measured on as many micro-batches as leave no thread idle.
 
 mod calibrate;
 mod operations;

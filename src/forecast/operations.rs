@@ -13,8 +13,8 @@ pub struct Operations {
     pub hvp: f64,
 }
 
-/// Points of a line that `diagnose` visits, where each costs a forward pass: two to five on the images
-/// that give the direction (two where the loss is a parabola), one on the others.
+/// Points of a line that `diagnose` visits, where each costs a forward pass: four in the mean on the
+/// images that give the direction (two where the loss is a parabola), and one on the others.
 const POINTS: f64 = 5.0;
 
 /// Operations of `diagnose` an image of V: the model's loss on V and on as many training images,

@@ -8,6 +8,7 @@ mod derivatives;
 mod error;
 mod fed;
 mod flaw;
+mod micro_batches;
 mod placed;
 mod recompute;
 mod sweep;
@@ -21,19 +22,18 @@ use crate::device::{self, Gpu};
 use crate::evaluate::Predictions;
 use crate::gather::Gather;
 use crate::tape::Value;
-use crate::vit::{Config, Layer, Pass, Weights, cost, stages};
+use crate::vit::{Config, Layer, Pass, Weights, stages};
 use candle_core::{DType, Tensor};
 use fed::Fed;
 pub use fed::Sent;
+pub(crate) use micro_batches::AT_ONCE_ON_GPU;
+use micro_batches::micro_batch;
 pub(crate) use placed::no_room;
 use placed::{all_back, back, one_by_one};
 use planish_kernels::{Cast, DualTensor, Op, Precision};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
-
-/// What the number of micro-batches of a gradient is a multiple of.
-const WAVE: usize = 4;
 
 /// A model's loss.
 #[derive(Clone, Debug)]
@@ -76,59 +76,9 @@ impl Objective {
         Self { precision: Precision::F32, ..self.clone() }
     }
 
-    /// The same objective for layers from `stage` on: micro-batches as much larger as less is kept on
-    /// the way up to them. Weights are packed, and their gradient added, once a micro-batch.
-    pub fn above(&self, stage: usize) -> Self {
-        let room = self.kept() / cost::kept_above(&self.config, stage);
-        let most = most(self.gpu.as_deref()).max(self.micro_batch);
-        let micro_batch = room.clamp(self.micro_batch, most);
-        Self { micro_batch, ..self.clone() }
-    }
-
-    /// Numbers that the gradient of a micro-batch keeps for the way back.
-    pub fn kept(&self) -> usize {
-        let image = match self.recompute {
-            true => cost::kept_recomputing(&self.config),
-            false => cost::kept_per_image(&self.config),
-        };
-        image * self.micro_batch.max(1)
-    }
-
     /// The type of the weights.
     pub fn dtype(&self) -> DType {
         self.weights.tensor(0).dtype()
-    }
-
-    /// Examples that come to whole micro-batches for every thread, none left idle.
-    pub fn evenly(&self) -> usize {
-        let count = match self.gpu {
-            Some(_) => WAVE,
-            None => rayon::current_num_threads().next_multiple_of(WAVE),
-        };
-        self.micro_batch.max(1) * count
-    }
-
-    /// Micro-batches of the size that is set, the last with what is left.
-    fn whole_chunks(&self, examples: &dyn Examples) -> Result<Vec<Range<usize>>> {
-        let n = examples.len();
-        if n == 0 {
-            return Err(Error::NoExamples);
-        }
-        let step = self.micro_batch.max(1);
-        Ok((0..n).step_by(step).map(|i| i..(i + step).min(n)).collect())
-    }
-
-    /// Micro-batches, none larger than the limit: as even as can be, and a multiple
-    /// of [`WAVE`] of them, so that the usual numbers of threads all have work to the end. The
-    /// number of threads itself must not decide, for bits depend on how sums are cut.
-    fn even_chunks(&self, examples: &dyn Examples) -> Result<Vec<Range<usize>>> {
-        let n = examples.len();
-        if n == 0 {
-            return Err(Error::NoExamples);
-        }
-        let wave = if self.gpu.is_some() { 1 } else { WAVE };
-        let count = n.div_ceil(self.micro_batch.max(1)).next_multiple_of(wave).min(n);
-        Ok((0..count).map(|i| i * n / count..(i + 1) * n / count).collect())
     }
 
     /// Applies `work` to every micro-batch and hands the results to `take` in order.
@@ -265,22 +215,4 @@ fn widened(x: &Tensor) -> Result<Tensor> {
         }
         _ => Ok(x.clone()),
     }
-}
-
-/// A micro-batch whose tape stays below 400 MB, and small enough that the usual mini-batch gives
-/// every thread several. More than one image of a large model: its weights are packed, and its
-/// gradient added, once a micro-batch. On a GPU a quarter of its memory in f32, which leaves as much
-/// for a tangent and the rest for weights and what operations hold meanwhile, and up to 128 images:
-/// what runs one after the other should fill it.
-fn micro_batch(config: &Config, gpu: Option<&Gpu>) -> usize {
-    let numbers = match gpu {
-        Some(gpu) => usize::try_from(gpu.bytes() / 16).unwrap_or(usize::MAX),
-        None => 100_000_000,
-    };
-    (numbers / cost::kept_per_image(config).max(1)).clamp(1, most(gpu))
-}
-
-/// The largest micro-batch.
-fn most(gpu: Option<&Gpu>) -> usize {
-    if gpu.is_some() { 128 } else { 16 }
 }

@@ -215,7 +215,7 @@ pub struct Report {
     pub settings: Settings,
     /// The training images.
     pub training: DataInfo,
-    /// Images in a micro-batch; no result depends on it but by rounding.
+    /// Images in a micro-batch of a step; no result depends on it but by rounding.
     pub micro_batch: usize,
     /// Whether blocks were computed again on the way back, to keep within a bound on memory.
     #[serde(default)]

@@ -7,7 +7,7 @@
 //! last image. `--micro-batch` and `--memory` do not change it: without a tape it is small.
 
 use crate::cache::{self, Frozen, Layout, Stored};
-use crate::objective::{Examples, Objective, Result};
+use crate::objective::{AT_ONCE_ON_GPU, Examples, Objective, Result};
 use crate::vit::Config;
 use candle_core::Tensor;
 use std::ops::Range;
@@ -83,10 +83,13 @@ impl<'a> Prefix<'a> {
         self.views.iter().all(|view| view.stage() == self.stage)
     }
 
-    /// Images that are taken at once: a micro-batch for each thread, or, one after the other, so
-    /// many for a GPU that most are sent there while the one before is computed.
+    /// Images that are taken at once: a micro-batch for each thread, or a few for a GPU, one after the
+    /// other.
     pub fn wave(&self) -> usize {
-        let beside = if self.model.gpu.is_some() { 4 } else { rayon::current_num_threads() };
+        let beside = match self.model.gpu {
+            Some(_) => AT_ONCE_ON_GPU,
+            None => rayon::current_num_threads(),
+        };
         self.model.micro_batch.max(1) * beside
     }
 

@@ -67,7 +67,7 @@ pub fn kept_per_image(config: &Config) -> usize {
     kept_above(config, 0)
 }
 
-/// The same of what lies above a stage's input.
+/// The same of what lies above a stage's input; above the blocks, the norm's input of one token.
 pub fn kept_above(config: &Config, stage: usize) -> usize {
     // Stages 2b + 1 and 2b + 2 are block b's; a block that begins half way counts whole.
     let blocks = stage.saturating_sub(1) / 2..config.depth;

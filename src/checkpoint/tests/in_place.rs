@@ -108,6 +108,21 @@ fn an_undo_file_of_another_state_is_never_written_over() {
 }
 
 #[test]
+fn a_damaged_undo_file_is_named_and_nothing_is_written() {
+    let (_dir, path) = file();
+    tune(&path, "head.bias", 1.0);
+    let tuned = fs::read(&path).unwrap();
+    fs::write(undo_file(&path), b"no patch").unwrap();
+    for error in [undo(&path).unwrap_err(), open(&path).unwrap().hold().unwrap_err()] {
+        let text = error.to_string();
+        assert!(matches!(error, Error::Refused(Refused::DamagedUndo { .. })), "{text}");
+        assert!(text.contains("planish-undo") && text.contains("move it away"), "{text}");
+    }
+    assert_eq!(fs::read(&path).unwrap(), tuned);
+    assert_eq!(fs::read(undo_file(&path)).unwrap(), b"no patch");
+}
+
+#[test]
 fn a_second_writer_and_a_changed_file_are_refused() {
     let (dir, path) = file();
     let checkpoint = open(&path).unwrap();

@@ -25,7 +25,8 @@ use planish_kernels::Precision;
 use std::ops::Range;
 
 const MIB: f64 = (1 << 20) as f64;
-/// Share of the whole work that trying a few steps of it may take.
+/// Share of the whole work that trying a few steps of it may take, and again the frozen layers under
+/// them.
 const TRIAL: f64 = 0.02;
 
 /// Whether the frozen layers' activations are to be kept, and what all parts will take.
@@ -114,7 +115,7 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         peak_mib: passing + held_mib,
     }];
 
-    let tried = try_steps(work, plan, computed, steps)?;
+    let tried = try_steps(args, work, plan, computed, steps)?;
     let trained_mib = held_mib + tried.mib.max(found.resident_mib);
     let all_steps = steps.saturating_mul(settings.epochs) as f64;
     let watched = work.watched().unwrap_or(0);
@@ -142,13 +143,16 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
     });
     if let (Some(subject), false) = (&work.subject, args.recipe.remeasure == Some(0)) {
         let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
-        let need = subject.need(&again, exact);
-        let share = images as f64 / subject.validation.len().max(1) as f64;
-        // What training has taken stays with the allocator, and V's activations do not fit into all of it.
+        let need = subject.need_of(images, &again, exact);
+        // Where freed pages are kept, V's activations may fit into none of what training has left.
+        let kept = match args.limit.memory {
+            Some(_) => 0.0,
+            None => trained_mib + subject.held_mib(images, &again),
+        };
         parts.push(Part {
             name: "layers measured again".into(),
-            seconds: 2.0 * share * need.seconds,
-            peak_mib: need.mib.max(trained_mib + subject.held_mib(&again)),
+            seconds: 2.0 * need.seconds,
+            peak_mib: need.mib.max(kept),
         });
     }
     let device_peak_mib = device::expected_mib(plan.memory()[1]);
@@ -180,7 +184,13 @@ struct Tried {
 /// Takes a few steps of the very method, on images of the training set, and forgets them. Their
 /// batch is B, or smaller where that would take too large a share of the whole work; of activations
 /// that will be kept a few are computed, and fill it again and again.
-fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow::Result<Tried> {
+fn try_steps(
+    args: &Args,
+    work: &Work,
+    plan: &Plan,
+    computed: usize,
+    steps: usize,
+) -> anyhow::Result<Tried> {
     let Work { model, recipe, settings, .. } = work;
     let config = &model.config;
     let (cached, tries) = (plan.mode != Mode::Off, 2);
@@ -195,13 +205,16 @@ fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow:
     let whole =
         steps.saturating_mul(settings.epochs) as f64 * settings.batch as f64 * (step + fresh)
             + computed as f64 * prefix;
-    let least = work.stepping().micro_batch * rayon::current_num_threads();
-    let affordable = |each: f64| ((TRIAL * whole / each.max(1.0)) as usize).max(least);
-    let batch = affordable(tries as f64 * (step + fresh)).min(settings.batch).max(1);
+    let affordable = |each: f64| (TRIAL * whole / each.max(1.0)) as usize;
+    // Micro-batches of the size that B has, for memory is theirs.
+    let stepping = work.stepping(args);
+    let batch = affordable(tries as f64 * (step + fresh)).max(1);
+    let batch = batch.next_multiple_of(stepping.even_examples()).min(settings.batch).max(1);
 
     let perturbation_batch = ((batch as f64 * ratio) as usize).max(1);
     let n = batch.max(perturbation_batch).min(work.train.len());
-    let images = if cached { affordable(prefix).min(n) } else { n };
+    let least = model.micro_batch.max(1) * rayon::current_num_threads();
+    let images = if cached { affordable(prefix).max(least).min(n) } else { n };
     let few = pixels(&work.checkpoint, &sample(&work.train, Some(images), settings.seed)?)?;
     let few = work.seen_as(few)?;
     let trial = Recipe { perturbation_batch, ..recipe.clone() };
@@ -217,14 +230,8 @@ fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow:
             source = Source::held(&source.batch(&picks)?);
         }
         let mut method = trial.method(config, source.len(), settings.seed)?;
-        let outcome = post_train(
-            &work.stepping(),
-            &mut *method,
-            &source,
-            None,
-            &settings_of_trial,
-            &mut |_| {},
-        )?;
+        let outcome =
+            post_train(&stepping, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
         Ok(outcome)
     });
     let outcome = outcome?;
@@ -235,9 +242,8 @@ fn try_steps(work: &Work, plan: &Plan, computed: usize, steps: usize) -> anyhow:
     let share = if recipe.period() > 1 { 1.0 / recipe.period() as f64 } else { 0.0 };
     let mean = (1.0 + share) * times.last().copied().unwrap_or(0.0);
     let scale = settings.batch as f64 / batch as f64;
-    // Of a batch's activations, and of those of B′, as many as the trial had fewer; and of the batch that
-    // is read meanwhile.
-    let rest = (2.0 + ratio) * (settings.batch - batch) as f64;
+    // Activations of B and of B′ that the trial had fewer of.
+    let rest = (1.0 + ratio) * (settings.batch - batch) as f64;
     let row = config.numbers_at(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
     Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })
 }

@@ -223,7 +223,7 @@ fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<(
         method: method_info(recipe, &checkpoint.config, work.chosen_by.clone())?,
         settings: settings.clone(),
         training: data_info(sources.of(&work.train), &work.train, "train"),
-        micro_batch: work.stepping().micro_batch,
+        micro_batch: work.stepping(args).micro_batch,
         recompute: work.model.recompute,
         precision: work.model.precision.name().into(),
         cached: cache.mode != Mode::Off,

@@ -13,7 +13,7 @@ use crate::cli::model::objective;
 use crate::cli::outcome::{epoch_figures, epoch_line, start_line};
 use crate::cli::recipe::recipe;
 use crate::cli::subject::Subject;
-use crate::cli::training::{Kept, check, micro_batch, settings};
+use crate::cli::training::{Kept, check, micro_batch, settings, stepping};
 use crate::data::order::Batches;
 use crate::data::{Augment, Role, Roles, Split, require};
 use crate::diagnose::Options;
@@ -54,8 +54,6 @@ pub struct Work {
     pub half: bool,
     /// The model.
     pub model: Objective,
-    /// Whether the user says how many images a micro-batch has.
-    pub micro_batch_given: bool,
     /// V, measured on; if there is one.
     pub subject: Option<Subject>,
     /// The method with its layers.
@@ -77,11 +75,8 @@ impl Work {
     }
 
     /// The model as steps take it: they go no further down than to the lowest layer of the recipe.
-    pub fn stepping(&self) -> Objective {
-        if self.micro_batch_given {
-            return self.model.clone();
-        }
-        self.model.above(self.recipe.first_stage())
+    pub fn stepping(&self, args: &Args) -> Objective {
+        stepping(&self.model, &args.recipe, args.limit.memory.is_some(), self.recipe.first_stage())
     }
 }
 
@@ -123,8 +118,7 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
 
     let mut model = objective(&checkpoint, DType::F32)?;
     model.precision = args.recipe.precision.choose(&args.common);
-    let micro_batch = micro_batch(&args.recipe);
-    if let Some(n) = micro_batch {
+    if let Some(n) = micro_batch(&args.recipe) {
         model.micro_batch = n.min(settings.batch);
     }
     let images = pixels(&checkpoint, &train)?;
@@ -159,7 +153,6 @@ pub fn prepare(args: &Args) -> anyhow::Result<Work> {
         augment: (args.recipe.cache.augment, args.common.seed),
         half: args.recipe.cache.half(),
         model,
-        micro_batch_given: micro_batch.is_some(),
         subject,
         recipe,
         chosen_by,
@@ -187,7 +180,7 @@ pub struct Trained {
 /// Those of [`post_train`].
 pub fn train(args: &Args, work: &Work, plan: &CachePlan) -> anyhow::Result<Trained> {
     let Work { recipe, settings, .. } = work;
-    let model = &work.stepping();
+    let model = &work.stepping(args);
     let (steps, stage) = (work.train.len() / settings.batch.max(1), recipe.first_stage());
     let about = |view| work.about(view);
     let KeptActivations { source, info: cache, notes } =

@@ -9,7 +9,7 @@ use crate::cli::caching::{keep, view_name};
 use crate::cli::common::Common;
 use crate::cli::images::{pixels, sample};
 use crate::cli::model::objective;
-use crate::cli::training::{Kept, micro_batch, settings};
+use crate::cli::training::{Kept, micro_batch, settings, stepping};
 use crate::data::{Role, Split, require};
 use crate::objective::{Activations, Examples, Objective};
 use crate::pixels::Pixels;
@@ -119,10 +119,7 @@ impl<'a> Ground<'a> {
         let source = keep(cache, prefix, &plan, &about, &self.common)?.source;
         let watched = model.activations(&self.watched, stage)?;
         let frozen = self.start.frozen(&self.model, stage, ram)?;
-        let stepping = match micro_batch(words) {
-            Some(_) => model,
-            None => model.above(stage),
-        };
+        let stepping = stepping(&model, words, false, stage);
         for &place in places {
             let outcome = self.run(runs[place], &stepping, (&source, &watched), begin)?;
             let figures = self.judge(&outcome, &frozen, watched.labels.len())?;
