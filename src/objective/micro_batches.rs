@@ -14,7 +14,7 @@ pub(crate) const AT_ONCE_ON_GPU: usize = 4;
 impl Objective {
     /// The same objective for batches that enter at `stage`: micro-batches as much larger as less is
     /// kept from there up, but on the CPU sixteen of a batch, for as many threads; the number of
-    /// threads itself must not decide, see [`Objective::even_chunks`]. Weights are packed, and their
+    /// threads itself must not decide, for bits depend on how sums are cut. Weights are packed, and their
     /// gradient added, once a micro-batch.
     pub fn above(&self, stage: usize, batch: usize) -> Self {
         let whole = cost::kept_per_image(&self.config) * self.micro_batch;
