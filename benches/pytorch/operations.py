@@ -1,6 +1,6 @@
 """PyTorch's rates for the operations that `cargo bench --workspace --bench ops` and `--bench bf16`
-time on two threads, at the same shapes: a ViT-B/16 on eight images of 224². As there, a large copy comes before each
-run, so that no operation finds its operands in the caches.
+time on two threads, at the same shapes: a ViT-B/16 on eight images of 224². As there, a large copy
+comes before each run, so that no operation finds its operands in the caches.
 
     pip install torch
     python benches/pytorch/operations.py [THREADS]

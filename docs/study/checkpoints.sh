@@ -4,8 +4,9 @@
 #
 #     docs/study/checkpoints.sh FASHION-MNIST FOLDER [SIZE…]
 #
-# SIZE is nano, micro or few, which is nano on a quarter of the images; all without. JOBS of them at a time, a thread each: as many as the machine
-# has. A checkpoint that is there is left alone, so that the script can be stopped and run again.
+# SIZE is nano, micro or few, which is nano on a quarter of the images; all without. JOBS of them at a
+# time, a thread each: as many as the machine has. A checkpoint that is there is left alone, so that the
+# script can be stopped and run again.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 data=$(realpath "$1")

@@ -57,20 +57,22 @@ pub fn evaluate(
     common: &Common,
 ) -> anyhow::Result<Evaluated> {
     let sources = data.open(checkpoint)?;
-    let found = sources.split(split).cloned();
+    let roles = sources.roles(checkpoint, common.seed);
+    let found = sources.split(split);
     let whole = found.is_ok();
-    let split = match (split, found) {
-        (Some("val" | "validation"), Err(error)) => {
-            &held_out_of_train(&sources, checkpoint, common)?.ok_or(error)?
+    let split = match (split, found, &roles) {
+        (Some("val" | "validation"), Err(error), Ok(roles)) => {
+            held_out_of_train(&sources, roles).ok_or(error)?
         }
-        (_, found) => &found?,
-    };
-    pixels(checkpoint, split)?;
-    let roles = sources.roles(checkpoint, common.seed)?;
+        (_, found, _) => found?,
+    }
+    .clone();
+    pixels(checkpoint, &split)?;
+    let roles = roles?;
     let mut objective = objective(checkpoint, DType::F32)?;
     objective.precision = precision;
-    let predictions = predict(checkpoint, &objective, split, "evaluating", common)?;
-    let (temperatures, origin) = match other_images(&sources, &roles, split) {
+    let predictions = predict(checkpoint, &objective, &split, "evaluating", common)?;
+    let (temperatures, origin) = match other_images(&sources, &roles, &split) {
         Some(v) => {
             let fitted_on = predict(checkpoint, &objective, v, "validating", common)?;
             let origin = format!("V: {}, {} images", roles.val_origin, v.len());
@@ -87,27 +89,21 @@ pub fn evaluate(
     };
     let mut warnings = warnings(checkpoint, &sources, &roles);
     warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
-    warnings.extend(chosen_by(checkpoint, split)?);
+    warnings.extend(chosen_by(checkpoint, &split)?);
     let which = match whole {
         true => format!("split {}, whole, in stored order", split.name()),
         false => format!("V, {}, in stored order", roles.val_origin),
     };
-    let data = data_info(sources.of(split), split, &which);
-    let split = split.clone();
+    let data = data_info(sources.of(&split), &split, &which);
     Ok(Evaluated { predictions, temperatures, origin, data, split, objective, warnings })
 }
 
 /// V where fine-tuning, or a fraction asked for, has cut it off the training split: no split of the
 /// data set's own.
-fn held_out_of_train(
-    sources: &Sources,
-    checkpoint: &Checkpoint,
-    common: &Common,
-) -> anyhow::Result<Option<Split>> {
-    let roles = sources.roles(checkpoint, common.seed)?;
+fn held_out_of_train<'a>(sources: &Sources, roles: &'a Roles) -> Option<&'a Split> {
     let whole = sources.split(Some("train")).map_or(0, Split::len);
-    let cut = roles.train.is_some_and(|rest| rest.len() < whole);
-    Ok(roles.val.filter(|_| cut))
+    let cut = roles.train.as_ref().is_some_and(|rest| rest.len() < whole);
+    roles.val.as_ref().filter(|_| cut)
 }
 
 /// V, if it shares no image with `split`: a temperature must not be judged by the images it was

@@ -147,8 +147,8 @@ impl Subject {
         floats as f64 * 4.0 / MIB
     }
 
-    /// Derivatives are those of half of V.
-    fn measured(&self, layers: &[Layer]) -> anyhow::Result<Calibration> {
+    /// Rates and memory, with as many images at most as derivatives are taken of: half of V.
+    fn rates(&self, layers: &[Layer]) -> anyhow::Result<Calibration> {
         let half = self.validation.len().div_ceil(2);
         Ok(calibrate(&self.objective, &self.validation, half, layers)?)
     }
@@ -162,7 +162,7 @@ impl Subject {
         if let Some(limit) = limit.mib() {
             start_within(&mut self.objective, limit);
         }
-        let mut found = self.measured(layers)?;
+        let mut found = self.rates(layers)?;
         let Some(limit) = limit.mib() else { return Ok(found) };
         loop {
             let need = self.need(layers, &found).mib;
@@ -177,7 +177,7 @@ impl Subject {
                     self.validation.len()
                 )
             }
-            let again = self.measured(layers)?;
+            let again = self.rates(layers)?;
             found = Calibration { peak_mib: found.peak_mib, ..again };
         }
     }

@@ -142,7 +142,8 @@ fn parts(args: &Args, work: &Work, plan: &Plan, peak: f64) -> anyhow::Result<Exp
         peak_mib: trained_mib.max(found.resident_mib + (file + new) as f64 / MIB),
     });
     if let (Some(subject), false) = (&work.subject, args.recipe.remeasure == Some(0)) {
-        let images = args.recipe.remeasure.unwrap_or(usize::MAX).min(subject.validation.len());
+        let v = roles.val.as_ref().map_or(0, Split::len);
+        let images = args.recipe.remeasure.map_or(subject.validation.len(), |n| n.min(v));
         let need = subject.need_of(images, &again, exact);
         // Where freed pages are kept, V's activations may fit into none of what training has left.
         let kept = match args.limit.memory {
