@@ -10,6 +10,7 @@ pub mod device;
 pub mod diagnose;
 pub mod evaluate;
 pub mod examples;
+pub mod fingerprint;
 pub mod forecast;
 mod gather;
 pub mod litter;

@@ -2,9 +2,11 @@
 
 use crate::cache;
 use crate::data::{Ahead, Augment, Augmented, Error as DataError, Preprocess, Split};
+use crate::fingerprint::fingerprint;
 use crate::objective::{Activations, Examples, Result};
 use crate::vit::Config;
 use candle_core::{Device, Tensor};
+use serde::Serialize;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -152,6 +154,15 @@ fn owned(augment: Option<Augmented>) -> Option<View> {
     augment.map(|(augment, seed, epoch)| (*augment, seed, epoch))
 }
 
+/// What the input of the first stage depends on.
+#[derive(Serialize)]
+struct Inputs<'a> {
+    images: &'a str,
+    shape: [usize; 3],
+    preprocess: Option<&'a Preprocess>,
+    view: Option<View>,
+}
+
 impl Examples for Pixels {
     fn len(&self) -> usize {
         self.split.len()
@@ -172,12 +183,13 @@ impl Examples for Pixels {
         self.split.labels()
     }
     fn identity(&self) -> cache::Result<Option<String>> {
-        let (images, view) = (self.split.image_digest(), &self.view);
-        let transform = match self.split.prepared() {
-            true => "prepared".to_owned(),
-            false => format!("{:?}", self.preprocess),
+        let inputs = Inputs {
+            images: self.split.image_digest(),
+            shape: self.shape,
+            preprocess: self.preprocess.as_ref().filter(|_| !self.split.prepared()),
+            view: self.view,
         };
-        Ok(Some(format!("{images} {:?} {transform} {view:?}", self.shape)))
+        Ok(Some(fingerprint("planish/inputs/1", &inputs)?))
     }
 }
 

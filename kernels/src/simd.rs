@@ -12,6 +12,15 @@ pub enum Simd {
 }
 
 impl Simd {
+    /// Its name: `plain`, `avx2` or `avx512`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Simd::Plain => "plain",
+            Simd::Avx2 => "avx2",
+            Simd::Avx512 => "avx512",
+        }
+    }
+
     /// The levels this processor has, narrowest first.
     pub fn available() -> Vec<Simd> {
         #[allow(unused_mut)]

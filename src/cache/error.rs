@@ -84,6 +84,9 @@ pub enum Error {
         /// Bytes of a row as computed.
         found: usize,
     },
+    /// What a file is named by cannot be written as JSON.
+    #[error("cannot fingerprint the inputs of the frozen layers: {0}; report this")]
+    Fingerprint(#[from] serde_json::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -1,7 +1,7 @@
 //! The folder that files of activations lie in, and what else lies there.
 
 use super::layout::{About, header_length, read_about};
-use super::{Error, Result};
+use super::{Error, FORMAT, Result};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -122,6 +122,9 @@ pub struct Entry {
 pub enum Found {
     /// Activations: what the file says of itself, their shape and type.
     Activations(Box<About>, Vec<usize>, String),
+    /// Activations that another version of planish named in another way: no run of this build finds
+    /// them.
+    OtherFormat,
     /// Begun by a run that is at work.
     BeingWritten,
     /// Begun by a run that is no more.
@@ -154,9 +157,11 @@ pub fn list(folder: &Path) -> Result<Vec<Entry>> {
         let found = match kind {
             Kind::Part if is_locked(&path) => Found::BeingWritten,
             Kind::Part => Found::Abandoned,
-            Kind::Whole => describe(&path).map_or(Found::Unreadable, |(about, shape, dtype)| {
-                Found::Activations(Box::new(about), shape, dtype)
-            }),
+            Kind::Whole => match describe(&path) {
+                None => Found::Unreadable,
+                Some((about, ..)) if about.format != FORMAT => Found::OtherFormat,
+                Some((about, shape, dtype)) => Found::Activations(Box::new(about), shape, dtype),
+            },
         };
         let used = about.modified().ok();
         let age = used.and_then(|at| at.elapsed().ok()).unwrap_or_default();

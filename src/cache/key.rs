@@ -1,93 +1,96 @@
-//! The name of kept activations: a digest of all that they follow from.
+//! The key of kept activations: a fingerprint of everything they depend on.
 //!
-//! What is hashed is told apart by its length, so that no two lists of parts have the same bytes.
-//! Two things that a digest cannot see, a build that computes otherwise and a processor that rounds
-//! otherwise, are caught by [`crate::train::Source`], which computes a few rows of a file anew
-//! before it is used.
+//! A fingerprint cannot see two things: a build that computes differently, and a processor that rounds
+//! differently. [`crate::train::Source`] catches both: it computes a few rows of a file anew before it
+//! uses the file.
 
 use super::Stored;
 use crate::device;
+use crate::fingerprint::fingerprint;
 use crate::vit::layers::layers;
 use crate::vit::{Config, Granularity, Weights};
 use candle_core::Tensor;
 use planish_kernels::Precision;
 use planish_kernels::simd::Simd;
 use rayon::prelude::*;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// Version of the file's layout and of what is hashed.
-const FORMAT: &str = "1";
+/// Schema of the fingerprint, and of the file's layout.
+pub const FORMAT: &str = "planish/activations/2";
 
-/// What activations follow from.
+/// What activations depend on.
 pub struct Frozen<'a> {
     /// The architecture.
     pub config: &'a Config,
-    /// All weights, of which those of the stages below count.
+    /// All weights. Those of the stages below count.
     pub weights: &'a Weights,
     /// The stage whose input is kept.
     pub stage: usize,
-    /// What the images are and how they are brought to the model's size; see
+    /// Fingerprint of the images and of how they are brought to the model's size; see
     /// [`crate::objective::Examples::identity`].
     pub images: &'a str,
-    /// Images that go through the model together: products of few rows round as their size has it.
+    /// Images that go through the model together: products of few rows round by their size.
     pub micro_batch: usize,
     /// How the layers' products take their operands.
     pub precision: Precision,
-    /// The type kept.
+    /// The type that is stored.
     pub stored: Stored,
 }
 
-/// The key, 64 hexadecimal digits: SHA-256 of format, version, processor's registers (or the GPU), architecture,
-/// stage, precision, images with their transform, and the names, shapes and values of the tensors that the
-/// stages below use. Labels, and weights of the stage or above, do not count.
+/// The canonical form of [`Frozen`].
+#[derive(Serialize)]
+struct Spec<'a> {
+    version: &'a str,
+    rounding: &'a str,
+    architecture: &'a Config,
+    stage: usize,
+    micro_batch: usize,
+    precision: &'a str,
+    stored: &'a str,
+    images: &'a str,
+    /// Name and digest of every tensor below the stage.
+    tensors: Vec<(&'a str, String)>,
+}
+
+/// The key, 64 hexadecimal digits: the fingerprint of planish's version, the processor's vector
+/// instructions (or the GPU), architecture, stage, precision, images with their transform, and the
+/// names, shapes and values of the tensors that the stages below use. Labels, and weights of the stage
+/// itself or above, do not count.
 ///
 /// # Errors
-/// A tensor that is not of floats.
+/// A tensor that does not hold floats.
 pub fn key(of: &Frozen) -> super::Result<String> {
     let below: Vec<usize> = layers(of.config, Granularity::Tensor)
         .into_iter()
         .filter(|tensor| tensor.first_stage < of.stage)
         .flat_map(|tensor| tensor.tensors)
         .collect();
-    let digests: Vec<super::Result<String>> =
-        below.par_iter().map(|&i| digest(of.weights.tensor(i))).collect();
-    let mut parts = vec![
-        "planish activations".to_owned(),
-        FORMAT.to_owned(),
-        env!("CARGO_PKG_VERSION").to_owned(),
-        device::rounding().map_or_else(|| format!("{:?}", Simd::best()), str::to_owned),
-        format!("{:?}", of.config),
-        of.stage.to_string(),
-        of.micro_batch.to_string(),
-        of.precision.name().to_owned(),
-        of.stored.name().to_owned(),
-        of.images.to_owned(),
-    ];
-    for (i, digest) in below.into_iter().zip(digests) {
-        parts.push(of.weights.names()[i].clone());
-        parts.push(digest?);
-    }
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    Ok(hex(&hash.finalize()))
+    let named = |&i: &usize| -> super::Result<(&str, String)> {
+        Ok((of.weights.names()[i].as_str(), digest(of.weights.tensor(i))?))
+    };
+    let tensors = below.par_iter().map(named).collect::<super::Result<_>>()?;
+    let spec = Spec {
+        version: env!("CARGO_PKG_VERSION"),
+        rounding: device::rounding().unwrap_or_else(|| Simd::best().name()),
+        architecture: of.config,
+        stage: of.stage,
+        micro_batch: of.micro_batch,
+        precision: of.precision.name(),
+        stored: of.stored.name(),
+        images: of.images,
+        tensors,
+    };
+    Ok(fingerprint(FORMAT, &spec)?)
 }
 
 /// SHA-256, in hexadecimal, of a tensor's type, shape and values.
 ///
 /// # Errors
-/// A tensor that is not of floats.
+/// A tensor that does not hold floats.
 pub fn digest(tensor: &Tensor) -> super::Result<String> {
     let mut hash = Sha256::new();
-    let about = format!("{:?} {:?}", tensor.dtype(), tensor.dims());
-    hash.update((about.len() as u64).to_le_bytes());
-    hash.update(about.as_bytes());
+    hash.update(fingerprint("planish/tensor/1", &(tensor.dtype().as_str(), tensor.dims()))?);
     hash.update(Stored::of(tensor.dtype(), false).encode(tensor)?);
-    Ok(hex(&hash.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

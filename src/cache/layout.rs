@@ -28,6 +28,9 @@ pub struct About {
     /// Its key.
     #[serde(rename = "planish.key")]
     pub key: String,
+    /// [`super::FORMAT`] of the build that wrote it; empty in files that are older than this entry.
+    #[serde(rename = "planish.format", default)]
+    pub format: String,
     /// The checkpoint.
     pub model: String,
     /// Data set and split.

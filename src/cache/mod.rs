@@ -19,7 +19,7 @@ mod stored;
 pub use error::{Error, Result};
 pub use file::{Opened, Reader, Writer};
 pub use folder::{Entry, Found, clear, default_folder, list, room};
-pub use key::{Frozen, digest, key};
+pub use key::{FORMAT, Frozen, digest, key};
 pub use layout::{About, Layout};
 pub use plan::{Choice, Mode, Plan, Wish, plan};
 pub use stored::Stored;

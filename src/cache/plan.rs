@@ -77,13 +77,16 @@ pub struct Plan {
     pub keys: Vec<String>,
     /// Which of their files are there already.
     pub there: Vec<bool>,
+    /// Files in the folder that another version of planish wrote, and that this one cannot use.
+    pub other_format: usize,
 }
 
 impl Plan {
     /// A plan without files: to keep so many bytes in memory, or nothing.
     pub fn without_files(mode: Mode, bytes: u64) -> Plan {
         let (keys, there) = (Vec::new(), Vec::new());
-        Plan { mode, device: false, ram: bytes, bytes, folder: PathBuf::new(), keys, there }
+        let folder = PathBuf::new();
+        Plan { mode, device: false, ram: bytes, bytes, folder, keys, there, other_format: 0 }
     }
 
     /// Bytes of the CPU's memory, and of a GPU's, that activations are to take.
@@ -118,8 +121,11 @@ pub fn plan(of: &Choice) -> Result<Plan> {
         let keys = (of.keys)()?;
         let there: Vec<bool> =
             keys.iter().map(|key| folder::path(&folder, key).is_file()).collect();
+        let found = folder::list(&folder).unwrap_or_default();
+        let other_format =
+            found.iter().filter(|entry| matches!(entry.found, folder::Found::OtherFormat)).count();
         let mode = Mode::Disk;
-        Ok(Plan { mode, device: false, ram: 0, bytes, folder, keys, there })
+        Ok(Plan { mode, device: false, ram: 0, bytes, folder, keys, there, other_format })
     };
     let fits = of.there || bytes <= of.ram;
     let memory = || Plan { device: of.there, ram: of.ram, ..Plan::without_files(Mode::Ram, bytes) };

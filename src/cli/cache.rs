@@ -85,6 +85,7 @@ fn table(entries: &[Entry]) -> String {
                 let [stage, view, model, data] = about;
                 (images, [dtype.to_lowercase(), stage, view, model, data])
             }
+            Found::OtherFormat => (String::new(), told("written by another version, not used")),
             Found::BeingWritten => (String::new(), told("being written")),
             Found::Abandoned => (String::new(), told("left by a run that was killed")),
             Found::Unreadable => (String::new(), told("cannot be read")),

@@ -177,7 +177,15 @@ pub fn words(plan: &Plan) -> String {
                 (n, all) if n == all => ", there already".into(),
                 (n, all) => format!(", {n} of {all} views there already"),
             };
-            format!("{size} of frozen layers' activations in {}{found}", plan.folder.display())
+            let other = match plan.other_format {
+                0 => String::new(),
+                n => format!(
+                    " ({n} files there are another version's and are not used; `planish cache clear` \
+                     removes them)"
+                ),
+            };
+            let folder = plan.folder.display();
+            format!("{size} of frozen layers' activations in {folder}{found}{other}")
         }
     }
 }

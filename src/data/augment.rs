@@ -1,5 +1,6 @@
 //! Seeded augmentation of training images: flip, shift, random resized crop.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,7 +8,10 @@ use super::Error;
 use super::order::{below, stream, unit};
 
 /// What may happen to a training image each time it is seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+///
+/// In JSON and TOML it is the list that [`Augment::from_str`] reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Augment {
     /// Mirror left and right with probability one half.
     pub flip: bool,
@@ -49,6 +53,20 @@ impl FromStr for Augment {
             }
         }
         Ok(augment)
+    }
+}
+
+impl TryFrom<String> for Augment {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self, Error> {
+        text.parse()
+    }
+}
+
+impl From<Augment> for String {
+    fn from(augment: Augment) -> String {
+        augment.to_string()
     }
 }
 

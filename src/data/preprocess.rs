@@ -1,7 +1,10 @@
 //! What a checkpoint wants done to an image before it sees it.
 
+use serde::Serialize;
+
 /// Resampling filter, as Pillow names and numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Interpolation {
     /// PIL 0.
     Nearest,
@@ -12,7 +15,8 @@ pub enum Interpolation {
 }
 
 /// How an image of any size becomes one of the model's size.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// To the model's size in one step, whatever the aspect ratio (transformers).
     Squash,
@@ -24,7 +28,7 @@ pub enum Resize {
 }
 
 /// Resize, crop and normalisation: pixels/255, minus mean, over standard deviation, per channel.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Preprocess {
     /// Height and width the model takes.
     pub image_size: [usize; 2],

@@ -1,7 +1,7 @@
 //! Studies: many cells, each computed once, wherever and in however many runs.
 //!
-//! A cell is one measurement with one setting of everything, and its name is a digest of all that it
-//! follows from ([`digest`]). A [`Log`] in the study's folder holds every finished cell as a line of
+//! A cell is one measurement with one setting of everything. Its name is the
+//! [`fingerprint`](crate::fingerprint) of everything it depends on. A [`Log`] in the study's folder holds every finished cell as a line of
 //! JSON, flushed to the disk as soon as it is there; a [`Plan`] lists the cells that a study wants, in
 //! its order. What the plan wants and the log lacks is what is left to do, so a killed run goes on
 //! where it was, an edited study computes its new cells alone, and a cell whose checkpoint, images or
@@ -9,7 +9,6 @@
 //! logs of a plan's parts, and [`tables`] makes rows of a plan and a log: the same bytes however the
 //! cells came about, but for the column `seconds`.
 
-mod digest;
 mod error;
 mod log;
 mod merge;
@@ -17,11 +16,10 @@ mod plan;
 mod share;
 mod tables;
 
-pub use digest::digest;
 pub use error::{Error, Result};
 pub use log::{CELLS, Entry, Log, differing, read_log};
 pub use merge::{Merged, merge};
-pub use plan::{Kind, PLAN, Plan, Planned, SCHEMA};
+pub use plan::{Kind, PLAN, Plan, Planned, SCHEMA, set_aside};
 pub use share::Share;
 pub use tables::{Row, TABLES, Table, tables};
 

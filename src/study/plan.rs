@@ -1,12 +1,12 @@
 //! What a study wants, in its order.
 
-use super::{Error, Result};
+use super::{CELLS, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Identifier and version of the schema.
-pub const SCHEMA: &str = "planish/study/1";
+pub const SCHEMA: &str = "planish/study/2";
 
 /// Name of the plan's file in a study's folder.
 pub const PLAN: &str = "study.json";
@@ -57,6 +57,31 @@ pub struct Plan {
     pub shard: Option<String>,
     /// The cells, in the study's order.
     pub cells: Vec<Planned>,
+}
+
+/// Moves the results of an earlier schema out of the way: their cells have names that this build does
+/// not find. Returns where they are now; nothing if the folder has none.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn set_aside(folder: &Path) -> Result<Option<PathBuf>> {
+    let (plan, log) = (folder.join(PLAN), folder.join(CELLS));
+    let text = match std::fs::read_to_string(&plan) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(&plan, "read the plan")(e)),
+    };
+    let schema = |value: Value| value.get("schema").and_then(Value::as_str).map(str::to_owned);
+    let schema = serde_json::from_str(&text).ok().and_then(schema);
+    let Some(version) = schema.as_deref().and_then(|s| s.strip_prefix("planish/study/")) else {
+        return Ok(None);
+    };
+    if schema.as_deref() == Some(SCHEMA) || !log.exists() {
+        return Ok(None);
+    }
+    let old = folder.join(format!("cells-of-schema-{version}.jsonl"));
+    std::fs::rename(&log, &old).map_err(Error::io(&log, "rename the log"))?;
+    Ok(Some(old))
 }
 
 impl Plan {

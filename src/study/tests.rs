@@ -40,13 +40,23 @@ fn shares_are_disjoint_and_leave_nothing_out() {
 }
 
 #[test]
-fn a_digest_is_sha256_of_the_text() {
-    // printf '{"a":1,"b":null}' | sha256sum
-    let expected = "46e0ff59f6164548317489fbea1133a48f7a83c325c3535e44559c9619afb76b";
-    let found = digest(&json!({"a": 1, "b": null}));
-    assert_eq!(found, expected);
-    assert_ne!(found, digest(&json!({"a": 1})));
-    assert_ne!(found, digest(&json!({"b": null, "a": 1})));
+fn results_of_an_earlier_schema_are_set_aside_and_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (plan, log) = (folder.path().join(PLAN), folder.path().join(CELLS));
+    assert_eq!(set_aside(folder.path()).unwrap(), None);
+    fs::write(&log, "{}\n").unwrap();
+    for (text, moved) in [
+        (json!({ "schema": SCHEMA, "cells": [] }).to_string(), false),
+        ("no JSON".to_owned(), false),
+        (json!({ "schema": "another/1" }).to_string(), false),
+        (json!({ "schema": "planish/study/1", "cells": [] }).to_string(), true),
+    ] {
+        fs::write(&plan, text).unwrap();
+        let old = set_aside(folder.path()).unwrap();
+        assert_eq!((old.is_some(), log.exists()), (moved, !moved));
+    }
+    let old = folder.path().join("cells-of-schema-1.jsonl");
+    assert_eq!(fs::read_to_string(old).unwrap(), "{}\n");
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::vector;
 use crate::vit::Layer;
 use planish_kernels::Precision;
 use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
 
 /// Points of the line tried where each costs a forward pass of the suffix.
 const NETWORK_BUDGET: usize = 20;
@@ -25,7 +26,8 @@ const LINEAR_BUDGET: usize = 60;
 const CAP: f64 = 0.5;
 
 /// How η* is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// The first minimum along the line.
     Search,

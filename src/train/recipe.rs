@@ -9,9 +9,11 @@ use super::sam::{Sam, Variant};
 use super::sgd::Sgd;
 use crate::forecast::{Perturbing, step_work};
 use crate::vit::{Config, Layer};
+use serde::Serialize;
 
 /// The methods.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Perturb p, update u.
     Pol,

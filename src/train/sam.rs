@@ -27,9 +27,11 @@ use crate::objective::{Activations, Derivatives, Objective, Result as Evaluated}
 use crate::vector;
 use crate::vit::{Config, Layer};
 use candle_core::Tensor;
+use serde::Serialize;
 
 /// How ε is formed, or how often.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Variant {
     /// ρ g/‖g‖.
     Plain,

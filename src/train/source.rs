@@ -90,7 +90,8 @@ impl<'a> Source<'a> {
             Mode::Disk => {
                 let mut all = Vec::new();
                 for (view, key) in plan.keys.iter().enumerate() {
-                    let about = About { key: key.clone(), ..about(view) };
+                    let format = cache::FORMAT.to_owned();
+                    let about = About { key: key.clone(), format, ..about(view) };
                     all.push(file(&prefix, view, plan, &about, tell)?);
                 }
                 Kept::Files(all)

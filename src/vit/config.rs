@@ -1,7 +1,10 @@
 //! The shape of a Vision Transformer: everything that fixes its tensors and its arithmetic.
 
+use serde::Serialize;
+
 /// How the token sequence becomes one feature vector per image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// The class token alone.
     Token,
@@ -10,7 +13,8 @@ pub enum Pooling {
 }
 
 /// Where the last layer norm stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FinalNorm {
     /// On all tokens, before pooling: tensors `norm.*`.
     BeforePool,
@@ -19,7 +23,8 @@ pub enum FinalNorm {
 }
 
 /// The nonlinearity of the MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// x Φ(x) with the exact error function: everywhere but Flax.
     Gelu,
@@ -29,7 +34,8 @@ pub enum Activation {
 
 /// What a model keeps of DeiT's distillation (Touvron et al., ICML 2021, §4): a second learnt token
 /// that stands after the class token, and a classifier of its own on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Distillation {
     /// Nothing.
     None,
@@ -40,7 +46,7 @@ pub enum Distillation {
 }
 
 /// Architecture of a plain (pre-norm) Vision Transformer, Dosovitskiy et al., ICLR 2021.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
     /// Height and width of the input in pixels.
     pub image_size: [usize; 2],

@@ -48,12 +48,12 @@ impl Work {
     pub fn about(&self, view: usize) -> About {
         let (augment, seed) = self.augment;
         About {
-            key: String::new(),
             model: self.checkpoint.path.display().to_string(),
             data: self.train.place(),
             stage: stage_name(&self.model.config, self.recipe.first_stage()),
             view: view_name(&augment, seed, view),
             version: env!("CARGO_PKG_VERSION").into(),
+            ..About::default()
         }
     }
 }

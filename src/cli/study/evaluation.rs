@@ -7,7 +7,8 @@ use crate::cli::evaluating::{Evaluated, evaluate, other_images};
 use crate::cli::shifts::{measure, others};
 use crate::data::{CifarC, DataSet, Split};
 use crate::evaluate::{DEFINITIONS, Summary, summarise_at};
-use crate::study::{Kind, Planned, digest};
+use crate::fingerprint::fingerprint;
+use crate::study::{Kind, Planned};
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
@@ -38,34 +39,34 @@ pub fn cells(
         ("temperature_from", temperature.into()),
     ];
     let key = |measures: &str, of: Value| {
-        digest(&json!({
-            "measures": measures,
+        let spec = json!({
             "definitions": DEFINITIONS,
             "checkpoint": checkpoint.digest,
-            "architecture": format!("{:?}", checkpoint.config),
-            "preprocessing": format!("{:?}", checkpoint.preprocess),
+            "architecture": checkpoint.config,
+            "preprocessing": checkpoint.preprocess,
             "precision": setup.precision.name(),
             "tf32": common.tf32,
             "split": split.digest(),
             "temperature": v.map(Split::digest),
             "seed": common.seed,
             "of": of,
-        }))
+        });
+        fingerprint(&format!("planish/{measures}/2"), &spec)
     };
-    let cell = |kind: Kind, of: Value, own: Vec<(&str, Value)>, job: Job| {
+    let cell = |kind: Kind, of: Value, own: Vec<(&str, Value)>, job: Job| -> anyhow::Result<Cell> {
         let mut settings: Map<String, Value> = base.clone();
         let own = own.into_iter().chain(after.clone());
         settings.extend(own.map(|(name, value)| (name.to_owned(), value)));
         let measures = if kind == Kind::Ood { "ood" } else { "evaluation" };
-        let cell = key(measures, of);
-        Cell { planned: Planned { cell, kind, control: None, diagnosis: None, settings }, job }
+        let cell = key(measures, of)?;
+        Ok(Cell { planned: Planned { cell, kind, control: None, diagnosis: None, settings }, job })
     };
     let shifted = |name: &str, severity: usize, source: String| {
         vec![("shift", name.into()), ("severity", severity.into()), ("shift_source", source.into())]
     };
     let plain = shifted("none", 0, "none".into());
     let mut all =
-        vec![cell(Kind::Evaluation, Value::Null, plain, Job::Evaluate { pair, shift: None })];
+        vec![cell(Kind::Evaluation, Value::Null, plain, Job::Evaluate { pair, shift: None })?];
     for (asked, shifts) in setup.shifts.iter().enumerate() {
         let preprocess = checkpoint.preprocess.as_ref().with_context(|| {
             format!(
@@ -84,7 +85,7 @@ pub fn cells(
             let of = json!([corruption.name(), severity, images]);
             let own = shifted(corruption.name(), severity, origin.clone());
             let shift = Some(Shift { asked, corruption, severity });
-            all.push(cell(Kind::Evaluation, of, own, Job::Evaluate { pair, shift }));
+            all.push(cell(Kind::Evaluation, of, own, Job::Evaluate { pair, shift })?);
         }
     }
     for (set, ood) in setup.file.ood.iter().enumerate() {
@@ -97,7 +98,7 @@ pub fn cells(
             ("ood_digest", split.image_digest().into()),
         ];
         let of = json!(split.image_digest());
-        all.push(cell(Kind::Ood, of, own, Job::Ood { pair, set }));
+        all.push(cell(Kind::Ood, of, own, Job::Ood { pair, set })?);
     }
     Ok(all)
 }

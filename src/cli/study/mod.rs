@@ -18,7 +18,8 @@ use super::format::duration;
 use super::output;
 use crate::device::Choice;
 use crate::study::{
-    CELLS, Entry, Kind, Log, PLAN, Plan, Share, TABLES, Table, differing, read_log, tables,
+    CELLS, Entry, Kind, Log, PLAN, Plan, Share, TABLES, Table, differing, read_log, set_aside,
+    tables,
 };
 use anyhow::bail;
 use cells::{Cell, all, plan};
@@ -128,6 +129,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         };
         let missing = missing(own, |cell| there.contains_key(cell));
         return Ok(output::print(&forecast(&cells, (own, args.shard), &missing, &there))?);
+    }
+    if let Some(old) = set_aside(&out)? {
+        common.say(&format!(
+            "note: {} holds cells of an earlier version of planish; they are not used, and are \
+             computed again",
+            old.display()
+        ));
     }
     let mut log = Log::open(&out)?;
     output::write_json(&out.join(PLAN), &plan)?;

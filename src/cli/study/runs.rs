@@ -7,7 +7,8 @@ use crate::cli::common::Common;
 use crate::cli::training::{Kept, settings};
 use crate::data::{Role, Split, require};
 use crate::evaluate::DEFINITIONS;
-use crate::study::{Kind, Planned, digest};
+use crate::fingerprint::fingerprint;
+use crate::study::{Kind, Planned};
 use crate::train::Keep;
 use crate::train::perturbation::Rule;
 use crate::train::post::Settings;
@@ -56,7 +57,8 @@ pub fn cells(
             continue;
         }
         let images = opened.images()?;
-        let diagnosis = bench.diagnose.then(|| diagnosis(setup, pair, opened, &images, common));
+        let diagnosis =
+            bench.diagnose.then(|| diagnosis(setup, pair, opened, &images, common)).transpose()?;
         if let Some(cell) = &diagnosis
             && !all.iter().any(|known| known.planned.cell == cell.planned.cell)
         {
@@ -64,21 +66,22 @@ pub fn cells(
         }
         let mut base = setup.columns(pair, &opened.checkpoint);
         base.insert("bench".into(), bench.name.as_ref().clone().into());
-        let named = |run: Run, control: Option<String>| {
+        let named = |run: Run, control: Option<String>| -> anyhow::Result<Cell> {
             let settings = run.settings(images.train.len());
             let mut columns = base.clone();
             columns.extend(run.columns(&settings));
             columns.extend(about(opened, &images, common));
-            let cell = run.cell(&settings, opened, &images, common);
+            let cell = run.cell(&settings, opened, &images, common)?;
             let diagnosis = diagnosis.as_ref().map(|d| d.planned.cell.clone());
             let planned = Planned { cell, kind: Kind::Run, control, diagnosis, settings: columns };
-            Cell { planned, job: Job::Train { pair, run: Box::new(run) } }
+            Ok(Cell { planned, job: Job::Train { pair, run: Box::new(run) } })
         };
         let mut seen = HashSet::new();
         for run in runs(setup, bench, &opened.checkpoint)? {
-            let control = (run.recipe.kind != Method::Sgd).then(|| named(run.control(), None));
+            let control =
+                (run.recipe.kind != Method::Sgd).then(|| named(run.control(), None)).transpose()?;
             let name = control.as_ref().map(|c| c.planned.cell.clone());
-            for cell in control.into_iter().chain([named(run, name)]) {
+            for cell in control.into_iter().chain([named(run, name)?]) {
                 if seen.insert(cell.planned.cell.clone()) {
                     all.push(cell);
                 }
@@ -89,24 +92,27 @@ pub fn cells(
 }
 
 /// The diagnosis of a pair.
-fn diagnosis(setup: &Setup, pair: Pair, opened: &Opened, images: &Images, common: &Common) -> Cell {
+fn diagnosis(
+    setup: &Setup,
+    pair: Pair,
+    opened: &Opened,
+    images: &Images,
+    common: &Common,
+) -> anyhow::Result<Cell> {
     let mut settings = setup.columns(pair, &opened.checkpoint);
     settings.extend(about(opened, images, common));
-    let cell = digest(&json!({
-        "measures": "diagnosis",
-        "definitions": DEFINITIONS,
-        "of": identity(opened, images, common),
-    }));
+    let spec = json!({ "definitions": DEFINITIONS, "of": identity(opened, images, common) });
+    let cell = fingerprint("planish/diagnosis/2", &spec)?;
     let planned = Planned { cell, kind: Kind::Diagnosis, control: None, diagnosis: None, settings };
-    Cell { planned, job: Job::Diagnose { pair } }
+    Ok(Cell { planned, job: Job::Diagnose { pair } })
 }
 
 /// What everything that is measured of a pair's roles follows from.
 fn identity(opened: &Opened, images: &Images, common: &Common) -> Value {
     json!({
         "checkpoint": opened.checkpoint.digest,
-        "architecture": format!("{:?}", opened.checkpoint.config),
-        "preprocessing": format!("{:?}", opened.checkpoint.preprocess),
+        "architecture": opened.checkpoint.config,
+        "preprocessing": opened.checkpoint.preprocess,
         "train": images.train.digest(),
         "val": images.val.digest(),
         "test": images.test.digest(),
@@ -142,16 +148,16 @@ impl Run {
         opened: &Opened,
         images: &Images,
         common: &Common,
-    ) -> String {
+    ) -> anyhow::Result<String> {
         let (recipe, cache) = (&self.recipe, &self.words.recipe.cache);
-        let perturbed = recipe.perturb.as_ref().map(|p| {
-            json!([p.tensors, recipe.gamma_max, perturbation_batch, format!("{:?}", recipe.rule)])
-        });
-        digest(&json!({
-            "measures": "run",
+        let perturbed = recipe
+            .perturb
+            .as_ref()
+            .map(|p| json!([p.tensors, recipe.gamma_max, perturbation_batch, recipe.rule]));
+        let spec = json!({
             "definitions": DEFINITIONS,
             "of": identity(opened, images, common),
-            "method": format!("{:?}", recipe.kind),
+            "method": recipe.kind,
             "perturb": perturbed,
             "rho": recipe.rho,
             "update": recipe.update.tensors,
@@ -161,7 +167,8 @@ impl Run {
             "half": cache.half(),
             "augment": cache.augment.to_string(),
             "views": cache.views,
-        }))
+        });
+        Ok(fingerprint("planish/run/2", &spec)?)
     }
 
     /// Every setting, column by column.

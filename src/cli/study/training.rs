@@ -108,12 +108,12 @@ impl<'a> Ground<'a> {
         let ram = cache.cache_ram.saturating_mul(1 << 20);
         let plan = cache.plan(&prefix, ram)?;
         let about = |view| About {
-            key: String::new(),
             model: self.opened.checkpoint.path.display().to_string(),
             data: self.train.split().place(),
             stage: stage_name(&model.config, stage),
             view: view_name(&cache.augment, self.common.seed, view),
             version: env!("CARGO_PKG_VERSION").into(),
+            ..About::default()
         };
         begin("frozen layers");
         let source = keep(cache, prefix, &plan, &about, &self.common)?.source;
