@@ -12,6 +12,7 @@ pub mod evaluate;
 pub mod examples;
 pub mod fingerprint;
 pub mod forecast;
+pub mod format;
 mod gather;
 pub mod litter;
 mod memory;

@@ -6,10 +6,10 @@ mod small;
 use candle_core::DType;
 use planish::curvature::{LayerOperator, LinearOperator, lanczos};
 use planish::data::folds::stratified_halves;
+use planish::diagnose::findings::{Findings, LayerResult};
 use planish::diagnose::spectrum::Settings;
 use planish::diagnose::{Estimator, Options, Request, diagnose};
 use planish::objective::{Activations, Matrix, Objective};
-use planish::report::diagnosis::{Findings, LayerResult};
 use planish::vit::Layer;
 use small::{
     cross_entropies, dot, images, layer, mean, model, numbers, plus, weights_of, with_weights,

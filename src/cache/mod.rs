@@ -11,6 +11,7 @@
 mod error;
 mod file;
 mod folder;
+mod info;
 mod key;
 mod layout;
 mod plan;
@@ -19,6 +20,7 @@ mod stored;
 pub use error::{Error, Result};
 pub use file::{Opened, Reader, Writer};
 pub use folder::{Entry, Found, clear, default_folder, list, room};
+pub use info::CacheInfo;
 pub use key::{FORMAT, Frozen, digest, key};
 pub use layout::{About, Layout};
 pub use plan::{Choice, Mode, Plan, Wish, plan};

@@ -1,10 +1,10 @@
 //! `planish cache`: the files in which frozen layers' activations are kept.
 
-use super::format::{count, duration};
 use super::numbers::days;
 use super::output::print;
 use super::table::{Align, Style, Table};
 use crate::cache::{Entry, Found, clear, default_folder, list};
+use crate::format::{count, duration};
 use indicatif::HumanBytes;
 use std::path::PathBuf;
 use std::time::Duration;

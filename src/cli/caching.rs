@@ -1,14 +1,14 @@
 //! What post-training sees of its images, and where the frozen layers' activations are kept.
 
 use super::common::Common;
-use super::format::count;
 use super::numbers;
+use crate::cache::CacheInfo;
 use crate::cache::{self, About, Choice, Error, Mode, Plan, Wish, plan};
 use crate::data::Augment;
 use crate::device;
+use crate::format::count;
 use crate::objective::{Error as ObjectiveError, Result as ObjectiveResult};
 use crate::pixels::Pixels;
-use crate::report::post_training::CacheInfo;
 use crate::train::Prefix;
 use crate::train::source::{Event, Source};
 use anyhow::bail;

@@ -9,9 +9,10 @@ use super::precision::PrecisionArg;
 use super::saved::{self, Saved};
 use super::sentence::{sentence, table};
 use super::{output, saved::Error as SavedError};
+use crate::evaluate::PredictionsInfo;
 use crate::evaluate::{RESAMPLES, compare};
 use crate::report::comparison::{Report, SCHEMA, Side};
-use crate::report::{EVALUATION, Evaluation, PredictionsInfo, post_training};
+use crate::report::{EVALUATION, Evaluation, post_training};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `planish compare`.

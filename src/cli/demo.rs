@@ -1,8 +1,8 @@
 //! `planish demo`: the whole way on embedded images and an embedded checkpoint.
 
 use super::common::Common;
-use super::format::duration;
 use super::output::print;
+use crate::format::duration;
 use anyhow::{Context, bail};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,6 @@
 
 use super::common::Common;
 use super::evaluating::{Evaluated, evaluate};
-use super::format::{count, estimate, number, share};
 use super::images::DataArgs;
 use super::model::{ModelArgs, checkpoint_info};
 use super::precision::PrecisionArg;
@@ -10,6 +9,7 @@ use super::shifts::{Asked, Held, others, others_text, shifted_text};
 use super::table::{Align, Style, Table};
 use super::{output, saved, shifts};
 use crate::evaluate::{Estimate, Summary, summarise_at};
+use crate::format::{count, estimate, number, share};
 use crate::report::{EVALUATION, Evaluation};
 use std::path::PathBuf;
 

@@ -3,14 +3,15 @@
 use super::epochs::{Epochs, Figure};
 use super::finetune::Args;
 use super::finetune_plan::{Images, Start};
-use super::format::{count, duration, estimate, number, percent};
 use super::images::data_info;
 use super::progress::Progress;
 use super::table::{Align, Style, Table};
+use crate::data::DataInfo;
 use crate::data::folds::stratified_halves;
 use crate::data::{DataSet, Split};
 use crate::evaluate::{Estimate, Predictions, Summary, Temperature, summarise};
-use crate::report::{DataInfo, Finetuning};
+use crate::format::{count, duration, estimate, number, percent};
+use crate::report::Finetuning;
 use crate::train::finetune::{Epoch, Event, Settings};
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
 //! Images whose answer changed.
 
 use crate::evaluate::{Predictions, Scores};
-use crate::report::post_training::{Flip, Flips};
+use crate::train::result::{Flip, Flips};
 
 /// The images that either model alone gets right, by the logits as they are.
 pub fn flips(own: &[Predictions; 2], [before, after]: [&Scores; 2]) -> Flips {

@@ -2,13 +2,13 @@
 
 use super::bad_samples::BadSamples;
 use crate::checkpoint::Checkpoint;
+use crate::data::DataInfo;
 use crate::data::folds::stratified_sample;
 use crate::data::{
     ClassOrder, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
     choose, number_classes,
 };
 use crate::pixels::Pixels;
-use crate::report::DataInfo;
 use std::path::Path;
 
 /// Where images come from.

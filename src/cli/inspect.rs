@@ -1,11 +1,11 @@
 //! `planish inspect`: what a checkpoint is.
 
 use super::common::Common;
-use super::format::{count, number};
 use super::model::{ModelArgs, checkpoint_info};
 use super::output;
 use super::table::{Align, Style, Table};
 use crate::checkpoint::{Checkpoint, Provenance};
+use crate::format::{count, number};
 use crate::report::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 use crate::vit::arch;
 use crate::vit::layers::{Granularity, Layer, layers};

@@ -21,7 +21,6 @@ mod finetune_error;
 mod finetune_plan;
 mod finetune_text;
 pub mod flips;
-pub use crate::report::format;
 mod heartbeat;
 pub mod hvp;
 pub mod images;

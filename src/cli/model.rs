@@ -1,10 +1,10 @@
 //! What every command that opens a checkpoint takes, and how it opens it.
 
 use super::progress::Progress;
+use crate::checkpoint::CheckpointInfo;
 use crate::checkpoint::{Checkpoint, Error as CheckpointError, Overrides};
 use crate::data::{Interpolation, Resize};
 use crate::objective::{Examples, Objective, Result as ObjectiveResult};
-use crate::report::CheckpointInfo;
 use candle_core::{DType, Tensor};
 use std::ops::Range;
 use std::path::{Path, PathBuf};

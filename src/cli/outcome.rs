@@ -1,13 +1,14 @@
 //! What `post-train` prints of its result.
 
 use super::epochs::Figure;
-use super::format::{count, duration, estimate, number, percent};
 use super::sentence::sentence;
 use super::table::{Align, Style, Table};
+use crate::cache::CacheInfo;
 use crate::cache::Mode;
+use crate::diagnose::findings::LayerResult;
 use crate::evaluate::Estimate;
-use crate::report::diagnosis::LayerResult;
-use crate::report::post_training::{CacheInfo, Report};
+use crate::format::{count, duration, estimate, number, percent};
+use crate::report::post_training::Report;
 use crate::train::post::Epoch;
 
 /// What epochs' losses on V are to be held against: the input's on the same images. `watched` is how

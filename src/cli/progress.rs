@@ -1,7 +1,7 @@
 //! How far the work is, how fast it goes and how long it will take, on standard error.
 
-use super::format::{count, duration, number};
 use super::heartbeat::{EVERY, Heartbeat};
+use crate::format::{count, duration, number};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt;
 use std::io::Write;

@@ -2,6 +2,7 @@
 
 use super::training::{LineArgs, RecipeArgs, SamArgs, StepName};
 use crate::checkpoint::Checkpoint;
+use crate::diagnose::findings::Plan;
 use crate::report::diagnosis;
 use crate::train::perturbation::Rule;
 use crate::train::recipe::{Kind, Recipe, default_rule};
@@ -97,7 +98,7 @@ pub fn recipe(
     training: &RecipeArgs,
     checkpoint: &Checkpoint,
     val_origin: &str,
-    diagnose: &dyn Fn() -> anyhow::Result<Option<diagnosis::Plan>>,
+    diagnose: &dyn Fn() -> anyhow::Result<Option<Plan>>,
 ) -> anyhow::Result<(Recipe, String)> {
     let config = &checkpoint.config;
     let named = |name: &Option<String>| -> anyhow::Result<Option<Layer>> {
@@ -184,8 +185,8 @@ fn plan(
     report: Option<&Path>,
     checkpoint: &Checkpoint,
     val_origin: &str,
-    diagnose: &dyn Fn() -> anyhow::Result<Option<diagnosis::Plan>>,
-) -> anyhow::Result<(diagnosis::Plan, String)> {
+    diagnose: &dyn Fn() -> anyhow::Result<Option<Plan>>,
+) -> anyhow::Result<(Plan, String)> {
     let remedy = "name the layers with --perturb and --update, or give more validation images";
     let (plan, from) = match report {
         Some(path) => {
@@ -221,7 +222,7 @@ pub fn read_plan(
     path: &Path,
     checkpoint: &Checkpoint,
     val_origin: &str,
-) -> anyhow::Result<Option<diagnosis::Plan>> {
+) -> anyhow::Result<Option<Plan>> {
     let text = std::fs::read_to_string(path).with_context(|| {
         format!(
             "cannot read the plan {}: give a report of `planish diagnose --json`",

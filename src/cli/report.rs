@@ -2,7 +2,7 @@
 
 use super::{output, picture};
 use crate::report::html::{self, Input, Pictures, Result as Found};
-use crate::report::post_training::Flips;
+use crate::train::result::Flips;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

@@ -2,8 +2,8 @@
 
 use super::output;
 use super::tensors::{self, f32_bytes, write_tensors};
+use crate::evaluate::PredictionsInfo;
 use crate::evaluate::{Error as Unscored, Predictions, Scores, Temperatures};
-use crate::report::PredictionsInfo;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 use std::io::Read;

@@ -5,17 +5,17 @@ use super::flips::flips;
 use super::images::pixels;
 use super::subject::Subject;
 use crate::checkpoint::Checkpoint;
+use crate::data::DataInfo;
 use crate::data::Split;
 use crate::data::folds::stratified_halves;
 use crate::diagnose::Options;
+use crate::diagnose::findings::LayerResult;
 use crate::evaluate::{
     Predictions, RESAMPLES, Scores, Temperature, Temperatures, compare, paired, summarise_at,
 };
 use crate::objective::Objective;
-use crate::report::DataInfo;
-use crate::report::diagnosis::LayerResult;
-use crate::report::post_training::{BeforeAfter, LayerBeforeAfter};
 use crate::train::recipe::Recipe;
+use crate::train::result::{BeforeAfter, LayerBeforeAfter};
 use crate::vit::layers::layers;
 use crate::vit::{Config, Granularity, Layer};
 

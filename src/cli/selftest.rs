@@ -7,9 +7,10 @@ use super::model::{ModelFlags, checkpoint_info, objective};
 use super::output::print;
 use super::table::{Align, Style, Table};
 use crate::checkpoint::Checkpoint;
+use crate::data::DataInfo;
 use crate::data::order::{below, stream, unit};
 use crate::objective::{Activations, Examples};
-use crate::report::{DataInfo, SELFTEST, Selftest};
+use crate::report::{SELFTEST, Selftest};
 use crate::selftest::{Check, Subject, few};
 use crate::vit::layers::layers;
 use crate::vit::{Granularity, cost, stages};
@@ -199,8 +200,8 @@ fn show(report: &Selftest) -> String {
         "{} ({}, {} parameters), {images}\n\n{}\n{verdict} in {}",
         report.checkpoint.path,
         report.checkpoint.architecture,
-        super::format::count(report.checkpoint.parameters as u64),
+        crate::format::count(report.checkpoint.parameters as u64),
         table.render(Style::of_stdout()),
-        super::format::duration(report.run.seconds),
+        crate::format::duration(report.run.seconds),
     )
 }

@@ -1,8 +1,8 @@
 //! A comparison in words and as a table.
 
-use super::format::{count, estimate, number, percent};
 use super::table::{Align, Style, Table};
 use crate::evaluate::{Comparison, Estimate};
+use crate::format::{count, estimate, number, percent};
 pub use crate::report::sentence::sentence;
 use crate::report::sentence::{name, rounded};
 

@@ -6,13 +6,13 @@ use super::model::objective;
 use crate::checkpoint::Checkpoint;
 use crate::curvature::{LayerOperator, LinearOperator};
 use crate::data::{Role, Roles, require};
+use crate::diagnose::findings::Findings;
 use crate::diagnose::{Estimator, Options, Request, diagnose, is_linear};
 use crate::forecast::{
     Calibration, Need, Operations, calibrate, diagnose_work, lower, start_within,
 };
 use crate::objective::{Examples, Matrix, Objective};
 use crate::pixels::Pixels;
-use crate::report::diagnosis::Findings;
 use crate::vit::{Layer, cost};
 use anyhow::bail;
 use candle_core::DType;

@@ -6,10 +6,12 @@
 //! the other, and the two are averaged.
 
 mod assemble;
+pub mod findings;
 mod fold;
 mod newton;
 mod path;
 pub mod plan;
+pub mod ranking;
 pub mod search;
 pub mod spectrum;
 mod summary;
@@ -19,10 +21,10 @@ pub use path::{Path, is_linear, moved};
 
 use crate::curvature::Result;
 use crate::data::folds::stratified_halves;
+use crate::diagnose::findings::Findings;
+use crate::diagnose::spectrum::Spectrum;
 use crate::evaluate::{Predictions, losses};
 use crate::objective::{Asked, Examples, Matrix, Objective};
-use crate::report::diagnosis::Findings;
-use crate::report::spectrum::Spectrum;
 use crate::vit::Layer;
 use crate::vit::layers::join;
 use assemble::{assemble, model_loss};

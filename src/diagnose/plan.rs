@@ -1,8 +1,8 @@
 //! From measured layers to a plan: eligibility, argmax, ties.
 
+use crate::diagnose::findings::{InSamplePlan, LayerResult, Plan};
+use crate::diagnose::ranking::{Ranking, Rival, Standing};
 use crate::evaluate::mean_stderr;
-use crate::report::convergence::{Ranking, Rival, Standing};
-use crate::report::diagnosis::{InSamplePlan, LayerResult, Plan};
 
 /// Two-sided 95% of the normal distribution.
 pub const Z95: f64 = 1.96;

@@ -1,7 +1,7 @@
 //! What a reader should know of a diagnosis, in sentences.
 
 use super::plan::is_eligible;
-use crate::report::diagnosis::{LayerResult, Loss};
+use crate::diagnose::findings::{LayerResult, Loss};
 
 /// How the gap divides: what a temperature wins, and what the best layer wins beyond it.
 pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {

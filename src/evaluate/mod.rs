@@ -7,6 +7,7 @@
 mod calibration;
 mod compare;
 mod correlation;
+mod info;
 mod jackknife;
 mod mcnemar;
 mod metrics;
@@ -20,6 +21,7 @@ mod temperature;
 pub use calibration::{BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, reliability};
 pub use compare::{Comparison, Difference, FEW, RESAMPLES, Verdict, compare};
 pub use correlation::{Correlation, FEWEST, correlation, pearson, spearman};
+pub use info::PredictionsInfo;
 pub use mcnemar::{McNemar, mcnemar};
 pub use metrics::{Estimate, brier, hits, losses, mean_stderr, paired};
 pub use out_of_distribution::{Detection, detect, max_probability, negative_energy};

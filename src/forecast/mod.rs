@@ -2,9 +2,11 @@
 //! measured on as many micro-batches as leave no thread idle.
 
 mod calibrate;
+mod expected;
 mod operations;
 
 pub use calibrate::{Calibration, calibrate, lower, start_within};
+pub use expected::{Expected, Part};
 pub use operations::{Operations, Perturbing, diagnose_work, step_work};
 
 use serde::{Deserialize, Serialize};

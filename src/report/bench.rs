@@ -1,9 +1,10 @@
 //! The result of `bench`: schema `planish/bench/1`.
 
-use super::CheckpointInfo;
-use super::post_training::{CacheInfo, LayerBeforeAfter, SamInfo};
+use crate::cache::CacheInfo;
+use crate::checkpoint::CheckpointInfo;
 use crate::evaluate::{Comparison, Estimate};
 use crate::run::Run;
+use crate::train::result::{LayerBeforeAfter, SamInfo};
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema.

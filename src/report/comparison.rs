@@ -1,6 +1,6 @@
 //! The result of `compare`: schema `planish/comparison/1`.
 
-use super::CheckpointInfo;
+use crate::checkpoint::CheckpointInfo;
 use crate::evaluate::Comparison;
 use crate::run::Run;
 use serde::{Deserialize, Serialize};

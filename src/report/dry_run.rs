@@ -1,70 +1,12 @@
-//! What a run is expected to take: schema `planish/dry-run/1`, and a part of the report of the run
-//! itself.
+//! What a run is expected to take: schema `planish/dry-run/1`.
 
-use super::CheckpointInfo;
-use super::post_training::{CacheInfo, MethodInfo};
-use crate::forecast::Need;
+use crate::cache::CacheInfo;
+use crate::checkpoint::CheckpointInfo;
+use crate::forecast::Expected;
 use crate::run::Run;
 use crate::train::post::Settings;
+use crate::train::result::MethodInfo;
 use serde::{Deserialize, Serialize};
-
-/// What a part of the run was expected to take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Part {
-    /// Which: `so far`, `diagnosis`, `frozen layers`, `training`, `figures`, `layers measured
-    /// again`.
-    pub name: String,
-    /// Its seconds.
-    pub seconds: f64,
-    /// Peak memory of the process during it, MiB.
-    pub peak_mib: f64,
-}
-
-/// What the run was expected to take.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Expected {
-    /// Seconds in all.
-    pub seconds: f64,
-    /// Peak memory of the process, MiB.
-    pub peak_mib: f64,
-    /// Peak memory of the GPU, MiB, where one is used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device_peak_mib: Option<u64>,
-    /// By part, in order.
-    pub parts: Vec<Part>,
-}
-
-impl Part {
-    /// A part of that name.
-    pub fn new(name: &str, need: Need) -> Self {
-        Self { name: name.into(), seconds: need.seconds, peak_mib: need.mib }
-    }
-}
-
-impl Expected {
-    /// The sum of parts, and the highest of their peaks.
-    pub fn of(parts: Vec<Part>) -> Self {
-        Self {
-            seconds: parts.iter().map(|part| part.seconds).sum(),
-            peak_mib: parts.iter().map(|part| part.peak_mib).fold(0.0, f64::max),
-            device_peak_mib: None,
-            parts,
-        }
-    }
-
-    /// With a part put before the others.
-    pub fn preceded(mut self, part: Part) -> Self {
-        self.seconds += part.seconds;
-        self.peak_mib = self.peak_mib.max(part.peak_mib);
-        self.parts.insert(0, part);
-        self
-    }
-
-    /// Seconds of the part of that name.
-    pub fn seconds_of(&self, name: &str) -> f64 {
-        self.parts.iter().filter(|part| part.name == name).map(|part| part.seconds).sum()
-    }
-}
 
 /// Identifier and version of the schema of [`DryRun`].
 pub const DRY_RUN: &str = "planish/dry-run/1";

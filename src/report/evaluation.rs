@@ -1,8 +1,11 @@
 //! What `eval` reports.
 
-use super::{CheckpointInfo, DataInfo, Other, PredictionsInfo, Shifts};
+use crate::checkpoint::CheckpointInfo;
+use crate::data::DataInfo;
+use crate::evaluate::PredictionsInfo;
 use crate::evaluate::Summary;
 use crate::run::Run;
+use crate::shift::{Other, Shifts};
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Evaluation`].

@@ -1,6 +1,6 @@
 //! What `finetune` reports.
 
-use super::DataInfo;
+use crate::data::DataInfo;
 use crate::evaluate::Summary;
 use crate::run::Run;
 use crate::train::finetune::Epoch;

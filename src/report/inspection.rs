@@ -1,6 +1,6 @@
 //! What `inspect` reports.
 
-use super::CheckpointInfo;
+use crate::checkpoint::CheckpointInfo;
 use crate::checkpoint::Provenance;
 use crate::run::Run;
 use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};

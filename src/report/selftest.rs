@@ -1,6 +1,7 @@
 //! What `selftest` reports.
 
-use super::{CheckpointInfo, DataInfo};
+use crate::checkpoint::CheckpointInfo;
+use crate::data::DataInfo;
 use crate::run::Run;
 use crate::selftest::Check;
 use serde::{Deserialize, Serialize};

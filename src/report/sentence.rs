@@ -1,7 +1,7 @@
 //! A comparison in words.
 
-use super::format::{count, estimate, number, percent};
 use crate::evaluate::{Comparison, Difference, Estimate, FEW, Verdict};
+use crate::format::{count, estimate, number, percent};
 
 /// What is established and what is not, B being called `b` and A `a`.
 pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {

@@ -19,12 +19,14 @@ mod filter;
 mod noise;
 mod prepared;
 mod random;
+mod result;
 mod weather;
 
 use crate::data::order::stream;
 use canvas::Canvas;
 pub use prepared::corrupted;
 use random::Random;
+pub use result::{Cell, Other, Shifts, Step};
 use std::fmt;
 
 /// Longest side of images that are corrupted as CIFAR-10-C's.

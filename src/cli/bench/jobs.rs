@@ -3,9 +3,10 @@
 use super::{Args, Name, read};
 use crate::checkpoint::Checkpoint;
 use crate::cli::children::{Words, spawn};
-use crate::cli::format::duration;
 use crate::cli::recipe::read_plan;
-use crate::report::dry_run::{DryRun, Part};
+use crate::forecast::Part;
+use crate::format::duration;
+use crate::report::dry_run::DryRun;
 use std::path::Path;
 
 /// One trained row: its name, its options, and the position of its control.

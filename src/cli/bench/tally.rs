@@ -1,11 +1,12 @@
 //! From the runs of `bench` to its rows, its verdicts and its table.
 
-use crate::cli::format::{duration, estimate, percent};
+use crate::cache::CacheInfo;
 use crate::cli::sentence::sentence;
 use crate::cli::table::{Align, Style, Table};
 use crate::evaluate::{Estimate, RESAMPLES, Scores, compare, mean_stderr, paired};
+use crate::format::{duration, estimate, percent};
 use crate::report::bench::{Cost, Report, Row};
-use crate::report::post_training::{self, CacheInfo};
+use crate::report::post_training;
 use anyhow::Context;
 
 /// One trained row: its name, the position of its control, and its runs, one a seed.

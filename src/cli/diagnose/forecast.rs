@@ -1,8 +1,8 @@
 //! What each method of post-training would take, told by `diagnose` beside its plan.
 
+use crate::diagnose::findings::Findings;
 use crate::forecast::{Calibration, Forecast, Perturbing, Work, step_work};
 use crate::objective::Objective;
-use crate::report::diagnosis::Findings;
 use crate::vit::Layer;
 use crate::vit::layers::{features, select};
 

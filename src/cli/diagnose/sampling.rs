@@ -1,12 +1,12 @@
 //! Growing parts of V: whether V is large enough.
 
 use super::show::{value, with_error};
-use crate::cli::format::{ABSENT, count};
 use crate::cli::subject::Subject;
 use crate::cli::table::{Align, Style, Table};
-use crate::report::convergence::{LayerSample, Sample, Sampling};
-use crate::report::diagnosis::{Findings, Fitted};
-use crate::report::spectrum::Estimated;
+use crate::diagnose::findings::{Findings, Fitted};
+use crate::diagnose::ranking::{LayerSample, Sample, Sampling};
+use crate::diagnose::spectrum::Estimated;
+use crate::format::{ABSENT, count};
 
 /// Images that `--until-stderr` starts from.
 const FIRST: usize = 250;

@@ -1,13 +1,13 @@
 //! What `diagnose` prints.
 
 use crate::cli::common::Common;
-use crate::cli::format::{ABSENT, count, number, optional};
 use crate::cli::subject::Subject;
 use crate::cli::table::{Align, Style, Table};
 use crate::data::Roles;
+use crate::diagnose::findings::{Findings, Fitted, Plan};
+use crate::diagnose::spectrum::{Estimated, Spectrum};
+use crate::format::{ABSENT, count, number, optional};
 use crate::objective::{Examples, Matrix};
-use crate::report::diagnosis::{Findings, Fitted, Plan};
-use crate::report::spectrum::{Estimated, Spectrum};
 
 /// Everything, plan and warnings last.
 pub(super) fn show(
@@ -115,7 +115,7 @@ fn table(findings: &Findings) -> String {
 
 pub(super) fn with_error(mean: Option<f64>, stderr: Option<f64>) -> String {
     mean.map_or(ABSENT.into(), |mean| {
-        crate::cli::format::estimate(crate::evaluate::Estimate { mean, stderr })
+        crate::format::estimate(crate::evaluate::Estimate { mean, stderr })
     })
 }
 

@@ -1,9 +1,10 @@
 //! What `planish hvp` says of the products it wrote.
 
-use crate::cli::format::{count, number};
+use crate::checkpoint::CheckpointInfo;
 use crate::curvature::Probe;
+use crate::data::DataInfo;
+use crate::format::{count, number};
 use crate::objective::Matrix;
-use crate::report::{CheckpointInfo, DataInfo};
 use crate::run::Run;
 use std::path::Path;
 

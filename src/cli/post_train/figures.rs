@@ -8,9 +8,9 @@ use crate::cli::saved;
 use crate::cli::scoring::{Pair, before_after, predict, remeasure, temperatures};
 use crate::cli::subject::Subject;
 use crate::data::Split;
+use crate::evaluate::PredictionsInfo;
 use crate::objective::Objective;
-use crate::report::PredictionsInfo;
-use crate::report::post_training::{BeforeAfter, LayerBeforeAfter};
+use crate::train::result::{BeforeAfter, LayerBeforeAfter};
 
 /// The model before and after, on V and on test.
 #[derive(Default)]

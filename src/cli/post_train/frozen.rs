@@ -6,8 +6,8 @@ use crate::cli::caching::{CacheArgs, view_name};
 use crate::data::Augment;
 use crate::objective::Examples;
 use crate::pixels::Pixels;
-use crate::report::post_training::Augmentation;
 use crate::train::Prefix;
+use crate::train::result::Augmentation;
 use crate::vit::stage_name;
 
 impl Work {

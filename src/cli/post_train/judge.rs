@@ -6,9 +6,9 @@ use crate::cli::scoring::{Pair, predict};
 use crate::data::Split;
 use crate::evaluate::losses;
 use crate::objective::{Error as ObjectiveError, Objective};
-use crate::report::post_training::Selection;
 use crate::train::Keep;
 use crate::train::post::Outcome;
+use crate::train::result::Selection;
 
 /// What the judgement rests on.
 pub struct Case<'a> {

@@ -2,9 +2,9 @@
 
 use super::work::Work;
 use crate::checkpoint::Provenance;
-use crate::report::post_training::{MethodInfo, SamInfo, Selection};
 use crate::train::perturbation::Rule;
 use crate::train::recipe::{Kind, Recipe};
+use crate::train::result::{MethodInfo, SamInfo, Selection};
 use crate::train::sam::Variant;
 use crate::vit::Config;
 

@@ -3,7 +3,6 @@
 
 use super::Args;
 use crate::checkpoint::Checkpoint;
-use crate::cli::format::duration;
 use crate::cli::recipe::{LayerArgs, Name, recipe};
 use crate::cli::study::bench::{Run, RunWords, heeded};
 use crate::cli::study::setup::Opened;
@@ -12,7 +11,8 @@ use crate::cli::table::{Align, Style, Table};
 use crate::cli::training::check;
 use crate::data::{Role, require};
 use crate::evaluate::Estimate;
-use crate::report::search::{HEADERS, Search, Tried};
+use crate::format::duration;
+use crate::train::search::{HEADERS, Search, Tried};
 use crate::vit::Config;
 use anyhow::{Context, bail};
 use serde_json::{Map, Value};

@@ -1,7 +1,8 @@
 //! The matrix that a report's file holds already: taken over where it is of the same model, images
 //! and figures, and never written over where it is not.
 
-use crate::report::{EVALUATION, Evaluation, Shifts};
+use crate::report::{EVALUATION, Evaluation};
+use crate::shift::Shifts;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 

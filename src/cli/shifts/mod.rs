@@ -17,7 +17,8 @@ use crate::evaluate::{
     Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
 };
 use crate::pixels::Pixels;
-use crate::report::{Cell, Evaluation, Other, Shifts, Step};
+use crate::report::Evaluation;
+use crate::shift::{Cell, Other, Shifts, Step};
 use crate::shift::{Corruption, corrupted};
 use anyhow::Context;
 

@@ -1,10 +1,10 @@
 //! Shifted and other images as tables.
 
-use crate::cli::format::{estimate, number, percent};
 use crate::cli::table::{Align, Style, Table};
 use crate::evaluate::Detection;
-use crate::report::{Cell, Other, Shifts};
+use crate::format::{estimate, number, percent};
 use crate::shift::Corruption;
+use crate::shift::{Cell, Other, Shifts};
 
 /// Error by corruption and severity, and means by severity.
 pub fn shifted_text(shifts: &Shifts) -> String {

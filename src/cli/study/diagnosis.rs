@@ -4,7 +4,7 @@ use super::setup::Opened;
 use crate::cli::common::Common;
 use crate::cli::subject::Subject;
 use crate::diagnose::Options;
-use crate::report::diagnosis::LayerResult;
+use crate::diagnose::findings::LayerResult;
 use crate::vit::Granularity;
 use crate::vit::layers::layers;
 use serde_json::{Map, Value, json};

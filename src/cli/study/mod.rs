@@ -14,9 +14,9 @@ pub(super) mod training;
 mod work;
 
 use super::common::Common;
-use super::format::duration;
 use super::output;
 use crate::device::Choice;
+use crate::format::duration;
 use crate::study::{
     CELLS, Entry, Kind, Log, PLAN, Plan, Share, TABLES, Table, differing, read_log, set_aside,
     tables,

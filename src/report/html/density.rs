@@ -2,10 +2,10 @@
 
 use super::chart::{Axis, Colour, svg};
 use super::text::{figure, paragraph};
+use crate::diagnose::findings::Findings;
+use crate::diagnose::spectrum::DensityOf;
+use crate::format::{number, percent};
 use crate::objective::Matrix;
-use crate::report::diagnosis::Findings;
-use crate::report::format::{number, percent};
-use crate::report::spectrum::DensityOf;
 
 /// Densities below this share of the highest are drawn as that: a Gaussian's tails go on for ever.
 const FLOOR: f64 = 1e-5;
@@ -13,8 +13,8 @@ const FLOOR: f64 = 1e-5;
 /// A chart for each matrix; `None` where none was measured.
 pub fn densities(findings: &Findings) -> Option<String> {
     let all = findings.layers.iter().flat_map(|l| l.spectra.iter().map(move |s| (l, s)));
-    let one = |(layer, spectrum): (&crate::report::diagnosis::LayerResult, &_)| {
-        let spectrum: &crate::report::spectrum::Spectrum = spectrum;
+    let one = |(layer, spectrum): (&crate::diagnose::findings::LayerResult, &_)| {
+        let spectrum: &crate::diagnose::spectrum::Spectrum = spectrum;
         let of = match spectrum.matrix {
             Matrix::Hessian => layer.name.clone(),
             Matrix::GaussNewton => format!("{} (GN)", layer.name),

@@ -5,7 +5,7 @@ use super::rows::{Mark, Row as Drawn, Scale, rows};
 use super::study::{Row, text, value};
 use super::text::{escape, figure, folded, key, paragraph, table};
 use crate::evaluate::Estimate;
-use crate::report::format::{ABSENT, count, estimate, number};
+use crate::format::{ABSENT, count, estimate, number};
 use serde_json::Value;
 
 /// A 95% interval is that many standard errors to either side.

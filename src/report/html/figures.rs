@@ -3,10 +3,10 @@
 use super::chart::{Axis, Colour, svg};
 use super::text::{escape, figure, fitting, key, note, paragraph, table};
 use crate::evaluate::{Bin, Comparison, Difference, Estimate, Reliability, Summary, Verdict};
-use crate::report::format::{ABSENT, count, estimate, number, optional, percent, share};
+use crate::format::{ABSENT, count, estimate, number, optional, percent, share};
 use crate::report::sentence::{name, rounded};
-use crate::report::{Other, Shifts};
 use crate::shift::Corruption;
+use crate::shift::{Other, Shifts};
 use std::fmt::Write;
 
 /// Differences with their intervals.
@@ -150,7 +150,7 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
     for corruption in corruptions {
         let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(&corruption.replace('_', " ")));
         for s in &severities {
-            let same = |c: &&crate::report::Cell| c.corruption == corruption && c.severity == *s;
+            let same = |c: &&crate::shift::Cell| c.corruption == corruption && c.severity == *s;
             let top1 = shifts.cells.iter().find(same).map(|c| c.figures.top1);
             // Full heat is all of the clean accuracy lost; up to 80% of it leaves text readable.
             let lost = top1.map_or(0.0, |x| ((clean.top1 - x) / clean.top1).clamp(0.0, 1.0));
@@ -177,7 +177,7 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
 /// Accuracy and calibration against severity, a line for each model.
 pub fn by_severity(models: &[(String, &Shifts)]) -> String {
     let charts = [
-        ("Top-1 against severity", (|s| s.top1) as fn(&crate::report::Step) -> f64),
+        ("Top-1 against severity", (|s| s.top1) as fn(&crate::shift::Step) -> f64),
         ("ECE against severity", |s| s.ece),
     ];
     let names: Vec<(&str, &str, &str)> = models

@@ -2,10 +2,11 @@
 //! has them.
 
 use super::input::{Input, Result};
+use crate::data::DataInfo;
 use crate::evaluate::Summary;
-use crate::report::DataInfo;
-use crate::report::format::count;
-use crate::report::post_training::{BeforeAfter, Report};
+use crate::format::count;
+use crate::report::post_training::Report;
+use crate::train::result::BeforeAfter;
 
 /// Figures of one model, or of one before and after tuning.
 pub struct Headline<'a> {

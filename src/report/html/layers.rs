@@ -3,9 +3,9 @@
 use super::chart::{Axis, Colour, svg};
 use super::rows::{Mark, Row, Scale, rows};
 use super::text::{escape, figure, folded, key, note, paragraph, table};
+use crate::diagnose::findings::{Findings, Fitted, LayerResult, LossLine, Plan};
+use crate::format::{ABSENT, estimate, number, optional};
 use crate::objective::Matrix;
-use crate::report::diagnosis::{Findings, Fitted, LayerResult, LossLine, Plan};
-use crate::report::format::{ABSENT, estimate, number, optional};
 
 /// A 95% interval is that many standard errors to either side.
 const Z: f64 = 1.96;
@@ -147,7 +147,7 @@ fn figures(findings: &Findings) -> String {
                 both(&l.kappa),
                 number(l.displacement),
                 number(l.weight_norm),
-                crate::report::format::count(l.parameters as u64),
+                crate::format::count(l.parameters as u64),
             ]
         })
         .collect();

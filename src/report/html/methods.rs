@@ -4,8 +4,8 @@ use super::chart::Colour;
 use super::rows::{Mark, Row as Drawn, Scale, rows};
 use super::text::{escape, figure, folded, key, note, paragraph, table};
 use crate::evaluate::Estimate;
+use crate::format::{ABSENT, estimate, share};
 use crate::report::bench::{Cost, Report, Row};
-use crate::report::format::{ABSENT, estimate, share};
 
 /// Loss, time and memory of every method, and what they establish.
 pub fn methods(report: &Report) -> String {

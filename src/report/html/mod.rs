@@ -23,9 +23,10 @@ pub use input::{Error, Input, Result, read};
 pub use pictures::Pictures;
 
 use crate::evaluate::Summary;
-use crate::report::post_training::BeforeAfter;
-use crate::report::search::{HEADERS, Search};
-use crate::report::{Evaluation, Shifts};
+use crate::report::Evaluation;
+use crate::shift::Shifts;
+use crate::train::result::BeforeAfter;
+use crate::train::search::{HEADERS, Search};
 use std::fmt::Write;
 use text::{escape, paragraph};
 
@@ -81,7 +82,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
             many => many.iter().map(|(n, b)| format!("<h3>{}</h3>\n{b}", escape(n))).collect(),
         }
     };
-    let diagnosed = |of: fn(&crate::report::diagnosis::Findings) -> Option<String>| {
+    let diagnosed = |of: fn(&crate::diagnose::findings::Findings) -> Option<String>| {
         each(&|r| match r {
             Result::Diagnosis(r) => of(&r.findings),
             _ => None,

@@ -1,8 +1,8 @@
 //! Images that tuning fixed and broke.
 
 use super::text::{escape, note};
-use crate::report::format::{count, percent};
-use crate::report::post_training::{Flip, Flips};
+use crate::format::{count, percent};
+use crate::train::result::{Flip, Flips};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;

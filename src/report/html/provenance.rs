@@ -2,8 +2,9 @@
 
 use super::input::{Input, Result};
 use super::text::{escape, facts, folded};
-use crate::report::format::{count, duration};
-use crate::report::{CheckpointInfo, DataInfo};
+use crate::checkpoint::CheckpointInfo;
+use crate::data::DataInfo;
+use crate::format::{count, duration};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

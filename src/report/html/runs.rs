@@ -5,7 +5,7 @@ use super::scatter::{Dot, Series, scatter};
 use super::study::{Row, value};
 use super::text::{note, paragraph, table};
 use crate::evaluate::mean_stderr;
-use crate::report::format::{count, estimate};
+use crate::format::{count, estimate};
 use serde_json::Value;
 
 /// Columns of the diagnosis that gains are held against.

@@ -3,7 +3,7 @@
 use super::chart::{Axis, Colour, svg};
 use super::text::figure;
 use crate::evaluate::{Correlation, FEWEST, RESAMPLES, correlation, pearson, spearman};
-use crate::report::format::number;
+use crate::format::number;
 
 /// A dot.
 #[derive(Clone, Debug)]

@@ -5,7 +5,7 @@ use super::chart::Colour;
 use super::scatter::{Dot, Series, scatter};
 use super::text::{escape, key, note, paragraph, table};
 use crate::evaluate::Estimate;
-use crate::report::format::{ABSENT, estimate, number, percent, share};
+use crate::format::{ABSENT, estimate, number, percent, share};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

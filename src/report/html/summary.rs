@@ -4,7 +4,7 @@ use super::headline::{Headline, final_figures, headline, method, refusal};
 use super::input::{Input, Result};
 use super::text::{escape, note, paragraph};
 use crate::evaluate::Summary;
-use crate::report::format::{count, estimate, number, percent};
+use crate::format::{count, estimate, number, percent};
 use crate::report::sentence::sentence;
 
 /// The heading: which model, on which images.

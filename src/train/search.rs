@@ -1,13 +1,13 @@
-//! What `post-train --search` tried: part of the report of `post-train`.
+//! What a search for a recipe tried.
 
-use super::format::{estimate, optional};
 use crate::evaluate::Estimate;
+use crate::format::{estimate, optional};
 use serde::{Deserialize, Serialize};
 
 /// A recipe that a search tried, with its figures on V; these are missing where it came to nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
-    /// As in [`MethodInfo`](super::post_training::MethodInfo).
+    /// As in [`MethodInfo`](super::result::MethodInfo).
     pub method: String,
     /// p, if anything is perturbed.
     pub perturb: Option<String>,

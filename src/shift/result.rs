@@ -1,6 +1,6 @@
 //! What `eval` reports of shifted and of other images.
 
-use super::DataInfo;
+use crate::data::DataInfo;
 use crate::evaluate::{Detection, Summary};
 use serde::{Deserialize, Serialize};
 
