@@ -3,7 +3,7 @@
 //! Bits are compared before anything is timed; both ways are timed in turn, and the medians of
 //! five runs are printed.
 
-#[path = "../src/allocator.rs"]
+#[path = "../src/bin/planish/allocator.rs"]
 mod allocator;
 
 use candle_core::Tensor;

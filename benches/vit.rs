@@ -9,7 +9,7 @@
 //! `--turns CHECKPOINT PIXELS` then reads a task a line and answers with seconds and a number to
 //! compare.
 
-#[path = "../src/allocator.rs"]
+#[path = "../src/bin/planish/allocator.rs"]
 mod allocator;
 #[path = "../kernels/benches/ceilings/mod.rs"]
 mod ceilings;

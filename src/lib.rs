@@ -3,7 +3,6 @@
 
 pub mod cache;
 pub mod checkpoint;
-pub mod cli;
 pub mod curvature;
 pub mod data;
 pub mod device;
@@ -15,7 +14,7 @@ pub mod forecast;
 pub mod format;
 mod gather;
 pub mod litter;
-mod memory;
+pub mod memory;
 mod nearest;
 pub mod objective;
 pub mod pixels;

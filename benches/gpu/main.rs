@@ -6,7 +6,7 @@
 //! which the mathematics cannot pass: bytes over the copy's rate for row operations, operations over
 //! the product's for all else. `--tiny` is for emulated devices.
 
-#[path = "../../src/allocator.rs"]
+#[path = "../../src/bin/planish/allocator.rs"]
 mod allocator;
 mod epochs;
 mod machine;

@@ -7,7 +7,7 @@
 //! even if products prefer rounded operands in f32 to them (the first line says so). `benches/pytorch/operations.py` prints
 //! PyTorch's rates at these shapes.
 
-#[path = "../../src/allocator.rs"]
+#[path = "../../src/bin/planish/allocator.rs"]
 mod allocator;
 
 use planish_kernels::bf16::{Unit, micro_kernel, multiply_with, split};

@@ -13,7 +13,7 @@ use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-#[path = "../../src/allocator.rs"]
+#[path = "../../src/bin/planish/allocator.rs"]
 mod allocator;
 mod ceilings;
 use ceilings::{Ceilings, median};

@@ -8,6 +8,7 @@ pub mod diagnosis;
 pub mod dry_run;
 mod evaluation;
 mod finetuning;
+#[cfg(feature = "html")]
 pub mod html;
 mod inspection;
 pub mod post_training;

@@ -1,0 +1,74 @@
+//! What `planish hvp` says of the products it wrote.
+
+use planish::checkpoint::CheckpointInfo;
+use planish::curvature::Probe;
+use planish::data::DataInfo;
+use planish::format::{count, number};
+use planish::objective::Matrix;
+use planish::run::Run;
+use std::path::Path;
+
+/// What `--json` says.
+#[derive(serde::Serialize)]
+pub(super) struct Report {
+    pub schema: &'static str,
+    pub run: Run,
+    pub checkpoint: CheckpointInfo,
+    pub data: DataInfo,
+    pub operator: Matrix,
+    pub loss_nats: f64,
+    /// Two evaluations compared; nothing if it was asked not to.
+    pub determinism: Option<Probe>,
+    pub layers: Vec<LayerProducts>,
+}
+
+#[derive(serde::Serialize)]
+pub(super) struct LayerProducts {
+    pub name: String,
+    pub parameters: usize,
+    pub gradient_norm: f64,
+    pub products: Vec<OneProduct>,
+    /// Vectors that shared a pass.
+    pub vectors_at_once: usize,
+}
+
+/// ‖v‖, ‖Av‖ and vᵀAv/vᵀv.
+#[derive(serde::Serialize)]
+pub(super) struct OneProduct {
+    pub vector: String,
+    pub vector_norm: f64,
+    pub product_norm: f64,
+    pub rayleigh: Option<f64>,
+}
+
+impl Report {
+    /// What is printed.
+    pub fn text(&self, out: &Path) -> String {
+        let symbol = if self.operator == Matrix::GaussNewton { "G" } else { "H" };
+        let mut lines = vec![format!(
+            "loss {} nats over {} images of split {}; written to {}",
+            number(self.loss_nats),
+            count(self.data.images as u64),
+            self.data.split,
+            out.display()
+        )];
+        if let Some(probe) = &self.determinism {
+            let n = probe.examples;
+            lines.push(format!("two evaluations of a product on {n} images had the same bits"));
+        }
+        for layer in &self.layers {
+            for product in &layer.products {
+                lines.push(format!(
+                    "{}: ‖g‖ {}, v = {}: ‖v‖ {}, ‖{symbol}v‖ {}, vᵀ{symbol}v/vᵀv {}",
+                    layer.name,
+                    number(layer.gradient_norm),
+                    product.vector,
+                    number(product.vector_norm),
+                    number(product.product_norm),
+                    product.rayleigh.map_or("–".into(), number),
+                ));
+            }
+        }
+        lines.join("\n")
+    }
+}

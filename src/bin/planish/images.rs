@@ -1,0 +1,301 @@
+//! What every command that reads images takes, and how it finds its splits.
+
+use super::bad_samples::BadSamples;
+use planish::checkpoint::Checkpoint;
+use planish::data::DataInfo;
+use planish::data::folds::stratified_sample;
+use planish::data::{
+    ClassOrder, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
+    choose, number_classes,
+};
+use planish::pixels::Pixels;
+use std::path::Path;
+
+/// Where images come from.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct DataArgs {
+    /// Images: a folder of class folders (JPEG, PNG, WebP), an IDX or CIFAR binary folder, or
+    /// tensors:FILE or tensors:FOLDER (prepared images)
+    #[arg(long, value_name = "D", help_heading = "Data options")]
+    pub data: String,
+    /// Training images, instead of the split `train` of D
+    #[arg(long, value_name = "D", help_heading = "Data options")]
+    pub train_data: Option<String>,
+    /// Validation images, instead of the split `val` of D
+    #[arg(long, value_name = "D", help_heading = "Data options")]
+    pub val_data: Option<String>,
+    /// Test images, instead of the split `test` of D
+    #[arg(long, value_name = "D", help_heading = "Data options")]
+    pub test_data: Option<String>,
+    /// Cut the validation images off the training split: this share of it
+    #[arg(
+        long,
+        value_name = "FRACTION",
+        conflicts_with = "val_data",
+        help_heading = "Data options"
+    )]
+    pub val_from_train: Option<f64>,
+    /// Training images of a checkpoint that planish fine-tuned on some alone (`--train-samples`,
+    /// `--train-range`): these again, or all of the training split
+    #[arg(
+        long,
+        value_name = "fitted|all",
+        default_value = "fitted",
+        help_heading = "Data options"
+    )]
+    pub train_on: TrainOn,
+    /// How class folders are numbered: by the checkpoint's class names, or in sorted order
+    /// whatever these are
+    #[arg(long, value_name = "name|sorted", default_value = "name", help_heading = "Data options")]
+    pub class_order: OrderName,
+    /// What to do about image files that cannot be decoded.
+    #[command(flatten)]
+    pub bad: BadSamples,
+}
+
+/// Values of `--class-order`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OrderName {
+    /// By the checkpoint's class names.
+    #[default]
+    Name,
+    /// In the sorted order of the folders.
+    Sorted,
+}
+
+/// Values of `--train-on`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum TrainOn {
+    /// The images that the checkpoint was fine-tuned on, where it says so.
+    #[default]
+    Fitted,
+    /// All of the training split.
+    All,
+}
+
+/// Data sets, read.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// What a reader of the figures should know of how they were read.
+    pub notes: Vec<String>,
+    /// `--data`.
+    pub data: DataSet,
+    train: Option<DataSet>,
+    val: Option<DataSet>,
+    test: Option<DataSet>,
+    val_from_train: Option<f64>,
+    train_on: TrainOn,
+}
+
+impl DataArgs {
+    /// Files of tensors among the data.
+    pub fn files(&self) -> Vec<&Path> {
+        let all = [Some(&self.data), self.train_data.as_ref(), self.val_data.as_ref()];
+        let all = all.into_iter().chain([self.test_data.as_ref()]).flatten();
+        all.filter_map(|data| data.strip_prefix("tensors:")).map(Path::new).collect()
+    }
+
+    /// Reads every data set named, numbers its classes as the checkpoint does, and leaves bad
+    /// images out if asked.
+    ///
+    /// # Errors
+    /// Those of [`DataSet::open`], [`number_classes`] and [`BadSamples::apply`].
+    pub fn open(&self, checkpoint: &Checkpoint) -> Result<Sources, DataError> {
+        let open = |spec: &Option<String>| spec.as_deref().map(DataSet::open).transpose();
+        let mut sources = Sources {
+            notes: Vec::new(),
+            data: DataSet::open(&self.data)?,
+            train: open(&self.train_data)?,
+            val: open(&self.val_data)?,
+            test: open(&self.test_data)?,
+            val_from_train: self.val_from_train,
+            train_on: self.train_on,
+        };
+        let Sources { notes, data, train, val, test, .. } = &mut sources;
+        // The training images first: their classes number the others' where no name settles it.
+        let (train, others) = (train.as_mut(), [val.as_mut(), test.as_mut()]);
+        let mut sets: Vec<&mut DataSet> =
+            train.into_iter().chain([data]).chain(others.into_iter().flatten()).collect();
+        sets.iter_mut().for_each(|set| notes.append(&mut set.notes));
+        let own = checkpoint.class_names.as_deref();
+        let order = match self.class_order {
+            OrderName::Name => ClassOrder::ByName,
+            OrderName::Sorted => ClassOrder::Sorted,
+        };
+        notes.extend(number_classes(&mut sets, own, checkpoint.config.classes, order)?);
+        for set in sets {
+            notes.extend(self.bad.apply(set, checkpoint.preprocess.as_ref())?);
+        }
+        Ok(sources)
+    }
+
+    /// Reads the data and chooses its splits for this checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`DataArgs::open`] and [`Sources::roles`].
+    pub fn roles(&self, checkpoint: &Checkpoint, seed: u64) -> anyhow::Result<Roles> {
+        self.open(checkpoint)?.roles(checkpoint, seed)
+    }
+}
+
+impl Sources {
+    /// Which images train, validate and test this checkpoint, each checked against its classes
+    /// and the images it takes; see [`choose`].
+    ///
+    /// # Errors
+    /// Those of [`choose`] and [`Pixels::new`].
+    pub fn roles(&self, checkpoint: &Checkpoint, seed: u64) -> anyhow::Result<Roles> {
+        let provenance = held_out(checkpoint);
+        let sample = checkpoint.provenance.as_ref().and_then(|p| p.sample.as_ref());
+        let mut roles = choose(&Request {
+            data: &self.data,
+            train_data: self.train.as_ref(),
+            val_data: self.val.as_ref(),
+            test_data: self.test.as_ref(),
+            val_from_train: self.val_from_train,
+            provenance: provenance.as_ref(),
+            sample: sample.filter(|_| self.train_on == TrainOn::Fitted),
+            seed,
+        })?;
+        roles.notes.splice(0..0, self.notes.iter().cloned());
+        roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
+        for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
+            pixels(checkpoint, split)?;
+            if let Some(note) = other_classes(checkpoint, split)
+                && !roles.notes.contains(&note)
+            {
+                roles.notes.push(note);
+            }
+        }
+        Ok(roles)
+    }
+
+    /// The whole split of that name; without a name `test`, or the only one there is.
+    ///
+    /// # Errors
+    /// [`DataError::Missing`], with the splits there are.
+    pub fn split(&self, name: Option<&str>) -> Result<&Split, DataError> {
+        let wanted = name.unwrap_or("test");
+        let lone = |data: &'_ DataSet| data.splits().len() == 1;
+        let own = match wanted {
+            "train" => self.train.as_ref(),
+            "val" | "validation" => self.val.as_ref(),
+            "test" => self.test.as_ref(),
+            _ => None,
+        };
+        let data = own.unwrap_or(&self.data);
+        let any = (own.is_some() || name.is_none()) && lone(data);
+        let found = data.split(wanted).or_else(|| data.splits().first().filter(|_| any));
+        found.ok_or_else(|| {
+            let names: Vec<&str> = data.splits().iter().map(Split::name).collect();
+            DataError::Missing {
+                path: data.path.clone(),
+                expected: format!("a split called `{wanted}`"),
+                found: names.join(" and "),
+                remedy: format!("pass --split {}{}", names.join(" or --split "), made(wanted)),
+            }
+        })
+    }
+
+    /// The data set that an uncut split comes from.
+    pub fn of(&self, split: &Split) -> &DataSet {
+        let gives = |data: &&DataSet| data.splits().iter().any(|s| s.place() == split.place());
+        let own = [&self.train, &self.val, &self.test].into_iter().flatten();
+        own.into_iter().find(gives).unwrap_or(&self.data)
+    }
+}
+
+/// Where V comes from, for who asks for it by the name of a split.
+fn made(wanted: &str) -> &'static str {
+    match wanted {
+        "val" | "validation" => {
+            ", or --val-data with images of your own; where there is no split val, diagnose and \
+             post-train make V of what `planish finetune` held out, or of half of the test split"
+        }
+        _ => "",
+    }
+}
+
+/// What our `finetune` left in a checkpoint about the images it held out.
+pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
+    let provenance = checkpoint.provenance.as_ref()?;
+    let split = provenance.split?;
+    let data_digest = provenance.data_digest.clone()?;
+    Some(SplitProvenance { seed: split.seed, fraction: split.fraction, data_digest })
+}
+
+/// A note if the checkpoint was fine-tuned on a part of the training images and these are others.
+fn other_images(sample: &Sample, train: Option<&Split>) -> Option<String> {
+    let train = train.filter(|train| train.digest() != sample.digest)?;
+    Some(format!(
+        "the checkpoint was fine-tuned on {} images, and {} has {}: what training on them gains, \
+         new images may have taught; its control tells how much",
+        sample.images,
+        train.place(),
+        train.len()
+    ))
+}
+
+/// A note if data and checkpoint both name their classes, and differ.
+fn other_classes(checkpoint: &Checkpoint, split: &Split) -> Option<String> {
+    let (own, given) = (checkpoint.class_names.as_ref()?, split.class_names()?);
+    let at = (0..own.len().max(given.len())).find(|&i| own.get(i) != given.get(i))?;
+    let name = |names: &[String]| names.get(at).map_or("none".into(), |n| format!("`{n}`"));
+    Some(format!(
+        "{}: class {at} is {} there and {} in the checkpoint: check that labels mean the same",
+        split.place(),
+        name(given),
+        name(own)
+    ))
+}
+
+/// A split as this checkpoint takes it.
+///
+/// # Errors
+/// Those of [`Pixels::new`].
+pub fn pixels(checkpoint: &Checkpoint, split: &Split) -> Result<Pixels, DataError> {
+    Pixels::new(split, checkpoint.preprocess.as_ref(), &checkpoint.config)
+}
+
+/// `n` images of the split, in proportion to its classes and seeded; all of them without `n`.
+///
+/// # Errors
+/// [`DataError::Setting`] if `n` is 0.
+pub fn sample(split: &Split, n: Option<usize>, seed: u64) -> Result<Split, DataError> {
+    match n {
+        None => Ok(split.clone()),
+        Some(0) => Err(DataError::Setting {
+            name: "--samples",
+            expected: format!("1 to {}, the number of images", split.len()),
+            found: "0".into(),
+            remedy: "ask for at least one image",
+        }),
+        Some(n) => split.subset(&stratified_sample(split.labels(), n, seed), split.name()),
+    }
+}
+
+/// What a report says of a split of a data set.
+pub fn data_info(data: &DataSet, split: &Split, origin: &str) -> DataInfo {
+    DataInfo {
+        path: data.path.display().to_string(),
+        kind: data.kind.into(),
+        split: split.name().into(),
+        images: split.len(),
+        digest: split.digest().into(),
+        origin: origin.into(),
+        skipped: split.skipped(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_the_size_asked_for() {
+        let split = Split::from_levels("t", vec![0; 10], [1, 1, 1], vec![0; 10]).unwrap();
+        assert_eq!(sample(&split, Some(4), 0).unwrap().len(), 4);
+        assert_eq!(sample(&split, None, 0).unwrap().len(), 10);
+        assert!(matches!(sample(&split, Some(0), 0), Err(DataError::Setting { .. })));
+    }
+}
