@@ -16,7 +16,7 @@ mod ceilings;
 mod tasks;
 
 use ceilings::{Ceilings, median};
-use planish::checkpoint::{Checkpoint, Overrides};
+use planish::checkpoint::{Checkpoint, Load};
 use planish::objective::{Activations, Objective};
 use planish::vit::{Weights, arch};
 use std::error::Error;
@@ -86,7 +86,7 @@ fn model(
 
 /// One task a line of standard input, for `compare.py`.
 fn turns(checkpoint: &Path, pixels: &Path) -> Outcome<()> {
-    let found = Checkpoint::open(checkpoint, &Overrides::default())?;
+    let found = Checkpoint::open(checkpoint, &Load::default())?;
     let weights = found.weights_as(candle_core::DType::F32)?;
     let device = candle_core::Device::Cpu;
     let mut tensors = candle_core::safetensors::load(pixels, &device)?;

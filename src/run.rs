@@ -3,6 +3,7 @@
 
 use crate::{device, memory};
 use serde::{Deserialize, Serialize};
+use std::error::Error as _;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use std::time::Instant;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The thread pool cannot be built.
-    #[error("cannot start {threads} threads; ask for fewer with --threads")]
+    #[error("cannot start {threads} threads; ask for fewer `threads`")]
     Threads {
         /// How many were asked for.
         threads: String,
@@ -92,21 +93,24 @@ impl Running {
 }
 
 /// Builds the one thread pool that all parallel work shares, and returns its size: `threads`, or as
-/// many as the machine offers.
+/// many as the machine offers. A pool that is there already stays.
 ///
 /// # Errors
-/// The system refuses the threads, or a pool is already there (call it once, first).
+/// The system refuses the threads.
 pub fn set_threads(threads: Option<NonZeroUsize>) -> Result<usize, Error> {
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(n) = threads {
         pool = pool.num_threads(n.get());
     }
-    pool.build_global().map_err(|source| {
-        let threads =
-            threads.map_or_else(|| "as many as the machine has".into(), |n| n.to_string());
-        Error::Threads { threads, source }
-    })?;
-    Ok(rayon::current_num_threads())
+    match pool.build_global() {
+        // Only a pool that exists has a size of its own; rayon's error does not tell the two apart.
+        Err(source) if source.source().is_some() => {
+            let threads =
+                threads.map_or_else(|| "as many as the machine has".into(), |n| n.to_string());
+            Err(Error::Threads { threads, source })
+        }
+        _ => Ok(rayon::current_num_threads()),
+    }
 }
 
 /// Arguments as one would type them; the program by its bare name, wherever it was built.

@@ -5,7 +5,7 @@
 //! must be adjoint, the Hessian symmetric; and the same sums must give the same bits.
 
 use crate::data::order::{below, stream};
-use crate::diagnose::moved;
+use crate::line_search::moved;
 use crate::objective::{Activations, Derivatives, Examples, Objective, Result};
 use crate::vector::{back, dot, norm, step};
 use crate::vit::Layer;

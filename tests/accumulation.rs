@@ -8,7 +8,7 @@ mod small;
 use candle_core::{DType, Tensor};
 use planish::objective::Objective;
 use planish::train::Shape;
-use planish::train::perturbation::Rule;
+use planish::train::perturbation::StepRule;
 use planish::train::post::{Event, Settings, post_train};
 use planish::train::recipe::{Kind, Recipe};
 use planish::train::sam::Variant;
@@ -30,14 +30,14 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
         rule,
         rho: 0.1,
     };
-    let newton = Rule::Newton;
+    let newton = StepRule::Newton;
     let look = Variant::Look { every: 3, alpha: 0.7 };
     let sam = |variant, update| recipe(Kind::Sam(variant), None, layer(update), newton);
     vec![
         ("sgd", recipe(Kind::Sgd, None, layer("*"), newton)),
-        ("pof", recipe(Kind::Pof, Some("head"), features(&model.config), Rule::Search)),
+        ("pof", recipe(Kind::Pof, Some("head"), features(&model.config), StepRule::Search)),
         ("pol newton", recipe(Kind::Pol, Some("block.0"), layer("block.1"), newton)),
-        ("pol search", recipe(Kind::Pol, Some("head"), layer("block.1"), Rule::Search)),
+        ("pol search", recipe(Kind::Pol, Some("head"), layer("block.1"), StepRule::Search)),
         ("pol p = u", recipe(Kind::Pol, Some("norm"), layer("norm"), newton)),
         ("sam", sam(Variant::Plain, "*")),
         ("sam block", sam(Variant::Plain, "block.1,head")),

@@ -11,7 +11,7 @@ use candle_core::DType;
 use planish::diagnose::{Request, diagnose};
 use planish::objective::{Activations, Objective};
 use planish::train::Shape;
-use planish::train::perturbation::{Perturber, Rule};
+use planish::train::perturbation::{Perturber, StepRule};
 use planish::train::pol::Pol;
 use planish::train::post::{Settings, post_train};
 use planish::train::source::Source;
@@ -101,7 +101,7 @@ fn curvature_and_diagnosis_are_those_of_f32() {
 fn trained(model: &Objective, images: &Activations) -> (f64, Vec<f64>) {
     let [head, block] = ["head", "block.1"].map(|name| layer(model, name));
     let perturber =
-        Perturber::new(head.clone(), 0.2, Rule::Search, images.labels.len(), 16, 5).unwrap();
+        Perturber::new(head.clone(), 0.2, StepRule::Search, images.labels.len(), 16, 5).unwrap();
     let mut method = Pol { update: block.clone(), perturber };
     let source = Source::held(&model.activations(images, 3).unwrap());
     let settings = Settings { epochs: 3, batch: 8, learning_rate: 0.02, ..Settings::default() };

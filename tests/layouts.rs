@@ -2,9 +2,9 @@
 //! library computes, and are saved as they came. `tests/reference/make_layouts.py` made them.
 
 use candle_core::{DType, Device, Tensor};
-use planish::checkpoint::{Checkpoint, Header, Overrides, Provenance};
+use planish::checkpoint::{Checkpoint, Header, Load, Provenance};
 use planish::data::Split;
-use planish::diagnose::{Path as Line, moved};
+use planish::line_search::{Path as Line, moved};
 use planish::objective::{Activations, Objective};
 use planish::train::Prefix;
 use planish::vit::{Granularity, Layer, layers};
@@ -28,7 +28,7 @@ fn folders() -> Vec<PathBuf> {
 fn open(folder: &Path) -> Checkpoint {
     // torchvision's files say nothing of heads.
     let bare = !folder.join("config.json").exists();
-    let overrides = Overrides { heads: bare.then_some(2), ..Overrides::default() };
+    let overrides = Load { heads: bare.then_some(2), ..Load::default() };
     Checkpoint::open(folder, &overrides).unwrap()
 }
 
@@ -244,7 +244,7 @@ fn an_untrained_model_is_saved_byte_for_byte() {
         let one = out.path().join("one.safetensors");
         checkpoint.save(&one, &checkpoint.weights, &provenance()).unwrap();
         let bare = checkpoint.recognised.starts_with("torchvision");
-        let overrides = Overrides { heads: bare.then_some(2), ..Overrides::default() };
+        let overrides = Load { heads: bare.then_some(2), ..Load::default() };
         let again = Checkpoint::open(&one, &overrides).unwrap();
         assert_eq!(
             (&again.config, &again.preprocess),

@@ -6,7 +6,7 @@ use candle_core::{DType, Tensor};
 use planish::data::order::Batches;
 use planish::objective::{Activations, Objective};
 use planish::train::method::{Method, Step};
-use planish::train::perturbation::{Perturbation, Perturber, Rule};
+use planish::train::perturbation::{Perturbation, Perturber, StepRule};
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;
 use planish::train::post::{Settings, post_train};
@@ -20,7 +20,7 @@ use small::{
 
 const SEED: u64 = 5;
 
-fn perturber(layer: &Layer, gamma_max: f64, rule: Rule, n: usize, batch: usize) -> Perturber {
+fn perturber(layer: &Layer, gamma_max: f64, rule: StepRule, n: usize, batch: usize) -> Perturber {
     Perturber::new(layer.clone(), gamma_max, rule, n, batch, SEED).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn perturbations(
     model: &Objective,
     layer: &Layer,
     gamma_max: f64,
-    rule: Rule,
+    rule: StepRule,
     times: usize,
 ) -> Vec<Seen> {
     let all = images(model, 48);
@@ -65,7 +65,7 @@ fn a_perturbation_goes_down_the_batch_gradient_past_its_minimum() {
         let layer = layer(&model, name);
         let start = weights_of(&model, &layer);
         let mut inside = 0;
-        for seen in perturbations(&model, &layer, 2.0, Rule::Search, 6) {
+        for seen in perturbations(&model, &layer, 2.0, StepRule::Search, 6) {
             let (length, slope) = (norm(&seen.change), norm(&seen.gradient));
             let cosine = dot(&seen.change, &seen.gradient) / (length * slope);
             assert!((cosine + 1.0).abs() < 1e-9, "{name}: {cosine}");
@@ -96,7 +96,7 @@ fn a_perturbation_goes_down_the_batch_gradient_past_its_minimum() {
 fn newtons_rule_is_the_quadratics_minimum() {
     let model = model(DType::F64);
     let layer = layer(&model, "norm");
-    let seen = perturbations(&model, &layer, 1e-3, Rule::Newton, 4);
+    let seen = perturbations(&model, &layer, 1e-3, StepRule::Newton, 4);
     assert!(seen.iter().any(|s| !s.told.capped));
     for s in seen.iter().filter(|s| !s.told.capped) {
         // H g by central differences of the gradient.
@@ -117,7 +117,7 @@ fn a_perturbation_never_exceeds_half_the_weights() {
     let layer = layer(&model, "head");
     let start = norm(&weights_of(&model, &layer));
     for (gamma_max, least_capped) in [(2.0, 0), (200.0, 20)] {
-        let seen = perturbations(&model, &layer, gamma_max, Rule::Newton, 30);
+        let seen = perturbations(&model, &layer, gamma_max, StepRule::Newton, 30);
         for s in &seen {
             let wanted = s.told.gamma * s.told.eta * norm(&s.gradient);
             assert!(norm(&s.change) <= 0.5 * start * (1.0 + 1e-12));
@@ -134,7 +134,7 @@ fn gamma_is_uniform() {
     let head = layer(&model, "head");
     let all = images(&model, 8);
     let source = Source::held(&model.activations(&all, head.first_stage).unwrap());
-    let mut perturber = perturber(&head, 2.0, Rule::Newton, 8, 2);
+    let mut perturber = perturber(&head, 2.0, StepRule::Newton, 8, 2);
     let gammas: Vec<f64> =
         (0..2000).map(|_| perturber.perturb(&model, &source).unwrap().1.gamma).collect();
     assert!(gammas.iter().all(|g| (0.0..2.0).contains(g)));
@@ -155,7 +155,7 @@ fn train(model: &Objective, method: &mut dyn Method, source: &Source, s: &Settin
 }
 
 fn pol(perturb: &Layer, update: &Layer, n: usize) -> Pol {
-    let perturber = perturber(perturb, 2.0, Rule::Search, n, 16);
+    let perturber = perturber(perturb, 2.0, StepRule::Search, n, 16);
     Pol { update: update.clone(), perturber }
 }
 
@@ -181,7 +181,7 @@ fn a_step_is_the_rate_times_the_gradient() {
 
     // p = u: the gradient of the perturbed point, applied to the unperturbed weights.
     let found = train(&model, &mut pol(&layer, &layer, 24), &source, &s);
-    let mut again = perturber(&layer, 2.0, Rule::Search, 24, 16);
+    let mut again = perturber(&layer, 2.0, StepRule::Search, 24, 16);
     let moved = again.perturb(&model, &source).unwrap().0;
     let there = with_weights(&exact, &layer, &weights_of(&moved, &layer));
     let perturbed = numbers(&there.gradient(&all, &layer).unwrap().gradient);

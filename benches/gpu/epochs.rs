@@ -6,7 +6,7 @@ use super::{Outcome, Size};
 use candle_core::{Device, Tensor};
 use planish::device;
 use planish::objective::{Activations, Objective};
-use planish::train::perturbation::Rule;
+use planish::train::perturbation::StepRule;
 use planish::train::post::{Settings, post_train};
 use planish::train::recipe::{Kind, Recipe};
 use planish::train::{Keep, Source};
@@ -41,7 +41,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             perturb: Some(head.clone()),
             gamma_max: 2.0,
             perturbation_batch: 2 * size.batch,
-            rule: Rule::Search,
+            rule: StepRule::Search,
             rho: 0.0,
         };
         let kept = match recipe.first_stage() {

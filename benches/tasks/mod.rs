@@ -3,9 +3,9 @@
 use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
 use planish::data::order::{stream, unit};
-use planish::diagnose::moved;
+use planish::line_search::moved;
 use planish::objective::{Activations, Asked, Examples, Matrix, Objective};
-use planish::train::perturbation::Rule;
+use planish::train::perturbation::StepRule;
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;
 use planish::train::{Method, Perturber, Source};
@@ -67,7 +67,7 @@ impl Tasks {
     }
 
     fn perturber(&self, examples: usize) -> Outcome<Perturber> {
-        Ok(Perturber::new(self.head.clone(), 2.0, Rule::Search, examples, examples, 1)?)
+        Ok(Perturber::new(self.head.clone(), 2.0, StepRule::Search, examples, examples, 1)?)
     }
 
     /// Operations an image, a multiply and an add counting two.

@@ -37,6 +37,24 @@ impl Precision {
     }
 }
 
+impl std::str::FromStr for Precision {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        match text {
+            "f32" => Ok(Precision::F32),
+            "bf16" => Ok(Precision::Bf16),
+            _ => Err("expected f32 or bf16"),
+        }
+    }
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// What a product is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a, E> {

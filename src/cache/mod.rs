@@ -14,6 +14,7 @@ mod folder;
 mod info;
 mod key;
 mod layout;
+mod options;
 mod plan;
 mod stored;
 
@@ -23,5 +24,6 @@ pub use folder::{Entry, Found, clear, default_folder, list, room};
 pub use info::CacheInfo;
 pub use key::{FORMAT, Frozen, digest, key};
 pub use layout::{About, Layout};
-pub use plan::{Choice, Mode, Plan, Wish, plan};
+pub use options::{CacheDtype, CacheOptions};
+pub use plan::{CachePolicy, Choice, Mode, Plan, plan};
 pub use stored::Stored;

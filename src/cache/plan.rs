@@ -4,17 +4,32 @@ use super::{Error, Layout, Result, folder};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// What a user may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// What fits, see [`plan`].
+/// Where a user wants activations to be kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum CachePolicy {
+    /// wherever they fit
+    #[default]
     Auto,
-    /// Memory, or an error.
+    /// in memory
     Ram,
-    /// Files, or an error.
+    /// in files
     Disk,
-    /// Nothing is kept.
+    /// nowhere: the frozen layers are run for each batch
     Off,
+}
+
+impl CachePolicy {
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            CachePolicy::Auto => "auto",
+            CachePolicy::Ram => "ram",
+            CachePolicy::Disk => "disk",
+            CachePolicy::Off => "off",
+        }
+    }
 }
 
 /// Where they are kept.
@@ -43,7 +58,7 @@ impl Mode {
 /// What the choice rests on.
 pub struct Choice<'a> {
     /// What was asked for.
-    pub wish: Wish,
+    pub policy: CachePolicy,
     /// Bytes of the CPU's memory that may be taken.
     pub ram: u64,
     /// Whether they fit a GPU's memory, and may lie there as they are.
@@ -130,13 +145,13 @@ pub fn plan(of: &Choice) -> Result<Plan> {
     let fits = of.there || bytes <= of.ram;
     let memory = || Plan { device: of.there, ram: of.ram, ..Plan::without_files(Mode::Ram, bytes) };
     let needed = |plan: &Plan| of.layout.file_bytes().saturating_mul(plan.missing(of.views) as u64);
-    match of.wish {
-        Wish::Off => return Ok(Plan::without_files(Mode::Off, 0)),
-        Wish::Ram if !fits => {
+    match of.policy {
+        CachePolicy::Off => return Ok(Plan::without_files(Mode::Off, 0)),
+        CachePolicy::Ram if !fits => {
             return Err(Error::NoMemory { needed: bytes, allowed: of.ram });
         }
-        Wish::Ram => return Ok(memory()),
-        Wish::Disk => {
+        CachePolicy::Ram => return Ok(memory()),
+        CachePolicy::Disk => {
             let plan = in_files()?;
             // A folder that only others may write to serves as long as it has everything.
             if plan.missing(of.views) > 0 {
@@ -144,7 +159,7 @@ pub fn plan(of: &Choice) -> Result<Plan> {
             }
             return Ok(plan);
         }
-        Wish::Auto => {}
+        CachePolicy::Auto => {}
     }
     let folder = of.folder.clone().map_or_else(folder::default_folder, Ok);
     let Ok(folder) = folder else {

@@ -7,6 +7,7 @@ mod header;
 mod in_place;
 mod info;
 mod layout;
+mod load;
 mod lock;
 mod names;
 mod numbers;
@@ -38,6 +39,7 @@ pub use header::{Entry, Header};
 pub use in_place::{InPlace, Undone, undo};
 pub use info::CheckpointInfo;
 pub use layout::Layout;
+pub use load::Load;
 pub use numbers::Stored;
 pub use output::{check_writable, standing};
 pub use patch::{PATCH_KEY, Patch};
@@ -46,7 +48,7 @@ pub use refused::Refused;
 pub use save::{Rounding, Saved};
 pub use settings::{CONFIG_KEY, PREPROCESSOR_KEY};
 
-use crate::data::{Interpolation, Preprocess, Resize};
+use crate::data::Preprocess;
 use crate::vit::{Config, Weights};
 use candle_core::{DType, Tensor};
 use names::Names;
@@ -55,27 +57,6 @@ use read::{describe, dtypes, position_rows, read_weights, structure};
 use reader::{Dialect, Reader};
 use settings::Settings;
 use std::path::{Path, PathBuf};
-
-/// What the user says where a checkpoint is silent, one field for each flag.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Overrides {
-    /// `--heads`.
-    pub heads: Option<usize>,
-    /// `--patch-size`: height and width in pixels; the tensors show it, so it can only confirm.
-    pub patch_size: Option<[usize; 2]>,
-    /// `--image-size`: height and width in pixels.
-    pub image_size: Option<[usize; 2]>,
-    /// `--mean`, in units of the full scale.
-    pub mean: Option<Vec<f32>>,
-    /// `--std`, in units of the full scale.
-    pub std: Option<Vec<f32>>,
-    /// `--interpolation`.
-    pub interpolation: Option<Interpolation>,
-    /// `--crop-pct`: the share of the resized image's side that the crop keeps.
-    pub crop_pct: Option<f64>,
-    /// `--resize`, before any share.
-    pub resize: Option<Resize>,
-}
 
 /// A checkpoint, read and verified.
 #[derive(Clone, Debug)]
@@ -105,8 +86,10 @@ pub struct Checkpoint {
     pub metadata: Vec<(String, String)>,
     /// Names of the classes, by index.
     pub class_names: Option<Vec<String>>,
-    /// What neither tensors nor configuration nor flags say.
+    /// What neither tensors nor configuration nor options say.
     pub assumed: Vec<String>,
+    /// The options it was opened with.
+    pub loaded_with: Load,
     /// The latest step in its making, if planish made it and this version can read the entry;
     /// saving keeps the whole list either way.
     pub provenance: Option<Provenance>,
@@ -124,7 +107,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Whatever keeps the model from being known in full; see [`Error`].
-    pub fn open(path: &Path, overrides: &Overrides) -> Result<Checkpoint, Error> {
+    pub fn open(path: &Path, overrides: &Load) -> Result<Checkpoint, Error> {
         let given = path;
         let path = weights_file(given)?;
         let file = OnDisk::open(&path)?;
@@ -172,6 +155,7 @@ impl Checkpoint {
             metadata: header.metadata.clone(),
             class_names,
             assumed,
+            loaded_with: overrides.clone(),
             provenance: steps.last().cloned().flatten(),
             history: steps.into_iter().flatten().collect(),
             path,

@@ -1,7 +1,7 @@
 //! Configuration, flags and layout brought together, whosever configuration it is.
 
 use super::settings::Settings;
-use super::{Error, Layout, Overrides, torchvision};
+use super::{Error, Layout, Load, torchvision};
 use crate::vit::Config;
 use crate::vit::arch::usual_heads;
 use std::fmt::Debug;
@@ -49,7 +49,7 @@ pub(super) struct Reader<'a> {
     /// Its `preprocessor_config.json`, if it has one.
     pub images: Option<&'a Settings>,
     /// The user's word.
-    pub overrides: &'a Overrides,
+    pub overrides: &'a Load,
     /// What neither says; recorded here.
     pub assumed: Vec<String>,
 }

@@ -1,16 +1,19 @@
 //! The classes of data matched to a checkpoint's by name.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ClassError, DataSet, Error, Split};
 
-/// On whose word class folders are numbered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How class folders are numbered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum ClassOrder {
-    /// By the checkpoint's class names.
+    /// by the checkpoint's class names
     #[default]
-    ByName,
-    /// In the sorted order of the folders' names, whatever the checkpoint's are.
+    Name,
+    /// in the sorted order of the folders
     Sorted,
 }
 
@@ -45,7 +48,7 @@ pub fn number_classes(
     order: ClassOrder,
 ) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
-    let own = own.filter(|_| order == ClassOrder::ByName);
+    let own = own.filter(|_| order == ClassOrder::Name);
     let mut reference = own.map(|own| ("the checkpoint".to_owned(), own.to_vec()));
     let mut settled = false;
     for set in sets {
@@ -181,7 +184,7 @@ fn is_number(name: &str) -> bool {
 /// What is assumed of classes that no name of the checkpoint settles.
 fn assumed(place: &str, given: &[String], classes: usize, order: ClassOrder) -> String {
     let why = match order {
-        ClassOrder::ByName => "the checkpoint names no classes",
+        ClassOrder::Name => "the checkpoint names no classes",
         ClassOrder::Sorted => "by --class-order sorted",
     };
     let fewer = match given.len() < classes {

@@ -1,4 +1,4 @@
-use super::ClassOrder::{ByName, Sorted};
+use super::ClassOrder::{Name, Sorted};
 use super::*;
 use crate::data::files::Files;
 
@@ -18,7 +18,7 @@ fn strings(names: &[&str]) -> Vec<String> {
 
 /// The labels after numbering by `own`.
 fn labels(mut set: DataSet, own: &[&str]) -> Result<(Vec<u32>, Vec<String>), Error> {
-    let notes = number_classes(&mut [&mut set], Some(&strings(own)), own.len(), ByName)?;
+    let notes = number_classes(&mut [&mut set], Some(&strings(own)), own.len(), Name)?;
     Ok((set.splits[0].labels().to_vec(), notes))
 }
 
@@ -28,7 +28,7 @@ fn a_permuted_order_is_mapped() {
         labels(data("folder", &["bird", "cat", "dog"], 2), &["cat", "dog", "bird"]).unwrap();
     assert_eq!((found, notes.len()), (vec![2, 2, 0, 0, 1, 1], 0));
     let mut set = data("folder", &["bird", "cat"], 1);
-    number_classes(&mut [&mut set], Some(&strings(&["cat", "dog", "bird"])), 3, ByName).unwrap();
+    number_classes(&mut [&mut set], Some(&strings(&["cat", "dog", "bird"])), 3, Name).unwrap();
     assert_eq!(set.splits[0].class_names().unwrap(), ["cat", "dog", "bird"]);
     assert_eq!(set.splits[0].labels(), [2, 0], "some of the checkpoint's classes will do");
 }
@@ -51,7 +51,7 @@ fn a_slash_in_a_class_name_is_what_a_folder_can_have() {
 fn the_digest_is_that_of_the_labels_as_mapped() {
     let digest = |names: &[&str]| {
         let mut set = data("folder", names, 1);
-        number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2, ByName).unwrap();
+        number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2, Name).unwrap();
         set.splits[0].digest().to_owned()
     };
     assert_ne!(digest(&["a", "b"]), data("folder", &["a", "b"], 1).splits[0].digest());
@@ -101,9 +101,9 @@ fn more_folders_than_the_head_has_classes_are_refused() {
 #[test]
 fn a_checkpoint_without_names_takes_the_sorted_order() {
     let mut set = data("folder", &["a", "b"], 1);
-    let notes = number_classes(&mut [&mut set], None, 3, ByName).unwrap();
+    let notes = number_classes(&mut [&mut set], None, 3, Name).unwrap();
     assert!(notes[0].contains("names no classes") && notes[0].contains("2 of the model's 3"));
-    let error = number_classes(&mut [&mut set], None, 1, ByName).unwrap_err();
+    let error = number_classes(&mut [&mut set], None, 1, Name).unwrap_err();
     assert!(
         matches!(error, Error::Classes(ClassError::TooMany { classes: 1, found: 2, .. })),
         "{error}"
@@ -140,17 +140,17 @@ fn a_name_that_the_checkpoint_has_twice_is_told() {
 fn a_class_without_images_needs_no_name() {
     let mut set = data("folder", &["a", "b", "extra"], 1);
     set.splits[0] = set.splits[0].subset(&[0, 1], "all").unwrap();
-    let notes = number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2, ByName).unwrap();
+    let notes = number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2, Name).unwrap();
     assert_eq!((set.splits[0].labels(), notes.len()), (&[1, 0][..], 0));
 }
 
 #[test]
 fn other_sets_are_numbered_by_the_first() {
     let (mut train, mut val) = (data("folder", &["a", "b", "c"], 1), data("folder", &["c"], 2));
-    number_classes(&mut [&mut train, &mut val], None, 3, ByName).unwrap();
+    number_classes(&mut [&mut train, &mut val], None, 3, Name).unwrap();
     assert_eq!(val.splits[0].labels(), [2, 2]);
     let mut other = data("folder", &["z"], 1);
-    let error = number_classes(&mut [&mut train, &mut other], None, 3, ByName).unwrap_err();
+    let error = number_classes(&mut [&mut train, &mut other], None, 3, Name).unwrap_err();
     assert!(
         matches!(&error, Error::Classes(ClassError::Unknown { unknown, .. }) if *unknown == ["z"]),
         "{error}"
@@ -161,10 +161,10 @@ fn other_sets_are_numbered_by_the_first() {
 fn cifars_numbers_stand_unless_every_name_is_found() {
     let own = strings(&["b", "a"]);
     let mut set = data("cifar", &["a", "b"], 1);
-    number_classes(&mut [&mut set], Some(&own), 2, ByName).unwrap();
+    number_classes(&mut [&mut set], Some(&own), 2, Name).unwrap();
     assert_eq!(set.splits[0].labels(), [1, 0]);
     let mut set = data("cifar", &["a", "x"], 1);
-    assert!(number_classes(&mut [&mut set], Some(&own), 2, ByName).unwrap().is_empty());
+    assert!(number_classes(&mut [&mut set], Some(&own), 2, Name).unwrap().is_empty());
     assert_eq!(set.splits[0].labels(), [0, 1]);
 }
 

@@ -1,6 +1,9 @@
 //! What a checkpoint wants done to an image before it sees it.
 
+use crate::options::text::size;
 use serde::Serialize;
+use std::fmt;
+use std::str::FromStr;
 
 /// Resampling filter, as Pillow names and numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -43,4 +46,66 @@ pub struct Preprocess {
     pub mean: Vec<f32>,
     /// Standard deviation per channel, in units of the full scale.
     pub std: Vec<f32>,
+}
+
+impl FromStr for Interpolation {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "nearest" => Ok(Interpolation::Nearest),
+            "bilinear" => Ok(Interpolation::Bilinear),
+            "bicubic" => Ok(Interpolation::Bicubic),
+            _ => Err("expected nearest, bilinear or bicubic"),
+        }
+    }
+}
+
+impl fmt::Display for Interpolation {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Interpolation::Nearest => "nearest",
+            Interpolation::Bilinear => "bilinear",
+            Interpolation::Bicubic => "bicubic",
+        })
+    }
+}
+
+impl FromStr for Resize {
+    type Err = String;
+
+    /// `squash`, the short side in pixels, or `HxW`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "squash" => Ok(Resize::Squash),
+            Ok(side) if side > 0 => Ok(Resize::ShortSide(side)),
+            _ if text.contains(['x', '×']) => size(text).map(Resize::SquashTo),
+            _ => Err("expected `squash`, the short side in pixels, or HxW".into()),
+        }
+    }
+}
+
+impl fmt::Display for Resize {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Resize::Squash => f.write_str("squash"),
+            Resize::SquashTo([height, width]) => write!(f, "{height}x{width}"),
+            Resize::ShortSide(side) => write!(f, "{side}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_and_resizes_are_read_as_they_are_written() {
+        let filters = [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic];
+        assert!(filters.into_iter().all(|filter| filter.to_string().parse() == Ok(filter)));
+        assert!("lanczos".parse::<Interpolation>().is_err());
+        let all = [Resize::Squash, Resize::ShortSide(256), Resize::SquashTo([256, 240])];
+        assert!(all.into_iter().all(|resize| resize.to_string().parse() == Ok(resize)));
+        assert!(["0x1", "0", "crop"].iter().all(|text| text.parse::<Resize>().is_err()));
+    }
 }

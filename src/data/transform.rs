@@ -65,11 +65,7 @@ impl fmt::Display for Preprocess {
     /// 0.5], std [0.5, 0.5, 0.5]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [h, w] = self.image_size;
-        let filter = match self.interpolation {
-            Interpolation::Nearest => "nearest",
-            Interpolation::Bilinear => "bilinear",
-            Interpolation::Bicubic => "bicubic",
-        };
+        let filter = self.interpolation;
         match self.resize {
             Resize::Squash => write!(f, "resize to {h}×{w} ({filter})")?,
             Resize::SquashTo([height, width]) => {

@@ -1,11 +1,11 @@
 //! One fold's view of one layer: direction and α* from its own images, the gap on the others'.
 
 use super::newton::{Estimator, newton};
-use super::path::{Path, is_linear};
-use super::search::{Line, Minimum, first_minimum};
 use crate::curvature::{Result, steihaug};
 use crate::diagnose::findings::LossLine;
 use crate::evaluate::{Predictions, fit, losses};
+use crate::line_search::{Line, Minimum, first_minimum};
+use crate::line_search::{Path, is_linear};
 use crate::objective::{Activations, Objective};
 use crate::vector;
 use crate::vit::Layer;

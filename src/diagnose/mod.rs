@@ -8,16 +8,21 @@
 mod assemble;
 pub mod findings;
 mod fold;
+mod forecast;
 mod newton;
-mod path;
+mod options;
 pub mod plan;
+mod plan_file;
 pub mod ranking;
-pub mod search;
+pub mod sampling;
+pub mod session;
 pub mod spectrum;
 mod summary;
 
+pub use forecast::post_training;
 pub use newton::Estimator;
-pub use path::{Path, is_linear, moved};
+pub use options::{DiagnoseOptions, EstimatorName};
+pub use plan_file::{Error as PlanError, SCHEMA as DIAGNOSIS, read_plan};
 
 use crate::curvature::Result;
 use crate::data::folds::stratified_halves;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 /// The matrix whose products with vectors are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Matrix {
     /// H, the second derivatives of the mean loss in the layer's weights.
     #[default]
@@ -20,6 +21,7 @@ pub enum Matrix {
     /// G = (1/N) Σᵢ Jᵢᵀ (diag(pᵢ) − pᵢpᵢᵀ) Jᵢ, Jᵢ the derivatives of example i's logits in the
     /// layer's weights and pᵢ its probabilities: what is left of H when the network is taken as
     /// linear in the weights; positive semidefinite (Schraudolph 2002, §3).
+    #[cfg_attr(feature = "cli", value(name = "ggn"))]
     GaussNewton,
 }
 

@@ -8,8 +8,7 @@ use crate::forecast::{Forecast, Work};
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
 
-/// Identifier and version of the schema.
-pub const SCHEMA: &str = "planish/diagnosis/1";
+pub use crate::diagnose::DIAGNOSIS as SCHEMA;
 
 /// The `run` object: all that may differ between two runs on equal input.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -5,12 +5,12 @@ use crate::checkpoint::CheckpointInfo;
 use crate::data::DataInfo;
 use crate::evaluate::PredictionsInfo;
 use crate::forecast::Expected;
+use crate::post_train::search::Search;
 use crate::run::Run;
 use crate::train::post::{Epoch, Settings};
 use crate::train::result::{
     Augmentation, BeforeAfter, LayerBeforeAfter, MethodInfo, Output, Selection,
 };
-use crate::train::search::Search;
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema.

@@ -16,16 +16,20 @@ mod blur;
 mod canvas;
 mod digital;
 mod filter;
+mod measure;
 mod noise;
 mod prepared;
 mod random;
+mod request;
 mod result;
 mod weather;
 
 use crate::data::order::stream;
 use canvas::Canvas;
+pub use measure::{corrupted_matrix, measure, others, preprocessing};
 pub use prepared::corrupted;
 use random::Random;
+pub use request::{Shift, ood};
 pub use result::{Cell, Other, Shifts, Step};
 use std::fmt;
 

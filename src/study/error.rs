@@ -21,6 +21,23 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// A study file that cannot be read.
+    #[error("{}: cannot be read: {source}; give a study file in TOML", .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A checkpoint that is no longer the one that was planned with.
+    #[error("{}: it has changed since the study began: its SHA-256 is {now} now; start the study again",
+        .path.display())]
+    Changed {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Its SHA-256.
+        now: String,
+    },
     /// A folder that no study wrote.
     #[error("{}: expected a folder of a study, found {found}; pass a folder that `planish study` wrote",
         .path.display())]
@@ -81,6 +98,21 @@ pub enum Error {
         b: PathBuf,
         /// Its value.
         found_b: String,
+    },
+    /// A cell came out differently when it was computed again.
+    #[error("cell {cell}: {figure} was {before} and is {now}: another build or another kind of machine \
+        computed it; delete its line in {} and run the study again", .folder.display())]
+    Recomputed {
+        /// The cell's digest.
+        cell: String,
+        /// The first figure that differs.
+        figure: String,
+        /// Its value in the log.
+        before: String,
+        /// Its value now.
+        now: String,
+        /// The study's folder.
+        folder: PathBuf,
     },
     /// Two folders belong to different studies.
     #[error("{} and {} are of two studies: {what}; merge folders of one study file, run on the same \

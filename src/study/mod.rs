@@ -9,19 +9,33 @@
 //! logs of a plan's parts, and [`tables`] makes rows of a plan and a log: the same bytes however the
 //! cells came about, but for the column `seconds`.
 
+mod bench;
+mod cells;
+mod diagnosis;
 mod error;
+mod evaluation;
+mod file;
 mod log;
 mod merge;
 mod plan;
+mod problem;
+mod runs;
+mod setup;
 mod share;
 mod tables;
+mod work;
 
+pub use cells::{Cell, all, plan};
 pub use error::{Error, Result};
+pub use file::{File, parse};
 pub use log::{CELLS, Entry, Log, differing, read_log};
 pub use merge::{Merged, merge};
 pub use plan::{Kind, PLAN, Plan, Planned, SCHEMA, set_aside};
+pub use problem::{Problem, Text, read};
+pub use setup::Setup;
 pub use share::Share;
 pub use tables::{Row, TABLES, Table, tables};
+pub use work::{compute, counted};
 
 #[cfg(test)]
 mod tests;

@@ -19,10 +19,11 @@ pub const WINDOW: usize = 20;
 /// Which weights a run gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Keep {
-    /// Those after the epoch with the least validation loss.
+    /// of the epoch with the least validation loss
     Best,
-    /// Those after the last epoch.
+    /// of the last epoch
     Last,
 }
 

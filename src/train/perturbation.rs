@@ -8,15 +8,15 @@
 use super::feed::Feed;
 use super::source::Source;
 use crate::data::order::{Batches, stream, unit};
-use crate::diagnose::search::{Line, first_minimum};
-use crate::diagnose::{Path, is_linear, moved};
 use crate::evaluate::losses;
+use crate::line_search::{Line, first_minimum};
+use crate::line_search::{Path, is_linear, moved};
 use crate::objective::{Activations, Error, Objective, Result};
 use crate::vector;
 use crate::vit::Layer;
 use planish_kernels::Precision;
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Points of the line tried where each costs a forward pass of the suffix.
 const NETWORK_BUDGET: usize = 20;
@@ -26,13 +26,24 @@ const LINEAR_BUDGET: usize = 60;
 const CAP: f64 = 0.5;
 
 /// How η* is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Rule {
-    /// The first minimum along the line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum StepRule {
+    /// first minimum along the line
     Search,
-    /// gᵀg / gᵀHg, one Hessian-vector product on B′.
+    /// gᵀg / gᵀHg, by one Hessian-vector product on B′
     Newton,
+}
+
+impl StepRule {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            StepRule::Search => "search",
+            StepRule::Newton => "newton",
+        }
+    }
 }
 
 /// One perturbation, as it came out.
@@ -55,7 +66,7 @@ pub struct Perturber {
     /// Γ.
     pub gamma_max: f64,
     /// How η* is found.
-    pub rule: Rule,
+    pub rule: StepRule,
     feed: Feed,
     gammas: ChaCha8Rng,
     /// Where the next search starts: η* changes little from one batch to the next.
@@ -70,7 +81,7 @@ impl Perturber {
     pub fn new(
         layer: Layer,
         gamma_max: f64,
-        rule: Rule,
+        rule: StepRule,
         examples: usize,
         batch: usize,
         seed: u64,
@@ -106,7 +117,7 @@ impl Perturber {
 fn descend(
     model: &Objective,
     mut examples: Activations,
-    (layer, rule, gamma): (&Layer, Rule, f64),
+    (layer, rule, gamma): (&Layer, StepRule, f64),
     last_eta: &mut Option<f64>,
 ) -> Result<(Objective, Perturbation)> {
     if examples.stage < layer.first_stage {
@@ -125,12 +136,12 @@ fn descend(
     // Beyond this η the perturbation's length is the cap, whatever η.
     let reach = cap / gamma.max(1e-6);
     let eta = match rule {
-        Rule::Newton => {
+        StepRule::Newton => {
             let product = model.hvp(&examples, layer, &found.gradient)?.hvp;
             let curvature = vector::dot(&found.gradient, &product)?;
             if curvature > 0.0 { square / curvature } else { f64::INFINITY }
         }
-        Rule::Search => {
+        StepRule::Search => {
             // In bf16 the smallest steps would be rounded away with the weights they move.
             let exact = model.exact();
             let path = Path::new(&exact, &examples, layer, &found.gradient)?;

@@ -2,7 +2,7 @@
 
 use super::Result;
 use super::method::Method;
-use super::perturbation::{Perturber, Rule};
+use super::perturbation::{Perturber, StepRule};
 use super::pof::Pof;
 use super::pol::Pol;
 use super::sam::{Sam, Variant};
@@ -51,16 +51,16 @@ pub struct Recipe {
     /// Examples in B′.
     pub perturbation_batch: usize,
     /// How η* is found.
-    pub rule: Rule,
+    pub rule: StepRule,
     /// ρ of SAM.
     pub rho: f64,
 }
 
 /// How η* is found unless the user says: where a point of the line costs a forward pass of much of
 /// the network, by one Hessian-vector product, else by search.
-pub fn default_rule(config: &Config, perturb: &Layer) -> Rule {
+pub fn default_rule(config: &Config, perturb: &Layer) -> StepRule {
     // The last block begins at stage 2L − 1.
-    if perturb.first_stage + 1 < 2 * config.depth { Rule::Newton } else { Rule::Search }
+    if perturb.first_stage + 1 < 2 * config.depth { StepRule::Newton } else { StepRule::Search }
 }
 
 impl Recipe {
@@ -78,7 +78,7 @@ impl Recipe {
             }
             (_, Some(layer)) => Perturbing::Line {
                 layer,
-                newton: self.rule == Rule::Newton,
+                newton: self.rule == StepRule::Newton,
                 ratio: self.perturbation_batch as f64 / batch.max(1) as f64,
             },
             (_, None) => Perturbing::Nothing,

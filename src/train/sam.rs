@@ -22,7 +22,7 @@
 use super::method::{Displacement, Method, Step};
 use super::source::Source;
 use super::{Error, Result};
-use crate::diagnose::moved;
+use crate::line_search::moved;
 use crate::objective::{Activations, Derivatives, Objective, Result as Evaluated};
 use crate::vector;
 use crate::vit::{Config, Layer};

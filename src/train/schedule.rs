@@ -7,6 +7,7 @@ use std::f64::consts::PI;
 /// What the rate does after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Shape {
     /// η/2 · (1 + cos(π t / T)): from η down to 0 (Loshchilov and Hutter, ICLR 2017).
     Cosine,
@@ -14,6 +15,17 @@ pub enum Shape {
     Constant,
     /// η (1 − t / T): from η down to 0.
     Linear,
+}
+
+impl Shape {
+    /// Its name on the command line and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Cosine => "cosine",
+            Shape::Constant => "constant",
+            Shape::Linear => "linear",
+        }
+    }
 }
 
 /// A learning rate for each step of a run.

@@ -2,16 +2,19 @@
 
 use super::{Config, Error};
 use crate::nearest::nearest;
+use serde::{Deserialize, Serialize};
 
 /// How finely the model is cut into layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Granularity {
-    /// `embed`, `block.0` … `block.{L-1}`, `norm`, `head`.
+    /// embed, block.0 …, norm, head
+    #[default]
     Block,
-    /// As `Block`, each block cut into `block.i.attn` (norm1, attn, ls1) and `block.i.mlp`
-    /// (norm2, mlp, ls2).
+    /// each block cut into block.i.attn (norm1, attn, ls1) and block.i.mlp (norm2, mlp, ls2)
     Sublayer,
-    /// Every tensor alone, under its canonical name.
+    /// every tensor alone, under its canonical name
     Tensor,
 }
 

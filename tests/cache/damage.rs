@@ -3,7 +3,7 @@
 use super::small::{images, model};
 use super::{names, open, prefix, rows};
 use candle_core::DType;
-use planish::cache::{About, Found, Layout, Stored, Wish, Writer, clear, list};
+use planish::cache::{About, CachePolicy, Found, Layout, Stored, Writer, clear, list};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 fn made(folder: &Path) -> (String, Vec<u8>) {
     let model = model(DType::F32);
     let all = images(&model, 6);
-    open(prefix(&model, &all, 3), Wish::Disk, folder);
+    open(prefix(&model, &all, 3), CachePolicy::Disk, folder);
     let [name] = names(folder).try_into().unwrap();
     let bytes = fs::read(folder.join(&name)).unwrap();
     (name, bytes)
@@ -25,7 +25,7 @@ fn truncation_flipped_bits_and_wrong_headers_are_found_and_mended() {
     let folder = tempfile::tempdir().unwrap();
     let (name, good) = made(folder.path());
     let path = folder.path().join(&name);
-    let (expected, _) = open(prefix(&model, &all, 3), Wish::Ram, folder.path());
+    let (expected, _) = open(prefix(&model, &all, 3), CachePolicy::Ram, folder.path());
     let expected = rows(&expected, 1);
     let mut cases: Vec<Vec<u8>> = Vec::new();
     for length in [0, 7, 8, 100, good.len() / 2, good.len() - 4, good.len() - 1] {
@@ -59,7 +59,7 @@ fn truncation_flipped_bits_and_wrong_headers_are_found_and_mended() {
     }
     for (i, bytes) in cases.iter().enumerate() {
         fs::write(&path, bytes).unwrap();
-        let (source, told) = open(prefix(&model, &all, 3), Wish::Disk, folder.path());
+        let (source, told) = open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
         assert_eq!((told.damaged.len(), told.computed, told.found), (1, 6, 0), "case {i}");
         let note = &told.damaged[0];
         assert!(
@@ -87,7 +87,7 @@ fn rows_that_this_build_does_not_compute_are_not_believed() {
         let mut writer = Writer::create(folder.path(), &layout, &about).unwrap();
         writer.add(&rows).unwrap();
         writer.finish().unwrap();
-        let (_, told) = open(prefix(&model, &all, 3), Wish::Disk, folder.path());
+        let (_, told) = open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
         assert_eq!((told.stale, told.found, told.computed), (1, 0, 6));
         assert!(fs::read(folder.path().join(&name)).unwrap() == good);
     }
@@ -99,7 +99,7 @@ fn a_file_that_changes_under_a_run_stops_it() {
     let all = images(&model, 6);
     let folder = tempfile::tempdir().unwrap();
     let (name, good) = made(folder.path());
-    let (source, _) = open(prefix(&model, &all, 3), Wish::Disk, folder.path());
+    let (source, _) = open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
     let mut bytes = good.clone();
     let last = bytes.len() - 6 * 4 - 1;
     bytes[last] ^= 4;
@@ -155,13 +155,14 @@ fn two_runs_at_once_do_not_harm_each_other() {
     let model = model(DType::F32);
     let all = images(&model, 30);
     let folder = tempfile::tempdir().unwrap();
-    let (expected, _) = open(prefix(&model, &all, 3), Wish::Ram, folder.path());
+    let (expected, _) = open(prefix(&model, &all, 3), CachePolicy::Ram, folder.path());
     let expected = rows(&expected, 1);
     for _ in 0..10 {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let (source, told) = open(prefix(&model, &all, 3), Wish::Disk, folder.path());
+                    let (source, told) =
+                        open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
                     assert_eq!((told.damaged.len(), told.stale), (0, 0));
                     assert_eq!(rows(&source, 1), expected);
                 });

@@ -3,7 +3,7 @@
 use super::small::{images, layer, model, weights_of, with_weights};
 use super::{chosen, prefix};
 use candle_core::{DType, Tensor};
-use planish::cache::{Mode, Wish};
+use planish::cache::{CachePolicy, Mode};
 use planish::data::{Augment, Interpolation, Preprocess, Resize, Split};
 use planish::objective::{Activations, Examples, Objective};
 use planish::pixels::Pixels;
@@ -145,7 +145,7 @@ fn what_has_no_digest_is_not_written() {
     let images = Nameless(images(&model, 4));
     let folder = tempfile::tempdir().unwrap();
     let frozen = prefix(&model, &images, 3);
-    let error = chosen(Wish::Disk, folder.path(), &frozen).unwrap_err();
+    let error = chosen(CachePolicy::Disk, folder.path(), &frozen).unwrap_err();
     assert!(error.to_string().contains("--cache ram"), "{error}");
-    assert_eq!(chosen(Wish::Auto, folder.path(), &frozen).unwrap().mode, Mode::Ram);
+    assert_eq!(chosen(CachePolicy::Auto, folder.path(), &frozen).unwrap().mode, Mode::Ram);
 }

@@ -9,7 +9,7 @@ mod place;
 mod small;
 mod views;
 
-use planish::cache::{About, Choice, Plan, Wish, plan};
+use planish::cache::{About, CachePolicy, Choice, Plan, plan};
 use planish::objective::Examples;
 use planish::train::Prefix;
 use planish::train::source::{Event, Source};
@@ -25,9 +25,9 @@ struct Told {
 }
 
 /// The plan that a wish and a folder lead to, with a gigabyte of memory.
-fn chosen(wish: Wish, folder: &Path, prefix: &Prefix) -> planish::cache::Result<Plan> {
+fn chosen(wish: CachePolicy, folder: &Path, prefix: &Prefix) -> planish::cache::Result<Plan> {
     plan(&Choice {
-        wish,
+        policy: wish,
         ram: 1 << 30,
         there: false,
         folder: Some(folder.into()),
@@ -39,7 +39,7 @@ fn chosen(wish: Wish, folder: &Path, prefix: &Prefix) -> planish::cache::Result<
 }
 
 /// Opens a source as a run would.
-fn open<'a>(prefix: Prefix<'a>, wish: Wish, folder: &Path) -> (Source<'a>, Told) {
+fn open<'a>(prefix: Prefix<'a>, wish: CachePolicy, folder: &Path) -> (Source<'a>, Told) {
     let plan = chosen(wish, folder, &prefix).unwrap();
     let mut told = Told::default();
     let source = Source::open(prefix, &plan, &|_| About::default(), &mut |event| match event {

@@ -3,22 +3,23 @@
 use super::small::{images, layer, model};
 use super::{chosen, names, open, prefix, rows};
 use candle_core::{DType, Device, Tensor};
-use planish::cache::{Error, Mode, Stored, Wish};
+use planish::cache::{CachePolicy, Error, Mode, Stored};
 use planish::data::order::{stream, unit};
 use planish::objective::{Activations, Examples, Objective};
-use planish::train::perturbation::{Perturber, Rule};
+use planish::train::perturbation::{Perturber, StepRule};
 use planish::train::pol::Pol;
 use planish::train::post::{Settings, post_train};
 use planish::train::{Prefix, Source};
 use planish::vit::{Weights, arch};
 use std::sync::Arc;
 
-const PLACES: [Wish; 4] = [Wish::Ram, Wish::Disk, Wish::Off, Wish::Disk];
+const PLACES: [CachePolicy; 4] =
+    [CachePolicy::Ram, CachePolicy::Disk, CachePolicy::Off, CachePolicy::Disk];
 
 /// Weights after two epochs of PoL, as bits.
 fn tuned(model: &Objective, source: &Source, perturb: &str, update: &str) -> Vec<u32> {
     let [p, u] = [perturb, update].map(|name| layer(model, name));
-    let perturber = Perturber::new(p, 2.0, Rule::Newton, source.len(), 12, 5).unwrap();
+    let perturber = Perturber::new(p, 2.0, StepRule::Newton, source.len(), 12, 5).unwrap();
     let mut method = Pol { update: u, perturber };
     let settings = Settings { epochs: 2, batch: 7, learning_rate: 0.1, ..Settings::default() };
     let outcome = post_train(model, &mut method, source, None, &settings, &mut |_| ());
@@ -53,7 +54,7 @@ fn no_place_thread_or_type_kept_changes_a_bit() {
                 pool.install(|| {
                     let prefix = Prefix::new(&model, vec![&all], stage, half);
                     let (source, told) = open(prefix, PLACES[i % 4], folder.path());
-                    let hit = PLACES[i % 4] == Wish::Disk && i > 1;
+                    let hit = PLACES[i % 4] == CachePolicy::Disk && i > 1;
                     assert_eq!((told.found, told.stale), (usize::from(hit), 0), "{i}");
                     seen.push(tuned(&model, &source, perturb, update));
                 });
@@ -101,28 +102,37 @@ fn files_appear_only_where_they_are_asked_for_and_later_runs_find_them() {
     let all = images(&model, 20);
     let folder = tempfile::tempdir().unwrap();
     let inside = folder.path().join("a/b");
-    for wish in [Wish::Ram, Wish::Off] {
+    for wish in [CachePolicy::Ram, CachePolicy::Off] {
         let (source, told) = open(prefix(&model, &all, 3), wish, &inside);
         assert_eq!(
             (source.mode(), told.found),
-            (if wish == Wish::Ram { Mode::Ram } else { Mode::Off }, 0)
+            (if wish == CachePolicy::Ram { Mode::Ram } else { Mode::Off }, 0)
         );
         rows(&source, 1);
         assert!(names(folder.path()).is_empty());
     }
-    let (first, told) = open(prefix(&model, &all, 3), Wish::Disk, &inside);
+    let (first, told) = open(prefix(&model, &all, 3), CachePolicy::Disk, &inside);
     assert_eq!((told.computed, told.found), (20, 0));
     let [name] = names(&inside).try_into().unwrap();
     let bytes = std::fs::read(inside.join(&name)).unwrap();
-    let (second, told) = open(prefix(&model, &all, 3), Wish::Disk, &inside);
+    let (second, told) = open(prefix(&model, &all, 3), CachePolicy::Disk, &inside);
     assert_eq!((told.computed, told.found, told.damaged.len()), (0, 1, 0));
     assert_eq!(rows(&first, 1), rows(&second, 1));
     assert_eq!(std::fs::read(inside.join(&name)).unwrap(), bytes);
     // What is there comes before memory; a folder that was named, too.
-    assert_eq!(chosen(Wish::Auto, &inside, &prefix(&model, &all, 3)).unwrap().mode, Mode::Disk);
-    assert_eq!(chosen(Wish::Auto, &inside, &prefix(&model, &all, 5)).unwrap().mode, Mode::Disk);
+    assert_eq!(
+        chosen(CachePolicy::Auto, &inside, &prefix(&model, &all, 3)).unwrap().mode,
+        Mode::Disk
+    );
+    assert_eq!(
+        chosen(CachePolicy::Auto, &inside, &prefix(&model, &all, 5)).unwrap().mode,
+        Mode::Disk
+    );
     // Prepared images are not worth a file.
-    assert_eq!(chosen(Wish::Auto, &inside, &prefix(&model, &all, 0)).unwrap().mode, Mode::Ram);
+    assert_eq!(
+        chosen(CachePolicy::Auto, &inside, &prefix(&model, &all, 0)).unwrap().mode,
+        Mode::Ram
+    );
 
     // Other programs read the file: rows are those of the model.
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -158,7 +168,7 @@ fn bf16_stays_within_its_bound() {
     let folder = tempfile::tempdir().unwrap();
     let of = |half| {
         let prefix = Prefix::new(&model, vec![&all], 3, half);
-        let (source, _) = open(prefix, Wish::Disk, folder.path());
+        let (source, _) = open(prefix, CachePolicy::Disk, folder.path());
         let values = source.batch(&(0..40).map(|i| (0, i)).collect::<Vec<_>>()).unwrap().values;
         let exact: Vec<f32> = values.flatten_all().unwrap().to_vec1().unwrap();
         (exact, tuned(&model, &source, "head", "block.1"))
@@ -191,27 +201,30 @@ fn too_little_room_is_told_with_what_to_do() {
     let all = images(&model, 4);
     let folder = tempfile::tempdir().unwrap();
     let huge = prefix(&model, &Many, 3);
-    let error = chosen(Wish::Disk, folder.path(), &huge).unwrap_err();
+    let error = chosen(CachePolicy::Disk, folder.path(), &huge).unwrap_err();
     assert!(matches!(error, Error::NoRoom { .. }));
     let told = error.to_string();
     for part in ["--cache-dtype bf16", "--cache-dir", "planish cache clear", "--cache off"] {
         assert!(told.contains(part), "{told}");
     }
-    let error = chosen(Wish::Ram, folder.path(), &huge).unwrap_err();
+    let error = chosen(CachePolicy::Ram, folder.path(), &huge).unwrap_err();
     assert!(matches!(error, Error::NoMemory { .. }) && error.to_string().contains("--cache-ram"));
-    assert_eq!(chosen(Wish::Auto, folder.path(), &huge).unwrap().mode, Mode::Off);
+    assert_eq!(chosen(CachePolicy::Auto, folder.path(), &huge).unwrap().mode, Mode::Off);
 
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     for place in [file.clone(), file.join("below")] {
-        let error = chosen(Wish::Disk, &place, &prefix(&model, &all, 3)).unwrap_err();
+        let error = chosen(CachePolicy::Disk, &place, &prefix(&model, &all, 3)).unwrap_err();
         assert!(matches!(error, Error::NotAFolder { .. }), "{error}");
-        assert_eq!(chosen(Wish::Auto, &place, &prefix(&model, &all, 3)).unwrap().mode, Mode::Ram);
+        assert_eq!(
+            chosen(CachePolicy::Auto, &place, &prefix(&model, &all, 3)).unwrap().mode,
+            Mode::Ram
+        );
     }
     #[cfg(target_os = "linux")]
     {
         let closed = std::path::Path::new("/proc/planish");
-        let error = chosen(Wish::Disk, closed, &prefix(&model, &all, 3)).unwrap_err();
+        let error = chosen(CachePolicy::Disk, closed, &prefix(&model, &all, 3)).unwrap_err();
         assert!(error.to_string().contains("cannot write into /proc"), "{error}");
     }
     assert_eq!(names(folder.path()), ["file"]);

@@ -3,7 +3,7 @@
 use super::small::model;
 use super::{names, open, rows};
 use candle_core::DType;
-use planish::cache::Wish;
+use planish::cache::CachePolicy;
 use planish::data::order::Batches;
 use planish::data::{Augment, Interpolation, Preprocess, Resize, Split};
 use planish::objective::{Examples, Objective};
@@ -41,17 +41,17 @@ fn more_views_take_up_those_there_are() {
     let model = model(DType::F32);
     let folder = tempfile::tempdir().unwrap();
     let five = views(&model, 5);
-    let (two, told) = open(prefix(&model, &five[..2]), Wish::Disk, folder.path());
+    let (two, told) = open(prefix(&model, &five[..2]), CachePolicy::Disk, folder.path());
     assert_eq!((told.computed, told.found), (2 * N, 0));
     let first = names(folder.path());
     assert_eq!(first.len(), 2);
-    let (all, told) = open(prefix(&model, &five), Wish::Disk, folder.path());
+    let (all, told) = open(prefix(&model, &five), CachePolicy::Disk, folder.path());
     assert_eq!((told.computed, told.found), (3 * N, 2));
     assert!(first.iter().all(|name| names(folder.path()).contains(name)));
     assert_eq!(names(folder.path()).len(), 5);
     assert_eq!(rows(&two, 2), rows(&all, 5)[..rows(&two, 2).len()]);
-    let (nowhere, _) = open(prefix(&model, &five), Wish::Off, folder.path());
-    let (memory, _) = open(prefix(&model, &five), Wish::Ram, folder.path());
+    let (nowhere, _) = open(prefix(&model, &five), CachePolicy::Off, folder.path());
+    let (memory, _) = open(prefix(&model, &five), CachePolicy::Ram, folder.path());
     let expected = rows(&all, 5);
     assert!(rows(&nowhere, 5) == expected && rows(&memory, 5) == expected);
     // A view is that epoch of the augmentation, and views differ.
@@ -76,7 +76,7 @@ fn as_many_epochs_as_views_show_each_once() {
     let folder = tempfile::tempdir().unwrap();
     let three = views(&model, 3);
     let mut seen = Vec::new();
-    for wish in [Wish::Ram, Wish::Off, Wish::Disk] {
+    for wish in [CachePolicy::Ram, CachePolicy::Off, CachePolicy::Disk] {
         let (source, _) = open(prefix(&model, &three), wish, folder.path());
         let orders = ["B", "B'"].map(|name| {
             let mut order = Batches::new(N, 4, 9, name).unwrap();

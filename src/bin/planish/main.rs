@@ -4,55 +4,19 @@
 //! standard output, progress and errors to standard error. The library does the work.
 
 mod allocator;
+mod args;
+mod commands;
+mod exec;
+mod message;
+mod render;
 
-mod bad_samples;
-mod bench;
-mod cache;
-mod caching;
-mod children;
-mod common;
-mod compare;
-mod completions;
-mod demo;
-mod diagnose;
-mod epochs;
-mod eval;
-mod evaluating;
-mod finetune;
-mod finetune_error;
-mod finetune_plan;
-mod finetune_text;
-mod flips;
-mod heartbeat;
-mod hvp;
-mod images;
-mod inspect;
-mod merge;
-mod model;
-mod numbers;
-mod outcome;
-mod output;
-mod patch;
-mod picture;
-mod post_train;
-mod precision;
-mod progress;
-mod recipe;
-mod report;
-mod saved;
-mod scoring;
-mod selftest;
-mod sentence;
-mod shifts;
-mod study;
-mod subject;
-mod table;
-mod tensors;
-mod training;
-mod undo;
-mod vectors;
-
+use args::Common;
 use clap::{Parser, Subcommand};
+use commands::{
+    bench, cache, compare, completions, demo, diagnose, eval, finetune, hvp, inspect, merge, patch,
+    post_train, report, selftest, study, undo,
+};
+use message::{is_usage, message};
 use planish::litter::clear_away;
 use std::io::Write;
 use std::process::ExitCode;
@@ -105,6 +69,9 @@ pub enum Command {
     Completions(completions::Args),
     /// Write manual pages
     Man(completions::ManArgs),
+    /// Run a command whose arguments come as JSON
+    #[command(hide = true)]
+    Exec(exec::Args),
 }
 
 impl Command {
@@ -115,6 +82,18 @@ impl Command {
             Command::PostTrain(args) => args.limit.memory.is_some(),
             Command::Bench(args) => args.limit.memory.is_some(),
             _ => false,
+        }
+    }
+
+    /// Options that every command shares, of those commands that the demo runs.
+    fn common(&mut self) -> Option<&mut Common> {
+        match self {
+            Command::Inspect(args) => Some(&mut args.common),
+            Command::Eval(args) => Some(&mut args.common),
+            Command::Diagnose(args) => Some(&mut args.common),
+            Command::PostTrain(args) => Some(&mut args.common),
+            Command::Bench(args) => Some(&mut args.common),
+            _ => None,
         }
     }
 
@@ -138,6 +117,7 @@ impl Command {
             Command::Cache(args) => cache::run(args),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => completions::man(args),
+            Command::Exec(args) => exec::run(args),
         }
     }
 }
@@ -169,24 +149,13 @@ fn main() -> ExitCode {
                 // `eprint!` would panic where standard error is closed; the exit code still tells.
                 let _ = std::io::stderr().write_all(message(&error).as_bytes());
             }
-            ExitCode::FAILURE
+            // As clap has it: 2 for a command line that makes no sense.
+            match is_usage(&error) {
+                true => ExitCode::from(2),
+                false => ExitCode::FAILURE,
+            }
         }
     }
-}
-
-/// An error and what lies behind it, a line each; a cause that the line above quotes is not told
-/// twice.
-fn message(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    let mut told = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        let lead = if told.is_empty() { "error: " } else { "  because: " };
-        if !told.contains(&cause) || told.is_empty() {
-            text += &format!("{lead}{cause}\n");
-            told = cause;
-        }
-    }
-    text
 }
 
 /// Whether whoever read standard output has gone (`planish … | head`): not worth a message.
@@ -204,15 +173,6 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn an_error_tells_each_cause_once() {
-        let root = || std::io::Error::other("disk full");
-        let chained = Err::<(), _>(root()).context("cannot write r.json").unwrap_err();
-        assert_eq!(message(&chained), "error: cannot write r.json\n  because: disk full\n");
-        let quoting = Err::<(), _>(root()).context("cannot write r.json: disk full").unwrap_err();
-        assert_eq!(message(&quoting), "error: cannot write r.json: disk full\n");
     }
 
     #[test]

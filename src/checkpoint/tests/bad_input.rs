@@ -246,11 +246,11 @@ fn heads_are_never_guessed() {
 fn flags_that_contradict() {
     let dir = folder(&raw(&small()), &configuration());
     for overrides in [
-        Overrides { heads: Some(4), ..Overrides::default() },
-        Overrides { patch_size: Some([16, 16]), ..Overrides::default() },
-        Overrides { image_size: Some([224, 224]), ..Overrides::default() },
-        Overrides { image_size: Some([29, 29]), ..Overrides::default() },
-        Overrides { mean: Some(vec![0.5; 3]), ..Overrides::default() },
+        Load { heads: Some(4), ..Load::default() },
+        Load { patch_size: Some([16, 16]), ..Load::default() },
+        Load { image_size: Some([224, 224]), ..Load::default() },
+        Load { image_size: Some([29, 29]), ..Load::default() },
+        Load { mean: Some(vec![0.5; 3]), ..Load::default() },
     ] {
         let found = Checkpoint::open(dir.path(), &overrides).unwrap_err().to_string();
         assert!(found.contains("--"), "{found}");

@@ -24,7 +24,7 @@ fn open_bare(tensors: &HashMap<String, Raw>) -> Result<Checkpoint, Error> {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bare.safetensors");
     write(&path, tensors, &[]);
-    Checkpoint::open(&path, &Overrides { heads: Some(2), ..Overrides::default() })
+    Checkpoint::open(&path, &Load { heads: Some(2), ..Load::default() })
 }
 
 fn zeros(shape: &[usize]) -> Raw {
@@ -82,7 +82,7 @@ fn a_pooler_is_ignored_and_kept() {
     let dir = TempDir::new().unwrap();
     let (from, to) = (dir.path().join("a.safetensors"), dir.path().join("b.safetensors"));
     write(&from, &tensors, &[]);
-    let overrides = Overrides { heads: Some(2), ..Overrides::default() };
+    let overrides = Load { heads: Some(2), ..Load::default() };
     let found = Checkpoint::open(&from, &overrides).unwrap();
     let all = tensors.len();
     for part in [&format!("{} of {all} tensor names", all - 2), "2 ignored: vit.pooler.dense."] {
@@ -195,10 +195,10 @@ fn torchvision_without_a_configuration() {
     let path = dir.path().join("bare.safetensors");
     write(&path, &in_layout(&config, Layout::Torchvision, ""), &[]);
     assert!(matches!(open(&path), Err(Error::HeadsUnknown { .. })));
-    let overrides = Overrides { heads: Some(2), ..Overrides::default() };
+    let overrides = Load { heads: Some(2), ..Load::default() };
     assert_eq!(Checkpoint::open(&path, &overrides).unwrap().preprocess, None);
     let (mean, std) = (Some(vec![0.5; 3]), Some(vec![0.25; 3]));
-    let found = Checkpoint::open(&path, &Overrides { mean, std, ..overrides }).unwrap();
+    let found = Checkpoint::open(&path, &Load { mean, std, ..overrides }).unwrap();
     let preprocess = found.preprocess.unwrap();
     assert_eq!(preprocess.resize, Resize::ShortSide(256));
     assert_eq!(preprocess.interpolation, Interpolation::Bilinear);

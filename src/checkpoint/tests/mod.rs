@@ -70,7 +70,7 @@ fn configuration() -> Value {
 }
 
 fn open(path: &Path) -> Result<Checkpoint, Error> {
-    Checkpoint::open(path, &Overrides::default())
+    Checkpoint::open(path, &Load::default())
 }
 
 fn provenance(method: &str) -> Provenance {

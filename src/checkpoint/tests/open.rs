@@ -34,7 +34,7 @@ fn a_bare_file_takes_flags_and_records_what_it_assumes() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bare.safetensors");
     write(&path, &raw(&small()), &[]);
-    let overrides = Overrides { heads: Some(2), ..Overrides::default() };
+    let overrides = Load { heads: Some(2), ..Load::default() };
     let checkpoint = Checkpoint::open(&path, &overrides).unwrap();
     assert_eq!(checkpoint.config, small());
     assert_eq!(checkpoint.preprocess, None);
@@ -42,7 +42,7 @@ fn a_bare_file_takes_flags_and_records_what_it_assumes() {
     for part in ["image size 28×28", "pooling: token", "ε: 1e-6", "exact GELU"] {
         assert!(assumed.contains(part), "{assumed}");
     }
-    let overrides = Overrides {
+    let overrides = Load {
         mean: Some(vec![0.1]),
         std: Some(vec![0.2]),
         resize: Some(Resize::Squash),
@@ -103,7 +103,7 @@ fn shapes_show_every_variant() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("bare.safetensors");
         write(&path, &raw(&config), &[]);
-        let overrides = Overrides { heads: Some(2), ..Overrides::default() };
+        let overrides = Load { heads: Some(2), ..Load::default() };
         assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config, config);
     }
 }
@@ -115,12 +115,12 @@ fn an_oblong_grid_needs_the_image_size() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bare.safetensors");
     write(&path, &raw(&config), &[]);
-    let overrides = Overrides { heads: Some(2), ..Overrides::default() };
+    let overrides = Load { heads: Some(2), ..Load::default() };
     let message = Checkpoint::open(&path, &overrides).unwrap_err().to_string();
     assert!(message.contains("7 rows") && message.contains("--image-size"), "{message}");
-    let overrides = Overrides { image_size: Some([14, 21]), ..overrides };
+    let overrides = Load { image_size: Some([14, 21]), ..overrides };
     assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config, config);
-    let overrides = Overrides { image_size: Some([28, 28]), ..overrides };
+    let overrides = Load { image_size: Some([28, 28]), ..overrides };
     let found = Checkpoint::open(&path, &overrides).unwrap_err();
     assert!(matches!(found, Error::Contradiction { key: "image size", .. }), "{found}");
 }

@@ -1,0 +1,86 @@
+//! Flags of the methods: every option of any method, each of which may be left out.
+
+use planish::options::Error;
+use planish::train::perturbation::StepRule;
+use planish::train::{MethodName, MethodOptions};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Options of methods. A method refuses those that it does not read.
+#[derive(clap::Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[command(next_help_heading = "Method options")]
+pub struct MethodArgs {
+    /// Layer that PoL perturbs [default: the plan's]
+    #[arg(long, value_name = "L")]
+    pub perturb: Option<String>,
+    /// Layer or layers to update [default: the plan's; all of them for SAM and its variants]
+    #[arg(long, value_name = "L")]
+    pub update: Option<String>,
+    /// Images in B′, on which PoL and PoF find the perturbation [default: 256]
+    #[arg(long, value_name = "N")]
+    pub perturb_batch: Option<usize>,
+    /// Γ of PoL and PoF: the perturbation is γ times the step to the minimum, γ ~ U(0, Γ) [default: 2]
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub gamma: Option<f64>,
+    /// How PoL and PoF find that step [default: newton below the last block, else search]
+    #[arg(long, value_enum)]
+    pub step: Option<StepRule>,
+    /// ρ: length of SAM's ascent step [default: 0.05 for sam and looksam, 0.5 for asam and sam-norm]
+    #[arg(long, value_name = "RHO", allow_negative_numbers = true)]
+    pub rho: Option<f64>,
+    /// η of asam, added to |w| [default: 0.01]
+    #[arg(long, value_name = "ETA", allow_negative_numbers = true)]
+    pub asam_eta: Option<f64>,
+    /// Steps of looksam from one ascent step to the next [default: 5]
+    #[arg(long, value_name = "K")]
+    pub look_every: Option<usize>,
+    /// Weight of looksam's stored part in the steps between [default: 0.7]
+    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
+    pub look_alpha: Option<f64>,
+}
+
+impl MethodArgs {
+    /// The flags that were given, by the names of their options.
+    pub fn given(&self) -> Map<String, Value> {
+        let all = serde_json::to_value(self).ok();
+        let all = all.and_then(|all| all.as_object().cloned()).unwrap_or_default();
+        all.into_iter().filter(|(_, value)| !value.is_null()).collect()
+    }
+
+    /// Those of the flags that a method reads.
+    pub fn of(&self, name: MethodName) -> Self {
+        let own = name.options();
+        let given = self.given().into_iter().filter(|(key, _)| own.contains(key)).collect();
+        serde_json::from_value(Value::Object(given)).unwrap_or_default()
+    }
+
+    /// The method with these options.
+    ///
+    /// # Errors
+    /// An option that the method does not read, or a value out of range.
+    pub fn method(&self, name: MethodName) -> Result<MethodOptions, Error> {
+        MethodOptions::new(name, &self.given())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_option_of_a_method_is_a_flag() {
+        let flags: Vec<String> = serde_json::to_value(MethodArgs::default())
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
+        let mut options: Vec<String> = MethodName::ALL.iter().flat_map(|m| m.options()).collect();
+        assert!(options.iter().all(|option| flags.contains(option)), "{options:?}");
+        options.sort();
+        options.dedup();
+        assert_eq!(options.len(), flags.len());
+    }
+}

@@ -1,0 +1,26 @@
+//! A checkpoint, and what it does not say itself.
+
+use planish::checkpoint::{Checkpoint, Error as CheckpointError, Load};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A checkpoint and what it does not say itself.
+#[derive(clap::Args, Clone, Debug, Serialize, Deserialize)]
+pub struct ModelArgs {
+    /// Checkpoint: a .safetensors file, or a folder with model.safetensors and config.json
+    #[arg(value_name = "CKPT")]
+    pub checkpoint: PathBuf,
+    /// Its missing settings.
+    #[command(flatten)]
+    pub load: Load,
+}
+
+impl ModelArgs {
+    /// Opens the checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`].
+    pub fn open(&self) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::open(&self.checkpoint, &self.load)
+    }
+}

@@ -1,0 +1,340 @@
+//! `planish bench`: methods against their controls, each run in a process of its own.
+
+mod jobs;
+mod tally;
+
+use crate::args::{Common, Limit, MethodArgs, ModelArgs, note_precision};
+use crate::commands::post_train;
+use crate::exec::ChildCommand;
+use crate::render::epochs::EpochArgs;
+use crate::render::print;
+use anyhow::{Context, bail};
+use jobs::{Job, jobs, plan};
+use planish::cache::{CacheOptions, CachePolicy, Mode, default_folder};
+use planish::data::{DataOptions, Role, require};
+use planish::evaluate::Scores;
+use planish::forecast::{Expected, Need, Part};
+use planish::format::duration;
+use planish::options::Error as OptionError;
+use planish::output;
+use planish::report::bench::{Report, SCHEMA, TimedRun};
+use planish::report::dry_run::DryRun;
+use planish::report::post_training;
+use planish::session::{checkpoint_info, saved};
+use planish::train::options::no_effect;
+use planish::train::{Keep, MethodName, TrainOptions};
+use serde_json::json;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use tally::{Trained, cost, rows, show, verdicts};
+
+/// Most seeds that a run may ask for: more would take weeks, and be a slip of the finger.
+const MAX_SEEDS: u64 = 1000;
+
+/// Options of `bench`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  planish bench model/ --data fashion-mnist/ --methods \
+                        pof,pol,sam --seeds 3 --json bench.json")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    data: DataOptions,
+    /// Methods, each run beside its control
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "pof,pol,pol-head")]
+    methods: Vec<Name>,
+    /// Training seeds
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    seeds: u64,
+    /// Take PoL's plan from this report of `diagnose` [default: diagnose first]
+    #[arg(long, value_name = "REPORT")]
+    plan: Option<PathBuf>,
+    /// Validation images that the plan is made on [default: all]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    /// Validation images on which the first seed measures ΔL and κ of the layers before and after; 0
+    /// for none [default: all, or --samples]
+    #[arg(long, value_name = "N")]
+    remeasure: Option<usize>,
+    /// Print the forecast, and stop
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    of_methods: MethodArgs,
+    #[command(flatten)]
+    train: TrainOptions,
+    #[command(flatten)]
+    cache: CacheOptions,
+    #[command(flatten)]
+    pub(crate) limit: Limit,
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// Methods on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Name {
+    /// head perturbed, all else updated
+    Pof,
+    /// by the plan
+    Pol,
+    /// head perturbed, the plan's layer updated
+    PolHead,
+    /// sharpness-aware minimisation
+    Sam,
+    /// SAM, its ascent step scaled by the weights
+    Asam,
+    /// SAM with an ascent step at every k-th step only
+    Looksam,
+    /// SAM that perturbs normalisation layers alone
+    SamNorm,
+}
+
+impl Name {
+    /// The method that it runs.
+    fn method(self) -> MethodName {
+        match self {
+            Name::Pof => MethodName::Pof,
+            Name::Pol | Name::PolHead => MethodName::Pol,
+            Name::Sam => MethodName::Sam,
+            Name::Asam => MethodName::Asam,
+            Name::Looksam => MethodName::Looksam,
+            Name::SamNorm => MethodName::SamNorm,
+        }
+    }
+
+    /// What a table calls it.
+    fn title(self) -> &'static str {
+        match self {
+            Name::Pof => "PoF",
+            Name::Pol | Name::PolHead => "PoL",
+            Name::Sam => "SAM",
+            Name::Asam => "ASAM",
+            Name::Looksam => "LookSAM",
+            Name::SamNorm => "norm-only SAM",
+        }
+    }
+
+    /// Whether its layers come from a plan.
+    fn is_planned(self) -> bool {
+        matches!(self, Name::Pol | Name::PolHead)
+    }
+}
+
+impl Args {
+    /// Refuses options that nothing reads.
+    fn check(&self) -> anyhow::Result<()> {
+        self.train.check()?;
+        self.cache.check()?;
+        let given = self.of_methods.given();
+        let read = |key: &String| self.methods.iter().any(|m| m.method().options().contains(key));
+        if let Some(key) = given.keys().find(|key| !read(key)) {
+            return Err(no_effect(key).into());
+        }
+        if self.of_methods.perturb.is_some() && !self.methods.contains(&Name::Pol) {
+            let (option, applies_to) = ("perturb".into(), "the method pol".into());
+            return Err(OptionError::NoEffect { option, applies_to }.into());
+        }
+        if self.plan.is_some()
+            && self.of_methods.perturb.is_some()
+            && self.of_methods.update.is_some()
+        {
+            bail!("--plan: --perturb and --update name both layers; leave one of the three out")
+        }
+        if !(1..=MAX_SEEDS).contains(&self.seeds) {
+            bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", self.seeds)
+        }
+        Ok(())
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// A run that fails, with what it printed; a report that cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let clock = args.common.start()?;
+    args.check()?;
+    note_precision(args.train.precision, &args.common);
+    let checkpoint = args.model.open()?;
+    output::spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
+    let terminal = args.common.terminal();
+    let context = args.common.context(&terminal);
+    let roles = crate::args::roles(&args.data, &checkpoint, &context)?;
+    args.common.say_notes(&roles.notes);
+    require(Role::Train, roles.train.as_ref())?;
+    require(Role::Test, roles.test.as_ref())?;
+    let folder = scratch()?;
+    let planned = match args.methods.iter().any(|m| m.is_planned()) {
+        true => Some(plan(args, folder.path(), &checkpoint, &roles.val_origin)?),
+        false => None,
+    };
+    let jobs = jobs(args, planned.as_ref())?;
+    if args.dry_run || !args.common.quiet {
+        let mut expected = vec![Part::new("so far", Need::default().after(clock.seconds()))];
+        expected.extend(planned.as_ref().and_then(|plan| plan.ahead.clone()));
+        expected.extend(forecast(args, &jobs, folder.path(), &context)?);
+        let expected = Expected::of(expected);
+        let line = format!(
+            "bench: {} rows of {} seeds, about {} and {:.0} MiB",
+            jobs.len(),
+            args.seeds,
+            duration(expected.seconds),
+            expected.peak_mib
+        );
+        if args.dry_run {
+            let info = checkpoint_info(&checkpoint);
+            args.common.save(&DryRun::new(clock.finish(), info, &roles.notes, expected))?;
+            return Ok(print(&line)?);
+        }
+        args.common.say(&line);
+    }
+    let seeds: Vec<u64> = (0..args.seeds).map(|i| args.common.seed.wrapping_add(i)).collect();
+    let mut trained = Vec::new();
+    {
+        let task = context.task("bench", jobs.len() as u64 * args.seeds, "runs");
+        for job in &jobs {
+            let (mut runs, mut scores) = (Vec::new(), None);
+            for seed in &seeds {
+                task.status(&format!("{}, seed {seed}", job.name));
+                let (run, scored) = train(args, job, *seed, folder.path())?;
+                runs.push(run);
+                scores = scores.or(scored);
+                task.advance(1);
+            }
+            trained.push(Trained { name: job.name.clone(), control: job.control, runs, scores });
+        }
+    }
+    let rows = rows(&trained, args.common.seed)?;
+    let costs = trained.iter().map(cost).collect();
+    let report = Report {
+        schema: SCHEMA.into(),
+        run: TimedRun { run: clock.finish(), costs },
+        checkpoint: checkpoint_info(&checkpoint),
+        seeds,
+        settings: json!({ "train": args.train, "cache": args.cache }),
+        plan: planned.map(|plan| plan.from),
+        verdicts: verdicts(&rows, args.seeds as usize),
+        rows,
+    };
+    args.common.save(&report)?;
+    Ok(print(&show(&report))?)
+}
+
+/// A folder for what the runs write, removed at the end.
+fn scratch() -> anyhow::Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix("planish-bench-")
+        .tempdir()
+        .context("cannot make a temporary folder; set TMPDIR to one that can be written")
+}
+
+/// The cache with its folder named: then files there come before memory, and all rows and seeds that
+/// freeze the same layers share one.
+fn shared(cache: &CacheOptions) -> CacheOptions {
+    let mut cache = cache.clone();
+    if let (CachePolicy::Auto, None, Ok(folder)) = (cache.cache, &cache.cache_dir, default_folder())
+    {
+        cache.cache_dir = Some(folder);
+    }
+    cache
+}
+
+/// One run as `post-train` takes it, but for what it writes.
+fn one(args: &Args, job: &Job, seed: u64) -> post_train::Args {
+    let first = seed == args.common.seed;
+    post_train::Args {
+        model: args.model.clone(),
+        data: args.data.clone(),
+        method: job.method,
+        search: None,
+        out: None,
+        in_place: false,
+        dry_run: false,
+        plan: None,
+        samples: None,
+        // Seeds share the checkpoint, so one of them shows how a method moves ΔL and κ.
+        remeasure: Some(if first { again(args) } else { 0 }),
+        // Every row is judged after its last epoch, whatever V says: picking epochs by V, or dropping
+        // bad ends, would favour the method that wavers most.
+        keep: Some(Keep::Last),
+        dump: None,
+        force: true,
+        train_seed: Some(seed),
+        of_method: job.options.clone(),
+        train: args.train.clone(),
+        cache: shared(&args.cache),
+        epochs: EpochArgs::default(),
+        limit: args.limit,
+        common: Common { json: None, ..args.common.clone() },
+    }
+}
+
+/// What the rows will take: each is asked by a dry run of its own, on its first seed.
+fn forecast(
+    args: &Args,
+    jobs: &[Job],
+    folder: &Path,
+    context: &planish::session::Context,
+) -> anyhow::Result<Vec<Part>> {
+    let json = folder.join("dry-run.json");
+    let (mut parts, mut keys) = (Vec::new(), HashSet::new());
+    let task = context.task("forecast", jobs.len() as u64, "runs");
+    for job in jobs {
+        let mut run = one(args, job, args.common.seed);
+        run.dry_run = true;
+        run.common.json = Some(json.clone());
+        ChildCommand::PostTrain(Box::new(run))
+            .spawn(&args.common)
+            .with_context(|| format!("forecast of {}", job.name))?;
+        let DryRun { expected, cache, .. } = read(&json)?;
+        let again = expected.seconds_of("layers measured again");
+        let frozen = expected.seconds_of("frozen layers");
+        // Files are written by the first run that freezes these layers, and by no other.
+        let (each, once) = match cache.filter(|cache| cache.mode == Mode::Disk) {
+            Some(cache) => {
+                let fresh = cache.keys.iter().filter(|key| keys.insert((*key).clone())).count();
+                (0.0, frozen * fresh as f64 / cache.keys.len().max(1) as f64)
+            }
+            None => (frozen, 0.0),
+        };
+        let others = expected.seconds - again - frozen;
+        let seconds = args.seeds as f64 * (others + each) + once + again;
+        parts.push(Part::new(&job.name, Need { seconds, mib: expected.peak_mib }));
+        task.advance(1);
+    }
+    Ok(parts)
+}
+
+/// One run in a process of its own, and its report; of the first seed with its scores on test.
+fn train(
+    args: &Args,
+    job: &Job,
+    seed: u64,
+    folder: &Path,
+) -> anyhow::Result<(post_training::Report, Option<[Scores; 2]>)> {
+    let dump = (seed == args.common.seed).then(|| folder.join("logits.safetensors"));
+    let (json, out) = (folder.join("run.json"), folder.join("run.safetensors"));
+    let mut run = one(args, job, seed);
+    run.common.json = Some(json.clone());
+    (run.out, run.dump) = (Some(out.clone()), dump.clone());
+    ChildCommand::PostTrain(Box::new(run))
+        .spawn(&args.common)
+        .with_context(|| format!("{}, seed {seed}", job.name))?;
+    let report = read(&json)?;
+    let _ = std::fs::remove_file(out);
+    let saved = dump.map(|dump| saved::read(&dump, None)).transpose()?;
+    Ok((report, saved.map(|saved| saved.scores())))
+}
+
+/// A report that a run left.
+pub fn read<T: serde::de::DeserializeOwned>(json: &Path) -> anyhow::Result<T> {
+    let text =
+        std::fs::read_to_string(json).with_context(|| format!("cannot read {}", json.display()))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Images on which the first seed measures ΔL and κ again.
+fn again(args: &Args) -> usize {
+    args.remeasure.or(args.samples).unwrap_or(usize::MAX)
+}

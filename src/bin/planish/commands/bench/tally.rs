@@ -1,0 +1,245 @@
+//! From the runs of `bench` to its rows, its verdicts and its table.
+
+use crate::render::sentence::sentence;
+use crate::render::table::{Align, Style, Table};
+use anyhow::Context;
+use planish::cache::CacheInfo;
+use planish::evaluate::{Estimate, RESAMPLES, Scores, compare, mean_stderr, paired};
+use planish::format::{duration, estimate, percent};
+use planish::report::bench::{Cost, Report, Row};
+use planish::report::post_training;
+
+/// One trained row: its name, the position of its control, and its runs, one a seed.
+pub struct Trained {
+    /// What the row is called.
+    pub name: String,
+    /// Position of the row that is its control.
+    pub control: Option<usize>,
+    /// Its runs.
+    pub runs: Vec<post_training::Report>,
+    /// Its scores on test at the first seed, at T = 1 and at its own temperatures.
+    pub scores: Option<[Scores; 2]>,
+}
+
+/// Figures of one row.
+fn row(name: &str, runs: &[post_training::Report]) -> anyhow::Result<Row> {
+    let test = |f: fn(&planish::evaluate::Summary) -> f64| -> anyhow::Result<Estimate> {
+        let values: Option<Vec<f64>> =
+            runs.iter().map(|r| r.test.as_ref().map(|t| f(&t.after))).collect();
+        let remedy = "there are no test images: pass --test-data, or data with a test split";
+        Ok(mean_stderr(&values.context(remedy)?))
+    };
+    let last = |f: fn(&planish::train::post::Epoch) -> Option<f64>| {
+        let values: Option<Vec<f64>> = runs.iter().map(|r| r.epochs.last().and_then(f)).collect();
+        values.map(|v| mean_stderr(&v))
+    };
+    let validation: Option<Vec<f64>> =
+        runs.iter().map(|r| r.validation.as_ref().map(|v| v.after.nll)).collect();
+    let method = &runs.first().context("no run")?.method;
+    Ok(Row {
+        name: name.into(),
+        method: Some(method.name.clone()),
+        perturb: method.perturb.clone(),
+        update: Some(method.update.clone()),
+        sam: method.sam.clone(),
+        nll: test(|s| s.nll)?,
+        calibrated_nll: test(|s| s.calibrated_nll)?,
+        top1: test(|s| s.top1)?,
+        ece: test(|s| s.ece)?,
+        validation_nll: validation.map(|v| mean_stderr(&v)),
+        perturbation: last(|e| e.perturbation),
+        capped: last(|e| e.capped),
+        training_loss: last(|e| Some(e.training_loss)),
+        control: None,
+        stopped: runs.iter().filter(|r| r.selection.stopped.is_some()).count(),
+        gain_over_control: None,
+        calibrated_gain_over_control: None,
+        comparison: None,
+        layers: runs.first().map(|r| r.layers.clone()).unwrap_or_default(),
+    })
+}
+
+/// All rows, the untouched model first, gains over controls paired by seed.
+///
+/// # Errors
+/// No run at all, or no test images.
+pub fn rows(trained: &[Trained], seed: u64) -> anyhow::Result<Vec<Row>> {
+    let first = trained.iter().flat_map(|t| &t.runs).next().context("no run")?;
+    let before = &first.test.as_ref().context("there are no test images")?.before;
+    let fixed = |mean: f64| Estimate { mean, stderr: None };
+    let mut rows = vec![Row {
+        name: "untouched".into(),
+        method: None,
+        perturb: None,
+        update: None,
+        sam: None,
+        nll: fixed(before.nll),
+        calibrated_nll: fixed(before.calibrated_nll),
+        top1: fixed(before.top1),
+        ece: fixed(before.ece),
+        validation_nll: first.validation.as_ref().map(|v| fixed(v.before.nll)),
+        perturbation: None,
+        capped: None,
+        training_loss: None,
+        control: None,
+        stopped: 0,
+        gain_over_control: None,
+        calibrated_gain_over_control: None,
+        comparison: None,
+        layers: Vec::new(),
+    }];
+    for t in trained {
+        let mut row = row(&t.name, &t.runs)?;
+        if let Some(control) = t.control.and_then(|i| trained.get(i)) {
+            let of = |runs: &[post_training::Report],
+                      f: fn(&planish::evaluate::Summary) -> f64|
+             -> Vec<f64> {
+                runs.iter().filter_map(|r| r.test.as_ref().map(|t| f(&t.after))).collect()
+            };
+            let gain = |f: fn(&planish::evaluate::Summary) -> f64| {
+                paired(&of(&control.runs, f), &of(&t.runs, f))
+            };
+            row.control = Some(control.name.clone());
+            row.gain_over_control = Some(gain(|s| s.nll)?);
+            row.calibrated_gain_over_control = Some(gain(|s| s.calibrated_nll)?);
+            if let (Some(a), Some(b)) = (&control.scores, &t.scores) {
+                row.comparison = Some(compare(a.each_ref(), b.each_ref(), seed, RESAMPLES)?);
+            }
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+/// Time and memory of a row.
+pub fn cost(trained: &Trained) -> Cost {
+    let runs = &trained.runs;
+    let seconds: Vec<f64> = runs.iter().map(|r| r.run.seconds_per_epoch).collect();
+    let memory: Option<Vec<f64>> =
+        runs.iter().map(|r| r.run.training_peak_mib.map(|m| m as f64)).collect();
+    Cost {
+        name: trained.name.clone(),
+        seconds_per_epoch: mean_stderr(&seconds),
+        peak_mib: memory.map(|m| mean_stderr(&m)),
+        cache: runs.iter().map(|r| r.run.cache.clone()).collect(),
+    }
+}
+
+/// What each method's gain over its control establishes: a 95% interval over seeds, Student's t.
+/// Where runs of either were stopped, nothing.
+pub fn verdicts(rows: &[Row], seeds: usize) -> Vec<String> {
+    let word = |gain: &Estimate| match gain.stderr {
+        None => "one seed shows nothing either way".to_owned(),
+        Some(se) if gain.mean > t95(seeds) * se => "better than its control".into(),
+        Some(se) if gain.mean < -t95(seeds) * se => "worse than its control".into(),
+        Some(_) => "not distinguishable from its control".into(),
+    };
+    rows.iter()
+        .filter_map(|row| {
+            let (raw, calibrated) =
+                (row.gain_over_control.as_ref()?, row.calibrated_gain_over_control.as_ref()?);
+            Some((row, raw, calibrated))
+        })
+        .map(|(row, raw, calibrated)| {
+            let control = rows.iter().find(|r| Some(&r.name) == row.control.as_ref());
+            let halted = |r: &Row| (r.stopped > 0).then(|| (r.name.clone(), r.stopped));
+            if let Some((name, n)) = halted(row).or(control.and_then(halted)) {
+                return format!(
+                    "{}: no verdict, as {n} of {seeds} runs of {name} were stopped",
+                    row.name
+                );
+            }
+            format!(
+                "{}: NLL {} ({}); calibrated NLL {} ({})",
+                row.name,
+                word(raw),
+                estimate(*raw),
+                word(calibrated),
+                estimate(*calibrated),
+            )
+        })
+        .collect()
+}
+
+/// Two-sided 95% quantile of Student's t for the mean of n values.
+fn t95(n: usize) -> f64 {
+    const T: [f64; 10] = [12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    T.get(n.saturating_sub(2)).copied().unwrap_or(2.201)
+}
+
+/// The table, the verdicts, and how strong the perturbations were.
+pub fn show(report: &Report) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        right("test NLL"),
+        right("calibrated NLL"),
+        right("top-1 %"),
+        right("ECE"),
+        right("gain over control"),
+        right("s/epoch"),
+        right("peak MiB"),
+    ]);
+    for row in &report.rows {
+        let cost = report.run.costs.iter().find(|c| c.name == row.name);
+        let share = |e: &Estimate| {
+            estimate(Estimate { mean: 100.0 * e.mean, stderr: e.stderr.map(|s| 100.0 * s) })
+        };
+        table.row([
+            row.name.clone(),
+            estimate(row.nll),
+            estimate(row.calibrated_nll),
+            share(&row.top1),
+            estimate(row.ece),
+            row.gain_over_control.map_or(String::new(), estimate),
+            cost.map_or(String::new(), |c| estimate(c.seconds_per_epoch)),
+            cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
+        ]);
+    }
+    let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers {plan}; "));
+    let mut out = format!(
+        "{plan}{} seeds, ± is the standard error over them\n\n{}\n",
+        report.seeds.len(),
+        table.render(Style::of_stdout())
+    );
+    for verdict in &report.verdicts {
+        out += &format!("{verdict}\n");
+    }
+    if report.seeds.len() > 1 {
+        out += &format!(
+            "({} seeds tell a row from its control by {:.1} standard errors or more)\n",
+            report.seeds.len(),
+            t95(report.seeds.len())
+        );
+    }
+    for row in &report.rows {
+        if let (Some(p), Some(loss)) = (&row.perturbation, &row.training_loss) {
+            let capped = row.capped.map_or(String::new(), |capped| {
+                format!(", {} of searches capped", percent(capped.mean))
+            });
+            out += &format!(
+                "{}: mean perturbed loss {:.4}, ‖Δw_p‖/‖w_p‖ {}{capped}\n",
+                row.name,
+                loss.mean,
+                percent(p.mean)
+            );
+        }
+    }
+    for row in &report.rows {
+        if let (Some(found), Some(control), Some(seed)) =
+            (&row.comparison, &row.control, report.seeds.first())
+        {
+            out += &format!(
+                "Seed {seed} alone, over images: {}\n",
+                sentence(found, control, &row.name)
+            );
+        }
+    }
+    let all: Vec<&CacheInfo> = report.run.costs.iter().flat_map(|c| &c.cache).collect();
+    let read = all.iter().filter(|c| c.found > 0 && c.found == c.views).count();
+    if read > 0 {
+        let n = all.len();
+        out += &format!("{read} of {n} runs read what the frozen layers gave from files\n");
+    }
+    out + &format!("in all {}\n", duration(report.run.run.seconds))
+}

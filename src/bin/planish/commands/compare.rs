@@ -1,0 +1,283 @@
+//! `planish compare`: two models on the same images.
+
+use crate::args::{Common, note_precision};
+use crate::render::print;
+use crate::render::sentence::{sentence, table};
+use planish::checkpoint::{Checkpoint, Load};
+use planish::data::DataOptions;
+use planish::evaluate::{PredictionsInfo, RESAMPLES, compare};
+use planish::output;
+use planish::report::comparison::{Report, SCHEMA, Side};
+use planish::report::{EVALUATION, Evaluation, post_training};
+use planish::session::checkpoint_info;
+use planish::session::evaluate::evaluate;
+use planish::session::saved::{self, Error as SavedError, Saved};
+use planish_kernels::Precision;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `planish compare`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  planish compare before.json after.json\n  planish compare vit/ \
+                  tuned/ --data fashion-mnist/\n\nA report names the logits that `eval --dump` or \
+                  `post-train --dump` saved beside it."
+)]
+pub struct Args {
+    /// The first model: a report of eval or post-train (.json), saved logits (.safetensors), or a
+    /// checkpoint
+    #[arg(value_name = "A")]
+    pub a: PathBuf,
+    /// The second
+    #[arg(value_name = "B")]
+    pub b: PathBuf,
+    /// Images that checkpoints are evaluated on, as `eval` takes them
+    #[arg(long, value_name = "D")]
+    pub data: Option<String>,
+    /// Validation images that checkpoints' temperatures are fitted on, as `eval` takes them
+    #[arg(long, value_name = "D", requires = "data")]
+    pub val_data: Option<String>,
+    /// Split that checkpoints are evaluated on [default: test, or the only one]
+    #[arg(long, value_name = "S", requires = "data")]
+    pub split: Option<String>,
+    /// Bootstrap resamples of the images
+    #[arg(long, value_name = "N", value_parser = resamples, default_value_t = RESAMPLES)]
+    pub resamples: usize,
+    /// What the checkpoints are silent about.
+    #[command(flatten)]
+    pub load: Load,
+    /// Operands of checkpoints' matrix products: f32, or rounded to bf16 and added up in f32
+    #[arg(long, value_name = "f32|bf16", default_value_t)]
+    pub precision: Precision,
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// 100 to a million.
+fn resamples(text: &str) -> Result<usize, String> {
+    let range = 100..=1_000_000;
+    text.parse().ok().filter(|n| range.contains(n)).ok_or("expected 100 to 1000000".into())
+}
+
+/// Why two models cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A report is no report, or of another command or version.
+    #[error(
+        "{}: expected a report of schema {EVALUATION} or {}, found {found}; pass what `planish eval \
+         --json` or `planish post-train --json` wrote", .path.display(), post_training::SCHEMA
+    )]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
+    /// A report without logits: means alone cannot be paired.
+    #[error(
+        "{}: the report names no saved logits, and only image by image can two models be compared; \
+         make it again with --dump FILE, or compare the checkpoints with --data", .path.display()
+    )]
+    NoPredictions {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A checkpoint without images.
+    #[error(
+        "{}: expected --data with the images to evaluate it on, found none; pass them, or reports \
+         made with --dump", .path.display()
+    )]
+    NoData {
+        /// The checkpoint.
+        path: PathBuf,
+    },
+    /// The two tell other classes apart.
+    #[error(
+        "{a} tells {} classes apart and {b} {}: probabilities over different classes cannot be \
+         compared; pass models of the same classes", .classes[0], .classes[1]
+    )]
+    OtherClasses {
+        /// The first model.
+        a: String,
+        /// The second.
+        b: String,
+        /// Classes of each.
+        classes: [usize; 2],
+    },
+    /// One is scored after a temperature, and the other cannot be.
+    #[error(
+        "{path}: the logits come without a temperature, and the other's with one, so that calibrated \
+         figures are not comparable; add a tensor `temperature` (N) F64, fitted on validation images \
+         (all 1 if none is meant), or compare the checkpoints with --data"
+    )]
+    NoTemperature {
+        /// The side without.
+        path: String,
+    },
+    /// The two were not scored on the same images.
+    #[error("{a} and {b} were not scored on the same images: {how}; evaluate both on one split")]
+    OtherImages {
+        /// The first model.
+        a: String,
+        /// The second.
+        b: String,
+        /// How that shows.
+        how: String,
+    },
+}
+
+/// Compares and prints.
+///
+/// # Errors
+/// A side that cannot be read or evaluated; sides of different classes or images.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let running = args.common.start()?;
+    let inputs: Vec<&Path> = vec![&args.b];
+    output::spare(&[args.common.json.as_deref()], &args.a, &inputs)?;
+    let mut notes = Vec::new();
+    let (a, of_a) = side(&args.a, args, &mut notes)?;
+    let of_a_alone = notes.len();
+    let (b, of_b) = side(&args.b, args, &mut notes)?;
+    let mut notes = of_each(&notes[..of_a_alone], &notes[of_a_alone..]);
+    check_same(&a, &of_a, &b, &of_b)?;
+    let ([raw_a, own_a], [raw_b, own_b]) = (of_a.scores(), of_b.scores());
+    let seed = args.common.seed;
+    let comparison = compare([&raw_a, &own_a], [&raw_b, &own_b], seed, args.resamples)?;
+    let sentence = sentence(&comparison, "A", "B");
+    if a.data_digest.is_none() || b.data_digest.is_none() {
+        notes.push(
+            "that both are of the same images is known from their number and labels alone: saved \
+             logits tell no digest; give the reports that name them"
+                .into(),
+        );
+    }
+    if !of_a.tempered {
+        notes.push("neither tells a temperature: calibrated figures are those at T = 1".into());
+    }
+    let report =
+        Report { schema: SCHEMA.into(), run: running.finish(), a, b, comparison, sentence, notes };
+    args.common.save(&report)?;
+    let mut text = format!("A: {}\nB: {}\n\n", report.a.path, report.b.path);
+    text += &table(&report.comparison, ["A", "B"]);
+    text += &format!(
+        "\n{}\nIntervals are over images; training again is not part of them.\n",
+        report.sentence
+    );
+    report.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
+    Ok(print(&text)?)
+}
+
+/// What is told of both, and what of one alone, which is named.
+fn of_each(a: &[String], b: &[String]) -> Vec<String> {
+    let own = |name: &'static str, notes: &[String], others: &[String]| -> Vec<String> {
+        let alone = notes.iter().filter(|note| !others.contains(note));
+        alone.map(|note| format!("{name}: {note}")).collect()
+    };
+    let mut notes: Vec<String> = a.iter().filter(|note| b.contains(note)).cloned().collect();
+    notes.extend(own("A", a, b));
+    notes.extend(own("B", b, a));
+    notes
+}
+
+/// Reads one side, or evaluates it.
+fn side(path: &Path, args: &Args, notes: &mut Vec<String>) -> anyhow::Result<(Side, Saved)> {
+    let of = |checkpoint, data_digest| Side {
+        path: path.display().to_string(),
+        checkpoint,
+        data_digest,
+    };
+    if path.extension().is_some_and(|e| e == "json") {
+        let Named { predictions, side } = report(path)?;
+        let file = beside(path, Path::new(&predictions.path));
+        let saved = saved::read(&file, Some((path, &predictions.digest)))?;
+        return Ok((side, saved));
+    }
+    if saved::is_saved(path) {
+        return Ok((of(None, None), saved::read(path, None)?));
+    }
+    let checkpoint = Checkpoint::open(path, &args.load)?;
+    let Some(data) = args.data.clone() else {
+        return Err(Error::NoData { path: path.into() }.into());
+    };
+    let data = DataOptions { data, val_data: args.val_data.clone(), ..DataOptions::default() };
+    note_precision(args.precision, &args.common);
+    let terminal = args.common.terminal();
+    let context = args.common.context(&terminal);
+    let found = evaluate(&checkpoint, &data, args.split.as_deref(), args.precision, &context)?;
+    notes.extend(found.warnings);
+    let temperatures = (0..found.predictions.images()).map(|i| found.temperatures.at(i)).collect();
+    let side = of(Some(checkpoint_info(&checkpoint)), Some(found.data.digest));
+    Ok((side, Saved { predictions: found.predictions, temperatures, tempered: true }))
+}
+
+/// What a report names.
+struct Named {
+    predictions: PredictionsInfo,
+    side: Side,
+}
+
+fn report(path: &Path) -> anyhow::Result<Named> {
+    let bytes =
+        std::fs::read(path).map_err(|source| SavedError::Read { path: path.into(), source })?;
+    let other = |found: String| Error::Schema { path: path.into(), found };
+    let value: serde_json::Value =
+        serde_json::from_slice(&bytes).map_err(|e| other(format!("no JSON ({e})")))?;
+    let no_logits = || Error::NoPredictions { path: path.into() };
+    let damaged = |e: serde_json::Error| other(format!("that schema with other contents ({e})"));
+    let schema = value["schema"].as_str().unwrap_or("none").to_owned();
+    let (predictions, checkpoint, digest) = match schema.as_str() {
+        EVALUATION => {
+            let found: Evaluation = serde_json::from_value(value).map_err(damaged)?;
+            (found.predictions, found.checkpoint, Some(found.data.digest))
+        }
+        post_training::SCHEMA => {
+            let found: post_training::Report = serde_json::from_value(value).map_err(damaged)?;
+            let data = found.test.map(|test| test.data.digest);
+            (found.predictions, found.checkpoint, data)
+        }
+        _ => return Err(other(schema).into()),
+    };
+    let side = Side {
+        path: path.display().to_string(),
+        checkpoint: Some(checkpoint),
+        data_digest: digest,
+    };
+    Ok(Named { predictions: predictions.ok_or_else(no_logits)?, side })
+}
+
+/// The file as the report names it, or of that name beside the report.
+fn beside(report: &Path, file: &Path) -> PathBuf {
+    match (file.exists(), file.file_name()) {
+        (false, Some(name)) => report.with_file_name(name),
+        _ => file.into(),
+    }
+}
+
+fn check_same(a: &Side, of_a: &Saved, b: &Side, of_b: &Saved) -> Result<(), Error> {
+    let other = |how: String| Error::OtherImages { a: a.path.clone(), b: b.path.clone(), how };
+    let (x, y) = (&of_a.predictions, &of_b.predictions);
+    if x.images() != y.images() {
+        return Err(other(format!("{} images against {}", x.images(), y.images())));
+    }
+    if x.classes() != y.classes() {
+        return Err(Error::OtherClasses {
+            a: a.path.clone(),
+            b: b.path.clone(),
+            classes: [x.classes(), y.classes()],
+        });
+    }
+    let differ = x.labels().iter().zip(y.labels()).position(|(x, y)| x != y);
+    if let Some(i) = differ {
+        let [x, y] = [x, y].map(|p| p.labels()[i]);
+        return Err(other(format!("image {i} has label {x} there and {y} here")));
+    }
+    if let (true, false, without) | (false, true, without) =
+        (of_a.tempered, of_b.tempered, if of_a.tempered { b } else { a })
+    {
+        return Err(Error::NoTemperature { path: without.path.clone() });
+    }
+    match (&a.data_digest, &b.data_digest) {
+        (Some(x), Some(y)) if x != y => Err(other(format!("their SHA-256 is {x} and {y}"))),
+        _ => Ok(()),
+    }
+}

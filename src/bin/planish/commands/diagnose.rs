@@ -1,0 +1,149 @@
+//! `planish diagnose`: ΔL and κ of every layer, and a plan.
+
+use crate::args::{Common, Limit, ModelArgs};
+use crate::render::{diagnosis, print, sampling};
+use anyhow::bail;
+use planish::data::{DataOptions, Role, require};
+use planish::device;
+use planish::diagnose::sampling::{Found, measure, sizes};
+use planish::diagnose::session::DiagnoseSession;
+use planish::diagnose::{DiagnoseOptions, Options, post_training};
+use planish::forecast::{Expected, Need, Part};
+use planish::format::duration;
+use planish::memory;
+use planish::objective::Examples;
+use planish::output::spare;
+use planish::report::diagnosis::{Report, SCHEMA, TimedRun};
+use planish::report::dry_run::DryRun;
+use planish::session::{Data, checkpoint_info, data_info};
+use planish::vit::layers::join;
+use serde::{Deserialize, Serialize};
+
+/// Options of `diagnose`.
+#[derive(clap::Args, Clone, Debug, Serialize, Deserialize)]
+#[command(after_help = "Example:\n  planish diagnose model/ --data fashion-mnist/ --samples 2000 \
+                        --json diagnosis.json")]
+pub struct Args {
+    /// The checkpoint.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The images.
+    #[command(flatten)]
+    pub data: DataOptions,
+    /// What is measured.
+    #[command(flatten)]
+    pub options: DiagnoseOptions,
+    /// Print the forecast, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub limit: Limit,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Args {
+    /// A diagnosis with the defaults of everything else.
+    pub fn new(model: ModelArgs, data: DataOptions, common: Common) -> Self {
+        let (options, limit) = (DiagnoseOptions::default(), Limit::default());
+        Self { model, data, options, dry_run: false, limit, common }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Anything that keeps the model from being measured, or the report from being written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    args.options.check()?;
+    let clock = args.common.start()?;
+    let terminal = args.common.terminal();
+    let context = args.common.context(&terminal);
+    let checkpoint = args.model.open()?;
+    spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
+    let data = Data::open(&args.data, &checkpoint)?;
+    let roles = data.roles(&checkpoint, args.common.seed)?;
+    args.common.say_notes(&roles.notes);
+    let options = &args.options;
+    let chosen = options.layers(&checkpoint.config)?;
+    let v = require(Role::Val, roles.val.as_ref())?;
+    let most = options.samples.unwrap_or(usize::MAX).min(v.len());
+    if most == 1 {
+        bail!("V has one image, and either fold needs one; give more, or more with --samples")
+    }
+    let sizes = sizes(most, options.convergence, options.until_stderr.is_some());
+    let mut work = DiagnoseSession::new(&checkpoint, &roles, Some(most), &context)?;
+    let calibration = work.calibrate(&chosen, args.limit.mib())?;
+    let measured = options.measured(room(&args.limit), args.common.seed);
+    let whole = work.need_with(&chosen, &measured, &calibration);
+    let times = sizes.iter().sum::<usize>() as f64 / most.max(1) as f64;
+    let need = Need { seconds: times * whole.seconds, ..whole }.after(clock.seconds());
+    if let Some(limit) = args.limit.mib().filter(|limit| need.mib > *limit) {
+        bail!(
+            "--memory: this takes about {:.0} MiB, and {limit:.0} MiB are allowed; leave out \
+             --spectrum or --density, cut finer with --granularity, or allow more",
+            need.mib
+        )
+    }
+    let plain = Options::default();
+    let line = format!(
+        "diagnose: {} layers on {} images, {} {} and {}",
+        chosen.len(),
+        work.validation.len(),
+        if measured == plain && sizes.len() == 1 { "about" } else { "at most" },
+        duration(need.seconds),
+        device::outlook(need.mib, 0)
+    );
+    if args.dry_run {
+        let device_peak_mib = device::expected_mib(0);
+        let expected =
+            Expected { device_peak_mib, ..Expected::of(vec![Part::new("diagnosis", need)]) };
+        let info = checkpoint_info(&checkpoint);
+        args.common.save(&DryRun::new(clock.finish(), info, &roles.notes, expected))?;
+        return Ok(print(&line)?);
+    }
+    args.common.say(&line);
+    if options.convergence && sizes.len() == 1 {
+        args.common.say("note: too few images for --convergence to divide");
+    }
+    let part = |n| work.with_images(&checkpoint, &roles, n, &context);
+    let found: Found = measure(&work, &part, &sizes, options.until_stderr, |session, full| {
+        let few;
+        let how = if full {
+            &measured
+        } else {
+            few = measured.only_top();
+            &few
+        };
+        session.measure(&chosen, how, &context)
+    })?;
+    let session = found.part.as_ref().unwrap_or(&work);
+    let text =
+        diagnosis::show(session, &found.findings, &roles, &args.common) + &sampling::show(&found);
+    let (mut timed, operations) =
+        post_training(&work.objective, work.train_images, &calibration, &found.findings);
+    // What was timed on some layers says little of others.
+    if join(&chosen).tensors.len() < checkpoint.config.tensors().len() {
+        timed.clear();
+    }
+    let split = session.validation.split();
+    args.common.save(&Report {
+        schema: SCHEMA.into(),
+        run: TimedRun { run: clock.finish(), forecast: timed },
+        checkpoint: checkpoint_info(&checkpoint),
+        data: data_info(data.of(split), split, &roles.val_origin),
+        findings: found.findings,
+        convergence: found.samples,
+        sampling: found.sampling,
+        forecast: operations,
+    })?;
+    Ok(print(&text)?)
+}
+
+/// Memory that the estimators may take, MiB.
+fn room(limit: &Limit) -> f64 {
+    match limit.mib() {
+        Some(limit) => limit - memory::resident_mib().unwrap_or(0.0),
+        None => 0.5 * memory::available_mib().unwrap_or(f64::INFINITY),
+    }
+}

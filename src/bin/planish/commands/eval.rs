@@ -1,0 +1,167 @@
+//! `planish eval`: how good a checkpoint is on a split.
+
+use crate::args::{Common, ModelArgs, note_precision};
+use crate::render::print;
+use crate::render::shifts::{others_text, shifted_text};
+use crate::render::table::{Align, Style, Table};
+use planish::data::DataOptions;
+use planish::evaluate::{Estimate, Summary, summarise_at};
+use planish::format::{count, estimate, number, share};
+use planish::output;
+use planish::report::{EVALUATION, Evaluation, Held};
+use planish::session::evaluate::{Evaluated, evaluate};
+use planish::session::{checkpoint_info, saved};
+use planish::shift::{Shift, corrupted_matrix, ood, others, preprocessing};
+use planish_kernels::Precision;
+use std::path::PathBuf;
+
+/// Arguments of `planish eval`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  planish eval vit/ --data /usr/share/datasets/fashion-mnist --dump \
+                  logits.safetensors --json eval.json"
+)]
+pub struct Args {
+    /// The checkpoint.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The images.
+    #[command(flatten)]
+    pub data: DataOptions,
+    /// Split to evaluate, whole and in stored order [default: test, or the only one]; `val` may be
+    /// what fine-tuning held out
+    #[arg(long, value_name = "S")]
+    pub split: Option<String>,
+    /// Operands of matrix products: f32, or rounded to bf16 and added up in f32
+    #[arg(long, value_name = "f32|bf16", default_value_t)]
+    pub precision: Precision,
+    /// Write `logits` (N,C) f32, `labels` (N) i64 and `temperature` (N) f64 as safetensors, in
+    /// stored order: what `planish compare` takes
+    #[arg(long, value_name = "FILE")]
+    pub dump: Option<PathBuf>,
+    /// Evaluate the same images corrupted, too, at the model's image size: all fifteen common
+    /// corruptions, or these, at all five severities, or these; with cifar-c:DIR in place of
+    /// corruptions, as the files of CIFAR-10-C or CIFAR-100-C have them. With --json a run that was
+    /// interrupted goes on where it was, and a file with another model's matrix is refused
+    #[arg(long, value_name = "corruptions[:names][:severities]")]
+    pub shift: Option<Shift>,
+    /// Tell how well the model tells images of another kind apart; may be given several times
+    #[arg(long, value_name = "NAME=DATA", value_parser = ood)]
+    pub ood: Vec<(String, String)>,
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Evaluates and prints.
+///
+/// # Errors
+/// Anything wrong with checkpoint, data or outputs; logits that are not finite.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let running = args.common.start()?;
+    saved::check(args.dump.as_deref())?;
+    let checkpoint = args.model.open()?;
+    let outputs = [args.dump.as_deref(), args.common.json.as_deref()];
+    output::spare(&outputs, &checkpoint.path, &args.data.files())?;
+    let held = Held::open(args.common.json.as_deref())?;
+    if let Some(held) = &held {
+        held.same_model(&checkpoint.digest, args.common.seed, env!("CARGO_PKG_VERSION"))?;
+    }
+    note_precision(args.precision, &args.common);
+    let precision = args.precision;
+    let terminal = args.common.terminal();
+    let context = args.common.context(&terminal);
+    let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &context)?;
+    let Evaluated { predictions, temperatures, .. } = &found;
+    let saved = args.dump.as_deref().map(|path| saved::write(path, predictions, temperatures));
+    let mut report = Evaluation {
+        schema: EVALUATION.into(),
+        figures: summarise_at(predictions, temperatures),
+        run: running.finish(),
+        checkpoint: checkpoint_info(&checkpoint),
+        data: found.data.clone(),
+        precision: precision.name().into(),
+        temperature_origin: found.origin.clone(),
+        predictions: saved.transpose()?,
+        shifts: None,
+        others: others(&args.ood, &checkpoint, &found, &context)?,
+        warnings: found.warnings.clone(),
+    };
+    match &args.shift {
+        Some(asked) => {
+            let origin = asked.origin(preprocessing(&checkpoint)?.image_size);
+            let kept = held.map(|held| held.shifts(&report, Some(&origin))).transpose()?;
+            // Files are quick to read, and what they hold is not known before.
+            let known = kept.filter(|_| asked.files(&found.split).is_ok_and(|f| f.is_none()));
+            let known = known.map_or(Vec::new(), |kept| kept.cells);
+            let clean = report.figures.clone();
+            let mut save = |shifts: &_| {
+                report.shifts = Some(Clone::clone(shifts));
+                Ok(args.common.save(&report)?)
+            };
+            let all =
+                corrupted_matrix((asked, known), &checkpoint, &found, &clean, &context, &mut save)?;
+            report.shifts = Some(all);
+        }
+        // What took long to compute stays, asked for this time or not.
+        None => report.shifts = held.map(|held| held.shifts(&report, None)).transpose()?,
+    }
+    report.run = running.finish();
+    args.common.save(&report)?;
+    Ok(print(&text(&report))?)
+}
+
+fn text(report: &Evaluation) -> String {
+    let mut out = format!(
+        "{} on {}, {}: {} images\ntemperature fitted on {}\n\n",
+        report.checkpoint.path,
+        report.data.path,
+        report.data.origin,
+        count(report.data.images as u64),
+        report.temperature_origin,
+    );
+    out += &table(&report.figures).render(Style::of_stdout());
+    out += &report.shifts.as_ref().map_or(String::new(), shifted_text);
+    if !report.others.is_empty() {
+        out += &others_text(&report.others);
+    }
+    if report.figures.temperature_at_bound {
+        out += "note: the loss has no minimum within 0.001 ≤ T ≤ 1000\n";
+    }
+    if let Some(absent) =
+        report.figures.details.as_ref().map(|d| d.absent_classes).filter(|&n| n > 0)
+    {
+        out += &format!(
+            "note: {absent} classes of the model have no image here; the class-wise ECE counts the \
+             probability they are given\n"
+        );
+    }
+    report.warnings.iter().for_each(|warning| out += &format!("note: {warning}\n"));
+    out
+}
+
+fn table(f: &Summary) -> Table {
+    let of = |mean, stderr| estimate(Estimate { mean, stderr });
+    let share = |mean, stderr| share(Estimate { mean, stderr });
+    let mut table = Table::new(&[("figure", Align::Left), ("value", Align::Right)]);
+    let d = f.details.as_ref();
+    table.row(["NLL (nats)", &of(f.nll, f.nll_stderr)]);
+    table.row(["top-1", &share(f.top1, f.top1_stderr)]);
+    table.row(["top-5", &share(f.top5, d.and_then(|d| d.top5_stderr))]);
+    if let Some(d) = d {
+        table.row(["Brier score", &of(d.brier, d.brier_stderr)]);
+    }
+    table.row(["ECE, equal width", &of(f.ece, d.and_then(|d| d.ece_stderr))]);
+    if let Some(d) = d {
+        table.row(["ECE, equal mass", &of(d.ece_equal_mass, d.ece_equal_mass_stderr)]);
+        table.row(["ECE, class-wise", &of(d.ece_class_wise, d.ece_class_wise_stderr)]);
+        table.row(["confidence", &share(d.confidence, d.confidence_stderr)]);
+        table.row(["entropy (nats)", &of(d.entropy, d.entropy_stderr)]);
+        table.row(["AURC", &of(d.aurc, d.aurc_stderr)]);
+    }
+    table.row(["temperature", &number(f.temperature)]);
+    table.row(["calibrated NLL (nats)", &of(f.calibrated_nll, f.calibrated_nll_stderr)]);
+    let calibrated_ece = of(f.calibrated_ece, d.and_then(|d| d.calibrated_ece_stderr));
+    table.row(["calibrated ECE", &calibrated_ece]);
+    table
+}

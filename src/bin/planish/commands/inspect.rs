@@ -1,0 +1,197 @@
+//! `planish inspect`: what a checkpoint is.
+
+use crate::args::Common;
+use crate::args::ModelArgs;
+use crate::render::print;
+use crate::render::table::{Align, Style, Table};
+use planish::checkpoint::{Checkpoint, Provenance};
+use planish::format::{count, number};
+use planish::report::{INSPECTION, Inspection, LayerInfo, ModelInfo};
+use planish::session::checkpoint_info;
+use planish::vit::arch;
+use planish::vit::layers::{Granularity, Layer, layers};
+
+/// Arguments of `planish inspect`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(after_help = "Example:\n  planish inspect vit.safetensors --heads 4 --image-size 28")]
+pub struct Args {
+    /// The checkpoint.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Prints what the checkpoint is and how it was recognised.
+///
+/// # Errors
+/// A checkpoint that cannot be known in full; a report that cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let running = args.common.start()?;
+    let checkpoint = args.model.open()?;
+    planish::output::spare(&[args.common.json.as_deref()], &checkpoint.path, &[])?;
+    let report = Inspection {
+        schema: INSPECTION.into(),
+        run: running.finish(),
+        checkpoint: checkpoint_info(&checkpoint),
+        architecture_from: checkpoint.architecture_from.clone(),
+        recognised: checkpoint.recognised.clone(),
+        dtype: checkpoint.dtype.clone(),
+        config: ModelInfo::from(&checkpoint.config),
+        preprocessing: checkpoint.preprocess.as_ref().map(ToString::to_string),
+        assumed: checkpoint.assumed.clone(),
+        class_names: checkpoint.class_names.clone(),
+        layers: layers(&checkpoint.config, Granularity::Block)
+            .iter()
+            .map(|layer| about(&checkpoint, layer))
+            .collect::<anyhow::Result<_>>()?,
+        provenance: checkpoint.provenance.clone(),
+        history: checkpoint.history.clone(),
+    };
+    args.common.save(&report)?;
+    Ok(print(&text(&report))?)
+}
+
+fn about(checkpoint: &Checkpoint, layer: &Layer) -> anyhow::Result<LayerInfo> {
+    let (mut parameters, mut squares) = (0, 0.0);
+    for &i in &layer.tensors {
+        let values: Vec<f32> = checkpoint.weights.tensor(i).flatten_all()?.to_vec1()?;
+        parameters += values.len();
+        squares += values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+    }
+    Ok(LayerInfo {
+        name: layer.name.clone(),
+        tensors: layer.tensors.len(),
+        parameters,
+        stages: [layer.first_stage, layer.last_stage],
+        weight_norm: squares.sqrt(),
+    })
+}
+
+/// A step in the checkpoint's making.
+fn made(step: &Provenance) -> String {
+    let layers = |what: &str, names: &[String]| match names {
+        [] => String::new(),
+        names => format!(", {what} {}", names.join(", ")),
+    };
+    let held_out = step.split.map(|s| format!(", {} of the training split held out", s.fraction));
+    format!(
+        "{} by planish {}, seed {}{}{}{}",
+        step.method,
+        step.version,
+        step.seed,
+        layers("perturbed", &step.perturb),
+        layers("updated", &step.update),
+        held_out.unwrap_or_default()
+    )
+}
+
+fn text(report: &Inspection) -> String {
+    let (file, config) = (&report.checkpoint, &report.config);
+    let by = |[a, b]: [usize; 2]| format!("{a}×{b}");
+    let with = |present: bool, what: &str| if present { format!(", {what}") } else { "".into() };
+    let own = (config.dim, config.depth, config.patch_size);
+    // timm's arguments make one architecture into another, under the name of the first.
+    let named = arch::named(&file.architecture, config.classes, config.channels);
+    let changed = named.is_ok_and(|named| (named.dim, named.depth, named.patch_size) != own);
+    let architecture = match &report.architecture_from {
+        Some(place) => format!(
+            "{}, as {place} calls it{}",
+            file.architecture,
+            with(changed, "made into this model by arguments (model_args)")
+        ),
+        None => file.architecture.clone(),
+    };
+    let mut lines = vec![
+        ("file", file.path.clone()),
+        ("digest", file.digest.clone()),
+        ("layout", report.recognised.clone()),
+        ("architecture", architecture),
+        ("parameters", format!("{}, stored as {}", count(file.parameters as u64), report.dtype)),
+        (
+            "model",
+            format!(
+                "by its tensors width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
+                config.dim,
+                config.depth,
+                config.heads,
+                config.mlp_dim,
+                config.classes,
+                with(config.class_token, "class token"),
+                with(
+                    config.distillation != "none",
+                    &format!("distillation {}", config.distillation)
+                ),
+                with(config.registers > 0, &format!("{} registers", config.registers)),
+                with(!config.qkv_bias, "no qkv bias"),
+                with(config.layer_scale, "LayerScale"),
+                with(config.norm_pre, "norm after the embedding"),
+            ),
+        ),
+        (
+            "head",
+            format!(
+                "pooling {}, norm {} it, {}, ε {:e}",
+                config.pooling, config.final_norm, config.activation, config.eps
+            ),
+        ),
+        (
+            "images",
+            format!(
+                "{} channels of {}, patches {}, {} tokens",
+                config.channels,
+                by(config.image_size),
+                by(config.patch_size),
+                config.tokens
+            ),
+        ),
+        (
+            "preprocessing",
+            report.preprocessing.clone().unwrap_or_else(|| {
+                let own = "; torchvision's own models take --mean 0.485,0.456,0.406 \
+                           --std 0.229,0.224,0.225";
+                let own = if file.layout == "torchvision" { own } else { "" };
+                format!(
+                    "unknown: pass --mean, --std, --interpolation and --resize for raw images{own}"
+                )
+            }),
+        ),
+    ];
+    lines.extend(report.assumed.iter().map(|what| ("assumed", what.clone())));
+    if let Some(names) = &report.class_names {
+        lines.push(("classes", names.join(", ")));
+    }
+    lines.extend(report.history.iter().enumerate().map(|(i, step)| {
+        let name = if i == 0 { "made" } else { "then" };
+        (name, made(step))
+    }));
+    let mut out: String =
+        lines.iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect();
+    let mut table = Table::new(&[
+        ("layer", Align::Left),
+        ("tensors", Align::Right),
+        ("parameters", Align::Right),
+        ("stages", Align::Right),
+        ("‖w‖", Align::Right),
+    ]);
+    for layer in &report.layers {
+        let [first, last] = layer.stages;
+        table.row([
+            layer.name.clone(),
+            layer.tensors.to_string(),
+            count(layer.parameters as u64),
+            if first == last { first.to_string() } else { format!("{first}–{last}") },
+            number(layer.weight_norm),
+        ]);
+    }
+    out.push('\n');
+    out += &table.render(Style::of_stdout());
+    for layer in report.layers.iter().filter(|layer| !layer.weight_norm.is_finite()) {
+        out += &format!(
+            "warning: {}: NaN or infinite weights; no figure of this model will be finite\n",
+            layer.name
+        );
+    }
+    out
+}

@@ -1,0 +1,214 @@
+//! `planish selftest`: whether planish computes rightly on the user's own model.
+
+use super::demo;
+use crate::args::Common;
+use crate::render::print;
+use crate::render::table::{Align, Style, Table};
+use anyhow::{Context, bail};
+use candle_core::{DType, Device, Tensor};
+use planish::checkpoint::{Checkpoint, Load};
+use planish::data::order::{below, stream, unit};
+use planish::data::{ClassOrder, DataInfo, DataOptions};
+use planish::objective::{Activations, Examples};
+use planish::report::{SELFTEST, Selftest};
+use planish::selftest::{Check, Subject, few};
+use planish::session::{Data, checkpoint_info, data_info, objective, pixels, sample};
+use planish::vit::layers::layers;
+use planish::vit::{Granularity, cost, stages};
+use std::path::PathBuf;
+
+/// Most images that a run may ask for.
+const MOST: usize = 1024;
+
+/// Options of `selftest`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Without --data, noise stands in for images; without CKPT, the model that \
+                  planish carries is tested.\n\nExamples:\n  planish selftest\n  planish selftest \
+                  vit/ --data cifar-100/")]
+pub struct Args {
+    /// Checkpoint: a .safetensors file, or a folder with model.safetensors and config.json
+    /// [default: the one that planish carries]
+    #[arg(value_name = "CKPT")]
+    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    model: Load,
+    /// Images: whatever the other commands take [default: noise]
+    #[arg(long, value_name = "D", help_heading = "Data options")]
+    data: Option<String>,
+    /// How class folders are numbered: by the checkpoint's class names, or in sorted order
+    #[arg(
+        long,
+        value_enum,
+        default_value = "name",
+        hide_possible_values = true,
+        value_name = "name|sorted",
+        help_heading = "Data options"
+    )]
+    class_order: ClassOrder,
+    /// Split to take images from [default: test, or the only one]
+    #[arg(long, value_name = "S")]
+    split: Option<String>,
+    /// Images to compute on [default: 4, or 1 where an image costs more than 5 GFLOP]
+    #[arg(long, value_name = "N")]
+    samples: Option<usize>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Anything that keeps the model from being run; a check that fails.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let clock = args.common.start()?;
+    let carried;
+    let path = match &args.checkpoint {
+        Some(path) => path,
+        None => {
+            carried = demo::carried_model()?;
+            &carried.path().join("model")
+        }
+    };
+    let checkpoint = Checkpoint::open(path, &args.model)?;
+    let (single, double) =
+        (objective(&checkpoint, DType::F32)?, objective(&checkpoint, DType::F64)?);
+    let heavy = cost::forward(&checkpoint.config, 0..stages(&checkpoint.config)) > 5e9;
+    let n = args.samples.unwrap_or(if heavy { 1 } else { 4 });
+    if !(1..=MOST).contains(&n) {
+        bail!("--samples: expected 1 to {MOST}, found {n}; a few images show what many would")
+    }
+    let (images, data) = images(args, &checkpoint, n)?;
+    let all = layers(&checkpoint.config, Granularity::Block);
+    // Two micro-batches where there are two images, so that their sum is tested, too.
+    let cut = |model: planish::objective::Objective| planish::objective::Objective {
+        micro_batch: n.div_ceil(2),
+        ..model
+    };
+    let subject = Subject {
+        single: cut(single),
+        double: cut(double),
+        images: &*images,
+        few: few(&all, heavy),
+        layers: all,
+        seed: args.common.seed,
+    };
+    let terminal = args.common.terminal();
+    let progress = args.common.context(&terminal).task("selftest", 8, "checks");
+    let mut checks = vec![round_trip(&checkpoint)?];
+    progress.advance(1);
+    checks.extend(subject.run(&mut |check| {
+        progress.status(&check.name);
+        progress.advance(1);
+    })?);
+    drop(progress);
+    let passed = checks.iter().all(|check| check.passed);
+    let report = Selftest {
+        schema: SELFTEST.into(),
+        run: clock.finish(),
+        checkpoint: checkpoint_info(&checkpoint),
+        data,
+        images: n,
+        checks,
+        passed,
+    };
+    args.common.save(&report)?;
+    print(&show(&report))?;
+    match passed {
+        true => Ok(()),
+        false => bail!(
+            "{} of {} checks failed: planish's figures on this model cannot be trusted; please \
+             report the table",
+            report.checks.iter().filter(|check| !check.passed).count(),
+            report.checks.len()
+        ),
+    }
+}
+
+/// Every tensor, loaded and stored again, has the bytes it came with.
+fn round_trip(checkpoint: &Checkpoint) -> anyhow::Result<Check> {
+    let differing = checkpoint.round_trip()?;
+    let mut check = Check::single(
+        "loaded and stored again, every tensor has its bytes",
+        &checkpoint.dtype,
+        differing.len() as f64,
+        0.0,
+    );
+    check.layer = differing.into_iter().next().unwrap_or_default();
+    Ok(check)
+}
+
+/// The first images in a seeded sample of the split, or noise.
+fn images(
+    args: &Args,
+    checkpoint: &Checkpoint,
+    n: usize,
+) -> anyhow::Result<(Box<dyn Examples>, Option<DataInfo>)> {
+    let Some(data) = &args.data else {
+        if args.split.is_some() {
+            bail!("--split: there is no --data to take it from")
+        }
+        return Ok((Box::new(noise(checkpoint, n, args.common.seed)?), None));
+    };
+    let options =
+        DataOptions { data: data.clone(), class_order: args.class_order, ..DataOptions::default() };
+    let sources = Data::open(&options, checkpoint)?;
+    let whole = sources.split(args.split.as_deref())?;
+    let split = sample(whole, Some(n), args.common.seed)
+        .with_context(|| format!("--samples {n}: the split has {} images", whole.len()))?;
+    let origin = format!("{n} images of split {}, seed {}", split.name(), args.common.seed);
+    let info = data_info(sources.of(whole), &split, &origin);
+    Ok((Box::new(pixels(checkpoint, &split)?), Some(info)))
+}
+
+/// Pixels with mean 0 and variance 1, as normalised images have, and random labels.
+fn noise(checkpoint: &Checkpoint, n: usize, seed: u64) -> anyhow::Result<Activations> {
+    let config = &checkpoint.config;
+    let [height, width] = config.image_size;
+    let mut rng = stream(seed, "selftest images");
+    let half_width = 3f64.sqrt();
+    let values: Vec<f32> = (0..n * config.channels * height * width)
+        .map(|_| ((2.0 * unit(&mut rng) - 1.0) * half_width) as f32)
+        .collect();
+    let labels: Vec<u32> = (0..n).map(|_| below(&mut rng, config.classes as u64) as u32).collect();
+    let values = Tensor::from_vec(values, (n, config.channels, height, width), &Device::Cpu)?;
+    Ok(Activations { stage: 0, values, labels: labels.into() })
+}
+
+fn show(report: &Selftest) -> String {
+    let images = match &report.data {
+        Some(data) => format!("{} images of {}", report.images, data.path),
+        None => format!("{} images of noise", report.images),
+    };
+    let mut table = Table::new(&[
+        ("check", Align::Left),
+        ("in", Align::Left),
+        ("largest error", Align::Right),
+        ("allowed", Align::Right),
+        ("where", Align::Left),
+        ("", Align::Left),
+    ]);
+    for check in &report.checks {
+        let place = match (check.layer.as_str(), check.layers) {
+            ("", _) => String::new(),
+            (layer, 1) => layer.to_string(),
+            (layer, n) => format!("{layer}, of {n} layers"),
+        };
+        table.row([
+            check.name.clone(),
+            check.precision.clone(),
+            format!("{:.1e}", check.error),
+            format!("{:.0e}", check.tolerance),
+            place,
+            if check.passed { "passed" } else { "FAILED" }.to_string(),
+        ]);
+    }
+    let verdict = if report.passed { "all checks passed" } else { "some checks FAILED" };
+    format!(
+        "{} ({}, {} parameters), {images}\n\n{}\n{verdict} in {}",
+        report.checkpoint.path,
+        report.checkpoint.architecture,
+        planish::format::count(report.checkpoint.parameters as u64),
+        table.render(Style::of_stdout()),
+        planish::format::duration(report.run.seconds),
+    )
+}

@@ -1,0 +1,297 @@
+//! `planish study`: many models on many data sets and shifts, each cell once.
+
+use crate::args::Common;
+use crate::render::print;
+use anyhow::bail;
+use planish::device::Choice;
+use planish::error::Result;
+use planish::format::duration;
+use planish::output;
+use planish::session::Context;
+use planish::study::{
+    CELLS, Cell, Entry, Kind, Log, PLAN, Plan, Setup, Share, TABLES, Table, all, compute, counted,
+    differing, parse, plan, read, read_log, set_aside, tables,
+};
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+/// Arguments of `planish study`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// The study, in TOML
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Folder of the results [default: what the file says, or its own name without .toml; with
+    /// --shard 3/16 that name with -3-of-16 behind it]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Compute this part of the cells alone, into a folder of its own, named after it unless --out
+    /// names another; `planish merge` joins them
+    #[arg(long, value_name = "I/N", default_value_t = Share::default())]
+    pub shard: Share,
+    /// Compute the cell of this digest again, or of one that begins so, and print its row; may be
+    /// given several times
+    #[arg(long, value_name = "DIGEST", conflicts_with = "shard")]
+    pub only: Vec<String>,
+    /// Print how many cells there are and how many are missing, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Threads to use [default: all the machine has]
+    #[arg(long, value_name = "N", help_heading = "Common options")]
+    pub threads: Option<NonZeroUsize>,
+    /// Where to compute: cpu, cuda or cuda:N; the latter in builds with feature `cuda`
+    #[arg(
+        long,
+        value_name = "cpu|cuda[:N]",
+        default_value_t = Choice::Cpu,
+        help_heading = "Common options"
+    )]
+    pub device: Choice,
+    /// On a GPU, let products round their operands to TF32: faster, to three digits
+    #[arg(long, help_heading = "Common options")]
+    pub tf32: bool,
+    /// On a CPU with AMX, multiply f32 on its tiles, see `planish eval --help`
+    #[arg(long, help_heading = "Common options")]
+    pub tiles: bool,
+    /// Print no progress
+    #[arg(long, help_heading = "Common options")]
+    pub quiet: bool,
+}
+
+const HELP: &str = "Example:
+  planish study models.toml
+
+with models.toml, whose paths are as on the command line:
+  shifts = [\"corruptions:fog,contrast:1,3,5\"]
+  [[model]]
+  name = \"small\"
+  checkpoint = \"small/\"
+  attributes = { width = 64 }
+  [[data]]
+  name = \"fashion\"
+  source = \"fashion-mnist/\"
+  [[ood]]
+  name = \"digits\"
+  source = \"mnist/\"
+  [[bench]]
+  name = \"pairs\"
+  methods = [\"pol\", \"pof\"]
+  pairs = \"all\"
+  seeds = [0, 1, 2]
+  diagnose = true
+  grid = { lr = [0.01, 0.1], gamma = 2, epochs = 5 }";
+
+/// Runs what is missing and writes the tables.
+///
+/// # Errors
+/// A file that makes no sense; anything wrong with checkpoints, images or outputs.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let text = read(&args.file)?;
+    let file = parse(&text)?;
+    let out = folder(args, file.out.as_deref())?;
+    let common = Common {
+        threads: args.threads,
+        device: args.device,
+        tf32: args.tf32,
+        tiles: args.tiles,
+        seed: file.seed,
+        json: None,
+        quiet: args.quiet,
+    };
+    let setup = Setup::new(text, file)?;
+    output::check(&out.join(PLAN))?;
+    spare(&out)?;
+    common.start()?;
+    let terminal = common.terminal();
+    let context = common.context(&terminal);
+    let cells = all(&setup, &context)?;
+    let plan = plan(&cells, args.shard);
+    if !args.only.is_empty() {
+        return again(args, &setup, (&cells, &plan), &out, &common, &context);
+    }
+    let own = &cells[args.shard.range(cells.len())];
+    if args.dry_run {
+        let there = match out.join(CELLS).exists() {
+            true => read_log(&out)?,
+            false => HashMap::new(),
+        };
+        let missing = missing(own, |cell| there.contains_key(cell));
+        return Ok(print(&forecast(&cells, (own, args.shard), &missing, &there))?);
+    }
+    if let Some(old) = set_aside(&out)? {
+        common.say(&format!(
+            "note: {} holds cells of an earlier version of planish; they are not used, and are \
+             computed again",
+            old.display()
+        ));
+    }
+    let mut log = Log::open(&out)?;
+    output::write_json(&out.join(PLAN), &plan)?;
+    let missing = missing(own, |cell| log.get(cell).is_some());
+    common.say(&forecast(&cells, (own, args.shard), &missing, log.entries()));
+    compute(&setup, &missing, &context, &mut |entry| {
+        log.add(&entry)?;
+        Ok(())
+    })?;
+    let written = write(&out, &plan, log.entries())?;
+    Ok(print(&written)?)
+}
+
+/// Where results go.
+fn folder(args: &Args, named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let own = args.file.with_extension("");
+    let whole = named.unwrap_or(&own);
+    // Processes that compute other shares at the same time must not meet in one folder.
+    let out = args.out.clone().unwrap_or_else(|| args.shard.folder(whole));
+    if out.exists() && !out.is_dir() {
+        bail!("{}: expected a folder for the results, found a file; pass --out", out.display())
+    }
+    Ok(out)
+}
+
+/// Refuses a folder that has files of a table's name which no study wrote.
+///
+/// # Errors
+/// Such a folder.
+pub fn spare(out: &Path) -> anyhow::Result<()> {
+    if out.join(PLAN).exists() {
+        return Ok(());
+    }
+    let files = TABLES.iter().flat_map(|name| [format!("{name}.jsonl"), format!("{name}.csv")]);
+    match files.map(|name| out.join(name)).find(|path| path.exists()) {
+        Some(found) => bail!(
+            "{}: expected a folder of a study or a new one, found {} and no {PLAN}: it would be \
+             written over; name another folder",
+            out.display(),
+            found.display()
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Cells that are not there yet, each once.
+fn missing(cells: &[Cell], there: impl Fn(&str) -> bool) -> Vec<&Cell> {
+    let mut seen = HashSet::new();
+    let new = |c: &&Cell| !there(&c.planned.cell) && seen.insert(c.planned.cell.clone());
+    cells.iter().filter(new).collect()
+}
+
+/// How many cells there are and how many are missing; how long these take, if as many seconds as the
+/// others of their kind took.
+fn forecast(
+    cells: &[Cell],
+    (own, share): (&[Cell], Share),
+    missing: &[&Cell],
+    there: &HashMap<String, Entry>,
+) -> String {
+    let of_kind = |of: &Kind| own.iter().filter(|c| c.planned.kind == *of).count();
+    let counted: Vec<String> = Kind::ALL
+        .iter()
+        .map(|kind| (*kind, of_kind(kind)))
+        .filter(|(_, n)| *n > 0)
+        .map(|(kind, n)| counted(kind, n))
+        .collect();
+    let of = match share == Share::default() {
+        true => String::new(),
+        false => format!(" (shard {share} of {})", cells.len()),
+    };
+    let mean = |kind: Kind| {
+        let known = there.values().filter(|e| e.kind == kind).map(|e| e.seconds);
+        let (sum, n) = known.fold((0.0, 0.0), |(sum, n), s| (sum + s, n + 1.0));
+        (n > 0.0).then_some(sum / n)
+    };
+    let seconds: Option<f64> = missing.iter().map(|c| mean(c.planned.kind)).sum();
+    let time = match seconds.filter(|s| *s > 0.0) {
+        Some(seconds) => format!(", about {} by those that are there", duration(seconds)),
+        None => String::new(),
+    };
+    let counted = counted.join(", ");
+    format!("{} cells{of}: {counted}; {} are missing{time}", own.len(), missing.len())
+}
+
+/// Computes cells that are named, holds them against the log, and prints their rows.
+fn again(
+    args: &Args,
+    setup: &Setup,
+    (cells, plan): (&[Cell], &Plan),
+    out: &Path,
+    common: &Common,
+    context: &Context,
+) -> anyhow::Result<()> {
+    let mut chosen: Vec<&Cell> = Vec::new();
+    for name in &args.only {
+        let found: Vec<&Cell> = missing(cells, |_| false)
+            .into_iter()
+            .filter(|c| c.planned.cell.starts_with(name))
+            .collect();
+        match found.as_slice() {
+            [one] => chosen.push(one),
+            many => bail!(
+                "--only {name}: expected the digest of one cell of this study, found {}; take it \
+                 from the column `cell`",
+                many.len()
+            ),
+        }
+    }
+    let mut log = Log::open(out)?;
+    let mut fresh = HashMap::new();
+    compute(setup, &chosen, context, &mut |entry: Entry| -> Result<()> {
+        // As it will be read: that is what the log holds.
+        let entry: Entry = serde_json::from_str(&serde_json::to_string(&entry)?)?;
+        if let Some(known) = log.get(&entry.cell)
+            && let Some((figure, before, now)) = differing(known, &entry)
+        {
+            return Err(planish::study::Error::Recomputed {
+                cell: entry.cell.clone(),
+                figure,
+                before,
+                now,
+                folder: out.into(),
+            }
+            .into());
+        }
+        if log.get(&entry.cell).is_none() {
+            log.add(&entry)?;
+        } else {
+            common.say(&format!("cell {}: the same figures again", entry.cell));
+        }
+        fresh.insert(entry.cell.clone(), entry);
+        Ok(())
+    })?;
+    let rows: String = tables(plan, &fresh).iter().map(Table::jsonl).collect();
+    Ok(print(&rows)?)
+}
+
+/// Writes every table as JSON Lines and as CSV, and tells of them.
+///
+/// # Errors
+/// Files that cannot be written.
+pub fn write(out: &Path, plan: &Plan, entries: &HashMap<String, Entry>) -> anyhow::Result<String> {
+    let tables = tables(plan, entries);
+    let wanted: HashSet<&str> = plan.cells.iter().map(|p| p.cell.as_str()).collect();
+    let there = wanted.iter().filter(|cell| entries.contains_key(**cell)).count();
+    let mut said = match wanted.len() - there {
+        0 => format!("{there} cells, all there\n"),
+        n => format!("{there} cells, {n} still missing\n"),
+    };
+    for name in TABLES {
+        let (json, csv) = (out.join(format!("{name}.jsonl")), out.join(format!("{name}.csv")));
+        match tables.iter().find(|table| table.name == name) {
+            Some(table) => {
+                output::write(&json, table.jsonl().as_bytes())?;
+                output::write(&csv, &table.csv()?)?;
+                said += &format!("{} rows in {} and .csv\n", table.rows.len(), json.display());
+            }
+            // A table of an earlier plan would be taken for one of this.
+            None => {
+                for path in [json, csv].iter().filter(|path| path.exists()) {
+                    std::fs::remove_file(path)
+                        .map_err(|source| output::Error::Refused { path: path.clone(), source })?;
+                }
+            }
+        }
+    }
+    Ok(said)
+}

@@ -1,0 +1,82 @@
+//! Commands in processes of their own, so that each has its own time and memory.
+//!
+//! The parent writes the arguments as JSON to the child's standard input: `planish exec -`. Both are the
+//! same program and the same types, so no option can be lost on the way.
+
+use crate::args::Common;
+use crate::commands::{diagnose, post_train};
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+
+/// A command for a child.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChildCommand {
+    /// `diagnose`.
+    Diagnose(Box<diagnose::Args>),
+    /// `post-train`.
+    PostTrain(Box<post_train::Args>),
+}
+
+/// Arguments of `exec`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Where the command is read from, as JSON: `-`, standard input
+    #[arg(value_name = "-", value_parser = ["-"])]
+    from: String,
+}
+
+impl ChildCommand {
+    fn common(&mut self) -> &mut Common {
+        match self {
+            ChildCommand::Diagnose(args) => &mut args.common,
+            ChildCommand::PostTrain(args) => &mut args.common,
+        }
+    }
+
+    /// Runs the command in a child, quietly, on the caller's threads and device.
+    ///
+    /// # Errors
+    /// The program cannot be started, or fails: then with what it printed.
+    pub fn spawn(mut self, parent: &Common) -> anyhow::Result<()> {
+        let own = self.common();
+        let json = own.json.take();
+        *own = Common { json, quiet: true, seed: own.seed, ..parent.clone() };
+        let spec = serde_json::to_vec(&self)?;
+        let program = std::env::current_exe().context("cannot find planish's own program file")?;
+        let mut child = Command::new(program)
+            .args(["exec", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("cannot start planish in a process of its own")?;
+        if let Some(mut input) = child.stdin.take() {
+            // A child that ends at once says why on standard error.
+            let _ = input.write_all(&spec);
+        }
+        let output = child.wait_with_output().context("cannot wait for a child process")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("a child process failed ({}): {}", output.status, said.trim())
+        }
+        Ok(())
+    }
+}
+
+/// Runs the command that standard input holds.
+///
+/// # Errors
+/// JSON of another kind; those of the command.
+pub fn run(_: &Args) -> anyhow::Result<()> {
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
+    let command: ChildCommand =
+        serde_json::from_str(&text).context("expected a command as JSON on standard input")?;
+    match command {
+        ChildCommand::Diagnose(args) => diagnose::run(&args),
+        ChildCommand::PostTrain(args) => post_train::run(&args),
+    }
+}

@@ -1,0 +1,93 @@
+//! Errors as the user reads them: one line a cause, options as flags.
+
+use clap::CommandFactory;
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+
+/// An error and what lies behind it, a line each. Skips causes the previous line already quotes.
+pub fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    let mut last = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        let lead = if last.is_empty() { "error: " } else { "  because: " };
+        if !last.contains(&cause) || last.is_empty() {
+            text += &format!("{lead}{cause}\n");
+            last = cause;
+        }
+    }
+    in_flags(&text)
+}
+
+/// Whether an error says that the command line makes no sense.
+pub fn is_usage(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let of_session = cause.downcast_ref::<planish::error::Error>();
+        cause.is::<planish::options::Error>()
+            || matches!(of_session, Some(planish::error::Error::Options(_)))
+    })
+}
+
+/// The library names options by their field, in backticks; here they become flags: `` `weight_decay` ``
+/// is `--weight-decay`.
+pub fn in_flags(text: &str) -> String {
+    let mut parts = text.split('`');
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    let mut quoted = true;
+    let mut rest = parts.peekable();
+    while let Some(part) = rest.next() {
+        let closed = quoted && rest.peek().is_some();
+        let flag = part.replace('_', "-");
+        match closed {
+            true if flags().contains(&flag) => {
+                out += &format!("--{flag}");
+                out += rest.next().unwrap_or_default();
+            }
+            true => {
+                out += &format!("`{part}`");
+                out += rest.next().unwrap_or_default();
+            }
+            false => {
+                out.push('`');
+                out += part;
+                quoted = false;
+            }
+        }
+    }
+    out
+}
+
+/// Every long flag of every command that is the name of an option of the library.
+fn flags() -> &'static BTreeSet<String> {
+    static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
+    FLAGS.get_or_init(|| {
+        let root = crate::Cli::command();
+        let of = |command: &clap::Command| -> Vec<String> {
+            command.get_arguments().filter_map(|a| a.get_long().map(str::to_owned)).collect()
+        };
+        root.get_subcommands().flat_map(of).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn an_error_tells_each_cause_once() {
+        let root = || std::io::Error::other("disk full");
+        let chained = Err::<(), _>(root()).context("cannot write r.json").unwrap_err();
+        assert_eq!(message(&chained), "error: cannot write r.json\n  because: disk full\n");
+        let quoting = Err::<(), _>(root()).context("cannot write r.json: disk full").unwrap_err();
+        assert_eq!(message(&quoting), "error: cannot write r.json: disk full\n");
+    }
+
+    #[test]
+    fn options_become_flags_and_other_names_stay() {
+        assert_eq!(in_flags("lower `weight_decay` or `lr`"), "lower --weight-decay or --lr");
+        let names = "no layer is called `blok.1`; `planish undo x` puts it back; `val`";
+        assert_eq!(in_flags(names), names);
+        assert_eq!(in_flags("a ` alone"), "a ` alone");
+        assert_eq!(in_flags("`lr`"), "--lr");
+    }
+}

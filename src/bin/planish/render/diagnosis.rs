@@ -1,0 +1,181 @@
+//! What `diagnose` prints.
+
+use super::table::{Align, Style, Table};
+use crate::args::Common;
+use planish::data::Roles;
+use planish::diagnose::findings::{Findings, Fitted, Plan};
+use planish::diagnose::session::DiagnoseSession;
+use planish::diagnose::spectrum::{Estimated, Spectrum};
+use planish::format::{ABSENT, count, number, optional};
+use planish::objective::{Examples, Matrix};
+
+/// Everything, plan and warnings last.
+pub fn show(
+    session: &DiagnoseSession,
+    findings: &Findings,
+    roles: &Roles,
+    common: &Common,
+) -> String {
+    let loss = &findings.loss_nats;
+    let of_some = match loss.training_images {
+        Some(n) => format!(" ({} images)", count(n as u64)),
+        None => String::new(),
+    };
+    let mut out = format!(
+        "validation: {} images ({}); loss {}, calibrated {:.4} at temperature {:.3}{}\n",
+        session.validation.len(),
+        roles.val_origin,
+        with_error(Some(loss.validation), loss.stderr),
+        loss.calibrated,
+        loss.temperature,
+        loss.training.map_or(String::new(), |t| format!("; training loss {t:.4}{of_some}")),
+    );
+    for note in common.untold(&roles.notes, &roles.notes) {
+        out += &format!("note: {note}\n");
+    }
+    out += &format!("\n{}\n", table(findings));
+    out += &spectra(findings);
+    out += &format!("{}\n", findings.summary);
+    match &findings.plan {
+        Some(plan) => out += &plan_line("plan", plan),
+        None => out += "plan: none\n",
+    }
+    out += &findings.one_layer().map_or(String::new(), |said| said + "\n");
+    if let Some(plan) = &findings.plan_in_sample {
+        out +=
+            &format!("in-sample, as published: perturb {}, update {}\n", plan.perturb, plan.update);
+    }
+    if let Some(plan) = &findings.plan_calibrated {
+        out += &plan_line("beyond temperature", plan);
+    }
+    for warning in &findings.warnings {
+        out += &format!("warning: {warning}\n");
+    }
+    out
+}
+
+fn plan_line(title: &str, plan: &Plan) -> String {
+    let tied = |names: &[String]| match names {
+        [] => String::new(),
+        _ => format!(" (tied with {})", names.join(", ")),
+    };
+    format!(
+        "{title}: perturb {}{}, update {}{}\n",
+        plan.perturb,
+        tied(&plan.tied_perturb),
+        plan.update,
+        tied(&plan.tied_update)
+    )
+}
+
+/// ΔL and κ by layer, a bar for the cross-fitted ΔL.
+fn table(findings: &Findings) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("layer", Align::Left),
+        right("ΔL in-sample"),
+        right("ΔL cross-fit"),
+        right("beyond T"),
+        right("κ in-sample"),
+        right("κ cross-fit"),
+        right("‖Δw‖"),
+        right("α*/α_q"),
+        ("", Align::Left),
+    ]);
+    for l in &findings.layers {
+        let both = |f: &Fitted| with_error(f.cross_fit, f.stderr);
+        let mut flags = Vec::new();
+        if l.eligible {
+            flags.push("eligible");
+        }
+        if l.capped {
+            flags.push("capped");
+        }
+        if l.negative_curvature {
+            flags.push("gᵀHg ≤ 0");
+        }
+        let cells = [
+            l.name.clone(),
+            optional(l.delta_l_nats.in_sample),
+            both(&l.delta_l_nats),
+            both(&l.delta_l_calibrated_nats),
+            optional(l.kappa.in_sample),
+            both(&l.kappa),
+            number(l.displacement),
+            match (&l.newton, l.quadratic.alpha) {
+                (None, Some(q)) => format!("{:.2}", l.alpha / q),
+                _ => ABSENT.into(),
+            },
+            flags.join(", "),
+        ];
+        table.row_with_bar(cells, l.delta_l_nats.cross_fit.unwrap_or(0.0));
+    }
+    table.render(Style::of_stdout())
+}
+
+pub fn with_error(mean: Option<f64>, stderr: Option<f64>) -> String {
+    mean.map_or(ABSENT.into(), |mean| {
+        planish::format::estimate(planish::evaluate::Estimate { mean, stderr })
+    })
+}
+
+/// Eigenvalues and traces by layer, the matrices under each other.
+fn spectra(findings: &Findings) -> String {
+    let all: Vec<(&str, &Spectrum)> = findings
+        .layers
+        .iter()
+        .flat_map(|l| l.spectra.iter().map(|s| (l.name.as_str(), s)))
+        .collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("layer", Align::Left),
+        ("matrix", Align::Left),
+        right("λ_max"),
+        right("next"),
+        right("λ_min"),
+        right("trace"),
+        right("tr/λ_max"),
+        ("", Align::Left),
+    ]);
+    for (name, s) in all {
+        let matrix = match s.matrix {
+            Matrix::Hessian => "Hessian",
+            Matrix::GaussNewton => "Gauss-Newton",
+        };
+        let top = s.largest.first().map(|l| l.value);
+        let bottom = s.smallest.first().map(|l| {
+            let scale = top.unwrap_or(0.0).abs().max(l.value.abs());
+            match l.residual {
+                Some(r) if l.value.abs() <= r * scale => "≈ 0".into(),
+                _ => number(l.value),
+            }
+        });
+        let mut flags = Vec::new();
+        if s.largest.iter().chain(&s.smallest).any(|l| !l.converged) {
+            flags.push("eigenvalues not converged");
+        }
+        if s.trace.is_some_and(|t| !t.converged) {
+            flags.push("trace known to more than 10%");
+        }
+        let both = |e: Option<Estimated>| e.map_or(ABSENT.into(), |e| value(&e));
+        table.row([
+            name.to_owned(),
+            matrix.to_owned(),
+            with_error(top, s.largest_stderr),
+            optional(s.largest.get(1).map(|l| l.value)),
+            bottom.unwrap_or(ABSENT.into()),
+            s.trace.map_or(ABSENT.into(), |t| with_error(Some(t.value), Some(t.stderr))),
+            both(s.effective_dimension),
+            flags.join(", "),
+        ]);
+    }
+    table.render(Style::of_stdout()) + "\n"
+}
+
+/// A value and its error.
+pub fn value(e: &Estimated) -> String {
+    with_error(Some(e.value), e.stderr)
+}

@@ -1,0 +1,23 @@
+//! Results and progress as text on the terminal.
+
+pub mod diagnosis;
+pub mod epochs;
+pub mod finetune;
+mod heartbeat;
+pub mod picture;
+pub mod post_train;
+pub mod progress;
+pub mod sampling;
+pub mod sentence;
+pub mod shifts;
+pub mod table;
+
+use std::io::{self, Write};
+
+/// Prints a text on standard output, with one line break at its end.
+///
+/// # Errors
+/// Standard output that cannot be written.
+pub fn print(text: &str) -> io::Result<()> {
+    writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'))
+}

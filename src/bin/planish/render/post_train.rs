@@ -1,0 +1,205 @@
+//! What `post-train` prints of its result.
+
+use crate::render::epochs::Figure;
+use crate::render::sentence::sentence;
+use crate::render::table::{Align, Style, Table};
+use planish::cache::CacheInfo;
+use planish::cache::Mode;
+use planish::diagnose::findings::LayerResult;
+use planish::evaluate::Estimate;
+use planish::format::{count, duration, estimate, number, percent};
+use planish::post_train::search::{HEADERS, Search};
+use planish::report::post_training::Report;
+use planish::train::post::Epoch;
+
+/// What epochs' losses on V are to be held against: the input's on the same images. `watched` is how
+/// many images of V these are, and how many V has.
+pub fn start_line(loss: f64, watched: Option<[usize; 2]>) -> String {
+    format!("epoch 0: V {loss:.4}{} before training", on(watched))
+}
+
+/// One epoch in a line, each loss with the images and weights that it is of.
+pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
+    let perturbation = e.perturbation.map_or(String::new(), |p| {
+        let capped = e.capped.map_or(String::new(), |c| format!(", {} capped", percent(c)));
+        format!(", perturbation {} of the norm{capped}", percent(p))
+    });
+    let at = if e.perturbation.is_some() { " at the perturbed weights" } else { "" };
+    let v = e.validation_loss.map_or(String::new(), |v| format!(", V {v:.4}{}", on(watched)));
+    format!(
+        "epoch {}: training batches {:.4}{at}{v}{perturbation}, {}",
+        e.epoch,
+        e.training_loss,
+        duration(e.seconds)
+    )
+}
+
+fn on(watched: Option<[usize; 2]>) -> String {
+    match watched {
+        None => String::new(),
+        Some([n, all]) if n == all => format!(" on its {} images", count(n as u64)),
+        Some([n, all]) => format!(" on {} of its {} images", count(n as u64), count(all as u64)),
+    }
+}
+
+/// What `--csv` and `--tensorboard` tell of an epoch.
+pub fn epoch_figures(e: &Epoch) -> [Figure; 8] {
+    [
+        ("rate", Some(e.rate)),
+        ("training_loss", Some(e.training_loss)),
+        ("validation_loss", e.validation_loss),
+        ("gradient_norm", Some(e.gradient_norm)),
+        ("perturbation", e.perturbation),
+        ("capped", e.capped),
+        ("eta", e.eta),
+        ("seconds", Some(e.seconds)),
+    ]
+}
+
+/// Before and after, in rows, and these notes.
+pub fn show(report: &Report, notes: &[&String]) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        right("NLL"),
+        right("calibrated"),
+        right("top-1"),
+        right("ECE"),
+        right("temperature"),
+    ]);
+    let mut gains = String::new();
+    for (name, part) in [("validation", &report.validation), ("test", &report.test)] {
+        let Some(part) = part else { continue };
+        for (when, s) in [("before", &part.before), ("after", &part.after)] {
+            table.row([
+                format!("{name} {when}"),
+                with_error(s.nll, s.nll_stderr),
+                with_error(s.calibrated_nll, s.calibrated_nll_stderr),
+                percent(s.top1),
+                format!("{:.4}", s.ece),
+                number(s.temperature),
+            ]);
+        }
+        gains += &format!(
+            "{name}, before − after, paired: NLL {}, calibrated NLL {} ({} images; above 0 is better)\n",
+            estimate(part.nll_gain),
+            estimate(part.calibrated_nll_gain),
+            part.before.images
+        );
+    }
+    let mut out = format!("{}\n{gains}", table.render(Style::of_stdout()));
+    for layer in &report.layers {
+        let of = |l: &LayerResult| {
+            format!(
+                "ΔL {}, κ {}",
+                fitted(l.delta_l_nats.cross_fit, l.delta_l_nats.stderr),
+                fitted(l.kappa.cross_fit, l.kappa.stderr)
+            )
+        };
+        out += &format!(
+            "{}: before {}; after {}\n",
+            layer.before.name,
+            of(&layer.before),
+            of(&layer.after)
+        );
+    }
+    let written = match &report.output {
+        Some(file) => format!("epoch {} written to {}", report.selection.selected_epoch, file.path),
+        None => "nothing written".into(),
+    };
+    out += &format!(
+        "{} an epoch; {}; {written}\n",
+        duration(report.run.seconds_per_epoch),
+        frozen(&report.run.cache)
+    );
+    if let Some(undo) = report.output.as_ref().and_then(|file| file.undo.as_ref()) {
+        out += &format!("`planish undo {}` puts it back, from {undo}\n", report.checkpoint.path);
+    }
+    if let Some(file) = report.output.as_ref().filter(|file| file.moves_lost_to_rounding > 0) {
+        out += &format!(
+            "of {} weights that training moved, {} are stored as before: the file's type cannot \
+             tell the difference\n",
+            count(file.weights_moved as u64),
+            count(file.moves_lost_to_rounding as u64)
+        );
+    }
+    for note in notes {
+        out += &format!("note: {note}\n");
+    }
+    // V chose the epoch, so the last word is test's where there is one.
+    let last = report.test.as_ref().or(report.validation.as_ref());
+    if let Some(comparison) = last.and_then(|part| part.comparison.as_ref()) {
+        out += &format!("{}\n", sentence(comparison, "before", "after"));
+    }
+    out
+}
+
+/// The best of the recipes that a search tried.
+pub fn tried(search: &Search) -> String {
+    let columns: Vec<(&str, Align)> = HEADERS
+        .iter()
+        .enumerate()
+        .map(|(i, name)| (*name, if i == 0 { Align::Left } else { Align::Right }))
+        .collect();
+    let mut table = Table::new(&columns);
+    search.leading(SHOWN).into_iter().for_each(|row| table.row(row));
+    format!("{}{}", table.render(Style::of_stdout()), search.sentence(SHOWN))
+}
+
+/// Rows that are printed: the best.
+const SHOWN: usize = 8;
+
+/// What became of the frozen layers' activations.
+fn frozen(cache: &CacheInfo) -> String {
+    let folder = cache.folder.as_deref().unwrap_or_default();
+    let time = duration(cache.seconds);
+    match cache.mode {
+        Mode::Off => "frozen layers run for every batch".into(),
+        Mode::Ram => format!("frozen layers {time}, kept in memory"),
+        Mode::Disk if cache.found == cache.views => {
+            format!("frozen layers read from {folder} in {time}")
+        }
+        Mode::Disk => format!("frozen layers {time}, kept in {folder}"),
+    }
+}
+
+fn with_error(mean: f64, stderr: Option<f64>) -> String {
+    estimate(Estimate { mean, stderr })
+}
+
+fn fitted(mean: Option<f64>, stderr: Option<f64>) -> String {
+    mean.map_or("–".into(), |mean| with_error(mean, stderr))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_what_each_loss_is_of() {
+        let mut epoch = Epoch {
+            epoch: 2,
+            rate: 0.01,
+            training_loss: 0.25,
+            gradient_norm: 1.0,
+            validation_loss: Some(0.5),
+            perturbation: Some(0.042),
+            capped: Some(0.5),
+            eta: Some(1.0),
+            seconds: 1.5,
+        };
+        let few = Some([1000, 6000]);
+        let start = start_line(0.625, few);
+        assert_eq!(start, "epoch 0: V 0.6250 on 1,000 of its 6,000 images before training");
+        assert_eq!(
+            epoch_line(&epoch, few),
+            "epoch 2: training batches 0.2500 at the perturbed weights, V 0.5000 on 1,000 of its \
+             6,000 images, perturbation 4.2% of the norm, 50.0% capped, 1.50 s"
+        );
+        (epoch.perturbation, epoch.capped) = (None, None);
+        let plain = "epoch 2: training batches 0.2500, V 0.5000 on its 400 images, 1.50 s";
+        assert_eq!(epoch_line(&epoch, Some([400, 400])), plain);
+        epoch.validation_loss = None;
+        assert_eq!(epoch_line(&epoch, None), "epoch 2: training batches 0.2500, 1.50 s");
+    }
+}

@@ -1,0 +1,36 @@
+//! A comparison in words and as a table.
+
+use crate::render::table::{Align, Style, Table};
+use planish::evaluate::{Comparison, Estimate};
+use planish::format::{count, estimate, number, percent};
+pub use planish::report::sentence::sentence;
+use planish::report::sentence::{name, rounded};
+
+/// A row for each figure, and how accuracy was tested.
+pub fn table(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
+    let right = |name| (name, Align::Right);
+    let columns =
+        [("", Align::Left), right(a), right(b), right("gain of B"), right("95% interval")];
+    let mut table = Table::new(&columns);
+    for d in &comparison.differences {
+        let share = d.figure == "top1";
+        let show = |x: f64| if share { percent(x) } else { rounded(x, d.gain_stderr) };
+        let gain = match share {
+            true => percent(d.gain),
+            false => estimate(Estimate { mean: d.gain, stderr: d.gain_stderr }),
+        };
+        let interval = d
+            .interval
+            .map_or(String::new(), |[low, high]| format!("{} to {}", show(low), show(high)));
+        let value = |x: f64| if share { percent(x) } else { number(x) };
+        table.row([name(&d.figure).into(), value(d.a), value(d.b), gain, interval]);
+    }
+    let m = comparison.mcnemar;
+    format!(
+        "{}\n{} images only A gets right, {} only B: McNemar's exact p = {}\n",
+        table.render(Style::of_stdout()),
+        count(m.only_a as u64),
+        count(m.only_b as u64),
+        number(m.p)
+    )
+}

@@ -1,0 +1,44 @@
+//! What a checkpoint may not say itself.
+
+use crate::data::{Interpolation, Resize};
+use crate::options::{as_size, as_text};
+use serde::{Deserialize, Serialize};
+
+/// Settings that a checkpoint does not say. What it does say must agree.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Model options"))]
+pub struct Load {
+    /// Attention heads, if no configuration says
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
+    pub heads: Option<usize>,
+    /// Patch size in pixels, to confirm what the tensors show
+    #[serde(with = "as_size")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "P|HxW", value_parser = crate::options::text::size))]
+    pub patch_size: Option<[usize; 2]>,
+    /// Image size in pixels, if no configuration says
+    #[serde(with = "as_size")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "S|HxW", value_parser = crate::options::text::size))]
+    pub image_size: Option<[usize; 2]>,
+    /// Mean of the images per channel, in units of the full scale
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "M,…", value_delimiter = ',', allow_hyphen_values = true)
+    )]
+    pub mean: Option<Vec<f32>>,
+    /// Standard deviation of the images per channel, in units of the full scale
+    #[cfg_attr(feature = "cli", arg(long, value_name = "S,…", value_delimiter = ','))]
+    pub std: Option<Vec<f32>>,
+    /// Resampling filter: nearest, bilinear or bicubic
+    #[serde(with = "as_text::option")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILTER"))]
+    pub interpolation: Option<Interpolation>,
+    /// Resize before the centre crop: `squash` (to the crop itself), pixels of the short side, or
+    /// height and width
+    #[serde(with = "as_text::option")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "squash|N|HxW"))]
+    pub resize: Option<Resize>,
+    /// Share of the resized image's side that the centre crop keeps
+    #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", conflicts_with = "resize"))]
+    pub crop_pct: Option<f64>,
+}

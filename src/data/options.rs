@@ -1,0 +1,86 @@
+//! Options that say where images come from.
+
+use super::ClassOrder;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Where images come from, and which of them train, validate and test.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Data options"))]
+pub struct DataOptions {
+    /// Images: a folder of class folders (JPEG, PNG, WebP), an IDX or CIFAR binary folder, or
+    /// tensors:FILE or tensors:FOLDER (prepared images)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
+    pub data: String,
+    /// Training images, instead of the split `train` of D
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
+    pub train_data: Option<String>,
+    /// Validation images, instead of the split `val` of D
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
+    pub val_data: Option<String>,
+    /// Test images, instead of the split `test` of D
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
+    pub test_data: Option<String>,
+    /// Cut the validation images off the training split: this share of it
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FRACTION", conflicts_with = "val_data"))]
+    pub val_from_train: Option<f64>,
+    /// Training images, where planish fine-tuned the checkpoint on a part of the training split
+    /// (`--train-samples`, `--train-range`): that part, or all of the split
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            value_name = "fitted|all",
+            default_value = "fitted",
+            hide_possible_values = true
+        )
+    )]
+    pub train_on: TrainOn,
+    /// How class folders are numbered: by the checkpoint's class names, or in sorted order
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "name|sorted", default_value = "name", hide_possible_values = true)
+    )]
+    pub class_order: ClassOrder,
+    /// An image file that cannot be decoded: stop at it, or decode all files once first and go on
+    /// without the bad ones, each named
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "fail|skip", default_value = "fail", hide_possible_values = true)
+    )]
+    pub on_bad_sample: OnBadSample,
+}
+
+/// Which training images are trained on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum TrainOn {
+    /// the images that the checkpoint was fine-tuned on, where it says so
+    #[default]
+    Fitted,
+    /// all of the training split
+    All,
+}
+
+/// What happens to an image file that cannot be decoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum OnBadSample {
+    /// the first such file is an error
+    #[default]
+    Fail,
+    /// such files are left out, everywhere
+    Skip,
+}
+
+impl DataOptions {
+    /// Files of tensors among the data.
+    pub fn files(&self) -> Vec<&Path> {
+        let all = [Some(&self.data), self.train_data.as_ref(), self.val_data.as_ref()];
+        let all = all.into_iter().chain([self.test_data.as_ref()]).flatten();
+        all.filter_map(|data| data.strip_prefix("tensors:")).map(Path::new).collect()
+    }
+}

@@ -1,0 +1,59 @@
+//! What each method of post-training would take, told by `diagnose` beside its plan.
+
+use super::findings::Findings;
+use crate::forecast::{Calibration, Forecast, Perturbing, Work, step_work};
+use crate::objective::Objective;
+use crate::vit::Layer;
+use crate::vit::layers::{features, select};
+
+/// Copies of the updated layers that a step holds at its peak, the weights themselves aside:
+/// gradient, momentum and moved weights.
+const COPIES: usize = 3;
+
+/// Time and memory on this machine, for `examples` training images; and operations, whatever the
+/// machine. PoL and SGD need a plan.
+pub fn post_training(
+    objective: &Objective,
+    examples: usize,
+    found: &Calibration,
+    findings: &Findings,
+) -> (Vec<Forecast>, Vec<Work>) {
+    let config = &objective.config;
+    let named = |name: &str| select(config, name).ok().and_then(|mut l| l.pop());
+    let mut methods: Vec<(&str, Layer, Option<Layer>)> = Vec::new();
+    methods.extend(named("head").map(|head| ("pof", features(config), Some(head))));
+    methods.extend(named("*").map(|all| ("sam", all, None)));
+    if let Some(plan) = &findings.plan
+        && let (Some(p), Some(u)) = (named(&plan.perturb), named(&plan.update))
+    {
+        methods.push(("pol", u.clone(), Some(p)));
+        methods.push(("sgd", u, None));
+    }
+    methods
+        .into_iter()
+        .map(|(name, update, perturb)| {
+            let newton = |p: &Layer| p.first_stage + 4 < crate::vit::stages(config);
+            let duals = perturb.as_ref().is_some_and(newton);
+            let perturbing = match &perturb {
+                Some(layer) => Perturbing::Line { layer, newton: duals, ratio: 2.0 },
+                None if name == "sam" => Perturbing::Climb { share: 1.0, norms: false },
+                None => Perturbing::Nothing,
+            };
+            let flop = step_work(config, &update, perturbing);
+            let tensors = update.tensors.iter();
+            let n: usize = tensors.map(|&i| objective.weights.tensor(i).elem_count()).sum();
+            let first = perturb.iter().fold(update.first_stage, |s, p| s.min(p.first_stage));
+            let held = (examples * config.numbers_at(first) * 4) as f64;
+            (
+                Forecast {
+                    method: name.into(),
+                    seconds_per_epoch: examples as f64 * flop / found.gradient,
+                    peak_mib: found.resident_mib
+                        + if duals { found.wave_mib } else { 0.5 * found.wave_mib }
+                        + (held + (COPIES * n * 4) as f64) / (1 << 20) as f64,
+                },
+                Work { method: name.into(), gflop_per_image: flop / 1e9 },
+            )
+        })
+        .unzip()
+}

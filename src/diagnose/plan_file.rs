@@ -1,0 +1,112 @@
+//! The plan in the report of a diagnosis.
+
+use super::findings::Plan;
+use crate::checkpoint::Checkpoint;
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// Identifier and version of a diagnosis report's schema.
+pub const SCHEMA: &str = "planish/diagnosis/1";
+
+/// Why a report gives no plan for a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error(
+        "cannot read the plan {}: {source}; give a report of `planish diagnose --json`", .path.display()
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is no diagnosis.
+    #[error(
+        "`plan` {}: expected a report of schema {SCHEMA}, found {found}; give what `planish diagnose \
+         --json` wrote",
+        .path.display()
+    )]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
+    /// The diagnosis is of another checkpoint.
+    #[error(
+        "{}: the plan was made for checkpoint {expected}, this one is {found}; diagnose this one",
+        .path.display()
+    )]
+    OtherCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// SHA-256 in the report.
+        expected: String,
+        /// SHA-256 of the checkpoint.
+        found: String,
+    },
+    /// Images that chose the plan would be scored as test.
+    #[error(
+        "{}: the plan was made on {planned}, and V is now {now}: some of its images would be scored as \
+         test; use that report's `seed`, or diagnose again",
+        .path.display()
+    )]
+    OtherValidation {
+        /// The file.
+        path: PathBuf,
+        /// V of the report.
+        planned: String,
+        /// V now.
+        now: String,
+    },
+}
+
+/// What is read of a report.
+#[derive(Deserialize)]
+struct Report {
+    checkpoint: Model,
+    data: Data,
+    plan: Option<Plan>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    digest: String,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    origin: String,
+}
+
+/// The plan in a report on this very checkpoint; nothing if it found no layer eligible.
+///
+/// # Errors
+/// [`Error`].
+pub fn read_plan(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    val_origin: &str,
+) -> Result<Option<Plan>, Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| Error::Read { path: path.into(), source })?;
+    let other = |found: String| Error::Schema { path: path.into(), found };
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| other(format!("no JSON ({e})")))?;
+    let schema = value["schema"].as_str().unwrap_or("JSON without a schema").to_owned();
+    if schema != SCHEMA {
+        return Err(other(schema));
+    }
+    let report: Report = serde_json::from_value(value)
+        .map_err(|e| other(format!("that schema with other contents ({e})")))?;
+    if report.checkpoint.digest != checkpoint.digest {
+        let (expected, found) = (report.checkpoint.digest, checkpoint.digest.clone());
+        return Err(Error::OtherCheckpoint { path: path.into(), expected, found });
+    }
+    let planned = report.data.origin;
+    if planned.starts_with("half of test") && planned != val_origin {
+        return Err(Error::OtherValidation { path: path.into(), planned, now: val_origin.into() });
+    }
+    Ok(report.plan)
+}

@@ -1,0 +1,114 @@
+//! Growing parts of V: whether V is large enough.
+
+use super::findings::{Findings, Fitted};
+use super::ranking::{LayerSample, Sample, Sampling};
+use super::session::DiagnoseSession;
+use super::spectrum::Estimated;
+use crate::error::Result;
+
+/// Images that a search for enough images starts from.
+const FIRST: usize = 250;
+/// Fewest images that a part is worth measuring on.
+const FEWEST: usize = 8;
+
+/// What was found on the last part.
+pub struct Found {
+    /// The part, unless it is all of V.
+    pub part: Option<DiagnoseSession>,
+    /// What it shows.
+    pub findings: Findings,
+    /// The same figures on every part; empty if all of V alone was measured.
+    pub samples: Vec<Sample>,
+    /// How a search for enough images ended.
+    pub sampling: Option<Sampling>,
+}
+
+/// How many images each part has, `most` at last.
+pub fn sizes(most: usize, convergence: bool, until: bool) -> Vec<usize> {
+    let mut sizes = Vec::new();
+    if until {
+        sizes.extend((0..).map(|k| FIRST << k).take_while(|&n| n < most));
+    } else if convergence {
+        sizes.extend([most / 4, most / 2]);
+    }
+    sizes.retain(|&n| n >= FEWEST);
+    sizes.push(most);
+    sizes
+}
+
+/// Measures part after part, to the last, or until the ranking is decided. `measure` is told
+/// whether everything asked for is wanted, or only what parts are compared by.
+pub fn measure(
+    work: &DiagnoseSession,
+    part: &dyn Fn(usize) -> Result<DiagnoseSession>,
+    sizes: &[usize],
+    until: Option<f64>,
+    measure: impl Fn(&DiagnoseSession, bool) -> Result<Findings>,
+) -> Result<Found> {
+    let most = sizes.last().copied().unwrap_or(0);
+    let mut samples = Vec::new();
+    for &size in sizes.iter().filter(|&&size| size < most) {
+        let subject = part(size)?;
+        let findings = measure(&subject, false)?;
+        samples.push(sample(&findings, size));
+        if let Some(tolerance) = until.filter(|&tolerance| decided(&findings, tolerance)) {
+            // A part's spectrum is less than what was asked for.
+            let findings = match findings.layers.iter().all(|l| l.spectra.is_empty()) {
+                true => findings,
+                false => measure(&subject, true)?,
+            };
+            let sampling =
+                Sampling { until_stderr: tolerance, decided: true, images: size, available: most };
+            return Ok(Found { part: Some(subject), findings, samples, sampling: Some(sampling) });
+        }
+    }
+    let findings = measure(work, true)?;
+    if !samples.is_empty() {
+        samples.push(sample(&findings, most));
+    }
+    let sampling = until.map(|tolerance| Sampling {
+        until_stderr: tolerance,
+        decided: decided(&findings, tolerance),
+        images: most,
+        available: most,
+    });
+    Ok(Found { part: None, findings, samples, sampling })
+}
+
+fn decided(findings: &Findings, tolerance: f64) -> bool {
+    let ranking = findings.ranking.as_ref();
+    ranking.is_some_and(|r| r.update.is_decided(tolerance) && r.perturb.is_decided(tolerance))
+}
+
+fn sample(findings: &Findings, images: usize) -> Sample {
+    let fitted = |f: &Fitted| f.cross_fit.map(|value| Estimated { value, stderr: f.stderr });
+    let layers = findings.layers.iter().map(|l| LayerSample {
+        name: l.name.clone(),
+        delta_l_nats: fitted(&l.delta_l_nats),
+        kappa: fitted(&l.kappa),
+        largest_eigenvalue: l.spectra.first().and_then(|s| {
+            let value = s.largest.first()?.value;
+            Some(Estimated { value, stderr: s.largest_stderr })
+        }),
+    });
+    let loss = &findings.loss_nats;
+    Sample {
+        images,
+        loss_nats: Estimated { value: loss.validation, stderr: loss.stderr },
+        layers: layers.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::diagnose::sampling::*;
+
+    #[test]
+    fn parts_grow_to_all_images() {
+        assert_eq!(sizes(2000, false, false), [2000]);
+        assert_eq!(sizes(2000, true, false), [500, 1000, 2000]);
+        assert_eq!(sizes(1100, false, true), [250, 500, 1000, 1100]);
+        assert_eq!(sizes(250, false, true), [250]);
+        assert_eq!(sizes(20, true, false), [10, 20]);
+    }
+}

@@ -1,0 +1,205 @@
+//! A model with the images it is diagnosed on.
+
+use super::findings::Findings;
+use super::{Estimator, Options, Request, diagnose};
+use crate::checkpoint::Checkpoint;
+use crate::curvature::{LayerOperator, LinearOperator};
+use crate::data::{Role, Roles, require};
+use crate::error::{Error, Result};
+use crate::forecast::{
+    Calibration, Need, Operations, calibrate, diagnose_work, lower, start_within,
+};
+use crate::line_search::is_linear;
+use crate::objective::{Examples, Matrix, Objective};
+use crate::pixels::Pixels;
+use crate::session::{Context, objective, pixels, sample};
+use crate::vit::{Layer, cost};
+use candle_core::DType;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// A model with the images it is measured on.
+pub struct DiagnoseSession {
+    /// The model at w*.
+    pub objective: Objective,
+    /// V.
+    pub validation: Pixels,
+    training: Option<Pixels>,
+    /// Training images that there are, measured on or not.
+    pub train_images: usize,
+}
+
+impl DiagnoseSession {
+    /// Takes V and as many training images.
+    ///
+    /// # Errors
+    /// No V; images that cannot be read; a model that cannot be run.
+    pub fn new(
+        checkpoint: &Checkpoint,
+        roles: &Roles,
+        samples: Option<usize>,
+        context: &Context,
+    ) -> Result<Self> {
+        let v = sample(require(Role::Val, roles.val.as_ref())?, samples, context.seed)?;
+        let validation = pixels(checkpoint, &v)?;
+        let training = match &roles.train {
+            Some(split) => {
+                let n = v.len().min(split.len());
+                Some(pixels(checkpoint, &sample(split, Some(n), context.seed)?)?)
+            }
+            None => None,
+        };
+        let objective = objective(checkpoint, DType::F32)?;
+        let train_images = roles.train.as_ref().map_or(0, |s| s.len());
+        Ok(Self { objective, validation, training, train_images })
+    }
+
+    /// The same images under other weights.
+    pub fn at(&self, objective: Objective) -> Self {
+        Self {
+            objective,
+            validation: self.validation.clone(),
+            training: self.training.clone(),
+            train_images: self.train_images,
+        }
+    }
+
+    /// Time and memory that measuring these layers takes.
+    pub fn need(&self, layers: &[Layer], found: &Calibration) -> Need {
+        self.need_of(self.validation.len(), layers, found)
+    }
+
+    /// The same with so many images of V.
+    pub fn need_of(&self, images: usize, layers: &[Layer], found: &Calibration) -> Need {
+        let seconds = found.seconds(diagnose_work(&self.objective.config, layers), images);
+        let passing = found.resident_mib + found.wave_mib;
+        Need { seconds, mib: found.peak_mib.max(passing + self.held_mib(images, layers)) }
+    }
+
+    /// The same with options, whose products are counted as if none ended early.
+    pub fn need_with(&self, layers: &[Layer], options: &Options, found: &Calibration) -> Need {
+        let plain = self.need(layers, found);
+        let newton = match options.estimator {
+            Estimator::Line => 0,
+            // Of either fold, which has half of the images.
+            Estimator::Newton { iterations, .. } => iterations,
+        };
+        let products = newton + options.spectrum.as_ref().map_or(0, |s| s.products());
+        let config = &self.objective.config;
+        let hvp = products as f64 * layers.iter().map(|l| cost::hvp(config, l)).sum::<f64>();
+        let work = Operations { hvp, ..Operations::default() };
+        let numbers = |l: &Layer| -> usize {
+            l.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
+        };
+        let largest = layers.iter().map(numbers).max().unwrap_or(0);
+        let one = layers.iter().max_by_key(|l| numbers(l));
+        let held = one.map_or(0.0, |layer| {
+            let operator =
+                LayerOperator::new(&self.objective, &self.validation, layer, Matrix::Hessian);
+            match (&options.spectrum, options.estimator) {
+                (Some(s), _) => {
+                    let held = s.held_mib(largest);
+                    held + operator.mib(operator.within((s.room - held).max(0.0)).block())
+                }
+                // Gradient, step, residual, direction and its product.
+                (None, Estimator::Newton { .. }) => operator.held_mib(5),
+                (None, Estimator::Line) => 0.0,
+            }
+        });
+        let seconds = found.seconds(work, self.validation.len());
+        Need { seconds: plain.seconds + seconds, mib: plain.mib + held }
+    }
+
+    /// The same model and training images with fewer of V's images; larger samples contain them, but
+    /// for rounding by class.
+    ///
+    /// # Errors
+    /// Images that cannot be read.
+    pub fn with_images(
+        &self,
+        checkpoint: &Checkpoint,
+        roles: &Roles,
+        n: usize,
+        context: &Context,
+    ) -> Result<Self> {
+        let v = sample(require(Role::Val, roles.val.as_ref())?, Some(n), context.seed)?;
+        let same = self.at(self.objective.clone());
+        Ok(Self { validation: pixels(checkpoint, &v)?, ..same })
+    }
+
+    /// Memory held beside the passes themselves, MiB: so many images at the door of a layer, in three
+    /// copies; both folds' directions; the layer moved, its product, and the line's points.
+    pub fn held_mib(&self, images: usize, layers: &[Layer]) -> f64 {
+        let config = &self.objective.config;
+        let door = |layer: &Layer| config.numbers_at(0).max(config.numbers_at(layer.first_stage));
+        let widest = layers.iter().map(door).max().unwrap_or(0);
+        let numbers = |layer: &Layer| -> usize {
+            layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
+        };
+        let (all, largest) =
+            layers.iter().map(numbers).fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
+        // Above the blocks, passes hold next to nothing once V has climbed there, whole. Else V, its two
+        // halves, and what the stage before left with the allocator, in pieces of another size.
+        let linear = layers.iter().all(|layer| is_linear(&self.objective, layer));
+        let copies = if linear { 1 } else { 3 };
+        let floats = copies * images * widest + 2 * all + 3 * largest;
+        floats as f64 * 4.0 / MIB
+    }
+
+    /// Rates and memory, with as many images at most as derivatives are taken of: half of V.
+    fn rates(&self, layers: &[Layer]) -> Result<Calibration> {
+        let half = self.validation.len().div_ceil(2);
+        Ok(calibrate(&self.objective, &self.validation, half, layers)?)
+    }
+
+    /// Measures this machine on the model; under a bound on memory, with a micro-batch that keeps the
+    /// whole within it.
+    ///
+    /// # Errors
+    /// A bound that even one image a thread exceeds.
+    pub fn calibrate(&mut self, layers: &[Layer], limit_mib: Option<f64>) -> Result<Calibration> {
+        if let Some(limit) = limit_mib {
+            start_within(&mut self.objective, limit);
+        }
+        let mut found = self.rates(layers)?;
+        let Some(limit) = limit_mib else { return Ok(found) };
+        loop {
+            let need = self.need(layers, &found).mib;
+            if need <= limit {
+                return Ok(found);
+            }
+            if !lower(&mut self.objective) {
+                return Err(Error::Memory(format!(
+                    "`memory`: {} images take about {need:.0} MiB, one at a time on each thread and \
+                     next to nothing kept on the way up, and {limit:.0} MiB are allowed; use fewer \
+                     `samples` or fewer `threads`, or allow more",
+                    self.validation.len()
+                )));
+            }
+            let again = self.rates(layers)?;
+            found = Calibration { peak_mib: found.peak_mib, ..again };
+        }
+    }
+
+    /// Measures the layers.
+    ///
+    /// # Errors
+    /// Those of [`diagnose`].
+    pub fn measure(
+        &self,
+        layers: &[Layer],
+        options: &Options,
+        context: &Context,
+    ) -> Result<Findings> {
+        let progress = context.task("diagnose", layers.len() as u64, "layers");
+        let request = Request {
+            training: self.training.as_ref().map(|t| t as &dyn Examples),
+            options: options.clone(),
+            ..Request::new(&self.objective, &self.validation, layers, context.seed)
+        };
+        Ok(diagnose(&request, &mut |name| {
+            progress.status(name);
+            progress.advance(1);
+        })?)
+    }
+}

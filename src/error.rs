@@ -1,0 +1,97 @@
+//! Why work on a checkpoint and its data cannot be done: the one type that names every room's errors.
+
+use crate::{
+    cache, checkpoint, curvature, data, device, diagnose, evaluate, objective, options, output,
+    session, shift, study, train, vit,
+};
+
+/// What can go wrong in a session.
+///
+/// Messages name options by their field, in backticks.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option that cannot be what it is.
+    #[error(transparent)]
+    Options(#[from] options::Error),
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] checkpoint::Error),
+    /// The images.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// Layers, or weights that do not fit the model.
+    #[error(transparent)]
+    Model(#[from] vit::Error),
+    /// Evaluating the model.
+    #[error(transparent)]
+    Objective(#[from] objective::Error),
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] train::Error),
+    /// Curvature and diagnosis.
+    #[error(transparent)]
+    Curvature(#[from] curvature::Error),
+    /// A plan that cannot be used.
+    #[error(transparent)]
+    Plan(#[from] diagnose::PlanError),
+    /// Kept activations.
+    #[error(transparent)]
+    Cache(#[from] cache::Error),
+    /// Figures.
+    #[error(transparent)]
+    Evaluate(#[from] evaluate::Error),
+    /// Saved logits.
+    #[error(transparent)]
+    Saved(#[from] session::saved::Error),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// A file that cannot be written.
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    /// Tensors that cannot be read or written.
+    #[error(transparent)]
+    Tensors(#[from] session::tensors::Error),
+    /// Images that cannot be corrupted.
+    #[error(transparent)]
+    Shift(#[from] shift::Error),
+    /// A study's folder.
+    #[error(transparent)]
+    Study(#[from] study::Error),
+    /// A study file.
+    #[error(transparent)]
+    StudyFile(#[from] study::Problem),
+    /// A tensor operation.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+    /// A value that JSON cannot represent.
+    #[error("cannot write as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Something else, with what was attempted.
+    #[error("{context}")]
+    Context {
+        /// What was attempted, or where.
+        context: String,
+        /// What went wrong.
+        source: Box<Error>,
+    },
+    /// Something is missing that the work needs.
+    #[error("{0}")]
+    Missing(String),
+    /// The work does not fit the bound on memory.
+    #[error("{0}")]
+    Memory(String),
+    /// The result is not written, since validation calls it worse.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Result of work in a session.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The same error with what was attempted before it.
+    pub fn context(self, context: impl Into<String>) -> Self {
+        Self::Context { context: context.into(), source: Box::new(self) }
+    }
+}

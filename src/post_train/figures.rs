@@ -1,0 +1,74 @@
+//! Figures of a result: the model that went in and the one that came out, side by side.
+
+use super::PostTrainSession;
+use super::judge::Judged;
+use super::score::{Pair, before_after, predict, remeasure, temperatures};
+use crate::data::Split;
+use crate::diagnose::session::DiagnoseSession;
+use crate::error::Result;
+use crate::evaluate::PredictionsInfo;
+use crate::objective::Objective;
+use crate::session::{Context, data_info, saved};
+use crate::train::result::{BeforeAfter, LayerBeforeAfter};
+use std::path::Path;
+
+/// The model before and after, on V and on test.
+#[derive(Default)]
+pub struct Figures {
+    /// On V.
+    pub validation: Option<BeforeAfter>,
+    /// On test.
+    pub test: Option<BeforeAfter>,
+    /// The tuned model's logits, if they were saved.
+    pub predictions: Option<PredictionsInfo>,
+    /// p and u, measured again.
+    pub layers: Vec<LayerBeforeAfter>,
+}
+
+/// Scores both models. What was not `written` is no result: then test stays unread, and no layer is
+/// measured again.
+///
+/// # Errors
+/// Images that cannot be read; logits that are not finite or cannot be saved.
+pub fn figures(
+    session: &PostTrainSession,
+    tuned: &Objective,
+    judged: &Judged,
+    written: bool,
+    dump: Option<&Path>,
+    context: &Context,
+) -> Result<Figures> {
+    let PostTrainSession { checkpoint, data, roles, recipe, options, seed, .. } = session;
+    let model = &session.model.exact();
+    let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
+        let both = split.as_ref().zip(own);
+        let score = |(split, own): (&Split, &Pair)| {
+            let info = data_info(data.of(split), split, origin);
+            before_after(own, v, info, *seed)
+        };
+        both.map(score).transpose()
+    };
+    let on_v = judged.on_v.as_ref();
+    let validation = scored(&roles.val, on_v, None, &roles.val_origin)?;
+    if !written {
+        return Ok(Figures { validation, ..Figures::default() });
+    }
+    let on_test = predict(checkpoint, [model, tuned], roles.test.as_ref())?;
+    let test = scored(&roles.test, on_test.as_ref(), on_v, "test")?;
+    let predictions = match (dump, &on_test) {
+        (Some(path), Some(own)) => {
+            let [_, after] = temperatures(own, on_v, *seed)?;
+            Some(saved::write(path, &own[1], &after)?)
+        }
+        _ => None,
+    };
+    let layers = match (options.remeasure, &session.diagnosis) {
+        (Some(0), _) | (_, None) => Vec::new(),
+        (None, Some(on)) => remeasure(on, tuned, recipe, context)?,
+        (n, Some(_)) => {
+            let on = DiagnoseSession::new(checkpoint, roles, n, context)?;
+            remeasure(&on, tuned, recipe, context)?
+        }
+    };
+    Ok(Figures { validation, test, predictions, layers })
+}

@@ -1,0 +1,250 @@
+//! What post-training will take: its parts, each from a rate measured on this machine, the steps
+//! from a few of their own.
+
+use super::PostTrainSession;
+use super::frozen::describe;
+use super::score::measured_again;
+use crate::cache::{About, CachePolicy, Mode, Plan};
+use crate::data::Split;
+use crate::device;
+use crate::error::{Error, Result};
+use crate::forecast::{Calibration, Expected, Operations, Part, calibrate, lower, start_within};
+use crate::format::duration;
+use crate::memory;
+use crate::objective::Examples;
+use crate::session::{Context, pixels, sample};
+use crate::train::post::{Settings, post_train};
+use crate::train::recipe::Recipe;
+use crate::train::{Keep, Prefix, Source};
+use crate::vit::{cost, stages};
+use planish_kernels::Precision;
+use std::ops::Range;
+
+const MIB: f64 = (1 << 20) as f64;
+/// Share of the whole work that trying a few steps of it may take, and again the frozen layers under
+/// them.
+const TRIAL: f64 = 0.02;
+
+/// Whether the frozen layers' activations are to be kept, and what all parts will take.
+pub struct Outlook {
+    /// Where activations are to be kept.
+    pub plan: Plan,
+    /// The parts, in order.
+    pub expected: Expected,
+}
+
+/// See [`PostTrainSession::outlook`].
+pub(super) fn outlook(
+    session: &mut PostTrainSession,
+    began: f64,
+    context: &Context,
+) -> Result<Outlook> {
+    let mut plan = session.cache_plan(None)?;
+    let limit = session.options.memory_mib;
+    let clock = std::time::Instant::now();
+    // Taken once: what measuring itself takes below is not held against the run.
+    let peak = memory::peak_mib().unwrap_or(0) as f64;
+    if let Some(limit) = limit {
+        start_within(&mut session.model, limit);
+    }
+    loop {
+        let mut expected = parts(session, &plan, peak)?;
+        if let Some(diagnosis) = &session.diagnosis_ahead {
+            expected = expected.preceded(diagnosis.clone());
+        }
+        // Measuring included.
+        let seconds = began + clock.elapsed().as_secs_f64();
+        let so_far = Part { name: "so far".into(), seconds, peak_mib: peak };
+        let expected = expected.preceded(so_far);
+        let Some(limit) = limit else { return Ok(Outlook { plan, expected }) };
+        if expected.peak_mib <= limit {
+            return Ok(Outlook { plan, expected });
+        }
+        // The bound is on the process; what lies on a GPU is no part of it.
+        let mib = plan.memory()[0] as f64 / MIB;
+        let movable = plan.mode == Mode::Ram
+            && !plan.device
+            && session.options.cache.cache == CachePolicy::Auto;
+        if movable && mib > 0.1 * (expected.peak_mib - limit) {
+            plan = session.cache_plan(Some(0))?;
+            context.note(&format!("{}, to keep within `memory`", describe(&plan)));
+        } else if lower(&mut session.model) {
+            let again = match session.model.recompute {
+                true => ", blocks computed again on the way back",
+                false => "",
+            };
+            context.note(&format!(
+                "{} images a thread at a time{again}, to keep within `memory`",
+                session.model.micro_batch
+            ));
+        } else {
+            return Err(Error::Memory(format!(
+                "`memory`: this takes about {:.0} MiB with one image a thread at a time and next to \
+                 nothing kept on the way up, and {limit:.0} MiB are allowed; use fewer `threads`, a \
+                 smaller `batch_size`, `cache` disk or `remeasure` 0, or allow more",
+                expected.peak_mib
+            )));
+        }
+    }
+}
+
+fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected> {
+    let PostTrainSession { model, recipe, settings, roles, options, .. } = session;
+    let config = &model.config;
+    let again = measured_again(config, recipe);
+    let found =
+        Calibration { peak_mib: peak, ..calibrate(model, &session.images, usize::MAX, &again)? };
+    // Judged and measured in f32.
+    let exact = match model.precision {
+        Precision::F32 => None,
+        Precision::Bf16 => Some(calibrate(&model.exact(), &session.images, usize::MAX, &again)?),
+    };
+    let exact = exact.as_ref().unwrap_or(&found);
+    let stage = recipe.first_stage();
+    let steps = session.train.len() / settings.batch.max(1);
+    let computed = session.train.len().saturating_mul(plan.missing(session.views.len()));
+    let passes = |stages: Range<usize>| Operations {
+        forward: cost::forward(config, stages),
+        ..Operations::default()
+    };
+    let forward = |stages: Range<usize>, images: usize| found.seconds(passes(stages), images);
+    let held_mib = plan.memory()[0] as f64 / MIB;
+    let passing = found.resident_mib + found.wave_mib;
+    let mut parts = vec![Part {
+        name: "frozen layers".into(),
+        seconds: forward(0..stage, computed),
+        peak_mib: passing + held_mib,
+    }];
+
+    let tried = try_steps(session, plan, computed, steps)?;
+    let trained_mib = held_mib + tried.mib.max(found.resident_mib);
+    let all_steps = steps.saturating_mul(settings.epochs) as f64;
+    let watched = session.watched().unwrap_or(0);
+    parts.push(Part {
+        name: "training".into(),
+        seconds: all_steps * tried.seconds
+            + forward(0..stage, watched)
+            + (settings.epochs + 1) as f64 * forward(stage..stages(config), watched),
+        peak_mib: trained_mib,
+    });
+
+    let scored = [&roles.val, &roles.test].into_iter().flatten().map(Split::len).sum::<usize>();
+    parts.push(Part {
+        name: "figures".into(),
+        seconds: 2.0 * exact.seconds(passes(0..stages(config)), scored),
+        peak_mib: passing,
+    });
+    // What is new in the file, and all of its weights, read back; batches and activations are gone.
+    let sizes = recipe.update.tensors.iter().map(|&i| model.weights.tensor(i).elem_count());
+    let [new, file] = [sizes.sum(), model.weights.parameters()].map(|n: usize| 4 * n);
+    parts.push(Part {
+        name: "writing".into(),
+        seconds: 0.0,
+        peak_mib: trained_mib.max(found.resident_mib + (file + new) as f64 / MIB),
+    });
+    if let (Some(subject), false) = (&session.diagnosis, options.remeasure == Some(0)) {
+        let v = roles.val.as_ref().map_or(0, Split::len);
+        let images = options.remeasure.map_or(subject.validation.len(), |n| n.min(v));
+        let need = subject.need_of(images, &again, exact);
+        // Where freed pages are kept, V's activations may fit into none of what training has left.
+        let kept = match options.memory_mib {
+            Some(_) => 0.0,
+            None => trained_mib + subject.held_mib(images, &again),
+        };
+        parts.push(Part {
+            name: "layers measured again".into(),
+            seconds: 2.0 * need.seconds,
+            peak_mib: need.mib.max(kept),
+        });
+    }
+    let device_peak_mib = device::expected_mib(plan.memory()[1]);
+    Ok(Expected { device_peak_mib, ..Expected::of(parts) })
+}
+
+/// The forecast in a line.
+pub fn outlook_line(Outlook { plan, expected }: &Outlook) -> String {
+    let parts: Vec<String> = expected
+        .parts
+        .iter()
+        .filter(|part| part.seconds >= 0.01 * expected.seconds)
+        .map(|part| format!("{} {}", part.name, duration(part.seconds)))
+        .collect();
+    format!(
+        "about {} in all ({}) and {}",
+        duration(expected.seconds),
+        parts.join(", "),
+        device::outlook(expected.peak_mib, plan.memory()[1])
+    )
+}
+
+/// What a few steps took: seconds a step, and the largest memory of the process meanwhile, MiB.
+struct Tried {
+    seconds: f64,
+    mib: f64,
+}
+
+/// Takes a few steps of the very method, on images of the training set, and forgets them. Their
+/// batch is B, or smaller where that would take too large a share of the whole work; of activations
+/// that will be kept a few are computed, and fill it again and again.
+fn try_steps(
+    session: &PostTrainSession,
+    plan: &Plan,
+    computed: usize,
+    steps: usize,
+) -> Result<Tried> {
+    let PostTrainSession { model, recipe, settings, .. } = session;
+    let config = &model.config;
+    let (cached, tries) = (plan.mode != Mode::Off, 2);
+    let prefix = cost::forward(config, 0..recipe.first_stage());
+    let ratio = match &recipe.perturb {
+        Some(_) => recipe.perturbation_batch as f64 / settings.batch as f64,
+        None => 0.0,
+    };
+    let step = recipe.work(config, settings.batch);
+    // A step without kept activations runs the frozen layers, too.
+    let fresh = if cached { 0.0 } else { (1.0 + ratio) * prefix };
+    let whole =
+        steps.saturating_mul(settings.epochs) as f64 * settings.batch as f64 * (step + fresh)
+            + computed as f64 * prefix;
+    let affordable = |each: f64| (TRIAL * whole / each.max(1.0)) as usize;
+    // Micro-batches of the size that B has, for memory is theirs.
+    let stepping = session.stepping();
+    let batch = affordable(tries as f64 * (step + fresh)).max(1);
+    let batch = batch.next_multiple_of(stepping.even_examples()).min(settings.batch).max(1);
+
+    let perturbation_batch = ((batch as f64 * ratio) as usize).max(1);
+    let n = batch.max(perturbation_batch).min(session.train.len());
+    let least = model.micro_batch.max(1) * rayon::current_num_threads();
+    let images = if cached { affordable(prefix).max(least).min(n) } else { n };
+    let few = pixels(&session.checkpoint, &sample(&session.train, Some(images), settings.seed)?)?;
+    let few = session.seen_as(few)?;
+    let trial = Recipe { perturbation_batch, ..recipe.clone() };
+    let settings_of_trial =
+        Settings { epochs: tries, batch: batch.min(n), keep: Keep::Last, ..settings.clone() };
+    let mode = if cached { Mode::Ram } else { Mode::Off };
+    let plan = Plan { device: plan.device, ram: u64::MAX, ..Plan::without_files(mode, 0) };
+    let (outcome, peak) = memory::peak_during(|| -> Result<_> {
+        let prefix = Prefix::new(model, vec![&few], recipe.first_stage(), session.half);
+        let mut source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;
+        if images < n {
+            let picks: Vec<_> = (0..n).map(|i| (0, i % images)).collect();
+            source = Source::held(&source.batch(&picks)?);
+        }
+        let mut method = trial.method(config, source.len(), settings.seed)?;
+        let outcome =
+            post_train(&stepping, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
+        Ok(outcome)
+    });
+    let outcome = outcome?;
+    let per_epoch = (n / batch.min(n).max(1)).max(1) as f64;
+    let times: Vec<f64> = outcome.epochs.iter().map(|e| e.seconds / per_epoch).collect();
+    // The first step finds its memory cold. Of several kinds of steps it is the one that climbs,
+    // at twice the cost of the others.
+    let share = if recipe.period() > 1 { 1.0 / recipe.period() as f64 } else { 0.0 };
+    let mean = (1.0 + share) * times.last().copied().unwrap_or(0.0);
+    let scale = settings.batch as f64 / batch as f64;
+    // Activations of B and of B′ that the trial had fewer of.
+    let rest = (1.0 + ratio) * (settings.batch - batch) as f64;
+    let row = config.numbers_at(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
+    Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })
+}

@@ -1,0 +1,165 @@
+//! The frozen layers of a run: over which views of the images they run, where their activations are
+//! kept, and what a report says of it.
+
+use crate::cache::{self, About, CacheInfo, CacheOptions, CachePolicy, Choice, Error, Mode, Plan};
+use crate::data::Augment;
+use crate::device;
+use crate::error::Result;
+use crate::format::count;
+use crate::objective::{Error as ObjectiveError, Result as ObjectiveResult};
+use crate::observe::Event as Progress;
+use crate::pixels::Pixels;
+use crate::session::Context;
+use crate::train::source::{Event, Source};
+use crate::train::{Prefix, TrainOptions};
+use bytesize::ByteSize;
+use std::time::Instant;
+
+/// The training images as epochs show them: as they are, or in augmented views, drawn by `seed`.
+///
+/// # Errors
+/// An augmentation that does not suit the images.
+pub fn views(train: &TrainOptions, images: &Pixels, seed: u64) -> ObjectiveResult<Vec<Pixels>> {
+    if train.augment == Augment::default() {
+        return Ok(vec![images.clone()]);
+    }
+    let views = super::run::views(train) as u64;
+    (0..views).map(|number| images.view(train.augment, seed, number)).collect()
+}
+
+/// Where activations are to be kept, at most `ram` bytes of them in memory.
+///
+/// # Errors
+/// Those of [`cache::plan`].
+pub fn plan(options: &CacheOptions, prefix: &Prefix, ram: u64) -> cache::Result<Plan> {
+    cache::plan(&Choice {
+        policy: options.cache,
+        ram,
+        there: prefix.fits_there(),
+        folder: options.cache_dir.clone(),
+        layout: prefix.layout(),
+        views: prefix.views(),
+        pixels: prefix.stage() == 0,
+        keys: &|| prefix.keys(),
+    })
+}
+
+/// Frozen layers that have run: a source of batches above them.
+pub struct FrozenLayers<'a> {
+    /// The source.
+    pub source: Source<'a>,
+    /// For the report.
+    pub info: CacheInfo,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// What a report says of a plan.
+pub fn info(plan: &Plan, prefix: &Prefix) -> CacheInfo {
+    CacheInfo {
+        mode: plan.mode,
+        dtype: prefix.layout().stored.name().to_lowercase(),
+        views: prefix.views(),
+        found: plan.there.iter().filter(|there| **there).count(),
+        bytes: plan.bytes,
+        seconds: 0.0,
+        folder: (plan.mode == Mode::Disk).then(|| plan.folder.display().to_string()),
+        keys: plan.keys.clone(),
+    }
+}
+
+/// The plan in a few words.
+pub fn describe(plan: &Plan) -> String {
+    let size = ByteSize(plan.bytes);
+    match plan.mode {
+        Mode::Off => "frozen layers run for every batch".into(),
+        Mode::Ram if plan.device => {
+            format!("{size} of frozen layers' activations in {}'s memory", device::name())
+        }
+        Mode::Ram => format!("{size} of frozen layers' activations in memory"),
+        Mode::Disk => {
+            let there = plan.there.iter().filter(|there| **there).count();
+            let found = match (there, plan.there.len()) {
+                (0, _) => String::new(),
+                (n, all) if n == all => ", there already".into(),
+                (n, all) => format!(", {n} of {all} views there already"),
+            };
+            let other = match plan.other_format {
+                0 => String::new(),
+                n => format!(
+                    " ({n} files there are another version's and are not used; `planish cache clear` \
+                     removes them)"
+                ),
+            };
+            let folder = plan.folder.display();
+            format!("{size} of frozen layers' activations in {folder}{found}{other}")
+        }
+    }
+}
+
+impl<'a> FrozenLayers<'a> {
+    /// Runs the frozen layers, or reads their activations from files. Where nobody asked for files by
+    /// name, a disk that fails is no reason to stop.
+    ///
+    /// # Errors
+    /// Those of [`Source::open`].
+    pub fn open(
+        options: &CacheOptions,
+        prefix: Prefix<'a>,
+        plan: &Plan,
+        about: &dyn Fn(usize) -> About,
+        context: &Context,
+    ) -> Result<Self> {
+        let clock = Instant::now();
+        let (mut notes, mut found) = (Vec::new(), 0);
+        let images = prefix.layout().rows.saturating_mul(plan.missing(prefix.views()));
+        let task = context.task("frozen layers", images as u64, "images");
+        let mut tell = |event: Event| {
+            let note = match event {
+                Event::Computed(images) => return task.advance(images as u64),
+                Event::Found(path) => {
+                    found += 1;
+                    let text = format!("frozen layers read from {}", path.display());
+                    return context.observer.observe(Progress::Info(&text));
+                }
+                Event::Damaged(Error::Damaged { path, place, expected, found }) => format!(
+                    "{}, {place}: expected {expected}, found {found}: the frozen layers run again",
+                    path.display()
+                ),
+                Event::Damaged(error) => format!("{error}: the frozen layers run again"),
+                Event::Stale(path) => format!(
+                    "{}: this build or machine rounds differently from the one that wrote it: the \
+                     frozen layers run again",
+                    path.display()
+                ),
+            };
+            context.note(&note);
+            notes.push(note);
+        };
+        let mut told = info(plan, &prefix);
+        let opened = Source::open(prefix.clone(), plan, about, &mut tell);
+        let source = match opened {
+            Err(ObjectiveError::Cache(error)) if options.cache == CachePolicy::Auto => {
+                let off = Plan::without_files(Mode::Off, 0);
+                told = info(&off, &prefix);
+                let note = format!("frozen layers run for every batch: {error}");
+                context.note(&note);
+                notes.push(note);
+                Source::open(prefix, &off, about, &mut |_| {})?
+            }
+            opened => opened?,
+        };
+        drop(task);
+        let seconds = if told.mode == Mode::Off { 0.0 } else { clock.elapsed().as_secs_f64() };
+        let info = CacheInfo { found, seconds, ..told };
+        Ok(FrozenLayers { source, info, notes })
+    }
+}
+
+/// How a message names an image set's augmentation in a view's file.
+pub fn view_name(augment: &Augment, seed: u64, view: usize) -> String {
+    match *augment == Augment::default() {
+        true => "plain".into(),
+        false => format!("{augment}, seed {seed}, view {}", count(view as u64)),
+    }
+}

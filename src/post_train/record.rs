@@ -1,0 +1,86 @@
+//! What reports and checkpoints say of how post-training was done.
+
+use super::PostTrainSession;
+use crate::checkpoint::Provenance;
+use crate::error::Result;
+use crate::train::recipe::{Kind, Recipe};
+use crate::train::result::{MethodInfo, SamInfo, Selection};
+use crate::train::sam::Variant;
+use crate::vit::Config;
+
+/// What a report says of the method.
+///
+/// # Errors
+/// Those of [`Variant::perturbed`].
+pub fn method_info(recipe: &Recipe, config: &Config, chosen_by: String) -> Result<MethodInfo> {
+    let searched = recipe.perturb.as_ref();
+    let perturb = match recipe.kind {
+        Kind::Sam(variant) => Some(variant.perturbed(config, &recipe.update)?.name),
+        _ => searched.map(|p| p.name.clone()),
+    };
+    Ok(MethodInfo {
+        name: recipe.kind.name().into(),
+        perturb,
+        update: recipe.update.name.clone(),
+        gamma_max: searched.map(|_| recipe.gamma_max),
+        perturbation_batch: searched.map(|_| recipe.perturbation_batch),
+        step: searched.map(|_| recipe.rule.name().into()),
+        sam: sam_info(recipe),
+        chosen_by,
+    })
+}
+
+fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
+    let Kind::Sam(variant) = recipe.kind else { return None };
+    let plain = SamInfo { rho: recipe.rho, eta: None, every: None, alpha: None };
+    Some(match variant {
+        Variant::Adaptive { eta } => SamInfo { eta: Some(eta), ..plain },
+        Variant::Look { every, alpha } => {
+            SamInfo { every: Some(every), alpha: Some(alpha), ..plain }
+        }
+        Variant::Plain | Variant::Norms => plain,
+    })
+}
+
+/// What the checkpoint that comes out says of its making.
+///
+/// # Errors
+/// Settings that JSON cannot hold; those of [`method_info`].
+pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<Provenance> {
+    let PostTrainSession { checkpoint, recipe, settings, train, .. } = session;
+    // What finetune held out stays known, so that the same images validate the result.
+    let parent = checkpoint.provenance.as_ref();
+    let inherited = parent.filter(|p| p.split.is_some());
+    // As do the images it was fine-tuned on, until a run takes others.
+    let sample = parent.and_then(|p| p.sample.clone()).filter(|s| s.digest == train.digest());
+    let mut values = serde_json::to_value(settings)?;
+    if recipe.perturb.is_some() {
+        values["gamma_max"] = recipe.gamma_max.into();
+        values["perturbation_batch"] = recipe.perturbation_batch.into();
+    }
+    if let Some(sam) = sam_info(recipe) {
+        values["sam"] = serde_json::to_value(sam)?;
+    }
+    if let Some(augmentation) = session.augmentation() {
+        values["augmentation"] = serde_json::to_value(augmentation)?;
+    }
+    if session.half {
+        values["cache_dtype"] = "bf16".into();
+    }
+    values["selected_epoch"] = selection.selected_epoch.into();
+    let method = method_info(recipe, &checkpoint.config, String::new())?;
+    Ok(Provenance {
+        method: method.name,
+        perturb: method.perturb.into_iter().collect(),
+        update: vec![method.update],
+        seed: settings.seed,
+        version: env!("CARGO_PKG_VERSION").into(),
+        parent_digest: Some(checkpoint.digest.clone()),
+        data_digest: inherited
+            .and_then(|p| p.data_digest.clone())
+            .or_else(|| Some(train.digest().into())),
+        split: inherited.and_then(|p| p.split),
+        sample,
+        settings: values,
+    })
+}

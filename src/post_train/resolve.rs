@@ -1,0 +1,149 @@
+//! From options and a plan to a recipe: which layers, which method.
+
+use crate::checkpoint::Checkpoint;
+use crate::diagnose::findings::Plan;
+use crate::diagnose::read_plan;
+use crate::error::{Error, Result};
+use crate::options;
+use crate::train::MethodOptions;
+use crate::train::options::LineOptions;
+use crate::train::perturbation::StepRule;
+use crate::train::recipe::{Kind, Recipe, default_rule};
+use crate::train::sam::Variant;
+use crate::vit::layers::{features, join, select};
+use crate::vit::{Config, Layer};
+use std::path::Path;
+
+/// A recipe, and where its layers come from.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// `named by the user`, `by the method`, `by the plan of …`.
+    pub chosen_by: String,
+}
+
+/// Makes a plan, or finds none: p and u by a diagnosis.
+pub type Planner<'a> = dyn Fn() -> Result<Option<Plan>> + 'a;
+
+/// p and u as the options name them; else those of the report `plan`, else those of a diagnosis.
+///
+/// # Errors
+/// Layers that do not exist or do not suit the method; no plan where one is needed.
+pub fn resolve(
+    method: &MethodOptions,
+    plan: Option<&Path>,
+    checkpoint: &Checkpoint,
+    val_origin: &str,
+    diagnose: &Planner,
+) -> Result<Resolved> {
+    let config = &checkpoint.config;
+    let named = |name: Option<&str>| name.map(|name| layer(config, name)).transpose();
+    let (mut perturb, mut update) = (named(method.perturb())?, named(method.update())?);
+    let mut chosen_by = "named by the user".to_owned();
+    match method {
+        MethodOptions::Pof { .. } => {
+            if plan.is_some() {
+                let applies_to = "methods with layers to choose; pof perturbs the head and updates \
+                                  all else";
+                let (option, applies_to) = ("plan".into(), applies_to.into());
+                return Err(options::Error::NoEffect { option, applies_to }.into());
+            }
+            chosen_by = "by the method".into();
+            perturb = Some(layer(config, "head")?);
+            update = Some(features(config));
+        }
+        MethodOptions::Pol { .. } | MethodOptions::Sgd { .. } => {}
+        // SAM and its variants.
+        _ if update.is_none() && plan.is_none() => {
+            chosen_by = "by the method".into();
+            update = Some(layer(config, "*")?);
+        }
+        _ => {}
+    }
+    let wants_perturb = matches!(method, MethodOptions::Pol { .. });
+    if update.is_none() || (wants_perturb && perturb.is_none()) {
+        let (found, from) = planned(plan, checkpoint, val_origin, diagnose)?;
+        chosen_by = match perturb.is_some() || update.is_some() {
+            true => format!("named by the user and {from}"),
+            false => from,
+        };
+        update = match update {
+            None => Some(layer(config, &found.update)?),
+            named => named,
+        };
+        if wants_perturb && perturb.is_none() {
+            perturb = Some(layer(config, &found.perturb)?);
+        }
+    } else if plan.is_some() && !matches!(method, MethodOptions::Pof { .. }) {
+        let text = "`plan`: the layers are named already: leave it out, or leave out `perturb` and \
+                    `update`";
+        return Err(options::Error::Conflict(text.into()).into());
+    }
+    let update =
+        update.ok_or_else(|| Error::Missing("no layer to update: give `update`".into()))?;
+    let recipe = recipe(method, config, update, perturb)?;
+    Ok(Resolved { recipe, chosen_by })
+}
+
+/// The one layer that a name, a list or a glob stands for.
+fn layer(config: &Config, name: &str) -> Result<Layer> {
+    Ok(join(&select(config, name)?))
+}
+
+/// The method on these layers.
+fn recipe(
+    method: &MethodOptions,
+    config: &Config,
+    update: Layer,
+    perturb: Option<Layer>,
+) -> Result<Recipe> {
+    let none = LineOptions::default();
+    let (kind, line, rho) = match method {
+        MethodOptions::Sgd { .. } => (Kind::Sgd, &none, 0.0),
+        MethodOptions::Pol { line, .. } => (Kind::Pol, line, 0.0),
+        MethodOptions::Pof { line } => (Kind::Pof, line, 0.0),
+        MethodOptions::Sam { rho, .. } => (Kind::Sam(Variant::Plain), &none, *rho),
+        MethodOptions::Asam { rho, asam_eta, .. } => {
+            (Kind::Sam(Variant::Adaptive { eta: *asam_eta }), &none, *rho)
+        }
+        MethodOptions::Looksam { rho, look_every, look_alpha, .. } => {
+            let variant = Variant::Look { every: *look_every, alpha: *look_alpha };
+            (Kind::Sam(variant), &none, *rho)
+        }
+        MethodOptions::SamNorm { rho, .. } => (Kind::Sam(Variant::Norms), &none, *rho),
+    };
+    if let Kind::Sam(variant) = kind {
+        // Before the frozen layers take their time.
+        variant.perturbed(config, &update)?;
+    }
+    let usual = perturb.as_ref().map_or(StepRule::Search, |p| default_rule(config, p));
+    Ok(Recipe {
+        kind,
+        update,
+        perturb,
+        gamma_max: line.gamma,
+        perturbation_batch: line.perturb_batch,
+        rule: line.step.unwrap_or(usual),
+        rho,
+    })
+}
+
+/// The plan of a report, or of a diagnosis made now.
+fn planned(
+    report: Option<&Path>,
+    checkpoint: &Checkpoint,
+    val_origin: &str,
+    diagnose: &Planner,
+) -> Result<(Plan, String)> {
+    let (plan, from) = match report {
+        Some(path) => {
+            let plan = read_plan(path, checkpoint, val_origin)?;
+            (plan, format!("by the plan of {}", path.display()))
+        }
+        None => (diagnose()?, "by the plan of a diagnosis made now".into()),
+    };
+    let none = "there is no plan, as no layer's gap exceeds 1.96 standard errors; name the layers with \
+                `perturb` and `update`, or give more validation images";
+    Ok((plan.ok_or_else(|| Error::Missing(none.into()))?, from))
+}

@@ -1,0 +1,115 @@
+//! One training run: a method on layers, with options and a seed.
+
+use crate::cache::CacheOptions;
+use crate::data::Augment;
+use crate::objective::Objective;
+use crate::train::post::Settings;
+use crate::train::recipe::{Kind, Recipe};
+use crate::train::{Keep, TrainOptions};
+use planish_kernels::Precision;
+
+/// One training run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What is done to which layers.
+    pub recipe: Recipe,
+    /// How it is trained.
+    pub train: TrainOptions,
+    /// Where frozen activations are kept.
+    pub cache: CacheOptions,
+    /// Which weights to keep.
+    pub keep: Keep,
+    /// Seed of B, B′ and γ.
+    pub seed: u64,
+}
+
+/// What runs must agree in to share the activations of their frozen layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrozenKey {
+    stage: usize,
+    cache: CacheOptions,
+    precision: Precision,
+    micro_batch: Option<usize>,
+    augment: Augment,
+    views: usize,
+}
+
+impl Run {
+    /// Its method and layers in a few words: `pol head → norm`.
+    pub fn called(&self) -> String {
+        let Recipe { kind, perturb, update, .. } = &self.recipe;
+        let perturbed = perturb.as_ref().map_or(String::new(), |p| format!("{} → ", p.name));
+        format!("{} {perturbed}{}", kind.name(), update.name)
+    }
+
+    /// Plain SGD on the same layers, batches and settings.
+    pub fn control(&self) -> Run {
+        let recipe = Recipe { kind: Kind::Sgd, perturb: None, rho: 0.0, ..self.recipe.clone() };
+        Run { recipe, ..self.clone() }
+    }
+
+    /// The settings of the loop.
+    pub fn settings(&self) -> Settings {
+        settings(&self.train, self.keep, self.seed)
+    }
+
+    /// What runs must agree in to share the activations of their frozen layers.
+    pub fn frozen_key(&self) -> FrozenKey {
+        FrozenKey {
+            stage: self.recipe.first_stage(),
+            cache: self.cache.clone(),
+            precision: self.train.precision,
+            micro_batch: self.train.micro_batch().map(|n| n.min(self.train.batch_size)),
+            augment: self.train.augment,
+            views: views(&self.train),
+        }
+    }
+
+    /// The model as this run evaluates it.
+    pub fn model(&self, model: &Objective) -> Objective {
+        configured(model, &self.train)
+    }
+}
+
+/// The settings of the loop.
+pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> Settings {
+    Settings {
+        epochs: train.epochs,
+        batch: train.batch_size,
+        learning_rate: train.lr,
+        schedule: train.schedule,
+        warmup: train.warmup,
+        clip: train.clip,
+        momentum: train.momentum,
+        weight_decay: train.weight_decay,
+        keep,
+        seed,
+    }
+}
+
+/// The model in the precision and micro-batches that the options ask for.
+pub fn configured(model: &Objective, train: &TrainOptions) -> Objective {
+    let mut model = model.clone();
+    model.precision = train.precision;
+    if let Some(n) = train.micro_batch() {
+        model.micro_batch = n.min(train.batch_size);
+    }
+    model
+}
+
+/// The model as steps use it whose batches enter at `stage`: in larger micro-batches, unless the
+/// options give a size, or memory is bounded.
+pub fn stepping(model: &Objective, train: &TrainOptions, bounded: bool, stage: usize) -> Objective {
+    match train.micro_batch() {
+        None if !bounded => model.above(stage, train.batch_size),
+        _ => model.clone(),
+    }
+}
+
+/// Views of each training image.
+pub fn views(train: &TrainOptions) -> usize {
+    match train.augment == Augment::default() {
+        true => 1,
+        false => train.views.unwrap_or(train.epochs).max(1),
+    }
+}

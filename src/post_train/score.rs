@@ -1,0 +1,169 @@
+//! A model before and after, on the same images.
+
+use super::flips::flips;
+use crate::checkpoint::Checkpoint;
+use crate::data::folds::stratified_halves;
+use crate::data::{DataInfo, Split};
+use crate::diagnose::Options;
+use crate::diagnose::findings::LayerResult;
+use crate::diagnose::session::DiagnoseSession;
+use crate::error::Result;
+use crate::evaluate::{
+    Error as EvaluateError, Estimate, Predictions, RESAMPLES, Scores, Summary, Temperature,
+    Temperatures, compare, paired, summarise_at,
+};
+use crate::objective::Objective;
+use crate::session::{Context, pixels};
+use crate::train::recipe::Recipe;
+use crate::train::result::{BeforeAfter, LayerBeforeAfter};
+use crate::vit::layers::layers;
+use crate::vit::{Config, Granularity, Layer};
+
+/// Logits of one split before and after.
+pub type Pair = [Predictions; 2];
+
+/// Both models' logits on a split, if there is one.
+///
+/// # Errors
+/// Images that cannot be read, or a model that cannot be run.
+pub fn predict(
+    checkpoint: &Checkpoint,
+    [before, after]: [&Objective; 2],
+    split: Option<&Split>,
+) -> Result<Option<Pair>> {
+    let Some(split) = split else { return Ok(None) };
+    let images = pixels(checkpoint, split)?;
+    Ok(Some([before.predict(&images)?, after.predict(&images)?]))
+}
+
+/// One model on one split: scores as the logits are and after the temperature, and their summary.
+#[derive(Clone, Debug)]
+pub struct Side {
+    /// At T = 1.
+    pub raw: Scores,
+    /// At the temperatures.
+    pub calibrated: Scores,
+    /// Means and errors.
+    pub summary: Summary,
+}
+
+impl Side {
+    /// Scores a model at a temperature from elsewhere.
+    ///
+    /// # Errors
+    /// A split too small to be halved.
+    pub fn new(own: &Predictions, from: Temperature) -> std::result::Result<Self, EvaluateError> {
+        let temperatures = Temperatures::of(own, from)?;
+        Ok(Self::at(own, &temperatures))
+    }
+
+    fn at(own: &Predictions, temperatures: &Temperatures) -> Self {
+        Self {
+            raw: Scores::at(own, |_| 1.0),
+            calibrated: temperatures.scores(own),
+            summary: summarise_at(own, temperatures),
+        }
+    }
+}
+
+/// Paired differences before − after: positive is better.
+#[derive(Clone, Copy, Debug)]
+pub struct Gains {
+    /// Of the NLL.
+    pub nll: Estimate,
+    /// Of the NLL after a temperature on either side.
+    pub calibrated_nll: Estimate,
+}
+
+impl Gains {
+    /// Pairs two models image by image.
+    ///
+    /// # Errors
+    /// Scores of other images.
+    pub fn of(before: &Side, after: &Side) -> std::result::Result<Self, EvaluateError> {
+        Ok(Self {
+            nll: paired(&before.raw.nll, &after.raw.nll)?,
+            calibrated_nll: paired(&before.calibrated.nll, &after.calibrated.nll)?,
+        })
+    }
+}
+
+/// Scores both models on a split. The temperature comes from V where that is another split, else from
+/// the split's own halves.
+///
+/// # Errors
+/// A split too small to be halved.
+pub fn before_after(
+    own: &Pair,
+    v: Option<&Pair>,
+    data: DataInfo,
+    seed: u64,
+) -> Result<BeforeAfter> {
+    let temperatures = temperatures(own, v, seed)?;
+    let [before, after] = [0, 1].map(|i| Side::at(&own[i], &temperatures[i]));
+    let gains = Gains::of(&before, &after)?;
+    let sides = [&before, &after].map(|side| [&side.raw, &side.calibrated]);
+    Ok(BeforeAfter {
+        data,
+        nll_gain: gains.nll,
+        calibrated_nll_gain: gains.calibrated_nll,
+        comparison: Some(compare(sides[0], sides[1], seed, RESAMPLES)?),
+        flips: Some(flips(own, [&before.raw, &after.raw])),
+        before: before.summary,
+        after: after.summary,
+    })
+}
+
+/// Both models' temperatures: from V where that is another split, else from the split's own halves.
+///
+/// # Errors
+/// A split too small to be halved.
+pub fn temperatures(own: &Pair, v: Option<&Pair>, seed: u64) -> Result<[Temperatures; 2]> {
+    let first = stratified_halves(own[0].labels(), seed).0;
+    let of = |i: usize| {
+        let from = match v {
+            Some(v) => Temperature::FittedOn(&v[i]),
+            None => Temperature::CrossFitted(&first),
+        };
+        Temperatures::of(&own[i], from)
+    };
+    Ok([of(0)?, of(1)?])
+}
+
+/// The layers whose ΔL and κ are measured before and after: p, and u or its blocks.
+pub fn measured_again(config: &Config, recipe: &Recipe) -> Vec<Layer> {
+    // An update of many blocks is measured block by block, as diagnosis does.
+    let within = |l: &Layer| l.tensors.iter().all(|i| recipe.update.tensors.contains(i));
+    let blocks: Vec<Layer> =
+        layers(config, Granularity::Block).into_iter().filter(within).collect();
+    let mut wanted: Vec<Layer> = recipe.perturb.iter().cloned().collect();
+    match blocks.len() {
+        0 | 1 => wanted.push(recipe.update.clone()),
+        _ => wanted.extend(blocks),
+    }
+    wanted.dedup_by(|a, b| a.name == b.name);
+    wanted
+}
+
+/// ΔL and κ of p and u at w* and after, on V.
+///
+/// # Errors
+/// Those of diagnosing.
+pub fn remeasure(
+    session: &DiagnoseSession,
+    tuned: &Objective,
+    recipe: &Recipe,
+    context: &Context,
+) -> Result<Vec<LayerBeforeAfter>> {
+    let wanted = measured_again(&tuned.config, recipe);
+    // Both sides are summed in the same micro-batches.
+    let untouched = Objective {
+        micro_batch: tuned.micro_batch,
+        recompute: tuned.recompute,
+        ..session.objective.clone()
+    };
+    let before = session.at(untouched).measure(&wanted, &Options::default(), context)?.layers;
+    let after = session.at(tuned.clone()).measure(&wanted, &Options::default(), context)?.layers;
+    let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };
+    Ok(before.into_iter().zip(after).map(pair).collect())
+}

@@ -1,0 +1,386 @@
+//! A search for a recipe: recipes tried within a time and judged on V alone.
+
+use super::PostTrainOptions;
+use super::resolve::resolve;
+use super::run::Run;
+use super::trials::{Trial, Trials};
+use crate::checkpoint::Checkpoint;
+use crate::data::{DataOptions, Role, require};
+use crate::error::{Error, Result};
+use crate::evaluate::Estimate;
+use crate::format::{duration, estimate, optional};
+use crate::session::{Context, Data};
+use crate::train::options::{MethodName, keep_or_default};
+use crate::train::{MethodOptions, TrainOptions};
+use crate::vit::Config;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::cmp::Reverse;
+use std::time::{Duration, Instant};
+
+/// A recipe that a search tried, with its figures on V; these are missing where it came to nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tried {
+    /// As in [`MethodInfo`](crate::train::result::MethodInfo).
+    pub method: String,
+    /// p, if anything is perturbed.
+    pub perturb: Option<String>,
+    /// u.
+    pub update: String,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// The weight decay.
+    pub weight_decay: f64,
+    /// Epochs at most: those of the epoch with the least loss on V were kept.
+    pub epochs: usize,
+    /// Mean NLL on V.
+    pub nll: Option<f64>,
+    /// The same after a temperature, cross-fitted on halves of V.
+    pub calibrated_nll: Option<f64>,
+    /// Paired difference of NLL, before − after.
+    pub nll_gain: Option<Estimate>,
+    /// The same after a temperature on either side.
+    pub calibrated_nll_gain: Option<Estimate>,
+    /// Seconds that it took, the layers that it freezes among them if it was the first.
+    pub seconds: f64,
+}
+
+impl Tried {
+    /// What a table calls it.
+    pub fn name(&self) -> String {
+        match &self.perturb {
+            Some(p) => format!("{} {p} → {}", self.method, self.update),
+            None => format!("{} → {}", self.method, self.update),
+        }
+    }
+
+    /// Whether it is plain SGD on `other`'s layer, with its settings.
+    pub fn is_control_of(&self, other: &Tried) -> bool {
+        let settings = |t: &Tried| {
+            (t.update.clone(), t.learning_rate.to_bits(), t.weight_decay.to_bits(), t.epochs)
+        };
+        self.method == "sgd" && other.method != "sgd" && settings(self) == settings(other)
+    }
+}
+
+/// Headers of [`Search::leading`].
+pub const HEADERS: [&str; 8] =
+    ["recipe", "rate", "decay", "epochs", "NLL on V", "gain", "calibrated gain", "of its control"];
+
+/// What a search tried before the recipe of the report was chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Search {
+    /// The time it was given.
+    pub minutes: f64,
+    /// The time it took.
+    pub seconds: f64,
+    /// How many recipes it would have tried in any time.
+    pub recipes: usize,
+    /// Place of the chosen one in `tried`.
+    pub chosen: Option<usize>,
+    /// Every recipe, in order.
+    pub tried: Vec<Tried>,
+}
+
+impl Search {
+    /// A row for each of the `n` recipes with the largest calibrated gain, that of its control beside
+    /// it where this was tried, too.
+    pub fn leading(&self, n: usize) -> Vec<[String; 8]> {
+        let gain = |t: &Tried| t.calibrated_nll_gain.map_or(f64::NEG_INFINITY, |g| g.mean);
+        let mut order: Vec<&Tried> = self.tried.iter().collect();
+        order.sort_by(|a, b| gain(b).total_cmp(&gain(a)));
+        let shown = |value: Option<Estimate>| value.map_or("–".into(), estimate);
+        let row = |tried: &Tried| {
+            let control = self.tried.iter().find(|other| other.is_control_of(tried));
+            [
+                tried.name(),
+                tried.learning_rate.to_string(),
+                tried.weight_decay.to_string(),
+                tried.epochs.to_string(),
+                optional(tried.nll),
+                shown(tried.nll_gain),
+                shown(tried.calibrated_nll_gain),
+                shown(control.and_then(|c| c.calibrated_nll_gain)),
+            ]
+        };
+        order.into_iter().take(n).map(row).collect()
+    }
+
+    /// Which recipe was taken, and whether its gain is one.
+    pub fn taken(&self) -> Option<String> {
+        let taken = self.tried.get(self.chosen?)?;
+        let gain = taken.calibrated_nll_gain?;
+        let beyond = match gain.mean > 1.96 * gain.stderr.unwrap_or(0.0) {
+            true => "its gain on V beyond a temperature",
+            false => "beyond a temperature, V cannot tell its gain from 0",
+        };
+        Some(format!(
+            "a search on V took {}, rate {}, decay {}, {} epochs; {beyond}: {}",
+            taken.name(),
+            taken.learning_rate,
+            taken.weight_decay,
+            taken.epochs,
+            estimate(gain)
+        ))
+    }
+
+    /// How to read the first `shown` rows.
+    pub fn sentence(&self, shown: usize) -> String {
+        let shown = match self.tried.len() {
+            n if n > shown => format!(", the best {shown} by the calibrated gain shown"),
+            _ => String::new(),
+        };
+        format!(
+            "{} of {} recipes tried{shown}; gains are before − after on V, paired, where the best of many \
+             looks better than it is",
+            self.tried.len(),
+            self.recipes
+        )
+    }
+}
+
+/// What a search found.
+pub struct Found {
+    /// The options of the best recipe, as if the user had named it.
+    pub options: PostTrainOptions,
+    /// What was tried, for the report.
+    pub search: Search,
+}
+
+/// Tries recipes for so many minutes, those first that take the fewest operations, and takes one by its
+/// losses on V. Of those that lower the loss after a temperature and do not raise the loss itself, the
+/// one that gains most after a temperature, and those within a standard error of its gain, are level: of
+/// these it takes the one of the least loss. Test images are not read.
+///
+/// `base` gives what the recipes share: batch size, precision, cache and so on; `given` are options of
+/// methods, for the methods that read them.
+///
+/// # Errors
+/// No training images, no V; no recipe that is better than the input; those of training.
+pub fn search(
+    base: &PostTrainOptions,
+    given: &Map<String, Value>,
+    minutes: f64,
+    checkpoint: &Checkpoint,
+    data: &DataOptions,
+    context: &Context,
+) -> Result<Found> {
+    base.train.check()?;
+    base.cache.check()?;
+    let mut roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
+    // What is chosen here must not have seen them.
+    roles.test = None;
+    require(Role::Val, roles.val.as_ref())
+        .map_err(|e| Error::from(e).context("a search chooses on validation images"))?;
+    let candidates = candidates(base, given, checkpoint, context.seed)?;
+    let runs: Vec<&Run> = candidates.iter().map(|(_, run)| run).collect();
+    let budget = Duration::from_secs_f64(minutes * 60.0);
+    context.info(&format!(
+        "search: up to {} recipes in {}, judged on V alone",
+        runs.len(),
+        duration(budget.as_secs_f64())
+    ));
+    let began = Instant::now();
+    let mut tried: Vec<Tried> = Vec::new();
+    let mut places: Vec<usize> = Vec::new();
+    {
+        let task = context.task("search", runs.len() as u64, "recipes");
+        let trials = Trials::new(checkpoint, &roles, None, context.seed)?;
+        let status = |what: &str| task.status(what);
+        trials.train(&runs, &status, &mut |place, trial| {
+            // The next is about as long as this one.
+            let next = Duration::from_secs_f64(trial.seconds);
+            tried.push(Tried::new(runs[place], &trial));
+            places.push(place);
+            task.advance(1);
+            Ok(began.elapsed() + next < budget)
+        })?;
+    }
+    let chosen = best(&tried);
+    let search = Search {
+        minutes,
+        seconds: began.elapsed().as_secs_f64(),
+        recipes: runs.len(),
+        chosen,
+        tried,
+    };
+    match chosen {
+        Some(best) => Ok(Found { options: candidates[places[best]].0.clone(), search }),
+        None => Err(Error::Refused(format!(
+            "none of {} recipes tried lowers the loss on V, before and after a temperature: nothing was \
+             written; give `search` more minutes, or leave the model as it is",
+            search.tried.len()
+        ))),
+    }
+}
+
+impl Tried {
+    fn new(run: &Run, trial: &Trial) -> Self {
+        let val = trial.val.as_ref();
+        Self {
+            method: run.recipe.kind.name().into(),
+            perturb: run.recipe.perturb.as_ref().map(|p| p.name.clone()),
+            update: run.recipe.update.name.clone(),
+            learning_rate: run.train.lr,
+            weight_decay: run.train.weight_decay,
+            epochs: run.train.epochs,
+            nll: val.map(|v| v.after.nll),
+            calibrated_nll: val.map(|v| v.after.calibrated_nll),
+            nll_gain: val.map(|v| v.nll_gain),
+            calibrated_nll_gain: val.map(|v| v.calibrated_nll_gain),
+            seconds: trial.seconds,
+        }
+    }
+}
+
+/// The place of the recipe to take; see [`search`].
+fn best(tried: &[Tried]) -> Option<usize> {
+    let sound: Vec<(usize, Estimate, Estimate)> = tried
+        .iter()
+        .enumerate()
+        .filter_map(|(place, t)| Some((place, t.calibrated_nll_gain?, t.nll_gain?)))
+        .filter(|(_, calibrated, gain)| calibrated.mean > 0.0 && gain.mean >= 0.0)
+        .collect();
+    let (_, top, _) = sound.iter().max_by(|(_, a, _), (_, b, _)| a.mean.total_cmp(&b.mean))?;
+    let least = top.mean - top.stderr.unwrap_or(0.0);
+    let level = sound.iter().filter(|(_, calibrated, _)| calibrated.mean >= least);
+    level.max_by(|(_, _, a), (_, _, b)| a.mean.total_cmp(&b.mean)).map(|(place, ..)| *place)
+}
+
+/// Every candidate with its run, those with the fewest operations first.
+fn candidates(
+    base: &PostTrainOptions,
+    given: &Map<String, Value>,
+    checkpoint: &Checkpoint,
+    seed: u64,
+) -> Result<Vec<(PostTrainOptions, Run)>> {
+    let none = || Ok(None);
+    let mut all = Vec::new();
+    for Candidate { method, lr, weight_decay, epochs } in grid(&checkpoint.config) {
+        let train = TrainOptions { lr, weight_decay, epochs, ..base.train.clone() };
+        let method = with_given(method, given)?;
+        let options = PostTrainOptions { method, train, ..base.clone() };
+        let recipe = resolve(&options.method, None, checkpoint, "", &none)?.recipe;
+        let work = recipe.work(&checkpoint.config, options.train.batch_size) * epochs as f64;
+        let run = Run {
+            recipe,
+            train: options.train.clone(),
+            cache: options.cache.clone(),
+            keep: keep_or_default(options.keep, true),
+            seed: options.train_seed.unwrap_or(seed),
+        };
+        // Runs that freeze the same layers follow one another, from the head down.
+        all.push((Reverse(run.recipe.first_stage()), work, options, run));
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    Ok(all.into_iter().map(|(_, _, options, run)| (options, run)).collect())
+}
+
+/// The method with those of the options that it reads; its layers stay.
+fn with_given(method: MethodOptions, given: &Map<String, Value>) -> Result<MethodOptions> {
+    let name = method.name();
+    let mut options: Map<String, Value> = Map::new();
+    let layers = [("perturb", method.perturb()), ("update", method.update())];
+    options.extend(layers.into_iter().filter_map(|(key, layer)| Some((key.into(), layer?.into()))));
+    let own = name.options();
+    let read = given.iter().filter(|(key, _)| own.contains(key) && !options.contains_key(*key));
+    let read: Vec<_> = read.map(|(key, value)| (key.clone(), value.clone())).collect();
+    options.extend(read);
+    Ok(MethodOptions::new(name, &options)?)
+}
+
+/// A recipe before it is a [`Run`].
+struct Candidate {
+    method: MethodOptions,
+    lr: f64,
+    weight_decay: f64,
+    epochs: usize,
+}
+
+/// What is tried: near the head, where a run is cheap, every combination of a few levels; below, one
+/// block at a time; at last all layers.
+fn grid(config: &Config) -> Vec<Candidate> {
+    let mut all = Vec::new();
+    let mut add = |method: MethodOptions, [rates, decays]: [&[f64]; 2], epochs: &[usize]| {
+        for &lr in rates {
+            for &weight_decay in decays {
+                for &epochs in epochs {
+                    all.push(Candidate { method: method.clone(), lr, weight_decay, epochs });
+                }
+            }
+        }
+    };
+    let blocks: Vec<String> = (0..config.depth).rev().map(|i| format!("block.{i}")).collect();
+    let (last, below) = match blocks.split_first() {
+        Some((last, below)) => (Some(last.as_str()), below),
+        None => (None, [].as_slice()),
+    };
+    let near: [&[f64]; 2] = [&[0.03, 0.1, 0.3], &[0.0, 0.01, 0.03]];
+    for (update, perturb) in
+        [("head", "norm"), ("norm", "head")].into_iter().chain(last.map(|last| (last, "head")))
+    {
+        add(MethodOptions::sgd(update), near, &[3, 10]);
+        add(MethodOptions::pol(perturb, update), near, &[3, 10]);
+    }
+    for block in below {
+        add(MethodOptions::sgd(block), [&[0.01, 0.03], &[0.0, 0.01]], &[3]);
+    }
+    add(MethodOptions::sgd("*"), [&[0.003, 0.01], &[0.0, 0.01]], &[3]);
+    let mut sam = MethodOptions::default_of(MethodName::Sam);
+    if let MethodOptions::Sam { update, .. } = &mut sam {
+        *update = Some("*".into());
+    }
+    add(sam, [&[0.001, 0.003], &[0.0]], &[3]);
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::post_train::search::*;
+
+    /// A recipe of these gains: of the loss, and after a temperature with its standard error.
+    fn tried(nll: f64, calibrated: f64, stderr: f64) -> Tried {
+        let of = |mean, stderr| Some(Estimate { mean, stderr: Some(stderr) });
+        Tried {
+            method: "sgd".into(),
+            perturb: None,
+            update: "norm".into(),
+            learning_rate: 0.1,
+            weight_decay: 0.0,
+            epochs: 3,
+            nll: Some(1.0 - nll),
+            calibrated_nll: Some(1.0 - calibrated),
+            nll_gain: of(nll, 0.01),
+            calibrated_nll_gain: of(calibrated, stderr),
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn of_recipes_that_are_level_after_a_temperature_the_least_loss_is_taken() {
+        let top = tried(0.1, 0.03, 0.004);
+        let level = tried(0.2, 0.027, 0.004);
+        let behind = tried(0.5, 0.025, 0.004);
+        assert_eq!(best(&[top.clone(), level, behind.clone()]), Some(1));
+        assert_eq!(best(&[behind, top]), Some(1));
+        // Neither a loss that rises nor one that a temperature would lower as well.
+        assert_eq!(best(&[tried(-0.1, 0.03, 0.1), tried(0.3, -0.01, 0.1)]), None);
+        let nothing = Tried { nll_gain: None, ..tried(0.1, 0.1, 0.1) };
+        assert_eq!(best(&[nothing]), None);
+    }
+
+    #[test]
+    fn what_was_taken_is_told_with_what_is_known_of_it() {
+        let told = |t: Tried| {
+            let search =
+                Search { minutes: 1.0, seconds: 1.0, recipes: 2, chosen: Some(0), tried: vec![t] };
+            search.taken().unwrap()
+        };
+        let established = told(tried(0.1, 0.03, 0.004));
+        assert!(
+            established.starts_with("a search on V took sgd → norm, rate 0.1, decay 0, 3 epochs;")
+        );
+        assert!(established.ends_with("0.0300 ± 0.0040"), "{established}");
+        assert!(told(tried(0.1, 0.003, 0.004)).ends_with("from 0: 0.0030 ± 0.0040"));
+    }
+}

@@ -1,0 +1,491 @@
+//! A run of post-training, from its options to the judged, saved and measured result.
+
+use super::destination::{Destination, Place};
+use super::figures::Figures;
+use super::forecast::Outlook;
+use super::frozen::{self, FrozenLayers, view_name};
+use super::judge::{Case, Judged, judge};
+use super::record::{method_info, provenance};
+use super::resolve::{Resolved, resolve};
+use super::run::{configured, settings, stepping};
+use super::{PostTrainOptions, WATCHED, as_stored};
+use crate::cache::{About, CacheInfo, Plan as CachePlan};
+use crate::checkpoint::{Checkpoint, Saved};
+use crate::data::order::Batches;
+use crate::data::{Augment, DataOptions, Role, Roles, Split, require};
+use crate::diagnose::Options as DiagnoseOptions;
+use crate::diagnose::findings::{Plan, perturbed_and_updated};
+use crate::diagnose::session::DiagnoseSession;
+use crate::error::{Error, Result};
+use crate::forecast::Part;
+use crate::format::duration;
+use crate::memory;
+use crate::objective::{Examples, Objective};
+use crate::observe::Event as Progress;
+use crate::options;
+use crate::pixels::Pixels;
+use crate::session::evaluate::{V, VALIDATION};
+use crate::session::{Context, Data, objective, pixels, sample};
+use crate::train::options::keep_or_default;
+use crate::train::post::{Event, Outcome, Settings};
+use crate::train::recipe::{Kind, Recipe};
+use crate::train::result::{Augmentation, MethodInfo, Output, Selection};
+use crate::train::{Keep, Prefix, Schedule};
+use crate::vit::layers::layers;
+use crate::vit::{Granularity, stage_name};
+use candle_core::DType;
+use std::cell::RefCell;
+use std::path::Path;
+
+/// Everything known before training: a run, ready to start.
+pub struct PostTrainSession {
+    /// The options.
+    pub options: PostTrainOptions,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The data sets.
+    pub data: Data,
+    /// Which of their images train, validate and test.
+    pub roles: Roles,
+    /// The training images.
+    pub train: Split,
+    /// The same as the model takes them.
+    pub images: Pixels,
+    /// The training images as epochs show them.
+    pub views: Vec<Pixels>,
+    /// Whether activations are rounded to bf16.
+    pub half: bool,
+    /// The model.
+    pub model: Objective,
+    /// The model on V, if there is one.
+    pub diagnosis: Option<DiagnoseSession>,
+    /// The method with its layers.
+    pub recipe: Recipe,
+    /// Where the layers come from.
+    pub chosen_by: String,
+    /// What every method shares.
+    pub settings: Settings,
+    /// Where the result goes.
+    pub destination: Destination,
+    /// Without a diagnosis, the one that choosing the layers would take.
+    pub diagnosis_ahead: Option<Part>,
+    /// Seed of everything random but training.
+    pub seed: u64,
+}
+
+/// What training gave.
+pub struct Trained {
+    /// The weights kept, and how the epochs went.
+    pub outcome: Outcome,
+    /// Validation images that epochs were watched on.
+    pub watched: Option<usize>,
+    /// Where the frozen layers' activations were kept.
+    pub cache: CacheInfo,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+    /// Peak memory of the process when training ended, MiB.
+    pub peak_mib: Option<u64>,
+}
+
+/// What a run came to: judged, saved, measured.
+pub struct PostTrained {
+    /// How the epochs went.
+    pub outcome: Outcome,
+    /// Where the frozen layers' activations were kept.
+    pub cache: CacheInfo,
+    /// The method, as it was done.
+    pub method: MethodInfo,
+    /// Which weights were kept, and how they were judged.
+    pub selection: Selection,
+    /// Why nothing was written, if nothing was.
+    pub refusal: Option<String>,
+    /// The file that was written.
+    pub output: Option<Output>,
+    /// Figures before and after.
+    pub figures: Figures,
+    /// Why there are no figures, though the file was written.
+    pub failure: Option<Error>,
+    /// Peak memory of the process when training ended, MiB.
+    pub training_peak_mib: Option<u64>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+/// How much is found out before a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preview {
+    /// Nothing.
+    None,
+    /// A forecast.
+    Forecast,
+    /// A forecast, and then nothing more: no diagnosis is made, head and last block stand in for its
+    /// plan.
+    DryRun,
+}
+
+impl PostTrainSession {
+    /// Opens and checks everything, and chooses the layers, by a diagnosis if need be.
+    ///
+    /// # Errors
+    /// Anything that keeps training from starting.
+    pub fn prepare(
+        options: &PostTrainOptions,
+        checkpoint: Checkpoint,
+        data: &DataOptions,
+        place: &Place,
+        preview: Preview,
+        context: &Context,
+    ) -> Result<Self> {
+        options.check()?;
+        let destination = place.open(&checkpoint, context)?;
+        let data = Data::open(data, &checkpoint)?;
+        let roles = data.roles(&checkpoint, context.seed)?;
+        roles.notes.iter().for_each(|note| context.note(note));
+        let train = require(Role::Train, roles.train.as_ref())?.clone();
+        if options.keep == Some(Keep::Best) && roles.val.is_none() {
+            let text = "`keep` best: expected validation images, found none; give `val_data`, or \
+                        `keep` last";
+            return Err(options::Error::Conflict(text.into()).into());
+        }
+        let keep = keep_or_default(options.keep, roles.val.is_some());
+        let settings = settings(&options.train, keep, options.train_seed.unwrap_or(context.seed));
+        // Before a diagnosis and the frozen layers take their time.
+        let steps = Batches::new(train.len(), settings.batch, 0, "B")?.per_epoch();
+        Schedule::over(settings.schedule, settings.learning_rate, 0.0, settings.epochs, steps)?;
+        let model = configured(&objective(&checkpoint, DType::F32)?, &options.train);
+        let images = pixels(&checkpoint, &train)?;
+        let views = frozen::views(&options.train, &images, context.seed)?;
+        let diagnosis = match &roles.val {
+            Some(_) => Some(DiagnoseSession::new(&checkpoint, &roles, options.samples, context)?),
+            None => None,
+        };
+        let ahead = RefCell::new(None);
+        let plan = || {
+            let none = "there are no validation images to make a plan on: give `val_data`, or \
+                        `perturb` and `update`";
+            let session = diagnosis.as_ref().ok_or_else(|| Error::Missing(none.into()))?;
+            planned(session, options.memory_mib, preview, context, &ahead)
+        };
+        let report = options.plan.as_deref();
+        let resolved = resolve(&options.method, report, &checkpoint, &roles.val_origin, &plan)?;
+        let Resolved { mut recipe, mut chosen_by } = resolved;
+        // The training set has no more.
+        recipe.perturbation_batch = recipe.perturbation_batch.min(train.len());
+        let diagnosis_ahead = ahead.into_inner();
+        if diagnosis_ahead.is_some() {
+            chosen_by = "stand-ins for a plan, since a dry run does not diagnose".into();
+        }
+        destination.check_space(&checkpoint, &recipe.update)?;
+        Ok(Self {
+            options: options.clone(),
+            checkpoint,
+            data,
+            roles,
+            train,
+            images,
+            views,
+            half: options.cache.half(),
+            model,
+            diagnosis,
+            recipe,
+            chosen_by,
+            settings,
+            destination,
+            diagnosis_ahead,
+            seed: context.seed,
+        })
+    }
+
+    /// Validation images that epochs are watched on, if there are any.
+    pub fn watched(&self) -> Option<usize> {
+        self.diagnosis.as_ref().map(|s| s.validation.len().min(WATCHED))
+    }
+
+    /// The model as steps use it: they go no further down than the recipe's lowest layer.
+    pub fn stepping(&self) -> Objective {
+        let bounded = self.options.memory_mib.is_some();
+        stepping(&self.model, &self.options.train, bounded, self.recipe.first_stage())
+    }
+
+    /// The frozen layers over the training images.
+    pub fn prefix(&self) -> Prefix<'_> {
+        let views = self.views.iter().map(|view| view as &dyn Examples).collect();
+        Prefix::new(&self.model, views, self.recipe.first_stage(), self.half)
+    }
+
+    /// Where their activations are to be kept, with so many bytes of memory; without it as many as the
+    /// options say.
+    ///
+    /// # Errors
+    /// Those of [`frozen::plan`].
+    pub fn cache_plan(&self, ram: Option<u64>) -> Result<CachePlan> {
+        let cache = &self.options.cache;
+        Ok(frozen::plan(cache, &self.prefix(), ram.unwrap_or(cache.ram_bytes()))?)
+    }
+
+    /// Images in a view such as training has.
+    ///
+    /// # Errors
+    /// Those of [`Pixels::view`].
+    pub fn seen_as(&self, images: Pixels) -> Result<Pixels> {
+        let augment = self.options.train.augment;
+        let plain = augment == Augment::default();
+        Ok(if plain { images } else { images.view(augment, self.seed, 0)? })
+    }
+
+    /// How training images are augmented, if they are.
+    pub fn augmentation(&self) -> Option<Augmentation> {
+        let augment = self.options.train.augment;
+        let (text, views) = (augment.to_string(), self.views.len());
+        let told = Augmentation { augment: text, views, seed: self.seed };
+        (augment != Augment::default()).then_some(told)
+    }
+
+    /// What the file of a view says of itself.
+    pub fn about(&self, view: usize) -> About {
+        About {
+            model: self.checkpoint.path.display().to_string(),
+            data: self.train.place(),
+            stage: stage_name(&self.model.config, self.recipe.first_stage()),
+            view: view_name(&self.options.train.augment, self.seed, view),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..About::default()
+        }
+    }
+
+    /// What is about to be done, in words.
+    ///
+    /// # Errors
+    /// Those of [`method_info`].
+    pub fn intention(&self) -> Result<String> {
+        let method = self.method()?;
+        let one = matches!(self.recipe.kind, Kind::Pol)
+            && method.perturb.as_ref() == Some(&method.update);
+        let meaning = match one {
+            true => format!("; p = u: {}", perturbed_and_updated(&method.update)),
+            false => String::new(),
+        };
+        Ok(format!(
+            "{}: perturb {}, update {} ({}{meaning}); {} epochs of {} steps",
+            method.name,
+            method.perturb.as_deref().unwrap_or("nothing"),
+            method.update,
+            method.chosen_by,
+            self.settings.epochs,
+            self.train.len() / self.settings.batch.max(1),
+        ))
+    }
+
+    /// What a report says of the method.
+    ///
+    /// # Errors
+    /// Those of [`method_info`].
+    pub fn method(&self) -> Result<MethodInfo> {
+        method_info(&self.recipe, &self.model.config, self.chosen_by.clone())
+    }
+
+    /// Forecasts the run. Under a bound on memory, lowers the micro-batch and gives up keeping
+    /// activations until the whole is within it. `began` is how many seconds have passed already.
+    ///
+    /// # Errors
+    /// Those of evaluating the model; a bound that cannot be kept.
+    pub fn outlook(&mut self, began: f64, context: &Context) -> Result<Outlook> {
+        super::forecast::outlook(self, began, context)
+    }
+
+    /// Runs the frozen layers, unless their activations are there or are not to be kept, then the
+    /// epochs.
+    ///
+    /// # Errors
+    /// Those of [`super::train()`].
+    pub fn train(&self, plan: &CachePlan, context: &Context) -> Result<Trained> {
+        let (recipe, settings) = (&self.recipe, &self.settings);
+        let model = &self.stepping();
+        let stage = recipe.first_stage();
+        let about = |view| self.about(view);
+        let FrozenLayers { source, info: cache, notes } =
+            FrozenLayers::open(&self.options.cache, self.prefix(), plan, &about, context)?;
+        let watched = match &self.diagnosis {
+            Some(s) => {
+                let few = sample(s.validation.split(), Some(WATCHED), self.seed)?;
+                Some(self.model.activations_here(&pixels(&self.checkpoint, &few)?, stage)?)
+            }
+            None => None,
+        };
+        let all = self.diagnosis.as_ref().map(|s| s.validation.len());
+        let few = watched.as_ref().map(|few| few.labels.len());
+        let watching = few.zip(all).map(<[usize; 2]>::from);
+        let steps = self.train.len() / settings.batch.max(1);
+        let images = (steps as u64).saturating_mul(settings.batch as u64);
+        let total = images.saturating_mul(settings.epochs as u64);
+        let outcome = {
+            let task = context.task(recipe.kind.name(), total, "images");
+            let mut tell = |event: Event| match event {
+                Event::Start(loss) => {
+                    context.observer.observe(Progress::Start { loss, watched: watching });
+                }
+                Event::Step(n) => task.advance(n as u64),
+                Event::Epoch(epoch) => {
+                    context.observer.observe(Progress::Epoch { epoch, watched: watching });
+                }
+            };
+            super::train(model, recipe, &source, watched.as_ref(), settings, &mut tell)?
+        };
+        Ok(Trained { outcome, watched: few, cache, notes, peak_mib: memory::peak_mib() })
+    }
+
+    /// Trains, judges the result on all of V, saves it unless it is refused, and measures what was
+    /// saved. `dump` is where the tuned model's logits on test go.
+    ///
+    /// # Errors
+    /// Anything that keeps the model from being trained or saved. A result that is refused is no error:
+    /// the outcome says so.
+    pub fn run(
+        &self,
+        plan: &CachePlan,
+        dump: Option<&Path>,
+        context: &Context,
+    ) -> Result<PostTrained> {
+        if dump.is_some() && self.roles.test.is_none() {
+            let text = "`dump` writes logits on test, and there is no test split: give `test_data`";
+            return Err(Error::Missing(text.into()));
+        }
+        let trained = self.train(plan, context)?;
+        let (stored, overflow) = as_stored(&self.checkpoint, &trained.outcome.weights)?;
+        // Whatever it was trained in, it is judged as it will be used.
+        let exact = self.model.exact();
+        let tuned = exact.at(stored.unwrap_or_else(|| self.model.weights.clone()));
+        let judged = judge(
+            &self.checkpoint,
+            &Case {
+                model: &exact,
+                tuned: &tuned,
+                val: self.roles.val.as_ref(),
+                outcome: &trained.outcome,
+                keep: self.settings.keep,
+                watched: trained.watched,
+                overflow,
+                force: self.options.force,
+            },
+        )?;
+        let saved = match &judged.refusal {
+            Some(_) => None,
+            None => self.save(&trained, &judged)?,
+        };
+        let tuned = match &saved {
+            Some(saved) => exact.at(self.read_back(saved)?),
+            None => tuned,
+        };
+        let figures =
+            super::figures::figures(self, &tuned, &judged, saved.is_some(), dump, context);
+        let (figures, failure) = match figures {
+            Ok(figures) => (figures, None),
+            // What was written stays written, and the report says so.
+            Err(error) if saved.is_some() => (Figures::default(), Some(error)),
+            Err(error) => return Err(error),
+        };
+        let Judged { selection, refusal, notes: own, .. } = judged;
+        let mut notes = self.roles.notes.clone();
+        notes.extend(trained.notes);
+        notes.extend(own);
+        notes.extend(failure.iter().map(|error| format!("there are no figures: {}", full(error))));
+        if let (Some(path), None) = (dump, &saved) {
+            notes.push(format!("{}: not written, since no checkpoint was", path.display()));
+        }
+        if self.roles.test.is_none() {
+            notes.push("there is no test split, so there are no final figures".into());
+        }
+        Ok(PostTrained {
+            outcome: trained.outcome,
+            cache: trained.cache,
+            method: self.method()?,
+            selection,
+            refusal,
+            output: saved.map(|saved| Output {
+                path: saved.path.display().to_string(),
+                undo: saved.undo.map(|undo| undo.display().to_string()),
+                weights_moved: saved.rounding.moved,
+                moves_lost_to_rounding: saved.rounding.unchanged,
+            }),
+            figures,
+            failure,
+            training_peak_mib: trained.peak_mib,
+            notes,
+        })
+    }
+
+    fn save(&self, trained: &Trained, judged: &Judged) -> Result<Option<Saved>> {
+        let mut provenance = provenance(self, &judged.selection)?;
+        provenance.settings["precision"] = self.model.precision.name().into();
+        if let Some(v) = &self.roles.val {
+            let (digest, images, seed) = (v.digest().into(), v.len(), self.seed);
+            provenance.settings[VALIDATION] = serde_json::to_value(V { digest, images, seed })?;
+        }
+        self.destination.save(&self.checkpoint, &trained.outcome.weights, &provenance)
+    }
+
+    /// The weights of the file that was written, as any program will find them.
+    fn read_back(&self, saved: &Saved) -> Result<crate::vit::Weights> {
+        let path = saved.path.display().to_string();
+        let again = Checkpoint::open(&saved.path, &self.checkpoint.loaded_with);
+        let context = || format!("{path} was written, but cannot be read back");
+        Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
+    }
+}
+
+/// An error and its causes on one line.
+fn full(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text += &format!(": {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The plan of a diagnosis made now. In a dry run only its forecast is made, and head and last block
+/// stand in for what it would find.
+fn planned(
+    session: &DiagnoseSession,
+    memory_mib: Option<f64>,
+    preview: Preview,
+    context: &Context,
+    ahead: &RefCell<Option<Part>>,
+) -> Result<Option<Plan>> {
+    let config = &session.objective.config;
+    let all = layers(config, Granularity::Block);
+    context.note(
+        "neither options nor a plan name every layer, so a diagnosis chooses them first; `perturb` and \
+         `update`, or for the method sgd `update` alone, leave it out",
+    );
+    let mut session = session.at(session.objective.clone());
+    let mut part = None;
+    if preview != Preview::None || memory_mib.is_some() {
+        let found = session.calibrate(&all, memory_mib)?;
+        let need = session.need(&all, &found);
+        context.info(&format!(
+            "diagnose: {} layers on {} images, about {} and {:.0} MiB",
+            all.len(),
+            session.validation.len(),
+            duration(need.seconds),
+            need.mib
+        ));
+        part = Some(Part::new("diagnosis", need));
+    }
+    if preview == Preview::DryRun {
+        ahead.replace(part);
+        let last = config.depth.saturating_sub(1);
+        return Ok(Some(Plan {
+            perturb: "head".into(),
+            update: format!("block.{last}"),
+            tied_perturb: Vec::new(),
+            tied_update: Vec::new(),
+            basis: "none".into(),
+        }));
+    }
+    Ok(session.measure(&all, &DiagnoseOptions::default(), context)?.plan)
+}

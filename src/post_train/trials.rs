@@ -1,0 +1,258 @@
+//! Many training runs from one checkpoint. What does not depend on the run is computed once.
+
+use super::frozen::{FrozenLayers, view_name};
+use super::run::{Run, stepping};
+use super::score::{Gains, Side};
+use super::{WATCHED, as_stored};
+use crate::cache::About;
+use crate::checkpoint::Checkpoint;
+use crate::data::folds::stratified_halves;
+use crate::data::{Role, Roles, Split, require};
+use crate::error::Result;
+use crate::evaluate::{Estimate, Predictions, Summary, Temperature};
+use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
+use crate::pixels::Pixels;
+use crate::session::{Context, objective, pixels, sample};
+use crate::train::post::{Epoch, Event, Outcome};
+use crate::train::{Prefix, Source};
+use crate::vit::stage_name;
+use candle_core::DType;
+use std::time::Instant;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// The epoch whose weights were kept, from 1; 0 means the weights at the start.
+    pub selected_epoch: usize,
+    /// Every finished epoch, in order.
+    pub epochs: Vec<Epoch>,
+    /// Why it was stopped, or why its result has no figures.
+    pub stopped: Option<String>,
+    /// Images of V that epochs were watched on.
+    pub watched_images: usize,
+    /// Loss on them before training.
+    pub watched_before: Option<f64>,
+    /// Figures on V; nothing where the result has none.
+    pub val: Option<Compared>,
+    /// Figures on test, if it was read.
+    pub test: Option<Compared>,
+    /// Seconds it took. The first run of a group pays for the frozen layers.
+    pub seconds: f64,
+}
+
+/// A model before and after training on one split.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// At w*.
+    pub before: Summary,
+    /// After training.
+    pub after: Summary,
+    /// Paired difference of NLL, before − after: positive is better.
+    pub nll_gain: Estimate,
+    /// The same after a temperature on either side.
+    pub calibrated_nll_gain: Estimate,
+}
+
+/// A model with its images, before any training.
+pub struct Trials<'a> {
+    checkpoint: &'a Checkpoint,
+    seed: u64,
+    model: Objective,
+    train: Pixels,
+    watched: Pixels,
+    /// V, then test if it is to be read.
+    judges: Vec<Pixels>,
+    before: Vec<Side>,
+    /// Positions of the half of V whose temperature the other half is scored at.
+    half: Vec<usize>,
+}
+
+/// What is done with a finished run, by its place among the runs; whether to go on.
+pub type Finished<'f> = dyn FnMut(usize, Trial) -> Result<bool> + 'f;
+
+impl<'a> Trials<'a> {
+    /// Takes the model's logits on V, and on `test` if that is to be read.
+    ///
+    /// # Errors
+    /// No training images or no V; images that cannot be read; logits that are not finite.
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        roles: &Roles,
+        test: Option<&Split>,
+        seed: u64,
+    ) -> Result<Self> {
+        let train = require(Role::Train, roles.train.as_ref())?;
+        let val = require(Role::Val, roles.val.as_ref())?;
+        let model = objective(checkpoint, DType::F32)?;
+        let of = |split: &Split| pixels(checkpoint, split);
+        let judges: Vec<Pixels> =
+            std::iter::once(val).chain(test).map(of).collect::<std::result::Result<_, _>>()?;
+        let logits = judges.iter().map(|own| model.predict(own));
+        let logits = logits.collect::<std::result::Result<Vec<_>, _>>()?;
+        let half = logits.first().map(|v| stratified_halves(v.labels(), seed).0);
+        let half = half.unwrap_or_default();
+        let before = sides(&logits, &half)?;
+        let watched = of(&sample(val, Some(WATCHED), seed)?)?;
+        let train = of(train)?;
+        Ok(Self { checkpoint, seed, model, train, watched, judges, before, half })
+    }
+
+    /// Trains run by run, those together that share their frozen layers. `status` hears what is going
+    /// on; `finished` has each run's place and result, and says whether to go on.
+    ///
+    /// # Errors
+    /// Those of training and of `finished`.
+    pub fn train(
+        &self,
+        runs: &[&Run],
+        status: &dyn Fn(&str),
+        finished: &mut Finished,
+    ) -> Result<()> {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for (place, run) in runs.iter().enumerate() {
+            let key = run.frozen_key();
+            match groups.iter_mut().find(|group| runs[group[0]].frozen_key() == key) {
+                Some(group) => group.push(place),
+                None => groups.push(vec![place]),
+            }
+        }
+        for group in &groups {
+            if !self.group(runs, group, status, finished)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Trains runs that share their frozen layers; whether to go on.
+    fn group(
+        &self,
+        runs: &[&Run],
+        places: &[usize],
+        status: &dyn Fn(&str),
+        finished: &mut Finished,
+    ) -> Result<bool> {
+        let Some(first) = places.first().map(|&place| runs[place]) else { return Ok(true) };
+        let mut clock = Instant::now();
+        let stage = first.recipe.first_stage();
+        let model = first.model(&self.model);
+        let views = super::frozen::views(&first.train, &self.train, self.seed)?;
+        let shown = views.iter().map(|view| view as &dyn Examples).collect();
+        let prefix = Prefix::new(&model, shown, stage, first.cache.half());
+        let plan = super::frozen::plan(&first.cache, &prefix, first.cache.ram_bytes())?;
+        let about = |view| About {
+            model: self.checkpoint.path.display().to_string(),
+            data: self.train.split().place(),
+            stage: stage_name(&model.config, stage),
+            view: view_name(&first.train.augment, self.seed, view),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..About::default()
+        };
+        status("frozen layers");
+        let context = Context::silent(self.seed);
+        let source = FrozenLayers::open(&first.cache, prefix, &plan, &about, &context)?.source;
+        let watched = model.activations(&self.watched, stage)?;
+        let judges = self.frozen_judges(stage, first.cache.ram_bytes())?;
+        let stepping = stepping(&model, &first.train, false, stage);
+        for &place in places {
+            let outcome = self.run(runs[place], &stepping, (&source, &watched), status)?;
+            let mut trial = self.judge(outcome, &judges, watched.labels.len())?;
+            trial.seconds = clock.elapsed().as_secs_f64();
+            clock = Instant::now();
+            if !finished(place, trial)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn run(
+        &self,
+        run: &Run,
+        model: &Objective,
+        (source, watched): (&Source, &Activations),
+        status: &dyn Fn(&str),
+    ) -> Result<Outcome> {
+        let settings = run.settings();
+        let (called, epochs) = (run.called(), settings.epochs);
+        let mut tell = |event: Event| match event {
+            Event::Start(_) => status(&format!("{called}, epoch 1 of {epochs}")),
+            Event::Epoch(e) if e.epoch < epochs => {
+                status(&format!("{called}, epoch {} of {epochs}", e.epoch + 1));
+            }
+            Event::Epoch(_) => status(&format!("{called}, its figures")),
+            Event::Step(_) => {}
+        };
+        super::train(model, &run.recipe, source, Some(watched), &settings, &mut tell)
+    }
+
+    /// What the layers below `stage` make of V and of test, if that takes no more than `ram` bytes: all
+    /// runs that freeze these layers then begin there. The bits are the same.
+    fn frozen_judges(&self, stage: usize, ram: u64) -> Result<Vec<Option<Activations>>> {
+        let bytes =
+            |images: &Pixels| Prefix::new(&self.model, vec![images], stage, false).layout().bytes();
+        let fits = self.judges.iter().map(bytes).fold(0, u64::saturating_add) <= ram;
+        let held = |images: &Pixels| -> Result<Option<Activations>> {
+            Ok(if fits { Some(self.model.activations(images, stage)?) } else { None })
+        };
+        self.judges.iter().map(held).collect()
+    }
+
+    /// How training went, and the result, as it would be stored, beside the start. V is scored at the
+    /// temperatures of its halves, test at V's. Logits that are not finite are a result, if a useless
+    /// one: it has no figures, but a reason.
+    fn judge(
+        &self,
+        outcome: Outcome,
+        frozen: &[Option<Activations>],
+        watched_images: usize,
+    ) -> Result<Trial> {
+        let (stored, mut problem) = as_stored(self.checkpoint, &outcome.weights)?;
+        let mut compared = Vec::new();
+        if let Some(stored) = stored {
+            let tuned = self.model.exact().at(stored);
+            let logits = self.judges.iter().zip(frozen).map(|(images, held)| match held {
+                Some(held) => tuned.predict(held as &dyn Examples),
+                None => tuned.predict(images),
+            });
+            match logits.collect::<std::result::Result<Vec<_>, _>>() {
+                Ok(logits) => compared = self.compared(&logits)?,
+                Err(ObjectiveError::Predictions(why)) => problem = Some(why.to_string()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut compared = compared.into_iter();
+        Ok(Trial {
+            selected_epoch: outcome.epoch,
+            stopped: outcome.stopped.as_ref().map(ToString::to_string).or(problem),
+            watched_images,
+            watched_before: outcome.start,
+            epochs: outcome.epochs,
+            val: compared.next(),
+            test: compared.next(),
+            seconds: 0.0,
+        })
+    }
+
+    fn compared(&self, logits: &[Predictions]) -> Result<Vec<Compared>> {
+        let after = sides(logits, &self.half)?;
+        let pair = |(before, after): (&Side, Side)| -> Result<Compared> {
+            let gains = Gains::of(before, &after)?;
+            Ok(Compared {
+                before: before.summary.clone(),
+                after: after.summary,
+                nll_gain: gains.nll,
+                calibrated_nll_gain: gains.calibrated_nll,
+            })
+        };
+        self.before.iter().zip(after).map(pair).collect()
+    }
+}
+
+/// V at the temperatures of its halves, the others at V's.
+fn sides(logits: &[Predictions], half: &[usize]) -> Result<Vec<Side>> {
+    let Some((v, others)) = logits.split_first() else { return Ok(Vec::new()) };
+    let on_v = Side::new(v, Temperature::CrossFitted(half));
+    let others = others.iter().map(|own| Side::new(own, Temperature::FittedOn(v)));
+    Ok(std::iter::once(on_v).chain(others).collect::<std::result::Result<_, _>>()?)
+}

@@ -1,0 +1,115 @@
+//! The matrix that a report's file holds already: taken over where it is of the same model, images
+//! and figures, and never written over where it is not.
+
+use crate::report::{EVALUATION, Evaluation};
+use crate::shift::Shifts;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A file whose matrix would be lost.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{}: it holds {cells} corrupted cells whose {what} is {found}, expected {expected}: they would be \
+     lost; name another file with --json, or delete this one", .path.display()
+)]
+pub struct Occupied {
+    /// The file.
+    pub path: PathBuf,
+    /// Cells in it.
+    pub cells: usize,
+    /// What differs.
+    pub what: &'static str,
+    /// What it is there.
+    pub found: String,
+    /// What it is now.
+    pub expected: String,
+}
+
+/// A report with a matrix.
+#[derive(Debug)]
+pub struct Held {
+    path: PathBuf,
+    report: Evaluation,
+    shifts: Shifts,
+}
+
+impl Held {
+    /// What the file of `--json` holds, if it holds a matrix; nothing where it is no file, or of
+    /// another kind.
+    ///
+    /// # Errors
+    /// A matrix of a schema that this build does not read.
+    pub fn open(path: Option<&Path>) -> Result<Option<Held>, Occupied> {
+        // Reading a pipe or a terminal would wait for ever.
+        let Some(path) = path.filter(|path| path.is_file()) else { return Ok(None) };
+        let read = || -> Option<Value> { serde_json::from_slice(&std::fs::read(path).ok()?).ok() };
+        let Some(value) = read() else { return Ok(None) };
+        let cells = value["shifts"]["cells"].as_array().map_or(0, Vec::len);
+        if cells == 0 {
+            return Ok(None);
+        }
+        let schema = value["schema"].as_str().unwrap_or("none").to_owned();
+        let known = serde_json::from_value::<Evaluation>(value).ok();
+        match known.filter(|report| report.schema == EVALUATION) {
+            Some(mut report) => {
+                let shifts = report.shifts.take();
+                Ok(shifts.map(|shifts| Held { path: path.into(), report, shifts }))
+            }
+            None => Err(Occupied {
+                path: path.into(),
+                cells,
+                what: "schema",
+                found: schema,
+                expected: EVALUATION.into(),
+            }),
+        }
+    }
+
+    /// Refuses what is known to differ before any work: the model, the seed, the build.
+    ///
+    /// # Errors
+    /// [`Occupied`].
+    pub fn same_model(&self, checkpoint: &str, seed: u64, version: &str) -> Result<(), Occupied> {
+        let old = &self.report;
+        self.same("checkpoint's SHA-256", &old.checkpoint.digest, checkpoint)?;
+        self.same("seed", &old.run.seed.to_string(), &seed.to_string())?;
+        self.same("planish version", &old.run.version, version)
+    }
+
+    /// The matrix, if it is of what is being evaluated now; `origin` is where corrupted images come
+    /// from, if any are asked for.
+    ///
+    /// # Errors
+    /// [`Occupied`].
+    pub fn shifts(self, now: &Evaluation, origin: Option<&str>) -> Result<Shifts, Occupied> {
+        let old = &self.report;
+        self.same_model(&now.checkpoint.digest, now.run.seed, &now.run.version)?;
+        self.same("images' SHA-256", &old.data.digest, &now.data.digest)?;
+        self.same("precision", &old.precision, &now.precision)?;
+        self.same("temperature's origin", &old.temperature_origin, &now.temperature_origin)?;
+        if let Some(origin) = origin {
+            self.same("settings", &self.shifts.settings, origin)?;
+        }
+        // Reading may move a number's last bit, so both are compared as read. Of the preprocessing
+        // only these tell.
+        let text = serde_json::to_string(&now.figures).unwrap_or_default();
+        if serde_json::from_str(&text).ok().as_ref() != Some(&old.figures) {
+            let told = |nll: f64| format!("{nll} (NLL)");
+            let (found, expected) = (told(old.figures.nll), told(now.figures.nll));
+            return Err(self.occupied("figures on clean images", found, expected));
+        }
+        Ok(self.shifts)
+    }
+
+    fn same(&self, what: &'static str, found: &str, expected: &str) -> Result<(), Occupied> {
+        match found == expected {
+            true => Ok(()),
+            false => Err(self.occupied(what, found.into(), expected.into())),
+        }
+    }
+
+    fn occupied(&self, what: &'static str, found: String, expected: String) -> Occupied {
+        let (path, cells) = (self.path.clone(), self.shifts.cells.len());
+        Occupied { path, cells, what, found, expected }
+    }
+}

@@ -1,0 +1,218 @@
+//! Data sets opened for a checkpoint, and which of their images train, validate and test it.
+
+use super::bad_samples::leave_out;
+use crate::checkpoint::Checkpoint;
+use crate::data::DataInfo;
+use crate::data::folds::stratified_sample;
+use crate::data::{
+    DataOptions, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
+    TrainOn, choose, number_classes,
+};
+use crate::pixels::Pixels;
+
+/// Data sets, read.
+#[derive(Clone, Debug)]
+pub struct Data {
+    /// What a reader of the figures should know of how they were read.
+    pub notes: Vec<String>,
+    /// The data set that every split comes from unless it is named.
+    pub data: DataSet,
+    train: Option<DataSet>,
+    val: Option<DataSet>,
+    test: Option<DataSet>,
+    val_from_train: Option<f64>,
+    train_on: TrainOn,
+}
+
+impl Data {
+    /// Reads every data set named, numbers its classes as the checkpoint does, and leaves bad images
+    /// out if asked.
+    ///
+    /// # Errors
+    /// Those of [`DataSet::open`], [`number_classes`] and [`leave_out`].
+    pub fn open(options: &DataOptions, checkpoint: &Checkpoint) -> Result<Data, DataError> {
+        let open = |spec: &Option<String>| spec.as_deref().map(DataSet::open).transpose();
+        let mut all = Data {
+            notes: Vec::new(),
+            data: DataSet::open(&options.data)?,
+            train: open(&options.train_data)?,
+            val: open(&options.val_data)?,
+            test: open(&options.test_data)?,
+            val_from_train: options.val_from_train,
+            train_on: options.train_on,
+        };
+        let Data { notes, data, train, val, test, .. } = &mut all;
+        // The training images first: their classes number the others' where no name settles it.
+        let (train, others) = (train.as_mut(), [val.as_mut(), test.as_mut()]);
+        let mut sets: Vec<&mut DataSet> =
+            train.into_iter().chain([data]).chain(others.into_iter().flatten()).collect();
+        sets.iter_mut().for_each(|set| notes.append(&mut set.notes));
+        let own = checkpoint.class_names.as_deref();
+        let classes = checkpoint.config.classes;
+        notes.extend(number_classes(&mut sets, own, classes, options.class_order)?);
+        for set in sets {
+            notes.extend(leave_out(options.on_bad_sample, set, checkpoint.preprocess.as_ref())?);
+        }
+        Ok(all)
+    }
+
+    /// Which images train, validate and test this checkpoint, each checked against its classes
+    /// and the images it takes; see [`choose`].
+    ///
+    /// # Errors
+    /// Those of [`choose`] and [`Pixels::new`].
+    pub fn roles(&self, checkpoint: &Checkpoint, seed: u64) -> Result<Roles, DataError> {
+        let provenance = held_out(checkpoint);
+        let sample = checkpoint.provenance.as_ref().and_then(|p| p.sample.as_ref());
+        let mut roles = choose(&Request {
+            data: &self.data,
+            train_data: self.train.as_ref(),
+            val_data: self.val.as_ref(),
+            test_data: self.test.as_ref(),
+            val_from_train: self.val_from_train,
+            provenance: provenance.as_ref(),
+            sample: sample.filter(|_| self.train_on == TrainOn::Fitted),
+            seed,
+        })?;
+        roles.notes.splice(0..0, self.notes.iter().cloned());
+        roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
+        for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
+            pixels(checkpoint, split)?;
+            if let Some(note) = other_classes(checkpoint, split)
+                && !roles.notes.contains(&note)
+            {
+                roles.notes.push(note);
+            }
+        }
+        Ok(roles)
+    }
+
+    /// The whole split of that name; without a name `test`, or the only one there is.
+    ///
+    /// # Errors
+    /// [`DataError::Missing`], with the splits there are.
+    pub fn split(&self, name: Option<&str>) -> Result<&Split, DataError> {
+        let wanted = name.unwrap_or("test");
+        let lone = |data: &'_ DataSet| data.splits().len() == 1;
+        let own = match wanted {
+            "train" => self.train.as_ref(),
+            "val" | "validation" => self.val.as_ref(),
+            "test" => self.test.as_ref(),
+            _ => None,
+        };
+        let data = own.unwrap_or(&self.data);
+        let any = (own.is_some() || name.is_none()) && lone(data);
+        let found = data.split(wanted).or_else(|| data.splits().first().filter(|_| any));
+        found.ok_or_else(|| {
+            let names: Vec<&str> = data.splits().iter().map(Split::name).collect();
+            DataError::Missing {
+                path: data.path.clone(),
+                expected: format!("a split called `{wanted}`"),
+                found: names.join(" and "),
+                remedy: format!("pass --split {}{}", names.join(" or --split "), made(wanted)),
+            }
+        })
+    }
+
+    /// The data set that an uncut split comes from.
+    pub fn of(&self, split: &Split) -> &DataSet {
+        let gives = |data: &&DataSet| data.splits().iter().any(|s| s.place() == split.place());
+        let own = [&self.train, &self.val, &self.test].into_iter().flatten();
+        own.into_iter().find(gives).unwrap_or(&self.data)
+    }
+}
+
+/// Where V comes from, for who asks for it by the name of a split.
+fn made(wanted: &str) -> &'static str {
+    match wanted {
+        "val" | "validation" => {
+            ", or --val-data with images of your own; where there is no split val, diagnose and \
+             post-train make V of what `planish finetune` held out, or of half of the test split"
+        }
+        _ => "",
+    }
+}
+
+/// What our `finetune` left in a checkpoint about the images it held out.
+pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
+    let provenance = checkpoint.provenance.as_ref()?;
+    let split = provenance.split?;
+    let data_digest = provenance.data_digest.clone()?;
+    Some(SplitProvenance { seed: split.seed, fraction: split.fraction, data_digest })
+}
+
+/// A note if the checkpoint was fine-tuned on a part of the training images and these are others.
+fn other_images(sample: &Sample, train: Option<&Split>) -> Option<String> {
+    let train = train.filter(|train| train.digest() != sample.digest)?;
+    Some(format!(
+        "the checkpoint was fine-tuned on {} images, and {} has {}: what training on them gains, \
+         new images may have taught; its control tells how much",
+        sample.images,
+        train.place(),
+        train.len()
+    ))
+}
+
+/// A note if data and checkpoint both name their classes, and differ.
+fn other_classes(checkpoint: &Checkpoint, split: &Split) -> Option<String> {
+    let (own, given) = (checkpoint.class_names.as_ref()?, split.class_names()?);
+    let at = (0..own.len().max(given.len())).find(|&i| own.get(i) != given.get(i))?;
+    let name = |names: &[String]| names.get(at).map_or("none".into(), |n| format!("`{n}`"));
+    Some(format!(
+        "{}: class {at} is {} there and {} in the checkpoint: check that labels mean the same",
+        split.place(),
+        name(given),
+        name(own)
+    ))
+}
+
+/// A split as this checkpoint takes it.
+///
+/// # Errors
+/// Those of [`Pixels::new`].
+pub fn pixels(checkpoint: &Checkpoint, split: &Split) -> Result<Pixels, DataError> {
+    Pixels::new(split, checkpoint.preprocess.as_ref(), &checkpoint.config)
+}
+
+/// `n` images of the split, in proportion to its classes and seeded; all of them without `n`.
+///
+/// # Errors
+/// [`DataError::Setting`] if `n` is 0.
+pub fn sample(split: &Split, n: Option<usize>, seed: u64) -> Result<Split, DataError> {
+    match n {
+        None => Ok(split.clone()),
+        Some(0) => Err(DataError::Setting {
+            name: "samples",
+            expected: format!("1 to {}, the number of images", split.len()),
+            found: "0".into(),
+            remedy: "ask for at least one image",
+        }),
+        Some(n) => split.subset(&stratified_sample(split.labels(), n, seed), split.name()),
+    }
+}
+
+/// What a report says of a split of a data set.
+pub fn data_info(data: &DataSet, split: &Split, origin: &str) -> DataInfo {
+    DataInfo {
+        path: data.path.display().to_string(),
+        kind: data.kind.into(),
+        split: split.name().into(),
+        images: split.len(),
+        digest: split.digest().into(),
+        origin: origin.into(),
+        skipped: split.skipped(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::session::*;
+
+    #[test]
+    fn a_sample_has_the_size_asked_for() {
+        let split = Split::from_levels("t", vec![0; 10], [1, 1, 1], vec![0; 10]).unwrap();
+        assert_eq!(sample(&split, Some(4), 0).unwrap().len(), 4);
+        assert_eq!(sample(&split, None, 0).unwrap().len(), 10);
+        assert!(matches!(sample(&split, Some(0), 0), Err(DataError::Setting { .. })));
+    }
+}

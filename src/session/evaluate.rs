@@ -1,0 +1,168 @@
+//! A checkpoint's logits on a split, with the temperature that its other images give.
+
+use crate::checkpoint::Checkpoint;
+use crate::data::DataInfo;
+use crate::data::DataOptions;
+use crate::data::folds::stratified_halves;
+use crate::data::{Roles, Split};
+use crate::error::Result;
+use crate::evaluate::{Predictions, Temperature, Temperatures};
+use crate::objective::Objective;
+use crate::session::Context;
+use crate::session::Data;
+use crate::session::{Counted, data_info, objective, pixels};
+use candle_core::DType;
+use planish_kernels::Precision;
+use serde::{Deserialize, Serialize};
+
+/// What a model gave.
+pub struct Evaluated {
+    /// Its logits.
+    pub predictions: Predictions,
+    /// The temperature of each image.
+    pub temperatures: Temperatures,
+    /// Which images they were fitted on.
+    pub origin: String,
+    /// The images.
+    pub data: DataInfo,
+    /// The split that they are.
+    pub split: Split,
+    /// The model.
+    pub objective: Objective,
+    /// What a reader of the figures should know.
+    pub warnings: Vec<String>,
+}
+
+/// Key of [`V`] among the settings of a step in a checkpoint's making.
+pub const VALIDATION: &str = "validation";
+
+/// The images that a step chose by.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct V {
+    /// Their [`Split::digest`].
+    pub digest: String,
+    /// Their number.
+    pub images: usize,
+    /// By which they were cut off test, where they were.
+    pub seed: u64,
+}
+
+/// Evaluates `checkpoint` on a whole split, in stored order.
+///
+/// # Errors
+/// Anything wrong with checkpoint or data; logits that are not finite.
+pub fn evaluate(
+    checkpoint: &Checkpoint,
+    data: &DataOptions,
+    split: Option<&str>,
+    precision: Precision,
+    context: &Context,
+) -> Result<Evaluated> {
+    let sources = Data::open(data, checkpoint)?;
+    let roles = sources.roles(checkpoint, context.seed);
+    let found = sources.split(split);
+    let whole = found.is_ok();
+    let split = match (split, found, &roles) {
+        (Some("val" | "validation"), Err(error), Ok(roles)) => {
+            held_out_of_train(&sources, roles).ok_or(error)?
+        }
+        (_, found, _) => found?,
+    }
+    .clone();
+    pixels(checkpoint, &split)?;
+    let roles = roles?;
+    let mut objective = objective(checkpoint, DType::F32)?;
+    objective.precision = precision;
+    let predictions = predict(checkpoint, &objective, &split, "evaluating", context)?;
+    let (temperatures, origin) = match other_images(&sources, &roles, &split) {
+        Some(v) => {
+            let fitted_on = predict(checkpoint, &objective, v, "validating", context)?;
+            let origin = format!("V: {}, {} images", roles.val_origin, v.len());
+            (Temperatures::of(&predictions, Temperature::FittedOn(&fitted_on))?, origin)
+        }
+        None => {
+            let (first, _) = stratified_halves(predictions.labels(), context.seed);
+            let origin = format!(
+                "halves of the split itself, each scored at the other's (stratified, seed {})",
+                context.seed
+            );
+            (Temperatures::of(&predictions, Temperature::CrossFitted(&first))?, origin)
+        }
+    };
+    let mut warnings = warnings(checkpoint, &sources, &roles);
+    warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
+    warnings.extend(chosen_by(checkpoint, &split)?);
+    let which = match whole {
+        true => format!("split {}, whole, in stored order", split.name()),
+        false => format!("V, {}, in stored order", roles.val_origin),
+    };
+    let data = data_info(sources.of(&split), &split, &which);
+    Ok(Evaluated { predictions, temperatures, origin, data, split, objective, warnings })
+}
+
+/// V where fine-tuning, or a fraction asked for, has cut it off the training split: no split of the
+/// data set's own.
+fn held_out_of_train<'a>(sources: &Data, roles: &'a Roles) -> Option<&'a Split> {
+    let whole = sources.split(Some("train")).map_or(0, Split::len);
+    let cut = roles.train.as_ref().is_some_and(|rest| rest.len() < whole);
+    roles.val.as_ref().filter(|_| cut)
+}
+
+/// V, if it shares no image with `split`: a temperature must not be judged by the images it was
+/// fitted on.
+pub fn other_images<'a>(sources: &Data, roles: &'a Roles, split: &Split) -> Option<&'a Split> {
+    let v = roles.val.as_ref()?;
+    // What a role lost by being cut went to V.
+    let was_cut = |name: &str, role: &Option<Split>| {
+        let whole = sources.split(Some(name)).ok().or(sources.data.only());
+        let less = |whole: &&Split| role.as_ref().is_some_and(|part| part.len() < whole.len());
+        whole.filter(less).is_some_and(|whole| whole.digest() == split.digest())
+    };
+    let shares = was_cut("train", &roles.train) || was_cut("test", &roles.test);
+    (!shares && split.digest() != v.digest()).then_some(v)
+}
+
+/// Whether post-training chose its epoch, or its recipe, by these images or by half of them, as V is
+/// cut off test.
+fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> Result<Option<String>> {
+    for step in &checkpoint.history {
+        let Some(v) = step.settings.get(VALIDATION) else { continue };
+        // Other programs may have settings of that name.
+        let Ok(V { digest, images, seed }) = serde_json::from_value(v.clone()) else { continue };
+        let (half, _) = stratified_halves(split.labels(), seed);
+        let which = if split.digest() == digest {
+            "these images are"
+        } else if half.len() == images && split.subset(&half, split.name())?.digest() == digest {
+            "half of these images are"
+        } else {
+            continue;
+        };
+        return Ok(Some(format!(
+            "{which} V, by which its post-training chose or was guarded: figures on them look better \
+             than they are; post-train's own report has those of its test images"
+        )));
+    }
+    Ok(None)
+}
+
+/// The model's logits on a split.
+///
+/// # Errors
+/// Images that cannot be read; logits that are not finite.
+pub fn predict(
+    checkpoint: &Checkpoint,
+    objective: &Objective,
+    split: &Split,
+    label: &str,
+    context: &Context,
+) -> Result<Predictions> {
+    let progress = context.task(label, split.len() as u64, "images");
+    let examples = pixels(checkpoint, split)?;
+    Ok(objective.predict(&Counted { examples: &examples, task: &progress })?)
+}
+
+fn warnings(checkpoint: &Checkpoint, sources: &Data, roles: &Roles) -> Vec<String> {
+    let names = |note: &&String| sources.notes.contains(note) || note.contains("class");
+    let assumed = checkpoint.assumed.iter().map(|what| format!("assumed: {what}"));
+    assumed.chain(roles.notes.iter().filter(names).cloned()).collect()
+}

@@ -1,0 +1,60 @@
+//! A checkpoint as a model that can be evaluated.
+
+use crate::checkpoint::{Checkpoint, CheckpointInfo, Error as CheckpointError};
+use crate::objective::{Examples, Objective, Result as ObjectiveResult};
+use crate::observe::Task;
+use candle_core::{DType, Tensor};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The checkpoint's loss, computed in f32 or f64.
+///
+/// # Errors
+/// The file can no longer be read in the precision asked for.
+pub fn objective(checkpoint: &Checkpoint, dtype: DType) -> Result<Objective, CheckpointError> {
+    let weights = match dtype {
+        DType::F32 => checkpoint.weights.clone(),
+        other => checkpoint.weights_as(other)?,
+    };
+    Ok(Objective::new(Arc::new(checkpoint.config.clone()), weights))
+}
+
+/// What a report says of a checkpoint.
+pub fn checkpoint_info(checkpoint: &Checkpoint) -> CheckpointInfo {
+    CheckpointInfo {
+        path: checkpoint.path.display().to_string(),
+        digest: checkpoint.digest.clone(),
+        layout: checkpoint.layout.name().into(),
+        architecture: checkpoint.architecture.clone(),
+        parameters: checkpoint.weights.parameters(),
+    }
+}
+
+/// Examples that advance a task as they are read.
+pub struct Counted<'a> {
+    /// What is read.
+    pub examples: &'a dyn Examples,
+    /// What is advanced.
+    pub task: &'a Task<'a>,
+}
+
+impl Examples for Counted<'_> {
+    fn len(&self) -> usize {
+        self.examples.len()
+    }
+    fn stage(&self) -> usize {
+        self.examples.stage()
+    }
+    fn inputs(&self, range: Range<usize>) -> ObjectiveResult<Tensor> {
+        let steps = range.len() as u64;
+        let inputs = self.examples.inputs(range);
+        self.task.advance(steps);
+        inputs
+    }
+    fn ahead_at(&self, indices: &[usize]) {
+        self.examples.ahead_at(indices);
+    }
+    fn labels(&self) -> &[u32] {
+        self.examples.labels()
+    }
+}

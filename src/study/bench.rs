@@ -1,0 +1,249 @@
+//! The training runs that a `[[bench]]` asks for.
+
+use super::file::Bench;
+use super::problem::{Problem, Text, plain, refused, table};
+use super::setup::{Pair, Setup};
+use crate::cache::CacheOptions;
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::options::{Error as OptionError, take};
+use crate::post_train::Run;
+use crate::post_train::resolve::resolve;
+use crate::train::options::{MethodName, keep_or_default, no_effect, split};
+use crate::train::{Keep, MethodOptions, TrainOptions};
+use crate::vit::layers::layers;
+use crate::vit::{Granularity, Layer};
+use serde_json::{Map, Value as Json};
+use toml::{Spanned, Value};
+
+/// Runs of one `[[bench]]` on one model at most: more would be a mistake in the file.
+const MOST: usize = 1_000_000;
+
+/// One combination of a grid's values.
+struct Combination {
+    train: TrainOptions,
+    cache: CacheOptions,
+    keep: Option<Keep>,
+    /// Options of some methods.
+    rest: Map<String, Json>,
+}
+
+/// Whether a `[[bench]]` asks for this pair.
+///
+/// # Errors
+/// A name that the file does not define.
+pub fn wants(setup: &Setup, bench: &Bench, pair: Pair) -> Result<bool, Problem> {
+    let models: Vec<&str> = setup.file.model.iter().map(|m| m.name.as_ref().as_str()).collect();
+    let data: Vec<&str> = setup.file.data.iter().map(|d| d.name.as_ref().as_str()).collect();
+    let among = |what: &str, asked: &Option<Vec<Spanned<String>>>, known: &[&str], at: usize| {
+        let Some(asked) = asked else { return Ok(true) };
+        let stranger = asked.iter().find(|name| !known.contains(&name.as_ref().as_str()));
+        match stranger {
+            Some(name) => Err(setup.text.problem(
+                name.span(),
+                what,
+                format!("names among {}", known.join(", ")),
+                format!("`{}`", name.as_ref()),
+                "correct it, or leave the list out to take all",
+            )),
+            None => Ok(asked.iter().any(|name| name.as_ref() == known[at])),
+        }
+    };
+    let model = among("models", &bench.models, &models, pair.model)?;
+    Ok(among("data", &bench.data, &data, pair.data)? && model)
+}
+
+/// Every run that a `[[bench]]` asks for on one checkpoint, controls left out: seed by seed, setting by
+/// setting, method by method, layers by layers.
+///
+/// # Errors
+/// [`Problem`]: options that make no sense, or layers that the model does not have.
+pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec<Run>> {
+    let methods = methods(setup, bench)?;
+    let combinations = combinations(setup, bench, &methods)?;
+    let mut all = Vec::new();
+    for &seed in &bench.seeds {
+        for Combination { train, cache, keep, rest } in &combinations {
+            for &name in &methods {
+                for layers in places(setup, bench, name, checkpoint)? {
+                    let none = || Ok(None);
+                    let method = method(name, rest, &layers);
+                    let made = method.map_err(Error::from).and_then(|method| {
+                        Ok(resolve(&method, None, checkpoint, "", &none)?.recipe)
+                    });
+                    let recipe = made.map_err(|error| {
+                        let file = setup.text.path.display();
+                        error.context(format!("{file}, [[bench]] `{}`", bench.name.as_ref()))
+                    })?;
+                    all.push(Run {
+                        recipe,
+                        train: train.clone(),
+                        cache: cache.clone(),
+                        keep: keep_or_default(*keep, true),
+                        seed,
+                    });
+                }
+            }
+        }
+        too_many(setup, bench, all.len())?;
+    }
+    Ok(all)
+}
+
+fn too_many(setup: &Setup, bench: &Bench, found: usize) -> Result<(), Problem> {
+    if found <= MOST {
+        return Ok(());
+    }
+    let (at, found) = (bench.name.span(), format!("{found} or more"));
+    let expected = format!("at most {MOST} runs of a model");
+    Err(setup.text.problem(at, "[[bench]]", expected, found, "ask for fewer combinations"))
+}
+
+fn methods(setup: &Setup, bench: &Bench) -> Result<Vec<MethodName>, Problem> {
+    let method = |name: &Spanned<String>| {
+        MethodName::named(name.as_ref()).ok_or_else(|| {
+            let all: Vec<&str> = MethodName::ALL.iter().map(|m| m.name()).collect();
+            let (at, found) = (name.span(), format!("`{}`", name.as_ref()));
+            setup.text.problem(at, "methods", all.join(", "), found, "choose among these")
+        })
+    };
+    bench.methods.iter().map(method).collect()
+}
+
+/// Every combination of the grid's values.
+fn combinations(
+    setup: &Setup,
+    bench: &Bench,
+    methods: &[MethodName],
+) -> Result<Vec<Combination>, Problem> {
+    let grid = table(&setup.text, "grid", &bench.grid)?;
+    for (key, instead) in [
+        ("train_seed", "seeds = [0, 1]"),
+        ("remeasure", "diagnose = true"),
+        ("perturb", "pairs = [[\"head\", \"norm\"]]"),
+        ("update", "update = [\"norm\"]"),
+    ] {
+        if grid.contains_key(key) {
+            let (at, found) = (bench.grid.span(), format!("`{key}`"));
+            let remedy = format!("write {instead} beside the grid");
+            return Err(setup.text.problem(at, "grid", "options of every run", found, remedy));
+        }
+    }
+    let mut all: Vec<Map<String, Json>> = vec![Map::new()];
+    for (key, value) in grid {
+        let values = match value {
+            Json::Array(values) => values,
+            one => vec![one],
+        };
+        too_many(setup, bench, all.len().saturating_mul(values.len()))?;
+        let with = |chosen: Map<String, Json>| -> Vec<Map<String, Json>> {
+            let more = |value: &Json| {
+                let mut chosen = chosen.clone();
+                chosen.insert(key.clone(), value.clone());
+                chosen
+            };
+            values.iter().map(more).collect()
+        };
+        all = all.into_iter().flat_map(with).collect();
+    }
+    let read = |given| combination(given, methods);
+    let refused = |error| refused(&setup.text, "grid", bench.grid.span(), error);
+    all.into_iter().map(|given| read(given).map_err(refused)).collect()
+}
+
+/// Options read from a combination; each must concern all runs or one of the methods.
+fn combination(
+    mut given: Map<String, Json>,
+    methods: &[MethodName],
+) -> Result<Combination, OptionError> {
+    let keep = match given.remove("keep") {
+        None => None,
+        Some(value) => Some(
+            serde_json::from_value(value.clone())
+                .map_err(|_| OptionError::value("keep", "best or last", value))?,
+        ),
+    };
+    let cache = take::<CacheOptions>(&mut given)?;
+    cache.check()?;
+    let (train, rest) = split(given)?;
+    let read = |key: &String| methods.iter().any(|m| m.options().contains(key));
+    match rest.keys().find(|key| !read(key)) {
+        Some(key) => Err(no_effect(key)),
+        None => Ok(Combination { train, cache, keep, rest }),
+    }
+}
+
+/// The layers that a method is tried on.
+struct Layers {
+    perturb: Option<String>,
+    update: Option<String>,
+}
+
+/// A method on these layers, with those of the options that it reads.
+fn method(
+    name: MethodName,
+    rest: &Map<String, Json>,
+    layers: &Layers,
+) -> Result<MethodOptions, OptionError> {
+    let own = name.options();
+    let read = rest.iter().filter(|(key, _)| own.contains(key));
+    let mut given: Map<String, Json> = read.map(|(k, v)| (k.clone(), v.clone())).collect();
+    let layers = [("perturb", &layers.perturb), ("update", &layers.update)];
+    let named = layers.into_iter().filter_map(|(k, layer)| Some((k, layer.clone()?)));
+    given.extend(named.map(|(key, layer)| (key.to_owned(), layer.into())));
+    MethodOptions::new(name, &given)
+}
+
+fn places(
+    setup: &Setup,
+    bench: &Bench,
+    method: MethodName,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<Layers>, Problem> {
+    let on = |perturb: Option<&str>, update: &str| Layers {
+        perturb: perturb.map(str::to_owned),
+        update: Some(update.to_owned()),
+    };
+    match method {
+        MethodName::Pof => Ok(vec![Layers { perturb: None, update: None }]),
+        MethodName::Pol => {
+            let pairs = pairs(setup, bench, checkpoint)?;
+            Ok(pairs.iter().map(|(p, u)| on(Some(p), u)).collect())
+        }
+        _ => Ok(match &bench.update {
+            None => vec![on(None, "*")],
+            Some(layers) => layers.iter().map(|u| on(None, u.as_ref())).collect(),
+        }),
+    }
+}
+
+/// p and u of PoL: the pairs that are listed, or all, p = u among them.
+fn pairs(
+    setup: &Setup,
+    bench: &Bench,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<(String, String)>, Problem> {
+    let expected = "\"all\", or pairs such as [[\"head\", \"norm\"]], p first";
+    let text: &Text = &setup.text;
+    let wrong = |at, found| {
+        text.problem(at, "pairs of pol", expected, found, "say which layers PoL is tried on")
+    };
+    let Some(given) = &bench.pairs else { return Err(wrong(bench.name.span(), "none".to_owned())) };
+    match given.as_ref() {
+        Value::String(all) if all == "all" => {
+            let all = layers(&checkpoint.config, Granularity::Block);
+            let with = |p: &Layer| -> Vec<(String, String)> {
+                all.iter().map(|u| (p.name.clone(), u.name.clone())).collect()
+            };
+            Ok(all.iter().flat_map(with).collect())
+        }
+        Value::Array(list) => {
+            let one = |pair: &Value| match pair.as_array().map(Vec::as_slice) {
+                Some([Value::String(p), Value::String(u)]) => Ok((p.clone(), u.clone())),
+                _ => Err(wrong(given.span(), plain(pair))),
+            };
+            list.iter().map(one).collect()
+        }
+        other => Err(wrong(given.span(), plain(other))),
+    }
+}

@@ -1,0 +1,97 @@
+//! The cells of a study: what each is called and how it is computed.
+
+use super::setup::{Pair, Setup};
+use super::{Plan, Planned, SCHEMA, Share, evaluation, runs};
+use crate::error::Result;
+use crate::post_train::Run;
+use crate::session::Context;
+use crate::shift::Corruption;
+
+/// A cell.
+pub struct Cell {
+    /// Its name and settings.
+    pub planned: Planned,
+    /// How it is computed.
+    pub job: Job,
+}
+
+/// How a cell is computed.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// A split as it is, or shifted.
+    Evaluate {
+        /// Model and data.
+        pair: Pair,
+        /// The shift.
+        shift: Option<CellShift>,
+    },
+    /// Images of another kind.
+    Ood {
+        /// Model and data.
+        pair: Pair,
+        /// Place of the other images in the file.
+        set: usize,
+    },
+    /// ΔL and κ of every layer.
+    Diagnose {
+        /// Model and data.
+        pair: Pair,
+    },
+    /// Post-training.
+    Train {
+        /// Model and data.
+        pair: Pair,
+        /// What is done.
+        run: Box<Run>,
+    },
+}
+
+/// One corruption at one severity.
+#[derive(Clone, Copy, Debug)]
+pub struct CellShift {
+    /// Place in the file's list.
+    pub asked: usize,
+    /// Which.
+    pub corruption: Corruption,
+    /// 1 to 5.
+    pub severity: usize,
+}
+
+impl Job {
+    /// Model and data.
+    pub fn pair(&self) -> Pair {
+        match self {
+            Job::Evaluate { pair, .. }
+            | Job::Ood { pair, .. }
+            | Job::Diagnose { pair }
+            | Job::Train { pair, .. } => *pair,
+        }
+    }
+}
+
+/// All cells, in the study's order: model by model, data set by data set.
+///
+/// # Errors
+/// Anything wrong with a checkpoint or with images: all are opened now, before any work.
+pub fn all(setup: &Setup, context: &Context) -> Result<Vec<Cell>> {
+    let mut cells = Vec::new();
+    let pairs: Vec<Pair> = setup.pairs().collect();
+    let progress = context.task("reading", pairs.len() as u64, "models on data sets");
+    for pair in pairs {
+        progress.status(setup.file.model[pair.model].name.as_ref());
+        let opened = setup.open(pair, context)?;
+        if setup.file.evaluate {
+            cells.extend(evaluation::cells(setup, pair, &opened, context)?);
+        }
+        cells.extend(runs::cells(setup, pair, &opened, context)?);
+        progress.advance(1);
+    }
+    Ok(cells)
+}
+
+/// The plan of these cells, as the folder of this share of them has it.
+pub fn plan(cells: &[Cell], share: Share) -> Plan {
+    let cells = cells.iter().map(|cell| cell.planned.clone()).collect();
+    let shard = (share != Share::default()).then(|| share.to_string());
+    Plan { schema: SCHEMA.into(), shard, cells }
+}

@@ -1,0 +1,168 @@
+//! A study file with everything in it read: which models, images, shifts.
+
+use super::file::{File, Model};
+use super::problem::{Problem, Text, plain, refused, table};
+use crate::checkpoint::{Checkpoint, Load};
+use crate::data::{DataOptions, Roles};
+use crate::error::Result;
+use crate::options::{Error as OptionError, names, take};
+use crate::session::{Context, Data};
+use crate::shift::Shift;
+use planish_kernels::Precision;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use toml::{Spanned, Table};
+
+/// A study, read.
+#[derive(Debug)]
+pub struct Setup {
+    /// The file's text.
+    pub text: Text,
+    /// What it says.
+    pub file: File,
+    /// Its models.
+    pub models: Vec<(PathBuf, Load)>,
+    /// Columns of their attributes, the same for every model.
+    pub attributes: Vec<Map<String, Value>>,
+    /// Its data sets.
+    pub data: Vec<DataOptions>,
+    /// Its shifts.
+    pub shifts: Vec<Shift>,
+    /// Precision of evaluations.
+    pub precision: Precision,
+}
+
+/// A model and a data set, by their places in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pair {
+    /// Place of the model.
+    pub model: usize,
+    /// Place of the data set.
+    pub data: usize,
+}
+
+/// Both, opened.
+pub struct Opened {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The data sets.
+    pub data: Data,
+    /// Which of their images do what.
+    pub roles: Roles,
+}
+
+impl Setup {
+    /// Reads the options in the file.
+    ///
+    /// # Errors
+    /// [`Problem`].
+    pub fn new(text: Text, file: File) -> Result<Self, Problem> {
+        let model = |m: &Model| -> Result<(PathBuf, Load), Problem> {
+            Ok((m.checkpoint.clone(), options(&text, "model options", &m.options)?))
+        };
+        let models = file.model.iter().map(model).collect::<Result<_, _>>()?;
+        let mut data = Vec::new();
+        for d in &file.data {
+            let own: DataOptions = options(&text, "data options", &d.options)?;
+            data.push(DataOptions { data: d.source.clone(), ..own });
+        }
+        let asked = |s: &Spanned<String>| {
+            s.as_ref().parse().map_err(|said: String| {
+                let remedy = "write it as `planish eval --shift` takes it";
+                text.problem(s.span(), "shifts", said, format!("`{}`", s.as_ref()), remedy)
+            })
+        };
+        let shifts = file.shifts.iter().map(asked).collect::<Result<_, _>>()?;
+        let precision = match file.precision.as_ref().map(|p| (p.as_ref().as_str(), p.span())) {
+            None | Some(("f32", _)) => Precision::F32,
+            Some(("bf16", _)) => Precision::Bf16,
+            Some((other, at)) => {
+                let found = format!("`{other}`");
+                return Err(text.problem(at, "precision", "f32 or bf16", found, "choose one"));
+            }
+        };
+        let attributes = attributes(&file.model);
+        Ok(Self { models, attributes, data, shifts, precision, text, file })
+    }
+
+    /// Every model on every data set.
+    pub fn pairs(&self) -> impl Iterator<Item = Pair> {
+        let data = self.data.len();
+        (0..self.models.len())
+            .flat_map(move |model| (0..data).map(move |data| Pair { model, data }))
+    }
+
+    /// Opens a pair.
+    ///
+    /// # Errors
+    /// Anything wrong with checkpoint or images.
+    pub fn open(&self, pair: Pair, context: &Context) -> Result<Opened> {
+        let (path, load) = &self.models[pair.model];
+        let checkpoint = Checkpoint::open(path, load)?;
+        let data = Data::open(&self.data[pair.data], &checkpoint)?;
+        let roles = data.roles(&checkpoint, context.seed)?;
+        Ok(Opened { checkpoint, data, roles })
+    }
+
+    /// The first columns of every row of a pair.
+    pub fn columns(&self, pair: Pair, checkpoint: &Checkpoint) -> Map<String, Value> {
+        let (model, data) = (&self.file.model[pair.model], &self.file.data[pair.data]);
+        let mut row = Map::new();
+        row.insert("model".into(), model.name.as_ref().clone().into());
+        row.extend(self.attributes[pair.model].clone());
+        let pairs: [(&str, Value); 6] = [
+            ("checkpoint", model.checkpoint.display().to_string().into()),
+            ("checkpoint_digest", checkpoint.digest.clone().into()),
+            ("architecture", checkpoint.architecture.clone().into()),
+            ("parameters", checkpoint.weights.parameters().into()),
+            ("data", data.name.as_ref().clone().into()),
+            ("source", data.source.clone().into()),
+        ];
+        row.extend(pairs.map(|(name, value)| (name.to_owned(), value)));
+        row
+    }
+}
+
+/// `model_NAME` for every attribute that any model has; a column's values are of one type: whole
+/// numbers if all are, texts if any is.
+fn attributes(models: &[Model]) -> Vec<Map<String, Value>> {
+    let names: BTreeSet<&String> =
+        models.iter().flat_map(|m| m.attributes.as_ref().keys()).collect();
+    let mut rows = vec![Map::new(); models.len()];
+    for name in names {
+        let values: Vec<Option<&toml::Value>> =
+            models.iter().map(|m| m.attributes.as_ref().get(name)).collect();
+        let any = |is: fn(&toml::Value) -> bool| values.iter().flatten().any(|v| is(v));
+        let (texts, floats) = (any(toml::Value::is_str), any(toml::Value::is_float));
+        for (row, value) in rows.iter_mut().zip(values) {
+            let value = value.map_or(Value::Null, |value| match value {
+                _ if texts => plain(value).into(),
+                toml::Value::Integer(n) if floats => (*n as f64).into(),
+                toml::Value::Integer(n) => (*n).into(),
+                toml::Value::Float(x) => (*x).into(),
+                _ => Value::Null,
+            });
+            row.insert(format!("model_{name}"), value);
+        }
+    }
+    rows
+}
+
+/// A struct's options from a table of the file.
+fn options<T>(text: &Text, what: &str, given: &Spanned<Table>) -> Result<T, Problem>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
+    let mut left = table(text, what, given)?;
+    let read = take::<T>(&mut left);
+    let read = read.and_then(|read| match left.keys().next() {
+        None => Ok(read),
+        Some(option) => {
+            Err(OptionError::Unknown { option: option.clone(), known: names::<T>().join(", ") })
+        }
+    });
+    read.map_err(|error| refused(text, what, given.span(), error))
+}

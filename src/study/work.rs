@@ -1,0 +1,150 @@
+//! The cells that are missing, computed one by one and kept as they come.
+
+use super::cells::{Cell, Job};
+use super::diagnosis::diagnosis;
+use super::evaluation::Evaluator;
+use super::runs;
+use super::setup::{Opened, Pair, Setup};
+use super::{Entry, Error as StudyError, Kind};
+use crate::error::Result;
+use crate::post_train::{Run, Trials};
+use crate::session::Context;
+use serde_json::{Map, Value};
+use std::time::Instant;
+
+/// Computes these cells, pair by pair; `keep` has each as soon as it is there.
+///
+/// # Errors
+/// Anything wrong with checkpoints or images: those that have changed since the study was planned,
+/// too; those of `keep`.
+pub fn compute(
+    setup: &Setup,
+    cells: &[&Cell],
+    context: &Context,
+    keep: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<()> {
+    let mut pairs: Vec<Pair> = cells.iter().map(|cell| cell.job.pair()).collect();
+    pairs.sort_unstable();
+    pairs.dedup();
+    let progress = context.task("study", cells.len() as u64, "cells");
+    for pair in pairs {
+        let own: Vec<&Cell> = cells.iter().filter(|c| c.job.pair() == pair).copied().collect();
+        let opened = setup.open(pair, context)?;
+        unchanged(&own, &opened)?;
+        let mut finished = |entry: Entry| -> Result<()> {
+            keep(entry)?;
+            progress.advance(1);
+            Ok(())
+        };
+        let name = setup.file.model[pair.model].name.as_ref();
+        let begin = |what: &str| progress.status(&format!("{name}, {what}"));
+        evaluations(setup, (pair, &opened), &own, context, &begin, &mut finished)?;
+        for cell in own.iter().filter(|c| c.planned.kind == Kind::Diagnosis) {
+            begin("diagnosis");
+            let mut clock = Instant::now();
+            let figures = diagnosis(&opened, context)?;
+            finished(entry(cell, figures, &mut clock))?;
+        }
+        if own.iter().any(|c| c.planned.kind == Kind::Run) {
+            begin("training");
+            train(&opened, &own, context, &begin, &mut finished)?;
+        }
+    }
+    Ok(())
+}
+
+/// Cells that need the model's logits on its split.
+fn evaluations(
+    setup: &Setup,
+    (pair, opened): (Pair, &Opened),
+    cells: &[&Cell],
+    context: &Context,
+    begin: &dyn Fn(&str),
+    finished: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<()> {
+    let mut clock = Instant::now();
+    let mut evaluator = None;
+    // Its time counts as the first cell's, which cannot do without.
+    let start = || Evaluator::new(setup, pair, opened, context);
+    for cell in cells {
+        match &cell.job {
+            Job::Evaluate { shift: None, .. } => begin("as it is"),
+            Job::Evaluate { shift: Some(s), .. } => {
+                begin(&format!("{} {}", s.corruption, s.severity))
+            }
+            Job::Ood { .. } => begin("other images"),
+            Job::Diagnose { .. } | Job::Train { .. } => {}
+        }
+        let figures = match &cell.job {
+            Job::Evaluate { shift, .. } => begun(&mut evaluator, start)?.evaluation(*shift)?,
+            Job::Ood { set, .. } => begun(&mut evaluator, start)?.ood(*set)?,
+            Job::Diagnose { .. } | Job::Train { .. } => continue,
+        };
+        finished(entry(cell, figures, &mut clock))?;
+    }
+    Ok(())
+}
+
+/// Cells of post-training.
+fn train(
+    opened: &Opened,
+    cells: &[&Cell],
+    context: &Context,
+    begin: &dyn Fn(&str),
+    finished: &mut dyn FnMut(Entry) -> Result<()>,
+) -> Result<()> {
+    let trained = cells.iter().filter_map(|cell| match &cell.job {
+        Job::Train { run, .. } => Some((*cell, run.as_ref())),
+        _ => None,
+    });
+    let (cells, runs): (Vec<&Cell>, Vec<&Run>) = trained.unzip();
+    let Opened { checkpoint, roles, .. } = opened;
+    let test = opened.images()?.test;
+    let trials = Trials::new(checkpoint, roles, Some(test), context.seed)?;
+    trials.train(&runs, begin, &mut |place, trial| {
+        finished(timed(cells[place], runs::figures(&trial), trial.seconds))?;
+        Ok(true)
+    })
+}
+
+/// What is there, or is made now.
+fn begun<T>(slot: &mut Option<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    Ok(match slot {
+        Some(there) => there,
+        none => none.insert(make()?),
+    })
+}
+
+/// A finished cell, with the time since the one before.
+fn entry(cell: &Cell, figures: Map<String, Value>, clock: &mut Instant) -> Entry {
+    let seconds = clock.elapsed().as_secs_f64();
+    *clock = Instant::now();
+    timed(cell, figures, seconds)
+}
+
+fn timed(cell: &Cell, figures: Map<String, Value>, seconds: f64) -> Entry {
+    let seconds = (seconds * 1e3).round() / 1e3;
+    Entry { cell: cell.planned.cell.clone(), kind: cell.planned.kind, figures, seconds }
+}
+
+/// Refuses a checkpoint or images that are not those the cells are named by.
+fn unchanged(cells: &[&Cell], opened: &Opened) -> Result<()> {
+    let planned = cells.first().and_then(|c| c.planned.settings.get("checkpoint_digest"));
+    let now = opened.checkpoint.digest.as_str();
+    if planned.and_then(Value::as_str) != Some(now) {
+        let (path, now) = (opened.checkpoint.path.clone(), now.to_owned());
+        return Err(StudyError::Changed { path, now }.into());
+    }
+    Ok(())
+}
+
+/// What a user calls so many cells of a kind.
+pub fn counted(kind: Kind, n: usize) -> String {
+    let name = match kind {
+        Kind::Evaluation => "evaluations",
+        Kind::Ood => "of other images",
+        Kind::Diagnosis => "diagnoses",
+        Kind::Run => "training runs",
+    };
+    format!("{n} {name}")
+}

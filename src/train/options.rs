@@ -1,0 +1,484 @@
+//! Options of a training run, and of each method.
+
+use super::guard::Keep;
+use super::perturbation::StepRule;
+use super::schedule::Shape;
+use crate::data::Augment;
+use crate::options::{Error, as_text, check, names, take};
+use planish_kernels::Precision;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Options that every method shares.
+///
+/// They are flags of `post-train` and `bench`, and keys of a study's `grid`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training options"))]
+pub struct TrainOptions {
+    /// Passes over the training images
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Self::default().epochs))]
+    pub epochs: usize,
+    /// Images in B, the batch of a step; an incomplete last batch is dropped
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Self::default().batch_size))]
+    pub batch_size: usize,
+    /// Highest learning rate
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "RATE", default_value_t = Self::default().lr, allow_negative_numbers = true
+    ))]
+    pub lr: f64,
+    /// Learning rate after the warm-up: to 0 on a cosine, to 0 on a line, or constant
+    #[cfg_attr(feature = "cli", arg(
+        long, value_enum, value_name = "cosine|linear|constant", default_value_t = Self::default().schedule,
+        hide_possible_values = true
+    ))]
+    pub schedule: Shape,
+    /// Epochs of linear warm-up; 0.5 is half an epoch
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "EPOCHS", default_value_t = Self::default().warmup, allow_negative_numbers = true
+    ))]
+    pub warmup: f64,
+    /// Momentum
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "M", default_value_t = Self::default().momentum, allow_negative_numbers = true
+    ))]
+    pub momentum: f64,
+    /// Weight decay
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "D", default_value_t = Self::default().weight_decay, allow_negative_numbers = true
+    ))]
+    pub weight_decay: f64,
+    /// Clip the gradient of the updated layers to this norm
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NORM", allow_negative_numbers = true))]
+    pub clip: Option<f64>,
+    /// Augmentation of training images: `flip`, `shift=PIXELS`, `crop=LEAST_AREA`, separated by
+    /// commas
+    #[serde(with = "as_text")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value_t))]
+    pub augment: Augment,
+    /// Augmented views of each image, shown in turn, one an epoch [default: as many as epochs]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "V"))]
+    pub views: Option<usize>,
+    /// Operands of matrix products in training and in frozen layers: f32, or rounded to bf16 and
+    /// added up in f32. On a GPU activations between embedding and head are stored in bf16, too.
+    /// Weights, diagnosis and line searches stay f32
+    #[serde(with = "as_text")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "f32|bf16", default_value_t))]
+    pub precision: Precision,
+    /// Images a thread takes at a time. B is summed over them before the step, so that the step
+    /// stays the same; fewer take less memory [default: by memory]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", conflicts_with = "accumulate"))]
+    pub micro_batch: Option<usize>,
+    /// The same as a number of parts that B is summed over
+    #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
+    pub accumulate: Option<usize>,
+}
+
+impl Default for TrainOptions {
+    fn default() -> Self {
+        Self {
+            epochs: 5,
+            batch_size: 128,
+            lr: 0.01,
+            schedule: Shape::Cosine,
+            warmup: 0.0,
+            momentum: 0.9,
+            weight_decay: 0.0,
+            clip: None,
+            augment: Augment::default(),
+            views: None,
+            precision: Precision::F32,
+            micro_batch: None,
+            accumulate: None,
+        }
+    }
+}
+
+impl TrainOptions {
+    /// Refuses values out of range, and options that have no effect.
+    ///
+    /// # Errors
+    /// The first such option.
+    pub fn check(&self) -> Result<(), Error> {
+        check::count("epochs", self.epochs)?;
+        check::count("batch_size", self.batch_size)?;
+        check::positive("lr", self.lr)?;
+        check::not_negative("warmup", self.warmup)?;
+        check::share("momentum", self.momentum)?;
+        check::not_negative("weight_decay", self.weight_decay)?;
+        self.clip.map_or(Ok(()), |norm| check::positive("clip", norm))?;
+        self.views.map_or(Ok(()), |views| check::count("views", views))?;
+        self.micro_batch.map_or(Ok(()), |n| check::count("micro_batch", n))?;
+        if let Some(parts) = self.accumulate
+            && !(1..=self.batch_size).contains(&parts)
+        {
+            let expected = format!("1 to {}, the images in B", self.batch_size);
+            return Err(Error::value("accumulate", expected, parts));
+        }
+        if self.warmup > self.epochs as f64 {
+            let expected = format!("at most `epochs`, {}", self.epochs);
+            return Err(Error::value("warmup", expected, self.warmup));
+        }
+        if self.views.is_some() && self.augment == Augment::default() {
+            let (option, applies_to) = ("views".into(), "augmented images (`augment`)".into());
+            return Err(Error::NoEffect { option, applies_to });
+        }
+        Ok(())
+    }
+
+    /// Images in a micro-batch, if the user says.
+    pub fn micro_batch(&self) -> Option<usize> {
+        self.micro_batch.or(self.accumulate.map(|parts| self.batch_size.div_ceil(parts)))
+    }
+}
+
+/// Options of the line along which PoL and PoF perturb.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LineOptions {
+    /// Images in B′, on which the perturbation is found.
+    pub perturb_batch: usize,
+    /// Γ: the perturbation is γ times the step to the minimum, γ ~ U(0, Γ).
+    pub gamma: f64,
+    /// How that step is found; without it one Hessian-vector product below the last block, else a
+    /// search.
+    pub step: Option<StepRule>,
+}
+
+impl Default for LineOptions {
+    fn default() -> Self {
+        Self { perturb_batch: 256, gamma: 2.0, step: None }
+    }
+}
+
+/// What is done to which layers. Each variant has the options that it reads, and no others.
+///
+/// Layers are named as [`select`](crate::vit::layers::select) reads them. Where PoL or SGD name none,
+/// a plan chooses; SAM and its variants update all layers then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case")]
+pub enum MethodOptions {
+    /// Update, perturb nothing: the control.
+    Sgd {
+        /// u.
+        update: Option<String>,
+    },
+    /// Perturb p along a batch's gradient, update u.
+    Pol {
+        /// p.
+        perturb: Option<String>,
+        /// u.
+        update: Option<String>,
+        /// The perturbation.
+        #[serde(flatten)]
+        line: LineOptions,
+    },
+    /// Perturb the head, update all else.
+    Pof {
+        /// The perturbation.
+        #[serde(flatten)]
+        line: LineOptions,
+    },
+    /// Sharpness-aware minimisation.
+    Sam {
+        /// u.
+        update: Option<String>,
+        /// ρ, the length of the ascent step.
+        rho: f64,
+    },
+    /// SAM, its ascent step scaled by the weights.
+    Asam {
+        /// u.
+        update: Option<String>,
+        /// ρ.
+        rho: f64,
+        /// η, added to |w|.
+        asam_eta: f64,
+    },
+    /// SAM with an ascent step at every k-th step only.
+    Looksam {
+        /// u.
+        update: Option<String>,
+        /// ρ.
+        rho: f64,
+        /// k.
+        look_every: usize,
+        /// α, the weight of the stored part in the steps between.
+        look_alpha: f64,
+    },
+    /// SAM that perturbs normalisation layers alone.
+    SamNorm {
+        /// u.
+        update: Option<String>,
+        /// ρ.
+        rho: f64,
+    },
+}
+
+/// Names of the methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum MethodName {
+    /// perturb one layer, update another
+    Pol,
+    /// perturb the head, update all else
+    Pof,
+    /// sharpness-aware minimisation: update by the gradient found at the end of an ascent step
+    Sam,
+    /// SAM, its ascent step scaled by the weights
+    Asam,
+    /// SAM with an ascent step at every k-th step only
+    Looksam,
+    /// SAM that perturbs normalisation layers alone
+    SamNorm,
+    /// update, perturb nothing: the control
+    Sgd,
+}
+
+impl MethodName {
+    /// All of them.
+    pub const ALL: [MethodName; 7] = [
+        MethodName::Pol,
+        MethodName::Pof,
+        MethodName::Sam,
+        MethodName::Asam,
+        MethodName::Looksam,
+        MethodName::SamNorm,
+        MethodName::Sgd,
+    ];
+
+    /// Its name in reports, on the command line and in study files.
+    pub fn name(self) -> &'static str {
+        match self {
+            MethodName::Pol => "pol",
+            MethodName::Pof => "pof",
+            MethodName::Sam => "sam",
+            MethodName::Asam => "asam",
+            MethodName::Looksam => "looksam",
+            MethodName::SamNorm => "sam-norm",
+            MethodName::Sgd => "sgd",
+        }
+    }
+
+    /// The method of that name.
+    pub fn named(name: &str) -> Option<MethodName> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
+    }
+
+    /// Names of the options that it reads.
+    pub fn options(self) -> Vec<String> {
+        let fields = serde_json::to_value(MethodOptions::default_of(self));
+        let fields = fields.as_ref().ok().and_then(Value::as_object);
+        let names = fields.into_iter().flat_map(|fields| fields.keys().cloned());
+        names.filter(|name| name != "method").collect()
+    }
+}
+
+impl MethodOptions {
+    /// The method with its published settings.
+    ///
+    /// ρ is 0.05 for SAM and LookSAM, and 0.5 for ASAM (its paper's value for CIFAR-10: |w| scales it
+    /// down) and for norms alone, of which there are few (the authors' code tries 0.1 to 5).
+    pub fn default_of(name: MethodName) -> Self {
+        let (update, perturb, line) = (None, None, LineOptions::default());
+        match name {
+            MethodName::Sgd => Self::Sgd { update },
+            MethodName::Pol => Self::Pol { perturb, update, line },
+            MethodName::Pof => Self::Pof { line },
+            MethodName::Sam => Self::Sam { update, rho: 0.05 },
+            MethodName::Asam => Self::Asam { update, rho: 0.5, asam_eta: 0.01 },
+            MethodName::Looksam => {
+                Self::Looksam { update, rho: 0.05, look_every: 5, look_alpha: 0.7 }
+            }
+            MethodName::SamNorm => Self::SamNorm { update, rho: 0.5 },
+        }
+    }
+
+    /// PoL on these layers.
+    pub fn pol(perturb: &str, update: &str) -> Self {
+        let (perturb, update) = (Some(perturb.to_owned()), Some(update.to_owned()));
+        Self::Pol { perturb, update, line: LineOptions::default() }
+    }
+
+    /// SGD on these layers.
+    pub fn sgd(update: &str) -> Self {
+        Self::Sgd { update: Some(update.to_owned()) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> MethodName {
+        match self {
+            Self::Sgd { .. } => MethodName::Sgd,
+            Self::Pol { .. } => MethodName::Pol,
+            Self::Pof { .. } => MethodName::Pof,
+            Self::Sam { .. } => MethodName::Sam,
+            Self::Asam { .. } => MethodName::Asam,
+            Self::Looksam { .. } => MethodName::Looksam,
+            Self::SamNorm { .. } => MethodName::SamNorm,
+        }
+    }
+
+    /// u, if it is named.
+    pub fn update(&self) -> Option<&str> {
+        match self {
+            Self::Pof { .. } => None,
+            Self::Sgd { update }
+            | Self::Pol { update, .. }
+            | Self::Sam { update, .. }
+            | Self::Asam { update, .. }
+            | Self::Looksam { update, .. }
+            | Self::SamNorm { update, .. } => update.as_deref(),
+        }
+    }
+
+    /// p, if it is named.
+    pub fn perturb(&self) -> Option<&str> {
+        match self {
+            Self::Pol { perturb, .. } => perturb.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The method with these options set: flags of the command line, or keys of a study file.
+    ///
+    /// # Errors
+    /// [`Error::NoEffect`] for an option that the method does not read; [`Error::Value`].
+    pub fn new(name: MethodName, given: &Map<String, Value>) -> Result<Self, Error> {
+        let own = name.options();
+        if let Some(option) = given.keys().find(|key| !own.contains(key)) {
+            return Err(no_effect(option));
+        }
+        let refused = |option: &str, found: &Value, e: serde_json::Error| {
+            Error::value(option, e.to_string(), found)
+        };
+        let mut method = Self::default_of(name);
+        for (option, value) in given {
+            let mut fields =
+                serde_json::to_value(&method).map_err(|e| refused(option, value, e))?;
+            if let Some(fields) = fields.as_object_mut() {
+                fields.insert(option.clone(), value.clone());
+            }
+            method = serde_json::from_value(fields).map_err(|e| refused(option, value, e))?;
+        }
+        method.check()?;
+        Ok(method)
+    }
+
+    /// Refuses values out of range.
+    ///
+    /// # Errors
+    /// [`Error::Value`].
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Sgd { .. } => Ok(()),
+            Self::Pol { line, .. } | Self::Pof { line } => {
+                check::count("perturb_batch", line.perturb_batch)?;
+                check::positive("gamma", line.gamma)
+            }
+            Self::Sam { rho, .. } | Self::SamNorm { rho, .. } => check::positive("rho", *rho),
+            Self::Asam { rho, asam_eta, .. } => {
+                check::positive("rho", *rho)?;
+                check::positive("asam_eta", *asam_eta)
+            }
+            Self::Looksam { rho, look_every, look_alpha, .. } => {
+                check::positive("rho", *rho)?;
+                check::count("look_every", *look_every)?;
+                check::not_negative("look_alpha", *look_alpha)
+            }
+        }
+    }
+}
+
+/// An option that the method does not read, with the methods that do.
+pub fn no_effect(option: &str) -> Error {
+    let of = MethodName::ALL.into_iter().filter(|m| m.options().iter().any(|o| o == option));
+    let of: Vec<&str> = of.map(MethodName::name).collect();
+    match of.is_empty() {
+        true => {
+            let mut known: Vec<String> = MethodName::ALL.iter().flat_map(|m| m.options()).collect();
+            known.extend(names::<TrainOptions>());
+            known.sort();
+            known.dedup();
+            Error::Unknown { option: option.into(), known: known.join(", ") }
+        }
+        false => Error::NoEffect {
+            option: option.into(),
+            applies_to: format!("the method {}", of.join(", ")),
+        },
+    }
+}
+
+/// Splits options written side by side into those of every method and those of some.
+///
+/// # Errors
+/// [`Error::Value`].
+pub fn split(mut given: Map<String, Value>) -> Result<(TrainOptions, Map<String, Value>), Error> {
+    let train = take::<TrainOptions>(&mut given)?;
+    train.check()?;
+    Ok((train, given))
+}
+
+/// Which weights to keep: the user's word, or the best where there are images to judge by.
+pub fn keep_or_default(asked: Option<Keep>, has_validation: bool) -> Keep {
+    asked.unwrap_or(if has_validation { Keep::Best } else { Keep::Last })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn given(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn every_method_reads_its_own_options_and_no_others() {
+        assert_eq!(
+            MethodName::Pol.options(),
+            ["perturb", "update", "perturb_batch", "gamma", "step"]
+        );
+        assert_eq!(MethodName::Pof.options(), ["perturb_batch", "gamma", "step"]);
+        assert_eq!(MethodName::Sgd.options(), ["update"]);
+        assert_eq!(MethodName::Asam.options(), ["update", "rho", "asam_eta"]);
+        let made = MethodOptions::new(MethodName::Asam, &given(json!({ "rho": 1 }))).unwrap();
+        assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
+        let error = MethodOptions::new(MethodName::Sgd, &given(json!({ "rho": 1 }))).unwrap_err();
+        let text = "`rho` only applies to the method sam, asam, looksam, sam-norm; leave it out, or \
+                    choose that";
+        assert_eq!(error.to_string(), text);
+        let error = MethodOptions::new(MethodName::Sgd, &given(json!({ "rhó": 1 }))).unwrap_err();
+        assert!(matches!(error, Error::Unknown { .. }));
+        let error = MethodOptions::new(MethodName::Sam, &given(json!({ "rho": 0 }))).unwrap_err();
+        assert_eq!(error, Error::value("rho", "a number above 0", 0));
+    }
+
+    #[test]
+    fn a_method_survives_json() {
+        for name in MethodName::ALL {
+            let method = MethodOptions::default_of(name);
+            let text = serde_json::to_string(&method).unwrap();
+            assert_eq!(serde_json::from_str::<MethodOptions>(&text).unwrap(), method, "{text}");
+            assert_eq!((method.name(), MethodName::named(name.name())), (name, Some(name)));
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        let with = |value| split(given(value)).map(|_| ());
+        assert_eq!(with(json!({ "lr": 0.1, "gamma": 3, "augment": "flip" })), Ok(()));
+        let refused = |value, option: &str| {
+            let error = with(value).unwrap_err();
+            assert!(matches!(&error, Error::Value { option: o, .. } if o == option), "{error}");
+        };
+        refused(json!({ "lr": 0 }), "lr");
+        refused(json!({ "epochs": 0 }), "epochs");
+        refused(json!({ "momentum": 1 }), "momentum");
+        refused(json!({ "clip": -1 }), "clip");
+        refused(json!({ "epochs": 2, "warmup": 3 }), "warmup");
+        refused(json!({ "batch_size": 4, "accumulate": 5 }), "accumulate");
+        refused(json!({ "schedule": "sine" }), "schedule");
+        assert!(matches!(with(json!({ "views": 2 })), Err(Error::NoEffect { .. })));
+    }
+}
