@@ -164,7 +164,7 @@ fn sibling(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use crate::output::*;
+    use super::*;
 
     fn names(folder: &Path) -> Vec<String> {
         let entry = |e: io::Result<fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();

@@ -101,7 +101,7 @@ fn sample(findings: &Findings, images: usize) -> Sample {
 
 #[cfg(test)]
 mod tests {
-    use crate::diagnose::sampling::*;
+    use super::*;
 
     #[test]
     fn parts_grow_to_all_images() {

@@ -40,7 +40,7 @@ fn answer(of: &Predictions, image: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use crate::post_train::flips::*;
+    use super::*;
 
     #[test]
     fn what_either_alone_gets_right_is_counted_surest_first() {

@@ -155,7 +155,7 @@ fn apart(a: f64, b: f64) -> [String; 2] {
 
 #[cfg(test)]
 mod tests {
-    use crate::post_train::judge::*;
+    use super::*;
 
     #[test]
     fn a_model_that_has_nothing_left_to_learn_is_not_told_to_go_slower() {

@@ -336,7 +336,7 @@ fn grid(config: &Config) -> Vec<Candidate> {
 
 #[cfg(test)]
 mod tests {
-    use crate::post_train::search::*;
+    use super::*;
 
     /// A recipe of these gains: of the loss, and after a temperature with its standard error.
     fn tried(nll: f64, calibrated: f64, stderr: f64) -> Tried {

@@ -206,7 +206,7 @@ pub fn data_info(data: &DataSet, split: &Split, origin: &str) -> DataInfo {
 
 #[cfg(test)]
 mod tests {
-    use crate::session::*;
+    use super::*;
 
     #[test]
     fn a_sample_has_the_size_asked_for() {

@@ -114,7 +114,7 @@ pub fn shaped(
 
 #[cfg(test)]
 mod tests {
-    use crate::session::vectors::*;
+    use super::*;
 
     #[test]
     fn a_vector_is_read() {

@@ -9,6 +9,7 @@ mod patch;
 mod save;
 mod transformers;
 
+use crate::data::{Interpolation, Resize};
 use super::*;
 use crate::vit::arch;
 use safetensors::Dtype;
