@@ -1,11 +1,11 @@
-"""What the README's walk-through starts from: an ImageFolder and a checkpoint by transformers.
+"""Makes what docs/walkthroughs/transformers.md starts from: an ImageFolder and a checkpoint by transformers.
 
     pip install torch transformers pillow
     python examples/transformers_walkthrough.py /usr/share/datasets/fashion-mnist
 
-writes clothes/{train,val,test}/CLASS/*.png, Fashion-MNIST's first 4,000 training images, the next
-2,000, and the first 4,000 test images, and vit-clothes/, a small ViT that transformers trained on
-them until it over-fits, saved by `save_pretrained`.
+This writes clothes/{train,val,test}/CLASS/*.png (Fashion-MNIST's first 4,000 training images, the next
+2,000, and the first 4,000 test images) and vit-clothes/ (a small ViT that transformers trained on the
+first until it over-fitted, saved by `save_pretrained`).
 """
 
 import gzip
