@@ -27,7 +27,7 @@ pub trait Examples: Sync {
     }
     /// Hears that the inputs of these examples will be asked for next, in this order, so that
     /// their images can be decoded meanwhile. Nothing but time depends on it.
-    fn ahead_at(&self, _indices: &[usize]) {}
+    fn prefetch(&self, _indices: &[usize]) {}
     /// Their labels.
     fn labels(&self) -> &[u32];
     /// What tells these inputs from all others, in whatever run: a digest of the data and all that
@@ -36,7 +36,7 @@ pub trait Examples: Sync {
     ///
     /// # Errors
     /// Inputs that cannot be digested.
-    fn identity(&self) -> cache::Result<Option<String>> {
+    fn fingerprint(&self) -> cache::Result<Option<String>> {
         Ok(None)
     }
 }
@@ -65,7 +65,7 @@ impl Examples for Activations {
     fn labels(&self) -> &[u32] {
         &self.labels
     }
-    fn identity(&self) -> cache::Result<Option<String>> {
+    fn fingerprint(&self) -> cache::Result<Option<String>> {
         Ok(Some(format!("stage {}: {}", self.stage, cache::digest(&self.values)?)))
     }
 }
@@ -82,7 +82,7 @@ impl Activations {
             // Row by row, which is a copy each and takes no kernel.
             _ => {
                 let rows = indices.iter().map(|&i| self.values.narrow(0, i, 1));
-                vector::end_to_end(&rows.collect::<candle_core::Result<Vec<_>>>()?)?
+                vector::concat(&rows.collect::<candle_core::Result<Vec<_>>>()?)?
             }
         };
         Ok(Self { stage: self.stage, values, labels: labels.into() })
@@ -115,8 +115,8 @@ impl Examples for Part<'_> {
     fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
         self.of.inputs_at(indices)
     }
-    fn ahead_at(&self, indices: &[usize]) {
-        self.of.ahead_at(indices);
+    fn prefetch(&self, indices: &[usize]) {
+        self.of.prefetch(indices);
     }
     fn labels(&self) -> &[u32] {
         &self.of.labels()[..self.len]

@@ -165,13 +165,13 @@ impl Examples for Pixels {
     fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
         self.tensor(indices, self.seen())
     }
-    fn ahead_at(&self, indices: &[usize]) {
+    fn prefetch(&self, indices: &[usize]) {
         self.decode_ahead(indices, self.seen());
     }
     fn labels(&self) -> &[u32] {
         self.split.labels()
     }
-    fn identity(&self) -> cache::Result<Option<String>> {
+    fn fingerprint(&self) -> cache::Result<Option<String>> {
         let (images, view) = (self.split.image_digest(), &self.view);
         let transform = match self.split.prepared() {
             true => "prepared".to_owned(),

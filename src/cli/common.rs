@@ -5,7 +5,7 @@ use super::output;
 use super::progress::Progress;
 use crate::device::{self, Choice};
 use crate::run::{Run, Running, set_threads};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use bytesize::ByteSize;
 use planish_kernels::bf16::split;
 use std::io::Write;
@@ -88,7 +88,8 @@ impl Common {
         }
         let threads = set_threads(self.threads)?;
         let said = self.clone();
-        device::choose(self.device, move |line| said.say(line))?;
+        device::choose(self.device, move |line| said.say(line))
+            .with_context(|| format!("--device {}", self.device))?;
         if self.tf32 {
             device::allow_tf32();
         }

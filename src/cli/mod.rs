@@ -51,7 +51,7 @@ pub mod training;
 pub mod undo;
 mod vectors;
 
-use crate::litter::clear_away;
+use crate::temp_file::remove_temp_files;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
@@ -137,7 +137,7 @@ impl Command {
 pub fn main() -> ExitCode {
     // Without a handler the system ends the process as well, and leaves its lock's empty file.
     let _ = ctrlc::set_handler(|| {
-        clear_away();
+        remove_temp_files();
         let text = "planish: interrupted; each file is as it was before, or whole\n";
         let _ = std::io::stderr().write_all(text.as_bytes());
         std::process::exit(130);

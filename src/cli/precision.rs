@@ -27,7 +27,7 @@ pub enum Name {
 impl PrecisionArg {
     /// The precision; says so if this machine gains nothing by it.
     pub fn choose(self, common: &Common) -> Precision {
-        let slow = common.device == Choice::Cpu && !Unit::pays();
+        let slow = common.device == Choice::Cpu && !Unit::beats_f32();
         if self.precision == Name::Bf16 && slow {
             common.say(
                 "note: this processor multiplies bf16 no faster than f32, or the system does not \

@@ -109,7 +109,7 @@ pub fn remeasure(
     // Both sides are summed in the same micro-batches.
     let untouched = Objective {
         micro_batch: tuned.micro_batch,
-        recompute: tuned.recompute,
+        checkpointing: tuned.checkpointing,
         ..subject.objective.clone()
     };
     let before = subject.at(untouched).measure(&wanted, &Options::default(), common)?.layers;

@@ -232,7 +232,7 @@ pub fn settings(args: &RecipeArgs, keep: Keep, seed: u64) -> Settings {
 /// says of how many images, or bounds memory.
 pub fn stepping(model: &Objective, args: &RecipeArgs, bounded: bool, stage: usize) -> Objective {
     match micro_batch(args) {
-        None if !bounded => model.above(stage, args.batch_size),
+        None if !bounded => model.for_stage(stage, args.batch_size),
         _ => model.clone(),
     }
 }

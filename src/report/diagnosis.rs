@@ -3,7 +3,7 @@
 use super::convergence::{Ranking, Sample, Sampling};
 use super::spectrum::Spectrum;
 use super::{CheckpointInfo, DataInfo};
-use crate::curvature::steihaug::End;
+use crate::curvature::steihaug::StopReason;
 use crate::forecast::{Forecast, Work};
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
@@ -64,7 +64,7 @@ pub struct NewtonSteps {
     /// Products taken.
     pub iterations: [usize; 2],
     /// What ended the iterations.
-    pub ends: [End; 2],
+    pub ends: [StopReason; 2],
 }
 
 /// What was measured of one layer.

@@ -1,4 +1,4 @@
-// cuBLAS's product, as loops, and the little that candle asks of cuRAND when it opens a device.
+// cuBLAS products as loops, and the few cuRAND functions that candle calls when it opens a device.
 #include "standin.h"
 #include "scalar.cuh"
 #include <utility>
@@ -11,13 +11,15 @@ struct Matrix {
     long long stride;
 };
 
-// Numbers from the first of the first matrix to one past the last of the last.
+// Count of numbers from the first number of the first matrix to one past the last number of the
+// last.
 size_t extent(const Matrix &m, int rows, int columns, int batch) {
     const int across = m.transposed ? rows : columns, down = m.transposed ? columns : rows;
     return size_t(batch - 1) * size_t(m.stride) + size_t(across - 1) * size_t(m.ld) + size_t(down);
 }
 
-// C = alpha · A·B + beta · C by columns, of operands of type E, computed in A; sums in f64.
+// C = alpha · A·B + beta · C in column-major order. Operands have type E and are widened to A; sums
+// are f64.
 template <class E, class A, class T>
 void product(void *stream, int m, int n, int k, A alpha, Matrix a, Matrix b, A beta, Matrix c,
              int batch) {
@@ -47,7 +49,7 @@ void product(void *stream, int m, int n, int k, A alpha, Matrix a, Matrix b, A b
                     sum += double(widen(x)) * double(widen(y));
                 }
                 T &old = to[size_t(j) * c.ld + i];
-                // At a factor of 0 what is there is not read.
+                // With factor 0, C is not read.
                 const A term = beta == 0 ? A(0) : beta * widen(old);
                 narrow(A(double(alpha) * sum) + term, old);
             }
@@ -88,8 +90,8 @@ int cublasGemmStridedBatchedEx(void *handle, int how_a, int how_b, int m, int n,
     const auto types = [&](int operands, int result) {
         return type_a == operands && type_b == operands && type_c == result;
     };
-    // CUDA_R_32F is 0, CUDA_R_64F 1, CUDA_R_16BF 14; CUBLAS_COMPUTE_32F 68, CUBLAS_COMPUTE_64F 70.
-    // TF32, 77, rounds its operands as no loop here does.
+    // CUDA_R_32F is 0, CUDA_R_64F 1, CUDA_R_16BF 14; CUBLAS_COMPUTE_32F is 68, CUBLAS_COMPUTE_64F
+    // 70. TF32 (77) rounds its operands, which no loop here does.
     if (types(0, 0) && (compute == 68 || compute == 77))
         as(0.0f, 0.0f, 0.0f);
     else if (types(1, 1) && compute == 70)

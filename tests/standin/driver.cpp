@@ -1,4 +1,4 @@
-// libcuda: one device, its memory, and launches of the emulated kernels.
+// libcuda with one device: its memory, and launches that run the emulated kernels.
 #include "cuda_on_cpu.h"
 #include "standin.h"
 #include <cstdlib>
@@ -16,7 +16,7 @@ enum { FINE = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUN
 std::mutex one_launch_at_a_time;
 int context; // its address is the context
 
-// What was asked of the environment.
+// A number from the environment.
 unsigned number(const char *name, unsigned otherwise) {
     const char *text = getenv(name);
     return text ? unsigned(atoi(text)) : otherwise;
@@ -124,7 +124,7 @@ int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *strea
     return copy(stream, to, host(from), bytes, true, false);
 }
 int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *stream) {
-    // Into memory of the program's own: it goes on when the copy is there.
+    // Copies into ordinary memory of the program return when the copy is complete.
     cuStreamSynchronize(stream);
     return copy(stream, host(to), from, bytes, false, true);
 }
@@ -138,7 +138,7 @@ int cuMemsetD8Async(Address at, unsigned char value, size_t bytes, void *stream)
     return FINE;
 }
 
-// A module is its text, which this driver has no use for: kernels are found by their names.
+// A module is its PTX text, which is not used here: kernels are found by name.
 int cuModuleLoadData(void **module, const void *) {
     *module = new char;
     return FINE;
@@ -170,7 +170,7 @@ int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, 
     }
     if (few && gx > 1) --gx;
     streams::launched(stream);
-    // Structures hold addresses, too.
+    // Structures contain addresses too.
     for (unsigned i = 0; i < kernel.parameters; ++i)
         for (size_t word = 0; word + 8 <= kernel.sizes[i]; word += 8) {
             Address used;

@@ -1,7 +1,7 @@
-// Streams and events, as orders of what may happen. Work happens at once, but for copies from
-// memory that the driver reads by itself, which happen when somebody waits for them and no earlier.
-// Every stream counts its steps, and knows how far every other was when it last waited for it
-// (vector clocks). Memory may be touched only by who has waited for all others that touched it.
+// Streams and events as a partial order. Work is executed immediately, except copies from pinned
+// memory, which are executed when something waits for them and no earlier. Every stream counts its
+// steps and records how far every other stream was when it last waited for it (vector clocks). A
+// stream may access memory only if it has waited for all other streams that accessed it.
 #include "standin.h"
 #include <cstdio>
 #include <cstdlib>
@@ -44,7 +44,7 @@ struct Event {
     Clock seen;
 };
 
-// Of a stream's last use of something.
+// The step of each stream's last use.
 using Uses = std::map<size_t, uint64_t>;
 
 struct Pinned {
@@ -59,7 +59,7 @@ std::map<const char *, Pinned> pinned;
 uint64_t copies, launches_meanwhile;
 
 Stream &of(void *stream) {
-    // Work without a stream of its own is no part of the product.
+    // The product never uses the default stream.
     if (!stream) wrong("work on the default stream");
     return *static_cast<Stream *>(stream);
 }
@@ -76,7 +76,7 @@ void require(const Uses &uses, const Clock &seen, size_t own, const char *what) 
             wrong("%s, before stream %zu is done with it", what, id);
 }
 
-// Does what of the waiting copies this clock has behind it, but for a stream's own.
+// Executes the pending copies that this clock has waited for, except those of the given stream.
 void catch_up(const Clock &seen, const Stream *own = nullptr) {
     for (Stream *stream : all)
         while (stream != own && !stream->waiting.empty()) {
@@ -191,7 +191,7 @@ int cuStreamWaitEvent(void *stream, void *event, unsigned) {
     if (planted(own.computes ? "early use" : "early copy")) return 0;
     step(own);
     join(own.seen, static_cast<Event *>(event)->seen);
-    // Other work happens at once, so that what it waits for has to happen now.
+    // Other work is executed immediately, so what it waits for must be executed first.
     catch_up(own.seen, &own);
     return 0;
 }

@@ -188,7 +188,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let progress = args.common.progress("hvp", passes * split.len() as u64, "images");
     let watched = Watched { examples: &examples, progress: &progress };
     let mut at = objective.gradient(&watched as &dyn Examples, &joint)?;
-    at.gradient = vector::back(&at.gradient)?;
+    at.gradient = vector::to_cpu(&at.gradient)?;
 
     let names = checkpoint.weights.names();
     let mut out = vec![("loss".into(), Dtype::F64, Vec::new(), at.loss.to_le_bytes().to_vec())];

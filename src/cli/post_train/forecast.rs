@@ -70,8 +70,11 @@ pub fn outlook(args: &Args, work: &mut Work, clock: &Running) -> anyhow::Result<
             plan = work.plan(&args.recipe.cache, Some(0))?;
             args.common.say(&format!("note: {}, for --memory", caching::words(&plan)));
         } else if lower(&mut work.model) {
-            let again =
-                if work.model.recompute { ", blocks computed again on the way back" } else { "" };
+            let again = if work.model.checkpointing {
+                ", blocks computed again on the way back"
+            } else {
+                ""
+            };
             args.common.say(&format!(
                 "note: {} images a thread at a time{again}, for --memory",
                 work.model.micro_batch
@@ -172,7 +175,7 @@ pub fn line(Outlook { plan, expected }: &Outlook) -> String {
         "about {} in all ({}) and {}",
         duration(expected.seconds),
         parts.join(", "),
-        device::outlook(expected.peak_mib, plan.memory()[1])
+        device::memory_forecast(expected.peak_mib, plan.memory()[1])
     )
 }
 
@@ -245,6 +248,7 @@ fn try_steps(
     let scale = settings.batch as f64 / batch as f64;
     // Activations of B and of B′ that the trial had fewer of.
     let rest = (1.0 + ratio) * (settings.batch - batch) as f64;
-    let row = config.numbers_at(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
+    let row =
+        config.activation_len(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
     Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })
 }

@@ -224,7 +224,7 @@ fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<(
         settings: settings.clone(),
         training: data_info(sources.of(&work.train), &work.train, "train"),
         micro_batch: work.stepping(args).micro_batch,
-        recompute: work.model.recompute,
+        recompute: work.model.checkpointing,
         precision: work.model.precision.name().into(),
         cached: cache.mode != Mode::Off,
         search,

@@ -188,7 +188,7 @@ pub fn train(args: &Args, work: &Work, plan: &CachePlan) -> anyhow::Result<Train
     let watched = match &work.subject {
         Some(s) => {
             let few = sample(s.validation.split(), Some(WATCHED), args.common.seed)?;
-            Some(work.model.activations_here(&pixels(&work.checkpoint, &few)?, stage)?)
+            Some(work.model.activations_on_device(&pixels(&work.checkpoint, &few)?, stage)?)
         }
         None => None,
     };
