@@ -29,7 +29,7 @@ pub enum Error {
     },
     /// Operands have different types, or a type without kernels.
     #[error(
-        "{op}: expected f32 or f64 throughout, or on a GPU bf16 with parameters in f32, found {found:?}"
+        "{op}: expected all operands in f32 or all in f64 (or, on a GPU, bf16 with parameters in f32), found {found:?}"
     )]
     DType {
         /// The operation.
@@ -39,7 +39,7 @@ pub enum Error {
     },
     /// An operand of a bf16 product is not f32 or has tangents.
     #[error(
-        "{op}: a product in bf16 takes f32 without tangents, found {dtype:?} with {tangents}; derivatives along directions are taken in f32"
+        "{op}: bf16 products expect f32 operands without tangents, found {dtype:?} with {tangents} tangents; use f32 precision for directional derivatives"
     )]
     Precision {
         /// The operation.
@@ -60,7 +60,7 @@ pub enum Error {
         found: String,
     },
     /// The VJP needs a tensor that the forward pass did not save.
-    #[error("{op}: the forward pass did not keep {what}")]
+    #[error("{op}: the forward pass did not save {what}")]
     NotSaved {
         /// The operation.
         op: &'static str,
@@ -78,7 +78,7 @@ pub enum Error {
         classes: usize,
     },
     /// The row operation has no GPU kernel.
-    #[error("{op}: no GPU kernel is named for it; run it on the CPU")]
+    #[error("{op}: there is no GPU kernel for this operation; run it on the CPU")]
     NoKernel {
         /// The operation.
         op: &'static str,

@@ -140,7 +140,7 @@ pub trait Lane:
         let [x, others @ ..] = self.to_array();
         debug_assert!(
             others[..Self::COUNT - 1].iter().all(|y| *y == x || x.wide().is_nan()),
-            "one number everywhere"
+            "all elements are equal"
         );
         Self::splat(f(x.wide()))
     }

@@ -40,7 +40,7 @@ impl Saved {
 
     /// The output. Fails if it was not saved.
     pub fn output(&self, op: &'static str) -> Result<&DualTensor> {
-        self.output.as_ref().ok_or_else(|| Error::NotSaved { op, what: "its output".into() })
+        self.output.as_ref().ok_or_else(|| Error::NotSaved { op, what: "the output".into() })
     }
 }
 

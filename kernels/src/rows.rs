@@ -90,7 +90,7 @@ impl<S: Scalar> Row<S> {
     /// Loads a chunk. Elements past the end of the row are 0.
     #[inline(always)]
     pub fn at(&self, c: Chunk) -> S {
-        assert!(c.start + c.count <= self.len, "a chunk past the row");
+        assert!(c.start + c.count <= self.len, "the chunk is inside the row");
         self.assemble(
             #[inline(always)]
             |from| {
@@ -238,7 +238,7 @@ impl<S: Scalar> RowMut<S> {
     /// Stores a chunk.
     #[inline(always)]
     pub fn put(&self, c: Chunk, x: S) {
-        assert!(c.start + c.count <= self.len, "a chunk past the row");
+        assert!(c.start + c.count <= self.len, "the chunk is inside the row");
         let write = |to: *mut ElementOf<S>, lane: S::Lane| {
             // SAFETY: the driver created this row with `len` elements for this call only.
             unsafe {

@@ -29,7 +29,7 @@ impl Op for Patches {
         if h == 0 || w == 0 || height % h != 0 || width % w != 0 {
             return Err(Error::shape(
                 self.name(),
-                format!("a size that {h}×{w} patches tile"),
+                format!("an image size that {h}×{w} patches tile"),
                 format!("{height}×{width}"),
             ));
         }

@@ -66,8 +66,8 @@ impl Objective {
             x = pass.run(part.start, part.end, Value::constant(x))?.tensor().clone();
         }
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-        let each = self.example_weights(examples.len(), range.len())?;
-        let (sum, mut gy) = self.seed(&Tape::new(), &x, &labels, &each)?;
+        let example_weights = self.example_weights(examples.len(), range.len())?;
+        let (sum, mut gy) = self.loss_gradient(&Tape::new(), &x, &labels, &example_weights)?;
         if !sum.is_finite() {
             return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
         }

@@ -223,26 +223,27 @@ impl Objective {
         }
         let logits = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-        let each = self.example_weights(examples.len(), range.len())?;
-        let (sum, seed) = self.seed(&pass.tape, logits.tensor(), &labels, &each)?;
+        let example_weights = self.example_weights(examples.len(), range.len())?;
+        let (sum, g_logits) =
+            self.loss_gradient(&pass.tape, logits.tensor(), &labels, &example_weights)?;
         if !sum.is_finite() {
             return Err(Error::NonFinite { from: range.start, to: range.end, loss: sum });
         }
-        let Some(seed) = seed else { return Ok((sum, vec![None; watched.len()])) };
-        let mut gradients = pass.tape.backward(&logits, seed)?;
+        let Some(g_logits) = g_logits else { return Ok((sum, vec![None; watched.len()])) };
+        let mut gradients = pass.tape.backward(&logits, g_logits)?;
         Ok((sum, watched.iter().map(|leaf| gradients.take(leaf)).collect()))
     }
 }
 
 impl Objective {
-    /// The sum of a micro-batch's losses, and the gradient of Σᵢ `each`ᵢ ℓᵢ with respect to the
+    /// The sum of a micro-batch's losses, and the gradient of Σᵢ `example_weights`ᵢ ℓᵢ with respect to the
     /// logits.
-    pub(super) fn seed(
+    pub(super) fn loss_gradient(
         &self,
         tape: &Tape,
         logits: &DualTensor,
         labels: &Arc<[u32]>,
-        each: &DualTensor,
+        example_weights: &DualTensor,
     ) -> Result<(f64, Option<DualTensor>)> {
         let mut top = tape.sibling();
         let at = top.watch(logits.clone());
@@ -252,7 +253,7 @@ impl Objective {
         if !sum.is_finite() {
             return Ok((sum, None));
         }
-        Ok((sum, top.backward(&losses, each.clone())?.take(&at)))
+        Ok((sum, top.backward(&losses, example_weights.clone())?.take(&at)))
     }
 }
 

@@ -35,7 +35,7 @@ struct Recorded {
     values: Arc<Record>,
     labels: Arc<[u32]>,
     /// Weight of each example.
-    each: DualTensor,
+    example_weights: DualTensor,
 }
 
 impl Objective {
@@ -150,22 +150,23 @@ impl Objective {
         }
         let logits = pass.run(below, stages(&self.config), stage_input)?;
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
-        let each = self.example_weights(examples.len(), range.len())?;
-        let (loss, seed) = self.seed(&pass.tape, logits.tensor(), &labels, &each)?;
+        let example_weights = self.example_weights(examples.len(), range.len())?;
+        let (loss, g_logits) =
+            self.loss_gradient(&pass.tape, logits.tensor(), &labels, &example_weights)?;
         if !loss.is_finite() {
             return Err(Error::NonFinite { from: range.start, to: range.end, loss });
         }
-        let values = match seed {
-            Some(seed) => Arc::new(pass.tape.backward_recording(&logits, seed)?.1),
+        let values = match g_logits {
+            Some(g) => Arc::new(pass.tape.backward_recording(&logits, g)?.1),
             None => Arc::default(),
         };
-        Ok(Recorded { values, labels, each })
+        Ok(Recorded { values, labels, example_weights })
     }
 
     /// One layer's products over a recorded micro-batch.
     fn replay(
         &self,
-        Recorded { values, labels, each }: &Recorded,
+        Recorded { values, labels, example_weights }: &Recorded,
         LayerVectors { layer, vectors }: LayerVectors,
         matrix: Matrix,
     ) -> Result<Derivative> {
@@ -182,9 +183,10 @@ impl Objective {
         }
         let stage_input = Value::constant(stage_input.clone());
         let logits = pass.run(layer.first_stage, stages(&self.config), stage_input)?;
-        let (_, seed) = self.seed(&pass.tape, logits.tensor(), labels, each)?;
-        let Some(seed) = seed else { return Ok(vec![None; watched.len()]) };
-        let mut gradients = pass.tape.backward(&logits, seed)?;
+        let (_, g_logits) =
+            self.loss_gradient(&pass.tape, logits.tensor(), labels, example_weights)?;
+        let Some(g_logits) = g_logits else { return Ok(vec![None; watched.len()]) };
+        let mut gradients = pass.tape.backward(&logits, g_logits)?;
         Ok(watched.iter().map(|leaf| gradients.take(leaf)).collect())
     }
 }

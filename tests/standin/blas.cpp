@@ -24,17 +24,17 @@ template <class E, class A, class T>
 void product(void *stream, int m, int n, int k, A alpha, Matrix a, Matrix b, A beta, Matrix c,
              int batch) {
     if (m <= 0 || n <= 0 || k <= 0 || batch <= 0)
-        wrong("a product of %d by %d over %d, %d times", m, n, k, batch);
+        fail_run("invalid product: m = %d, n = %d, k = %d, batch = %d", m, n, k, batch);
     const int least_a = a.transposed ? k : m, least_b = b.transposed ? n : k;
     if (a.ld < least_a || b.ld < least_b || c.ld < m)
-        wrong("a product's leading dimension is too small: %d, %d, %d", a.ld, b.ld, c.ld);
+        fail_run("a product's leading dimension is too small: %d, %d, %d", a.ld, b.ld, c.ld);
     memory::check(c.at, extent(c, m, n, batch) * sizeof(T), "a product's result");
-    streams::touch(stream, c.at, "a product's result is written");
+    streams::on_access(stream, c.at, "a product's result is written");
     if (alpha != 0) {
         memory::check(a.at, extent(a, m, k, batch) * sizeof(E), "a product's first operand");
         memory::check(b.at, extent(b, k, n, batch) * sizeof(E), "a product's second operand");
-        streams::touch(stream, a.at, "a product's first operand is read");
-        streams::touch(stream, b.at, "a product's second operand is read");
+        streams::on_access(stream, a.at, "a product's first operand is read");
+        streams::on_access(stream, b.at, "a product's second operand is read");
     }
     for (int g = 0; g < batch; ++g) {
         const E *from_a = reinterpret_cast<const E *>(a.at) + g * a.stride;
@@ -101,7 +101,7 @@ int cublasGemmStridedBatchedEx(void *handle, int how_a, int how_b, int m, int n,
     else if (types(14, 0) && compute == 68)
         as(Bf16{}, 0.0f, 0.0f);
     else
-        wrong("a product of types %d, %d, %d computed as %d", type_a, type_b, type_c, compute);
+        fail_run("a product of types %d, %d, %d computed as %d", type_a, type_b, type_c, compute);
     return 0;
 }
 

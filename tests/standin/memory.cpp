@@ -36,10 +36,10 @@ const Allocation *around(uint64_t at) {
 void on_fault(int, siginfo_t *info, void *) {
     const uint64_t at = reinterpret_cast<uint64_t>(info->si_addr);
     if (!arena || at < arena || at >= arena + ARENA)
-        wrong("memory is touched that is not the device's: %#lx", (unsigned long)at);
+        fail_run("access to memory that is not device memory: %#lx", (unsigned long)at);
     const Allocation *near = around(at);
     const bool past = near && at >= near->at + near->bytes;
-    wrong("device memory is touched %s: %#lx",
+    fail_run("access to device memory %s: %#lx",
           past ? "past an allocation's end, or freed" : "where none is", (unsigned long)at);
 }
 
@@ -53,7 +53,7 @@ void start() {
     if (arena) return;
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void *mapped = mmap(nullptr, ARENA, PROT_NONE, flags, -1, 0);
-    if (mapped == MAP_FAILED) wrong("no address space");
+    if (mapped == MAP_FAILED) fail_run("no address space");
     arena = next_page = reinterpret_cast<uint64_t>(mapped);
     // Faults also occur on the small stacks of emulated threads.
     static char stack[1 << 16];
@@ -79,14 +79,14 @@ struct Report {
         // over, so nothing else may be allocated.
         const char *kept = getenv("STANDIN_KEPT");
         if (kept && now > strtoull(kept, nullptr, 10))
-            wrong("leak: %lu allocations, %lu bytes are live at the end",
+            fail_run("leak: %lu allocations, %lu bytes are live at the end",
                   (unsigned long)live.size(), (unsigned long)now);
     }
 } report;
 
 } // namespace
 
-void wrong(const char *format, ...) {
+void fail_run(const char *format, ...) {
     char text[512] = "[standin] ";
     va_list arguments;
     va_start(arguments, format);
@@ -108,7 +108,7 @@ namespace memory {
 int allocate(size_t bytes, Address *out) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     start();
-    if (bytes == 0) wrong("an allocation of 0 bytes");
+    if (bytes == 0) fail_run("an allocation of 0 bytes");
     static const char *limit = getenv("STANDIN_BYTES");
     if (limit && now + bytes > strtoull(limit, nullptr, 10)) return 2;
     // Kernels access 16 bytes at a time.
@@ -140,12 +140,12 @@ void release(Address at) {
     if (at == 0) return;
     const Allocation *found = around(at);
     if (!found || found->at != at)
-        wrong("release of what is no allocation, or was released: %#lx", (unsigned long)at);
+        fail_run("release of an address that is not a live allocation: %#lx", (unsigned long)at);
     const Allocation own = *found;
     const uint64_t end = own.from + own.mapped;
     const uint64_t past = own.at + own.bytes;
     if (!filled(own.from, own.at) || !filled(past < end ? past : end, end))
-        wrong("an allocation of %lu bytes was written outside", (unsigned long)own.bytes);
+        fail_run("an allocation of %lu bytes was written outside", (unsigned long)own.bytes);
     if (planted("leak")) return;
     live.erase(own.from);
     now -= own.bytes;
@@ -158,11 +158,11 @@ void check(Address at, size_t bytes, const char *what) {
     const Allocation *found = around(at);
     if (bytes == 0) return;
     if (!found || at < found->at || at + bytes > found->at + found->bytes)
-        wrong("%s: %lu bytes at %#lx are not in one live allocation", what,
+        fail_run("%s: %lu bytes at %#lx are not in one live allocation", what,
               (unsigned long)bytes, (unsigned long)at);
 }
 
-Address start_of(Address at) {
+Address allocation_start(Address at) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     const Allocation *found = around(at);
     return found && at >= found->at && at < found->at + found->bytes ? found->at : 0;
@@ -183,9 +183,9 @@ void trim(uint64_t bytes) {
     if (reserved > stays) reserved = stays;
 }
 
-void settle() { trim(threshold); }
+void on_synchronize() { trim(threshold); }
 
-void room(size_t *free, size_t *total) {
+void free_and_total(size_t *free, size_t *total) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     const char *limit = getenv("STANDIN_BYTES");
     *total = size_t(16) << 30;

@@ -137,7 +137,7 @@ fn what_cannot_run_is_said_in_a_line() {
         assert!(ended.errors.contains(part), "{}", ended.errors);
     };
     refused("cuda", &[("STANDIN_PLANT", "no device")], "no NVIDIA driver or GPU");
-    refused("cuda", &[("STANDIN_PLANT", "old driver")], "knows CUDA 12.4");
+    refused("cuda", &[("STANDIN_PLANT", "old driver")], "supports CUDA 12.4");
     refused("cuda:3", &[], "no GPU 3");
 }
 

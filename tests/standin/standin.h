@@ -17,7 +17,7 @@ void release(Address at);
 // Ends the process with message `what`, unless these bytes are inside one live allocation.
 void check(Address at, size_t bytes, const char *what);
 // The start of the live allocation that contains this address; 0 if there is none.
-Address start_of(Address at);
+Address allocation_start(Address at);
 // Allocated bytes: peak, current, and current including unused memory of the pool.
 uint64_t bytes_most(), bytes_now(), bytes_reserved();
 // Sets how many bytes the pool keeps when the program synchronises.
@@ -25,9 +25,9 @@ void keep(uint64_t bytes);
 // Limits the unused memory of the pool to this many bytes.
 void trim(uint64_t bytes);
 // The program synchronises with the device.
-void settle();
+void on_synchronize();
 // Free and total bytes.
-void room(size_t *free, size_t *total);
+void free_and_total(size_t *free, size_t *total);
 
 } // namespace memory
 
@@ -36,21 +36,21 @@ namespace streams {
 using memory::Address;
 
 // A stream allocates memory.
-void made(void *stream, Address at);
+void on_allocate(void *stream, Address at);
 // A stream reads or writes memory. Ends the process with message `what` if another stream may still
 // use it.
-void touch(void *stream, Address at, const char *what);
+void on_access(void *stream, Address at, const char *what);
 // A stream frees memory.
-void gone(void *stream, Address at);
+void on_free(void *stream, Address at);
 // A kernel is launched.
-void launched(void *stream);
+void on_launch(void *stream);
 // Whether a copy is asynchronous. If so, it is executed when something waits for it.
-bool later(void *stream, Address to, const void *from, size_t bytes);
+bool is_asynchronous(void *stream, Address to, const void *from, size_t bytes);
 
 } // namespace streams
 
 // Ends the process with a message and code 86.
-[[noreturn]] void wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
+[[noreturn]] void fail_run(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 // The bug that STANDIN_PLANT requests, to test that it is detected: "grid" (one block too few),
 // "offset" (the first operand starts 4 bytes late), "leak" (memory is never released), "overrun"

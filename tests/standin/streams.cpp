@@ -60,7 +60,7 @@ uint64_t copies, launches_meanwhile;
 
 Stream &of(void *stream) {
     // The product never uses the default stream.
-    if (!stream) wrong("work on the default stream");
+    if (!stream) fail_run("work on the default stream");
     return *static_cast<Stream *>(stream);
 }
 
@@ -73,7 +73,7 @@ uint64_t step(Stream &stream) {
 void require(const Uses &uses, const Clock &seen, size_t own, const char *what) {
     for (auto [id, step] : uses)
         if (id != own && at(seen, id) < step)
-            wrong("%s, before stream %zu is done with it", what, id);
+            fail_run("%s, while stream %zu still uses it", what, id);
 }
 
 // Executes the pending copies that this clock has waited for, except those of the given stream.
@@ -109,16 +109,16 @@ struct Report {
 
 namespace streams {
 
-void made(void *stream, Address at) {
+void on_allocate(void *stream, Address at) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     Stream &own = of(stream);
     own.computes = true;
     used[at] = {{own.id, step(own)}};
 }
 
-void touch(void *stream, Address address, const char *what) {
+void on_access(void *stream, Address address, const char *what) {
     std::lock_guard<std::recursive_mutex> guard(lock);
-    const Address start = memory::start_of(address);
+    const Address start = memory::allocation_start(address);
     if (!start) return;
     Stream &own = of(stream);
     const uint64_t now = step(own);
@@ -127,14 +127,14 @@ void touch(void *stream, Address address, const char *what) {
     uses[own.id] = now;
 }
 
-void gone(void *stream, Address at) {
+void on_free(void *stream, Address at) {
     if (!at) return;
-    touch(stream, at, "memory is given back");
+    on_access(stream, at, "memory is given back");
     std::lock_guard<std::recursive_mutex> guard(lock);
     used.erase(at);
 }
 
-void launched(void *stream) {
+void on_launch(void *stream) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     for (Stream *other : all)
         if (other != stream && !other->waiting.empty()) {
@@ -143,7 +143,7 @@ void launched(void *stream) {
         }
 }
 
-bool later(void *stream, Address to, const void *from, size_t bytes) {
+bool is_asynchronous(void *stream, Address to, const void *from, size_t bytes) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     Pinned *source = around(from);
     if (!source) return false;
@@ -168,7 +168,7 @@ int cuStreamCreate(void **stream, unsigned) {
 }
 int cuStreamDestroy_v2(void *stream) {
     std::lock_guard<std::recursive_mutex> guard(lock);
-    if (!of(stream).waiting.empty()) wrong("a stream is destroyed before it is done");
+    if (!of(stream).waiting.empty()) fail_run("a stream is destroyed while work is pending");
     return 0;
 }
 int cuStreamSynchronize(void *stream) {
@@ -177,7 +177,7 @@ int cuStreamSynchronize(void *stream) {
     step(own);
     join(host, own.seen);
     catch_up(host);
-    memory::settle();
+    memory::on_synchronize();
     return 0;
 }
 int cuCtxSynchronize() {
@@ -234,7 +234,7 @@ int cuMemHostAlloc(void **out, size_t bytes, unsigned) {
 int cuMemFreeHost(void *at) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     auto found = pinned.find(static_cast<char *>(at));
-    if (found == pinned.end()) wrong("memory is given back that is not the driver's");
+    if (found == pinned.end()) fail_run("release of pinned memory that was not allocated");
     require(found->second.copied, host, size_t(-1), "memory that a copy reads is given back");
     pinned.erase(found);
     free(at);

@@ -226,7 +226,7 @@ void run_block() {
             emu_switch(&s.main, s.fibers[slot.fiber].top);
         }
         if (!s.progress && s.failure == FINE) {
-            s.error = "deadlock: a barrier is not reached by all the threads it waits for";
+            s.error = "deadlock: a barrier is not reached by all threads that it waits for";
             s.failure = LAUNCH_FAILED;
         }
     }
@@ -291,7 +291,7 @@ Failure run(dim3 blocks, dim3 threads, size_t shared, unsigned order, Entry entr
     const uint64_t each = uint64_t(threads.x) * threads.y * threads.z;
     if (each == 0 || each > 1024 || bytes > 48 << 10 || blocks.x == 0 || blocks.x > 0x7fffffff ||
         blocks.y == 0 || blocks.y > 65535 || blocks.z == 0 || blocks.z > 65535) {
-        s.error = "no GPU takes this launch configuration";
+        s.error = "invalid launch configuration";
         return INVALID_CONFIGURATION;
     }
     s.error.clear();

@@ -28,11 +28,11 @@ extern "C" int emu_launch(const char *name, const unsigned *blocks, const unsign
                           unsigned count) {
     const emu::Kernel *kernel = emu::find_kernel(name);
     if (!kernel) {
-        emu::set_error("there is no such kernel");
+        emu::set_error("no such kernel");
         return emu::NOT_FOUND;
     }
     if (count != kernel->parameters) {
-        emu::set_error("it takes " + std::to_string(kernel->parameters) + " arguments, not " +
+        emu::set_error("the kernel takes " + std::to_string(kernel->parameters) + " arguments, not " +
                        std::to_string(count));
         return emu::INVALID_VALUE;
     }
@@ -44,7 +44,7 @@ extern "C" int emu_launch(const char *name, const unsigned *blocks, const unsign
             return emu::INVALID_VALUE;
         }
     if (threads[0] * threads[1] * threads[2] > kernel->threads) {
-        emu::set_error("more than " + std::to_string(kernel->threads) + " threads a block");
+        emu::set_error("more than " + std::to_string(kernel->threads) + " threads per block");
         return emu::INVALID_CONFIGURATION;
     }
     return kernel->launch(kernel->kernel, {blocks[0], blocks[1], blocks[2]},

@@ -140,7 +140,11 @@ impl Planner {
             let count = chunks_of(&group, numbers);
             let grid = u32::try_from(count).ok().filter(|&n| n <= i32::MAX as u32);
             let Some(grid) = grid else {
-                return Err(Error::shape(name, "fewer numbers", count.to_string()));
+                return Err(Error::shape(
+                    name,
+                    "at most 2147483647 chunks in a launch",
+                    count.to_string(),
+                ));
             };
             let mut args = vec![Arg::Words(table(&group, lists, numbers))];
             args.extend(constants(group.before));

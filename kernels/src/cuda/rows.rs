@@ -304,7 +304,7 @@ impl Planner {
         {
             return Err(Error::shape(
                 name,
-                format!("an output of its own for more than {MAX_TANGENTS} tangents"),
+                format!("an output distinct from the inputs for more than {MAX_TANGENTS} tangents"),
                 "one of the inputs",
             ));
         }

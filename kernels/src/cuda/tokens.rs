@@ -19,7 +19,7 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let name = if adjoint { "patches_vjp" } else { "patches_value" };
         if h == 0 || w == 0 || !height.is_multiple_of(h) || !width.is_multiple_of(w) {
-            let expected = format!("images of whole patches of {h} × {w}");
+            let expected = format!("images that {h} × {w} patches tile");
             return Err(Error::shape(name, expected, format!("images of {height} × {width}")));
         }
         // The contiguous piece is one row of pixels of a patch.
@@ -66,8 +66,8 @@ impl Planner {
         written: usize,
     ) -> Result<Vec<Launch>> {
         if first.checked_add(count).is_none_or(|end| end > len) {
-            let found = format!("{count} from number {first} on");
-            return Err(Error::shape(name, format!("a part of {len} numbers"), found));
+            let found = format!("{count} numbers from index {first} on");
+            return Err(Error::shape(name, format!("a range within {len} numbers"), found));
         }
         let unit = self.unit(&[len, first, count], &[from, to]);
         let of = |numbers: usize| i64_of(name, numbers * self.stored.bytes() / unit);
@@ -118,8 +118,8 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let name = if adjoint { "mean_tokens_vjp" } else { "mean_tokens_value" };
         if skip >= tokens {
-            let found = format!("{skip} of {tokens} left out");
-            return Err(Error::shape(name, "at least one token to take the mean of", found));
+            let found = format!("{skip} of {tokens} tokens left out");
+            return Err(Error::shape(name, "at least one token in the mean", found));
         }
         let mut args = vec![Arg::Pointer(from), Arg::Pointer(to), Arg::I64(i64_of(name, images)?)];
         for size in [tokens, n, skip] {
@@ -192,11 +192,15 @@ mod tests {
             says(found, "patches_value", "found images of 4 × 4");
         }
         for [first, count] in [[0, 9], [8, 1], [usize::MAX, 1]] {
-            says(plan.slice_value(at, 1, 8, [first, count]), "slice_value", "a part of 8 numbers");
-            says(plan.slice_vjp(at, 1, 8, [first, count]), "slice_vjp", "a part of 8 numbers");
+            says(
+                plan.slice_value(at, 1, 8, [first, count]),
+                "slice_value",
+                "a range within 8 numbers",
+            );
+            says(plan.slice_vjp(at, 1, 8, [first, count]), "slice_vjp", "a range within 8 numbers");
         }
         for (adjoint, op) in [(false, "mean_tokens_value"), (true, "mean_tokens_vjp")] {
-            says(plan.mean_tokens(adjoint, at, 1, [5, 8], 5), op, "found 5 of 5 left out");
+            says(plan.mean_tokens(adjoint, at, 1, [5, 8], 5), op, "found 5 of 5 tokens left out");
         }
     }
 }

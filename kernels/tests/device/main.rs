@@ -98,7 +98,7 @@ fn operands_that_no_kernel_takes_are_errors() {
         ([&there, &host], "expected a tensor on a CUDA device"),
         ([&host, &there], "expected a tensor on a CUDA device"),
         ([&turned, &turned], "expected a contiguous tensor"),
-        ([&there, &double], "expected f32 or f64 throughout"),
+        ([&there, &double], "expected all operands in f32 or all in f64"),
     ] {
         for found in [Add.value(&operands), Linear::default().value(&operands)] {
             let text = found.unwrap_err().to_string();

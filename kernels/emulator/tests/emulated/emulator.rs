@@ -25,7 +25,7 @@ unsafe extern "C" {
 
 /// A launch that failed.
 #[derive(Debug, thiserror::Error, PartialEq)]
-#[error("{kernel}, {grid:?} blocks of {block:?} threads, {shared} bytes shared: {what}")]
+#[error("{kernel}: {what} ({grid:?} blocks, {block:?} threads, {shared} bytes of shared memory)")]
 pub struct Error {
     /// Name of the entry point.
     pub kernel: String,

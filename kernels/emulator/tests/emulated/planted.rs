@@ -63,8 +63,8 @@ fn launches_that_do_not_fit_are_errors() {
         ("takes 1 arguments", |one| one.args.clear()),
         ("has 8 bytes, not 4", |one| one.args = vec![Arg::I32(1)]),
         ("more than 256 threads", |one| one.block[0] = 257),
-        ("no GPU takes", |one| one.grid[0] = 0),
-        ("no GPU takes", |one| one.shared = 49 << 10),
+        ("invalid launch configuration", |one| one.grid[0] = 0),
+        ("invalid launch configuration", |one| one.shared = 49 << 10),
     ];
     for (says, change) in wrong {
         let mut launch = right.clone();

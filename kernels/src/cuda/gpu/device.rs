@@ -31,14 +31,14 @@ pub fn open(ordinal: usize) -> Result<Device> {
     if status == sys::CUresult::CUDA_SUCCESS && found < DRIVER {
         let version = |v: i32| format!("{}.{}", v / 1000, v % 1000 / 10);
         return Err(refuse(format!(
-            "the NVIDIA driver is too old: it knows CUDA {}, and planish was built for {}",
+            "the NVIDIA driver is too old: it supports CUDA {}, planish needs {}; update the driver",
             version(found),
             version(DRIVER)
         )));
     }
     let count = result::device::get_count().map_err(|error| refuse(text(error)))?;
     if !usize::try_from(count).is_ok_and(|count| ordinal < count) {
-        return Err(refuse(format!("there is no GPU {ordinal}; the driver shows {count}")));
+        return Err(refuse(format!("there is no GPU {ordinal}; the driver reports {count}")));
     }
     let device = Device::new_cuda_with_stream(ordinal)?;
     // SAFETY: all work on the device's tensors uses this one stream, except for uploads, which
@@ -137,7 +137,7 @@ pub fn free_and_total(device: &Device) -> Result<[u64; 2]> {
     };
     device.as_cuda_device()?.cuda_stream().context().bind_to_thread().w()?;
     let (free, total) = result::mem_get_info().map_err(|error| Error::Driver {
-        what: format!("the driver does not tell the GPU's memory: {:?}", error.0),
+        what: format!("the driver does not report the GPU's memory: {:?}", error.0),
     })?;
     let reserved = count(device, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).unwrap_or(0);
     let used = count(device, CU_MEMPOOL_ATTR_USED_MEM_CURRENT).unwrap_or(reserved);
