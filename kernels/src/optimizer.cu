@@ -124,7 +124,7 @@ __device__ __forceinline__ void adamw_step(const Tensors<5> &all, double beta1, 
 
 // Adds PRODUCTS sums over the block, in the order of warps, and writes them.
 __device__ __forceinline__ void put_products(double (&sums)[PRODUCTS], double *to) {
-    DYN_SHARED(double, scratch); // PRODUCTS a warp
+    DYN_SHARED(double, scratch); // PRODUCTS numbers per warp
 #pragma unroll
     for (int i = 0; i < PRODUCTS; ++i)
 #pragma unroll

@@ -244,7 +244,7 @@ template <class E, int K> struct Row {
         const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
         if (warps == 1) return;
         DYN_SHARED(A, scratch);
-        __syncthreads(); // the previous reduction has been read
+        __syncthreads(); // all threads have read the previous reduction
         if (threadIdx.x % 32 == 0)
 #pragma unroll
             for (int i = 0; i < COUNT; ++i) scratch[warp * COUNT + i] = x[i];

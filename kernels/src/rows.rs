@@ -108,7 +108,7 @@ impl<S: Scalar> Row<S> {
     }
 
     /// Prefetches what a later row will read at chunk `c`: the next row, or for short rows the one
-    /// at least [`PREFETCH_DISTANCE`] numbers ahead. The hardware prefetcher restarts at every pass
+    /// at least `PREFETCH_DISTANCE` numbers ahead. The hardware prefetcher restarts at every pass
     /// over a row and would leave the core waiting for memory.
     #[inline(always)]
     pub fn prefetch_next(&self, c: Chunk) {

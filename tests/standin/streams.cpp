@@ -35,7 +35,7 @@ struct Copy {
 
 struct Stream {
     size_t id;
-    bool computes; // memory is asked for on it
+    bool computes; // allocates memory
     Clock seen;
     std::deque<Copy> waiting;
 };

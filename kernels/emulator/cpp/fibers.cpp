@@ -121,7 +121,7 @@ void fiber_main() {
         }
         s.idle.push_back(fiber);
         emu_switch(&s.fibers[fiber].top, s.main);
-        abort(); // an idle fiber is started anew, never resumed
+        abort(); // an idle fiber is restarted, never resumed
     }
 }
 
@@ -142,7 +142,7 @@ int new_fiber() {
     // Spreads the tops of stacks over cache sets.
     char *stack = s.fibers[fiber].stack + STACK - (fiber * 9 % 64) * 64;
     void **top = reinterpret_cast<void **>(stack);
-    *--top = nullptr; // the entry finds the stack as after a call, with no return address
+    *--top = nullptr; // stack layout as after a call, without a return address
     *--top = reinterpret_cast<void *>(&fiber_main);
     for (int i = 0; i < 6; ++i) *--top = nullptr;
     s.fibers[fiber].top = top;
@@ -246,7 +246,7 @@ void fail(const char *what, Failure code) {
     s.error = std::string(where) + what;
     s.failure = code;
     to_scheduler();
-    abort(); // a launch that failed is not resumed
+    abort(); // a failed launch is not resumed
 }
 
 bool without_barriers = false;
@@ -301,7 +301,7 @@ Failure run(dim3 blocks, dim3 threads, size_t shared, unsigned order, Entry entr
     s.argument = argument;
     s.threads.resize(s.count);
     s.warps.resize((s.count + 31) / 32);
-    s.idle.clear(); // a launch that failed has left fibers behind
+    s.idle.clear(); // a failed launch leaves fibers behind
     for (size_t i = 0; i < s.fibers.size(); ++i) s.idle.push_back(int(i));
     make_shared(bytes);
     make_order(order);
