@@ -1,7 +1,7 @@
-//! With feature `cuda`: compiles every kernel beside the library's sources to PTX, which the
-//! driver makes into machine code for whatever GPU it finds (compute capability 8.0 or newer).
+//! With feature `cuda`, compiles every kernel file to PTX. The driver compiles PTX for the GPU it
+//! finds (compute capability 8.0 or newer).
 //!
-//! The compiler is `$NVCC`, or `$CUDA_HOME/bin/nvcc`, or the `nvcc` of the path.
+//! The compiler is `$NVCC`, else `$CUDA_HOME/bin/nvcc`, else `nvcc` from the path.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};

@@ -1,22 +1,22 @@
-//! Where the arithmetic runs: on the CPU, or, in a build with feature `cuda`, on a GPU.
+//! The device that computes: the CPU, or an NVIDIA GPU in a build with feature `cuda`.
 //!
-//! On a GPU weights, activations (those of frozen layers, too, if they fit), gradients, perturbations,
-//! and what optimizers remember stay there; images, activations in files, and the vectors of [`crate::curvature`] are copied to
-//! it, and losses, logits, sums and the weights that are saved from it. One stream computes
-//! everything in order, so micro-batches run one after the other; on a second one the next inputs
-//! come meanwhile (`device/coming.rs`).
+//! On a GPU, weights, activations (also those of frozen layers, if they fit), gradients,
+//! perturbations and optimizer state stay in its memory. Images, activations cached in files, and
+//! the vectors of [`crate::curvature`] are uploaded. Losses, logits, sums and weights to be saved
+//! are downloaded. One stream runs all computation in order, so micro-batches run one after the
+//! other. A second stream uploads the next inputs meanwhile (`device/upload.rs`).
 
-mod coming;
 mod error;
 mod memory;
+mod upload;
 
-pub use coming::Coming;
-pub(crate) use coming::meanwhile;
 pub use error::Error;
-pub(crate) use memory::is_full;
 #[cfg(feature = "cuda")]
-pub(crate) use memory::make;
-pub use memory::{expected_mib, outlook, peak_mib};
+pub(crate) use memory::allocate;
+pub(crate) use memory::is_out_of_memory;
+pub use memory::{expected_mib, memory_forecast, peak_mib};
+pub use upload::PendingUpload;
+pub(crate) use upload::overlap;
 
 use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
 use planish_kernels::bf16::split;
@@ -25,13 +25,13 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// A device, as users name it: `cpu`, `cuda` or `cuda:1`.
+/// A device as users write it: `cpu`, `cuda` or `cuda:1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Choice {
     /// The CPU.
     #[default]
     Cpu,
-    /// An NVIDIA GPU, by the driver's number.
+    /// An NVIDIA GPU, by its ordinal in the driver.
     Cuda(usize),
 }
 
@@ -57,24 +57,24 @@ impl std::fmt::Display for Choice {
     }
 }
 
-/// What a GPU's user is told: a line at a time.
+/// Receives messages for the user, one line each.
 type Notice = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Copies on the GPU of one weight: of the tensors that stood there last.
+/// Copies of one weight on the GPU, for the tensors last used as that weight.
 type Slot = Vec<(TensorId, Tensor)>;
 
-/// Tensors of one slot that are kept on the GPU: a weight, and the same perturbed.
-const KEPT: usize = 2;
+/// Copies kept per weight: the weight and its perturbed version.
+const COPIES_PER_WEIGHT: usize = 2;
 
-/// A GPU in use.
+/// A GPU in use, with its cached weights.
 pub struct Gpu {
     choice: Choice,
     device: Device,
-    way: coming::Way,
+    uploads: upload::UploadStream,
     weights: Mutex<HashMap<usize, Slot>>,
-    /// All of its memory, bytes.
+    /// Total memory of the GPU, in bytes.
     bytes: u64,
-    /// Most images that fit a micro-batch, as far as is known.
+    /// Largest micro-batch known to fit; `usize::MAX` until one did not fit.
     limit: AtomicUsize,
     notice: Notice,
 }
@@ -87,19 +87,20 @@ impl std::fmt::Debug for Gpu {
 
 static CHOSEN: OnceLock<Arc<Gpu>> = OnceLock::new();
 
-/// Chooses the device of every objective made from now on; `notice` is told what happens on a GPU
-/// that its user should know. A GPU once chosen stays.
+/// Selects the device of all objectives created afterwards. `notice` receives messages for the
+/// user. Once a GPU is selected it stays selected.
 ///
 /// # Errors
-/// A GPU that cannot be used.
+/// The GPU cannot be used.
 pub fn choose(choice: Choice, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<(), Error> {
     let Choice::Cuda(ordinal) = choice else { return Ok(()) };
     let device = open(choice, ordinal)?;
-    let [_, bytes] = memory::room(&device).map_err(|source| Error::Refused { choice, source })?;
+    let [_, bytes] =
+        memory::free_and_total(&device).map_err(|source| Error::Refused { choice, source })?;
     let (weights, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
     let notice: Notice = Box::new(notice);
-    let way = coming::Way::to(&device);
-    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, way, weights, bytes, limit, notice }));
+    let uploads = upload::UploadStream::new(&device);
+    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, uploads, weights, bytes, limit, notice }));
     Ok(())
 }
 
@@ -113,23 +114,23 @@ fn open(choice: Choice, _: usize) -> Result<Device, Error> {
     Err(Error::NotBuilt(choice))
 }
 
-/// The GPU that was chosen.
+/// The selected GPU, if any.
 pub fn gpu() -> Option<Arc<Gpu>> {
     CHOSEN.get().cloned()
 }
 
-/// Weight `i` where `like` lies.
+/// Weight `i` on the device of `like`.
 ///
 /// # Errors
 /// The GPU has no room.
-pub fn beside(like: &Tensor, i: usize, x: &Tensor) -> Result<Tensor, Error> {
+pub fn weight_like(like: &Tensor, i: usize, x: &Tensor) -> Result<Tensor, Error> {
     match gpu() {
         Some(gpu) if like.device().is_cuda() => gpu.weight(i, x),
         _ => Ok(x.clone()),
     }
 }
 
-/// What reports say: `cpu`, or `cuda:0`.
+/// Device name for reports: `cpu` or `cuda:0`.
 pub fn name() -> String {
     CHOSEN.get().map_or(Choice::Cpu, |gpu| gpu.choice).to_string()
 }
@@ -144,7 +145,8 @@ pub fn allow_tf32() {
     candle_core::cuda::set_gemm_reduced_precision_f32(true);
 }
 
-/// What decides how the device that was chosen rounds; nothing on the CPU's vectors.
+/// What determines rounding on the selected device; `None` for ordinary CPU vector code. Part of
+/// cache keys.
 pub fn rounding() -> Option<&'static str> {
     let tf32 = TF32.load(Ordering::Relaxed);
     match CHOSEN.get() {
@@ -155,15 +157,15 @@ pub fn rounding() -> Option<&'static str> {
 }
 
 impl Gpu {
-    /// A copy there; the tensor itself if it is there already.
+    /// A copy on the GPU. A tensor that is there already is returned as it is.
     ///
     /// # Errors
     /// The GPU has no room.
-    pub fn put(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    pub fn to_device(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         if x.device().is_cuda() {
             return Ok(x.clone());
         }
-        // Candle copies all that a view was cut from.
+        // Candle would copy the whole buffer that a view is part of.
         let (first, numbers) = {
             let (storage, layout) = x.storage_and_layout();
             let numbers = match &*storage {
@@ -179,7 +181,8 @@ impl Gpu {
         }
     }
 
-    /// A copy there of weight `i`, kept for the next time; one that was computed there is itself.
+    /// A copy of weight `i` on the GPU, cached for the next call. A tensor that is there already is
+    /// returned as it is.
     ///
     /// # Errors
     /// [`Error::NoRoom`].
@@ -192,23 +195,62 @@ impl Gpu {
         if let Some((_, copy)) = slot.iter().find(|(id, _)| *id == x.id()) {
             return Ok(copy.clone());
         }
-        // The eldest goes first: its memory may serve the new one.
-        if slot.len() == KEPT {
+        // Drop the oldest copy first: its memory can hold the new one.
+        if slot.len() == COPIES_PER_WEIGHT {
             slot.remove(0);
         }
         let bytes = (x.elem_count() * x.dtype().size_in_bytes()) as u64;
         let one = ("a weight", bytes, "choose a smaller model");
-        let copy = self.make(one, || Ok(self.put(x)?))?;
+        let copy = self.allocate(one, || Ok(self.to_device(x)?))?;
         slot.push((x.id(), copy.clone()));
         Ok(copy)
     }
 
-    /// Candle's name for it.
+    /// The candle device.
     pub fn device(&self) -> &Device {
         &self.device
     }
 }
 
 #[cfg(test)]
-#[path = "device_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_read_as_they_are_written() {
+        for (text, choice) in
+            [("cpu", Choice::Cpu), ("cuda:0", Choice::Cuda(0)), ("cuda:12", Choice::Cuda(12))]
+        {
+            assert_eq!(text.parse(), Ok(choice));
+            assert_eq!(choice.to_string(), text);
+        }
+        assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
+        assert!(
+            ["", "gpu", "cuda:", "cuda:-1", "CPU"].iter().all(|t| t.parse::<Choice>().is_err())
+        );
+    }
+
+    #[test]
+    fn a_tensor_that_stays_is_copied_once_and_two_of_a_weight_are_kept() {
+        let gpu = Gpu {
+            choice: Choice::Cuda(0),
+            device: Device::Cpu,
+            uploads: upload::UploadStream::new(&Device::Cpu),
+            weights: Mutex::default(),
+            bytes: 1 << 30,
+            limit: AtomicUsize::new(usize::MAX),
+            notice: Box::new(|_| {}),
+        };
+        let tensors = [1f32, 2.0, 3.0].map(|x| Tensor::new(&[x], &Device::Cpu).unwrap());
+        for round in [[0, 1], [1, 2], [0, 2]] {
+            for i in round {
+                let copy = gpu.weight(7, &tensors[i]).unwrap();
+                assert_eq!(copy.to_vec1::<f32>().unwrap(), [(i + 1) as f32]);
+            }
+            assert_eq!(gpu.weights.lock().unwrap()[&7].len(), 2);
+        }
+        gpu.halve_limit(9);
+        gpu.halve_limit(64);
+        assert_eq!(gpu.max_images(), 4);
+    }
+}

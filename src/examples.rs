@@ -1,4 +1,4 @@
-//! What the model is evaluated on: labelled inputs of one of its stages.
+//! Labelled inputs of one of the model's stages.
 
 use crate::cache;
 use crate::objective::Result;
@@ -7,48 +7,47 @@ use candle_core::{Device, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Labelled inputs of the model, at the door of one of its stages.
+/// Labelled inputs of one of the model's stages.
 pub trait Examples: Sync {
-    /// How many.
+    /// Number of examples.
     fn len(&self) -> usize;
-    /// Whether there are none.
+    /// Whether there are no examples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// The stage whose input these are; 0 means pixels.
+    /// The stage whose inputs these are; 0 means pixels.
     fn stage(&self) -> usize;
-    /// Inputs of a run of examples: (n, C, H, W), (n, T, D) or (n, D).
+    /// Inputs of a range of examples: (n, C, H, W), (n, T, D) or (n, D).
     fn inputs(&self, range: Range<usize>) -> Result<Tensor>;
-    /// Inputs of the examples at these positions, in the order given.
+    /// Inputs of the examples at these indices, in this order.
     fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
         let rows: Vec<Tensor> =
             indices.iter().map(|&i| self.inputs(i..i + 1)).collect::<Result<_>>()?;
         Ok(Tensor::cat(&rows, 0)?)
     }
-    /// Hears that the inputs of these examples will be asked for next, in this order, so that
-    /// their images can be decoded meanwhile. Nothing but time depends on it.
-    fn ahead_at(&self, _indices: &[usize]) {}
+    /// Prefetch hint: the inputs of these examples are requested next, in this order, so their
+    /// images can be decoded meanwhile. Does not affect results.
+    fn prefetch(&self, _indices: &[usize]) {}
     /// Their labels.
     fn labels(&self) -> &[u32];
-    /// What tells these inputs from all others, in whatever run: a digest of the data and all that
-    /// is done to it. Nothing where they cannot be told apart; then nothing computed from them
-    /// outlives the run.
+    /// Stable fingerprint of the data and its transforms, the same in every run. `None` if there is
+    /// none; then nothing computed from these inputs is cached beyond the run.
     ///
     /// # Errors
-    /// Inputs that cannot be digested.
-    fn identity(&self) -> cache::Result<Option<String>> {
+    /// Inputs that cannot be read.
+    fn fingerprint(&self) -> cache::Result<Option<String>> {
         Ok(None)
     }
 }
 
-/// Activations held in memory, the CPU's or a GPU's.
+/// Activations in CPU or GPU memory.
 #[derive(Clone, Debug)]
 pub struct Activations {
-    /// The stage whose input they are.
+    /// The stage whose inputs they are.
     pub stage: usize,
-    /// One row of the first dimension for each example.
+    /// (N, …): one entry of the first dimension per example.
     pub values: Tensor,
-    /// One label for each.
+    /// One label per example.
     pub labels: Arc<[u32]>,
 }
 
@@ -65,13 +64,13 @@ impl Examples for Activations {
     fn labels(&self) -> &[u32] {
         &self.labels
     }
-    fn identity(&self) -> cache::Result<Option<String>> {
+    fn fingerprint(&self) -> cache::Result<Option<String>> {
         Ok(Some(format!("stage {}: {}", self.stage, cache::digest(&self.values)?)))
     }
 }
 
 impl Activations {
-    /// Some of the examples, in the order given.
+    /// The examples at these indices, in this order.
     pub fn select(&self, indices: &[usize]) -> Result<Activations> {
         let labels: Vec<u32> = indices.iter().map(|&i| self.labels[i]).collect();
         let values = match self.values.device() {
@@ -79,24 +78,24 @@ impl Activations {
                 let rows = Tensor::from_iter(indices.iter().map(|&i| i as u32), &Device::Cpu)?;
                 self.values.index_select(&rows, 0)?
             }
-            // Row by row, which is a copy each and takes no kernel.
+            // One device copy per row; needs no kernel.
             _ => {
                 let rows = indices.iter().map(|&i| self.values.narrow(0, i, 1));
-                vector::end_to_end(&rows.collect::<candle_core::Result<Vec<_>>>()?)?
+                vector::concat(&rows.collect::<candle_core::Result<Vec<_>>>()?)?
             }
         };
         Ok(Self { stage: self.stage, values, labels: labels.into() })
     }
 }
 
-/// The first of some examples.
+/// The first examples of a set.
 pub struct Part<'a> {
     of: &'a dyn Examples,
     len: usize,
 }
 
 impl<'a> Part<'a> {
-    /// The first `len`, or all if there are fewer.
+    /// The first `len` examples, or all if there are fewer.
     pub fn first(of: &'a dyn Examples, len: usize) -> Self {
         Self { of, len: len.min(of.len()) }
     }
@@ -115,8 +114,8 @@ impl Examples for Part<'_> {
     fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
         self.of.inputs_at(indices)
     }
-    fn ahead_at(&self, indices: &[usize]) {
-        self.of.ahead_at(indices);
+    fn prefetch(&self, indices: &[usize]) {
+        self.of.prefetch(indices);
     }
     fn labels(&self) -> &[u32] {
         &self.of.labels()[..self.len]

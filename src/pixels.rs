@@ -176,13 +176,13 @@ impl Examples for Pixels {
     fn inputs_at(&self, indices: &[usize]) -> Result<Tensor> {
         self.tensor(indices, self.seen())
     }
-    fn ahead_at(&self, indices: &[usize]) {
+    fn prefetch(&self, indices: &[usize]) {
         self.decode_ahead(indices, self.seen());
     }
     fn labels(&self) -> &[u32] {
         self.split.labels()
     }
-    fn identity(&self) -> cache::Result<Option<String>> {
+    fn fingerprint(&self) -> cache::Result<Option<String>> {
         let inputs = Inputs {
             images: self.split.image_digest(),
             shape: self.shape,

@@ -79,11 +79,11 @@ fn decoding_ahead_changes_no_pixel_and_no_order() {
             let mut seen = Vec::new();
             for from in (0..23).step_by(5) {
                 let to = (from + 5).min(23);
-                images.ahead_at(&(to..(to + 5).min(23)).collect::<Vec<_>>());
+                images.prefetch(&(to..(to + 5).min(23)).collect::<Vec<_>>());
                 seen.extend(values(&images.inputs(from..to).unwrap()));
             }
             // Backwards, and told of images that are then not asked for.
-            images.ahead_at(&[1, 2, 3]);
+            images.prefetch(&[1, 2, 3]);
             let back: Vec<usize> = all.iter().rev().copied().collect();
             assert_eq!(
                 values(&images.inputs_at(&back).unwrap()),

@@ -7,7 +7,7 @@
 use crate::data::order::{below, stream};
 use crate::line_search::moved;
 use crate::objective::{Activations, Derivatives, Examples, Objective, Result};
-use crate::vector::{back, dot, norm, step};
+use crate::vector::{add_scaled, dot, norm, to_cpu};
 use crate::vit::Layer;
 use crate::vit::layers::join;
 use candle_core::{DType, Device, Tensor};
@@ -114,8 +114,8 @@ impl Subject<'_> {
         let (double, single) = (&self.double, &self.single);
         // One sweep gives every layer's gradient; one climb, every layer's inputs.
         let all = join(&self.layers);
-        let whole = back(&double.gradient(self.images, &all)?.gradient)?;
-        let whole_single = back(&single.gradient(self.images, &all)?.gradient)?;
+        let whole = to_cpu(&double.gradient(self.images, &all)?.gradient)?;
+        let whole_single = to_cpu(&single.gradient(self.images, &all)?.gradient)?;
         let mut at = double.activations(self.images, self.images.stage())?;
         let mut at_single = single.activations(self.images, self.images.stage())?;
         for layer in &self.layers {
@@ -174,7 +174,7 @@ impl Subject<'_> {
         for layer in &self.few {
             let model = &self.double;
             let examples = model.activations(self.images, layer.first_stage)?;
-            let g = back(&model.gradient(&examples, layer)?.gradient)?;
+            let g = to_cpu(&model.gradient(&examples, layer)?.gradient)?;
             let u = self.direction(model, layer, "u", Some(&g))?;
             let v = self.direction(model, layer, "v", Some(&g))?;
             let product = |v: &[Tensor]| at_hand(model.hvp(&examples, layer, v)?);
@@ -182,11 +182,11 @@ impl Subject<'_> {
             let (hu, hv) = (hu?.hvp, hv?.hvp);
             let at = |side: f64| -> Result<Vec<Tensor>> {
                 let there = moved(model, layer, &v, -side * EPSILON)?;
-                Ok(back(&there.gradient(&examples, layer)?.gradient)?)
+                Ok(to_cpu(&there.gradient(&examples, layer)?.gradient)?)
             };
             let (up, down) = rayon::join(|| at(1.0), || at(-1.0));
-            let slope = step(&up?, -1.0, &down?)?;
-            let error = norm(&step(&scaled(&slope, 0.5 / EPSILON)?, -1.0, &hv)?)?;
+            let slope = add_scaled(&up?, -1.0, &down?)?;
+            let error = norm(&add_scaled(&scaled(&slope, 0.5 / EPSILON)?, -1.0, &hv)?)?;
             differences.push((layer.name.clone(), relative(error, norm(&hv)?)));
             let error = dot(&u, &hv)? - dot(&v, &hu)?;
             let size = norm(&u)? * norm(&hv)? + norm(&v)? * norm(&hu)?;
@@ -194,8 +194,8 @@ impl Subject<'_> {
 
             let v = convert(&v, DType::F32)?;
             let examples = self.single.activations(self.images, layer.first_stage)?;
-            let short = back(&self.single.hvp(&examples, layer, &v)?.hvp)?;
-            let error = norm(&step(&convert(&short, DType::F64)?, -1.0, &hv)?)?;
+            let short = to_cpu(&self.single.hvp(&examples, layer, &v)?.hvp)?;
+            let error = norm(&add_scaled(&convert(&short, DType::F64)?, -1.0, &hv)?)?;
             single.push((layer.name.clone(), relative(error, norm(&hv)?)));
         }
         Ok(vec![
@@ -230,7 +230,7 @@ impl Subject<'_> {
         };
         let random = scaled(&signs, share(&signs)?)?;
         match gradient {
-            Some(g) => Ok(step(&random, share(g)?, g)?),
+            Some(g) => Ok(add_scaled(&random, share(g)?, g)?),
             None => Ok(random),
         }
     }
@@ -238,7 +238,7 @@ impl Subject<'_> {
 
 /// Derivatives in the CPU's memory.
 fn at_hand(found: Derivatives) -> Result<Derivatives> {
-    let (gradient, hvp) = (back(&found.gradient)?, back(&found.hvp)?);
+    let (gradient, hvp) = (to_cpu(&found.gradient)?, to_cpu(&found.hvp)?);
     Ok(Derivatives { gradient, hvp, ..found })
 }
 

@@ -1,4 +1,5 @@
-//! A layer's tensors as one vector: inner products, norms and steps, computed where the tensors lie.
+//! A layer's tensors treated as one vector: inner products, norms and updates, on the device of the
+//! tensors.
 
 use candle_core::{DType, Device, Tensor};
 #[cfg(feature = "cuda")]
@@ -7,10 +8,11 @@ use planish_kernels::lanes::Element;
 use planish_kernels::{DualTensor, Error, Host, Op, Result, Scale};
 use rayon::prelude::*;
 
-/// Numbers summed by one thread; fixed, so that results do not depend on how many there are.
+/// Count of numbers summed by one thread. Fixed, so that results do not depend on the number of
+/// threads.
 const BLOCK: usize = 1 << 16;
 
-/// Whether these tensors lie on a GPU.
+/// Whether the tensors are on a GPU.
 pub fn on_gpu(x: &[Tensor]) -> bool {
     x.first().is_some_and(|x| x.device().is_cuda())
 }
@@ -52,7 +54,7 @@ pub fn norm(a: &[Tensor]) -> Result<f64> {
 }
 
 /// x + factor · d for every tensor.
-pub fn step(x: &[Tensor], factor: f64, d: &[Tensor]) -> Result<Vec<Tensor>> {
+pub fn add_scaled(x: &[Tensor], factor: f64, d: &[Tensor]) -> Result<Vec<Tensor>> {
     #[cfg(feature = "cuda")]
     if on_gpu(x) {
         return gpu::axpy(x, factor, d);
@@ -60,8 +62,8 @@ pub fn step(x: &[Tensor], factor: f64, d: &[Tensor]) -> Result<Vec<Tensor>> {
     x.iter()
         .zip(d)
         .map(|(x, d)| match x.dtype() {
-            DType::F32 => step_one::<f32>(x, factor, d),
-            _ => step_one::<f64>(x, factor, d),
+            DType::F32 => add_scaled_one::<f32>(x, factor, d),
+            _ => add_scaled_one::<f64>(x, factor, d),
         })
         .collect()
 }
@@ -75,8 +77,8 @@ pub fn scaled(x: &[Tensor], factor: f64) -> Result<Vec<Tensor>> {
     x.iter().map(one).collect()
 }
 
-/// x (|w| + η), number by number.
-pub fn by_magnitude(x: &[Tensor], w: &[Tensor], eta: f64) -> Result<Vec<Tensor>> {
+/// x (|w| + η), elementwise.
+pub fn scale_by_magnitude(x: &[Tensor], w: &[Tensor], eta: f64) -> Result<Vec<Tensor>> {
     #[cfg(feature = "cuda")]
     if on_gpu(x) {
         return gpu::by_magnitude(x, w, eta);
@@ -84,21 +86,21 @@ pub fn by_magnitude(x: &[Tensor], w: &[Tensor], eta: f64) -> Result<Vec<Tensor>>
     x.iter().zip(w).map(|(x, w)| Ok(x.mul(&w.abs()?.affine(1.0, eta)?)?)).collect()
 }
 
-/// Tensors of rows, end to end, where they lie.
-pub fn end_to_end(parts: &[Tensor]) -> Result<Tensor> {
+/// Concatenates tensors along their first dimension, on their device.
+pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if on_gpu(parts) {
-        return gpu::end_to_end(parts);
+        return gpu::concat(parts);
     }
     Ok(Tensor::cat(parts, 0)?)
 }
 
-/// Copies in the CPU's memory; the tensors themselves where they are there already.
-pub fn back(x: &[Tensor]) -> Result<Vec<Tensor>> {
+/// Copies tensors to the CPU. Tensors that are there already are returned as they are.
+pub fn to_cpu(x: &[Tensor]) -> Result<Vec<Tensor>> {
     Ok(x.iter().map(|x| x.to_device(&Device::Cpu)).collect::<candle_core::Result<_>>()?)
 }
 
-fn step_one<E: Element>(x: &Tensor, factor: f64, d: &Tensor) -> Result<Tensor> {
+fn add_scaled_one<E: Element>(x: &Tensor, factor: f64, d: &Tensor) -> Result<Tensor> {
     let (hx, hd) = (Host::new("step", x)?, Host::new("step", d)?);
     let (sx, sd) = (hx.slice::<E>()?, hd.slice::<E>()?);
     if sx.len() != sd.len() {

@@ -1,7 +1,7 @@
-//! Gradient accumulation for every method: the size of a micro-batch, and the number of threads,
-//! change no step. Clipping, warm-up, momentum and weight decay are on.
+//! Gradient accumulation for every method: the micro-batch size and the number of threads do not
+//! change a step. Clipping, warm-up, momentum and weight decay are on.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod small;
 
@@ -52,7 +52,7 @@ fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weight
     let model = Objective { micro_batch: micro, ..model.clone() };
     let all = images(&model, 2 * B);
     let settings = Settings {
-        // Two steps an epoch; one step where the batch is all there is.
+        // Two steps per epoch; one step if the batch is the whole set.
         epochs: steps.div_ceil(2),
         batch: B,
         learning_rate: 0.1,
@@ -116,7 +116,8 @@ fn threads_change_no_bit_of_any_method() {
     }
 }
 
-/// Clipping acts on the step's own gradient: a first step cannot be longer than the rate allows.
+/// Clipping acts on the gradient of the step: a first step cannot be longer than the learning rate
+/// allows.
 #[test]
 fn a_clipped_step_is_as_long_as_rate_and_norm_say() {
     let model = model(DType::F64);
@@ -134,7 +135,7 @@ fn a_clipped_step_is_as_long_as_rate_and_norm_say() {
         let done = post_train(&model, &mut *method, &source, None, &settings, &mut |_| ());
         let outcome = done.unwrap();
         let length = norm(&plus(&all(&outcome.weights), -1.0, &start));
-        // torch's rule: the norm becomes max/(‖g‖ + 10⁻⁶)·‖g‖.
+        // PyTorch's rule: the norm becomes max/(‖g‖ + 10⁻⁶)·‖g‖.
         let g = outcome.epochs[0].gradient_norm;
         assert!(g > 0.1, "{name}: {g}");
         assert!((length / (0.1 * 1e-3 * g / (g + 1e-6)) - 1.0).abs() < 1e-9, "{name}: {length}");

@@ -1,6 +1,6 @@
-//! Losses, gradients and training on products in bf16, against PyTorch's in f64 and our own in f32.
+//! Losses, gradients and training with bf16 products, against PyTorch in f64 and planish in f32.
 
-// Other test files use the rest of them.
+// Other test files use the rest.
 #[allow(dead_code)]
 #[path = "common/reference.rs"]
 mod reference;
@@ -32,7 +32,7 @@ fn error(found: &[f64], expected: &[f64]) -> f64 {
     (dot(&difference, &difference) / dot(expected, expected)).sqrt()
 }
 
-/// The models of tests/reference/parity/ with what PyTorch's own bf16 makes of them.
+/// The models of tests/reference/parity/ with PyTorch's own bf16 results.
 fn references() -> Vec<(Reference, Value)> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
     let text = std::fs::read(folder.join("autocast.json")).unwrap();
@@ -42,9 +42,9 @@ fn references() -> Vec<(Reference, Value)> {
     files.map(|(name, found)| (open(name), found.clone())).collect()
 }
 
-/// A rounding is off by 2⁻⁸ at most and a product rounds two operands; 14 products stand one behind
-/// the other on the way up (patches, six in each of two blocks, head), 28 there and back, and
-/// independent errors add in squares.
+/// Rounding an operand is off by at most 2⁻⁸, and a product rounds two. The forward pass has 14
+/// products in sequence (patches, six in each of two blocks, head), forward and backward have 28.
+/// Independent errors add in squares.
 fn bound(products: f64) -> f64 {
     (2.0 * products).sqrt() * 2f64.powi(-8)
 }
@@ -70,12 +70,12 @@ fn values_and_gradients_are_pytorchs_but_for_roundings_of_operands() {
         println!("{name:<12} logits {logits:.1e} loss {loss:.1e} gradient {gradient:.1e}");
         assert!(logits < bound(14.0) && loss < bound(14.0) / 2.0, "{name}");
         assert!(gradient < bound(28.0), "{name}: {gradient:e}");
-        // Nothing so large would come of f32.
+        // f32 would not give differences this large.
         assert!(logits > 1e-4 && gradient > 1e-4, "{name}");
         sums[0] += gradient;
         sums[1] += autocast["gradient"].as_f64().unwrap();
     }
-    // PyTorch rounds what products give as well.
+    // PyTorch also rounds the results of products.
     assert!(sums[0] < sums[1], "ours {sums:?} PyTorch's");
 }
 
@@ -97,7 +97,7 @@ fn curvature_and_diagnosis_are_those_of_f32() {
     assert_eq!(found[0], found[1]);
 }
 
-/// Three epochs of PoL, head perturbed by a line search and the last block updated.
+/// Three epochs of PoL: perturbs the head with a line search and updates the last block.
 fn trained(model: &Objective, images: &Activations) -> (f64, Vec<f64>) {
     let [head, block] = ["head", "block.1"].map(|name| layer(model, name));
     let perturber =
@@ -115,7 +115,7 @@ fn trained(model: &Objective, images: &Activations) -> (f64, Vec<f64>) {
 #[test]
 fn a_run_ends_where_it_ends_in_f32() {
     let model = small::model(DType::F32);
-    // Other labels than the model's own, so that there is a way to go.
+    // Labels other than the model's own predictions, so that training changes the weights.
     let images = images(&model, 48);
     let labels = images.labels.iter().map(|y| (y + 1) % 3).collect();
     let images = Activations { labels, ..images };
@@ -123,7 +123,7 @@ fn a_run_ends_where_it_ends_in_f32() {
     let (f32, bf16) = (trained(&model, &images), trained(&in_bf16(&model), &images));
     println!("loss {start} before, {} in f32, {} in bf16", f32.0, bf16.0);
     println!("way of u: {:.1e} apart", error(&bf16.1, &f32.1));
-    // The way is a sum of 18 gradients, each off by the bound of one.
+    // The update is a sum of 18 gradients, each within the bound of one.
     assert!(f32.0 < start - 0.1);
     assert!((bf16.0 - f32.0).abs() < bound(28.0) * (start - f32.0));
     let apart = error(&bf16.1, &f32.1);

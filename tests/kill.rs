@@ -145,7 +145,7 @@ fn two_hundred_kills_leave_the_old_file_or_the_new_one() {
                 // Cut off between the first byte written and the last thing done.
                 let way_back = undo_file(&checkpoint).exists();
                 let begun = if case.undo_before.is_some() { is_new } else { is_old };
-                midway += usize::from(litter(&folder) || (way_back && begun));
+                midway += usize::from(temp_file(&folder) || (way_back && begun));
             }
             // Whatever was left, the way back is open, and ends at the first state.
             if found == new {
@@ -164,13 +164,13 @@ fn two_hundred_kills_leave_the_old_file_or_the_new_one() {
         in_the_act += midway;
         // What the killed left behind is no hindrance, and the next run clears it away.
         whole(&checkpoint, case);
-        assert!(!litter(&folder), "{:?} leaves something behind", case.words);
+        assert!(!temp_file(&folder), "{:?} leaves something behind", case.words);
     }
     assert!(in_the_act > 0, "no kill hit the moment of replacing");
 }
 
 /// Whether an unfinished file lies about.
-fn litter(folder: &Path) -> bool {
+fn temp_file(folder: &Path) -> bool {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     names.into_iter().any(|name| {
         let name = name.to_string_lossy();

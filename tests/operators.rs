@@ -1,5 +1,5 @@
-//! The operators v ↦ A v of layers against the dense matrices that PyTorch computes.
-//! `tests/reference/make_hessian.py` made the file.
+//! Layer operators v ↦ A v against dense matrices computed by PyTorch
+//! (`tests/reference/make_hessian.py`).
 
 #[path = "common/reference.rs"]
 mod reference;
@@ -21,11 +21,11 @@ fn reference() -> Reference {
     )))
 }
 
-/// PyTorch's matrix, its rows and columns in the order of the configuration's tensors.
+/// PyTorch's matrix. Rows and columns are in the order of the configuration's tensors.
 struct Dense {
     n: usize,
     upper: Vec<f64>,
-    /// Place in PyTorch's order of each number in ours.
+    /// Index in PyTorch's order of each of our numbers.
     place: Vec<usize>,
 }
 
@@ -63,7 +63,7 @@ impl Dense {
     }
 }
 
-/// Where each number of a layer stands among all.
+/// Index of each number of a layer among all numbers.
 fn positions(objective: &Objective, layer: &Layer) -> Vec<usize> {
     let mut start = vec![0];
     for (_, dims) in objective.config.tensors() {
@@ -143,7 +143,7 @@ fn a_block_of_vectors_gives_the_bits_of_single_calls() {
             let operator = LayerOperator::new(&objective, &examples, &layer, matrix);
             let vectors = draws(operator.dimension(), 11);
             let together = operator.apply(&vectors).unwrap();
-            // However many at once memory allows.
+            // Any block size that memory allows.
             let tight = LayerOperator::new(&objective, &examples, &layer, matrix).within(0.0);
             assert_eq!((operator.block(), tight.block()), (8, 1));
             assert!(tight.mib(8) > tight.mib(1) && tight.mib(1) > 0.0);
@@ -196,7 +196,7 @@ fn an_operator_of_the_head_is_softmax_regressions() {
         let operator = LayerOperator::new(&objective, &at, &head, matrix);
         let v = draws(operator.dimension(), 1).remove(0);
         let found = operator.apply(std::slice::from_ref(&v)).unwrap().remove(0);
-        // (1/n) Σ (diag(p) − ppᵀ) ⊗ x̃x̃ᵀ, x̃ = (x, 1); the weight comes before the bias.
+        // (1/n) Σ (diag(p) − ppᵀ) ⊗ x̃x̃ᵀ, x̃ = (x, 1). The weight comes before the bias.
         let mut expected = vec![0.0; v.len()];
         for (x, z) in features.chunks(dim).zip(logits.values().chunks(classes)) {
             let top = z.iter().fold(f64::MIN, |a, &b| a.max(b));
@@ -217,7 +217,7 @@ fn an_operator_of_the_head_is_softmax_regressions() {
     }
 }
 
-/// Images that are brighter every time they are read.
+/// Images that get brighter every time they are read.
 struct Drifting(Activations, AtomicUsize);
 
 impl Examples for Drifting {
@@ -265,7 +265,7 @@ fn a_product_that_is_not_finite_names_the_operation() {
         panic!("{error}")
     };
     // The tangent of the block's first norm is v (x̂ + 1), and some x̂ is at least 1.
-    assert_eq!((*op, place.as_str(), *way), ("layer_norm", "block.1, attention", "on the way up"));
+    assert_eq!((*op, place.as_str(), *way), ("layer_norm", "block.1, attention", "forward"));
     let short = operator.apply(&[vec![0.0; 3]]).unwrap_err();
     assert!(short.to_string().contains("found 3"), "{short}");
 }

@@ -1,5 +1,5 @@
-//! Parity with timm and PyTorch: logits, losses, every gradient and every layer's Hessian-vector
-//! product on small random models. `tests/reference/make_parity.py` made the files.
+//! Parity with timm and PyTorch on small random models: logits, losses, every gradient, and every
+//! layer's Hessian-vector product (`tests/reference/make_parity.py`).
 
 #[path = "common/reference.rs"]
 mod reference;
@@ -9,8 +9,8 @@ use planish::objective::Examples;
 use planish::vit::{Config, Granularity, Layer, layers};
 use reference::{Reference, numbers};
 
-/// Largest error relative to the reference's norm: f64 differs from PyTorch by the order of sums;
-/// f32 rounds at 6e-8, and each derivative costs about a digit.
+/// Maximum error relative to the norm of the reference. f64 differs from PyTorch only in the order
+/// of sums. The rounding error of f32 is 6e-8, and each derivative costs about one digit.
 struct Tolerance {
     logits: f64,
     gradient: f64,
@@ -33,7 +33,7 @@ impl Reference {
         let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
         let scale = norm(&mut expected.iter().copied());
         let error = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
-        // A gradient that is exactly zero in theory (a key's bias) has no scale of its own.
+        // A gradient that is exactly zero in theory (the bias of a key) has no scale of its own.
         let relative = error / scale.max(1e-6);
         assert!(relative <= tolerance, "{}: {what}: {error:e} of {scale:e}", self.name);
         relative
@@ -80,7 +80,7 @@ fn check(r: &Reference, dtype: DType, t: &Tolerance) -> [f64; 3] {
         derivatives(name, i, &found.gradient[i], &found.hvp[i], format!("hvp_all/{name}"));
     }
     for layer in layers::layers(&r.config, Granularity::Block) {
-        // From activations at the layer, as diagnosis takes it, and without the pass below.
+        // From activations at the layer, as in a diagnosis, and without the forward pass below.
         let start = objective.activations(&examples, layer.first_stage).unwrap();
         let found = objective.hvp(&start, &layer, &r.vector(&layer, dtype)).unwrap();
         for (k, &i) in layer.tensors.iter().enumerate() {

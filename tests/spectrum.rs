@@ -182,7 +182,7 @@ fn very_flat_and_very_sharp_layers_are_measured_alike() {
         let model = with_weights(&model, &own, &weights);
         let at = Activations { values: (&at.values * s).unwrap(), ..at.clone() };
         let operator = LayerOperator::new(&model, &at, &own, Matrix::Hessian);
-        let settings = lanczos::Settings { largest: 3, smallest: 1, ..Default::default() };
+        let settings = lanczos::LanczosSettings { largest: 3, smallest: 1, ..Default::default() };
         let found = lanczos::eigenpairs(&operator, &settings).unwrap();
         assert!(found.converged, "{s}: {found:?}");
         found.largest.iter().map(|pair| pair.value / (s * s)).collect::<Vec<_>>()

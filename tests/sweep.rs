@@ -5,7 +5,7 @@
 mod reference;
 
 use candle_core::{DType, Device, Tensor};
-use planish::objective::{Asked, Matrix};
+use planish::objective::{LayerVectors, Matrix};
 use planish::vit::{Granularity, layers};
 use reference::{Reference, numbers};
 use std::path::Path;
@@ -33,14 +33,17 @@ fn one_sweep_gives_the_products_of_every_layer() {
                 cut[l].tensors.iter().enumerate().map(tensor).collect()
             })
             .collect();
-        let asked: Vec<Asked> =
-            cut.iter().zip(&vectors).map(|(layer, vectors)| Asked { layer, vectors }).collect();
+        let requests: Vec<LayerVectors> = cut
+            .iter()
+            .zip(&vectors)
+            .map(|(layer, vectors)| LayerVectors { layer, vectors })
+            .collect();
         let all = |t: &[Tensor]| t.iter().flat_map(numbers).collect::<Vec<f64>>();
         for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
             // From the pixels, as both ways then see the same micro-batches.
-            let together = objective.products_of_layers(&r.examples(), &asked, matrix).unwrap();
-            let along = objective.curvatures_of_layers(&r.examples(), &asked, matrix).unwrap();
-            for ((a, found), curvature) in asked.iter().zip(&together).zip(along) {
+            let together = objective.products_of_layers(&r.examples(), &requests, matrix).unwrap();
+            let along = objective.quadratic_forms(&r.examples(), &requests, matrix).unwrap();
+            for ((a, found), curvature) in requests.iter().zip(&together).zip(along) {
                 let alone =
                     objective.products(&r.examples(), a.layer, matrix, a.vectors).unwrap().products;
                 assert_eq!(all(found), all(&alone), "{} {dtype:?} {matrix:?}", a.layer.name);

@@ -46,7 +46,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
         };
         let kept = match recipe.first_stage() {
             0 => images.clone(),
-            stage => objective.activations_here(&images, stage)?,
+            stage => objective.activations_on_device(&images, stage)?,
         };
         let source = Source::held(&kept);
         let settings = Settings {

@@ -65,7 +65,7 @@ impl Machine {
     /// Bytes read and written a second by a copy within the device's memory.
     pub fn copy(&mut self) -> Outcome<f64> {
         let all = std::slice::from_ref(&self.copied);
-        let copy = || planish::vector::end_to_end(all).map(drop);
+        let copy = || planish::vector::concat(all).map(drop);
         let seconds = self.fastest(|| Ok(copy()?))?;
         Ok(8.0 * self.copied.elem_count() as f64 / seconds)
     }

@@ -4,14 +4,14 @@
 use super::Outcome;
 use super::machine::{Machine, numbers};
 use candle_core::{Device, Tensor};
-use planish_kernels::{Add, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Op, Softmax};
+use planish_kernels::{Add, CrossEntropy, DualTensor, Gelu, LayerNorm, Op, Saved, Softmax};
 
 /// An operation and its operands' shapes; its value's, or that of its gradient in some of them.
 struct Case {
     name: &'static str,
     op: Box<dyn Op>,
     dims: Vec<Vec<usize>>,
-    wanted: Option<Vec<bool>>,
+    needs_grad: Option<Vec<bool>>,
 }
 
 fn dual(dims: &[usize], tangents: usize, device: &Device) -> Outcome<DualTensor> {
@@ -27,11 +27,11 @@ fn dual(dims: &[usize], tangents: usize, device: &Device) -> Outcome<DualTensor>
 impl Case {
     fn value(name: &'static str, op: impl Op + 'static, dims: &[&[usize]]) -> Self {
         let dims = dims.iter().map(|dims| dims.to_vec()).collect();
-        Self { name, op: Box::new(op), dims, wanted: None }
+        Self { name, op: Box::new(op), dims, needs_grad: None }
     }
 
-    fn vjp(self, wanted: &[bool]) -> Self {
-        Self { wanted: Some(wanted.to_vec()), ..self }
+    fn vjp(self, needs_grad: &[bool]) -> Self {
+        Self { needs_grad: Some(needs_grad.to_vec()), ..self }
     }
 
     /// Seconds, and bytes moved once each.
@@ -41,20 +41,20 @@ impl Case {
         let operands: Vec<&DualTensor> = x.iter().collect();
         let y = self.op.value(&operands)?;
         let planes = |x: &DualTensor| (x.numel() * (1 + x.tangents())) as f64;
-        let Some(wanted) = &self.wanted else {
+        let Some(needs_grad) = &self.needs_grad else {
             let seconds = machine.fastest(|| Ok(self.op.value(&operands).map(drop)?))?;
             return Ok([seconds, 4.0 * (planes(&y) + x.iter().map(planes).sum::<f64>())]);
         };
         let gy = dual(y.dims(), tangents, device)?;
-        let keep = self.op.keep(wanted);
-        let taken = x.iter().enumerate().filter(|(i, _)| keep.inputs >> i & 1 == 1);
+        let save = self.op.save_set(needs_grad);
+        let taken = x.iter().enumerate().filter(|(i, _)| save.inputs >> i & 1 == 1);
         let mut bytes = taken.map(|(_, x)| planes(x)).sum::<f64>() + planes(&gy);
-        if keep.output {
+        if save.output {
             bytes += planes(&y);
         }
         let inputs = x.iter().cloned().map(Some).collect();
-        let kept = Kept { inputs, output: Some(y), dims: self.dims.clone() };
-        let run = || self.op.vjp(&kept, &gy, wanted);
+        let saved = Saved { inputs, output: Some(y), dims: self.dims.clone() };
+        let run = || self.op.vjp(&saved, &gy, needs_grad);
         bytes += run()?.iter().flatten().map(planes).sum::<f64>();
         Ok([machine.fastest(|| Ok(run().map(drop)?))?, 4.0 * bytes])
     }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
 use planish::data::order::{stream, unit};
 use planish::line_search::moved;
-use planish::objective::{Activations, Asked, Examples, Matrix, Objective};
+use planish::objective::{Activations, Examples, LayerVectors, Matrix, Objective};
 use planish::train::perturbation::StepRule;
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;
@@ -43,7 +43,7 @@ pub struct Tasks {
     head: Layer,
     all: Layer,
     /// Inputs of the last block.
-    door: Activations,
+    stage_input: Activations,
     /// A direction in every block, each its own weights.
     directions: Vec<Vec<Tensor>>,
 }
@@ -56,10 +56,10 @@ impl Tasks {
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let (head, all) = (named("head")?, named("*")?);
         let last = blocks.last().ok_or("a model without blocks")?;
-        let door = objective.activations(&examples, last.first_stage)?;
+        let stage_input = objective.activations(&examples, last.first_stage)?;
         let weights = |layer: &Layer| objective.weights_of(layer);
         let directions = blocks.iter().map(weights).collect::<Result<_, _>>()?;
-        Ok(Self { blocks, head, all, door, directions, examples, objective })
+        Ok(Self { blocks, head, all, stage_input, directions, examples, objective })
     }
 
     fn last(&self) -> &Layer {
@@ -125,12 +125,18 @@ impl Tasks {
                 operator.apply(&[v])?[0].iter().map(|x| x * x).sum::<f64>().sqrt()
             }
             "hvps of all blocks" => self.curvatures()?.iter().sum(),
-            "last block, cached" => norm(&objective.gradient(&self.door, self.last())?.gradient)?,
+            "last block, cached" => {
+                norm(&objective.gradient(&self.stage_input, self.last())?.gradient)?
+            }
             "pol step, cached" => {
                 let update = self.last().clone();
-                let perturber = self.perturber(self.door.len())?;
-                let source = Source::held(&self.door);
-                norm(&Pol { update, perturber }.step(objective, &source, &self.door)?.gradient)?
+                let perturber = self.perturber(self.stage_input.len())?;
+                let source = Source::held(&self.stage_input);
+                norm(
+                    &Pol { update, perturber }
+                        .step(objective, &source, &self.stage_input)?
+                        .gradient,
+                )?
             }
             "pof step" => {
                 let features = features(&objective.config);
@@ -155,9 +161,10 @@ impl Tasks {
         let unsqueezed = |d: &Vec<Tensor>| d.iter().map(|t| t.unsqueeze(0)).collect();
         let vectors = self.directions.iter().map(unsqueezed);
         let vectors = vectors.collect::<candle_core::Result<Vec<Vec<Tensor>>>>()?;
-        let asked = self.blocks.iter().zip(&vectors);
-        let asked: Vec<Asked> = asked.map(|(layer, vectors)| Asked { layer, vectors }).collect();
-        Ok(self.objective.curvatures_of_layers(&self.examples, &asked, Matrix::Hessian)?)
+        let requests = self.blocks.iter().zip(&vectors);
+        let requests: Vec<LayerVectors> =
+            requests.map(|(layer, vectors)| LayerVectors { layer, vectors }).collect();
+        Ok(self.objective.quadratic_forms(&self.examples, &requests, Matrix::Hessian)?)
     }
 
     /// The gradient against the change of the loss along it, the sweep against single products.

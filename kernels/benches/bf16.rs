@@ -1,11 +1,11 @@
-//! Products in bf16 and in f32 at the shapes of a ViT-B/16: verified first, then timed.
+//! bf16 and f32 products at the shapes of a ViT-B/16: verified first, then timed.
 //!
-//! `cargo bench -p planish-kernels --bench bf16 [-- THREADS]`. Prints GFLOP/s, best and median, as
-//! shares of the micro-kernel on data in the caches on as many threads, and the rates of the same
-//! product in f32: on tiles, where the processor has them (`planish_kernels::bf16::split`), and on
-//! vectors. All are measured in turn. Measured are the instructions for bf16 that the processor has,
-//! even if products prefer rounded operands in f32 to them (the first line says so). `benches/pytorch/operations.py` prints
-//! PyTorch's rates at these shapes.
+//! `cargo bench -p planish-kernels --bench bf16 [-- THREADS]`. Prints best and median GFLOP/s of
+//! bf16 products, as fractions of the micro-kernel on cached data with the same number of threads.
+//! Also prints the rates of the same product in f32 with vector instructions, and with tiles if the
+//! processor has them (`planish_kernels::bf16::split`). All are measured alternately. The bf16
+//! instructions are measured even if the library prefers f32 with rounded operands; the first line
+//! then says so. `benches/pytorch/operations.py` prints PyTorch's rates at these shapes.
 
 #[path = "../../src/bin/planish/allocator.rs"]
 mod allocator;
@@ -16,9 +16,9 @@ use rayon::prelude::*;
 use std::error::Error;
 use std::time::Instant;
 
-/// Runs of each measurement.
+/// Runs per measurement.
 const RUNS: usize = 15;
-/// Operands are the same and K is at most 3152: see `planish_kernels::bf16` for the bound.
+/// Both use the same operands and K is at most 3152; see `planish_kernels::bf16` for the bound.
 const TOLERANCE: f64 = 1e-5;
 
 /// Seeded numbers in (−1.5, 1.5) (SplitMix64).
@@ -32,7 +32,7 @@ fn numbers(count: usize, mut seed: u64) -> Vec<f32> {
     (0..count).map(draw).collect()
 }
 
-/// A product: what it is for, and how the operands lie.
+/// A product: its name and the layout of its operands.
 struct Case {
     name: &'static str,
     a: View,
@@ -105,7 +105,7 @@ impl Case {
         Ok(())
     }
 
-    /// An error if the two differ by more than roundings do.
+    /// Fails if the two differ by more than rounding.
     fn verify(&self, unit: Unit, found: &[f32], expected: &[f32]) -> Result<(), Box<dyn Error>> {
         let square = |x: f64| x * x;
         let norm: f64 = expected.iter().map(|&x| square(x.into())).sum();
@@ -119,13 +119,13 @@ impl Case {
     }
 }
 
-/// The fastest instructions for bf16; where there are none, rounded operands in f32.
+/// The fastest bf16 instructions, or f32 with rounded operands if there are none.
 fn measured() -> Unit {
     let all = Unit::available();
     all.iter().rfind(|unit| **unit != Unit::Portable).copied().unwrap_or(Unit::Portable)
 }
 
-/// Operations a second of the micro-kernel alone, on all threads, numbers in so many parts.
+/// Operations per second of the micro-kernel alone, on all threads, for operands in `parts` parts.
 fn ceiling(unit: Unit, parts: usize) -> f64 {
     let threads = rayon::current_num_threads();
     let start = Instant::now();

@@ -1,13 +1,13 @@
-//! Operations at the shapes of a ViT-B/16 on images of 224²: verified first, then timed.
+//! Operations at the shapes of a ViT-B/16 on 224² images: verified first, then timed.
 //!
-//! `cargo bench -p planish-kernels`. As a gradient runs them: every thread has four images of its
-//! own, and all work side by side. Row operations print GB/s, every plane read or written counted
-//! once, and the share of a large copy; products print GFLOP/s and the share of one large product.
-//! Copy and product are measured in turn with each operation.
+//! `cargo bench -p planish-kernels`. Runs them as a gradient does: every thread has four images of
+//! its own, and all threads run in parallel. Row operations print GB/s, counting every number read
+//! or written once, and the fraction of a large copy. Products print GFLOP/s and the fraction of
+//! one large product. Copy and product are measured alternately with each operation.
 
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, Attention, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, Linear, Op, Softmax,
+    Add, Attention, CrossEntropy, DualTensor, Gelu, LayerNorm, Linear, Op, Saved, Softmax,
 };
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,25 +20,25 @@ use ceilings::{Ceilings, median};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Runs of each measurement; the median is printed.
+/// Runs per measurement; prints the median.
 const RUNS: usize = 7;
-/// f32 against f64, relative to the norm: 6e-8 a rounding, with sums over thousands of rows.
+/// f32 against f64, relative to the norm: 6e-8 per rounding, with sums over thousands of rows.
 const TOLERANCE: f64 = 1e-5;
 
-/// Of each thread.
+/// Images per thread.
 const IMAGES: usize = 4;
 const TOKENS: usize = 197;
 const HEADS: usize = 12;
 const DIM: usize = 768;
 
-/// An operation, what its gradient is wanted in, and how much it multiplies.
+/// An operation, the inputs whose gradient is timed, and its number of multiply-adds.
 struct Case {
     name: &'static str,
     op: Box<dyn Op>,
     dims: Vec<Vec<usize>>,
     output: Vec<usize>,
-    /// Inputs whose gradient is timed; none to time the value.
-    wanted: Vec<bool>,
+    /// Inputs whose gradient is timed. Empty to time the value.
+    needs_grad: Vec<bool>,
     /// Multiply-adds of the value pass; 0 for a row operation.
     products: usize,
 }
@@ -71,11 +71,11 @@ impl Case {
     fn new(name: &'static str, op: impl Op + 'static, dims: &[&[usize]], output: &[usize]) -> Self {
         let dims = dims.iter().map(|d| d.to_vec()).collect();
         let op = Box::new(op);
-        Self { name, op, dims, output: output.to_vec(), wanted: Vec::new(), products: 0 }
+        Self { name, op, dims, output: output.to_vec(), needs_grad: Vec::new(), products: 0 }
     }
 
-    fn vjp(mut self, wanted: &[bool]) -> Self {
-        self.wanted = wanted.to_vec();
+    fn vjp(mut self, needs_grad: &[bool]) -> Self {
+        self.needs_grad = needs_grad.to_vec();
         self
     }
 
@@ -85,15 +85,15 @@ impl Case {
     }
 
     fn run(&self, x: &[DualTensor], y: &DualTensor, gy: &DualTensor) -> Outcome<Vec<DualTensor>> {
-        if self.wanted.is_empty() {
+        if self.needs_grad.is_empty() {
             return Ok(vec![self.op.value(&x.iter().collect::<Vec<_>>())?]);
         }
-        let kept = Kept {
+        let saved = Saved {
             inputs: x.iter().cloned().map(Some).collect(),
             output: Some(y.clone()),
             dims: self.dims.clone(),
         };
-        Ok(self.op.vjp(&kept, gy, &self.wanted)?.into_iter().flatten().collect())
+        Ok(self.op.vjp(&saved, gy, &self.needs_grad)?.into_iter().flatten().collect())
     }
 
     /// Inputs, output and its gradient.
@@ -105,17 +105,17 @@ impl Case {
         Ok((x, y, gy))
     }
 
-    /// Numbers read and written once each, with their tangents.
+    /// Count of numbers read and written once each, including tangents.
     fn planes(&self, results: &[DualTensor], tangents: usize) -> usize {
         let sizes = |dims: &Vec<usize>| dims.iter().product::<usize>();
         let mut count: usize = results.iter().map(DualTensor::numel).sum();
-        if self.wanted.is_empty() {
+        if self.needs_grad.is_empty() {
             count += self.dims.iter().map(sizes).sum::<usize>();
         } else {
-            let keep = self.op.keep(&self.wanted);
-            let kept = self.dims.iter().enumerate().filter(|(i, _)| keep.inputs >> i & 1 == 1);
-            count += kept.map(|(_, dims)| sizes(dims)).sum::<usize>();
-            count += sizes(&self.output) * (1 + usize::from(keep.output));
+            let save = self.op.save_set(&self.needs_grad);
+            let saved = self.dims.iter().enumerate().filter(|(i, _)| save.inputs >> i & 1 == 1);
+            count += saved.map(|(_, dims)| sizes(dims)).sum::<usize>();
+            count += sizes(&self.output) * (1 + usize::from(save.output));
         }
         count * (1 + tangents)
     }
@@ -139,8 +139,8 @@ impl Case {
         }
         let (mut times, mut shares) = (Vec::new(), Vec::new());
         let products = self.products as f64 * 2.0;
-        // Product rule: forward, each operand's tangent costs one more product.
-        let gradients = self.wanted.iter().filter(|w| **w).count().max(1) as f64;
+        // Product rule: in the forward pass, the tangent of each operand costs one more product.
+        let gradients = self.needs_grad.iter().filter(|w| **w).count().max(1) as f64;
         let flops = (threads * (1 + 2 * tangents)) as f64 * products * gradients;
         let bytes = 4.0 * (threads * self.planes(&found, tangents)) as f64;
         for _ in 0..RUNS {
@@ -154,7 +154,7 @@ impl Case {
             shares.push(if self.products > 0 { flops } else { bytes } / time / best);
         }
         let (time, share) = (median(times), 100.0 * median(shares));
-        let what = if self.wanted.is_empty() { "value" } else { "vjp" };
+        let what = if self.needs_grad.is_empty() { "value" } else { "vjp" };
         let (rate, unit, of) = match self.products {
             0 => (bytes / time / 1e9, "GB/s", "copy"),
             _ => (flops / time / 1e9, "GFLOP/s", "product"),
@@ -168,7 +168,8 @@ impl Case {
     }
 }
 
-/// Does the work on every thread at once: from when all are awake to when the last is done.
+/// Runs the work on every thread at once. Measures from when all threads are awake until the last
+/// one is done.
 fn together<T>(work: impl Fn(usize) -> Result<T, String> + Sync) -> Outcome<Duration> {
     let awake = AtomicUsize::new(0);
     let spans = rayon::broadcast(|thread| {
@@ -221,7 +222,7 @@ fn cases() -> Vec<Case> {
             .vjp(&[false, true, false])
             .products(macs),
         Case::new("attention", Attention::new(HEADS), &[&qkv], &mixed).products(attention),
-        // The map again, and two products for either of its factors.
+        // The attention map again, and two products for each of its factors.
         Case::new("attention", Attention::new(HEADS), &[&qkv], &mixed)
             .vjp(&[true])
             .products(attention / 2 * 5),
@@ -237,9 +238,10 @@ fn main() -> Outcome<()> {
         machine.copy() / 1e9,
         machine.product() / 1e9
     );
-    // A name, or part of one, picks the operations.
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let picked = |c: &Case| wanted.is_empty() || wanted.iter().any(|w| c.name.contains(w.as_str()));
+    // Optional arguments: names, or parts of names, of operations to run.
+    let selected: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let picked =
+        |c: &Case| selected.is_empty() || selected.iter().any(|w| c.name.contains(w.as_str()));
     for case in cases().into_iter().filter(picked) {
         for tangents in 0..=2 {
             case.measure(tangents, &mut machine)?;

@@ -1,7 +1,7 @@
-//! Compiles every kernel beside the library's sources, and the emulator, as C++.
+//! Compiles every kernel file and the emulator as C++.
 //!
-//! Elsewhere than on Linux on x86-64, whose fibers it knows, there is nothing to compile.
-//! `PLANISH_SANITIZE=address` builds them, and the tests, with AddressSanitizer.
+//! Only on Linux on x86-64, for which the fibers are written; elsewhere there is nothing to
+//! compile. With `PLANISH_SANITIZE=address` the kernels and tests are built with AddressSanitizer.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
@@ -20,15 +20,16 @@ fn main() -> io::Result<()> {
         return Ok(());
     }
     let mut build = cc::Build::new();
-    // Quick to compile, and right: at 2 the vectoriser of straight-line code in GCC 12.2 makes wrong
-    // sums of two tangents of f32 over rows of several tiles. With -fno-tree-slp-vectorize it does
-    // not, and its own check for undefined behaviour finds none here.
+    // Level 1 compiles quickly and correctly. At level 2 the SLP vectoriser of GCC 12.2 miscompiles
+    // sums of two f32 tangents over rows of several tiles: -fno-tree-slp-vectorize fixes it, and
+    // the undefined behaviour sanitizer finds nothing.
     build.cpp(true).std("c++17").opt_level(1).include(here.join("cpp")).include(&kernels);
     build.define("KERNELS_ON_CPU", None).warnings(true).extra_warnings(true);
-    // As exact on every machine, and packs may be read as bytes.
+    // No fused multiply-add, so that results are the same on every machine. Packs are accessed as
+    // bytes.
     build.flag("-ffp-contract=off").flag("-fno-strict-aliasing").flag("-Wno-unknown-pragmas");
     if env::var("PLANISH_SANITIZE").is_ok_and(|which| which == "address") {
-        // Stacks are the emulator's own, which the sanitizer would take for overruns.
+        // Fibers have their own stacks, which the sanitizer would report as overruns.
         build.flag("-fsanitize=address").flag("--param=asan-stack=0");
         println!("cargo:rustc-link-arg=-lasan");
         println!("cargo:rustc-cfg=sanitized");
@@ -40,7 +41,7 @@ fn main() -> io::Result<()> {
         fs::write(&unit, format!("#include \"{}\"\n", source.display()))?;
         build.file(unit);
     }
-    // Kernels register themselves: nothing refers to them by symbol.
+    // Kernels register themselves in static initialisers, so no symbol refers to them.
     build.link_lib_modifier("+whole-archive").compile("planish_emulator");
     Ok(())
 }

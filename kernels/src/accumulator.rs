@@ -1,6 +1,6 @@
-//! Sums of many tensors in memory of their own.
+//! In-place sums of many tensors.
 
-use crate::cpu::stays_here;
+use crate::cpu::run_serially;
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
 use crate::lanes::Element;
@@ -8,17 +8,17 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Tensor};
 use rayon::prelude::*;
 
-/// Numbers that one thread adds.
+/// Count of numbers added by one thread.
 const BLOCK: usize = 1 << 15;
 
-/// Σ of tensors of one shape, with tangents; an absent tangent counts as zero.
+/// Σ of tensors of equal shape, with tangents. An absent tangent counts as zero.
 ///
-/// The second term makes a tensor that nobody else holds; later ones are added to it where it lies,
-/// which spares their weight in fresh memory.
+/// The second term allocates a tensor that the accumulator owns alone. Later terms are added to it
+/// in place, which avoids further allocations.
 #[derive(Debug, Default)]
 pub struct Accumulator {
     sum: Option<DualTensor>,
-    /// Whether value and tangent are the accumulator's alone.
+    /// Whether the accumulator is the only owner of value and tangent.
     own: bool,
 }
 
@@ -26,7 +26,7 @@ impl Accumulator {
     /// Adds a term.
     ///
     /// # Errors
-    /// A term of another shape or type.
+    /// A term of a different shape or type.
     pub fn add(&mut self, term: DualTensor) -> Result<()> {
         let Some(sum) = self.sum.take() else {
             self.sum = Some(term);
@@ -40,20 +40,20 @@ impl Accumulator {
             }
             self.sum = Some(sum);
         } else {
-            // A tangent that only one of them has is shared with it.
+            // If only one operand has a tangent, the sum shares that tangent's memory.
             self.own = alike;
             self.sum = Some(sum.plus(&term)?);
         }
         Ok(())
     }
 
-    /// The sum; `None` of no terms.
+    /// The sum. `None` if there were no terms.
     pub fn finish(self) -> Option<DualTensor> {
         self.sum
     }
 }
 
-/// a += b, where a lies.
+/// a += b in place.
 fn add_to(a: &Tensor, b: &Tensor) -> Result<()> {
     #[cfg(feature = "cuda")]
     if a.device().is_cuda() {
@@ -94,7 +94,7 @@ impl InplaceOp2 for AddTo {
 
 fn add<E: Element>(a: &mut [E], b: &[E]) {
     let part = |(a, b): (&mut [E], &[E])| a.iter_mut().zip(b).for_each(|(a, &b)| *a += b);
-    if a.len() <= BLOCK || stays_here() {
+    if a.len() <= BLOCK || run_serially() {
         part((a, b));
     } else {
         a.par_chunks_mut(BLOCK).zip(b.par_chunks(BLOCK)).for_each(part);

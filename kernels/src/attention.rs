@@ -1,18 +1,18 @@
-//! Multi-head self-attention (Vaswani et al. 2017, §3.2), a head at a time.
+//! Multi-head self-attention (Vaswani et al. 2017, §3.2), computed one head at a time.
 //!
-//! Heads are strided views of the buffers that the projections wrote: nothing is permuted. The map
-//! of weights, (T, T) for every head, is made where it is used and stays in a core's cache; the
-//! VJP makes it anew, which costs one product in six and saves the tape H·T² numbers an image.
+//! Heads are strided views of the buffers that the projections wrote; nothing is permuted. The
+//! attention map (T, T) of a head is computed where it is used and stays in a core's cache. The VJP
+//! recomputes it: that costs one product in six and saves H·T² numbers per image on the tape.
 
 use crate::bf16;
-use crate::cpu::{run_into, stays_here};
+use crate::cpu::{run_into, run_serially};
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
-use crate::op::{Keep, Kept, Op};
-use crate::parts::{Fresh, Held, Part, PartMut, Scratch, dual_product};
+use crate::op::{Op, SaveSet, Saved};
+use crate::parts::{DualBuffer, HostDual, Part, PartMut, Scratch, dual_product};
 use crate::product::{Multiply, Precision, View, multiply, multiply_f32};
 use crate::registry::Sample;
 use crate::softmax;
@@ -21,20 +21,21 @@ use rayon::prelude::*;
 
 /// y = softmax(q kᵀ/√d) v for every image and head; y: (B, Q, H·d).
 ///
-/// Either x: (B, T, 3·H·d), rows stacked q, k, v, each H heads of d numbers, Q = T; or
-/// x₀: (B, Q, H·d) the queries and x₁: (B, T, 2·H·d) keys and values, where only some tokens ask.
+/// Two forms of input: x: (B, T, 3·H·d), whose rows stack q, k, v of H heads with d numbers each,
+/// and Q = T; or x₀: (B, Q, H·d) with the queries and x₁: (B, T, 2·H·d) with keys and values, if
+/// only some tokens have queries.
 ///
-/// With p the weights and gp = gy vᵀ: gv = pᵀ gy, gs = p ∘ (gp − Σⱼ gpⱼ pⱼ), gq = gs k/√d and
-/// gk = gsᵀ q/√d.
+/// VJP, with p = softmax(q kᵀ/√d) and gp = gy vᵀ: gv = pᵀ gy, gs = p ∘ (gp − Σⱼ gpⱼ pⱼ), gq = gs
+/// k/√d, gk = gsᵀ q/√d.
 #[derive(Clone, Copy, Debug)]
 pub struct Attention {
     /// H.
     pub heads: usize,
-    /// How the operands of its products are taken.
+    /// Operand precision of the matrix products.
     pub precision: Precision,
 }
 
-/// Sizes, and where queries, keys and values lie.
+/// Sizes and memory layout of one call.
 pub(crate) struct Shape {
     pub(crate) images: usize,
     pub(crate) queries: usize,
@@ -42,7 +43,7 @@ pub(crate) struct Shape {
     /// H·d.
     pub(crate) dim: usize,
     pub(crate) heads: usize,
-    /// Whether queries lie in the buffer of keys and values.
+    /// Whether queries are in the same buffer as keys and values.
     fused: bool,
 }
 
@@ -66,18 +67,19 @@ impl Shape {
         }
     }
 
-    /// Rows of an image, d columns from `offset` on, in a buffer of that width.
+    /// A view of `rows` rows of one image: d columns from `offset`, in a buffer with rows of
+    /// `width`.
     fn rows(&self, rows: usize, width: usize, offset: usize) -> View {
         View { offset, cols: self.dim / self.heads, row_stride: width, ..View::matrix(rows, width) }
     }
 
-    /// The map of weights of a head.
+    /// The attention map of a head, (Q, T).
     fn map(&self) -> View {
         View::matrix(self.queries, self.tokens)
     }
 
-    /// Queries, keys and values of a head: which input, and where in an image of it.
-    pub(crate) fn parts(&self, head: usize) -> [(usize, View); 3] {
+    /// Queries, keys and values of a head: index of the input, and the view within one image of it.
+    pub(crate) fn qkv_views(&self, head: usize) -> [(usize, View); 3] {
         let (d, at) = (self.dim, head * (self.dim / self.heads));
         match self.fused {
             true => [0, 1, 2].map(|part| (0, self.rows(self.tokens, 3 * d, part * d + at))),
@@ -89,8 +91,8 @@ impl Shape {
         }
     }
 
-    /// A head of the result.
-    pub(crate) fn mixed(&self, head: usize) -> View {
+    /// The output of a head, within one image of y.
+    pub(crate) fn head_output(&self, head: usize) -> View {
         self.rows(self.queries, self.dim, head * (self.dim / self.heads))
     }
 
@@ -99,11 +101,11 @@ impl Shape {
     }
 }
 
-/// Every input's part of one image.
+/// One image of every input.
 type Inputs<'a, E> = Vec<Part<'a, E>>;
 
-/// Each input's part of every image.
-fn by_image<'a, E: Element>(held: &'a [Held], images: usize) -> Result<Vec<Inputs<'a, E>>> {
+/// The inputs of each image.
+fn by_image<'a, E: Element>(held: &'a [HostDual], images: usize) -> Result<Vec<Inputs<'a, E>>> {
     let mut all: Vec<Inputs<E>> = (0..images).map(|_| Vec::with_capacity(held.len())).collect();
     for input in held {
         all.iter_mut().zip(input.parts(images)?).for_each(|(image, part)| image.push(part));
@@ -111,9 +113,9 @@ fn by_image<'a, E: Element>(held: &'a [Held], images: usize) -> Result<Vec<Input
     Ok(all)
 }
 
-/// Runs `image` for each, side by side unless operations stay on this thread.
-fn each<T: Send>(images: Vec<T>, image: impl Fn(T) + Send + Sync) {
-    if stays_here() {
+/// Runs `image` for each image, in parallel unless operations must run serially.
+fn for_each_image<T: Send>(images: Vec<T>, image: impl Fn(T) + Send + Sync) {
+    if run_serially() {
         images.into_iter().for_each(image);
     } else {
         images.into_par_iter().for_each(image);
@@ -129,14 +131,14 @@ fn weights<E: Element>(
     scores: &mut Scratch<E>,
     p: &mut Scratch<E>,
 ) {
-    let [(iq, q), (ik, k), _] = shape.parts(head);
+    let [(iq, q), (ik, k), _] = shape.qkv_views(head);
     let (a, b) = ((&inputs[iq], q), (&inputs[ik], k.t()));
     dual_product(multiply, (&mut scores.part_mut(), shape.map()), a, b, shape.scale());
     run_into(&softmax::Value, shape.queries, [scores], [p]);
 }
 
 impl Attention {
-    /// With operands taken as they are.
+    /// Attention with operands in their own precision.
     pub fn new(heads: usize) -> Self {
         Self { heads, precision: Precision::F32 }
     }
@@ -148,16 +150,16 @@ impl Attention {
         multiply: Multiply<E>,
     ) -> Result<DualTensor> {
         let tangents = tangents(x);
-        let held = x.iter().map(|x| Held::new(self.name(), x)).collect::<Result<Vec<_>>>()?;
-        let mut y = Fresh::<E>::new(&[shape.images, shape.queries, shape.dim], tangents);
+        let held = x.iter().map(|x| HostDual::new(self.name(), x)).collect::<Result<Vec<_>>>()?;
+        let mut y = DualBuffer::<E>::new(&[shape.images, shape.queries, shape.dim], tangents);
         let (size, map) = (shape.queries * shape.tokens, shape.map());
         let images = by_image(&held, shape.images)?.into_iter().zip(y.parts(shape.images));
-        each(images.collect(), |(inputs, mut y): (Inputs<E>, PartMut<E>)| {
+        for_each_image(images.collect(), |(inputs, mut y): (Inputs<E>, PartMut<E>)| {
             let (mut s, mut p) = (Scratch::new(size, tangents), Scratch::new(size, tangents));
             for head in 0..shape.heads {
                 weights(shape, head, &inputs, multiply, &mut s, &mut p);
-                let (iv, v) = shape.parts(head)[2];
-                let target = (&mut y, shape.mixed(head));
+                let (iv, v) = shape.qkv_views(head)[2];
+                let target = (&mut y, shape.head_output(head));
                 dual_product(multiply, target, (&p.part(), map), (&inputs[iv], v), 1.0);
             }
         });
@@ -171,12 +173,12 @@ impl Attention {
         gy: &DualTensor,
         multiply: Multiply<E>,
     ) -> Result<Vec<DualTensor>> {
-        // Of the weights, and of all that the cotangent has a part in.
+        // Tangents of the attention map, and of everything that depends on the cotangent.
         let (inner, all) = (tangents(x), tangents(x).max(gy.tangents()));
-        let held = x.iter().map(|x| Held::new(self.name(), x)).collect::<Result<Vec<_>>>()?;
-        let cotangent = Held::new(self.name(), gy)?;
+        let held = x.iter().map(|x| HostDual::new(self.name(), x)).collect::<Result<Vec<_>>>()?;
+        let cotangent = HostDual::new(self.name(), gy)?;
         let (size, map, scale) = (shape.queries * shape.tokens, shape.map(), shape.scale());
-        let mut gx: Vec<Fresh<E>> = x.iter().map(|x| Fresh::new(x.dims(), all)).collect();
+        let mut gx: Vec<DualBuffer<E>> = x.iter().map(|x| DualBuffer::new(x.dims(), all)).collect();
         let mut targets: Vec<Vec<PartMut<E>>> = (0..shape.images).map(|_| Vec::new()).collect();
         for g in &mut gx {
             targets
@@ -187,22 +189,29 @@ impl Attention {
         let images = by_image(&held, shape.images)?.into_iter();
         let images = images.zip(cotangent.parts(shape.images)?).zip(targets);
         type Image<'a, E> = ((Inputs<'a, E>, Part<'a, E>), Vec<PartMut<'a, E>>);
-        each(images.collect(), |((inputs, gy), mut gx): Image<E>| {
+        for_each_image(images.collect(), |((inputs, gy), mut gx): Image<E>| {
             let (mut s, mut p) = (Scratch::new(size, inner), Scratch::new(size, inner));
             let (mut gp, mut gs) = (Scratch::new(size, all), Scratch::new(size, all));
             for head in 0..shape.heads {
                 weights(shape, head, &inputs, multiply, &mut s, &mut p);
-                let ([(iq, q), (ik, k), (iv, v)], mixed) = (shape.parts(head), shape.mixed(head));
-                dual_product(multiply, (&mut gx[iv], v), (&p.part(), map.t()), (&gy, mixed), 1.0);
+                let ([(iq, q), (ik, k), (iv, v)], head_output) =
+                    (shape.qkv_views(head), shape.head_output(head));
+                dual_product(
+                    multiply,
+                    (&mut gx[iv], v),
+                    (&p.part(), map.t()),
+                    (&gy, head_output),
+                    1.0,
+                );
                 let value = (&inputs[iv], v.t());
-                dual_product(multiply, (&mut gp.part_mut(), map), (&gy, mixed), value, 1.0);
+                dual_product(multiply, (&mut gp.part_mut(), map), (&gy, head_output), value, 1.0);
                 run_into(&softmax::Vjp, shape.queries, [&p, &gp], [&mut gs]);
                 let gs = gs.part();
                 dual_product(multiply, (&mut gx[iq], q), (&gs, map), (&inputs[ik], k), scale);
                 dual_product(multiply, (&mut gx[ik], k), (&gs, map.t()), (&inputs[iq], q), scale);
             }
         });
-        gx.into_iter().map(Fresh::into_dual).collect()
+        gx.into_iter().map(DualBuffer::into_dual).collect()
     }
 }
 
@@ -226,7 +235,7 @@ impl Op for Attention {
         let dtype = common_dtype(self.name(), x)?;
         match dtype {
             dtype if self.precision == Precision::Bf16 => {
-                bf16::takes(self.name(), dtype, tangents(x))?;
+                bf16::check_operands(self.name(), dtype, tangents(x))?;
                 self.values(&shape, x, bf16::multiply)
             }
             DType::F32 => self.values::<f32>(&shape, x, multiply_f32),
@@ -234,17 +243,17 @@ impl Op for Attention {
         }
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep { inputs: 3, output: false }
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet { inputs: 3, output: false }
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let inputs = (0..kept.dims.len()).map(|i| kept.input(self.name(), i));
+        let inputs = (0..saved.dims.len()).map(|i| saved.input(self.name(), i));
         let x = inputs.collect::<Result<Vec<_>>>()?;
         let dims: Vec<&[usize]> = x.iter().map(|x| x.dims()).collect();
         let shape = Shape::new(self.name(), &dims, self.heads)?;
@@ -254,7 +263,11 @@ impl Op for Attention {
         let all: Vec<&DualTensor> = x.iter().copied().chain([gy]).collect();
         same_tangents(self.name(), &all)?;
         let pick = |found: Vec<DualTensor>| -> Vec<Option<DualTensor>> {
-            found.into_iter().zip(wanted).map(|(g, wanted)| wanted.then_some(g)).collect()
+            found
+                .into_iter()
+                .zip(needs_grad)
+                .map(|(g, needs_grad)| needs_grad.then_some(g))
+                .collect()
         };
         #[cfg(feature = "cuda")]
         if all.iter().any(|x| x.on_gpu()) {
@@ -264,7 +277,7 @@ impl Op for Attention {
         let dtype = common_dtype(self.name(), &all)?;
         let found = match dtype {
             dtype if self.precision == Precision::Bf16 => {
-                bf16::takes(self.name(), dtype, tangents(&all))?;
+                bf16::check_operands(self.name(), dtype, tangents(&all))?;
                 self.gradients(&shape, &x, gy, bf16::multiply)?
             }
             DType::F32 => self.gradients::<f32>(&shape, &x, gy, multiply_f32)?,
@@ -274,7 +287,7 @@ impl Op for Attention {
     }
 }
 
-/// An error if operands have tangents of different numbers.
+/// Checks that all operands with tangents have the same number of them.
 fn same_tangents(op: &'static str, operands: &[&DualTensor]) -> Result<()> {
     let most = tangents(operands);
     match operands.iter().find(|x| x.tangents() > 0 && x.tangents() != most) {
@@ -283,7 +296,7 @@ fn same_tangents(op: &'static str, operands: &[&DualTensor]) -> Result<()> {
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     vec![
         Sample::new(Attention::new(2), &[&[2, 5, 18]]),

@@ -1,6 +1,6 @@
-// Changes of the storage type: bf16 ↔ f32.
+// Conversion of the storage type: y = x as bf16 or as f32, rounded to nearest, ties to even.
 //
-// Launch: eight numbers a thread (`Planner::by_unit`).
+// Launch: eight numbers per thread (`Planner::by_unit`).
 #include "rows.cuh"
 
 constexpr int CAST_THREADS = 256;

@@ -1,13 +1,14 @@
-//! A change of the type that numbers are stored in.
+//! Conversion of the storage type.
 
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op};
+use crate::op::{Op, SaveSet, Saved};
 use candle_core::DType;
 
-/// y = x in another type, f32 or bf16, to the nearest; gx = gy in x's type. Without tangents.
+/// y = x converted to f32 or bf16, rounded to nearest; gx = gy converted to x's type. Does not
+/// support tangents.
 ///
-/// It stands between what a GPU computes on numbers stored in f32 and on such stored in bf16.
+/// Used on a GPU between parts of the model stored in f32 and parts stored in bf16.
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
     /// x's type.
@@ -42,11 +43,11 @@ impl Op for Cast {
         self.cast(x[0], [self.from, self.to])
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
-    fn vjp(&self, _: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+    fn vjp(&self, _: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
         Ok(vec![Some(self.cast(gy, [self.to, self.from])?)])
     }
 }

@@ -1,78 +1,80 @@
-//! The CPU driver of row operations: rows over threads, columns over vector registers.
+//! CPU driver of row operations: rows are distributed over threads, columns over vector registers.
 //!
-//! Rows are cut into a fixed number of blocks, whatever the number of threads, and sums over rows
-//! are added block by block in order: results do not depend on the threads, to the bit.
+//! Rows are divided into a fixed number of blocks, independent of the number of threads, and sums
+//! over rows add the blocks in order. So results have the same bits for any number of threads.
 
 use crate::cuda::{Call, Launch};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
 use crate::parts::Scratch;
-use crate::pass::{Target, dispatch, pass};
+use crate::pass::{OutputPlanes, Pass, dispatch, pass};
 use crate::rows::{Row, RowMut};
 use crate::scalar::{MAX_TANGENTS, Scalar};
 use crate::simd::Simd;
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// Into how many blocks rows are cut; a multiple of any usual number of cores.
+/// Number of blocks that rows are divided into; at least the usual number of cores.
 const BLOCKS: usize = 64;
-/// Below this many numbers a second thread costs more than it brings.
+/// Below this many numbers a second thread costs more than it saves.
 const SERIAL: usize = 1 << 14;
 
-/// What a row operation reads: `rows` rows of `len` numbers, or one row that serves them all.
+/// An input of a row operation: `rows` rows of `len` numbers, or one row shared by all rows.
 #[derive(Clone, Copy)]
 pub struct Input<'a, E> {
-    /// The value plane.
+    /// The value, row-major.
     pub value: &'a [E],
-    /// K tangent planes, each as long as the value plane; absent tangents are zero.
+    /// K tangents, each as long as the value. An absent tangent is zero.
     pub tangents: Option<&'a [E]>,
-    /// Columns.
+    /// Number of columns.
     pub len: usize,
-    /// Whether one row is read for every row (a parameter such as a norm's weight).
+    /// Whether one row is used for every row, as for a parameter.
     pub shared: bool,
 }
 
-/// What a row operation writes.
+/// An output of a row operation.
 #[derive(Clone, Copy)]
 pub enum Output {
-    /// A row of this many numbers for each row; the kernel writes all of it.
+    /// One row of this many numbers per input row. The kernel writes all of it.
     PerRow(usize),
-    /// One row of this many numbers, summed over rows; the kernel adds to it.
+    /// One row of this many numbers, summed over rows. The kernel adds to it.
     Summed(usize),
 }
 
-/// A value plane with its K tangent planes.
+/// A value with its K tangents.
 pub struct Planes<E> {
-    /// The value plane.
+    /// The value, row-major.
     pub value: Vec<E>,
-    /// K tangent planes one after the other, if any input had tangents.
+    /// K tangents, one after the other. `None` if no input has tangents.
     pub tangents: Option<Vec<E>>,
 }
 
-/// One row of an operation, written over a generic scalar. Implementations are marked
-/// `#[inline(always)]`: only inside the driver do registers become instructions.
+/// Computes one row of an operation, over a generic scalar. Implementations are marked
+/// `#[inline(always)]`, because the vector intrinsics compile to instructions only inside the
+/// driver.
 pub trait RowKernel<const I: usize, const O: usize>: Sync {
     /// Computes row `r`.
     fn row<S: Scalar>(&self, r: usize, inputs: [Row<S>; I], outputs: [RowMut<S>; O]);
 
-    /// The launches that do the same on a GPU.
+    /// The kernel launches that compute the same on a GPU.
     ///
     /// # Errors
-    /// [`Error::NoKernel`] unless there are some; sizes that no launch takes.
+    /// [`Error::NoKernel`] by default; sizes that exceed the limits of a launch.
     fn launches(&self, op: &'static str, _: &Call<I, O>) -> Result<Vec<Launch>> {
         Err(Error::NoKernel { op })
     }
 
-    /// A label for every row, where [`RowKernel::row`] reads labels.
+    /// The label of each row, if [`RowKernel::row`] uses labels.
     fn labels(&self) -> &[u32] {
         &[]
     }
 }
 
-/// Runs `kernel` over `rows` rows of one thread's memory, on this thread.
+/// Runs `kernel` over `rows` rows of thread-local memory, on this thread.
 ///
 /// # Panics
-/// If a buffer's rows do not come out even, or inputs have tangents that an output has no room
-/// for: callers make them from checked shapes.
+/// If a buffer does not hold `rows` equal rows, or an output has no space for the tangents of the
+/// inputs. Callers derive both from checked shapes.
 pub fn run_into<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     kernel: &N,
     rows: usize,
@@ -92,7 +94,7 @@ pub fn run_into<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
         assert!(x.value.len() % rows.max(1) == 0 && planes(x) == tangents, "room for tangents");
         let (size, len) = (x.value.len(), x.value.len() / rows.max(1));
         let (value, tangents) = (x.value.as_mut_ptr(), x.tangents.as_mut_ptr());
-        Target { value, tangents, size, row: len, block: 0, len }
+        OutputPlanes { value, tangents, size, row: len, block: 0, len }
     });
     let mut first = 0;
     loop {
@@ -106,11 +108,11 @@ pub fn run_into<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// Runs `kernel` over `rows` rows with the given instructions.
+/// Runs `kernel` over `rows` rows with the given instruction set.
 ///
 /// # Panics
-/// If an input's planes are not `rows` (or one) by `len`, or tangents differ in number:
-/// callers build both from checked shapes.
+/// If an input does not have `rows` (or one) × `len` numbers, or inputs have different numbers of
+/// tangents. Callers derive both from checked shapes.
 pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     simd: Simd,
     kernel: &N,
@@ -118,7 +120,24 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     inputs: [Input<E>; I],
     outputs: [Output; O],
 ) -> [Planes<E>; O] {
-    assert!(simd <= Simd::best(), "this processor lacks {simd:?}");
+    assert!(simd <= Simd::best(), "this processor does not support {simd:?}");
+    run_blocks(rows, inputs, outputs, &|pass, tangents, block, range| {
+        dispatch(simd, kernel, pass, tangents, block, range);
+    })
+}
+
+/// Runs one block of a pass: the pass, its number of tangents, index of the block, rows.
+type RunBlock<'a, E, const I: usize, const O: usize> =
+    dyn Fn(&Pass<E, I, O>, usize, usize, Range<usize>) + Sync + 'a;
+
+/// The part of [`run_with`] that does not depend on the type of the kernel. It is compiled once per
+/// number of inputs and outputs instead of once per kernel.
+fn run_blocks<E: Element, const I: usize, const O: usize>(
+    rows: usize,
+    inputs: [Input<E>; I],
+    outputs: [Output; O],
+    run_block: &RunBlock<E, I, O>,
+) -> [Planes<E>; O] {
     let mut tangents = 0;
     for x in &inputs {
         assert_eq!(x.value.len(), if x.shared { x.len } else { rows * x.len }, "plane size");
@@ -131,8 +150,8 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     let blocks = rows.clamp(1, BLOCKS);
     let mut planes = outputs.map(|out| match out {
         Output::PerRow(len) => Planes {
-            value: blank(rows * len),
-            tangents: (tangents > 0).then(|| blank(tangents * rows * len)),
+            value: uninitialized(rows * len),
+            tangents: (tangents > 0).then(|| uninitialized(tangents * rows * len)),
         },
         Output::Summed(len) => Planes {
             value: vec![E::default(); blocks * len],
@@ -147,7 +166,7 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
             Output::PerRow(len) => (len, 0, len),
             Output::Summed(len) => (0, len, len),
         };
-        Target {
+        OutputPlanes {
             value: plane.value.as_mut_ptr(),
             tangents,
             size: plane.value.len(),
@@ -160,7 +179,7 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     loop {
         let count = (tangents - first).min(MAX_TANGENTS);
         if first > 0 {
-            // A later pass over more tangents sums the values anew.
+            // Each pass over further tangents sums the values again.
             let summed = outputs.iter().map(|o| matches!(o, Output::Summed(_)));
             planes
                 .iter_mut()
@@ -171,9 +190,9 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
         let pass = pass(&inputs, &targets, first, count, rows);
         let one = |b: usize| {
             let range = b * rows / blocks..(b + 1) * rows / blocks;
-            dispatch(simd, kernel, &pass, count, b, range);
+            run_block(&pass, count, b, range);
         };
-        if work * (1 + count) < SERIAL || stays_here() {
+        if work * (1 + count) < SERIAL || run_serially() {
             (0..blocks).for_each(one);
         } else {
             (0..blocks).into_par_iter().for_each(one);
@@ -192,7 +211,7 @@ pub fn run_with<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     planes
 }
 
-/// Runs `kernel` with the widest instructions there are.
+/// Runs `kernel` with the widest available instructions.
 pub fn run<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     kernel: &N,
     rows: usize,
@@ -202,21 +221,24 @@ pub fn run<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     run_with(Simd::best(), kernel, rows, inputs, outputs)
 }
 
-/// Whether an operation stays on this thread: one of several at work on micro-batches of their own,
-/// where splitting would only make threads wait for each other; or the only one there is, which would
-/// hand each operation to a pool of one and sleep meanwhile, a third of a small model's time.
-pub(crate) fn stays_here() -> bool {
+/// Whether an operation should run on the current thread only.
+///
+/// True on a pool thread: it is one of several that process different micro-batches, and splitting
+/// would only make threads wait for each other. Also true if the pool has one thread: handing every
+/// operation to it and sleeping meanwhile takes a third of a small model's time.
+pub(crate) fn run_serially() -> bool {
     rayon::current_thread_index().is_some() || rayon::current_num_threads() == 1
 }
 
-/// Memory that a kernel will write in full; NaN in debug builds, so that a gap shows.
-pub(crate) fn blank<E: Element>(len: usize) -> Vec<E> {
+/// Memory that a kernel will overwrite completely. NaN in debug builds, so that missing writes
+/// show.
+pub(crate) fn uninitialized<E: Element>(len: usize) -> Vec<E> {
     if cfg!(debug_assertions) {
         return vec![E::narrow(f64::NAN); len];
     }
     let mut v = Vec::with_capacity(len);
-    // SAFETY: elements are plain numbers, and every one is written before it is read
-    // (the contract of `Output::PerRow`, which debug builds check).
+    // SAFETY: elements are plain numbers, and each is written before it is read. That is the
+    // contract of `Output::PerRow`; debug builds check it.
     #[allow(clippy::uninit_vec)]
     unsafe {
         v.set_len(len);
@@ -224,7 +246,7 @@ pub(crate) fn blank<E: Element>(len: usize) -> Vec<E> {
     v
 }
 
-/// Adds `blocks` partial sums of `len` numbers, for each plane.
+/// Adds `blocks` partial sums of `len` numbers, for the value and each tangent.
 fn add_blocks<E: Element>(partial: &[E], len: usize, blocks: usize) -> Vec<E> {
     if len == 0 {
         return Vec::new();

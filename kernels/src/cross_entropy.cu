@@ -1,9 +1,10 @@
-// Cross-entropy against class labels; mathematics as in cross_entropy.rs.
+// Cross-entropy between logits and class labels, per row, and its VJP. Mathematics as in
+// cross_entropy.rs.
 //
-// Launch: a row kernel (`Planner::by_row`). Labels have been checked against the number of classes.
+// Launch: row kernels (`Planner::by_row`). Labels were checked against the number of classes.
 #include "rows.cuh"
 
-// yᵢ = log Σⱼ exp(xᵢⱼ − m) − (1 − s)(xᵢₜ − m) − s/C Σⱼ (xᵢⱼ − m), m the row's maximum.
+// yᵢ = log Σⱼ exp(xᵢⱼ − m) − (1 − s)(xᵢₜ − m) − s/C Σⱼ (xᵢⱼ − m), where m is the row's maximum.
 template <class E, int K>
 __device__ __forceinline__ void cross_entropy_value(const E *x, const E *tx, const unsigned *labels,
                                                     E *y, E *ty, size_t rows, int n,
@@ -13,7 +14,7 @@ __device__ __forceinline__ void cross_entropy_value(const E *x, const E *tx, con
     using S = typename Row<E, K>::S;
     const Row<E, K> row(rows, own_row(), n, -1, x, tx);
     const auto in = row.input(x, tx);
-    const S m = row.held_max([](int, const S &x) { return x; }, in);
+    const S m = row.detached_max([](int, const S &x) { return x; }, in);
     const Two<S> sums = row.sum(
         [&](int, const S &x) {
             const S shifted = x - m;
@@ -36,7 +37,7 @@ cross_entropy_vjp(const E *x, const E *tx, const unsigned *labels, const E *gy, 
     using S = typename Row<E, K>::S;
     const Row<E, K> row(rows, own_row(), n, -1, x, tx, gx, t_gx);
     const auto in = row.input(x, tx);
-    const S m = row.held_max([](int, const S &x) { return x; }, in);
+    const S m = row.detached_max([](int, const S &x) { return x; }, in);
     const S total = row.sum([&](int, const S &x) { return exp_of(x - m); }, in);
     const S weight = row.single(gy, t_gy, 0, 1);
     const S scale = weight / total;

@@ -1,10 +1,10 @@
-//! Cross-entropy of logits against class labels, per example.
+//! Cross-entropy between logits and class labels, per example.
 
 use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op, rows_of, rows_of_len, run_rows};
+use crate::op::{Op, SaveSet, Saved, rows_of, rows_of_len, run_rows};
 use crate::registry::Sample;
 use crate::rows::{Row, RowMut, chunks};
 use crate::scalar::Scalar;
@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 /// yᵢ = log Σⱼ exp(xᵢⱼ) − (1 − s) xᵢₜ − s/C Σⱼ xᵢⱼ in nats; x: (N, C), t = labelᵢ, y: (N).
 ///
-/// s is the label smoothing of Szegedy et al. (CVPR 2016, §7). The mean over a batch is taken by
-/// seeding the backward sweep with 1/N.
-/// gxᵢⱼ = gyᵢ (softmax(xᵢ)ⱼ − (1 − s) [j = t] − s/C).
+/// s is label smoothing (Szegedy et al., CVPR 2016, §7). For the mean over a batch, start the
+/// backward pass with gy = 1/N. VJP: gxᵢⱼ = gyᵢ (softmax(xᵢ)ⱼ − (1 − s) [j = t] − s/C).
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {
     /// One label per row.
@@ -46,27 +45,27 @@ impl RowKernel<1, 1> for Value<'_> {
     #[inline(always)]
     fn row<S: Scalar>(&self, r: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
         let s = self.0.smoothing;
-        let m = x.held_max();
+        let m = x.detached_max();
         let target = x.column(self.0.labels[r] as usize) - m;
         let loss = if s > 0.0 {
             let [total, rest] = x.sums(
                 #[inline(always)]
                 |c| {
-                    x.fetch_ahead(c);
+                    x.prefetch_next(c);
                     let d = x.at(c) - m;
                     [d.exp(), d]
                 },
             );
-            total.ln_same() - target * (1.0 - s) - rest * (s / x.len() as f64)
+            total.ln_uniform() - target * (1.0 - s) - rest * (s / x.len() as f64)
         } else {
             let total = x.sum(
                 #[inline(always)]
                 |c| {
-                    x.fetch_ahead(c);
+                    x.prefetch_next(c);
                     (x.at(c) - m).exp()
                 },
             );
-            total.ln_same() - target
+            total.ln_uniform() - target
         };
         y.put_one(loss);
     }
@@ -87,12 +86,13 @@ impl RowKernel<2, 1> for Vjp<'_> {
     #[inline(always)]
     fn row<S: Scalar>(&self, r: usize, [x, gy]: [Row<S>; 2], [gx]: [RowMut<S>; 1]) {
         let s = self.0.smoothing;
-        let m = x.held_max();
-        // Exponentials are left in the output meanwhile: read back is cheaper than made again.
+        let m = x.detached_max();
+        // Stores the exponentials in the output: reading them back is cheaper than computing them
+        // twice.
         let total = x.sum(
             #[inline(always)]
             |c| {
-                x.fetch_ahead(c);
+                x.prefetch_next(c);
                 let e = (x.at(c) - m).exp();
                 gx.put(c, e);
                 e
@@ -130,12 +130,12 @@ impl Op for CrossEntropy {
         Ok(y)
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep { inputs: 1, output: false }
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet { inputs: 1, output: false }
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let x = kept.input(self.name(), 0)?;
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let x = saved.input(self.name(), 0)?;
         let (n, classes) = self.check(x.dims())?;
         let [gx] = run_rows(
             self.name(),
@@ -149,7 +149,7 @@ impl Op for CrossEntropy {
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     [(5usize, 7usize, 0.0), (4, 10, 0.1), (3, 33, 0.3), (2, 1, 0.0)]
         .map(|(n, classes, smoothing)| {

@@ -1,15 +1,15 @@
-//! A tensor with K tangents.
+//! Tensors with K tangents.
 
-use crate::cuda::Move;
+use crate::cuda::Rearrange;
 use crate::error::{Error, Result};
 use crate::lanes::Element;
 use candle_core::{CpuStorage, DType, Device, Layout, Storage, Tensor};
 use rayon::prelude::*;
 use std::ops::Deref;
 
-/// x + Σ εₖ ẋₖ: a value of some shape and, where it has tangents, their block of shape (K, …).
+/// x + Σ εₖ ẋₖ: a value of any shape, and an optional block of tangents of shape (K, …).
 ///
-/// A tangent that is zero is absent, so that work on it is never done. Cloning shares memory.
+/// A zero tangent is absent, so nothing is computed for it. Clones share memory.
 #[derive(Clone, Debug)]
 pub struct DualTensor {
     value: Tensor,
@@ -22,7 +22,7 @@ impl DualTensor {
         Self { value, tangent: None }
     }
 
-    /// A value of shape S with a block of tangents of shape (K, S).
+    /// A value of shape S with an optional block of tangents of shape (K, S).
     pub fn new(value: Tensor, tangent: Option<Tensor>) -> Result<Self> {
         if let Some(t) = &tangent
             && (t.rank() != value.rank() + 1 || t.dims()[1..] != *value.dims())
@@ -46,7 +46,7 @@ impl DualTensor {
         self.tangent.as_ref()
     }
 
-    /// K, or 0.
+    /// K; 0 without tangents.
     pub fn tangents(&self) -> usize {
         self.tangent.as_ref().map_or(0, |t| t.dims()[0])
     }
@@ -56,12 +56,12 @@ impl DualTensor {
         self.value.dims()
     }
 
-    /// Numbers in the value.
+    /// Count of numbers in the value.
     pub fn numel(&self) -> usize {
         self.value.elem_count()
     }
 
-    /// The last dimension; 1 for a scalar.
+    /// Size of the last dimension; 1 for a scalar.
     pub fn columns(&self) -> usize {
         self.value.dims().last().copied().unwrap_or(1)
     }
@@ -73,8 +73,8 @@ impl DualTensor {
 
     /// Applies a linear rearrangement to the value and to each tangent.
     ///
-    /// `f` takes a tensor and the number of leading dimensions that are not the operand's own
-    /// (0 for the value, 1 for the block of tangents).
+    /// `f` receives a tensor and its number of extra leading dimensions: 0 for the value, 1 for the
+    /// block of tangents.
     pub fn rearrange(
         &self,
         f: impl Fn(&Tensor, usize) -> candle_core::Result<Tensor>,
@@ -87,29 +87,29 @@ impl DualTensor {
         Ok(Self { value, tangent })
     }
 
-    /// Whether it lies on a GPU.
+    /// Whether the tensor is on a GPU.
     pub fn on_gpu(&self) -> bool {
         self.value.device().is_cuda()
     }
 
-    /// [`Self::rearrange`] by `on_cpu`, or the same thing, told as data, into the shape `dims` on a
-    /// GPU.
+    /// On the CPU, [`Self::rearrange`] with `on_cpu`. On a GPU, the equivalent rearrangement `how`,
+    /// with a result of shape `dims`.
     #[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
-    pub(crate) fn moved(
+    pub(crate) fn rearranged(
         &self,
         op: &'static str,
-        how: Move,
+        how: Rearrange,
         dims: &[usize],
         on_cpu: impl Fn(&Tensor, usize) -> candle_core::Result<Tensor>,
     ) -> Result<Self> {
         #[cfg(feature = "cuda")]
         if self.on_gpu() {
-            return crate::cuda::gpu::moved(op, self, how, dims);
+            return crate::cuda::gpu::rearranged(op, self, how, dims);
         }
         self.rearrange(on_cpu)
     }
 
-    /// The same numbers under another shape.
+    /// The same numbers with another shape.
     pub fn reshape(&self, dims: &[usize]) -> Result<Self> {
         self.rearrange(|x, lead| {
             let shape: Vec<usize> = x.dims()[..lead].iter().chain(dims).copied().collect();
@@ -117,7 +117,7 @@ impl DualTensor {
         })
     }
 
-    /// Sum with another of the same shape; an absent tangent counts as zero.
+    /// Sum of two tensors of equal shape. An absent tangent counts as zero.
     pub fn plus(&self, other: &Self) -> Result<Self> {
         let value = sum(&self.value, &other.value)?;
         let tangent = match (&self.tangent, &other.tangent) {
@@ -129,7 +129,8 @@ impl DualTensor {
     }
 }
 
-/// a + b; candle's own addition spins its threads on a barrier, which costs more than the sum.
+/// a + b. Candle's addition synchronises its threads on a spin barrier, which costs more than the
+/// sum.
 fn sum(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if a.device().is_cuda() {
@@ -148,7 +149,7 @@ fn sum_typed<E: Element>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         return Err(Error::shape("sum", format!("{:?}", a.dims()), format!("{:?}", b.dims())));
     }
     let add = |(x, y): (&E, &E)| *x + *y;
-    let total = if sa.len() < SERIAL || crate::cpu::stays_here() {
+    let total = if sa.len() < SERIAL || crate::cpu::run_serially() {
         sa.iter().zip(sb).map(add).collect()
     } else {
         sa.par_iter().zip(sb).with_min_len(SERIAL).map(add).collect()
@@ -156,21 +157,21 @@ fn sum_typed<E: Element>(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(total, a.dims(), &Device::Cpu)?)
 }
 
-/// Numbers below which a second thread costs more than it brings.
+/// Below this many numbers a second thread costs more than it saves.
 const SERIAL: usize = 1 << 15;
 
-/// Where [`Host`] wants tensors.
+/// Expected location of the tensors of [`Host`].
 const CPU: &str = "the CPU";
 
-/// A tensor's memory on the CPU, held for reading.
+/// Read access to a tensor's CPU memory.
 pub struct Host<'a> {
-    // The guard's type is a private matter of candle's.
+    // The type of candle's guard is private.
     guard: Box<dyn Deref<Target = Storage> + 'a>,
     layout: Layout,
 }
 
 impl<'a> Host<'a> {
-    /// Holds `x`; an error if it is strided or not on the CPU.
+    /// Locks `x` for reading. Fails if `x` is strided or not on the CPU.
     pub fn new(op: &'static str, x: &'a Tensor) -> Result<Self> {
         let (guard, layout) = x.storage_and_layout();
         if layout.contiguous_offsets().is_none() {
@@ -203,7 +204,7 @@ fn cpu_slice<E: Element>(storage: &CpuStorage) -> Result<&[E]> {
     Ok(storage.as_slice::<E>()?)
 }
 
-/// The one type of all operands, or an error naming them.
+/// The common type of all operands, f32 or f64. Fails if they differ.
 pub fn common_dtype(op: &'static str, operands: &[&DualTensor]) -> Result<DType> {
     let found: Vec<DType> = operands
         .iter()

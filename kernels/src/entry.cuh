@@ -1,4 +1,4 @@
-// How kernels are declared, for nvcc and for the emulator of kernels/emulator alike.
+// Declaration of kernels, for nvcc and for the CPU emulator in kernels/emulator.
 #pragma once
 
 #ifdef KERNELS_ON_CPU
@@ -10,14 +10,14 @@
 #define EMU_REGISTER(name, threads)
 #endif
 
-// An entry point: a plain name, at most THREADS threads a block.
+// An entry point with C linkage and at most THREADS threads per block.
 #define ENTRY(THREADS, name, ...)                                                                  \
     extern "C" __global__ void name(__VA_ARGS__);                                                  \
     EMU_REGISTER(name, THREADS)                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS, 1) name(__VA_ARGS__)
 
-// Storage types and tangents that differentiable kernels are made for: MAKE(suffix, type, K).
-// bf16 is for first derivatives; directions are followed in f32, f64 is there to check the text.
+// Instantiates differentiable kernels for their storage types and numbers of tangents: MAKE(suffix,
+// type, K). bf16 supports only first derivatives, so it has no tangents. f64 exists for tests.
 #define FOR_EACH_DUAL(MAKE)                                                                        \
     MAKE(f32, float, 0)                                                                            \
     MAKE(f32, float, 1)                                                                            \

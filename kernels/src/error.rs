@@ -1,95 +1,95 @@
-//! What can be wrong with an operation's operands.
+//! Errors of operations.
 
 use candle_core::DType;
 
-/// A failed operation: its name, what it expected and what it found.
+/// Why an operation failed: its name, what it expected and what it found.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Shapes do not fit together.
+    /// Shapes do not match.
     #[error("{op}: expected {expected}, found {found}")]
     Shape {
         /// The operation.
         op: &'static str,
-        /// What it takes.
+        /// Expected shape.
         expected: String,
-        /// What it was given.
+        /// Shape found.
         found: String,
     },
-    /// A tensor is strided; operations take whole, row-major tensors.
+    /// A tensor is strided; operations need contiguous row-major tensors.
     #[error(
         "{op}: expected a contiguous tensor, found strides {strides:?} for shape {shape:?}; call `contiguous()` first"
     )]
     Strided {
         /// The operation.
         op: &'static str,
-        /// Its shape.
+        /// Shape of the tensor.
         shape: Vec<usize>,
-        /// Its strides.
+        /// Strides of the tensor.
         strides: Vec<usize>,
     },
-    /// Operands are of different types, or of one that no kernel takes.
+    /// Operands have different types, or a type without kernels.
     #[error(
-        "{op}: expected f32 or f64 throughout, or on a GPU bf16 with parameters in f32, found {found:?}"
+        "{op}: expected all operands in f32 or all in f64 (or, on a GPU, bf16 with parameters in f32), found {found:?}"
     )]
     DType {
         /// The operation.
         op: &'static str,
-        /// The types.
+        /// The types found.
         found: Vec<DType>,
     },
-    /// A product in bf16 of something that is not plain f32.
+    /// An operand of a bf16 product is not f32 or has tangents.
     #[error(
-        "{op}: a product in bf16 takes f32 without tangents, found {dtype:?} with {tangents}; derivatives along directions are taken in f32"
+        "{op}: bf16 products expect f32 operands without tangents, found {dtype:?} with {tangents} tangents; use f32 precision for directional derivatives"
     )]
     Precision {
         /// The operation.
         op: &'static str,
-        /// The operands' type.
+        /// Type of the operand.
         dtype: DType,
-        /// Their tangents.
+        /// Number of its tangents.
         tangents: usize,
     },
-    /// A tensor lies on a device that no kernel serves.
+    /// A tensor is on an unsupported device.
     #[error("{op}: expected a tensor on {expected}, found one on {found}")]
     Device {
         /// The operation.
         op: &'static str,
-        /// Where it should lie.
+        /// Expected device.
         expected: &'static str,
-        /// The device.
+        /// Device found.
         found: String,
     },
-    /// A backward sweep asked for something the forward pass had not kept.
-    #[error("{op}: the forward pass did not keep {what}")]
-    NotKept {
+    /// The VJP needs a tensor that the forward pass did not save.
+    #[error("{op}: the forward pass did not save {what}")]
+    NotSaved {
         /// The operation.
         op: &'static str,
-        /// The missing value.
+        /// The missing tensor.
         what: String,
     },
-    /// A label that is no class.
+    /// A label is not a valid class.
     #[error("cross_entropy: label {label} of row {row}, expected one below {classes}")]
     Label {
-        /// The row.
+        /// Index of the row.
         row: usize,
         /// The label.
         label: u32,
         /// Number of classes.
         classes: usize,
     },
-    /// A row operation that was only ever written for the CPU.
-    #[error("{op}: no GPU kernel is named for it; run it on the CPU")]
+    /// The row operation has no GPU kernel.
+    #[error("{op}: there is no GPU kernel for this operation; run it on the CPU")]
     NoKernel {
         /// The operation.
         op: &'static str,
     },
     /// No GPU can be used.
-    #[error("{what}; run with --device cpu")]
+    #[error("{what}")]
     Driver {
-        /// Why.
+        /// The reason.
         what: String,
     },
-    /// An error of candle's.
+    /// An error from candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }

@@ -1,21 +1,21 @@
-//! The first few tokens of every image; linear, so a tangent goes the same way as its value.
+//! The first tokens of every image. Linear, so tangents are transformed like values.
 
-use crate::cuda::Move;
+use crate::cuda::Rearrange;
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op};
+use crate::op::{Op, SaveSet, Saved};
 use crate::registry::Sample;
 
-/// Keeps the first tokens: (B, T, D) → (B, count, D). The VJP fills the others with zeros.
+/// Keeps the first tokens: (B, T, D) → (B, count, D). The VJP fills the rest with zeros.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstTokens {
-    /// How many, at most T.
+    /// Number of tokens, at most T.
     pub count: usize,
 }
 
 impl FirstTokens {
-    fn slice(&self, back: bool, tokens: usize, d: usize) -> Move {
-        Move::Slice { back, len: tokens * d, first: 0, count: self.count * d }
+    fn slice(&self, adjoint: bool, tokens: usize, d: usize) -> Rearrange {
+        Rearrange::Slice { adjoint, len: tokens * d, first: 0, count: self.count * d }
     }
 }
 
@@ -28,7 +28,7 @@ impl Op for FirstTokens {
         match x[0].dims() {
             &[images, tokens, d] if tokens >= self.count => {
                 let how = self.slice(false, tokens, d);
-                x[0].moved(self.name(), how, &[images, self.count, d], |x, lead| {
+                x[0].rearranged(self.name(), how, &[images, self.count, d], |x, lead| {
                     x.narrow(lead + 1, 0, self.count)?.contiguous()
                 })
             }
@@ -39,20 +39,20 @@ impl Op for FirstTokens {
         }
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let (tokens, how) = (kept.dims[0][1], self.slice(true, kept.dims[0][1], gy.columns()));
-        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let (tokens, how) = (saved.dims[0][1], self.slice(true, saved.dims[0][1], gy.columns()));
+        let gx = gy.rearranged(self.name(), how, &saved.dims[0], |g, lead| {
             g.pad_with_zeros(lead + 1, 0, tokens - self.count)
         })?;
         Ok(vec![Some(gx)])
     }
 }
 
-/// Shapes to check [`FirstTokens`] on.
+/// Test shapes of [`FirstTokens`].
 pub fn samples() -> Vec<Sample> {
     vec![
         Sample::new(FirstTokens { count: 2 }, &[&[3, 4, 5]]),

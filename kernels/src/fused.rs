@@ -1,12 +1,12 @@
-//! A bias with what follows it: on a GPU one pass over the activations instead of two. On the CPU a
-//! product starts from its bias, which costs none.
+//! A bias fused with the operation after it. On a GPU this saves one pass over the activations. On
+//! the CPU a product starts from its bias, which costs nothing.
 
 use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::gelu::Gelu;
-use crate::op::{Keep, Kept, Op, rows_of, run_rows, shared};
+use crate::op::{Op, SaveSet, Saved, rows_of, run_rows, shared};
 use crate::pointwise::SumRows;
 use crate::registry::Sample;
 use crate::rows::{Row, RowMut, chunks};
@@ -19,12 +19,12 @@ pub struct BiasGelu {
     pub tanh: bool,
 }
 
-/// y = r + (x + b), of x, b and r: a projection's bias and the residual connection around it.
-/// x, r: (…, D), b: (D). gx = gr = gy; gb = Σ gy over rows.
+/// y = r + (x + b): a projection's bias and the residual connection around it. x, r: (…, D), b:
+/// (D). gx = gr = gy; gb = Σ gy over rows.
 #[derive(Clone, Copy, Debug)]
 pub struct BiasResidual;
 
-/// Rows and columns of x, and that b has as many.
+/// Rows and columns of x, after checking that b has as many columns.
 fn sizes(op: &'static str, x: &[usize], b: &[usize]) -> Result<[usize; 2]> {
     let n = x.last().copied().unwrap_or(0);
     match b == [n] && n > 0 {
@@ -80,17 +80,17 @@ impl Op for BiasGelu {
         Ok(y)
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep { inputs: 0b11, output: false }
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet { inputs: 0b11, output: false }
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let (x, b) = (kept.input(self.name(), 0)?, kept.input(self.name(), 1)?);
+        let (x, b) = (saved.input(self.name(), 0)?, saved.input(self.name(), 1)?);
         let [rows, n] = sizes(self.name(), x.dims(), b.dims())?;
         let [gx, gb] = run_rows(
             self.name(),
@@ -100,7 +100,7 @@ impl Op for BiasGelu {
             [Output::PerRow(n), Output::Summed(n)],
             [x.dims(), b.dims()],
         )?;
-        Ok(vec![wanted[0].then_some(gx), wanted[1].then_some(gb)])
+        Ok(vec![needs_grad[0].then_some(gx), needs_grad[1].then_some(gb)])
     }
 }
 
@@ -133,18 +133,18 @@ impl Op for BiasResidual {
         Ok(y)
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let [rows, n] = sizes(self.name(), gy.dims(), &kept.dims[1])?;
-        let gb = match wanted[1] {
+        let [rows, n] = sizes(self.name(), gy.dims(), &saved.dims[1])?;
+        let gb = match needs_grad[1] {
             true => {
                 let outputs = [Output::Summed(n)];
                 let operands = [rows_of(gy)];
@@ -153,11 +153,11 @@ impl Op for BiasResidual {
             }
             false => None,
         };
-        Ok(vec![wanted[0].then(|| gy.clone()), gb, wanted[2].then(|| gy.clone())])
+        Ok(vec![needs_grad[0].then(|| gy.clone()), gb, needs_grad[2].then(|| gy.clone())])
     }
 }
 
-/// Shapes to check [`BiasGelu`] on.
+/// Test shapes of [`BiasGelu`].
 pub fn bias_gelu_samples() -> Vec<Sample> {
     let one = |tanh| {
         [vec![7, 33], vec![2, 1, 3], vec![4, 64]]
@@ -166,7 +166,7 @@ pub fn bias_gelu_samples() -> Vec<Sample> {
     [false, true].into_iter().flat_map(one).collect()
 }
 
-/// Shapes to check [`BiasResidual`] on.
+/// Test shapes of [`BiasResidual`].
 pub fn bias_residual_samples() -> Vec<Sample> {
     [vec![7, 33], vec![2, 1, 3], vec![4, 64]]
         .map(|dims| Sample::new(BiasResidual, &[&dims, &dims[dims.len() - 1..], &dims]))

@@ -1,8 +1,8 @@
-// GELU in both forms, alone and of a sum with a bias, which spares a layer one pass over its
-// activations.
+// y = gelu(x) in the exact and the tanh form, y = gelu(x + b) with a fused bias, and their VJPs.
+// Fusing the bias saves one pass over the activations.
 //
-// Launch: gelu and bias_gelu_value element by element (`Planner::by_element`); bias_gelu_vjp as a
-// column sum (`Planner::by_tile`, partial sums finished by `sum_partials`).
+// Launch: gelu and bias_gelu_value elementwise (`Planner::by_element`). bias_gelu_vjp is a column
+// sum (`Planner::by_tile`, finished by `sum_partials`).
 #include "gelu.cuh"
 #include "rows.cuh"
 
@@ -43,8 +43,8 @@ bias_gelu_value(const E *x, const E *tx, const arithmetic<E> *b, const arithmeti
         y, ty, [](int, const S &x, const S &b) { return Form::value(x + b); }, in, bias);
 }
 
-// gx = gy gelu'(x + b), and gb = Σ gx over rows, summed from what was computed, before it is
-// rounded for storage.
+// gx = gy gelu'(x + b), and gb = Σ gx over rows. The sum uses gx before it is rounded to the
+// storage type.
 template <class Form, class E, int K>
 __device__ __forceinline__ void
 bias_gelu_vjp(const E *x, const E *tx, const arithmetic<E> *b, const arithmetic<E> *tb,
@@ -60,7 +60,7 @@ bias_gelu_vjp(const E *x, const E *tx, const arithmetic<E> *b, const arithmetic<
         const Row<E, K> row(rows, r, n, tile, x, tx, b, tb, gy, t_gy, gx, t_gx);
         const auto in = row.input(x, tx);
         const auto cotangent = row.input(gy, t_gy);
-        const auto terms = row.map_held(
+        const auto terms = row.map_cached(
             [](int, const S &x, const S &b, const S &gy) { return gy * Form::slope(x + b); }, in,
             bias, cotangent);
         row.store(gx, t_gx, tile, terms);

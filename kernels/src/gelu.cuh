@@ -1,4 +1,4 @@
-// GELU and its slope; mathematics as in gelu.rs.
+// GELU and its derivative. Mathematics as in gelu.rs.
 #pragma once
 #include "scalar.cuh"
 
@@ -25,7 +25,7 @@ struct Exact {
     }
 };
 
-// Its tanh approximation.
+// The tanh approximation.
 struct Tanh {
     template <class A, int K>
     __device__ __forceinline__ static Dual<A, K> value(const Dual<A, K> &x) {

@@ -4,21 +4,21 @@ use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, rows_of, run_rows};
+use crate::op::{Op, SaveSet, Saved, rows_of, run_rows};
 use crate::registry::Sample;
 use crate::rows::{Row, RowMut, chunks};
 use crate::scalar::Scalar;
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
-/// √(2/π), the tanh form's inner factor.
+/// √(2/π), the inner factor of the tanh form.
 const SLOPE: f64 = FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
-/// Its cubic coefficient.
+/// The cubic coefficient of the tanh form.
 const CUBIC: f64 = 0.044715;
 
-/// y = x Φ(x), any shape, elementwise.
+/// y = x Φ(x), elementwise, any shape.
 ///
-/// Exact: Φ(x) = (1 + erf(x/√2))/2, as PyTorch and timm compute it.
-/// Tanh: y = x (1 + tanh(√(2/π)(x + 0.044715 x³)))/2, the default of `jax.nn.gelu`.
+/// Exact: Φ(x) = (1 + erf(x/√2))/2, as in PyTorch and timm. Tanh: y = x (1 + tanh(√(2/π)(x +
+/// 0.044715 x³)))/2, the default of `jax.nn.gelu`.
 #[derive(Clone, Copy, Debug)]
 pub struct Gelu {
     /// Whether to use the tanh approximation.
@@ -31,7 +31,7 @@ fn value<S: Scalar>(x: S) -> S {
     x * ((x * FRAC_1_SQRT_2).erf() * 0.5 + 0.5)
 }
 
-/// Φ(x) + x φ(x), φ the normal density.
+/// Φ(x) + x φ(x), where φ is the normal density.
 #[inline(always)]
 fn slope<S: Scalar>(x: S) -> S {
     let u = x * FRAC_1_SQRT_2;
@@ -54,13 +54,13 @@ fn slope_tanh<S: Scalar>(x: S) -> S {
 }
 
 impl Gelu {
-    /// Of one number.
+    /// gelu(x).
     #[inline(always)]
     pub(crate) fn of<S: Scalar>(self, x: S) -> S {
         if self.tanh { value_tanh(x) } else { value(x) }
     }
 
-    /// Its derivative there.
+    /// gelu'(x).
     #[inline(always)]
     pub(crate) fn slope_of<S: Scalar>(self, x: S) -> S {
         if self.tanh { slope_tanh(x) } else { slope(x) }
@@ -116,12 +116,12 @@ impl Op for Gelu {
         Ok(y)
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep { inputs: 1, output: false }
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet { inputs: 1, output: false }
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let x = kept.input(self.name(), 0)?;
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let x = saved.input(self.name(), 0)?;
         let (n, rows) = (x.columns(), x.numel() / x.columns().max(1));
         let [gx] = run_rows(
             self.name(),
@@ -135,7 +135,7 @@ impl Op for Gelu {
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     [false, true]
         .into_iter()

@@ -1,27 +1,28 @@
-//! Real vector registers behind one trait, so that an operation's text is written once.
+//! Vector registers behind one trait, so that each operation is written once.
 //!
-//! A [`Lane`] is one register full of `f32` or `f64`: sixteen or eight values under AVX-512,
-//! eight or four under AVX2 with FMA, one anywhere. Arrays such as `[f32; 16]` would read the
-//! same, but the compiler stops keeping them in registers as soon as several tangents ride along.
+//! A [`Lane`] is one register of `f32` or `f64`: 16 or 8 elements with AVX-512, 8 or 4 with AVX2
+//! and FMA, 1 otherwise. Plain arrays such as `[f32; 16]` would be simpler, but the compiler stops
+//! keeping them in registers as soon as there are several tangents.
 
 use crate::math::{EXP_F32, EXP_F64, Erf};
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// What lies in memory: `f32` or `f64`, with the registers that hold it at each SIMD level.
+/// The element type, `f32` or `f64`, with its registers at each SIMD level and the constants of
+/// [`crate::math`].
 pub trait Element: candle_core::WithDType + Lane<Element = Self> + PartialOrd + Default {
-    /// Register under AVX-512.
-    type Wide: Lane<Element = Self>;
-    /// Register under AVX2 and FMA.
-    type Half: Lane<Element = Self>;
-    /// How [`crate::math::erf`] is computed in this precision.
+    /// Register with AVX-512.
+    type Avx512: Lane<Element = Self>;
+    /// Register with AVX2 and FMA.
+    type Avx2: Lane<Element = Self>;
+    /// Implementation of [`crate::math::erf`] for this type.
     const ERF: Erf;
-    /// Coefficients of the exponential's series on |r| ≤ ln 2 / 2, constant first.
+    /// Coefficients of the series of exp on |r| ≤ ln 2 / 2, constant term first.
     const EXP: &'static [f64];
-    /// Below the first, [`crate::math::exp`] is 0; from the second on it is +∞.
+    /// Below the first number [`crate::math::exp`] is 0; from the second on it is +∞.
     const EXP_RANGE: (f64, f64);
-    /// 1.5 · 2ᵐ, m the digits of the mantissa: near it, numbers are one apart.
+    /// 1.5 · 2ᵐ, where m is the number of mantissa bits. Adding it rounds to an integer.
     const ROUNDING_SHIFT: f64;
-    /// High part of ln 2, exact when multiplied by a small integer, and the rest.
+    /// ln 2 as a high part, whose product with a small integer is exact, and the remainder.
     const LN2: (f64, f64);
     /// Rounds from f64.
     fn narrow(x: f64) -> Self;
@@ -29,7 +30,7 @@ pub trait Element: candle_core::WithDType + Lane<Element = Self> + PartialOrd + 
     fn wide(self) -> f64;
 }
 
-/// One register of `COUNT` elements; every operation acts on each element alone.
+/// One register of `COUNT` elements. Operations are elementwise.
 pub trait Lane:
     Copy
     + Send
@@ -43,37 +44,37 @@ pub trait Lane:
 {
     /// The element type.
     type Element: Element;
-    /// Elements in a register.
+    /// Elements per register.
     const COUNT: usize;
-    /// The same value everywhere.
+    /// Broadcasts a number.
     fn splat(x: f64) -> Self;
-    /// `self * a + b`, rounded once where the machine can.
+    /// `self * a + b`, rounded once if the machine has FMA.
     fn mul_add(self, a: Self, b: Self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
     /// Absolute value.
     fn abs(self) -> Self;
-    /// The larger of the two; `other` where either is NaN.
+    /// The larger element; that of `other` if either is NaN.
     fn max(self, other: Self) -> Self;
-    /// The smaller of the two; `other` where either is NaN.
+    /// The smaller element; that of `other` if either is NaN.
     fn min(self, other: Self) -> Self;
-    /// `self · 2^n` for integral n from the smallest normal exponent to one past the largest, which
-    /// may give ∞ even where the product is finite.
+    /// `self · 2^n` for an integer n from the smallest normal exponent to one past the largest. For
+    /// the latter the result may be ∞ even if the product is finite.
     fn scale_by_power(self, n: Self) -> Self;
     /// `yes` where `self < bound`, else `no`.
     fn select_less(self, bound: Self, yes: Self, no: Self) -> Self;
-    /// Reads `COUNT` elements.
+    /// Loads `COUNT` elements.
     ///
     /// # Safety
     /// `from` points to `COUNT` readable elements.
     unsafe fn load(from: *const Self::Element) -> Self;
-    /// Writes `COUNT` elements.
+    /// Stores `COUNT` elements.
     ///
     /// # Safety
     /// `to` points to `COUNT` writable elements.
     unsafe fn store(self, to: *mut Self::Element);
 
-    /// Reads `count` < `COUNT` elements; the others are 0.
+    /// Loads `count` < `COUNT` elements; the others are 0.
     ///
     /// # Safety
     /// `from` points to `count` readable elements.
@@ -81,14 +82,14 @@ pub trait Lane:
     unsafe fn load_some(from: *const Self::Element, count: usize) -> Self {
         let mut buffer = [Self::Element::default(); 16];
         for (i, slot) in buffer.iter_mut().enumerate().take(count) {
-            // SAFETY: i < count, and the caller vouches for `count` elements.
+            // SAFETY: i < count, and the caller guarantees `count` elements.
             *slot = unsafe { *from.add(i) };
         }
         // SAFETY: the buffer holds 16 ≥ COUNT elements.
         unsafe { Self::load(buffer.as_ptr()) }
     }
 
-    /// Writes the first `count` < `COUNT` elements.
+    /// Stores the first `count` < `COUNT` elements.
     ///
     /// # Safety
     /// `to` points to `count` writable elements.
@@ -96,12 +97,12 @@ pub trait Lane:
     unsafe fn store_some(self, to: *mut Self::Element, count: usize) {
         let buffer = self.to_array();
         for (i, slot) in buffer.iter().enumerate().take(count) {
-            // SAFETY: i < count, and the caller vouches for `count` elements.
+            // SAFETY: i < count, and the caller guarantees `count` elements.
             unsafe { *to.add(i) = *slot };
         }
     }
 
-    /// The elements, the first `COUNT` of sixteen.
+    /// The elements, in the first `COUNT` places of an array of 16.
     #[inline(always)]
     fn to_array(self) -> [Self::Element; 16] {
         let mut buffer = [Self::Element::default(); 16];
@@ -110,7 +111,7 @@ pub trait Lane:
         buffer
     }
 
-    /// Sum over the register, everywhere.
+    /// Sum over the register, broadcast.
     #[inline(always)]
     fn sum(self) -> Self {
         let mut total = 0.0;
@@ -120,12 +121,12 @@ pub trait Lane:
         Self::splat(total)
     }
 
-    /// Largest element, everywhere.
+    /// Maximum over the register, broadcast.
     #[inline(always)]
-    fn largest(self) -> Self {
+    fn reduce_max(self) -> Self {
         let mut best = f64::NEG_INFINITY;
         for &x in self.to_array().iter().take(Self::COUNT) {
-            // A NaN must come through: it would otherwise vanish from a softmax.
+            // Propagate NaN, which a softmax would otherwise hide.
             if x.wide() > best || x.wide().is_nan() {
                 best = x.wide();
             }
@@ -133,18 +134,18 @@ pub trait Lane:
         Self::splat(best)
     }
 
-    /// Applies a scalar function to a register that holds the same number everywhere.
+    /// Applies a scalar function to a register whose elements are all equal.
     #[inline(always)]
-    fn map_same(self, f: fn(f64) -> f64) -> Self {
+    fn map_uniform(self, f: fn(f64) -> f64) -> Self {
         let [x, others @ ..] = self.to_array();
         debug_assert!(
             others[..Self::COUNT - 1].iter().all(|y| *y == x || x.wide().is_nan()),
-            "one number everywhere"
+            "all elements are equal"
         );
         Self::splat(f(x.wide()))
     }
 
-    /// The first `count` elements, the others replaced by `fill`.
+    /// The first `count` elements; the others are set to `fill`.
     #[inline(always)]
     fn keep_first(self, count: usize, fill: f64) -> Self {
         if count >= Self::COUNT {
@@ -170,7 +171,7 @@ macro_rules! plain_lane {
             }
             #[inline(always)]
             fn mul_add(self, a: Self, b: Self) -> Self {
-                // Without FMA in the target, `mul_add` is a slow library call.
+                // If the target has no FMA, `mul_add` is a slow library call.
                 self * a + b
             }
             #[inline(always)]
@@ -200,12 +201,12 @@ macro_rules! plain_lane {
             }
             #[inline(always)]
             unsafe fn load(from: *const $t) -> Self {
-                // SAFETY: the caller vouches for one element.
+                // SAFETY: the caller guarantees one element.
                 unsafe { *from }
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $t) {
-                // SAFETY: the caller vouches for one element.
+                // SAFETY: the caller guarantees one element.
                 unsafe { *to = self }
             }
         }
@@ -217,7 +218,7 @@ plain_lane!(f64, i64, u64, 1023, 52);
 
 #[cfg(target_arch = "x86_64")]
 use crate::lanes_x86 as registers;
-/// Elsewhere the compiler vectorises what it can.
+/// On other architectures the compiler vectorises what it can.
 #[cfg(not(target_arch = "x86_64"))]
 mod registers {
     pub type F32x16 = f32;
@@ -227,8 +228,8 @@ mod registers {
 }
 
 impl Element for f32 {
-    type Wide = registers::F32x16;
-    type Half = registers::F32x8;
+    type Avx512 = registers::F32x16;
+    type Avx2 = registers::F32x8;
     const ERF: Erf = Erf::F32;
     const EXP: &'static [f64] = &EXP_F32;
     const EXP_RANGE: (f64, f64) = (-87.0, 89.0);
@@ -245,8 +246,8 @@ impl Element for f32 {
 }
 
 impl Element for f64 {
-    type Wide = registers::F64x8;
-    type Half = registers::F64x4;
+    type Avx512 = registers::F64x8;
+    type Avx2 = registers::F64x4;
     const ERF: Erf = Erf::F64;
     const EXP: &'static [f64] = &EXP_F64;
     const EXP_RANGE: (f64, f64) = (-708.0, 710.0);

@@ -1,7 +1,7 @@
-//! The registers of x86-64: AVX-512 (`F32x16`, `F64x8`) and AVX2 with FMA (`F32x8`, `F64x4`).
+//! Registers of x86-64: AVX-512 (`F32x16`, `F64x8`) and AVX2 with FMA (`F32x8`, `F64x4`).
 //!
-//! The methods carry no `target_feature` of their own: they are inlined into a driver that does
-//! (see `cpu.rs`), and only there do the intrinsics become instructions.
+//! The methods have no `target_feature` attribute. They are inlined into drivers that have it (see
+//! `pass.rs`), and the intrinsics compile to instructions only there.
 
 use crate::lanes::Lane;
 use std::arch::x86_64::*;
@@ -18,8 +18,8 @@ macro_rules! register {
         #[derive(Clone, Copy)]
         pub struct $name($reg);
 
-        // SAFETY (all of this block): drivers reach these methods only after the processor was
-        // found to have the instructions; loads and stores pass their caller's promise on.
+        // SAFETY (whole block): drivers call these methods only after checking that the processor
+        // supports the instructions. Loads and stores pass on the caller's contract.
         impl Add for $name {
             type Output = Self;
             #[inline(always)]
@@ -92,25 +92,25 @@ macro_rules! register {
             }
             #[inline(always)]
             unsafe fn load(from: *const $elem) -> Self {
-                // SAFETY: the caller vouches for COUNT elements; no alignment is asked for.
+                // SAFETY: the caller guarantees COUNT elements; no alignment is required.
                 Self(unsafe { $load(from) })
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut $elem) {
-                // SAFETY: the caller vouches for COUNT elements; no alignment is asked for.
+                // SAFETY: the caller guarantees COUNT elements; no alignment is required.
                 unsafe { $store(to, self.0) }
             }
             $(
-                // Masks keep a row's last register out of memory: a store of single numbers
-                // followed by a load of the whole would stall.
+                // Masks keep the last register of a row out of memory: storing single numbers and
+                // then loading the whole register would stall.
                 #[inline(always)]
                 unsafe fn load_some(from: *const $elem, count: usize) -> Self {
-                    // SAFETY: the mask covers the `count` elements that the caller vouches for.
+                    // SAFETY: the mask covers the `count` elements that the caller guarantees.
                     Self(unsafe { $load_some(((1u32 << count) - 1) as $mask, from) })
                 }
                 #[inline(always)]
                 unsafe fn store_some(self, to: *mut $elem, count: usize) {
-                    // SAFETY: the mask covers the `count` elements that the caller vouches for.
+                    // SAFETY: the mask covers the `count` elements that the caller guarantees.
                     unsafe { $store_some(to, ((1u32 << count) - 1) as $mask, self.0) }
                 }
                 #[inline(always)]
@@ -123,8 +123,8 @@ macro_rules! register {
                     Self(unsafe { $set($sum(self.0)) })
                 }
                 #[inline(always)]
-                fn largest(self) -> Self {
-                    // The reduction may lose a NaN.
+                fn reduce_max(self) -> Self {
+                    // The reduction may drop a NaN.
                     Self(unsafe {
                         if ($nan)(self.0) != 0 { $set(<$elem>::NAN) } else { $set($largest(self.0)) }
                     })

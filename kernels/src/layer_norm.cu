@@ -1,10 +1,10 @@
-// Layer norm; mathematics as in layer_norm.rs.
+// Layer norm y = γ (x − μ)/√(σ² + ε) + β over rows, and its VJPs. Mathematics as in layer_norm.rs.
 //
-// Launch: value and vjp_input as a row kernel (`Planner::by_row`); vjp_parameters as a column sum
-// (`Planner::by_tile`, partial sums finished by `sum_partials`).
+// Launch: value and vjp_input are row kernels (`Planner::by_row`). vjp_parameters is a column sum
+// (`Planner::by_tile`, finished by `sum_partials`).
 #include "rows.cuh"
 
-// Mean and 1/√(variance + ε) of a row, the variance from centred numbers.
+// Mean and 1/√(variance + ε) of a row. The variance uses centred numbers.
 template <class E, int K> struct Moments {
     using S = typename Row<E, K>::S;
     S mean, inverse;
@@ -46,7 +46,7 @@ layer_norm_value(const E *x, const E *tx, const arithmetic<E> *gamma, const arit
         in, g, b);
 }
 
-// gx = (h − mean(h) − x̂ mean(h x̂))/√(σ² + ε), h = γ gy.
+// gx = (h − mean(h) − x̂ mean(h x̂))/√(σ² + ε), where h = γ gy.
 template <class E, int K>
 __device__ __forceinline__ void
 layer_norm_vjp_input(const E *x, const E *tx, const arithmetic<E> *gamma,
@@ -78,7 +78,7 @@ layer_norm_vjp_input(const E *x, const E *tx, const arithmetic<E> *gamma,
         in, g, cotangent);
 }
 
-// gγ = Σ gy x̂ and gβ = Σ gy over rows: slots 0 and 1 of each block's partial sums.
+// gγ = Σ gy x̂ and gβ = Σ gy over rows, in slots 0 and 1 of each block's partial sums.
 template <class E, int K>
 __device__ __forceinline__ void
 layer_norm_vjp_parameters(const E *x, const E *tx, const E *gy, const E *t_gy,
@@ -93,12 +93,12 @@ layer_norm_vjp_parameters(const E *x, const E *tx, const E *gy, const E *t_gy,
         const auto in = row.input(x, tx);
         const auto cotangent = row.input(gy, t_gy);
         const Moments<E, K> of(row, in, eps);
-        accumulate(of_gamma, row.map_held(
+        accumulate(of_gamma, row.map_cached(
                                  [&](int, const S &x, const S &gy) {
                                      return gy * (x - of.mean) * of.inverse;
                                  },
                                  in, cotangent));
-        accumulate(of_beta, row.map_held([](int, const S &gy) { return gy; }, cotangent));
+        accumulate(of_beta, row.map_cached([](int, const S &gy) { return gy; }, cotangent));
     }
     const Row<E, K> row(rows, 0, n, tile, x, tx, gy, t_gy);
     put_partial<E, K>(partial, n, 0, 2, tile, of_gamma, row.wide);

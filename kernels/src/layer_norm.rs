@@ -4,17 +4,18 @@ use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, rows_of, run_rows, shared};
+use crate::op::{Op, SaveSet, Saved, rows_of, run_rows, shared};
 use crate::registry::Sample;
 use crate::rows::{Row, RowMut, chunks};
 use crate::scalar::Scalar;
 
 /// y = γ (x − μ)/√(σ² + ε) + β; x, y: (…, D), γ and β: (D).
 ///
-/// μ and σ² are the row's mean and population variance, the latter from centred numbers in a
-/// second pass, so that a large mean does not cancel it away.
-/// With x̂ = (x − μ)/√(σ² + ε) and h = γ gy: gx = (h − mean(h) − x̂ mean(h x̂))/√(σ² + ε),
-/// gγ = Σ gy x̂ and gβ = Σ gy over rows.
+/// μ and σ² are the row's mean and population variance. The variance is computed from centred
+/// numbers in a second pass, so that a large mean does not cause cancellation.
+///
+/// VJP, with x̂ = (x − μ)/√(σ² + ε) and h = γ gy: gx = (h − mean(h) − x̂ mean(h x̂))/√(σ² + ε); gγ
+/// = Σ gy x̂ and gβ = Σ gy over rows.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerNorm {
     /// ε, added to the variance.
@@ -32,7 +33,7 @@ fn moments<S: Scalar>(x: Row<S>, eps: f64) -> (S, S) {
     let variance = x.sum(
         #[inline(always)]
         |c| {
-            x.fetch_ahead(c);
+            x.prefetch_next(c);
             let d = x.at(c) - mean;
             d * d
         },
@@ -120,21 +121,21 @@ impl Op for LayerNorm {
         Ok(y)
     }
 
-    fn keep(&self, wanted: &[bool]) -> Keep {
-        Keep { inputs: 1 | u32::from(wanted[0]) << 1, output: false }
+    fn save_set(&self, needs_grad: &[bool]) -> SaveSet {
+        SaveSet { inputs: 1 | u32::from(needs_grad[0]) << 1, output: false }
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let x = kept.input(self.name(), 0)?;
+        let x = saved.input(self.name(), 0)?;
         let (n, rows) = (x.columns(), x.numel() / x.columns().max(1));
         let mut gradients = vec![None, None, None];
-        if wanted[0] {
-            let gamma = kept.input(self.name(), 1)?;
+        if needs_grad[0] {
+            let gamma = saved.input(self.name(), 1)?;
             let [gx] = run_rows(
                 self.name(),
                 &VjpInput(*self),
@@ -145,7 +146,7 @@ impl Op for LayerNorm {
             )?;
             gradients[0] = Some(gx);
         }
-        if wanted[1] || wanted[2] {
+        if needs_grad[1] || needs_grad[2] {
             let [g_gamma, g_beta] = run_rows(
                 self.name(),
                 &VjpParameters(*self),
@@ -161,7 +162,7 @@ impl Op for LayerNorm {
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     [(vec![6, 33], 1e-6), (vec![2, 3, 16], 1e-12), (vec![4, 5], 0.1)]
         .map(|(dims, eps)| {

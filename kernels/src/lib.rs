@@ -1,10 +1,11 @@
-//! Differentiable operations of planish, on the CPU and, with feature `cuda`, on an NVIDIA GPU.
+//! Differentiable operations of planish, for the CPU and, with feature `cuda`, for NVIDIA GPUs.
 //!
-//! Each operation stands in the file of its name and states its mathematics once, as value and
-//! VJP over a generic [`scalar::Scalar`]. On plain numbers that gives losses and gradients; on
-//! dual numbers the same text gives JVPs and the tangents of VJPs, that is, exact Hessian-vector
-//! products. To add one: write the file, add a line to [`registry::REGISTRY`], and a naive loop
-//! to `tests/registry.rs`.
+//! Each operation is one file that defines `value` and `vjp` once, over a generic
+//! [`scalar::Scalar`]. With plain numbers this computes losses and gradients. With dual numbers the
+//! same code computes JVPs and the tangents of VJPs, which are exact Hessian-vector products.
+//!
+//! To add an operation: write its file, add a line to [`registry::REGISTRY`], and add a naive
+//! reference to `tests/checks/naive.rs`.
 
 mod accumulator;
 pub mod attention;
@@ -52,7 +53,7 @@ pub use gelu::Gelu;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use matmul::MatMul;
-pub use op::{Keep, Kept, Op};
+pub use op::{Op, SaveSet, Saved};
 pub use pointwise::{Add, LayerScale, Scale};
 pub use prepend::Prepend;
 pub use product::Precision;

@@ -3,7 +3,7 @@
 use crate::cpu::Output;
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op, rows_of_len, run_rows};
+use crate::op::{Op, SaveSet, Saved, rows_of_len, run_rows};
 use crate::pointwise::SumRows;
 use crate::product::{Precision, Target, View, product};
 use crate::registry::Sample;
@@ -14,12 +14,12 @@ use candle_core::Tensor;
 /// gx = gy W; gW = gyᵀ x; gb = Σ gy over rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linear {
-    /// How the operands of its products are taken.
+    /// Operand precision of the matrix products.
     pub precision: Precision,
 }
 
 impl Linear {
-    /// Rows, inputs and outputs of a layer on `x` with weight `w`.
+    /// Number of rows, inputs and outputs for `x` and weight `w`.
     fn sizes(&self, x: &[usize], w: &[usize]) -> Result<[usize; 3]> {
         match (x.last(), w) {
             (Some(&i), &[o, wi]) if i == wi && i > 0 => Ok([x.iter().product::<usize>() / i, i, o]),
@@ -31,7 +31,7 @@ impl Linear {
         }
     }
 
-    fn forward(&self, x: &[&DualTensor], known: Option<&Tensor>) -> Result<DualTensor> {
+    fn forward(&self, x: &[&DualTensor], primal: Option<&Tensor>) -> Result<DualTensor> {
         let (x, w, b) = (x[0], x[1], x.get(2).copied());
         let [rows, i, o] = self.sizes(x.dims(), w.dims())?;
         let mut dims = x.dims().to_vec();
@@ -46,7 +46,7 @@ impl Linear {
                 dims: &dims,
                 view: View::matrix(rows, o),
                 bias: b,
-                known,
+                primal,
                 precision: self.precision,
             },
             1.0,
@@ -55,46 +55,46 @@ impl Linear {
 
     fn gradients(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
-        known: Option<&Tensor>,
+        needs_grad: &[bool],
+        primal: Option<&Tensor>,
     ) -> Result<Vec<Option<DualTensor>>> {
-        let [rows, i, o] = self.sizes(&kept.dims[0], &kept.dims[1])?;
+        let [rows, i, o] = self.sizes(&saved.dims[0], &saved.dims[1])?;
         let gy_view = View::matrix(rows, o);
-        let mut gradients = vec![None; kept.dims.len()];
-        if wanted[0] {
+        let mut gradients = vec![None; saved.dims.len()];
+        if needs_grad[0] {
             gradients[0] = Some(product(
                 self,
                 (gy, gy_view),
-                (kept.input(self.name(), 1)?, View::matrix(o, i)),
+                (saved.input(self.name(), 1)?, View::matrix(o, i)),
                 Target {
-                    dims: &kept.dims[0],
+                    dims: &saved.dims[0],
                     view: View::matrix(rows, i),
                     bias: None,
-                    known,
+                    primal,
                     precision: self.precision,
                 },
                 1.0,
             )?);
         }
-        if wanted[1] {
+        if needs_grad[1] {
             let target = Target {
-                dims: &kept.dims[1],
+                dims: &saved.dims[1],
                 view: View::matrix(o, i),
                 bias: None,
-                known: None,
+                primal: None,
                 precision: self.precision,
             };
             gradients[1] = Some(product(
                 self,
                 (gy, gy_view.t()),
-                (kept.input(self.name(), 0)?, View::matrix(rows, i)),
+                (saved.input(self.name(), 0)?, View::matrix(rows, i)),
                 target,
                 1.0,
             )?);
         }
-        if wanted.get(2) == Some(&true) {
+        if needs_grad.get(2) == Some(&true) {
             let [gb] = run_rows(
                 self.name(),
                 &SumRows,
@@ -118,39 +118,39 @@ impl Op for Linear {
         self.forward(x, None)
     }
 
-    fn keep(&self, wanted: &[bool]) -> Keep {
-        Keep { inputs: u32::from(wanted[1]) | u32::from(wanted[0]) << 1, output: false }
+    fn save_set(&self, needs_grad: &[bool]) -> SaveSet {
+        SaveSet { inputs: u32::from(needs_grad[1]) | u32::from(needs_grad[0]) << 1, output: false }
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        self.gradients(kept, gy, wanted, None)
+        self.gradients(saved, gy, needs_grad, None)
     }
 
-    fn spares(&self) -> bool {
+    fn can_reuse_primal(&self) -> bool {
         true
     }
 
-    fn value_beside(&self, x: &[&DualTensor], known: &Tensor) -> Result<DualTensor> {
-        self.forward(x, Some(known))
+    fn value_given_primal(&self, x: &[&DualTensor], primal: &Tensor) -> Result<DualTensor> {
+        self.forward(x, Some(primal))
     }
 
-    fn vjp_beside(
+    fn vjp_given_primal(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
-        known: &Tensor,
+        needs_grad: &[bool],
+        primal: &Tensor,
     ) -> Result<Vec<Option<DualTensor>>> {
-        self.gradients(kept, gy, wanted, Some(known))
+        self.gradients(saved, gy, needs_grad, Some(primal))
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     vec![
         Sample::new(Linear::default(), &[&[3, 5, 7], &[4, 7], &[4]]),

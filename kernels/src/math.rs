@@ -1,9 +1,9 @@
-//! Exponential and error function on whole registers.
+//! Exponential and error function of vector registers.
 
 use crate::lanes::{Element, Lane};
 
-/// The exponential's series on |r| ≤ ln 2 / 2 in f32: a relative error of 3.1e-9 before rounding, the
-/// first two terms held at 1 (fitted by Lawson's reweighted least squares).
+/// Series of exp on |r| ≤ ln 2 / 2 for f32. Relative error 3.1e-9 before rounding. The first two
+/// terms are fixed at 1; the rest was fitted with Lawson's reweighted least squares.
 pub(crate) const EXP_F32: [f64; 7] = [
     1.0,
     1.0,
@@ -14,7 +14,7 @@ pub(crate) const EXP_F32: [f64; 7] = [
     0.001_381_495_326_220_23,
 ];
 
-/// In f64: Taylor's, 1/k!.
+/// Series for f64: Taylor, 1/k!.
 pub(crate) const EXP_F64: [f64; 14] = [
     1.0,
     1.0,
@@ -32,17 +32,17 @@ pub(crate) const EXP_F64: [f64; 14] = [
     1.0 / 6_227_020_800.0,
 ];
 
-/// exp(x), to about one unit in the last place.
+/// exp(x), accurate to about one unit in the last place.
 ///
-/// x = n ln 2 + r with |r| ≤ ln 2 / 2; exp(r) from [`Element::EXP`], scaled by 2ⁿ. Arguments below
-/// [`Element::EXP_RANGE`] give 0; those whose 2ⁿ is past the largest exponent may give +∞, and
-/// above the range they do; NaN stays NaN.
+/// x = n ln 2 + r with |r| ≤ ln 2 / 2. exp(r) is the series [`Element::EXP`], scaled by 2ⁿ. Below
+/// [`Element::EXP_RANGE`] the result is 0 and above it +∞. Just below the upper bound, where 2ⁿ
+/// exceeds the largest exponent, it may also be +∞. NaN stays NaN.
 #[inline(always)]
 pub fn exp<L: Lane>(x: L) -> L {
     let (low, high) = (L::splat(L::Element::EXP_RANGE.0), L::splat(L::Element::EXP_RANGE.1));
-    // The clamped copy keeps the exponent arithmetic in range whatever x is.
+    // Clamping keeps the exponent arithmetic in range for any x.
     let inside = high.min(low.max(x));
-    // Numbers of this size have no digits after the point: adding rounds to an integer.
+    // Numbers of this size have no fractional digits: adding the shift rounds to an integer.
     let shift = L::splat(L::Element::ROUNDING_SHIFT);
     let n = inside.mul_add(L::splat(std::f64::consts::LOG2_E), shift) - shift;
     let r = n.mul_add(L::splat(-L::Element::LN2.0), inside);
@@ -58,7 +58,7 @@ pub fn exp<L: Lane>(x: L) -> L {
     x.select_less(low, L::splat(0.0), y)
 }
 
-/// erf(x) = 2/√π ∫₀ˣ exp(−t²) dt, absolute error a few units in the last place of 1.
+/// erf(x) = 2/√π ∫₀ˣ exp(−t²) dt. Absolute error: a few units in the last place of 1.
 #[inline(always)]
 pub fn erf<L: Lane>(x: L) -> L {
     match L::Element::ERF {
@@ -67,20 +67,21 @@ pub fn erf<L: Lane>(x: L) -> L {
     }
 }
 
-/// The ways of [`erf`].
+/// Implementations of [`erf`].
 #[derive(Clone, Copy, Debug)]
 pub enum Erf {
-    /// A rational function, which costs no exponential.
+    /// A rational function; needs no exponential.
     F32,
     /// From the scaled complementary error function.
     F64,
 }
 
-/// From here on erf is 1 in f32.
+/// In f32, erf is 1 from here on.
 const ERF_ONE: f64 = 3.925;
 
-/// erf(x) = x P(x²)/Q(x²) on |x| ≤ 3.925 and ±1 beyond: before rounding the error is at most 1.7e-8,
-/// and 5.7e-8 of the value (fitted by Lawson's reweighted least squares).
+/// erf(x) = x P(x²)/Q(x²) on |x| ≤ 3.925, and ±1 beyond. Before rounding, the absolute error is at
+/// most 1.7e-8 and the relative error at most 5.7e-8. Fitted with Lawson's reweighted least
+/// squares.
 #[inline(always)]
 fn erf_rational<L: Lane>(x: L) -> L {
     let (one, bound) = (L::splat(1.0), L::splat(ERF_ONE));
@@ -95,7 +96,7 @@ fn erf_rational<L: Lane>(x: L) -> L {
         }
         sum
     };
-    // Rounding must not carry it past 1, or x Φ(x) would grow with −x.
+    // Rounding must not exceed 1, or x Φ(x) would grow with −x.
     let y = one.min((-one).max(inside * series(&ERF_P) / series(&ERF_Q)));
     let sign = x.select_less(L::splat(0.0), -one, one);
     bound.select_less(x.abs(), sign, y)
@@ -119,9 +120,9 @@ const ERF_Q: [f64; 6] = [
     3.802_166_244_516_124e-5,
 ];
 
-/// For a = |x|, erfc(a) = exp(−a²) · C(s) with s = (a − k)/(a + k), k = 3.75: the scaled
-/// complementary error function is a short Chebyshev series in s over all of [0, ∞)
-/// (Schonfelder, Math. Comp. 32, 1978), so there is no branch.
+/// With a = |x|: erfc(a) = exp(−a²) · C(s), s = (a − k)/(a + k), k = 3.75. The scaled complementary
+/// error function is a short Chebyshev series in s over all of [0, ∞) (Schonfelder, Math. Comp. 32,
+/// 1978), so no branch is needed.
 #[inline(always)]
 fn erf_by_tail<L: Lane>(x: L) -> L {
     let a = x.abs();
@@ -143,8 +144,8 @@ fn erf_by_tail<L: Lane>(x: L) -> L {
     x.select_less(L::splat(0.0), -positive, positive)
 }
 
-/// Chebyshev coefficients of exp(a²) erfc(a) in s, cut where the rest is below 2e-17
-/// (computed with mpmath to 40 digits).
+/// Chebyshev coefficients of exp(a²) erfc(a) in s. The omitted rest is below 2e-17. Computed with
+/// mpmath to 40 digits.
 const ERFCX: [f64; 24] = [
     0.305_071_540_961_600_2,
     -0.434_841_272_712_577_5,

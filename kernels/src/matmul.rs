@@ -2,7 +2,7 @@
 
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op};
+use crate::op::{Op, SaveSet, Saved};
 use crate::product::{Precision, Target, View, product};
 use crate::registry::Sample;
 
@@ -11,7 +11,7 @@ use crate::registry::Sample;
 /// ga = gy bᵀ; gb = aᵀ gy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MatMul {
-    /// How the operands of its products are taken.
+    /// Operand precision of the products.
     pub precision: Precision,
 }
 
@@ -41,40 +41,40 @@ impl Op for MatMul {
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (va, vb, vy, dims) = self.views(x[0].dims(), x[1].dims())?;
         let target =
-            Target { dims: &dims, view: vy, bias: None, known: None, precision: self.precision };
+            Target { dims: &dims, view: vy, bias: None, primal: None, precision: self.precision };
         product(self, (x[0], va), (x[1], vb), target, 1.0)
     }
 
-    fn keep(&self, wanted: &[bool]) -> Keep {
-        Keep { inputs: u32::from(wanted[1]) | u32::from(wanted[0]) << 1, output: false }
+    fn save_set(&self, needs_grad: &[bool]) -> SaveSet {
+        SaveSet { inputs: u32::from(needs_grad[1]) | u32::from(needs_grad[0]) << 1, output: false }
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let (va, vb, vy, _) = self.views(&kept.dims[0], &kept.dims[1])?;
+        let (va, vb, vy, _) = self.views(&saved.dims[0], &saved.dims[1])?;
         let mut gradients = vec![None, None];
-        if wanted[0] {
-            let b = kept.input(self.name(), 1)?;
+        if needs_grad[0] {
+            let b = saved.input(self.name(), 1)?;
             let target = Target {
-                dims: &kept.dims[0],
+                dims: &saved.dims[0],
                 view: va,
                 bias: None,
-                known: None,
+                primal: None,
                 precision: self.precision,
             };
             gradients[0] = Some(product(self, (gy, vy), (b, vb.t()), target, 1.0)?);
         }
-        if wanted[1] {
-            let a = kept.input(self.name(), 0)?;
+        if needs_grad[1] {
+            let a = saved.input(self.name(), 0)?;
             let target = Target {
-                dims: &kept.dims[1],
+                dims: &saved.dims[1],
                 view: vb,
                 bias: None,
-                known: None,
+                primal: None,
                 precision: self.precision,
             };
             gradients[1] = Some(product(self, (a, va.t()), (gy, vy), target, 1.0)?);
@@ -83,7 +83,7 @@ impl Op for MatMul {
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     vec![
         Sample::new(MatMul::default(), &[&[3, 4], &[4, 5]]),

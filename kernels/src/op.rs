@@ -1,4 +1,4 @@
-//! What every operation offers the tape, and the bridge from tensors to the row driver.
+//! The trait [`Op`] of differentiable operations, and how they run row kernels on tensors.
 
 use crate::cpu::{self, Input, Output, Planes, RowKernel};
 #[cfg(feature = "cuda")]
@@ -9,89 +9,95 @@ use crate::lanes::Element;
 use candle_core::{DType, Device, Tensor};
 use std::any::Any;
 
-/// What an operation wants kept from the forward pass for its VJP.
+/// What an operation needs saved from the forward pass for its VJP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
-    /// Bit i: input i.
+pub struct SaveSet {
+    /// Bit i is set if input i is needed.
     pub inputs: u32,
-    /// Its output.
+    /// Whether the output is needed.
     pub output: bool,
 }
 
-/// What the tape kept, and the shapes of all inputs.
+/// Tensors saved by the forward pass, and the shapes of all inputs.
 #[derive(Clone, Debug)]
-pub struct Kept {
-    /// Kept inputs by position.
+pub struct Saved {
+    /// Saved inputs, by position.
     pub inputs: Vec<Option<DualTensor>>,
-    /// The kept output.
+    /// The saved output.
     pub output: Option<DualTensor>,
     /// Shape of every input.
     pub dims: Vec<Vec<usize>>,
 }
 
-impl Kept {
-    /// Input `i`, or an error if it was not kept.
+impl Saved {
+    /// Input `i`. Fails if it was not saved.
     pub fn input(&self, op: &'static str, i: usize) -> Result<&DualTensor> {
         self.inputs
             .get(i)
             .and_then(Option::as_ref)
-            .ok_or_else(|| Error::NotKept { op, what: format!("input {i}") })
+            .ok_or_else(|| Error::NotSaved { op, what: format!("input {i}") })
     }
 
-    /// The output, or an error if it was not kept.
+    /// The output. Fails if it was not saved.
     pub fn output(&self, op: &'static str) -> Result<&DualTensor> {
-        self.output.as_ref().ok_or_else(|| Error::NotKept { op, what: "its output".into() })
+        self.output.as_ref().ok_or_else(|| Error::NotSaved { op, what: "the output".into() })
     }
 }
 
 /// A differentiable operation y = f(x₀, x₁, …).
 ///
-/// On operands with tangents `value` also gives the JVP and `vjp` the tangent of the VJP.
+/// If operands have tangents, `value` also computes the JVP, and `vjp` the tangent of the VJP.
 pub trait Op: Any + Send + Sync + std::fmt::Debug {
-    /// Its name: the file it stands in.
+    /// Name of the operation; also the name of its file or registry entry.
     fn name(&self) -> &'static str;
 
-    /// y, with tangents where any input has them.
+    /// y, with tangents if any input has tangents.
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor>;
 
-    /// What [`Op::vjp`] will need when these inputs' gradients are wanted.
-    fn keep(&self, wanted: &[bool]) -> Keep;
+    /// What [`Op::vjp`] needs if the gradients of these inputs are requested.
+    fn save_set(&self, needs_grad: &[bool]) -> SaveSet;
 
-    /// gxᵢ = (∂y/∂xᵢ)ᵀ gy for every wanted input.
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, wanted: &[bool])
-    -> Result<Vec<Option<DualTensor>>>;
+    /// gxᵢ = (∂y/∂xᵢ)ᵀ gy for every input with `needs_grad`.
+    fn vjp(
+        &self,
+        saved: &Saved,
+        gy: &DualTensor,
+        needs_grad: &[bool],
+    ) -> Result<Vec<Option<DualTensor>>>;
 
-    /// Whether knowing the values of y and gx₀ spares this operation work, see
-    /// [`Op::value_beside`] and [`Op::vjp_beside`].
-    fn spares(&self) -> bool {
+    /// Whether known values of y and gx₀ save this operation work; see [`Op::value_given_primal`]
+    /// and [`Op::vjp_given_primal`].
+    fn can_reuse_primal(&self) -> bool {
         false
     }
 
-    /// y with its tangents, its value being known from an earlier pass over the same values.
-    fn value_beside(&self, x: &[&DualTensor], _known: &Tensor) -> Result<DualTensor> {
+    /// y with its tangents. The value of y is known from an earlier pass over the same values.
+    fn value_given_primal(&self, x: &[&DualTensor], _primal: &Tensor) -> Result<DualTensor> {
         self.value(x)
     }
 
-    /// As [`Op::vjp`], the value of gx₀ being known from an earlier sweep with the same values.
-    fn vjp_beside(
+    /// Same as [`Op::vjp`]. The value of gx₀ is known from an earlier backward pass over the same
+    /// values.
+    fn vjp_given_primal(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
-        _known: &Tensor,
+        needs_grad: &[bool],
+        _primal: &Tensor,
     ) -> Result<Vec<Option<DualTensor>>> {
-        self.vjp(kept, gy, wanted)
+        self.vjp(saved, gy, needs_grad)
     }
 }
 
-/// An operand of a row kernel: the tensor, and whether its one row serves every row.
+/// An operand of a row kernel: a tensor, its row length, and whether its single row is shared by
+/// all rows.
 pub struct Operand<'a> {
     tensor: &'a DualTensor,
     len: usize,
     shared: bool,
 }
 
-/// Every row of `x`, columns being its last dimension.
+/// The rows of `x` along its last dimension.
 pub fn rows_of(x: &DualTensor) -> Operand<'_> {
     Operand { tensor: x, len: x.columns(), shared: false }
 }
@@ -101,12 +107,12 @@ pub fn rows_of_len(x: &DualTensor, len: usize) -> Operand<'_> {
     Operand { tensor: x, len, shared: false }
 }
 
-/// `x` as one row, read for every row.
+/// All of `x` as one row, shared by all rows.
 pub fn shared(x: &DualTensor) -> Operand<'_> {
     Operand { tensor: x, len: x.numel(), shared: true }
 }
 
-/// Runs a row kernel over tensors; output `o` gets the shape `dims[o]`.
+/// Runs a row kernel over tensors. Output `o` gets the shape `dims[o]`.
 pub fn run_rows<N: RowKernel<I, O>, const I: usize, const O: usize>(
     op: &'static str,
     kernel: &N,
@@ -125,12 +131,14 @@ pub fn run_rows<N: RowKernel<I, O>, const I: usize, const O: usize>(
         return cuda::gpu::run_rows(op, kernel, [rows, columns], operands, outputs, dims);
     }
     match common_dtype(op, &all)? {
-        DType::F32 => typed::<f32, _, I, O>(op, kernel, rows, operands, outputs, dims),
-        _ => typed::<f64, _, I, O>(op, kernel, rows, operands, outputs, dims),
+        DType::F32 => {
+            typed::<f32, I, O>(op, operands, dims, &|x| cpu::run(kernel, rows, x, outputs))
+        }
+        _ => typed::<f64, I, O>(op, operands, dims, &|x| cpu::run(kernel, rows, x, outputs)),
     }
 }
 
-/// That operands have the numbers and the tangents that they should.
+/// Checks that operands have the expected count of numbers and of tangents.
 fn check(op: &'static str, rows: usize, operands: &[Operand]) -> Result<()> {
     let mut tangents = 0;
     for o in operands {
@@ -147,13 +155,13 @@ fn check(op: &'static str, rows: usize, operands: &[Operand]) -> Result<()> {
     Ok(())
 }
 
-fn typed<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
+/// Runs `kernel` on CPU tensors of type E. A trait object, so that this is compiled once per number
+/// of inputs and outputs instead of once per kernel.
+fn typed<E: Element, const I: usize, const O: usize>(
     op: &'static str,
-    kernel: &N,
-    rows: usize,
     operands: [Operand; I],
-    outputs: [Output; O],
     dims: [&[usize]; O],
+    kernel: &dyn Fn([Input<E>; I]) -> [Planes<E>; O],
 ) -> Result<[DualTensor; O]> {
     let mut hosts = Vec::with_capacity(I);
     for o in &operands {
@@ -171,7 +179,7 @@ fn typed<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
         };
         *slot = Input { value: value.slice::<E>()?, tangents, len: o.len, shared: o.shared };
     }
-    let planes = cpu::run(kernel, rows, inputs, outputs);
+    let planes = kernel(inputs);
     let mut results = Vec::with_capacity(O);
     for (plane, dims) in planes.into_iter().zip(dims) {
         results.push(plane.into_tensor(dims)?);
@@ -180,7 +188,7 @@ fn typed<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
 }
 
 impl<E: Element> Planes<E> {
-    /// The planes as a tensor of shape `dims`.
+    /// Converts to a tensor of shape `dims`.
     pub fn into_tensor(self, dims: &[usize]) -> Result<DualTensor> {
         let size = self.value.len();
         let value = Tensor::from_vec(self.value, dims, &Device::Cpu)?;

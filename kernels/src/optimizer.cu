@@ -1,22 +1,22 @@
-// Steps, moves and inner products over all tensors of a layer in one launch; see the program's
-// optimizer.rs, whose arithmetic this is, in the weights' own type.
+// SGD and AdamW steps, scaled additions and inner products over all tensors of a layer in one
+// launch. The arithmetic is that of the program's optimizer.rs, in the type of the weights.
 //
-// Launch: one block of `CHUNK_THREADS` for each chunk of `CHUNK` numbers (src/cuda/optimizer.rs);
-// sums of products are finished by `finish_products`, one block.
+// Launch: one block of `CHUNK_THREADS` threads per chunk of `CHUNK` numbers
+// (src/cuda/optimizer.rs). `finish_products`, one block, adds the chunks' inner products.
 #include "rows.cuh"
 
 constexpr int CHUNK_THREADS = 256;
 constexpr int CHUNK = 8192;
-// Tensors that one launch takes; the host cuts longer lists.
-constexpr int MOST_TENSORS = 24;
+// Maximum tensors per launch. The host splits longer lists.
+constexpr int MAX_TENSORS = 24;
 constexpr int PRODUCTS = 3;
 
-// P lists of tensors, alike in number and size. Chunks are numbered through: those of tensor i
-// begin at first[i]. Addresses are 64 bits wide whatever they point to.
+// P lists of tensors with equal counts and sizes. Chunks are numbered consecutively; those of
+// tensor i start at first[i]. Addresses are 64 bits wide.
 template <int P> struct Tensors {
-    unsigned long long at[P][MOST_TENSORS];
-    long long numbers[MOST_TENSORS];
-    int first[MOST_TENSORS + 1];
+    unsigned long long at[P][MAX_TENSORS];
+    long long numbers[MAX_TENSORS];
+    int first[MAX_TENSORS + 1];
     int count;
 };
 
@@ -36,13 +36,13 @@ template <class E, int P> struct Chunk {
 #pragma unroll
         for (int p = 0; p < P; ++p) {
             at[p] = reinterpret_cast<E *>(all.at[p][i]);
-            // An absent list is null throughout.
+            // All addresses of an absent list are null.
             if (at[p]) at[p] += from;
             wide = wide && aligned(at[p]);
         }
     }
 
-    // Runs f on W numbers at a time, `full` of them in range.
+    // Runs f on W numbers at a time; `full` tells whether all of them are in range.
     template <class F> __device__ __forceinline__ void each(F f) const {
         for (int c = threadIdx.x * W; c < numbers; c += blockDim.x * W) f(c, min(W, numbers - c));
     }
@@ -71,8 +71,8 @@ template <class E, int P> struct Chunk {
     }
 };
 
-// b ← μ b + g; y = w − η b, or w − η (g + μ b) with look-ahead; g is the gradient plus λ w. Lists:
-// w, g, b, y; y may be w.
+// b ← μ b + g; y = w − η b, or with Nesterov momentum y = w − η (g + μ b). g is the gradient plus λ
+// w. Lists: w, g, b, y; y may be w.
 template <class E>
 __device__ __forceinline__ void sgd_step(const Tensors<4> &all, double rate, double momentum,
                                          double decay, int nesterov) {
@@ -95,8 +95,8 @@ __device__ __forceinline__ void sgd_step(const Tensors<4> &all, double rate, dou
     });
 }
 
-// m ← m + (1 − β₁)(g − m); v ← β₂ v + (1 − β₂) g²; y = keep w − scale m/(√v / root + ε), with
-// keep = 1 − η λ, scale = η/(1 − β₁ᵗ), root = √(1 − β₂ᵗ). Lists: w, g, m, v, y; y may be w.
+// m ← m + (1 − β₁)(g − m); v ← β₂ v + (1 − β₂) g²; y = keep w − scale m/(√v / root + ε), where keep
+// = 1 − η λ, scale = η/(1 − β₁ᵗ), root = √(1 − β₂ᵗ). Lists: w, g, m, v, y; y may be w.
 template <class E>
 __device__ __forceinline__ void adamw_step(const Tensors<5> &all, double beta1, double beta2,
                                            double eps, double keep, double scale, double root) {
@@ -122,9 +122,9 @@ __device__ __forceinline__ void adamw_step(const Tensors<5> &all, double beta1, 
     });
 }
 
-// Adds up PRODUCTS sums over the block, in the order of its threads' warps, and writes them.
+// Adds PRODUCTS sums over the block, in the order of warps, and writes them.
 __device__ __forceinline__ void put_products(double (&sums)[PRODUCTS], double *to) {
-    DYN_SHARED(double, scratch); // PRODUCTS a warp
+    DYN_SHARED(double, scratch); // PRODUCTS numbers per warp
 #pragma unroll
     for (int i = 0; i < PRODUCTS; ++i)
 #pragma unroll
@@ -140,7 +140,7 @@ __device__ __forceinline__ void put_products(double (&sums)[PRODUCTS], double *t
     to[threadIdx.x] = total;
 }
 
-// Σ a², Σ a b and Σ b² of each chunk, in f64; with no list b, Σ a² alone. Lists: a, b.
+// Σ a², Σ a b and Σ b² of each chunk in f64. Without list b, only Σ a². Lists: a, b.
 template <class E> __device__ __forceinline__ void products(const Tensors<2> &all, double *partial) {
     constexpr int W = Chunk<E, 2>::W;
     const Chunk<E, 2> chunk(all);
@@ -174,7 +174,7 @@ template <class E> __device__ __forceinline__ void axpy(const Tensors<3> &all, d
     });
 }
 
-// y = x (|w| + η): what ASAM scales a gradient by. Lists: x, w, y; y may be x.
+// y = x (|w| + η), the scaling of a gradient in ASAM. Lists: x, w, y; y may be x.
 template <class E>
 __device__ __forceinline__ void by_magnitude(const Tensors<3> &all, double eta) {
     constexpr int W = Chunk<E, 3>::W;
@@ -190,7 +190,7 @@ __device__ __forceinline__ void by_magnitude(const Tensors<3> &all, double eta) 
     });
 }
 
-// The chunks' sums added up: a thread takes every blockDim.x-th, then as put_products.
+// Adds the sums of all chunks. Each thread adds every blockDim.x-th one; then as in put_products.
 ENTRY(CHUNK_THREADS, finish_products, const double *partial, int chunks, double *total) {
     double sums[PRODUCTS] = {};
     for (int b = threadIdx.x; b < chunks; b += blockDim.x)

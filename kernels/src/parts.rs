@@ -1,5 +1,5 @@
-//! Tensors with tangents, cut into equal parts along their first dimension, image by image; and
-//! the product rule on such parts.
+//! Tensors with tangents, divided into equal slices along the first dimension (one per image), and
+//! the product rule on such slices.
 
 use crate::dual_tensor::{DualTensor, Host};
 use crate::error::Result;
@@ -7,37 +7,37 @@ use crate::lanes::Element;
 use crate::product::{Multiply, Start, View};
 use candle_core::{Device, Tensor};
 
-/// A part that is read: its value, and its part of each tangent.
+/// A slice for reading: of the value, and of each tangent.
 pub struct Part<'a, E> {
     /// The value.
     pub value: &'a [E],
-    /// One slice a tangent; none if the tensor has none.
+    /// One slice per tangent. Empty without tangents.
     pub tangents: Vec<&'a [E]>,
 }
 
-/// A part that is written.
+/// A slice for writing.
 pub struct PartMut<'a, E> {
     /// The value.
     pub value: &'a mut [E],
-    /// One slice a tangent.
+    /// One slice per tangent.
     pub tangents: Vec<&'a mut [E]>,
 }
 
-/// A tensor's memory with that of its tangents, held for reading.
-pub struct Held<'a> {
+/// Read access to the CPU memory of a tensor and its tangents.
+pub struct HostDual<'a> {
     value: Host<'a>,
     tangent: Option<Host<'a>>,
     tangents: usize,
 }
 
-impl<'a> Held<'a> {
-    /// Holds `x`; an error if it is strided or not on the CPU.
+impl<'a> HostDual<'a> {
+    /// Locks `x` for reading. Fails if `x` is strided or not on the CPU.
     pub fn new(op: &'static str, x: &'a DualTensor) -> Result<Self> {
         let tangent = x.tangent().map(|t| Host::new(op, t)).transpose()?;
         Ok(Self { value: Host::new(op, x.value())?, tangent, tangents: x.tangents() })
     }
 
-    /// `count` equal parts.
+    /// `count` equal slices.
     pub fn parts<E: Element>(&self, count: usize) -> Result<Vec<Part<'_, E>>> {
         let value = self.value.slice::<E>()?;
         let size = part_size(value.len(), count);
@@ -50,30 +50,31 @@ impl<'a> Held<'a> {
     }
 }
 
-/// A tensor with tangents in the making; every number of it is to be written.
-pub struct Fresh<E> {
+/// Memory of a new tensor with tangents. Every number must be written before [`Self::into_dual`].
+pub struct DualBuffer<E> {
     dims: Vec<usize>,
     tangents: usize,
     value: Vec<E>,
     tangent: Vec<E>,
 }
 
-impl<E: Element> Fresh<E> {
-    /// Memory for a value of this shape and K tangents.
+impl<E: Element> DualBuffer<E> {
+    /// Memory for a value of shape `dims` and K tangents.
     pub fn new(dims: &[usize], tangents: usize) -> Self {
         let size: usize = dims.iter().product();
-        let (value, tangent) = (crate::cpu::blank(size), crate::cpu::blank(size * tangents));
+        let (value, tangent) =
+            (crate::cpu::uninitialized(size), crate::cpu::uninitialized(size * tangents));
         Self { dims: dims.to_vec(), tangents, value, tangent }
     }
 
-    /// `count` equal parts.
+    /// `count` equal slices.
     pub fn parts(&mut self, count: usize) -> Vec<PartMut<'_, E>> {
         let size = part_size(self.value.len(), count);
         let cut = self.value.chunks_mut(size);
         let mut parts: Vec<PartMut<E>> = cut
             .map(|value| PartMut { value, tangents: Vec::with_capacity(self.tangents) })
             .collect();
-        // Planes follow one another, and each is cut like the value.
+        // Tangents are stored one after the other, each divided like the value.
         for (i, tangent) in self.tangent.chunks_mut(size).enumerate() {
             parts[i % count].tangents.push(tangent);
         }
@@ -96,35 +97,38 @@ fn part_size(len: usize, count: usize) -> usize {
     (len / count.max(1)).max(1)
 }
 
-/// One thread's memory for a value with K tangents.
+/// Thread-local memory for a value with K tangents.
 pub struct Scratch<E> {
     /// The value.
     pub value: Vec<E>,
-    /// K planes, one after the other.
+    /// K tangents, one after the other.
     pub tangents: Vec<E>,
 }
 
 impl<E: Element> Scratch<E> {
-    /// Memory for `size` numbers, to be written before they are read.
+    /// Memory for `size` numbers per tangent and for the value. Must be written before it is read.
     pub fn new(size: usize, tangents: usize) -> Self {
-        Self { value: crate::cpu::blank(size), tangents: crate::cpu::blank(size * tangents) }
+        Self {
+            value: crate::cpu::uninitialized(size),
+            tangents: crate::cpu::uninitialized(size * tangents),
+        }
     }
 
-    /// To be read.
+    /// For reading.
     pub fn part(&self) -> Part<'_, E> {
         let size = self.value.len().max(1);
         Part { value: &self.value, tangents: self.tangents.chunks(size).collect() }
     }
 
-    /// To be written.
+    /// For writing.
     pub fn part_mut(&mut self) -> PartMut<'_, E> {
         let size = self.value.len().max(1);
         PartMut { value: &mut self.value, tangents: self.tangents.chunks_mut(size).collect() }
     }
 }
 
-/// The matrix `v` of `dst` becomes `factor` · A·B, and those of its tangents, by the product rule,
-/// `factor` · (Ȧₖ·B + A·Ḃₖ), each product by `multiply`.
+/// Matrix product with tangents: the matrix `v` of `dst` becomes `factor` · A·B, and its tangents
+/// become `factor` · (Ȧₖ·B + A·Ḃₖ). Each product is computed by `multiply`.
 pub(crate) fn dual_product<E: Element>(
     multiply: Multiply<E>,
     (dst, v): (&mut PartMut<E>, View),

@@ -1,4 +1,5 @@
-//! One pass of a row kernel over a block of rows: plain pointers below, registers above.
+//! One pass of a row kernel over a block of rows. Converts raw pointers to rows of vector
+//! registers.
 
 use crate::cpu::{Input, RowKernel};
 use crate::lanes::{Element, Lane};
@@ -6,19 +7,19 @@ use crate::rows::{Row, RowMut};
 use crate::scalar::{Dual, MAX_TANGENTS, Scalar};
 use crate::simd::Simd;
 
-/// Pointers of one pass; row and plane arithmetic happens in `block`.
+/// Pointers of one pass. `block` computes the addresses of rows.
 pub(crate) struct Pass<E, const I: usize, const O: usize> {
     inputs: [(*const E, [*const E; MAX_TANGENTS], usize, usize); I],
     outputs: [(*mut E, [*mut E; MAX_TANGENTS], usize, usize, usize); O],
     rows: usize,
 }
-// SAFETY: blocks read shared memory and write disjoint rows or their own partial sums.
+// SAFETY: blocks only read shared memory, and write disjoint rows or their own partial sums.
 unsafe impl<E: Element, const I: usize, const O: usize> Sync for Pass<E, I, O> {}
 
-/// Where an output goes: a value plane, tangent planes of its size after another, and the steps
-/// from row to row and from block to block.
+/// Memory of an output: the value, tangents of `size` numbers each one after the other, and the
+/// strides between rows and between blocks.
 #[derive(Clone, Copy)]
-pub(crate) struct Target<E> {
+pub(crate) struct OutputPlanes<E> {
     pub value: *mut E,
     pub tangents: *mut E,
     pub size: usize,
@@ -30,7 +31,7 @@ pub(crate) struct Target<E> {
 /// The pass for tangents `first..first + count`.
 pub(crate) fn pass<E: Element, const I: usize, const O: usize>(
     inputs: &[Input<E>; I],
-    targets: &[Target<E>; O],
+    targets: &[OutputPlanes<E>; O],
     first: usize,
     count: usize,
     rows: usize,
@@ -46,7 +47,7 @@ pub(crate) fn pass<E: Element, const I: usize, const O: usize>(
             (x.value.as_ptr(), t, if x.shared { 0 } else { x.len }, x.len)
         }),
         outputs: std::array::from_fn(|o| {
-            let Target { value, tangents, size, row, block, len } = targets[o];
+            let OutputPlanes { value, tangents, size, row, block, len } = targets[o];
             let mut t = [std::ptr::null_mut(); MAX_TANGENTS];
             for (k, slot) in t.iter_mut().enumerate().take(count) {
                 *slot = tangents.wrapping_add((first + k) * size);
@@ -57,7 +58,7 @@ pub(crate) fn pass<E: Element, const I: usize, const O: usize>(
     }
 }
 
-/// Runs block `b` of a pass with the given instructions, which the processor must have.
+/// Runs block `b` of a pass with the given instruction set, which the processor must support.
 pub(crate) fn dispatch<E: Element, N: RowKernel<I, O>, const I: usize, const O: usize>(
     simd: Simd,
     kernel: &N,
@@ -71,18 +72,18 @@ pub(crate) fn dispatch<E: Element, N: RowKernel<I, O>, const I: usize, const O: 
         let _ = simd;
         Simd::Plain
     };
-    // SAFETY: `run_with` has checked that the processor has this level.
+    // SAFETY: `run_with` checked that the processor supports this level.
     unsafe {
         match (simd, tangents) {
             (Simd::Plain, 0) => block::<Dual<E, 0>, _, I, O>(kernel, pass, b, rows),
             (Simd::Plain, 1) => block::<Dual<E, 1>, _, I, O>(kernel, pass, b, rows),
             (Simd::Plain, _) => block::<Dual<E, 2>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, 0) => block_avx2::<Dual<E::Half, 0>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, 1) => block_avx2::<Dual<E::Half, 1>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx2, _) => block_avx2::<Dual<E::Half, 2>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, 0) => block_avx512::<Dual<E::Wide, 0>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, 1) => block_avx512::<Dual<E::Wide, 1>, _, I, O>(kernel, pass, b, rows),
-            (Simd::Avx512, _) => block_avx512::<Dual<E::Wide, 2>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx2, 0) => block_avx2::<Dual<E::Avx2, 0>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx2, 1) => block_avx2::<Dual<E::Avx2, 1>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx2, _) => block_avx2::<Dual<E::Avx2, 2>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx512, 0) => block_avx512::<Dual<E::Avx512, 0>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx512, 1) => block_avx512::<Dual<E::Avx512, 1>, _, I, O>(kernel, pass, b, rows),
+            (Simd::Avx512, _) => block_avx512::<Dual<E::Avx512, 2>, _, I, O>(kernel, pass, b, rows),
         }
     }
 }
@@ -94,7 +95,7 @@ unsafe fn block_avx512<S: Scalar, N: RowKernel<I, O>, const I: usize, const O: u
     b: usize,
     rows: std::ops::Range<usize>,
 ) {
-    // SAFETY: as the caller's.
+    // SAFETY: the caller's contract.
     unsafe { block::<S, N, I, O>(kernel, pass, b, rows) }
 }
 
@@ -105,15 +106,15 @@ unsafe fn block_avx2<S: Scalar, N: RowKernel<I, O>, const I: usize, const O: usi
     b: usize,
     rows: std::ops::Range<usize>,
 ) {
-    // SAFETY: as the caller's.
+    // SAFETY: the caller's contract.
     unsafe { block::<S, N, I, O>(kernel, pass, b, rows) }
 }
 
 /// One block of rows.
 ///
 /// # Safety
-/// `pass` describes live planes of `pass.rows` rows, `rows` lies within them, no other call
-/// shares the block, and the processor has the instructions of `S`'s register.
+/// `pass` describes live memory of `pass.rows` rows, `rows` is within that range, no other call
+/// uses this block, and the processor supports the instructions of `S`.
 #[inline(always)]
 unsafe fn block<S: Scalar, N: RowKernel<I, O>, const I: usize, const O: usize>(
     kernel: &N,
@@ -124,7 +125,8 @@ unsafe fn block<S: Scalar, N: RowKernel<I, O>, const I: usize, const O: usize>(
     debug_assert!(rows.end <= pass.rows);
     for r in rows {
         let inputs = pass.inputs.map(|(value, tangents, stride, len)| {
-            // SAFETY: row r is inside each plane, or the one row is shared (stride 0).
+            // SAFETY: row r is inside the value and each tangent, or the single row is shared
+            // (stride 0).
             unsafe {
                 Row {
                     value: value.add(r * stride),
@@ -135,7 +137,7 @@ unsafe fn block<S: Scalar, N: RowKernel<I, O>, const I: usize, const O: usize>(
         });
         let outputs = pass.outputs.map(|(value, tangents, stride, per_block, len)| {
             let offset = r * stride + b * per_block;
-            // SAFETY: row r of an output, or block b's own partial sum.
+            // SAFETY: row r of an output, or the partial sum of block b.
             unsafe {
                 RowMut {
                     value: value.add(offset),

@@ -1,10 +1,11 @@
-// Sums and scalings, alone and fused with a bias, and sums over rows; see pointwise.rs.
+// Sums and scalings (y = a + b, y = r + (x + b), y = factor · x, y = x γ), and sums over rows.
+// Mathematics as in pointwise.rs.
 //
-// Launch: element by element (`Planner::by_element`), except sum_rows and layer_scale_vjp_gamma, which
-// are column sums (`Planner::by_tile`) that `sum_partials` finishes.
+// Launch: elementwise (`Planner::by_element`). sum_rows and layer_scale_vjp_gamma are column sums
+// (`Planner::by_tile`, finished by `sum_partials`).
 //
-// A thread reads its part of a tile before it writes it, so an output may be one of the inputs, as
-// long as one launch carries all tangents.
+// A thread reads its part of a tile before it writes it, so an output may be one of the inputs if
+// one launch carries all tangents.
 #include "rows.cuh"
 
 // y = a + b.
@@ -32,8 +33,8 @@ __device__ __forceinline__ void bias_value(const E *a, const E *ta, const arithm
     row.write(y, ty, [](int, const S &a, const S &b) { return a + b; }, left, bias);
 }
 
-// y = r + (x + b): a projection's bias and the residual connection around it. The cotangents of
-// x and r are gy itself, that of b is sum_rows of it.
+// y = r + (x + b): a projection's bias and the residual connection around it. The cotangents of x
+// and r are gy; that of b is sum_rows of gy.
 template <class E, int K>
 __device__ __forceinline__ void
 bias_residual_value(const E *x, const E *tx, const arithmetic<E> *b, const arithmetic<E> *tb,
@@ -61,7 +62,7 @@ __device__ __forceinline__ void scale_value(const E *x, const E *tx, E *y, E *ty
     row.write(y, ty, [=](int, const S &x) { return x * A(factor); }, in);
 }
 
-// y = x γ, per channel; with gy in x's place, gx.
+// y = x γ, per channel. With gy instead of x it computes gx.
 template <class E, int K>
 __device__ __forceinline__ void layer_scale_value(const E *x, const E *tx,
                                                   const arithmetic<E> *gamma,
@@ -88,14 +89,14 @@ __device__ __forceinline__ void layer_scale_vjp_gamma(const E *x, const E *tx, c
         const Row<E, K> row(rows, r, n, tile, x, tx, gy, t_gy);
         const auto in = row.input(x, tx);
         const auto cotangent = row.input(gy, t_gy);
-        accumulate(sums, row.map_held([](int, const S &x, const S &gy) { return x * gy; }, in,
+        accumulate(sums, row.map_cached([](int, const S &x, const S &gy) { return x * gy; }, in,
                                       cotangent));
     }
     const Row<E, K> row(rows, 0, n, tile, x, tx, gy, t_gy);
     put_partial<E, K>(partial, n, 0, 1, tile, sums, row.wide);
 }
 
-// Σ over rows, for whatever was added to every one of them.
+// Σ over rows: the VJP of a broadcast.
 template <class E, int K>
 __device__ __forceinline__ void sum_rows(const E *x, const E *tx, arithmetic<E> *partial,
                                          size_t rows, int n) {
@@ -105,16 +106,16 @@ __device__ __forceinline__ void sum_rows(const E *x, const E *tx, arithmetic<E> 
     const Range range(rows);
     for (size_t r = range.from; r < range.to; ++r) {
         const Row<E, K> row(rows, r, n, tile, x, tx);
-        accumulate(sums, row.map_held([](int, const S &x) { return x; }, row.input(x, tx)));
+        accumulate(sums, row.map_cached([](int, const S &x) { return x; }, row.input(x, tx)));
     }
     const Row<E, K> row(rows, 0, n, tile, x, tx);
     put_partial<E, K>(partial, n, 0, 1, tile, sums, row.wide);
 }
 
-// The second stage of every column sum: one number for each of `n` columns of every plane, blocks
-// 32 columns wide, blockDim.y partial sums side by side. Partial sums of one block lie `stride`
-// apart from the next one's. Column c of the value goes to value[c], of tangent k to
-// tangent[k n + c].
+// Stage two of every column sum. It computes one number for each of `n` columns of the value and of
+// each tangent. A block covers 32 columns and reads blockDim.y partial sums in parallel. `stride`
+// is the distance between the partial sums of consecutive blocks. Column c of the value goes to
+// value[c], of tangent k to tangent[k n + c].
 template <class A>
 __device__ __forceinline__ void sum_partials(const A *partial, long long stride, int blocks, int n,
                                              int planes, A *value, A *tangent) {

@@ -1,16 +1,16 @@
-//! Sums and scalings: residual connections, position embeddings, LayerScale, constants.
+//! Sums and scalings: residual connections, position embeddings, LayerScale, constant factors.
 
 use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op, Operand, rows_of, rows_of_len, run_rows, shared};
+use crate::op::{Op, Operand, SaveSet, Saved, rows_of, rows_of_len, run_rows, shared};
 use crate::registry::Sample;
 use crate::rows::{Row, RowMut, chunks};
 use crate::scalar::Scalar;
 
-/// y = a + b. b has a's shape, or is one of a's trailing slices and is added to every one:
-/// a: (B, T, D) with b: (B, T, D), (1, T, D), (T, D) or (D). gb sums over the slices.
+/// y = a + b. b has a's shape, or the shape of a's trailing dimensions and is broadcast: a: (B, T,
+/// D) with b: (B, T, D), (1, T, D), (T, D) or (D). gb sums over the broadcast dimensions.
 #[derive(Clone, Copy, Debug)]
 pub struct Add;
 
@@ -22,11 +22,12 @@ pub struct LayerScale;
 /// y = factor · x.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
-    /// The constant.
+    /// The constant factor.
     pub factor: f64,
 }
 
-/// How many slices of b's size a has, if b's shape is a trailing part of a's.
+/// Number of slices of a that b is broadcast over, and numbers per slice. Fails if b's shape is not
+/// a trailing part of a's.
 fn slices(op: &'static str, a: &[usize], b: &[usize]) -> Result<(usize, usize)> {
     let trailing: Vec<usize> = b.iter().copied().skip_while(|&n| n == 1).collect();
     let len: usize = trailing.iter().product();
@@ -55,7 +56,7 @@ impl RowKernel<2, 1> for AddValue {
     }
 }
 
-/// Sums rows, for whatever was added to every one of them.
+/// Sum over rows: the VJP of a broadcast.
 pub(crate) struct SumRows;
 impl RowKernel<1, 1> for SumRows {
     #[inline(always)]
@@ -96,20 +97,20 @@ impl Op for Add {
         Ok(y)
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let (rows, len) = slices(self.name(), gy.dims(), &kept.dims[1])?;
-        let gb = match (wanted[1], rows) {
+        let (rows, len) = slices(self.name(), gy.dims(), &saved.dims[1])?;
+        let gb = match (needs_grad[1], rows) {
             (false, _) => None,
-            (true, 1) => Some(gy.reshape(&kept.dims[1])?),
+            (true, 1) => Some(gy.reshape(&saved.dims[1])?),
             (true, _) => {
                 let [gb] = run_rows(
                     self.name(),
@@ -117,12 +118,12 @@ impl Op for Add {
                     rows,
                     [rows_of_len(gy, len)],
                     [Output::Summed(len)],
-                    [&kept.dims[1]],
+                    [&saved.dims[1]],
                 )?;
                 Some(gb)
             }
         };
-        Ok(vec![wanted[0].then(|| gy.clone()), gb])
+        Ok(vec![needs_grad[0].then(|| gy.clone()), gb])
     }
 }
 
@@ -180,27 +181,27 @@ impl Op for LayerScale {
         self.times(x[0], x[1])
     }
 
-    fn keep(&self, wanted: &[bool]) -> Keep {
-        Keep { inputs: u32::from(wanted[1]) | u32::from(wanted[0]) << 1, output: false }
+    fn save_set(&self, needs_grad: &[bool]) -> SaveSet {
+        SaveSet { inputs: u32::from(needs_grad[1]) | u32::from(needs_grad[0]) << 1, output: false }
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
         let mut gradients = vec![None, None];
-        if wanted[0] {
-            gradients[0] = Some(self.times(gy, kept.input(self.name(), 1)?)?);
+        if needs_grad[0] {
+            gradients[0] = Some(self.times(gy, saved.input(self.name(), 1)?)?);
         }
-        if wanted[1] {
+        if needs_grad[1] {
             let n = gy.columns();
             let [g] = run_rows(
                 self.name(),
                 &SumProducts,
                 gy.numel() / n.max(1),
-                [rows_of(kept.input(self.name(), 0)?), rows_of(gy)],
+                [rows_of(saved.input(self.name(), 0)?), rows_of(gy)],
                 [Output::Summed(n)],
                 [&[n]],
             )?;
@@ -244,16 +245,16 @@ impl Op for Scale {
         Ok(y)
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
-    fn vjp(&self, _: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+    fn vjp(&self, _: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
         Ok(vec![Some(self.value(&[gy])?)])
     }
 }
 
-/// Shapes to check [`Add`] on.
+/// Test shapes of [`Add`].
 pub fn add_samples() -> Vec<Sample> {
     let shapes: [[&[usize]; 2]; 4] = [
         [&[2, 3, 17], &[2, 3, 17]],
@@ -264,12 +265,12 @@ pub fn add_samples() -> Vec<Sample> {
     shapes.iter().map(|dims| Sample::new(Add, dims)).collect()
 }
 
-/// Shapes to check [`LayerScale`] on.
+/// Test shapes of [`LayerScale`].
 pub fn layer_scale_samples() -> Vec<Sample> {
     vec![Sample::new(LayerScale, &[&[3, 4, 17], &[17]])]
 }
 
-/// Shapes to check [`Scale`] on.
+/// Test shapes of [`Scale`].
 pub fn scale_samples() -> Vec<Sample> {
     vec![Sample::new(Scale { factor: -0.7 }, &[&[3, 17]])]
 }

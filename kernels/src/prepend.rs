@@ -1,19 +1,19 @@
-//! Tokens before those of every image; linear, so a tangent goes the same way as its value.
+//! Prefix tokens. Linear, so tangents are transformed like values.
 
 use crate::cpu::Output;
-use crate::cuda::Move;
+use crate::cuda::Rearrange;
 #[cfg(feature = "cuda")]
 use crate::cuda::gpu;
 use crate::dual_tensor::DualTensor;
 #[cfg(feature = "cuda")]
 use crate::dual_tensor::common_dtype;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op, rows_of_len, run_rows};
+use crate::op::{Op, SaveSet, Saved, rows_of_len, run_rows};
 use crate::pointwise::SumRows;
 use crate::registry::Sample;
 use candle_core::Tensor;
 
-/// Puts the same tokens before those of every image: t: (1, P, D), x: (B, T, D) → (B, P+T, D).
+/// Puts the same tokens in front of every image's tokens: t: (1, P, D), x: (B, T, D) → (B, P+T, D).
 #[derive(Clone, Copy, Debug)]
 pub struct Prepend;
 
@@ -58,43 +58,49 @@ impl Op for Prepend {
         DualTensor::new(value, Some(Tensor::cat(&[&t_tangent, &x_tangent], 2)?))
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let (p, t) = (kept.dims[0][1], kept.dims[1][1]);
+        let (p, t) = (saved.dims[0][1], saved.dims[1][1]);
         let mut gradients = vec![None, None];
-        let (b, d) = (kept.dims[1][0], kept.dims[1][2]);
+        let (b, d) = (saved.dims[1][0], saved.dims[1][2]);
         let slice = |first: usize, count: usize| {
-            let how =
-                Move::Slice { back: false, len: (p + t) * d, first: first * d, count: count * d };
-            gy.moved(self.name(), how, &[b, count, d], |g, lead| g.narrow(lead + 1, first, count))
+            let how = Rearrange::Slice {
+                adjoint: false,
+                len: (p + t) * d,
+                first: first * d,
+                count: count * d,
+            };
+            gy.rearranged(self.name(), how, &[b, count, d], |g, lead| {
+                g.narrow(lead + 1, first, count)
+            })
         };
-        if wanted[0] && gy.on_gpu() {
-            let (own, dims) = (slice(0, p)?, [&kept.dims[0][..]]);
+        if needs_grad[0] && gy.on_gpu() {
+            let (own, dims) = (slice(0, p)?, [&saved.dims[0][..]]);
             let rows = [rows_of_len(&own, p * d)];
             let [gt] = run_rows(self.name(), &SumRows, b, rows, [Output::Summed(p * d)], dims)?;
             gradients[0] = Some(gt);
-        } else if wanted[0] {
+        } else if needs_grad[0] {
             gradients[0] =
                 Some(gy.rearrange(|g, lead| {
                     g.narrow(lead + 1, 0, p)?.contiguous()?.sum_keepdim(lead)
                 })?);
         }
-        if wanted[1] {
+        if needs_grad[1] {
             gradients[1] = Some(slice(p, t)?);
         }
         Ok(gradients)
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     vec![Sample::new(Prepend, &[&[1, 2, 5], &[3, 4, 5]])]
 }

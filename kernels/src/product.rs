@@ -1,11 +1,11 @@
-//! The driver of bilinear operations: GEMMs and the product rule, nothing else.
+//! Driver of bilinear operations: matrix products and the product rule.
 //!
-//! For C = A·B the tangents are Ċₖ = Ȧₖ·B + A·Ḃₖ, the second product accumulated onto the first.
-//! Operands are strided views of whole buffers, so that heads, transposes and slices of a fused
-//! query-key-value buffer are multiplied where they lie.
+//! The tangents of C = A·B are Ċₖ = Ȧₖ·B + A·Ḃₖ; the second product accumulates onto the first.
+//! Operands are strided views of whole buffers, so heads, transposes and slices of a fused
+//! query-key-value buffer need no copy.
 
 use crate::bf16;
-use crate::cpu::stays_here;
+use crate::cpu::run_serially;
 use crate::dual_tensor::{DualTensor, Host, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
@@ -16,19 +16,19 @@ use rayon::prelude::*;
 
 pub use crate::view::View;
 
-/// How a product's operands are taken.
+/// Operand precision of a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// As they are, f32 or f64.
+    /// Operands keep their type, f32 or f64.
     #[default]
     F32,
-    /// f32 rounded to bf16, or stored so on a GPU, their products added up in f32 (see
-    /// [`crate::bf16`]).
+    /// Operands are f32 rounded to bf16 (on a GPU possibly stored in bf16); sums are f32. See
+    /// [`crate::bf16`].
     Bf16,
 }
 
 impl Precision {
-    /// What it is called.
+    /// Name for reports and command lines.
     pub fn name(self) -> &'static str {
         match self {
             Precision::F32 => "f32",
@@ -55,12 +55,12 @@ impl std::fmt::Display for Precision {
     }
 }
 
-/// What a product is added to.
+/// The initial value of a product.
 #[derive(Clone, Copy, Debug)]
 pub enum Start<'a, E> {
-    /// Nothing: the target is written, whatever it held.
+    /// Zero: the target is overwritten.
     Zero,
-    /// What the target holds.
+    /// The content of the target.
     Sum,
     /// This row, in every row of a single matrix.
     Row(&'a [E]),
@@ -69,25 +69,25 @@ pub enum Start<'a, E> {
 /// target = start + factor · A·B.
 pub(crate) type Multiply<E> = fn((&mut [E], View), Start<E>, (&[E], View), (&[E], View), f64);
 
-/// Where a product goes: the result's shape, the matrices inside it, and how it starts.
+/// The target of a product: shape, matrices inside it, and initial value.
 pub struct Target<'a> {
     /// Shape of the result. Numbers outside the view are 0.
     pub dims: &'a [usize],
-    /// The matrices written.
+    /// The matrices to write.
     pub view: View,
-    /// A row added to every row of a single matrix (a linear layer's bias).
+    /// A row added to every row of a single matrix: a linear layer's bias.
     pub bias: Option<&'a DualTensor>,
-    /// The result's value, where it is known: then only tangents are computed.
-    pub known: Option<&'a Tensor>,
-    /// How the operands are taken.
+    /// The result's value if it is known. Then only the tangents are computed.
+    pub primal: Option<&'a Tensor>,
+    /// Operand precision.
     pub precision: Precision,
 }
 
 /// `factor` · A·B with tangents.
 ///
 /// # Errors
-/// Operands of different types or numbers of tangents, views that reach outside their buffer,
-/// inner dimensions or batches that differ; in bf16, operands of f64 or with tangents.
+/// Operands with different types or numbers of tangents; views outside their buffer; inner
+/// dimensions or batches that differ; in bf16, operands that are f64 or have tangents.
 pub fn product(
     op: &dyn Op,
     (a, va): (&DualTensor, View),
@@ -108,7 +108,7 @@ pub fn product(
         && vb.end() <= b.numel()
         && v.end() <= target.dims.iter().product()
         && target.bias.is_none_or(|x| x.numel() == v.cols && v.batch == [1, 1])
-        && target.known.is_none_or(|y| y.dims() == target.dims);
+        && target.primal.is_none_or(|y| y.dims() == target.dims);
     if !fits {
         return Err(Error::shape(
             name,
@@ -135,7 +135,7 @@ pub fn product(
     let dtype = common_dtype(name, &operands)?;
     match dtype {
         dtype if target.precision == Precision::Bf16 => {
-            bf16::takes(name, dtype, tangents)?;
+            bf16::check_operands(name, dtype, tangents)?;
             typed(name, bf16::multiply, ab, target, factor, tangents)
         }
         DType::F32 => typed::<f32>(name, multiply_f32, ab, target, factor, tangents),
@@ -156,10 +156,11 @@ fn typed<E: Element>(
     let whole = v.rows * v.cols * v.batch[0] * v.batch[1] == size;
     let (ha, hb) = (Host::new(name, a.value())?, Host::new(name, b.value())?);
     let (sa, sb) = (ha.slice::<E>()?, hb.slice::<E>()?);
-    let fresh = |len| if whole { crate::cpu::blank::<E>(len) } else { vec![E::default(); len] };
+    let fresh =
+        |len| if whole { crate::cpu::uninitialized::<E>(len) } else { vec![E::default(); len] };
 
-    let value = match target.known {
-        Some(known) => known.clone(),
+    let value = match target.primal {
+        Some(primal) => primal.clone(),
         None => {
             let mut value = fresh(size);
             let bias = target.bias.map(|x| Host::new(name, x.value())).transpose()?;
@@ -205,10 +206,10 @@ fn typed<E: Element>(
     DualTensor::new(value, Some(Tensor::from_vec(tangent, dims, &Device::Cpu)?))
 }
 
-/// Multiplications below which a second thread costs more than it brings.
+/// Below this many multiplications a second thread costs more than it saves.
 const SERIAL: usize = 1 << 16;
 
-/// A raw output that threads write disjoint matrices of.
+/// Pointer to an output in which threads write disjoint matrices.
 #[derive(Clone, Copy)]
 struct Raw<E>(*mut E);
 // SAFETY: each batch index is one matrix, written by one thread.
@@ -222,14 +223,14 @@ impl<E> Raw<E> {
     }
 }
 
-/// Writes `row` into every row of a matrix.
+/// Copies `row` into every row of a matrix.
 fn fill_rows<E: Element>(matrix: &mut [E], row: &[E]) {
     for line in matrix.chunks_mut(row.len().max(1)) {
         line.copy_from_slice(row);
     }
 }
 
-/// That the views of a product lie inside their buffers and multiply.
+/// Asserts that the views of a product are inside their buffers and that sizes match.
 pub(crate) fn check<E>(
     (dst, v): (&[E], View),
     start: Start<E>,
@@ -244,11 +245,10 @@ pub(crate) fn check<E>(
     }
 }
 
-/// As [`multiply`], on tiles where the processor has them and they are faster: see
-/// [`bf16::split`].
+/// Same as [`multiply`], but uses AMX tiles if they are enabled and faster; see [`bf16::split`].
 ///
 /// # Panics
-/// If a view reaches outside its buffer or the sizes do not multiply.
+/// If a view is outside its buffer or sizes do not match.
 pub fn multiply_f32(
     dst: (&mut [f32], View),
     start: Start<f32>,
@@ -256,7 +256,7 @@ pub fn multiply_f32(
     b: (&[f32], View),
     factor: f64,
 ) {
-    let split = bf16::split::pays(dst.1.rows, dst.1.cols, a.1.cols);
+    let split = bf16::split::is_faster(dst.1.rows, dst.1.cols, a.1.cols);
     let product = if split { bf16::split::multiply } else { multiply::<f32> };
     product(dst, start, a, b, factor);
 }
@@ -264,7 +264,7 @@ pub fn multiply_f32(
 /// dst = start + factor · A·B for every matrix of the batch.
 ///
 /// # Panics
-/// If a view reaches outside its buffer or the sizes do not multiply.
+/// If a view is outside its buffer or sizes do not match.
 pub fn multiply<E: Element>(
     (dst, v): (&mut [E], View),
     start: Start<E>,
@@ -279,10 +279,10 @@ pub fn multiply<E: Element>(
     let accumulate = !matches!(start, Start::Zero);
     let batch = v.batch[0] * v.batch[1];
     let threads = rayon::current_num_threads();
-    let serial = batch * v.rows * v.cols * va.cols < SERIAL || stays_here();
+    let serial = batch * v.rows * v.cols * va.cols < SERIAL || run_serially();
     let raw = Raw(dst.as_mut_ptr());
     let one = |i: usize, parallelism: Parallelism| {
-        // SAFETY: `end` bounds every index that these strides reach, in all three buffers, and
+        // SAFETY: `end` bounds every index that these strides reach in all three buffers, and
         // matrices of different i do not overlap in dst.
         unsafe {
             gemm::gemm(

@@ -1,5 +1,5 @@
-//! Every operation with shapes to check it on: one line each. Tests and benches walk this table,
-//! so an operation that stands here is checked, and the tests fail for one without a reference.
+//! Table of all operations, with shapes to test them on. Tests and benchmarks iterate over it. An
+//! operation in the table without a reference implementation fails the tests.
 
 use crate::op::Op;
 use crate::{
@@ -16,13 +16,13 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// A sample.
+    /// An operation with the shapes of its inputs.
     pub fn new(op: impl Op + 'static, dims: &[&[usize]]) -> Self {
         Self { op: Box::new(op), dims: dims.iter().map(|d| d.to_vec()).collect() }
     }
 }
 
-/// An operation's name and what makes its samples.
+/// Name of an operation and a function that creates its samples.
 pub type Entry = (&'static str, fn() -> Vec<Sample>);
 
 /// All operations.

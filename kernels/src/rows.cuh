@@ -1,29 +1,29 @@
-// The GPU driver of row operations: what cpu.rs and rows.rs are on the CPU.
+// GPU driver of row operations, the counterpart of cpu.rs and rows.rs.
 //
-// A row of n numbers is served by blockDim.x threads, a multiple of 32. A *tile* is what they hold
-// together: 16 bytes of value (and as many of each tangent) a thread, W numbers. One tile of each
-// operand stays in registers, so a row that fits one tile is read once whatever the kernel does
-// with it; the rest of a longer row is read again from the cache. Rows and pointers that are
-// multiples of 16 bytes go by 16-byte accesses, others number by number, neighbouring threads at
-// neighbouring columns.
+// blockDim.x threads, a multiple of 32, process a row of n numbers. A *tile* is what they hold
+// together: 16 bytes of the value, and as many of each tangent, per thread; that is W numbers. One
+// tile of each operand stays in registers, so a row that fits one tile is read from memory once.
+// The rest of a longer row is read again from the cache. If rows and pointers are multiples of 16
+// bytes, accesses are 16 bytes wide. Otherwise they are single numbers, with neighbouring threads
+// at neighbouring columns.
 //
-// With blockDim.x = 32 a block may hold blockDim.y rows, one a warp; else blockDim.y = 1.
-// Sums have a fixed order: a thread's columns from left to right, a butterfly over its warp, the
-// warps in order. They depend on n and blockDim.x, on nothing else.
+// With blockDim.x = 32 a block may process blockDim.y rows, one per warp. Otherwise blockDim.y = 1.
+// Sums have a fixed order: the columns of a thread from left to right, a butterfly over its warp,
+// then the warps in order. The order depends only on n and blockDim.x.
 #pragma once
 #include "scalar.cuh"
 
-// At most so many threads a block: leaves 128 registers a thread on every GPU since sm_70.
+// Maximum threads per block. Leaves 128 registers per thread on every GPU since sm_70.
 constexpr int ROW_THREADS = 512;
 
-// Numbers that a thread holds of one tile.
+// Numbers of one tile per thread.
 template <class E> constexpr int pack_width = 16 / sizeof(E);
 
 template <class S, int W> struct Pack {
     S lane[W];
 };
 
-// Two sums taken in one pass.
+// Two sums computed in one pass.
 template <class S> struct Two {
     S first, second;
 };
@@ -35,7 +35,7 @@ __device__ __forceinline__ bool aligned(const void *p) {
     return (reinterpret_cast<size_t>(p) & 15) == 0;
 }
 
-// W numbers at an address that is a multiple of 16 bytes.
+// W numbers at a 16-byte aligned address.
 template <int W, class X> __device__ __forceinline__ void load_wide(const X *p, X (&to)[W]) {
 #pragma unroll
     for (int i = 0; i < int(W * sizeof(X) / 16); ++i) {
@@ -52,12 +52,12 @@ template <int W, class X> __device__ __forceinline__ void store_wide(X *p, const
     }
 }
 
-// An operand: this row's value and tangents, numbers of type X, and the tile kept in registers.
-// Tangent k lies `plane` numbers after tangent k − 1; a null tangent is zero.
+// An operand: value and tangents of this row, numbers of type X, and the tile in registers. Tangent
+// k is `plane` numbers after tangent k − 1. A null tangent is zero.
 template <class X, int K, int W> struct Input {
     const X *value, *tangent;
     size_t plane;
-    Pack<Dual<arithmetic<X>, K>, W> held;
+    Pack<Dual<arithmetic<X>, K>, W> cached;
 };
 
 template <class E, int K> struct Row {
@@ -68,11 +68,11 @@ template <class E, int K> struct Row {
 
     size_t rows, row;
     int n, tiles;
-    // Tiles that this block writes; the first of them is the one held.
+    // Tiles that this block writes. The first one is in registers.
     int begin, end;
     bool wide;
 
-    // Row `row`; `tile` < 0: this block writes all of it, else only that tile.
+    // Row `row`. With `tile` < 0 this block writes the whole row, otherwise only that tile.
     template <class... P>
     __device__ __forceinline__ Row(size_t rows, size_t row, int n, int tile, P... pointers)
         : rows(rows), row(row), n(n) {
@@ -83,7 +83,7 @@ template <class E, int K> struct Row {
         wide = n % W == 0 && (aligned(pointers) && ...);
     }
 
-    // Column of number j of this thread's share of a tile.
+    // Column of number j of this thread's part of a tile.
     __device__ __forceinline__ int column(int tile, int j) const {
         const int t = threadIdx.x, all = blockDim.x;
         return wide ? W * (t + all * tile) + j : t + all * (W * tile + j);
@@ -116,24 +116,24 @@ template <class E, int K> struct Row {
         return pack;
     }
 
-    // This row of an operand of `rows` rows.
+    // This row of an operand with `rows` rows.
     __device__ __forceinline__ In<E> input(const E *value, const E *tangent) const {
         In<E> x{value + row * n, tangent ? tangent + row * n : nullptr, rows * n, {}};
-        x.held = load(x, begin);
+        x.cached = load(x, begin);
         return x;
     }
-    // The one row of a parameter; parameters are kept in the type of the arithmetic.
+    // The single row of a parameter, in the arithmetic type.
     __device__ __forceinline__ In<A> shared(const A *value, const A *tangent) const {
         In<A> x{value, tangent, size_t(n), {}};
-        x.held = load(x, begin);
+        x.cached = load(x, begin);
         return x;
     }
     template <class X>
     __device__ __forceinline__ Pack<S, W> tile_of(const In<X> &x, int tile) const {
-        return tile == begin ? x.held : load(x, tile);
+        return tile == begin ? x.cached : load(x, tile);
     }
 
-    // Column c of this row of a plane, with its tangents; one column of `len` in all.
+    // Column c of this row, with tangents. The row has `len` columns.
     __device__ __forceinline__ S single(const E *value, const E *tangent, int c, int len) const {
         S y;
         const size_t at = row * len + c;
@@ -150,9 +150,9 @@ template <class E, int K> struct Row {
         for (int k = 1; k <= K; ++k) narrow(y.part[k], tangent[(k - 1) * rows + row]);
     }
 
-    // Σ f(column, x…) over the row, known to all its threads.
+    // Σ f(column, x…) over the row, returned to all its threads.
     template <class F, class... X> __device__ __forceinline__ auto sum(F f, const X &...x) const {
-        using R = decltype(f(0, x.held.lane[0]...));
+        using R = decltype(f(0, x.cached.lane[0]...));
         R total{};
         for (int tile = 0; tile < tiles; ++tile) add_tile(total, tile, f, tile_of(x, tile)...);
         A parts[sizeof(R) / sizeof(A)];
@@ -161,8 +161,8 @@ template <class E, int K> struct Row {
         memcpy(&total, parts, sizeof total);
         return total;
     }
-    // The largest value of f(column, x…), held constant.
-    template <class F, class... X> __device__ __forceinline__ S held_max(F f, const X &...x) const {
+    // Maximum of f(column, x…) over the row, with zero tangents.
+    template <class F, class... X> __device__ __forceinline__ S detached_max(F f, const X &...x) const {
         A most = -A(INFINITY);
         for (int tile = 0; tile < tiles; ++tile) max_tile(most, tile, f, tile_of(x, tile)...);
         reduce<1>(&most, Max{});
@@ -176,10 +176,10 @@ template <class E, int K> struct Row {
             store(y, ty, tile, pack);
         }
     }
-    // f(column, x…) on the held tile, zero beyond the row.
+    // f(column, x…) on the tile in registers; zero beyond the row.
     template <class F, class... X>
-    __device__ __forceinline__ Pack<S, W> map_held(F f, const X &...x) const {
-        return map_tile(begin, f, x.held...);
+    __device__ __forceinline__ Pack<S, W> map_cached(F f, const X &...x) const {
+        return map_tile(begin, f, x.cached...);
     }
     __device__ __forceinline__ void store(E *y, E *ty, int tile, const Pack<S, W> &pack) const {
 #pragma unroll
@@ -235,7 +235,7 @@ template <class E, int K> struct Row {
         }
         return pack;
     }
-    // Combines COUNT numbers over the row's threads; scratch: COUNT numbers a warp.
+    // Reduces COUNT numbers over the row's threads. Scratch: COUNT numbers per warp.
     template <int COUNT, class F> __device__ __forceinline__ void reduce(A *x, F combine) const {
 #pragma unroll
         for (int i = 0; i < COUNT; ++i)
@@ -244,7 +244,7 @@ template <class E, int K> struct Row {
         const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
         if (warps == 1) return;
         DYN_SHARED(A, scratch);
-        __syncthreads(); // the previous reduction has been read
+        __syncthreads(); // all threads have read the previous reduction
         if (threadIdx.x % 32 == 0)
 #pragma unroll
             for (int i = 0; i < COUNT; ++i) scratch[warp * COUNT + i] = x[i];
@@ -257,12 +257,12 @@ template <class E, int K> struct Row {
     }
 };
 
-// The row of this warp or block, for kernels that serve one each.
+// The row of this warp or block, for kernels with one row each.
 __device__ __forceinline__ size_t own_row() {
     return size_t(blockIdx.x) * blockDim.y + threadIdx.y;
 }
 
-// A block's rows, where each block sums over a range of them: from, to.
+// The range of rows that a block sums over.
 struct Range {
     size_t from, to;
     __device__ __forceinline__ explicit Range(size_t rows) {
@@ -272,7 +272,7 @@ struct Range {
     }
 };
 
-// Writes a block's sums over its rows, one tile of planes (1 + K, n), to slot `slot` of `slots`.
+// Writes one tile of a block's sums over its rows, (1 + K, n), to slot `slot` of `slots`.
 template <class E, int K>
 __device__ __forceinline__ void
 put_partial(arithmetic<E> *partial, int n, int slot, int slots, int tile,

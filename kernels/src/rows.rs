@@ -1,4 +1,4 @@
-//! A row of numbers with its tangents, as an operation's text sees it.
+//! Rows of numbers with their tangents, as row kernels see them.
 
 use crate::lanes::Lane;
 use crate::scalar::{MAX_TANGENTS, Scalar};
@@ -6,23 +6,24 @@ use std::marker::PhantomData;
 
 type ElementOf<S> = <<S as Scalar>::Lane as Lane>::Element;
 
-/// How far ahead of a chunk memory is asked for at least, in numbers.
-const AHEAD: usize = 1024;
+/// Minimum prefetch distance, in numbers.
+const PREFETCH_DISTANCE: usize = 1024;
 
-/// Asks for a cache line, which may lie past all memory.
+/// Prefetches a cache line. The address may be outside allocated memory.
 #[inline(always)]
 fn prefetch<E>(line: *const E) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint; it reads nothing, and no address makes it fault.
+        // SAFETY: a prefetch is a hint; it reads nothing and never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = line;
 }
 
-/// A register's worth of a row: where it starts and how many numbers of it are the row's.
+/// The part of a row that fills one register: start index and count of numbers that belong to the
+/// row.
 #[derive(Clone, Copy)]
 pub struct Chunk {
     start: usize,
@@ -30,21 +31,21 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    /// How many numbers of the register belong to the row.
+    /// Count of numbers in the chunk.
     #[inline(always)]
     pub fn count(self) -> usize {
         self.count
     }
 }
 
-/// The chunks of a row of `len` numbers, in order; the last may be partial.
+/// Iterator over the chunks of a row. The last chunk may be partial.
 pub struct Chunks<S> {
     next: usize,
     len: usize,
     scalar: PhantomData<S>,
 }
 
-/// The chunks of a row of `len` numbers.
+/// The chunks of a row of `len` numbers, in order.
 #[inline(always)]
 pub fn chunks<S: Scalar>(len: usize) -> Chunks<S> {
     Chunks { next: 0, len, scalar: PhantomData }
@@ -65,7 +66,7 @@ impl<S: Scalar> Iterator for Chunks<S> {
     }
 }
 
-/// A row that is read. An absent tangent reads as 0.
+/// An input row. An absent tangent reads as 0.
 #[derive(Clone, Copy)]
 pub struct Row<S: Scalar> {
     pub(crate) value: *const ElementOf<S>,
@@ -86,14 +87,15 @@ impl<S: Scalar> Row<S> {
         self.len == 0
     }
 
-    /// The numbers of a chunk; past the row's end, 0.
+    /// Loads a chunk. Elements past the end of the row are 0.
     #[inline(always)]
     pub fn at(&self, c: Chunk) -> S {
-        assert!(c.start + c.count <= self.len, "a chunk past the row");
+        assert!(c.start + c.count <= self.len, "the chunk is inside the row");
         self.assemble(
             #[inline(always)]
             |from| {
-                // SAFETY: the driver made this row of `len` elements, and chunks end with it.
+                // SAFETY: the driver created this row with `len` elements, and chunks end within
+                // it.
                 unsafe {
                     if c.count == S::Lane::COUNT {
                         S::Lane::load(from.add(c.start))
@@ -105,23 +107,23 @@ impl<S: Scalar> Row<S> {
         )
     }
 
-    /// Asks for what a later row will read where this one reads chunk `c`: one row on, or as many
-    /// short ones as make a page of f32. The processor's own guess starts anew with every pass over
-    /// a row, and waits for memory while there is something to compute.
+    /// Prefetches what a later row will read at chunk `c`: the next row, or for short rows the one
+    /// at least `PREFETCH_DISTANCE` numbers ahead. The hardware prefetcher restarts at every pass
+    /// over a row and would leave the core waiting for memory.
     #[inline(always)]
-    pub fn fetch_ahead(&self, c: Chunk) {
-        // A register of one number would ask for every line sixteen times.
+    pub fn prefetch_next(&self, c: Chunk) {
+        // With one number per register this would prefetch every line sixteen times.
         if S::Lane::COUNT == 1 {
             return;
         }
-        let ahead = c.start + self.len.max(AHEAD);
+        let ahead = c.start + self.len.max(PREFETCH_DISTANCE);
         prefetch(self.value.wrapping_add(ahead));
         for t in self.tangents[..S::TANGENTS].iter().filter(|t| !t.is_null()) {
             prefetch(t.wrapping_add(ahead));
         }
     }
 
-    /// Column `i`, everywhere in the register.
+    /// Column `i`, broadcast to the register.
     #[inline(always)]
     pub fn column(&self, i: usize) -> S {
         assert!(i < self.len, "column {i} of a row of {}", self.len);
@@ -144,7 +146,7 @@ impl<S: Scalar> Row<S> {
         S::from_parts(read(self.value), tangents)
     }
 
-    /// Σ over columns of `f`, everywhere in the register.
+    /// Σ over columns of `f`, broadcast to the register.
     #[inline(always)]
     pub fn sum(&self, f: impl Fn(Chunk) -> S) -> S {
         let [total] = self.sums(
@@ -178,28 +180,28 @@ impl<S: Scalar> Row<S> {
         totals.map(S::sum)
     }
 
-    /// The largest value of the row, held constant (its tangents are 0).
+    /// The maximum of the row, with zero tangents.
     #[inline(always)]
-    pub fn held_max(&self) -> S {
+    pub fn detached_max(&self) -> S {
         let best = self.fold(
             S::constant(f64::NEG_INFINITY),
             #[inline(always)]
             |best, c| {
                 let x = self.at(c);
-                best.held_max(if c.count == S::Lane::COUNT {
+                best.detached_max(if c.count == S::Lane::COUNT {
                     x
                 } else {
                     x.keep_first(c.count, f64::NEG_INFINITY)
                 })
             },
             #[inline(always)]
-            |a, b| a.held_max(b),
+            |a, b| a.detached_max(b),
         );
-        best.held_largest()
+        best.detached_reduce_max()
     }
 
-    /// All chunks into one total: four at a time side by side, since each addition waits for
-    /// the one before it and a processor has several under way.
+    /// Reduces all chunks. Four accumulators are independent, because an addition has a latency of
+    /// several cycles and a core executes several at a time.
     #[inline(always)]
     fn fold<T: Copy>(&self, start: T, add: impl Fn(T, Chunk) -> T, join: impl Fn(T, T) -> T) -> T {
         let full = self.len / S::Lane::COUNT;
@@ -224,7 +226,7 @@ impl<S: Scalar> Row<S> {
     }
 }
 
-/// A row that is written, or added to where it sums over rows.
+/// An output row: written, or added to if it is a sum over rows.
 #[derive(Clone, Copy)]
 pub struct RowMut<S: Scalar> {
     pub(crate) value: *mut ElementOf<S>,
@@ -233,12 +235,12 @@ pub struct RowMut<S: Scalar> {
 }
 
 impl<S: Scalar> RowMut<S> {
-    /// Writes a chunk.
+    /// Stores a chunk.
     #[inline(always)]
     pub fn put(&self, c: Chunk, x: S) {
-        assert!(c.start + c.count <= self.len, "a chunk past the row");
+        assert!(c.start + c.count <= self.len, "the chunk is inside the row");
         let write = |to: *mut ElementOf<S>, lane: S::Lane| {
-            // SAFETY: the driver made this row of `len` elements for this call alone.
+            // SAFETY: the driver created this row with `len` elements for this call only.
             unsafe {
                 if c.count == S::Lane::COUNT {
                     lane.store(to.add(c.start));
@@ -253,31 +255,31 @@ impl<S: Scalar> RowMut<S> {
         }
     }
 
-    /// Adds to a chunk: for outputs that sum over rows.
+    /// Adds to a chunk, for sums over rows.
     #[inline(always)]
     pub fn add(&self, c: Chunk, x: S) {
         self.put(c, self.read().at(c) + x);
     }
 
-    /// As [`Row::fetch_ahead`].
+    /// Same as [`Row::prefetch_next`].
     #[inline(always)]
-    pub fn fetch_ahead(&self, c: Chunk) {
-        self.read().fetch_ahead(c);
+    pub fn prefetch_next(&self, c: Chunk) {
+        self.read().prefetch_next(c);
     }
 
-    /// Writes column `i` from a register that holds the same number everywhere.
+    /// Stores column `i` from a register whose elements are all equal.
     #[inline(always)]
     pub fn put_column(&self, i: usize, x: S) {
         self.put(Chunk { start: i, count: 1 }, x);
     }
 
-    /// Writes one number, the row's only one.
+    /// Stores the only number of the row.
     #[inline(always)]
     pub fn put_one(&self, x: S) {
         self.put_column(0, x);
     }
 
-    /// The same row, read back.
+    /// The same row, for reading back.
     #[inline(always)]
     pub fn read(&self) -> Row<S> {
         let mut tangents = [std::ptr::null(); MAX_TANGENTS];

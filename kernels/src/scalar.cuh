@@ -1,19 +1,19 @@
-// The scalar that kernels are written over: a value with K tangents, as in scalar.rs.
+// The scalar type of kernels: a value with K tangents, as in scalar.rs.
 //
-// On Dual<A, 0> a kernel computes what it says; on Dual<A, K> the same text also gives, for each of
-// K directions, the JVP of a value and the tangent of a VJP.
+// With Dual<A, 0> a kernel computes plain numbers. With Dual<A, K> the same code also computes, for
+// each of K directions, the JVP of a value and the tangent of a VJP.
 #pragma once
 #include "entry.cuh"
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
 #endif
 
-// The upper half of an f32.
+// A bf16 number: the upper half of an f32.
 struct Bf16 {
     unsigned short bits;
 };
 
-// The type that numbers are computed in.
+// The type of computation for a storage type.
 template <class E> struct Arithmetic {
     using type = E;
 };
@@ -28,7 +28,7 @@ __device__ __forceinline__ float widen(Bf16 x) { return __uint_as_float(unsigned
 
 __device__ __forceinline__ void narrow(float x, float &to) { to = x; }
 __device__ __forceinline__ void narrow(double x, double &to) { to = x; }
-// To the nearest, ties to even; NaN stays NaN.
+// Rounds to nearest, ties to even; NaN stays NaN.
 __device__ __forceinline__ void narrow(float x, Bf16 &to) {
 #ifdef __CUDACC__
     to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
@@ -60,7 +60,7 @@ template <class A, int K> struct Dual {
         for (int k = 1; k <= K; ++k) y.part[k] = A(0);
         return y;
     }
-    // f(x) with f'(x): the chain rule for a function of one argument.
+    // Chain rule for a function of one argument: value = f(x), slope = f'(x).
     __device__ __forceinline__ Dual chain(A value, A slope) const {
         Dual y;
         y.part[0] = value;
@@ -133,7 +133,7 @@ template <class A, int K> __device__ __forceinline__ Dual<A, K> sqrt_of(const Du
     const A y = real_sqrt(x.part[0]);
     return x.chain(y, A(0.5) / y);
 }
-// The slope of erf is 2/√π exp(−x²).
+// erf'(x) = 2/√π exp(−x²).
 template <class A, int K> __device__ __forceinline__ Dual<A, K> erf_of(const Dual<A, K> &x) {
     const A v = x.part[0];
     const A slope = K == 0 ? A(0) : A(1.12837916709551257390) * real_exp(-v * v);

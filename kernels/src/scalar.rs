@@ -1,17 +1,18 @@
-//! The scalar that operations are written over: a value with K tangents.
+//! The scalar type of operations: a value with K tangents.
 //!
-//! On `Dual<_, 0>` an operation's `value` and `vjp` compute what they say. On `Dual<_, K>` the
-//! same text also gives, for each of K directions, the JVP and the tangent of the VJP: forward
-//! over reverse, the exact Hessian-vector product (Pearlmutter, Neural Computation 6, 1994).
+//! With `Dual<_, 0>`, an operation's `value` and `vjp` compute plain numbers. With `Dual<_, K>`,
+//! the same code also computes, for each of K directions, the JVP of the value and the tangent of
+//! the VJP. That is forward over reverse, which gives exact Hessian-vector products (Pearlmutter,
+//! Neural Computation 6, 1994).
 
 use crate::lanes::Lane;
 use crate::math;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// The most tangents one pass of a row driver carries; wider blocks are looped.
+/// Maximum number of tangents per pass of a row driver. More tangents take several passes.
 pub const MAX_TANGENTS: usize = 2;
 
-/// Arithmetic of one register of numbers, each with its tangents.
+/// Arithmetic on one vector register of numbers, each with its tangents.
 pub trait Scalar:
     Copy
     + Add<Output = Self>
@@ -22,35 +23,35 @@ pub trait Scalar:
     + Mul<f64, Output = Self>
     + Add<f64, Output = Self>
 {
-    /// The register below.
+    /// The underlying register type.
     type Lane: Lane;
     /// Number of tangents.
     const TANGENTS: usize;
-    /// A constant: its tangents are 0.
+    /// A constant, with zero tangents.
     fn constant(x: f64) -> Self;
     /// exp(x).
     fn exp(self) -> Self;
-    /// Natural logarithm of a number that is the same everywhere in the register.
-    fn ln_same(self) -> Self;
+    /// Natural logarithm of a register whose elements are all equal.
+    fn ln_uniform(self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;
     /// erf(x).
     fn erf(self) -> Self;
     /// tanh(x).
     fn tanh(self) -> Self;
-    /// The larger value, held constant: the tangents of the result are 0.
-    fn held_max(self, other: Self) -> Self;
-    /// Sum over the register, everywhere.
+    /// Elementwise maximum of the values, with zero tangents.
+    fn detached_max(self, other: Self) -> Self;
+    /// Sum over the register, broadcast to all elements.
     fn sum(self) -> Self;
-    /// Largest value in the register, everywhere, held constant.
-    fn held_largest(self) -> Self;
-    /// The first `count` numbers, the others replaced by the constant `fill`.
+    /// Maximum over the register, broadcast to all elements, with zero tangents.
+    fn detached_reduce_max(self) -> Self;
+    /// The first `count` elements; the others are set to the constant `fill`.
     fn keep_first(self, count: usize, fill: f64) -> Self;
-    /// From its parts.
+    /// Builds a scalar from registers of the value and the tangents.
     fn from_parts(value: Self::Lane, tangents: [Self::Lane; MAX_TANGENTS]) -> Self;
-    /// The value's register.
+    /// Register of the value.
     fn value(&self) -> Self::Lane;
-    /// The register of tangent `k` < [`Self::TANGENTS`].
+    /// Register of tangent `k` < [`Self::TANGENTS`].
     fn tangent(&self, k: usize) -> Self::Lane;
 }
 
@@ -62,7 +63,7 @@ pub struct Dual<L, const K: usize> {
 }
 
 impl<L: Lane, const K: usize> Dual<L, K> {
-    /// f(x) with f'(x): the chain rule for a function of one argument.
+    /// Chain rule for a function of one argument: `value` = f(x), `slope` = f'(x).
     #[inline(always)]
     fn chain(self, value: L, slope: L) -> Self {
         let mut tangents = self.tangents;
@@ -120,7 +121,7 @@ impl<L: Lane, const K: usize> Mul for Dual<L, K> {
 }
 impl<L: Lane, const K: usize> Div for Dual<L, K> {
     type Output = Self;
-    // (a/b)' = (a' − (a/b) b')/b: the quotient rule subtracts and multiplies.
+    // (a/b)' = (a' − (a/b) b')/b. Clippy does not expect other operators in `div`.
     #[allow(clippy::suspicious_arithmetic_impl)]
     #[inline(always)]
     fn div(self, o: Self) -> Self {
@@ -174,8 +175,8 @@ impl<L: Lane, const K: usize> Scalar for Dual<L, K> {
         self.chain(y, y)
     }
     #[inline(always)]
-    fn ln_same(self) -> Self {
-        self.chain(self.value.map_same(f64::ln), L::splat(1.0) / self.value)
+    fn ln_uniform(self) -> Self {
+        self.chain(self.value.map_uniform(f64::ln), L::splat(1.0) / self.value)
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
@@ -191,13 +192,13 @@ impl<L: Lane, const K: usize> Scalar for Dual<L, K> {
     }
     #[inline(always)]
     fn tanh(self) -> Self {
-        // 1 − 2/(e²ˣ + 1): right at both ends, since e²ˣ may overflow to ∞.
+        // 1 − 2/(e²ˣ + 1). Correct at both ends, where e²ˣ overflows to ∞ or underflows to 0.
         let e = math::exp(self.value + self.value);
         let y = L::splat(1.0) - L::splat(2.0) / (e + L::splat(1.0));
         self.chain(y, L::splat(1.0) - y * y)
     }
     #[inline(always)]
-    fn held_max(self, other: Self) -> Self {
+    fn detached_max(self, other: Self) -> Self {
         Self { value: self.value.max(other.value), tangents: [L::splat(0.0); K] }
     }
     #[inline(always)]
@@ -209,8 +210,8 @@ impl<L: Lane, const K: usize> Scalar for Dual<L, K> {
         Self { value: self.value.sum(), tangents }
     }
     #[inline(always)]
-    fn held_largest(self) -> Self {
-        Self { value: self.value.largest(), tangents: [L::splat(0.0); K] }
+    fn detached_reduce_max(self) -> Self {
+        Self { value: self.value.reduce_max(), tangents: [L::splat(0.0); K] }
     }
     #[inline(always)]
     fn keep_first(self, count: usize, fill: f64) -> Self {

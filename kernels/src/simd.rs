@@ -1,9 +1,9 @@
-//! Which vector instructions the processor has.
+//! Vector instruction sets of the processor.
 
-/// Vector instructions to use.
+/// A vector instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Simd {
-    /// None beyond what the compiler's target has.
+    /// Only what the compilation target provides.
     Plain,
     /// AVX2 with FMA: 256 bits.
     Avx2,
@@ -21,7 +21,7 @@ impl Simd {
         }
     }
 
-    /// The levels this processor has, narrowest first.
+    /// The sets this processor supports, narrowest first.
     pub fn available() -> Vec<Simd> {
         #[allow(unused_mut)]
         let mut levels = vec![Simd::Plain];
@@ -41,7 +41,7 @@ impl Simd {
         levels
     }
 
-    /// The widest level this processor has.
+    /// The widest set this processor supports.
     pub fn best() -> Simd {
         static BEST: std::sync::OnceLock<Simd> = std::sync::OnceLock::new();
         *BEST.get_or_init(|| Simd::available().last().copied().unwrap_or(Simd::Plain))

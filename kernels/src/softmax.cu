@@ -1,10 +1,10 @@
-// Softmax over rows; mathematics as in softmax.rs. Serves attention's scores too, whose rows are
-// (image, head, query).
+// Softmax over rows, and its VJP from the output. Mathematics as in softmax.rs. Also used for
+// attention scores, whose rows are (image, head, query).
 //
-// Launch: a row kernel (`Planner::by_row`).
+// Launch: row kernels (`Planner::by_row`).
 #include "rows.cuh"
 
-// yᵢ = exp(xᵢ − m) / Σⱼ exp(xⱼ − m), m the row's maximum.
+// yᵢ = exp(xᵢ − m) / Σⱼ exp(xⱼ − m), where m is the row's maximum.
 template <class E, int K>
 __device__ __forceinline__ void softmax_value(const E *x, const E *tx, E *y, E *ty, size_t rows,
                                               int n) {
@@ -13,7 +13,7 @@ __device__ __forceinline__ void softmax_value(const E *x, const E *tx, E *y, E *
     using S = typename Row<E, K>::S;
     const Row<E, K> row(rows, own_row(), n, -1, x, tx, y, ty);
     const auto in = row.input(x, tx);
-    const S m = row.held_max([](int, const S &x) { return x; }, in);
+    const S m = row.detached_max([](int, const S &x) { return x; }, in);
     const S total = row.sum([&](int, const S &x) { return exp_of(x - m); }, in);
     const S scale = S::constant(A(1)) / total;
     row.write(y, ty, [&](int, const S &x) { return exp_of(x - m) * scale; }, in);

@@ -4,12 +4,12 @@ use crate::cpu::{Output, RowKernel};
 use crate::cuda::{Call, Launch};
 use crate::dual_tensor::DualTensor;
 use crate::error::Result;
-use crate::op::{Keep, Kept, Op, rows_of, run_rows};
+use crate::op::{Op, SaveSet, Saved, rows_of, run_rows};
 use crate::registry::Sample;
 use crate::rows::{Row, RowMut, chunks};
 use crate::scalar::Scalar;
 
-/// yᵢ = exp(xᵢ − m) / Σⱼ exp(xⱼ − m), m the row's maximum. x, y: (…, N).
+/// yᵢ = exp(xᵢ − m) / Σⱼ exp(xⱼ − m), where m is the row's maximum. x, y: (…, N).
 ///
 /// VJP from the output: gxᵢ = yᵢ (gyᵢ − Σⱼ gyⱼ yⱼ).
 #[derive(Clone, Copy, Debug)]
@@ -19,13 +19,13 @@ pub(crate) struct Value;
 impl RowKernel<1, 1> for Value {
     #[inline(always)]
     fn row<S: Scalar>(&self, _: usize, [x]: [Row<S>; 1], [y]: [RowMut<S>; 1]) {
-        // The maximum may be held constant: softmax does not change when x is shifted.
-        let m = x.held_max();
+        // The maximum needs no tangent: softmax does not change if x is shifted.
+        let m = x.detached_max();
         let total = x.sum(
             #[inline(always)]
             |c| {
-                x.fetch_ahead(c);
-                y.fetch_ahead(c);
+                x.prefetch_next(c);
+                y.prefetch_next(c);
                 let e = (x.at(c) - m).exp();
                 y.put(c, e);
                 e
@@ -51,8 +51,8 @@ impl RowKernel<2, 1> for Vjp {
         let mean = y.sum(
             #[inline(always)]
             |c| {
-                y.fetch_ahead(c);
-                gy.fetch_ahead(c);
+                y.prefetch_next(c);
+                gy.prefetch_next(c);
                 y.at(c) * gy.at(c)
             },
         );
@@ -80,12 +80,12 @@ impl Op for Softmax {
         Ok(y)
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep { inputs: 0, output: true }
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet { inputs: 0, output: true }
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let y = kept.output(self.name())?;
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let y = saved.output(self.name())?;
         let (n, rows) = (y.columns(), y.numel() / y.columns().max(1));
         let [gx] = run_rows(
             self.name(),
@@ -99,7 +99,7 @@ impl Op for Softmax {
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     [vec![5, 17], vec![2, 3, 32], vec![3, 1]]
         .map(|dims| Sample::new(Softmax, &[&dims]))

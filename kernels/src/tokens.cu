@@ -1,18 +1,19 @@
-// Rearrangements of tokens; see tokens.rs. All are linear: a block of tangents is so many more
-// images, so no kernel here has tangents of its own.
+// Token rearrangements: patches, slices, prefix tokens, mean over tokens, and their adjoints.
+// Mathematics as in tokens.rs, first_tokens.rs, weight_rows.rs and prepend.rs. All are linear. A
+// block of tangents is passed as more images, so these kernels have no tangents of their own.
 //
-// Launch: one thread a unit (`Planner::by_unit`). Copies are made in units of 2, 4, 8 or 16 bytes,
-// the largest that divides what is copied in one piece, where it is read and where it is written.
+// Launch: one thread per unit (`Planner::by_unit`). Copies use units of 2, 4, 8 or 16 bytes: the
+// largest that divides the length of a contiguous piece and both its addresses.
 #include "scalar.cuh"
 
 constexpr int COPY_THREADS = 256;
 
-// Unit written by this thread.
+// Index of the unit that this thread writes.
 __device__ __forceinline__ size_t own_unit() {
     return size_t(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-// Where in an image (C, H, W) number `at` of its patches (rows, cols, C, h, w) lies.
+// Index in an image (C, H, W) of number `at` of its patches (rows, cols, C, h, w).
 struct PatchSizes {
     int channels, height, width, h, w;
 };
@@ -27,7 +28,7 @@ __device__ __forceinline__ size_t in_image(const PatchSizes &s, size_t at) {
     return (size_t(c) * s.height + row * s.h + i) * s.width + col * s.w + j;
 }
 
-// (B, C, H, W) → (B, N, C·h·w), or back.
+// (B, C, H, W) → (B, N, C·h·w), or the adjoint (BACK).
 template <class U, bool BACK>
 __device__ __forceinline__ void patches(const U *from, U *to, long long images, PatchSizes s) {
     const size_t each = size_t(s.channels) * s.height * s.width, at = own_unit();
@@ -39,7 +40,7 @@ __device__ __forceinline__ void patches(const U *from, U *to, long long images, 
         to[at] = from[there];
 }
 
-// `count` units from unit `first` of each image of `len`.
+// `count` units from index `first` of each image of `len` units.
 template <class U>
 __device__ __forceinline__ void slice_value(const U *x, U *y, long long images, long long len,
                                             long long first, long long count) {
@@ -47,7 +48,7 @@ __device__ __forceinline__ void slice_value(const U *x, U *y, long long images, 
     if (at >= size_t(images * count)) return;
     y[at] = x[at / count * len + first + at % count];
 }
-// Its VJP: zeros around them.
+// VJP of the slice: zeros outside it.
 template <class U>
 __device__ __forceinline__ void slice_vjp(const U *gy, U *gx, long long images, long long len,
                                           long long first, long long count) {
@@ -57,8 +58,8 @@ __device__ __forceinline__ void slice_vjp(const U *gy, U *gx, long long images, 
     gx[at] = c >= 0 && c < count ? gy[at / len * count + c] : U{};
 }
 
-// `prefix` units of t before the `len` of each image; every `share` images have the same t. What is
-// null is zero.
+// Puts `prefix` units of t in front of the `len` units of each image. Each group of `share`
+// consecutive images has its own t. Null pointers stand for zeros.
 template <class U>
 __device__ __forceinline__ void prepend_value(const U *t, const U *x, U *y, long long images,
                                               long long share, long long prefix, long long len) {

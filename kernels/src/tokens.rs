@@ -1,18 +1,18 @@
-//! Rearrangements of tokens: images into patches, pooling. All are linear, so a
-//! tangent goes the same way as its value.
+//! Token rearrangements: images to patches, pooling. Linear, so tangents are transformed like
+//! values.
 
-use crate::cuda::Move;
+use crate::cuda::Rearrange;
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op};
+use crate::op::{Op, SaveSet, Saved};
 use crate::registry::Sample;
 use candle_core::D;
 
-/// Cuts images into patches: (B, C, H, W) → (B, N, C·h·w), patches row by row, each laid out
-/// (C, h, w) like the weight of the projection, which makes patch embedding a linear layer.
+/// Cuts images into patches: (B, C, H, W) → (B, N, C·h·w). Patches are in row-major order, each
+/// laid out (C, h, w) like the weight of the projection. So patch embedding is a linear layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Patches {
-    /// Height and width of a patch.
+    /// h and w, height and width of a patch.
     pub size: [usize; 2],
 }
 
@@ -29,14 +29,15 @@ impl Op for Patches {
         if h == 0 || w == 0 || height % h != 0 || width % w != 0 {
             return Err(Error::shape(
                 self.name(),
-                format!("a size that {h}×{w} patches tile"),
+                format!("an image size that {h}×{w} patches tile"),
                 format!("{height}×{width}"),
             ));
         }
         let (rows, cols) = (height / h, width / w);
         let dims = [images, rows * cols, c * h * w];
-        let how = Move::Patches { back: false, image: [c, height, width], patch: self.size };
-        x[0].moved(self.name(), how, &dims, |x, _| {
+        let how =
+            Rearrange::Patches { adjoint: false, image: [c, height, width], patch: self.size };
+        x[0].rearranged(self.name(), how, &dims, |x, _| {
             // (lead·B, C, rows, h, cols, w) → (lead·B, rows, cols, C, h, w)
             let lead = &x.dims()[..x.rank() - 3];
             let images: usize = lead.iter().product();
@@ -48,19 +49,19 @@ impl Op for Patches {
         })
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
         let [h, w] = self.size;
-        let &[b, c, height, width] = &kept.dims[0][..] else {
-            return Err(Error::shape(self.name(), "(B, C, H, W)", format!("{:?}", kept.dims[0])));
+        let &[b, c, height, width] = &saved.dims[0][..] else {
+            return Err(Error::shape(self.name(), "(B, C, H, W)", format!("{:?}", saved.dims[0])));
         };
-        let how = Move::Patches { back: true, image: [c, height, width], patch: self.size };
-        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
+        let how = Rearrange::Patches { adjoint: true, image: [c, height, width], patch: self.size };
+        let gx = gy.rearranged(self.name(), how, &saved.dims[0], |g, lead| {
             let images = b * g.dims()[..lead].iter().product::<usize>();
-            let shape = g.dims()[..lead].iter().chain(&kept.dims[0]).copied().collect::<Vec<_>>();
+            let shape = g.dims()[..lead].iter().chain(&saved.dims[0]).copied().collect::<Vec<_>>();
             g.reshape(&[images, height / h, width / w, c, h, w])?
                 .permute([0, 3, 1, 4, 2, 5])?
                 .contiguous()?
@@ -70,7 +71,7 @@ impl Op for Patches {
     }
 }
 
-/// The same numbers as a matrix, all dimensions but the first flattened: (D, C, h, w) → (D, C·h·w).
+/// Flattens all dimensions but the first: (D, C, h, w) → (D, C·h·w).
 #[derive(Clone, Copy, Debug)]
 pub struct Flatten;
 
@@ -85,25 +86,25 @@ impl Op for Flatten {
         x.reshape(&[first, x.numel() / first])
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        Ok(vec![Some(gy.reshape(&kept.dims[0])?)])
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        Ok(vec![Some(gy.reshape(&saved.dims[0])?)])
     }
 }
 
-/// Picks one token: (B, T, D) → (B, D).
+/// Selects one token: (B, T, D) → (B, D).
 #[derive(Clone, Copy, Debug)]
 pub struct PickToken {
-    /// Its position.
+    /// Index of the token.
     pub index: usize,
 }
 
 impl PickToken {
-    fn slice(&self, back: bool, tokens: usize, d: usize) -> Move {
-        Move::Slice { back, len: tokens * d, first: self.index * d, count: d }
+    fn slice(&self, adjoint: bool, tokens: usize, d: usize) -> Rearrange {
+        Rearrange::Slice { adjoint, len: tokens * d, first: self.index * d, count: d }
     }
 }
 
@@ -117,19 +118,19 @@ impl Op for PickToken {
             return Err(Error::shape(self.name(), "(B, T, D)", format!("{:?}", x[0].dims())));
         };
         let how = self.slice(false, tokens, d);
-        x[0].moved(self.name(), how, &[images, d], |x, lead| {
+        x[0].rearranged(self.name(), how, &[images, d], |x, lead| {
             x.narrow(lead + 1, self.index, 1)?.squeeze(lead + 1)
         })
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let after = kept.dims[0][1] - self.index - 1;
-        let how = self.slice(true, kept.dims[0][1], gy.columns());
-        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let after = saved.dims[0][1] - self.index - 1;
+        let how = self.slice(true, saved.dims[0][1], gy.columns());
+        let gx = gy.rearranged(self.name(), how, &saved.dims[0], |g, lead| {
             g.unsqueeze(lead + 1)?.pad_with_zeros(lead + 1, self.index, after)
         })?;
         Ok(vec![Some(gx)])
@@ -139,7 +140,7 @@ impl Op for PickToken {
 /// Mean over the tokens after the first `skip`: (B, T, D) → (B, D).
 #[derive(Clone, Copy, Debug)]
 pub struct MeanTokens {
-    /// Prefix tokens left out.
+    /// Number of prefix tokens left out.
     pub skip: usize,
 }
 
@@ -158,21 +159,21 @@ impl Op for MeanTokens {
             ));
         }
         let (dims, d) = (x[0].dims(), x[0].columns());
-        let how = Move::Mean { back: false, image: [tokens, d], skip: self.skip };
-        x[0].moved(self.name(), how, &[dims[0], d], |x, lead| {
+        let how = Rearrange::Mean { adjoint: false, image: [tokens, d], skip: self.skip };
+        x[0].rearranged(self.name(), how, &[dims[0], d], |x, lead| {
             x.narrow(lead + 1, self.skip, tokens - self.skip)?.contiguous()?.mean(lead + 1)
         })
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let tokens = kept.dims[0][1] - self.skip;
-        let image = [kept.dims[0][1], gy.columns()];
-        let how = Move::Mean { back: true, image, skip: self.skip };
-        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let tokens = saved.dims[0][1] - self.skip;
+        let image = [saved.dims[0][1], gy.columns()];
+        let how = Rearrange::Mean { adjoint: true, image, skip: self.skip };
+        let gx = gy.rearranged(self.name(), how, &saved.dims[0], |g, lead| {
             let dims = g.dims();
             let (width, mut shape) = (g.dim(D::Minus1)?, dims.to_vec());
             shape.insert(lead + 1, tokens);
@@ -184,7 +185,7 @@ impl Op for MeanTokens {
     }
 }
 
-/// Shapes to check [`Patches`] on.
+/// Test shapes of [`Patches`].
 pub fn patches_samples() -> Vec<Sample> {
     vec![
         Sample::new(Patches { size: [2, 3] }, &[&[2, 3, 4, 9]]),
@@ -192,17 +193,17 @@ pub fn patches_samples() -> Vec<Sample> {
     ]
 }
 
-/// Shapes to check [`Flatten`] on.
+/// Test shapes of [`Flatten`].
 pub fn flatten_samples() -> Vec<Sample> {
     vec![Sample::new(Flatten, &[&[3, 2, 2, 5]])]
 }
 
-/// Shapes to check [`PickToken`] on.
+/// Test shapes of [`PickToken`].
 pub fn pick_samples() -> Vec<Sample> {
     vec![Sample::new(PickToken { index: 1 }, &[&[2, 3, 5]])]
 }
 
-/// Shapes to check [`MeanTokens`] on.
+/// Test shapes of [`MeanTokens`].
 pub fn mean_samples() -> Vec<Sample> {
     vec![
         Sample::new(MeanTokens { skip: 1 }, &[&[2, 4, 5]]),

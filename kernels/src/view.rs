@@ -1,21 +1,21 @@
-//! Matrices where they lie.
+//! Strided matrices inside a buffer.
 
 /// A batch of matrices inside a buffer, batched over two nested dimensions.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    /// Where the first matrix starts.
+    /// Offset of the first matrix.
     pub offset: usize,
-    /// Rows of a matrix.
+    /// Rows per matrix.
     pub rows: usize,
-    /// Columns of a matrix.
+    /// Columns per matrix.
     pub cols: usize,
-    /// From a row to the next.
+    /// Distance between rows.
     pub row_stride: usize,
-    /// From a column to the next.
+    /// Distance between columns.
     pub col_stride: usize,
     /// Sizes of the outer and inner batch dimension.
     pub batch: [usize; 2],
-    /// From a matrix to the next in each.
+    /// Distance between matrices in each batch dimension.
     pub batch_strides: [usize; 2],
 }
 
@@ -33,7 +33,7 @@ impl View {
         }
     }
 
-    /// `outer` × `inner` row-major matrices, one after the other.
+    /// `outer` × `inner` contiguous row-major matrices.
     pub fn batched(outer: usize, inner: usize, rows: usize, cols: usize) -> Self {
         let size = rows * cols;
         Self {
@@ -54,7 +54,7 @@ impl View {
         }
     }
 
-    /// One past the last number that the view touches; 0 if it touches none.
+    /// One past the last index of the view; 0 if the view is empty.
     pub(crate) fn end(&self) -> usize {
         if self.rows * self.cols * self.batch[0] * self.batch[1] == 0 {
             return 0;
@@ -67,14 +67,14 @@ impl View {
             + last(self.batch[1], self.batch_strides[1])
     }
 
-    /// Where the numbers of the first matrix stand.
+    /// Indices of the numbers of the first matrix.
     pub(crate) fn indices(self) -> impl Iterator<Item = usize> {
         let column = move |c: usize| self.offset + c * self.col_stride;
         (0..self.rows)
             .flat_map(move |r| (0..self.cols).map(move |c| r * self.row_stride + column(c)))
     }
 
-    /// Where matrix `i` of the batch starts.
+    /// Offset of matrix `i` of the batch.
     pub(crate) fn start(&self, i: usize) -> usize {
         let (outer, inner) = (i / self.batch[1], i % self.batch[1]);
         self.offset + outer * self.batch_strides[0] + inner * self.batch_strides[1]

@@ -1,13 +1,13 @@
-//! Some rows of a weight, for a product that needs only those; linear, so a tangent goes the same
-//! way as its value.
+//! Some rows of a weight, for a product that needs only those. Linear, so tangents are transformed
+//! like values.
 
-use crate::cuda::Move;
+use crate::cuda::Rearrange;
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
-use crate::op::{Keep, Kept, Op};
+use crate::op::{Op, SaveSet, Saved};
 use crate::registry::Sample;
 
-/// Rows `from..to` of a weight or bias: (O, …) → (to − from, …). The VJP fills the others with zeros.
+/// Rows `from..to` of a weight or bias: (O, …) → (to − from, …). The VJP fills the rest with zeros.
 #[derive(Clone, Copy, Debug)]
 pub struct WeightRows {
     /// The first row.
@@ -17,10 +17,10 @@ pub struct WeightRows {
 }
 
 impl WeightRows {
-    fn slice(&self, back: bool, of: &[usize]) -> Move {
+    fn slice(&self, adjoint: bool, of: &[usize]) -> Rearrange {
         let row: usize = of[1..].iter().product();
         let (first, count) = (self.from * row, (self.to - self.from) * row);
-        Move::Slice { back, len: of[0] * row, first, count }
+        Rearrange::Slice { adjoint, len: of[0] * row, first, count }
     }
 }
 
@@ -36,7 +36,7 @@ impl Op for WeightRows {
                 let mut dims = x[0].dims().to_vec();
                 dims[0] = to - from;
                 let how = self.slice(false, x[0].dims());
-                x[0].moved(self.name(), how, &dims, |x, lead| x.narrow(lead, from, to - from))
+                x[0].rearranged(self.name(), how, &dims, |x, lead| x.narrow(lead, from, to - from))
             }
             _ => {
                 let expected = format!("(O, …) with O at least {to}");
@@ -45,21 +45,21 @@ impl Op for WeightRows {
         }
     }
 
-    fn keep(&self, _: &[bool]) -> Keep {
-        Keep::default()
+    fn save_set(&self, _: &[bool]) -> SaveSet {
+        SaveSet::default()
     }
 
-    fn vjp(&self, kept: &Kept, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
-        let after = kept.dims[0][0] - self.to;
-        let how = self.slice(true, &kept.dims[0]);
-        let gx = gy.moved(self.name(), how, &kept.dims[0], |g, lead| {
+    fn vjp(&self, saved: &Saved, gy: &DualTensor, _: &[bool]) -> Result<Vec<Option<DualTensor>>> {
+        let after = saved.dims[0][0] - self.to;
+        let how = self.slice(true, &saved.dims[0]);
+        let gx = gy.rearranged(self.name(), how, &saved.dims[0], |g, lead| {
             g.pad_with_zeros(lead, self.from, after)
         })?;
         Ok(vec![Some(gx)])
     }
 }
 
-/// Shapes to check it on.
+/// Test shapes.
 pub fn samples() -> Vec<Sample> {
     vec![
         Sample::new(WeightRows { from: 1, to: 3 }, &[&[4, 5]]),

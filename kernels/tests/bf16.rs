@@ -1,14 +1,14 @@
-//! Products in bf16 against products of the rounded operands in f64, on every unit there is.
+//! bf16 products on every available unit, compared with products of the rounded operands in f64.
 
 mod products;
 
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::bf16::{Unit, multiply_with, round};
 use planish_kernels::product::{Start, View};
-use planish_kernels::{Attention, DualTensor, Error, Kept, Linear, MatMul, Op, Precision};
+use planish_kernels::{Attention, DualTensor, Error, Linear, MatMul, Op, Precision, Saved};
 use products::{BATCHES, Case, Multiply, numbers};
 
-/// A product on that unit.
+/// The product on `unit`.
 fn on(unit: Unit) -> impl Multiply {
     move |c: (&mut [f32], View), start: Start<f32>, a: (&[f32], View), b: (&[f32], View), factor| {
         multiply_with(unit, c, start, a, b, factor)
@@ -45,7 +45,7 @@ fn products_of_any_size_and_layout_are_those_of_the_rounded_operands() {
                 assert_eq!(flaw, None, "{unit:?}, {size:?}, batches {kind}");
             }
         }
-        // More of K and of A's rows than are packed at a time.
+        // More steps along K, and more rows of A, than one packed block.
         for kind in [0, 13] {
             let case = Case::new([1030, 3, 4100], kind);
             assert_eq!(
@@ -67,7 +67,7 @@ fn times(unit: Unit, a: &[f32], b: f32) -> Vec<f32> {
 
 #[test]
 fn numbers_are_rounded_to_the_nearest_even() {
-    // Between 1 and 2 bf16 has steps of 2⁻⁷; halfway cases go to the even neighbour.
+    // Between 1 and 2, bf16 has steps of 2⁻⁷. Ties go to the even neighbour.
     let step = 2f32.powi(-7);
     let cases = [
         (1.0, 1.0),
@@ -80,7 +80,7 @@ fn numbers_are_rounded_to_the_nearest_even() {
         (f32::MAX, f32::INFINITY),
         (f32::NEG_INFINITY, f32::NEG_INFINITY),
         (f32::MIN_POSITIVE, f32::MIN_POSITIVE),
-        // Subnormal numbers are taken for zero.
+        // Subnormal numbers become zero.
         (f32::MIN_POSITIVE / 2.0, 0.0),
         (0.0, 0.0),
     ];
@@ -88,8 +88,8 @@ fn numbers_are_rounded_to_the_nearest_even() {
         assert_eq!(round(x), expected, "{x}");
     }
     assert!(round(f32::NAN).is_nan());
-    // A number of every sign, exponent and upper significand, with every way to round; and where
-    // the instructions round, they round alike.
+    // Numbers with every sign, exponent and upper significand, and lower bits for every rounding
+    // case. Also compares with the rounding of the instructions.
     let x: Vec<f32> = (0..=u16::MAX)
         .flat_map(|high| [0, 1, 0x7FFF, 0x8000, 0x8001, 0xFFFF].map(|low| (high, low)))
         .map(|(high, low)| f32::from_bits(u32::from(high) << 16 | low))
@@ -133,14 +133,14 @@ fn a_number_does_not_depend_on_threads_or_on_its_neighbours() {
         let mut whole = vec![0.0; m * n];
         let target = (&mut whole[..], View::matrix(m, n));
         multiply_with(*unit, target, Start::Zero, (&a, va), (&b, vb), 1.0);
-        // A worker of a pool is one thread among several at work, and keeps to itself.
+        // A pool thread runs products serially.
         let mut alone = vec![0.0; m * n];
         rayon::scope(|_| {
             let target = (&mut alone[..], View::matrix(m, n));
             multiply_with(*unit, target, Start::Zero, (&a, va), (&b, vb), 1.0);
         });
         assert!(whole == alone, "{unit:?}: threads");
-        // Rows 31..120 alone.
+        // Rows 31..120 only.
         let part = View { offset: 31 * k, rows: 89, ..va };
         let mut c = vec![0.0; 89 * n];
         let target = (&mut c[..], View::matrix(89, n));
@@ -162,13 +162,13 @@ fn dot(x: &DualTensor, y: &DualTensor) -> f64 {
 
 #[test]
 fn gradients_are_adjoint_where_nothing_is_rounded() {
-    // ⟨gy, x Wᵀ⟩ = ⟨gx, x⟩ = ⟨gW, W⟩ with operands that bf16 holds.
+    // ⟨gy, x Wᵀ⟩ = ⟨gx, x⟩ = ⟨gW, W⟩ for operands that are exact in bf16.
     let op = Linear { precision: Precision::Bf16 };
     let (x, w, gy) = (tensor(&[3, 11, 70], 1), tensor(&[45, 70], 2), tensor(&[3, 11, 45], 3));
     let y = op.value(&[&x, &w]).unwrap();
     let dims = vec![x.dims().to_vec(), w.dims().to_vec()];
-    let kept = Kept { inputs: vec![Some(x.clone()), Some(w.clone())], output: None, dims };
-    let found = op.vjp(&kept, &gy, &[true, true]).unwrap();
+    let saved = Saved { inputs: vec![Some(x.clone()), Some(w.clone())], output: None, dims };
+    let found = op.vjp(&saved, &gy, &[true, true]).unwrap();
     let sides =
         [dot(&gy, &y), dot(found[0].as_ref().unwrap(), &x), dot(found[1].as_ref().unwrap(), &w)];
     // 2310 products of numbers below 2.25 each.

@@ -1,4 +1,4 @@
-//! Every registered operation on the CPU against every check.
+//! Runs every check on every registered operation on the CPU.
 
 mod checks;
 

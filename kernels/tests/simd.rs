@@ -1,4 +1,4 @@
-//! Exponential, error function and rows on every set of vector instructions this processor has.
+//! Exponential, error function and row kernels with every vector instruction set of this processor.
 
 use planish_kernels::cpu::{Input, Output, RowKernel, run_with};
 use planish_kernels::lanes::Element;
@@ -6,7 +6,7 @@ use planish_kernels::rows::{Row, RowMut, chunks};
 use planish_kernels::scalar::Scalar;
 use planish_kernels::simd::Simd;
 
-/// y = (exp x, erf x, tanh x), the row's sum and maximum.
+/// y = (exp x, erf x, tanh x), and the row's sum and maximum.
 struct Functions;
 impl RowKernel<1, 5> for Functions {
     #[inline(always)]
@@ -17,11 +17,11 @@ impl RowKernel<1, 5> for Functions {
             y[2].put(c, x.at(c).tanh());
         }
         y[3].put_one(x.sum(|c| x.at(c)));
-        y[4].put_one(x.held_max());
+        y[4].put_one(x.detached_max());
     }
 }
 
-/// erfc by its continued fraction, erf by its series: right to 1e-15 where each is used.
+/// erfc by a continued fraction, erf by its series. Accurate to 1e-15 where each is used.
 fn erf(x: f64) -> f64 {
     if x.abs() < 1.2 {
         let (mut term, mut sum) = (x, x);
@@ -41,7 +41,7 @@ fn erf(x: f64) -> f64 {
 }
 
 fn check<E: Element>(ulp: f64, range: f64) {
-    // Row lengths around every register width, and a row shorter than any.
+    // Row lengths around every register width, and one shorter than any.
     for len in [1usize, 3, 4, 7, 8, 15, 16, 17, 33, 197] {
         let rows = 5;
         let x: Vec<E> = (0..rows * len)
@@ -135,7 +135,7 @@ impl RowKernel<1, 1> for Tail {
 
 #[test]
 fn the_error_function_ends_at_one() {
-    // Every 2⁻¹² around where it flattens out, and far out.
+    // Steps of 2⁻¹² around the point where erf becomes 1, and large arguments.
     let near = (0..20_000).map(|i| 2.0 + i as f32 / 4096.0);
     let x: Vec<f32> = near.chain([1e2, 1e4, 1e30, f32::INFINITY]).flat_map(|x| [x, -x]).collect();
     for simd in Simd::available() {

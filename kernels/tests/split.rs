@@ -1,6 +1,6 @@
-//! Products of f32 operands split into three numbers of bf16, against f64 and against plain f32.
+//! Products of f32 operands split into three bf16 parts, compared with f64 and with plain f32.
 //!
-//! Where the processor has no tiles there is nothing to test: products are then plain f32.
+//! If the processor has no tiles there is nothing to test: products are plain f32.
 
 mod products;
 
@@ -35,7 +35,7 @@ fn products_of_any_size_and_layout_are_those_of_the_operands() {
         let case = Case::batched([35, 18, 64], kind);
         assert_eq!(case.flaw(&case.run(split::multiply), |x| x), None, "batches {kind}");
     }
-    // More of K, of A's rows and of B's columns than are packed at a time.
+    // More steps along K, rows of A and columns of B than one packed block.
     for (size, kind) in [([1900, 3, 770], 0), ([5, 530, 1600], 13)] {
         let case = Case::new(size, kind);
         assert_eq!(case.flaw(&case.run(split::multiply), |x| x), None, "{size:?}, layout {kind}");
@@ -57,7 +57,8 @@ fn every_bit_of_an_operand_counts() {
     if !split::available() {
         return;
     }
-    // Times 1 nothing is rounded: every sign and significand, and exponents whose parts are normal.
+    // Multiplying by 1 must be exact: every sign and significand, with exponents for which all
+    // parts are normal.
     let x: Vec<f32> = (0..1u32 << 16)
         .map(|i| {
             let exponent = 24 + i.wrapping_mul(2_654_435_761) % 220;
@@ -110,7 +111,7 @@ fn operations_multiply_so_once_it_is_allowed() {
     if !split::available() {
         return;
     }
-    // Tangents, too, and nothing of it before.
+    // Also with tangents. Nothing is enabled before `allow`.
     let tensor = |dims: [usize; 2], seed| {
         let x = numbers(dims[0] * dims[1], seed);
         Tensor::from_vec(x, &dims, &Device::Cpu).unwrap()
@@ -148,7 +149,7 @@ fn a_number_does_not_depend_on_threads_or_on_its_neighbours() {
     let (m, n, k) = (197, 300, 900);
     let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
     let whole = product(split::multiply, [m, n, k], &a, &b);
-    // A worker of a pool is one thread among several at work, and keeps to itself.
+    // A pool thread runs products serially.
     let mut alone = Vec::new();
     rayon::scope(|_| alone = product(split::multiply, [m, n, k], &a, &b));
     assert!(whole == alone, "threads");

@@ -2,7 +2,7 @@
 
 use super::layout::{About, Layout, header_length};
 use super::{Error, Result, folder};
-use crate::litter::{self, Litter};
+use crate::temp_file::{self, TempFile};
 use rayon::prelude::*;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -18,7 +18,7 @@ const CHUNK: usize = 1 << 20;
 pub struct Writer {
     part: PathBuf,
     path: PathBuf,
-    litter: Litter,
+    temp_file: TempFile,
     file: BufWriter<File>,
     layout: Layout,
     sums: Vec<u32>,
@@ -36,14 +36,14 @@ impl Writer {
         folder::sweep(folder);
         folder::check_room(folder, layout.file_bytes())?;
         let part = folder::part(folder, &about.key);
-        let litter = Litter::new(&part);
+        let temp_file = TempFile::new(&part);
         let file = OpenOptions::new().write(true).create_new(true).open(&part);
         let file = file.map_err(Error::io(&part, "create"))?;
         // Where files cannot be locked, nobody takes an unlocked one for abandoned either.
         let _ = file.try_lock();
         let mut writer = Writer {
             path: folder::path(folder, &about.key),
-            litter,
+            temp_file,
             file: BufWriter::with_capacity(CHUNK, file),
             layout: layout.clone(),
             sums: Vec::new(),
@@ -84,7 +84,7 @@ impl Writer {
         self.write(&sums)?;
         let flushed = self.file.flush().and_then(|()| self.file.get_ref().sync_all());
         flushed.map_err(Error::io(&self.part, "flush to the disk"))?;
-        litter::rename(&self.part, &self.path).map_err(Error::io(&self.path, "name"))?;
+        temp_file::rename(&self.part, &self.path).map_err(Error::io(&self.path, "name"))?;
         self.finished = true;
         folder::sync(&self.path)
     }
@@ -93,7 +93,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if !self.finished {
-            self.litter.remove();
+            self.temp_file.remove();
         }
     }
 }

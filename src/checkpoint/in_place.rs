@@ -10,7 +10,7 @@ use super::on_disk::OnDisk;
 use super::output::{beside, create_anew, move_over, replace_by_way_of, sync_folder};
 use super::patch::Patch;
 use super::{Checkpoint, Entry, Error, Provenance, Refused, Saved, weights_file};
-use crate::litter::Litter;
+use crate::temp_file::TempFile;
 use crate::vit::Weights;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -138,7 +138,7 @@ impl InPlace {
     ) -> Result<(), Error> {
         // The lock makes this name ours alone, so that what a killed process left is written over.
         let new = beside(&self.real, ".", ".planish-new");
-        let _litter = Litter::new(&new);
+        let _temp_file = TempFile::new(&new);
         let written = (|| {
             let mut file = BufWriter::new(create_anew(&new)?);
             self.keep_access(file.get_ref(), &new)?;

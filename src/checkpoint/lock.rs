@@ -2,7 +2,7 @@
 
 use super::output::beside;
 use super::{Error, Refused};
-use crate::litter::Litter;
+use crate::temp_file::TempFile;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use std::path::Path;
 /// dies, however it dies; its file, too, unless it is killed outright.
 #[derive(Debug)]
 pub(super) struct Lock {
-    litter: Litter,
+    temp_file: TempFile,
     /// Keeps the system's lock.
     _file: File,
 }
@@ -39,7 +39,7 @@ impl Lock {
             // Between our opening and our locking, the holder may have removed the name: then ours
             // is the lock of a file nobody else will find, and the next attempt takes the new one.
             if is_still_at(&file, &path) {
-                return Ok(Lock { litter: Litter::new(&path), _file: file });
+                return Ok(Lock { temp_file: TempFile::new(&path), _file: file });
             }
         }
     }
@@ -48,7 +48,7 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         // While it is held: nobody else can have taken a lock under this name.
-        self.litter.remove();
+        self.temp_file.remove();
     }
 }
 

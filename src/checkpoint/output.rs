@@ -1,7 +1,7 @@
 //! Where a checkpoint goes, and writing it so that no reader ever sees half a file.
 
 use super::Error;
-use crate::litter::{self, Litter};
+use crate::temp_file::{self, TempFile};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -90,7 +90,7 @@ pub(super) fn replace_by_way_of(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let _litter = Litter::new(new);
+    let _temp_file = TempFile::new(new);
     let written = (|| {
         let mut file = BufWriter::new(create_anew(new)?);
         fill(&mut file)?;
@@ -119,7 +119,7 @@ pub(super) fn create_anew(path: &Path) -> Result<File, Error> {
 
 /// Gives a flushed file its final name, and flushes the name.
 pub(super) fn move_over(new: &Path, path: &Path) -> Result<(), Error> {
-    litter::rename(new, path).map_err(Error::io(path, "move the finished file to"))?;
+    temp_file::rename(new, path).map_err(Error::io(path, "move the finished file to"))?;
     sync_folder(path)
 }
 

@@ -1,29 +1,29 @@
-//! An orthonormal basis Q that grows, held in f32 where A's products are no finer.
+//! A growing orthonormal basis Q, stored in f32 if A's products have no more precision than that.
 
-use super::vectors::{BLOCK, Stored, block_axpy, block_dot, divide, dot, norm, normals};
+use super::vectors::{BLOCK, StoredFloat, block_axpy, block_dot, divide, dot, norm, normals};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Products whose numbers carry an error of this or more are of f32: their basis is kept in f32.
+/// If products have a relative error of at least this, the basis is stored in f32.
 const COARSE: f64 = 1e-9;
 
-/// Share of its length that a vector keeps when Q is projected out of it a second time, if the
-/// first time was good enough.
-const KEPT: f64 = 0.7;
+/// A second projection is sufficient if it leaves at least this fraction of the vector's length.
+const REORTHOGONALIZED: f64 = 0.7;
 
-/// Projections after the first, at most: each one shrinks what is left of Q by f64's precision.
-const MOST_PASSES: usize = 4;
+/// Maximum number of projections after the first. Each one reduces the remaining components in Q by
+/// the precision of f64.
+const MAX_PASSES: usize = 4;
 
-/// Bytes of one stored number for an operator of this precision: 4 if it is that of f32, else 8.
+/// Bytes per stored number for an operator of this precision: 4 or 8.
 pub(super) fn stored_bytes(precision: f64) -> u64 {
     if precision >= COARSE { 4 } else { 8 }
 }
 
 /// Orthonormal vectors, in f32 or f64.
 ///
-/// Rounding to f32 leaves them orthonormal to some 1e-8, the square root of f64's own precision:
-/// "semi-orthogonality", which is all that the projected matrix needs (Simon, "The Lanczos
-/// algorithm with partial reorthogonalization", Math. Comp. 1984).
+/// Vectors rounded to f32 are orthonormal to about 1e-8, the square root of f64's precision. This
+/// "semi-orthogonality" is sufficient for the projected matrix (Simon, "The Lanczos algorithm with
+/// partial reorthogonalization", Math. Comp. 1984).
 pub(super) enum Basis {
     F32(Vec<Vec<f32>>),
     F64(Vec<Vec<f64>>),
@@ -41,9 +41,9 @@ impl Basis {
         }
     }
 
-    /// Up to `count` of the vectors, from number `start` on.
+    /// Up to `count` vectors, starting at index `start`.
     pub(super) fn vectors(&self, start: usize, count: usize) -> Vec<Vec<f64>> {
-        fn wide<E: Stored>(q: &[Vec<E>], start: usize, count: usize) -> Vec<Vec<f64>> {
+        fn wide<E: StoredFloat>(q: &[Vec<E>], start: usize, count: usize) -> Vec<Vec<f64>> {
             let some = q.iter().skip(start).take(count);
             some.map(|q| q.iter().map(|x| x.wide()).collect()).collect()
         }
@@ -53,10 +53,10 @@ impl Basis {
         }
     }
 
-    /// w − Q (Qᵀ w), in place, over the vectors of Q from number `from` on; returns Qᵀ w.
+    /// w ← w − Q (Qᵀ w), over the vectors of Q from index `from` on. Returns Qᵀ w.
     ///
-    /// Rounding leaves part of Q in a w that lay almost within it; [`Basis::append`] takes that
-    /// out.
+    /// If w lies almost within the span of Q, rounding leaves components in Q; [`Basis::append`]
+    /// removes them.
     pub(super) fn project_out(&self, from: usize, w: &mut [f64]) -> Vec<f64> {
         match self {
             Self::F32(q) => project_out(q.get(from..).unwrap_or_default(), w),
@@ -74,26 +74,26 @@ impl Basis {
         out
     }
 
-    /// Appends a w out of which Q was projected once, as a unit vector, and returns that vector as
-    /// stored with w's length; if that is no more than `floor`, none.
+    /// Appends w, out of which Q was projected once, as a unit vector. Returns the vector as stored
+    /// and the length of w; returns `None` if that length is at most `floor`.
     ///
-    /// Q is projected out a second time here, which is enough (Giraud, Langou, Rozložník, van den
-    /// Eshof, "Rounding error analysis of the classical Gram-Schmidt orthogonalization process",
-    /// Numer. Math. 2005), unless next to nothing was left: then as often as it takes.
+    /// Projects Q out a second time, which is sufficient (Giraud, Langou, Rozložník, van den Eshof,
+    /// "Rounding error analysis of the classical Gram-Schmidt orthogonalization process", Numer.
+    /// Math. 2005) unless almost nothing was left. Then it repeats.
     pub(super) fn append(&mut self, mut w: Vec<f64>, floor: f64) -> Option<(Vec<f64>, f64)> {
         let length = norm(&w);
         if length <= floor {
             return None;
         }
         divide(&mut w, length);
-        for _ in 0..MOST_PASSES {
+        for _ in 0..MAX_PASSES {
             self.project_out(0, &mut w);
             let left = norm(&w);
             if left == 0.0 {
                 return None;
             }
             divide(&mut w, left);
-            if left > KEPT {
+            if left > REORTHOGONALIZED {
                 break;
             }
         }
@@ -118,9 +118,9 @@ impl Basis {
     }
 }
 
-/// Streams through Q once for its inner products and once to subtract, block by block of rows,
-/// so that each block of w stays in cache. Partial sums are added in the blocks' order.
-fn project_out<E: Stored>(q: &[Vec<E>], w: &mut [f64]) -> Vec<f64> {
+/// Reads Q once for the inner products and once for the subtraction, one block of rows at a time,
+/// so that each block of w stays in cache. Partial sums are added in the order of the blocks.
+fn project_out<E: StoredFloat>(q: &[Vec<E>], w: &mut [f64]) -> Vec<f64> {
     if w.len() <= BLOCK {
         let c: Vec<f64> = q.iter().map(|q| dot(q, w)).collect();
         q.iter().zip(&c).for_each(|(q, c)| block_axpy(w, -c, q));
@@ -140,8 +140,8 @@ fn project_out<E: Stored>(q: &[Vec<E>], w: &mut [f64]) -> Vec<f64> {
     c
 }
 
-/// w + Σ sⱼ qⱼ, in place.
-fn add_all<E: Stored>(q: &[Vec<E>], s: &[f64], w: &mut [f64]) {
+/// w ← w + Σ sⱼ qⱼ.
+fn add_all<E: StoredFloat>(q: &[Vec<E>], s: &[f64], w: &mut [f64]) {
     w.par_chunks_mut(BLOCK).enumerate().for_each(|(i, w)| {
         for (q, &s) in q.iter().zip(s) {
             block_axpy(w, s, rows(q, i, w.len()));

@@ -1,23 +1,23 @@
-//! Why curvature cannot be told.
+//! Errors of curvature estimates.
 
-/// What can go wrong.
+/// Why an estimate failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The model could not be evaluated.
     #[error(transparent)]
     Objective(#[from] crate::objective::Error),
-    /// A vector of another length than the operator's dimension.
+    /// The vector's length differs from the operator's dimension.
     #[error("expected a vector of {expected} numbers, found {found}")]
     Length {
         /// n.
         expected: usize,
-        /// What was given.
+        /// Length given.
         found: usize,
     },
-    /// An operator on no numbers.
+    /// The operator has dimension 0.
     #[error("expected an operator of dimension 1 or more, found 0: choose a layer with weights")]
     ZeroDimension,
-    /// An operator that answered with another number of products than it was given vectors.
+    /// The operator returned a different number of products than it received vectors.
     #[error("expected {expected} products of the operator, found {found}")]
     Count {
         /// Vectors given.
@@ -25,36 +25,36 @@ pub enum Error {
         /// Products returned.
         found: usize,
     },
-    /// A number that is infinite or none.
+    /// A NaN or infinite number.
     #[error(
         "{what}, number {position}: expected a finite number, found {value}; the loss has no \
          second derivative there, or exceeds its number format (try f64, or other weights)"
     )]
     NonFinite {
-        /// Of which vector.
+        /// The vector that contains it.
         what: &'static str,
-        /// Where, from 0.
+        /// Its index, from 0.
         position: usize,
-        /// What was found.
+        /// Its value.
         value: f64,
     },
-    /// A setting of an estimator out of its range.
+    /// A setting of an estimator is out of range.
     #[error("setting {name}: expected {expected}, found {found}")]
     Setting {
-        /// Its name.
+        /// Name of the setting.
         name: &'static str,
-        /// What it may be.
+        /// Its valid range.
         expected: &'static str,
-        /// What it was.
+        /// The value given.
         found: String,
     },
-    /// The eigenvalues of a projected matrix did not come out.
+    /// The eigenvalues of the projected matrix did not converge.
     #[error(
         "the eigenvalues of a projected matrix ({size}, {size}): expected QR iterations to \
          converge, found that they did not; try another seed"
     )]
     Projected {
-        /// Its size.
+        /// Rows of that matrix.
         size: usize,
     },
 }

@@ -1,12 +1,12 @@
-//! The trace of A, its dominant part exactly: Hutch++, R. A. Meyer, C. Musco, C. Musco,
-//! D. P. Woodruff, "Hutch++: Optimal stochastic trace estimation", SOSA 2021, algorithm 1.
+//! Hutch++ estimate of the trace of A: R. A. Meyer, C. Musco, C. Musco, D. P. Woodruff, "Hutch++:
+//! Optimal stochastic trace estimation", SOSA 2021, algorithm 1.
 //!
-//! With Q (n, r) an orthonormal basis of A S for r random sign vectors S, and P = I − QQᵀ,
-//! tr A = tr QᵀAQ + tr PAP. The first is computed, the second estimated by Hutchinson's probes,
-//! whose variance is now that of the part of A outside Q alone.
+//! Let Q (n, r) be an orthonormal basis of A S for r random sign vectors S, and P = I − QQᵀ. Then
+//! tr A = tr QᵀAQ + tr PAP. The first term is computed exactly. The second is estimated with
+//! Hutchinson probes; its variance only comes from the part of A outside Q.
 
 use super::basis::{Basis, stored_bytes};
-use super::hutchinson::{Probed, check, probe};
+use super::hutchinson::{ProbeMean, check, probe};
 use super::krylov::ROUNDING;
 use super::statistics::student_95;
 use super::vectors::{dimension, dot, norm, precision, products, signs};
@@ -15,69 +15,70 @@ use crate::data::order::stream;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-/// How exactly, and at what cost at most.
+/// Accuracy and cost limits.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// r, vectors of the sketch: two products each. 0 makes it Hutchinson's estimator.
+pub struct HutchPlusPlusSettings {
+    /// r, the number of sketch vectors; each costs two products. 0 gives Hutchinson's estimator.
     pub sketch: usize,
-    /// Standard error, relative to the trace, at which to stop; 0 takes all probes unless they
-    /// agree to rounding.
+    /// Stops at this standard error, relative to the trace. 0 uses all probes, unless they agree up
+    /// to rounding.
     pub tolerance: f64,
-    /// Probes of the rest at most, 2 or more. No decision falls before the eighth.
+    /// Maximum number of probes, at least 2. The first check is after eight.
     pub max_probes: usize,
-    /// Of the random numbers.
+    /// Seed of the random vectors.
     pub seed: u64,
 }
 
-impl Default for Settings {
+impl Default for HutchPlusPlusSettings {
     fn default() -> Self {
         Self { sketch: 16, tolerance: 0.05, max_probes: 100, seed: 0 }
     }
 }
 
-/// A trace with its error.
+/// Estimated trace with its error.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trace {
     /// tr QᵀAQ plus the mean of zᵀPAPz over the probes z.
     pub trace: f64,
-    /// tr QᵀAQ, the part that is computed.
+    /// tr QᵀAQ, the exact part.
     pub sketched: f64,
     /// Standard error of the mean; 0 if Q spans everything.
     pub stderr: f64,
     /// Half a 95% confidence interval: the standard error times Student's t of the probes.
     pub half_width_95: f64,
-    /// How large rounding in A's products can make the error beside: their precision times
-    /// Σ ‖Aq‖ plus the mean of ‖Pz‖ ‖APz‖.
+    /// Bound on the additional error from rounding in A's products: their precision times (Σ ‖Aq‖ +
+    /// mean of ‖Pz‖ ‖APz‖).
     pub rounding: f64,
     /// Whether the standard error is within the tolerance times |trace|, or within `rounding`.
     pub converged: bool,
-    /// Columns of Q: the sketch's rank, to rounding.
+    /// Columns of Q: numerical rank of the sketch.
     pub rank: usize,
-    /// Probes of the rest.
+    /// Probes of tr PAP.
     pub probes: usize,
-    /// Products with A in all.
+    /// Total number of products with A.
     pub products: usize,
 }
 
-/// Memory in bytes that [`trace`] takes at most on n numbers with products of this precision,
-/// in blocks of `block`, beside what the operator takes itself: Q, in f32 if the precision is
-/// f32's, in f64 otherwise, and the vectors in work.
-pub fn bytes(settings: &Settings, n: usize, precision: f64, block: usize) -> u64 {
+/// Upper bound, in bytes, of the memory [`trace`] uses besides the operator, for dimension n,
+/// products of this precision and blocks of `block` vectors: Q (f32 or f64, see `precision`) and
+/// work vectors.
+pub fn bytes(settings: &HutchPlusPlusSettings, n: usize, precision: f64, block: usize) -> u64 {
     let n = n as u64;
     let basis = (settings.sketch as u64).min(n).saturating_mul(stored_bytes(precision));
     let work = (block.max(1) as u64).saturating_mul(2 * 8);
     basis.saturating_add(work).saturating_mul(n)
 }
 
-/// The trace of A.
+/// Estimates the trace of A.
 ///
-/// Q is fixed first, so that the probes are independent given Q and the standard error holds as in
-/// [`hutchinson::trace`](super::hutchinson::trace), with the same remark on stopping.
+/// Q is fixed before the probes are drawn, so the probes are independent given Q, and the standard
+/// error holds as in [`hutchinson::trace`](super::hutchinson::trace), including its bias from early
+/// stopping.
 ///
 /// # Errors
 /// [`Error::Setting`](super::Error) for a negative tolerance or fewer than two probes;
-/// [`Error::ZeroDimension`](super::Error); those of the products.
-pub fn trace(operator: &dyn LinearOperator, settings: &Settings) -> Result<Trace> {
+/// [`Error::ZeroDimension`](super::Error); errors of the products.
+pub fn trace(operator: &dyn LinearOperator, settings: &HutchPlusPlusSettings) -> Result<Trace> {
     check(settings.tolerance, settings.max_probes)?;
     let n = dimension(operator)?;
     let precision = precision(operator);
@@ -88,13 +89,13 @@ pub fn trace(operator: &dyn LinearOperator, settings: &Settings) -> Result<Trace
     for start in (0..rank).step_by(operator.block().max(1)) {
         let some = basis.vectors(start, operator.block().max(1));
         for (q, product) in some.iter().zip(products(operator, &some)?) {
-            // q is of unit length up to its storage's rounding.
+            // q has unit length only up to the rounding of its storage.
             sketched += dot(q, &product) / dot(q, q);
             size += norm(&product);
         }
     }
-    let rounding = |rest: &Probed| precision * (size + rest.size);
-    let enough = |rest: &Probed| {
+    let rounding = |rest: &ProbeMean| precision * (size + rest.size);
+    let enough = |rest: &ProbeMean| {
         rest.stderr <= (settings.tolerance * (sketched + rest.mean).abs()).max(rounding(rest))
     };
     let draw = || {
@@ -108,7 +109,7 @@ pub fn trace(operator: &dyn LinearOperator, settings: &Settings) -> Result<Trace
         let half_width_95 = rest.stderr * student_95(rest.probes - 1);
         (rest, half_width_95)
     } else {
-        (Probed::default(), 0.0)
+        (ProbeMean::default(), 0.0)
     };
     Ok(Trace {
         trace: sketched + rest.mean,
@@ -123,11 +124,11 @@ pub fn trace(operator: &dyn LinearOperator, settings: &Settings) -> Result<Trace
     })
 }
 
-/// An orthonormal basis of A S, and the products taken.
+/// Returns an orthonormal basis of A S and the number of products used.
 fn sketch(
     operator: &dyn LinearOperator,
     n: usize,
-    settings: &Settings,
+    settings: &HutchPlusPlusSettings,
     rng: &mut ChaCha8Rng,
 ) -> Result<(Basis, usize)> {
     let precision = precision(operator);
@@ -141,7 +142,7 @@ fn sketch(
         for mut product in products(operator, &block)? {
             longest = longest.max(norm(&product));
             basis.project_out(0, &mut product);
-            // What is left of a product within Q is rounding, and no direction of A's.
+            // What remains of a product within the span of Q is rounding, not a direction of A.
             basis.append(product, ROUNDING * precision * longest);
         }
     }

@@ -1,7 +1,7 @@
-//! The trace of A from random signs: M. F. Hutchinson, "A stochastic estimator of the trace of the
-//! influence matrix for Laplacian smoothing splines", Commun. Stat. Simul. Comput. 1990.
+//! Hutchinson's estimate of the trace of A: M. F. Hutchinson, "A stochastic estimator of the trace
+//! of the influence matrix for Laplacian smoothing splines", Commun. Stat. Simul. Comput. 1990.
 //!
-//! tr A = E(zᵀAz) for z of independent signs ±1, with variance 2 Σ_{i≠j} A_ij².
+//! tr A = E(zᵀAz) for z with independent random signs ±1. The variance is 2 Σ_{i≠j} A_ij².
 
 use super::error::require;
 use super::statistics::{mean_and_error, student_95};
@@ -10,28 +10,28 @@ use super::{LinearOperator, Result};
 use crate::data::order::stream;
 use serde::Serialize;
 
-/// Probes before the standard error is believed: that of fewer is too uncertain itself.
-pub(super) const FEWEST: usize = 8;
+/// Probes before the first check. With fewer, the standard error itself is too uncertain.
+pub(super) const MIN_PROBES: usize = 8;
 
-/// How exactly, and at what cost at most.
+/// Accuracy and cost limits.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Standard error, relative to the trace, at which to stop; 0 takes all probes unless they
-    /// agree to rounding.
+pub struct HutchinsonSettings {
+    /// Stops at this standard error, relative to the trace. 0 uses all probes, unless they agree up
+    /// to rounding.
     pub tolerance: f64,
-    /// Probes at most, 2 or more. No decision falls before the eighth.
+    /// Maximum number of probes, at least 2. The first check is after eight.
     pub max_probes: usize,
-    /// Of the random numbers.
+    /// Seed of the random vectors.
     pub seed: u64,
 }
 
-impl Default for Settings {
+impl Default for HutchinsonSettings {
     fn default() -> Self {
         Self { tolerance: 0.05, max_probes: 100, seed: 0 }
     }
 }
 
-/// A trace with its error.
+/// Estimated trace with its error.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Trace {
     /// The mean of zᵀAz over the probes z.
@@ -40,34 +40,36 @@ pub struct Trace {
     pub stderr: f64,
     /// Half a 95% confidence interval: the standard error times Student's t of the probes.
     pub half_width_95: f64,
-    /// How large rounding in A's products can make the error beside: their precision times the
-    /// mean of ‖z‖ ‖Az‖.
+    /// Bound on the additional error from rounding in A's products: their precision times the mean
+    /// of ‖z‖ ‖Az‖.
     pub rounding: f64,
     /// Whether the standard error is within the tolerance times |trace|, or within `rounding`.
     pub converged: bool,
-    /// Probes taken, one product each.
+    /// Number of probes, one product each.
     pub probes: usize,
 }
 
-/// The trace of A.
+/// Estimates the trace of A.
 ///
-/// Probes are given in blocks of `operator.block()` until the standard error is small enough, but
-/// at least eight. Where they stop depends on the estimated error, which favours moments when it
-/// comes out low: the error of a run that stopped early is understated a little. For an interval
-/// at its nominal rate set the tolerance to 0 and `max_probes` to what you can afford. And where a
-/// single eigenvalue makes up the trace, zᵀAz is skewed like χ², and few probes give intervals that
-/// cover nearer to 90% than to 95%: Hutch++ takes such eigenvalues out.
+/// Draws probes in rounds of eight until the standard error is small enough. Products are computed
+/// in blocks of `operator.block()` vectors.
+///
+/// The stopping rule favours moments at which the estimated error happens to be low, so a run that
+/// stops early understates its error slightly. For intervals with nominal coverage, set the
+/// tolerance to 0 and `max_probes` to the affordable number. If a single eigenvalue dominates the
+/// trace, zᵀAz is skewed like χ², and intervals from few probes cover closer to 90% than to 95%;
+/// Hutch++ removes such eigenvalues.
 ///
 /// # Errors
 /// [`Error::Setting`](super::Error) for a negative tolerance or fewer than two probes;
-/// [`Error::ZeroDimension`](super::Error); those of the products.
-pub fn trace(operator: &dyn LinearOperator, settings: &Settings) -> Result<Trace> {
+/// [`Error::ZeroDimension`](super::Error); errors of the products.
+pub fn trace(operator: &dyn LinearOperator, settings: &HutchinsonSettings) -> Result<Trace> {
     check(settings.tolerance, settings.max_probes)?;
     let n = dimension(operator)?;
     let mut rng = stream(settings.seed, "curvature: Hutchinson");
     let precision = precision(operator);
-    let rounding = |found: &Probed| precision * found.size;
-    let enough = |found: &Probed| {
+    let rounding = |found: &ProbeMean| precision * found.size;
+    let enough = |found: &ProbeMean| {
         found.stderr <= (settings.tolerance * found.mean.abs()).max(rounding(found))
     };
     let found = probe(operator, settings.max_probes, || signs(n, &mut rng), enough)?;
@@ -81,6 +83,8 @@ pub fn trace(operator: &dyn LinearOperator, settings: &Settings) -> Result<Trace
     })
 }
 
+/// Checks the settings.
+///
 /// # Errors
 /// [`Error::Setting`](super::Error).
 pub(super) fn check(tolerance: f64, max_probes: usize) -> Result<()> {
@@ -88,17 +92,17 @@ pub(super) fn check(tolerance: f64, max_probes: usize) -> Result<()> {
     require(max_probes >= 2, "max_probes", "2 or more, for a standard error", max_probes)
 }
 
-/// Quadratic forms zᵀAz of some probes z.
+/// Mean of the quadratic forms zᵀAz over probes z, with its error.
 #[derive(Default)]
-pub(super) struct Probed {
+pub(super) struct ProbeMean {
     pub(super) mean: f64,
     pub(super) stderr: f64,
-    /// Mean of ‖z‖ ‖Az‖, which bounds the forms.
+    /// Mean of ‖z‖ ‖Az‖, an upper bound of the forms.
     pub(super) size: f64,
     pub(super) probes: usize,
 }
 
-/// Takes probes, [`FEWEST`] a round, until they are enough, or `most`.
+/// Draws probes in rounds of [`MIN_PROBES`] until `enough` holds or there are `most`.
 ///
 /// # Errors
 /// Those of the products.
@@ -106,12 +110,12 @@ pub(super) fn probe(
     operator: &dyn LinearOperator,
     most: usize,
     mut draw: impl FnMut() -> Vec<f64>,
-    enough: impl Fn(&Probed) -> bool,
-) -> Result<Probed> {
+    enough: impl Fn(&ProbeMean) -> bool,
+) -> Result<ProbeMean> {
     let (mut forms, mut sizes) = (Vec::new(), Vec::new());
     loop {
-        // Rounds of one size: how many vectors fit at once decides nothing.
-        let count = FEWEST.min(most - forms.len());
+        // Rounds have a fixed size, so the result does not depend on the operator's block size.
+        let count = MIN_PROBES.min(most - forms.len());
         let some: Vec<Vec<f64>> = (0..count).map(|_| draw()).collect();
         for (z, product) in some.iter().zip(products(operator, &some)?) {
             forms.push(dot(z, &product));
@@ -119,8 +123,8 @@ pub(super) fn probe(
         }
         let (mean, stderr) = mean_and_error(&forms);
         let (size, probes) = (mean_and_error(&sizes).0, forms.len());
-        let found = Probed { mean, stderr, size, probes };
-        if probes >= most || (probes >= FEWEST && enough(&found)) {
+        let found = ProbeMean { mean, stderr, size, probes };
+        if probes >= most || (probes >= MIN_PROBES && enough(&found)) {
             return Ok(found);
         }
     }

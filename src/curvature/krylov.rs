@@ -1,12 +1,12 @@
-//! Krylov spaces: a basis that grows by A's products, and A projected on it.
+//! Krylov spaces: a basis that grows with A's products, and the projection of A on it.
 
 use super::basis::Basis;
 use super::vectors::norm;
 use super::{Error, Result};
 use nalgebra::{DMatrix, SymmetricEigen};
 
-/// What is left of a product outside the basis counts as rounding if it is no longer than this
-/// many times the precision of the longest product.
+/// The part of a product outside the basis counts as rounding if its length is at most this
+/// multiple of (precision × length of the longest product).
 pub(super) const ROUNDING: f64 = 8.0;
 
 /// Block Lanczos with full reorthogonalisation, one step at a time: Golub and Underwood, "The block
@@ -14,11 +14,11 @@ pub(super) const ROUNDING: f64 = 8.0;
 pub(super) struct Krylov {
     /// Q.
     pub(super) basis: Basis,
-    /// QᵀAQ over those vectors of Q whose products are known.
+    /// QᵀAQ over the vectors of Q whose products are known.
     pub(super) projected: Projected,
-    /// The newest vectors of Q, whose products are not.
+    /// The newest vectors of Q, whose products are not yet known.
     block: Vec<Vec<f64>>,
-    /// For each of them its share of the last block's products, one number a product.
+    /// Per vector of `block`: its coefficients in the last block's products.
     shares: Vec<Vec<f64>>,
     /// Length of the longest product.
     longest: f64,
@@ -37,21 +37,21 @@ impl Krylov {
         }
     }
 
-    /// Goes on from these vectors, already in the basis.
+    /// Continues from these vectors, which are already in the basis.
     pub(super) fn start(&mut self, block: Vec<Vec<f64>>) {
         self.block = block;
         self.shares.clear();
     }
 
-    /// Vectors whose products are wanted next. None are left where the space is invariant: A maps
-    /// it into itself to rounding.
+    /// Vectors whose products come next. Empty if the space is invariant: A maps it into itself up
+    /// to rounding.
     pub(super) fn block(&self) -> &[Vec<f64>] {
         &self.block
     }
 
-    /// Takes their products.
+    /// Takes the products of the block.
     ///
-    /// A product that adds nothing to the space beyond rounding narrows the block by one.
+    /// A product that adds nothing beyond rounding shrinks the block by one vector.
     pub(super) fn absorb(&mut self, mut products: Vec<Vec<f64>>) {
         for product in &mut products {
             self.longest = self.longest.max(norm(product));
@@ -77,8 +77,8 @@ impl Krylov {
         }
     }
 
-    /// ‖A y − θ y‖ for the Ritz vector y = Q s, from s alone: what the last products left outside
-    /// the basis.
+    /// ‖A y − θ y‖ for the Ritz vector y = Q s, computed from s: the part of the last products
+    /// outside the basis.
     pub(super) fn residual(&self, s: &[f64]) -> f64 {
         let count = self.shares.first().map_or(0, Vec::len);
         let last = s.get(s.len().saturating_sub(count)..).unwrap_or_default();
@@ -88,17 +88,17 @@ impl Krylov {
     }
 }
 
-/// QᵀAQ, grown column by column.
+/// QᵀAQ, built column by column.
 ///
-/// All of Qᵀ(A qⱼ), not its band alone: that is the Rayleigh-Ritz matrix for whatever orthonormal
-/// Q there is, also where random vectors were put in.
+/// Stores all of Qᵀ(A qⱼ), not only its band. That is the Rayleigh-Ritz matrix of any orthonormal
+/// Q, including one with random vectors inserted.
 #[derive(Default)]
 pub(super) struct Projected {
     columns: Vec<Vec<f64>>,
 }
 
 impl Projected {
-    /// Qᵀ A qⱼ for the next j, at least up to row j; rows below follow by symmetry.
+    /// Appends Qᵀ A qⱼ for the next j, at least up to row j. The rows below follow by symmetry.
     pub(super) fn push(&mut self, column: Vec<f64>) {
         self.columns.push(column);
     }
@@ -107,7 +107,7 @@ impl Projected {
         self.columns.len()
     }
 
-    /// Eigenvalues, ascending, and for each its unit eigenvector's entries.
+    /// Eigenvalues in ascending order, each with its unit eigenvector.
     ///
     /// # Errors
     /// [`Error::Projected`].

@@ -1,10 +1,9 @@
-//! Eigenvalues at both ends of the spectrum, with their eigenvectors: block Lanczos with full
-//! reorthogonalisation.
+//! Eigenpairs at both ends of the spectrum: block Lanczos with full reorthogonalisation.
 //!
 //! C. Lanczos, "An iteration method for the solution of the eigenvalue problem", J. Res. NBS 1950;
-//! in blocks, G. Golub and R. Underwood, "The block Lanczos method for computing eigenvalues",
-//! 1977. Q (n, m) holds an orthonormal basis of the space that a random block and its products by
-//! A, A², … span; an eigenpair (θ, s) of QᵀAQ gives the Ritz pair (θ, y = Q s) of A.
+//! block form: G. Golub and R. Underwood, "The block Lanczos method for computing eigenvalues",
+//! 1977. Q (n, m) is an orthonormal basis of the space spanned by a random block and its products
+//! with A, A², …. An eigenpair (θ, s) of QᵀAQ gives the Ritz pair (θ, y = Q s) of A.
 
 use super::basis::stored_bytes;
 use super::error::require;
@@ -15,28 +14,29 @@ use crate::data::order::stream;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Which eigenpairs, how exactly, and at what cost at most.
+/// Which eigenpairs, with accuracy and cost limits.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// How many at the upper end of the spectrum.
+pub struct LanczosSettings {
+    /// Number of eigenvalues at the upper end of the spectrum.
     pub largest: usize,
-    /// How many at the lower end.
+    /// Number of eigenvalues at the lower end.
     pub smallest: usize,
-    /// Vectors of a block. An eigenvalue repeated up to `width` times is found as often; of one
-    /// repeated more often, copies can be missing. Width costs products where it is not needed.
+    /// Vectors per block. An eigenvalue of multiplicity up to `width` is found with its full
+    /// multiplicity; of a higher multiplicity, copies can be missing. An unnecessarily large width
+    /// costs products.
     pub width: usize,
-    /// Largest relative residual of a converged pair, see [`Pair::residual`].
+    /// Largest relative residual of a converged pair; see [`Pair::residual`].
     pub tolerance: f64,
-    /// Products at most, those that measure the residuals in the end (one a pair) not counted. The
-    /// basis holds as many vectors.
+    /// Maximum number of products, and therefore of basis vectors. The final residual measurements,
+    /// one per pair, are not counted.
     pub max_products: usize,
-    /// Whether the eigenvectors are returned.
+    /// Whether to return the eigenvectors.
     pub vectors: bool,
-    /// Of the random numbers.
+    /// Seed of the random vectors.
     pub seed: u64,
 }
 
-impl Default for Settings {
+impl Default for LanczosSettings {
     fn default() -> Self {
         Self {
             largest: 1,
@@ -55,39 +55,38 @@ impl Default for Settings {
 pub struct Pair {
     /// θ = yᵀAy, the Rayleigh quotient.
     pub value: f64,
-    /// ‖A y − θ y‖ / θ_max, measured by a product of its own, where θ_max is the largest |θ| of the
-    /// basis (at most ‖A‖). A has an eigenvalue within residual · θ_max of θ. 0 where A y = 0;
-    /// infinite where θ_max alone is 0.
+    /// ‖A y − θ y‖ / θ_max, measured with a separate product. θ_max is the largest |θ| of the
+    /// basis, at most ‖A‖. A has an eigenvalue within residual · θ_max of θ. 0 if A y = 0; infinite
+    /// if only θ_max is 0.
     pub residual: f64,
     /// Whether the residual is within the tolerance.
     pub converged: bool,
-    /// y, n numbers, its sign being arbitrary; none if not asked for.
+    /// y, n numbers, with arbitrary sign. `None` if not requested.
     #[serde(skip)]
     pub vector: Option<Vec<f64>>,
 }
 
-/// What [`eigenpairs`] found.
+/// Result of [`eigenpairs`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Eigenpairs {
-    /// Largest eigenvalues, descending; fewer than asked for if n, or the basis, is smaller.
+    /// Largest eigenvalues, descending. Fewer than requested if n or the basis is smaller.
     pub largest: Vec<Pair>,
-    /// Smallest eigenvalues (the most negative first), ascending.
+    /// Smallest eigenvalues (most negative first), ascending.
     pub smallest: Vec<Pair>,
-    /// Whether all that was asked for, or all n, are there and converged.
+    /// Whether all requested pairs, or all n, were found and converged.
     pub converged: bool,
-    /// Vectors in the basis whose products were taken.
+    /// Basis vectors whose products are known.
     pub basis: usize,
-    /// Random blocks begun with, the first included: more than 1 where an invariant subspace was
-    /// found.
+    /// Number of random start blocks. More than 1 if an invariant subspace was found.
     pub starts: usize,
-    /// Products with A in all.
+    /// Total number of products with A.
     pub products: usize,
 }
 
-/// Memory in bytes that [`eigenpairs`] takes at most on n numbers with products of this
-/// precision, in blocks of `block`, beside what the operator takes itself: the basis, in f32 if the
-/// precision is f32's, in f64 otherwise; the vectors in work; and those returned.
-pub fn bytes(settings: &Settings, n: usize, precision: f64, block: usize) -> u64 {
+/// Upper bound, in bytes, of the memory [`eigenpairs`] uses besides the operator, for dimension n,
+/// products of this precision and blocks of `block` vectors: the basis (f32 or f64, see
+/// `precision`), work vectors, and the returned vectors.
+pub fn bytes(settings: &LanczosSettings, n: usize, precision: f64, block: usize) -> u64 {
     let n = n as u64;
     let basis = (settings.max_products as u64).saturating_add(settings.width as u64).min(n);
     let pairs = (settings.largest as u64).saturating_add(settings.smallest as u64);
@@ -100,18 +99,19 @@ pub fn bytes(settings: &Settings, n: usize, precision: f64, block: usize) -> u64
 
 /// Eigenpairs at both ends of the spectrum of A.
 ///
-/// The basis grows until every pair asked for has an estimated residual within the tolerance, or
-/// within A's precision, beyond which nothing can be resolved: with a tolerance below that, pairs
-/// come out as well as rounding lets them, and `converged` says what a product measured. Where the
-/// space becomes invariant before it is all there, a fresh random block is put in, until another
-/// changes nothing in what was asked for: a matrix with few distinct eigenvalues, or of low rank,
-/// is solved with all repetitions.
+/// The basis grows until every requested pair has an estimated residual within the tolerance or
+/// within A's precision. Nothing finer can be resolved: with a smaller tolerance, pairs are as
+/// accurate as rounding allows, and `converged` reports the measured residual.
+///
+/// If the space becomes invariant before it spans everything, a new random block is added, until
+/// another block no longer changes the requested eigenvalues. So a matrix with few distinct
+/// eigenvalues, or of low rank, is solved with all multiplicities.
 ///
 /// # Errors
-/// [`Error::Setting`](super::Error) for a width of 0, no eigenvalue asked for, fewer products
-/// than a block, or a tolerance that is no number above 0;
-/// [`Error::ZeroDimension`](super::Error); those of the products.
-pub fn eigenpairs(operator: &dyn LinearOperator, settings: &Settings) -> Result<Eigenpairs> {
+/// [`Error::Setting`](super::Error) for a width of 0, no eigenvalue requested, fewer products than
+/// a block, or a tolerance that is not finite and above 0; [`Error::ZeroDimension`](super::Error);
+/// errors of the products.
+pub fn eigenpairs(operator: &dyn LinearOperator, settings: &LanczosSettings) -> Result<Eigenpairs> {
     let n = dimension(operator)?;
     let wanted = settings.largest.saturating_add(settings.smallest).min(n);
     require(wanted > 0, "largest + smallest", "1 or more", wanted)?;
@@ -159,13 +159,13 @@ pub fn eigenpairs(operator: &dyn LinearOperator, settings: &Settings) -> Result<
             if let Some(before) = &settled
                 && values.len() == wanted
                 && before.len() == wanted
-                && before.iter().zip(&values).all(|(a, b)| (a - b).abs() <= SAME * enough * top)
+                && before.iter().zip(&values).all(|(a, b)| (a - b).abs() <= SETTLED * enough * top)
             {
                 break pairs;
             }
             settled = Some(values);
         } else if starts == 1 && known >= wanted {
-            // After a restart the old pairs' residuals say nothing of what is still outside.
+            // After a restart, the residuals of the old pairs say nothing about the space outside.
             let left = |i: &usize| pairs.get(*i).map_or(0.0, |p| space.residual(&p.1));
             if chosen.iter().all(|i| left(i) <= enough * top) {
                 break pairs;
@@ -175,24 +175,25 @@ pub fn eigenpairs(operator: &dyn LinearOperator, settings: &Settings) -> Result<
     measure(operator, settings, &space, pairs, starts)
 }
 
-/// Values of two restarts are the same if they differ by no more than this times what is enough.
-const SAME: f64 = 16.0;
+/// Eigenvalues of two restarts are equal if they differ by at most this multiple of the required
+/// accuracy.
+const SETTLED: f64 = 16.0;
 
 fn largest_size(pairs: &[(f64, Vec<f64>)]) -> f64 {
     pairs.iter().map(|p| p.0.abs()).fold(0.0, f64::max)
 }
 
-/// Positions, among `count` ascending values, of those asked for.
-fn chosen(count: usize, settings: &Settings) -> Vec<usize> {
+/// Indices of the requested values among `count` ascending values.
+fn chosen(count: usize, settings: &LanczosSettings) -> Vec<usize> {
     let low = settings.smallest.min(count);
     let high = count.saturating_sub(settings.largest).max(low);
     (0..low).chain(high..count).collect()
 }
 
-/// The pairs asked for, with the residuals that products show.
+/// The requested pairs with measured residuals.
 fn measure(
     operator: &dyn LinearOperator,
-    settings: &Settings,
+    settings: &LanczosSettings,
     space: &Krylov,
     pairs: Vec<(f64, Vec<f64>)>,
     starts: usize,
@@ -219,7 +220,7 @@ fn measure(
             found.insert(i, Pair { value, residual, converged, vector });
         }
     }
-    // By position: where n is small, both ends share pairs.
+    // Select by index: if n is small, both ends share pairs.
     let low = settings.smallest.min(count);
     let high = count.saturating_sub(settings.largest);
     let mut smallest: Vec<Pair> = found.range(..low).map(|(_, p)| p.clone()).collect();

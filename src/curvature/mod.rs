@@ -1,7 +1,7 @@
-//! Curvature from products alone: what is known of a symmetric matrix A by v ↦ A v.
+//! Curvature estimators that use only matrix-vector products v ↦ A v of a symmetric matrix A.
 //!
-//! Estimators see a [`LinearOperator`] and nothing of models, so that they can be checked on
-//! matrices whose spectrum is known, and any Hessian can be given to them.
+//! Estimators depend on the trait [`LinearOperator`] and not on models. They can be tested on
+//! matrices with a known spectrum and applied to any Hessian.
 
 mod basis;
 mod error;
@@ -19,25 +19,25 @@ pub use error::{Error, Result};
 pub use operator::{LayerOperator, Probe, flatten};
 pub use statistics::{Estimate, student_95};
 
-/// A symmetric matrix A (n, n), known by its products.
+/// A symmetric matrix A (n, n), given by its products.
 ///
-/// Implementations are deterministic: equal vectors give equal bits.
+/// Implementations must be deterministic: equal vectors give equal bits.
 pub trait LinearOperator {
     /// n.
     fn dimension(&self) -> usize;
 
-    /// A v for each of several vectors v of n numbers, in their order.
+    /// A v for each vector v (n numbers), in order.
     ///
     /// # Errors
-    /// A vector of another length; those of evaluating the product.
+    /// A vector of the wrong length; errors of computing the product.
     fn apply(&self, vectors: &[Vec<f64>]) -> Result<Vec<Vec<f64>>>;
 
-    /// Vectors that are best given at once: the work that they share is then done once.
+    /// Preferred number of vectors per call of `apply`. Work that they share is done once per call.
     fn block(&self) -> usize {
         1
     }
 
-    /// Relative rounding error of a number in a product.
+    /// Relative rounding error of the numbers in a product.
     fn precision(&self) -> f64 {
         f64::EPSILON
     }

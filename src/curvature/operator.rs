@@ -10,15 +10,15 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 const MIB: f64 = (1 << 20) as f64;
-/// Most vectors at once unless told otherwise: more share no more work that counts.
+/// Default maximum number of vectors per block. Larger blocks save little more.
 const BLOCK: usize = 8;
 
-/// v ↦ A v for the second derivatives of the mean loss in one layer, or in several joined with
-/// their cross-terms.
+/// v ↦ A v, where A holds the second derivatives of the mean loss with respect to one layer, or to
+/// several joined layers including their cross terms.
 ///
-/// A vector is the layer's tensors one after the other, in the order of [`Layer::tensors`], each in
-/// row-major order. Products are computed in the type of the model's weights, by micro-batches whose
-/// sums are added in a fixed order: equal vectors give equal bits, whatever the threads.
+/// A vector is the concatenation of the layer's parameters in the order of [`Layer::tensors`], each
+/// in row-major order. Products are computed in the type of the model's weights. Micro-batches are
+/// summed in a fixed order: equal vectors give equal bits, whatever the number of threads.
 #[derive(Clone, Copy)]
 pub struct LayerOperator<'a> {
     objective: &'a Objective,
@@ -28,17 +28,17 @@ pub struct LayerOperator<'a> {
     block: usize,
 }
 
-/// Two evaluations of one product, compared.
+/// Comparison of two evaluations of the same product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// Examples that it was computed on, twice.
+    /// Number of examples of the product.
     pub examples: usize,
-    /// Whether all numbers had equal bits.
+    /// Whether all numbers have equal bits.
     pub identical: bool,
 }
 
 impl<'a> LayerOperator<'a> {
-    /// The operator of a layer over examples that start at or below it.
+    /// The operator of a layer over examples that enter at or below that layer.
     pub fn new(
         objective: &'a Objective,
         examples: &'a dyn Examples,
@@ -48,21 +48,21 @@ impl<'a> LayerOperator<'a> {
         Self { objective, examples, layer, matrix, block: BLOCK }
     }
 
-    /// Takes at most as many vectors at once as fit in `room` MiB; at least one.
+    /// Limits the block size so that a product uses at most `room` MiB; at least one vector.
     pub fn within(self, room: f64) -> Self {
         let fits = (1..=BLOCK).rev().find(|&k| self.mib(k) <= room);
         Self { block: fits.unwrap_or(1), ..self }
     }
 
-    /// Memory that a product with k vectors takes beside the model, MiB: on every thread the tape
-    /// with its tangents, as much again for what operations hold meanwhile, and the gradients of the
-    /// layer; the vectors, and their products.
+    /// Memory of a product with k vectors besides the model, in MiB. Per thread: the tape with its
+    /// tangents, the same again for temporaries, and the gradients of the layer. In addition: the
+    /// vectors and their products.
     pub fn mib(&self, k: usize) -> f64 {
         let config = &self.objective.config;
         let threads = rayon::current_num_threads();
         let depth = (2 * config.depth + 3).max(1);
         let above = (depth - self.layer.first_stage.min(depth)) as f64 / depth as f64;
-        let tape = self.objective.kept();
+        let tape = self.objective.saved_len();
         let numbers =
             threads as f64 * (1 + k) as f64 * (2.0 * above * tape as f64 + self.numbers());
         let bytes = self.objective.dtype().size_in_bytes() as f64;
@@ -78,11 +78,11 @@ impl<'a> LayerOperator<'a> {
         self.dimension() as f64
     }
 
-    /// Compares two products with one random vector on the first micro-batches, as many as there are
-    /// threads; it costs that many examples' products, twice.
+    /// Computes one product with a random vector twice and compares the bits. Uses the first
+    /// micro-batches, as many as there are threads.
     ///
     /// # Errors
-    /// Those of evaluating the product.
+    /// Those of computing the product.
     pub fn probe(&self, seed: u64) -> Result<Probe> {
         let n = self.objective.micro_batch.max(1) * rayon::current_num_threads();
         let n = n.min(self.examples.len());
@@ -96,7 +96,7 @@ impl<'a> LayerOperator<'a> {
         Ok(Probe { examples: n, identical: bits(&a) == bits(&b) })
     }
 
-    /// Mean loss in nats, and its gradient in the layer.
+    /// Mean loss in nats and its gradient with respect to the layer.
     ///
     /// # Errors
     /// Those of evaluating the model.
@@ -105,7 +105,7 @@ impl<'a> LayerOperator<'a> {
         Ok((found.loss, flatten(&found.gradient)?))
     }
 
-    /// Vectors as blocks (K, shape), one for each of the layer's tensors.
+    /// Vectors as blocks (K, shape), one per parameter of the layer.
     fn blocks(&self, vectors: &[Vec<f64>]) -> Result<Vec<Tensor>> {
         let mut start = 0;
         let mut out = Vec::with_capacity(self.layer.tensors.len());
@@ -144,7 +144,7 @@ impl LinearOperator for LayerOperator<'_> {
         for few in vectors.chunks(self.block.max(1)) {
             let block = self.blocks(few)?;
             let found = self.objective.products(self.examples, self.layer, self.matrix, &block)?;
-            let found = vector::back(&found.products).map_err(crate::objective::Error::from)?;
+            let found = vector::to_cpu(&found.products).map_err(crate::objective::Error::from)?;
             for k in 0..few.len() {
                 let one: Vec<Tensor> = found
                     .iter()
@@ -162,7 +162,7 @@ impl LinearOperator for LayerOperator<'_> {
     }
 
     fn precision(&self) -> f64 {
-        // What products of networks were found to be off by: a digit and a half.
+        // Measured errors of network products are about one and a half digits above rounding.
         64.0 * match self.objective.dtype() {
             DType::F32 => f64::from(f32::EPSILON),
             _ => f64::EPSILON,
@@ -170,10 +170,10 @@ impl LinearOperator for LayerOperator<'_> {
     }
 }
 
-/// A layer's tensors as one vector.
+/// A layer's parameters as one vector.
 ///
 /// # Errors
-/// Tensors that are not of real numbers.
+/// Tensors that do not convert to f64.
 pub fn flatten(tensors: &[Tensor]) -> Result<Vec<f64>> {
     let mut out = Vec::with_capacity(tensors.iter().map(Tensor::elem_count).sum());
     let mut add = |t: &Tensor| -> candle_core::Result<()> {

@@ -1,15 +1,16 @@
-//! The spectrum as a whole: stochastic Lanczos quadrature. S. Ubaru, J. Chen, Y. Saad, "Fast
-//! estimation of tr(f(A)) via stochastic Lanczos quadrature", SIAM J. Matrix Anal. Appl. 2017; as a
-//! density of Hessians, B. Ghorbani, S. Krishnan, Y. Xiao, "An investigation into neural net
-//! optimization via Hessian eigenvalue density", ICML 2019.
+//! Spectral density by stochastic Lanczos quadrature. S. Ubaru, J. Chen, Y. Saad, "Fast estimation
+//! of tr(f(A)) via stochastic Lanczos quadrature", SIAM J. Matrix Anal. Appl. 2017; density of
+//! Hessians: B. Ghorbani, S. Krishnan, Y. Xiao, "An investigation into neural net optimization via
+//! Hessian eigenvalue density", ICML 2019.
 //!
-//! For a random unit vector v the Lanczos matrix T (m, m) has eigenvalues θₖ, and weights ωₖ, the
-//! squared first entries of its eigenvectors, with Σ ωₖ f(θₖ) ≈ vᵀf(A)v: Gauss's rule, exact for
-//! polynomials of degree up to 2m − 1. Over random v the mean of vᵀf(A)v is (1/n) Σ f(λᵢ).
+//! For a random unit vector v, let T (m, m) be the Lanczos matrix with eigenvalues θₖ, and ωₖ the
+//! squared first entries of its eigenvectors. Then Σ ωₖ f(θₖ) ≈ vᵀf(A)v. This is Gauss quadrature,
+//! exact for polynomials of degree up to 2m − 1. The mean of vᵀf(A)v over random v is (1/n) Σ
+//! f(λᵢ).
 
 use super::basis::stored_bytes;
 use super::error::require;
-use super::hutchinson::{FEWEST, check};
+use super::hutchinson::{MIN_PROBES, check};
 use super::krylov::Krylov;
 use super::statistics::Estimate;
 use super::vectors::{dimension, precision, products, signs};
@@ -18,60 +19,61 @@ use crate::data::order::stream;
 use serde::Serialize;
 use std::f64::consts::PI;
 
-/// Places a σ at which the density's standard error is summed up, and places in all at most.
-const PLACES: (f64, usize) = (4.0, 4096);
+/// Grid on which the density's standard error is integrated: points per σ, and maximum number of
+/// points.
+const GRID: (f64, usize) = (4.0, 4096);
 
-/// How exactly, how deep, and at what cost at most.
+/// Accuracy, depth and cost limits.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// [`error`](Quadrature::error) of the density at which to stop; 0 takes all probes unless
-    /// they agree to rounding.
+pub struct QuadratureSettings {
+    /// Stops at this [`error`](Quadrature::error) of the density. 0 uses all probes, unless they
+    /// agree up to rounding.
     pub tolerance: f64,
-    /// Smoothing of that density, as in [`density`](Quadrature::density).
+    /// Smoothing of the density, as in [`density`](Quadrature::density).
     pub width: f64,
-    /// Random vectors at most, 2 or more. No decision falls before the eighth.
+    /// Maximum number of random vectors, at least 2. The first check is after eight.
     pub max_probes: usize,
-    /// m, products a probe at most.
+    /// m, the maximum number of products per probe.
     pub steps: usize,
-    /// Probes that advance side by side, each with a basis of its own: up to the operator's block
-    /// they share its work.
+    /// Probes that advance in parallel, each with its own basis. Up to the operator's block size
+    /// they share work.
     pub together: usize,
-    /// Of the random numbers.
+    /// Seed of the random vectors.
     pub seed: u64,
 }
 
-impl Default for Settings {
+impl Default for QuadratureSettings {
     fn default() -> Self {
         Self { tolerance: 0.05, width: 0.01, max_probes: 40, steps: 60, together: 1, seed: 0 }
     }
 }
 
-/// Gauss's rule of one probe.
+/// Gauss quadrature rule of one probe.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Rule {
-    /// θₖ, ascending; fewer than m if the probe's Krylov space ended before, the rule then being
+    /// θₖ, ascending. Fewer than m if the probe's Krylov space is exhausted; the rule is then
     /// exact.
     pub nodes: Vec<f64>,
-    /// ωₖ; their sum is 1.
+    /// ωₖ, with sum 1.
     pub weights: Vec<f64>,
 }
 
-/// Rules of all probes.
+/// Quadrature rules of all probes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Quadrature {
     /// n.
     pub dimension: usize,
-    /// One a probe.
+    /// One rule per probe.
     pub rules: Vec<Rule>,
-    /// |λ| up to which an eigenvalue is 0 to rounding: A's precision times the largest |θ| times
-    /// the number of steps.
+    /// Eigenvalues up to this |λ| are zero up to rounding: A's precision × largest |θ| × number of
+    /// steps.
     pub negligible: f64,
-    /// Standard error of the smoothed density as a whole, ∫ stderr(x) dx, of which the density's
-    /// own integral is 1: about 1.25 times the expected ∫ |density − truth| dx.
+    /// Integrated standard error ∫ stderr(x) dx of the smoothed density, whose integral is 1. About
+    /// 1.25 times the expected ∫ |density − truth| dx.
     pub error: f64,
-    /// Whether `error` is within the tolerance, or within what rounding of the nodes can make it.
+    /// Whether `error` is within the tolerance, or within the effect of rounding the nodes.
     pub converged: bool,
-    /// Products with A.
+    /// Number of products with A.
     pub products: usize,
 }
 
@@ -80,36 +82,38 @@ pub struct Quadrature {
 pub struct Density {
     /// Standard deviation of the Gaussian, in the unit of λ.
     pub sigma: f64,
-    /// Where, evenly from three σ below the smallest node to three above the largest.
+    /// x values, evenly spaced from 3 σ below the smallest node to 3 σ above the largest.
     pub grid: Vec<f64>,
-    /// The density there, per unit of λ; its integral is 1.
+    /// Density at each x, per unit of λ. Its integral is 1.
     pub density: Vec<f64>,
-    /// Its standard error over the probes.
+    /// Standard error of each value over the probes.
     pub stderr: Vec<f64>,
 }
 
-/// Memory in bytes that [`quadrature`] takes at most on n numbers with products of this
-/// precision, beside what the operator takes itself: the bases, in f32 if the precision is f32's,
-/// in f64 otherwise, and the vectors in work.
-pub fn bytes(settings: &Settings, n: usize, precision: f64) -> u64 {
+/// Upper bound, in bytes, of the memory [`quadrature`] uses besides the operator, for dimension n
+/// and products of this precision: the bases (f32 or f64, see `precision`) and work vectors.
+pub fn bytes(settings: &QuadratureSettings, n: usize, precision: f64) -> u64 {
     let n = n as u64;
     let basis = (settings.steps as u64).saturating_add(1).min(n);
     let each = basis.saturating_mul(stored_bytes(precision)).saturating_add(3 * 8);
     each.saturating_mul(settings.together.min(settings.max_probes) as u64).saturating_mul(n)
 }
 
-/// Nodes and weights for A, probe by probe, by Lanczos with full reorthogonalisation.
+/// Nodes and weights for A, one rule per probe, by Lanczos with full reorthogonalisation.
 ///
-/// Probes come in rounds of eight until the density's standard error is small enough. As with
-/// [`hutchinson::trace`](super::hutchinson::trace), a run that stopped early understates its errors
-/// a little.
+/// Draws probes in rounds of eight until the density's standard error is small enough. As with
+/// [`hutchinson::trace`](super::hutchinson::trace), a run that stops early understates its errors
+/// slightly.
 ///
 /// # Errors
 /// [`Error::Setting`](super::Error) for a negative tolerance, a width that is not finite and above
-/// 0, fewer than two probes, no steps, or none together;
-/// [`Error::ZeroDimension`](super::Error); those of the products.
-pub fn quadrature(operator: &dyn LinearOperator, settings: &Settings) -> Result<Quadrature> {
-    let Settings { tolerance, width, max_probes, steps, together, seed } = *settings;
+/// 0, fewer than two probes, no steps, or `together` = 0; [`Error::ZeroDimension`](super::Error);
+/// errors of the products.
+pub fn quadrature(
+    operator: &dyn LinearOperator,
+    settings: &QuadratureSettings,
+) -> Result<Quadrature> {
+    let QuadratureSettings { tolerance, width, max_probes, steps, together, seed } = *settings;
     check(tolerance, max_probes)?;
     check_width(width)?;
     require(steps >= 1, "steps", "1 or more", steps)?;
@@ -126,8 +130,9 @@ pub fn quadrature(operator: &dyn LinearOperator, settings: &Settings) -> Result<
         products: 0,
     };
     while found.rules.len() < max_probes && !found.converged {
-        // Rounds of one size: how many probes advance together decides nothing.
-        let round = (found.rules.len() + FEWEST).min(max_probes);
+        // Rounds have a fixed size, so the result does not depend on how many probes advance
+        // together.
+        let round = (found.rules.len() + MIN_PROBES).min(max_probes);
         while found.rules.len() < round {
             let count = together.min(round - found.rules.len());
             let starts = (0..count).map(|_| signs(n, &mut rng)).collect();
@@ -146,7 +151,7 @@ fn check_width(width: f64) -> Result<()> {
     require(width > 0.0 && width.is_finite(), "width", "finite and above 0", width)
 }
 
-/// Rules of the probes from these vectors, side by side; tells the products it took.
+/// Computes the rules of the probes that start from these vectors. Returns the number of products.
 fn advance(
     operator: &dyn LinearOperator,
     precision: f64,
@@ -187,16 +192,17 @@ fn rule(space: &Krylov) -> Result<Rule> {
 }
 
 impl Quadrature {
-    /// Σ f(λᵢ) over all n eigenvalues, with the standard error over probes.
+    /// Σ f(λᵢ) over all n eigenvalues, with its standard error over probes.
     ///
-    /// The error is that of the probes alone: for an f that no polynomial of degree 2m − 1 comes
-    /// near, such as a step, the rule has an error of its own, which more steps lessen.
+    /// The error covers only the random choice of probes. If no polynomial of degree 2m − 1
+    /// approximates f well, as for a step function, the rule has an additional error, which
+    /// decreases with more steps.
     pub fn function(&self, f: impl Fn(f64) -> f64) -> Estimate {
         let n = self.dimension as f64;
         self.mean(|x| n * f(x))
     }
 
-    /// Share of the eigenvalues below 0, by more than what is [`negligible`](Self::negligible).
+    /// Fraction of eigenvalues below −[`negligible`](Self::negligible).
     pub fn mass_below_zero(&self) -> Estimate {
         self.mean(|x| if x < -self.negligible { 1.0 } else { 0.0 })
     }
@@ -213,16 +219,16 @@ impl Quadrature {
         (nodes().fold(f64::INFINITY, f64::min), nodes().fold(f64::NEG_INFINITY, f64::max))
     }
 
-    /// The range of the nodes, or the largest |θ| where they all agree to rounding.
+    /// Largest minus smallest node. If they agree up to rounding, the largest |θ|.
     fn scale(&self) -> f64 {
         let (low, high) = self.range();
         let spread = high - low;
         if spread > self.negligible { spread } else { low.abs().max(high.abs()) }
     }
 
-    /// ∫ stderr(x) dx of the density smoothed by `width`; 0 for the zero matrix.
+    /// ∫ stderr(x) dx of the density smoothed with `width`. 0 for the zero matrix.
     fn density_error(&self, width: f64) -> Result<f64> {
-        let (a_sigma, most) = PLACES;
+        let (a_sigma, most) = GRID;
         let places = (a_sigma * (1.0 / width + 6.0)).min(most as f64) as usize;
         let density = self.density(places, width)?;
         let spacing = match density.grid.as_slice() {
@@ -232,9 +238,9 @@ impl Quadrature {
         Ok(density.stderr.iter().sum::<f64>() * spacing)
     }
 
-    /// The density at `points` places, smoothed by a Gaussian whose σ is `width` times the range
-    /// of the nodes; where they all agree to rounding, `width` times the largest |θ|. The zero
-    /// matrix has no scale to smooth by: its grid is empty.
+    /// The density at `points` values of x, smoothed with a Gaussian. Its σ is `width` × (largest −
+    /// smallest node); if the nodes agree up to rounding, `width` × largest |θ|. For the zero
+    /// matrix there is no scale, and the grid is empty.
     ///
     /// # Errors
     /// [`Error::Setting`](super::Error) for a width that is not finite and above 0, or fewer than

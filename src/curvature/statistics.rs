@@ -1,8 +1,8 @@
-//! Means of independent draws, and how far they can be trusted.
+//! Means of independent samples and their confidence intervals.
 
 use serde::Serialize;
 
-/// A mean of independent draws with its error.
+/// Mean of independent samples with its error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Estimate {
     /// The mean.
@@ -14,20 +14,21 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Of these draws.
+    /// Mean and error of the samples.
     pub(super) fn of(draws: &[f64]) -> Self {
         let (value, stderr) = mean_and_error(draws);
         let t = student_95(draws.len().saturating_sub(1));
-        // Of fewer than two draws both are infinite; no error at all stays none.
+        // Both are infinite for fewer than two samples. A zero error stays zero.
         let half_width_95 = if stderr == 0.0 { 0.0 } else { stderr * t };
         Self { value, stderr, half_width_95 }
     }
 }
 
-/// Two-sided 95% quantile of Student's t with `freedom` degrees of freedom; infinite for none.
+/// Two-sided 95% quantile of Student's t distribution with `freedom` degrees of freedom. Infinite
+/// for 0.
 ///
-/// A table up to 6; beyond, the expansion in 1/ν about the normal quantile of Abramowitz and
-/// Stegun, 26.7.5, which is then right to 0.001.
+/// A table up to 6. Above, the expansion in 1/ν around the normal quantile (Abramowitz and Stegun,
+/// 26.7.5), accurate to 0.001.
 pub fn student_95(freedom: usize) -> f64 {
     const TABLE: [f64; 7] = [f64::INFINITY, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447];
     if let Some(&t) = TABLE.get(freedom) {
@@ -42,8 +43,8 @@ pub fn student_95(freedom: usize) -> f64 {
     Z + (g1 + (g2 + (g3 + g4 / nu) / nu) / nu) / nu
 }
 
-/// Mean and its standard error, s/√m with the sample's standard deviation s; the error of fewer
-/// than two draws is infinite, the mean of none 0.
+/// Mean and its standard error s/√m, where s is the sample standard deviation. The error is
+/// infinite for fewer than two samples; the mean of no samples is 0.
 pub(super) fn mean_and_error(draws: &[f64]) -> (f64, f64) {
     let m = draws.len() as f64;
     if draws.is_empty() {

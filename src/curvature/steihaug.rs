@@ -1,42 +1,42 @@
-//! A Newton step in a trust region from products alone: T. Steihaug, "The conjugate gradient method
-//! and trust regions in large scale optimization", SIAM J. Numer. Anal. 1983.
+//! Truncated Newton step in a trust region: T. Steihaug, "The conjugate gradient method and trust
+//! regions in large scale optimization", SIAM J. Numer. Anal. 1983.
 //!
-//! Minimises m(p) = gᵀp + ½ pᵀAp over ‖p‖ ≤ Δ by conjugate gradients from p = 0, whose iterates
-//! grow in length, until the residual is small, the boundary is crossed, or a direction without
-//! positive curvature is met, which is then followed to the boundary. The decrease is never less
-//! than that of the Cauchy point, the best along −g.
+//! Minimises m(p) = gᵀp + ½ pᵀAp over ‖p‖ ≤ Δ with conjugate gradients from p = 0. The length of
+//! the iterates increases. The method stops when the residual is small, the boundary is crossed, or
+//! a direction of non-positive curvature is found; in that case it follows the direction to the
+//! boundary. The decrease is at least that of the Cauchy point, the best point along −g.
 
 use super::error::require;
 use super::vectors::{axpy, dimension, dot, finite, norm, precision, products, scale_less};
 use super::{Error, LinearOperator, Result};
 use serde::{Deserialize, Serialize};
 
-/// How far, how exactly, and at what cost at most.
+/// Trust radius, accuracy and cost limit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Settings {
-    /// Δ, the longest step, in the unit of the weights.
+pub struct SteihaugSettings {
+    /// Δ, the maximum step length, in units of the weights.
     pub radius: f64,
-    /// ‖g + Ap‖ / ‖g‖ at which to stop.
+    /// Stops at this ‖g + Ap‖ / ‖g‖.
     pub tolerance: f64,
-    /// Products with A at most; one an iteration.
+    /// Maximum number of products with A; one per iteration.
     pub max_iterations: usize,
 }
 
-/// What ended the iterations.
+/// Why the iteration stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum End {
-    /// The residual is within the tolerance: p is Newton's step.
+pub enum StopReason {
+    /// The residual is within the tolerance: p is the Newton step.
     Converged,
-    /// The next iterate would have left the trust region; p lies on its boundary.
+    /// The next iterate would leave the trust region; p is on its boundary.
     Boundary,
-    /// A direction d with dᵀAd ≤ 0, to rounding, was met; p lies on the boundary.
+    /// A direction d with dᵀAd ≤ 0, up to rounding, was found; p is on the boundary.
     NegativeCurvature,
-    /// Out of iterations; p is inside.
+    /// Reached the maximum number of iterations; p is inside the region.
     IterationLimit,
 }
 
-/// A step.
+/// Result of [`step`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
     /// p, n numbers.
@@ -46,21 +46,25 @@ pub struct Step {
     pub length: f64,
     /// −m(p), the decrease that the quadratic model predicts.
     pub decrease: f64,
-    /// Products taken.
+    /// Number of products.
     pub iterations: usize,
-    /// ‖g + Ap‖ / ‖g‖, by the recurrence of conjugate gradients; 0 for g = 0.
+    /// ‖g + Ap‖ / ‖g‖ from the conjugate gradient recurrence. 0 for g = 0.
     pub residual: f64,
-    /// What ended the iterations.
-    pub end: End,
+    /// Why the iteration stopped.
+    pub end: StopReason,
 }
 
-/// The truncated Newton step for gradient `gradient` and Hessian A; the zero step for g = 0.
+/// The truncated Newton step for gradient g and Hessian A. The zero step for g = 0.
 ///
 /// # Errors
 /// [`Error::Setting`] for a radius that is not finite and above 0, a tolerance outside [0, 1), or
 /// no iterations; [`Error::Length`] and [`Error::NonFinite`] for the gradient;
-/// [`Error::ZeroDimension`]; those of the products.
-pub fn step(operator: &dyn LinearOperator, gradient: &[f64], settings: &Settings) -> Result<Step> {
+/// [`Error::ZeroDimension`]; errors of the products.
+pub fn step(
+    operator: &dyn LinearOperator,
+    gradient: &[f64],
+    settings: &SteihaugSettings,
+) -> Result<Step> {
     let (radius, tolerance) = (settings.radius, settings.tolerance);
     require(radius > 0.0 && radius.is_finite(), "radius", "finite and above 0", radius)?;
     require((0.0..1.0).contains(&tolerance), "tolerance", "0 or more, below 1", tolerance)?;
@@ -73,16 +77,16 @@ pub fn step(operator: &dyn LinearOperator, gradient: &[f64], settings: &Settings
     finite("gradient", gradient)?;
 
     let size = norm(gradient);
-    // g + Ap, and the direction of search.
+    // r = g + Ap, and d the search direction.
     let (mut p, mut r) = (vec![0.0; n], gradient.to_vec());
     let mut d: Vec<f64> = gradient.iter().map(|g| -g).collect();
     let (mut iterations, mut squared) = (0, dot(&r, &r));
     let end = loop {
         if squared.sqrt() <= tolerance * size {
-            break End::Converged;
+            break StopReason::Converged;
         }
         if iterations == limit {
-            break End::IterationLimit;
+            break StopReason::IterationLimit;
         }
         let Some(product) = products(operator, std::slice::from_ref(&d))?.pop() else {
             return Err(Error::Count { expected: 1, found: 0 });
@@ -97,7 +101,7 @@ pub fn step(operator: &dyn LinearOperator, gradient: &[f64], settings: &Settings
         axpy(&mut p, along, &d);
         axpy(&mut r, along, &product);
         if crosses {
-            break if flat { End::NegativeCurvature } else { End::Boundary };
+            break if flat { StopReason::NegativeCurvature } else { StopReason::Boundary };
         }
         let before = std::mem::replace(&mut squared, dot(&r, &r));
         let beta = squared / before;
@@ -112,7 +116,7 @@ pub fn step(operator: &dyn LinearOperator, gradient: &[f64], settings: &Settings
 /// The τ ≥ 0 with ‖p + τd‖ = Δ.
 fn to_boundary(p: &[f64], d: &[f64], radius: f64) -> f64 {
     let (pd, dd, length) = (dot(p, d), dot(d, d), norm(p));
-    // (Δ − ‖p‖)(Δ + ‖p‖) and not Δ² − ‖p‖², which loses what is left of a nearly full radius.
+    // (Δ − ‖p‖)(Δ + ‖p‖), because Δ² − ‖p‖² cancels when ‖p‖ is close to Δ.
     let room = ((radius - length) * (radius + length)).max(0.0);
     let root = (pd * pd + dd * room).sqrt();
     if pd > 0.0 { room / (pd + root) } else { (root - pd) / dd }

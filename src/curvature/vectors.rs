@@ -1,4 +1,4 @@
-//! Long vectors: sums in one fixed order, streams of random vectors, checked products.
+//! Long vectors: sums in a fixed order, random vectors, checked products.
 
 use super::{Error, LinearOperator, Result};
 use crate::data::order::unit;
@@ -6,21 +6,20 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Numbers that one thread handles at a time. Fixed, so that a sum does not depend on how many
-/// threads there are; small, so that a block of a long vector stays in a core's cache while the
-/// blocks of many others pass by.
+/// Block length per thread. Fixed, so that sums do not depend on the number of threads; small, so
+/// that a block stays in a core's cache while the blocks of many other vectors are read.
 pub(super) const BLOCK: usize = 1 << 14;
 
-/// Sums kept apart within a block, so that they can share a vector register.
+/// Independent partial sums within a block; they share a vector register.
 const LANES: usize = 8;
 
-/// A number of a stored vector.
-pub(super) trait Stored: Copy + Send + Sync {
+/// Storage type of vectors: f32 or f64.
+pub(super) trait StoredFloat: Copy + Send + Sync {
     fn narrow(x: f64) -> Self;
     fn wide(self) -> f64;
 }
 
-impl Stored for f32 {
+impl StoredFloat for f32 {
     fn narrow(x: f64) -> Self {
         x as f32
     }
@@ -29,7 +28,7 @@ impl Stored for f32 {
     }
 }
 
-impl Stored for f64 {
+impl StoredFloat for f64 {
     fn narrow(x: f64) -> Self {
         x
     }
@@ -38,8 +37,8 @@ impl Stored for f64 {
     }
 }
 
-/// Σ aᵢ bᵢ of one block.
-pub(super) fn block_dot<E: Stored>(a: &[E], b: &[f64]) -> f64 {
+/// Σ aᵢ bᵢ over one block.
+pub(super) fn block_dot<E: StoredFloat>(a: &[E], b: &[f64]) -> f64 {
     let mut sums = [0.0; LANES];
     let (a, a_rest) = a.as_chunks::<LANES>();
     let (b, b_rest) = b.as_chunks::<LANES>();
@@ -52,8 +51,8 @@ pub(super) fn block_dot<E: Stored>(a: &[E], b: &[f64]) -> f64 {
     sums.iter().sum::<f64>() + rest
 }
 
-/// Σ aᵢ bᵢ: blocks in parallel, added in their order.
-pub(super) fn dot<E: Stored>(a: &[E], b: &[f64]) -> f64 {
+/// Σ aᵢ bᵢ. Blocks run in parallel and are added in order.
+pub(super) fn dot<E: StoredFloat>(a: &[E], b: &[f64]) -> f64 {
     if a.len() <= BLOCK {
         return block_dot(a, b);
     }
@@ -67,8 +66,8 @@ pub(super) fn norm(a: &[f64]) -> f64 {
     dot(a, a).sqrt()
 }
 
-/// y + factor · x, in place.
-pub(super) fn axpy<E: Stored>(y: &mut [f64], factor: f64, x: &[E]) {
+/// y ← y + factor · x.
+pub(super) fn axpy<E: StoredFloat>(y: &mut [f64], factor: f64, x: &[E]) {
     if y.len() <= BLOCK {
         return block_axpy(y, factor, x);
     }
@@ -77,13 +76,13 @@ pub(super) fn axpy<E: Stored>(y: &mut [f64], factor: f64, x: &[E]) {
 }
 
 /// [`axpy`] on one block.
-pub(super) fn block_axpy<E: Stored>(y: &mut [f64], factor: f64, x: &[E]) {
+pub(super) fn block_axpy<E: StoredFloat>(y: &mut [f64], factor: f64, x: &[E]) {
     for (y, x) in y.iter_mut().zip(x) {
         *y += factor * x.wide();
     }
 }
 
-/// y / by, in place.
+/// y ← y / by.
 pub(super) fn divide(y: &mut [f64], by: f64) {
     let block = |block: &mut [f64]| block.iter_mut().for_each(|y| *y /= by);
     if y.len() <= BLOCK {
@@ -92,7 +91,7 @@ pub(super) fn divide(y: &mut [f64], by: f64) {
     y.par_chunks_mut(BLOCK).for_each(block);
 }
 
-/// factor · y − x, in place of y.
+/// y ← factor · y − x.
 pub(super) fn scale_less(y: &mut [f64], factor: f64, x: &[f64]) {
     let block = |y: &mut [f64], x: &[f64]| {
         y.iter_mut().zip(x).for_each(|(y, x)| *y = factor * *y - x);
@@ -106,7 +105,7 @@ pub(super) fn scale_less(y: &mut [f64], factor: f64, x: &[f64]) {
 /// Checks that all numbers of a vector are finite.
 ///
 /// # Errors
-/// [`Error::NonFinite`] for the first that is not.
+/// [`Error::NonFinite`] for the first number that is not.
 pub(super) fn finite(what: &'static str, vector: &[f64]) -> Result<()> {
     let bad = |x: &f64| !x.is_finite();
     let position = if vector.len() <= BLOCK {
@@ -120,7 +119,8 @@ pub(super) fn finite(what: &'static str, vector: &[f64]) -> Result<()> {
     }
 }
 
-/// n signs, ±1 with equal chances: a Rademacher vector. Every 64 of them take one random word.
+/// n independent signs ±1 with equal probability (a Rademacher vector). 64 signs use one random
+/// word.
 pub(super) fn signs(n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     let mut signs = Vec::with_capacity(n);
     while signs.len() < n {
@@ -131,9 +131,10 @@ pub(super) fn signs(n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     signs
 }
 
-/// n independent standard normal numbers: Marsaglia and Bray's polar method (SIAM Review 1964).
+/// n independent standard normal numbers by the polar method (Marsaglia and Bray, SIAM Review
+/// 1964).
 ///
-/// `libm`'s logarithm is the same on every machine.
+/// Uses the logarithm of `libm`, which is the same on every machine.
 pub(super) fn normals(n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     let mut normals = Vec::with_capacity(n);
     while normals.len() < n {
@@ -150,7 +151,7 @@ pub(super) fn normals(n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
     normals
 }
 
-/// n, checked.
+/// The operator's dimension n.
 ///
 /// # Errors
 /// [`Error::ZeroDimension`].
@@ -161,16 +162,16 @@ pub(super) fn dimension(operator: &dyn LinearOperator) -> Result<usize> {
     }
 }
 
-/// Relative rounding error of A's products: what A says of itself, and no less than f64 has.
+/// Relative rounding error of A's products: the operator's own value, at least that of f64.
 pub(super) fn precision(operator: &dyn LinearOperator) -> f64 {
     operator.precision().max(f64::EPSILON)
 }
 
-/// A v for each of the vectors, as many at once as A likes best.
+/// A v for each vector, in blocks of the operator's preferred size.
 ///
 /// # Errors
-/// Those of the operator; [`Error::Count`], [`Error::Length`] and [`Error::NonFinite`] if what
-/// comes back is not a product.
+/// Those of the operator; [`Error::Count`], [`Error::Length`] and [`Error::NonFinite`] if the
+/// result is invalid.
 pub(super) fn products(
     operator: &dyn LinearOperator,
     vectors: &[Vec<f64>],

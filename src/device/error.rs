@@ -1,55 +1,55 @@
-//! Why a device cannot be used, or can hold no more.
+//! Errors of selecting and using a device.
 
 use super::Choice;
 
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A build without feature `cuda`.
+    /// The build has no feature `cuda`.
     #[error(
-        "--device {0}: this planish was built for the CPU alone; build it with `cargo build \
-         --release --features cuda`, or run with --device cpu"
+        "{0} is not available: this build supports only the CPU; rebuild with `cargo build --release \
+         --features cuda`, or use device cpu"
     )]
     NotBuilt(Choice),
-    /// No driver, one that is too old, or no such GPU.
-    #[error("--device {choice}: {source}")]
+    /// The driver is missing or too old, or there is no such GPU.
+    #[error("{choice} is not available: {source}")]
     Refused {
-        /// What was asked for.
+        /// The requested device.
         choice: Choice,
-        /// Why not.
+        /// The reason.
         source: planish_kernels::Error,
     },
-    /// A GPU without room for what cannot lie elsewhere.
+    /// The GPU has no room for data that must be there.
     #[error(
-        "--device {choice}: expected room for {needed} bytes of {what}, found {free} of {all}; \
-         {remedy}, end other programs on this GPU, take a larger one, or run with --device cpu"
+        "{choice}: expected room for {needed} bytes of {what}, found {free} of {all} bytes free; \
+         {remedy}, end other programs on this GPU, use a larger GPU, or use device cpu"
     )]
     NoRoom {
         /// The GPU.
         choice: Choice,
-        /// What should lie there.
+        /// What was to be stored.
         what: &'static str,
-        /// Its bytes.
+        /// Its size in bytes.
         needed: u64,
-        /// Bytes that are free.
+        /// Free bytes.
         free: u64,
-        /// All of the GPU's memory, bytes.
+        /// Total memory of the GPU, in bytes.
         all: u64,
-        /// What would make it smaller.
+        /// How to make it smaller.
         remedy: &'static str,
     },
-    /// A GPU without room for the work on a single image.
+    /// The GPU has no room to process a single image.
     #[error(
-        "--device {choice}: no room for one image at once, with {free} of {all} bytes free beside \
-         weights and what is kept; end other programs on this GPU, keep frozen layers elsewhere \
-         (`post-train --cache ram`), take a larger one, or run with --device cpu"
+        "{choice}: no room to process one image: {free} of {all} bytes are free besides weights and \
+         cached activations; end other programs on this GPU, cache frozen layers in CPU memory, use a \
+         larger GPU, or use device cpu"
     )]
-    NotForOne {
+    NoRoomForOneImage {
         /// The GPU.
         choice: Choice,
-        /// Bytes that are free.
+        /// Free bytes.
         free: u64,
-        /// All of the GPU's memory, bytes.
+        /// Total memory of the GPU, in bytes.
         all: u64,
     },
     /// An operation failed.
@@ -58,8 +58,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The same of all weights together, of which one had no room.
-    pub(crate) fn of_all(self, bytes: u64) -> Self {
+    /// Turns "no room for one weight" into "no room for all weights", which take `bytes`.
+    pub(crate) fn for_all_weights(self, bytes: u64) -> Self {
         match self {
             Error::NoRoom { choice, free, all, remedy, .. } => {
                 Error::NoRoom { choice, what: "the weights", needed: bytes, free, all, remedy }

@@ -1,18 +1,18 @@
-//! A GPU's memory: how much there is, how much was taken, and what happens when it gives out.
+//! GPU memory: how much there is, how much was used, and what happens when it runs out.
 
 use super::{CHOSEN, Error, Gpu};
 use candle_core::Device;
 use planish_kernels::Error as KernelError;
 use std::sync::atomic::Ordering;
 
-/// Bytes of the device's memory that are free, and all.
+/// Free and total bytes of the device's memory.
 #[cfg(feature = "cuda")]
-pub(super) fn room(device: &Device) -> planish_kernels::Result<[u64; 2]> {
-    planish_kernels::cuda::gpu::room(device)
+pub(super) fn free_and_total(device: &Device) -> planish_kernels::Result<[u64; 2]> {
+    planish_kernels::cuda::gpu::free_and_total(device)
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(super) fn room(_: &Device) -> planish_kernels::Result<[u64; 2]> {
+pub(super) fn free_and_total(_: &Device) -> planish_kernels::Result<[u64; 2]> {
     Ok([0; 2])
 }
 
@@ -26,134 +26,137 @@ fn trim(_: &Device) -> planish_kernels::Result<()> {
     Ok(())
 }
 
-/// Whether a GPU had no room for an operation.
+/// Whether the error means that the GPU ran out of memory.
 #[cfg(feature = "cuda")]
-pub(crate) fn is_full(error: &candle_core::Error) -> bool {
+pub(crate) fn is_out_of_memory(error: &candle_core::Error) -> bool {
     planish_kernels::cuda::gpu::is_out_of_memory(error)
 }
 
 #[cfg(not(feature = "cuda"))]
-pub(crate) fn is_full(_: &candle_core::Error) -> bool {
+pub(crate) fn is_out_of_memory(_: &candle_core::Error) -> bool {
     false
 }
 
-/// Most of the GPU's memory that tensors took at once so far, in MiB.
+/// Peak GPU memory used by tensors so far, in MiB.
 pub fn peak_mib() -> Option<u64> {
     CHOSEN.get()?.peak_mib()
 }
 
-/// What forecasts expect of a GPU's memory, in MiB: the most that what was tried beforehand took of
-/// it, with `kept` bytes of activations that are to stay there.
+/// Expected GPU memory in MiB: the peak of the trial runs so far, plus `kept` bytes of activations
+/// to be stored there.
 pub fn expected_mib(kept: u64) -> Option<u64> {
     Some(peak_mib()?.saturating_add(kept >> 20))
 }
 
-/// What forecasts say of memory: so many MiB of the process, and [`expected_mib`] of a GPU.
-pub fn outlook(mib: f64, kept: u64) -> String {
+/// Text of a memory forecast: `mib` MiB of the process, and [`expected_mib`] of the GPU.
+pub fn memory_forecast(mib: f64, kept: u64) -> String {
     match CHOSEN.get().and_then(|gpu| Some((gpu, expected_mib(kept)?))) {
         Some((gpu, expected)) => format!(
-            "{mib:.0} MiB of the CPU's memory, {expected} of {}'s {} MiB",
-            gpu.choice,
-            gpu.bytes >> 20
+            "{mib:.0} MiB of CPU memory, {expected} of {} MiB on {}",
+            gpu.bytes >> 20,
+            gpu.choice
         ),
         None => format!("{mib:.0} MiB"),
     }
 }
 
-/// [`Gpu::make`] on the GPU that was chosen; without one, as it is.
+/// [`Gpu::allocate`] on the selected GPU. Without one, calls `allocate` directly.
 ///
 /// # Errors
-/// Those of [`Gpu::make`].
+/// Those of [`Gpu::allocate`].
 #[cfg(feature = "cuda")]
-pub(crate) fn make<T>(
+pub(crate) fn allocate<T>(
     what: (&'static str, u64, &'static str),
-    mut make: impl FnMut() -> planish_kernels::Result<T>,
+    mut allocate: impl FnMut() -> planish_kernels::Result<T>,
 ) -> Result<T, Error> {
     match CHOSEN.get() {
-        Some(gpu) => gpu.make(what, make),
-        None => Ok(make()?),
+        Some(gpu) => gpu.allocate(what, allocate),
+        None => Ok(allocate()?),
     }
 }
 
 impl Gpu {
-    /// All of its memory, bytes: what micro-batches follow, for what is free differs from run to run,
-    /// and results with their sizes.
+    /// Total memory of the GPU, in bytes. Micro-batch sizes derive from it rather than from free
+    /// memory, which varies between runs and would make results vary.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes of its memory that are free.
+    /// Free bytes.
     pub fn free(&self) -> u64 {
-        room(&self.device).map_or(0, |[free, _]| free)
+        free_and_total(&self.device).map_or(0, |[free, _]| free)
     }
 
-    /// Whether examples of so many bytes are kept there between passes: an eighth of what is free.
-    /// No result depends on the place.
-    pub fn holds(&self, bytes: u64) -> bool {
+    /// Whether `bytes` of examples fit in an eighth of the free memory; then they stay on the GPU
+    /// between passes. Results do not depend on this.
+    pub fn has_room_for_examples(&self, bytes: u64) -> bool {
         bytes <= self.free() / 8
     }
 
-    /// Whether frozen layers' activations of so many bytes stay there: half of what is free.
-    pub fn keeps(&self, bytes: u64) -> bool {
+    /// Whether `bytes` of frozen layers' activations fit in half of the free memory; then they stay
+    /// on the GPU.
+    pub fn has_room_for_activations(&self, bytes: u64) -> bool {
         bytes <= self.free() / 2
     }
 
-    /// Most images that a micro-batch may have, as far as is known.
-    pub fn limit(&self) -> usize {
+    /// Largest micro-batch known to fit.
+    pub fn max_images(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Notes that so many images at once are too many, and tells so.
-    pub fn too_many(&self, images: usize) {
-        self.tidy();
+    /// Records that a micro-batch of `images` did not fit, halves the limit, and tells the user.
+    pub fn halve_limit(&self, images: usize) {
+        self.release_unused();
         let half = (images / 2).max(1);
         if self.limit.fetch_min(half, Ordering::Relaxed) > half {
             (self.notice)(&format!(
-                "note: {} has no room for {images} images at once: going on with {half}",
+                "note: {} has no room for {images} images at once: continuing with {half}",
                 self.choice
             ));
         }
     }
 
-    /// Why nothing goes on where not even one image has room.
-    pub fn not_for_one(&self) -> Error {
-        self.tidy();
-        Error::NotForOne { choice: self.choice, free: self.free(), all: self.bytes }
+    /// The error for when not even one image fits.
+    pub fn no_room_for_one_image(&self) -> Error {
+        self.release_unused();
+        Error::NoRoomForOneImage { choice: self.choice, free: self.free(), all: self.bytes }
     }
 
-    /// Tells that frozen layers' activations of so many bytes go to the CPU's memory. Micro-batches
-    /// that were too large beside them are tried again.
-    pub fn moved_away(&self, bytes: u64) {
-        self.tidy();
+    /// Tells the user that `bytes` of frozen layers' activations move to CPU memory, and resets the
+    /// limit: larger micro-batches may fit again.
+    pub fn report_moved_to_cpu(&self, bytes: u64) {
+        self.release_unused();
         self.limit.store(usize::MAX, Ordering::Relaxed);
         (self.notice)(&format!(
-            "note: {} has no room for {} MiB of frozen layers' activations: they are kept in the \
-             CPU's memory",
+            "note: {} has no room for {} MiB of frozen layers' activations: moved to CPU memory",
             self.choice,
             bytes.div_ceil(1 << 20)
         ));
     }
 
-    /// Gives back memory that no tensor uses: pieces of what is free may be too small.
-    pub fn tidy(&self) {
-        // Whatever else is wrong with the device shows in its next operation.
+    /// Returns unused memory of the pool to the driver. Fragmentation can leave free pieces that
+    /// are all too small.
+    pub fn release_unused(&self) {
+        // Other failures of the device appear in its next operation.
         let _ = trim(&self.device);
     }
 
-    /// Makes what can lie nowhere but there, if need be once more after [`Gpu::tidy`].
+    /// Runs `allocate`. If the GPU is out of memory, calls [`Gpu::release_unused`] and tries once
+    /// more. `what` is a description, the size in bytes, and a remedy.
     ///
     /// # Errors
-    /// [`Error::NoRoom`] naming `what`, its bytes and how it could be less; those of `make`.
-    pub fn make<T>(
+    /// [`Error::NoRoom`] with `what`; those of `allocate`.
+    pub fn allocate<T>(
         &self,
         (what, needed, remedy): (&'static str, u64, &'static str),
-        mut make: impl FnMut() -> planish_kernels::Result<T>,
+        mut allocate: impl FnMut() -> planish_kernels::Result<T>,
     ) -> Result<T, Error> {
-        let full = |error: &KernelError| matches!(error, KernelError::Candle(e) if is_full(e));
-        let mut found = make();
+        let full =
+            |error: &KernelError| matches!(error, KernelError::Candle(e) if is_out_of_memory(e));
+        let mut found = allocate();
         if found.as_ref().is_err_and(full) {
-            self.tidy();
-            found = make();
+            self.release_unused();
+            found = allocate();
         }
         found.map_err(|error| match full(&error) {
             true => {

@@ -5,7 +5,7 @@ use super::plan::{self, Evidence, cross_mean, is_eligible, plan};
 use super::summary::{summary, warnings};
 use super::{Found, Pair};
 use crate::curvature::Result;
-use crate::curvature::steihaug::{End, Step};
+use crate::curvature::steihaug::{Step, StopReason};
 use crate::diagnose::findings::{Findings, Fitted, LayerResult, Loss, NewtonSteps, Quadratic};
 use crate::evaluate::{Predictions, fit, losses, mean_stderr};
 use crate::objective::Objective;
@@ -123,7 +123,7 @@ fn layer_result(
         alpha: average(|m| m.minimum.alpha),
         evaluations: pair.iter().map(|m| m.minimum.evaluations).sum(),
         capped: pair.iter().any(|m| match &m.newton {
-            Some(step) => step.end == End::Boundary && m.minimum.capped,
+            Some(step) => step.end == StopReason::Boundary && m.minimum.capped,
             None => m.minimum.capped,
         }),
         negative_curvature: nonzero && !positive,

@@ -2,7 +2,7 @@
 
 use super::ranking::Ranking;
 use super::spectrum::Spectrum;
-use crate::curvature::steihaug::End;
+use crate::curvature::steihaug::StopReason;
 use serde::{Deserialize, Serialize};
 
 /// Mean over all images of V, in nats per example, and what a temperature makes of it.
@@ -58,7 +58,7 @@ pub struct NewtonSteps {
     /// Products taken.
     pub iterations: [usize; 2],
     /// What ended the iterations.
-    pub ends: [End; 2],
+    pub ends: [StopReason; 2],
 }
 
 /// What was measured of one layer.

@@ -43,7 +43,7 @@ pub fn post_training(
             let tensors = update.tensors.iter();
             let n: usize = tensors.map(|&i| objective.weights.tensor(i).elem_count()).sum();
             let first = perturb.iter().fold(update.first_stage, |s, p| s.min(p.first_stage));
-            let held = (examples * config.numbers_at(first) * 4) as f64;
+            let held = (examples * config.activation_len(first) * 4) as f64;
             (
                 Forecast {
                     method: name.into(),

@@ -29,7 +29,7 @@ use crate::data::folds::stratified_halves;
 use crate::diagnose::findings::Findings;
 use crate::diagnose::spectrum::Spectrum;
 use crate::evaluate::{Predictions, losses};
-use crate::objective::{Asked, Examples, Matrix, Objective};
+use crate::objective::{Examples, LayerVectors, Matrix, Objective};
 use crate::vit::Layer;
 use crate::vit::layers::join;
 use assemble::{assemble, model_loss};
@@ -117,7 +117,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     let mut order: Vec<&Layer> = layers.iter().collect();
     order.sort_by_key(|l| l.first_stage);
     let lowest = order.first().map_or(0, |layer| layer.first_stage);
-    let mut at = objective.activations_here(validation, lowest)?;
+    let mut at = objective.activations_on_device(validation, lowest)?;
     let base = objective.predict(&at)?;
     let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
     let bases = [subset(&base, &folds[0])?, subset(&base, &folds[1])?];
@@ -136,7 +136,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     for (l, layer) in order.into_iter().enumerate() {
         if layer.first_stage > at.stage {
             // Each image climbs the network once, whatever the number of layers.
-            at = objective.activations_here(&at, layer.first_stage)?;
+            at = objective.activations_on_device(&at, layer.first_stage)?;
         }
         let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
         let one = |own: usize| -> Result<Measured> {
@@ -191,8 +191,9 @@ fn curvatures_along(
         .iter()
         .map(|d| d.iter().map(|t| t.unsqueeze(0)).collect())
         .collect::<candle_core::Result<Vec<Vec<Tensor>>>>()?;
-    let asked = layers.iter().zip(&blocks).map(|(&layer, vectors)| Asked { layer, vectors });
-    objective.curvatures_of_layers(examples, &asked.collect::<Vec<_>>(), Matrix::Hessian)
+    let requests =
+        layers.iter().zip(&blocks).map(|(&layer, vectors)| LayerVectors { layer, vectors });
+    objective.quadratic_forms(examples, &requests.collect::<Vec<_>>(), Matrix::Hessian)
 }
 
 fn subset(all: &Predictions, of: &[usize]) -> crate::objective::Result<Predictions> {

@@ -43,7 +43,7 @@ pub(super) fn newton(
 ) -> Result<Newton> {
     let weights = objective.weights_of(layer)?;
     let norm = vector::norm(&weights).map_err(crate::objective::Error::from)?;
-    let settings = steihaug::Settings {
+    let settings = steihaug::SteihaugSettings {
         radius: radius * norm,
         tolerance: TOLERANCE,
         max_iterations: iterations,
@@ -59,6 +59,6 @@ pub(super) fn newton(
         if w.dtype() == DType::F64 { Ok(back) } else { back.to_dtype(w.dtype()) }
     };
     let direction: candle_core::Result<Vec<Tensor>> = weights.iter().map(shape).collect();
-    let direction = direction.and_then(|direction| objective.all_here(&direction));
+    let direction = direction.and_then(|direction| objective.all_to_device(&direction));
     Ok(Newton { direction: direction.map_err(crate::objective::Error::from)?, step })
 }

@@ -131,7 +131,8 @@ impl DiagnoseSession {
     /// copies; both folds' directions; the layer moved, its product, and the line's points.
     pub fn held_mib(&self, images: usize, layers: &[Layer]) -> f64 {
         let config = &self.objective.config;
-        let door = |layer: &Layer| config.numbers_at(0).max(config.numbers_at(layer.first_stage));
+        let door =
+            |layer: &Layer| config.activation_len(0).max(config.activation_len(layer.first_stage));
         let widest = layers.iter().map(door).max().unwrap_or(0);
         let numbers = |layer: &Layer| -> usize {
             layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()

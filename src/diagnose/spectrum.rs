@@ -119,8 +119,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn lanczos(&self) -> lanczos::Settings {
-        lanczos::Settings {
+    fn lanczos(&self) -> lanczos::LanczosSettings {
+        lanczos::LanczosSettings {
             largest: self.largest,
             smallest: usize::from(self.whole),
             width: 1,
@@ -131,12 +131,17 @@ impl Settings {
         }
     }
 
-    fn trace(&self) -> hutch_plus_plus::Settings {
-        hutch_plus_plus::Settings { sketch: 6, tolerance: 0.1, max_probes: 40, seed: self.seed }
+    fn trace(&self) -> hutch_plus_plus::HutchPlusPlusSettings {
+        hutch_plus_plus::HutchPlusPlusSettings {
+            sketch: 6,
+            tolerance: 0.1,
+            max_probes: 40,
+            seed: self.seed,
+        }
     }
 
-    fn quadrature(&self) -> quadrature::Settings {
-        quadrature::Settings {
+    fn quadrature(&self) -> quadrature::QuadratureSettings {
+        quadrature::QuadratureSettings {
             tolerance: DENSITY,
             width: WIDTH,
             max_probes: 24,

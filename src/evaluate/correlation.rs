@@ -19,7 +19,7 @@ pub struct Correlation {
 /// of fewer than two pairs.
 pub fn pearson(pairs: &[(f64, f64)]) -> Option<f64> {
     let (first, rest) = pairs.split_first()?;
-    // Asked of the values themselves: their mean is rounded, and what is left of them is no variance.
+    // LayerVectors of the values themselves: their mean is rounded, and what is left of them is no variance.
     let varies = |of: fn(&(f64, f64)) -> f64| rest.iter().any(|pair| of(pair) != of(first));
     if !varies(|p| p.0) || !varies(|p| p.1) {
         return None;

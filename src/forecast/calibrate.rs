@@ -2,7 +2,7 @@
 
 use super::Operations;
 use crate::memory;
-use crate::objective::{Activations, Asked, Examples, Matrix, Objective, Result};
+use crate::objective::{Activations, Examples, LayerVectors, Matrix, Objective, Result};
 use crate::vit::layers::join;
 use crate::vit::{Layer, cost, stages};
 use candle_core::Tensor;
@@ -64,12 +64,15 @@ pub fn calibrate(
         Ok(weights.collect::<candle_core::Result<_>>()?)
     };
     let vectors = layers.iter().map(block).collect::<Result<Vec<_>>>()?;
-    let asked: Vec<Asked> =
-        layers.iter().zip(&vectors).map(|(layer, vectors)| Asked { layer, vectors }).collect();
+    let requests: Vec<LayerVectors> = layers
+        .iter()
+        .zip(&vectors)
+        .map(|(layer, vectors)| LayerVectors { layer, vectors })
+        .collect();
     let products = cost::sweep(config, &layers.iter().collect::<Vec<_>>());
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
         // A GPU is sent its work and left to it.
-        let pass = || pass().and_then(|()| model.wait());
+        let pass = || pass().and_then(|()| model.synchronize());
         // The first pass pays for memory that later ones find at hand.
         let clock = Instant::now();
         pass()?;
@@ -93,7 +96,7 @@ pub fn calibrate(
             rate(whole, &|| model.predict(&examples).map(|_| ()))?,
             rate(cost::gradient(config, &all), &|| model.gradient(&examples, &all).map(|_| ()))?,
             rate(products, &|| {
-                model.curvatures_of_layers(&examples, &asked, Matrix::Hessian).map(|_| ())
+                model.quadratic_forms(&examples, &requests, Matrix::Hessian).map(|_| ())
             })?,
         ])
     });
@@ -113,9 +116,9 @@ pub fn start_within(model: &mut Objective, limit_mib: f64) {
 /// Makes derivatives take less memory: half as many images side by side, and with one a thread,
 /// blocks computed again on the way back. False if nothing is left to do.
 pub fn lower(model: &mut Objective) -> bool {
-    match (model.micro_batch, model.recompute) {
+    match (model.micro_batch, model.checkpointing) {
         (0 | 1, true) => return false,
-        (0 | 1, false) => model.recompute = true,
+        (0 | 1, false) => model.checkpointing = true,
         (n, _) => model.micro_batch = n.div_ceil(2),
     }
     true
@@ -124,7 +127,7 @@ pub fn lower(model: &mut Objective) -> bool {
 /// What gradients keep for the way back, a micro-batch on every thread, MiB: where the system does
 /// not tell what was used.
 fn tape_mib(model: &Objective) -> f64 {
-    let numbers = model.kept() * rayon::current_num_threads();
+    let numbers = model.saved_len() * rayon::current_num_threads();
     numbers as f64 * model.dtype().size_in_bytes() as f64 / MIB
 }
 

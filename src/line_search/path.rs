@@ -85,8 +85,8 @@ pub fn moved(
     direction: &[Tensor],
     alpha: f64,
 ) -> Result<Objective> {
-    let (weights, direction) = (objective.weights_of(layer)?, objective.all_here(direction)?);
-    let tensors = vector::step(&weights, -alpha, &direction)?;
+    let (weights, direction) = (objective.weights_of(layer)?, objective.all_to_device(direction)?);
+    let tensors = vector::add_scaled(&weights, -alpha, &direction)?;
     let changes: Vec<(usize, Tensor)> = layer.tensors.iter().copied().zip(tensors).collect();
     Ok(objective.at(objective.weights.with(&changes)))
 }

@@ -1,30 +1,30 @@
-//! Why the model cannot be evaluated.
+//! Errors of evaluating the model.
 
-/// What can go wrong while evaluating the model.
+/// Why the model could not be evaluated.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An operation refused its operands.
+    /// An operation rejected its operands.
     #[error(transparent)]
     Kernel(#[from] planish_kernels::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// The GPU cannot hold what has to lie there.
+    /// The GPU has no room for data that must be there.
     #[error(transparent)]
     Device(#[from] crate::device::Error),
     /// Images could not be read or prepared.
     #[error(transparent)]
     Data(#[from] crate::data::Error),
-    /// Kept activations could not be read or written.
+    /// Cached activations could not be read or written.
     #[error(transparent)]
     Cache(#[from] crate::cache::Error),
-    /// Logits that no metric can be computed from.
+    /// No metric can be computed from the logits.
     #[error(transparent)]
     Predictions(#[from] crate::evaluate::Error),
     /// The loss is not a finite number.
     #[error(
-        "the loss of examples {from}..{to} is {loss}: look for NaN or infinite weights in the \
-         checkpoint and for wrong normalisation of the images (`planish inspect` shows both)"
+        "the loss of examples {from}..{to} is {loss}: check the checkpoint for NaN or infinite weights, \
+         and the normalisation of the images (`planish inspect` shows both)"
     )]
     NonFinite {
         /// First example of the micro-batch.
@@ -34,34 +34,35 @@ pub enum Error {
         /// The sum of losses found.
         loss: f64,
     },
-    /// A product with a vector is not finite.
+    /// A matrix-vector product is not finite.
     #[error(
-        "layer {layer}: the product with a vector is not finite: on examples {from}..{to} it first \
-         is so {way}, in operation `{op}` of {place}; give a vector of moderate length, or use f64"
+        "layer {layer}: the product with a vector is not finite; the first NaN or infinity is on \
+         examples {from}..{to} in the {way} pass, in operation `{op}` of {place}; use a shorter \
+         vector, or f64"
     )]
     NonFiniteProduct {
-        /// The layer whose product it is.
+        /// Name of the layer.
         layer: String,
         /// First example of the micro-batch.
         from: usize,
         /// One past its last example.
         to: usize,
-        /// On the way up or back.
+        /// Forward or backward pass.
         way: &'static str,
         /// The operation.
         op: &'static str,
-        /// Its stage of the model.
+        /// Its model stage.
         place: String,
     },
-    /// There is nothing to average over.
+    /// The set of examples is empty.
     #[error("no examples: the loss is a mean over at least one")]
     NoExamples,
-    /// A direction that does not match the layer.
+    /// The direction does not match the layer.
     #[error("layer {layer}: expected {expected} direction tensors, found {found}")]
     Direction {
         /// The layer.
         layer: String,
-        /// Its number of tensors.
+        /// Number of tensors of the layer.
         expected: usize,
         /// Tensors given.
         found: usize,

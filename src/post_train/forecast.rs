@@ -69,7 +69,7 @@ pub(super) fn outlook(
             plan = session.cache_plan(Some(0))?;
             context.note(&format!("{}, to keep within `memory`", describe(&plan)));
         } else if lower(&mut session.model) {
-            let again = match session.model.recompute {
+            let again = match session.model.checkpointing {
                 true => ", blocks computed again on the way back",
                 false => "",
             };
@@ -173,7 +173,7 @@ pub fn outlook_line(Outlook { plan, expected }: &Outlook) -> String {
         "about {} in all ({}) and {}",
         duration(expected.seconds),
         parts.join(", "),
-        device::outlook(expected.peak_mib, plan.memory()[1])
+        device::memory_forecast(expected.peak_mib, plan.memory()[1])
     )
 }
 
@@ -245,6 +245,7 @@ fn try_steps(
     let scale = settings.batch as f64 / batch as f64;
     // Activations of B and of B′ that the trial had fewer of.
     let rest = (1.0 + ratio) * (settings.batch - batch) as f64;
-    let row = config.numbers_at(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
+    let row =
+        config.activation_len(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
     Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })
 }

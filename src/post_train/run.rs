@@ -101,7 +101,7 @@ pub fn configured(model: &Objective, train: &TrainOptions) -> Objective {
 /// options give a size, or memory is bounded.
 pub fn stepping(model: &Objective, train: &TrainOptions, bounded: bool, stage: usize) -> Objective {
     match train.micro_batch() {
-        None if !bounded => model.above(stage, train.batch_size),
+        None if !bounded => model.for_stage(stage, train.batch_size),
         _ => model.clone(),
     }
 }

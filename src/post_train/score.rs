@@ -159,7 +159,7 @@ pub fn remeasure(
     // Both sides are summed in the same micro-batches.
     let untouched = Objective {
         micro_batch: tuned.micro_batch,
-        recompute: tuned.recompute,
+        checkpointing: tuned.checkpointing,
         ..session.objective.clone()
     };
     let before = session.at(untouched).measure(&wanted, &Options::default(), context)?.layers;

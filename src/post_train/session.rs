@@ -308,7 +308,7 @@ impl PostTrainSession {
         let watched = match &self.diagnosis {
             Some(s) => {
                 let few = sample(s.validation.split(), Some(WATCHED), self.seed)?;
-                Some(self.model.activations_here(&pixels(&self.checkpoint, &few)?, stage)?)
+                Some(self.model.activations_on_device(&pixels(&self.checkpoint, &few)?, stage)?)
             }
             None => None,
         };

@@ -51,8 +51,8 @@ impl Examples for Counted<'_> {
         self.task.advance(steps);
         inputs
     }
-    fn ahead_at(&self, indices: &[usize]) {
-        self.examples.ahead_at(indices);
+    fn prefetch(&self, indices: &[usize]) {
+        self.examples.prefetch(indices);
     }
     fn labels(&self) -> &[u32] {
         self.examples.labels()

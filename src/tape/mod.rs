@@ -1,13 +1,14 @@
-//! Records operations on the way up and sweeps back down.
+//! Reverse-mode automatic differentiation over the operations of `planish-kernels`.
 //!
-//! Only what a wanted gradient depends on is recorded, and of that only what each operation says
-//! its VJP needs. The sweep drops each record once it has used it, so memory falls as it goes.
-//! On tensors with tangents the same sweep returns gradients with tangents, which are
-//! Hessian-vector products.
+//! A tape records operations during the forward pass and runs their VJPs in reverse order during
+//! the backward pass. It records only operations that a requested gradient depends on, and saves
+//! only what each operation's VJP needs. The backward pass drops each record after use, so memory
+//! falls as it proceeds. If tensors carry tangents, the backward pass returns gradients with
+//! tangents; these are Hessian-vector products.
 //!
-//! Where many tangents follow the same values, one pass records these ([`Tape::recording`]), and
-//! each that follows replays them ([`Tape::replaying`]): operations that are told their values
-//! compute tangents alone.
+//! When many sets of tangents share the same primal values, one pass records the values
+//! ([`Tape::recording`]) and later passes replay them ([`Tape::replaying`]). In a replay,
+//! operations that support it compute only tangents.
 
 mod record;
 
@@ -16,7 +17,7 @@ pub use record::Record;
 use crate::vector;
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::lanes::Element;
-use planish_kernels::{DualTensor, Host, Kept, Op, Result};
+use planish_kernels::{DualTensor, Host, Op, Result, Saved};
 use std::sync::{Arc, OnceLock};
 
 /// The record of one forward pass.
@@ -24,35 +25,35 @@ use std::sync::{Arc, OnceLock};
 pub struct Tape {
     nodes: Vec<Node>,
     linear: bool,
-    watch: Option<Arc<OnceLock<Flaw>>>,
+    non_finite: Option<Arc<OnceLock<NonFinite>>>,
     stage: usize,
-    values: Values,
+    mode: Mode,
 }
 
-/// Where an operation's values are known from, or noted for.
+/// Where the primal values of an operation come from.
 #[derive(Default)]
-enum Values {
-    /// Nowhere.
+enum Mode {
+    /// The operation computes them.
     #[default]
-    Own,
-    /// Noted as they come.
-    Noted(Box<Record>),
-    /// Known from an earlier pass; the next operation's place there.
-    Known(Arc<Record>, usize),
+    Plain,
+    /// The operation computes them, and the record stores them.
+    Recording(Box<Record>),
+    /// Read from the record of an earlier pass. The number is the index of the next operation.
+    Replaying(Arc<Record>, usize),
 }
 
-/// Where a number first was not finite.
+/// Where the first NaN or infinity appeared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Flaw {
+pub struct NonFinite {
     /// The operation.
     pub op: &'static str,
-    /// Its stage of the model.
+    /// The model stage of the operation.
     pub stage: usize,
-    /// On the way back, not on the way up.
+    /// Whether it appeared in the backward pass.
     pub backward: bool,
 }
 
-/// A tensor on its way through the model, and where it stands on the tape if it is recorded.
+/// A tensor in the model, with its node on the tape if it is recorded.
 #[derive(Clone)]
 pub struct Value {
     tensor: DualTensor,
@@ -60,36 +61,36 @@ pub struct Value {
 }
 
 impl Value {
-    /// A value that no gradient is wanted for.
+    /// A value that needs no gradient.
     pub fn constant(tensor: DualTensor) -> Self {
         Self { tensor, node: None }
     }
 
-    /// The numbers.
+    /// The tensor.
     pub fn tensor(&self) -> &DualTensor {
         &self.tensor
     }
 }
 
 enum Node {
-    /// Something whose gradient is wanted.
+    /// A value whose gradient is requested.
     Leaf,
-    /// The result of an operation; `parents[i]` is where input i stands, if it is recorded.
+    /// The result of an operation. `parents[i]` is the node of input i, if that input is recorded.
     Applied {
         op: Box<dyn Op>,
         parents: Vec<Option<usize>>,
-        kept: Kept,
+        saved: Saved,
         stage: usize,
-        /// Its place in a record.
-        place: usize,
+        /// Index of the operation in the record.
+        index: usize,
     },
 }
 
-/// Gradients of the watched values.
+/// Gradients of the watched values, by node.
 pub struct Gradients(Vec<Option<DualTensor>>);
 
 impl Gradients {
-    /// The gradient of a watched value; `None` if the result does not depend on it.
+    /// The gradient of a watched value. `None` if the result does not depend on it.
     pub fn take(&mut self, leaf: &Value) -> Option<DualTensor> {
         self.0.get_mut(leaf.node?)?.take()
     }
@@ -101,102 +102,105 @@ impl Tape {
         Self::default()
     }
 
-    /// The same, but values are kept without their tangents: the way back is then the adjoint of
-    /// the derivative at the values, and tangents of its seed pass through it as they are.
+    /// Saves values without their tangents.
+    ///
+    /// The backward pass then applies the adjoint of the linearised model, and the tangents of the
+    /// cotangent pass through it unchanged. This gives Gauss-Newton products.
     pub fn linearised(self) -> Self {
         Self { linear: true, ..self }
     }
 
-    /// A tape that looks at every number, which takes time, and tells where one first was not
-    /// finite.
-    pub fn looking(found: Arc<OnceLock<Flaw>>) -> Self {
-        Self { watch: Some(found), ..Self::default() }
+    /// A tape that checks every number and stores where the first NaN or infinity appeared. This is
+    /// slow.
+    pub fn checking_finite(found: Arc<OnceLock<NonFinite>>) -> Self {
+        Self { non_finite: Some(found), ..Self::default() }
     }
 
-    /// An empty tape that looks out for the same flaw.
-    pub fn beside(&self) -> Self {
-        Self { watch: self.watch.clone(), stage: self.stage, ..Self::default() }
+    /// An empty tape that reports to the same [`NonFinite`] cell.
+    pub fn sibling(&self) -> Self {
+        Self { non_finite: self.non_finite.clone(), stage: self.stage, ..Self::default() }
     }
 
-    /// A tape that notes values for others to replay; [`Tape::backward_noting`] hands them out.
+    /// A tape that records primal values for later replays. [`Tape::backward_recording`] returns
+    /// the record.
     pub fn recording() -> Self {
-        Self { values: Values::Noted(Box::default()), ..Self::default() }
+        Self { mode: Mode::Recording(Box::default()), ..Self::default() }
     }
 
-    /// A tape for a pass along recorded values, from any stage that was passed.
+    /// A tape that replays recorded values. The pass may start at any recorded stage.
     pub fn replaying(record: Arc<Record>) -> Self {
-        Self { values: Values::Known(record, usize::MAX), ..Self::default() }
+        Self { mode: Mode::Replaying(record, usize::MAX), ..Self::default() }
     }
 
-    /// A stage of the model begins, with this input.
+    /// Marks the start of a model stage with input `x`.
     pub fn enter(&mut self, stage: usize, x: &Value) {
         self.stage = stage;
-        match &mut self.values {
-            Values::Own => {}
-            Values::Noted(record) => record.enter(stage, &x.tensor),
-            Values::Known(record, next) => *next = record.first_of(stage),
+        match &mut self.mode {
+            Mode::Plain => {}
+            Mode::Recording(record) => record.enter(stage, &x.tensor),
+            Mode::Replaying(record, next) => *next = record.first_operation(stage),
         }
     }
 
-    fn look(&self, x: &DualTensor, flaw: Flaw) -> Result<()> {
-        if let Some(watch) = &self.watch
-            && watch.get().is_none()
+    fn check_finite(&self, x: &DualTensor, here: NonFinite) -> Result<()> {
+        if let Some(cell) = &self.non_finite
+            && cell.get().is_none()
             && !(is_finite(x.value())? && x.tangent().map_or(Ok(true), is_finite)?)
         {
-            // Whoever was first has found it.
-            let _ = watch.set(flaw);
+            // Only the first finding is kept.
+            let _ = cell.set(here);
         }
         Ok(())
     }
 
-    /// A value whose gradient is wanted.
+    /// Registers a value whose gradient is requested.
     pub fn watch(&mut self, tensor: DualTensor) -> Value {
         self.nodes.push(Node::Leaf);
         Value { tensor, node: Some(self.nodes.len() - 1) }
     }
 
-    /// Applies an operation, and records it if any input is recorded.
+    /// Applies an operation. Records it if any input is recorded.
     pub fn apply(&mut self, op: impl Op + 'static, inputs: &[&Value]) -> Result<Value> {
         let tensors: Vec<&DualTensor> = inputs.iter().map(|v| &v.tensor).collect();
-        let (y, place) = self.value(&op, &tensors)?;
-        self.look(&y, Flaw { op: op.name(), stage: self.stage, backward: false })?;
+        let (y, index) = self.value(&op, &tensors)?;
+        self.check_finite(&y, NonFinite { op: op.name(), stage: self.stage, backward: false })?;
         let parents: Vec<Option<usize>> = inputs.iter().map(|v| v.node).collect();
-        let wanted: Vec<bool> = parents.iter().map(Option::is_some).collect();
-        if !wanted.contains(&true) {
+        let needs_grad: Vec<bool> = parents.iter().map(Option::is_some).collect();
+        if !needs_grad.contains(&true) {
             return Ok(Value::constant(y));
         }
-        let keep = op.keep(&wanted);
-        let kept = Kept {
+        let save = op.save_set(&needs_grad);
+        let saved = Saved {
             inputs: tensors
                 .iter()
                 .enumerate()
-                .map(|(i, &x)| (keep.inputs >> i & 1 == 1).then(|| self.kept(x)))
+                .map(|(i, &x)| (save.inputs >> i & 1 == 1).then(|| self.saved(x)))
                 .collect(),
-            output: keep.output.then(|| self.kept(&y)),
+            output: save.output.then(|| self.saved(&y)),
             dims: tensors.iter().map(|x| x.dims().to_vec()).collect(),
         };
         let stage = self.stage;
-        self.nodes.push(Node::Applied { op: Box::new(op), parents, kept, stage, place });
+        self.nodes.push(Node::Applied { op: Box::new(op), parents, saved, stage, index });
         Ok(Value { tensor: y, node: Some(self.nodes.len() - 1) })
     }
 
-    /// y and the operation's place in the record.
+    /// Returns y and the index of the operation in the record.
     fn value(&mut self, op: &impl Op, x: &[&DualTensor]) -> Result<(DualTensor, usize)> {
-        match &mut self.values {
-            Values::Own => Ok((op.value(x)?, 0)),
-            Values::Noted(record) => {
+        match &mut self.mode {
+            Mode::Plain => Ok((op.value(x)?, 0)),
+            Mode::Recording(record) => {
                 let y = op.value(x)?;
-                let place = record.push(op.spares().then(|| y.value().clone()));
-                Ok((y, place))
+                let index = record.push(op.can_reuse_primal().then(|| y.value().clone()));
+                Ok((y, index))
             }
-            Values::Known(record, next) => {
-                let place = *next;
+            Mode::Replaying(record, next) => {
+                let index = *next;
                 *next = next.saturating_add(1);
-                let y = match record.known(place).and_then(|known| known.output.as_ref()) {
-                    Some(known) => op.value_beside(x, known)?,
+                let y = match record.primals(index).and_then(|primals| primals.output.as_ref()) {
+                    Some(primal) => op.value_given_primal(x, primal)?,
                     None => op.value(x)?,
                 };
-                Ok((y, place))
+                Ok((y, index))
             }
         }
     }
@@ -204,41 +208,42 @@ impl Tape {
     fn gradients(
         &mut self,
         op: &dyn Op,
-        place: usize,
-        (kept, gy, wanted): (&Kept, &DualTensor, &[bool]),
+        index: usize,
+        (saved, gy, needs_grad): (&Saved, &DualTensor, &[bool]),
     ) -> Result<Vec<Option<DualTensor>>> {
-        match &mut self.values {
-            Values::Own => op.vjp(kept, gy, wanted),
-            Values::Noted(record) => {
-                let found = op.vjp(kept, gy, wanted)?;
-                if op.spares() {
-                    record.set_gradient(place, found.first().and_then(Option::as_ref));
+        match &mut self.mode {
+            Mode::Plain => op.vjp(saved, gy, needs_grad),
+            Mode::Recording(record) => {
+                let found = op.vjp(saved, gy, needs_grad)?;
+                if op.can_reuse_primal() {
+                    record.set_gradient(index, found.first().and_then(Option::as_ref));
                 }
                 Ok(found)
             }
-            Values::Known(record, _) => {
-                match record.known(place).and_then(|known| known.gradient.as_ref()) {
-                    Some(known) => op.vjp_beside(kept, gy, wanted, known),
-                    None => op.vjp(kept, gy, wanted),
+            Mode::Replaying(record, _) => {
+                match record.primals(index).and_then(|primals| primals.gradient.as_ref()) {
+                    Some(primal) => op.vjp_given_primal(saved, gy, needs_grad, primal),
+                    None => op.vjp(saved, gy, needs_grad),
                 }
             }
         }
     }
 
-    fn kept(&self, x: &DualTensor) -> DualTensor {
+    fn saved(&self, x: &DualTensor) -> DualTensor {
         if self.linear { DualTensor::constant(x.value().clone()) } else { x.clone() }
     }
 
-    /// Sweeps back from `y` with cotangent `gy` and returns the gradients of all watched values.
+    /// Runs the backward pass from `y` with cotangent `gy`. Returns the gradients of all watched
+    /// values.
     pub fn backward(mut self, y: &Value, gy: DualTensor) -> Result<Gradients> {
         self.sweep(y, gy)
     }
 
-    /// The same, and what a recording tape has noted.
-    pub fn backward_noting(mut self, y: &Value, gy: DualTensor) -> Result<(Gradients, Record)> {
+    /// Same as [`Tape::backward`]; also returns the record of a recording tape.
+    pub fn backward_recording(mut self, y: &Value, gy: DualTensor) -> Result<(Gradients, Record)> {
         let gradients = self.sweep(y, gy)?;
-        match self.values {
-            Values::Noted(record) => Ok((gradients, *record)),
+        match self.mode {
+            Mode::Recording(record) => Ok((gradients, *record)),
             _ => Ok((gradients, Record::default())),
         }
     }
@@ -250,14 +255,14 @@ impl Tape {
             gradients[node] = Some(gy);
         }
         while let Some(node) = nodes.pop() {
-            let Node::Applied { op, parents, kept, stage, place } = node else { continue };
+            let Node::Applied { op, parents, saved, stage, index } = node else { continue };
             let Some(gy) = gradients[nodes.len()].take() else { continue };
-            let wanted: Vec<bool> = parents.iter().map(Option::is_some).collect();
-            let found = self.gradients(&*op, place, (&kept, &gy, &wanted))?;
-            drop(kept);
+            let needs_grad: Vec<bool> = parents.iter().map(Option::is_some).collect();
+            let found = self.gradients(&*op, index, (&saved, &gy, &needs_grad))?;
+            drop(saved);
             for (parent, g) in parents.into_iter().zip(found) {
                 let (Some(parent), Some(g)) = (parent, g) else { continue };
-                self.look(&g, Flaw { op: op.name(), stage, backward: true })?;
+                self.check_finite(&g, NonFinite { op: op.name(), stage, backward: true })?;
                 gradients[parent] = Some(match gradients[parent].take() {
                     Some(sum) => sum.plus(&g)?,
                     None => g,
@@ -268,10 +273,11 @@ impl Tape {
     }
 }
 
-/// Whether every number is.
+/// Whether every number is finite.
 pub fn is_finite(x: &Tensor) -> Result<bool> {
     let summed = matches!(x.dtype(), DType::F32 | DType::F64);
-    // There a sum of squares tells, which of finite numbers overflows but in f64.
+    // On a GPU, a finite sum of squares proves that all numbers are finite. In f64 a sum of finite
+    // numbers may overflow, so an infinite sum proves nothing: check on the CPU.
     if x.device().is_cuda() && summed && vector::norm(std::slice::from_ref(x))?.is_finite() {
         return Ok(true);
     }

@@ -1,29 +1,29 @@
-//! What one pass over values leaves for passes of tangents along the same values.
+//! Primal values of one pass, reused by later passes that only differ in tangents.
 
 use candle_core::Tensor;
 use planish_kernels::DualTensor;
 
-/// Values of one pass, operation by operation.
+/// Primal values of one pass, one entry per operation.
 #[derive(Default)]
 pub struct Record {
-    operations: Vec<Known>,
-    /// For each stage passed, the first of its operations and the input.
+    operations: Vec<Primals>,
+    /// Per stage: index of its first operation, and its input.
     stages: Vec<Option<(usize, DualTensor)>>,
 }
 
-/// Values that spare an operation work.
+/// Primal values that save an operation work in a replay.
 #[derive(Clone, Default)]
-pub struct Known {
-    /// y.
+pub struct Primals {
+    /// Value of y.
     pub output: Option<Tensor>,
-    /// gx₀.
+    /// Value of gx₀.
     pub gradient: Option<Tensor>,
 }
 
 impl Record {
-    /// An operation is next; its place.
+    /// Appends an operation and returns its index.
     pub(super) fn push(&mut self, output: Option<Tensor>) -> usize {
-        self.operations.push(Known { output, gradient: None });
+        self.operations.push(Primals { output, gradient: None });
         self.operations.len() - 1
     }
 
@@ -35,21 +35,21 @@ impl Record {
     }
 
     pub(super) fn set_gradient(&mut self, operation: usize, gradient: Option<&DualTensor>) {
-        if let (Some(known), Some(g)) = (self.operations.get_mut(operation), gradient) {
-            known.gradient = Some(g.value().clone());
+        if let (Some(primals), Some(g)) = (self.operations.get_mut(operation), gradient) {
+            primals.gradient = Some(g.value().clone());
         }
     }
 
-    pub(super) fn known(&self, operation: usize) -> Option<&Known> {
+    pub(super) fn primals(&self, operation: usize) -> Option<&Primals> {
         self.operations.get(operation)
     }
 
-    pub(super) fn first_of(&self, stage: usize) -> usize {
+    pub(super) fn first_operation(&self, stage: usize) -> usize {
         self.stages.get(stage).and_then(Option::as_ref).map_or(usize::MAX, |s| s.0)
     }
 
-    /// The input of a stage that was passed.
-    pub fn door(&self, stage: usize) -> Option<&DualTensor> {
+    /// The recorded input of a stage. `None` if the pass did not run that stage.
+    pub fn stage_input(&self, stage: usize) -> Option<&DualTensor> {
         self.stages.get(stage)?.as_ref().map(|s| &s.1)
     }
 }

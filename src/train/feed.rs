@@ -2,14 +2,14 @@
 //! with the one before.
 
 use crate::data::order::Batches;
-use crate::device::meanwhile;
-use crate::objective::{Activations, Objective, Result, Sent};
+use crate::device::overlap;
+use crate::objective::{Activations, Objective, PendingBatch, Result};
 
 /// Mini-batches of one order. Which come, and their numbers, do not depend on when they are read.
 #[derive(Debug)]
 pub(super) struct Feed {
     batches: Batches,
-    next: Option<Result<Sent>>,
+    next: Option<Result<PendingBatch>>,
 }
 
 impl Feed {
@@ -28,8 +28,8 @@ impl Feed {
         read: impl Fn(&mut Batches) -> Result<Activations>,
     ) -> Result<Activations> {
         match self.next.take() {
-            Some(sent) => model.hold(sent?.arrive()?),
-            None => model.hold(read(&mut self.batches)?),
+            Some(sent) => model.keep_on_device(sent?.wait()?),
+            None => model.keep_on_device(read(&mut self.batches)?),
         }
     }
 
@@ -44,7 +44,7 @@ impl Feed {
             return work();
         };
         let batches = &mut self.batches;
-        let (done, next) = meanwhile(move || model.send(gpu, read(batches)?), work);
+        let (done, next) = overlap(move || model.start_upload(gpu, read(batches)?), work);
         self.next = next;
         done
     }

@@ -3,7 +3,7 @@
 use super::prefix::{Pick, Prefix};
 use crate::cache::{self, Plan};
 use crate::device;
-use crate::objective::{Result, no_room};
+use crate::objective::{Result, is_out_of_memory};
 use candle_core::{Device, Tensor};
 
 /// What was kept so far, view by view.
@@ -48,7 +48,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
     pub fn add(&mut self, picks: &[Pick]) -> Result<()> {
         let rows = match (self.prefix.rows(picks), &self.kept) {
             // What is kept there may be what leaves no room.
-            (Err(error), Kept::There(_)) if no_room(&error) => {
+            (Err(error), Kept::There(_)) if is_out_of_memory(&error) => {
                 self.move_away()?;
                 self.prefix.rows(picks)?
             }
@@ -62,7 +62,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
                     }
                     return Ok(());
                 }
-                Err(error) if no_room(&error) => self.move_away()?,
+                Err(error) if is_out_of_memory(&error) => self.move_away()?,
                 Err(error) => return Err(error),
             }
         }
@@ -99,7 +99,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
         }
         self.kept = Kept::Here(here);
         if let Some(gpu) = device::gpu() {
-            gpu.moved_away(needed);
+            gpu.report_moved_to_cpu(needed);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::optimizer::{Rule, Update};
 use super::{Error, Result};
-use crate::device::make;
+use crate::device::allocate;
 use candle_core::{DType, Tensor};
 use planish_kernels::cuda::gpu::{Moments, adamw_step, sgd_step};
 use planish_kernels::cuda::{AdamW, Sgd};

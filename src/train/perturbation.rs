@@ -122,7 +122,7 @@ fn descend(
 ) -> Result<(Objective, Perturbation)> {
     if examples.stage < layer.first_stage {
         // Layers between the cache and p may be the ones that are being trained.
-        examples = model.activations_here(&examples, layer.first_stage)?;
+        examples = model.activations_on_device(&examples, layer.first_stage)?;
     }
     let weights = model.weights_of(layer)?;
     let weight_norm = vector::norm(&weights)?;

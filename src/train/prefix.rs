@@ -64,7 +64,7 @@ impl<'a> Prefix<'a> {
     /// [`cache::Error::Unidentified`] for images that have no digest.
     pub fn keys(&self) -> cache::Result<Vec<String>> {
         let key = |view: &&dyn Examples| {
-            let images = view.identity()?.ok_or(cache::Error::Unidentified)?;
+            let images = view.fingerprint()?.ok_or(cache::Error::Unidentified)?;
             cache::key(&Frozen {
                 config: &self.model.config,
                 weights: &self.model.weights,
@@ -97,7 +97,7 @@ impl<'a> Prefix<'a> {
     pub fn fits_there(&self) -> bool {
         let bytes = self.layout.bytes().saturating_mul(self.views.len() as u64);
         self.layout.stored != Stored::Bf16
-            && self.model.gpu.as_ref().is_some_and(|gpu| gpu.keeps(bytes))
+            && self.model.gpu.as_ref().is_some_and(|gpu| gpu.has_room_for_activations(bytes))
     }
 
     /// Rows of [`Prefix::rows`] where the arithmetic runs.
@@ -110,13 +110,13 @@ impl<'a> Prefix<'a> {
             out.copy_from_slice(&rows[i * row..(i + 1) * row]);
             Ok(())
         })?;
-        Ok(self.model.here(&values)?)
+        Ok(self.model.to_device(&values)?)
     }
 
     /// Tells a view that these images come next.
     pub fn ahead(&self, view: usize, images: Range<usize>) {
         if let Some(view) = self.views.get(view) {
-            view.ahead_at(&images.collect::<Vec<_>>());
+            view.prefetch(&images.collect::<Vec<_>>());
         }
     }
 
@@ -154,7 +154,7 @@ fn row(config: &Config, stage: usize) -> Vec<usize> {
     match stage {
         0 => vec![config.channels, config.image_size[0], config.image_size[1]],
         s if s == 2 * config.depth + 2 && !config.two_heads() => vec![config.dim],
-        s => vec![config.numbers_at(s) / config.dim.max(1), config.dim],
+        s => vec![config.activation_len(s) / config.dim.max(1), config.dim],
     }
 }
 
@@ -201,11 +201,11 @@ impl Examples for Drawn<'_> {
         let copies = std::iter::once(x).chain(std::iter::repeat_n(last, missing));
         Ok(Tensor::cat(&copies.collect::<Vec<_>>(), 0)?)
     }
-    fn ahead_at(&self, indices: &[usize]) {
+    fn prefetch(&self, indices: &[usize]) {
         let picks: Vec<Pick> = indices.iter().filter_map(|&i| self.picks.get(i).copied()).collect();
         // What is told to one view is forgotten as soon as two others are told something.
         if let Some((view, images)) = self.one_view(&picks) {
-            self.views[view].ahead_at(&images);
+            self.views[view].prefetch(&images);
         }
     }
     fn labels(&self) -> &[u32] {

@@ -128,9 +128,9 @@ impl Sam {
         let mut direction = gradient.to_vec();
         let mut norm = vector::norm(gradient)?;
         if let Variant::Adaptive { eta } = self.variant {
-            direction = vector::by_magnitude(gradient, &weights, eta)?;
+            direction = vector::scale_by_magnitude(gradient, &weights, eta)?;
             norm = vector::norm(&direction)?;
-            direction = vector::by_magnitude(&direction, &weights, eta)?;
+            direction = vector::scale_by_magnitude(&direction, &weights, eta)?;
         }
         if norm == 0.0 {
             return Ok((model.clone(), 0.0));
@@ -149,7 +149,7 @@ impl Sam {
         if across == 0.0 {
             return Ok(plain(found));
         }
-        let gradient = vector::step(&found.gradient, alpha * own / across, &self.across)?;
+        let gradient = vector::add_scaled(&found.gradient, alpha * own / across, &self.across)?;
         Ok(Step { gradient, ..plain(found) })
     }
 }
@@ -182,7 +182,7 @@ impl Method for Sam {
             let square = vector::dot(&here.gradient, &here.gradient)?;
             let along = vector::dot(&here.gradient, &found.gradient)?;
             let share = if square > 0.0 { along / square } else { 0.0 };
-            self.across = vector::step(&found.gradient, -share, &here.gradient)?;
+            self.across = vector::add_scaled(&found.gradient, -share, &here.gradient)?;
         }
         Ok(Step { perturbation: Some(Displacement::Ascent { relative }), ..plain(found) })
     }

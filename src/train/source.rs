@@ -173,7 +173,7 @@ impl<'a> Source<'a> {
                     Ok(wave.ok_or_else(outside)?.narrow(0, image % step, 1)?)
                 };
                 let rows = picks.iter().map(row).collect::<Result<Vec<_>>>()?;
-                vector::end_to_end(&rows)?
+                vector::concat(&rows)?
             }
             Kept::Memory(all) => collect(&|i, out| {
                 let (view, image) = picks[i];

@@ -58,7 +58,7 @@ impl Stepper {
                 .tensors
                 .iter()
                 .zip(&gradient)
-                .map(|(&i, g)| device::beside(g, i, weights.tensor(i)))
+                .map(|(&i, g)| device::weight_like(g, i, weights.tensor(i)))
                 .collect::<std::result::Result<Vec<Tensor>, device::Error>>()?;
             for (&i, next) in layer.tensors.iter().zip(self.optimizer.step(&now, &gradient, rate)?)
             {

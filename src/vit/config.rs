@@ -128,7 +128,7 @@ impl Config {
     }
 
     /// Numbers an image at the input of a stage (see [`super::Layer`]).
-    pub fn numbers_at(&self, stage: usize) -> usize {
+    pub fn activation_len(&self, stage: usize) -> usize {
         match stage {
             0 => self.channels * self.image_size[0] * self.image_size[1],
             1 => self.tokens() * self.dim,

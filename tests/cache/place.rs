@@ -246,7 +246,7 @@ impl Examples for Many {
     fn labels(&self) -> &[u32] {
         &[]
     }
-    fn identity(&self) -> planish::cache::Result<Option<String>> {
+    fn fingerprint(&self) -> planish::cache::Result<Option<String>> {
         Ok(Some("many".into()))
     }
 }

@@ -1,4 +1,4 @@
-//! What no estimate can be made of is refused, with a word on what was expected.
+//! Invalid input is rejected with an error that says what was expected.
 
 use crate::dense::{Dense, hessian_like};
 use planish::curvature::{Error, LinearOperator, Result};
@@ -22,7 +22,7 @@ impl LinearOperator for Broken {
 
 /// The error of every estimator.
 fn errors(a: &dyn LinearOperator) -> Vec<Error> {
-    let newton = steihaug::Settings { radius: 1.0, tolerance: 0.1, max_iterations: 5 };
+    let newton = steihaug::SteihaugSettings { radius: 1.0, tolerance: 0.1, max_iterations: 5 };
     let g = vec![1.0; a.dimension()];
     vec![
         lanczos::eigenpairs(a, &Default::default()).unwrap_err(),
@@ -60,29 +60,30 @@ fn settings_out_of_range() {
     let named = |error: Error, expected: &str| {
         assert!(matches!(&error, Error::Setting { name, .. } if *name == expected), "{error}");
     };
-    let base = lanczos::Settings::default;
+    let base = lanczos::LanczosSettings::default;
     for (settings, name) in [
-        (lanczos::Settings { largest: 0, smallest: 0, ..base() }, "largest + smallest"),
-        (lanczos::Settings { width: 0, ..base() }, "width"),
-        (lanczos::Settings { tolerance: 0.0, ..base() }, "tolerance"),
-        (lanczos::Settings { tolerance: f64::NAN, ..base() }, "tolerance"),
-        (lanczos::Settings { width: 4, max_products: 3, ..base() }, "max_products"),
+        (lanczos::LanczosSettings { largest: 0, smallest: 0, ..base() }, "largest + smallest"),
+        (lanczos::LanczosSettings { width: 0, ..base() }, "width"),
+        (lanczos::LanczosSettings { tolerance: 0.0, ..base() }, "tolerance"),
+        (lanczos::LanczosSettings { tolerance: f64::NAN, ..base() }, "tolerance"),
+        (lanczos::LanczosSettings { width: 4, max_products: 3, ..base() }, "max_products"),
     ] {
         named(lanczos::eigenpairs(&a, &settings).unwrap_err(), name);
     }
     for (tolerance, max_probes, name) in [(-1.0, 9, "tolerance"), (0.1, 1, "max_probes")] {
-        let settings = hutchinson::Settings { tolerance, max_probes, seed: 0 };
+        let settings = hutchinson::HutchinsonSettings { tolerance, max_probes, seed: 0 };
         named(hutchinson::trace(&a, &settings).unwrap_err(), name);
-        let settings = hutch_plus_plus::Settings { sketch: 2, tolerance, max_probes, seed: 0 };
+        let settings =
+            hutch_plus_plus::HutchPlusPlusSettings { sketch: 2, tolerance, max_probes, seed: 0 };
         named(hutch_plus_plus::trace(&a, &settings).unwrap_err(), name);
     }
-    let base = quadrature::Settings::default;
+    let base = quadrature::QuadratureSettings::default;
     for (settings, name) in [
-        (quadrature::Settings { max_probes: 1, ..base() }, "max_probes"),
-        (quadrature::Settings { tolerance: -0.1, ..base() }, "tolerance"),
-        (quadrature::Settings { width: f64::NAN, ..base() }, "width"),
-        (quadrature::Settings { steps: 0, ..base() }, "steps"),
-        (quadrature::Settings { together: 0, ..base() }, "together"),
+        (quadrature::QuadratureSettings { max_probes: 1, ..base() }, "max_probes"),
+        (quadrature::QuadratureSettings { tolerance: -0.1, ..base() }, "tolerance"),
+        (quadrature::QuadratureSettings { width: f64::NAN, ..base() }, "width"),
+        (quadrature::QuadratureSettings { steps: 0, ..base() }, "steps"),
+        (quadrature::QuadratureSettings { together: 0, ..base() }, "together"),
     ] {
         named(quadrature::quadrature(&a, &settings).unwrap_err(), name);
     }
@@ -95,17 +96,17 @@ fn settings_out_of_range() {
         (1.0, 1.0, 5, "tolerance"),
         (1.0, 0.1, 0, "max_iterations"),
     ] {
-        let settings = steihaug::Settings { radius, tolerance, max_iterations };
+        let settings = steihaug::SteihaugSettings { radius, tolerance, max_iterations };
         named(steihaug::step(&a, &[1.0; 10], &settings).unwrap_err(), name);
     }
 }
 
-/// A limit is no size: what is taken follows the matrix.
+/// A limit is not a size: only what the matrix needs is allocated.
 #[test]
 fn limits_of_any_size() {
     let a = Dense::new(&[3.0, 1.0, -1.0], 63);
     let most = usize::MAX;
-    let settings = lanczos::Settings {
+    let settings = lanczos::LanczosSettings {
         largest: most,
         smallest: most,
         width: most,
@@ -114,21 +115,28 @@ fn limits_of_any_size() {
     };
     let found = lanczos::eigenpairs(&a, &settings).unwrap();
     assert!(found.converged && found.largest.len() == 3);
-    let settings = hutchinson::Settings { max_probes: most, tolerance: 0.5, seed: 0 };
+    let settings = hutchinson::HutchinsonSettings { max_probes: most, tolerance: 0.5, seed: 0 };
     assert!(hutchinson::trace(&a, &settings).unwrap().converged);
-    let settings =
-        hutch_plus_plus::Settings { sketch: most, max_probes: most, ..Default::default() };
+    let settings = hutch_plus_plus::HutchPlusPlusSettings {
+        sketch: most,
+        max_probes: most,
+        ..Default::default()
+    };
     let found = hutch_plus_plus::trace(&a, &settings).unwrap();
     assert!(found.converged && found.rank <= 3);
-    let settings =
-        quadrature::Settings { max_probes: 2, steps: most, together: most, ..Default::default() };
+    let settings = quadrature::QuadratureSettings {
+        max_probes: 2,
+        steps: most,
+        together: most,
+        ..Default::default()
+    };
     assert_eq!(quadrature::quadrature(&a, &settings).unwrap().products, 6);
 }
 
 #[test]
 fn gradients_that_are_none() {
     let a = Dense::new(&hessian_like(4), 62);
-    let settings = steihaug::Settings { radius: 1.0, tolerance: 0.1, max_iterations: 5 };
+    let settings = steihaug::SteihaugSettings { radius: 1.0, tolerance: 0.1, max_iterations: 5 };
     let error = steihaug::step(&a, &[1.0; 3], &settings).unwrap_err();
     assert!(matches!(error, Error::Length { expected: 4, found: 3 }), "{error}");
     let error = steihaug::step(&a, &[1.0, f64::NAN, 0.0, 0.0], &settings).unwrap_err();

@@ -1,4 +1,5 @@
-//! Error bars: over many seeds, reported 95% intervals cover the truth 95% of the time.
+//! Calibration of error bars: over many seeds, reported 95% intervals cover the truth 95% of the
+//! time.
 
 use crate::dense::{Dense, hessian_like};
 use planish::curvature::{hutch_plus_plus, hutchinson, quadrature};
@@ -8,14 +9,15 @@ const SEEDS: u64 = 400;
 /// A function of eigenvalues.
 type Named = (&'static str, fn(f64) -> f64);
 
-/// An estimate, its standard error, and half its 95% interval.
+/// An estimate, its standard error, and half of its 95% interval.
 type Interval = (f64, f64, f64);
 
-/// Of 400 intervals at 95%, a binomial number covers: mean 380, σ = √(400 · 0.95 · 0.05) = 4.36.
-/// Three σ: 367 to 393. With t₁₅ = 2.131, errors understated by a factor of 1.5 would cover
-/// P(|t₁₅| < 1.42) = 82%, or 330, which fails. Overstated ones would cover 99.4%, too near to 393,
-/// so the ratio of actual to reported variance is bounded as well: of 400 nearly normal estimates
-/// it has σ = √(2/400) = 7.1%; four of those. A factor of 1.5 makes it 0.44 or 2.25.
+/// The number of covering intervals out of 400 at 95% is binomial: mean 380, σ = √(400 · 0.95 ·
+/// 0.05) = 4.36. Three σ: 367 to 393. With t₁₅ = 2.131, errors understated by a factor of 1.5 would
+/// cover P(|t₁₅| < 1.42) = 82%, or 330, which fails. Overstated ones would cover 99.4%, which is
+/// too close to 393. So the ratio of actual to reported variance is bounded too: for 400 nearly
+/// normal estimates it has σ = √(2/400) = 7.1%, and four σ are allowed. A factor of 1.5 makes the
+/// ratio 0.44 or 2.25.
 fn assert_calibrated(name: &str, interval: impl Fn(u64) -> Interval, truth: f64) {
     let (covered, ratio) = covered(interval, truth);
     println!("{name}: {covered} of {SEEDS} cover, actual / reported variance {ratio:.3}");
@@ -23,7 +25,7 @@ fn assert_calibrated(name: &str, interval: impl Fn(u64) -> Interval, truth: f64)
     assert!((ratio - 1.0).abs() < 0.29, "{name}: {ratio}");
 }
 
-/// How many intervals hold the truth, and the ratio of the actual to the reported variance.
+/// The number of intervals that contain the truth, and the ratio of actual to reported variance.
 fn covered(interval: impl Fn(u64) -> Interval, truth: f64) -> (usize, f64) {
     let (mut covered, mut actual, mut reported) = (0, 0.0, 0.0);
     for (value, stderr, half) in (0..SEEDS).map(interval) {
@@ -36,7 +38,7 @@ fn covered(interval: impl Fn(u64) -> Interval, truth: f64) -> (usize, f64) {
 
 fn hutchinson_interval(a: &Dense, max_probes: usize) -> impl Fn(u64) -> Interval {
     move |seed| {
-        let settings = hutchinson::Settings { tolerance: 0.0, max_probes, seed };
+        let settings = hutchinson::HutchinsonSettings { tolerance: 0.0, max_probes, seed };
         let found = hutchinson::trace(a, &settings).unwrap();
         (found.trace, found.stderr, found.half_width_95)
     }
@@ -52,7 +54,7 @@ fn hutchinson_covers() {
     }
 }
 
-/// A single eigenvalue: the forms are χ²₁, and 16 of them cover less, as the docs say.
+/// A single eigenvalue: the forms are χ²₁, and intervals from 16 of them cover less, as documented.
 #[test]
 fn a_single_eigenvalue_skews_the_forms() {
     let mut spectrum = vec![0.0; 60];
@@ -68,8 +70,12 @@ fn hutch_plus_plus_covers() {
     let a = Dense::new(&hessian_like(60), 33);
     for sketch in [0, 4, 12] {
         let interval = |seed| {
-            let settings =
-                hutch_plus_plus::Settings { sketch, tolerance: 0.0, max_probes: 16, seed };
+            let settings = hutch_plus_plus::HutchPlusPlusSettings {
+                sketch,
+                tolerance: 0.0,
+                max_probes: 16,
+                seed,
+            };
             let found = hutch_plus_plus::trace(&a, &settings).unwrap();
             (found.trace, found.stderr, found.half_width_95)
         };
@@ -77,39 +83,43 @@ fn hutch_plus_plus_covers() {
     }
 }
 
-/// Stopping on the estimated error costs coverage, but not much: the remark in the docs.
+/// Stopping on the estimated error costs some coverage, as documented.
 #[test]
 fn stopping_early_costs_little_coverage() {
     let mut positive = hessian_like(60);
     positive.iter_mut().for_each(|l| *l = l.abs() + 0.2);
     let a = Dense::new(&positive, 34);
     let interval = |seed| {
-        let settings = hutchinson::Settings { tolerance: 0.08, max_probes: 1000, seed };
+        let settings = hutchinson::HutchinsonSettings { tolerance: 0.08, max_probes: 1000, seed };
         let found = hutchinson::trace(&a, &settings).unwrap();
         assert!(found.converged);
         (found.trace, found.stderr, found.half_width_95)
     };
     let (covered, _) = covered(interval, a.trace());
     println!("Hutchinson stopped at 8%: {covered} of {SEEDS} intervals cover");
-    // 85% or more, less three binomial σ (21).
+    // At least 85%, minus three binomial σ (21).
     assert!(covered >= 340 - 21, "{covered}");
 }
 
-/// The settings that `diagnose --spectrum` uses, on a matrix like a Hessian of a layer: a few large
-/// eigenvalues of either sign, many small ones.
+/// The settings of `diagnose --spectrum` on a matrix like a layer's Hessian: a few large
+/// eigenvalues of either sign and many small ones.
 #[test]
 fn what_a_diagnosis_asks_for_covers() {
     let a = Dense::new(&hessian_like(200), 38);
     let trace = |seed| {
-        let settings =
-            hutch_plus_plus::Settings { sketch: 6, tolerance: 0.1, max_probes: 40, seed };
+        let settings = hutch_plus_plus::HutchPlusPlusSettings {
+            sketch: 6,
+            tolerance: 0.1,
+            max_probes: 40,
+            seed,
+        };
         let found = hutch_plus_plus::trace(&a, &settings).unwrap();
         (found.trace, found.stderr, found.half_width_95)
     };
     let (covered_trace, _) = covered(trace, a.trace());
     let all: Vec<quadrature::Quadrature> = (0..SEEDS)
         .map(|seed| {
-            let settings = quadrature::Settings {
+            let settings = quadrature::QuadratureSettings {
                 tolerance: 0.05,
                 width: 0.01,
                 max_probes: 24,
@@ -131,12 +141,12 @@ fn what_a_diagnosis_asks_for_covers() {
          squares; {:.1} probes of Lanczos on average",
         probes as f64 / SEEDS as f64
     );
-    // As above: 85% or more, less three binomial σ.
+    // As above: at least 85%, minus three binomial σ.
     assert!(covered_trace >= 340 - 21 && covered_squares >= 340 - 21);
 }
 
 fn slq(a: &Dense, steps: usize, seed: u64) -> quadrature::Quadrature {
-    let settings = quadrature::Settings {
+    let settings = quadrature::QuadratureSettings {
         tolerance: 0.0,
         max_probes: 16,
         steps,
@@ -169,8 +179,8 @@ fn functions_of_the_spectrum_are_covered() {
 
 #[test]
 fn densities_and_negative_mass_are_covered() {
-    // Even eigenvalues from -1 to 2: at each place many of them count, so that the mean over
-    // probes is nearly normal, as the interval takes it to be.
+    // Evenly spaced eigenvalues from -1 to 2. Many of them contribute to the density at each point,
+    // so the mean over probes is nearly normal, as the interval assumes.
     let n = 42;
     let spectrum: Vec<f64> = (0..n).map(|i| -1.0 + 3.0 * (i as f64 + 0.5) / n as f64).collect();
     let a = Dense::new(&spectrum, 36);
@@ -181,7 +191,8 @@ fn densities_and_negative_mass_are_covered() {
     };
     assert_calibrated("mass below zero", interval, 14.0 / 42.0);
 
-    // With all n steps the rule is exact, and its range that of the spectrum: one grid for all.
+    // With all n steps the rule is exact and spans the spectrum, so all densities have the same
+    // grid.
     let densities: Vec<quadrature::Density> =
         all.iter().map(|q| q.density(30, 0.08).unwrap()).collect();
     let (first, t) = (&densities[0], planish::curvature::student_95(15));

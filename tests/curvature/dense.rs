@@ -8,11 +8,11 @@ use planish::data::order::{stream, unit};
 pub struct Dense {
     /// n rows.
     pub rows: Vec<Vec<f64>>,
-    /// λ, as given.
+    /// λ, in the given order.
     pub values: Vec<f64>,
-    /// Eigenvectors, in λ's order.
+    /// Eigenvectors, in the same order.
     pub vectors: Vec<Vec<f64>>,
-    /// Vectors it likes to be given at once.
+    /// Preferred number of vectors per call.
     pub block: usize,
     /// Whether products are rounded to f32.
     pub coarse: bool,
@@ -24,7 +24,7 @@ impl Dense {
         let mut rng = stream(seed, "test: orthogonal matrix");
         let mut vectors: Vec<Vec<f64>> = Vec::new();
         while vectors.len() < n {
-            // Twelve uniform numbers make a nearly normal one: directions come out even.
+            // A sum of twelve uniform numbers is nearly normal, so directions are nearly isotropic.
             let mut v: Vec<f64> =
                 (0..n).map(|_| (0..12).map(|_| unit(&mut rng)).sum::<f64>() - 6.0).collect();
             for _ in 0..2 {
@@ -90,7 +90,7 @@ pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// A spectrum as Hessians have it: many small eigenvalues on both sides of 0, a few large ones.
+/// A spectrum like that of a Hessian: many small eigenvalues on both sides of 0, a few large ones.
 pub fn hessian_like(n: usize) -> Vec<f64> {
     let mut values: Vec<f64> = (0..n).map(|i| 0.3 * ((i * i) as f64 * 0.37).sin()).collect();
     let large = [9.0, 6.5, 4.0, 2.5, -1.5, -1.0];

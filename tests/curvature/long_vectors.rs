@@ -1,12 +1,12 @@
-//! Vectors of many blocks: the same bits whatever the number of threads, in f32 and f64.
+//! Vectors of many blocks: the same bits for any number of threads, in f32 and f64.
 
 use planish::curvature::steihaug;
 use planish::curvature::{
     LinearOperator, Result, hutch_plus_plus, hutchinson, lanczos, quadrature,
 };
 
-/// diag(λ) + u uᵀ with λᵢ even over [0, 1) and u = (1, …, 1) · √(10/n): the largest eigenvalue
-/// solves 1 = Σ uᵢ²/(μ − λᵢ).
+/// diag(λ) + u uᵀ, with λᵢ evenly spaced in [0, 1) and u = (1, …, 1) · √(10/n). The largest
+/// eigenvalue μ solves 1 = Σ uᵢ²/(μ − λᵢ).
 struct Long {
     n: usize,
     coarse: bool,
@@ -54,21 +54,31 @@ impl LinearOperator for Long {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     for coarse in [false, true] {
-        // Seven blocks, the last one short and no multiple of a register.
+        // Seven blocks. The last one is short and not a multiple of a register.
         let a = Long { n: 100_003, coarse };
         let all = || {
-            let settings =
-                lanczos::Settings { tolerance: 1e-5, smallest: 0, width: 2, ..Default::default() };
-            let pairs = lanczos::eigenpairs(&a, &lanczos::Settings { vectors: true, ..settings });
+            let settings = lanczos::LanczosSettings {
+                tolerance: 1e-5,
+                smallest: 0,
+                width: 2,
+                ..Default::default()
+            };
+            let pairs =
+                lanczos::eigenpairs(&a, &lanczos::LanczosSettings { vectors: true, ..settings });
             let g: Vec<f64> = (0..a.n).map(|i| (i as f64).sin()).collect();
-            let settings = steihaug::Settings { radius: 50.0, tolerance: 1e-3, max_iterations: 9 };
+            let settings =
+                steihaug::SteihaugSettings { radius: 50.0, tolerance: 1e-3, max_iterations: 9 };
             (
                 pairs.unwrap(),
                 hutchinson::trace(&a, &Default::default()).unwrap(),
                 hutch_plus_plus::trace(&a, &Default::default()).unwrap(),
                 quadrature::quadrature(
                     &a,
-                    &quadrature::Settings { max_probes: 3, steps: 8, ..Default::default() },
+                    &quadrature::QuadratureSettings {
+                        max_probes: 3,
+                        steps: 8,
+                        ..Default::default()
+                    },
                 )
                 .unwrap(),
                 steihaug::step(&a, &g, &settings).unwrap(),

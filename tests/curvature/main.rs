@@ -1,10 +1,9 @@
-//! Estimators of curvature against dense matrices whose spectrum is known.
+//! Curvature estimators on dense matrices with a known spectrum.
 
 mod bad_input;
 mod calibration;
 mod dense;
 mod lanczos;
-mod lanczos_limits;
 mod long_vectors;
 mod quadrature;
 mod scaling;

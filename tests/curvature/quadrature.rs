@@ -1,11 +1,18 @@
-//! Stochastic Lanczos quadrature: Gauss's rule, its density, and where there is no scale.
+//! Stochastic Lanczos quadrature: the Gauss rule, its density, and matrices without scale.
 
 use crate::dense::{Dense, hessian_like};
-use planish::curvature::quadrature::{Quadrature, Rule, Settings, bytes, quadrature};
+use planish::curvature::quadrature::{Quadrature, QuadratureSettings, Rule, bytes, quadrature};
 
-/// All of these probes.
-fn fixed(max_probes: usize, steps: usize, together: usize) -> Settings {
-    Settings { tolerance: 0.0, max_probes, steps, together, seed: 5, ..Default::default() }
+/// Uses exactly `max_probes` probes.
+fn fixed(max_probes: usize, steps: usize, together: usize) -> QuadratureSettings {
+    QuadratureSettings {
+        tolerance: 0.0,
+        max_probes,
+        steps,
+        together,
+        seed: 5,
+        ..Default::default()
+    }
 }
 
 fn slq(a: &Dense, probes: usize, steps: usize, together: usize) -> Quadrature {
@@ -19,7 +26,7 @@ fn moment(rule: &Rule, power: i32) -> f64 {
 #[test]
 fn a_rule_of_m_steps_is_exact_to_degree_two_m_minus_one() {
     let a = Dense::new(&hessian_like(50), 41);
-    // The rule of all steps is exact; the same seed gives the same probes.
+    // With all steps the rule is exact; the same seed gives the same probes.
     let (exact, short) = (slq(&a, 3, 50, 1), slq(&a, 3, 4, 1));
     assert_eq!((exact.products, short.products), (150, 12));
     for (exact, short) in exact.rules.iter().zip(&short.rules) {
@@ -53,7 +60,8 @@ fn the_density_integrates_to_one_and_follows_the_spectrum() {
     assert!((sigma - 0.02 * 10.5).abs() < 1e-10);
     let spacing = density.grid[1] - density.grid[0];
     let integral: f64 = density.density.iter().sum::<f64>() * spacing;
-    // Three σ beyond the ends, 0.13% of an end's own mass are cut off: of those a few per cent.
+    // The grid ends three σ beyond the nodes, where 0.13% of an end node's mass is cut off. An end
+    // node has a few per cent of the mass.
     assert!((integral - 1.0).abs() < 1e-4, "{integral}");
     let bell = |x: f64, l: f64| {
         (-0.5 * ((x - l) / sigma).powi(2)).exp() / (sigma * (2.0 * std::f64::consts::PI).sqrt())
@@ -67,7 +75,7 @@ fn the_density_integrates_to_one_and_follows_the_spectrum() {
         .sum();
     let expected: f64 = density.stderr.iter().sum::<f64>() * spacing;
     println!("∫|density − truth| = {distance:.4}, ∫ standard error = {expected:.4}");
-    // The mean of |normal| is 0.8 σ; neighbouring places are correlated, hence the wide bounds.
+    // The mean of |normal| is 0.8 σ. Neighbouring points are correlated, hence the wide bounds.
     assert!(distance < 2.0 * expected && distance > 0.2 * expected && expected < 0.1);
 }
 
@@ -75,7 +83,7 @@ fn the_density_integrates_to_one_and_follows_the_spectrum() {
 fn probes_stop_at_the_error_asked_for() {
     let a = Dense::new(&hessian_like(80), 47);
     let until = |tolerance, max_probes| {
-        let settings = Settings { tolerance, width: 0.02, max_probes, ..fixed(0, 40, 1) };
+        let settings = QuadratureSettings { tolerance, width: 0.02, max_probes, ..fixed(0, 40, 1) };
         quadrature(&a, &settings).unwrap()
     };
     let (coarse, fine, short) = (until(0.08, 400), until(0.02, 400), until(0.01, 20));
@@ -84,12 +92,12 @@ fn probes_stop_at_the_error_asked_for() {
     assert!(coarse.converged && coarse.error <= 0.08 && fine.converged && fine.error <= 0.02);
     assert!(!short.converged && short.error > 0.01 && probes[2] == 20);
     assert!(probes[0] < probes[1] && probes[1] < 400 && probes[1] % 8 == 0);
-    // Errors fall as 1/√probes; they are the same draws as far as both go.
+    // Errors decrease as 1/√probes; both runs draw the same probes.
     assert_eq!(coarse.rules[..], fine.rules[..probes[0]]);
     let (fell, expected) =
         (coarse.error / fine.error, (probes[1] as f64 / probes[0] as f64).sqrt());
     assert!((fell / expected - 1.0).abs() < 0.2, "{fell} {expected}");
-    // What it says is what its density's own errors add up to.
+    // The reported error is the sum of the density's own errors.
     let density = fine.density(3000, 0.02).unwrap();
     let sum = density.stderr.iter().sum::<f64>() * (density.grid[1] - density.grid[0]);
     assert!((fine.error / sum - 1.0).abs() < 1e-3, "{} {sum}", fine.error);

@@ -1,5 +1,5 @@
-//! Nothing is absolute: A times a power of two gives the same decisions, and every result times
-//! that power, exactly.
+//! No absolute scales: A times a power of two gives the same decisions, and every result times that
+//! power, exactly.
 
 use crate::dense::{Dense, hessian_like};
 use planish::curvature::{hutch_plus_plus, hutchinson, lanczos, quadrature, steihaug};
@@ -20,10 +20,14 @@ fn matrices() -> Vec<Dense> {
 #[test]
 fn eigenpairs_scale() {
     for a in matrices() {
-        let settings =
-            lanczos::Settings { largest: 3, smallest: 2, tolerance: 1e-5, ..Default::default() };
+        let settings = lanczos::LanczosSettings {
+            largest: 3,
+            smallest: 2,
+            tolerance: 1e-5,
+            ..Default::default()
+        };
         let one = lanczos::eigenpairs(&a, &settings).unwrap();
-        // f32 has no 2^±200.
+        // 2^±200 is outside the range of f32.
         for factor in factors().into_iter().filter(|f| !a.coarse || f.log2().abs() < 100.0) {
             let mut found = lanczos::eigenpairs(&a.times(factor), &settings).unwrap();
             let pairs = found.largest.iter_mut().chain(&mut found.smallest);
@@ -36,8 +40,8 @@ fn eigenpairs_scale() {
 #[test]
 fn traces_scale() {
     for a in matrices().into_iter().filter(|a| !a.coarse) {
-        let settings = hutchinson::Settings::default();
-        let plus = hutch_plus_plus::Settings { sketch: 5, ..Default::default() };
+        let settings = hutchinson::HutchinsonSettings::default();
+        let plus = hutch_plus_plus::HutchPlusPlusSettings { sketch: 5, ..Default::default() };
         let one = hutchinson::trace(&a, &settings).unwrap();
         let one_plus = hutch_plus_plus::trace(&a, &plus).unwrap();
         for factor in factors() {
@@ -60,7 +64,8 @@ fn traces_scale() {
 #[test]
 fn densities_scale() {
     for a in matrices().into_iter().filter(|a| !a.coarse) {
-        let settings = quadrature::Settings { max_probes: 20, steps: 20, ..Default::default() };
+        let settings =
+            quadrature::QuadratureSettings { max_probes: 20, steps: 20, ..Default::default() };
         let one = quadrature::quadrature(&a, &settings).unwrap();
         let density = one.density(50, 0.02).unwrap();
         for factor in factors() {
@@ -82,7 +87,8 @@ fn steps_scale() {
     for a in matrices().into_iter().filter(|a| !a.coarse) {
         let g: Vec<f64> = (0..a.rows.len()).map(|i| (i as f64).cos()).collect();
         for radius in [0.01, 1.0, 100.0] {
-            let settings = steihaug::Settings { radius, tolerance: 1e-6, max_iterations: 100 };
+            let settings =
+                steihaug::SteihaugSettings { radius, tolerance: 1e-6, max_iterations: 100 };
             let one = steihaug::step(&a, &g, &settings).unwrap();
             for factor in factors() {
                 let g: Vec<f64> = g.iter().map(|g| g * factor).collect();

@@ -1,10 +1,12 @@
-//! Traces: exact where they can be, of the variance theory gives, ended where nothing is to gain.
+//! Trace estimates: exact where possible, with the theoretical variance, and stopped when more
+//! probes gain nothing.
 
 use crate::dense::{Dense, dot, hessian_like};
 use planish::curvature::{hutch_plus_plus, hutchinson};
 
 fn hutchinson_of(a: &Dense, max_probes: usize, seed: u64) -> hutchinson::Trace {
-    hutchinson::trace(a, &hutchinson::Settings { tolerance: 0.0, max_probes, seed }).unwrap()
+    hutchinson::trace(a, &hutchinson::HutchinsonSettings { tolerance: 0.0, max_probes, seed })
+        .unwrap()
 }
 
 fn diagonal(values: &[f64]) -> Dense {
@@ -37,8 +39,8 @@ fn the_reported_error_has_the_variance_of_theory() {
         / seeds as f64
         * probes as f64;
     println!("variance of a probe {variance:.3}, reported {reported:.3}, over seeds {actual:.3}");
-    // 6,400 probes whose forms have kurtosis below 6 give the variance to ±2.8% (one σ); 400
-    // traces, nearly normal, to ±7.1%. Four σ of each.
+    // 6,400 probes whose forms have kurtosis below 6 give the variance to ±2.8% (one σ); 400 nearly
+    // normal traces give it to ±7.1%. Four σ of each are allowed.
     assert!((reported / variance - 1.0).abs() < 0.12 && (actual / variance - 1.0).abs() < 0.29);
     let mean = found.iter().map(|t| t.trace).sum::<f64>() / seeds as f64;
     let error = (variance / (seeds as usize * probes) as f64).sqrt();
@@ -51,12 +53,12 @@ fn it_stops_at_the_tolerance() {
     positive.iter_mut().for_each(|l| *l = l.abs() + 1.0);
     let a = Dense::new(&positive, 22);
     for tolerance in [0.1, 0.02, 0.01] {
-        let settings = hutchinson::Settings { tolerance, max_probes: 5000, seed: 1 };
+        let settings = hutchinson::HutchinsonSettings { tolerance, max_probes: 5000, seed: 1 };
         let found = hutchinson::trace(&a, &settings).unwrap();
         assert!(found.converged && found.stderr <= tolerance * found.trace, "{found:?}");
         assert!(found.probes >= 8 && found.probes < 5000);
         assert!((found.trace - a.trace()).abs() < 4.0 * found.stderr);
-        let few = hutchinson::Settings { max_probes: found.probes - 8, ..settings };
+        let few = hutchinson::HutchinsonSettings { max_probes: found.probes - 8, ..settings };
         if found.probes > 8 {
             assert!(!hutchinson::trace(&a, &few).unwrap().converged);
         }
@@ -68,11 +70,17 @@ fn blocks_of_probes_change_nothing_else() {
     let a = Dense::new(&hessian_like(60), 23);
     let blocks = Dense { block: 4, ..a.clone() };
     assert_eq!(hutchinson_of(&a, 18, 3), hutchinson_of(&blocks, 18, 3));
-    let settings = hutch_plus_plus::Settings { sketch: 6, tolerance: 0.0, max_probes: 18, seed: 3 };
+    let settings = hutch_plus_plus::HutchPlusPlusSettings {
+        sketch: 6,
+        tolerance: 0.0,
+        max_probes: 18,
+        seed: 3,
+    };
     let one = hutch_plus_plus::trace(&a, &settings).unwrap();
     assert_eq!(hutch_plus_plus::trace(&blocks, &settings).unwrap(), one);
-    // Nor do they decide when it is enough.
-    let settings = hutch_plus_plus::Settings { tolerance: 0.08, max_probes: 500, ..settings };
+    // The block size does not affect the stopping decision either.
+    let settings =
+        hutch_plus_plus::HutchPlusPlusSettings { tolerance: 0.08, max_probes: 500, ..settings };
     let one = hutch_plus_plus::trace(&a, &settings).unwrap();
     assert!(one.converged && (8..500).contains(&one.probes), "{one:?}");
     for block in [3, 5, 8, 16] {
@@ -86,17 +94,17 @@ fn a_trace_of_zero_ends() {
     let zero = Dense::new(&[0.0; 30], 24);
     let found = hutchinson_of(&zero, 100, 0);
     assert!(found.converged && found.probes == 8 && found.trace == 0.0 && found.stderr == 0.0);
-    let plus = hutch_plus_plus::Settings::default();
+    let plus = hutch_plus_plus::HutchPlusPlusSettings::default();
     let found = hutch_plus_plus::trace(&zero, &plus).unwrap();
     assert!(found.converged && found.rank == 0 && found.trace == 0.0, "{found:?}");
 
     let mut spectrum = vec![0.0; 30];
     spectrum[..2].copy_from_slice(&[1.0, -1.0]);
     let a = Dense::new(&spectrum, 25);
-    let settings = hutchinson::Settings { tolerance: 1e-9, max_probes: 50, seed: 0 };
+    let settings = hutchinson::HutchinsonSettings { tolerance: 1e-9, max_probes: 50, seed: 0 };
     let found = hutchinson::trace(&a, &settings).unwrap();
     assert!(!found.converged && found.probes == 50 && found.trace.abs() < 4.0 * found.stderr);
-    // Hutch++ takes both directions out and is left with rounding, which it says.
+    // Hutch++ projects out both directions; only rounding remains, and it reports that.
     let found = hutch_plus_plus::trace(&a, &plus).unwrap();
     assert!(found.converged && found.rank == 2 && found.trace.abs() < 1e-14, "{found:?}");
 }
@@ -109,7 +117,7 @@ fn hutch_plus_plus_is_exact_on_low_rank_and_full_sketches() {
         let a = Dense { coarse, ..Dense::new(&spectrum, 26) };
         let exact = if coarse { 2e-5 } else { 1e-12 };
         for sketch in [8, 50, 1000] {
-            let settings = hutch_plus_plus::Settings { sketch, ..Default::default() };
+            let settings = hutch_plus_plus::HutchPlusPlusSettings { sketch, ..Default::default() };
             let found = hutch_plus_plus::trace(&a, &settings).unwrap();
             assert!(found.converged && found.rank == 5, "{found:?}");
             assert!((found.trace - 19.5).abs() < exact && found.stderr < exact, "{found:?}");
@@ -131,8 +139,12 @@ fn hutch_plus_plus_beats_hutchinson_on_low_rank_plus_small() {
         let e: Vec<f64> = (0..100).map(|seed| trace(seed) - a.trace()).collect();
         dot(&e, &e) / 100.0
     };
-    let settings =
-        |seed| hutch_plus_plus::Settings { sketch: 12, tolerance: 0.0, max_probes: 12, seed };
+    let settings = |seed| hutch_plus_plus::HutchPlusPlusSettings {
+        sketch: 12,
+        tolerance: 0.0,
+        max_probes: 12,
+        seed,
+    };
     let plus = |seed| {
         let found = hutch_plus_plus::trace(&a, &settings(seed)).unwrap();
         assert_eq!(found.products, 36);

@@ -1,5 +1,5 @@
-//! `--precision bf16`. The CPU rounds operands of products, a GPU stores activations so as well: their
-//! results differ by roundings of bf16, more than f32's do and not by much more.
+//! `--precision bf16`. The CPU rounds the operands of products; a GPU also stores activations in
+//! bf16. Their results differ by a few bf16 roundings.
 
 use super::common::{Bench, tensors};
 use super::{bench, both, own};
@@ -14,13 +14,13 @@ fn apart(a: &[f64], b: &[f64]) -> f64 {
     norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(a)
 }
 
-/// All numbers of a file, in the order of their names.
+/// All f32 numbers of a file, in the order of names.
 fn all(path: &str) -> Vec<f64> {
     let found = tensors(path);
     found.values().filter(|x| x.is_f32()).flat_map(|x| x.f32s()).map(f64::from).collect()
 }
 
-/// What one command leaves on CPU and GPU; `{}` in its words stands for the device.
+/// The file that a command writes on CPU and GPU. `{}` in its arguments stands for the device.
 fn left(bench: &Bench, words: &[&str], file: &str) -> [Vec<f64>; 2] {
     both(bench, words);
     ["cpu", "cuda"].map(|device| all(&bench.path(&file.replace("{}", device))))

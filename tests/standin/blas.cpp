@@ -1,4 +1,4 @@
-// cuBLAS's product, as loops, and the little that candle asks of cuRAND when it opens a device.
+// cuBLAS products as loops, and the few cuRAND functions that candle calls when it opens a device.
 #include "standin.h"
 #include "scalar.cuh"
 #include <utility>
@@ -11,28 +11,30 @@ struct Matrix {
     long long stride;
 };
 
-// Numbers from the first of the first matrix to one past the last of the last.
+// Count of numbers from the first number of the first matrix to one past the last number of the
+// last.
 size_t extent(const Matrix &m, int rows, int columns, int batch) {
     const int across = m.transposed ? rows : columns, down = m.transposed ? columns : rows;
     return size_t(batch - 1) * size_t(m.stride) + size_t(across - 1) * size_t(m.ld) + size_t(down);
 }
 
-// C = alpha · A·B + beta · C by columns, of operands of type E, computed in A; sums in f64.
+// C = alpha · A·B + beta · C in column-major order. Operands have type E and are widened to A; sums
+// are f64.
 template <class E, class A, class T>
 void product(void *stream, int m, int n, int k, A alpha, Matrix a, Matrix b, A beta, Matrix c,
              int batch) {
     if (m <= 0 || n <= 0 || k <= 0 || batch <= 0)
-        wrong("a product of %d by %d over %d, %d times", m, n, k, batch);
+        fail_run("invalid product: m = %d, n = %d, k = %d, batch = %d", m, n, k, batch);
     const int least_a = a.transposed ? k : m, least_b = b.transposed ? n : k;
     if (a.ld < least_a || b.ld < least_b || c.ld < m)
-        wrong("a product's leading dimension is too small: %d, %d, %d", a.ld, b.ld, c.ld);
+        fail_run("a product's leading dimension is too small: %d, %d, %d", a.ld, b.ld, c.ld);
     memory::check(c.at, extent(c, m, n, batch) * sizeof(T), "a product's result");
-    streams::touch(stream, c.at, "a product's result is written");
+    streams::on_access(stream, c.at, "a product's result is written");
     if (alpha != 0) {
         memory::check(a.at, extent(a, m, k, batch) * sizeof(E), "a product's first operand");
         memory::check(b.at, extent(b, k, n, batch) * sizeof(E), "a product's second operand");
-        streams::touch(stream, a.at, "a product's first operand is read");
-        streams::touch(stream, b.at, "a product's second operand is read");
+        streams::on_access(stream, a.at, "a product's first operand is read");
+        streams::on_access(stream, b.at, "a product's second operand is read");
     }
     for (int g = 0; g < batch; ++g) {
         const E *from_a = reinterpret_cast<const E *>(a.at) + g * a.stride;
@@ -47,7 +49,7 @@ void product(void *stream, int m, int n, int k, A alpha, Matrix a, Matrix b, A b
                     sum += double(widen(x)) * double(widen(y));
                 }
                 T &old = to[size_t(j) * c.ld + i];
-                // At a factor of 0 what is there is not read.
+                // With factor 0, C is not read.
                 const A term = beta == 0 ? A(0) : beta * widen(old);
                 narrow(A(double(alpha) * sum) + term, old);
             }
@@ -88,8 +90,8 @@ int cublasGemmStridedBatchedEx(void *handle, int how_a, int how_b, int m, int n,
     const auto types = [&](int operands, int result) {
         return type_a == operands && type_b == operands && type_c == result;
     };
-    // CUDA_R_32F is 0, CUDA_R_64F 1, CUDA_R_16BF 14; CUBLAS_COMPUTE_32F 68, CUBLAS_COMPUTE_64F 70.
-    // TF32, 77, rounds its operands as no loop here does.
+    // CUDA_R_32F is 0, CUDA_R_64F 1, CUDA_R_16BF 14; CUBLAS_COMPUTE_32F is 68, CUBLAS_COMPUTE_64F
+    // 70. TF32 (77) rounds its operands, which no loop here does.
     if (types(0, 0) && (compute == 68 || compute == 77))
         as(0.0f, 0.0f, 0.0f);
     else if (types(1, 1) && compute == 70)
@@ -99,7 +101,7 @@ int cublasGemmStridedBatchedEx(void *handle, int how_a, int how_b, int m, int n,
     else if (types(14, 0) && compute == 68)
         as(Bf16{}, 0.0f, 0.0f);
     else
-        wrong("a product of types %d, %d, %d computed as %d", type_a, type_b, type_c, compute);
+        fail_run("a product of types %d, %d, %d computed as %d", type_a, type_b, type_c, compute);
     return 0;
 }
 

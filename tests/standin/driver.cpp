@@ -1,4 +1,4 @@
-// libcuda: one device, its memory, and launches of the emulated kernels.
+// libcuda with one device: its memory, and launches that run the emulated kernels.
 #include "cuda_on_cpu.h"
 #include "standin.h"
 #include <cstdlib>
@@ -16,7 +16,7 @@ enum { FINE = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_FOUN
 std::mutex one_launch_at_a_time;
 int context; // its address is the context
 
-// What was asked of the environment.
+// A number from the environment.
 unsigned number(const char *name, unsigned otherwise) {
     const char *text = getenv(name);
     return text ? unsigned(atoi(text)) : otherwise;
@@ -25,12 +25,12 @@ unsigned number(const char *name, unsigned otherwise) {
 int copy(void *stream, Address to, Address from, size_t bytes, bool to_device, bool from_device) {
     if (to_device) {
         memory::check(to, bytes, "a copy's target");
-        streams::touch(stream, to, "a copy's target is written");
+        streams::on_access(stream, to, "a copy's target is written");
     }
     if (from_device) {
         memory::check(from, bytes, "a copy's source");
-        streams::touch(stream, from, "a copy's source is read");
-    } else if (streams::later(stream, to, reinterpret_cast<const void *>(from), bytes)) {
+        streams::on_access(stream, from, "a copy's source is read");
+    } else if (streams::is_asynchronous(stream, to, reinterpret_cast<const void *>(from), bytes)) {
         return FINE;
     }
     memmove(reinterpret_cast<void *>(to), reinterpret_cast<const void *>(from), bytes);
@@ -74,7 +74,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int) {
     return FINE;
 }
 int cuMemGetInfo_v2(size_t *free, size_t *total) {
-    memory::room(free, total);
+    memory::free_and_total(free, total);
     return FINE;
 }
 int cuDevicePrimaryCtxRetain(void **out, int) {
@@ -90,11 +90,11 @@ int cuCtxSetCurrent(void *) { return FINE; }
 
 int cuMemAllocAsync(Address *at, size_t bytes, void *stream) {
     const int failed = memory::allocate(bytes, at);
-    if (!failed) streams::made(stream, *at);
+    if (!failed) streams::on_allocate(stream, *at);
     return failed;
 }
 int cuMemFreeAsync(Address at, void *stream) {
-    streams::gone(stream, at);
+    streams::on_free(stream, at);
     memory::release(at);
     return FINE;
 }
@@ -124,7 +124,7 @@ int cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t bytes, void *strea
     return copy(stream, to, host(from), bytes, true, false);
 }
 int cuMemcpyDtoHAsync_v2(void *to, Address from, size_t bytes, void *stream) {
-    // Into memory of the program's own: it goes on when the copy is there.
+    // Copies into ordinary memory of the program return when the copy is complete.
     cuStreamSynchronize(stream);
     return copy(stream, host(to), from, bytes, false, true);
 }
@@ -133,12 +133,12 @@ int cuMemcpyDtoDAsync_v2(Address to, Address from, size_t bytes, void *stream) {
 }
 int cuMemsetD8Async(Address at, unsigned char value, size_t bytes, void *stream) {
     memory::check(at, bytes, "what is set");
-    streams::touch(stream, at, "memory is set");
+    streams::on_access(stream, at, "memory is set");
     memset(reinterpret_cast<void *>(at), value, bytes);
     return FINE;
 }
 
-// A module is its text, which this driver has no use for: kernels are found by their names.
+// A module is its PTX text, which is not used here: kernels are found by name.
 int cuModuleLoadData(void **module, const void *) {
     *module = new char;
     return FINE;
@@ -156,9 +156,9 @@ int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, 
                    unsigned by, unsigned bz, unsigned shared, void *stream, void **given,
                    void **extra) {
     const auto &kernel = *static_cast<const emu::Kernel *>(function);
-    if (extra) wrong("%s: a launch with `extra`", kernel.name);
+    if (extra) fail_run("%s: a launch with `extra`", kernel.name);
     if (bx * by * bz > kernel.threads)
-        wrong("%s: %u threads a block, made for %u", kernel.name, bx * by * bz, kernel.threads);
+        fail_run("%s: %u threads per block, at most %u allowed", kernel.name, bx * by * bz, kernel.threads);
     static const unsigned order = number("STANDIN_ORDER", 0);
     static const bool late = planted("offset"), few = planted("grid");
     std::vector<void *> arguments(given, given + kernel.parameters);
@@ -169,19 +169,19 @@ int cuLaunchKernel(const void *function, unsigned gx, unsigned gy, unsigned gz, 
         arguments[0] = &first;
     }
     if (few && gx > 1) --gx;
-    streams::launched(stream);
-    // Structures hold addresses, too.
+    streams::on_launch(stream);
+    // Structures contain addresses too.
     for (unsigned i = 0; i < kernel.parameters; ++i)
         for (size_t word = 0; word + 8 <= kernel.sizes[i]; word += 8) {
             Address used;
             memcpy(&used, static_cast<const char *>(arguments[i]) + word, 8);
-            streams::touch(stream, used, kernel.name);
+            streams::on_access(stream, used, kernel.name);
         }
     std::lock_guard<std::mutex> guard(one_launch_at_a_time);
     emu::without_barriers = planted("barrier");
     const int failed = kernel.launch(kernel.kernel, {gx, gy, gz}, {bx, by, bz}, shared, order,
                                      arguments.data());
-    if (failed) wrong("%s: %s", kernel.name, emu::last_error().c_str());
+    if (failed) fail_run("%s: %s", kernel.name, emu::last_error().c_str());
     return FINE;
 }
 

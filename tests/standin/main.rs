@@ -1,6 +1,7 @@
-//! Commands with `--device cuda` on the stand-in of `scripts/check-standin`, held to the same on the
-//! CPU: numbers to 1e-5 of the largest, no memory touched that is not theirs, none left. On a GPU
-//! (`scripts/gpu-check`) the environment names a larger model, its data and a tolerance.
+//! Commands with `--device cuda` on the simulated CUDA libraries of `scripts/check-standin`,
+//! compared with the CPU: numbers agree to 1e-5 of the largest, no invalid memory access, no leak.
+//! On a real GPU (`scripts/gpu-check`) the environment selects a larger model, its data and a
+//! tolerance.
 
 mod bf16;
 #[allow(dead_code)]
@@ -15,24 +16,24 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use std::process::Command;
 
-/// Largest difference, in units of the largest number.
+/// Maximum difference, relative to the largest number.
 fn close() -> f64 {
     std::env::var("STANDIN_CLOSE").map_or(1e-5, |text| text.parse().unwrap())
 }
 
-/// A model and data of the user's own.
+/// A model and data given by the environment.
 fn own() -> Option<[String; 2]> {
     let [model, data] = ["STANDIN_MODEL", "STANDIN_DATA"].map(std::env::var);
     Some([model.ok()?, data.ok()?])
 }
 
-/// What a run on the stand-in left.
+/// Result of a run.
 struct Ended {
     code: Option<i32>,
     errors: String,
 }
 
-/// Runs a command on a device, with these settings of the stand-in.
+/// Runs a command on a device with the given settings of the simulated libraries.
 fn on(device: &str, bench: &Bench, words: &[&str], settings: &[(&str, &str)]) -> Ended {
     let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
     command.args(words).args(["--device", device, "--threads", "2"]);
@@ -41,8 +42,8 @@ fn on(device: &str, bench: &Bench, words: &[&str], settings: &[(&str, &str)]) ->
     Ended { code: out.status.code(), errors: String::from_utf8(out.stderr).unwrap() }
 }
 
-/// A place with timm's tiny model, of two blocks and width 12, and five images for each role: small,
-/// for every thread of a GPU is emulated.
+/// A test directory with timm's tiny model (two blocks, width 12) and five images per role. It is
+/// small because every GPU thread is emulated.
 fn bench() -> Bench {
     let mut bench = Bench::new();
     if let Some([model, data]) = own() {
@@ -70,13 +71,13 @@ fn bench() -> Bench {
     bench
 }
 
-/// Bytes of the model's weights, twice: what the device may hold to the end.
+/// Twice the bytes of the model's weights: what may stay allocated until the end.
 fn kept(bench: &Bench) -> String {
     let weights = format!("{}/model.safetensors", bench.model);
     (2 * std::fs::metadata(weights).unwrap().len() + (1 << 16)).to_string()
 }
 
-/// Runs a command on both devices; `{}` in its words stands for the device.
+/// Runs a command on both devices. `{}` in its arguments stands for the device.
 fn both(bench: &Bench, words: &[&str]) {
     let kept = kept(bench);
     for device in ["cpu", "cuda"] {
@@ -87,7 +88,7 @@ fn both(bench: &Bench, words: &[&str]) {
     }
 }
 
-/// Holds the tensors of two files to each other, each to its own largest number.
+/// Compares the tensors of two files, each relative to its largest number.
 fn close_files(bench: &Bench, pattern: &str) {
     let [cpu, gpu] = ["cpu", "cuda"].map(|d| tensors(&bench.path(&pattern.replace("{}", d))));
     assert!(cpu.keys().eq(gpu.keys()) && !cpu.is_empty());
@@ -105,7 +106,7 @@ fn close_files(bench: &Bench, pattern: &str) {
     println!("\nworst of {pattern}: {worst:.1e} of a tensor's largest number");
 }
 
-/// Holds the figures at these paths of two reports to each other.
+/// Compares the figures at these paths of two reports.
 fn close_reports(bench: &Bench, pattern: &str, paths: &[&str]) {
     let [cpu, gpu] = ["cpu", "cuda"].map(|d| bench.json(&pattern.replace("{}", d)));
     assert_eq!((&cpu["run"]["device"], &gpu["run"]["device"]), (&"cpu".into(), &"cuda:0".into()));
@@ -126,7 +127,7 @@ fn close_reports(bench: &Bench, pattern: &str, paths: &[&str]) {
     }
 }
 
-/// The numbers at a path of keys, `[]` standing for a list's entries.
+/// The numbers at a path of keys; `[]` stands for the entries of a list.
 fn collect(value: &Value, path: &str, found: &mut Vec<f64>) {
     let (key, rest) = path.split_once('.').map_or((path, None), |(k, r)| (k, Some(r)));
     let Some(next) = value.get(key.trim_end_matches("[]")) else { return };
@@ -195,7 +196,7 @@ fn every_method_trains_as_on_the_cpu() {
         let out = bench.path(&name);
         let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--force"];
         words.extend(["--method", method, "--epochs", "2", "--clip", "0.001", "--out", &out]);
-        // Which epoch is the best may hang on rounding.
+        // The best epoch may depend on rounding.
         words.extend(["--keep", "last"]);
         words.extend(["--batch-size", batch, "--remeasure", "0"]);
         if !step.is_empty() {
@@ -223,7 +224,7 @@ fn fine_tuning_steps_as_on_the_cpu() {
         words.extend(["--epochs", "3", "--keep", "last", "--out", &out, "--json", &json]);
         both(&bench, &words);
         close_reports(&bench, "{}.json", &["epochs[].training_loss", "epochs[].validation.mean"]);
-        // A key's bias has no gradient but roundings, and AdamW steps by their sign.
+        // The bias of a key has no gradient but rounding, and AdamW steps by its sign.
         if optimizer == "sgd" {
             close_files(&bench, "sgd-{}/model.safetensors");
         }

@@ -1,5 +1,5 @@
-// Device memory. Every allocation ends at a page that must not be touched, holds NaN until it is
-// written, and has an address that is never used again.
+// Device memory. Every allocation ends at an inaccessible page, holds NaN until it is written, and
+// has an address that is never reused.
 #include "standin.h"
 #include <csignal>
 #include <cstdarg>
@@ -14,7 +14,7 @@
 namespace {
 
 constexpr size_t PAGE = 4096, ARENA = size_t(1) << 43;
-// What lies around an allocation on its own pages.
+// Fill byte around an allocation on its own pages.
 constexpr unsigned char AROUND = 0xa5;
 
 struct Allocation {
@@ -24,8 +24,8 @@ struct Allocation {
 std::recursive_mutex lock;
 std::map<uint64_t, Allocation> live; // by first page
 uint64_t arena = 0, next_page = 0, now = 0, most = 0, count = 0;
-// What the pool has of the device's memory, how much of it stays when somebody waits, and how
-// often it asked for more.
+// Bytes of device memory in the pool, how much of it the pool keeps at a synchronisation, and how
+// often it grew.
 uint64_t reserved = 0, threshold = 0, grown = 0;
 
 const Allocation *around(uint64_t at) {
@@ -36,10 +36,10 @@ const Allocation *around(uint64_t at) {
 void on_fault(int, siginfo_t *info, void *) {
     const uint64_t at = reinterpret_cast<uint64_t>(info->si_addr);
     if (!arena || at < arena || at >= arena + ARENA)
-        wrong("memory is touched that is not the device's: %#lx", (unsigned long)at);
+        fail_run("access to memory that is not device memory: %#lx", (unsigned long)at);
     const Allocation *near = around(at);
     const bool past = near && at >= near->at + near->bytes;
-    wrong("device memory is touched %s: %#lx",
+    fail_run("access to device memory %s: %#lx",
           past ? "past an allocation's end, or freed" : "where none is", (unsigned long)at);
 }
 
@@ -53,9 +53,9 @@ void start() {
     if (arena) return;
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void *mapped = mmap(nullptr, ARENA, PROT_NONE, flags, -1, 0);
-    if (mapped == MAP_FAILED) wrong("no address space");
+    if (mapped == MAP_FAILED) fail_run("no address space");
     arena = next_page = reinterpret_cast<uint64_t>(mapped);
-    // Faults come on the small stacks of emulated threads, too.
+    // Faults also occur on the small stacks of emulated threads.
     static char stack[1 << 16];
     stack_t own{};
     own.ss_sp = stack;
@@ -68,25 +68,25 @@ void start() {
     sigaction(SIGBUS, &action, nullptr);
 }
 
-// Reported by the library's own end, after everything of the program has ended.
+// Destroyed when the library is unloaded, after everything of the program has ended.
 struct Report {
     ~Report() {
         if (getenv("STANDIN_VERBOSE"))
             fprintf(stderr,
                     "[standin] %lu allocations, most at once %lu bytes, %lu times the pool grew\n",
                     (unsigned long)count, (unsigned long)most, (unsigned long)grown);
-        // What statics hold is there to the end: weights, and the library's own workspace. Work is
-        // over, so that nothing else may be.
+        // Statics keep memory until the end: weights, and the library's own workspace. All work is
+        // over, so nothing else may be allocated.
         const char *kept = getenv("STANDIN_KEPT");
         if (kept && now > strtoull(kept, nullptr, 10))
-            wrong("leak: %lu allocations, %lu bytes are live at the end",
+            fail_run("leak: %lu allocations, %lu bytes are live at the end",
                   (unsigned long)live.size(), (unsigned long)now);
     }
 } report;
 
 } // namespace
 
-void wrong(const char *format, ...) {
+void fail_run(const char *format, ...) {
     char text[512] = "[standin] ";
     va_list arguments;
     va_start(arguments, format);
@@ -108,10 +108,10 @@ namespace memory {
 int allocate(size_t bytes, Address *out) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     start();
-    if (bytes == 0) wrong("an allocation of 0 bytes");
+    if (bytes == 0) fail_run("an allocation of 0 bytes");
     static const char *limit = getenv("STANDIN_BYTES");
     if (limit && now + bytes > strtoull(limit, nullptr, 10)) return 2;
-    // Numbers are read 16 bytes at a time.
+    // Kernels access 16 bytes at a time.
     size_t size = (bytes + 15) / 16 * 16;
     if (planted("overrun") && size > 1024) size -= 16;
     const size_t mapped = (size + PAGE - 1) / PAGE * PAGE;
@@ -140,12 +140,12 @@ void release(Address at) {
     if (at == 0) return;
     const Allocation *found = around(at);
     if (!found || found->at != at)
-        wrong("release of what is no allocation, or was released: %#lx", (unsigned long)at);
+        fail_run("release of an address that is not a live allocation: %#lx", (unsigned long)at);
     const Allocation own = *found;
     const uint64_t end = own.from + own.mapped;
     const uint64_t past = own.at + own.bytes;
     if (!filled(own.from, own.at) || !filled(past < end ? past : end, end))
-        wrong("an allocation of %lu bytes was written outside", (unsigned long)own.bytes);
+        fail_run("an allocation of %lu bytes was written outside", (unsigned long)own.bytes);
     if (planted("leak")) return;
     live.erase(own.from);
     now -= own.bytes;
@@ -158,11 +158,11 @@ void check(Address at, size_t bytes, const char *what) {
     const Allocation *found = around(at);
     if (bytes == 0) return;
     if (!found || at < found->at || at + bytes > found->at + found->bytes)
-        wrong("%s: %lu bytes at %#lx are not in one live allocation", what,
+        fail_run("%s: %lu bytes at %#lx are not in one live allocation", what,
               (unsigned long)bytes, (unsigned long)at);
 }
 
-Address start_of(Address at) {
+Address allocation_start(Address at) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     const Allocation *found = around(at);
     return found && at >= found->at && at < found->at + found->bytes ? found->at : 0;
@@ -183,13 +183,14 @@ void trim(uint64_t bytes) {
     if (reserved > stays) reserved = stays;
 }
 
-void settle() { trim(threshold); }
+void on_synchronize() { trim(threshold); }
 
-void room(size_t *free, size_t *total) {
+void free_and_total(size_t *free, size_t *total) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     const char *limit = getenv("STANDIN_BYTES");
     *total = size_t(16) << 30;
-    // What is not to be had, others have, by now or from the moment on that it is asked for.
+    // Memory above the limit belongs to other programs: from the start, or from the moment it is
+    // requested.
     const bool now_already = limit && !planted("others");
     const uint64_t most_now = now_already ? strtoull(limit, nullptr, 10) : *total;
     *free = most_now > reserved ? most_now - reserved : 0;

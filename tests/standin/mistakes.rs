@@ -1,4 +1,4 @@
-//! What goes wrong is seen: mistakes that the stand-in makes on purpose, and what users are told.
+//! Bugs are detected: bugs injected by the simulated libraries, and messages to the user.
 
 use super::{Bench, bench, kept, on, tensors};
 use std::fs;
@@ -19,12 +19,12 @@ fn planted_mistakes_show() {
     for mistake in ["grid", "offset", "leak", "overrun", "freed"] {
         let found = evaluated(&bench, &[("STANDIN_KEPT", &kept), ("STANDIN_PLANT", mistake)]);
         println!("{mistake}: {:?} {}", found.code, found.errors.trim());
-        // Either the stand-in ends the run, or numbers that nobody wrote are found in the logits.
+        // Either the simulated libraries end the run, or unwritten numbers are found in the logits.
         assert!(matches!(found.code, Some(1 | 86)), "{mistake}: {:?}", found.code);
     }
 }
 
-/// In what `eval` runs here a warp has its row to itself: barriers are in the sums of gradients.
+/// In this `eval` each row is processed by one warp; barriers only occur in sums of gradients.
 #[test]
 fn a_missing_barrier_shows() {
     let bench = bench();
@@ -37,7 +37,7 @@ fn a_missing_barrier_shows() {
     }
 }
 
-/// PoF on images that are read for every batch, in micro-batches: both are sent ahead.
+/// PoF with images read for every batch, in micro-batches; both are uploaded ahead.
 fn steps(bench: &Bench, settings: &[(&str, &str)]) -> super::Ended {
     let out = bench.path("steps");
     let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--out", &out];
@@ -64,9 +64,9 @@ fn inputs_come_while_the_device_computes() {
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
     let [copies, launches] = told(&ended.errors, "beside the computing stream");
     println!("{copies} copies, {launches} launches while one was under way");
-    // Two epochs of one step: B and B′ of the second, and second micro-batches, at the least.
+    // At least: two epochs of one step, B and B′ of the second step, and second micro-batches.
     assert!(copies >= 4 && launches > 0);
-    // Without a page of memory to send from everything comes the other way, to the same bits.
+    // Without pinned memory everything is copied synchronously, with the same bits.
     let there = || fs::read(bench.path("steps/model.safetensors")).unwrap();
     let sent = there();
     let ended = steps(&bench, &[("STANDIN_VERBOSE", "1"), ("STANDIN_PINNED", "0")]);
@@ -74,7 +74,7 @@ fn inputs_come_while_the_device_computes() {
     assert!(sent == there());
 }
 
-/// Numbers before these words in what the stand-in tells.
+/// The numbers before these words in the output of the simulated libraries.
 fn told<const N: usize>(errors: &str, words: &str) -> [u64; N] {
     let line = errors.lines().find(|line| line.contains(words)).unwrap_or("");
     let numbers = line.split(' ').filter_map(|word| word.parse().ok());
@@ -113,12 +113,12 @@ fn without_room_micro_batches_are_halved() {
     let words = ["eval", &bench.model, "--data", &bench.data];
     let mut told = 0;
     let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
-    // From what is too little for the weights to what is ample.
+    // From too little for the weights to more than enough.
     for room in (10..22).map(|power| 1u64 << power) {
         let bytes = (weights + room).to_string();
         let ended = on("cuda", &bench, &words, &[("STANDIN_BYTES", &bytes)]);
         let last = ended.errors.lines().find(|line| line.contains("rror: ")).unwrap_or("");
-        let halved = ended.errors.contains("no room for 5 images at once: going on with 2");
+        let halved = ended.errors.contains("no room for 5 images at once: continuing with 2");
         println!("{room} bytes beside weights: {:?} {}", ended.code, ended.errors.trim());
         assert!(ended.code == Some(0) || last.contains("room for"), "{}", ended.errors);
         told += usize::from(halved && ended.code == Some(0));
@@ -137,7 +137,7 @@ fn what_cannot_run_is_said_in_a_line() {
         assert!(ended.errors.contains(part), "{}", ended.errors);
     };
     refused("cuda", &[("STANDIN_PLANT", "no device")], "no NVIDIA driver or GPU");
-    refused("cuda", &[("STANDIN_PLANT", "old driver")], "knows CUDA 12.4");
+    refused("cuda", &[("STANDIN_PLANT", "old driver")], "supports CUDA 12.4");
     refused("cuda:3", &[], "no GPU 3");
 }
 
@@ -148,7 +148,7 @@ fn kept_activations_are_the_same_wherever_they_lie() {
         return;
     }
     let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
-    // Five images in micro-batches of two: whole waves and a last short one, in two views.
+    // Five images in micro-batches of two, in two views: full waves and a short last one.
     let tuned = |name: &str, cache: &str, settings: &[(&str, &str)]| -> Vec<u8> {
         let out = bench.path(name);
         let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--out", &out];
@@ -163,7 +163,7 @@ fn kept_activations_are_the_same_wherever_they_lie() {
     let there = tuned("there", "ram", &[]);
     assert!(there == tuned("nowhere", "off", &[]), "--cache off");
     assert!(there == tuned("files", "disk", &[]), "--cache disk");
-    // Half of what is free beside the weights is too little for them.
+    // Half of the memory that is free besides the weights is too little for them.
     let little = (2 * weights + (1 << 15)).to_string();
     assert!(there == tuned("here", "ram", &[("STANDIN_BYTES", &little)]), "the CPU's memory");
 }

@@ -1,12 +1,13 @@
-//! What happens where the device's memory gives out.
+//! Behaviour when the device runs out of memory.
 
 use super::{Bench, Ended, bench, on};
 use std::fs;
 
-/// Views of each image that are kept: more than twice the bytes of the weights.
+/// Cached views per image: more than twice the bytes of the weights.
 const VIEWS: &str = "40";
 
-/// PoL on activations kept in memory, on a device that gives so many bytes; the weights found.
+/// PoL with activations cached in memory, on a device with limited memory. Returns the weights, if
+/// the run succeeded.
 fn tuned(bench: &Bench, settings: &[(&str, &str)]) -> (Ended, Option<Vec<u8>>) {
     let out = bench.path("tuned");
     let _ = fs::remove_dir_all(&out);
@@ -30,8 +31,8 @@ fn what_has_no_room_is_moved_or_named() {
     assert!(ample.errors.contains(" of cuda:0's 16384 MiB"), "{}", ample.errors);
     assert!(ample.errors.contains("activations in cuda:0's memory"), "{}", ample.errors);
     let (mut moved, mut named, mut one) = (0, 0, 0);
-    // Too little for the weights; for an image beside them; enough for all but what the frozen
-    // layers gave.
+    // Too little for the weights; too little for one image besides them; enough for everything
+    // except the frozen layers' activations.
     for halves in [1, 2, 3, 6] {
         let bytes = (weights * halves / 2).to_string();
         let scarce = [("STANDIN_BYTES", &bytes[..]), ("STANDIN_PLANT", "others")];
@@ -39,15 +40,15 @@ fn what_has_no_room_is_moved_or_named() {
         let last = ended.errors.lines().find(|line| line.contains("rror: ")).unwrap_or("");
         println!("{bytes} bytes, weights {weights}: {:?} {last}", ended.code);
         match found {
-            // Neither the place of activations nor the way of inputs changes a bit.
+            // Neither the location of activations nor the upload path changes a bit.
             Some(found) => {
                 assert!(Some(found) == expected, "{bytes} bytes");
-                moved += u32::from(ended.errors.contains("they are kept in the CPU's memory"));
+                moved += u32::from(ended.errors.contains("moved to CPU memory"));
             }
             None => {
                 assert_eq!(ended.code, Some(1), "{}", ended.errors);
-                assert!(last.contains("or run with --device cpu"), "{last}");
-                one += u32::from(last.contains("no room for one image at once"));
+                assert!(last.contains("or use device cpu"), "{last}");
+                one += u32::from(last.contains("no room to process one image"));
                 named +=
                     u32::from(last.contains("expected room for ") && last.contains(" bytes of "));
             }

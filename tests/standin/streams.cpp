@@ -1,7 +1,7 @@
-// Streams and events, as orders of what may happen. Work happens at once, but for copies from
-// memory that the driver reads by itself, which happen when somebody waits for them and no earlier.
-// Every stream counts its steps, and knows how far every other was when it last waited for it
-// (vector clocks). Memory may be touched only by who has waited for all others that touched it.
+// Streams and events as a partial order. Work is executed immediately, except copies from pinned
+// memory, which are executed when something waits for them and no earlier. Every stream counts its
+// steps and records how far every other stream was when it last waited for it (vector clocks). A
+// stream may access memory only if it has waited for all other streams that accessed it.
 #include "standin.h"
 #include <cstdio>
 #include <cstdlib>
@@ -35,7 +35,7 @@ struct Copy {
 
 struct Stream {
     size_t id;
-    bool computes; // memory is asked for on it
+    bool computes; // allocates memory
     Clock seen;
     std::deque<Copy> waiting;
 };
@@ -44,7 +44,7 @@ struct Event {
     Clock seen;
 };
 
-// Of a stream's last use of something.
+// The step of each stream's last use.
 using Uses = std::map<size_t, uint64_t>;
 
 struct Pinned {
@@ -59,8 +59,8 @@ std::map<const char *, Pinned> pinned;
 uint64_t copies, launches_meanwhile;
 
 Stream &of(void *stream) {
-    // Work without a stream of its own is no part of the product.
-    if (!stream) wrong("work on the default stream");
+    // The product never uses the default stream.
+    if (!stream) fail_run("work on the default stream");
     return *static_cast<Stream *>(stream);
 }
 
@@ -73,10 +73,10 @@ uint64_t step(Stream &stream) {
 void require(const Uses &uses, const Clock &seen, size_t own, const char *what) {
     for (auto [id, step] : uses)
         if (id != own && at(seen, id) < step)
-            wrong("%s, before stream %zu is done with it", what, id);
+            fail_run("%s, while stream %zu still uses it", what, id);
 }
 
-// Does what of the waiting copies this clock has behind it, but for a stream's own.
+// Executes the pending copies that this clock has waited for, except those of the given stream.
 void catch_up(const Clock &seen, const Stream *own = nullptr) {
     for (Stream *stream : all)
         while (stream != own && !stream->waiting.empty()) {
@@ -109,16 +109,16 @@ struct Report {
 
 namespace streams {
 
-void made(void *stream, Address at) {
+void on_allocate(void *stream, Address at) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     Stream &own = of(stream);
     own.computes = true;
     used[at] = {{own.id, step(own)}};
 }
 
-void touch(void *stream, Address address, const char *what) {
+void on_access(void *stream, Address address, const char *what) {
     std::lock_guard<std::recursive_mutex> guard(lock);
-    const Address start = memory::start_of(address);
+    const Address start = memory::allocation_start(address);
     if (!start) return;
     Stream &own = of(stream);
     const uint64_t now = step(own);
@@ -127,14 +127,14 @@ void touch(void *stream, Address address, const char *what) {
     uses[own.id] = now;
 }
 
-void gone(void *stream, Address at) {
+void on_free(void *stream, Address at) {
     if (!at) return;
-    touch(stream, at, "memory is given back");
+    on_access(stream, at, "memory is given back");
     std::lock_guard<std::recursive_mutex> guard(lock);
     used.erase(at);
 }
 
-void launched(void *stream) {
+void on_launch(void *stream) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     for (Stream *other : all)
         if (other != stream && !other->waiting.empty()) {
@@ -143,7 +143,7 @@ void launched(void *stream) {
         }
 }
 
-bool later(void *stream, Address to, const void *from, size_t bytes) {
+bool is_asynchronous(void *stream, Address to, const void *from, size_t bytes) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     Pinned *source = around(from);
     if (!source) return false;
@@ -168,7 +168,7 @@ int cuStreamCreate(void **stream, unsigned) {
 }
 int cuStreamDestroy_v2(void *stream) {
     std::lock_guard<std::recursive_mutex> guard(lock);
-    if (!of(stream).waiting.empty()) wrong("a stream is destroyed before it is done");
+    if (!of(stream).waiting.empty()) fail_run("a stream is destroyed while work is pending");
     return 0;
 }
 int cuStreamSynchronize(void *stream) {
@@ -177,7 +177,7 @@ int cuStreamSynchronize(void *stream) {
     step(own);
     join(host, own.seen);
     catch_up(host);
-    memory::settle();
+    memory::on_synchronize();
     return 0;
 }
 int cuCtxSynchronize() {
@@ -191,7 +191,7 @@ int cuStreamWaitEvent(void *stream, void *event, unsigned) {
     if (planted(own.computes ? "early use" : "early copy")) return 0;
     step(own);
     join(own.seen, static_cast<Event *>(event)->seen);
-    // Other work happens at once, so that what it waits for has to happen now.
+    // Other work is executed immediately, so what it waits for must be executed first.
     catch_up(own.seen, &own);
     return 0;
 }
@@ -234,7 +234,7 @@ int cuMemHostAlloc(void **out, size_t bytes, unsigned) {
 int cuMemFreeHost(void *at) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     auto found = pinned.find(static_cast<char *>(at));
-    if (found == pinned.end()) wrong("memory is given back that is not the driver's");
+    if (found == pinned.end()) fail_run("release of pinned memory that was not allocated");
     require(found->second.copied, host, size_t(-1), "memory that a copy reads is given back");
     pinned.erase(found);
     free(at);

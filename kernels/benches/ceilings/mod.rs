@@ -1,14 +1,14 @@
-//! What this machine can do at most, measured beside everything else: a large product, a large copy.
+//! Peak rates of this machine, measured next to every benchmark: a large product and a large copy.
 
 use rayon::prelude::*;
 use std::time::Instant;
 
 /// Rows and columns of the product.
 const SIDE: usize = 1536;
-/// Numbers copied: 64 MiB, past every cache that belongs to a core.
+/// Numbers copied: 64 MiB, more than the private caches of a core hold.
 const COPIED: usize = 1 << 24;
 
-/// Buffers of the measurements, mapped once.
+/// Buffers of the measurements, allocated once.
 pub struct Ceilings {
     a: Vec<f32>,
     b: Vec<f32>,
@@ -29,12 +29,12 @@ impl Ceilings {
         }
     }
 
-    /// Operations a second of one square f32 product on all threads, as the kernels call it.
+    /// Operations per second of one square f32 product on all threads, called as in the kernels.
     pub fn product(&mut self) -> f64 {
         let start = Instant::now();
         let (x, y, z) = (self.c.as_mut_ptr(), self.a.as_ptr(), self.b.as_ptr());
         let (n, s) = (SIDE, SIDE as isize);
-        // SAFETY: three buffers of n² numbers, rows n apart.
+        // SAFETY: three buffers of n² numbers with row stride n.
         unsafe {
             let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
             gemm::gemm(
@@ -45,7 +45,7 @@ impl Ceilings {
         2.0 * (n as f64).powi(3) / start.elapsed().as_secs_f64()
     }
 
-    /// Bytes read and written a second by a large copy on all threads.
+    /// Bytes read and written per second by a large copy on all threads.
     pub fn copy(&mut self) -> f64 {
         let start = Instant::now();
         let parts = self.to.par_chunks_mut(1 << 18).zip(self.from.par_chunks(1 << 18));
@@ -55,7 +55,7 @@ impl Ceilings {
     }
 }
 
-/// The middle of some measurements.
+/// Median.
 pub fn median(mut x: Vec<f64>) -> f64 {
     x.sort_by(f64::total_cmp);
     x[x.len() / 2]

@@ -1,5 +1,6 @@
-// Lets a plain C++17 compiler read CUDA C++. Mathematics is libm's: a GPU differs from it by units
-// in the last place. Not here: wmma, cp.async, inline PTX, half precision.
+// Lets a plain C++17 compiler compile CUDA C++. Mathematical functions are those of libm; a GPU
+// differs from them by units in the last place. Not supported: wmma, cp.async, inline PTX, half
+// precision.
 #pragma once
 #include "fibers.h"
 #include <algorithm>
@@ -15,10 +16,10 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
-// Blocks run one after the other.
+// Blocks run one after the other, so static memory serves as shared memory.
 #define __shared__ static
 #define __restrict__ __restrict
-// `extern __shared__ T name[]` has no meaning in C++: kernels write this instead.
+// `extern __shared__ T name[]` is not valid C++; kernels use this macro instead.
 #define DYN_SHARED(T, name) T *name = reinterpret_cast<T *>(emu::dynamic_shared())
 
 struct alignas(8) uint2 {
@@ -30,13 +31,13 @@ struct alignas(16) uint4 {
 
 namespace emu {
 
-// A kernel: its name, the most threads of a block it was made for, bytes of each parameter.
+// A kernel: name, maximum threads per block, number of parameters and their sizes in bytes.
 struct Kernel {
     const char *name;
     unsigned threads, parameters;
     const unsigned *sizes;
     void (*kernel)();
-    // `arguments` points to one pointer a parameter, as cuLaunchKernel takes them.
+    // `arguments` points to one pointer per parameter, as in cuLaunchKernel.
     Failure (*launch)(void (*kernel)(), dim3 blocks, dim3 threads, size_t shared, unsigned order,
                       void **arguments);
 };

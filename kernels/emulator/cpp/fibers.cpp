@@ -1,4 +1,4 @@
-// The scheduler of fibers.h. x86-64, System V.
+// The scheduler declared in fibers.h, for x86-64 with the System V ABI.
 #include "fibers.h"
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +10,8 @@
 #error "emu_switch is written for x86-64"
 #endif
 
-// Saves the registers that a function must keep, leaves the stack in *from and goes on with `to`.
+// Saves the callee-saved registers, stores the stack pointer in *from, and switches to the stack
+// `to`.
 extern "C" void emu_switch(void **from, void *to);
 asm(R"(
 .text
@@ -34,7 +35,7 @@ Block block;
 namespace {
 
 constexpr size_t PAGE = 4096;
-// Reserved, and touched only as far as used.
+// Reserved address space; only touched pages use memory.
 constexpr size_t STACK = 256 << 10, SHARED = 256 << 10;
 constexpr int NONE = -1;
 
@@ -51,7 +52,7 @@ struct Slot {
 };
 struct Warp {
     unsigned arrived, wanted, predicates, ballot, alive;
-    // Two buffers: a lane may enter the next shuffle before others have read this one.
+    // Two buffers, because a lane may enter the next shuffle before others have read this one.
     alignas(8) char values[2][32][8];
     unsigned turn[32];
 };
@@ -96,7 +97,7 @@ void release_warp(Warp &warp, unsigned base) {
             s.threads[base + lane].state = State::READY;
 }
 
-// One fiber runs thread after thread as long as they do not wait: kernels without barriers never
+// A fiber runs thread after thread as long as they do not wait. Kernels without barriers never
 // switch.
 void fiber_main() {
     for (;;) {
@@ -107,7 +108,7 @@ void fiber_main() {
         --s.alive;
         s.progress = true;
         warp_of(done.thread).alive &= ~(1u << done.thread.linear % 32);
-        // Threads that have ended count as arrived, as on every GPU since sm_70.
+        // Finished threads count as arrived, as on every GPU since sm_70.
         if (s.alive > 0 && s.waiting == s.alive) release_block();
         unsigned next = s.position + 1;
         while (next < s.count && s.threads[s.order[next]].state != State::READY) ++next;
@@ -120,7 +121,7 @@ void fiber_main() {
         }
         s.idle.push_back(fiber);
         emu_switch(&s.fibers[fiber].top, s.main);
-        abort(); // an idle fiber is started anew, never resumed
+        abort(); // an idle fiber is restarted, never resumed
     }
 }
 
@@ -138,10 +139,10 @@ int new_fiber() {
     }
     const int fiber = s.idle.back();
     s.idle.pop_back();
-    // Tops are spread over cache sets.
+    // Spreads the tops of stacks over cache sets.
     char *stack = s.fibers[fiber].stack + STACK - (fiber * 9 % 64) * 64;
     void **top = reinterpret_cast<void **>(stack);
-    *--top = nullptr; // the entry finds the stack as after a call, with no return address
+    *--top = nullptr; // stack layout as after a call, without a return address
     *--top = reinterpret_cast<void *>(&fiber_main);
     for (int i = 0; i < 6; ++i) *--top = nullptr;
     s.fibers[fiber].top = top;
@@ -200,7 +201,7 @@ void start_block(unsigned long index, size_t shared) {
     const dim3 &blocks = block.blocks, &threads = block.threads;
     block.index = {unsigned(index % blocks.x), unsigned(index / blocks.x % blocks.y),
                    unsigned(index / blocks.x / blocks.y)};
-    // NaN: what is read before it is written shows.
+    // Fills shared memory with NaN, so that reads of unwritten memory show.
     memset(s.shared, 0xff, shared);
     s.alive = s.count;
     s.waiting = 0;
@@ -225,7 +226,7 @@ void run_block() {
             emu_switch(&s.main, s.fibers[slot.fiber].top);
         }
         if (!s.progress && s.failure == FINE) {
-            s.error = "deadlock: a barrier is not reached by all the threads it waits for";
+            s.error = "deadlock: a barrier is not reached by all threads that it waits for";
             s.failure = LAUNCH_FAILED;
         }
     }
@@ -245,7 +246,7 @@ void fail(const char *what, Failure code) {
     s.error = std::string(where) + what;
     s.failure = code;
     to_scheduler();
-    abort(); // a launch that failed is not resumed
+    abort(); // a failed launch is not resumed
 }
 
 bool without_barriers = false;
@@ -290,7 +291,7 @@ Failure run(dim3 blocks, dim3 threads, size_t shared, unsigned order, Entry entr
     const uint64_t each = uint64_t(threads.x) * threads.y * threads.z;
     if (each == 0 || each > 1024 || bytes > 48 << 10 || blocks.x == 0 || blocks.x > 0x7fffffff ||
         blocks.y == 0 || blocks.y > 65535 || blocks.z == 0 || blocks.z > 65535) {
-        s.error = "no GPU takes this launch configuration";
+        s.error = "invalid launch configuration";
         return INVALID_CONFIGURATION;
     }
     s.error.clear();
@@ -300,7 +301,7 @@ Failure run(dim3 blocks, dim3 threads, size_t shared, unsigned order, Entry entr
     s.argument = argument;
     s.threads.resize(s.count);
     s.warps.resize((s.count + 31) / 32);
-    s.idle.clear(); // a launch that failed has left fibers behind
+    s.idle.clear(); // a failed launch leaves fibers behind
     for (size_t i = 0; i < s.fibers.size(); ++i) s.idle.push_back(int(i));
     make_shared(bytes);
     make_order(order);

@@ -1,7 +1,7 @@
-// Runs the threads of a CUDA block on one thread of the CPU: each is a fiber with a stack of its
-// own, and fibers switch only at barriers and warp intrinsics. A launch is therefore deterministic,
-// and the order in which threads go between two barriers can be chosen: a kernel that is right
-// gives the same bits in every order.
+// Runs the threads of a CUDA block on one CPU thread. Each CUDA thread is a fiber with its own
+// stack, and fibers switch only at barriers and warp intrinsics. So launches are deterministic, and
+// the order of threads between two barriers can be chosen. A correct kernel gives the same bits in
+// every order.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -17,7 +17,7 @@ struct dim3 {
 
 namespace emu {
 
-// CUDA's numbers for what can go wrong.
+// CUDA's error codes.
 enum Failure {
     FINE = 0,
     INVALID_VALUE = 1,
@@ -27,7 +27,7 @@ enum Failure {
     LAUNCH_FAILED = 719,
 };
 
-// The thread that runs now, and its block.
+// The running thread and its block.
 struct Thread {
     uint3 index;
     unsigned linear;
@@ -39,27 +39,27 @@ struct Block {
 extern const Thread *current;
 extern Block block;
 
-// Dynamic shared memory of the running block: filled with NaN before each block, its end at a page
-// that must not be touched.
+// Dynamic shared memory of the running block. Filled with NaN before each block; it ends at an
+// inaccessible page.
 void *dynamic_shared();
 
 enum Vote { NO_VOTE, COUNT, ALL, ANY };
-// __syncthreads and its kin.
+// __syncthreads and its variants.
 int block_barrier(Vote vote, int predicate);
-// Set, block_barrier holds nobody up: a kernel that forgets its barriers, on purpose.
+// If set, block_barrier does not wait. Simulates a kernel with missing barriers.
 extern bool without_barriers;
-// A shuffle: `source` < 0 keeps the thread's own value.
+// A shuffle. With `source` < 0 the thread keeps its own value.
 void warp_exchange(unsigned mask, const void *in, void *out, size_t bytes, int source);
 // __ballot_sync.
 unsigned warp_vote(unsigned mask, int predicate);
-// Ends the launch.
+// Ends the launch with an error.
 [[noreturn]] void fail(const char *what, Failure code);
 
-// In which order threads and blocks go: 0 up, 1 down, else shuffled by that seed.
+// Order of threads and blocks: 0 ascending, 1 descending, otherwise shuffled with that seed.
 using Entry = void (*)(void *);
 Failure run(dim3 blocks, dim3 threads, size_t shared, unsigned order, Entry entry, void *argument);
 
-// What the last launch failed of.
+// Error of the last launch.
 const std::string &last_error();
 void set_error(std::string what);
 

@@ -1,11 +1,11 @@
-// The kernels there are, and their launch by name, for callers in other languages.
+// The registry of kernels, and a C interface to launch them by name.
 #include "cuda_on_cpu.h"
 #include <map>
 
 namespace emu {
 
 namespace {
-// Made at its first use: kernels register while globals are being constructed.
+// Created at first use, because kernels register during static initialisation.
 std::map<std::string, Kernel> &kernels() {
     static std::map<std::string, Kernel> all;
     return all;
@@ -21,18 +21,18 @@ const Kernel *find_kernel(const char *name) {
 
 } // namespace emu
 
-// Launches kernel `name`: `count` arguments, pointers to them and their sizes. 0 or CUDA's number
-// for the failure, with its text in emu_error.
+// Launches kernel `name` with `count` arguments, given as pointers and sizes. Returns 0 or CUDA's
+// error code; emu_error returns the text.
 extern "C" int emu_launch(const char *name, const unsigned *blocks, const unsigned *threads,
                           size_t shared, unsigned order, void **arguments, const unsigned *sizes,
                           unsigned count) {
     const emu::Kernel *kernel = emu::find_kernel(name);
     if (!kernel) {
-        emu::set_error("there is no such kernel");
+        emu::set_error("no such kernel");
         return emu::NOT_FOUND;
     }
     if (count != kernel->parameters) {
-        emu::set_error("it takes " + std::to_string(kernel->parameters) + " arguments, not " +
+        emu::set_error("the kernel takes " + std::to_string(kernel->parameters) + " arguments, not " +
                        std::to_string(count));
         return emu::INVALID_VALUE;
     }
@@ -44,7 +44,7 @@ extern "C" int emu_launch(const char *name, const unsigned *blocks, const unsign
             return emu::INVALID_VALUE;
         }
     if (threads[0] * threads[1] * threads[2] > kernel->threads) {
-        emu::set_error("more than " + std::to_string(kernel->threads) + " threads a block");
+        emu::set_error("more than " + std::to_string(kernel->threads) + " threads per block");
         return emu::INVALID_CONFIGURATION;
     }
     return kernel->launch(kernel->kernel, {blocks[0], blocks[1], blocks[2]},
@@ -53,7 +53,7 @@ extern "C" int emu_launch(const char *name, const unsigned *blocks, const unsign
 
 extern "C" const char *emu_error() { return emu::last_error().c_str(); }
 
-// Calls `each` with every kernel's name.
+// Calls `each` with the name of every kernel.
 extern "C" void emu_kernels(void (*each)(const char *name, void *context), void *context) {
     for (const auto &[name, kernel] : emu::kernels()) each(name.c_str(), context);
 }

@@ -1,14 +1,14 @@
-// Kernels with a mistake each, which the emulator has to show.
+// Kernels with one bug each, which the emulator must detect.
 #include "entry.cuh"
 
-// Reverses a block's numbers without waiting for the others to have written theirs.
+// Reverses a block's numbers without waiting until all are written.
 ENTRY(256, planted_missing_barrier, const float *x, float *y) {
     DYN_SHARED(float, row);
     row[threadIdx.x] = x[threadIdx.x];
     y[threadIdx.x] = row[blockDim.x - 1 - threadIdx.x];
 }
 
-// A barrier that half of the threads pass by, to wait at another kind.
+// Half of the threads skip a barrier and wait at another kind.
 ENTRY(256, planted_divergent_barrier, float *y) {
     if (threadIdx.x % 2 == 0)
         __syncthreads();
@@ -25,11 +25,11 @@ ENTRY(256, planted_partial_shuffle, float *y) {
         __syncthreads();
 }
 
-// Reads shared memory that nobody wrote.
+// Reads unwritten shared memory.
 ENTRY(256, planted_unwritten_shared, float *y) {
     DYN_SHARED(float, row);
     y[threadIdx.x] = row[threadIdx.x];
 }
 
-// Reads one number past its input.
+// Reads one number past the end of its input.
 ENTRY(256, planted_overrun, const float *x, float *y) { y[threadIdx.x] = x[threadIdx.x + 1]; }

@@ -1,39 +1,41 @@
-//! The micro-kernel on AMX: two by two tiles of sums.
+//! AMX micro-kernel: 2 × 2 tiles of sums.
 //!
-//! The intrinsics are not stable, so the instructions stand as assembly, one block a call: the
-//! compiler knows of no tile registers. The Linux kernel hands tiles to a process that asks.
+//! The AMX intrinsics are unstable in Rust and the compiler does not know tile registers, so each
+//! block of instructions is inline assembly. On Linux a process must request permission to use
+//! tiles.
 
 use super::blocks::Group;
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::mem::offset_of;
 
-/// Whether the processor has AMX-BF16 and the kernel lets this process use it; asks for it.
-pub fn granted() -> bool {
+/// Whether the processor has AMX-BF16 and the operating system allows it. Requests the permission.
+pub fn request_permission() -> bool {
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
     /// `ARCH_REQ_XCOMP_PERM` of arch_prctl(2), for the tile registers (component 18).
     const REQUEST: [libc::c_long; 2] = [0x1023, 18];
     let wanted = AMX_BF16 | AMX_TILE;
-    // SAFETY: every x86-64 processor has the instruction; newer compilers know that.
+    // SAFETY: every x86-64 processor has the instruction. Newer compilers know that, hence the
+    // `allow`.
     #[allow(unused_unsafe)]
     let has = unsafe { __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & wanted == wanted };
     if !has {
         return false;
     }
-    // SAFETY: the call reads two numbers and changes what the process may use, nothing else. It
-    // fails on kernels without AMX, and where the system forbids it.
+    // SAFETY: the call takes two numbers and only changes the process's permissions. It fails on
+    // kernels without AMX and where the system forbids it.
     unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST[0], REQUEST[1]) == 0 }
 }
 
-/// The tile registers of this thread, all 16 rows of 64 bytes, until dropped.
+/// The tile registers of this thread: 16 rows of 64 bytes each. Released on drop.
 pub struct Registers;
 
 impl Registers {
-    /// Configures them.
+    /// Configures the tiles.
     ///
     /// # Safety
-    /// [`granted`] has returned true.
+    /// [`request_permission`] returned true.
     pub unsafe fn new() -> Self {
         #[repr(C, align(64))]
         struct Palette([u8; 64]);
@@ -43,7 +45,7 @@ impl Registers {
             palette.0[16 + 2 * tile] = 64;
             palette.0[48 + tile] = 16;
         }
-        // SAFETY: palette 1 with eight tiles of 1 KiB is what AMX has.
+        // SAFETY: palette 1 has eight tiles of 1 KiB, as configured here.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) &palette, options(nostack, preserves_flags));
         }
@@ -53,13 +55,13 @@ impl Registers {
 
 impl Drop for Registers {
     fn drop(&mut self) {
-        // SAFETY: they were configured. Released, they cost nothing at a change of threads.
+        // SAFETY: the tiles were configured. Once released they cost nothing at a context switch.
         unsafe { asm!("tilerelease", options(nostack, preserves_flags)) };
     }
 }
 
-/// Loads the part of that number of one or two tiles of A, down, into registers 4 and 5, in the
-/// first-level cache.
+/// Loads part number `$part` of one or two vertically adjacent tiles of A into registers 4 and 5,
+/// with caching in L1.
 macro_rules! left {
     (1, $part:literal) => {
         concat!("tileloadd tmm4, [{a} + {s} + 1024 * ", $part, "]\n")
@@ -69,8 +71,8 @@ macro_rules! left {
     };
 }
 
-/// Loads the part of that number of one or two tiles of B, across, into registers 6 and 7; B
-/// passes through the first-level cache (the hint T1).
+/// Loads part number `$part` of one or two horizontally adjacent tiles of B into registers 6 and 7,
+/// with the T1 hint: B streams through L1.
 macro_rules! right {
     (1, $part:literal) => {
         concat!("tileloaddt1 tmm6, [{b} + {s} + 1024 * ", $part, "]\n")
@@ -80,7 +82,7 @@ macro_rules! right {
     };
 }
 
-/// A or B as loaded, down by across, multiplied onto the sums in registers 0 to 3.
+/// Multiplies the loaded tiles (down × across) onto the sums in registers 0 to 3.
 macro_rules! times {
     (1, 1) => {
         "tdpbf16ps tmm0, tmm4, tmm6\n"
@@ -96,7 +98,7 @@ macro_rules! times {
     };
 }
 
-/// Sums to memory: {p} points at the first tile's, {q} 16 rows below.
+/// Stores the sums. {p} points to the first tile, {q} to the one 16 rows below.
 macro_rules! store {
     (1, 1) => {
         "tilestored [{p} + {s}], tmm0\n"
@@ -116,8 +118,8 @@ macro_rules! store {
     };
 }
 
-/// A loop along K, over tiles of so many parts: a and p point at the tiles of A, b and q at those
-/// of B, and s is a tile's row.
+/// Loop along K over tiles of `$parts` parts. {a} and {p} point to the tiles of A, {b} and {q} to
+/// those of B, {s} is the row stride of a tile.
 macro_rules! along {
     ($parts:literal, $($step:expr),+) => {
         concat!(
@@ -175,7 +177,7 @@ macro_rules! block {
     };
 }
 
-/// Tiles of one part: the product.
+/// Operands in one part: a single product.
 macro_rules! rounded {
     ($group:ident, $down:tt, $across:tt) => {
         block!(
@@ -187,8 +189,8 @@ macro_rules! rounded {
     };
 }
 
-/// Tiles of three parts: the five small products over all of K, then the large one, so that sums
-/// are rounded at their full size once a product of A and B and not six times.
+/// Operands in three parts: the five small products over all of K first, then the large one. So the
+/// full-size sums are rounded once per product of A and B instead of six times.
 macro_rules! split {
     ($group:ident, $down:tt, $across:tt) => {
         block!(
@@ -214,12 +216,12 @@ macro_rules! split {
     };
 }
 
-/// `rows` by `columns` tiles of sums, one or two each, of operands in one part or three.
+/// Computes `rows` × `columns` tiles of sums, one or two each, of operands in one part or three.
 ///
 /// # Safety
-/// As [`Group`]'s fields promise, and this thread holds [`Registers`].
+/// The contract of [`Group`]'s fields, and this thread holds [`Registers`].
 pub unsafe fn multiply(parts: usize, rows: usize, columns: usize, group: &Group) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         match (parts, rows, columns) {
             (1, 2, 2) => rounded!(group, 2, 2),

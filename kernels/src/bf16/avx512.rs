@@ -1,16 +1,16 @@
-//! The micro-kernel on AVX512-BF16: eight rows by up to three registers of sums.
+//! AVX512-BF16 micro-kernel: eight rows by up to three registers of sums.
 
 use super::blocks::Group;
 use super::pack::Tile;
 use std::arch::x86_64::*;
 
-/// One tile of rows by `columns` tiles, one to three.
+/// One tile of rows by `columns` tiles, 1 to 3.
 ///
 /// # Safety
-/// As [`Group`]'s fields promise, and the processor has AVX512F and AVX512-BF16.
+/// The contract of [`Group`]'s fields, and the processor has AVX512F and AVX512-BF16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub unsafe fn multiply(columns: usize, group: &Group) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         for row in [0, 8] {
             match columns {
@@ -22,14 +22,15 @@ pub unsafe fn multiply(columns: usize, group: &Group) {
     }
 }
 
-/// Rows `row..row + 8` of the tile: 8·C sums, C registers of B and one pair of A for all lanes.
+/// Rows `row..row + 8` of the tile: 8·C registers of sums, C registers of B, and one pair of A
+/// broadcast to all lanes.
 ///
 /// # Safety
-/// As [`multiply`]'s.
+/// As for [`multiply`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn half<const C: usize>(row: usize, g: &Group) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); C]; 8];
         for k in 0..g.depth {

@@ -1,10 +1,10 @@
 //! One product, in blocks that fit the caches.
 //!
-//! Of B as many columns at a time are packed as the second-level cache holds; A's rows are packed
-//! once for all columns (Goto and van de Geijn 2008). The sums of a strip of rows come out in a
-//! buffer, and go to C while the next strip is multiplied: C is too large for the caches, and the
-//! micro-kernel would wait for it. How K is cut depends on K alone, so a number of C does not
-//! depend on who computes it.
+//! Columns of B are packed in blocks that fit the L2 cache; rows of A are packed once for all
+//! columns (Goto and van de Geijn 2008). The sums of a strip of rows go to a buffer, which is
+//! written to C while the next strip is multiplied. C is too large for the caches, and the
+//! micro-kernel would wait for it. The split along K depends only on K, so the bits of C do not
+//! depend on which thread computes it.
 
 use super::Unit;
 use super::flush::{Strip, WIDTH};
@@ -12,18 +12,18 @@ use super::pack::{DEPTH, LINES, Side, Source, Tile, pack};
 use std::cell::RefCell;
 use std::ops::Range;
 
-/// Steps of K between two visits to C.
+/// Maximum number of steps along K between two updates of C.
 const MAX_DEPTH: usize = 4096;
-/// Rows of A that are packed at a time, times their depth: 8 MiB.
+/// Maximum of (packed rows of A) × depth: 8 MiB.
 const MAX_A: usize = 1 << 22;
-/// Columns of B that are packed at a time, times their depth: 1 MiB.
+/// Maximum of (packed columns of B) × depth: 1 MiB.
 const MAX_B: usize = 1 << 19;
-/// The first and the last of these where numbers have three parts: rows of A are three times as
-/// long, and need their share of the second-level cache.
+/// [`MAX_DEPTH`] and [`MAX_B`] for operands in three parts: rows of A are three times as long and
+/// need their share of the L2 cache.
 const SPLIT_MAX: [usize; 2] = [768, 3 << 17];
 
 thread_local! {
-    /// Packed operands and sums, kept because fresh memory costs page faults.
+    /// Packed operands and sums. Reused, because fresh memory costs page faults.
     static BUFFERS: RefCell<Buffers> = const { RefCell::new(Buffers::new()) };
 }
 
@@ -40,57 +40,57 @@ impl Buffers {
     }
 }
 
-/// A group of tiles for a micro-kernel.
+/// The operands of one micro-kernel call: a group of tiles.
 #[repr(C)]
 pub struct Group {
-    /// The first tile of A, all its parts; the next along K follows them.
+    /// The first tile of A, with all its parts. The next tile along K follows.
     pub a: *const Tile,
-    /// The first tile of B, all its parts; the next along K follows them.
+    /// The first tile of B, with all its parts. The next tile along K follows.
     pub b: *const Tile,
-    /// Tiles along K, each of so many parts.
+    /// Number of tiles along K, each with all its parts.
     pub depth: usize,
-    /// Tiles to those of the next 16 rows or columns.
+    /// Distance, in tiles, to the tiles of the next 16 rows or columns.
     pub step: usize,
-    /// Where the sums go, in rows of whole tiles.
+    /// Output of the sums, in rows of whole tiles.
     pub sums: *mut f32,
-    /// Bytes from a row of them to the next.
+    /// Bytes between rows of sums.
     pub stride: usize,
 }
 
-/// What a product starts from.
+/// The initial value of a product.
 #[derive(Clone, Copy)]
 pub enum Start {
-    /// Zero: C is written, whatever it held.
+    /// Zero: C is overwritten.
     Zero,
-    /// C itself.
+    /// The content of C.
     Sum,
-    /// A row of as many numbers as C has columns, in every row.
+    /// A row with as many numbers as C has columns, for every row of C.
     Row(*const f32),
 }
 
 /// C = start + factor · A·B.
 #[derive(Clone, Copy)]
 pub struct Problem {
-    /// Lines are A's rows.
+    /// A, whose lines are its rows.
     pub a: Source,
-    /// Lines are B's columns.
+    /// B, whose lines are its columns.
     pub b: Source,
-    /// C's first number.
+    /// The first number of C.
     pub c: *mut f32,
-    /// From a row of C to the next.
+    /// Distance between rows of C.
     pub row_stride: usize,
-    /// From a column of C to the next.
+    /// Distance between columns of C.
     pub col_stride: usize,
-    /// See there.
+    /// Initial value.
     pub start: Start,
-    /// See there.
+    /// The factor.
     pub factor: f32,
-    /// Whether C goes past the caches.
+    /// Whether C is written with non-temporal stores.
     pub stream: bool,
-    /// Numbers of bf16 that stand for one of A or B: 1, rounded, or 3, exact.
+    /// bf16 numbers per number of A or B: 1 (rounded) or 3 (exact).
     pub parts: usize,
 }
-// SAFETY: A and B are only read, and parts that threads take of C do not overlap.
+// SAFETY: A and B are only read, and threads write disjoint parts of C.
 unsafe impl Sync for Problem {}
 
 /// Rows and columns of a unit's largest group, in tiles.
@@ -98,7 +98,7 @@ pub fn group(unit: Unit) -> [usize; 2] {
     if unit == Unit::Amx { [2, 2] } else { [1, 3] }
 }
 
-/// `n` in equal steps of at most `most`, multiples of `of`.
+/// Size of equal steps that cover `n`, each at most about `most`, rounded up to a multiple of `of`.
 fn step(n: usize, most: usize, of: usize) -> usize {
     n.div_ceil(n.div_ceil(most.max(1)).max(1)).max(1).next_multiple_of(of)
 }
@@ -106,8 +106,8 @@ fn step(n: usize, most: usize, of: usize) -> usize {
 /// Computes `rows` × `columns` of the product on this thread.
 ///
 /// # Safety
-/// The problem's pointers reach what its sizes and strides say, no other thread touches this part
-/// of C, and `unit` is available and not [`Unit::Portable`].
+/// The problem's pointers are valid for its sizes and strides, no other thread uses this part of C,
+/// and `unit` is available and not [`Unit::Portable`].
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn serial(unit: Unit, p: &Problem, rows: Range<usize>, columns: Range<usize>) {
     let [tall, wide] = group(unit).map(|tiles| tiles * LINES);
@@ -116,14 +116,15 @@ pub unsafe fn serial(unit: Unit, p: &Problem, rows: Range<usize>, columns: Range
     let row_step = step(rows.len(), MAX_A / p.parts / depth, tall);
     let column_step = step(columns.len(), (max_b / p.parts / depth).min(WIDTH - wide), wide);
     #[cfg(target_os = "linux")]
-    // SAFETY: an available unit was granted.
+    // SAFETY: AMX is available, so the permission was given.
     let _registers = (unit == Unit::Amx).then(|| unsafe { super::amx::Registers::new() });
     BUFFERS.with_borrow_mut(|buffers| {
         for k in (0..p.a.depth.max(1)).step_by(depth) {
             let p = Problem { start: if k == 0 { p.start } else { Start::Sum }, ..*p };
             for row in rows.clone().step_by(row_step) {
                 for column in columns.clone().step_by(column_step) {
-                    // SAFETY: inside A and B, by the loops' bounds; otherwise as the caller's.
+                    // SAFETY: inside A and B by the bounds of the loops; otherwise the caller's
+                    // contract.
                     unsafe {
                         let height = row_step.min(rows.end - row);
                         let width = column_step.min(columns.end - column);
@@ -138,7 +139,7 @@ pub unsafe fn serial(unit: Unit, p: &Problem, rows: Range<usize>, columns: Range
     });
 }
 
-/// One block of columns against one of rows, strip by strip.
+/// One block of columns against one block of rows, strip by strip.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn block(
     unit: Unit,
@@ -149,10 +150,10 @@ unsafe fn block(
 ) {
     let [tall, wide] = group(unit);
     let depth = a.tiles()[1];
-    let b_tiles = room(&mut buffers.b, b.tiles(), p.parts);
-    let a_tiles = room(&mut buffers.a, a.tiles(), p.parts);
+    let b_tiles = reserve_tiles(&mut buffers.b, b.tiles(), p.parts);
+    let a_tiles = reserve_tiles(&mut buffers.a, a.tiles(), p.parts);
     let mut previous: Option<Strip> = None;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         let pack = if p.parts == 1 { pack::<1> } else { pack::<3> };
         pack(&b, Side::B, b_tiles);
@@ -161,7 +162,7 @@ unsafe fn block(
         }
         for (i, tiles) in a_tiles.chunks(tall * depth * p.parts).enumerate() {
             let height = (tall * LINES).min(a.lines - i * tall * LINES);
-            let sums = room(&mut buffers.sums[i % 2], [tall * WIDTH / LINES, 1], 1);
+            let sums = reserve_tiles(&mut buffers.sums[i % 2], [tall * WIDTH / LINES, 1], 1);
             let strip = Strip::new(row + i * tall * LINES, column, [height, b.lines], sums);
             let groups = b.tiles()[0].div_ceil(wide);
             for (j, right) in b_tiles.chunks(wide * depth * p.parts).enumerate() {
@@ -192,7 +193,7 @@ impl Group {
 /// Runs the unit's micro-kernel.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn run(unit: Unit, parts: usize, [rows, columns]: [usize; 2], group: &Group) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's contract.
     unsafe {
         match unit {
             #[cfg(target_os = "linux")]
@@ -202,7 +203,7 @@ unsafe fn run(unit: Unit, parts: usize, [rows, columns]: [usize; 2], group: &Gro
     }
 }
 
-/// Runs the micro-kernel on zeros, `times` over; see [`super::micro_kernel`].
+/// Runs the micro-kernel `times` times on zeros; see [`super::micro_kernel`].
 ///
 /// # Safety
 /// `unit` is available and not [`Unit::Portable`].
@@ -214,17 +215,17 @@ pub unsafe fn repeat(unit: Unit, parts: usize, depth: usize, times: usize) -> us
     let (a, b) = operands.split_at(tiles[0] * depth * parts);
     let group = Group::new(a, b, [depth, parts], sums.as_mut_ptr());
     #[cfg(target_os = "linux")]
-    // SAFETY: an available unit was granted.
+    // SAFETY: AMX is available, so the permission was given.
     let _registers = (unit == Unit::Amx).then(|| unsafe { super::amx::Registers::new() });
     for _ in 0..times {
-        // SAFETY: operands and sums hold the largest group.
+        // SAFETY: operands and sums have the size of the largest group.
         unsafe { run(unit, parts, tiles, std::hint::black_box(&group)) };
     }
     2 * tiles[0] * tiles[1] * LINES * LINES * depth * DEPTH * times
 }
 
-/// Room for tiles across and along, of so many parts.
-fn room(tiles: &mut Vec<Tile>, [across, along]: [usize; 2], parts: usize) -> &mut [Tile] {
+/// Space for `across` × `along` tiles of `parts` parts.
+fn reserve_tiles(tiles: &mut Vec<Tile>, [across, along]: [usize; 2], parts: usize) -> &mut [Tile] {
     let count = across * along * parts;
     if tiles.len() < count {
         tiles.resize(count, Tile([[0; 16]; 16]));

@@ -1,28 +1,28 @@
-//! A strip's sums on their way to C.
+//! Writes the sums of a strip to C.
 
 use super::blocks::{Problem, Start};
 use super::pack::Tile;
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-/// Numbers in a row of a strip's buffer, not a multiple of a page's part, so that the rows of a
-/// tile fall into different sets of the cache.
+/// Numbers per row of a strip's buffer. Not a power of two, so that the rows of a tile fall into
+/// different cache sets.
 pub const WIDTH: usize = 512 + 16;
 
-/// A few rows of C by the columns of B that are packed.
+/// A few rows of C by the packed columns of B.
 pub struct Strip {
-    /// Its sums, rows of [`WIDTH`].
+    /// The sums, in rows of [`WIDTH`].
     pub sums: *mut f32,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
     width: usize,
-    /// Its corner in C, and in the row that C starts from.
+    /// Position of the strip in C, and in the initial row.
     row: usize,
     column: usize,
 }
 
 impl Strip {
-    /// At `row` and `column` of C, its sums in `sums`.
+    /// A strip at `row` and `column` of C with the given buffer for its sums.
     pub fn new(row: usize, column: usize, [height, width]: [usize; 2], sums: &mut [Tile]) -> Self {
         assert!(size_of_val(sums) >= height * WIDTH * size_of::<f32>() && width <= WIDTH);
         Self { sums: sums.as_mut_ptr().cast(), height, width, row, column }
@@ -31,7 +31,7 @@ impl Strip {
     /// Writes some rows to C.
     ///
     /// # Safety
-    /// The strip lies inside C, which no other thread touches here, and its sums are there.
+    /// The strip is inside C, no other thread uses this part of C, and the sums are complete.
     #[target_feature(enable = "avx512f")]
     pub unsafe fn flush(&self, p: &Problem, rows: Range<usize>) {
         for i in rows {
@@ -58,13 +58,13 @@ impl Strip {
     }
 }
 
-/// One row of side by side numbers. Whole lines of the cache can go past it: to own a line that
-/// is written in full, reading it first is a waste.
+/// One contiguous row. Complete cache lines can be written with non-temporal stores, which avoid
+/// reading the line first.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn line(sums: *const f32, start: *const f32, c: *mut f32, width: usize, p: &Problem) {
     let factor = _mm512_set1_ps(p.factor);
-    // SAFETY (of all three): `count` numbers from j on lie inside the row.
+    // SAFETY (all three closures): `count` numbers from j on are inside the row.
     let value = |j: usize, mask: __mmask16| unsafe {
         let from = match start.is_null() {
             true => _mm512_setzero_ps(),

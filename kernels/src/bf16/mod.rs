@@ -1,14 +1,13 @@
-//! Products of f32 matrices in bf16: operands rounded, products exact, sums in f32.
+//! Products of f32 matrices with bf16 operands: operands are rounded, products exact, sums f32.
 //!
-//! A number of bf16 is the upper half of an f32: 8 bits of significand, the same exponents. Each
-//! operand is rounded to the nearest, ties to even, on its way to the multiplication, and
-//! subnormal numbers to zero; x̂ = x·(1 + δ), |δ| ≤ 2⁻⁸.
-//! The product of two such numbers fits an f32's significand, and sums over K are kept in f32:
-//! |ĉ − c| ≤ (2·2⁻⁸ + 2⁻¹⁶ + K·2⁻²³)·Σ|aᵢ||bᵢ|. Tensors stay f32 on both sides, so weights need
-//! no second copy.
+//! A bf16 number is the upper half of an f32: 8 bits of significand and the same exponent range.
+//! Each operand is rounded to nearest, ties to even, and subnormal numbers to zero: x̂ = x·(1 + δ),
+//! |δ| ≤ 2⁻⁸. The product of two such numbers fits the significand of an f32, and sums over K are
+//! f32: |ĉ − c| ≤ (2·2⁻⁸ + 2⁻¹⁶ + K·2⁻²³)·Σ|aᵢ||bᵢ|. Tensors stay f32, so weights need no second
+//! copy.
 //!
-//! Which instructions multiply is chosen at run time, see [`Unit`]. Their sums over K run in
-//! different orders, and the instructions take subnormal sums for zero.
+//! The instructions are selected at run time; see [`Unit`]. They differ in the order of sums over
+//! K, and they flush subnormal sums to zero.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx;
@@ -31,33 +30,34 @@ use crate::product::{Start, View};
 use candle_core::DType;
 #[cfg(target_arch = "x86_64")]
 use {
-    crate::cpu::stays_here,
+    crate::cpu::run_serially,
     blocks::Problem,
     pack::{LINES, Source},
     rayon::prelude::*,
     std::ops::Range,
 };
 
-/// Multiplications below which a second thread costs more than it brings.
+/// Below this many multiplications a second thread costs more than it saves.
 #[cfg(target_arch = "x86_64")]
 const SERIAL: usize = 1 << 20;
 
-/// Numbers of a matrix from which on it goes past the caches, which it would not fit: 2 MiB.
+/// Matrices of at least this many numbers (2 MiB) do not fit the caches and are written with
+/// non-temporal stores.
 #[cfg(target_arch = "x86_64")]
 const STREAM: usize = 1 << 19;
 
-/// An error if operands are not plain f32.
-pub(crate) fn takes(op: &'static str, dtype: DType, tangents: usize) -> Result<()> {
+/// Checks that operands are f32 without tangents.
+pub(crate) fn check_operands(op: &'static str, dtype: DType, tangents: usize) -> Result<()> {
     match (dtype, tangents) {
         (DType::F32, 0) => Ok(()),
         _ => Err(Error::Precision { op, dtype, tangents }),
     }
 }
 
-/// `x` rounded to bf16: to nearest, ties to even; subnormal numbers to zero, NaN to NaN.
+/// `x` rounded to bf16: to nearest, ties to even. Subnormal numbers become zero, NaN stays NaN.
 #[inline(always)]
 pub fn round(x: f32) -> f32 {
-    // Without branches, so that compilers make it a handful of vector instructions.
+    // Free of branches, so that compilers vectorise it.
     let bits = x.to_bits();
     let magnitude = bits & 0x7FFF_FFFF;
     let nearest = bits.wrapping_add(0x7FFF + (bits >> 16 & 1)) & 0xFFFF_0000;
@@ -65,11 +65,11 @@ pub fn round(x: f32) -> f32 {
     f32::from_bits(if magnitude > 0x7F80_0000 { bits | 0x0040_0000 } else { rounded })
 }
 
-/// C = start + factor · Â·B̂ for every matrix of the batch, x̂ as [`round`] gives it, with the
-/// fastest instructions there are.
+/// C = start + factor · Â·B̂ for every matrix of the batch, where x̂ = [`round`]\(x), with the
+/// fastest available instructions.
 ///
 /// # Panics
-/// If a view reaches outside its buffer or the sizes do not multiply.
+/// If a view is outside its buffer or sizes do not match.
 pub fn multiply(
     c: (&mut [f32], View),
     start: Start<f32>,
@@ -80,10 +80,10 @@ pub fn multiply(
     multiply_with(Unit::best(), c, start, a, b, factor);
 }
 
-/// As [`multiply`], with instructions of one's choice.
+/// Same as [`multiply`], with a given unit.
 ///
 /// # Panics
-/// As [`multiply`], and if this processor lacks the instructions.
+/// As [`multiply`], and if this processor does not support the unit.
 pub fn multiply_with(
     unit: Unit,
     (c, v): (&mut [f32], View),
@@ -92,7 +92,7 @@ pub fn multiply_with(
     (b, vb): (&[f32], View),
     factor: f64,
 ) {
-    assert!(Unit::available().contains(&unit), "this processor lacks {unit:?}");
+    assert!(Unit::available().contains(&unit), "this processor does not support {unit:?}");
     crate::product::check((c, v), start, (a, va), (b, vb));
     if unit == Unit::Portable {
         return portable::multiply((c, v), start, (a, va), (b, vb), factor);
@@ -101,7 +101,7 @@ pub fn multiply_with(
     tiled((unit, 1), (c, v), start, (a, va), (b, vb), factor as f32);
 }
 
-/// With a unit that works on tiles, on operands in so many parts. Operands were checked.
+/// Product with a unit that uses tiles, on operands of `parts` parts. Operands were checked.
 #[cfg(target_arch = "x86_64")]
 fn tiled(
     (unit, parts): (Unit, usize),
@@ -128,8 +128,8 @@ fn tiled(
     };
     let one = |i: usize, rows: Range<usize>, columns: Range<usize>| {
         let mut problem = first;
-        // SAFETY: the views lie inside their buffers, matrices of different i do not overlap in
-        // C, and `multiply_with` has found the unit available.
+        // SAFETY: the views are inside their buffers, matrices of different i do not overlap in C,
+        // and `multiply_with` checked that the unit is available.
         unsafe {
             problem.a.start = first.a.start.add(va.start(i));
             problem.b.start = first.b.start.add(vb.start(i));
@@ -138,7 +138,7 @@ fn tiled(
         }
     };
     let batch = v.batch[0] * v.batch[1];
-    if batch * v.rows * v.cols * va.cols < SERIAL || stays_here() {
+    if batch * v.rows * v.cols * va.cols < SERIAL || run_serially() {
         (0..batch).for_each(|i| one(i, 0..v.rows, 0..v.cols));
     } else if batch > 1 {
         (0..batch).into_par_iter().for_each(|i| one(i, 0..v.rows, 0..v.cols));
@@ -156,8 +156,8 @@ fn tiled(
     }
 }
 
-/// How many parts rows and columns are cut into for `threads`: of the cuts into as many, that
-/// where a part's rows and columns, which it packs, are fewest.
+/// Number of parts along rows and columns for `threads` threads. Of all factorisations of
+/// `threads`, the one with the fewest rows plus columns per part, which each thread has to pack.
 #[cfg(target_arch = "x86_64")]
 fn grid(threads: usize, [rows, columns]: [usize; 2]) -> [usize; 2] {
     let cost = |tall: usize| rows.div_ceil(tall) + columns.div_ceil(threads / tall);
@@ -166,14 +166,15 @@ fn grid(threads: usize, [rows, columns]: [usize; 2]) -> [usize; 2] {
     [tall, threads.max(1) / tall]
 }
 
-/// Runs the unit's micro-kernel `times` on one group of tiles, `depth` tiles of 32 deep, of
-/// operands in one part or, on AMX, three, and returns how many operations of theirs that was:
-/// with a small depth, what the unit does at most.
+/// Runs the unit's micro-kernel `times` times on one group of tiles, `depth` tiles of 32 steps
+/// deep, with operands of one part or (on AMX) three. Returns the number of operations. With a
+/// small depth this measures the peak rate of the unit.
 ///
 /// # Panics
-/// If this processor lacks the unit's instructions. [`Unit::Portable`] has no micro-kernel: 0.
+/// If this processor does not support the unit. [`Unit::Portable`] has no micro-kernel and returns
+/// 0.
 pub fn micro_kernel((unit, parts): (Unit, usize), depth: usize, times: usize) -> usize {
-    assert!(Unit::available().contains(&unit), "this processor lacks {unit:?}");
+    assert!(Unit::available().contains(&unit), "this processor does not support {unit:?}");
     assert!(parts == 1 || parts == 3 && unit == Unit::Amx, "{parts} parts on {unit:?}");
     match unit {
         Unit::Portable => 0,

@@ -1,53 +1,54 @@
-//! Rounds strided f32 matrices to bf16, or splits them into three, and lays them out in tiles.
+//! Packing: rounds strided f32 matrices to bf16, or splits them into three bf16 parts, and lays
+//! them out in tiles.
 //!
-//! A tile holds 16 rows (of A) or columns (of B) by 32 steps of the inner dimension, which are
-//! taken in pairs because the instructions add two products at a time: 1 KiB, one AMX register.
-//! A's tiles are \[row]\[pair], B's are \[pair]\[column]. What a tile reaches beyond the matrix is 0.
+//! A tile holds 16 rows (of A) or columns (of B) by 32 steps of the inner dimension: 1 KiB, one AMX
+//! register. Steps are stored in pairs, because the instructions add two products at a time. Tiles
+//! of A are \[row]\[pair], tiles of B are \[pair]\[column]. Elements beyond the matrix are 0.
 
 use crate::product::View;
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-/// Rows or columns of a tile.
+/// Rows or columns per tile.
 pub const LINES: usize = 16;
-/// Steps of the inner dimension in a tile.
+/// Steps of the inner dimension per tile.
 pub const DEPTH: usize = 32;
 
-/// Numbers ahead of which a line is fetched: sixteen lines at a time are more than the processor
-/// foresees.
-const AHEAD: usize = 4 * DEPTH;
+/// Prefetch distance along a line, in numbers. Packing reads sixteen lines at a time, more than the
+/// hardware prefetcher follows.
+const PREFETCH_DISTANCE: usize = 4 * DEPTH;
 
 /// One tile, as pairs of bf16.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Tile(pub [[u32; 16]; 16]);
 
-/// A matrix to be packed: lines are rows of A or columns of B.
+/// A matrix to pack. Lines are rows of A or columns of B.
 #[derive(Clone, Copy)]
 pub struct Source {
     /// The first number.
     pub start: *const f32,
-    /// From a line to the next.
+    /// Distance between lines.
     pub line_stride: usize,
-    /// From a step of the inner dimension to the next.
+    /// Distance between steps of the inner dimension.
     pub depth_stride: usize,
-    /// Lines.
+    /// Number of lines.
     pub lines: usize,
-    /// Steps.
+    /// Number of steps.
     pub depth: usize,
 }
 
-/// Which operand the tiles are for.
+/// The operand that tiles are packed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The left one: lines outside, pairs inside.
+    /// The left operand: \[line]\[pair].
     A,
-    /// The right one: pairs outside, lines inside.
+    /// The right operand: \[pair]\[line].
     B,
 }
 
 impl Source {
-    /// The first matrix of a view whose buffer starts at `buffer`: lines are its rows.
+    /// The first matrix of a view whose buffer starts at `buffer`. Lines are its rows.
     pub fn new(buffer: *const f32, view: View) -> Self {
         Self {
             start: buffer,
@@ -58,19 +59,19 @@ impl Source {
         }
     }
 
-    /// Tiles along the lines and along the depth, there at least one of zeros.
+    /// Number of tiles along the lines and along the depth; at least one along the depth.
     pub fn tiles(&self) -> [usize; 2] {
         [self.lines.div_ceil(LINES), self.depth.div_ceil(DEPTH).max(1)]
     }
 
-    /// Lines `line..` and steps `step..` of it, at most as many as given.
+    /// At most `lines` lines from `line` on and `depth` steps from `step` on.
     ///
     /// # Safety
-    /// The part lies inside.
+    /// The start is inside the matrix.
     pub unsafe fn part(&self, line: usize, lines: usize, step: usize, depth: usize) -> Self {
         debug_assert!(line <= self.lines && step <= self.depth);
         Self {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's contract.
             start: unsafe { self.start.add(line * self.line_stride + step * self.depth_stride) },
             lines: lines.min(self.lines - line),
             depth: depth.min(self.depth - step),
@@ -79,11 +80,11 @@ impl Source {
     }
 }
 
-/// Packs `source` into `into`: for every 16 lines the tiles along the depth, one after the other,
-/// each in P parts: x₀ = bf16(x), x₁ = bf16(x − x₀), x₂ = bf16(x − x₀ − x₁).
+/// Packs `source` into `into`: for every 16 lines, the tiles along the depth, each in P parts x₀ =
+/// bf16(x), x₁ = bf16(x − x₀), x₂ = bf16(x − x₀ − x₁).
 ///
 /// # Safety
-/// Every number of `source` may be read, `into` has room for all tiles, and the processor has
+/// All numbers of `source` are readable, `into` has space for all tiles, and the processor has
 /// AVX512F, AVX512BW and AVX512-BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 pub unsafe fn pack<const P: usize>(source: &Source, side: Side, into: &mut [Tile]) {
@@ -96,7 +97,7 @@ pub unsafe fn pack<const P: usize>(source: &Source, side: Side, into: &mut [Tile
             pack_tile::<P>(&part, side, &mut into[(i * along + k) * P..][..P]);
         }
     };
-    // Memory is read the way it runs.
+    // Read memory in its own order.
     if source.depth_stride == 1 {
         (0..across).for_each(|i| (0..along).for_each(|k| tile(i, k, into)));
     } else {
@@ -104,14 +105,14 @@ pub unsafe fn pack<const P: usize>(source: &Source, side: Side, into: &mut [Tile
     }
 }
 
-/// One tile, P parts of it.
+/// Packs one tile in P parts.
 ///
 /// # Safety
-/// As [`pack`]'s; at most 16 lines and 32 steps.
+/// As for [`pack`]; at most 16 lines and 32 steps.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn pack_tile<const P: usize>(part: &Source, side: Side, into: &mut [Tile]) {
-    // SAFETY: as the caller's; the copy is row-major and whole.
+    // SAFETY: the caller's contract; the copy is complete and row-major.
     unsafe {
         let (parts, found) = if part.depth_stride == 1 {
             (along_depth(part), Side::A)
@@ -137,23 +138,23 @@ unsafe fn pack_tile<const P: usize>(part: &Source, side: Side, into: &mut [Tile]
     }
 }
 
-/// The first `count` of 16 lanes.
+/// Mask of the first `count` of 16 lanes.
 fn mask(count: usize) -> __mmask16 {
     ((1u32 << count.min(16)) - 1) as __mmask16
 }
 
-/// \[line]\[pair] of lines whose steps lie side by side.
+/// \[line]\[pair] of a matrix whose steps are contiguous.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn along_depth<const P: usize>(part: &Source) -> [[__m512i; 16]; P] {
     let mut out = [[_mm512_setzero_si512(); 16]; P];
     let masks = [mask(part.depth), mask(part.depth.saturating_sub(16))];
     for i in 0..part.lines.min(LINES) {
-        // SAFETY: the masks cover the steps that there are.
+        // SAFETY: the masks cover the existing steps.
         unsafe {
             let line = part.start.add(i * part.line_stride);
-            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD).cast());
-            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(AHEAD + 16).cast());
+            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(PREFETCH_DISTANCE).cast());
+            _mm_prefetch::<_MM_HINT_T0>(line.wrapping_add(PREFETCH_DISTANCE + 16).cast());
             let low = _mm512_maskz_loadu_ps(masks[0], line);
             let high = _mm512_maskz_loadu_ps(masks[1], line.wrapping_add(16));
             for (out, words) in out.iter_mut().zip(to_bf16::<P>(high, low)) {
@@ -164,18 +165,18 @@ unsafe fn along_depth<const P: usize>(part: &Source) -> [[__m512i; 16]; P] {
     out
 }
 
-/// \[pair]\[line] of lines that lie side by side.
+/// \[pair]\[line] of a matrix whose lines are contiguous.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn along_lines<const P: usize>(part: &Source) -> [[__m512i; 16]; P] {
     let mut out = [[_mm512_setzero_si512(); 16]; P];
-    // Words 0, 16, 1, 17, …: a line's two steps next to each other.
+    // Words 0, 16, 1, 17, …: puts the two steps of a line next to each other.
     let mut order = [0u16; 32];
     for (i, word) in order.iter_mut().enumerate() {
         *word = (i / 2 + i % 2 * 16) as u16;
     }
     let present = mask(part.lines);
-    // SAFETY: the mask covers the lines that there are, and steps beyond the last are not read.
+    // SAFETY: the mask covers the existing lines; steps beyond the last are not read.
     unsafe {
         let order = _mm512_loadu_si512(order.as_ptr().cast());
         for p in 0..part.depth.div_ceil(2).min(16) {
@@ -192,8 +193,8 @@ unsafe fn along_lines<const P: usize>(part: &Source) -> [[__m512i; 16]; P] {
     out
 }
 
-/// 32 numbers rounded to nearest even, `low` first; then what that leaves of them, rounded alike,
-/// and so on. What is left is a number of f32, so that the differences are exact.
+/// Rounds 32 numbers to nearest even, `low` first. Then rounds the remainder, and so on for P
+/// parts. Remainders are representable in f32, so the differences are exact.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
 fn to_bf16<const P: usize>(mut high: __m512, mut low: __m512) -> [__m512i; P] {
@@ -209,14 +210,14 @@ fn to_bf16<const P: usize>(mut high: __m512, mut low: __m512) -> [__m512i; P] {
     out
 }
 
-/// 16 numbers of bf16 as f32.
+/// Widens 16 bf16 numbers to f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn wide(words: __m256i) -> __m512 {
     _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words)))
 }
 
-/// 16 registers of 16 double words, transposed.
+/// Transposes a 16 × 16 matrix of 32-bit words.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {

@@ -1,23 +1,23 @@
-//! What the processor multiplies bf16 with.
+//! Instructions of the processor for bf16 products.
 
 use std::sync::OnceLock;
 
-/// The instructions of a product in bf16.
+/// An implementation of bf16 products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// None: operands are rounded to bf16 and multiplied as f32.
+    /// No special instructions: operands are rounded to bf16 and multiplied as f32.
     Portable,
-    /// AVX512-BF16: `vdpbf16ps`, pairs of products onto 16 sums. AMD's processors (from Zen 4 on)
-    /// begin as many a cycle as fused multiplications of f32, for twice the rate. Intel's begin fewer
-    /// than a third as many, on the one that was measured (Emerald Rapids): 86 GFLOP/s where f32 has
-    /// 150. There f32 is preferred.
+    /// AVX512-BF16: `vdpbf16ps` adds pairs of products to 16 sums. AMD processors (from Zen 4 on)
+    /// issue it as often as f32 FMA, for twice the rate. The measured Intel processor (Emerald
+    /// Rapids) issues it less than a third as often: 86 GFLOP/s, against 150 in f32. On Intel f32
+    /// is preferred.
     Avx512,
-    /// AMX-BF16: `tdpbf16ps`, tiles of 16×32 by 32×16.
+    /// AMX-BF16: `tdpbf16ps` multiplies tiles of 16×32 by 32×16.
     Amx,
 }
 
 impl Unit {
-    /// The units that this processor has and the kernel grants, slowest first.
+    /// The units that this processor and operating system support, slowest first.
     pub fn available() -> &'static [Unit] {
         static UNITS: OnceLock<Vec<Unit>> = OnceLock::new();
         UNITS.get_or_init(|| {
@@ -28,11 +28,11 @@ impl Unit {
                 && is_x86_feature_detected!("avx512bw")
                 && is_x86_feature_detected!("avx512bf16")
             {
-                // Behind what is slower.
-                units.insert(if intel() { 0 } else { 1 }, Unit::Avx512);
-                // Packing is AVX-512's, and no processor has AMX without it.
+                // Sort it behind slower units.
+                units.insert(if is_intel() { 0 } else { 1 }, Unit::Avx512);
+                // Packing uses AVX-512. Every processor with AMX has it.
                 #[cfg(target_os = "linux")]
-                if super::amx::granted() {
+                if super::amx::request_permission() {
                     units.push(Unit::Amx);
                 }
             }
@@ -40,17 +40,17 @@ impl Unit {
         })
     }
 
-    /// The fastest of them.
+    /// The fastest supported unit.
     pub fn best() -> Unit {
         Self::available().last().copied().unwrap_or(Unit::Portable)
     }
 
     /// Whether this processor multiplies bf16 faster than f32.
-    pub fn pays() -> bool {
+    pub fn beats_f32() -> bool {
         Self::best() != Unit::Portable
     }
 
-    /// What it is called.
+    /// Name of the instructions.
     pub fn name(self) -> &'static str {
         match self {
             Unit::Portable => "none",
@@ -60,10 +60,11 @@ impl Unit {
     }
 }
 
-/// Whether the processor calls itself Intel's.
+/// Whether the processor's vendor is Intel.
 #[cfg(target_arch = "x86_64")]
-fn intel() -> bool {
-    // SAFETY: every x86-64 processor has the instruction; newer compilers know that.
+fn is_intel() -> bool {
+    // SAFETY: every x86-64 processor has the instruction. Newer compilers know that, hence the
+    // `allow`.
     #[allow(unused_unsafe)]
     let found = unsafe { std::arch::x86_64::__cpuid(0) };
     [found.ebx, found.edx, found.ecx].map(u32::to_le_bytes).as_flattened() == b"GenuineIntel"

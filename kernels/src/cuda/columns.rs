@@ -1,23 +1,23 @@
-//! Sums over rows: stage one leaves a partial sum for each range of rows, stage two adds them up
-//! in order.
+//! Sums over rows. Stage one writes a partial sum per range of rows; stage two adds the partial
+//! sums in order.
 
 use super::launch::{Address, Arg, Launch, Plane, Planner, i32_of, i64_of, passes, sum_blocks};
 use super::rows::Operand;
 use crate::error::Result;
 
-/// Partial sums that a block of stage two reads side by side.
-const SIDE_BY_SIDE: u32 = 16;
+/// Partial sums that a block of stage two reads in parallel.
+const PARTIALS_PER_BLOCK: u32 = 16;
 
 impl Planner {
-    /// Bytes of scratch memory that sums over `rows` rows of `n` with `k` tangents need, `slots`
-    /// of them in one pass.
+    /// Bytes of scratch memory for `slots` sums over `rows` rows of `n` numbers with `k` tangents
+    /// in one pass.
     pub fn sum_scratch(&self, slots: usize, rows: usize, n: usize, k: usize) -> usize {
         let planes = 1 + passes(k).map(|(_, count)| count).max().unwrap_or(0);
         sum_blocks(rows) * slots * planes * n * self.stored.arithmetic().bytes()
     }
 
-    /// gb = Σ gy over `rows` rows of `n`, for whatever was added to every row; gb is in the type of
-    /// the arithmetic, as every sum over rows.
+    /// gb = Σ gy over `rows` rows of `n`: the VJP of a broadcast. Like every sum over rows, gb has
+    /// the arithmetic type.
     pub fn sum_rows(
         &self,
         k: usize,
@@ -27,7 +27,7 @@ impl Planner {
         [rows, n]: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(gy)];
-        self.summed("pointwise", "sum_rows", k, &operands, &[gb], scratch, [rows, n], &[])
+        self.sum_launches("pointwise", "sum_rows", k, &operands, &[gb], scratch, [rows, n], &[])
     }
 
     /// gγ = Σ gy x over rows.
@@ -40,7 +40,7 @@ impl Planner {
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let (operands, name) = ([Operand::Rows(x), Operand::Rows(gy)], "layer_scale_vjp_gamma");
-        self.summed("pointwise", name, k, &operands, &[g_gamma], scratch, sizes, &[])
+        self.sum_launches("pointwise", name, k, &operands, &[g_gamma], scratch, sizes, &[])
     }
 
     /// gγ and gβ of a layer norm.
@@ -56,7 +56,7 @@ impl Planner {
         let operands = [Operand::Rows(x), Operand::Rows(gy)];
         let (name, outputs) = ("layer_norm_vjp_parameters", [g_gamma, g_beta]);
         let constants = [Arg::F64(eps)];
-        self.summed("layer_norm", name, k, &operands, &outputs, scratch, sizes, &constants)
+        self.sum_launches("layer_norm", name, k, &operands, &outputs, scratch, sizes, &constants)
     }
 
     /// gx = gy gelu'(x + b) and gb = Σ gx.
@@ -71,12 +71,12 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let name = if tanh { "bias_gelu_tanh_vjp" } else { "bias_gelu_vjp" };
         let operands = [Operand::Rows(x), Operand::Shared(b), Operand::Rows(gy), Operand::Rows(gx)];
-        self.summed("gelu", name, k, &operands, &[gb], scratch, sizes, &[])
+        self.sum_launches("gelu", name, k, &operands, &[gb], scratch, sizes, &[])
     }
 
-    /// Stage one of `name`, and stage two for each of its sums.
+    /// Launches stage one of `name`, and stage two for each of its sums.
     #[allow(clippy::too_many_arguments)]
-    fn summed(
+    fn sum_launches(
         &self,
         file: &'static str,
         name: &'static str,
@@ -123,8 +123,8 @@ impl Planner {
             kernel: format!("sum_partials_{}", own.suffix()),
             file: "pointwise",
             grid: [(columns as u32).div_ceil(32), 1, 1],
-            block: [32, SIDE_BY_SIDE, 1],
-            shared: 32 * SIDE_BY_SIDE * size as u32,
+            block: [32, PARTIALS_PER_BLOCK, 1],
+            shared: 32 * PARTIALS_PER_BLOCK * size as u32,
             args: vec![
                 Arg::Pointer(scratch + (slot * planes * n * size) as u64),
                 Arg::I64(i64_of(op, slots * planes * n)?),

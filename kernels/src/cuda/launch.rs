@@ -1,9 +1,9 @@
-//! Launches as data, and the rules by which kernels are configured.
+//! Kernel launches as data, and how grids and blocks are chosen.
 
 use crate::error::{Error, Result};
 use crate::scalar::MAX_TANGENTS;
 
-/// An address in the memory of whatever runs the kernels; 0 is null.
+/// An address in the memory of the device or emulator that runs the kernels. 0 is null.
 pub type Address = u64;
 
 /// An argument of a kernel.
@@ -17,74 +17,74 @@ pub enum Arg {
     I64(i64),
     /// `double`.
     F64(f64),
-    /// A structure passed by value: its bytes, in words.
+    /// A structure passed by value, as 64-bit words.
     Words(Vec<u64>),
 }
 
 /// One kernel launch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
-    /// The entry point.
+    /// Name of the entry point.
     pub kernel: String,
-    /// The file it stands in, without ending.
+    /// Source file without extension.
     pub file: &'static str,
-    /// Blocks.
+    /// Number of blocks.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub block: [u32; 3],
-    /// Bytes of dynamic shared memory, below the 48 KiB that need no permission.
+    /// Bytes of dynamic shared memory. At most 48 KiB, above which CUDA requires an opt-in.
     pub shared: u32,
-    /// Its arguments.
+    /// Arguments.
     pub args: Vec<Arg>,
 }
 
-/// How numbers are stored.
+/// Storage type of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub enum StorageType {
     /// f32.
     F32,
-    /// f64, to check kernels with.
+    /// f64, for tests of the kernels.
     F64,
-    /// bf16, computed in f32; without tangents.
+    /// bf16. Computation is in f32; tangents are not supported.
     Bf16,
 }
 
-impl Stored {
-    /// As entry points spell it.
+impl StorageType {
+    /// The suffix in entry point names.
     pub fn suffix(self) -> &'static str {
         match self {
-            Stored::F32 => "f32",
-            Stored::F64 => "f64",
-            Stored::Bf16 => "bf16",
+            StorageType::F32 => "f32",
+            StorageType::F64 => "f64",
+            StorageType::Bf16 => "bf16",
         }
     }
 
-    /// Bytes of a number.
+    /// Bytes per number.
     pub fn bytes(self) -> usize {
         match self {
-            Stored::F32 => 4,
-            Stored::F64 => 8,
-            Stored::Bf16 => 2,
+            StorageType::F32 => 4,
+            StorageType::F64 => 8,
+            StorageType::Bf16 => 2,
         }
     }
 
-    /// The type that arithmetic, parameters and sums over rows are in.
+    /// The type of computation, of parameters, and of sums over rows.
     pub fn arithmetic(self) -> Self {
-        if self == Stored::Bf16 { Stored::F32 } else { self }
+        if self == StorageType::Bf16 { StorageType::F32 } else { self }
     }
 }
 
-/// A tensor as kernels see it: its value, and its K tangents one after the other.
+/// A tensor argument: the value, and K tangents one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plane {
-    /// Where the value begins.
+    /// Address of the value.
     pub value: Address,
-    /// Where the tangents begin, 0 if they are zero.
+    /// Address of the tangents; 0 if they are zero.
     pub tangent: Address,
 }
 
 impl Plane {
-    /// Value and tangents, the latter from tangent `first` on, planes of `size` bytes.
+    /// Arguments for the value and the tangents from `first` on; each tangent has `size` bytes.
     pub(super) fn args(self, first: usize, size: usize) -> [Arg; 2] {
         let tangent = match self.tangent {
             0 => 0,
@@ -94,33 +94,35 @@ impl Plane {
     }
 }
 
-/// Most threads of a block of a row kernel, `ROW_THREADS` in rows.cuh.
+/// Maximum threads per block of a row kernel: `ROW_THREADS` in rows.cuh.
 const ROW_THREADS: u32 = 512;
-/// Most threads of a block that takes no sum over its row: smaller blocks fill a GPU more evenly.
+/// Maximum threads per block of kernels without a sum over the row. Smaller blocks distribute more
+/// evenly.
 const ELEMENT_THREADS: u32 = 256;
-/// Threads of a block where one warp serves a row.
+/// Rows per block if one warp handles a row.
 const WARP_ROWS: u32 = 4;
-/// Threads of a copy's block, `COPY_THREADS` in tokens.cu.
+/// Threads per block of copies: `COPY_THREADS` in tokens.cu.
 const UNIT_THREADS: u64 = 256;
-/// Blocks that rows are cut into for sums over them: enough for any GPU's multiprocessors, and the
-/// same everywhere, so that sums are too.
+/// Number of row ranges in a sum over rows. Enough for the multiprocessors of any GPU, and the same
+/// on all GPUs, so that sums have the same bits.
 pub(super) const SUM_BLOCKS: usize = 512;
-/// Columns of a row: the kernels' `int` also counts to the end of the row's last tile, of 8 bf16 a
-/// thread at most.
-const MOST_COLUMNS: u64 = i32::MAX as u64 - 8 * ROW_THREADS as u64;
-/// Blocks that CUDA takes in x, and in y.
-const MOST_BLOCKS: [u64; 2] = [(1 << 31) - 1, 65_535];
+/// Maximum columns of a row. The kernels' `int` must also reach the end of the last tile, with up
+/// to 8 bf16 numbers per thread.
+const MAX_COLUMNS: u64 = i32::MAX as u64 - 8 * ROW_THREADS as u64;
+/// CUDA's maximum number of blocks in x and in y.
+const MAX_BLOCKS: [u64; 2] = [(1 << 31) - 1, 65_535];
 
-/// Makes launches for numbers stored in one way.
+/// Plans launches for one storage type.
 #[derive(Clone, Copy, Debug)]
 pub struct Planner {
-    /// How they are stored.
-    pub stored: Stored,
-    /// Threads a row, a multiple of 32 up to 512; `None`: as many as hold a row in one tile.
+    /// Storage type.
+    pub stored: StorageType,
+    /// Threads per row: a multiple of 32, at most 512. `None` chooses as many as hold a row in one
+    /// tile.
     pub threads: Option<u32>,
 }
 
-/// How a row kernel is launched.
+/// Grid, block and shared memory of a launch.
 pub(super) struct Geometry {
     pub grid: [u32; 3],
     pub block: [u32; 3],
@@ -128,30 +130,30 @@ pub(super) struct Geometry {
 }
 
 impl Planner {
-    /// Launches for numbers stored so, with as many threads as rows suggest.
-    pub fn new(stored: Stored) -> Self {
+    /// A planner that chooses the number of threads from the row length.
+    pub fn new(stored: StorageType) -> Self {
         Self { stored, threads: None }
     }
 
-    /// Numbers that a thread holds of a row: 16 bytes of them.
+    /// Numbers of a row that a thread holds: 16 bytes.
     fn width(&self) -> usize {
         16 / self.stored.bytes()
     }
 
-    /// Threads that serve a row of `n`, `most` at most: as few as do in the same number of tiles.
+    /// Threads for a row of `n` numbers, at most `most`: the fewest that need no more tiles.
     fn row_threads(&self, n: usize, most: u32) -> u32 {
         let tiles = n.div_ceil(self.width() * most as usize).max(1);
         let warps = n.div_ceil(tiles * self.width() * 32).max(1) as u32;
         self.threads.map_or(32 * warps, |threads| threads.clamp(32, most) / 32 * 32)
     }
 
-    /// Tiles of a row of `n` that so many threads serve.
+    /// Tiles of a row of `n` numbers with this many threads.
     fn tiles(&self, n: usize, threads: u32) -> usize {
         n.div_ceil(self.width() * threads as usize).max(1)
     }
 
-    /// One row a block, or one a warp of a block where a warp suffices; a block writes whole rows.
-    /// Shared memory: two sums of 1 + K numbers a warp.
+    /// One row per block, or one row per warp if a warp is sufficient. A block writes whole rows.
+    /// Shared memory: two sums of 1 + K numbers per warp.
     pub(super) fn by_row(&self, op: &'static str, rows: usize, n: usize) -> Result<Geometry> {
         let threads = self.row_threads(n, ROW_THREADS);
         let rows_a_block = if threads == 32 { WARP_ROWS } else { 1 };
@@ -159,7 +161,8 @@ impl Planner {
         self.geometry(op, [blocks, 1], [threads, rows_a_block], n)
     }
 
-    /// As [`Self::by_row`], a block for every tile of a row: for kernels that need no sum over it.
+    /// Same as [`Self::by_row`], but one block per tile of a row. For kernels without a sum over
+    /// the row.
     pub(super) fn by_element(&self, op: &'static str, rows: usize, n: usize) -> Result<Geometry> {
         let threads = self.row_threads(n, ELEMENT_THREADS);
         let rows_a_block = if threads == 32 { WARP_ROWS } else { 1 };
@@ -168,7 +171,7 @@ impl Planner {
         Ok(Geometry { shared: 0, ..geometry })
     }
 
-    /// [`SUM_BLOCKS`] ranges of rows times the tiles of a row: for sums over rows.
+    /// [`SUM_BLOCKS`] ranges of rows × tiles of a row. For sums over rows.
     pub(super) fn by_tile(&self, op: &'static str, rows: usize, n: usize) -> Result<Geometry> {
         let threads = self.row_threads(n, ROW_THREADS);
         self.geometry(op, [sum_blocks(rows), self.tiles(n, threads)], [threads, 1], n)
@@ -181,46 +184,47 @@ impl Planner {
         [x, y]: [u32; 2],
         n: usize,
     ) -> Result<Geometry> {
-        small(op, "columns", n as u64, MOST_COLUMNS)?;
+        small(op, "columns", n as u64, MAX_COLUMNS)?;
         let scratch = 2 * (1 + MAX_TANGENTS) * self.stored.arithmetic().bytes();
         let shared = if x == 32 { 0 } else { x / 32 * scratch as u32 };
-        let across = small(op, "blocks", blocks[0] as u64, MOST_BLOCKS[0])?;
-        let down = small(op, "tiles", blocks[1] as u64, MOST_BLOCKS[1])?;
+        let across = small(op, "blocks", blocks[0] as u64, MAX_BLOCKS[0])?;
+        let down = small(op, "tiles", blocks[1] as u64, MAX_BLOCKS[1])?;
         Ok(Geometry { grid: [across, down, 1], block: [x, y, 1], shared })
     }
 
-    /// One thread for each of `units`.
+    /// One thread per unit.
     pub(super) fn by_unit(op: &'static str, units: usize) -> Result<Geometry> {
         let blocks = (units as u64).div_ceil(UNIT_THREADS);
-        let grid = [small(op, "blocks", blocks, MOST_BLOCKS[0])?, 1, 1];
+        let grid = [small(op, "blocks", blocks, MAX_BLOCKS[0])?, 1, 1];
         Ok(Geometry { grid, block: [UNIT_THREADS as u32, 1, 1], shared: 0 })
     }
 
-    /// An entry point that carries `k` tangents.
+    /// Entry point name for `k` tangents.
     pub(super) fn dual(&self, name: &str, k: usize) -> Result<String> {
-        if self.stored == Stored::Bf16 && k > 0 {
+        if self.stored == StorageType::Bf16 && k > 0 {
             return Err(Error::shape("cuda", "bf16 without tangents", format!("{k} tangents")));
         }
         Ok(format!("{name}_{}_k{k}", self.stored.suffix()))
     }
 }
 
-/// Ranges that `rows` are cut into for a sum.
+/// Number of ranges for a sum over `rows` rows.
 pub(super) fn sum_blocks(rows: usize) -> usize {
     rows.min(SUM_BLOCKS)
 }
 
-/// K tangents as kernels take them, two at a time: first and count. Without tangents, one pass.
+/// Splits K tangents into passes of at most two: first tangent and count. One pass without
+/// tangents.
 pub(super) fn passes(k: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..k.max(1)).step_by(MAX_TANGENTS).map(move |first| (first, (k - first).min(MAX_TANGENTS)))
 }
 
-/// A size as the kernels' `int`.
+/// A size as an `int` of the kernels.
 pub(super) fn i32_of(op: &'static str, n: usize) -> Result<i32> {
     i32::try_from(n).map_err(|_| Error::shape(op, format!("at most {}", i32::MAX), n.to_string()))
 }
 
-/// A size as the kernels' `long long`.
+/// A size as a `long long` of the kernels.
 pub(super) fn i64_of(op: &'static str, n: usize) -> Result<i64> {
     i64::try_from(n).map_err(|_| Error::shape(op, format!("at most {}", i64::MAX), n.to_string()))
 }

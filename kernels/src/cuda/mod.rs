@@ -1,25 +1,24 @@
-//! What the GPU is told to do: which kernel runs on which addresses with which launch
-//! configuration. Pure data, made here without a GPU and without the feature `cuda`, so that the
-//! emulator's tests run exactly what the device path runs.
+//! Plans of GPU work: which kernel runs on which addresses with which launch configuration.
 //!
-//! An entry point's name is `{operation}_{part}_{type}_k{K}`: the file, what of it (`value`, `vjp`,
-//! `vjp_input`, …), the storage type (`f32`, `f64`, `bf16`) and how many tangents it carries, 0 to
-//! 2. Rearrangements have the unit of their copies in place of type and tangents (`slice_vjp_b16`),
-//! kernels without tangents end in the type. Arguments come in the order of the mathematics,
-//! inputs before outputs, each value followed by its tangents (null where they are zero), then
-//! sizes, then constants.
+//! Plans are plain data, made without a GPU and without the feature `cuda`, so the emulator's tests
+//! run exactly the launches of the device.
+//!
+//! Entry points are named `{operation}_{part}_{type}_k{K}`: the file, the part (`value`, `vjp`,
+//! `vjp_input`, …), the storage type (`f32`, `f64`, `bf16`), and the number of tangents, 0 to 2.
+//! Copies have the size of their unit instead of type and tangents (`slice_vjp_b16`). Kernels
+//! without tangents end with the type. Arguments are in this order: inputs, outputs, sizes,
+//! constants. Each value is followed by its tangents, which are null if they are zero.
 
-mod call;
 mod columns;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 mod launch;
-mod moves;
 mod optimizer;
+mod rearrange;
 mod rows;
 mod tokens;
 
-pub use call::Call;
-pub use launch::{Address, Arg, Launch, Plane, Planner, Stored};
-pub use moves::Move;
-pub use optimizer::{AdamW, MOST_TENSORS, PRODUCTS, Sgd};
+pub use launch::{Address, Arg, Launch, Plane, Planner, StorageType};
+pub use optimizer::{AdamW, MAX_TENSORS, PRODUCTS, Sgd};
+pub use rearrange::Rearrange;
+pub use rows::Call;

@@ -1,28 +1,28 @@
-//! Kernels that take all tensors of a layer at once.
+//! Kernels that process all tensors of a layer at once.
 
-use super::launch::{Address, Arg, Launch, Planner, Stored};
+use super::launch::{Address, Arg, Launch, Planner, StorageType};
 use crate::error::{Error, Result};
 
-/// Tensors of one launch, as in optimizer.cu; longer lists take several.
-pub const MOST_TENSORS: usize = 24;
-/// Sums that `products` leaves: f64 numbers.
+/// Maximum tensors per launch, as in optimizer.cu. Longer lists take several launches.
+pub const MAX_TENSORS: usize = 24;
+/// Number of f64 sums that `products` computes.
 pub const PRODUCTS: usize = 3;
-/// Numbers of a block, `CHUNK` in optimizer.cu.
+/// Numbers per block: `CHUNK` in optimizer.cu.
 const CHUNK: usize = 8192;
-/// Threads of a block, `CHUNK_THREADS` there.
+/// Threads per block: `CHUNK_THREADS` in optimizer.cu.
 const CHUNK_THREADS: u32 = 256;
 
-/// Constants of a step of SGD: b ← μ b + g, w ← w − η b (or w − η (g + μ b)), g being
-/// the gradient plus λ w.
+/// Constants of an SGD step: b ← μ b + g, w ← w − η b, or with Nesterov momentum w ← w − η (g + μ
+/// b); g is the gradient plus λ w.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sgd {
     /// η.
     pub rate: f64,
     /// μ.
     pub momentum: f64,
-    /// λ, coupled.
+    /// λ, weight decay added to the gradient.
     pub decay: f64,
-    /// Whether to look ahead.
+    /// Whether to use Nesterov momentum.
     pub nesterov: bool,
 }
 
@@ -35,7 +35,7 @@ pub struct AdamW {
     pub beta2: f64,
     /// ε.
     pub eps: f64,
-    /// 1 − η λ.
+    /// 1 − η λ, decoupled weight decay.
     pub keep: f64,
     /// η / (1 − β₁ᵗ).
     pub scale: f64,
@@ -43,7 +43,7 @@ pub struct AdamW {
     pub root: f64,
 }
 
-/// Tensors of a launch, the first chunk of each, and where the launch's own chunks begin in all.
+/// Tensors of one launch, the first chunk of each, and the number of chunks in earlier launches.
 struct Group {
     tensors: Vec<usize>,
     first: Vec<usize>,
@@ -51,8 +51,8 @@ struct Group {
 }
 
 impl Planner {
-    /// One step over tensors of these sizes; lists: weights, gradients, buffers (which change) and
-    /// new weights, which may lie where the old ones do: w, g, b, y.
+    /// An SGD step over tensors of these sizes. Lists: weights w, gradients g, momentum buffers b
+    /// (updated in place), new weights y. y may be w.
     pub fn sgd_step(
         &self,
         lists: [&[Address]; 4],
@@ -65,11 +65,10 @@ impl Planner {
             Arg::F64(by.decay),
             Arg::I32(by.nesterov.into()),
         ];
-        self.over_tensors("sgd_step", lists, numbers, |_| constants.to_vec())
+        self.tensor_launches("sgd_step", lists, numbers, |_| constants.to_vec())
     }
 
-    /// One step of AdamW; lists: w, g, m, v (the last two change) and the new weights y, which may lie
-    /// where the old ones do.
+    /// An AdamW step. Lists: w, g, m and v (updated in place), new weights y. y may be w.
     pub fn adamw_step(
         &self,
         lists: [&[Address]; 5],
@@ -77,10 +76,10 @@ impl Planner {
         by: AdamW,
     ) -> Result<Vec<Launch>> {
         let constants = [by.beta1, by.beta2, by.eps, by.keep, by.scale, by.root];
-        self.over_tensors("adamw_step", lists, numbers, |_| constants.map(Arg::F64).to_vec())
+        self.tensor_launches("adamw_step", lists, numbers, |_| constants.map(Arg::F64).to_vec())
     }
 
-    /// Σ a², Σ a b and Σ b² over all tensors, in f64, to `total`; no list b: Σ a² and zeros.
+    /// Σ a², Σ a b and Σ b² over all tensors in f64, written to `total`. Without b: Σ a² and zeros.
     pub fn products(
         &self,
         a: &[Address],
@@ -91,7 +90,7 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let none = vec![0; a.len()];
         let lists = [a, b.unwrap_or(&none)];
-        let mut launches = self.over_tensors("products", lists, numbers, |before| {
+        let mut launches = self.tensor_launches("products", lists, numbers, |before| {
             vec![Arg::Pointer(scratch + (before * PRODUCTS * 8) as u64)]
         })?;
         launches.push(finish(scratch, numbers, total)?);
@@ -105,7 +104,7 @@ impl Planner {
         numbers: &[usize],
         factor: f64,
     ) -> Result<Vec<Launch>> {
-        self.over_tensors("axpy", lists, numbers, |_| vec![Arg::F64(factor)])
+        self.tensor_launches("axpy", lists, numbers, |_| vec![Arg::F64(factor)])
     }
 
     /// y = x (|w| + η) over all tensors. y may be x.
@@ -115,22 +114,22 @@ impl Planner {
         numbers: &[usize],
         eta: f64,
     ) -> Result<Vec<Launch>> {
-        self.over_tensors("by_magnitude", lists, numbers, |_| vec![Arg::F64(eta)])
+        self.tensor_launches("by_magnitude", lists, numbers, |_| vec![Arg::F64(eta)])
     }
 
-    /// Bytes of scratch memory of [`Self::products`].
+    /// Bytes of scratch memory for [`Self::products`].
     pub fn products_scratch(numbers: &[usize]) -> usize {
         chunks(numbers) * PRODUCTS * 8
     }
 
-    fn over_tensors<const P: usize>(
+    fn tensor_launches<const P: usize>(
         &self,
         name: &'static str,
         lists: [&[Address]; P],
         numbers: &[usize],
         constants: impl Fn(usize) -> Vec<Arg>,
     ) -> Result<Vec<Launch>> {
-        if self.stored == Stored::Bf16 {
+        if self.stored == StorageType::Bf16 {
             return Err(Error::shape(name, "f32 or f64", "bf16"));
         }
         if let Some(found) = lists.iter().map(|list| list.len()).find(|&n| n != numbers.len()) {
@@ -141,7 +140,11 @@ impl Planner {
             let count = chunks_of(&group, numbers);
             let grid = u32::try_from(count).ok().filter(|&n| n <= i32::MAX as u32);
             let Some(grid) = grid else {
-                return Err(Error::shape(name, "fewer numbers", count.to_string()));
+                return Err(Error::shape(
+                    name,
+                    "at most 2147483647 chunks in a launch",
+                    count.to_string(),
+                ));
             };
             let mut args = vec![Arg::Words(table(&group, lists, numbers))];
             args.extend(constants(group.before));
@@ -166,7 +169,7 @@ fn chunks_of(group: &Group, numbers: &[usize]) -> usize {
     group.tensors.iter().map(|&i| numbers[i].div_ceil(CHUNK)).sum()
 }
 
-/// Tensors that are not empty, as many to a launch as it takes.
+/// Non-empty tensors, in groups of at most one launch.
 fn groups(numbers: &[usize]) -> Vec<Group> {
     let some: Vec<usize> = (0..numbers.len()).filter(|&i| numbers[i] > 0).collect();
     let mut before = 0;
@@ -181,22 +184,23 @@ fn groups(numbers: &[usize]) -> Vec<Group> {
         before += next;
         group
     };
-    some.chunks(MOST_TENSORS).map(make).collect()
+    some.chunks(MAX_TENSORS).map(make).collect()
 }
 
 /// The structure `Tensors<P>` of optimizer.cu.
 fn table<const P: usize>(group: &Group, lists: [&[Address]; P], numbers: &[usize]) -> Vec<u64> {
-    let mut words = Vec::with_capacity((P + 1) * MOST_TENSORS + MOST_TENSORS / 2 + 1);
+    let mut words = Vec::with_capacity((P + 1) * MAX_TENSORS + MAX_TENSORS / 2 + 1);
     let mut column = |of: &dyn Fn(usize) -> u64| {
-        words.extend((0..MOST_TENSORS).map(|slot| group.tensors.get(slot).map_or(0, |&i| of(i))));
+        words.extend((0..MAX_TENSORS).map(|slot| group.tensors.get(slot).map_or(0, |&i| of(i))));
     };
     for list in lists {
         column(&|i| list[i]);
     }
     column(&|i| numbers[i] as u64);
-    // 25 first chunks, of which one more than there are tensors are ever read, and the count.
+    // 25 first chunks, of which at most (number of tensors + 1) are read, and the number of
+    // tensors.
     let mut ints: Vec<u32> = group.first.iter().map(|&n| n as u32).collect();
-    ints.resize(MOST_TENSORS + 1, i32::MAX as u32);
+    ints.resize(MAX_TENSORS + 1, i32::MAX as u32);
     ints.push(group.tensors.len() as u32);
     words.extend(ints.chunks(2).map(|pair| u64::from(pair[0]) | u64::from(pair[1]) << 32));
     words

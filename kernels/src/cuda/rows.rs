@@ -1,24 +1,44 @@
-//! Row kernels: every output row comes of the same row of the inputs.
+//! Row kernels: each output row depends on the same row of the inputs.
 
 use super::launch::{Address, Arg, Geometry, Launch, Plane, Planner, i32_of, i64_of, passes};
 use crate::error::{Error, Result};
 use crate::scalar::MAX_TANGENTS;
 
-/// An argument of a row kernel, and how far apart its tangents lie.
+/// The memory that a row operation reads and writes on a GPU, and its sizes.
+pub struct Call<const I: usize, const O: usize> {
+    /// Planner for the storage type of the operands.
+    pub planner: Planner,
+    /// K, the number of tangents.
+    pub tangents: usize,
+    /// Inputs.
+    pub inputs: [Plane; I],
+    /// Which inputs are one row shared by all rows.
+    pub shared: [bool; I],
+    /// Outputs.
+    pub outputs: [Plane; O],
+    /// The labels of [`crate::cpu::RowKernel::labels`].
+    pub labels: Address,
+    /// Memory for partial sums, [`Planner::sum_scratch`] bytes.
+    pub scratch: Address,
+    /// Number of rows, and columns of the first operand.
+    pub sizes: [usize; 2],
+}
+
+/// An argument of a row kernel. Determines the distance between its tangents.
 #[derive(Clone, Copy)]
 pub(super) enum Operand {
-    /// `rows` rows of `n`, as stored.
+    /// `rows` rows of `n` numbers in the storage type.
     Rows(Plane),
-    /// One row of `n` for all, in the type of the arithmetic.
+    /// One shared row of `n` numbers in the arithmetic type.
     Shared(Plane),
-    /// One number a row, as stored.
+    /// One number per row in the storage type.
     Single(Plane),
     /// A pointer without tangents.
     Plain(Address),
 }
 
 impl Operand {
-    /// Where its rows lie.
+    /// Address of the rows, if the operand has rows.
     fn value(&self) -> Option<Address> {
         match self {
             Operand::Rows(plane) | Operand::Single(plane) => Some(plane.value),
@@ -27,8 +47,8 @@ impl Operand {
     }
 }
 
-/// Which blocks a kernel wants.
-enum By {
+/// Which blocks a kernel uses.
+enum BlockShape {
     Row,
     Element,
 }
@@ -46,7 +66,7 @@ impl Planner {
         let operands =
             [Operand::Rows(x), Operand::Shared(gamma), Operand::Shared(beta), Operand::Rows(y)];
         let call = ("layer_norm", "layer_norm_value");
-        self.over_rows(call, By::Row, k, &operands, sizes, &[Arg::F64(eps)])
+        self.row_launches(call, BlockShape::Row, k, &operands, sizes, &[Arg::F64(eps)])
     }
 
     /// gx of a layer norm.
@@ -61,7 +81,7 @@ impl Planner {
         let operands =
             [Operand::Rows(x), Operand::Shared(gamma), Operand::Rows(gy), Operand::Rows(gx)];
         let call = ("layer_norm", "layer_norm_vjp_input");
-        self.over_rows(call, By::Row, k, &operands, sizes, &[Arg::F64(eps)])
+        self.row_launches(call, BlockShape::Row, k, &operands, sizes, &[Arg::F64(eps)])
     }
 
     /// y = softmax(x) along rows.
@@ -73,7 +93,7 @@ impl Planner {
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(x), Operand::Rows(y)];
-        self.over_rows(("softmax", "softmax_value"), By::Row, k, &operands, sizes, &[])
+        self.row_launches(("softmax", "softmax_value"), BlockShape::Row, k, &operands, sizes, &[])
     }
 
     /// gx of a softmax, from its output y.
@@ -85,10 +105,10 @@ impl Planner {
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(y), Operand::Rows(gy), Operand::Rows(gx)];
-        self.over_rows(("softmax", "softmax_vjp"), By::Row, k, &operands, sizes, &[])
+        self.row_launches(("softmax", "softmax_vjp"), BlockShape::Row, k, &operands, sizes, &[])
     }
 
-    /// Cross-entropy of each row against its label (`u32`); y: one number a row.
+    /// Cross-entropy of each row with its label (`u32`). y has one number per row.
     pub fn cross_entropy_value(
         &self,
         k: usize,
@@ -100,10 +120,10 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(x), Operand::Plain(labels), Operand::Single(y)];
         let call = ("cross_entropy", "cross_entropy_value");
-        self.over_rows(call, By::Row, k, &operands, sizes, &[Arg::F64(smoothing)])
+        self.row_launches(call, BlockShape::Row, k, &operands, sizes, &[Arg::F64(smoothing)])
     }
 
-    /// gx of the cross-entropy; gy: one number a row.
+    /// gx of the cross-entropy. gy has one number per row.
     pub fn cross_entropy_vjp(
         &self,
         k: usize,
@@ -116,7 +136,7 @@ impl Planner {
         let operands =
             [Operand::Rows(x), Operand::Plain(labels), Operand::Single(gy), Operand::Rows(gx)];
         let call = ("cross_entropy", "cross_entropy_vjp");
-        self.over_rows(call, By::Row, k, &operands, sizes, &[Arg::F64(smoothing)])
+        self.row_launches(call, BlockShape::Row, k, &operands, sizes, &[Arg::F64(smoothing)])
     }
 
     /// y = gelu(x), exact or in its tanh form.
@@ -130,7 +150,7 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let name = if tanh { "gelu_tanh_value" } else { "gelu_value" };
         let operands = [Operand::Rows(x), Operand::Rows(y)];
-        self.over_rows(("gelu", name), By::Element, k, &operands, sizes, &[])
+        self.row_launches(("gelu", name), BlockShape::Element, k, &operands, sizes, &[])
     }
 
     /// gx = gy gelu'(x).
@@ -144,7 +164,7 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let name = if tanh { "gelu_tanh_vjp" } else { "gelu_vjp" };
         let operands = [Operand::Rows(x), Operand::Rows(gy), Operand::Rows(gx)];
-        self.over_rows(("gelu", name), By::Element, k, &operands, sizes, &[])
+        self.row_launches(("gelu", name), BlockShape::Element, k, &operands, sizes, &[])
     }
 
     /// y = gelu(x + b).
@@ -158,10 +178,10 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let name = if tanh { "bias_gelu_tanh_value" } else { "bias_gelu_value" };
         let operands = [Operand::Rows(x), Operand::Shared(b), Operand::Rows(y)];
-        self.over_rows(("gelu", name), By::Element, k, &operands, sizes, &[])
+        self.row_launches(("gelu", name), BlockShape::Element, k, &operands, sizes, &[])
     }
 
-    /// y = a + b, of one shape.
+    /// y = a + b, with equal shapes.
     pub fn add_value(
         &self,
         k: usize,
@@ -170,10 +190,10 @@ impl Planner {
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(a), Operand::Rows(b), Operand::Rows(y)];
-        self.over_rows(("pointwise", "add_value"), By::Element, k, &operands, sizes, &[])
+        self.row_launches(("pointwise", "add_value"), BlockShape::Element, k, &operands, sizes, &[])
     }
 
-    /// y = a + b, the one row b for every row.
+    /// y = a + b, where b is one row, added to every row.
     pub fn bias_value(
         &self,
         k: usize,
@@ -182,10 +202,17 @@ impl Planner {
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(a), Operand::Shared(b), Operand::Rows(y)];
-        self.over_rows(("pointwise", "bias_value"), By::Element, k, &operands, sizes, &[])
+        self.row_launches(
+            ("pointwise", "bias_value"),
+            BlockShape::Element,
+            k,
+            &operands,
+            sizes,
+            &[],
+        )
     }
 
-    /// y = r + (x + b), the one row b for every row.
+    /// y = r + (x + b), where b is one row, added to every row.
     pub fn bias_residual_value(
         &self,
         k: usize,
@@ -194,7 +221,14 @@ impl Planner {
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(x), Operand::Shared(b), Operand::Rows(r), Operand::Rows(y)];
-        self.over_rows(("pointwise", "bias_residual_value"), By::Element, k, &operands, sizes, &[])
+        self.row_launches(
+            ("pointwise", "bias_residual_value"),
+            BlockShape::Element,
+            k,
+            &operands,
+            sizes,
+            &[],
+        )
     }
 
     /// y = factor · x.
@@ -208,10 +242,10 @@ impl Planner {
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(x), Operand::Rows(y)];
         let (call, constants) = (("pointwise", "scale_value"), [Arg::F64(factor)]);
-        self.over_rows(call, By::Element, k, &operands, sizes, &constants)
+        self.row_launches(call, BlockShape::Element, k, &operands, sizes, &constants)
     }
 
-    /// y = x γ; with gy in x's place, gx.
+    /// y = x γ. With gy instead of x it computes gx.
     pub fn layer_scale_value(
         &self,
         k: usize,
@@ -220,13 +254,20 @@ impl Planner {
         sizes: [usize; 2],
     ) -> Result<Vec<Launch>> {
         let operands = [Operand::Rows(x), Operand::Shared(gamma), Operand::Rows(y)];
-        self.over_rows(("pointwise", "layer_scale_value"), By::Element, k, &operands, sizes, &[])
+        self.row_launches(
+            ("pointwise", "layer_scale_value"),
+            BlockShape::Element,
+            k,
+            &operands,
+            sizes,
+            &[],
+        )
     }
 
-    fn over_rows(
+    fn row_launches(
         &self,
         call: (&'static str, &'static str),
-        by: By,
+        by: BlockShape,
         k: usize,
         operands: &[Operand],
         [rows, n]: [usize; 2],
@@ -237,8 +278,8 @@ impl Planner {
         }
         let each = passes(k).map(|pass| {
             let geometry = match by {
-                By::Row => self.by_row(call.1, rows, n)?,
-                By::Element => self.by_element(call.1, rows, n)?,
+                BlockShape::Row => self.by_row(call.1, rows, n)?,
+                BlockShape::Element => self.by_element(call.1, rows, n)?,
             };
             self.launch(call, geometry, pass, operands, [rows, n], constants)
         });
@@ -255,14 +296,15 @@ impl Planner {
         [rows, n]: [usize; 2],
         constants: &[Arg],
     ) -> Result<Launch> {
-        // Every launch computes the values anew, and would find those of the one before it.
+        // Each launch recomputes the values, so it must not overwrite an input that the next launch
+        // reads.
         if let (true, Some((last, others))) = (first > 0, operands.split_last())
             && let (Some(at), false) = (last.value(), others.is_empty())
             && others.iter().any(|other| other.value() == Some(at))
         {
             return Err(Error::shape(
                 name,
-                format!("an output of its own for more than {MAX_TANGENTS} tangents"),
+                format!("an output distinct from the inputs for more than {MAX_TANGENTS} tangents"),
                 "one of the inputs",
             ));
         }

@@ -1,28 +1,28 @@
-//! Rearrangements of tokens and changes of the storage type. A block of K tangents is K times as
-//! many images.
+//! Token rearrangements and conversions of the storage type. A block of K tangents is treated as K
+//! times as many images.
 
 use super::launch::{Address, Arg, Geometry, Launch, Planner, i32_of, i64_of};
 use crate::error::{Error, Result};
 
-/// Numbers that a thread of a cast takes, `CAST_WIDTH` in cast.cu.
+/// Numbers per thread of a cast: `CAST_WIDTH` in cast.cu.
 const CAST_WIDTH: usize = 8;
 
 impl Planner {
-    /// (B, C, H, W) → (B, N, C·h·w), or `back`; `dims` are C, H, W and `patch` is h, w.
+    /// (B, C, H, W) → (B, N, C·h·w), or its adjoint. Sizes are C, H, W, and h, w of a patch.
     pub fn patches(
         &self,
-        back: bool,
+        adjoint: bool,
         [from, to]: [Address; 2],
         images: usize,
         [channels, height, width]: [usize; 3],
         [h, w]: [usize; 2],
     ) -> Result<Vec<Launch>> {
-        let name = if back { "patches_vjp" } else { "patches_value" };
+        let name = if adjoint { "patches_vjp" } else { "patches_value" };
         if h == 0 || w == 0 || !height.is_multiple_of(h) || !width.is_multiple_of(w) {
-            let expected = format!("images of whole patches of {h} × {w}");
+            let expected = format!("images that {h} × {w} patches tile");
             return Err(Error::shape(name, expected, format!("images of {height} × {width}")));
         }
-        // A piece is a patch's row of pixels.
+        // The contiguous piece is one row of pixels of a patch.
         let unit = self.unit(&[w], &[from, to]);
         let of = |pixels: usize| pixels * self.stored.bytes() / unit;
         let sizes = [channels, height, of(width), h, of(w)];
@@ -33,8 +33,8 @@ impl Planner {
         copy(name, unit, images * channels * height * of(width), args)
     }
 
-    /// `count` numbers from number `first` of each of `images` of `len`: some tokens of an image,
-    /// or some rows of a weight.
+    /// `count` numbers from index `first` of each of `images` images of `len` numbers: some tokens
+    /// of an image, or some rows of a weight.
     pub fn slice_value(
         &self,
         [x, y]: [Address; 2],
@@ -45,7 +45,7 @@ impl Planner {
         self.slice("slice_value", [x, y], images, len, [first, count], images * count)
     }
 
-    /// Its VJP: gx is zero where nothing was taken.
+    /// VJP of the slice. gx is zero outside it.
     pub fn slice_vjp(
         &self,
         [gy, gx]: [Address; 2],
@@ -66,8 +66,8 @@ impl Planner {
         written: usize,
     ) -> Result<Vec<Launch>> {
         if first.checked_add(count).is_none_or(|end| end > len) {
-            let found = format!("{count} from number {first} on");
-            return Err(Error::shape(name, format!("a part of {len} numbers"), found));
+            let found = format!("{count} numbers from index {first} on");
+            return Err(Error::shape(name, format!("a range within {len} numbers"), found));
         }
         let unit = self.unit(&[len, first, count], &[from, to]);
         let of = |numbers: usize| i64_of(name, numbers * self.stored.bytes() / unit);
@@ -82,8 +82,9 @@ impl Planner {
         copy(name, unit, written * self.stored.bytes() / unit, args)
     }
 
-    /// `prefix` numbers of t before the `len` of each image, every `share` images with the same t:
-    /// the batch for values and for each tangent. An address of 0 stands for zeros.
+    /// Puts `prefix` numbers of t in front of the `len` numbers of each image. Each group of
+    /// `share` consecutive images has its own t: the batch for the value, and the same for each
+    /// tangent. Address 0 stands for zeros.
     pub fn prepend_value(
         &self,
         [t, x]: [Address; 2],
@@ -106,25 +107,25 @@ impl Planner {
         copy(name, unit, images * (prefix + len) * self.stored.bytes() / unit, args)
     }
 
-    /// Mean over the tokens after the first `skip`, or its VJP (`back`): (B, T, D) and (B, D).
+    /// Mean over the tokens after the first `skip`, (B, T, D) → (B, D), or its adjoint.
     pub fn mean_tokens(
         &self,
-        back: bool,
+        adjoint: bool,
         [from, to]: [Address; 2],
         images: usize,
         [tokens, n]: [usize; 2],
         skip: usize,
     ) -> Result<Vec<Launch>> {
-        let name = if back { "mean_tokens_vjp" } else { "mean_tokens_value" };
+        let name = if adjoint { "mean_tokens_vjp" } else { "mean_tokens_value" };
         if skip >= tokens {
-            let found = format!("{skip} of {tokens} left out");
-            return Err(Error::shape(name, "at least one token to take the mean of", found));
+            let found = format!("{skip} of {tokens} tokens left out");
+            return Err(Error::shape(name, "at least one token in the mean", found));
         }
         let mut args = vec![Arg::Pointer(from), Arg::Pointer(to), Arg::I64(i64_of(name, images)?)];
         for size in [tokens, n, skip] {
             args.push(Arg::I32(i32_of(name, size)?));
         }
-        let written = if back { images * tokens * n } else { images * n };
+        let written = if adjoint { images * tokens * n } else { images * n };
         let suffix = self.stored.suffix();
         unit_launch("tokens", name, format!("{name}_{suffix}"), written, args)
     }
@@ -139,7 +140,7 @@ impl Planner {
         cast("cast_bf16_f32", [x, y], numbers)
     }
 
-    /// The largest unit of a copy, in bytes, that divides each of these lengths and addresses.
+    /// The largest copy unit in bytes, 2 to 16, that divides all lengths and addresses.
     fn unit(&self, lengths: &[usize], addresses: &[Address]) -> usize {
         let size = self.stored.bytes();
         let fits = |unit: &usize| {
@@ -176,11 +177,11 @@ fn unit_launch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cuda::Stored;
+    use crate::cuda::StorageType;
 
     #[test]
     fn sizes_that_do_not_fit_are_errors() {
-        let plan = Planner::new(Stored::F32);
+        let plan = Planner::new(StorageType::F32);
         let at = [16, 32];
         let says = |found: Result<Vec<Launch>>, op: &str, part: &str| {
             let text = found.unwrap_err().to_string();
@@ -191,11 +192,15 @@ mod tests {
             says(found, "patches_value", "found images of 4 × 4");
         }
         for [first, count] in [[0, 9], [8, 1], [usize::MAX, 1]] {
-            says(plan.slice_value(at, 1, 8, [first, count]), "slice_value", "a part of 8 numbers");
-            says(plan.slice_vjp(at, 1, 8, [first, count]), "slice_vjp", "a part of 8 numbers");
+            says(
+                plan.slice_value(at, 1, 8, [first, count]),
+                "slice_value",
+                "a range within 8 numbers",
+            );
+            says(plan.slice_vjp(at, 1, 8, [first, count]), "slice_vjp", "a range within 8 numbers");
         }
-        for (back, op) in [(false, "mean_tokens_value"), (true, "mean_tokens_vjp")] {
-            says(plan.mean_tokens(back, at, 1, [5, 8], 5), op, "found 5 of 5 left out");
+        for (adjoint, op) in [(false, "mean_tokens_value"), (true, "mean_tokens_vjp")] {
+            says(plan.mean_tokens(adjoint, at, 1, [5, 8], 5), op, "found 5 of 5 tokens left out");
         }
     }
 }

@@ -1,21 +1,22 @@
-//! What every operation has to pass, on whatever it runs, in f64 and seeded: value against a naive
-//! loop, VJP and JVP against central differences, the adjoint identity, the tangent of the VJP.
+//! Checks for every operation, on any device, in f64 with seeded inputs: value against a naive
+//! loop; VJP and JVP against central differences; the adjoint identity; the tangent of the VJP.
 
 mod naive;
 
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::registry::Sample;
-use planish_kernels::{DualTensor, Kept, Op};
+use planish_kernels::{DualTensor, Op, Saved};
 
-/// Relative to the reference's norm. Rounding in f64 is 1e-16 a term, some hundred terms a sum.
+/// Relative to the norm of the reference. The rounding error of f64 is 1e-16 per term, with some
+/// hundred terms per sum.
 const EXACT: f64 = 1e-13;
-/// Central differences at step 1e-5 cut off h² ≈ 1e-10 and round at 1e-16/h ≈ 1e-11.
+/// Central differences with step h = 1e-5: truncation h² ≈ 1e-10, rounding 1e-16/h ≈ 1e-11.
 const DIFFERENCES: f64 = 2e-9;
-/// f32 rounds at 6e-8; sums and cancellation cost a digit.
+/// The rounding error of f32 is 6e-8. Sums and cancellation cost one digit.
 const SINGLE: f64 = 2e-6;
 const STEP: f64 = 1e-5;
 
-/// A seeded stream of numbers in (−1.5, 1.5), the same everywhere (SplitMix64).
+/// A seeded stream of numbers in (−1.5, 1.5) from SplitMix64, the same on every machine.
 pub struct Stream(pub u64);
 impl Stream {
     /// The next number.
@@ -26,18 +27,18 @@ impl Stream {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         3.0 * ((z ^ (z >> 31)) as f64 / u64::MAX as f64) - 1.5
     }
-    /// As many numbers as a tensor of these dimensions has.
+    /// Numbers for a tensor of shape `dims`.
     pub fn numbers(&mut self, dims: &[usize]) -> Vec<f64> {
         (0..dims.iter().product()).map(|_| self.next()).collect()
     }
 }
 
-/// A tensor on the CPU.
+/// A CPU tensor.
 pub fn tensor(x: &[f64], dims: &[usize], dtype: DType) -> Tensor {
     Tensor::from_slice(x, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
 }
 
-/// A tensor's numbers.
+/// The numbers of a tensor in f64.
 pub fn numbers(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -52,7 +53,7 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
     x.iter().zip(y).map(|(a, b)| a * b).sum()
 }
 
-/// Euclidean distance at most `tolerance` of the norm.
+/// Asserts that the Euclidean distance is at most `tolerance` × the norm of `expected`.
 pub fn assert_close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: length");
     let error = norm(&found.iter().zip(expected).map(|(a, b)| a - b).collect::<Vec<_>>());
@@ -68,7 +69,7 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Inputs as dual tensors; `tangents[i]` holds K planes for input i, or nothing.
+    /// Inputs as dual tensors. `tangents[i]` holds the K tangents of input i, if any.
     fn inputs(&self, x: &[Vec<f64>], tangents: &[Option<Vec<f64>>]) -> Vec<DualTensor> {
         x.iter()
             .zip(self.dims)
@@ -90,27 +91,27 @@ impl Case<'_> {
         self.op.value(&inputs.iter().collect::<Vec<_>>()).unwrap()
     }
 
-    /// The VJP, given only what the operation asks to keep.
+    /// The VJP, given only what the operation asks to save.
     fn vjp(
         &self,
         x: &[Vec<f64>],
         tangents: &[Option<Vec<f64>>],
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Vec<Option<DualTensor>> {
         let inputs = self.inputs(x, tangents);
         let y = self.op.value(&inputs.iter().collect::<Vec<_>>()).unwrap();
-        let keep = self.op.keep(wanted);
-        let kept = Kept {
+        let save = self.op.save_set(needs_grad);
+        let saved = Saved {
             inputs: inputs
                 .iter()
                 .enumerate()
-                .map(|(i, x)| (keep.inputs >> i & 1 == 1).then(|| x.clone()))
+                .map(|(i, x)| (save.inputs >> i & 1 == 1).then(|| x.clone()))
                 .collect(),
-            output: keep.output.then_some(y),
+            output: save.output.then_some(y),
             dims: self.dims.to_vec(),
         };
-        self.op.vjp(&kept, gy, wanted).unwrap()
+        self.op.vjp(&saved, gy, needs_grad).unwrap()
     }
 }
 
@@ -129,7 +130,7 @@ fn plane(t: &Tensor, k: usize) -> Vec<f64> {
     numbers(&t.get(k).unwrap())
 }
 
-/// Runs every check of one sample of operation `name`.
+/// Runs every check on one sample of operation `name`.
 pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
     let case = Case { op: &*sample.op, dims: &sample.dims, dtype: DType::F64 };
     let what = |check: &str| format!("{name} {:?} {:?}: {check}", sample.op, sample.dims);
@@ -145,7 +146,7 @@ pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
     let single = Case { dtype: DType::F32, ..case };
     assert_close(&what("f32"), &numbers(single.value(&x, &none).value()), &expected, SINGLE);
 
-    // Five tangents: two pairs and one alone, so that every instantiation runs.
+    // Five tangents are passed as two, two and one, so every instantiation runs.
     const K: usize = 5;
     let directions: Vec<Vec<Vec<f64>>> =
         (0..K).map(|_| sample.dims.iter().map(|d| stream.numbers(d)).collect()).collect();
@@ -161,7 +162,7 @@ pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
         .into_iter()
         .map(|g| numbers(g.unwrap().value()))
         .collect();
-    // A cotangent that has tangents of its own, as in the middle of a sweep.
+    // A cotangent with its own tangents, as in the middle of a backward pass.
     let g_directions: Vec<Vec<f64>> = (0..K).map(|_| stream.numbers(y.dims())).collect();
     let mut shape = vec![K];
     shape.extend(y.dims());
@@ -206,7 +207,7 @@ pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
         }
     }
 
-    // VJP against differences of ⟨gy, f(x)⟩, every number of every input.
+    // VJP against central differences of ⟨gy, f(x)⟩, for every number of every input.
     for i in 0..x.len() {
         let mut expected = Vec::new();
         for j in 0..x[i].len() {
@@ -220,7 +221,8 @@ pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
         assert_close(&what("VJP against differences"), &gx[i], &expected, DIFFERENCES);
     }
 
-    // Each input's tangent and gradient alone: what is absent or not wanted must not be needed.
+    // Each input's tangent and gradient alone: operations must not need what is absent or not
+    // requested.
     for i in 0..x.len() {
         let mut only = none.clone();
         only[i] = block[i].clone();
@@ -236,9 +238,9 @@ pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
             &numbers(case.value(&shifted(&x, &zeros, -STEP), &none).value()),
         );
         assert_close(&what("JVP of one input"), &jvp, &by_difference, DIFFERENCES);
-        let mut wanted = vec![false; x.len()];
-        wanted[i] = true;
-        let g = case.vjp(&x, &none, &cotangent, &wanted);
+        let mut needs_grad = vec![false; x.len()];
+        needs_grad[i] = true;
+        let g = case.vjp(&x, &none, &cotangent, &needs_grad);
         assert_close(
             &what("VJP of one input"),
             &numbers(g[i].as_ref().unwrap().value()),

@@ -1,4 +1,4 @@
-//! Naive loops in f64: what each operation means, index by index.
+//! Reference implementations: naive loops in f64, index by index.
 
 use planish_kernels::registry::Sample;
 
@@ -54,13 +54,13 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
     }
 }
 
-/// The number after `name: ` in an operation's debug text.
+/// The number after `name: ` in an operation's debug output.
 fn field(debug: &str, name: &str) -> f64 {
     let rest = debug.split(&format!("{name}: ")).nth(1).unwrap();
     rest.split([' ', ',', '}']).next().unwrap().parse().unwrap()
 }
 
-/// The list after `name: ` in an operation's debug text.
+/// The list after `name: ` in an operation's debug output.
 fn list(debug: &str, name: &str) -> Vec<usize> {
     let rest = debug.split(&format!("{name}: [")).nth(1).unwrap();
     rest.split(']').next().unwrap().split(", ").map(|n| n.parse().unwrap()).collect()
@@ -93,7 +93,7 @@ fn matmul(a: &[f64], b: &[f64], m: usize, k: usize, n: usize) -> Vec<f64> {
     y
 }
 
-/// softmax(q kᵀ/√d) v, number by number; queries, keys and values wherever they lie.
+/// softmax(q kᵀ/√d) v, number by number, for both input forms.
 fn attention(x: &[Vec<f64>], dims: &[Vec<usize>], heads: usize) -> Vec<f64> {
     let (images, queries) = (dims[0][0], dims[0][1]);
     let fused = x.len() == 1;
@@ -140,7 +140,7 @@ fn softmax(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x.exp() / total).collect()
 }
 
-/// erf by its Maclaurin series: exact to rounding for the small arguments of the tests.
+/// erf by its Maclaurin series. Exact up to rounding for the small arguments of the tests.
 fn erf(x: f64) -> f64 {
     let (mut term, mut sum) = (x, x);
     for k in 1..200 {

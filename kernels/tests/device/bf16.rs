@@ -1,18 +1,18 @@
-//! Operations on numbers that the device stores in bf16, held to the same ones on the CPU.
+//! Operations on tensors stored in bf16 on the device, compared with the CPU.
 
 use super::checks::{Stream, assert_close, numbers, tensor};
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::cast::Cast;
 use planish_kernels::{
-    Add, Attention, BiasGelu, BiasResidual, DualTensor, Error, FirstTokens, Gelu, Kept, LayerNorm,
-    LayerScale, Linear, MeanTokens, Op, PickToken, Precision,
+    Add, Attention, BiasGelu, BiasResidual, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
+    LayerScale, Linear, MeanTokens, Op, PickToken, Precision, Saved,
 };
 
-/// A result is rounded once, by 2⁻⁸ of itself at most; in attention, whose scores and weights are
-/// stored in bf16, too, four times over.
+/// A result is rounded once, by at most 2⁻⁸ of itself. In attention, scores and weights are also
+/// stored in bf16: four roundings.
 const ROUNDING: f64 = 1.0 / 256.0;
 
-/// An operation, its operands' shapes, which of them are in bf16, and roundings of a result.
+/// An operation, the shapes and types of its operands, and the number of roundings of a result.
 struct Case {
     op: Box<dyn Op>,
     dims: Vec<(Vec<usize>, DType)>,
@@ -52,23 +52,23 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Numbers that bf16 has.
+/// Random numbers that are exact in `dtype`.
 fn seeded(stream: &mut Stream, dims: &[usize], dtype: DType) -> Tensor {
     let x = tensor(&stream.numbers(dims), dims, DType::F32);
     x.to_dtype(dtype).unwrap().to_dtype(DType::F32).unwrap()
 }
 
-fn kept(op: &dyn Op, x: &[DualTensor], y: DualTensor) -> Kept {
-    let keep = op.keep(&vec![true; x.len()]);
+fn saved(op: &dyn Op, x: &[DualTensor], y: DualTensor) -> Saved {
+    let save = op.save_set(&vec![true; x.len()]);
     let inputs = x.iter().enumerate();
-    Kept {
-        inputs: inputs.map(|(i, x)| (keep.inputs >> i & 1 == 1).then(|| x.clone())).collect(),
-        output: keep.output.then_some(y),
+    Saved {
+        inputs: inputs.map(|(i, x)| (save.inputs >> i & 1 == 1).then(|| x.clone())).collect(),
+        output: save.output.then_some(y),
         dims: x.iter().map(|x| x.dims().to_vec()).collect(),
     }
 }
 
-/// A tensor on the device, stored so.
+/// A tensor of type `dtype` on the device.
 fn there(x: &Tensor, dtype: DType, device: &Device) -> DualTensor {
     DualTensor::constant(x.to_dtype(dtype).unwrap().to_device(device).unwrap())
 }
@@ -92,9 +92,10 @@ fn operations_on_bf16_are_those_on_f32_rounded() {
 
         let gy = seeded(&mut stream, y.dims(), DType::BF16);
         let far_gy = there(&gy, DType::BF16, &device);
-        let wanted = vec![true; x.len()];
-        let gradients = op.vjp(&kept(&*op, &here, y), &DualTensor::constant(gy), &wanted).unwrap();
-        let found = op.vjp(&kept(&*op, &far, found), &far_gy, &wanted).unwrap();
+        let needs_grad = vec![true; x.len()];
+        let gradients =
+            op.vjp(&saved(&*op, &here, y), &DualTensor::constant(gy), &needs_grad).unwrap();
+        let found = op.vjp(&saved(&*op, &far, found), &far_gy, &needs_grad).unwrap();
         for (i, (g, expected)) in found.iter().zip(&gradients).enumerate() {
             let (g, expected) = (g.as_ref().unwrap(), expected.as_ref().unwrap());
             assert_eq!(g.value().dtype(), dims[i].1, "{op:?}, operand {i}");
@@ -104,8 +105,8 @@ fn operations_on_bf16_are_those_on_f32_rounded() {
     }
 }
 
-/// The classifier and the embedding stay f32 on both sides, and their products are rounded as the
-/// CPU's are.
+/// The classifier and the embedding stay f32 on CPU and GPU. Both round the operands of their
+/// products in the same way.
 #[test]
 fn products_of_f32_round_their_operands_as_the_cpu_does() {
     let (device, mut stream) = (super::device(), Stream(12));
@@ -130,7 +131,7 @@ fn casts_are_to_the_nearest_and_their_gradients_come_back() {
     let y = cast.value(&[&far]).unwrap();
     assert_eq!(y.value().dtype(), DType::BF16);
     assert_eq!(back(&y), [1.0, 1.0, 1.0 + 4.0 / 256.0, -3.09375, 0.0]);
-    let g = cast.vjp(&kept(&cast, &[far], y.clone()), &y, &[true]).unwrap();
+    let g = cast.vjp(&saved(&cast, &[far], y.clone()), &y, &[true]).unwrap();
     let g = g[0].as_ref().unwrap();
     assert_eq!((g.value().dtype(), back(g)), (DType::F32, back(&y)));
 }

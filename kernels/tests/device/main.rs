@@ -1,5 +1,5 @@
-//! Every registered operation on the first CUDA device against every check; and operands that lie
-//! where they should not. Without a GPU the device is a stand-in: see scripts/check-standin.
+//! Runs every check on every registered operation on the first CUDA device, and tests operands on
+//! the wrong device. Without a GPU the device is simulated: see scripts/check-standin.
 
 mod bf16;
 #[allow(dead_code)]
@@ -10,9 +10,9 @@ mod uploads;
 use candle_core::{DType, Device, Tensor};
 use checks::{Stream, check, tensor};
 use planish_kernels::registry::{REGISTRY, Sample};
-use planish_kernels::{Accumulator, Add, DualTensor, Keep, Kept, Linear, Op, Result};
+use planish_kernels::{Accumulator, Add, DualTensor, Linear, Op, Result, SaveSet, Saved};
 
-/// An operation whose operands are moved to a device, and its results back.
+/// An operation that moves its operands to a device and its results back.
 #[derive(Debug)]
 struct There {
     op: Box<dyn Op>,
@@ -34,22 +34,22 @@ impl Op for There {
         assert!(y.on_gpu());
         Ok(moved(&y, &Device::Cpu))
     }
-    fn keep(&self, wanted: &[bool]) -> Keep {
-        self.op.keep(wanted)
+    fn save_set(&self, needs_grad: &[bool]) -> SaveSet {
+        self.op.save_set(needs_grad)
     }
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
         let there = |x: &DualTensor| moved(x, &self.device);
-        let kept = Kept {
-            inputs: kept.inputs.iter().map(|x| x.as_ref().map(there)).collect(),
-            output: kept.output.as_ref().map(there),
-            dims: kept.dims.clone(),
+        let saved = Saved {
+            inputs: saved.inputs.iter().map(|x| x.as_ref().map(there)).collect(),
+            output: saved.output.as_ref().map(there),
+            dims: saved.dims.clone(),
         };
-        let found = self.op.vjp(&kept, &there(gy), wanted)?;
+        let found = self.op.vjp(&saved, &there(gy), needs_grad)?;
         Ok(found.iter().map(|g| g.as_ref().map(|g| moved(g, &Device::Cpu))).collect())
     }
 }
@@ -98,11 +98,11 @@ fn operands_that_no_kernel_takes_are_errors() {
         ([&there, &host], "expected a tensor on a CUDA device"),
         ([&host, &there], "expected a tensor on a CUDA device"),
         ([&turned, &turned], "expected a contiguous tensor"),
-        ([&there, &double], "expected f32 or f64 throughout"),
+        ([&there, &double], "expected all operands in f32 or all in f64"),
     ] {
         for found in [Add.value(&operands), Linear::default().value(&operands)] {
             let text = found.unwrap_err().to_string();
-            // A turned matrix is no fit for itself either.
+            // A transposed matrix does not match its own shape either.
             assert!(text.contains(expected) || text.contains("x (…, I)"), "{text}");
         }
     }

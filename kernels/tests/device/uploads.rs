@@ -1,4 +1,4 @@
-//! Tensors that come to the device beside what it computes.
+//! Uploads that run while the device computes.
 
 use super::{device, tensor};
 use candle_core::{DType, Device};
@@ -12,13 +12,13 @@ fn uploads_bring_what_was_sent() {
     let uploads = Uploads::new(&device).unwrap();
     let numbers: Vec<f64> = (0..70_000).map(f64::from).collect();
     let x = tensor(&numbers, &[7, 10_000], DType::F32);
-    // More than there are buffers, some of them views, some that nobody takes; the device is asked
-    // for nothing before all are on their way.
+    // More uploads than buffers; some of views, some dropped unused. The results are read only
+    // after all uploads have started.
     let sums: Vec<DualTensor> = (0..7)
         .map(|i| {
             let row = x.narrow(0, i, 1).unwrap();
             let _given_up = uploads.send(&row).unwrap();
-            let there = DualTensor::constant(uploads.send(&row).unwrap().take().unwrap());
+            let there = DualTensor::constant(uploads.send(&row).unwrap().wait().unwrap());
             Add.value(&[&there, &there]).unwrap()
         })
         .collect();

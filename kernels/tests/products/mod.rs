@@ -1,4 +1,4 @@
-//! Products of matrices that lie in every way a view can name, against sums in f64.
+//! Matrix products with every kind of view, compared with sums in f64.
 
 use planish_kernels::product::{Start, View};
 
@@ -20,24 +20,24 @@ pub fn numbers(count: usize, mut seed: u64) -> Vec<f32> {
     (0..count).map(draw).collect()
 }
 
-/// Index of row `i` and column `j` of matrix `n` in a view's buffer.
+/// Index of element (`i`, `j`) of matrix `n` in a view's buffer.
 fn at(v: &View, n: usize, i: usize, j: usize) -> usize {
     let outer = n / v.batch[1] * v.batch_strides[0] + n % v.batch[1] * v.batch_strides[1];
     v.offset + outer + i * v.row_stride + j * v.col_stride
 }
 
-/// The same matrix among other numbers: rows and columns lie apart.
+/// A matrix with gaps between rows and between columns.
 fn apart(rows: usize, cols: usize) -> (View, usize) {
     let view =
         View { offset: 5, row_stride: 3 * cols + 4, col_stride: 3, ..View::matrix(rows, cols) };
     (view, 5 + rows * (3 * cols + 4))
 }
 
-/// Ways in which [`batch`] lays matrices, transposed or not.
+/// Number of memory layouts of [`batch`].
 pub const BATCHES: usize = 6;
 
-/// Two by three matrices: one after the other; the heads of a buffer that holds more; or three that
-/// both of the two share.
+/// Two by three matrices: contiguous; the heads of a larger buffer; or three that both outer
+/// entries share.
 fn batch(rows: usize, cols: usize, kind: usize) -> (View, usize) {
     let (rows, cols) = if kind.is_multiple_of(2) { (rows, cols) } else { (cols, rows) };
     let dense = View::batched(2, 3, rows, cols);
@@ -53,7 +53,7 @@ fn batch(rows: usize, cols: usize, kind: usize) -> (View, usize) {
     (if kind.is_multiple_of(2) { view } else { view.t() }, size)
 }
 
-/// A product whose operands lie in one of several ways.
+/// A product with operands in one of several memory layouts.
 pub struct Case {
     pub a: (Vec<f32>, View),
     pub b: (Vec<f32>, View),
@@ -64,7 +64,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// m × k by k × n; `kind` chooses how each matrix lies.
+    /// m × k by k × n. `kind` selects the layout of each matrix.
     pub fn new([m, n, k]: [usize; 3], kind: usize) -> Self {
         let lay = |rows: usize, cols: usize, kind: usize, seed: u64| match kind % 3 {
             0 => (numbers(rows * cols, seed), View::matrix(rows, cols)),
@@ -86,7 +86,7 @@ impl Case {
         }
     }
 
-    /// m × k by k × n, six of them; `kind` chooses among [`BATCHES`] ways for each operand.
+    /// Six products m × k by k × n. `kind` selects one of [`BATCHES`] layouts for each operand.
     pub fn batched([m, n, k]: [usize; 3], kind: usize) -> Self {
         let lay = |(view, size): (View, usize), seed| (numbers(size, seed), view);
         Self {
@@ -99,7 +99,7 @@ impl Case {
         }
     }
 
-    /// C as `multiply` leaves it.
+    /// C after `multiply`.
     pub fn run(&self, multiply: impl Multiply) -> Vec<f32> {
         let mut c = self.c.0.clone();
         let start = match &self.row {
@@ -112,9 +112,9 @@ impl Case {
         c
     }
 
-    /// Where `c` is further from the product of the operands, each as `taken`, than roundings of
-    /// the K sums explain: each is at most 2⁻²⁴ of Σ|a||b|, and there are K + 2 of them, start and
-    /// factor included. Twice that, since a sum of roundings also rounds.
+    /// The first number of `c` whose error exceeds the bound, if any. Operands are first mapped by
+    /// `taken`. Each of K + 2 roundings (including start and factor) is at most 2⁻²⁴ of Σ|a||b|;
+    /// the bound is twice that, because sums of roundings round too.
     pub fn flaw(&self, c: &[f32], taken: fn(f32) -> f32) -> Option<String> {
         let v = &self.c.1;
         let k = self.a.1.cols;

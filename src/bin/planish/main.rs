@@ -17,7 +17,7 @@ use commands::{
     post_train, report, selftest, study, undo,
 };
 use message::{is_usage, message};
-use planish::litter::clear_away;
+use planish::temp_file::remove_temp_files;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -128,7 +128,7 @@ impl Command {
 fn main() -> ExitCode {
     // Without a handler the system ends the process as well, and leaves its lock's empty file.
     let _ = ctrlc::set_handler(|| {
-        clear_away();
+        remove_temp_files();
         let text = "planish: interrupted; each file is as it was before, or whole\n";
         let _ = std::io::stderr().write_all(text.as_bytes());
         std::process::exit(130);

@@ -9,8 +9,8 @@ mod patch;
 mod save;
 mod transformers;
 
-use crate::data::{Interpolation, Resize};
 use super::*;
+use crate::data::{Interpolation, Resize};
 use crate::vit::arch;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};

@@ -1,10 +1,11 @@
-//! Every CUDA kernel in the emulator: against the same checks as the operations on the CPU, on odd
-//! sizes, in several orders of threads and block sizes.
+//! Tests of every CUDA kernel in the emulator: the same checks as on the CPU, unusual sizes,
+//! several thread orders and block sizes.
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
+mod buffer;
 #[path = "../../../tests/checks/mod.rs"]
 mod checks;
-mod fused;
+mod emulator;
 mod misaligned;
 mod ops;
 mod optimizer;

@@ -1,29 +1,29 @@
-//! Tensors that begin at no multiple of 16 bytes, as views of others do.
+//! Tensors whose address is not a multiple of 16 bytes, such as views.
 
+use crate::buffer::Buffer;
 use crate::run::go;
-use planish_emulator::Buffer;
-use planish_kernels::cuda::{PRODUCTS, Plane, Planner, Stored};
+use planish_kernels::cuda::{PRODUCTS, Plane, Planner, StorageType};
 
 const NUMBERS: usize = 96;
 
-/// 0, 1, 2, … from number `shift` on, and where they begin.
+/// The numbers 0, 1, 2, … from index `shift` on, and their address.
 fn shifted(shift: usize) -> (Buffer, u64) {
     let numbers: Vec<f64> = (0..shift + NUMBERS).map(|i| i as f64 - shift as f64).collect();
-    let buffer = Buffer::numbers(Stored::F32, &numbers);
+    let buffer = Buffer::numbers(StorageType::F32, &numbers);
     let at = buffer.address() + 4 * shift as u64;
     (buffer, at)
 }
 
-/// All that is written beginning at number `shift`, and whether all before it is as it was.
+/// The numbers from index `shift` on. Checks that everything before is unwritten.
 fn read(buffer: &Buffer, shift: usize) -> Vec<f64> {
-    let numbers = buffer.read(Stored::F32);
+    let numbers = buffer.read(StorageType::F32);
     assert!(numbers[..shift].iter().all(|x| x.is_nan()));
     numbers[shift..].to_vec()
 }
 
 #[test]
 fn rows_and_lists_may_begin_anywhere() {
-    let plan = Planner::new(Stored::F32);
+    let plan = Planner::new(StorageType::F32);
     for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))) {
         let (_x, at) = shifted(from);
         let blank = || Buffer::blank(4 * (to + NUMBERS));
@@ -31,7 +31,7 @@ fn rows_and_lists_may_begin_anywhere() {
 
         let y = blank();
         let there = y.address() + 4 * to as u64;
-        // Rows of whole and of broken 16 bytes.
+        // Row lengths that are and are not multiples of 16 bytes.
         for sizes in [[NUMBERS / 8, 8], [NUMBERS / 6, 6]] {
             go(&plan.add_value(0, [plane(at); 2], plane(there), sizes).unwrap(), 2);
             assert!(read(&y, to).iter().enumerate().all(|(i, y)| *y == 2.0 * i as f64));
@@ -47,7 +47,7 @@ fn rows_and_lists_may_begin_anywhere() {
         let launches = plan.products(&[there], Some(&[at]), &[NUMBERS], scratch, sums);
         go(&launches.unwrap(), 2);
         let square: f64 = (0..NUMBERS).map(|i| (i * i) as f64).sum();
-        assert_eq!(total.read(Stored::F64), [0.25 * square, 0.5 * square, square]);
+        assert_eq!(total.read(StorageType::F64), [0.25 * square, 0.5 * square, square]);
 
         let y = blank();
         let there = y.address() + 4 * to as u64;

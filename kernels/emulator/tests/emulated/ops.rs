@@ -1,25 +1,26 @@
-//! Operations whose kernels run in the emulator, behind the interface of those on the CPU.
+//! Operations that run their CUDA kernels in the emulator, behind the trait [`Op`].
 
+use crate::buffer::Buffer;
 use crate::run::{In, Run};
-use planish_emulator::Buffer;
 use planish_kernels::cuda::{Plane, Planner};
 use planish_kernels::{
-    Add, CrossEntropy, DualTensor, FirstTokens, Gelu, Keep, Kept, LayerNorm, LayerScale,
-    MeanTokens, Op, Patches, PickToken, Prepend, Result, Scale, Softmax, WeightRows,
+    Add, BiasGelu, BiasResidual, CrossEntropy, DualTensor, FirstTokens, Gelu, LayerNorm,
+    LayerScale, MeanTokens, Op, Patches, PickToken, Prepend, Result, SaveSet, Saved, Scale,
+    Softmax, WeightRows,
 };
 use std::any::Any;
 use std::fmt;
 
-/// Operations of the registry that need no kernel of ours: products are cuBLAS's (attention's with
-/// the kernels of softmax between them), flattening moves nothing.
+/// Operations without kernels here: products use cuBLAS (attention also the softmax kernels), and
+/// flattening moves no data.
 pub const WITHOUT_KERNEL: &[&str] = &["linear", "matmul", "attention", "flatten"];
 
-/// An operation, run by its kernels.
+/// An operation that runs its kernels in the emulator.
 pub struct Emulated {
     pub inner: Box<dyn Op>,
-    /// Order of the threads.
+    /// Order of threads.
     pub order: u32,
-    /// Threads a row, or the planner's choice.
+    /// Threads per row; `None` for the planner's choice.
     pub threads: Option<u32>,
 }
 
@@ -30,12 +31,13 @@ impl fmt::Debug for Emulated {
 }
 
 impl Emulated {
-    /// The operation, if it is a T.
+    /// The operation, if it has type T.
     pub fn is<T: Op>(&self) -> Option<&T> {
         (&*self.inner as &dyn Any).downcast_ref()
     }
 
-    /// Units of one image, and which of them are taken, if the operation takes some.
+    /// Number of images, numbers per image, and the range selected, if the operation selects a
+    /// range.
     fn slice(&self, dims: &[usize]) -> Option<(usize, usize, [usize; 2])> {
         let [images, len] = [dims[0], dims[1..].iter().product()];
         let width = dims.last().copied().unwrap_or(1);
@@ -50,12 +52,12 @@ impl Emulated {
     }
 }
 
-/// Rows of the last dimension.
+/// Rows and columns along the last dimension.
 fn sizes(x: &DualTensor) -> [usize; 2] {
     [x.numel() / x.columns().max(1), x.columns()]
 }
 
-/// Whether b is as large as a; else it is added to each of so many rows of its size.
+/// Number of rows of b's size in a, and that size. One row if the shapes are equal.
 fn rows_of_b(a: &[usize], b: &[usize]) -> [usize; 2] {
     let (a, b): (usize, usize) = (a.iter().product(), b.iter().product());
     [a / b.max(1), b]
@@ -66,8 +68,8 @@ impl Op for Emulated {
         self.inner.name()
     }
 
-    fn keep(&self, wanted: &[bool]) -> Keep {
-        self.inner.keep(wanted)
+    fn save_set(&self, needs_grad: &[bool]) -> SaveSet {
+        self.inner.save_set(needs_grad)
     }
 
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
@@ -107,26 +109,26 @@ impl Op for Emulated {
 
     fn vjp(
         &self,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let keeps: Vec<&DualTensor> = kept.inputs.iter().flatten().chain(&kept.output).collect();
+        let keeps: Vec<&DualTensor> = saved.inputs.iter().flatten().chain(&saved.output).collect();
         let run = Run::new(self.order, self.threads, &[&keeps[..], &[gy]].concat());
         let (k, plan) = (run.k, run.planner);
         let ins: Vec<In> = keeps.iter().map(|x| run.input(x)).collect();
         let at = |i: usize| ins[i].plane();
         let cotangent = run.input(gy);
         let (g, size) = (cotangent.plane(), sizes(gy));
-        let mut gradients = vec![None; wanted.len()];
+        let mut gradients = vec![None; needs_grad.len()];
         if let Some(&LayerNorm { eps }) = self.is() {
-            if wanted[0] {
+            if needs_grad[0] {
                 let inputs = [at(0), at(1), g];
                 let launches = |gx| plan.layer_norm_vjp_input(k, inputs, gx, size, eps);
                 gradients[0] = Some(run.output(gy.dims(), launches)?);
             }
-            if wanted[1] || wanted[2] {
-                let [g_gamma, g_beta] = run.sums([&kept.dims[1], &kept.dims[2]], size, {
+            if needs_grad[1] || needs_grad[2] {
+                let [g_gamma, g_beta] = run.sums([&saved.dims[1], &saved.dims[2]], size, {
                     |sums, scratch| {
                         plan.layer_norm_vjp_parameters(k, [at(0), g], sums, scratch, size, eps)
                     }
@@ -142,27 +144,27 @@ impl Op for Emulated {
         } else if let Some(op) = self.is::<CrossEntropy>() {
             let labels = Buffer::labels(&op.labels);
             let (at_labels, s, size) = (labels.address(), op.smoothing, sizes(keeps[0]));
-            gradients[0] = Some(run.output(&kept.dims[0], |gx| {
+            gradients[0] = Some(run.output(&saved.dims[0], |gx| {
                 plan.cross_entropy_vjp(k, [at(0), g], at_labels, gx, size, s)
             })?);
         } else if self.is::<Add>().is_some() {
-            gradients[0] = wanted[0].then(|| gy.clone());
-            let size = rows_of_b(gy.dims(), &kept.dims[1]);
-            if wanted[1] {
-                let [gb] = run.sums([&kept.dims[1]], size, |[gb], scratch| {
+            gradients[0] = needs_grad[0].then(|| gy.clone());
+            let size = rows_of_b(gy.dims(), &saved.dims[1]);
+            if needs_grad[1] {
+                let [gb] = run.sums([&saved.dims[1]], size, |[gb], scratch| {
                     plan.sum_rows(k, g, gb, scratch, size)
                 })?;
                 gradients[1] = Some(gb);
             }
         } else if self.is::<LayerScale>().is_some() {
-            let gamma = kept.inputs[1].as_ref().map(|gamma| run.input(gamma));
+            let gamma = saved.inputs[1].as_ref().map(|gamma| run.input(gamma));
             if let Some(gamma) = gamma {
                 let inputs = [g, gamma.plane()];
                 let launches = |gx| plan.layer_scale_value(k, inputs, gx, size);
                 gradients[0] = Some(run.output(gy.dims(), launches)?);
             }
-            if wanted[1] {
-                let [g_gamma] = run.sums([&kept.dims[1]], size, |[sum], scratch| {
+            if needs_grad[1] {
+                let [g_gamma] = run.sums([&saved.dims[1]], size, |[sum], scratch| {
                     plan.layer_scale_vjp_gamma(k, [at(0), g], sum, scratch, size)
                 })?;
                 gradients[1] = Some(g_gamma);
@@ -170,17 +172,17 @@ impl Op for Emulated {
         } else if let Some(&Scale { factor }) = self.is() {
             let gx = run.output(gy.dims(), |gx| plan.scale_value(k, g, gx, size, factor))?;
             gradients[0] = Some(gx);
-        } else if let Some(found) = self.fused_vjp(&run, kept, gy, size) {
+        } else if let Some(found) = self.fused_vjp(&run, saved, gy, size) {
             return found;
         } else {
-            return self.rearranged_back(&run, kept, gy, wanted);
+            return self.rearranged_back(&run, saved, gy, needs_grad);
         }
         Ok(gradients)
     }
 }
 
 impl Emulated {
-    /// Operations that only move numbers: the value and each tangent by a launch of its own.
+    /// Rearrangements: one launch for the value and one for the tangents.
     fn rearranged(&self, run: &Run, x: &[&DualTensor], ins: &[In]) -> Result<DualTensor> {
         let (d, plan, from) = (x[0].dims(), run.planner, ins[0].plane());
         if let Some(&Patches { size }) = self.is() {
@@ -199,7 +201,7 @@ impl Emulated {
             let dims = [images, d[1] + x[1].dims()[1], d[2]];
             let second = ins[1].plane();
             run.linear(&dims, from, |[t, y], planes| {
-                // Where only one of them has tangents, the other's are zero.
+                // If only one operand has tangents, those of the other are zero.
                 let x = if t == from.value { second.value } else { second.tangent };
                 plan.prepend_value([t, x], y, [planes * images, images], sizes)
             })
@@ -223,11 +225,11 @@ impl Emulated {
     fn rearranged_back(
         &self,
         run: &Run,
-        kept: &Kept,
+        saved: &Saved,
         gy: &DualTensor,
-        wanted: &[bool],
+        needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let (d, plan) = (&kept.dims[0], run.planner);
+        let (d, plan) = (&saved.dims[0], run.planner);
         let cotangent = run.input(gy);
         let g = cotangent.plane();
         let gx = if let Some(&Patches { size }) = self.is() {
@@ -239,7 +241,7 @@ impl Emulated {
                 plan.mean_tokens(true, ends, planes * d[0], [d[1], d[2]], skip)
             })
         } else if self.is::<Prepend>().is_some() {
-            return self.prepend_back(run, kept, g, wanted, plan);
+            return self.prepend_back(run, saved, g, needs_grad, plan);
         } else if let Some((images, len, range)) = self.slice(d) {
             run.linear(d, g, |ends, planes| plan.slice_vjp(ends, planes * images, len, range))
         } else {
@@ -248,19 +250,19 @@ impl Emulated {
         Ok(vec![Some(gx?)])
     }
 
-    /// gt: the prefixes are cut out, then summed over images.
+    /// gt: slices out the prefixes and sums them over images.
     fn prepend_back(
         &self,
         run: &Run,
-        kept: &Kept,
+        saved: &Saved,
         g: Plane,
-        wanted: &[bool],
+        needs_grad: &[bool],
         plan: Planner,
     ) -> Result<Vec<Option<DualTensor>>> {
-        let (t, x) = (&kept.dims[0], &kept.dims[1]);
+        let (t, x) = (&saved.dims[0], &saved.dims[1]);
         let (b, prefix, len) = (x[0], t[1] * t[2], x[1] * x[2]);
         let mut gradients = vec![None, None];
-        if wanted[0] {
+        if needs_grad[0] {
             let cut = run.linear(&[b, prefix], g, |ends, planes| {
                 plan.slice_value(ends, planes * b, prefix + len, [0, prefix])
             })?;
@@ -270,11 +272,65 @@ impl Emulated {
             })?;
             gradients[0] = Some(gt);
         }
-        if wanted[1] {
+        if needs_grad[1] {
             gradients[1] = Some(run.linear(x, g, |ends, planes| {
                 plan.slice_value(ends, planes * b, prefix + len, [prefix, len])
             })?);
         }
         Ok(gradients)
+    }
+}
+
+impl Emulated {
+    /// y, if the operation is a fused one.
+    fn fused_value(
+        &self,
+        run: &Run,
+        dims: &[usize],
+        ins: &[In],
+        size: [usize; 2],
+    ) -> Option<Result<DualTensor>> {
+        let at = |i: usize| ins[i].plane();
+        let (k, plan) = (run.k, run.planner);
+        if let Some(&BiasGelu { tanh }) = self.is() {
+            let inputs = [at(0), at(1)];
+            Some(run.output(dims, |y| plan.bias_gelu_value(k, tanh, inputs, y, size)))
+        } else {
+            self.is::<BiasResidual>()?;
+            let inputs = [at(0), at(1), at(2)];
+            Some(run.output(dims, |y| plan.bias_residual_value(k, inputs, y, size)))
+        }
+    }
+
+    /// Gradients, if the operation is a fused one.
+    fn fused_vjp(
+        &self,
+        run: &Run,
+        saved: &Saved,
+        gy: &DualTensor,
+        size: [usize; 2],
+    ) -> Option<Result<Vec<Option<DualTensor>>>> {
+        let cotangent = run.input(gy);
+        let (g, k, plan) = (cotangent.plane(), run.k, run.planner);
+        if let Some(&BiasGelu { tanh }) = self.is() {
+            let ins: Vec<In> = saved.inputs.iter().flatten().map(|x| run.input(x)).collect();
+            let inputs = [ins[0].plane(), ins[1].plane(), g];
+            let mut sums = None;
+            let gx = run.output(gy.dims(), |gx| {
+                let found = run.sums([&saved.dims[1]], size, |[gb], scratch| {
+                    plan.bias_gelu_vjp(k, tanh, inputs, [gx, gb], scratch, size)
+                });
+                sums = Some(found?);
+                Ok(Vec::new())
+            });
+            let gb = sums.map(|[gb]| gb);
+            Some(gx.map(|gx| vec![Some(gx), gb]))
+        } else {
+            self.is::<BiasResidual>()?;
+            let sums = run.sums([&saved.dims[1]], size, |[gb], scratch| {
+                plan.sum_rows(k, g, gb, scratch, size)
+            });
+            Some(sums.map(|[gb]| vec![Some(gy.clone()), Some(gb), Some(gy.clone())]))
+        }
     }
 }

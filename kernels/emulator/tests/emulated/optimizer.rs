@@ -1,35 +1,35 @@
-//! Kernels over all tensors of a layer, against loops.
+//! Kernels over all tensors of a layer, compared with plain loops.
 
+use crate::buffer::Buffer;
 use crate::checks::{Stream, assert_close};
 use crate::run::go;
-use planish_emulator::Buffer;
-use planish_kernels::cuda::{AdamW, Address, MOST_TENSORS, PRODUCTS, Planner, Sgd, Stored};
+use planish_kernels::cuda::{AdamW, Address, MAX_TENSORS, PRODUCTS, Planner, Sgd, StorageType};
 
-/// f32 rounds at 6e-8.
-const TOLERANCE: [(Stored, f64); 2] = [(Stored::F64, 1e-14), (Stored::F32, 3e-7)];
+/// The rounding error of f32 is 6e-8.
+const TOLERANCE: [(StorageType, f64); 2] = [(StorageType::F64, 1e-14), (StorageType::F32, 3e-7)];
 
-/// Sizes: empty, single, odd, aligned, a chunk, several chunks and a rest, and more than fit one
-/// launch.
+/// Tensor sizes: empty, one, odd, aligned, one chunk, several chunks with a remainder; and more
+/// tensors than one launch takes.
 fn many() -> Vec<usize> {
     let mut sizes = vec![0, 1, 5, 768, 8192, 20_001, 0, 33];
-    sizes.resize(MOST_TENSORS + 9, 31);
+    sizes.resize(MAX_TENSORS + 9, 31);
     sizes
 }
 
-/// Lists of tensors as numbers, and in memory.
+/// A list of tensors, as numbers and in emulator memory.
 struct List {
     numbers: Vec<Vec<f64>>,
     buffers: Vec<Buffer>,
 }
 
 impl List {
-    fn new(stored: Stored, seed: u64, sizes: &[usize], map: fn(f64) -> f64) -> Self {
+    fn new(stored: StorageType, seed: u64, sizes: &[usize], map: fn(f64) -> f64) -> Self {
         let mut stream = Stream(seed);
         let mut buffers = Vec::new();
         let numbers = sizes.iter().map(|&n| {
             let x: Vec<f64> = stream.numbers(&[n]).into_iter().map(map).collect();
             buffers.push(Buffer::numbers(stored, &x));
-            // As rounded.
+            // Read back, to compare with rounded numbers.
             buffers[buffers.len() - 1].read(stored)
         });
         Self { numbers: numbers.collect(), buffers }
@@ -37,7 +37,7 @@ impl List {
     fn addresses(&self) -> Vec<Address> {
         self.buffers.iter().map(Buffer::address).collect()
     }
-    fn now(&self, stored: Stored) -> Vec<f64> {
+    fn now(&self, stored: StorageType) -> Vec<f64> {
         self.buffers.iter().flat_map(|b| b.read(stored)).collect()
     }
     fn flat(&self) -> Vec<f64> {
@@ -76,7 +76,7 @@ fn steps_of_sgd() {
 #[test]
 fn steps_of_adamw() {
     let sizes = many();
-    // The third step at rate 0.01, decay 0.1.
+    // Third step, with learning rate 0.01 and weight decay 0.1.
     let (beta1, beta2, eps): (f64, f64, f64) = (0.9, 0.99, 1e-3);
     let [scale, root] = [0.01 / (1.0 - beta1.powi(3)), (1.0 - beta2.powi(3)).sqrt()];
     let by = AdamW { beta1, beta2, eps, keep: 1.0 - 0.01 * 0.1, scale, root };
@@ -95,7 +95,7 @@ fn steps_of_adamw() {
             let (mean, square) = (m / (1.0 - beta1.powi(3)), v / (1.0 - beta2.powi(3)));
             (w[i] * (1.0 - 0.01 * 0.1) - 0.01 * mean / (square.sqrt() + eps), m)
         };
-        // Every number is its own: the first few thousand stand for all, and the last for the end.
+        // Numbers are independent, so comparing the first 6000 and the last is sufficient.
         let some: Vec<usize> = (0..6000).chain(w.len() - 300..w.len()).collect();
         let pick = |x: Vec<f64>| -> Vec<f64> { some.iter().map(|&i| x[i]).collect() };
         let (w, m): (Vec<f64>, Vec<f64>) = some.iter().map(|&i| step(i)).unzip();
@@ -123,24 +123,24 @@ fn products_and_moves() {
         let mut bits = Vec::new();
         for order in 0..4 {
             go(&plan.products(&x, Some(&d), &sizes, scratch, sums).unwrap(), order);
-            let found = total.read(Stored::F64);
-            // Of rounded numbers the sums are f64's whatever the numbers are stored in.
+            let found = total.read(StorageType::F64);
+            // Inputs are rounded already, and sums are f64 for every storage type.
             let expected = [dot(&a, &a), dot(&a, &b), dot(&b, &b)];
             assert_close("products", &found, &expected, 1e-13);
             bits.push(found.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
         }
         assert!(bits.iter().all(|found| *found == bits[0]), "{bits:?}");
         go(&plan.products(&x, None, &sizes, scratch, sums).unwrap(), 0);
-        assert_close("squares", &total.read(Stored::F64), &[dot(&a, &a), 0.0, 0.0], 1e-13);
+        assert_close("squares", &total.read(StorageType::F64), &[dot(&a, &a), 0.0, 0.0], 1e-13);
 
         go(&plan.axpy([&x, &d, &y], &sizes, -0.3).unwrap(), 1);
         let moved: Vec<f64> = a.iter().zip(&b).map(|(x, d)| x - 0.3 * d).collect();
         assert_close("moved", &to.now(stored), &moved, tolerance);
-        // In place.
+        // In place: y = x.
         go(&plan.axpy([&x, &d, &x], &sizes, -0.3).unwrap(), 1);
         go(&plan.axpy([&x, &d, &x], &sizes, 0.3).unwrap(), 1);
         go(&plan.products(&x, None, &sizes, scratch, sums).unwrap(), 0);
-        assert_close("and back", &total.read(Stored::F64)[..1], &[dot(&a, &a)], tolerance);
+        assert_close("and back", &total.read(StorageType::F64)[..1], &[dot(&a, &a)], tolerance);
     }
 }
 
@@ -160,17 +160,17 @@ fn numbers_by_magnitude() {
 #[test]
 fn of_nothing_sums_are_zero() {
     let total = Buffer::blank(8 * PRODUCTS);
-    let plan = Planner::new(Stored::F32);
+    let plan = Planner::new(StorageType::F32);
     go(&plan.products(&[], None, &[], 0, total.address()).unwrap(), 0);
-    assert_eq!(total.read(Stored::F64), [0.0; PRODUCTS]);
+    assert_eq!(total.read(StorageType::F64), [0.0; PRODUCTS]);
 }
 
 #[test]
 fn lists_that_do_not_match_are_errors() {
-    let plan = Planner::new(Stored::F32);
+    let plan = Planner::new(StorageType::F32);
     let error = plan.axpy([&[16], &[], &[16]], &[1], 1.0).unwrap_err();
     assert!(error.to_string().contains("1 tensors in every list"), "{error}");
-    let error = Planner::new(Stored::Bf16).products(&[16], None, &[1], 0, 0).unwrap_err();
+    let error = Planner::new(StorageType::Bf16).products(&[16], None, &[1], 0, 0).unwrap_err();
     assert!(error.to_string().contains("f32 or f64"), "{error}");
 }
 
@@ -178,12 +178,12 @@ fn lists_that_do_not_match_are_errors() {
 fn numbers_become_bf16_and_back() {
     for n in [0usize, 1, 7, 8, 2048, 2051] {
         let exact = Stream(n as u64).numbers(&[n]);
-        let x = Buffer::numbers(Stored::F32, &exact);
+        let x = Buffer::numbers(StorageType::F32, &exact);
         let (half, back) = (Buffer::blank(2 * n), Buffer::blank(4 * n));
         go(&Planner::to_bf16([x.address(), half.address()], n).unwrap(), 0);
         go(&Planner::from_bf16([half.address(), back.address()], n).unwrap(), 0);
         let expected: Vec<f64> =
             exact.iter().map(|&x| half::bf16::from_f32(x as f32).to_f64()).collect();
-        assert_close("bf16", &back.read(Stored::F32), &expected, 0.0);
+        assert_close("bf16", &back.read(StorageType::F32), &expected, 0.0);
     }
 }

@@ -1,11 +1,12 @@
-//! The emulator shows mistakes: kernels and launches with one each.
+//! Tests that the emulator detects bugs: kernels and launches with one bug each.
 
-use planish_emulator::{Buffer, Error, kernels, launch};
-use planish_kernels::cuda::{Arg, Launch, Stored};
+use crate::buffer::Buffer;
+use crate::emulator::{Error, kernels, launch};
+use planish_kernels::cuda::{Arg, Launch, StorageType};
 
 const THREADS: usize = 64;
 
-/// What is wrong with a launch.
+/// Makes a launch invalid.
 type Change = fn(&mut Launch);
 
 fn planted(kernel: &str, args: Vec<Arg>) -> Launch {
@@ -15,19 +16,19 @@ fn planted(kernel: &str, args: Vec<Arg>) -> Launch {
 }
 
 fn run(one: &Launch, order: u32) -> Result<(), Error> {
-    // SAFETY: buffers of the tests hold THREADS numbers, which is what the kernels take.
+    // SAFETY: buffers of these tests hold THREADS numbers, as the kernels expect.
     unsafe { launch(one, order) }
 }
 
 #[test]
 fn a_missing_barrier_shows_as_an_order_that_matters() {
-    let x = Buffer::numbers(Stored::F32, &(0..THREADS).map(|i| i as f64).collect::<Vec<_>>());
+    let x = Buffer::numbers(StorageType::F32, &(0..THREADS).map(|i| i as f64).collect::<Vec<_>>());
     let found: Vec<Vec<u64>> = (0..4)
         .map(|order| {
             let y = Buffer::blank(4 * THREADS);
             let args = vec![Arg::Pointer(x.address()), Arg::Pointer(y.address())];
             run(&planted("missing_barrier", args), order).unwrap();
-            y.read(Stored::F32).into_iter().map(f64::to_bits).collect()
+            y.read(StorageType::F32).into_iter().map(f64::to_bits).collect()
         })
         .collect();
     assert!(found.iter().any(|bits| *bits != found[0]));
@@ -48,9 +49,9 @@ fn barriers_that_not_all_threads_reach_are_errors() {
 
 #[test]
 fn shared_memory_that_nobody_wrote_is_nan() {
-    let y = Buffer::numbers(Stored::F32, &[0.0; THREADS]);
+    let y = Buffer::numbers(StorageType::F32, &[0.0; THREADS]);
     run(&planted("unwritten_shared", vec![Arg::Pointer(y.address())]), 0).unwrap();
-    assert!(y.read(Stored::F32).iter().all(|x| x.is_nan()));
+    assert!(y.read(StorageType::F32).iter().all(|x| x.is_nan()));
 }
 
 #[test]
@@ -62,8 +63,8 @@ fn launches_that_do_not_fit_are_errors() {
         ("takes 1 arguments", |one| one.args.clear()),
         ("has 8 bytes, not 4", |one| one.args = vec![Arg::I32(1)]),
         ("more than 256 threads", |one| one.block[0] = 257),
-        ("no GPU takes", |one| one.grid[0] = 0),
-        ("no GPU takes", |one| one.shared = 49 << 10),
+        ("invalid launch configuration", |one| one.grid[0] = 0),
+        ("invalid launch configuration", |one| one.shared = 49 << 10),
     ];
     for (says, change) in wrong {
         let mut launch = right.clone();
@@ -75,7 +76,7 @@ fn launches_that_do_not_fit_are_errors() {
     assert!(kernels().iter().any(|name| name == "planted_unwritten_shared"));
 }
 
-/// Reads past its input. Ends the process under the sanitizer, hence in one of its own.
+/// Reads past its input. Under the sanitizer this ends the process, so it runs in a child process.
 #[test]
 #[cfg(sanitized)]
 #[ignore = "run by the next one"]

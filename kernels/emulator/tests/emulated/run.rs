@@ -1,11 +1,12 @@
-//! Tensors in and out of the emulator's memory.
+//! Moves tensors to and from emulator memory and runs launches.
 
+use crate::buffer::Buffer;
+use crate::emulator::launch;
 use candle_core::{DType, Device, Tensor};
-use planish_emulator::{Buffer, launch};
-use planish_kernels::cuda::{Address, Launch, Plane, Planner, Stored};
+use planish_kernels::cuda::{Address, Launch, Plane, Planner, StorageType};
 use planish_kernels::{DualTensor, Result};
 
-/// A tensor's memory.
+/// A tensor in emulator memory.
 pub struct In {
     value: Buffer,
     tangent: Option<Buffer>,
@@ -18,43 +19,43 @@ impl In {
     }
 }
 
-/// One operation's launches: order and configuration, type, tangents.
+/// Settings of one operation's launches.
 pub struct Run {
     pub order: u32,
     pub planner: Planner,
     pub k: usize,
-    pub stored: Stored,
+    pub stored: StorageType,
 }
 
-/// Numbers of a tensor, wherever they are exact.
+/// The numbers of a tensor in f64.
 fn numbers(x: &Tensor) -> Vec<f64> {
     x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Runs launches one after the other.
+/// Runs launches in order.
 pub fn go(launches: &[Launch], order: u32) {
     for one in launches {
-        // SAFETY: addresses are those of live buffers, of the sizes that were planned for.
+        // SAFETY: addresses are those of live buffers with the planned sizes.
         unsafe { launch(one, order) }.unwrap();
     }
 }
 
 impl Run {
-    /// For an operation on these.
+    /// Settings for an operation on these tensors.
     pub fn new(order: u32, threads: Option<u32>, on: &[&DualTensor]) -> Self {
-        // Rows may be bf16 beside parameters in f32.
+        // Rows may be bf16 while parameters are f32.
         let narrowest = on.iter().map(|x| Self::stored_as(x.value())).min_by_key(|s| s.bytes());
-        let stored = narrowest.unwrap_or(Stored::F64);
+        let stored = narrowest.unwrap_or(StorageType::F64);
         let k = on.iter().map(|x| x.tangents()).max().unwrap_or(0);
         Self { order, planner: Planner { stored, threads }, k, stored }
     }
 
-    /// Parameters of bf16 tensors are f32.
-    fn stored_as(x: &Tensor) -> Stored {
+    /// Storage type of a tensor.
+    fn stored_as(x: &Tensor) -> StorageType {
         match x.dtype() {
-            DType::F32 => Stored::F32,
-            DType::BF16 => Stored::Bf16,
-            _ => Stored::F64,
+            DType::F32 => StorageType::F32,
+            DType::BF16 => StorageType::Bf16,
+            _ => StorageType::F64,
         }
     }
 
@@ -63,17 +64,17 @@ impl Run {
         In { value: buffer(x.value()), tangent: x.tangent().map(buffer) }
     }
 
-    fn blank(&self, dims: &[usize], stored: Stored) -> In {
+    fn blank(&self, dims: &[usize], stored: StorageType) -> In {
         let bytes = dims.iter().product::<usize>() * stored.bytes();
         let tangent = (self.k > 0).then(|| Buffer::blank(self.k * bytes));
         In { value: Buffer::blank(bytes), tangent }
     }
 
-    fn read(&self, x: &In, dims: &[usize], stored: Stored) -> Result<DualTensor> {
+    fn read(&self, x: &In, dims: &[usize], stored: StorageType) -> Result<DualTensor> {
         let dtype = match stored {
-            Stored::F32 => DType::F32,
-            Stored::F64 => DType::F64,
-            Stored::Bf16 => DType::BF16,
+            StorageType::F32 => DType::F32,
+            StorageType::F64 => DType::F64,
+            StorageType::Bf16 => DType::BF16,
         };
         let tensor = |buffer: &Buffer, dims: &[usize]| -> Result<Tensor> {
             Ok(Tensor::from_vec(buffer.read(stored), dims, &Device::Cpu)?.to_dtype(dtype)?)
@@ -85,7 +86,7 @@ impl Run {
         DualTensor::new(tensor(&x.value, dims)?, tangent)
     }
 
-    /// An output of this shape.
+    /// Runs launches that write one output of shape `dims`.
     pub fn output(
         &self,
         dims: &[usize],
@@ -96,7 +97,7 @@ impl Run {
         self.read(&y, dims, self.stored)
     }
 
-    /// Sums over rows of these sizes, in shapes `dims`.
+    /// Runs launches that sum over `rows` rows of `n`, with results of shapes `dims`.
     pub fn sums<const N: usize>(
         &self,
         dims: [&[usize]; N],
@@ -114,8 +115,9 @@ impl Run {
         Ok(read.try_into().unwrap())
     }
 
-    /// A linear rearrangement of the value, and of the block of tangents as of so many more
-    /// planes: `plan` takes source and target, and how many planes they have.
+    /// Runs a linear rearrangement on the value, and on the tangents as one longer batch. `plan`
+    /// receives source and target addresses and the number of tangents in the batch (1 for the
+    /// value).
     pub fn linear(
         &self,
         dims: &[usize],

@@ -1,29 +1,31 @@
-//! Row kernels on odd numbers of columns and rows: against the operation on the CPU in f64, the
-//! same bits in every order of threads, and right with every number of threads a row.
+//! Row kernels on unusual numbers of rows and columns: compared with the CPU in f64, with equal
+//! bits for every thread order, and correct for every number of threads per row.
 
 use crate::checks::{Stream, norm, numbers, tensor};
 use crate::ops::Emulated;
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, BiasGelu, BiasResidual, CrossEntropy, DualTensor, Gelu, Kept, LayerNorm, LayerScale, Op,
-    Result, Scale, Softmax,
+    Add, BiasGelu, BiasResidual, CrossEntropy, DualTensor, Gelu, LayerNorm, LayerScale, Op, Result,
+    Saved, Scale, Softmax,
 };
 
 const COLUMNS: [usize; 6] = [1, 31, 33, 197, 768, 3072];
-/// Orders of threads: up, down, two shuffled.
+/// Thread orders: ascending, descending, two shuffled.
 const ORDERS: [u32; 4] = [0, 1, 2, 3];
-/// Threads a row beside the planner's choice.
+/// Threads per row, besides the planner's choice.
 const THREADS: [u32; 3] = [32, 64, 512];
-/// f64 rounds at 1e-16; thousands of terms, and 1/σ of few numbers, cost two to three digits.
+/// The rounding error of f64 is 1e-16. Thousands of terms, and 1/σ of few numbers, cost two to
+/// three digits.
 const EXACT: f64 = 1e-12;
-/// f32 rounds at 6e-8; sums and cancellation cost a digit and a half.
+/// The rounding error of f32 is 6e-8. Sums and cancellation cost one and a half digits.
 const SINGLE: f64 = 3e-6;
-/// bf16 rounds at 2⁻⁹ where results are stored, and gradients once more than values.
+/// The rounding error of bf16 is 2⁻⁹ per stored result; gradients are rounded once more than
+/// values.
 const HALF: f64 = 6e-3;
 
 type Make = Box<dyn Fn(usize) -> Box<dyn Op>>;
 
-/// Operations, and the shapes of their inputs for so many rows and columns.
+/// Operations, with the shapes of their inputs as functions of rows and columns.
 fn operations(n: usize) -> Vec<(Make, Vec<Shape>)> {
     use Shape::{Columns, Rows};
     let op = |make: fn() -> Box<dyn Op>| -> Make { Box::new(move |_| make()) };
@@ -53,7 +55,7 @@ enum Shape {
     Columns,
 }
 
-/// Inputs, and a cotangent, in f64.
+/// Inputs and a cotangent in f64.
 struct Problem {
     x: Vec<DualTensor>,
     gy: DualTensor,
@@ -80,7 +82,7 @@ impl Problem {
         Self { x, gy }
     }
 
-    /// As stored: parameters of bf16 rows stay f32.
+    /// Converted to a storage type. Parameters of bf16 rows stay f32.
     fn stored(&self, shapes: &[Shape], dtype: DType) -> Self {
         let as_type = |x: &DualTensor, dtype: DType| {
             let to = |x: &Tensor| x.to_dtype(dtype).unwrap();
@@ -94,18 +96,18 @@ impl Problem {
         Self { x, gy: as_type(&self.gy, dtype) }
     }
 
-    /// Value and gradients, with tangents: plane by plane.
+    /// Value and gradients with tangents, as separate vectors.
     fn run(&self, op: &dyn Op) -> Result<Vec<Vec<f64>>> {
         let y = op.value(&self.x.iter().collect::<Vec<_>>())?;
-        let wanted = vec![true; self.x.len()];
-        let keep = op.keep(&wanted);
+        let needs_grad = vec![true; self.x.len()];
+        let save = op.save_set(&needs_grad);
         let inputs = self.x.iter().enumerate();
-        let kept = Kept {
-            inputs: inputs.map(|(i, x)| (keep.inputs >> i & 1 == 1).then(|| x.clone())).collect(),
-            output: keep.output.then(|| y.clone()),
+        let saved = Saved {
+            inputs: inputs.map(|(i, x)| (save.inputs >> i & 1 == 1).then(|| x.clone())).collect(),
+            output: save.output.then(|| y.clone()),
             dims: self.x.iter().map(|x| x.dims().to_vec()).collect(),
         };
-        let gradients = op.vjp(&kept, &self.gy, &wanted)?;
+        let gradients = op.vjp(&saved, &self.gy, &needs_grad)?;
         let mut planes = Vec::new();
         for result in std::iter::once(Some(y)).chain(gradients) {
             let (value, tangent) = result.unwrap().into_parts();
@@ -124,13 +126,13 @@ fn compare(what: &str, found: &[Vec<f64>], expected: &[Vec<f64>], tolerance: f64
     assert_eq!(found.len(), expected.len(), "{what}: planes");
     for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
         let difference: Vec<f64> = found.iter().zip(expected).map(|(a, b)| a - b).collect();
-        // Inputs are of order one: what nearly cancels is held against them.
+        // Inputs are of order one, so errors of nearly cancelled results are relative to 0.1.
         let (error, scale) = (norm(&difference), norm(expected).max(0.1));
         assert!(error <= tolerance * scale, "{what}, plane {i}: {error:e} against {scale:e}");
     }
 }
 
-/// Every operation at these sizes, in all orders and with all numbers of threads.
+/// Checks every operation at these sizes, in all thread orders and with all numbers of threads.
 fn check(rows: usize, columns: &[usize], tangents: &[usize], dtypes: &[(DType, f64)]) {
     check_with(rows, columns, tangents, dtypes, &ORDERS, &THREADS);
 }
@@ -151,7 +153,7 @@ fn check_with(
                 for &(dtype, tolerance) in dtypes {
                     let problem = exact.stored(&shapes, dtype);
                     let what = format!("{op:?} {dtype:?} {rows}×{n}, {k} tangents");
-                    // The CPU starts of the same rounded numbers.
+                    // The CPU uses the same rounded inputs.
                     let expected = problem.stored(&shapes, DType::F64).run(&*op).unwrap();
                     let emulated = |order, threads| {
                         let op = Emulated { inner: make(rows), order, threads };
@@ -199,7 +201,7 @@ fn one_row_and_none() {
         for (make, shapes) in operations(n) {
             let op = Emulated { inner: make(0), order: 0, threads: None };
             let planes = Problem::new(&op, &shapes, [0, n], 2).run(&op).unwrap();
-            // Sums over no rows are zero; everything else is empty.
+            // Sums over no rows are zero; all other outputs are empty.
             assert!(planes.iter().flatten().all(|&x| x == 0.0), "{op:?}");
             let sums = shapes.iter().filter(|shape| matches!(shape, Shape::Columns)).count();
             assert_eq!(planes.iter().map(Vec::len).sum::<usize>(), 3 * sums * n, "{op:?}");
@@ -209,7 +211,7 @@ fn one_row_and_none() {
 
 #[test]
 fn more_rows_than_blocks_of_a_sum() {
-    // 512 ranges of two rows or three, the last ones short.
+    // 512 ranges of two or three rows; the last ones are shorter.
     check_with(1031, &[3], &[1], &[(DType::F64, EXACT)], &[2, 1], &[64]);
 }
 

@@ -1,9 +1,9 @@
-//! Attention on the device: products over all heads of all images at once, and softmax between
-//! them. The map of weights, (B, H, Q, T), lives as long as one call; the VJP makes it anew.
+//! Attention on the device: matrix products over all heads of all images at once, with softmax
+//! between them. The attention map (B, H, Q, T) exists only during a call; the VJP recomputes it.
 
 use super::cast::cast;
 use super::device::run;
-use super::memory::{Fresh, Number, device};
+use super::memory::{DualBuffer, Number, device};
 use super::product::{Factor, dual_gemm};
 use crate::attention::Shape;
 use crate::cuda::launch::Planner;
@@ -14,15 +14,16 @@ use crate::view::View;
 use candle_core::{CudaDevice, DType};
 use half::bf16;
 
-/// The heads of all images that one head of one image stands for, in a buffer of `numel` numbers.
-fn all(shape: &Shape, head: View, numel: usize) -> View {
+/// The view of all heads of all images, given the view of one head of one image, in a buffer of
+/// `numel` numbers.
+fn all_heads(shape: &Shape, head: View, numel: usize) -> View {
     let (images, heads) = (shape.images, shape.heads);
     let batch_strides = [numel / images.max(1), shape.dim / heads];
     View { batch: [images, heads], batch_strides, ..head }
 }
 
-/// What one call works with.
-struct Work<'a, E> {
+/// Operands and sizes of one call.
+struct AttentionCall<'a, E> {
     op: &'static str,
     device: &'a CudaDevice,
     shape: &'a Shape,
@@ -30,15 +31,15 @@ struct Work<'a, E> {
     number: std::marker::PhantomData<E>,
 }
 
-impl<E: Number> Work<'_, E> {
-    /// Part 0, 1 or 2 (queries, keys, values): which input, and where its heads lie there.
-    fn part(&self, which: usize) -> (usize, View) {
-        let (input, head) = self.shape.parts(0)[which];
+impl<E: Number> AttentionCall<'_, E> {
+    /// Queries, keys or values (0, 1, 2): index of the input, and the view of all heads in it.
+    fn qkv(&self, which: usize) -> (usize, View) {
+        let (input, head) = self.shape.qkv_views(0)[which];
         (input, all(self.shape, head, self.inputs[input].numel))
     }
 
     fn factor(&self, which: usize) -> (Factor, View) {
-        let (input, view) = self.part(which);
+        let (input, view) = self.qkv(which);
         (self.inputs[input], view)
     }
 
@@ -47,9 +48,9 @@ impl<E: Number> Work<'_, E> {
         View::batched(images, heads, queries, tokens)
     }
 
-    fn map(&self, tangents: usize) -> Result<Fresh<E>> {
+    fn map(&self, tangents: usize) -> Result<DualBuffer<E>> {
         let Shape { images, heads, queries, tokens, .. } = *self.shape;
-        Fresh::new(self.device, &[images, heads, queries, tokens], tangents)
+        DualBuffer::new(self.device, &[images, heads, queries, tokens], tangents)
     }
 
     fn rows(&self) -> [usize; 2] {
@@ -59,7 +60,7 @@ impl<E: Number> Work<'_, E> {
 
     fn multiply(
         &self,
-        to: (&Fresh<E>, View),
+        to: (&DualBuffer<E>, View),
         a: (Factor, View),
         b: (Factor, View),
         factor: f64,
@@ -68,18 +69,18 @@ impl<E: Number> Work<'_, E> {
     }
 
     /// p = softmax(q kᵀ/√d).
-    fn weights(&self, tangents: usize) -> Result<Fresh<E>> {
+    fn weights(&self, tangents: usize) -> Result<DualBuffer<E>> {
         let (scores, p) = (self.map(tangents)?, self.map(tangents)?);
         let (q, (k, keys)) = (self.factor(0), self.factor(1));
         self.multiply((&scores, self.maps()), q, (k, keys.t()), self.shape.scale())?;
-        let planner = Planner::new(E::STORED);
+        let planner = Planner::new(E::STORAGE);
         let (from, to) = (scores.plane(), p.plane());
         run(self.device, &planner.softmax_value(tangents, from, to, self.rows())?)?;
         Ok(p)
     }
 }
 
-/// The operands in bf16, and the type that they were of.
+/// The operands converted to bf16, and their original type.
 fn in_bf16(op: &'static str, x: &[&DualTensor]) -> Result<(Vec<DualTensor>, DType)> {
     let found: Vec<DType> = x.iter().map(|x| x.value().dtype()).collect();
     if found.iter().any(|&dtype| dtype != found[0]) {
@@ -89,7 +90,7 @@ fn in_bf16(op: &'static str, x: &[&DualTensor]) -> Result<(Vec<DualTensor>, DTyp
     Ok((x, found[0]))
 }
 
-/// y of `crate::Attention`, shapes checked. In bf16 all that is between is stored so, too.
+/// y of `crate::Attention`, with checked shapes. In bf16 the intermediate results are bf16 too.
 pub(crate) fn value(
     op: &'static str,
     shape: &Shape,
@@ -107,15 +108,15 @@ pub(crate) fn value(
     }
 }
 
-fn work<'a, E: Number>(
+fn attention_call<'a, E: Number>(
     op: &'static str,
     device: &'a CudaDevice,
     shape: &'a Shape,
     x: &[&DualTensor],
-) -> Result<Work<'a, E>> {
+) -> Result<AttentionCall<'a, E>> {
     let factor = |x: &&DualTensor| Factor::of::<E>(op, device, x);
     let inputs = x.iter().map(factor).collect::<Result<_>>()?;
-    Ok(Work { op, device, shape, inputs, number: std::marker::PhantomData })
+    Ok(AttentionCall { op, device, shape, inputs, number: std::marker::PhantomData })
 }
 
 fn tangents(x: &[&DualTensor]) -> usize {
@@ -128,15 +129,15 @@ fn value_typed<E: Number>(
     x: &[&DualTensor],
 ) -> Result<DualTensor> {
     let device = device(op, x[0].value())?;
-    let (work, k) = (work::<E>(op, &device, shape, x)?, tangents(x));
-    let p = work.weights(k)?;
-    let y = Fresh::new(&device, &[shape.images, shape.queries, shape.dim], k)?;
-    let mixed = all(shape, shape.mixed(0), y.numel());
-    work.multiply((&y, mixed), (Factor::held(&p), work.maps()), work.factor(2), 1.0)?;
+    let (call, k) = (attention_call::<E>(op, &device, shape, x)?, tangents(x));
+    let p = call.weights(k)?;
+    let y = DualBuffer::new(&device, &[shape.images, shape.queries, shape.dim], k)?;
+    let head_output = all_heads(shape, shape.head_output(0), y.numel());
+    call.multiply((&y, head_output), (Factor::of_buffer(&p), call.maps()), call.factor(2), 1.0)?;
     y.into_dual()
 }
 
-/// gx of `crate::Attention` for every input, shapes checked.
+/// gx of `crate::Attention` for every input, with checked shapes.
 pub(crate) fn gradients(
     op: &'static str,
     (shape, precision): (&Shape, Precision),
@@ -163,24 +164,24 @@ fn gradients_typed<E: Number>(
     gy: &DualTensor,
 ) -> Result<Vec<DualTensor>> {
     let device = device(op, x[0].value())?;
-    let work = work::<E>(op, &device, shape, x)?;
+    let call = attention_call::<E>(op, &device, shape, x)?;
     let (inner, outer) = (tangents(x), tangents(x).max(gy.tangents()));
-    let p = work.weights(inner)?;
+    let p = call.weights(inner)?;
     let cotangent = Factor::of::<E>(op, &device, gy)?;
-    let mixed = all(shape, shape.mixed(0), gy.numel());
-    let fresh = |x: &&DualTensor| Fresh::<E>::new(&device, x.dims(), outer);
+    let head_output = all_heads(shape, shape.head_output(0), gy.numel());
+    let fresh = |x: &&DualTensor| DualBuffer::<E>::new(&device, x.dims(), outer);
     let gx = x.iter().map(fresh).collect::<Result<Vec<_>>>()?;
-    let [(iq, q), (ik, k), (iv, v)] = [0, 1, 2].map(|which| work.part(which));
-    let maps = work.maps();
-    work.multiply((&gx[iv], v), (Factor::held(&p), maps.t()), (cotangent, mixed), 1.0)?;
-    let gp = work.map(outer)?;
-    let (values, _) = work.factor(2);
-    work.multiply((&gp, maps), (cotangent, mixed), (values, v.t()), 1.0)?;
-    let (planner, gs) = (Planner::new(E::STORED), work.map(outer)?);
-    run(&device, &planner.softmax_vjp(outer, [p.plane(), gp.plane()], gs.plane(), work.rows())?)?;
+    let [(iq, q), (ik, k), (iv, v)] = [0, 1, 2].map(|which| call.qkv(which));
+    let maps = call.maps();
+    call.multiply((&gx[iv], v), (Factor::of_buffer(&p), maps.t()), (cotangent, head_output), 1.0)?;
+    let gp = call.map(outer)?;
+    let (values, _) = call.factor(2);
+    call.multiply((&gp, maps), (cotangent, head_output), (values, v.t()), 1.0)?;
+    let (planner, gs) = (Planner::new(E::STORAGE), call.map(outer)?);
+    run(&device, &planner.softmax_vjp(outer, [p.plane(), gp.plane()], gs.plane(), call.rows())?)?;
     drop((p, gp));
     let scale = shape.scale();
-    work.multiply((&gx[iq], q), (Factor::held(&gs), maps), work.factor(1), scale)?;
-    work.multiply((&gx[ik], k), (Factor::held(&gs), maps.t()), work.factor(0), scale)?;
-    gx.into_iter().map(Fresh::into_dual).collect()
+    call.multiply((&gx[iq], q), (Factor::of_buffer(&gs), maps), call.factor(1), scale)?;
+    call.multiply((&gx[ik], k), (Factor::of_buffer(&gs), maps.t()), call.factor(0), scale)?;
+    gx.into_iter().map(DualBuffer::into_dual).collect()
 }

@@ -1,7 +1,7 @@
-//! Changes of the type that numbers on the device are stored in.
+//! Conversions of the storage type on the device.
 
 use super::device::run;
-use super::memory::{Fresh, device, plane};
+use super::memory::{DualBuffer, device, plane};
 use super::product::Factor;
 use crate::cuda::launch::Planner;
 use crate::dual_tensor::DualTensor;
@@ -9,13 +9,13 @@ use crate::error::{Error, Result};
 use candle_core::{CudaDevice, DType};
 use half::bf16;
 
-/// `x` in another type, f32 or bf16, to the nearest; ties to even.
+/// `x` converted to f32 or bf16, to nearest, ties to even.
 pub(crate) fn cast(op: &'static str, x: &DualTensor, to: DType) -> Result<DualTensor> {
     let device = device(op, x.value())?;
     match (plain(op, x)?, to) {
         (DType::F32, DType::BF16) => rounded(op, &device, x)?.into_dual(),
         (DType::BF16, DType::F32) => {
-            let y = Fresh::<f32>::new(&device, x.dims(), 0)?;
+            let y = DualBuffer::<f32>::new(&device, x.dims(), 0)?;
             let from = plane::<bf16>(op, &device, x)?.value;
             run(&device, &Planner::from_bf16([from, y.plane().value], x.numel())?)?;
             y.into_dual()
@@ -25,7 +25,7 @@ pub(crate) fn cast(op: &'static str, x: &DualTensor, to: DType) -> Result<DualTe
     }
 }
 
-/// The type of an operand that is f32 or bf16, without tangents.
+/// Type of an operand, which must be f32 or bf16 without tangents.
 fn plain(op: &'static str, x: &DualTensor) -> Result<DType> {
     match (x.value().dtype(), x.tangents()) {
         (dtype @ (DType::F32 | DType::BF16), 0) => Ok(dtype),
@@ -33,29 +33,28 @@ fn plain(op: &'static str, x: &DualTensor) -> Result<DType> {
     }
 }
 
-fn rounded(op: &'static str, device: &CudaDevice, x: &DualTensor) -> Result<Fresh<bf16>> {
-    let y = Fresh::<bf16>::new(device, x.dims(), 0)?;
+fn rounded(op: &'static str, device: &CudaDevice, x: &DualTensor) -> Result<DualBuffer<bf16>> {
+    let y = DualBuffer::<bf16>::new(device, x.dims(), 0)?;
     let from = plane::<f32>(op, device, x)?.value;
     run(device, &Planner::to_bf16([from, y.plane().value], x.numel())?)?;
     Ok(y)
 }
 
-/// An operand of a product in bf16: memory of its own with the numbers rounded, or, of one stored so,
-/// its own.
+/// An operand of a bf16 product: a rounded copy, or the tensor itself if it is stored in bf16.
 pub(super) struct Rounded {
     factor: Factor,
-    /// Lives until the launches that read it are sent.
-    _memory: Option<Fresh<bf16>>,
+    /// Keeps the copy alive until the launches that read it are submitted.
+    _memory: Option<DualBuffer<bf16>>,
 }
 
 impl Rounded {
-    /// Of an operand in f32 or bf16, without tangents.
+    /// From an operand in f32 or bf16, without tangents.
     pub(super) fn new(op: &'static str, device: &CudaDevice, x: &DualTensor) -> Result<Self> {
         if plain(op, x)? == DType::BF16 {
             return Ok(Self { factor: Factor::of::<bf16>(op, device, x)?, _memory: None });
         }
         let memory = rounded(op, device, x)?;
-        Ok(Self { factor: Factor::held(&memory), _memory: Some(memory) })
+        Ok(Self { factor: Factor::of_buffer(&memory), _memory: Some(memory) })
     }
 
     pub(super) fn factor(&self) -> Factor {

@@ -1,4 +1,4 @@
-//! The device: opening it, sending launches, and its memory.
+//! The CUDA device: opening it, launching kernels, and its memory pool.
 
 use crate::cuda::launch::{Arg, Launch};
 use crate::error::{Error, Result};
@@ -8,16 +8,16 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::{CudaError, WrapErr};
 use candle_core::{CudaDevice, Device};
 
-/// Name and PTX of every file of kernels.
+/// Name and PTX of every kernel file.
 const PTX: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/ptx.rs"));
 
-/// The oldest driver interface that runs what the compiler makes: CUDA 13.0.
+/// Oldest driver API version that can load the PTX: CUDA 13.0.
 const DRIVER: i32 = 13_000;
 
-/// Opens device `ordinal`, with a stream of its own.
+/// Opens device `ordinal` with its own stream.
 ///
 /// # Errors
-/// [`Error::Driver`] without a driver, with one that is too old, or without such a device.
+/// [`Error::Driver`] if there is no driver, the driver is too old, or there is no such device.
 pub fn open(ordinal: usize) -> Result<Device> {
     let refuse = |what: String| Error::Driver { what };
     let text = |error: DriverError| match error.error_string() {
@@ -26,28 +26,29 @@ pub fn open(ordinal: usize) -> Result<Device> {
     };
     result::init().map_err(|error| refuse(format!("no NVIDIA driver or GPU: {}", text(error))))?;
     let mut found = 0;
-    // SAFETY: the pointer is to an integer of ours.
+    // SAFETY: the pointer is to a local integer.
     let status = unsafe { sys::cuDriverGetVersion(&raw mut found) };
     if status == sys::CUresult::CUDA_SUCCESS && found < DRIVER {
         let version = |v: i32| format!("{}.{}", v / 1000, v % 1000 / 10);
         return Err(refuse(format!(
-            "the NVIDIA driver is too old: it knows CUDA {}, and planish was built for {}",
+            "the NVIDIA driver is too old: it supports CUDA {}, planish needs {}; update the driver",
             version(found),
             version(DRIVER)
         )));
     }
     let count = result::device::get_count().map_err(|error| refuse(text(error)))?;
     if !usize::try_from(count).is_ok_and(|count| ordinal < count) {
-        return Err(refuse(format!("there is no GPU {ordinal}; the driver shows {count}")));
+        return Err(refuse(format!("there is no GPU {ordinal}; the driver reports {count}")));
     }
     let device = Device::new_cuda_with_stream(ordinal)?;
-    // SAFETY: all work on the device's tensors is on this one stream, but for what `upload` orders.
+    // SAFETY: all work on the device's tensors uses this one stream, except for uploads, which
+    // `upload` orders.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
     keep_memory(&device);
     Ok(device)
 }
 
-/// Sends launches, in order.
+/// Launches kernels in order.
 pub(super) fn run(device: &CudaDevice, launches: &[Launch]) -> Result<()> {
     for launch in launches {
         let (kernel, file) = (&launch.kernel, launch.file);
@@ -61,7 +62,7 @@ pub(super) fn run(device: &CudaDevice, launches: &[Launch]) -> Result<()> {
                 Arg::I64(x) => call.arg(x),
                 Arg::F64(x) => call.arg(x),
                 Arg::Words(x) => match x.first() {
-                    // The driver reads as many bytes from there as the kernel declares.
+                    // The driver reads as many bytes from this address as the kernel declares.
                     Some(first) => call.arg(first),
                     None => return Err(Error::shape(file, "a structure", "no words")),
                 },
@@ -69,81 +70,81 @@ pub(super) fn run(device: &CudaDevice, launches: &[Launch]) -> Result<()> {
         }
         let [grid_dim, block_dim] = [launch.grid, launch.block].map(|[x, y, z]| (x, y, z));
         let config = LaunchConfig { grid_dim, block_dim, shared_mem_bytes: launch.shared };
-        // SAFETY: the planner gives each kernel the arguments it declares, and addresses are those
-        // of live tensors of the sizes that it was told.
+        // SAFETY: the planner passes each kernel the arguments it declares, and addresses belong to
+        // live tensors of the planned sizes.
         unsafe { call.launch(config) }.w()?;
     }
     Ok(())
 }
 
-/// The pool that memory of tensors comes from, where the driver has pools.
+/// The memory pool of the device, if the driver supports pools.
 fn pool(device: &Device) -> Option<sys::CUmemoryPool> {
     let stream = device.as_cuda_device().ok()?.cuda_stream();
     let context = stream.context();
     context.bind_to_thread().ok()?;
     let mut pool = std::ptr::null_mut();
-    // SAFETY: the pointer is to a variable of ours.
+    // SAFETY: the pointer is to a local variable.
     let status = unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()) };
     (context.has_async_alloc() && status == sys::CUresult::CUDA_SUCCESS).then_some(pool)
 }
 
-/// Bytes that the pool counts.
+/// A memory counter of the pool, in bytes.
 fn count(device: &Device, what: sys::CUmemPool_attribute) -> Option<u64> {
     let (pool, mut bytes) = (pool(device)?, 0u64);
-    // SAFETY: the attributes asked for are of the type that they are written to.
+    // SAFETY: the requested attributes are `u64`, the type of the variable.
     let status = unsafe { sys::cuMemPoolGetAttribute(pool, what, (&raw mut bytes).cast()) };
     (status == sys::CUresult::CUDA_SUCCESS).then_some(bytes)
 }
 
-/// Lets the pool keep what is freed for what is asked for next. By itself it gives all of that back
-/// whenever the program waits for the device, and maps it anew for the next step.
+/// Lets the pool keep freed memory for later allocations. By default it returns all of it to the
+/// system whenever the program synchronises, and maps it again for the next step.
 fn keep_memory(device: &Device) {
     if let Some(pool) = pool(device) {
         let mut all = u64::MAX;
         let what = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        // SAFETY: as in `count`. A driver that refuses is slower, and no less right.
+        // SAFETY: as in `count`. If the driver refuses, allocation is only slower.
         let _ = unsafe { sys::cuMemPoolSetAttribute(pool, what, (&raw mut all).cast()) };
     }
 }
 
-/// Gives back what the pool keeps and no tensor uses, once the device has done all it was sent.
+/// Returns unused memory of the pool to the driver, after the device has finished its work.
 ///
 /// # Errors
-/// What went wrong on the device.
+/// A failure on the device.
 pub fn trim(device: &Device) -> Result<()> {
     device.synchronize()?;
     if let Some(pool) = pool(device) {
-        // SAFETY: what is in use stays.
+        // SAFETY: memory in use stays allocated.
         unsafe { sys::cuMemPoolTrimTo(pool, 0) }.result().w()?;
     }
     Ok(())
 }
 
-/// Most memory of the device that tensors took at once so far, in MiB, rounded up, without what the
-/// pool keeps beside it; nothing where the driver does not count.
+/// Peak device memory used by tensors, in MiB, rounded up, without unused memory of the pool.
+/// `None` if the driver does not report it.
 pub fn peak_mib(device: &Device) -> Option<u64> {
     let bytes = count(device, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)?;
     Some(bytes.div_ceil(1 << 20))
 }
 
-/// Bytes of the device's memory: free, what the pool keeps among them, and all.
+/// Free bytes (including unused memory of the pool) and total bytes of the device.
 ///
 /// # Errors
-/// [`Error::Driver`] if the driver does not say.
-pub fn room(device: &Device) -> Result<[u64; 2]> {
+/// [`Error::Driver`] if the driver does not report them.
+pub fn free_and_total(device: &Device) -> Result<[u64; 2]> {
     use sys::CUmemPool_attribute::{
         CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
     };
     device.as_cuda_device()?.cuda_stream().context().bind_to_thread().w()?;
     let (free, total) = result::mem_get_info().map_err(|error| Error::Driver {
-        what: format!("the driver does not tell the GPU's memory: {:?}", error.0),
+        what: format!("the driver does not report the GPU's memory: {:?}", error.0),
     })?;
     let reserved = count(device, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT).unwrap_or(0);
     let used = count(device, CU_MEMPOOL_ATTR_USED_MEM_CURRENT).unwrap_or(reserved);
     Ok([free as u64 + reserved.saturating_sub(used), total as u64])
 }
 
-/// Whether an operation failed for want of the device's memory.
+/// Whether the error means that the device ran out of memory.
 pub fn is_out_of_memory(mut error: &candle_core::Error) -> bool {
     loop {
         match error {

@@ -1,9 +1,10 @@
-//! Products of strided matrices by cuBLAS.
+//! Strided matrix products with cuBLAS.
 //!
-//! cuBLAS counts by columns. A row-major C = A·B is, by columns, Cᵀ = Bᵀ·Aᵀ: operands change places,
-//! and one whose rows are contiguous is taken as it lies, one whose columns are, transposed.
+//! cuBLAS uses column-major matrices. A row-major C = A·B is Cᵀ = Bᵀ·Aᵀ in column-major order, so
+//! the operands are swapped. An operand with contiguous rows is passed as it is, one with
+//! contiguous columns as transposed.
 
-use crate::cuda::launch::{Address, Stored, i32_of, i64_of};
+use crate::cuda::launch::{Address, StorageType, i32_of, i64_of};
 use crate::error::{Error, Result};
 use crate::view::View;
 use candle_core::CudaDevice;
@@ -11,18 +12,17 @@ use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::cuda_backend::{WrapErr, gemm_reduced_precision_f32};
 use std::ffi::c_void;
 
-/// A matrix, or a batch of them: where its buffer begins, and how its numbers are stored and lie
-/// there.
+/// A batch of matrices: base address, storage type and view.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Matrix {
     pub at: Address,
-    pub stored: Stored,
+    pub stored: StorageType,
     pub view: View,
 }
 
 impl Matrix {
-    /// As cuBLAS wants an operand: how it is taken, and the distance of its columns or rows.
-    fn taken(&self, op: &'static str) -> Result<(sys::cublasOperation_t, i32)> {
+    /// Transposition flag and leading dimension for cuBLAS.
+    fn layout(&self, op: &'static str) -> Result<(sys::cublasOperation_t, i32)> {
         use sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
         let v = self.view;
         if v.col_stride == 1 || v.cols == 1 {
@@ -34,7 +34,7 @@ impl Matrix {
         }
     }
 
-    /// Where matrix `i` along a dimension of the batch begins.
+    /// Address of matrix `i` along batch dimension `across`.
     fn start(&self, across: usize, i: usize) -> Address {
         let numbers = self.view.offset + i * self.view.batch_strides[across];
         self.at + (numbers * self.stored.bytes()) as u64
@@ -42,15 +42,15 @@ impl Matrix {
 
     fn kind(&self) -> sys::cudaDataType_t {
         match self.stored {
-            Stored::F32 => sys::cudaDataType_t::CUDA_R_32F,
-            Stored::F64 => sys::cudaDataType_t::CUDA_R_64F,
-            Stored::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+            StorageType::F32 => sys::cudaDataType_t::CUDA_R_32F,
+            StorageType::F64 => sys::cudaDataType_t::CUDA_R_64F,
+            StorageType::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
         }
     }
 }
 
-/// C = factor · A·B, or C += factor · A·B if `add`, for every matrix of the batch. A and B are stored
-/// alike; of bf16 products are exact and sums f32, and C is either.
+/// C = factor · A·B, or C += factor · A·B with `add`, for every matrix of the batch. A and B have
+/// the same type. For bf16, products are exact, sums are f32, and C is either type.
 pub(super) fn gemm(
     device: &CudaDevice,
     op: &'static str,
@@ -66,32 +66,32 @@ pub(super) fn gemm(
     if v.col_stride != 1 {
         return Err(Error::shape(op, "a product with contiguous rows", format!("{v:?}")));
     }
-    let ((how_a, lda), (how_b, ldb)) = (a.taken(op)?, b.taken(op)?);
+    let ((how_a, lda), (how_b, ldb)) = (a.layout(op)?, b.layout(op)?);
     let [m, n, k] = [v.cols, v.rows, a.view.cols].map(|size| i32_of(op, size));
     let ldc = i32_of(op, v.row_stride.max(v.cols))?;
-    // The longer of the two batch dimensions goes into one call.
+    // One cuBLAS call covers the longer batch dimension.
     let (across, along) = if v.batch[0] > v.batch[1] { (1, 0) } else { (0, 1) };
     let stride = |x: Matrix| i64_of(op, x.view.batch_strides[along]);
     let (stride_a, stride_b, stride_c) = (stride(a)?, stride(b)?, stride(c)?);
     let compute = match a.stored {
-        Stored::F64 => sys::cublasComputeType_t::CUBLAS_COMPUTE_64F,
-        Stored::F32 if gemm_reduced_precision_f32() => {
+        StorageType::F64 => sys::cublasComputeType_t::CUBLAS_COMPUTE_64F,
+        StorageType::F32 if gemm_reduced_precision_f32() => {
             sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
         }
-        Stored::F32 | Stored::Bf16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+        StorageType::F32 | StorageType::Bf16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
     };
-    // Factors are of the type that is computed in.
+    // Scaling factors have the type of the computation.
     let double = [factor, if add { 1.0 } else { 0.0 }];
     let single = double.map(|x| x as f32);
     let [alpha, beta] = match a.stored {
-        Stored::F64 => double.each_ref().map(|x| std::ptr::from_ref(x).cast::<c_void>()),
+        StorageType::F64 => double.each_ref().map(|x| std::ptr::from_ref(x).cast::<c_void>()),
         _ => single.each_ref().map(|x| std::ptr::from_ref(x).cast::<c_void>()),
     };
     let blas = device.cublas_handle();
     let (m, n, k) = (m?, n?, k?);
     for i in 0..v.batch[across] {
-        // SAFETY: views were checked to lie inside their buffers, which live until the work that
-        // is sent here has ended; factors are on the host, as the handle expects.
+        // SAFETY: views were checked to be inside their buffers, which live until the submitted
+        // work has ended. Factors are in host memory, as the handle expects.
         unsafe {
             result::gemm_strided_batched_ex(
                 *blas.handle(),

@@ -1,6 +1,6 @@
-//! Tensors on the device as addresses, and memory for new ones.
+//! Addresses of device tensors, and memory for new ones.
 
-use crate::cuda::launch::{Address, Plane, Stored};
+use crate::cuda::launch::{Address, Plane, StorageType};
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use candle_core::cuda_backend::cudarc::driver::{
@@ -11,26 +11,26 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, DType, Storage, Tensor};
 use half::bf16;
 
-/// A type of numbers that kernels take.
+/// A number type of the kernels.
 pub(super) trait Number: Copy + CudaDType + DeviceRepr + ValidAsZeroBits {
-    /// How kernels name it.
-    const STORED: Stored;
-    /// What parameters and sums over rows are stored in.
+    /// Storage type of the kernels.
+    const STORAGE: StorageType;
+    /// Type of parameters and of sums over rows.
     type Arithmetic: Number;
 }
 
 impl Number for f32 {
-    const STORED: Stored = Stored::F32;
+    const STORAGE: StorageType = StorageType::F32;
     type Arithmetic = f32;
 }
 
 impl Number for f64 {
-    const STORED: Stored = Stored::F64;
+    const STORAGE: StorageType = StorageType::F64;
     type Arithmetic = f64;
 }
 
 impl Number for bf16 {
-    const STORED: Stored = Stored::Bf16;
+    const STORAGE: StorageType = StorageType::Bf16;
     type Arithmetic = f32;
 }
 
@@ -38,16 +38,16 @@ impl Number for bf16 {
 pub(super) fn device(op: &'static str, x: &Tensor) -> Result<CudaDevice> {
     match x.device().as_cuda_device() {
         Ok(device) => Ok(device.clone()),
-        Err(_) => Err(elsewhere(op, x)),
+        Err(_) => Err(wrong_device(op, x)),
     }
 }
 
-fn elsewhere(op: &'static str, x: &Tensor) -> Error {
+fn wrong_device(op: &'static str, x: &Tensor) -> Error {
     let found = format!("{:?}", x.device().location());
     Error::Device { op, expected: "a CUDA device, as its other operands are", found }
 }
 
-/// Where a whole, row-major tensor on `device` begins. It stays there as long as the tensor lives.
+/// Address of a contiguous tensor on `device`. Valid as long as the tensor lives.
 pub(super) fn address<E: Number>(
     op: &'static str,
     device: &CudaDevice,
@@ -60,18 +60,19 @@ pub(super) fn address<E: Number>(
     };
     match &*storage {
         Storage::Cuda(storage) if storage.device.id() == device.id() => {
-            Ok(start_of(device, storage.as_cuda_slice::<E>()?) + (start * size_of::<E>()) as u64)
+            Ok(device_address(device, storage.as_cuda_slice::<E>()?)
+                + (start * size_of::<E>()) as u64)
         }
-        _ => Err(elsewhere(op, x)),
+        _ => Err(wrong_device(op, x)),
     }
 }
 
-/// Where memory begins. All work is on one stream, so that nothing has to be waited for.
-pub(super) fn start_of<T>(device: &CudaDevice, memory: &CudaSlice<T>) -> Address {
+/// Address of device memory. All work uses one stream, so no synchronisation is needed.
+pub(super) fn device_address<T>(device: &CudaDevice, memory: &CudaSlice<T>) -> Address {
     memory.device_ptr(&device.cuda_stream()).0
 }
 
-/// Value and tangents of `x`.
+/// Addresses of value and tangents of `x`.
 pub(super) fn plane<E: Number>(
     op: &'static str,
     device: &CudaDevice,
@@ -81,26 +82,29 @@ pub(super) fn plane<E: Number>(
     Ok(Plane { value: address::<E>(op, device, x.value())?, tangent: tangent.unwrap_or(0) })
 }
 
-/// Memory for `count` numbers, to be written before they are read.
-pub(super) fn blank<T: DeviceRepr>(device: &CudaDevice, count: usize) -> Result<CudaSlice<T>> {
-    // The driver gives no memory of no bytes.
-    // SAFETY: every number is written by the launch that the memory is made for.
+/// Memory for `count` numbers. Must be written before it is read.
+pub(super) fn uninitialized<T: DeviceRepr>(
+    device: &CudaDevice,
+    count: usize,
+) -> Result<CudaSlice<T>> {
+    // The driver does not allocate zero bytes. SAFETY: the launch that the memory is allocated for
+    // writes every number.
     Ok(unsafe { device.alloc::<T>(count.max(1)) }?)
 }
 
-/// Tensors on one device end to end along their first dimension: a copy each, by the driver.
+/// Concatenates tensors along their first dimension, with one device copy per tensor.
 ///
 /// # Errors
-/// No tensors, or such as differ in type, place or other dimensions.
-pub fn end_to_end(parts: &[Tensor]) -> Result<Tensor> {
+/// No tensors, or tensors that differ in type, device or the other dimensions.
+pub fn concat(parts: &[Tensor]) -> Result<Tensor> {
     match parts.first().map(Tensor::dtype) {
-        Some(DType::F64) => end_to_end_typed::<f64>(parts),
-        _ => end_to_end_typed::<f32>(parts),
+        Some(DType::F64) => concat_typed::<f64>(parts),
+        _ => concat_typed::<f32>(parts),
     }
 }
 
-fn end_to_end_typed<E: Number>(parts: &[Tensor]) -> Result<Tensor> {
-    const OP: &str = "end_to_end";
+fn concat_typed<E: Number>(parts: &[Tensor]) -> Result<Tensor> {
+    const OP: &str = "concat";
     let Some((first, [rows, row @ ..])) = parts.first().map(|x| (x, x.dims())) else {
         return Err(Error::shape(OP, "tensors of rows", format!("{} tensors", parts.len())));
     };
@@ -111,7 +115,7 @@ fn end_to_end_typed<E: Number>(parts: &[Tensor]) -> Result<Tensor> {
         return Err(Error::shape(OP, format!("(…, {row:?})"), format!("{:?}", other.dims())));
     }
     dims[0] = parts.iter().map(|x| x.dims()[0]).sum();
-    let whole = Fresh::<E>::new(&device, &dims, 0)?;
+    let whole = DualBuffer::<E>::new(&device, &dims, 0)?;
     let mut to = whole.plane().value;
     for part in parts {
         let bytes = part.elem_count() * size_of::<E>();
@@ -119,7 +123,7 @@ fn end_to_end_typed<E: Number>(parts: &[Tensor]) -> Result<Tensor> {
         let stream = device.cuda_stream();
         stream.context().bind_to_thread().w()?;
         if bytes > 0 {
-            // SAFETY: as many bytes as the part has, into its own part of what was made for all.
+            // SAFETY: copies the bytes of this part into its own range of the result.
             unsafe { driver::memcpy_dtod_async(to, from, bytes, stream.cu_stream()) }.w()?;
         }
         to += bytes as u64;
@@ -127,7 +131,7 @@ fn end_to_end_typed<E: Number>(parts: &[Tensor]) -> Result<Tensor> {
     Ok(whole.into_dual()?.into_parts().0)
 }
 
-/// Memory as a tensor.
+/// Wraps memory as a tensor.
 pub(super) fn wrapped<E: Number>(
     device: &CudaDevice,
     memory: CudaSlice<E>,
@@ -137,8 +141,8 @@ pub(super) fn wrapped<E: Number>(
     Tensor::from_storage(Storage::Cuda(storage), dims, BackpropOp::none(), false)
 }
 
-/// A tensor with tangents in the making.
-pub(super) struct Fresh<E: Number> {
+/// Memory of a new tensor with tangents.
+pub(super) struct DualBuffer<E: Number> {
     device: CudaDevice,
     dims: Vec<usize>,
     tangents: usize,
@@ -146,19 +150,19 @@ pub(super) struct Fresh<E: Number> {
     tangent: Option<CudaSlice<E>>,
 }
 
-impl<E: Number> Fresh<E> {
-    /// Memory for a value of this shape and K tangents, all to be written.
+impl<E: Number> DualBuffer<E> {
+    /// Uninitialised memory for a value of shape `dims` and K tangents.
     pub(super) fn new(device: &CudaDevice, dims: &[usize], tangents: usize) -> Result<Self> {
         let size: usize = dims.iter().product();
         let tangent = match tangents {
             0 => None,
-            k => Some(blank(device, k * size)?),
+            k => Some(uninitialized(device, k * size)?),
         };
         let (device, dims) = (device.clone(), dims.to_vec());
-        Ok(Self { value: blank(&device, size)?, device, dims, tangents, tangent })
+        Ok(Self { value: uninitialized(&device, size)?, device, dims, tangents, tangent })
     }
 
-    /// The same, all zero.
+    /// Same as [`Self::new`], filled with zeros.
     pub(super) fn zeros(device: &CudaDevice, dims: &[usize], tangents: usize) -> Result<Self> {
         let mut fresh = Self::new(device, dims, tangents)?;
         let stream = device.cuda_stream();
@@ -169,18 +173,18 @@ impl<E: Number> Fresh<E> {
         Ok(fresh)
     }
 
-    /// Value and tangents.
+    /// Addresses of value and tangents.
     pub(super) fn plane(&self) -> Plane {
-        let tangent = self.tangent.as_ref().map_or(0, |t| start_of(&self.device, t));
-        Plane { value: start_of(&self.device, &self.value), tangent }
+        let tangent = self.tangent.as_ref().map_or(0, |t| device_address(&self.device, t));
+        Plane { value: device_address(&self.device, &self.value), tangent }
     }
 
-    /// Numbers in the value.
+    /// Count of numbers in the value.
     pub(super) fn numel(&self) -> usize {
         self.dims.iter().product()
     }
 
-    /// K.
+    /// K, the number of tangents.
     pub(super) fn tangents(&self) -> usize {
         self.tangents
     }

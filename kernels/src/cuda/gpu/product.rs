@@ -1,15 +1,16 @@
-//! The product rule on the device, as `crate::product` has it on the CPU; and products in bf16.
+//! Matrix products with tangents on the device (compare `crate::product` for the CPU), and bf16
+//! products.
 //!
-//! In bf16 operands in f32 are rounded by a launch of their own, those stored so are taken as they
-//! are, and sums are f32 (but cuBLAS may add up parts of a long sum in the result's type). The product of two operands in f32 stays f32, and so does that of two
-//! stored in bf16, which is a weight's gradient; an activation in bf16 times a weight gives the next
-//! activation, in bf16.
+//! For a bf16 product, f32 operands are rounded by a separate launch and bf16 operands are used as
+//! they are. Sums are f32, but cuBLAS may add parts of a long sum in the type of the result. f32 ×
+//! f32 and bf16 × bf16 (a weight's gradient) give f32. A bf16 activation × f32 weight gives a bf16
+//! activation.
 
 use super::cast::Rounded;
 use super::device::run;
 use super::gemm::{Matrix, gemm};
-use super::memory::{Fresh, Number, address, device, plane};
-use crate::cuda::launch::{Address, Plane, Planner, Stored};
+use super::memory::{DualBuffer, Number, address, device, plane};
+use crate::cuda::launch::{Address, Plane, Planner, StorageType};
 use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
 use crate::product::{Precision, Target};
@@ -17,30 +18,30 @@ use crate::view::View;
 use candle_core::{CudaDevice, DType};
 use half::bf16;
 
-/// An operand with tangents: where it lies, the numbers of its value, and their type.
+/// An operand with tangents: addresses, count of numbers in the value, storage type.
 #[derive(Clone, Copy)]
 pub(super) struct Factor {
     pub plane: Plane,
     pub numel: usize,
-    pub stored: Stored,
+    pub stored: StorageType,
 }
 
 impl Factor {
-    /// A tensor's.
+    /// From a tensor.
     pub(super) fn of<E: Number>(
         op: &'static str,
         device: &CudaDevice,
         x: &DualTensor,
     ) -> Result<Self> {
-        Ok(Self { plane: plane::<E>(op, device, x)?, numel: x.numel(), stored: E::STORED })
+        Ok(Self { plane: plane::<E>(op, device, x)?, numel: x.numel(), stored: E::STORAGE })
     }
 
-    /// Memory's.
-    pub(super) fn held<E: Number>(x: &Fresh<E>) -> Self {
-        Self { plane: x.plane(), numel: x.numel(), stored: E::STORED }
+    /// From a buffer.
+    pub(super) fn of_buffer<E: Number>(x: &DualBuffer<E>) -> Self {
+        Self { plane: x.plane(), numel: x.numel(), stored: E::STORAGE }
     }
 
-    /// Tangent `k`, if there are any.
+    /// Address of tangent `k`, if there are tangents.
     fn tangent(&self, k: usize) -> Option<Address> {
         match self.plane.tangent {
             0 => None,
@@ -53,7 +54,7 @@ impl Factor {
     }
 }
 
-/// `factor` · A·B with tangents, views checked.
+/// `factor` · A·B with tangents, with checked views.
 pub(crate) fn product(
     op: &'static str,
     (a, va): (&DualTensor, View),
@@ -78,9 +79,9 @@ pub(crate) fn product(
     let ab = ((ra.factor(), va), (rb.factor(), vb));
     match (found[0], found[1]) {
         (DType::F32, DType::BF16) | (DType::BF16, DType::F32) => {
-            made::<bf16>(op, &device, ab, target, (factor, 0))
+            product_typed::<bf16>(op, &device, ab, target, (factor, 0))
         }
-        _ => made::<f32>(op, &device, ab, target, (factor, 0)),
+        _ => product_typed::<f32>(op, &device, ab, target, (factor, 0)),
     }
 }
 
@@ -94,11 +95,11 @@ fn typed<E: Number>(
 ) -> Result<DualTensor> {
     let device = device(op, a.value())?;
     let (a, b) = (Factor::of::<E>(op, &device, a)?, Factor::of::<E>(op, &device, b)?);
-    made::<E>(op, &device, ((a, va), (b, vb)), target, (factor, tangents))
+    product_typed::<E>(op, &device, ((a, va), (b, vb)), target, (factor, tangents))
 }
 
 /// The product as a tensor of type E.
-fn made<E: Number>(
+fn product_typed<E: Number>(
     op: &'static str,
     device: &CudaDevice,
     (a, b): ((Factor, View), (Factor, View)),
@@ -109,19 +110,19 @@ fn made<E: Number>(
     let v = target.view;
     let whole = v.rows * v.cols * v.batch[0] * v.batch[1];
     let y = match whole == target.dims.iter().product::<usize>() {
-        true => Fresh::<E>::new(device, target.dims, tangents)?,
-        false => Fresh::<E>::zeros(device, target.dims, tangents)?,
+        true => DualBuffer::<E>::new(device, target.dims, tangents)?,
+        false => DualBuffer::<E>::zeros(device, target.dims, tangents)?,
     };
-    let known = target.known.is_some();
-    dual_gemm::<E>(device, op, (&y, v), !known, a, b, factor)?;
+    let primal = target.primal.is_some();
+    dual_gemm::<E>(device, op, (&y, v), !primal, a, b, factor)?;
     if let Some(bias) = bias {
-        let planner = Planner::new(E::STORED);
+        let planner = Planner::new(E::STORAGE);
         let add = |row: Address, at: Address| {
             let [row, at] = [row, at].map(|value| Plane { value, tangent: 0 });
             run(device, &planner.bias_value(0, [at, row], at, [v.rows, v.cols])?)
         };
-        let whole = Factor::held(&y);
-        if !known {
+        let whole = Factor::of_buffer(&y);
+        if !primal {
             add(bias.plane.value, whole.plane.value)?;
         }
         for k in 0..tangents {
@@ -131,7 +132,7 @@ fn made<E: Number>(
         }
     }
     let found = y.into_dual()?;
-    match target.known {
+    match target.primal {
         Some(value) => {
             address::<E>(op, device, value)?;
             DualTensor::new(value.clone(), found.into_parts().1)
@@ -140,18 +141,18 @@ fn made<E: Number>(
     }
 }
 
-/// The matrices `v` of `y` become `factor` · A·B (if `value`), and those of its tangents
+/// Sets the matrices `v` of `y` to `factor` · A·B (if `value`), and those of its tangents to
 /// `factor` · (Ȧₖ·B + A·Ḃₖ).
 pub(super) fn dual_gemm<E: Number>(
     device: &CudaDevice,
     op: &'static str,
-    (y, v): (&Fresh<E>, View),
+    (y, v): (&DualBuffer<E>, View),
     value: bool,
     (a, va): (Factor, View),
     (b, vb): (Factor, View),
     factor: f64,
 ) -> Result<()> {
-    let to = Factor::held(y);
+    let to = Factor::of_buffer(y);
     let multiply = |at: Address, add: bool, at_a: Address, at_b: Address, factor: f64| {
         let operands = [a.matrix(at_a, va), b.matrix(at_b, vb)];
         gemm(device, op, to.matrix(at, v), add, operands, factor)
@@ -170,7 +171,7 @@ pub(super) fn dual_gemm<E: Number>(
             multiply(at, ta.is_some(), at_a, tb, factor)?;
         }
         if ta.is_none() && tb.is_none() {
-            // At a factor of 0 BLAS reads neither A nor B and writes zeros.
+            // With factor 0, BLAS does not read A and B and writes zeros.
             multiply(at, false, at_a, at_b, 0.0)?;
         }
     }

@@ -1,9 +1,9 @@
 //! Row operations and sums on the device.
 
 use super::device::run as send;
-use super::memory::{Fresh, Number, blank, device, plane, start_of};
+use super::memory::{DualBuffer, Number, device, device_address, plane, uninitialized};
 use crate::cpu::{Output, RowKernel};
-use crate::cuda::call::Call;
+use crate::cuda::Call;
 use crate::cuda::launch::{Plane, Planner};
 use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
@@ -11,8 +11,9 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::{CudaDevice, DType, Tensor};
 use half::bf16;
 
-/// Runs a row kernel over checked operands, `shared[i]` telling whether operand i is one row;
-/// `columns` are the first operand's, and output `o` gets the shape `dims[o]`.
+/// Runs a row kernel over checked operands. `shared[i]` tells whether operand i is one row shared
+/// by all rows, `columns` is the row length of the first operand, and output `o` gets the shape
+/// `dims[o]`.
 pub(crate) fn run<N: RowKernel<I, O>, const I: usize, const O: usize>(
     op: &'static str,
     kernel: &N,
@@ -29,8 +30,8 @@ pub(crate) fn run<N: RowKernel<I, O>, const I: usize, const O: usize>(
     }
 }
 
-/// The type of the operands' rows: f32 or f64 throughout; or bf16, without tangents, where rows
-/// that serve all are f32.
+/// Storage type of the rows: f32 or f64 for all operands; or bf16 without tangents, with shared
+/// rows in f32.
 fn stored<const I: usize>(
     op: &'static str,
     (operands, shared): ([&DualTensor; I], [bool; I]),
@@ -49,31 +50,31 @@ fn stored<const I: usize>(
     }
 }
 
-/// An output in the making: rows as stored, or a sum over them.
-enum Made<E: Number> {
-    Rows(Fresh<E>),
-    Sum(Fresh<E::Arithmetic>),
+/// Memory of an output: rows in the storage type, or a sum over rows in the arithmetic type.
+enum OutputBuffer<E: Number> {
+    Rows(DualBuffer<E>),
+    Sum(DualBuffer<E::Arithmetic>),
 }
 
-impl<E: Number> Made<E> {
+impl<E: Number> OutputBuffer<E> {
     fn new(device: &CudaDevice, output: Output, dims: &[usize], tangents: usize) -> Result<Self> {
         Ok(match output {
-            Output::PerRow(_) => Made::Rows(Fresh::new(device, dims, tangents)?),
-            Output::Summed(_) => Made::Sum(Fresh::new(device, dims, tangents)?),
+            Output::PerRow(_) => OutputBuffer::Rows(DualBuffer::new(device, dims, tangents)?),
+            Output::Summed(_) => OutputBuffer::Sum(DualBuffer::new(device, dims, tangents)?),
         })
     }
 
     fn plane(&self) -> Plane {
         match self {
-            Made::Rows(x) => x.plane(),
-            Made::Sum(x) => x.plane(),
+            OutputBuffer::Rows(x) => x.plane(),
+            OutputBuffer::Sum(x) => x.plane(),
         }
     }
 
     fn into_dual(self) -> Result<DualTensor> {
         match self {
-            Made::Rows(x) => x.into_dual(),
-            Made::Sum(x) => x.into_dual(),
+            OutputBuffer::Rows(x) => x.into_dual(),
+            OutputBuffer::Sum(x) => x.into_dual(),
         }
     }
 }
@@ -101,11 +102,11 @@ fn typed<E: Number, N: RowKernel<I, O>, const I: usize, const O: usize>(
     let mut results = Vec::with_capacity(O);
     let mut planes = [Plane { value: 0, tangent: 0 }; O];
     for ((slot, dims), output) in planes.iter_mut().zip(dims).zip(outputs) {
-        let made = Made::<E>::new(&device, output, dims, tangents)?;
+        let made = OutputBuffer::<E>::new(&device, output, dims, tangents)?;
         *slot = made.plane();
         results.push(made);
     }
-    let planner = Planner::new(E::STORED);
+    let planner = Planner::new(E::STORAGE);
     let sums = outputs.iter().filter(|output| matches!(output, Output::Summed(_))).count();
     let bytes = match sums {
         0 => 0,
@@ -113,7 +114,7 @@ fn typed<E: Number, N: RowKernel<I, O>, const I: usize, const O: usize>(
     };
     let scratch = match bytes {
         0 => None,
-        bytes => Some(blank::<u64>(&device, bytes.div_ceil(8))?),
+        bytes => Some(uninitialized::<u64>(&device, bytes.div_ceil(8))?),
     };
     let labels = match kernel.labels() {
         [] => None,
@@ -125,16 +126,16 @@ fn typed<E: Number, N: RowKernel<I, O>, const I: usize, const O: usize>(
         inputs,
         shared,
         outputs: planes,
-        labels: labels.as_ref().map_or(0, |memory| start_of(&device, memory)),
-        scratch: scratch.as_ref().map_or(0, |memory| start_of(&device, memory)),
+        labels: labels.as_ref().map_or(0, |memory| device_address(&device, memory)),
+        scratch: scratch.as_ref().map_or(0, |memory| device_address(&device, memory)),
         sizes,
     };
     send(&device, &kernel.launches(op, &call)?)?;
-    let results = results.into_iter().map(Made::into_dual).collect::<Result<Vec<_>>>()?;
+    let results = results.into_iter().map(OutputBuffer::into_dual).collect::<Result<Vec<_>>>()?;
     results.try_into().map_err(|_| Error::shape(op, format!("{O} outputs"), "another number"))
 }
 
-/// a + b, in memory of its own.
+/// a + b in new memory.
 pub(crate) fn plus(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     match a.dtype() {
         DType::BF16 => sum::<bf16>(a, b, false),
@@ -143,7 +144,7 @@ pub(crate) fn plus(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// a += b.
+/// a += b in place.
 pub(crate) fn add_into(a: &Tensor, b: &Tensor) -> Result<()> {
     match a.dtype() {
         DType::BF16 => sum::<bf16>(a, b, true)?,
@@ -162,12 +163,12 @@ fn sum<E: Number>(a: &Tensor, b: &Tensor, into_first: bool) -> Result<Tensor> {
     let (left, right) = (at(a)?, at(b)?);
     let fresh = match into_first {
         true => None,
-        false => Some(Fresh::<E>::new(&device, a.dims(), 0)?),
+        false => Some(DualBuffer::<E>::new(&device, a.dims(), 0)?),
     };
-    let to = fresh.as_ref().map_or(left, Fresh::plane);
+    let to = fresh.as_ref().map_or(left, DualBuffer::plane);
     let columns = a.dims().last().copied().unwrap_or(1).max(1);
     let sizes = [a.elem_count() / columns, columns];
-    send(&device, &Planner::new(E::STORED).add_value(0, [left, right], to, sizes)?)?;
+    send(&device, &Planner::new(E::STORAGE).add_value(0, [left, right], to, sizes)?)?;
     match fresh {
         Some(fresh) => Ok(fresh.into_dual()?.into_parts().0),
         None => Ok(a.clone()),

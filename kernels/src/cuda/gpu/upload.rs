@@ -1,12 +1,12 @@
-//! The way to the device beside the stream that computes: a stream of its own, and memory of the
-//! CPU that the device reads by itself.
+//! Uploads that run while the device computes: a separate stream, and pinned CPU memory that the
+//! device reads on its own.
 //!
-//! Candle's tensors belong to the one stream of their device, where their memory is asked for and
-//! given back. So an upload crosses between the streams twice, by an event each time: the copy waits
-//! for the stream that gave the memory, since whose it was before may use it until then; and what
-//! computes waits for the copy, but only where it takes the tensor.
+//! Candle allocates and frees the memory of tensors on the device's single stream. So an upload
+//! synchronises the two streams twice, with an event each time. First, the copy waits for the
+//! computing stream, because that stream may still use the memory on behalf of its previous owner.
+//! Second, the computing stream waits for the copy, at the point where the tensor is first used.
 
-use super::memory::{blank, wrapped};
+use super::memory::{uninitialized, wrapped};
 use crate::dual_tensor::Host;
 use crate::error::Result;
 use candle_core::cuda_backend::WrapErr;
@@ -17,24 +17,24 @@ use candle_core::{CudaDevice, Device, Tensor};
 use rayon::prelude::*;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Buffers that are kept for the next uploads: two batches of two kinds.
-const SPARE: usize = 4;
-/// Numbers that one thread moves at a time.
+/// Pinned buffers kept for reuse: two batches of two kinds.
+const MAX_FREE_BUFFERS: usize = 4;
+/// Count of numbers copied by one thread at a time.
 const CHUNK: usize = 1 << 16;
 
-/// Copies to a device beside what it computes.
+/// Uploads to one device, in parallel with its computation.
 #[derive(Clone, Debug)]
-pub struct Uploads(Arc<Way>);
+pub struct Uploads(Arc<UploadStream>);
 
 #[derive(Debug)]
-struct Way {
+struct UploadStream {
     device: CudaDevice,
     stream: Arc<CudaStream>,
-    spare: Mutex<Vec<Pinned>>,
+    free_buffers: Mutex<Vec<Pinned>>,
 }
 
-/// Memory of the CPU that stays where it is. The driver's crate orders nothing while events are not
-/// tracked, so whoever writes to it, or gives it back, has to wait for the last copy out of it.
+/// Pinned CPU memory. Event tracking is off, so the driver crate does not synchronise: before the
+/// memory is written or freed, the last copy from it must have ended.
 #[derive(Debug)]
 struct Pinned {
     numbers: PinnedHostSlice<f32>,
@@ -43,70 +43,71 @@ struct Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // Without a device that answers nothing reads it any more.
+        // If the device no longer responds, nothing reads the memory.
         let _ = self.copied.synchronize();
     }
 }
 
-/// A tensor on its way.
+/// An upload in flight.
 #[derive(Debug)]
 pub struct Upload {
-    way: Uploads,
+    uploads: Uploads,
     tensor: Option<Tensor>,
     from: Option<Pinned>,
 }
 
 impl Uploads {
-    /// A way to this device.
+    /// An upload stream of this device.
     ///
     /// # Errors
-    /// Another kind of device; one that has no further stream.
+    /// Not a CUDA device; the device cannot create another stream.
     pub fn new(device: &Device) -> Result<Self> {
         let device = device.as_cuda_device()?.clone();
         let stream = device.cuda_stream().context().new_stream().w()?;
-        Ok(Self(Arc::new(Way { device, stream, spare: Mutex::default() })))
+        Ok(Self(Arc::new(UploadStream { device, stream, free_buffers: Mutex::default() })))
     }
 
-    /// Begins to copy a tensor of f32 from the CPU, and returns once it has been read.
+    /// Starts to upload an f32 tensor from the CPU. Returns once the tensor has been copied to
+    /// pinned memory.
     ///
     /// # Errors
-    /// Another type or place; no room on the device, or for what is sent from.
+    /// A different type or device; no room on the device or for pinned memory.
     pub fn send(&self, x: &Tensor) -> Result<Upload> {
         let host = Host::new("upload", x)?;
         let numbers = host.slice::<f32>()?;
-        let Way { device, stream, .. } = &*self.0;
+        let UploadStream { device, stream, .. } = &*self.0;
         let mut from = self.pinned(numbers.len().max(1))?;
         from.copied.synchronize().w()?;
         let chunks = from.numbers.as_mut_slice().w()?.par_chunks_mut(CHUNK);
         chunks.zip(numbers.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
-        let mut to = blank::<f32>(device, numbers.len())?;
+        let mut to = uninitialized::<f32>(device, numbers.len())?;
         if let Err(error) = copy(stream, &device.cuda_stream(), &from, &mut to) {
-            // Of the copy nothing is known, and its memory goes back.
+            // The state of the copy is unknown, and its memory is about to be freed.
             let _ = stream.synchronize();
             return Err(error);
         }
         let tensor = Some(wrapped(device, to, x.dims()));
-        Ok(Upload { way: self.clone(), tensor, from: Some(from) })
+        Ok(Upload { uploads: self.clone(), tensor, from: Some(from) })
     }
 
     fn pinned(&self, count: usize) -> Result<Pinned> {
-        let mut spare = self.0.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(i) = spare.iter().position(|one| one.numbers.len() == count) {
-            return Ok(spare.remove(i));
+        let mut free_buffers = self.0.free_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(i) = free_buffers.iter().position(|one| one.numbers.len() == count) {
+            return Ok(free_buffers.remove(i));
         }
-        drop(spare);
+        drop(free_buffers);
         let context = self.0.stream.context();
         // SAFETY: all of it is written before it is read.
         let numbers = unsafe { context.alloc_pinned::<f32>(count) }.w()?;
         Ok(Pinned { numbers, copied: context.new_event(None).w()? })
     }
 
-    fn give_back(&self, one: Pinned) {
-        let mut spare = self.0.spare.lock().unwrap_or_else(PoisonError::into_inner);
-        let eldest = (spare.len() == SPARE).then(|| spare.remove(0));
-        spare.push(one);
-        drop(spare);
-        // Waits, so not under the lock.
+    fn recycle(&self, one: Pinned) {
+        let mut free_buffers = self.0.free_buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let eldest = (free_buffers.len() == MAX_FREE_BUFFERS).then(|| free_buffers.remove(0));
+        free_buffers.push(one);
+        drop(free_buffers);
+        // Dropping waits for the copy, so do it without the lock.
         drop(eldest);
     }
 }
@@ -124,32 +125,32 @@ fn copy(
 }
 
 impl Upload {
-    /// The tensor, which all that is sent to the device from now on finds complete.
+    /// The uploaded tensor. All later work on the device is ordered after the copy.
     ///
     /// # Errors
-    /// The driver refuses to wait.
-    pub fn take(mut self) -> Result<Tensor> {
-        self.land()?;
+    /// The driver cannot order the streams.
+    pub fn wait(mut self) -> Result<Tensor> {
+        self.order_after_copy()?;
         self.tensor.take().ok_or_else(|| crate::Error::shape("upload", "a tensor", "none"))
     }
 
-    /// Makes what computes wait for the copy.
-    fn land(&mut self) -> Result<()> {
+    /// Makes the computing stream wait for the copy.
+    fn order_after_copy(&mut self) -> Result<()> {
         let Some(from) = self.from.take() else { return Ok(()) };
-        let Way { device, stream, .. } = &*self.way.0;
+        let UploadStream { device, stream, .. } = &*self.uploads.0;
         let waits = device.cuda_stream().wait(&from.copied);
         if waits.is_err() {
             let _ = stream.synchronize();
         }
-        self.way.give_back(from);
+        self.uploads.recycle(from);
         Ok(waits.w()?)
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // The memory of what nobody took goes back to the stream that computes, whose next owner
-        // must not meet the copy.
-        let _ = self.land();
+        // The memory of an unused upload returns to the computing stream. Its next owner must not
+        // overlap with the copy.
+        let _ = self.order_after_copy();
     }
 }

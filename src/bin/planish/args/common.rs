@@ -1,7 +1,7 @@
 //! Options of every command, and what every command does first.
 
 use crate::render::progress::Terminal;
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
 use planish::device::{self, Choice};
 use planish::options::{as_text, text};
@@ -89,7 +89,8 @@ impl Common {
         }
         let threads = set_threads(self.threads)?;
         let said = self.clone();
-        device::choose(self.device, move |line| said.say(line))?;
+        device::choose(self.device, move |line| said.say(line))
+            .with_context(|| format!("--device {}", self.device))?;
         if self.tf32 {
             device::allow_tf32();
         }

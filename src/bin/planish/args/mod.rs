@@ -29,7 +29,7 @@ pub fn roles(
 
 /// Says so if this machine gains nothing by bf16.
 pub fn note_precision(precision: Precision, common: &Common) {
-    if precision == Precision::Bf16 && common.device == Choice::Cpu && !Unit::pays() {
+    if precision == Precision::Bf16 && common.device == Choice::Cpu && !Unit::beats_f32() {
         common.say(
             "note: this processor multiplies bf16 no faster than f32, or the system withholds AMX: \
              operands are rounded to bf16, and no time is gained",

@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         work.validation.len(),
         if measured == plain && sizes.len() == 1 { "about" } else { "at most" },
         duration(need.seconds),
-        device::outlook(need.mib, 0)
+        device::memory_forecast(need.mib, 0)
     );
     if args.dry_run {
         let device_peak_mib = device::expected_mib(0);

@@ -237,7 +237,7 @@ fn finish(
         settings: session.settings.clone(),
         training: data_info(session.data.of(&session.train), &session.train, "train"),
         micro_batch: session.stepping().micro_batch,
-        recompute: session.model.recompute,
+        recompute: session.model.checkpointing,
         precision: session.model.precision.name().into(),
         cached: mode != Mode::Off,
         search,

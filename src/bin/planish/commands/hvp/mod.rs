@@ -176,7 +176,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let progress = context.task("hvp", passes * split.len() as u64, "images");
     let watched = Counted { examples: &examples, task: &progress };
     let mut at = objective.gradient(&watched as &dyn Examples, &joint)?;
-    at.gradient = vector::back(&at.gradient)?;
+    at.gradient = vector::to_cpu(&at.gradient)?;
 
     let names = checkpoint.weights.names();
     let mut out = vec![("loss".into(), Dtype::F64, Vec::new(), at.loss.to_le_bytes().to_vec())];

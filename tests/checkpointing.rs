@@ -1,11 +1,11 @@
-//! Derivatives whose blocks are computed again on the way back against those that keep them all.
+//! Activation checkpointing: derivatives with recomputed blocks equal those with saved activations.
 
 #[path = "common/reference.rs"]
 #[allow(dead_code)]
 mod reference;
 
 use candle_core::{DType, Device, Tensor};
-use planish::objective::{Asked, Examples, Matrix, Objective};
+use planish::objective::{Examples, LayerVectors, Matrix, Objective};
 use planish::vit::{Granularity, Layer, cost, layers, stages};
 use reference::{Reference, numbers};
 use std::path::Path;
@@ -15,7 +15,7 @@ fn open() -> Reference {
     Reference::open(Path::new(file))
 }
 
-/// Two vectors for each of a layer's tensors.
+/// Two vectors per parameter of a layer.
 fn vectors(objective: &Objective, layer: &Layer) -> Vec<Tensor> {
     let one = |(k, &i): (usize, &usize)| {
         let dims = objective.weights.tensor(i).dims();
@@ -37,14 +37,14 @@ fn computing_blocks_again_changes_no_bit() {
     let r = open();
     for dtype in [DType::F64, DType::F32] {
         let keeping = r.objective(dtype, 3);
-        let again = Objective { recompute: true, ..keeping.clone() };
+        let again = Objective { checkpointing: true, ..keeping.clone() };
         let mut cut = layers::layers(&r.config, Granularity::Sublayer);
         cut.extend(layers::select(&r.config, "block.*").unwrap());
-        // From the pixels, and from what the first block's attention gives.
-        let door = keeping.activations(&r.examples(), 2).unwrap();
+        // From the pixels, and from the output of the first block's attention.
+        let stage_input = keeping.activations(&r.examples(), 2).unwrap();
         for layer in &cut {
-            let doors: [&dyn Examples; 2] = [&r.examples(), &door];
-            for examples in doors.into_iter().filter(|e| e.stage() <= layer.first_stage) {
+            let stage_inputs: [&dyn Examples; 2] = [&r.examples(), &stage_input];
+            for examples in stage_inputs.into_iter().filter(|e| e.stage() <= layer.first_stage) {
                 let [a, b] = [&keeping, &again].map(|o| o.gradient(examples, layer).unwrap());
                 assert_eq!(a.loss.to_bits(), b.loss.to_bits());
                 assert_eq!(bits(&a.gradient), bits(&b.gradient), "{} {dtype:?}", layer.name);
@@ -63,23 +63,24 @@ fn computing_blocks_again_changes_no_bit() {
 fn many_layers_products_do_not_change_either() {
     let r = open();
     let keeping = r.objective(DType::F32, 2);
-    let again = Objective { recompute: true, ..keeping.clone() };
+    let again = Objective { checkpointing: true, ..keeping.clone() };
     let cut = layers::layers(&r.config, Granularity::Block);
     let blocks: Vec<Vec<Tensor>> = cut.iter().map(|layer| vectors(&keeping, layer)).collect();
-    let asked: Vec<Asked> =
-        cut.iter().zip(&blocks).map(|(layer, vectors)| Asked { layer, vectors }).collect();
+    let requests: Vec<LayerVectors> =
+        cut.iter().zip(&blocks).map(|(layer, vectors)| LayerVectors { layer, vectors }).collect();
     let [a, b] = [&keeping, &again]
-        .map(|o| o.products_of_layers(&r.examples(), &asked, Matrix::Hessian).unwrap().concat());
+        .map(|o| o.products_of_layers(&r.examples(), &requests, Matrix::Hessian).unwrap().concat());
     assert_eq!(bits(&a), bits(&b));
 }
 
-/// What is held between two blocks is their input alone.
+/// Between two blocks only their inputs are saved.
 #[test]
 fn less_is_kept_the_deeper_the_model() {
     let config = planish::vit::arch::named("vit_base_patch16_224", 100, 3).unwrap();
     let (all, few) = (cost::kept_per_image(&config), cost::kept_recomputing(&config));
     assert_eq!(stages(&config), 27);
-    // 12 inputs of 197 × 768 numbers, and of one block 8 such buffers and two four times as wide.
+    // 12 inputs of 197 × 768 numbers; in one block, 8 such buffers and two that are four times as
+    // wide.
     assert_eq!(few, (12 + 8 + 2 * 4) * 197 * 768);
     assert!(few * 6 < all, "{few} {all}");
 }

@@ -1,11 +1,5 @@
-//! Runs planish's CUDA kernels on the CPU: the same source, compiled as C++, every CUDA thread a
-//! fiber. For tests alone; nothing of the product depends on it. Linux on x86-64 only: elsewhere this
-//! crate and its tests are empty.
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
-
-mod buffer;
-
-pub use buffer::Buffer;
+//! Runs planish's CUDA kernels on the CPU: the same source compiled as C++, with each CUDA thread
+//! as a fiber. For Linux on x86-64.
 
 use planish_kernels::cuda::{Arg, Launch};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -31,13 +25,13 @@ unsafe extern "C" {
 
 /// A launch that failed.
 #[derive(Debug, thiserror::Error, PartialEq)]
-#[error("{kernel}, {grid:?} blocks of {block:?} threads, {shared} bytes shared: {what}")]
+#[error("{kernel}: {what} ({grid:?} blocks, {block:?} threads, {shared} bytes of shared memory)")]
 pub struct Error {
-    /// The entry point.
+    /// Name of the entry point.
     pub kernel: String,
-    /// Blocks.
+    /// Number of blocks.
     pub grid: [u32; 3],
-    /// Threads of a block.
+    /// Threads per block.
     pub block: [u32; 3],
     /// Bytes of shared memory.
     pub shared: u32,
@@ -45,19 +39,19 @@ pub struct Error {
     pub what: String,
 }
 
-/// Blocks share one scheduler.
+/// All launches share one scheduler.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs `launch`, threads in the given order between barriers: 0 up, 1 down, else shuffled by that
-/// seed. Equal launches give equal bits.
+/// Runs a launch. `order` is the order of threads between barriers: 0 ascending, 1 descending,
+/// otherwise shuffled with that seed. Equal launches give equal bits.
 ///
 /// # Errors
-/// A kernel that does not exist, arguments or a configuration that it or no GPU takes, a barrier or
-/// shuffle that not all threads reach.
+/// An unknown kernel; arguments or a configuration that the kernel or CUDA does not accept; a
+/// barrier or shuffle that not all threads reach.
 ///
 /// # Safety
-/// Addresses are those of live memory of the size and kind that the kernel takes, which nothing
-/// else uses meanwhile.
+/// Addresses are those of live memory with the size and type that the kernel expects, and nothing
+/// else accesses it during the launch.
 pub unsafe fn launch(launch: &Launch, order: u32) -> Result<(), Error> {
     let Launch { kernel, grid, block, shared, args, .. } = launch;
     let fail = |what: String| Error {
@@ -80,10 +74,10 @@ pub unsafe fn launch(launch: &Launch, order: u32) -> Result<(), Error> {
         at.push(argument);
         sizes.push(size as u32);
     }
-    // A panic elsewhere leaves nothing behind that the next launch does not reset.
+    // A panic of another test leaves no state that the next launch does not reset.
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    // SAFETY: each argument is described by its pointer and size; what addresses point to is the
-    // caller's promise; the lock makes this the only launch.
+    // SAFETY: each argument is described by its pointer and size. The caller guarantees the memory
+    // behind addresses. The lock excludes other launches.
     let code = unsafe {
         emu_launch(
             name.as_ptr(),
@@ -98,7 +92,7 @@ pub unsafe fn launch(launch: &Launch, order: u32) -> Result<(), Error> {
     };
     match code {
         0 => Ok(()),
-        // SAFETY: a string that lives until the next launch, which the lock keeps away.
+        // SAFETY: the string lives until the next launch, which the lock excludes.
         _ => Err(fail(unsafe { CStr::from_ptr(emu_error()) }.to_string_lossy().into_owned())),
     }
 }
@@ -106,14 +100,14 @@ pub unsafe fn launch(launch: &Launch, order: u32) -> Result<(), Error> {
 /// Names of all kernels.
 pub fn kernels() -> Vec<String> {
     extern "C" fn each(name: *const c_char, context: *mut c_void) {
-        // SAFETY: the context is the vector below, the name a string of C++'s.
+        // SAFETY: the context is the vector below; the name is a C string.
         unsafe {
             let names = &mut *context.cast::<Vec<String>>();
             names.push(CStr::from_ptr(name).to_string_lossy().into_owned());
         }
     }
     let mut names: Vec<String> = Vec::new();
-    // SAFETY: called back before it returns, with that context.
+    // SAFETY: the callback only runs during this call, with this context.
     unsafe { emu_kernels(each, std::ptr::from_mut(&mut names).cast()) };
     names
 }

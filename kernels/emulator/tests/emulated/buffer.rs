@@ -1,30 +1,32 @@
-//! Memory that stands for a GPU's.
+//! Buffers in place of GPU memory.
 
-use planish_kernels::cuda::{Address, Stored};
+use planish_kernels::cuda::{Address, StorageType};
 use std::cell::Cell;
 
-/// A buffer of exactly so many bytes, so that a sanitizer sees what goes past them.
+/// A buffer of exactly the given size, so that a sanitizer detects accesses past its end.
 ///
-/// Kernels write where Rust holds no exclusive reference, hence the cells.
+/// It uses cells because kernels write to memory that Rust does not hold exclusively.
 #[derive(Clone, Debug)]
 pub struct Buffer(Box<[Cell<u8>]>);
 
 impl Buffer {
-    /// Unwritten memory: every number of it reads as NaN.
+    /// Unwritten memory. Every number in it reads as NaN.
     pub fn blank(bytes: usize) -> Self {
         Self(vec![Cell::new(0xff); bytes].into_boxed_slice())
     }
 
-    /// Numbers, stored so; bf16 to nearest, ties to even.
-    pub fn numbers(stored: Stored, numbers: &[f64]) -> Self {
+    /// Numbers converted to a storage type; bf16 to nearest, ties to even.
+    pub fn numbers(stored: StorageType, numbers: &[f64]) -> Self {
         Self::bytes(match stored {
-            Stored::F32 => numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
-            Stored::F64 => numbers.iter().flat_map(|&x| x.to_le_bytes()).collect(),
-            Stored::Bf16 => numbers.iter().flat_map(|&x| bf16(x as f32).to_le_bytes()).collect(),
+            StorageType::F32 => numbers.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+            StorageType::F64 => numbers.iter().flat_map(|&x| x.to_le_bytes()).collect(),
+            StorageType::Bf16 => {
+                numbers.iter().flat_map(|&x| bf16(x as f32).to_le_bytes()).collect()
+            }
         })
     }
 
-    /// Whole numbers, as labels are.
+    /// Class labels.
     pub fn labels(labels: &[u32]) -> Self {
         Self::bytes(labels.iter().flat_map(|x| x.to_le_bytes()).collect())
     }
@@ -33,13 +35,13 @@ impl Buffer {
         Self(bytes.into_iter().map(Cell::new).collect())
     }
 
-    /// Where it begins: a multiple of 16.
+    /// Address of the buffer, a multiple of 16.
     pub fn address(&self) -> Address {
         self.0.as_ptr() as Address
     }
 
-    /// Its numbers, stored so.
-    pub fn read(&self, stored: Stored) -> Vec<f64> {
+    /// The numbers, converted from a storage type.
+    pub fn read(&self, stored: StorageType) -> Vec<f64> {
         let number = |bytes: &[u8]| match *bytes {
             [a, b] => f64::from(f32::from_bits(u32::from(u16::from_le_bytes([a, b])) << 16)),
             [a, b, c, d] => f64::from(f32::from_le_bytes([a, b, c, d])),

@@ -1,12 +1,11 @@
-//! Tensors that come one after the other, put end to end in one buffer: joining them afterwards
-//! would hold everything twice.
+//! Concatenates tensors as they arrive. Concatenating them at the end would hold all data twice.
 
 use crate::objective::Result;
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::Host;
 
 /// Rows gathered so far.
-pub(crate) struct Gather {
+pub(crate) struct RowBuffer {
     rows: usize,
     expected: usize,
     row: Vec<usize>,
@@ -18,7 +17,7 @@ enum Values {
     Double(Vec<f64>),
 }
 
-impl Gather {
+impl RowBuffer {
     /// An empty buffer for `expected` rows.
     pub fn new(expected: usize, dtype: DType) -> Self {
         let values = match dtype {
