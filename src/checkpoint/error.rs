@@ -128,6 +128,23 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// A configuration that states another model, or another treatment of images, than planish
+    /// computes. The tensors need not show it.
+    #[error("{place}: `{key}` is {found}: {means}; planish computes {computes}; {remedy}")]
+    NotComputed {
+        /// File, or key in a file's metadata.
+        place: Box<str>,
+        /// The key.
+        key: Box<str>,
+        /// What stands there.
+        found: Box<str>,
+        /// What that says of the model or of the images.
+        means: Box<str>,
+        /// What planish computes instead.
+        computes: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Configuration and tensors disagree.
     #[error(
         "{place} says {key} = {stated}, but the tensors of {path} say {shown} ({tensor}); \

@@ -25,6 +25,7 @@ mod timm;
 mod timm_config;
 mod timm_grid;
 mod timm_images;
+mod timm_names;
 mod torchvision;
 mod transformers;
 mod transformers_config;
@@ -54,7 +55,7 @@ use candle_core::{DType, Tensor};
 use names::Names;
 use on_disk::OnDisk;
 use read::{describe, dtypes, position_rows, read_weights, structure};
-use reader::{Dialect, Reader};
+use reader::{Dialect, Reader, check_network};
 use settings::Settings;
 use std::path::{Path, PathBuf};
 
@@ -113,6 +114,7 @@ impl Checkpoint {
         let file = OnDisk::open(&path)?;
         let header = file.header.clone();
         let settings = Settings::find(&path, &header.metadata, given != path)?;
+        settings.as_ref().map_or(Ok(()), check_network)?;
         let names = Names::recognise(&path, &header)?;
         let structure = structure(&path, &names, &header)?;
         let rows = position_rows(&names, &header);

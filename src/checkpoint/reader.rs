@@ -1,14 +1,12 @@
 //! Configuration, flags and layout brought together, whosever configuration it is.
 
 use super::settings::Settings;
-use super::{Error, Layout, Load, torchvision};
+use super::timm_names::{self, Named};
+use super::{Error, Layout, Load, timm_config, torchvision, transformers_config};
 use crate::vit::Config;
 use crate::vit::arch::usual_heads;
 use std::fmt::Debug;
 use std::path::Path;
-
-/// Sizes in timm's architecture names and their heads.
-const HEADS: [(&str, usize); 4] = [("tiny", 3), ("small", 6), ("base", 12), ("large", 16)];
 
 /// Whose settings a configuration holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +32,17 @@ impl Dialect {
             Dialect::Timm
         }
     }
+}
+
+/// Refuses a configuration that states another network than planish computes. This comes before any
+/// look at the tensors, whose names would give a less clear reason.
+///
+/// # Errors
+/// [`Error::NotComputed`].
+pub(super) fn check_network(settings: &Settings) -> Result<(), Error> {
+    timm_names::check(settings)?;
+    timm_config::check_arguments(settings)?;
+    transformers_config::check_names(settings)
 }
 
 /// Everything that bears on the configuration of one checkpoint.
@@ -89,6 +98,14 @@ impl Reader<'_> {
         }
     }
 
+    /// What timm's name of the architecture says, if the configuration has one.
+    pub(super) fn named(&self) -> Result<Option<Named>, Error> {
+        Ok(match self.dialect {
+            Dialect::Timm => self.architecture()?.map(Named::new),
+            Dialect::Transformers => None,
+        })
+    }
+
     pub(super) fn contradiction(
         &self,
         place: &str,
@@ -119,13 +136,7 @@ impl Reader<'_> {
 
     /// Heads from the flag, the arguments or the architecture's name, in this order.
     fn heads(&mut self, config: &mut Config) -> Result<(), Error> {
-        let named = self.architecture()?.and_then(|name| {
-            let mut words = name.split('_');
-            let family = words.next()?;
-            let size = words.next()?;
-            let known = ["vit", "deit", "deit3", "flexivit"].contains(&family);
-            HEADS.iter().find(|(word, _)| known && *word == size).map(|&(_, heads)| heads)
-        });
+        let named = self.named()?.and_then(|named| named.heads());
         let key = match self.dialect {
             Dialect::Timm => "model_args.num_heads",
             Dialect::Transformers => "num_attention_heads",

@@ -82,10 +82,49 @@ impl Settings {
         }
     }
 
-    /// A value by its path, `a.b`; null counts as absent, as it does in timm.
+    /// A value by its path, `a.b`; null counts as absent.
     pub fn get(&self, path: &str) -> Option<&Value> {
-        let found = path.split('.').try_fold(&self.json, |value, key| value.get(key))?;
-        (!found.is_null()).then_some(found)
+        self.find_value(path).filter(|found| !found.is_null())
+    }
+
+    /// Whether a key is there, be its value null.
+    pub fn states(&self, path: &str) -> bool {
+        self.find_value(path).is_some()
+    }
+
+    /// Whether a setting is false or empty.
+    pub fn is_off(&self, path: &str) -> bool {
+        self.get(path).is_none_or(|value| match value {
+            Value::Bool(on) => !on,
+            Value::String(text) => text.is_empty(),
+            Value::Array(list) => list.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            _ => false,
+        })
+    }
+
+    /// The keys of an object whose values are not null, in their order; none of anything else. An
+    /// empty path means the whole.
+    pub fn keys(&self, path: &str) -> Vec<&str> {
+        let object = match path {
+            "" => self.json.as_object(),
+            path => self.get(path).and_then(Value::as_object),
+        };
+        let stated = object.into_iter().flatten().filter(|(_, value)| !value.is_null());
+        stated.map(|(key, _)| key.as_str()).collect()
+    }
+
+    fn find_value(&self, path: &str) -> Option<&Value> {
+        // timm's first form has no `pretrained_cfg`: its keys stand beside `architecture`.
+        let first_form =
+            self.json.get("architecture").is_some() && self.json.get("pretrained_cfg").is_none();
+        let path = match path.strip_prefix("pretrained_cfg.") {
+            Some(rest) if first_form => rest,
+            _ => path,
+        };
+        // A key may have a point in it: `transformers.js_config`.
+        let nested = || path.split('.').try_fold(&self.json, |value, key| value.get(key));
+        self.json.get(path).or_else(nested)
     }
 
     fn wrong(&self, key: &str, expected: &str, found: String) -> Error {
@@ -169,6 +208,24 @@ impl Settings {
         self.read(path, "a list of strings", |v| {
             v.as_array()?.iter().map(|name| name.as_str().map(str::to_string)).collect()
         })
+    }
+
+    /// A setting that states another model, or another treatment of images, than planish computes.
+    pub fn not_computed(
+        &self,
+        path: &str,
+        means: impl Into<Box<str>>,
+        computes: &'static str,
+        remedy: &'static str,
+    ) -> Error {
+        Error::NotComputed {
+            place: self.place.as_str().into(),
+            key: path.into(),
+            found: self.get(path).map_or("nothing".into(), |value| value.to_string().into()),
+            means: means.into(),
+            computes,
+            remedy,
+        }
     }
 
     /// A setting that planish cannot serve.

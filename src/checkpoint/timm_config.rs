@@ -1,26 +1,159 @@
 //! timm's configuration held against the tensors, and what neither says.
 
-use super::Error;
+use super::error::few;
 use super::reader::Reader;
-use crate::vit::arch::{TIMM_CLIP_EPS, pooling_name};
+use super::settings::Settings;
+use super::timm_names::PLAIN;
+use super::{Error, Layout};
+use crate::vit::arch::{TIMM_EPS, pooling_name};
 use crate::vit::{Activation, Config, FinalNorm, Pooling};
 
-/// Model arguments that change the arithmetic in ways planish does not follow.
-const FOREIGN: [&str; 8] = [
-    "mlp_layer",
-    "attn_layer",
-    "block_fn",
-    "norm_layer",
-    "embed_norm_layer",
-    "embed_layer",
-    "scale_attn_norm",
-    "scale_mlp_norm",
+/// Arguments that planish reads, here or for the grid of patches and for the heads.
+const READ: [&str; 21] = [
+    "act_layer",
+    "class_token",
+    "depth",
+    "embed_dim",
+    "fc_norm",
+    "final_norm",
+    "global_pool",
+    "img_size",
+    "in_chans",
+    "init_values",
+    "mlp_ratio",
+    "no_embed_class",
+    "num_classes",
+    "num_heads",
+    "patch_size",
+    "pool_include_prefix",
+    "pos_embed",
+    "pre_norm",
+    "proj_bias",
+    "qkv_bias",
+    "reg_tokens",
 ];
 
+/// Arguments that leave what a trained model computes as it is, whatever their value: dropout and
+/// initialisation, images of other sizes than the model's own, and where tensors live.
+const HARMLESS: [&str; 13] = [
+    "attn_drop_rate",
+    "device",
+    "drop_path_rate",
+    "drop_rate",
+    "dtype",
+    "dynamic_img_pad",
+    "dynamic_img_size",
+    "fix_init",
+    "patch_drop_rate",
+    "pos_drop_rate",
+    "proj_drop_rate",
+    "strict_img_size",
+    "weight_init",
+];
+
+/// Arguments that name another module or step, and what they change; false leaves all as it is.
+const OTHER: [(&str, &str); 10] = [
+    ("attn_layer", "it names another attention"),
+    ("block_fn", "it names another block"),
+    ("embed_layer", "it names another way to make patches"),
+    ("embed_norm_layer", "it puts a norm after the patch projection"),
+    ("mlp_layer", "it names another MLP"),
+    ("norm_layer", "it names another norm"),
+    ("qk_norm", "it normalises queries and keys"),
+    ("scale_attn_norm", "it puts a norm inside the attention"),
+    ("scale_mlp_norm", "it puts a norm inside the MLP"),
+    ("use_naflex", "it takes patches of images of any size"),
+];
+
+/// Keys beside `model_args`: those that timm writes, and those that transformers adds where it
+/// wraps a model of timm's.
+const TOP_LEVEL: [&str; 24] = [
+    "architecture",
+    "architectures",
+    "do_pooling",
+    "dtype",
+    "global_pool",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "label_descriptions",
+    "label_names",
+    "labels",
+    "license",
+    "model_args",
+    "model_type",
+    "num_classes",
+    "num_features",
+    "num_labels",
+    "output_attentions",
+    "output_hidden_states",
+    "pretrained_cfg",
+    "problem_type",
+    "return_dict",
+    "torch_dtype",
+    "transformers_version",
+];
+
+/// What planish computes between the two layers of an MLP.
+const ACTIVATIONS: &str = "the exact GELU and its tanh approximation (`gelu`, `gelu_tanh`)";
+
+/// Refuses arguments of other networks than planish computes, and those whose meaning it does not
+/// know.
+pub(super) fn check_arguments(settings: &Settings) -> Result<(), Error> {
+    if settings.get("model_args").is_some_and(|args| !args.is_object()) {
+        return Err(settings.unsupported("model_args", "an object", "correct it"));
+    }
+    for argument in settings.keys("model_args") {
+        let key = format!("model_args.{argument}");
+        if READ.contains(&argument) || HARMLESS.contains(&argument) {
+            continue;
+        }
+        let Some(&(_, means)) = OTHER.iter().find(|(other, _)| *other == argument) else {
+            let means = "planish does not know what this argument changes";
+            let remedy = "remove it if the model is the same without it";
+            return Err(settings.not_computed(&key, means, PLAIN, remedy));
+        };
+        if !settings.is_off(&key) {
+            return Err(settings.not_computed(&key, means, PLAIN, "use a plain model"));
+        }
+    }
+    if let Some(kind) = settings.text("model_args.pos_embed")?.filter(|&kind| kind != "learn") {
+        let (key, means) = ("model_args.pos_embed", format!("the position embedding is {kind:?}"));
+        return Err(settings.not_computed(key, means, PLAIN, "use a plain model"));
+    }
+    Ok(())
+}
+
 impl Reader<'_> {
+    /// The keys beside `model_args`. Arguments that stand there by mistake count as stated; of
+    /// others it is noted that they are not read.
+    fn check_top_level(&mut self, settings: &Settings) -> Result<(), Error> {
+        check_problem(settings)?;
+        let mut unread = Vec::new();
+        for key in settings.keys("") {
+            let argument = key == "act_layer" || OTHER.iter().any(|(other, _)| *other == key);
+            if argument && !settings.is_off(key) {
+                let means = "an argument of the network, outside `model_args`";
+                let remedy = "move it into `model_args`, or remove it";
+                return Err(settings.not_computed(key, means, PLAIN, remedy));
+            }
+            if !TOP_LEVEL.contains(&key) && !key.starts_with('_') {
+                unread.push(format!("`{key}`"));
+            }
+        }
+        // In timm's first form, the keys of `pretrained_cfg` stand there, too.
+        let first_form = settings.states("architecture") && !settings.states("pretrained_cfg");
+        if !unread.is_empty() && !first_form {
+            let keys = few(&unread);
+            self.assumed.push(format!("{keys} in {}: without effect", settings.place));
+        }
+        Ok(())
+    }
+
     /// What timm's configuration may state and the tensors show.
-    pub(super) fn check_structure(&self, config: &Config) -> Result<(), Error> {
+    pub(super) fn check_structure(&mut self, config: &Config) -> Result<(), Error> {
         let Some(settings) = self.settings else { return Ok(()) };
+        self.check_top_level(settings)?;
         let place = settings.place.as_str();
         for (key, shown, tensor) in [
             ("num_classes", config.classes, "`head.weight`"),
@@ -38,6 +171,8 @@ impl Reader<'_> {
             ("model_args.qkv_bias", config.qkv_bias, "`blocks.*.attn.qkv.bias`"),
             ("model_args.class_token", config.class_token, "`cls_token`"),
             ("model_args.pre_norm", config.norm_pre, "`norm_pre.weight`"),
+            ("model_args.proj_bias", true, "`blocks.*.attn.proj.bias`"),
+            ("model_args.final_norm", true, "`norm.weight` or `fc_norm.weight`"),
             (
                 "model_args.fc_norm",
                 config.final_norm == FinalNorm::AfterPool,
@@ -54,7 +189,8 @@ impl Reader<'_> {
             let (key, tensor) = ("model_args.patch_size", "`patch_embed.proj.weight`");
             return Err(self.contradiction(place, key, stated, config.patch_size, tensor));
         }
-        if settings.number("model_args.init_values")?.is_some() && !config.layer_scale {
+        let scaled = settings.number("model_args.init_values")?.is_some_and(|value| value != 0.0);
+        if scaled && !config.layer_scale {
             let key = "model_args.init_values";
             return Err(self.contradiction(place, key, "LayerScale", "none", "`blocks.*.ls1`"));
         }
@@ -70,24 +206,27 @@ impl Reader<'_> {
     }
 
     pub(super) fn pooling(&mut self, config: &mut Config) -> Result<(), Error> {
-        let stated = match self.settings {
-            Some(settings) => match settings.text("model_args.global_pool")? {
-                Some(word) => Some(("model_args.global_pool", word)),
-                None => settings.text("global_pool")?.map(|word| ("global_pool", word)),
-            },
-            None => None,
-        };
+        let mut stated = None;
+        if let Some(settings) = self.settings {
+            for key in ["model_args.global_pool", "global_pool", "pretrained_cfg.global_pool"] {
+                stated = stated.or(settings.text(key)?.map(|word| (key, word)));
+            }
+        }
         config.pooling = match (self.settings, stated) {
             (_, Some((_, "token"))) => Pooling::Token,
             (_, Some((_, "avg"))) => Pooling::Mean,
             (Some(settings), Some((key, _))) => {
-                let remedy = "planish pools by class token or mean; use such a model";
-                return Err(settings.unsupported(key, "token or avg", remedy));
+                let means = "it names another pooling";
+                let computes = "the class token and the mean over patches (`token`, `avg`)";
+                let remedy = "use a model that pools so";
+                return Err(settings.not_computed(key, means, computes, remedy));
             }
             _ => {
+                let by_name = self.named()?.and_then(|named| named.pooling());
                 let normed_after = config.final_norm == FinalNorm::AfterPool;
                 let mean = !config.class_token || normed_after && !config.two_heads();
-                let pooling = if mean { Pooling::Mean } else { Pooling::Token };
+                let by_tensors = if mean { Pooling::Mean } else { Pooling::Token };
+                let pooling = by_name.unwrap_or(by_tensors);
                 self.assumed.push(format!("pooling: {}", pooling_name(pooling)));
                 pooling
             }
@@ -104,49 +243,85 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Activation and ε, which leave no trace in the tensors.
+    /// Activation, ε and the place of the norms, which leave no trace in the tensors.
     pub(super) fn arithmetic(&mut self, config: &mut Config) -> Result<(), Error> {
-        let name = self.architecture()?.unwrap_or("").to_string();
-        if name.contains("clip") {
-            config.eps = TIMM_CLIP_EPS;
+        self.note_architecture(config)?;
+        let named = self.named()?;
+        // Where a configuration says null, timm takes its own default and not the architecture's.
+        let stated = |key: &str| self.settings.is_some_and(|s| s.states(key));
+        let (null_norm, null_activation) =
+            (stated("model_args.norm_layer"), stated("model_args.act_layer"));
+        if null_norm {
+            config.eps = TIMM_EPS;
+        } else if let Some(eps) = named.as_ref().and_then(|named| named.eps()) {
+            config.eps = eps;
         }
         self.assumed.push(format!("layer norm ε: {:e}", config.eps));
+        let key = "model_args.act_layer";
         let stated = match self.settings {
-            Some(settings) => settings.text("model_args.act_layer")?,
+            Some(settings) => settings.text(key)?.map(|name| (settings, name.to_lowercase())),
             None => None,
         };
-        config.activation = match (self.settings, stated) {
-            (_, Some("gelu")) => Activation::Gelu,
-            (_, Some("gelu_tanh")) => Activation::GeluTanh,
-            (Some(settings), Some(_)) => {
-                let remedy = "planish knows these two only";
-                return Err(settings.unsupported(
-                    "model_args.act_layer",
-                    "gelu or gelu_tanh",
-                    remedy,
-                ));
+        let by_name = named.as_ref().and_then(|named| named.activation());
+        config.activation = match (stated, by_name, self.settings) {
+            (Some((settings, name)), ..) => match name.as_str() {
+                "gelu" | "" => Activation::Gelu,
+                "gelu_tanh" => Activation::GeluTanh,
+                _ => {
+                    let means = "it names another activation";
+                    let remedy = "use a model with one of these";
+                    return Err(settings.not_computed(key, means, ACTIVATIONS, remedy));
+                }
+            },
+            (None, ..) if null_activation => Activation::Gelu,
+            (None, Some(why), Some(settings)) => {
+                let remedy = "if it is one of these, write it under `model_args.act_layer`";
+                return Err(settings.not_computed("architecture", why, ACTIVATIONS, remedy));
             }
-            (Some(settings), None) if name.contains("quickgelu") || name.contains("siglip") => {
-                let remedy = "if it is one of these, write it under model_args.act_layer";
-                let expected = "an architecture whose activation is gelu or gelu_tanh";
-                return Err(settings.unsupported("architecture", expected, remedy));
-            }
-            _ => {
+            (None, ..) => {
                 self.assumed.push("activation: exact GELU".into());
                 Activation::Gelu
             }
         };
         let Some(settings) = self.settings else { return Ok(()) };
-        for key in FOREIGN.map(|key| format!("model_args.{key}")) {
-            if settings.get(&key).is_some_and(|v| v.as_bool() != Some(false)) {
-                let remedy = "planish serves plain Vision Transformers only";
-                return Err(settings.unsupported(&key, "nothing", remedy));
-            }
-        }
         let key = "model_args.pool_include_prefix";
         if settings.flag(key)? == Some(true) && config.prefix_tokens() > 0 {
-            return Err(settings.unsupported(key, "false", "planish averages over patches only"));
+            let means = "class and register tokens take part in the mean";
+            let computes = "the mean over patches only";
+            return Err(settings.not_computed(key, means, computes, "use a model that pools so"));
         }
         Ok(())
+    }
+
+    /// Notes what a name that timm does not give, or no name at all, leaves to be assumed.
+    fn note_architecture(&mut self, config: &Config) -> Result<(), Error> {
+        let named = self.named()?;
+        let blocks = "layer norm before attention and MLP";
+        match (self.architecture()?, named) {
+            (Some(_), Some(named)) if named.is_known() => {}
+            (Some(name), _) => self.assumed.push(format!(
+                "architecture: `{name}` is not a name that planish knows; taken as a plain Vision \
+                 Transformer with {} heads, {blocks}",
+                config.heads
+            )),
+            // The other libraries' tensor names are those of their own plain networks.
+            (None, _) if self.layout != Layout::Timm => {}
+            (None, _) => self.assumed.push(format!("blocks: {blocks}")),
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a model of several labels an image, or of numbers.
+pub(super) fn check_problem(settings: &Settings) -> Result<(), Error> {
+    let key = "problem_type";
+    match settings.text(key)?.filter(|&kind| kind != "single_label_classification") {
+        None => Ok(()),
+        Some(_) => {
+            let means = "the model was trained with another loss";
+            let computes = "the cross-entropy of one label an image";
+            let remedy = "use a model of single_label_classification";
+            Err(settings.not_computed(key, means, computes, remedy))
+        }
     }
 }

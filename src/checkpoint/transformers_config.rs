@@ -1,12 +1,162 @@
 //! transformers' `config.json` held against the tensors, and what neither says.
 
-use super::Error;
 use super::reader::Reader;
 use super::settings::Settings;
-use crate::vit::{Activation, Config, Pooling};
+use super::timm_config::check_problem;
+use super::timm_names::PLAIN;
+use super::{Error, Layout};
+use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 
-/// Architectures that transformers computes as planish does.
+/// Networks that transformers computes as planish does.
 const MODEL_TYPES: [&str; 2] = ["vit", "deit"];
+
+/// The same, and transformers' wrapper of timm's models, in a configuration of timm's.
+const MODEL_TYPES_OF_TIMM: [&str; 3] = ["vit", "deit", "timm_wrapper"];
+
+/// Classes of these networks. A classifier may be saved under the name of another of them.
+const CLASSES: [&str; 9] = [
+    "ViTForImageClassification",
+    "ViTForMaskedImageModeling",
+    "ViTModel",
+    "DeiTForImageClassification",
+    "DeiTForImageClassificationWithTeacher",
+    "DeiTForMaskedImageModeling",
+    "DeiTModel",
+    "TimmWrapperForImageClassification",
+    "TimmWrapperModel",
+];
+
+/// Settings that planish reads, here or for the grid of patches, the heads and the class names.
+const READ: [&str; 16] = [
+    "architectures",
+    "hidden_act",
+    "hidden_size",
+    "id2label",
+    "image_size",
+    "intermediate_size",
+    "label2id",
+    "layer_norm_eps",
+    "model_type",
+    "num_attention_heads",
+    "num_channels",
+    "num_hidden_layers",
+    "num_labels",
+    "patch_size",
+    "problem_type",
+    "qkv_bias",
+];
+
+/// Settings that leave what a trained classifier computes as it is: dropout and initialisation, the
+/// pooler, and what every model of transformers has for generating text and for returning results.
+const HARMLESS: [&str; 60] = [
+    "attention_probs_dropout_prob",
+    "attn_implementation",
+    "bad_words_ids",
+    "begin_suppress_tokens",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "cross_attention_hidden_size",
+    "decoder_start_token_id",
+    "diversity_penalty",
+    "do_sample",
+    "dtype",
+    "early_stopping",
+    "encoder_no_repeat_ngram_size",
+    "encoder_stride",
+    "eos_token_id",
+    "exponential_decay_length_penalty",
+    "finetuning_task",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "gradient_checkpointing",
+    "hidden_dropout_prob",
+    "initializer_range",
+    "length_penalty",
+    "license",
+    "max_length",
+    "min_length",
+    "name_or_path",
+    "no_repeat_ngram_size",
+    "num_beam_groups",
+    "num_beams",
+    "num_return_sequences",
+    "output_attentions",
+    "output_hidden_states",
+    "output_scores",
+    "pad_token_id",
+    "pooler_act",
+    "pooler_output_size",
+    "prefix",
+    "processor_class",
+    "remove_invalid_values",
+    "repetition_penalty",
+    "return_dict",
+    "return_dict_in_generate",
+    "sep_token_id",
+    "suppress_tokens",
+    "task_specific_params",
+    "temperature",
+    "tf_legacy_loss",
+    "tie_encoder_decoder",
+    "tie_word_embeddings",
+    "tokenizer_class",
+    "top_k",
+    "top_p",
+    "torch_dtype",
+    "torchscript",
+    "transformers.js_config",
+    "transformers_version",
+    "typical_p",
+    "use_bfloat16",
+    "use_cache",
+];
+
+/// Settings that change what is computed unless they are false or empty, and how.
+const OTHER: [(&str, &str); 7] = [
+    ("add_cross_attention", "the model attends to another one"),
+    ("auto_map", "the model has code of its own"),
+    ("is_decoder", "the attention is masked"),
+    ("is_encoder_decoder", "the model has a decoder"),
+    ("per_layer_config", "layers differ in their settings"),
+    ("pruned_heads", "heads are removed when the model is loaded"),
+    ("quantization_config", "the weights are quantised"),
+];
+
+/// Refuses a network that planish does not compute, by its name alone.
+pub(super) fn check_names(settings: &Settings) -> Result<(), Error> {
+    let of_timm = settings.states("architecture");
+    let types: &[&str] = if of_timm { &MODEL_TYPES_OF_TIMM } else { &MODEL_TYPES };
+    let (means, computes) = ("it is another network", "transformers' ViT and DeiT");
+    let remedy = "use a plain Vision Transformer";
+    if settings.text("model_type")?.is_some_and(|kind| !types.contains(&kind)) {
+        return Err(settings.not_computed("model_type", means, computes, remedy));
+    }
+    let classes = settings.get("architectures").and_then(|list| list.as_array());
+    let known = |class: &serde_json::Value| class.as_str().is_some_and(|c| CLASSES.contains(&c));
+    if classes.is_some_and(|classes| !classes.iter().all(known)) {
+        return Err(settings.not_computed("architectures", means, computes, remedy));
+    }
+    Ok(())
+}
+
+/// Refuses settings of other networks than planish computes, and those whose meaning it does not
+/// know.
+fn check_keys(settings: &Settings) -> Result<(), Error> {
+    for key in settings.keys("") {
+        if READ.contains(&key) || HARMLESS.contains(&key) || key.starts_with('_') {
+            continue;
+        }
+        let Some(&(_, means)) = OTHER.iter().find(|(other, _)| *other == key) else {
+            let means = "planish does not know what this setting changes";
+            let remedy = "remove it if the model is the same without it";
+            return Err(settings.not_computed(key, means, PLAIN, remedy));
+        };
+        if !settings.is_off(key) {
+            return Err(settings.not_computed(key, means, PLAIN, "use a plain model"));
+        }
+    }
+    Ok(())
+}
 
 impl Reader<'_> {
     /// What the configuration may state and the tensors show.
@@ -16,15 +166,9 @@ impl Reader<'_> {
         settings: &Settings,
     ) -> Result<(), Error> {
         let place = settings.place.as_str();
-        if settings.text("model_type")?.is_some_and(|kind| !MODEL_TYPES.contains(&kind)) {
-            let remedy = "planish serves plain Vision Transformers only";
-            return Err(settings.unsupported("model_type", "vit or deit", remedy));
-        }
-        if settings.text("problem_type")?.is_some_and(|p| p != "single_label_classification") {
-            let remedy = "planish measures the cross-entropy of one label an image";
-            let expected = "single_label_classification";
-            return Err(settings.unsupported("problem_type", expected, remedy));
-        }
+        check_keys(settings)?;
+        check_problem(settings)?;
+        self.check_network(config, settings)?;
         for (key, shown, tensor) in [
             ("hidden_size", config.dim, "the patch projection"),
             ("num_hidden_layers", config.depth, "the blocks"),
@@ -48,6 +192,36 @@ impl Reader<'_> {
         Ok(())
     }
 
+    /// Whether the tensors are those of the network that the configuration states: in another
+    /// library's layout they may show what transformers' networks do not have.
+    fn check_network(&self, config: &Config, settings: &Settings) -> Result<(), Error> {
+        let place = settings.place.as_str();
+        let after_pool = config.final_norm == FinalNorm::AfterPool;
+        for (strange, shown, tensor) in [
+            (!config.class_token, "no class token", "`cls_token`"),
+            (config.registers > 0, "register tokens", "`reg_token`"),
+            (config.layer_scale, "LayerScale", "`blocks.*.ls1`"),
+            (config.norm_pre, "a norm after the embedding", "`norm_pre`"),
+            (after_pool, "a norm after the pooling", "`fc_norm`"),
+        ] {
+            if strange {
+                let stated = "a network of transformers, which has no such part";
+                return Err(self.contradiction(place, "model_type", stated, shown, tensor));
+            }
+        }
+        let kind = settings.text("model_type")?;
+        let (found, tensor) = (config.distillation, "the distillation token");
+        match (kind, found) {
+            (Some("vit"), Distillation::Token | Distillation::TokenAndHead) => {
+                Err(self.contradiction(place, "model_type", "vit", "a distilled DeiT", tensor))
+            }
+            (Some("deit"), Distillation::None) => {
+                Err(self.contradiction(place, "model_type", "deit", "no distillation", tensor))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Pooling, activation and ε, which leave no trace in the tensors.
     pub(super) fn transformers_arithmetic(
         &mut self,
@@ -55,6 +229,14 @@ impl Reader<'_> {
         settings: &Settings,
     ) -> Result<(), Error> {
         config.pooling = Pooling::Token;
+        if !config.position_covers_prefix {
+            let (key, stated) = ("model_type", "a position for the class token");
+            let place = settings.place.as_str();
+            return Err(self.contradiction(place, key, stated, "none", "the position embedding"));
+        }
+        if !settings.states("model_type") && self.layout == Layout::Timm {
+            self.assumed.push("blocks: layer norm before attention and MLP".into());
+        }
         match settings.number("layer_norm_eps")? {
             Some(eps) if eps > 0.0 && eps < 1.0 => config.eps = eps,
             Some(_) => {
@@ -67,9 +249,11 @@ impl Reader<'_> {
             Some("gelu") => Activation::Gelu,
             Some("gelu_new" | "gelu_pytorch_tanh") => Activation::GeluTanh,
             Some(_) => {
-                let expected = "gelu, gelu_new or gelu_pytorch_tanh";
-                let remedy = "planish knows the exact GELU and its tanh approximation only";
-                return Err(settings.unsupported("hidden_act", expected, remedy));
+                let means = "it names another activation";
+                let computes = "the exact GELU and its tanh approximation (`gelu`, `gelu_new`, \
+                     `gelu_pytorch_tanh`)";
+                let remedy = "use a model with one of these";
+                return Err(settings.not_computed("hidden_act", means, computes, remedy));
             }
             None => {
                 self.assumed.push("activation: exact GELU".into());

@@ -9,6 +9,79 @@ use crate::vit::Config;
 /// What transformers multiplies levels by where nothing else is said: to units of the full scale.
 const FULL_SCALE: f64 = 1.0 / 255.0;
 
+/// What planish does to images.
+const STEPS: &str = "a resize, a centre crop, a scaling of levels and a normalisation";
+
+/// Settings that planish reads.
+const READ: [&str; 13] = [
+    "crop_size",
+    "do_center_crop",
+    "do_normalize",
+    "do_rescale",
+    "do_resize",
+    "feature_extractor_type",
+    "image_mean",
+    "image_processor_type",
+    "image_std",
+    "rescale_factor",
+    "rescale_offset",
+    "resample",
+    "size",
+];
+
+/// Settings that leave the pixels of an RGB image as they are. `default_to_square` is one of them,
+/// for `size` is taken as a single number only where that means a square.
+const HARMLESS: [&str; 9] = [
+    "data_format",
+    "default_to_square",
+    "device",
+    "disable_grouping",
+    "do_convert_rgb",
+    "image_seq_length",
+    "input_data_format",
+    "processor_class",
+    "return_tensors",
+];
+
+/// Kinds of processors that do these steps and have defaults of their own, other than a squash by
+/// the bilinear filter; and whether a single number as `size` means a square to them.
+const KINDS: [(&str, bool); 4] = [("DeiT", true), ("Beit", false), ("Bit", false), ("CLIP", false)];
+
+/// What follows the kind in a processor's name.
+const SUFFIXES: [&str; 4] =
+    ["ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor"];
+
+/// Refuses processors that do other steps, and settings whose meaning planish does not know.
+fn check_processor(images: &Settings) -> Result<(), Error> {
+    let remedy = "state resize, interpolation, mean and standard deviation yourself";
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        let Some(name) = images.text(key)? else { continue };
+        let kind = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+        if kind == "ViT" {
+            continue;
+        }
+        let Some(&(_, square)) = KINDS.iter().find(|(known, _)| *known == kind) else {
+            let means = "planish does not know what this processor does";
+            return Err(images.not_computed(key, means, STEPS, remedy));
+        };
+        let sized = images.get("size").is_some_and(|size| square || size.is_object());
+        if !(sized && images.states("do_center_crop") && images.states("resample")) {
+            let means = "this processor has defaults of its own for `size`, `do_center_crop` and \
+                 `resample`, and the file does not state them all";
+            return Err(images.not_computed(key, means, STEPS, remedy));
+        }
+    }
+    for key in images.keys("") {
+        let known = READ.contains(&key) || HARMLESS.contains(&key) || key.starts_with('_');
+        let off = key.starts_with("do_") && images.is_off(key);
+        if !known && !off {
+            let means = "planish does not know what this setting changes";
+            return Err(images.not_computed(key, means, STEPS, remedy));
+        }
+    }
+    Ok(())
+}
+
 impl Reader<'_> {
     /// Preprocessing, or none if nothing gives mean and standard deviation.
     ///
@@ -21,8 +94,15 @@ impl Reader<'_> {
         &mut self,
         config: &Config,
     ) -> Result<Option<Preprocess>, Error> {
+        let flags = self.overrides;
+        let asked = flags.resize.is_some() && flags.interpolation.is_some();
         let moments = match self.images {
-            Some(images) => stated_moments(images)?,
+            // Where the user states every step, the file has no say.
+            Some(_) if asked && flags.mean.is_some() && flags.std.is_some() => None,
+            Some(images) => {
+                check_processor(images)?;
+                stated_moments(images)?
+            }
             None => None,
         };
         let place = self.images.map_or("", |images| images.place.as_str());

@@ -186,6 +186,8 @@ fn a_configuration_that_contradicts_the_tensors() {
         ("/model_args/class_token", json!(false)),
         ("/model_args/no_embed_class", json!(true)),
         ("/model_args/init_values", json!(1e-5)),
+        ("/model_args/proj_bias", json!(false)),
+        ("/model_args/final_norm", json!(false)),
         ("/model_args/mlp_ratio", json!(4.0)),
         ("/label_names", json!(["a"])),
     ] {
@@ -201,11 +203,7 @@ fn settings_that_cannot_be_served() {
     for (pointer, value, part) in [
         ("/model_args/depth", json!("2"), "a whole number"),
         ("/model_args/img_size", json!([1, 2, 3]), "[height, width]"),
-        ("/model_args/act_layer", json!("silu"), "gelu or gelu_tanh"),
-        ("/model_args/global_pool", json!("map"), "token or avg"),
-        ("/model_args/mlp_layer", json!("swiglu"), "plain Vision Transformers"),
-        ("/model_args/pool_include_prefix", json!(true), "averages over patches"),
-        ("/architecture", json!("vit_base_patch16_clip_quickgelu_224"), "model_args.act_layer"),
+        ("/model_args", json!(["depth"]), "an object"),
         ("/pretrained_cfg/mean", json!([0.5, 0.5]), "for each of 1 channels"),
         ("/pretrained_cfg/std", json!([0.0]), "positive"),
         ("/pretrained_cfg/interpolation", json!("lanczos"), "--interpolation"),

@@ -5,6 +5,7 @@ mod bad_input;
 mod in_place;
 mod layouts;
 mod open;
+mod other_networks;
 mod patch;
 mod save;
 mod transformers;

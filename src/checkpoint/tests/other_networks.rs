@@ -1,0 +1,340 @@
+//! Configurations of networks whose tensors look like a plain Vision Transformer's.
+
+use super::super::timm_names::Named;
+use super::layouts::in_layout;
+use super::*;
+use crate::vit::{Activation, Pooling};
+
+/// The parts of an [`Error::NotComputed`].
+#[track_caller]
+fn refusal(result: Result<Checkpoint, Error>) -> [String; 3] {
+    match result.unwrap_err() {
+        Error::NotComputed { key, found, means, .. } => [key, found, means].map(String::from),
+        other => panic!("{other}"),
+    }
+}
+
+/// What becomes of a sound model of timm's under a changed configuration.
+fn timm(pointer: &str, value: Value) -> Result<Checkpoint, Error> {
+    let mut configuration = configuration();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    configuration.pointer_mut(parent).unwrap()[key] = value;
+    open(folder(&raw(&small()), &configuration).path())
+}
+
+/// `tests/reference/make_timm_names.py` reads off timm's own modules what a name means.
+#[test]
+fn names_say_what_timm_builds() {
+    let file = include_str!("../../../tests/reference/timm_names.json");
+    let rows: Vec<Value> = serde_json::from_str(file).unwrap();
+    assert_eq!(rows.len(), 378);
+    for row in rows {
+        let name = row["name"].as_str().unwrap();
+        let named = Named::new(name);
+        let network = row["network"].as_str().unwrap();
+        if network != "plain" {
+            // Where nothing but the norm at the end is missing, the tensors show it.
+            assert!(named.other().is_some() || network == "no final norm", "{name}");
+            continue;
+        }
+        assert_eq!(named.other(), None, "{name}");
+        assert!(named.is_known(), "{name}");
+        let heads = named.heads().map_or(row["heads"].clone(), Value::from);
+        assert_eq!(heads, row["heads"], "{name}");
+        assert_eq!(named.eps().unwrap_or(arch::TIMM_EPS), row["eps"], "{name}");
+        assert!(named.activation().is_some() || row["activation"] == "gelu", "{name}");
+        // Without a word in the name, planish goes by the tensors.
+        if let Some(pooling) = named.pooling() {
+            assert_eq!(arch::pooling_name(pooling), row["pooling"], "{name}");
+        }
+    }
+}
+
+/// huggingface/pytorch-image-models#1568: the same tensors, another place for the norms.
+#[test]
+fn post_norm_blocks_by_their_name() {
+    for name in
+        ["vit_base_patch16_rpn_224", "timm/vit_base_patch16_rpn_224.sw_in1k", "My-ViT-RPN-small"]
+    {
+        let [key, found, means] = refusal(timm("/architecture", json!(name)));
+        assert_eq!((key.as_str(), found), ("architecture", json!(name).to_string()));
+        assert!(means.contains("after attention"), "{means}");
+    }
+    // Also where the tensors cannot be those of any Vision Transformer.
+    let tensors = HashMap::from([("conv1.weight".into(), (Dtype::F32, vec![1], vec![0; 4]))]);
+    let stated = json!({"architecture": "vit_base_patch16_rpn_224"});
+    let message = open(folder(&tensors, &stated).path()).unwrap_err().to_string();
+    for part in ["config.json: `architecture` is \"vit_base", "plain Vision", "use a plain"] {
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn arguments_of_other_networks() {
+    for (argument, value, part) in [
+        ("act_layer", json!("quick_gelu"), "another activation"),
+        ("act_layer", json!("silu"), "another activation"),
+        ("attn_layer", json!("diff"), "another attention"),
+        ("block_fn", json!("ResPostBlock"), "another block"),
+        ("embed_layer", json!("hybrid"), "make patches"),
+        ("embed_norm_layer", json!("layernorm"), "after the patch projection"),
+        ("global_pool", json!("map"), "another pooling"),
+        ("global_pool", json!("avgmax"), "another pooling"),
+        ("global_pool", json!(""), "another pooling"),
+        ("mlp_layer", json!("swiglu"), "another MLP"),
+        ("norm_layer", json!("rmsnorm"), "another norm"),
+        ("pool_include_prefix", json!(true), "take part in the mean"),
+        ("pos_embed", json!("none"), "\"none\""),
+        ("qk_norm", json!(true), "queries and keys"),
+        ("scale_attn_norm", json!(true), "inside the attention"),
+        ("scale_mlp_norm", json!(true), "inside the MLP"),
+        ("use_naflex", json!(true), "any size"),
+        ("use_rot_pos_emb", json!(true), "does not know"),
+        ("rope_type", json!("mixed"), "does not know"),
+        ("swiglu_mlp", json!(false), "does not know"),
+        ("strange", json!(0), "does not know"),
+    ] {
+        let key = format!("/model_args/{argument}");
+        let [key, found, means] = refusal(timm(&key, value.clone()));
+        assert_eq!((key, found), (format!("model_args.{argument}"), value.to_string()));
+        assert!(means.contains(part), "{argument}: {means}");
+    }
+    for (pointer, value) in [("/act_layer", json!("relu")), ("/block_fn", json!("ResPostBlock"))] {
+        let [key, _, means] = refusal(timm(pointer, value));
+        assert!(means.contains("outside `model_args`"), "{key}: {means}");
+    }
+    let problem = timm("/problem_type", json!("multi_label_classification"));
+    assert_eq!(refusal(problem)[0], "problem_type");
+}
+
+#[test]
+fn arguments_that_change_nothing() {
+    for (argument, value) in [
+        ("drop_path_rate", json!(0.1)),
+        ("patch_drop_rate", json!(0.5)),
+        ("weight_init", json!("jax")),
+        ("dynamic_img_size", json!(true)),
+        ("qk_norm", json!(false)),
+        ("norm_layer", Value::Null),
+        ("attn_layer", json!("")),
+        ("pos_embed", json!("learn")),
+        ("proj_bias", json!(true)),
+        ("final_norm", json!(true)),
+        ("init_values", json!(0.0)),
+        ("act_layer", json!("GELU")),
+        ("strange", Value::Null),
+    ] {
+        let found = timm(&format!("/model_args/{argument}"), value).unwrap();
+        assert_eq!(found.config, small(), "{argument}");
+    }
+    let found = timm("/trained_by", json!("us")).unwrap();
+    assert!(found.assumed.join("; ").contains("`trained_by` in"), "{:?}", found.assumed);
+}
+
+#[test]
+fn names_that_timm_does_not_give() {
+    let assumed = |name: &str| timm("/architecture", json!(name)).unwrap().assumed.join("; ");
+    for name in ["my_vit", "vit_tiny_patch7_ours_28", "resnet50"] {
+        let notes = assumed(name);
+        let part = format!("`{name}` is not a name that planish knows");
+        assert!(notes.contains(&part) && notes.contains("with 2 heads"), "{notes}");
+        assert!(notes.contains("layer norm before attention and MLP"), "{notes}");
+    }
+    for name in ["vit_tiny_patch16_224", "deit3_small_patch16_224.fb_in1k", "vit_nano_patch7_28"] {
+        assert!(!assumed(name).contains("is not a name"), "{name}");
+    }
+    let mut nameless = configuration();
+    nameless.as_object_mut().unwrap().remove("architecture");
+    let notes = open(folder(&raw(&small()), &nameless).path()).unwrap().assumed.join("; ");
+    assert!(notes.contains("blocks: layer norm before attention and MLP"), "{notes}");
+}
+
+#[test]
+fn what_names_say_of_heads_norms_and_activation() {
+    let mut wide = small();
+    (wide.dim, wide.depth, wide.mlp_dim) = (48, 1, 8);
+    let wide = raw(&wide);
+    let read = |configuration: Value| open(folder(&wide, &configuration).path());
+    let heads = |name: &str| read(json!({"architecture": name})).unwrap().config.heads;
+    // timm's own: its base has 12 heads, this one of the same width 16.
+    assert_eq!(heads("vit_base_patch16_gap_224"), 16);
+    assert_eq!([heads("vit_base_patch16_224"), heads("vit_base_patch16_reg4_gap_256")], [12, 12]);
+    let clip = "vit_base_patch16_clip_224";
+    assert_eq!(read(json!({"architecture": clip})).unwrap().config.eps, 1e-5);
+    // timm puts null in the place of the architecture's own norm, whose ε is then the usual one.
+    let null = json!({"architecture": clip, "model_args": {"norm_layer": null}});
+    assert_eq!(read(null).unwrap().config.eps, 1e-6);
+    for name in ["vit_base_patch16_clip_quickgelu_224", "vit_so400m_patch16_siglip_gap_256"] {
+        let stated = |activation: Value| {
+            let args = json!({"act_layer": activation, "num_heads": 12});
+            read(json!({"architecture": name, "model_args": args}))
+        };
+        let silent = json!({"architecture": name, "model_args": {"num_heads": 12}});
+        let [key, _, means] = refusal(read(silent));
+        assert!(key == "architecture" && means.contains("GELU"), "{means}");
+        let activation = stated(json!("gelu_tanh")).unwrap().config.activation;
+        assert_eq!(activation, Activation::GeluTanh);
+        assert_eq!(stated(Value::Null).unwrap().config.activation, Activation::Gelu);
+    }
+}
+
+/// timm's default of an architecture counts where the configuration says nothing of pooling.
+#[test]
+fn what_names_say_of_pooling() {
+    let read = |name: &str, more: Value| {
+        let args = json!({"num_heads": 2, "class_token": true});
+        let mut configuration = json!({"architecture": name, "model_args": args});
+        configuration.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        open(folder(&raw(&small()), &configuration).path()).unwrap().config.pooling
+    };
+    assert_eq!(read("vit_base_patch16_224", json!({})), Pooling::Token);
+    assert_eq!(read("vit_base_patch16_gap_224", json!({})), Pooling::Mean);
+    let token = json!({"global_pool": "token"});
+    assert_eq!(read("vit_base_patch16_gap_224", token), Pooling::Token);
+}
+
+/// timm's first form keeps everything at the top.
+#[test]
+fn images_of_the_first_form() {
+    let configuration = json!({
+        "architecture": "vit_tiny_patch16_224", "num_classes": 3, "input_size": [1, 28, 28],
+        "crop_pct": 0.875, "interpolation": "bicubic", "mean": [0.25], "std": [0.5],
+        "model_args": {"num_heads": 2},
+    });
+    let found = open(folder(&raw(&small()), &configuration).path()).unwrap();
+    let preprocess = found.preprocess.unwrap();
+    assert_eq!((preprocess.resize, preprocess.mean), (Resize::ShortSide(32), vec![0.25]));
+    assert!(!found.assumed.join("; ").contains("without effect"), "{:?}", found.assumed);
+}
+
+/// What transformers writes for [`small`], and these keys.
+fn transformers(changes: &Value) -> Value {
+    let mut out = json!({
+        "architectures": ["ViTForImageClassification"], "model_type": "vit",
+        "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+        "image_size": 28, "patch_size": 7, "num_channels": 1, "qkv_bias": true,
+    });
+    out.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    out
+}
+
+fn open_transformers(changes: Value) -> Result<Checkpoint, Error> {
+    let tensors = in_layout(&small(), Layout::TransformersOld, "vit.");
+    open(folder(&tensors, &transformers(&changes)).path())
+}
+
+#[test]
+fn networks_of_transformers() {
+    for (key, value, part) in [
+        ("model_type", json!("vit_msn"), "another network"),
+        ("model_type", json!("beit"), "another network"),
+        ("architectures", json!(["ViTMSNForImageClassification"]), "another network"),
+        ("architectures", json!(["OurViT"]), "another network"),
+        ("hidden_act", json!("quick_gelu"), "another activation"),
+        ("hidden_act", json!("relu"), "another activation"),
+        ("problem_type", json!("regression"), "another loss"),
+        ("problem_type", json!("multi_label_classification"), "another loss"),
+        ("auto_map", json!({"AutoModel": "ours.OurViT"}), "code of its own"),
+        ("is_decoder", json!(true), "masked"),
+        ("per_layer_config", json!({"0": {"hidden_act": "relu"}}), "layers differ"),
+        ("pruned_heads", json!({"0": [1]}), "removed"),
+        ("quantization_config", json!({"bits": 8}), "quantised"),
+        ("use_mean_pooling", json!(true), "does not know"),
+        ("layerscale_value", json!(0.1), "does not know"),
+        ("a.b", json!(1), "does not know"),
+    ] {
+        let [named, found, means] = refusal(open_transformers(json!({key: value})));
+        assert_eq!((named.as_str(), found), (key, value.to_string()));
+        assert!(means.contains(part), "{key}: {means}");
+    }
+    let harmless = json!({
+        "hidden_dropout_prob": 0.1, "encoder_stride": 16, "pooler_act": "tanh", "dtype": "float32",
+        "pruned_heads": {}, "is_decoder": false, "_name_or_path": "x", "use_mean_pooling": null,
+        "transformers.js_config": {"dtype": "q8"}, "return_dict": true, "torchscript": false,
+        "architectures": ["ViTModel"], "problem_type": "single_label_classification",
+    });
+    let found = open_transformers(harmless).unwrap();
+    assert_eq!(found.config, Config { eps: 1e-12, ..small() });
+    assert_eq!(found.assumed, Vec::<String>::new());
+}
+
+/// A network of transformers' has a class token and its position, and no part that only timm has.
+#[test]
+fn a_configuration_of_transformers_beside_tensors_of_timm() {
+    let variants: [(fn(&mut Config), &str); 6] = [
+        (|c| c.class_token = false, "class token"),
+        (|c| (c.registers, c.position_covers_prefix) = (3, false), "register"),
+        (|c| c.layer_scale = true, "LayerScale"),
+        (|c| (c.norm_pre, c.patch_bias) = (true, false), "after the embedding"),
+        (|c| c.final_norm = crate::vit::FinalNorm::AfterPool, "after the pooling"),
+        (|c| c.position_covers_prefix = false, "position"),
+    ];
+    for (change, part) in variants {
+        let mut config = small();
+        change(&mut config);
+        let found = open(folder(&raw(&config), &transformers(&json!({}))).path()).unwrap_err();
+        assert!(matches!(found, Error::Contradiction { .. }), "{part}: {found}");
+        assert!(found.to_string().contains(part), "{found}");
+    }
+    let plain = open(folder(&raw(&small()), &transformers(&json!({}))).path()).unwrap();
+    assert_eq!(plain.config, Config { eps: 1e-12, ..small() });
+    let deit = open_transformers(json!({"model_type": "deit"})).unwrap_err();
+    assert!(deit.to_string().contains("no distillation"), "{deit}");
+}
+
+#[test]
+fn image_processors_of_other_steps() {
+    let open_with = |changes: Value, overrides: &Load| {
+        let tensors = in_layout(&small(), Layout::TransformersOld, "vit.");
+        let dir = folder(&tensors, &transformers(&json!({})));
+        let mut images = json!({
+            "do_resize": true, "size": {"height": 28, "width": 28}, "resample": 2,
+            "do_center_crop": false, "image_mean": [0.5], "image_std": [0.25],
+        });
+        for (key, value) in changes.as_object().unwrap() {
+            match value {
+                Value::Null => drop(images.as_object_mut().unwrap().remove(key)),
+                value => images[key] = value.clone(),
+            }
+        }
+        fs::write(dir.path().join("preprocessor_config.json"), images.to_string()).unwrap();
+        Checkpoint::open(dir.path(), overrides)
+    };
+    let silent = Load::default();
+    for (changes, key) in [
+        (json!({"image_processor_type": "ConvNextImageProcessor"}), "image_processor_type"),
+        (json!({"feature_extractor_type": "OurExtractor"}), "feature_extractor_type"),
+        (json!({"image_processor_type": "CLIPImageProcessor", "size": 28}), "image_processor_type"),
+        (
+            json!({"image_processor_type": "DeiTImageProcessorFast", "resample": null}),
+            "image_processor_type",
+        ),
+        (json!({"crop_pct": 0.9}), "crop_pct"),
+        (json!({"do_flip_channel_order": true}), "do_flip_channel_order"),
+        (json!({"do_pad": true}), "do_pad"),
+        (json!({"pad_size": {"height": 32, "width": 32}}), "pad_size"),
+    ] {
+        assert_eq!(refusal(open_with(changes.clone(), &silent))[0], key);
+        // Who states every step needs no file.
+        let stated = Load {
+            mean: Some(vec![0.1]),
+            std: Some(vec![0.2]),
+            resize: Some(Resize::Squash),
+            interpolation: Some(Interpolation::Bicubic),
+            ..Load::default()
+        };
+        let preprocess = open_with(changes, &stated).unwrap().preprocess.unwrap();
+        assert_eq!((preprocess.mean, preprocess.std), (vec![0.1], vec![0.2]));
+    }
+    for changes in [
+        json!({"image_processor_type": "ViTImageProcessor"}),
+        json!({"image_processor_type": "ViTImageProcessorFast", "do_convert_rgb": true}),
+        json!({"image_processor_type": "DeiTImageProcessor", "do_pad": false}),
+        json!({"image_processor_type": "CLIPImageProcessor", "processor_class": "CLIPProcessor"}),
+        json!({"feature_extractor_type": "ViTFeatureExtractor", "_processor_class": "x"}),
+    ] {
+        let preprocess = open_with(changes, &silent).unwrap().preprocess.unwrap();
+        assert_eq!(preprocess.resize, Resize::Squash);
+    }
+}

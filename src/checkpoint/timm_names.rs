@@ -1,0 +1,235 @@
+//! What timm's architecture names say and the tensors need not show.
+//!
+//! A name picks the defaults of an architecture. Some of these defaults leave no trace in tensor
+//! names and shapes: the place of the layer norms, the activation, ε, the number of heads, the
+//! pooling. `tests/reference/sweep_timm.py` compares planish with every architecture of timm.
+
+use super::Error;
+use super::settings::Settings;
+use crate::vit::Pooling;
+use crate::vit::arch::TIMM_CLIP_EPS;
+
+/// What planish computes, as errors say it.
+pub(super) const PLAIN: &str = "plain Vision Transformers only: layer norm before attention and \
+     before the MLP, absolute position embedding, MLP of two layers";
+
+/// What a part of a name says.
+enum Says {
+    /// The network is not one that planish computes; the reason.
+    Other(&'static str),
+    /// The activation, unless `act_layer` states it.
+    Activation(&'static str),
+    /// The number of heads.
+    Heads(usize),
+    /// ε of the layer norms, unless `norm_layer` states it.
+    Eps(f64),
+    /// The pooling, unless `global_pool` states it.
+    Pooling(Pooling),
+}
+
+use Says::{Activation, Eps, Heads, Other};
+
+/// One word of a name, or several in a row, and what they say. The first row that fits counts, for
+/// each of the five kinds.
+const ROWS: [(&str, Says); 70] = [
+    // Blocks.
+    ("rpn", Other("its blocks have the layer norm after attention and after the MLP")),
+    ("18x2", Other("its blocks add two attentions side by side, then two MLPs")),
+    ("xp", Other("its blocks compute attention and MLP side by side")),
+    ("pwee", Other("its blocks compute attention and MLP side by side")),
+    ("dpwee", Other("its blocks compute differential attention and MLP side by side")),
+    ("dwee", Other("it has differential attention")),
+    ("dlittle", Other("it has differential attention")),
+    ("giant_patch14_dinov2", Other("its MLPs are gated (SwiGLU)")),
+    ("giant_patch14_reg4_dinov2", Other("its MLPs are gated (SwiGLU)")),
+    ("giant_patch14_reg1_tipsv2", Other("its MLPs are gated (SwiGLU)")),
+    ("aimv2", Other("it has RMS norms and gated MLPs (SwiGLU)")),
+    ("test_vit4", Other("it has RMS norms")),
+    ("beit3", Other("its attention and MLP have a layer norm inside")),
+    // Positions.
+    ("rope", Other("its attention rotates queries and keys by position (RoPE)")),
+    ("dinov3", Other("its attention rotates queries and keys by position (RoPE)")),
+    ("lingbot", Other("its attention rotates queries and keys by position (RoPE)")),
+    ("sapiens2", Other("its attention rotates queries and keys by position (RoPE)")),
+    ("pe_core", Other("its attention rotates queries and keys by position (RoPE)")),
+    ("pe_lang", Other("its attention rotates queries and keys by position (RoPE)")),
+    ("pe_spatial", Other("its attention rotates queries and keys by position (RoPE)")),
+    ("eva02", Other("its attention rotates queries and keys by position (RoPE)")),
+    ("relpos", Other("its attention depends on relative positions")),
+    ("srelpos", Other("its attention depends on relative positions")),
+    ("samvit", Other("its attention has windows and relative positions")),
+    ("beit", Other("its attention depends on relative positions")),
+    ("beitv2", Other("its attention depends on relative positions")),
+    // Patches.
+    ("mci", Other("a convolutional network makes its patches")),
+    ("r_s16", Other("a convolutional network makes its patches")),
+    ("r26", Other("a convolutional network makes its patches")),
+    ("r50", Other("a convolutional network makes its patches")),
+    ("resnet26d", Other("a convolutional network makes its patches")),
+    ("resnet50d", Other("a convolutional network makes its patches")),
+    ("vitamin", Other("a convolutional network makes its patches")),
+    ("naflexvit", Other("it takes patches of images of any size")),
+    // Pooling.
+    ("map", Other("it pools by attention")),
+    ("test_vit3", Other("it pools by attention")),
+    // Other families whose tensors have the same names, or nearly.
+    ("eva_giant", Other("it is another network (timm: Eva)")),
+    ("cait", Other("it is another network (CaiT)")),
+    ("convit", Other("it is another network (ConViT)")),
+    ("hiera", Other("it is another network (Hiera)")),
+    ("xcit", Other("it is another network (XCiT)")),
+    ("volo", Other("it is another network (VOLO)")),
+    ("deepseek_vit", Other("it is another network (DeepSeek's encoder)")),
+    ("gemma4_vit", Other("it is another network (Gemma's encoder)")),
+    ("qwen3_vit", Other("it is another network (Qwen's encoder)")),
+    // Activations.
+    ("quickgelu", Activation("its activation is QuickGELU")),
+    (
+        "siglip",
+        Activation(
+            "some architectures of this name have the exact GELU, others its tanh approximation",
+        ),
+    ),
+    // ε: timm's `LayerNorm(eps=1e-5)` of all CLIP models.
+    ("clip", Eps(TIMM_CLIP_EPS)),
+    // Heads that the size's name would get wrong, then those of the sizes.
+    ("vit_base_patch16_gap_224", Heads(16)),
+    ("vit_base_patch32_plus", Heads(14)),
+    ("vit_base_patch16_plus", Heads(14)),
+    ("eva_large", Heads(16)),
+    ("test_vit", Heads(2)),
+    ("test_vit2", Heads(2)),
+    ("vit_tiny", Heads(3)),
+    ("vit_small", Heads(6)),
+    ("vit_base", Heads(12)),
+    ("vit_large", Heads(16)),
+    ("deit_tiny", Heads(3)),
+    ("deit_small", Heads(6)),
+    ("deit_base", Heads(12)),
+    ("deit3_small", Heads(6)),
+    ("deit3_base", Heads(12)),
+    ("deit3_large", Heads(16)),
+    ("flexivit_small", Heads(6)),
+    ("flexivit_base", Heads(12)),
+    ("flexivit_large", Heads(16)),
+    // Pooling by mean: `gap` is global average pooling.
+    ("gap", Says::Pooling(Pooling::Mean)),
+    ("eva_large", Says::Pooling(Pooling::Mean)),
+    ("test_vit2", Says::Pooling(Pooling::Mean)),
+];
+
+/// Families of plain Vision Transformers.
+const FAMILIES: [&str; 4] = ["vit", "deit", "deit3", "flexivit"];
+
+/// Other words in names of plain architectures; besides them numbers, `patch16` and `reg4`.
+const WORDS: [&str; 31] = [
+    "nano",
+    "micro",
+    "tiny",
+    "xsmall",
+    "small",
+    "wee",
+    "little",
+    "medium",
+    "mediumd",
+    "betwixt",
+    "base",
+    "large",
+    "huge",
+    "giant",
+    "giantopt",
+    "gigantic",
+    "so150m",
+    "so150m2",
+    "so400m",
+    "intern300m",
+    "plus",
+    "36x1",
+    "distilled",
+    "gap",
+    "clip",
+    "siglip",
+    "quickgelu",
+    "miil",
+    "dinov2",
+    "tipsv2",
+    "radio",
+];
+
+/// An architecture's name as timm writes it.
+pub(super) struct Named {
+    /// The name between underscores, without repository and tag.
+    words: String,
+}
+
+impl Named {
+    /// `timm/vit_base_patch16_224.augreg` is `vit_base_patch16_224`.
+    pub fn new(name: &str) -> Named {
+        let name = name.rsplit(['/', ':']).next().unwrap_or(name);
+        let name = name.split('.').next().unwrap_or(name).to_lowercase();
+        let words = name.replace(|c: char| !c.is_alphanumeric(), "_");
+        Named { words: format!("_{words}_") }
+    }
+
+    fn first<T>(&self, kind: impl Fn(&'static Says) -> Option<T>) -> Option<T> {
+        let fits = |words: &str| self.words.contains(&format!("_{words}_"));
+        ROWS.iter().filter(|(words, _)| fits(words)).find_map(|(_, says)| kind(says))
+    }
+
+    /// Why planish does not compute this architecture, if so.
+    pub fn other(&self) -> Option<&'static str> {
+        self.first(|says| if let Other(why) = says { Some(*why) } else { None })
+    }
+
+    /// What the name says of the activation, if it is not the exact GELU for certain.
+    pub fn activation(&self) -> Option<&'static str> {
+        self.first(|says| if let Activation(why) = says { Some(*why) } else { None })
+    }
+
+    /// The number of heads, if the name begins as one of timm's.
+    pub fn heads(&self) -> Option<usize> {
+        let begins = |words: &str| self.words.starts_with(&format!("_{words}_"));
+        ROWS.iter().filter(|(words, _)| begins(words)).find_map(|(_, says)| match says {
+            Heads(heads) => Some(*heads),
+            _ => None,
+        })
+    }
+
+    /// ε, if it is not timm's usual one.
+    pub fn eps(&self) -> Option<f64> {
+        self.first(|says| if let Eps(eps) = says { Some(*eps) } else { None })
+    }
+
+    /// The pooling.
+    pub fn pooling(&self) -> Option<Pooling> {
+        self.first(|says| if let Says::Pooling(pooling) = says { Some(*pooling) } else { None })
+    }
+
+    /// Whether every word of the name is one that timm gives to plain Vision Transformers.
+    pub fn is_known(&self) -> bool {
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let after = |word: &str, start| word.strip_prefix(start).is_some_and(number);
+        let plain = |word: &str| {
+            WORDS.contains(&word)
+                || number(word)
+                || ["patch", "reg", "v"].iter().any(|s| after(word, s))
+        };
+        let mut words = self.words.trim_matches('_').split('_');
+        match words.next() {
+            Some("eva") => words.next() == Some("large") && words.all(plain),
+            Some("test") => matches!(words.next(), Some("vit" | "vit2")) && words.next().is_none(),
+            Some(family) => FAMILIES.contains(&family) && words.all(plain),
+            None => false,
+        }
+    }
+}
+
+/// Refuses an architecture that planish does not compute, by its name alone.
+pub(super) fn check(settings: &Settings) -> Result<(), Error> {
+    let key = "architecture";
+    let Some(why) = settings.text(key)?.and_then(|name| Named::new(name).other()) else {
+        return Ok(());
+    };
+    let remedy = "use a plain model; if this is one, correct its architecture's name";
+    Err(settings.not_computed(key, why, PLAIN, remedy))
+}

@@ -1,0 +1,67 @@
+"""Writes tests/reference/timm_names.json: what timm builds for each architecture's name.
+
+    python tests/reference/make_timm_names.py
+
+For every architecture of timm's whose tensors are named as a Vision Transformer's: the network
+(`plain`, or what makes it another one), and what a plain network's tensors do not show: heads, ε,
+activation, pooling. All of it is read off the modules of a model without weights. Needs timm
+(1.0.31 was used) and torch. Tests read the result; they do not run this.
+"""
+
+import json
+from pathlib import Path
+
+import timm
+import torch
+from timm.layers import Attention, LayerNorm, Mlp, PatchEmbed
+from timm.models._registry import _model_to_module
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block, VisionTransformer
+
+MODULES = """beit cait convit deepseek_vit deit eva gemma4_vit naflexvit qwen3_vit
+vision_transformer vision_transformer_hybrid vision_transformer_relpos vision_transformer_sam
+vitamin volo xcit""".split()
+GELU = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+
+
+def network(model):
+    """`plain`, or the first part that is not a plain Vision Transformer's."""
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+        return type(model).__name__
+    block = model.blocks[0]
+    parts = [(type(block), Block), (type(model.patch_embed), PatchEmbed)]
+    if type(block) is Block:
+        parts += [(type(block.attn), Attention), (type(block.mlp), Mlp), (type(block.norm1), LayerNorm),
+                  (type(block.attn.norm), torch.nn.Identity),
+                  (type(block.attn.q_norm), torch.nn.Identity)]
+    for found, plain in parts:
+        if not issubclass(found, plain) and found is not torch.nn.LayerNorm:
+            return found.__name__
+    if model.attn_pool is not None:
+        return type(model.attn_pool).__name__
+    if model.pos_embed is None:
+        return "no position embedding"
+    final = [model.norm, getattr(model, "fc_norm", torch.nn.Identity())]
+    if all(isinstance(norm, torch.nn.Identity) for norm in final):
+        return "no final norm"
+    return "plain"
+
+
+rows = []
+for name in timm.list_models():
+    if _model_to_module[name] not in MODULES:
+        continue
+    with torch.device("meta"):
+        try:
+            model = timm.create_model(name, depth=1)
+        except (TypeError, AssertionError):
+            model = timm.create_model(name)
+    row = dict(name=name, network=network(model))
+    if row["network"] == "plain":
+        block = model.blocks[0]
+        row |= dict(heads=block.attn.num_heads, eps=block.norm1.eps, pooling=model.global_pool,
+                    activation=GELU[type(block.mlp.act).__name__])
+    rows.append(row)
+    print(row)
+out = Path(__file__).parent / "timm_names.json"
+out.write_text("[\n" + ",\n".join(" " + json.dumps(row) for row in rows) + "\n]\n")
