@@ -55,11 +55,11 @@ impl BadSamples {
         Ok(notes)
     }
 
-    /// Reads the data of a training: classes numbered as the parent's if all are found there by
-    /// name, bad image files left out if asked. What a reader should know comes with it.
+    /// Reads the data of a training: classes numbered as the parent's if it names all of them, bad
+    /// image files left out if asked. Returns notes for the reader, too.
     ///
     /// # Errors
-    /// Those of [`DataSet::open`] and [`BadSamples::apply`].
+    /// Those of [`DataSet::open`], [`renumber`] and [`BadSamples::apply`].
     pub fn open(
         self,
         spec: &str,
@@ -67,9 +67,7 @@ impl BadSamples {
     ) -> Result<(DataSet, Vec<String>), DataError> {
         let mut data = DataSet::open(spec)?;
         let mut notes = std::mem::take(&mut data.notes);
-        if let Some(names) = parent.and_then(|parent| parent.class_names.as_deref()) {
-            renumber(&mut data, names)?;
-        }
+        renumber(&mut data, parent.and_then(|parent| parent.class_names.as_deref()))?;
         let preprocess = parent.and_then(|parent| parent.preprocess.as_ref());
         notes.extend(self.apply(&mut data, preprocess)?);
         Ok((data, notes))

@@ -69,6 +69,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &args.common)?;
     let Evaluated { predictions, temperatures, .. } = &found;
     let saved = args.dump.as_deref().map(|path| saved::write(path, predictions, temperatures));
+    let (others, notes) = others(&args.ood, &checkpoint, &found, &args.common)?;
     let mut report = Evaluation {
         schema: EVALUATION.into(),
         figures: summarise_at(predictions, temperatures),
@@ -79,8 +80,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         temperature_origin: found.origin.clone(),
         predictions: saved.transpose()?,
         shifts: None,
-        others: others(&args.ood, &checkpoint, &found, &args.common)?,
-        warnings: found.warnings.clone(),
+        others,
+        warnings: found.warnings.iter().cloned().chain(notes).collect(),
     };
     match &args.shift {
         Some(asked) => {

@@ -5,7 +5,7 @@ use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_sample;
 use crate::data::{
     ClassOrder, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
-    choose, number_classes,
+    channels_changed, choose, number_classes,
 };
 use crate::pixels::Pixels;
 use crate::report::DataInfo;
@@ -96,7 +96,7 @@ impl DataArgs {
     }
 
     /// Reads every data set named, numbers its classes as the checkpoint does, and leaves bad
-    /// images out if asked.
+    /// images out if asked. What a reader of the figures should know comes as notes.
     ///
     /// # Errors
     /// Those of [`DataSet::open`], [`number_classes`] and [`BadSamples::apply`].
@@ -124,6 +124,7 @@ impl DataArgs {
         };
         notes.extend(number_classes(&mut sets, own, checkpoint.config.classes, order)?);
         for set in sets {
+            notes.extend(channels_changed(set, checkpoint.config.channels));
             notes.extend(self.bad.apply(set, checkpoint.preprocess.as_ref())?);
         }
         Ok(sources)
@@ -161,11 +162,6 @@ impl Sources {
         roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
         for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
             pixels(checkpoint, split)?;
-            if let Some(note) = other_classes(checkpoint, split)
-                && !roles.notes.contains(&note)
-            {
-                roles.notes.push(note);
-            }
         }
         Ok(roles)
     }
@@ -233,19 +229,6 @@ fn other_images(sample: &Sample, train: Option<&Split>) -> Option<String> {
         sample.images,
         train.place(),
         train.len()
-    ))
-}
-
-/// A note if data and checkpoint both name their classes, and differ.
-fn other_classes(checkpoint: &Checkpoint, split: &Split) -> Option<String> {
-    let (own, given) = (checkpoint.class_names.as_ref()?, split.class_names()?);
-    let at = (0..own.len().max(given.len())).find(|&i| own.get(i) != given.get(i))?;
-    let name = |names: &[String]| names.get(at).map_or("none".into(), |n| format!("`{n}`"));
-    Some(format!(
-        "{}: class {at} is {} there and {} in the checkpoint: check that labels mean the same",
-        split.place(),
-        name(given),
-        name(own)
     ))
 }
 

@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::common::Common;
 use crate::cli::evaluating::{Evaluated, predict};
 use crate::cli::images::{data_info, pixels};
-use crate::data::{CifarC, DataSet};
+use crate::data::{CifarC, DataSet, channels_changed};
 use crate::evaluate::{
     Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
 };
@@ -154,7 +154,8 @@ fn matrix(
     }
 }
 
-/// How well the model tells each of these sets from the images it was evaluated on.
+/// How well the model tells each of these sets from the images it was evaluated on, and notes on how
+/// they were read.
 ///
 /// # Errors
 /// Images that cannot be read.
@@ -163,9 +164,11 @@ pub fn others(
     checkpoint: &Checkpoint,
     found: &Evaluated,
     common: &Common,
-) -> anyhow::Result<Vec<Other>> {
-    let one = |(name, spec): &(String, String)| {
+) -> anyhow::Result<(Vec<Other>, Vec<String>)> {
+    let mut notes = Vec::new();
+    let mut one = |(name, spec): &(String, String)| {
         let data = DataSet::open(spec)?;
+        notes.extend(channels_changed(&data, checkpoint.config.channels));
         let split = data.split("test").or_else(|| data.splits().first());
         let split = split.with_context(|| format!("{spec} has no split"))?;
         // Their labels are of other classes.
@@ -182,5 +185,6 @@ pub fn others(
             energy: score(negative_energy),
         })
     };
-    sets.iter().map(one).collect()
+    let all = sets.iter().map(&mut one).collect::<anyhow::Result<_>>()?;
+    Ok((all, notes))
 }

@@ -6,6 +6,7 @@ use super::{evaluation, runs};
 use crate::cli::common::Common;
 use crate::shift::Corruption;
 use crate::study::{Plan, Planned, SCHEMA, Share};
+use std::collections::BTreeSet;
 
 /// A cell.
 pub struct Cell {
@@ -74,12 +75,19 @@ impl Job {
 /// # Errors
 /// Anything wrong with a checkpoint or with images: all are opened now, before any work.
 pub fn all(setup: &Setup, common: &Common) -> anyhow::Result<Vec<Cell>> {
-    let mut cells = Vec::new();
+    let (mut cells, mut told) = (Vec::new(), BTreeSet::new());
     let pairs: Vec<Pair> = setup.pairs().collect();
     let progress = common.progress("reading", pairs.len() as u64, "models on data sets");
     for pair in pairs {
-        progress.note(setup.file.model[pair.model].name.as_ref().clone());
+        let model = setup.file.model[pair.model].name.as_ref();
+        progress.note(model.clone());
         let opened = setup.open(pair, common)?;
+        for note in &opened.sources.notes {
+            // Many models share a data set.
+            if !common.quiet && told.insert(note.clone()) {
+                progress.line(&format!("note: {model}: {note}"));
+            }
+        }
         if setup.file.evaluate {
             cells.extend(evaluation::cells(setup, pair, &opened, common)?);
         }

@@ -153,7 +153,7 @@ impl<'a> Evaluator<'a> {
         let ood = &self.setup.file.ood[set];
         let asked = [(ood.name.as_ref().clone(), ood.source.clone())];
         let quiet = Common { quiet: true, ..self.common.clone() };
-        let found = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
+        let (found, _) = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
         let one = found.first().context("no figures of other images")?;
         let mut row = Map::new();
         row.insert("images".into(), self.found.predictions.images().into());
