@@ -220,10 +220,11 @@ fn from_checkpoint(
 fn kept_head(data: &DataSet, given: Option<&[String]>, own: Option<&[String]>) -> Vec<String> {
     let Some(own) = own.filter(|own| names_classes(own)) else { return Vec::new() };
     let Some(given) = given else { return unmatched(data, own) };
-    let note = |(at, [there, here]): (usize, [String; 2])| {
+    let note = |(at, [in_data, in_checkpoint]): (usize, [String; 2])| {
         format!(
-            "{}: class {at} is {there} there and {here} in the checkpoint: its head is trained on, and \
-             the new checkpoint has the data's class names; --reset-head starts with a fresh head",
+            "{}: class {at} is {in_data} in the data and {in_checkpoint} in the checkpoint: its head \
+             is trained on, and the new checkpoint gets the data's class names; --reset-head starts \
+             with a fresh head",
             data.path.display()
         )
     };

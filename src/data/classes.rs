@@ -214,10 +214,10 @@ fn relabel(splits: &mut [Split], map: &[u32], names: &[String]) -> Result<(), Er
 }
 
 fn unlike(place: &str, given: &[String], of: &str, own: &[String]) -> Option<String> {
-    let (at, [there, here]) = first_difference(given, own)?;
+    let (at, [in_data, in_other]) = first_difference(given, own)?;
     Some(format!(
-        "{place}: class {at} is {there} there and {here} in {of}: labels are taken as class \
-         numbers; check that labels mean the same"
+        "{place}: class {at} is {in_data} in the data and {in_other} in {of}: labels are taken as \
+         class numbers; check that they mean the same classes"
     ))
 }
 

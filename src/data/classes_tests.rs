@@ -181,12 +181,16 @@ fn numbered_labels_are_mapped_if_every_name_is_found_and_noted_if_not() {
         assert_eq!((found, notes.len()), (vec![1, 0], 0), "{kind}");
         let (found, notes) = labels(data(kind, &["a", "x"], 1), &["a", "b"]).unwrap();
         assert_eq!((found, notes.len()), (vec![0, 1], 1), "{kind}");
-        for part in ["folder: ", "class 1 is `x` there and `b` in the checkpoint", "labels mean"] {
+        for part in [
+            "folder: ",
+            "class 1 is `x` in the data and `b` in the checkpoint",
+            "mean the same classes",
+        ] {
             assert!(notes[0].contains(part), "{notes:?}");
         }
         let (found, notes) = labels(data(kind, &["x", "y"], 1), &["a", "b"]).unwrap();
         assert_eq!((found, notes.len()), (vec![0, 1], 1), "{kind}");
-        assert!(notes[0].contains("class 0 is `x` there"), "{notes:?}");
+        assert!(notes[0].contains("class 0 is `x` in the data"), "{notes:?}");
         // Names that are numbers are no classes to differ from.
         assert!(labels(data(kind, &["x", "y"], 1), &["LABEL_0", "LABEL_1"]).unwrap().1.is_empty());
         // As many as both have are the same, and one list goes on.
@@ -236,7 +240,7 @@ fn data_that_name_their_classes_number_the_others_of_a_nameless_checkpoint() {
     assert!(matches!(error, Error::Classes(ClassError::Unknown { .. })), "{error}");
     let mut other = data("cifar", &["y", "z"], 1);
     let notes = number_classes(&mut [&mut train, &mut other], None, 2, ByName).unwrap();
-    assert!(notes[0].contains("class 0 is `y` there and `b` in folder"), "{notes:?}");
+    assert!(notes[0].contains("class 0 is `y` in the data and `b` in folder"), "{notes:?}");
 }
 
 #[test]
