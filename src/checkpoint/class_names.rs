@@ -1,7 +1,9 @@
-//! Names of the classes, from whichever configuration there is.
+//! Names of the classes, in whichever configuration there is.
 
 use super::Error;
 use super::reader::{Dialect, Reader};
+use super::settings::Settings;
+use serde_json::{Map, Value, json};
 
 impl Reader<'_> {
     /// Names of the classes, as many as the head has.
@@ -47,5 +49,67 @@ impl Reader<'_> {
             .collect::<Option<Vec<String>>>()
             .map(Some)
             .ok_or_else(unfit)
+    }
+}
+
+impl Settings {
+    /// The configuration with other classes: their number and names, and nothing about the old ones.
+    pub fn with_classes(
+        &self,
+        dialect: Dialect,
+        names: Option<&[String]>,
+        classes: usize,
+    ) -> Settings {
+        self.edited(|map| match dialect {
+            Dialect::Timm => name_timm(map, names, classes),
+            Dialect::Transformers => name_transformers(map, names, classes),
+        })
+    }
+}
+
+/// timm: `label_names`, a list; `label_descriptions`, an object under these names; `labels`, which
+/// older versions wrote. `pretrained_cfg` may have them, too.
+fn name_timm(map: &mut Map<String, Value>, names: Option<&[String]>, classes: usize) {
+    let known = |name: &String| names.is_some_and(|names| names.contains(name));
+    let forget = |map: &mut Map<String, Value>, key: &str| {
+        let keep = match map.get_mut(key) {
+            // A name that stays keeps its description.
+            Some(Value::Object(described)) if key == "label_descriptions" => {
+                described.retain(|name, _| known(name));
+                !described.is_empty()
+            }
+            _ => false,
+        };
+        if !keep {
+            map.shift_remove(key);
+        }
+    };
+    for key in ["pretrained_cfg", "model_args"] {
+        let Some(inner) = map.get_mut(key).and_then(Value::as_object_mut) else { continue };
+        ["label_names", "labels", "label_descriptions"].iter().for_each(|key| forget(inner, key));
+        if let Some(stated) = inner.get_mut("num_classes") {
+            *stated = json!(classes);
+        }
+    }
+    ["labels", "label_descriptions"].iter().for_each(|key| forget(map, key));
+    match names {
+        Some(names) => map.insert("label_names".into(), json!(names)),
+        None => map.shift_remove("label_names"),
+    };
+    map.insert("num_classes".into(), json!(classes));
+}
+
+/// transformers: `id2label` and `label2id`, and `num_labels` where it stands beside them. Its models
+/// have as many classes as `id2label` has names, so a model without names has the ones that
+/// transformers itself makes up.
+fn name_transformers(map: &mut Map<String, Value>, names: Option<&[String]>, classes: usize) {
+    let made_up = || (0..classes).map(|i| format!("LABEL_{i}")).collect();
+    let names = names.map_or_else(made_up, <[_]>::to_vec);
+    let by_number = names.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name)));
+    let by_name = names.iter().enumerate().map(|(i, name)| (name.clone(), json!(i)));
+    map.insert("id2label".into(), Value::Object(by_number.collect()));
+    map.insert("label2id".into(), Value::Object(by_name.collect()));
+    if let Some(stated) = map.get_mut("num_labels") {
+        *stated = json!(classes);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::provenance::to_value;
+use super::save::check_names;
 use super::{CONFIG_KEY, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored};
 use crate::data::{Interpolation, Preprocess, Resize};
 use crate::vit::{Config, Weights, arch};
@@ -14,8 +15,8 @@ use std::path::{Path, PathBuf};
 /// path. If `out` ends in `.safetensors`, the configuration goes into the file's metadata.
 ///
 /// # Errors
-/// [`Error::Inexpressible`] for a model that timm's arguments cannot express; those of
-/// [`check_writable`]; [`Error::Io`].
+/// [`Error::ClassNames`] for another number of names than classes; [`Error::Inexpressible`] for a
+/// model that timm's arguments cannot express; those of [`check_writable`]; [`Error::Io`].
 pub fn create(
     out: &Path,
     config: &Config,
@@ -24,6 +25,7 @@ pub fn create(
     class_names: Option<&[String]>,
     provenance: &Provenance,
 ) -> Result<PathBuf, Error> {
+    check_names(class_names, config.classes)?;
     if let Some(reason) = arch::not_for_timm(config) {
         return Err(Error::Inexpressible { reason });
     }

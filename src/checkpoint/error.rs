@@ -229,6 +229,17 @@ pub enum Error {
         /// What stands in the way.
         reason: String,
     },
+    /// Class names that do not go with the head.
+    #[error(
+        "expected {expected} class names, one for each class of the head, found {found}; give a name \
+         for each class, or none"
+    )]
+    ClassNames {
+        /// Classes of the head.
+        expected: usize,
+        /// Names.
+        found: usize,
+    },
     /// A file that is not replaced, or a patch that is not applied.
     #[error(transparent)]
     Refused(#[from] super::Refused),

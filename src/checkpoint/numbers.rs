@@ -38,6 +38,15 @@ impl Stored {
         }
     }
 
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Stored::F16 | Stored::Bf16 => 2,
+            Stored::F32 => 4,
+            Stored::F64 => 8,
+        }
+    }
+
     /// Little-endian bytes to a tensor of type F32 or F64; F32 rounds what is stored as F64.
     pub fn decode(self, bytes: &[u8], shape: &[usize], to: DType) -> candle_core::Result<Tensor> {
         if to == DType::F64 {

@@ -7,7 +7,7 @@
 
 use super::on_disk::OnDisk;
 use super::output::{is_file_name, replace, replace_with, target};
-use super::settings::PREPROCESSOR_FILE;
+use super::settings::{PREPROCESSOR_FILE, Settings};
 use super::{Entry, Error, Header, Refused, hex};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -47,9 +47,17 @@ impl Patch {
     /// What turns file `a` into file `b`.
     ///
     /// # Errors
-    /// Either cannot be read, or is no sound safetensors file; [`Error::Changed`].
+    /// Either cannot be read, or is no sound safetensors file; [`Refused::OtherConfiguration`];
+    /// [`Error::Changed`].
     pub fn between(a: &Path, b: &Path) -> Result<Patch, Error> {
         let (base, result) = (OnDisk::open(a)?, OnDisk::open(b)?);
+        let [old, new] = [(a, &base), (b, &result)]
+            .map(|(path, file)| Settings::find(path, &file.header.metadata, true));
+        if let (Some(old), Some(new)) = (old?, new?)
+            && !old.same_values(&new)
+        {
+            return Err(Refused::OtherConfiguration { a: old.place, b: new.place }.into());
+        }
         let from = base.digest()?;
         let mut tensors = HashMap::new();
         let to = result.digest_with(|entry, new| {

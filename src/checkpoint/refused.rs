@@ -74,6 +74,17 @@ pub enum Refused {
         /// What it is instead.
         found: String,
     },
+    /// Checkpoints whose configurations differ.
+    #[error(
+        "{b} says other things than {a}, as after a change of classes: a patch carries tensors alone, \
+         and would leave the old configuration beside them; ship the whole checkpoint"
+    )]
+    OtherConfiguration {
+        /// Configuration of the file that the patch starts from.
+        a: String,
+        /// Configuration of the file that it leads to.
+        b: String,
+    },
     /// A patch for another file.
     #[error(
         "{path}: the patch is for a file of SHA-256 {}, and this one is {found}; take the \

@@ -7,7 +7,8 @@ use super::on_disk::OnDisk;
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::patch::Patch;
 use super::provenance::{provenance, to_value};
-use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY};
+use super::reader::Dialect;
+use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY, Settings};
 use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, Refused, hex};
 use crate::vit::Weights;
 use candle_core::{DType, Tensor};
@@ -100,9 +101,45 @@ impl Checkpoint {
         weights: &Weights,
         provenance: &Provenance,
     ) -> Result<Saved, Error> {
+        self.write(out, weights, self.settings.as_ref(), provenance)
+    }
+
+    /// [`Checkpoint::save`] of weights whose head was trained on other classes than the checkpoint's:
+    /// the configuration gets their number and names, in the order trained on, and loses the old
+    /// names. The head may have another number of classes.
+    ///
+    /// # Errors
+    /// [`Error::ClassNames`] for another number of names than the head has classes; those of
+    /// [`Checkpoint::save`].
+    pub fn save_with_classes(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        names: Option<&[String]>,
+        provenance: &Provenance,
+    ) -> Result<Saved, Error> {
+        let classes = match weights.get("head.weight") {
+            Some(head) => head.dim(0)?,
+            None => self.config.classes,
+        };
+        check_names(names, classes)?;
+        let dialect = Dialect::of(self.settings.as_ref(), self.layout);
+        let settings =
+            self.settings.as_ref().map(|found| found.with_classes(dialect, names, classes));
+        self.write(out, weights, settings.as_ref(), provenance)
+    }
+
+    /// Writes weights, configuration and image settings.
+    fn write(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        settings: Option<&Settings>,
+        provenance: &Provenance,
+    ) -> Result<Saved, Error> {
         self.check_output(out)?;
         let old = self.reopen()?;
-        let next = self.next(&old, weights, self.metadata_of(out, provenance)?)?;
+        let next = self.next(&old, weights, self.metadata_of(out, settings, provenance)?)?;
         let path = target(out);
         replace(&path, |file| {
             next.patch.apply(&self.path, &old, &mut |bytes| {
@@ -110,7 +147,7 @@ impl Checkpoint {
             })
         })
         .map_err(|error| self.or_changed(error))?;
-        if let (false, Some(settings)) = (is_file_name(out), &self.settings) {
+        if let (false, Some(settings)) = (is_file_name(out), settings) {
             replace_with(&out.join("config.json"), settings.text.as_bytes())?;
         }
         if let (false, Some(images)) = (is_file_name(out), &self.images) {
@@ -140,7 +177,7 @@ impl Checkpoint {
         let pairs: Vec<(String, Tensor)> =
             weights.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
         let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
-        let header = Header { metadata, ..self.header.clone() }.to_bytes();
+        let header = Header { metadata, ..self.header.reshaped(&own) }.to_bytes();
         let (mut tensors, mut rounding) = (HashMap::new(), Rounding::default());
         let mut hash = Sha256::new();
         hash.update(&header);
@@ -228,9 +265,14 @@ impl Checkpoint {
     }
 
     /// The same where the file may have to carry its configuration, too.
-    fn metadata_of(&self, out: &Path, latest: &Provenance) -> Result<Vec<(String, String)>, Error> {
+    fn metadata_of(
+        &self,
+        out: &Path,
+        settings: Option<&Settings>,
+        latest: &Provenance,
+    ) -> Result<Vec<(String, String)>, Error> {
         let mut metadata = self.metadata_after(latest)?;
-        for (key, settings) in [(CONFIG_KEY, &self.settings), (PREPROCESSOR_KEY, &self.images)] {
+        for (key, settings) in [(CONFIG_KEY, settings), (PREPROCESSOR_KEY, self.images.as_ref())] {
             let Some(settings) = settings else { continue };
             let carried = metadata.iter().any(|(known, _)| known == key);
             if carried || is_file_name(out) {
@@ -238,6 +280,36 @@ impl Checkpoint {
             }
         }
         Ok(metadata)
+    }
+}
+
+/// Whether there is a name for each class, if there are names.
+pub(super) fn check_names(names: Option<&[String]>, classes: usize) -> Result<(), Error> {
+    match names.map(<[_]>::len).filter(|&found| found != classes) {
+        Some(found) => Err(Error::ClassNames { expected: classes, found }),
+        None => Ok(()),
+    }
+}
+
+impl Header {
+    /// The same entries in the shapes of these tensors, the bytes in the same order.
+    fn reshaped(&self, tensors: &HashMap<String, Tensor>) -> Header {
+        let mut order: Vec<usize> = (0..self.entries.len()).collect();
+        order.sort_by_key(|&i| self.entries[i].span);
+        let mut header = self.clone();
+        let mut at = 0;
+        for i in order {
+            let entry = &mut header.entries[i];
+            let mut size = entry.span.1 - entry.span.0;
+            if let Some(tensor) = tensors.get(&entry.name).filter(|t| t.dims() != entry.shape) {
+                let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+                size = tensor.elem_count() * stored.size();
+                entry.shape = tensor.dims().to_vec();
+            }
+            entry.span = (at, at + size);
+            at += size;
+        }
+        header
     }
 }
 
@@ -261,6 +333,13 @@ fn changed(
         DType::F64 => tensor.clone(),
         _ => tensor.to_dtype(DType::F32)?,
     };
+    if tensor.dims() != entry.shape {
+        let new = stored.encode(&tensor)?;
+        let back = stored.decode(&new, tensor.dims(), DType::F64)?;
+        overflow_free(entry, &tensor, back)?;
+        rounding.moved += tensor.elem_count();
+        return Ok(Some(new));
+    }
     let loaded = stored.decode(old, &entry.shape, tensor.dtype())?;
     let moved = moved(&loaded, &tensor)?;
     if !moved.contains(&true) {

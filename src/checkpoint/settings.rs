@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::header::kind;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// Metadata key under which a bare file carries its configuration.
@@ -80,6 +80,23 @@ impl Settings {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => inside(),
             Err(e) => Err(Error::io(&beside, "read the configuration")(e)),
         }
+    }
+
+    /// The same after a change; the text stays if nothing changed.
+    pub fn edited(&self, edit: impl FnOnce(&mut Map<String, Value>)) -> Settings {
+        let mut json = self.json.clone();
+        if let Value::Object(map) = &mut json {
+            edit(map);
+        }
+        match json == self.json {
+            true => self.clone(),
+            false => Settings { place: self.place.clone(), text: format!("{json:#}\n"), json },
+        }
+    }
+
+    /// Whether both hold the same values, however they are written.
+    pub fn same_values(&self, other: &Settings) -> bool {
+        self.json == other.json
     }
 
     /// A value by its path, `a.b`; null counts as absent.

@@ -2,7 +2,7 @@
 
 use super::reader::{Dialect, Reader};
 use super::{Error, Layout};
-use crate::data::{Interpolation, Preprocess, Resize};
+use crate::data::{Interpolation, Preprocess, Resize, is_mean, is_std};
 use crate::vit::Config;
 
 /// Pixels of the short side for a crop of 224 where torchvision is not asked otherwise.
@@ -61,20 +61,25 @@ impl Reader<'_> {
         values: Vec<f32>,
         channels: usize,
     ) -> Result<Vec<f32>, Error> {
-        let positive = key.ends_with("std");
-        let sound = values.iter().all(|x| x.is_finite() && (!positive || *x > 0.0));
+        let std = key.ends_with("std");
+        let fits = if std { is_std } else { is_mean };
+        let in_range = values.iter().all(|&x| fits(x));
         match values.as_slice() {
-            [one] if sound => Ok(vec![*one; channels]),
-            _ if sound && values.len() == channels => Ok(values),
+            [one] if in_range => Ok(vec![*one; channels]),
+            _ if in_range && values.len() == channels => Ok(values),
             _ => Err(Error::Setting {
                 place,
                 key,
                 expected: format!(
-                    "one {} for each of {channels} channels",
-                    if positive { "positive number" } else { "number" }
+                    "one number {} for each of {channels} channels, in units of the full scale \
+                     (level 255)",
+                    if std { "above 0 and at most 1" } else { "from 0 to 1" }
                 ),
                 found: format!("{values:?}"),
-                remedy: format!("give --{}", if positive { "std" } else { "mean" }),
+                remedy: match values.iter().any(|x| x.abs() > 1.0) {
+                    true => "divide levels by 255".into(),
+                    false => format!("give --{}", if std { "std" } else { "mean" }),
+                },
             }),
         }
     }

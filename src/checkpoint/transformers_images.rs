@@ -96,12 +96,13 @@ impl Reader<'_> {
     ) -> Result<Option<Preprocess>, Error> {
         let flags = self.overrides;
         let asked = flags.resize.is_some() && flags.interpolation.is_some();
+        let replaced = flags.mean.is_some() && flags.std.is_some();
         let moments = match self.images {
             // Where the user states every step, the file has no say.
-            Some(_) if asked && flags.mean.is_some() && flags.std.is_some() => None,
+            Some(_) if asked && replaced => None,
             Some(images) => {
                 check_processor(images)?;
-                stated_moments(images)?
+                if replaced { None } else { stated_moments(images)? }
             }
             None => None,
         };
@@ -249,8 +250,38 @@ fn stated_moments(images: &Settings) -> Result<Option<[Vec<f32>; 2]>, Error> {
         },
     };
     // 1/255 in decimals is not quite 1/255; that much is no difference.
-    let scale = factor / FULL_SCALE;
+    let scale = factor * 255.0;
     let scale = if (scale - 1.0).abs() < 1e-9 { 1.0 } else { scale };
+    check_unit(images, scale, &mean, &std)?;
     let scaled = |x: Vec<f32>| x.iter().map(|&x| (f64::from(x) / scale) as f32).collect();
     Ok(Some([scaled(mean), scaled(std)]))
+}
+
+/// Whether mean and standard deviation are of pixels from 0 to `scale`.
+///
+/// Pixels of other units than the full scale are rare, and a file that says so by mistake, as
+/// `do_rescale: false` beside an `image_std` of 0.5, divides by less than the distance of two levels.
+fn check_unit(images: &Settings, scale: f64, mean: &[f32], std: &[f32]) -> Result<(), Error> {
+    let least = if scale == 1.0 { 0.0 } else { scale / 255.0 };
+    // Single precision rounds what the file says.
+    let within = |x: f32, from: f64| f64::from(x) >= from * (1.0 - 1e-6) && f64::from(x) <= scale;
+    let fits = |x: f32| within(x, least) && x > 0.0;
+    let (key, range) = if !mean.iter().all(|&x| within(x, 0.0)) {
+        ("image_mean", format!("from 0 to {scale}"))
+    } else if !std.iter().all(|&x| fits(x)) {
+        let least = if least > 0.0 { format!("at least {least}") } else { "above 0".into() };
+        ("image_std", format!("{least} and at most {scale}"))
+    } else {
+        return Ok(());
+    };
+    let unit = match images.flag("do_rescale")? {
+        Some(false) => "levels 0 to 255, as do_rescale is false".to_owned(),
+        _ => format!("pixels from 0 to {scale}, as rescale_factor makes them"),
+    };
+    let expected = format!("numbers {range}, in units of {unit}");
+    let remedy = match scale == 1.0 {
+        true => "divide levels by 255, or give --mean and --std",
+        false => "correct do_rescale and rescale_factor, or give --mean and --std",
+    };
+    Err(images.unsupported(key, &expected, remedy))
 }

@@ -5,8 +5,8 @@
 pub enum ClassError {
     /// Class names that another list of classes does not have.
     #[error(
-        "{place}: expected classes of {of}, found {} that it does not have: {}; rename the class \
-         folders to its names ({}), or take those classes away",
+        "{place}: expected classes of {of}, found {} that it does not have: {}; name the classes \
+         as it does ({}), or take those classes away",
         unknown.len(), listed(unknown), listed(known)
     )]
     Unknown {
@@ -48,6 +48,19 @@ pub enum ClassError {
         name: String,
         /// The classes that have it.
         numbers: Vec<u32>,
+    },
+    /// A label beyond the class names.
+    #[error(
+        "{place}: expected a label below {names}, the number of class names of the training images, \
+         found {label}; name every class, or no class"
+    )]
+    Unnamed {
+        /// Data set and split.
+        place: String,
+        /// The label.
+        label: u32,
+        /// Number of class names.
+        names: usize,
     },
     /// More class folders than the model has classes.
     #[error(

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::{ClassError, DataSet, Error, Split};
 
@@ -30,17 +31,21 @@ enum Match {
 }
 
 /// Numbers the classes of every data set as the checkpoint does, by name; `own` are its class
-/// names, `classes` their number. What comes back is what a reader of the figures should know.
+/// names, `classes` their number. Returns what a reader of the figures should know.
 ///
-/// A checkpoint without names, or [`ClassOrder::Sorted`], leaves the classes in the sorted order of
-/// the folders of the first data set (so put the training set first), and the others are numbered
-/// by its names. Names that are numbers, such as `LABEL_3`, count as none unless folders bear them.
-/// Classes without images need no name. CIFAR's classes have known numbers: they are mapped if all
-/// names match, else left. Data without names are left.
+/// Labels whose class names are all among the checkpoint's are mapped to its numbers, whatever the
+/// format. Class folders have names only, so any other name is an error. IDX, CIFAR and prepared
+/// images have numbers too: where a name is unknown, or none is given, the numbers are taken as the
+/// checkpoint's, with a note.
+///
+/// A checkpoint without names, or [`ClassOrder::Sorted`], leaves class folders in sorted order, and
+/// the first data set that names its classes numbers the others (so put the training set first).
+/// Names that are numbers, such as `LABEL_3`, count as none unless folders have them. Classes without
+/// images need no name.
 ///
 /// # Errors
 /// [`Error::Classes`]: some of the class folders match and some do not, or none does; the
-/// checkpoint has a folder's name twice; more folders are to be sorted than the model has classes.
+/// checkpoint has a folder's name twice; there are more folders than the model has classes.
 pub fn number_classes(
     sets: &mut [&mut DataSet],
     own: Option<&[String]>,
@@ -48,78 +53,193 @@ pub fn number_classes(
     order: ClassOrder,
 ) -> Result<Vec<String>, Error> {
     let mut notes = Vec::new();
-    let own = own.filter(|_| order == ClassOrder::Name);
-    let mut reference = own.map(|own| ("the checkpoint".to_owned(), own.to_vec()));
-    let mut settled = false;
-    for set in sets {
-        let Some(given) = set.splits.first().and_then(Split::class_names).map(<[_]>::to_vec) else {
-            continue;
-        };
-        let place = set.path.display().to_string();
-        let found = match &reference {
-            Some((_, names)) => compare(set, &given, names),
-            None => Match::None,
-        };
-        match (set.kind, found, &reference) {
-            ("folder" | "cifar", Match::All(map), Some((_, names))) => {
-                let split = |split: &Split| split.relabelled(&map, names);
-                set.splits = set.splits.iter().map(split).collect::<Result<_, _>>()?;
-                settled = true;
-            }
-            ("folder", Match::Partly(unknown), Some((of, names))) => {
-                return Err(mismatch(place, of, unknown, names, &given));
-            }
-            ("folder", Match::Twice(name, numbers), _) => {
-                return Err(Error::Classes(ClassError::Twice { place, name, numbers }));
-            }
-            ("folder", Match::None, Some((of, names))) if settled => {
-                return Err(mismatch(place, of, given.clone(), names, &given));
-            }
-            ("folder", ..) => {
-                if given.len() > classes {
-                    let found = given.len();
-                    return Err(Error::Classes(ClassError::TooMany {
-                        place,
-                        classes,
-                        found,
-                        names: given,
-                    }));
+    let named = own.filter(|own| names_classes(own));
+    let mut reference = own
+        .filter(|_| order == ClassOrder::Name)
+        .map(|own| ("the checkpoint".to_owned(), own.to_vec()));
+    // Whether the reference is a data set; and whether a folder must match it.
+    let (mut by_data, mut settled) = (false, false);
+    for set in sets.iter_mut() {
+        for group in groups(&set.splits) {
+            let place = place(set, &group);
+            let splits = &mut set.splits[group];
+            let Some(given) = splits[0].class_names().map(<[_]>::to_vec) else { continue };
+            let found = match &reference {
+                Some((_, names)) => compare(splits, &given, names),
+                None => Match::None,
+            };
+            match (set.kind, found, &reference) {
+                (_, Match::All(map), Some((_, names))) => {
+                    relabel(splits, &map, names)?;
+                    settled = true;
                 }
-                if let Some(own) = own.filter(|own| !own.iter().all(|name| is_number(name))) {
-                    let first = |names: &[String]| names.first().cloned().unwrap_or_default();
-                    let (expected, found) = (first(own), first(&given));
-                    return Err(Error::Classes(ClassError::NoneKnown { place, expected, found }));
+                ("folder", Match::Partly(unknown), Some((of, names))) => {
+                    return Err(mismatch(place, of, unknown, names, &given));
                 }
-                notes.push(assumed(&place, &given, classes, order));
-                reference = Some((place, given));
-                settled = true;
+                ("folder", Match::Twice(name, numbers), _) => {
+                    return Err(Error::Classes(ClassError::Twice { place, name, numbers }));
+                }
+                ("folder", Match::None, Some((of, names))) if settled => {
+                    return Err(mismatch(place, of, given.clone(), names, &given));
+                }
+                ("folder", ..) => {
+                    if given.len() > classes {
+                        let found = given.len();
+                        return Err(Error::Classes(ClassError::TooMany {
+                            place,
+                            classes,
+                            found,
+                            names: given,
+                        }));
+                    }
+                    if let (Some(own), ClassOrder::Name) = (named, order) {
+                        let first = |names: &[String]| names.first().cloned().unwrap_or_default();
+                        let (expected, found) = (first(own), first(&given));
+                        return Err(Error::Classes(ClassError::NoneKnown {
+                            place,
+                            expected,
+                            found,
+                        }));
+                    }
+                    notes.push(assumed(&place, &given, classes, order));
+                    reference = Some((place, given));
+                    (by_data, settled) = (true, true);
+                }
+                (_, _, Some((of, names))) if by_data => {
+                    notes.extend(unlike(&place, &given, of, names));
+                }
+                // These data give each name a number.
+                _ if named.is_none() || order == ClassOrder::Sorted => {
+                    reference = Some((place, given));
+                    (by_data, settled) = (true, order == ClassOrder::Name);
+                }
+                _ => {}
             }
-            _ => {}
+        }
+    }
+    if let Some(own) = named {
+        for set in sets {
+            notes.extend(unmatched(set, own));
         }
     }
     Ok(notes)
 }
 
-/// Numbers the classes of one data set by `names` if each is among them; else leaves it.
+/// Numbers the classes of data to train on: by `own`, a checkpoint's names, if they have every
+/// class of every split, else by the first split that names its classes.
 ///
 /// # Errors
-/// Those of changing labels; none for labels that the data set's own classes cover.
-pub fn renumber(set: &mut DataSet, names: &[String]) -> Result<(), Error> {
-    let given = set.splits.first().and_then(Split::class_names).map(<[_]>::to_vec);
-    if let (Some(given), "folder" | "cifar") = (given, set.kind)
-        && let Match::All(map) = compare(set, &given, names)
-    {
-        let split = |split: &Split| split.relabelled(&map, names);
-        set.splits = set.splits.iter().map(split).collect::<Result<_, _>>()?;
+/// [`Error::Classes`] for splits of one data set that name different classes.
+pub fn renumber(set: &mut DataSet, own: Option<&[String]>) -> Result<(), Error> {
+    let groups = groups(&set.splits);
+    let named = groups.iter().filter(|group| set.splits[group.start].class_names().is_some());
+    let named: Vec<Range<usize>> = named.cloned().collect();
+    let matched = |group: &Range<usize>, names: &[String]| {
+        let splits = &set.splits[group.clone()];
+        compare(splits, splits[0].class_names().unwrap_or_default(), names)
+    };
+    let Some(first) = named.first() else { return Ok(()) };
+    let first = set.splits[first.start].class_names().unwrap_or_default().to_vec();
+    let all = |names: &[String]| named.iter().all(|g| matches!(matched(g, names), Match::All(_)));
+    let names = own.filter(|own| all(own)).map_or(first, <[_]>::to_vec);
+    let mut maps = Vec::new();
+    for group in &named {
+        let given = set.splits[group.start].class_names().unwrap_or_default();
+        let unknown = match matched(group, &names) {
+            Match::All(map) => {
+                maps.push(map);
+                continue;
+            }
+            Match::Partly(unknown) => unknown,
+            Match::Twice(..) | Match::None => given.to_vec(),
+        };
+        let [place, of] = [group, &named[0]].map(|group| set.splits[group.start].place());
+        return Err(mismatch(place, &of, unknown, &names, given));
+    }
+    named.into_iter().zip(maps).try_for_each(|(g, map)| relabel(&mut set.splits[g], &map, &names))
+}
+
+/// Notes on data whose labels are taken as the numbers of the classes `own`, and not matched to
+/// them by name.
+pub fn unmatched(set: &DataSet, own: &[String]) -> Vec<String> {
+    let note = |group: Range<usize>| {
+        let place = place(set, &group);
+        match set.splits[group.start].class_names() {
+            Some(given) => unlike(&place, given, "the checkpoint", own),
+            None => Some(format!(
+                "{place}: the data name no classes: labels are taken as the checkpoint's class \
+                 numbers, {}; check that they are",
+                first_numbers(own)
+            )),
+        }
+    };
+    groups(&set.splits).into_iter().filter_map(note).collect()
+}
+
+/// The first class in which two lists differ: its number, and its name in each.
+pub fn first_difference(given: &[String], own: &[String]) -> Option<(usize, [String; 2])> {
+    let at = (0..own.len().max(given.len())).find(|&i| own.get(i) != given.get(i))?;
+    let name = |names: &[String]| names.get(at).map_or("none".into(), |n| format!("`{n}`"));
+    Some((at, [name(given), name(own)]))
+}
+
+/// Whether class names say more than a number.
+pub fn names_classes(names: &[String]) -> bool {
+    !names.iter().all(|name| is_number(name))
+}
+
+/// Runs of splits that name the same classes. Files of prepared images each have names of their
+/// own; the other formats have one list for all splits.
+fn groups(splits: &[Split]) -> Vec<Range<usize>> {
+    let mut at = 0;
+    let same = |a: &Split, b: &Split| a.class_names() == b.class_names();
+    let range = |group: &[Split]| {
+        at += group.len();
+        at - group.len()..at
+    };
+    splits.chunk_by(same).map(range).collect()
+}
+
+/// The data set, or the split where the others name other classes.
+fn place(set: &DataSet, group: &Range<usize>) -> String {
+    match group.len() == set.splits.len() {
+        true => set.path.display().to_string(),
+        false => set.splits[group.start].place(),
+    }
+}
+
+/// Label y of each split becomes `map[y]`, under the classes `names`.
+fn relabel(splits: &mut [Split], map: &[u32], names: &[String]) -> Result<(), Error> {
+    for split in splits {
+        *split = split.relabelled(map, names)?;
     }
     Ok(())
+}
+
+fn unlike(place: &str, given: &[String], of: &str, own: &[String]) -> Option<String> {
+    let (at, [in_data, in_other]) = first_difference(given, own)?;
+    Some(format!(
+        "{place}: class {at} is {in_data} in the data and {in_other} in {of}: labels are taken as \
+         class numbers; check that they mean the same classes"
+    ))
+}
+
+/// `0 = `cat`, 1 = `dog`, 2 = `emu`, …`.
+fn first_numbers(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).enumerate().map(|(i, name)| format!("{i} = `{name}`"));
+    let more = (names.len() > SHOWN).then(|| "…".to_owned());
+    shown.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 /// What a folder's name may have for a slash in a class's.
 const SLASHES: [&str; 4] = ["_", "-", " ", ""];
 
-fn compare(set: &DataSet, given: &[String], names: &[String]) -> Match {
-    let used: BTreeSet<u32> = set.splits.iter().flat_map(|s| s.labels()).copied().collect();
+fn compare(splits: &[Split], given: &[String], names: &[String]) -> Match {
+    if given == names {
+        return Match::All((0..names.len() as u32).collect());
+    }
+    let used: BTreeSet<u32> = splits.iter().flat_map(|s| s.labels()).copied().collect();
     let mut places: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (at, name) in names.iter().enumerate() {
         places.entry(name).or_default().push(at as u32);

@@ -157,23 +157,119 @@ fn other_sets_are_numbered_by_the_first() {
     );
 }
 
+/// A data set of one split for each list of names, or for none, with an image of each class.
+fn splits(kind: &'static str, lists: &[Option<&[&str]>]) -> DataSet {
+    let mut set = data(kind, &["a"], 1);
+    let split = |(i, names): (usize, &Option<&[&str]>)| {
+        let name = ["train", "val", "test"][i];
+        match names {
+            Some(names) => {
+                let split = data(kind, names, 1).splits.remove(0);
+                split.subset(&(0..names.len()).collect::<Vec<_>>(), name).unwrap()
+            }
+            None => Split::from_levels(name, vec![0; 3], [1, 1, 1], vec![0, 1, 2]).unwrap(),
+        }
+    };
+    set.splits = lists.iter().enumerate().map(split).collect();
+    set
+}
+
 #[test]
-fn cifars_numbers_stand_unless_every_name_is_found() {
-    let own = strings(&["b", "a"]);
-    let mut set = data("cifar", &["a", "b"], 1);
-    number_classes(&mut [&mut set], Some(&own), 2, Name).unwrap();
-    assert_eq!(set.splits[0].labels(), [1, 0]);
-    let mut set = data("cifar", &["a", "x"], 1);
-    assert!(number_classes(&mut [&mut set], Some(&own), 2, Name).unwrap().is_empty());
-    assert_eq!(set.splits[0].labels(), [0, 1]);
+fn numbered_labels_are_mapped_if_every_name_is_found_and_noted_if_not() {
+    for kind in ["idx", "cifar", "tensors"] {
+        let (found, notes) = labels(data(kind, &["a", "b"], 1), &["b", "a", "c"]).unwrap();
+        assert_eq!((found, notes.len()), (vec![1, 0], 0), "{kind}");
+        let (found, notes) = labels(data(kind, &["a", "x"], 1), &["a", "b"]).unwrap();
+        assert_eq!((found, notes.len()), (vec![0, 1], 1), "{kind}");
+        for part in [
+            "folder: ",
+            "class 1 is `x` in the data and `b` in the checkpoint",
+            "mean the same classes",
+        ] {
+            assert!(notes[0].contains(part), "{notes:?}");
+        }
+        let (found, notes) = labels(data(kind, &["x", "y"], 1), &["a", "b"]).unwrap();
+        assert_eq!((found, notes.len()), (vec![0, 1], 1), "{kind}");
+        assert!(notes[0].contains("class 0 is `x` in the data"), "{notes:?}");
+        // Names that are numbers are no classes to differ from.
+        assert!(labels(data(kind, &["x", "y"], 1), &["LABEL_0", "LABEL_1"]).unwrap().1.is_empty());
+        // As many as both have are the same, and one list goes on.
+        let (found, notes) = labels(data(kind, &["a", "b"], 1), &["a", "b", "c"]).unwrap();
+        assert_eq!((found, notes.len()), (vec![0, 1], 0), "{kind}");
+    }
+}
+
+#[test]
+fn labels_without_names_are_taken_as_the_checkpoints_numbers_with_a_note() {
+    let own = strings(&["zebra", "ant", "mole", "bee"]);
+    let mut set = splits("idx", &[None, None]);
+    let notes = number_classes(&mut [&mut set], Some(&own), 4, Name).unwrap();
+    assert_eq!(notes.len(), 1, "one for all splits: {notes:?}");
+    for part in ["folder: the data name no classes", "0 = `zebra`, 1 = `ant`, 2 = `mole`, …"] {
+        assert!(notes[0].contains(part), "{notes:?}");
+    }
+    assert_eq!(set.splits[0].labels(), [0, 1, 2]);
+    for own in [None, Some(strings(&["0", "1", "2"]))] {
+        let notes = number_classes(&mut [&mut set], own.as_deref(), 3, Name).unwrap();
+        assert!(notes.is_empty(), "{notes:?}");
+    }
+}
+
+#[test]
+fn files_of_one_data_set_are_matched_each_by_its_own_names() {
+    let own = strings(&["c", "b", "a"]);
+    let lists: [Option<&[&str]>; 3] = [Some(&["a", "b", "c"]), Some(&["b", "x"]), None];
+    let mut set = splits("tensors", &lists);
+    let notes = number_classes(&mut [&mut set], Some(&own), 3, Name).unwrap();
+    assert_eq!(set.splits[0].labels(), [2, 1, 0]);
+    assert_eq!(set.splits[1].labels(), [0, 1]);
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].contains("split val: class 0 is `b`"), "{notes:?}");
+    assert!(notes[1].contains("split test: the data name no classes"), "{notes:?}");
+}
+
+#[test]
+fn data_that_name_their_classes_number_the_others_of_a_nameless_checkpoint() {
+    let mut train = data("tensors", &["b", "a"], 1);
+    let mut folder = data("folder", &["a", "b"], 1);
+    let notes = number_classes(&mut [&mut train, &mut folder], None, 2, Name).unwrap();
+    assert_eq!((train.splits[0].labels(), notes.len()), (&[0, 1][..], 0));
+    assert_eq!(folder.splits[0].labels(), [1, 0], "not in sorted order");
+    let mut other = data("folder", &["y", "z"], 1);
+    let error = number_classes(&mut [&mut train, &mut other], None, 2, Name).unwrap_err();
+    assert!(matches!(error, Error::Classes(ClassError::Unknown { .. })), "{error}");
+    let mut other = data("cifar", &["y", "z"], 1);
+    let notes = number_classes(&mut [&mut train, &mut other], None, 2, Name).unwrap();
+    assert!(notes[0].contains("class 0 is `y` in the data and `b` in folder"), "{notes:?}");
 }
 
 #[test]
 fn training_takes_the_parents_numbers_only_if_all_are_known() {
-    let mut set = data("folder", &["a", "b"], 1);
-    renumber(&mut set, &strings(&["b", "a"])).unwrap();
-    assert_eq!(set.splits[0].labels(), [1, 0]);
-    let mut set = data("folder", &["a", "x"], 1);
-    renumber(&mut set, &strings(&["b", "a"])).unwrap();
-    assert_eq!(set.splits[0].labels(), [0, 1]);
+    let own = strings(&["b", "a"]);
+    for kind in ["folder", "idx", "cifar", "tensors"] {
+        let mut set = data(kind, &["a", "b"], 1);
+        renumber(&mut set, Some(&own)).unwrap();
+        assert_eq!(set.splits[0].labels(), [1, 0]);
+        let mut set = data(kind, &["a", "x"], 1);
+        renumber(&mut set, Some(&own)).unwrap();
+        assert_eq!(set.splits[0].labels(), [0, 1]);
+        assert_eq!(set.splits[0].class_names().unwrap(), ["a", "x"]);
+    }
+}
+
+#[test]
+fn splits_to_train_on_are_numbered_by_the_first() {
+    let lists: [Option<&[&str]>; 2] = [Some(&["a", "b", "c"]), Some(&["c", "b"])];
+    for own in [None, Some(strings(&["x", "y", "z"]))] {
+        let mut set = splits("tensors", &lists);
+        renumber(&mut set, own.as_deref()).unwrap();
+        assert_eq!(set.splits[0].labels(), [0, 1, 2]);
+        assert_eq!(set.splits[1].labels(), [2, 1]);
+    }
+    let lists: [Option<&[&str]>; 2] = [Some(&["a", "b"]), Some(&["b", "x"])];
+    let error = renumber(&mut splits("tensors", &lists), None).unwrap_err();
+    assert!(
+        matches!(&error, Error::Classes(ClassError::Unknown { unknown, .. }) if *unknown == ["x"]),
+        "{error}"
+    );
 }

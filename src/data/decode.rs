@@ -101,6 +101,19 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     Ok(Frame { levels, shape: [channels, height as usize, width as usize] })
 }
 
+/// Channels of the image in a file's `bytes`, 1 (grey) or 3 (RGB), by its header; `None` for what is
+/// no image.
+pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
+    match image::guess_format(bytes).ok()? {
+        ImageFormat::Jpeg => super::jpeg::channels(bytes),
+        format @ (ImageFormat::Png | ImageFormat::WebP) => {
+            let decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder();
+            Some(if decoder.ok()?.color_type().has_color() { 3 } else { 1 })
+        }
+        _ => None,
+    }
+}
+
 /// Refuses what takes too much memory, before any is taken.
 pub(super) fn check_size(width: u32, height: u32) -> Result<(), Flaw> {
     let bytes = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(3);

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use sha2::{Digest, Sha256};
 
 use super::Error;
-use super::decode::{Flaw, Frame, decode};
+use super::decode::{Flaw, Frame, channels, decode};
 
 /// Image files by their folders. What is held of a file is its name and, once asked for, its
 /// hash: some hundred bytes.
@@ -50,6 +50,11 @@ impl Files {
         let path = self.path(row)?;
         let frame = fs::read(&path).map_err(Flaw::Read).and_then(|bytes| decode(&bytes));
         Some(frame.map_err(|flaw| Error::Image { path, flaw }))
+    }
+
+    /// Channels of the image of that number, 1 or 3, by its header; `None` if it has none.
+    pub fn channels(&self, row: usize) -> Option<usize> {
+        channels(&fs::read(self.path(row)?).ok()?)
     }
 
     /// SHA-256 of the file's bytes as they were when first asked for; zeros if it cannot be

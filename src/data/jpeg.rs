@@ -34,6 +34,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     })
 }
 
+/// Channels of the image in the `bytes` of a JPEG file, 1 (grey) or 3 (RGB), by its header; `None` if
+/// the header cannot be read.
+pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
+    let count = || Decompress::new_mem(bytes).ok().map(|file| file.components().len());
+    // The library's errors are panics.
+    let count = catch_unwind(AssertUnwindSafe(count)).ok().flatten()?;
+    Some(if count == 1 { 1 } else { 3 })
+}
+
 fn levels(bytes: &[u8]) -> Result<Frame, Flaw> {
     let refused = |error: std::io::Error| Flaw::Jpeg(error.to_string());
     let file = Decompress::new_mem(bytes).map_err(refused)?;

@@ -31,6 +31,16 @@ fn files() -> Vec<(String, Vec<u8>)> {
     files
 }
 
+#[test]
+fn channels_are_those_of_the_decoded_image() {
+    let files = files();
+    for (name, bytes) in &files {
+        assert_eq!(channels(bytes), Some(decode(bytes).unwrap().shape[0]), "{name}");
+    }
+    assert!(files.iter().any(|(_, bytes)| channels(bytes) == Some(1)), "a grey one is among them");
+    assert_eq!(channels(b"\xFF\xD8 nothing"), None);
+}
+
 /// Where the frame's header starts: 0xFF, 0xC0 to 0xC2, length (2), precision, height, width.
 fn frame(bytes: &[u8]) -> usize {
     bytes.windows(2).position(|w| w[0] == 0xFF && (0xC0..=0xC2).contains(&w[1])).unwrap()

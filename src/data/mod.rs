@@ -7,6 +7,7 @@
 
 mod ahead;
 mod augment;
+mod channels;
 mod choose;
 pub mod cifar;
 mod cifar_c;
@@ -36,17 +37,20 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use ahead::Ahead;
 pub use augment::Augment;
+pub use channels::channels_changed;
 pub use choose::{Request, Role, Roles, SplitProvenance, choose, require};
 pub use cifar_c::CifarC;
 pub use class_error::ClassError;
-pub use classes::{ClassOrder, number_classes, renumber};
+pub use classes::{
+    ClassOrder, first_difference, names_classes, number_classes, renumber, unmatched,
+};
 pub use decode::Flaw;
 pub use error::Error;
 pub use fitted::{Fitted, Sample};
 pub use info::DataInfo;
 pub use options::{DataOptions, OnBadSample, TrainOn};
 pub use prepare::Augmented;
-pub use preprocess::{Interpolation, Preprocess, Resize};
+pub use preprocess::{Interpolation, Preprocess, Resize, is_mean, is_std};
 pub use split::Split;
 
 /// A data set as it was found: its splits, by the names its files have.

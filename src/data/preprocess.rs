@@ -48,6 +48,17 @@ pub struct Preprocess {
     pub std: Vec<f32>,
 }
 
+/// Whether a mean can be one of pixels from 0 to 1.
+pub fn is_mean(value: f32) -> bool {
+    (0.0..=1.0).contains(&value)
+}
+
+/// Whether a standard deviation can divide pixels from 0 to 1. None of theirs is above 0.5, and 1
+/// leaves them as they are.
+pub fn is_std(value: f32) -> bool {
+    value > 0.0 && value <= 1.0
+}
+
 impl FromStr for Interpolation {
     type Err = &'static str;
 

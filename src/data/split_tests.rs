@@ -21,7 +21,7 @@ fn preprocess(channels: usize) -> Preprocess {
         resize: Resize::Squash,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.5, 0.25, 0.0][..channels].to_vec(),
-        std: vec![0.5, 0.25, 2.0][..channels].to_vec(),
+        std: vec![0.5, 0.25, 0.125][..channels].to_vec(),
     }
 }
 
@@ -60,7 +60,7 @@ fn grey_is_repeated_and_normalised_per_channel() {
     let expected = |mean: f32, std: f32| {
         (6..12).map(move |i| (i as f32 * 10.0 / 255.0 - mean) / std).collect::<Vec<_>>()
     };
-    assert_eq!(out, [expected(0.5, 0.5), expected(0.25, 0.25), expected(0.0, 2.0)].concat());
+    assert_eq!(out, [expected(0.5, 0.5), expected(0.25, 0.25), expected(0.0, 0.125)].concat());
 }
 
 #[test]

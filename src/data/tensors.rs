@@ -22,7 +22,7 @@ const SPLITS: [(&str, &str); 4] = [
 /// Reads a file as one split called `all`, or a folder's `train.safetensors`,
 /// `val.safetensors` (or `validation.safetensors`) and `test.safetensors`, whichever there are.
 ///
-/// The metadata entry `class_names`, if present, is a JSON list of strings.
+/// The metadata entry `class_names`, if present, is a JSON list of strings, one for each class.
 ///
 /// # Errors
 /// [`Error::Missing`] without a file; [`Error::SafeTensors`] for a malformed one;
@@ -82,7 +82,7 @@ fn read(path: &Path, name: &str) -> Result<Split, Error> {
     };
     check_finite(path, slice(pixels), c * h * w)?;
     let labels = labels(&file, slice(targets))?;
-    let class_names = file.class_names()?;
+    let class_names = file.class_names(&labels)?;
     let start = start + pixels.data_offsets.0;
     let images = Images { bytes, start, shape: [c, h, w], prepared: true };
     Ok(Split::new(&path.display().to_string(), name, images, labels, class_names))
@@ -117,12 +117,27 @@ impl File<'_> {
         Ok(info)
     }
 
-    fn class_names(&self) -> Result<Option<Vec<String>>, Error> {
+    /// The classes' names, at least as many as there are labels.
+    fn class_names(&self, labels: &[u32]) -> Result<Option<Vec<String>>, Error> {
+        let wrong = |expected: &str, found: String| Error::Format {
+            path: self.path.to_owned(),
+            place: "metadata, class_names".into(),
+            expected: expected.into(),
+            found,
+            remedy: "write a name for each class in the labels' order, or no class_names".into(),
+        };
         let entry = self.metadata.metadata().as_ref().and_then(|m| m.get("class_names"));
-        entry.map(|text| serde_json::from_str(text)).transpose().map_err(|error| {
-            let found = format!("an entry that is not one: {error}");
-            self.wrong("metadata, class_names", "a JSON list of strings", found)
-        })
+        let Some(text) = entry else { return Ok(None) };
+        let names: Vec<String> = serde_json::from_str(text).map_err(|error| {
+            wrong("a JSON list of strings", format!("an entry that is not one: {error}"))
+        })?;
+        match labels.iter().max().filter(|&&label| label as usize >= names.len()) {
+            Some(label) => {
+                let found = format!("{} names, and a label {label}", names.len());
+                Err(wrong("a name for each class", found))
+            }
+            None => Ok(Some(names)),
+        }
     }
 }
 

@@ -86,6 +86,8 @@ fn class_names_come_from_the_metadata() {
     let data = with(r#"["cat", "dog"]"#).unwrap();
     assert_eq!(data.only().unwrap().class_names().unwrap(), ["cat", "dog"]);
     format_at(with("cat"), "metadata, class_names");
+    // Every label has a name.
+    format_at(with("[]"), "metadata, class_names");
 }
 
 #[test]

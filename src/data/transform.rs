@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::augment::{Draw, Window};
 use super::resample::resample;
-use super::{Error, Interpolation, Preprocess, Resize};
+use super::{Error, Interpolation, Preprocess, Resize, is_mean, is_std};
 
 /// Most values one resized image may have: beyond it an extreme aspect ratio would ask for
 /// gigabytes before the crop throws them away.
@@ -16,8 +16,8 @@ impl Preprocess {
     ///
     /// # Errors
     /// [`Error::Preprocess`] if the image is empty, the channels are neither 1 nor 3, mean or
-    /// standard deviation has another length than the channels, a mean is not finite or a
-    /// standard deviation not positive, or the short side is less than the crop.
+    /// standard deviation has another length than the channels, a mean is not from 0 to 1 or a
+    /// standard deviation not above 0 and at most 1, or the short side is less than the crop.
     pub fn check(&self) -> Result<(), Error> {
         let fail = |place, expected: String, found: String, remedy| {
             Err(Error::Preprocess { place, expected, found, remedy })
@@ -33,14 +33,20 @@ impl Preprocess {
             let remedy = "give the images as tensors:FILE";
             return fail("channels", "1 (grey) or 3 (RGB)".into(), found, remedy);
         }
-        let per_channel = format!("{} numbers, one per channel", self.channels);
-        if self.mean.len() != self.channels || self.mean.iter().any(|m| !m.is_finite()) {
-            return fail("mean", per_channel, format!("{:?}", self.mean), "pass --mean");
-        }
-        if self.std.len() != self.channels || self.std.iter().any(|s| !(*s > 0.0 && s.is_finite()))
-        {
-            let expected = format!("{per_channel}, above 0");
-            return fail("standard deviation", expected, format!("{:?}", self.std), "pass --std");
+        let moments: [(_, &[f32], fn(f32) -> bool, _, _); 2] = [
+            ("mean", &self.mean, is_mean, "from 0 to 1", "pass --mean"),
+            ("standard deviation", &self.std, is_std, "above 0 and at most 1", "pass --std"),
+        ];
+        for (place, values, fits, range, remedy) in moments {
+            if values.len() != self.channels || values.iter().any(|&x| !fits(x)) {
+                let levels = values.iter().any(|x| x.abs() > 1.0);
+                let remedy = if levels { "divide levels by 255" } else { remedy };
+                let n = self.channels;
+                let expected = format!(
+                    "{n} numbers {range}, one per channel, in units of the full scale (level 255)"
+                );
+                return fail(place, expected, format!("{values:?}"), remedy);
+            }
         }
         match self.resize {
             Resize::SquashTo([height, width]) if height < h || width < w => fail(

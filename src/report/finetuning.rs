@@ -26,6 +26,9 @@ pub struct Finetuning {
     pub kept_epoch: usize,
     /// Every epoch, in order.
     pub epochs: Vec<Epoch>,
+    /// What a reader of the figures should know.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Figures on each of the image sets; the temperature is fitted on the validation images, by
     /// halves where they are judged themselves or there are none.
     pub figures: Vec<(String, Summary)>,

@@ -30,11 +30,11 @@ pub fn leave_out(
     Ok(notes)
 }
 
-/// Reads the data of a training: classes numbered as the parent's if all are found there by
-/// name, bad image files left out if asked. What a reader should know comes with it.
+/// Reads the data of a training: classes numbered as the parent's if it names all of them, bad image files
+/// left out if asked. Returns notes for the reader, too.
 ///
 /// # Errors
-/// Those of [`DataSet::open`] and [`leave_out`].
+/// Those of [`DataSet::open`], [`renumber`] and [`leave_out`].
 pub fn open_for_training(
     policy: OnBadSample,
     spec: &str,
@@ -42,9 +42,7 @@ pub fn open_for_training(
 ) -> Result<(DataSet, Vec<String>), DataError> {
     let mut data = DataSet::open(spec)?;
     let mut notes = std::mem::take(&mut data.notes);
-    if let Some(names) = parent.and_then(|parent| parent.class_names.as_deref()) {
-        renumber(&mut data, names)?;
-    }
+    renumber(&mut data, parent.and_then(|parent| parent.class_names.as_deref()))?;
     let preprocess = parent.and_then(|parent| parent.preprocess.as_ref());
     notes.extend(leave_out(policy, &mut data, preprocess)?);
     Ok((data, notes))

@@ -5,8 +5,8 @@ use crate::checkpoint::Checkpoint;
 use crate::data::DataInfo;
 use crate::data::folds::stratified_sample;
 use crate::data::{
-    DataOptions, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
-    TrainOn, choose, number_classes,
+    DataOptions, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance, TrainOn,
+    channels_changed, choose, number_classes,
 };
 use crate::pixels::Pixels;
 
@@ -51,6 +51,7 @@ impl Data {
         let classes = checkpoint.config.classes;
         notes.extend(number_classes(&mut sets, own, classes, options.class_order)?);
         for set in sets {
+            notes.extend(channels_changed(set, checkpoint.config.channels));
             notes.extend(leave_out(options.on_bad_sample, set, checkpoint.preprocess.as_ref())?);
         }
         Ok(all)
@@ -78,11 +79,6 @@ impl Data {
         roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
         for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
             pixels(checkpoint, split)?;
-            if let Some(note) = other_classes(checkpoint, split)
-                && !roles.notes.contains(&note)
-            {
-                roles.notes.push(note);
-            }
         }
         Ok(roles)
     }
@@ -150,19 +146,6 @@ fn other_images(sample: &Sample, train: Option<&Split>) -> Option<String> {
         sample.images,
         train.place(),
         train.len()
-    ))
-}
-
-/// A note if data and checkpoint both name their classes, and differ.
-fn other_classes(checkpoint: &Checkpoint, split: &Split) -> Option<String> {
-    let (own, given) = (checkpoint.class_names.as_ref()?, split.class_names()?);
-    let at = (0..own.len().max(given.len())).find(|&i| own.get(i) != given.get(i))?;
-    let name = |names: &[String]| names.get(at).map_or("none".into(), |n| format!("`{n}`"));
-    Some(format!(
-        "{}: class {at} is {} there and {} in the checkpoint: check that labels mean the same",
-        split.place(),
-        name(given),
-        name(own)
     ))
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Cell, Corruption, Other, Shift, Shifts, Step, corrupted};
 use crate::checkpoint::Checkpoint;
-use crate::data::{CifarC, DataSet, Preprocess};
+use crate::data::{CifarC, DataSet, Preprocess, channels_changed};
 use crate::error::{Error, Result};
 use crate::evaluate::{
     Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
@@ -147,7 +147,8 @@ fn matrix(
     }
 }
 
-/// How well the model tells each of these sets from the images it was evaluated on.
+/// How well the model tells each of these sets from the images it was evaluated on, and notes on how
+/// they were read.
 ///
 /// # Errors
 /// Images that cannot be read.
@@ -156,9 +157,11 @@ pub fn others(
     checkpoint: &Checkpoint,
     found: &Evaluated,
     context: &Context,
-) -> Result<Vec<Other>> {
-    let one = |(name, spec): &(String, String)| {
+) -> Result<(Vec<Other>, Vec<String>)> {
+    let mut notes = Vec::new();
+    let mut one = |(name, spec): &(String, String)| {
         let data = DataSet::open(spec)?;
+        notes.extend(channels_changed(&data, checkpoint.config.channels));
         let split = data.split("test").or_else(|| data.splits().first());
         let none = || Error::Missing(format!("{spec} has no split"));
         let split = split.ok_or_else(none)?;
@@ -176,5 +179,6 @@ pub fn others(
             energy: score(negative_energy),
         })
     };
-    sets.iter().map(one).collect()
+    let all = sets.iter().map(&mut one).collect::<Result<_>>()?;
+    Ok((all, notes))
 }

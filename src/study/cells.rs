@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::post_train::Run;
 use crate::session::Context;
 use crate::shift::Corruption;
+use std::collections::BTreeSet;
 
 /// A cell.
 pub struct Cell {
@@ -74,12 +75,19 @@ impl Job {
 /// # Errors
 /// Anything wrong with a checkpoint or with images: all are opened now, before any work.
 pub fn all(setup: &Setup, context: &Context) -> Result<Vec<Cell>> {
-    let mut cells = Vec::new();
+    let (mut cells, mut told) = (Vec::new(), BTreeSet::new());
     let pairs: Vec<Pair> = setup.pairs().collect();
     let progress = context.task("reading", pairs.len() as u64, "models on data sets");
     for pair in pairs {
-        progress.status(setup.file.model[pair.model].name.as_ref());
+        let model = setup.file.model[pair.model].name.as_ref();
+        progress.status(model);
         let opened = setup.open(pair, context)?;
+        for note in &opened.data.notes {
+            // Many models share a data set.
+            if told.insert(note.clone()) {
+                context.note(&format!("{model}: {note}"));
+            }
+        }
         if setup.file.evaluate {
             cells.extend(evaluation::cells(setup, pair, &opened, context)?);
         }

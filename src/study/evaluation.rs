@@ -144,7 +144,7 @@ impl<'a> Evaluator<'a> {
         let ood = &self.setup.file.ood[set];
         let asked = [(ood.name.as_ref().clone(), ood.source.clone())];
         let quiet = self.context.silenced();
-        let found = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
+        let (found, _) = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
         let none = || Error::Missing("no figures of other images".into());
         let one = found.first().ok_or_else(none)?;
         let mut row = Map::new();

@@ -205,7 +205,11 @@ fn settings_that_cannot_be_served() {
         ("/model_args/img_size", json!([1, 2, 3]), "[height, width]"),
         ("/model_args", json!(["depth"]), "an object"),
         ("/pretrained_cfg/mean", json!([0.5, 0.5]), "for each of 1 channels"),
-        ("/pretrained_cfg/std", json!([0.0]), "positive"),
+        ("/pretrained_cfg/std", json!([0.0]), "above 0"),
+        // Levels: pixels are divided by 255 first.
+        ("/pretrained_cfg/mean", json!([127.5]), "divide levels by 255"),
+        ("/pretrained_cfg/std", json!([58.4]), "divide levels by 255"),
+        ("/pretrained_cfg/mean", json!([-0.5]), "from 0 to 1"),
         ("/pretrained_cfg/interpolation", json!("lanczos"), "--interpolation"),
         ("/pretrained_cfg/crop_mode", json!("border"), "--resize"),
         ("/pretrained_cfg/crop_pct", json!(0.0), "a share above 0"),

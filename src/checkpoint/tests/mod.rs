@@ -2,6 +2,7 @@
 //! nothing of ours.
 
 mod bad_input;
+mod classes;
 mod in_place;
 mod layouts;
 mod open;

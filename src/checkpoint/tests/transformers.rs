@@ -129,10 +129,31 @@ fn image_processors() {
     // (x − 127.5)/51 on levels is (x/255 − 0.5)/0.2.
     let levels = read(json!({"do_rescale": false, "image_mean": [127.5], "image_std": [51.0]}));
     assert_eq!((levels.mean, levels.std), (vec![0.5], vec![0.2]));
+    // Levels as they are: x = (x/255 − 0)/(1/255).
+    let plain = read(json!({"do_rescale": false, "do_normalize": false}));
+    assert_eq!((plain.mean, plain.std), (vec![0.0], vec![1.0 / 255.0]));
     // (x/127.5 − 1)/0.5 on levels is (x/255 − 0.5)/0.25.
     let doubled = json!({"rescale_factor": 1.0 / 127.5, "image_mean": [1.0], "image_std": [0.5]});
     let doubled = read(doubled);
     assert_eq!((doubled.mean, doubled.std), (vec![0.5], vec![0.25]));
+}
+
+#[test]
+fn both_flags_replace_what_the_file_says_of_normalisation() {
+    let dir = folder(&in_layout(&small(), Layout::TransformersOld, "vit."), &configuration());
+    let file = dir.path().join("preprocessor_config.json");
+    fs::write(&file, changed(images(), &json!({"image_mean": [127.5]})).to_string()).unwrap();
+    let flags = |mean: f32, std: f32| {
+        let (mean, std) = (Some(vec![mean]), Some(vec![std]));
+        Checkpoint::open(dir.path(), &Overrides { mean, std, ..Overrides::default() })
+    };
+    let found = flags(0.5, 0.2).unwrap().preprocess.unwrap();
+    assert_eq!((found.mean, found.std), (vec![0.5], vec![0.2]));
+    for (mean, std, flag) in [(127.5, 0.2, "--mean"), (0.5, 51.0, "--std")] {
+        let found = flags(mean, std).unwrap_err();
+        assert!(matches!(&found, Error::Setting { place, .. } if place == flag), "{found}");
+        assert!(found.to_string().contains("full scale"), "{found}");
+    }
 }
 
 #[test]
@@ -147,7 +168,16 @@ fn image_processors_that_cannot_be_served() {
         (json!({"size": {"shortest_edge": 32}}), "a centre crop"),
         (json!({"size": {"shortest_edge": 14}, "do_center_crop": true}), "the side of the crop"),
         (json!({"image_mean": [0.5, 0.5]}), "for each of 1 channels"),
-        (json!({"image_std": [0.0]}), "positive"),
+        (json!({"image_std": [0.0]}), "above 0"),
+        // Levels, where pixels are divided by 255 first.
+        (json!({"image_mean": [127.5]}), "divide levels by 255"),
+        (json!({"image_std": [51.0]}), "divide levels by 255"),
+        (json!({"image_mean": [-0.5]}), "from 0 to 1"),
+        // Shares of the full scale, where pixels stay levels; and levels beyond the last.
+        (json!({"do_rescale": false}), "do_rescale is false"),
+        (json!({"rescale_factor": 1.0}), "as rescale_factor makes them"),
+        (json!({"do_rescale": false, "image_std": [51], "image_mean": [300]}), "from 0 to 255"),
+        (json!({"rescale_factor": 1.0 / 127.5, "image_std": [3.0]}), "at most 2"),
         (json!({"rescale_factor": 0.0}), "a positive number"),
         (json!({"rescale_offset": true}), "--mean"),
     ] {

@@ -74,6 +74,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &context)?;
     let Evaluated { predictions, temperatures, .. } = &found;
     let saved = args.dump.as_deref().map(|path| saved::write(path, predictions, temperatures));
+    let (others, notes) = others(&args.ood, &checkpoint, &found, &context)?;
     let mut report = Evaluation {
         schema: EVALUATION.into(),
         figures: summarise_at(predictions, temperatures),
@@ -84,8 +85,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         temperature_origin: found.origin.clone(),
         predictions: saved.transpose()?,
         shifts: None,
-        others: others(&args.ood, &checkpoint, &found, &context)?,
-        warnings: found.warnings.clone(),
+        others,
+        warnings: found.warnings.iter().cloned().chain(notes).collect(),
     };
     match &args.shift {
         Some(asked) => {

@@ -138,7 +138,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let named = parent.as_ref().filter(|_| !args.reset_head);
     let (data, notes) = open_for_training(args.on_bad_sample, &args.data, named)?;
     let images = images(args, &data)?;
-    let start = start(args, parent, notes, &images)?;
+    let start = start(args, parent, notes, &data, &images)?;
     let settings = settings(args, &images)?;
     let pixels = |split: &Split| Pixels::new(split, start.preprocess.as_ref(), &start.config);
     let train = pixels(&images.train)?;
@@ -161,22 +161,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         trained
     };
     let provenance = provenance(args, &start, &images, &settings, trained.epoch);
-    let names = start.parent.as_ref().and_then(|parent| parent.class_names.as_deref());
-    let names = images.whole.class_names().or(names.filter(|n| n.len() == start.config.classes));
+    let names = images.whole.class_names();
+    let (out, weights) = (&args.out, &trained.weights);
     let path = match &start.parent {
-        Some(parent) if !start.reshaped => {
-            parent.save(&args.out, &trained.weights, &provenance)?.path
+        // A head that is kept for data without class names still tells the parent's classes apart.
+        Some(parent) if names.is_none() && !start.fresh_head => {
+            parent.save(out, weights, &provenance)?.path
         }
-        _ => {
+        Some(parent) => parent.save_with_classes(out, weights, names, &provenance)?.path,
+        None => {
             let preprocess = start.preprocess.as_ref();
-            checkpoint::create(
-                &args.out,
-                &config,
-                preprocess,
-                &trained.weights,
-                names,
-                &provenance,
-            )?
+            checkpoint::create(out, &config, preprocess, weights, names, &provenance)?
         }
     };
     let objective = Objective::new(config, trained.weights);
@@ -197,10 +192,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         settings: provenance.settings,
         kept_epoch: trained.epoch,
         epochs: trained.epochs,
+        notes: start.notes.clone(),
         figures: figures.into_iter().map(|(name, figures)| (name.into(), figures)).collect(),
     };
     args.common.save(&report)?;
-    Ok(print(&text(&report))?)
+    let mut text = text(&report);
+    if args.common.quiet {
+        // The plan would have them.
+        start.notes.iter().for_each(|note| text += &format!("note: {note}
+"));
+    }
+    Ok(print(&text)?)
 }
 
 /// Refuses values out of range.

@@ -30,14 +30,6 @@ pub enum Error {
          --val-fraction above 0, or --keep last"
     )]
     NothingToJudgeBy,
-    /// The model cannot be written in timm's layout.
-    #[error("--from {from}: {reason}; keep its head, or start from a model that timm can build")]
-    Inexpressible {
-        /// The checkpoint.
-        from: String,
-        /// What stands in the way.
-        reason: String,
-    },
     /// One of mean and standard deviation without the other.
     #[error(
         "--mean and --std: expected both or neither, found one; pass both, or leave the data \

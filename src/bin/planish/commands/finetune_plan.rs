@@ -5,7 +5,8 @@ use super::finetune_error::Error;
 use planish::checkpoint::Load;
 use planish::checkpoint::{Checkpoint, check_writable, standing};
 use planish::data::{
-    DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role, Split, require,
+    ClassError, DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role, Split,
+    channels_changed, first_difference, names_classes, require, unmatched,
 };
 use planish::pixels::Pixels;
 use planish::vit::{Config, Weights, arch};
@@ -71,8 +72,16 @@ pub fn images(args: &Args, data: &DataSet) -> Result<Images, DataError> {
     let train = whole.subset(&rest, "train")?;
     let test = data.test().cloned();
     let splits = [Some(&whole), val.as_ref(), test.as_ref()].into_iter().flatten();
-    let highest = splits.flat_map(|split| split.labels()).max().copied().unwrap_or(0) as usize;
     let named = whole.class_names().map_or(0, <[String]>::len);
+    let mut highest = 0;
+    for split in splits {
+        let label = split.labels().iter().max().copied().unwrap_or(0);
+        if named > 0 && label as usize >= named {
+            let place = split.place();
+            return Err(DataError::Classes(ClassError::Unnamed { place, label, names: named }));
+        }
+        highest = highest.max(label as usize);
+    }
     Ok(Images {
         classes: named.max(highest + 1),
         named: named > 0,
@@ -106,8 +115,8 @@ pub struct Start {
     pub architecture: String,
     /// The checkpoint it comes from.
     pub parent: Option<Checkpoint>,
-    /// Whether the head is the parent's no more in shape, so that its layout cannot be kept.
-    pub reshaped: bool,
+    /// Whether the head is not the parent's.
+    pub fresh_head: bool,
     /// What the user should hear.
     pub notes: Vec<String>,
 }
@@ -121,13 +130,15 @@ pub fn start(
     args: &Args,
     parent: Option<Checkpoint>,
     notes: Vec<String>,
+    data: &DataSet,
     images: &Images,
 ) -> anyhow::Result<Start> {
     let mut start = match parent {
-        Some(parent) => from_checkpoint(args, parent, images)?,
+        Some(parent) => from_checkpoint(args, parent, data, images)?,
         None => from_scratch(args, args.arch.as_deref().unwrap_or_default(), images)?,
     };
     start.notes.splice(0..0, notes);
+    start.notes.extend(channels_changed(data, start.config.channels));
     if let (Some(found), false) = (standing(&args.out), args.force) {
         return Err(Error::Standing { out: args.out.clone(), found }.into());
     }
@@ -155,14 +166,19 @@ fn from_scratch(args: &Args, arch: &str, images: &Images) -> anyhow::Result<Star
         weights: Weights::random(&config, args.common.seed)?,
         architecture: arch.into(),
         parent: None,
-        reshaped: false,
+        fresh_head: true,
         config,
         preprocess,
         notes,
     })
 }
 
-fn from_checkpoint(args: &Args, parent: Checkpoint, images: &Images) -> anyhow::Result<Start> {
+fn from_checkpoint(
+    args: &Args,
+    parent: Checkpoint,
+    data: &DataSet,
+    images: &Images,
+) -> anyhow::Result<Start> {
     parent.check_output(&args.out)?;
     let mut config = parent.config.clone();
     let mut notes: Vec<String> = parent.assumed.iter().map(|a| format!("assumed: {a}")).collect();
@@ -171,19 +187,21 @@ fn from_checkpoint(args: &Args, parent: Checkpoint, images: &Images) -> anyhow::
         true => config.classes == images.classes,
         false => config.classes >= images.classes,
     };
-    let weights = if !fits || args.reset_head {
+    let fresh_head = !fits || args.reset_head;
+    let (given, own) = (images.whole.class_names(), parent.class_names.as_deref());
+    let weights = if fresh_head {
+        let dropped = match (given, own) {
+            (None, Some(_)) => "; the data name no classes, and its class names are dropped",
+            _ => "",
+        };
         notes.push(format!(
-            "the head is replaced by a fresh one of {} classes (the checkpoint's has {})",
+            "the head is replaced by a fresh one of {} classes (the checkpoint's has {}){dropped}",
             images.classes, config.classes
         ));
         config.classes = images.classes;
-        if let (false, Some(reason)) = (fits, arch::not_for_timm(&config)) {
-            return Err(
-                Error::Inexpressible { from: parent.path.display().to_string(), reason }.into()
-            );
-        }
-        fresh_head(&config, &parent.weights, args.common.seed)?
+        fresh_head_of(&config, &parent.weights, args.common.seed)?
     } else {
+        notes.extend(kept_head(data, given, own));
         parent.weights.clone()
     };
     Ok(Start {
@@ -192,13 +210,29 @@ fn from_checkpoint(args: &Args, parent: Checkpoint, images: &Images) -> anyhow::
         config,
         weights,
         parent: Some(parent),
-        reshaped: !fits,
+        fresh_head,
         notes,
     })
 }
 
+/// Notes on a head that is kept, of a checkpoint whose classes are `own`, on data whose classes are
+/// `given`.
+fn kept_head(data: &DataSet, given: Option<&[String]>, own: Option<&[String]>) -> Vec<String> {
+    let Some(own) = own.filter(|own| names_classes(own)) else { return Vec::new() };
+    let Some(given) = given else { return unmatched(data, own) };
+    let note = |(at, [in_data, in_checkpoint]): (usize, [String; 2])| {
+        format!(
+            "{}: class {at} is {in_data} in the data and {in_checkpoint} in the checkpoint: its head \
+             is trained on, and the new checkpoint gets the data's class names; --reset-head starts \
+             with a fresh head",
+            data.path.display()
+        )
+    };
+    first_difference(given, own).map(note).into_iter().collect()
+}
+
 /// The weights with a random head of as many classes as `config` has.
-fn fresh_head(config: &Config, weights: &Weights, seed: u64) -> anyhow::Result<Weights> {
+fn fresh_head_of(config: &Config, weights: &Weights, seed: u64) -> anyhow::Result<Weights> {
     let random = Weights::random(config, seed)?;
     let tensors = random.iter().map(|(name, fresh)| match weights.get(name) {
         Some(kept) if !name.starts_with("head") => kept.clone(),

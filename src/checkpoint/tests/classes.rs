@@ -1,0 +1,159 @@
+//! The classes of a head that was trained on new data, in the configuration it is saved with.
+
+use super::layouts::in_layout;
+use super::*;
+
+/// Weights with a fresh head of that many classes.
+fn retrained(checkpoint: &Checkpoint, classes: usize) -> Weights {
+    let config = Config { classes, ..checkpoint.config.clone() };
+    let random = Weights::random(&config, 9).unwrap();
+    let tensor = |(name, fresh): (&str, &Tensor)| match checkpoint.weights.get(name) {
+        Some(kept) if !name.starts_with("head") => kept.clone(),
+        _ => fresh.clone(),
+    };
+    Weights::new(&config, random.iter().map(tensor).collect()).unwrap()
+}
+
+/// Saves with new classes, as a folder and as a file; the configuration of both.
+fn saved(checkpoint: &Checkpoint, classes: usize, names: Option<&[&str]>) -> Value {
+    let names: Option<Vec<String>> = names.map(|all| all.iter().map(|&n| n.into()).collect());
+    let weights = retrained(checkpoint, classes);
+    let dir = TempDir::new().unwrap();
+    let (folder, file) = (dir.path().join("new"), dir.path().join("new.safetensors"));
+    let mut found = Vec::new();
+    for out in [&folder, &file] {
+        let made = provenance("finetune");
+        checkpoint.save_with_classes(out, &weights, names.as_deref(), &made).unwrap();
+        let again = open(out).unwrap();
+        assert_eq!((again.layout, again.config.classes), (checkpoint.layout, classes));
+        assert_eq!(again.class_names, names);
+        assert_eq!(again.preprocess, checkpoint.preprocess);
+        for ((name, a), (_, b)) in again.weights.iter().zip(weights.iter()) {
+            assert_eq!(a.dims(), b.dims(), "{name}");
+            assert!(!numbers::moved(a, b).unwrap().contains(&true), "{name}");
+        }
+        found.push(again);
+    }
+    let text = fs::read_to_string(folder.join("config.json")).unwrap();
+    let inside = found[1].metadata.iter().find(|(key, _)| key == CONFIG_KEY);
+    assert_eq!(inside.map(|(_, text)| text), Some(&text));
+    // A reader that is not ours agrees on the file.
+    safetensors::SafeTensors::deserialize(&fs::read(&file).unwrap()).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn timms_configuration_gets_the_new_classes_and_loses_the_old() {
+    let mut stated = configuration();
+    stated["label_names"] = json!(["cat", "dog", "emu"]);
+    stated["label_descriptions"] = json!({"cat": "a cat", "dog": "a dog", "emu": "a bird"});
+    stated["pretrained_cfg"]["num_classes"] = json!(3);
+    stated["pretrained_cfg"]["label_names"] = json!(["cat", "dog", "emu"]);
+    stated["model_args"]["num_classes"] = json!(3);
+    let dir = folder(&raw(&small()), &stated);
+    let checkpoint = open(dir.path()).unwrap();
+    for (classes, names) in [(3, vec!["fox", "cat", "gnu"]), (2, vec!["cat", "fox"])] {
+        let mut expected = stated.clone();
+        expected["num_classes"] = json!(classes);
+        expected["label_names"] = json!(names);
+        expected["label_descriptions"] = json!({"cat": "a cat"});
+        expected["model_args"]["num_classes"] = json!(classes);
+        expected["pretrained_cfg"]["num_classes"] = json!(classes);
+        expected["pretrained_cfg"].as_object_mut().unwrap().shift_remove("label_names");
+        assert_eq!(saved(&checkpoint, classes, Some(&names)), expected);
+    }
+    for classes in [3, 5] {
+        let found = saved(&checkpoint, classes, None).to_string();
+        for old in ["cat", "dog", "emu", "label"] {
+            assert!(!found.contains(old), "{found}");
+        }
+    }
+}
+
+#[test]
+fn transformers_configuration_gets_the_new_classes_and_loses_the_old() {
+    let stated = json!({
+        "architectures": ["ViTForImageClassification"], "model_type": "vit",
+        "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
+        "image_size": 28, "patch_size": 7, "num_channels": 1, "qkv_bias": true, "num_labels": 3,
+        "id2label": {"0": "cat", "1": "dog", "2": "emu"},
+        "label2id": {"cat": 0, "dog": 1, "emu": 2},
+    });
+    for layout in [Layout::Transformers, Layout::TransformersOld] {
+        let dir = folder(&in_layout(&small(), layout, "vit."), &stated);
+        let checkpoint = open(dir.path()).unwrap();
+        let mut expected = stated.clone();
+        expected["id2label"] = json!({"0": "fox", "1": "cat", "2": "gnu"});
+        expected["label2id"] = json!({"fox": 0, "cat": 1, "gnu": 2});
+        assert_eq!(saved(&checkpoint, 3, Some(&["fox", "cat", "gnu"])), expected);
+        expected["num_labels"] = json!(2);
+        expected["id2label"] = json!({"0": "fox", "1": "cat"});
+        expected["label2id"] = json!({"fox": 0, "cat": 1});
+        assert_eq!(saved(&checkpoint, 2, Some(&["fox", "cat"])), expected);
+        // What transformers itself writes for a model whose classes have no names.
+        expected["id2label"] = json!({"0": "LABEL_0", "1": "LABEL_1"});
+        expected["label2id"] = json!({"LABEL_0": 0, "LABEL_1": 1});
+        assert_eq!(saved(&checkpoint, 2, None), expected);
+    }
+}
+
+#[test]
+fn a_new_head_keeps_the_stored_type_the_order_and_every_other_byte() {
+    let mut tensors = raw(&small());
+    let half = |bytes: &[u8]| -> Vec<u8> {
+        let (values, _) = bytes.as_chunks::<4>();
+        let half = |x: &[u8; 4]| half::f16::from_f32(f32::from_le_bytes(*x)).to_le_bytes();
+        values.iter().flat_map(half).collect()
+    };
+    for (dtype, _, bytes) in tensors.values_mut() {
+        (*dtype, *bytes) = (Dtype::F16, half(bytes));
+    }
+    let dir = folder(&tensors, &configuration());
+    let checkpoint = open(dir.path()).unwrap();
+    let weights = retrained(&checkpoint, 5);
+    let out = TempDir::new().unwrap();
+    let to = out.path().join("new");
+    let made = provenance("finetune");
+    let path = checkpoint.save_with_classes(&to, &weights, None, &made).unwrap().path;
+    let order = |path: &Path| -> Vec<String> {
+        let header = Header::read(path, &fs::read(path).unwrap()).unwrap();
+        header.entries.into_iter().map(|entry| entry.name).collect()
+    };
+    assert_eq!(order(&path), order(&checkpoint.path));
+    let bytes = fs::read(&path).unwrap();
+    let found = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (name, (_, shape, old)) in &tensors {
+        let view = found.tensor(name).unwrap();
+        assert_eq!(view.dtype(), Dtype::F16, "{name}");
+        match weights.get(name).filter(|_| name.starts_with("head")) {
+            Some(fresh) => {
+                assert_eq!(view.shape(), fresh.dims(), "{name}");
+                let single = Stored::F32.encode(fresh).unwrap();
+                assert_eq!(view.data(), half(&single), "{name}");
+            }
+            None => assert_eq!((view.shape(), view.data()), (&shape[..], &old[..]), "{name}"),
+        }
+    }
+    let names = ["a".to_owned()];
+    let found = checkpoint.save_with_classes(&to, &weights, Some(&names), &made).unwrap_err();
+    assert!(matches!(found, Error::ClassNames { expected: 5, found: 1 }), "{found}");
+}
+
+#[test]
+fn a_patch_does_not_leave_the_old_classes_beside_new_weights() {
+    let mut stated = configuration();
+    stated["label_names"] = json!(["cat", "dog", "emu"]);
+    let dir = folder(&raw(&small()), &stated);
+    let checkpoint = open(dir.path()).unwrap();
+    let out = TempDir::new().unwrap();
+    let (same, other) = (out.path().join("same"), out.path().join("other"));
+    let made = provenance("finetune");
+    checkpoint.save(&same, &checkpoint.weights, &made).unwrap();
+    let patch = |b: &Path| Patch::between(&checkpoint.path, &b.join("model.safetensors"));
+    assert!(patch(&same).is_ok());
+    let names = ["fox", "gnu", "cat"].map(String::from);
+    checkpoint.save_with_classes(&other, &checkpoint.weights, Some(&names), &made).unwrap();
+    let found = patch(&other).unwrap_err();
+    assert!(matches!(found, Error::Refused(Refused::OtherConfiguration { .. })), "{found}");
+}
