@@ -145,7 +145,7 @@ fn both_flags_replace_what_the_file_says_of_normalisation() {
     fs::write(&file, changed(images(), &json!({"image_mean": [127.5]})).to_string()).unwrap();
     let flags = |mean: f32, std: f32| {
         let (mean, std) = (Some(vec![mean]), Some(vec![std]));
-        Checkpoint::open(dir.path(), &Overrides { mean, std, ..Overrides::default() })
+        Checkpoint::open(dir.path(), &Load { mean, std, ..Load::default() })
     };
     let found = flags(0.5, 0.2).unwrap().preprocess.unwrap();
     assert_eq!((found.mean, found.std), (vec![0.5], vec![0.2]));
