@@ -29,9 +29,13 @@ enum Says {
 
 use Says::{Activation, Eps, Heads, Other};
 
+/// What a name does not settle of SigLIP's activation.
+const EITHER_GELU: &str =
+    "some architectures of this name have the exact GELU, others its tanh approximation";
+
 /// One word of a name, or several in a row, and what they say. The first row that fits counts, for
 /// each of the five kinds.
-const ROWS: [(&str, Says); 70] = [
+const ROWS: [(&str, Says); 71] = [
     // Blocks.
     ("rpn", Other("its blocks have the layer norm after attention and after the MLP")),
     ("18x2", Other("its blocks add two attentions side by side, then two MLPs")),
@@ -65,13 +69,11 @@ const ROWS: [(&str, Says); 70] = [
     ("r_s16", Other("a convolutional network makes its patches")),
     ("r26", Other("a convolutional network makes its patches")),
     ("r50", Other("a convolutional network makes its patches")),
+    ("vit_base_resnet50", Other("a convolutional network makes its patches")),
     ("resnet26d", Other("a convolutional network makes its patches")),
     ("resnet50d", Other("a convolutional network makes its patches")),
     ("vitamin", Other("a convolutional network makes its patches")),
     ("naflexvit", Other("it takes patches of images of any size")),
-    // Pooling.
-    ("map", Other("it pools by attention")),
-    ("test_vit3", Other("it pools by attention")),
     // Other families whose tensors have the same names, or nearly.
     ("eva_giant", Other("it is another network (timm: Eva)")),
     ("cait", Other("it is another network (CaiT)")),
@@ -84,12 +86,9 @@ const ROWS: [(&str, Says); 70] = [
     ("qwen3_vit", Other("it is another network (Qwen's encoder)")),
     // Activations.
     ("quickgelu", Activation("its activation is QuickGELU")),
-    (
-        "siglip",
-        Activation(
-            "some architectures of this name have the exact GELU, others its tanh approximation",
-        ),
-    ),
+    ("quick_gelu", Activation("its activation is QuickGELU")),
+    ("siglip", Activation(EITHER_GELU)),
+    ("siglip2", Activation(EITHER_GELU)),
     // ε: timm's `LayerNorm(eps=1e-5)` of all CLIP models.
     ("clip", Eps(TIMM_CLIP_EPS)),
     // Heads that the size's name would get wrong, then those of the sizes.
@@ -122,7 +121,7 @@ const ROWS: [(&str, Says); 70] = [
 const FAMILIES: [&str; 4] = ["vit", "deit", "deit3", "flexivit"];
 
 /// Other words in names of plain architectures; besides them numbers, `patch16` and `reg4`.
-const WORDS: [&str; 31] = [
+const WORDS: [&str; 37] = [
     "nano",
     "micro",
     "tiny",
@@ -154,6 +153,12 @@ const WORDS: [&str; 31] = [
     "dinov2",
     "tipsv2",
     "radio",
+    "map",
+    "in21k",
+    "in21ft1k",
+    "laion2b",
+    "dino",
+    "sam",
 ];
 
 /// An architecture's name as timm writes it.

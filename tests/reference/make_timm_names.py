@@ -2,7 +2,7 @@
 
     python tests/reference/make_timm_names.py
 
-For every architecture of timm's whose tensors are named as a Vision Transformer's: the network
+For every architecture of timm's whose tensors are named like a Vision Transformer's: the network
 (`plain`, or what makes it another one), and what a plain network's tensors do not show: heads, ε,
 activation, pooling. All of it is read off the modules of a model without weights. Needs timm
 (1.0.31 was used) and torch. Tests read the result; they do not run this.
@@ -14,7 +14,7 @@ from pathlib import Path
 import timm
 import torch
 from timm.layers import Attention, LayerNorm, Mlp, PatchEmbed
-from timm.models._registry import _model_to_module
+from timm.models._registry import _deprecated_models, _model_to_module
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 
@@ -48,14 +48,16 @@ def network(model):
 
 
 rows = []
-for name in timm.list_models():
-    if _model_to_module[name] not in MODULES:
+# Names of earlier versions, too.
+earlier = {old: new.split(".")[0] for old, new in _deprecated_models.items()}
+for name in [*timm.list_models(), *earlier]:
+    if _model_to_module.get(earlier.get(name, name)) not in MODULES:
         continue
     with torch.device("meta"):
         try:
-            model = timm.create_model(name, depth=1)
+            model = timm.create_model(earlier.get(name, name), depth=1)
         except (TypeError, AssertionError):
-            model = timm.create_model(name)
+            model = timm.create_model(earlier.get(name, name))
     row = dict(name=name, network=network(model))
     if row["network"] == "plain":
         block = model.blocks[0]
