@@ -21,7 +21,7 @@ impl Reader<'_> {
         &mut self,
         config: &Config,
     ) -> Result<Option<Preprocess>, Error> {
-        // What both flags replace need not be understood.
+        // What both flags replace is not read.
         let replaced = self.overrides.mean.is_some() && self.overrides.std.is_some();
         let moments = match self.images.filter(|_| !replaced) {
             Some(images) => stated_moments(images)?,

@@ -213,7 +213,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.common.save(&report)?;
     let mut text = text(&report);
     if args.common.quiet {
-        // The plan would have them.
+        // No plan was printed that has them.
         start.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
     }
     Ok(output::print(&text)?)

@@ -115,7 +115,7 @@ pub struct Start {
     pub architecture: String,
     /// The checkpoint it comes from.
     pub parent: Option<Checkpoint>,
-    /// Whether the head is not the parent's.
+    /// Whether the head is new, and not the parent's.
     pub fresh_head: bool,
     /// What the user should hear.
     pub notes: Vec<String>,

@@ -46,7 +46,7 @@ pub use decode::Flaw;
 pub use error::Error;
 pub use fitted::{Fitted, Sample};
 pub use prepare::Augmented;
-pub use preprocess::{Interpolation, Preprocess, Resize, is_mean, is_std};
+pub use preprocess::{Interpolation, Moment, Preprocess, Resize};
 pub use split::Split;
 
 /// A data set as it was found: its splits, by the names its files have.
