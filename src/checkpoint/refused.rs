@@ -76,8 +76,8 @@ pub enum Refused {
     },
     /// Checkpoints whose configurations differ.
     #[error(
-        "{b} says other things than {a}, as after a change of classes: a patch carries tensors alone, \
-         and would leave the old configuration beside them; ship the whole checkpoint"
+        "{a} and {b} differ, as after a change of classes: a patch carries tensors only, and would \
+         leave the old configuration beside the new weights; ship the whole checkpoint"
     )]
     OtherConfiguration {
         /// Configuration of the file that the patch starts from.

@@ -2,7 +2,7 @@
 
 use super::reader::{Dialect, Reader};
 use super::{Error, Layout};
-use crate::data::{Interpolation, Preprocess, Resize, is_mean, is_std};
+use crate::data::{Interpolation, Moment, Preprocess, Resize};
 use crate::vit::Config;
 
 /// Pixels of the short side for a crop of 224 where torchvision is not asked otherwise.
@@ -61,24 +61,26 @@ impl Reader<'_> {
         values: Vec<f32>,
         channels: usize,
     ) -> Result<Vec<f32>, Error> {
-        let std = key.ends_with("std");
-        let fits = if std { is_std } else { is_mean };
-        let in_range = values.iter().all(|&x| fits(x));
+        let (moment, flag) = match key.ends_with("std") {
+            true => (Moment::Std, "--std"),
+            false => (Moment::Mean, "--mean"),
+        };
+        let fit = values.iter().all(|&x| moment.fits(x));
         match values.as_slice() {
-            [one] if in_range => Ok(vec![*one; channels]),
-            _ if in_range && values.len() == channels => Ok(values),
+            [one] if fit => Ok(vec![*one; channels]),
+            _ if fit && values.len() == channels => Ok(values),
             _ => Err(Error::Setting {
                 place,
                 key,
                 expected: format!(
                     "one number {} for each of {channels} channels, in units of the full scale \
                      (level 255)",
-                    if std { "above 0 and at most 1" } else { "from 0 to 1" }
+                    moment.range()
                 ),
                 found: format!("{values:?}"),
                 remedy: match values.iter().any(|x| x.abs() > 1.0) {
                     true => "divide levels by 255".into(),
-                    false => format!("give --{}", if std { "std" } else { "mean" }),
+                    false => format!("give {flag}"),
                 },
             }),
         }

@@ -50,7 +50,7 @@ pub use fitted::{Fitted, Sample};
 pub use info::DataInfo;
 pub use options::{DataOptions, OnBadSample, TrainOn};
 pub use prepare::Augmented;
-pub use preprocess::{Interpolation, Preprocess, Resize, is_mean, is_std};
+pub use preprocess::{Interpolation, Moment, Preprocess, Resize};
 pub use split::Split;
 
 /// A data set as it was found: its splits, by the names its files have.

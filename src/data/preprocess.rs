@@ -48,15 +48,32 @@ pub struct Preprocess {
     pub std: Vec<f32>,
 }
 
-/// Whether a mean can be one of pixels from 0 to 1.
-pub fn is_mean(value: f32) -> bool {
-    (0.0..=1.0).contains(&value)
+/// What normalises pixels, in units of the full scale: they are divided by 255 first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The mean.
+    Mean,
+    /// The standard deviation.
+    Std,
 }
 
-/// Whether a standard deviation can divide pixels from 0 to 1. None of theirs is above 0.5, and 1
-/// leaves them as they are.
-pub fn is_std(value: f32) -> bool {
-    value > 0.0 && value <= 1.0
+impl Moment {
+    /// Whether it can be that of pixels from 0 to 1. Their standard deviation is at most 0.5, and 1
+    /// stands for none.
+    pub fn fits(self, value: f32) -> bool {
+        match self {
+            Moment::Mean => (0.0..=1.0).contains(&value),
+            Moment::Std => value > 0.0 && value <= 1.0,
+        }
+    }
+
+    /// The values that fit, in words.
+    pub fn range(self) -> &'static str {
+        match self {
+            Moment::Mean => "from 0 to 1",
+            Moment::Std => "above 0 and at most 1",
+        }
+    }
 }
 
 impl FromStr for Interpolation {

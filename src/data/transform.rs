@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::augment::{Draw, Window};
 use super::resample::resample;
-use super::{Error, Interpolation, Preprocess, Resize, is_mean, is_std};
+use super::{Error, Interpolation, Moment, Preprocess, Resize};
 
 /// Most values one resized image may have: beyond it an extreme aspect ratio would ask for
 /// gigabytes before the crop throws them away.
@@ -33,17 +33,17 @@ impl Preprocess {
             let remedy = "give the images as tensors:FILE";
             return fail("channels", "1 (grey) or 3 (RGB)".into(), found, remedy);
         }
-        let moments: [(_, &[f32], fn(f32) -> bool, _, _); 2] = [
-            ("mean", &self.mean, is_mean, "from 0 to 1", "pass --mean"),
-            ("standard deviation", &self.std, is_std, "above 0 and at most 1", "pass --std"),
-        ];
-        for (place, values, fits, range, remedy) in moments {
-            if values.len() != self.channels || values.iter().any(|&x| !fits(x)) {
+        for (moment, place, values, remedy) in [
+            (Moment::Mean, "mean", &self.mean, "pass --mean"),
+            (Moment::Std, "standard deviation", &self.std, "pass --std"),
+        ] {
+            if values.len() != self.channels || values.iter().any(|&x| !moment.fits(x)) {
                 let levels = values.iter().any(|x| x.abs() > 1.0);
                 let remedy = if levels { "divide levels by 255" } else { remedy };
-                let n = self.channels;
                 let expected = format!(
-                    "{n} numbers {range}, one per channel, in units of the full scale (level 255)"
+                    "{} numbers {}, one per channel, in units of the full scale (level 255)",
+                    self.channels,
+                    moment.range()
                 );
                 return fail(place, expected, format!("{values:?}"), remedy);
             }

@@ -5,8 +5,8 @@ use crate::checkpoint::Checkpoint;
 use crate::data::DataInfo;
 use crate::data::folds::stratified_sample;
 use crate::data::{
-    DataOptions, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance, TrainOn,
-    channels_changed, choose, number_classes,
+    DataOptions, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
+    TrainOn, channels_changed, choose, number_classes,
 };
 use crate::pixels::Pixels;
 

@@ -198,9 +198,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.common.save(&report)?;
     let mut text = text(&report);
     if args.common.quiet {
-        // The plan would have them.
-        start.notes.iter().for_each(|note| text += &format!("note: {note}
-"));
+        // No plan was printed that has them.
+        start.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
     }
     Ok(print(&text)?)
 }

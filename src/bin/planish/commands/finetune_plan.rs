@@ -5,8 +5,8 @@ use super::finetune_error::Error;
 use planish::checkpoint::Load;
 use planish::checkpoint::{Checkpoint, check_writable, standing};
 use planish::data::{
-    ClassError, DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role, Split,
-    channels_changed, first_difference, names_classes, require, unmatched,
+    ClassError, DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role,
+    Split, channels_changed, first_difference, names_classes, require, unmatched,
 };
 use planish::pixels::Pixels;
 use planish::vit::{Config, Weights, arch};
@@ -115,7 +115,7 @@ pub struct Start {
     pub architecture: String,
     /// The checkpoint it comes from.
     pub parent: Option<Checkpoint>,
-    /// Whether the head is not the parent's.
+    /// Whether the head is new, and not the parent's.
     pub fresh_head: bool,
     /// What the user should hear.
     pub notes: Vec<String>,
