@@ -9,6 +9,7 @@ use candle_nn::{Conv2d, Conv2dConfig, LayerNorm, Linear, loss, ops};
 use checks::{Stream, assert_close, numbers, tensor};
 use planish_kernels::tokens::Patches;
 use planish_kernels::{self as planish, DualTensor, Op, Saved};
+use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 /// Relative to the norm. The rounding errors are 6e-8 and 1e-16; sums and cancellation cost one to
 /// two digits, which candle's different order of sums does not share.
@@ -17,14 +18,29 @@ const TOLERANCE: [(DType, f64); 2] = [(DType::F32, 3e-6), (DType::F64, 1e-13)];
 /// Exact in f32, because candle stores ε as f32.
 const EPS: f64 = 1.0 / (1 << 20) as f64;
 
+/// Seeded inputs of these shapes.
+fn inputs(stream: &mut Stream, dims: &[&[usize]], dtype: DType) -> Vec<Tensor> {
+    dims.iter().map(|dims| tensor(&stream.numbers(dims), dims, dtype)).collect()
+}
+
+/// Compares y of an operation with that of `reference`.
+fn check_value(op: &dyn Op, dims: &[&[usize]], reference: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    for (dtype, tolerance) in TOLERANCE {
+        let x = inputs(&mut Stream(23), dims, dtype);
+        let expected = reference(&x).unwrap();
+        let x: Vec<DualTensor> = x.into_iter().map(DualTensor::constant).collect();
+        let y = op.value(&x.iter().collect::<Vec<_>>()).unwrap();
+        let what = format!("{op:?} {dims:?} {dtype:?}");
+        assert_close(&what, &numbers(y.value()), &numbers(&expected), tolerance);
+    }
+}
+
 /// Compares y and the gradients of Σ gy y of an operation with those of `reference`.
 fn check(op: &dyn Op, dims: &[&[usize]], reference: impl Fn(&[Tensor]) -> Result<Tensor>) {
     for (dtype, tolerance) in TOLERANCE {
         let mut stream = Stream(23);
-        let x: Vec<Var> = dims
-            .iter()
-            .map(|dims| Var::from_tensor(&tensor(&stream.numbers(dims), dims, dtype)).unwrap())
-            .collect();
+        let x: Vec<Var> =
+            inputs(&mut stream, dims, dtype).iter().map(|x| Var::from_tensor(x).unwrap()).collect();
         let inputs: Vec<DualTensor> =
             x.iter().map(|x| DualTensor::constant(x.as_detached_tensor())).collect();
         let y = op.value(&inputs.iter().collect::<Vec<_>>()).unwrap();
@@ -79,13 +95,24 @@ fn softmax() {
     assert_close("fused softmax", &numbers(y.value()), &expected, TOLERANCE[0].1);
 }
 
+/// candle's gradients of its own GELU have constants of six digits; those of erf and tanh are exact.
 #[test]
 fn gelu() {
-    check(&planish::Gelu { tanh: false }, &[&[7, 33]], |x| x[0].gelu_erf());
-    check(&planish::Gelu { tanh: true }, &[&[7, 33]], |x| x[0].gelu());
-    check(&planish::BiasGelu { tanh: false }, &[&[7, 33], &[33]], |x| {
-        x[0].broadcast_add(&x[1])?.gelu_erf()
-    });
+    let exact =
+        |x: &Tensor| -> Result<Tensor> { x * (((x * FRAC_1_SQRT_2)?.erf()? * 0.5)? + 0.5)? };
+    let tanh = |x: &Tensor| -> Result<Tensor> {
+        let cubic = (x * ((x.sqr()? * 0.044715)? + 1.0)?)?;
+        x * (((cubic * (2.0 / PI).sqrt())?.tanh()? * 0.5)? + 0.5)?
+    };
+    let (op, op_tanh) = (planish::Gelu { tanh: false }, planish::Gelu { tanh: true });
+    check_value(&op, &[&[7, 33]], |x| x[0].gelu_erf());
+    check_value(&op_tanh, &[&[7, 33]], |x| x[0].gelu());
+    check(&op, &[&[7, 33]], |x| exact(&x[0]));
+    check(&op_tanh, &[&[7, 33]], |x| tanh(&x[0]));
+    let dims: [&[usize]; 2] = [&[7, 33], &[33]];
+    let bias = |x: &[Tensor]| x[0].broadcast_add(&x[1]);
+    check(&planish::BiasGelu { tanh: false }, &dims, |x| exact(&bias(x)?));
+    check(&planish::BiasGelu { tanh: true }, &dims, |x| tanh(&bias(x)?));
 }
 
 /// candle averages over the batch; the operation gives one loss per row.

@@ -56,7 +56,10 @@ impl State {
             Some(known) => known,
             None => {
                 let what = ("what the optimizer remembers", lists as u64 * bytes, FEWER);
-                Remembered { moments: make(what, || Moments::zeros(weights, lists))?, kinds: now }
+                Remembered {
+                    moments: allocate(what, || Moments::zeros(weights, lists))?,
+                    kinds: now,
+                }
             }
         };
         let moments = &mut self.0.insert(known).moments;
@@ -66,7 +69,7 @@ impl State {
         Ok(match update.rule {
             Rule::Sgd { momentum, nesterov } => {
                 let by = Sgd { rate, momentum, decay, nesterov };
-                make(what, || sgd_step(weights, gradients, moments, by))?
+                allocate(what, || sgd_step(weights, gradients, moments, by))?
             }
             Rule::AdamW { beta1, beta2, eps } => {
                 let by = AdamW {
@@ -77,7 +80,7 @@ impl State {
                     scale: rate / (1.0 - libm::pow(beta1, steps)),
                     root: (1.0 - libm::pow(beta2, steps)).sqrt(),
                 };
-                make(what, || adamw_step(weights, gradients, moments, by))?
+                allocate(what, || adamw_step(weights, gradients, moments, by))?
             }
         })
     }

@@ -35,7 +35,7 @@ impl<E: Number> AttentionCall<'_, E> {
     /// Queries, keys or values (0, 1, 2): index of the input, and the view of all heads in it.
     fn qkv(&self, which: usize) -> (usize, View) {
         let (input, head) = self.shape.qkv_views(0)[which];
-        (input, all(self.shape, head, self.inputs[input].numel))
+        (input, all_heads(self.shape, head, self.inputs[input].numel))
     }
 
     fn factor(&self, which: usize) -> (Factor, View) {

@@ -20,7 +20,7 @@ pub(crate) use cast::cast;
 pub use device::{free_and_total, is_out_of_memory, open, peak_mib, trim};
 pub use layers::{Moments, adamw_step, axpy, by_magnitude, products, sgd_step};
 pub use memory::concat;
-pub(crate) use moves::{prepend, rearranged};
 pub(crate) use product::product;
+pub(crate) use rearrange::{prepend, rearranged};
 pub(crate) use rows::{add_into, plus, run as run_rows};
 pub use upload::{Upload, Uploads};
