@@ -1,5 +1,54 @@
-//! planish: finds where a fine-tuned Vision Transformer over-fits, layer by layer, and mends it
-//! cheaply.
+//! planish finds where a fine-tuned Vision Transformer over-fits, layer by layer, and repairs it cheaply.
+//!
+//! # Diagnose a model in 20 lines
+//!
+//! ```no_run
+//! use planish::prelude::*;
+//!
+//! fn main() -> Result<()> {
+//!     // A timm, transformers or torchvision checkpoint, and what it does not say itself.
+//!     let checkpoint = Checkpoint::open("model/".as_ref(), &Load::default())?;
+//!     // Class folders, IDX, CIFAR or prepared tensors; which images train, validate and test.
+//!     let options = DataOptions { data: "images/".into(), ..DataOptions::default() };
+//!     let data = Data::open(&options, &checkpoint)?;
+//!     // Seed 0; an `Observer` in place of `silent` would receive progress.
+//!     let context = Context::silent(0);
+//!     let roles = data.roles(&checkpoint, context.seed)?;
+//!
+//!     let session = DiagnoseSession::new(&checkpoint, &roles, None, &context)?;
+//!     let blocks = layers(&checkpoint.config, Granularity::Block);
+//!     let found = session.measure(&blocks, &Options::default(), &context)?;
+//!     for layer in &found.layers {
+//!         println!("{}: ΔL {:?} nats", layer.name, layer.delta_l_nats.cross_fit);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Post-train it
+//!
+//! [`PostTrainOptions`](post_train::PostTrainOptions) names the method and its options, and
+//! [`PostTrainSession`](post_train::PostTrainSession) prepares, forecasts, trains, judges and saves. See
+//! `examples/post_train.rs`. [`post_train::search()`] tries recipes, [`study`] runs many of them.
+//!
+//! # Layers of the crate
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`vit`], [`tape`], [`objective`] | the network; its loss, gradients and Hessian-vector products |
+//! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
+//! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
+//! | [`diagnose`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
+//! | [`post_train`], [`study`] | whole runs, judged; many of them |
+//! | [`report`] | results as JSON and HTML |
+//!
+//! Operations and kernels are in the crate `planish_kernels`: each states its value and its VJP once, and
+//! forward derivatives and Hessian-vector products follow from dual numbers.
+//!
+//! # Features
+//!
+//! `cli` (default) builds the program and lets option structs be read from a command line; `html` writes
+//! reports as pages; `cuda` computes on an NVIDIA GPU.
 
 pub mod cache;
 pub mod checkpoint;
@@ -34,3 +83,19 @@ pub mod temp_file;
 pub mod train;
 pub mod vector;
 pub mod vit;
+
+/// What most programs need.
+pub mod prelude {
+    pub use crate::checkpoint::{Checkpoint, Load};
+    pub use crate::data::{DataOptions, Role, require};
+    pub use crate::diagnose::session::DiagnoseSession;
+    pub use crate::diagnose::{DiagnoseOptions, Options};
+    pub use crate::error::{Error, Result};
+    pub use crate::observe::{Event, Observer, Silent};
+    pub use crate::post_train::{Place, PostTrainOptions, PostTrainSession};
+    pub use crate::session::{Context, Data, objective, pixels, sample};
+    pub use crate::train::{MethodOptions, TrainOptions};
+    pub use crate::vit::Granularity;
+    pub use crate::vit::layers::{layers, select};
+    pub use candle_core::DType;
+}

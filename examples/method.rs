@@ -1,0 +1,61 @@
+//! A post-training method of one's own: SGD on a gradient whose direction alone counts.
+//!
+//! A method says which layer it updates and where it takes the gradient; the loop draws batches, clips,
+//! schedules the rate, steps, and guards the run.
+//!
+//! cargo run --release --example method
+
+use planish::objective::{Activations, Objective};
+use planish::prelude::*;
+use planish::train::post::{Settings, post_train};
+use planish::train::{Method, Source, Step};
+use planish::vector::norm;
+use planish::vit::Layer;
+
+/// g / ‖g‖: every step has the length of the rate.
+struct NormalizedSgd {
+    update: Layer,
+}
+
+impl Method for NormalizedSgd {
+    fn name(&self) -> &'static str {
+        "normalized-sgd"
+    }
+
+    fn updated(&self) -> &Layer {
+        &self.update
+    }
+
+    fn step(
+        &mut self,
+        model: &Objective,
+        _: &Source,
+        batch: &Activations,
+    ) -> planish::objective::Result<Step> {
+        let found = model.gradient(batch, &self.update)?;
+        let length = norm(&found.gradient)?.max(f64::MIN_POSITIVE);
+        let scaled = found.gradient.iter().map(|g| g / length);
+        let gradient = scaled.collect::<candle_core::Result<_>>()?;
+        Ok(Step { loss: found.loss, gradient, perturbation: None })
+    }
+}
+
+fn main() -> Result<()> {
+    let checkpoint = Checkpoint::open("assets/model".as_ref(), &Load::default())?;
+    let options = DataOptions { data: "assets/data".into(), ..DataOptions::default() };
+    let roles = Data::open(&options, &checkpoint)?.roles(&checkpoint, 0)?;
+    let train = require(Role::Train, roles.train.as_ref())?;
+    let model = objective(&checkpoint, DType::F32)?;
+    let mut method = NormalizedSgd { update: select(&checkpoint.config, "norm")?.remove(0) };
+
+    // The frozen layers run once; training starts above them.
+    let images = pixels(&checkpoint, train)?;
+    let below = model.activations(&images, method.update.first_stage)?;
+    let settings = Settings { epochs: 3, learning_rate: 0.05, ..Settings::default() };
+    let outcome =
+        post_train(&model, &mut method, &Source::held(&below), None, &settings, &mut |_| {})?;
+    for epoch in outcome.epochs {
+        println!("epoch {}: training loss {:.4}", epoch.epoch, epoch.training_loss);
+    }
+    Ok(())
+}
