@@ -12,12 +12,14 @@ pub mod sentence;
 pub mod shifts;
 pub mod table;
 
+use crate::message::in_flags;
 use std::io::{self, Write};
 
-/// Prints a text on standard output, with one line break at its end.
+/// Prints a text on standard output, with one line break at its end. Options that the library names
+/// become flags.
 ///
 /// # Errors
 /// Standard output that cannot be written.
 pub fn print(text: &str) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{}", text.trim_end_matches('\n'))
+    writeln!(io::stdout().lock(), "{}", in_flags(text.trim_end_matches('\n')))
 }
