@@ -1,5 +1,6 @@
 //! `planish eval`: how good a checkpoint is on a split.
 
+use super::bad_samples::damage_note;
 use super::common::Common;
 use super::evaluating::{Evaluated, evaluate};
 use super::format::{count, estimate, number, share};
@@ -69,6 +70,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &args.common)?;
     let Evaluated { predictions, temperatures, .. } = &found;
     let saved = args.dump.as_deref().map(|path| saved::write(path, predictions, temperatures));
+    let (others, of_others) = others(&args.ood, &checkpoint, &found, &args.common)?;
+    let mut warnings = found.warnings.clone();
+    warnings.extend(damage_note(&of_others));
     let mut report = Evaluation {
         schema: EVALUATION.into(),
         figures: summarise_at(predictions, temperatures),
@@ -79,8 +83,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         temperature_origin: found.origin.clone(),
         predictions: saved.transpose()?,
         shifts: None,
-        others: others(&args.ood, &checkpoint, &found, &args.common)?,
-        warnings: found.warnings.clone(),
+        others,
+        damaged: [&found.damaged[..], &of_others].concat(),
+        warnings,
     };
     match &args.shift {
         Some(asked) => {
@@ -108,8 +113,8 @@ fn text(report: &Evaluation) -> String {
     if !report.others.is_empty() {
         out += &others_text(&report.others);
     }
-    if report.figures.temperature_at_bound {
-        out += "note: the loss has no minimum within 0.001 ≤ T ≤ 1000\n";
+    if let Some(note) = report.figures.temperature_note() {
+        out += &format!("note: temperature: {note}\n");
     }
     if let Some(absent) =
         report.figures.details.as_ref().map(|d| d.absent_classes).filter(|&n| n > 0)
@@ -143,6 +148,10 @@ fn table(f: &Summary) -> Table {
         table.row(["AURC", &of(d.aurc, d.aurc_stderr)]);
     }
     table.row(["temperature", &number(f.temperature)]);
+    if let (Some(first), Some(second)) = (f.temperature_of_first_half, f.temperature_of_second_half)
+    {
+        table.row(["used for each half", &format!("{}, {}", number(first), number(second))]);
+    }
     table.row(["calibrated NLL (nats)", &of(f.calibrated_nll, f.calibrated_nll_stderr)]);
     let calibrated_ece = of(f.calibrated_ece, d.and_then(|d| d.calibrated_ece_stderr));
     table.row(["calibrated ECE", &calibrated_ece]);

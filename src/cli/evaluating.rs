@@ -1,11 +1,12 @@
 //! A checkpoint's logits on a split, with the temperature that its other images give.
 
+use super::bad_samples::damage_note;
 use super::common::Common;
 use super::images::{DataArgs, Sources, data_info, pixels};
 use super::model::{Watched, objective};
 use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_halves;
-use crate::data::{Roles, Split};
+use crate::data::{DamagedFile, Roles, Split};
 use crate::evaluate::{Predictions, Temperature, Temperatures};
 use crate::objective::Objective;
 use crate::report::DataInfo;
@@ -27,6 +28,8 @@ pub struct Evaluated {
     pub split: Split,
     /// The model.
     pub objective: Objective,
+    /// Damaged image files among those read.
+    pub damaged: Vec<DamagedFile>,
     /// What a reader of the figures should know.
     pub warnings: Vec<String>,
 }
@@ -90,12 +93,14 @@ pub fn evaluate(
     let mut warnings = warnings(checkpoint, &sources, &roles);
     warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
     warnings.extend(chosen_by(checkpoint, &split)?);
+    let damaged = sources.damaged();
+    warnings.extend(damage_note(&damaged));
     let which = match whole {
         true => format!("split {}, whole, in stored order", split.name()),
         false => format!("V, {}, in stored order", roles.val_origin),
     };
     let data = data_info(sources.of(&split), &split, &which);
-    Ok(Evaluated { predictions, temperatures, origin, data, split, objective, warnings })
+    Ok(Evaluated { predictions, temperatures, origin, data, split, objective, damaged, warnings })
 }
 
 /// V where fine-tuning, or a fraction asked for, has cut it off the training split: no split of the

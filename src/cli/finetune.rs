@@ -209,6 +209,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         run: running.finish(),
         checkpoint: path.display().to_string(),
         data: about(&data, &images),
+        damaged: data.damaged(),
         settings: provenance.settings,
         kept_epoch: trained.epoch,
         epochs: trained.epochs,

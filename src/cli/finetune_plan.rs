@@ -5,7 +5,8 @@ use super::finetune_error::Error;
 use super::model::ModelFlags;
 use crate::checkpoint::{Checkpoint, check_writable, standing};
 use crate::data::{
-    DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role, Split, require,
+    CropOffset, DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role,
+    Split, require,
 };
 use crate::pixels::Pixels;
 use crate::vit::{Config, Weights, arch};
@@ -186,8 +187,13 @@ fn from_checkpoint(args: &Args, parent: Checkpoint, images: &Images) -> anyhow::
     } else {
         parent.weights.clone()
     };
+    let mut preprocess = parent.preprocess.clone();
+    if let Some(preprocess) = preprocess.as_mut().filter(|_| !fits) {
+        // With another head the checkpoint is written in timm's layout, and timm crops like this.
+        preprocess.crop_offset = CropOffset::HalfToEven;
+    }
     Ok(Start {
-        preprocess: parent.preprocess.clone(),
+        preprocess,
         architecture: parent.architecture.clone(),
         config,
         weights,
@@ -219,6 +225,8 @@ fn preprocess(
         image_size: config.image_size,
         channels: config.channels,
         resize: flags.resize.unwrap_or(Resize::Squash),
+        // The checkpoint is written in timm's layout.
+        crop_offset: CropOffset::HalfToEven,
         interpolation: flags.interpolation.unwrap_or(Interpolation::Bilinear),
         mean: vec![0.0; config.channels],
         std: vec![1.0; config.channels],

@@ -1,5 +1,6 @@
 //! What `planish finetune` prints: the plan, a line for each epoch, the outcome.
 
+use super::bad_samples::damage_note;
 use super::epochs::{Epochs, Figure};
 use super::finetune::Args;
 use super::finetune_plan::{Images, Start};
@@ -121,8 +122,15 @@ pub fn text(report: &Finetuning) -> String {
             number(f.ece),
         ]);
     }
+    let noted = |(name, f): &(String, Summary)| {
+        f.temperature_note().map(|note| format!("note: temperature of {name}: {note}\n"))
+    };
+    let mut notes: String = report.figures.iter().filter_map(noted).collect();
+    if let Some(note) = damage_note(&report.damaged) {
+        notes += &format!("note: {note}\n");
+    }
     format!(
-        "\n{}\nweights of epoch {} written to {} in {}",
+        "\n{}\n{notes}weights of epoch {} written to {} in {}",
         table.render(Style::of_stdout()),
         report.kept_epoch,
         report.checkpoint,

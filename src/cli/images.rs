@@ -4,8 +4,8 @@ use super::bad_samples::BadSamples;
 use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_sample;
 use crate::data::{
-    ClassOrder, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
-    choose, number_classes,
+    ClassOrder, DamagedFile, DataSet, Error as DataError, Request, Roles, Sample, Split,
+    SplitProvenance, choose, number_classes,
 };
 use crate::pixels::Pixels;
 use crate::report::DataInfo;
@@ -195,6 +195,12 @@ impl Sources {
                 remedy: format!("pass --split {}{}", names.join(" or --split "), made(wanted)),
             }
         })
+    }
+
+    /// The damaged files among those decoded so far.
+    pub fn damaged(&self) -> Vec<DamagedFile> {
+        let others = [&self.train, &self.val, &self.test].into_iter().flatten();
+        std::iter::once(&self.data).chain(others).flat_map(DataSet::damaged).collect()
     }
 
     /// The data set that an uncut split comes from.

@@ -1,7 +1,7 @@
 //! Images of a data set as small PNG files.
 
 use crate::data::folds::stratified_halves;
-use crate::data::{DataSet, Interpolation, Preprocess, Resize, Split};
+use crate::data::{CropOffset, DataSet, Interpolation, Preprocess, Resize, Split};
 use anyhow::Context;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -46,6 +46,7 @@ pub fn png(split: &Split, image: usize) -> anyhow::Result<Vec<u8>> {
         image_size: [h, w],
         channels,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.0; channels],
         std: vec![1.0; channels],

@@ -19,7 +19,9 @@ mod fitted;
 pub mod folder;
 pub mod folds;
 pub mod idx;
+mod inverse_dct;
 mod jpeg;
+mod libjpeg;
 pub mod order;
 mod prepare;
 mod preprocess;
@@ -40,9 +42,10 @@ pub use class_error::ClassError;
 pub use classes::{ClassOrder, number_classes, renumber};
 pub use decode::Flaw;
 pub use error::Error;
+pub use files::DamagedFile;
 pub use fitted::{Fitted, Sample};
 pub use prepare::Augmented;
-pub use preprocess::{Interpolation, Preprocess, Resize};
+pub use preprocess::{CropOffset, Interpolation, Preprocess, Resize};
 pub use split::Split;
 
 /// A data set as it was found: its splits, by the names its files have.
@@ -81,7 +84,7 @@ impl DataSet {
         Ok(Self { notes, ..found(path, "folder", splits) })
     }
 
-    /// Leaves out image files that give no image; see [`Split::sound`]. What is wrong with each
+    /// Leaves out image files that give no image or a damaged one; see [`Split::sound`]. What is wrong with each
     /// comes back.
     ///
     /// # Errors
@@ -94,6 +97,11 @@ impl DataSet {
             all.extend(bad);
         }
         Ok(all)
+    }
+
+    /// The damaged files among those decoded so far, split by split; see [`Split::damaged`].
+    pub fn damaged(&self) -> Vec<DamagedFile> {
+        self.splits.iter().flat_map(Split::damaged).collect()
     }
 
     /// All splits.

@@ -10,12 +10,14 @@ mod fold;
 mod newton;
 mod path;
 pub mod plan;
+mod reach;
 pub mod search;
 pub mod spectrum;
 mod summary;
 
 pub use newton::Estimator;
 pub use path::{Path, is_linear, moved};
+pub use reach::longest;
 
 use crate::curvature::Result;
 use crate::data::folds::stratified_halves;

@@ -1,6 +1,7 @@
 //! What `eval` reports.
 
 use super::{CheckpointInfo, DataInfo, Other, PredictionsInfo, Shifts};
+use crate::data::DamagedFile;
 use crate::evaluate::Summary;
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,9 @@ pub struct Evaluation {
     /// Images of other kinds.
     #[serde(default)]
     pub others: Vec<Other>,
+    /// Damaged image files that were used as they decode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     /// What a reader of the figures should know.
     pub warnings: Vec<String>,
 }

@@ -5,6 +5,7 @@ use super::dry_run::Expected;
 use super::search::Search;
 use super::{CheckpointInfo, DataInfo, PredictionsInfo};
 use crate::cache::Mode;
+use crate::data::DamagedFile;
 use crate::evaluate::{Comparison, Estimate, Summary};
 use crate::run::Run;
 use crate::train::Keep;
@@ -246,6 +247,9 @@ pub struct Report {
     /// Names of the classes, where checkpoint or data have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
+    /// Damaged image files that were used as they decode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }

@@ -10,6 +10,7 @@ mod save;
 mod transformers;
 
 use super::*;
+use crate::data::CropOffset;
 use crate::vit::arch;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};

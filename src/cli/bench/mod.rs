@@ -24,7 +24,7 @@ use anyhow::{Context, bail};
 use jobs::{Job, jobs, plan};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use tally::{Trained, cost, rows, show, verdicts};
+use tally::{Trained, cost, damaged, rows, show, verdicts};
 
 /// Most seeds that a run may ask for: more would take weeks, and a slip of the finger with them.
 const MAX_SEEDS: u64 = 1000;
@@ -180,6 +180,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let report = Report {
         schema: SCHEMA.into(),
         run: TimedRun { run: clock.finish(), costs },
+        damaged: damaged(&trained),
         checkpoint: checkpoint_info(&checkpoint),
         seeds,
         settings: serde_json::json!(Words::default().recipe(&args.recipe).0),

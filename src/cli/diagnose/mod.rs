@@ -4,6 +4,7 @@ mod forecast;
 mod sampling;
 mod show;
 
+use crate::cli::bad_samples::damage_note;
 use crate::cli::common::{Common, Limit};
 use crate::cli::format::duration;
 use crate::cli::hvp::Operator;
@@ -212,7 +213,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.common.say("note: too few images for --convergence to divide");
     }
     let part = |n| work.with_images(&checkpoint, &roles, n, &args.common);
-    let found = sampling::measure(&work, &part, &sizes, args.until_stderr, |subject, full| {
+    let mut found = sampling::measure(&work, &part, &sizes, args.until_stderr, |subject, full| {
         let few;
         let how = if full {
             &options
@@ -222,6 +223,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         };
         subject.measure(&chosen, how, &args.common)
     })?;
+    let damaged = sources.damaged();
+    found.findings.warnings.extend(damage_note(&damaged));
     let subject = found.part.as_ref().unwrap_or(&work);
     let text = show::show(subject, &found.findings, &roles, &args.common) + &sampling::show(&found);
     let (mut timed, operations) =
@@ -236,6 +239,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         run: TimedRun { run: clock.finish(), forecast: timed },
         checkpoint: checkpoint_info(&checkpoint),
         data: data_info(sources.of(split), split, &roles.val_origin),
+        damaged,
         findings: found.findings,
         convergence: found.samples,
         sampling: found.sampling,

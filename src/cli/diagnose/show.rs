@@ -94,6 +94,9 @@ fn table(findings: &Findings) -> String {
         if l.negative_curvature {
             flags.push("gᵀHg ≤ 0");
         }
+        if l.weight_norm == 0.0 {
+            flags.push("w = 0");
+        }
         let cells = [
             l.name.clone(),
             optional(l.delta_l_nats.in_sample),

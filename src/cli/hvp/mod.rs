@@ -235,6 +235,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         run: running.finish(),
         checkpoint: crate::cli::model::checkpoint_info(&checkpoint),
         data: crate::cli::images::data_info(sources.of(split), split, &origin),
+        damaged: sources.damaged(),
         operator: args.operator.matrix(),
         loss_nats: at.loss,
         determinism,

@@ -1,7 +1,9 @@
 //! What `planish hvp` says of the products it wrote.
 
+use crate::cli::bad_samples::damage_note;
 use crate::cli::format::{count, number};
 use crate::curvature::Probe;
+use crate::data::DamagedFile;
 use crate::objective::Matrix;
 use crate::report::{CheckpointInfo, DataInfo};
 use crate::run::Run;
@@ -14,6 +16,9 @@ pub(super) struct Report {
     pub run: Run,
     pub checkpoint: CheckpointInfo,
     pub data: DataInfo,
+    /// Damaged image files that were used as they decode.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     pub operator: Matrix,
     pub loss_nats: f64,
     /// Two evaluations compared; nothing if it was asked not to.
@@ -68,6 +73,7 @@ impl Report {
                 ));
             }
         }
+        lines.extend(damage_note(&self.damaged).map(|note| format!("note: {note}")));
         lines.join("\n")
     }
 }

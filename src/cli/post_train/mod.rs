@@ -11,6 +11,7 @@ mod record;
 mod search;
 mod work;
 
+use super::bad_samples::damage_note;
 use super::caching::{self, words};
 use super::common::{Common, Limit};
 use super::epochs::EpochArgs;
@@ -193,6 +194,9 @@ fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<(
     let mut notes = work.roles.notes.clone();
     notes.extend(trained.notes);
     notes.extend(own_notes);
+    notes.extend(figures.temperature_notes());
+    let damaged = sources.damaged();
+    notes.extend(damage_note(&damaged));
     notes.extend(search.as_ref().and_then(Search::taken));
     notes.extend(failure.iter().map(|error| format!("there are no figures: {error:#}")));
     if let (Some(path), None) = (&args.dump, &saved) {
@@ -236,6 +240,7 @@ fn tune(args: &Args, search: Option<Search>, clock: Running) -> anyhow::Result<(
         predictions: figures.predictions,
         layers: figures.layers,
         class_names: checkpoint.class_names.clone().or(work.train.class_names().map(<[_]>::to_vec)),
+        damaged,
         notes,
     };
     args.common.save(&report)?;

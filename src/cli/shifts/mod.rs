@@ -12,7 +12,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::common::Common;
 use crate::cli::evaluating::{Evaluated, predict};
 use crate::cli::images::{data_info, pixels};
-use crate::data::{CifarC, DataSet};
+use crate::data::{CifarC, DamagedFile, DataSet};
 use crate::evaluate::{
     Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
 };
@@ -163,7 +163,8 @@ pub fn others(
     checkpoint: &Checkpoint,
     found: &Evaluated,
     common: &Common,
-) -> anyhow::Result<Vec<Other>> {
+) -> anyhow::Result<(Vec<Other>, Vec<DamagedFile>)> {
+    let mut damaged = Vec::new();
     let one = |(name, spec): &(String, String)| {
         let data = DataSet::open(spec)?;
         let split = data.split("test").or_else(|| data.splits().first());
@@ -174,6 +175,7 @@ pub fn others(
         let score = |of: fn(&Predictions) -> Vec<f64>| {
             detect(&of(&found.predictions), &of(&logits), common.seed)
         };
+        damaged.extend(split.damaged());
         let origin = format!("split {}, whole, in stored order", split.name());
         Ok(Other {
             name: name.clone(),
@@ -182,5 +184,6 @@ pub fn others(
             energy: score(negative_energy),
         })
     };
-    sets.iter().map(one).collect()
+    let others = sets.iter().map(one).collect::<anyhow::Result<_>>()?;
+    Ok((others, damaged))
 }

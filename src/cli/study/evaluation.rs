@@ -2,6 +2,7 @@
 
 use super::cells::{Cell, Job, Shift};
 use super::setup::{Opened, Pair, Setup};
+use crate::cli::bad_samples::damage_note;
 use crate::cli::common::Common;
 use crate::cli::evaluating::{Evaluated, evaluate, other_images};
 use crate::cli::shifts::{measure, others};
@@ -125,6 +126,7 @@ impl<'a> Evaluator<'a> {
         let quiet = Common { quiet: true, ..common.clone() };
         let (data, split) = (&setup.data[pair.data], setup.file.data[pair.data].split.as_deref());
         let found = evaluate(&opened.checkpoint, data, split, setup.precision, &quiet)?;
+        common.say_notes(damage_note(&found.damaged).as_slice());
         let files = setup.shifts.iter().map(|s| s.files(&found.split)).collect::<Result<_, _>>()?;
         Ok(Self { setup, opened, common, found, files })
     }
@@ -153,7 +155,8 @@ impl<'a> Evaluator<'a> {
         let ood = &self.setup.file.ood[set];
         let asked = [(ood.name.as_ref().clone(), ood.source.clone())];
         let quiet = Common { quiet: true, ..self.common.clone() };
-        let found = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
+        let (found, damaged) = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
+        self.common.say_notes(damage_note(&damaged).as_slice());
         let one = found.first().context("no figures of other images")?;
         let mut row = Map::new();
         row.insert("images".into(), self.found.predictions.images().into());

@@ -54,6 +54,8 @@ impl Side {
             put(row, &format!("{split}_{when}_{figure}"), value);
         }
         row.insert(format!("{split}_{when}_temperature"), s.temperature.into());
+        let bound = serde_json::to_value(s.temperature_bound).unwrap_or_default();
+        row.insert(format!("{split}_{when}_temperature_bound"), bound);
     }
 }
 

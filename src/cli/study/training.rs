@@ -184,6 +184,7 @@ impl<'a> Ground<'a> {
             ("watched_loss_after", kept.and_then(|e| e.validation_loss).into()),
             ("training_loss", last.map(|e| e.training_loss).into()),
             ("perturbation", last.and_then(|e| e.perturbation).into()),
+            ("perturbation_length", last.and_then(|e| e.perturbation_length).into()),
             ("capped", last.and_then(|e| e.capped).into()),
         ]
         .into_iter()

@@ -6,6 +6,7 @@ use super::diagnosis::diagnosis;
 use super::evaluation::Evaluator;
 use super::setup::{Opened, Pair, Setup};
 use super::training::Ground;
+use crate::cli::bad_samples::damage_note;
 use crate::cli::common::Common;
 use crate::study::{Entry, Kind};
 use anyhow::bail;
@@ -49,6 +50,7 @@ pub fn compute(
             begin("training");
             train(&opened, &own, common, &begin, &mut finished)?;
         }
+        common.say_notes(damage_note(&opened.sources.damaged()).as_slice());
     }
     Ok(())
 }
