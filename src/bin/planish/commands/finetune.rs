@@ -201,12 +201,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut text = text(&report);
     if args.common.quiet {
         // The plan would have them.
-        start.notes.iter().for_each(|note| {
-            text += &format!(
-                "note: {note}
-"
-            )
-        });
+        start.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
     }
     Ok(print(&text)?)
 }
