@@ -1,7 +1,7 @@
 //! Images as the model takes them: order, decoding ahead, augmentation.
 
 use super::*;
-use crate::data::{Interpolation, Resize};
+use crate::data::{CropOffset, Interpolation, Resize};
 use crate::vit::arch;
 
 fn pixels(labels: Vec<u32>) -> std::result::Result<Pixels, DataError> {
@@ -12,6 +12,7 @@ fn pixels(labels: Vec<u32>) -> std::result::Result<Pixels, DataError> {
         image_size: [28, 28],
         channels: 1,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.5],
         std: vec![0.25],

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use planish::data::folds::stratified_halves;
 use planish::data::order::{stream, unit};
 use planish::diagnose::findings::{Findings, LayerResult};
-use planish::diagnose::{Request, diagnose};
+use planish::diagnose::{Estimator, Request, diagnose};
 use planish::objective::{Activations, Objective};
 use planish::vit::layers::{join, layers};
 use planish::vit::{Granularity, Layer, stages};
@@ -207,24 +207,54 @@ fn a_diagnosis_follows_its_definitions() {
     // The search stops within 1% of α*, of which a parabola through nearby points may miss as much
     // again; blocks end after five points, that is after two or three parabolas.
     for (name, t) in [("head", 0.02), ("norm", 0.02), ("block.1", 0.1)] {
+        follows_its_definitions(&model, &v, name, t);
+    }
+}
+
+fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f64) {
+    let layer = layer(model, name);
+    let found = findings(model, v, std::slice::from_ref(&layer)).layers.remove(0);
+    let ([low, exact, high], quadratic) = by_hand(model, v, &layer, t);
+    assert!(!found.capped && !found.negative_curvature, "{found:?}");
+    for (k, value) in reported(&found).into_iter().enumerate() {
+        let slack = 1e-6 * exact[k].abs();
+        let inside = value >= low[k] - slack && value <= high[k] + slack;
+        assert!(inside, "{name}, figure {k}: {value} not in {}..{}", low[k], high[k]);
+    }
+    // φ′(α*) = 0, so an α off by a share t costs t² of ΔL, up to φ's third derivative: half
+    // as much again is left for it. No point of the line beats the first minimum.
+    let gap = found.delta_l_nats.in_sample.unwrap();
+    assert!(gap <= exact[0] * (1.0 + 1e-9) && gap >= exact[0] * (1.0 - 1.5 * t * t), "{name}");
+    let q = found.quadratic;
+    let q = [q.alpha, q.delta_l_nats, q.kappa].map(Option::unwrap);
+    assert_close(&q, &quadratic, 1e-6);
+    let error = found.delta_l_nats.stderr.unwrap();
+    assert_eq!(found.eligible, found.delta_l_nats.cross_fit.unwrap() > 1.96 * error);
+}
+
+#[test]
+fn a_layer_of_zeros_is_searched_like_any_other() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    for (name, t) in [("head", 0.02), ("head.bias", 0.02), ("blocks.1.mlp.fc2.bias", 0.1)] {
         let layer = layer(&model, name);
-        let found = findings(&model, &v, std::slice::from_ref(&layer)).layers.remove(0);
-        let ([low, exact, high], quadratic) = by_hand(&model, &v, &layer, t);
-        assert!(!found.capped && !found.negative_curvature, "{found:?}");
-        for (k, value) in reported(&found).into_iter().enumerate() {
-            let slack = 1e-6 * exact[k].abs();
-            let inside = value >= low[k] - slack && value <= high[k] + slack;
-            assert!(inside, "{name}, figure {k}: {value} not in {}..{}", low[k], high[k]);
-        }
-        // φ′(α*) = 0, so an α off by a share t costs t² of ΔL, up to φ's third derivative: half
-        // as much again is left for it. No point of the line beats the first minimum.
-        let gap = found.delta_l_nats.in_sample.unwrap();
-        assert!(gap <= exact[0] * (1.0 + 1e-9) && gap >= exact[0] * (1.0 - 1.5 * t * t), "{name}");
-        let q = found.quadratic;
-        let q = [q.alpha, q.delta_l_nats, q.kappa].map(Option::unwrap);
-        assert_close(&q, &quadratic, 1e-6);
-        let error = found.delta_l_nats.stderr.unwrap();
-        assert_eq!(found.eligible, found.delta_l_nats.cross_fit.unwrap() > 1.96 * error);
+        let zeros = vec![0.0; weights_of(&model, &layer).len()];
+        let blank = with_weights(&model, &layer, &zeros);
+        follows_its_definitions(&blank, &v, name, t);
+        let found = findings(&blank, &v, std::slice::from_ref(&layer));
+        assert_eq!(found.layers[0].weight_norm, 0.0);
+        assert!(
+            found.warnings.iter().any(|w| w.starts_with(&format!("{name}: all weights are 0")))
+        );
+        // Newton's step, in a region of 2 L/‖g‖. In the head the loss is convex, and the step does as
+        // well as the gradient's line, or better.
+        let layers = std::slice::from_ref(&layer);
+        let mut request = Request::new(&blank, &v, layers, 7);
+        request.options.estimator = Estimator::Newton { radius: 1.0, iterations: 20 };
+        let newton = diagnose(&request, &mut |_| ()).unwrap();
+        let [line, newton] = [&found, &newton].map(|f| f.layers[0].delta_l_nats.in_sample.unwrap());
+        let least = if name.starts_with("head") { 0.99 * line } else { 0.0 };
+        assert!(newton > least && line > 0.0, "{name}: {newton} {line}");
     }
 }
 

@@ -88,6 +88,7 @@ fn decoded_pixels_are_pillows() {
                 continue;
             };
             let ours = seen(&split, &as_it_is(shape)).unwrap();
+            assert_eq!(split.damaged(), [], "{name}");
             let (most, count) = farthest(&ours, &theirs);
             println!("{name} {kind}: at most {most}, {count} of {} levels", ours.len());
             if most > worst(&name) {

@@ -9,7 +9,7 @@ use planish::train::method::{Method, Step};
 use planish::train::perturbation::{Perturbation, Perturber, StepRule};
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;
-use planish::train::post::{Settings, post_train};
+use planish::train::post::{Event, Settings, post_train};
 use planish::train::sgd::Sgd;
 use planish::train::source::Source;
 use planish::vit::layers::features;
@@ -69,7 +69,8 @@ fn a_perturbation_goes_down_the_batch_gradient_past_its_minimum() {
             let (length, slope) = (norm(&seen.change), norm(&seen.gradient));
             let cosine = dot(&seen.change, &seen.gradient) / (length * slope);
             assert!((cosine + 1.0).abs() < 1e-9, "{name}: {cosine}");
-            assert!((length / norm(&start) - seen.told.relative).abs() < 1e-9);
+            assert!((length - seen.told.length).abs() < 1e-9 * length);
+            assert!((length / norm(&start) - seen.told.relative.unwrap()).abs() < 1e-9);
             if seen.told.capped {
                 continue;
             }
@@ -90,6 +91,63 @@ fn a_perturbation_goes_down_the_batch_gradient_past_its_minimum() {
         }
         assert!(inside > 0, "{name}: every search was capped");
     }
+}
+
+#[test]
+fn a_layer_of_zeros_is_perturbed_past_its_minimum() {
+    let model = model(DType::F64);
+    for name in ["head", "head.bias"] {
+        let layer = layer(&model, name);
+        let zeros = vec![0.0; weights_of(&model, &layer).len()];
+        let blank = with_weights(&model, &layer, &zeros);
+        for rule in [StepRule::Search, StepRule::Newton] {
+            let mut inside = 0;
+            for seen in perturbations(&blank, &layer, 2.0, rule, 6) {
+                let Perturbation { eta, gamma, length, relative, capped } = seen.told;
+                assert_eq!(relative, None);
+                let slope = norm(&seen.gradient);
+                assert!((norm(&seen.change) / (gamma * eta * slope) - 1.0).abs() < 1e-9, "{name}");
+                assert!((length / norm(&seen.change) - 1.0).abs() < 1e-9, "{name}");
+                let loss = |eta: f64| {
+                    let w = plus(&zeros, -eta, &seen.gradient);
+                    mean(&cross_entropies(&with_weights(&blank, &layer, &w), &seen.batch))
+                };
+                // All logits of a head of zeros are 0.
+                let start = loss(0.0);
+                assert!(name != "head" || (start - 3f64.ln()).abs() < 1e-12, "{start}");
+                let widest = 2.0 * start / (slope * slope);
+                assert!(eta <= widest * (1.0 + 1e-9), "{name}: {eta} {widest}");
+                if !capped && rule == StepRule::Search {
+                    inside += 1;
+                    let grid = (0..=1000).map(|k| loss(widest * f64::from(k) / 1000.0));
+                    let least = grid.fold(f64::INFINITY, f64::min);
+                    assert!(loss(eta) < start && loss(eta) <= least * (1.0 + 1e-3), "{name}");
+                }
+            }
+            assert!(rule == StepRule::Newton || inside > 0, "{name}: every search was capped");
+        }
+    }
+}
+
+#[test]
+fn a_layer_that_starts_from_zeros_keeps_its_limit_as_it_is_trained() {
+    let model = model(DType::F64);
+    let bias = layer(&model, "head.bias");
+    let blank = with_weights(&model, &bias, &[0.0; 3]);
+    let all = images(&model, 48);
+    let source = Source::held(&all);
+    let mut method = pol(&bias, &bias, 48);
+    let (mut lengths, mut shares) = (Vec::new(), Vec::new());
+    let tell = &mut |event: Event| {
+        if let Event::Epoch(epoch) = event {
+            lengths.push(epoch.perturbation_length.unwrap());
+            shares.push(epoch.perturbation);
+        }
+    };
+    post_train(&blank, &mut method, &source, None, &settings(3, 16), tell).unwrap();
+    assert_eq!(shares, [None; 3]);
+    // Half of what three steps have moved the bias would be far less than the first perturbation.
+    assert!(lengths.iter().all(|l| *l > 0.2 * lengths[0]), "{lengths:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod settings;
 
-use planish::data::{Error, Interpolation, Preprocess, Resize, Split};
+use planish::data::{CropOffset, Error, Interpolation, Preprocess, Resize, Split};
 use safetensors::SafeTensors;
 use settings::parse;
 
@@ -52,6 +52,7 @@ fn normalisation_is_torchvisions() {
         image_size: [1, 256],
         channels: 3,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bicubic,
         mean: vec![0.485, 0.456, 0.406],
         std: vec![0.229, 0.224, 0.225],

@@ -168,12 +168,37 @@ fn a_climb_has_the_length_asked_for_and_goes_up() {
     for rho in [0.01, 0.05, 0.1] {
         let mut sam = Sam::new(&model.config, all.clone(), Variant::Plain, rho).unwrap();
         let step = sam.step(&model, &source, &batch).unwrap();
-        let Some(Displacement::Ascent { relative }) = step.perturbation else {
+        let Some(Displacement::Ascent { length, relative: Some(relative) }) = step.perturbation
+        else {
             panic!("SAM tells its climb")
         };
+        assert!((length / rho - 1.0).abs() < 1e-12, "{length}");
         assert!((relative * norm / rho - 1.0).abs() < 1e-12, "{relative}");
         assert!(step.loss > last, "{rho}: {} after {last}", step.loss);
         last = step.loss;
+    }
+}
+
+#[test]
+fn a_layer_of_zeros_is_perturbed_too() {
+    let mut model = reference().model();
+    let batch = reference().batch(0);
+    let head = select(&model.config, "head").unwrap().remove(0);
+    for &i in &head.tensors {
+        let zeros = model.weights.tensor(i).zeros_like().unwrap();
+        model.weights.set(i, zeros);
+    }
+    let source = Source::held(&batch);
+    let plain = model.gradient(&batch, &head).unwrap().loss;
+    // ε = ρ g/‖g‖, and for ASAM, whose T is η where w is 0, ε = ρ η g/‖g‖.
+    for (variant, length) in [(Variant::Plain, 0.1), (Variant::Adaptive { eta: 0.01 }, 0.001)] {
+        let mut sam = Sam::new(&model.config, head.clone(), variant, 0.1).unwrap();
+        let step = sam.step(&model, &source, &batch).unwrap();
+        let Some(Displacement::Ascent { length: found, relative: None }) = step.perturbation else {
+            panic!("{:?}", step.perturbation)
+        };
+        assert!((found / length - 1.0).abs() < 1e-6, "{variant:?}: {found}");
+        assert!(step.loss > plain);
     }
 }
 

@@ -4,7 +4,7 @@ use super::output::{check_writable, is_file_name, replace, replace_with, target}
 use super::provenance::to_value;
 use super::save::check_names;
 use super::{CONFIG_KEY, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored};
-use crate::data::{Interpolation, Preprocess, Resize};
+use crate::data::{CropOffset, Interpolation, Preprocess, Resize};
 use crate::vit::{Config, Weights, arch};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -35,6 +35,10 @@ pub fn create(
             let reason = "timm crops the same share of both sides".into();
             return Err(Error::Inexpressible { reason });
         }
+    }
+    if preprocess.is_some_and(|p| p.resize != Resize::Squash && p.crop_offset == CropOffset::Down) {
+        let reason = "timm's centre crop rounds half a pixel to even, not down".into();
+        return Err(Error::Inexpressible { reason });
     }
     check_writable(out)?;
     let configuration = configuration(config, preprocess, class_names);

@@ -2,7 +2,7 @@
 
 use super::reader::{Dialect, Reader};
 use super::{Error, Layout};
-use crate::data::{Interpolation, Moment, Preprocess, Resize};
+use crate::data::{CropOffset, Interpolation, Moment, Preprocess, Resize};
 use crate::vit::Config;
 
 /// Pixels of the short side for a crop of 224 where torchvision is not asked otherwise.
@@ -28,6 +28,7 @@ impl Reader<'_> {
             image_size: config.image_size,
             channels: config.channels,
             resize: self.resize(config)?,
+            crop_offset: CropOffset::HalfToEven,
             interpolation: self.interpolation()?,
             mean,
             std,

@@ -3,7 +3,7 @@
 use super::Error;
 use super::reader::Reader;
 use super::settings::Settings;
-use crate::data::{Interpolation, Preprocess, Resize};
+use crate::data::{CropOffset, Interpolation, Preprocess, Resize};
 use crate::vit::Config;
 
 /// What transformers multiplies levels by where nothing else is said: to units of the full scale.
@@ -121,6 +121,7 @@ impl Reader<'_> {
             image_size: config.image_size,
             channels: config.channels,
             resize: self.transformers_resize(config)?,
+            crop_offset: CropOffset::Down,
             interpolation: self.transformers_filter()?,
             mean,
             std,

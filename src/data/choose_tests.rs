@@ -33,6 +33,7 @@ fn levels(split: &Option<Split>) -> BTreeSet<i64> {
         image_size: [1, 1],
         channels: 1,
         resize: crate::data::Resize::Squash,
+        crop_offset: crate::data::CropOffset::HalfToEven,
         interpolation: crate::data::Interpolation::Bilinear,
         mean: vec![0.0],
         std: vec![1.0],

@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::{DataSet, Interpolation, Preprocess, Resize};
+use crate::data::{CropOffset, DataSet, Interpolation, Preprocess, Resize};
 
 /// A record: label bytes, then planes whose levels are `first`, `first` + 1, … modulo 251.
 fn record(labels: &[u8], first: usize) -> Vec<u8> {
@@ -27,6 +27,7 @@ fn levels(split: &Split, index: usize) -> Vec<u8> {
         image_size: [32, 32],
         channels: 3,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.0; 3],
         std: vec![1.0; 3],

@@ -21,6 +21,8 @@ pub(super) struct Frame {
     pub levels: Vec<u8>,
     /// Channels, height and width.
     pub shape: [usize; 3],
+    /// What is damaged, where the decoder warned and went on.
+    pub damage: Option<String>,
 }
 
 /// What is wrong with an image file.
@@ -55,6 +57,9 @@ pub enum Flaw {
     /// The decoder of JPEG gave up, with this message.
     #[error("cannot be decoded: {0}")]
     Jpeg(String),
+    /// The decoder of JPEG went on after this warning.
+    #[error("damaged: {0}")]
+    Damaged(String),
 }
 
 /// The image in a file's `bytes`.
@@ -98,7 +103,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
         DynamicImage::ImageRgba16(image) => (3, without_alpha::<4>(&high(&image))),
         other => (3, other.into_rgb8().into_raw()),
     };
-    Ok(Frame { levels, shape: [channels, height as usize, width as usize] })
+    Ok(Frame { levels, shape: [channels, height as usize, width as usize], damage: None })
 }
 
 /// Channels of the image in a file's `bytes`, 1 (grey) or 3 (RGB), by its header; `None` for what is

@@ -1,4 +1,4 @@
-use super::super::{DataSet, Flaw, Interpolation, Preprocess, Resize};
+use super::super::{CropOffset, DataSet, Flaw, Interpolation, Preprocess, Resize};
 use super::*;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -186,6 +186,7 @@ fn grey() -> Preprocess {
         image_size: [1, 1],
         channels: 1,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.0],
         std: vec![1.0],

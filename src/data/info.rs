@@ -17,7 +17,8 @@ pub struct DataInfo {
     pub digest: String,
     /// Where the split comes from, such as `half of test, seed 0`.
     pub origin: String,
-    /// Image files of the whole split that cannot be decoded and were left out of it.
+    /// Image files of the whole split that cannot be decoded, or only with a warning, and were left
+    /// out.
     #[serde(default)]
     pub skipped: usize,
 }

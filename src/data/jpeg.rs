@@ -3,12 +3,13 @@
 //! Decoders are free in how they spread colour stored at half the resolution, and round as they
 //! like: levels differ by up to 16 between them. So the library is the same: the exact integer
 //! transform ("islow") and linear interpolation of colour ("fancy upsampling").
+//!
+//! A scan that is damaged still decodes, with a warning, to the levels that Pillow gives on x86-64.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use mozjpeg::{ColorSpace, Decompress};
+use mozjpeg_sys::J_COLOR_SPACE;
 
 use super::decode::{Flaw, Frame, check_size};
+use super::libjpeg::Decoder;
 
 /// Most scans of one image. Encoders write about ten; each makes the decoder go over the whole
 /// image, so that a small file of thousands would keep it busy for hours. libjpeg-turbo's own tests
@@ -26,44 +27,29 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
         let found = format!("expected at most {MOST_SCANS} scans, found {scans}");
         return Err(Flaw::Jpeg(found));
     }
-    // The library's errors are panics, which call no panic hook. What they leave is dropped.
-    catch_unwind(AssertUnwindSafe(|| levels(bytes))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason");
-        Err(Flaw::Jpeg(text.trim_start_matches("libjpeg fatal error: ").to_owned()))
-    })
+    let file = Decoder::open(bytes).map_err(Flaw::Jpeg)?;
+    let (width, height) = file.size();
+    check_size(width, height)?;
+    let (colours, stored) = match file.components() {
+        1 => (J_COLOR_SPACE::JCS_GRAYSCALE, 1),
+        3 => (J_COLOR_SPACE::JCS_RGB, 3),
+        4 => (J_COLOR_SPACE::JCS_CMYK, 4),
+        n => return Err(Flaw::Jpeg(format!("expected 1, 3 or 4 channels, found {n}"))),
+    };
+    let decoded = file.decode(colours, stored).map_err(Flaw::Jpeg)?;
+    let (channels, levels) = match stored {
+        4 => (3, rgb(&decoded.levels)),
+        n => (n, decoded.levels),
+    };
+    let shape = [channels, height as usize, width as usize];
+    Ok(Frame { levels, shape, damage: decoded.warning })
 }
 
 /// Channels of the image in the `bytes` of a JPEG file, 1 (grey) or 3 (RGB), by its header; `None` if
 /// the header cannot be read.
 pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
-    let count = || Decompress::new_mem(bytes).ok().map(|file| file.components().len());
-    // The library's errors are panics.
-    let count = catch_unwind(AssertUnwindSafe(count)).ok().flatten()?;
-    Some(if count == 1 { 1 } else { 3 })
-}
-
-fn levels(bytes: &[u8]) -> Result<Frame, Flaw> {
-    let refused = |error: std::io::Error| Flaw::Jpeg(error.to_string());
-    let file = Decompress::new_mem(bytes).map_err(refused)?;
-    let (width, height) = file.size();
-    let side = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    check_size(side(width), side(height))?;
-    let space = match file.components().len() {
-        1 => ColorSpace::JCS_GRAYSCALE,
-        3 => ColorSpace::JCS_RGB,
-        4 => ColorSpace::JCS_CMYK,
-        n => return Err(Flaw::Jpeg(format!("expected 1, 3 or 4 channels, found {n}"))),
-    };
-    let mut rows = file.to_colorspace(space).map_err(refused)?;
-    let levels: Vec<u8> = rows.read_scanlines().map_err(refused)?;
-    rows.finish().map_err(refused)?;
-    let (channels, levels) = match space {
-        ColorSpace::JCS_GRAYSCALE => (1, levels),
-        ColorSpace::JCS_CMYK => (3, rgb(&levels)),
-        _ => (3, levels),
-    };
-    Ok(Frame { levels, shape: [channels, height, width] })
+    let file = Decoder::open(bytes).ok()?;
+    Some(if file.components() == 1 { 1 } else { 3 })
 }
 
 /// RGB of inverted CMYK, where 255 is no ink, in Pillow's integers: K − ⌊(255 − C)·K / 255⌉.
@@ -81,15 +67,16 @@ fn rgb(cmyk: &[u8]) -> Vec<u8> {
 /// embedded thumbnail.
 ///
 /// Markers are 0xFF and a code that is neither 0 (a data byte 0xFF) nor 0xFF (padding). Restart
-/// markers 0xD0 to 0xD7, 0x01 and the start 0xD8 stand alone; all others but the end, 0xD9, are
-/// followed by a length of two bytes, which counts itself. A scan starts with 0xDA.
+/// markers 0xD0 to 0xD7, the start 0xD8 and codes below 0xC0 stand alone; the latter occur in damaged
+/// scans only, where libjpeg passes over them. All others but the end, 0xD9, are followed by a length of
+/// two bytes, which counts itself. A scan starts with 0xDA.
 fn scans(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut scans) = (0, 0);
     while let Some(&[mark, code]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
         match (mark, code) {
             (0xFF, 0xD9) => return Some(scans),
-            (0xFF, 0x00 | 0x01 | 0xD0..=0xD8) => at += 2,
-            (0xFF, 0x02..=0xFE) => {
+            (0xFF, 0x00..=0xBF | 0xD0..=0xD8) => at += 2,
+            (0xFF, 0xC0..=0xFE) => {
                 let length = bytes.get(at + 2..).and_then(|rest| rest.first_chunk())?;
                 at += 2 + usize::from(u16::from_be_bytes(*length));
                 scans += usize::from(code == 0xDA);

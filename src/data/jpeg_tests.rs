@@ -12,6 +12,10 @@ fn the_end_of_a_jpeg_is_looked_for_outside_its_segments() {
     assert_eq!(scans(&whole), Some(2));
     let padded = [&start[..], &scan, &[0xFF, 0xFF, 0xFF, 0xD9]].concat();
     assert_eq!(scans(&padded), Some(1));
+    let reserved = [&start[..], &scan, &[0xFF, 0x5A, 0xFF, 0xF0], &[0xFF, 0xD9]].concat();
+    assert_eq!(scans(&reserved), None);
+    let reserved = [&start[..], &scan, &[0xFF, 0x5A, 0x34, 0x56], &[0xFF, 0xD9]].concat();
+    assert_eq!(scans(&reserved), Some(1));
     for cut in 0..whole.len() - 1 {
         assert_eq!(scans(&whole[..cut]), None, "{cut}");
     }
@@ -62,7 +66,7 @@ fn corrupt_files_are_refused_or_decoded_and_never_crash() {
             bytes.extend([0xFF, 0xD9]);
         }
         match decode(&bytes) {
-            Ok(Frame { levels, shape }) => {
+            Ok(Frame { levels, shape, .. }) => {
                 assert_eq!(levels.len(), shape.iter().product::<usize>());
                 decoded += 1;
             }

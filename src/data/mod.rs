@@ -21,7 +21,9 @@ pub mod folder;
 pub mod folds;
 pub mod idx;
 mod info;
+mod inverse_dct;
 mod jpeg;
+mod libjpeg;
 mod options;
 pub mod order;
 mod prepare;
@@ -46,11 +48,12 @@ pub use classes::{
 };
 pub use decode::Flaw;
 pub use error::Error;
+pub use files::DamagedFile;
 pub use fitted::{Fitted, Sample};
 pub use info::DataInfo;
 pub use options::{DataOptions, OnBadSample, TrainOn};
 pub use prepare::Augmented;
-pub use preprocess::{Interpolation, Moment, Preprocess, Resize};
+pub use preprocess::{CropOffset, Interpolation, Moment, Preprocess, Resize};
 pub use split::Split;
 
 /// A data set as it was found: its splits, by the names its files have.
@@ -89,8 +92,8 @@ impl DataSet {
         Ok(Self { notes, ..found(path, "folder", splits) })
     }
 
-    /// Leaves out image files that give no image; see [`Split::sound`]. What is wrong with each
-    /// comes back.
+    /// Leaves out image files that give no image or a damaged one; see [`Split::sound`]. What is wrong
+    /// with each comes back.
     ///
     /// # Errors
     /// [`Error::AllBad`] if a split has no other.
@@ -102,6 +105,11 @@ impl DataSet {
             all.extend(bad);
         }
         Ok(all)
+    }
+
+    /// The damaged files among those decoded so far, split by split; see [`Split::damaged`].
+    pub fn damaged(&self) -> Vec<DamagedFile> {
+        self.splits.iter().flat_map(Split::damaged).collect()
     }
 
     /// All splits.

@@ -44,7 +44,8 @@ pub struct DataOptions {
     )]
     pub class_order: ClassOrder,
     /// An image file that cannot be decoded: stop at it, or decode all files once first and go on
-    /// without the bad ones, each named
+    /// without the bad ones, each named. A JPEG file that decodes with a warning about damaged data is
+    /// bad for `skip`; under `fail` it is used as it decodes, and a note names it
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "fail|skip", default_value = "fail", hide_possible_values = true)

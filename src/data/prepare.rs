@@ -6,7 +6,7 @@ use super::augment::{Augment, Draw};
 use super::decode::Frame;
 use super::store::Store;
 use super::transform::Transform;
-use super::{Error, Preprocess, Split};
+use super::{Error, Flaw, Preprocess, Split};
 
 /// An augmentation with its seed and the epoch it is for.
 pub type Augmented<'a> = (&'a Augment, u64, u64);
@@ -137,15 +137,15 @@ impl Split {
     ) -> Result<Transform, Error> {
         Transform::new(preprocess, shape).map_err(|error| match &*self.store {
             Store::Files(files) => match files.path(row) {
-                Some(path) => Error::Image { path, flaw: super::Flaw::Unfit(Box::new(error)) },
+                Some(path) => Error::Image { path, flaw: Flaw::Unfit(Box::new(error)) },
                 None => error,
             },
             Store::Memory(_) => error,
         })
     }
 
-    /// The split less its image files that give no image, and what is wrong with each of those,
-    /// in stored order. Every file is decoded once; splits in memory are returned as they are.
+    /// The split less its image files that give no image or a damaged one, and what is wrong with each
+    /// of those, in stored order. Every file is decoded once; splits in memory are returned as they are.
     ///
     /// Only a whole decode finds a truncated file, and finding all of them before anything is
     /// drawn makes every pass, sample and cut see the same images. `preprocess`, if given, must
@@ -157,11 +157,17 @@ impl Split {
         let Store::Files(files) = &*self.store else { return Ok((self.clone(), Vec::new())) };
         let check = |&row: &usize| {
             let frame = files.frame(row)?;
-            let fits = |frame: Frame| match preprocess {
-                Some(preprocess) => self.transform(row, preprocess, frame.shape).map(drop),
+            let whole = |frame: Frame| match (frame.damage, files.path(row)) {
+                (Some(damage), Some(path)) => {
+                    Err(Error::Image { path, flaw: Flaw::Damaged(damage) })
+                }
+                _ => Ok(frame.shape),
+            };
+            let fits = |shape| match preprocess {
+                Some(preprocess) => self.transform(row, preprocess, shape).map(drop),
                 None => Ok(()),
             };
-            frame.and_then(fits).err()
+            frame.and_then(whole).and_then(fits).err()
         };
         let found: Vec<Option<Error>> = self.rows.par_iter().map(check).collect();
         let kept: Vec<usize> = (0..self.len()).filter(|&i| found[i].is_none()).collect();

@@ -30,6 +30,16 @@ pub enum Resize {
     ShortSide(usize),
 }
 
+/// Where a centre crop starts when half of the remainder, (have − want)/2, ends in ½.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CropOffset {
+    /// Rounds half to even, as torchvision's `center_crop` and so timm.
+    HalfToEven,
+    /// Rounds down, as transformers' image processors.
+    Down,
+}
+
 /// Resize, crop and normalisation: pixels/255, minus mean, over standard deviation, per channel.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Preprocess {
@@ -40,6 +50,8 @@ pub struct Preprocess {
     pub channels: usize,
     /// How the size is reached.
     pub resize: Resize,
+    /// How the centre crop after the resize rounds.
+    pub crop_offset: CropOffset,
     /// Resampling filter.
     pub interpolation: Interpolation,
     /// Mean per channel, in units of the full scale.

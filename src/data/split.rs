@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::Error;
-use super::files::Files;
+use super::files::{DamagedFile, Files};
 use super::store::{Images, Store};
 
 /// Images and labels of one part of a data set. Clones and subsets share the pixels.
@@ -145,6 +145,14 @@ impl Split {
     /// Image files that were left out of the whole split; see [`Split::sound`].
     pub fn skipped(&self) -> usize {
         self.skipped
+    }
+
+    /// The damaged files among those of this split that have been decoded so far, in stored order.
+    /// Their images count like any other.
+    pub fn damaged(&self) -> Vec<DamagedFile> {
+        let Store::Files(files) = &*self.store else { return Vec::new() };
+        let damaged = files.damaged();
+        self.rows.iter().filter_map(|row| damaged.get(row).cloned()).collect()
     }
 
     /// Whether images are decoded from files when they are asked for.

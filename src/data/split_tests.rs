@@ -1,4 +1,4 @@
-use super::super::{Augment, Interpolation, Preprocess, Resize};
+use super::super::{Augment, CropOffset, Interpolation, Preprocess, Resize};
 use super::*;
 
 /// Three grey images of 2×3, levels 0, 10, 20, …
@@ -19,6 +19,7 @@ fn preprocess(channels: usize) -> Preprocess {
         image_size: [2, 3],
         channels,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.5, 0.25, 0.0][..channels].to_vec(),
         std: vec![0.5, 0.25, 0.125][..channels].to_vec(),

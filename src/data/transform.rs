@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::augment::{Draw, Window};
 use super::resample::resample;
-use super::{Error, Interpolation, Moment, Preprocess, Resize};
+use super::{CropOffset, Error, Interpolation, Moment, Preprocess, Resize};
 
 /// Most values one resized image may have: beyond it an extreme aspect ratio would ask for
 /// gigabytes before the crop throws them away.
@@ -72,13 +72,17 @@ impl fmt::Display for Preprocess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [h, w] = self.image_size;
         let filter = self.interpolation;
+        let offset = match self.crop_offset {
+            CropOffset::HalfToEven => "",
+            CropOffset::Down => " (offset rounded down)",
+        };
         match self.resize {
             Resize::Squash => write!(f, "resize to {h}×{w} ({filter})")?,
             Resize::SquashTo([height, width]) => {
-                write!(f, "resize to {height}×{width} ({filter}), centre crop {h}×{w}")?;
+                write!(f, "resize to {height}×{width} ({filter}), centre crop {h}×{w}{offset}")?;
             }
             Resize::ShortSide(side) => {
-                write!(f, "short side to {side} ({filter}), centre crop {h}×{w}")?;
+                write!(f, "short side to {side} ({filter}), centre crop {h}×{w}{offset}")?;
             }
         }
         match self.channels {
@@ -96,6 +100,7 @@ pub(super) struct Transform {
     stored: [usize; 3],
     /// Height and width after the resize of an uncropped image.
     resized: [usize; 2],
+    crop_offset: CropOffset,
     /// Channels, height and width the model takes.
     target: [usize; 3],
     interpolation: Interpolation,
@@ -134,6 +139,7 @@ impl Transform {
         Ok(Self {
             stored,
             resized,
+            crop_offset: preprocess.crop_offset,
             target: [preprocess.channels, th, tw],
             interpolation: preprocess.interpolation,
             levels,
@@ -162,7 +168,8 @@ impl Transform {
         } else {
             Cow::Owned(resample(&image, size, resized, c, self.interpolation))
         };
-        let (top, left) = (centre(resized[0], th), centre(resized[1], tw));
+        let [top, left] = [(resized[0], th), (resized[1], tw)]
+            .map(|(have, want)| centre(have, want, self.crop_offset));
         for (channel, (plane, levels)) in out.chunks_mut(th * tw).zip(&self.levels).enumerate() {
             let channel = channel.min(c - 1);
             for (at, out) in plane.iter_mut().enumerate() {
@@ -185,12 +192,14 @@ fn short_side([h, w]: [usize; 2], side: usize) -> Option<[usize; 2]> {
     if h <= w { Some([side, long(w, h)?]) } else { Some([long(h, w)?, side]) }
 }
 
-/// First row or column of a centre crop, as in torchvision's `center_crop`: (have − want)/2,
-/// halves rounded to even.
-fn centre(have: usize, want: usize) -> usize {
+/// First row or column of a centre crop: (have − want)/2, a half rounded as `offset` says.
+fn centre(have: usize, want: usize, offset: CropOffset) -> usize {
     let twice = have.saturating_sub(want);
     let down = twice / 2;
-    down + usize::from(twice % 2 == 1 && down % 2 == 1)
+    match offset {
+        CropOffset::HalfToEven => down + usize::from(twice % 2 == 1 && down % 2 == 1),
+        CropOffset::Down => down,
+    }
 }
 
 /// Pillow's `convert("L")`: ITU-R 601-2 luma in sixteen-bit fixed point.
@@ -209,4 +218,28 @@ fn cut(image: &[u8], w: usize, c: usize, window: Window) -> Vec<u8> {
         .flatten()
         .copied()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sizes and offsets of torchvision and transformers, by `tests/reference/make_crops.py`.
+    #[test]
+    fn resized_sides_and_crop_offsets_are_the_libraries() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/crops.json");
+        let cases: Vec<[usize; 11]> =
+            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let mut apart = 0;
+        for [h, w, side, crop_h, crop_w, to_h, to_w, top, left, their_top, their_left] in cases {
+            let resized = short_side([h, w], side);
+            assert_eq!(resized, Some([to_h, to_w]), "{h}×{w} to {side}");
+            let offsets = |offset| [centre(to_h, crop_h, offset), centre(to_w, crop_w, offset)];
+            let case = format!("{crop_h}×{crop_w} of {to_h}×{to_w}");
+            assert_eq!(offsets(CropOffset::HalfToEven), [top, left], "torchvision, {case}");
+            assert_eq!(offsets(CropOffset::Down), [their_top, their_left], "transformers, {case}");
+            apart += usize::from([top, left] != [their_top, their_left]);
+        }
+        assert_eq!(apart, 123);
+    }
 }

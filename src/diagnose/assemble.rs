@@ -21,12 +21,16 @@ pub(super) fn model_loss(
     training: Option<(f64, usize)>,
 ) -> Loss {
     let raw = mean_stderr(&losses(base, 1.0));
-    let calibrated = scatter(folds, |f| losses(&bases[f], fit(&bases[1 - f]).usable()));
+    let fits = bases.each_ref().map(fit);
+    let calibrated = scatter(folds, |f| losses(&bases[f], fits[1 - f].temperature));
+    let overall = fit(base);
     Loss {
         validation: raw.mean,
         stderr: raw.stderr,
         calibrated: cross_mean(&calibrated, fold_of).0,
-        temperature: fit(base).usable(),
+        temperature: overall.temperature,
+        temperatures_of_folds: Some([fits[1].temperature, fits[0].temperature]),
+        temperature_bound: overall.bound.or(fits[0].bound).or(fits[1].bound),
         training: training.map(|(loss, _)| loss),
         training_images: training.map(|(_, images)| images),
     }

@@ -3,6 +3,7 @@
 use super::ranking::Ranking;
 use super::spectrum::Spectrum;
 use crate::curvature::steihaug::StopReason;
+use crate::evaluate::Bound;
 use serde::{Deserialize, Serialize};
 
 /// Mean over all images of V, in nats per example, and what a temperature makes of it.
@@ -16,6 +17,13 @@ pub struct Loss {
     pub calibrated: f64,
     /// The temperature fitted on all of V.
     pub temperature: f64,
+    /// The temperatures that the two folds are scored at, each fitted on the other; absent in files of
+    /// earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperatures_of_folds: Option<[f64; 2]>,
+    /// Why the loss has no minimum in T, on all of V or on a fold; absent where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_bound: Option<Bound>,
     /// Mean loss over training images, a sample of at most as many as V has, if there are any.
     pub training: Option<f64>,
     /// How many these were.
@@ -70,7 +78,7 @@ pub struct LayerResult {
     pub parameters: usize,
     /// ‖g_ℓ‖, mean over folds.
     pub gradient_norm: f64,
-    /// ‖w_ℓ‖.
+    /// ‖w_ℓ‖; 0 for a layer of zeros.
     pub weight_norm: f64,
     /// ΔL_ℓ, nats per example.
     pub delta_l_nats: Fitted,
@@ -84,7 +92,8 @@ pub struct LayerResult {
     pub alpha: f64,
     /// Points of the line evaluated, both folds together.
     pub evaluations: usize,
-    /// Whether the search ended at ‖Δw‖ = ‖w_ℓ‖ in either fold; of Newton's steps, at the radius.
+    /// Whether the search ended at its longest ‖Δw‖ in either fold: ‖w_ℓ‖, and 2 φ(0)/‖g_ℓ‖ for a
+    /// layer of zeros; of Newton's steps, at the radius.
     pub capped: bool,
     /// Whether gᵀHg ≤ 0 in either fold.
     pub negative_curvature: bool,

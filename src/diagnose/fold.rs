@@ -4,8 +4,7 @@ use super::newton::{Estimator, newton};
 use crate::curvature::{Result, steihaug};
 use crate::diagnose::findings::LossLine;
 use crate::evaluate::{Predictions, fit, losses};
-use crate::line_search::{Line, Minimum, first_minimum};
-use crate::line_search::{Path, is_linear};
+use crate::line_search::{Line, Minimum, Path, first_minimum, is_linear, longest};
 use crate::objective::{Activations, Objective};
 use crate::vector;
 use crate::vit::Layer;
@@ -73,13 +72,13 @@ pub fn measure(
     let square = vector::dot(gradient, gradient).map_err(kernel)?;
     let gradient_norm = square.sqrt();
     let weight_norm = vector::norm(&objective.weights_of(layer)?).map_err(kernel)?;
-    // Without a slope, or a length to measure by, nothing is moved.
-    if square == 0.0 || weight_norm == 0.0 {
+    // Without a slope nothing is moved.
+    if square == 0.0 {
         let none = |n: usize| Gap { raw: vec![0.0; n], calibrated: vec![0.0; n] };
         let value = mean(&losses(fold.own_base, 1.0));
         return Ok(Measured {
             gradient_norm,
-            curvature: 0.0,
+            curvature,
             newton: None,
             minimum: Minimum { alpha: 0.0, value, evaluations: 0, capped: false },
             line: None,
@@ -89,17 +88,19 @@ pub fn measure(
         });
     }
     let base = losses(fold.own_base, 1.0);
+    let longest = longest(weight_norm, gradient_norm, mean(&base));
     let budget = if is_linear(objective, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET };
     let (direction, start, cap, step) = match estimator {
         Estimator::Line => {
             let start = match curvature > 0.0 {
                 true => USUAL * square / curvature,
-                false => 0.01 * weight_norm / gradient_norm,
+                false => 0.01 * longest / gradient_norm,
             };
-            (gradient.to_vec(), start, weight_norm / gradient_norm, None)
+            (gradient.to_vec(), start, longest / gradient_norm, None)
         }
         Estimator::Newton { radius, iterations } => {
-            let found = newton(objective, fold.own, layer, gradient, (radius, iterations))?;
+            let within = (radius * longest, iterations);
+            let found = newton(objective, fold.own, layer, gradient, within)?;
             (found.direction, 1.0, 1.0, Some(found.step))
         }
     };
@@ -133,7 +134,7 @@ pub fn measure(
     };
     let other_moved =
         Path::new(objective, fold.other, layer, &direction)?.predict(minimum.alpha)?;
-    let (before, after) = (fit(fold.own_base).usable(), fit(&own_moved).usable());
+    let (before, after) = (fit(fold.own_base).temperature, fit(&own_moved).temperature);
     let gap = |base: &Predictions, moved: &Predictions| Gap {
         raw: differences(&losses(base, 1.0), &losses(moved, 1.0)),
         calibrated: differences(&losses(base, before), &losses(moved, after)),

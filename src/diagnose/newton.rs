@@ -2,7 +2,6 @@
 
 use crate::curvature::{LayerOperator, Result, flatten, steihaug};
 use crate::objective::{Activations, Matrix, Objective};
-use crate::vector;
 use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};
 
@@ -15,7 +14,8 @@ pub enum Estimator {
     /// Truncated Newton-CG in a trust region: where products with the Hessian predict the lowest
     /// loss; if the loss is lower on the way there, so far.
     Newton {
-        /// Δ, the longest ‖Δw‖, as a share of ‖w_ℓ‖.
+        /// Δ, the longest ‖Δw‖, as a share of ‖w_ℓ‖; for a layer of zeros as a share of
+        /// [`longest`](crate::line_search::longest).
         radius: f64,
         /// Products at most.
         iterations: usize,
@@ -33,7 +33,7 @@ pub(super) struct Newton {
     pub step: steihaug::Step,
 }
 
-/// The step from the gradient over `own` images.
+/// The step from the gradient over `own` images, no longer than `radius`.
 pub(super) fn newton(
     objective: &Objective,
     own: &Activations,
@@ -42,12 +42,8 @@ pub(super) fn newton(
     (radius, iterations): (f64, usize),
 ) -> Result<Newton> {
     let weights = objective.weights_of(layer)?;
-    let norm = vector::norm(&weights).map_err(crate::objective::Error::from)?;
-    let settings = steihaug::SteihaugSettings {
-        radius: radius * norm,
-        tolerance: TOLERANCE,
-        max_iterations: iterations,
-    };
+    let settings =
+        steihaug::SteihaugSettings { radius, tolerance: TOLERANCE, max_iterations: iterations };
     let operator = LayerOperator::new(objective, own, layer, Matrix::Hessian);
     let step = steihaug::step(&operator, &flatten(gradient)?, &settings)?;
     let mut start = 0;

@@ -34,6 +34,18 @@ pub(super) fn warnings(
     images: usize,
 ) -> Vec<String> {
     let mut out = Vec::new();
+    if let Some(bound) = loss.temperature_bound {
+        out.push(format!("the temperature of these images: {}", bound.note()));
+    }
+    let zeros: Vec<&str> =
+        layers.iter().filter(|l| l.weight_norm == 0.0).map(|l| l.name.as_str()).collect();
+    if !zeros.is_empty() {
+        out.push(format!(
+            "{}: all weights are 0, so ‖w‖ cannot limit ‖Δw‖; the limit is twice the loss over the \
+             gradient's norm, which no parabola above 0 exceeds",
+            zeros.join(", ")
+        ));
+    }
     let (measured, passed) = (layers.len(), layers.iter().filter(|l| l.eligible).count());
     // One layer in forty exceeds 1.96 standard errors though there is nothing to win.
     if passed > 0 && passed <= measured.div_ceil(20) && measured >= 20 {

@@ -31,11 +31,11 @@ pub use selective::aurc;
 pub use summary::{
     Details, Reliability, Summary, Temperature, Temperatures, summarise, summarise_at,
 };
-pub use temperature::{Fit, fit};
+pub use temperature::{Bound, Fit, fit};
 
 /// Version of the figures' definitions: raised whenever one of them changes, so that no figure kept
 /// from before is taken for one of now.
-pub const DEFINITIONS: u32 = 1;
+pub const DEFINITIONS: u32 = 2;
 
 #[cfg(test)]
 mod reference_tests;

@@ -1,7 +1,7 @@
 //! The figures that `eval` prints for a model on a data set.
 
 use super::calibration::{Bin, ece_class_wise, ece_equal_mass, ece_of, reliability};
-use super::temperature::{Fit, fit};
+use super::temperature::{Bound, Fit, fit};
 use super::{Error, Estimate, Predictions, Scores, aurc, losses, mean_stderr};
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +38,17 @@ pub struct Summary {
     pub ece: f64,
     /// Temperature T fitted as [`Temperature`] says.
     pub temperature: f64,
-    /// Whether a fit found no minimum inside 10⁻³ ≤ T ≤ 10³.
+    /// Temperature that the first half of the images is scored at, where it is fitted on the second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_of_first_half: Option<f64>,
+    /// Temperature that the second half is scored at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_of_second_half: Option<f64>,
+    /// Whether a fit found no minimum of the loss in T.
     pub temperature_at_bound: bool,
+    /// Why there is none: of all images together, else of a half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_bound: Option<Bound>,
     /// Mean cross-entropy of logits divided by T.
     pub calibrated_nll: f64,
     /// Its standard error, for T held fixed.
@@ -52,6 +61,13 @@ pub struct Summary {
     /// Further figures; absent in files of earlier builds, always there in new ones.
     #[serde(flatten)]
     pub details: Option<Details>,
+}
+
+impl Summary {
+    /// What a reader should know about the temperature, if it is not a minimum of the loss.
+    pub fn temperature_note(&self) -> Option<&'static str> {
+        self.temperature_bound.map(Bound::note)
+    }
 }
 
 /// Confidence against accuracy, bin by bin of equal width.
@@ -128,7 +144,10 @@ pub fn summarise_at(predictions: &Predictions, chosen: &Temperatures) -> Summary
         top5: top5.mean,
         ece: ece.mean,
         temperature: chosen.overall.temperature,
-        temperature_at_bound: chosen.at_bound(),
+        temperature_of_first_half: chosen.of_half(0),
+        temperature_of_second_half: chosen.of_half(1),
+        temperature_at_bound: chosen.bound().is_some(),
+        temperature_bound: chosen.bound(),
         calibrated_nll: calibrated_nll.mean,
         calibrated_nll_stderr: calibrated_nll.stderr,
         calibrated_ece: calibrated_ece.mean,
@@ -174,8 +193,9 @@ fn details(
 /// Temperatures as [`Temperature`] says: the one to report, and the one each image is scored at.
 pub struct Temperatures {
     overall: Fit,
+    /// Fits on the first half and on the second.
     fits: [Fit; 2],
-    /// Whether an image is in the first half; none are where both fits are one.
+    /// Whether an image is in the first half; empty where both fits are one.
     first: Vec<bool>,
 }
 
@@ -192,7 +212,8 @@ impl Temperatures {
             }
             Temperature::CrossFitted(_) if predictions.images() == 1 => {
                 let nll = mean_stderr(&losses(predictions, 1.0)).mean;
-                let overall = Fit { temperature: 1.0, nll, at_bound: true };
+                let bound = Some(Bound::Unfitted);
+                let overall = Fit { temperature: 1.0, nll, bound };
                 return Ok(Self { overall, fits: [overall; 2], first: Vec::new() });
             }
             Temperature::CrossFitted(half) => half,
@@ -214,7 +235,7 @@ impl Temperatures {
     /// The temperature of one image.
     pub fn at(&self, image: usize) -> f64 {
         // An image of the first half takes the second's temperature, and the other way round.
-        self.fits[usize::from(self.first.get(image) == Some(&true))].usable()
+        self.fits[usize::from(self.first.get(image) == Some(&true))].temperature
     }
 
     /// Scores of each image at its temperature.
@@ -222,8 +243,14 @@ impl Temperatures {
         Scores::at(predictions, |image| self.at(image))
     }
 
-    fn at_bound(&self) -> bool {
-        self.overall.at_bound || self.fits.iter().any(|fit| fit.at_bound)
+    /// Why a fit has no minimum: the one of all images, else the first half's or the second's.
+    pub fn bound(&self) -> Option<Bound> {
+        self.overall.bound.or(self.fits[0].bound).or(self.fits[1].bound)
+    }
+
+    /// The temperature that a half's images are scored at, if the halves are scored apart.
+    fn of_half(&self, half: usize) -> Option<f64> {
+        (!self.first.is_empty()).then(|| self.fits[1 - half].temperature)
     }
 }
 

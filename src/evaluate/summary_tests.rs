@@ -73,15 +73,37 @@ fn each_half_is_scored_at_the_other_halfs_temperature() {
 }
 
 #[test]
+fn the_temperature_reported_is_the_one_used() {
+    // Ten images of each class, all with the logits (4, 0, 0, 0): no better than guessing, so the loss
+    // falls towards log 4 as T grows.
+    let labels: Vec<u32> = (0..40).map(|i| i % 4).collect();
+    let p = Predictions::new([4.0, 0.0, 0.0, 0.0].repeat(40), 4, &labels).unwrap();
+    let first: Vec<usize> = (0..20).collect();
+    for from in [Temperature::FittedOn(&p), Temperature::CrossFitted(&first)] {
+        let chosen = Temperatures::of(&p, from).unwrap();
+        let s = summarise_at(&p, &chosen);
+        assert_eq!(s.temperature_bound, Some(Bound::Guessing));
+        assert!((s.calibrated_nll - 4f64.ln()).abs() < 1e-5, "{s:?}");
+        assert!((s.calibrated_nll - mean_stderr(&losses(&p, s.temperature)).mean).abs() < 1e-12);
+        assert!((0..40).all(|image| chosen.at(image) == s.temperature));
+        let halves = [s.temperature_of_first_half, s.temperature_of_second_half];
+        let expected = matches!(from, Temperature::CrossFitted(_)).then_some(s.temperature);
+        assert_eq!(halves, [expected; 2]);
+    }
+}
+
+#[test]
 fn one_image_and_all_right() {
     let one = Predictions::new(vec![1.0, 0.0], 2, &[0]).unwrap();
     let s = summarise(&one, Temperature::FittedOn(&one)).unwrap();
     assert_eq!((s.images, s.top1, s.top5, s.nll_stderr), (1, 1.0, 1.0, None));
-    // Nothing was measured, so nothing is scaled.
+    // Nothing can be fitted, so nothing is scaled.
+    assert_eq!((s.temperature, s.temperature_bound), (1.0, Some(Bound::AllRight)));
     assert!(s.temperature_at_bound && s.calibrated_nll == s.nll);
     assert!(serde_json::to_value(&s).unwrap()["nll_stderr"].is_null());
     let alone = summarise(&one, Temperature::CrossFitted(&[0])).unwrap();
     assert_eq!((alone.temperature, alone.calibrated_nll), (1.0, s.nll));
+    assert_eq!(alone.temperature_bound, Some(Bound::Unfitted));
     let d = alone.details.unwrap();
     assert_eq!((d.ece_stderr, d.aurc, d.aurc_stderr, d.absent_classes), (None, 0.0, None, 1));
     let two = Predictions::new(vec![1.0, 0.0, 1.0, 0.0], 2, &[0, 0]).unwrap();

@@ -2,33 +2,67 @@
 
 use super::Predictions;
 use super::metrics::maximum;
+use serde::{Deserialize, Serialize};
 
 /// A temperature and what it does on the images it was fitted on.
+///
+/// All figures, dumps and reports use [`Fit::temperature`] as it is. Where the loss has no minimum in
+/// T, [`Fit::bound`] says so.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fit {
-    /// T, between 10⁻³ and 10³; logits are divided by it.
+    /// T > 0; logits are divided by it.
     pub temperature: f64,
     /// Mean cross-entropy at T, in nats; never above the one at T = 1.
     pub nll: f64,
-    /// Whether the loss has no minimum inside the range, so that T is not a measured temperature:
-    /// 10⁻³ where no image is wrong and colder is ever better, 10³ where logits are no better than
-    /// guessing, 1 where no temperature makes a difference.
-    pub at_bound: bool,
+    /// Why T is not a minimum of the loss; `None` if it is one.
+    pub bound: Option<Bound>,
 }
 
-impl Fit {
-    /// The temperature to score other images at: T, or 1 where T is at a bound and so was not
-    /// measured (on images that are all right colder is ever better, and one wrong image elsewhere
-    /// would then cost hundreds of nats).
-    pub fn usable(&self) -> f64 {
-        if self.at_bound { 1.0 } else { self.temperature }
+/// Why no temperature minimises the loss, and which one is used instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bound {
+    /// The logits are no better than guessing: the loss falls as T grows, towards log C. T is the
+    /// upper end of the range, where no two logits of an image differ by more than 0.01.
+    Guessing,
+    /// No image is wrong: the loss falls as T goes to 0. T is 1, because a temperature near 0 would
+    /// make one wrong image elsewhere cost hundreds of nats.
+    AllRight,
+    /// Every image has equal logits, so T changes nothing. T is 1.
+    Flat,
+    /// There are no other images to fit on. T is 1.
+    Unfitted,
+}
+
+impl Bound {
+    /// What a reader should know about the temperature.
+    pub fn note(self) -> &'static str {
+        match self {
+            Bound::Guessing => {
+                "the logits are no better than guessing, so the loss falls for ever higher \
+                 temperatures; the highest of the range is used"
+            }
+            Bound::AllRight => {
+                "no image is wrong, so the loss falls for ever lower temperatures and none can be \
+                 fitted; T = 1 is used"
+            }
+            Bound::Flat => "every image has equal logits, so no temperature matters; T = 1 is used",
+            Bound::Unfitted => "there is no other image to fit a temperature on; T = 1 is used",
+        }
     }
 }
 
-/// Range of β = 1/T.
+/// Range of T for logits of ordinary size.
 const RANGE: [f64; 2] = [1e-3, 1e3];
 
-/// Mean loss at β and its first two derivatives in β.
+/// Range of T for logits whose largest difference within an image is `spread`: at its upper end no
+/// two logits of an image differ by more than 0.01, at its lower end some differ by at least 1000.
+fn range(spread: f64) -> [f64; 2] {
+    let [low, high] = RANGE;
+    [low * spread.min(1.0), high.max(100.0 * spread)]
+}
+
+/// Mean loss at β = 1/T and its first two derivatives in β.
 #[derive(Clone, Copy)]
 struct Point {
     nll: f64,
@@ -44,21 +78,23 @@ struct Point {
 pub fn fit(predictions: &Predictions) -> Fit {
     let at = |log_beta: f64| evaluate(predictions, log_beta.exp());
     let start = at(0.0);
-    let done = |log_beta: f64, nll: f64, at_bound| {
-        // Rounding near a very flat minimum must not make matters worse than leaving T alone.
-        if nll > start.nll {
-            return Fit { temperature: 1.0, nll: start.nll, at_bound: false };
-        }
-        Fit { temperature: (-log_beta).exp(), nll, at_bound }
-    };
-    if start.slope == 0.0 {
-        return done(0.0, start.nll, start.curvature == 0.0);
+    let one = |bound| Fit { temperature: 1.0, nll: start.nll, bound };
+    let spread = spread(predictions);
+    if spread == 0.0 {
+        return one(Some(Bound::Flat));
     }
-    let [mut low, mut high] = RANGE.map(f64::ln);
-    let end = if start.slope > 0.0 { low } else { high };
-    let last = at(end);
+    if start.slope == 0.0 {
+        // Where every label's probability rounds to 1, slope and curvature are both 0.
+        return one((start.curvature == 0.0).then_some(Bound::AllRight));
+    }
+    let [coldest, hottest] = range(spread);
+    let (mut low, mut high) = (-hottest.ln(), -coldest.ln());
+    let last = at(if start.slope > 0.0 { low } else { high });
     if last.slope == 0.0 || (last.slope > 0.0) == (start.slope > 0.0) {
-        return done(end, last.nll, true);
+        return match start.slope > 0.0 {
+            true => Fit { temperature: hottest, nll: last.nll, bound: Some(Bound::Guessing) },
+            false => one(Some(Bound::AllRight)),
+        };
     }
     let (mut x, mut point, mut step) = (0.0, start, high - low);
     for _ in 0..200 {
@@ -76,7 +112,20 @@ pub fn fit(predictions: &Predictions) -> Fit {
             break;
         }
     }
-    done(x, point.nll, false)
+    // Rounding near a very flat minimum must not make matters worse than leaving T alone.
+    if point.nll > start.nll {
+        return one(None);
+    }
+    Fit { temperature: (-x).exp(), nll: point.nll, bound: None }
+}
+
+/// Largest difference between two logits of one image.
+fn spread(predictions: &Predictions) -> f64 {
+    let of_each = predictions.map(|_, row, _| {
+        let least = row.iter().copied().fold(f64::INFINITY, f64::min);
+        maximum(row) - least
+    });
+    of_each.into_iter().fold(0.0, f64::max)
 }
 
 fn evaluate(predictions: &Predictions, beta: f64) -> Point {
@@ -121,14 +170,11 @@ mod tests {
     #[test]
     fn two_logits_have_a_closed_form() {
         // Margin m, a share q right: σ(βm) = q, so T = m / log(q / (1 − q)).
-        for m in [0.02, 1.0, 60.0, 2000.0] {
+        for m in [1e-6, 0.02, 1.0, 60.0, 2000.0, 1e8] {
             let values = [m, 0.0].repeat(4);
             let fit = fit(&Predictions::new(values, 2, &[0, 0, 0, 1]).unwrap());
-            let expected = m / 3f64.ln();
-            let inside = expected < 1e3;
-            assert_eq!(fit.at_bound, !inside);
-            let expected = expected.min(1e3);
-            assert!((fit.temperature / expected - 1.0).abs() < 1e-9, "{m}: {fit:?}");
+            assert_eq!(fit.bound, None, "{m}: {fit:?}");
+            assert!((fit.temperature * 3f64.ln() / m - 1.0).abs() < 1e-9, "{m}: {fit:?}");
         }
     }
 
@@ -141,32 +187,75 @@ mod tests {
             let mut uniform = || f64::from(rng.next_u32()) / f64::from(u32::MAX);
             let labels: Vec<u32> = (0..40).map(|_| (5.0 * uniform()) as u32 % 5).collect();
             let mut values: Vec<f64> = (0..200).map(|_| scale * uniform()).collect();
-            // Half of the images are right, so that the minimum is inside for middling scales.
+            // Half of the images are right, so that there is a minimum.
             for i in (0..40).step_by(2) {
                 values[5 * i + labels[i] as usize] = 1.5 * scale;
             }
             let p = Predictions::new(values, 5, &labels).unwrap();
             let (found, nll) = (fit(&p), |t: f64| mean_stderr(&losses(&p, t)).mean);
-            let grid = (-300..=300).map(|i| 10f64.powf(f64::from(i) / 100.0));
+            let grid = (-300..=300).map(|i| scale * 10f64.powf(f64::from(i) / 100.0));
             let best = grid.map(nll).fold(f64::INFINITY, f64::min);
             assert!(found.nll <= best + 1e-12 * best, "{scale}: {found:?} against {best}");
             assert!((found.nll / nll(found.temperature) - 1.0).abs() < 1e-12);
-            assert_eq!(found.at_bound, !(0.1..1e4).contains(&scale), "{scale}: {found:?}");
+            assert_eq!(found.bound, None, "{scale}: {found:?}");
         }
     }
 
+    /// The fit, whose loss must be that of the images at its temperature.
+    fn used(values: Vec<f64>, classes: usize, labels: &[u32]) -> Fit {
+        let p = Predictions::new(values, classes, labels).unwrap();
+        let fit = fit(&p);
+        let [own, plain] = [fit.temperature, 1.0].map(|t| mean_stderr(&losses(&p, t)).mean);
+        assert!((fit.nll - own).abs() <= 1e-12 * own, "{fit:?}: {own}");
+        assert!(fit.nll <= plain, "{fit:?}: {plain} at T = 1");
+        fit
+    }
+
     #[test]
-    fn bounds_are_flagged() {
-        let fit_of = |z: f64, labels: &[u32]| {
-            fit(&Predictions::new([z, 0.0].repeat(labels.len()), 2, labels).unwrap())
-        };
-        let right = fit_of(1.0, &[0, 0]);
-        assert!(right.at_bound && (right.temperature - 1e-3).abs() < 1e-15, "{right:?}");
-        let wrong = fit_of(1.0, &[1, 1]);
-        assert!(wrong.at_bound && (wrong.temperature - 1e3).abs() < 1e-9, "{wrong:?}");
-        let flat = fit_of(0.0, &[0, 1]);
-        assert!(flat.at_bound && flat.temperature == 1.0, "{flat:?}");
-        let sure = fit_of(1e4, &[0, 0]);
-        assert!(sure.at_bound && sure.nll == 0.0, "{sure:?}");
+    fn a_model_that_guesses_comes_to_log_c() {
+        let ten_of_each: Vec<u32> = (0..40).map(|i| i % 4).collect();
+        // A share of exactly 1/4 right: the loss falls for every T.
+        for z in [[4.0, 0.0, 0.0, 0.0], [200.0, 0.0, -200.0, 0.0], [1e6, 0.0, 0.0, 3e5]] {
+            let fit = used(z.repeat(40), 4, &ten_of_each);
+            assert_eq!(fit.bound, Some(Bound::Guessing));
+            assert!((fit.nll - 4f64.ln()).abs() < 1e-4, "{fit:?}");
+        }
+        let ordinary = used([4.0, 0.0, 0.0, 0.0].repeat(40), 4, &ten_of_each);
+        assert_eq!(ordinary.temperature, 1e3);
+        // Worse than guessing: the loss at T is log 2 + 1/(2T) to first order.
+        let wrong = used([1.0, 0.0].repeat(2), 2, &[1, 1]);
+        assert_eq!(wrong.bound, Some(Bound::Guessing));
+        assert!((wrong.nll - 2f64.ln() - 0.5 / wrong.temperature).abs() < 1e-6, "{wrong:?}");
+    }
+
+    #[test]
+    fn one_image_more_that_is_right_changes_little() {
+        // 25 and 26 images of class 0, 75 of the others, all with the logits (4, 0, 0, 0): with k of n
+        // right the minimum is at 4 / log(3k / (n − k)), its loss the entropy of (k/n, …).
+        let labels = |k: usize| [vec![0; k], [1, 2, 3].repeat(25)].concat();
+        let guessing = used([4.0, 0.0, 0.0, 0.0].repeat(100), 4, &labels(25));
+        let better = used([4.0, 0.0, 0.0, 0.0].repeat(101), 4, &labels(26));
+        assert_eq!((guessing.bound, better.bound), (Some(Bound::Guessing), None));
+        assert!(
+            (better.temperature / (4.0 / (78f64 / 75.0).ln()) - 1.0).abs() < 1e-6,
+            "{better:?}"
+        );
+        let q = 26.0 / 101.0;
+        let entropy = -q * f64::ln(q) - (1.0 - q) * f64::ln((1.0 - q) / 3.0);
+        assert!((better.nll - entropy).abs() < 1e-9, "{better:?}");
+        assert!((better.nll - guessing.nll).abs() < 1e-3);
+    }
+
+    #[test]
+    fn where_nothing_can_be_fitted_temperature_is_one() {
+        for (values, labels, bound) in [
+            ([1.0, 0.0].repeat(2), [0, 0], Bound::AllRight),
+            ([1e-5, 0.0].repeat(2), [0, 0], Bound::AllRight),
+            ([1e4, 0.0].repeat(2), [0, 0], Bound::AllRight),
+            ([3.0, 3.0].repeat(2), [0, 1], Bound::Flat),
+        ] {
+            let fit = used(values, 2, &labels);
+            assert_eq!((fit.temperature, fit.bound), (1.0, Some(bound)));
+        }
     }
 }

@@ -5,6 +5,8 @@
 
 mod minimum;
 mod path;
+mod reach;
 
 pub use minimum::{Line, Minimum, first_minimum};
 pub use path::{Path, is_linear, moved};
+pub use reach::longest;

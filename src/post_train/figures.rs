@@ -25,6 +25,22 @@ pub struct Figures {
     pub layers: Vec<LayerBeforeAfter>,
 }
 
+impl Figures {
+    /// What a reader should know about temperatures that are no minimum of the loss.
+    pub fn temperature_notes(&self) -> Vec<String> {
+        let parts = [("validation", &self.validation), ("test", &self.test)];
+        let models = parts.into_iter().filter_map(|(name, part)| Some((name, part.as_ref()?)));
+        let all = models.flat_map(|(name, part)| {
+            [(name, "before", &part.before), (name, "after", &part.after)]
+        });
+        all.filter_map(|(name, when, figures)| {
+            let note = figures.temperature_note()?;
+            Some(format!("temperature of {name} {when}: {note}"))
+        })
+        .collect()
+    }
+}
+
 /// Scores both models. What was not `written` is no result: then test stays unread, and no layer is
 /// measured again.
 ///

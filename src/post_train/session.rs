@@ -12,7 +12,7 @@ use super::{PostTrainOptions, WATCHED, as_stored};
 use crate::cache::{About, CacheInfo, Plan as CachePlan};
 use crate::checkpoint::{Checkpoint, Saved};
 use crate::data::order::Batches;
-use crate::data::{Augment, DataOptions, Role, Roles, Split, require};
+use crate::data::{Augment, DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::diagnose::Options as DiagnoseOptions;
 use crate::diagnose::findings::{Plan, perturbed_and_updated};
 use crate::diagnose::session::DiagnoseSession;
@@ -24,6 +24,7 @@ use crate::objective::{Examples, Objective};
 use crate::observe::Event as Progress;
 use crate::options;
 use crate::pixels::Pixels;
+use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
 use crate::session::{Context, Data, objective, pixels, sample};
 use crate::train::options::keep_or_default;
@@ -107,6 +108,8 @@ pub struct PostTrained {
     pub failure: Option<Error>,
     /// Peak memory of the process when training ended, MiB.
     pub training_peak_mib: Option<u64>,
+    /// Damaged image files that were used as they decode.
+    pub damaged: Vec<DamagedFile>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }
@@ -388,6 +391,9 @@ impl PostTrainSession {
         let mut notes = self.roles.notes.clone();
         notes.extend(trained.notes);
         notes.extend(own);
+        notes.extend(figures.temperature_notes());
+        let damaged = self.data.damaged();
+        notes.extend(damage_note(&damaged));
         notes.extend(failure.iter().map(|error| format!("there are no figures: {}", full(error))));
         if let (Some(path), None) = (dump, &saved) {
             notes.push(format!("{}: not written, since no checkpoint was", path.display()));
@@ -410,6 +416,7 @@ impl PostTrainSession {
             figures,
             failure,
             training_peak_mib: trained.peak_mib,
+            damaged,
             notes,
         })
     }

@@ -2,6 +2,7 @@
 
 use crate::cache::CacheInfo;
 use crate::checkpoint::CheckpointInfo;
+use crate::data::DamagedFile;
 use crate::evaluate::{Comparison, Estimate};
 use crate::run::Run;
 use crate::train::result::{LayerBeforeAfter, SamInfo};
@@ -28,14 +29,20 @@ pub struct Row {
     pub nll: Estimate,
     /// Test NLL after a temperature fitted on V.
     pub calibrated_nll: Estimate,
+    /// Runs whose loss on V has no minimum in T.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub temperatures_at_bound: usize,
     /// Share of test images whose label has the largest logit.
     pub top1: Estimate,
     /// Expected calibration error, 15 bins of equal width.
     pub ece: Estimate,
     /// Validation NLL.
     pub validation_nll: Option<Estimate>,
-    /// Mean ‖Δw_p‖/‖w_p‖ over steps.
+    /// Mean ‖Δw_p‖/‖w_p‖ over steps; nothing for a layer that was all zeros.
     pub perturbation: Option<Estimate>,
+    /// Mean ‖Δw_p‖ over steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perturbation_length: Option<Estimate>,
     /// Share of perturbations that the cap shortened.
     pub capped: Option<Estimate>,
     /// Mean loss of the last epoch's batches, under perturbation if any.
@@ -53,6 +60,10 @@ pub struct Row {
     pub comparison: Option<Comparison>,
     /// ΔL and κ of p and u on V before and after, at the first seed.
     pub layers: Vec<LayerBeforeAfter>,
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// Time and memory of a row, which differ from run to run.
@@ -85,6 +96,9 @@ pub struct Report {
     pub schema: String,
     /// How the report came about.
     pub run: TimedRun,
+    /// Damaged image files that some run used as they decode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     /// The model that every row starts from.
     pub checkpoint: CheckpointInfo,
     /// Training seeds.

@@ -1,7 +1,7 @@
 //! The result of `diagnose`: schema `planish/diagnosis/1`.
 
 use crate::checkpoint::CheckpointInfo;
-use crate::data::DataInfo;
+use crate::data::{DamagedFile, DataInfo};
 use crate::diagnose::findings::Findings;
 use crate::diagnose::ranking::{Sample, Sampling};
 use crate::forecast::{Forecast, Work};
@@ -31,6 +31,9 @@ pub struct Report {
     pub checkpoint: CheckpointInfo,
     /// V.
     pub data: DataInfo,
+    /// Damaged image files that were used as they decode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     /// What was measured.
     #[serde(flatten)]
     pub findings: Findings,

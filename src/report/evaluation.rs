@@ -1,7 +1,7 @@
 //! What `eval` reports.
 
 use crate::checkpoint::CheckpointInfo;
-use crate::data::DataInfo;
+use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::PredictionsInfo;
 use crate::evaluate::Summary;
 use crate::run::Run;
@@ -37,6 +37,9 @@ pub struct Evaluation {
     /// Images of other kinds.
     #[serde(default)]
     pub others: Vec<Other>,
+    /// Damaged image files that were used as they decode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     /// What a reader of the figures should know.
     pub warnings: Vec<String>,
 }

@@ -1,6 +1,6 @@
 //! What `finetune` reports.
 
-use crate::data::DataInfo;
+use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::Summary;
 use crate::run::Run;
 use crate::train::finetune::Epoch;
@@ -20,6 +20,9 @@ pub struct Finetuning {
     pub checkpoint: String,
     /// Training, validation and test images, whichever there are.
     pub data: Vec<DataInfo>,
+    /// Damaged image files that were used as they decode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     /// Everything that fixes the run, as in the checkpoint's provenance.
     pub settings: serde_json::Value,
     /// The epoch whose weights were kept, from 1.

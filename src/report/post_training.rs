@@ -2,7 +2,7 @@
 
 use crate::cache::CacheInfo;
 use crate::checkpoint::CheckpointInfo;
-use crate::data::DataInfo;
+use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::PredictionsInfo;
 use crate::forecast::Expected;
 use crate::post_train::search::Search;
@@ -82,6 +82,9 @@ pub struct Report {
     /// Names of the classes, where checkpoint or data have them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
+    /// Damaged image files that were used as they decode.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     /// What a reader should know.
     pub notes: Vec<String>,
 }

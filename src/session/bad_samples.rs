@@ -1,7 +1,32 @@
-//! Image files that cannot be decoded, left out of a data set if the user asks.
+//! Image files that cannot be decoded, or only with a warning: noted, or left out if the user asks.
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{DataSet, Error as DataError, OnBadSample, Preprocess, Split, renumber};
+use crate::data::{
+    DamagedFile, DataSet, Error as DataError, OnBadSample, Preprocess, Split, renumber,
+};
+
+/// Damaged files that a note names.
+const NAMED: usize = 3;
+
+/// What a reader should know about damaged files.
+pub fn damage_note(files: &[DamagedFile]) -> Option<String> {
+    let name = |file: &DamagedFile| format!("{} ({})", file.path.display(), file.warning);
+    let named: Vec<String> = files.iter().take(NAMED).map(name).collect();
+    let more = match files.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    let (count, are) = match files.len() {
+        0 => return None,
+        1 => ("1 JPEG file".to_owned(), "is damaged and was"),
+        n => (format!("{n} JPEG files"), "are damaged and were"),
+    };
+    Some(format!(
+        "{count} {are} decoded as far as possible, as Pillow does it: {}{more}; `on_bad_sample` \
+         skip leaves such files out",
+        named.join(", ")
+    ))
+}
 
 /// Leaves bad files out if asked, and notes each.
 ///
@@ -25,7 +50,9 @@ pub fn leave_out(
     }
     if !notes.is_empty() {
         let (place, bad) = (data.path.display(), notes.len());
-        notes.push(format!("{place}: {bad} of {files} image files cannot be decoded: skipped"));
+        notes.push(format!(
+            "{place}: {bad} of {files} image files cannot be decoded or are damaged: skipped"
+        ));
     }
     Ok(notes)
 }
@@ -46,4 +73,25 @@ pub fn open_for_training(
     let preprocess = parent.and_then(|parent| parent.preprocess.as_ref());
     notes.extend(leave_out(policy, &mut data, preprocess)?);
     Ok((data, notes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_counts_all_and_names_some() {
+        let file =
+            |i: usize| DamagedFile { path: format!("{i}.jpg").into(), warning: "bad".into() };
+        let note = |n: usize| damage_note(&(0..n).map(file).collect::<Vec<_>>());
+        assert_eq!(note(0), None);
+        let one = note(1).unwrap();
+        assert!(
+            one.starts_with("1 JPEG file is damaged and was decoded")
+                && one.contains("0.jpg (bad);")
+        );
+        let many = note(5).unwrap();
+        assert!(many.starts_with("5 JPEG files are damaged and were decoded"), "{many}");
+        assert!(many.contains("2.jpg (bad) and 2 more;") && !many.contains("3.jpg"), "{many}");
+    }
 }

@@ -5,8 +5,8 @@ use crate::checkpoint::Checkpoint;
 use crate::data::DataInfo;
 use crate::data::folds::stratified_sample;
 use crate::data::{
-    DataOptions, DataSet, Error as DataError, Request, Roles, Sample, Split, SplitProvenance,
-    TrainOn, channels_changed, choose, number_classes,
+    DamagedFile, DataOptions, DataSet, Error as DataError, Request, Roles, Sample, Split,
+    SplitProvenance, TrainOn, channels_changed, choose, number_classes,
 };
 use crate::pixels::Pixels;
 
@@ -108,6 +108,12 @@ impl Data {
                 remedy: format!("pass --split {}{}", names.join(" or --split "), made(wanted)),
             }
         })
+    }
+
+    /// The damaged files among those decoded so far.
+    pub fn damaged(&self) -> Vec<DamagedFile> {
+        let others = [&self.train, &self.val, &self.test].into_iter().flatten();
+        std::iter::once(&self.data).chain(others).flat_map(DataSet::damaged).collect()
     }
 
     /// The data set that an uncut split comes from.

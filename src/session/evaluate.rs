@@ -4,12 +4,13 @@ use crate::checkpoint::Checkpoint;
 use crate::data::DataInfo;
 use crate::data::DataOptions;
 use crate::data::folds::stratified_halves;
-use crate::data::{Roles, Split};
+use crate::data::{DamagedFile, Roles, Split};
 use crate::error::Result;
 use crate::evaluate::{Predictions, Temperature, Temperatures};
 use crate::objective::Objective;
 use crate::session::Context;
 use crate::session::Data;
+use crate::session::bad_samples::damage_note;
 use crate::session::{Counted, data_info, objective, pixels};
 use candle_core::DType;
 use planish_kernels::Precision;
@@ -29,6 +30,8 @@ pub struct Evaluated {
     pub split: Split,
     /// The model.
     pub objective: Objective,
+    /// Damaged image files among those read.
+    pub damaged: Vec<DamagedFile>,
     /// What a reader of the figures should know.
     pub warnings: Vec<String>,
 }
@@ -92,12 +95,14 @@ pub fn evaluate(
     let mut warnings = warnings(checkpoint, &sources, &roles);
     warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
     warnings.extend(chosen_by(checkpoint, &split)?);
+    let damaged = sources.damaged();
+    warnings.extend(damage_note(&damaged));
     let which = match whole {
         true => format!("split {}, whole, in stored order", split.name()),
         false => format!("V, {}, in stored order", roles.val_origin),
     };
     let data = data_info(sources.of(&split), &split, &which);
-    Ok(Evaluated { predictions, temperatures, origin, data, split, objective, warnings })
+    Ok(Evaluated { predictions, temperatures, origin, data, split, objective, damaged, warnings })
 }
 
 /// V where fine-tuning, or a fraction asked for, has cut it off the training split: no split of the

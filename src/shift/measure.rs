@@ -2,7 +2,7 @@
 
 use super::{Cell, Corruption, Other, Shift, Shifts, Step, corrupted};
 use crate::checkpoint::Checkpoint;
-use crate::data::{CifarC, DataSet, Preprocess, channels_changed};
+use crate::data::{CifarC, DamagedFile, DataSet, Preprocess, channels_changed};
 use crate::error::{Error, Result};
 use crate::evaluate::{
     Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
@@ -147,8 +147,17 @@ fn matrix(
     }
 }
 
-/// How well the model tells each of these sets from the images it was evaluated on, and notes on how
-/// they were read.
+/// What there is to say of images of other kinds.
+pub struct Others {
+    /// How well the model tells each set from the images it was evaluated on.
+    pub sets: Vec<Other>,
+    /// How the sets were read.
+    pub notes: Vec<String>,
+    /// Damaged image files among those read.
+    pub damaged: Vec<DamagedFile>,
+}
+
+/// How well the model tells each of these sets from the images it was evaluated on.
 ///
 /// # Errors
 /// Images that cannot be read.
@@ -157,8 +166,8 @@ pub fn others(
     checkpoint: &Checkpoint,
     found: &Evaluated,
     context: &Context,
-) -> Result<(Vec<Other>, Vec<String>)> {
-    let mut notes = Vec::new();
+) -> Result<Others> {
+    let (mut notes, mut damaged) = (Vec::new(), Vec::new());
     let mut one = |(name, spec): &(String, String)| {
         let data = DataSet::open(spec)?;
         notes.extend(channels_changed(&data, checkpoint.config.channels));
@@ -171,6 +180,7 @@ pub fn others(
         let score = |of: fn(&Predictions) -> Vec<f64>| {
             detect(&of(&found.predictions), &of(&logits), context.seed)
         };
+        damaged.extend(split.damaged());
         let origin = format!("split {}, whole, in stored order", split.name());
         Ok(Other {
             name: name.clone(),
@@ -179,6 +189,6 @@ pub fn others(
             energy: score(negative_energy),
         })
     };
-    let all = sets.iter().map(&mut one).collect::<Result<_>>()?;
-    Ok((all, notes))
+    let sets = sets.iter().map(&mut one).collect::<Result<_>>()?;
+    Ok(Others { sets, notes, damaged })
 }

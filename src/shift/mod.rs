@@ -26,7 +26,7 @@ mod weather;
 
 use crate::data::order::stream;
 use canvas::Canvas;
-pub use measure::{corrupted_matrix, measure, others, preprocessing};
+pub use measure::{Others, corrupted_matrix, measure, others, preprocessing};
 pub use prepared::corrupted;
 use random::Random;
 pub use request::{Shift, ood};

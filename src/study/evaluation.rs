@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{DEFINITIONS, Summary, summarise_at};
 use crate::fingerprint::fingerprint;
 use crate::session::Context;
+use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{Evaluated, evaluate, other_images};
 use crate::shift::{measure, others, preprocessing};
 use serde_json::{Map, Value, json};
@@ -116,6 +117,7 @@ impl<'a> Evaluator<'a> {
         let quiet = context.silenced();
         let (data, split) = (&setup.data[pair.data], setup.file.data[pair.data].split.as_deref());
         let found = evaluate(&opened.checkpoint, data, split, setup.precision, &quiet)?;
+        damage_note(&found.damaged).iter().for_each(|note| context.note(note));
         let files = setup.shifts.iter().map(|s| s.files(&found.split)).collect::<Result<_, _>>()?;
         Ok(Self { setup, opened, context, found, files })
     }
@@ -144,9 +146,10 @@ impl<'a> Evaluator<'a> {
         let ood = &self.setup.file.ood[set];
         let asked = [(ood.name.as_ref().clone(), ood.source.clone())];
         let quiet = self.context.silenced();
-        let (found, _) = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
+        let found = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
+        damage_note(&found.damaged).iter().for_each(|note| self.context.note(note));
         let none = || Error::Missing("no figures of other images".into());
-        let one = found.first().ok_or_else(none)?;
+        let one = found.sets.first().ok_or_else(none)?;
         let mut row = Map::new();
         row.insert("images".into(), self.found.predictions.images().into());
         row.insert("ood_images".into(), one.data.images.into());

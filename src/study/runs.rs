@@ -215,6 +215,7 @@ pub fn figures(trial: &Trial) -> Map<String, Value> {
         ("watched_loss_after", kept.and_then(|e| e.validation_loss).into()),
         ("training_loss", last.map(|e| e.training_loss).into()),
         ("perturbation", last.and_then(|e| e.perturbation).into()),
+        ("perturbation_length", last.and_then(|e| e.perturbation_length).into()),
         ("capped", last.and_then(|e| e.capped).into()),
     ]
     .into_iter()
@@ -246,6 +247,7 @@ fn compared(split: &str, found: &Compared, row: &mut Map<String, Value>) {
             estimate(row, format!("{split}_{when}_{figure}"), mean, stderr);
         }
         row.insert(format!("{split}_{when}_temperature"), s.temperature.into());
+        row.insert(format!("{split}_{when}_temperature_bound"), json!(s.temperature_bound));
     }
     let (nll, calibrated) = (found.nll_gain, found.calibrated_nll_gain);
     estimate(row, format!("{split}_nll_gain"), nll.mean, nll.stderr);

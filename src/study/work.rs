@@ -9,6 +9,7 @@ use super::{Entry, Error as StudyError, Kind};
 use crate::error::Result;
 use crate::post_train::{Run, Trials};
 use crate::session::Context;
+use crate::session::bad_samples::damage_note;
 use serde_json::{Map, Value};
 use std::time::Instant;
 
@@ -49,6 +50,7 @@ pub fn compute(
             begin("training");
             train(&opened, &own, context, &begin, &mut finished)?;
         }
+        damage_note(&opened.data.damaged()).iter().for_each(|note| context.note(note));
     }
     Ok(())
 }

@@ -194,7 +194,7 @@ fn resident(pixels: &Pixels) -> Result<Option<Activations>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Interpolation, Preprocess, Resize, Split};
+    use crate::data::{CropOffset, Interpolation, Preprocess, Resize, Split};
     use crate::vit::arch;
 
     /// Two classes, told apart by brightness, on a model of two narrow blocks.
@@ -209,6 +209,7 @@ mod tests {
             image_size: [14, 14],
             channels: 1,
             resize: Resize::Squash,
+            crop_offset: CropOffset::HalfToEven,
             interpolation: Interpolation::Bilinear,
             mean: vec![0.5],
             std: vec![0.25],

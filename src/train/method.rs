@@ -24,17 +24,27 @@ pub enum Displacement {
     Descent(Perturbation),
     /// Up the gradient of B: SAM.
     Ascent {
-        /// ‖ε‖/‖w‖ over what is perturbed.
-        relative: f64,
+        /// ‖ε‖ over what is perturbed.
+        length: f64,
+        /// ‖ε‖/‖w‖ over the same; `None` where all of w is 0.
+        relative: Option<f64>,
     },
 }
 
 impl Displacement {
-    /// Its length, as a share of the perturbed weights' norm.
-    pub fn relative(&self) -> f64 {
+    /// Its length.
+    pub fn length(&self) -> f64 {
+        match self {
+            Displacement::Descent(perturbation) => perturbation.length,
+            Displacement::Ascent { length, .. } => *length,
+        }
+    }
+
+    /// Its length, as a share of the perturbed weights' norm; `None` where they are all 0.
+    pub fn relative(&self) -> Option<f64> {
         match self {
             Displacement::Descent(perturbation) => perturbation.relative,
-            Displacement::Ascent { relative } => *relative,
+            Displacement::Ascent { relative, .. } => *relative,
         }
     }
 }

@@ -9,8 +9,7 @@ use super::feed::Feed;
 use super::source::Source;
 use crate::data::order::{Batches, stream, unit};
 use crate::evaluate::losses;
-use crate::line_search::{Line, first_minimum};
-use crate::line_search::{Path, is_linear, moved};
+use crate::line_search::{Line, Path, first_minimum, is_linear, longest, moved};
 use crate::objective::{Activations, Error, Objective, Result};
 use crate::vector;
 use crate::vit::Layer;
@@ -24,6 +23,8 @@ const NETWORK_BUDGET: usize = 20;
 const LINEAR_BUDGET: usize = 60;
 /// Largest ‖θ̃ − θ*‖ as a share of ‖θ*‖.
 const CAP: f64 = 0.5;
+/// Where the first search starts, as a share of the longest step to a minimum.
+const START: f64 = 0.01;
 
 /// How η* is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +54,10 @@ pub struct Perturbation {
     pub eta: f64,
     /// γ.
     pub gamma: f64,
-    /// ‖Δw_p‖/‖w_p‖.
-    pub relative: f64,
+    /// ‖Δw_p‖.
+    pub length: f64,
+    /// ‖Δw_p‖/‖w_p‖; `None` for a layer that was all zeros before training.
+    pub relative: Option<f64>,
     /// Whether the cap shortened it, or there was no minimum to be found.
     pub capped: bool,
 }
@@ -71,6 +74,8 @@ pub struct Perturber {
     gammas: ChaCha8Rng,
     /// Where the next search starts: η* changes little from one batch to the next.
     last_eta: Option<f64>,
+    /// Whether the layer was all zeros at the first perturbation.
+    zeros: Option<bool>,
 }
 
 impl Perturber {
@@ -88,7 +93,7 @@ impl Perturber {
     ) -> Result<Self> {
         let batches = Batches::new(examples, batch, seed, "B'")?;
         let (feed, gammas) = (Feed::new(batches), stream(seed, "gamma"));
-        Ok(Self { layer, gamma_max, rule, feed, gammas, last_eta: None })
+        Ok(Self { layer, gamma_max, rule, feed, gammas, last_eta: None, zeros: None })
     }
 
     /// The model with p perturbed.
@@ -102,9 +107,14 @@ impl Perturber {
     ) -> Result<(Objective, Perturbation)> {
         let read = |order: &mut Batches| source.next(order);
         let examples = self.feed.next(model, read)?;
-        let Self { layer, rule, last_eta, .. } = self;
         let gamma = self.gamma_max * unit(&mut self.gammas);
-        let descend = || descend(model, examples, (layer, *rule, gamma), last_eta);
+        let weight_norm = vector::norm(&model.weights_of(&self.layer)?)?;
+        // A layer that starts from zeros may be trained itself. What it has gained by then is no
+        // measure of how far it may go, so the first perturbation decides for all.
+        let zeros = *self.zeros.get_or_insert(weight_norm == 0.0);
+        let norm = (!zeros).then_some(weight_norm);
+        let Self { layer, rule, last_eta, .. } = self;
+        let descend = || descend(model, examples, (layer, *rule, gamma, norm), last_eta);
         match source.is_read() {
             true => self.feed.meanwhile(model, read, descend),
             false => descend(),
@@ -112,29 +122,33 @@ impl Perturber {
     }
 }
 
-/// The model with `layer` moved down the gradient of B′; `last_eta` is where the search starts, and
-/// becomes where it ended.
+/// The model with `layer` moved down the gradient of B′, by at most half of its `norm`; a layer of
+/// zeros has none, and its η* is at most 2 L/‖g‖² (see [`longest`]). `last_eta` is where the search
+/// starts, and becomes where it ended.
 fn descend(
     model: &Objective,
     mut examples: Activations,
-    (layer, rule, gamma): (&Layer, StepRule, f64),
+    (layer, rule, gamma, norm): (&Layer, StepRule, f64, Option<f64>),
     last_eta: &mut Option<f64>,
 ) -> Result<(Objective, Perturbation)> {
     if examples.stage < layer.first_stage {
         // Layers between the cache and p may be the ones that are being trained.
         examples = model.activations_on_device(&examples, layer.first_stage)?;
     }
-    let weights = model.weights_of(layer)?;
-    let weight_norm = vector::norm(&weights)?;
     let found = model.gradient(&examples, layer)?;
     let square = vector::dot(&found.gradient, &found.gradient)?;
     if square == 0.0 {
-        let none = Perturbation { eta: 0.0, gamma, relative: 0.0, capped: false };
+        let relative = norm.map(|_| 0.0);
+        let none = Perturbation { eta: 0.0, gamma, length: 0.0, relative, capped: false };
         return Ok((model.clone(), none));
     }
-    let cap = CAP * weight_norm / square.sqrt();
-    // Beyond this η the perturbation's length is the cap, whatever η.
-    let reach = cap / gamma.max(1e-6);
+    let slope = square.sqrt();
+    let widest = longest(norm.unwrap_or(0.0), slope, found.loss) / slope;
+    // Most that γ η may be, and the η beyond which it is that.
+    let (cap, reach) = match norm {
+        Some(_) => (CAP * widest, CAP * widest / gamma.max(1e-6)),
+        None => (gamma * widest, widest),
+    };
     let eta = match rule {
         StepRule::Newton => {
             let product = model.hvp(&examples, layer, &found.gradient)?.hvp;
@@ -162,7 +176,7 @@ fn descend(
                     Precision::Bf16 => loss(0.0)?,
                 },
                 derivatives: None,
-                start: last_eta.unwrap_or(0.02 * cap),
+                start: last_eta.unwrap_or(START * widest),
                 cap: reach,
                 budget: if is_linear(model, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET },
             };
@@ -178,7 +192,7 @@ fn descend(
     let capped = gamma * eta > cap || eta.is_infinite();
     let perturbed = moved(model, layer, &found.gradient, length)?;
     let eta = if eta.is_finite() { eta } else { reach };
-    let moved_by = length * square.sqrt();
-    let relative = if weight_norm > 0.0 { moved_by / weight_norm } else { 0.0 };
-    Ok((perturbed, Perturbation { eta, gamma, relative, capped }))
+    let length = length * slope;
+    let relative = norm.map(|norm| length / norm);
+    Ok((perturbed, Perturbation { eta, gamma, length, relative, capped }))
 }

@@ -76,8 +76,11 @@ pub struct Epoch {
     pub gradient_norm: f64,
     /// Mean loss after the epoch over the validation images that are watched, if there are any.
     pub validation_loss: Option<f64>,
-    /// Mean ‖Δw_p‖/‖w_p‖ of the steps that perturbed.
+    /// Mean ‖Δw_p‖/‖w_p‖ of the steps that perturbed; nothing for a layer that was all zeros.
     pub perturbation: Option<f64>,
+    /// Mean ‖Δw_p‖ of the steps that perturbed; absent in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perturbation_length: Option<f64>,
     /// Share of perturbations that the cap shortened; nothing for SAM, which has none.
     pub capped: Option<f64>,
     /// Mean η*; nothing for SAM.
@@ -120,6 +123,9 @@ struct Sums {
     loss: f64,
     norm: f64,
     perturbed: usize,
+    length: f64,
+    /// Perturbations of weights that are not all 0.
+    compared: usize,
     relative: f64,
     searched: usize,
     capped: usize,
@@ -133,7 +139,11 @@ impl Sums {
         self.norm += norm;
         let Some(displacement) = displacement else { return };
         self.perturbed += 1;
-        self.relative += displacement.relative();
+        self.length += displacement.length();
+        if let Some(relative) = displacement.relative() {
+            self.compared += 1;
+            self.relative += relative;
+        }
         if let Displacement::Descent(p) = displacement {
             self.searched += 1;
             self.capped += usize::from(p.capped);
@@ -149,7 +159,8 @@ impl Sums {
             training_loss: self.loss / self.steps.max(1) as f64,
             gradient_norm: self.norm / self.steps.max(1) as f64,
             validation_loss: None,
-            perturbation: mean(self.relative, self.perturbed),
+            perturbation: mean(self.relative, self.compared),
+            perturbation_length: mean(self.length, self.perturbed),
             capped: mean(self.capped as f64, self.searched),
             eta: mean(self.eta, self.searched),
             seconds,

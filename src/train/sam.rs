@@ -122,8 +122,12 @@ impl Sam {
         Ok(Self { update, climb, rho, variant, steps: 0, across: Vec::new() })
     }
 
-    /// The model at w + ε, and ‖ε‖/‖w‖ over what is perturbed; `gradient` is g there.
-    fn climbed(&self, model: &Objective, gradient: &[Tensor]) -> Evaluated<(Objective, f64)> {
+    /// The model at w + ε, and how far that is; `gradient` is g over what is perturbed.
+    fn climbed(
+        &self,
+        model: &Objective,
+        gradient: &[Tensor],
+    ) -> Evaluated<(Objective, Displacement)> {
         let weights = model.weights_of(&self.climb)?;
         let mut direction = gradient.to_vec();
         let mut norm = vector::norm(gradient)?;
@@ -132,14 +136,17 @@ impl Sam {
             norm = vector::norm(&direction)?;
             direction = vector::scale_by_magnitude(&direction, &weights, eta)?;
         }
-        if norm == 0.0 {
-            return Ok((model.clone(), 0.0));
-        }
-        let length = self.rho / norm;
-        let there = moved(model, &self.climb, &direction, -length)?;
         let whole = vector::norm(&weights)?;
-        let relative = if whole > 0.0 { length * vector::norm(&direction)? / whole } else { 0.0 };
-        Ok((there, relative))
+        let by = |length: f64| {
+            let relative = (whole > 0.0).then(|| length / whole);
+            Displacement::Ascent { length, relative }
+        };
+        if norm == 0.0 {
+            return Ok((model.clone(), by(0.0)));
+        }
+        let step = self.rho / norm;
+        let there = moved(model, &self.climb, &direction, -step)?;
+        Ok((there, by(step * vector::norm(&direction)?)))
     }
 
     /// A step of LookSAM that does not climb.
@@ -176,7 +183,7 @@ impl Method for Sam {
         {
             return self.reuse(here);
         }
-        let (there, relative) = self.climbed(model, &here.gradient)?;
+        let (there, displacement) = self.climbed(model, &here.gradient)?;
         let found = there.gradient(batch, &self.update)?;
         if let Variant::Look { .. } = self.variant {
             let square = vector::dot(&here.gradient, &here.gradient)?;
@@ -184,6 +191,6 @@ impl Method for Sam {
             let share = if square > 0.0 { along / square } else { 0.0 };
             self.across = vector::add_scaled(&found.gradient, -share, &here.gradient)?;
         }
-        Ok(Step { perturbation: Some(Displacement::Ascent { relative }), ..plain(found) })
+        Ok(Step { perturbation: Some(displacement), ..plain(found) })
     }
 }

@@ -4,7 +4,7 @@ use super::small::{images, layer, model, weights_of, with_weights};
 use super::{chosen, prefix};
 use candle_core::{DType, Tensor};
 use planish::cache::{CachePolicy, Mode};
-use planish::data::{Augment, Interpolation, Preprocess, Resize, Split};
+use planish::data::{Augment, CropOffset, Interpolation, Preprocess, Resize, Split};
 use planish::objective::{Activations, Examples, Objective};
 use planish::pixels::Pixels;
 use planish::train::Prefix;
@@ -81,6 +81,7 @@ fn every_change_of_the_transform_counts() {
         image_size: [14, 14],
         channels: 1,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.5],
         std: vec![0.25],

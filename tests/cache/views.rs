@@ -5,7 +5,7 @@ use super::{names, open, rows};
 use candle_core::DType;
 use planish::cache::CachePolicy;
 use planish::data::order::Batches;
-use planish::data::{Augment, Interpolation, Preprocess, Resize, Split};
+use planish::data::{Augment, CropOffset, Interpolation, Preprocess, Resize, Split};
 use planish::objective::{Examples, Objective};
 use planish::pixels::Pixels;
 use planish::train::{Prefix, Source};
@@ -19,6 +19,7 @@ fn pixels(model: &Objective) -> Pixels {
         image_size: [14, 14],
         channels: 1,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.5],
         std: vec![0.25],

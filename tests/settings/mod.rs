@@ -1,6 +1,6 @@
 //! Preprocessing as the reference files of Pillow spell it.
 
-use planish::data::{Interpolation, Preprocess, Resize};
+use planish::data::{CropOffset, Interpolation, Preprocess, Resize};
 
 /// `squash|short FILTER H W [SHORT] CHANNELS`, with a normalisation that leaves levels / 255.
 pub fn parse(settings: &str) -> Preprocess {
@@ -15,6 +15,7 @@ pub fn parse(settings: &str) -> Preprocess {
             "short" => Resize::ShortSide(number(4)),
             other => panic!("{other}"),
         },
+        crop_offset: CropOffset::HalfToEven,
         interpolation: match words[1] {
             "nearest" => Interpolation::Nearest,
             "bilinear" => Interpolation::Bilinear,

@@ -201,6 +201,7 @@ fn torchvision_without_a_configuration() {
     let found = Checkpoint::open(&path, &Load { mean, std, ..overrides }).unwrap();
     let preprocess = found.preprocess.unwrap();
     assert_eq!(preprocess.resize, Resize::ShortSide(256));
+    assert_eq!(preprocess.crop_offset, CropOffset::HalfToEven);
     assert_eq!(preprocess.interpolation, Interpolation::Bilinear);
     let assumed = found.assumed.join("; ");
     assert!(assumed.contains("short side to 256") && assumed.contains("bilinear"), "{assumed}");

@@ -12,7 +12,7 @@ mod save;
 mod transformers;
 
 use super::*;
-use crate::data::{Interpolation, Resize};
+use crate::data::{CropOffset, Interpolation, Resize};
 use crate::vit::arch;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};

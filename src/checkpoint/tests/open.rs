@@ -17,6 +17,7 @@ fn opens_what_timm_wrote() {
     let preprocess = checkpoint.preprocess.unwrap();
     // floor(16 / 0.9) = 17.
     assert_eq!(preprocess.resize, Resize::ShortSide(17));
+    assert_eq!(preprocess.crop_offset, CropOffset::HalfToEven);
     assert_eq!(preprocess.interpolation, Interpolation::Bicubic);
     assert_eq!((preprocess.mean, preprocess.std), (vec![0.5; 3], vec![0.5; 3]));
     assert_eq!(checkpoint.class_names.unwrap(), ["cat", "dog", "bird", "fish"]);

@@ -177,12 +177,17 @@ fn a_created_model_opens_again() {
         image_size: [28, 28],
         channels: 1,
         resize: Resize::ShortSide(31),
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.286],
         std: vec![0.353],
     };
     let classes = ["a", "b", "c"].map(String::from);
     let dir = TempDir::new().unwrap();
+    let other = Preprocess { crop_offset: CropOffset::Down, ..preprocess.clone() };
+    let refused =
+        create(dir.path(), &config, Some(&other), &weights, None, &provenance("finetune"));
+    assert!(matches!(refused, Err(Error::Inexpressible { reason }) if reason.contains("crop")));
     for out in [dir.path().join("folder"), dir.path().join("file.safetensors")] {
         let made = provenance("finetune");
         create(&out, &config, Some(&preprocess), &weights, Some(&classes), &made).unwrap();

@@ -121,7 +121,9 @@ fn image_processors() {
     assert_eq!(read(json!({"size": 28, "resample": 3})).interpolation, Interpolation::Bicubic);
     assert_eq!(read(json!({"size": 28, "resample": 0})).interpolation, Interpolation::Nearest);
     let crop = json!({"size": {"shortest_edge": 32}, "do_center_crop": true, "crop_size": 28});
-    assert_eq!(read(crop).resize, Resize::ShortSide(32));
+    let cropped = read(crop);
+    assert_eq!(cropped.resize, Resize::ShortSide(32));
+    assert_eq!(cropped.crop_offset, CropOffset::Down);
     let deit = json!({"size": 32, "do_center_crop": true, "crop_size": 28});
     assert_eq!(read(deit).resize, Resize::SquashTo([32, 32]));
     let raw = read(json!({"do_normalize": false, "image_mean": null}));

@@ -71,7 +71,10 @@ pub fn summaries(models: &[(String, &Summary)]) -> String {
         std::iter::once((*name).to_owned()).chain(models.iter().map(|(_, s)| cell(s))).collect()
     };
     let rows: Vec<Vec<String>> = cells.iter().map(row).collect();
-    table(&headers, &rows)
+    let noted = |(name, s): &(String, &Summary)| {
+        s.temperature_note().map(|text| note(&format!("Temperature of {name}: {text}.")))
+    };
+    table(&headers, &rows) + &models.iter().filter_map(noted).collect::<String>()
 }
 
 /// Reliability diagrams; `None` where no file has any.

@@ -64,9 +64,11 @@ pub fn sentences(inputs: &[Input]) -> String {
 
 fn how_good(head: &Headline) -> String {
     let s = head.given;
+    let fitted =
+        s.temperature_note().map_or(String::new(), |note| format!(" Temperature: {note}."));
     format!(
         "{}On {}{} the model classifies {} rightly at a loss of {}; a temperature of {} brings that to \
-         {} and the calibration error from {} to {}.",
+         {} and the calibration error from {} to {}.{fitted}",
         head.lead,
         head.images,
         if head.tuned.is_some() { ", before tuning," } else { "" },

@@ -1,5 +1,6 @@
 //! Options of every command, and what every command does first.
 
+use crate::message::in_flags;
 use crate::render::progress::Terminal;
 use anyhow::{Context as _, bail};
 use bytesize::ByteSize;
@@ -107,7 +108,7 @@ impl Common {
 
     /// Tells notes before long work, for they may be a reason not to begin it.
     pub fn say_notes(&self, notes: &[String]) {
-        notes.iter().for_each(|note| self.say(&format!("note: {note}")));
+        notes.iter().for_each(|note| self.say(&format!("note: {}", in_flags(note))));
     }
 
     /// Of a result's notes, those to print with it: all that [`Common::say_notes`] did not tell.

@@ -1,11 +1,12 @@
 //! `planish compare`: two models on the same images.
 
 use crate::args::{Common, note_precision};
+use crate::message::in_flags;
 use crate::render::print;
 use crate::render::sentence::{sentence, table};
 use planish::checkpoint::{Checkpoint, Load};
 use planish::data::DataOptions;
-use planish::evaluate::{PredictionsInfo, RESAMPLES, compare};
+use planish::evaluate::{Bound, PredictionsInfo, RESAMPLES, compare};
 use planish::output;
 use planish::report::comparison::{Report, SCHEMA, Side};
 use planish::report::{EVALUATION, Evaluation, post_training};
@@ -163,7 +164,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "\n{}\nIntervals are over images; training again is not part of them.\n",
         report.sentence
     );
-    report.notes.iter().for_each(|note| text += &format!("note: {note}\n"));
+    report.notes.iter().for_each(|note| text += &format!("note: {}\n", in_flags(note)));
     Ok(print(&text)?)
 }
 
@@ -187,7 +188,8 @@ fn side(path: &Path, args: &Args, notes: &mut Vec<String>) -> anyhow::Result<(Si
         data_digest,
     };
     if path.extension().is_some_and(|e| e == "json") {
-        let Named { predictions, side } = report(path)?;
+        let Named { predictions, side, temperature } = report(path)?;
+        notes.extend(temperature.map(temperature_note));
         let file = beside(path, Path::new(&predictions.path));
         let saved = saved::read(&file, Some((path, &predictions.digest)))?;
         return Ok((side, saved));
@@ -205,15 +207,21 @@ fn side(path: &Path, args: &Args, notes: &mut Vec<String>) -> anyhow::Result<(Si
     let context = args.common.context(&terminal);
     let found = evaluate(&checkpoint, &data, args.split.as_deref(), args.precision, &context)?;
     notes.extend(found.warnings);
+    notes.extend(found.temperatures.bound().map(temperature_note));
     let temperatures = (0..found.predictions.images()).map(|i| found.temperatures.at(i)).collect();
     let side = of(Some(checkpoint_info(&checkpoint)), Some(found.data.digest));
     Ok((side, Saved { predictions: found.predictions, temperatures, tempered: true }))
+}
+
+fn temperature_note(bound: Bound) -> String {
+    format!("temperature: {}", bound.note())
 }
 
 /// What a report names.
 struct Named {
     predictions: PredictionsInfo,
     side: Side,
+    temperature: Option<Bound>,
 }
 
 fn report(path: &Path) -> anyhow::Result<Named> {
@@ -225,15 +233,17 @@ fn report(path: &Path) -> anyhow::Result<Named> {
     let no_logits = || Error::NoPredictions { path: path.into() };
     let damaged = |e: serde_json::Error| other(format!("that schema with other contents ({e})"));
     let schema = value["schema"].as_str().unwrap_or("none").to_owned();
-    let (predictions, checkpoint, digest) = match schema.as_str() {
+    let (predictions, checkpoint, digest, temperature) = match schema.as_str() {
         EVALUATION => {
             let found: Evaluation = serde_json::from_value(value).map_err(damaged)?;
-            (found.predictions, found.checkpoint, Some(found.data.digest))
+            let (digest, bound) = (found.data.digest, found.figures.temperature_bound);
+            (found.predictions, found.checkpoint, Some(digest), bound)
         }
         post_training::SCHEMA => {
             let found: post_training::Report = serde_json::from_value(value).map_err(damaged)?;
-            let data = found.test.map(|test| test.data.digest);
-            (found.predictions, found.checkpoint, data)
+            let bound = found.test.as_ref().and_then(|test| test.after.temperature_bound);
+            let digest = found.test.map(|test| test.data.digest);
+            (found.predictions, found.checkpoint, digest, bound)
         }
         _ => return Err(other(schema).into()),
     };
@@ -242,7 +252,7 @@ fn report(path: &Path) -> anyhow::Result<Named> {
         checkpoint: Some(checkpoint),
         data_digest: digest,
     };
-    Ok(Named { predictions: predictions.ok_or_else(no_logits)?, side })
+    Ok(Named { predictions: predictions.ok_or_else(no_logits)?, side, temperature })
 }
 
 /// The file as the report names it, or of that name beside the report.

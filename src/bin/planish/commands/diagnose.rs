@@ -15,6 +15,7 @@ use planish::objective::Examples;
 use planish::output::spare;
 use planish::report::diagnosis::{Report, SCHEMA, TimedRun};
 use planish::report::dry_run::DryRun;
+use planish::session::bad_samples::damage_note;
 use planish::session::{Data, checkpoint_info, data_info};
 use planish::vit::layers::join;
 use serde::{Deserialize, Serialize};
@@ -107,7 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.common.say("note: too few images for --convergence to divide");
     }
     let part = |n| work.with_images(&checkpoint, &roles, n, &context);
-    let found: Found = measure(&work, &part, &sizes, options.until_stderr, |session, full| {
+    let mut found: Found = measure(&work, &part, &sizes, options.until_stderr, |session, full| {
         let few;
         let how = if full {
             &measured
@@ -117,6 +118,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         };
         session.measure(&chosen, how, &context)
     })?;
+    let damaged = data.damaged();
+    found.findings.warnings.extend(damage_note(&damaged));
     let session = found.part.as_ref().unwrap_or(&work);
     let text =
         diagnosis::show(session, &found.findings, &roles, &args.common) + &sampling::show(&found);
@@ -132,6 +135,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         run: TimedRun { run: clock.finish(), forecast: timed },
         checkpoint: checkpoint_info(&checkpoint),
         data: data_info(data.of(split), split, &roles.val_origin),
+        damaged,
         findings: found.findings,
         convergence: found.samples,
         sampling: found.sampling,

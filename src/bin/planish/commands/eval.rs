@@ -1,6 +1,7 @@
 //! `planish eval`: how good a checkpoint is on a split.
 
 use crate::args::{Common, ModelArgs, note_precision};
+use crate::message::in_flags;
 use crate::render::print;
 use crate::render::shifts::{others_text, shifted_text};
 use crate::render::table::{Align, Style, Table};
@@ -9,9 +10,10 @@ use planish::evaluate::{Estimate, Summary, summarise_at};
 use planish::format::{count, estimate, number, share};
 use planish::output;
 use planish::report::{EVALUATION, Evaluation, Held};
+use planish::session::bad_samples::damage_note;
 use planish::session::evaluate::{Evaluated, evaluate};
 use planish::session::{checkpoint_info, saved};
-use planish::shift::{Shift, corrupted_matrix, ood, others, preprocessing};
+use planish::shift::{Others, Shift, corrupted_matrix, ood, others, preprocessing};
 use planish_kernels::Precision;
 use std::path::PathBuf;
 
@@ -74,7 +76,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &context)?;
     let Evaluated { predictions, temperatures, .. } = &found;
     let saved = args.dump.as_deref().map(|path| saved::write(path, predictions, temperatures));
-    let (others, notes) = others(&args.ood, &checkpoint, &found, &context)?;
+    let Others { sets, notes, damaged } = others(&args.ood, &checkpoint, &found, &context)?;
+    let mut warnings = found.warnings.clone();
+    warnings.extend(notes);
+    warnings.extend(damage_note(&damaged));
     let mut report = Evaluation {
         schema: EVALUATION.into(),
         figures: summarise_at(predictions, temperatures),
@@ -85,8 +90,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         temperature_origin: found.origin.clone(),
         predictions: saved.transpose()?,
         shifts: None,
-        others,
-        warnings: found.warnings.iter().cloned().chain(notes).collect(),
+        others: sets,
+        damaged: [&found.damaged[..], &damaged].concat(),
+        warnings,
     };
     match &args.shift {
         Some(asked) => {
@@ -126,8 +132,8 @@ fn text(report: &Evaluation) -> String {
     if !report.others.is_empty() {
         out += &others_text(&report.others);
     }
-    if report.figures.temperature_at_bound {
-        out += "note: the loss has no minimum within 0.001 ≤ T ≤ 1000\n";
+    if let Some(note) = report.figures.temperature_note() {
+        out += &format!("note: temperature: {note}\n");
     }
     if let Some(absent) =
         report.figures.details.as_ref().map(|d| d.absent_classes).filter(|&n| n > 0)
@@ -137,7 +143,7 @@ fn text(report: &Evaluation) -> String {
              probability they are given\n"
         );
     }
-    report.warnings.iter().for_each(|warning| out += &format!("note: {warning}\n"));
+    report.warnings.iter().for_each(|warning| out += &format!("note: {}\n", in_flags(warning)));
     out
 }
 
@@ -161,6 +167,10 @@ fn table(f: &Summary) -> Table {
         table.row(["AURC", &of(d.aurc, d.aurc_stderr)]);
     }
     table.row(["temperature", &number(f.temperature)]);
+    if let (Some(first), Some(second)) = (f.temperature_of_first_half, f.temperature_of_second_half)
+    {
+        table.row(["used for each half", &format!("{}, {}", number(first), number(second))]);
+    }
     table.row(["calibrated NLL (nats)", &of(f.calibrated_nll, f.calibrated_nll_stderr)]);
     let calibrated_ece = of(f.calibrated_ece, d.and_then(|d| d.calibrated_ece_stderr));
     table.row(["calibrated ECE", &calibrated_ece]);

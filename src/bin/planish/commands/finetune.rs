@@ -45,7 +45,8 @@ pub struct Args {
     #[arg(long, value_name = "D")]
     pub data: String,
     /// An image file that cannot be decoded: stop at it, or decode all files once first and go on
-    /// without the bad ones, each named
+    /// without the bad ones, each named. A JPEG file that decodes with a warning about damaged data is
+    /// bad for `skip`; under `fail` it is used as it decodes, and a note names it
     #[arg(
         long,
         value_enum,
@@ -189,6 +190,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         run: running.finish(),
         checkpoint: path.display().to_string(),
         data: about(&data, &images),
+        damaged: data.damaged(),
         settings: provenance.settings,
         kept_epoch: trained.epoch,
         epochs: trained.epochs,

@@ -5,8 +5,8 @@ use super::finetune_error::Error;
 use planish::checkpoint::Load;
 use planish::checkpoint::{Checkpoint, check_writable, standing};
 use planish::data::{
-    ClassError, DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize, Role,
-    Split, channels_changed, first_difference, names_classes, require, unmatched,
+    ClassError, CropOffset, DataSet, Error as DataError, Fitted, Interpolation, Preprocess, Resize,
+    Role, Split, channels_changed, first_difference, names_classes, require, unmatched,
 };
 use planish::pixels::Pixels;
 use planish::vit::{Config, Weights, arch};
@@ -253,6 +253,8 @@ fn preprocess(
         image_size: config.image_size,
         channels: config.channels,
         resize: load.resize.unwrap_or(Resize::Squash),
+        // The checkpoint is written in timm's layout.
+        crop_offset: CropOffset::HalfToEven,
         interpolation: load.interpolation.unwrap_or(Interpolation::Bilinear),
         mean: vec![0.0; config.channels],
         std: vec![1.0; config.channels],

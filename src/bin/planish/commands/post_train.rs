@@ -252,6 +252,7 @@ fn finish(
             .class_names
             .clone()
             .or(session.train.class_names().map(<[_]>::to_vec)),
+        damaged: found.damaged,
         notes: found.notes,
     };
     args.common.save(&report)?;

@@ -2,6 +2,7 @@
 
 use super::table::{Align, Style, Table};
 use crate::args::Common;
+use crate::message::in_flags;
 use planish::data::Roles;
 use planish::diagnose::findings::{Findings, Fitted, Plan};
 use planish::diagnose::session::DiagnoseSession;
@@ -49,7 +50,7 @@ pub fn show(
         out += &plan_line("beyond temperature", plan);
     }
     for warning in &findings.warnings {
-        out += &format!("warning: {warning}\n");
+        out += &format!("warning: {}\n", in_flags(warning));
     }
     out
 }
@@ -93,6 +94,9 @@ fn table(findings: &Findings) -> String {
         }
         if l.negative_curvature {
             flags.push("gᵀHg ≤ 0");
+        }
+        if l.weight_norm == 0.0 {
+            flags.push("w = 0");
         }
         let cells = [
             l.name.clone(),

@@ -2,6 +2,7 @@
 
 use crate::commands::finetune::Args;
 use crate::commands::finetune_plan::{Images, Start};
+use crate::message::in_flags;
 use crate::render::epochs::{Epochs, Figure};
 use crate::render::progress::Progress;
 use crate::render::table::{Align, Style, Table};
@@ -11,6 +12,7 @@ use planish::data::{DataSet, Split};
 use planish::evaluate::{Estimate, Predictions, Summary, Temperature, summarise};
 use planish::format::{count, duration, estimate, number, percent};
 use planish::report::Finetuning;
+use planish::session::bad_samples::damage_note;
 use planish::session::data_info;
 use planish::train::finetune::{Epoch, Event, Settings};
 use std::time::Instant;
@@ -122,8 +124,15 @@ pub fn text(report: &Finetuning) -> String {
             number(f.ece),
         ]);
     }
+    let noted = |(name, f): &(String, Summary)| {
+        f.temperature_note().map(|note| format!("note: temperature of {name}: {note}\n"))
+    };
+    let mut notes: String = report.figures.iter().filter_map(noted).collect();
+    if let Some(note) = damage_note(&report.damaged) {
+        notes += &format!("note: {}\n", in_flags(&note));
+    }
     format!(
-        "\n{}\nweights of epoch {} written to {} in {}",
+        "\n{}\n{notes}weights of epoch {} written to {} in {}",
         table.render(Style::of_stdout()),
         report.kept_epoch,
         report.checkpoint,

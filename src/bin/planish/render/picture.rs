@@ -4,7 +4,7 @@ use anyhow::Context;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use planish::data::folds::stratified_halves;
-use planish::data::{DataSet, Interpolation, Preprocess, Resize, Split};
+use planish::data::{CropOffset, DataSet, Interpolation, Preprocess, Resize, Split};
 
 /// Longest side of a picture of an image file; images of one size are taken as they are, up to it.
 const SIDE: usize = 64;
@@ -46,6 +46,7 @@ pub fn png(split: &Split, image: usize) -> anyhow::Result<Vec<u8>> {
         image_size: [h, w],
         channels,
         resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
         interpolation: Interpolation::Bilinear,
         mean: vec![0.0; channels],
         std: vec![1.0; channels],

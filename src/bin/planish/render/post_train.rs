@@ -1,5 +1,6 @@
 //! What `post-train` prints of its result.
 
+use crate::message::in_flags;
 use crate::render::epochs::Figure;
 use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
@@ -20,14 +21,16 @@ pub fn start_line(loss: f64, watched: Option<[usize; 2]>) -> String {
 
 /// One epoch in a line, each loss with the images and weights that it is of.
 pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
-    let perturbation = e.perturbation.map_or(String::new(), |p| {
-        let capped = e.capped.map_or(String::new(), |c| format!(", {} capped", percent(c)));
-        format!(", perturbation {} of the norm{capped}", percent(p))
-    });
-    let at = if e.perturbation.is_some() { " at the perturbed weights" } else { "" };
+    let perturbation = match (e.perturbation, e.perturbation_length) {
+        (Some(share), _) => format!(", perturbation {} of the norm", percent(share)),
+        (None, Some(length)) => format!(", perturbation {} from zero weights", number(length)),
+        (None, None) => String::new(),
+    };
+    let at = if perturbation.is_empty() { "" } else { " at the perturbed weights" };
+    let capped = e.capped.map_or(String::new(), |c| format!(", {} capped", percent(c)));
     let v = e.validation_loss.map_or(String::new(), |v| format!(", V {v:.4}{}", on(watched)));
     format!(
-        "epoch {}: training batches {:.4}{at}{v}{perturbation}, {}",
+        "epoch {}: training batches {:.4}{at}{v}{perturbation}{capped}, {}",
         e.epoch,
         e.training_loss,
         duration(e.seconds)
@@ -43,13 +46,14 @@ fn on(watched: Option<[usize; 2]>) -> String {
 }
 
 /// What `--csv` and `--tensorboard` tell of an epoch.
-pub fn epoch_figures(e: &Epoch) -> [Figure; 8] {
+pub fn epoch_figures(e: &Epoch) -> [Figure; 9] {
     [
         ("rate", Some(e.rate)),
         ("training_loss", Some(e.training_loss)),
         ("validation_loss", e.validation_loss),
         ("gradient_norm", Some(e.gradient_norm)),
         ("perturbation", e.perturbation),
+        ("perturbation_length", e.perturbation_length),
         ("capped", e.capped),
         ("eta", e.eta),
         ("seconds", Some(e.seconds)),
@@ -124,7 +128,7 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
         );
     }
     for note in notes {
-        out += &format!("note: {note}\n");
+        out += &format!("note: {}\n", in_flags(note));
     }
     // V chose the epoch, so the last word is test's where there is one.
     let last = report.test.as_ref().or(report.validation.as_ref());
@@ -184,6 +188,7 @@ mod tests {
             gradient_norm: 1.0,
             validation_loss: Some(0.5),
             perturbation: Some(0.042),
+            perturbation_length: Some(0.5),
             capped: Some(0.5),
             eta: Some(1.0),
             seconds: 1.5,
@@ -196,7 +201,10 @@ mod tests {
             "epoch 2: training batches 0.2500 at the perturbed weights, V 0.5000 on 1,000 of its \
              6,000 images, perturbation 4.2% of the norm, 50.0% capped, 1.50 s"
         );
-        (epoch.perturbation, epoch.capped) = (None, None);
+        epoch.perturbation = None;
+        let from_zeros = epoch_line(&epoch, None);
+        assert!(from_zeros.contains(", perturbation 0.5000 from zero weights, 50.0% capped"));
+        (epoch.perturbation_length, epoch.capped) = (None, None);
         let plain = "epoch 2: training batches 0.2500, V 0.5000 on its 400 images, 1.50 s";
         assert_eq!(epoch_line(&epoch, Some([400, 400])), plain);
         epoch.validation_loss = None;

@@ -26,7 +26,7 @@ use planish::train::{Keep, MethodName, TrainOptions};
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use tally::{Trained, cost, rows, show, verdicts};
+use tally::{Trained, cost, damaged, rows, show, verdicts};
 
 /// Most seeds that a run may ask for: more would take weeks, and be a slip of the finger.
 const MAX_SEEDS: u64 = 1000;
@@ -210,6 +210,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let report = Report {
         schema: SCHEMA.into(),
         run: TimedRun { run: clock.finish(), costs },
+        damaged: damaged(&trained),
         checkpoint: checkpoint_info(&checkpoint),
         seeds,
         settings: json!({ "train": args.train, "cache": args.cache }),

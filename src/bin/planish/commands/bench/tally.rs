@@ -1,13 +1,17 @@
 //! From the runs of `bench` to its rows, its verdicts and its table.
 
+use crate::message::in_flags;
 use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
 use anyhow::Context;
 use planish::cache::CacheInfo;
+use planish::data::DamagedFile;
 use planish::evaluate::{Estimate, RESAMPLES, Scores, compare, mean_stderr, paired};
-use planish::format::{duration, estimate, percent};
+use planish::format::{duration, estimate, number, percent};
 use planish::report::bench::{Cost, Report, Row};
 use planish::report::post_training;
+use planish::session::bad_samples::damage_note;
+use std::collections::HashSet;
 
 /// One trained row: its name, the position of its control, and its runs, one a seed.
 pub struct Trained {
@@ -44,10 +48,15 @@ fn row(name: &str, runs: &[post_training::Report]) -> anyhow::Result<Row> {
         sam: method.sam.clone(),
         nll: test(|s| s.nll)?,
         calibrated_nll: test(|s| s.calibrated_nll)?,
+        temperatures_at_bound: runs
+            .iter()
+            .filter(|r| r.test.as_ref().is_some_and(|t| t.after.temperature_at_bound))
+            .count(),
         top1: test(|s| s.top1)?,
         ece: test(|s| s.ece)?,
         validation_nll: validation.map(|v| mean_stderr(&v)),
         perturbation: last(|e| e.perturbation),
+        perturbation_length: last(|e| e.perturbation_length),
         capped: last(|e| e.capped),
         training_loss: last(|e| Some(e.training_loss)),
         control: None,
@@ -75,10 +84,12 @@ pub fn rows(trained: &[Trained], seed: u64) -> anyhow::Result<Vec<Row>> {
         sam: None,
         nll: fixed(before.nll),
         calibrated_nll: fixed(before.calibrated_nll),
+        temperatures_at_bound: usize::from(before.temperature_at_bound),
         top1: fixed(before.top1),
         ece: fixed(before.ece),
         validation_nll: first.validation.as_ref().map(|v| fixed(v.before.nll)),
         perturbation: None,
+        perturbation_length: None,
         capped: None,
         training_loss: None,
         control: None,
@@ -109,6 +120,13 @@ pub fn rows(trained: &[Trained], seed: u64) -> anyhow::Result<Vec<Row>> {
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// Damaged image files that some run used, each once, in the order in which runs name them.
+pub fn damaged(trained: &[Trained]) -> Vec<DamagedFile> {
+    let all = trained.iter().flat_map(|t| &t.runs).flat_map(|run| &run.damaged);
+    let mut seen = HashSet::new();
+    all.filter(|file| seen.insert(&file.path)).cloned().collect()
 }
 
 /// Time and memory of a row.
@@ -212,16 +230,26 @@ pub fn show(report: &Report) -> String {
             t95(report.seeds.len())
         );
     }
+    for row in report.rows.iter().filter(|row| row.temperatures_at_bound > 0) {
+        out += &format!(
+            "note: {}: the loss on V has no minimum in the temperature ({} runs; their reports say \
+             which temperature is used)\n",
+            row.name, row.temperatures_at_bound
+        );
+    }
     for row in &report.rows {
-        if let (Some(p), Some(loss)) = (&row.perturbation, &row.training_loss) {
+        let perturbation = match (&row.perturbation, &row.perturbation_length) {
+            (Some(share), _) => format!("‖Δw_p‖/‖w_p‖ {}", percent(share.mean)),
+            (None, Some(length)) => format!("‖Δw_p‖ {} from zero weights", number(length.mean)),
+            (None, None) => continue,
+        };
+        if let Some(loss) = &row.training_loss {
             let capped = row.capped.map_or(String::new(), |capped| {
                 format!(", {} of searches capped", percent(capped.mean))
             });
             out += &format!(
-                "{}: mean perturbed loss {:.4}, ‖Δw_p‖/‖w_p‖ {}{capped}\n",
-                row.name,
-                loss.mean,
-                percent(p.mean)
+                "{}: mean perturbed loss {:.4}, {perturbation}{capped}\n",
+                row.name, loss.mean
             );
         }
     }
@@ -234,6 +262,9 @@ pub fn show(report: &Report) -> String {
                 sentence(found, control, &row.name)
             );
         }
+    }
+    if let Some(note) = damage_note(&report.damaged) {
+        out += &format!("note: {}\n", in_flags(&note));
     }
     let all: Vec<&CacheInfo> = report.run.costs.iter().flat_map(|c| &c.cache).collect();
     let read = all.iter().filter(|c| c.found > 0 && c.found == c.views).count();

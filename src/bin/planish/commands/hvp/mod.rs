@@ -223,6 +223,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         run: running.finish(),
         checkpoint: planish::session::checkpoint_info(&checkpoint),
         data: planish::session::data_info(sources.of(split), split, &origin),
+        damaged: sources.damaged(),
         operator: args.operator,
         loss_nats: at.loss,
         determinism,

@@ -1,11 +1,13 @@
 //! What `planish hvp` says of the products it wrote.
 
+use crate::message::in_flags;
 use planish::checkpoint::CheckpointInfo;
 use planish::curvature::Probe;
-use planish::data::DataInfo;
+use planish::data::{DamagedFile, DataInfo};
 use planish::format::{count, number};
 use planish::objective::Matrix;
 use planish::run::Run;
+use planish::session::bad_samples::damage_note;
 use std::path::Path;
 
 /// What `--json` says.
@@ -15,6 +17,9 @@ pub(super) struct Report {
     pub run: Run,
     pub checkpoint: CheckpointInfo,
     pub data: DataInfo,
+    /// Damaged image files that were used as they decode.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
     pub operator: Matrix,
     pub loss_nats: f64,
     /// Two evaluations compared; nothing if it was asked not to.
@@ -69,6 +74,7 @@ impl Report {
                 ));
             }
         }
+        lines.extend(damage_note(&self.damaged).map(|note| format!("note: {}", in_flags(&note))));
         lines.join("\n")
     }
 }

@@ -1,0 +1,77 @@
+//! Damaged JPEG files against Pillow. The reference is made by `tests/reference/make_damaged.py`.
+
+use planish::data::{CropOffset, DataSet, Error, Flaw, Interpolation, Preprocess, Resize, Split};
+use safetensors::SafeTensors;
+use std::fs;
+
+const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/damaged.safetensors");
+
+/// A folder that holds nothing but this file, as an ImageFolder of one class.
+fn folder(bytes: &[u8]) -> (tempfile::TempDir, Split) {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir(root.path().join("class")).unwrap();
+    fs::write(root.path().join("class/image.jpg"), bytes).unwrap();
+    let data = DataSet::open(root.path().to_str().unwrap()).unwrap();
+    (root, data.only().unwrap().clone())
+}
+
+/// A preprocessing that leaves an image of that size as it is.
+fn as_it_is(height: usize, width: usize) -> Preprocess {
+    Preprocess {
+        image_size: [height, width],
+        channels: 3,
+        resize: Resize::Squash,
+        crop_offset: CropOffset::HalfToEven,
+        interpolation: Interpolation::Bilinear,
+        mean: vec![0.0; 3],
+        std: vec![1.0; 3],
+    }
+}
+
+/// The levels a model would see, `(H,W,3)`.
+fn seen(split: &Split, [height, width]: [usize; 2]) -> Result<Vec<u8>, Error> {
+    let values = split.pixels(&[0], Some(&as_it_is(height, width)), None)?;
+    let at = |i: usize| i % 3 * height * width + i / 3;
+    Ok((0..values.len()).map(|i| (values[at(i)] * 255.0).round() as u8).collect())
+}
+
+#[test]
+fn damaged_scans_decode_to_pillows_pixels() {
+    let bytes = fs::read(REFERENCE).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut same, mut noted, mut refused) = (0, 0, 0);
+    for (file, view) in tensors.tensors() {
+        let Some(name) = file.strip_suffix("/file") else { continue };
+        let (root, split) = folder(view.data());
+        let Ok(pillow) = tensors.tensor(&format!("{name}/rgb")) else {
+            let found = seen(&split, [8, 8]);
+            assert!(matches!(found, Err(Error::Image { .. })), "{name}: Pillow refuses it");
+            refused += 1;
+            continue;
+        };
+        let levels = seen(&split, [pillow.shape()[0], pillow.shape()[1]]).unwrap();
+        let wrong = levels.iter().zip(pillow.data()).filter(|(a, b)| a != b).count();
+        assert_eq!(wrong, 0, "{name}: {wrong} of {} levels", levels.len());
+        same += 1;
+        // What the decoder warned of is known by its file, and left out where bad files are.
+        let damaged = split.damaged();
+        let sound = split.sound(None);
+        match damaged.first() {
+            None => {
+                assert_eq!(sound.unwrap().1.len(), 0);
+                // libjpeg fills up a scan that ends early, and warns.
+                assert!(!name.ends_with("-end"), "{name}");
+            }
+            Some(known) => {
+                assert_eq!(known.path, root.path().join("class/image.jpg"));
+                assert!(!known.warning.is_empty());
+                let Err(Error::AllBad { first, .. }) = sound else { panic!("{name}: {sound:?}") };
+                let flaw = Flaw::Damaged(known.warning.clone()).to_string();
+                assert!(first.to_string().contains(&flaw), "{first}");
+                noted += 1;
+            }
+        }
+    }
+    println!("{same} as Pillow's, {noted} of them with a warning; {refused} refused");
+    assert!(same > 60 && noted > 40 && refused > 0, "{same} {noted} {refused}");
+}
