@@ -161,11 +161,14 @@ fn flags_that_make_no_sense_are_refused() {
     let cases: [(&[&str], &[&str]); 9] = [
         (
             &["--method", "sgd", "--update", "*", "--rho", "1"],
-            &["--rho is of sam, asam", "found sgd"],
+            &["--rho only applies to the method sam, asam"],
         ),
-        (&["--method", "sam", "--asam-eta", "1"], &["--asam-eta is of asam", "found sam"]),
-        (&["--method", "sam", "--look-every", "2"], &["--look-every is of looksam"]),
-        (&["--method", "sam", "--perturb", "head"], &["leave out --perturb"]),
+        (&["--method", "sam", "--asam-eta", "1"], &["--asam-eta only applies to the method asam"]),
+        (
+            &["--method", "sam", "--look-every", "2"],
+            &["--look-every only applies to the method looksam"],
+        ),
+        (&["--method", "sam", "--perturb", "head"], &["--perturb only applies to the method pol"]),
         (&["--method", "sam-norm", "--update", "head"], &["head", "normalisation", "--method sam"]),
         (&["--method", "sam", "--accumulate", "9"], &["--accumulate", "1 to 8", "9"]),
         (&["--method", "sam", "--warmup", "3"], &["--warmup", "at most --epochs, 2"]),
@@ -182,7 +185,12 @@ fn flags_that_make_no_sense_are_refused() {
         }
         all.extend(&words);
         let refused = bench.run(&all);
-        assert_eq!(refused.code, Some(1), "{words:?}: {}{}", refused.output, refused.errors);
+        assert!(
+            matches!(refused.code, Some(1 | 2)),
+            "{words:?}: {}{}",
+            refused.output,
+            refused.errors
+        );
         for part in parts {
             assert!(refused.errors.contains(part), "{part}: {}", refused.errors);
         }
@@ -190,7 +198,7 @@ fn flags_that_make_no_sense_are_refused() {
     }
     let bench_words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pof,sam"];
     let refused = bench.run(&[&bench_words[..], &["--look-alpha", "1"]].concat());
-    refused.fails_with(&["--look-alpha is of looksam", "found pof, sam"]);
+    refused.is_refused_with(&["--look-alpha only applies to the method looksam"]);
     // Two ways of saying one thing, and numbers that are none.
     for (words, part) in [
         (["--micro-batch=2", "--accumulate=4"], "cannot be used with"),

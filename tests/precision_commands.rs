@@ -48,6 +48,6 @@ fn models_are_trained_judged_and_compared_in_bf16() {
 
     let methods = ["bench", new.as_str(), "--methods", "pof", "--seeds", "1", "--epochs", "1"];
     run(&[&methods[..], &small[2..6], &["--remeasure", "0"], &bf16].concat(), "bench.json");
-    let settings = bench.json("bench.json")["settings"].to_string();
-    assert!(settings.contains("--precision=bf16"), "{settings}");
+    let settings = bench.json("bench.json")["settings"].clone();
+    assert_eq!(settings["train"]["precision"], "bf16", "{settings}");
 }

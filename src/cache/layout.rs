@@ -4,7 +4,7 @@
 //! `checksums`, (N), the CRC-32 of each row's bytes; the metadata hold the key and what a user wants
 //! to know of it.
 
-use super::{Error, Result, Stored};
+use super::{Error, FORMAT, Result, Stored};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -115,6 +115,9 @@ impl Layout {
         };
         let head: Head = serde_json::from_slice(json)
             .map_err(|e| damaged("header", "the header planish wrote".into(), e.to_string()))?;
+        if head.about.format != FORMAT {
+            return Err(damaged("format", FORMAT.into(), head.about.format));
+        }
         if head.about.key != key {
             return Err(damaged("key", key.into(), head.about.key));
         }

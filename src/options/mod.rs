@@ -154,12 +154,14 @@ fn with<T: Serialize + DeserializeOwned>(of: &T, name: &str, value: Value) -> Re
     serde_json::from_value(fields).map_err(refused)
 }
 
-/// What serde says it expected.
+/// What serde says it expected, without Rust's names of types.
 fn expected(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or(message);
-    match message.rsplit_once("expected ") {
-        Some((_, expected)) => expected.into(),
-        None => message.into(),
+    match message.rsplit_once("expected ").map_or(message, |(_, expected)| expected) {
+        "f64" => "a number".into(),
+        "usize" | "u32" | "u64" => "a whole number from 0".into(),
+        "bool" | "a boolean" => "true or false".into(),
+        expected => expected.into(),
     }
 }
 

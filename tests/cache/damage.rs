@@ -3,7 +3,7 @@
 use super::small::{images, model};
 use super::{names, open, prefix, rows};
 use candle_core::DType;
-use planish::cache::{About, CachePolicy, Found, Layout, Stored, Writer, clear, list};
+use planish::cache::{About, CachePolicy, FORMAT, Found, Layout, Stored, Writer, clear, list};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -83,7 +83,7 @@ fn rows_that_this_build_does_not_compute_are_not_believed() {
     for row in [0, 3, 5] {
         let mut rows = good[good.len() - 6 * 4 - 6 * 160..good.len() - 6 * 4].to_vec();
         rows[row * 160] ^= 1;
-        let about = About { key: name[..64].into(), ..About::default() };
+        let about = About { key: name[..64].into(), format: FORMAT.into(), ..About::default() };
         let mut writer = Writer::create(folder.path(), &layout, &about).unwrap();
         writer.add(&rows).unwrap();
         writer.finish().unwrap();
@@ -119,7 +119,7 @@ fn a_file_that_changes_under_a_run_stops_it() {
 fn nothing_is_there_until_all_is() {
     let folder = tempfile::tempdir().unwrap();
     let layout = Layout { rows: 2, row: vec![3], stored: Stored::F32 };
-    let about = About { key: "a".repeat(64), ..About::default() };
+    let about = About { key: "a".repeat(64), format: FORMAT.into(), ..About::default() };
     let mut writer = Writer::create(folder.path(), &layout, &about).unwrap();
     writer.add(&[1; 12]).unwrap();
     assert!(writer.add(&[1; 11]).is_err());

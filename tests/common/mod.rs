@@ -30,7 +30,17 @@ pub struct Output {
 impl Output {
     /// Exit code 1 and one line of error that holds all these parts.
     pub fn fails_with(&self, parts: &[&str]) {
-        assert_eq!(self.code, Some(1), "{} {}", self.output, self.errors);
+        self.stops_with(1, parts);
+    }
+
+    /// As [`fails_with`](Self::fails_with), with exit code 2: the command line is wrong.
+    #[allow(dead_code)]
+    pub fn is_refused_with(&self, parts: &[&str]) {
+        self.stops_with(2, parts);
+    }
+
+    fn stops_with(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{} {}", self.output, self.errors);
         assert!(self.errors.starts_with("error: "), "{}", self.errors);
         assert_eq!(self.errors.lines().count(), 1, "{}", self.errors);
         for part in parts {

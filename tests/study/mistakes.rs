@@ -22,8 +22,16 @@ fn a_study_that_makes_no_sense_is_told_with_its_line() {
         ("\"second\"", "3", &["line 9", "expected", "3"]),
         ("[[ood]]", "[[odd]]", &["line 14", "found the unknown `odd`", "`ood`"]),
         ("[[model]]", "[model]", &["line 7", "TOML"]),
-        ("\"no\" }", "\"no\" }\noptions = { hats = 3 }", &["line 11", "model options", "--hats"]),
-        ("\"data\"\n", "\"data\"\noptions = { val-from-train = 'x' }\n", &["line 14", "'x'"]),
+        (
+            "\"no\" }",
+            "\"no\" }\noptions = { hats = 3 }",
+            &["line 11", "model options", "the unknown `hats`"],
+        ),
+        (
+            "\"data\"\n",
+            "\"data\"\noptions = { val-from-train = 'x' }\n",
+            &["line 14", "val_from_train", "a number", "`x`"],
+        ),
         ("\nshifts", "\nprecision = 'f16'\nshifts", &["line 2", "precision", "f32 or bf16", "f16"]),
     ] {
         assert!(STUDY.contains(from), "{from}");

@@ -15,7 +15,16 @@ pub fn message(error: &anyhow::Error) -> String {
             last = cause;
         }
     }
-    in_flags(&text)
+    // In a study file, options are keys.
+    let of_file = error.chain().any(|cause| {
+        let of_session = cause.downcast_ref::<planish::error::Error>();
+        cause.is::<planish::study::Problem>()
+            || matches!(of_session, Some(planish::error::Error::StudyFile(_)))
+    });
+    match of_file {
+        true => text,
+        false => in_flags(&text),
+    }
 }
 
 /// Whether an error says that the command line makes no sense.

@@ -2,7 +2,7 @@
 
 use crate::message::in_flags;
 use crate::render::progress::Terminal;
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use bytesize::ByteSize;
 use planish::device::{self, Choice};
 use planish::options::{as_text, text};
@@ -91,7 +91,7 @@ impl Common {
         let threads = set_threads(self.threads)?;
         let said = self.clone();
         device::choose(self.device, move |line| said.say(line))
-            .with_context(|| format!("--device {}", self.device))?;
+            .map_err(|error| anyhow!("--device {}: {error}", self.device))?;
         if self.tf32 {
             device::allow_tf32();
         }
