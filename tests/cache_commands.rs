@@ -171,7 +171,7 @@ fn rows_and_seeds_of_a_bench_share_what_they_freeze() {
     assert_eq!(found.iter().sum::<u64>(), found.len() as u64 - 1, "{found:?}");
     assert!(runs.iter().all(|run| run["keys"] == runs[0]["keys"] && run["mode"] == "disk"));
     assert_eq!(names(&bench.path("xdg/planish")).len(), 1);
-    assert!(said.output.contains("runs read what the frozen layers gave from files"));
+    assert!(said.output.contains("runs read the activations of frozen layers from files"));
 }
 
 #[test]

@@ -38,10 +38,14 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     let new = bench.path("new");
     let inspected = bench.run(&["inspect", &new, "--json", &bench.path("inspect.json")]);
     assert!(inspected.success && inspected.output.contains("block.5"), "{}", inspected.output);
-    // Whose word the name is: timm has none for a model of this width.
-    let named = format!("vit_tiny_patch16_224, as {new}/config.json calls it");
+    // The name comes from config.json: timm has no name for a model of this width.
+    let named = format!("vit_tiny_patch16_224, named by {new}/config.json");
     assert!(inspected.output.contains(&named), "{}", inspected.output);
-    assert!(inspected.output.contains("by its tensors width 64, depth 6"), "{}", inspected.output);
+    assert!(
+        inspected.output.contains("from the tensors: width 64, depth 6"),
+        "{}",
+        inspected.output
+    );
     let inspection = bench.json("inspect.json");
     assert_eq!(inspection["provenance"]["split"]["fraction"], 0.25);
     assert_eq!(inspection["config"]["classes"], 4);
@@ -141,7 +145,7 @@ fn bad_requests_are_named_with_a_remedy() {
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "head,*", "--out", &hv],
-            vec!["`head`", "`*`", "in common"],
+            vec!["`head`", "`*`", "share weights"],
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "head", "--out", &nowhere],

@@ -106,7 +106,7 @@ fn what_cannot_be_compared_is_named() {
     for (side, parts) in cases {
         bench.run(&["compare", side, &b]).fails_with(&parts);
     }
-    bench.run(&["compare", &a, &path("no.json")]).fails_with(&["no.json", "no JSON"]);
+    bench.run(&["compare", &a, &path("no.json")]).fails_with(&["no.json", "invalid JSON"]);
     let out = bench.run(&["compare", &a, &b, "--resamples", "5"]);
     assert_eq!(out.code, Some(2));
     assert!(out.errors.contains("100 to 1000000"), "{}", out.errors);
@@ -194,10 +194,10 @@ fn a_temperature_is_of_both_or_of_neither() {
     let (with, without) = (write("with.safetensors", Some(2.0)), write("bare.safetensors", None));
     for pair in [[&with, &without], [&without, &with]] {
         let found = bench.run(&["compare", pair[0], pair[1]]);
-        found.fails_with(&["bare.safetensors: the logits come without a temperature", "all 1"]);
+        found.fails_with(&["bare.safetensors: the logits have no temperature", "all 1"]);
     }
     let bare = bench.run(&["compare", &without, &without]);
-    assert!(bare.success && bare.output.contains("those at T = 1"), "{}", bare.errors);
+    assert!(bare.success && bare.output.contains("use T = 1"), "{}", bare.errors);
     assert!(bench.run(&["compare", &with, &with]).success);
 }
 

@@ -176,10 +176,10 @@ fn what_cannot_be_computed_is_said() {
     hvp(&["random:1"; 3], &["--memory", "1MiB"]).fails_with(&["head", "3 vectors", "--memory"]);
 
     let probed = hvp(&["random:1"], &["--json", "probed.json"]);
-    assert!(probed.output.contains("same bits"), "{}", probed.output);
+    assert!(probed.output.contains("bit-identical"), "{}", probed.output);
     assert_eq!(bench.json("probed.json")["determinism"]["identical"], true);
     let bare = hvp(&["random:1"], &["--json", "bare.json", "--no-probe"]);
-    assert!(!bare.output.contains("same bits"), "{}", bare.output);
+    assert!(!bare.output.contains("bit-identical"), "{}", bare.output);
     assert!(bench.json("bare.json")["determinism"].is_null());
 }
 

@@ -231,5 +231,9 @@ fn what_is_no_result_is_named() {
     let words = ["report", &json, "--html", &html, "--data", &data];
     let out = bench.plain(&words);
     assert!(out.success, "{}", out.errors);
-    assert!(out.errors.contains("note: --data: expected a result of post-train"), "{}", out.errors);
+    assert!(
+        out.errors.contains("note: --data: none of the results lists changed images"),
+        "{}",
+        out.errors
+    );
 }

@@ -68,7 +68,7 @@ fn a_killed_study_goes_on_and_an_edited_one_computes_new_cells_alone() {
     let bench = prepared();
     let said = study(&bench, &[]);
     assert!(said.errors.contains("12 cells: 10 evaluations, 2 of other images; 12 are missing"));
-    assert!(said.output.contains("12 cells, all there"), "{}", said.output);
+    assert!(said.output.contains("all 12 cells present"), "{}", said.output);
     let whole = rows(&bench, "s/results.jsonl");
     assert_eq!((whole.len(), rows(&bench, "s/ood.jsonl").len()), (10, 2));
     let shown = bench.plain(&["report", "s/ood.jsonl", "--html", "ood.html"]);
@@ -177,7 +177,7 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
         said.errors
     );
     let said = bench.plain(&["merge", "merged", "part5", "part2"]);
-    assert!(said.success && said.output.contains("12 cells, all there"), "{}", said.errors);
+    assert!(said.success && said.output.contains("all 12 cells present"), "{}", said.errors);
     for table in ["results", "ood"] {
         let name = |folder: &str, end: &str| format!("{folder}/{table}.{end}");
         assert_eq!(rows(&bench, &name("merged", "jsonl")), rows(&bench, &name("whole", "jsonl")));

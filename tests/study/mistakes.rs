@@ -38,7 +38,7 @@ fn a_study_that_makes_no_sense_is_told_with_its_line() {
     fs::write(&path, STUDY).unwrap();
     fs::create_dir(bench.path("mine")).unwrap();
     fs::write(bench.path("mine/results.csv"), "mine").unwrap();
-    let parts = ["mine/results.csv", "name another folder"];
+    let parts = ["mine/results.csv", "choose another folder"];
     bench.run(&["study", &path, "--out", "mine"]).fails_with(&parts);
     bench.plain(&["merge", "mine", "mine"]).fails_with(&parts);
     assert_eq!(text(&bench, "mine/results.csv"), "mine");
