@@ -151,7 +151,7 @@ fn bench_sets_sam_beside_sgd_and_outlives_a_run_that_explodes() {
     assert!(wild.success, "{}", wild.errors);
     let report = bench.json("run.json");
     assert_eq!(report["rows"][2]["stopped"], 2);
-    assert!(wild.output.contains("no verdict, as 2 of 2 runs"), "{}", wild.output);
+    assert!(wild.output.contains("no verdict, because 2 of 2 runs"), "{}", wild.output);
 }
 
 #[test]

@@ -218,8 +218,8 @@ fn what_is_no_result_is_named() {
     let cases: [(&str, &[&str]); 5] = [
         (&newer, &["newer.json", "planish/evaluation/1", "planish/evaluation/2"]),
         (&kind, &["kind.json", "planish/diagnosis/1", "found planish/patch/1"]),
-        (&less, &["less.json", "other contents"]),
-        (&no, &["no.json", "no JSON"]),
+        (&less, &["less.json", "unexpected contents"]),
+        (&no, &["no.json", "invalid JSON"]),
         (&absent, &["absent.json", "cannot be read"]),
     ];
     for (result, parts) in cases {

@@ -61,7 +61,7 @@ fn the_headline_is_of_a_kept_run_on_test_and_a_refused_one_is_called_so() {
 
     // Alone: the model as it was, on V, and the run called refused wherever it stands.
     let text = page(&bench, &["refused.json"]);
-    let told = "the model as given, on 20 images of V (half of test, seed 0).";
+    let told = "the input model, on 20 images of V (half of test, seed 0).";
     assert!(head(&text).contains(told), "{}", head(&text));
     assert!(head(&text).contains("refused.json: SGD → * was refused by the guard: epoch"));
     assert!(head(&text).contains(&nll(&refused, "validation", "before")), "{}", head(&text));
@@ -77,7 +77,7 @@ fn the_headline_is_of_a_kept_run_on_test_and_a_refused_one_is_called_so() {
     assert!(bench.run(&["eval", &bench.model, "--data", &bench.data, "--json", &eval]).success);
     for order in [["refused.json", "eval.json"], ["eval.json", "refused.json"]] {
         let text = page(&bench, &order);
-        let told = "eval.json: the model as given, on 40 images (split test, whole";
+        let told = "eval.json: the input model, on 40 images (split test, whole";
         assert!(head(&text).contains(told) && head(&text).contains("was refused"), "{text}");
     }
 
@@ -160,7 +160,7 @@ fn diagrams_have_titles_and_axes_and_classes_their_names() {
     report["test"]["flips"]["most_fixed"] = json!([flip]);
     fs::write(&json, report.to_string()).unwrap();
     let text = page(&bench, &["t.json"]);
-    assert!(text.contains("coat, taken for glove (50.0%)"));
+    assert!(text.contains("coat, predicted glove (50.0%)"));
     let tree = Document::parse(text.strip_prefix("<!DOCTYPE html>\n").unwrap()).unwrap();
     let diagrams: Vec<_> = tree
         .descendants()

@@ -79,7 +79,7 @@ fn a_matrix_of_other_figures_is_never_written_over() {
     let clean = ["eval", &other, "--data", &bench.data, "--json", &elsewhere];
     assert!(bench.run(&clean).success);
     let new = bench.json("elsewhere.json")["checkpoint"]["digest"].as_str().unwrap().to_owned();
-    let remedy = ["r.json", "1 corrupted cells", "name another file", "or delete"];
+    let remedy = ["r.json", "1 corrupted cells", "choose another file", "or delete"];
     for rest in [&shift[..], &[]] {
         let refused = eval(&other, &bench.data, rest);
         refused.fails_with(&remedy);

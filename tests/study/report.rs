@@ -52,7 +52,7 @@ fn shifted_figures_are_drawn_against_clean_ones_and_against_the_width() {
     let scaling = ["Top-1", "NLL", "ECE"].map(|f| format!("{f} against width"));
     assert_eq!(titles, [shifted, scaling].concat());
     // The one cell that all models have: severity 1. Of width, m1 is not known.
-    assert!(text.contains("mean over the 1 corruptions and severities all models have"));
+    assert!(text.contains("mean over the 1 corruptions and severities that all models have"));
     assert!(told[0].contains("m3 at 0.8300 and 0.7300"), "{}", told[0]);
     assert!(told[3].contains("m2 at 32") && !told[3].contains("m1"), "{}", told[3]);
     // Shifted figures are all worse than any clean one: the line of no change is off these charts.
@@ -83,7 +83,7 @@ fn a_study_without_shifts_or_with_one_model_is_a_table() {
     let words = ["report", "bad.jsonl", "--html", "x.html"];
     bench.plain(&words).fails_with(&["bad.jsonl", "results, runs, layers or ood", "none of them"]);
     fs::write(bench.path("bad.jsonl"), "{\"shift\": 1}\nx\n").unwrap();
-    bench.plain(&words).fails_with(&["bad.jsonl", "no row in line 2"]);
+    bench.plain(&words).fails_with(&["bad.jsonl", "an invalid row in line 2"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn few_dots_have_no_correlation_and_a_line_of_no_change_is_named_where_it_is() {
         row["top1"] = (row["top1"].as_f64().unwrap() + 0.09).into();
     }
     let text = page(&bench, &close);
-    let told = "shifted; 4 dots, too few for a correlation; dashed: a shift changes nothing";
+    let told = "shifted; 4 dots, too few for a correlation; dashed: no change under the shift";
     assert!(text.contains(told), "{text}");
     assert_eq!(text.matches("dashed:").count(), 1);
     assert!(!text.contains("Spearman") && !text.contains("Pearson"));

@@ -56,7 +56,7 @@ pub fn in_flags(text: &str) -> String {
     out
 }
 
-/// The long flags of all commands that are options of the library.
+/// The long flags of all commands.
 fn flags() -> &'static BTreeSet<String> {
     static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
     FLAGS.get_or_init(|| {
