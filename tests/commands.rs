@@ -1,6 +1,6 @@
-//! The commands as a user meets them: what they write, and what they say of bad input.
+//! Commands end to end: their outputs, and their errors for bad input.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -63,7 +63,7 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     ]);
     assert!(eval.success, "{}", eval.errors);
     let report = bench.json("eval.json");
-    // V is what finetune held out, found again by seed, share and digest.
+    // V is the split held out by finetune, reconstructed from seed and share, and checked by digest.
     let origin = report["temperature_origin"].as_str().unwrap().to_owned();
     assert!(origin.contains("held out by finetune") && origin.contains("10 images"), "{origin}");
     let json = bench.path("val.json");
@@ -119,7 +119,7 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
 }
 
 #[test]
-fn bad_requests_are_named_with_a_remedy() {
+fn bad_input_is_reported_with_a_remedy() {
     let bench = Bench::with_model();
     let (model, data) = (bench.model.as_str(), bench.data.as_str());
     let before = fs::read(format!("{model}/model.safetensors")).unwrap();
@@ -231,13 +231,13 @@ fn bad_requests_are_named_with_a_remedy() {
 }
 
 #[test]
-fn a_label_without_a_class_is_named() {
+fn a_label_without_a_class_is_reported() {
     let bench = Bench::with_model();
     let other = bench.idx("other", 5);
     bench
         .run(&["eval", &bench.model, "--data", &other])
         .fails_with(&["image 4", "found 4", "0..4"]);
-    // finetune takes the classes of the data, and says that the head goes.
+    // finetune uses the classes of the data, and notes that the head is replaced.
     let out = bench.run(&[
         "finetune",
         "--from",
@@ -256,7 +256,7 @@ fn a_label_without_a_class_is_named() {
 }
 
 #[test]
-fn what_is_not_there_is_told_with_what_there_is() {
+fn missing_items_are_reported_with_the_available_ones() {
     let bench = Bench::with_model();
     let (model, data) = (bench.model.as_str(), bench.data.as_str());
     let splits =
@@ -270,7 +270,7 @@ fn what_is_not_there_is_told_with_what_there_is() {
     let parts =
         ["eval.json", "schema planish/diagnosis/1", "found planish/evaluation/1", "diagnose"];
     bench.run(&plan).fails_with(&parts);
-    // One image: it can be evaluated, and what needs more says how many.
+    // One image can be evaluated. Commands that need more say how many.
     let one = bench.path("one");
     fs::create_dir(&one).unwrap();
     for (name, head) in [

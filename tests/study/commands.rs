@@ -1,4 +1,4 @@
-//! `planish study` and `planish merge` as a user meets them.
+//! `planish study` and `planish merge` end to end.
 
 use crate::common::{Bench, Output};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Training cells of `planish study` as a user meets them.
+//! Training cells of `planish study` end to end.
 
 use crate::common::{Bench, Output};
 use serde_json::Value;
