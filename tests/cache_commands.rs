@@ -22,7 +22,8 @@ fn train(bench: &Bench, rest: &[&str]) -> (Output, Value, Vec<u8>) {
     (said, bench.json("run.json"), fs::read(out).unwrap())
 }
 
-/// The bytes of a checkpoint's tensors. Its provenance contains the type of the cache and may differ.
+/// The bytes of a checkpoint's tensors. Its provenance contains the type of the cache and may
+/// differ.
 fn tensors(bytes: &[u8]) -> Vec<u8> {
     bytes[8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize..].to_vec()
 }

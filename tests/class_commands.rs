@@ -43,8 +43,8 @@ fn folder(bench: &Bench, name: &str, classes: &[&str]) -> String {
     root
 }
 
-/// Trains, then evaluates the training images with the saved checkpoint, and checks that the loss is the same.
-/// Returns the output of fine-tuning.
+/// Trains, then evaluates the training images with the saved checkpoint, and checks that the loss
+/// is the same. Returns the output of fine-tuning.
 fn train_and_check(bench: &Bench, words: &[&str], data: &str, out: &str, flags: &[&str]) -> String {
     let fixed = ["--epochs", "3", "--batch", "6", "--lr", "0.02", "--val-fraction", "0"];
     let place = ["--data", data, "--out", out, "--force", "--json", "tuned.json"];
@@ -77,7 +77,8 @@ fn a_fresh_head_has_the_classes_it_was_trained_on() {
         ("layouts/torchvision", &bare),
     ] {
         let from = model(&bench, name);
-        // As many classes as the checkpoint, two of them with its names, in another order; then fewer classes.
+        // As many classes as the checkpoint, two of them with its names, in another order; then
+        // fewer classes.
         let classes = match name {
             "timm-tiny" => &["bird", "cat", "emu", "gnu"][..],
             _ => &["bird", "cat", "emu"],

@@ -63,7 +63,8 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     ]);
     assert!(eval.success, "{}", eval.errors);
     let report = bench.json("eval.json");
-    // V is the split held out by finetune, reconstructed from seed and share, and checked by digest.
+    // V is the split held out by finetune, reconstructed from seed and share, and checked by
+    // digest.
     let origin = report["temperature_origin"].as_str().unwrap().to_owned();
     assert!(origin.contains("held out by finetune") && origin.contains("10 images"), "{origin}");
     let json = bench.path("val.json");

@@ -1,4 +1,5 @@
-//! Derivatives against closed forms, and a diagnosis against a direct computation from its definitions.
+//! Derivatives against closed forms, and a diagnosis against a direct computation from its
+//! definitions.
 
 mod small;
 
@@ -111,7 +112,8 @@ impl Line<'_> {
         mean(&cross_entropies(&self.at(alpha), self.own))
     }
 
-    /// gᵀHg from fourth-order differences of the gradient, independent of the tangents being tested.
+    /// gᵀHg from fourth-order differences of the gradient, independent of the tangents being
+    /// tested.
     fn curvature(&self) -> f64 {
         let slope = |h: f64| {
             dot(&self.g, &numbers(&self.at(-h).gradient(self.own, self.layer).unwrap().gradient))
@@ -120,7 +122,8 @@ impl Line<'_> {
         (8.0 * (slope(h) - slope(-h)) - (slope(2.0 * h) - slope(-2.0 * h))) / (12.0 * h)
     }
 
-    /// The first local minimum: a grid with spacing of 1/100 of the quadratic step, then golden section.
+    /// The first local minimum: a grid with spacing of 1/100 of the quadratic step, then golden
+    /// section.
     fn minimum(&self) -> f64 {
         let step = 0.01 * dot(&self.g, &self.g) / self.curvature().abs();
         let mut k = 1;
@@ -246,8 +249,8 @@ fn a_layer_of_zeros_is_searched() {
         assert!(
             found.warnings.iter().any(|w| w.starts_with(&format!("{name}: all weights are 0")))
         );
-        // Newton's step, in a region of 2 L/‖g‖. In the head the loss is convex, and the step does as
-        // well as the gradient's line, or better.
+        // Newton's step, in a region of 2 L/‖g‖. In the head the loss is convex, and the step does
+        // as well as the gradient's line, or better.
         let layers = std::slice::from_ref(&layer);
         let mut request = Request::new(&blank, &v, layers, 7);
         request.options.estimator = Estimator::Newton { radius: 1.0, iterations: 20 };

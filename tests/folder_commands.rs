@@ -8,8 +8,8 @@ use common::{Bench, tensors};
 use std::fs;
 use std::path::Path;
 
-/// The test images of the bench's IDX folder as PNGs in class folders with the given names. Files are named by
-/// position; every third name is in upper case.
+/// The test images of the bench's IDX folder as PNGs in class folders with the given names. Files
+/// are named by position; every third name is in upper case.
 fn folder(bench: &Bench, name: &str, split: &str, classes: [&str; 4]) -> String {
     let read = |kind: &str| fs::read(format!("{}/t10k-{kind}-ubyte", bench.data)).unwrap();
     let (images, labels) = (read("images-idx3"), read("labels-idx1"));

@@ -1,5 +1,5 @@
-//! A process that is killed while it replaces a checkpoint leaves either the old or the new file, complete,
-//! and a working undo.
+//! A process that is killed while it replaces a checkpoint leaves either the old or the new file,
+//! complete, and a working undo.
 #![cfg(unix)]
 
 #[allow(dead_code, reason = "this test needs only some of it")]

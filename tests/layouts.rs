@@ -1,5 +1,5 @@
-//! Checkpoints written by timm, transformers and torchvision (`tests/reference/make_layouts.py`): they open,
-//! give the results of their library, and are saved in their original layout.
+//! Checkpoints written by timm, transformers and torchvision (`tests/reference/make_layouts.py`):
+//! they open, give the results of their library, and are saved in their original layout.
 
 use candle_core::{DType, Device, Tensor};
 use planish::checkpoint::{Checkpoint, Header, Load, Provenance};
@@ -92,8 +92,8 @@ impl Reference {
     }
 }
 
-/// The error relative to the reference's norm. The gradient of a key's bias is zero in theory, so it is
-/// compared jointly with those of query and value.
+/// The error relative to the reference's norm. The gradient of a key's bias is zero in theory, so
+/// it is compared jointly with those of query and value.
 fn error(found: &Tensor, expected: &Tensor) -> f64 {
     let (found, expected) = (numbers(found), numbers(expected));
     assert_eq!(found.len(), expected.len());

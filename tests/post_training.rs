@@ -28,7 +28,8 @@ fn norm(x: &[f64]) -> f64 {
     dot(x, x).sqrt()
 }
 
-/// The result of a perturbation: its record, Δw, and B′ with its gradient, recomputed independently.
+/// The result of a perturbation: its record, Δw, and B′ with its gradient, recomputed
+/// independently.
 struct Seen {
     told: Perturbation,
     change: Vec<f64>,

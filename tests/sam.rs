@@ -16,8 +16,8 @@ use std::sync::Arc;
 const STEPS: usize = 7;
 const B: usize = 6;
 
-/// Maximum error relative to the norm of the weight change. f64 differs from torch by the order of sums, over
-/// seven steps.
+/// Maximum error relative to the norm of the weight change. f64 differs from torch by the order of
+/// sums, over seven steps.
 const TOLERANCE: f64 = 1e-9;
 
 struct Reference {

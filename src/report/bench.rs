@@ -44,7 +44,8 @@ pub struct Row {
     pub perturbation_length: Option<Estimate>,
     /// Share of perturbations that were shortened by the cap.
     pub capped: Option<Estimate>,
-    /// Mean loss over the batches of the last epoch, at the perturbed weights if the method perturbs.
+    /// Mean loss over the batches of the last epoch, at the perturbed weights if the method
+    /// perturbs.
     pub training_loss: Option<Estimate>,
     /// Name of its control's row.
     pub control: Option<String>,
@@ -54,7 +55,8 @@ pub struct Row {
     pub gain_over_control: Option<Estimate>,
     /// The same for the calibrated NLL.
     pub calibrated_gain_over_control: Option<Estimate>,
-    /// Paired comparison with the control over test images, both at the first seed. A is the control.
+    /// Paired comparison with the control over test images, both at the first seed. A is the
+    /// control.
     #[serde(default)]
     pub comparison: Option<Comparison>,
     /// ΔL and κ of p and u on V, before and after, at the first seed.

@@ -32,7 +32,8 @@ pub struct Finetuning {
     /// Warnings.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Figures on each set of images. The temperature is fitted on the validation images. For the validation
-    /// images themselves, or without any, it is fitted on each half and applied to the other.
+    /// Figures on each set of images. The temperature is fitted on the validation images. For the
+    /// validation images themselves, or without any, it is fitted on each half and applied to the
+    /// other.
     pub figures: Vec<(String, Summary)>,
 }

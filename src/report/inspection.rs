@@ -29,7 +29,8 @@ pub struct Inspection {
     pub config: ModelInfo,
     /// Description of the preprocessing, if known.
     pub preprocessing: Option<String>,
-    /// Settings that were assumed, because tensors, configuration and options do not determine them.
+    /// Settings that were assumed, because tensors, configuration and options do not determine
+    /// them.
     pub assumed: Vec<String>,
     /// Names of the classes, by index.
     pub class_names: Option<Vec<String>>,

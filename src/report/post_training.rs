@@ -56,7 +56,8 @@ pub struct Report {
     /// Whether blocks were recomputed in the backward pass, to stay within the memory limit.
     #[serde(default)]
     pub recompute: bool,
-    /// Type of the operands of matrix products in training: `f32` or `bf16`. Figures are computed in f32.
+    /// Type of the operands of matrix products in training: `f32` or `bf16`. Figures are computed
+    /// in f32.
     pub precision: String,
     /// Whether the frozen prefix's activations were cached.
     pub cached: bool,

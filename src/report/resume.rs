@@ -1,5 +1,5 @@
-//! Resumes a matrix of shifts from an existing report. The matrix is reused if model, images and clean
-//! figures are the same. Otherwise it is an error, so that no results are overwritten.
+//! Resumes a matrix of shifts from an existing report. The matrix is reused if model, images and
+//! clean figures are the same. Otherwise it is an error, so that no results are overwritten.
 
 use crate::report::{EVALUATION, Evaluation};
 use crate::shift::Shifts;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 /// The file contains a matrix that would be overwritten.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{}: the file contains {cells} corrupted cells whose {what} is {found}, expected {expected}; they \
-     would be lost: choose another file for `json`, or delete this one", .path.display()
+    "{}: the file contains {cells} corrupted cells whose {what} is {found}, expected {expected}; \
+     they would be lost: choose another file for `json`, or delete this one", .path.display()
 )]
 pub struct Occupied {
     /// The file.
@@ -75,8 +75,8 @@ impl Held {
         self.same("planish version", &old.run.version, version)
     }
 
-    /// The matrix, if it belongs to the current evaluation. `origin` is the source of corrupted images, if
-    /// any are requested.
+    /// The matrix, if it belongs to the current evaluation. `origin` is the source of corrupted
+    /// images, if any are requested.
     ///
     /// # Errors
     /// [`Occupied`].
@@ -89,8 +89,8 @@ impl Held {
         if let Some(origin) = origin {
             self.same("settings", &self.shifts.settings, origin)?;
         }
-        // Parsing may change the last bit of a number, so both sides are compared after parsing. These
-        // figures are the only evidence of a different preprocessing.
+        // Parsing may change the last bit of a number, so both sides are compared after parsing.
+        // These figures are the only evidence of a different preprocessing.
         let text = serde_json::to_string(&now.figures).unwrap_or_default();
         if serde_json::from_str(&text).ok().as_ref() != Some(&old.figures) {
             let told = |nll: f64| format!("{nll} (NLL)");

@@ -2,8 +2,8 @@
 //!
 //! A record is its length (u64, little-endian), the masked CRC-32C of these eight bytes, the
 //! message, and the masked CRC-32C of the message; the mask is that of TensorFlow's
-//! `core/lib/hash/crc32c.h`. Of the messages (`core/util/event.proto`, `core/framework/summary.proto`)
-//! only scalars are written.
+//! `core/lib/hash/crc32c.h`. Of the messages (`core/util/event.proto`,
+//! `core/framework/summary.proto`) only scalars are written.
 
 /// Header record of a file.
 pub fn start(wall_time: f64) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! Studies as a user meets them, and what the report draws of them and of spectra.
+//! Studies end to end, and report pages of studies and spectra.
 
 // Other test files use the rest.
 #[allow(dead_code)]

@@ -1,7 +1,7 @@
 //! Runs commands in child processes, so that time and memory are measured per command.
 //!
-//! The parent starts `planish exec -` and writes the arguments as JSON to its standard input. Both sides
-//! use the same types, so no option can be lost.
+//! The parent starts `planish exec -` and writes the arguments as JSON to its standard input. Both
+//! sides use the same types, so no option can be lost.
 
 use crate::args::Common;
 use crate::commands::{diagnose, post_train};

@@ -1,7 +1,7 @@
 //! Charts as inline SVG, drawn by plotters.
 //!
-//! Charts are drawn at twice their displayed size, because plotters uses whole pixels. Colours are replaced
-//! by CSS classes, so that the style sheet can define light and dark themes.
+//! Charts are drawn at twice their displayed size, because plotters uses whole pixels. Colours are
+//! replaced by CSS classes, so that the style sheet can define light and dark themes.
 
 use super::text::escape;
 use plotters::coord::ranged1d::Ranged;
@@ -21,8 +21,8 @@ pub const FOOT: u32 = 46;
 /// Space below the plotted area if the axis has a label.
 pub const FOOT_WITH_LABEL: u32 = 78;
 
-/// Colours by their names in the style sheet. The palette is that of Okabe and Ito, darkened or lightened
-/// for contrast with the page.
+/// Colours by their names in the style sheet. The palette is that of Okabe and Ito, darkened or
+/// lightened for contrast with the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
     /// Text.
@@ -166,7 +166,8 @@ pub fn svg(
     inline(&drawn, (width, height), title, description)
 }
 
-/// Prepares the SVG for embedding: no namespace, an accessible name and description, CSS classes for colours.
+/// Prepares the SVG for embedding: no namespace, an accessible name and description, CSS classes
+/// for colours.
 fn inline(drawn: &str, (width, height): (u32, u32), title: &str, description: &str) -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,8 @@ use crate::diagnose::spectrum::DensityOf;
 use crate::format::{number, percent};
 use crate::objective::Matrix;
 
-/// Densities below this share of the maximum are drawn at this level, to cut off the tails of the Gaussians.
+/// Densities below this share of the maximum are drawn at this level, to cut off the tails of the
+/// Gaussians.
 const FLOOR: f64 = 1e-5;
 
 /// One chart per matrix; `None` if no density was measured.
@@ -24,8 +25,9 @@ pub fn densities(findings: &Findings) -> Option<String> {
     let drawn: String = all.filter_map(one).collect();
     (!drawn.is_empty()).then(|| {
         paragraph(
-            "Density of the eigenvalues, smoothed by a Gaussian, from stochastic Lanczos quadrature. \
-             The vertical axis is logarithmic, so that single large eigenvalues are visible.",
+            "Density of the eigenvalues, smoothed by a Gaussian, from stochastic Lanczos \
+             quadrature. The vertical axis is logarithmic, so that single large eigenvalues are \
+             visible.",
         ) + &format!("<div class=\"charts small\">\n{drawn}</div>\n")
     })
 }

@@ -34,9 +34,9 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     let m = &comparison.mcnemar;
     fitting(&headers, &rows)
         + &note(&format!(
-            "{} images, {} bootstrap resamples, seed {}. Only the first is right on {} images, only \
-             the second on {}: McNemar's exact p = {}. Intervals are over images, not over training \
-             runs.",
+            "{} images, {} bootstrap resamples, seed {}. Only the first is right on {} images, \
+             only the second on {}: McNemar's exact p = {}. Intervals are over images, not over \
+             training runs.",
             count(comparison.images as u64),
             count(comparison.resamples as u64),
             comparison.seed,
@@ -153,7 +153,8 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
         for s in &severities {
             let same = |c: &&crate::shift::Cell| c.corruption == corruption && c.severity == *s;
             let top1 = shifts.cells.iter().find(same).map(|c| c.figures.top1);
-            // Full intensity means that all of the clean accuracy is lost. It is scaled to 80% to keep text readable.
+            // Full intensity means that all of the clean accuracy is lost. It is scaled to 80% to
+            // keep text readable.
             let lost = top1.map_or(0.0, |x| ((clean.top1 - x) / clean.top1).clamp(0.0, 1.0));
             let lost = if lost.is_finite() { 80.0 * lost } else { 0.0 };
             let text = top1.map_or(ABSENT.into(), percent);

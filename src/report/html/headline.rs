@@ -1,4 +1,5 @@
-//! Selects the figures at the top of the page: those of a model that was kept, on test if available.
+//! Selects the figures at the top of the page: those of a model that was kept, on test if
+//! available.
 
 use super::input::{Input, Result};
 use crate::data::DataInfo;
@@ -21,8 +22,8 @@ pub struct Headline<'a> {
     pub tuned: Option<&'a Summary>,
 }
 
-/// Chooses the headline. Results on test are preferred to other splits, and kept results to the input of a
-/// rejected one. Ties go to the first file.
+/// Chooses the headline. Results on test are preferred to other splits, and kept results to the
+/// input of a rejected one. Ties go to the first file.
 pub fn headline(inputs: &[Input]) -> Option<Headline<'_>> {
     let ranked = inputs.iter().filter_map(|input| of(input).map(|found| (rank(input), found)));
     ranked.min_by_key(|(rank, _)| *rank).map(|(_, found)| found)
@@ -89,7 +90,8 @@ fn counted(images: usize) -> String {
     }
 }
 
-/// Why a run was rejected, if it was. Files of earlier builds contain no reason; it is derived from the figures.
+/// Why a run was rejected, if it was. Files of earlier builds contain no reason; it is derived from
+/// the figures.
 pub fn refusal(report: &Report) -> Option<String> {
     let selection = &report.selection;
     let known = selection.refusal.clone().or_else(|| {

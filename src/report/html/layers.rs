@@ -35,8 +35,8 @@ pub fn layers(findings: &Findings) -> String {
         ("muted", "open", "in-sample, as published: not reliable"),
     ]);
     out += &note(
-        "Rows in the stronger colour are eligible: their ΔL exceeds 1.96 standard errors. ▸ \
-                  marks the layer of the plan, ≈ layers that are not significantly different from it.",
+        "Rows in the stronger colour are eligible: their ΔL exceeds 1.96 standard errors. ▸ marks \
+         the layer of the plan, ≈ layers that are not significantly different from it.",
     );
     out + &folded("The figures", &figures(findings))
 }

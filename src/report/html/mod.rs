@@ -1,6 +1,6 @@
-//! Results as one self-contained HTML page: no network, no scripts, no embedded fonts. It supports light and
-//! dark themes, narrow screens, print and screen readers: each chart has an accessible name and description,
-//! and its figures are also in a table.
+//! Results as one self-contained HTML page: no network, no scripts, no embedded fonts. It supports
+//! light and dark themes, narrow screens, print and screen readers: each chart has an accessible
+//! name and description, and its figures are also in a table.
 
 mod chart;
 mod density;
@@ -39,7 +39,8 @@ struct Section {
     body: String,
 }
 
-/// Renders the page. The order of sections is fixed. `pictures` show images that tuning fixed or broke.
+/// Renders the page. The order of sections is fixed. `pictures` show images that tuning fixed or
+/// broke.
 pub fn page(inputs: &[Input], pictures: &[Pictures]) -> String {
     let sections = sections(inputs, pictures);
     let heading = escape(&summary::heading(inputs));

@@ -18,8 +18,8 @@ pub struct Pictures {
     pub classes: Vec<String>,
 }
 
-/// The numbers of images fixed and broken, and the most confident mistakes, with pictures if available.
-/// `names` are the class names in the result.
+/// The numbers of images fixed and broken, and the most confident mistakes, with pictures if
+/// available. `names` are the class names in the result.
 pub fn flips(
     flips: &Flips,
     pictures: Option<&Pictures>,

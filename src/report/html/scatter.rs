@@ -32,8 +32,8 @@ pub struct Series {
 /// Maximum number of dots listed in a description.
 const NAMED: usize = 40;
 
-/// Draws the series and states the correlation of x and y in each. `diagonal` labels the line x = y, which is
-/// drawn if it crosses the chart. Empty if no series has two dots.
+/// Draws the series and states the correlation of x and y in each. `diagonal` labels the line x =
+/// y, which is drawn if it crosses the chart. Empty if no series has two dots.
 pub fn scatter(
     title: &str,
     [x, y]: [&str; 2],
@@ -96,8 +96,8 @@ fn told(s: &Series) -> String {
     format!("{lead}{}{more}.", named.join("; "))
 }
 
-/// Both correlations as text, with the number of dots. With fewer than [`FEWEST`] dots there is none: even a
-/// perfect rank correlation of four dots is not significant at 5% (2 of 4! orders).
+/// Both correlations as text, with the number of dots. With fewer than [`FEWEST`] dots there is
+/// none: even a perfect rank correlation of four dots is not significant at 5% (2 of 4! orders).
 fn together(s: &Series) -> String {
     let pairs: Vec<(f64, f64)> = s.dots.iter().map(|d| (d.x, d.y)).collect();
     let of = |name: &str, by| correlation(by, &pairs, 0, RESAMPLES).map(|c| words(name, &c));

@@ -1,4 +1,5 @@
-//! Many models: shifted against in-distribution figures, and figures against attributes of the models.
+//! Many models: shifted against in-distribution figures, and figures against attributes of the
+//! models.
 
 use super::chart::Colour;
 use super::scatter::{Dot, Series, scatter};
@@ -105,7 +106,8 @@ fn on_one(models: &[Model]) -> String {
     }
     if !charts.is_empty() {
         out += &paragraph(
-            "Each dot is a model. Brackets contain 95% intervals from a seeded bootstrap over models.",
+            "Each dot is a model. Brackets contain 95% intervals from a seeded bootstrap over \
+             models.",
         );
         out += &format!("<div class=\"charts\">\n{charts}</div>\n");
     }

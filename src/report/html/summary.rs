@@ -69,8 +69,8 @@ fn how_good(head: &Headline) -> String {
     let fitted =
         s.temperature_note().map_or(String::new(), |note| format!(" Temperature: {note}."));
     format!(
-        "{}On {}{} the model has an accuracy of {} and a loss of {}; a temperature of {} changes the \
-         loss to {} and the calibration error from {} to {}.{fitted}",
+        "{}On {}{} the model has an accuracy of {} and a loss of {}; a temperature of {} changes \
+         the loss to {} and the calibration error from {} to {}.{fitted}",
         head.lead,
         head.images,
         if head.tuned.is_some() { ", before tuning," } else { "" },
@@ -122,12 +122,12 @@ fn tuned(inputs: &[Input]) -> Option<String> {
         let many = if seeds == 1 { "seed" } else { "seeds" };
         return Some(match better.as_slice() {
             [] => format!(
-                "Of {treated} methods, none is significantly better than plain SGD on the same layers \
-                 over {seeds} {many}."
+                "Of {treated} methods, none is significantly better than plain SGD on the same \
+                 layers over {seeds} {many}."
             ),
             those => format!(
-                "Of {treated} methods, these have a lower loss than plain SGD on the same layers over \
-                 {seeds} {many}: {}.",
+                "Of {treated} methods, these have a lower loss than plain SGD on the same layers \
+                 over {seeds} {many}: {}.",
                 those.join(", ")
             ),
         });

@@ -33,8 +33,8 @@ pub struct Common {
     pub tf32: bool,
     /// On a CPU with AMX, compute f32 matrix products on its tiles.
     ///
-    /// Each f32 is split into three bf16 numbers. The result is as accurate as f32 arithmetic. It is
-    /// faster, except when other processes on the machine keep the tiles busy.
+    /// Each f32 is split into three bf16 numbers. The result is as accurate as f32 arithmetic. It
+    /// is faster, except when other processes on the machine keep the tiles busy.
     #[arg(long, hide_short_help = true)]
     pub tiles: bool,
     /// Random seed
@@ -76,8 +76,8 @@ impl Common {
     /// Checks that the report can be written, selects threads and device, and starts the clock.
     ///
     /// # Errors
-    /// The `--json` file cannot be written, the system cannot start the threads, or the device cannot
-    /// be used.
+    /// The `--json` file cannot be written, the system cannot start the threads, or the device
+    /// cannot be used.
     pub fn start(&self) -> anyhow::Result<Running> {
         if let Some(path) = &self.json {
             output::check(path)?;
@@ -90,8 +90,8 @@ impl Common {
         }
         if self.tiles && !split::allow() {
             bail!(
-                "--tiles: this processor has no AMX for bf16, or the system does not permit its use; \
-                 run without --tiles"
+                "--tiles: this processor has no AMX for bf16, or the system does not permit its \
+                 use; run without --tiles"
             )
         }
         let threads = set_threads(self.threads)?;

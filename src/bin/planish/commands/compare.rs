@@ -66,8 +66,8 @@ fn resamples(text: &str) -> Result<usize, String> {
 pub enum Error {
     /// The file is not a report of a supported command and version.
     #[error(
-        "{}: expected a report of schema {EVALUATION} or {}, found {found}; pass a report of `planish \
-         eval --json` or `planish post-train --json`", .path.display(), post_training::SCHEMA
+        "{}: expected a report of schema {EVALUATION} or {}, found {found}; pass a report of \
+         `planish eval --json` or `planish post-train --json`", .path.display(), post_training::SCHEMA
     )]
     Schema {
         /// The file.
@@ -77,8 +77,8 @@ pub enum Error {
     },
     /// A report without logits. A paired comparison needs the logits of each image.
     #[error(
-        "{}: the report refers to no saved logits, which a paired comparison needs; run the command \
-         again with --dump FILE, or compare the checkpoints with --data", .path.display()
+        "{}: the report refers to no saved logits, which a paired comparison needs; run the \
+         command again with --dump FILE, or compare the checkpoints with --data", .path.display()
     )]
     NoPredictions {
         /// The file.
@@ -95,8 +95,8 @@ pub enum Error {
     },
     /// The numbers of classes differ.
     #[error(
-        "{a} has {} classes and {b} has {}: probabilities over different classes cannot be compared; \
-         pass models with the same classes", .classes[0], .classes[1]
+        "{a} has {} classes and {b} has {}: probabilities over different classes cannot be \
+         compared; pass models with the same classes", .classes[0], .classes[1]
     )]
     OtherClasses {
         /// The first model.
@@ -109,8 +109,8 @@ pub enum Error {
     /// Only one side has a temperature.
     #[error(
         "{path}: the logits have no temperature, but the other side has one, so calibrated figures \
-         are not comparable; add a tensor `temperature` (N) F64, fitted on validation images (all 1 \
-         for none), or compare the checkpoints with --data"
+         are not comparable; add a tensor `temperature` (N) F64, fitted on validation images (all \
+         1 for none), or compare the checkpoints with --data"
     )]
     NoTemperature {
         /// The side without a temperature.

@@ -71,7 +71,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let most = options.samples.unwrap_or(usize::MAX).min(v.len());
     if most == 1 {
         bail!(
-            "cross-fitting needs at least two validation images, found one; add images or raise --samples"
+            "cross-fitting needs at least two validation images, found one; add images or raise \
+             --samples"
         )
     }
     let sizes = sizes(most, options.convergence, options.until_stderr.is_some());

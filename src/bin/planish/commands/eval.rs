@@ -32,8 +32,8 @@ pub struct Args {
     pub data: DataOptions,
     /// Split to evaluate. [default: test, or the only split]
     ///
-    /// The whole split is evaluated, in stored order. `val` may also be the images that fine-tuning held
-    /// out.
+    /// The whole split is evaluated, in stored order. `val` may also be the images that fine-tuning
+    /// held out.
     #[arg(long, value_name = "S", help_heading = "Evaluation options")]
     pub split: Option<String>,
     /// Operands of matrix products: f32, or bf16 with f32 accumulation
@@ -41,16 +41,16 @@ pub struct Args {
     pub precision: Precision,
     /// Write logits, labels and temperatures, for `planish compare`.
     ///
-    /// The file is safetensors with `logits` (N,C) f32, `labels` (N) i64 and `temperature` (N) f64, in
-    /// stored order.
+    /// The file is safetensors with `logits` (N,C) f32, `labels` (N) i64 and `temperature` (N) f64,
+    /// in stored order.
     #[arg(long, value_name = "FILE", help_heading = "Evaluation options")]
     pub dump: Option<PathBuf>,
     /// Also evaluate corrupted versions of the images.
     ///
     /// `corruptions` applies the fifteen common corruptions at five severities, at the model's image
-    /// size. Names and severities select some of them. `cifar-c:DIR` instead of `corruptions` reads the
-    /// files of CIFAR-10-C or CIFAR-100-C. With --json, an interrupted run resumes; a file with results
-    /// of another model is an error.
+    /// size. Names and severities select some of them. `cifar-c:DIR` instead of `corruptions` reads
+    /// the files of CIFAR-10-C or CIFAR-100-C. With --json, an interrupted run resumes; a file with
+    /// results of another model is an error.
     #[arg(
         long,
         value_name = "corruptions[:names][:severities]",
@@ -108,7 +108,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(asked) => {
             let origin = asked.origin(preprocessing(&checkpoint)?.image_size);
             let kept = held.map(|held| held.shifts(&report, Some(&origin))).transpose()?;
-            // Corruptions read from files are always read again; their content is not known in advance.
+            // Corruptions read from files are always read again; their content is not known in
+            // advance.
             let known = kept.filter(|_| asked.files(&found.split).is_ok_and(|f| f.is_none()));
             let known = known.map_or(Vec::new(), |kept| kept.cells);
             let clean = report.figures.clone();

@@ -189,7 +189,8 @@ fn text(report: &Inspection) -> String {
     out += &table.render(Style::of_stdout());
     for layer in report.layers.iter().filter(|layer| !layer.weight_norm.is_finite()) {
         out += &format!(
-            "warning: {}: NaN or infinite weights; all results of this model will be NaN or infinite\n",
+            "warning: {}: NaN or infinite weights; all results of this model will be NaN or \
+             infinite\n",
             layer.name
         );
     }

@@ -27,8 +27,8 @@ pub struct Args {
 /// Merges the shards and writes the tables.
 ///
 /// # Errors
-/// The shards belong to different studies; cells are missing without `--partial`; two shards disagree on a
-/// cell; or a file cannot be read or written.
+/// The shards belong to different studies; cells are missing without `--partial`; two shards
+/// disagree on a cell; or a file cannot be read or written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     output::check(&args.out.join(PLAN))?;
     spare(&args.out)?;

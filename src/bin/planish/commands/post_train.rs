@@ -47,9 +47,9 @@ pub struct Args {
     pub method: MethodName,
     /// Try recipes for this many minutes, then run the best one.
     ///
-    /// The recipes are SGD and PoL near the head with several learning rates, weight decays and numbers of
-    /// epochs, then SGD of each block, then SGD and SAM of all layers. The best recipe has the lowest
-    /// calibrated loss on the validation images.
+    /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
+    /// numbers of epochs, then SGD of each block, then SGD and SAM of all layers. The best recipe
+    /// has the lowest calibrated loss on the validation images.
     #[arg(
         long,
         value_name = "MINUTES",
@@ -77,7 +77,8 @@ pub struct Args {
     pub samples: Option<usize>,
     /// Validation images for ΔL and κ before and after [default: all, or --samples]
     ///
-    /// ΔL and κ of the perturbed and updated layers are measured before and after tuning. 0 turns this off.
+    /// ΔL and κ of the perturbed and updated layers are measured before and after tuning. 0 turns
+    /// this off.
     #[arg(long, value_name = "N", help_heading = "Rare options", hide_short_help = true)]
     pub remeasure: Option<usize>,
     /// Epoch whose weights are kept [default: best; last without validation images]
@@ -150,8 +151,8 @@ impl Args {
 /// Runs the command.
 ///
 /// # Errors
-/// The model cannot be trained, or the result cannot be written. A result worse than the input is not
-/// written, but the report is.
+/// The model cannot be trained, or the result cannot be written. A result worse than the input is
+/// not written, but the report is.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     saved::check(args.dump.as_deref())?;

@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// Results to show: JSON reports, or tables of a study, in any order.
     ///
-    /// Accepted are the --json files of diagnose, post-train, bench, eval, compare and finetune, and the
-    /// study tables results.jsonl, runs.jsonl, layers.jsonl and ood.jsonl.
+    /// Accepted are the --json files of diagnose, post-train, bench, eval, compare and finetune,
+    /// and the study tables results.jsonl, runs.jsonl, layers.jsonl and ood.jsonl.
     #[arg(value_name = "RESULT.json", required = true)]
     pub results: Vec<PathBuf>,
     /// HTML file to write
@@ -43,8 +43,8 @@ pub enum Error {
     NoFlips,
     /// The data set does not contain the images of a result.
     #[error(
-        "{data}: expected images with SHA-256 {digest} ({origin}), found no split or half of a split \
-         with this digest; pass the --data of post-train"
+        "{data}: expected images with SHA-256 {digest} ({origin}), found no split or half of a \
+         split with this digest; pass the --data of post-train"
     )]
     OtherImages {
         /// The given data set.

@@ -181,8 +181,8 @@ fn missing(cells: &[Cell], there: impl Fn(&str) -> bool) -> Vec<&Cell> {
     cells.iter().filter(new).collect()
 }
 
-/// The numbers of all and of missing cells, and the expected time of the missing ones, from the mean time of
-/// finished cells of the same kind.
+/// The numbers of all and of missing cells, and the expected time of the missing ones, from the
+/// mean time of finished cells of the same kind.
 fn forecast(
     cells: &[Cell],
     (own, share): (&[Cell], Share),

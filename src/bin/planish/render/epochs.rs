@@ -42,8 +42,8 @@ impl EpochArgs {
     }
 }
 
-/// Opens an event file with a name that TensorBoard recognises. The process ID distinguishes runs that
-/// start in the same second.
+/// Opens an event file with a name that TensorBoard recognises. The process ID distinguishes runs
+/// that start in the same second.
 fn events(folder: &Path) -> Result<(PathBuf, File), Error> {
     let name = format!("events.out.tfevents.{:.0}.planish.{}", now(), std::process::id());
     let path = folder.join(name);
@@ -64,8 +64,8 @@ fn now() -> f64 {
 }
 
 impl Epochs {
-    /// Adds an epoch. The names in the first epoch become the columns. A write error does not end the
-    /// training; [`Epochs::finish`] returns it.
+    /// Adds an epoch. The names in the first epoch become the columns. A write error does not end
+    /// the training; [`Epochs::finish`] returns it.
     pub fn add(&mut self, epoch: usize, figures: &[Figure]) {
         if self.failed.is_none() {
             self.failed = self.write(epoch, figures).err();

@@ -15,8 +15,8 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Starts a thread that passes `line()` to `tell` at each interval. If no thread can be started,
-    /// nothing is printed, and the work continues.
+    /// Starts a thread that passes `line()` to `tell` at each interval. If no thread can be
+    /// started, nothing is printed, and the work continues.
     pub fn start(
         every: Duration,
         line: impl Fn() -> String + Send + 'static,
@@ -35,7 +35,8 @@ impl Heartbeat {
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        // Dropping the sender wakes the thread. Joining it ensures that no line follows the end of the work.
+        // Dropping the sender wakes the thread. Joining it ensures that no line follows the end of
+        // the work.
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

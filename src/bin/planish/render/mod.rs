@@ -15,8 +15,8 @@ pub mod table;
 use crate::message::in_flags;
 use std::io::{self, Write};
 
-/// Prints a text on standard output, with one line break at its end. Option names in backticks become
-/// flags.
+/// Prints a text on standard output, with one line break at its end. Option names in backticks
+/// become flags.
 ///
 /// # Errors
 /// Standard output cannot be written.

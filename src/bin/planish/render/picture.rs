@@ -9,7 +9,8 @@ use planish::data::{CropOffset, DataSet, Interpolation, Preprocess, Resize, Spli
 /// Maximum side of a picture, in pixels. Larger images are scaled down to it.
 const SIDE: usize = 64;
 
-/// Finds the split with this digest: a whole split, or a half of one, divided by `seed` as V and test are.
+/// Finds the split with this digest: a whole split, or a half of one, divided by `seed` as V and
+/// test are.
 ///
 /// # Errors
 /// The images cannot be read.

@@ -13,8 +13,8 @@ use planish::post_train::search::{HEADERS, Search};
 use planish::report::post_training::Report;
 use planish::train::post::Epoch;
 
-/// The input's loss on V, the baseline for the epochs' losses. `watched` is the number of images it was
-/// computed on and the size of V.
+/// The input's loss on V, the baseline for the epochs' losses. `watched` is the number of images it
+/// was computed on and the size of V.
 pub fn start_line(loss: f64, watched: Option<[usize; 2]>) -> String {
     format!("epoch 0: V {loss:.4}{} before training", on(watched))
 }
@@ -85,7 +85,8 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
             ]);
         }
         gains += &format!(
-            "{name}, before − after, paired: NLL {}, calibrated NLL {} ({} images; above 0 is better)\n",
+            "{name}, before − after, paired: NLL {}, calibrated NLL {} ({} images; above 0 is \
+             better)\n",
             estimate(part.nll_gain),
             estimate(part.calibrated_nll_gain),
             part.before.images
@@ -121,8 +122,8 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
     }
     if let Some(file) = report.output.as_ref().filter(|file| file.moves_lost_to_rounding > 0) {
         out += &format!(
-            "training changed {} weights; {} of them are stored unchanged, because the change is below \
-             the precision of the file's type\n",
+            "training changed {} weights; {} of them are stored unchanged, because the change is \
+             below the precision of the file's type\n",
             count(file.weights_moved as u64),
             count(file.moves_lost_to_rounding as u64)
         );

@@ -85,7 +85,8 @@ impl Observer for Terminal {
     }
 }
 
-/// A progress line. If standard error is not a terminal, a plain line every 30 s. Silent with `--quiet`.
+/// A progress line. If standard error is not a terminal, a plain line every 30 s. Silent with
+/// `--quiet`.
 #[derive(Debug)]
 pub struct Progress(ProgressBar, Option<Heartbeat>);
 
@@ -153,8 +154,8 @@ fn plain(bar: &ProgressBar, unit: &str) -> String {
     format!("{label}: {} of {} {unit} after {spent}{left}{note}", count(done), count(total))
 }
 
-/// Seconds left at the mean rate so far. A moving average, as indicatif uses, would treat one long step as a
-/// standstill and predict years.
+/// Seconds left at the mean rate so far. A moving average, as indicatif uses, would treat one long
+/// step as a standstill and predict years.
 fn left(done: u64, total: u64, spent: f64) -> Option<f64> {
     (done > 0).then(|| spent * total.saturating_sub(done) as f64 / done as f64)
 }

@@ -37,8 +37,8 @@ pub struct Planned {
     pub ahead: Option<Part>,
 }
 
-/// p and u of PoL: from a report, or from a diagnosis made now. If neither finds a layer, the head and the
-/// last block.
+/// p and u of PoL: from a report, or from a diagnosis made now. If neither finds a layer, the head
+/// and the last block.
 ///
 /// # Errors
 /// The diagnosis fails, or the report belongs to another checkpoint.

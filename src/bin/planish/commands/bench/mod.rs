@@ -60,8 +60,8 @@ pub struct Args {
     samples: Option<usize>,
     /// Validation images for ΔL and κ before and after [default: all, or --samples]
     ///
-    /// The first seed measures ΔL and κ of the perturbed and updated layers before and after. 0 turns this
-    /// off.
+    /// The first seed measures ΔL and κ of the perturbed and updated layers before and after. 0
+    /// turns this off.
     #[arg(long, value_name = "N", help_heading = "Rare options", hide_short_help = true)]
     remeasure: Option<usize>,
     /// Print the forecast and exit
@@ -148,7 +148,8 @@ impl Args {
             && self.of_methods.update.is_some()
         {
             bail!(
-                "--plan has no effect, because --perturb and --update name both layers; remove one of the three"
+                "--plan has no effect, because --perturb and --update name both layers; remove one \
+                 of the three"
             )
         }
         if !(1..=MAX_SEEDS).contains(&self.seeds) {
@@ -240,8 +241,8 @@ fn scratch() -> anyhow::Result<tempfile::TempDir> {
         .context("cannot create a temporary folder; set TMPDIR to a writable folder")
 }
 
-/// The cache options with an explicit folder. Files in that folder then take precedence over memory, so
-/// rows and seeds that freeze the same layers share one file.
+/// The cache options with an explicit folder. Files in that folder then take precedence over
+/// memory, so rows and seeds that freeze the same layers share one file.
 fn shared(cache: &CacheOptions) -> CacheOptions {
     let mut cache = cache.clone();
     if let (CachePolicy::Auto, None, Ok(folder)) = (cache.cache, &cache.cache_dir, default_folder())
@@ -264,10 +265,11 @@ fn one(args: &Args, job: &Job, seed: u64) -> post_train::Args {
         dry_run: false,
         plan: None,
         samples: None,
-        // All seeds start from one checkpoint, so one seed is enough to measure the change in ΔL and κ.
+        // All seeds start from one checkpoint, so one seed is enough to measure the change in ΔL
+        // and κ.
         remeasure: Some(if first { again(args) } else { 0 }),
-        // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad results,
-        // would favour the method with the most variance.
+        // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad
+        // results, would favour the method with the most variance.
         keep: Some(Keep::Last),
         dump: None,
         force: true,
@@ -317,7 +319,8 @@ fn forecast(
     Ok(parts)
 }
 
-/// Runs one seed of a row in a child process. Returns its report and, for the first seed, its test scores.
+/// Runs one seed of a row in a child process. Returns its report and, for the first seed, its test
+/// scores.
 fn train(
     args: &Args,
     job: &Job,

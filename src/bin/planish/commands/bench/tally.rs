@@ -143,8 +143,8 @@ pub fn cost(trained: &Trained) -> Cost {
     }
 }
 
-/// Verdict on each method's gain over its control, from a 95% interval over seeds (Student's t). There is no
-/// verdict if runs of either were stopped.
+/// Verdict on each method's gain over its control, from a 95% interval over seeds (Student's t).
+/// There is no verdict if runs of either were stopped.
 pub fn verdicts(rows: &[Row], seeds: usize) -> Vec<String> {
     let word = |gain: &Estimate| match gain.stderr {
         None => "one seed is not enough for a verdict".to_owned(),

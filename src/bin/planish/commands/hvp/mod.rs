@@ -47,8 +47,8 @@ pub struct Args {
     pub layer: String,
     /// Vector: a safetensors file, `gradient` or `random:SEED` (repeatable).
     ///
-    /// The file contains the tensors of the layers. Entries of a random vector are +1 or -1. Several
-    /// vectors share one pass.
+    /// The file contains the tensors of the layers. Entries of a random vector are +1 or -1.
+    /// Several vectors share one pass.
     #[arg(
         long = "vector",
         value_name = "FILE|gradient|random:SEED",
@@ -76,8 +76,8 @@ pub struct Args {
     pub no_probe: bool,
     /// Output file (safetensors).
     ///
-    /// It contains `loss`, and `gradient/NAME` and `hvp/NAME` (or `ggn/NAME`) for each tensor of the
-    /// layers. With several vectors, the first dimension of a product is the vector.
+    /// It contains `loss`, and `gradient/NAME` and `hvp/NAME` (or `ggn/NAME`) for each tensor of
+    /// the layers. With several vectors, the first dimension of a product is the vector.
     #[arg(long, value_name = "FILE", help_heading = "Product options")]
     pub out: PathBuf,
     /// Memory limit.
@@ -120,8 +120,8 @@ type Named = Vec<(String, Tensor)>;
 /// Computes the products and writes them.
 ///
 /// # Errors
-/// Invalid checkpoint, data, layers, vectors or output; results that are not finite; or a product that
-/// differs between two evaluations.
+/// Invalid checkpoint, data, layers, vectors or output; results that are not finite; or a product
+/// that differs between two evaluations.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     output::check(&args.out)?;
