@@ -170,7 +170,7 @@ fn the_ascent_step_has_length_rho_and_increases_the_loss() {
         let step = sam.step(&model, &source, &batch).unwrap();
         let Some(Displacement::Ascent { length, relative: Some(relative) }) = step.perturbation
         else {
-            panic!("SAM tells its climb")
+            panic!("SAM reports its ascent step")
         };
         assert!((length / rho - 1.0).abs() < 1e-12, "{length}");
         assert!((relative * norm / rho - 1.0).abs() < 1e-12, "{relative}");

@@ -78,7 +78,7 @@ impl Tasks {
         let hvp = |layer: &Layer| below(layer) + cost::hvp(config, layer);
         let last = self.last();
         // A step in a linear layer: logits of both batches, gradients of the logits, one product.
-        let climb = cost::forward(config, last.first_stage..stages(config));
+        let ascent = cost::forward(config, last.first_stage..stages(config));
         Ok(match task.trim_end_matches(IN_BF16) {
             "forward" => cost::forward(config, 0..stages(config)),
             "gradient" => cost::gradient(config, &self.all),
@@ -90,7 +90,7 @@ impl Tasks {
                 below(&self.blocks[0]) + cost::sweep(config, &layers)
             }
             "last block, cached" => cost::gradient(config, last),
-            "pol step, cached" => climb + cost::gradient(config, last),
+            "pol step, cached" => ascent + cost::gradient(config, last),
             "pof step" => {
                 cost::forward(config, 0..stages(config))
                     + cost::gradient(config, &features(&model.config))

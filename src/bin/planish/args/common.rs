@@ -22,7 +22,7 @@ pub struct Common {
     /// Number of threads [default: all]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
-    /// Device: cpu, cuda or cuda:N
+    /// Device: cpu, cuda or cuda:N.
     ///
     /// A CUDA device needs a build with the feature `cuda`. N is the index of the GPU.
     #[serde(with = "as_text")]

@@ -140,7 +140,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (a, of_a) = side(&args.a, args, &mut notes)?;
     let of_a_alone = notes.len();
     let (b, of_b) = side(&args.b, args, &mut notes)?;
-    let mut notes = of_each(&notes[..of_a_alone], &notes[of_a_alone..]);
+    let mut notes = merge_notes(&notes[..of_a_alone], &notes[of_a_alone..]);
     check_same(&a, &of_a, &b, &of_b)?;
     let ([raw_a, own_a], [raw_b, own_b]) = (of_a.scores(), of_b.scores());
     let seed = args.common.seed;
@@ -170,7 +170,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Notes that apply to both sides, then notes on one side, prefixed by its name.
-fn of_each(a: &[String], b: &[String]) -> Vec<String> {
+fn merge_notes(a: &[String], b: &[String]) -> Vec<String> {
     let own = |name: &'static str, notes: &[String], others: &[String]| -> Vec<String> {
         let alone = notes.iter().filter(|note| !others.contains(note));
         alone.map(|note| format!("{name}: {note}")).collect()

@@ -130,7 +130,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let read: Vec<&Path> = args.data.files().into_iter().chain(vectors).collect();
     output::spare(&[Some(&args.out), args.common.json.as_deref()], &checkpoint.path, &read)?;
     let layers = select(&checkpoint.config, &args.layer)?;
-    apart(&layers)?;
+    check_disjoint(&layers)?;
     let joint = join(&layers);
     let sources = Data::open(&args.data, &checkpoint)?;
     let split = sources.split(args.split.as_deref())?;
@@ -246,7 +246,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// Rejects layers that share weights, because their products would have the same name.
-fn apart(layers: &[Layer]) -> anyhow::Result<()> {
+fn check_disjoint(layers: &[Layer]) -> anyhow::Result<()> {
     for (i, a) in layers.iter().enumerate() {
         if let Some(b) =
             layers[..i].iter().find(|b| a.tensors.iter().any(|t| b.tensors.contains(t)))
