@@ -1,7 +1,8 @@
-//! Products with K vectors in one pass against K single calls: `cargo bench --bench products`.
+//! Products with K vectors in one pass, compared with K single calls: `cargo bench --bench
+//! products`.
 //!
-//! Bits are compared before anything is timed; both ways are timed in turn, and the medians of
-//! five runs are printed.
+//! Results are checked to be bit-identical before timing. Both variants are timed alternately. The
+//! output is the median of five runs.
 
 #[path = "../src/bin/planish/allocator.rs"]
 mod allocator;

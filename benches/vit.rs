@@ -1,13 +1,12 @@
 //! Whole models: forward pass, gradient, Hessian-vector products, a step of PoL and of PoF.
 //!
-//! `cargo bench --bench vit [NAME…]`: random weights and pixels; seconds an image, GFLOP/s of the
-//! matrix products that the mathematics needs, and the share of what one large product reaches in
-//! the same run. What is timed is verified first: the sweep over all blocks against one product
-//! after the other, and a gradient against the change of the loss along it.
+//! `cargo bench --bench vit [NAME…]` uses random weights and pixels. It prints seconds per image, GFLOP/s of the
+//! necessary matrix products, and the rate relative to one large matrix product in the same run.
+//! Results are verified before timing: the sweep over all blocks against separate products, and a
+//! gradient against the change of the loss along it.
 //!
-//! `benches/pytorch/compare.py` runs the same binary beside PyTorch on one checkpoint and one batch:
-//! `--turns CHECKPOINT PIXELS` then reads a task a line and answers with seconds and a number to
-//! compare.
+//! `benches/pytorch/compare.py` compares this binary with PyTorch on one checkpoint and one batch. With
+//! `--turns CHECKPOINT PIXELS`, the binary reads one task per line and prints the seconds and a number to compare.
 
 #[path = "../src/bin/planish/allocator.rs"]
 mod allocator;
@@ -27,10 +26,10 @@ use tasks::Tasks;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Runs of each measurement; the median is printed.
+/// Runs per measurement; the median is printed.
 const RUNS: usize = 5;
 
-/// Pages that this process has had mapped since it began.
+/// Page faults of this process since its start.
 fn page_faults() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after = stat.rsplit(')').next().unwrap_or_default();
@@ -84,7 +83,7 @@ fn model(
     Ok(())
 }
 
-/// One task a line of standard input, for `compare.py`.
+/// Runs one task per line of standard input, for `compare.py`.
 fn turns(checkpoint: &Path, pixels: &Path) -> Outcome<()> {
     let found = Checkpoint::open(checkpoint, &Load::default())?;
     let weights = found.weights_as(candle_core::DType::F32)?;

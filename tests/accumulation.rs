@@ -83,7 +83,7 @@ fn norm(x: &[f64]) -> f64 {
 }
 
 #[test]
-fn micro_batches_change_no_step_of_any_method() {
+fn steps_do_not_depend_on_the_micro_batch_size() {
     let model = model(DType::F64);
     let start = all(&model.weights);
     for (name, recipe) in recipes(&model) {
@@ -102,7 +102,7 @@ fn micro_batches_change_no_step_of_any_method() {
 }
 
 #[test]
-fn threads_change_no_bit_of_any_method() {
+fn steps_are_bit_identical_for_any_number_of_threads() {
     let model = model(DType::F32);
     for (name, recipe) in recipes(&model) {
         let bits = |threads: usize| -> Vec<u32> {
@@ -119,7 +119,7 @@ fn threads_change_no_bit_of_any_method() {
 /// Clipping acts on the gradient of the step: a first step cannot be longer than the learning rate
 /// allows.
 #[test]
-fn a_clipped_step_is_as_long_as_rate_and_norm_say() {
+fn clipping_bounds_the_first_step() {
     let model = model(DType::F64);
     let start = all(&model.weights);
     for (name, recipe) in recipes(&model).into_iter().filter(|(n, _)| *n != "pol p = u") {

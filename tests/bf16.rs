@@ -50,7 +50,7 @@ fn bound(products: f64) -> f64 {
 }
 
 #[test]
-fn values_and_gradients_are_pytorchs_but_for_roundings_of_operands() {
+fn values_and_gradients_match_pytorch_within_operand_rounding() {
     let mut sums = [0.0; 2];
     for (reference, autocast) in references() {
         let name = &reference.name;
@@ -80,7 +80,7 @@ fn values_and_gradients_are_pytorchs_but_for_roundings_of_operands() {
 }
 
 #[test]
-fn curvature_and_diagnosis_are_those_of_f32() {
+fn curvature_and_diagnosis_use_f32() {
     let model = small::model(DType::F32);
     let v = images(&model, 24);
     let all = layers(&model.config, Granularity::Block);
@@ -113,7 +113,7 @@ fn trained(model: &Objective, images: &Activations) -> (f64, Vec<f64>) {
 }
 
 #[test]
-fn a_run_ends_where_it_ends_in_f32() {
+fn training_matches_f32_within_rounding() {
     let model = small::model(DType::F32);
     // Labels other than the model's own predictions, so that training changes the weights.
     let images = images(&model, 48);

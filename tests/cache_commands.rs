@@ -1,4 +1,4 @@
-//! The prefix cache as a user meets it.
+//! The prefix cache end to end.
 
 #[allow(dead_code, reason = "these tests need only some of it")]
 mod common;
@@ -11,7 +11,7 @@ const SMALL: [&str; 8] =
     ["--epochs", "2", "--batch-size", "8", "--perturb-batch", "16", "--remeasure", "0"];
 const LAYERS: [&str; 4] = ["--perturb", "head", "--update", "block.4"];
 
-/// Post-trains into `out.safetensors`; what the program says, its report and the file.
+/// Post-trains into `out.safetensors`. Returns the program's output, its report and the file.
 fn train(bench: &Bench, rest: &[&str]) -> (Output, Value, Vec<u8>) {
     let [out, json] = ["out.safetensors", "run.json"].map(|name| bench.path(name));
     let model = bench.model.as_str();
@@ -22,7 +22,8 @@ fn train(bench: &Bench, rest: &[&str]) -> (Output, Value, Vec<u8>) {
     (said, bench.json("run.json"), fs::read(out).unwrap())
 }
 
-/// The tensors' bytes of a checkpoint: its provenance tells of the cache's type, and may differ.
+/// The bytes of a checkpoint's tensors. Its provenance contains the type of the cache and may
+/// differ.
 fn tensors(bytes: &[u8]) -> Vec<u8> {
     bytes[8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize..].to_vec()
 }
@@ -36,7 +37,7 @@ fn names(folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_place_gives_the_same_checkpoint_and_the_next_run_finds_the_file() {
+fn every_cache_mode_gives_the_same_checkpoint_and_files_are_reused() {
     let bench = Bench::with_model();
     let folder = bench.path("xdg/planish");
     for half in [&[][..], &["--cache-dtype", "bf16"]] {
@@ -61,9 +62,9 @@ fn every_place_gives_the_same_checkpoint_and_the_next_run_finds_the_file() {
         assert_eq!(names(&folder).len(), before + 1);
         let file = format!("{}.safetensors", cache["keys"][0].as_str().unwrap());
         assert!(names(&folder).contains(&file));
-        // Of 40 images 5 tokens of 64 numbers.
+        // 40 images of 5 tokens of 64 numbers.
         assert_eq!(cache["bytes"], 40 * 5 * 64 * if half.is_empty() { 4 } else { 2 });
-        // With a file there, `auto` takes it before memory.
+        // If a cache file exists, `auto` prefers it to memory.
         for place in ["disk", "auto"] {
             let (said, report, again) = with(place);
             assert!(said.errors.contains("frozen layers read from"), "{}", said.errors);
@@ -79,12 +80,12 @@ fn every_place_gives_the_same_checkpoint_and_the_next_run_finds_the_file() {
 }
 
 #[test]
-fn augmented_views_are_kept_shared_and_told() {
+fn augmented_views_are_cached_shared_and_reported() {
     let bench = Bench::with_model();
     let folder = bench.path("views");
     let augment = ["--augment", "flip,shift=2", "--cache-dir", &folder];
     let with = |rest: &[&str]| train(&bench, &[&augment[..], rest].concat());
-    // Epochs are two, and so are views.
+    // Two epochs, so two views.
     let (_, report, two) = with(&[]);
     assert_eq!(names(&folder).len(), 2);
     let told = &report["augmentation"];
@@ -97,7 +98,7 @@ fn augmented_views_are_kept_shared_and_told() {
     assert!(train(&bench, &[&off[..], &["--views", "3"]].concat()).2 == three);
     let plain = train(&bench, &["--cache", "off"]).2;
     assert!(tensors(&two) != tensors(&three) && tensors(&two) != tensors(&plain));
-    // Another seed of the views is another set of files; another order of training is not.
+    // A different seed of the views needs new files; a different training order does not.
     let (_, report, _) = with(&["--train-seed", "5"]);
     assert_eq!(report["run"]["cache"]["found"], 2);
     let (_, report, _) = with(&["--seed", "5"]);
@@ -105,7 +106,7 @@ fn augmented_views_are_kept_shared_and_told() {
 }
 
 #[test]
-fn a_damaged_file_is_told_and_written_anew() {
+fn a_damaged_file_is_reported_and_rewritten() {
     let bench = Bench::with_model();
     let folder = bench.path("kept");
     let disk = ["--cache", "disk", "--cache-dir", &folder];
@@ -125,7 +126,7 @@ fn a_damaged_file_is_told_and_written_anew() {
             assert!(told.contains(&name) && told.contains("run again"), "{told}");
         }
     }
-    // A checkpoint with another head and the same layers below is served by the same file.
+    // A checkpoint that differs only in the head uses the same file.
     let tuned = bench.path("head.safetensors");
     let words = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd", "--update"];
     let rest = ["head", "--out", &tuned, "--epochs", "1", "--batch-size", "8", "--force"];
@@ -139,7 +140,7 @@ fn a_damaged_file_is_told_and_written_anew() {
 }
 
 #[test]
-fn a_dry_run_tells_the_place_and_leaves_nothing() {
+fn a_dry_run_reports_the_cache_folder_and_writes_nothing() {
     let bench = Bench::with_model();
     let folder = bench.path("kept");
     let json = bench.path("dry.json");
@@ -155,23 +156,23 @@ fn a_dry_run_tells_the_place_and_leaves_nothing() {
 }
 
 #[test]
-fn rows_and_seeds_of_a_bench_share_what_they_freeze() {
+fn rows_and_seeds_of_a_bench_share_cached_activations() {
     let bench = Bench::with_model();
     let json = bench.path("bench.json");
     let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pol-head,sam"];
     let rest = ["--update", "block.4", "--seeds", "2", "--json", &json];
-    // A plan costs a diagnosis; SAM and its control have their layers from the option.
+    // A plan needs a diagnosis. SAM and its control get their layers from the option.
     let said = bench.run(&[&words[..], &rest, &SMALL].concat());
     assert!(said.success, "{}", said.errors);
     let costs = &bench.json("bench.json")["run"]["costs"];
     let runs: Vec<&Value> =
         costs.as_array().unwrap().iter().flat_map(|c| c["cache"].as_array().unwrap()).collect();
     let found: Vec<u64> = runs.iter().map(|run| run["found"].as_u64().unwrap()).collect();
-    // Head perturbed or not, block.4 is the lowest layer touched in all of them.
+    // In all runs, block.4 is the lowest layer that is perturbed or updated.
     assert_eq!(found.iter().sum::<u64>(), found.len() as u64 - 1, "{found:?}");
     assert!(runs.iter().all(|run| run["keys"] == runs[0]["keys"] && run["mode"] == "disk"));
     assert_eq!(names(&bench.path("xdg/planish")).len(), 1);
-    assert!(said.output.contains("runs read what the frozen layers gave from files"));
+    assert!(said.output.contains("runs read the activations of frozen layers from files"));
 }
 
 #[test]
@@ -208,7 +209,7 @@ fn files_are_listed_and_cleared() {
 }
 
 #[test]
-fn bad_places_are_named_with_a_remedy() {
+fn unusable_cache_folders_are_reported_with_a_remedy() {
     let bench = Bench::with_model();
     let file = bench.path("file");
     fs::write(&file, "").unwrap();
@@ -228,7 +229,7 @@ fn bad_places_are_named_with_a_remedy() {
         assert_eq!(said(&[flag, value]).code, Some(2), "{flag}");
     }
     assert!(!std::path::Path::new(&bench.path("x")).exists());
-    // Nobody asked for a file by name, so none is no reason to stop.
+    // No file was requested explicitly, so the run continues without one.
     let done = said(&["--cache-dir", &file, "--force"]);
     assert!(done.success, "{}", done.errors);
 }

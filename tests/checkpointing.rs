@@ -33,14 +33,14 @@ fn bits(tensors: &[Tensor]) -> Vec<u64> {
 }
 
 #[test]
-fn computing_blocks_again_changes_no_bit() {
+fn recomputed_blocks_are_bit_identical() {
     let r = open();
     for dtype in [DType::F64, DType::F32] {
         let keeping = r.objective(dtype, 3);
         let again = Objective { checkpointing: true, ..keeping.clone() };
         let mut cut = layers::layers(&r.config, Granularity::Sublayer);
         cut.extend(layers::select(&r.config, "block.*").unwrap());
-        // From the pixels, and from the output of the first block's attention.
+        // Starting at the pixels, and at the output of the first block's attention.
         let stage_input = keeping.activations(&r.examples(), 2).unwrap();
         for layer in &cut {
             let stage_inputs: [&dyn Examples; 2] = [&r.examples(), &stage_input];
@@ -60,7 +60,7 @@ fn computing_blocks_again_changes_no_bit() {
 }
 
 #[test]
-fn many_layers_products_do_not_change_either() {
+fn products_of_many_layers_are_bit_identical() {
     let r = open();
     let keeping = r.objective(DType::F32, 2);
     let again = Objective { checkpointing: true, ..keeping.clone() };
@@ -75,7 +75,7 @@ fn many_layers_products_do_not_change_either() {
 
 /// Between two blocks only their inputs are saved.
 #[test]
-fn less_is_kept_the_deeper_the_model() {
+fn saved_memory_grows_with_depth() {
     let config = planish::vit::arch::named("vit_base_patch16_224", 100, 3).unwrap();
     let (all, few) = (cost::kept_per_image(&config), cost::kept_recomputing(&config));
     assert_eq!(stages(&config), 27);

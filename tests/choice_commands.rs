@@ -1,6 +1,6 @@
-//! What `post-train` chooses by itself: its training images, and with `--search` its recipe.
+//! Automatic choices of `post-train`: its training images, and with `--search` its recipe.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::fs;
 
 #[test]
-fn training_keeps_to_the_images_that_the_checkpoint_was_fine_tuned_on() {
+fn training_uses_the_images_of_fine_tuning_by_default() {
     let bench = Bench::new();
     let finetuned = |name: &str, sample: &[&str]| {
         let out = bench.path(name);
@@ -32,7 +32,7 @@ fn training_keeps_to_the_images_that_the_checkpoint_was_fine_tuned_on() {
         assert!(told(&some, &[]).contains(&format!("the 24 of {}", bench.data)));
         let all = told(&some, &["--train-on", "all"]);
         assert!(all.contains("fine-tuned on 24 images, and") && !all.contains(again), "{all}");
-        // A tuned checkpoint keeps to them too, until it is tuned on others.
+        // A tuned checkpoint also uses them, until it is tuned on other images.
         for (on, kept) in [("fitted", true), ("all", false)] {
             let out = bench.path(&format!("{share}-{on}"));
             let words = ["post-train", &some, "--data", &bench.data, "--method", "sgd", "--out"];
@@ -68,7 +68,7 @@ fn training_keeps_to_the_images_that_the_checkpoint_was_fine_tuned_on() {
 const SEARCH: [&str; 6] = ["--batch-size", "8", "--perturb-batch", "8", "--remeasure", "0"];
 
 #[test]
-fn a_search_ends_in_the_run_that_its_best_recipe_names() {
+fn a_search_runs_its_best_recipe() {
     let bench = Bench::with_model();
     let [found, again] = ["found", "again"].map(|name| bench.path(name));
     let given = ["post-train", &bench.model, "--data", &bench.data, "--json", "search.json"];
@@ -86,7 +86,7 @@ fn a_search_ends_in_the_run_that_its_best_recipe_names() {
     let sound: Vec<&Value> = tried.iter().filter(|t| nll(t) >= 0.0 && gain(t) > 0.0).collect();
     let top = sound.iter().max_by(|a, b| gain(a).total_cmp(&gain(b))).unwrap();
     let least = gain(top) - top["calibrated_nll_gain"]["stderr"].as_f64().unwrap();
-    // Of those within a standard error of the best, the least loss.
+    // The lowest loss among those within a standard error of the best.
     assert!(gain(chosen) >= least);
     assert!(sound.iter().all(|other| gain(other) < least || nll(other) <= nll(chosen)));
     assert!(out.output.contains("a search on V took"), "{}", out.output);
@@ -95,14 +95,14 @@ fn a_search_ends_in_the_run_that_its_best_recipe_names() {
     assert!(page.success, "{}", page.errors);
     let page = fs::read_to_string(bench.path("search.html")).unwrap();
     assert!(page.contains("Recipes tried") && page.contains("calibrated gain"));
-    // The run is that of the row: method, settings and, to the last bit, loss on V.
+    // The run matches the row: method, settings and, bit for bit, loss on V.
     assert_eq!(report["method"]["name"], chosen["method"]);
     assert_eq!(report["method"]["update"], chosen["update"]);
     assert_eq!(report["method"]["chosen_by"], "by a search on V");
     assert_eq!(report["settings"]["learning_rate"], chosen["learning_rate"]);
     assert_eq!(report["validation"]["after"]["nll"], chosen["nll"]);
     assert_eq!(report["validation"]["after"]["calibrated_nll"], chosen["calibrated_nll"]);
-    // And so is that of a user who names it.
+    // A run with these options given explicitly gives the same result.
     let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
     let named: Vec<String> = [
         ("--method", &chosen["method"]),
@@ -131,7 +131,7 @@ fn a_search_ends_in_the_run_that_its_best_recipe_names() {
 }
 
 #[test]
-fn a_search_takes_no_recipe_and_needs_validation_images() {
+fn a_search_rejects_recipe_options_and_needs_validation_images() {
     let bench = Bench::with_model();
     let words = ["post-train", &bench.model, "--data", &bench.data, "--out", "out", "--search"];
     for own in [["--lr", "0.1"], ["--method", "sgd"], ["--update", "norm"], ["--epochs", "2"]] {

@@ -1,7 +1,7 @@
-//! Which class a number means: after fine-tuning on new data, and in data that name their classes,
-//! or do not.
+//! Mapping of labels to classes: after fine-tuning on new data, and for data with and without class
+//! names.
 
-// Other commands' tests use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -25,7 +25,7 @@ fn model(bench: &Bench, name: &str) -> String {
     to
 }
 
-/// Six training and six test images of 16×16 in a folder for each class; a class has a colour.
+/// Six training and six test images of 16×16 per class folder. Each class has its own colour.
 fn folder(bench: &Bench, name: &str, classes: &[&str]) -> String {
     let root = bench.path(name);
     for (split, class) in ["train", "test"].iter().flat_map(|s| classes.iter().map(move |c| (s, c)))
@@ -43,9 +43,9 @@ fn folder(bench: &Bench, name: &str, classes: &[&str]) -> String {
     root
 }
 
-/// Trains, and evaluates the training images with what was saved: both must find the same loss.
-/// Returns what fine-tuning printed.
-fn trained_as_said(bench: &Bench, words: &[&str], data: &str, out: &str, flags: &[&str]) -> String {
+/// Trains, then evaluates the training images with the saved checkpoint, and checks that the loss
+/// is the same. Returns the output of fine-tuning.
+fn train_and_check(bench: &Bench, words: &[&str], data: &str, out: &str, flags: &[&str]) -> String {
     let fixed = ["--epochs", "3", "--batch", "6", "--lr", "0.02", "--val-fraction", "0"];
     let place = ["--data", data, "--out", out, "--force", "--json", "tuned.json"];
     let tuned = bench.run(&[&["finetune"], words, flags, &fixed, &place].concat());
@@ -77,7 +77,8 @@ fn a_fresh_head_has_the_classes_it_was_trained_on() {
         ("layouts/torchvision", &bare),
     ] {
         let from = model(&bench, name);
-        // As many as the checkpoint has, two of its own names among them, in another order; and fewer.
+        // As many classes as the checkpoint, two of them with its names, in another order; then
+        // fewer classes.
         let classes = match name {
             "timm-tiny" => &["bird", "cat", "emu", "gnu"][..],
             _ => &["bird", "cat", "emu"],
@@ -86,7 +87,7 @@ fn a_fresh_head_has_the_classes_it_was_trained_on() {
             let data = folder(&bench, &format!("{from}-{}", classes.len()), classes);
             let out = format!("{from}-tuned-{}", classes.len());
             let words = ["--from", &from, "--reset-head"];
-            let text = trained_as_said(&bench, &words, &data, &out, flags);
+            let text = train_and_check(&bench, &words, &data, &out, flags);
             assert!(text.contains("replaced by a fresh one"), "{text}");
             match name {
                 "timm-tiny" => {
@@ -116,22 +117,22 @@ fn a_fresh_head_has_the_classes_it_was_trained_on() {
 }
 
 #[test]
-fn a_head_that_is_kept_on_other_classes_gets_their_names_with_a_note() {
+fn a_head_kept_for_other_classes_gets_their_names_with_a_note() {
     let bench = Bench::new();
     let from = model(&bench, "timm-tiny");
     let from_words = ["--from", from.as_str()];
     let other = folder(&bench, "other", &["ant", "bee", "mole", "zebra"]);
     let out = bench.path("renamed");
-    let text = trained_as_said(&bench, &from_words, &other, &out, &[]);
+    let text = train_and_check(&bench, &from_words, &other, &out, &[]);
     let note = "class 0 is `ant` in the data and `cat` in the checkpoint";
     assert!(text.contains(note) && text.contains("--reset-head"), "{text}");
     assert_eq!(configuration(&out)["label_names"], json!(["ant", "bee", "mole", "zebra"]));
-    let text = trained_as_said(&bench, &from_words, &other, &out, &["--quiet"]);
+    let text = train_and_check(&bench, &from_words, &other, &out, &["--quiet"]);
     assert!(text.contains(note), "{text}");
     assert!(bench.json("tuned.json")["notes"].to_string().contains(note));
-    // The checkpoint's own classes, in whatever order and number: no other names, no note.
+    // The checkpoint's own classes in any order and number: names are kept, and there is no note.
     let own = folder(&bench, "own", &["bird", "cat", "dog"]);
-    let text = trained_as_said(&bench, &from_words, &own, &out, &[]);
+    let text = train_and_check(&bench, &from_words, &own, &out, &[]);
     assert!(!text.contains("in the checkpoint:"), "{text}");
     assert_eq!(configuration(&out), configuration(&from));
 }
@@ -149,16 +150,16 @@ fn a_fresh_head_for_data_without_class_names_has_none() {
     ] {
         let out = bench.path("tuned");
         let words = [&["--from", from.as_str()], flags].concat();
-        let text = trained_as_said(&bench, &words, data, &out, &[]);
+        let text = train_and_check(&bench, &words, data, &out, &[]);
         assert!(text.contains("its class names are dropped"), "{text}");
         let found = configuration(&out).to_string();
         let old = ["\"cat\"", "\"dog\"", "\"bird\"", "\"fish\""];
         assert!(old.iter().all(|name| !found.contains(name)), "{found}");
         fs::remove_dir_all(&out).unwrap();
     }
-    // A head that is kept still tells the checkpoint's classes apart.
+    // A kept head still has the checkpoint's classes.
     let out = bench.path("kept");
-    let text = trained_as_said(&bench, &["--from", &timm], &bench.data, &out, &[]);
+    let text = train_and_check(&bench, &["--from", &timm], &bench.data, &out, &[]);
     assert!(text.contains("0 = `cat`, 1 = `dog`, 2 = `bird`, …"), "{text}");
     assert_eq!(configuration(&out), configuration(&timm));
 }
@@ -185,7 +186,7 @@ fn numbered_labels_are_matched_by_name_or_noted() {
     let (other, text) = eval("other.json");
     let note = "class 3 is `whale` in the data and `fish` in the checkpoint";
     assert!(other == plain && text.contains(note), "{text}");
-    // The loss is that of labels that say the same: 0 and 2 change places in them.
+    // The loss equals that of permuted labels, with 0 and 2 exchanged.
     named(["bird", "dog", "cat", "fish"]);
     let (mapped, text) = eval("mapped.json");
     assert!(!text.contains("class "), "{text}");
@@ -199,7 +200,7 @@ fn numbered_labels_are_matched_by_name_or_noted() {
 }
 
 #[test]
-fn a_normalisation_in_levels_is_refused() {
+fn a_normalisation_in_levels_is_rejected() {
     let bench = Bench::with_model();
     let out = bench.path("out");
     let data = ["--data", bench.data.as_str()];
@@ -216,7 +217,7 @@ fn a_normalisation_in_levels_is_refused() {
         bench.run(&[&words[..], &zero].concat()).fails_with(&["above 0 and at most 1"]);
     }
     assert!(!Path::new(&out).exists());
-    // Pixels as they are, and mean and deviation in levels / 255.
+    // Unscaled pixels, with mean and standard deviation in levels / 255.
     for (mean, std) in [("0", "1"), ("1", "0.0039")] {
         let run = bench.run(&[&eval[..], &["--mean", mean, "--std", std]].concat());
         assert!(run.success, "{}", run.errors);

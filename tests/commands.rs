@@ -1,6 +1,6 @@
-//! The commands as a user meets them: what they write, and what they say of bad input.
+//! Commands end to end: their outputs, and their errors for bad input.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -38,10 +38,14 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     let new = bench.path("new");
     let inspected = bench.run(&["inspect", &new, "--json", &bench.path("inspect.json")]);
     assert!(inspected.success && inspected.output.contains("block.5"), "{}", inspected.output);
-    // Whose word the name is: timm has none for a model of this width.
-    let named = format!("vit_tiny_patch16_224, as {new}/config.json calls it");
+    // The name comes from config.json: timm has no name for a model of this width.
+    let named = format!("vit_tiny_patch16_224, named by {new}/config.json");
     assert!(inspected.output.contains(&named), "{}", inspected.output);
-    assert!(inspected.output.contains("by its tensors width 64, depth 6"), "{}", inspected.output);
+    assert!(
+        inspected.output.contains("from the tensors: width 64, depth 6"),
+        "{}",
+        inspected.output
+    );
     let inspection = bench.json("inspect.json");
     assert_eq!(inspection["provenance"]["split"]["fraction"], 0.25);
     assert_eq!(inspection["config"]["classes"], 4);
@@ -59,7 +63,8 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
     ]);
     assert!(eval.success, "{}", eval.errors);
     let report = bench.json("eval.json");
-    // V is what finetune held out, found again by seed, share and digest.
+    // V is the split held out by finetune, reconstructed from seed and share, and checked by
+    // digest.
     let origin = report["temperature_origin"].as_str().unwrap().to_owned();
     assert!(origin.contains("held out by finetune") && origin.contains("10 images"), "{origin}");
     let json = bench.path("val.json");
@@ -115,7 +120,7 @@ fn a_model_is_trained_inspected_evaluated_and_differentiated() {
 }
 
 #[test]
-fn bad_requests_are_named_with_a_remedy() {
+fn bad_input_is_reported_with_a_remedy() {
     let bench = Bench::with_model();
     let (model, data) = (bench.model.as_str(), bench.data.as_str());
     let before = fs::read(format!("{model}/model.safetensors")).unwrap();
@@ -141,7 +146,7 @@ fn bad_requests_are_named_with_a_remedy() {
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "head,*", "--out", &hv],
-            vec!["`head`", "`*`", "in common"],
+            vec!["`head`", "`*`", "share weights"],
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "head", "--out", &nowhere],
@@ -227,13 +232,13 @@ fn bad_requests_are_named_with_a_remedy() {
 }
 
 #[test]
-fn a_label_without_a_class_is_named() {
+fn a_label_without_a_class_is_reported() {
     let bench = Bench::with_model();
     let other = bench.idx("other", 5);
     bench
         .run(&["eval", &bench.model, "--data", &other])
         .fails_with(&["image 4", "found 4", "0..4"]);
-    // finetune takes the classes of the data, and says that the head goes.
+    // finetune uses the classes of the data, and notes that the head is replaced.
     let out = bench.run(&[
         "finetune",
         "--from",
@@ -252,7 +257,7 @@ fn a_label_without_a_class_is_named() {
 }
 
 #[test]
-fn what_is_not_there_is_told_with_what_there_is() {
+fn missing_items_are_reported_with_the_available_ones() {
     let bench = Bench::with_model();
     let (model, data) = (bench.model.as_str(), bench.data.as_str());
     let splits =
@@ -266,7 +271,7 @@ fn what_is_not_there_is_told_with_what_there_is() {
     let parts =
         ["eval.json", "schema planish/diagnosis/1", "found planish/evaluation/1", "diagnose"];
     bench.run(&plan).fails_with(&parts);
-    // One image: it can be evaluated, and what needs more says how many.
+    // One image can be evaluated. Commands that need more say how many.
     let one = bench.path("one");
     fs::create_dir(&one).unwrap();
     for (name, head) in [

@@ -1,13 +1,13 @@
-//! `planish compare` as a user meets it, and what `eval` and `post-train` save for it.
+//! `planish compare` end to end, with the files that `eval` and `post-train` save for it.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
 use common::{Bench, I64, tensors};
 use std::fs;
 
-/// A bench with a model, `eval`'s report of it and the one of a second model, logits saved.
+/// A bench with two models, their `eval` reports and saved logits.
 fn two() -> Bench {
     let bench = Bench::with_model();
     let (data, out) = (bench.data.clone(), bench.path("b"));
@@ -26,7 +26,7 @@ fn two() -> Bench {
 }
 
 #[test]
-fn reports_logits_and_checkpoints_compare_alike() {
+fn reports_logits_and_checkpoints_give_the_same_comparison() {
     let bench = two();
     let (a, b) = (bench.path("a.json"), bench.path("b.json"));
     let out = bench.run(&["compare", &a, &b, "--json", &bench.path("c.json")]);
@@ -42,7 +42,7 @@ fn reports_logits_and_checkpoints_compare_alike() {
     let ends: Vec<f64> = [0, 1].iter().map(|&i| found["interval"][i].as_f64().unwrap()).collect();
     assert!(ends[0] <= gain && gain <= ends[1], "{ends:?}");
 
-    // The logits that are saved are those that were scored: f32 loses nothing of f32.
+    // The saved logits are those that were scored: f32 is stored without loss.
     let again = bench.run(&[
         "compare",
         &bench.model,
@@ -58,7 +58,7 @@ fn reports_logits_and_checkpoints_compare_alike() {
     assert_eq!(dumped["temperature"].shape, [40]);
     assert!(dumped["temperature"].f64s().iter().all(|t| *t > 0.0));
 
-    // Moved elsewhere with its logits beside it, a report is still whole.
+    // A report still works after it was moved together with its logits.
     fs::create_dir(bench.path("moved")).unwrap();
     for name in ["a.json", "a.st"] {
         fs::rename(bench.path(name), bench.path(&format!("moved/{name}"))).unwrap();
@@ -68,7 +68,7 @@ fn reports_logits_and_checkpoints_compare_alike() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_named() {
+fn incomparable_inputs_are_reported() {
     let bench = two();
     let path = |name: &str| bench.path(name);
     let (a, b) = (path("a.json"), path("b.json"));
@@ -84,7 +84,7 @@ fn what_cannot_be_compared_is_named() {
     let data = edit("data.json", &|v| v["data"]["digest"] = "0".into());
     let changed = edit("changed.json", &|v| v["predictions"]["digest"] = "0".into());
     fs::write(path("no.json"), "{").unwrap();
-    // Its labels are 0, 1, 2, …, and its rows 1, 2, 1, 2 are no distributions.
+    // Labels are 0, 1, 2, …, and the rows 1, 2, 1, 2 are not distributions.
     bench
         .write("few.safetensors", &[("logits", common::F32, vec![3, 4]), ("labels", I64, vec![3])]);
     let few = path("few.safetensors");
@@ -106,14 +106,14 @@ fn what_cannot_be_compared_is_named() {
     for (side, parts) in cases {
         bench.run(&["compare", side, &b]).fails_with(&parts);
     }
-    bench.run(&["compare", &a, &path("no.json")]).fails_with(&["no.json", "no JSON"]);
+    bench.run(&["compare", &a, &path("no.json")]).fails_with(&["no.json", "invalid JSON"]);
     let out = bench.run(&["compare", &a, &b, "--resamples", "5"]);
     assert_eq!(out.code, Some(2));
     assert!(out.errors.contains("100 to 1000000"), "{}", out.errors);
 }
 
 #[test]
-fn probabilities_and_wrong_tensors_are_refused() {
+fn probabilities_and_wrong_tensors_are_rejected() {
     let bench = Bench::new();
     let half = |n: usize| 0.5f32.to_le_bytes().repeat(n);
     let write = |name: &str, logits: (Vec<usize>, Vec<u8>), labels: Vec<i64>, t: f64| {
@@ -145,7 +145,7 @@ fn probabilities_and_wrong_tensors_are_refused() {
 }
 
 #[test]
-fn post_train_ends_with_what_is_established_and_saves_its_logits() {
+fn post_train_prints_a_comparison_and_saves_its_logits() {
     let bench = Bench::with_model();
     let (data, out) = (bench.data.clone(), bench.path("tuned"));
     let (json, dump) = (bench.path("p.json"), bench.path("p.st"));
@@ -164,7 +164,7 @@ fn post_train_ends_with_what_is_established_and_saves_its_logits() {
     let same = bench.run(&["compare", &json, &json]);
     assert!(same.success, "{}", same.errors);
     assert!(same.output.contains("no difference between A and B"), "{}", same.output);
-    // The tuned model knows what chose it, and who evaluates it on that is told; the first has no V.
+    // The tuned model records V, so evaluating it on V gives a note. The first model has no V.
     let told = |model: &str| {
         let out = bench.run(&["eval", model, "--data", &data]);
         assert!(out.success, "{}", out.errors);
@@ -174,7 +174,7 @@ fn post_train_ends_with_what_is_established_and_saves_its_logits() {
 }
 
 #[test]
-fn a_temperature_is_of_both_or_of_neither() {
+fn both_or_neither_side_needs_a_temperature() {
     use safetensors::tensor::{Dtype, TensorView, serialize};
     let bench = Bench::new();
     let write = |name: &str, temperature: Option<f64>| {
@@ -194,10 +194,10 @@ fn a_temperature_is_of_both_or_of_neither() {
     let (with, without) = (write("with.safetensors", Some(2.0)), write("bare.safetensors", None));
     for pair in [[&with, &without], [&without, &with]] {
         let found = bench.run(&["compare", pair[0], pair[1]]);
-        found.fails_with(&["bare.safetensors: the logits come without a temperature", "all 1"]);
+        found.fails_with(&["bare.safetensors: the logits have no temperature", "all 1"]);
     }
     let bare = bench.run(&["compare", &without, &without]);
-    assert!(bare.success && bare.output.contains("those at T = 1"), "{}", bare.errors);
+    assert!(bare.success && bare.output.contains("use T = 1"), "{}", bare.errors);
     assert!(bench.run(&["compare", &with, &with]).success);
 }
 

@@ -6,7 +6,7 @@ use std::fs;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/damaged.safetensors");
 
-/// A folder that holds nothing but this file, as an ImageFolder of one class.
+/// An ImageFolder of one class that contains only this file.
 fn folder(bytes: &[u8]) -> (tempfile::TempDir, Split) {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("class")).unwrap();
@@ -15,8 +15,8 @@ fn folder(bytes: &[u8]) -> (tempfile::TempDir, Split) {
     (root, data.only().unwrap().clone())
 }
 
-/// A preprocessing that leaves an image of that size as it is.
-fn as_it_is(height: usize, width: usize) -> Preprocess {
+/// A preprocessing that does not change an image of this size.
+fn identity(height: usize, width: usize) -> Preprocess {
     Preprocess {
         image_size: [height, width],
         channels: 3,
@@ -28,15 +28,15 @@ fn as_it_is(height: usize, width: usize) -> Preprocess {
     }
 }
 
-/// The levels a model would see, `(H,W,3)`.
+/// The levels that the model gets, `(H,W,3)`.
 fn seen(split: &Split, [height, width]: [usize; 2]) -> Result<Vec<u8>, Error> {
-    let values = split.pixels(&[0], Some(&as_it_is(height, width)), None)?;
+    let values = split.pixels(&[0], Some(&identity(height, width)), None)?;
     let at = |i: usize| i % 3 * height * width + i / 3;
     Ok((0..values.len()).map(|i| (values[at(i)] * 255.0).round() as u8).collect())
 }
 
 #[test]
-fn damaged_scans_decode_to_pillows_pixels() {
+fn damaged_scans_decode_as_in_pillow() {
     let bytes = fs::read(REFERENCE).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let (mut same, mut noted, mut refused) = (0, 0, 0);
@@ -53,13 +53,13 @@ fn damaged_scans_decode_to_pillows_pixels() {
         let wrong = levels.iter().zip(pillow.data()).filter(|(a, b)| a != b).count();
         assert_eq!(wrong, 0, "{name}: {wrong} of {} levels", levels.len());
         same += 1;
-        // What the decoder warned of is known by its file, and left out where bad files are.
+        // Decoder warnings are attributed to the file, and `skip` leaves the file out.
         let damaged = split.damaged();
         let sound = split.sound(None);
         match damaged.first() {
             None => {
                 assert_eq!(sound.unwrap().1.len(), 0);
-                // libjpeg fills up a scan that ends early, and warns.
+                // libjpeg pads a truncated scan and warns.
                 assert!(!name.ends_with("-end"), "{name}");
             }
             Some(known) => {

@@ -7,7 +7,7 @@ mod common;
 use common::Bench;
 
 #[test]
-fn what_the_cpu_cannot_do_is_said_in_a_line() {
+fn options_that_the_cpu_cannot_use_are_rejected() {
     let bench = Bench::new();
     let run = |words: &[&str]| {
         bench.plain(&[&["eval", "model", "--data", &bench.data][..], words].concat())
@@ -18,7 +18,7 @@ fn what_the_cpu_cannot_do_is_said_in_a_line() {
 }
 
 #[test]
-fn on_tiles_or_without_them_the_loss_is_the_same() {
+fn tiles_do_not_change_the_loss() {
     let bench = Bench::with_model();
     let loss = |words: &[&str], name: &str| {
         let eval = ["eval", &bench.path("model"), "--data", &bench.data, "--json"];

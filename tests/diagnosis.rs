@@ -1,4 +1,5 @@
-//! Derivatives against closed forms, and a diagnosis against its definitions, worked out by hand.
+//! Derivatives against closed forms, and a diagnosis against a direct computation from its
+//! definitions.
 
 mod small;
 
@@ -39,14 +40,14 @@ fn assert_close(found: &[f64], expected: &[f64], relative: f64) {
 }
 
 #[test]
-fn the_heads_derivatives_are_those_of_a_linear_softmax() {
+fn head_derivatives_match_linear_softmax() {
     let model = model(DType::F64);
     let (v, head) = (images(&model, 40), layer(&model, "head"));
     let at_head = model.activations(&v, stages(&model.config) - 1).unwrap();
     let features = numbers([&at_head.values]);
     let w = weights_of(&model, &head);
     let (weight, bias) = w.split_at(24);
-    // Where (row c, column j of x̃) stands among the numbers of weight, then bias.
+    // Index of (row c, column j of x̃) in the concatenation of weight and bias.
     let place = |c: usize, j: usize| if j < 8 { 8 * c + j } else { 24 + c };
     let mut gradient = vec![0.0; 27];
     let mut hessian = vec![vec![0.0; 27]; 27];
@@ -92,7 +93,7 @@ fn hessians_are_symmetric() {
     }
 }
 
-/// φ along one fold's gradient, on its own images and on the others'.
+/// φ along one fold's gradient, on its own images and on those of the other fold.
 struct Line<'a> {
     model: &'a Objective,
     layer: &'a Layer,
@@ -111,7 +112,8 @@ impl Line<'_> {
         mean(&cross_entropies(&self.at(alpha), self.own))
     }
 
-    /// gᵀHg from fourth-order differences of the gradient, without the tangents it checks.
+    /// gᵀHg from fourth-order differences of the gradient, independent of the tangents being
+    /// tested.
     fn curvature(&self) -> f64 {
         let slope = |h: f64| {
             dot(&self.g, &numbers(&self.at(-h).gradient(self.own, self.layer).unwrap().gradient))
@@ -120,7 +122,8 @@ impl Line<'_> {
         (8.0 * (slope(h) - slope(-h)) - (slope(2.0 * h) - slope(-2.0 * h))) / (12.0 * h)
     }
 
-    /// The first local minimum: a grid of a hundredth of the quadratic's step, then golden section.
+    /// The first local minimum: a grid with spacing of 1/100 of the quadratic step, then golden
+    /// section.
     fn minimum(&self) -> f64 {
         let step = 0.01 * dot(&self.g, &self.g) / self.curvature().abs();
         let mut k = 1;
@@ -136,7 +139,7 @@ impl Line<'_> {
         0.5 * (low + high)
     }
 
-    /// In-sample ΔL, cross-fitted ΔL and its squared error; the same of κ; ‖Δw‖ and α.
+    /// In-sample ΔL, cross-fitted ΔL and its squared error; the same for κ; ‖Δw‖ and α.
     fn figures(&self, alpha: f64) -> [f64; 8] {
         let gaps = |on: &Activations| {
             plus(&cross_entropies(self.model, on), -1.0, &cross_entropies(&self.at(alpha), on))
@@ -169,10 +172,10 @@ fn by_hand(model: &Objective, v: &Activations, layer: &Layer, t: f64) -> ([[f64;
         let line = Line { model, layer, own, other, start: weights_of(model, layer), g };
         let (alpha, square, curvature) = (line.minimum(), dot(&line.g, &line.g), line.curvature());
         let parts = [1.0 - t, 1.0, 1.0 + t].map(|f| line.figures(f * alpha));
-        // The ends of an average lie no further out than the averages of the ends.
+        // The extremes of an average are within the averages of the extremes.
         for k in 0..8 {
             let own = parts.map(|p| p[k]);
-            // Squared errors of two independent folds add up to four times that of their mean.
+            // The squared errors of two independent folds sum to four times that of their mean.
             let share = if k == 2 || k == 5 { 0.25 } else { 0.5 };
             figures[0][k] += share * own.iter().copied().fold(f64::INFINITY, f64::min);
             figures[1][k] += share * own[1];
@@ -201,7 +204,7 @@ fn reported(l: &LayerResult) -> [f64; 8] {
 }
 
 #[test]
-fn a_diagnosis_follows_its_definitions() {
+fn diagnosis_matches_its_definitions() {
     let model = model(DType::F64);
     let v = images(&model, 40);
     // The search stops within 1% of α*, of which a parabola through nearby points may miss as much
@@ -233,7 +236,7 @@ fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f6
 }
 
 #[test]
-fn a_layer_of_zeros_is_searched_like_any_other() {
+fn a_layer_of_zeros_is_searched() {
     let model = model(DType::F64);
     let v = images(&model, 40);
     for (name, t) in [("head", 0.02), ("head.bias", 0.02), ("blocks.1.mlp.fc2.bias", 0.1)] {
@@ -246,8 +249,8 @@ fn a_layer_of_zeros_is_searched_like_any_other() {
         assert!(
             found.warnings.iter().any(|w| w.starts_with(&format!("{name}: all weights are 0")))
         );
-        // Newton's step, in a region of 2 L/‖g‖. In the head the loss is convex, and the step does as
-        // well as the gradient's line, or better.
+        // Newton's step, in a region of 2 L/‖g‖. In the head the loss is convex, and the step does
+        // as well as the gradient's line, or better.
         let layers = std::slice::from_ref(&layer);
         let mut request = Request::new(&blank, &v, layers, 7);
         request.options.estimator = Estimator::Newton { radius: 1.0, iterations: 20 };
@@ -258,7 +261,7 @@ fn a_layer_of_zeros_is_searched_like_any_other() {
     }
 }
 
-/// Whether two texts differ in nothing but numbers, and those in rounding alone.
+/// Whether two texts differ only in numbers, and these only by rounding.
 fn agree(a: &str, b: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         text.split([',', ':', '{', '}', '[', ']']).map(str::to_owned).collect()
@@ -272,7 +275,7 @@ fn agree(a: &str, b: &str) -> bool {
 }
 
 #[test]
-fn findings_depend_on_the_seed_alone() {
+fn findings_only_depend_on_the_seed() {
     let model = model(DType::F64);
     let v = images(&model, 40);
     let all = layers(&model.config, Granularity::Block);
@@ -311,10 +314,10 @@ fn a_layer_without_gradient_has_no_gap_and_no_sharpness() {
 }
 
 #[test]
-fn over_confidence_is_found_and_told_from_the_rest() {
+fn over_confidence_is_attributed_to_the_temperature() {
     let model = model(DType::F64);
     // Labels follow the model's own probabilities: ten times its logits are over-confident, and
-    // nothing but a temperature of ten is wanting.
+    // a temperature of ten is the only correction needed.
     let v = images(&model, 300);
     let head = layer(&model, "head");
     let scaled: Vec<f64> = weights_of(&model, &head).iter().map(|w| 10.0 * w).collect();

@@ -1,4 +1,4 @@
-//! What `diagnose` can be asked for besides ΔL and κ.
+//! Optional measurements of `diagnose`.
 
 #[allow(dead_code)]
 mod common;
@@ -18,7 +18,7 @@ fn on_threads(threads: &str, bench: &Bench, name: &str, words: &[&str]) -> (Valu
 }
 
 #[test]
-fn spectra_are_reported_and_the_same_from_run_to_run_on_any_threads() {
+fn spectra_are_reproducible_for_any_number_of_threads() {
     let bench = Bench::with_model();
     let words = ["--layer", "norm,head", "--density", "--operator", "ggn", "--eigenvalues", "2"];
     let (mut a, text) = diagnosis(&bench, "a.json", &words);
@@ -36,14 +36,14 @@ fn spectra_are_reported_and_the_same_from_run_to_run_on_any_threads() {
             assert!(spectrum["trace"]["stderr"].is_number(), "{spectrum}");
             assert_eq!(spectrum["density"]["grid"].as_array().unwrap().len(), 201);
         }
-        // The logits are linear in either layer, so both matrices are one.
+        // The logits are linear in both layers, so both matrices are equal.
         let top = |i: usize| spectra[i]["largest"][0]["value"].as_f64().unwrap();
         assert!((top(0) / top(1) - 1.0).abs() < 1e-4);
     }
 }
 
 #[test]
-fn parts_of_v_are_measured_before_all_of_it() {
+fn subsets_of_v_are_measured_before_the_whole() {
     let bench = Bench::with_model();
     let words = ["--layer", "norm,head", "--convergence", "--spectrum"];
     let (report, text) = diagnosis(&bench, "c.json", &words);
@@ -66,11 +66,11 @@ fn parts_of_v_are_measured_before_all_of_it() {
     let sampling = &report["sampling"];
     assert_eq!((&sampling["until_stderr"], &sampling["images"]), (&0.05.into(), &all.into()));
     assert_eq!(sampling["decided"], false, "a model of 40 images has no layer known to 5%");
-    assert!(text.contains("the images ended at"), "{text}");
+    assert!(text.contains("images were used"), "{text}");
 }
 
 #[test]
-fn newtons_steps_are_reported() {
+fn newton_steps_are_reported() {
     let bench = Bench::with_model();
     let words = ["--layer", "block.5,head", "--estimator", "newton", "--radius", "0.05"];
     let (report, _) = diagnosis(&bench, "n.json", &words);

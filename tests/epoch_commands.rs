@@ -1,6 +1,6 @@
-//! `--csv`, `--tensorboard`, `completions` and `man` as a user meets them.
+//! `--csv`, `--tensorboard`, `completions` and `man` end to end.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -8,7 +8,7 @@ use common::Bench;
 use std::fs;
 
 #[test]
-fn each_epoch_is_a_row_and_a_record() {
+fn each_epoch_gives_a_csv_row_and_an_event() {
     let bench = Bench::new();
     let (csv, events, json) = (bench.path("e.csv"), bench.path("tb"), bench.path("f.json"));
     let (data, out) = (bench.data.clone(), bench.path("out"));
@@ -31,7 +31,7 @@ fn each_epoch_is_a_row_and_a_record() {
     let file = fs::read_dir(&events).unwrap().next().unwrap().unwrap();
     assert!(file.file_name().to_str().unwrap().starts_with("events.out.tfevents."));
     let bytes = fs::read(file.path()).unwrap();
-    // Records follow one another to the end; the loss stands behind its tag as a float.
+    // The file is a sequence of records; the loss follows its tag as a float.
     let (mut at, mut found) = (0, Vec::new());
     while at < bytes.len() {
         let length = u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
@@ -47,7 +47,7 @@ fn each_epoch_is_a_row_and_a_record() {
 }
 
 #[test]
-fn files_that_cannot_be_written_are_named_before_the_training() {
+fn unwritable_files_are_reported_before_training() {
     let bench = Bench::new();
     let (data, out) = (bench.data.clone(), bench.path("out"));
     let inside = format!("{data}/t10k-images-idx3-ubyte/x");
@@ -60,7 +60,7 @@ fn files_that_cannot_be_written_are_named_before_the_training() {
 }
 
 #[test]
-fn shells_and_man_learn_every_command() {
+fn completions_and_man_pages_cover_every_command() {
     let bench = Bench::new();
     let commands = ["report", "compare", "diagnose", "post-train", "completions"];
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

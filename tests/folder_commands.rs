@@ -1,6 +1,6 @@
 //! Commands on folders of image files.
 
-// Other commands' tests use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -8,8 +8,8 @@ use common::{Bench, tensors};
 use std::fs;
 use std::path::Path;
 
-/// The test images of the bench's IDX folder as PNGs in a folder per class, named by position,
-/// every third in a file of upper case; the classes' names are given.
+/// The test images of the bench's IDX folder as PNGs in class folders with the given names. Files
+/// are named by position; every third name is in upper case.
 fn folder(bench: &Bench, name: &str, split: &str, classes: [&str; 4]) -> String {
     let read = |kind: &str| fs::read(format!("{}/t10k-{kind}-ubyte", bench.data)).unwrap();
     let (images, labels) = (read("images-idx3"), read("labels-idx1"));
@@ -26,7 +26,7 @@ fn folder(bench: &Bench, name: &str, split: &str, classes: [&str; 4]) -> String 
     root
 }
 
-/// Logits by stored position of the IDX folder, whose labels go 0, 1, 2, 3, 0, …
+/// Logits in the stored order of the IDX folder, whose labels are 0, 1, 2, 3, 0, …
 fn logits(bench: &Bench, words: &[&str], sorted_by_class: bool) -> Vec<Vec<f32>> {
     let file = bench.path("logits.safetensors");
     let out = bench.run(&[&["eval", &bench.model, "--dump", &file], words].concat());
@@ -38,7 +38,7 @@ fn logits(bench: &Bench, words: &[&str], sorted_by_class: bool) -> Vec<Vec<f32>>
 }
 
 #[test]
-fn an_image_folder_gives_the_logits_of_the_same_images_in_idx() {
+fn image_folder_and_idx_give_the_same_logits() {
     let bench = Bench::with_model();
     let names = ["a", "b", "c", "d"];
     let idx = logits(&bench, &["--data", &bench.data, "--json", "idx.json"], false);
@@ -48,20 +48,20 @@ fn an_image_folder_gives_the_logits_of_the_same_images_in_idx() {
     let (idx, found) = (bench.json("idx.json"), bench.json("folder.json"));
     for figure in ["nll", "top1", "top5"] {
         let [a, b] = [&idx, &found].map(|report| report["figures"][figure].as_f64().unwrap());
-        // The same numbers, added in another order.
+        // The same values, summed in another order.
         assert!((a - b).abs() <= 1e-12, "{figure}: {a} {b}");
     }
     assert_eq!(found["data"]["kind"], "folder");
     assert_eq!((&found["data"]["images"], &found["data"]["skipped"]), (&40.into(), &0.into()));
     assert!(found["warnings"].to_string().contains("sorted order"), "{found}");
-    // The same images as validation data of another data set.
+    // The same images, used as validation data of another data set.
     let all = folder(&bench, "all", ".", names);
     let val = logits(&bench, &["--data", &bench.data, "--val-data", &all, "--split", "val"], true);
     assert_eq!(val, logits(&bench, &["--data", &root], true));
 }
 
 #[test]
-fn a_bad_file_stops_the_run_or_is_left_out_everywhere() {
+fn a_bad_file_stops_the_run_or_is_skipped() {
     let bench = Bench::with_model();
     let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
     let bad = format!("{root}/test/b/001.png");
@@ -91,7 +91,7 @@ fn a_bad_file_stops_the_run_or_is_left_out_everywhere() {
 }
 
 #[test]
-fn folders_of_other_names_are_refused_unless_their_order_is_said() {
+fn unknown_class_folders_are_rejected_without_class_order() {
     let bench = Bench::with_model();
     let config = format!("{}/config.json", bench.model);
     let mut settings = bench.json("model/config.json");
@@ -100,7 +100,7 @@ fn folders_of_other_names_are_refused_unless_their_order_is_said() {
     let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
     let eval = ["eval", &bench.model, "--data", &root];
     bench.run(&eval).fails_with(&["`cat`", "`a`", "--class-order sorted"]);
-    // The report's folder is made, too.
+    // The folder of the report is created.
     let words = ["--class-order", "sorted", "--json", "deep/er/sorted.json"];
     let out = bench.run(&[&eval[..], &words].concat());
     assert!(out.success, "{}", out.errors);
@@ -126,7 +126,7 @@ fn each_note_is_printed_once() {
 }
 
 #[test]
-fn memory_does_not_grow_with_the_folder() {
+fn memory_is_independent_of_the_folder_size() {
     let bench = Bench::with_model();
     let class = bench.path("large/test/a");
     fs::create_dir_all(&class).unwrap();
@@ -141,8 +141,8 @@ fn memory_does_not_grow_with_the_folder() {
     assert!(out.success, "{}", out.errors);
     let report = bench.json("large.json");
     let peak = report["run"]["peak_mib"].as_u64().unwrap();
-    // All images decoded would take 120 × 1500² × 3 bytes = 772 MiB; in flight are at most four,
-    // two taken and two ahead, with their files and the decoder's own buffers.
+    // All decoded images would take 120 × 1500² × 3 bytes = 772 MiB. At most four are in memory:
+    // two in use and two prefetched, with their files and the decoder's buffers.
     println!("peak {peak} MiB");
     assert!(peak < 250, "{peak} MiB");
 }

@@ -1,6 +1,6 @@
-//! SAM, accumulation and the guards as a user meets them.
+//! SAM, accumulation and the guards end to end.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -23,7 +23,7 @@ fn values(path: &str) -> Vec<f32> {
 }
 
 #[test]
-fn every_variant_of_sam_trains_what_it_is_told_to() {
+fn sam_variants_update_the_requested_layers() {
     let bench = Bench::with_model();
     let before = tensors(&format!("{}/model.safetensors", bench.model));
     let cases: [(&str, &[&str], &str, f64); 5] = [
@@ -56,7 +56,7 @@ fn every_variant_of_sam_trains_what_it_is_told_to() {
 }
 
 #[test]
-fn micro_batches_and_their_number_say_the_same() {
+fn micro_batch_and_accumulate_are_equivalent() {
     let bench = Bench::with_model();
     let common = ["--method", "sam", "--force"];
     for (out, words) in [("a", ["--micro-batch", "2"]), ("b", ["--accumulate", "4"])] {
@@ -66,7 +66,7 @@ fn micro_batches_and_their_number_say_the_same() {
     }
     let (a, b) = (values(&bench.path("a")), values(&bench.path("b")));
     assert!(a == b && a != values(&bench.model));
-    // Another size changes the order of sums in f32, and no more.
+    // A different size only changes the order of f32 sums.
     assert!(train(&bench, "c", &[&common[..], &["--micro-batch", "8"]].concat()).success);
     let c = values(&bench.path("c"));
     let worst = a.iter().zip(&c).map(|(a, c)| (a - c).abs()).fold(0.0, f32::max);
@@ -74,10 +74,10 @@ fn micro_batches_and_their_number_say_the_same() {
 }
 
 #[test]
-fn a_result_worse_than_the_input_is_written_by_force_alone() {
+fn a_worse_result_is_only_written_with_force() {
     let bench = Bench::with_model();
-    // Labels that say nothing of the images: what is learnt of them is worse on V. The rate is high
-    // enough to show, too low to explode.
+    // The labels are unrelated to the images, so training makes V worse. The rate is high
+    // enough to have an effect, and too low to diverge.
     let wrong = bench.idx("wrong", 3);
     let words = ["--method", "sgd", "--update", "*", "--lr", "0.02", "--train-data", &wrong];
     let refused = train(&bench, "out", &words);
@@ -109,7 +109,7 @@ fn a_result_worse_than_the_input_is_written_by_force_alone() {
 }
 
 #[test]
-fn a_run_that_explodes_writes_nothing() {
+fn a_diverging_run_writes_nothing() {
     let bench = Bench::with_model();
     let words = ["--method", "sam", "--lr", "1e6"];
     let stopped = train(&bench, "out", &words);
@@ -126,7 +126,7 @@ fn a_run_that_explodes_writes_nothing() {
 }
 
 #[test]
-fn bench_sets_sam_beside_sgd_and_outlives_a_run_that_explodes() {
+fn bench_compares_sam_with_sgd_and_survives_a_diverging_run() {
     let bench = Bench::with_model();
     let run = |words: &[&str]| {
         let start = ["bench", &bench.model, "--data", &bench.data, "--seeds", "2"];
@@ -151,11 +151,11 @@ fn bench_sets_sam_beside_sgd_and_outlives_a_run_that_explodes() {
     assert!(wild.success, "{}", wild.errors);
     let report = bench.json("run.json");
     assert_eq!(report["rows"][2]["stopped"], 2);
-    assert!(wild.output.contains("no verdict, as 2 of 2 runs"), "{}", wild.output);
+    assert!(wild.output.contains("no verdict, because 2 of 2 runs"), "{}", wild.output);
 }
 
 #[test]
-fn flags_that_make_no_sense_are_refused() {
+fn invalid_flags_are_rejected() {
     let bench = Bench::with_model();
     let huge = usize::MAX.to_string();
     let cases: [(&[&str], &[&str]); 9] = [
@@ -199,7 +199,7 @@ fn flags_that_make_no_sense_are_refused() {
     let bench_words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pof,sam"];
     let refused = bench.run(&[&bench_words[..], &["--look-alpha", "1"]].concat());
     refused.is_refused_with(&["--look-alpha only applies to the method looksam"]);
-    // Two ways of saying one thing, and numbers that are none.
+    // Conflicting options, and invalid numbers.
     for (words, part) in [
         (["--micro-batch=2", "--accumulate=4"], "cannot be used with"),
         (["--clip=0", "--warmup=1"], "expected a number above 0"),

@@ -1,6 +1,6 @@
-//! When training is stopped, and what is kept.
+//! When training is stopped, and which weights are kept.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod small;
 
@@ -30,7 +30,7 @@ fn run(
     post_train(model, method, &source, watched, settings, &mut |_| ())
 }
 
-/// A method that hands out chosen losses and the gradient of SGD, scaled.
+/// A method with prescribed losses and the scaled gradient of SGD.
 struct Script {
     inner: Sgd,
     losses: Vec<f64>,
@@ -68,11 +68,11 @@ impl Method for Script {
 }
 
 #[test]
-fn the_best_epoch_is_kept_or_the_last() {
+fn the_best_or_the_last_epoch_is_kept() {
     let model = model(DType::F32);
     let v = images(&model, 24);
     let head = layer(&model, "head");
-    // Up the gradient: every epoch is worse than the one before.
+    // An ascent direction: every epoch is worse than the previous one.
     for (keep, epoch) in [(Keep::Best, 1), (Keep::Last, 4)] {
         let mut worse = Script::new(head.clone(), &[1.0], -1.0);
         let settings = Settings { keep, ..settings(4, 0.01) };
@@ -87,7 +87,7 @@ fn the_best_epoch_is_kept_or_the_last() {
 }
 
 #[test]
-fn weights_that_are_not_numbers_stop_the_first_step() {
+fn nan_weights_stop_the_first_step() {
     let model = model(DType::F32);
     let head = layer(&model, "head");
     let mut weights = model.weights.clone();
@@ -105,16 +105,16 @@ fn weights_that_are_not_numbers_stop_the_first_step() {
         let stopped = train(None, &mut *method).unwrap().stopped.unwrap();
         assert_eq!((stopped.epoch, stopped.step, stopped.reason.found), (1, 1, None));
         assert_eq!(stopped.reason.what, "training loss");
-        // A validation loss that is no number before any step is an error of the checkpoint.
+        // A validation loss of NaN before any step is an error of the checkpoint.
         assert!(matches!(train(Some(&all), &mut *method), Err(Error::Objective(_))));
     }
 }
 
 #[test]
-fn a_rate_far_too_high_is_stopped_with_the_start_kept() {
+fn divergence_in_the_first_epoch_keeps_the_initial_weights() {
     let model = model(DType::F32);
     let v = images(&model, 24);
-    // Behind the final norm nothing bounds the logits.
+    // After the final norm, nothing bounds the logits.
     let head = layer(&model, "head");
     let start = weights_of(&model, &head);
     for watched in [None, Some(&v)] {
@@ -127,11 +127,11 @@ fn a_rate_far_too_high_is_stopped_with_the_start_kept() {
 }
 
 #[test]
-fn an_explosion_keeps_the_epoch_before_it() {
+fn divergence_keeps_the_previous_epoch() {
     let model = model(DType::F32);
     let head = layer(&model, "head");
     let v = images(&model, 24);
-    // Three steps an epoch. Three classes: ln 3 + 1 = 2.0986, more than three times 0.5.
+    // Three steps per epoch. Three classes: ln 3 + 1 = 2.0986, more than three times 0.5.
     let good = [0.5; 6];
     for (bad, limit) in [(f64::NAN, None), (f64::INFINITY, None), (5.0, Some(2.0986))] {
         let losses = [&good[..], &[bad; 9]].concat();
@@ -140,7 +140,7 @@ fn an_explosion_keeps_the_epoch_before_it() {
             let settings = Settings { keep, ..settings(6, 0.05) };
             let outcome = run(&model, &mut method, &settings, Some(&v)).unwrap();
             let stopped = outcome.stopped.unwrap();
-            // Nine steps are 6·0.5 and 3·5, on the mean 2: one more epoch passes the limit.
+            // Nine steps, 6·0.5 and 3·5, have mean 2; one more epoch exceeds the limit.
             let expected = if limit.is_some() { (4, 3) } else { (3, 1) };
             assert_eq!((stopped.epoch, stopped.step), expected);
             assert_eq!(stopped.reason.limit.map(|l| (l * 1e4).round() / 1e4), limit);
@@ -148,17 +148,17 @@ fn an_explosion_keeps_the_epoch_before_it() {
             assert_eq!(outcome.epochs.len(), stopped.epoch - 1);
         }
     }
-    // Gradients that are not finite, at a loss that is.
+    // Gradients that are not finite, with a finite loss.
     let mut method = Script::new(head.clone(), &[0.5], f64::INFINITY);
     let outcome = run(&model, &mut method, &settings(2, 0.05), None).unwrap();
     assert_eq!(outcome.stopped.unwrap().reason.what, "gradient norm");
 }
 
 #[test]
-fn a_last_step_into_the_void_is_not_kept() {
+fn a_last_step_that_overflows_is_not_kept() {
     let model = model(DType::F32);
     let head = layer(&model, "head");
-    // One step in all: its own loss and gradient are sound, and the weights overflow.
+    // A single step: its loss and gradient are finite, but the weights overflow.
     let mut method = Script::new(head.clone(), &[0.5], 1e30);
     let settings = Settings { batch: 24, ..settings(1, 1e20) };
     let outcome = run(&model, &mut method, &settings, None).unwrap();
@@ -167,11 +167,11 @@ fn a_last_step_into_the_void_is_not_kept() {
 }
 
 #[test]
-fn a_validation_loss_that_explodes_stops_the_run() {
+fn a_diverging_validation_loss_stops_the_run() {
     let model = model(DType::F32);
     let head = layer(&model, "head");
     let v = images(&model, 24);
-    // Down the training loss as told, far up as it is.
+    // The reported training loss decreases, while the actual loss increases strongly.
     let mut method = Script::new(head, &[0.5], -1.0);
     let outcome = run(&model, &mut method, &settings(20, 1.0), Some(&v)).unwrap();
     let stopped = outcome.stopped.unwrap();
@@ -185,7 +185,7 @@ fn a_validation_loss_that_explodes_stops_the_run() {
 }
 
 #[test]
-fn more_steps_than_can_be_counted_are_refused() {
+fn too_many_steps_are_rejected() {
     let model = model(DType::F32);
     let mut sgd = Sgd { update: layer(&model, "head") };
     let refused = run(&model, &mut sgd, &settings(usize::MAX, 0.1), None);

@@ -1,5 +1,5 @@
-//! `planish hvp`: on checkpoints that timm and transformers made, held to torch.func, whose products
-//! `tests/reference/make_hvp.py` made; and what it is given wrong.
+//! `planish hvp` on checkpoints of timm and transformers, compared with torch.func
+//! (`tests/reference/make_hvp.py`), and its errors for bad input.
 
 #[allow(dead_code)]
 mod common;
@@ -10,7 +10,7 @@ use std::fs;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference");
 
-/// A layer's part of one of the reference's vectors, in a file of its own.
+/// Writes the part of a reference vector that belongs to a layer to its own file.
 fn vector(bench: &Bench, reference: &str, k: usize, layer: &str, kind: &str) -> String {
     let all = tensors(reference);
     let members = all.keys().filter_map(|n| n.strip_prefix(&format!("{kind}/{layer}/")));
@@ -30,7 +30,7 @@ fn vector(bench: &Bench, reference: &str, k: usize, layer: &str, kind: &str) -> 
 }
 
 #[test]
-fn products_are_torch_funcs() {
+fn products_match_torch_func() {
     let bench = Bench::new();
     for (name, checkpoint) in [("timm", "timm-tiny"), ("transformers", "layouts/transformers5")] {
         let reference = format!("{REFERENCE}/hvp/{name}.safetensors");
@@ -68,7 +68,7 @@ fn products_are_torch_funcs() {
 }
 
 #[test]
-fn products_of_a_list_and_of_several_vectors_are_those_of_single_calls() {
+fn lists_and_several_vectors_match_single_calls() {
     let bench = Bench::with_model();
     let hvp = |layer: &str, operator: &str, vectors: &[&str]| {
         let out = bench.path("several.safetensors");
@@ -97,7 +97,7 @@ fn products_of_a_list_and_of_several_vectors_are_those_of_single_calls() {
 }
 
 #[test]
-fn a_vector_file_is_held_to_the_layer() {
+fn a_vector_file_must_match_the_layer() {
     let bench = Bench::with_model();
     let hvp = |vector: &str| {
         bench.run(&[
@@ -143,7 +143,7 @@ fn a_vector_file_is_held_to_the_layer() {
     hvp(&bench.path("junk.safetensors")).fails_with(&["junk.safetensors", "header"]);
 }
 
-/// A vector file for the head of the bench's model, every number being `x`.
+/// A vector file for the head of the bench's model, with all entries equal to `x`.
 fn constant(bench: &Bench, x: f32) -> String {
     let parts = [("head.weight", vec![4, 64]), ("head.bias", vec![4])].map(|(name, shape)| {
         let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(|_| x.to_le_bytes()).collect();
@@ -158,7 +158,7 @@ fn constant(bench: &Bench, x: f32) -> String {
 }
 
 #[test]
-fn what_cannot_be_computed_is_said() {
+fn results_that_are_not_finite_are_reported() {
     let bench = Bench::with_model();
     let hvp = |vectors: &[&str], more: &[&str]| {
         let out = bench.path("hv.safetensors");
@@ -167,7 +167,7 @@ fn what_cannot_be_computed_is_said() {
         vectors.iter().for_each(|v| words.extend(["--vector", v]));
         bench.run(&[&words, more].concat())
     };
-    // 3e38 times 64 features is more than f32 holds.
+    // 3e38 times 64 features overflows f32.
     let path = constant(&bench, 3e38);
     hvp(&[&path], &[]).fails_with(&["layer head", "not finite", "`linear` of head", "f64"]);
     assert!(hvp(&[&path], &["--dtype", "f64"]).success);
@@ -176,15 +176,15 @@ fn what_cannot_be_computed_is_said() {
     hvp(&["random:1"; 3], &["--memory", "1MiB"]).fails_with(&["head", "3 vectors", "--memory"]);
 
     let probed = hvp(&["random:1"], &["--json", "probed.json"]);
-    assert!(probed.output.contains("same bits"), "{}", probed.output);
+    assert!(probed.output.contains("bit-identical"), "{}", probed.output);
     assert_eq!(bench.json("probed.json")["determinism"]["identical"], true);
     let bare = hvp(&["random:1"], &["--json", "bare.json", "--no-probe"]);
-    assert!(!bare.output.contains("same bits"), "{}", bare.output);
+    assert!(!bare.output.contains("bit-identical"), "{}", bare.output);
     assert!(bench.json("bare.json")["determinism"].is_null());
 }
 
 #[test]
-fn files_being_read_are_not_written_over() {
+fn input_files_are_not_overwritten() {
     let bench = Bench::with_model();
     let weights = format!("{}/model.safetensors", bench.model);
     let config = format!("{}/config.json", bench.model);

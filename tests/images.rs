@@ -11,9 +11,9 @@ use std::fs;
 
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/images.safetensors");
 
-/// How far levels may be from Pillow's: not at all, for JPEG, PNG and WebP, lossy or not.
+/// Allowed difference of levels from Pillow: none for JPEG, PNG and WebP, lossy or lossless.
 fn worst(name: &str) -> u8 {
-    // Taller than wide in one step: Pillow 13 resizes the columns first, see resample.rs.
+    // Tall images in one step: Pillow 13 resizes columns first, see resample.rs.
     if name.starts_with("squash") && name.ends_with("53x37") { 1 } else { 0 }
 }
 
@@ -47,18 +47,18 @@ impl Reference {
     }
 }
 
-/// A folder that holds nothing but this file, as an ImageFolder of one class.
+/// An ImageFolder of one class that contains only this file.
 fn folder(bytes: &[u8]) -> (tempfile::TempDir, Split) {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("class")).unwrap();
-    // What a file is says its content, not its name.
+    // The format is detected from the content, not the name.
     fs::write(root.path().join("class/image.JPG"), bytes).unwrap();
     let data = DataSet::open(root.path().to_str().unwrap()).unwrap();
     let split = data.only().unwrap().clone();
     (root, split)
 }
 
-/// The levels a model would see, `(H,W,C)`.
+/// The levels that the model gets, `(H,W,C)`.
 fn seen(split: &Split, preprocess: &Preprocess) -> Result<Vec<u8>, Error> {
     let values = split.pixels(&[0], Some(preprocess), None)?;
     let [h, w] = preprocess.image_size;
@@ -66,8 +66,8 @@ fn seen(split: &Split, preprocess: &Preprocess) -> Result<Vec<u8>, Error> {
     Ok((0..values.len()).map(|i| (values[at(i)] * 255.0).round() as u8).collect())
 }
 
-/// A preprocessing that leaves an image of that size as it is.
-fn as_it_is([h, w, c]: [usize; 3]) -> Preprocess {
+/// A preprocessing that does not change an image of this size.
+fn identity([h, w, c]: [usize; 3]) -> Preprocess {
     Preprocess { resize: Resize::Squash, ..parse(&format!("squash bicubic {h} {w} {c}")) }
 }
 
@@ -78,7 +78,7 @@ fn farthest(ours: &[u8], theirs: &[u8]) -> (u8, usize) {
 }
 
 #[test]
-fn decoded_pixels_are_pillows() {
+fn decoded_pixels_match_pillow() {
     let reference = Reference::read();
     let (mut cases, mut wrong) = (0, Vec::new());
     for (name, bytes) in reference.files() {
@@ -87,7 +87,7 @@ fn decoded_pixels_are_pillows() {
             let Some((shape, theirs)) = reference.levels(&format!("{name}/{mode}")) else {
                 continue;
             };
-            let ours = seen(&split, &as_it_is(shape)).unwrap();
+            let ours = seen(&split, &identity(shape)).unwrap();
             assert_eq!(split.damaged(), [], "{name}");
             let (most, count) = farthest(&ours, &theirs);
             println!("{name} {kind}: at most {most}, {count} of {} levels", ours.len());
@@ -102,7 +102,7 @@ fn decoded_pixels_are_pillows() {
 }
 
 #[test]
-fn resized_and_cropped_files_are_torchvisions() {
+fn resized_and_cropped_images_match_torchvision() {
     let reference = Reference::read();
     let (mut cases, mut wrong) = (0, Vec::new());
     for (name, bytes) in reference.files() {
@@ -122,7 +122,7 @@ fn resized_and_cropped_files_are_torchvisions() {
 }
 
 #[test]
-fn files_are_refused_as_short_as_pillow_refuses_them() {
+fn truncated_files_are_rejected_as_in_pillow() {
     let reference = Reference::read();
     let mut cases = 0;
     for (name, bytes) in reference.files() {
@@ -130,8 +130,8 @@ fn files_are_refused_as_short_as_pillow_refuses_them() {
         let whole: usize = whole.parse().unwrap();
         let (root, split) = folder(&bytes);
         let path = root.path().join("class/image.JPG");
-        let preprocess = as_it_is(reference.levels(&format!("{name}/rgb")).unwrap().0);
-        // Every length near the end, and a sample of those before.
+        let preprocess = identity(reference.levels(&format!("{name}/rgb")).unwrap().0);
+        // Every length near the end, and a sample of shorter lengths.
         for length in (0..bytes.len()).filter(|n| n % 7 == 0 || n + 32 > bytes.len()) {
             fs::write(&path, &bytes[..length]).unwrap();
             let found = seen(&split, &preprocess);

@@ -1,6 +1,6 @@
-//! Tuning in place, undoing it, patches, dry runs and the self-test, as a user meets them.
+//! Tuning in place, undoing it, patches, dry runs and the self-test, end to end.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -28,7 +28,7 @@ fn weights(bench: &Bench) -> String {
 }
 
 #[test]
-fn a_checkpoint_is_tuned_in_place_shipped_as_a_patch_and_undone() {
+fn in_place_tuning_patch_and_undo_round_trip() {
     let bench = Bench::with_model();
     let file = weights(&bench);
     let before = fs::read(&file).unwrap();
@@ -41,17 +41,17 @@ fn a_checkpoint_is_tuned_in_place_shipped_as_a_patch_and_undone() {
     assert!(
         undo.ends_with("model.safetensors.planish-undo.safetensors") && Path::new(undo).exists()
     );
-    // f32 loses no move to rounding; the head of 4 classes has 4 × 64 + 4 weights.
+    // In f32 no update is lost to rounding; the head of 4 classes has 4 × 64 + 4 weights.
     assert_eq!(report["output"]["moves_lost_to_rounding"], 0);
     assert_eq!(report["output"]["weights_moved"], 260);
 
-    // What is measured is what any reader of the file finds.
+    // The reported figures are those of the written file.
     let eval = bench.run(&["eval", &bench.model, "--data", &bench.data, "--json", "eval.json"]);
     assert!(eval.success, "{}", eval.errors);
     let found = bench.json("eval.json")["figures"]["nll"].as_f64().unwrap();
     let half = report["test"]["after"]["nll"].as_f64().unwrap();
     let other = report["validation"]["after"]["nll"].as_f64().unwrap();
-    // In other micro-batches: the same to f32's rounding of a loss near 1, averaged.
+    // With other micro-batches, the mean loss near 1 is the same up to f32 rounding.
     assert!((found - (half + other) / 2.0).abs() < 1e-7, "{found} {half} {other}");
 
     let old = bench.path("old.safetensors");
@@ -63,7 +63,7 @@ fn a_checkpoint_is_tuned_in_place_shipped_as_a_patch_and_undone() {
     let applied = bench.plain(&["patch", "apply", &old, &patch, "--out", &again]);
     assert!(applied.success, "{}", applied.errors);
     assert!(fs::read(&again).unwrap() == tuned);
-    // A folder gets the configuration, too, and is a whole checkpoint.
+    // A folder also gets the configuration, so it is a complete checkpoint.
     let earlier = bench.path("earlier");
     fs::create_dir(&earlier).unwrap();
     fs::write(format!("{earlier}/model.safetensors"), &before).unwrap();
@@ -91,7 +91,7 @@ fn a_checkpoint_is_tuned_in_place_shipped_as_a_patch_and_undone() {
 }
 
 #[test]
-fn a_diagnosis_that_chooses_the_layers_is_announced() {
+fn a_preceding_diagnosis_is_announced() {
     let bench = Bench::with_model();
     let words = ["post-train", &bench.model, "--data", &bench.data, "--batch-size", "8"];
     let method = ["--method", "sgd", "--dry-run"];
@@ -104,7 +104,7 @@ fn a_diagnosis_that_chooses_the_layers_is_announced() {
 }
 
 #[test]
-fn a_dry_run_tells_what_would_come_and_writes_nothing() {
+fn a_dry_run_prints_a_forecast_and_writes_nothing() {
     let bench = Bench::with_model();
     let out = bench.path("out");
     let json = bench.path("dry.json");
@@ -117,7 +117,7 @@ fn a_dry_run_tells_what_would_come_and_writes_nothing() {
         assert!(report["expected"]["seconds"].as_f64().is_some_and(|s| s > 0.0));
         fs::remove_file(&json).unwrap();
     }
-    // A place that the run itself would refuse is refused beforehand.
+    // A dry run rejects an output that the run would reject.
     tune(&bench, &["--out", &bench.model, "--dry-run"]).fails_with(&["cannot write"]);
     let start = ["--data", &bench.data, "--dry-run", "--quiet", "--json", &json];
     for words in [
@@ -133,7 +133,7 @@ fn a_dry_run_tells_what_would_come_and_writes_nothing() {
 }
 
 #[test]
-fn memory_is_bounded_or_refused() {
+fn memory_limits_are_kept_or_rejected() {
     let bench = Bench::with_model();
     let enough = tune(&bench, &["--dry-run", "--memory", "2GiB"]);
     assert!(enough.success, "{}", enough.errors);
@@ -145,7 +145,7 @@ fn memory_is_bounded_or_refused() {
 }
 
 #[test]
-fn an_error_after_writing_says_that_it_was_written() {
+fn an_error_after_writing_names_the_written_file() {
     let bench = Bench::with_model();
     let folder = bench.path("images");
     for (split, side) in [("val", 14), ("test", 14)] {
@@ -173,7 +173,7 @@ fn an_error_after_writing_says_that_it_was_written() {
 }
 
 #[test]
-fn the_self_test_passes_on_the_carried_model_and_on_ones_own() {
+fn selftest_passes_on_the_embedded_and_on_a_given_model() {
     let bench = Bench::with_model();
     let own = [&bench.model[..], "--data", &bench.data, "--samples", "3"];
     for words in [&[][..], &own] {

@@ -1,4 +1,4 @@
-//! A process that is interrupted clears away what it has begun.
+//! An interrupted process removes its unfinished files.
 #![cfg(unix)]
 
 #[allow(dead_code, reason = "this test needs only some of it")]
@@ -18,7 +18,7 @@ fn names(folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn an_interrupted_tuning_leaves_the_folder_as_it_was_and_says_so() {
+fn an_interrupted_tuning_leaves_the_folder_unchanged() {
     let bench = Bench::with_model();
     let file = format!("{}/model.safetensors", bench.model);
     let (before, folder) = (fs::read(&file).unwrap(), names(&bench.model));
@@ -46,7 +46,7 @@ fn an_interrupted_tuning_leaves_the_folder_as_it_was_and_says_so() {
     assert!(next.success, "{}", next.errors);
 }
 
-/// An IDX folder whose 60,000 training images keep the frozen layers busy for a while.
+/// An IDX folder with 60,000 training images, so that the frozen layers take some time.
 fn many(bench: &Bench) -> String {
     let path = bench.idx("many", 4);
     let n = 60_000u32;
@@ -60,7 +60,7 @@ fn many(bench: &Bench) -> String {
 }
 
 #[test]
-fn a_cache_that_is_cut_off_is_not_there() {
+fn an_interrupted_cache_file_is_not_used() {
     let bench = Bench::with_model();
     let (data, cache) = (many(&bench), bench.path("kept"));
     fs::create_dir(&cache).unwrap();

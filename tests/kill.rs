@@ -1,5 +1,5 @@
-//! A process that is killed while it replaces a checkpoint leaves the old file or the new one,
-//! whole, and the way back.
+//! A process that is killed while it replaces a checkpoint leaves either the old or the new file,
+//! complete, and a working undo.
 #![cfg(unix)]
 
 #[allow(dead_code, reason = "this test needs only some of it")]
@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A command that takes a file from one state to another, and the states.
+/// A command that changes a file, and the states before and after.
 struct Case {
     words: Vec<String>,
     before: Vec<u8>,
     after: Vec<u8>,
-    /// The undo file that stands before it runs.
+    /// The undo file that exists before the command runs.
     undo_before: Option<Vec<u8>>,
     kills: usize,
 }
@@ -29,7 +29,7 @@ fn undo_file(checkpoint: &Path) -> PathBuf {
     PathBuf::from(format!("{}.planish-undo.safetensors", checkpoint.display()))
 }
 
-/// Puts the files back as they were before the command.
+/// Restores the files to their state before the command.
 fn restore(checkpoint: &Path, case: &Case) {
     fs::write(checkpoint, &case.before).unwrap();
     match &case.undo_before {
@@ -43,7 +43,7 @@ fn start(case: &Case) -> std::process::Child {
     command.args(&case.words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
-/// Runs the command to its end once, checks where it leads, and takes its time.
+/// Runs the command once without interruption, checks the result, and measures the time.
 fn whole(checkpoint: &Path, case: &Case) -> Duration {
     restore(checkpoint, case);
     let clock = Instant::now();
@@ -54,7 +54,7 @@ fn whole(checkpoint: &Path, case: &Case) -> Duration {
 }
 
 #[test]
-fn two_hundred_kills_leave_the_old_file_or_the_new_one() {
+fn killed_runs_leave_the_old_or_the_new_file() {
     let bench = Bench::with_model();
     let folder = PathBuf::from(&bench.model);
     let checkpoint = folder.join("model.safetensors").canonicalize().unwrap();
@@ -119,7 +119,7 @@ fn two_hundred_kills_leave_the_old_file_or_the_new_one() {
     for case in &cases {
         let mut times: Vec<Duration> = (0..3).map(|_| whole(&checkpoint, case)).collect();
         times.sort();
-        // The file is replaced at the very end of a tuning: half of the kills fall there.
+        // The file is replaced at the very end of a tuning, so half of the kills are timed there.
         let (mut killed, mut left_old, mut left_new, mut midway) = (0, 0, 0, 0);
         for i in 0.. {
             if killed == case.kills {
@@ -131,7 +131,7 @@ fn two_hundred_kills_leave_the_old_file_or_the_new_one() {
                 if i % 2 == 0 { rng.random_range(0.0..1.0) } else { rng.random_range(0.75..1.05) };
             let mut child = start(case);
             std::thread::sleep(times[1].mul_f64(share));
-            // It may have ended by itself.
+            // The process may have ended already.
             let _ = child.kill();
             let by_signal = child.wait().unwrap().signal().is_some();
 
@@ -142,12 +142,12 @@ fn two_hundred_kills_leave_the_old_file_or_the_new_one() {
                 killed += 1;
                 left_old += usize::from(is_old);
                 left_new += usize::from(is_new);
-                // Cut off between the first byte written and the last thing done.
+                // Killed between the first write and the last action.
                 let way_back = undo_file(&checkpoint).exists();
                 let begun = if case.undo_before.is_some() { is_new } else { is_old };
                 midway += usize::from(temp_file(&folder) || (way_back && begun));
             }
-            // Whatever was left, the way back is open, and ends at the first state.
+            // In every case, undo restores the initial state.
             if found == new {
                 assert!(undo_file(&checkpoint).exists(), "{:?}: no way back", case.words);
             }
@@ -162,14 +162,14 @@ fn two_hundred_kills_leave_the_old_file_or_the_new_one() {
             case.words[0], times[1]
         );
         in_the_act += midway;
-        // What the killed left behind is no hindrance, and the next run clears it away.
+        // Leftover files do not block the next run, which removes them.
         whole(&checkpoint, case);
         assert!(!temp_file(&folder), "{:?} leaves something behind", case.words);
     }
     assert!(in_the_act > 0, "no kill hit the moment of replacing");
 }
 
-/// Whether an unfinished file lies about.
+/// Whether an unfinished file exists.
 fn temp_file(folder: &Path) -> bool {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
     names.into_iter().any(|name| {

@@ -1,5 +1,5 @@
-//! Checkpoints as timm, transformers and torchvision write them: they open, compute what their
-//! library computes, and are saved as they came. `tests/reference/make_layouts.py` made them.
+//! Checkpoints written by timm, transformers and torchvision (`tests/reference/make_layouts.py`):
+//! they open, give the results of their library, and are saved in their original layout.
 
 use candle_core::{DType, Device, Tensor};
 use planish::checkpoint::{Checkpoint, Header, Load, Provenance};
@@ -26,7 +26,7 @@ fn folders() -> Vec<PathBuf> {
 }
 
 fn open(folder: &Path) -> Checkpoint {
-    // torchvision's files say nothing of heads.
+    // torchvision's files do not contain the number of heads.
     let bare = !folder.join("config.json").exists();
     let overrides = Load { heads: bare.then_some(2), ..Load::default() };
     Checkpoint::open(folder, &overrides).unwrap()
@@ -78,7 +78,7 @@ impl Reference {
         error(found, &self.take(key.into()))
     }
 
-    /// The worst error of some canonical tensors, the reference's parts put together.
+    /// The largest error over some canonical tensors, with the reference's parts joined.
     fn worst(&mut self, c: &Checkpoint, of: &str, layer: &Layer, found: &[Tensor]) -> f64 {
         let tensors = layer.tensors.iter().zip(found).map(|(&i, found)| {
             let name = &c.weights.names()[i];
@@ -92,8 +92,8 @@ impl Reference {
     }
 }
 
-/// The error relative to the reference's norm. A key's bias alone would have none, for its gradient
-/// is zero in theory; together with query's and value's it has.
+/// The error relative to the reference's norm. The gradient of a key's bias is zero in theory, so
+/// it is compared jointly with those of query and value.
 fn error(found: &Tensor, expected: &Tensor) -> f64 {
     let (found, expected) = (numbers(found), numbers(expected));
     assert_eq!(found.len(), expected.len());
@@ -102,7 +102,7 @@ fn error(found: &Tensor, expected: &Tensor) -> f64 {
     error / norm(&mut expected.into_iter()).max(1e-6)
 }
 
-/// The model in a type, and the reference's images.
+/// The model in a given type, and the reference's images.
 fn model(c: &Checkpoint, r: &Reference, dtype: DType) -> (Objective, Activations) {
     let mut objective = Objective::new(Arc::new(c.config.clone()), c.weights_as(dtype).unwrap());
     objective.micro_batch = 2;
@@ -112,7 +112,7 @@ fn model(c: &Checkpoint, r: &Reference, dtype: DType) -> (Objective, Activations
     (objective, Activations { stage: 0, values, labels })
 }
 
-/// The worst relative errors of logits (and loss), gradients and Hessian-vector products.
+/// The largest relative errors of logits (and loss), gradients and Hessian-vector products.
 fn errors(folder: &Path, dtype: DType) -> [f64; 3] {
     let (checkpoint, mut r) = (open(folder), Reference::open(folder));
     let (objective, images) = model(&checkpoint, &r, dtype);
@@ -132,7 +132,7 @@ fn errors(folder: &Path, dtype: DType) -> [f64; 3] {
         worst[1] = worst[1].max(r.worst(&checkpoint, "gradient", &layer, &found.gradient));
         worst[2] = worst[2].max(r.worst(&checkpoint, "hvp", &layer, &found.hvp));
     }
-    // Every derivative that the library has was compared: no parameter of a file is left out.
+    // Every parameter of the file was compared.
     let inputs = ["labels", "pixel_values", "image", "processed"];
     let open = |key: &&String| !inputs.contains(&key.as_str()) && !r.checked.contains(key);
     assert_eq!(r.tensors.keys().find(open), None, "{}", r.name);
@@ -140,7 +140,7 @@ fn errors(folder: &Path, dtype: DType) -> [f64; 3] {
 }
 
 #[test]
-fn computes_what_the_library_computes() {
+fn results_match_the_library() {
     for folder in folders() {
         for (dtype, tolerances) in TOLERANCES {
             let found = errors(&folder, dtype);
@@ -153,9 +153,9 @@ fn computes_what_the_library_computes() {
     }
 }
 
-/// One head or two: what reaches them is counted, and their logits are linear in their weights.
+/// With one head or two: the number of features, and logits that are linear in the head's weights.
 #[test]
-fn features_and_lines_of_the_head() {
+fn logits_are_linear_in_the_head() {
     for folder in folders() {
         let (checkpoint, r) = (open(&folder), Reference::open(&folder));
         let (objective, images) = model(&checkpoint, &r, DType::F64);
@@ -180,9 +180,9 @@ fn features_and_lines_of_the_head() {
     }
 }
 
-/// One level of 255 apart at most: version 5 rounds as torchvision does, version 4 as Pillow.
+/// At most one level of 255 apart: version 5 rounds like torchvision, version 4 like Pillow.
 #[test]
-fn images_are_processed_as_the_library_does() {
+fn preprocessing_matches_the_library() {
     let mut seen = 0;
     for folder in folders() {
         let (checkpoint, r) = (open(&folder), Reference::open(&folder));
@@ -240,7 +240,7 @@ fn an_untrained_model_is_saved_byte_for_byte() {
             let beside = |folder: &Path| std::fs::read(folder.join(name)).ok();
             assert_eq!(beside(&folder), beside(&to), "{name}");
         }
-        // A single file carries its configuration inside.
+        // A single file contains its configuration.
         let one = out.path().join("one.safetensors");
         checkpoint.save(&one, &checkpoint.weights, &provenance()).unwrap();
         let bare = checkpoint.recognised.starts_with("torchvision");
@@ -256,12 +256,12 @@ fn an_untrained_model_is_saved_byte_for_byte() {
 }
 
 #[test]
-fn trained_parts_go_back_to_their_own_tensors() {
+fn trained_parts_are_saved_to_their_tensors() {
     for folder in folders() {
         let checkpoint = open(&folder);
         let (canonical, d) = ("blocks.1.attn.qkv.weight", checkpoint.config.dim);
         let i = checkpoint.weights.index(canonical).unwrap();
-        // Powers of two, which every stored type holds: 1 for queries, 2 for keys, 4 for values.
+        // Powers of two, exact in every stored type: 1 for queries, 2 for keys, 4 for values.
         let value = |row: usize| [1.0f32, 2.0, 4.0][row / d];
         let rows: Vec<f32> = (0..3 * d).flat_map(|row| vec![value(row); d]).collect();
         let rows = Tensor::from_vec(rows, (3 * d, d), &Device::Cpu).unwrap();

@@ -99,7 +99,7 @@ fn check(r: &Reference, dense: &Dense, layer: &Layer, matrix: Matrix) -> f64 {
 }
 
 #[test]
-fn unit_vectors_assemble_pytorchs_matrix_for_every_layer_and_pair() {
+fn assembled_matrices_match_pytorch_for_every_layer_and_pair() {
     let r = reference();
     for (matrix, name) in [(Matrix::Hessian, "hessian"), (Matrix::GaussNewton, "gauss_newton")] {
         let dense = Dense::of(&r, name);
@@ -134,7 +134,7 @@ fn whole(r: &Reference) -> Layer {
 }
 
 #[test]
-fn a_block_of_vectors_gives_the_bits_of_single_calls() {
+fn blocks_of_vectors_match_single_calls_bit_for_bit() {
     let r = reference();
     for dtype in [DType::F32, DType::F64] {
         let objective = r.objective(dtype, 3);
@@ -143,7 +143,7 @@ fn a_block_of_vectors_gives_the_bits_of_single_calls() {
             let operator = LayerOperator::new(&objective, &examples, &layer, matrix);
             let vectors = draws(operator.dimension(), 11);
             let together = operator.apply(&vectors).unwrap();
-            // Any block size that memory allows.
+            // For any block size.
             let tight = LayerOperator::new(&objective, &examples, &layer, matrix).within(0.0);
             assert_eq!((operator.block(), tight.block()), (8, 1));
             assert!(tight.mib(8) > tight.mib(1) && tight.mib(1) > 0.0);
@@ -157,7 +157,7 @@ fn a_block_of_vectors_gives_the_bits_of_single_calls() {
 }
 
 #[test]
-fn the_matrices_are_symmetric_and_gauss_newton_is_not_negative() {
+fn matrices_are_symmetric_and_gauss_newton_is_semidefinite() {
     let r = reference();
     let objective = r.objective(DType::F64, 2);
     let (examples, layer) = (r.examples(), whole(&r));
@@ -178,12 +178,12 @@ fn the_matrices_are_symmetric_and_gauss_newton_is_not_negative() {
             }
         }
     }
-    // Otherwise the sign would prove nothing.
+    // Otherwise the sign test would be trivial.
     assert!(negative > 0);
 }
 
 #[test]
-fn an_operator_of_the_head_is_softmax_regressions() {
+fn head_operator_matches_softmax_regression() {
     let r = reference();
     let objective = r.objective(DType::F64, 3);
     let head = layers::select(&r.config, "head").unwrap().remove(0);
@@ -217,7 +217,7 @@ fn an_operator_of_the_head_is_softmax_regressions() {
     }
 }
 
-/// Images that get brighter every time they are read.
+/// Images that get brighter with every read.
 struct Drifting(Activations, AtomicUsize);
 
 impl Examples for Drifting {

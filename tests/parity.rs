@@ -123,7 +123,7 @@ fn label_smoothing_agrees_with_pytorch() {
 }
 
 #[test]
-fn micro_batches_change_nothing_beyond_rounding() {
+fn micro_batches_only_change_rounding() {
     for r in &references() {
         let layer = joint(&r.config);
         let examples = r.examples();

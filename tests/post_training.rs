@@ -1,4 +1,4 @@
-//! Post-training step by step: where perturbations go, what a step changes, what it leaves alone.
+//! Post-training step by step: the perturbation, and which weights a step changes.
 
 mod small;
 
@@ -28,7 +28,8 @@ fn norm(x: &[f64]) -> f64 {
     dot(x, x).sqrt()
 }
 
-/// What a perturbation did: its account, Δw, and B′ with its gradient, drawn and taken anew.
+/// The result of a perturbation: its record, Δw, and B′ with its gradient, recomputed
+/// independently.
 struct Seen {
     told: Perturbation,
     change: Vec<f64>,
@@ -59,7 +60,7 @@ fn perturbations(
 }
 
 #[test]
-fn a_perturbation_goes_down_the_batch_gradient_past_its_minimum() {
+fn a_perturbation_descends_the_batch_gradient_past_the_minimum() {
     let model = model(DType::F64);
     for name in ["head", "norm", "block.1"] {
         let layer = layer(&model, name);
@@ -82,7 +83,7 @@ fn a_perturbation_goes_down_the_batch_gradient_past_its_minimum() {
                 mean(&cross_entropies(&with_weights(&model, &layer, &w), &seen.batch))
             };
             let cap = 0.5 * norm(&start) / slope;
-            // The valley that w* lies in: further ones along a block's line are no concern.
+            // Only the basin of w*; there may be others further along the line.
             let grid: Vec<f64> = (0..=600).map(|k| loss(cap * f64::from(k) / 600.0)).collect();
             let rising = grid.windows(2).position(|w| w[1] > w[0]);
             let least = grid[rising.unwrap_or(600)];
@@ -112,7 +113,7 @@ fn a_layer_of_zeros_is_perturbed_past_its_minimum() {
                     let w = plus(&zeros, -eta, &seen.gradient);
                     mean(&cross_entropies(&with_weights(&blank, &layer, &w), &seen.batch))
                 };
-                // All logits of a head of zeros are 0.
+                // A head of zeros gives logits of 0.
                 let start = loss(0.0);
                 assert!(name != "head" || (start - 3f64.ln()).abs() < 1e-12, "{start}");
                 let widest = 2.0 * start / (slope * slope);
@@ -130,7 +131,7 @@ fn a_layer_of_zeros_is_perturbed_past_its_minimum() {
 }
 
 #[test]
-fn a_layer_that_starts_from_zeros_keeps_its_limit_as_it_is_trained() {
+fn a_layer_initialised_to_zeros_keeps_its_limit() {
     let model = model(DType::F64);
     let bias = layer(&model, "head.bias");
     let blank = with_weights(&model, &bias, &[0.0; 3]);
@@ -146,12 +147,12 @@ fn a_layer_that_starts_from_zeros_keeps_its_limit_as_it_is_trained() {
     };
     post_train(&blank, &mut method, &source, None, &settings(3, 16), tell).unwrap();
     assert_eq!(shares, [None; 3]);
-    // Half of what three steps have moved the bias would be far less than the first perturbation.
+    // Half of the bias change over three steps would be far less than the first perturbation.
     assert!(lengths.iter().all(|l| *l > 0.2 * lengths[0]), "{lengths:?}");
 }
 
 #[test]
-fn newtons_rule_is_the_quadratics_minimum() {
+fn the_newton_rule_minimises_the_quadratic() {
     let model = model(DType::F64);
     let layer = layer(&model, "norm");
     let seen = perturbations(&model, &layer, 1e-3, StepRule::Newton, 4);
@@ -224,7 +225,7 @@ fn distance(a: &Weights, b: &Weights) -> f64 {
 }
 
 #[test]
-fn a_step_is_the_rate_times_the_gradient() {
+fn a_step_is_rate_times_gradient() {
     let (model, exact) = (model(DType::F32), model(DType::F64));
     let all = images(&model, 24);
     let source = Source::held(&all);
@@ -250,7 +251,7 @@ fn a_step_is_the_rate_times_the_gradient() {
 }
 
 #[test]
-fn methods_change_their_layer_alone() {
+fn methods_only_change_their_layer() {
     let model = model(DType::F32);
     let source = Source::held(&images(&model, 48));
     let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
@@ -274,7 +275,7 @@ fn methods_change_their_layer_alone() {
     }
 }
 
-/// A method that remembers the batches it was given.
+/// A method that records its batches.
 struct Recorder<M>(M, Vec<Vec<f64>>);
 
 impl<M: Method> Method for Recorder<M> {
@@ -305,7 +306,7 @@ fn methods_share_their_batches() {
     let mut perturbed = Recorder(pol(&head, &block, 20), Vec::new());
     train(&model, &mut plain, &source, &settings(3, 8));
     train(&model, &mut perturbed, &source, &settings(3, 8));
-    // Two full batches an epoch; the last four images of each order are dropped.
+    // Two full batches per epoch; the last four images of each order are dropped.
     let expected: Vec<Vec<f64>> = Batches::new(20, 8, SEED, "B")
         .unwrap()
         .take(6)
@@ -315,7 +316,7 @@ fn methods_share_their_batches() {
 }
 
 #[test]
-fn weights_depend_on_the_seed_alone() {
+fn weights_only_depend_on_the_seed() {
     let model = model(DType::F32);
     let all = images(&model, 48);
     let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
@@ -328,7 +329,7 @@ fn weights_depend_on_the_seed_alone() {
     let first = run(16, SEED);
     assert!(distance(&first, &model.weights) > 1e-2);
     assert_eq!(distance(&first, &run(16, SEED)), 0.0);
-    // Twelve steps, each of which rounds a few numbers near 1 to f32.
+    // Twelve steps, each with a few f32 roundings near 1.
     assert!(distance(&first, &run(3, SEED)) < 1e-5, "micro-batches");
     assert!(distance(&first, &run(16, SEED + 1)) > 1e-4, "seed");
 }

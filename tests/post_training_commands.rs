@@ -1,6 +1,6 @@
-//! diagnose, post-train and bench as a user meets them, and what they say of bad input.
+//! diagnose, post-train and bench end to end, and their errors for bad input.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -26,7 +26,7 @@ const KEYS: &str = "schema run.command run.version run.seed run.threads run.devi
     plan.tied_perturb plan.tied_update plan.basis plan_in_sample.perturb plan_in_sample.update \
     plan_calibrated forecast[].method forecast[].gflop_per_image warnings";
 
-/// Whether a path of keys leads anywhere, in every entry of every list that it passes.
+/// Whether a path of keys exists, in every entry of every list on the path.
 fn holds(value: &Value, path: &str) -> bool {
     let (key, rest) = path.split_once('.').map_or((path, None), |(k, r)| (k, Some(r)));
     let Some(found) = value.get(key.trim_end_matches("[]")) else { return false };
@@ -39,13 +39,13 @@ fn holds(value: &Value, path: &str) -> bool {
     }
 }
 
-/// Runs a command quietly on the images of the folder.
+/// Runs a command with `--quiet` on the bench's images.
 fn run(bench: &Bench, words: &[&str], rest: &[&str]) -> Output {
     let common = ["--data", &bench.data, "--quiet"];
     bench.run(&[words, &common, rest].concat())
 }
 
-/// Images whose files of one split, `train` or `t10k`, are not there.
+/// Images without the files of one split, `train` or `t10k`.
 fn without(bench: &Bench, name: &str, prefix: &str, classes: usize) -> String {
     let path = bench.idx(name, classes);
     for kind in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
@@ -54,8 +54,8 @@ fn without(bench: &Bench, name: &str, prefix: &str, classes: usize) -> String {
     path
 }
 
-/// Exit code 1, or 2 for a wrong command line, and an error with its causes that holds all these parts.
-fn refuses(out: &Output, parts: &[&str]) {
+/// Checks for an error that contains all these parts, and exit code 1, or 2 for a wrong command line.
+fn assert_error(out: &Output, parts: &[&str]) {
     assert!(matches!(out.code, Some(1 | 2)), "{} {}", out.output, out.errors);
     assert!(out.errors.starts_with("error: "), "{}", out.errors);
     for part in parts {
@@ -77,7 +77,7 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
     let model = bench.model.as_str();
     let weights = format!("{model}/model.safetensors");
     let before = fs::read(&weights).unwrap();
-    // V of two classes only: a gap that the head shows clearly.
+    // V has only two classes, which gives the head a clear gap.
     let v = without(&bench, "half", "train", 2);
     let v = ["--val-data", v.as_str()];
     let [report, again] = ["diagnosis.json", "again.json"].map(|name| bench.path(name));
@@ -104,7 +104,7 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
 
     let out = bench.path("better");
     let json = bench.path("run.json");
-    // Whether tuning helps so small a model is not the question here.
+    // Tuning need not improve a model this small.
     let force = "--force";
     let words = ["post-train", model, "--plan", &report, "--out", &out, "--json", &json, force];
     let done = run(&bench, &words, &[&v[..], &SMALL[..]].concat());
@@ -137,11 +137,11 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
     assert_eq!(all[1]["parent_digest"], trained["checkpoint"]["digest"]);
     assert_eq!(fs::read(&weights).unwrap(), before);
 
-    // A plan belongs to the checkpoint it was made for.
+    // A plan only applies to its checkpoint.
     let other = ["--plan", &report, "--batch-size", "8", "--out", "x"];
     let parts = ["diagnosis.json", "diagnose this one"];
-    refuses(&run(&bench, &["post-train", &out], &other), &parts);
-    refuses(&run(&bench, &["bench", &out], &other[..4]), &parts);
+    assert_error(&run(&bench, &["post-train", &out], &other), &parts);
+    assert_error(&run(&bench, &["bench", &out], &other[..4]), &parts);
 
     let json = bench.path("bench.json");
     let words = ["bench", model, "--plan", &report, "--seeds", "2", "--json", &json];
@@ -151,7 +151,7 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
     assert_eq!(compared["schema"], "planish/bench/1");
     let rows = compared["rows"].as_array().unwrap();
     assert_eq!(rows[0]["name"], "untouched");
-    // Each method stands beside a control that updates the same layer and perturbs nothing.
+    // Each method has a control that updates the same layer and perturbs nothing.
     for row in rows.iter().filter(|row| row["perturb"].is_string()) {
         assert!(row["gain_over_control"]["stderr"].is_number(), "{row}");
         let of = |r: &Value| r["nll"]["mean"].as_f64().unwrap();
@@ -165,7 +165,7 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
 }
 
 #[test]
-fn bad_requests_are_named_with_a_remedy() {
+fn bad_input_is_reported_with_a_remedy() {
     let bench = Bench::with_model();
     let model = bench.model.as_str();
     let before = fs::read(format!("{model}/model.safetensors")).unwrap();
@@ -222,9 +222,9 @@ fn bad_requests_are_named_with_a_remedy() {
         (vec!["bench", model], vec!["--plan", &junk], vec!["junk.json", "diagnose --json"]),
     ];
     for (words, rest, parts) in cases {
-        refuses(&run(&bench, &words, &rest), &parts);
+        assert_error(&run(&bench, &words, &rest), &parts);
     }
-    // Numbers out of their range are a matter of usage.
+    // Numbers out of range are usage errors.
     for (flag, value, expected) in [
         ("--lr", "-1", "expected a number above 0"),
         ("--lr", "0", "expected a number above 0"),
@@ -232,7 +232,7 @@ fn bad_requests_are_named_with_a_remedy() {
         ("--gamma", "0", "expected a number above 0"),
         ("--momentum", "1", "expected a number from 0 to less than 1"),
         ("--epochs", "0", "expected a whole number from 1"),
-        ("--batch-size", "8.5", "expected a whole number from 1"),
+        ("--batch-size", "0", "expected a whole number from 1"),
         ("--memory", "4", "as in 4GiB"),
     ] {
         let out = run(&bench, &train, &[flag, value]);
@@ -246,20 +246,20 @@ fn bad_requests_are_named_with_a_remedy() {
 }
 
 #[test]
-fn missing_splits_are_named_with_the_flag_that_gives_them() {
+fn missing_splits_are_reported_with_their_flag() {
     let bench = Bench::with_model();
     let out = bench.path("out");
     let [no_test, no_train] = ["t10k", "train"].map(|prefix| without(&bench, prefix, prefix, 4));
     let model = bench.model.as_str();
     let diagnosed = bench.run(&["diagnose", model, "--data", &no_test, "--quiet"]);
-    refuses(&diagnosed, &["validation", "--val-data"]);
+    assert_error(&diagnosed, &["validation", "--val-data"]);
     let train = |data: &str, rest: &[&str]| {
         let words = ["post-train", model, "--out", &out, "--quiet", "--data", data];
         bench.run(&[&words[..], &SMALL[..], rest].concat())
     };
-    refuses(&train(&no_test, &[]), &["--val-data", "--perturb", "--update"]);
-    refuses(&train(&no_train, &[]), &["training", "--train-data"]);
-    // With layers named, no validation images are needed.
+    assert_error(&train(&no_test, &[]), &["--val-data", "--perturb", "--update"]);
+    assert_error(&train(&no_train, &[]), &["training", "--train-data"]);
+    // With explicit layers, no validation images are needed.
     let done = train(&no_test, &["--perturb", "head", "--update", "norm"]);
     assert!(done.success && done.output.contains("no final figures"), "{}", done.errors);
 }

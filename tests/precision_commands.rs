@@ -1,13 +1,13 @@
-//! `--precision bf16` as a user meets it.
+//! `--precision bf16` end to end.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
 use common::Bench;
 
 #[test]
-fn models_are_trained_judged_and_compared_in_bf16() {
+fn training_evaluation_and_comparison_in_bf16() {
     let bench = Bench::new();
     let (new, better) = (bench.path("new"), bench.path("better"));
     let common = ["--data", &bench.data, "--quiet"];
@@ -21,7 +21,7 @@ fn models_are_trained_judged_and_compared_in_bf16() {
     run(&[&arch[..], &["--val-fraction", "0.25", "--out", &new], &bf16].concat(), "new.json");
     assert_eq!(bench.json("new.json")["settings"]["precision"], "bf16");
 
-    // 38 products, each of two operands rounded by 2⁻⁸ at most, errors adding in squares; and logits
+    // 38 products, each with two operands rounded by at most 2⁻⁸; squared errors add up. Logits
     // are of size one.
     let bound = 76f64.sqrt() * 2f64.powi(-8);
     run(&["eval", &new], "f32.json");
@@ -39,7 +39,7 @@ fn models_are_trained_judged_and_compared_in_bf16() {
     run(&words.concat(), "pol.json");
     let report = bench.json("pol.json");
     assert_eq!(report["precision"], "bf16");
-    // The input's figures are those that eval takes in f32.
+    // The figures of the input are those of eval in f32.
     let before = report["test"]["before"]["nll"].as_f64().unwrap();
     assert!((before - nll[0]).abs() < 1e-6, "{before} {nll:?}");
     let inspected = bench.run(&["inspect", &better, "--json", &bench.path("inspect.json")]);

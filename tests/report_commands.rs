@@ -1,6 +1,6 @@
-//! `planish report` as a user meets it.
+//! `planish report` end to end.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -8,7 +8,7 @@ use common::Bench;
 use roxmltree::Document;
 use std::fs;
 
-/// Results of every kind that a report shows, of one small model.
+/// Results of all supported kinds, of one small model.
 fn results(bench: &Bench) -> Vec<String> {
     let path = |name: &str| bench.path(name);
     let (data, model) = (bench.data.clone(), bench.model.clone());
@@ -90,7 +90,7 @@ fn results(bench: &Bench) -> Vec<String> {
     vec![val, post, bench_json, eval, compared, fine]
 }
 
-/// The page as a tree, once it is sure that it is one and asks for nothing outside.
+/// Parses the page and checks that it is self-contained.
 fn checked(page: &str) -> Document<'_> {
     let body = page.strip_prefix("<!DOCTYPE html>\n").expect("a doctype");
     for outside in ["http:", "https:", "//fonts", "@import", "url(", "<script", "<link"] {
@@ -113,7 +113,7 @@ fn checked(page: &str) -> Document<'_> {
 }
 
 #[test]
-fn every_kind_of_result_is_shown_and_the_page_needs_nothing_else() {
+fn every_kind_of_result_is_shown_on_a_self_contained_page() {
     let bench = Bench::with_model();
     let results = results(&bench);
     let html = bench.path("report.html");
@@ -145,7 +145,7 @@ fn every_kind_of_result_is_shown_and_the_page_needs_nothing_else() {
     assert!(out.success && out.output.is_empty(), "{}", out.errors);
     let page = fs::read_to_string(&html).unwrap();
     let tree = checked(&page);
-    // What the page says is what the files say.
+    // The page shows the figures of the files.
     let text: String = tree.descendants().filter_map(|n| n.text()).collect::<Vec<_>>().join(" ");
     let post = bench.json("post.json");
     let nll = post["test"]["before"]["nll"].as_f64().unwrap();
@@ -161,7 +161,7 @@ fn every_kind_of_result_is_shown_and_the_page_needs_nothing_else() {
 }
 
 #[test]
-fn points_of_the_lines_and_bins_are_those_of_the_figures() {
+fn points_and_bins_match_the_figures() {
     let bench = Bench::with_model();
     let json = bench.path("d.json");
     let out = bench.run(&["diagnose", &bench.model, "--data", &bench.data, "--json", &json]);
@@ -169,7 +169,7 @@ fn points_of_the_lines_and_bins_are_those_of_the_figures() {
     for layer in bench.json("d.json")["layers"].as_array().unwrap() {
         let lines = layer["lines"].as_array().unwrap();
         assert_eq!(lines.len(), 2);
-        // In-sample ΔL is the folds' mean of start less lowest point.
+        // In-sample ΔL is the mean over folds of the initial minus the lowest loss.
         let won = |line: &serde_json::Value| {
             let points = line["points"].as_array().unwrap().iter();
             let least = points.map(|p| p[1].as_f64().unwrap()).fold(f64::INFINITY, f64::min);
@@ -198,7 +198,7 @@ fn points_of_the_lines_and_bins_are_those_of_the_figures() {
 }
 
 #[test]
-fn what_is_no_result_is_named() {
+fn files_that_are_not_results_are_reported() {
     let bench = Bench::with_model();
     let json = bench.path("e.json");
     let made = bench.run(&["eval", &bench.model, "--data", &bench.data, "--json", &json]);
@@ -218,8 +218,8 @@ fn what_is_no_result_is_named() {
     let cases: [(&str, &[&str]); 5] = [
         (&newer, &["newer.json", "planish/evaluation/1", "planish/evaluation/2"]),
         (&kind, &["kind.json", "planish/diagnosis/1", "found planish/patch/1"]),
-        (&less, &["less.json", "other contents"]),
-        (&no, &["no.json", "no JSON"]),
+        (&less, &["less.json", "unexpected contents"]),
+        (&no, &["no.json", "invalid JSON"]),
         (&absent, &["absent.json", "cannot be read"]),
     ];
     for (result, parts) in cases {
@@ -231,5 +231,9 @@ fn what_is_no_result_is_named() {
     let words = ["report", &json, "--html", &html, "--data", &data];
     let out = bench.plain(&words);
     assert!(out.success, "{}", out.errors);
-    assert!(out.errors.contains("note: --data: expected a result of post-train"), "{}", out.errors);
+    assert!(
+        out.errors.contains("note: --data: none of the results lists changed images"),
+        "{}",
+        out.errors
+    );
 }

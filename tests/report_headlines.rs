@@ -1,6 +1,6 @@
-//! What the head of a page says, and of which run.
+//! The head of a report page, and the run it describes.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -23,7 +23,7 @@ const SMALL: [&str; 11] = [
     "--update=*",
 ];
 
-/// Post-trains on labels that say nothing of the images, so that V says no.
+/// Post-trains on labels unrelated to the images, so that the result is worse on V.
 fn tuned(bench: &Bench, name: &str, rest: &[&str]) -> bool {
     let (wrong, json) = (bench.path("wrong"), bench.path(name));
     let out = format!("{json}-out");
@@ -42,7 +42,7 @@ fn page(bench: &Bench, results: &[&str]) -> String {
     fs::read_to_string(html).unwrap()
 }
 
-/// The text up to the contents: heading, summary and tiles.
+/// The page up to the table of contents: heading, summary and tiles.
 fn head(page: &str) -> &str {
     page.split_once("<nav").unwrap().0
 }
@@ -52,16 +52,16 @@ fn nll(report: &Value, split: &str, when: &str) -> String {
 }
 
 #[test]
-fn the_headline_is_of_a_kept_run_on_test_and_a_refused_one_is_called_so() {
+fn kept_runs_are_the_headline_and_refused_runs_are_marked() {
     let bench = Bench::with_model();
     bench.idx("wrong", 3);
     assert!(!tuned(&bench, "refused.json", &[]));
     let refused = bench.json("refused.json");
     assert!(refused["selection"]["refusal"].as_str().unwrap().contains("worse than the input"));
 
-    // Alone: the model as it was, on V, and the run called refused wherever it stands.
+    // Alone: figures of the input model on V, and the run is marked as refused everywhere.
     let text = page(&bench, &["refused.json"]);
-    let told = "the model as given, on 20 images of V (half of test, seed 0).";
+    let told = "the input model, on 20 images of V (half of test, seed 0).";
     assert!(head(&text).contains(told), "{}", head(&text));
     assert!(head(&text).contains("refused.json: SGD → * was refused by the guard: epoch"));
     assert!(head(&text).contains(&nll(&refused, "validation", "before")), "{}", head(&text));
@@ -72,16 +72,16 @@ fn the_headline_is_of_a_kept_run_on_test_and_a_refused_one_is_called_so() {
         assert!(text.contains(part), "{part}");
     }
 
-    // Beside an evaluation on test it never heads the page, whichever comes first.
+    // With an evaluation on test, a refused run is never the headline, in any order.
     let eval = bench.path("eval.json");
     assert!(bench.run(&["eval", &bench.model, "--data", &bench.data, "--json", &eval]).success);
     for order in [["refused.json", "eval.json"], ["eval.json", "refused.json"]] {
         let text = page(&bench, &order);
-        let told = "eval.json: the model as given, on 40 images (split test, whole";
+        let told = "eval.json: the input model, on 40 images (split test, whole";
         assert!(head(&text).contains(told) && head(&text).contains("was refused"), "{text}");
     }
 
-    // A run that was kept does, with its figures on test before those on V.
+    // A kept run is the headline, with its figures on test rather than V.
     assert!(tuned(&bench, "kept.json", &["--force"]));
     let kept = bench.json("kept.json");
     assert!(kept["selection"].get("refusal").is_none());
@@ -91,7 +91,7 @@ fn the_headline_is_of_a_kept_run_on_test_and_a_refused_one_is_called_so() {
     assert!(head(&text).contains(&format!("{} before", nll(&kept, "test", "before"))));
     assert!(head(&text).contains("SGD → *, test: On these 20 images"), "{}", head(&text));
 
-    // A file of an earlier build tells no reason, and is refused all the same.
+    // A file of an earlier build contains no reason, but the run is still marked as refused.
     let mut old = refused.clone();
     old["selection"].as_object_mut().unwrap().remove("refusal");
     fs::write(bench.path("old.json"), old.to_string()).unwrap();
@@ -132,7 +132,7 @@ fn a_plan_of_one_layer_is_explained() {
     assert!(one.contains("since it is the only eligible layer; ") && one.contains(meaning));
     assert!(!told(plan("norm", &[]), [true, true]).contains("p = u"));
 
-    // So it is where a user names one layer twice.
+    // The same if the user names one layer twice.
     let out = bench.path("out");
     let words = ["post-train", &bench.model, "--data", &bench.data, "--dry-run", "--out", &out];
     let layers = ["--batch-size", "8", "--perturb-batch", "8", "--perturb", "head", "--update"];
@@ -142,7 +142,7 @@ fn a_plan_of_one_layer_is_explained() {
 }
 
 #[test]
-fn diagrams_have_titles_and_axes_and_classes_their_names() {
+fn diagrams_have_titles_axes_and_class_names() {
     let bench = Bench::with_model();
     let names = ["boot", "coat", "hat", "glove"];
     fs::write(format!("{}/classes.txt", bench.data), names.join("\n")).unwrap();
@@ -152,7 +152,7 @@ fn diagrams_have_titles_and_axes_and_classes_their_names() {
     assert!(done.success, "{}", done.errors);
     let mut report = bench.json("t.json");
     assert_eq!(report["class_names"], json!(names));
-    // Each printed loss says on which images it is, the input's among them.
+    // Each printed loss names its images, including the loss of the input.
     for part in ["epoch 0: V ", " on its 20 images before training", "training batches "] {
         assert!(done.errors.contains(part), "{part}: {}", done.errors);
     }
@@ -160,7 +160,7 @@ fn diagrams_have_titles_and_axes_and_classes_their_names() {
     report["test"]["flips"]["most_fixed"] = json!([flip]);
     fs::write(&json, report.to_string()).unwrap();
     let text = page(&bench, &["t.json"]);
-    assert!(text.contains("coat, taken for glove (50.0%)"));
+    assert!(text.contains("coat, predicted glove (50.0%)"));
     let tree = Document::parse(text.strip_prefix("<!DOCTYPE html>\n").unwrap()).unwrap();
     let diagrams: Vec<_> = tree
         .descendants()
@@ -173,7 +173,7 @@ fn diagrams_have_titles_and_axes_and_classes_their_names() {
         let words: Vec<&str> = drawn.filter_map(|n| n.text()).map(str::trim).collect();
         assert!(words.contains(&"confidence") && words.contains(&"accuracy"), "{words:?}");
     }
-    // The verdicts' table wraps where the page is narrow.
+    // The table of verdicts wraps on narrow pages.
     let fits = |n: &roxmltree::Node| n.attribute("class") == Some("fits");
     let verdicts = tree.descendants().find(fits).unwrap();
     let cells = verdicts.descendants().filter(|n| n.has_tag_name("td"));

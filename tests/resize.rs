@@ -16,7 +16,7 @@ fn split(shape: &[usize], levels: &[u8]) -> Split {
 }
 
 #[test]
-fn every_case_is_pillows() {
+fn every_case_matches_pillow() {
     let bytes = std::fs::read(REFERENCE).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -29,7 +29,7 @@ fn every_case_is_pillows() {
         assert_eq!(out.len(), expected.data().len(), "{name}");
         let plane = expected.shape()[0] * expected.shape()[1];
         let channels = expected.shape()[2];
-        // To the level, but for the tall image that Pillow 13 resizes columns first.
+        // Exact, except for the tall image whose columns Pillow 13 resizes first.
         let columns_first = name.starts_with("rgb-to-grey") && !settings.contains("nearest");
         let allowed = if columns_first { 1.0 } else { 0.0 };
         for (at, level) in expected.data().iter().enumerate() {
@@ -43,7 +43,7 @@ fn every_case_is_pillows() {
 }
 
 #[test]
-fn normalisation_is_torchvisions() {
+fn normalisation_matches_torchvision() {
     let bytes = std::fs::read(REFERENCE).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let input = tensors.tensor("norm/in").unwrap();
@@ -61,7 +61,7 @@ fn normalisation_is_torchvisions() {
     let (expected, _) = expected.data().as_chunks::<4>();
     assert_eq!(out.len(), expected.len());
     for (ours, theirs) in out.iter().zip(expected) {
-        // Values reach 2.7; one rounding of f32 is 2.4e-7 there.
+        // Values reach 2.7, where one f32 rounding is 2.4e-7.
         assert!((ours - f32::from_le_bytes(*theirs)).abs() < 5e-7);
     }
 }
@@ -82,7 +82,7 @@ fn a_preprocessing_prints_as_one_line() {
 }
 
 #[test]
-fn a_preprocessing_that_contradicts_itself_names_the_field() {
+fn inconsistent_preprocessing_names_the_field() {
     assert!(good().check().is_ok());
     let bad = [
         ("image size", Preprocess { image_size: [0, 8], ..good() }),
@@ -105,7 +105,7 @@ fn a_preprocessing_that_contradicts_itself_names_the_field() {
 }
 
 #[test]
-fn images_that_cannot_be_resized_are_refused() {
+fn images_that_cannot_be_resized_are_rejected() {
     let ribbon = split(&[1, 60_000, 1], &[0; 60_000]);
     let preprocess = parse("short bilinear 224 224 256 3");
     let error = ribbon.pixels(&[0], Some(&preprocess), None).unwrap_err();

@@ -16,8 +16,8 @@ use std::sync::Arc;
 const STEPS: usize = 7;
 const B: usize = 6;
 
-/// Largest error relative to the norm of what training moved: f64 differs from torch by the order
-/// of sums, which seven steps carry on.
+/// Maximum error relative to the norm of the weight change. f64 differs from torch by the order of
+/// sums, over seven steps.
 const TOLERANCE: f64 = 1e-9;
 
 struct Reference {
@@ -154,9 +154,9 @@ fn every_variant_agrees_with_torch() {
     }
 }
 
-/// One step's model before and after the climb, seen through its gradient: SAM's ε has length ρ.
+/// SAM's ε has length ρ: compares the gradients before and after the ascent step.
 #[test]
-fn a_climb_has_the_length_asked_for_and_goes_up() {
+fn the_ascent_step_has_length_rho_and_increases_the_loss() {
     let reference = reference();
     let model = reference.model();
     let batch = reference.batch(0);
@@ -170,7 +170,7 @@ fn a_climb_has_the_length_asked_for_and_goes_up() {
         let step = sam.step(&model, &source, &batch).unwrap();
         let Some(Displacement::Ascent { length, relative: Some(relative) }) = step.perturbation
         else {
-            panic!("SAM tells its climb")
+            panic!("SAM reports its ascent step")
         };
         assert!((length / rho - 1.0).abs() < 1e-12, "{length}");
         assert!((relative * norm / rho - 1.0).abs() < 1e-12, "{relative}");
@@ -180,7 +180,7 @@ fn a_climb_has_the_length_asked_for_and_goes_up() {
 }
 
 #[test]
-fn a_layer_of_zeros_is_perturbed_too() {
+fn a_layer_of_zeros_is_perturbed() {
     let mut model = reference().model();
     let batch = reference().batch(0);
     let head = select(&model.config, "head").unwrap().remove(0);
@@ -203,7 +203,7 @@ fn a_layer_of_zeros_is_perturbed_too() {
 }
 
 #[test]
-fn looksam_at_every_step_is_sam() {
+fn looksam_with_k_1_is_sam() {
     let reference = reference();
     let model = reference.model();
     let all = join(&select(&model.config, "*").unwrap());
@@ -219,7 +219,7 @@ fn looksam_at_every_step_is_sam() {
 }
 
 #[test]
-fn norm_only_sam_needs_a_norm() {
+fn sam_norm_needs_a_normalisation_layer() {
     let model = reference().model();
     let head = select(&model.config, "head").unwrap().remove(0);
     let refused = Sam::new(&model.config, head, Variant::Norms, 0.5);

@@ -1,6 +1,6 @@
-//! `eval --shift` and `eval --ood` as a user meets them.
+//! `eval --shift` and `eval --ood` end to end.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 mod common;
 
@@ -8,7 +8,7 @@ use common::Bench;
 use std::fs;
 
 #[test]
-fn the_matrix_is_filled_and_taken_up_again() {
+fn the_matrix_is_computed_and_resumed() {
     let bench = Bench::with_model();
     let json = bench.path("r.json");
     let run = |shift: &str, seed: &str| {
@@ -32,7 +32,7 @@ fn the_matrix_is_filled_and_taken_up_again() {
     assert_eq!(some["shifts"]["by_severity"].as_array().unwrap().len(), 3);
     assert_eq!(some["shifts"]["finished"], true);
 
-    // A cell that is there is not computed again: a mark in it stays.
+    // An existing cell is not recomputed: a mark in it is preserved.
     let mut marked = some.clone();
     marked["shifts"]["cells"][0]["figures"]["top5"] = 0.125.into();
     fs::write(&json, marked.to_string()).unwrap();
@@ -41,18 +41,18 @@ fn the_matrix_is_filled_and_taken_up_again() {
     assert_eq!(cells(&more).len(), 6);
     let off = figure(&cells(&more)[2], "nll") - figure(&cells(&some)[2], "nll");
     assert!(off.abs() < 1e-12, "{off}");
-    // Nor is a cell lost that is not asked for.
+    // A cell that is not requested is preserved.
     let (text, fewer) = run("corruptions:contrast:5", "0");
     assert!(text.contains("of 6 of 75 cells"), "{text}");
     assert_eq!(cells(&fewer), cells(&more));
-    // Nor by a run that asks for none at all.
+    // The same for a run without `--shift`.
     let words = ["eval", &bench.model, "--data", &bench.data, "--json", &json];
     assert!(bench.run(&words).success);
     assert_eq!(cells(&bench.json("r.json")), cells(&more));
 }
 
 #[test]
-fn a_matrix_of_other_figures_is_never_written_over() {
+fn a_matrix_of_other_figures_is_not_overwritten() {
     let bench = Bench::with_model();
     let (json, model) = (bench.path("r.json"), bench.model.clone());
     let shift = ["--shift", "corruptions:contrast:1"];
@@ -64,7 +64,7 @@ fn a_matrix_of_other_figures_is_never_written_over() {
     let (before, digest) =
         (fs::read(&json).unwrap(), report["checkpoint"]["digest"].as_str().unwrap().to_owned());
 
-    // Another model: one bit of its last number.
+    // Another model: one bit of its last number differs.
     let other = bench.path("other");
     fs::create_dir(&other).unwrap();
     for file in fs::read_dir(&model).unwrap().map(|e| e.unwrap().path()) {
@@ -79,7 +79,7 @@ fn a_matrix_of_other_figures_is_never_written_over() {
     let clean = ["eval", &other, "--data", &bench.data, "--json", &elsewhere];
     assert!(bench.run(&clean).success);
     let new = bench.json("elsewhere.json")["checkpoint"]["digest"].as_str().unwrap().to_owned();
-    let remedy = ["r.json", "1 corrupted cells", "name another file", "or delete"];
+    let remedy = ["r.json", "1 corrupted cells", "choose another file", "or delete"];
     for rest in [&shift[..], &[]] {
         let refused = eval(&other, &bench.data, rest);
         refused.fails_with(&remedy);
@@ -87,7 +87,7 @@ fn a_matrix_of_other_figures_is_never_written_over() {
         refused.fails_with(&[&told]);
     }
 
-    // The same model with another seed, on other images, otherwise prepared, by another build.
+    // The same model with another seed, other images, another preprocessing, another build.
     let seed = [&shift[..], &["--seed", "1"]].concat();
     eval(&model, &bench.data, &seed)
         .fails_with(&[&remedy[..], &["seed is 0, expected 1"]].concat());
@@ -108,7 +108,7 @@ fn a_matrix_of_other_figures_is_never_written_over() {
 }
 
 #[test]
-fn other_images_are_told_apart_and_bad_requests_named() {
+fn out_of_distribution_images_are_detected_and_bad_input_is_reported() {
     let bench = Bench::with_model();
     let far = bench.idx("far", 40);
     let json = bench.path("r.json");
@@ -120,7 +120,7 @@ fn other_images_are_told_apart_and_bad_requests_named() {
     let found = &bench.json("r.json")["others"][0];
     assert!(found["max_probability"]["fpr95"]["stderr"].is_f64());
 
-    // The model's own images are told apart as a coin would.
+    // For the model's own images, detection is at chance level.
     let same = format!("same={}", bench.data);
     let words = ["eval", &bench.model, "--data", &bench.data, "--json", &json, "--ood", &same];
     assert!(bench.run(&words).success);

@@ -1,4 +1,4 @@
-//! Spectra and Newton's steps of a diagnosis against what the same small model gives directly.
+//! Spectra and Newton steps of a diagnosis against direct computations on the same small model.
 
 #[allow(dead_code)]
 mod small;
@@ -43,7 +43,7 @@ fn times(matrix: &[Vec<f64>], v: &[f64]) -> Vec<f64> {
     matrix.iter().zip(v).fold(zero, |sum, (column, &x)| plus(&sum, x, column))
 }
 
-/// Largest eigenvalue and its vector of A + shift by power iteration, less the shift.
+/// Largest eigenvalue of A and its eigenvector, by power iteration on A + shift.
 fn top(matrix: &[Vec<f64>], shift: f64) -> (f64, Vec<f64>) {
     let mut v: Vec<f64> = (0..matrix.len()).map(|i| 1.0 + (i as f64).sin()).collect();
     for _ in 0..6_000 {
@@ -55,7 +55,7 @@ fn top(matrix: &[Vec<f64>], shift: f64) -> (f64, Vec<f64>) {
 }
 
 #[test]
-fn spectra_are_those_of_the_assembled_matrices() {
+fn spectra_match_the_assembled_matrices() {
     let model = model(DType::F64);
     let v = images(&model, 40);
     for name in ["block.1", "norm", "head"] {
@@ -65,7 +65,7 @@ fn spectra_are_those_of_the_assembled_matrices() {
             let own = layer(&model, name);
             let operator = LayerOperator::new(&model, &v, &own, spectrum.matrix);
             let matrix = dense(&operator);
-            // A shift that no row's sum exceeds makes every eigenvalue positive.
+            // A shift of at least every row sum makes all eigenvalues positive.
             let shift = matrix.iter().map(|c| c.iter().map(|x| x.abs()).sum::<f64>());
             let shift = shift.fold(0.0, f64::max);
             let (largest, y) = top(&matrix, shift);
@@ -80,7 +80,7 @@ fn spectra_are_those_of_the_assembled_matrices() {
 
             let trace: f64 = matrix.iter().enumerate().map(|(i, c)| c[i]).sum();
             let told = spectrum.trace.unwrap();
-            // Four standard errors of at least eight probes, or rounding where the sketch is all.
+            // Four standard errors of at least eight probes, or rounding if the sketch is complete.
             let room = 4.0 * told.stderr + 1e-9 * trace.abs();
             assert!((told.value - trace).abs() < room, "{name}: {told:?} {trace}");
             match (spectrum.matrix, spectrum.effective_dimension) {
@@ -98,7 +98,7 @@ fn spectra_are_those_of_the_assembled_matrices() {
             let mass: f64 = density.density.iter().sum::<f64>() * width;
             assert!((mass - 1.0).abs() < 0.01, "{mass}");
 
-            // yᵀAy image by image gives the standard error that groups of images estimate.
+            // yᵀAy per image gives the standard error that groups of images estimate.
             let each: Vec<f64> = (0..40)
                 .map(|i| {
                     let alone = v.select(&[i]).unwrap();
@@ -110,7 +110,7 @@ fn spectra_are_those_of_the_assembled_matrices() {
             assert!((mean(&each) / largest - 1.0).abs() < 1e-6);
             let centred: Vec<f64> = each.iter().map(|x| x - largest).collect();
             let stderr = (dot(&centred, &centred) / (39.0 * 40.0)).sqrt();
-            // Sixteen groups know a standard deviation to 18%.
+            // Sixteen groups determine a standard deviation to 18%.
             let ratio = spectrum.largest_stderr.unwrap() / stderr;
             assert!((0.4..1.7).contains(&ratio), "{name}: {ratio}");
         }
@@ -123,7 +123,7 @@ fn spectra_are_those_of_the_assembled_matrices() {
 }
 
 #[test]
-fn newtons_steps_keep_to_their_radius_and_beat_the_gradient() {
+fn newton_steps_stay_within_the_radius_and_beat_the_gradient() {
     let model = model(DType::F64);
     let v = images(&model, 60);
     let head = layer(&model, "head");
@@ -137,7 +137,7 @@ fn newtons_steps_keep_to_their_radius_and_beat_the_gradient() {
         let found = one(&model, &v, "head", options);
         let steps = found.newton.as_ref().unwrap();
         assert!(found.displacement <= radius * norm * (1.0 + 1e-9), "{found:?}");
-        // Straight down the gradient, as far, on the same folds.
+        // A gradient step of the same length, on the same folds.
         let halves = stratified_halves(&v.labels, 7);
         let gains = [&halves.0, &halves.1].map(|fold| {
             let own = v.select(fold).unwrap();
@@ -148,7 +148,7 @@ fn newtons_steps_keep_to_their_radius_and_beat_the_gradient() {
         let gained = found.delta_l_nats.in_sample.unwrap();
         assert!(gained > mean(&gains) * (1.0 - 1e-3), "{radius}: {gained} {gains:?}");
         if radius < 0.01 {
-            // So near, the loss is its quadratic model.
+            // At this distance, the quadratic model is accurate.
             assert!((gained / steps.delta_l_nats - 1.0).abs() < 0.02, "{gained} {steps:?}");
             assert!((steps.length / (radius * norm) - 1.0).abs() < 1e-9, "{steps:?}");
         }
@@ -156,12 +156,12 @@ fn newtons_steps_keep_to_their_radius_and_beat_the_gradient() {
 }
 
 #[test]
-fn a_layer_of_zeros_is_moved_within_twice_its_loss_over_its_slope() {
+fn a_layer_of_zeros_moves_at_most_twice_loss_over_gradient_norm() {
     let model = model(DType::F64);
     let v = images(&model, 20);
     let head = layer(&model, "head");
     let model = with_weights(&model, &head, &vec![0.0; weights_of(&model, &head).len()]);
-    // All logits are 0, so either fold's loss is log 3.
+    // All logits are 0, so the loss of both folds is log 3.
     let halves = stratified_halves(&v.labels, 7);
     let longest = [&halves.0, &halves.1].map(|fold| {
         let own = v.select(fold).unwrap();
@@ -179,7 +179,7 @@ fn a_layer_of_zeros_is_moved_within_twice_its_loss_over_its_slope() {
 }
 
 #[test]
-fn very_flat_and_very_sharp_layers_are_measured_alike() {
+fn measurements_are_scale_invariant() {
     // Features s times as large and weights s times as small leave the logits as they are, and make
     // the head's second derivatives s² times as large.
     let model = model(DType::F32);
@@ -206,7 +206,7 @@ fn very_flat_and_very_sharp_layers_are_measured_alike() {
 }
 
 #[test]
-fn nothing_but_the_top_is_measured_on_parts() {
+fn only_top_eigenvalues_are_measured_on_subsets() {
     let model = model(DType::F64);
     let v = images(&model, 20);
     let few = one(&model, &v, "head", whole_spectrum(true).only_top());

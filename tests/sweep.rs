@@ -1,4 +1,4 @@
-//! Products of all layers in one sweep against those taken one after the other.
+//! Products of all layers in one sweep against separate products.
 
 #[path = "common/reference.rs"]
 #[allow(dead_code)]
@@ -10,9 +10,9 @@ use planish::vit::{Granularity, layers};
 use reference::{Reference, numbers};
 use std::path::Path;
 
-/// The bits of one product after the other, along two vectors at once; and vᵀA v to rounding.
+/// Bit-identical products for two vectors at once; vᵀA v up to rounding.
 #[test]
-fn one_sweep_gives_the_products_of_every_layer() {
+fn one_sweep_matches_separate_products() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/hessian.safetensors");
     let r = Reference::open(Path::new(file));
     for dtype in [DType::F64, DType::F32] {
@@ -40,7 +40,7 @@ fn one_sweep_gives_the_products_of_every_layer() {
             .collect();
         let all = |t: &[Tensor]| t.iter().flat_map(numbers).collect::<Vec<f64>>();
         for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
-            // From the pixels, as both ways then see the same micro-batches.
+            // Starting at the pixels, so that both use the same micro-batches.
             let together = objective.products_of_layers(&r.examples(), &requests, matrix).unwrap();
             let along = objective.quadratic_forms(&r.examples(), &requests, matrix).unwrap();
             for ((a, found), curvature) in requests.iter().zip(&together).zip(along) {

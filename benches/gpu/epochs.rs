@@ -1,5 +1,6 @@
-//! Epochs of post-training as the program runs them: B′ twice B, the steps of its optimizer, PoL's
-//! frozen layers' activations on the card, PoF's images on their way while the card computes.
+//! Epochs of post-training as the program runs them: B′ has twice the size of B, optimizer steps
+//! included, the activations of PoL's frozen layers are cached on the GPU, and PoF's images are
+//! uploaded during computation.
 
 use super::machine::{median, numbers};
 use super::{Outcome, Size};
@@ -12,12 +13,12 @@ use planish::train::recipe::{Kind, Recipe};
 use planish::train::{Keep, Source};
 use planish::vit::layers::{features, select};
 
-/// Images of the training set that an epoch is told for.
+/// Size of the training set for which epoch times are printed.
 const IMAGES: usize = 50_000;
-/// Steps in an epoch that is timed.
+/// Number of timed steps.
 const STEPS: usize = 4;
 
-/// Prints them; `product` is the rate of one large product.
+/// Prints the times; `product` is the rate of one large matrix product.
 pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
     let precision = objective.precision.name();
     let config = &objective.config;
@@ -50,7 +51,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
         };
         let source = Source::held(&kept);
         let settings = Settings {
-            // The first finds memory cold.
+            // Warm-up run.
             epochs: size.runs + 1,
             batch: size.batch,
             keep: Keep::Last,

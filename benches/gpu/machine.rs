@@ -1,4 +1,4 @@
-//! What the device does at most.
+//! Measured peak rates of the device.
 
 use super::Outcome;
 use candle_core::{Device, Tensor};
@@ -7,10 +7,10 @@ use planish_kernels::{DualTensor, MatMul, Op};
 use std::error::Error;
 use std::time::Instant;
 
-/// Runs of each ceiling; the fastest counts.
+/// Runs per peak rate; the fastest counts.
 const RUNS: usize = 5;
 
-/// Operands of the ceilings.
+/// Operands of the measurements.
 pub struct Machine {
     device: Device,
     factors: [DualTensor; 2],
@@ -43,12 +43,12 @@ impl Machine {
         &self.device
     }
 
-    /// Waits until all that was sent has been done.
+    /// Waits until all submitted work is complete.
     pub fn wait(&self) -> Outcome<()> {
         Ok(self.device.synchronize()?)
     }
 
-    /// Seconds of the fastest of some runs, after one that does not count.
+    /// Seconds of the fastest of several runs, after a warm-up run.
     pub fn fastest(&self, mut work: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
         work()?;
         let mut least = f64::INFINITY;
@@ -62,7 +62,7 @@ impl Machine {
         Ok(least)
     }
 
-    /// Bytes read and written a second by a copy within the device's memory.
+    /// Bytes read and written per second by a copy within device memory.
     pub fn copy(&mut self) -> Outcome<f64> {
         let all = std::slice::from_ref(&self.copied);
         let copy = || planish::vector::concat(all).map(drop);
@@ -70,7 +70,7 @@ impl Machine {
         Ok(8.0 * self.copied.elem_count() as f64 / seconds)
     }
 
-    /// Operations a second of one large square product in f32, or in TF32 where that is allowed.
+    /// Operations per second of one large square matrix product in f32, or in TF32 if enabled.
     pub fn product(&mut self) -> Outcome<f64> {
         let [a, b] = &self.factors;
         let op = MatMul::default();
@@ -78,13 +78,13 @@ impl Machine {
         Ok(2.0 * (self.side as f64).powi(3) / seconds)
     }
 
-    /// Bytes a second that come from the CPU's memory.
+    /// Upload rate from CPU memory, bytes per second.
     fn upload(&self) -> Outcome<f64> {
         let seconds = self.fastest(|| Ok(self.host.to_device(&self.device).map(drop)?))?;
         Ok(4.0 * self.host.elem_count() as f64 / seconds)
     }
 
-    /// Prints the ceilings.
+    /// Prints the peak rates.
     pub fn tell(&mut self, gpu: &Gpu) -> Outcome<()> {
         let (copy, product, upload) = (self.copy()?, self.product()?, self.upload()?);
         println!(
@@ -105,7 +105,7 @@ impl Machine {
     }
 }
 
-/// The middle of some measurements.
+/// The median of some measurements.
 pub fn median(mut x: Vec<f64>) -> f64 {
     x.sort_by(f64::total_cmp);
     x.get(x.len() / 2).copied().unwrap_or(f64::NAN)

@@ -1,10 +1,10 @@
-//! A GPU's times beside its own ceilings: `cargo bench --features cuda --bench gpu [-- --tiny]`, as
-//! `scripts/gpu-check` runs it. Prints Markdown.
+//! Times on a GPU relative to its measured peak rates: `cargo bench --features cuda --bench gpu [--
+//! --tiny]`. Run by `scripts/gpu-check`. Prints Markdown.
 //!
-//! What is timed is verified first. Ceilings are measured on the spot: a copy within the device's
-//! memory, and one large product, in f32 and in TF32. The share beside a time is that of the ceiling
-//! which the mathematics cannot pass: bytes over the copy's rate for row operations, operations over
-//! the product's for all else. `--tiny` is for emulated devices.
+//! Results are verified before timing. Peak rates are measured in the same run: a copy within
+//! device memory, and one large matrix product in f32 and in TF32. The share next to a time is the
+//! lower bound on the time divided by the time. The bound is bytes over the copy rate for row
+//! operations, and operations over the product rate otherwise. `--tiny` is for emulated devices.
 
 #[path = "../../src/bin/planish/allocator.rs"]
 mod allocator;
@@ -29,7 +29,7 @@ use tasks::Tasks;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// How large everything is.
+/// Problem sizes.
 struct Size {
     arch: &'static str,
     shape: [usize; 2],
@@ -58,7 +58,7 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// The work of whole models.
+/// Benchmarks of whole models.
 fn models(size: &Size, machine: &mut Machine, tf32: bool) -> Outcome<()> {
     let [classes, channels] = size.shape;
     let mut config = arch::named(size.arch, classes, channels)?;
@@ -88,7 +88,7 @@ fn models(size: &Size, machine: &mut Machine, tf32: bool) -> Outcome<()> {
         tasks.objective.micro_batch,
         if tf32 { "TF32" } else { "f32" },
     );
-    // Steps are timed as the program makes them, see `epochs`; bf16 once.
+    // Steps are timed as in the program, see `epochs`; bf16 only once.
     let left_out = |task: &str| task.contains("step") || tf32 && task.ends_with("bf16");
     let timed = |task: &&&str| !left_out(task);
     for task in tasks::NAMES.iter().filter(timed) {
@@ -113,7 +113,7 @@ fn models(size: &Size, machine: &mut Machine, tf32: bool) -> Outcome<()> {
     optimizer(size, &tasks.objective, machine)
 }
 
-/// A step over all weights.
+/// An optimizer step over all weights.
 fn optimizer(size: &Size, objective: &Objective, machine: &mut Machine) -> Outcome<()> {
     let all = select(&objective.config, "*")?.remove(0);
     let weights = objective.weights_of(&all)?;
@@ -130,7 +130,7 @@ fn optimizer(size: &Size, objective: &Objective, machine: &mut Machine) -> Outco
         drop(next);
     }
     let (seconds, copy) = (median(seconds), machine.copy()?);
-    // Weights, gradient and momentum are read, weights and momentum written.
+    // Reads weights, gradient and momentum; writes weights and momentum.
     let bytes = 20.0 * objective.weights.parameters() as f64;
     println!(
         "\nSGD on all {} weights: {:.3} ms, {:.0} GB/s, {:.0} % of a copy.",

@@ -1,12 +1,13 @@
-//! Row operations at the shapes of a ViT-B/16 on a batch of 128: time beside bytes over the rate of
-//! a copy.
+//! Row operations with the shapes of a ViT-B/16 on a batch of 128: time compared with bytes over
+//! the copy rate.
 
 use super::Outcome;
 use super::machine::{Machine, numbers};
 use candle_core::{Device, Tensor};
 use planish_kernels::{Add, CrossEntropy, DualTensor, Gelu, LayerNorm, Op, Saved, Softmax};
 
-/// An operation and its operands' shapes; its value's, or that of its gradient in some of them.
+/// An operation with the shapes of its operands and of its value, or of its gradient for some
+/// operands.
 struct Case {
     name: &'static str,
     op: Box<dyn Op>,
@@ -34,7 +35,7 @@ impl Case {
         Self { needs_grad: Some(needs_grad.to_vec()), ..self }
     }
 
-    /// Seconds, and bytes moved once each.
+    /// Seconds, and bytes if each operand is moved once.
     fn measure(&self, machine: &Machine, device: &Device, tangents: usize) -> Outcome<[f64; 2]> {
         let x = self.dims.iter().map(|dims| dual(dims, tangents, device));
         let x = x.collect::<Outcome<Vec<_>>>()?;
@@ -82,7 +83,7 @@ fn cases(large: bool) -> Vec<Case> {
     ]
 }
 
-/// Prints them.
+/// Prints the times.
 pub fn tell(machine: &mut Machine, large: bool) -> Outcome<()> {
     let copy = machine.copy()?;
     println!(

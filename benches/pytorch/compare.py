@@ -1,15 +1,15 @@
-"""The same work on one ViT-B/16 in PyTorch and in planish, in turn, and the ratios of their times.
+"""Times the same tasks on one ViT-B/16 in PyTorch and in planish, and prints the ratios.
 
     pip install torch timm safetensors
     python benches/pytorch/compare.py [--batch 8] [--rounds 3] [--threads 2] [--only NAME …]
                                         [--tiles] [--jax]
 
-One timm checkpoint with random weights and one batch of random pixels serve both. Every task gives a
-number that is compared before its time is: a loss, the norm of a gradient, vᵀHv. Rounds alternate,
-so that a machine whose speed changes changes it for both; medians are printed. In PyTorch a
-Hessian-vector product is double backward, as its users write it; blocks frozen below a layer run
-without a tape. `--tiles` runs planish a second time in each turn, its f32 products on AMX tiles;
-`--jax` (pip install jax) runs the forward pass and the gradient in JAX, too, compiled as a whole.
+Both use one timm checkpoint with random weights and one batch of random pixels. Each task returns a
+number, which is compared before the times are: a loss, the norm of a gradient, vᵀHv. Rounds alternate,
+so that changes in machine speed affect both; medians are printed. In PyTorch, a Hessian-vector product
+is a double backward, and frozen blocks below a layer run without autograd. `--tiles` runs planish a
+second time in each round, with f32 products on AMX tiles. `--jax` (pip install jax) also runs the
+forward pass and the gradient in JAX, compiled as a whole.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOLERANCE = 2e-3
-# Products of operands that are rounded by 2^-8, some sixty one behind the other.
+# About sixty sequential products, with operands rounded by 2^-8.
 TOLERANCE_BF16 = 3e-2
 
 
 class Planish:
-    """The bench's binary, one task a line."""
+    """The bench binary; one task per line."""
 
     def __init__(self, folder, pixels, threads, *options):
         build = ["cargo", "bench", "--bench", "vit", "--no-run", "--message-format=json"]
@@ -60,7 +60,7 @@ class Planish:
 
 
 class PyTorch:
-    """What a user of PyTorch would write."""
+    """The usual PyTorch implementation."""
 
     def __init__(self, model, pixels, labels):
         self.model, self.pixels, self.labels = model, pixels, labels
@@ -123,7 +123,7 @@ class PyTorch:
         return self.norm(self.curvature(self.blocks[-1]))
 
     def last_block_cached(self):
-        """The last block's gradient, every stage below without a tape."""
+        """The last block's gradient, with all stages below run without autograd."""
         for p in self.all:
             p.requires_grad_(False)
         for p in self.blocks[-1]:
@@ -152,7 +152,7 @@ class PyTorch:
             for p, w in zip(head, kept):
                 p.copy_(w)
         self.last_block_cached()
-        # The step found is another than planish's, so there is no number to compare.
+        # The step differs from planish's, so there is no number to compare.
         return float("nan")
 
 
@@ -169,7 +169,7 @@ def main():
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = timm.create_model(args.model, num_classes=100).eval()
-    # timm starts the head at zero: then no gradient would reach a block.
+    # timm initialises the head to zero, which would make the gradients of all blocks zero.
     torch.nn.init.normal_(model.head.weight, std=0.02)
     size = model.default_cfg["input_size"]
     pixels = torch.randn(args.batch, *size)

@@ -1,4 +1,4 @@
-"""timm's ViT in JAX, compiled as a whole: the peer that `compare.py --jax` times beside PyTorch."""
+"""timm's ViT in JAX, compiled as a whole, for `compare.py --jax`."""
 
 import math
 import time
@@ -6,12 +6,12 @@ import time
 import jax
 import jax.numpy as jnp
 
-# timm's.
+# As in timm.
 EPSILON = 1e-6
 
 
 class Jax:
-    """A forward pass and a gradient of all weights, of the same weights and images."""
+    """A forward pass and a gradient of all weights, on the same weights and images."""
 
     version = jax.__version__
 
@@ -20,7 +20,7 @@ class Jax:
         self.depth, self.heads = len(model.blocks), model.blocks[0].attn.num_heads
         self.patch = model.patch_embed.patch_size[0]
         self.pixels, self.labels = jnp.asarray(pixels.numpy()), jnp.asarray(labels.numpy())
-        # Images are arguments: as constants, XLA would compute with them while it compiles.
+        # Images are arguments; XLA would constant-fold constants at compile time.
         self.jitted = {"forward": jax.jit(self.loss), "gradient": jax.jit(jax.grad(self.loss))}
 
     def tasks(self):

@@ -1,6 +1,6 @@
-"""PyTorch's rates for the operations that `cargo bench --workspace --bench ops` and `--bench bf16`
-time on two threads, at the same shapes: a ViT-B/16 on eight images of 224². As there, a large copy
-comes before each run, so that no operation finds its operands in the caches.
+"""PyTorch's rates for the operations of `cargo bench --workspace --bench ops` and `--bench bf16`, on two
+threads and with the same shapes: a ViT-B/16 on eight images of 224². As in these benches, a large copy
+precedes each run, so that operands are not in the caches.
 
     pip install torch
     python benches/pytorch/operations.py [THREADS]
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 RUNS = 15
-# Numbers of the copy, as in kernels/benches/ceilings.
+# Size of the copy, as in kernels/benches/ceilings.
 COPIED = 1 << 24
 ROWS, DIM, HEADS, TOKENS, IMAGES = 8 * 197, 768, 12, 197, 8
 
@@ -33,7 +33,7 @@ def median(run):
 
 
 def row_operation(name, run, x):
-    """Milliseconds of the value, and of the gradient from the value that autograd kept."""
+    """Milliseconds for the value, and for the gradient from values saved by autograd."""
     with torch.no_grad():
         value = median(lambda: run(x))
     y = run(x.requires_grad_())

@@ -1,4 +1,4 @@
-//! The work that is timed, by name.
+//! The benchmark tasks, by name.
 
 use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
@@ -17,7 +17,7 @@ use std::time::Instant;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Every task.
+/// All tasks.
 pub const NAMES: [&str; 11] = [
     "forward",
     "gradient",
@@ -32,10 +32,10 @@ pub const NAMES: [&str; 11] = [
     "pof step",
 ];
 
-/// What the name of a task on products in bf16 ends in.
+/// Suffix of the names of bf16 tasks.
 const IN_BF16: &str = " bf16";
 
-/// A model, a batch, and what both are put to.
+/// A model, a batch, and the operands of the tasks.
 pub struct Tasks {
     pub objective: Objective,
     examples: Activations,
@@ -44,7 +44,7 @@ pub struct Tasks {
     all: Layer,
     /// Inputs of the last block.
     stage_input: Activations,
-    /// A direction in every block, each its own weights.
+    /// A direction for each block: its weights.
     directions: Vec<Vec<Tensor>>,
 }
 
@@ -70,15 +70,15 @@ impl Tasks {
         Ok(Perturber::new(self.head.clone(), 2.0, StepRule::Search, examples, examples, 1)?)
     }
 
-    /// Operations an image, a multiply and an add counting two.
+    /// Operations per image; a multiply-add counts as two.
     pub fn flops(&self, task: &str) -> Outcome<f64> {
         let (config, model) = (&self.objective.config, &self.objective);
-        // With the stages below the layer, whose values are on the way.
+        // Includes the forward pass through the stages below the layer.
         let below = |layer: &Layer| cost::forward(config, 0..layer.first_stage);
         let hvp = |layer: &Layer| below(layer) + cost::hvp(config, layer);
         let last = self.last();
-        // A step in a linear layer: both batches' logits, the gradients there, one product.
-        let climb = cost::forward(config, last.first_stage..stages(config));
+        // A step in a linear layer: logits of both batches, gradients of the logits, one product.
+        let ascent = cost::forward(config, last.first_stage..stages(config));
         Ok(match task.trim_end_matches(IN_BF16) {
             "forward" => cost::forward(config, 0..stages(config)),
             "gradient" => cost::gradient(config, &self.all),
@@ -90,7 +90,7 @@ impl Tasks {
                 below(&self.blocks[0]) + cost::sweep(config, &layers)
             }
             "last block, cached" => cost::gradient(config, last),
-            "pol step, cached" => climb + cost::gradient(config, last),
+            "pol step, cached" => ascent + cost::gradient(config, last),
             "pof step" => {
                 cost::forward(config, 0..stages(config))
                     + cost::gradient(config, &features(&model.config))
@@ -99,7 +99,7 @@ impl Tasks {
         })
     }
 
-    /// Does it once; seconds, and a number that tells whether it was the same work elsewhere.
+    /// Runs a task once. Returns seconds, and a number to compare with other implementations.
     pub fn run(&self, task: &str) -> Outcome<(f64, f64)> {
         let examples = &self.examples;
         let precision = match task.ends_with(IN_BF16) {
@@ -149,14 +149,14 @@ impl Tasks {
         Ok((clock.elapsed().as_secs_f64(), check))
     }
 
-    /// One block's product with its own weights.
+    /// Hessian-vector product of one block with its weights.
     fn hvp(&self, block: usize) -> Outcome<Vec<Tensor>> {
         let layer = &self.blocks[block];
         let at = self.objective.activations(&self.examples, layer.first_stage)?;
         Ok(self.objective.hvp(&at, layer, &self.directions[block])?.hvp)
     }
 
-    /// wᵀH w of every block, w its weights.
+    /// wᵀH w for each block, with w its weights.
     fn curvatures(&self) -> Outcome<Vec<f64>> {
         let unsqueezed = |d: &Vec<Tensor>| d.iter().map(|t| t.unsqueeze(0)).collect();
         let vectors = self.directions.iter().map(unsqueezed);
@@ -167,7 +167,8 @@ impl Tasks {
         Ok(self.objective.quadratic_forms(&self.examples, &requests, Matrix::Hessian)?)
     }
 
-    /// The gradient against the change of the loss along it, the sweep against single products.
+    /// Checks the gradient against the change of the loss along it, and the sweep against single
+    /// products.
     pub fn verify(&self) -> Outcome<()> {
         let found = self.objective.gradient(&self.examples, &self.all)?;
         let square = planish::vector::dot(&found.gradient, &found.gradient)?;

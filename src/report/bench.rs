@@ -14,51 +14,52 @@ pub const SCHEMA: &str = "planish/bench/1";
 /// One row: a method on its layers, over seeds. Standard errors are over seeds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
-    /// What the row is called.
+    /// Name of the row.
     pub name: String,
-    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`; nothing for the untouched
-    /// model.
+    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`; `None` for the untuned model.
     pub method: Option<String>,
-    /// p.
+    /// The perturbed layer p.
     pub perturb: Option<String>,
-    /// u.
+    /// The updated layer u.
     pub update: Option<String>,
-    /// What SAM does.
+    /// Options of SAM.
     pub sam: Option<SamInfo>,
-    /// Test NLL, nats.
+    /// Test NLL in nats.
     pub nll: Estimate,
     /// Test NLL after a temperature fitted on V.
     pub calibrated_nll: Estimate,
-    /// Runs whose loss on V has no minimum in T.
+    /// Number of runs whose loss on V has no minimum over T.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub temperatures_at_bound: usize,
-    /// Share of test images whose label has the largest logit.
+    /// Top-1 accuracy on test.
     pub top1: Estimate,
     /// Expected calibration error, 15 bins of equal width.
     pub ece: Estimate,
     /// Validation NLL.
     pub validation_nll: Option<Estimate>,
-    /// Mean ‖Δw_p‖/‖w_p‖ over steps; nothing for a layer that was all zeros.
+    /// Mean ‖Δw_p‖/‖w_p‖ over steps; `None` if the layer was all zeros.
     pub perturbation: Option<Estimate>,
     /// Mean ‖Δw_p‖ over steps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perturbation_length: Option<Estimate>,
-    /// Share of perturbations that the cap shortened.
+    /// Share of perturbations that were shortened by the cap.
     pub capped: Option<Estimate>,
-    /// Mean loss of the last epoch's batches, under perturbation if any.
+    /// Mean loss over the batches of the last epoch, at the perturbed weights if the method
+    /// perturbs.
     pub training_loss: Option<Estimate>,
-    /// Name of the row that is its control.
+    /// Name of its control's row.
     pub control: Option<String>,
-    /// Runs that the guard stopped; they count with the weights of the last sound epoch before.
+    /// Number of runs stopped by the guard. They count with the weights of the last good epoch.
     pub stopped: usize,
-    /// NLL of this row's control minus its own, paired by seed: positive is better.
+    /// NLL of the control minus NLL of this row, paired by seed; positive is better.
     pub gain_over_control: Option<Estimate>,
     /// The same for the calibrated NLL.
     pub calibrated_gain_over_control: Option<Estimate>,
-    /// This row against its control, image by image, both at the first seed: A is the control.
+    /// Paired comparison with the control over test images, both at the first seed. A is the
+    /// control.
     #[serde(default)]
     pub comparison: Option<Comparison>,
-    /// ΔL and κ of p and u on V before and after, at the first seed.
+    /// ΔL and κ of p and u on V, before and after, at the first seed.
     pub layers: Vec<LayerBeforeAfter>,
 }
 
@@ -66,16 +67,16 @@ fn is_zero(n: &usize) -> bool {
     *n == 0
 }
 
-/// Time and memory of a row, which differ from run to run.
+/// Time and memory of a row. These differ between runs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Cost {
     /// The row.
     pub name: String,
-    /// Seconds an epoch.
+    /// Seconds per epoch.
     pub seconds_per_epoch: Estimate,
-    /// Peak memory of the process that trained.
+    /// Peak memory of the training process.
     pub peak_mib: Option<Estimate>,
-    /// Where the frozen layers' activations came from, run by run.
+    /// Source of the frozen layers' activations, per run.
     pub cache: Vec<CacheInfo>,
 }
 
@@ -85,7 +86,7 @@ pub struct TimedRun {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
     pub run: Run,
-    /// One entry a trained row.
+    /// One entry per trained row.
     pub costs: Vec<Cost>,
 }
 
@@ -94,21 +95,21 @@ pub struct TimedRun {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
-    /// How the report came about.
+    /// Provenance of the report.
     pub run: TimedRun,
-    /// Damaged image files that some run used as they decode.
+    /// Damaged image files that any run decoded in part and used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
-    /// The model that every row starts from.
+    /// The model from which all rows start.
     pub checkpoint: CheckpointInfo,
     /// Training seeds.
     pub seeds: Vec<u64>,
-    /// Options that all rows share.
+    /// Options shared by all rows.
     pub settings: serde_json::Value,
-    /// Where p and u of PoL come from; nothing without PoL.
+    /// Origin of PoL's p and u; `None` without PoL.
     pub plan: Option<String>,
     /// The rows.
     pub rows: Vec<Row>,
-    /// What the rows establish, a sentence for each method.
+    /// Verdicts, one sentence per method.
     pub verdicts: Vec<String>,
 }

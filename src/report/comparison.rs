@@ -11,11 +11,11 @@ pub const SCHEMA: &str = "planish/comparison/1";
 /// One of the two models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Side {
-    /// What was named on the command line.
+    /// The path given by the user.
     pub path: String,
-    /// The model, where its report or the file itself tells.
+    /// The model, if the report or the file identifies it.
     pub checkpoint: Option<CheckpointInfo>,
-    /// SHA-256 of images and labels, where it is known.
+    /// SHA-256 of images and labels, if known.
     pub data_digest: Option<String>,
 }
 
@@ -24,16 +24,16 @@ pub struct Side {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
-    /// How the report came about.
+    /// Provenance of the report.
     pub run: Run,
     /// The first model.
     pub a: Side,
-    /// The second.
+    /// The second model.
     pub b: Side,
     /// Their differences.
     pub comparison: Comparison,
-    /// What is established and what is not, in words.
+    /// Which differences are established, as a sentence.
     pub sentence: String,
-    /// What a reader should know.
+    /// Notes.
     pub notes: Vec<String>,
 }

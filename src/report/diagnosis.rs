@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::diagnose::DIAGNOSIS as SCHEMA;
 
-/// The `run` object: all that may differ between two runs on equal input.
+/// The `run` object: everything that may differ between two runs on equal input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TimedRun {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
     pub run: Run,
-    /// What `post-train` would take on this machine, by method.
+    /// Forecast of `post-train` on this machine, by method.
     pub forecast: Vec<Forecast>,
 }
 
@@ -25,24 +25,24 @@ pub struct TimedRun {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
-    /// How the report came about.
+    /// Provenance of the report.
     pub run: TimedRun,
     /// The model.
     pub checkpoint: CheckpointInfo,
-    /// V.
+    /// The validation images V.
     pub data: DataInfo,
-    /// Damaged image files that were used as they decode.
+    /// Damaged image files that were decoded in part and used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
-    /// What was measured.
+    /// Measurements.
     #[serde(flatten)]
     pub findings: Findings,
-    /// The same figures on growing parts of V, if they were asked for.
+    /// The same figures on growing subsets of V, if requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub convergence: Vec<Sample>,
-    /// How `--until-stderr` ended.
+    /// Outcome of `until_stderr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
-    /// Work of each method in operations, whatever the machine.
+    /// Operations per method, independent of the machine.
     pub forecast: Vec<Work>,
 }

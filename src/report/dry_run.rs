@@ -1,4 +1,4 @@
-//! What a run is expected to take: schema `planish/dry-run/1`.
+//! Forecast of a run: schema `planish/dry-run/1`.
 
 use crate::cache::CacheInfo;
 use crate::checkpoint::CheckpointInfo;
@@ -11,29 +11,29 @@ use serde::{Deserialize, Serialize};
 /// Identifier and version of the schema of [`DryRun`].
 pub const DRY_RUN: &str = "planish/dry-run/1";
 
-/// What `--dry-run` finds: `diagnose`, `post-train` or `bench` as it would run.
+/// Result of a dry run of `diagnose`, `post-train` or `bench`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DryRun {
     /// [`DRY_RUN`].
     pub schema: String,
-    /// How it was found.
+    /// Provenance of the report.
     pub run: Run,
     /// The model.
     pub checkpoint: CheckpointInfo,
-    /// What `post-train` would do.
+    /// The method that `post-train` would run.
     pub method: Option<MethodInfo>,
-    /// And how.
+    /// Its settings.
     pub settings: Option<Settings>,
-    /// What a reader should know.
+    /// Notes.
     pub notes: Vec<String>,
     /// Where `post-train` would keep the frozen layers' activations.
     pub cache: Option<CacheInfo>,
-    /// What it would take.
+    /// Expected time and memory.
     pub expected: Expected,
 }
 
 impl DryRun {
-    /// What a command other than `post-train` finds.
+    /// The forecast for a command other than `post-train`.
     pub fn new(run: Run, checkpoint: CheckpointInfo, notes: &[String], expected: Expected) -> Self {
         let notes = notes.to_vec();
         Self {

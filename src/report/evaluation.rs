@@ -1,4 +1,4 @@
-//! What `eval` reports.
+//! The report of `eval`.
 
 use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
@@ -24,22 +24,22 @@ pub struct Evaluation {
     pub data: DataInfo,
     /// The figures; losses in nats per image.
     pub figures: Summary,
-    /// What products took their operands in: `f32` or `bf16`.
+    /// Type of the operands of matrix products: `f32` or `bf16`.
     pub precision: String,
-    /// Which images the temperature was fitted on.
+    /// Images on which the temperature was fitted.
     pub temperature_origin: String,
     /// The logits, if they were saved.
     #[serde(default)]
     pub predictions: Option<PredictionsInfo>,
-    /// The same images, corrupted.
+    /// Results on corrupted versions of the images.
     #[serde(default)]
     pub shifts: Option<Shifts>,
-    /// Images of other kinds.
+    /// Results of out-of-distribution detection.
     #[serde(default)]
     pub others: Vec<Other>,
-    /// Damaged image files that were used as they decode.
+    /// Damaged image files that were decoded in part and used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
-    /// What a reader of the figures should know.
+    /// Warnings.
     pub warnings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! What `finetune` reports.
+//! The report of `finetune`.
 
 use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::Summary;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Schema of [`Finetuning`].
 pub const FINETUNING: &str = "planish/finetuning/1";
 
-/// A run of fine-tuning and what came of it.
+/// A fine-tuning run and its result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finetuning {
     /// [`FINETUNING`].
@@ -18,21 +18,22 @@ pub struct Finetuning {
     pub run: Run,
     /// The weights file written.
     pub checkpoint: String,
-    /// Training, validation and test images, whichever there are.
+    /// Training, validation and test images, as far as present.
     pub data: Vec<DataInfo>,
-    /// Damaged image files that were used as they decode.
+    /// Damaged image files that were decoded in part and used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
-    /// Everything that fixes the run, as in the checkpoint's provenance.
+    /// All settings of the run, as in the checkpoint's provenance.
     pub settings: serde_json::Value,
-    /// The epoch whose weights were kept, from 1.
+    /// The epoch whose weights were kept, starting at 1.
     pub kept_epoch: usize,
-    /// Every epoch, in order.
+    /// The epochs, in order.
     pub epochs: Vec<Epoch>,
-    /// What a reader of the figures should know.
+    /// Warnings.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Figures on each of the image sets; the temperature is fitted on the validation images, by
-    /// halves where they are judged themselves or there are none.
+    /// Figures on each set of images. The temperature is fitted on the validation images. For the
+    /// validation images themselves, or without any, it is fitted on each half and applied to the
+    /// other.
     pub figures: Vec<(String, Summary)>,
 }

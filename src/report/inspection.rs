@@ -1,4 +1,4 @@
-//! What `inspect` reports.
+//! The report of `inspect`.
 
 use crate::checkpoint::CheckpointInfo;
 use crate::checkpoint::Provenance;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Schema of [`Inspection`].
 pub const INSPECTION: &str = "planish/inspection/1";
 
-/// A checkpoint as planish understands it.
+/// Description of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Inspection {
     /// [`INSPECTION`].
@@ -18,26 +18,27 @@ pub struct Inspection {
     pub run: Run,
     /// The file.
     pub checkpoint: CheckpointInfo,
-    /// The configuration that the architecture's name comes from; none where there is no name.
+    /// The configuration file that names the architecture, if any.
     #[serde(default)]
     pub architecture_from: Option<String>,
     /// How the layout was recognised.
     pub recognised: String,
-    /// Stored types and how many tensors have each.
+    /// Stored types and the number of tensors of each.
     pub dtype: String,
     /// The model.
     pub config: ModelInfo,
-    /// What is done to images, in words; none if nothing says.
+    /// Description of the preprocessing, if known.
     pub preprocessing: Option<String>,
-    /// What neither tensors nor configuration nor flags say.
+    /// Settings that were assumed, because tensors, configuration and options do not determine
+    /// them.
     pub assumed: Vec<String>,
     /// Names of the classes, by index.
     pub class_names: Option<Vec<String>>,
-    /// Layers, from the image upwards.
+    /// Layers, from input to output.
     pub layers: Vec<LayerInfo>,
-    /// The latest step in its making, if planish made it.
+    /// The latest step of its history, if planish made it.
     pub provenance: Option<Provenance>,
-    /// All steps, the oldest first.
+    /// All steps of its history, oldest first.
     #[serde(default)]
     pub history: Vec<Provenance>,
 }
@@ -57,7 +58,7 @@ pub struct LayerInfo {
     pub weight_norm: f64,
 }
 
-/// The shape of a model, see [`Config`].
+/// Hyperparameters of a model; see [`Config`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
     /// Height and width of the input in pixels.
@@ -80,7 +81,7 @@ pub struct ModelInfo {
     pub tokens: usize,
     /// Whether there is a class token.
     pub class_token: bool,
-    /// What is left of distillation: `none`, `token`, or `token and head`.
+    /// Distillation parts present: `none`, `token`, or `token and head`.
     pub distillation: String,
     /// Number of register tokens.
     pub registers: usize,
@@ -92,7 +93,7 @@ pub struct ModelInfo {
     pub norm_pre: bool,
     /// `token` or `mean`.
     pub pooling: String,
-    /// Whether the last norm stands `before` or `after` the pooling.
+    /// Position of the last norm: `before` or `after` the pooling.
     pub final_norm: String,
     /// `gelu` or `gelu_tanh`.
     pub activation: String,

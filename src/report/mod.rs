@@ -1,6 +1,6 @@
-//! Reports: one versioned schema for each command that measures, written as JSON.
+//! Reports: one versioned JSON schema for each command that measures.
 //!
-//! A report knows results, not how they were made.
+//! Report types contain results only; they do not depend on the code that computes them.
 
 pub mod bench;
 pub mod comparison;

@@ -22,15 +22,15 @@ pub struct TimedRun {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
     pub run: Run,
-    /// Median over epochs, steps alone.
+    /// Median seconds per epoch, steps only.
     pub seconds_per_epoch: f64,
-    /// Peak memory of the process when training ended.
+    /// Peak memory of the process at the end of training.
     pub training_peak_mib: Option<u64>,
-    /// Seconds that the prefix's activations took, once; 0 where they were not cached.
+    /// Seconds to compute the prefix's activations once; 0 if they were not cached.
     pub cache_seconds: f64,
-    /// Where they were kept.
+    /// Where the activations were cached.
     pub cache: CacheInfo,
-    /// What was expected before it started; nothing under `--quiet`.
+    /// Forecast made before the start; `None` if no forecast was requested.
     pub forecast: Option<Expected>,
 }
 
@@ -39,52 +39,52 @@ pub struct TimedRun {
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
-    /// How the report came about.
+    /// Provenance of the report.
     pub run: TimedRun,
-    /// The model that went in.
+    /// The input model.
     pub checkpoint: CheckpointInfo,
-    /// The file that came out; nothing where the guard refused to write one.
+    /// The file written; `None` if the guard rejected the result.
     pub output: Option<Output>,
-    /// What was done.
+    /// The method and its layers.
     pub method: MethodInfo,
     /// Shared settings.
     pub settings: Settings,
     /// The training images.
     pub training: DataInfo,
-    /// Images in a micro-batch of a step; no result depends on it but by rounding.
+    /// Micro-batch size of a step. It affects results only by rounding.
     pub micro_batch: usize,
-    /// Whether blocks were computed again on the way back, to keep within a bound on memory.
+    /// Whether blocks were recomputed in the backward pass, to stay within the memory limit.
     #[serde(default)]
     pub recompute: bool,
-    /// What products took their operands in while it was trained: `f32` or `bf16`. Figures are of
-    /// f32.
+    /// Type of the operands of matrix products in training: `f32` or `bf16`. Figures are computed
+    /// in f32.
     pub precision: String,
-    /// Whether the frozen prefix's activations were kept.
+    /// Whether the frozen prefix's activations were cached.
     pub cached: bool,
-    /// The search that chose the method and its settings, if one did.
+    /// The search that chose the method and its settings, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
-    /// How training images were augmented, if they were.
+    /// Augmentation of training images, if any.
     pub augmentation: Option<Augmentation>,
-    /// One line an epoch.
+    /// One entry per epoch.
     pub epochs: Vec<Epoch>,
-    /// Which weights were kept, and how they were judged.
+    /// Which weights were kept, and the criterion.
     pub selection: Selection,
-    /// V, which chose the plan, the epoch and the temperature.
+    /// Figures on V, which selected the plan, the epoch and the temperature.
     pub validation: Option<BeforeAfter>,
-    /// Test, read once, and only if a file was written.
+    /// Figures on test, computed once, and only if a file was written.
     pub test: Option<BeforeAfter>,
     /// The tuned model's logits on test, if they were saved.
     #[serde(default)]
     pub predictions: Option<PredictionsInfo>,
-    /// p and u, measured on V before and after.
+    /// ΔL and κ of p and u, measured on V before and after.
     pub layers: Vec<LayerBeforeAfter>,
-    /// Names of the classes, where checkpoint or data have them.
+    /// Class names, if the checkpoint or the data set contains them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class_names: Option<Vec<String>>,
-    /// Damaged image files that were used as they decode.
+    /// Damaged image files that were decoded in part and used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
-    /// What a reader should know.
+    /// Notes.
     pub notes: Vec<String>,
 }

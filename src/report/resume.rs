@@ -1,27 +1,27 @@
-//! The matrix that a report's file holds already: taken over where it is of the same model, images
-//! and figures, and never written over where it is not.
+//! Resumes a matrix of shifts from an existing report. The matrix is reused if model, images and
+//! clean figures are the same. Otherwise it is an error, so that no results are overwritten.
 
 use crate::report::{EVALUATION, Evaluation};
 use crate::shift::Shifts;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A file whose matrix would be lost.
+/// The file contains a matrix that would be overwritten.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{}: it holds {cells} corrupted cells whose {what} is {found}, expected {expected}: they would be \
-     lost; name another file with --json, or delete this one", .path.display()
+    "{}: the file contains {cells} corrupted cells whose {what} is {found}, expected {expected}; \
+     they would be lost: choose another file for `json`, or delete this one", .path.display()
 )]
 pub struct Occupied {
     /// The file.
     pub path: PathBuf,
-    /// Cells in it.
+    /// Number of cells in it.
     pub cells: usize,
     /// What differs.
     pub what: &'static str,
-    /// What it is there.
+    /// Its value in the file.
     pub found: String,
-    /// What it is now.
+    /// Its value in this run.
     pub expected: String,
 }
 
@@ -34,13 +34,12 @@ pub struct Held {
 }
 
 impl Held {
-    /// What the file of `--json` holds, if it holds a matrix; nothing where it is no file, or of
-    /// another kind.
+    /// Opens the report file. `None` if it is not a regular file or contains no matrix.
     ///
     /// # Errors
-    /// A matrix of a schema that this build does not read.
+    /// The matrix has a schema that this build cannot read.
     pub fn open(path: Option<&Path>) -> Result<Option<Held>, Occupied> {
-        // Reading a pipe or a terminal would wait for ever.
+        // Reading from a pipe or a terminal would block.
         let Some(path) = path.filter(|path| path.is_file()) else { return Ok(None) };
         let read = || -> Option<Value> { serde_json::from_slice(&std::fs::read(path).ok()?).ok() };
         let Some(value) = read() else { return Ok(None) };
@@ -65,7 +64,7 @@ impl Held {
         }
     }
 
-    /// Refuses what is known to differ before any work: the model, the seed, the build.
+    /// Compares what is known before the evaluation: the model, the seed and the planish version.
     ///
     /// # Errors
     /// [`Occupied`].
@@ -76,8 +75,8 @@ impl Held {
         self.same("planish version", &old.run.version, version)
     }
 
-    /// The matrix, if it is of what is being evaluated now; `origin` is where corrupted images come
-    /// from, if any are asked for.
+    /// The matrix, if it belongs to the current evaluation. `origin` is the source of corrupted
+    /// images, if any are requested.
     ///
     /// # Errors
     /// [`Occupied`].
@@ -90,8 +89,8 @@ impl Held {
         if let Some(origin) = origin {
             self.same("settings", &self.shifts.settings, origin)?;
         }
-        // Reading may move a number's last bit, so both are compared as read. Of the preprocessing
-        // only these tell.
+        // Parsing may change the last bit of a number, so both sides are compared after parsing.
+        // These figures are the only evidence of a different preprocessing.
         let text = serde_json::to_string(&now.figures).unwrap_or_default();
         if serde_json::from_str(&text).ok().as_ref() != Some(&old.figures) {
             let told = |nll: f64| format!("{nll} (NLL)");

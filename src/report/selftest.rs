@@ -1,4 +1,4 @@
-//! What `selftest` reports.
+//! The report of `selftest`.
 
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DataInfo;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Schema of [`Selftest`].
 pub const SELFTEST: &str = "planish/selftest/1";
 
-/// Checks on one model, with a verdict.
+/// Checks on one model, and the verdict.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Selftest {
     /// [`SELFTEST`].
@@ -18,12 +18,12 @@ pub struct Selftest {
     pub run: Run,
     /// The model.
     pub checkpoint: CheckpointInfo,
-    /// The images; none if noise stood in for them.
+    /// The images; `None` for noise.
     pub data: Option<DataInfo>,
-    /// How many images.
+    /// Number of images.
     pub images: usize,
     /// The checks, in order.
     pub checks: Vec<Check>,
-    /// Whether all passed.
+    /// Whether all checks passed.
     pub passed: bool,
 }

@@ -1,9 +1,9 @@
-//! A comparison in words.
+//! A comparison as a sentence.
 
 use crate::evaluate::{Comparison, Difference, Estimate, FEW, Verdict};
 use crate::format::{count, estimate, number, percent};
 
-/// What is established and what is not, B being called `b` and A `a`.
+/// States which differences are established. `a` and `b` are the names of the models.
 pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
     let images = match comparison.images {
         1 => return "One image establishes nothing.".into(),
@@ -49,7 +49,7 @@ fn told(d: &Difference, comparison: &Comparison) -> String {
     }
 }
 
-/// To the standard error's second digit.
+/// Rounded to the second digit of the standard error.
 pub fn rounded(x: f64, stderr: Option<f64>) -> String {
     let text = estimate(Estimate { mean: x, stderr });
     text.split(" ± ").next().unwrap_or_default().into()
@@ -62,7 +62,7 @@ fn listed(items: &[String]) -> String {
     }
 }
 
-/// A figure as it is written for people.
+/// Display name of a figure.
 pub fn name(figure: &str) -> &str {
     match figure {
         "nll" => "NLL",
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sentence_says_what_is_established_and_what_is_not() {
+    fn sentence_states_established_and_open_differences() {
         let of = |a: f64, b: f64, n| {
             let (a, b) = (scores(a, n), scores(b, n));
             sentence(&compare([&a, &a], [&b, &b], 0, 100).unwrap(), "before", "after")

@@ -1,4 +1,4 @@
-//! A file that is not what was written is never used.
+//! Damaged or foreign cache files are never used.
 
 use super::small::{images, model};
 use super::{names, open, prefix, rows};
@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-/// A folder with the file of six images at stage 3, its name and its bytes.
+/// A folder with the cache file of six images at stage 3; returns its name and bytes.
 fn made(folder: &Path) -> (String, Vec<u8>) {
     let model = model(DType::F32);
     let all = images(&model, 6);
@@ -19,7 +19,7 @@ fn made(folder: &Path) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn truncation_flipped_bits_and_wrong_headers_are_found_and_mended() {
+fn truncation_flipped_bits_and_wrong_headers_are_detected_and_repaired() {
     let model = model(DType::F32);
     let all = images(&model, 6);
     let folder = tempfile::tempdir().unwrap();
@@ -45,7 +45,7 @@ fn truncation_flipped_bits_and_wrong_headers_are_found_and_mended() {
     cases.push(text("activations", "activationz"));
     cases.push(text(&name[..64], &"0".repeat(64)));
     cases.push(text("{\"__metadata__\"", "{\"__metadata__'"));
-    // One bit in every part: rows from first to last, checksums from first to last.
+    // One flipped bit in each part: first to last row, first to last checksum.
     let data = good.len() - 6 * 4 - 6 * 160;
     for at in (data..good.len()).step_by(37).chain([
         data,
@@ -72,9 +72,9 @@ fn truncation_flipped_bits_and_wrong_headers_are_found_and_mended() {
     }
 }
 
-/// A file that is sound in itself, but says what another build or machine computes.
+/// A valid file with values that this build does not compute.
 #[test]
-fn rows_that_this_build_does_not_compute_are_not_believed() {
+fn rows_that_this_build_does_not_reproduce_are_rejected() {
     let model = model(DType::F32);
     let all = images(&model, 6);
     let folder = tempfile::tempdir().unwrap();
@@ -94,7 +94,7 @@ fn rows_that_this_build_does_not_compute_are_not_believed() {
 }
 
 #[test]
-fn a_file_that_changes_under_a_run_stops_it() {
+fn a_file_that_changes_during_a_run_stops_it() {
     let model = model(DType::F32);
     let all = images(&model, 6);
     let folder = tempfile::tempdir().unwrap();
@@ -109,14 +109,14 @@ fn a_file_that_changes_under_a_run_stops_it() {
     assert!(error.contains("row 5") && error.contains("run again"), "{error}");
     fs::write(folder.path().join(&name), &good[..good.len() - 500]).unwrap();
     assert!(source.batch(&[(0, 5)]).is_err());
-    // Taken away, it is still there for those who read it.
+    // A deleted file remains readable for processes that have it open.
     fs::write(folder.path().join(&name), &good).unwrap();
     fs::remove_file(folder.path().join(&name)).unwrap();
     assert!(source.batch(&[(0, 5)]).is_ok());
 }
 
 #[test]
-fn nothing_is_there_until_all_is() {
+fn a_file_appears_only_when_complete() {
     let folder = tempfile::tempdir().unwrap();
     let layout = Layout { rows: 2, row: vec![3], stored: Stored::F32 };
     let about = About { key: "a".repeat(64), format: FORMAT.into(), ..About::default() };
@@ -126,12 +126,12 @@ fn nothing_is_there_until_all_is() {
     let [part] = names(folder.path()).try_into().unwrap();
     assert!(part.ends_with(".planish-part"), "{part}");
     assert!(matches!(list(folder.path()).unwrap()[0].found, Found::BeingWritten));
-    // A run at work keeps what it writes.
+    // The unfinished file of a running process is kept.
     assert_eq!(clear(folder.path(), Duration::ZERO).unwrap().0, 0);
     assert!(writer.finish().is_err(), "a row is missing");
     assert!(names(folder.path()).is_empty());
 
-    // What a killed run left: gone with the next run, if it is old enough not to have just begun.
+    // The unfinished file of a killed run is removed by the next run, if it is old enough.
     let left = folder.path().join(&part);
     for (age, stays) in [(0, true), (3600, false)] {
         let file = fs::File::create(&left).unwrap();
@@ -151,7 +151,7 @@ fn nothing_is_there_until_all_is() {
 }
 
 #[test]
-fn two_runs_at_once_do_not_harm_each_other() {
+fn concurrent_runs_do_not_interfere() {
     let model = model(DType::F32);
     let all = images(&model, 30);
     let folder = tempfile::tempdir().unwrap();

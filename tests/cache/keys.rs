@@ -1,4 +1,4 @@
-//! Whatever activations follow from is in their key, and nothing else.
+//! A cache key depends on everything that determines the activations, and on nothing else.
 
 use super::small::{images, layer, model, weights_of, with_weights};
 use super::{chosen, prefix};
@@ -15,7 +15,7 @@ fn key(model: &Objective, images: &dyn Examples, stage: usize) -> String {
     prefix(model, images, stage).keys().unwrap().remove(0)
 }
 
-/// The model with one weight of a layer moved by one place in its last bit.
+/// The model with one weight of a layer changed by one unit in the last place.
 fn nudged(model: &Objective, name: &str) -> Objective {
     let layer = layer(model, name);
     let mut values = weights_of(model, &layer);
@@ -25,13 +25,13 @@ fn nudged(model: &Objective, name: &str) -> Objective {
 }
 
 #[test]
-fn every_change_below_the_stage_counts_and_none_above() {
+fn keys_depend_on_layers_below_the_stage_only() {
     let model = model(DType::F32);
     let all = images(&model, 6);
     let stages: Vec<String> = (0..=6).map(|stage| key(&model, &all, stage)).collect();
     assert_eq!(stages.iter().collect::<HashSet<_>>().len(), 7);
     assert_eq!(stages[3], key(&model.clone(), &all, 3));
-    // Every tensor, each in the last bit of its last number.
+    // Each tensor, changed in the last bit of its last value.
     for (i, (name, _)) in model.config.tensors().iter().enumerate() {
         let changed = nudged(&model, name);
         let first = layer(&model, name).first_stage;
@@ -43,9 +43,9 @@ fn every_change_below_the_stage_counts_and_none_above() {
     config.eps *= 2.0;
     let other = Objective { config: Arc::new(config), ..model.clone() };
     assert_ne!(key(&other, &all, 3), stages[3]);
-    // A micro-batch for training is none of the prefix's business.
+    // The training micro-batch does not affect the prefix.
     assert_eq!(key(&Objective { micro_batch: 1, ..model.clone() }, &all, 3), stages[3]);
-    // Products in bf16 make other activations.
+    // bf16 products give other activations.
     let coarse = Objective { precision: planish_kernels::Precision::Bf16, ..model.clone() };
     assert_ne!(key(&coarse, &all, 3), stages[3]);
     let half = Prefix::new(&model, vec![&all], 3, true).keys().unwrap().remove(0);
@@ -53,7 +53,7 @@ fn every_change_below_the_stage_counts_and_none_above() {
 }
 
 #[test]
-fn every_change_of_the_images_counts_and_none_of_the_labels() {
+fn keys_depend_on_images_but_not_on_labels() {
     let model = model(DType::F32);
     let all = images(&model, 6);
     let known = key(&model, &all, 3);
@@ -75,7 +75,7 @@ fn split(change: Option<usize>, labels: Vec<u32>) -> Split {
 }
 
 #[test]
-fn every_change_of_the_transform_counts() {
+fn keys_depend_on_the_transform() {
     let model = model(DType::F32);
     let plain = Preprocess {
         image_size: [14, 14],
@@ -126,7 +126,7 @@ fn every_change_of_the_transform_counts() {
 }
 
 #[test]
-fn what_has_no_digest_is_not_written() {
+fn inputs_without_a_digest_are_not_cached() {
     struct Nameless(Activations);
     impl Examples for Nameless {
         fn len(&self) -> usize {

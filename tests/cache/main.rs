@@ -1,5 +1,5 @@
-//! The prefix cache: it changes no bit, is found only by what it follows from, and never believed
-//! when it is damaged.
+//! The prefix cache: results are bit-identical, keys cover all inputs, and damaged files are
+//! rejected.
 
 mod damage;
 mod keys;
@@ -15,7 +15,7 @@ use planish::train::Prefix;
 use planish::train::source::{Event, Source};
 use std::path::Path;
 
-/// What happened while a source was opened.
+/// Records the events of opening a source.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     computed: usize,
@@ -24,7 +24,7 @@ struct Told {
     stale: usize,
 }
 
-/// The plan that a wish and a folder lead to, with a gigabyte of memory.
+/// The cache plan for a mode and a folder, with a gigabyte of memory.
 fn chosen(wish: CachePolicy, folder: &Path, prefix: &Prefix) -> planish::cache::Result<Plan> {
     plan(&Choice {
         policy: wish,
@@ -51,7 +51,7 @@ fn open<'a>(prefix: Prefix<'a>, wish: CachePolicy, folder: &Path) -> (Source<'a>
     (source.unwrap(), told)
 }
 
-/// Every row of every view, as bits.
+/// All rows of all views, as bits.
 fn rows(source: &Source, views: usize) -> Vec<u32> {
     let picks: Vec<(usize, usize)> =
         (0..views).flat_map(|view| (0..source.len()).map(move |image| (view, image))).collect();
@@ -59,7 +59,7 @@ fn rows(source: &Source, views: usize) -> Vec<u32> {
     values.to_vec1::<f32>().unwrap().iter().map(|x| x.to_bits()).collect()
 }
 
-/// Names in a folder, sorted; none if it is not there.
+/// Sorted names in a folder; empty if the folder does not exist.
 fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut names: Vec<String> =

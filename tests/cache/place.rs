@@ -1,4 +1,4 @@
-//! Memory, files and nowhere give the same weights, to the bit.
+//! Caching in memory, in files or not at all gives bit-identical weights.
 
 use super::small::{images, layer, model};
 use super::{chosen, names, open, prefix, rows};
@@ -32,11 +32,11 @@ fn bits(weights: &Weights) -> Vec<u32> {
 }
 
 #[test]
-fn no_place_thread_or_type_kept_changes_a_bit() {
+fn cache_mode_and_threads_do_not_change_a_bit() {
     let model = model(DType::F32);
     let all = images(&model, 23);
     let start = bits(&model.weights);
-    // Pixels, within a block, between blocks, before and after the pooling.
+    // At the pixels, within a block, between blocks, before and after the pooling.
     for (perturb, update) in [
         ("head", "embed"),
         ("head", "block.0.mlp"),
@@ -65,9 +65,9 @@ fn no_place_thread_or_type_kept_changes_a_bit() {
     }
 }
 
-/// Widths that fill no vector register, tokens that fill no tile.
+/// Widths that are not a multiple of a vector register, and token counts that do not fill a tile.
 #[test]
-fn an_image_has_the_same_bits_in_any_company() {
+fn activations_do_not_depend_on_the_batch() {
     for (name, dim, heads, mlp, n) in [
         ("vit_nano_patch7_14", 6, 2, 10, 37),
         ("vit_nano_patch7_28", 20, 4, 36, 35),
@@ -97,7 +97,7 @@ fn an_image_has_the_same_bits_in_any_company() {
 }
 
 #[test]
-fn files_appear_only_where_they_are_asked_for_and_later_runs_find_them() {
+fn files_are_only_written_on_request_and_reused() {
     let model = model(DType::F32);
     let all = images(&model, 20);
     let folder = tempfile::tempdir().unwrap();
@@ -119,7 +119,7 @@ fn files_appear_only_where_they_are_asked_for_and_later_runs_find_them() {
     assert_eq!((told.computed, told.found, told.damaged.len()), (0, 1, 0));
     assert_eq!(rows(&first, 1), rows(&second, 1));
     assert_eq!(std::fs::read(inside.join(&name)).unwrap(), bytes);
-    // What is there comes before memory; a folder that was named, too.
+    // An existing file takes precedence over memory, and so does an explicit folder.
     assert_eq!(
         chosen(CachePolicy::Auto, &inside, &prefix(&model, &all, 3)).unwrap().mode,
         Mode::Disk
@@ -134,14 +134,14 @@ fn files_appear_only_where_they_are_asked_for_and_later_runs_find_them() {
         Mode::Ram
     );
 
-    // Other programs read the file: rows are those of the model.
+    // The rows in the file are the model's activations, for use by other programs.
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     let found = tensors.tensor("activations").unwrap();
     assert_eq!(found.shape(), [20, 5, 8]);
     let values = model.activations(&all, 3).unwrap().values;
     let expected: Vec<f32> = values.flatten_all().unwrap().to_vec1().unwrap();
     let found = found.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b));
-    // The model's own micro-batches may round otherwise.
+    // The model's own micro-batches may round differently.
     assert!(found.zip(expected).all(|(a, b)| (a - b).abs() <= 1e-5 * b.abs().max(1.0)));
 }
 
@@ -154,7 +154,7 @@ fn bf16_is_rounded_to_nearest_even() {
     let x = Tensor::from_slice(&numbers, numbers.len(), &Device::Cpu).unwrap();
     let bytes = Stored::Bf16.encode(&x).unwrap();
     for (x, bytes) in numbers.iter().zip(bytes.as_chunks().0) {
-        // Half of the last kept place, less one, plus that place's own bit: ties go to even.
+        // Half of the last kept place, minus one, plus that place's own bit: ties to even.
         let bits = x.to_bits();
         let expected = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
         assert_eq!(u16::from_le_bytes(*bytes), expected, "{x}");
@@ -174,7 +174,7 @@ fn bf16_stays_within_its_bound() {
         (exact, tuned(&model, &source, "head", "block.1"))
     };
     let ((exact, whole), (rounded, half)) = (of(false), of(true));
-    // Eight bits of precision: half of the last place is 2⁻⁸ of a number's own size at most.
+    // Eight bits of precision: half a unit in the last place is at most 2⁻⁸ of the number.
     let worst = exact.iter().zip(&rounded).map(|(x, y)| (x - y).abs() / x.abs().max(1e-30));
     let worst = worst.fold(0.0, f32::max);
     assert!(worst > 0.0 && worst <= 1.0 / 256.0, "{worst}");
@@ -196,7 +196,7 @@ fn bf16_stays_within_its_bound() {
 }
 
 #[test]
-fn too_little_room_is_told_with_what_to_do() {
+fn too_little_space_is_reported_with_a_remedy() {
     let model = model(DType::F32);
     let all = images(&model, 4);
     let folder = tempfile::tempdir().unwrap();
@@ -230,7 +230,7 @@ fn too_little_room_is_told_with_what_to_do() {
     assert_eq!(names(folder.path()), ["file"]);
 }
 
-/// More images than any disk holds.
+/// More images than fit on any disk.
 struct Many;
 
 impl Examples for Many {

@@ -1,4 +1,4 @@
-//! Augmented views: each has a file of its own, and epochs show them in turn.
+//! Augmented views: each has its own file, and epochs use them in turn.
 
 use super::small::model;
 use super::{names, open, rows};
@@ -38,7 +38,7 @@ fn prefix<'a>(model: &Objective, views: &'a [Pixels]) -> Prefix<'a> {
 }
 
 #[test]
-fn more_views_take_up_those_there_are() {
+fn more_views_reuse_existing_files() {
     let model = model(DType::F32);
     let folder = tempfile::tempdir().unwrap();
     let five = views(&model, 5);
@@ -55,12 +55,12 @@ fn more_views_take_up_those_there_are() {
     let (memory, _) = open(prefix(&model, &five), CachePolicy::Ram, folder.path());
     let expected = rows(&all, 5);
     assert!(rows(&nowhere, 5) == expected && rows(&memory, 5) == expected);
-    // A view is that epoch of the augmentation, and views differ.
+    // View i is the augmentation of epoch i, and views differ.
     let each: Vec<&[u32]> = expected.chunks(expected.len() / 5).collect();
     assert!((1..5).all(|view| each[view] != each[0]));
 }
 
-/// Which view each image of a batch shows, told by the rows themselves.
+/// The view of each image in a batch, identified by its rows.
 fn shown(source: &Source, order: &mut Batches) -> Vec<(usize, usize)> {
     let batch = source.next(order).unwrap().values.flatten_from(1).unwrap();
     let batch: Vec<Vec<f32>> = batch.to_vec2().unwrap();
@@ -72,7 +72,7 @@ fn shown(source: &Source, order: &mut Batches) -> Vec<(usize, usize)> {
 }
 
 #[test]
-fn as_many_epochs_as_views_show_each_once() {
+fn each_view_is_used_once_in_as_many_epochs() {
     let model = model(DType::F32);
     let folder = tempfile::tempdir().unwrap();
     let three = views(&model, 3);

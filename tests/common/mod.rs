@@ -1,4 +1,4 @@
-//! A folder with small images and a model, and the program to run on them.
+//! A test folder with small images and a model, and functions that run the program.
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
@@ -10,7 +10,7 @@ use tempfile::TempDir;
 pub const F32: &str = "F32";
 pub const I64: &str = "I64";
 
-/// A place to work in.
+/// A temporary working folder.
 pub struct Bench {
     folder: TempDir,
     /// An IDX folder: 40 training and 40 test images of 14×14, labels 0, 1, 2, 3, 0, …
@@ -19,7 +19,7 @@ pub struct Bench {
     pub model: String,
 }
 
-/// What a run of the program left.
+/// Result of a run of the program.
 pub struct Output {
     pub success: bool,
     pub code: Option<i32>,
@@ -28,7 +28,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Exit code 1 and one line of error that holds all these parts.
+    /// Checks for exit code 1 and one line of error that contains all these parts.
     pub fn fails_with(&self, parts: &[&str]) {
         self.stops_with(1, parts);
     }
@@ -91,7 +91,7 @@ impl Bench {
     pub fn plain(&self, words: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
         command.args(words).current_dir(self.folder.path());
-        // Whatever the user's own cache holds is none of a test's business.
+        // Do not use the cache of the user.
         command.env("XDG_CACHE_HOME", self.path("xdg"));
         let out = command.output().unwrap();
         Output {
@@ -106,7 +106,7 @@ impl Bench {
         serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap()
     }
 
-    /// An IDX folder whose images' brightness tells their class.
+    /// An IDX folder in which the brightness of an image determines its class.
     pub fn idx(&self, name: &str, classes: usize) -> String {
         let path = self.path(name);
         fs::create_dir(&path).unwrap();

@@ -1,4 +1,4 @@
-//! A small model with its derivatives as PyTorch computes them, from tests/reference/.
+//! A small model and its derivatives from PyTorch, from tests/reference/.
 
 use candle_core::{DType, Device, Tensor};
 use planish::objective::{Activations, Objective};

@@ -34,7 +34,7 @@ fn errors(a: &dyn LinearOperator) -> Vec<Error> {
 }
 
 #[test]
-fn products_that_are_none() {
+fn invalid_products() {
     let nan = |n| vec![(0..n).map(|i| if i == 3 { f64::NAN } else { 1.0 }).collect()];
     for error in errors(&Broken { n: 5, found: nan }) {
         assert!(matches!(error, Error::NonFinite { position: 3, .. }), "{error}");
@@ -101,7 +101,7 @@ fn settings_out_of_range() {
     }
 }
 
-/// A limit is not a size: only what the matrix needs is allocated.
+/// Limits may be larger than the matrix: only the needed memory is allocated.
 #[test]
 fn limits_of_any_size() {
     let a = Dense::new(&[3.0, 1.0, -1.0], 63);
@@ -134,7 +134,7 @@ fn limits_of_any_size() {
 }
 
 #[test]
-fn gradients_that_are_none() {
+fn invalid_gradients() {
     let a = Dense::new(&hessian_like(4), 62);
     let settings = steihaug::SteihaugSettings { radius: 1.0, tolerance: 0.1, max_iterations: 5 };
     let error = steihaug::step(&a, &[1.0; 3], &settings).unwrap_err();

@@ -104,7 +104,7 @@ fn stopping_early_costs_little_coverage() {
 /// The settings of `diagnose --spectrum` on a matrix like a layer's Hessian: a few large
 /// eigenvalues of either sign and many small ones.
 #[test]
-fn what_a_diagnosis_asks_for_covers() {
+fn diagnosis_settings_cover() {
     let a = Dense::new(&hessian_like(200), 38);
     let trace = |seed| {
         let settings = hutch_plus_plus::HutchPlusPlusSettings {
@@ -213,7 +213,7 @@ fn densities_and_negative_mass_are_covered() {
 }
 
 #[test]
-fn students_quantiles_are_those_of_tables() {
+fn student_quantiles_match_tables() {
     let table = [
         (1, 12.706),
         (2, 4.303),

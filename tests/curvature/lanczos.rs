@@ -110,7 +110,7 @@ fn a_matrix_of_low_rank_takes_few_products() {
 }
 
 #[test]
-fn small_matrices_give_all_they_have() {
+fn small_matrices_give_all_eigenvalues() {
     let all =
         LanczosSettings { largest: 5, smallest: 5, tolerance: 1e-10, ..LanczosSettings::default() };
     for width in [1, 2, 9] {
@@ -146,7 +146,7 @@ fn the_zero_matrix_has_converged_zeros() {
 }
 
 #[test]
-fn too_few_products_are_said_to_be() {
+fn too_few_products_are_reported() {
     let a = Dense::new(&hessian_like(120), 7);
     for max_products in [1, 2, 5] {
         let settings = LanczosSettings {
@@ -179,7 +179,7 @@ fn f32_products_resolve_what_f32_can() {
 }
 
 #[test]
-fn memory_is_told_beforehand() {
+fn memory_forecast_is_exact() {
     let settings = LanczosSettings { max_products: 50, width: 2, ..LanczosSettings::default() };
     // 52 basis vectors of 4 or 8 bytes per number, and 8 work vectors.
     assert_eq!(bytes(&settings, 1000, 1e-7, 1), 1000 * (52 * 4 + 8 * 8));

@@ -41,7 +41,7 @@ fn a_rule_of_m_steps_is_exact_to_degree_two_m_minus_one() {
 }
 
 #[test]
-fn probes_side_by_side_are_those_one_by_one() {
+fn blocks_of_probes_match_single_probes() {
     let a = Dense::new(&hessian_like(50), 42);
     let one = slq(&a, 5, 20, 1);
     for together in [2, 5, 9] {
@@ -80,7 +80,7 @@ fn the_density_integrates_to_one_and_follows_the_spectrum() {
 }
 
 #[test]
-fn probes_stop_at_the_error_asked_for() {
+fn probes_stop_at_the_requested_error() {
     let a = Dense::new(&hessian_like(80), 47);
     let until = |tolerance, max_probes| {
         let settings = QuadratureSettings { tolerance, width: 0.02, max_probes, ..fixed(0, 40, 1) };
@@ -149,7 +149,7 @@ fn the_zero_matrix_and_multiples_of_the_identity() {
 }
 
 #[test]
-fn memory_is_told_beforehand() {
+fn memory_forecast_is_exact() {
     let settings = fixed(10, 60, 2);
     assert_eq!(bytes(&settings, 1000, 1e-7), 2 * 1000 * (61 * 4 + 24));
     assert_eq!(bytes(&settings, 10, 1e-16), 2 * 10 * (10 * 8 + 24));

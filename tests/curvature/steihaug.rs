@@ -33,7 +33,7 @@ fn solve(a: &Dense, g: &[f64], radius: f64, tolerance: f64) -> Step {
 }
 
 #[test]
-fn inside_it_is_newtons_step() {
+fn interior_solution_is_the_newton_step() {
     let (a, g) = (positive(50, 51), gradient(50));
     let found = solve(&a, &g, 1e6, 1e-12);
     assert_eq!(found.end, StopReason::Converged);
@@ -48,7 +48,7 @@ fn inside_it_is_newtons_step() {
 }
 
 #[test]
-fn at_the_boundary_its_length_is_the_radius() {
+fn boundary_solution_has_length_radius() {
     let (a, g) = (positive(50, 52), gradient(50));
     let newton = solve(&a, &g, 1e6, 1e-12);
     let mut last = 0.0;
@@ -100,7 +100,7 @@ fn no_curvature_at_all_is_followed_to_the_boundary() {
 }
 
 #[test]
-fn no_gradient_no_step() {
+fn zero_gradient_gives_zero_step() {
     let settings = SteihaugSettings { radius: 1.0, tolerance: 1e-8, max_iterations: 5 };
     let found = step(&positive(10, 57), &[0.0; 10], &settings).unwrap();
     assert_eq!(found.step, [0.0; 10]);
@@ -109,7 +109,7 @@ fn no_gradient_no_step() {
 }
 
 #[test]
-fn a_limit_of_iterations_is_said() {
+fn iteration_limit_is_reported() {
     let (a, g) = (positive(50, 58), gradient(50));
     let mut last = 1.0;
     for max_iterations in 1..7 {

@@ -27,7 +27,7 @@ fn a_diagonal_matrix_has_no_error() {
 }
 
 #[test]
-fn the_reported_error_has_the_variance_of_theory() {
+fn reported_error_matches_the_theoretical_variance() {
     let a = Dense::new(&hessian_like(60), 21);
     let off = |i: usize, j: usize| if i == j { 0.0 } else { a.rows[i][j].powi(2) };
     let variance: f64 = 2.0 * (0..60).map(|i| (0..60).map(|j| off(i, j)).sum::<f64>()).sum::<f64>();
@@ -66,7 +66,7 @@ fn it_stops_at_the_tolerance() {
 }
 
 #[test]
-fn blocks_of_probes_change_nothing_else() {
+fn blocks_of_probes_do_not_change_results() {
     let a = Dense::new(&hessian_like(60), 23);
     let blocks = Dense { block: 4, ..a.clone() };
     assert_eq!(hutchinson_of(&a, 18, 3), hutchinson_of(&blocks, 18, 3));

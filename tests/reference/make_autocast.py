@@ -1,11 +1,11 @@
-"""Writes autocast.json: what PyTorch's own bf16 costs on the models of parity/.
+"""Writes autocast.json: the errors of PyTorch's own bf16 on the models of parity/.
 
-Run by hand, never in CI (torch 2.15):
+Run manually, not in CI (torch 2.15):
 
     python tests/reference/make_autocast.py
 
-For each file of parity/, under torch.autocast("cpu", torch.bfloat16) with f32 weights, relative to
-the f64 values in the file: the error of the loss, and of logits and gradient in norm.
+For each file of parity/: the errors of the loss, and of logits and gradient in norm, under
+torch.autocast("cpu", torch.bfloat16) with f32 weights, relative to the f64 values in the file.
 """
 
 import json

@@ -3,9 +3,10 @@
     python make_crops.py             # needs torchvision, transformers, pillow, numpy
 
 Writes crops.json beside this file: a list of [height, width, side, crop height, crop width,
-resized height, resized width, torchvision's top, left, transformers' top, left]. All are read off images that the
-libraries themselves resize and crop: a crop starts where the coordinates of its first pixel say.
-torchvision's transforms are those that timm uses. transformers' two backends must agree.
+resized height, resized width, torchvision's top, left, transformers' top, left]. The values are
+measured on images that the libraries resize and crop. Pixels contain their coordinates, so the first
+pixel of a crop gives its position. timm uses torchvision's transforms. The two backends of
+transformers must agree.
 """
 
 import json
@@ -51,12 +52,12 @@ def case(height, width, side, crop):
 
 
 cases = []
-# Every remainder of the longer side, against even and odd crops.
+# All remainders of the longer side, with even and odd crops.
 for side in (8, 9):
     for long in range(side, side + 14):
         for crop in ((side, side), (side - 1, side - 2)):
             cases += [case(side, long, side, crop), case(long, side, side, crop)]
-# Sides as image folders have them.
+# Typical sizes of image folders.
 for _ in range(300):
     height, width = random.randint(1, 640), random.randint(1, 640)
     if max(height, width) > 6 * min(height, width):

@@ -2,9 +2,10 @@
 
     python make_damaged.py [CASES]   # needs pillow (a wheel for x86-64), safetensors, numpy
 
-Writes damaged.safetensors beside this file. For each NAME: `NAME/file`, the file's bytes, and
-`NAME/rgb` (H, W, 3), what `Image.open(f).convert("RGB")` gives. Without `NAME/rgb` Pillow refuses the
-file. Damage is in the scans: bytes changed, left out or put in, or the end cut off, but for the end marker.
+Writes damaged.safetensors next to this file. For each NAME: `NAME/file`, the file's bytes, and
+`NAME/rgb` (H, W, 3), the result of `Image.open(f).convert("RGB")`. If Pillow rejects the file, there
+is no `NAME/rgb`. The damage is in the scans: bytes changed, deleted or inserted, or the end truncated
+except for the end marker.
 """
 
 import io
@@ -35,7 +36,7 @@ def picture(h, w, c):
 
 
 def scans(data):
-    """Where entropy-coded bytes stand."""
+    """Positions of entropy-coded bytes."""
     at, places = 2, []
     while data[at : at + 2] != b"\xff\xd9":
         if data[at] == 0xFF and data[at + 1] not in (0, *range(0xD0, 0xD8)):

@@ -1,25 +1,25 @@
-"""Writes evaluation.json: figures of evaluate/ as published libraries give them, in f64.
+"""Writes evaluation.json: figures of evaluate/ from published libraries, in f64.
 
-Run by hand, never in CI (numpy, scipy, scikit-learn 1.9.1, torchmetrics 1.9.0, netcal 1.4.0):
+Run manually, not in CI (numpy, scipy, scikit-learn 1.9.1, torchmetrics 1.9.0, netcal 1.4.0):
 
     python tests/reference/make_evaluation.py
 
-What each library is asked, and which of its known faults is avoided:
+Functions used, and how their known problems are avoided:
 
 - scikit-learn: log_loss, brier_score_loss, top_k_accuracy_score, roc_auc_score, roc_curve. log_loss
-  clips probabilities at the type's epsilon, so logits stay small enough that none is reached.
-  brier_score_loss halves where there are two classes, so scale_by_half is False. top_k_accuracy
-  gives ties to the higher class, so no two logits are equal.
-- torchmetrics: MulticlassCalibrationError, as a second opinion on the ECE. It casts to float32 and
-  opens its bins on the left, so it agrees to 1e-6, on no confidence at an edge. Its BinaryAUROC takes
-  scores outside [0, 1] for logits and passes them through a sigmoid, which makes large energies equal;
-  AUROC is scikit-learn's alone.
+  clips probabilities at the type's epsilon, so logits are small enough to avoid clipping.
+  brier_score_loss halves the score for two classes, so scale_by_half is False. top_k_accuracy
+  gives ties to the higher class, so all logits are distinct.
+- torchmetrics: MulticlassCalibrationError, as a second check of the ECE. It casts to float32 and its
+  bins are open on the left, so it agrees to 1e-6 if no confidence is at an edge. Its BinaryAUROC treats
+  scores outside [0, 1] as logits and applies a sigmoid, which makes large energies equal, so AUROC is
+  only taken from scikit-learn.
 - netcal: ECE over bins of equal width (top class; and each class's probability against all others,
   averaged: the class-wise ECE) and over bins of equal mass (`equal_intervals=False`), whose edges are
-  interpolated quantiles: the number of images is a multiple of the bins, where these divide them
-  evenly. Its own mean over classes leaves absent classes out; ours is taken over all.
+  interpolated quantiles. The number of images is a multiple of the number of bins, so bins have equal
+  size. netcal's mean over classes omits absent classes; ours is over all classes.
 - scipy: entropy; binomtest for McNemar's exact test; bootstrap for paired intervals.
-- The area under the risk-coverage curve is in none of these: numpy, by its definition.
+- The area under the risk-coverage curve is in none of these libraries: numpy, from the definition.
 """
 
 import json

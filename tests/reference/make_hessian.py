@@ -1,6 +1,6 @@
 """Writes hessian.safetensors: the dense Hessian and Gauss-Newton matrix of a tiny ViT, in f64.
 
-Run by hand, never in CI (torch 2.15, timm 1.0.31):
+Run manually, not in CI (torch 2.15, timm 1.0.31):
 
     python tests/reference/make_hessian.py
 

@@ -1,15 +1,15 @@
-"""Writes hvp/NAME.safetensors: products of torch.func for `planish hvp` to be held to.
+"""Writes hvp/NAME.safetensors: reference products of torch.func for `planish hvp`.
 
-Run by hand, never in CI (torch 2.15, timm 1.0.31, transformers 5.23.0):
+Run manually, not in CI (torch 2.15, timm 1.0.31, transformers 5.23.0):
 
     python tests/reference/make_hvp.py
 
 NAME is `timm` for the checkpoint timm-tiny/, `transformers` for layouts/transformers5/. Each file:
-    pixel_values, labels                what the loss is taken over
-    vector0/TENSOR, vector1/TENSOR f64  standard normal, one for every tensor of both blocks
+    pixel_values, labels                the batch
+    vector0/TENSOR, vector1/TENSOR f64  standard normal, for every tensor of both blocks
     hvp/LAYER/TENSOR, ggn/LAYER/TENSOR  f64 (2, shape): products of both vectors, for LAYER
                                         `block.1` and, with its cross-terms, `block.*`
-TENSOR is the file's own name. H v is jvp of grad, G v is vjp of the loss's Hessian in the logits
+TENSOR is the name in the file. H v is jvp of grad, G v is vjp of the loss's Hessian in the logits
 times jvp; H v is compared with double backward before it is written.
 """
 

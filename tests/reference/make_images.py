@@ -2,12 +2,12 @@
 
     python make_images.py            # needs pillow (with webp), torchvision, safetensors, numpy
 
-Writes images.safetensors beside this file. For each NAME: `NAME/file`, the file's bytes;
+Writes images.safetensors next to this file. For each NAME: `NAME/file`, the file's bytes;
 `NAME/rgb` (H, W, 3) and `NAME/l` (H, W, 1), what `Image.open(f).convert("RGB")` and
-`convert("L")` give; the metadata entry `NAME/whole`, where there is one, is the least length to
-which the file can be cut so that Pillow still loads it. `NAME/out` (H, W, 3) is what torchvision's Resize and CenterCrop, or
-one Pillow resize as transformers does it, make of the RGB image, by the settings in the metadata
-entry NAME: `squash|short FILTER H W [SHORT] 3`.
+`convert("L")` return; the optional metadata entry `NAME/whole` is the minimum length to which the
+file can be truncated so that Pillow still loads it. `NAME/out` (H, W, 3) is the RGB image after
+torchvision's Resize and CenterCrop, or after one Pillow resize as in transformers, with the settings
+in the metadata entry NAME: `squash|short FILTER H W [SHORT] 3`.
 """
 
 import io
@@ -186,7 +186,7 @@ case("webp-animated", data)
 
 
 def shown(name, data, filter, size, short=None):
-    """The file as a model of that preprocessing sees it."""
+    """The file after the preprocessing."""
     tensors[f"{name}/file"] = np.frombuffer(data, np.uint8)
     pillow, vision = FILTERS[filter]
     image = Image.open(io.BytesIO(data)).convert("RGB")

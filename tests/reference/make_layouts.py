@@ -1,7 +1,7 @@
-"""Writes layouts/NAME/: small random models as timm, transformers and torchvision write them, and
+"""Writes layouts/NAME/: small random models written by timm, transformers and torchvision, and
 their derivatives in f64.
 
-Run by hand, never in CI, once for each library:
+Run manually, not in CI, once for each library:
 
     python tests/reference/make_layouts.py
     PYTHONPATH=TF4 python tests/reference/make_layouts.py
@@ -9,7 +9,7 @@ Run by hand, never in CI, once for each library:
 with torch 2.15, timm 1.0.31, torchvision 0.29.2 and transformers 5.23.0, and then with
 transformers 4.57.6 found in TF4 (pip install --target TF4).
 
-Each folder holds model.safetensors, what the library writes beside it, and reference.safetensors:
+Each folder holds model.safetensors, the library's other files, and reference.safetensors:
     pixel_values   f32  (N,C,H,W)
     labels         i64  (N)
     logits         f64  (N,classes)
@@ -19,10 +19,10 @@ Each folder holds model.safetensors, what the library writes beside it, and refe
                         `block.i`, `norm`, `head`), times the layer's part of the vector
     hvp_all/NAME   f64  the full Hessian times the whole vector
     image          u8   (H,W,C), and
-    processed      f32  (C,h,w), what transformers' image processor makes of it; in its folders only
-NAME is the file's own. The vector is the same for all: entry k of the tensor is 1 - 2 frac(k phi),
-phi being the golden ratio's inverse, so that it need not be stored. Weights are read back from the
-file, as they were rounded, and cast to f64; products come from double backward.
+    processed      f32  (C,h,w), the output of transformers' image processor; only in its folders
+NAME is the name in the file. The vector is the same for all tensors and is not stored: entry k is
+1 - 2 frac(k phi), with phi the inverse of the golden ratio. Weights are read back from the file, with
+its rounding, and cast to f64. Products use double backward.
 """
 
 import json
@@ -39,7 +39,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 OUT = Path(__file__).parent / "layouts"
 EXAMPLES, CLASSES, GOLDEN = 3, 3, 0.6180339887498949
-# "eager" attention takes its softmax in f32 whatever the model's type, so "sdpa" it is.
+# "eager" attention computes its softmax in f32 for every type, so "sdpa" is used.
 OLD = transformers.__version__.startswith("4.")
 SMALL = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
              image_size=8, patch_size=4, num_labels=CLASSES, attn_implementation="sdpa")
@@ -92,7 +92,7 @@ MODELS = {
 
 
 def draw(model, generator):
-    """Weights far from any special value: no norm is the identity, no bias is zero."""
+    """Random weights without special values: no norm is the identity, no bias is zero."""
     with torch.no_grad():
         for name, p in model.named_parameters():
             normal = torch.randn(p.shape, generator=generator)
@@ -139,7 +139,7 @@ def write(name, seed):
             key = re.sub(pattern, new, key)
         return key
 
-    if OLD:  # as it saves, in the order in which it does
+    if OLD:  # as saved, in the order of saving
         model.to(dtype).save_pretrained(folder)
     else:    # transformers 5 saves the old names: the new ones come from its own state_dict
         state = {own(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}

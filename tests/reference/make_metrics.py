@@ -1,14 +1,14 @@
 """Writes metrics.json: figures of merit for seeded logits, by numpy and scipy in f64.
 
-Run by hand, never in CI (numpy, scipy):
+Run manually, not in CI (numpy, scipy):
 
     python tests/reference/make_metrics.py
 
-Each case holds `logits` (n × classes, rounded to four decimals so that text carries them exactly)
-and `labels`, then what the library must find. The expected calibration error follows Guo et al.,
+Each case holds `logits` (n × classes, rounded to four decimals, which text represents exactly)
+and `labels`, then the expected figures. The expected calibration error follows Guo et al.,
 ICML 2017: 15 bins of equal width over the confidence (the largest probability), and the sum over
-them of (bin's share) × |accuracy − mean confidence|. Bins are closed on the left, the last one at 1
-too.
+them of (bin's share) × |accuracy − mean confidence|. Bins are closed on the left; the last one
+is also closed at 1.
 """
 
 import json

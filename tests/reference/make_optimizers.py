@@ -1,13 +1,13 @@
 """Writes optimizers.json: weights after each of a few steps, by torch.optim in f32.
 
-Run by hand, never in CI (torch):
+Run manually, not in CI (torch):
 
     python tests/reference/make_optimizers.py
 
 Each case holds the rule's settings, two tensors' initial `weights`, and for each step the learning
-`rate`, the `gradients` and the `weights` that torch has after it. Inputs are multiples of 1/1024,
-so that text carries them exactly. Case `clip` holds gradients, `max_norm`, and what
-torch.nn.utils.clip_grad_norm_ makes of them.
+`rate`, the `gradients` and torch's `weights` after the step. Inputs are multiples of 1/1024, which
+text represents exactly. Case `clip` holds gradients, `max_norm`, and the result of
+torch.nn.utils.clip_grad_norm_.
 """
 
 import json

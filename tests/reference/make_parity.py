@@ -1,6 +1,6 @@
 """Writes parity/NAME.safetensors: small random timm ViTs and their derivatives in f64.
 
-Run by hand, never in CI (torch 2.15, timm 1.0.31):
+Run manually, not in CI (torch 2.15, timm 1.0.31):
 
     python tests/reference/make_parity.py
 
@@ -17,8 +17,8 @@ Each file holds, for one seeded model:
     hvp_all/NAME          f64  the full Hessian times the whole vector
     loss_smoothed         f64  mean loss with label smoothing 0.1
     gradient_smoothed/head.weight  f64
-and the architecture as JSON in the metadata entry `config`. Everything in f64 is computed from the
-f32 weights, pixels and vectors as they stand in the file, cast to f64.
+and the architecture as JSON in the metadata entry `config`. f64 values are computed
+from the f32 weights, pixels and vectors in the file, cast to f64.
 """
 
 import json
@@ -60,7 +60,7 @@ def build(arguments):
 
 
 def draw(model, generator):
-    """Weights far from any special value: no norm is the identity, no bias is zero."""
+    """Random weights without special values: no norm is the identity, no bias is zero."""
     normal = partial(torch.randn, generator=generator)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -112,7 +112,7 @@ def hvp(gradient, parameters, vector, names):
 
 
 def check_hvp(loss_of, parameters, vector, product):
-    """A central difference of the gradient, so that a wrong double backward cannot slip in."""
+    """Checks the double backward against a central difference of the gradient."""
     step, ends = 1e-5, []
     for sign in (1, -1):
         moved = {n: (p + sign * step * vector[n]).detach().requires_grad_()

@@ -2,10 +2,10 @@
 
     python make_pillow.py            # needs pillow, torchvision, safetensors, numpy
 
-Writes pillow.safetensors beside this file. Each case is a pair of u8 tensors (H, W, C):
-`NAME/in`, and `NAME/out`, the levels the model would see. The case's settings stand in the
+Writes pillow.safetensors next to this file. Each case is a pair of u8 tensors (H, W, C):
+`NAME/in`, and `NAME/out`, the levels that the model gets. The case's settings are in the
 metadata entry NAME: `squash|short FILTER H W [SHORT] CHANNELS`. The tensors `norm/in`
-(levels 0 to 255), `norm/out` (torchvision's ToTensor and Normalize with ImageNet's numbers)
+(levels 0 to 255) and `norm/out` (torchvision's ToTensor and Normalize with ImageNet's statistics)
 hold the normalisation.
 """
 
@@ -29,7 +29,7 @@ FILTERS = {
 
 
 def picture(h, w, c):
-    """Smooth colour, hard edges and noise: what blurs, what rings, what aliases."""
+    """Smooth colour, hard edges and noise, to test blurring, ringing and aliasing."""
     y, x = np.mgrid[0:h, 0:w]
     planes = []
     for k in range(c):

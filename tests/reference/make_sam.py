@@ -1,18 +1,18 @@
 """Writes sam.safetensors: a tiny timm ViT after a few steps of SAM and its variants, in f64.
 
-Run by hand, never in CI (torch, timm):
+Run manually, not in CI (torch, timm):
 
     python tests/reference/make_sam.py
 
-Each update is written out from its paper on torch's autograd and torch.optim.SGD; clipping is
+Each update follows its paper, on torch's autograd and torch.optim.SGD; clipping is
 torch.nn.utils.clip_grad_norm_. The file holds
     model/NAME            f32  weights at the start, under timm's names
     pixel_values          f32  (STEPS·B,C,H,W); step t uses images t·B to (t + 1)·B
     labels                i64  (STEPS·B)
-    CASE/NAME             f64  every tensor that is updated, after the last step
+    CASE/NAME             f64  every updated tensor, after the last step
 and in its metadata `config` (the architecture), `cases` (the settings of each) and `losses` (the
-loss of each step where the gradient of the step was taken). All is computed in f64 from the f32
-numbers in the file.
+loss of each step at the point where its gradient was taken). Everything is computed in f64 from the
+f32 values in the file.
 """
 
 import json
@@ -54,7 +54,7 @@ def is_norm(name):
 
 
 def rate(case, step):
-    """Warm-up in steps, then a cosine to 0 over what is left."""
+    """Warm-up in steps, then a cosine to 0 over the remaining steps."""
     if step < case["warmup"]:
         return case["rate"] * (step + 1) / case["warmup"]
     if case["schedule"] == "constant":
@@ -68,7 +68,7 @@ def joint_norm(tensors):
 
 
 def ascent(case, weights, gradients):
-    """ε for the tensors that are perturbed."""
+    """ε for the perturbed tensors."""
     if case["method"] == "asam":
         scale = [w.abs() + case["eta"] for w in weights]
         norm = joint_norm([t * g for t, g in zip(scale, gradients)])

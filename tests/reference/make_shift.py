@@ -1,16 +1,16 @@
-"""Writes shift.safetensors and shift.json: the common corruptions by public Python code.
+"""Writes shift.safetensors and shift.json: the common corruptions, computed by public Python code.
 
-Run by hand, never in CI (imagecorruptions 1.1.2, numpy, scipy, scikit-image, OpenCV, Pillow):
+Run manually, not in CI (imagecorruptions 1.1.2, numpy, scipy, scikit-image, OpenCV, Pillow):
 
     python tests/reference/make_shift.py
 
-Images of more than 64 pixels a side are corrupted by the package imagecorruptions, which carries
-ImageNet-C's settings. It was written for older numpy, scipy and scikit-image: the lines under "shims"
-give it the names it looks for. Smaller ones have CIFAR-10-C's settings, which no package carries: here
-they are handed to that package's own helpers, to OpenCV and to Pillow.
+Images with sides above 64 pixels are corrupted by the package imagecorruptions, which has the settings
+of ImageNet-C. It was written for older numpy, scipy and scikit-image; the lines under "shims" define
+the names it needs. Smaller images have the settings of CIFAR-10-C, which no package provides; here they
+are passed to the helpers of imagecorruptions, to OpenCV and to Pillow.
 
-What has no chance in it is stored image by image. Of the others each draw's mean and standard
-deviation of the change are taken; stored are these two's means over draws and their spread.
+Deterministic corruptions are stored as images. For random ones, the mean and the standard deviation of
+the change are computed per draw; the file has their means over draws and their spread.
 """
 
 import json

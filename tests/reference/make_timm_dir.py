@@ -1,8 +1,8 @@
-"""Writes tests/reference/timm-tiny: a small random model, saved as timm itself saves models.
+"""Writes tests/reference/timm-tiny: a small random model, saved by timm.
 
     python tests/reference/make_timm_dir.py
 
-Needs timm (1.0.31 was used), torch and safetensors. Tests read the result; they do not run this.
+Needs timm (1.0.31 was used), torch and safetensors. Tests read the result; they do not run this script.
 """
 
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""Writes tests/reference/timm_names.json: what timm builds for each architecture's name.
+"""Writes tests/reference/timm_names.json: the network that timm builds for each architecture name.
 
     python tests/reference/make_timm_names.py
 
-For every architecture of timm's whose tensors are named like a Vision Transformer's: the network
-(`plain`, or what makes it another one), and what a plain network's tensors do not show: heads, ε,
-activation, pooling. All of it is read off the modules of a model without weights. Needs timm
-(1.0.31 was used) and torch. Tests read the result; they do not run this.
+For every architecture of timm with the tensor names of a Vision Transformer: the network (`plain`, or
+the feature that makes it different), and the settings that tensors do not determine: heads, ε,
+activation, pooling. They are read from the modules of a model without weights. Needs timm (1.0.31 was
+used) and torch. Tests read the result; they do not run this script.
 """
 
 import json
@@ -25,7 +25,7 @@ GELU = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 
 
 def network(model):
-    """`plain`, or the first part that is not a plain Vision Transformer's."""
+    """`plain`, or the first part that differs from a plain Vision Transformer."""
     if type(model) not in (VisionTransformer, VisionTransformerDistilled):
         return type(model).__name__
     block = model.blocks[0]
@@ -48,7 +48,7 @@ def network(model):
 
 
 rows = []
-# Names of earlier versions, too.
+# Includes names of earlier versions.
 earlier = {old: new.split(".")[0] for old, new in _deprecated_models.items()}
 for name in [*timm.list_models(), *earlier]:
     if _model_to_module.get(earlier.get(name, name)) not in MODULES:

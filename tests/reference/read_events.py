@@ -1,5 +1,5 @@
-"""Reads an event file of `--tensorboard DIR` back with TensorBoard's own reader, which checks every
-checksum, and prints each scalar: `python read_events.py DIR`."""
+"""Reads an event file of `--tensorboard DIR` with TensorBoard's own reader, which verifies all
+checksums, and prints each scalar: `python read_events.py DIR`."""
 
 import sys
 

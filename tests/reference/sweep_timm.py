@@ -1,20 +1,20 @@
-"""Compares planish with every architecture of timm whose tensors are like a Vision Transformer's.
+"""Compares planish with every architecture of timm that has the tensors of a Vision Transformer.
 
     PLANISH=target/release/planish python tests/reference/sweep_timm.py [NAME…]
 
-For each architecture, a small random model is saved as timm saves it, with the tensors as they
-would be in a fine-tuned checkpoint. planish must compute timm's logits, or refuse the checkpoint.
-The script prints a line for each and ends with 1 if one is wrong. Needs timm (1.0.31 was used),
-torch and safetensors; no test runs it.
+For each architecture, the script saves a small random model with timm, with tensors as in a fine-tuned
+checkpoint. planish must compute timm's logits or reject the checkpoint. The script prints one line per
+architecture and exits with 1 if any is wrong. Needs timm (1.0.31 was used), torch and safetensors; no
+test runs it.
 
 Each architecture is built in four ways:
 
-- `args`: width, depth, heads and sizes are overridden, and stand in `model_args`;
-- `name`: the heads are the architecture's own and stand nowhere, so that planish has only the name;
-- `nopool`: as `args`, without a word on pooling;
-- `bare`: arguments that make the tensors look plain (no LayerScale, fused projections) on top.
+- `args`: width, depth, heads and sizes are overridden, and listed in `model_args`;
+- `name`: the number of heads is the architecture's default and not listed, so planish only has the name;
+- `nopool`: as `args`, without the pooling;
+- `bare`: as `args`, plus arguments that make the tensors look plain (no LayerScale, fused projections).
 
-Weights are scaled so that tokens have a variance near ε: a wrong ε shows in the logits.
+Weights are scaled so that tokens have a variance near ε, so that a wrong ε changes the logits.
 """
 
 import json
@@ -37,7 +37,7 @@ MODULES = """beit cait convit deepseek_vit deit eva gemma4_vit naflexvit qwen3_v
 vision_transformer vision_transformer_hybrid vision_transformer_relpos vision_transformer_sam
 vitamin volo xcit""".split()
 SMALL = dict(img_size=32, patch_size=8, depth=2)
-# 336 is a multiple of the heads of every named size.
+# 336 is a multiple of the number of heads of every named size.
 WAYS = {
     "args": dict(embed_dim=48, num_heads=3),
     "name": dict(embed_dim=336),
@@ -51,7 +51,7 @@ TOLERANCE = 1e-4
 
 
 def build(name, over):
-    """The model with as many of the overrides as it takes, and these."""
+    """The model with as many of the overrides as it accepts, and these arguments."""
     over = dict(SMALL, **over, num_classes=5)
     while True:
         try:
@@ -129,7 +129,7 @@ def main():
             for way in WAYS:
                 try:
                     verdict, why = try_one(planish, name, way, images)
-                except Exception as error:  # timm cannot build it so, or it is no classifier
+                except Exception as error:  # timm cannot build it this way, or it is not a classifier
                     verdict, why = "unbuilt", f"{type(error).__name__}: {error}".splitlines()[0]
                 counts[verdict] += 1
                 print(f"{verdict:8} {way:7} {name:44} {why[:300]}", flush=True)

@@ -26,7 +26,7 @@ pub fn model(dtype: DType) -> Objective {
     Objective::new(Arc::new(config), weights)
 }
 
-/// Random images, each with a label drawn from the probabilities that `model` gives it.
+/// Random images, with labels drawn from the probabilities that `model` predicts.
 pub fn images(model: &Objective, n: usize) -> Activations {
     let mut rng = stream(2, "images");
     let pixels: Vec<f64> = (0..n * 196).map(|_| 2.0 * unit(&mut rng) - 1.0).collect();
@@ -64,18 +64,18 @@ pub fn mean(x: &[f64]) -> f64 {
     x.iter().sum::<f64>() / x.len() as f64
 }
 
-/// All numbers of some tensors, one after the other.
+/// The values of some tensors, concatenated.
 pub fn numbers<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<f64> {
     let flat = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap();
     tensors.into_iter().flat_map(|t| flat(t).to_vec1::<f64>().unwrap()).collect()
 }
 
-/// The numbers of a layer's weights.
+/// The values of a layer's weights.
 pub fn weights_of(model: &Objective, layer: &Layer) -> Vec<f64> {
     numbers(layer.tensors.iter().map(|&i| model.weights.tensor(i)))
 }
 
-/// The model with the layer's weights replaced by these numbers.
+/// The model with the layer's weights replaced by these values.
 pub fn with_weights(model: &Objective, layer: &Layer, values: &[f64]) -> Objective {
     let mut rest = values;
     let mut weights = model.weights.clone();

@@ -9,7 +9,7 @@ fn norm(x: &[f64]) -> f64 {
 }
 
 /// |a − b| / |a|.
-fn apart(a: &[f64], b: &[f64]) -> f64 {
+fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     assert!(a.len() == b.len() && norm(a) > 0.0);
     norm(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>()) / norm(a)
 }
@@ -21,26 +21,30 @@ fn all(path: &str) -> Vec<f64> {
 }
 
 /// The file that a command writes on CPU and GPU. `{}` in its arguments stands for the device.
-fn left(bench: &Bench, words: &[&str], file: &str) -> [Vec<f64>; 2] {
+fn output_file(bench: &Bench, words: &[&str], file: &str) -> [Vec<f64>; 2] {
     both(bench, words);
     ["cpu", "cuda"].map(|device| all(&bench.path(&file.replace("{}", device))))
 }
 
 #[test]
-fn logits_agree_to_roundings() {
+fn logits_agree_within_rounding() {
     let bench = bench();
     let dump = bench.path("{}.safetensors");
     let words = ["eval", &bench.model, "--data", &bench.data, "--dump", &dump];
-    let [exact, _] = left(&bench, &words, "{}.safetensors");
+    let [exact, _] = output_file(&bench, &words, "{}.safetensors");
     let words = [&words[..], &["--precision", "bf16"]].concat();
-    let [cpu, gpu] = left(&bench, &words, "{}.safetensors");
-    println!("\nlogits: CPU {:.1e}, GPU {:.1e} from f32", apart(&exact, &cpu), apart(&exact, &gpu));
-    assert!((1e-4..0.02).contains(&apart(&exact, &gpu)));
-    assert!((1e-4..0.02).contains(&apart(&cpu, &gpu)));
+    let [cpu, gpu] = output_file(&bench, &words, "{}.safetensors");
+    println!(
+        "\nlogits: CPU {:.1e}, GPU {:.1e} from f32",
+        relative_error(&exact, &cpu),
+        relative_error(&exact, &gpu)
+    );
+    assert!((1e-4..0.02).contains(&relative_error(&exact, &gpu)));
+    assert!((1e-4..0.02).contains(&relative_error(&cpu, &gpu)));
 }
 
 #[test]
-fn training_goes_the_same_way() {
+fn training_agrees_within_rounding() {
     let bench = bench();
     let before = all(&format!("{}/model.safetensors", bench.model));
     let batch = if own().is_some() { "128" } else { "3" };
@@ -57,11 +61,11 @@ fn training_goes_the_same_way() {
         if method != "pof" {
             words.extend(["--update", "block.1"]);
         }
-        let ways = left(&bench, &words, &format!("{name}/model.safetensors")).map(|after| {
+        let ways = output_file(&bench, &words, &format!("{name}/model.safetensors")).map(|after| {
             after.iter().zip(&before).map(|(after, before)| after - before).collect::<Vec<_>>()
         });
-        let apart = apart(&ways[0], &ways[1]);
-        println!("\n{method}: ways {apart:.1e} apart");
-        assert!((1e-5..0.1).contains(&apart), "{method}: {apart}");
+        let error = relative_error(&ways[0], &ways[1]);
+        println!("\n{method}: relative error {error:.1e}");
+        assert!((1e-5..0.1).contains(&error), "{method}: {error}");
     }
 }

@@ -139,7 +139,7 @@ fn collect(value: &Value, path: &str, found: &mut Vec<f64>) {
 }
 
 #[test]
-fn logits_are_the_cpus() {
+fn logits_match_the_cpu() {
     let bench = bench();
     let (dump, json) = (bench.path("{}.safetensors"), bench.path("{}.json"));
     let words = ["eval", &bench.model, "--data", &bench.data, "--dump", &dump, "--json", &json];
@@ -149,7 +149,7 @@ fn logits_are_the_cpus() {
 }
 
 #[test]
-fn gradients_and_products_are_the_cpus() {
+fn gradients_and_products_match_the_cpu() {
     let bench = bench();
     for (layer, operator, vectors) in
         [("block.1", "hessian", 1), ("embed,norm,head", "ggn", 1), ("block.*", "hessian", 3)]
@@ -166,7 +166,7 @@ fn gradients_and_products_are_the_cpus() {
 }
 
 #[test]
-fn diagnoses_are_the_cpus() {
+fn diagnoses_match_the_cpu() {
     let bench = bench();
     let json = bench.path("{}.json");
     both(&bench, &["diagnose", &bench.model, "--data", &bench.data, "--json", &json]);
@@ -177,7 +177,7 @@ fn diagnoses_are_the_cpus() {
 }
 
 #[test]
-fn every_method_trains_as_on_the_cpu() {
+fn training_matches_the_cpu_for_every_method() {
     let bench = bench();
     let [batch, perturb_batch] = if own().is_some() { ["128", "256"] } else { ["3", "4"] };
     for (method, step, perturb) in [
@@ -214,7 +214,7 @@ fn every_method_trains_as_on_the_cpu() {
 }
 
 #[test]
-fn fine_tuning_steps_as_on_the_cpu() {
+fn fine_tuning_matches_the_cpu() {
     let bench = bench();
     let batch = if own().is_some() { "128" } else { "3" };
     for optimizer in ["sgd", "adamw"] {

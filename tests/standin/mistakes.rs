@@ -11,7 +11,7 @@ fn evaluated(bench: &Bench, settings: &[(&str, &str)]) -> super::Ended {
 }
 
 #[test]
-fn planted_mistakes_show() {
+fn injected_bugs_are_detected() {
     let bench = bench();
     let kept = kept(&bench);
     let fine = evaluated(&bench, &[("STANDIN_KEPT", &kept)]);
@@ -26,7 +26,7 @@ fn planted_mistakes_show() {
 
 /// In this `eval` each row is processed by one warp; barriers only occur in sums of gradients.
 #[test]
-fn a_missing_barrier_shows() {
+fn a_missing_barrier_is_detected() {
     let bench = bench();
     let out = bench.path("planted.safetensors");
     let words = ["hvp", &bench.model, "--data", &bench.data, "--layer", "block.1", "--out", &out];
@@ -48,7 +48,7 @@ fn steps(bench: &Bench, settings: &[(&str, &str)]) -> super::Ended {
 }
 
 #[test]
-fn a_missing_wait_between_streams_shows() {
+fn a_missing_wait_between_streams_is_detected() {
     let bench = bench();
     for (mistake, code) in [("none", 0), ("early use", 86), ("early copy", 86)] {
         let found = steps(&bench, &[("STANDIN_PLANT", mistake)]);
@@ -58,7 +58,7 @@ fn a_missing_wait_between_streams_shows() {
 }
 
 #[test]
-fn inputs_come_while_the_device_computes() {
+fn inputs_are_uploaded_during_computation() {
     let bench = bench();
     let ended = steps(&bench, &[("STANDIN_VERBOSE", "1")]);
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
@@ -82,7 +82,7 @@ fn told<const N: usize>(errors: &str, words: &str) -> [u64; N] {
 }
 
 #[test]
-fn memory_that_is_freed_serves_what_comes_next() {
+fn freed_memory_is_reused() {
     let bench = bench();
     let [kept, given_back] = ["none", "forgets"].map(|mistake| {
         let ended = steps(&bench, &[("STANDIN_VERBOSE", "1"), ("STANDIN_PLANT", mistake)]);
@@ -95,7 +95,7 @@ fn memory_that_is_freed_serves_what_comes_next() {
 }
 
 #[test]
-fn threads_in_any_order_give_the_same_bits() {
+fn thread_order_does_not_change_a_bit() {
     let bench = bench();
     let logits = |order: &str| {
         let found = evaluated(&bench, &[("STANDIN_ORDER", order)]);
@@ -108,7 +108,7 @@ fn threads_in_any_order_give_the_same_bits() {
 }
 
 #[test]
-fn without_room_micro_batches_are_halved() {
+fn micro_batches_are_halved_without_memory() {
     let bench = bench();
     let words = ["eval", &bench.model, "--data", &bench.data];
     let mut told = 0;
@@ -127,7 +127,7 @@ fn without_room_micro_batches_are_halved() {
 }
 
 #[test]
-fn what_cannot_run_is_said_in_a_line() {
+fn unsupported_devices_are_reported() {
     let bench = bench();
     let refused = |device: &str, settings: &[(&str, &str)], part: &str| {
         let words = ["eval", &bench.model, "--data", &bench.data, "--quiet"];
@@ -142,7 +142,7 @@ fn what_cannot_run_is_said_in_a_line() {
 }
 
 #[test]
-fn kept_activations_are_the_same_wherever_they_lie() {
+fn cached_activations_do_not_depend_on_location() {
     let bench = bench();
     if super::own().is_some() {
         return;

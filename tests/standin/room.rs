@@ -23,7 +23,7 @@ fn tuned(bench: &Bench, settings: &[(&str, &str)]) -> (Ended, Option<Vec<u8>>) {
 }
 
 #[test]
-fn what_has_no_room_is_moved_or_named() {
+fn out_of_memory_moves_data_or_is_reported() {
     let bench = bench();
     let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
     let (ample, expected) = tuned(&bench, &[]);
@@ -59,7 +59,7 @@ fn what_has_no_room_is_moved_or_named() {
 }
 
 #[test]
-fn forecasts_tell_the_devices_memory() {
+fn forecasts_contain_device_memory() {
     let bench = bench();
     for (command, more) in [("diagnose", &[][..]), ("post-train", &["--batch-size", "3"])] {
         let json = bench.path(&format!("{command}.json"));

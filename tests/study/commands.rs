@@ -1,11 +1,11 @@
-//! `planish study` and `planish merge` as a user meets them.
+//! `planish study` and `planish merge` end to end.
 
 use crate::common::{Bench, Output};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 
-/// Two checkpoints on one data set, as they are and in four shifts, and one set of other images.
+/// Two checkpoints on one data set, clean and under four shifts, and one out-of-distribution set.
 pub const STUDY: &str = r#"
 shifts = ["corruptions:contrast,gaussian_noise:1,5"]
 [[model]]
@@ -64,11 +64,11 @@ fn cells(bench: &Bench, log: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_killed_study_goes_on_and_an_edited_one_computes_new_cells_alone() {
+fn a_killed_study_resumes_and_an_edited_one_only_computes_new_cells() {
     let bench = prepared();
     let said = study(&bench, &[]);
     assert!(said.errors.contains("12 cells: 10 evaluations, 2 of other images; 12 are missing"));
-    assert!(said.output.contains("12 cells, all there"), "{}", said.output);
+    assert!(said.output.contains("all 12 cells present"), "{}", said.output);
     let whole = rows(&bench, "s/results.jsonl");
     assert_eq!((whole.len(), rows(&bench, "s/ood.jsonl").len()), (10, 2));
     let shown = bench.plain(&["report", "s/ood.jsonl", "--html", "ood.html"]);
@@ -95,7 +95,7 @@ fn a_killed_study_goes_on_and_an_edited_one_computes_new_cells_alone() {
     let other = &rows(&bench, "s/ood.jsonl")[1];
     assert_eq!(other["auroc_energy"], eval["others"][0]["energy"]["auroc"]["mean"]);
 
-    // A run that was killed while it wrote its eighth line: seven are there.
+    // A run killed while writing its eighth line leaves seven cells.
     let log = text(&bench, "s/cells.jsonl");
     let seven: usize = log.split_inclusive('\n').take(7).map(str::len).sum();
     fs::write(bench.path("s/cells.jsonl"), &log[..seven + 30]).unwrap();
@@ -113,7 +113,7 @@ fn a_killed_study_goes_on_and_an_edited_one_computes_new_cells_alone() {
     });
     assert_eq!(rows(&bench, "s/results.jsonl"), whole);
 
-    // One more severity is two more cells; a name is none.
+    // Another severity adds two cells; a new name adds none.
     let edited = STUDY.replace(":1,5", ":1,3,5").replace("\"grey\"", "\"fashion\"");
     let edited = edited.replace("contrast,", "");
     fs::write(bench.path("s.toml"), edited).unwrap();
@@ -129,13 +129,13 @@ fn a_killed_study_goes_on_and_an_edited_one_computes_new_cells_alone() {
 }
 
 #[test]
-fn an_edited_checkpoint_loses_its_own_cells_alone() {
+fn an_edited_checkpoint_only_invalidates_its_cells() {
     let bench = prepared();
     study(&bench, &[]);
     let before = rows(&bench, "s/results.jsonl");
     let path = bench.path("second/model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
-    // The last number of the file, by one bit of its fraction.
+    // The last value of the file, changed by one bit of its mantissa.
     let at = bytes.len() - 2;
     bytes[at] ^= 0x40;
     fs::write(&path, bytes).unwrap();
@@ -145,7 +145,7 @@ fn an_edited_checkpoint_loses_its_own_cells_alone() {
     assert_eq!(before[..5], after[..5]);
     assert!(before[5..].iter().zip(&after[5..]).all(|(a, b)| a["cell"] != b["cell"]));
     assert!(before[5..].iter().zip(&after[5..]).all(|(a, b)| a["nll"] != b["nll"]));
-    // So does one whose images change.
+    // The same if the images change.
     let images = bench.path("data/t10k-images-idx3-ubyte");
     let mut bytes = fs::read(&images).unwrap();
     bytes[500] ^= 1;
@@ -154,7 +154,7 @@ fn an_edited_checkpoint_loses_its_own_cells_alone() {
 }
 
 #[test]
-fn parts_are_merged_into_the_bytes_of_the_whole() {
+fn merged_shards_equal_the_whole_byte_for_byte() {
     let bench = prepared();
     study(&bench, &["--out", "whole"]);
     let mut all = BTreeSet::new();
@@ -170,14 +170,9 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
     bench.plain(&four).fails_with(fifth);
     assert!(!fs::exists(bench.path("merged/cells.jsonl")).unwrap());
     let said = bench.plain(&[&four[..], &["--partial"]].concat());
-    assert!(
-        said.success && said.output.contains("3 still missing"),
-        "{}{}",
-        said.output,
-        said.errors
-    );
+    assert!(said.success && said.output.contains("3 missing"), "{}{}", said.output, said.errors);
     let said = bench.plain(&["merge", "merged", "part5", "part2"]);
-    assert!(said.success && said.output.contains("12 cells, all there"), "{}", said.errors);
+    assert!(said.success && said.output.contains("all 12 cells present"), "{}", said.errors);
     for table in ["results", "ood"] {
         let name = |folder: &str, end: &str| format!("{folder}/{table}.{end}");
         assert_eq!(rows(&bench, &name("merged", "jsonl")), rows(&bench, &name("whole", "jsonl")));
@@ -190,7 +185,7 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
     assert_eq!(text(&bench, "merged/study.json"), text(&bench, "whole/study.json"));
     assert_eq!(rows(&bench, "merged/cells.jsonl"), rows(&bench, "whole/cells.jsonl"));
 
-    // Two that disagree are both named.
+    // Two shards that disagree are both named.
     let log = text(&bench, "part2/cells.jsonl");
     let (line, rest) = log.split_once('\n').unwrap();
     let mut cell: Value = serde_json::from_str(line).unwrap();
@@ -201,7 +196,7 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
     conflict.fails_with(&[digest, "nll is 9.0 in part2", "merged/cells.jsonl", "delete its line"]);
     fs::write(bench.path("part2/cells.jsonl"), format!("{cell}x\n{rest}")).unwrap();
     bench.plain(&["merge", "new", "part2"]).fails_with(&["part2/cells.jsonl, line 1", "expected"]);
-    // So are parts of two studies.
+    // The same for shards of two studies.
     fs::write(bench.path("s.toml"), STUDY.replace("1,5", "2")).unwrap();
     study(&bench, &["--out", "another", "--shard", "1/9"]);
     bench.plain(&["merge", "new", "part1", "another"]).fails_with(&[
@@ -219,7 +214,7 @@ fn parts_are_merged_into_the_bytes_of_the_whole() {
 }
 
 #[test]
-fn a_share_without_a_folder_leaves_that_of_the_whole_alone() {
+fn a_shard_has_its_own_default_folder() {
     let bench = prepared();
     study(&bench, &["--shard", "2/12"]);
     assert!(!fs::exists(bench.path("s")).unwrap());
@@ -231,7 +226,7 @@ fn a_share_without_a_folder_leaves_that_of_the_whole_alone() {
 }
 
 #[test]
-fn a_table_is_read_back_with_its_columns_and_types() {
+fn tables_round_trip_with_columns_and_types() {
     let bench = prepared();
     study(&bench, &[]);
     let json = rows(&bench, "s/results.jsonl");

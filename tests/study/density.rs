@@ -4,7 +4,7 @@ use crate::common::Bench;
 use std::fs;
 
 #[test]
-fn every_matrix_with_a_density_has_its_chart() {
+fn every_density_has_a_chart() {
     let bench = Bench::with_model();
     let (json, html) = (bench.path("d.json"), bench.path("d.html"));
     let words = ["diagnose", &bench.model, "--data", &bench.data, "--layer", "norm,head"];
@@ -27,7 +27,7 @@ fn every_matrix_with_a_density_has_its_chart() {
         let below = spectrum["density"]["below_zero"]["value"].as_f64().unwrap();
         assert!(told.contains(&format!("{:.1}% of the eigenvalues", 100.0 * below)), "{told}");
     }
-    // The line has a point for each place of the grid.
+    // The line has one point per grid position.
     let places = layers[0]["spectra"][0]["density"]["grid"].as_array().unwrap().len();
     let line = section.descendants().filter(|n| n.has_tag_name("polyline"));
     let most =

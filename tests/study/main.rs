@@ -1,6 +1,6 @@
-//! Studies as a user meets them, and what the report draws of them and of spectra.
+//! Studies end to end, and report pages of studies and spectra.
 
-// Other test files use the rest of it.
+// Other test files use the rest.
 #[allow(dead_code)]
 #[path = "../common/mod.rs"]
 mod common;

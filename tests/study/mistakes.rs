@@ -1,11 +1,11 @@
-//! Study files and folders that make no sense.
+//! Invalid study files and folders.
 
 use crate::commands::{STUDY, text};
 use crate::common::Bench;
 use std::fs;
 
 #[test]
-fn a_study_that_makes_no_sense_is_told_with_its_line() {
+fn errors_in_a_study_name_the_line() {
     let bench = Bench::with_model();
     let path = bench.path("bad.toml");
     for (from, to, parts) in [
@@ -42,11 +42,11 @@ fn a_study_that_makes_no_sense_is_told_with_its_line() {
     }
     bench.run(&["study", "none.toml"]).fails_with(&["none.toml", "cannot be read"]);
     assert_eq!(bench.run(&["study", &path, "--shard", "5/4"]).code, Some(2));
-    // A folder with somebody's own results is left alone.
+    // A folder with unrelated results is not overwritten.
     fs::write(&path, STUDY).unwrap();
     fs::create_dir(bench.path("mine")).unwrap();
     fs::write(bench.path("mine/results.csv"), "mine").unwrap();
-    let parts = ["mine/results.csv", "name another folder"];
+    let parts = ["mine/results.csv", "choose another folder"];
     bench.run(&["study", &path, "--out", "mine"]).fails_with(&parts);
     bench.plain(&["merge", "mine", "mine"]).fails_with(&parts);
     assert_eq!(text(&bench, "mine/results.csv"), "mine");

@@ -1,11 +1,11 @@
-//! What `planish report` draws of a study.
+//! The page of `planish report` for a study.
 
 use crate::common::Bench;
 use roxmltree::Document;
 use serde_json::{Value, json};
 use std::fs;
 
-/// Rows of models whose shifted figures fall on a line of the clean ones.
+/// Rows of models whose shifted figures are a linear function of the clean ones.
 fn rows(models: usize) -> Vec<Value> {
     let row = |i: usize, shift: &str, severity: usize| {
         let (x, lost) = (i as f64 / 100.0, if shift == "none" { 0.0 } else { 0.1 });
@@ -33,7 +33,7 @@ fn page(bench: &Bench, rows: &[Value]) -> String {
 }
 
 #[test]
-fn shifted_figures_are_drawn_against_clean_ones_and_against_the_width() {
+fn shifted_figures_are_plotted_against_clean_ones_and_width() {
     let bench = Bench::new();
     let text = page(&bench, &rows(7));
     let tree = Document::parse(text.strip_prefix("<!DOCTYPE html>\n").unwrap()).unwrap();
@@ -47,22 +47,22 @@ fn shifted_figures_are_drawn_against_clean_ones_and_against_the_width() {
         .filter(|n| n.has_tag_name("title") && n.parent().unwrap().has_tag_name("svg"))
         .filter_map(|n| n.text())
         .collect();
-    // Parameters are the same for all, so nothing is drawn against them.
+    // All models have the same number of parameters, so there is no chart for it.
     let shifted = ["Top-1", "NLL", "ECE"].map(|f| format!("{f}: shifted against in distribution"));
     let scaling = ["Top-1", "NLL", "ECE"].map(|f| format!("{f} against width"));
     assert_eq!(titles, [shifted, scaling].concat());
-    // The one cell that all models have: severity 1. Of width, m1 is not known.
-    assert!(text.contains("mean over the 1 corruptions and severities all models have"));
+    // Only severity 1 is present for all models. The width of m1 is unknown.
+    assert!(text.contains("mean over the 1 corruptions and severities that all models have"));
     assert!(told[0].contains("m3 at 0.8300 and 0.7300"), "{}", told[0]);
     assert!(told[3].contains("m2 at 32") && !told[3].contains("m1"), "{}", told[3]);
-    // Shifted figures are all worse than any clean one: the line of no change is off these charts.
+    // All shifted figures are worse than all clean ones, so the diagonal is outside the charts.
     assert!(!text.contains("dashed:"), "a legend without its line");
-    // The points lie on a line; of a figure that does not vary there is no correlation.
+    // The points are on a line. A constant figure has no correlation.
     assert!(
         text.contains("shifted; Spearman 1.00 [1.00, 1.00], Pearson 1.00 [1.00, 1.00] (7 dots)")
     );
     assert!(text.contains("no correlation is defined (7 dots)"));
-    // The axis of the widths, 8 to 512, is logarithmic: whole powers of ten are its ticks.
+    // The axis of widths, 8 to 512, is logarithmic with ticks at powers of ten.
     let last = tree.descendants().filter(|n| n.has_tag_name("svg")).nth(3).unwrap();
     let words: Vec<&str> =
         last.descendants().filter(|n| n.has_tag_name("text")).filter_map(|n| n.text()).collect();
@@ -83,25 +83,25 @@ fn a_study_without_shifts_or_with_one_model_is_a_table() {
     let words = ["report", "bad.jsonl", "--html", "x.html"];
     bench.plain(&words).fails_with(&["bad.jsonl", "results, runs, layers or ood", "none of them"]);
     fs::write(bench.path("bad.jsonl"), "{\"shift\": 1}\nx\n").unwrap();
-    bench.plain(&words).fails_with(&["bad.jsonl", "no row in line 2"]);
+    bench.plain(&words).fails_with(&["bad.jsonl", "an invalid row in line 2"]);
 }
 
 #[test]
-fn few_dots_have_no_correlation_and_a_line_of_no_change_is_named_where_it_is() {
+fn few_dots_have_no_correlation_and_a_visible_diagonal_is_labelled() {
     let bench = Bench::new();
     let mut close = rows(4);
     for row in close.iter_mut().filter(|row| row["shift"] != "none") {
         row["top1"] = (row["top1"].as_f64().unwrap() + 0.09).into();
     }
     let text = page(&bench, &close);
-    let told = "shifted; 4 dots, too few for a correlation; dashed: a shift changes nothing";
+    let told = "shifted; 4 dots, too few for a correlation; dashed: no change under the shift";
     assert!(text.contains(told), "{text}");
     assert_eq!(text.matches("dashed:").count(), 1);
     assert!(!text.contains("Spearman") && !text.contains("Pearson"));
 }
 
 #[test]
-fn layers_and_other_images_are_shown_model_by_model() {
+fn layers_and_out_of_distribution_images_are_shown_by_model() {
     let bench = Bench::new();
     let layer = |model: &str, name: &str, gap: f64, eligible: bool| {
         json!({
@@ -145,6 +145,6 @@ fn layers_and_other_images_are_shown_model_by_model() {
     ] {
         assert!(text.contains(part), "{part}");
     }
-    // Two figures of each of the two models.
+    // Two charts for each of the two models.
     assert_eq!(tree.descendants().filter(|n| n.has_tag_name("svg")).count(), 4);
 }

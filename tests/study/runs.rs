@@ -1,4 +1,4 @@
-//! Training cells of `planish study` as a user meets them.
+//! Training cells of `planish study` end to end.
 
 use crate::common::{Bench, Output};
 use serde_json::Value;
@@ -37,13 +37,13 @@ fn rows(bench: &Bench, name: &str) -> Vec<Value> {
 }
 
 #[test]
-fn runs_are_those_of_post_train_and_can_be_run_again_from_their_rows() {
+fn runs_match_post_train_and_can_be_recomputed() {
     let bench = Bench::with_model();
     fs::write(bench.path("s.toml"), STUDY).unwrap();
     let said = study(&bench, &[]);
     // Two controls (norm; all but the head), two pairs and PoF, at two rates and two seeds.
     assert!(said.errors.contains("21 cells: 1 diagnoses, 20 training runs"), "{}", said.errors);
-    // The page shows what the study wrote.
+    // The page shows the study's tables.
     let html = bench.path("r.html");
     let shown = bench.plain(&["report", "s/layers.jsonl", "s/runs.jsonl", "--html", &html]);
     assert!(shown.success, "{}", shown.errors);
@@ -64,7 +64,7 @@ fn runs_are_those_of_post_train_and_can_be_run_again_from_their_rows() {
     let pol = find("pol", "head".into(), 0.1, 3);
     let control = find("sgd", Value::Null, 0.1, 3);
 
-    // The same by `post-train`, whose figures are of the file that it wrote.
+    // The same run by `post-train`, whose figures are those of the written file.
     let (out, json) = (bench.path("tuned"), bench.path("t.json"));
     let train = |rest: &[&str]| {
         let words = ["post-train", "model", "--data", "data", "--out", &out, "--json", &json];
@@ -98,7 +98,7 @@ fn runs_are_those_of_post_train_and_can_be_run_again_from_their_rows() {
     assert_eq!(gain(&pol, "test_nll_gain_over_control"), own);
     assert_eq!(gain(&pol, "control_test_after_nll"), gain(&control, "test_after_nll"));
 
-    // And the diagnosis that of `diagnose`.
+    // The diagnosis equals that of `diagnose`.
     let done = bench.run(&["diagnose", "model", "--data", "data", "--json", &json]);
     assert!(done.success, "{}", done.errors);
     let layers = bench.json("t.json")["layers"].as_array().unwrap().clone();
@@ -109,7 +109,7 @@ fn runs_are_those_of_post_train_and_can_be_run_again_from_their_rows() {
     assert_eq!(pol["delta_l_stderr_p"], layer("head")["delta_l_nats"]["stderr"]);
     assert_eq!(rows(&bench, "s/layers.jsonl").len(), layers.len());
 
-    // Again from its row: where it is known, and where it is not.
+    // Recompute a run by its digest, if known and if unknown.
     let digest = pol["cell"].as_str().unwrap();
     let only = |file: &str, rest: &[&str]| -> (Value, String) {
         let out = bench.plain(&[&["study", file, "--only", digest], rest].concat());
@@ -130,7 +130,7 @@ fn runs_are_those_of_post_train_and_can_be_run_again_from_their_rows() {
 }
 
 #[test]
-fn a_killed_training_goes_on_and_shards_make_the_whole() {
+fn a_killed_training_resumes_and_shards_equal_the_whole() {
     let bench = Bench::with_model();
     let small = STUDY.replace("[0, 3]", "[1]").replace("epochs = 2", "epochs = 1");
     fs::write(bench.path("s.toml"), small).unwrap();
@@ -166,18 +166,19 @@ fn a_killed_training_goes_on_and_shards_make_the_whole() {
 }
 
 #[test]
-fn every_pair_is_every_pair_and_bad_benches_are_told_with_their_line() {
+fn all_pairs_are_expanded_and_bad_benches_name_the_line() {
     let bench = Bench::with_model();
     let with = |from: &str, to: &str| {
         assert!(STUDY.contains(from), "{from}");
         fs::write(bench.path("s.toml"), STUDY.replacen(from, to, 1)).unwrap();
         bench.run(&["study", "s.toml", "--dry-run"])
     };
-    // Nine layers: 81 pairs, nine controls; PoF and its own; at two rates and two seeds; a diagnosis.
+    // Nine layers: 81 pairs and nine controls; PoF and its control; two rates, two seeds; one
+    // diagnosis.
     let pairs = "[[\"head\", \"norm\"], [\"norm\", \"norm\"]]";
     let all = with(pairs, "\"all\"");
     assert!(all.output.contains("369 cells: 1 diagnoses, 368 training runs"), "{}", all.output);
-    // Γ is none of SAM's settings, so its two values are one run of SAM.
+    // SAM does not use Γ, so both values of Γ are the same run of SAM.
     let mixed = with("gamma = 1.5", "gamma = [1.5, 2]");
     assert!(mixed.output.contains("32 training runs"), "{}", mixed.output);
     let line = "grid = {";

@@ -1,7 +1,7 @@
-//! Commands in processes of their own, so that each has its own time and memory.
+//! Runs commands in child processes, so that time and memory are measured per command.
 //!
-//! The parent writes the arguments as JSON to the child's standard input: `planish exec -`. Both are the
-//! same program and the same types, so no option can be lost on the way.
+//! The parent starts `planish exec -` and writes the arguments as JSON to its standard input. Both
+//! sides use the same types, so no option can be lost.
 
 use crate::args::Common;
 use crate::commands::{diagnose, post_train};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-/// A command for a child.
+/// A command for a child process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ChildCommand {
@@ -23,7 +23,7 @@ pub enum ChildCommand {
 /// Arguments of `exec`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Where the command is read from, as JSON: `-`, standard input
+    /// `-`: read the command as JSON from standard input
     #[arg(value_name = "-", value_parser = ["-"])]
     from: String,
 }
@@ -36,25 +36,25 @@ impl ChildCommand {
         }
     }
 
-    /// Runs the command in a child, quietly, on the caller's threads and device.
+    /// Runs the command in a child process, without progress, on the caller's threads and device.
     ///
     /// # Errors
-    /// The program cannot be started, or fails: then with what it printed.
+    /// The program cannot be started, or it fails; the error then contains its output.
     pub fn spawn(mut self, parent: &Common) -> anyhow::Result<()> {
         let own = self.common();
         let json = own.json.take();
         *own = Common { json, quiet: true, seed: own.seed, ..parent.clone() };
         let spec = serde_json::to_vec(&self)?;
-        let program = std::env::current_exe().context("cannot find planish's own program file")?;
+        let program = std::env::current_exe().context("cannot find the planish executable")?;
         let mut child = Command::new(program)
             .args(["exec", "-"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .context("cannot start planish in a process of its own")?;
+            .context("cannot start a child process")?;
         if let Some(mut input) = child.stdin.take() {
-            // A child that ends at once says why on standard error.
+            // If the child has already exited, its standard error explains why.
             let _ = input.write_all(&spec);
         }
         let output = child.wait_with_output().context("cannot wait for a child process")?;
@@ -66,10 +66,10 @@ impl ChildCommand {
     }
 }
 
-/// Runs the command that standard input holds.
+/// Runs the command read from standard input.
 ///
 /// # Errors
-/// JSON of another kind; those of the command.
+/// Invalid JSON, or an error of the command.
 pub fn run(_: &Args) -> anyhow::Result<()> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;

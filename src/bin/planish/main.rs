@@ -1,7 +1,7 @@
 //! The program: parse the command line, run the command, turn an error into an exit code.
 //!
 //! One file per command, each with `Args` and `run(&Args) -> anyhow::Result<()>`. Results go to
-//! standard output, progress and errors to standard error. The library does the work.
+//! standard output, progress and errors to standard error. The work itself is in the library.
 
 mod allocator;
 mod args;
@@ -21,11 +21,11 @@ use planish::temp_file::remove_temp_files;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Finds where a fine-tuned Vision Transformer over-fits, layer by layer, and mends it cheaply.
+/// Find which layers of a fine-tuned Vision Transformer overfit, and post-train them.
 #[derive(Debug, Parser)]
 #[command(name = "planish", version, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -33,49 +33,49 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Do everything once, on embedded images and an embedded checkpoint
+    /// Run every step once, on an embedded checkpoint and embedded images
     Demo(demo::Args),
-    /// Tell what a checkpoint is: layout, architecture, layers, preprocessing, provenance
+    /// Show a checkpoint's layout, architecture, layers, preprocessing and history
     Inspect(inspect::Args),
-    /// Measure losses, accuracy and calibration on a split
+    /// Measure loss, accuracy and calibration on a split
     Eval(eval::Args),
-    /// Compare two models on the same images, with intervals
+    /// Compare two models on the same images, with confidence intervals
     Compare(Box<compare::Args>),
-    /// Draw results as one HTML page
+    /// Write an HTML report of results
     Report(report::Args),
-    /// Measure, layer by layer, where the model over-fits
+    /// Measure how much each layer overfits
     Diagnose(Box<diagnose::Args>),
-    /// Post-train chosen layers by PoL, PoF, SAM or plain SGD
+    /// Post-train selected layers with PoL, PoF, SAM or plain SGD
     PostTrain(Box<post_train::Args>),
-    /// Run methods against their controls, each in a process of its own
+    /// Compare post-training methods with their controls, over several seeds
     Bench(Box<bench::Args>),
-    /// Measure many models on many data sets and shifts, and train them, each cell once
+    /// Evaluate and train many models on many data sets and shifts
     Study(study::Args),
-    /// Join the parts of a study
+    /// Merge the shards of a study
     Merge(merge::Args),
-    /// Train all weights of a new or given model
+    /// Train all weights of a new or existing model
     Finetune(Box<finetune::Args>),
-    /// Write a layer's gradient and Hessian-vector product
+    /// Write gradients and Hessian-vector products of layers
     Hvp(hvp::Args),
-    /// Check planish's own arithmetic on a model
+    /// Check the numerical accuracy of planish on a model
     Selftest(Box<selftest::Args>),
-    /// Put back what tuning in place replaced, byte for byte
+    /// Undo in-place tuning, byte for byte
     Undo(undo::Args),
-    /// Ship the tensors that changed instead of a whole checkpoint
+    /// Create or apply a patch of the tensors that changed
     Patch(patch::Args),
-    /// List or clear the files in which frozen layers' activations are kept
+    /// List or clear the activation cache
     Cache(cache::Args),
-    /// Print the script by which a shell completes planish's words
+    /// Print a shell completion script
     Completions(completions::Args),
     /// Write manual pages
     Man(completions::ManArgs),
-    /// Run a command whose arguments come as JSON
+    /// Run a command whose arguments are given as JSON
     #[command(hide = true)]
     Exec(exec::Args),
 }
 
 impl Command {
-    /// Whether the user bounds the memory of the process.
+    /// Whether the user limits the memory of the process.
     fn bounds_memory(&self) -> bool {
         match self {
             Command::Diagnose(args) => args.limit.memory.is_some(),
@@ -85,7 +85,7 @@ impl Command {
         }
     }
 
-    /// Options that every command shares, of those commands that the demo runs.
+    /// The common options, for the commands that the demo runs.
     fn common(&mut self) -> Option<&mut Common> {
         match self {
             Command::Inspect(args) => Some(&mut args.common),
@@ -122,23 +122,22 @@ impl Command {
     }
 }
 
-/// Runs what the command line asks for. Exit code 0 means success, 1 that the work failed, 2 that
-/// the command line makes no sense.
-/// At an interrupt (Ctrl-C) or a signal to end, 130, and no file is left half-written.
+/// Runs the command. Exit codes: 0 for success, 1 for failure, 2 for invalid usage, 130 for an
+/// interrupt (Ctrl-C) or a termination signal. No exit leaves a partly written file.
 fn main() -> ExitCode {
-    // Without a handler the system ends the process as well, and leaves its lock's empty file.
+    // Without a handler, the system would end the process too, but leave an empty lock file behind.
     let _ = ctrlc::set_handler(|| {
         remove_temp_files();
-        let text = "planish: interrupted; each file is as it was before, or whole\n";
+        let text = "planish: interrupted; every file is either unchanged or complete\n";
         let _ = std::io::stderr().write_all(text.as_bytes());
         std::process::exit(130);
     });
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
-        // Help and version come this way too; clap knows the code of each.
+        // clap also returns help and version as errors, each with its exit code.
         Err(usage) => usage.exit(),
     };
-    // Under a bound, pages that wait for their next use would count against it.
+    // With a memory limit, pages kept for reuse would count against the limit.
     if !command.bounds_memory() {
         allocator::keep_pages();
     }
@@ -146,10 +145,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !reader_left(&error) {
-                // `eprint!` would panic where standard error is closed; the exit code still tells.
+                // `eprint!` panics if standard error is closed.
                 let _ = std::io::stderr().write_all(message(&error).as_bytes());
             }
-            // As clap has it: 2 for a command line that makes no sense.
+            // As in clap, 2 means invalid usage.
             match is_usage(&error) {
                 true => ExitCode::from(2),
                 false => ExitCode::FAILURE,
@@ -158,7 +157,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether whoever read standard output has gone (`planish … | head`): not worth a message.
+/// Whether the reader of standard output has closed the pipe (`planish … | head`).
 fn reader_left(error: &anyhow::Error) -> bool {
     let broken = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))

@@ -1,10 +1,10 @@
-//! Errors as the user reads them: one line a cause, options as flags.
+//! Error messages: one line per cause, options written as flags.
 
 use clap::CommandFactory;
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-/// An error and what lies behind it, a line each. Skips causes the previous line already quotes.
+/// An error and its causes, one per line. Skips causes that the previous line already quotes.
 pub fn message(error: &anyhow::Error) -> String {
     let mut text = String::new();
     let mut last = String::new();
@@ -27,7 +27,7 @@ pub fn message(error: &anyhow::Error) -> String {
     }
 }
 
-/// Whether an error says that the command line makes no sense.
+/// Whether an error reports invalid usage.
 pub fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let of_session = cause.downcast_ref::<planish::error::Error>();
@@ -36,8 +36,8 @@ pub fn is_usage(error: &anyhow::Error) -> bool {
     })
 }
 
-/// The library names options by their field, in backticks; here they become flags: `` `weight_decay` ``
-/// is `--weight-decay`.
+/// Replaces option names in backticks, as the library writes them, by flags: `` `weight_decay` ``
+/// becomes `--weight-decay`.
 pub fn in_flags(text: &str) -> String {
     let mut parts = text.split('`');
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -65,7 +65,7 @@ pub fn in_flags(text: &str) -> String {
     out
 }
 
-/// Every long flag of every command that is the name of an option of the library.
+/// The long flags of all commands.
 fn flags() -> &'static BTreeSet<String> {
     static FLAGS: OnceLock<BTreeSet<String>> = OnceLock::new();
     FLAGS.get_or_init(|| {
@@ -83,7 +83,7 @@ mod tests {
     use anyhow::Context;
 
     #[test]
-    fn an_error_tells_each_cause_once() {
+    fn each_cause_is_printed_once() {
         let root = || std::io::Error::other("disk full");
         let chained = Err::<(), _>(root()).context("cannot write r.json").unwrap_err();
         assert_eq!(message(&chained), "error: cannot write r.json\n  because: disk full\n");
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn options_become_flags_and_other_names_stay() {
+    fn options_become_flags_and_other_names_are_unchanged() {
         assert_eq!(in_flags("lower `weight_decay` or `lr`"), "lower --weight-decay or --lr");
         let names = "no layer is called `blok.1`; `planish undo x` puts it back; `val`";
         assert_eq!(in_flags(names), names);

@@ -1,7 +1,7 @@
 //! Charts as inline SVG, drawn by plotters.
 //!
-//! Numbers are set in twice the size they are shown in, for plotters counts whole pixels. Its colours
-//! are exchanged for classes, so that a style sheet can tell light from dark.
+//! Charts are drawn at twice their displayed size, because plotters uses whole pixels. Colours are
+//! replaced by CSS classes, so that the style sheet can define light and dark themes.
 
 use super::text::escape;
 use plotters::coord::ranged1d::Ranged;
@@ -13,21 +13,21 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, TextStyle};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Size of text.
+/// Font size.
 pub const FONT: u32 = 22;
 
 /// Space below the plotted area.
 pub const FOOT: u32 = 46;
-/// The same where the axis has a label.
+/// Space below the plotted area if the axis has a label.
 pub const FOOT_WITH_LABEL: u32 = 78;
 
-/// Colours by their names in the style sheet; the palette is Okabe and Ito's, darkened or lightened
-/// for contrast with the page.
+/// Colours by their names in the style sheet. The palette is that of Okabe and Ito, darkened or
+/// lightened for contrast with the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
     /// Text.
     Ink,
-    /// Axes' text.
+    /// Text of axes.
     Muted,
     /// Grid lines.
     Rule,
@@ -44,7 +44,7 @@ pub enum Colour {
 }
 
 impl Colour {
-    /// Series in order.
+    /// Colours of series, in order.
     pub const SERIES: [Self; 4] = [Self::Blue, Self::Orange, Self::Green, Self::Purple];
     const ALL: [Self; 8] = [
         Self::Ink,
@@ -62,31 +62,31 @@ impl Colour {
         ["ink", "muted", "rule", "blue", "orange", "green", "purple", "dashes"][self as usize]
     }
 
-    /// A stand-in that plotters can write and that is exchanged afterwards.
+    /// A placeholder colour for plotters, replaced afterwards.
     fn stand_in(self) -> RGBColor {
         RGBColor(1, 2, self as u8 + 1)
     }
 }
 
-/// Where numbers lie along one side of a chart.
+/// An axis: maps numbers to positions.
 #[derive(Clone, Debug)]
 pub struct Axis {
     low: f64,
     high: f64,
     log: bool,
-    /// What is drawn along it.
+    /// Its label.
     pub label: String,
 }
 
 impl Axis {
-    /// A linear axis around all of `values` that are finite.
+    /// A linear axis that covers all finite `values`.
     pub fn around(label: &str, values: impl IntoIterator<Item = f64>) -> Self {
         let (low, high) = ends(values);
         let space = if high > low { 0.04 * (high - low) } else { high.abs().max(1.0) * 0.5 };
         Self { low: low - space, high: high + space, log: false, label: label.into() }
     }
 
-    /// A logarithmic axis, or a linear one where not all values are above 0.
+    /// A logarithmic axis, or a linear axis unless all values are positive.
     pub fn log(label: &str, values: impl IntoIterator<Item = f64>) -> Self {
         let values: Vec<f64> = values.into_iter().collect();
         let (low, high) = ends(values.iter().copied());
@@ -106,7 +106,7 @@ impl Axis {
         ((x - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
     }
 
-    /// Round numbers along it, as they are written.
+    /// Ticks at round numbers, with their labels.
     fn ticks(&self, most: usize) -> Vec<(f64, String)> {
         if self.log && self.high - self.low >= 1.0 {
             let whole = self.low.ceil() as i32..=self.high.floor() as i32;
@@ -121,7 +121,7 @@ impl Axis {
     }
 }
 
-/// A number with the decimals that a step between ticks needs.
+/// Formats a tick with the number of decimals that the tick spacing needs.
 fn plain(x: f64, step: f64) -> String {
     if x != 0.0 && !(1e-6..1e6).contains(&x.abs()) {
         return format!("{x:.0e}");
@@ -146,8 +146,7 @@ pub struct Chart<'a> {
     area: [i32; 4],
 }
 
-/// Draws a chart of that size: `title` names it, `description` says what it shows to those who do
-/// not see it.
+/// Draws a chart of this size. `title` and `description` are its accessible name and description.
 pub fn svg(
     (width, height): (u32, u32),
     (title, description): (&str, &str),
@@ -161,13 +160,14 @@ pub fn svg(
     let backend = SVGBackend::with_string(&mut drawn, (width, height));
     let mut chart = Chart { backend, x, y, area: [left, 18, right, bottom] };
     draw(&mut chart);
-    // A string refuses nothing.
+    // Writing to a string cannot fail.
     let _ = chart.backend.present();
     drop(chart);
     inline(&drawn, (width, height), title, description)
 }
 
-/// The drawing as a part of a page: no namespace, a name and a description, classes for colours.
+/// Prepares the SVG for embedding: no namespace, an accessible name and description, CSS classes
+/// for colours.
 fn inline(drawn: &str, (width, height): (u32, u32), title: &str, description: &str) -> String {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -186,7 +186,7 @@ fn inline(drawn: &str, (width, height): (u32, u32), title: &str, description: &s
             .replace(&format!("fill=\"{code}\""), &format!("class=\"{name}-f\""))
             .replace(&format!("stroke=\"{code}\""), &format!("class=\"{name}-s\""));
     }
-    // Given by the style sheet, or what is so anyway.
+    // Redundant: set by the style sheet, or the default.
     for idle in [" opacity=\"1\"", " font-family=\"sans-serif\"", " stroke=\"none\""] {
         out = out.replace(idle, "");
     }
@@ -215,7 +215,7 @@ impl Chart<'_> {
         self.words(&label, (right, bottom + 44), Colour::Ink, (HPos::Right, VPos::Top));
     }
 
-    /// Grid lines and numbers along the left, and what they are, upwards at the edge.
+    /// Grid lines and numbers along the left, and the axis label, rotated.
     pub fn y_axis(&mut self) {
         let [left, top, right, bottom] = self.area;
         for (y, text) in self.y.ticks(5) {
@@ -233,20 +233,20 @@ impl Chart<'_> {
         }
     }
 
-    /// A line through these points, in units of the axes.
+    /// A line through these points, in axis units.
     pub fn line(&mut self, points: &[(f64, f64)], colour: Colour, width: u32) {
         let points: Vec<_> = points.iter().map(|&(x, y)| self.at(x, y)).collect();
         self.stroke(&points, colour, width);
     }
 
-    /// A dot, filled or not.
+    /// A dot, filled or open.
     pub fn dot(&mut self, x: f64, y: f64, colour: Colour, radius: u32, filled: bool) {
         let place = self.at(x, y);
         let style = ShapeStyle { color: colour.stand_in().to_rgba(), filled, stroke_width: 3 };
         let _ = self.backend.draw_circle(place, radius, &style, filled);
     }
 
-    /// A name beside a height on the y axis.
+    /// A label at a position on the y axis.
     pub fn name(&mut self, y: f64, text: &str, colour: Colour) {
         let place = (self.area[0] - 14, self.at(self.x.low, y).1);
         self.words(text, place, colour, (HPos::Right, VPos::Center));

@@ -7,10 +7,11 @@ use crate::diagnose::spectrum::DensityOf;
 use crate::format::{number, percent};
 use crate::objective::Matrix;
 
-/// Densities below this share of the highest are drawn as that: a Gaussian's tails go on for ever.
+/// Densities below this share of the maximum are drawn at this level, to cut off the tails of the
+/// Gaussians.
 const FLOOR: f64 = 1e-5;
 
-/// A chart for each matrix; `None` where none was measured.
+/// One chart per matrix; `None` if no density was measured.
 pub fn densities(findings: &Findings) -> Option<String> {
     let all = findings.layers.iter().flat_map(|l| l.spectra.iter().map(move |s| (l, s)));
     let one = |(layer, spectrum): (&crate::diagnose::findings::LayerResult, &_)| {
@@ -24,8 +25,9 @@ pub fn densities(findings: &Findings) -> Option<String> {
     let drawn: String = all.filter_map(one).collect();
     (!drawn.is_empty()).then(|| {
         paragraph(
-            "The share of eigenvalues around each value, smoothed by a Gaussian: stochastic Lanczos \
-             quadrature. The height is logarithmic, that single large eigenvalues can be seen.",
+            "Density of the eigenvalues, smoothed by a Gaussian, from stochastic Lanczos \
+             quadrature. The vertical axis is logarithmic, so that single large eigenvalues are \
+             visible.",
         ) + &format!("<div class=\"charts small\">\n{drawn}</div>\n")
     })
 }

@@ -8,23 +8,23 @@ use crate::evaluate::Estimate;
 use crate::format::{ABSENT, count, estimate, number};
 use serde_json::Value;
 
-/// A 95% interval is that many standard errors to either side.
+/// Half width of a 95% interval, in standard errors.
 const Z: f64 = 1.96;
 
-/// Figures that are drawn layer by layer: start of their columns' names, name, unit.
+/// Figures drawn by layer: prefix of the column names, name, unit.
 const FIGURES: [(&str, &str, &str); 2] =
     [("delta_l", "ΔL", "nats per image"), ("kappa", "κ", "nats per squared weight unit")];
 
-/// The section of a study's `layers`: every diagnosed model's ΔL and κ by layer.
+/// The section of a study's `layers`: ΔL and κ by layer, for each diagnosed model.
 pub fn layers(rows: &[Row]) -> String {
     let models = runs_of(rows, &["data", "model"]);
-    let told = "ΔL is the validation loss that moving one layer wins back, κ = ΔL/‖Δw‖² how sharply. \
-                Bars are 95% intervals; layers named in the stronger colour are eligible: their ΔL \
-                exceeds 1.96 standard errors.";
+    let told = "ΔL is the reduction in validation loss from moving one layer; κ = ΔL/‖Δw‖² is its \
+                sharpness. Bars are 95% intervals. Layers in the stronger colour are eligible: \
+                their ΔL exceeds 1.96 standard errors.";
     let mut out = paragraph(told);
     out += &key(&[
         ("blue", "full", "cross-fitted, with 95% interval"),
-        ("muted", "open", "in-sample: says little"),
+        ("muted", "open", "in-sample: not reliable"),
     ]);
     for own in models {
         let Some(first) = own.first() else { continue };
@@ -37,7 +37,7 @@ pub fn layers(rows: &[Row]) -> String {
     out
 }
 
-/// Neighbouring rows that agree in these columns.
+/// Groups of adjacent rows with equal values in these columns.
 fn runs_of<'a>(rows: &'a [Row], columns: &'static [&str]) -> impl Iterator<Item = &'a [Row]> {
     rows.chunk_by(|a, b| columns.iter().all(|c| a.get(*c) == b.get(*c)))
 }
@@ -103,7 +103,7 @@ fn figures(own: &[Row]) -> String {
     table(&headers, &own.iter().map(line).collect::<Vec<_>>())
 }
 
-/// The section of a study's `ood`: how well each model tells images of other kinds from its own.
+/// The section of a study's `ood`: out-of-distribution detection by model.
 pub fn others(rows: &[Row]) -> String {
     let headers = [
         "model",

@@ -1,4 +1,4 @@
-//! Figures of models on images: before and after, reliability, shifts.
+//! Figures of models on images: differences, reliability, shifts.
 
 use super::chart::{Axis, Colour, svg};
 use super::text::{escape, figure, fitting, key, note, paragraph, table};
@@ -9,7 +9,7 @@ use crate::shift::Corruption;
 use crate::shift::{Other, Shifts};
 use std::fmt::Write;
 
-/// Differences with their intervals.
+/// Differences and their intervals.
 pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     let headers = ["figure", a, b, "gain", "95% interval", "verdict"];
     let row = |d: &Difference| {
@@ -34,8 +34,9 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     let m = &comparison.mcnemar;
     fitting(&headers, &rows)
         + &note(&format!(
-            "{} images, {} bootstrap resamples, seed {}. Only the first gets {} images right, only \
-             the second {}: McNemar's exact p = {}. Intervals are over images, not over training.",
+            "{} images, {} bootstrap resamples, seed {}. Only the first is right on {} images, \
+             only the second on {}: McNemar's exact p = {}. Intervals are over images, not over \
+             training runs.",
             count(comparison.images as u64),
             count(comparison.resamples as u64),
             comparison.seed,
@@ -77,7 +78,7 @@ pub fn summaries(models: &[(String, &Summary)]) -> String {
     table(&headers, &rows) + &models.iter().filter_map(noted).collect::<String>()
 }
 
-/// Reliability diagrams; `None` where no file has any.
+/// Reliability diagrams; `None` if no file has any.
 pub fn reliability(models: &[(String, &Summary)]) -> Option<String> {
     let drawn: String = models
         .iter()
@@ -87,21 +88,18 @@ pub fn reliability(models: &[(String, &Summary)]) -> Option<String> {
             figure(
                 &format!("Reliability: {name}"),
                 &format!(
-                    "accuracy against confidence; ECE {raw}, {after} after the temperature {}",
+                    "accuracy against confidence; ECE {raw}, {after} with temperature {}",
                     number(s.temperature)
                 ),
                 &diagram(name, r),
             )
         })
         .collect();
-    let words = "Of images that the model is so sure of, this share is classified rightly; on the \
-                 dashed line confidence would be deserved. A larger dot stands for more images.";
+    let words = "Accuracy of images grouped by confidence. On the dashed line, accuracy equals \
+                 confidence. Larger dots represent more images.";
     (!drawn.is_empty()).then(|| {
         paragraph(words)
-            + &key(&[
-                ("orange", "full", "as the logits are"),
-                ("blue", "full", "after the temperature"),
-            ])
+            + &key(&[("orange", "full", "uncalibrated"), ("blue", "full", "with temperature")])
             + &format!("<div class=\"charts\">\n{drawn}</div>\n")
     })
 }
@@ -112,11 +110,11 @@ fn diagram(name: &str, r: &Reliability) -> String {
     let (raw, calibrated) = (filled(&r.raw), filled(&r.calibrated));
     let told: Vec<String> = raw
         .iter()
-        .map(|b| format!("{} sure, {} right", percent(b.confidence), percent(b.accuracy)))
+        .map(|b| format!("confidence {}, accuracy {}", percent(b.confidence), percent(b.accuracy)))
         .collect();
     let title = format!("Reliability of {name}");
     let axes = (Axis::exact("confidence", 0.0, 1.0), Axis::exact("accuracy", 0.0, 1.0));
-    svg((680, 540), (&title, &format!("As the logits are: {}.", told.join("; "))), axes, 104, |c| {
+    svg((680, 540), (&title, &format!("Uncalibrated: {}.", told.join("; "))), axes, 104, |c| {
         c.x_axis();
         c.y_axis();
         c.line(&[(0.0, 0.0), (1.0, 1.0)], Colour::Dashes, 3);
@@ -132,7 +130,7 @@ fn diagram(name: &str, r: &Reliability) -> String {
     })
 }
 
-/// Cells of all corruptions at all severities.
+/// Number of cells of a complete matrix.
 const WHOLE: usize = 5 * Corruption::ALL.len();
 
 /// One model's matrix of shifts as a heat map.
@@ -155,7 +153,8 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
         for s in &severities {
             let same = |c: &&crate::shift::Cell| c.corruption == corruption && c.severity == *s;
             let top1 = shifts.cells.iter().find(same).map(|c| c.figures.top1);
-            // Full heat is all of the clean accuracy lost; up to 80% of it leaves text readable.
+            // Full intensity means that all of the clean accuracy is lost. It is scaled to 80% to
+            // keep text readable.
             let lost = top1.map_or(0.0, |x| ((clean.top1 - x) / clean.top1).clamp(0.0, 1.0));
             let lost = if lost.is_finite() { 80.0 * lost } else { 0.0 };
             let text = top1.map_or(ABSENT.into(), percent);
@@ -173,11 +172,11 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
         },
         percent(shifts.mean_error),
         shifts.settings,
-        if shifts.finished { "" } else { "; not all cells are there yet" }
+        if shifts.finished { "" } else { "; some cells are missing" }
     ))
 }
 
-/// Accuracy and calibration against severity, a line for each model.
+/// Accuracy and calibration against severity, one line per model.
 pub fn by_severity(models: &[(String, &Shifts)]) -> String {
     let charts = [
         ("Top-1 against severity", (|s| s.top1) as fn(&crate::shift::Step) -> f64),
@@ -215,7 +214,7 @@ pub fn by_severity(models: &[(String, &Shifts)]) -> String {
     out + "</div>\n"
 }
 
-/// How well images of other kinds are told apart.
+/// Out-of-distribution detection.
 pub fn others(others: &[Other]) -> String {
     let row = |o: &Other| {
         let of = |e| estimate(e);

@@ -1,5 +1,5 @@
-//! Whose figures head the page: those of a model that is there to be used, on test where a result
-//! has them.
+//! Selects the figures at the top of the page: those of a model that was kept, on test if
+//! available.
 
 use super::input::{Input, Result};
 use crate::data::DataInfo;
@@ -8,28 +8,28 @@ use crate::format::count;
 use crate::report::post_training::Report;
 use crate::train::result::BeforeAfter;
 
-/// Figures of one model, or of one before and after tuning.
+/// Figures of one model, or of a model before and after tuning.
 pub struct Headline<'a> {
-    /// The file that they come from.
+    /// Their file.
     pub file: &'a str,
-    /// A sentence on how the model came about, or nothing.
+    /// A sentence on the origin of the model, or empty.
     pub lead: String,
-    /// On which images.
+    /// Description of the images.
     pub images: String,
-    /// The model that was given.
+    /// The input model.
     pub given: &'a Summary,
-    /// The same after a tuning that was kept.
+    /// The model after tuning, if the result was kept.
     pub tuned: Option<&'a Summary>,
 }
 
-/// The headline of the page: test comes before any other split, and a result that was kept before
-/// the input of one that was refused; of several alike the first given.
+/// Chooses the headline. Results on test are preferred to other splits, and kept results to the
+/// input of a rejected one. Ties go to the first file.
 pub fn headline(inputs: &[Input]) -> Option<Headline<'_>> {
     let ranked = inputs.iter().filter_map(|input| of(input).map(|found| (rank(input), found)));
     ranked.min_by_key(|(rank, _)| *rank).map(|(_, found)| found)
 }
 
-/// Less comes first.
+/// Sort key; smaller is preferred.
 fn rank(input: &Input) -> (bool, bool, usize) {
     let (test, kept, kind) = match &input.result {
         Result::PostTraining(r) => (r.test.is_some(), !refused(r), 0),
@@ -63,12 +63,12 @@ fn of(input: &Input) -> Option<Headline<'_>> {
     })
 }
 
-/// A run that wrote nothing, since the guard took what came of it for no better than the input.
+/// Whether the guard rejected the result, so that nothing was written.
 pub fn refused(report: &Report) -> bool {
     report.output.is_none()
 }
 
-/// The figures that count of a tuning, and whose they are: test's, or V's where there is no other.
+/// The figures to show for a tuning, and their role: test, or V without test.
 pub fn final_figures(report: &Report) -> Option<(&'static str, &BeforeAfter)> {
     let test = report.test.as_ref().map(|part| ("test", part));
     test.or_else(|| report.validation.as_ref().map(|part| ("V", part)))
@@ -90,7 +90,8 @@ fn counted(images: usize) -> String {
     }
 }
 
-/// Why a run was refused, if it was: what the guard said, or what files of earlier builds show.
+/// Why a run was rejected, if it was. Files of earlier builds contain no reason; it is derived from
+/// the figures.
 pub fn refusal(report: &Report) -> Option<String> {
     let selection = &report.selection;
     let known = selection.refusal.clone().or_else(|| {
@@ -101,7 +102,7 @@ pub fn refusal(report: &Report) -> Option<String> {
     refused(report).then(|| known.unwrap_or_else(none))
 }
 
-/// What was done, in a few words: `PoL, head → norm`.
+/// The method and its layers: `PoL, head → norm`.
 pub fn method(report: &Report) -> String {
     let name = report.method.name.to_uppercase().replace("POL", "PoL").replace("POF", "PoF");
     let perturbed = report.method.perturb.as_ref().map_or(String::new(), |p| format!(", {p}"));

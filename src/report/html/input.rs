@@ -1,4 +1,4 @@
-//! Results as they come from files.
+//! Reads results from files.
 
 use super::study::Row;
 use crate::report::{
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// A result of one of the kinds that a report can show.
+/// A result that the page can show.
 #[derive(Debug)]
 pub enum Result {
     /// Of `diagnose`.
@@ -41,49 +41,49 @@ pub struct Input {
     pub name: String,
     /// What is in it.
     pub result: Result,
-    /// The object `settings`, if there is one.
+    /// The object `settings`, if present.
     pub settings: Value,
 }
 
-/// Why a file cannot be shown.
+/// Errors from reading a result.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("{}: cannot be read: {source}; pass what a command wrote with --json", .path.display())]
+    #[error("{}: cannot be read: {source}; pass the `json` report of a command", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It is no result, or of a kind or version that is not shown.
+    /// The file is not a result, or its kind or version is not supported.
     #[error(
         "{}: expected a result of schema {expected}, found {found}; {remedy}", .path.display()
     )]
     Schema {
         /// The file.
         path: PathBuf,
-        /// What is shown.
+        /// Supported schemas.
         expected: String,
-        /// What it is.
+        /// What the file contains.
         found: String,
-        /// What to do.
+        /// Suggested remedy.
         remedy: &'static str,
     },
 }
 
-/// The rows of a study's table, by a column that no other table has.
+/// Reads a study's table. A column that no other table has identifies its kind.
 fn rows(path: &Path, bytes: &[u8]) -> std::result::Result<Input, Error> {
     let other = |found: String| Error::Schema {
         path: path.into(),
         expected: "a table of `planish study`: results, runs, layers or ood, each .jsonl".into(),
         found,
-        remedy: "pass one of these as study wrote it",
+        remedy: "pass an unmodified table of a study",
     };
     let lines = bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
     let row = |(i, line): (usize, &[u8])| {
         serde_json::from_slice::<Row>(line)
-            .map_err(|e| other(format!("no row in line {} ({e})", i + 1)))
+            .map_err(|e| other(format!("an invalid row in line {} ({e})", i + 1)))
     };
     let rows = lines.map(row).collect::<std::result::Result<Vec<_>, _>>()?;
     let has = |column: &str| !rows.is_empty() && rows.iter().all(|row| row.contains_key(column));
@@ -105,7 +105,7 @@ fn name(path: &Path) -> String {
     path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// Schemas that a report shows.
+/// Supported schemas.
 const SCHEMAS: [&str; 6] = [
     diagnosis::SCHEMA,
     post_training::SCHEMA,
@@ -115,7 +115,7 @@ const SCHEMAS: [&str; 6] = [
     FINETUNING,
 ];
 
-/// Reads a result, whichever kind it is of.
+/// Reads a result of any kind.
 ///
 /// # Errors
 /// [`Error`].
@@ -131,22 +131,22 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
         remedy,
     };
     let all = SCHEMAS.join(", ");
-    let json = "pass what diagnose, post-train, bench, eval, compare or finetune wrote with --json";
-    let value: Value =
-        serde_json::from_slice(&bytes).map_err(|e| other(&all, format!("no JSON ({e})"), json))?;
+    let json = "pass the `json` report of diagnose, post-train, bench, eval, compare or finetune";
+    let value: Value = serde_json::from_slice(&bytes)
+        .map_err(|e| other(&all, format!("invalid JSON ({e})"), json))?;
     let schema = value["schema"].as_str().unwrap_or("none").to_owned();
     let Some(known) = SCHEMAS.into_iter().find(|s| *s == schema) else {
         let kind = |s: &str| s.rsplit_once('/').map(|(kind, _)| kind.to_owned());
         let sibling = SCHEMAS.into_iter().find(|s| kind(s) == kind(&schema));
         return Err(match sibling {
             Some(ours) => {
-                other(ours, schema, "make it again, or show it with the build that wrote it")
+                other(ours, schema, "create it again, or use the version of planish that wrote it")
             }
             None => other(&all, schema, json),
         });
     };
     let damaged = |e: serde_json::Error| {
-        other(known, format!("that schema with other contents ({e})"), "make it again")
+        other(known, format!("that schema with unexpected contents ({e})"), "create it again")
     };
     let settings = value["settings"].clone();
     let result = match known {
@@ -175,7 +175,7 @@ impl Input {
         }
     }
 
-    /// How the result came about; a study's table is of no one run.
+    /// Provenance of the result; `None` for a study's table.
     pub fn run(&self) -> Option<&Run> {
         Some(match &self.result {
             Result::Diagnosis(r) => &r.run.run,

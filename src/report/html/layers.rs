@@ -1,4 +1,4 @@
-//! What `diagnose` measured, layer by layer.
+//! Results of `diagnose`, by layer.
 
 use super::chart::{Axis, Colour, svg};
 use super::rows::{Mark, Row, Scale, rows};
@@ -7,22 +7,22 @@ use crate::diagnose::findings::{Findings, Fitted, LayerResult, LossLine, Plan};
 use crate::format::{ABSENT, estimate, number, optional};
 use crate::objective::Matrix;
 
-/// A 95% interval is that many standard errors to either side.
+/// Half width of a 95% interval, in standard errors.
 const Z: f64 = 1.96;
 
-/// ΔL and κ with their intervals, the plan and its ties, and all figures.
+/// ΔL and κ with intervals, the plan with its ties, and a table of all figures.
 pub fn layers(findings: &Findings) -> String {
     let mut out = paragraph(&plan_words(findings));
     out += "<div class=\"charts\">\n";
-    let title = "ΔL: validation loss that moving one layer wins back";
+    let title = "ΔL: reduction in validation loss from moving one layer";
     let fields = |l: &LayerResult| {
         [(l.delta_l_nats, Colour::Blue), (l.delta_l_calibrated_nats, Colour::Orange)].to_vec()
     };
     let drawn = fitted_rows(findings, title, "nats per image", fields, |plan| {
         (&plan.update, &plan.tied_update)
     });
-    out += &figure(title, "nats per image; above 0 is a gain on images that chose nothing", &drawn);
-    let title = "κ: how sharply it wins it back";
+    out += &figure(title, "nats per image; above 0 is a gain on held-out images", &drawn);
+    let title = "κ: sharpness of the reduction";
     let fields = |l: &LayerResult| vec![(l.kappa, Colour::Blue)];
     let drawn = fitted_rows(findings, title, "nats / ‖Δw‖²", fields, |plan| {
         (&plan.perturb, &plan.tied_perturb)
@@ -32,11 +32,11 @@ pub fn layers(findings: &Findings) -> String {
     out += &key(&[
         ("blue", "full", "cross-fitted, with 95% interval"),
         ("orange", "full", "ΔL beyond a temperature"),
-        ("muted", "open", "in-sample, as published: says little"),
+        ("muted", "open", "in-sample, as published: not reliable"),
     ]);
     out += &note(
-        "Rows named in the stronger colour are eligible: their ΔL exceeds 1.96 standard \
-                  errors. ▸ marks the plan's layer, ≈ those that the images cannot tell from it.",
+        "Rows in the stronger colour are eligible: their ΔL exceeds 1.96 standard errors. ▸ marks \
+         the layer of the plan, ≈ layers that are not significantly different from it.",
     );
     out + &folded("The figures", &figures(findings))
 }
@@ -104,8 +104,8 @@ fn plan_words(findings: &Findings) -> String {
         None => "There is no plan: no layer's gap exceeds 1.96 standard errors.".into(),
     };
     let beyond = match &findings.plan_calibrated {
-        Some(plan) => format!(" Beyond a temperature it would be to {}.", told(plan)),
-        None => " Beyond a temperature no layer is eligible.".into(),
+        Some(plan) => format!(" After calibration, the plan would be to {}.", told(plan)),
+        None => " After calibration, no layer is eligible.".into(),
     };
     let published = findings.plan_in_sample.as_ref().map_or(String::new(), |plan| {
         format!(
@@ -154,7 +154,7 @@ fn figures(findings: &Findings) -> String {
     table(&headers, &rows)
 }
 
-/// The loss along each layer's line; `None` where the file has no points.
+/// The loss along each layer's line; `None` if the file has no points.
 pub fn lines(findings: &Findings) -> Option<String> {
     let drawn: String = findings
         .layers
@@ -165,9 +165,9 @@ pub fn lines(findings: &Findings) -> Option<String> {
     if drawn.is_empty() {
         return None;
     }
-    let words = "Each fold's loss, less the loss at the model's own weights, where the search \
-                 looked, against the prediction of gradient and Hessian at 0. The axis is the step \
-                 in units of the predicted best one, α_q = gᵀg/gᵀHg.";
+    let words = "Change in each fold's loss at the points of the line search, and the quadratic \
+                 prediction from gradient and Hessian at 0. The horizontal axis is the step size in \
+                 units of the predicted optimum, α_q = gᵀg/gᵀHg.";
     Some(
         paragraph(words)
             + &key(&[
@@ -180,7 +180,7 @@ pub fn lines(findings: &Findings) -> Option<String> {
 }
 
 fn line_chart(layer: &LayerResult) -> String {
-    // Without positive curvature there is no α_q, and α is told as it is.
+    // Without positive curvature there is no α_q; the axis then shows α.
     let unit = |l: &LossLine| if l.curvature > 0.0 { -l.slope / l.curvature } else { 1.0 };
     let reach = |l: &LossLine| 1.08 * l.points.iter().map(|p| p[0]).fold(0.0, f64::max);
     let quadratic = |l: &LossLine, a: f64| l.slope * a + 0.5 * l.curvature * a * a;
@@ -216,7 +216,7 @@ fn line_chart(layer: &LayerResult) -> String {
     })
 }
 
-/// Eigenvalues and traces; `None` where none were measured.
+/// Eigenvalues and traces; `None` if none were measured.
 pub fn spectrum(findings: &Findings) -> Option<String> {
     let all = findings.layers.iter().flat_map(|l| l.spectra.iter().map(move |s| (l, s)));
     let of = |m: Matrix| if m == Matrix::Hessian { "Hessian" } else { "Gauss-Newton" };

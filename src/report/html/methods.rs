@@ -1,4 +1,4 @@
-//! Methods of `bench` against each other.
+//! Comparison of the methods of `bench`.
 
 use super::chart::Colour;
 use super::rows::{Mark, Row as Drawn, Scale, rows};
@@ -7,22 +7,22 @@ use crate::evaluate::Estimate;
 use crate::format::{ABSENT, estimate, share};
 use crate::report::bench::{Cost, Report, Row};
 
-/// Loss, time and memory of every method, and what they establish.
+/// Loss, time and memory of each method, and the verdicts.
 pub fn methods(report: &Report) -> String {
     let seeds = report.seeds.len();
     let many = if seeds == 1 { "seed" } else { "seeds" };
     let mut out = paragraph(&format!(
-        "Every method starts from one model and is held against plain SGD on the same layers and \
-         batches, over {seeds} {many}. Bars are one standard error over seeds to either side."
+        "All methods start from one model. Each is compared with plain SGD on the same layers and \
+         batches, over {seeds} {many}. Bars show one standard error over seeds."
     ));
     out += &key(&[
-        ("blue", "full", "as the logits are"),
-        ("orange", "full", "after a temperature"),
-        ("muted", "full", "controls, and the untouched model"),
+        ("blue", "full", "uncalibrated"),
+        ("orange", "full", "with temperature"),
+        ("muted", "full", "controls and the untuned model"),
     ]);
     out += "<div class=\"charts\">\n";
     let loss = |r: &Row| vec![(r.nll, Colour::Blue), (r.calibrated_nll, Colour::Orange)];
-    out += &chart(report, "Test loss", "NLL, nats per image; less is better", Scale::Close, loss);
+    out += &chart(report, "Test loss", "NLL, nats per image; lower is better", Scale::Close, loss);
     let gain = |r: &Row| {
         let both =
             [(r.gain_over_control, Colour::Blue), (r.calibrated_gain_over_control, Colour::Orange)];
@@ -31,7 +31,7 @@ pub fn methods(report: &Report) -> String {
     out += &chart(
         report,
         "Gain over the control",
-        "nats per image; more is better",
+        "nats per image; higher is better",
         Scale::WithZero,
         gain,
     );
@@ -42,7 +42,7 @@ pub fn methods(report: &Report) -> String {
         }
     };
     let seconds = cost(|c| Some(c.seconds_per_epoch));
-    out += &chart(report, "Time", "seconds an epoch, logarithmic", Scale::Log, seconds);
+    out += &chart(report, "Time", "seconds per epoch, logarithmic", Scale::Log, seconds);
     let memory = cost(|c| c.peak_mib);
     out += &chart(report, "Memory", "peak of the process, MiB", Scale::WithZero, memory);
     out += "</div>\n";

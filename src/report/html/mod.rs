@@ -1,6 +1,6 @@
-//! Results as one page that needs nothing else: no network, no script, no font of its own. Readable
-//! in light and dark, narrow and wide, on paper, and aloud: every chart has a name and a
-//! description, and its figures stand in a table.
+//! Results as one self-contained HTML page: no network, no scripts, no embedded fonts. It supports
+//! light and dark themes, narrow screens, print and screen readers: each chart has an accessible
+//! name and description, and its figures are also in a table.
 
 mod chart;
 mod density;
@@ -32,15 +32,15 @@ use text::{escape, paragraph};
 
 const STYLE: &str = include_str!("style.css");
 
-/// One part of the page.
+/// One section of the page.
 struct Section {
     id: &'static str,
     title: &'static str,
     body: String,
 }
 
-/// The page of these results, in a fixed order whatever theirs; `pictures` are of images that
-/// tuning fixed or broke.
+/// Renders the page. The order of sections is fixed. `pictures` show images that tuning fixed or
+/// broke.
 pub fn page(inputs: &[Input], pictures: &[Pictures]) -> String {
     let sections = sections(inputs, pictures);
     let heading = escape(&summary::heading(inputs));
@@ -71,7 +71,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
             all.push(Section { id, title, body });
         }
     };
-    // Several results of a kind follow one another, each under its file's name.
+    // Results of the same kind share a section, each under its file name.
     let each = |of: &dyn Fn(&Result) -> Option<String>| {
         let found: Vec<(&str, String)> = inputs
             .iter()
@@ -90,7 +90,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     };
     add(
         "layers",
-        "Where it over-fits",
+        "Where it overfits",
         diagnosed(|f| Some(layers::layers(f) + &layers::warnings(&f.warnings))),
     );
     add("lines", "The loss along each layer’s gradient", diagnosed(layers::lines));
@@ -120,7 +120,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     add("reliability", "Reliability", figures::reliability(&judged(inputs)).unwrap_or_default());
     add(
         "methods",
-        "Methods against each other",
+        "Methods compared",
         each(&|r| match r {
             Result::Bench(r) => Some(methods::methods(r)),
             _ => None,
@@ -130,7 +130,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     let others = |r: &Evaluation| (!r.others.is_empty()).then(|| figures::others(&r.others));
     add(
         "others",
-        "Images of other kinds",
+        "Out-of-distribution images",
         each(&|r| match r {
             Result::Evaluation(r) => others(r),
             _ => None,
@@ -152,7 +152,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     );
     add(
         "study",
-        "Models against each other",
+        "Models compared",
         each(&|r| match r {
             Result::Study(rows) => Some(study::study(rows)),
             _ => None,
@@ -160,7 +160,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     );
     add(
         "study-layers",
-        "Where the models over-fit",
+        "Where the models overfit",
         each(&|r| match r {
             Result::Layers(rows) => Some(diagnosed::layers(rows)),
             _ => None,
@@ -168,7 +168,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     );
     add(
         "study-others",
-        "Images of other kinds, model by model",
+        "Out-of-distribution images, by model",
         each(&|r| match r {
             Result::Ood(rows) => Some(diagnosed::others(rows)),
             _ => None,
@@ -182,7 +182,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
             _ => None,
         }),
     );
-    add("provenance", "How this was made", provenance::provenance(inputs));
+    add("provenance", "Provenance", provenance::provenance(inputs));
     all
 }
 
@@ -233,10 +233,10 @@ fn one_split(part: &BeforeAfter, after: &str) -> String {
     }
 }
 
-/// Every model whose confidence was held against its accuracy.
+/// Every model with a reliability diagram.
 fn judged(inputs: &[Input]) -> Vec<(String, &Summary)> {
     let tuned = inputs.iter().any(|i| matches!(i.result, Result::PostTraining(_)));
-    // Before and after say it all; a lone evaluation speaks for itself.
+    // Show before and after if there is a tuning, else the evaluations.
     let shown = inputs.iter().filter(|i| !tuned || matches!(i.result, Result::PostTraining(_)));
     shown.flat_map(models).collect()
 }
@@ -276,8 +276,8 @@ fn shifted(evaluated: &[(String, &Evaluation)]) -> String {
         .collect();
     figures::by_severity(&lines)
         + &paragraph(
-            "Accuracy under each corruption: the deeper the colour, the more of the clean \
-                      accuracy is lost.",
+            "Accuracy by corruption and severity. A stronger colour means a larger loss of \
+                      accuracy relative to clean images.",
         )
         + &format!("<div class=\"charts\">\n{maps}</div>\n")
 }

@@ -7,19 +7,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;
 
-/// Images of one split, as far as they are to be shown, and the classes' names.
+/// The pictures of one split, and its class names.
 #[derive(Clone, Debug, Default)]
 pub struct Pictures {
-    /// SHA-256 of the split's images and labels: of which result they are.
+    /// SHA-256 of the split's images and labels; identifies the result they belong to.
     pub digest: String,
-    /// PNG files by the image's place in the split.
+    /// PNG files by index of the image in the split.
     pub pngs: Vec<(usize, Vec<u8>)>,
-    /// Names of the classes, where they are known.
+    /// Class names, if known.
     pub classes: Vec<String>,
 }
 
-/// How many images changed for better and worse, and those of the surest mistakes, with pictures
-/// where there are any; `names` are the classes' as the result has them.
+/// The numbers of images fixed and broken, and the most confident mistakes, with pictures if
+/// available. `names` are the class names in the result.
 pub fn flips(
     flips: &Flips,
     pictures: Option<&Pictures>,
@@ -30,11 +30,11 @@ pub fn flips(
         "<p>Tuning fixed {} images and broke {}{}.</p>\n",
         count(flips.fixed as u64),
         count(flips.broken as u64),
-        if refused { "; it was refused, and the model is as it was" } else { "" }
+        if refused { "; the result was refused, and the model is unchanged" } else { "" }
     );
     let kinds = [
-        ("Fixed", "wrong before, by the confidence of that mistake", &flips.most_fixed),
-        ("Broken", "wrong after, by the confidence of that mistake", &flips.most_broken),
+        ("Fixed", "wrong before, sorted by confidence", &flips.most_fixed),
+        ("Broken", "wrong after, sorted by confidence", &flips.most_broken),
     ];
     for (kind, words, those) in kinds {
         if those.is_empty() {
@@ -45,7 +45,7 @@ pub fn flips(
         out += "</ul>\n";
     }
     if pictures.is_none() {
-        out += &note("To see them, pass the --data of this result to planish report.");
+        out += &note("To show the pictures, pass the data set of this result to planish report.");
     }
     out
 }
@@ -56,7 +56,7 @@ fn item(flip: &Flip, pictures: Option<&Pictures>, names: &[String]) -> String {
         shown.or(names.get(k as usize)).cloned().unwrap_or_else(|| format!("class {k}"))
     };
     let (label, mistaken) = (class(flip.label), class(flip.mistaken_for));
-    let words = format!("{label}, taken for {mistaken} ({})", percent(flip.confidence));
+    let words = format!("{label}, predicted {mistaken} ({})", percent(flip.confidence));
     let found = pictures.and_then(|p| p.pngs.iter().find(|(image, _)| *image == flip.image));
     let picture = found.map_or(String::new(), |(image, png)| {
         format!(

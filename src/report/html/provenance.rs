@@ -1,4 +1,4 @@
-//! What would make a result again: commands, seeds, digests, versions, settings.
+//! Everything needed to reproduce a result: commands, seeds, digests, versions, settings.
 
 use super::input::{Input, Result};
 use super::text::{escape, facts, folded};
@@ -8,7 +8,7 @@ use crate::format::{count, duration};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-/// One entry a result.
+/// One entry per result.
 pub fn provenance(inputs: &[Input]) -> String {
     inputs.iter().map(one).collect()
 }
@@ -54,7 +54,7 @@ fn one(input: &Input) -> String {
     out
 }
 
-/// Of a study's table: every row has its own digests.
+/// Provenance of a study's table. Each row has its own digests.
 fn of_rows(input: &Input) -> String {
     let Some(rows) = input.rows() else { return String::new() };
     let distinct = |column: &str| {

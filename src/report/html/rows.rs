@@ -1,18 +1,17 @@
-//! Named rows with dots and error bars: the chart of everything that is told layer by layer or
-//! method by method.
+//! A chart with named rows of dots and error bars, for figures by layer or by method.
 
 use super::chart::{Axis, Colour, FOOT, FOOT_WITH_LABEL, svg};
 
-/// A dot with its 95% interval, or without one.
+/// A dot, optionally with a 95% interval.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
-    /// Place.
+    /// Position.
     pub value: f64,
-    /// Half the interval.
+    /// Half width of the interval.
     pub half: Option<f64>,
     /// Colour.
     pub colour: Colour,
-    /// Filled, or a ring.
+    /// Whether it is filled.
     pub filled: bool,
 }
 
@@ -21,24 +20,24 @@ pub struct Mark {
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// Whether it is named in a stronger colour.
+    /// Whether its name has the stronger colour.
     pub strong: bool,
-    /// What is in it.
+    /// Its dots.
     pub marks: Vec<Mark>,
 }
 
-/// Which numbers the axis of rows holds.
+/// Range of the axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
     /// All marks and 0.
     WithZero,
     /// All marks.
     Close,
-    /// All marks, by their logarithm, unless one is not above 0.
+    /// All marks, logarithmic if all are positive.
     Log,
 }
 
-/// Draws the rows from the top; `title` and `description` are for those who do not see it.
+/// Draws the rows from the top. `title` and `description` are the accessible name and description.
 pub fn rows(named: (&str, &str), label: &str, rows: &[Row], scale: Scale) -> String {
     let reach = |m: &Mark| {
         let half = m.half.filter(|half| half.is_finite()).unwrap_or(0.0);
@@ -66,7 +65,7 @@ pub fn rows(named: (&str, &str), label: &str, rows: &[Row], scale: Scale) -> Str
             let colour = if row.strong { Colour::Ink } else { Colour::Muted };
             chart.name(middle, &row.name, colour);
             for (k, mark) in row.marks.iter().enumerate() {
-                // Marks of one row stand a little apart, that bars can be told from one another.
+                // Marks of one row are offset, so that their bars do not overlap.
                 let y = middle - 0.22 * (k as f64 - 0.5 * (row.marks.len() as f64 - 1.0));
                 if !mark.value.is_finite() {
                     continue;

@@ -1,4 +1,4 @@
-//! Many training runs: gains over their controls, and whether the diagnosis foretells them.
+//! Training runs of a study: gains over controls, and their correlation with the diagnosis.
 
 use super::chart::Colour;
 use super::scatter::{Dot, Series, scatter};
@@ -8,7 +8,7 @@ use crate::evaluate::mean_stderr;
 use crate::format::{count, estimate};
 use serde_json::Value;
 
-/// Columns of the diagnosis that gains are held against.
+/// Columns of the diagnosis that gains are plotted against.
 const FORETOLD: [(&str, &str); 4] = [
     ("kappa_cross_fit_p", "κ of p, cross-fit"),
     ("kappa_in_sample_p", "κ of p, in-sample"),
@@ -16,7 +16,7 @@ const FORETOLD: [(&str, &str); 4] = [
     ("delta_l_in_sample_u", "ΔL of u, in-sample"),
 ];
 
-/// Gains that a table tells.
+/// Gains shown in the table.
 const GAINS: [(&str, &str); 4] = [
     ("val_nll_gain_over_control", "NLL, V"),
     ("val_calibrated_nll_gain_over_control", "calibrated NLL, V"),
@@ -49,8 +49,8 @@ pub fn runs(rows: &[Row]) -> String {
     let lines: Vec<Vec<String>> = methods.iter().map(line).collect();
     let mut out = paragraph(&format!(
         "{} runs, of which {} have a control: plain SGD on the same layers and batches. Gains are \
-         the control's loss less the run's, in nats: above 0 is better. Means over runs, whatever \
-         their settings, with the standard error over runs.",
+         the control's loss minus the run's, in nats; above 0 is better. Means and standard errors \
+         are over runs of all settings.",
         count(rows.len() as u64),
         count(treated.len() as u64)
     ));
@@ -59,9 +59,9 @@ pub fn runs(rows: &[Row]) -> String {
         FORETOLD.iter().map(|(column, name)| one(&treated, column, name)).collect();
     if !charts.is_empty() {
         out += &note(
-            "Each dot is a run whose layers were diagnosed. Intervals in brackets are of a seeded \
-             bootstrap over runs, 95%; runs of one model are not independent, so they are too \
-             narrow by as much.",
+            "Each dot is a run whose layers were diagnosed. Brackets contain 95% intervals from a \
+             seeded bootstrap over runs. Runs of one model are not independent, so these intervals \
+             are too narrow.",
         );
         out += &format!("<div class=\"charts\">\n{charts}</div>\n");
     }

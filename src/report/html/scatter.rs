@@ -1,4 +1,4 @@
-//! Models as dots: one figure of each against another.
+//! Scatter plots of one figure against another.
 
 use super::chart::{Axis, Colour, svg};
 use super::text::figure;
@@ -8,33 +8,32 @@ use crate::format::number;
 /// A dot.
 #[derive(Clone, Debug)]
 pub struct Dot {
-    /// What it stands for.
+    /// Its name.
     pub name: String,
-    /// Along the bottom.
+    /// Horizontal coordinate.
     pub x: f64,
-    /// Along the left.
+    /// Vertical coordinate.
     pub y: f64,
 }
 
 /// Dots of one colour.
 #[derive(Clone, Debug)]
 pub struct Series {
-    /// What they have in common; nothing where there is one series.
+    /// Name of the series; empty for a single series.
     pub name: String,
     /// Their colour.
     pub colour: Colour,
-    /// Filled, or rings.
+    /// Whether the dots are filled.
     pub filled: bool,
-    /// The dots; those that are no finite numbers are left out.
+    /// The dots. Dots that are not finite are skipped.
     pub dots: Vec<Dot>,
 }
 
-/// Dots that a description names one by one, at most.
+/// Maximum number of dots listed in a description.
 const NAMED: usize = 40;
 
-/// Draws the series and tells how closely x and y go together in each. `diagonal` marks where both
-/// are equal, and says what that line means: only where it crosses the chart. Nothing where no series
-/// has two dots.
+/// Draws the series and states the correlation of x and y in each. `diagonal` labels the line x =
+/// y, which is drawn if it crosses the chart. Empty if no series has two dots.
 pub fn scatter(
     title: &str,
     [x, y]: [&str; 2],
@@ -79,7 +78,7 @@ pub fn scatter(
     figure(title, &format!("{y}; {}", remarks.join("; ")), &drawn)
 }
 
-/// Whether numbers above 0 span a decade.
+/// Whether positive numbers span at least a decade.
 fn decades(values: impl Iterator<Item = f64>) -> bool {
     let (low, high) =
         values.fold((f64::INFINITY, 0.0f64), |(low, high), x| (low.min(x), high.max(x)));
@@ -97,8 +96,8 @@ fn told(s: &Series) -> String {
     format!("{lead}{}{more}.", named.join("; "))
 }
 
-/// Both correlations in words, with the number of dots. Of fewer than [`FEWEST`] none is told: no rank
-/// correlation of four dots, however perfect, is beyond chance at 5% (2 of 4! orders).
+/// Both correlations as text, with the number of dots. With fewer than [`FEWEST`] dots there is
+/// none: even a perfect rank correlation of four dots is not significant at 5% (2 of 4! orders).
 fn together(s: &Series) -> String {
     let pairs: Vec<(f64, f64)> = s.dots.iter().map(|d| (d.x, d.y)).collect();
     let of = |name: &str, by| correlation(by, &pairs, 0, RESAMPLES).map(|c| words(name, &c));

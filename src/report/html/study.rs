@@ -1,5 +1,5 @@
-//! Many models: shifted figures against those in distribution, and figures against what is known of
-//! the models.
+//! Many models: shifted against in-distribution figures, and figures against attributes of the
+//! models.
 
 use super::chart::Colour;
 use super::scatter::{Dot, Series, scatter};
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 /// A row of a study's table.
 pub type Row = serde_json::Map<String, Value>;
 
-/// Figures that are drawn: column, name, and whether it is a share.
+/// Figures drawn: column, name, and whether it is a share.
 const FIGURES: [(&str, &str, bool); 3] =
     [("top1", "Top-1", true), ("nll", "NLL", false), ("ece", "ECE", false)];
 
@@ -23,12 +23,12 @@ struct Model<'a> {
     shifted: Vec<&'a Row>,
 }
 
-/// A text of a row; empty where there is none.
+/// A text cell of a row; empty if missing.
 pub fn text<'a>(row: &'a Row, column: &str) -> &'a str {
     row.get(column).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A number of a row; NaN where there is none.
+/// A number in a row; NaN if missing.
 pub fn value(row: &Row, column: &str) -> f64 {
     row.get(column).and_then(Value::as_f64).unwrap_or(f64::NAN)
 }
@@ -38,7 +38,7 @@ impl Model<'_> {
         value(self.clean, figure)
     }
 
-    /// Mean over shifted cells; NaN where there are none.
+    /// Mean over shifted cells; NaN if there are none.
     fn shifted(&self, figure: &str) -> f64 {
         let sum: f64 = self.shifted.iter().map(|row| value(row, figure)).sum();
         sum / self.shifted.len() as f64
@@ -59,7 +59,7 @@ pub fn study(rows: &[Row]) -> String {
     names.into_iter().map(one).collect()
 }
 
-/// How many models there are, in words.
+/// The number of models as text.
 pub fn named(rows: &[Row]) -> String {
     match rows.iter().map(|row| text(row, "model")).collect::<BTreeSet<_>>().len() {
         1 => "one model".into(),
@@ -67,7 +67,7 @@ pub fn named(rows: &[Row]) -> String {
     }
 }
 
-/// The models of a data set, each with those shifted cells that all have.
+/// The models of a data set, each with the shifted cells that all models have.
 fn models<'a>(rows: &[&'a Row]) -> Vec<Model<'a>> {
     let plain = |row: &&&Row| text(row, "shift") == "none";
     let cell = |row: &Row| (text(row, "shift").to_owned(), value(row, "severity").to_bits());
@@ -100,13 +100,14 @@ fn on_one(models: &[Model]) -> String {
         charts += &scatter(
             &title,
             ["in distribution", "shifted"],
-            Some("a shift changes nothing"),
+            Some("no change under the shift"),
             &[series],
         );
     }
     if !charts.is_empty() {
         out += &paragraph(
-            "Each dot is a model. Intervals in brackets are of a seeded bootstrap over models, 95%.",
+            "Each dot is a model. Brackets contain 95% intervals from a seeded bootstrap over \
+             models.",
         );
         out += &format!("<div class=\"charts\">\n{charts}</div>\n");
     }
@@ -143,14 +144,14 @@ fn figures(models: &[Model], cells: usize) -> String {
     let rows: Vec<Vec<String>> = models.iter().map(row).collect();
     let shifts = match cells {
         0 => String::new(),
-        n => {
-            note(&format!("Shifted: mean over the {n} corruptions and severities all models have."))
-        }
+        n => note(&format!(
+            "Shifted: mean over the {n} corruptions and severities that all models have."
+        )),
     };
     table(&headers, &rows) + &shifts
 }
 
-/// Every figure against every number that is known of the models.
+/// Every figure against every numeric attribute of the models.
 fn scaling(models: &[Model], shifted: bool) -> String {
     let columns: BTreeSet<&String> = models.iter().flat_map(|m| m.clean.keys()).collect();
     let mut out = String::new();

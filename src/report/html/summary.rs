@@ -1,4 +1,4 @@
-//! What the results come to: three sentences and a row of figures.
+//! Summary: three sentences and a row of figures.
 
 use super::headline::{Headline, final_figures, headline, method, refusal};
 use super::input::{Input, Result};
@@ -7,7 +7,7 @@ use crate::evaluate::Summary;
 use crate::format::{count, estimate, number, percent};
 use crate::report::sentence::sentence;
 
-/// The heading: which model, on which images.
+/// The heading: model and images.
 pub fn heading(inputs: &[Input]) -> String {
     let named = inputs.iter().find_map(|input| match &input.result {
         Result::Diagnosis(r) => Some((&r.checkpoint, Some(&r.data))),
@@ -37,23 +37,25 @@ pub fn heading(inputs: &[Input]) -> String {
         Some((c, Some(data))) => format!("{}{others} on {}", short(&c.path), data.path),
         Some((c, None)) => short(&c.path).to_owned() + &others,
         None => inputs.first().map_or(String::new(), |input| match &input.result {
-            Result::Comparison(r) => format!("{} against {}", r.b.path, r.a.path),
+            Result::Comparison(r) => format!("{} compared with {}", r.b.path, r.a.path),
             Result::Finetuning(r) => r.checkpoint.clone(),
             Result::Study(rows) => format!("a study of {}", super::study::named(rows)),
             Result::Layers(rows) => format!("the layers of {}", super::study::named(rows)),
-            Result::Ood(rows) => format!("other images, seen by {}", super::study::named(rows)),
+            Result::Ood(rows) => {
+                format!("out-of-distribution images, {}", super::study::named(rows))
+            }
             Result::Runs(rows) => format!("{} training runs", count(rows.len() as u64)),
             _ => input.name.clone(),
         }),
     }
 }
 
-/// A folder's checkpoint goes by the folder's name.
+/// A checkpoint in a folder is named after the folder.
 fn short(path: &str) -> &str {
     path.strip_suffix("/model.safetensors").unwrap_or(path)
 }
 
-/// How good the model is, where it over-fits, what tuning does about it; and which runs were refused.
+/// Quality of the model, layers that overfit, effect of tuning, and runs that were refused.
 pub fn sentences(inputs: &[Input]) -> String {
     let first = |of: fn(&Result) -> Option<String>| inputs.iter().find_map(|i| of(&i.result));
     let good = headline(inputs).map(|head| how_good(&head));
@@ -67,8 +69,8 @@ fn how_good(head: &Headline) -> String {
     let fitted =
         s.temperature_note().map_or(String::new(), |note| format!(" Temperature: {note}."));
     format!(
-        "{}On {}{} the model classifies {} rightly at a loss of {}; a temperature of {} brings that to \
-         {} and the calibration error from {} to {}.{fitted}",
+        "{}On {}{} the model has an accuracy of {} and a loss of {}; a temperature of {} changes \
+         the loss to {} and the calibration error from {} to {}.{fitted}",
         head.lead,
         head.images,
         if head.tuned.is_some() { ", before tuning," } else { "" },
@@ -81,7 +83,7 @@ fn how_good(head: &Headline) -> String {
     )
 }
 
-/// Every run that the guard refused, by its file.
+/// Runs that the guard refused, by file.
 fn refusals(inputs: &[Input]) -> Option<String> {
     let told = |input: &Input| match &input.result {
         Result::PostTraining(r) => refusal(r)
@@ -120,12 +122,12 @@ fn tuned(inputs: &[Input]) -> Option<String> {
         let many = if seeds == 1 { "seed" } else { "seeds" };
         return Some(match better.as_slice() {
             [] => format!(
-                "Of {treated} ways of perturbing, none is shown to beat plain SGD on the same layers \
-                 over {seeds} {many}."
+                "Of {treated} methods, none is significantly better than plain SGD on the same \
+                 layers over {seeds} {many}."
             ),
             those => format!(
-                "Of {treated} ways of perturbing, over {seeds} {many} these beat plain SGD on the \
-                 same layers in a loss: {}.",
+                "Of {treated} methods, these have a lower loss than plain SGD on the same layers \
+                 over {seeds} {many}: {}.",
                 those.join(", ")
             ),
         });
@@ -147,7 +149,7 @@ fn tuned(inputs: &[Input]) -> Option<String> {
     })
 }
 
-/// The figures one looks for first, and whose they are.
+/// The main figures and their source.
 pub fn tiles(inputs: &[Input]) -> String {
     let Some(head) = headline(inputs) else { return String::new() };
     let s = head.given;
@@ -159,9 +161,9 @@ pub fn tiles(inputs: &[Input]) -> String {
                 ("Calibrated NLL", format!("{:.4}", s.calibrated_nll), "nats per image".into()),
                 ("Top-1", percent(s.top1), format!("of {} images", count(s.images as u64))),
                 ("ECE", format!("{:.4}", s.ece), format!("calibrated {:.4}", s.calibrated_ece)),
-                ("Temperature", number(s.temperature), "1 needs none".into()),
+                ("Temperature", number(s.temperature), "1 if calibrated".into()),
             ],
-            "the model as given",
+            "the input model",
         ),
     };
     let items: String = tiles

@@ -1,8 +1,8 @@
-//! Pieces of HTML. All are well-formed XML, too.
+//! HTML fragments. All are also well-formed XML.
 
 use std::fmt::Write;
 
-/// Text as it stands between tags or in an attribute.
+/// Escapes text for use between tags or in an attribute.
 pub fn escape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -11,7 +11,7 @@ pub fn escape(text: &str) -> String {
             '>' => out += "&gt;",
             '&' => out += "&amp;",
             '"' => out += "&quot;",
-            // No form of HTML has these.
+            // Characters not allowed in HTML.
             c if c.is_control() && c != '\n' && c != '\t' => out.push('\u{fffd}'),
             c => out.push(c),
         }
@@ -29,7 +29,7 @@ pub fn note(text: &str) -> String {
     format!("<p class=\"note\">{}</p>\n", escape(text))
 }
 
-/// A table under these headers; the first cell of a row is its header.
+/// A table with these headers. The first cell of a row is its header.
 pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = String::from("<div class=\"scroll\"><table><thead><tr>");
     headers.iter().for_each(|h| {
@@ -47,18 +47,17 @@ pub fn table(headers: &[&str], rows: &[Vec<String>]) -> String {
     out + "</tbody></table></div>\n"
 }
 
-/// A [`table`] whose last column matters most: where the page is narrow its cells wrap rather than run
-/// out of sight.
+/// A [`table`] whose cells wrap on narrow pages, so that the last column stays visible.
 pub fn fitting(headers: &[&str], rows: &[Vec<String>]) -> String {
     table(headers, rows).replacen("<table>", "<table class=\"fits\">", 1)
 }
 
-/// What opens on a click; on paper it is left out unless it was open.
+/// A collapsed section. In print it is omitted unless it is open.
 pub fn folded(title: &str, body: &str) -> String {
     format!("<details><summary>{}</summary>\n{body}</details>\n", escape(title))
 }
 
-/// Names beside values.
+/// A list of names and values.
 pub fn facts(pairs: &[(&str, String)]) -> String {
     let pairs = pairs.iter().filter(|(_, value)| !value.is_empty());
     let items: String = pairs
@@ -67,7 +66,7 @@ pub fn facts(pairs: &[(&str, String)]) -> String {
     format!("<dl class=\"facts\">\n{items}</dl>\n")
 }
 
-/// What the colours of a chart mean: colour, kind of mark (`full`, `open`, `dashed`) and words.
+/// Legend of a chart: colour, mark (`full`, `open`, `dashed`) and text.
 pub fn key(entries: &[(&str, &str, &str)]) -> String {
     let items: String = entries
         .iter()
@@ -79,7 +78,7 @@ pub fn key(entries: &[(&str, &str, &str)]) -> String {
     format!("<ul class=\"key\">\n{items}</ul>\n")
 }
 
-/// A chart with what stands above it.
+/// A chart with its caption.
 pub fn figure(title: &str, remark: &str, svg: &str) -> String {
     let remark = match remark {
         "" => String::new(),

@@ -1,4 +1,4 @@
-//! Options of every command, and what every command does first.
+//! Options and start-up steps that every command shares.
 
 use crate::message::in_flags;
 use crate::render::progress::Terminal;
@@ -19,73 +19,79 @@ use std::path::PathBuf;
 #[derive(clap::Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Threads to use [default: all the machine has]
+    /// Number of threads [default: all]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
-    /// Where to compute: cpu, cuda or cuda:N; the latter in builds with feature `cuda`
+    /// Device: cpu, cuda or cuda:N.
+    ///
+    /// A CUDA device needs a build with the feature `cuda`. N is the index of the GPU.
     #[serde(with = "as_text")]
     #[arg(long, value_name = "cpu|cuda[:N]", default_value_t = Choice::Cpu)]
     pub device: Choice,
-    /// On a GPU, let products round their operands to TF32: faster, to three digits
-    #[arg(long)]
+    /// On a GPU, use TF32 for f32 matrix products: faster, about three digits
+    #[arg(long, hide_short_help = true)]
     pub tf32: bool,
-    /// On a CPU with AMX, multiply f32 on its tiles, numbers split into three of bf16: as exact as
-    /// f32 and faster, but slower where other users of the machine keep the tiles busy
-    #[arg(long)]
+    /// On a CPU with AMX, compute f32 matrix products on its tiles.
+    ///
+    /// Each f32 is split into three bf16 numbers. The result is as accurate as f32 arithmetic. It
+    /// is faster, except when other processes on the machine keep the tiles busy.
+    #[arg(long, hide_short_help = true)]
     pub tiles: bool,
-    /// Seed of everything random
+    /// Random seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
-    /// Write the report as JSON, too
+    /// Write the report to this JSON file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Print no progress
+    /// Do not print progress
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// The bound that commands with a forecast can keep.
+/// Memory limit, for commands that forecast their memory.
 #[derive(clap::Args, Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Common options")]
 pub struct Limit {
-    /// Bound on the memory of the process, such as 4GiB: images are taken fewer at a time, and
-    /// frozen layers' activations kept in files or not at all, until the forecast is within it
+    /// Limit the memory of the process, for example to 4GiB.
+    ///
+    /// To stay within the limit, the program processes fewer images at a time and keeps the
+    /// activations of frozen layers on disk or not at all.
     #[arg(long, value_name = "SIZE", value_parser = text::memory)]
     #[serde(with = "as_text::option")]
     pub memory: Option<ByteSize>,
 }
 
 impl Limit {
-    /// The bound in MiB.
+    /// The limit in MiB.
     pub fn mib(&self) -> Option<f64> {
         self.memory.map(|size| size.as_u64() as f64 / (1 << 20) as f64)
     }
 }
 
 fn threads(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().map_err(|_| "expected a number from 1; leave it out for all there are".into())
+    text.parse().map_err(|_| "expected 1 or more; omit the flag to use all threads".into())
 }
 
 impl Common {
-    /// Starts the threads and the clock, once it is sure that the report can be written.
+    /// Checks that the report can be written, selects threads and device, and starts the clock.
     ///
     /// # Errors
-    /// The file of `--json` cannot be written; the system refuses the threads; the device cannot be
-    /// used.
+    /// The `--json` file cannot be written, the system cannot start the threads, or the device
+    /// cannot be used.
     pub fn start(&self) -> anyhow::Result<Running> {
         if let Some(path) = &self.json {
             output::check(path)?;
         }
         if self.tf32 && self.device == Choice::Cpu {
-            bail!("--tf32 is for products on a GPU; give --device cuda, too")
+            bail!("--tf32 only applies to a GPU; add --device cuda")
         }
         if self.tiles && self.device != Choice::Cpu {
-            bail!("--tiles is for products on the CPU; leave out --device, or --tiles")
+            bail!("--tiles only applies to the CPU; remove --device or --tiles")
         }
         if self.tiles && !split::allow() {
             bail!(
-                "--tiles: this processor has no AMX for bf16, or the system withholds it; run \
-                 without, and products are taken on vectors"
+                "--tiles: this processor has no AMX for bf16, or the system does not permit its \
+                 use; run without --tiles"
             )
         }
         let threads = set_threads(self.threads)?;
@@ -98,35 +104,35 @@ impl Common {
         Ok(Run::start(self.seed, threads))
     }
 
-    /// Tells one line on standard error, unless `--quiet`.
+    /// Prints one line on standard error, unless `--quiet`.
     pub fn say(&self, line: &str) {
         if !self.quiet {
-            // A closed standard error is no reason to lose the work.
+            // Continue if standard error is closed.
             let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 
-    /// Tells notes before long work, for they may be a reason not to begin it.
+    /// Prints notes before long work, so that the user can still stop it.
     pub fn say_notes(&self, notes: &[String]) {
         notes.iter().for_each(|note| self.say(&format!("note: {}", in_flags(note))));
     }
 
-    /// Of a result's notes, those to print with it: all that [`Common::say_notes`] did not tell.
+    /// The notes of a result that [`Common::say_notes`] has not printed yet.
     pub fn untold<'a>(&self, notes: &'a [String], told: &[String]) -> Vec<&'a String> {
         notes.iter().filter(|note| self.quiet || !told.contains(note)).collect()
     }
 
-    /// Draws progress, unless `--quiet`.
+    /// The progress display; silent with `--quiet`.
     pub fn terminal(&self) -> Terminal {
         Terminal::new(self.quiet)
     }
 
-    /// What the library's work shares: the seed, and who draws its progress.
+    /// The seed and the progress observer, as the library takes them.
     pub fn context<'a>(&self, terminal: &'a Terminal) -> Context<'a> {
         Context { seed: self.seed, observer: terminal }
     }
 
-    /// Writes `report` where `--json` says, if it says.
+    /// Writes `report` to the `--json` file, if one is given.
     ///
     /// # Errors
     /// The report cannot be written.
@@ -149,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_checked() {
+    fn common_arguments_are_validated() {
         let parse = |words: &[&str]| Command::try_parse_from([&["x"], words].concat());
         assert_eq!(parse(&["--device", "cuda:1"]).ok().unwrap().common.device, Choice::Cuda(1));
         assert!(parse(&["--device", "gpu"]).is_err());
@@ -166,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_does_not_start_if_its_report_cannot_be_written() {
+    fn start_fails_if_the_report_cannot_be_written() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();

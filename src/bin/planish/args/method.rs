@@ -1,4 +1,4 @@
-//! Flags of the methods: every option of any method, each of which may be left out.
+//! Flags of the methods: all options of all methods, each optional.
 
 use planish::options::Error;
 use planish::train::perturbation::StepRule;
@@ -6,7 +6,7 @@ use planish::train::{MethodName, MethodOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// Options of methods. A method refuses those that it does not read.
+/// Options of all methods. A method rejects options that it does not use.
 #[derive(clap::Args, Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[command(next_help_heading = "Method options")]
@@ -14,41 +14,44 @@ pub struct MethodArgs {
     /// Layer that PoL perturbs [default: the plan's]
     #[arg(long, value_name = "L")]
     pub perturb: Option<String>,
-    /// Layer or layers to update [default: the plan's; all of them for SAM and its variants]
+    /// Layers to update [default: the plan's; all for SAM and variants]
     #[arg(long, value_name = "L")]
     pub update: Option<String>,
-    /// Images in B′, on which PoL and PoF find the perturbation [default: 256]
+    /// Images in B′, the perturbation batch of PoL and PoF [default: 256]
     #[arg(long, value_name = "N")]
     pub perturb_batch: Option<usize>,
-    /// Γ of PoL and PoF: the perturbation is γ times the step to the minimum, γ ~ U(0, Γ) [default: 2]
+    /// Γ of PoL and PoF: scale of the perturbation. [default: 2]
+    ///
+    /// The perturbation is γ times the step to the loss minimum, with γ drawn from U(0, Γ) at each
+    /// step.
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub gamma: Option<f64>,
-    /// How PoL and PoF find that step [default: newton below the last block, else search]
+    /// How PoL and PoF find the step [default: search; newton below the last block]
     #[arg(long, value_enum)]
     pub step: Option<StepRule>,
-    /// ρ: length of SAM's ascent step [default: 0.05 for sam and looksam, 0.5 for asam and sam-norm]
+    /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
     #[arg(long, value_name = "RHO", allow_negative_numbers = true)]
     pub rho: Option<f64>,
     /// η of asam, added to |w| [default: 0.01]
-    #[arg(long, value_name = "ETA", allow_negative_numbers = true)]
+    #[arg(long, hide_short_help = true, value_name = "ETA", allow_negative_numbers = true)]
     pub asam_eta: Option<f64>,
-    /// Steps of looksam from one ascent step to the next [default: 5]
-    #[arg(long, value_name = "K")]
+    /// Take looksam's ascent step every K steps [default: 5]
+    #[arg(long, hide_short_help = true, value_name = "K")]
     pub look_every: Option<usize>,
-    /// Weight of looksam's stored part in the steps between [default: 0.7]
-    #[arg(long, value_name = "ALPHA", allow_negative_numbers = true)]
+    /// Weight of looksam's stored gradient part between ascent steps [default: 0.7]
+    #[arg(long, hide_short_help = true, value_name = "ALPHA", allow_negative_numbers = true)]
     pub look_alpha: Option<f64>,
 }
 
 impl MethodArgs {
-    /// The flags that were given, by the names of their options.
+    /// The flags given, by option name.
     pub fn given(&self) -> Map<String, Value> {
         let all = serde_json::to_value(self).ok();
         let all = all.and_then(|all| all.as_object().cloned()).unwrap_or_default();
         all.into_iter().filter(|(_, value)| !value.is_null()).collect()
     }
 
-    /// Those of the flags that a method reads.
+    /// The flags that a method uses.
     pub fn of(&self, name: MethodName) -> Self {
         let own = name.options();
         let given = self.given().into_iter().filter(|(key, _)| own.contains(key)).collect();
@@ -58,7 +61,7 @@ impl MethodArgs {
     /// The method with these options.
     ///
     /// # Errors
-    /// An option that the method does not read, or a value out of range.
+    /// An option that the method does not use, or a value out of range.
     pub fn method(&self, name: MethodName) -> Result<MethodOptions, Error> {
         MethodOptions::new(name, &self.given())
     }

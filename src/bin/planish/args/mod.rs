@@ -1,4 +1,4 @@
-//! Arguments that several commands share. Options of the work itself are declared in the library.
+//! Arguments that several commands share. The library declares the options of the work itself.
 
 mod common;
 mod method;
@@ -15,7 +15,7 @@ use planish::session::{Context, Data};
 use planish_kernels::Precision;
 use planish_kernels::bf16::Unit;
 
-/// Reads the data and chooses its splits for this checkpoint.
+/// Opens the data and assigns its splits to roles for this checkpoint.
 ///
 /// # Errors
 /// Those of [`Data::open`] and [`Data::roles`].
@@ -27,12 +27,12 @@ pub fn roles(
     Data::open(data, checkpoint)?.roles(checkpoint, context.seed)
 }
 
-/// Says so if this machine gains nothing by bf16.
+/// Prints a note if bf16 is not faster on this machine.
 pub fn note_precision(precision: Precision, common: &Common) {
     if precision == Precision::Bf16 && common.device == Choice::Cpu && !Unit::beats_f32() {
         common.say(
-            "note: this processor multiplies bf16 no faster than f32, or the system withholds AMX: \
-             operands are rounded to bf16, and no time is gained",
+            "note: bf16 is not faster than f32 here: the processor has no AMX, or the system does \
+             not permit its use. Operands are rounded to bf16 anyway",
         );
     }
 }

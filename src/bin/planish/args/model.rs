@@ -1,16 +1,18 @@
-//! A checkpoint, and what it does not say itself.
+//! The checkpoint argument, and settings that a checkpoint may not contain.
 
 use planish::checkpoint::{Checkpoint, Error as CheckpointError, Load};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// A checkpoint and what it does not say itself.
+/// A checkpoint, and settings that it may not contain.
 #[derive(clap::Args, Clone, Debug, Serialize, Deserialize)]
 pub struct ModelArgs {
-    /// Checkpoint: a .safetensors file, or a folder with model.safetensors and config.json
+    /// Checkpoint: a .safetensors file, or a folder with model.safetensors.
+    ///
+    /// The folder may also contain config.json, which describes the model.
     #[arg(value_name = "CKPT")]
     pub checkpoint: PathBuf,
-    /// Its missing settings.
+    /// Settings that the checkpoint does not contain.
     #[command(flatten)]
     pub load: Load,
 }

@@ -1,4 +1,4 @@
-//! `planish cache`: the files in which frozen layers' activations are kept.
+//! `planish cache`: the cached activations of frozen layers.
 
 use crate::render::print;
 use crate::render::table::{Align, Style, Table};
@@ -13,25 +13,25 @@ use std::time::Duration;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  planish cache list\n  planish cache clear --unused-for 30")]
 pub struct Args {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
-    /// Tell each file's size, age and what it belongs to
+    /// List the files with size, age, model and data
     List {
-        /// The folder [default: planish in the user's cache folder]
+        /// Cache folder [default: planish in the user's cache folder]
         #[arg(long, value_name = "DIR")]
         cache_dir: Option<PathBuf>,
     },
-    /// Remove the files; what runs are writing just now stays
+    /// Remove the files, except those being written
     Clear {
-        /// The folder [default: planish in the user's cache folder]
+        /// Cache folder [default: planish in the user's cache folder]
         #[arg(long, value_name = "DIR")]
         cache_dir: Option<PathBuf>,
-        /// Those alone that no run has used for so many days
+        /// Only remove files that were not used for this many days
         #[arg(long, value_name = "DAYS", default_value = "0", value_parser = days)]
         unused_for: Duration,
     },
@@ -40,7 +40,7 @@ enum Command {
 /// Runs the command.
 ///
 /// # Errors
-/// A folder that cannot be listed, a file that cannot be removed.
+/// The folder cannot be listed, or a file cannot be removed.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let folder = |given: &Option<PathBuf>| given.clone().map_or_else(default_folder, Ok);
     match &args.command {
@@ -85,7 +85,7 @@ fn table(entries: &[Entry]) -> String {
                 let [stage, view, model, data] = about;
                 (images, [dtype.to_lowercase(), stage, view, model, data])
             }
-            Found::OtherFormat => (String::new(), told("written by another version, not used")),
+            Found::OtherFormat => (String::new(), told("written by another version; unused")),
             Found::BeingWritten => (String::new(), told("being written")),
             Found::Abandoned => (String::new(), told("left by a run that was killed")),
             Found::Unreadable => (String::new(), told("cannot be read")),

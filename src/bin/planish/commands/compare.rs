@@ -1,4 +1,4 @@
-//! `planish compare`: two models on the same images.
+//! `planish compare`: compares two models on the same images.
 
 use crate::args::{Common, note_precision};
 use crate::message::in_flags;
@@ -20,36 +20,37 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  planish compare before.json after.json\n  planish compare vit/ \
-                  tuned/ --data fashion-mnist/\n\nA report names the logits that `eval --dump` or \
-                  `post-train --dump` saved beside it."
+                  tuned/ --data fashion-mnist/\n\nA report refers to the logits that `eval \
+                  --dump` or `post-train --dump` saved next to it."
 )]
 pub struct Args {
-    /// The first model: a report of eval or post-train (.json), saved logits (.safetensors), or a
-    /// checkpoint
+    /// First model: a report (.json), logits (.safetensors) or a checkpoint.
+    ///
+    /// A report is one that eval or post-train wrote with --json and --dump.
     #[arg(value_name = "A")]
     pub a: PathBuf,
-    /// The second
+    /// Second model
     #[arg(value_name = "B")]
     pub b: PathBuf,
-    /// Images that checkpoints are evaluated on, as `eval` takes them
+    /// Images to evaluate checkpoints on, as in `eval`
     #[arg(long, value_name = "D")]
     pub data: Option<String>,
-    /// Validation images that checkpoints' temperatures are fitted on, as `eval` takes them
+    /// Validation images to fit the temperatures of checkpoints on
     #[arg(long, value_name = "D", requires = "data")]
     pub val_data: Option<String>,
-    /// Split that checkpoints are evaluated on [default: test, or the only one]
+    /// Split to evaluate checkpoints on [default: test, or the only split]
     #[arg(long, value_name = "S", requires = "data")]
     pub split: Option<String>,
-    /// Bootstrap resamples of the images
+    /// Number of bootstrap resamples of the images
     #[arg(long, value_name = "N", value_parser = resamples, default_value_t = RESAMPLES)]
     pub resamples: usize,
-    /// What the checkpoints are silent about.
+    /// Settings that the checkpoints do not contain.
     #[command(flatten)]
     pub load: Load,
-    /// Operands of checkpoints' matrix products: f32, or rounded to bf16 and added up in f32
-    #[arg(long, value_name = "f32|bf16", default_value_t)]
+    /// Operands of matrix products: f32, or bf16 with f32 accumulation
+    #[arg(long, value_name = "f32|bf16", default_value_t, help_heading = "Model options")]
     pub precision: Precision,
-    /// What every command takes.
+    /// Common options.
     #[command(flatten)]
     pub common: Common,
 }
@@ -63,10 +64,10 @@ fn resamples(text: &str) -> Result<usize, String> {
 /// Why two models cannot be compared.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A report is no report, or of another command or version.
+    /// The file is not a report of a supported command and version.
     #[error(
-        "{}: expected a report of schema {EVALUATION} or {}, found {found}; pass what `planish eval \
-         --json` or `planish post-train --json` wrote", .path.display(), post_training::SCHEMA
+        "{}: expected a report of schema {EVALUATION} or {}, found {found}; pass a report of \
+         `planish eval --json` or `planish post-train --json`", .path.display(), post_training::SCHEMA
     )]
     Schema {
         /// The file.
@@ -74,10 +75,10 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A report without logits: means alone cannot be paired.
+    /// A report without logits. A paired comparison needs the logits of each image.
     #[error(
-        "{}: the report names no saved logits, and only image by image can two models be compared; \
-         make it again with --dump FILE, or compare the checkpoints with --data", .path.display()
+        "{}: the report refers to no saved logits, which a paired comparison needs; run the \
+         command again with --dump FILE, or compare the checkpoints with --data", .path.display()
     )]
     NoPredictions {
         /// The file.
@@ -85,17 +86,17 @@ pub enum Error {
     },
     /// A checkpoint without images.
     #[error(
-        "{}: expected --data with the images to evaluate it on, found none; pass them, or reports \
+        "{}: a checkpoint needs --data with images to evaluate it on; add --data, or pass reports \
          made with --dump", .path.display()
     )]
     NoData {
         /// The checkpoint.
         path: PathBuf,
     },
-    /// The two tell other classes apart.
+    /// The numbers of classes differ.
     #[error(
-        "{a} tells {} classes apart and {b} {}: probabilities over different classes cannot be \
-         compared; pass models of the same classes", .classes[0], .classes[1]
+        "{a} has {} classes and {b} has {}: probabilities over different classes cannot be \
+         compared; pass models with the same classes", .classes[0], .classes[1]
     )]
     OtherClasses {
         /// The first model.
@@ -105,14 +106,14 @@ pub enum Error {
         /// Classes of each.
         classes: [usize; 2],
     },
-    /// One is scored after a temperature, and the other cannot be.
+    /// Only one side has a temperature.
     #[error(
-        "{path}: the logits come without a temperature, and the other's with one, so that calibrated \
-         figures are not comparable; add a tensor `temperature` (N) F64, fitted on validation images \
-         (all 1 if none is meant), or compare the checkpoints with --data"
+        "{path}: the logits have no temperature, but the other side has one, so calibrated figures \
+         are not comparable; add a tensor `temperature` (N) F64, fitted on validation images (all \
+         1 for none), or compare the checkpoints with --data"
     )]
     NoTemperature {
-        /// The side without.
+        /// The side without a temperature.
         path: String,
     },
     /// The two were not scored on the same images.
@@ -122,15 +123,15 @@ pub enum Error {
         a: String,
         /// The second.
         b: String,
-        /// How that shows.
+        /// What differs.
         how: String,
     },
 }
 
-/// Compares and prints.
+/// Compares the models and prints the result.
 ///
 /// # Errors
-/// A side that cannot be read or evaluated; sides of different classes or images.
+/// A side cannot be read or evaluated, or the sides have different classes or images.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     let inputs: Vec<&Path> = vec![&args.b];
@@ -139,7 +140,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (a, of_a) = side(&args.a, args, &mut notes)?;
     let of_a_alone = notes.len();
     let (b, of_b) = side(&args.b, args, &mut notes)?;
-    let mut notes = of_each(&notes[..of_a_alone], &notes[of_a_alone..]);
+    let mut notes = merge_notes(&notes[..of_a_alone], &notes[of_a_alone..]);
     check_same(&a, &of_a, &b, &of_b)?;
     let ([raw_a, own_a], [raw_b, own_b]) = (of_a.scores(), of_b.scores());
     let seed = args.common.seed;
@@ -147,13 +148,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let sentence = sentence(&comparison, "A", "B");
     if a.data_digest.is_none() || b.data_digest.is_none() {
         notes.push(
-            "that both are of the same images is known from their number and labels alone: saved \
-             logits tell no digest; give the reports that name them"
+            "saved logits contain no digest of the images, so only the number of images and the \
+             labels were compared; pass reports to compare the digests"
                 .into(),
         );
     }
     if !of_a.tempered {
-        notes.push("neither tells a temperature: calibrated figures are those at T = 1".into());
+        notes.push("neither side has a temperature; calibrated figures use T = 1".into());
     }
     let report =
         Report { schema: SCHEMA.into(), run: running.finish(), a, b, comparison, sentence, notes };
@@ -161,15 +162,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut text = format!("A: {}\nB: {}\n\n", report.a.path, report.b.path);
     text += &table(&report.comparison, ["A", "B"]);
     text += &format!(
-        "\n{}\nIntervals are over images; training again is not part of them.\n",
+        "\n{}\nIntervals are over images. They do not include variation between training runs.\n",
         report.sentence
     );
     report.notes.iter().for_each(|note| text += &format!("note: {}\n", in_flags(note)));
     Ok(print(&text)?)
 }
 
-/// What is told of both, and what of one alone, which is named.
-fn of_each(a: &[String], b: &[String]) -> Vec<String> {
+/// Notes that apply to both sides, then notes on one side, prefixed by its name.
+fn merge_notes(a: &[String], b: &[String]) -> Vec<String> {
     let own = |name: &'static str, notes: &[String], others: &[String]| -> Vec<String> {
         let alone = notes.iter().filter(|note| !others.contains(note));
         alone.map(|note| format!("{name}: {note}")).collect()
@@ -180,7 +181,7 @@ fn of_each(a: &[String], b: &[String]) -> Vec<String> {
     notes
 }
 
-/// Reads one side, or evaluates it.
+/// Reads or evaluates one side.
 fn side(path: &Path, args: &Args, notes: &mut Vec<String>) -> anyhow::Result<(Side, Saved)> {
     let of = |checkpoint, data_digest| Side {
         path: path.display().to_string(),
@@ -217,7 +218,7 @@ fn temperature_note(bound: Bound) -> String {
     format!("temperature: {}", bound.note())
 }
 
-/// What a report names.
+/// What a report refers to.
 struct Named {
     predictions: PredictionsInfo,
     side: Side,
@@ -229,9 +230,10 @@ fn report(path: &Path) -> anyhow::Result<Named> {
         std::fs::read(path).map_err(|source| SavedError::Read { path: path.into(), source })?;
     let other = |found: String| Error::Schema { path: path.into(), found };
     let value: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|e| other(format!("no JSON ({e})")))?;
+        serde_json::from_slice(&bytes).map_err(|e| other(format!("invalid JSON ({e})")))?;
     let no_logits = || Error::NoPredictions { path: path.into() };
-    let damaged = |e: serde_json::Error| other(format!("that schema with other contents ({e})"));
+    let damaged =
+        |e: serde_json::Error| other(format!("that schema with unexpected contents ({e})"));
     let schema = value["schema"].as_str().unwrap_or("none").to_owned();
     let (predictions, checkpoint, digest, temperature) = match schema.as_str() {
         EVALUATION => {
@@ -255,7 +257,7 @@ fn report(path: &Path) -> anyhow::Result<Named> {
     Ok(Named { predictions: predictions.ok_or_else(no_logits)?, side, temperature })
 }
 
-/// The file as the report names it, or of that name beside the report.
+/// The path in the report if it exists, else a file of that name next to the report.
 fn beside(report: &Path, file: &Path) -> PathBuf {
     match (file.exists(), file.file_name()) {
         (false, Some(name)) => report.with_file_name(name),
@@ -279,7 +281,7 @@ fn check_same(a: &Side, of_a: &Saved, b: &Side, of_b: &Saved) -> Result<(), Erro
     let differ = x.labels().iter().zip(y.labels()).position(|(x, y)| x != y);
     if let Some(i) = differ {
         let [x, y] = [x, y].map(|p| p.labels()[i]);
-        return Err(other(format!("image {i} has label {x} there and {y} here")));
+        return Err(other(format!("image {i} has label {x} in the first and {y} in the second")));
     }
     if let (true, false, without) | (false, true, without) =
         (of_a.tempered, of_b.tempered, if of_a.tempered { b } else { a })

@@ -1,5 +1,5 @@
-//! `planish completions` and `planish man`: what a shell and `man` want to know, generated from the
-//! command line itself.
+//! `planish completions` and `planish man`: shell completions and manual pages, generated from the
+//! argument definitions.
 
 use crate::Cli;
 use crate::render::print;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[command(after_help = "Example:\n  planish completions bash > \
                         ~/.local/share/bash-completion/completions/planish")]
 pub struct Args {
-    /// The shell to complete words in
+    /// Shell
     #[arg(value_name = "SHELL", value_enum)]
     pub shell: Shell,
 }
@@ -23,22 +23,22 @@ pub struct Args {
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example:\n  planish man --out ~/.local/share/man/man1")]
 pub struct ManArgs {
-    /// Folder for a page of each command
+    /// Output folder; one page per command is written
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
 }
 
-/// Prints the script.
+/// Prints the completion script.
 ///
 /// # Errors
-/// Standard output is closed.
+/// Standard output cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "planish", &mut script);
     Ok(print(&String::from_utf8_lossy(&script))?)
 }
 
-/// Writes `planish.1` and `planish-COMMAND.1` of every command.
+/// Writes `planish.1`, and `planish-COMMAND.1` for each command.
 ///
 /// # Errors
 /// A page cannot be written.
@@ -51,11 +51,11 @@ pub fn man(args: &ManArgs) -> anyhow::Result<()> {
     pages(&command, &args.out)
 }
 
-/// The page of a command and those of the commands within it.
+/// Writes the page of a command and of its subcommands.
 fn pages(command: &clap::Command, folder: &std::path::Path) -> anyhow::Result<()> {
     let page = clap_mangen::Man::new(command.clone());
     let mut text = Vec::new();
-    page.render(&mut text).context("a page cannot be set")?;
+    page.render(&mut text).context("cannot render a manual page")?;
     output::write(&folder.join(page.get_filename()), &text)?;
     let within = command.get_subcommands().filter(|c| c.get_name() != "help");
     within.into_iter().try_for_each(|c| pages(c, folder))

@@ -1,4 +1,4 @@
-//! `planish demo`: the whole way on embedded images and an embedded checkpoint.
+//! `planish demo`: every step once, on an embedded checkpoint and embedded images.
 
 use crate::Cli;
 use crate::args::Common;
@@ -13,15 +13,14 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  planish demo --out planish-demo")]
 pub struct Args {
-    /// Folder for the images, the checkpoint, the reports and the tuned checkpoint
+    /// Folder for images, checkpoints and reports
     #[arg(long, value_name = "DIR", default_value = "planish-demo")]
     out: PathBuf,
     #[command(flatten)]
     common: Common,
 }
 
-/// What the program carries: where each file goes, and its bytes. `assets/README.md` says how they
-/// were made.
+/// The embedded files: path and content. `assets/README.md` describes how they were made.
 const ASSETS: &[(&str, &[u8])] = &[
     ("model/model.safetensors", include_bytes!("../../../../assets/model/model.safetensors")),
     ("model/config.json", include_bytes!("../../../../assets/model/config.json")),
@@ -44,10 +43,10 @@ const ASSETS: &[(&str, &[u8])] = &[
     ("data/LICENSE", include_bytes!("../../../../assets/data/LICENSE")),
 ];
 
-/// The embedded checkpoint, `model/`, in a folder that goes when it is dropped.
+/// Writes the embedded checkpoint, `model/`, to a temporary folder that is removed on drop.
 ///
 /// # Errors
-/// The system has no room for temporary files.
+/// The temporary folder cannot be written.
 pub fn carried_model() -> anyhow::Result<tempfile::TempDir> {
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     for (name, bytes) in ASSETS.iter().filter(|(name, _)| name.starts_with("model/")) {
@@ -56,14 +55,14 @@ pub fn carried_model() -> anyhow::Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-/// Training settings of the demo, found by the search on validation that `assets/README.md`
-/// records.
+/// Training settings of the demo, from the search on validation images described in
+/// `assets/README.md`.
 const RECIPE: &[&str] = &["--epochs", "4", "--lr", "0.03"];
 
 /// Runs the command.
 ///
 /// # Errors
-/// The folder cannot be written; a step fails, with what it said.
+/// The folder cannot be written, or a step fails.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     for (name, bytes) in ASSETS {
@@ -74,8 +73,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (tuned, cache) = (at("tuned"), at("cache"));
     let steps: Vec<(&str, Vec<&str>)> = vec![
         ("What is this checkpoint?", vec!["inspect", &model]),
-        ("How good is it on images it has not seen?", vec!["eval", &model, "--data", &data]),
-        ("Where does it over-fit?", vec!["diagnose", &model, "--data", &data, "--json", &report]),
+        ("How well does it do on unseen images?", vec!["eval", &model, "--data", &data]),
+        ("Which layers overfit?", vec!["diagnose", &model, "--data", &data, "--json", &report]),
     ];
     for (question, words) in &steps {
         step(question, words, &args.common)?;
@@ -84,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut words = vec!["bench", &model, "--data", &data, "--plan", &report, "--seeds", "2"];
     words.extend(RECIPE);
     words.extend(["--remeasure", "0", "--json", &bench, "--cache-dir", &cache]);
-    step("Does post-training mend it, beyond what its control does?", &words, &args.common)?;
+    step("Does post-training improve it more than plain SGD does?", &words, &args.common)?;
     let result = at("post-train.json");
     let mut words = vec!["post-train", &model, "--data", &data, "--method", "pol"];
     if has_plan(Path::new(&report))? {
@@ -95,12 +94,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     words.extend(RECIPE);
     words.extend(["--remeasure", "1000", "--json", &result, "--out", &tuned]);
     words.extend(["--cache-dir", &cache]);
-    // On this checkpoint the bench has just shown that there is nothing to win.
+    // On this checkpoint, the bench above shows no gain.
     words.push("--force");
-    step("Tune one layer and keep the result, even if V says it is worse.", &words, &args.common)?;
+    step(
+        "Tune one layer and keep the result, even if it is worse on validation images.",
+        &words,
+        &args.common,
+    )?;
     print(&format!(
-        "\nIn all {}. In {}: model/ and data/ (what went in), diagnosis.json, bench.json, \
-         post-train.json, tuned/ (what came out), cache/ (what frozen layers gave).",
+        "\nDone in {}. Files in {}: model/ and data/ (inputs), diagnosis.json, bench.json, \
+         post-train.json (reports), tuned/ (tuned checkpoint), cache/ (activations of frozen \
+         layers).",
         duration(clock.seconds()),
         args.out.display()
     ))?;
@@ -127,7 +131,7 @@ fn has_plan(report: &Path) -> anyhow::Result<bool> {
     Ok(!report["plan"].is_null())
 }
 
-/// One command, shown and run as the user would run it.
+/// Prints a command line and runs it.
 fn step(question: &str, words: &[&str], common: &Common) -> anyhow::Result<()> {
     print(&format!("\n── {question}\n$ planish {}\n", words.join(" ")))?;
     let mut command = Cli::try_parse_from(std::iter::once(&"planish").chain(words))?.command;

@@ -1,4 +1,4 @@
-//! `planish diagnose`: ΔL and κ of every layer, and a plan.
+//! `planish diagnose`: ΔL and κ of each layer, and a plan.
 
 use crate::args::{Common, Limit, ModelArgs};
 use crate::render::{diagnosis, print, sampling};
@@ -31,10 +31,10 @@ pub struct Args {
     /// The images.
     #[command(flatten)]
     pub data: DataOptions,
-    /// What is measured.
+    /// What to measure.
     #[command(flatten)]
     pub options: DiagnoseOptions,
-    /// Print the forecast, and stop
+    /// Print the forecast and exit
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
@@ -44,7 +44,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// A diagnosis with the defaults of everything else.
+    /// A diagnosis with default options.
     pub fn new(model: ModelArgs, data: DataOptions, common: Common) -> Self {
         let (options, limit) = (DiagnoseOptions::default(), Limit::default());
         Self { model, data, options, dry_run: false, limit, common }
@@ -54,7 +54,7 @@ impl Args {
 /// Runs the command.
 ///
 /// # Errors
-/// Anything that keeps the model from being measured, or the report from being written.
+/// The model cannot be measured, or the report cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     args.options.check()?;
     let clock = args.common.start()?;
@@ -70,7 +70,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let v = require(Role::Val, roles.val.as_ref())?;
     let most = options.samples.unwrap_or(usize::MAX).min(v.len());
     if most == 1 {
-        bail!("V has one image, and either fold needs one; give more, or more with --samples")
+        bail!(
+            "cross-fitting needs at least two validation images, found one; add images or raise \
+             --samples"
+        )
     }
     let sizes = sizes(most, options.convergence, options.until_stderr.is_some());
     let mut work = DiagnoseSession::new(&checkpoint, &roles, Some(most), &context)?;
@@ -81,8 +84,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let need = Need { seconds: times * whole.seconds, ..whole }.after(clock.seconds());
     if let Some(limit) = args.limit.mib().filter(|limit| need.mib > *limit) {
         bail!(
-            "--memory: this takes about {:.0} MiB, and {limit:.0} MiB are allowed; leave out \
-             --spectrum or --density, cut finer with --granularity, or allow more",
+            "--memory: the diagnosis needs about {:.0} MiB, the limit is {limit:.0} MiB; omit \
+             --spectrum or --density, choose a finer --granularity, or raise the limit",
             need.mib
         )
     }
@@ -105,7 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     args.common.say(&line);
     if options.convergence && sizes.len() == 1 {
-        args.common.say("note: too few images for --convergence to divide");
+        args.common.say("note: too few images for --convergence");
     }
     let part = |n| work.with_images(&checkpoint, &roles, n, &context);
     let mut found: Found = measure(&work, &part, &sizes, options.until_stderr, |session, full| {
@@ -125,7 +128,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         diagnosis::show(session, &found.findings, &roles, &args.common) + &sampling::show(&found);
     let (mut timed, operations) =
         post_training(&work.objective, work.train_images, &calibration, &found.findings);
-    // What was timed on some layers says little of others.
+    // Timings of some layers do not predict those of others.
     if join(&chosen).tensors.len() < checkpoint.config.tensors().len() {
         timed.clear();
     }
@@ -144,7 +147,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(print(&text)?)
 }
 
-/// Memory that the estimators may take, MiB.
+/// Memory available to the estimators, MiB.
 fn room(limit: &Limit) -> f64 {
     match limit.mib() {
         Some(limit) => limit - memory::resident_mib().unwrap_or(0.0),

@@ -1,4 +1,4 @@
-//! `planish eval`: how good a checkpoint is on a split.
+//! `planish eval`: loss, accuracy and calibration of a checkpoint on a split.
 
 use crate::args::{Common, ModelArgs, note_precision};
 use crate::message::in_flags;
@@ -30,27 +30,37 @@ pub struct Args {
     /// The images.
     #[command(flatten)]
     pub data: DataOptions,
-    /// Split to evaluate, whole and in stored order [default: test, or the only one]; `val` may be
-    /// what fine-tuning held out
-    #[arg(long, value_name = "S")]
+    /// Split to evaluate. [default: test, or the only split]
+    ///
+    /// The whole split is evaluated, in stored order. `val` may also be the images that fine-tuning
+    /// held out.
+    #[arg(long, value_name = "S", help_heading = "Evaluation options")]
     pub split: Option<String>,
-    /// Operands of matrix products: f32, or rounded to bf16 and added up in f32
-    #[arg(long, value_name = "f32|bf16", default_value_t)]
+    /// Operands of matrix products: f32, or bf16 with f32 accumulation
+    #[arg(long, value_name = "f32|bf16", default_value_t, help_heading = "Evaluation options")]
     pub precision: Precision,
-    /// Write `logits` (N,C) f32, `labels` (N) i64 and `temperature` (N) f64 as safetensors, in
-    /// stored order: what `planish compare` takes
-    #[arg(long, value_name = "FILE")]
+    /// Write logits, labels and temperatures, for `planish compare`.
+    ///
+    /// The file is safetensors with `logits` (N,C) f32, `labels` (N) i64 and `temperature` (N) f64,
+    /// in stored order.
+    #[arg(long, value_name = "FILE", help_heading = "Evaluation options")]
     pub dump: Option<PathBuf>,
-    /// Evaluate the same images corrupted, too, at the model's image size: all fifteen common
-    /// corruptions, or these, at all five severities, or these; with cifar-c:DIR in place of
-    /// corruptions, as the files of CIFAR-10-C or CIFAR-100-C have them. With --json a run that was
-    /// interrupted goes on where it was, and a file with another model's matrix is refused
-    #[arg(long, value_name = "corruptions[:names][:severities]")]
+    /// Also evaluate corrupted versions of the images.
+    ///
+    /// `corruptions` applies the fifteen common corruptions at five severities, at the model's image
+    /// size. Names and severities select some of them. `cifar-c:DIR` instead of `corruptions` reads
+    /// the files of CIFAR-10-C or CIFAR-100-C. With --json, an interrupted run resumes; a file with
+    /// results of another model is an error.
+    #[arg(
+        long,
+        value_name = "corruptions[:names][:severities]",
+        help_heading = "Evaluation options"
+    )]
     pub shift: Option<Shift>,
-    /// Tell how well the model tells images of another kind apart; may be given several times
-    #[arg(long, value_name = "NAME=DATA", value_parser = ood)]
+    /// Measure out-of-distribution detection on this data set (repeatable)
+    #[arg(long, value_name = "NAME=DATA", value_parser = ood, help_heading = "Evaluation options")]
     pub ood: Vec<(String, String)>,
-    /// What every command takes.
+    /// Common options.
     #[command(flatten)]
     pub common: Common,
 }
@@ -58,7 +68,7 @@ pub struct Args {
 /// Evaluates and prints.
 ///
 /// # Errors
-/// Anything wrong with checkpoint, data or outputs; logits that are not finite.
+/// Invalid checkpoint, data or outputs, or logits that are not finite.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     saved::check(args.dump.as_deref())?;
@@ -98,7 +108,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(asked) => {
             let origin = asked.origin(preprocessing(&checkpoint)?.image_size);
             let kept = held.map(|held| held.shifts(&report, Some(&origin))).transpose()?;
-            // Files are quick to read, and what they hold is not known before.
+            // Corruptions read from files are always read again; their content is not known in
+            // advance.
             let known = kept.filter(|_| asked.files(&found.split).is_ok_and(|f| f.is_none()));
             let known = known.map_or(Vec::new(), |kept| kept.cells);
             let clean = report.figures.clone();
@@ -110,7 +121,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 corrupted_matrix((asked, known), &checkpoint, &found, &clean, &context, &mut save)?;
             report.shifts = Some(all);
         }
-        // What took long to compute stays, asked for this time or not.
+        // Keep earlier shift results in the file even if `--shift` is not given this time.
         None => report.shifts = held.map(|held| held.shifts(&report, None)).transpose()?,
     }
     report.run = running.finish();
@@ -139,8 +150,8 @@ fn text(report: &Evaluation) -> String {
         report.figures.details.as_ref().map(|d| d.absent_classes).filter(|&n| n > 0)
     {
         out += &format!(
-            "note: {absent} classes of the model have no image here; the class-wise ECE counts the \
-             probability they are given\n"
+            "note: {absent} of the model's classes have no image in this split; the class-wise ECE \
+             includes the probability assigned to them\n"
         );
     }
     report.warnings.iter().for_each(|warning| out += &format!("note: {}\n", in_flags(warning)));

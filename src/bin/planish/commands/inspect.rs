@@ -1,4 +1,4 @@
-//! `planish inspect`: what a checkpoint is.
+//! `planish inspect`: describes a checkpoint.
 
 use crate::args::Common;
 use crate::args::ModelArgs;
@@ -18,15 +18,15 @@ pub struct Args {
     /// The checkpoint.
     #[command(flatten)]
     pub model: ModelArgs,
-    /// What every command takes.
+    /// Common options.
     #[command(flatten)]
     pub common: Common,
 }
 
-/// Prints what the checkpoint is and how it was recognised.
+/// Prints the checkpoint's architecture and how it was recognised.
 ///
 /// # Errors
-/// A checkpoint that cannot be known in full; a report that cannot be written.
+/// The checkpoint is not fully determined, or the report cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     let checkpoint = args.model.open()?;
@@ -69,7 +69,7 @@ fn about(checkpoint: &Checkpoint, layer: &Layer) -> anyhow::Result<LayerInfo> {
     })
 }
 
-/// A step in the checkpoint's making.
+/// A step in the checkpoint's history.
 fn made(step: &Provenance) -> String {
     let layers = |what: &str, names: &[String]| match names {
         [] => String::new(),
@@ -92,14 +92,14 @@ fn text(report: &Inspection) -> String {
     let by = |[a, b]: [usize; 2]| format!("{a}×{b}");
     let with = |present: bool, what: &str| if present { format!(", {what}") } else { "".into() };
     let own = (config.dim, config.depth, config.patch_size);
-    // timm's arguments make one architecture into another, under the name of the first.
+    // In timm, `model_args` can change the architecture but not its name.
     let named = arch::named(&file.architecture, config.classes, config.channels);
     let changed = named.is_ok_and(|named| (named.dim, named.depth, named.patch_size) != own);
     let architecture = match &report.architecture_from {
         Some(place) => format!(
-            "{}, as {place} calls it{}",
+            "{}, named by {place}{}",
             file.architecture,
-            with(changed, "made into this model by arguments (model_args)")
+            with(changed, "modified by model_args")
         ),
         None => file.architecture.clone(),
     };
@@ -112,7 +112,7 @@ fn text(report: &Inspection) -> String {
         (
             "model",
             format!(
-                "by its tensors width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
+                "from the tensors: width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
                 config.dim,
                 config.depth,
                 config.heads,
@@ -149,7 +149,7 @@ fn text(report: &Inspection) -> String {
         (
             "preprocessing",
             report.preprocessing.clone().unwrap_or_else(|| {
-                let own = "; torchvision's own models take --mean 0.485,0.456,0.406 \
+                let own = "; torchvision's pretrained models use --mean 0.485,0.456,0.406 \
                            --std 0.229,0.224,0.225";
                 let own = if file.layout == "torchvision" { own } else { "" };
                 format!(
@@ -189,7 +189,8 @@ fn text(report: &Inspection) -> String {
     out += &table.render(Style::of_stdout());
     for layer in report.layers.iter().filter(|layer| !layer.weight_norm.is_finite()) {
         out += &format!(
-            "warning: {}: NaN or infinite weights; no figure of this model will be finite\n",
+            "warning: {}: NaN or infinite weights; all results of this model will be NaN or \
+             infinite\n",
             layer.name
         );
     }

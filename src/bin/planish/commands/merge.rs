@@ -1,4 +1,4 @@
-//! `planish merge`: the parts of a study as one.
+//! `planish merge`: joins the shards of a study.
 
 use crate::commands::study::{spare, write};
 use crate::render::print;
@@ -13,27 +13,27 @@ use std::path::PathBuf;
                         models.toml --shard 2/2 --out b\n  planish merge all a b"
 )]
 pub struct Args {
-    /// Folder of the whole
+    /// Output folder
     #[arg(value_name = "OUT")]
     pub out: PathBuf,
-    /// Folders of the parts
+    /// Folders of the shards
     #[arg(value_name = "SHARD", required = true)]
     pub shards: Vec<PathBuf>,
-    /// Join what there is even if cells of the study are in none of the folders
+    /// Merge even if some cells are missing from all folders
     #[arg(long)]
     pub partial: bool,
 }
 
-/// Joins the parts and writes the tables.
+/// Merges the shards and writes the tables.
 ///
 /// # Errors
-/// Parts of different studies, or not all of one, unless by `--partial`; a cell of which two parts hold different figures; files that cannot be
-/// read or written.
+/// The shards belong to different studies; cells are missing without `--partial`; two shards
+/// disagree on a cell; or a file cannot be read or written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     output::check(&args.out.join(PLAN))?;
     spare(&args.out)?;
     let mut folders = args.shards.clone();
-    // What is there already stays, as one more part, and nobody adds to it now.
+    // Cells already in the output folder count as one more shard. The lock keeps other writers out.
     let mut held = None;
     if args.out.join(CELLS).exists() {
         held = Some(Log::open(&args.out)?);

@@ -1,4 +1,4 @@
-//! `planish patch`: ship the tensors that changed instead of a whole checkpoint.
+//! `planish patch`: a patch of the tensors that changed, instead of a whole checkpoint.
 
 use crate::render::print;
 use indicatif::HumanBytes;
@@ -11,36 +11,37 @@ use std::path::{Path, PathBuf};
                         planish patch apply model/ head.safetensors --out tuned/\n  \
                         planish patch apply model/ head.safetensors --in-place")]
 pub struct Args {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(clap::Subcommand, Debug)]
 enum Command {
-    /// Write the tensors in which B differs from A
+    /// Write a patch with the tensors that differ between A and B
     Diff {
-        /// File, or folder with model.safetensors, that the patch starts from
+        /// Original: a .safetensors file, or a folder with model.safetensors
         a: PathBuf,
-        /// File or folder that it leads to
+        /// Changed checkpoint: file or folder
         b: PathBuf,
-        /// Where the patch goes: a .safetensors file
+        /// Patch to write: a .safetensors file
         #[arg(long, value_name = "PATCH")]
         out: PathBuf,
     },
-    /// Make B again from A and the patch, byte for byte
+    /// Reconstruct B from A and the patch, byte for byte
     #[command(group(clap::ArgGroup::new("place").required(true)))]
     Apply {
-        /// Checkpoint that the patch was made from
+        /// Original checkpoint
         #[arg(value_name = "CKPT")]
         checkpoint: PathBuf,
-        /// The patch
+        /// Patch to apply
         patch: PathBuf,
-        /// Where the result goes: a .safetensors file, or a folder, which gets the configuration
-        /// beside CKPT, too
+        /// Result to write: a .safetensors file or a folder.
+        ///
+        /// A folder also gets a copy of the configuration files next to CKPT.
         #[arg(long, value_name = "NEW", group = "place")]
         out: Option<PathBuf>,
-        /// Replace CKPT itself; `planish undo` puts it back
+        /// Overwrite CKPT; `planish undo` restores it
         #[arg(long, group = "place")]
         in_place: bool,
     },
@@ -49,7 +50,7 @@ enum Command {
 /// Runs the command.
 ///
 /// # Errors
-/// Files that cannot be read or written; a patch that is damaged or made for another file.
+/// A file cannot be read or written, or the patch is damaged or belongs to another file.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     match &args.command {
         Command::Diff { a, b, out } => diff(a, b, out),
@@ -69,7 +70,7 @@ fn diff(a: &Path, b: &Path, out: &Path) -> anyhow::Result<()> {
     patch.write(out)?;
     let names = patch.names();
     let listed = match names.len() {
-        0 => "no tensor differs; the patch carries the metadata alone".to_string(),
+        0 => "no tensor differs; the patch contains only metadata".to_string(),
         n => format!("{n} tensors, {}: {}", HumanBytes(patch.size() as u64), few(&names)),
     };
     print(&format!(
@@ -92,8 +93,8 @@ fn apply(checkpoint: &Path, patch: &Path, out: Option<&Path>) -> anyhow::Result<
             let left = written == out && base.with_file_name("config.json").exists();
             let beside = match left {
                 true => {
-                    "; the configuration beside CKPT belongs to it, too: name a folder instead to \
-                     have both there"
+                    "; the configuration files next to CKPT are not copied: pass a folder to \
+                     --out to copy them"
                 }
                 false => "",
             };
@@ -102,7 +103,7 @@ fn apply(checkpoint: &Path, patch: &Path, out: Option<&Path>) -> anyhow::Result<
         None => {
             let undo = change.apply_in_place(checkpoint)?;
             format!(
-                "{}: {n} tensors patched; `planish undo` puts them back from {}",
+                "{}: {n} tensors patched; `planish undo` restores them from {}",
                 checkpoint.display(),
                 undo.display()
             )
@@ -112,7 +113,7 @@ fn apply(checkpoint: &Path, patch: &Path, out: Option<&Path>) -> anyhow::Result<
     Ok(())
 }
 
-/// The first few of a list.
+/// The first few entries of a list.
 fn few(names: &[&str]) -> String {
     const SHOWN: usize = 6;
     let rest = names.len().saturating_sub(SHOWN);
@@ -120,14 +121,14 @@ fn few(names: &[&str]) -> String {
     if rest > 0 { format!("{shown} and {rest} more") } else { shown }
 }
 
-/// A place that can be written and is none of the files being read.
+/// Checks that `out` can be written and is not an input.
 fn check_place(out: &Path, inputs: &[&Path]) -> anyhow::Result<()> {
     check_writable(out)?;
     let is_file = out.extension().is_some_and(|e| e == "safetensors");
     let file = if is_file { out.to_path_buf() } else { out.join("model.safetensors") };
     let real = file.canonicalize().ok();
     if real.is_some() && inputs.iter().any(|input| input.canonicalize().ok() == real) {
-        anyhow::bail!("--out {}: it is a file being read; choose another", out.display())
+        anyhow::bail!("--out {}: this is an input file; choose another path", out.display())
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `planish post-train`: PoL, PoF, SAM or plain SGD from a fine-tuned checkpoint.
+//! `planish post-train`: PoL, PoF, SAM or plain SGD, starting from a fine-tuned checkpoint.
 
 use crate::args::{Common, Limit, MethodArgs, ModelArgs, note_precision};
 use crate::render::epochs::EpochArgs;
@@ -42,70 +42,75 @@ pub struct Args {
     /// The images.
     #[command(flatten)]
     pub data: DataOptions,
-    /// Method
-    #[arg(long, value_enum, default_value = "pol")]
+    /// Post-training method
+    #[arg(long, value_enum, default_value = "pol", help_heading = "Tuning options")]
     pub method: MethodName,
-    /// Try recipes for so many minutes and run the best: SGD and PoL near the head at several rates,
-    /// decays and numbers of epochs, then SGD of each block, then SGD and SAM of all layers. The best
-    /// has the least loss on validation images after a temperature
+    /// Try recipes for this many minutes, then run the best one.
+    ///
+    /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
+    /// numbers of epochs, then SGD of each block, then SGD and SAM of all layers. The best recipe
+    /// has the lowest calibrated loss on the validation images.
     #[arg(
         long,
         value_name = "MINUTES",
+        help_heading = "Tuning options",
         allow_negative_numbers = true,
         conflicts_with_all = [
             "method", "perturb", "update", "plan", "epochs", "lr", "weight_decay", "dry_run", "memory",
         ],
     )]
     pub search: Option<f64>,
-    /// Where the result goes: a .safetensors file or a folder
-    #[arg(long, value_name = "NEW", group = "place")]
+    /// Write the tuned checkpoint to this .safetensors file or folder
+    #[arg(long, value_name = "NEW", group = "place", help_heading = "Tuning options")]
     pub out: Option<PathBuf>,
-    /// Replace CKPT itself; `planish undo CKPT` puts it back, byte for byte
-    #[arg(long, conflicts_with = "out", group = "place")]
+    /// Overwrite CKPT; `planish undo CKPT` restores it, byte for byte
+    #[arg(long, conflicts_with = "out", group = "place", help_heading = "Tuning options")]
     pub in_place: bool,
-    /// Print plan and forecast, and stop
-    #[arg(long, group = "place")]
+    /// Print the plan and the forecast, and exit
+    #[arg(long, group = "place", help_heading = "Tuning options")]
     pub dry_run: bool,
-    /// Take the layers from this report of `diagnose` [default: diagnose first]
-    #[arg(long, value_name = "REPORT")]
+    /// Use the plan of this `diagnose` report [default: diagnose first]
+    #[arg(long, value_name = "REPORT", help_heading = "Tuning options")]
     pub plan: Option<PathBuf>,
-    /// Validation images that the plan is made on [default: all]
-    #[arg(long, value_name = "N")]
+    /// Number of validation images for the diagnosis [default: all]
+    #[arg(long, value_name = "N", help_heading = "Tuning options")]
     pub samples: Option<usize>,
-    /// Validation images on which ΔL and κ of the layers are measured before and after; 0 for none
-    /// [default: all, or --samples]
-    #[arg(long, value_name = "N")]
+    /// Validation images for ΔL and κ before and after [default: all, or --samples]
+    ///
+    /// ΔL and κ of the perturbed and updated layers are measured before and after tuning. 0 turns
+    /// this off.
+    #[arg(long, value_name = "N", help_heading = "Rare options", hide_short_help = true)]
     pub remeasure: Option<usize>,
-    /// Weights to keep: of the epoch with the least validation loss, or of the last [default: best
-    /// with validation images, else last]
-    #[arg(long, value_enum)]
+    /// Epoch whose weights are kept [default: best; last without validation images]
+    #[arg(long, value_enum, help_heading = "Rare options", hide_short_help = true)]
     pub keep: Option<Keep>,
-    /// Write the tuned model's `logits`, `labels` and `temperature` on test as safetensors: what
-    /// `planish compare` takes
-    #[arg(long, value_name = "FILE")]
+    /// Write test logits of the tuned model, for `planish compare`.
+    ///
+    /// The file is safetensors with `logits`, `labels` and `temperature`.
+    #[arg(long, value_name = "FILE", help_heading = "Rare options", hide_short_help = true)]
     pub dump: Option<PathBuf>,
-    /// Write the result even if it is worse than the input on the validation images
-    #[arg(long)]
+    /// Write the result even if it is worse on the validation images
+    #[arg(long, help_heading = "Rare options", hide_short_help = true)]
     pub force: bool,
-    /// Seed of B, B′ and γ [default: --seed]
-    #[arg(long, value_name = "S")]
+    /// Random seed of B, B′ and γ [default: --seed]
+    #[arg(long, value_name = "S", help_heading = "Rare options", hide_short_help = true)]
     pub train_seed: Option<u64>,
     /// Options of the method.
     #[command(flatten)]
     pub of_method: MethodArgs,
-    /// How it is trained.
+    /// Training options.
     #[command(flatten)]
     pub train: TrainOptions,
-    /// Where frozen activations are kept.
+    /// Cache of frozen layers' activations.
     #[command(flatten)]
     pub cache: CacheOptions,
-    /// Files with the figures of each epoch.
+    /// Output files for each epoch.
     #[command(flatten)]
     pub epochs: EpochArgs,
-    /// Its memory.
+    /// Memory limit.
     #[command(flatten)]
     pub limit: Limit,
-    /// What every command takes.
+    /// Common options.
     #[command(flatten)]
     pub common: Common,
 }
@@ -146,8 +151,8 @@ impl Args {
 /// Runs the command.
 ///
 /// # Errors
-/// Anything that keeps the model from being trained, or its result from being written. A result worse
-/// than the input is not written either; the report is.
+/// The model cannot be trained, or the result cannot be written. A result worse than the input is
+/// not written, but the report is.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     saved::check(args.dump.as_deref())?;
@@ -276,17 +281,17 @@ fn dry_run(session: &PostTrainSession, run: Run, outlook: Outlook) -> anyhow::Re
     })
 }
 
-/// What a user must know when an error comes after the file was written.
+/// Tells the user what was written before an error.
 fn written(report: &Report) -> String {
     let Some(file) = &report.output else { return "nothing was written".into() };
     let back = match &file.undo {
-        Some(_) => format!("; `planish undo {}` puts the old one back", report.checkpoint.path),
+        Some(_) => format!("; `planish undo {}` restores the old one", report.checkpoint.path),
         None => String::new(),
     };
-    format!("{} was written{back}; but its figures could not be taken", file.path)
+    format!("{} was written{back}; but it could not be evaluated", file.path)
 }
 
-/// The middle value; 0 of none.
+/// The median; 0 if there are no values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(0.0)

@@ -1,4 +1,4 @@
-//! `planish report`: results as one HTML page.
+//! `planish report`: an HTML page of results.
 
 use crate::render::picture;
 use crate::render::print;
@@ -15,49 +15,51 @@ use std::path::{Path, PathBuf};
                   report.html --data fashion-mnist/"
 )]
 pub struct Args {
-    /// Results of diagnose, post-train, bench, eval, compare and finetune, and results.jsonl,
-    /// runs.jsonl, layers.jsonl and ood.jsonl of study, in any order
+    /// Results to show: JSON reports, or tables of a study, in any order.
+    ///
+    /// Accepted are the --json files of diagnose, post-train, bench, eval, compare and finetune,
+    /// and the study tables results.jsonl, runs.jsonl, layers.jsonl and ood.jsonl.
     #[arg(value_name = "RESULT.json", required = true)]
     pub results: Vec<PathBuf>,
-    /// The page to write
+    /// HTML file to write
     #[arg(long, value_name = "FILE")]
     pub html: PathBuf,
-    /// The images that post-train was judged by, to show those that tuning fixed and broke
+    /// Data set of post-train, to show the images that tuning fixed or broke
     #[arg(long, value_name = "D")]
     pub data: Option<String>,
-    /// Do not tell what was written
+    /// Do not print what was written
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// Why a page cannot be made.
+/// Errors of `planish report`.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `--data` without a result that names images.
     #[error(
-        "--data: expected a result of post-train that tells which images changed, found none; add \
-         one to see them"
+        "--data: none of the results lists changed images; add a result of post-train, or remove \
+         --data"
     )]
     NoFlips,
-    /// The images are others.
+    /// The data set does not contain the images of a result.
     #[error(
-        "{data}: expected the images whose SHA-256 is {digest} ({origin}), found none of its splits, \
-         nor a half of one, to be these; pass the --data of post-train"
+        "{data}: expected images with SHA-256 {digest} ({origin}), found no split or half of a \
+         split with this digest; pass the --data of post-train"
     )]
     OtherImages {
-        /// What was given.
+        /// The given data set.
         data: String,
-        /// The digest of the right images.
+        /// Digest of the expected images.
         digest: String,
-        /// Where they came from.
+        /// Origin of the expected images.
         origin: String,
     },
 }
 
-/// Reads, draws and writes.
+/// Reads the results and writes the page.
 ///
 /// # Errors
-/// A file that is no result; images that are not those of a result; a page that cannot be written.
+/// A file is not a result, the images belong to no result, or the page cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     output::check(&args.html)?;
     let inputs: Vec<&Path> = args.results.iter().map(PathBuf::as_path).collect();
@@ -69,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(data) = &args.data {
         match pictures(data, &results) {
             Ok(found) => shown = found,
-            // The page is worth having without them.
+            // The page is still useful without pictures.
             Err(error) => match error.downcast::<Error>()? {
                 Error::NoFlips => note = Some(Error::NoFlips.to_string()),
                 other => return Err(other.into()),
@@ -79,7 +81,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let page = html::page(&results, &shown);
     output::write(&args.html, page.as_bytes())?;
     if let (Some(note), false) = (note, args.quiet) {
-        // A closed standard error is no reason to fail.
+        // Continue if standard error is closed.
         let _ = writeln!(std::io::stderr(), "note: {note}");
     }
     if !args.quiet {
@@ -94,7 +96,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pictures of every result whose images these are.
+/// Pictures for each result whose images are in this data set.
 fn pictures(spec: &str, results: &[Input]) -> anyhow::Result<Vec<Pictures>> {
     let changed = results.iter().filter_map(|input| match &input.result {
         Found::PostTraining(r) => {

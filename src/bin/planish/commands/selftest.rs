@@ -1,4 +1,4 @@
-//! `planish selftest`: whether planish computes rightly on the user's own model.
+//! `planish selftest`: checks the numerical accuracy of planish on the user's model.
 
 use super::demo;
 use crate::args::Common;
@@ -17,25 +17,26 @@ use planish::vit::layers::layers;
 use planish::vit::{Granularity, cost, stages};
 use std::path::PathBuf;
 
-/// Most images that a run may ask for.
+/// Upper limit of `--samples`.
 const MOST: usize = 1024;
 
 /// Options of `selftest`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Without --data, noise stands in for images; without CKPT, the model that \
-                  planish carries is tested.\n\nExamples:\n  planish selftest\n  planish selftest \
-                  vit/ --data cifar-100/")]
+#[command(
+    after_help = "Without --data, the inputs are noise. Without CKPT, the embedded model is \
+                  tested.\n\nExamples:\n  planish selftest\n  planish selftest \
+                  vit/ --data cifar-100/"
+)]
 pub struct Args {
-    /// Checkpoint: a .safetensors file, or a folder with model.safetensors and config.json
-    /// [default: the one that planish carries]
+    /// Checkpoint: a file or a folder [default: the embedded model]
     #[arg(value_name = "CKPT")]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     model: Load,
-    /// Images: whatever the other commands take [default: noise]
+    /// Images, as in the other commands [default: noise]
     #[arg(long, value_name = "D", help_heading = "Data options")]
     data: Option<String>,
-    /// How class folders are numbered: by the checkpoint's class names, or in sorted order
+    /// Order of class folders: the checkpoint's class names, or sorted
     #[arg(
         long,
         value_enum,
@@ -45,11 +46,11 @@ pub struct Args {
         help_heading = "Data options"
     )]
     class_order: ClassOrder,
-    /// Split to take images from [default: test, or the only one]
-    #[arg(long, value_name = "S")]
+    /// Split to take images from [default: test, or the only split]
+    #[arg(long, value_name = "S", help_heading = "Data options")]
     split: Option<String>,
-    /// Images to compute on [default: 4, or 1 where an image costs more than 5 GFLOP]
-    #[arg(long, value_name = "N")]
+    /// Number of images [default: 4, or 1 if an image costs over 5 GFLOP]
+    #[arg(long, value_name = "N", help_heading = "Data options")]
     samples: Option<usize>,
     #[command(flatten)]
     common: Common,
@@ -58,7 +59,7 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// Anything that keeps the model from being run; a check that fails.
+/// The model cannot be run, or a check fails.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     let carried;
@@ -75,11 +76,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let heavy = cost::forward(&checkpoint.config, 0..stages(&checkpoint.config)) > 5e9;
     let n = args.samples.unwrap_or(if heavy { 1 } else { 4 });
     if !(1..=MOST).contains(&n) {
-        bail!("--samples: expected 1 to {MOST}, found {n}; a few images show what many would")
+        bail!("--samples: expected 1 to {MOST}, found {n}; a few images suffice")
     }
     let (images, data) = images(args, &checkpoint, n)?;
     let all = layers(&checkpoint.config, Granularity::Block);
-    // Two micro-batches where there are two images, so that their sum is tested, too.
+    // With two or more images, use two micro-batches, to test the accumulation.
     let cut = |model: planish::objective::Objective| planish::objective::Objective {
         micro_batch: n.div_ceil(2),
         ..model
@@ -116,19 +117,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     match passed {
         true => Ok(()),
         false => bail!(
-            "{} of {} checks failed: planish's figures on this model cannot be trusted; please \
-             report the table",
+            "{} of {} checks failed: results of planish on this model are not reliable; please \
+             report this table",
             report.checks.iter().filter(|check| !check.passed).count(),
             report.checks.len()
         ),
     }
 }
 
-/// Every tensor, loaded and stored again, has the bytes it came with.
+/// Loads and stores every tensor, and compares the bytes.
 fn round_trip(checkpoint: &Checkpoint) -> anyhow::Result<Check> {
     let differing = checkpoint.round_trip()?;
     let mut check = Check::single(
-        "loaded and stored again, every tensor has its bytes",
+        "tensors keep their bytes when loaded and stored",
         &checkpoint.dtype,
         differing.len() as f64,
         0.0,
@@ -137,7 +138,7 @@ fn round_trip(checkpoint: &Checkpoint) -> anyhow::Result<Check> {
     Ok(check)
 }
 
-/// The first images in a seeded sample of the split, or noise.
+/// A seeded sample of the split, or noise.
 fn images(
     args: &Args,
     checkpoint: &Checkpoint,
@@ -145,7 +146,7 @@ fn images(
 ) -> anyhow::Result<(Box<dyn Examples>, Option<DataInfo>)> {
     let Some(data) = &args.data else {
         if args.split.is_some() {
-            bail!("--split: there is no --data to take it from")
+            bail!("--split requires --data")
         }
         return Ok((Box::new(noise(checkpoint, n, args.common.seed)?), None));
     };

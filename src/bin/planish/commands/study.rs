@@ -1,4 +1,4 @@
-//! `planish study`: many models on many data sets and shifts, each cell once.
+//! `planish study`: many models on many data sets and shifts, each cell computed once.
 
 use crate::args::Common;
 use crate::render::print;
@@ -20,28 +20,31 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Debug)]
 #[command(after_help = HELP)]
 pub struct Args {
-    /// The study, in TOML
+    /// Study file (TOML)
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
-    /// Folder of the results [default: what the file says, or its own name without .toml; with
-    /// --shard 3/16 that name with -3-of-16 behind it]
+    /// Results folder [default: as in the file, or the file's name without .toml]
+    ///
+    /// With --shard 3/16, the default name ends in -3-of-16.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Compute this part of the cells alone, into a folder of its own, named after it unless --out
-    /// names another; `planish merge` joins them
+    /// Compute only this part of the cells, such as 3/16.
+    ///
+    /// Each shard has a results folder of its own. `planish merge` joins them.
     #[arg(long, value_name = "I/N", default_value_t = Share::default())]
     pub shard: Share,
-    /// Compute the cell of this digest again, or of one that begins so, and print its row; may be
-    /// given several times
+    /// Recompute one cell and print its row (repeatable).
+    ///
+    /// DIGEST is the cell's digest or the beginning of it.
     #[arg(long, value_name = "DIGEST", conflicts_with = "shard")]
     pub only: Vec<String>,
-    /// Print how many cells there are and how many are missing, and stop
+    /// Print the numbers of all and of missing cells, and exit
     #[arg(long)]
     pub dry_run: bool,
-    /// Threads to use [default: all the machine has]
+    /// Number of threads [default: all]
     #[arg(long, value_name = "N", help_heading = "Common options")]
     pub threads: Option<NonZeroUsize>,
-    /// Where to compute: cpu, cuda or cuda:N; the latter in builds with feature `cuda`
+    /// Device: cpu, cuda or cuda:N
     #[arg(
         long,
         value_name = "cpu|cuda[:N]",
@@ -49,13 +52,13 @@ pub struct Args {
         help_heading = "Common options"
     )]
     pub device: Choice,
-    /// On a GPU, let products round their operands to TF32: faster, to three digits
-    #[arg(long, help_heading = "Common options")]
+    /// On a GPU, use TF32 for f32 matrix products: faster, about three digits
+    #[arg(long, hide_short_help = true, help_heading = "Common options")]
     pub tf32: bool,
-    /// On a CPU with AMX, multiply f32 on its tiles, see `planish eval --help`
-    #[arg(long, help_heading = "Common options")]
+    /// On a CPU with AMX, compute f32 matrix products on its tiles
+    #[arg(long, hide_short_help = true, help_heading = "Common options")]
     pub tiles: bool,
-    /// Print no progress
+    /// Do not print progress
     #[arg(long, help_heading = "Common options")]
     pub quiet: bool,
 }
@@ -63,7 +66,7 @@ pub struct Args {
 const HELP: &str = "Example:
   planish study models.toml
 
-with models.toml, whose paths are as on the command line:
+where models.toml contains, with paths as on the command line:
   shifts = [\"corruptions:fog,contrast:1,3,5\"]
   [[model]]
   name = \"small\"
@@ -83,10 +86,10 @@ with models.toml, whose paths are as on the command line:
   diagnose = true
   grid = { lr = [0.01, 0.1], gamma = 2, epochs = 5 }";
 
-/// Runs what is missing and writes the tables.
+/// Computes the missing cells and writes the tables.
 ///
 /// # Errors
-/// A file that makes no sense; anything wrong with checkpoints, images or outputs.
+/// The study file is invalid, or a checkpoint, data set or output cannot be used.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let text = read(&args.file)?;
     let file = parse(&text)?;
@@ -122,8 +125,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     if let Some(old) = set_aside(&out)? {
         common.say(&format!(
-            "note: {} holds cells of an earlier version of planish; they are not used, and are \
-             computed again",
+            "note: {} contains cells of an earlier version of planish; they are ignored and \
+             recomputed",
             old.display()
         ));
     }
@@ -139,22 +142,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(print(&written)?)
 }
 
-/// Where results go.
+/// The results folder.
 fn folder(args: &Args, named: Option<&Path>) -> anyhow::Result<PathBuf> {
     let own = args.file.with_extension("");
     let whole = named.unwrap_or(&own);
-    // Processes that compute other shares at the same time must not meet in one folder.
+    // Processes that compute different shards at the same time need different folders.
     let out = args.out.clone().unwrap_or_else(|| args.shard.folder(whole));
     if out.exists() && !out.is_dir() {
-        bail!("{}: expected a folder for the results, found a file; pass --out", out.display())
+        bail!("{}: expected a results folder, found a file; pass --out", out.display())
     }
     Ok(out)
 }
 
-/// Refuses a folder that has files of a table's name which no study wrote.
+/// Rejects a folder with files named like tables that no study wrote.
 ///
 /// # Errors
-/// Such a folder.
+/// The folder contains such files.
 pub fn spare(out: &Path) -> anyhow::Result<()> {
     if out.join(PLAN).exists() {
         return Ok(());
@@ -162,8 +165,8 @@ pub fn spare(out: &Path) -> anyhow::Result<()> {
     let files = TABLES.iter().flat_map(|name| [format!("{name}.jsonl"), format!("{name}.csv")]);
     match files.map(|name| out.join(name)).find(|path| path.exists()) {
         Some(found) => bail!(
-            "{}: expected a folder of a study or a new one, found {} and no {PLAN}: it would be \
-             written over; name another folder",
+            "{}: expected the folder of a study or a new folder, found {} but no {PLAN}; the file \
+             would be overwritten; choose another folder",
             out.display(),
             found.display()
         ),
@@ -171,15 +174,15 @@ pub fn spare(out: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Cells that are not there yet, each once.
+/// Missing cells, each once.
 fn missing(cells: &[Cell], there: impl Fn(&str) -> bool) -> Vec<&Cell> {
     let mut seen = HashSet::new();
     let new = |c: &&Cell| !there(&c.planned.cell) && seen.insert(c.planned.cell.clone());
     cells.iter().filter(new).collect()
 }
 
-/// How many cells there are and how many are missing; how long these take, if as many seconds as the
-/// others of their kind took.
+/// The numbers of all and of missing cells, and the expected time of the missing ones, from the
+/// mean time of finished cells of the same kind.
 fn forecast(
     cells: &[Cell],
     (own, share): (&[Cell], Share),
@@ -204,14 +207,14 @@ fn forecast(
     };
     let seconds: Option<f64> = missing.iter().map(|c| mean(c.planned.kind)).sum();
     let time = match seconds.filter(|s| *s > 0.0) {
-        Some(seconds) => format!(", about {} by those that are there", duration(seconds)),
+        Some(seconds) => format!(", about {} at the rate of the finished cells", duration(seconds)),
         None => String::new(),
     };
     let counted = counted.join(", ");
     format!("{} cells{of}: {counted}; {} are missing{time}", own.len(), missing.len())
 }
 
-/// Computes cells that are named, holds them against the log, and prints their rows.
+/// Recomputes the named cells, compares them with the log, and prints their rows.
 fn again(
     args: &Args,
     setup: &Setup,
@@ -229,8 +232,8 @@ fn again(
         match found.as_slice() {
             [one] => chosen.push(one),
             many => bail!(
-                "--only {name}: expected the digest of one cell of this study, found {}; take it \
-                 from the column `cell`",
+                "--only {name}: expected the digest of one cell of this study, found {}; see the \
+                 column `cell` of the tables",
                 many.len()
             ),
         }
@@ -238,7 +241,7 @@ fn again(
     let mut log = Log::open(out)?;
     let mut fresh = HashMap::new();
     compute(setup, &chosen, context, &mut |entry: Entry| -> Result<()> {
-        // As it will be read: that is what the log holds.
+        // Round-trip through JSON, as the entries of the log did.
         let entry: Entry = serde_json::from_str(&serde_json::to_string(&entry)?)?;
         if let Some(known) = log.get(&entry.cell)
             && let Some((figure, before, now)) = differing(known, &entry)
@@ -264,17 +267,17 @@ fn again(
     Ok(print(&rows)?)
 }
 
-/// Writes every table as JSON Lines and as CSV, and tells of them.
+/// Writes every table as JSON Lines and as CSV, and returns a summary.
 ///
 /// # Errors
-/// Files that cannot be written.
+/// A file cannot be written.
 pub fn write(out: &Path, plan: &Plan, entries: &HashMap<String, Entry>) -> anyhow::Result<String> {
     let tables = tables(plan, entries);
     let wanted: HashSet<&str> = plan.cells.iter().map(|p| p.cell.as_str()).collect();
     let there = wanted.iter().filter(|cell| entries.contains_key(**cell)).count();
     let mut said = match wanted.len() - there {
-        0 => format!("{there} cells, all there\n"),
-        n => format!("{there} cells, {n} still missing\n"),
+        0 => format!("all {there} cells present\n"),
+        n => format!("{there} cells present, {n} missing\n"),
     };
     for name in TABLES {
         let (json, csv) = (out.join(format!("{name}.jsonl")), out.join(format!("{name}.csv")));
@@ -284,7 +287,7 @@ pub fn write(out: &Path, plan: &Plan, entries: &HashMap<String, Entry>) -> anyho
                 output::write(&csv, &table.csv()?)?;
                 said += &format!("{} rows in {} and .csv\n", table.rows.len(), json.display());
             }
-            // A table of an earlier plan would be taken for one of this.
+            // Remove a table left by an earlier plan.
             None => {
                 for path in [json, csv].iter().filter(|path| path.exists()) {
                     std::fs::remove_file(path)

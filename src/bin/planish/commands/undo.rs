@@ -1,4 +1,4 @@
-//! `planish undo`: put back what tuning in place replaced.
+//! `planish undo`: restore a checkpoint that was tuned in place.
 
 use crate::render::print;
 use planish::checkpoint::undo;
@@ -7,12 +7,11 @@ use std::path::PathBuf;
 /// Options of `undo`.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "The undo file beside the checkpoint leads back to its state before the first \
-                  tuning in place, byte for byte, and is removed.\n\nExample:\n  planish undo model/"
+    after_help = "Restores the checkpoint to its state before the first in-place tuning, byte for \
+                  byte, and removes the undo file next to it.\n\nExample:\n  planish undo model/"
 )]
 pub struct Args {
-    /// Checkpoint that was tuned in place: a .safetensors file, or a folder with
-    /// model.safetensors
+    /// Checkpoint that was tuned in place: a file or a folder
     #[arg(value_name = "CKPT")]
     checkpoint: PathBuf,
 }
@@ -20,13 +19,13 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// There is nothing to undo, or the file cannot be replaced.
+/// There is no undo file, or the checkpoint cannot be replaced.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let undone = undo(&args.checkpoint)?;
     let path = undone.path.display();
     let text = match undone.tensors.len() {
-        0 => format!("{path} was already as before its tuning; the undo file is removed"),
-        n => format!("{path} is as before its tuning: {n} tensors put back"),
+        0 => format!("{path} was already in its original state; the undo file is removed"),
+        n => format!("{path} is restored: {n} tensors replaced"),
     };
     print(&format!("{text}\nSHA-256 {}", undone.digest))?;
     Ok(())

@@ -1,4 +1,4 @@
-//! What `diagnose` prints.
+//! Text output of `diagnose`.
 
 use super::table::{Align, Style, Table};
 use crate::args::Common;
@@ -10,7 +10,7 @@ use planish::diagnose::spectrum::{Estimated, Spectrum};
 use planish::format::{ABSENT, count, number, optional};
 use planish::objective::{Examples, Matrix};
 
-/// Everything, plan and warnings last.
+/// The whole output; plan and warnings come last.
 pub fn show(
     session: &DiagnoseSession,
     findings: &Findings,
@@ -69,7 +69,7 @@ fn plan_line(title: &str, plan: &Plan) -> String {
     )
 }
 
-/// ΔL and κ by layer, a bar for the cross-fitted ΔL.
+/// ΔL and κ by layer, with a bar for the cross-fitted ΔL.
 fn table(findings: &Findings) -> String {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
@@ -123,7 +123,7 @@ pub fn with_error(mean: Option<f64>, stderr: Option<f64>) -> String {
     })
 }
 
-/// Eigenvalues and traces by layer, the matrices under each other.
+/// Eigenvalues and traces by layer, one row per matrix.
 fn spectra(findings: &Findings) -> String {
     let all: Vec<(&str, &Spectrum)> = findings
         .layers
@@ -162,7 +162,7 @@ fn spectra(findings: &Findings) -> String {
             flags.push("eigenvalues not converged");
         }
         if s.trace.is_some_and(|t| !t.converged) {
-            flags.push("trace known to more than 10%");
+            flags.push("trace error above 10%");
         }
         let both = |e: Option<Estimated>| e.map_or(ABSENT.into(), |e| value(&e));
         table.row([
@@ -179,7 +179,7 @@ fn spectra(findings: &Findings) -> String {
     table.render(Style::of_stdout()) + "\n"
 }
 
-/// A value and its error.
+/// A value and its standard error.
 pub fn value(e: &Estimated) -> String {
     with_error(Some(e.value), e.stderr)
 }

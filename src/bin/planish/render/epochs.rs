@@ -1,4 +1,4 @@
-//! `--csv` and `--tensorboard`: what each epoch came to, as it comes.
+//! `--csv` and `--tensorboard`: figures of each epoch, written as soon as it ends.
 
 use planish::output;
 use planish::output::Error;
@@ -8,21 +8,21 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Files that grow by each epoch.
+/// Files that grow with each epoch.
 #[derive(clap::Args, Clone, Debug, Default, Serialize, Deserialize)]
 pub struct EpochArgs {
-    /// Write a row for each epoch as CSV, as soon as it is over
+    /// Write one CSV row per epoch to this file
     #[arg(long, value_name = "FILE", help_heading = "Common options")]
     pub csv: Option<PathBuf>,
-    /// Write each epoch's figures as a TensorBoard event file into this folder
+    /// Write a TensorBoard event file to this folder
     #[arg(long, value_name = "DIR", help_heading = "Common options")]
     pub tensorboard: Option<PathBuf>,
 }
 
-/// A figure of an epoch, by name.
+/// Name and value of a figure of an epoch.
 pub type Figure = (&'static str, Option<f64>);
 
-/// The files, open.
+/// The open files.
 pub struct Epochs {
     csv: Option<(PathBuf, String)>,
     events: Option<(PathBuf, File)>,
@@ -30,10 +30,10 @@ pub struct Epochs {
 }
 
 impl EpochArgs {
-    /// Opens the files before the work begins.
+    /// Opens the files.
     ///
     /// # Errors
-    /// A file or folder that cannot be written.
+    /// A file or folder cannot be written.
     pub fn open(&self) -> Result<Epochs, Error> {
         self.csv.as_deref().map_or(Ok(()), output::check)?;
         let csv = self.csv.clone().map(|path| (path, String::new()));
@@ -42,8 +42,8 @@ impl EpochArgs {
     }
 }
 
-/// An event file under the name that TensorBoard looks for, the process's number telling two runs
-/// apart that begin in one second.
+/// Opens an event file with a name that TensorBoard recognises. The process ID distinguishes runs
+/// that start in the same second.
 fn events(folder: &Path) -> Result<(PathBuf, File), Error> {
     let name = format!("events.out.tfevents.{:.0}.planish.{}", now(), std::process::id());
     let path = folder.join(name);
@@ -64,8 +64,8 @@ fn now() -> f64 {
 }
 
 impl Epochs {
-    /// Adds an epoch; the first one's names are the columns. What cannot be written is told by
-    /// [`Epochs::finish`]: it is no reason to end the training.
+    /// Adds an epoch. The names in the first epoch become the columns. A write error does not end
+    /// the training; [`Epochs::finish`] returns it.
     pub fn add(&mut self, epoch: usize, figures: &[Figure]) {
         if self.failed.is_none() {
             self.failed = self.write(epoch, figures).err();
@@ -95,10 +95,10 @@ impl Epochs {
         Ok(())
     }
 
-    /// Tells of what could not be written.
+    /// Returns the first write error.
     ///
     /// # Errors
-    /// The first that could not.
+    /// A file could not be written.
     pub fn finish(self) -> Result<(), Error> {
         self.failed.map_or(Ok(()), Err)
     }

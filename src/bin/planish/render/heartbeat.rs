@@ -1,14 +1,13 @@
-//! A plain line now and then, where there is no terminal to draw a progress line on: in a log, who
-//! waits sees that the work goes on, and how far it is.
+//! Periodic plain-text progress lines, for logs and other outputs that are not a terminal.
 
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
-/// Time between two lines.
+/// Interval between lines.
 pub const EVERY: Duration = Duration::from_secs(30);
 
-/// Tells a line each time an interval has passed, until it is dropped.
+/// Prints a line at each interval, until it is dropped.
 #[derive(Debug)]
 pub struct Heartbeat {
     stop: Option<Sender<()>>,
@@ -16,8 +15,8 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Starts to tell what `line` gives, by `tell`. Where the system refuses a thread, nothing is
-    /// told: the work does not hang on it.
+    /// Starts a thread that passes `line()` to `tell` at each interval. If no thread can be
+    /// started, nothing is printed, and the work continues.
     pub fn start(
         every: Duration,
         line: impl Fn() -> String + Send + 'static,
@@ -36,7 +35,8 @@ impl Heartbeat {
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
-        // Its end of the channel gone, the thread stops waiting; no line comes after the work's end.
+        // Dropping the sender wakes the thread. Joining it ensures that no line follows the end of
+        // the work.
         self.stop = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_until_it_is_dropped() {
+    fn lines_are_printed_until_drop() {
         let (send, lines) = channel();
         let tell = move |line: &str| send.send(line.to_owned()).unwrap();
         let beat = Heartbeat::start(Duration::from_millis(5), || "3 of 9 cells".into(), tell);
@@ -58,9 +58,9 @@ mod tests {
         }
         drop(beat);
         while lines.try_recv().is_ok() {}
-        // The thread and its sender are gone.
+        // The thread has ended, and its sender is dropped.
         assert!(lines.recv_timeout(Duration::from_secs(10)).is_err());
-        // One that never comes to a line ends at once.
+        // Dropping before the first line does not wait for the interval.
         let started = std::time::Instant::now();
         drop(Heartbeat::start(EVERY, String::new, |_| {}));
         assert!(started.elapsed() < EVERY / 2);

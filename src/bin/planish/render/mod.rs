@@ -15,11 +15,11 @@ pub mod table;
 use crate::message::in_flags;
 use std::io::{self, Write};
 
-/// Prints a text on standard output, with one line break at its end. Options that the library names
+/// Prints a text on standard output, with one line break at its end. Option names in backticks
 /// become flags.
 ///
 /// # Errors
-/// Standard output that cannot be written.
+/// Standard output cannot be written.
 pub fn print(text: &str) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{}", in_flags(text.trim_end_matches('\n')))
 }

@@ -6,13 +6,14 @@ use image::{ExtendedColorType, ImageEncoder};
 use planish::data::folds::stratified_halves;
 use planish::data::{CropOffset, DataSet, Interpolation, Preprocess, Resize, Split};
 
-/// Longest side of a picture of an image file; images of one size are taken as they are, up to it.
+/// Maximum side of a picture, in pixels. Larger images are scaled down to it.
 const SIDE: usize = 64;
 
-/// The split of that digest: a whole one, or a half of one cut by `seed` as V and test are.
+/// Finds the split with this digest: a whole split, or a half of one, divided by `seed` as V and
+/// test are.
 ///
 /// # Errors
-/// Images that cannot be read.
+/// The images cannot be read.
 pub fn split(spec: &str, digest: &str, seed: u64) -> anyhow::Result<Option<Split>> {
     let data = DataSet::open(spec)?;
     for whole in data.splits() {
@@ -33,11 +34,11 @@ pub fn split(spec: &str, digest: &str, seed: u64) -> anyhow::Result<Option<Split
 /// One image as a PNG file.
 ///
 /// # Errors
-/// An image that cannot be read; normalised tensors, which are no pictures.
+/// The image cannot be read, or it is a normalised tensor.
 pub fn png(split: &Split, image: usize) -> anyhow::Result<Vec<u8>> {
     anyhow::ensure!(
         !split.prepared(),
-        "{}: normalised tensors are no pictures; leave --data out",
+        "{}: normalised tensors cannot be shown as pictures; remove --data",
         split.place()
     );
     let [channels, h, w] = split.image_shape().unwrap_or([3, SIDE, SIDE]);
@@ -62,6 +63,6 @@ pub fn png(split: &Split, image: usize) -> anyhow::Result<Vec<u8>> {
     let encoder = PngEncoder::new(&mut out);
     encoder
         .write_image(&levels, w as u32, h as u32, colour)
-        .context("an image cannot be written as PNG")?;
+        .context("cannot encode an image as PNG")?;
     Ok(out)
 }

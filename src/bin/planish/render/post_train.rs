@@ -1,4 +1,4 @@
-//! What `post-train` prints of its result.
+//! Text output of `post-train`.
 
 use crate::message::in_flags;
 use crate::render::epochs::Figure;
@@ -13,13 +13,13 @@ use planish::post_train::search::{HEADERS, Search};
 use planish::report::post_training::Report;
 use planish::train::post::Epoch;
 
-/// What epochs' losses on V are to be held against: the input's on the same images. `watched` is how
-/// many images of V these are, and how many V has.
+/// The input's loss on V, the baseline for the epochs' losses. `watched` is the number of images it
+/// was computed on and the size of V.
 pub fn start_line(loss: f64, watched: Option<[usize; 2]>) -> String {
     format!("epoch 0: V {loss:.4}{} before training", on(watched))
 }
 
-/// One epoch in a line, each loss with the images and weights that it is of.
+/// One line per epoch. Each loss is shown with its images and weights.
 pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
     let perturbation = match (e.perturbation, e.perturbation_length) {
         (Some(share), _) => format!(", perturbation {} of the norm", percent(share)),
@@ -45,7 +45,7 @@ fn on(watched: Option<[usize; 2]>) -> String {
     }
 }
 
-/// What `--csv` and `--tensorboard` tell of an epoch.
+/// Columns of `--csv` and `--tensorboard`.
 pub fn epoch_figures(e: &Epoch) -> [Figure; 9] {
     [
         ("rate", Some(e.rate)),
@@ -60,7 +60,7 @@ pub fn epoch_figures(e: &Epoch) -> [Figure; 9] {
     ]
 }
 
-/// Before and after, in rows, and these notes.
+/// Rows before and after tuning, followed by the notes.
 pub fn show(report: &Report, notes: &[&String]) -> String {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
@@ -85,7 +85,8 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
             ]);
         }
         gains += &format!(
-            "{name}, before − after, paired: NLL {}, calibrated NLL {} ({} images; above 0 is better)\n",
+            "{name}, before − after, paired: NLL {}, calibrated NLL {} ({} images; above 0 is \
+             better)\n",
             estimate(part.nll_gain),
             estimate(part.calibrated_nll_gain),
             part.before.images
@@ -117,12 +118,12 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
         frozen(&report.run.cache)
     );
     if let Some(undo) = report.output.as_ref().and_then(|file| file.undo.as_ref()) {
-        out += &format!("`planish undo {}` puts it back, from {undo}\n", report.checkpoint.path);
+        out += &format!("`planish undo {}` restores it from {undo}\n", report.checkpoint.path);
     }
     if let Some(file) = report.output.as_ref().filter(|file| file.moves_lost_to_rounding > 0) {
         out += &format!(
-            "of {} weights that training moved, {} are stored as before: the file's type cannot \
-             tell the difference\n",
+            "training changed {} weights; {} of them are stored unchanged, because the change is \
+             below the precision of the file's type\n",
             count(file.weights_moved as u64),
             count(file.moves_lost_to_rounding as u64)
         );
@@ -130,7 +131,7 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
     for note in notes {
         out += &format!("note: {}\n", in_flags(note));
     }
-    // V chose the epoch, so the last word is test's where there is one.
+    // V selected the epoch, so the final comparison uses the test images if there are any.
     let last = report.test.as_ref().or(report.validation.as_ref());
     if let Some(comparison) = last.and_then(|part| part.comparison.as_ref()) {
         out += &format!("{}\n", sentence(comparison, "before", "after"));
@@ -138,7 +139,7 @@ pub fn show(report: &Report, notes: &[&String]) -> String {
     out
 }
 
-/// The best of the recipes that a search tried.
+/// The best recipes of a search.
 pub fn tried(search: &Search) -> String {
     let columns: Vec<(&str, Align)> = HEADERS
         .iter()
@@ -150,10 +151,10 @@ pub fn tried(search: &Search) -> String {
     format!("{}{}", table.render(Style::of_stdout()), search.sentence(SHOWN))
 }
 
-/// Rows that are printed: the best.
+/// Number of recipes printed.
 const SHOWN: usize = 8;
 
-/// What became of the frozen layers' activations.
+/// How the frozen layers' activations were cached.
 fn frozen(cache: &CacheInfo) -> String {
     let folder = cache.folder.as_deref().unwrap_or_default();
     let time = duration(cache.seconds);
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_what_each_loss_is_of() {
+    fn epoch_line_names_images_and_weights_of_each_loss() {
         let mut epoch = Epoch {
             epoch: 2,
             rate: 0.01,

@@ -1,4 +1,4 @@
-//! How far the work is, how fast it goes and how long it will take, on standard error.
+//! Progress on standard error: steps done, rate, and time left.
 
 use super::epochs::Epochs;
 use super::heartbeat::{EVERY, Heartbeat};
@@ -20,20 +20,20 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// A terminal, or with `quiet` none.
+    /// Prints to standard error, or nothing if `quiet`.
     pub fn new(quiet: bool) -> Self {
         Self { quiet, tasks: Mutex::default(), epochs: Mutex::default() }
     }
 
-    /// Writes the figures of each epoch to these files, too.
+    /// Also writes the figures of each epoch to these files.
     pub fn with_epochs(self, epochs: Epochs) -> Self {
         Self { epochs: Mutex::new(Some(epochs)), ..self }
     }
 
-    /// Tells of what could not be written to the files of epochs.
+    /// Closes the epoch files.
     ///
     /// # Errors
-    /// The first write that failed.
+    /// A write to an epoch file failed.
     pub fn finish(&self) -> Result<(), output::Error> {
         let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner).take();
         epochs.map_or(Ok(()), Epochs::finish)
@@ -85,13 +85,13 @@ impl Observer for Terminal {
     }
 }
 
-/// A progress line; where standard error is not a terminal a plain line every half minute. Silent
-/// under `--quiet`.
+/// A progress line. If standard error is not a terminal, a plain line every 30 s. Silent with
+/// `--quiet`.
 #[derive(Debug)]
 pub struct Progress(ProgressBar, Option<Heartbeat>);
 
 impl Progress {
-    /// Starts a line for `total` steps of one `unit`, in the plural ("images").
+    /// Starts a progress line for `total` steps; `unit` is a plural ("images").
     pub fn new(label: &str, total: u64, unit: &'static str, quiet: bool) -> Self {
         let target =
             if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
@@ -110,23 +110,23 @@ impl Progress {
         Self(bar, None)
     }
 
-    /// Counts `steps` more.
+    /// Advances by `steps`.
     pub fn add(&self, steps: u64) {
         self.0.inc(steps);
     }
 
-    /// Shows a few words at the line's end: the loss, say.
+    /// Sets the text at the end of the line, for example the loss.
     pub fn note(&self, words: impl Into<String>) {
         self.0.set_message(words.into());
     }
 
-    /// Prints a line on standard error above the progress line, which goes on below it.
+    /// Prints a line on standard error, above the progress line.
     pub fn line(&self, text: &str) {
         self.0.suspend(|| to_stderr(text));
     }
 }
 
-/// The line goes when the work is done or given up; the command prints what is worth keeping.
+/// The line is removed when the work ends. The command prints results separately.
 impl Drop for Progress {
     fn drop(&mut self) {
         self.1 = None;
@@ -135,7 +135,7 @@ impl Drop for Progress {
 }
 
 fn to_stderr(text: &str) {
-    // A closed standard error is no reason to lose the work.
+    // Continue if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -144,7 +144,7 @@ fn plain(bar: &ProgressBar, unit: &str) -> String {
     let (done, total) = (bar.position(), bar.length().unwrap_or_default());
     let spent = bar.elapsed().as_secs_f64();
     let left = match left(done, total, spent) {
-        // A rate that is not known yet foretells nothing.
+        // No rate is known yet.
         None => String::new(),
         Some(left) => format!(", about {} left", duration(left)),
     };
@@ -154,8 +154,8 @@ fn plain(bar: &ProgressBar, unit: &str) -> String {
     format!("{label}: {} of {} {unit} after {spent}{left}{note}", count(done), count(total))
 }
 
-/// Seconds left at the mean rate so far. A moving mean, as progress lines usually have, takes a long
-/// step for standstill, and foretells years.
+/// Seconds left at the mean rate so far. A moving average, as indicatif uses, would treat one long
+/// step as a standstill and predict years.
 fn left(done: u64, total: u64, spent: f64) -> Option<f64> {
     (done > 0).then(|| spent * total.saturating_sub(done) as f64 / done as f64)
 }
@@ -183,7 +183,7 @@ fn style(unit: &'static str) -> ProgressStyle {
 }
 
 fn put(writer: &mut dyn fmt::Write, text: &str) {
-    // The writer is a string: it cannot fail.
+    // Writing to a string cannot fail.
     let _ = writer.write_str(text);
 }
 
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_tells_count_rate_and_time_left_and_goes_when_done() {
+    fn line_shows_count_rate_and_time_left_and_is_cleared_at_the_end() {
         let screen = Screen::default();
         let target = ProgressDrawTarget::term_like_with_hz(Box::new(screen.clone()), 255);
         let progress = Progress::on(target, "eval", 4000, "images");
@@ -248,20 +248,20 @@ mod tests {
     }
 
     #[test]
-    fn time_left_is_by_the_mean_rate_however_long_a_step_takes() {
+    fn time_left_uses_the_mean_rate() {
         assert_eq!(left(3, 10, 240.0), Some(560.0));
         assert_eq!(left(3, 10, 300.0), Some(700.0));
         assert_eq!(left(0, 10, 300.0), None);
     }
 
     #[test]
-    fn quiet_is_hidden() {
+    fn quiet_progress_is_hidden() {
         let quiet = Progress::new("eval", 10, "images", true);
         assert!(quiet.0.is_hidden() && quiet.1.is_none());
     }
 
     #[test]
-    fn a_plain_line_tells_how_far_it_is() {
+    fn plain_line_shows_progress() {
         let progress = Progress::on(ProgressDrawTarget::hidden(), "study", 1200, "cells");
         let line = plain(&progress.0, "cells");
         assert!(line.starts_with("study: 0 of 1,200 cells after 0.0"), "{line}");

@@ -1,4 +1,4 @@
-//! Growing parts of V, as text: whether V is large enough.
+//! Text output for growing subsets of V, which show whether V is large enough.
 
 use super::diagnosis::{value, with_error};
 use crate::render::table::{Align, Style, Table};
@@ -11,7 +11,7 @@ use planish::format::{ABSENT, count};
 /// A figure of a layer.
 type Quantity = fn(&LayerSample) -> Option<Estimated>;
 
-/// A table for each quantity, a column for each part; and how it ended.
+/// One table per quantity with a column per subset, then the outcome.
 pub fn show(found: &Found) -> String {
     let mut out = String::new();
     if let Some(last) = found.samples.last() {
@@ -51,7 +51,7 @@ pub fn show(found: &Found) -> String {
     out
 }
 
-/// Whether the ranking was decided, and what stands in the way if not.
+/// Whether the ranking was decided, and which layers are too close if not.
 fn ending(sampling: &Sampling, findings: &Findings) -> String {
     let percent = 100.0 * sampling.until_stderr;
     if sampling.decided {
@@ -62,7 +62,7 @@ fn ending(sampling: &Sampling, findings: &Findings) -> String {
     }
     let Some(ranking) = &findings.ranking else {
         return format!(
-            "the images ended at {} and no layer is eligible, so there is no ranking\n",
+            "no ranking: all {} images were used, and no layer is eligible\n",
             sampling.images
         );
     };
@@ -78,7 +78,7 @@ fn ending(sampling: &Sampling, findings: &Findings) -> String {
         }
     }
     format!(
-        "the images ended at {} before the ranking was decided to within {percent}%: {}\n",
+        "all {} images were used before the ranking was decided to within {percent}%: {}\n",
         sampling.images,
         open.join("; ")
     )

@@ -1,4 +1,4 @@
-//! A comparison in words and as a table.
+//! A comparison as a sentence and as a table.
 
 use crate::render::table::{Align, Style, Table};
 use planish::evaluate::{Comparison, Estimate};
@@ -6,7 +6,7 @@ use planish::format::{count, estimate, number, percent};
 pub use planish::report::sentence::sentence;
 use planish::report::sentence::{name, rounded};
 
-/// A row for each figure, and how accuracy was tested.
+/// One row per figure, then the test of accuracy.
 pub fn table(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     let right = |name| (name, Align::Right);
     let columns =
@@ -27,7 +27,7 @@ pub fn table(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     }
     let m = comparison.mcnemar;
     format!(
-        "{}\n{} images only A gets right, {} only B: McNemar's exact p = {}\n",
+        "{}\nonly A is right on {} images, only B on {}: McNemar's exact p = {}\n",
         table.render(Style::of_stdout()),
         count(m.only_a as u64),
         count(m.only_b as u64),

@@ -1,4 +1,4 @@
-//! Shifted and other images as tables.
+//! Tables of shifted and out-of-distribution images.
 
 use crate::render::table::{Align, Style, Table};
 use planish::evaluate::Detection;
@@ -6,7 +6,7 @@ use planish::format::{estimate, number, percent};
 use planish::shift::Corruption;
 use planish::shift::{Cell, Other, Shifts};
 
-/// Error by corruption and severity, and means by severity.
+/// Accuracy by corruption and severity, and means by severity.
 pub fn shifted_text(shifts: &Shifts) -> String {
     let right = |name| (name, Align::Right);
     let severities: Vec<usize> =
@@ -54,7 +54,7 @@ pub fn shifted_text(shifts: &Shifts) -> String {
     )
 }
 
-/// One row for each other set and score.
+/// One row per out-of-distribution set and score.
 pub fn others_text(others: &[Other]) -> String {
     let columns =
         [("other images", Align::Left), ("AUROC", Align::Right), ("FPR@95", Align::Right)];

@@ -1,30 +1,30 @@
-//! Tables for a terminal, and for a file that a terminal's output is sent to.
+//! Plain-text tables for terminals and files.
 
 use std::io::IsTerminal;
 
-/// Cells of the widest bar.
+/// Width of the longest bar, in characters.
 const BAR: usize = 20;
 
-/// How a column is set.
+/// Column alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Align {
-    /// Words.
+    /// For text.
     Left,
-    /// Numbers.
+    /// For numbers.
     Right,
 }
 
 /// Whether to mark up text for a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Text alone.
+    /// Plain text.
     Plain,
     /// Bold headers and coloured bars, by ANSI escapes.
     Ansi,
 }
 
 impl Style {
-    /// What standard output can show: escapes on a terminal that is not `dumb`, unless `NO_COLOR`
+    /// The style for standard output: ANSI on a terminal that is not `dumb`, unless `NO_COLOR`
     /// is set and not empty (<https://no-color.org>).
     pub fn of_stdout() -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -41,7 +41,7 @@ impl Style {
     }
 }
 
-/// Rows of cells under headers, each row with a bar after it if it has one.
+/// Rows of cells under headers, optionally with a bar at the end of a row.
 #[derive(Clone, Debug)]
 pub struct Table {
     columns: Vec<(String, Align)>,
@@ -49,19 +49,19 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table of these columns, without rows.
+    /// An empty table with these columns.
     pub fn new(columns: &[(&str, Align)]) -> Self {
         let columns = columns.iter().map(|&(name, align)| (name.into(), align)).collect();
         Self { columns, rows: Vec::new() }
     }
 
-    /// Adds a row; missing cells are empty, and cells past the last column are left out.
+    /// Adds a row. Missing cells are empty; extra cells are dropped.
     pub fn row(&mut self, cells: impl IntoIterator<Item = impl Into<String>>) {
         self.push(cells, None);
     }
 
-    /// Adds a row with a bar. The longest bar in the table fills its space; a value that is not
-    /// positive has none.
+    /// Adds a row with a bar. The longest bar in the table has the full width. A value that is not
+    /// positive has no bar.
     pub fn row_with_bar(&mut self, cells: impl IntoIterator<Item = impl Into<String>>, value: f64) {
         self.push(cells, Some(value));
     }
@@ -72,7 +72,7 @@ impl Table {
         self.rows.push((cells, bar));
     }
 
-    /// The table as text, a line a row, two spaces between columns, none at a line's end.
+    /// The table as text: one line per row, two spaces between columns, no trailing spaces.
     pub fn render(&self, style: Style) -> String {
         let widths: Vec<usize> = self
             .columns
@@ -112,7 +112,7 @@ impl Table {
     }
 }
 
-/// A bar of this share of the full length, to an eighth of a cell.
+/// A bar with this share of the full width, to an eighth of a character.
 fn bar(share: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     if share.is_nan() || share <= 0.0 {
@@ -122,7 +122,7 @@ fn bar(share: f64) -> String {
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 
-/// Characters are counted, not bytes: ± and κ are one cell each.
+/// Counts characters, not bytes: ± and κ have width 1.
 fn width(cell: &str) -> usize {
     cell.chars().count()
 }
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_line_up() {
+    fn columns_are_aligned() {
         let expected = [
             "layer               ΔL",
             "embed     -0.02 ± 0.01",
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_add_nothing_but_escapes() {
+    fn colours_only_add_escapes() {
         let painted = table().render(Style::Ansi);
         assert!(painted.contains("\x1b["));
         let stripped =
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn small_and_impossible_bars() {
+    fn bars_of_small_and_non_positive_values() {
         assert_eq!((bar(1e-9).as_str(), bar(0.5 / BAR as f64).as_str()), ("▏", "▌"));
         assert_eq!([0.0, -1.0, f64::NAN].map(bar).concat(), "");
         let mut flat = Table::new(&[("x", Align::Right)]);

@@ -1,4 +1,4 @@
-//! The rows of a bench: methods, each after its control.
+//! The rows of a bench: each method follows its control.
 
 use super::{Args, Name, read};
 use crate::args::{Common, MethodArgs};
@@ -15,33 +15,33 @@ use std::path::Path;
 
 /// One trained row: its name, its options, and the position of its control.
 pub struct Job {
-    /// Method and layers, as the table has them.
+    /// Method and layers, as shown in the table.
     pub name: String,
     /// The method.
     pub method: MethodName,
     /// Its options.
     pub options: MethodArgs,
-    /// Its control's position, if it is not one itself.
+    /// Position of its control, unless it is a control.
     pub control: Option<usize>,
 }
 
-/// p and u of PoL, and where they come from.
+/// The layers p (perturbed) and u (updated) of PoL, and their origin.
 pub struct Planned {
     /// p.
     pub perturb: String,
     /// u.
     pub update: String,
-    /// Where they come from.
+    /// Their origin.
     pub from: String,
-    /// In a dry run, the diagnosis that would find them.
+    /// In a dry run, the forecast of the diagnosis.
     pub ahead: Option<Part>,
 }
 
-/// p and u of PoL: of a report, of a diagnosis made now, or where neither finds a layer, the head
+/// p and u of PoL: from a report, or from a diagnosis made now. If neither finds a layer, the head
 /// and the last block.
 ///
 /// # Errors
-/// A diagnosis that fails, or a report that is not of this checkpoint.
+/// The diagnosis fails, or the report belongs to another checkpoint.
 pub fn plan(
     args: &Args,
     folder: &Path,
@@ -68,7 +68,7 @@ pub fn plan(
                 let dry = diagnose::Args { dry_run: true, ..child.clone() };
                 ChildCommand::Diagnose(Box::new(dry)).spawn(&args.common)?;
                 let mut found: DryRun = read(&path)?;
-                let line = format!("a diagnosis first: about {}", duration(found.expected.seconds));
+                let line = format!("diagnosis: about {}", duration(found.expected.seconds));
                 args.common.say(&line);
                 if args.dry_run {
                     return Ok(Planned {
@@ -99,17 +99,17 @@ pub fn plan(
     Ok(Planned { from: format!("{named}{}", planned.from), ..planned })
 }
 
-/// Head and last block, where there is no plan.
+/// Head and last block, used without a plan.
 fn stand_in(checkpoint: &Checkpoint) -> Planned {
     Planned {
         perturb: "head".into(),
         update: format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
-        from: "no layer was eligible: head and last block stand in for a plan".into(),
+        from: "no layer was eligible; using the head and the last block".into(),
         ahead: None,
     }
 }
 
-/// The rows to train, every method after its control: plain SGD on the same layers.
+/// The rows to train. Each method follows its control, plain SGD on the same layers.
 ///
 /// # Errors
 /// An option out of range.

@@ -1,4 +1,4 @@
-//! `planish bench`: methods against their controls, each run in a process of its own.
+//! `planish bench`: compares methods with their controls, one process per run.
 
 mod jobs;
 mod tally;
@@ -28,7 +28,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use tally::{Trained, cost, damaged, rows, show, verdicts};
 
-/// Most seeds that a run may ask for: more would take weeks, and be a slip of the finger.
+/// Upper limit of `--seeds`. A larger number is probably a typing error.
 const MAX_SEEDS: u64 = 1000;
 
 /// Options of `bench`.
@@ -40,24 +40,32 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     data: DataOptions,
-    /// Methods, each run beside its control
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "pof,pol,pol-head")]
+    /// Methods to run, each with its control
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "pof,pol,pol-head",
+        help_heading = "Bench options"
+    )]
     methods: Vec<Name>,
-    /// Training seeds
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    /// Number of training seeds
+    #[arg(long, value_name = "N", default_value_t = 3, help_heading = "Bench options")]
     seeds: u64,
-    /// Take PoL's plan from this report of `diagnose` [default: diagnose first]
-    #[arg(long, value_name = "REPORT")]
+    /// Use the plan of this `diagnose` report for PoL [default: diagnose first]
+    #[arg(long, value_name = "REPORT", help_heading = "Bench options")]
     plan: Option<PathBuf>,
-    /// Validation images that the plan is made on [default: all]
-    #[arg(long, value_name = "N")]
+    /// Number of validation images for the diagnosis [default: all]
+    #[arg(long, value_name = "N", help_heading = "Bench options")]
     samples: Option<usize>,
-    /// Validation images on which the first seed measures ΔL and κ of the layers before and after; 0
-    /// for none [default: all, or --samples]
-    #[arg(long, value_name = "N")]
+    /// Validation images for ΔL and κ before and after [default: all, or --samples]
+    ///
+    /// The first seed measures ΔL and κ of the perturbed and updated layers before and after. 0
+    /// turns this off.
+    #[arg(long, value_name = "N", help_heading = "Rare options", hide_short_help = true)]
     remeasure: Option<usize>,
-    /// Print the forecast, and stop
-    #[arg(long)]
+    /// Print the forecast and exit
+    #[arg(long, help_heading = "Bench options")]
     dry_run: bool,
     #[command(flatten)]
     of_methods: MethodArgs,
@@ -76,22 +84,22 @@ pub struct Args {
 pub enum Name {
     /// head perturbed, all else updated
     Pof,
-    /// by the plan
+    /// layers from the plan
     Pol,
     /// head perturbed, the plan's layer updated
     PolHead,
     /// sharpness-aware minimisation
     Sam,
-    /// SAM, its ascent step scaled by the weights
+    /// SAM with an ascent step scaled by the weights
     Asam,
-    /// SAM with an ascent step at every k-th step only
+    /// SAM with an ascent step only every k-th step
     Looksam,
-    /// SAM that perturbs normalisation layers alone
+    /// SAM that only perturbs normalisation layers
     SamNorm,
 }
 
 impl Name {
-    /// The method that it runs.
+    /// The training method.
     fn method(self) -> MethodName {
         match self {
             Name::Pof => MethodName::Pof,
@@ -103,7 +111,7 @@ impl Name {
         }
     }
 
-    /// What a table calls it.
+    /// Its title in a table.
     fn title(self) -> &'static str {
         match self {
             Name::Pof => "PoF",
@@ -115,14 +123,14 @@ impl Name {
         }
     }
 
-    /// Whether its layers come from a plan.
+    /// Whether it needs a plan.
     fn is_planned(self) -> bool {
         matches!(self, Name::Pol | Name::PolHead)
     }
 }
 
 impl Args {
-    /// Refuses options that nothing reads.
+    /// Rejects options that no selected method uses.
     fn check(&self) -> anyhow::Result<()> {
         self.train.check()?;
         self.cache.check()?;
@@ -139,7 +147,10 @@ impl Args {
             && self.of_methods.perturb.is_some()
             && self.of_methods.update.is_some()
         {
-            bail!("--plan: --perturb and --update name both layers; leave one of the three out")
+            bail!(
+                "--plan has no effect, because --perturb and --update name both layers; remove one \
+                 of the three"
+            )
         }
         if !(1..=MAX_SEEDS).contains(&self.seeds) {
             bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", self.seeds)
@@ -151,7 +162,7 @@ impl Args {
 /// Runs the command.
 ///
 /// # Errors
-/// A run that fails, with what it printed; a report that cannot be written.
+/// A run fails, or the report cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     args.check()?;
@@ -222,16 +233,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(print(&show(&report))?)
 }
 
-/// A folder for what the runs write, removed at the end.
+/// A temporary folder for the outputs of the runs.
 fn scratch() -> anyhow::Result<tempfile::TempDir> {
     tempfile::Builder::new()
         .prefix("planish-bench-")
         .tempdir()
-        .context("cannot make a temporary folder; set TMPDIR to one that can be written")
+        .context("cannot create a temporary folder; set TMPDIR to a writable folder")
 }
 
-/// The cache with its folder named: then files there come before memory, and all rows and seeds that
-/// freeze the same layers share one.
+/// The cache options with an explicit folder. Files in that folder then take precedence over
+/// memory, so rows and seeds that freeze the same layers share one file.
 fn shared(cache: &CacheOptions) -> CacheOptions {
     let mut cache = cache.clone();
     if let (CachePolicy::Auto, None, Ok(folder)) = (cache.cache, &cache.cache_dir, default_folder())
@@ -241,7 +252,7 @@ fn shared(cache: &CacheOptions) -> CacheOptions {
     cache
 }
 
-/// One run as `post-train` takes it, but for what it writes.
+/// The arguments of one `post-train` run, without its outputs.
 fn one(args: &Args, job: &Job, seed: u64) -> post_train::Args {
     let first = seed == args.common.seed;
     post_train::Args {
@@ -254,10 +265,11 @@ fn one(args: &Args, job: &Job, seed: u64) -> post_train::Args {
         dry_run: false,
         plan: None,
         samples: None,
-        // Seeds share the checkpoint, so one of them shows how a method moves ΔL and κ.
+        // All seeds start from one checkpoint, so one seed is enough to measure the change in ΔL
+        // and κ.
         remeasure: Some(if first { again(args) } else { 0 }),
-        // Every row is judged after its last epoch, whatever V says: picking epochs by V, or dropping
-        // bad ends, would favour the method that wavers most.
+        // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad
+        // results, would favour the method with the most variance.
         keep: Some(Keep::Last),
         dump: None,
         force: true,
@@ -271,7 +283,7 @@ fn one(args: &Args, job: &Job, seed: u64) -> post_train::Args {
     }
 }
 
-/// What the rows will take: each is asked by a dry run of its own, on its first seed.
+/// The forecast of each row: a dry run of its first seed.
 fn forecast(
     args: &Args,
     jobs: &[Job],
@@ -291,7 +303,7 @@ fn forecast(
         let DryRun { expected, cache, .. } = read(&json)?;
         let again = expected.seconds_of("layers measured again");
         let frozen = expected.seconds_of("frozen layers");
-        // Files are written by the first run that freezes these layers, and by no other.
+        // Only the first run that freezes these layers writes cache files.
         let (each, once) = match cache.filter(|cache| cache.mode == Mode::Disk) {
             Some(cache) => {
                 let fresh = cache.keys.iter().filter(|key| keys.insert((*key).clone())).count();
@@ -307,7 +319,8 @@ fn forecast(
     Ok(parts)
 }
 
-/// One run in a process of its own, and its report; of the first seed with its scores on test.
+/// Runs one seed of a row in a child process. Returns its report and, for the first seed, its test
+/// scores.
 fn train(
     args: &Args,
     job: &Job,
@@ -328,14 +341,14 @@ fn train(
     Ok((report, saved.map(|saved| saved.scores())))
 }
 
-/// A report that a run left.
+/// Reads the report of a run.
 pub fn read<T: serde::de::DeserializeOwned>(json: &Path) -> anyhow::Result<T> {
     let text =
         std::fs::read_to_string(json).with_context(|| format!("cannot read {}", json.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
 
-/// Images on which the first seed measures ΔL and κ again.
+/// Number of images on which the first seed measures ΔL and κ again.
 fn again(args: &Args) -> usize {
     args.remeasure.or(args.samples).unwrap_or(usize::MAX)
 }

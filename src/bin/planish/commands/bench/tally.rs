@@ -1,4 +1,4 @@
-//! From the runs of `bench` to its rows, its verdicts and its table.
+//! Computes rows, verdicts and the table of `bench` from its runs.
 
 use crate::message::in_flags;
 use crate::render::sentence::sentence;
@@ -13,15 +13,15 @@ use planish::report::post_training;
 use planish::session::bad_samples::damage_note;
 use std::collections::HashSet;
 
-/// One trained row: its name, the position of its control, and its runs, one a seed.
+/// One trained row: its name, the position of its control, and one run per seed.
 pub struct Trained {
-    /// What the row is called.
+    /// Name of the row.
     pub name: String,
-    /// Position of the row that is its control.
+    /// Position of its control.
     pub control: Option<usize>,
     /// Its runs.
     pub runs: Vec<post_training::Report>,
-    /// Its scores on test at the first seed, at T = 1 and at its own temperatures.
+    /// Test scores of the first seed, at T = 1 and at the fitted temperatures.
     pub scores: Option<[Scores; 2]>,
 }
 
@@ -30,7 +30,7 @@ fn row(name: &str, runs: &[post_training::Report]) -> anyhow::Result<Row> {
     let test = |f: fn(&planish::evaluate::Summary) -> f64| -> anyhow::Result<Estimate> {
         let values: Option<Vec<f64>> =
             runs.iter().map(|r| r.test.as_ref().map(|t| f(&t.after))).collect();
-        let remedy = "there are no test images: pass --test-data, or data with a test split";
+        let remedy = "no test images; pass --test-data, or a data set with a test split";
         Ok(mean_stderr(&values.context(remedy)?))
     };
     let last = |f: fn(&planish::train::post::Epoch) -> Option<f64>| {
@@ -68,13 +68,13 @@ fn row(name: &str, runs: &[post_training::Report]) -> anyhow::Result<Row> {
     })
 }
 
-/// All rows, the untouched model first, gains over controls paired by seed.
+/// All rows, the untuned model first. Gains over controls are paired by seed.
 ///
 /// # Errors
-/// No run at all, or no test images.
+/// There are no runs or no test images.
 pub fn rows(trained: &[Trained], seed: u64) -> anyhow::Result<Vec<Row>> {
     let first = trained.iter().flat_map(|t| &t.runs).next().context("no run")?;
-    let before = &first.test.as_ref().context("there are no test images")?.before;
+    let before = &first.test.as_ref().context("no test images")?.before;
     let fixed = |mean: f64| Estimate { mean, stderr: None };
     let mut rows = vec![Row {
         name: "untouched".into(),
@@ -122,7 +122,7 @@ pub fn rows(trained: &[Trained], seed: u64) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Damaged image files that some run used, each once, in the order in which runs name them.
+/// Damaged image files that any run used, without repetition, in the order of the runs.
 pub fn damaged(trained: &[Trained]) -> Vec<DamagedFile> {
     let all = trained.iter().flat_map(|t| &t.runs).flat_map(|run| &run.damaged);
     let mut seen = HashSet::new();
@@ -143,11 +143,11 @@ pub fn cost(trained: &Trained) -> Cost {
     }
 }
 
-/// What each method's gain over its control establishes: a 95% interval over seeds, Student's t.
-/// Where runs of either were stopped, nothing.
+/// Verdict on each method's gain over its control, from a 95% interval over seeds (Student's t).
+/// There is no verdict if runs of either were stopped.
 pub fn verdicts(rows: &[Row], seeds: usize) -> Vec<String> {
     let word = |gain: &Estimate| match gain.stderr {
-        None => "one seed shows nothing either way".to_owned(),
+        None => "one seed is not enough for a verdict".to_owned(),
         Some(se) if gain.mean > t95(seeds) * se => "better than its control".into(),
         Some(se) if gain.mean < -t95(seeds) * se => "worse than its control".into(),
         Some(_) => "not distinguishable from its control".into(),
@@ -163,7 +163,7 @@ pub fn verdicts(rows: &[Row], seeds: usize) -> Vec<String> {
             let halted = |r: &Row| (r.stopped > 0).then(|| (r.name.clone(), r.stopped));
             if let Some((name, n)) = halted(row).or(control.and_then(halted)) {
                 return format!(
-                    "{}: no verdict, as {n} of {seeds} runs of {name} were stopped",
+                    "{}: no verdict, because {n} of {seeds} runs of {name} were stopped",
                     row.name
                 );
             }
@@ -225,15 +225,15 @@ pub fn show(report: &Report) -> String {
     }
     if report.seeds.len() > 1 {
         out += &format!(
-            "({} seeds tell a row from its control by {:.1} standard errors or more)\n",
+            "(with {} seeds, a difference from the control needs {:.1} standard errors or more)\n",
             report.seeds.len(),
             t95(report.seeds.len())
         );
     }
     for row in report.rows.iter().filter(|row| row.temperatures_at_bound > 0) {
         out += &format!(
-            "note: {}: the loss on V has no minimum in the temperature ({} runs; their reports say \
-             which temperature is used)\n",
+            "note: {}: the loss on V has no minimum over the temperature ({} runs; their reports \
+             contain the temperature used)\n",
             row.name, row.temperatures_at_bound
         );
     }
@@ -258,7 +258,7 @@ pub fn show(report: &Report) -> String {
             (&row.comparison, &row.control, report.seeds.first())
         {
             out += &format!(
-                "Seed {seed} alone, over images: {}\n",
+                "Seed {seed} only, over images: {}\n",
                 sentence(found, control, &row.name)
             );
         }
@@ -270,7 +270,7 @@ pub fn show(report: &Report) -> String {
     let read = all.iter().filter(|c| c.found > 0 && c.found == c.views).count();
     if read > 0 {
         let n = all.len();
-        out += &format!("{read} of {n} runs read what the frozen layers gave from files\n");
+        out += &format!("{read} of {n} runs read the activations of frozen layers from files\n");
     }
-    out + &format!("in all {}\n", duration(report.run.run.seconds))
+    out + &format!("total {}\n", duration(report.run.run.seconds))
 }

@@ -1,5 +1,5 @@
-//! `planish hvp`: gradients, and products of layers' Hessian or Gauss-Newton matrices with vectors,
-//! for any other program to use.
+//! `planish hvp`: gradients, and products of Hessian or Gauss-Newton matrices of layers with vectors,
+//! written to a file for other programs.
 
 mod report;
 
@@ -36,20 +36,30 @@ pub struct Args {
     /// The images.
     #[command(flatten)]
     pub data: DataOptions,
-    /// Split whose mean loss is differentiated, whole [default: test, or the only one]
-    #[arg(long, value_name = "S")]
+    /// Split whose mean loss is differentiated [default: test, or the only split]
+    #[arg(long, value_name = "S", help_heading = "Product options")]
     pub split: Option<String>,
-    /// The layer: a name; a list of names, separated by commas, each with a product of its own; or a
-    /// glob, whose layers are one, cross-terms and all
-    #[arg(long, value_name = "L")]
+    /// Layer: a name, a comma-separated list, or a glob.
+    ///
+    /// Each name in a list gets a product of its own. The layers of a glob form one joint layer,
+    /// including the cross-terms.
+    #[arg(long, value_name = "L", help_heading = "Product options")]
     pub layer: String,
-    /// The vector: a safetensors file with the layers' tensors, `gradient`, or `random:SEED` (each
-    /// entry +1 or -1); give it again for several, which share one pass
-    #[arg(long = "vector", value_name = "FILE|gradient|random:SEED", default_value = "gradient")]
+    /// Vector: a safetensors file, `gradient` or `random:SEED` (repeatable).
+    ///
+    /// The file contains the tensors of the layers. Entries of a random vector are +1 or -1.
+    /// Several vectors share one pass.
+    #[arg(
+        long = "vector",
+        value_name = "FILE|gradient|random:SEED",
+        default_value = "gradient",
+        help_heading = "Product options"
+    )]
     pub vectors: Vec<Vector>,
-    /// The matrix: the Hessian, or the Gauss-Newton matrix
+    /// Matrix: the Hessian or the Gauss-Newton matrix
     #[arg(
         long,
+        help_heading = "Product options",
         value_enum,
         default_value = "hessian",
         hide_possible_values = true,
@@ -57,25 +67,28 @@ pub struct Args {
     )]
     pub operator: Matrix,
     /// Precision of the arithmetic and of the output
-    #[arg(long, value_name = "f32|f64", default_value = "f32")]
+    #[arg(long, value_name = "f32|f64", default_value = "f32", help_heading = "Product options")]
     pub dtype: Precision,
-    /// Do not compare two evaluations of one product before the work; they cost two products on one
-    /// micro-batch a thread, in the first layer
-    #[arg(long)]
+    /// Skip the check that two evaluations of a product agree.
+    ///
+    /// The check costs two products with the first layer, on one micro-batch per thread.
+    #[arg(long, hide_short_help = true, help_heading = "Product options")]
     pub no_probe: bool,
-    /// File to write: `loss`, and `gradient/NAME` and `hvp/NAME` (`ggn/NAME`) for each tensor of the
-    /// layers; products with several vectors have these as their first dimension
-    #[arg(long, value_name = "FILE")]
+    /// Output file (safetensors).
+    ///
+    /// It contains `loss`, and `gradient/NAME` and `hvp/NAME` (or `ggn/NAME`) for each tensor of
+    /// the layers. With several vectors, the first dimension of a product is the vector.
+    #[arg(long, value_name = "FILE", help_heading = "Product options")]
     pub out: PathBuf,
-    /// Memory to keep within.
+    /// Memory limit.
     #[command(flatten)]
     pub limit: Limit,
-    /// What every command takes.
+    /// Common options.
     #[command(flatten)]
     pub common: Common,
 }
 
-/// What products with the matrix are called in the file.
+/// Name prefix of the products in the file.
 fn product(matrix: Matrix) -> &'static str {
     match matrix {
         Matrix::Hessian => "hvp",
@@ -101,14 +114,14 @@ impl Precision {
     }
 }
 
-/// Tensors under the checkpoint's own names.
+/// Tensors, by the names in the checkpoint.
 type Named = Vec<(String, Tensor)>;
 
-/// Computes and writes.
+/// Computes the products and writes them.
 ///
 /// # Errors
-/// Anything wrong with checkpoint, data, layers, vectors or output; numbers that are not finite;
-/// products that differ from one evaluation to the next.
+/// Invalid checkpoint, data, layers, vectors or output; results that are not finite; or a product
+/// that differs between two evaluations.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     output::check(&args.out)?;
@@ -117,7 +130,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let read: Vec<&Path> = args.data.files().into_iter().chain(vectors).collect();
     output::spare(&[Some(&args.out), args.common.json.as_deref()], &checkpoint.path, &read)?;
     let layers = select(&checkpoint.config, &args.layer)?;
-    apart(&layers)?;
+    check_disjoint(&layers)?;
     let joint = join(&layers);
     let sources = Data::open(&args.data, &checkpoint)?;
     let split = sources.split(args.split.as_deref())?;
@@ -138,14 +151,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for layer in &layers {
         let operator = bare(layer);
         let fits = operator.block();
-        // As read, as vectors, as products, those under their names, and as bytes to be written.
+        // Copies: as read, as vectors, as products, as named tensors, and as bytes to write.
         let held = LayerOperator::new(&objective, &examples, &joint, args.operator).held_mib(5 * k);
         let need = operator.mib(1) + held;
         if need > room {
             bail!(
-                "layer {}: {k} vectors and their products take about {need:.0} MiB, and {room:.0} \
-                 MiB are free; give fewer at a time, name a smaller layer, or allow more with \
-                 --memory",
+                "layer {}: {k} vectors and their products need about {need:.0} MiB, but {room:.0} \
+                 MiB are available; pass fewer vectors, choose a smaller layer, or raise --memory",
                 layer.name
             )
         }
@@ -162,8 +174,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let found = bare(layer).probe(args.common.seed)?;
             if !found.identical {
                 bail!(
-                    "two evaluations of one product on {} images differ; are the files changing \
-                     meanwhile? --no-probe goes on all the same",
+                    "two evaluations of one product on {} images differ; check that the files \
+                     are not being modified, or skip this check with --no-probe",
                     found.examples
                 )
             }
@@ -233,15 +245,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(print(&report.text(&args.out))?)
 }
 
-/// Refuses layers that share weights: their products would have one name.
-fn apart(layers: &[Layer]) -> anyhow::Result<()> {
+/// Rejects layers that share weights, because their products would have the same name.
+fn check_disjoint(layers: &[Layer]) -> anyhow::Result<()> {
     for (i, a) in layers.iter().enumerate() {
         if let Some(b) =
             layers[..i].iter().find(|b| a.tensors.iter().any(|t| b.tensors.contains(t)))
         {
             bail!(
-                "--layer: `{}` and `{}` have weights in common; name layers apart from each other, \
-                 or join them with a glob",
+                "--layer: `{}` and `{}` share weights; name disjoint layers, or join them with a \
+                 glob",
                 b.name,
                 a.name
             )
@@ -250,7 +262,7 @@ fn apart(layers: &[Layer]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Products under the checkpoint's own names; of several, one tensor for each name.
+/// Products, by the names in the checkpoint. Several vectors give one tensor per name.
 fn write_products(
     out: &mut Vec<Raw>,
     args: &Args,

@@ -1,4 +1,4 @@
-//! What `planish hvp` says of the products it wrote.
+//! The report of `planish hvp`.
 
 use crate::message::in_flags;
 use planish::checkpoint::CheckpointInfo;
@@ -10,19 +10,19 @@ use planish::run::Run;
 use planish::session::bad_samples::damage_note;
 use std::path::Path;
 
-/// What `--json` says.
+/// The `--json` report.
 #[derive(serde::Serialize)]
 pub(super) struct Report {
     pub schema: &'static str,
     pub run: Run,
     pub checkpoint: CheckpointInfo,
     pub data: DataInfo,
-    /// Damaged image files that were used as they decode.
+    /// Damaged image files that were decoded in part and used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
     pub operator: Matrix,
     pub loss_nats: f64,
-    /// Two evaluations compared; nothing if it was asked not to.
+    /// Comparison of two evaluations; `None` with `--no-probe`.
     pub determinism: Option<Probe>,
     pub layers: Vec<LayerProducts>,
 }
@@ -33,7 +33,7 @@ pub(super) struct LayerProducts {
     pub parameters: usize,
     pub gradient_norm: f64,
     pub products: Vec<OneProduct>,
-    /// Vectors that shared a pass.
+    /// Number of vectors per pass.
     pub vectors_at_once: usize,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct OneProduct {
 }
 
 impl Report {
-    /// What is printed.
+    /// The printed text.
     pub fn text(&self, out: &Path) -> String {
         let symbol = if self.operator == Matrix::GaussNewton { "G" } else { "H" };
         let mut lines = vec![format!(
@@ -59,7 +59,7 @@ impl Report {
         )];
         if let Some(probe) = &self.determinism {
             let n = probe.examples;
-            lines.push(format!("two evaluations of a product on {n} images had the same bits"));
+            lines.push(format!("two evaluations of a product on {n} images were bit-identical"));
         }
         for layer in &self.layers {
             for product in &layer.products {
