@@ -67,7 +67,7 @@ fn grey_is_repeated_and_normalised_per_channel() {
 #[test]
 fn raw_images_need_preprocessing() {
     let error = raw().pixels(&[0], None, None).unwrap_err();
-    for flag in ["--mean", "--std", "--interpolation"] {
+    for flag in ["`mean`", "`std`", "`interpolation`"] {
         assert!(error.to_string().contains(flag), "{error}");
     }
 }
