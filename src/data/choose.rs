@@ -43,7 +43,7 @@ pub struct Request<'a> {
 /// The selected splits and their origin. No two of them share an image of one file.
 #[derive(Clone, Debug)]
 pub struct Roles {
-    /// Training images, less what was cut off for validation.
+    /// The training images, without those held out for validation.
     pub train: Option<Split>,
     /// The test images, used once, for the final figures.
     pub val: Option<Split>,

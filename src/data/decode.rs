@@ -27,7 +27,7 @@ pub(super) struct Frame {
 /// What is wrong with an image file.
 #[derive(Debug, thiserror::Error)]
 pub enum Flaw {
-    /// The operating system refused to read it.
+    /// The operating system could not read the file.
     #[error("cannot be read: {0}")]
     Read(#[from] std::io::Error),
     /// The file is empty.

@@ -96,7 +96,7 @@ fn no_images_is_an_error() {
 }
 
 #[test]
-fn a_hostile_header_takes_no_memory() {
+fn a_hostile_header_allocates_no_memory() {
     let error = train(idx(&[u32::MAX; 3], &[1]), labels()).unwrap_err();
     assert!(matches!(error, Error::Format { .. }), "{error}");
     // 2^62 bytes: representable, and never allocated.
