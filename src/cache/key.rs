@@ -27,8 +27,8 @@ pub struct Frozen<'a> {
     pub weights: &'a Weights,
     /// The stage whose input is cached.
     pub stage: usize,
-    /// Fingerprint of the images and of how they are brought to the model's size; see
-    /// [`crate::objective::Examples::identity`].
+    /// Fingerprint of the images and of their resizing to the model's size; see
+    /// [`crate::examples::Examples::fingerprint`].
     pub images: &'a str,
     /// Number of images per forward pass, because the rounding of matrix products depends on it.
     pub micro_batch: usize,
