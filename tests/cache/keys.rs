@@ -147,6 +147,6 @@ fn what_has_no_digest_is_not_written() {
     let folder = tempfile::tempdir().unwrap();
     let frozen = prefix(&model, &images, 3);
     let error = chosen(CachePolicy::Disk, folder.path(), &frozen).unwrap_err();
-    assert!(error.to_string().contains("--cache ram"), "{error}");
+    assert!(error.to_string().contains("`cache` to ram"), "{error}");
     assert_eq!(chosen(CachePolicy::Auto, folder.path(), &frozen).unwrap().mode, Mode::Ram);
 }
