@@ -1,4 +1,4 @@
-//! Images at the door of the model: a split seen through its preprocessing.
+//! Model input: a split with its preprocessing.
 
 use crate::cache;
 use crate::data::{Ahead, Augment, Augmented, Error as DataError, Preprocess, Split};
@@ -10,18 +10,18 @@ use serde::Serialize;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-/// Most bytes of prepared images that are made ahead of their use.
+/// Maximum size in bytes of prefetched prepared images.
 const AHEAD: usize = 64 << 20;
 
-/// An image, with the augmentation, seed and epoch it is wanted in.
+/// Key of a prefetched image: its index, with augmentation, seed and epoch.
 type Wanted = (usize, Option<View>);
-/// An augmentation, with seed and epoch: every image as one pass of it shows it.
+/// An augmentation with seed and epoch: all images in one pass.
 type View = (Augment, u64, u64);
 type Decoder = Ahead<Wanted, std::result::Result<Vec<f32>, DataError>>;
 
-/// A split's images as the model takes them, made anew each time they are asked for, so that only
-/// a micro-batch a thread is in memory, and of image files what is decoded ahead: 64 MiB at most,
-/// but always one image, and on each decoding thread the file it is at.
+/// A split's images as model input, computed on every access. Memory holds one micro-batch per
+/// thread. For image files it also holds the prefetched images, at most 64 MiB but at least one
+/// image, and one file on each decoding thread.
 #[derive(Clone, Debug)]
 pub struct Pixels {
     split: Split,
@@ -32,12 +32,12 @@ pub struct Pixels {
 }
 
 impl Pixels {
-    /// All of `split` for a model of that configuration; `preprocess` may be absent if the images
+    /// All of `split` for a model of this configuration. `preprocess` may be `None` if the images
     /// are prepared.
     ///
     /// # Errors
-    /// A label without a class, prepared images of another shape, raw images without
-    /// preprocessing or with one that contradicts itself.
+    /// A label without a class; prepared images of the wrong shape; raw images without
+    /// preprocessing, or with an inconsistent one.
     pub fn new(
         split: &Split,
         preprocess: Option<&Preprocess>,
@@ -60,29 +60,28 @@ impl Pixels {
         })
     }
 
-    /// The split they come from.
+    /// The split.
     pub fn split(&self) -> &Split {
         &self.split
     }
 
-    /// The same images as epoch `number` of an augmentation shows them, each time they are asked
-    /// for.
+    /// The same images with an augmentation in epoch `number`, on every access.
     ///
     /// # Errors
-    /// An augmentation that does not suit them: a crop of prepared images.
+    /// An augmentation that is not possible: a crop of prepared images.
     pub fn view(&self, augment: Augment, seed: u64, number: u64) -> Result<Pixels> {
         let preprocess = self.preprocess.as_ref();
         self.split.pixels(&[], preprocess, Some((&augment, seed, number)))?;
         Ok(Self { view: Some((augment, seed, number)), ..self.clone() })
     }
 
-    /// Bytes that [`Pixels::load`] would take, if a machine can count them.
+    /// Bytes that [`Pixels::load`] would use; `None` on overflow.
     pub fn bytes(&self) -> Option<usize> {
         let per_image = self.shape.iter().try_fold(4usize, |n, &d| n.checked_mul(d));
         per_image?.checked_mul(self.split.len())
     }
 
-    /// The images at these positions, in that order, each read again when asked for.
+    /// The images at these positions, in this order, read on every access.
     ///
     /// # Errors
     /// A position outside the split.
@@ -91,7 +90,8 @@ impl Pixels {
         Ok(Self { split, decoder: Arc::default(), ..self.clone() })
     }
 
-    /// The images at these positions, held in memory, augmented if asked (with seed and epoch).
+    /// The images at these positions, in memory, with an optional augmentation (with seed and
+    /// epoch).
     ///
     /// # Errors
     /// A position outside the split; images that cannot be prepared.
@@ -104,7 +104,7 @@ impl Pixels {
         })
     }
 
-    /// All images, held in memory: for sets that are read many times.
+    /// All images, in memory: for sets that are read many times.
     ///
     /// # Errors
     /// As [`Pixels::batch`].
@@ -112,8 +112,8 @@ impl Pixels {
         self.batch(&(0..self.split.len()).collect::<Vec<_>>(), self.seen())
     }
 
-    /// Begins to decode the images that will be asked for next, on threads of their own; nothing
-    /// where they are in memory. How many are made ahead changes the time alone.
+    /// Starts to decode images that will be requested next, on background threads. Has no effect
+    /// for images in memory. The amount of prefetching affects only the time.
     pub fn decode_ahead(&self, indices: &[usize], augment: Option<Augmented>) {
         if !self.split.decodes() {
             return;
@@ -154,7 +154,7 @@ fn owned(augment: Option<Augmented>) -> Option<View> {
     augment.map(|(augment, seed, epoch)| (*augment, seed, epoch))
 }
 
-/// What the input of the first stage depends on.
+/// Dependencies of the first stage's input.
 #[derive(Serialize)]
 struct Inputs<'a> {
     images: &'a str,

@@ -1,4 +1,4 @@
-//! Images as the model takes them: order, decoding ahead, augmentation.
+//! Images as model input: order, prefetching, augmentation.
 
 use super::*;
 use crate::data::{CropOffset, Interpolation, Resize};
@@ -41,7 +41,7 @@ fn images_are_normalised_and_keep_their_order() {
 }
 
 #[test]
-fn what_does_not_fit_the_model_is_refused() {
+fn images_that_do_not_fit_the_model_are_refused() {
     assert!(matches!(pixels(vec![0, 3]), Err(DataError::Label { index: 1, label: 3, .. })));
     let sound = pixels(vec![0]).unwrap();
     let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
@@ -83,7 +83,7 @@ fn decoding_ahead_changes_no_pixel_and_no_order() {
                 images.prefetch(&(to..(to + 5).min(23)).collect::<Vec<_>>());
                 seen.extend(values(&images.inputs(from..to).unwrap()));
             }
-            // Backwards, and told of images that are then not asked for.
+            // In reverse order, with hints for images that are then not requested.
             images.prefetch(&[1, 2, 3]);
             let back: Vec<usize> = all.iter().rev().copied().collect();
             assert_eq!(
@@ -111,7 +111,7 @@ fn an_augmented_image_is_not_taken_for_a_plain_one() {
 }
 
 #[test]
-fn of_several_bad_files_the_first_is_named_whatever_the_threads() {
+fn the_first_bad_file_is_named_for_any_number_of_threads() {
     let (root, images) = folder();
     for name in ["a/18.png", "b/5.png", "b/7.png"] {
         std::fs::write(root.path().join(name), b"GIF89a").unwrap();

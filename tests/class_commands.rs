@@ -177,7 +177,7 @@ fn numbered_labels_are_matched_by_name_or_noted() {
         fs::write(format!("{}/classes.txt", bench.data), names.join("\n")).unwrap();
     };
     let (plain, text) = eval("unnamed.json");
-    assert!(text.contains("the data name no classes") && text.contains("0 = `cat`"), "{text}");
+    assert!(text.contains("the data have no class names") && text.contains("0 = `cat`"), "{text}");
     assert!(text.contains("the grey channel is repeated three times"), "{text}");
     named(["cat", "dog", "bird", "fish"]);
     let (same, text) = eval("same.json");

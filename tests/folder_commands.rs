@@ -69,7 +69,7 @@ fn a_bad_file_stops_the_run_or_is_skipped() {
     fs::write(&bad, &whole[..whole.len() - 40]).unwrap();
     let eval =
         |more: &[&str]| bench.run(&[&["eval", &bench.model, "--data", &root], more].concat());
-    eval(&[]).fails_with(&["/test/b/001.png", "cannot be decoded", "--on-bad-sample skip"]);
+    eval(&[]).fails_with(&["/test/b/001.png", "cannot be decoded", "--on-bad-sample to skip"]);
 
     let out = eval(&["--on-bad-sample", "skip", "--json", "skip.json"]);
     assert!(out.success, "{}", out.errors);
@@ -99,13 +99,13 @@ fn unknown_class_folders_are_rejected_without_class_order() {
     fs::write(&config, settings.to_string()).unwrap();
     let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
     let eval = ["eval", &bench.model, "--data", &root];
-    bench.run(&eval).fails_with(&["`cat`", "`a`", "--class-order sorted"]);
+    bench.run(&eval).fails_with(&["`cat`", "`a`", "--class-order to sorted"]);
     // The folder of the report is created.
     let words = ["--class-order", "sorted", "--json", "deep/er/sorted.json"];
     let out = bench.run(&[&eval[..], &words].concat());
     assert!(out.success, "{}", out.errors);
     let sorted = bench.json("deep/er/sorted.json");
-    assert!(sorted["warnings"].to_string().contains("--class-order sorted"), "{sorted}");
+    assert!(sorted["warnings"].to_string().contains("`class_order` is sorted"), "{sorted}");
     let named = folder(&bench, "named", "test", ["cat", "dog", "emu", "fox"]);
     let out = bench.run(&["eval", &bench.model, "--data", &named, "--json", "named.json"]);
     assert!(out.success, "{}", out.errors);

@@ -126,7 +126,7 @@ fn a_vector_file_must_match_the_layer() {
         (
             file("more.safetensors", &[weight.clone(), bias.clone(), ("norm.bias", F32, vec![64])]),
             "norm.bias",
-            "leave it out",
+            "remove it",
         ),
         (
             file("bent.safetensors", &[("head.weight", F32, vec![64, 4]), bias]),

@@ -81,9 +81,9 @@ fn in_place_tuning_patch_and_undo_round_trip() {
     fs::create_dir(&taken).unwrap();
     fs::write(format!("{taken}/model.safetensors"), &before).unwrap();
     let refused = bench.plain(&["patch", "apply", &earlier, &patch, "--out", &taken]);
-    refused.fails_with(&["another checkpoint stands there"]);
+    refused.fails_with(&["another checkpoint exists there"]);
     let wrong = bench.plain(&["patch", "apply", &bench.model, &patch, "--in-place"]);
-    wrong.fails_with(&["the patch is for a file", "take the checkpoint"]);
+    wrong.fails_with(&["the patch is for a file", "use the checkpoint"]);
 
     assert!(bench.plain(&["undo", &bench.model]).success);
     assert!(fs::read(&file).unwrap() == before);

@@ -1,14 +1,14 @@
-//! Why kept activations cannot be read or written.
+//! Errors of reading and writing cached activations.
 
 use std::path::{Path, PathBuf};
 
-/// What can go wrong.
+/// An error of the cache.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refuses.
+    /// The operating system reported an error.
     #[error(
-        "cannot {action} {}; name another folder with --cache-dir, free room with `planish cache \
-         clear`, or pass --cache off",
+        "cannot {action} {}; name another folder with `cache_dir`, free space with `planish cache \
+         clear`, or set `cache` to off",
         .path.display()
     )]
     Io {
@@ -16,75 +16,76 @@ pub enum Error {
         path: PathBuf,
         /// What was attempted.
         action: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The disk has too little room.
+    /// Not enough disk space.
     #[error(
         "{}: expected room for {needed} bytes of frozen layers' activations, found {free}; halve \
-         them with --cache-dtype bf16, name another folder with --cache-dir, free room with \
-         `planish cache clear`, or pass --cache off",
+         them by setting `cache_dtype` to bf16, name another folder with `cache_dir`, free space \
+         with `planish cache clear`, or set `cache` to off",
         .folder.display()
     )]
     NoRoom {
         /// The folder.
         folder: PathBuf,
-        /// Bytes that are to be written.
+        /// Bytes needed.
         needed: u64,
-        /// Bytes that are free.
+        /// Bytes free.
         free: u64,
     },
-    /// Too much for the memory allowed.
+    /// More than the allowed memory.
     #[error(
-        "--cache ram: expected at most {allowed} bytes of frozen layers' activations (--cache-ram), \
-         found {needed}; allow more, halve them with --cache-dtype bf16, or pass --cache disk or off"
+        "`cache` ram: expected at most {allowed} bytes of frozen layers' activations (`cache_ram`), \
+         found {needed}; allow more, halve them by setting `cache_dtype` to bf16, or set `cache` to \
+         disk or off"
     )]
     NoMemory {
-        /// Bytes that they take.
+        /// Bytes needed.
         needed: u64,
         /// Bytes allowed.
         allowed: u64,
     },
-    /// There is no place that is the user's own.
+    /// The user has no cache folder.
     #[error(
-        "--cache disk: expected the user's cache folder ($XDG_CACHE_HOME or a home folder), found \
-         none; pass --cache-dir"
+        "`cache` disk: expected the user's cache folder ($XDG_CACHE_HOME or a home folder), found \
+         none; set `cache_dir`"
     )]
     NoFolder,
-    /// Something else stands where the folder should.
-    #[error("--cache-dir {}: expected a folder, found a file; name another place", .path.display())]
+    /// There is a file in place of the folder.
+    #[error("`cache_dir` {}: expected a folder, found a file; name another path", .path.display())]
     NotAFolder {
-        /// What stands there.
+        /// The path.
         path: PathBuf,
     },
-    /// A file is not what was written under its name.
+    /// A cache file is damaged.
     #[error(
-        "{}, {place}: expected {expected}, found {found}; run again, and the activations are \
-         computed anew, or pass --cache off",
+        "{}, {place}: expected {expected}, found {found}; run again to recompute the activations, \
+         or set `cache` to off",
         .path.display()
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Which part of it.
+        /// The damaged part.
         place: String,
-        /// What it should have there.
+        /// The expected content.
         expected: String,
-        /// What it has.
+        /// The content found.
         found: String,
     },
-    /// Inputs that nothing tells from others of the same shape.
-    #[error("--cache disk: expected inputs with a digest, found some without; pass --cache ram")]
+    /// Inputs without a digest, so they cannot be identified in a later run.
+    #[error("`cache` disk: expected inputs with a digest, found some without; set `cache` to ram")]
     Unidentified,
-    /// The activations are not of the shape that was forecast.
-    #[error("frozen layers: expected {expected} bytes an image, found {found}; report this")]
+    /// The activations do not have the expected size.
+    #[error("frozen layers: expected {expected} bytes per image, found {found}; report this")]
     Shape {
-        /// Bytes of a row by the configuration.
+        /// Bytes per row by the configuration.
         expected: usize,
-        /// Bytes of a row as computed.
+        /// Bytes per row as computed.
         found: usize,
     },
-    /// What a file is named by cannot be written as JSON.
+    /// The fingerprint's input cannot be written as JSON.
     #[error("cannot fingerprint the inputs of the frozen layers: {0}; report this")]
     Fingerprint(#[from] serde_json::Error),
     /// A tensor operation failed.
@@ -93,7 +94,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// A file that somebody took away as soon as it was written.
+    /// The error for a file that was removed right after it was written.
     pub(crate) fn gone(folder: &Path) -> Error {
         Self::io(folder, "find the file just written in")(std::io::ErrorKind::NotFound.into())
     }
@@ -105,5 +106,5 @@ impl Error {
     }
 }
 
-/// Result of reading or writing kept activations.
+/// Result of a cache operation.
 pub type Result<T> = std::result::Result<T, Error>;

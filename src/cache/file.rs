@@ -1,4 +1,4 @@
-//! One file of activations: written whole or not at all, read row by row.
+//! A cache file: written atomically, read row by row.
 
 use super::layout::{About, Layout, header_length};
 use super::{Error, Result, folder};
@@ -8,13 +8,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes that a thread checks at a time.
+/// Bytes that a thread verifies at a time.
 const CHUNK: usize = 1 << 20;
 
-/// A file being written, under a name beside its own.
+/// A file being written, under a temporary name in the same folder.
 ///
-/// It is locked as long as it is written, so that others can tell it from what a killed run left;
-/// dropped before [`Writer::finish`], it is gone.
+/// It is locked while it is written, which distinguishes it from a file left by a killed run. If it
+/// is dropped before [`Writer::finish`], it is deleted.
 pub struct Writer {
     part: PathBuf,
     path: PathBuf,
@@ -26,11 +26,11 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins the file of that key in a folder, which is made if it is not there. What killed runs
-    /// left in it is cleared away.
+    /// Starts the file of this key in a folder, which is created if needed. Removes files that
+    /// killed runs left there.
     ///
     /// # Errors
-    /// A folder that cannot be made or written to; too little room.
+    /// A folder that cannot be created or written; not enough room.
     pub fn create(folder: &Path, layout: &Layout, about: &About) -> Result<Writer> {
         fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
         folder::sweep(folder);
@@ -39,7 +39,7 @@ impl Writer {
         let temp_file = TempFile::new(&part);
         let file = OpenOptions::new().write(true).create_new(true).open(&part);
         let file = file.map_err(Error::io(&part, "create"))?;
-        // Where files cannot be locked, nobody takes an unlocked one for abandoned either.
+        // If the system cannot lock files, an unlocked file is not treated as abandoned either.
         let _ = file.try_lock();
         let mut writer = Writer {
             path: folder::path(folder, &about.key),
@@ -58,10 +58,10 @@ impl Writer {
         self.file.write_all(bytes).map_err(Error::io(&self.part, "write"))
     }
 
-    /// Adds whole rows.
+    /// Appends whole rows.
     ///
     /// # Errors
-    /// A row of another size; a disk that is full.
+    /// A row of the wrong size; a full disk.
     pub fn add(&mut self, rows: &[u8]) -> Result<()> {
         let row = self.layout.row_bytes();
         if row == 0 || !rows.len().is_multiple_of(row) {
@@ -71,10 +71,10 @@ impl Writer {
         self.write(rows)
     }
 
-    /// Flushes all to the disk, and only then gives the file its name.
+    /// Flushes the data to the disk, then renames the file to its final name.
     ///
     /// # Errors
-    /// Fewer or more rows than announced; the system refuses.
+    /// The wrong number of rows; an error of the system.
     pub fn finish(mut self) -> Result<()> {
         if self.sums.len() != self.layout.rows {
             let (expected, found) = (self.layout.rows, self.sums.len());
@@ -98,17 +98,17 @@ impl Drop for Writer {
     }
 }
 
-/// What became of opening a file.
+/// Result of opening a file.
 pub enum Opened {
-    /// It is there, and every byte is as it was written.
+    /// The file exists, and all its bytes are valid.
     Sound(Reader),
-    /// There is none.
+    /// There is no file.
     Missing,
-    /// It is not what was written.
+    /// The file is damaged.
     Damaged(Error),
 }
 
-/// A file of activations whose every row was checked.
+/// A cache file whose rows were all verified.
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
@@ -119,11 +119,10 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens the file of that key, reads it once, and holds header, length and every row against
-    /// what they should be.
+    /// Opens the file of this key, reads it once, and verifies header, length and every row.
     ///
     /// # Errors
-    /// The system refuses. Damage is no error here: it comes back as [`Opened::Damaged`].
+    /// An error of the system. Damage is not an error here; it is returned as [`Opened::Damaged`].
     pub fn open(folder: &Path, layout: &Layout, key: &str) -> Result<Opened> {
         let path = folder::path(folder, key);
         let file = match File::open(&path) {
@@ -188,11 +187,11 @@ impl Reader {
                 self.rows(from, buffer)
             })
             .collect();
-        // The first in the file's order, whatever the threads.
+        // The first in the file's order, independent of the threads.
         found.into_iter().collect()
     }
 
-    /// Reads consecutive rows from `from`, as many as the buffer takes, and checks them.
+    /// Reads consecutive rows from `from`, as many as fit into the buffer, and verifies them.
     fn rows(&self, from: usize, buffer: &mut [u8]) -> Result<()> {
         let at = self.start + from as u64 * self.row as u64;
         folder::read_at(&self.file, buffer, at).map_err(|e| match e.kind() {
@@ -221,11 +220,11 @@ impl Reader {
         }
     }
 
-    /// Reads one row into a buffer of its size, and checks it once more: what was sound at the start
-    /// may have changed since.
+    /// Reads one row into a buffer of its size, and verifies it again, since the file may have
+    /// changed after it was opened.
     ///
     /// # Errors
-    /// The system refuses, or the row is damaged.
+    /// An error of the system; a damaged row.
     pub fn row(&self, index: usize, buffer: &mut [u8]) -> Result<()> {
         match buffer.len() == self.row {
             true => self.rows(index, buffer),
@@ -233,12 +232,12 @@ impl Reader {
         }
     }
 
-    /// Where it lies.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Marks the file as used now; a file that cannot be marked is as good.
+    /// Marks the file as used now. A failure is ignored.
     pub fn mark_used(&self) {
         let _ = self.file.set_modified(std::time::SystemTime::now());
     }

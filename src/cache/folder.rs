@@ -1,4 +1,4 @@
-//! The folder that files of activations lie in, and what else lies there.
+//! The folder of cache files.
 
 use super::layout::{About, header_length, read_about};
 use super::{Error, FORMAT, Result};
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// What is left free besides.
+/// Disk space that is left free.
 const SLACK: u64 = 16 << 20;
-/// Age from which an unlocked unfinished file is taken for a killed run's: a run at work locks its
-/// file at once.
+/// Minimum age of an unlocked unfinished file to count as left by a killed run. A running one locks
+/// its file at once.
 const ABANDONED: Duration = Duration::from_secs(60);
 const ENDING: &str = ".safetensors";
 const PART: &str = ".planish-part";
 
-/// `planish` in the user's cache folder: `$XDG_CACHE_HOME` if that is an absolute path, else what
-/// the system has for it in the home folder.
+/// `planish` in the user's cache folder: `$XDG_CACHE_HOME` if it is an absolute path, otherwise the
+/// system's cache folder in the home folder.
 ///
 /// # Errors
 /// [`Error::NoFolder`].
@@ -34,10 +34,10 @@ pub fn default_folder() -> Result<PathBuf> {
     Ok(base.ok_or(Error::NoFolder)?.join("planish"))
 }
 
-/// Bytes that can be written into a folder, or will be once it is made; nothing is left behind.
+/// Bytes available in a folder, which need not exist yet. Leaves no files.
 ///
 /// # Errors
-/// [`Error::NotAFolder`]; a folder that takes no new file.
+/// [`Error::NotAFolder`]; a folder that is not writable.
 pub fn room(folder: &Path) -> Result<u64> {
     let above = folder.ancestors().find(|p| p.exists()).unwrap_or(Path::new("."));
     let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
@@ -49,7 +49,7 @@ pub fn room(folder: &Path) -> Result<u64> {
     Ok(free.saturating_sub(SLACK))
 }
 
-/// Makes sure that a folder has room.
+/// Checks that a folder has room.
 ///
 /// # Errors
 /// [`Error::NoRoom`], and those of [`room`].
@@ -60,12 +60,12 @@ pub(super) fn check_room(folder: &Path, needed: u64) -> Result<()> {
     }
 }
 
-/// Where the file of that key lies.
+/// Path of the file of this key.
 pub(super) fn path(folder: &Path, key: &str) -> PathBuf {
     folder.join(format!("{key}{ENDING}"))
 }
 
-/// Where it lies while it is written: a name that no other writer uses.
+/// Temporary path while it is written; the name is unique.
 pub(super) fn part(folder: &Path, key: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -84,13 +84,13 @@ pub(super) fn sync(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Fills a buffer from that offset on.
+/// Fills a buffer from this offset on.
 #[cfg(unix)]
 pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
     std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
 }
 
-/// Fills a buffer from that offset on.
+/// Fills a buffer from this offset on.
 #[cfg(windows)]
 pub(super) fn read_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
     while !buffer.is_empty() {
@@ -104,37 +104,36 @@ pub(super) fn read_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> st
     Ok(())
 }
 
-/// One of our files.
+/// A cache file.
 #[derive(Debug)]
 pub struct Entry {
-    /// Where it lies.
+    /// Path.
     pub path: PathBuf,
-    /// Its size.
+    /// Size, bytes.
     pub bytes: u64,
-    /// How long ago it was written or last used.
+    /// Time since it was written or last used.
     pub age: Duration,
-    /// What it is.
+    /// Kind of file.
     pub found: Found,
 }
 
-/// What a file is.
+/// Kind of a cache file.
 #[derive(Debug)]
 pub enum Found {
-    /// Activations: what the file says of itself, their shape and type.
+    /// Activations: description, shape and type.
     Activations(Box<About>, Vec<usize>, String),
-    /// Activations that another version of planish named in another way: no run of this build finds
-    /// them.
+    /// Activations of another version of planish that uses other keys. This build cannot find them.
     OtherFormat,
-    /// Begun by a run that is at work.
+    /// Being written by a running process.
     BeingWritten,
-    /// Begun by a run that is no more.
+    /// Left unfinished by a killed run.
     Abandoned,
-    /// Under the name of such a file, but it cannot be read as one.
+    /// A file with such a name that cannot be read as one.
     Unreadable,
 }
 
-/// Our files in a folder, the one last used first; none if the folder is not there. Files of other
-/// names are not looked at.
+/// The cache files in a folder, most recently used first; empty if the folder does not exist. Files
+/// with other names are ignored.
 ///
 /// # Errors
 /// A folder that cannot be listed.
@@ -149,7 +148,7 @@ pub fn list(folder: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for item in listed {
         let item = item.map_err(Error::io(folder, "list"))?;
-        // Another run may take it away meanwhile.
+        // Another run may remove it meanwhile.
         let Ok(about) = item.metadata() else { continue };
         let name = item.file_name().to_string_lossy().into_owned();
         let Some(kind) = kind(&name).filter(|_| about.is_file()) else { continue };
@@ -171,8 +170,8 @@ pub fn list(folder: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Removes our files that were not used for that long, and what killed runs left; what runs are
-/// writing stays. Returns the number of files and of bytes.
+/// Removes cache files that were unused for at least this time, and files that killed runs left.
+/// Files being written are kept. Returns the number of files and of bytes removed.
 ///
 /// # Errors
 /// Those of [`list`]; a file that cannot be removed.
@@ -193,7 +192,7 @@ pub fn clear(folder: &Path, unused_for: Duration) -> Result<(usize, u64)> {
     Ok((files, bytes))
 }
 
-/// Removes what killed runs left. Where that fails, it is untidy and nothing worse.
+/// Removes files that killed runs left. A failure is harmless and ignored.
 pub(super) fn sweep(folder: &Path) {
     let abandoned = |e: &Entry| matches!(e.found, Found::Abandoned) && e.age >= ABANDONED;
     for entry in list(folder).unwrap_or_default().iter().filter(|e| abandoned(e)) {
@@ -206,7 +205,7 @@ enum Kind {
     Part,
 }
 
-/// Which of our files has such a name.
+/// Kind of cache file by its name.
 fn kind(name: &str) -> Option<Kind> {
     let is_key = |key: &str| key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit());
     if let Some(key) = name.strip_suffix(ENDING) {
@@ -216,7 +215,7 @@ fn kind(name: &str) -> Option<Kind> {
     is_key(key).then_some(Kind::Part)
 }
 
-/// Whether a run holds the file. Where that cannot be told, it is taken to be.
+/// Whether a run holds the file; true if this is unknown.
 fn is_locked(path: &Path) -> bool {
     let taken = File::open(path).map(|file| file.try_lock_shared());
     !matches!(taken, Ok(Ok(())))

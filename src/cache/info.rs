@@ -1,9 +1,10 @@
-//! What reports say of the cache.
+//! Cache information in reports.
 
 use super::Mode;
 use serde::{Deserialize, Serialize};
 
-/// Where the frozen layers' activations were kept. The place changes no result; the type does.
+/// Where the frozen layers' activations were cached. The place does not affect results; the type
+/// does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CacheInfo {
     /// In memory, in files, or nowhere.
@@ -12,14 +13,14 @@ pub struct CacheInfo {
     pub dtype: String,
     /// Views of each image.
     pub views: usize,
-    /// Views whose files were there, sound, and used: a hit if all were.
+    /// Number of views whose valid files were found and used.
     pub found: usize,
     /// Bytes of all views.
     pub bytes: u64,
-    /// Seconds that computing, writing, reading and checking them took, once.
+    /// Seconds that computing, writing, reading and verifying them took.
     pub seconds: f64,
     /// Folder of the files.
     pub folder: Option<String>,
-    /// Digests that the files are named by, one a view.
+    /// Keys of the files, one per view.
     pub keys: Vec<String>,
 }

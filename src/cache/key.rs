@@ -1,7 +1,7 @@
-//! The key of kept activations: a fingerprint of everything they depend on.
+//! Cache keys: a fingerprint of everything that activations depend on.
 //!
-//! A fingerprint cannot see two things: a build that computes differently, and a processor that rounds
-//! differently. [`crate::train::Source`] catches both: it computes a few rows of a file anew before it
+//! A fingerprint cannot detect a build that computes differently, or a processor that rounds
+//! differently. [`crate::train::Source`] detects both: it recomputes a few rows of a file before it
 //! uses the file.
 
 use super::Stored;
@@ -19,26 +19,26 @@ use sha2::{Digest, Sha256};
 /// Schema of the fingerprint, and of the file's layout.
 pub const FORMAT: &str = "planish/activations/2";
 
-/// What activations depend on.
+/// Dependencies of cached activations.
 pub struct Frozen<'a> {
     /// The architecture.
     pub config: &'a Config,
-    /// All weights. Those of the stages below count.
+    /// All weights. The key uses those of the stages below.
     pub weights: &'a Weights,
-    /// The stage whose input is kept.
+    /// The stage whose input is cached.
     pub stage: usize,
-    /// Fingerprint of the images and of how they are brought to the model's size; see
-    /// [`crate::objective::Examples::identity`].
+    /// Fingerprint of the images and of their resizing to the model's size; see
+    /// [`crate::examples::Examples::fingerprint`].
     pub images: &'a str,
-    /// Images that go through the model together: products of few rows round by their size.
+    /// Number of images per forward pass, because the rounding of matrix products depends on it.
     pub micro_batch: usize,
-    /// How the layers' products take their operands.
+    /// Precision of the layers' products.
     pub precision: Precision,
-    /// The type that is stored.
+    /// The stored type.
     pub stored: Stored,
 }
 
-/// The canonical form of [`Frozen`].
+/// The serialised form of [`Frozen`].
 #[derive(Serialize)]
 struct Spec<'a> {
     version: &'a str,
@@ -53,12 +53,13 @@ struct Spec<'a> {
     tensors: Vec<(&'a str, String)>,
 }
 
-/// The key, 64 hexadecimal digits: the fingerprint of planish's version, the processor's vector
-/// instructions (or the GPU), architecture, stage, precision, images with their transform, and the
-/// names, shapes and values of the tensors that the stages below use. Labels, and weights of the stage
+/// The key, 64 hexadecimal digits. It is the fingerprint of planish's version, the processor's
+/// vector instructions (or the GPU), architecture, stage, precision, images with their transform,
+/// and the names, shapes and values of the tensors of the stages below. Labels, and weights of this
+/// stage or above, have no effect.
 /// itself or above, do not count.
 ///
-/// # Errors
+/// A tensor that is not of a float type.
 /// A tensor that does not hold floats.
 pub fn key(of: &Frozen) -> super::Result<String> {
     let below: Vec<usize> = layers(of.config, Granularity::Tensor)
@@ -87,7 +88,7 @@ pub fn key(of: &Frozen) -> super::Result<String> {
 /// SHA-256, in hexadecimal, of a tensor's type, shape and values.
 ///
 /// # Errors
-/// A tensor that does not hold floats.
+/// A tensor that is not of a float type.
 pub fn digest(tensor: &Tensor) -> super::Result<String> {
     let mut hash = Sha256::new();
     hash.update(fingerprint("planish/tensor/1", &(tensor.dtype().as_str(), tensor.dims()))?);

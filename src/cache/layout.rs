@@ -1,20 +1,20 @@
-//! The header of a file, and where its parts lie.
+//! Header and layout of a cache file.
 //!
-//! A file is a safetensors file, so that other programs can open it: `activations`, (N, …), and
-//! `checksums`, (N), the CRC-32 of each row's bytes; the metadata hold the key and what a user wants
-//! to know of it.
+//! A cache file is a safetensors file, so that other programs can open it: `activations`, (N, …),
+//! and `checksums`, (N), the CRC-32 of each row's bytes. The metadata have the key and a
+//! description for the user.
 
 use super::{Error, FORMAT, Result, Stored};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Most bytes that a header may have; ours have some hundred.
+/// Maximum header length in bytes; actual headers have some hundred.
 const MOST: u64 = 1 << 16;
 
-/// What a file holds.
+/// Content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Images.
+    /// Number of images.
     pub rows: usize,
     /// Shape of one image's activations.
     pub row: Vec<usize>,
@@ -22,13 +22,13 @@ pub struct Layout {
     pub stored: Stored,
 }
 
-/// What a file says of itself, for the user's eyes.
+/// Description of a file for the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// Its key.
     #[serde(rename = "planish.key")]
     pub key: String,
-    /// [`super::FORMAT`] of the build that wrote it; empty in files that are older than this entry.
+    /// [`super::FORMAT`] of the build that wrote it; empty in files older than this entry.
     #[serde(rename = "planish.format", default)]
     pub format: String,
     /// The checkpoint.
@@ -37,7 +37,7 @@ pub struct About {
     pub data: String,
     /// The stage's name.
     pub stage: String,
-    /// Which view of the images; `plain` without augmentation.
+    /// The view of the images; `plain` without augmentation.
     pub view: String,
     /// Version of planish that wrote it.
     pub version: String,
@@ -69,14 +69,14 @@ impl Layout {
         (self.rows as u64).saturating_mul(self.row_bytes() as u64)
     }
 
-    /// Memory for all rows, none of it used.
+    /// Allocates capacity for all rows.
     pub(crate) fn room(&self) -> Vec<u8> {
         let mut rows = Vec::new();
         rows.reserve_exact(usize::try_from(self.bytes()).unwrap_or(0));
         rows
     }
 
-    /// Bytes of a file, its header taken at its largest.
+    /// Bytes of a file, with the maximum header length.
     pub fn file_bytes(&self) -> u64 {
         self.bytes().saturating_add(4 * self.rows as u64).saturating_add(MOST)
     }
@@ -94,7 +94,7 @@ impl Layout {
     pub(super) fn header(&self, about: &About) -> Vec<u8> {
         let [activations, checksums] = self.infos();
         let head = Head { about: about.clone(), activations, checksums };
-        // Strings and numbers alone always have a JSON form.
+        // Strings and numbers can always be written as JSON.
         let mut json = serde_json::to_vec(&head).unwrap_or_default();
         json.resize(json.len().next_multiple_of(8), b' ');
         let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
@@ -102,10 +102,10 @@ impl Layout {
         bytes
     }
 
-    /// Holds a header's JSON against this layout and key.
+    /// Compares a header's JSON with this layout and key.
     ///
     /// # Errors
-    /// [`Error::Damaged`] with the first part that differs.
+    /// [`Error::Damaged`] with the first difference.
     pub(super) fn check(&self, path: &Path, json: &[u8], key: &str) -> Result<()> {
         let damaged = |place: &str, expected: String, found: String| Error::Damaged {
             path: path.into(),
@@ -134,13 +134,13 @@ impl Layout {
     }
 }
 
-/// The length of a header from the file's first 8 bytes, if it is one that planish may have written.
+/// The header length from the file's first 8 bytes, if planish may have written it.
 pub(super) fn header_length(first: [u8; 8]) -> Option<usize> {
     let length = u64::from_le_bytes(first);
     usize::try_from(length).ok().filter(|_| (1..=MOST).contains(&length))
 }
 
-/// What a header's JSON says of the file, if it is one of these files.
+/// Description, shape and type from a header's JSON, if it is that of a cache file.
 pub(super) fn read_about(json: &[u8]) -> Option<(About, Vec<usize>, String)> {
     let head: Head = serde_json::from_slice(json).ok()?;
     Some((head.about, head.activations.shape, head.activations.dtype))

@@ -1,12 +1,12 @@
-//! Activations of frozen layers, kept from step to step and from run to run.
+//! A cache of the frozen layers' activations, within a run and across runs.
 //!
-//! Below the lowest layer that post-training touches nothing ever changes, so what an image is
-//! turned into there is computed once: kept in memory, or in a file that the next run finds. A file
-//! is found by a digest of all that its contents follow from (`key.rs`), is written whole or
-//! not at all, and each of its rows has a checksum (`file.rs`). Where it lies and what lies beside
-//! it is `folder.rs`; which way is taken, `plan.rs`.
+//! The layers below the lowest layer that post-training changes are frozen, so their output for an
+//! image is computed once. It is kept in memory, or in a file that later runs use. The file name is
+//! a digest of everything its content depends on (`key.rs`). Files are written atomically and have
+//! a checksum per row (`file.rs`). `folder.rs` manages the folder; `plan.rs` chooses between
+//! memory, files and no cache.
 //!
-//! Only files and bytes are known here; [`crate::train::Source`] runs the model.
+//! This module handles only files and bytes; [`crate::train::Source`] runs the model.
 
 mod error;
 mod file;

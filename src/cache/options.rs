@@ -5,29 +5,29 @@ use crate::options::Error;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Where the activations of frozen layers are kept, and in which type.
+/// Where the frozen layers' activations are cached, and with which type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Cache options"))]
 pub struct CacheOptions {
-    /// Where the frozen layers' activations are kept: in memory for this run, in files that later runs
-    /// find, nowhere, or wherever they fit
+    /// Where the frozen layers' activations are cached: in memory for this run, in files for later
+    /// runs, not at all, or automatically by available space
     #[cfg_attr(feature = "cli", arg(
         long, value_enum, value_name = "auto|ram|disk|off", default_value_t = Self::default().cache,
         hide_possible_values = true
     ))]
     pub cache: CachePolicy,
-    /// Memory of the CPU that they may take, in MiB; of a GPU's, half of what is free
+    /// Limit of CPU memory for them, in MiB; on a GPU the limit is half of the free memory
     #[cfg_attr(feature = "cli", arg(long, value_name = "MIB", default_value_t = Self::default().cache_ram))]
     pub cache_ram: u64,
-    /// Type in which they are kept. bf16 takes half the room, rounds each value to nearest, and is
-    /// computed on in f32
+    /// Type of the cached activations. bf16 halves the size and rounds each value to nearest;
+    /// computation is in f32
     #[cfg_attr(feature = "cli", arg(
         long, value_enum, value_name = "f32|bf16", default_value_t = Self::default().cache_dtype,
         hide_possible_values = true
     ))]
     pub cache_dtype: CacheDtype,
-    /// Folder of their files [default: planish in the user's cache folder]
+    /// Folder of the cache files [default: planish in the user's cache folder]
     #[cfg_attr(feature = "cli", arg(long, value_name = "DIR"))]
     pub cache_dir: Option<PathBuf>,
 }
@@ -37,7 +37,7 @@ pub struct CacheOptions {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum CacheDtype {
-    /// as computed
+    /// unchanged
     #[default]
     F32,
     /// rounded to nearest, ties to even
@@ -61,7 +61,7 @@ impl CacheOptions {
         self.cache_dtype == CacheDtype::Bf16
     }
 
-    /// Bytes of the CPU's memory that activations may take.
+    /// Limit of CPU memory, in bytes.
     pub fn ram_bytes(&self) -> u64 {
         self.cache_ram.saturating_mul(1 << 20)
     }

@@ -1,27 +1,27 @@
-//! Where activations are to be kept: in memory, in files, or nowhere.
+//! Chooses where activations are cached: in memory, in files, or not at all.
 
 use super::{Error, Layout, Result, folder};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Where a user wants activations to be kept.
+/// Where the user wants activations to be cached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum CachePolicy {
-    /// wherever they fit
+    /// automatically, by available space
     #[default]
     Auto,
     /// in memory
     Ram,
     /// in files
     Disk,
-    /// nowhere: the frozen layers are run for each batch
+    /// not at all: run the frozen layers for each batch
     Off,
 }
 
 impl CachePolicy {
-    /// Its name on the command line.
+    /// Its name in options.
     pub fn name(self) -> &'static str {
         match self {
             CachePolicy::Auto => "auto",
@@ -32,20 +32,20 @@ impl CachePolicy {
     }
 }
 
-/// Where they are kept.
+/// Where they are cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// In memory, for this run alone.
+    /// In memory, for this run only.
     Ram,
-    /// In files, for other runs, too.
+    /// In files, also for later runs.
     Disk,
-    /// Nowhere: the frozen layers are run for each batch.
+    /// Not at all: the frozen layers are run for each batch.
     Off,
 }
 
 impl Mode {
-    /// Its name on the command line and in reports.
+    /// Its name in options and reports.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Ram => "ram",
@@ -55,56 +55,58 @@ impl Mode {
     }
 }
 
-/// What the choice rests on.
+/// Inputs of the choice.
 pub struct Choice<'a> {
-    /// What was asked for.
+    /// The policy asked for.
     pub policy: CachePolicy,
-    /// Bytes of the CPU's memory that may be taken.
+    /// Limit of CPU memory, bytes.
     pub ram: u64,
-    /// Whether they fit a GPU's memory, and may lie there as they are.
+    /// Whether they fit into a GPU's memory, and may be stored there unchanged.
     pub there: bool,
-    /// `--cache-dir`, if it was given.
+    /// `cache_dir`, if it was given.
     pub folder: Option<PathBuf>,
-    /// What one view takes.
+    /// Bytes of one view.
     pub layout: &'a Layout,
-    /// Views of each image.
+    /// Number of views of each image.
     pub views: usize,
-    /// Whether the lowest stage is the image's own: then nothing is computed, only prepared.
+    /// Whether the lowest stage is that of the images. Then nothing is computed, only prepared.
     pub pixels: bool,
-    /// The keys of the views, a file each. Finding them reads every image and frozen weight once.
+    /// The keys of the views, one file each. Computing them reads every image and frozen weight
+    /// once.
     pub keys: &'a dyn Fn() -> Result<Vec<String>>,
 }
 
-/// Where activations are kept, and what is there already.
+/// Where activations are cached, and which files already exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Where.
     pub mode: Mode,
-    /// Whether that memory is a GPU's.
+    /// Whether that memory is on a GPU.
     pub device: bool,
-    /// Bytes of the CPU's memory that they may take, should the GPU's not do.
+    /// Limit of CPU memory, bytes, if the GPU's memory is not enough.
     pub ram: u64,
     /// Bytes of all views, in memory or on the disk.
     pub bytes: u64,
     /// The folder of the files.
     pub folder: PathBuf,
-    /// The views' keys; none but with files.
+    /// The keys of the views; empty if no files are used.
     pub keys: Vec<String>,
-    /// Which of their files are there already.
+    /// Which of the files exist.
     pub there: Vec<bool>,
-    /// Files in the folder that another version of planish wrote, and that this one cannot use.
+    /// Number of files in the folder written by another version of planish, which this version
+    /// cannot use.
     pub other_format: usize,
 }
 
 impl Plan {
-    /// A plan without files: to keep so many bytes in memory, or nothing.
+    /// A plan without files: these bytes in memory, or no cache.
     pub fn without_files(mode: Mode, bytes: u64) -> Plan {
         let (keys, there) = (Vec::new(), Vec::new());
         let folder = PathBuf::new();
         Plan { mode, device: false, ram: bytes, bytes, folder, keys, there, other_format: 0 }
     }
 
-    /// Bytes of the CPU's memory, and of a GPU's, that activations are to take.
+    /// Bytes of CPU memory, and of GPU memory, that activations will use.
     pub fn memory(&self) -> [u64; 2] {
         match (self.mode, self.device) {
             (Mode::Ram, false) => [self.bytes, 0],
@@ -113,7 +115,7 @@ impl Plan {
         }
     }
 
-    /// Views that must be computed.
+    /// Number of views that must be computed.
     pub fn missing(&self, views: usize) -> usize {
         match self.mode {
             Mode::Ram => views,
@@ -123,12 +125,15 @@ impl Plan {
     }
 }
 
-/// Chooses a place. `Auto` takes, in this order: the files, if all are there; the disk, if a folder
-/// was named and has room; memory, if the activations fit a GPU's, or what is allowed of the CPU's; the disk, if they
+/// Chooses a place. `Auto` uses the first of these that applies: the files, if all exist; the disk,
+/// if a folder was given and has room; memory, if the activations fit into a GPU's or into the
+/// limit for the CPU's; the disk, if they need at most half of the free space and are more than
+/// prepared images; no cache.
 /// take at most half of what is free and are more than prepared images; nothing.
 ///
 /// # Errors
-/// Where a place was asked for by name: too little memory or room, a folder that cannot be written.
+/// For a place that was asked for explicitly: not enough memory or room, or a folder that is not
+/// writable.
 pub fn plan(of: &Choice) -> Result<Plan> {
     let bytes = of.layout.bytes().saturating_mul(of.views as u64);
     let in_files = || -> Result<Plan> {
@@ -153,7 +158,7 @@ pub fn plan(of: &Choice) -> Result<Plan> {
         CachePolicy::Ram => return Ok(memory()),
         CachePolicy::Disk => {
             let plan = in_files()?;
-            // A folder that only others may write to serves as long as it has everything.
+            // A read-only folder is usable if it has all files.
             if plan.missing(of.views) > 0 {
                 folder::check_room(&plan.folder, needed(&plan))?;
             }
@@ -168,8 +173,8 @@ pub fn plan(of: &Choice) -> Result<Plan> {
     let named = of.folder.is_some();
     let all = of.layout.file_bytes().saturating_mul(of.views as u64);
     let free = || folder::room(&folder).unwrap_or(0);
-    // Keys are worth finding only where files may be, or may come. Images without a digest have
-    // none, which is no reason to stop where nobody asked for files by name.
+    // Keys are needed only if files may exist or be written. Images without a digest have no keys;
+    // this is an error only if files were asked for explicitly.
     let files = (named || folder.is_dir() || !fits).then(|| in_files().ok()).flatten();
     if let Some(plan) = files {
         let complete = plan.missing(of.views) == 0;

@@ -1,19 +1,19 @@
-//! Numbers as they are kept: little-endian bytes of one type.
+//! Stored numbers: little-endian bytes of one type.
 
 use super::Result;
 use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use rayon::prelude::*;
 
-/// The type in which activations are kept.
+/// The type of cached activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// As a model in f32 computes them.
+    /// As computed by a model in f32.
     F32,
-    /// As a model in f64 computes them.
+    /// As computed by a model in f64.
     F64,
-    /// Rounded to the nearest bf16, ties to even; computed on in f32. Half the size of f32, and each
-    /// number within 2⁻⁸ of its own size.
+    /// Rounded to the nearest bf16, ties to even; computation is in f32. Half the size of f32, with
+    /// a relative error of at most 2⁻⁸.
     Bf16,
 }
 
@@ -45,10 +45,10 @@ impl Stored {
         }
     }
 
-    /// All numbers of a tensor, in order.
+    /// The numbers of a tensor, in order.
     ///
     /// # Errors
-    /// A tensor that is not of floats.
+    /// A tensor that is not of a float type.
     pub fn encode(self, x: &Tensor) -> Result<Vec<u8>> {
         let x = x.flatten_all()?;
         Ok(match self {
@@ -67,11 +67,11 @@ impl Stored {
         })
     }
 
-    /// The tensor (rows, …) whose rows `read` gives, each as the bytes of [`Stored::encode`]; bf16
-    /// becomes f32, which loses nothing. Rows are read side by side.
+    /// Builds the tensor (rows, …) from the bytes of each row given by `read`, as written by
+    /// [`Stored::encode`]. bf16 is converted to f32 exactly. Rows are read in parallel.
     ///
     /// # Errors
-    /// Those of `read`, of several the first.
+    /// Those of `read`; of several, the first.
     pub fn collect(
         self,
         rows: usize,
@@ -97,7 +97,7 @@ impl Stored {
     }
 }
 
-/// Rows of `n` numbers of `W` bytes each, through a buffer a thread.
+/// Rows of `n` numbers of `W` bytes each, with one buffer per thread.
 fn gather<T: Clone + Default + Send, const W: usize>(
     rows: usize,
     n: usize,

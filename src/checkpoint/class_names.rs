@@ -1,4 +1,4 @@
-//! Names of the classes, in whichever configuration there is.
+//! Class names in a timm or transformers configuration.
 
 use super::Error;
 use super::reader::{Dialect, Reader};
@@ -6,10 +6,10 @@ use super::settings::Settings;
 use serde_json::{Map, Value, json};
 
 impl Reader<'_> {
-    /// Names of the classes, as many as the head has.
+    /// Class names, one per class of the head.
     ///
     /// # Errors
-    /// Another number of them, and keys of `id2label` that do not count up from 0.
+    /// The number of names differs from `classes`; the keys of `id2label` do not count up from 0.
     pub fn class_names(&self, classes: usize) -> Result<Option<Vec<String>>, Error> {
         let Some(settings) = self.settings else { return Ok(None) };
         let (key, names) = match self.dialect {
@@ -26,7 +26,7 @@ impl Reader<'_> {
                 if key == "id2label" { "number of id2label" } else { "number of label_names" };
             return Err(self.contradiction(place, key, names.len(), classes, "the classifier"));
         }
-        // What transformers writes where nobody named the classes says nothing.
+        // These are the placeholder names that transformers writes when the classes have no names.
         let nameless = |(i, name): (usize, &String)| *name == format!("LABEL_{i}");
         if self.dialect == Dialect::Transformers && names.iter().enumerate().all(nameless) {
             return Ok(None);
@@ -53,7 +53,7 @@ impl Reader<'_> {
 }
 
 impl Settings {
-    /// The configuration with other classes: their number and names, and nothing about the old ones.
+    /// The configuration with other classes: sets their number and names, removes the old ones.
     pub fn with_classes(
         &self,
         dialect: Dialect,
@@ -67,13 +67,13 @@ impl Settings {
     }
 }
 
-/// timm: `label_names`, a list; `label_descriptions`, an object under these names; `labels`, which
-/// older versions wrote. `pretrained_cfg` may have them, too.
+/// timm: `label_names`, a list; `label_descriptions`, an object with these names as keys; `labels`,
+/// which older versions wrote. `pretrained_cfg` may also have them.
 fn name_timm(map: &mut Map<String, Value>, names: Option<&[String]>, classes: usize) {
     let known = |name: &String| names.is_some_and(|names| names.contains(name));
     let forget = |map: &mut Map<String, Value>, key: &str| {
         let keep = match map.get_mut(key) {
-            // A name that stays keeps its description.
+            // A class that is kept keeps its description.
             Some(Value::Object(described)) if key == "label_descriptions" => {
                 described.retain(|name, _| known(name));
                 !described.is_empty()
@@ -99,9 +99,9 @@ fn name_timm(map: &mut Map<String, Value>, names: Option<&[String]>, classes: us
     map.insert("num_classes".into(), json!(classes));
 }
 
-/// transformers: `id2label` and `label2id`, and `num_labels` where it stands beside them. Its models
-/// have as many classes as `id2label` has names, so a model without names has the ones that
-/// transformers itself makes up.
+/// transformers: `id2label` and `label2id`, and `num_labels` if the configuration has it. The
+/// number of classes is the length of `id2label`, so a model without names gets the placeholder
+/// names of transformers.
 fn name_transformers(map: &mut Map<String, Value>, names: Option<&[String]>, classes: usize) {
     let made_up = || (0..classes).map(|i| format!("LABEL_{i}")).collect();
     let names = names.map_or_else(made_up, <[_]>::to_vec);

@@ -1,4 +1,4 @@
-//! A checkpoint of our own making, in timm's layout, that timm itself can load.
+//! Writes a new checkpoint in timm's layout, which timm can load.
 
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::provenance::to_value;
@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 /// path. If `out` ends in `.safetensors`, the configuration goes into the file's metadata.
 ///
 /// # Errors
-/// [`Error::ClassNames`] for another number of names than classes; [`Error::Inexpressible`] for a
-/// model that timm's arguments cannot express; those of [`check_writable`]; [`Error::Io`].
+/// [`Error::ClassNames`] if the number of names is not the number of classes;
+/// [`Error::Inexpressible`] for a model that timm's arguments cannot express; those of
+/// [`check_writable`]; [`Error::Io`].
 pub fn create(
     out: &Path,
     config: &Config,
@@ -32,7 +33,7 @@ pub fn create(
     if let Some(Resize::SquashTo([height, width])) = preprocess.map(|p| p.resize) {
         let share = crop_share(config.image_size[0], height);
         if (config.image_size[1] as f64 / share).floor() as usize != width {
-            let reason = "timm crops the same share of both sides".into();
+            let reason = "timm crops the same fraction of both sides".into();
             return Err(Error::Inexpressible { reason });
         }
     }
@@ -124,13 +125,13 @@ fn configuration(
     out
 }
 
-/// Single-precision numbers with no more digits than tell them apart.
+/// f32 values with the fewest digits that identify them.
 fn short(values: &[f32]) -> Value {
     values.iter().map(|x| json!(x.to_string().parse::<f64>().unwrap_or(f64::from(*x)))).collect()
 }
 
-/// The share c for which ⌊crop / c⌋ is the short side again: their quotient, or a hair less where
-/// rounding would lose a pixel.
+/// The fraction c for which ⌊crop / c⌋ gives the short side again: their quotient, or slightly less
+/// if rounding would lose a pixel.
 fn crop_share(crop: usize, side: usize) -> f64 {
     let share = crop as f64 / side as f64;
     if (crop as f64 / share).floor() < side as f64 { share.next_down() } else { share }
@@ -141,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_give_their_side_back() {
+    fn crop_fractions_round_trip() {
         for crop in 1..400usize {
             for side in crop..500 {
                 let share = crop_share(crop, side);

@@ -1,60 +1,60 @@
-//! What can be wrong with a checkpoint, and what to do about it.
+//! Errors of reading and writing checkpoints.
 
 use std::path::{Path, PathBuf};
 
-/// Every way in which reading or writing a checkpoint can fail.
+/// An error of reading or writing a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{path}: cannot {action}: {source}")]
     Io {
         /// File or folder.
         path: PathBuf,
         /// What was attempted.
         action: &'static str,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// Neither a `.safetensors` file nor a folder that holds one.
+    /// Neither a `.safetensors` file nor a folder that contains one.
     #[error(
         "{path}: expected a .safetensors file or a folder with model.safetensors, found {found}; \
-         other formats can be turned into safetensors with safetensors.torch.save_file"
+         convert other formats with safetensors.torch.save_file"
     )]
     NotACheckpoint {
-        /// What was given.
+        /// The path that was given.
         path: PathBuf,
-        /// What stands there.
+        /// What was found there.
         found: String,
     },
     /// The safetensors header is damaged.
     #[error(
         "{path}: {place}: expected {expected}, found {found}; the file is cut short, damaged or \
-         not safetensors: fetch it or write it again"
+         not safetensors: download or write it again"
     )]
     Header {
         /// The file.
         path: PathBuf,
         /// Which part of the header.
         place: String,
-        /// What a sound file has there.
+        /// The expected content.
         expected: String,
-        /// What this one has.
+        /// The content found.
         found: String,
     },
-    /// A tensor of a type that is not a weight's.
+    /// A tensor whose type is not a supported weight type.
     #[error(
         "{path}: tensor `{tensor}`: expected F32, F16, BF16 or F64, found {found}; \
-         dequantise or cast the checkpoint first"
+         dequantize or cast the checkpoint first"
     )]
     Dtype {
         /// The file.
         path: PathBuf,
-        /// The checkpoint's own name.
+        /// Tensor name in the file.
         tensor: String,
         /// Type in the header.
         found: String,
     },
-    /// The names fit no layout.
+    /// The tensor names match no layout.
     #[error(
         "{path}: expected the tensor names of a Vision Transformer, found {found}; the nearest \
          layout is {layout}, with {matching} of {total} names"
@@ -64,17 +64,17 @@ pub enum Error {
         path: PathBuf,
         /// The first few names.
         found: String,
-        /// Layout with the most names in common.
+        /// Layout that matches most names.
         layout: &'static str,
-        /// How many names it knows.
+        /// Number of names that it matches.
         matching: usize,
-        /// How many there are.
+        /// Number of names.
         total: usize,
     },
-    /// The model ends before a classifier.
+    /// The model has no classifier.
     #[error(
-        "{path}: there is no classifier: this is a bare backbone in the layout of {layout}, which \
-         has no logits to diagnose; fine-tune one on it first (transformers: \
+        "{path}: no classifier found: this is a bare backbone in the {layout} layout, without \
+         logits; fine-tune a classifier on it first (transformers: \
          ViTForImageClassification.from_pretrained(FOLDER, num_labels=N); timm: \
          create_model(NAME, num_classes=N))"
     )]
@@ -86,100 +86,100 @@ pub enum Error {
     },
     /// A folder whose tensors are spread over several files.
     #[error(
-        "{path}: the checkpoint is spread over several files ({index}); planish reads one: load it \
-         with its library and save it whole, as in \
+        "{path}: the checkpoint is spread over several files ({index}); planish reads a single file: load it \
+         with its library and save it as one file, as in \
          save_pretrained(FOLDER, max_shard_size=\"100GB\")"
     )]
     Sharded {
         /// The folder.
         path: PathBuf,
-        /// The list of its parts.
+        /// The index of its parts.
         index: &'static str,
     },
-    /// Tensors are missing, left over or of the wrong shape.
+    /// Tensors are missing, unexpected or of the wrong shape.
     #[error("{path}: the tensors do not make a Vision Transformer in {layout}'s layout{report}")]
     Tensors {
         /// The file.
         path: PathBuf,
         /// The nearest layout.
         layout: &'static str,
-        /// The lists.
+        /// The differences.
         report: Box<Mismatch>,
     },
-    /// A configuration that is not JSON.
-    #[error("{place}: not valid JSON: {source}; mend or remove it")]
+    /// A configuration that is not valid JSON.
+    #[error("{place}: not valid JSON: {source}; fix or remove it")]
     Json {
         /// File, or key in a file's metadata.
         place: String,
-        /// The parser's answer.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// A configuration value of the wrong type, or one that planish cannot serve.
+    /// A configuration value of the wrong type, or one that planish does not support.
     #[error("{place}: `{key}`: expected {expected}, found {found}; {remedy}")]
     Setting {
-        /// File, key in a file's metadata, or flag.
+        /// File, key in a file's metadata, or option.
         place: String,
         /// The key.
         key: String,
-        /// What is understood.
+        /// What is supported.
         expected: String,
-        /// What stands there.
+        /// What was found.
         found: String,
         /// What to do.
         remedy: String,
     },
-    /// A configuration that states another model, or another treatment of images, than planish
-    /// computes. The tensors need not show it.
+    /// A configuration that describes a different model or different image preprocessing than
+    /// planish computes. This may not be visible in the tensors.
     #[error("{place}: `{key}` is {found}: {means}; planish computes {computes}; {remedy}")]
     NotComputed {
         /// File, or key in a file's metadata.
         place: Box<str>,
         /// The key.
         key: Box<str>,
-        /// What stands there.
+        /// What was found.
         found: Box<str>,
-        /// What that says of the model or of the images.
+        /// What that says about the model or the images.
         means: Box<str>,
         /// What planish computes instead.
         computes: &'static str,
         /// What to do.
         remedy: &'static str,
     },
-    /// Configuration and tensors disagree.
+    /// Configuration and tensors contradict each other.
     #[error(
         "{place} says {key} = {stated}, but the tensors of {path} say {shown} ({tensor}); \
-         correct the configuration or take the file that belongs to it"
+         correct the configuration or use the matching file"
     )]
     Contradiction {
         /// The checkpoint.
         path: PathBuf,
-        /// Configuration file, metadata key or flag.
+        /// Configuration file, metadata key or option.
         place: Box<str>,
         /// The setting.
         key: &'static str,
         /// Its value there.
         stated: Box<str>,
-        /// What the tensors say.
+        /// The value that the tensors show.
         shown: Box<str>,
-        /// Which tensors say so.
+        /// The tensors that show it.
         tensor: &'static str,
     },
-    /// Nothing says how many attention heads there are.
+    /// The number of attention heads is unknown.
     #[error(
-        "{path}: the number of attention heads cannot be read off the tensors, and no config.json \
+        "{path}: the number of attention heads does not follow from the tensors, and no config.json \
          states it; {suggestion}"
     )]
     HeadsUnknown {
         /// The checkpoint.
         path: PathBuf,
-        /// The flag to give, with the usual value if there is one.
+        /// The option to give, with the usual value if there is one.
         suggestion: String,
     },
     /// The patch grid does not follow from the position embedding.
     #[error(
-        "{path}: the position embedding has {rows} rows, of which {prefix} may belong to tokens \
-         that are no patches: expected a square grid of patches; give the size with \
-         --image-size HEIGHTxWIDTH"
+        "{path}: the position embedding has {rows} rows, of which {prefix} may belong to \
+         class or register tokens: expected a square grid of patches; give the size with \
+         `image_size` (HEIGHTxWIDTH)"
     )]
     Grid {
         /// The checkpoint.
@@ -189,64 +189,64 @@ pub enum Error {
         /// Class, distillation and register tokens.
         prefix: usize,
     },
-    /// A changed weight does not fit the type it is stored in.
+    /// A trained weight is out of range for its stored type.
     #[error(
-        "tensor `{tensor}` holds a value that {dtype} cannot hold; convert the checkpoint to F32 \
+        "tensor `{tensor}` has a value out of range for {dtype}; convert the checkpoint to F32 \
          before training it"
     )]
     Overflow {
-        /// The checkpoint's own name.
+        /// Tensor name in the file.
         tensor: String,
         /// Stored type.
         dtype: &'static str,
     },
-    /// The checkpoint's file is not what it was when it was read.
+    /// The file has changed since it was read.
     #[error("{path}: changed on disk since it was read; run the command again")]
     Changed {
         /// The file.
         path: PathBuf,
     },
     /// The output cannot be written.
-    #[error("cannot write {path}: {reason}; choose another --out")]
+    #[error("cannot write {path}: {reason}; choose another `out`")]
     Output {
-        /// Where it should go.
+        /// The output path.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// A tensor name the checkpoint does not have.
-    #[error("no tensor is called `{name}`{}", .nearest.as_ref()
+    /// An unknown tensor name.
+    #[error("there is no tensor `{name}`{}", .nearest.as_ref()
         .map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
     UnknownTensor {
-        /// What was asked for.
+        /// The name asked for.
         name: String,
-        /// The closest name there is.
+        /// The closest existing name.
         nearest: Option<String>,
     },
     /// A model that the target format cannot express.
     #[error("{reason}; train from a model that timm can build")]
     Inexpressible {
-        /// What stands in the way.
+        /// The reason.
         reason: String,
     },
-    /// Class names that do not go with the head.
+    /// The number of class names differs from the number of classes.
     #[error(
-        "expected {expected} class names, one for each class of the head, found {found}; give a name \
-         for each class, or none"
+        "expected {expected} class names, one per class of the head, found {found}; name \
+         every class, or none"
     )]
     ClassNames {
-        /// Classes of the head.
+        /// Number of classes of the head.
         expected: usize,
-        /// Names.
+        /// Number of names.
         found: usize,
     },
-    /// A file that is not replaced, or a patch that is not applied.
+    /// A file that cannot be replaced, or a patch that cannot be applied.
     #[error(transparent)]
     Refused(#[from] super::Refused),
     /// Weights that do not fit the architecture.
     #[error(transparent)]
     Model(#[from] crate::vit::Error),
-    /// An operation on a tensor failed.
+    /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
 }
@@ -259,19 +259,19 @@ impl Error {
     }
 }
 
-/// How the tensors of a file differ from those of its layout.
+/// Differences between the tensors of a file and those of its layout.
 #[derive(Debug, Default)]
 pub struct Mismatch {
-    /// Names the model needs and the file lacks.
+    /// Tensors that the model needs and the file does not have.
     pub missing: Vec<String>,
-    /// Names the model has no use for.
+    /// Tensors that the model does not use.
     pub unexpected: Vec<String>,
     /// Name, expected shape, found shape.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
 }
 
 impl Mismatch {
-    /// Puts the checkpoint's own names in the place of canonical ones.
+    /// Replaces canonical names by the names in the file.
     pub(super) fn rename(&mut self, own: impl Fn(&str) -> String) {
         let names = self.missing.iter_mut().chain(&mut self.unexpected);
         for name in names.chain(self.misshapen.iter_mut().map(|(name, ..)| name)) {
@@ -279,16 +279,16 @@ impl Mismatch {
         }
     }
 
-    /// Whether all is well.
+    /// Whether there are no differences.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
     }
 }
 
-/// A list is cut after this many entries; their number is always given.
+/// Lists are cut after this many entries; the total is always given.
 const SHOWN: usize = 12;
 
-/// The first few of a list, and how many more there are.
+/// The first entries of a list, and the number of further ones.
 pub(super) fn few(list: &[String]) -> String {
     let mut out = list.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
     if list.len() > SHOWN {

@@ -1,7 +1,7 @@
-//! The safetensors header: eight bytes of length, then JSON, then the tensors' bytes.
+//! The safetensors header: eight bytes of length, then JSON; the tensors' bytes follow.
 //!
-//! The crate `safetensors` forgets the order of names and overlooks a name given twice; saving a
-//! file as it came needs the first and an unambiguous file the second, so the header is read here.
+//! The crate `safetensors` does not keep the order of names and accepts duplicate names. Saving a
+//! file unchanged needs the order, and a duplicate name is ambiguous, so the header is parsed here.
 //! Format: <https://github.com/huggingface/safetensors#format>.
 
 use super::Error;
@@ -9,31 +9,31 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::path::Path;
 
-/// The longest header the format allows, in bytes.
+/// Maximum header length that the format allows, in bytes.
 const LONGEST: usize = 100_000_000;
 
 /// What the header says about one tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The checkpoint's own name.
+    /// Tensor name in the file.
     pub name: String,
     /// Type, as the format spells it.
     pub dtype: String,
     /// Shape.
     pub shape: Vec<usize>,
-    /// First byte and one past the last, counted from the end of the header.
+    /// First byte and one past the last, relative to the end of the header.
     pub span: (usize, usize),
 }
 
-/// A verified header: spans lie within the file, leave no gap, do not overlap and have the size
-/// that type and shape ask for.
+/// A verified header: spans lie within the file, have no gaps, do not overlap and have the size
+/// that type and shape require.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     /// `__metadata__`, in the file's order.
     pub metadata: Vec<(String, String)>,
     /// Tensors, in the header's order.
     pub entries: Vec<Entry>,
-    /// Where the tensors' bytes begin.
+    /// Offset of the tensors' bytes.
     pub data_start: usize,
 }
 
@@ -81,21 +81,21 @@ impl Header {
     /// Reads and verifies the header of a whole file.
     ///
     /// # Errors
-    /// [`Error::Header`], with the place, what a sound file has there and what this one has.
+    /// [`Error::Header`], with the place, the expected and the found content.
     pub fn read(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
         let header = Header::parse(path, bytes)?;
         header.verify(path, bytes.len() - header.data_start)?;
         Ok(header)
     }
 
-    /// Bytes that follow the length field `prefix` before the header ends; none for a prefix that is cut
-    /// short or asks for more than the format allows.
+    /// Number of header bytes after the length field `prefix`; `None` if the prefix is too short or
+    /// its value exceeds the limit of the format.
     pub(super) fn rest(prefix: &[u8]) -> Option<usize> {
         let length = u64::from_le_bytes(prefix.try_into().ok()?);
         usize::try_from(length).ok().filter(|&n| n <= LONGEST)
     }
 
-    /// Reads the header at the beginning of `bytes`; what it says of the data is not yet verified.
+    /// Parses the header at the beginning of `bytes`, without verifying the spans.
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Header, Error> {
         let fail = |place: &str, expected: String, found: String| Error::Header {
             path: path.to_path_buf(),
@@ -144,7 +144,7 @@ impl Header {
         Ok(header)
     }
 
-    /// Whether spans follow one another without gaps through `available` bytes of data.
+    /// Checks that the spans cover `available` bytes of data without gaps.
     pub(super) fn verify(&self, path: &Path, available: usize) -> Result<(), Error> {
         self.check_spans(available).map_err(|(place, expected, found)| Error::Header {
             path: path.to_path_buf(),
@@ -178,15 +178,15 @@ impl Header {
         Ok(())
     }
 
-    /// Tensors in the order of their bytes.
+    /// Tensors in order of their spans.
     pub fn in_file_order(&self) -> Vec<&Entry> {
         let mut order: Vec<&Entry> = self.entries.iter().collect();
         order.sort_by_key(|entry| entry.span);
         order
     }
 
-    /// The header as it is written, length field and padding included: the tensors' bytes begin at
-    /// a multiple of eight, as the format asks for.
+    /// The serialised header with length field and padding. The tensors' bytes begin at a multiple
+    /// of eight, as the format requires.
     pub fn to_bytes(&self) -> Vec<u8> {
         let string = |s: &str| Value::from(s).to_string();
         let mut parts = Vec::new();
@@ -224,7 +224,7 @@ fn metadata(value: Value) -> Result<Vec<(String, String)>, String> {
         .collect()
 }
 
-/// What a JSON value is, in words.
+/// The kind of a JSON value, in words.
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -256,7 +256,7 @@ fn entry(name: &str, value: &Value) -> Result<Entry, (&'static str, String)> {
     let size = size.and_then(|n| n.checked_mul(bits)).filter(|n| n.is_multiple_of(8));
     if size.map(|n| n / 8) != Some(span.1 - span.0) {
         let found = format!("{dtype} {shape:?} in {} bytes", span.1 - span.0);
-        return Err(("as many bytes as type and shape ask for", found));
+        return Err(("as many bytes as type and shape require", found));
     }
     Ok(Entry { name: name.to_string(), dtype: dtype.to_string(), shape, span })
 }

@@ -1,9 +1,9 @@
-//! A checkpoint tuned in place: its file is replaced in one step, and what was replaced is kept.
+//! Replaces a checkpoint's file in one step and keeps an undo file.
 //!
-//! The new file is written and flushed beside the old one; then the undo file; then the new file
-//! takes the old one's name. An undo file accepts every state of the checkpoint from its first
-//! tuning on, and putting its tensors back into any of them gives the first: so whatever moment a
-//! process dies at, the checkpoint is whole, and `undo` works.
+//! The order is: write and flush the new file next to the old one; write the undo file; rename the
+//! new file over the old one. The undo file accepts every state of the checkpoint since its first
+//! in-place tuning. Restoring its tensors in any of these states gives the first state. So the
+//! checkpoint is intact and `undo` works whenever the process is killed.
 
 use super::lock::Lock;
 use super::on_disk::OnDisk;
@@ -16,10 +16,10 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Room on the disk beyond the files themselves, bytes: headers and a file system's own needs.
+/// Extra disk space required beyond the files themselves, bytes: headers and file system overhead.
 const SLACK: u64 = 1 << 20;
 
-/// The right to replace a file, held against other processes until dropped.
+/// An exclusive lock to replace a file, held until dropped.
 #[derive(Debug)]
 pub struct InPlace {
     real: PathBuf,
@@ -52,7 +52,7 @@ impl InPlace {
         };
         let undo = Patch::read(&path).map_err(damaged)?;
         if undo.to == self.digest {
-            // Left by a tuning that never came to its end, or undone since by hand.
+            // Left by a tuning that did not finish, or that was reverted by hand.
             return Ok(None);
         }
         match undo.from.contains(&self.digest) {
@@ -61,11 +61,11 @@ impl InPlace {
         }
     }
 
-    /// Makes sure, before long work, that the disk has room for the new file and for an undo file
-    /// with `replaced` bytes of tensors.
+    /// Checks, before long work, that the disk has room for the new file and for an undo file with
+    /// `replaced` bytes of tensors.
     ///
     /// # Errors
-    /// [`Refused::NoSpace`], with how much is missing.
+    /// [`Refused::NoSpace`], with the bytes needed and free.
     pub fn check_space(&self, replaced: u64) -> Result<(), Error> {
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |about| about.len());
         let needed = size(&self.real)
@@ -80,7 +80,8 @@ impl InPlace {
         }
     }
 
-    /// Replaces the file, whose bytes are still `old`, by `change`, and returns the undo file.
+    /// Replaces the file, whose bytes must still be `old`, by `change`; returns the undo file's
+    /// path.
     fn commit(&self, old: &OnDisk, change: &Patch) -> Result<PathBuf, Error> {
         let undo = self.undo_of(old, change)?;
         self.check_space(undo.size() as u64)?;
@@ -96,7 +97,7 @@ impl InPlace {
         Ok(undo_file)
     }
 
-    /// What leads back from `change` and from every tuning before it.
+    /// The patch that reverts `change` and every tuning before it.
     fn undo_of(&self, old: &OnDisk, change: &Patch) -> Result<Patch, Error> {
         let mut undo = self.earlier_undo()?.unwrap_or_else(|| Patch {
             from: vec![self.digest.clone()],
@@ -119,7 +120,7 @@ impl InPlace {
         Ok(undo)
     }
 
-    /// Lets the same people read and write a new file as the checkpoint.
+    /// Gives a new file the checkpoint's permissions and owner.
     fn keep_access(&self, file: &File, path: &Path) -> Result<(), Error> {
         let about = std::fs::metadata(&self.real).map_err(Error::io(&self.real, "look up"))?;
         let kept = file.set_permissions(about.permissions());
@@ -128,15 +129,16 @@ impl InPlace {
         Ok(())
     }
 
-    /// Writes the changed file beside the old one, with its permissions, flushes it, and hands it
-    /// to `then`, which is to move it into place.
+    /// Writes the changed file next to the old one, with its permissions, flushes it and calls
+    /// `then`, which moves it into place.
     fn write_beside(
         &self,
         old: &OnDisk,
         change: &Patch,
         then: impl FnOnce(&Path) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        // The lock makes this name ours alone, so that what a killed process left is written over.
+        // The lock makes this name exclusive, so a file left by a killed process can be
+        // overwritten.
         let new = beside(&self.real, ".", ".planish-new");
         let _temp_file = TempFile::new(&new);
         let written = (|| {
@@ -150,15 +152,15 @@ impl InPlace {
             then(&new)
         })();
         if written.is_err() {
-            // The first error is the one to report; a leftover is merely untidy.
+            // Report the first error; a leftover file is harmless.
             let _ = std::fs::remove_file(&new);
         }
         written
     }
 }
 
-/// Gives the new file the old one's owner and group where the system lets us (to root): elsewhere
-/// it belongs to whoever tunes, as any file that an editor saves.
+/// Gives the new file the old one's owner and group where the system permits it (for root).
+/// Otherwise it belongs to the current user, as with any editor.
 #[cfg(unix)]
 fn keep_owner(old: &std::fs::Metadata, new: &File) {
     use std::os::unix::fs::{MetadataExt, fchown};
@@ -169,12 +171,12 @@ fn keep_owner(old: &std::fs::Metadata, new: &File) {
 fn keep_owner(_: &std::fs::Metadata, _: &File) {}
 
 impl Checkpoint {
-    /// Locks this checkpoint's file so that it can be replaced later by [`Checkpoint::save_over`].
+    /// Locks this checkpoint's file for a later [`Checkpoint::save_over`].
     ///
     /// # Errors
     /// [`Refused::Locked`] if another process is tuning it; [`Error::Changed`] if it changed since
-    /// it was read; [`Refused::Protected`]; [`Refused::StaleUndo`] if an undo file of another state stands beside it;
-    /// [`Error::Io`] if its folder takes no new file.
+    /// it was read; [`Refused::Protected`]; [`Refused::StaleUndo`] if there is an undo file of
+    /// another state; [`Error::Io`] if its folder is not writable.
     pub fn hold(&self) -> Result<InPlace, Error> {
         let real = real_path(&self.path)?;
         let held = InPlace { _lock: Lock::take(&real)?, real, digest: self.digest.clone() };
@@ -187,13 +189,14 @@ impl Checkpoint {
         Ok(held)
     }
 
-    /// Replaces this checkpoint's file by one with `weights`, which keeps names, types, order,
-    /// permissions and untouched tensors; `planish.provenance` gains an entry. What is replaced
-    /// goes into `CKPT.planish-undo.safetensors`.
+    /// Replaces this checkpoint's file by one with `weights`. Names, types, order, permissions and
+    /// untouched tensors are kept; `planish.provenance` gains an entry. The replaced tensors go
+    /// into `CKPT.planish-undo.safetensors`.
     ///
     /// # Errors
     /// [`Error::Changed`] if the file on disk is no longer the one that was read;
-    /// [`Refused::NoSpace`], [`Error::Overflow`], [`Error::Io`]: the old file then stands as it was.
+    /// [`Refused::NoSpace`], [`Error::Overflow`], [`Error::Io`]. On an error the old file is
+    /// unchanged.
     pub fn save_over(
         &self,
         held: &InPlace,
@@ -208,14 +211,14 @@ impl Checkpoint {
 }
 
 impl Patch {
-    /// Applies it in place to a `.safetensors` file, or to the one in a folder, and returns the
-    /// undo file.
+    /// Applies the patch in place to a `.safetensors` file, or to the one in a folder, and returns
+    /// the undo file's path.
     ///
     /// # Errors
     /// Those of [`Patch::write_applied`] and of [`Checkpoint::hold`].
     pub fn apply_in_place(&self, path: &Path) -> Result<PathBuf, Error> {
         let path = weights_file(path)?;
-        // Locked before it is read: what is read is then what will be replaced.
+        // Lock before reading, so that the file read is the one replaced.
         let real = real_path(&path)?;
         let lock = Lock::take(&real)?;
         let old = OnDisk::open(&real)?;
@@ -225,23 +228,23 @@ impl Patch {
     }
 }
 
-/// What `undo` found and did.
+/// The result of `undo`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Undone {
     /// The real file.
     pub path: PathBuf,
-    /// Tensors that were put back, sorted; none if the file was already in its first state.
+    /// Restored tensors, sorted; empty if the file was already in its first state.
     pub tensors: Vec<String>,
     /// SHA-256 of the file now, in hex.
     pub digest: String,
 }
 
-/// Puts back what tuning in place replaced, byte for byte, and removes the undo file: the file is
-/// then as it was before the first tuning.
+/// Restores byte for byte what in-place tuning replaced, and removes the undo file. The file is
+/// then as before the first tuning.
 ///
 /// # Errors
-/// [`Refused::NoUndo`] if there is no undo file; [`Refused::StaleUndo`] if it belongs to another state
-/// of the file; [`Refused::Locked`], [`Refused::NoSpace`], [`Error::Io`].
+/// [`Refused::NoUndo`] if there is no undo file; [`Refused::StaleUndo`] if it belongs to another
+/// state of the file; [`Refused::Locked`], [`Refused::NoSpace`], [`Error::Io`].
 pub fn undo(path: &Path) -> Result<Undone, Error> {
     let path = weights_file(path)?;
     let real = real_path(&path)?;

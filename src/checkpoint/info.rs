@@ -1,4 +1,4 @@
-//! What reports say of a checkpoint.
+//! Checkpoint information in reports.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,9 +9,9 @@ pub struct CheckpointInfo {
     pub path: String,
     /// Its SHA-256 in hexadecimal.
     pub digest: String,
-    /// Whose tensor names it uses: `timm`.
+    /// Layout of its tensor names: `timm`.
     pub layout: String,
-    /// Name of the architecture, or width, depth and patch in words.
+    /// Name of the architecture, or width, depth and patch size in words.
     pub architecture: String,
     /// Number of parameters.
     pub parameters: usize,

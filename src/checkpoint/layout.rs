@@ -1,33 +1,34 @@
-//! Layouts: the tensor names that a library gives to the same model.
+//! Layouts: the tensor names that each library uses for the same model.
 //!
-//! To add one: a file beside `torchvision.rs` with its table of names, a variant here, and a line
+//! To add one: a file next to `torchvision.rs` with its table of names, a variant here, and a line
 //! in each `match`.
 
 use super::spelling::Spelling;
 use super::{timm, torchvision, transformers};
 
-/// Whose names a checkpoint uses.
+/// The library whose tensor names a checkpoint uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
-    /// `timm`'s `VisionTransformer`: the canonical names themselves.
+    /// `timm`'s `VisionTransformer`. Its names are the canonical names.
     Timm,
-    /// transformers, as version 5 names its modules: `vit.layers.0.attention.q_proj.weight`.
+    /// transformers with the module names of version 5: `vit.layers.0.attention.q_proj.weight`.
     Transformers,
-    /// transformers as it was, and as it still saves:
+    /// transformers with the names of version 4, which version 5 still writes:
     /// `vit.encoder.layer.0.attention.attention.query.weight`.
     TransformersOld,
     /// torchvision.
     Torchvision,
 }
 
-/// Where a file's tensor belongs: part `index` of `count`, stacked along the first dimension.
+/// The canonical tensor of a file's tensor: it is part `index` of `count`, stacked along the first
+/// dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     /// Canonical name.
     pub canonical: String,
-    /// Which part.
+    /// Index of the part.
     pub index: usize,
-    /// Of how many.
+    /// Number of parts.
     pub count: usize,
 }
 
@@ -39,7 +40,7 @@ impl Part {
 }
 
 impl Layout {
-    /// All layouts, in the order in which equals are preferred.
+    /// All layouts; the first wins a tie.
     pub const ALL: [Layout; 4] =
         [Layout::Timm, Layout::Transformers, Layout::TransformersOld, Layout::Torchvision];
 
@@ -53,12 +54,12 @@ impl Layout {
         }
     }
 
-    /// Whether it is one of transformers' spellings.
+    /// Whether this is one of transformers' spellings.
     pub(super) fn is_transformers(self) -> bool {
         matches!(self, Layout::Transformers | Layout::TransformersOld)
     }
 
-    /// The library's other spelling, under which single names may stand in the same file.
+    /// The library's other spelling. A file may mix both.
     pub(super) fn sibling(self) -> Option<Layout> {
         match self {
             Layout::Transformers => Some(Layout::TransformersOld),
@@ -76,7 +77,7 @@ impl Layout {
         }
     }
 
-    /// Where a name without wrappers belongs; none if the layout has no such name.
+    /// The part for a name without wrappers; `None` if the layout has no such name.
     pub(super) fn part(self, name: &str) -> Option<Part> {
         match self {
             Layout::Timm => timm::part(name),
@@ -86,13 +87,13 @@ impl Layout {
         }
     }
 
-    /// Whether a name without wrappers is the layout's, but of no use to a classifier.
+    /// Whether a name without wrappers belongs to the layout but is not used by a classifier.
     pub(super) fn ignores(self, name: &str) -> bool {
         self.is_transformers() && transformers::is_ignored(name)
     }
 
-    /// The layout's usual names, without wrappers and root, whose tensors stacked along the first
-    /// dimension make the canonical tensor.
+    /// The layout's usual names, without wrappers and root, of the tensors that make up the
+    /// canonical tensor when stacked along the first dimension.
     pub(super) fn names(self, canonical: &str) -> Vec<String> {
         match self.spelling() {
             None => vec![canonical.to_string()],
@@ -108,13 +109,13 @@ impl Layout {
         }
     }
 
-    /// The layout that knows most of the names, and how many.
+    /// The layout that matches most of the names, and the number of matches.
     pub(super) fn nearest(names: &[&str]) -> (Layout, usize) {
         let knows =
             |layout: Layout, name: &str| layout.part(name).is_some() || layout.ignores(name);
         let count = |layout: Layout| names.iter().filter(|n| knows(layout, n)).count();
         let scored = Layout::ALL.map(|layout| (layout, count(layout)));
-        // The last maximum is the first in the reverse order.
+        // `max_by_key` returns the last maximum; in reverse order that is the first.
         scored.into_iter().rev().max_by_key(|&(_, n)| n).unwrap_or((Layout::Timm, 0))
     }
 }

@@ -1,22 +1,22 @@
-//! What a checkpoint may not say itself.
+//! Settings that a checkpoint may not state itself.
 
 use crate::data::{Interpolation, Resize};
 use crate::options::{as_size, as_text};
 use serde::{Deserialize, Serialize};
 
-/// Settings that a checkpoint does not say. What it does say must agree.
+/// Settings that a checkpoint may not state. They must agree with those it does state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Model options"))]
 pub struct Load {
-    /// Attention heads, if no configuration says
+    /// Attention heads, if the configuration does not state them
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub heads: Option<usize>,
-    /// Patch size in pixels, to confirm what the tensors show
+    /// Patch size in pixels, checked against the tensors
     #[serde(with = "as_size")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "P|HxW", value_parser = crate::options::text::size))]
     pub patch_size: Option<[usize; 2]>,
-    /// Image size in pixels, if no configuration says
+    /// Image size in pixels, if the configuration does not state it
     #[serde(with = "as_size")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "S|HxW", value_parser = crate::options::text::size))]
     pub image_size: Option<[usize; 2]>,
@@ -38,7 +38,7 @@ pub struct Load {
     #[serde(with = "as_text::option")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "squash|N|HxW"))]
     pub resize: Option<Resize>,
-    /// Share of the resized image's side that the centre crop keeps
+    /// Fraction of the resized image's side that the centre crop keeps
     #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", conflicts_with = "resize"))]
     pub crop_pct: Option<f64>,
 }

@@ -1,4 +1,4 @@
-//! One writer at a time: a lock beside the checkpoint that is to be replaced.
+//! A lock file next to the checkpoint, so that only one process replaces it at a time.
 
 use super::output::beside;
 use super::{Error, Refused};
@@ -6,19 +6,20 @@ use crate::temp_file::TempFile;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::Path;
 
-/// Held as long as this process may replace the checkpoint; gone when dropped, and when the process
-/// dies, however it dies; its file, too, unless it is killed outright.
+/// Held while this process may replace the checkpoint. Released when dropped or when the process
+/// ends. The lock file is removed, too, unless the process is killed.
 #[derive(Debug)]
 pub(super) struct Lock {
     temp_file: TempFile,
-    /// Keeps the system's lock.
+    /// Holds the system's file lock.
     _file: File,
 }
 
 impl Lock {
     /// Takes the lock of a checkpoint's real file, without waiting.
     ///
-    /// The checkpoint itself cannot carry it: it is replaced by another file of its name.
+    /// The lock is a separate file because the checkpoint is replaced by another file of the same
+    /// name.
     ///
     /// # Errors
     /// [`Refused::Locked`] if another process holds it; [`Error::Io`].
@@ -26,7 +27,10 @@ impl Lock {
         let path = beside(checkpoint, ".", ".planish-lock");
         loop {
             let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-            let file = open.map_err(Error::io(&path, "lock the checkpoint (where its folder takes no new file, write elsewhere with --out); create"))?;
+            let file = open.map_err(Error::io(
+                &path,
+                "lock the checkpoint (if its folder is not writable, choose another `out`); create",
+            ))?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -36,8 +40,8 @@ impl Lock {
                     return Err(Error::io(&path, "lock the checkpoint")(e));
                 }
             }
-            // Between our opening and our locking, the holder may have removed the name: then ours
-            // is the lock of a file nobody else will find, and the next attempt takes the new one.
+            // The holder may have removed the file between our open and our lock. Then our lock is
+            // on a deleted file, and the next attempt opens the new one.
             if is_still_at(&file, &path) {
                 return Ok(Lock { temp_file: TempFile::new(&path), _file: file });
             }
@@ -47,12 +51,12 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While it is held: nobody else can have taken a lock under this name.
+        // Remove the file while the lock is held, so no other process has locked this name.
         self.temp_file.remove();
     }
 }
 
-/// Whether the path still leads to this very file.
+/// Whether the path still refers to this file.
 fn is_still_at(file: &File, path: &Path) -> bool {
     let own = file.try_clone().and_then(same_file::Handle::from_file);
     match (own, same_file::Handle::from_path(path)) {
@@ -67,7 +71,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn a_second_writer_is_told_and_the_lock_leaves_nothing_behind() {
+    fn a_second_writer_is_refused_and_the_lock_file_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = folder.path().join("a.safetensors");
         let first = Lock::take(&checkpoint).unwrap();
@@ -80,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_threads_ever_hold_it_together() {
+    fn only_one_thread_holds_it() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = folder.path().join("a.safetensors");
         let (inside, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -1,4 +1,5 @@
-//! Checkpoints: recognised by their tensor names, loaded whole or not at all, saved as they came.
+//! Checkpoints. The layout is recognised by the tensor names. Loading is all or nothing, and saving
+//! keeps the layout, names, types and order.
 
 mod class_names;
 mod create;
@@ -62,39 +63,39 @@ use std::path::{Path, PathBuf};
 /// A checkpoint, read and verified.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// The weights file itself, also where a folder was given.
+    /// Path of the weights file, also if a folder was given.
     pub path: PathBuf,
-    /// Whose tensor names it uses.
+    /// Layout of the tensor names.
     pub layout: Layout,
-    /// How the layout was recognised: `timm: 152 of 152 tensor names`, and which were ignored.
+    /// How the layout was recognised: `timm: 152 of 152 tensor names`, and the ignored names.
     pub recognised: String,
-    /// The architecture's name in the configuration, or width, depth and patch in words.
+    /// The architecture's name in the configuration, or width, depth and patch size in words.
     pub architecture: String,
-    /// The configuration that gives that name, which need not fit the tensors; none for words, which
-    /// are of the tensors.
+    /// The configuration that states this name, which may not match the tensors; `None` if the
+    /// words describe the tensors.
     pub architecture_from: Option<String>,
     /// The model.
     pub config: Config,
-    /// What to do with images; none if nothing says.
+    /// Image preprocessing; `None` if it is not stated.
     pub preprocess: Option<Preprocess>,
     /// The parameters, in f32.
     pub weights: Weights,
-    /// Stored types and how many tensors have each, the most frequent first: `F16 (148), F32 (4)`.
+    /// Stored types with the number of tensors of each, most frequent first: `F16 (148), F32 (4)`.
     pub dtype: String,
     /// SHA-256 of the file, in hex.
     pub digest: String,
-    /// The file's metadata, in its order.
+    /// The file's metadata, in order.
     pub metadata: Vec<(String, String)>,
     /// Names of the classes, by index.
     pub class_names: Option<Vec<String>>,
-    /// What neither tensors nor configuration nor options say.
+    /// Assumptions where neither tensors nor configuration nor options state a value.
     pub assumed: Vec<String>,
     /// The options it was opened with.
     pub loaded_with: Load,
-    /// The latest step in its making, if planish made it and this version can read the entry;
-    /// saving keeps the whole list either way.
+    /// The latest step in its making, if planish made it and this version can parse the entry.
+    /// Saving keeps the whole list in any case.
     pub provenance: Option<Provenance>,
-    /// Every step in its making that this version can read, the oldest first.
+    /// All steps in its making that this version can parse, oldest first.
     pub history: Vec<Provenance>,
     names: Names,
     header: Header,
@@ -103,11 +104,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a `.safetensors` file, or a folder with `model.safetensors` and `config.json`. The
-    /// configuration beside a file counts too, then the one in its metadata.
+    /// Reads a `.safetensors` file, or a folder with `model.safetensors` and `config.json`. For a
+    /// file, the configuration in its metadata has priority over a `config.json` next to it; for a
+    /// folder, the `config.json` has priority.
     ///
     /// # Errors
-    /// Whatever keeps the model from being known in full; see [`Error`].
+    /// Anything that keeps the model from being fully known; see [`Error`].
     pub fn open(path: &Path, overrides: &Load) -> Result<Checkpoint, Error> {
         let given = path;
         let path = weights_file(given)?;
@@ -168,18 +170,18 @@ impl Checkpoint {
         })
     }
 
-    /// The parameters read again in F32 or F64; for a file that stores doubles, F64 is exact.
+    /// Reads the parameters again as F32 or F64. F64 is exact for a file that stores doubles.
     ///
     /// # Errors
-    /// If the file can no longer be read, or has changed.
+    /// The file cannot be read any more, or has changed.
     pub fn weights_as(&self, dtype: DType) -> Result<Weights, Error> {
         let (weights, digest) = read_weights(&self.config, &self.names, &self.reopen()?, dtype)?;
         self.unchanged(&digest)?;
         Ok(weights)
     }
 
-    /// The file once more; whether its tensors are still the same is for whoever reads them to ask
-    /// [`Checkpoint::unchanged`].
+    /// Opens the file again. The caller checks with [`Checkpoint::unchanged`] that the tensors are
+    /// the same.
     fn reopen(&self) -> Result<OnDisk, Error> {
         let changed = |error| match error {
             Error::Header { .. } => Error::Changed { path: self.path.clone() },
@@ -192,7 +194,7 @@ impl Checkpoint {
         }
     }
 
-    /// Whether a digest of the file is that of the file that was read.
+    /// Checks that a digest is that of the file that was read.
     fn unchanged(&self, digest: &str) -> Result<(), Error> {
         match digest == self.digest {
             true => Ok(()),
@@ -200,7 +202,7 @@ impl Checkpoint {
         }
     }
 
-    /// The checkpoint's own name of a canonical tensor, or its names where the layout splits it.
+    /// The names in the file of a canonical tensor; several if the layout splits it.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`] if the model has no such tensor.
@@ -211,15 +213,15 @@ impl Checkpoint {
         }
     }
 
-    /// Canonical tensors (gradients, products, weights) under the checkpoint's own names.
+    /// Converts canonical tensors (gradients, products, weights) to the names in the file.
     ///
     /// # Errors
-    /// If a tensor cannot be split as its layout asks.
+    /// A tensor cannot be split as its layout requires.
     pub fn to_file(&self, canonical: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>, Error> {
         self.names.to_file(canonical)
     }
 
-    /// Tensors under the checkpoint's own names, as canonical ones: the inverse of
+    /// Converts tensors under the names in the file to canonical ones: the inverse of
     /// [`Checkpoint::to_file`].
     ///
     /// # Errors
@@ -233,7 +235,7 @@ impl Checkpoint {
     }
 }
 
-/// The weights file that a path means: itself, or the `model.safetensors` in a folder.
+/// The weights file of a path: the file itself, or `model.safetensors` in a folder.
 ///
 /// # Errors
 /// [`Error::NotACheckpoint`] for a file of another kind; [`Error::Io`].
@@ -246,7 +248,7 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
         return match inside.is_file() {
             true => Ok(inside),
             false if path.join(index).is_file() => Err(Error::Sharded { path: path.into(), index }),
-            false => Err(not("a folder without it")),
+            false => Err(not("a folder without model.safetensors")),
         };
     }
     match path.extension().and_then(|e| e.to_str()) {

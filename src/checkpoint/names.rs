@@ -1,4 +1,4 @@
-//! The names in one file, seen through its layout and wrappers.
+//! The tensor names in a file, resolved through layout and wrappers.
 
 use super::error::few;
 use super::layout::Part;
@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Prefixes that training scripts and wrappers put before every name.
+/// Prefixes that training scripts and wrappers add to every name.
 const WRAPPERS: [&str; 7] = [
     "module.",
     "_orig_mod.",
@@ -20,26 +20,26 @@ const WRAPPERS: [&str; 7] = [
     "timm_model.",
 ];
 
-/// Names in a file and what they mean.
+/// The names in a file and their canonical tensors.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     /// The layout.
     pub layout: Layout,
-    /// What stands before every name.
+    /// Prefix of every name.
     pub prefix: String,
-    /// What stands before a backbone's names after that: `vit.`, or nothing.
+    /// Prefix of a backbone's names after that: `vit.`, or empty.
     root: &'static str,
-    /// Own name to the canonical tensor's part.
+    /// From a name in the file to the part of a canonical tensor.
     parts: HashMap<String, Part>,
-    /// Canonical name to the own names of its parts; none for a part that is missing.
+    /// From a canonical name to the file's names of its parts; `None` for a missing part.
     own: HashMap<String, Vec<Option<String>>>,
-    /// The layout's names that play no part in classification, in the file's order.
+    /// Names of the layout that a classifier does not use, in the file's order.
     pub ignored: Vec<String>,
-    /// Names the layout does not have, or a second name for the same tensor, in the file's order.
+    /// Names that the layout does not have, or second names of a tensor, in the file's order.
     pub foreign: Vec<String>,
 }
 
-/// The longest chain of wrappers that every name begins with.
+/// The longest chain of wrapper prefixes that all names share.
 fn wrapper(names: &[&str]) -> String {
     let mut prefix = String::new();
     let wrapped = |prefix: &str| names.iter().all(|name| name.starts_with(prefix));
@@ -58,8 +58,8 @@ impl Names {
     /// Recognises layout and wrappers by the names alone.
     ///
     /// # Errors
-    /// [`Error::Layout`] if no layout knows half of them: with fewer, lists of missing tensors
-    /// would only bewilder.
+    /// [`Error::Layout`] if no layout knows half of the names. Lists of missing tensors would not
+    /// help then.
     pub fn recognise(path: &Path, header: &Header) -> Result<Names, Error> {
         let all: Vec<&str> = header.entries.iter().map(|entry| entry.name.as_str()).collect();
         let prefix = wrapper(&all);
@@ -111,13 +111,12 @@ impl Names {
         }
     }
 
-    /// Where a tensor of the file belongs.
+    /// The canonical part of a tensor in the file.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.get(name)
     }
 
-    /// The checkpoint's own name or names of a canonical tensor, in stacking order; the usual name
-    /// stands for one that is missing.
+    /// The file's names of a canonical tensor, in stacking order; the usual name for a missing one.
     pub fn of(&self, canonical: &str) -> Vec<String> {
         let known = self.own.get(canonical);
         if let Some(complete) = known.and_then(|slots| slots.iter().cloned().collect()) {
@@ -133,15 +132,16 @@ impl Names {
             .collect()
     }
 
-    /// The names of parts that a canonical tensor lacks, if it has others.
+    /// The names of missing parts of a canonical tensor of which other parts exist.
     pub fn gaps(&self, canonical: &str) -> Vec<String> {
         let Some(slots) = self.own.get(canonical) else { return Vec::new() };
         let gaps = slots.iter().zip(self.of(canonical)).filter(|(slot, _)| slot.is_none());
         gaps.map(|(_, name)| name).collect()
     }
 
-    /// What the file keeps of distillation. timm's models have both token and head; transformers'
-    /// with one classifier call it `classifier`, those with two `cls_classifier`.
+    /// Distillation tokens and heads in the file. timm's models have both token and head;
+    /// transformers' models with one classifier call it `classifier`, those with two call it
+    /// `cls_classifier`.
     pub fn distillation(&self) -> Distillation {
         let has = |name: &str| self.own.contains_key(name);
         let head = self.of("head.weight");
@@ -175,7 +175,7 @@ impl Names {
         out
     }
 
-    /// Canonical tensors under the checkpoint's own names.
+    /// Converts canonical tensors to the names in the file.
     pub fn to_file(&self, canonical: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>, Error> {
         let mut out = Vec::new();
         for (name, tensor) in canonical {
@@ -193,10 +193,11 @@ impl Names {
         Ok(out)
     }
 
-    /// The inverse of [`Names::to_file`]: in the order in which canonical names first occur.
+    /// The inverse of [`Names::to_file`], in order of the first occurrence of each canonical name.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`] for a name the layout does not have, or a part without its others.
+    /// [`Error::UnknownTensor`] for a name that the layout does not have, or a part without the
+    /// others.
     pub fn to_canonical(
         &self,
         named: Vec<(String, Tensor)>,
@@ -227,7 +228,7 @@ impl Names {
         Ok(out)
     }
 
-    /// An error for a name that does not exist, with the closest of those that do.
+    /// An error for an unknown name, with the closest known one.
     pub fn unknown<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Error {
         let nearest = nearest(name, known).map(str::to_string);
         Error::UnknownTensor { name: name.to_string(), nearest }

@@ -1,9 +1,9 @@
-//! Stored bytes to numbers and back.
+//! Conversion between stored bytes and numbers.
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
 
-/// The types a weight may be stored in.
+/// Storage types of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stored {
     /// IEEE single.
@@ -17,7 +17,7 @@ pub enum Stored {
 }
 
 impl Stored {
-    /// From the format's spelling.
+    /// Parses the format's name of a type.
     pub fn parse(name: &str) -> Option<Stored> {
         Some(match name {
             "F32" => Stored::F32,
@@ -28,7 +28,7 @@ impl Stored {
         })
     }
 
-    /// The format's spelling.
+    /// The format's name of the type.
     pub fn name(self) -> &'static str {
         match self {
             Stored::F32 => "F32",
@@ -47,7 +47,8 @@ impl Stored {
         }
     }
 
-    /// Little-endian bytes to a tensor of type F32 or F64; F32 rounds what is stored as F64.
+    /// Decodes little-endian bytes to an F32 or F64 tensor. F32 rounds values that are stored as
+    /// F64.
     pub fn decode(self, bytes: &[u8], shape: &[usize], to: DType) -> candle_core::Result<Tensor> {
         if to == DType::F64 {
             let values = match self {
@@ -67,7 +68,7 @@ impl Stored {
         Tensor::from_vec(values, shape, &Device::Cpu)
     }
 
-    /// A tensor of type F32 or F64 to little-endian bytes, rounded to nearest, ties to even.
+    /// Encodes an F32 or F64 tensor as little-endian bytes, rounded to nearest, ties to even.
     pub fn encode(self, tensor: &Tensor) -> candle_core::Result<Vec<u8>> {
         let flat = tensor.flatten_all()?;
         if flat.dtype() == DType::F64 {
@@ -93,8 +94,8 @@ fn each<const N: usize, T>(bytes: &[u8], read: impl Fn([u8; N]) -> T) -> Vec<T> 
     bytes.as_chunks::<N>().0.iter().map(|&chunk| read(chunk)).collect()
 }
 
-/// Which elements of two tensors of one type and size differ in their bits, so that NaN equals
-/// itself and 0 ≠ −0.
+/// Which elements of two tensors of the same type and size differ bitwise. NaN equals itself, and 0
+/// ≠ −0.
 pub fn moved(a: &Tensor, b: &Tensor) -> candle_core::Result<Vec<bool>> {
     let (a, b) = (a.flatten_all()?, b.flatten_all()?);
     if a.dtype() == DType::F64 {
@@ -120,7 +121,8 @@ mod tests {
 
     #[test]
     fn rounds_to_nearest_ties_to_even() {
-        // Halves have 10 stored bits of fraction, bfloat 7: above 1 the spacing is 2⁻¹⁰ and 2⁻⁷.
+        // Half precision stores 10 bits of fraction, bfloat16 7: above 1 the spacing is 2⁻¹⁰ and
+        // 2⁻⁷.
         let (h, b) = (2f32.powi(-10), 2f32.powi(-7));
         let x = [1.0 + h / 2.0, 1.0 + 1.5 * h, 1.0 + 0.51 * h, -1.0 - 0.49 * h];
         assert_eq!(round(Stored::F16, &x), [1.0, 1.0 + 2.0 * h, 1.0 + h, -1.0]);

@@ -1,5 +1,5 @@
-//! A safetensors file that stays on the disk: header in memory, tensors read one by one, so that a
-//! checkpoint of any size takes the memory of its largest tensor.
+//! A safetensors file read tensor by tensor, with only its header in memory. A checkpoint of any
+//! size takes the memory of its largest tensor.
 
 use super::{Entry, Error, Header, hex};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ pub(super) struct OnDisk {
     file: File,
     /// Its header.
     pub header: Header,
-    /// The same as bytes: length field, JSON and padding.
+    /// The serialised header: length field, JSON and padding.
     pub header_bytes: Vec<u8>,
 }
 
@@ -22,8 +22,7 @@ impl OnDisk {
     /// Opens a file and verifies its header against its length.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Header`], with the place, what a sound file has there and what this
-    /// one has.
+    /// [`Error::Io`]; [`Error::Header`], with the place, the expected and the found content.
     pub fn open(path: &Path) -> Result<OnDisk, Error> {
         let read = Error::io(path, "read");
         let found = (|| {
@@ -45,7 +44,7 @@ impl OnDisk {
     /// A tensor's bytes.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Changed`] if the file has become shorter than it was when it was opened.
+    /// [`Error::Io`]; [`Error::Changed`] if the file has become shorter since it was opened.
     pub fn bytes_of(&self, entry: &Entry) -> Result<Vec<u8>, Error> {
         let (start, end) = entry.span;
         let mut bytes = vec![0; end - start];
@@ -59,7 +58,7 @@ impl OnDisk {
         Ok(bytes)
     }
 
-    /// The bytes of a tensor, if the file has it in the same type and shape.
+    /// The bytes of a tensor, if the file has it with the same type and shape.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -69,8 +68,8 @@ impl OnDisk {
         entry.map(|entry| self.bytes_of(entry)).transpose()
     }
 
-    /// Hands every tensor's bytes to `each`, in the file's order, and returns the SHA-256 of the whole
-    /// file, in hex: of the very bytes that were handed out.
+    /// Calls `each` with every tensor's bytes in the file's order. Returns the SHA-256 of the whole
+    /// file, in hex, computed from the same bytes.
     ///
     /// # Errors
     /// [`Error::Io`]; those of `each`.

@@ -1,4 +1,4 @@
-//! Where a checkpoint goes, and writing it so that no reader ever sees half a file.
+//! Output paths, and atomic writes: a reader never sees a partial file.
 
 use super::Error;
 use crate::temp_file::{self, TempFile};
@@ -8,7 +8,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Whether a path means a single file and not a folder.
+/// Whether a path denotes a single file, not a folder.
 pub(super) fn is_file_name(out: &Path) -> bool {
     out.extension().is_some_and(|e| e == "safetensors")
 }
@@ -18,7 +18,7 @@ pub(super) fn target(out: &Path) -> PathBuf {
     if is_file_name(out) { out.to_path_buf() } else { out.join("model.safetensors") }
 }
 
-/// What stands where a new checkpoint is to go: its weights, or the configuration of another.
+/// A file that a save to `out` would replace: weights, or the configuration of another checkpoint.
 pub fn standing(out: &Path) -> Option<PathBuf> {
     let folder = ["config.json", "preprocessor_config.json"].map(|name| out.join(name));
     let all = std::iter::once(target(out)).chain(folder.into_iter().filter(|_| !is_file_name(out)));
@@ -29,21 +29,21 @@ fn refuse(out: &Path, reason: impl Into<String>) -> Error {
     Error::Output { path: out.to_path_buf(), reason: reason.into() }
 }
 
-/// Makes sure, before long work, that a checkpoint can be saved to `out`: a `.safetensors` file, or
-/// else a folder. Leaves nothing behind.
+/// Checks, before long work, that a checkpoint can be saved to `out`: a `.safetensors` file,
+/// otherwise a folder. Leaves no files.
 ///
 /// # Errors
-/// [`Error::Output`] if a folder stands where a file should be or the other way round, or if the
-/// nearest existing folder above it takes no new file.
+/// [`Error::Output`] if there is a folder in place of the file or a file in place of the folder, or
+/// if the nearest existing parent folder is not writable.
 pub fn check_writable(out: &Path) -> Result<(), Error> {
     if out.as_os_str().is_empty() {
         return Err(refuse(out, "the path is empty"));
     }
     if is_file_name(out) && out.is_dir() {
-        return Err(refuse(out, "a folder stands where a file should"));
+        return Err(refuse(out, "expected a file, found a folder"));
     }
     if !is_file_name(out) && out.exists() && !out.is_dir() {
-        let reason = "a file stands where a folder should; a file's name ends in .safetensors";
+        let reason = "expected a folder, found a file; a file's name must end in .safetensors";
         return Err(refuse(out, reason));
     }
     let start = if is_file_name(out) { out.parent() } else { Some(out) };
@@ -59,20 +59,20 @@ pub fn check_writable(out: &Path) -> Result<(), Error> {
         .create_new(true)
         .open(&probe)
         .and_then(|_| fs::remove_file(&probe))
-        .map_err(|e| refuse(out, format!("{} takes no new file ({e})", above.display())))
+        .map_err(|e| refuse(out, format!("{} is not writable ({e})", above.display())))
 }
 
-/// A name beside `path` that no other writer uses.
+/// A unique name in the same folder.
 fn temporary(path: &Path) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let (pid, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     beside(path, ".", &format!(".{pid}.{count}.tmp"))
 }
 
-/// Writes a file beside its final place, flushes it to the disk and moves it there.
+/// Writes a temporary file in the same folder, flushes it to the disk and renames it to `path`.
 ///
 /// # Errors
-/// Those of `fill`, and [`Error::Io`]; the temporary file is gone in either case.
+/// Those of `fill`, and [`Error::Io`]. The temporary file is removed in either case.
 pub(super) fn replace(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), Error>,
@@ -83,8 +83,8 @@ pub(super) fn replace(
     replace_by_way_of(&temporary(path), path, fill)
 }
 
-/// [`replace`] by way of a name that the caller knows to be its own: what a killed process left
-/// there is written over.
+/// [`replace`] with a temporary name that the caller owns. A file left there by a killed process is
+/// overwritten.
 pub(super) fn replace_by_way_of(
     new: &Path,
     path: &Path,
@@ -99,14 +99,14 @@ pub(super) fn replace_by_way_of(
         move_over(new, path)
     })();
     if written.is_err() {
-        // The first error is the one to report; a leftover is merely untidy.
+        // Report the first error; a leftover file is harmless.
         let _ = fs::remove_file(new);
     }
     written
 }
 
-/// A new file of this name. What stands there is removed, not opened: it may be read-only, or a link
-/// to somewhere else.
+/// Creates a new file of this name. An existing file is removed, not opened: it may be read-only,
+/// or a link to another place.
 pub(super) fn create_anew(path: &Path) -> Result<File, Error> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -117,13 +117,13 @@ pub(super) fn create_anew(path: &Path) -> Result<File, Error> {
     OpenOptions::new().write(true).create_new(true).open(path).map_err(Error::io(path, "create"))
 }
 
-/// Gives a flushed file its final name, and flushes the name.
+/// Renames a flushed file to its final name, and flushes the name.
 pub(super) fn move_over(new: &Path, path: &Path) -> Result<(), Error> {
     temp_file::rename(new, path).map_err(Error::io(path, "move the finished file to"))?;
     sync_folder(path)
 }
 
-/// Flushes a file's name to the disk: until then a loss of power may bring the old one back.
+/// Flushes a file's name to the disk. Before that, a power loss may restore the old file.
 pub(super) fn sync_folder(path: &Path) -> Result<(), Error> {
     // Only Unix opens folders; elsewhere the system orders renames itself.
     if cfg!(unix) {
@@ -135,7 +135,7 @@ pub(super) fn sync_folder(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A name in the same folder: `path`'s with something before and after it.
+/// A name in the same folder: `path`'s name with a prefix and a suffix.
 pub(super) fn beside(path: &Path, before: &str, after: &str) -> PathBuf {
     let mut name = OsString::from(before);
     name.push(path.file_name().unwrap_or_default());
@@ -143,7 +143,7 @@ pub(super) fn beside(path: &Path, before: &str, after: &str) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// [`replace`] with contents at hand.
+/// [`replace`] with the given contents.
 pub(super) fn replace_with(path: &Path, contents: &[u8]) -> Result<(), Error> {
     replace(path, |file| file.write_all(contents).map_err(Error::io(path, "write")))
 }

@@ -1,8 +1,8 @@
-//! The difference between two files: the tensors that changed, and what turns one file into the
-//! other byte for byte.
+//! A patch: the tensors that differ between two files, and what else is needed to turn one file
+//! into the other byte for byte.
 //!
-//! A patch is a safetensors file of the changed tensors under their own names. Its metadata entry
-//! `planish.patch` is JSON: `from`, the SHA-256 digests of files it may be applied to; `to`, the
+//! A patch is a safetensors file with the changed tensors under their names. Its metadata entry
+//! `planish.patch` is JSON: `from`, the SHA-256 digests of the files it applies to; `to`, the
 //! digest of the result; `header`, the result's header as text.
 
 use super::on_disk::OnDisk;
@@ -21,7 +21,7 @@ pub const PATCH_KEY: &str = "planish.patch";
 /// The schema that this version writes.
 const SCHEMA: &str = "planish.patch/1";
 
-/// What stands in the metadata.
+/// The metadata entry.
 #[derive(Serialize, Deserialize)]
 struct About {
     schema: String,
@@ -30,10 +30,10 @@ struct About {
     header: String,
 }
 
-/// The tensors in which a file differs from others that are known by their digests.
+/// The tensors of a file that differ from those of other files, which are given by their digests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch {
-    /// SHA-256 of each file it may be applied to, in hex.
+    /// SHA-256 of each file that it applies to, in hex.
     pub from: Vec<String>,
     /// SHA-256 of the result, in hex.
     pub to: String,
@@ -44,10 +44,10 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// What turns file `a` into file `b`.
+    /// The patch that turns file `a` into file `b`.
     ///
     /// # Errors
-    /// Either cannot be read, or is no sound safetensors file; [`Refused::OtherConfiguration`];
+    /// Either file cannot be read or is not valid safetensors; [`Refused::OtherConfiguration`];
     /// [`Error::Changed`].
     pub fn between(a: &Path, b: &Path) -> Result<Patch, Error> {
         let (base, result) = (OnDisk::open(a)?, OnDisk::open(b)?);
@@ -66,26 +66,26 @@ impl Patch {
             }
             Ok(())
         })?;
-        // What was compared is what the digest is of, unless somebody wrote meanwhile.
+        // The digest must be of the files compared: fails if one was written meanwhile.
         if base.digest()? != from {
             return Err(Error::Changed { path: a.into() });
         }
         Ok(Patch { from: vec![from], to, header: result.header_bytes, tensors })
     }
 
-    /// Names of the tensors that it carries, sorted.
+    /// Names of its tensors, sorted.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = self.tensors.keys().map(String::as_str).collect();
         names.sort_unstable();
         names
     }
 
-    /// Bytes of the tensors that it carries.
+    /// Bytes of its tensors.
     pub fn size(&self) -> usize {
         self.tensors.values().map(Vec::len).sum()
     }
 
-    /// Writes it as a safetensors file, whole or not at all.
+    /// Writes it as a safetensors file, atomically.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Header`] if its own header is damaged.
@@ -135,7 +135,7 @@ impl Patch {
             return Err(not(format!("schema `{}`", about.schema)));
         }
         if about.from.is_empty() {
-            return Err(not("no file that it applies to".into()));
+            return Err(not("no digest of a file that it applies to".into()));
         }
         let mut header = (about.header.len() as u64).to_le_bytes().to_vec();
         header.extend(about.header.bytes());
@@ -146,18 +146,18 @@ impl Patch {
         Ok(patch)
     }
 
-    /// The result's header, verified as far as is possible without its data.
+    /// The result's header, verified as far as possible without the data.
     pub(super) fn target(&self, path: &Path) -> Result<Header, Error> {
         let header = Header::parse(path, &self.header)?;
         header.verify(path, header.in_file_order().last().map_or(0, |e| e.span.1))?;
         Ok(header)
     }
 
-    /// The whole file that comes of applying it to `base`, piece by piece.
+    /// Writes the result of applying it to `base`, piece by piece, with `put`.
     ///
     /// # Errors
-    /// [`Refused::Parent`] if `base` is not a file that it was made for, [`Refused::Patched`] if what
-    /// came out is not the file it promises; what `put` says.
+    /// [`Refused::Parent`] if the patch was not made for `base`; [`Refused::Patched`] if the digest
+    /// of the result is wrong; errors of `put`.
     pub(super) fn apply(
         &self,
         path: &Path,
@@ -190,11 +190,11 @@ impl Patch {
         }
     }
 
-    /// Applies it to the file `base` and writes the result to `out`, whole or not at all.
+    /// Applies it to the file `base` and writes the result to `out`, atomically.
     ///
     /// # Errors
-    /// [`Refused::Parent`] if `base` is another file than it was made for; [`Refused::Patched`] if the
-    /// patch is damaged; [`Error::Io`].
+    /// [`Refused::Parent`] if the patch was not made for `base`; [`Refused::Patched`] if the patch
+    /// is damaged; [`Error::Io`].
     pub fn write_applied(&self, base: &Path, out: &Path) -> Result<(), Error> {
         let from = OnDisk::open(base)?;
         replace(out, |file| {
@@ -204,12 +204,12 @@ impl Patch {
         })
     }
 
-    /// [`Patch::write_applied`] to a file, or to a folder that gets the configuration beside
-    /// `base`, too; returns the weights file.
+    /// [`Patch::write_applied`] to a file, or to a folder that also gets a copy of the
+    /// configuration next to `base`; returns the path of the weights file.
     ///
     /// # Errors
-    /// Those of [`Patch::write_applied`]; [`Error::Output`] for a folder that holds another
-    /// checkpoint, or a configuration where there is none beside `base`.
+    /// Those of [`Patch::write_applied`]; [`Error::Output`] for a folder with another checkpoint,
+    /// or with a configuration if there is none next to `base`.
     pub fn save_applied(&self, base: &Path, out: &Path) -> Result<PathBuf, Error> {
         let path = target(out);
         if is_file_name(out) {
@@ -219,7 +219,7 @@ impl Patch {
         let refuse = |reason: String| Err(Error::Output { path: out.into(), reason });
         let there = || OnDisk::open(&path)?.digest();
         if path.exists() && there().map_or(true, |digest| digest != self.to) {
-            return refuse("another checkpoint stands there, which is never overwritten".into());
+            return refuse("another checkpoint exists there; it is never overwritten".into());
         }
         let mut beside = Vec::new();
         for name in ["config.json", PREPROCESSOR_FILE] {

@@ -1,4 +1,4 @@
-//! How a checkpoint came to be: what planish leaves in a file's metadata.
+//! Provenance: the record of how a checkpoint was made, in the file's metadata.
 
 use super::Error;
 use super::header::kind;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::Path;
 
-/// Metadata key under which a JSON list of [`Provenance`] stands, the oldest step first.
+/// Metadata key of a JSON list of [`Provenance`], the oldest step first.
 pub const PROVENANCE_KEY: &str = "planish.provenance";
 
 /// One step in the making of a checkpoint.
@@ -21,33 +21,33 @@ pub struct Provenance {
     /// Names of the layers that were trained.
     #[serde(default)]
     pub update: Vec<String>,
-    /// Seed of every random choice.
+    /// Seed of all random choices.
     pub seed: u64,
     /// Version of planish.
     pub version: String,
-    /// SHA-256 of the file it started from, in hex; none for a model made from scratch.
+    /// SHA-256 of the file it started from, in hex; `None` for a model trained from scratch.
     #[serde(default)]
     pub parent_digest: Option<String>,
     /// SHA-256 of the training data, in hex.
     #[serde(default)]
     pub data_digest: Option<String>,
-    /// How validation images were set aside.
+    /// How validation images were held out.
     #[serde(default)]
     pub split: Option<Split>,
-    /// The images it was fine-tuned on, where these are a part of the training split.
+    /// The images it was fine-tuned on, if they are a part of the training split.
     #[serde(default)]
     pub sample: Option<Sample>,
-    /// Everything else that fixes the run: epochs, rates, batch sizes.
+    /// All other settings of the run: epochs, rates, batch sizes.
     #[serde(default)]
     pub settings: serde_json::Value,
 }
 
-/// A seeded cut of validation images from the training split.
+/// A seeded split of the training images into training and validation images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Split {
     /// Seed of the shuffle.
     pub seed: u64,
-    /// Share of the images that was set aside.
+    /// Fraction of the images that was held out.
     pub fraction: f64,
 }
 
@@ -57,10 +57,10 @@ pub(super) fn to_value(provenance: &Provenance) -> Result<Value, Error> {
         .map_err(|source| Error::Json { place: PROVENANCE_KEY.into(), source })
 }
 
-/// The steps already recorded in a file's metadata, the oldest first.
+/// The steps recorded in a file's metadata, oldest first.
 ///
 /// # Errors
-/// [`Error::Json`] or [`Error::Setting`] if what stands there is not a list.
+/// [`Error::Json`] or [`Error::Setting`] if the entry is not a list.
 pub(super) fn provenance(path: &Path, metadata: &[(String, String)]) -> Result<Vec<Value>, Error> {
     let Some((_, text)) = metadata.iter().find(|(key, _)| key == PROVENANCE_KEY) else {
         return Ok(Vec::new());

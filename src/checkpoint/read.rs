@@ -1,4 +1,4 @@
-//! From a verified header to canonical names, shapes and tensors.
+//! Reads canonical names, shapes and tensors from a file with a verified header.
 
 use super::error::Mismatch;
 use super::names::Names;
@@ -10,11 +10,11 @@ use candle_core::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// What the tensors alone say of the model.
+/// The configuration as far as the tensors determine it.
 ///
 /// # Errors
-/// [`Error::Dtype`]; [`Error::NoClassifier`] for a whole model without a head; else
-/// [`Error::Tensors`] with everything that is missing, unexpected or misshapen.
+/// [`Error::Dtype`]; [`Error::NoClassifier`] for a whole model without a head; otherwise
+/// [`Error::Tensors`] with all missing, unexpected and misshapen tensors.
 pub(super) fn structure(path: &Path, names: &Names, header: &Header) -> Result<Config, Error> {
     let (shapes, parts) = shapes(path, names, header)?;
     let found = timm::structure(&shapes, names.layout, names.distillation());
@@ -39,12 +39,12 @@ pub(super) fn structure(path: &Path, names: &Names, header: &Header) -> Result<C
     Err(Error::Tensors { path, layout, report: Box::new(report) })
 }
 
-/// Shapes of canonical tensors; and, under the file's own names, parts that are missing or unlike
-/// the first of their tensor, and tensors that belong to none.
+/// Shapes of canonical tensors. Also, under the file's names: missing parts, parts whose shape
+/// differs from that of the first part, and tensors that belong to none.
 fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismatch), Error> {
     let mut out = Shapes::new();
     let mut report = Mismatch { unexpected: names.foreign.clone(), ..Mismatch::default() };
-    // Of each canonical tensor, the shape that its parts share.
+    // For each canonical tensor, the shape of its parts.
     let mut shared: HashMap<&str, &[usize]> = HashMap::new();
     for entry in &header.entries {
         let Some(part) = names.part(&entry.name) else { continue };
@@ -72,8 +72,8 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
     Ok((out, report))
 }
 
-/// The model's tensors, decoded and, where the layout splits them, put together; and the SHA-256 of
-/// the file that they are of.
+/// The model's tensors, decoded and, if the layout splits them, concatenated; and the SHA-256 of
+/// the file.
 pub(super) fn read_weights(
     config: &Config,
     names: &Names,
@@ -82,7 +82,7 @@ pub(super) fn read_weights(
 ) -> Result<(Weights, String), Error> {
     let mut found: HashMap<String, Tensor> = HashMap::new();
     let digest = file.digest_with(|entry, bytes| {
-        // What the model has no use for, a pooler say, is read for the digest alone.
+        // Tensors that the model does not use, such as a pooler, are read only for the digest.
         if names.part(&entry.name).is_some() {
             let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
             found.insert(entry.name.clone(), stored.decode(&bytes, &entry.shape, dtype)?);
@@ -102,7 +102,7 @@ pub(super) fn read_weights(
 }
 
 impl Header {
-    /// A tensor's bytes in the whole file's.
+    /// A tensor's bytes within the whole file's bytes.
     pub fn bytes_of<'a>(&self, entry: &Entry, bytes: &'a [u8]) -> &'a [u8] {
         let (start, end) = entry.span;
         bytes.get(self.data_start + start..self.data_start + end).unwrap_or(&[])
@@ -116,7 +116,7 @@ pub(super) fn position_rows(names: &Names, header: &Header) -> usize {
     entry.and_then(|entry| entry.shape.get(1).copied()).unwrap_or(0)
 }
 
-/// An architecture without a name.
+/// Describes an architecture without a name.
 pub(super) fn describe(config: &Config) -> String {
     let [height, width] = config.patch_size;
     format!(

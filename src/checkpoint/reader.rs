@@ -1,4 +1,4 @@
-//! Configuration, flags and layout brought together, whosever configuration it is.
+//! Combines configuration, options and layout of any library.
 
 use super::settings::Settings;
 use super::timm_names::{self, Named};
@@ -8,18 +8,18 @@ use crate::vit::arch::usual_heads;
 use std::fmt::Debug;
 use std::path::Path;
 
-/// Whose settings a configuration holds.
+/// The library whose settings a configuration has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
-    /// timm's, and the few that stand in for a configuration where there is none.
+    /// timm. Also used without a configuration.
     Timm,
     /// transformers'.
     Transformers,
 }
 
 impl Dialect {
-    /// By the keys of the configuration; the layout's own library if there is none, or its keys
-    /// say nothing.
+    /// Decides by the keys of the configuration; without a configuration or telling keys, by the
+    /// layout.
     pub fn of(settings: Option<&Settings>, layout: Layout) -> Dialect {
         let has = |keys: &[&str]| {
             settings.is_some_and(|found| keys.iter().any(|key| found.get(key).is_some()))
@@ -34,8 +34,8 @@ impl Dialect {
     }
 }
 
-/// Refuses a configuration that states another network than planish computes. This comes before any
-/// look at the tensors, whose names would give a less clear reason.
+/// Refuses a configuration of a network that planish does not compute. Called before the tensors
+/// are examined, because errors about tensor names would be less clear.
 ///
 /// # Errors
 /// [`Error::NotComputed`].
@@ -45,29 +45,30 @@ pub(super) fn check_network(settings: &Settings) -> Result<(), Error> {
     transformers_config::check_names(settings)
 }
 
-/// Everything that bears on the configuration of one checkpoint.
+/// All inputs for the configuration of one checkpoint.
 pub(super) struct Reader<'a> {
     /// The checkpoint.
     pub path: &'a Path,
-    /// Whose tensor names it has.
+    /// Layout of its tensor names.
     pub layout: Layout,
-    /// Whose settings stand in its configuration.
+    /// Library of its configuration.
     pub dialect: Dialect,
     /// Its configuration, if it has one.
     pub settings: Option<&'a Settings>,
     /// Its `preprocessor_config.json`, if it has one.
     pub images: Option<&'a Settings>,
-    /// The user's word.
+    /// The user's options.
     pub overrides: &'a Load,
-    /// What neither says; recorded here.
+    /// Assumptions made so far.
     pub assumed: Vec<String>,
 }
 
 impl Reader<'_> {
-    /// Completes what the tensors said with what configuration and flags say.
+    /// Completes the configuration of the tensors with that of the configuration file and the
+    /// options.
     ///
     /// # Errors
-    /// Contradictions, settings that cannot be served, and an unknown number of heads.
+    /// Contradictions, unsupported settings, and an unknown number of heads.
     pub fn complete(&mut self, mut config: Config, rows: usize) -> Result<Config, Error> {
         self.check_patch_flag(&config)?;
         let transformers = self.settings.filter(|_| self.dialect == Dialect::Transformers);
@@ -98,7 +99,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What timm's name of the architecture says, if the configuration has one.
+    /// What timm's name of the architecture implies, if the configuration has one.
     pub(super) fn named(&self) -> Result<Option<Named>, Error> {
         Ok(match self.dialect {
             Dialect::Timm => self.architecture()?.map(Named::new),
@@ -128,13 +129,13 @@ impl Reader<'_> {
         let (shown, tensor) = (config.patch_size, "the patch projection");
         match self.overrides.patch_size.filter(|&stated| stated != shown) {
             Some(stated) => {
-                Err(self.contradiction("--patch-size", "patch size", stated, shown, tensor))
+                Err(self.contradiction("`patch_size`", "patch size", stated, shown, tensor))
             }
             None => Ok(()),
         }
     }
 
-    /// Heads from the flag, the arguments or the architecture's name, in this order.
+    /// Heads from the option, the arguments or the architecture's name, in this order.
     fn heads(&mut self, config: &mut Config) -> Result<(), Error> {
         let named = self.named()?.and_then(|named| named.heads());
         let key = match self.dialect {
@@ -152,10 +153,11 @@ impl Reader<'_> {
             _ => None,
         };
         let (place, heads) = match (self.overrides.heads, stated.or(named), published) {
-            (Some(heads), ..) => ("--heads", heads),
+            (Some(heads), ..) => ("`heads`", heads),
             (None, Some(heads), _) => (self.settings.map_or("", |s| s.place.as_str()), heads),
             (None, None, Some(heads)) => {
-                self.assumed.push(format!("heads: {heads}, as torchvision's model of this size"));
+                self.assumed
+                    .push(format!("heads: {heads}, as in torchvision's model of this size"));
                 ("torchvision", heads)
             }
             (None, None, None) => {
@@ -164,9 +166,9 @@ impl Reader<'_> {
                     path: self.path.to_path_buf(),
                     suggestion: match usual {
                         Some(n) => {
-                            format!("give --heads; models of width {} usually have {n}", config.dim)
+                            format!("give `heads`; models of width {} usually have {n}", config.dim)
                         }
-                        None => format!("give --heads, a divisor of the width {}", config.dim),
+                        None => format!("give `heads`, a divisor of the width {}", config.dim),
                     },
                 });
             }
@@ -175,11 +177,11 @@ impl Reader<'_> {
             && flag != file
         {
             return Err(Error::Setting {
-                place: "--heads".into(),
+                place: "option".into(),
                 key: "heads".into(),
-                expected: format!("{file}, as the checkpoint's configuration says"),
+                expected: format!("{file}, as in the checkpoint's configuration"),
                 found: flag.to_string(),
-                remedy: "leave the flag out".into(),
+                remedy: "omit the option".into(),
             });
         }
         if heads == 0 || !config.dim.is_multiple_of(heads) {

@@ -1,8 +1,8 @@
-//! Why a file is not replaced, or a patch not applied; in every case it stands as it was.
+//! Reasons why a file is not replaced, or a patch not applied. The file is unchanged in all cases.
 
 use std::path::PathBuf;
 
-/// The reason, and what to do.
+/// The reason, and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// Another process holds the lock.
@@ -13,17 +13,17 @@ pub enum Refused {
     },
     /// The checkpoint is write-protected.
     #[error(
-        "{path}: the checkpoint is write-protected; lift that (`chmod u+w`), or write elsewhere with \
-         --out"
+        "{path}: the checkpoint is write-protected; remove the protection (`chmod u+w`), or choose \
+         another `out`"
     )]
     Protected {
         /// The checkpoint.
         path: PathBuf,
     },
-    /// Too little room.
+    /// Not enough disk space.
     #[error(
         "{folder}: the disk has {} MiB free, and {} MiB are needed to replace the checkpoint \
-         safely; free some space, or write elsewhere with --out", .free >> 20, (.needed >> 20) + 1
+         safely; free some space, or choose another `out`", .free >> 20, (.needed >> 20) + 1
     )]
     NoSpace {
         /// The checkpoint's folder.
@@ -33,7 +33,7 @@ pub enum Refused {
         /// Bytes free.
         free: u64,
     },
-    /// Nothing to go back to.
+    /// There is no undo file.
     #[error(
         "{path}: expected the undo file {undo}, found none: the checkpoint was not tuned in place, \
          or the undo file was moved"
@@ -44,10 +44,10 @@ pub enum Refused {
         /// Where the undo file should be.
         undo: PathBuf,
     },
-    /// An undo file that does not lead back from here.
+    /// An undo file for another state of the checkpoint.
     #[error(
-        "{path}: the undo file {undo} belongs to another state of this file, which something else \
-         has changed since; move the undo file away, or put the checkpoint back that it belongs to"
+        "{path}: the undo file {undo} belongs to another state of this file, which was changed since; \
+         move the undo file away, or restore the matching checkpoint"
     )]
     StaleUndo {
         /// The checkpoint.
@@ -57,8 +57,8 @@ pub enum Refused {
     },
     /// An undo file that cannot be read.
     #[error(
-        "{path}: its undo file cannot be read ({reason}); the checkpoint itself is whole: bring the \
-         undo file back from a copy, or move it away and give up the way back"
+        "{path}: its undo file cannot be read ({reason}); the checkpoint itself is intact: restore \
+         the undo file from a copy, or move it away, after which undo is not possible"
     )]
     DamagedUndo {
         /// The checkpoint.
@@ -71,44 +71,44 @@ pub enum Refused {
     NotAPatch {
         /// The file.
         path: PathBuf,
-        /// What it is instead.
+        /// What was found.
         found: String,
     },
-    /// Checkpoints whose configurations differ.
+    /// The configurations of two checkpoints differ.
     #[error(
-        "{a} and {b} differ, as after a change of classes: a patch carries tensors only, and would \
-         leave the old configuration beside the new weights; ship the whole checkpoint"
+        "{a} and {b} differ, as after a change of classes; a patch has tensors only and would \
+         combine the old configuration with the new weights; distribute the whole checkpoint"
     )]
     OtherConfiguration {
-        /// Configuration of the file that the patch starts from.
+        /// Configuration of the source file.
         a: String,
-        /// Configuration of the file that it leads to.
+        /// Configuration of the target file.
         b: String,
     },
     /// A patch for another file.
     #[error(
-        "{path}: the patch is for a file of SHA-256 {}, and this one is {found}; take the \
+        "{path}: the patch is for a file with SHA-256 {}, found {found}; use the \
          checkpoint that the patch was made from", .expected.join(" or ")
     )]
     Parent {
         /// The file.
         path: PathBuf,
-        /// Digests that would do.
+        /// Digests that the patch accepts.
         expected: Vec<String>,
-        /// The file's own.
+        /// The file's digest.
         found: String,
     },
-    /// A patch whose result is not what it promises.
+    /// The result of a patch has the wrong digest.
     #[error(
-        "{path}: the patch promises a file of SHA-256 {expected}, and makes {found}; the patch is \
-         damaged: fetch it or make it again"
+        "{path}: the patch should give a file with SHA-256 {expected}, but gives {found}; the patch \
+         is damaged: download or create it again"
     )]
     Patched {
         /// The file that was patched.
         path: PathBuf,
-        /// The digest it promises.
+        /// The expected digest.
         expected: String,
-        /// The digest that came out.
+        /// The digest of the result.
         found: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Saving a checkpoint as it came: layout, names, types, order and metadata.
+//! Saves a checkpoint with its layout, names, types, order and metadata.
 
 use super::error::Error;
 use super::names::Names;
@@ -18,37 +18,38 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// How many weights training moved, and how many of them rounding moved back.
+/// How many weights training changed, and how many of them rounding changed back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rounding {
     /// Weights whose trained value differs from the loaded one.
     pub moved: usize,
-    /// Of these, weights that are stored as before, for their type cannot tell the two apart.
+    /// Of these, weights whose stored value is unchanged because the type cannot distinguish the
+    /// two.
     pub unchanged: usize,
 }
 
-/// What was written.
+/// The result of a save.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saved {
     /// The weights file.
     pub path: PathBuf,
-    /// What the stored types made of the trained weights.
+    /// Effect of rounding to the stored types.
     pub rounding: Rounding,
     /// The undo file, if the checkpoint itself was replaced.
     pub undo: Option<PathBuf>,
 }
 
-/// A checkpoint's next state.
+/// The next state of a checkpoint.
 pub(super) struct Next {
-    /// Its difference from the file that was read.
+    /// Difference from the file that was read.
     pub patch: Patch,
-    /// What the stored types made of the trained weights.
+    /// Effect of rounding to the stored types.
     pub rounding: Rounding,
 }
 
 impl Checkpoint {
-    /// [`check_writable`], and whether saving there would overwrite this checkpoint or join it
-    /// with another model's configuration.
+    /// [`check_writable`]; also refuses to overwrite this checkpoint or to combine it with another
+    /// model's configuration.
     ///
     /// # Errors
     /// [`Error::Output`], with the reason.
@@ -62,15 +63,15 @@ impl Checkpoint {
             _ => false,
         };
         if same(&target(out), &self.path) {
-            return refuse("it is the checkpoint being read, which is never overwritten");
+            return refuse("it is the checkpoint being read; it is never overwritten");
         }
         let there = target(out);
         if there.exists() && !self.is_parent_of(&there) {
-            let reason = "another checkpoint stands there, which is never overwritten";
+            let reason = "another checkpoint exists there; it is never overwritten";
             return refuse(reason);
         }
         if !is_file_name(out) && self.settings.is_none() && out.join("config.json").exists() {
-            return refuse("the folder holds a config.json, and this checkpoint has none");
+            return refuse("the folder has a config.json, and this checkpoint has none");
         }
         if !is_file_name(out) && same(out, self.path.parent().unwrap_or(Path::new("."))) {
             return refuse("it is the folder of the checkpoint being read");
@@ -78,19 +79,20 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Whether a file is an earlier result of tuning this very checkpoint: that may be replaced.
+    /// Whether a file is an earlier result of tuning this checkpoint, which may be replaced.
     fn is_parent_of(&self, file: &Path) -> bool {
         let Ok(found) = OnDisk::open(file) else { return false };
         let steps = provenance(file, &found.header.metadata).unwrap_or_default();
         steps.last().is_some_and(|step| step["parent_digest"] == self.digest.as_str())
     }
 
-    /// Writes `weights` in place of this checkpoint's own and tells what was written.
+    /// Writes the checkpoint with `weights` in place of its own and reports what was written.
     ///
-    /// Names, types, order of header and data, and metadata stay; `planish.provenance` gains an
-    /// entry. A tensor that equals the loaded one keeps its bytes; others are rounded to the
-    /// stored type. If `out` ends in `.safetensors` it becomes a file that carries its
-    /// configuration in its metadata, else a folder with `model.safetensors` and `config.json`.
+    /// Names, types, metadata, and the order of header and data are kept; `planish.provenance`
+    /// gains an entry. A tensor that equals the loaded one keeps its bytes; others are rounded to
+    /// the stored type. If `out` ends in `.safetensors`, the result is a file with its
+    /// configuration in the metadata; otherwise a folder with `model.safetensors` and
+    /// `config.json`.
     ///
     /// # Errors
     /// Those of [`Checkpoint::check_output`]; [`Error::Changed`] if the file on disk is no longer
@@ -104,12 +106,12 @@ impl Checkpoint {
         self.write(out, weights, self.settings.as_ref(), provenance)
     }
 
-    /// [`Checkpoint::save`] of weights whose head was trained on other classes than the checkpoint's:
-    /// the configuration gets their number and names, in the order trained on, and loses the old
-    /// names. The head may have another number of classes.
+    /// [`Checkpoint::save`] with a head that was trained on other classes than the checkpoint's.
+    /// The configuration gets their number and their names in training order, and the old names are
+    /// removed. The number of classes may change.
     ///
     /// # Errors
-    /// [`Error::ClassNames`] for another number of names than the head has classes; those of
+    /// [`Error::ClassNames`] if the number of names is not the number of classes; those of
     /// [`Checkpoint::save`].
     pub fn save_with_classes(
         &self,
@@ -129,7 +131,7 @@ impl Checkpoint {
         self.write(out, weights, settings.as_ref(), provenance)
     }
 
-    /// Writes weights, configuration and image settings.
+    /// Writes weights, configuration and preprocessing.
     fn write(
         &self,
         out: &Path,
@@ -156,8 +158,8 @@ impl Checkpoint {
         Ok(Saved { path, rounding: next.rounding, undo: None })
     }
 
-    /// Of this checkpoint's own next state, an error that says it does not fit the file: the file is
-    /// another by now.
+    /// Converts an error: if this checkpoint's own next state does not fit the file, the file has
+    /// changed.
     pub(super) fn or_changed(&self, error: Error) -> Error {
         match error {
             Error::Refused(Refused::Parent { .. } | Refused::Patched { .. }) => {
@@ -197,14 +199,14 @@ impl Checkpoint {
         Ok(Next { patch: Patch { from, to, header, tensors }, rounding })
     }
 
-    /// The weights as they will be read back: rounded to the stored types.
+    /// The weights as they will be loaded after saving: rounded to the stored types.
     ///
     /// # Errors
-    /// [`Error::Overflow`] for a value that its type cannot hold.
+    /// [`Error::Overflow`] for a value out of range for its type.
     pub fn as_stored(&self, weights: &Weights) -> Result<Weights, Error> {
         let mut changes = Vec::new();
         for (i, (name, tensor)) in weights.iter().enumerate() {
-            // What was not trained still is the tensor that was read.
+            // Weights that were not trained are still the tensors that were read.
             if self.weights.index(name).is_some_and(|k| self.weights.tensor(k).id() == tensor.id())
             {
                 continue;
@@ -224,12 +226,11 @@ impl Checkpoint {
         Ok(weights.with(&changes))
     }
 
-    /// Names of tensors that do not come out with the bytes they were read from when their loaded
-    /// values are stored again. Doubles, which f32 masters round, are compared as loaded: saving
-    /// leaves their bytes alone.
+    /// Names of tensors whose bytes change when their loaded values are stored again. Doubles,
+    /// which f32 masters round, are compared as loaded, since saving keeps their bytes.
     ///
     /// # Errors
-    /// If the file can no longer be read, or has changed.
+    /// The file cannot be read any more, or has changed.
     pub fn round_trip(&self) -> Result<Vec<String>, Error> {
         let old = self.reopen()?;
         let pairs: Vec<(String, Tensor)> =
@@ -264,7 +265,7 @@ impl Checkpoint {
         Ok(metadata)
     }
 
-    /// The same where the file may have to carry its configuration, too.
+    /// The same, with the configuration in the metadata if needed.
     fn metadata_of(
         &self,
         out: &Path,
@@ -283,7 +284,7 @@ impl Checkpoint {
     }
 }
 
-/// Whether there is a name for each class, if there are names.
+/// Checks that there is a name for each class, or none.
 pub(super) fn check_names(names: Option<&[String]>, classes: usize) -> Result<(), Error> {
     match names.map(<[_]>::len).filter(|&found| found != classes) {
         Some(found) => Err(Error::ClassNames { expected: classes, found }),
@@ -292,7 +293,7 @@ pub(super) fn check_names(names: Option<&[String]>, classes: usize) -> Result<()
 }
 
 impl Header {
-    /// The same entries in the shapes of these tensors, the bytes in the same order.
+    /// The same entries with the shapes of these tensors, the bytes in the same order.
     fn reshaped(&self, tensors: &HashMap<String, Tensor>) -> Header {
         let mut order: Vec<usize> = (0..self.entries.len()).collect();
         order.sort_by_key(|&i| self.entries[i].span);
@@ -313,7 +314,7 @@ impl Header {
     }
 }
 
-/// Replaces a value where it stands, or adds it at the end.
+/// Replaces a value in place, or appends it.
 fn put(metadata: &mut Vec<(String, String)>, key: &str, value: String) {
     match metadata.iter_mut().find(|(known, _)| known == key) {
         Some((_, old)) => *old = value,
@@ -321,7 +322,7 @@ fn put(metadata: &mut Vec<(String, String)>, key: &str, value: String) {
     }
 }
 
-/// The bytes of a tensor that differs from the stored one, or none if it does not.
+/// The bytes of a tensor that differs from the stored one; `None` if it does not.
 fn changed(
     entry: &Entry,
     old: &[u8],
@@ -353,14 +354,14 @@ fn changed(
             rounding.moved += 1;
             rounding.unchanged += usize::from(old == new);
         } else {
-            // Of a double, the loaded value may be a rounded one.
+            // The loaded value of a double may be rounded.
             new.copy_from_slice(old);
         }
     }
     Ok(Some(new))
 }
 
-/// What rounding made of a tensor, unless it made finite numbers infinite.
+/// The rounded tensor, unless rounding made a finite number infinite.
 fn overflow_free(entry: &Entry, tensor: &Tensor, rounded: Tensor) -> Result<Tensor, Error> {
     if finite(tensor)? && !finite(&rounded)? {
         let dtype = Stored::parse(&entry.dtype).unwrap_or(Stored::F32).name();

@@ -1,15 +1,15 @@
-//! Configuration as found: timm's `config.json`, or the same JSON in a file's metadata.
+//! A configuration as found: `config.json`, or the same JSON in a file's metadata.
 
 use super::Error;
 use super::header::kind;
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// Metadata key under which a bare file carries its configuration.
+/// Metadata key of the configuration in a file without a folder.
 pub const CONFIG_KEY: &str = "planish.config";
-/// Metadata key under which a bare file carries transformers' `preprocessor_config.json`.
+/// Metadata key of transformers' `preprocessor_config.json` in a file without a folder.
 pub const PREPROCESSOR_KEY: &str = "planish.preprocessor";
-/// transformers' file on images, beside the configuration.
+/// transformers' preprocessing file, next to the configuration.
 pub(super) const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 
 /// A configuration and where it was found.
@@ -17,7 +17,7 @@ pub(super) const PREPROCESSOR_FILE: &str = "preprocessor_config.json";
 pub(super) struct Settings {
     /// File, or key in a file's metadata.
     pub place: String,
-    /// The text as found, to be handed on when the checkpoint is saved.
+    /// The original text, which is written when the checkpoint is saved.
     pub text: String,
     json: Value,
 }
@@ -43,7 +43,7 @@ impl Settings {
         Settings::look(file, metadata, whole_folder, CONFIG_KEY, "config.json")
     }
 
-    /// What transformers' image processor is told; see [`Settings::look`].
+    /// The configuration of transformers' image processor; see [`Settings::look`].
     pub fn find_images(
         file: &Path,
         metadata: &[(String, String)],
@@ -52,8 +52,8 @@ impl Settings {
         Settings::look(file, metadata, whole_folder, PREPROCESSOR_KEY, PREPROCESSOR_FILE)
     }
 
-    /// In a folder given as a whole, the file of that name; of a weights file given by itself, its
-    /// own metadata, for what lies beside it may belong to another; else the respective other.
+    /// For a folder, the file of that name has priority. For a weights file given by itself, its
+    /// metadata has priority, because files next to it may belong to another checkpoint.
     fn look(
         file: &Path,
         metadata: &[(String, String)],
@@ -82,7 +82,7 @@ impl Settings {
         }
     }
 
-    /// The same after a change; the text stays if nothing changed.
+    /// The configuration after an edit; the text is kept if nothing changed.
     pub fn edited(&self, edit: impl FnOnce(&mut Map<String, Value>)) -> Settings {
         let mut json = self.json.clone();
         if let Value::Object(map) = &mut json {
@@ -94,17 +94,17 @@ impl Settings {
         }
     }
 
-    /// Whether both hold the same values, however they are written.
+    /// Whether both have the same values, regardless of formatting.
     pub fn same_values(&self, other: &Settings) -> bool {
         self.json == other.json
     }
 
-    /// A value by its path, `a.b`; null counts as absent.
+    /// A value by its path, `a.b`; `None` if it is null.
     pub fn get(&self, path: &str) -> Option<&Value> {
         self.find_value(path).filter(|found| !found.is_null())
     }
 
-    /// Whether a key is there, be its value null.
+    /// Whether a key exists, even with the value null.
     pub fn states(&self, path: &str) -> bool {
         self.find_value(path).is_some()
     }
@@ -120,8 +120,8 @@ impl Settings {
         })
     }
 
-    /// The keys of an object whose values are not null, in their order; none of anything else. An
-    /// empty path means the whole.
+    /// The keys of an object whose values are not null, in order; empty for other values. An empty
+    /// path is the whole.
     pub fn keys(&self, path: &str) -> Vec<&str> {
         let object = match path {
             "" => self.json.as_object(),
@@ -132,14 +132,14 @@ impl Settings {
     }
 
     fn find_value(&self, path: &str) -> Option<&Value> {
-        // timm's first form has no `pretrained_cfg`: its keys stand beside `architecture`.
+        // timm's old format has no `pretrained_cfg`: its keys are next to `architecture`.
         let first_form =
             self.json.get("architecture").is_some() && self.json.get("pretrained_cfg").is_none();
         let path = match path.strip_prefix("pretrained_cfg.") {
             Some(rest) if first_form => rest,
             _ => path,
         };
-        // A key may have a point in it: `transformers.js_config`.
+        // A key may contain a dot: `transformers.js_config`.
         let nested = || path.split('.').try_fold(&self.json, |value, key| value.get(key));
         self.json.get(path).or_else(nested)
     }
@@ -167,12 +167,12 @@ impl Settings {
         }
     }
 
-    /// A whole number that is not negative.
+    /// A non-negative integer.
     pub fn count(&self, path: &str) -> Result<Option<usize>, Error> {
         self.read(path, "a whole number", count)
     }
 
-    /// A truth value.
+    /// A boolean.
     pub fn flag(&self, path: &str) -> Result<Option<bool>, Error> {
         self.read(path, "true or false", Value::as_bool)
     }
@@ -217,7 +217,7 @@ impl Settings {
         })
     }
 
-    /// A list of strings; timm's other forms (names under WordNet ids) carry no order.
+    /// A list of strings. timm's other forms (names under WordNet ids) have no order.
     pub fn names(&self, path: &str) -> Result<Option<Vec<String>>, Error> {
         if self.get(path).is_some_and(Value::is_object) {
             return Ok(None);
@@ -227,7 +227,7 @@ impl Settings {
         })
     }
 
-    /// A setting that states another model, or another treatment of images, than planish computes.
+    /// An error for a setting of a different model or preprocessing than planish computes.
     pub fn not_computed(
         &self,
         path: &str,
@@ -245,7 +245,7 @@ impl Settings {
         }
     }
 
-    /// A setting that planish cannot serve.
+    /// An error for a setting that planish does not support.
     pub fn unsupported(&self, path: &str, expected: &str, remedy: &str) -> Error {
         Error::Setting {
             place: self.place.clone(),

@@ -1,18 +1,18 @@
-//! How a library spells the canonical (timm's) tensor names, as tables.
+//! Tables of the tensor names of a library, and the canonical (timm's) names.
 
 use super::layout::Part;
 
-/// A module inside a block: its own name and the canonical one, each with what stands before
-/// `weight` and `bias`; which part of that tensor it is, and of how many.
+/// A module inside a block: its name and the canonical one, each without `weight` and `bias`; then
+/// the index of the part of the canonical tensor, and the number of parts.
 type Inside = (&'static str, &'static str, usize, usize);
 
-/// A library's names. Where several mean the same tensor, the first is the usual one.
+/// A library's names. If several denote the same tensor, the first is the usual one.
 pub(super) struct Spelling {
-    /// Whole names outside the blocks, each with its canonical one.
+    /// Whole names outside the blocks, each with its canonical name.
     pub tokens: &'static [(&'static str, &'static str)],
-    /// Modules outside the blocks, up to `weight` and `bias`, each with its canonical one.
+    /// Modules outside the blocks, without `weight` and `bias`, each with its canonical name.
     pub modules: &'static [(&'static str, &'static str)],
-    /// What stands before a block's index.
+    /// Prefix of a block's index.
     pub block: &'static str,
     /// Modules inside a block.
     pub inside: &'static [Inside],
@@ -26,7 +26,7 @@ pub(super) fn index(text: &str) -> Option<(usize, &str)> {
 }
 
 impl Spelling {
-    /// Where a name belongs; none if the library has no such name.
+    /// The part for a name; `None` if the library has no such name.
     pub fn part(&self, name: &str) -> Option<Part> {
         if let Some((_, canonical)) = self.tokens.iter().find(|(own, _)| *own == name) {
             return Some(Part::whole(canonical.to_string()));
@@ -44,8 +44,8 @@ impl Spelling {
         })
     }
 
-    /// The usual names of a canonical tensor's parts, in stacking order; the canonical name itself
-    /// if the library has none for it.
+    /// The usual names of a canonical tensor's parts, in stacking order; the canonical name if the
+    /// library has none.
     pub fn names(&self, canonical: &str) -> Vec<String> {
         if let Some((own, _)) = self.tokens.iter().find(|(_, known)| *known == canonical) {
             return vec![own.to_string()];

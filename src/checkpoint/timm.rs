@@ -48,12 +48,12 @@ const INSIDE: [&str; 14] = [
     "ls2.gamma",
 ];
 
-/// The block a name belongs to and the rest of the name; the index has no leading zeros.
+/// The block of a name and the rest of the name; the index has no leading zeros.
 fn in_block(name: &str) -> Option<(usize, &str)> {
     name.strip_prefix("blocks.").and_then(index)
 }
 
-/// Every timm name is canonical, and whole.
+/// Every timm name is canonical and unsplit.
 pub(super) fn part(name: &str) -> Option<Part> {
     let known = match in_block(name) {
         Some((_, rest)) => INSIDE.contains(&rest),
@@ -62,11 +62,12 @@ pub(super) fn part(name: &str) -> Option<Part> {
     known.then(|| Part::whole(name.to_string()))
 }
 
-/// What the tensors alone say. The grid is left as one row of patches of unknown arrangement, and
-/// heads, pooling and activation as placeholders, for configuration to fill in.
+/// The configuration as far as the tensors determine it. The grid is one row of patches of unknown
+/// arrangement; heads, pooling and activation are placeholders for
+/// [`Reader`](super::reader::Reader) to fill in.
 ///
-/// What only timm leaves out is always wanted in the other layouts, so that a missing class token
-/// is an error there and not another kind of model.
+/// Tensors that only timm omits are required in the other layouts, so there a missing class token
+/// is an error and not another kind of model.
 ///
 /// # Errors
 /// What does not fit such a model.
@@ -75,8 +76,8 @@ pub(super) fn structure(
     layout: Layout,
     distillation: Distillation,
 ) -> Result<Config, Box<Mismatch>> {
-    // A tensor without elements takes no bytes, so nothing bounds its other dimensions: it must go
-    // before any of them is multiplied.
+    // A tensor without elements takes no bytes, so its other dimensions are unbounded: check this
+    // before multiplying dimensions.
     let empty = shapes.iter().filter(|(_, shape)| shape.contains(&0));
     let mut misshapen: Vec<_> = empty
         .map(|(name, shape)| {
@@ -108,8 +109,8 @@ pub(super) fn structure(
         patch_size: [patch(2), patch(3)],
         channels: patch(1),
         dim,
-        // A count, not the highest index: a gap then shows as a missing block, and an absurd
-        // index cannot ask for memory.
+        // A count, not the highest index, so that a gap shows as a missing block and a huge index
+        // cannot exhaust memory.
         depth: blocks.len(),
         heads: 1,
         mlp_dim: dim_of("blocks.0.mlp.fc1.weight", 0)
@@ -133,7 +134,8 @@ pub(super) fn structure(
     if mismatch.is_empty() { Ok(config) } else { Err(Box::new(mismatch)) }
 }
 
-/// Holds the tensors against those the configuration asks for, the rows of `pos_embed` aside.
+/// Compares the tensors with those that the configuration requires, except for the rows of
+/// `pos_embed`.
 fn compare(config: &Config, shapes: &Shapes) -> Mismatch {
     let mut out = Mismatch::default();
     let mut wanted = BTreeSet::new();

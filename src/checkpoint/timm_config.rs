@@ -1,4 +1,4 @@
-//! timm's configuration held against the tensors, and what neither says.
+//! Checks timm's configuration against the tensors and records assumptions.
 
 use super::error::few;
 use super::reader::Reader;
@@ -8,7 +8,7 @@ use super::{Error, Layout};
 use crate::vit::arch::{TIMM_EPS, pooling_name};
 use crate::vit::{Activation, Config, FinalNorm, Pooling};
 
-/// Arguments that planish reads, here or for the grid of patches and for the heads.
+/// Arguments that planish reads, here or for the patch grid and the heads.
 const READ: [&str; 21] = [
     "act_layer",
     "class_token",
@@ -33,8 +33,8 @@ const READ: [&str; 21] = [
     "reg_tokens",
 ];
 
-/// Arguments that leave what a trained model computes as it is, whatever their value: dropout and
-/// initialisation, images of other sizes than the model's own, and where tensors live.
+/// Arguments that do not change what a trained model computes: dropout and initialisation, other
+/// image sizes than the model's own, and tensor placement.
 const HARMLESS: [&str; 13] = [
     "attn_drop_rate",
     "device",
@@ -51,22 +51,22 @@ const HARMLESS: [&str; 13] = [
     "weight_init",
 ];
 
-/// Arguments that name another module or step, and what they change; false leaves all as it is.
+/// Arguments that select another module or step, with the change; false has no effect.
 const OTHER: [(&str, &str); 10] = [
-    ("attn_layer", "it names another attention"),
-    ("block_fn", "it names another block"),
-    ("embed_layer", "it names another way to make patches"),
+    ("attn_layer", "it selects another attention"),
+    ("block_fn", "it selects another block"),
+    ("embed_layer", "it selects another patch embedding"),
     ("embed_norm_layer", "it puts a norm after the patch projection"),
-    ("mlp_layer", "it names another MLP"),
-    ("norm_layer", "it names another norm"),
+    ("mlp_layer", "it selects another MLP"),
+    ("norm_layer", "it selects another norm"),
     ("qk_norm", "it normalises queries and keys"),
     ("scale_attn_norm", "it puts a norm inside the attention"),
     ("scale_mlp_norm", "it puts a norm inside the MLP"),
     ("use_naflex", "it takes patches of images of any size"),
 ];
 
-/// Keys beside `model_args`: those that timm writes, and those that transformers adds where it
-/// wraps a model of timm's.
+/// Keys next to `model_args`: those that timm writes, and those that transformers adds when it
+/// wraps a timm model.
 const TOP_LEVEL: [&str; 24] = [
     "architecture",
     "architectures",
@@ -94,11 +94,10 @@ const TOP_LEVEL: [&str; 24] = [
     "transformers_version",
 ];
 
-/// What planish computes between the two layers of an MLP.
+/// Supported activations between the two layers of an MLP.
 const ACTIVATIONS: &str = "the exact GELU and its tanh approximation (`gelu`, `gelu_tanh`)";
 
-/// Refuses arguments of other networks than planish computes, and those whose meaning it does not
-/// know.
+/// Refuses arguments of networks that planish does not compute, and unknown arguments.
 pub(super) fn check_arguments(settings: &Settings) -> Result<(), Error> {
     if settings.get("model_args").is_some_and(|args| !args.is_object()) {
         return Err(settings.unsupported("model_args", "an object", "correct it"));
@@ -125,8 +124,8 @@ pub(super) fn check_arguments(settings: &Settings) -> Result<(), Error> {
 }
 
 impl Reader<'_> {
-    /// The keys beside `model_args`. Arguments that stand there by mistake count as stated; of
-    /// others it is noted that they are not read.
+    /// The keys next to `model_args`. Arguments misplaced there count as stated; others are noted
+    /// as unused.
     fn check_top_level(&mut self, settings: &Settings) -> Result<(), Error> {
         check_problem(settings)?;
         let mut unread = Vec::new();
@@ -141,7 +140,7 @@ impl Reader<'_> {
                 unread.push(format!("`{key}`"));
             }
         }
-        // In timm's first form, the keys of `pretrained_cfg` stand there, too.
+        // In timm's old format, the keys of `pretrained_cfg` are also there.
         let first_form = settings.states("architecture") && !settings.states("pretrained_cfg");
         if !unread.is_empty() && !first_form {
             let keys = few(&unread);
@@ -150,7 +149,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What timm's configuration may state and the tensors show.
+    /// Checks settings that timm's configuration may state against the tensors.
     pub(super) fn check_structure(&mut self, config: &Config) -> Result<(), Error> {
         let Some(settings) = self.settings else { return Ok(()) };
         self.check_top_level(settings)?;
@@ -216,9 +215,9 @@ impl Reader<'_> {
             (_, Some((_, "token"))) => Pooling::Token,
             (_, Some((_, "avg"))) => Pooling::Mean,
             (Some(settings), Some((key, _))) => {
-                let means = "it names another pooling";
+                let means = "it selects another pooling";
                 let computes = "the class token and the mean over patches (`token`, `avg`)";
-                let remedy = "use a model that pools so";
+                let remedy = "use a model with this pooling";
                 return Err(settings.not_computed(key, means, computes, remedy));
             }
             _ => {
@@ -243,11 +242,11 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Activation, ε and the place of the norms, which leave no trace in the tensors.
+    /// Activation, ε and the place of the norms, which the tensors do not determine.
     pub(super) fn arithmetic(&mut self, config: &mut Config) -> Result<(), Error> {
         self.note_architecture(config)?;
         let named = self.named()?;
-        // Where a configuration says null, timm takes its own default and not the architecture's.
+        // If a configuration says null, timm uses its own default, not the architecture's.
         let stated = |key: &str| self.settings.is_some_and(|s| s.states(key));
         let (null_norm, null_activation) =
             (stated("model_args.norm_layer"), stated("model_args.act_layer"));
@@ -268,7 +267,7 @@ impl Reader<'_> {
                 "gelu" | "" => Activation::Gelu,
                 "gelu_tanh" => Activation::GeluTanh,
                 _ => {
-                    let means = "it names another activation";
+                    let means = "it selects another activation";
                     let remedy = "use a model with one of these";
                     return Err(settings.not_computed(key, means, ACTIVATIONS, remedy));
                 }
@@ -288,23 +287,28 @@ impl Reader<'_> {
         if settings.flag(key)? == Some(true) && config.prefix_tokens() > 0 {
             let means = "class and register tokens take part in the mean";
             let computes = "the mean over patches only";
-            return Err(settings.not_computed(key, means, computes, "use a model that pools so"));
+            return Err(settings.not_computed(
+                key,
+                means,
+                computes,
+                "use a model with this pooling",
+            ));
         }
         Ok(())
     }
 
-    /// Notes what a name that timm does not give, or no name at all, leaves to be assumed.
+    /// Notes assumptions for an architecture name that timm does not define, or for no name.
     fn note_architecture(&mut self, config: &Config) -> Result<(), Error> {
         let named = self.named()?;
         let blocks = "layer norm before attention and MLP";
         match (self.architecture()?, named) {
             (Some(_), Some(named)) if named.is_known() => {}
             (Some(name), _) => self.assumed.push(format!(
-                "architecture: `{name}` is not a name that planish knows; taken as a plain Vision \
+                "architecture: `{name}` is unknown to planish; assumed to be a plain Vision \
                  Transformer with {} heads, {blocks}",
                 config.heads
             )),
-            // The other libraries' tensor names are those of their own plain networks.
+            // The other libraries' tensor names belong to their own plain networks.
             (None, _) if self.layout != Layout::Timm => {}
             (None, _) => self.assumed.push(format!("blocks: {blocks}")),
         }
@@ -312,14 +316,14 @@ impl Reader<'_> {
     }
 }
 
-/// Refuses a model of several labels an image, or of numbers.
+/// Refuses models for multi-label classification or regression.
 pub(super) fn check_problem(settings: &Settings) -> Result<(), Error> {
     let key = "problem_type";
     match settings.text(key)?.filter(|&kind| kind != "single_label_classification") {
         None => Ok(()),
         Some(_) => {
             let means = "the model was trained with another loss";
-            let computes = "the cross-entropy of one label an image";
+            let computes = "the cross-entropy of one label per image";
             let remedy = "use a model of single_label_classification";
             Err(settings.not_computed(key, means, computes, remedy))
         }

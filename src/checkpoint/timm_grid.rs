@@ -1,14 +1,14 @@
-//! How the rows of the position embedding are arranged.
+//! Arrangement of the rows of the position embedding.
 
 use super::Error;
 use super::reader::{Dialect, Reader};
 use crate::vit::Config;
 
 impl Reader<'_> {
-    /// The image size from flag or configuration, and who said so.
+    /// The image size from option or configuration, and its source.
     fn image_size(&self) -> Result<Option<(String, [usize; 2])>, Error> {
         if let Some(size) = self.overrides.image_size {
-            return Ok(Some(("--image-size".into(), size)));
+            return Ok(Some(("`image_size`".into(), size)));
         }
         let Some(settings) = self.settings else { return Ok(None) };
         let key = match self.dialect {
@@ -22,14 +22,14 @@ impl Reader<'_> {
         Ok(input.map(|[_, h, w]| (settings.place.clone(), [h, w])))
     }
 
-    /// Arranges the rows of the position embedding: a stated image size, or else a square.
+    /// Arranges the rows of the position embedding: by a stated image size, otherwise as a square.
     pub(super) fn grid(&mut self, config: &mut Config, rows: usize) -> Result<(), Error> {
         let prefix = config.prefix_tokens();
         let bare = match self.settings {
             Some(settings) => settings.flag("model_args.no_embed_class")?,
             None => None,
         };
-        // With rows for the prefix first, as timm's default has it.
+        // The rows for the prefix come first, as by timm's default.
         let counts = [(true, rows.checked_sub(prefix)), (prefix == 0, Some(rows))];
         if let Some((place, size)) = self.image_size()? {
             let [ph, pw] = config.patch_size;

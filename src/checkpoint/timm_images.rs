@@ -1,22 +1,22 @@
-//! What timm's configuration and the flags say about images.
+//! Image preprocessing from timm's configuration and the options.
 
 use super::reader::{Dialect, Reader};
 use super::{Error, Layout};
 use crate::data::{CropOffset, Interpolation, Moment, Preprocess, Resize};
 use crate::vit::Config;
 
-/// Pixels of the short side for a crop of 224 where torchvision is not asked otherwise.
+/// torchvision's default short side in pixels for a crop of 224.
 const TORCHVISION_SHORT_SIDE: usize = 256;
 
-/// timm's share of the resized image that the crop keeps, where a configuration is silent.
+/// timm's default fraction of the resized image that the crop keeps.
 const CROP_PCT: f64 = 0.875;
 
 impl Reader<'_> {
-    /// Preprocessing, or none if nothing gives mean and standard deviation: the one thing that has
-    /// no usual value.
+    /// The preprocessing; `None` if mean and standard deviation are not stated, since these have no
+    /// usual value.
     ///
     /// # Errors
-    /// Values of the wrong type or number, and filters and crops that planish does not have.
+    /// Values of the wrong type or number, and unsupported filters and crops.
     pub fn preprocess(&mut self, config: &Config) -> Result<Option<Preprocess>, Error> {
         if self.dialect == Dialect::Transformers {
             return self.transformers_images(config);
@@ -35,7 +35,7 @@ impl Reader<'_> {
         }))
     }
 
-    /// Mean or standard deviation from flag or configuration.
+    /// Mean or standard deviation from option or configuration.
     fn moment(
         &self,
         key: &str,
@@ -44,7 +44,7 @@ impl Reader<'_> {
     ) -> Result<Option<Vec<f32>>, Error> {
         let path = format!("pretrained_cfg.{key}");
         let (place, values) = match (flag, self.settings) {
-            (Some(values), _) => (format!("--{key}"), values),
+            (Some(values), _) => (format!("`{key}`"), values),
             (None, Some(settings)) => match settings.numbers(&path)? {
                 Some(values) => (settings.place.clone(), values),
                 None => return Ok(None),
@@ -54,7 +54,7 @@ impl Reader<'_> {
         self.per_channel(place, path, values, channels).map(Some)
     }
 
-    /// One value for each channel; a single one serves all, as in timm.
+    /// One value per channel; a single value applies to all, as in timm.
     pub(super) fn per_channel(
         &self,
         place: String,
@@ -63,8 +63,8 @@ impl Reader<'_> {
         channels: usize,
     ) -> Result<Vec<f32>, Error> {
         let (moment, flag) = match key.ends_with("std") {
-            true => (Moment::Std, "--std"),
-            false => (Moment::Mean, "--mean"),
+            true => (Moment::Std, "`std`"),
+            false => (Moment::Mean, "`mean`"),
         };
         let fit = values.iter().all(|&x| moment.fits(x));
         match values.as_slice() {
@@ -113,21 +113,21 @@ impl Reader<'_> {
                 Some("squash") => true,
                 Some(_) => {
                     let (key, expected) = ("pretrained_cfg.crop_mode", "center or squash");
-                    return Err(settings.unsupported(key, expected, "give --resize"));
+                    return Err(settings.unsupported(key, expected, "give `resize`"));
                 }
             },
             None => false,
         };
         let place = || match (self.overrides.crop_pct, self.settings) {
             (None, Some(settings)) => settings.place.clone(),
-            _ => "--crop-pct".into(),
+            _ => "`crop_pct`".into(),
         };
         let wrong = |expected: &str, found: String| Error::Setting {
             place: place(),
             key: "pretrained_cfg.crop_pct".into(),
             expected: expected.into(),
             found,
-            remedy: "give --resize or --crop-pct".into(),
+            remedy: "give `resize` or `crop_pct`".into(),
         };
         if !(share > 0.0 && share <= 1.0 && short <= f64::from(u16::MAX)) {
             return Err(wrong("a share above 0 and at most 1", share.to_string()));
@@ -160,7 +160,7 @@ impl Reader<'_> {
             (_, Some("bicubic")) => Ok(Interpolation::Bicubic),
             (Some(settings), Some(_)) => {
                 let expected = "nearest, bilinear or bicubic";
-                Err(settings.unsupported(key, expected, "give --interpolation"))
+                Err(settings.unsupported(key, expected, "give `interpolation`"))
             }
             (None, _) if self.layout == Layout::Torchvision => {
                 self.assumed.push("interpolation: bilinear".into());

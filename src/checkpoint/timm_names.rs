@@ -1,21 +1,21 @@
-//! What timm's architecture names say and the tensors need not show.
+//! What timm's architecture names imply beyond the tensors.
 //!
-//! A name picks the defaults of an architecture. Some of these defaults leave no trace in tensor
-//! names and shapes: the place of the layer norms, the activation, ε, the number of heads, the
-//! pooling. `tests/reference/sweep_timm.py` compares planish with every architecture of timm.
+//! A name selects the defaults of an architecture. Some of them do not show in tensor names and
+//! shapes: the place of the layer norms, the activation, ε, the number of heads, the pooling.
+//! `tests/reference/sweep_timm.py` compares planish with every architecture of timm.
 
 use super::Error;
 use super::settings::Settings;
 use crate::vit::Pooling;
 use crate::vit::arch::TIMM_CLIP_EPS;
 
-/// What planish computes, as errors say it.
+/// What planish computes, for error messages.
 pub(super) const PLAIN: &str = "plain Vision Transformers only: layer norm before attention and \
      before the MLP, absolute position embedding, MLP of two layers";
 
-/// What a part of a name says.
+/// What a part of a name implies.
 enum Says {
-    /// The network is not one that planish computes; the reason.
+    /// planish does not compute this network; the reason.
     Other(&'static str),
     /// The activation, unless `act_layer` states it.
     Activation(&'static str),
@@ -29,12 +29,11 @@ enum Says {
 
 use Says::{Activation, Eps, Heads, Other};
 
-/// What a name does not settle of SigLIP's activation.
+/// SigLIP's name leaves the activation open.
 const EITHER_GELU: &str =
     "some architectures of this name have the exact GELU, others its tanh approximation";
 
-/// One word of a name, or several in a row, and what they say. The first row that fits counts, for
-/// each of the five kinds.
+/// Words of a name and what they imply. For each of the five kinds, the first matching row counts.
 const ROWS: [(&str, Says); 71] = [
     // Blocks.
     ("rpn", Other("its blocks have the layer norm after attention and after the MLP")),
@@ -74,7 +73,7 @@ const ROWS: [(&str, Says); 71] = [
     ("resnet50d", Other("a convolutional network makes its patches")),
     ("vitamin", Other("a convolutional network makes its patches")),
     ("naflexvit", Other("it takes patches of images of any size")),
-    // Other families whose tensors have the same names, or nearly.
+    // Other families whose tensor names are the same or almost the same.
     ("eva_giant", Other("it is another network (timm: Eva)")),
     ("cait", Other("it is another network (CaiT)")),
     ("convit", Other("it is another network (ConViT)")),
@@ -91,7 +90,7 @@ const ROWS: [(&str, Says); 71] = [
     ("siglip2", Activation(EITHER_GELU)),
     // ε: timm's `LayerNorm(eps=1e-5)` of all CLIP models.
     ("clip", Eps(TIMM_CLIP_EPS)),
-    // Heads that the size's name would get wrong, then those of the sizes.
+    // Heads where the size's name would be wrong, then those by size.
     ("vit_base_patch16_gap_224", Heads(16)),
     ("vit_base_patch32_plus", Heads(14)),
     ("vit_base_patch16_plus", Heads(14)),
@@ -120,7 +119,7 @@ const ROWS: [(&str, Says); 71] = [
 /// Families of plain Vision Transformers.
 const FAMILIES: [&str; 4] = ["vit", "deit", "deit3", "flexivit"];
 
-/// Other words in names of plain architectures; besides them numbers, `patch16` and `reg4`.
+/// Other words in names of plain architectures, besides numbers, `patch16` and `reg4`.
 const WORDS: [&str; 37] = [
     "nano",
     "micro",
@@ -163,7 +162,7 @@ const WORDS: [&str; 37] = [
 
 /// An architecture's name as timm writes it.
 pub(super) struct Named {
-    /// The name between underscores, without repository and tag.
+    /// The name with underscores at both ends, without repository and tag.
     words: String,
 }
 
@@ -186,12 +185,12 @@ impl Named {
         self.first(|says| if let Other(why) = says { Some(*why) } else { None })
     }
 
-    /// What the name says of the activation, if it is not the exact GELU for certain.
+    /// Why the activation may not be the exact GELU, according to the name.
     pub fn activation(&self) -> Option<&'static str> {
         self.first(|says| if let Activation(why) = says { Some(*why) } else { None })
     }
 
-    /// The number of heads, if the name begins as one of timm's.
+    /// The number of heads, if the name begins like one of timm's.
     pub fn heads(&self) -> Option<usize> {
         let begins = |words: &str| self.words.starts_with(&format!("_{words}_"));
         ROWS.iter().filter(|(words, _)| begins(words)).find_map(|(_, says)| match says {
@@ -200,7 +199,7 @@ impl Named {
         })
     }
 
-    /// ε, if it is not timm's usual one.
+    /// ε, if it is not timm's default.
     pub fn eps(&self) -> Option<f64> {
         self.first(|says| if let Eps(eps) = says { Some(*eps) } else { None })
     }
@@ -210,7 +209,7 @@ impl Named {
         self.first(|says| if let Says::Pooling(pooling) = says { Some(*pooling) } else { None })
     }
 
-    /// Whether every word of the name is one that timm gives to plain Vision Transformers.
+    /// Whether timm uses every word of the name for plain Vision Transformers.
     pub fn is_known(&self) -> bool {
         let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let after = |word: &str, start| word.strip_prefix(start).is_some_and(number);
@@ -235,6 +234,6 @@ pub(super) fn check(settings: &Settings) -> Result<(), Error> {
     let Some(why) = settings.text(key)?.and_then(|name| Named::new(name).other()) else {
         return Ok(());
     };
-    let remedy = "use a plain model; if this is one, correct its architecture's name";
+    let remedy = "use a plain model; if this is one, correct the architecture name";
     Err(settings.not_computed(key, why, PLAIN, remedy))
 }

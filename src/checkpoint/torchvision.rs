@@ -1,6 +1,6 @@
-//! torchvision's layout: `VisionTransformer` of `torchvision.models.vision_transformer`, its first
-//! version's MLP names (`linear_1`, `linear_2`), and heads that fine-tuning scripts put in its
-//! place: a bare `nn.Linear`, or one inside an `nn.Sequential`.
+//! torchvision's layout: `VisionTransformer` of `torchvision.models.vision_transformer`; the MLP
+//! names of its first version (`linear_1`, `linear_2`); and heads that fine-tuning scripts
+//! substitute: a bare `nn.Linear`, or one inside an `nn.Sequential`.
 
 use super::layout::Part;
 use super::spelling::{Spelling, index};
@@ -27,12 +27,12 @@ pub(super) const SPELLING: Spelling = Spelling {
     ],
 };
 
-/// Width, depth, MLP width and heads of the models torchvision publishes: B, L and H. The last has
-/// 80 channels a head, so that no rule of thumb finds it.
+/// Width, depth, MLP width and heads of the models that torchvision publishes: B, L and H. H has 80
+/// channels per head, so its number of heads does not follow from a common head size.
 const PUBLISHED: [[usize; 4]; 3] =
     [[768, 12, 3072, 12], [1024, 24, 4096, 16], [1280, 32, 5120, 16]];
 
-/// Where a name belongs.
+/// The canonical part of a name.
 pub(super) fn part(name: &str) -> Option<Part> {
     let numbered = name.strip_prefix("heads.").and_then(index).map(|(_, rest)| rest);
     match numbered {

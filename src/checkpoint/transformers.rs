@@ -1,14 +1,14 @@
 //! The layouts of Hugging Face transformers: `ViTForImageClassification` and the classifiers of
-//! DeiT, as version 5 names their tensors in memory and as version 4 did. Version 5 still writes
-//! the old names when it saves, so only the names themselves tell which a file has.
+//! DeiT, with the names of version 5 (in memory) and of version 4. Version 5 still saves the old
+//! names, so only the names show the layout of a file.
 
 use super::layout::Part;
 use super::spelling::Spelling;
 
-/// Before every name of the backbone, unless the file is a bare backbone.
+/// Prefix of every name of the backbone, unless the file is a bare backbone.
 const ROOTS: [&str; 2] = ["vit.", "deit."];
 
-/// What a backbone computes beside the path to the classifier.
+/// Tensors of the backbone that the classifier does not use.
 const POOLER: [&str; 2] = ["pooler.dense.weight", "pooler.dense.bias"];
 
 const TOKENS: &[(&str, &str)] = &[
@@ -42,7 +42,7 @@ pub(super) const NEW: Spelling = Spelling {
     ],
 };
 
-/// Names up to transformers 4, and of every version's files.
+/// Names up to transformers 4, and in the files of every version.
 pub(super) const OLD: Spelling = Spelling {
     tokens: TOKENS,
     modules: MODULES,
@@ -59,7 +59,7 @@ pub(super) const OLD: Spelling = Spelling {
     ],
 };
 
-/// What stands before a backbone's name: `vit.`, `deit.` or nothing.
+/// Prefix of a backbone's name: `vit.`, `deit.` or empty.
 pub(super) fn root(name: &str) -> &'static str {
     ROOTS.into_iter().find(|root| name.starts_with(root)).unwrap_or("")
 }
@@ -69,12 +69,12 @@ pub(super) fn in_backbone(name: &str) -> bool {
     !name.contains("classifier.")
 }
 
-/// Where a name belongs.
+/// The canonical part of a name.
 pub(super) fn part(spelling: &Spelling, name: &str) -> Option<Part> {
     spelling.part(&name[root(name).len()..])
 }
 
-/// Whether a tensor takes no part in classification.
+/// Whether a tensor is not used for classification.
 pub(super) fn is_ignored(name: &str) -> bool {
     POOLER.contains(&&name[root(name).len()..])
 }

@@ -1,4 +1,4 @@
-//! transformers' `config.json` held against the tensors, and what neither says.
+//! Checks transformers' `config.json` against the tensors and records assumptions.
 
 use super::reader::Reader;
 use super::settings::Settings;
@@ -7,13 +7,13 @@ use super::timm_names::PLAIN;
 use super::{Error, Layout};
 use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 
-/// Networks that transformers computes as planish does.
+/// Networks that transformers computes like planish.
 const MODEL_TYPES: [&str; 2] = ["vit", "deit"];
 
-/// The same, and transformers' wrapper of timm's models, in a configuration of timm's.
+/// The same and transformers' wrapper of timm models, for a timm configuration.
 const MODEL_TYPES_OF_TIMM: [&str; 3] = ["vit", "deit", "timm_wrapper"];
 
-/// Classes of these networks. A classifier may be saved under the name of another of them.
+/// Classes of these networks. A classifier may be saved under the class name of another one.
 const CLASSES: [&str; 9] = [
     "ViTForImageClassification",
     "ViTForMaskedImageModeling",
@@ -26,7 +26,7 @@ const CLASSES: [&str; 9] = [
     "TimmWrapperModel",
 ];
 
-/// Settings that planish reads, here or for the grid of patches, the heads and the class names.
+/// Settings that planish reads, here or for the patch grid, the heads and the class names.
 const READ: [&str; 16] = [
     "architectures",
     "hidden_act",
@@ -46,8 +46,8 @@ const READ: [&str; 16] = [
     "qkv_bias",
 ];
 
-/// Settings that leave what a trained classifier computes as it is: dropout and initialisation, the
-/// pooler, and what every model of transformers has for generating text and for returning results.
+/// Settings that do not change what a trained classifier computes: dropout and initialisation, the
+/// pooler, and the settings of all transformers models for text generation and returned results.
 const HARMLESS: [&str; 60] = [
     "attention_probs_dropout_prob",
     "attn_implementation",
@@ -111,15 +111,15 @@ const HARMLESS: [&str; 60] = [
     "use_cache",
 ];
 
-/// Settings that change what is computed unless they are false or empty, and how.
+/// Settings that change the computation unless they are false or empty, and the change.
 const OTHER: [(&str, &str); 7] = [
     ("add_cross_attention", "the model attends to another one"),
-    ("auto_map", "the model has code of its own"),
+    ("auto_map", "the model has custom code"),
     ("is_decoder", "the attention is masked"),
     ("is_encoder_decoder", "the model has a decoder"),
     ("per_layer_config", "layers differ in their settings"),
     ("pruned_heads", "heads are removed when the model is loaded"),
-    ("quantization_config", "the weights are quantised"),
+    ("quantization_config", "the weights are quantized"),
 ];
 
 /// Refuses a network that planish does not compute, by its name alone.
@@ -139,8 +139,7 @@ pub(super) fn check_names(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses settings of other networks than planish computes, and those whose meaning it does not
-/// know.
+/// Refuses settings of networks that planish does not compute, and unknown settings.
 fn check_keys(settings: &Settings) -> Result<(), Error> {
     for key in settings.keys("") {
         if READ.contains(&key) || HARMLESS.contains(&key) || key.starts_with('_') {
@@ -159,7 +158,7 @@ fn check_keys(settings: &Settings) -> Result<(), Error> {
 }
 
 impl Reader<'_> {
-    /// What the configuration may state and the tensors show.
+    /// Checks settings that the configuration may state against the tensors.
     pub(super) fn check_transformers(
         &self,
         config: &Config,
@@ -192,8 +191,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Whether the tensors are those of the network that the configuration states: in another
-    /// library's layout they may show what transformers' networks do not have.
+    /// Checks that the tensors belong to the stated network. In another library's layout they may
+    /// have parts that transformers' networks do not have.
     fn check_network(&self, config: &Config, settings: &Settings) -> Result<(), Error> {
         let place = settings.place.as_str();
         let after_pool = config.final_norm == FinalNorm::AfterPool;
@@ -222,7 +221,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Pooling, activation and ε, which leave no trace in the tensors.
+    /// Pooling, activation and ε, which the tensors do not determine.
     pub(super) fn transformers_arithmetic(
         &mut self,
         config: &mut Config,
@@ -249,7 +248,7 @@ impl Reader<'_> {
             Some("gelu") => Activation::Gelu,
             Some("gelu_new" | "gelu_pytorch_tanh") => Activation::GeluTanh,
             Some(_) => {
-                let means = "it names another activation";
+                let means = "it selects another activation";
                 let computes = "the exact GELU and its tanh approximation (`gelu`, `gelu_new`, \
                      `gelu_pytorch_tanh`)";
                 let remedy = "use a model with one of these";

@@ -1,4 +1,4 @@
-//! transformers' `preprocessor_config.json`: what its image processors do to an image.
+//! transformers' `preprocessor_config.json`: the preprocessing by its image processors.
 
 use super::Error;
 use super::reader::Reader;
@@ -6,10 +6,10 @@ use super::settings::Settings;
 use crate::data::{CropOffset, Interpolation, Preprocess, Resize};
 use crate::vit::Config;
 
-/// What transformers multiplies levels by where nothing else is said: to units of the full scale.
+/// transformers' default factor for levels, which maps them to units of the full scale.
 const FULL_SCALE: f64 = 1.0 / 255.0;
 
-/// What planish does to images.
+/// The preprocessing steps of planish.
 const STEPS: &str = "a resize, a centre crop, a scaling of levels and a normalisation";
 
 /// Settings that planish reads.
@@ -29,8 +29,8 @@ const READ: [&str; 13] = [
     "size",
 ];
 
-/// Settings that leave the pixels of an RGB image as they are. `default_to_square` is one of them,
-/// for `size` is taken as a single number only where that means a square.
+/// Settings that do not change the pixels of an RGB image. `default_to_square` is one of them,
+/// because a single number as `size` is accepted only if it means a square.
 const HARMLESS: [&str; 9] = [
     "data_format",
     "default_to_square",
@@ -43,15 +43,15 @@ const HARMLESS: [&str; 9] = [
     "return_tensors",
 ];
 
-/// Kinds of processors that do these steps and have defaults of their own, other than a squash by
-/// the bilinear filter; and whether a single number as `size` means a square to them.
+/// Kinds of processors that do these steps and whose defaults differ from a squash by the bilinear
+/// filter; and whether they take a single number as `size` for a square.
 const KINDS: [(&str, bool); 4] = [("DeiT", true), ("Beit", false), ("Bit", false), ("CLIP", false)];
 
-/// What follows the kind in a processor's name.
+/// Suffixes of a processor's name after the kind.
 const SUFFIXES: [&str; 4] =
     ["ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor"];
 
-/// Refuses processors that do other steps, and settings whose meaning planish does not know.
+/// Refuses processors with other steps, and unknown settings.
 fn check_processor(images: &Settings) -> Result<(), Error> {
     let remedy = "state resize, interpolation, mean and standard deviation yourself";
     for key in ["image_processor_type", "feature_extractor_type"] {
@@ -66,7 +66,7 @@ fn check_processor(images: &Settings) -> Result<(), Error> {
         };
         let sized = images.get("size").is_some_and(|size| square || size.is_object());
         if !(sized && images.states("do_center_crop") && images.states("resample")) {
-            let means = "this processor has defaults of its own for `size`, `do_center_crop` and \
+            let means = "this processor has its own defaults for `size`, `do_center_crop` and \
                  `resample`, and the file does not state them all";
             return Err(images.not_computed(key, means, STEPS, remedy));
         }
@@ -83,13 +83,13 @@ fn check_processor(images: &Settings) -> Result<(), Error> {
 }
 
 impl Reader<'_> {
-    /// Preprocessing, or none if nothing gives mean and standard deviation.
+    /// The preprocessing; `None` if mean and standard deviation are not stated.
     ///
-    /// transformers computes (r x − m)/s on levels x with `rescale_factor` r; planish
-    /// (x/255 − m′)/s′, which is the same for m′ = m/(255 r) and s′ = s/(255 r).
+    /// transformers computes (r x − m)/s on levels x with `rescale_factor` r; planish computes
+    /// (x/255 − m′)/s′. They are equal for m′ = m/(255 r) and s′ = s/(255 r).
     ///
     /// # Errors
-    /// Values of the wrong type or number, and steps that planish does not have.
+    /// Values of the wrong type or number, and unsupported steps.
     pub(super) fn transformers_images(
         &mut self,
         config: &Config,
@@ -98,7 +98,7 @@ impl Reader<'_> {
         let asked = flags.resize.is_some() && flags.interpolation.is_some();
         let replaced = flags.mean.is_some() && flags.std.is_some();
         let moments = match self.images {
-            // Where the user states every step, the file has no say.
+            // If the user states every step, the file is ignored.
             Some(_) if asked && replaced => None,
             Some(images) => {
                 check_processor(images)?;
@@ -110,7 +110,7 @@ impl Reader<'_> {
         let mut values = Vec::new();
         for (key, flag, i) in [("mean", &self.overrides.mean, 0), ("std", &self.overrides.std, 1)] {
             let (place, found) = match (flag, &moments) {
-                (Some(flag), _) => (format!("--{key}"), flag.clone()),
+                (Some(flag), _) => (format!("`{key}`"), flag.clone()),
                 (None, Some(moments)) => (place.to_string(), moments[i].clone()),
                 (None, None) => return Ok(None),
             };
@@ -131,21 +131,21 @@ impl Reader<'_> {
     fn transformers_resize(&mut self, config: &Config) -> Result<Resize, Error> {
         if let Some(share) = self.overrides.crop_pct {
             return Err(Error::Setting {
-                place: "--crop-pct".into(),
+                place: "option".into(),
                 key: "crop_pct".into(),
-                expected: "a resize in pixels, as transformers states it".into(),
+                expected: "a resize in pixels, as transformers specifies it".into(),
                 found: share.to_string(),
-                remedy: "give --resize".into(),
+                remedy: "give `resize`".into(),
             });
         }
         if let Some(resize) = self.overrides.resize {
             return Ok(resize);
         }
         let Some(images) = self.images else {
-            self.assumed.push("resize: to the model's size, whatever the aspect ratio".into());
+            self.assumed.push("resize: to the model's size, ignoring the aspect ratio".into());
             return Ok(Resize::Squash);
         };
-        let remedy = "give --resize";
+        let remedy = "give `resize`";
         if images.flag("do_resize")? == Some(false) {
             return Err(images.unsupported("do_resize", "true", remedy));
         }
@@ -178,7 +178,7 @@ impl Reader<'_> {
         match size {
             Some(size) if size == config.image_size => Ok(Resize::Squash),
             None => {
-                self.assumed.push("resize: to the model's size, whatever the aspect ratio".into());
+                self.assumed.push("resize: to the model's size, ignoring the aspect ratio".into());
                 Ok(Resize::Squash)
             }
             Some([height, width]) if crops => {
@@ -210,7 +210,7 @@ impl Reader<'_> {
             Some((_, 3)) => Ok(Interpolation::Bicubic),
             Some((images, _)) => {
                 let expected = "0 (nearest), 2 (bilinear) or 3 (bicubic)";
-                Err(images.unsupported("resample", expected, "give --interpolation"))
+                Err(images.unsupported("resample", expected, "give `interpolation`"))
             }
             None => {
                 self.assumed.push("interpolation: bilinear".into());
@@ -225,14 +225,13 @@ fn sides(images: &Settings, key: &str) -> Result<[usize; 2], Error> {
     let side = |side: &str| images.count(&format!("{key}.{side}"));
     match (side("height")?, side("width")?) {
         (Some(height), Some(width)) => Ok([height, width]),
-        _ => Err(images.unsupported(key, "a number, or height and width", "give --resize")),
+        _ => Err(images.unsupported(key, "a number, or height and width", "give `resize`")),
     }
 }
 
-/// Mean and standard deviation in units of the full scale, if the file says how images are
-/// normalised.
+/// Mean and standard deviation in units of the full scale, if the file states the normalisation.
 fn stated_moments(images: &Settings) -> Result<Option<[Vec<f32>; 2]>, Error> {
-    let remedy = "give --mean and --std";
+    let remedy = "give `mean` and `std`";
     if images.flag("rescale_offset")? == Some(true) {
         return Err(images.unsupported("rescale_offset", "false", remedy));
     }
@@ -250,7 +249,7 @@ fn stated_moments(images: &Settings) -> Result<Option<[Vec<f32>; 2]>, Error> {
             _ => return Ok(None),
         },
     };
-    // 1/255 in decimals is not quite 1/255; that much is no difference.
+    // Allow for 1/255 written in decimals.
     let scale = factor * 255.0;
     let scale = if (scale - 1.0).abs() < 1e-9 { 1.0 } else { scale };
     check_unit(images, scale, &mean, &std)?;
@@ -258,13 +257,13 @@ fn stated_moments(images: &Settings) -> Result<Option<[Vec<f32>; 2]>, Error> {
     Ok(Some([scaled(mean), scaled(std)]))
 }
 
-/// Whether mean and standard deviation are of pixels from 0 to `scale`.
+/// Checks that mean and standard deviation are those of pixels from 0 to `scale`.
 ///
-/// Pixels of other units than the full scale are rare, and a file that says so by mistake, as
-/// `do_rescale: false` beside an `image_std` of 0.5, divides by less than the distance of two levels.
+/// Pixels in other units than the full scale are rare. A file that states them by mistake, such as
+/// `do_rescale: false` with an `image_std` of 0.5, divides by less than the distance of two levels.
 fn check_unit(images: &Settings, scale: f64, mean: &[f32], std: &[f32]) -> Result<(), Error> {
     let least = if scale == 1.0 { 0.0 } else { scale / 255.0 };
-    // Single precision rounds what the file says.
+    // The values of the file are rounded to single precision.
     let within = |x: f32, from: f64| f64::from(x) >= from * (1.0 - 1e-6) && f64::from(x) <= scale;
     let fits = |x: f32| within(x, least) && x > 0.0;
     let (key, range) = if !mean.iter().all(|&x| within(x, 0.0)) {
@@ -281,8 +280,8 @@ fn check_unit(images: &Settings, scale: f64, mean: &[f32], std: &[f32]) -> Resul
     };
     let expected = format!("numbers {range}, in units of {unit}");
     let remedy = match scale == 1.0 {
-        true => "divide levels by 255, or give --mean and --std",
-        false => "correct do_rescale and rescale_factor, or give --mean and --std",
+        true => "divide levels by 255, or give `mean` and `std`",
+        false => "correct do_rescale and rescale_factor, or give `mean` and `std`",
     };
     Err(images.unsupported(key, &expected, remedy))
 }

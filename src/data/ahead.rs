@@ -1,22 +1,22 @@
-//! Things made ahead of their use by threads of their own, a bounded number of them.
+//! Prefetching: values computed before their use on background threads, with bounded memory.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Makes a V for each key it is told will be wanted, up to `most` at a time.
+/// Computes a V for each requested key, at most `most` at a time.
 ///
-/// What is made depends on the key alone, so whether a thing was made ahead or by the taker
-/// changes the time and nothing else. The threads are not those of the thread pool: a pool's
-/// thread that waits for one of them can never be the one that should do the work.
+/// The value depends on the key alone, so prefetching affects only the time. The threads are not
+/// from the thread pool: a pool thread that waits for a value could otherwise wait for work that
+/// only it would do.
 #[derive(Debug)]
 pub(crate) struct Ahead<K, V>(Arc<Shared<K, V>>);
 
 #[derive(Debug)]
 struct Shared<K, V> {
     state: Mutex<State<K, V>>,
-    /// There is something to make, or nothing ever again.
+    /// Signals new work, or shutdown.
     work: Condvar,
-    /// Something was made.
+    /// Signals that a value was computed.
     made: Condvar,
     most: usize,
 }
@@ -44,15 +44,15 @@ enum Stage<V> {
 }
 
 impl<K, V> Shared<K, V> {
-    /// No code that can panic runs under the lock, so a poisoned one is sound.
+    /// No code under the lock can panic, so a poisoned lock is consistent.
     fn lock(&self) -> MutexGuard<'_, State<K, V>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<K: Clone + PartialEq + Send + 'static, V: Send + 'static> Ahead<K, V> {
-    /// At most `most` things made or being made, by `threads` threads. A thread that the system
-    /// refuses is done without: then takers make more themselves.
+    /// At most `most` values computed or in progress, on `threads` threads. Threads that the system
+    /// refuses are skipped; then callers of `take` compute more values themselves.
     pub fn new(
         most: usize,
         threads: usize,
@@ -70,8 +70,8 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + 'static> Ahead<K, V> {
         Self(shared)
     }
 
-    /// Tells what will be taken next. What was told before the last call and never taken is
-    /// dropped: whoever wanted it has given up.
+    /// Sets the keys that will be taken next. Values requested before the last call and never taken
+    /// are dropped.
     pub fn want(&self, keys: impl IntoIterator<Item = K>) {
         let mut state = self.0.lock();
         state.call += 1;
@@ -89,8 +89,8 @@ impl<K: Clone + PartialEq + Send + 'static, V: Send + 'static> Ahead<K, V> {
         self.0.work.notify_all();
     }
 
-    /// The thing made for `key`, waited for if it is being made; `None` if nobody has begun, and
-    /// nobody will.
+    /// The value for `key`, after waiting if it is being computed; `None` if it is not queued or
+    /// cannot be computed.
     pub fn take(&self, key: &K) -> Option<V> {
         let mut state = self.0.lock();
         loop {
@@ -117,7 +117,7 @@ impl<K, V> Drop for Ahead<K, V> {
     }
 }
 
-/// Takes the slot of a thing that could not be made away, so that its taker does not wait.
+/// Removes the slot of a value that could not be computed, so that its taker does not wait.
 struct Unmade<'a, K: PartialEq, V>(&'a Shared<K, V>, K);
 
 impl<K: PartialEq, V> Drop for Unmade<'_, K, V> {
@@ -151,7 +151,7 @@ fn run<K: Clone + PartialEq, V>(shared: &Shared<K, V>, make: &impl Fn(&K) -> V) 
             slot.stage = Stage::Made(value);
         }
         drop(state);
-        // Finds no running slot now, and tells those who wait.
+        // The slot is not running now; wakes the waiting threads.
         drop(unmade);
         state = shared.lock();
     }

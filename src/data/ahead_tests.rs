@@ -2,14 +2,14 @@ use super::*;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-/// How many things are alive, and how many were at most.
+/// Number of values alive, and its maximum.
 #[derive(Default)]
 struct Gauge {
     alive: AtomicUsize,
     most: AtomicUsize,
 }
 
-/// A thing that is counted.
+/// A counted value.
 struct Counted(u64, Arc<Gauge>);
 
 impl Counted {
@@ -30,12 +30,12 @@ fn square(key: &u64, gauge: &Arc<Gauge>) -> Counted {
 }
 
 #[test]
-fn what_is_taken_is_right_and_what_is_held_is_bounded() {
+fn taken_values_are_correct_and_memory_is_bounded() {
     for (most, threads) in [(1, 1), (3, 1), (5, 4), (64, 3), (4, 0)] {
         let gauge = Arc::new(Gauge::default());
         let held = gauge.clone();
         let ahead = Ahead::new(most, threads, move |key| square(key, &held));
-        // Waves of eight, the next told before each, as the objective does.
+        // Waves of eight, the next one requested before each, as in the objective.
         for wave in 0..40u64 {
             ahead.want((wave + 1) * 8..(wave + 2) * 8);
             for key in wave * 8..(wave + 1) * 8 {
@@ -43,14 +43,14 @@ fn what_is_taken_is_right_and_what_is_held_is_bounded() {
                 assert_eq!(thing.0, key * key);
             }
         }
-        // One in the taker's hand, and one on each thread whose slot was given up.
+        // One held by the taker, and one on each thread whose slot was dropped.
         let found = gauge.most.load(SeqCst);
         assert!(found <= most + 1 + threads, "{found} alive with {most} slots, {threads} threads");
     }
 }
 
 #[test]
-fn things_are_made_before_they_are_taken() {
+fn values_are_computed_before_they_are_taken() {
     let gauge = Arc::new(Gauge::default());
     let held = gauge.clone();
     let ahead = Ahead::new(4, 2, move |key| square(key, &held));
@@ -66,7 +66,7 @@ fn things_are_made_before_they_are_taken() {
 }
 
 #[test]
-fn what_nobody_took_makes_room() {
+fn values_never_taken_are_dropped() {
     let gauge = Arc::new(Gauge::default());
     let held = gauge.clone();
     let ahead = Ahead::new(2, 1, move |key| square(key, &held));
@@ -82,14 +82,14 @@ fn what_nobody_took_makes_room() {
 }
 
 #[test]
-fn a_taker_does_not_wait_for_what_cannot_be_made() {
+fn a_taker_does_not_wait_for_a_failed_value() {
     let ahead = Ahead::new(4, 1, |key: &u64| {
         std::thread::sleep(Duration::from_millis(5));
         assert!(*key != 1, "told to fail");
         *key
     });
     ahead.want([1, 2]);
-    // Whether it was queued, running or given up: nothing comes, and nothing hangs.
+    // Whether it was queued, running or dropped: no value comes, and nothing blocks.
     assert_eq!(ahead.take(&1), None);
 }
 

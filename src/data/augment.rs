@@ -7,25 +7,26 @@ use std::str::FromStr;
 use super::Error;
 use super::order::{below, stream, unit};
 
-/// What may happen to a training image each time it is seen.
+/// Random augmentation of a training image, drawn anew in each epoch.
 ///
-/// In JSON and TOML it is the list that [`Augment::from_str`] reads.
+/// In JSON and TOML it is the list parsed by [`Augment::from_str`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Augment {
-    /// Mirror left and right with probability one half.
+    /// Mirror left and right with probability 1/2.
     pub flip: bool,
-    /// Move by up to this many pixels of the model's image, up or down and left or right; what
-    /// is vacated is black (level 0), or 0.0 in prepared images.
+    /// Shift by up to this many pixels of the model's image, vertically and horizontally; vacated
+    /// pixels are black (level 0), or 0.0 in prepared images.
     pub shift: usize,
-    /// Random resized crop: the least share of the image's area that is kept, in (0, 1].
+    /// Random resized crop: minimum fraction of the image's area that is kept, in (0, 1].
     pub crop: Option<f32>,
 }
 
 impl FromStr for Augment {
     type Err = Error;
 
-    /// Reads a list such as `flip,shift=2,crop=0.8`; `none` or nothing is no augmentation.
+    /// Parses a list such as `flip,shift=2,crop=0.8`; `none` or an empty list means no
+    /// augmentation.
     fn from_str(text: &str) -> Result<Self, Error> {
         let mut augment = Augment::default();
         let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -44,10 +45,10 @@ impl FromStr for Augment {
                 }
                 Some(("crop", scale)) => {
                     let scale = scale.parse().ok().filter(|s| *s > 0.0 && *s <= 1.0);
-                    augment.crop = Some(
-                        scale
-                            .ok_or_else(|| fail("crop=S with S the least area kept, in (0, 1]"))?,
-                    );
+                    augment.crop =
+                        Some(scale.ok_or_else(|| {
+                            fail("crop=S with S the minimum area kept, in (0, 1]")
+                        })?);
                 }
                 _ => return Err(fail("flip, shift=K, crop=S or none, separated by commas")),
             }
@@ -71,7 +72,7 @@ impl From<Augment> for String {
 }
 
 impl fmt::Display for Augment {
-    /// The list that [`Augment::from_str`] reads.
+    /// The list that [`Augment::from_str`] parses.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let mut items: Vec<String> = Vec::new();
         items.extend(self.flip.then(|| "flip".to_owned()));
@@ -103,10 +104,11 @@ pub(super) struct Draw {
 }
 
 impl Augment {
-    /// The fate of image `index`, of stored height and width `size`, in one epoch.
+    /// The augmentation of image `index`, of stored height and width `size`, in one epoch.
     pub(super) fn draw(&self, size: [usize; 2], seed: u64, epoch: u64, index: usize) -> Draw {
         let mut rng = stream(seed, &format!("augmentation, epoch {epoch}, image {index}"));
-        // Drawn whether used or not, so that one setting does not change the others' numbers.
+        // Drawn whether used or not, so that one setting does not affect the others' random
+        // numbers.
         let flip = below(&mut rng, 2) == 1;
         let span = 2 * self.shift as u64 + 1;
         let shift = [0; 2].map(|_: i64| below(&mut rng, span) as i64 - self.shift as i64);
@@ -115,11 +117,12 @@ impl Augment {
     }
 }
 
-/// A window of at least `scale` of the area, width to height between 3/4 and 4/3; after ten
-/// misses the whole image (Szegedy et al., CVPR 2015, as in torchvision's `RandomResizedCrop`).
+/// A window of at least `scale` of the area, with width to height between 3/4 and 4/3; the whole
+/// image after ten failed draws (Szegedy et al., CVPR 2015, as in torchvision's
+/// `RandomResizedCrop`).
 ///
-/// The longer side over the shorter is uniform in [1, 4/3], not log-uniform: `exp` differs in its
-/// last bit from machine to machine, and with it the rounding of a side could.
+/// The ratio of the longer to the shorter side is uniform in [1, 4/3], not log-uniform: the last
+/// bit of `exp` depends on the machine, which could change the rounding of a side.
 fn random_crop([height, width]: [usize; 2], scale: f64, mut unit: impl FnMut() -> f64) -> Window {
     let area = (height * width) as f64;
     for _ in 0..10 {
@@ -139,8 +142,8 @@ fn random_crop([height, width]: [usize; 2], scale: f64, mut unit: impl FnMut() -
 }
 
 impl Draw {
-    /// Where the pixel that lands at `[y, x]` comes from in an image of height and width `size`
-    /// that is first flipped, then shifted; `None` where the shift vacated it.
+    /// Source position of pixel `[y, x]` in an image of height and width `size` that is first
+    /// flipped, then shifted; `None` where the shift vacated it.
     pub(super) fn source(&self, [y, x]: [usize; 2], size: [usize; 2]) -> Option<[usize; 2]> {
         let back = |at: usize, shift: i64, len: usize| {
             usize::try_from(at as i64 - shift).ok().filter(|&i| i < len)
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_too_long_to_crop_is_kept_whole() {
+    fn an_image_too_elongated_to_crop_is_kept_whole() {
         let window = random_crop([2, 100], 1.0, || 0.5);
         assert_eq!(window, Window { top: 0, left: 0, height: 2, width: 100 });
     }

@@ -1,14 +1,14 @@
-//! Whether a model is given grey images as colour, or colour images as grey.
+//! Whether grey images are converted for a colour model, or colour images for a grey model.
 
 use super::store::Store;
 use super::{DataSet, Split};
 
-/// Image files of a split that are looked at, evenly spaced: a data set is grey or not as a whole,
+/// Image files of a split that are inspected, evenly spaced. A data set is grey or not as a whole,
 /// and reading every header of a large one takes minutes.
 const LOOKED_AT: usize = 8;
 
-/// A note if the images do not have the model's number of channels. Grey images are repeated in three
-/// channels and colour images are turned grey; prepared images are never changed.
+/// A note if the images do not have the model's number of channels. Grey images are repeated in
+/// three channels and colour images are converted to grey; prepared images are never changed.
 pub fn channels_changed(set: &DataSet, channels: usize) -> Option<String> {
     let place = set.path.display();
     set.splits().iter().find_map(|split| match (stored(split), channels) {
@@ -17,13 +17,13 @@ pub fn channels_changed(set: &DataSet, channels: usize) -> Option<String> {
              three times"
         )),
         (Some(3), 1) => Some(format!(
-            "{place}: the images are RGB and the model takes grey: they are turned grey (ITU-R 601)"
+            "{place}: the images are RGB and the model takes grey: they are converted to grey (ITU-R 601)"
         )),
         _ => None,
     })
 }
 
-/// Channels of raw images as stored; of image files, the most that any file looked at has.
+/// Stored channels of raw images; for image files, the maximum over the files inspected.
 fn stored(split: &Split) -> Option<usize> {
     match &*split.store {
         Store::Memory(images) => (!images.prepared).then_some(images.shape[0]),
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn image_files_are_grey_if_every_file_looked_at_is() {
+    fn image_files_are_grey_if_every_file_inspected_is() {
         let root = tempfile::tempdir().unwrap();
         let class = root.path().join("a");
         std::fs::create_dir(&class).unwrap();
@@ -74,11 +74,11 @@ mod tests {
         assert_eq!(note(1), None);
         (0..40).for_each(|i| save(&format!("{i:02}.png"), ColorType::La8));
         assert!(note(3).is_some(), "grey with transparency is grey");
-        // A few grey images among colour ones are usual.
+        // A few grey images among colour images are common.
         save("20.png", ColorType::Rgb8);
         assert_eq!(note(3), None);
         assert!(note(1).is_some_and(|text| text.contains("turned grey")));
-        // Files that are no images are for whoever decodes them to report.
+        // Files that are not images are reported when they are decoded.
         (0..40).for_each(|i| std::fs::write(class.join(format!("{i:02}.png")), "x").unwrap());
         assert_eq!((note(1), note(3)), (None, None));
     }

@@ -1,68 +1,68 @@
-//! Which images train, which validate, which test.
+//! Selects the training, validation and test images.
 //!
-//! The validation set V must be unseen by the checkpoint: the gap ΔL of a layer is at most L^V,
-//! so a V taken from fitted training data shows nothing.
+//! The checkpoint must not have been trained on the validation set V: the gap ΔL of a layer is at
+//! most L^V, so a V from fitted training data shows nothing.
 
 use super::fitted::{Sample, narrow};
 use super::folds::{stratified_cut, stratified_halves};
 use super::{DataSet, Error, Split};
 
-/// What our `finetune` writes into a checkpoint about the images it held out.
+/// The record that `finetune` writes into a checkpoint about its held-out images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SplitProvenance {
-    /// Seed of the cut.
+    /// Seed of the split.
     pub seed: u64,
-    /// Share of the training split held out.
+    /// Fraction of the training split held out.
     pub fraction: f64,
-    /// [`Split::digest`] of the whole training split, before the cut.
+    /// [`Split::digest`] of the whole training split, before the split.
     pub data_digest: String,
 }
 
-/// What a command knows when it chooses its splits.
+/// Inputs of the selection.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// `--data`.
+    /// `data`.
     pub data: &'a DataSet,
-    /// `--train-data`.
+    /// `train_data`.
     pub train_data: Option<&'a DataSet>,
-    /// `--val-data`.
+    /// `val_data`.
     pub val_data: Option<&'a DataSet>,
-    /// `--test-data`.
+    /// `test_data`.
     pub test_data: Option<&'a DataSet>,
-    /// `--val-from-train`: share of the training split to hold out.
+    /// `val_from_train`: fraction of the training split to hold out.
     pub val_from_train: Option<f64>,
     /// The checkpoint's provenance, if it has one.
     pub provenance: Option<&'a SplitProvenance>,
-    /// The images it was fine-tuned on, if these are a part of the training split and training
-    /// should keep to them.
+    /// The images that the checkpoint was fine-tuned on, if they are a part of the training split
+    /// and training should use only them.
     pub sample: Option<&'a Sample>,
-    /// Seed of every cut made here.
+    /// Seed of every split made here.
     pub seed: u64,
 }
 
-/// The splits and how they came about. No two share an image of one file.
+/// The selected splits and their origin. No two of them share an image of one file.
 #[derive(Clone, Debug)]
 pub struct Roles {
-    /// Training images, less what was cut off for validation.
+    /// The training images, without those held out for validation.
     pub train: Option<Split>,
-    /// V.
+    /// The test images, used once, for the final figures.
     pub val: Option<Split>,
     /// Test images, read once, for final figures.
     pub test: Option<Split>,
-    /// Where V comes from, such as `half of test, seed 0`; `none` without V.
+    /// Origin of V, such as `half of test, seed 0`; `none` without V.
     pub val_origin: String,
-    /// What a reader of the figures should know.
+    /// Notes for readers of the figures.
     pub notes: Vec<String>,
 }
 
-/// A part that a split plays.
+/// The role of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Mini-batches are drawn from it.
     Train,
-    /// V: plan, temperature and hyper-parameters use it.
+    /// V: selects hyper-parameters, temperature and plan.
     Val,
-    /// Final figures use it, once.
+    /// Final figures, computed once.
     Test,
 }
 
@@ -75,8 +75,7 @@ impl Role {
         }
     }
 
-    /// The split of `data`, given for this role by a flag of its own: the one of that name, or
-    /// the only one there is.
+    /// The split of `data`, which was given for this role: the one of that name, or the only one.
     fn of(self, data: &DataSet) -> Result<Split, Error> {
         let named = match self {
             Role::Train => data.train(),
@@ -96,20 +95,21 @@ impl Role {
     }
 }
 
-/// Chooses the roles. V comes from the first of these that there is: `--val-data`;
-/// `--val-from-train`; the split `val`; what `finetune` held out, if the provenance's digest is
-/// that of the training split; half of the test split, stratified by class, the other half being
-/// test from then on.
+/// Selects the roles. V is the first of these that exists: `val_data`; `val_from_train`; the split
+/// `val`; the images that `finetune` held out, if the provenance has the digest of the training
+/// split; half of the test split, stratified by class. In the last case the other half is the test
+/// split.
 ///
-/// A lone split `all` is V, unless `--val-data` or `--val-from-train` names another: then it is
+/// A single split `all` is V, unless `val_data` or `val_from_train` is given; then it is the
+/// training split.
 /// the training split.
 ///
-/// Training keeps to the images of [`Request::sample`] where the training split has them.
+/// If the training split has the images of [`Request::sample`], training uses only these.
 ///
 /// # Errors
-/// [`Error::Role`] if a data set given for one role has several splits and none of that name, or
-/// `--val-from-train` has no training split to cut; [`Error::Setting`] if its fraction is not in
-/// (0, 1) or both it and `--val-data` are given; [`Error::Empty`] if a cut leaves no images.
+/// [`Error::Role`] if a data set given for one role has several splits and none of that name, or if
+/// `val_from_train` is given without a training split; [`Error::Setting`] if its fraction is not in
+/// (0, 1), or if `val_data` is also given; [`Error::Empty`] if no images remain.
 pub fn choose(request: &Request) -> Result<Roles, Error> {
     let data = request.data;
     let given = |role: Role, data: Option<&DataSet>| data.map(|d| role.of(d)).transpose();
@@ -126,7 +126,7 @@ pub fn choose(request: &Request) -> Result<Roles, Error> {
     }
     let whole = roles.train.clone();
     let mut roles = with_validation(roles, request)?;
-    // Images cut off by hand may be among the sample's.
+    // Held-out images may be among those of the sample.
     if let (Some(whole), Some(sample), None) = (&whole, request.sample, request.val_from_train) {
         narrow(&mut roles, whole, sample)?;
     }
@@ -137,13 +137,13 @@ fn with_validation(mut roles: Roles, request: &Request) -> Result<Roles, Error> 
     let Request { data, seed, .. } = *request;
     match (request.val_data, request.val_from_train) {
         (Some(_), Some(fraction)) => Err(Error::Setting {
-            name: "--val-from-train",
-            expected: "nothing, as --val-data is given".into(),
+            name: "`val_from_train`",
+            expected: "no value, because `val_data` is given".into(),
             found: fraction.to_string(),
             remedy: "pass one of the two",
         }),
         (Some(val_data), None) => {
-            roles.val_origin = format!("--val-data {}", val_data.path.display());
+            roles.val_origin = format!("`val_data` {}", val_data.path.display());
             Ok(roles)
         }
         (None, Some(fraction)) => from_train(roles, request, fraction),
@@ -166,7 +166,7 @@ fn with_validation(mut roles: Roles, request: &Request) -> Result<Roles, Error> 
     }
 }
 
-/// The split that plays `role`, or an error that says how to provide it.
+/// The split with this role, or an error that says how to provide it.
 ///
 /// # Errors
 /// [`Error::Role`] if there is none.
@@ -176,16 +176,16 @@ pub fn require(role: Role, split: Option<&Split>) -> Result<&Split, Error> {
         role: role.name(),
         found: "none".into(),
         remedy: match role {
-            Role::Train => "pass --train-data, or data with a training split",
+            Role::Train => "give `train_data`, or data with a training split",
             Role::Val => {
-                "pass --val-data, or data with a validation split or at least two test images"
+                "give `val_data`, or data with a validation split or at least two test images"
             }
-            Role::Test => "pass --test-data, or data with a test split",
+            Role::Test => "give `test_data`, or data with a test split",
         },
     })
 }
 
-/// Cuts V off the training split.
+/// Splits V off the training split.
 fn cut(roles: &mut Roles, train: &Split, fraction: f64, seed: u64) -> Result<(), Error> {
     let (rest, cut) = stratified_cut(train.labels(), fraction, seed);
     if rest.is_empty() || cut.is_empty() {
@@ -199,7 +199,7 @@ fn cut(roles: &mut Roles, train: &Split, fraction: f64, seed: u64) -> Result<(),
 }
 
 fn percent(fraction: f64) -> String {
-    // Six decimals, so that 0.07 × 100 does not show its rounding; trailing zeros say nothing.
+    // Six decimals hide the rounding of 0.07 × 100; trailing zeros are cut.
     let text = format!("{:.6}", fraction * 100.0);
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
@@ -207,34 +207,35 @@ fn percent(fraction: f64) -> String {
 fn from_train(mut roles: Roles, request: &Request, fraction: f64) -> Result<Roles, Error> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Setting {
-            name: "--val-from-train",
-            expected: "a share of the training split between 0 and 1".into(),
+            name: "`val_from_train`",
+            expected: "a fraction of the training split between 0 and 1".into(),
             found: fraction.to_string(),
-            remedy: "pass 0.1, for instance",
+            remedy: "for example 0.1",
         });
     }
     let train = require(Role::Train, roles.train.as_ref())?.clone();
     cut(&mut roles, &train, fraction, request.seed)?;
     roles.val_origin = format!("held out of train, seed {}, {}", request.seed, percent(fraction));
     roles.notes.push(
-        "V is cut from the training split: if the checkpoint was trained on these images, \
-         its gaps say nothing about unseen data"
+        "V is split off the training split: if the checkpoint was trained on these images, its \
+         gaps say nothing about unseen data"
             .into(),
     );
     Ok(roles)
 }
 
-/// Whether V could be found again by the checkpoint's provenance.
+/// Tries to find the held-out images of the checkpoint's provenance.
 fn held_out(roles: &mut Roles, provenance: Option<&SplitProvenance>) -> Result<bool, Error> {
     let Some(provenance) = provenance else { return Ok(false) };
     let SplitProvenance { seed, fraction, data_digest } = provenance;
     let train = match &roles.train {
         Some(train) if train.digest() == data_digest => train.clone(),
         found => {
-            let found = found.as_ref().map_or("there is none", |_| "this one has another digest");
+            let found =
+                found.as_ref().map_or("there is none", |_| "this one has a different digest");
             roles.notes.push(format!(
                 "the checkpoint held out {} of its training split, but {found}: \
-                 those images are not used as V",
+                 those images cannot be used as V",
                 percent(*fraction)
             ));
             return Ok(false);
@@ -250,9 +251,9 @@ fn half_of_test(mut roles: Roles, seed: u64) -> Result<Roles, Error> {
     let (val, rest) = stratified_halves(test.labels(), seed);
     if val.is_empty() || rest.is_empty() {
         let count = test.len();
-        roles
-            .notes
-            .push(format!("there is no validation split, and of {count} test images no half"));
+        roles.notes.push(format!(
+            "there is no validation split, and {count} test images cannot be split in half"
+        ));
         roles.test = Some(test);
         return Ok(roles);
     }

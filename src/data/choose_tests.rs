@@ -50,7 +50,7 @@ fn val_data_comes_first() {
     let other = data(&[("test", 8)]);
     let roles = choose(&Request { val_data: Some(&other), ..request(&base) }).unwrap();
     assert_eq!(roles.val.unwrap().len(), 8);
-    assert_eq!(roles.val_origin, "--val-data memory");
+    assert_eq!(roles.val_origin, "`val_data` memory");
     assert_eq!((roles.train.unwrap().len(), roles.test.unwrap().len()), (10, 6));
 }
 
@@ -163,9 +163,9 @@ fn an_absent_role_is_none_and_its_error_names_the_remedy() {
     assert!(roles.val.is_none() && roles.test.is_none());
     assert_eq!(roles.val_origin, "none");
     assert_eq!(require(Role::Train, roles.train.as_ref()).unwrap().len(), 10);
-    for (role, flag) in [(Role::Val, "--val-data"), (Role::Test, "--test-data")] {
+    for (role, flag) in [(Role::Val, "`val_data`"), (Role::Test, "`test_data`")] {
         let error = require(role, None).unwrap_err();
         assert!(error.to_string().contains(flag), "{error}");
     }
-    assert!(require(Role::Train, None).unwrap_err().to_string().contains("--train-data"));
+    assert!(require(Role::Train, None).unwrap_err().to_string().contains("`train_data`"));
 }

@@ -1,6 +1,6 @@
-//! CIFAR-10 and CIFAR-100 in their binary version (Krizhevsky 2009).
+//! CIFAR-10 and CIFAR-100 in binary format (Krizhevsky 2009).
 //!
-//! A file is a run of records. CIFAR-10: one label byte; CIFAR-100: the coarse label, then the
+//! A file is a sequence of records. CIFAR-10: one label byte; CIFAR-100: the coarse label, then the
 //! fine one, which is used. Then 3072 bytes: 32×32 red levels row by row, then green, then blue.
 
 use std::fs;
@@ -18,9 +18,9 @@ struct Version {
     folder: &'static str,
     train: &'static [&'static str],
     test: &'static str,
-    /// Label bytes of a record; the last is used.
+    /// Number of label bytes of a record; the last is used.
     labels: usize,
-    /// Number of classes that the last label byte tells apart.
+    /// Number of classes of the last label byte.
     classes: usize,
     names: &'static str,
 }
@@ -50,14 +50,14 @@ const VERSIONS: [Version; 2] = [
     },
 ];
 
-/// Reads the splits `train` and `test`, whichever there are, if `folder` or the archive's own
-/// folder in it holds a CIFAR data set; `None` if not. Class names come from `batches.meta.txt`
-/// or `fine_label_names.txt`, where there is one.
+/// Reads the splits `train` and `test` that exist, if `folder` or the archive's own folder in it
+/// has a CIFAR data set; otherwise `None`. Class names come from `batches.meta.txt` or
+/// `fine_label_names.txt`, if it exists.
 ///
 /// # Errors
-/// [`Error::Missing`] for some training files without the others; [`Error::Empty`],
-/// [`Error::Truncated`] and [`Error::Format`] for files that are no whole number of records,
-/// labels out of range, or another number of class names; [`Error::Read`].
+/// [`Error::Missing`] if only some training files exist; [`Error::Empty`], [`Error::Truncated`] and
+/// [`Error::Format`] for a partial record, a label out of range, or a wrong number of class names;
+/// [`Error::Read`].
 pub fn open(folder: &Path) -> Result<Option<Vec<Split>>, Error> {
     for version in &VERSIONS {
         for root in [folder.to_owned(), folder.join(version.folder)] {
@@ -84,7 +84,7 @@ fn splits(root: &Path, version: &Version) -> Result<Vec<Split>, Error> {
                 path: root.join(absent),
                 expected: format!("the companion of {}", root.join(present).display()),
                 found: "no such file".into(),
-                remedy: "unpack the whole archive, or take all training files away".into(),
+                remedy: "unpack the whole archive, or remove all training files".into(),
             });
         }
     }
@@ -111,7 +111,7 @@ fn class_names(root: &Path, version: &Version) -> Result<Option<Vec<String>>, Er
         place: "class names".into(),
         expected: format!("{} lines", version.classes),
         found: names.len().to_string(),
-        remedy: "unpack the archive again, or take this file away".into(),
+        remedy: "unpack the archive again, or remove this file".into(),
     })
 }
 

@@ -1,7 +1,7 @@
-//! CIFAR-10-C and CIFAR-100-C (Hendrycks & Dietterich 2019): the test images, corrupted already.
+//! CIFAR-10-C and CIFAR-100-C (Hendrycks & Dietterich 2019): corrupted test images.
 //!
-//! One NumPy file a corruption, u8 of shape (5·N, 32, 32, 3): all N images at severity 1, then all
-//! at 2, and so on; `labels.npy` holds 5·N labels in the same order.
+//! One NumPy file per corruption, u8 of shape (5·N, 32, 32, 3): all N images at severity 1, then
+//! all at 2, and so on. `labels.npy` holds 5·N labels in the same order.
 
 use super::{Error, Split};
 use npyz::{NpyFile, Order};
@@ -9,10 +9,10 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-/// Severities in a file.
+/// Number of severities in a file.
 const SEVERITIES: usize = 5;
 
-/// A folder of such files.
+/// A folder of these files.
 #[derive(Clone, Debug)]
 pub struct CifarC {
     folder: PathBuf,
@@ -23,12 +23,12 @@ impl CifarC {
     /// Reads the labels.
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Format`] for a file that holds no 5·N labels.
+    /// [`Error::Read`]; [`Error::Format`] for a file without 5·N labels.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("labels.npy");
         let file = npy(&path)?;
         let shape = file.shape().to_vec();
-        let wrong = |found: String| format_error(&path, "5·N labels, whole numbers", found);
+        let wrong = |found: String| format_error(&path, "5·N integer labels", found);
         let kind = file.dtype().descr();
         let labels: Option<Vec<u32>> = match kind.trim_matches('\'') {
             "|u1" => file.into_vec::<u8>().ok().map(|all| all.into_iter().map(u32::from).collect()),
@@ -50,10 +50,10 @@ impl CifarC {
         &self.labels[..self.labels.len() / SEVERITIES]
     }
 
-    /// The N images of one file at a severity of 1 to 5.
+    /// The N images of one file at a severity from 1 to 5.
     ///
     /// # Errors
-    /// [`Error::Read`]; [`Error::Format`] for a file of another shape or kind.
+    /// [`Error::Read`]; [`Error::Format`] for a file of the wrong shape or type.
     pub fn split(&self, corruption: &str, severity: usize) -> Result<Split, Error> {
         let path = self.folder.join(format!("{corruption}.npy"));
         let file = npy(&path)?;
@@ -65,7 +65,7 @@ impl CifarC {
             return Err(format_error(&path, &expected, found));
         }
         let bytes = n * 32 * 32 * 3;
-        // Levels follow the header as they are; only one severity of them is wanted.
+        // The levels follow the header uncompressed; read only those of one severity.
         let mut reader = file.into_inner();
         let read = |source| Error::Read { path: path.clone(), source };
         let skipped = (severity.clamp(1, SEVERITIES) - 1) * bytes;
@@ -92,7 +92,7 @@ fn format_error(path: &Path, expected: &str, found: String) -> Error {
         place: "header".into(),
         expected: expected.to_owned(),
         found,
-        remedy: "give the folder of CIFAR-10-C or CIFAR-100-C as its authors pack it".into(),
+        remedy: "give the folder of CIFAR-10-C or CIFAR-100-C as published".into(),
     }
 }
 
@@ -110,7 +110,7 @@ mod tests {
         fs::write(folder.join(name), all).unwrap();
     }
 
-    /// Two images: of severity s, all levels 10 s and 10 s + 1.
+    /// Two images: at severity s, all levels 10 s and 10 s + 1.
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let labels: Vec<u8> = [7i64, 3].repeat(5).iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn each_severity_is_where_it_lies() {
+    fn each_severity_is_read_from_its_place() {
         let folder = folder();
         let files = CifarC::open(folder.path()).unwrap();
         assert_eq!(files.labels(), [7, 3]);

@@ -1,29 +1,29 @@
-//! What can be wrong with class folders that are to be numbered as a checkpoint's classes.
+//! Errors of numbering class folders by a checkpoint's classes.
 
 /// Why class folders cannot be numbered.
 #[derive(Debug, thiserror::Error)]
 pub enum ClassError {
-    /// Class names that another list of classes does not have.
+    /// Class names that are not in the expected list of classes.
     #[error(
-        "{place}: expected classes of {of}, found {} that it does not have: {}; name the classes \
-         as it does ({}), or take those classes away",
+        "{place}: expected classes of {of}, found {} that are not in it: {}; rename these \
+         classes (names in {of} without data: {}), or remove them",
         unknown.len(), listed(unknown), listed(known)
     )]
     Unknown {
         /// Data set.
         place: String,
-        /// Whose classes are expected.
+        /// The source of the expected classes.
         of: String,
-        /// The names that are not among them.
+        /// The unexpected names.
         unknown: Vec<String>,
-        /// Names it has that the data lack.
+        /// Expected names that the data do not have.
         known: Vec<String>,
     },
-    /// Class folders none of which has a name of the checkpoint's.
+    /// No class folder has the name of one of the checkpoint's classes.
     #[error(
-        "{place}: expected the checkpoint's classes, such as `{expected}`, found none of them \
-         among the class folders, such as `{found}`; rename the folders to the checkpoint's class \
-         names, or, if it was trained on these very folders in sorted order, pass --class-order \
+        "{place}: expected the checkpoint's classes, such as `{expected}`, found only other \
+         class folders, such as `{found}`; rename the folders to the checkpoint's class \
+         names, or, if it was trained on these folders in sorted order, set `class_order` to \
          sorted"
     )]
     NoneKnown {
@@ -34,11 +34,11 @@ pub enum ClassError {
         /// First class folder.
         found: String,
     },
-    /// A class folder whose name the checkpoint has more than once.
+    /// A class folder whose name occurs more than once in the checkpoint.
     #[error(
         "{place}: expected one class of the checkpoint called `{name}`, found several, numbers {}; \
-         give them different names in its config.json and to the folders, or, if it was trained on \
-         these very folders in sorted order, pass --class-order sorted",
+         give them different names in its config.json and in the folders, or, if it was trained \
+         on these folders in sorted order, set `class_order` to sorted",
         numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ")
     )]
     Twice {
@@ -46,13 +46,13 @@ pub enum ClassError {
         place: String,
         /// The name.
         name: String,
-        /// The classes that have it.
+        /// The classes with this name.
         numbers: Vec<u32>,
     },
-    /// A label beyond the class names.
+    /// A label without a class name.
     #[error(
         "{place}: expected a label below {names}, the number of class names of the training images, \
-         found {label}; name every class, or no class"
+         found {label}; name every class, or none"
     )]
     Unnamed {
         /// Data set and split.
@@ -64,9 +64,9 @@ pub enum ClassError {
     },
     /// More class folders than the model has classes.
     #[error(
-        "{place}: expected at most {classes} class folders, as the checkpoint's head has classes, \
-         found {found} ({}); use data with the checkpoint's classes, or train a head of {found} \
-         first: planish finetune --from CKPT",
+        "{place}: expected at most {classes} class folders, the number of classes of the \
+         checkpoint's head, found {found} ({}); use data with the checkpoint's classes, or \
+         fine-tune a head of {found} classes first (`planish finetune`)",
         listed(names)
     )]
     TooMany {
@@ -81,7 +81,7 @@ pub enum ClassError {
     },
 }
 
-/// The first ten names, and how many more there are.
+/// The first ten names, and the number of further ones.
 fn listed(names: &[String]) -> String {
     let shown: Vec<String> = names.iter().take(10).map(|name| format!("`{name}`")).collect();
     match names.len().saturating_sub(10) {

@@ -1,4 +1,4 @@
-//! The classes of data matched to a checkpoint's by name.
+//! Matches the classes of data to a checkpoint's classes by name.
 
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,34 +18,34 @@ pub enum ClassOrder {
     Sorted,
 }
 
-/// How the classes of a data set relate to a list of names.
+/// Relation of a data set's classes to a list of names.
 enum Match {
-    /// Each is in the list once: where.
+    /// Each is in the list once, at these positions.
     All(Vec<u32>),
-    /// These are not; others are.
+    /// Some are not in the list: these.
     Partly(Vec<String>),
-    /// This one is in the list more than once: where.
+    /// This class is in the list more than once, at these positions.
     Twice(String, Vec<u32>),
-    /// None is.
+    /// None is in the list.
     None,
 }
 
-/// Numbers the classes of every data set as the checkpoint does, by name; `own` are its class
-/// names, `classes` their number. Returns what a reader of the figures should know.
+/// Numbers the classes of every data set by the checkpoint's class names `own`; `classes` is the
+/// number of the checkpoint's classes. Returns notes for readers of the figures.
 ///
-/// Labels whose class names are all among the checkpoint's are mapped to its numbers, whatever the
-/// format. Class folders have names only, so any other name is an error. IDX, CIFAR and prepared
-/// images have numbers too: where a name is unknown, or none is given, the numbers are taken as the
-/// checkpoint's, with a note.
+/// If all class names of a data set are among the checkpoint's, its labels are mapped to the
+/// checkpoint's numbers, whatever the format. Class folders have only names, so any other name is
+/// an error. IDX, CIFAR and prepared images also have numbers: if a name is unknown or missing, the
+/// numbers are taken as the checkpoint's, with a note.
 ///
-/// A checkpoint without names, or [`ClassOrder::Sorted`], leaves class folders in sorted order, and
-/// the first data set that names its classes numbers the others (so put the training set first).
-/// Names that are numbers, such as `LABEL_3`, count as none unless folders have them. Classes without
-/// images need no name.
+/// If the checkpoint has no names, or with [`ClassOrder::Sorted`], class folders stay in sorted
+/// order, and the first data set with class names numbers the others (so put the training set
+/// first). Names that are numbers, such as `LABEL_3`, are ignored unless folders have them. Classes
+/// without images need no name.
 ///
 /// # Errors
-/// [`Error::Classes`]: some of the class folders match and some do not, or none does; the
-/// checkpoint has a folder's name twice; there are more folders than the model has classes.
+/// [`Error::Classes`]: only some or none of the class folders match; the checkpoint has a folder's
+/// name twice; there are more folders than classes of the model.
 pub fn number_classes(
     sets: &mut [&mut DataSet],
     own: Option<&[String]>,
@@ -57,7 +57,7 @@ pub fn number_classes(
     let mut reference = own
         .filter(|_| order == ClassOrder::Name)
         .map(|own| ("the checkpoint".to_owned(), own.to_vec()));
-    // Whether the reference is a data set; and whether a folder must match it.
+    // Whether the reference is a data set, and whether a folder must match it.
     let (mut by_data, mut settled) = (false, false);
     for set in sets.iter_mut() {
         for group in groups(&set.splits) {
@@ -108,7 +108,7 @@ pub fn number_classes(
                 (_, _, Some((of, names))) if by_data => {
                     notes.extend(unlike(&place, &given, of, names));
                 }
-                // These data give each name a number.
+                // This data set numbers its class names.
                 _ if named.is_none() || order == ClassOrder::Sorted => {
                     reference = Some((place, given));
                     (by_data, settled) = (true, order == ClassOrder::Name);
@@ -125,11 +125,11 @@ pub fn number_classes(
     Ok(notes)
 }
 
-/// Numbers the classes of data to train on: by `own`, a checkpoint's names, if they have every
-/// class of every split, else by the first split that names its classes.
+/// Numbers the classes of training data: by the checkpoint's names `own` if these include every
+/// class of every split, otherwise by the first split with class names.
 ///
 /// # Errors
-/// [`Error::Classes`] for splits of one data set that name different classes.
+/// [`Error::Classes`] if the splits of a data set have different classes.
 pub fn renumber(set: &mut DataSet, own: Option<&[String]>) -> Result<(), Error> {
     let groups = groups(&set.splits);
     let named = groups.iter().filter(|group| set.splits[group.start].class_names().is_some());
@@ -159,15 +159,15 @@ pub fn renumber(set: &mut DataSet, own: Option<&[String]>) -> Result<(), Error> 
     named.into_iter().zip(maps).try_for_each(|(g, map)| relabel(&mut set.splits[g], &map, &names))
 }
 
-/// Notes on data whose labels are taken as the numbers of the classes `own`, and not matched to
-/// them by name.
+/// Notes on data whose labels are taken as the numbers of the classes `own`, without matching by
+/// name.
 pub fn unmatched(set: &DataSet, own: &[String]) -> Vec<String> {
     let note = |group: Range<usize>| {
         let place = place(set, &group);
         match set.splits[group.start].class_names() {
             Some(given) => unlike(&place, given, "the checkpoint", own),
             None => Some(format!(
-                "{place}: the data name no classes: labels are taken as the checkpoint's class \
+                "{place}: the data have no class names: labels are taken as the checkpoint's class \
                  numbers, {}; check that they are",
                 first_numbers(own)
             )),
@@ -183,13 +183,13 @@ pub fn first_difference(given: &[String], own: &[String]) -> Option<(usize, [Str
     Some((at, [name(given), name(own)]))
 }
 
-/// Whether class names say more than a number.
+/// Whether class names are more than numbers.
 pub fn names_classes(names: &[String]) -> bool {
     !names.iter().all(|name| is_number(name))
 }
 
-/// Runs of splits that name the same classes. Files of prepared images each have names of their
-/// own; the other formats have one list for all splits.
+/// Runs of splits with the same class names. Files of prepared images each have their own names;
+/// the other formats have one list for all splits.
 fn groups(splits: &[Split]) -> Vec<Range<usize>> {
     let mut at = 0;
     let same = |a: &Split, b: &Split| a.class_names() == b.class_names();
@@ -200,7 +200,7 @@ fn groups(splits: &[Split]) -> Vec<Range<usize>> {
     splits.chunk_by(same).map(range).collect()
 }
 
-/// The data set, or the split where the others name other classes.
+/// The data set, or the split if other splits have other class names.
 fn place(set: &DataSet, group: &Range<usize>) -> String {
     match group.len() == set.splits.len() {
         true => set.path.display().to_string(),
@@ -208,7 +208,7 @@ fn place(set: &DataSet, group: &Range<usize>) -> String {
     }
 }
 
-/// Label y of each split becomes `map[y]`, under the classes `names`.
+/// Maps label y of each split to `map[y]`, with the classes `names`.
 fn relabel(splits: &mut [Split], map: &[u32], names: &[String]) -> Result<(), Error> {
     for split in splits {
         *split = split.relabelled(map, names)?;
@@ -232,7 +232,7 @@ fn first_numbers(names: &[String]) -> String {
     shown.chain(more).collect::<Vec<_>>().join(", ")
 }
 
-/// What a folder's name may have for a slash in a class's.
+/// Replacements in a folder's name for a slash in a class name.
 const SLASHES: [&str; 4] = ["_", "-", " ", ""];
 
 fn compare(splits: &[Split], given: &[String], names: &[String]) -> Match {
@@ -244,8 +244,8 @@ fn compare(splits: &[Split], given: &[String], names: &[String]) -> Match {
     for (at, name) in names.iter().enumerate() {
         places.entry(name).or_default().push(at as u32);
     }
-    // No folder can be called `T-shirt/top`: what stands for the slash there is taken for it, if
-    // one folder and one class alone are alike so.
+    // A folder cannot be named `T-shirt/top`. A replacement of the slash matches if exactly one
+    // folder and one class are alike.
     let stands = |folder: &String, name: &String| {
         name.contains('/') && SLASHES.iter().any(|c| name.replace('/', c) == *folder)
     };
@@ -259,7 +259,7 @@ fn compare(splits: &[Split], given: &[String], names: &[String]) -> Match {
     let place = |(label, class): (usize, &String)| {
         match places.get(class.as_str()).map(Vec::as_slice) {
             Some(&[at]) => at,
-            // A class without images: nothing will look its number up.
+            // A class without images: its number is never looked up.
             _ if !used.contains(&(label as u32)) => 0,
             Some(several) => {
                 twice.get_or_insert_with(|| (class.clone(), several.to_vec()));
@@ -293,7 +293,7 @@ fn mismatch(
     Error::Classes(ClassError::Unknown { place, of: of.to_owned(), unknown, known })
 }
 
-/// Whether a class name says no more than a number, as `7` and `LABEL_7` do.
+/// Whether a class name is only a number, such as `7` or `LABEL_7`.
 fn is_number(name: &str) -> bool {
     let digits = name.trim_start_matches(|c: char| c.is_alphabetic() || "_- ".contains(c));
     let stem = name[..name.len() - digits.len()].trim_end_matches(['_', '-', ' ']).to_lowercase();
@@ -301,11 +301,11 @@ fn is_number(name: &str) -> bool {
     known && !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())
 }
 
-/// What is assumed of classes that no name of the checkpoint settles.
+/// What is assumed about classes that the checkpoint's names do not settle.
 fn assumed(place: &str, given: &[String], classes: usize, order: ClassOrder) -> String {
     let why = match order {
-        ClassOrder::Name => "the checkpoint names no classes",
-        ClassOrder::Sorted => "by --class-order sorted",
+        ClassOrder::Name => "the checkpoint has no class names",
+        ClassOrder::Sorted => "`class_order` is sorted",
     };
     let fewer = match given.len() < classes {
         true => format!(", and there are {} of the model's {classes}", given.len()),

@@ -2,7 +2,7 @@ use super::ClassOrder::{Name, Sorted};
 use super::*;
 use crate::data::files::Files;
 
-/// A data set of one split with a class per name, `n` images each.
+/// A data set of one split with one class per name, `n` images each.
 fn data(kind: &'static str, names: &[&str], n: usize) -> DataSet {
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     let mut files = Files::default();
@@ -34,7 +34,7 @@ fn a_permuted_order_is_mapped() {
 }
 
 #[test]
-fn a_slash_in_a_class_name_is_what_a_folder_can_have() {
+fn a_slash_in_a_class_name_matches_its_replacement_in_a_folder() {
     for folder in ["T-shirt_top", "T-shirt-top", "T-shirt top", "T-shirttop"] {
         let (found, notes) =
             labels(data("folder", &["Coat", folder], 1), &["T-shirt/top", "Coat"]).unwrap();
@@ -59,12 +59,12 @@ fn the_digest_is_that_of_the_labels_as_mapped() {
 }
 
 #[test]
-fn no_match_is_an_error_with_a_way_on() {
+fn no_match_is_an_error_with_a_remedy() {
     for own in [&["cat", "dog"][..], &["cat", "dog", "emu"]] {
         let error = labels(data("folder", &["n01", "n02"], 1), own).unwrap_err();
         assert!(matches!(error, Error::Classes(ClassError::NoneKnown { .. })), "{error}");
         let message = error.to_string();
-        for part in ["`cat`", "`n01`", "--class-order sorted"] {
+        for part in ["`cat`", "`n01`", "`class_order` to sorted"] {
             assert!(message.contains(part), "{message}");
         }
     }
@@ -72,15 +72,15 @@ fn no_match_is_an_error_with_a_way_on() {
     let own = strings(&["n02", "n01"]);
     let notes = number_classes(&mut [&mut set], Some(&own), 2, Sorted).unwrap();
     assert_eq!(set.splits[0].labels(), [0, 1]);
-    assert!(notes[0].contains("--class-order sorted") && notes[0].contains("`n01` = 0"));
+    assert!(notes[0].contains("`class_order` is sorted") && notes[0].contains("`n01` = 0"));
 }
 
 #[test]
-fn names_that_are_numbers_count_as_none_unless_folders_bear_them() {
+fn names_that_are_numbers_are_ignored_unless_folders_have_them() {
     for own in [["0", "1"], ["LABEL_0", "LABEL_1"], ["class 1", "class 2"]] {
         let (found, notes) = labels(data("folder", &["n01", "n02"], 1), &own).unwrap();
         assert_eq!(found, [0, 1]);
-        assert!(notes[0].contains("names no classes"), "{notes:?}");
+        assert!(notes[0].contains("has no class names"), "{notes:?}");
     }
     assert_eq!(labels(data("folder", &["0", "1"], 1), &["1", "0"]).unwrap(), (vec![1, 0], vec![]));
     let error = labels(data("folder", &["a", "b"], 1), &["n01440764", "n01443537"]).unwrap_err();
@@ -95,14 +95,14 @@ fn more_folders_than_the_head_has_classes_are_refused() {
         matches!(error, Error::Classes(ClassError::TooMany { classes: 2, found: 3, .. })),
         "{error}"
     );
-    assert!(error.to_string().contains("planish finetune --from"), "{error}");
+    assert!(error.to_string().contains("`planish finetune`"), "{error}");
 }
 
 #[test]
 fn a_checkpoint_without_names_takes_the_sorted_order() {
     let mut set = data("folder", &["a", "b"], 1);
     let notes = number_classes(&mut [&mut set], None, 3, Name).unwrap();
-    assert!(notes[0].contains("names no classes") && notes[0].contains("2 of the model's 3"));
+    assert!(notes[0].contains("has no class names") && notes[0].contains("2 of the model's 3"));
     let error = number_classes(&mut [&mut set], None, 1, Name).unwrap_err();
     assert!(
         matches!(error, Error::Classes(ClassError::TooMany { classes: 1, found: 2, .. })),
@@ -121,14 +121,14 @@ fn a_partial_match_lists_what_does_not() {
 }
 
 #[test]
-fn a_name_that_the_checkpoint_has_twice_is_told() {
+fn a_duplicate_name_in_the_checkpoint_is_reported() {
     let own = strings(&["crane", "dog", "crane"]);
     let error = labels(data("folder", &["crane", "dog"], 1), &["crane", "dog", "crane"]);
     let error = error.unwrap_err();
     let found = matches!(&error, Error::Classes(ClassError::Twice { name, numbers, .. })
         if name == "crane" && *numbers == [0, 2]);
     assert!(found && error.to_string().contains("numbers 0 and 2"), "{error}");
-    // Both of the ways on that it names work.
+    // Both remedies work.
     let mut set = data("folder", &["crane", "dog"], 1);
     number_classes(&mut [&mut set], Some(&own), 3, Sorted).unwrap();
     let renamed = data("folder", &["crane (bird)", "dog"], 1);
@@ -205,7 +205,8 @@ fn labels_without_names_are_taken_as_the_checkpoints_numbers_with_a_note() {
     let mut set = splits("idx", &[None, None]);
     let notes = number_classes(&mut [&mut set], Some(&own), 4, Name).unwrap();
     assert_eq!(notes.len(), 1, "one for all splits: {notes:?}");
-    for part in ["folder: the data name no classes", "0 = `zebra`, 1 = `ant`, 2 = `mole`, …"] {
+    for part in ["folder: the data have no class names", "0 = `zebra`, 1 = `ant`, 2 = `mole`, …"]
+    {
         assert!(notes[0].contains(part), "{notes:?}");
     }
     assert_eq!(set.splits[0].labels(), [0, 1, 2]);
@@ -216,7 +217,7 @@ fn labels_without_names_are_taken_as_the_checkpoints_numbers_with_a_note() {
 }
 
 #[test]
-fn files_of_one_data_set_are_matched_each_by_its_own_names() {
+fn files_of_a_data_set_are_matched_by_their_own_names() {
     let own = strings(&["c", "b", "a"]);
     let lists: [Option<&[&str]>; 3] = [Some(&["a", "b", "c"]), Some(&["b", "x"]), None];
     let mut set = splits("tensors", &lists);
@@ -225,11 +226,11 @@ fn files_of_one_data_set_are_matched_each_by_its_own_names() {
     assert_eq!(set.splits[1].labels(), [0, 1]);
     assert_eq!(notes.len(), 2, "{notes:?}");
     assert!(notes[0].contains("split val: class 0 is `b`"), "{notes:?}");
-    assert!(notes[1].contains("split test: the data name no classes"), "{notes:?}");
+    assert!(notes[1].contains("split test: the data have no class names"), "{notes:?}");
 }
 
 #[test]
-fn data_that_name_their_classes_number_the_others_of_a_nameless_checkpoint() {
+fn without_checkpoint_names_the_first_named_data_set_numbers_the_others() {
     let mut train = data("tensors", &["b", "a"], 1);
     let mut folder = data("folder", &["a", "b"], 1);
     let notes = number_classes(&mut [&mut train, &mut folder], None, 2, Name).unwrap();

@@ -1,17 +1,16 @@
-//! From the bytes of an image file to 8-bit levels, as Pillow's `convert("RGB")` gives them.
+//! Decodes an image file to 8-bit levels, with the result of Pillow's `convert("RGB")`.
 //!
-//! JPEG, PNG and WebP, recognised by content, never by the file's name. What every loader of the
-//! field does by `Image.open(f).convert("RGB")` is done here too, its oddities included, since a
-//! checkpoint was trained on the outcome: transparency is dropped without blending, EXIF
-//! rotation, colour profiles and gamma are not applied, four-channel JPEGs are taken as inverted
-//! CMYK whether they say so or not, 16-bit colour keeps its high byte, but 16-bit grey is cut off
-//! at 255. Of an animation the first frame counts.
+//! JPEG, PNG and WebP, recognised by content, not by file name. Common data loaders use
+//! `Image.open(f).convert("RGB")`, so checkpoints were trained on its output. Its quirks are
+//! reproduced: transparency is dropped without blending; EXIF rotation, colour profiles and gamma
+//! are ignored; four-channel JPEGs are always read as inverted CMYK; 16-bit colour keeps its high
+//! byte, but 16-bit grey is clipped at 255. Animations give their first frame.
 
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
-/// Most bytes one decoded image may have: Pillow's own limit of 178,956,970 RGB pixels.
+/// Maximum size of a decoded image in bytes: Pillow's limit of 178,956,970 RGB pixels.
 const MOST_BYTES: u64 = 1 << 29;
 
 /// A decoded image.
@@ -21,51 +20,51 @@ pub(super) struct Frame {
     pub levels: Vec<u8>,
     /// Channels, height and width.
     pub shape: [usize; 3],
-    /// What is damaged, where the decoder warned and went on.
+    /// The decoder's warning about damaged data, if it continued.
     pub damage: Option<String>,
 }
 
 /// What is wrong with an image file.
 #[derive(Debug, thiserror::Error)]
 pub enum Flaw {
-    /// The operating system refused to read it.
+    /// The operating system could not read the file.
     #[error("cannot be read: {0}")]
     Read(#[from] std::io::Error),
-    /// Zero bytes.
+    /// The file is empty.
     #[error("the file is empty")]
     Empty,
-    /// Not one of the formats.
+    /// The format is not supported.
     #[error("expected a JPEG, PNG or WebP image, found other content")]
     Format,
-    /// A JPEG without its end marker, or a WebP shorter than its header says.
+    /// A JPEG without its end marker, or a WebP shorter than its header states.
     #[error("truncated: the {0} data end early")]
     Truncated(&'static str),
-    /// More pixels than Pillow would take.
+    /// More pixels than Pillow accepts.
     #[error("expected at most 178956970 pixels, found {width}×{height}")]
     TooLarge {
-        /// Pixels across, as the header says.
+        /// Width in pixels, from the header.
         width: u32,
-        /// Pixels down.
+        /// Height in pixels.
         height: u32,
     },
-    /// The preprocessing cannot take it.
+    /// The preprocessing cannot handle the image.
     #[error("{0}")]
     Unfit(Box<super::Error>),
-    /// The decoder of PNG or WebP gave up.
+    /// The PNG or WebP decoder failed.
     #[error("cannot be decoded: {0}")]
     Decode(#[from] ImageError),
-    /// The decoder of JPEG gave up, with this message.
+    /// The JPEG decoder failed with this message.
     #[error("cannot be decoded: {0}")]
     Jpeg(String),
-    /// The decoder of JPEG went on after this warning.
+    /// The JPEG decoder continued after this warning.
     #[error("damaged: {0}")]
     Damaged(String),
 }
 
-/// The image in a file's `bytes`.
+/// Decodes the image in a file's `bytes`.
 ///
 /// # Errors
-/// A [`Flaw`]; truncated files are refused where Pillow refuses them, never filled up.
+/// A [`Flaw`]. Truncated files are refused where Pillow refuses them, never padded.
 pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     if bytes.is_empty() {
         return Err(Flaw::Empty);
@@ -76,7 +75,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     };
     match format {
         ImageFormat::Jpeg => return super::jpeg::decode(bytes),
-        // The decoder would make up what is missing.
+        // The decoder would invent the missing data.
         ImageFormat::WebP if !webp_is_whole(bytes) => return Err(Flaw::Truncated("WebP")),
         _ => {}
     }
@@ -106,8 +105,8 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     Ok(Frame { levels, shape: [channels, height as usize, width as usize], damage: None })
 }
 
-/// Channels of the image in a file's `bytes`, 1 (grey) or 3 (RGB), by its header; `None` for what is
-/// no image.
+/// Channels of the image in a file's `bytes`, 1 (grey) or 3 (RGB), according to its header; `None`
+/// if it is not an image.
 pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
     match image::guess_format(bytes).ok()? {
         ImageFormat::Jpeg => super::jpeg::channels(bytes),
@@ -119,7 +118,7 @@ pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// Refuses what takes too much memory, before any is taken.
+/// Refuses images that need too much memory, before allocating any.
 pub(super) fn check_size(width: u32, height: u32) -> Result<(), Flaw> {
     let bytes = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(3);
     if bytes > MOST_BYTES { Err(Flaw::TooLarge { width, height }) } else { Ok(()) }
@@ -130,14 +129,14 @@ fn high(samples: &[u16]) -> Vec<u8> {
     samples.iter().map(|v| (v >> 8) as u8).collect()
 }
 
-/// Pixels of N samples without their last, the alpha.
+/// Pixels of N samples, without their last sample, the alpha.
 fn without_alpha<const N: usize>(samples: &[u8]) -> Vec<u8> {
     let (pixels, _) = samples.as_chunks::<N>();
     pixels.iter().flat_map(|pixel| &pixel[..N - 1]).copied().collect()
 }
 
-/// Whether a WebP has the bytes its RIFF header promises: their number, less eight, stands in
-/// bytes 4 to 7, little-endian.
+/// Whether a WebP has all bytes that its RIFF header states: bytes 4 to 7, little-endian, are the
+/// file size minus 8.
 fn webp_is_whole(bytes: &[u8]) -> bool {
     let promised = bytes.get(4..).and_then(|rest| rest.first_chunk());
     promised.is_some_and(|n| u64::from(u32::from_le_bytes(*n)) + 8 <= bytes.len() as u64)
@@ -148,14 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_image_is_told_apart() {
+    fn other_content_is_recognised() {
         assert!(matches!(decode(b""), Err(Flaw::Empty)));
         assert!(matches!(decode(b"<html>not found</html>"), Err(Flaw::Format)));
         assert!(matches!(decode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"), Err(Flaw::Format)));
     }
 
     #[test]
-    fn a_header_that_promises_too_much_takes_no_memory() {
+    fn a_huge_size_in_a_header_allocates_no_memory() {
         let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
         png.extend([0x00, 0xFF, 0xFF, 0xFF, 0x00, 0xFF, 0xFF, 0xFF, 8, 2, 0, 0, 0]);
         // CRC-32 of the chunk's type and body (ISO 3309), bit by bit.

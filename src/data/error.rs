@@ -1,34 +1,34 @@
-//! What can be wrong with a data set, said with place, expected, found and remedy.
+//! Errors of data sets, with place, expected, found and remedy.
 
 use std::io;
 use std::path::PathBuf;
 
-/// The ways in which reading, choosing or preparing data fails.
+/// An error of reading, selecting or preparing data.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A folder or file that was asked for is not there, or is of the wrong kind.
+    /// A file or folder does not exist, or is of the wrong kind.
     #[error("{path}: expected {expected}, found {found}; {remedy}")]
     Missing {
-        /// What was looked for.
+        /// The path.
         path: PathBuf,
-        /// What should stand there.
+        /// The expected content.
         expected: String,
-        /// What does.
+        /// The content found.
         found: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// The operating system refused to read a file.
+    /// The operating system could not read a file.
     #[error("{path}: cannot be read: {source}; check that it is a readable file")]
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// An image file that gives no image.
+    /// An image file that cannot be decoded.
     #[error(
-        "{path}: {flaw}; mend or remove it, or pass --on-bad-sample skip to go on without such \
+        "{path}: {flaw}; repair or remove it, or set `on_bad_sample` to skip to leave out such \
          images"
     )]
     Image {
@@ -37,39 +37,39 @@ pub enum Error {
         /// What is wrong with it.
         flaw: super::Flaw,
     },
-    /// A split none of whose images can be decoded.
+    /// A split without decodable images.
     #[error(
-        "{place}: expected at least one sound image, found none of {images}; the first: {first}"
+        "{place}: expected at least one valid image, found none among {images}; the first: {first}"
     )]
     AllBad {
         /// Data set and split.
         place: String,
         /// Number of files.
         images: usize,
-        /// What is wrong with the first.
+        /// The error of the first file.
         first: Box<Error>,
     },
-    /// Class folders that cannot be what they seem.
+    /// An invalid structure of class folders.
     #[error("{path}: expected {expected}, found {found}; {remedy}")]
     Folders {
         /// The folder.
         path: PathBuf,
-        /// What would do.
+        /// The expected structure.
         expected: String,
-        /// What there is.
+        /// The structure found.
         found: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
     /// Class folders that cannot be numbered as the checkpoint's classes.
     #[error(transparent)]
     Classes(super::ClassError),
-    /// A gzip stream that does not decompress.
-    #[error("{path}: damaged gzip stream: {source}; fetch the file again")]
+    /// A gzip stream that cannot be decompressed.
+    #[error("{path}: damaged gzip stream: {source}; download the file again")]
     Gzip {
         /// The file.
         path: PathBuf,
-        /// The decompressor's reason.
+        /// The decompressor's error.
         source: io::Error,
     },
     /// A safetensors file whose header is malformed.
@@ -77,48 +77,48 @@ pub enum Error {
     SafeTensors {
         /// The file.
         path: PathBuf,
-        /// The parser's reason.
+        /// The parser's error.
         source: safetensors::SafeTensorError,
     },
-    /// A file header or tensor with the wrong number, type or shape.
+    /// A header or tensor with a wrong number, type or shape.
     #[error("{path}: {place}: expected {expected}, found {found}; {remedy}")]
     Format {
         /// The file.
         path: PathBuf,
         /// The header field or tensor.
         place: String,
-        /// What the format asks for.
+        /// The expected value.
         expected: String,
-        /// What the file has.
+        /// The value found.
         found: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// A file that ends before its header says.
+    /// A file shorter than its header states.
     #[error(
         "{path}: truncated: expected {expected} bytes after unpacking, found {found}; \
-         fetch the file again"
+         download the file again"
     )]
     Truncated {
         /// The file.
         path: PathBuf,
-        /// Bytes the header promises, header included.
+        /// Size stated by the header, header included, bytes.
         expected: u64,
-        /// Bytes there are.
+        /// Size found, bytes.
         found: u64,
     },
-    /// A file that goes on after its header says it ends.
+    /// A file longer than its header states.
     #[error(
         "{path}: oversized: expected {expected} bytes after unpacking, found more; \
-         the header or the file is damaged, fetch it again"
+         the header or the file is damaged; download it again"
     )]
     Oversized {
         /// The file.
         path: PathBuf,
-        /// Bytes the header promises, header included.
+        /// Size stated by the header, header included, bytes.
         expected: u64,
     },
-    /// Images and labels that cannot belong together.
+    /// The numbers of images and labels differ.
     #[error(
         "{labels}: expected {images} labels, one per image, found {found}; \
          pair each image file with its own label file"
@@ -131,7 +131,7 @@ pub enum Error {
         /// Number of labels.
         found: usize,
     },
-    /// A label the model has no class for.
+    /// A label outside the model's classes.
     #[error(
         "{place}, image {index}: expected a label in 0..{classes}, found {label}; use data with \
          the checkpoint's classes, or a checkpoint whose head has at least {} classes",
@@ -150,20 +150,20 @@ pub enum Error {
     /// A pixel value that is not a finite number.
     #[error(
         "{path}: pixel_values, image {index}: expected finite numbers, found {found}; \
-         mend the pipeline that wrote the file"
+         fix the pipeline that wrote the file"
     )]
     NotFinite {
         /// The file.
         path: PathBuf,
         /// Image, from 0.
         index: usize,
-        /// The offending value.
+        /// The value found.
         found: f32,
     },
-    /// Prepared images of another shape than the model takes.
+    /// Prepared images with a different shape than the model's input.
     #[error(
         "{place}: expected pixel_values of shape (N, {}, {}, {}) as the model takes, found \
-         (N, {}, {}, {}); prepare the images for this checkpoint, or pass --image-size",
+         (N, {}, {}, {}); prepare the images for this checkpoint, or set `image_size`",
         want[0], want[1], want[2], found[0], found[1], found[2]
     )]
     Shape {
@@ -180,16 +180,16 @@ pub enum Error {
         /// Data set, split or file.
         place: String,
     },
-    /// A split that a command needs and nobody gave.
+    /// A split that a command needs is missing.
     #[error("{place}: expected a {role} split, found {found}; {remedy}")]
     Role {
         /// Data set.
         place: String,
-        /// The role to fill: training, validation or test.
+        /// The role: training, validation or test.
         role: &'static str,
-        /// The splits there are.
+        /// The existing splits.
         found: String,
-        /// What to pass.
+        /// The remedy.
         remedy: &'static str,
     },
     /// An image number outside its split.
@@ -202,45 +202,45 @@ pub enum Error {
         /// Number of images.
         len: usize,
     },
-    /// Raw images, and nothing known of how the checkpoint wants them.
+    /// Raw images without the checkpoint's preprocessing.
     #[error(
         "{place}: raw images need the checkpoint's preprocessing, found none; \
-         pass --mean, --std, --interpolation and, unless images are cropped, --resize squash"
+         set `mean`, `std`, `interpolation` and, unless images are cropped, `resize` to squash"
     )]
     NoPreprocess {
         /// Data set and split.
         place: String,
     },
-    /// A preprocessing that contradicts itself or the images.
+    /// A preprocessing that is inconsistent, or does not fit the images.
     #[error("preprocessing, {place}: expected {expected}, found {found}; {remedy}")]
     Preprocess {
         /// The field.
         place: &'static str,
-        /// What would do.
+        /// The expected value.
         expected: String,
-        /// What was given.
+        /// The value found.
         found: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
-    /// An augmentation that cannot be read or done.
-    #[error("augmentation `{item}`: expected {expected}; correct --augment")]
+    /// An augmentation that cannot be parsed or applied.
+    #[error("augmentation `{item}`: expected {expected}; correct `augment`")]
     Augment {
-        /// The item at fault.
+        /// The invalid item.
         item: String,
-        /// What would do.
+        /// The expected item.
         expected: String,
     },
     /// A setting out of its range.
     #[error("{name}: expected {expected}, found {found}; {remedy}")]
     Setting {
-        /// The flag or quantity.
+        /// The option or quantity.
         name: &'static str,
-        /// Its range.
+        /// Its valid range.
         expected: String,
         /// The value given.
         found: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
 }

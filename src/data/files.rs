@@ -1,4 +1,4 @@
-//! Image files, read and decoded each time they are asked for: none is kept.
+//! Image files, read and decoded on every access; nothing is cached.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::Error;
 use super::decode::{Flaw, Frame, channels, decode};
 
-/// An image file that was decoded in spite of a warning.
+/// An image file that was decoded despite a warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DamagedFile {
     /// The file.
@@ -21,13 +21,13 @@ pub struct DamagedFile {
     pub warning: String,
 }
 
-/// Image files by their folders. What is held of a file is its name and, once asked for, its
-/// hash: some hundred bytes.
+/// Image files by folder. Per file, only the name and, once computed, the hash are in memory: some
+/// hundred bytes.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     folders: Vec<PathBuf>,
     entries: Vec<Entry>,
-    /// What was damaged in the files decoded so far, by their numbers.
+    /// Warnings of the files decoded so far, by file number.
     damage: Mutex<BTreeMap<usize, String>>,
 }
 
@@ -52,14 +52,14 @@ impl Files {
         self.entries.len()
     }
 
-    /// Where the file of that number is.
+    /// Path of the file with this number.
     pub fn path(&self, row: usize) -> Option<PathBuf> {
         let entry = self.entries.get(row)?;
         Some(self.folders.get(entry.folder)?.join(&entry.name))
     }
 
-    /// The image of that number; `None` past the last. If the file is damaged, [`Files::damaged`]
-    /// names it from then on.
+    /// Decodes the image with this number; `None` past the last. A damaged file is listed by
+    /// [`Files::damaged`] afterwards.
     pub fn frame(&self, row: usize) -> Option<Result<Frame, Error>> {
         let path = self.path(row)?;
         let frame = fs::read(&path).map_err(Flaw::Read).and_then(|bytes| decode(&bytes));
@@ -70,12 +70,13 @@ impl Files {
         Some(frame.map_err(|flaw| Error::Image { path, flaw }))
     }
 
-    /// Channels of the image of that number, 1 or 3, by its header; `None` if it has none.
+    /// Channels of the image with this number, 1 or 3, according to its header; `None` if it has
+    /// none.
     pub fn channels(&self, row: usize) -> Option<usize> {
         channels(&fs::read(self.path(row)?).ok()?)
     }
 
-    /// The damaged files among those decoded so far, by their numbers.
+    /// The damaged files among those decoded so far, by number.
     pub fn damaged(&self) -> BTreeMap<usize, DamagedFile> {
         let known = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
         let file = |(&row, warning): (&usize, &String)| {
@@ -84,8 +85,8 @@ impl Files {
         known.iter().filter_map(file).collect()
     }
 
-    /// SHA-256 of the file's bytes as they were when first asked for; zeros if it cannot be
-    /// read, as no image can be made of it either.
+    /// SHA-256 of the file's bytes on first access; zeros if it cannot be read, since it then gives
+    /// no image.
     pub fn hash(&self, row: usize) -> [u8; 32] {
         let read = || self.path(row).and_then(|path| fs::read(path).ok());
         let hash = || read().map_or([0; 32], |bytes| Sha256::digest(bytes).into());

@@ -1,28 +1,28 @@
-//! Which images of a training split a model was fitted to.
+//! The images of a training split that a model was fitted to.
 
 use super::folds::{stratified_cut, stratified_sample};
 use super::{Error, Roles, Split};
 use serde::{Deserialize, Serialize};
 
-/// How `finetune` takes images out of a training split: first a share is held out for validation,
-/// then a range of positions is kept of the rest, then a sample of these. Both draws are stratified
-/// and depend on labels and seed alone.
+/// How `finetune` selects images from a training split. First it holds out a fraction for
+/// validation, then it keeps a range of positions of the rest, then it samples from these. Holding
+/// out and sampling are stratified and depend only on labels and seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fitted {
-    /// Seed of the cut and of the sample.
+    /// Seed of the split and of the sample.
     pub seed: u64,
-    /// Share of the whole split that is held out; 0 for none.
+    /// Fraction of the whole split that is held out; 0 for none.
     pub fraction: f64,
-    /// Positions in the whole split, first and one past the last; none for all.
+    /// Positions in the whole split, first and one past the last; `None` for all.
     #[serde(default)]
     pub range: Option<[usize; 2]>,
-    /// Size of the sample; none for all that is left.
+    /// Size of the sample; `None` for all remaining images.
     #[serde(default)]
     pub samples: Option<usize>,
 }
 
 impl Fitted {
-    /// Positions of the images that train and of those held out, each ascending.
+    /// Positions of the training images and of the held-out ones, each ascending.
     pub fn divide(&self, labels: &[u32]) -> (Vec<usize>, Vec<usize>) {
         let (mut rest, cut) = stratified_cut(labels, self.fraction, self.seed);
         if let Some([first, end]) = self.range {
@@ -36,7 +36,7 @@ impl Fitted {
         (rest, cut)
     }
 
-    /// The images of `whole` that train, if they are the ones of that [`Split::digest`].
+    /// The training images in `whole`, if they have this [`Split::digest`].
     ///
     /// # Errors
     /// Those of [`Split::subset`].
@@ -50,10 +50,10 @@ impl Fitted {
     }
 }
 
-/// The images that a checkpoint was fine-tuned on, where these are a part of a training split.
+/// The images that a checkpoint was fine-tuned on, if they are a part of a training split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
-    /// How they were taken.
+    /// How they were selected.
     #[serde(flatten)]
     pub how: Fitted,
     /// How many there are.
@@ -64,8 +64,8 @@ pub struct Sample {
     pub whole: String,
 }
 
-/// Takes the images of `sample` for training, and says so, if `whole`, the training split before V
-/// was cut off it, has them.
+/// Restricts training to the images of `sample`, with a note, if `whole` has them. `whole` is the
+/// training split before V was split off.
 ///
 /// # Errors
 /// Those of [`Split::subset`].
@@ -78,7 +78,7 @@ pub(super) fn narrow(roles: &mut Roles, whole: &Split, sample: &Sample) -> Resul
     }
     let Some(found) = sample.how.find(whole, &sample.digest)? else { return Ok(()) };
     roles.notes.push(format!(
-        "training images: the {} of {} that the checkpoint was fine-tuned on; --train-on all takes \
+        "training images: the {} of {} that the checkpoint was fine-tuned on; `train_on` all uses \
          all {}",
         sample.images,
         train.place(),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_and_a_sample_are_taken_of_what_is_not_held_out() {
+    fn range_and_sample_are_taken_from_the_rest() {
         let how = Fitted { seed: 4, fraction: 0.2, range: Some([10, 50]), samples: Some(12) };
         let (rest, cut) = how.divide(&labels());
         assert_eq!((rest.len(), cut.len()), (12, 12));

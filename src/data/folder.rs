@@ -1,11 +1,12 @@
-//! ImageFolder: a folder per class, as torchvision's class of that name reads it.
+//! ImageFolder: one folder per class, as read by torchvision's class of that name.
 //!
-//! `ROOT/SPLIT/CLASS/…/image.jpg`, the splits being `train`, `val` or `validation`, and `test`;
-//! or `ROOT/CLASS/…/image.jpg`, one split called `all`. Classes are numbered in the order of their
-//! names' bytes, images come in the order of their folders' and names' bytes, links are followed:
-//! all as in torchvision. Unlike there, every split is numbered by the classes of `train`, an
-//! empty class keeps its number, and hidden files and folders (`.DS_Store`, `._a.jpg`,
-//! `.ipynb_checkpoints`) are passed over.
+//! `ROOT/SPLIT/CLASS/…/image.jpg`, with the splits `train`, `val` or `validation`, and `test`; or
+//! `ROOT/CLASS/…/image.jpg`, one split called `all`.
+//!
+//! As in torchvision, classes are numbered in byte order of their names, images are in byte order
+//! of their folders and names, and links are followed. Unlike torchvision, every split is numbered
+//! by the classes of `train`, an empty class keeps its number, and hidden files and folders
+//! (`.DS_Store`, `._a.jpg`, `.ipynb_checkpoints`) are skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,20 +15,20 @@ use super::files::Files;
 use super::walk::{Child, children, images};
 use super::{Error, Split};
 
-/// Folders that are splits, in lower case, and the split each is.
+/// Folder names of splits, in lower case, and the split of each.
 const SPLITS: [(&str, &str); 4] =
     [("train", "train"), ("val", "val"), ("validation", "val"), ("test", "test")];
 
-/// Splits, and what a reader of the figures should know of how they were read.
+/// Splits, and notes for readers of the figures.
 pub type Found = (Vec<Split>, Vec<String>);
 
-/// Reads the folder's structure; no image is opened.
+/// Reads the folder structure; opens no image.
 ///
 /// # Errors
 /// [`Error::Folders`] for a folder without class folders, two folders for one split, two class
-/// folders that are one by a link, a class of `val` or `test` that `train` lacks, a name that is
-/// no UTF-8, links that go in circles; [`Error::Empty`] for a split without images;
-/// [`Error::Read`] for what cannot be listed.
+/// folders that are the same through a link, a class of `val` or `test` that is not in `train`, a
+/// name that is not UTF-8, or circular links; [`Error::Empty`] for a split without images;
+/// [`Error::Read`] for a folder that cannot be listed.
 pub fn open(root: &Path) -> Result<Found, Error> {
     let top = children(root)?;
     let mut notes = Vec::new();
@@ -42,7 +43,7 @@ pub fn open(root: &Path) -> Result<Found, Error> {
                 path: root.to_owned(),
                 expected: format!("one folder for the split {split}"),
                 found: format!("`{}` and `{}`", other.name, child.name),
-                remedy: "take one of them away".into(),
+                remedy: "remove one of them".into(),
             });
         }
         splits.push((split, child));
@@ -58,7 +59,7 @@ pub fn open(root: &Path) -> Result<Found, Error> {
     }
     let strays = top.iter().filter(|c| c.folder && !splits.iter().any(|(_, s)| s.path == c.path));
     notes.extend(strays.map(|stray| {
-        format!("{}: no split is called `{}`, and it is left out", root.display(), stray.name)
+        format!("{}: `{}` is not the name of a split; it is ignored", root.display(), stray.name)
     }));
     splits.sort_by_key(|(name, _)| SPLITS.iter().position(|(_, split)| split == name));
     let listed = splits.iter().map(|(_, folder)| classes(&folder.path));
@@ -87,7 +88,7 @@ fn no_classes(root: &Path, top: &[Child]) -> Error {
             .into(),
         found: match (images, folders.as_slice()) {
             (0, []) => "nothing".into(),
-            (_, []) => format!("{images} files and no folder"),
+            (_, []) => format!("{images} files and no folders"),
             (_, folders) => format!("`{}` without class folders", folders.join("`, `")),
         },
         remedy: "sort the images into folders named after their classes; other data sets are an \
@@ -106,16 +107,19 @@ fn classes(split: &Path) -> Result<Vec<Child>, Error> {
         if let Some(other) = real.insert(path, &class.name) {
             return Err(Error::Folders {
                 path: split.to_owned(),
-                expected: "a folder of its own for each class".into(),
-                found: format!("`{other}` and `{}`, which are one folder by a link", class.name),
-                remedy: "take the link away: its images cannot have two labels".into(),
+                expected: "a separate folder for each class".into(),
+                found: format!(
+                    "`{other}` and `{}`, which are the same folder through a link",
+                    class.name
+                ),
+                remedy: "remove the link: an image cannot have two labels".into(),
             });
         }
     }
     Ok(classes)
 }
 
-/// The classes all splits are numbered by: those of `train`, or of all without it.
+/// The classes that number all splits: those of `train`, or of all splits if there is no `train`.
 fn numbering(
     splits: &[(&'static str, &Child)],
     listed: &[Vec<Child>],
@@ -142,7 +146,7 @@ fn numbering(
             return Err(Error::Folders {
                 path: folder.path.clone(),
                 expected: "the classes of the split train".into(),
-                found: format!("{}, which train lacks", quoted(extra)),
+                found: format!("{}, which are not in train", quoted(extra)),
                 remedy: "rename or remove these folders, or add them to train".into(),
             });
         }
@@ -166,11 +170,11 @@ fn read(
     let mut folded: BTreeMap<String, &str> = BTreeMap::new();
     let numbers: BTreeMap<&String, usize> = names.iter().zip(0..).collect();
     for class in classes {
-        // Every class is in the list that was made of all of them.
+        // Every class is in the list, which was made from all of them.
         let Some(&label) = numbers.get(&class.name) else { continue };
         if let Some(twin) = folded.insert(class.name.to_lowercase(), &class.name) {
             notes.push(format!(
-                "{}: the class folders `{twin}` and `{}` differ in case alone, and are two classes",
+                "{}: the class folders `{twin}` and `{}` differ only in case; they are two classes",
                 folder.display(),
                 class.name
             ));
@@ -181,7 +185,7 @@ fn read(
         }
         if files.len() == before {
             notes.push(format!(
-                "{}: the class `{}` has no images; it keeps its place among the classes",
+                "{}: the class `{}` has no images; it keeps its number",
                 folder.display(),
                 class.name
             ));
@@ -191,7 +195,7 @@ fn read(
     for (kind, count) in other {
         let folder = folder.display();
         notes.push(format!(
-            "{folder}: {count} files of type .{kind} are left out: only JPEG, PNG and WebP are read"
+            "{folder}: {count} files of type .{kind} are ignored: only JPEG, PNG and WebP are read"
         ));
     }
     if labels.is_empty() {

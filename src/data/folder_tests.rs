@@ -100,7 +100,7 @@ fn a_class_may_be_called_train() {
 
 #[test]
 fn images_without_class_folders_are_refused() {
-    refused(&["1.png", "2.png"], &["2 files and no folder", "tensors:FILE"]);
+    refused(&["1.png", "2.png"], &["2 files and no folders", "tensors:FILE"]);
     refused(&["train/1.png", "test/2.png"], &["`test`, `train` without class folders"]);
     refused(&[], &["nothing"]);
 }
@@ -143,15 +143,15 @@ fn an_empty_class_keeps_its_number_and_an_empty_split_is_refused() {
 }
 
 #[test]
-fn classes_that_differ_in_case_are_two_and_said() {
+fn classes_that_differ_in_case_are_two_with_a_note() {
     let (_root, data) = opened(&["cat/1.png", "Cat/1.png"]);
     assert_eq!(data.only().unwrap().class_names().unwrap(), ["Cat", "cat"]);
-    assert!(data.notes[0].contains("`Cat` and `cat` differ in case alone"), "{:?}", data.notes);
+    assert!(data.notes[0].contains("`Cat` and `cat` differ only in case"), "{:?}", data.notes);
 }
 
 #[test]
-fn a_class_that_train_lacks_is_refused() {
-    refused(&["train/a/1.png", "val/a/1.png", "val/b/1.png"], &["`b`, which train lacks"]);
+fn a_class_that_is_not_in_train_is_refused() {
+    refused(&["train/a/1.png", "val/a/1.png", "val/b/1.png"], &["`b`, which are not in train"]);
     // Without train, all classes there are.
     let (_root, data) = opened(&["val/b/1.png", "test/a/1.png"]);
     assert_eq!(data.val().unwrap().labels(), [1]);
@@ -159,10 +159,10 @@ fn a_class_that_train_lacks_is_refused() {
 }
 
 #[test]
-fn a_folder_that_is_no_split_is_left_out_and_said() {
+fn other_folders_are_ignored_with_a_note() {
     let (_root, data) = opened(&["train/a/1.png", "extra/a/1.png"]);
     assert_eq!(data.splits().len(), 1);
-    assert!(data.notes[0].contains("no split is called `extra`"), "{:?}", data.notes);
+    assert!(data.notes[0].contains("`extra` is not the name of a split"), "{:?}", data.notes);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn links_are_followed_unless_they_make_two_labels_or_a_circle() {
     symlink("gone.png", root.path().join("a/3.png")).unwrap();
     let data = open_at(&root).unwrap();
     assert_eq!(data.only().unwrap().labels(), [0, 0, 0, 1]);
-    // The link that leads nowhere is an image that cannot be read.
+    // A dangling link is an image that cannot be read.
     let error = data.only().unwrap().image(2, Some(&grey()), None).unwrap_err();
     let named =
         matches!(&error, Error::Image { path, flaw: Flaw::Read(_) } if path.ends_with("3.png"));
@@ -198,7 +198,7 @@ fn a_link_to_another_class_is_refused() {
     let root = tree(&["a/1.png"]);
     symlink("a", root.path().join("b")).unwrap();
     let error = open_at(&root).unwrap_err().to_string();
-    assert!(error.contains("`a` and `b`, which are one folder by a link"), "{error}");
+    assert!(error.contains("`a` and `b`, which are the same folder through a link"), "{error}");
     let root = tree(&["a/1.png"]);
     symlink("..", root.path().join("a/up")).unwrap();
     let error = open_at(&root).unwrap_err().to_string();
@@ -206,7 +206,7 @@ fn a_link_to_another_class_is_refused() {
 }
 
 #[test]
-fn a_name_that_is_no_text_is_refused() {
+fn a_name_that_is_not_utf8_is_refused() {
     let root = tree(&["a/1.png"]);
     fs::create_dir(root.path().join(std::ffi::OsStr::from_bytes(b"\xFF"))).unwrap();
     let error = open_at(&root).unwrap_err();

@@ -1,4 +1,4 @@
-//! Stratified division of a split: each class is shared out in proportion.
+//! Stratified splits: each class is divided in proportion.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,9 @@ fn shuffled_classes(labels: &[u32], seed: u64, name: &str) -> Vec<Vec<usize>> {
         .collect()
 }
 
-/// Two halves of `0..labels.len()`, each ascending. Every class is split as evenly as it can be;
-/// classes of odd size give their extra member to the first and the second half in turn, so the
-/// halves' sizes differ by at most one.
+/// Two halves of `0..labels.len()`, each ascending. Every class is divided as evenly as possible.
+/// The extra members of classes of odd size go to the two halves in turn, so the halves' sizes
+/// differ by at most one.
 pub fn stratified_halves(labels: &[u32], seed: u64) -> (Vec<usize>, Vec<usize>) {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     let mut extra_to_first = true;
@@ -38,8 +38,8 @@ pub fn stratified_halves(labels: &[u32], seed: u64) -> (Vec<usize>, Vec<usize>) 
     (first, second)
 }
 
-/// How many of `n` each class receives: n·size/total rounded down, the rest to the largest
-/// remainders (ties to the lower class). Exact, in integers.
+/// Number of elements for each class, out of `n`: n·size/total rounded down, and the rest goes to
+/// the largest remainders (ties to the lower class). Exact integer arithmetic.
 fn shares(sizes: &[usize], n: usize) -> Vec<usize> {
     let total: usize = sizes.iter().sum();
     if n >= total {
@@ -57,7 +57,7 @@ fn shares(sizes: &[usize], n: usize) -> Vec<usize> {
     shares
 }
 
-/// Positions taken and positions left, each ascending.
+/// Selected and remaining positions, each ascending.
 fn take(labels: &[u32], n: usize, seed: u64, name: &str) -> (Vec<usize>, Vec<usize>) {
     let classes = shuffled_classes(labels, seed, name);
     let sizes: Vec<usize> = classes.iter().map(Vec::len).collect();
@@ -72,15 +72,15 @@ fn take(labels: &[u32], n: usize, seed: u64, name: &str) -> (Vec<usize>, Vec<usi
     (taken, left)
 }
 
-/// A cut of round(`fraction` · n) positions, stratified, and the rest: `(rest, cut)`, each
-/// ascending. `fraction` is held to [0, 1].
+/// Splits off round(`fraction` · n) positions, stratified. Returns `(rest, selected)`, each
+/// ascending. `fraction` is clamped to [0, 1].
 pub fn stratified_cut(labels: &[u32], fraction: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
     let n = (fraction.clamp(0.0, 1.0) * labels.len() as f64).round() as usize;
     let (cut, rest) = take(labels, n, seed, "cut");
     (rest, cut)
 }
 
-/// `n` positions, stratified and ascending; all of them if there are no more than `n`.
+/// `n` positions, stratified and ascending; all of them if there are at most `n`.
 pub fn stratified_sample(labels: &[u32], n: usize, seed: u64) -> Vec<usize> {
     take(labels, n, seed, "sample").0
 }

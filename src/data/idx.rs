@@ -1,7 +1,7 @@
 //! IDX folders: the format of MNIST and Fashion-MNIST (LeCun, Cortes, Burges), gzipped or not.
 //!
-//! An IDX file is the bytes 0, 0, type (8: unsigned byte), rank; then one big-endian u32 per
-//! dimension; then the values.
+//! An IDX file consists of the bytes 0, 0, type (8: unsigned byte), rank; then one big-endian u32
+//! per dimension; then the values.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,18 +13,17 @@ use flate2::read::MultiGzDecoder;
 use super::store::Images;
 use super::{Error, Split, missing};
 
-/// File prefixes and the split each gives.
+/// File prefixes and the split of each.
 const SPLITS: [(&str, &str); 3] = [("train", "train"), ("val", "val"), ("t10k", "test")];
 
 /// Reads every split of an IDX folder: `train-*`, `val-*` and `t10k-*` (the test split), each a
-/// pair of `images-idx3-ubyte` and `labels-idx1-ubyte`, with or without `.gz`, also spelt with a
-/// dot (`train-images.idx3-ubyte`). `None` if there is no such file. The format names no classes; a
-/// file `classes.txt` beside the others does, a name a line in the labels' order.
+/// pair of `images-idx3-ubyte` and `labels-idx1-ubyte`. Names may end in `.gz` and may have a dot
+/// (`train-images.idx3-ubyte`). `None` if there is no such file. The format has no class names; an
+/// optional file `classes.txt` lists them, one per line, in the labels' order.
 ///
 /// # Errors
-/// [`Error::Missing`] for half of a pair; [`Error::Format`],
-/// [`Error::Truncated`], [`Error::Oversized`], [`Error::Gzip`], [`Error::Counts`] and
-/// [`Error::Empty`] for files that are not what they should be.
+/// [`Error::Missing`] if one file of a pair is missing; [`Error::Format`], [`Error::Truncated`],
+/// [`Error::Oversized`], [`Error::Gzip`], [`Error::Counts`] and [`Error::Empty`] for invalid files.
 pub fn open(folder: &Path) -> Result<Option<Vec<Split>>, Error> {
     let mut splits = Vec::new();
     for (prefix, name) in SPLITS {
@@ -58,17 +57,17 @@ fn half(folder: &Path, absent: &str, present: &Path) -> Error {
         path: folder.join(absent),
         expected: format!("the companion of {}", present.display()),
         found: "no such file, with or without .gz".into(),
-        remedy: "put it beside the other, or take the other away".into(),
+        remedy: "put it next to the other, or remove the other".into(),
     }
 }
 
-/// File with the classes' names.
+/// File with the class names.
 const NAMES: &str = "classes.txt";
 
-/// Bytes of it that are read at most: no list of names is longer.
+/// Maximum number of bytes read from it.
 const MOST: u64 = 1 << 20;
 
-/// The classes' names, one a line and each once, at least as many as there are labels.
+/// The class names, one per line and unique, at least as many as there are labels.
 fn class_names(folder: &Path, labels: &[u32]) -> Result<Option<Vec<String>>, Error> {
     let path = folder.join(NAMES);
     if !path.is_file() {
@@ -83,16 +82,16 @@ fn class_names(folder: &Path, labels: &[u32]) -> Result<Option<Vec<String>>, Err
         place: format!("line {line}"),
         expected: expected.into(),
         found,
-        remedy: "write a name a line, in the labels' order, or take the file away".into(),
+        remedy: "write one name per line, in the labels' order, or remove the file".into(),
     };
     let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
     if names.len() < classes {
         let found = format!("the end, and a label {}", classes - 1);
-        return Err(wrong(names.len() + 1, "the name of another class", found));
+        return Err(wrong(names.len() + 1, "one more class name", found));
     }
     let mut seen = HashSet::new();
     match names.iter().position(|name| name.is_empty() || !seen.insert(name)) {
-        Some(at) => Err(wrong(at + 1, "a name of its own", format!("`{}`", names[at]))),
+        Some(at) => Err(wrong(at + 1, "a unique name", format!("`{}`", names[at]))),
         None => Ok(Some(names)),
     }
 }
@@ -123,8 +122,8 @@ struct Values<const RANK: usize> {
     bytes: Vec<u8>,
 }
 
-/// Reads a file whole. Memory is taken as bytes arrive, never on a header's word, and no more is
-/// unpacked than the header says there is.
+/// Reads a whole file. Memory grows with the bytes read, not with the sizes in the header, and
+/// decompression stops at the size that the header states.
 fn values<const RANK: usize>(path: &Path) -> Result<Values<RANK>, Error> {
     let gzipped = path.extension().is_some_and(|e| e == "gz");
     let io = |source| {
@@ -151,7 +150,7 @@ fn values<const RANK: usize>(path: &Path) -> Result<Values<RANK>, Error> {
             place: "magic number, bytes 0 to 3".into(),
             expected: format!("{expected:?} (unsigned bytes, rank {RANK})"),
             found: format!("{magic:?}"),
-            remedy: "check that images and labels have not changed places, and that a gzipped \
+            remedy: "check that images and labels are not swapped, and that a gzipped \
                      file ends in .gz"
                 .into(),
         });
@@ -167,12 +166,12 @@ fn values<const RANK: usize>(path: &Path) -> Result<Values<RANK>, Error> {
             place: "dimensions, from byte 4".into(),
             expected: "a size that fits in memory".into(),
             found: format!("{shape:?}"),
-            remedy: "the header is damaged; fetch the file again".into(),
+            remedy: "the header is damaged; download the file again".into(),
         });
     };
     let total = size + length as u64;
     let mut bytes = Vec::new();
-    // One byte more than promised tells an oversized file, and lets gzip verify its checksum.
+    // One byte beyond the stated size detects an oversized file and makes gzip verify its checksum.
     reader.take(size + 1).read_to_end(&mut bytes).map_err(io)?;
     match bytes.len() as u64 {
         found if found < size => Err(truncated(total, found + length as u64)),
@@ -181,12 +180,12 @@ fn values<const RANK: usize>(path: &Path) -> Result<Values<RANK>, Error> {
     }
 }
 
-/// Whether `path` is a folder, else a typed error.
+/// Checks that `path` is a folder.
 pub(super) fn check_folder(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
     }
-    let remedy = "give a folder: IDX, CIFAR binary, or image files in a folder per class; or a \
+    let remedy = "give a folder: IDX, CIFAR binary, or a folder per class with image files; or a \
                   safetensors file of prepared images as tensors:FILE";
     Err(missing(path, "a folder", remedy))
 }

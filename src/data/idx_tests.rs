@@ -96,7 +96,7 @@ fn no_images_is_an_error() {
 }
 
 #[test]
-fn a_hostile_header_takes_no_memory() {
+fn a_hostile_header_allocates_no_memory() {
     let error = train(idx(&[u32::MAX; 3], &[1]), labels()).unwrap_err();
     assert!(matches!(error, Error::Format { .. }), "{error}");
     // 2^62 bytes: representable, and never allocated.
@@ -176,7 +176,7 @@ fn a_missing_folder_or_a_file_is_named() {
 }
 
 #[test]
-fn names_of_classes_come_from_the_file_beside_them() {
+fn class_names_come_from_their_file() {
     let with = |names: &str| {
         folder(&[
             ("train-images-idx3-ubyte", images()),
@@ -201,7 +201,7 @@ fn names_of_classes_come_from_the_file_beside_them() {
         ("a\nb\nc\nd\na\nf\ng\nh\n", "line 5", "`a`"),
     ] {
         let said = with(names).unwrap_err().to_string();
-        let parts = ["classes.txt", line, found, "a name a line"];
+        let parts = ["classes.txt", line, found, "one name per line"];
         assert!(parts.iter().all(|part| said.contains(part)), "{said}");
     }
 }

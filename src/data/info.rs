@@ -1,4 +1,4 @@
-//! What reports say of the images.
+//! Data information in reports.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +15,10 @@ pub struct DataInfo {
     pub images: usize,
     /// SHA-256 of images and labels in hexadecimal.
     pub digest: String,
-    /// Where the split comes from, such as `half of test, seed 0`.
+    /// Origin of the split, such as `half of test, seed 0`.
     pub origin: String,
-    /// Image files of the whole split that cannot be decoded, or only with a warning, and were left
-    /// out.
+    /// Number of image files of the whole split that were left out because they cannot be decoded,
+    /// or only with a warning.
     #[serde(default)]
     pub skipped: usize,
 }

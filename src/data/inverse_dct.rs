@@ -1,15 +1,15 @@
-//! The inverse DCT of libjpeg-turbo's SIMD code for x86-64, which Pillow's and torchvision's wheels
-//! decode with.
+//! The inverse DCT of libjpeg-turbo's SIMD code for x86-64, which the wheels of Pillow and
+//! torchvision use.
 //!
-//! It is libjpeg's exact integer transform ("islow"; Loeffler, Ligtenberg, Moschytz, ICASSP 1989). Its
-//! results are those of libjpeg's C code wherever that code's intermediate results fit in 16 bits, as
-//! they do in every image that an encoder wrote. A damaged scan gives coefficients far outside. There the
-//! C code computes with 32 bits and wraps the level it arrives at; the SIMD code wraps sums and products
-//! at 16 bits and saturates what it stores.
+//! It is libjpeg's exact integer transform ("islow"; Loeffler, Ligtenberg, Moschytz, ICASSP 1989).
+//! Its results equal those of libjpeg's C code if that code's intermediate results fit in 16 bits,
+//! which holds for every image written by an encoder. A damaged scan can have coefficients far out
+//! of range. For these, the C code computes with 32 bits and wraps the resulting level; the SIMD
+//! code wraps sums and products at 16 bits and saturates what it stores.
 
 /// Fractional bits of the constants.
 const BITS: u32 = 13;
-/// Extra fractional bits that the first pass leaves in its results.
+/// Extra fractional bits in the results of the first pass.
 const PASS: u32 = 2;
 
 /// A constant of the transform with [`BITS`] fractional bits.
@@ -33,8 +33,8 @@ const F_3_072: i32 = fixed(3.072_711_026);
 /// Eight rows of eight columns.
 type Block = [[i16; 8]; 8];
 
-/// Levels of an 8 × 8 block, row by row, from its coefficients and their quantisation steps, both in the
-/// same order.
+/// Levels of an 8 × 8 block, row by row, from its coefficients and their quantisation steps, both
+/// in the same order.
 pub(super) fn inverse_dct(coefficients: &[i16; 64], steps: &[u16; 64]) -> [[u8; 8]; 8] {
     let block: Block = std::array::from_fn(|row| {
         std::array::from_fn(|column| {
@@ -46,7 +46,7 @@ pub(super) fn inverse_dct(coefficients: &[i16; 64], steps: &[u16; 64]) -> [[u8; 
         true => [block[0].map(|x| x.wrapping_shl(PASS)); 8],
         false => transform::<{ BITS - PASS }>(&block),
     };
-    // A factor of 8 is the transform's own scale.
+    // The transform itself scales by 8.
     let rows = transform::<{ BITS + PASS + 3 }>(&transposed(&columns));
     transposed(&rows).map(|row| row.map(|x| (x.clamp(-128, 127) + 128) as u8))
 }
@@ -55,7 +55,7 @@ fn transposed(block: &Block) -> Block {
     std::array::from_fn(|row| std::array::from_fn(|column| block[column][row]))
 }
 
-/// The transform of every column, its results shifted right by `SHIFT` bits, rounded and saturated.
+/// Transforms every column. Results are shifted right by `SHIFT` bits, rounded and saturated.
 fn transform<const SHIFT: u32>(x: &Block) -> Block {
     let mut out = [[0; 8]; 8];
     for column in 0..8 {
@@ -130,22 +130,22 @@ mod tests {
             let levels = inverse_dct(&coefficients, &steps);
             for (i, level) in levels.iter().flatten().enumerate() {
                 let expected = exact(&scaled, i / 8, i % 8).clamp(0.0, 255.0);
-                // Half a level of rounding, and what 13 bits lose.
+                // Half a level of rounding, and the error of 13-bit constants.
                 assert!((f64::from(*level) - expected).abs() < 0.6, "{round}: {level} {expected}");
             }
         }
     }
 
     #[test]
-    fn what_is_out_of_range_saturates() {
+    fn values_out_of_range_saturate() {
         // A constant block of level x/8 + 128: a coefficient of 2000 is white, −2000 black.
         for (dc, level) in [(0, 128), (80, 138), (2000, 255), (-2000, 0)] {
             let mut coefficients = [0; 64];
             coefficients[0] = dc;
             assert_eq!(inverse_dct(&coefficients, &[1; 64]), [[level; 8]; 8]);
         }
-        // The same beside a coefficient of the last row, which takes the other way; 16 × 2040 still
-        // fits in 16 bits, and the first pass saturates at 8192 instead of wrapping.
+        // The same with a coefficient in the last row, which takes the other branch. 16 × 2040
+        // still fits in 16 bits, and the first pass saturates at 8192 instead of wrapping.
         let mut coefficients = [0; 64];
         (coefficients[0], coefficients[56]) = (2040, 1);
         let mut steps = [1; 64];

@@ -1,27 +1,27 @@
-//! JPEG files by libjpeg itself, which Pillow decodes with, too.
+//! Decodes JPEG files with libjpeg, which Pillow also uses.
 //!
-//! Decoders are free in how they spread colour stored at half the resolution, and round as they
-//! like: levels differ by up to 16 between them. So the library is the same: the exact integer
-//! transform ("islow") and linear interpolation of colour ("fancy upsampling").
+//! JPEG decoders may upsample colour and round differently, which changes levels by up to 16. The
+//! same library and settings are therefore used: the exact integer transform ("islow") and linear
+//! interpolation of colour ("fancy upsampling").
 //!
-//! A scan that is damaged still decodes, with a warning, to the levels that Pillow gives on x86-64.
+//! A damaged scan is decoded, with a warning, to the levels that Pillow gives on x86-64.
 
 use mozjpeg_sys::J_COLOR_SPACE;
 
 use super::decode::{Flaw, Frame, check_size};
 use super::libjpeg::Decoder;
 
-/// Most scans of one image. Encoders write about ten; each makes the decoder go over the whole
-/// image, so that a small file of thousands would keep it busy for hours. libjpeg-turbo's own tests
-/// on hostile files draw the line here.
+/// Maximum number of scans of one image. Encoders write about ten. Each scan makes the decoder
+/// process the whole image, so a small file with thousands of scans would take hours.
+/// libjpeg-turbo's tests on hostile files use the same limit.
 const MOST_SCANS: usize = 500;
 
-/// The image in the `bytes` of a JPEG file: grey has one channel, all else is RGB.
+/// Decodes a JPEG file: a grey image has one channel, others are converted to RGB.
 ///
 /// # Errors
 /// [`Flaw::Truncated`] without an end marker, [`Flaw::TooLarge`], and [`Flaw::Jpeg`].
 pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
-    // The library would make up what is missing.
+    // The library would invent the missing data.
     let scans = scans(bytes).ok_or(Flaw::Truncated("JPEG"))?;
     if scans > MOST_SCANS {
         let found = format!("expected at most {MOST_SCANS} scans, found {scans}");
@@ -45,14 +45,15 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     Ok(Frame { levels, shape, damage: decoded.warning })
 }
 
-/// Channels of the image in the `bytes` of a JPEG file, 1 (grey) or 3 (RGB), by its header; `None` if
+/// Channels of the image in a JPEG file, 1 (grey) or 3 (RGB), according to its header; `None` if
 /// the header cannot be read.
 pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
     let file = Decoder::open(bytes).ok()?;
     Some(if file.components() == 1 { 1 } else { 3 })
 }
 
-/// RGB of inverted CMYK, where 255 is no ink, in Pillow's integers: K − ⌊(255 − C)·K / 255⌉.
+/// Converts inverted CMYK, where 255 is no ink, to RGB with Pillow's integers: K − ⌊(255 − C)·K /
+/// 255⌉.
 fn rgb(cmyk: &[u8]) -> Vec<u8> {
     let (pixels, _) = cmyk.as_chunks::<4>();
     let level = |light: u8, white: u8| {
@@ -62,14 +63,14 @@ fn rgb(cmyk: &[u8]) -> Vec<u8> {
     pixels.iter().flat_map(|&[c, m, y, k]| [level(c, k), level(m, k), level(y, k)]).collect()
 }
 
-/// How many scans there are before the end marker; none without that marker. Pillow refuses a
-/// file that ends before it. It is looked for after the scans, not inside a segment such as an
-/// embedded thumbnail.
+/// Number of scans before the end marker; `None` without that marker, since Pillow refuses such a
+/// file. The marker is searched for after the scans, not inside a segment such as an embedded
+/// thumbnail.
 ///
-/// Markers are 0xFF and a code that is neither 0 (a data byte 0xFF) nor 0xFF (padding). Restart
-/// markers 0xD0 to 0xD7, the start 0xD8 and codes below 0xC0 stand alone; the latter occur in damaged
-/// scans only, where libjpeg passes over them. All others but the end, 0xD9, are followed by a length of
-/// two bytes, which counts itself. A scan starts with 0xDA.
+/// A marker is 0xFF and a code that is neither 0 (a data byte 0xFF) nor 0xFF (padding). Restart
+/// markers 0xD0 to 0xD7, the start 0xD8 and codes below 0xC0 have no payload; codes below 0xC0
+/// occur only in damaged scans, where libjpeg skips them. All others except the end, 0xD9, are
+/// followed by a length of two bytes, which includes itself. A scan starts with 0xDA.
 fn scans(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut scans) = (0, 0);
     while let Some(&[mark, code]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 
 #[test]
-fn the_end_of_a_jpeg_is_looked_for_outside_its_segments() {
+fn the_end_marker_is_searched_for_outside_segments() {
     let start = [0xFF, 0xD8];
     let segment = [0xFF, 0xE1, 0x00, 0x06, 0xFF, 0xD9, 0xFF, 0xD9];
     let scan = [0xFF, 0xDA, 0x00, 0x02, 0x12, 0xFF, 0x00, 0xFF, 0xD0, 0x34];
@@ -81,7 +81,7 @@ fn corrupt_files_are_refused_or_decoded_and_never_crash() {
 }
 
 #[test]
-fn a_header_that_promises_too_much_takes_no_memory() {
+fn a_huge_size_in_a_header_allocates_no_memory() {
     for (name, mut bytes) in files().into_iter().take(3) {
         let at = frame(&bytes);
         bytes[at + 5..at + 9].copy_from_slice(&[0xFF, 0x00, 0xFF, 0x00]);
@@ -101,7 +101,7 @@ fn a_file_of_thousands_of_scans_is_refused() {
 }
 
 #[test]
-fn the_library_s_reason_is_told() {
+fn the_library_s_error_is_reported() {
     let (_, mut bytes) = files().remove(0);
     let at = frame(&bytes);
     bytes[at + 4] = 12;

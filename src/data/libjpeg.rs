@@ -1,6 +1,6 @@
 //! libjpeg's decoder, through the bindings of `mozjpeg-sys`.
 //!
-//! The crate `mozjpeg` wraps the same decoder, but drops its warnings and has no place for another
+//! The crate `mozjpeg` wraps the same decoder, but drops its warnings and does not allow another
 //! inverse DCT (see [`inverse_dct`]).
 
 use std::ffi::{c_int, c_uint, c_void};
@@ -30,13 +30,13 @@ pub(super) struct Decoded {
 
 /// A JPEG file whose header has been read.
 pub(super) struct Decoder<'a> {
-    // libjpeg keeps pointers into both, so they must not move.
+    // libjpeg keeps pointers to both, so they must not move.
     info: Box<jpeg_decompress_struct>,
     errors: *mut Errors,
     bytes: PhantomData<&'a [u8]>,
 }
 
-/// libjpeg's error manager, and behind it what it has told.
+/// libjpeg's error manager, followed by the messages received.
 #[repr(C)]
 struct Errors {
     manager: jpeg_error_mgr,
@@ -59,7 +59,8 @@ impl<'a> Decoder<'a> {
             // SAFETY: `errors` lives as long as `info`, whose memory does not move; `bytes` outlives both.
             unsafe {
                 info.common.err = jpeg_std_error(&mut (*errors).manager);
-                // Derived from the whole of `Errors`, so that handlers may reach what is behind.
+                // Derived from the whole of `Errors`, so that handlers may access the fields after
+                // the manager.
                 info.common.err = errors.cast();
                 (*errors).manager.error_exit = Some(fail);
                 (*errors).manager.emit_message = Some(tell);
@@ -112,18 +113,18 @@ impl<'a> Decoder<'a> {
             }
         })?
         .then_some(())
-        .ok_or("the image's size changed on the way")?;
+        .ok_or("the image's size changed during decoding")?;
         // SAFETY: `errors` was made by `Box::into_raw`, and nothing else refers to it here.
         let warning = unsafe { (*self.errors).warning.take() };
         Ok(Decoded { levels, warning })
     }
 
-    /// Runs a part of the work; libjpeg's errors unwind out of it.
+    /// Runs `work`; libjpeg's errors unwind to this function.
     fn guarded<T>(
         &mut self,
         work: impl FnOnce(&mut jpeg_decompress_struct) -> T,
     ) -> Result<T, String> {
-        // After an error the decoder is only destroyed.
+        // After an error the decoder may only be destroyed.
         catch_unwind(AssertUnwindSafe(|| work(&mut self.info))).map_err(|panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -143,7 +144,7 @@ impl Drop for Decoder<'_> {
     }
 }
 
-/// An error that libjpeg cannot go on after. `resume_unwind` calls no panic hook.
+/// Handles a fatal libjpeg error. `resume_unwind` calls no panic hook.
 #[cold]
 unsafe extern "C-unwind" fn fail(info: &mut jpeg_common_struct) {
     // SAFETY: libjpeg calls this with its own struct.
@@ -160,7 +161,7 @@ unsafe extern "C-unwind" fn tell(info: &mut jpeg_common_struct, level: c_int) {
     unsafe {
         let errors = info.err.cast::<Errors>();
         let code = (*errors).manager.msg_code;
-        // These are about numbers in the header, which Pillow passes over, too.
+        // These warnings are about numbers in the header, which Pillow also ignores.
         let harmless = code == JWRN_JFIF_MAJOR || code == JWRN_ADOBE_XFORM;
         if !harmless && (*errors).warning.is_none() {
             let text = message(info);
@@ -196,7 +197,7 @@ type Method = unsafe extern "C-unwind" fn(
     c_uint,
 );
 
-/// `struct jpeg_inverse_dct` of jpegint.h: where the decoder finds each component's inverse DCT.
+/// `struct jpeg_inverse_dct` of jpegint.h: the decoder's inverse DCT of each component.
 #[repr(C)]
 struct Methods {
     _start_pass: Option<unsafe extern "C-unwind" fn(*mut jpeg_decompress_struct)>,
@@ -213,7 +214,7 @@ unsafe extern "C-unwind" {
     );
 }
 
-/// Has every component that is transformed by libjpeg's exact C code transformed by ours.
+/// Replaces libjpeg's exact C transform by ours in every component that uses it.
 ///
 /// # Safety
 /// Decompression has started.

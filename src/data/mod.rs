@@ -1,9 +1,9 @@
 //! Images and labels: readers, preprocessing, splits.
 //!
-//! Image bytes → a reader ([`idx`], [`cifar`], [`folder`], [`tensors`]) → [`Split`] →
-//! [`Split::pixels`], which applies [`Preprocess`] and [`Augment`] → `(B,C,H,W)`. Image files are
-//! decoded each time they are asked for; only the other formats are held in memory. [`choose`] decides which split plays which role,
-//! [`folds`] divides a split by class, [`order`] holds every random stream.
+//! A reader ([`idx`], [`cifar`], [`folder`], [`tensors`]) turns files into a [`Split`].
+//! [`Split::pixels`] applies [`Preprocess`] and [`Augment`] and returns `(B,C,H,W)`. Image files
+//! are decoded on every access; only the other formats are held in memory. [`choose`] assigns
+//! splits to roles, [`folds`] divides a split by class, [`order`] defines every random stream.
 
 mod ahead;
 mod augment;
@@ -56,21 +56,21 @@ pub use prepare::Augmented;
 pub use preprocess::{CropOffset, Interpolation, Moment, Preprocess, Resize};
 pub use split::Split;
 
-/// A data set as it was found: its splits, by the names its files have.
+/// A data set: its splits, with the names of its files.
 #[derive(Clone, Debug)]
 pub struct DataSet {
     /// Folder or file.
     pub path: PathBuf,
     /// `idx`, `cifar`, `folder` or `tensors`.
     pub kind: &'static str,
-    /// What a reader of the figures should know of how it was read.
+    /// Notes for readers of the figures.
     pub notes: Vec<String>,
     splits: Vec<Split>,
 }
 
 impl DataSet {
-    /// Opens `tensors:FILE`, `tensors:FOLDER`, or a folder: IDX files, CIFAR's binary files, or
-    /// else folders of image files, as its content says.
+    /// Opens `tensors:FILE`, `tensors:FOLDER`, or a folder. The folder's content decides whether it
+    /// is read as IDX files, CIFAR's binary files, or folders of image files.
     ///
     /// # Errors
     /// Those of [`idx::open`], [`cifar::open`], [`folder::open`] and [`tensors::open`].
@@ -92,11 +92,11 @@ impl DataSet {
         Ok(Self { notes, ..found(path, "folder", splits) })
     }
 
-    /// Leaves out image files that give no image or a damaged one; see [`Split::sound`]. What is wrong
-    /// with each comes back.
+    /// Leaves out image files that are damaged or cannot be decoded; see [`Split::sound`]. Returns
+    /// the error of each.
     ///
     /// # Errors
-    /// [`Error::AllBad`] if a split has no other.
+    /// [`Error::AllBad`] if no images of a split remain.
     pub fn drop_bad(&mut self, preprocess: Option<&Preprocess>) -> Result<Vec<Error>, Error> {
         let mut all = Vec::new();
         for split in &mut self.splits {
@@ -138,13 +138,13 @@ impl DataSet {
         self.split("test")
     }
 
-    /// The lone split `all` of a file that names no role.
+    /// The single split `all` of a file that states no role.
     pub fn only(&self) -> Option<&Split> {
         self.split("all")
     }
 }
 
-/// The error for a path that is not there, or is not of the kind expected.
+/// The error for a path that does not exist, or is not of the expected kind.
 fn missing(path: &Path, expected: &str, remedy: &str) -> Error {
     let found = match (path.is_dir(), path.exists()) {
         (true, _) => "a folder",

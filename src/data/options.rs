@@ -1,10 +1,10 @@
-//! Options that say where images come from.
+//! Options for data sources.
 
 use super::ClassOrder;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Where images come from, and which of them train, validate and test.
+/// Data sources, and their use for training, validation and testing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Data options"))]
@@ -22,11 +22,11 @@ pub struct DataOptions {
     /// Test images, instead of the split `test` of D
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub test_data: Option<String>,
-    /// Cut the validation images off the training split: this share of it
+    /// Split the validation images off the training split: this fraction of it
     #[cfg_attr(feature = "cli", arg(long, value_name = "FRACTION", conflicts_with = "val_data"))]
     pub val_from_train: Option<f64>,
-    /// Training images, where planish fine-tuned the checkpoint on a part of the training split
-    /// (`--train-samples`, `--train-range`): that part, or all of the split
+    /// Training images, if planish fine-tuned the checkpoint on a part of the training split
+    /// (`--train-samples`, `--train-range`): that part, or the whole split
     #[cfg_attr(
         feature = "cli",
         arg(
@@ -43,9 +43,9 @@ pub struct DataOptions {
         arg(long, value_name = "name|sorted", default_value = "name", hide_possible_values = true)
     )]
     pub class_order: ClassOrder,
-    /// An image file that cannot be decoded: stop at it, or decode all files once first and go on
-    /// without the bad ones, each named. A JPEG file that decodes with a warning about damaged data is
-    /// bad for `skip`; under `fail` it is used as it decodes, and a note names it
+    /// An image file that cannot be decoded: stop with an error, or decode all files once first and
+    /// continue without the bad ones, with a note for each. A JPEG file that decodes with a warning
+    /// about damaged data counts as bad for `skip`; with `fail` it is used as decoded, with a note
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "fail|skip", default_value = "fail", hide_possible_values = true)
@@ -53,19 +53,19 @@ pub struct DataOptions {
     pub on_bad_sample: OnBadSample,
 }
 
-/// Which training images are trained on.
+/// The training images to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum TrainOn {
-    /// the images that the checkpoint was fine-tuned on, where it says so
+    /// the images that the checkpoint was fine-tuned on, if it states them
     #[default]
     Fitted,
-    /// all of the training split
+    /// the whole training split
     All,
 }
 
-/// What happens to an image file that cannot be decoded.
+/// Handling of image files that cannot be decoded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -73,12 +73,12 @@ pub enum OnBadSample {
     /// the first such file is an error
     #[default]
     Fail,
-    /// such files are left out, everywhere
+    /// such files are left out everywhere
     Skip,
 }
 
 impl DataOptions {
-    /// Files of tensors among the data.
+    /// Tensor files among the data sources.
     pub fn files(&self) -> Vec<&Path> {
         let all = [Some(&self.data), self.train_data.as_ref(), self.val_data.as_ref()];
         let all = all.into_iter().chain([self.test_data.as_ref()]).flatten();

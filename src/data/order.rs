@@ -1,4 +1,4 @@
-//! Seeded streams of random numbers, and the order in which images are visited.
+//! Seeded random streams, and the order of images.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -9,9 +9,9 @@ use super::Error;
 /// The random stream `name` of a run with seed `seed`: ChaCha8 keyed by
 /// SHA-256("planish stream" ‖ seed as 8 little-endian bytes ‖ name).
 ///
-/// Every random number in planish comes from here. Streams with different names are independent,
-/// so that drawing more from one (the perturbation's γ, say) leaves another (the batches B) as it
-/// was, and methods can be compared on the same batches.
+/// All random numbers of planish come from these streams. Streams with different names are
+/// independent: drawing more from one (such as the perturbation's γ) does not change another (such
+/// as the batches B). So methods can be compared on the same batches.
 pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
     let mut hash = Sha256::new();
     hash.update(b"planish stream");
@@ -23,8 +23,8 @@ pub fn stream(seed: u64, name: &str) -> ChaCha8Rng {
 /// A uniform integer in `0..n`; 0 if `n` is 0. Unbiased: Lemire, "Fast random integer generation
 /// in an interval", ACM TOMACS 2019.
 ///
-/// Written out because crate `rand` reserves the right to change its own between versions, and
-/// equal seeds must give equal bytes for good.
+/// Implemented here because crate `rand` may change its own algorithm between versions, and equal
+/// seeds must always give equal bytes.
 pub fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
     if n == 0 {
         return 0;
@@ -43,21 +43,21 @@ pub fn unit(rng: &mut ChaCha8Rng) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Fisher–Yates: every permutation is equally likely.
+/// Fisher–Yates shuffle: all permutations are equally likely.
 pub fn shuffle<T>(items: &mut [T], rng: &mut ChaCha8Rng) {
     for i in (1..items.len()).rev() {
         items.swap(i, below(rng, i as u64 + 1) as usize);
     }
 }
 
-/// A permutation of `0..n`, fixed by seed, stream name and epoch.
+/// A permutation of `0..n`, determined by seed, stream name and epoch.
 pub fn epoch_order(n: usize, seed: u64, name: &str, epoch: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     shuffle(&mut order, &mut stream(seed, &format!("{name}, epoch {epoch}")));
     order
 }
 
-/// An order cut into consecutive batches; the last one may be short, or is dropped if
+/// Divides an order into consecutive batches. The last batch may be short; it is dropped if
 /// `drop_last`. A batch size of 0 gives no batches.
 pub fn batches(order: &[usize], batch: usize, drop_last: bool) -> Vec<&[usize]> {
     if batch == 0 {
@@ -66,10 +66,10 @@ pub fn batches(order: &[usize], batch: usize, drop_last: bool) -> Vec<&[usize]> 
     order.chunks(batch).filter(|b| !drop_last || b.len() == batch).collect()
 }
 
-/// An endless sequence of full batches: each epoch is a new permutation, its last partial batch
-/// is dropped.
+/// An endless sequence of full batches. Each epoch is a new permutation; its last partial batch is
+/// dropped.
 ///
-/// Two sequences with one seed and one stream name are equal, whoever reads them.
+/// Two sequences with the same seed and stream name are equal.
 #[derive(Clone, Debug)]
 pub struct Batches {
     len: usize,
@@ -85,17 +85,17 @@ impl Batches {
     /// Batches of `batch` images out of `len`, from epoch 0 of the stream `name`.
     ///
     /// # Errors
-    /// [`Error::Setting`] if `batch` is 0 or more than `len`: no full batch would ever come.
+    /// [`Error::Setting`] if `batch` is 0 or more than `len`: there would be no full batch.
     pub fn new(len: usize, batch: usize, seed: u64, name: &str) -> Result<Self, Error> {
         if batch == 0 || batch > len {
             return Err(Error::Setting {
                 name: "batch size",
                 expected: match len {
-                    1 => "1, for there is one image".into(),
+                    1 => "1, because there is one image".into(),
                     _ => format!("1 to {len}, the number of images"),
                 },
                 found: batch.to_string(),
-                remedy: "choose a smaller batch by --batch-size or give more images",
+                remedy: "choose a smaller `batch_size`, or give more images",
             });
         }
         let order = epoch_order(len, seed, name, 0);
@@ -112,12 +112,12 @@ impl Batches {
         self.seed
     }
 
-    /// Name of the stream that the order is drawn from.
+    /// Name of the random stream of the order.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The epoch, from 0, that the last batch given belongs to.
+    /// The epoch, from 0, of the last batch returned.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -229,6 +229,6 @@ mod tests {
             assert!(matches!(error, Error::Setting { name: "batch size", .. }), "{error}");
         }
         let error = Batches::new(1, 128, 0, "B").unwrap_err().to_string();
-        assert!(error.contains("expected 1, for there is one image, found 128"), "{error}");
+        assert!(error.contains("expected 1, because there is one image, found 128"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Images of a split as the model takes them.
+//! Images of a split as model input.
 
 use rayon::prelude::*;
 
@@ -8,11 +8,11 @@ use super::store::Store;
 use super::transform::Transform;
 use super::{Error, Flaw, Preprocess, Split};
 
-/// An augmentation with its seed and the epoch it is for.
+/// An augmentation with seed and epoch.
 pub type Augmented<'a> = (&'a Augment, u64, u64);
 
 impl Split {
-    /// Values of one image as the model takes it.
+    /// Values of one image as model input.
     ///
     /// # Errors
     /// [`Error::NoPreprocess`] for raw images without preprocessing; [`Error::Augment`] for a
@@ -26,7 +26,7 @@ impl Split {
             (Some(_), _, Some((Augment { crop: Some(crop), .. }, ..))) if self.prepared() => {
                 Err(Error::Augment {
                     item: format!("crop={crop}"),
-                    expected: "flip or shift only, as the images are prepared tensors".into(),
+                    expected: "flip or shift only, because the images are prepared tensors".into(),
                 })
             }
             (Some(shape), ..) if self.prepared() => Ok(shape.iter().product()),
@@ -38,18 +38,18 @@ impl Split {
         }
     }
 
-    /// The images at `indices` as the model takes them: `(B,C,H,W)`, contiguous.
+    /// The images at `indices` as model input: `(B,C,H,W)`, contiguous.
     ///
-    /// Prepared images are copied, and `preprocess` is not looked at; raw ones go through it,
-    /// image files being decoded first, side by side. `augment` is the augmentation with seed and
-    /// epoch: what happens to an image depends on these and on its position in this split alone,
-    /// so neither the batch nor the number of threads matters.
+    /// Prepared images are copied, and `preprocess` is ignored; raw ones are preprocessed, and
+    /// image files are decoded first, in parallel. `augment` is the augmentation with seed and
+    /// epoch. Its effect on an image depends only on these and on the image's position in this
+    /// split, not on the batch or the number of threads.
     ///
     /// # Errors
-    /// [`Error::NoPreprocess`] for raw images without preprocessing, [`Error::Preprocess`] for
-    /// one that does not suit them, [`Error::Augment`] for a crop of prepared images,
-    /// [`Error::Index`] for a position outside the split, [`Error::Image`] for a file that gives
-    /// no image; of several the first in the order of `indices`.
+    /// [`Error::NoPreprocess`] for raw images without preprocessing; [`Error::Preprocess`] if it
+    /// does not fit the images; [`Error::Augment`] for a crop of prepared images; [`Error::Index`]
+    /// for a position outside the split; [`Error::Image`] for a file that cannot be decoded. Of
+    /// several errors, the first in order of `indices` is returned.
     pub fn pixels(
         &self,
         indices: &[usize],
@@ -61,7 +61,7 @@ impl Split {
         })
     }
 
-    /// As [`Split::pixels`], each image being made by `image`.
+    /// Like [`Split::pixels`], with each image computed by `image`.
     pub(crate) fn pixels_with(
         &self,
         indices: &[usize],
@@ -82,13 +82,13 @@ impl Split {
             out.copy_from_slice(&values);
             Ok(())
         });
-        // All are tried, so that which error is told does not depend on the threads.
+        // Compute all, so that the error returned does not depend on the threads.
         let done: Vec<Result<(), Error>> = work.collect();
         done.into_iter().collect::<Result<(), Error>>()?;
         Ok(out)
     }
 
-    /// One image as the model takes it, `(C,H,W)`, made on this thread alone.
+    /// One image as model input, `(C,H,W)`, computed on the calling thread.
     ///
     /// # Errors
     /// Those of [`Split::pixels`].
@@ -128,7 +128,7 @@ impl Split {
         Ok(out)
     }
 
-    /// The preprocessing of an image of that shape; a failure names the image's file.
+    /// The preprocessing for images of this shape; an error has the image's file.
     fn transform(
         &self,
         row: usize,
@@ -144,15 +144,16 @@ impl Split {
         })
     }
 
-    /// The split less its image files that give no image or a damaged one, and what is wrong with each
-    /// of those, in stored order. Every file is decoded once; splits in memory are returned as they are.
+    /// Leaves out image files that are damaged or cannot be decoded. Returns the remaining split
+    /// and the error of each file left out, in stored order. Every file is decoded once; splits in
+    /// memory are returned unchanged.
     ///
-    /// Only a whole decode finds a truncated file, and finding all of them before anything is
-    /// drawn makes every pass, sample and cut see the same images. `preprocess`, if given, must
-    /// be able to bring each image to its size.
+    /// Only full decoding detects a truncated file. Finding all of them before anything is drawn
+    /// makes every pass, sample and split use the same images. `preprocess`, if given, must be able
+    /// to bring each image to its size.
     ///
     /// # Errors
-    /// [`Error::AllBad`] if no image is left.
+    /// [`Error::AllBad`] if no images remain.
     pub fn sound(&self, preprocess: Option<&Preprocess>) -> Result<(Split, Vec<Error>), Error> {
         let Store::Files(files) = &*self.store else { return Ok((self.clone(), Vec::new())) };
         let check = |&row: &usize| {
@@ -182,7 +183,8 @@ impl Split {
     }
 }
 
-/// Prepared pixels, flipped and shifted; what a shift vacates is 0, the mean of normalised images.
+/// Copies prepared pixels, flipped and shifted; vacated pixels are 0, the mean of normalised
+/// images.
 fn copy_prepared(bytes: &[u8], [h, w]: [usize; 2], draw: &Draw, out: &mut [f32]) {
     let (values, _) = bytes.as_chunks::<4>();
     for (plane, values) in out.chunks_mut(h * w).zip(values.chunks(h * w)) {

@@ -1,11 +1,11 @@
-//! What a checkpoint wants done to an image before it sees it.
+//! Image preprocessing as the checkpoint requires it.
 
 use crate::options::text::size;
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
 
-/// Resampling filter, as Pillow names and numbers them.
+/// Resampling filter, with Pillow's names and numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
@@ -17,40 +17,40 @@ pub enum Interpolation {
     Bicubic,
 }
 
-/// How an image of any size becomes one of the model's size.
+/// How an image is resized to the model's size.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
-    /// To the model's size in one step, whatever the aspect ratio (transformers).
+    /// To the model's size in one step, ignoring the aspect ratio (transformers).
     Squash,
-    /// To this height and width, whatever the aspect ratio, then a centre crop (transformers'
-    /// DeiT, timm's `squash`).
+    /// To this height and width, ignoring the aspect ratio, then a centre crop (transformers' DeiT,
+    /// timm's `squash`).
     SquashTo([usize; 2]),
-    /// Shorter side to this many pixels, then a centre crop (timm, torchvision).
+    /// Shorter side to this number of pixels, then a centre crop (timm, torchvision).
     ShortSide(usize),
 }
 
-/// Where a centre crop starts when half of the remainder, (have − want)/2, ends in ½.
+/// Rounding of the centre crop's offset, (have − want)/2, if it ends in ½.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CropOffset {
-    /// Rounds half to even, as torchvision's `center_crop` and so timm.
+    /// Half to even, as in torchvision's `center_crop` and timm.
     HalfToEven,
-    /// Rounds down, as transformers' image processors.
+    /// Down, as in transformers' image processors.
     Down,
 }
 
-/// Resize, crop and normalisation: pixels/255, minus mean, over standard deviation, per channel.
+/// Resize, crop and normalisation: (pixels/255 − mean)/standard deviation, per channel.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Preprocess {
     /// Height and width the model takes.
     pub image_size: [usize; 2],
-    /// Channels the model takes; grey images are repeated to 3, colour images are turned grey
-    /// (ITU-R 601, as Pillow's mode `L`) for 1.
+    /// Channels of the model's input. Grey images are repeated to 3 channels; colour images are
+    /// converted to grey for 1 (ITU-R 601, as Pillow's mode `L`).
     pub channels: usize,
-    /// How the size is reached.
+    /// Resize.
     pub resize: Resize,
-    /// How the centre crop after the resize rounds.
+    /// Rounding of the centre crop's offset.
     pub crop_offset: CropOffset,
     /// Resampling filter.
     pub interpolation: Interpolation,
@@ -60,7 +60,7 @@ pub struct Preprocess {
     pub std: Vec<f32>,
 }
 
-/// What normalises pixels, in units of the full scale: they are divided by 255 first.
+/// A normalisation parameter, in units of the full scale (pixels are divided by 255 first).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// The mean.
@@ -70,8 +70,8 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// Whether it can be that of pixels from 0 to 1. Their standard deviation is at most 0.5, and 1
-    /// stands for none.
+    /// Whether the value is possible for pixels from 0 to 1. Their standard deviation is at most
+    /// 0.5; 1 is allowed and means no scaling.
     pub fn fits(self, value: f32) -> bool {
         match self {
             Moment::Mean => (0.0..=1.0).contains(&value),
@@ -79,7 +79,7 @@ impl Moment {
         }
     }
 
-    /// The values that fit, in words.
+    /// The valid range, in words.
     pub fn range(self) -> &'static str {
         match self {
             Moment::Mean => "from 0 to 1",
@@ -114,7 +114,7 @@ impl fmt::Display for Interpolation {
 impl FromStr for Resize {
     type Err = String;
 
-    /// `squash`, the short side in pixels, or `HxW`.
+    /// Parses `squash`, the short side in pixels, or `HxW`.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
             _ if text == "squash" => Ok(Resize::Squash),
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filters_and_resizes_are_read_as_they_are_written() {
+    fn filters_and_resizes_round_trip() {
         let filters = [Interpolation::Nearest, Interpolation::Bilinear, Interpolation::Bicubic];
         assert!(filters.into_iter().all(|filter| filter.to_string().parse() == Ok(filter)));
         assert!("lanczos".parse::<Interpolation>().is_err());

@@ -1,17 +1,20 @@
-//! Image resampling in Pillow's arithmetic (`Image.resize`, Resample.c), to the level.
+//! Image resampling with Pillow's arithmetic (`Image.resize`, Resample.c), identical in every
+//! level.
 //!
-//! Separable: rows first, then columns, each pass rounded and clipped to levels. Output i looks
-//! at the input around c = (i + ½)·s, s being input over output size, through a filter widened by
-//! max(s, 1), so that shrinking averages. Weights are fixed-point with 22 fractional bits:
-//! integers, hence the same on every machine. Up to version 12 Pillow always takes rows first;
-//! version 13 takes columns first where the height shrinks much more than the width, and then
-//! the rounding between the passes can differ. Checkpoints were trained with rows first.
+//! Separable: rows first, then columns; each pass is rounded and clipped to levels. Output i
+//! weights the input around c = (i + ½)·s, where s is input size over output size, by a filter
+//! widened by max(s, 1), so that shrinking averages. Weights are fixed-point integers with 22
+//! fractional bits, so results are the same on every machine.
+//!
+//! Pillow up to version 12 always resamples rows first. Version 13 resamples columns first if the
+//! height shrinks much more than the width, which can change the rounding between the passes.
+//! Checkpoints were trained with rows first.
 
 use super::Interpolation;
 
 const BITS: u32 = 22;
 
-/// What one output value reads: inputs from `start`, a weight each.
+/// Input of one output value: inputs from `start` on, one weight each.
 struct Tap {
     start: usize,
     weights: Vec<i32>,
@@ -39,7 +42,7 @@ fn taps(interpolation: Interpolation, from: usize, to: usize) -> Vec<Tap> {
     };
     let tap = |i: usize| {
         let centre = (i as f64 + 0.5) * scale;
-        // A cast of a negative number gives 0, the first input.
+        // Casting a negative number gives 0, the first input.
         let start = (centre - radius + 0.5) as usize;
         let end = ((centre + radius + 0.5) as usize).min(from);
         let weights: Vec<f64> = (start..end)
@@ -52,8 +55,8 @@ fn taps(interpolation: Interpolation, from: usize, to: usize) -> Vec<Tap> {
     (0..to).map(tap).collect()
 }
 
-/// One input each. Pillow adds up the centre step by step; where it is a whole number the
-/// rounding of that sum decides between two inputs.
+/// One input per output. Pillow accumulates the centre step by step; if it is a whole number, the
+/// rounding of that sum selects one of two inputs.
 fn nearest(from: usize, to: usize) -> Vec<Tap> {
     let scale = from as f64 / to as f64;
     let mut centre = 0.5 * scale;
@@ -69,7 +72,8 @@ fn level(sum: i32) -> u8 {
     ((sum + (1 << (BITS - 1))) >> BITS).clamp(0, 255) as u8
 }
 
-/// `image`, `(H,W,C)` levels of height and width `from`, none of them 0, at height and width `to`.
+/// Resizes `image`, `(H,W,C)` levels of height and width `from`, none of them 0, to height and
+/// width `to`.
 pub(super) fn resample(
     image: &[u8],
     from: [usize; 2],

@@ -1,4 +1,4 @@
-//! A split: images and labels in stored order, shared and never changed.
+//! A split: immutable, shared images and labels in stored order.
 
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
@@ -65,10 +65,10 @@ impl Split {
         }
     }
 
-    /// Raw images held in memory: `levels` is `(N,H,W,C)` and `shape` is (C, H, W), C being 1 or 3.
+    /// Raw images in memory: `levels` is `(N,H,W,C)` and `shape` is (C, H, W), with C = 1 or 3.
     ///
     /// # Errors
-    /// [`Error::Empty`] without labels; [`Error::Setting`] if the sizes contradict one another.
+    /// [`Error::Empty`] without labels; [`Error::Setting`] if the sizes are inconsistent.
     pub fn from_levels(
         name: &str,
         levels: Vec<u8>,
@@ -92,7 +92,7 @@ impl Split {
         Ok(Self::new("memory", name, images, labels, None))
     }
 
-    /// Name of the split: that of the file it came from, or of the role it was cut for.
+    /// Name of the split: from its file, or from the role it was split off for.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -117,18 +117,18 @@ impl Split {
         &self.labels
     }
 
-    /// Names of the classes, where the data set has them.
+    /// Class names, if the data set has them.
     pub fn class_names(&self) -> Option<&[String]> {
         self.class_names.as_deref().map(Vec::as_slice)
     }
 
-    /// Channels of the images; 3 of image files, grey ones included, as every loader of the
-    /// field turns them to RGB.
+    /// Channels of the images. 3 for image files, including grey ones, because common data loaders
+    /// convert them to RGB.
     pub fn channels(&self) -> usize {
         self.image_shape().map_or(3, |[channels, _, _]| channels)
     }
 
-    /// Channels, height and width of every image as stored; `None` for image files, which may
+    /// Channels, height and width of every stored image; `None` for image files, whose sizes may
     /// differ.
     pub fn image_shape(&self) -> Option<[usize; 3]> {
         match &*self.store {
@@ -137,41 +137,41 @@ impl Split {
         }
     }
 
-    /// Whether the images are normalised tensors already, and are fed to the model as they are.
+    /// Whether the images are normalised tensors, which are passed to the model unchanged.
     pub fn prepared(&self) -> bool {
         matches!(&*self.store, Store::Memory(images) if images.prepared)
     }
 
-    /// Image files that were left out of the whole split; see [`Split::sound`].
+    /// Number of image files left out of the whole split; see [`Split::sound`].
     pub fn skipped(&self) -> usize {
         self.skipped
     }
 
-    /// The damaged files among those of this split that have been decoded so far, in stored order.
-    /// Their images count like any other.
+    /// The damaged files of this split among those decoded so far, in stored order. Their images
+    /// are used like any other.
     pub fn damaged(&self) -> Vec<DamagedFile> {
         let Store::Files(files) = &*self.store else { return Vec::new() };
         let damaged = files.damaged();
         self.rows.iter().filter_map(|row| damaged.get(row).cloned()).collect()
     }
 
-    /// Whether images are decoded from files when they are asked for.
+    /// Whether images are decoded from files on access.
     pub fn decodes(&self) -> bool {
         matches!(&*self.store, Store::Files(_))
     }
 
-    /// SHA-256, in hexadecimal, of what the split holds.
+    /// SHA-256 of the split's content, in hexadecimal.
     ///
-    /// Of images in memory: `u8` or `f32`, the numbers N, C, H, W (8 bytes little-endian each),
-    /// the images' bytes in order, the labels (4 bytes each). Of image files: `files`, N (8
-    /// bytes), the SHA-256 of each file's bytes in order (32 bytes; zeros if it cannot be read),
-    /// the labels. So equal images under another name or in another folder have an equal digest.
-    /// Computed once, and each file is read once for it.
+    /// Images in memory: `u8` or `f32`, the numbers N, C, H, W (8 bytes little-endian each), the
+    /// images' bytes in order, the labels (4 bytes each). Image files: `files`, N (8 bytes), the
+    /// SHA-256 of each file's bytes in order (32 bytes; zeros if it cannot be read), the labels. So
+    /// the digest does not depend on names and folders. It is computed once, which reads each file
+    /// once.
     pub fn digest(&self) -> &str {
         &self.digests()[0]
     }
 
-    /// The same of the images alone, labels left out: what they are, and in which order.
+    /// The digest of the images and their order, without labels.
     pub fn image_digest(&self) -> &str {
         &self.digests()[1]
     }
@@ -208,10 +208,10 @@ impl Split {
         })
     }
 
-    /// The same images under the classes `names`: label y becomes `map[y]`.
+    /// The same images with the classes `names`: label y becomes `map[y]`.
     ///
     /// # Errors
-    /// [`Error::Label`] for a label that `map` does not have.
+    /// [`Error::Label`] for a label that is not in `map`.
     pub(super) fn relabelled(&self, map: &[u32], names: &[String]) -> Result<Split, Error> {
         self.check_labels(map.len())?;
         let labels = self.labels.iter().filter_map(|&y| map.get(y as usize).copied()).collect();
@@ -231,13 +231,13 @@ impl Split {
         })
     }
 
-    /// The same images, all labelled 0, for uses that look at no label.
+    /// The same images, all with label 0, for uses that ignore labels.
     pub fn unlabelled(&self) -> Split {
         let labels = Arc::new(vec![0; self.len()]);
         Split { labels, class_names: None, digests: Arc::default(), ..self.clone() }
     }
 
-    /// The images at `indices` (positions in this split), in that order, as a split of their own.
+    /// The images at `indices` (positions in this split), in this order, as a separate split.
     ///
     /// # Errors
     /// [`Error::Index`] if a position lies outside the split.
@@ -253,7 +253,7 @@ impl Split {
         })
     }
 
-    /// Images `from..to` in stored order; the range ends with the split.
+    /// Images `from..to` in stored order; the range is clipped to the split.
     pub fn range(&self, range: std::ops::Range<usize>) -> Split {
         let to = range.end.min(self.len());
         let from = range.start.min(to);
@@ -278,8 +278,8 @@ impl Split {
         }
     }
 
-    /// Checks that prepared images have the shape (C, H, W) the model takes. Raw images pass:
-    /// preprocessing brings them to any size.
+    /// Checks that prepared images have the model's shape (C, H, W). Raw images always pass,
+    /// because preprocessing resizes them.
     ///
     /// # Errors
     /// [`Error::Shape`].

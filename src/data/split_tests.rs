@@ -31,7 +31,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_digest_is_that_of_the_documented_bytes() {
+fn the_digest_is_of_the_documented_bytes() {
     let split = raw().subset(&[2, 0], "part").unwrap();
     let mut bytes = b"u8".to_vec();
     [2u64, 1, 2, 3].iter().for_each(|n| bytes.extend(n.to_le_bytes()));
@@ -43,7 +43,7 @@ fn the_digest_is_that_of_the_documented_bytes() {
 }
 
 #[test]
-fn subsets_and_ranges_are_those_of_the_split_they_come_from() {
+fn subsets_and_ranges_index_their_split() {
     let split = raw().subset(&[2, 1], "part").unwrap();
     assert_eq!((split.name(), split.labels()), ("part", &[1, 0][..]));
     let again = split.subset(&[1], "one").unwrap();
@@ -67,7 +67,7 @@ fn grey_is_repeated_and_normalised_per_channel() {
 #[test]
 fn raw_images_need_preprocessing() {
     let error = raw().pixels(&[0], None, None).unwrap_err();
-    for flag in ["--mean", "--std", "--interpolation"] {
+    for flag in ["`mean`", "`std`", "`interpolation`"] {
         assert!(error.to_string().contains(flag), "{error}");
     }
 }

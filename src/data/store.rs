@@ -1,13 +1,13 @@
-//! Where images lie: in memory, or in files.
+//! Storage of images: in memory, or in files.
 
 use super::files::Files;
 
-/// Where the pixels of a data file lie: all images have one shape and follow one another.
+/// Pixels in the bytes of a data file: consecutive images of one shape.
 #[derive(Debug)]
 pub(super) struct Images {
     /// The bytes as read.
     pub bytes: Vec<u8>,
-    /// Where the first image begins.
+    /// Offset of the first image.
     pub start: usize,
     /// Channels, height and width.
     pub shape: [usize; 3],
@@ -16,7 +16,7 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// Bytes of one image; the readers have checked that it does not overflow.
+    /// Bytes of one image; readers have checked for overflow.
     fn stride(&self) -> usize {
         self.shape.iter().product::<usize>() * if self.prepared { 4 } else { 1 }
     }
@@ -27,11 +27,11 @@ impl Images {
     }
 }
 
-/// Where the images of a split are.
+/// Storage of a split's images.
 #[derive(Debug)]
 pub(super) enum Store {
-    /// In memory, all of one shape.
+    /// In memory, with a common shape.
     Memory(Images),
-    /// In files of their own, each decoded when asked for.
+    /// In separate files, decoded on access.
     Files(Files),
 }

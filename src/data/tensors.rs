@@ -1,5 +1,5 @@
 //! Prepared images: safetensors files with `pixel_values` (N,C,H,W) f32, already normalised, and
-//! `labels` (N) i64. The way in for any pipeline planish does not know.
+//! `labels` (N) i64. This format accepts images from any preprocessing pipeline.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::store::Images;
 use super::{Error, Split, missing};
 
-/// Files of a folder and the split each gives.
+/// Files of a folder and the split of each.
 const SPLITS: [(&str, &str); 4] = [
     ("train.safetensors", "train"),
     ("val.safetensors", "val"),
@@ -19,14 +19,14 @@ const SPLITS: [(&str, &str); 4] = [
     ("test.safetensors", "test"),
 ];
 
-/// Reads a file as one split called `all`, or a folder's `train.safetensors`,
-/// `val.safetensors` (or `validation.safetensors`) and `test.safetensors`, whichever there are.
+/// Reads a file as one split called `all`, or a folder with any of `train.safetensors`,
+/// `val.safetensors` (or `validation.safetensors`) and `test.safetensors`.
 ///
-/// The metadata entry `class_names`, if present, is a JSON list of strings, one for each class.
+/// The optional metadata entry `class_names` is a JSON list of strings, one per class.
 ///
 /// # Errors
-/// [`Error::Missing`] without a file; [`Error::SafeTensors`] for a malformed one;
-/// [`Error::Format`] for a missing tensor, another type or shape, or a label out of range;
+/// [`Error::Missing`] if there is no file; [`Error::SafeTensors`] for a malformed one;
+/// [`Error::Format`] for a missing tensor, a wrong type or shape, or a label out of range;
 /// [`Error::Counts`], [`Error::Empty`], [`Error::NotFinite`].
 pub fn open(path: &Path) -> Result<Vec<Split>, Error> {
     if path.is_file() {
@@ -47,7 +47,7 @@ pub fn open(path: &Path) -> Result<Vec<Split>, Error> {
             path: path.to_owned(),
             expected: "train.safetensors, val.safetensors or test.safetensors".into(),
             found: "none of them".into(),
-            remedy: "rename the files so, or give one file".into(),
+            remedy: "rename the files, or give a single file".into(),
         });
     }
     Ok(splits)
@@ -74,7 +74,7 @@ fn read(path: &Path, name: &str) -> Result<Split, Error> {
     if n == 0 || c == 0 || h == 0 || w == 0 {
         return Err(Error::Empty { place: path.display().to_string() });
     }
-    // The parser has checked that the offsets lie in the file and fit the shapes.
+    // The parser has checked that the offsets lie in the file and match the shapes.
     let start = 8 + header;
     let slice = |info: &TensorInfo| {
         let (from, to) = info.data_offsets;
@@ -88,7 +88,7 @@ fn read(path: &Path, name: &str) -> Result<Split, Error> {
     Ok(Split::new(&path.display().to_string(), name, images, labels, class_names))
 }
 
-/// A parsed header and the file it came from.
+/// A parsed header and its file.
 struct File<'a> {
     path: &'a Path,
     metadata: &'a Metadata,
@@ -117,7 +117,7 @@ impl File<'_> {
         Ok(info)
     }
 
-    /// The classes' names, at least as many as there are labels.
+    /// The class names, at least as many as there are labels.
     fn class_names(&self, labels: &[u32]) -> Result<Option<Vec<String>>, Error> {
         let wrong = |expected: &str, found: String| Error::Format {
             path: self.path.to_owned(),
@@ -141,7 +141,7 @@ impl File<'_> {
     }
 }
 
-/// The first image with a NaN or an infinity is an error.
+/// Checks that no image has a NaN or an infinity.
 fn check_finite(path: &Path, bytes: &[u8], per_image: usize) -> Result<(), Error> {
     let (values, _) = bytes.as_chunks::<4>();
     let finite = |value: &[u8; 4]| f32::from_le_bytes(*value).is_finite();

@@ -53,7 +53,7 @@ fn format_at(result: Result<DataSet, Error>, at: &str) {
 }
 
 #[test]
-fn a_file_is_read_as_it_is() {
+fn a_file_is_read_unchanged() {
     let data = open_bytes(&good()).unwrap();
     let all = data.only().unwrap();
     assert_eq!((data.kind, all.name(), all.prepared()), ("tensors", "all", true));
@@ -125,7 +125,7 @@ fn no_images_is_an_error() {
 }
 
 #[test]
-fn labels_that_are_no_class_are_named() {
+fn labels_out_of_range_are_named() {
     for bad in [-1, 1 << 32, i64::MIN] {
         let entries = [pixels(&[3, 2, 1, 2], &PIXELS), labels(&[3], &[0, 5, bad])];
         format_at(open_bytes(&file(&entries, None)), "labels, image 2");
@@ -155,7 +155,7 @@ fn every_truncation_is_an_error() {
 }
 
 #[test]
-fn a_hostile_header_takes_no_memory() {
+fn a_hostile_header_allocates_no_memory() {
     let json = r#"{"pixel_values":{"dtype":"F32","shape":[4294967296,4294967296,4,4],
         "data_offsets":[0,4]}}"#;
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();

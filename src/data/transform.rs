@@ -1,4 +1,4 @@
-//! From the bytes of an image to the numbers a model takes, as Pillow and torchvision do it.
+//! Converts image bytes to model input with the arithmetic of Pillow and torchvision.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,17 +7,17 @@ use super::augment::{Draw, Window};
 use super::resample::resample;
 use super::{CropOffset, Error, Interpolation, Moment, Preprocess, Resize};
 
-/// Most values one resized image may have: beyond it an extreme aspect ratio would ask for
-/// gigabytes before the crop throws them away.
+/// Maximum number of values of one resized image. An extreme aspect ratio could otherwise need
+/// gigabytes before the crop.
 const MOST_VALUES: usize = 1 << 28;
 
 impl Preprocess {
-    /// Checks that the fields agree with one another.
+    /// Checks that the fields are consistent.
     ///
     /// # Errors
-    /// [`Error::Preprocess`] if the image is empty, the channels are neither 1 nor 3, mean or
-    /// standard deviation has another length than the channels, a mean is not from 0 to 1 or a
-    /// standard deviation not above 0 and at most 1, or the short side is less than the crop.
+    /// [`Error::Preprocess`] if the image is empty; the channels are neither 1 nor 3; mean or
+    /// standard deviation does not have one value per channel; a mean is not from 0 to 1; a
+    /// standard deviation is not above 0 and at most 1; or the short side is less than the crop.
     pub fn check(&self) -> Result<(), Error> {
         let fail = |place, expected: String, found: String, remedy| {
             Err(Error::Preprocess { place, expected, found, remedy })
@@ -26,7 +26,7 @@ impl Preprocess {
         let most = MOST_VALUES / 3;
         if h == 0 || w == 0 || h.checked_mul(w).is_none_or(|area| area > most) {
             let expected = format!("between 1 and {most} pixels");
-            return fail("image size", expected, format!("{h}×{w}"), "pass --image-size");
+            return fail("image size", expected, format!("{h}×{w}"), "set `image_size`");
         }
         if self.channels != 1 && self.channels != 3 {
             let found = self.channels.to_string();
@@ -34,8 +34,8 @@ impl Preprocess {
             return fail("channels", "1 (grey) or 3 (RGB)".into(), found, remedy);
         }
         for (moment, place, values, remedy) in [
-            (Moment::Mean, "mean", &self.mean, "pass --mean"),
-            (Moment::Std, "standard deviation", &self.std, "pass --std"),
+            (Moment::Mean, "mean", &self.mean, "set `mean`"),
+            (Moment::Std, "standard deviation", &self.std, "set `std`"),
         ] {
             if values.len() != self.channels || values.iter().any(|&x| !moment.fits(x)) {
                 let levels = values.iter().any(|x| x.abs() > 1.0);
@@ -94,14 +94,14 @@ impl fmt::Display for Preprocess {
     }
 }
 
-/// A preprocessing made ready for images of one shape.
+/// A preprocessing prepared for images of one shape.
 pub(super) struct Transform {
     /// Channels, height and width as stored.
     stored: [usize; 3],
     /// Height and width after the resize of an uncropped image.
     resized: [usize; 2],
     crop_offset: CropOffset,
-    /// Channels, height and width the model takes.
+    /// Channels, height and width of the model's input.
     target: [usize; 3],
     interpolation: Interpolation,
     /// Per channel, the normalised value of each of the 256 levels.
@@ -117,7 +117,7 @@ impl Transform {
             place: "stored images",
             expected: expected.to_owned(),
             found: format!("{c} channels of {h}×{w}"),
-            remedy: "give images of an ordinary shape, or prepared ones as tensors:FILE",
+            remedy: "give images with a usual aspect ratio, or prepared ones as tensors:FILE",
         };
         if (c != 1 && c != 3) || h == 0 || w == 0 {
             return Err(fail("1 (grey) or 3 (RGB) channels and at least one pixel"));
@@ -127,7 +127,7 @@ impl Transform {
             Resize::SquashTo(size) => Some(size),
             Resize::ShortSide(side) => short_side([h, w], side),
         };
-        // The first pass holds the stored height at the new width.
+        // The first pass has the stored height and the new width.
         let resized = resized
             .filter(|&[to, w]| w.checked_mul(to.max(h)).is_some_and(|n| n <= MOST_VALUES / 3))
             .ok_or_else(|| fail("an aspect ratio whose resized image fits in memory"))?;
@@ -146,10 +146,10 @@ impl Transform {
         })
     }
 
-    /// One image, `(H,W,C)` levels, into `out`, `(C,H,W)`.
+    /// Transforms one image, `(H,W,C)` levels, into `out`, `(C,H,W)`.
     ///
-    /// A random crop takes the place of resize and centre crop: its window is brought to the
-    /// model's size in one step.
+    /// A random crop replaces resize and centre crop: its window is resized to the model's size in
+    /// one step.
     pub fn run(&self, image: &[u8], draw: &Draw, out: &mut [f32]) {
         let [stored_channels, h, w] = self.stored;
         let [channels, th, tw] = self.target;
@@ -185,14 +185,14 @@ impl Transform {
     }
 }
 
-/// Size with the shorter side `side` and the aspect ratio kept: the longer is rounded down, as
-/// in torchvision's `Resize`. `None` on overflow.
+/// Height and width with the shorter side `side` and the same aspect ratio; the longer side is
+/// rounded down, as in torchvision's `Resize`. `None` on overflow.
 fn short_side([h, w]: [usize; 2], side: usize) -> Option<[usize; 2]> {
     let long = |long: usize, short: usize| Some(side.checked_mul(long)? / short);
     if h <= w { Some([side, long(w, h)?]) } else { Some([long(h, w)?, side]) }
 }
 
-/// First row or column of a centre crop: (have − want)/2, a half rounded as `offset` says.
+/// First row or column of a centre crop: (have − want)/2, with ½ rounded as `offset` specifies.
 fn centre(have: usize, want: usize, offset: CropOffset) -> usize {
     let twice = have.saturating_sub(want);
     let down = twice / 2;
@@ -202,7 +202,7 @@ fn centre(have: usize, want: usize, offset: CropOffset) -> usize {
     }
 }
 
-/// Pillow's `convert("L")`: ITU-R 601-2 luma in sixteen-bit fixed point.
+/// Pillow's `convert("L")`: ITU-R 601-2 luma in 16-bit fixed-point arithmetic.
 fn grey(rgb: &[u8]) -> Vec<u8> {
     let (pixels, _) = rgb.as_chunks::<3>();
     let luma = |[r, g, b]: [u8; 3]| {
@@ -211,7 +211,7 @@ fn grey(rgb: &[u8]) -> Vec<u8> {
     pixels.iter().map(|&p| luma(p) as u8).collect()
 }
 
-/// The pixels of `window` in an image `w` wide with `c` channels.
+/// The pixels of `window` in an image of width `w` with `c` channels.
 fn cut(image: &[u8], w: usize, c: usize, window: Window) -> Vec<u8> {
     (window.top..window.top + window.height)
         .filter_map(|y| image.get((y * w + window.left) * c..)?.get(..window.width * c))

@@ -1,4 +1,4 @@
-//! What lies in a folder of images, in an order that no file system decides.
+//! Lists folders of images in an order independent of the file system.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,7 +9,7 @@ use super::Error;
 
 /// Extensions that are read, in lower case.
 const READ: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
-/// Extensions of images that are not read: worth a word where they lie among the others.
+/// Extensions of images that are not read; a note counts such files.
 const UNREAD: [&str; 10] =
     ["bmp", "gif", "tif", "tiff", "ppm", "pgm", "heic", "avif", "jfif", "jp2"];
 
@@ -24,7 +24,7 @@ pub(super) struct Child {
     pub folder: bool,
 }
 
-/// What a folder holds, by the bytes of the names; hidden things (`.name`) left out.
+/// Content of a folder in byte order of the names, without hidden entries (`.name`).
 pub(super) fn children(folder: &Path) -> Result<Vec<Child>, Error> {
     let fail = |source| Error::Read { path: folder.to_owned(), source };
     let mut children = Vec::new();
@@ -40,8 +40,8 @@ pub(super) fn children(folder: &Path) -> Result<Vec<Child>, Error> {
         if name.starts_with('.') {
             continue;
         }
-        // A link that leads nowhere is a file: if it should be an image, decoding it will tell. A
-        // pipe or a device is nothing that holds an image, and opening one may wait for ever.
+        // A dangling link counts as a file; if it is expected to be an image, decoding reports it.
+        // Pipes and devices are skipped, because opening one may block forever.
         let about = fs::metadata(&path);
         if about.as_ref().is_ok_and(|found| !found.is_dir() && !found.is_file()) {
             continue;
@@ -53,19 +53,19 @@ pub(super) fn children(folder: &Path) -> Result<Vec<Child>, Error> {
     Ok(children)
 }
 
-/// The image files at any depth below a folder: by folder, in the order of the folders' paths,
-/// and by name in each. Images of other formats are counted in `other`, by extension.
+/// The image files at any depth below a folder: sorted by folder path, then by name. Images of
+/// other formats are counted in `other`, by extension.
 ///
 /// # Errors
-/// [`Error::Read`] for a folder that cannot be listed; [`Error::Folders`] for a link back to a
-/// folder that it lies in.
+/// [`Error::Read`] for a folder that cannot be listed; [`Error::Folders`] for a link to a parent
+/// folder.
 pub(super) fn images(
     class: &Path,
     other: &mut BTreeMap<String, usize>,
 ) -> Result<Vec<(PathBuf, Vec<OsString>)>, Error> {
     let mut found = Vec::new();
     collect(class, &mut Vec::new(), other, &mut found)?;
-    // As strings, not by components: `a-b` comes before `a/b`, as in Python.
+    // Compared as strings, not by components: `a-b` comes before `a/b`, as in Python.
     found.sort_unstable_by(|(a, _), (b, _)| a.as_os_str().cmp(b.as_os_str()));
     Ok(found)
 }
@@ -83,7 +83,7 @@ fn collect(
             path: folder.to_owned(),
             expected: "folders within folders".into(),
             found: format!("a link back to {}", real.display()),
-            remedy: "take the link away".into(),
+            remedy: "remove the link".into(),
         });
     }
     above.push(real);

@@ -1,4 +1,4 @@
-//! Whether a model that says 80% is right 80% of the time.
+//! Calibration: whether confidence matches accuracy.
 
 use super::metrics::maximum;
 use super::{Estimate, Predictions, Scores, jackknife};
@@ -16,9 +16,9 @@ pub struct Bin {
     pub high: f64,
     /// Number of images.
     pub images: usize,
-    /// Mean confidence of these images; 0 for none.
+    /// Mean confidence of these images; 0 if there are none.
     pub confidence: f64,
-    /// Share of these images that are classified rightly; 0 for none.
+    /// Fraction of these images that are classified correctly; 0 if there are none.
     pub accuracy: f64,
 }
 
@@ -43,32 +43,29 @@ pub fn reliability(scores: &Scores) -> Vec<Bin> {
     sums.iter().enumerate().map(bar).collect()
 }
 
-/// Expected calibration error at temperature T, between 0 and 1:
-/// Σ over bins of (images in the bin / N) · |accuracy − mean confidence|, with its jackknife
-/// standard error, the bins being those of each image.
+/// Expected calibration error at temperature T, between 0 and 1: Σ over bins of (images in the bin
+/// / N) · |accuracy − mean confidence|, with its jackknife standard error for fixed bins.
 ///
-/// Naeini et al., AAAI 2015, on the top class as in Guo et al., ICML 2017. Guo's bins are open on
-/// the left; only a confidence exactly on an edge tells the difference.
+/// Naeini et al., AAAI 2015, for the top class as in Guo et al., ICML 2017. Guo's bins are open on
+/// the left, which only matters for a confidence exactly on an edge.
 pub fn ece(predictions: &Predictions, temperature: f64) -> Estimate {
     ece_of(&Scores::at(predictions, |_| temperature))
 }
 
-/// [`ece`] of scores that are there.
+/// [`ece`] of given scores.
 pub fn ece_of(scores: &Scores) -> Estimate {
     let bins: Vec<usize> = scores.confidence.iter().map(|&p| bin_of(p)).collect();
     let excess: Vec<f64> = excess(scores).collect();
     Gaps::of(BINS, bins.iter().copied().zip(excess.iter().copied())).estimate(&bins, &excess)
 }
 
-/// Expected calibration error of the top class over [`BINS`] bins of equally many images, which
-/// are cut from the order of confidence after ⌊kN/15⌋ images. Where an edge falls among equal
-/// confidences, each of them counts with their mean accuracy, so that the images' order does not
-/// matter.
+/// Expected calibration error of the top class over [`BINS`] bins with equally many images. In
+/// order of confidence, bins end after ⌊kN/15⌋ images. If an edge falls among equal confidences,
+/// each of them counts with their mean accuracy, so the order of images does not matter.
 ///
 /// Nguyen and O'Connor, EMNLP 2015; Nixon et al., "Measuring calibration in deep learning", CVPR
-/// workshops 2019. Many images at a confidence near 1 then share their bin with none but their like,
-/// where bins of equal width are almost empty below. The standard error is the jackknife's, the bins
-/// held as they are.
+/// workshops 2019. With many confidences near 1, bins of equal width are almost empty below; these
+/// bins are not. The standard error is the jackknife's for fixed bins.
 pub fn ece_equal_mass(scores: &Scores) -> Estimate {
     let (p, n) = (&scores.confidence, scores.confidence.len());
     let mut order: Vec<usize> = (0..n).collect();
@@ -89,18 +86,19 @@ pub fn ece_equal_mass(scores: &Scores) -> Estimate {
     Gaps::of(BINS, bins.iter().copied().zip(shared)).estimate(&bins, &excess)
 }
 
-/// Expected calibration error of every class's probability, averaged over all C classes:
-/// (1/C) Σ over classes and bins of (images in the bin / N) · |share of the class − mean
-/// probability|, [`BINS`] bins of equal width over the probability.
+/// Expected calibration error of every class's probability, averaged over all C classes: (1/C) Σ
+/// over classes and bins of (images in the bin / N) · |fraction of the class − mean probability|,
+/// with [`BINS`] bins of equal width over the probability.
 ///
-/// Kull et al., "Beyond temperature scaling", NeurIPS 2019. A class of which the split holds no
-/// image counts, too: all probability it is given is excess. The standard error is the jackknife's.
+/// Kull et al., "Beyond temperature scaling", NeurIPS 2019. A class without images in the split
+/// counts, too: all its probability is excess. The standard error is the jackknife's.
 pub fn ece_class_wise(
     predictions: &Predictions,
     temperature: impl Fn(usize) -> f64 + Sync,
 ) -> Estimate {
     let (classes, n) = (predictions.classes(), predictions.images());
-    // Largest logit, β and the sum of exponentials of each image, so that a class can be taken alone.
+    // Largest logit, β and sum of exponentials of each image, so that single classes can be
+    // evaluated.
     let parts = predictions.map(|image, row, _| {
         let (max, beta) = (maximum(row), temperature(image).recip());
         let sum: f64 = row.iter().map(|z| (beta * (z - max)).exp()).sum();
@@ -134,7 +132,7 @@ pub(super) fn parts(scores: &Scores) -> Vec<(usize, f64)> {
     scores.confidence.iter().map(|&p| bin_of(p)).zip(excess(scores)).collect()
 }
 
-/// What a confidence leaves out or adds: 1 or 0 for right or wrong, less the confidence.
+/// Excess: 1 for a correct image, otherwise 0, minus the confidence.
 fn excess(scores: &Scores) -> impl Iterator<Item = f64> {
     scores.top1.iter().zip(&scores.confidence).map(|(right, p)| right - p)
 }
@@ -144,7 +142,7 @@ fn bin_of(probability: f64) -> usize {
     ((probability * BINS as f64) as usize).min(BINS - 1)
 }
 
-/// Sums of excess by bin: N times the calibration error is the sum of their sizes.
+/// Sums of excess by bin: N times the calibration error is the sum of their absolute values.
 struct Gaps(Vec<f64>);
 
 impl Gaps {
@@ -160,7 +158,7 @@ impl Gaps {
         self.0.iter().map(|sum| sum.abs()).sum()
     }
 
-    /// By how much the total changes without an image of that bin and excess.
+    /// Change of the total without an image of this bin and excess.
     fn change(&self, bin: usize, excess: f64) -> f64 {
         (self.0[bin] - excess).abs() - self.0[bin].abs()
     }

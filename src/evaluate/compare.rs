@@ -1,4 +1,4 @@
-//! Two models on the same images: what the difference is, and whether it is established.
+//! Compares two models on the same images: differences and their significance.
 
 use super::mcnemar::{McNemar, mcnemar};
 use super::{Error, Estimate, Scores, ece_of, mean_stderr};
@@ -6,11 +6,11 @@ use crate::data::order::{below, stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Resamples that an interval rests on unless asked otherwise: its ends are then known to some 6% of
+/// Default number of bootstrap resamples of an interval; its ends then have an error of about 6% of
 /// a standard error.
 pub const RESAMPLES: usize = 2000;
 
-/// What the images say of the sign of a difference.
+/// Whether a difference is statistically established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -31,14 +31,14 @@ pub struct Difference {
     pub a: f64,
     /// Of B.
     pub b: f64,
-    /// How much better B is: A − B, of `top1` B − A.
+    /// Gain of B: A − B; for `top1` B − A.
     pub gain: f64,
-    /// Standard error of the gain: of a mean by paired differences, of a calibration error the
-    /// bootstrap's spread. `None` for one image.
+    /// Standard error of the gain: by paired differences for a mean, the bootstrap's spread for a
+    /// calibration error. `None` for one image.
     pub gain_stderr: Option<f64>,
     /// 95% interval of the gain by the paired bootstrap; `None` for one image.
     pub interval: Option<[f64; 2]>,
-    /// What is established: where the interval does not hold 0, of `top1` where McNemar's p < 0.05.
+    /// The verdict: established if the interval excludes 0; for `top1`, if McNemar's p < 0.05.
     pub verdict: Verdict,
 }
 
@@ -53,7 +53,7 @@ pub struct Comparison {
     pub seed: u64,
     /// Figure by figure.
     pub differences: Vec<Difference>,
-    /// Accuracy, by the images that one model alone gets right.
+    /// McNemar's test of accuracy, on the images that only one model classifies correctly.
     pub mcnemar: McNemar,
 }
 
@@ -64,29 +64,28 @@ impl Comparison {
     }
 }
 
-/// Figures that are means over images, and what is better.
+/// Figures that are means over images.
 const MEANS: [&str; 4] = ["nll", "calibrated_nll", "top1", "brier"];
 /// Figures that are calibration errors.
 const ERRORS: [&str; 2] = ["ece", "calibrated_ece"];
 const ALL: usize = MEANS.len() + ERRORS.len();
 
-/// Images below which no interval is taken for evidence: a resample of a few repeats their one sign,
-/// and is too narrow by √((n − 1)/n) besides.
+/// Minimum number of images for an interval to count as evidence. A resample of a few images
+/// repeats their one sign, and its spread is too small by √((n − 1)/n).
 pub const FEW: usize = 30;
 
-/// Compares `a` with `b`, each the scores at T = 1 and those at the model's own temperatures, of
-/// the same images in the same order.
+/// Compares `a` with `b` on the same images in the same order. Each is a pair of scores: at T = 1
+/// and at the model's own temperatures.
 ///
-/// Each of `resamples` draws N images with replacement and takes both models' figures on them, so
-/// what is hard for both cancels; an interval is the draws' 2.5% and 97.5% points (Efron and
-/// Tibshirani, "An introduction to the bootstrap", 1993). A calibration error is biased upwards on few
-/// images, most where there is none (Kumar, Liang and Ma, NeurIPS 2019): between a model calibrated
-/// almost perfectly and another, the difference is understated, and the interval with it.
-/// Temperatures are held fixed. Each interval alone covers 95%; they are over images, not over
-/// training seeds. On fewer than [`FEW`] images nothing but McNemar's exact test is a verdict.
-///
+/// Each of `resamples` draws N images with replacement and computes both models' figures on them,
+/// so the variation that both share cancels. An interval is the 2.5% and 97.5% points of the draws
+/// (Efron and Tibshirani, "An introduction to the bootstrap", 1993). A calibration error is biased
+/// upwards on few images, most for a well-calibrated model (Kumar, Liang and Ma, NeurIPS 2019):
+/// between an almost perfectly calibrated model and another, the difference and its interval are
+/// understated. Temperatures are fixed. Each interval alone covers 95%; it is over images, not over
+/// training seeds. With fewer than [`FEW`] images only McNemar's exact test gives a verdict.
 /// # Errors
-/// Another number of images in `b` than in `a`, or none.
+/// The numbers of images differ, or are 0.
 pub fn compare(
     a: [&Scores; 2],
     b: [&Scores; 2],
@@ -163,8 +162,8 @@ fn draws(
     resamples: usize,
 ) -> Vec<[f64; ALL]> {
     let n = means[0].len();
-    // A calibration error of a resample is the sum over bins of |Σ excess|, so each image needs
-    // but its bin and its excess.
+    // The calibration error of a resample is the sum over bins of |Σ excess|, so only the bin and
+    // the excess of each image are needed.
     let parts = sides.map(|side| side.map(super::calibration::parts));
     let draw = |resample: usize| {
         let mut rng = stream(seed, &format!("paired bootstrap, resample {resample}"));
@@ -190,7 +189,7 @@ fn draws(
 fn interval(draws: &[f64]) -> [f64; 2] {
     let mut sorted = draws.to_vec();
     sorted.sort_by(f64::total_cmp);
-    // Linear between order statistics, as numpy's default has it.
+    // Linear interpolation between order statistics, as numpy's default.
     let quantile = |share: f64| {
         let at = share * (sorted.len() - 1) as f64;
         let (low, part) = (at.floor() as usize, at.fract());

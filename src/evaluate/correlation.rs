@@ -1,9 +1,9 @@
-//! How closely two figures of several models go together.
+//! Correlation of two figures over several models.
 
 use crate::data::order::{below, stream};
 use serde::{Deserialize, Serialize};
 
-/// Pairs below which no interval is given: resamples of fewer are mostly degenerate.
+/// Minimum number of pairs for an interval: resamples of fewer are mostly degenerate.
 pub const FEWEST: usize = 5;
 
 /// A correlation with its interval.
@@ -11,15 +11,16 @@ pub const FEWEST: usize = 5;
 pub struct Correlation {
     /// From −1 to 1.
     pub value: f64,
-    /// 95% interval of the bootstrap over pairs; nothing of fewer than [`FEWEST`] pairs.
+    /// 95% bootstrap interval over pairs; `None` for fewer than [`FEWEST`] pairs.
     pub interval: Option<[f64; 2]>,
 }
 
-/// Pearson's r = Σ(x − x̄)(y − ȳ)/√(Σ(x − x̄)² Σ(y − ȳ)²); nothing where x or y does not vary, or
-/// of fewer than two pairs.
+/// Pearson's r = Σ(x − x̄)(y − ȳ)/√(Σ(x − x̄)² Σ(y − ȳ)²); `None` if x or y does not vary, or for
+/// fewer than two pairs.
 pub fn pearson(pairs: &[(f64, f64)]) -> Option<f64> {
     let (first, rest) = pairs.split_first()?;
-    // LayerVectors of the values themselves: their mean is rounded, and what is left of them is no variance.
+    // Check the values themselves: their mean is rounded, so deviations from it may not be exactly
+    // 0.
     let varies = |of: fn(&(f64, f64)) -> f64| rest.iter().any(|pair| of(pair) != of(first));
     if !varies(|p| p.0) || !varies(|p| p.1) {
         return None;
@@ -58,9 +59,9 @@ fn ranks(values: impl Iterator<Item = f64>) -> Vec<f64> {
     ranks
 }
 
-/// A correlation of these pairs with the 2.5% and 97.5% points of `resamples` draws of as many pairs
-/// with replacement (Efron and Tibshirani, "An introduction to the bootstrap", 1993). Draws in which
-/// it is not defined do not count.
+/// The correlation of these pairs, with the 2.5% and 97.5% points of `resamples` draws of as many
+/// pairs with replacement (Efron and Tibshirani, "An introduction to the bootstrap", 1993). Draws
+/// without a defined correlation are ignored.
 pub fn correlation(
     of: fn(&[(f64, f64)]) -> Option<f64>,
     pairs: &[(f64, f64)],
@@ -113,7 +114,7 @@ mod tests {
         // However it is drawn, what rises with x goes up in rank with it.
         let line = correlation(spearman, &of(f64::exp), 0, 100).unwrap();
         assert!(near(line.value, 1.0) && line.interval.unwrap().iter().all(|&end| near(end, 1.0)));
-        // 0.05 has a mean of rounding's making: no variance all the same.
+        // The mean of several 0.05 is rounded; the variance must still be 0.
         assert_eq!(pearson(&of(|_| 0.05)), None);
     }
 

@@ -1,8 +1,8 @@
-//! Standard errors of figures that are no means.
+//! Standard errors of figures that are not means.
 
-/// Delete-one jackknife: √((n − 1)/n · Σ(θ₍₋ᵢ₎ − θ̄)²), θ₍₋ᵢ₎ being the figure without image i (Tukey,
-/// 1958; Efron, "The jackknife, the bootstrap and other resampling plans", 1982, chapter 3).
-/// `None` for fewer than two images.
+/// Delete-one jackknife: √((n − 1)/n · Σ(θ₍₋ᵢ₎ − θ̄)²), where θ₍₋ᵢ₎ is the figure without image i
+/// (Tukey, 1958; Efron, "The jackknife, the bootstrap and other resampling plans", 1982, chapter
+/// 3). `None` for fewer than two images.
 ///
 /// It needs neither a seed nor resamples, and for the smooth figures here agrees with the
 /// bootstrap. It is not valid for quantiles; those are bootstrapped.

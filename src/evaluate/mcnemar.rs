@@ -1,4 +1,4 @@
-//! Whether two models' accuracies differ on the same images.
+//! McNemar's test: whether two models' accuracies differ on the same images.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +13,8 @@ pub struct McNemar {
     pub p: f64,
 }
 
-/// Tests whether `only_a` and `only_b` are equally likely. McNemar, Psychometrika 12, 1947; exact
-/// at any count, so that no approximation for large ones is needed.
+/// Tests whether `only_a` and `only_b` are equally likely (McNemar, Psychometrika 12, 1947). The
+/// test is exact for any count.
 pub fn mcnemar(only_a: usize, only_b: usize) -> McNemar {
     let (n, least) = (only_a + only_b, only_a.min(only_b));
     // The largest term of the tail, then each lower one by its ratio to the one before.

@@ -1,8 +1,8 @@
-//! Figures of merit that are means over images, so that each has a standard error.
+//! Metrics that are means over images, with standard errors.
 
 use super::{Error, Predictions};
 
-/// A mean over images and how far chance moves it.
+/// A mean over images and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Estimate {
     /// Sample mean.
@@ -12,7 +12,7 @@ pub struct Estimate {
     pub stderr: Option<f64>,
 }
 
-/// Mean and standard error of independent values; the mean of none is NaN.
+/// Mean and standard error of independent values; NaN if there are none.
 pub fn mean_stderr(values: &[f64]) -> Estimate {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -23,8 +23,8 @@ pub fn mean_stderr(values: &[f64]) -> Estimate {
 
 /// Mean of aᵢ − bᵢ over the same images, with the standard error of that difference.
 ///
-/// What two models share (hard images are hard for both) cancels, so this is far sharper than the
-/// difference of two means.
+/// Variation that two models share (hard images are hard for both) cancels, so this is much more
+/// precise than the difference of two means.
 ///
 /// # Errors
 /// Slices of unequal length.
@@ -41,7 +41,8 @@ pub fn losses(predictions: &Predictions, temperature: f64) -> Vec<f64> {
     predictions.map(|_, row, label| loss(row, label, temperature.recip()))
 }
 
-/// Cross-entropy of one row at inverse temperature β, the maximum taken out before exponentials.
+/// Cross-entropy of one row at inverse temperature β; the maximum is subtracted before
+/// exponentiation.
 pub(super) fn loss(row: &[f64], label: usize, beta: f64) -> f64 {
     let max = maximum(row);
     let sum: f64 = row.iter().map(|z| (beta * (z - max)).exp()).sum();
@@ -57,7 +58,7 @@ pub fn hits(predictions: &Predictions, k: usize) -> Vec<f64> {
     predictions.map(|_, row, label| if rank(row, label) < k { 1.0 } else { 0.0 })
 }
 
-/// How many classes come before `label`.
+/// Number of classes that rank before `label`.
 pub(super) fn rank(row: &[f64], label: usize) -> usize {
     let own = row[label];
     row.iter().enumerate().filter(|&(j, &z)| z > own || (z == own && j < label)).count()

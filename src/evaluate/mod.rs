@@ -1,8 +1,8 @@
-//! How good a model's logits are: losses, accuracy, calibration, and what one temperature mends.
+//! Metrics of a model's logits: losses, accuracy, calibration, and temperature scaling.
 //!
-//! Everything is f64, takes images in the order given and sums in that order, so a figure does not
-//! depend on the number of threads. [`Scores`] holds what each image contributes; every figure is
-//! a mean or a sum of them, with a standard error.
+//! All computations are in f64 and sum in the order of images, so results do not depend on the
+//! number of threads. [`Scores`] has the contribution of each image; every figure is a mean or a
+//! sum of them, with a standard error.
 
 mod calibration;
 mod compare;
@@ -33,8 +33,8 @@ pub use summary::{
 };
 pub use temperature::{Bound, Fit, fit};
 
-/// Version of the figures' definitions: raised whenever one of them changes, so that no figure kept
-/// from before is taken for one of now.
+/// Version of the figures' definitions. It is raised when one of them changes, so that stored
+/// figures of an older definition are recognised.
 pub const DEFINITIONS: u32 = 2;
 
 #[cfg(test)]

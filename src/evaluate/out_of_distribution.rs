@@ -1,21 +1,21 @@
-//! Telling images of other kinds from those the model knows, by its logits alone.
+//! Detection of out-of-distribution images by the model's logits.
 
 use super::{Estimate, Predictions};
 use crate::data::order::{below, stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Resamples behind the standard error of FPR@95.
+/// Number of resamples for the standard error of FPR@95.
 const RESAMPLES: u64 = 1000;
 
-/// Largest softmax probability of each image: large for what the model knows.
-/// Hendrycks and Gimpel, ICLR 2017.
+/// Largest softmax probability of each image: high for known images. Hendrycks and Gimpel, ICLR
+/// 2017.
 pub fn max_probability(predictions: &Predictions) -> Vec<f64> {
     super::Scores::at(predictions, |_| 1.0).confidence
 }
 
-/// Negative energy of each image, log Σⱼ exp zⱼ at T = 1: large for what the model knows.
-/// Liu, Wang, Owens and Li, NeurIPS 2020.
+/// Negative energy of each image, log Σⱼ exp zⱼ at T = 1: high for known images. Liu, Wang, Owens
+/// and Li, NeurIPS 2020.
 pub fn negative_energy(predictions: &Predictions) -> Vec<f64> {
     predictions.map(|_, row, _| {
         let max = super::metrics::maximum(row);
@@ -23,21 +23,21 @@ pub fn negative_energy(predictions: &Predictions) -> Vec<f64> {
     })
 }
 
-/// How well a score tells two sets of images apart.
+/// How well a score separates two sets of images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Detection {
-    /// Probability that a known image scores above another kind's, ties counting half; with the
-    /// standard error of DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988. `None` for a set
-    /// of one image.
+    /// Probability that a known image scores higher than one of the other set, ties counting half;
+    /// with the standard error of DeLong, DeLong and Clarke-Pearson, Biometrics 44, 1988, which is
+    /// `None` for a set of one image.
     pub auroc: Estimate,
-    /// Share of the other kind's images that are taken for known ones, at the highest threshold
-    /// that keeps at least 95% of the known (a score at the threshold is kept); with the standard
-    /// error of a seeded bootstrap of both sets.
+    /// Fraction of the other set classified as known, at the highest threshold that keeps at least
+    /// 95% of the known images (a score at the threshold is kept); with the standard error of a
+    /// seeded bootstrap of both sets.
     pub fpr95: Estimate,
 }
 
-/// Compares the scores of images the model knows with those of another kind. Scores are finite and
-/// of both sets there is at least one.
+/// Compares the scores of known images with those of other images. Scores must be finite, and both
+/// sets non-empty.
 pub fn detect(known: &[f64], others: &[f64], seed: u64) -> Detection {
     let sorted = |scores: &[f64]| {
         let mut scores = scores.to_vec();
@@ -48,8 +48,9 @@ pub fn detect(known: &[f64], others: &[f64], seed: u64) -> Detection {
     Detection { auroc: auroc(&known, &others), fpr95: fpr95(&known, &others, seed) }
 }
 
-/// Both ascending. With F and G the sets' distribution functions (ties half), the area is the mean
-/// of G over the known; its variance s²(G)/n + s²(F)/m, each s² a sample variance.
+/// Both are ascending. With the distribution functions F and G of the sets (ties half), the area is
+/// the mean of G over the known images, and its variance is s²(G)/n + s²(F)/m with sample variances
+/// s².
 fn auroc(known: &[f64], others: &[f64]) -> Estimate {
     let placed = |scores: &[f64], among: &[f64]| -> Vec<f64> {
         let share = |x: &f64| {

@@ -1,14 +1,14 @@
-//! Logits and labels, checked once so that no figure below can fail.
+//! Logits and labels, validated once so that the figures cannot fail.
 
 use rayon::prelude::*;
 
 /// Why logits and labels cannot be scored.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Error {
-    /// Nothing to average over.
-    #[error("there are no images to evaluate; choose a split or a subset that holds some")]
+    /// There are no images.
+    #[error("there are no images to evaluate; choose a split or subset that has images")]
     NoImages,
-    /// A model with no classes has no loss.
+    /// The model has no classes.
     #[error("the logits have 0 classes, at least 1 is needed; check the checkpoint's head")]
     NoClasses,
     /// The number of logits does not match images × classes.
@@ -24,7 +24,7 @@ pub enum Error {
         /// Classes a row should have.
         classes: usize,
     },
-    /// A label names a class the model does not have.
+    /// A label is outside the model's classes.
     #[error(
         "image {image}: label {label} is out of range, the model has classes 0 to {}; \
          use a checkpoint fine-tuned on these classes, or correct the labels",
@@ -51,13 +51,13 @@ pub enum Error {
         /// What was found.
         value: f64,
     },
-    /// Every row is a distribution over the classes.
+    /// All rows are probability distributions.
     #[error(
-        "every row of the logits is a distribution: numbers from 0 to 1 whose sum is 1; expected \
-         logits, what the head gives before its softmax: pass those, or the probabilities' logarithms"
+        "every row of the logits is a distribution: numbers from 0 to 1 with sum 1; expected \
+         logits, the head's output before softmax: give these, or the logarithms of the probabilities"
     )]
     Probabilities,
-    /// Paired samples must be about the same images.
+    /// Paired samples must be of the same images.
     #[error("cannot pair {a} values with {b}; score both models on the same images")]
     Unpaired {
         /// Values on the first side.
@@ -76,7 +76,7 @@ pub struct Predictions {
 }
 
 impl Predictions {
-    /// Checks and keeps `values`, row-major (N,C), and `labels` (N).
+    /// Checks and stores `values`, row-major (N,C), and `labels` (N).
     ///
     /// # Errors
     /// No images or classes, a number of logits other than N·C, a label ≥ C, a logit that is not
@@ -103,16 +103,16 @@ impl Predictions {
         Ok(Self { values, labels: labels.to_vec(), classes })
     }
 
-    /// Refuses rows that are all probabilities: losses of their softmax would be finite, plausible
-    /// and wrong. Logits pass: no head gives rows that all sum to 1 by chance. One class, where
-    /// nothing can be told, passes, too.
+    /// Refuses rows that are all probability distributions: losses of their softmax would be
+    /// finite, plausible and wrong. Logits pass, since a head's rows do not all sum to 1 by chance.
+    /// A single class always passes, because the two cannot be distinguished.
     ///
     /// # Errors
     /// [`Error::Probabilities`].
     pub fn check_logits(&self) -> Result<(), Error> {
         let is_distribution = |row: &[f64]| {
             let sum: f64 = row.iter().sum();
-            // Of f32: each of C roundings is 6e-8 of a number that is at most 1.
+            // In f32, each of C roundings is at most 6e-8.
             row.iter().all(|z| (0.0..=1.0).contains(z)) && (sum - 1.0).abs() < 1e-4
         };
         let all = self.classes > 1 && self.values.chunks(self.classes).all(is_distribution);
@@ -139,7 +139,7 @@ impl Predictions {
         &self.values
     }
 
-    /// The images at these positions, in the order given; positions past the end are left out.
+    /// The images at these positions, in this order; positions past the end are ignored.
     ///
     /// # Errors
     /// No image is left.

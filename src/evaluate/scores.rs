@@ -1,4 +1,4 @@
-//! What is known of each image by itself: every mean over images starts here.
+//! Per-image scores, the basis of every mean over images.
 
 use super::Predictions;
 use super::metrics::{maximum, rank};
@@ -22,7 +22,7 @@ pub struct Scores {
 }
 
 impl Scores {
-    /// Scores at p = softmax(z / T), T > 0 being `temperature(image)`.
+    /// Scores at p = softmax(z / T), with T = `temperature(image)` > 0.
     pub fn at(predictions: &Predictions, temperature: impl Fn(usize) -> f64 + Sync) -> Self {
         let rows = predictions.map(|image, row, label| {
             let (max, beta) = (maximum(row), temperature(image).recip());
@@ -32,7 +32,7 @@ impl Scores {
             for (class, power) in powers().enumerate() {
                 let p = power.exp() / sum;
                 brier += (p - if class == label { 1.0 } else { 0.0 }).powi(2);
-                // p log p tends to 0 with p; as it is written it would be 0 · ∞.
+                // p log p tends to 0 with p, but would evaluate to 0 · ∞.
                 if p > 0.0 {
                     mean += p * power;
                 }

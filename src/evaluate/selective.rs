@@ -1,11 +1,11 @@
-//! What confidence is worth for choosing which images to answer.
+//! Selective prediction: how well confidence ranks correct images before errors.
 
 use super::{Estimate, Scores, jackknife};
 
 /// Area under the risk-coverage curve, AURC: the mean over k = 1 … N of the error rate among the k
-/// most confident images; 0 with no error, the error rate where confidence says nothing, 1 with no answer right.
-/// Less is better. Geifman and El-Yaniv, NeurIPS 2017; the sum as in Geifman, Uziel and El-Yaniv,
-/// "Bias-reduced uncertainty estimation", ICLR 2019.
+/// most confident images. It is 0 without errors, the error rate if confidence is uninformative,
+/// and 1 if all answers are wrong. Lower is better. Geifman and El-Yaniv, NeurIPS 2017; the sum as
+/// in Geifman, Uziel and El-Yaniv, "Bias-reduced uncertainty estimation", ICLR 2019.
 ///
 /// Equal confidences count with their mean error, which is the expectation over their orders. The
 /// standard error is the jackknife's.

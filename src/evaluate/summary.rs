@@ -5,21 +5,21 @@ use super::temperature::{Bound, Fit, fit};
 use super::{Error, Estimate, Predictions, Scores, aurc, losses, mean_stderr};
 use serde::{Deserialize, Serialize};
 
-/// Which images the temperature is fitted on. Never those it is then judged by: a fit is always at
-/// least as good as T = 1 on its own images.
+/// The images that the temperature is fitted on. They must differ from those it is judged on,
+/// because a fit is always at least as good as T = 1 on its own images.
 #[derive(Clone, Copy, Debug)]
 pub enum Temperature<'a> {
     /// Other images: the validation set.
     FittedOn(&'a Predictions),
-    /// There are no others. The images at these positions are one half, all the rest the second
-    /// (`stratified_halves` of the labels); each half is scored at the temperature of the other.
-    /// A single image has no other half, and is scored at T = 1.
-    /// The temperature reported is fitted on both together, and scores nothing here.
+    /// No other images exist. The images at these positions are the first half, all others the
+    /// second (`stratified_halves` of the labels). Each half is scored at the temperature fitted on
+    /// the other. A single image is scored at T = 1. The reported temperature is fitted on all
+    /// images and is not used for scores.
     CrossFitted(&'a [usize]),
 }
 
-/// Figures of one model on one set of images. Losses in nats per image, shares between 0 and 1,
-/// each `_stderr` the standard error of the figure before it (absent for a single image).
+/// Figures of one model on one set of images. Losses are in nats per image, fractions between 0 and
+/// 1. `_stderr` is the standard error of the figure before it (absent for a single image).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Number of images.
@@ -28,25 +28,25 @@ pub struct Summary {
     pub nll: f64,
     /// Its standard error.
     pub nll_stderr: Option<f64>,
-    /// Share of images whose label has the largest logit.
+    /// Fraction of images whose label has the largest logit.
     pub top1: f64,
     /// Its standard error.
     pub top1_stderr: Option<f64>,
-    /// Share of images whose label is among the five largest logits.
+    /// Fraction of images whose label is among the five largest logits.
     pub top5: f64,
     /// Expected calibration error, 15 bins of equal width.
     pub ece: f64,
     /// Temperature T fitted as [`Temperature`] says.
     pub temperature: f64,
-    /// Temperature that the first half of the images is scored at, where it is fitted on the second.
+    /// Temperature at which the first half of the images is scored, if fitted on the second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_of_first_half: Option<f64>,
-    /// Temperature that the second half is scored at.
+    /// Temperature at which the second half is scored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_of_second_half: Option<f64>,
     /// Whether a fit found no minimum of the loss in T.
     pub temperature_at_bound: bool,
-    /// Why there is none: of all images together, else of a half.
+    /// The reason: of the fit on all images, otherwise of a half.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_bound: Option<Bound>,
     /// Mean cross-entropy of logits divided by T.
@@ -64,7 +64,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// What a reader should know about the temperature, if it is not a minimum of the loss.
+    /// A note about the temperature, if it is not a minimum of the loss.
     pub fn temperature_note(&self) -> Option<&'static str> {
         self.temperature_bound.map(Bound::note)
     }
@@ -79,8 +79,8 @@ pub struct Reliability {
     pub calibrated: Vec<Bin>,
 }
 
-/// Further figures of the logits as they are, each with its standard error: of means s/√n, of
-/// calibration errors and AURC the delete-one jackknife's.
+/// Further figures of the unscaled logits, each with its standard error: s/√n for means, the
+/// delete-one jackknife for calibration errors and AURC.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Details {
     /// Standard error of the share of images whose label is among the five largest logits.
@@ -120,7 +120,7 @@ pub struct Details {
 /// All figures of `predictions`.
 ///
 /// # Errors
-/// A cross-fit whose one half is empty.
+/// One half of a cross-fit is empty.
 pub fn summarise(
     predictions: &Predictions,
     temperature_from: Temperature<'_>,
@@ -128,7 +128,7 @@ pub fn summarise(
     Ok(summarise_at(predictions, &Temperatures::of(predictions, temperature_from)?))
 }
 
-/// All figures of `predictions` at temperatures that are there.
+/// All figures of `predictions` at given temperatures.
 pub fn summarise_at(predictions: &Predictions, chosen: &Temperatures) -> Summary {
     let (raw, calibrated) = (Scores::at(predictions, |_| 1.0), chosen.scores(predictions));
     let nll = mean_stderr(&raw.nll);
@@ -190,7 +190,7 @@ fn details(
     }
 }
 
-/// Temperatures as [`Temperature`] says: the one to report, and the one each image is scored at.
+/// Temperatures as [`Temperature`] specifies: the reported one, and that of each image.
 pub struct Temperatures {
     overall: Fit,
     /// Fits on the first half and on the second.
@@ -203,7 +203,7 @@ impl Temperatures {
     /// Fits them.
     ///
     /// # Errors
-    /// A cross-fit whose one half is empty.
+    /// One half of a cross-fit is empty.
     pub fn of(predictions: &Predictions, from: Temperature<'_>) -> Result<Self, Error> {
         let half = match from {
             Temperature::FittedOn(others) => {
@@ -234,7 +234,7 @@ impl Temperatures {
 
     /// The temperature of one image.
     pub fn at(&self, image: usize) -> f64 {
-        // An image of the first half takes the second's temperature, and the other way round.
+        // An image of the first half uses the second half's temperature, and vice versa.
         self.fits[usize::from(self.first.get(image) == Some(&true))].temperature
     }
 

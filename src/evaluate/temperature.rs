@@ -4,10 +4,10 @@ use super::Predictions;
 use super::metrics::maximum;
 use serde::{Deserialize, Serialize};
 
-/// A temperature and what it does on the images it was fitted on.
+/// A temperature and its loss on the images that it was fitted on.
 ///
-/// All figures, dumps and reports use [`Fit::temperature`] as it is. Where the loss has no minimum in
-/// T, [`Fit::bound`] says so.
+/// All figures, saved logits and reports use [`Fit::temperature`]. If the loss has no minimum in T,
+/// [`Fit::bound`] gives the reason.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fit {
     /// T > 0; logits are divided by it.
@@ -35,15 +35,15 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// What a reader should know about the temperature.
+    /// A note about the temperature.
     pub fn note(self) -> &'static str {
         match self {
             Bound::Guessing => {
-                "the logits are no better than guessing, so the loss falls for ever higher \
+                "the logits are no better than guessing, so the loss keeps falling for higher \
                  temperatures; the highest of the range is used"
             }
             Bound::AllRight => {
-                "no image is wrong, so the loss falls for ever lower temperatures and none can be \
+                "no image is wrong, so the loss keeps falling for lower temperatures and none can be \
                  fitted; T = 1 is used"
             }
             Bound::Flat => "every image has equal logits, so no temperature matters; T = 1 is used",
@@ -112,7 +112,7 @@ pub fn fit(predictions: &Predictions) -> Fit {
             break;
         }
     }
-    // Rounding near a very flat minimum must not make matters worse than leaving T alone.
+    // Rounding near a very flat minimum must not give a higher loss than T = 1.
     if point.nll > start.nll {
         return one(None);
     }

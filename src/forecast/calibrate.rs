@@ -1,4 +1,4 @@
-//! What this machine does with this model: a few passes, timed, their memory watched.
+//! Measures speed and memory of this model on this machine by a few timed passes.
 
 use super::Operations;
 use crate::memory;
@@ -9,29 +9,29 @@ use candle_core::Tensor;
 use std::time::Instant;
 
 const MIB: f64 = (1 << 20) as f64;
-/// A kind of pass is repeated until it has taken this long, so that small models are measured
-/// warm; seconds.
+/// Minimum total duration of each kind of pass, in seconds. It is repeated until then, so that
+/// small models are measured warm.
 const ENOUGH: f64 = 0.3;
 
-/// Rates and memory, measured.
+/// Measured rates and memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Calibration {
-    /// Operations a second in forward passes.
+    /// Operations per second in forward passes.
     pub forward: f64,
-    /// In gradients.
+    /// Operations per second in gradients.
     pub gradient: f64,
-    /// In Hessian-vector products.
+    /// Operations per second in Hessian-vector products.
     pub hvp: f64,
-    /// Memory that the process held before, MiB.
+    /// Memory of the process before the measurement, MiB.
     pub resident_mib: f64,
-    /// Memory that a Hessian-vector product adds, a micro-batch on every thread, MiB.
+    /// Memory that a Hessian-vector product adds, with a micro-batch on every thread, MiB.
     pub wave_mib: f64,
-    /// Highest memory of the process before, MiB.
+    /// Peak memory of the process before the measurement, MiB.
     pub peak_mib: f64,
 }
 
 impl Calibration {
-    /// Seconds that operations take, of `images` images that each need them.
+    /// Seconds for these operations on each of `images` images.
     pub fn seconds(&self, work: Operations, images: usize) -> f64 {
         let each =
             work.forward / self.forward + work.gradient / self.gradient + work.hvp / self.hvp;
@@ -39,11 +39,11 @@ impl Calibration {
     }
 }
 
-/// Measures the model on its first images: whole micro-batches for every thread, as the work itself
-/// runs, but no more than `most` images; with derivatives in the layers that it concerns.
+/// Measures the model on its first images: whole micro-batches for every thread, as in the actual
+/// work, but at most `most` images. Derivatives are for the layers that are used.
 ///
 /// # Errors
-/// Those of evaluating the model.
+/// Errors of evaluating the model.
 pub fn calibrate(
     model: &Objective,
     images: &dyn Examples,
@@ -57,7 +57,7 @@ pub fn calibrate(
         values: images.inputs(0..n)?,
         labels: images.labels()[..n].into(),
     };
-    // As in diagnosis: one sweep for every gradient, one for every layer's product.
+    // As in diagnosis: one sweep for all gradients, one for the products of all layers.
     let all = join(layers);
     let block = |layer: &Layer| -> Result<Vec<Tensor>> {
         let weights = layer.tensors.iter().map(|&i| model.weights.tensor(i).unsqueeze(0));
@@ -71,9 +71,9 @@ pub fn calibrate(
         .collect();
     let products = cost::sweep(config, &layers.iter().collect::<Vec<_>>());
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
-        // A GPU is sent its work and left to it.
+        // A GPU runs asynchronously.
         let pass = || pass().and_then(|()| model.synchronize());
-        // The first pass pays for memory that later ones find at hand.
+        // The first pass allocates memory that later ones reuse.
         let clock = Instant::now();
         pass()?;
         let mut least = clock.elapsed().as_secs_f64();
@@ -90,7 +90,7 @@ pub fn calibrate(
     let resident_mib = memory::resident_mib().unwrap_or(0.0);
     let peak_mib = memory::peak_mib().unwrap_or(0) as f64;
     let whole = cost::forward(config, 0..stages(config));
-    // Memory is watched over all of them: what one pass leaves behind, the next finds at hand.
+    // Memory is measured over all passes, because each reuses the memory of the previous one.
     let (rates, peak) = memory::peak_during(|| -> Result<[f64; 3]> {
         Ok([
             rate(whole, &|| model.predict(&examples).map(|_| ()))?,
@@ -106,15 +106,15 @@ pub fn calibrate(
     Ok(Calibration { forward, gradient, hvp, resident_mib, wave_mib, peak_mib })
 }
 
-/// Asks for less memory until what gradients keep is within a bound, so that measuring does not
-/// break it.
+/// Reduces memory until the tape of gradients is within a limit, so that the measurement itself
+/// does not exceed it.
 pub fn start_within(model: &mut Objective, limit_mib: f64) {
     let room = limit_mib - memory::resident_mib().unwrap_or(0.0);
     while 2.0 * tape_mib(model) > room && lower(model) {}
 }
 
-/// Makes derivatives take less memory: half as many images side by side, and with one a thread,
-/// blocks computed again on the way back. False if nothing is left to do.
+/// Reduces the memory of derivatives: halves the number of images in parallel or, at one per
+/// thread, recomputes blocks in the backward pass. Returns false if no reduction is left.
 pub fn lower(model: &mut Objective) -> bool {
     match (model.micro_batch, model.checkpointing) {
         (0 | 1, true) => return false,
@@ -124,8 +124,8 @@ pub fn lower(model: &mut Objective) -> bool {
     true
 }
 
-/// What gradients keep for the way back, a micro-batch on every thread, MiB: where the system does
-/// not tell what was used.
+/// Memory of the tape for the backward pass, with a micro-batch on every thread, MiB. Used if the
+/// system does not report memory.
 fn tape_mib(model: &Objective) -> f64 {
     let numbers = model.saved_len() * rayon::current_num_threads();
     numbers as f64 * model.dtype().size_in_bytes() as f64 / MIB

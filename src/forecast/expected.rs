@@ -1,28 +1,28 @@
-//! What a run is expected to take, part by part.
+//! Expected time and memory of a run, by part.
 
 use super::Need;
 use serde::{Deserialize, Serialize};
 
-/// What a part of the run was expected to take.
+/// Expected time and memory of a part of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Part {
-    /// Which: `so far`, `diagnosis`, `frozen layers`, `training`, `figures`, `layers measured
+    /// Name: `so far`, `diagnosis`, `frozen layers`, `training`, `figures`, `layers measured
     /// again`.
     pub name: String,
-    /// Its seconds.
+    /// Seconds.
     pub seconds: f64,
     /// Peak memory of the process during it, MiB.
     pub peak_mib: f64,
 }
 
-/// What the run was expected to take.
+/// Expected time and memory of the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Expected {
-    /// Seconds in all.
+    /// Total seconds.
     pub seconds: f64,
     /// Peak memory of the process, MiB.
     pub peak_mib: f64,
-    /// Peak memory of the GPU, MiB, where one is used.
+    /// Peak memory of the GPU, MiB, if one is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_peak_mib: Option<u64>,
     /// By part, in order.
@@ -30,14 +30,14 @@ pub struct Expected {
 }
 
 impl Part {
-    /// A part of that name.
+    /// A part with this name.
     pub fn new(name: &str, need: Need) -> Self {
         Self { name: name.into(), seconds: need.seconds, peak_mib: need.mib }
     }
 }
 
 impl Expected {
-    /// The sum of parts, and the highest of their peaks.
+    /// The sum of the parts' times, and the maximum of their peaks.
     pub fn of(parts: Vec<Part>) -> Self {
         Self {
             seconds: parts.iter().map(|part| part.seconds).sum(),
@@ -47,7 +47,7 @@ impl Expected {
         }
     }
 
-    /// With a part put before the others.
+    /// The same with a part added before the others.
     pub fn preceded(mut self, part: Part) -> Self {
         self.seconds += part.seconds;
         self.peak_mib = self.peak_mib.max(part.peak_mib);
@@ -55,7 +55,7 @@ impl Expected {
         self
     }
 
-    /// Seconds of the part of that name.
+    /// Seconds of the part with this name.
     pub fn seconds_of(&self, name: &str) -> f64 {
         self.parts.iter().filter(|part| part.name == name).map(|part| part.seconds).sum()
     }

@@ -1,5 +1,5 @@
-//! Time and memory before the work: operations over rates measured on this machine, and memory
-//! measured on as many micro-batches as leave no thread idle.
+//! Forecasts of time and memory. Time is operations divided by rates measured on this machine.
+//! Memory is measured with a micro-batch on every thread.
 
 mod calibrate;
 mod expected;
@@ -11,23 +11,23 @@ pub use operations::{Operations, Perturbing, diagnose_work, step_work};
 
 use serde::{Deserialize, Serialize};
 
-/// What a run will take.
+/// Forecast of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Forecast {
     /// The command or method.
     pub method: String,
-    /// Seconds for one epoch (for `diagnose`: in all).
+    /// Seconds per epoch (for `diagnose`: total).
     pub seconds_per_epoch: f64,
     /// Peak memory of the process.
     pub peak_mib: f64,
 }
 
-/// Work of one method and epoch, whatever the machine.
+/// Operations of one method in one epoch, independent of the machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// The method.
     pub method: String,
-    /// Operations an image of B, in units of 10⁹.
+    /// Operations per image of B, in units of 10⁹.
     pub gflop_per_image: f64,
 }
 
@@ -41,12 +41,12 @@ pub struct Need {
 }
 
 impl Need {
-    /// With the seconds that have passed already.
+    /// With the seconds that have already passed.
     pub fn after(self, seconds: f64) -> Need {
         Need { seconds: self.seconds + seconds, ..self }
     }
 
-    /// One after the other: times add, the higher peak counts.
+    /// Sequential work: the sum of times and the higher peak.
     pub fn then(self, next: Need) -> Need {
         Need { seconds: self.seconds + next.seconds, mib: self.mib.max(next.mib) }
     }

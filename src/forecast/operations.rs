@@ -1,8 +1,8 @@
-//! Operations of the work ahead: matrix products, a multiply and an add counting two.
+//! Operation counts: matrix products, with a multiply and an add as two operations.
 
 use crate::vit::{Config, Layer, cost, stages};
 
-/// Operations by the kind of pass they belong to: each kind has a rate of its own.
+/// Operations by kind of pass. Each kind has its own rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Operations {
     /// Of forward passes.
@@ -13,13 +13,13 @@ pub struct Operations {
     pub hvp: f64,
 }
 
-/// Points of a line that `diagnose` visits, where each costs a forward pass: four in the mean on the
-/// images that give the direction (two where the loss is a parabola), and one on the others.
+/// Points of a line search in `diagnose`, each of which costs a forward pass: four on average on
+/// the images that give the direction (two if the loss is a parabola), and one on the others.
 const POINTS: f64 = 5.0;
 
-/// Operations of `diagnose` an image of V: the model's loss on V and on as many training images,
-/// the climb, a gradient of all layers, a sweep of their Hessian-vector products, and each layer's
-/// line.
+/// Operations of `diagnose` per image of V: the model's loss on V and on as many training images,
+/// the ascent step, a gradient of all layers, a sweep of their Hessian-vector products, and the
+/// line search of each layer.
 pub fn diagnose_work(config: &Config, layers: &[Layer]) -> Operations {
     let all = cost::forward(config, 0..stages(config));
     let mut work = Operations { forward: 3.0 * all, gradient: 0.0, hvp: 0.0 };
@@ -28,7 +28,7 @@ pub fn diagnose_work(config: &Config, layers: &[Layer]) -> Operations {
             + layers.iter().map(|layer| cost::own(config, layer)).sum::<f64>();
     }
     for layer in layers {
-        // A linear path costs two products on either fold, whatever the number of points.
+        // A linear path costs two products on either fold, for any number of points.
         let linear = layer.first_stage + 2 >= stages(config);
         work.forward += if linear { 4.0 } else { POINTS } * cost::suffix(config, layer);
     }
@@ -36,30 +36,31 @@ pub fn diagnose_work(config: &Config, layers: &[Layer]) -> Operations {
     work
 }
 
-/// What a step of post-training does besides its gradient.
+/// Work of a post-training step besides its gradient.
 #[derive(Clone, Copy, Debug)]
 pub enum Perturbing<'a> {
     /// Nothing: plain SGD.
     Nothing,
-    /// A layer goes down the gradient of a batch of its own.
+    /// A layer takes a descent step on the gradient of a separate batch.
     Line {
         /// The layer.
         layer: &'a Layer,
-        /// Whether one Hessian-vector product finds the step, or a search.
+        /// Whether one Hessian-vector product gives the step size, or a search.
         newton: bool,
-        /// Size of that batch, as a multiple of B.
+        /// Size of this batch, as a multiple of B.
         ratio: f64,
     },
-    /// The updated layers go up the gradient of B.
+    /// The updated layers take an ascent step on the gradient of B.
     Climb {
-        /// Share of the steps that do.
+        /// Fraction of the steps with an ascent step.
         share: f64,
-        /// Whether their normalisation layers alone do, whose gradient needs no weight's product.
+        /// Whether only their normalisation layers take it; their gradient needs no weight
+        /// products.
         norms: bool,
     },
 }
 
-/// Operations of one post-training step an image of B.
+/// Operations of one post-training step per image of B.
 pub fn step_work(config: &Config, update: &Layer, perturbing: Perturbing) -> f64 {
     let gradient = cost::gradient(config, update);
     match perturbing {
@@ -90,12 +91,12 @@ mod tests {
     use crate::vit::layers::select;
 
     #[test]
-    fn a_climb_is_a_second_gradient() {
+    fn an_ascent_step_is_a_second_gradient() {
         let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
         let all = select(&config, "*").unwrap().remove(0);
         let work = |perturbing| step_work(&config, &all, perturbing);
         let sgd = work(Perturbing::Nothing);
-        // A gradient of everything is a forward pass and two of the same size back.
+        // A full gradient is a forward pass and a backward pass of twice its size.
         assert!((sgd / cost::forward(&config, 0..stages(&config)) - 3.0).abs() < 1e-12);
         for (share, norms, expected) in
             [(1.0, false, 2.0), (0.2, false, 1.2), (1.0, true, 5.0 / 3.0)]

@@ -1,14 +1,14 @@
-//! Image files that cannot be decoded, or only with a warning: noted, or left out if the user asks.
+//! Image files that are damaged or cannot be decoded: noted, or left out on request.
 
 use crate::checkpoint::Checkpoint;
 use crate::data::{
     DamagedFile, DataSet, Error as DataError, OnBadSample, Preprocess, Split, renumber,
 };
 
-/// Damaged files that a note names.
+/// Maximum number of damaged files listed in a note.
 const NAMED: usize = 3;
 
-/// What a reader should know about damaged files.
+/// A note about damaged files.
 pub fn damage_note(files: &[DamagedFile]) -> Option<String> {
     let name = |file: &DamagedFile| format!("{} ({})", file.path.display(), file.warning);
     let named: Vec<String> = files.iter().take(NAMED).map(name).collect();
@@ -22,16 +22,16 @@ pub fn damage_note(files: &[DamagedFile]) -> Option<String> {
         n => (format!("{n} JPEG files"), "are damaged and were"),
     };
     Some(format!(
-        "{count} {are} decoded as far as possible, as Pillow does it: {}{more}; `on_bad_sample` \
-         skip leaves such files out",
+        "{count} {are} decoded as far as possible, as Pillow does: {}{more}; set `on_bad_sample` to \
+         skip to leave out such files",
         named.join(", ")
     ))
 }
 
-/// Leaves bad files out if asked, and notes each.
+/// Leaves out bad files if requested, with a note for each.
 ///
 /// # Errors
-/// [`DataError::AllBad`] if no other is left in a split.
+/// [`DataError::AllBad`] if no images of a split remain.
 pub fn leave_out(
     policy: OnBadSample,
     data: &mut DataSet,
@@ -57,8 +57,8 @@ pub fn leave_out(
     Ok(notes)
 }
 
-/// Reads the data of a training: classes numbered as the parent's if it names all of them, bad image files
-/// left out if asked. Returns notes for the reader, too.
+/// Reads training data. Classes are numbered as the parent's if it has all their names. Bad image
+/// files are left out if requested. Also returns notes.
 ///
 /// # Errors
 /// Those of [`DataSet::open`], [`renumber`] and [`leave_out`].

@@ -1,4 +1,4 @@
-//! Data sets opened for a checkpoint, and which of their images train, validate and test it.
+//! Opens data sets for a checkpoint, and selects training, validation and test images.
 
 use super::bad_samples::leave_out;
 use crate::checkpoint::Checkpoint;
@@ -10,12 +10,12 @@ use crate::data::{
 };
 use crate::pixels::Pixels;
 
-/// Data sets, read.
+/// The data sets that were read.
 #[derive(Clone, Debug)]
 pub struct Data {
-    /// What a reader of the figures should know of how they were read.
+    /// Notes for readers of the figures.
     pub notes: Vec<String>,
-    /// The data set that every split comes from unless it is named.
+    /// The data set of all splits that are not given separately.
     pub data: DataSet,
     train: Option<DataSet>,
     val: Option<DataSet>,
@@ -25,8 +25,8 @@ pub struct Data {
 }
 
 impl Data {
-    /// Reads every data set named, numbers its classes as the checkpoint does, and leaves bad images
-    /// out if asked.
+    /// Reads every data set given, numbers its classes as the checkpoint's, and leaves out bad
+    /// images if requested.
     ///
     /// # Errors
     /// Those of [`DataSet::open`], [`number_classes`] and [`leave_out`].
@@ -42,7 +42,8 @@ impl Data {
             train_on: options.train_on,
         };
         let Data { notes, data, train, val, test, .. } = &mut all;
-        // The training images first: their classes number the others' where no name settles it.
+        // The training images first: their classes number those of the others if no name settles
+        // it.
         let (train, others) = (train.as_mut(), [val.as_mut(), test.as_mut()]);
         let mut sets: Vec<&mut DataSet> =
             train.into_iter().chain([data]).chain(others.into_iter().flatten()).collect();
@@ -57,8 +58,8 @@ impl Data {
         Ok(all)
     }
 
-    /// Which images train, validate and test this checkpoint, each checked against its classes
-    /// and the images it takes; see [`choose`].
+    /// The training, validation and test images, each checked against the checkpoint's classes and
+    /// input shape; see [`choose`].
     ///
     /// # Errors
     /// Those of [`choose`] and [`Pixels::new`].
@@ -83,10 +84,10 @@ impl Data {
         Ok(roles)
     }
 
-    /// The whole split of that name; without a name `test`, or the only one there is.
+    /// The whole split of this name; without a name, `test` or the only split.
     ///
     /// # Errors
-    /// [`DataError::Missing`], with the splits there are.
+    /// [`DataError::Missing`], with the existing splits.
     pub fn split(&self, name: Option<&str>) -> Result<&Split, DataError> {
         let wanted = name.unwrap_or("test");
         let lone = |data: &'_ DataSet| data.splits().len() == 1;
@@ -105,7 +106,7 @@ impl Data {
                 path: data.path.clone(),
                 expected: format!("a split called `{wanted}`"),
                 found: names.join(" and "),
-                remedy: format!("pass --split {}{}", names.join(" or --split "), made(wanted)),
+                remedy: format!("set `split` to {}{}", names.join(" or "), made(wanted)),
             }
         })
     }
@@ -116,7 +117,7 @@ impl Data {
         std::iter::once(&self.data).chain(others).flat_map(DataSet::damaged).collect()
     }
 
-    /// The data set that an uncut split comes from.
+    /// The data set of an undivided split.
     pub fn of(&self, split: &Split) -> &DataSet {
         let gives = |data: &&DataSet| data.splits().iter().any(|s| s.place() == split.place());
         let own = [&self.train, &self.val, &self.test].into_iter().flatten();
@@ -124,18 +125,18 @@ impl Data {
     }
 }
 
-/// Where V comes from, for who asks for it by the name of a split.
+/// How V is selected, for users who ask for it by the name of a split.
 fn made(wanted: &str) -> &'static str {
     match wanted {
         "val" | "validation" => {
-            ", or --val-data with images of your own; where there is no split val, diagnose and \
-             post-train make V of what `planish finetune` held out, or of half of the test split"
+            ", or set `val_data` to your own images; if there is no split val, diagnose and \
+             post-train use as V what `planish finetune` held out, or half of the test split"
         }
         _ => "",
     }
 }
 
-/// What our `finetune` left in a checkpoint about the images it held out.
+/// The record of `finetune` in a checkpoint about its held-out images.
 pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
     let provenance = checkpoint.provenance.as_ref()?;
     let split = provenance.split?;
@@ -143,19 +144,19 @@ pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
     Some(SplitProvenance { seed: split.seed, fraction: split.fraction, data_digest })
 }
 
-/// A note if the checkpoint was fine-tuned on a part of the training images and these are others.
+/// A note if the checkpoint was fine-tuned on a part of the training images and these differ.
 fn other_images(sample: &Sample, train: Option<&Split>) -> Option<String> {
     let train = train.filter(|train| train.digest() != sample.digest)?;
     Some(format!(
-        "the checkpoint was fine-tuned on {} images, and {} has {}: what training on them gains, \
-         new images may have taught; its control tells how much",
+        "the checkpoint was fine-tuned on {} images, and {} has {}: these are not the fine-tuning \
+         images; gains may come from the new data; its control shows how much",
         sample.images,
         train.place(),
         train.len()
     ))
 }
 
-/// A split as this checkpoint takes it.
+/// A split as this checkpoint's input.
 ///
 /// # Errors
 /// Those of [`Pixels::new`].
@@ -163,7 +164,7 @@ pub fn pixels(checkpoint: &Checkpoint, split: &Split) -> Result<Pixels, DataErro
     Pixels::new(split, checkpoint.preprocess.as_ref(), &checkpoint.config)
 }
 
-/// `n` images of the split, in proportion to its classes and seeded; all of them without `n`.
+/// `n` images of the split, stratified and seeded; all of them without `n`.
 ///
 /// # Errors
 /// [`DataError::Setting`] if `n` is 0.
@@ -180,7 +181,7 @@ pub fn sample(split: &Split, n: Option<usize>, seed: u64) -> Result<Split, DataE
     }
 }
 
-/// What a report says of a split of a data set.
+/// The report's information on a split of a data set.
 pub fn data_info(data: &DataSet, split: &Split, origin: &str) -> DataInfo {
     DataInfo {
         path: data.path.display().to_string(),

@@ -1,4 +1,4 @@
-//! A checkpoint's logits on a split, with the temperature that its other images give.
+//! A checkpoint's logits on a split, with a temperature fitted on other images.
 
 use crate::checkpoint::Checkpoint;
 use crate::data::DataInfo;
@@ -16,44 +16,44 @@ use candle_core::DType;
 use planish_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
-/// What a model gave.
+/// Result of an evaluation.
 pub struct Evaluated {
-    /// Its logits.
+    /// The logits.
     pub predictions: Predictions,
     /// The temperature of each image.
     pub temperatures: Temperatures,
-    /// Which images they were fitted on.
+    /// The images that the temperatures were fitted on.
     pub origin: String,
-    /// The images.
+    /// The evaluated images.
     pub data: DataInfo,
-    /// The split that they are.
+    /// The evaluated split.
     pub split: Split,
     /// The model.
     pub objective: Objective,
     /// Damaged image files among those read.
     pub damaged: Vec<DamagedFile>,
-    /// What a reader of the figures should know.
+    /// Notes for readers of the figures.
     pub warnings: Vec<String>,
 }
 
-/// Key of [`V`] among the settings of a step in a checkpoint's making.
+/// Key of [`V`] in the settings of a provenance entry.
 pub const VALIDATION: &str = "validation";
 
-/// The images that a step chose by.
+/// The images that a training step used for selection.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct V {
     /// Their [`Split::digest`].
     pub digest: String,
     /// Their number.
     pub images: usize,
-    /// By which they were cut off test, where they were.
+    /// Seed of the split of test, if they were split off test.
     pub seed: u64,
 }
 
 /// Evaluates `checkpoint` on a whole split, in stored order.
 ///
 /// # Errors
-/// Anything wrong with checkpoint or data; logits that are not finite.
+/// Errors of checkpoint or data; logits that are not finite.
 pub fn evaluate(
     checkpoint: &Checkpoint,
     data: &DataOptions,
@@ -105,19 +105,19 @@ pub fn evaluate(
     Ok(Evaluated { predictions, temperatures, origin, data, split, objective, damaged, warnings })
 }
 
-/// V where fine-tuning, or a fraction asked for, has cut it off the training split: no split of the
-/// data set's own.
+/// V if fine-tuning, or a given fraction, has split it off the training split, so that it is not a
+/// split of the data set itself.
 fn held_out_of_train<'a>(sources: &Data, roles: &'a Roles) -> Option<&'a Split> {
     let whole = sources.split(Some("train")).map_or(0, Split::len);
     let cut = roles.train.as_ref().is_some_and(|rest| rest.len() < whole);
     roles.val.as_ref().filter(|_| cut)
 }
 
-/// V, if it shares no image with `split`: a temperature must not be judged by the images it was
-/// fitted on.
+/// V, if it shares no image with `split`. A temperature must not be judged on the images that it
+/// was fitted on.
 pub fn other_images<'a>(sources: &Data, roles: &'a Roles, split: &Split) -> Option<&'a Split> {
     let v = roles.val.as_ref()?;
-    // What a role lost by being cut went to V.
+    // Images missing from a role were moved to V.
     let was_cut = |name: &str, role: &Option<Split>| {
         let whole = sources.split(Some(name)).ok().or(sources.data.only());
         let less = |whole: &&Split| role.as_ref().is_some_and(|part| part.len() < whole.len());
@@ -127,12 +127,12 @@ pub fn other_images<'a>(sources: &Data, roles: &'a Roles, split: &Split) -> Opti
     (!shares && split.digest() != v.digest()).then_some(v)
 }
 
-/// Whether post-training chose its epoch, or its recipe, by these images or by half of them, as V is
-/// cut off test.
+/// Whether post-training selected its epoch or its recipe by these images, or by half of them if V
+/// was split off test.
 fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> Result<Option<String>> {
     for step in &checkpoint.history {
         let Some(v) = step.settings.get(VALIDATION) else { continue };
-        // Other programs may have settings of that name.
+        // Other programs may have settings with this name.
         let Ok(V { digest, images, seed }) = serde_json::from_value(v.clone()) else { continue };
         let (half, _) = stratified_halves(split.labels(), seed);
         let which = if split.digest() == digest {
@@ -143,8 +143,8 @@ fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> Result<Option<String>> {
             continue;
         };
         return Ok(Some(format!(
-            "{which} V, by which its post-training chose or was guarded: figures on them look better \
-             than they are; post-train's own report has those of its test images"
+            "{which} V, which was used to select or guard its post-training: figures on them are \
+             too optimistic; post-train's own report has figures of its test images"
         )));
     }
     Ok(None)

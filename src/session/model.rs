@@ -1,4 +1,4 @@
-//! A checkpoint as a model that can be evaluated.
+//! A checkpoint as a model for evaluation.
 
 use crate::checkpoint::{Checkpoint, CheckpointInfo, Error as CheckpointError};
 use crate::objective::{Examples, Objective, Result as ObjectiveResult};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The checkpoint's loss, computed in f32 or f64.
 ///
 /// # Errors
-/// The file can no longer be read in the precision asked for.
+/// The file cannot be read in the requested precision.
 pub fn objective(checkpoint: &Checkpoint, dtype: DType) -> Result<Objective, CheckpointError> {
     let weights = match dtype {
         DType::F32 => checkpoint.weights.clone(),
@@ -19,7 +19,7 @@ pub fn objective(checkpoint: &Checkpoint, dtype: DType) -> Result<Objective, Che
     Ok(Objective::new(Arc::new(checkpoint.config.clone()), weights))
 }
 
-/// What a report says of a checkpoint.
+/// The report's information on a checkpoint.
 pub fn checkpoint_info(checkpoint: &Checkpoint) -> CheckpointInfo {
     CheckpointInfo {
         path: checkpoint.path.display().to_string(),
@@ -30,11 +30,11 @@ pub fn checkpoint_info(checkpoint: &Checkpoint) -> CheckpointInfo {
     }
 }
 
-/// Examples that advance a task as they are read.
+/// Examples that advance a task when they are read.
 pub struct Counted<'a> {
-    /// What is read.
+    /// The examples.
     pub examples: &'a dyn Examples,
-    /// What is advanced.
+    /// The task.
     pub task: &'a Task<'a>,
 }
 

@@ -1,4 +1,4 @@
-//! Logits that one run saved and another reads.
+//! Saved logits.
 
 use super::tensors::{self, f32_bytes, write_tensors};
 use crate::evaluate::{Error as Unscored, Predictions, PredictionsInfo, Scores, Temperatures};
@@ -12,38 +12,38 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("{}: cannot be read: {source}; run `planish eval --dump` again", .path.display())]
+    #[error("{}: cannot be read: {source}; save the logits again by `planish eval` with `dump`", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It is no safetensors file.
-    #[error("{}: is no sound safetensors file ({source}); run `planish eval --dump` again",
+    /// Not a safetensors file.
+    #[error("{}: is not a valid safetensors file ({source}); save the logits again by `planish eval` with `dump`",
         .path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The parser's error.
         source: safetensors::SafeTensorError,
     },
-    /// A tensor is missing or of another kind.
-    #[error("{}: expected `{name}` as {expected}, found {found}; save it by `planish eval --dump`",
+    /// A tensor is missing, or of the wrong type or shape.
+    #[error("{}: expected `{name}` as {expected}, found {found}; save the logits by `planish eval` with `dump`",
         .path.display())]
     Tensor {
         /// The file.
         path: PathBuf,
         /// The tensor.
         name: &'static str,
-        /// What it should be.
+        /// The expected tensor.
         expected: String,
-        /// What it is.
+        /// The tensor found.
         found: String,
     },
-    /// A temperature or label is none.
-    #[error("{}: `{name}` holds {found} at image {image}, expected {expected}; save it by `planish \
-        eval --dump`", .path.display())]
+    /// A temperature or label is invalid.
+    #[error("{}: `{name}` holds {found} at image {image}, expected {expected}; save the logits by \
+        `planish eval` with `dump`", .path.display())]
     Value {
         /// The file.
         path: PathBuf,
@@ -51,24 +51,24 @@ pub enum Error {
         name: &'static str,
         /// Position of the image, from 0.
         image: usize,
-        /// What it should be.
+        /// The expected value.
         expected: &'static str,
-        /// What it is.
+        /// The value found.
         found: String,
     },
-    /// The file is not the one that the report was made with.
+    /// The file differs from the one that the report was made with.
     #[error(
-        "{}: its SHA-256 is {found}, but {} was made with {expected}; run `planish eval --dump` \
-         again, for both", .path.display(), .report.display()
+        "{}: its SHA-256 is {found}, but {} was made with {expected}; save both again \
+         by `planish eval` with `dump`", .path.display(), .report.display()
     )]
     Changed {
         /// The file.
         path: PathBuf,
-        /// The report that names it.
+        /// The report with the digest.
         report: PathBuf,
         /// Digest in the report.
         expected: String,
-        /// The file's.
+        /// Digest of the file.
         found: String,
     },
     /// The logits cannot be scored.
@@ -76,7 +76,7 @@ pub enum Error {
     Unscored {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: Unscored,
     },
 }
@@ -88,20 +88,20 @@ pub struct Saved {
     pub predictions: Predictions,
     /// T of each image, above 0.
     pub temperatures: Vec<f64>,
-    /// Whether they were told, and not taken for 1.
+    /// Whether the temperatures were in the file; otherwise they are 1.
     pub tempered: bool,
 }
 
 impl Saved {
-    /// Scores as the logits are, and at the temperatures.
+    /// Scores at T = 1, and at the temperatures.
     pub fn scores(&self) -> [Scores; 2] {
         let at = |image: usize| self.temperatures.get(image).copied().unwrap_or(1.0);
         [Scores::at(&self.predictions, |_| 1.0), Scores::at(&self.predictions, at)]
     }
 }
 
-/// Writes `logits` (N,C) f32, `labels` (N) i64 and `temperature` (N) f64, the one that each image
-/// was scored at.
+/// Writes `logits` (N,C) f32, `labels` (N) i64 and `temperature` (N) f64, the temperature at which
+/// each image was scored.
 ///
 /// # Errors
 /// Those of [`write_tensors`]; a file that cannot be read back.
@@ -124,7 +124,7 @@ pub fn write(
     Ok(PredictionsInfo { path: path.display().to_string(), digest: digest(&bytes) })
 }
 
-/// Whether the file holds logits rather than a model: its header tells.
+/// Whether the file has logits rather than a model, according to its header.
 pub fn is_saved(path: &Path) -> bool {
     let header = || {
         let mut file = std::fs::File::open(path).ok()?;
@@ -137,14 +137,14 @@ pub fn is_saved(path: &Path) -> bool {
     header().is_some_and(|header| header.get("logits").is_some())
 }
 
-/// Bytes of a safetensors header at most, as the format has it.
+/// Maximum length of a safetensors header in bytes, as the format defines it.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// Reads what [`write()`] wrote, or another program in its place; without `temperature` T is 1.
-/// `report` is the report that names it, with the digest that it tells.
+/// Reads a file written by [`write()`] or by another program; T is 1 if there is no `temperature`.
+/// `report` is the report with the file's name, and the digest in it.
 ///
 /// # Errors
-/// Anything that keeps the logits from being scored.
+/// Anything that prevents scoring the logits.
 pub fn read(path: &Path, report: Option<(&Path, &str)>) -> Result<Saved, Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
     if let Some((report, expected)) = report {
@@ -223,7 +223,7 @@ fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Finds out before any work whether the file can be written.
+/// Checks, before any work, that the file can be written.
 ///
 /// # Errors
 /// Those of [`output::check`].

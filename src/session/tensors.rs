@@ -1,4 +1,4 @@
-//! Named tensors in and out of safetensors files.
+//! Reads and writes named tensors in safetensors files.
 
 use crate::checkpoint::{Checkpoint, Error as CheckpointError, Header, Stored};
 use crate::output;
@@ -16,29 +16,29 @@ pub enum Error {
     /// The file cannot be written.
     #[error(transparent)]
     Output(#[from] output::Error),
-    /// The tensors cannot be laid out.
-    #[error("{}: the tensors cannot be laid out as safetensors: {source}", .path.display())]
+    /// The tensors cannot be serialised.
+    #[error("{}: the tensors cannot be serialised as safetensors: {source}", .path.display())]
     Layout {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The serialiser's error.
         source: safetensors::SafeTensorError,
     },
-    /// A vector file is damaged, or its names are not the checkpoint's.
+    /// A vector file is damaged, or has names that are not the checkpoint's.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// A vector file cannot be read.
-    #[error("{}: cannot be read: {source}; pass a safetensors file, `gradient` or `random:SEED`",
+    #[error("{}: cannot be read: {source}; give a safetensors file, `gradient` or `random:SEED`",
         .path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A vector lacks a tensor of the layer.
+    /// A tensor of the layer is missing in a vector.
     #[error(
-        "{}: expected a tensor `{name}` of shape {shape:?}, found none; a vector has every tensor \
+        "{}: expected a tensor `{name}` of shape {shape:?}, found none; a vector needs every tensor \
          of layer {layer}, under the checkpoint's own names", .path.display()
     )]
     Missing {
@@ -51,9 +51,9 @@ pub enum Error {
         /// The layer.
         layer: String,
     },
-    /// A vector has a tensor that is not in the layer.
+    /// A tensor of a vector does not belong to the layer.
     #[error(
-        "{}: expected tensors of layer {layer} alone, found `{name}`; leave it out or name the \
+        "{}: expected only tensors of layer {layer}, found `{name}`; remove it, or name the \
          layer it belongs to", .path.display()
     )]
     Unexpected {
@@ -64,7 +64,7 @@ pub enum Error {
         /// The layer.
         layer: String,
     },
-    /// A tensor of a vector has another shape than the weight.
+    /// A tensor of a vector has a different shape than the weight.
     #[error(
         "{}: tensor `{name}`: expected shape {expected:?}, found {found:?}; give it the shape of \
          the checkpoint's tensor", .path.display()
@@ -79,7 +79,7 @@ pub enum Error {
         /// The vector's.
         found: Vec<usize>,
     },
-    /// A tensor of a vector has a type that is not a real number's.
+    /// A tensor of a vector is not of a real float type.
     #[error(
         "{}: tensor `{name}`: expected F32, F64, F16 or BF16, found {found}; convert it",
         .path.display()
@@ -93,7 +93,7 @@ pub enum Error {
         found: String,
     },
     /// A number of a vector is not finite.
-    #[error("{}: tensor `{name}` holds NaN or infinity; a vector has finite numbers", .path.display())]
+    #[error("{}: tensor `{name}` holds NaN or infinity; a vector must be finite", .path.display())]
     NotFinite {
         /// The file.
         path: PathBuf,
@@ -108,15 +108,15 @@ pub enum Error {
     Tensor(#[from] candle_core::Error),
 }
 
-/// Name, type, shape and bytes, little-endian.
+/// Name, type, shape and little-endian bytes.
 pub type Raw = (String, Dtype, Vec<usize>, Vec<u8>);
 
-/// Single-precision numbers as a file holds them.
+/// Single-precision numbers as little-endian bytes.
 pub fn f32_bytes(values: impl Iterator<Item = f32>) -> Vec<u8> {
     values.flat_map(f32::to_le_bytes).collect()
 }
 
-/// Writes a safetensors file, whole or not at all.
+/// Writes a safetensors file atomically.
 ///
 /// # Errors
 /// The file cannot be written.
@@ -133,10 +133,12 @@ pub fn write_tensors(path: &Path, tensors: &[Raw]) -> Result<(), Error> {
     Ok(output::write(path, &bytes)?)
 }
 
-/// Reads a vector in a layer's space, under the checkpoint's own names, in the layer's order.
+/// Reads a vector in the space of a layer's weights: tensors under the checkpoint's names, returned
+/// in the layer's order.
 ///
 /// # Errors
-/// A file that is not safetensors; tensors missing, left over, misshapen or of another type.
+/// A file that is not safetensors; tensors that are missing, unexpected, misshapen or of the wrong
+/// type.
 pub fn read_vector(
     path: &Path,
     checkpoint: &Checkpoint,
@@ -181,7 +183,7 @@ pub fn read_vector(
     Ok(layer.tensors.iter().filter_map(|&i| canonical.get(&names[i]).cloned()).collect())
 }
 
-/// Names and shapes of a layer's tensors in the checkpoint's own layout.
+/// Names and shapes of a layer's tensors in the checkpoint's layout.
 fn own_shapes(
     checkpoint: &Checkpoint,
     layer: &Layer,

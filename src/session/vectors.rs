@@ -1,4 +1,4 @@
-//! Vectors in the space of a layer's weights, as users give them.
+//! Vectors in the space of a layer's weights, given by users.
 
 use crate::checkpoint::Checkpoint;
 use crate::curvature::flatten;
@@ -8,12 +8,12 @@ use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 
-/// Where a vector comes from.
+/// Source of a vector.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Vector {
     /// The gradient at the weights.
     Gradient,
-    /// Signs drawn with this seed.
+    /// Random signs with this seed.
     Random(u64),
     /// A safetensors file.
     File(PathBuf),
@@ -53,10 +53,10 @@ impl Vector {
         }
     }
 
-    /// The vector, a tensor for each of the layer's; nothing for the gradient.
+    /// The vector, one tensor for each of the layer's; `None` for the gradient.
     ///
     /// # Errors
-    /// A file that has not exactly the layer's tensors.
+    /// A file whose tensors are not exactly the layer's.
     pub fn given(
         &self,
         checkpoint: &Checkpoint,
@@ -70,7 +70,7 @@ impl Vector {
     }
 }
 
-/// A vector of seeded signs.
+/// A vector of seeded random signs.
 fn signs(checkpoint: &Checkpoint, layer: &Layer, seed: u64) -> candle_core::Result<Vec<Tensor>> {
     let mut rng = stream(seed, "hvp vector");
     let mut sign = || if below(&mut rng, 2) == 1 { 1f64 } else { -1.0 };
@@ -83,19 +83,19 @@ fn signs(checkpoint: &Checkpoint, layer: &Layer, seed: u64) -> candle_core::Resu
         .collect()
 }
 
-/// The part of a joint layer's vector that is one layer's.
+/// The part of a joint layer's vector that belongs to one layer.
 ///
 /// # Errors
-/// Tensors that are not of real numbers.
+/// Tensors that are not real.
 pub fn part(joint: &Layer, vector: &[Tensor], layer: &Layer) -> crate::curvature::Result<Vec<f64>> {
     let own = layer.tensors.iter().filter_map(|i| joint.tensors.binary_search(i).ok());
     flatten(&own.map(|k| vector[k].clone()).collect::<Vec<_>>())
 }
 
-/// A vector as tensors of the shapes of a layer's weights.
+/// A vector as tensors with the shapes of a layer's weights.
 ///
 /// # Errors
-/// A vector of another length.
+/// A vector of the wrong length.
 pub fn shaped(
     checkpoint: &Checkpoint,
     layer: &Layer,

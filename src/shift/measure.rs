@@ -1,4 +1,4 @@
-//! A model on shifted images, and on images of another kind.
+//! Evaluates a model on shifted images, and on out-of-distribution images.
 
 use super::{Cell, Corruption, Other, Shift, Shifts, Step, corrupted};
 use crate::checkpoint::Checkpoint;
@@ -14,7 +14,7 @@ use crate::session::{Context, data_info, pixels};
 /// Bytes of levels that are corrupted at a time.
 const CHUNK: usize = 32 << 20;
 
-/// Figures of one cell, at the temperature of the clean images; from `files`, or made on the fly.
+/// Figures of one cell, at the temperature of the clean images; from `files`, or computed here.
 ///
 /// # Errors
 /// Images that cannot be read or corrupted.
@@ -36,10 +36,10 @@ pub fn measure(
     Ok(Summary { reliability: None, ..summarise_at(&predictions, &found.temperatures) })
 }
 
-/// What shifts need to know of the model's images.
+/// The model's preprocessing, which shifts need.
 ///
 /// # Errors
-/// [`Error::Missing`] for a checkpoint that says nothing of preprocessing.
+/// [`Error::Missing`] for a checkpoint without preprocessing.
 pub fn preprocessing(checkpoint: &Checkpoint) -> Result<&Preprocess> {
     checkpoint.preprocess.as_ref().ok_or_else(|| {
         Error::Missing(format!(
@@ -50,8 +50,8 @@ pub fn preprocessing(checkpoint: &Checkpoint) -> Result<&Preprocess> {
     })
 }
 
-/// Evaluates every cell that `asked` names and `known` does not hold, at the temperature of the clean
-/// images, whose figures are `clean`. `save` has the matrix after each cell.
+/// Evaluates every cell of `asked` that is not in `known`, at the temperature of the clean images,
+/// whose figures are `clean`. Calls `save` with the matrix after each cell.
 ///
 /// # Errors
 /// Images that cannot be corrupted or read; those of `save`.
@@ -71,7 +71,7 @@ pub fn corrupted_matrix(
     };
     let total = asked.corruptions.len() * asked.severities.len();
     let progress = context.task("corruptions", total as u64, "cells");
-    // What is there already stays, asked for this time or not.
+    // Known cells are kept, even if they were not asked for this time.
     let mut cells = known;
     progress.advance(cells.iter().filter(|cell| asked_for(cell)).count() as u64);
     let mut shifts = matrix(&mut cells, &asked_for, total, &origin, clean);
@@ -147,9 +147,9 @@ fn matrix(
     }
 }
 
-/// What there is to say of images of other kinds.
+/// Results on out-of-distribution images.
 pub struct Others {
-    /// How well the model tells each set from the images it was evaluated on.
+    /// How well the model separates each set from the images it was evaluated on.
     pub sets: Vec<Other>,
     /// How the sets were read.
     pub notes: Vec<String>,
@@ -157,7 +157,7 @@ pub struct Others {
     pub damaged: Vec<DamagedFile>,
 }
 
-/// How well the model tells each of these sets from the images it was evaluated on.
+/// How well the model separates each of these sets from the images it was evaluated on.
 ///
 /// # Errors
 /// Images that cannot be read.

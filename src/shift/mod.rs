@@ -1,16 +1,16 @@
-//! Images as a camera, the weather or a codec spoils them: the fifteen common corruptions at five
-//! severities of Hendrycks and Dietterich, "Benchmarking neural network robustness to common
-//! corruptions and perturbations", ICLR 2019.
+//! Common corruptions: the fifteen image corruptions at five severities of Hendrycks and
+//! Dietterich, "Benchmarking neural network robustness to common corruptions and perturbations",
+//! ICLR 2019.
 //!
-//! A corruption takes the 8-bit image that a model is about to see, resized and cropped, before it is
-//! normalised. What happens to an image depends on the seed, its position, the corruption and the
-//! severity alone. Settings are those of the authors' programs: of CIFAR-10-C up to 64 pixels a
-//! side, of ImageNet-C beyond.
+//! A corruption is applied to the 8-bit image after resize and crop, before normalisation. The
+//! result depends only on the seed, the image's position, the corruption and the severity.
+//! Parameters are those of the authors' programs: of CIFAR-10-C for sides up to 64 pixels, of
+//! ImageNet-C above.
 //!
-//! Three things are not as in their programs. Frost is drawn, not pasted from photographs
-//! (`weather.rs`); motion blur follows the Python package imagecorruptions, not ImageMagick; and
-//! ImageNet-C's elastic transform follows that package, too, which shifts pixels as far but leaves
-//! the affine part out.
+//! Three corruptions differ from their programs. Frost is generated, not pasted from photographs
+//! (`weather.rs`). Motion blur follows the Python package imagecorruptions, not ImageMagick.
+//! ImageNet-C's elastic transform also follows that package, which shifts pixels as far but omits
+//! the affine part.
 
 mod blur;
 mod canvas;
@@ -36,7 +36,7 @@ use std::fmt;
 /// Longest side of images that are corrupted as CIFAR-10-C's.
 const SMALL: usize = 64;
 
-/// Whose settings images of this height and width are corrupted with.
+/// The source of the parameters for images of this height and width.
 pub fn settings([height, width]: [usize; 2]) -> &'static str {
     if height.max(width) <= SMALL { "CIFAR-10-C" } else { "ImageNet-C" }
 }
@@ -132,7 +132,7 @@ impl fmt::Display for Corruption {
 /// Why an image cannot be corrupted.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The numbers are no image.
+    /// The bytes are not an image.
     #[error(
         "expected {height}×{width} pixels of 1 or 3 channels, at least one pixel, found {channels} \
          channels and {bytes} bytes; give images of 8 bits"
@@ -147,7 +147,7 @@ pub enum Error {
         /// Bytes given.
         bytes: usize,
     },
-    /// A severity that there is none of.
+    /// A severity outside 1 to 5.
     #[error("severity {found}: expected 1 to 5; ask for one of these")]
     Severity {
         /// What was asked for.
@@ -155,8 +155,8 @@ pub enum Error {
     },
     /// Prepared tensors are normalised and have no levels.
     #[error(
-        "{place}: the images are prepared tensors, and corruptions need 8-bit levels; give the images \
-         themselves"
+        "{place}: the images are prepared tensors, and corruptions need 8-bit levels; give the raw \
+         images"
     )]
     Prepared {
         /// The split.
@@ -177,10 +177,10 @@ pub enum Error {
     },
 }
 
-/// Corrupts one image, `(H,W,C)` levels with C of 1 or 3, at a severity of 1 to 5. `image` is its
+/// Corrupts one image, `(H,W,C)` levels with C = 1 or 3, at a severity from 1 to 5. `image` is its
 /// position in the data set.
 ///
-/// # Errors
+/// Bytes that are not such an image; an invalid severity; an image too large for JPEG.
 /// Levels that are no such image; another severity; an image too large for JPEG.
 pub fn corrupt(
     levels: &[u8],

@@ -1,10 +1,10 @@
-//! A split's images at the door of the model, corrupted.
+//! A split's images as corrupted model input.
 
 use super::{Corruption, Error, corrupt};
 use crate::data::{Error as DataError, Preprocess, Resize, Split};
 use rayon::prelude::*;
 
-/// Images of a split as 8-bit levels of the model's size, and the preprocessing that is left to do.
+/// Images of a split as 8-bit levels of the model's size, and the remaining preprocessing.
 ///
 /// # Errors
 /// Images that cannot be read; prepared tensors, which have no levels.

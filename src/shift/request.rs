@@ -1,4 +1,4 @@
-//! Which shifts and which other images an evaluation is asked for.
+//! Parses which shifts and which out-of-distribution images to evaluate.
 
 use crate::data::{CifarC, Error as DataError, Split};
 use crate::shift::{Corruption, settings};
@@ -98,7 +98,7 @@ impl Shift {
     }
 }
 
-/// The files of a folder, if they show the images that the model was evaluated on.
+/// The files of a folder, if they have the images that the model was evaluated on.
 fn opened(folder: &Path, split: &Split) -> Result<CifarC, DataError> {
     let files = CifarC::open(folder)?;
     match files.labels() == split.labels() {

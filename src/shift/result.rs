@@ -1,4 +1,4 @@
-//! What `eval` reports of shifted and of other images.
+//! Results of `eval` on shifted and on out-of-distribution images.
 
 use crate::data::DataInfo;
 use crate::evaluate::{Detection, Summary};

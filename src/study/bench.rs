@@ -71,9 +71,14 @@ pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec
                     let made = method.map_err(Error::from).and_then(|method| {
                         Ok(resolve(&method, None, checkpoint, "", &none)?.recipe)
                     });
-                    let recipe = made.map_err(|error| {
-                        let file = setup.text.path.display();
-                        error.context(format!("{file}, [[bench]] `{}`", bench.name.as_ref()))
+                    let recipe = made.map_err(|error| match error {
+                        Error::Options(error) => {
+                            refused(&setup.text, "grid", bench.grid.span(), error).into()
+                        }
+                        error => {
+                            let file = setup.text.path.display();
+                            error.context(format!("{file}, [[bench]] `{}`", bench.name.as_ref()))
+                        }
                     })?;
                     all.push(Run {
                         recipe,

@@ -147,6 +147,6 @@ fn inputs_without_a_digest_are_not_cached() {
     let folder = tempfile::tempdir().unwrap();
     let frozen = prefix(&model, &images, 3);
     let error = chosen(CachePolicy::Disk, folder.path(), &frozen).unwrap_err();
-    assert!(error.to_string().contains("--cache ram"), "{error}");
+    assert!(error.to_string().contains("`cache` to ram"), "{error}");
     assert_eq!(chosen(CachePolicy::Auto, folder.path(), &frozen).unwrap().mode, Mode::Ram);
 }

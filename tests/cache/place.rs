@@ -204,11 +204,11 @@ fn too_little_space_is_reported_with_a_remedy() {
     let error = chosen(CachePolicy::Disk, folder.path(), &huge).unwrap_err();
     assert!(matches!(error, Error::NoRoom { .. }));
     let told = error.to_string();
-    for part in ["--cache-dtype bf16", "--cache-dir", "planish cache clear", "--cache off"] {
+    for part in ["`cache_dtype` to bf16", "`cache_dir`", "planish cache clear", "`cache` to off"] {
         assert!(told.contains(part), "{told}");
     }
     let error = chosen(CachePolicy::Ram, folder.path(), &huge).unwrap_err();
-    assert!(matches!(error, Error::NoMemory { .. }) && error.to_string().contains("--cache-ram"));
+    assert!(matches!(error, Error::NoMemory { .. }) && error.to_string().contains("`cache_ram`"));
     assert_eq!(chosen(CachePolicy::Auto, folder.path(), &huge).unwrap().mode, Mode::Off);
 
     let file = folder.path().join("file");

@@ -210,8 +210,8 @@ fn settings_that_cannot_be_served() {
         ("/pretrained_cfg/mean", json!([127.5]), "divide levels by 255"),
         ("/pretrained_cfg/std", json!([58.4]), "divide levels by 255"),
         ("/pretrained_cfg/mean", json!([-0.5]), "from 0 to 1"),
-        ("/pretrained_cfg/interpolation", json!("lanczos"), "--interpolation"),
-        ("/pretrained_cfg/crop_mode", json!("border"), "--resize"),
+        ("/pretrained_cfg/interpolation", json!("lanczos"), "`interpolation`"),
+        ("/pretrained_cfg/crop_mode", json!("border"), "`resize`"),
         ("/pretrained_cfg/crop_pct", json!(0.0), "a share above 0"),
         ("/pretrained_cfg/crop_pct", json!(1e-300), "a share above 0"),
     ] {
@@ -239,13 +239,13 @@ fn heads_are_never_guessed() {
     let path = dir.path().join("bare.safetensors");
     write(&path, &raw(&wide), &[]);
     let message = open(&path).unwrap_err().to_string();
-    assert!(message.contains("--heads") && message.contains("usually have 3"), "{message}");
+    assert!(message.contains("`heads`") && message.contains("usually have 3"), "{message}");
     write(&path, &raw(&wide), &[(CONFIG_KEY, r#"{"architecture":"vit_tiny_patch16_224"}"#)]);
     assert_eq!(open(&path).unwrap().config.heads, 3);
 }
 
 #[test]
-fn flags_that_contradict() {
+fn options_that_contradict() {
     let dir = folder(&raw(&small()), &configuration());
     for overrides in [
         Load { heads: Some(4), ..Load::default() },
@@ -255,6 +255,6 @@ fn flags_that_contradict() {
         Load { mean: Some(vec![0.5; 3]), ..Load::default() },
     ] {
         let found = Checkpoint::open(dir.path(), &overrides).unwrap_err().to_string();
-        assert!(found.contains("--"), "{found}");
+        assert!(found.contains('`'), "{found}");
     }
 }

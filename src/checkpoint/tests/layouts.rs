@@ -146,7 +146,7 @@ fn a_backbone_without_a_classifier_is_refused() {
     for tensors in [bare, timm, torchvision] {
         let found = open_bare(&tensors).unwrap_err();
         assert!(matches!(found, Error::NoClassifier { .. }), "{found}");
-        assert!(found.to_string().contains("fine-tune one"), "{found}");
+        assert!(found.to_string().contains("fine-tune a classifier"), "{found}");
     }
 }
 

@@ -118,7 +118,7 @@ fn an_oblong_grid_needs_the_image_size() {
     write(&path, &raw(&config), &[]);
     let overrides = Load { heads: Some(2), ..Load::default() };
     let message = Checkpoint::open(&path, &overrides).unwrap_err().to_string();
-    assert!(message.contains("7 rows") && message.contains("--image-size"), "{message}");
+    assert!(message.contains("7 rows") && message.contains("`image_size`"), "{message}");
     let overrides = Load { image_size: Some([14, 21]), ..overrides };
     assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config, config);
     let overrides = Load { image_size: Some([28, 28]), ..overrides };

@@ -77,7 +77,7 @@ fn arguments_of_other_networks() {
         ("act_layer", json!("silu"), "another activation"),
         ("attn_layer", json!("diff"), "another attention"),
         ("block_fn", json!("ResPostBlock"), "another block"),
-        ("embed_layer", json!("hybrid"), "make patches"),
+        ("embed_layer", json!("hybrid"), "patch embedding"),
         ("embed_norm_layer", json!("layernorm"), "after the patch projection"),
         ("global_pool", json!("map"), "another pooling"),
         ("global_pool", json!("avgmax"), "another pooling"),
@@ -137,12 +137,12 @@ fn names_that_timm_does_not_give() {
     let assumed = |name: &str| timm("/architecture", json!(name)).unwrap().assumed.join("; ");
     for name in ["my_vit", "vit_tiny_patch7_ours_28", "resnet50"] {
         let notes = assumed(name);
-        let part = format!("`{name}` is not a name that planish knows");
+        let part = format!("`{name}` is unknown to planish");
         assert!(notes.contains(&part) && notes.contains("with 2 heads"), "{notes}");
         assert!(notes.contains("layer norm before attention and MLP"), "{notes}");
     }
     for name in ["vit_tiny_patch16_224", "deit3_small_patch16_224.fb_in1k", "vit_nano_patch7_28"] {
-        assert!(!assumed(name).contains("is not a name"), "{name}");
+        assert!(!assumed(name).contains("is unknown"), "{name}");
     }
     let mut nameless = configuration();
     nameless.as_object_mut().unwrap().remove("architecture");
@@ -236,11 +236,11 @@ fn networks_of_transformers() {
         ("hidden_act", json!("relu"), "another activation"),
         ("problem_type", json!("regression"), "another loss"),
         ("problem_type", json!("multi_label_classification"), "another loss"),
-        ("auto_map", json!({"AutoModel": "ours.OurViT"}), "code of its own"),
+        ("auto_map", json!({"AutoModel": "ours.OurViT"}), "custom code"),
         ("is_decoder", json!(true), "masked"),
         ("per_layer_config", json!({"0": {"hidden_act": "relu"}}), "layers differ"),
         ("pruned_heads", json!({"0": [1]}), "removed"),
-        ("quantization_config", json!({"bits": 8}), "quantised"),
+        ("quantization_config", json!({"bits": 8}), "quantized"),
         ("use_mean_pooling", json!(true), "does not know"),
         ("layerscale_value", json!(0.1), "does not know"),
         ("a.b", json!(1), "does not know"),

@@ -141,7 +141,7 @@ fn an_earlier_result_is_replaced_and_another_checkpoint_never() {
     write(&foreign, &raw(&small()), &[]);
     let before = fs::read(&foreign).unwrap();
     let found = checkpoint.save(&foreign, &checkpoint.weights, &own).unwrap_err().to_string();
-    assert!(found.contains("another checkpoint") && found.contains("--out"), "{found}");
+    assert!(found.contains("another checkpoint") && found.contains("`out`"), "{found}");
     assert_eq!(fs::read(&foreign).unwrap(), before);
 }
 
@@ -160,7 +160,7 @@ fn unwritable_outputs() {
         PathBuf::new(),
     ] {
         let found = check_writable(&out).unwrap_err();
-        assert!(found.to_string().contains("--out"), "{found}");
+        assert!(found.to_string().contains("`out`"), "{found}");
     }
     check_writable(&dir.path().join("new/deep/folder")).unwrap();
     check_writable(&dir.path().join("new.safetensors")).unwrap();

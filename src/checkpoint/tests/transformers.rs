@@ -151,7 +151,7 @@ fn both_flags_replace_what_the_file_says_of_normalisation() {
     };
     let found = flags(0.5, 0.2).unwrap().preprocess.unwrap();
     assert_eq!((found.mean, found.std), (vec![0.5], vec![0.2]));
-    for (mean, std, flag) in [(127.5, 0.2, "--mean"), (0.5, 51.0, "--std")] {
+    for (mean, std, flag) in [(127.5, 0.2, "`mean`"), (0.5, 51.0, "`std`")] {
         let found = flags(mean, std).unwrap_err();
         assert!(matches!(&found, Error::Setting { place, .. } if place == flag), "{found}");
         assert!(found.to_string().contains("full scale"), "{found}");
@@ -161,9 +161,9 @@ fn both_flags_replace_what_the_file_says_of_normalisation() {
 #[test]
 fn image_processors_that_cannot_be_served() {
     for (changes, part) in [
-        (json!({"resample": 1}), "--interpolation"),
-        (json!({"do_resize": false}), "--resize"),
-        (json!({"size": 32}), "--resize"),
+        (json!({"resample": 1}), "`interpolation`"),
+        (json!({"do_resize": false}), "`resize`"),
+        (json!({"size": 32}), "`resize`"),
         (json!({"size": {"height": 28}}), "height and width"),
         (json!({"size": 14, "do_center_crop": true, "crop_size": 28}), "the size of the crop"),
         (json!({"do_center_crop": true, "crop_size": {"height": 14, "width": 14}}), "[28, 28]"),
@@ -181,7 +181,7 @@ fn image_processors_that_cannot_be_served() {
         (json!({"do_rescale": false, "image_std": [51], "image_mean": [300]}), "from 0 to 255"),
         (json!({"rescale_factor": 1.0 / 127.5, "image_std": [3.0]}), "at most 2"),
         (json!({"rescale_factor": 0.0}), "a positive number"),
-        (json!({"rescale_offset": true}), "--mean"),
+        (json!({"rescale_offset": true}), "`mean`"),
     ] {
         let found = open_with(&configuration(), Some(&changed(images(), &changes))).unwrap_err();
         assert!(matches!(found, Error::Setting { .. }), "{changes}: {found}");
