@@ -72,7 +72,7 @@ pub fn info(plan: &Plan, prefix: &Prefix) -> CacheInfo {
 pub fn describe(plan: &Plan) -> String {
     let size = ByteSize(plan.bytes);
     match plan.mode {
-        Mode::Off => "frozen layers run on every batch".into(),
+        Mode::Off => "frozen layers run for every batch".into(),
         Mode::Ram if plan.device => {
             format!("{size} of frozen layers' activations in {}'s memory", device::name())
         }
@@ -142,7 +142,7 @@ impl<'a> FrozenLayers<'a> {
             Err(ObjectiveError::Cache(error)) if options.cache == CachePolicy::Auto => {
                 let off = Plan::without_files(Mode::Off, 0);
                 told = info(&off, &prefix);
-                let note = format!("frozen layers run on every batch: {error}");
+                let note = format!("frozen layers run for every batch: {error}");
                 context.note(&note);
                 notes.push(note);
                 Source::open(prefix, &off, about, &mut |_| {})?
