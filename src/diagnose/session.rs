@@ -131,9 +131,9 @@ impl DiagnoseSession {
     /// copies; both folds' directions; the moved layer, its product, and the points of the line.
     pub fn held_mib(&self, images: usize, layers: &[Layer]) -> f64 {
         let config = &self.objective.config;
-        let door =
+        let input_len =
             |layer: &Layer| config.activation_len(0).max(config.activation_len(layer.first_stage));
-        let widest = layers.iter().map(door).max().unwrap_or(0);
+        let widest = layers.iter().map(input_len).max().unwrap_or(0);
         let numbers = |layer: &Layer| -> usize {
             layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
         };
