@@ -1,16 +1,16 @@
-//! Why work on a checkpoint and its data cannot be done: the one type that names every room's errors.
+//! The crate's top-level error type, which wraps each module's errors.
 
 use crate::{
     cache, checkpoint, curvature, data, device, diagnose, evaluate, objective, options, output,
     session, shift, study, train, vit,
 };
 
-/// What can go wrong in a session.
+/// Anything that can go wrong in a session.
 ///
 /// Messages name options by their field, in backticks.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An option that cannot be what it is.
+    /// An invalid option.
     #[error(transparent)]
     Options(#[from] options::Error),
     /// The checkpoint.
@@ -34,10 +34,10 @@ pub enum Error {
     /// A plan that cannot be used.
     #[error(transparent)]
     Plan(#[from] diagnose::PlanError),
-    /// Kept activations.
+    /// Cached activations.
     #[error(transparent)]
     Cache(#[from] cache::Error),
-    /// Figures.
+    /// Metrics.
     #[error(transparent)]
     Evaluate(#[from] evaluate::Error),
     /// Saved logits.
@@ -67,7 +67,7 @@ pub enum Error {
     /// A value that JSON cannot represent.
     #[error("cannot write as JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// Something else, with what was attempted.
+    /// Another error, with the context in which it occurred.
     #[error("{context}")]
     Context {
         /// What was attempted, or where.
@@ -75,13 +75,13 @@ pub enum Error {
         /// What went wrong.
         source: Box<Error>,
     },
-    /// Something is missing that the work needs.
+    /// Something required is missing.
     #[error("{0}")]
     Missing(String),
-    /// The work does not fit the bound on memory.
+    /// The work does not fit the memory limit.
     #[error("{0}")]
     Memory(String),
-    /// The result is not written, since validation calls it worse.
+    /// The result was not written because it is worse on V.
     #[error("{0}")]
     Refused(String),
 }
@@ -90,7 +90,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The same error with what was attempted before it.
+    /// Adds context to the error.
     pub fn context(self, context: impl Into<String>) -> Self {
         Self::Context { context: context.into(), source: Box::new(self) }
     }

@@ -1,9 +1,9 @@
 //! Stable fingerprints: the SHA-256 of versioned canonical JSON.
 //!
 //! Cache files and study cells are named by a fingerprint of everything they depend on. Canonical
-//! JSON has its object keys sorted and no white space, so neither the order of fields in a struct nor
-//! the way a type prints for debugging can change a name. The schema is part of what is hashed: when
-//! the meaning of a field changes, raise its version, and no old name is found again.
+//! JSON has sorted object keys and no white space, so names depend neither on field order nor on
+//! `Debug` output. The schema is part of the hash: when the meaning of a field changes, raise the
+//! version, and old names are no longer found.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_digest_is_that_of_the_canonical_text() {
+    fn hashes_the_canonical_text() {
         let text = r#"{"of":{"a":1,"b":[{"x":0.5,"y":null}]},"schema":"test/1"}"#;
         let value = json!({ "b": [{ "y": null, "x": 0.5 }], "a": 1 });
         assert_eq!(fingerprint("test/1", &value).unwrap(), sha256_hex(text.as_bytes()));
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn order_of_keys_does_not_count_and_everything_else_does() {
+    fn ignores_key_order_only() {
         let of = |value| fingerprint("test/1", &value).unwrap();
         let base = of(json!({ "a": 1, "b": [1, 2] }));
         assert_eq!(of(json!({ "b": [1, 2], "a": 1 })), base);

@@ -1,12 +1,12 @@
-//! Numbers as people read them.
+//! Human-readable numbers.
 
 use crate::evaluate::Estimate;
 
-/// What stands for a figure that does not exist.
+/// Shown for a missing value.
 pub const ABSENT: &str = "–";
 
-/// A figure with its standard error, to the error's second digit: `0.789 ± 0.011`. Without one, to
-/// four significant digits.
+/// A value with its standard error, to two significant digits of the error: `0.789 ± 0.011`.
+/// Without an error, to four significant digits.
 pub fn estimate(figure: Estimate) -> String {
     match figure.stderr {
         Some(stderr) if stderr > 0.0 && stderr.is_finite() && figure.mean.is_finite() => {
@@ -35,7 +35,7 @@ pub fn optional(x: Option<f64>) -> String {
     x.map_or_else(|| ABSENT.into(), number)
 }
 
-/// A share as a percentage: `83.4%`; one that this would round to nothing to its first digit,
+/// A share as a percentage: `83.4%`. A share that would round to zero is shown to its first digit,
 /// `0.03%`, or as `< 0.001%`.
 pub fn percent(share: f64) -> String {
     let x = 100.0 * share;
@@ -52,7 +52,7 @@ pub fn percent(share: f64) -> String {
     }
 }
 
-/// A share with its standard error as percentages: `83.4% ± 0.5%`, with more places where the error
+/// A share with its standard error, as percentages: `83.4% ± 0.5%`, with more decimals if the error
 /// needs them, `99.981% ± 0.014%`.
 pub fn share(figure: Estimate) -> String {
     match figure.stderr {
@@ -65,7 +65,7 @@ pub fn share(figure: Estimate) -> String {
     }
 }
 
-/// A count with its thousands set off: `85,875,556`.
+/// A count with thousands separators: `85,875,556`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -78,7 +78,7 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// A length of time: `0.41 s`, `12.3 s`, `4 min 05 s`, `2 h 07 min`.
+/// A duration: `0.41 s`, `12.3 s`, `4 min 05 s`, `2 h 07 min`.
 pub fn duration(seconds: f64) -> String {
     if !(0.0..1e9).contains(&seconds) {
         return ABSENT.into();
@@ -92,9 +92,9 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Decimal places at which `x` shows `digits` significant ones; at least none.
+/// Decimal places needed to show `digits` significant digits of `x`; at least 0.
 fn decimals(x: f64, digits: i32) -> usize {
-    // The exponent is read after rounding, so that 0.0996 to two digits is 0.10, not 0.100.
+    // Read the exponent after rounding, so that 0.0996 to two digits is 0.10, not 0.100.
     let text = format!("{:.*e}", (digits - 1).max(0) as usize, x.abs());
     let exponent = text.split('e').nth(1).and_then(|e| e.parse::<i32>().ok()).unwrap_or(0);
     (digits - 1 - exponent).clamp(0, 300) as usize
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_two_digits_and_set_the_places() {
+    fn errors_have_two_digits_and_set_the_decimals() {
         assert_eq!(of(0.78912, 0.01134), "0.789 ± 0.011");
         assert_eq!(of(0.78912, 0.0996), "0.79 ± 0.10");
         assert_eq!(of(1234.5, 321.0), "1234 ± 321");
@@ -141,7 +141,7 @@ mod tests {
     fn counts_shares_and_times() {
         assert_eq!([0, 999, 1000, 85_875_556].map(count).join(" "), "0 999 1,000 85,875,556");
         assert_eq!((percent(0.8344), percent(f64::NAN)), ("83.4%".into(), ABSENT.into()));
-        // What is not nothing is never shown as nothing.
+        // A non-zero share is never shown as zero.
         assert_eq!(
             [0.0, -0.0, 0.0006, 0.00032, -0.0001, 1e-7, -1e-9].map(percent).join(" "),
             "0.0% 0.0% 0.1% 0.03% -0.01% < 0.001% > -0.001%"

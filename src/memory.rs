@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_read_in_kib() {
+    fn reads_values_in_kib() {
         let status = "VmPeak:\t 9 kB\nVmHWM:\t    2049 kB\nVmRSS: 1 kB\n";
         assert_eq!((field(status, "VmHWM:"), field(status, "VmRSS:")), (Some(2049), Some(1)));
         assert_eq!(field("VmRSS: 1 kB\n", "VmHWM:"), None);
@@ -106,11 +106,11 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn memory_used_for_a_while_is_seen_and_stays_in_the_peak() {
+    fn temporary_memory_counts_and_stays_in_the_peak() {
         let use_mib = |n: usize| drop(std::hint::black_box(vec![1u8; n << 20]));
         use_mib(96);
         let ((), peak) = peak_during(|| use_mib(32));
-        // Other tests run at the same time, so it may be more.
+        // Other tests run concurrently, so the peak may be higher.
         assert!(peak.is_none_or(|mib| mib >= 32.0), "{peak:?}");
         assert!(peak_mib().is_some_and(|mib| mib >= 96));
     }

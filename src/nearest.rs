@@ -1,6 +1,6 @@
-//! The name a user most likely meant.
+//! Suggests the name a user probably meant.
 
-/// Names longer than this are never the result of a slip of the finger.
+/// Longer names are never typos of a known name.
 const LONGEST: usize = 256;
 
 /// Levenshtein distance in bytes: the fewest insertions, deletions and substitutions.
@@ -18,7 +18,7 @@ fn distance(a: &[u8], b: &[u8]) -> usize {
     row[b.len()]
 }
 
-/// The name among `known` with the least Levenshtein distance to `wanted`, the first of equals.
+/// The name in `known` with the least Levenshtein distance to `wanted`; the first one on ties.
 pub(crate) fn nearest<'a>(
     wanted: &str,
     known: impl IntoIterator<Item = &'a str>,

@@ -1,41 +1,41 @@
-//! Progress: typed events of long work, and who receives them.
+//! Progress: typed events of long work, and observers that receive them.
 
 use crate::train::post::Epoch;
 
-/// What happens during long work.
+/// A progress event.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A task begins. Tasks nest; the events below belong to the innermost one.
     Begin {
         /// Its name, such as `evaluating`.
         task: &'a str,
-        /// How many units it has.
+        /// Number of units.
         total: u64,
-        /// What they are, such as `images`.
+        /// The unit, such as `images`.
         unit: &'static str,
     },
-    /// So many units are done.
+    /// This many more units are done.
     Advance(u64),
-    /// What the task is working on.
+    /// The current item.
     Status(&'a str),
-    /// The task is over.
+    /// The task has ended.
     End,
-    /// Something the user should know; the note is part of the result, too.
+    /// A note to the user, which is also part of the result.
     Note(&'a str),
-    /// What the work is about to do and how long it takes, or where it stands.
+    /// Progress information: a plan, a forecast or the current state.
     Info(&'a str),
-    /// Training begins: the loss on the watched images of V.
+    /// Training begins.
     Start {
-        /// Mean loss, nats.
+        /// Mean loss on the watched images of V, nats.
         loss: f64,
-        /// How many images are watched, and how many V has.
+        /// Number of watched images and of all images of V.
         watched: Option<[usize; 2]>,
     },
-    /// An epoch of training is over.
+    /// An epoch of training has ended.
     Epoch {
-        /// Its figures.
+        /// Its metrics.
         epoch: &'a Epoch,
-        /// How many images of V its validation loss is of, and how many V has.
+        /// Number of images of V behind its validation loss, and of all images of V.
         watched: Option<[usize; 2]>,
     },
 }
@@ -54,7 +54,7 @@ impl Observer for Silent {
     fn observe(&self, _: Event<'_>) {}
 }
 
-/// A task of an observer, which ends when this is dropped.
+/// A task of an observer. It ends when dropped.
 pub struct Task<'a>(&'a dyn Observer);
 
 impl<'a> Task<'a> {
@@ -64,12 +64,12 @@ impl<'a> Task<'a> {
         Self(observer)
     }
 
-    /// So many units are done.
+    /// Reports that this many more units are done.
     pub fn advance(&self, units: u64) {
         self.0.observe(Event::Advance(units));
     }
 
-    /// What it is working on.
+    /// Sets the current item.
     pub fn status(&self, what: &str) {
         self.0.observe(Event::Status(what));
     }

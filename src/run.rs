@@ -1,5 +1,5 @@
-//! What a report says about the run that made it, and nothing else says: the time, the machine and
-//! the memory. All other parts of a report are equal byte for byte for the same seed and threads.
+//! The parts of a report that describe the run itself: time, machine and memory. All other parts of
+//! a report are byte-identical for the same seed and thread count.
 
 use crate::{device, memory};
 use serde::{Deserialize, Serialize};
@@ -12,19 +12,19 @@ use std::time::Instant;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The thread pool cannot be built.
-    #[error("cannot start {threads} threads; ask for fewer `threads`")]
+    #[error("cannot start {threads} threads; lower `threads`")]
     Threads {
-        /// How many were asked for.
+        /// Number of threads requested.
         threads: String,
-        /// What the pool says.
+        /// The error of the thread pool.
         source: rayon::ThreadPoolBuildError,
     },
 }
 
-/// The object `run` of every report.
+/// The `run` object of every report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// The command line, quoted where a shell would need it.
+    /// The command line, with shell quoting.
     pub command: String,
     /// Version of planish.
     pub version: String,
@@ -36,14 +36,13 @@ pub struct Run {
     pub device: String,
     /// Wall-clock seconds, to the millisecond.
     pub seconds: f64,
-    /// Largest resident set of this process so far, in MiB, rounded up; absent where the system
-    /// does not tell.
+    /// Peak resident set size of this process so far, in MiB, rounded up. Absent if the system does
+    /// not report it.
     pub peak_mib: Option<u64>,
-    /// Most of the GPU's memory that tensors took at once so far, in MiB, rounded up; absent on the
-    /// CPU.
+    /// Peak GPU memory taken by tensors so far, in MiB, rounded up. Absent on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device_peak_mib: Option<u64>,
-    /// Name of the machine; empty where the system does not tell.
+    /// Host name; empty if the system does not report it.
     pub host: String,
     /// When the run started, in UTC (RFC 3339).
     pub date: String,
@@ -70,7 +69,7 @@ impl Run {
     }
 }
 
-/// A run under way.
+/// A run in progress.
 #[derive(Clone, Debug)]
 pub struct Running {
     run: Run,
@@ -83,8 +82,7 @@ impl Running {
         self.clock.elapsed().as_secs_f64()
     }
 
-    /// The run as it stands now. May be called more than once, where results are saved as they
-    /// come.
+    /// The run as of now. Call it again whenever results are saved.
     pub fn finish(&self) -> Run {
         let seconds = (self.seconds() * 1e3).round() / 1e3;
         let (peak_mib, device_peak_mib) = (memory::peak_mib(), device::peak_mib());
@@ -92,18 +90,18 @@ impl Running {
     }
 }
 
-/// Builds the one thread pool that all parallel work shares, and returns its size: `threads`, or as
-/// many as the machine offers. A pool that is there already stays.
+/// Builds the global thread pool and returns its size: `threads`, or the number of CPUs available.
+/// An existing pool is kept.
 ///
 /// # Errors
-/// The system refuses the threads.
+/// The system cannot start the threads.
 pub fn set_threads(threads: Option<NonZeroUsize>) -> Result<usize, Error> {
     let mut pool = rayon::ThreadPoolBuilder::new();
     if let Some(n) = threads {
         pool = pool.num_threads(n.get());
     }
     match pool.build_global() {
-        // Only a pool that exists has a size of its own; rayon's error does not tell the two apart.
+        // An existing pool is an error without a source; rayon has no other way to distinguish it.
         Err(source) if source.source().is_some() => {
             let threads =
                 threads.map_or_else(|| "as many as the machine has".into(), |n| n.to_string());
@@ -113,7 +111,7 @@ pub fn set_threads(threads: Option<NonZeroUsize>) -> Result<usize, Error> {
     }
 }
 
-/// Arguments as one would type them; the program by its bare name, wherever it was built.
+/// Arguments as typed in a shell, with the program's bare name instead of its path.
 fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let mut words = arguments.enumerate().map(|(i, word)| if i == 0 { bare(&word) } else { word });
     let first = words.next().unwrap_or_default();
@@ -149,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_line_can_be_typed_again() {
+    fn command_lines_are_shell_quoted() {
         let line = |words: &[&str]| command_line(words.iter().map(|w| w.to_string()));
         assert_eq!(line(&["/x/target/planish", "eval", "m.st"]), "planish eval m.st");
         assert_eq!(line(&["planish", "a b", "", "it's"]), r"planish 'a b' '' 'it'\''s'");
@@ -159,7 +157,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn memory_once_used_stays_in_the_peak() {
+    fn freed_memory_stays_in_the_peak() {
         let running = Run::start(7, 2);
         let block = std::hint::black_box(vec![1u8; 96 << 20]);
         drop(block);

@@ -1,8 +1,8 @@
-//! Checks of the engine on a user's own model: identities that hold whatever the weights are.
+//! Checks of the engine on a user's own model: identities that hold for any weights.
 //!
-//! Nothing here knows a right answer in advance. A gradient must agree with differences of the
-//! loss, a Hessian-vector product with differences of the gradient; the two ways through the model
-//! must be adjoint, the Hessian symmetric; and the same sums must give the same bits.
+//! No expected values are needed. A gradient must agree with differences of the loss, and a
+//! Hessian-vector product with differences of the gradient. Forward and backward pass must be
+//! adjoint, the Hessian symmetric, and repeated sums bit-identical.
 
 use crate::data::order::{below, stream};
 use crate::line_search::moved;
@@ -13,14 +13,14 @@ use crate::vit::layers::join;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Step of the central differences, in units of the layer's norm: in f64 the error of second order
-/// and that of rounding are both far below the tolerances.
+/// Step of the central differences, relative to the layer's norm. In f64, truncation and rounding
+/// errors are both far below the tolerances.
 const EPSILON: f64 = 1e-6;
 
-/// One identity, and how far the model is from it.
+/// An identity, and the model's deviation from it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    /// What must hold.
+    /// The identity.
     pub name: String,
     /// `f32`, `f64`, or the type of what is compared.
     pub precision: String,
@@ -28,7 +28,7 @@ pub struct Check {
     pub error: f64,
     /// Where it was found.
     pub layer: String,
-    /// How many layers were tried.
+    /// Number of layers checked.
     pub layers: usize,
     /// The largest error allowed.
     pub tolerance: f64,
@@ -37,12 +37,12 @@ pub struct Check {
 }
 
 impl Check {
-    /// A check of one thing.
+    /// A check with a single error.
     pub fn single(name: &str, precision: &str, error: f64, tolerance: f64) -> Check {
         Check::worst(name, precision, tolerance, vec![(String::new(), error)])
     }
 
-    /// The worst of several layers; an error that is not a number is the worst of all.
+    /// The worst error of several layers. NaN counts as the worst.
     fn worst(name: &str, precision: &str, tolerance: f64, errors: Vec<(String, f64)>) -> Check {
         let layers = errors.len();
         let size = |error: f64| if error.is_nan() { f64::INFINITY } else { error };
@@ -56,25 +56,25 @@ impl Check {
 
 /// A model in both precisions, with a few images.
 pub struct Subject<'a> {
-    /// As the model is used.
+    /// The model in f32.
     pub single: Objective,
     /// The same weights in f64.
     pub double: Objective,
-    /// A few images; they are taken as one micro-batch or several, as the objectives say.
+    /// A few images. The objectives' micro-batch size decides how they are split.
     pub images: &'a dyn Examples,
     /// Layers whose first derivatives are checked.
     pub layers: Vec<Layer>,
-    /// Fewer layers, for what costs more: second derivatives.
+    /// Fewer layers for the second derivatives, which cost more.
     pub few: Vec<Layer>,
     /// Seed of the directions.
     pub seed: u64,
 }
 
 impl Subject<'_> {
-    /// All checks; `after` hears of each.
+    /// Runs all checks and calls `after` with each result.
     ///
     /// # Errors
-    /// Those of evaluating the model, above all a loss that is not finite.
+    /// Those of evaluating the model, in particular a non-finite loss.
     pub fn run(&self, after: &mut dyn FnMut(&Check)) -> Result<Vec<Check>> {
         let mut checks = Vec::new();
         let mut add = |found: Vec<Check>| {
@@ -87,7 +87,8 @@ impl Subject<'_> {
         Ok(checks)
     }
 
-    /// Loss, gradient and product, twice over and on one thread: equal to the bit.
+    /// Loss, gradient and Hessian-vector product, repeated and on one thread: must be
+    /// bit-identical.
     fn repeatable(&self) -> Result<Check> {
         let model = &self.single;
         let mut errors = Vec::new();
@@ -108,11 +109,11 @@ impl Subject<'_> {
         Ok(Check::worst("the same bits twice, and on one thread", "f32", 0.0, errors))
     }
 
-    /// Gradients against differences of the loss, and against the logits' own derivative.
+    /// Compares gradients with differences of the loss, and with the derivative of the logits.
     fn first_order(&self) -> Result<Vec<Check>> {
         let (mut differences, mut adjoint, mut adjoint_single) = (vec![], vec![], vec![]);
         let (double, single) = (&self.double, &self.single);
-        // One sweep gives every layer's gradient; one climb, every layer's inputs.
+        // One backward pass gives every layer's gradient, one forward pass every layer's inputs.
         let all = join(&self.layers);
         let whole = to_cpu(&double.gradient(self.images, &all)?.gradient)?;
         let whole_single = to_cpu(&single.gradient(self.images, &all)?.gradient)?;
@@ -144,7 +145,7 @@ impl Subject<'_> {
         ])
     }
 
-    /// ⟨g, v⟩, which went back through the model, against (1/N) Σ ⟨p − y, J v⟩, which went forward.
+    /// Compares ⟨g, v⟩, from the backward pass, with (1/N) Σ ⟨p − y, J v⟩, from the forward pass.
     fn adjoint(
         &self,
         model: &Objective,
@@ -168,7 +169,7 @@ impl Subject<'_> {
         Ok(relative(error, norm(g)? * norm(v)?))
     }
 
-    /// Products against differences of the gradient, against one another, and f32 against f64.
+    /// Compares products with differences of the gradient, with each other, and f32 with f64.
     fn second_order(&self) -> Result<Vec<Check>> {
         let (mut differences, mut symmetry, mut single) = (vec![], vec![], vec![]);
         for layer in &self.few {
@@ -205,8 +206,9 @@ impl Subject<'_> {
         ])
     }
 
-    /// Seeded signs, or half of them and half the gradient's direction, as long as the layer's
-    /// weights: along the gradient the loss moves most; the signs leave no tensor out.
+    /// A direction as long as the layer's weights: random signs, or half random signs and half the
+    /// gradient's direction. The loss changes most along the gradient; the signs cover every
+    /// tensor.
     fn direction(
         &self,
         model: &Objective,
@@ -236,20 +238,20 @@ impl Subject<'_> {
     }
 }
 
-/// Derivatives in the CPU's memory.
+/// Derivatives in CPU memory.
 fn at_hand(found: Derivatives) -> Result<Derivatives> {
     let (gradient, hvp) = (to_cpu(&found.gradient)?, to_cpu(&found.hvp)?);
     Ok(Derivatives { gradient, hvp, ..found })
 }
 
-/// A layer's part of what belongs to a joint layer's tensors.
+/// A layer's part of a joint layer's tensors.
 fn part(whole: &[Tensor], joint: &Layer, layer: &Layer) -> Vec<Tensor> {
     let places = layer.tensors.iter().filter_map(|i| joint.tensors.binary_search(i).ok());
     places.map(|k| whole[k].clone()).collect()
 }
 
-/// The layers on which second derivatives are checked: the first block, one in the middle, the last,
-/// the final norm and the head; the embedding, too, where that is not `heavy`.
+/// The layers on which second derivatives are checked: the first, a middle and the last block, the
+/// final norm and the head; also the embedding, unless `heavy`.
 pub fn few(layers: &[Layer], heavy: bool) -> Vec<Layer> {
     let last = layers.len().saturating_sub(1);
     let mut places = vec![1, last / 2, last.saturating_sub(2), last.saturating_sub(1), last];
@@ -265,7 +267,7 @@ fn loss(model: &Objective, examples: &Activations) -> Result<f64> {
     Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
 }
 
-/// An error as a share of the size of what is compared; of two zeros, 0.
+/// An error relative to a size; 0 if both are 0.
 fn relative(error: f64, size: f64) -> f64 {
     if error == 0.0 { 0.0 } else { error.abs() / size }
 }

@@ -76,7 +76,7 @@ fn a_search_runs_its_best_recipe() {
     let out = bench.run(&words);
     assert!(out.success, "{}", out.errors);
     let told = out.errors;
-    assert!(told.contains("recipes tried") && told.contains("judged on V alone"), "{told}");
+    assert!(told.contains("recipes tried") && told.contains("compared on V only"), "{told}");
     let report = bench.json("search.json");
     let search = &report["search"];
     let tried = search["tried"].as_array().unwrap();
@@ -89,7 +89,7 @@ fn a_search_runs_its_best_recipe() {
     // The lowest loss among those within a standard error of the best.
     assert!(gain(chosen) >= least);
     assert!(sound.iter().all(|other| gain(other) < least || nll(other) <= nll(chosen)));
-    assert!(out.output.contains("a search on V took"), "{}", out.output);
+    assert!(out.output.contains("a search on V chose"), "{}", out.output);
     assert!(search["recipes"].as_u64().unwrap() >= tried.len() as u64);
     let page = bench.plain(&["report", "search.json", "--html", "search.html"]);
     assert!(page.success, "{}", page.errors);

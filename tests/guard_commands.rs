@@ -114,7 +114,7 @@ fn a_diverging_run_writes_nothing() {
     let words = ["--method", "sam", "--lr", "1e6"];
     let stopped = train(&bench, "out", &words);
     assert_eq!(stopped.code, Some(1));
-    for part in ["stopped in epoch 1", "no epoch was finished", "--clip", "--lr"] {
+    for part in ["stopped in epoch 1", "no epoch finished", "--clip", "--lr"] {
         assert!(stopped.errors.contains(part), "{part}: {}", stopped.errors);
     }
     assert!(!Path::new(&bench.path("out")).exists());

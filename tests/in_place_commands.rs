@@ -139,9 +139,9 @@ fn memory_limits_are_kept_or_rejected() {
     assert!(enough.success, "{}", enough.errors);
     let start = ["post-train", &bench.model, "--data", &bench.data, "--dry-run", "--memory=2MiB"];
     let scarce = bench.run(&[&start[..], &SHORT].concat());
-    scarce.fails_with(&["--memory", "2 MiB are allowed", "or allow more"]);
+    scarce.fails_with(&["--memory", "the limit is 2 MiB", "or raise the limit"]);
     let start = ["diagnose", &bench.model, "--data", &bench.data, "--quiet", "--memory=2MiB"];
-    bench.run(&start).fails_with(&["--memory", "2 MiB are allowed", "--samples"]);
+    bench.run(&start).fails_with(&["--memory", "the limit is 2 MiB", "--samples"]);
 }
 
 #[test]

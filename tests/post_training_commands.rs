@@ -190,7 +190,11 @@ fn bad_input_is_reported_with_a_remedy() {
             vec!["--method", "pof", "--update", "norm"],
             vec!["--update", "leave it out"],
         ),
-        (small.clone(), vec!["--plan", &junk], vec!["junk.json", "planish diagnose --json"]),
+        (
+            small.clone(),
+            vec!["--plan", &junk],
+            vec!["junk.json", "JSON report of `planish diagnose`"],
+        ),
         (small.clone(), vec!["--plan", &nowhere], vec!["x.safetensors", "planish diagnose"]),
         (
             train.to_vec(),
@@ -219,7 +223,11 @@ fn bad_input_is_reported_with_a_remedy() {
             vec!["--seeds", "18446744073709551615"],
             vec!["--seeds", "1 to", "found 18446744073709551615"],
         ),
-        (vec!["bench", model], vec!["--plan", &junk], vec!["junk.json", "diagnose --json"]),
+        (
+            vec!["bench", model],
+            vec!["--plan", &junk],
+            vec!["junk.json", "JSON report of `planish diagnose`"],
+        ),
     ];
     for (words, rest, parts) in cases {
         assert_error(&run(&bench, &words, &rest), &parts);
@@ -261,5 +269,5 @@ fn missing_splits_are_reported_with_their_flag() {
     assert_error(&train(&no_train, &[]), &["training", "--train-data"]);
     // With explicit layers, no validation images are needed.
     let done = train(&no_test, &["--perturb", "head", "--update", "norm"]);
-    assert!(done.success && done.output.contains("no final figures"), "{}", done.errors);
+    assert!(done.success && done.output.contains("no final metrics"), "{}", done.errors);
 }

@@ -119,11 +119,11 @@ fn a_plan_of_one_layer_is_explained() {
         page(&bench, &["edited.json"])
     };
     let meaning =
-        "each gradient is taken with head perturbed and applied to its unperturbed weights";
+        "each gradient is computed with head perturbed and applied to its unperturbed weights";
     let both = told(plan("head", &["norm"]), [true, true]);
     for part in [
-        "p = u = head, since of 2 eligible layers it has a κ that V cannot tell from that of norm (of \
-         layers that tie, the one nearest the head is taken), and the highest ΔL",
+        "p = u = head, since of 2 eligible layers it has a κ that does not differ significantly from that \
+         of norm (of tied layers, the one nearest the head is chosen), and the highest ΔL",
         meaning,
     ] {
         assert!(both.contains(part), "{part}");

@@ -1,4 +1,4 @@
-//! From both folds' measurements to the report of all layers.
+//! Combines both folds' measurements into one report of all layers.
 
 use super::fold::{Measured, mean};
 use super::plan::{self, Evidence, cross_mean, is_eligible, plan};
@@ -36,7 +36,7 @@ pub(super) fn model_loss(
     }
 }
 
-/// Values of both folds in the order of V.
+/// Merges per-fold values into the order of V.
 fn scatter(folds: &[Vec<usize>; 2], values: impl Fn(usize) -> Vec<f64>) -> Vec<f64> {
     let mut out = vec![0.0; folds[0].len() + folds[1].len()];
     for (f, fold) in folds.iter().enumerate() {
@@ -58,7 +58,7 @@ pub(super) fn assemble(
     for Found { layer, pair, spectra } in results {
         let pair = &pair;
         let evidence = |gap: fn(&Measured) -> &[f64]| {
-            // Fold f's images are measured along the direction of the other fold.
+            // Fold f's images are measured along the other fold's direction.
             let gaps = scatter(folds, |f| gap(&pair[1 - f]).to_vec());
             let squares = pair.each_ref().map(|m| m.displacement.powi(2));
             let sharpness = (squares[0] > 0.0 && squares[1] > 0.0)
@@ -144,7 +144,7 @@ fn layer_result(
     })
 }
 
-/// What Newton-CG says of both folds' steps.
+/// Newton-CG figures of both folds.
 fn newton_steps(pair: &Pair) -> Option<NewtonSteps> {
     let [a, b] = pair.each_ref().map(|m| m.newton.as_ref());
     let steps = [a?, b?];

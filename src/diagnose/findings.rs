@@ -1,4 +1,4 @@
-//! What a diagnosis finds.
+//! Results of a diagnosis.
 
 use super::ranking::Ranking;
 use super::spectrum::Spectrum;
@@ -6,27 +6,28 @@ use crate::curvature::steihaug::StopReason;
 use crate::evaluate::Bound;
 use serde::{Deserialize, Serialize};
 
-/// Mean over all images of V, in nats per example, and what a temperature makes of it.
+/// Mean loss over all images of V, in nats per example, raw and after temperature scaling.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Loss {
     /// L^V.
     pub validation: f64,
-    /// Its standard error.
+    /// Standard error of L^V.
     pub stderr: Option<f64>,
-    /// L^V after a temperature fitted on the other fold.
+    /// L^V after temperature scaling. Each fold uses the temperature fitted on the other fold.
     pub calibrated: f64,
     /// The temperature fitted on all of V.
     pub temperature: f64,
-    /// The temperatures that the two folds are scored at, each fitted on the other; absent in files of
+    /// Temperatures used to score the two folds, each fitted on the other fold. Absent in files of
     /// earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperatures_of_folds: Option<[f64; 2]>,
-    /// Why the loss has no minimum in T, on all of V or on a fold; absent where it has one.
+    /// Why the loss has no minimum in T, on all of V or on a fold. Absent if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_bound: Option<Bound>,
-    /// Mean loss over training images, a sample of at most as many as V has, if there are any.
+    /// Mean loss over a sample of training images, at most as many as V has. `None` without
+    /// training images.
     pub training: Option<f64>,
-    /// How many these were.
+    /// Number of training images in that sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training_images: Option<usize>,
 }
@@ -34,16 +35,17 @@ pub struct Loss {
 /// One quantity, in-sample and cross-fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fitted {
-    /// Mean of the folds' own values; `None` where it is not defined.
+    /// Mean of the folds' in-sample values; `None` if undefined.
     pub in_sample: Option<f64>,
-    /// Direction and α* from one fold, measured on the other; swapped, and averaged.
+    /// Cross-fitted value: direction and α* from one fold, measured on the other. Averaged over
+    /// both ways of assigning the folds.
     pub cross_fit: Option<f64>,
-    /// Standard error of `cross_fit`, conditional on the directions found.
+    /// Standard error of `cross_fit`, conditional on the directions.
     pub stderr: Option<f64>,
 }
 
-/// What the second derivative along the gradient predicts, averaged over folds; `None` where gᵀHg
-/// is not positive.
+/// Prediction from the second derivative along the gradient, averaged over folds. `None` if gᵀHg is
+/// not positive.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Quadratic {
     /// α_q = gᵀg / gᵀHg.
@@ -54,7 +56,7 @@ pub struct Quadratic {
     pub kappa: Option<f64>,
 }
 
-/// Newton-CG's steps, each from one fold's images; means over folds but where two values stand.
+/// Newton-CG steps, one per fold. Scalars are means over folds; arrays hold one value per fold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewtonSteps {
     /// ‖p‖.
@@ -63,13 +65,13 @@ pub struct NewtonSteps {
     pub delta_l_nats: f64,
     /// ‖g + Hp‖/‖g‖.
     pub residual: f64,
-    /// Products taken.
+    /// Hessian-vector products.
     pub iterations: [usize; 2],
-    /// What ended the iterations.
+    /// Why the iterations stopped.
     pub ends: [StopReason; 2],
 }
 
-/// What was measured of one layer.
+/// Measurements of one layer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerResult {
     /// Its name.
@@ -78,22 +80,23 @@ pub struct LayerResult {
     pub parameters: usize,
     /// ‖g_ℓ‖, mean over folds.
     pub gradient_norm: f64,
-    /// ‖w_ℓ‖; 0 for a layer of zeros.
+    /// ‖w_ℓ‖; 0 if all weights are zero.
     pub weight_norm: f64,
     /// ΔL_ℓ, nats per example.
     pub delta_l_nats: Fitted,
-    /// ΔL_ℓ on losses after a temperature: what moving the layer offers beyond it.
+    /// ΔL_ℓ after temperature scaling: the gain from moving the layer beyond the gain from a
+    /// temperature.
     pub delta_l_calibrated_nats: Fitted,
     /// κ_ℓ = ΔL_ℓ/‖Δw‖², nats per squared weight unit.
     pub kappa: Fitted,
     /// ‖Δw‖, mean over folds.
     pub displacement: f64,
-    /// α*, mean over folds; of Newton's steps, the share taken of them.
+    /// α*, mean over folds. For Newton steps, the fraction of the step taken.
     pub alpha: f64,
-    /// Points of the line evaluated, both folds together.
+    /// Points evaluated on the line, summed over both folds.
     pub evaluations: usize,
-    /// Whether the search ended at its longest ‖Δw‖ in either fold: ‖w_ℓ‖, and 2 φ(0)/‖g_ℓ‖ for a
-    /// layer of zeros; of Newton's steps, at the radius.
+    /// Whether the search hit its limit on ‖Δw‖ in either fold. The limit is ‖w_ℓ‖, or 2 φ(0)/‖g_ℓ‖
+    /// for a layer of zeros. For Newton steps, it is the trust-region radius.
     pub capped: bool,
     /// Whether gᵀHg ≤ 0 in either fold.
     pub negative_curvature: bool,
@@ -101,28 +104,28 @@ pub struct LayerResult {
     pub eligible: bool,
     /// The quadratic prediction.
     pub quadratic: Quadratic,
-    /// The steps of `--estimator newton`.
+    /// Newton-CG steps, if `estimator` is `newton`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newton: Option<NewtonSteps>,
-    /// The loss along the line that was searched, fold by fold; absent in files of earlier builds.
+    /// The loss along the searched line, one entry per fold. Absent in files of earlier builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<LossLine>,
-    /// What `--spectrum` measured, matrix by matrix, on all of V.
+    /// Spectra measured on all of V, one entry per matrix, if `spectrum` is set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spectra: Vec<Spectrum>,
 }
 
-/// φ(α), the loss of a fold's own images with the layer moved by α along the direction searched:
-/// down the gradient, or along a Newton step. Nats per example.
+/// φ(α), the loss of a fold's own images with the layer moved by α along the searched direction:
+/// the negative gradient or a Newton step. Nats per example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LossLine {
     /// φ(0).
     pub at_zero: f64,
-    /// φ′(0): −‖g‖² down the gradient, gᵀp along a step p.
+    /// φ′(0): −‖g‖² along the negative gradient, gᵀp along a step p.
     pub slope: f64,
-    /// φ″(0): gᵀHg down the gradient, pᵀHp along a step p.
+    /// φ″(0): gᵀHg along the negative gradient, pᵀHp along a step p.
     pub curvature: f64,
-    /// (α, φ(α)), by α; where the loss was no finite number there is no point.
+    /// (α, φ(α)), sorted by α. Points with a non-finite loss are left out.
     pub points: Vec<[f64; 2]>,
 }
 
@@ -133,10 +136,10 @@ pub struct Plan {
     pub perturb: String,
     /// u: highest ΔL.
     pub update: String,
-    /// Layers that V cannot tell from p's best.
+    /// Layers whose κ does not differ significantly from the best on V.
     #[serde(default)]
     pub tied_perturb: Vec<String>,
-    /// Layers that V cannot tell from u's best.
+    /// Layers whose ΔL does not differ significantly from the best on V.
     #[serde(default)]
     pub tied_update: Vec<String>,
     /// `cross_fit`, `calibrated` or `in_sample`.
@@ -144,7 +147,8 @@ pub struct Plan {
 }
 
 impl Findings {
-    /// Why the plan names one layer twice, and what that means; nothing where it names two.
+    /// Explains why the plan names one layer twice and what that means. `None` if it names two
+    /// layers.
     pub fn one_layer(&self) -> Option<String> {
         let plan = self.plan.as_ref().filter(|plan| plan.perturb == plan.update)?;
         let name = &plan.update;
@@ -160,27 +164,27 @@ impl Findings {
     }
 }
 
-/// How a layer that was taken stands by a figure.
+/// How the chosen layer ranks on a quantity.
 fn standing((tied, figure): (&Vec<String>, &str)) -> String {
     match tied.is_empty() {
         true => format!("the highest {figure}"),
         false => format!(
-            "a {figure} that V cannot tell from that of {} (of layers that tie, the one nearest the \
-             head is taken)",
+            "a {figure} that does not differ significantly from that of {} (of tied layers, the one \
+             nearest the head is chosen)",
             tied.join(", ")
         ),
     }
 }
 
-/// What PoL does where one layer is both perturbed and updated.
+/// What PoL does if one layer is both perturbed and updated.
 pub fn perturbed_and_updated(layer: &str) -> String {
     format!(
-        "each gradient is taken with {layer} perturbed and applied to its unperturbed weights, and all \
-         other layers keep theirs"
+        "each gradient is computed with {layer} perturbed and applied to its unperturbed weights; all \
+         other layers stay fixed"
     )
 }
 
-/// The literal argmaxes, as published.
+/// The plain in-sample argmaxes, as in the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InSamplePlan {
     /// Highest in-sample κ.
@@ -189,24 +193,24 @@ pub struct InSamplePlan {
     pub update: String,
 }
 
-/// All that is measured; equal bytes for equal input, seed and threads.
+/// All results of a diagnosis. Equal input, seed and thread count give equal bytes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Findings {
     /// The model's loss.
     pub loss_nats: Loss,
-    /// One entry a layer, from the image upwards.
+    /// One entry per layer, from input to output.
     pub layers: Vec<LayerResult>,
-    /// The plan, or nothing if no layer is eligible.
+    /// The plan, or `None` if no layer is eligible.
     pub plan: Option<Plan>,
-    /// The plan by in-sample figures.
+    /// The plan from in-sample values.
     pub plan_in_sample: Option<InSamplePlan>,
-    /// The plan by figures beyond temperature.
+    /// The plan from values after temperature scaling.
     pub plan_calibrated: Option<Plan>,
-    /// How far the layers stand apart; nothing if none is eligible.
+    /// How clearly the layers are separated; `None` if none is eligible.
     #[serde(default)]
     pub ranking: Option<Ranking>,
-    /// How the gap divides between over-confidence and the rest, in one sentence.
+    /// One sentence on how much of the gap is over-confidence.
     pub summary: String,
-    /// What a reader should know before acting.
+    /// Warnings to read before acting on the results.
     pub warnings: Vec<String>,
 }

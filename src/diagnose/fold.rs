@@ -1,4 +1,5 @@
-//! One fold's view of one layer: direction and α* from its own images, the gap on the others'.
+//! One fold's measurement of one layer: direction and α* from its own images, the gap on the other
+//! fold's images.
 
 use super::newton::{Estimator, newton};
 use crate::curvature::{Result, steihaug};
@@ -10,57 +11,57 @@ use crate::vector;
 use crate::vit::Layer;
 use candle_core::Tensor;
 
-/// Points tried where each costs a forward pass of the suffix.
+/// Points per search if each costs a forward pass of the suffix.
 const NETWORK_BUDGET: usize = 5;
-/// Where α* usually lies, as a share of the quadratic prediction: between 0.2 and 0.9.
+/// Typical α* as a fraction of the quadratic prediction; it lies between 0.2 and 0.9.
 const USUAL: f64 = 0.6;
-/// Points tried where two products serve them all.
+/// Points per search if the logits are linear in α: two products serve all points.
 const LINEAR_BUDGET: usize = 60;
 
-/// The images of both folds at a layer's door, and the model's losses there.
+/// The images of both folds at a layer's input, with the model's logits.
 pub struct Fold<'a> {
-    /// Images that give direction and α*.
+    /// Images that determine the direction and α*.
     pub own: &'a Activations,
     /// Images that the gap is measured on.
     pub other: &'a Activations,
-    /// Logits of the own images at w*.
+    /// Logits of `own` at w*.
     pub own_base: &'a Predictions,
-    /// Logits of the others at w*.
+    /// Logits of `other` at w*.
     pub other_base: &'a Predictions,
 }
 
-/// What one direction shows.
+/// Measurements along one direction.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// ‖g‖.
     pub gradient_norm: f64,
     /// gᵀHg.
     pub curvature: f64,
-    /// The step of Newton-CG, if that is the estimator.
+    /// The Newton-CG step, if Newton is the estimator.
     pub newton: Option<steihaug::Step>,
-    /// The search's result on the own images.
+    /// The search result on the own images.
     pub minimum: Minimum,
-    /// The loss wherever the search looked; none where nothing was moved.
+    /// The loss at all points the search evaluated; `None` if the layer was not moved.
     pub line: Option<LossLine>,
-    /// ‖Δw‖ = α* times the length of the direction.
+    /// ‖Δw‖: α* times the length of the direction.
     pub displacement: f64,
     /// lᵢ(0) − lᵢ(α*) of the own images.
     pub own_gap: Gap,
-    /// The same of the other images.
+    /// lᵢ(0) − lᵢ(α*) of the other images.
     pub other_gap: Gap,
 }
 
-/// Per-example differences of loss, raw and after a temperature on either side.
+/// Per-example loss differences, raw and with temperature scaling on both sides.
 #[derive(Clone, Debug)]
 pub struct Gap {
-    /// On the loss as it is.
+    /// Without temperature scaling.
     pub raw: Vec<f64>,
-    /// After temperatures fitted on the fold that gave the direction, one at w*, one at α*.
+    /// With temperatures fitted on the fold that gave the direction, one at w* and one at α*.
     pub calibrated: Vec<f64>,
 }
 
-/// Measures a layer in the direction that its gradient g over the fold's own images gives; beside it
-/// is gᵀHg.
+/// Measures a layer along the direction given by its gradient g over the fold's own images. Takes
+/// gᵀHg as an input.
 pub fn measure(
     objective: &Objective,
     layer: &Layer,
@@ -72,7 +73,7 @@ pub fn measure(
     let square = vector::dot(gradient, gradient).map_err(kernel)?;
     let gradient_norm = square.sqrt();
     let weight_norm = vector::norm(&objective.weights_of(layer)?).map_err(kernel)?;
-    // Without a slope nothing is moved.
+    // With a zero gradient, the layer does not move.
     if square == 0.0 {
         let none = |n: usize| Gap { raw: vec![0.0; n], calibrated: vec![0.0; n] };
         let value = mean(&losses(fold.own_base, 1.0));
@@ -106,16 +107,16 @@ pub fn measure(
     };
     let length = step.as_ref().map_or(gradient_norm, |step| step.length);
     let path = Path::new(objective, fold.own, layer, &direction)?;
-    // Of the loss along −g; a Newton step has its own.
+    // These are derivatives along −g; a Newton step has its own.
     let derivatives = step.is_none().then_some((-square, curvature));
     let line = Line { at_zero: mean(&base), derivatives, start, cap, budget };
-    // Logits at the best point so far, so that the minimum need not be visited again.
+    // Keep the logits of the best point so far, so that the minimum is not evaluated twice.
     let mut best: Option<(f64, Predictions)> = None;
     let mut points: Vec<[f64; 2]> = Vec::new();
     let minimum = first_minimum(line, |alpha| -> crate::objective::Result<f64> {
         let predictions = match path.predict(alpha) {
             Ok(predictions) => predictions,
-            // A step that overflows is a high loss, not an end of the work.
+            // A step that overflows counts as a high loss; it does not abort the search.
             Err(crate::objective::Error::Predictions(_)) => return Ok(f64::INFINITY),
             Err(error) => return Err(error),
         };

@@ -1,4 +1,4 @@
-//! What each method of post-training would take, told by `diagnose` beside its plan.
+//! Forecast of the cost of each post-training method, printed by `diagnose` with its plan.
 
 use super::findings::Findings;
 use crate::forecast::{Calibration, Forecast, Perturbing, Work, step_work};
@@ -6,12 +6,12 @@ use crate::objective::Objective;
 use crate::vit::Layer;
 use crate::vit::layers::{features, select};
 
-/// Copies of the updated layers that a step holds at its peak, the weights themselves aside:
-/// gradient, momentum and moved weights.
+/// Copies of the updated layers at a step's peak, besides the weights themselves: gradient,
+/// momentum and new weights.
 const COPIES: usize = 3;
 
-/// Time and memory on this machine, for `examples` training images; and operations, whatever the
-/// machine. PoL and SGD need a plan.
+/// Time and memory on this machine for `examples` training images, and operation counts, which do
+/// not depend on the machine. PoL and SGD need a plan.
 pub fn post_training(
     objective: &Objective,
     examples: usize,

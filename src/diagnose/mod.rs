@@ -1,9 +1,11 @@
-//! Where a model over-fits: ΔL and κ of every layer, with errors, ties and a plan.
+//! Finds where a model over-fits: ΔL and κ of every layer, with standard errors, ties and a plan.
 //!
-//! ΔL_ℓ = φ(0) − φ(α*) for φ(α) = L^V(w_ℓ − α g_ℓ), α* its first local minimum; κ_ℓ = ΔL_ℓ/‖Δw‖²
-//! (the line along the gradient is the restriction of PoF's Fig. 1: Sato et al., ICML 2022).
-//! V is split into two stratified folds: direction and α* come from one, the gap is measured on
-//! the other, and the two are averaged.
+//! ΔL_ℓ = φ(0) − φ(α*) for φ(α) = L^V(w_ℓ − α g_ℓ), where α* is the first local minimum of φ; κ_ℓ =
+//! ΔL_ℓ/‖Δw‖². The line along the gradient is that of PoF's Fig. 1, restricted to one layer (Sato
+//! et al., ICML 2022).
+//!
+//! V is split into two stratified folds. Direction and α* come from one fold, the gap is measured
+//! on the other, and both assignments are averaged.
 
 mod assemble;
 pub mod findings;
@@ -42,9 +44,9 @@ pub struct Request<'a> {
     pub objective: &'a Objective,
     /// V, as pixels.
     pub validation: &'a dyn Examples,
-    /// Training images whose loss is reported beside V's.
+    /// Training images, to report their loss next to V's.
     pub training: Option<&'a dyn Examples>,
-    /// The layers, from the image upwards.
+    /// The layers, from input to output.
     pub layers: &'a [Layer],
     /// Seed of the folds.
     pub seed: u64,
@@ -57,12 +59,12 @@ pub struct Request<'a> {
 pub struct Options {
     /// How each layer's Δw is found.
     pub estimator: Estimator,
-    /// What is wanted of each layer's spectrum, if anything.
+    /// Which spectral quantities to measure, if any.
     pub spectrum: Option<spectrum::Settings>,
 }
 
 impl Options {
-    /// The same, of the spectrum only the largest eigenvalue of the first matrix.
+    /// The same options, reduced to the largest eigenvalue of the first matrix.
     pub fn only_top(&self) -> Self {
         let spectrum = self.spectrum.clone().map(|s| spectrum::Settings {
             matrices: s.matrices.into_iter().take(1).collect(),
@@ -76,7 +78,7 @@ impl Options {
 }
 
 impl<'a> Request<'a> {
-    /// Layers on V, along their gradients.
+    /// Measures layers on V along their gradients.
     pub fn new(
         objective: &'a Objective,
         validation: &'a dyn Examples,
@@ -91,20 +93,21 @@ impl<'a> Request<'a> {
 /// Both folds' measurements of one layer.
 type Pair = [Measured; 2];
 
-/// All that was found of one layer.
+/// All results of one layer.
 struct Found<'a> {
     layer: &'a Layer,
     pair: Pair,
     spectra: Vec<Spectrum>,
 }
 
-/// Measures every layer, whatever the objective's precision with operands as they are. `done` is called with a layer's name when it has been measured.
+/// Measures every layer. Operands of matrix products are not rounded, whatever the objective's
+/// precision. Calls `done` with a layer's name after measuring it.
 ///
 /// # Errors
 /// Those of evaluating the model; [`crate::objective::Error::NoExamples`] if a fold is empty.
 pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Findings> {
     let &Request { validation, layers, ref options, .. } = request;
-    // Differences of losses along a line are smaller than what bf16 rounds away.
+    // Differences of losses along a line are smaller than bf16 rounding.
     let objective = &request.objective.exact();
     let halves = stratified_halves(validation.labels(), request.seed);
     let folds = [halves.0, halves.1];
@@ -121,7 +124,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     let base = objective.predict(&at)?;
     let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
     let bases = [subset(&base, &folds[0])?, subset(&base, &folds[1])?];
-    // One backward sweep a fold gives every layer's direction, one more its curvature.
+    // One backward pass per fold gives every layer's direction, another its curvature.
     let joint = join(layers);
     let (mut directions, mut curvatures) = (Vec::with_capacity(2), Vec::with_capacity(2));
     for part in &parts {
@@ -135,7 +138,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     let mut results = Vec::new();
     for (l, layer) in order.into_iter().enumerate() {
         if layer.first_stage > at.stage {
-            // Each image climbs the network once, whatever the number of layers.
+            // One forward pass per image serves all layers.
             at = objective.activations_on_device(&at, layer.first_stage)?;
         }
         let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
@@ -171,7 +174,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     assemble(objective, results, loss, &folds, &fold_of)
 }
 
-/// Each layer's part of the gradient in all of them.
+/// Splits the gradient of `joint` into one gradient per layer.
 fn directions_of(layers: &[&Layer], joint: &Layer, gradient: &[Tensor]) -> Vec<Vec<Tensor>> {
     let own = |layer: &&Layer| {
         let places = layer.tensors.iter().filter_map(|i| joint.tensors.binary_search(i).ok());
@@ -180,7 +183,7 @@ fn directions_of(layers: &[&Layer], joint: &Layer, gradient: &[Tensor]) -> Vec<V
     layers.iter().map(own).collect()
 }
 
-/// gᵀH g of every layer along its direction.
+/// gᵀHg of every layer along its direction.
 fn curvatures_along(
     objective: &Objective,
     examples: &dyn Examples,

@@ -1,4 +1,4 @@
-//! The direction in which a layer is moved, and how far it may go.
+//! How a layer's displacement is found.
 
 use crate::curvature::{LayerOperator, Result, flatten, steihaug};
 use crate::objective::{Activations, Matrix, Objective};
@@ -11,25 +11,26 @@ pub enum Estimator {
     /// Along the gradient, to the first minimum.
     #[default]
     Line,
-    /// Truncated Newton-CG in a trust region: where products with the Hessian predict the lowest
-    /// loss; if the loss is lower on the way there, so far.
+    /// Truncated Newton-CG in a trust region: to the minimum of the quadratic model from
+    /// Hessian-vector products, or to the first minimum of the loss on the way there.
     Newton {
-        /// Δ, the longest ‖Δw‖, as a share of ‖w_ℓ‖; for a layer of zeros as a share of
-        /// [`longest`](crate::line_search::longest).
+        /// Trust-region radius Δ, a limit on ‖Δw‖, as a fraction of ‖w_ℓ‖. For a layer of zeros, as
+        /// a fraction of [`longest`](crate::line_search::longest).
         radius: f64,
-        /// Products at most.
+        /// Maximum number of Hessian-vector products.
         iterations: usize,
     },
 }
 
-/// ‖g + Hp‖/‖g‖ at which conjugate gradients stop: far below the noise of g on another fold.
+/// Relative residual ‖g + Hp‖/‖g‖ at which conjugate gradients stop: far below the noise of g
+/// between folds.
 const TOLERANCE: f64 = 0.05;
 
-/// A step of Newton-CG in the layer's tensors.
+/// A Newton-CG step, as the layer's tensors.
 pub(super) struct Newton {
     /// −p: the layer moves to w − α(−p).
     pub direction: Vec<Tensor>,
-    /// What conjugate gradients tell of it.
+    /// Figures from the conjugate-gradient iterations.
     pub step: steihaug::Step,
 }
 

@@ -7,18 +7,18 @@ use crate::vit::layers::{layers, select};
 use crate::vit::{Config, Error as ModelError, Granularity, Layer};
 use serde::{Deserialize, Serialize};
 
-/// What is measured, on how many images.
+/// What is measured, and on how many images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Diagnosis options"))]
 pub struct DiagnoseOptions {
-    /// Validation images to use, in proportion to the classes [default: all]
+    /// Number of validation images to use, stratified by class [default: all]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub samples: Option<usize>,
-    /// Layers: names or globs, separated by commas [default: all, by --granularity]
+    /// Layers: names or globs, comma-separated [default: all, by --granularity]
     #[cfg_attr(feature = "cli", arg(long, value_name = "L"))]
     pub layer: Option<String>,
-    /// How finely the model is cut into layers
+    /// Granularity of the layers
     #[cfg_attr(
         feature = "cli",
         arg(long, value_enum, default_value = "block", conflicts_with = "layer")
@@ -27,29 +27,29 @@ pub struct DiagnoseOptions {
     /// How each layer's Δw is found
     #[cfg_attr(feature = "cli", arg(long, value_enum, default_value = "line"))]
     pub estimator: EstimatorName,
-    /// The longest Δw of Newton-CG, as a share of the layer's weight norm [default: 0.1]
+    /// Trust-region radius of Newton-CG, as a fraction of the layer's weight norm [default: 0.1]
     #[cfg_attr(feature = "cli", arg(long, value_name = "R", allow_negative_numbers = true))]
     pub radius: Option<f64>,
-    /// Hessian-vector products of Newton-CG at most, for each layer and fold [default: 20]
+    /// Maximum Hessian-vector products of Newton-CG per layer and fold [default: 20]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub iterations: Option<usize>,
-    /// Measure each layer's top eigenvalues, trace and effective dimension, too
+    /// Also measure each layer's top eigenvalues, trace and effective dimension
     #[cfg_attr(feature = "cli", arg(long))]
     pub spectrum: bool,
-    /// Measure its spectral density, too; takes several times as long
+    /// Also measure the spectral density; takes several times as long
     #[cfg_attr(feature = "cli", arg(long))]
     pub density: bool,
-    /// Top eigenvalues that `--spectrum` measures, 1 to 20 [default: 3]
+    /// Number of top eigenvalues that `--spectrum` measures, 1 to 20 [default: 3]
     #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
     pub eigenvalues: Option<usize>,
-    /// The matrix that `--spectrum` measures: the Hessian, or with `ggn` the Gauss-Newton matrix, too
+    /// Matrix that `--spectrum` measures: the Hessian; with `ggn`, also the Gauss-Newton matrix
     #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub operator: Option<Matrix>,
-    /// Measure a quarter and a half of V, too: whether V is large enough
+    /// Also measure on a quarter and a half of V, to check whether V is large enough
     #[cfg_attr(feature = "cli", arg(long))]
     pub convergence: bool,
-    /// Use more and more of V until the ranking of the layers is known to within this relative
-    /// standard error, such as 5%
+    /// Grow the sample of V until the layer ranking is known to within this relative standard
+    /// error, such as 5%
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "P", value_parser = crate::options::text::percent, conflicts_with = "convergence"
     ))]
@@ -61,7 +61,7 @@ pub struct DiagnoseOptions {
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum EstimatorName {
-    /// the first minimum along the gradient
+    /// first minimum along the gradient
     #[default]
     Line,
     /// Steihaug's truncated Newton-CG in a trust region
@@ -69,7 +69,7 @@ pub enum EstimatorName {
 }
 
 impl DiagnoseOptions {
-    /// Refuses values out of range, and options that have no effect.
+    /// Rejects values out of range and options without effect.
     ///
     /// # Errors
     /// The first such option.
@@ -96,10 +96,10 @@ impl DiagnoseOptions {
         }
     }
 
-    /// The layers that are measured.
+    /// The layers to measure.
     ///
     /// # Errors
-    /// A name that matches none.
+    /// A name that matches no layer.
     pub fn layers(&self, config: &Config) -> Result<Vec<Layer>, ModelError> {
         match &self.layer {
             Some(pattern) => select(config, pattern),
@@ -107,7 +107,7 @@ impl DiagnoseOptions {
         }
     }
 
-    /// How layers are measured, with so much memory at hand, MiB.
+    /// Measurement options, given the available memory in MiB.
     pub fn measured(&self, room_mib: f64, seed: u64) -> Options {
         let mut matrices = vec![Matrix::Hessian];
         if self.operator == Some(Matrix::GaussNewton) {
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_without_an_effect_are_refused() {
+    fn rejects_options_without_effect() {
         assert_eq!(DiagnoseOptions::default().check(), Ok(()));
         let radius = DiagnoseOptions { radius: Some(0.5), ..DiagnoseOptions::default() };
         assert!(matches!(radius.check(), Err(Error::NoEffect { .. })));

@@ -1,4 +1,4 @@
-//! From measured layers to a plan: eligibility, argmax, ties.
+//! From measured layers to a plan: eligibility, argmax and ties.
 
 use crate::diagnose::findings::{InSamplePlan, LayerResult, Plan};
 use crate::diagnose::ranking::{Ranking, Rival, Standing};
@@ -12,14 +12,15 @@ pub const Z95: f64 = 1.96;
 pub struct Evidence {
     /// The layer's name.
     pub name: String,
-    /// lᵢ(0) − lᵢ(α*), on the basis chosen.
+    /// lᵢ(0) − lᵢ(α*), on the chosen basis.
     pub gaps: Vec<f64>,
-    /// The same divided by ‖Δw‖² of the fold that gave the direction; `None` where nothing moved.
+    /// The gaps divided by ‖Δw‖² of the fold that gave the direction; `None` if the layer did not
+    /// move.
     pub sharpness: Option<Vec<f64>>,
 }
 
-/// Mean over two folds of unequal size at most by one: the mean of the folds' means, and its
-/// standard error from independent folds.
+/// Cross-fitted mean: the mean of the two folds' means, with a standard error that treats the folds
+/// as independent. Fold sizes differ by at most one.
 pub fn cross_mean(values: &[f64], fold_of: &[usize]) -> (f64, Option<f64>) {
     let mut mean = 0.0;
     let mut variance = Some(0.0);
@@ -38,11 +39,11 @@ pub fn is_eligible((mean, stderr): (f64, Option<f64>)) -> bool {
     stderr.is_some_and(|se| mean > Z95 * se)
 }
 
-/// The plan: among layers whose gap exceeds 1.96 standard errors, u of highest gap and p of
-/// highest κ. A layer whose paired difference from the best has a 95% interval that contains 0 is
-/// tied with it, and the tied layer nearest the head is taken, being the cheapest.
+/// The plan. Among layers whose gap exceeds 1.96 standard errors, u has the highest gap and p the
+/// highest κ. A layer is tied with the best if the 95% interval of their paired difference contains
+/// 0. Of tied layers, the one nearest the head is chosen, because it is cheapest.
 ///
-/// `evidence` runs from the image upwards. Nothing eligible, no plan.
+/// `evidence` is ordered from input to output. Returns `None` if no layer is eligible.
 pub fn plan(evidence: &[Evidence], fold_of: &[usize], basis: &str) -> Option<Plan> {
     let eligible: Vec<&Evidence> =
         evidence.iter().filter(|e| is_eligible(cross_mean(&e.gaps, fold_of))).collect();
@@ -54,8 +55,8 @@ pub fn plan(evidence: &[Evidence], fold_of: &[usize], basis: &str) -> Option<Pla
     Some(Plan { perturb, update, tied_perturb, tied_update, basis: basis.into() })
 }
 
-/// How far the layers stand apart, by ΔL and by κ; `None` without an eligible layer. The best is one
-/// of the eligible; its rivals are all others, since more images may make any of them eligible.
+/// How clearly the layers are separated, by ΔL and by κ; `None` without an eligible layer. The best
+/// is an eligible layer. All other layers are rivals, since more images could make them eligible.
 pub fn ranking(evidence: &[Evidence], fold_of: &[usize]) -> Option<Ranking> {
     let eligible: Vec<bool> =
         evidence.iter().map(|e| is_eligible(cross_mean(&e.gaps, fold_of))).collect();
@@ -69,7 +70,7 @@ pub fn ranking(evidence: &[Evidence], fold_of: &[usize]) -> Option<Ranking> {
     Some(Ranking { update: standing(&gaps, fold_of)?, perturb: standing(&sharpness, fold_of)? })
 }
 
-/// A layer's name, its values, and whether it may be the best.
+/// A layer's name, its values, and whether it is eligible to be the best.
 type Candidate<'a> = (&'a str, &'a [f64], bool);
 
 fn standing(candidates: &[Candidate], fold_of: &[usize]) -> Option<Standing> {
@@ -94,9 +95,9 @@ fn standing(candidates: &[Candidate], fold_of: &[usize]) -> Option<Standing> {
 }
 
 impl Standing {
-    /// Whether more images would change little: the best layer's standard error is within
-    /// `tolerance` of its value, and every rival is either behind by more than 1.96 standard errors
-    /// of the paired difference, or known to be level to within `tolerance`.
+    /// Whether more images would change little. The best layer's standard error must be within
+    /// `tolerance` of its value. Every rival must be behind by more than 1.96 standard errors of
+    /// the paired difference, or known to be level to within `tolerance`.
     pub fn is_decided(&self, tolerance: f64) -> bool {
         let within = |stderr: Option<f64>| stderr.is_some_and(|se| se <= tolerance * self.value);
         let settled =
@@ -109,7 +110,7 @@ fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
-/// The winner and the others tied with the best.
+/// The winner and the layers tied with it.
 fn choose(candidates: &[(&str, &[f64])], fold_of: &[usize]) -> Option<(String, Vec<String>)> {
     let means: Vec<f64> = candidates.iter().map(|(_, v)| cross_mean(v, fold_of).0).collect();
     let best = argmax(&means)?;
@@ -125,12 +126,12 @@ fn choose(candidates: &[(&str, &[f64])], fold_of: &[usize]) -> Option<(String, V
     Some((candidates[winner].0.to_owned(), others.collect()))
 }
 
-/// Position of the largest number; the first of equals.
+/// Index of the largest value; the first one on ties.
 fn argmax(values: &[f64]) -> Option<usize> {
     (0..values.len()).reduce(|best, i| if values[i] > values[best] { i } else { best })
 }
 
-/// The literal argmaxes of the in-sample figures, as published.
+/// The plain in-sample argmaxes, as in the paper.
 pub fn in_sample(layers: &[LayerResult]) -> Option<InSamplePlan> {
     let of = |value: fn(&LayerResult) -> Option<f64>| {
         let values: Vec<f64> =

@@ -1,4 +1,4 @@
-//! The plan in the report of a diagnosis.
+//! Reads the plan from a diagnosis report.
 
 use super::findings::Plan;
 use crate::checkpoint::Checkpoint;
@@ -13,27 +13,27 @@ pub const SCHEMA: &str = "planish/diagnosis/1";
 pub enum Error {
     /// The file cannot be read.
     #[error(
-        "cannot read the plan {}: {source}; give a report of `planish diagnose --json`", .path.display()
+        "cannot read the plan {}: {source}; pass a JSON report of `planish diagnose`", .path.display()
     )]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file is no diagnosis.
+    /// The file is not a diagnosis report.
     #[error(
-        "`plan` {}: expected a report of schema {SCHEMA}, found {found}; give what `planish diagnose \
-         --json` wrote",
+        "`plan` {}: expected a report of schema {SCHEMA}, found {found}; pass a JSON report of \
+         `planish diagnose`",
         .path.display()
     )]
     Schema {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// What was found instead.
         found: String,
     },
-    /// The diagnosis is of another checkpoint.
+    /// The diagnosis is for another checkpoint.
     #[error(
         "{}: the plan was made for checkpoint {expected}, this one is {found}; diagnose this one",
         .path.display()
@@ -46,10 +46,10 @@ pub enum Error {
         /// SHA-256 of the checkpoint.
         found: String,
     },
-    /// Images that chose the plan would be scored as test.
+    /// Images that were used to choose the plan would be scored as test images.
     #[error(
-        "{}: the plan was made on {planned}, and V is now {now}: some of its images would be scored as \
-         test; use that report's `seed`, or diagnose again",
+        "{}: the plan was made on {planned}, and V is now {now}: test would include some of the \
+         plan's images; use that report's `seed`, or diagnose again",
         .path.display()
     )]
     OtherValidation {
@@ -62,7 +62,7 @@ pub enum Error {
     },
 }
 
-/// What is read of a report.
+/// The parts of a report that are read.
 #[derive(Deserialize)]
 struct Report {
     checkpoint: Model,
@@ -80,7 +80,7 @@ struct Data {
     origin: String,
 }
 
-/// The plan in a report on this very checkpoint; nothing if it found no layer eligible.
+/// The plan in a report on this checkpoint; `None` if no layer was eligible.
 ///
 /// # Errors
 /// [`Error`].

@@ -10,7 +10,7 @@ fn evidence(name: &str, base: f64, wobble: f64, scale: f64) -> Evidence {
 }
 
 #[test]
-fn the_best_layer_is_taken_where_differences_are_clear() {
+fn picks_the_best_layer_if_differences_are_clear() {
     let all = [evidence("embed", 1.0, 0.1, 1.0), evidence("head", 3.0, 0.1, 0.1)];
     let plan = plan(&all, &FOLDS, "cross_fit").unwrap();
     assert_eq!((&*plan.update, &*plan.perturb), ("head", "embed"));
@@ -18,8 +18,8 @@ fn the_best_layer_is_taken_where_differences_are_clear() {
 }
 
 #[test]
-fn among_ties_the_layer_nearest_the_head_is_taken() {
-    // The pair differs by 0.1 with a wobble of opposite phase: the interval contains 0.
+fn picks_the_tied_layer_nearest_the_head() {
+    // The pair differs by 0.1 with noise of opposite sign, so the interval contains 0.
     let all = [
         evidence("block.0", 1.1, 0.6, 1.0),
         evidence("block.1", 1.0, -0.6, 1.0),
@@ -31,19 +31,19 @@ fn among_ties_the_layer_nearest_the_head_is_taken() {
 }
 
 #[test]
-fn without_an_eligible_layer_there_is_no_plan() {
+fn no_plan_without_an_eligible_layer() {
     let all = [evidence("embed", 0.1, 2.0, 1.0), evidence("head", -1.0, 0.1, 1.0)];
     assert_eq!(plan(&all, &FOLDS, "cross_fit"), None);
 }
 
 #[test]
-fn the_cross_mean_averages_folds_and_their_errors() {
+fn cross_mean_averages_folds_and_their_errors() {
     // Fold 0: 1, 3 (mean 2, error 1); fold 1: 10, 10 (error 0).
     let (mean, stderr) = cross_mean(&[1.0, 10.0, 3.0, 10.0], &[0, 1, 0, 1]);
     assert_eq!((mean, stderr), (6.0, Some(0.5)));
 }
 
-/// Numbers with a standard normal distribution (Box and Muller 1958).
+/// Standard normal values (Box and Muller 1958).
 fn normals(n: usize, seed: u64) -> Vec<f64> {
     let mut rng = stream(seed, "normals");
     let mut one = || {
@@ -54,8 +54,9 @@ fn normals(n: usize, seed: u64) -> Vec<f64> {
 }
 
 #[test]
-fn standard_errors_are_the_bootstraps() {
-    // Skewed gaps of two layers that share most of their noise, folds of unequal size and spread.
+fn standard_errors_match_the_bootstrap() {
+    // Skewed gaps of two layers that share most of their noise, with folds of unequal size and
+    // variance.
     let n = 401;
     let fold_of: Vec<usize> = (0..n).map(|i| usize::from(i % 2 == 1)).collect();
     let (a, b) = (normals(n, 1), normals(n, 2));
@@ -66,7 +67,7 @@ fn standard_errors_are_the_bootstraps() {
     let paired: Vec<f64> = differences(&gaps, &other);
     for values in [&gaps, &other, &paired] {
         let reported = cross_mean(values, &fold_of).1.unwrap();
-        // Images are drawn again within each fold, the directions being held.
+        // Resample images within each fold; the directions stay fixed.
         let folds = [0, 1].map(|f| {
             values.iter().zip(&fold_of).filter(|(_, g)| **g == f).map(|(v, _)| *v).collect()
         });
@@ -81,19 +82,19 @@ fn standard_errors_are_the_bootstraps() {
         let centre = means.iter().sum::<f64>() / 4000.0;
         let square: f64 = means.iter().map(|m| (m - centre).powi(2)).sum();
         let bootstrap = (square / 3999.0).sqrt();
-        // 4,000 draws know a standard deviation to 1.1%; the bootstrap's own factor is
-        // √((m − 1)/m) for folds of m = 200.
+        // 4,000 draws estimate a standard deviation to 1.1%. The bootstrap's own factor is √((m −
+        // 1)/m) for folds of m = 200.
         assert!((bootstrap / reported - 1.0).abs() < 0.05, "{bootstrap} {reported}");
     }
     let paired_error = cross_mean(&paired, &fold_of).1.unwrap();
     let apart = [&gaps, &other].map(|v| cross_mean(v, &fold_of).1.unwrap());
-    assert!(paired_error < 0.3 * apart[0].hypot(apart[1]), "what is shared must cancel");
+    assert!(paired_error < 0.3 * apart[0].hypot(apart[1]), "shared noise must cancel");
 }
 
 #[test]
-fn a_tie_is_called_as_often_as_a_bootstrap_interval_holds_nothing() {
-    // Two layers whose true difference is d: over many samples, they must be called tied about as
-    // often as the percentile interval of a bootstrap of the paired difference contains 0.
+fn ties_are_as_frequent_as_bootstrap_intervals_that_contain_zero() {
+    // Two layers whose true difference is d. Over many samples, they must be called tied about as
+    // often as the bootstrap percentile interval of the paired difference contains 0.
     let (n, trials) = (100, 150);
     let fold_of: Vec<usize> = (0..n).map(|i| i % 2).collect();
     let (mut tied, mut held, mut differ) = (0, 0, 0);
@@ -115,7 +116,7 @@ fn a_tie_is_called_as_often_as_a_bootstrap_interval_holds_nothing() {
             })
             .collect();
         means.sort_by(f64::total_cmp);
-        // The mirror image where `base` happens to be ahead: only a tie or the leader counts.
+        // `base` may lead by chance; count only whether there is a tie or a leader.
         let holds = means[10] <= 0.0 && means[389] >= 0.0;
         tied += usize::from(ours);
         held += usize::from(holds);
@@ -126,21 +127,21 @@ fn a_tie_is_called_as_often_as_a_bootstrap_interval_holds_nothing() {
 }
 
 #[test]
-fn a_ranking_is_decided_once_errors_are_small() {
+fn ranking_is_decided_once_errors_are_small() {
     let near = evidence("block.0", 1.0, 0.5, 1.0);
     let far = evidence("head", 3.0, 0.1, 0.1);
     let found = ranking(&[near.clone(), far], &FOLDS).unwrap();
     assert_eq!((&*found.update.best, &*found.perturb.best), ("head", "block.0"));
     let error = found.update.stderr.unwrap() / found.update.value;
     assert!(found.update.is_decided(1.01 * error) && !found.update.is_decided(0.99 * error));
-    // One that is not eligible yet, but might be the best, leaves it open.
+    // An ineligible layer that might still be the best leaves the ranking open.
     let wild = evidence("embed", 3.1, 9.0, 1.0);
     assert!(!is_eligible(cross_mean(&wild.gaps, &FOLDS)));
     let sure = evidence("head", 3.0, 0.01, 0.1);
     let found = ranking(&[wild, sure], &FOLDS).unwrap();
     assert_eq!(&*found.update.best, "head");
     assert!(found.update.stderr.unwrap() < 0.01 * 3.0 && !found.update.is_decided(0.01));
-    // Opposite wobbles: neither is ahead, and nobody knows by how much.
+    // Noise of opposite sign: neither is ahead, and the difference is uncertain.
     let level = evidence("block.1", 1.0, -0.5, 1.0);
     let found = ranking(&[near, level], &FOLDS).unwrap();
     let rival = &found.update.rivals[0];

@@ -1,9 +1,9 @@
-//! Whether V was large enough: figures on parts of it, and how far the layers stand apart.
+//! Whether V is large enough: results on parts of it, and how clearly the layers are separated.
 
 use super::spectrum::Estimated;
 use serde::{Deserialize, Serialize};
 
-/// How far the layers stand apart.
+/// How clearly the layers are separated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ranking {
     /// By cross-fitted ΔL.
@@ -12,10 +12,10 @@ pub struct Ranking {
     pub perturb: Standing,
 }
 
-/// The best layer, and the others behind it.
+/// The best layer and its rivals.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
-    /// The best of the eligible layers, by the mean alone.
+    /// The eligible layer with the highest mean.
     pub best: String,
     /// Its value.
     pub value: f64,
@@ -25,18 +25,18 @@ pub struct Standing {
     pub rivals: Vec<Rival>,
 }
 
-/// A layer behind the best.
+/// A layer compared with the best.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rival {
     /// Its name.
     pub name: String,
-    /// The best layer's value less its own; negative where that one is not eligible, but higher.
+    /// The best layer's value minus this one's. Negative if this layer is higher but not eligible.
     pub behind: f64,
-    /// Standard error of that difference, from paired differences image by image.
+    /// Standard error of that difference, from paired differences per image.
     pub stderr: Option<f64>,
 }
 
-/// Figures on one number of images.
+/// Results on one number of images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Images of V.
@@ -47,7 +47,7 @@ pub struct Sample {
     pub layers: Vec<LayerSample>,
 }
 
-/// A layer on one number of images.
+/// A layer's results on one number of images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerSample {
     /// Its name.
@@ -56,20 +56,20 @@ pub struct LayerSample {
     pub delta_l_nats: Option<Estimated>,
     /// Cross-fitted κ.
     pub kappa: Option<Estimated>,
-    /// Largest eigenvalue of the Hessian, if `--spectrum` asked for it.
+    /// Largest eigenvalue of the Hessian, if `spectrum` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub largest_eigenvalue: Option<Estimated>,
 }
 
-/// How `--until-stderr` ended.
+/// Outcome of `until_stderr`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
-    /// The relative standard error asked for.
+    /// The requested relative standard error.
     pub until_stderr: f64,
-    /// Whether the ranking was decided; if not, the images ended.
+    /// Whether the ranking was decided. If not, the images ran out.
     pub decided: bool,
     /// Images used.
     pub images: usize,
-    /// Images that there were.
+    /// Images available.
     pub available: usize,
 }

@@ -1,4 +1,4 @@
-//! Growing parts of V: whether V is large enough.
+//! Growing samples of V, to check whether V is large enough.
 
 use super::findings::{Findings, Fitted};
 use super::ranking::{LayerSample, Sample, Sampling};
@@ -6,24 +6,24 @@ use super::session::DiagnoseSession;
 use super::spectrum::Estimated;
 use crate::error::Result;
 
-/// Images that a search for enough images starts from.
+/// Initial sample size of `until_stderr`.
 const FIRST: usize = 250;
-/// Fewest images that a part is worth measuring on.
+/// Smallest sample worth measuring.
 const FEWEST: usize = 8;
 
-/// What was found on the last part.
+/// Results on the last sample.
 pub struct Found {
-    /// The part, unless it is all of V.
+    /// The sample, unless it is all of V.
     pub part: Option<DiagnoseSession>,
-    /// What it shows.
+    /// The results on it.
     pub findings: Findings,
-    /// The same figures on every part; empty if all of V alone was measured.
+    /// The results on every sample; empty if only all of V was measured.
     pub samples: Vec<Sample>,
-    /// How a search for enough images ended.
+    /// Outcome of `until_stderr`.
     pub sampling: Option<Sampling>,
 }
 
-/// How many images each part has, `most` at last.
+/// Sample sizes, ending with `most`.
 pub fn sizes(most: usize, convergence: bool, until: bool) -> Vec<usize> {
     let mut sizes = Vec::new();
     if until {
@@ -36,8 +36,9 @@ pub fn sizes(most: usize, convergence: bool, until: bool) -> Vec<usize> {
     sizes
 }
 
-/// Measures part after part, to the last, or until the ranking is decided. `measure` is told
-/// whether everything asked for is wanted, or only what parts are compared by.
+/// Measures one sample after another until the last, or until the ranking is decided. The flag
+/// passed to `measure` says whether to measure everything requested or only what samples are
+/// compared by.
 pub fn measure(
     work: &DiagnoseSession,
     part: &dyn Fn(usize) -> Result<DiagnoseSession>,
@@ -52,7 +53,7 @@ pub fn measure(
         let findings = measure(&subject, false)?;
         samples.push(sample(&findings, size));
         if let Some(tolerance) = until.filter(|&tolerance| decided(&findings, tolerance)) {
-            // A part's spectrum is less than what was asked for.
+            // The spectrum on a sample is less than the user asked for.
             let findings = match findings.layers.iter().all(|l| l.spectra.is_empty()) {
                 true => findings,
                 false => measure(&subject, true)?,
@@ -104,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_grow_to_all_images() {
+    fn samples_grow_to_all_images() {
         assert_eq!(sizes(2000, false, false), [2000]);
         assert_eq!(sizes(2000, true, false), [500, 1000, 2000]);
         assert_eq!(sizes(1100, false, true), [250, 500, 1000, 1100]);

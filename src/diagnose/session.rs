@@ -25,15 +25,15 @@ pub struct DiagnoseSession {
     /// V.
     pub validation: Pixels,
     training: Option<Pixels>,
-    /// Training images that there are, measured on or not.
+    /// Number of training images available, measured or not.
     pub train_images: usize,
 }
 
 impl DiagnoseSession {
-    /// Takes V and as many training images.
+    /// Loads V and an equal number of training images.
     ///
     /// # Errors
-    /// No V; images that cannot be read; a model that cannot be run.
+    /// No V, unreadable images, or a model that cannot be evaluated.
     pub fn new(
         checkpoint: &Checkpoint,
         roles: &Roles,
@@ -54,7 +54,7 @@ impl DiagnoseSession {
         Ok(Self { objective, validation, training, train_images })
     }
 
-    /// The same images under other weights.
+    /// The same images with other weights.
     pub fn at(&self, objective: Objective) -> Self {
         Self {
             objective,
@@ -64,24 +64,24 @@ impl DiagnoseSession {
         }
     }
 
-    /// Time and memory that measuring these layers takes.
+    /// Time and memory needed to measure these layers.
     pub fn need(&self, layers: &[Layer], found: &Calibration) -> Need {
         self.need_of(self.validation.len(), layers, found)
     }
 
-    /// The same with so many images of V.
+    /// The same for a given number of images of V.
     pub fn need_of(&self, images: usize, layers: &[Layer], found: &Calibration) -> Need {
         let seconds = found.seconds(diagnose_work(&self.objective.config, layers), images);
         let passing = found.resident_mib + found.wave_mib;
         Need { seconds, mib: found.peak_mib.max(passing + self.held_mib(images, layers)) }
     }
 
-    /// The same with options, whose products are counted as if none ended early.
+    /// The same for given options. Assumes that no iteration stops early.
     pub fn need_with(&self, layers: &[Layer], options: &Options, found: &Calibration) -> Need {
         let plain = self.need(layers, found);
         let newton = match options.estimator {
             Estimator::Line => 0,
-            // Of either fold, which has half of the images.
+            // Per fold, which has half of the images.
             Estimator::Newton { iterations, .. } => iterations,
         };
         let products = newton + options.spectrum.as_ref().map_or(0, |s| s.products());
@@ -110,11 +110,11 @@ impl DiagnoseSession {
         Need { seconds: plain.seconds + seconds, mib: plain.mib + held }
     }
 
-    /// The same model and training images with fewer of V's images; larger samples contain them, but
-    /// for rounding by class.
+    /// The same model and training images with fewer images of V. Larger samples contain smaller
+    /// ones, up to rounding per class.
     ///
     /// # Errors
-    /// Images that cannot be read.
+    /// Unreadable images.
     pub fn with_images(
         &self,
         checkpoint: &Checkpoint,
@@ -127,37 +127,39 @@ impl DiagnoseSession {
         Ok(Self { validation: pixels(checkpoint, &v)?, ..same })
     }
 
-    /// Memory held beside the passes themselves, MiB: so many images at the door of a layer, in three
-    /// copies; both folds' directions; the layer moved, its product, and the line's points.
+    /// Memory held besides the passes themselves, in MiB: the images at a layer's input, in three
+    /// copies; both folds' directions; the moved layer, its product, and the points of the line.
     pub fn held_mib(&self, images: usize, layers: &[Layer]) -> f64 {
         let config = &self.objective.config;
-        let door =
+        let input_len =
             |layer: &Layer| config.activation_len(0).max(config.activation_len(layer.first_stage));
-        let widest = layers.iter().map(door).max().unwrap_or(0);
+        let widest = layers.iter().map(input_len).max().unwrap_or(0);
         let numbers = |layer: &Layer| -> usize {
             layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
         };
         let (all, largest) =
             layers.iter().map(numbers).fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
-        // Above the blocks, passes hold next to nothing once V has climbed there, whole. Else V, its two
-        // halves, and what the stage before left with the allocator, in pieces of another size.
+        // Above the blocks, a pass holds almost nothing once all of V has been computed up to
+        // there. Below, memory holds V, its two halves, and freed blocks of another size that the
+        // allocator keeps from the previous stage.
         let linear = layers.iter().all(|layer| is_linear(&self.objective, layer));
         let copies = if linear { 1 } else { 3 };
         let floats = copies * images * widest + 2 * all + 3 * largest;
         floats as f64 * 4.0 / MIB
     }
 
-    /// Rates and memory, with as many images at most as derivatives are taken of: half of V.
+    /// Rates and memory, for up to half of V: the number of images that derivatives are computed
+    /// on.
     fn rates(&self, layers: &[Layer]) -> Result<Calibration> {
         let half = self.validation.len().div_ceil(2);
         Ok(calibrate(&self.objective, &self.validation, half, layers)?)
     }
 
-    /// Measures this machine on the model; under a bound on memory, with a micro-batch that keeps the
-    /// whole within it.
+    /// Measures this machine's speed on the model. With a memory limit, lowers the micro-batch size
+    /// until the total fits.
     ///
     /// # Errors
-    /// A bound that even one image a thread exceeds.
+    /// A limit that is exceeded even with one image per thread.
     pub fn calibrate(&mut self, layers: &[Layer], limit_mib: Option<f64>) -> Result<Calibration> {
         if let Some(limit) = limit_mib {
             start_within(&mut self.objective, limit);
@@ -171,9 +173,9 @@ impl DiagnoseSession {
             }
             if !lower(&mut self.objective) {
                 return Err(Error::Memory(format!(
-                    "`memory`: {} images take about {need:.0} MiB, one at a time on each thread and \
-                     next to nothing kept on the way up, and {limit:.0} MiB are allowed; use fewer \
-                     `samples` or fewer `threads`, or allow more",
+                    "`memory`: {} images need about {need:.0} MiB even with one image per thread \
+                     and activation checkpointing; the limit is {limit:.0} MiB; lower `samples` or \
+                     `threads`, or raise the limit",
                     self.validation.len()
                 )));
             }

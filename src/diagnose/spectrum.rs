@@ -1,4 +1,4 @@
-//! Eigenvalues, trace and density of a layer's second derivatives.
+//! Eigenvalues, trace and density of a layer's Hessian or Gauss-Newton matrix.
 
 use crate::curvature::{
     LayerOperator, LinearOperator, Result, hutch_plus_plus, lanczos, quadrature,
@@ -9,15 +9,15 @@ use crate::objective::{Activations, Examples, Matrix, Objective};
 use crate::vit::Layer;
 use serde::{Deserialize, Serialize};
 
-/// Groups of images that the standard error of λ_max is taken over.
+/// Number of image groups for the standard error of λ_max.
 const GROUPS: usize = 16;
-/// Relative residual of eigenvalues.
+/// Tolerance on the relative residual of eigenvalues.
 const LANCZOS: f64 = 0.01;
-/// Places at which the density is told.
+/// Grid points of the density.
 const POINTS: usize = 201;
-/// Standard error of the density as a whole, of 1.
+/// Tolerance on the integrated standard error of the density, whose integral is 1.
 const DENSITY: f64 = 0.05;
-/// Its smoothing, as a share of the spectrum's range.
+/// Width of the density's smoothing, as a fraction of the spectrum's range.
 const WIDTH: f64 = 0.01;
 
 /// A quantity with its standard error.
@@ -29,27 +29,29 @@ pub struct Estimated {
     pub stderr: Option<f64>,
 }
 
-/// An eigenvalue and how well it is known.
+/// An eigenvalue with its accuracy.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Eigenvalue {
     /// λ, nats per squared weight unit.
     pub value: f64,
-    /// ‖A y − λ y‖ relative to the largest |λ|: A has an eigenvalue that near. `None` for A = 0.
+    /// ‖A y − λ y‖ relative to the largest |λ|. A has an eigenvalue within that distance. `None`
+    /// for A = 0.
     pub residual: Option<f64>,
     /// Whether the residual is within the tolerance.
     pub converged: bool,
 }
 
-/// The trace and its error over probes.
+/// The trace with its standard error over probes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TraceOf {
     /// tr A.
     pub value: f64,
     /// Standard error over the probes, on these images.
     pub stderr: f64,
-    /// Half a 95% confidence interval: the standard error times Student's t of the probes.
+    /// Half of a 95% confidence interval: the standard error times Student's t for the number of
+    /// probes.
     pub half_width_95: f64,
-    /// Probes of the part that is not computed exactly.
+    /// Number of probes of the part that is not computed exactly.
     pub probes: usize,
     /// Whether the standard error is within 10% of the trace, or within rounding.
     pub converged: bool,
@@ -60,61 +62,62 @@ pub struct TraceOf {
 pub struct DensityOf {
     /// Standard deviation of the smoothing Gaussian.
     pub sigma: f64,
-    /// Places.
+    /// Grid points.
     pub grid: Vec<f64>,
-    /// Density there; its integral is 1.
+    /// Density at the grid points; its integral is 1.
     pub density: Vec<f64>,
-    /// Its standard error over probes.
+    /// Standard error of the density over probes.
     pub stderr: Vec<f64>,
-    /// That of the density as a whole, ∫ stderr(x) dx.
+    /// Integrated standard error, ∫ stderr(x) dx.
     pub error: f64,
-    /// Random vectors taken.
+    /// Number of random probes.
     pub probes: usize,
     /// Whether `error` is within 5%, or within rounding.
     pub converged: bool,
-    /// Share of the eigenvalues below 0.
+    /// Fraction of the eigenvalues below 0.
     pub below_zero: Estimated,
 }
 
-/// What products with one matrix show of a layer.
+/// Spectral quantities of one layer, from products with one matrix.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spectrum {
-    /// Hessian or Gauss-Newton matrix of L^V in the layer.
+    /// Hessian or Gauss-Newton matrix of L^V with respect to the layer.
     pub matrix: Matrix,
     /// Largest eigenvalues, descending (block Lanczos).
     pub largest: Vec<Eigenvalue>,
     /// Smallest eigenvalues, ascending.
     pub smallest: Vec<Eigenvalue>,
-    /// Standard error over images of yᵀA y for the first of `largest`, its eigenvector y held.
+    /// Standard error over images of yᵀA y for the first of `largest`, with its eigenvector y
+    /// fixed.
     pub largest_stderr: Option<f64>,
     /// tr A (Hutch++).
     pub trace: Option<TraceOf>,
-    /// tr A / λ_max, the intrinsic dimension of Tropp (2015, §7): how many directions as sharp as
-    /// the sharpest would make up the trace. `None` where it means nothing, since A has an
-    /// eigenvalue below −1% of λ_max, or none above 0. Its standard error joins the trace's over
-    /// probes and λ_max's over images.
+    /// tr A / λ_max, the intrinsic dimension of Tropp (2015, §7): the number of directions of
+    /// maximum curvature that would add up to the trace. `None` if A has an eigenvalue below −1% of
+    /// λ_max or none above 0. Its standard error combines that of the trace (over probes) with that
+    /// of λ_max (over images).
     pub effective_dimension: Option<Estimated>,
-    /// Stochastic Lanczos quadrature, if asked for.
+    /// Stochastic Lanczos quadrature, if requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub density: Option<DensityOf>,
-    /// Products with vectors in all.
+    /// Total matrix-vector products.
     pub products: usize,
 }
 
-/// What is wanted of the spectrum.
+/// Which spectral quantities to compute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Of which matrices.
+    /// The matrices.
     pub matrices: Vec<Matrix>,
-    /// Eigenvalues at the upper end.
+    /// Number of largest eigenvalues.
     pub largest: usize,
-    /// Whether the lower end, the trace and the effective dimension are wanted, too.
+    /// Whether to also compute the smallest eigenvalue, the trace and the effective dimension.
     pub whole: bool,
-    /// Whether the density is.
+    /// Whether to compute the density.
     pub density: bool,
-    /// Memory that may be taken, MiB.
+    /// Memory limit, MiB.
     pub room: f64,
-    /// Seed of everything random.
+    /// Random seed.
     pub seed: u64,
 }
 
@@ -151,7 +154,7 @@ impl Settings {
         }
     }
 
-    /// Products with a layer's matrices at most.
+    /// Maximum number of products with a layer's matrices.
     pub fn products(&self) -> usize {
         let (lanczos, trace, density) = (self.lanczos(), self.trace(), self.quadrature());
         let ends = lanczos.max_products + self.largest + 2;
@@ -160,7 +163,7 @@ impl Settings {
         self.matrices.len() * (ends + trace + density)
     }
 
-    /// Memory that the estimators hold for a layer of n numbers in f32, MiB.
+    /// Memory that the estimators hold for a layer of n f32 parameters, MiB.
     pub fn held_mib(&self, n: usize) -> f64 {
         let precision = f64::from(f32::EPSILON);
         let bytes = [
@@ -172,7 +175,7 @@ impl Settings {
     }
 }
 
-/// The spectrum of one matrix of a layer over examples at its door.
+/// The spectrum of one matrix of a layer, over examples given as the layer's input.
 ///
 /// # Errors
 /// Those of the products.
@@ -191,7 +194,7 @@ pub fn spectrum(
         Some(y) => over_images(objective, at, layer, matrix, y, settings.seed)?,
         None => None,
     };
-    // The trace needs the room.
+    // Free the vectors: the trace needs the memory.
     pairs.largest.iter_mut().chain(&mut pairs.smallest).for_each(|p| p.vector = None);
     let mut products = pairs.products + usize::from(largest_stderr.is_some());
     let trace = match settings.whole {
@@ -249,8 +252,8 @@ pub fn spectrum(
     })
 }
 
-/// Standard error of yᵀA y from its values on groups of images drawn at random, whose sizes add up
-/// to those of one product.
+/// Standard error of yᵀA y over groups of images drawn at random. All groups together cost one
+/// product.
 fn over_images(
     objective: &Objective,
     at: &Activations,

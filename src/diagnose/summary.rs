@@ -1,13 +1,13 @@
-//! What a reader should know of a diagnosis, in sentences.
+//! Summary and warnings of a diagnosis, in sentences.
 
 use super::plan::is_eligible;
 use crate::diagnose::findings::{LayerResult, Loss};
 
-/// How the gap divides: what a temperature wins, and what the best layer wins beyond it.
+/// Splits the gap into the gain from a temperature and the further gain from the best layer.
 pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
     let over_confidence = loss.validation - loss.calibrated;
     let start = format!(
-        "Of the validation loss {:.4}, a temperature of {:.3} wins back {over_confidence:.4}; ",
+        "The validation loss is {:.4}. A temperature of {:.3} lowers it by {over_confidence:.4}; ",
         loss.validation, loss.temperature
     );
     let beyond = |l: &LayerResult| l.delta_l_calibrated_nats.cross_fit.unwrap_or(f64::NEG_INFINITY);
@@ -17,12 +17,14 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
         Some(layer) => {
             let stderr = layer.delta_l_calibrated_nats.stderr.unwrap_or(0.0);
             format!(
-                "beyond that, moving one layer offers at most {:.4} ± {stderr:.4} ({}).",
+                "moving one layer lowers it by at most another {:.4} ± {stderr:.4} ({}).",
                 beyond(layer),
                 layer.name
             )
         }
-        None => "beyond that, moving one layer offers nothing that these images can show.".into(),
+        None => {
+            "moving one layer gives no further gain that is significant on these images.".into()
+        }
     };
     start + &rest
 }
@@ -41,17 +43,17 @@ pub(super) fn warnings(
         layers.iter().filter(|l| l.weight_norm == 0.0).map(|l| l.name.as_str()).collect();
     if !zeros.is_empty() {
         out.push(format!(
-            "{}: all weights are 0, so ‖w‖ cannot limit ‖Δw‖; the limit is twice the loss over the \
-             gradient's norm, which no parabola above 0 exceeds",
+            "{}: all weights are 0, so ‖w‖ cannot limit ‖Δw‖; the limit is twice the loss divided by \
+             the gradient norm, which bounds the minimum of any non-negative parabola",
             zeros.join(", ")
         ));
     }
     let (measured, passed) = (layers.len(), layers.iter().filter(|l| l.eligible).count());
-    // One layer in forty exceeds 1.96 standard errors though there is nothing to win.
+    // By chance, one layer in forty exceeds 1.96 standard errors even if there is nothing to gain.
     if passed > 0 && passed <= measured.div_ceil(20) && measured >= 20 {
         out.push(format!(
-            "of {measured} layers, about {:.0} would be eligible by chance alone, and {passed} are: \
-             measure on other images, or cut less finely, before acting on it",
+            "{passed} of {measured} layers are eligible, and about {:.0} would be by chance alone: \
+             before acting on this, measure on other images or use a coarser `granularity`",
             (measured as f64 / 40.0).ceil()
         ));
     }
@@ -59,17 +61,17 @@ pub(super) fn warnings(
         && loss.validation - training <= 2.0 * stderr
     {
         out.push(format!(
-            "the validation loss {:.4} is no more than two standard errors above the training loss \
-                 {training:.4}: either the model does not over-fit, or it was trained on these \
-                 validation images (give unseen ones with --val-data), or on few of these training \
-                 images (name those with --train-data)",
+            "the validation loss {:.4} is within two standard errors of the training loss \
+             {training:.4}, or below it: the model does not over-fit, or it was trained on these \
+             validation images (set `val_data` to unseen ones), or on few of these training images \
+             (set `train_data` to the right ones)",
             loss.validation
         ));
     }
     if !planned {
         out.push(format!(
-            "no layer's cross-fitted gap exceeds 1.96 standard errors on {images} images, so there \
-             is no plan: use more images, or name the layers with --perturb and --update"
+            "there is no plan, because no layer's cross-fitted gap exceeds 1.96 standard errors on \
+             {images} images: use more images, or set `perturb` and `update`"
         ));
     }
     out

@@ -1,51 +1,53 @@
 //! The first local minimum of a loss along a line.
 
-/// Relative width at which α* is known well enough: κ depends on its square.
+/// Relative tolerance of α*. κ depends on its square.
 const TOLERANCE: f64 = 0.01;
-/// A parabola is believed only if one of its outer points lies this near, relative to α.
+/// A parabola is trusted only if one of its outer points is this close to α, relative to α.
 const NEAR: f64 = 0.1;
-/// Places at which a polynomial's slope is looked at for its first change of sign.
+/// Grid points at which a polynomial's slope is checked for its first sign change.
 const GRID: usize = 256;
 
-/// Where to look.
+/// The line to search.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
     /// φ(0).
     pub at_zero: f64,
-    /// φ′(0) < 0 and φ″(0), where both are known.
+    /// φ′(0) < 0 and φ″(0), if both are known.
     pub derivatives: Option<(f64, f64)>,
     /// First α to try, > 0.
     pub start: f64,
-    /// Largest α allowed.
+    /// Maximum α.
     pub cap: f64,
-    /// Evaluations allowed.
+    /// Maximum number of evaluations.
     pub budget: usize,
 }
 
-/// What was found.
+/// The minimum found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Minimum {
-    /// α*, or 0 if no α tried was better than 0.
+    /// α*, or 0 if no evaluated α was better than 0.
     pub alpha: f64,
     /// φ(α*).
     pub value: f64,
     /// Evaluations of φ.
     pub evaluations: usize,
-    /// Whether φ still fell at the cap.
+    /// Whether φ was still falling at the cap.
     pub capped: bool,
 }
 
-/// A point of the line and φ there.
+/// (α, φ(α)).
 type Point = (f64, f64);
 
 /// Searches φ for its first local minimum at α > 0.
 ///
-/// Where φ′(0) and φ″(0) are known, the polynomial through them and the latest points says where to
-/// look next; a point within 1% of its minimum is taken for α*. Else, or where the polynomial leads
-/// nowhere, α is halved or doubled to a bracket low < mid < high with φ(mid) below both ends; then
-/// parabolic steps inside it, until α moves by less than 1%, by the word of a point near it, or the
-/// budget is spent.
-/// The best point evaluated is returned. A φ that is not finite counts as +∞.
+/// If φ′(0) and φ″(0) are known, a polynomial through them and the latest points gives the next α.
+/// A point within 1% of the polynomial's minimum is accepted as α*.
+///
+/// Otherwise, or if the polynomial fails, α is halved or doubled until low < mid < high with φ(mid)
+/// below both ends. Parabolic steps then shrink this bracket until α moves by less than 1%,
+/// confirmed by a nearby point, or until the budget is spent.
+///
+/// Returns the best point evaluated. A non-finite φ counts as +∞.
 ///
 /// # Errors
 /// Those of `phi`.
@@ -77,14 +79,14 @@ pub fn first_minimum<E>(
         alpha = next;
     }
     let (mut low, mut mid, mut high) = bracket(line.at_zero, &points);
-    // Halving alone may overrun: the minimum is there, since φ falls at 0.
+    // Halving may exceed the budget: a minimum exists, since φ falls at 0.
     while evaluations < line.budget || (mid.is_none() && evaluations < 4 * line.budget) {
         alpha = match (mid, high) {
             (Some(_), Some(_)) => break,
             (None, None) => alpha,
             (None, Some(high)) => high.0 / 2.0,
             (Some(best), None) if best.0 >= line.cap => {
-                // Still falling at the cap, or past a minimum already?
+                // Is φ still falling at the cap, or is this past a minimum?
                 let near = (0.5 * (low.0 + line.cap)).max((1.0 - NEAR) * line.cap);
                 let y = at(near, &mut evaluations)?;
                 if y < best.1 {
@@ -98,7 +100,7 @@ pub fn first_minimum<E>(
         let point = (alpha, at(alpha, &mut evaluations)?);
         match mid {
             None if point.1 < line.at_zero => mid = Some(point),
-            // No better than 0: the minimum lies below, and this point bounds it.
+            // No better than 0: the minimum is below this point, which bounds it.
             None => high = Some(point),
             Some(best) if point.1 < best.1 => (low, mid) = (best, Some(point)),
             Some(_) => high = Some(point),
@@ -118,7 +120,8 @@ pub fn first_minimum<E>(
             if left.min(right) <= 1.01 * NEAR * mid.0 {
                 break;
             }
-            // Far ends can agree with the middle by chance, 0, α and 2α above all: ask nearby.
+            // Far ends can agree with the middle by chance, above all 0, α and 2α, so evaluate a
+            // nearby point.
             next = mid.0 * if right > left { 1.0 + NEAR } else { 1.0 - NEAR };
         }
         let point = (next, at(next, &mut evaluations)?);
@@ -133,8 +136,7 @@ pub fn first_minimum<E>(
     Ok(Minimum { alpha: mid.0, value: mid.1, evaluations, capped: false })
 }
 
-/// The best point below φ(0), and what stands next to it on either side: 0 or another point below,
-/// another above.
+/// The best point below φ(0) and its neighbours: a lower one (or 0) and a higher one.
 fn bracket(at_zero: f64, points: &[Point]) -> (Point, Option<Point>, Option<Point>) {
     let below = points.iter().filter(|p| p.1 < at_zero);
     let mid = below.min_by(|a, b| a.1.total_cmp(&b.1)).copied();
@@ -144,13 +146,13 @@ fn bracket(at_zero: f64, points: &[Point]) -> (Point, Option<Point>, Option<Poin
     (low.copied().unwrap_or((0.0, at_zero)), mid, high.copied())
 }
 
-/// First minimum of φ(0) + φ′(0) α + φ″(0) α²/2 + t₃ α³ + t₄ α⁴ through the last two points, without
-/// t₄ where there is one; `None` if there is no minimum within four times the farther.
+/// First minimum of φ(0) + φ′(0) α + φ″(0) α²/2 + t₃ α³ + t₄ α⁴ fitted to the last two points, or
+/// with t₄ = 0 to one point. `None` if there is no minimum within four times the farthest point.
 fn polynomial_minimum(at_zero: f64, (slope, bend): (f64, f64), points: &[Point]) -> Option<f64> {
     let (&(a, y), earlier) = points.split_last()?;
     let rest = |(a, y): Point| (y - at_zero - slope * a - 0.5 * bend * a * a) / (a * a * a);
     let (mut t3, mut t4) = (rest((a, y)), 0.0);
-    // Points too near each other would tell rounding for t₄.
+    // Points too close together would fit t₄ to rounding errors.
     if let Some(&other) = earlier.last().filter(|p| (p.0 - a).abs() > 2.0 * TOLERANCE * a) {
         t4 = (t3 - rest(other)) / (a - other.0);
         t3 -= t4 * a;
@@ -170,8 +172,8 @@ fn polynomial_minimum(at_zero: f64, (slope, bend): (f64, f64), points: &[Point])
     Some(high)
 }
 
-/// The minimum of the parabola through three points; where it says nothing (an infinite end, or
-/// a step onto an end), the middle of the longer side.
+/// The minimum of the parabola through three points. If it is unusable (an infinite end, or a step
+/// onto an end), the middle of the longer side.
 fn inside(low: (f64, f64), mid: (f64, f64), high: (f64, f64)) -> f64 {
     let (left, right) = (mid.0 - low.0, high.0 - mid.0);
     let (to_high, to_low) = (mid.1 - high.1, mid.1 - low.1);
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parabola_is_found_from_anywhere() {
+    fn finds_a_parabola_from_any_start() {
         for start in [1e-3, 0.5, 1.0, 3.0, 1e3] {
             let found = search(|a| (a - 1.0).powi(2), start, 1e6, 60);
             assert!((found.alpha - 1.0).abs() < 0.01, "{start}: {found:?}");
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn an_anharmonic_valley_is_found_to_a_percent() {
+    fn finds_an_anharmonic_minimum_to_one_percent() {
         // φ(α) = exp(2α) − 4α: minimum at ln(2)/2.
         let found = search(|a| (2.0 * a).exp() - 4.0 * a, 0.5, 10.0, 60);
         assert!((found.alpha / (2f64.ln() / 2.0) - 1.0).abs() < 0.01, "{found:?}");
@@ -218,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parabola_that_agrees_by_chance_is_not_believed() {
+    fn rejects_a_parabola_that_agrees_by_chance() {
         // φ(0) = φ(2), so the parabola through 0, 1 and 2 has its minimum at 1; with t = α − 1,
         // φ′ = 0.9 t² + 2 t − 0.3 is 0 at t = (√5.08 − 2)/1.8.
         let phi = |a: f64| (a - 1.0).powi(2) + 0.3 * ((a - 1.0).powi(3) - (a - 1.0));
@@ -243,13 +245,13 @@ mod tests {
             assert!((found.alpha / (2f64.ln() / 2.0) - 1.0).abs() < 0.01, "{start} {found:?}");
             assert!(found.evaluations <= most, "{start} {found:?}");
         }
-        // φ = −sin α: minimum at π/2, whichever of the later ones is near the start.
+        // φ = −sin α: the first minimum is π/2, even if a later one is near the start.
         let found = informed(|a| -a.sin(), (-1.0, 0.0), 1.0, 10.0);
         assert!((found.alpha / std::f64::consts::FRAC_PI_2 - 1.0).abs() < 0.02, "{found:?}");
     }
 
     #[test]
-    fn where_derivatives_lead_nowhere_the_search_goes_on() {
+    fn falls_back_to_bracketing_if_the_polynomial_fails() {
         let falls = informed(|a| -a, (-1.0, 0.0), 1.0, 5.0);
         assert_eq!((falls.alpha, falls.capped), (5.0, true));
         let overflows = informed(
@@ -264,25 +266,25 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_only_falls_stops_at_the_cap() {
+    fn stops_at_the_cap_if_the_loss_only_falls() {
         let found = search(|a| -a, 1.0, 5.0, 60);
         assert_eq!((found.alpha, found.capped), (5.0, true));
     }
 
     #[test]
-    fn a_minimum_below_the_cap_is_found_from_the_cap() {
+    fn finds_a_minimum_below_the_cap() {
         let found = search(|a| (a - 0.4).powi(2), 3.0, 0.5, 60);
         assert!((found.alpha - 0.4).abs() < 0.01 && !found.capped, "{found:?}");
     }
 
     #[test]
-    fn a_loss_that_only_rises_moves_nothing() {
+    fn does_not_move_if_the_loss_only_rises() {
         let found = search(|a| a, 1.0, 5.0, 8);
         assert_eq!((found.alpha, found.value, found.evaluations), (0.0, 0.0, 32));
     }
 
     #[test]
-    fn losses_that_overflow_count_as_high() {
+    fn treats_overflowing_losses_as_high() {
         let f = |a: f64| if a > 0.3 { f64::NAN } else { (a - 0.2).powi(2) };
         let found = search(f, 4.0, 10.0, 60);
         assert!((found.alpha - 0.2).abs() < 0.002, "{found:?}");

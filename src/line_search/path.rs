@@ -6,9 +6,9 @@ use crate::vector;
 use crate::vit::{Layer, stages};
 use candle_core::{DType, Tensor};
 
-/// Logits of some examples at every point of a line.
+/// Logits of some examples along a line.
 pub enum Path<'a> {
-    /// Logits that are linear in α: two products serve every point.
+    /// The logits are linear in α, so two products serve every point.
     Linear {
         /// Logits at α = 0.
         logits: Vec<f64>,
@@ -19,7 +19,7 @@ pub enum Path<'a> {
         /// Number of classes.
         classes: usize,
     },
-    /// A suffix of the network that is run again at every point.
+    /// Part of the network is evaluated again at every point.
     Network {
         /// The model at α = 0.
         objective: &'a Objective,
@@ -27,19 +27,20 @@ pub enum Path<'a> {
         examples: &'a Activations,
         /// The layer.
         layer: &'a Layer,
-        /// g; the line goes down it.
+        /// g; the line is w_ℓ − α g.
         direction: &'a [Tensor],
     },
 }
 
-/// Whether the logits are linear in the layer's weights: those of the head (of two, the mean of
-/// both is), or of the norm before it (γ and β enter linearly), but not of both at once.
+/// Whether the logits are linear in the layer's weights. True for the head (with two heads, the
+/// logits are the mean of both) and for the norm before it (γ and β enter linearly), but not for
+/// both together.
 pub fn is_linear(objective: &Objective, layer: &Layer) -> bool {
     layer.first_stage == layer.last_stage && layer.first_stage + 2 >= stages(&objective.config)
 }
 
 impl<'a> Path<'a> {
-    /// The line from the objective's weights down `direction`.
+    /// The line from the objective's weights along −`direction`.
     pub fn new(
         objective: &'a Objective,
         examples: &'a Activations,
@@ -72,7 +73,7 @@ impl<'a> Path<'a> {
         }
     }
 
-    /// Whether a point costs next to nothing.
+    /// Whether evaluating a point is nearly free.
     pub fn is_cheap(&self) -> bool {
         matches!(self, Path::Linear { .. })
     }

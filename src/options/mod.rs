@@ -1,9 +1,9 @@
 //! Options: one struct for each thing a user can ask for.
 //!
-//! Each option is declared once, as the field of a struct beside the code that reads it. The struct
-//! gives the flags of the command line (feature `cli`), the keys of a study file, the JSON that a child
-//! process reads, and part of the fingerprint of a result. [`take`] is how a group of keys finds its
-//! struct, and how a key that no struct has is noticed.
+//! Each option is declared once, as a struct field next to the code that reads it. The struct
+//! defines the command-line flags (feature `cli`), the keys of a study file, the JSON that a child
+//! process reads, and part of a result's fingerprint. [`take`] moves a struct's keys out of a map,
+//! so that unknown keys remain and can be reported.
 
 pub mod text;
 
@@ -13,9 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// An option that cannot be what it is.
+/// An invalid option.
 ///
-/// The message names options by their field, in backticks: the command line shows them as flags.
+/// Messages name options by their field, in backticks. The command line shows them as flags.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A value out of its range, or of another type.
@@ -23,25 +23,25 @@ pub enum Error {
     Value {
         /// The option.
         option: String,
-        /// What would do.
+        /// What is expected.
         expected: String,
         /// What was given.
         found: String,
     },
-    /// An option that has no effect beside the others.
+    /// An option that has no effect with the other options.
     #[error("`{option}` only applies to {applies_to}; leave it out, or choose that")]
     NoEffect {
         /// The option.
         option: String,
-        /// With which other options it would have an effect.
+        /// The options with which it would have an effect.
         applies_to: String,
     },
-    /// A name that is no option.
-    #[error("`{option}` is no option here; the options are {known}")]
+    /// An unknown option name.
+    #[error("unknown option `{option}`; the options are {known}")]
     Unknown {
         /// The name.
         option: String,
-        /// All names.
+        /// All option names.
         known: String,
     },
     /// Two options that contradict each other.
@@ -56,7 +56,7 @@ impl Error {
     }
 }
 
-/// Checks of numbers, each with the words for what would do.
+/// Checks of numbers, with messages.
 pub mod check {
     use super::Error;
 
@@ -70,7 +70,7 @@ pub mod check {
     /// x > 0.
     ///
     /// # Errors
-    /// [`Error::Value`], as of all of these.
+    /// [`Error::Value`].
     pub fn positive(option: &str, x: f64) -> Result<(), Error> {
         number(option, x, x > 0.0, "a number above 0")
     }
@@ -119,8 +119,8 @@ pub fn names<T: Default + Serialize>() -> Vec<String> {
     }
 }
 
-/// Takes a struct's options out of `given`. Options that are not there keep their default; those of
-/// other structs stay.
+/// Takes a struct's options out of `given`. Missing options keep their defaults; options of other
+/// structs stay in `given`.
 ///
 /// # Errors
 /// [`Error::Value`] for a value of another type.
@@ -154,7 +154,7 @@ fn with<T: Serialize + DeserializeOwned>(of: &T, name: &str, value: Value) -> Re
     serde_json::from_value(fields).map_err(refused)
 }
 
-/// What serde says it expected, without Rust's names of types.
+/// What serde says it expected, without the names of Rust types.
 fn expected(message: &str) -> String {
     let message = message.split(" at line ").next().unwrap_or(message);
     match message.rsplit_once("expected ").map_or(message, |(_, expected)| expected) {
@@ -184,14 +184,14 @@ mod tests {
     }
 
     #[test]
-    fn a_struct_takes_its_own_options_and_leaves_the_rest() {
+    fn takes_own_options_and_leaves_the_rest() {
         let mut given = json!({ "clip": 1, "other": true }).as_object().unwrap().clone();
         assert_eq!(take::<Two>(&mut given).unwrap(), Two { lr: 0.5, clip: Some(1.0) });
         assert_eq!(given.keys().collect::<Vec<_>>(), ["other"]);
     }
 
     #[test]
-    fn a_value_of_another_type_names_the_option() {
+    fn type_errors_name_the_option() {
         let mut given = json!({ "lr": "fast" }).as_object().unwrap().clone();
         let error = take::<Two>(&mut given).unwrap_err();
         assert_eq!(error, Error::value("lr", "f64", "`fast`"));

@@ -1,12 +1,12 @@
 //! Options as text: how the command line and study files write them.
 //!
-//! [`as_text`] makes serde read and write a type as the command line does.
+//! [`as_text`] makes serde read and write a type in its command-line form.
 
 use bytesize::ByteSize;
 use std::ops::Range;
 use std::time::Duration;
 
-/// `A..B`, A included, B not, A less than B.
+/// Parses `A..B`, a half-open range with A < B.
 pub fn range(text: &str) -> Result<Range<usize>, String> {
     let ends = text.split_once("..").and_then(|(a, b)| a.parse().ok().zip(b.parse().ok()));
     match ends {
@@ -20,7 +20,7 @@ fn number_that(text: &str, holds: impl Fn(f64) -> bool, expected: &str) -> Resul
     number.ok_or_else(|| format!("expected {expected}"))
 }
 
-/// `5%` or `0.05`, above 0 and below 1.
+/// Parses `5%` or `0.05`, above 0 and below 1.
 pub fn percent(text: &str) -> Result<f64, String> {
     let (number, unit) = match text.strip_suffix('%') {
         Some(number) => (number.trim(), 100.0),
@@ -30,20 +30,20 @@ pub fn percent(text: &str) -> Result<f64, String> {
     number_that(number, |x| x > 0.0 && x < unit, expected).map(|x| x / unit)
 }
 
-/// A time in days, from 0.
+/// Parses a number of days, at least 0.
 pub fn days(text: &str) -> Result<Duration, String> {
     let expected = "a number of days from 0 to 1000000";
     let days = number_that(text, |x| (0.0..=1e6).contains(&x), expected)?;
     Ok(Duration::from_secs_f64(86_400.0 * days))
 }
 
-/// Bytes with their unit, 1 MiB at least: a bare `4` would be four bytes.
+/// Parses bytes with a unit, at least 1 MiB, since a bare `4` would mean four bytes.
 pub fn memory(text: &str) -> Result<ByteSize, String> {
     let size = text.parse().ok().filter(|size: &ByteSize| size.as_u64() >= 1 << 20);
     size.ok_or_else(|| "expected at least 1MiB, with its unit, as in 4GiB".into())
 }
 
-/// `28`, or `32x28`: height first.
+/// Parses `28` or `32x28` (height first).
 pub fn size(text: &str) -> Result<[usize; 2], String> {
     let side = |text: &str| text.trim().parse().ok().filter(|&n: &usize| n > 0);
     let pair = match text.split_once(['x', '×']) {
@@ -54,8 +54,8 @@ pub fn size(text: &str) -> Result<[usize; 2], String> {
     Ok([height, width])
 }
 
-/// For `#[serde(with = "…")]`: a value as its `Display` writes it and its `FromStr` reads it. Numbers
-/// are read as text, too, so that a study file may write `resize = 256`.
+/// For `#[serde(with = "…")]`: a value in its `Display` and `FromStr` form. Numbers are also
+/// accepted, so that a study file may say `resize = 256`.
 pub mod as_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::fmt::Display;
@@ -90,7 +90,7 @@ pub mod as_text {
     /// Reads the text.
     ///
     /// # Errors
-    /// A text that `FromStr` refuses.
+    /// A text that `FromStr` rejects.
     pub fn deserialize<'de, T, D>(from: D) -> Result<T, D::Error>
     where
         T: FromStr,
@@ -100,7 +100,7 @@ pub mod as_text {
         Text::deserialize(from)?.to_string().parse().map_err(D::Error::custom)
     }
 
-    /// The same for a value that may be absent.
+    /// The same for an optional value.
     pub mod option {
         use super::*;
 
@@ -121,7 +121,7 @@ pub mod as_text {
         /// Reads the text, or null.
         ///
         /// # Errors
-        /// A text that `FromStr` refuses.
+        /// A text that `FromStr` rejects.
         pub fn deserialize<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
         where
             T: FromStr,
@@ -134,7 +134,7 @@ pub mod as_text {
     }
 }
 
-/// For `#[serde(with = "…")]`: height and width, written as [`size`] reads them, or as a pair.
+/// For `#[serde(with = "…")]`: height and width, as text for [`size`] or as a pair.
 pub mod as_size {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -153,7 +153,7 @@ pub mod as_size {
         value.serialize(to)
     }
 
-    /// Reads a pair, a side or a text.
+    /// Reads a pair, a number or a text.
     ///
     /// # Errors
     /// Anything else.

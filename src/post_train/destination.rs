@@ -1,4 +1,4 @@
-//! Where the result goes: a new file, or the checkpoint's own place.
+//! Where the result is written: a new file, or in place of the checkpoint.
 
 use crate::checkpoint::{Checkpoint, InPlace, Provenance, Saved, standing};
 use crate::error::Result;
@@ -6,29 +6,29 @@ use crate::session::Context;
 use crate::vit::{Layer, Weights};
 use std::path::PathBuf;
 
-/// Where the result goes.
+/// Where the result is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A new `.safetensors` file or folder.
     New(PathBuf),
-    /// The checkpoint's own place.
+    /// In place of the checkpoint.
     InPlace,
     /// Nowhere.
     Nowhere,
 }
 
-/// A place that is known to take the result.
+/// A destination, checked before any work.
 pub enum Destination {
     /// A new file or folder.
     New(PathBuf),
-    /// The checkpoint's own, held against other processes.
+    /// In place of the checkpoint, which is locked against other processes.
     Own(InPlace),
-    /// None: nothing is to be written.
+    /// Nothing is written.
     Nowhere,
 }
 
 impl Place {
-    /// Makes sure, before any work, that the result can be written there.
+    /// Checks, before any work, that the result can be written.
     ///
     /// # Errors
     /// Those of [`Checkpoint::check_output`] and [`Checkpoint::hold`].
@@ -52,19 +52,19 @@ impl Place {
 }
 
 impl Destination {
-    /// Makes sure that there is room for an updated layer, and for what it replaces.
+    /// Checks that there is disk space for an updated layer and for a copy of what it replaces.
     ///
     /// # Errors
     /// Too little free space.
     pub fn check_space(&self, checkpoint: &Checkpoint, update: &Layer) -> Result<()> {
         let Destination::Own(held) = self else { return Ok(()) };
         let tensors = update.tensors.iter().map(|&i| checkpoint.weights.tensor(i));
-        // Of the widest stored type, to be on the safe side.
+        // Assume the widest stored type, to be safe.
         let bytes: usize = tensors.map(|t| 8 * t.elem_count()).sum();
         Ok(held.check_space(bytes as u64)?)
     }
 
-    /// Writes the result; nothing where it is to go nowhere.
+    /// Writes the result, if there is a destination.
     ///
     /// # Errors
     /// Those of [`Checkpoint::save`] and [`Checkpoint::save_over`].

@@ -1,4 +1,4 @@
-//! Figures of a result: the model that went in and the one that came out, side by side.
+//! Metrics of a result: the model before and after, side by side.
 
 use super::PostTrainSession;
 use super::judge::Judged;
@@ -19,14 +19,14 @@ pub struct Figures {
     pub validation: Option<BeforeAfter>,
     /// On test.
     pub test: Option<BeforeAfter>,
-    /// The tuned model's logits, if they were saved.
+    /// The tuned model's logits, if saved.
     pub predictions: Option<PredictionsInfo>,
-    /// p and u, measured again.
+    /// Diagnosis of p and u after training.
     pub layers: Vec<LayerBeforeAfter>,
 }
 
 impl Figures {
-    /// What a reader should know about temperatures that are no minimum of the loss.
+    /// Notes about temperatures that are not a minimum of the loss.
     pub fn temperature_notes(&self) -> Vec<String> {
         let parts = [("validation", &self.validation), ("test", &self.test)];
         let models = parts.into_iter().filter_map(|(name, part)| Some((name, part.as_ref()?)));
@@ -41,11 +41,11 @@ impl Figures {
     }
 }
 
-/// Scores both models. What was not `written` is no result: then test stays unread, and no layer is
-/// measured again.
+/// Scores both models. If the result was not `written`, test is not read and no layer is measured
+/// again.
 ///
 /// # Errors
-/// Images that cannot be read; logits that are not finite or cannot be saved.
+/// Unreadable images; logits that are not finite or cannot be saved.
 pub fn figures(
     session: &PostTrainSession,
     tuned: &Objective,

@@ -1,9 +1,9 @@
-//! Images whose answer changed.
+//! Images whose predicted class became right or wrong.
 
 use crate::evaluate::{Predictions, Scores};
 use crate::train::result::{Flip, Flips};
 
-/// The images that either model alone gets right, by the logits as they are.
+/// Images that exactly one of the two models classifies correctly, without temperature scaling.
 pub fn flips(own: &[Predictions; 2], [before, after]: [&Scores; 2]) -> Flips {
     let kind = |wrong: &Scores, right: &Scores, of: &Predictions| {
         let images = 0..of.images();
@@ -26,7 +26,7 @@ pub fn flips(own: &[Predictions; 2], [before, after]: [&Scores; 2]) -> Flips {
     Flips { fixed, broken, most_fixed, most_broken }
 }
 
-/// The class of the largest logit; of equal ones the first.
+/// The class with the largest logit; the first one on ties.
 fn answer(of: &Predictions, image: usize) -> u32 {
     let row = of.values().chunks(of.classes().max(1)).nth(image).unwrap_or_default();
     let mut best = (0, f64::NEG_INFINITY);
@@ -43,10 +43,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_either_alone_gets_right_is_counted_surest_first() {
+    fn counts_flips_and_sorts_by_confidence() {
         let labels = [0, 0, 1, 1, 0];
         let of = |rows: [[f64; 2]; 5]| Predictions::new(rows.concat(), 2, &labels).unwrap();
-        // Right, wrong (sure), wrong (less sure), right, right.
+        // Right, wrong (confident), wrong (less confident), right, right.
         let a = of([[1., 0.], [0., 5.], [2., 0.], [0., 1.], [3., 0.]]);
         // Right, right, right, wrong, right.
         let b = of([[1., 0.], [1., 0.], [0., 1.], [1., 0.], [3., 0.]]);

@@ -1,5 +1,5 @@
-//! What post-training will take: its parts, each from a rate measured on this machine, the steps
-//! from a few of their own.
+//! Forecasts the time and memory of a run, part by part, from rates measured on this machine. The
+//! step time is measured by running a few steps.
 
 use super::PostTrainSession;
 use super::frozen::describe;
@@ -21,13 +21,13 @@ use planish_kernels::Precision;
 use std::ops::Range;
 
 const MIB: f64 = (1 << 20) as f64;
-/// Share of the whole work that trying a few steps of it may take, and again the frozen layers under
-/// them.
+/// Fraction of the whole work that trial steps may take. The frozen layers under them may take as
+/// much again.
 const TRIAL: f64 = 0.02;
 
-/// Whether the frozen layers' activations are to be kept, and what all parts will take.
+/// Where activations will be kept, and a forecast of all parts.
 pub struct Outlook {
-    /// Where activations are to be kept.
+    /// Where activations will be kept.
     pub plan: Plan,
     /// The parts, in order.
     pub expected: Expected,
@@ -42,7 +42,7 @@ pub(super) fn outlook(
     let mut plan = session.cache_plan(None)?;
     let limit = session.options.memory_mib;
     let clock = std::time::Instant::now();
-    // Taken once: what measuring itself takes below is not held against the run.
+    // Read once, so that the measurements below do not count towards the run's peak.
     let peak = memory::peak_mib().unwrap_or(0) as f64;
     if let Some(limit) = limit {
         start_within(&mut session.model, limit);
@@ -52,7 +52,7 @@ pub(super) fn outlook(
         if let Some(diagnosis) = &session.diagnosis_ahead {
             expected = expected.preceded(diagnosis.clone());
         }
-        // Measuring included.
+        // Includes the time of the measurements.
         let seconds = began + clock.elapsed().as_secs_f64();
         let so_far = Part { name: "so far".into(), seconds, peak_mib: peak };
         let expected = expected.preceded(so_far);
@@ -60,28 +60,28 @@ pub(super) fn outlook(
         if expected.peak_mib <= limit {
             return Ok(Outlook { plan, expected });
         }
-        // The bound is on the process; what lies on a GPU is no part of it.
+        // The limit is on host memory; GPU memory does not count.
         let mib = plan.memory()[0] as f64 / MIB;
         let movable = plan.mode == Mode::Ram
             && !plan.device
             && session.options.cache.cache == CachePolicy::Auto;
         if movable && mib > 0.1 * (expected.peak_mib - limit) {
             plan = session.cache_plan(Some(0))?;
-            context.note(&format!("{}, to keep within `memory`", describe(&plan)));
+            context.note(&format!("{}, to stay within `memory`", describe(&plan)));
         } else if lower(&mut session.model) {
             let again = match session.model.checkpointing {
-                true => ", blocks computed again on the way back",
+                true => ", with activation checkpointing",
                 false => "",
             };
             context.note(&format!(
-                "{} images a thread at a time{again}, to keep within `memory`",
+                "{} images per thread at a time{again}, to stay within `memory`",
                 session.model.micro_batch
             ));
         } else {
             return Err(Error::Memory(format!(
-                "`memory`: this takes about {:.0} MiB with one image a thread at a time and next to \
-                 nothing kept on the way up, and {limit:.0} MiB are allowed; use fewer `threads`, a \
-                 smaller `batch_size`, `cache` disk or `remeasure` 0, or allow more",
+                "`memory`: this needs about {:.0} MiB even with one image per thread and \
+                 activation checkpointing; the limit is {limit:.0} MiB; lower `threads` or \
+                 `batch_size`, set `cache` to disk or `remeasure` to 0, or raise the limit",
                 expected.peak_mib
             )));
         }
@@ -94,7 +94,7 @@ fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected>
     let again = measured_again(config, recipe);
     let found =
         Calibration { peak_mib: peak, ..calibrate(model, &session.images, usize::MAX, &again)? };
-    // Judged and measured in f32.
+    // Judging and measuring always use f32.
     let exact = match model.precision {
         Precision::F32 => None,
         Precision::Bf16 => Some(calibrate(&model.exact(), &session.images, usize::MAX, &again)?),
@@ -134,7 +134,8 @@ fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected>
         seconds: 2.0 * exact.seconds(passes(0..stages(config)), scored),
         peak_mib: passing,
     });
-    // What is new in the file, and all of its weights, read back; batches and activations are gone.
+    // The new tensors plus all weights read back from the file; batches and activations are freed
+    // by then.
     let sizes = recipe.update.tensors.iter().map(|&i| model.weights.tensor(i).elem_count());
     let [new, file] = [sizes.sum(), model.weights.parameters()].map(|n: usize| 4 * n);
     parts.push(Part {
@@ -146,7 +147,8 @@ fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected>
         let v = roles.val.as_ref().map_or(0, Split::len);
         let images = options.remeasure.map_or(subject.validation.len(), |n| n.min(v));
         let need = subject.need_of(images, &again, exact);
-        // Where freed pages are kept, V's activations may fit into none of what training has left.
+        // Freed pages may be kept by the allocator, and V's activations may fit into none of those
+        // that training leaves.
         let kept = match options.memory_mib {
             Some(_) => 0.0,
             None => trained_mib + subject.held_mib(images, &again),
@@ -161,7 +163,7 @@ fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected>
     Ok(Expected { device_peak_mib, ..Expected::of(parts) })
 }
 
-/// The forecast in a line.
+/// The forecast as one line.
 pub fn outlook_line(Outlook { plan, expected }: &Outlook) -> String {
     let parts: Vec<String> = expected
         .parts
@@ -177,15 +179,15 @@ pub fn outlook_line(Outlook { plan, expected }: &Outlook) -> String {
     )
 }
 
-/// What a few steps took: seconds a step, and the largest memory of the process meanwhile, MiB.
+/// Result of the trial steps: seconds per step, and peak memory of the process, MiB.
 struct Tried {
     seconds: f64,
     mib: f64,
 }
 
-/// Takes a few steps of the very method, on images of the training set, and forgets them. Their
-/// batch is B, or smaller where that would take too large a share of the whole work; of activations
-/// that will be kept a few are computed, and fill it again and again.
+/// Runs a few steps of the method on training images and discards them. The batch is B, or smaller
+/// if B would take too much of the whole work. If activations will be kept, a few are computed and
+/// repeated to fill the batch.
 fn try_steps(
     session: &PostTrainSession,
     plan: &Plan,
@@ -201,13 +203,13 @@ fn try_steps(
         None => 0.0,
     };
     let step = recipe.work(config, settings.batch);
-    // A step without kept activations runs the frozen layers, too.
+    // Without kept activations, a step also runs the frozen layers.
     let fresh = if cached { 0.0 } else { (1.0 + ratio) * prefix };
     let whole =
         steps.saturating_mul(settings.epochs) as f64 * settings.batch as f64 * (step + fresh)
             + computed as f64 * prefix;
     let affordable = |each: f64| (TRIAL * whole / each.max(1.0)) as usize;
-    // Micro-batches of the size that B has, for memory is theirs.
+    // Use the micro-batch size of B, since memory depends on it.
     let stepping = session.stepping();
     let batch = affordable(tries as f64 * (step + fresh)).max(1);
     let batch = batch.next_multiple_of(stepping.even_examples()).min(settings.batch).max(1);
@@ -238,12 +240,12 @@ fn try_steps(
     let outcome = outcome?;
     let per_epoch = (n / batch.min(n).max(1)).max(1) as f64;
     let times: Vec<f64> = outcome.epochs.iter().map(|e| e.seconds / per_epoch).collect();
-    // The first step finds its memory cold. Of several kinds of steps it is the one that climbs,
-    // at twice the cost of the others.
+    // The first step is slower because memory is cold. If steps differ (LookSAM), it is also the
+    // one with the ascent step, at twice the cost of the others.
     let share = if recipe.period() > 1 { 1.0 / recipe.period() as f64 } else { 0.0 };
     let mean = (1.0 + share) * times.last().copied().unwrap_or(0.0);
     let scale = settings.batch as f64 / batch as f64;
-    // Activations of B and of B′ that the trial had fewer of.
+    // Add activations of B and B′ that the trial did not have.
     let rest = (1.0 + ratio) * (settings.batch - batch) as f64;
     let row =
         config.activation_len(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;

@@ -1,5 +1,5 @@
-//! The frozen layers of a run: over which views of the images they run, where their activations are
-//! kept, and what a report says of it.
+//! The frozen layers of a run: the image views they run on, where their activations are kept, and
+//! what a report says about them.
 
 use crate::cache::{self, About, CacheInfo, CacheOptions, CachePolicy, Choice, Error, Mode, Plan};
 use crate::data::Augment;
@@ -15,10 +15,10 @@ use crate::train::{Prefix, TrainOptions};
 use bytesize::ByteSize;
 use std::time::Instant;
 
-/// The training images as epochs show them: as they are, or in augmented views, drawn by `seed`.
+/// The training images as epochs see them: unchanged, or as augmented views drawn with `seed`.
 ///
 /// # Errors
-/// An augmentation that does not suit the images.
+/// An augmentation that does not fit the images.
 pub fn views(train: &TrainOptions, images: &Pixels, seed: u64) -> ObjectiveResult<Vec<Pixels>> {
     if train.augment == Augment::default() {
         return Ok(vec![images.clone()]);
@@ -27,7 +27,7 @@ pub fn views(train: &TrainOptions, images: &Pixels, seed: u64) -> ObjectiveResul
     (0..views).map(|number| images.view(train.augment, seed, number)).collect()
 }
 
-/// Where activations are to be kept, at most `ram` bytes of them in memory.
+/// Chooses where activations are kept. At most `ram` bytes stay in memory.
 ///
 /// # Errors
 /// Those of [`cache::plan`].
@@ -44,17 +44,17 @@ pub fn plan(options: &CacheOptions, prefix: &Prefix, ram: u64) -> cache::Result<
     })
 }
 
-/// Frozen layers that have run: a source of batches above them.
+/// Frozen layers with their activations: a source of batches for the layers above.
 pub struct FrozenLayers<'a> {
     /// The source.
     pub source: Source<'a>,
     /// For the report.
     pub info: CacheInfo,
-    /// What a reader should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What a report says of a plan.
+/// What a report says about a plan.
 pub fn info(plan: &Plan, prefix: &Prefix) -> CacheInfo {
     CacheInfo {
         mode: plan.mode,
@@ -81,13 +81,13 @@ pub fn describe(plan: &Plan) -> String {
             let there = plan.there.iter().filter(|there| **there).count();
             let found = match (there, plan.there.len()) {
                 (0, _) => String::new(),
-                (n, all) if n == all => ", there already".into(),
-                (n, all) => format!(", {n} of {all} views there already"),
+                (n, all) if n == all => ", already cached".into(),
+                (n, all) => format!(", {n} of {all} views already cached"),
             };
             let other = match plan.other_format {
                 0 => String::new(),
                 n => format!(
-                    " ({n} files there are another version's and are not used; `planish cache clear` \
+                    " ({n} files there are from another version and are not used; `planish cache clear` \
                      removes them)"
                 ),
             };
@@ -98,8 +98,8 @@ pub fn describe(plan: &Plan) -> String {
 }
 
 impl<'a> FrozenLayers<'a> {
-    /// Runs the frozen layers, or reads their activations from files. Where nobody asked for files by
-    /// name, a disk that fails is no reason to stop.
+    /// Runs the frozen layers, or reads their activations from files. If files were not requested
+    /// explicitly, a disk error is not fatal.
     ///
     /// # Errors
     /// Those of [`Source::open`].
@@ -123,12 +123,12 @@ impl<'a> FrozenLayers<'a> {
                     return context.observer.observe(Progress::Info(&text));
                 }
                 Event::Damaged(Error::Damaged { path, place, expected, found }) => format!(
-                    "{}, {place}: expected {expected}, found {found}: the frozen layers run again",
+                    "{}, {place}: expected {expected}, found {found}; the frozen layers run again",
                     path.display()
                 ),
-                Event::Damaged(error) => format!("{error}: the frozen layers run again"),
+                Event::Damaged(error) => format!("{error}; the frozen layers run again"),
                 Event::Stale(path) => format!(
-                    "{}: this build or machine rounds differently from the one that wrote it: the \
+                    "{}: this build or machine rounds differently from the one that wrote it; the \
                      frozen layers run again",
                     path.display()
                 ),
@@ -156,7 +156,7 @@ impl<'a> FrozenLayers<'a> {
     }
 }
 
-/// How a message names an image set's augmentation in a view's file.
+/// How messages name the augmentation of a view.
 pub fn view_name(augment: &Augment, seed: u64, view: usize) -> String {
     match *augment == Augment::default() {
         true => "plain".into(),

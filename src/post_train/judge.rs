@@ -1,5 +1,4 @@
-//! Whether what came of post-training may be written: it is held against the model that went in, on
-//! all of V.
+//! Decides whether a result may be written, by comparing it with the input model on all of V.
 
 use super::score::{Pair, predict};
 use crate::checkpoint::Checkpoint;
@@ -11,49 +10,50 @@ use crate::train::Keep;
 use crate::train::post::Outcome;
 use crate::train::result::Selection;
 
-/// What the judgement rests on.
+/// Input to the decision.
 pub struct Case<'a> {
-    /// The model that went in.
+    /// The input model.
     pub model: &'a Objective,
-    /// The same at the weights kept.
+    /// The model with the selected weights.
     pub tuned: &'a Objective,
     /// V.
     pub val: Option<&'a Split>,
-    /// What training gave.
+    /// The training outcome.
     pub outcome: &'a Outcome,
-    /// How weights were kept.
+    /// How the weights were selected.
     pub keep: Keep,
-    /// Validation images that epochs were watched on.
+    /// Number of validation images that epochs were watched on.
     pub watched: Option<usize>,
-    /// Why the weights kept cannot be stored, if they cannot.
+    /// Why the selected weights cannot be stored, if so.
     pub overflow: Option<String>,
-    /// Whether a worse result is written all the same.
+    /// Whether to write a worse result anyway.
     pub force: bool,
 }
 
-/// The judgement.
+/// The decision.
 pub struct Judged {
     /// Both models' logits on V, if there is one.
     pub on_v: Option<Pair>,
-    /// The weights kept, and what was found of them.
+    /// The selected weights and how they were judged.
     pub selection: Selection,
-    /// Why nothing is written, if nothing is.
+    /// Why nothing is written, if so.
     pub refusal: Option<String>,
-    /// What a reader should know besides.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Training loss, as a share of the loss on V, below which gradients on training images move little.
+/// If training loss is below this fraction of the loss on V, gradients on training images are too
+/// small to matter.
 const FITTED: f64 = 0.2;
 
-/// Judges the weights that training kept. A result no worse than the input may be written; a worse
-/// one, or none at all, only if forced.
+/// Judges the selected weights. A result no worse than the input may be written. A worse one, or
+/// one without a finished epoch, is written only with `force`.
 ///
 /// # Errors
-/// Images of V that cannot be read; logits on V that are not finite.
+/// Unreadable images of V; non-finite logits of the input model on V.
 pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
     let Outcome { epoch, epochs, start, stopped, .. } = case.outcome;
-    // A result whose logits are no numbers is a result, if a useless one: it is judged, too.
+    // A result with non-finite logits is judged too.
     let (on_v, useless) = match predict(checkpoint, [case.model, case.tuned], case.val) {
         Ok(on_v) => (on_v, None),
         Err(Error::Objective(ObjectiveError::Predictions(why))) => {
@@ -61,7 +61,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         }
         Err(error) => return Err(error),
     };
-    // Not even if forced: there is nothing to write.
+    // `force` does not help here: there is nothing to write.
     let impossible = case.overflow.clone().or(useless);
     let mean = |of: &Pair, i: usize| {
         let losses = losses(&of[i], 1.0);
@@ -71,35 +71,34 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
     let worse = figures.map(|(before, after, _)| after > before);
     let problem = match (epoch, figures) {
         (0, _) => {
-            Some("no epoch was finished soundly, and the weights are the input's own".to_owned())
+            Some("no epoch finished without an error, so the weights are unchanged".to_owned())
         }
         (_, Some((before, after, n))) if after > before => {
             let [after, before] = apart(after, before);
             Some(format!(
-                "epoch {epoch} is worse than the input on the {n} images of V: loss {after} after, \
+                "epoch {epoch} is worse than the input on the {n} images of V: the loss is {after} after, \
                  {before} before"
             ))
         }
         _ => None,
     };
-    // As the guard of training has it: a loss that no fitted model has on its own classes.
+    // As in the training guard: no fitted model has such a loss on its own classes.
     let guessing = (case.model.config.classes as f64).ln();
     let problem = match figures {
         Some((before, ..)) if before > guessing + 1.0 => Some(format!(
-            "the input's own loss on V is {before:.4}, worse than guessing ({guessing:.4}): labels \
-             or preprocessing are probably not those it was trained with"
+            "the input's loss on V is {before:.4}, worse than guessing ({guessing:.4}): its labels \
+             or preprocessing probably differ from its training"
         )),
         _ => problem,
     };
     let mut notes: Vec<String> = stopped.iter().map(|s| s.to_string()).collect();
     match (case.keep, case.watched) {
         (_, None) => notes.push(
-            "there are no validation images, so nothing guards the result but the training loss"
-                .into(),
+            "there are no validation images, so only the training loss guards the result".into(),
         ),
         (Keep::Best, Some(n)) if *epoch > 0 && epochs.len() > 1 => notes.push(format!(
-            "epoch {epoch} of {} was selected by its loss on {n} images of V: V's figures after \
-             training are of a chosen epoch, and test's are not",
+            "epoch {epoch} of {} was selected by its loss on {n} images of V: metrics on V after \
+             training are therefore optimistic; metrics on test are not",
             epochs.len()
         )),
         _ => {}
@@ -107,7 +106,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
     let force = case.force && impossible.is_none();
     let problem = impossible.or(problem);
     if let (Some(problem), true) = (&problem, force) {
-        notes.push(format!("{problem}; written all the same, since `force` is set"));
+        notes.push(format!("{problem}; written anyway, because `force` is set"));
     }
     let refusal = problem.filter(|_| !force).map(|problem| {
         let because = stopped.as_ref().map_or(String::new(), |s| format!("{s}; "));
@@ -116,7 +115,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         let remedy = remedy(training, figures.map(|(before, ..)| before), *epoch);
         let force = match *epoch {
             0 => "",
-            _ => " or set `force` to write it all the same",
+            _ => " or set `force` to write it anyway",
         };
         let said = format!("{because}{problem}; nothing was written: {remedy}{best}{force}");
         said.trim_end_matches(',').to_owned()
@@ -135,19 +134,19 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
     Ok(Judged { on_v, selection, refusal, notes })
 }
 
-/// What to do about a result that is not written, by the loss on training images in the first epoch and
-/// the input's on V.
+/// What to do about a refused result, given the training loss in the first epoch and the input's
+/// loss on V.
 fn remedy(training: Option<f64>, before: Option<f64>, epoch: usize) -> String {
     match (training, before) {
         (Some(loss), Some(before)) if epoch > 0 && loss < FITTED * before => format!(
-            "training images are fitted already (loss {loss:.3}), so that their gradients move \
-             little: add `weight_decay` 0.01 with `lr` 0.1, try `search` 5 in place of a method,"
+            "the model already fits the training images (loss {loss:.3}), so gradients are \
+             small: set `weight_decay` to 0.01 and `lr` to 0.1, use `search` 5 instead of a method,"
         ),
         _ => "lower `lr`, add `warmup` or `clip`,".to_owned(),
     }
 }
 
-/// Two figures with four decimals, or as many more as tell them apart.
+/// Two numbers with four decimals, or as many as needed to differ.
 fn apart(a: f64, b: f64) -> [String; 2] {
     let with = |decimals: usize| [a, b].map(|x| format!("{x:.decimals$}"));
     (4..16).map(with).find(|[a, b]| a != b).unwrap_or_else(|| with(16))
@@ -158,11 +157,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_that_has_nothing_left_to_learn_is_not_told_to_go_slower() {
+    fn no_lower_rate_is_suggested_if_the_training_loss_is_tiny() {
         let slower = |training, before, epoch| remedy(training, before, epoch).contains("`lr`,");
         assert!(!slower(Some(0.04), Some(1.06), 1));
         assert!(remedy(Some(0.04), Some(1.06), 1).contains("`weight_decay`"));
-        // It still learns, it exploded, or nobody knows.
+        // Still learning, diverged, or unknown.
         assert!(slower(Some(0.5), Some(1.06), 1));
         assert!(slower(Some(0.04), Some(1.06), 0));
         assert!(slower(None, Some(1.06), 1) && slower(Some(0.04), None, 1));

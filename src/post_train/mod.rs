@@ -1,9 +1,9 @@
 //! Post-training: a method on chosen layers of a fine-tuned checkpoint, guarded and judged.
 //!
-//! [`PostTrainSession`] prepares a run (layers chosen, by a diagnosis if need be), forecasts it, trains,
-//! judges the result on all of V, saves it and measures it on test. [`Trials`] trains many recipes from one
-//! checkpoint, for studies and for [`search()`]. Both run the same loop, [`train()`], over the same
-//! [`FrozenLayers`], and score with the same [`Side`].
+//! [`PostTrainSession`] prepares a run (it chooses layers, by a diagnosis if needed), forecasts it,
+//! trains, judges the result on all of V, saves it and evaluates it on test. [`Trials`] trains many
+//! recipes from one checkpoint, for studies and for [`search()`]. Both use the same loop,
+//! [`train()`], the same [`FrozenLayers`], and the same scores, [`Side`].
 
 mod destination;
 mod figures;
@@ -43,37 +43,37 @@ use crate::vit::Weights;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// Validation images that each epoch is watched on: enough to see where a run goes.
+/// Number of validation images that each epoch is evaluated on: enough to see the trend.
 pub const WATCHED: usize = 1000;
 
-/// Everything that a run of post-training depends on, beside the model, the data and the seed.
+/// Options of post-training: everything a run depends on besides the model, the data and the seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PostTrainOptions {
-    /// What is done to which layers.
+    /// The method and its layers.
     pub method: MethodOptions,
-    /// How it is trained.
+    /// Training options.
     pub train: TrainOptions,
     /// Where frozen activations are kept.
     pub cache: CacheOptions,
-    /// Which weights to keep; without it the best where there are validation images, else the last.
+    /// Which weights to keep. Default: the best if there are validation images, else the last.
     pub keep: Option<Keep>,
-    /// Seed of B, B′ and γ; without it the session's.
+    /// Seed of B, B′ and γ. Default: the session's seed.
     pub train_seed: Option<u64>,
-    /// A report of a diagnosis whose plan names the layers; without it one is made if needed.
+    /// A diagnosis report whose plan names the layers. Without it, a diagnosis is made if needed.
     pub plan: Option<PathBuf>,
-    /// Validation images that a plan is made on; without it all.
+    /// Number of validation images for the diagnosis. Default: all.
     pub samples: Option<usize>,
-    /// Validation images on which ΔL and κ of the layers are measured before and after; 0 for none,
-    /// without it as many as `samples`.
+    /// Number of validation images on which to measure ΔL and κ of the layers before and after; 0
+    /// disables this. Default: as many as `samples`.
     pub remeasure: Option<usize>,
     /// Write the result even if it is worse than the input on V.
     pub force: bool,
-    /// Bound on the memory of the process, MiB.
+    /// Memory limit of the process, MiB.
     pub memory_mib: Option<f64>,
 }
 
 impl PostTrainOptions {
-    /// A method with the defaults of everything else.
+    /// A method with defaults for all other options.
     pub fn new(method: MethodOptions) -> Self {
         Self {
             method,
@@ -89,7 +89,7 @@ impl PostTrainOptions {
         }
     }
 
-    /// Refuses values out of range, and options that have no effect.
+    /// Rejects values out of range and options without effect.
     ///
     /// # Errors
     /// The first such option.
@@ -100,7 +100,7 @@ impl PostTrainOptions {
     }
 }
 
-/// Trains one recipe from `model` on a source that starts at the recipe's lowest layer.
+/// Trains one recipe from `model`, on a source that starts at the recipe's lowest layer.
 ///
 /// # Errors
 /// Those of [`post_train`].
@@ -116,11 +116,11 @@ pub fn train(
     Ok(post_train(model, &mut *method, source, watched, settings, tell)?)
 }
 
-/// The weights as the checkpoint's file stores them: rounding to its types is part of the result.
-/// Nothing, and why, where they do not fit these types.
+/// The weights as the checkpoint's file stores them, since rounding to the file's types is part of
+/// the result. `None` and the reason if they overflow these types.
 ///
 /// # Errors
-/// Those of [`Checkpoint::as_stored`] but for an overflow.
+/// Those of [`Checkpoint::as_stored`] other than overflow.
 pub fn as_stored(
     checkpoint: &Checkpoint,
     weights: &Weights,

@@ -1,4 +1,4 @@
-//! What reports and checkpoints say of how post-training was done.
+//! What reports and checkpoints record about post-training.
 
 use super::PostTrainSession;
 use crate::checkpoint::Provenance;
@@ -8,7 +8,7 @@ use crate::train::result::{MethodInfo, SamInfo, Selection};
 use crate::train::sam::Variant;
 use crate::vit::Config;
 
-/// What a report says of the method.
+/// The method, for reports.
 ///
 /// # Errors
 /// Those of [`Variant::perturbed`].
@@ -42,16 +42,16 @@ fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
     })
 }
 
-/// What the checkpoint that comes out says of its making.
+/// The provenance stored in the tuned checkpoint.
 ///
 /// # Errors
-/// Settings that JSON cannot hold; those of [`method_info`].
+/// Settings that JSON cannot represent; those of [`method_info`].
 pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<Provenance> {
     let PostTrainSession { checkpoint, recipe, settings, train, .. } = session;
-    // What finetune held out stays known, so that the same images validate the result.
+    // Keep the validation images that fine-tuning held out, so that later runs use the same ones.
     let parent = checkpoint.provenance.as_ref();
     let inherited = parent.filter(|p| p.split.is_some());
-    // As do the images it was fine-tuned on, until a run takes others.
+    // Keep the training images too, until a run uses others.
     let sample = parent.and_then(|p| p.sample.clone()).filter(|s| s.digest == train.digest());
     let mut values = serde_json::to_value(settings)?;
     if recipe.perturb.is_some() {

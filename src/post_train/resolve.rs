@@ -1,4 +1,4 @@
-//! From options and a plan to a recipe: which layers, which method.
+//! Resolves options and a plan to a recipe: the method and its layers.
 
 use crate::checkpoint::Checkpoint;
 use crate::diagnose::findings::Plan;
@@ -14,7 +14,7 @@ use crate::vit::layers::{features, join, select};
 use crate::vit::{Config, Layer};
 use std::path::Path;
 
-/// A recipe, and where its layers come from.
+/// A recipe and the origin of its layers.
 #[derive(Clone, Debug)]
 pub struct Resolved {
     /// The recipe.
@@ -23,13 +23,13 @@ pub struct Resolved {
     pub chosen_by: String,
 }
 
-/// Makes a plan, or finds none: p and u by a diagnosis.
+/// Returns a plan for p and u, usually from a diagnosis; `None` if there is none.
 pub type Planner<'a> = dyn Fn() -> Result<Option<Plan>> + 'a;
 
-/// p and u as the options name them; else those of the report `plan`, else those of a diagnosis.
+/// Takes p and u from the options, else from the report `plan`, else from a diagnosis.
 ///
 /// # Errors
-/// Layers that do not exist or do not suit the method; no plan where one is needed.
+/// Layers that do not exist or do not fit the method; no plan although one is needed.
 pub fn resolve(
     method: &MethodOptions,
     plan: Option<&Path>,
@@ -44,8 +44,8 @@ pub fn resolve(
     match method {
         MethodOptions::Pof { .. } => {
             if plan.is_some() {
-                let applies_to = "methods with layers to choose; pof perturbs the head and updates \
-                                  all else";
+                let applies_to = "methods with a choice of layers; pof perturbs the head and updates \
+                                  all other layers";
                 let (option, applies_to) = ("plan".into(), applies_to.into());
                 return Err(options::Error::NoEffect { option, applies_to }.into());
             }
@@ -76,22 +76,21 @@ pub fn resolve(
             perturb = Some(layer(config, &found.perturb)?);
         }
     } else if plan.is_some() && !matches!(method, MethodOptions::Pof { .. }) {
-        let text = "`plan`: the layers are named already: leave it out, or leave out `perturb` and \
+        let text = "`plan` has no effect, because the layers are already named: omit it, or omit `perturb` and \
                     `update`";
         return Err(options::Error::Conflict(text.into()).into());
     }
-    let update =
-        update.ok_or_else(|| Error::Missing("no layer to update: give `update`".into()))?;
+    let update = update.ok_or_else(|| Error::Missing("no layer to update: set `update`".into()))?;
     let recipe = recipe(method, config, update, perturb)?;
     Ok(Resolved { recipe, chosen_by })
 }
 
-/// The one layer that a name, a list or a glob stands for.
+/// The single layer that a name, list or glob stands for.
 fn layer(config: &Config, name: &str) -> Result<Layer> {
     Ok(join(&select(config, name)?))
 }
 
-/// The method on these layers.
+/// The recipe of the method on these layers.
 fn recipe(
     method: &MethodOptions,
     config: &Config,
@@ -114,7 +113,7 @@ fn recipe(
         MethodOptions::SamNorm { rho, .. } => (Kind::Sam(Variant::Norms), &none, *rho),
     };
     if let Kind::Sam(variant) = kind {
-        // Before the frozen layers take their time.
+        // Fail before the frozen layers run.
         variant.perturbed(config, &update)?;
     }
     let usual = perturb.as_ref().map_or(StepRule::Search, |p| default_rule(config, p));
@@ -129,7 +128,7 @@ fn recipe(
     })
 }
 
-/// The plan of a report, or of a diagnosis made now.
+/// The plan from a report, or from a diagnosis made now.
 fn planned(
     report: Option<&Path>,
     checkpoint: &Checkpoint,
@@ -143,7 +142,7 @@ fn planned(
         }
         None => (diagnose()?, "by the plan of a diagnosis made now".into()),
     };
-    let none = "there is no plan, as no layer's gap exceeds 1.96 standard errors; name the layers with \
-                `perturb` and `update`, or give more validation images";
+    let none = "there is no plan, because no layer's gap exceeds 1.96 standard errors; set \
+                `perturb` and `update`, or use more validation images";
     Ok((plan.ok_or_else(|| Error::Missing(none.into()))?, from))
 }

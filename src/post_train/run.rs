@@ -11,9 +11,9 @@ use planish_kernels::Precision;
 /// One training run.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// What is done to which layers.
+    /// The method and its layers.
     pub recipe: Recipe,
-    /// How it is trained.
+    /// Training options.
     pub train: TrainOptions,
     /// Where frozen activations are kept.
     pub cache: CacheOptions,
@@ -23,7 +23,7 @@ pub struct Run {
     pub seed: u64,
 }
 
-/// What runs must agree in to share the activations of their frozen layers.
+/// Key that two runs must share to reuse each other's frozen activations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrozenKey {
     stage: usize,
@@ -35,25 +35,25 @@ pub struct FrozenKey {
 }
 
 impl Run {
-    /// Its method and layers in a few words: `pol head → norm`.
+    /// A short name: `pol head → norm`.
     pub fn called(&self) -> String {
         let Recipe { kind, perturb, update, .. } = &self.recipe;
         let perturbed = perturb.as_ref().map_or(String::new(), |p| format!("{} → ", p.name));
         format!("{} {perturbed}{}", kind.name(), update.name)
     }
 
-    /// Plain SGD on the same layers, batches and settings.
+    /// The control: plain SGD on the same layers, batches and settings.
     pub fn control(&self) -> Run {
         let recipe = Recipe { kind: Kind::Sgd, perturb: None, rho: 0.0, ..self.recipe.clone() };
         Run { recipe, ..self.clone() }
     }
 
-    /// The settings of the loop.
+    /// Settings of the training loop.
     pub fn settings(&self) -> Settings {
         settings(&self.train, self.keep, self.seed)
     }
 
-    /// What runs must agree in to share the activations of their frozen layers.
+    /// Key that two runs must share to reuse each other's frozen activations.
     pub fn frozen_key(&self) -> FrozenKey {
         FrozenKey {
             stage: self.recipe.first_stage(),
@@ -65,13 +65,13 @@ impl Run {
         }
     }
 
-    /// The model as this run evaluates it.
+    /// The model with this run's precision and micro-batch size.
     pub fn model(&self, model: &Objective) -> Objective {
         configured(model, &self.train)
     }
 }
 
-/// The settings of the loop.
+/// Settings of the training loop.
 pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> Settings {
     Settings {
         epochs: train.epochs,
@@ -87,7 +87,7 @@ pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> Settings {
     }
 }
 
-/// The model in the precision and micro-batches that the options ask for.
+/// The model with the precision and micro-batch size from the options.
 pub fn configured(model: &Objective, train: &TrainOptions) -> Objective {
     let mut model = model.clone();
     model.precision = train.precision;
@@ -97,8 +97,8 @@ pub fn configured(model: &Objective, train: &TrainOptions) -> Objective {
     model
 }
 
-/// The model as steps use it whose batches enter at `stage`: in larger micro-batches, unless the
-/// options give a size, or memory is bounded.
+/// The model for training steps whose batches enter at `stage`. It uses larger micro-batches,
+/// unless the options set a size or memory is limited.
 pub fn stepping(model: &Objective, train: &TrainOptions, bounded: bool, stage: usize) -> Objective {
     match train.micro_batch() {
         None if !bounded => model.for_stage(stage, train.batch_size),
@@ -106,7 +106,7 @@ pub fn stepping(model: &Objective, train: &TrainOptions, bounded: bool, stage: u
     }
 }
 
-/// Views of each training image.
+/// Number of views per training image.
 pub fn views(train: &TrainOptions) -> usize {
     match train.augment == Augment::default() {
         true => 1,

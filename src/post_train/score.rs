@@ -1,4 +1,4 @@
-//! A model before and after, on the same images.
+//! Scores of a model before and after training, on the same images.
 
 use super::flips::flips;
 use crate::checkpoint::Checkpoint;
@@ -19,13 +19,13 @@ use crate::train::result::{BeforeAfter, LayerBeforeAfter};
 use crate::vit::layers::layers;
 use crate::vit::{Config, Granularity, Layer};
 
-/// Logits of one split before and after.
+/// Logits on one split, before and after.
 pub type Pair = [Predictions; 2];
 
 /// Both models' logits on a split, if there is one.
 ///
 /// # Errors
-/// Images that cannot be read, or a model that cannot be run.
+/// Unreadable images, or a model that cannot be evaluated.
 pub fn predict(
     checkpoint: &Checkpoint,
     [before, after]: [&Objective; 2],
@@ -36,19 +36,19 @@ pub fn predict(
     Ok(Some([before.predict(&images)?, after.predict(&images)?]))
 }
 
-/// One model on one split: scores as the logits are and after the temperature, and their summary.
+/// Scores of one model on one split, without and with temperature scaling, and a summary.
 #[derive(Clone, Debug)]
 pub struct Side {
     /// At T = 1.
     pub raw: Scores,
-    /// At the temperatures.
+    /// At the fitted temperatures.
     pub calibrated: Scores,
-    /// Means and errors.
+    /// Means and standard errors.
     pub summary: Summary,
 }
 
 impl Side {
-    /// Scores a model at a temperature from elsewhere.
+    /// Scores a model at a given temperature.
     ///
     /// # Errors
     /// A split too small to be halved.
@@ -66,12 +66,12 @@ impl Side {
     }
 }
 
-/// Paired differences before − after: positive is better.
+/// Paired differences before − after; positive is better.
 #[derive(Clone, Copy, Debug)]
 pub struct Gains {
-    /// Of the NLL.
+    /// Difference of NLL.
     pub nll: Estimate,
-    /// Of the NLL after a temperature on either side.
+    /// Difference of NLL with temperature scaling on both sides.
     pub calibrated_nll: Estimate,
 }
 
@@ -79,7 +79,7 @@ impl Gains {
     /// Pairs two models image by image.
     ///
     /// # Errors
-    /// Scores of other images.
+    /// Scores of different images.
     pub fn of(before: &Side, after: &Side) -> std::result::Result<Self, EvaluateError> {
         Ok(Self {
             nll: paired(&before.raw.nll, &after.raw.nll)?,
@@ -88,8 +88,8 @@ impl Gains {
     }
 }
 
-/// Scores both models on a split. The temperature comes from V where that is another split, else from
-/// the split's own halves.
+/// Scores both models on a split. The temperature is fitted on V if that is another split, else
+/// cross-fitted on the split's halves.
 ///
 /// # Errors
 /// A split too small to be halved.
@@ -114,7 +114,8 @@ pub fn before_after(
     })
 }
 
-/// Both models' temperatures: from V where that is another split, else from the split's own halves.
+/// Both models' temperatures: fitted on V if that is another split, else cross-fitted on the
+/// split's halves.
 ///
 /// # Errors
 /// A split too small to be halved.
@@ -132,7 +133,7 @@ pub fn temperatures(own: &Pair, v: Option<&Pair>, seed: u64) -> Result<[Temperat
 
 /// The layers whose ΔL and κ are measured before and after: p, and u or its blocks.
 pub fn measured_again(config: &Config, recipe: &Recipe) -> Vec<Layer> {
-    // An update of many blocks is measured block by block, as diagnosis does.
+    // Measure an update of several blocks block by block, as diagnosis does.
     let within = |l: &Layer| l.tensors.iter().all(|i| recipe.update.tensors.contains(i));
     let blocks: Vec<Layer> =
         layers(config, Granularity::Block).into_iter().filter(within).collect();
@@ -145,7 +146,7 @@ pub fn measured_again(config: &Config, recipe: &Recipe) -> Vec<Layer> {
     wanted
 }
 
-/// ΔL and κ of p and u at w* and after, on V.
+/// ΔL and κ of p and u on V, at w* and after training.
 ///
 /// # Errors
 /// Those of diagnosing.
@@ -156,7 +157,7 @@ pub fn remeasure(
     context: &Context,
 ) -> Result<Vec<LayerBeforeAfter>> {
     let wanted = measured_again(&tuned.config, recipe);
-    // Both sides are summed in the same micro-batches.
+    // Both sides use the same micro-batches, so that sums are comparable.
     let untouched = Objective {
         micro_batch: tuned.micro_batch,
         checkpointing: tuned.checkpointing,

@@ -1,4 +1,4 @@
-//! A search for a recipe: recipes tried within a time and judged on V alone.
+//! Searches for a recipe: tries recipes within a time budget and compares them on V only.
 
 use super::PostTrainOptions;
 use super::resolve::resolve;
@@ -18,10 +18,10 @@ use serde_json::{Map, Value};
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-/// A recipe that a search tried, with its figures on V; these are missing where it came to nothing.
+/// A recipe that a search tried, with its metrics on V. They are missing if the run failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
-    /// As in [`MethodInfo`](crate::train::result::MethodInfo).
+    /// The name, as in [`MethodInfo`](crate::train::result::MethodInfo).
     pub method: String,
     /// p, if anything is perturbed.
     pub perturb: Option<String>,
@@ -31,22 +31,22 @@ pub struct Tried {
     pub learning_rate: f64,
     /// The weight decay.
     pub weight_decay: f64,
-    /// Epochs at most: those of the epoch with the least loss on V were kept.
+    /// Maximum number of epochs. The weights of the epoch with the lowest loss on V were kept.
     pub epochs: usize,
     /// Mean NLL on V.
     pub nll: Option<f64>,
-    /// The same after a temperature, cross-fitted on halves of V.
+    /// Mean NLL with a temperature cross-fitted on halves of V.
     pub calibrated_nll: Option<f64>,
     /// Paired difference of NLL, before − after.
     pub nll_gain: Option<Estimate>,
-    /// The same after a temperature on either side.
+    /// The same with temperature scaling on both sides.
     pub calibrated_nll_gain: Option<Estimate>,
-    /// Seconds that it took, the layers that it freezes among them if it was the first.
+    /// Run time in seconds. The first run of a group includes the frozen layers.
     pub seconds: f64,
 }
 
 impl Tried {
-    /// What a table calls it.
+    /// Its name in tables.
     pub fn name(&self) -> String {
         match &self.perturb {
             Some(p) => format!("{} {p} → {}", self.method, self.update),
@@ -54,7 +54,7 @@ impl Tried {
         }
     }
 
-    /// Whether it is plain SGD on `other`'s layer, with its settings.
+    /// Whether it is plain SGD on `other`'s layer, with the same settings.
     pub fn is_control_of(&self, other: &Tried) -> bool {
         let settings = |t: &Tried| {
             (t.update.clone(), t.learning_rate.to_bits(), t.weight_decay.to_bits(), t.epochs)
@@ -67,24 +67,24 @@ impl Tried {
 pub const HEADERS: [&str; 8] =
     ["recipe", "rate", "decay", "epochs", "NLL on V", "gain", "calibrated gain", "of its control"];
 
-/// What a search tried before the recipe of the report was chosen.
+/// What a search tried before it chose the report's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Search {
-    /// The time it was given.
+    /// The time budget.
     pub minutes: f64,
-    /// The time it took.
+    /// The time used.
     pub seconds: f64,
-    /// How many recipes it would have tried in any time.
+    /// Number of recipes the search would have tried without a time limit.
     pub recipes: usize,
-    /// Place of the chosen one in `tried`.
+    /// Index of the chosen recipe in `tried`.
     pub chosen: Option<usize>,
-    /// Every recipe, in order.
+    /// All tried recipes, in order.
     pub tried: Vec<Tried>,
 }
 
 impl Search {
-    /// A row for each of the `n` recipes with the largest calibrated gain, that of its control beside
-    /// it where this was tried, too.
+    /// One row for each of the `n` recipes with the largest calibrated gain, with the gain of its
+    /// control if that was tried.
     pub fn leading(&self, n: usize) -> Vec<[String; 8]> {
         let gain = |t: &Tried| t.calibrated_nll_gain.map_or(f64::NEG_INFINITY, |g| g.mean);
         let mut order: Vec<&Tried> = self.tried.iter().collect();
@@ -106,16 +106,16 @@ impl Search {
         order.into_iter().take(n).map(row).collect()
     }
 
-    /// Which recipe was taken, and whether its gain is one.
+    /// Which recipe was chosen, and whether its gain is significant.
     pub fn taken(&self) -> Option<String> {
         let taken = self.tried.get(self.chosen?)?;
         let gain = taken.calibrated_nll_gain?;
         let beyond = match gain.mean > 1.96 * gain.stderr.unwrap_or(0.0) {
-            true => "its gain on V beyond a temperature",
-            false => "beyond a temperature, V cannot tell its gain from 0",
+            true => "its gain on V after temperature scaling",
+            false => "after temperature scaling, its gain on V is not significant",
         };
         Some(format!(
-            "a search on V took {}, rate {}, decay {}, {} epochs; {beyond}: {}",
+            "a search on V chose {}, rate {}, decay {}, {} epochs; {beyond}: {}",
             taken.name(),
             taken.learning_rate,
             taken.weight_decay,
@@ -127,36 +127,38 @@ impl Search {
     /// How to read the first `shown` rows.
     pub fn sentence(&self, shown: usize) -> String {
         let shown = match self.tried.len() {
-            n if n > shown => format!(", the best {shown} by the calibrated gain shown"),
+            n if n > shown => format!(", the best {shown} by calibrated gain shown"),
             _ => String::new(),
         };
         format!(
-            "{} of {} recipes tried{shown}; gains are before − after on V, paired, where the best of many \
-             looks better than it is",
+            "{} of {} recipes tried{shown}; gains are paired differences on V, before − after; the best of \
+             many is optimistic",
             self.tried.len(),
             self.recipes
         )
     }
 }
 
-/// What a search found.
+/// The result of a search.
 pub struct Found {
-    /// The options of the best recipe, as if the user had named it.
+    /// The options of the best recipe, as if the user had set them.
     pub options: PostTrainOptions,
-    /// What was tried, for the report.
+    /// All tried recipes, for the report.
     pub search: Search,
 }
 
-/// Tries recipes for so many minutes, those first that take the fewest operations, and takes one by its
-/// losses on V. Of those that lower the loss after a temperature and do not raise the loss itself, the
-/// one that gains most after a temperature, and those within a standard error of its gain, are level: of
-/// these it takes the one of the least loss. Test images are not read.
+/// Tries recipes for a number of minutes, cheapest first, and chooses one by its losses on V. Test
+/// images are not read.
 ///
-/// `base` gives what the recipes share: batch size, precision, cache and so on; `given` are options of
-/// methods, for the methods that read them.
+/// Candidates lower the loss after temperature scaling and do not raise the loss before it. The
+/// candidate with the largest gain after temperature scaling, and all within one standard error of
+/// it, are tied. Of these, the one with the lowest loss is chosen.
+///
+/// `base` holds the options that all recipes share, such as batch size, precision and cache.
+/// `given` holds method options, used by the methods that read them.
 ///
 /// # Errors
-/// No training images, no V; no recipe that is better than the input; those of training.
+/// No training images or no V; no recipe better than the input; those of training.
 pub fn search(
     base: &PostTrainOptions,
     given: &Map<String, Value>,
@@ -168,15 +170,15 @@ pub fn search(
     base.train.check()?;
     base.cache.check()?;
     let mut roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
-    // What is chosen here must not have seen them.
+    // Test images must not influence the choice.
     roles.test = None;
     require(Role::Val, roles.val.as_ref())
-        .map_err(|e| Error::from(e).context("a search chooses on validation images"))?;
+        .map_err(|e| Error::from(e).context("a search needs validation images"))?;
     let candidates = candidates(base, given, checkpoint, context.seed)?;
     let runs: Vec<&Run> = candidates.iter().map(|(_, run)| run).collect();
     let budget = Duration::from_secs_f64(minutes * 60.0);
     context.info(&format!(
-        "search: up to {} recipes in {}, judged on V alone",
+        "search: up to {} recipes in {}, compared on V only",
         runs.len(),
         duration(budget.as_secs_f64())
     ));
@@ -188,7 +190,7 @@ pub fn search(
         let trials = Trials::new(checkpoint, &roles, None, context.seed)?;
         let status = |what: &str| task.status(what);
         trials.train(&runs, &status, &mut |place, trial| {
-            // The next is about as long as this one.
+            // Assume that the next run takes about as long as this one.
             let next = Duration::from_secs_f64(trial.seconds);
             tried.push(Tried::new(runs[place], &trial));
             places.push(place);
@@ -207,8 +209,8 @@ pub fn search(
     match chosen {
         Some(best) => Ok(Found { options: candidates[places[best]].0.clone(), search }),
         None => Err(Error::Refused(format!(
-            "none of {} recipes tried lowers the loss on V, before and after a temperature: nothing was \
-             written; give `search` more minutes, or leave the model as it is",
+            "none of {} recipes lowers the loss on V, before and after temperature scaling; nothing was \
+             written: give `search` more minutes, or keep the model unchanged",
             search.tried.len()
         ))),
     }
@@ -233,7 +235,7 @@ impl Tried {
     }
 }
 
-/// The place of the recipe to take; see [`search`].
+/// Index of the recipe to choose; see [`search`].
 fn best(tried: &[Tried]) -> Option<usize> {
     let sound: Vec<(usize, Estimate, Estimate)> = tried
         .iter()
@@ -247,7 +249,7 @@ fn best(tried: &[Tried]) -> Option<usize> {
     level.max_by(|(_, _, a), (_, _, b)| a.mean.total_cmp(&b.mean)).map(|(place, ..)| *place)
 }
 
-/// Every candidate with its run, those with the fewest operations first.
+/// All candidates with their runs, cheapest first.
 fn candidates(
     base: &PostTrainOptions,
     given: &Map<String, Value>,
@@ -269,14 +271,14 @@ fn candidates(
             keep: keep_or_default(options.keep, true),
             seed: options.train_seed.unwrap_or(seed),
         };
-        // Runs that freeze the same layers follow one another, from the head down.
+        // Group runs that freeze the same layers, starting at the head.
         all.push((Reverse(run.recipe.first_stage()), work, options, run));
     }
     all.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
     Ok(all.into_iter().map(|(_, _, options, run)| (options, run)).collect())
 }
 
-/// The method with those of the options that it reads; its layers stay.
+/// The method with the given options that it reads; its layers do not change.
 fn with_given(method: MethodOptions, given: &Map<String, Value>) -> Result<MethodOptions> {
     let name = method.name();
     let mut options: Map<String, Value> = Map::new();
@@ -289,7 +291,7 @@ fn with_given(method: MethodOptions, given: &Map<String, Value>) -> Result<Metho
     Ok(MethodOptions::new(name, &options)?)
 }
 
-/// A recipe before it is a [`Run`].
+/// A recipe before it is resolved to a [`Run`].
 struct Candidate {
     method: MethodOptions,
     lr: f64,
@@ -297,8 +299,8 @@ struct Candidate {
     epochs: usize,
 }
 
-/// What is tried: near the head, where a run is cheap, every combination of a few levels; below, one
-/// block at a time; at last all layers.
+/// The search grid. Near the head, where runs are cheap: all combinations of a few values. Below:
+/// one block at a time. Last: all layers.
 fn grid(config: &Config) -> Vec<Candidate> {
     let mut all = Vec::new();
     let mut add = |method: MethodOptions, [rates, decays]: [&[f64]; 2], epochs: &[usize]| {
@@ -338,7 +340,8 @@ fn grid(config: &Config) -> Vec<Candidate> {
 mod tests {
     use super::*;
 
-    /// A recipe of these gains: of the loss, and after a temperature with its standard error.
+    /// A recipe with these gains: in loss, and in loss after temperature scaling with its standard
+    /// error.
     fn tried(nll: f64, calibrated: f64, stderr: f64) -> Tried {
         let of = |mean, stderr| Some(Estimate { mean, stderr: Some(stderr) });
         Tried {
@@ -357,20 +360,20 @@ mod tests {
     }
 
     #[test]
-    fn of_recipes_that_are_level_after_a_temperature_the_least_loss_is_taken() {
+    fn chooses_the_lowest_loss_among_tied_recipes() {
         let top = tried(0.1, 0.03, 0.004);
         let level = tried(0.2, 0.027, 0.004);
         let behind = tried(0.5, 0.025, 0.004);
         assert_eq!(best(&[top.clone(), level, behind.clone()]), Some(1));
         assert_eq!(best(&[behind, top]), Some(1));
-        // Neither a loss that rises nor one that a temperature would lower as well.
+        // Skip recipes that raise the loss, or that gain nothing after temperature scaling.
         assert_eq!(best(&[tried(-0.1, 0.03, 0.1), tried(0.3, -0.01, 0.1)]), None);
         let nothing = Tried { nll_gain: None, ..tried(0.1, 0.1, 0.1) };
         assert_eq!(best(&[nothing]), None);
     }
 
     #[test]
-    fn what_was_taken_is_told_with_what_is_known_of_it() {
+    fn names_the_chosen_recipe_and_its_gain() {
         let told = |t: Tried| {
             let search =
                 Search { minutes: 1.0, seconds: 1.0, recipes: 2, chosen: Some(0), tried: vec![t] };
@@ -378,9 +381,9 @@ mod tests {
         };
         let established = told(tried(0.1, 0.03, 0.004));
         assert!(
-            established.starts_with("a search on V took sgd → norm, rate 0.1, decay 0, 3 epochs;")
+            established.starts_with("a search on V chose sgd → norm, rate 0.1, decay 0, 3 epochs;")
         );
         assert!(established.ends_with("0.0300 ± 0.0040"), "{established}");
-        assert!(told(tried(0.1, 0.003, 0.004)).ends_with("from 0: 0.0030 ± 0.0040"));
+        assert!(told(tried(0.1, 0.003, 0.004)).ends_with("is not significant: 0.0030 ± 0.0040"));
     }
 }

@@ -1,4 +1,4 @@
-//! A run of post-training, from its options to the judged, saved and measured result.
+//! A post-training run, from its options to the judged, saved and evaluated result.
 
 use super::destination::{Destination, Place};
 use super::figures::Figures;
@@ -46,13 +46,13 @@ pub struct PostTrainSession {
     pub checkpoint: Checkpoint,
     /// The data sets.
     pub data: Data,
-    /// Which of their images train, validate and test.
+    /// Which of their images are for training, validation and test.
     pub roles: Roles,
     /// The training images.
     pub train: Split,
-    /// The same as the model takes them.
+    /// The training images as model input.
     pub images: Pixels,
-    /// The training images as epochs show them.
+    /// The training images as epochs see them.
     pub views: Vec<Pixels>,
     /// Whether activations are rounded to bf16.
     pub half: bool,
@@ -64,70 +64,69 @@ pub struct PostTrainSession {
     pub recipe: Recipe,
     /// Where the layers come from.
     pub chosen_by: String,
-    /// What every method shares.
+    /// Settings that all methods share.
     pub settings: Settings,
-    /// Where the result goes.
+    /// Where the result is written.
     pub destination: Destination,
-    /// Without a diagnosis, the one that choosing the layers would take.
+    /// In a dry run, the forecast of the diagnosis that would choose the layers.
     pub diagnosis_ahead: Option<Part>,
-    /// Seed of everything random but training.
+    /// Seed of everything random except training.
     pub seed: u64,
 }
 
-/// What training gave.
+/// The result of training.
 pub struct Trained {
-    /// The weights kept, and how the epochs went.
+    /// The selected weights and the history of epochs.
     pub outcome: Outcome,
-    /// Validation images that epochs were watched on.
+    /// Number of validation images that epochs were watched on.
     pub watched: Option<usize>,
     /// Where the frozen layers' activations were kept.
     pub cache: CacheInfo,
-    /// What a reader should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
-    /// Peak memory of the process when training ended, MiB.
+    /// Peak memory of the process at the end of training, MiB.
     pub peak_mib: Option<u64>,
 }
 
-/// What a run came to: judged, saved, measured.
+/// The result of a run: judged, saved and evaluated.
 pub struct PostTrained {
-    /// How the epochs went.
+    /// The history of epochs.
     pub outcome: Outcome,
     /// Where the frozen layers' activations were kept.
     pub cache: CacheInfo,
-    /// The method, as it was done.
+    /// The method that was used.
     pub method: MethodInfo,
-    /// Which weights were kept, and how they were judged.
+    /// Which weights were selected, and how they were judged.
     pub selection: Selection,
-    /// Why nothing was written, if nothing was.
+    /// Why nothing was written, if so.
     pub refusal: Option<String>,
     /// The file that was written.
     pub output: Option<Output>,
-    /// Figures before and after.
+    /// Metrics before and after.
     pub figures: Figures,
-    /// Why there are no figures, though the file was written.
+    /// Why there are no metrics although the file was written.
     pub failure: Option<Error>,
-    /// Peak memory of the process when training ended, MiB.
+    /// Peak memory of the process at the end of training, MiB.
     pub training_peak_mib: Option<u64>,
-    /// Damaged image files that were used as they decode.
+    /// Damaged image files that were used as far as they decode.
     pub damaged: Vec<DamagedFile>,
-    /// What a reader should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// How much is found out before a run.
+/// What is measured before a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preview {
     /// Nothing.
     None,
     /// A forecast.
     Forecast,
-    /// A forecast, and then nothing more: no diagnosis is made, head and last block stand in for its
-    /// plan.
+    /// Only a forecast. No diagnosis is made; head and last block stand in for its plan.
     DryRun,
 }
 
 impl PostTrainSession {
-    /// Opens and checks everything, and chooses the layers, by a diagnosis if need be.
+    /// Opens and checks everything, and chooses the layers, by a diagnosis if needed.
     ///
     /// # Errors
     /// Anything that keeps training from starting.
@@ -146,13 +145,13 @@ impl PostTrainSession {
         roles.notes.iter().for_each(|note| context.note(note));
         let train = require(Role::Train, roles.train.as_ref())?.clone();
         if options.keep == Some(Keep::Best) && roles.val.is_none() {
-            let text = "`keep` best: expected validation images, found none; give `val_data`, or \
-                        `keep` last";
+            let text = "`keep` best: expected validation images, found none; set `val_data`, or set \
+                        `keep` to last";
             return Err(options::Error::Conflict(text.into()).into());
         }
         let keep = keep_or_default(options.keep, roles.val.is_some());
         let settings = settings(&options.train, keep, options.train_seed.unwrap_or(context.seed));
-        // Before a diagnosis and the frozen layers take their time.
+        // Fail before the diagnosis and the frozen layers run.
         let steps = Batches::new(train.len(), settings.batch, 0, "B")?.per_epoch();
         Schedule::over(settings.schedule, settings.learning_rate, 0.0, settings.epochs, steps)?;
         let model = configured(&objective(&checkpoint, DType::F32)?, &options.train);
@@ -164,7 +163,7 @@ impl PostTrainSession {
         };
         let ahead = RefCell::new(None);
         let plan = || {
-            let none = "there are no validation images to make a plan on: give `val_data`, or \
+            let none = "there are no validation images to make a plan on: set `val_data`, or \
                         `perturb` and `update`";
             let session = diagnosis.as_ref().ok_or_else(|| Error::Missing(none.into()))?;
             planned(session, options.memory_mib, preview, context, &ahead)
@@ -172,7 +171,7 @@ impl PostTrainSession {
         let report = options.plan.as_deref();
         let resolved = resolve(&options.method, report, &checkpoint, &roles.val_origin, &plan)?;
         let Resolved { mut recipe, mut chosen_by } = resolved;
-        // The training set has no more.
+        // B′ cannot be larger than the training set.
         recipe.perturbation_batch = recipe.perturbation_batch.min(train.len());
         let diagnosis_ahead = ahead.into_inner();
         if diagnosis_ahead.is_some() {
@@ -199,12 +198,12 @@ impl PostTrainSession {
         })
     }
 
-    /// Validation images that epochs are watched on, if there are any.
+    /// Number of validation images that epochs are watched on, if there are any.
     pub fn watched(&self) -> Option<usize> {
         self.diagnosis.as_ref().map(|s| s.validation.len().min(WATCHED))
     }
 
-    /// The model as steps use it: they go no further down than the recipe's lowest layer.
+    /// The model for training steps, which start at the recipe's lowest layer.
     pub fn stepping(&self) -> Objective {
         let bounded = self.options.memory_mib.is_some();
         stepping(&self.model, &self.options.train, bounded, self.recipe.first_stage())
@@ -216,8 +215,8 @@ impl PostTrainSession {
         Prefix::new(&self.model, views, self.recipe.first_stage(), self.half)
     }
 
-    /// Where their activations are to be kept, with so many bytes of memory; without it as many as the
-    /// options say.
+    /// Where activations are kept, given a number of bytes of memory. Default: the number from the
+    /// options.
     ///
     /// # Errors
     /// Those of [`frozen::plan`].
@@ -226,7 +225,7 @@ impl PostTrainSession {
         Ok(frozen::plan(cache, &self.prefix(), ram.unwrap_or(cache.ram_bytes()))?)
     }
 
-    /// Images in a view such as training has.
+    /// Images in the same kind of view as in training.
     ///
     /// # Errors
     /// Those of [`Pixels::view`].
@@ -236,7 +235,7 @@ impl PostTrainSession {
         Ok(if plain { images } else { images.view(augment, self.seed, 0)? })
     }
 
-    /// How training images are augmented, if they are.
+    /// How training images are augmented, if at all.
     pub fn augmentation(&self) -> Option<Augmentation> {
         let augment = self.options.train.augment;
         let (text, views) = (augment.to_string(), self.views.len());
@@ -244,7 +243,7 @@ impl PostTrainSession {
         (augment != Augment::default()).then_some(told)
     }
 
-    /// What the file of a view says of itself.
+    /// Description stored in the file of a view.
     pub fn about(&self, view: usize) -> About {
         About {
             model: self.checkpoint.path.display().to_string(),
@@ -256,7 +255,7 @@ impl PostTrainSession {
         }
     }
 
-    /// What is about to be done, in words.
+    /// One sentence on what the run will do.
     ///
     /// # Errors
     /// Those of [`method_info`].
@@ -279,7 +278,7 @@ impl PostTrainSession {
         ))
     }
 
-    /// What a report says of the method.
+    /// The method, for reports.
     ///
     /// # Errors
     /// Those of [`method_info`].
@@ -287,16 +286,16 @@ impl PostTrainSession {
         method_info(&self.recipe, &self.model.config, self.chosen_by.clone())
     }
 
-    /// Forecasts the run. Under a bound on memory, lowers the micro-batch and gives up keeping
-    /// activations until the whole is within it. `began` is how many seconds have passed already.
+    /// Forecasts the run. With a memory limit, lowers the micro-batch size and stops keeping
+    /// activations until the total fits. `began` is the number of seconds already spent.
     ///
     /// # Errors
-    /// Those of evaluating the model; a bound that cannot be kept.
+    /// Those of evaluating the model; a limit that cannot be met.
     pub fn outlook(&mut self, began: f64, context: &Context) -> Result<Outlook> {
         super::forecast::outlook(self, began, context)
     }
 
-    /// Runs the frozen layers, unless their activations are there or are not to be kept, then the
+    /// Runs the frozen layers, unless their activations are cached or not to be kept, and then the
     /// epochs.
     ///
     /// # Errors
@@ -337,12 +336,12 @@ impl PostTrainSession {
         Ok(Trained { outcome, watched: few, cache, notes, peak_mib: memory::peak_mib() })
     }
 
-    /// Trains, judges the result on all of V, saves it unless it is refused, and measures what was
-    /// saved. `dump` is where the tuned model's logits on test go.
+    /// Trains, judges the result on all of V, saves it unless it is refused, and evaluates what was
+    /// saved. `dump` is the path for the tuned model's logits on test.
     ///
     /// # Errors
-    /// Anything that keeps the model from being trained or saved. A result that is refused is no error:
-    /// the outcome says so.
+    /// Anything that keeps the model from being trained or saved. A refused result is not an error;
+    /// see [`PostTrained::refusal`].
     pub fn run(
         &self,
         plan: &CachePlan,
@@ -350,12 +349,12 @@ impl PostTrainSession {
         context: &Context,
     ) -> Result<PostTrained> {
         if dump.is_some() && self.roles.test.is_none() {
-            let text = "`dump` writes logits on test, and there is no test split: give `test_data`";
+            let text = "`dump` writes logits on test, but there is no test split: set `test_data`";
             return Err(Error::Missing(text.into()));
         }
         let trained = self.train(plan, context)?;
         let (stored, overflow) = as_stored(&self.checkpoint, &trained.outcome.weights)?;
-        // Whatever it was trained in, it is judged as it will be used.
+        // Judge the model in f32, as it will be used, whatever precision it was trained in.
         let exact = self.model.exact();
         let tuned = exact.at(stored.unwrap_or_else(|| self.model.weights.clone()));
         let judged = judge(
@@ -383,7 +382,7 @@ impl PostTrainSession {
             super::figures::figures(self, &tuned, &judged, saved.is_some(), dump, context);
         let (figures, failure) = match figures {
             Ok(figures) => (figures, None),
-            // What was written stays written, and the report says so.
+            // The file is already written, so record the error in the report.
             Err(error) if saved.is_some() => (Figures::default(), Some(error)),
             Err(error) => return Err(error),
         };
@@ -394,12 +393,15 @@ impl PostTrainSession {
         notes.extend(figures.temperature_notes());
         let damaged = self.data.damaged();
         notes.extend(damage_note(&damaged));
-        notes.extend(failure.iter().map(|error| format!("there are no figures: {}", full(error))));
+        notes.extend(failure.iter().map(|error| format!("there are no metrics: {}", full(error))));
         if let (Some(path), None) = (dump, &saved) {
-            notes.push(format!("{}: not written, since no checkpoint was", path.display()));
+            notes.push(format!(
+                "{}: not written, because no checkpoint was written",
+                path.display()
+            ));
         }
         if self.roles.test.is_none() {
-            notes.push("there is no test split, so there are no final figures".into());
+            notes.push("there is no test split, so there are no final metrics".into());
         }
         Ok(PostTrained {
             outcome: trained.outcome,
@@ -431,11 +433,11 @@ impl PostTrainSession {
         self.destination.save(&self.checkpoint, &trained.outcome.weights, &provenance)
     }
 
-    /// The weights of the file that was written, as any program will find them.
+    /// The weights of the written file, read as any program would.
     fn read_back(&self, saved: &Saved) -> Result<crate::vit::Weights> {
         let path = saved.path.display().to_string();
         let again = Checkpoint::open(&saved.path, &self.checkpoint.loaded_with);
-        let context = || format!("{path} was written, but cannot be read back");
+        let context = || format!("{path} was written but cannot be read back");
         Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }
 }
@@ -454,8 +456,8 @@ fn full(error: &Error) -> String {
     text
 }
 
-/// The plan of a diagnosis made now. In a dry run only its forecast is made, and head and last block
-/// stand in for what it would find.
+/// The plan from a diagnosis made now. A dry run only forecasts the diagnosis; head and last block
+/// stand in for its plan.
 fn planned(
     session: &DiagnoseSession,
     memory_mib: Option<f64>,
@@ -466,8 +468,8 @@ fn planned(
     let config = &session.objective.config;
     let all = layers(config, Granularity::Block);
     context.note(
-        "neither options nor a plan name every layer, so a diagnosis chooses them first; `perturb` and \
-         `update`, or for the method sgd `update` alone, leave it out",
+        "neither the options nor a plan name the layers, so a diagnosis chooses them first; to skip it, \
+         set `perturb` and `update` (for the method sgd, only `update`)",
     );
     let mut session = session.at(session.objective.clone());
     let mut part = None;

@@ -1,4 +1,4 @@
-//! Many training runs from one checkpoint. What does not depend on the run is computed once.
+//! Many training runs from one checkpoint. Work that does not depend on the run is done once.
 
 use super::frozen::{FrozenLayers, view_name};
 use super::run::{Run, stepping};
@@ -19,37 +19,37 @@ use crate::vit::stage_name;
 use candle_core::DType;
 use std::time::Instant;
 
-/// What a run came to.
+/// The result of one run.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// The epoch whose weights were kept, from 1; 0 means the weights at the start.
+    /// The epoch whose weights were selected, from 1; 0 means the initial weights.
     pub selected_epoch: usize,
-    /// Every finished epoch, in order.
+    /// All finished epochs, in order.
     pub epochs: Vec<Epoch>,
-    /// Why it was stopped, or why its result has no figures.
+    /// Why the run was stopped, or why its result has no metrics.
     pub stopped: Option<String>,
-    /// Images of V that epochs were watched on.
+    /// Number of images of V that epochs were watched on.
     pub watched_images: usize,
     /// Loss on them before training.
     pub watched_before: Option<f64>,
-    /// Figures on V; nothing where the result has none.
+    /// Metrics on V; `None` if the result has none.
     pub val: Option<Compared>,
-    /// Figures on test, if it was read.
+    /// Metrics on test, if it was read.
     pub test: Option<Compared>,
-    /// Seconds it took. The first run of a group pays for the frozen layers.
+    /// Run time in seconds. The first run of a group includes the frozen layers.
     pub seconds: f64,
 }
 
-/// A model before and after training on one split.
+/// A model before and after training, on one split.
 #[derive(Clone, Debug)]
 pub struct Compared {
     /// At w*.
     pub before: Summary,
     /// After training.
     pub after: Summary,
-    /// Paired difference of NLL, before − after: positive is better.
+    /// Paired difference of NLL, before − after; positive is better.
     pub nll_gain: Estimate,
-    /// The same after a temperature on either side.
+    /// The same with temperature scaling on both sides.
     pub calibrated_nll_gain: Estimate,
 }
 
@@ -60,21 +60,21 @@ pub struct Trials<'a> {
     model: Objective,
     train: Pixels,
     watched: Pixels,
-    /// V, then test if it is to be read.
+    /// V, followed by test if it is read.
     judges: Vec<Pixels>,
     before: Vec<Side>,
-    /// Positions of the half of V whose temperature the other half is scored at.
+    /// Indices of one half of V; its temperature scores the other half.
     half: Vec<usize>,
 }
 
-/// What is done with a finished run, by its place among the runs; whether to go on.
+/// Called with the index and result of each finished run. Returns whether to continue.
 pub type Finished<'f> = dyn FnMut(usize, Trial) -> Result<bool> + 'f;
 
 impl<'a> Trials<'a> {
-    /// Takes the model's logits on V, and on `test` if that is to be read.
+    /// Computes the model's logits on V, and on `test` if given.
     ///
     /// # Errors
-    /// No training images or no V; images that cannot be read; logits that are not finite.
+    /// No training images or no V; unreadable images; non-finite logits.
     pub fn new(
         checkpoint: &'a Checkpoint,
         roles: &Roles,
@@ -97,8 +97,9 @@ impl<'a> Trials<'a> {
         Ok(Self { checkpoint, seed, model, train, watched, judges, before, half })
     }
 
-    /// Trains run by run, those together that share their frozen layers. `status` hears what is going
-    /// on; `finished` has each run's place and result, and says whether to go on.
+    /// Trains all runs. Runs that share their frozen layers are trained in one group. `status`
+    /// receives progress texts; `finished` receives each run's index and result, and returns
+    /// whether to continue.
     ///
     /// # Errors
     /// Those of training and of `finished`.
@@ -124,7 +125,7 @@ impl<'a> Trials<'a> {
         Ok(())
     }
 
-    /// Trains runs that share their frozen layers; whether to go on.
+    /// Trains runs that share their frozen layers. Returns whether to continue.
     fn group(
         &self,
         runs: &[&Run],
@@ -180,14 +181,14 @@ impl<'a> Trials<'a> {
             Event::Epoch(e) if e.epoch < epochs => {
                 status(&format!("{called}, epoch {} of {epochs}", e.epoch + 1));
             }
-            Event::Epoch(_) => status(&format!("{called}, its figures")),
+            Event::Epoch(_) => status(&format!("{called}, evaluation")),
             Event::Step(_) => {}
         };
         super::train(model, &run.recipe, source, Some(watched), &settings, &mut tell)
     }
 
-    /// What the layers below `stage` make of V and of test, if that takes no more than `ram` bytes: all
-    /// runs that freeze these layers then begin there. The bits are the same.
+    /// The outputs of the layers below `stage` for V and test, if they need at most `ram` bytes.
+    /// All runs that freeze these layers then start from them. The results are bit-identical.
     fn frozen_judges(&self, stage: usize, ram: u64) -> Result<Vec<Option<Activations>>> {
         let bytes =
             |images: &Pixels| Prefix::new(&self.model, vec![images], stage, false).layout().bytes();
@@ -198,9 +199,9 @@ impl<'a> Trials<'a> {
         self.judges.iter().map(held).collect()
     }
 
-    /// How training went, and the result, as it would be stored, beside the start. V is scored at the
-    /// temperatures of its halves, test at V's. Logits that are not finite are a result, if a useless
-    /// one: it has no figures, but a reason.
+    /// The training history and the result, as it would be stored, compared with the start. V is
+    /// scored at temperatures cross-fitted on its halves, test at V's. A result with non-finite
+    /// logits has no metrics but a reason.
     fn judge(
         &self,
         outcome: Outcome,
@@ -249,7 +250,7 @@ impl<'a> Trials<'a> {
     }
 }
 
-/// V at the temperatures of its halves, the others at V's.
+/// V at temperatures cross-fitted on its halves, the others at V's.
 fn sides(logits: &[Predictions], half: &[usize]) -> Result<Vec<Side>> {
     let Some((v, others)) = logits.split_first() else { return Ok(Vec::new()) };
     let on_v = Side::new(v, Temperature::CrossFitted(half));

@@ -1,4 +1,4 @@
-//! The training runs that a `[[bench]]` asks for.
+//! The training runs of a `[[bench]]`.
 
 use super::file::Bench;
 use super::problem::{Problem, Text, plain, refused, table};
@@ -16,19 +16,19 @@ use crate::vit::{Granularity, Layer};
 use serde_json::{Map, Value as Json};
 use toml::{Spanned, Value};
 
-/// Runs of one `[[bench]]` on one model at most: more would be a mistake in the file.
+/// Maximum number of runs of one `[[bench]]` on one model. More are probably a mistake in the file.
 const MOST: usize = 1_000_000;
 
-/// One combination of a grid's values.
+/// One combination of the grid's values.
 struct Combination {
     train: TrainOptions,
     cache: CacheOptions,
     keep: Option<Keep>,
-    /// Options of some methods.
+    /// Options of specific methods.
     rest: Map<String, Json>,
 }
 
-/// Whether a `[[bench]]` asks for this pair.
+/// Whether a `[[bench]]` includes this pair.
 ///
 /// # Errors
 /// A name that the file does not define.
@@ -42,9 +42,9 @@ pub fn wants(setup: &Setup, bench: &Bench, pair: Pair) -> Result<bool, Problem> 
             Some(name) => Err(setup.text.problem(
                 name.span(),
                 what,
-                format!("names among {}", known.join(", ")),
+                format!("names from {}", known.join(", ")),
                 format!("`{}`", name.as_ref()),
-                "correct it, or leave the list out to take all",
+                "correct it, or omit the list to use all",
             )),
             None => Ok(asked.iter().any(|name| name.as_ref() == known[at])),
         }
@@ -53,11 +53,11 @@ pub fn wants(setup: &Setup, bench: &Bench, pair: Pair) -> Result<bool, Problem> 
     Ok(among("data", &bench.data, &data, pair.data)? && model)
 }
 
-/// Every run that a `[[bench]]` asks for on one checkpoint, controls left out: seed by seed, setting by
-/// setting, method by method, layers by layers.
+/// All runs of a `[[bench]]` on one checkpoint, without controls. Nested by seed, setting, method
+/// and layers.
 ///
 /// # Errors
-/// [`Problem`]: options that make no sense, or layers that the model does not have.
+/// [`Problem`]: invalid options, or layers that the model does not have.
 pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec<Run>> {
     let methods = methods(setup, bench)?;
     let combinations = combinations(setup, bench, &methods)?;
@@ -101,7 +101,7 @@ fn too_many(setup: &Setup, bench: &Bench, found: usize) -> Result<(), Problem> {
     }
     let (at, found) = (bench.name.span(), format!("{found} or more"));
     let expected = format!("at most {MOST} runs of a model");
-    Err(setup.text.problem(at, "[[bench]]", expected, found, "ask for fewer combinations"))
+    Err(setup.text.problem(at, "[[bench]]", expected, found, "reduce the combinations"))
 }
 
 fn methods(setup: &Setup, bench: &Bench) -> Result<Vec<MethodName>, Problem> {
@@ -109,7 +109,7 @@ fn methods(setup: &Setup, bench: &Bench) -> Result<Vec<MethodName>, Problem> {
         MethodName::named(name.as_ref()).ok_or_else(|| {
             let all: Vec<&str> = MethodName::ALL.iter().map(|m| m.name()).collect();
             let (at, found) = (name.span(), format!("`{}`", name.as_ref()));
-            setup.text.problem(at, "methods", all.join(", "), found, "choose among these")
+            setup.text.problem(at, "methods", all.join(", "), found, "choose from these")
         })
     };
     bench.methods.iter().map(method).collect()
@@ -130,8 +130,14 @@ fn combinations(
     ] {
         if grid.contains_key(key) {
             let (at, found) = (bench.grid.span(), format!("`{key}`"));
-            let remedy = format!("write {instead} beside the grid");
-            return Err(setup.text.problem(at, "grid", "options of every run", found, remedy));
+            let remedy = format!("write {instead} outside the grid");
+            return Err(setup.text.problem(
+                at,
+                "grid",
+                "training or method options",
+                found,
+                remedy,
+            ));
         }
     }
     let mut all: Vec<Map<String, Json>> = vec![Map::new()];
@@ -156,7 +162,8 @@ fn combinations(
     all.into_iter().map(|given| read(given).map_err(refused)).collect()
 }
 
-/// Options read from a combination; each must concern all runs or one of the methods.
+/// Parses the options of a combination. Each must apply to all runs or to at least one of the
+/// methods.
 fn combination(
     mut given: Map<String, Json>,
     methods: &[MethodName],
@@ -178,13 +185,13 @@ fn combination(
     }
 }
 
-/// The layers that a method is tried on.
+/// The layers to use a method on.
 struct Layers {
     perturb: Option<String>,
     update: Option<String>,
 }
 
-/// A method on these layers, with those of the options that it reads.
+/// A method on these layers, with the options that it reads.
 fn method(
     name: MethodName,
     rest: &Map<String, Json>,
@@ -222,7 +229,7 @@ fn places(
     }
 }
 
-/// p and u of PoL: the pairs that are listed, or all, p = u among them.
+/// p and u of PoL: the listed pairs, or all pairs, including p = u.
 fn pairs(
     setup: &Setup,
     bench: &Bench,
@@ -230,9 +237,8 @@ fn pairs(
 ) -> Result<Vec<(String, String)>, Problem> {
     let expected = "\"all\", or pairs such as [[\"head\", \"norm\"]], p first";
     let text: &Text = &setup.text;
-    let wrong = |at, found| {
-        text.problem(at, "pairs of pol", expected, found, "say which layers PoL is tried on")
-    };
+    let wrong =
+        |at, found| text.problem(at, "pairs of pol", expected, found, "list the layers for PoL");
     let Some(given) = &bench.pairs else { return Err(wrong(bench.name.span(), "none".to_owned())) };
     match given.as_ref() {
         Value::String(all) if all == "all" => {

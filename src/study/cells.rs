@@ -1,4 +1,4 @@
-//! The cells of a study: what each is called and how it is computed.
+//! The cells of a study: their names and how they are computed.
 
 use super::setup::{Pair, Setup};
 use super::{Plan, Planned, SCHEMA, Share, evaluation, runs};
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 /// A cell.
 pub struct Cell {
-    /// Its name and settings.
+    /// Name and settings.
     pub planned: Planned,
     /// How it is computed.
     pub job: Job,
@@ -19,18 +19,18 @@ pub struct Cell {
 /// How a cell is computed.
 #[derive(Clone, Debug)]
 pub enum Job {
-    /// A split as it is, or shifted.
+    /// Evaluation on a split, shifted or not.
     Evaluate {
         /// Model and data.
         pair: Pair,
         /// The shift.
         shift: Option<CellShift>,
     },
-    /// Images of another kind.
+    /// Evaluation on images of another kind.
     Ood {
         /// Model and data.
         pair: Pair,
-        /// Place of the other images in the file.
+        /// Index of these images in the file.
         set: usize,
     },
     /// ΔL and κ of every layer.
@@ -50,9 +50,9 @@ pub enum Job {
 /// One corruption at one severity.
 #[derive(Clone, Copy, Debug)]
 pub struct CellShift {
-    /// Place in the file's list.
+    /// Index in the file's list.
     pub asked: usize,
-    /// Which.
+    /// The corruption.
     pub corruption: Corruption,
     /// 1 to 5.
     pub severity: usize,
@@ -70,10 +70,10 @@ impl Job {
     }
 }
 
-/// All cells, in the study's order: model by model, data set by data set.
+/// All cells, in the study's order: by model, then by data set.
 ///
 /// # Errors
-/// Anything wrong with a checkpoint or with images: all are opened now, before any work.
+/// Anything wrong with a checkpoint or with images. All are opened now, before any work.
 pub fn all(setup: &Setup, context: &Context) -> Result<Vec<Cell>> {
     let (mut cells, mut told) = (Vec::new(), BTreeSet::new());
     let pairs: Vec<Pair> = setup.pairs().collect();
@@ -97,7 +97,7 @@ pub fn all(setup: &Setup, context: &Context) -> Result<Vec<Cell>> {
     Ok(cells)
 }
 
-/// The plan of these cells, as the folder of this share of them has it.
+/// The plan of these cells, for the folder of this share.
 pub fn plan(cells: &[Cell], share: Share) -> Plan {
     let cells = cells.iter().map(|cell| cell.planned.clone()).collect();
     let shard = (share != Share::default()).then(|| share.to_string());

@@ -1,4 +1,4 @@
-//! The cell of a model's diagnosis.
+//! The diagnosis cell of a model.
 
 use super::setup::Opened;
 use crate::diagnose::Options;

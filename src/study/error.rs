@@ -1,4 +1,4 @@
-//! What can be wrong with a study's files.
+//! Errors of a study's files.
 
 use std::io;
 use std::io::ErrorKind::{NotADirectory, NotFound};
@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 /// Result of this module.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can be wrong with a study's files.
+/// Errors of a study's files.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The system refuses.
-    #[error("{}: cannot {task}: {source}; choose a folder where you may read and write",
+    /// An I/O error.
+    #[error("{}: cannot {task}: {source}; choose a readable and writable folder",
         .path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What was tried.
+        /// The attempted operation.
         task: &'static str,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A study file that cannot be read.
@@ -26,11 +26,11 @@ pub enum Error {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A checkpoint that is no longer the one that was planned with.
-    #[error("{}: it has changed since the study began: its SHA-256 is {now} now; start the study again",
+    /// A checkpoint that changed after planning.
+    #[error("{}: the checkpoint has changed since the study began; its SHA-256 is now {now}; restart the study",
         .path.display())]
     Changed {
         /// The checkpoint.
@@ -38,50 +38,50 @@ pub enum Error {
         /// Its SHA-256.
         now: String,
     },
-    /// A folder that no study wrote.
-    #[error("{}: expected a folder of a study, found {found}; pass a folder that `planish study` wrote",
+    /// A folder that is not a study's.
+    #[error("{}: expected a study folder, found {found}; pass a folder that `planish study` wrote",
         .path.display())]
     NoStudy {
         /// The folder.
         path: PathBuf,
-        /// What is there.
+        /// What was found.
         found: String,
     },
-    /// Parts that do not make up the whole.
+    /// Parts that do not cover the whole study.
     #[error(
-        "{missing} of {cells} cells are in none of these folders: {places}; compute them by \
-        `planish study` and pass their folders too, or pass --partial to join what there is"
+        "{missing} of {cells} cells are in none of these folders: {places}; compute them with \
+        `planish study` and pass their folders too, or set `partial` to merge an incomplete study"
     )]
     Missing {
-        /// Cells that are missing.
+        /// Number of missing cells.
         missing: usize,
-        /// Cells that the study wants.
+        /// Number of cells in the study.
         cells: usize,
-        /// Their positions from 1, with the shards that they are of where those are known.
+        /// Their positions from 1, with their shards if known.
         places: String,
     },
-    /// A line or file is not what this build writes.
+    /// A line or file that this build did not write.
     #[error("{}, line {line}: expected {expected}, found {found}; {remedy}", .path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// From 1.
         line: usize,
-        /// What should be there.
+        /// What was expected.
         expected: String,
-        /// What is there.
+        /// What was found.
         found: String,
         /// What to do.
         remedy: &'static str,
     },
-    /// Another process writes the study.
-    #[error("{}: another planish process is writing this study; wait for it, or give every process \
-        a folder of its own with --out and join them with `planish merge`", .path.display())]
+    /// Another process is writing the study.
+    #[error("{}: another planish process is writing this study; wait for it, or give each process \
+        its own folder with `out` and join them with `planish merge`", .path.display())]
     Locked {
         /// The log.
         path: PathBuf,
     },
-    /// Two logs disagree on a cell.
+    /// Two logs disagree about a cell.
     #[error("cell {cell}: {figure} is {found_a} in {} and {found_b} in {}; one of the two was \
         computed by another build or on another kind of machine: delete its line there and compute \
         it again", .a.display(), .b.display())]
@@ -99,7 +99,7 @@ pub enum Error {
         /// Its value.
         found_b: String,
     },
-    /// A cell came out differently when it was computed again.
+    /// A cell had a different result when computed again.
     #[error("cell {cell}: {figure} was {before} and is {now}: another build or another kind of machine \
         computed it; delete its line in {} and run the study again", .folder.display())]
     Recomputed {
@@ -114,8 +114,8 @@ pub enum Error {
         /// The study's folder.
         folder: PathBuf,
     },
-    /// Two folders belong to different studies.
-    #[error("{} and {} are of two studies: {what}; merge folders of one study file, run on the same \
+    /// Two folders from different studies.
+    #[error("{} and {} belong to different studies: {what}; merge folders of one study file, run on the same \
         checkpoints and images", .a.display(), .b.display())]
     OtherStudy {
         /// One plan.
@@ -130,7 +130,7 @@ pub enum Error {
     Csv {
         /// The table.
         table: &'static str,
-        /// What the writer says.
+        /// The CSV writer's error.
         source: csv::Error,
     },
 }
@@ -140,13 +140,13 @@ impl Error {
         move |source| Error::Io { path: path.into(), task, source }
     }
 
-    /// The same of a file that every study's folder has.
+    /// The same for a file that every study folder has.
     pub(super) fn of_study(path: &Path, task: &'static str) -> impl FnOnce(io::Error) -> Error {
         move |source| match (source.kind(), path.parent(), path.file_name()) {
             (NotFound | NotADirectory, Some(folder), Some(name)) => Error::NoStudy {
                 path: folder.into(),
                 found: match folder.is_dir() {
-                    true => format!("one without {}", name.display()),
+                    true => format!("a folder without {}", name.display()),
                     false if folder.exists() => "a file".into(),
                     false => "nothing".into(),
                 },

@@ -1,4 +1,4 @@
-//! Cells that measure a model as it is.
+//! Cells that evaluate a model as it is.
 
 use super::cells::{Cell, CellShift, Job};
 use super::setup::{Opened, Pair, Setup};
@@ -13,10 +13,10 @@ use crate::session::evaluate::{Evaluated, evaluate, other_images};
 use crate::shift::{measure, others, preprocessing};
 use serde_json::{Map, Value, json};
 
-/// The cells of a pair: its split as it is, each shift, each set of other images.
+/// The cells of a pair: its unmodified split, each shift, each set of other images.
 ///
 /// # Errors
-/// Images that cannot be read.
+/// Unreadable images.
 pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> Result<Vec<Cell>> {
     let Opened { checkpoint, data: sources, roles } = opened;
     let split = sources.split(setup.file.data[pair.data].split.as_deref())?;
@@ -94,7 +94,7 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
     Ok(all)
 }
 
-/// Evaluates cells of one pair, each handed on as soon as it is there.
+/// Evaluates cells of one pair and returns each as soon as it is done.
 pub struct Evaluator<'a> {
     setup: &'a Setup,
     opened: &'a Opened,
@@ -104,7 +104,7 @@ pub struct Evaluator<'a> {
 }
 
 impl<'a> Evaluator<'a> {
-    /// Takes the logits on the split and fits the temperature.
+    /// Computes the logits on the split and fits the temperature.
     ///
     /// # Errors
     /// Those of [`evaluate`].
@@ -122,7 +122,7 @@ impl<'a> Evaluator<'a> {
         Ok(Self { setup, opened, context, found, files })
     }
 
-    /// Figures of the split as it is, or shifted.
+    /// Metrics on the split, shifted or not.
     ///
     /// # Errors
     /// Images that cannot be read or corrupted.
@@ -138,17 +138,17 @@ impl<'a> Evaluator<'a> {
         flat(&summary)
     }
 
-    /// How well images of another kind are told apart.
+    /// How well images of another kind are detected.
     ///
     /// # Errors
-    /// Images that cannot be read.
+    /// Unreadable images.
     pub fn ood(&self, set: usize) -> Result<Map<String, Value>> {
         let ood = &self.setup.file.ood[set];
         let asked = [(ood.name.as_ref().clone(), ood.source.clone())];
         let quiet = self.context.silenced();
         let found = others(&asked, &self.opened.checkpoint, &self.found, &quiet)?;
         damage_note(&found.damaged).iter().for_each(|note| self.context.note(note));
-        let none = || Error::Missing("no figures of other images".into());
+        let none = || Error::Missing("no metrics of other images".into());
         let one = found.sets.first().ok_or_else(none)?;
         let mut row = Map::new();
         row.insert("images".into(), self.found.predictions.images().into());
@@ -163,10 +163,10 @@ impl<'a> Evaluator<'a> {
     }
 }
 
-/// A summary without its diagrams, figure by figure.
+/// A summary without its diagrams, as flat columns.
 ///
 /// # Errors
-/// A summary that JSON cannot hold.
+/// A summary that JSON cannot represent.
 pub fn flat(summary: &Summary) -> Result<Map<String, Value>> {
     let plain = Summary { reliability: None, ..summary.clone() };
     match serde_json::to_value(plain)? {

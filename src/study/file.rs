@@ -1,4 +1,4 @@
-//! A study file, as TOML has it.
+//! The TOML schema of a study file.
 
 use super::problem::{Problem, Text};
 use serde::Deserialize;
@@ -10,17 +10,17 @@ use toml::{Spanned, Table, Value};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Folder of the results; without it the file's own name without `.toml`.
+    /// Output folder. Default: the file's name without `.toml`.
     pub out: Option<PathBuf>,
-    /// Seed of everything random but the training.
+    /// Seed of everything random except training.
     #[serde(default)]
     pub seed: u64,
-    /// `f32` or `bf16`, of evaluations.
+    /// Precision of evaluations, `f32` or `bf16`.
     pub precision: Option<Spanned<String>>,
-    /// Whether every model is evaluated on every data set; without it, yes.
+    /// Whether every model is evaluated on every data set. Default: true.
     #[serde(default = "yes")]
     pub evaluate: bool,
-    /// Shifts, each as `eval --shift` takes it.
+    /// Shifts, in the syntax of `eval --shift`.
     #[serde(default)]
     pub shifts: Vec<Spanned<String>>,
     /// Checkpoints.
@@ -43,11 +43,11 @@ fn yes() -> bool {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
-    /// What rows call it.
+    /// Name in the tables.
     pub name: Spanned<String>,
     /// File or folder.
     pub checkpoint: PathBuf,
-    /// What is known of it: numbers and texts, each a column.
+    /// Attributes of the model, numbers or texts. Each becomes a column.
     #[serde(default = "empty")]
     pub attributes: Spanned<Table>,
     /// Model options of the command line.
@@ -59,11 +59,11 @@ pub struct Model {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// What rows call it.
+    /// Name in the tables.
     pub name: Spanned<String>,
-    /// As `--data` takes it.
+    /// In the syntax of `--data`.
     pub source: String,
-    /// The split that is evaluated, as `eval --split` has it.
+    /// The split to evaluate, in the syntax of `eval --split`.
     pub split: Option<String>,
     /// Data options of the command line.
     #[serde(default = "empty")]
@@ -74,35 +74,36 @@ pub struct Data {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ood {
-    /// What rows call them.
+    /// Name in the tables.
     pub name: Spanned<String>,
-    /// As `--data` takes them.
+    /// In the syntax of `--data`.
     pub source: String,
 }
 
-/// Post-training: every combination of what is listed.
+/// Post-training: all combinations of the listed values.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Bench {
-    /// What rows call it.
+    /// Name in the tables.
     pub name: Spanned<String>,
-    /// Names of models; without it, all.
+    /// Names of models. Default: all.
     pub models: Option<Vec<Spanned<String>>>,
-    /// Names of data sets; without it, all.
+    /// Names of data sets. Default: all.
     pub data: Option<Vec<Spanned<String>>>,
-    /// As `post-train --method` takes them.
+    /// Methods, in the syntax of `post-train --method`.
     pub methods: Vec<Spanned<String>>,
     /// p and u of PoL: `"all"`, or a list of pairs.
     pub pairs: Option<Spanned<Value>>,
-    /// u of SAM, its variants and plain SGD; without it, all layers.
+    /// u of SAM, its variants and plain SGD. Default: all layers.
     pub update: Option<Vec<Spanned<String>>>,
     /// Training seeds.
     #[serde(default = "first_seed")]
     pub seeds: Vec<u64>,
-    /// Whether the model's layers are diagnosed on V, and ΔL and κ of p and u written beside the run.
+    /// Whether to diagnose the model's layers on V, and to write ΔL and κ of p and u next to each
+    /// run.
     #[serde(default)]
     pub diagnose: bool,
-    /// Options of `post-train`, each one value or a list of values to try.
+    /// Options of `post-train`. Each is one value, or a list of values to try.
     #[serde(default = "empty")]
     pub grid: Spanned<Table>,
 }
@@ -118,7 +119,7 @@ fn first_seed() -> Vec<u64> {
 /// Reads a study file.
 ///
 /// # Errors
-/// [`Problem`]: no TOML, unknown or missing settings, or a name given twice.
+/// [`Problem`]: invalid TOML, unknown or missing settings, or duplicate names.
 pub fn parse(text: &Text) -> Result<File, Problem> {
     let file: File = toml::from_str(&text.text).map_err(|e| text.unread(&e))?;
     unique(text, "[[model]]", file.model.iter().map(|m| &m.name))?;
@@ -148,8 +149,8 @@ fn unique<'a>(
     for name in names {
         let told = || format!("`{}`", name.as_ref());
         if name.as_ref().is_empty() || !seen.insert(name.as_ref()) {
-            let expected = "a name of its own";
-            let remedy = "rows are told apart by it: choose another";
+            let expected = "a unique name";
+            let remedy = "names identify rows; choose another";
             return Err(text.problem(name.span(), what, expected, told(), remedy));
         }
     }

@@ -1,4 +1,4 @@
-//! Finished cells, as they come.
+//! The log of finished cells.
 
 use super::{Error, Kind, Result};
 use serde::{Deserialize, Serialize};
@@ -8,26 +8,26 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Name of the log in a study's folder.
+/// File name of the log in a study folder.
 pub const CELLS: &str = "cells.jsonl";
 
 /// A finished cell: one line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Its digest.
+    /// Digest of the cell.
     pub cell: String,
     /// What it measures.
     pub kind: Kind,
-    /// What was measured, by name.
+    /// The measured values, by column.
     pub figures: Map<String, Value>,
-    /// Seconds it took: the one thing that may differ when it is computed again.
+    /// Run time in seconds. This is the only value that may differ when the cell is computed again.
     pub seconds: f64,
 }
 
 impl Entry {
-    /// The line, with its end, and the entry as whoever reads that line will find it: writing and
-    /// reading may move a number's last bit, and every table is made of entries as read.
+    /// The entry's line, with its line feed, and the entry as read back from that line. Writing and
+    /// reading may change the last bit of a number, and all tables use entries as read.
     fn line(&self) -> serde_json::Result<(String, Entry)> {
         let text = serde_json::to_string(self)?;
         let read = serde_json::from_str(&text)?;
@@ -35,7 +35,8 @@ impl Entry {
     }
 }
 
-/// The first figure in which two entries of one cell differ, with both values; times do not count.
+/// The first value that differs between two entries of one cell, with both values. Run times are
+/// ignored.
 pub fn differing(a: &Entry, b: &Entry) -> Option<(String, String, String)> {
     let told =
         |of: &Entry, name: &str| of.figures.get(name).map_or("none".into(), Value::to_string);
@@ -44,7 +45,7 @@ pub fn differing(a: &Entry, b: &Entry) -> Option<(String, String, String)> {
     Some((name.clone(), told(a, name), told(b, name)))
 }
 
-/// The log of a study's folder, held by this process alone until it is dropped.
+/// The log in a study folder. It is locked for this process until it is dropped.
 #[derive(Debug)]
 pub struct Log {
     path: PathBuf,
@@ -53,13 +54,13 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log, or begins one. A last line that was cut off when a run was killed is removed.
+    /// Opens or creates the log. An incomplete last line, left by a killed run, is removed.
     ///
     /// # Errors
-    /// [`Error::Locked`] if another process has it; [`Error::Line`] for a line that is no cell;
-    /// [`Error::Conflict`]; [`Error::Io`].
+    /// [`Error::Locked`] if another process holds the lock; [`Error::Line`] for a line that is not
+    /// a cell; [`Error::Conflict`]; [`Error::Io`].
     pub fn open(folder: &Path) -> Result<Log> {
-        std::fs::create_dir_all(folder).map_err(Error::io(folder, "make the study's folder"))?;
+        std::fs::create_dir_all(folder).map_err(Error::io(folder, "create the study folder"))?;
         let path = folder.join(CELLS);
         let mut options = OpenOptions::new();
         options.create(true).read(true).append(true);
@@ -73,23 +74,24 @@ impl Log {
         file.read_to_end(&mut bytes).map_err(Error::io(&path, "read the log"))?;
         let whole = whole_lines(&bytes);
         if whole.len() < bytes.len() {
-            file.set_len(whole.len() as u64).map_err(Error::io(&path, "mend the log"))?;
+            file.set_len(whole.len() as u64).map_err(Error::io(&path, "repair the log"))?;
         }
         let entries = entries(&path, whole)?;
         Ok(Log { path, file, entries })
     }
 
-    /// A finished cell, if it is there.
+    /// A finished cell, if present.
     pub fn get(&self, cell: &str) -> Option<&Entry> {
         self.entries.get(cell)
     }
 
-    /// All of them.
+    /// All finished cells.
     pub fn entries(&self) -> &HashMap<String, Entry> {
         &self.entries
     }
 
-    /// Adds a cell, and returns once it is on the disk. The entry is kept as it will be read.
+    /// Adds a cell and returns when it is on disk. The stored entry is the one that will be read
+    /// back.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -102,10 +104,10 @@ impl Log {
     }
 }
 
-/// Reads a log that another process wrote, or writes: a last line without its end does not count.
+/// Reads a log that another process wrote or is writing. An incomplete last line is ignored.
 ///
 /// # Errors
-/// As [`Log::open`], but for the lock.
+/// As [`Log::open`], except for the lock.
 pub fn read_log(folder: &Path) -> Result<HashMap<String, Entry>> {
     let path = folder.join(CELLS);
     let bytes = std::fs::read(&path).map_err(Error::of_study(&path, "read the log"))?;
@@ -125,7 +127,7 @@ fn entries(path: &Path, bytes: &[u8]) -> Result<HashMap<String, Entry>> {
             line: i + 1,
             expected: "a finished cell as JSON".into(),
             found: format!("something else ({e})"),
-            remedy: "delete that line, and the cell is computed again",
+            remedy: "delete that line to compute the cell again",
         })?;
         if let Some(known) = all.get(&entry.cell)
             && let Some((figure, found_a, found_b)) = differing(known, &entry)

@@ -1,29 +1,29 @@
-//! The parts of a study, joined.
+//! Merges the parts of a study.
 
 use super::{CELLS, Entry, Error, PLAN, Plan, Planned, Result, Share, differing, read_log};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// A plan with the cells that several folders hold of it.
+/// A plan with the cells found in several folders.
 #[derive(Debug)]
 pub struct Merged {
-    /// What the study wants.
+    /// The plan.
     pub plan: Plan,
-    /// What there is.
+    /// The cells found.
     pub entries: HashMap<String, Entry>,
-    /// A share that one of the folders was asked for, if one was: it tells into how many parts the
-    /// study was cut.
+    /// The share of one of the folders, if any has one. It shows into how many parts the study was
+    /// split.
     pub share: Option<Share>,
 }
 
-/// Stretches of missing cells that an error names, at most.
+/// Maximum number of ranges of missing cells in an error message.
 const NAMED: usize = 8;
 
 impl Merged {
-    /// Whether every cell of the plan is there.
+    /// Checks that every cell of the plan is present.
     ///
     /// # Errors
-    /// [`Error::Missing`], with where they belong.
+    /// [`Error::Missing`], with the positions of the missing cells.
     pub fn whole(&self) -> Result<()> {
         let cells = &self.plan.cells;
         let mut seen = HashSet::new();
@@ -47,7 +47,7 @@ impl Merged {
         };
         let mut places: Vec<String> = stretches.iter().take(NAMED).map(told).collect();
         if let more @ 1.. = stretches.len().saturating_sub(NAMED) {
-            places.push(format!("and {more} more stretches"));
+            places.push(format!("and {more} more ranges"));
         }
         let wanted: HashSet<&str> = cells.iter().map(|p| p.cell.as_str()).collect();
         Err(Error::Missing {
@@ -57,10 +57,10 @@ impl Merged {
         })
     }
 
-    /// The log in the plan's order, and how many of its cells it lacks.
+    /// The log in the plan's order, and the number of missing cells.
     ///
     /// # Errors
-    /// A cell that has no JSON form.
+    /// A cell that JSON cannot represent.
     pub fn log(&self) -> serde_json::Result<(String, usize)> {
         let (mut text, mut missing) = (String::new(), 0);
         let mut done = HashSet::new();
@@ -74,19 +74,19 @@ impl Merged {
     }
 }
 
-/// Joins the folders of one study. Of a cell that several hold, the first folder's is taken, time
-/// and all; cells that the plan does not want are left out.
+/// Merges the folders of one study. If several folders have the same cell, the first one is used,
+/// including its run time. Cells that are not in the plan are dropped.
 ///
 /// # Errors
-/// [`Error::OtherStudy`] for plans that differ; [`Error::Conflict`] for a cell of which two folders
-/// hold different figures; those of reading.
+/// [`Error::OtherStudy`] for plans that differ; [`Error::Conflict`] for a cell with different
+/// values in two folders; those of reading.
 pub fn merge(folders: &[PathBuf]) -> Result<Merged> {
     let mut merged: Option<(PathBuf, Plan)> = None;
     let mut entries: HashMap<String, (usize, Entry)> = HashMap::new();
     let mut share = None;
     for (i, folder) in folders.iter().enumerate() {
         let mut plan = Plan::read(folder)?;
-        // Which part it is tells nothing of the whole.
+        // The share does not affect the plan of the whole study.
         share = share.or(plan.shard.take().and_then(|text| text.parse().ok()));
         match &merged {
             None => merged = Some((folder.clone(), plan)),

@@ -1,13 +1,14 @@
-//! Studies: many cells, each computed once, wherever and in however many runs.
+//! Studies: many cells, each computed once, across any number of runs and machines.
 //!
 //! A cell is one measurement with one setting of everything. Its name is the
-//! [`fingerprint`](crate::fingerprint) of everything it depends on. A [`Log`] in the study's folder holds every finished cell as a line of
-//! JSON, flushed to the disk as soon as it is there; a [`Plan`] lists the cells that a study wants, in
-//! its order. What the plan wants and the log lacks is what is left to do, so a killed run goes on
-//! where it was, an edited study computes its new cells alone, and a cell whose checkpoint, images or
-//! settings have changed has another name and is never taken for the old one. [`merge`] joins the
-//! logs of a plan's parts, and [`tables`] makes rows of a plan and a log: the same bytes however the
-//! cells came about, but for the column `seconds`.
+//! [`fingerprint`](crate::fingerprint) of everything it depends on. A [`Log`] in the study folder
+//! holds every finished cell as a line of JSON, flushed to disk immediately. A [`Plan`] lists the
+//! cells of a study in order. Cells in the plan but not in the log remain to be computed.
+//!
+//! So a killed run resumes where it stopped, and an edited study computes only its new cells. A
+//! cell whose checkpoint, images or settings changed has a new name and is never confused with the
+//! old one. [`merge`] joins the logs of a plan's parts. [`tables`] builds rows from a plan and a
+//! log. They are byte-identical however the cells were computed, except for the column `seconds`.
 
 mod bench;
 mod cells;

@@ -1,4 +1,4 @@
-//! What a study wants, in its order.
+//! The cells of a study, in order.
 
 use super::{CELLS, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -8,42 +8,42 @@ use std::path::{Path, PathBuf};
 /// Identifier and version of the schema.
 pub const SCHEMA: &str = "planish/study/2";
 
-/// Name of the plan's file in a study's folder.
+/// File name of the plan in a study folder.
 pub const PLAN: &str = "study.json";
 
 /// What a cell measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A model on a split, as it is or shifted.
+    /// A model on a split, shifted or not.
     Evaluation,
     /// A model on images of another kind.
     Ood,
     /// A model's layers on V.
     Diagnosis,
-    /// A model after one post-training.
+    /// A model after one post-training run.
     Run,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 4] = [Kind::Evaluation, Kind::Ood, Kind::Diagnosis, Kind::Run];
 }
 
-/// A cell that a study wants.
+/// A cell of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Planned {
-    /// Its digest. Two cells may have one, where two names stand for the same model.
+    /// Its digest. Two cells share a digest if two names refer to the same model.
     pub cell: String,
     /// What it measures.
     pub kind: Kind,
-    /// Of a run, the cell of its control: plain SGD on the same layers and batches.
+    /// For a run, the cell of its control: plain SGD on the same layers and batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
-    /// Of a run, the cell of the diagnosis of its model.
+    /// For a run, the cell of its model's diagnosis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<String>,
-    /// Every setting, column by column.
+    /// All settings, by column.
     pub settings: Map<String, Value>,
 }
 
@@ -52,15 +52,15 @@ pub struct Planned {
 pub struct Plan {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The part of the cells that the folder was last asked for, `3/16`; nothing where it is all.
+    /// The share of cells that the folder was last used for, `3/16`; absent for all cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<String>,
     /// The cells, in the study's order.
     pub cells: Vec<Planned>,
 }
 
-/// Moves the results of an earlier schema out of the way: their cells have names that this build does
-/// not find. Returns where they are now; nothing if the folder has none.
+/// Renames results of an earlier schema, whose cell names this build does not find. Returns their
+/// new path, or `None` if there are none.
 ///
 /// # Errors
 /// [`Error::Io`].
@@ -96,9 +96,9 @@ impl Plan {
         let wrong = |line, found| Error::Line {
             path: path.clone(),
             line,
-            expected: format!("a study's plan of schema {SCHEMA}"),
+            expected: format!("a study plan of schema {SCHEMA}"),
             found,
-            remedy: "pass a folder that this build's `planish study` wrote",
+            remedy: "pass a folder written by `planish study` of this build",
         };
         let plan: Plan = serde_json::from_str(&text).map_err(|e| wrong(e.line(), e.to_string()))?;
         match plan.schema == SCHEMA {
@@ -107,12 +107,12 @@ impl Plan {
         }
     }
 
-    /// The first difference to another plan in words, if there is one.
+    /// The first difference from another plan, in words, if any.
     pub fn differs(&self, other: &Plan) -> Option<String> {
         let pairs = self.cells.iter().zip(&other.cells);
         if let Some(at) = pairs.into_iter().position(|(a, b)| a != b) {
             let named = |of: &Plan| of.cells[at].cell.clone();
-            return Some(format!("cell {} is {} and {}", at + 1, named(self), named(other)));
+            return Some(format!("cell {} differs: {} and {}", at + 1, named(self), named(other)));
         }
         let (a, b) = (self.cells.len(), other.cells.len());
         (a != b).then(|| format!("one has {a} cells, the other {b}"))
@@ -120,7 +120,7 @@ impl Plan {
 }
 
 impl Default for Plan {
-    /// No cells.
+    /// An empty plan.
     fn default() -> Self {
         Self { schema: SCHEMA.into(), shard: None, cells: Vec::new() }
     }

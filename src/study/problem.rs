@@ -1,4 +1,4 @@
-//! What can be wrong with a study file, with the line.
+//! Errors in a study file, with line numbers.
 
 use crate::options::Error as OptionError;
 use serde_json::{Map, Value as Json};
@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::{Spanned, Table, Value};
 
-/// A study file that makes no sense.
+/// An error in a study file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}, line {line}: {what}: expected {expected}, found {found}; {remedy}", .path.display())]
 pub struct Problem {
@@ -14,27 +14,27 @@ pub struct Problem {
     pub path: PathBuf,
     /// From 1.
     pub line: usize,
-    /// Which setting.
+    /// The setting.
     pub what: String,
-    /// What it should be.
+    /// What was expected.
     pub expected: String,
-    /// What it is.
+    /// What was found.
     pub found: String,
     /// What to do.
     pub remedy: String,
 }
 
-/// A file's name and text, for problems to be placed in.
+/// A file's name and text, used to locate problems.
 #[derive(Clone, Debug)]
 pub struct Text {
     /// The file.
     pub path: PathBuf,
-    /// What is in it.
+    /// Its text.
     pub text: String,
 }
 
 impl Text {
-    /// A problem at these bytes.
+    /// A problem at this byte range.
     pub fn problem(
         &self,
         at: Range<usize>,
@@ -53,7 +53,7 @@ impl Text {
         }
     }
 
-    /// What the TOML reader says, in the words of every other problem.
+    /// Converts an error of the TOML parser.
     pub fn unread(&self, error: &toml::de::Error) -> Problem {
         let at = error.span().unwrap_or(0..0);
         let said = error.message().lines().collect::<Vec<_>>().join("; ");
@@ -63,8 +63,8 @@ impl Text {
         if let Some((name, known)) = pair.and_then(|(found, expected)| {
             found.strip_prefix("unknown field ").map(|name| (quoted(name), expected))
         }) {
-            let found = format!("the unknown `{name}`");
-            return self.problem(at, "setting", known, found, "correct it or take it out");
+            let found = format!("unknown `{name}`");
+            return self.problem(at, "setting", known, found, "correct or remove it");
         }
         if let Some(name) = said.strip_prefix("missing field ").map(quoted) {
             let (what, expected) = (format!("setting `{name}`"), "a value in this table");
@@ -76,7 +76,7 @@ impl Text {
         }
         let found = self.text.get(at.clone()).and_then(|t| t.lines().next()).unwrap_or("").trim();
         let found = if found.is_empty() { said } else { format!("`{found}` ({said})") };
-        self.problem(at, "TOML", "what the format allows", found, example)
+        self.problem(at, "TOML", "valid TOML", found, example)
     }
 
     fn line(&self, byte: usize) -> usize {
@@ -88,17 +88,17 @@ impl Text {
 /// Reads a study file as text.
 ///
 /// # Errors
-/// A file that cannot be read.
+/// An unreadable file.
 pub fn read(path: &Path) -> Result<Text, super::Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| super::Error::Unreadable { path: path.into(), source })?;
     Ok(Text { path: path.into(), text })
 }
 
-/// A table of options as JSON. Keys may be written with dashes or underscores.
+/// Converts a table of options to JSON. Keys may use dashes or underscores.
 ///
 /// # Errors
-/// [`Problem`] for a date, which no option is.
+/// [`Problem`] for a date, which no option accepts.
 pub fn table(
     text: &Text,
     what: &str,
@@ -114,26 +114,22 @@ pub fn table(
     options.as_ref().iter().map(json).collect()
 }
 
-/// An option that was refused, as a problem of the file.
+/// Converts an option error to a problem of the file.
 pub fn refused(text: &Text, what: &str, at: Range<usize>, error: OptionError) -> Problem {
     let remedy = "see `planish post-train --help`";
     match error {
         OptionError::Value { option, expected, found } => {
             text.problem(at, &format!("{what}, `{option}`"), expected, found, remedy)
         }
-        OptionError::Unknown { option, known } => text.problem(
-            at,
-            what,
-            known,
-            format!("the unknown `{option}`"),
-            "correct it or take it out",
-        ),
+        OptionError::Unknown { option, known } => {
+            text.problem(at, what, known, format!("unknown `{option}`"), "correct or remove it")
+        }
         OptionError::NoEffect { option, applies_to } => {
-            let expected = format!("`{option}` beside {applies_to}");
-            text.problem(at, what, expected, "it without", "leave it out, or add that")
+            let expected = format!("`{option}` together with {applies_to}");
+            text.problem(at, what, expected, "it alone", "remove it or add that")
         }
         OptionError::Conflict(said) => {
-            text.problem(at, what, "options that go together", said, "correct them")
+            text.problem(at, what, "compatible options", said, "correct them")
         }
     }
 }

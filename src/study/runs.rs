@@ -1,4 +1,4 @@
-//! Cells of post-training: their names and settings.
+//! Post-training cells: their names and settings.
 
 use super::bench::{runs, wants};
 use super::cells::{Cell, Job};
@@ -19,19 +19,19 @@ use std::collections::HashSet;
 
 /// The images of a run.
 pub struct Images<'a> {
-    /// They train.
+    /// Training images.
     pub train: &'a Split,
-    /// V: it chooses the epoch.
+    /// V, which selects the epoch.
     pub val: &'a Split,
-    /// They judge.
+    /// Test images.
     pub test: &'a Split,
 }
 
 impl Opened {
-    /// All three, or what is missing.
+    /// All three splits.
     ///
     /// # Errors
-    /// A split that there is not.
+    /// A missing split.
     pub fn images(&self) -> Result<Images<'_>> {
         Ok(Images {
             train: require(Role::Train, self.roles.train.as_ref())?,
@@ -41,10 +41,10 @@ impl Opened {
     }
 }
 
-/// The cells of a pair: diagnosis, controls and methods, each once a `[[bench]]`.
+/// The cells of a pair: diagnosis, controls and methods. Each appears once per `[[bench]]`.
 ///
 /// # Errors
-/// A `[[bench]]` that makes no sense for this model; no V, training or test images.
+/// A `[[bench]]` that is invalid for this model; no V, training or test images.
 pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> Result<Vec<Cell>> {
     let mut all: Vec<Cell> = Vec::new();
     for bench in &setup.file.bench {
@@ -86,7 +86,7 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
     Ok(all)
 }
 
-/// The diagnosis of a pair.
+/// The diagnosis cell of a pair.
 fn diagnosis(
     setup: &Setup,
     pair: Pair,
@@ -102,7 +102,7 @@ fn diagnosis(
     Ok(Cell { planned, job: Job::Diagnose { pair } })
 }
 
-/// What everything that is measured of a pair's roles follows from.
+/// Everything that results on a pair's roles depend on.
 fn identity(opened: &Opened, images: &Images, context: &Context) -> Value {
     json!({
         "checkpoint": opened.checkpoint.digest,
@@ -116,7 +116,7 @@ fn identity(opened: &Opened, images: &Images, context: &Context) -> Value {
     })
 }
 
-/// Columns that tell of the images.
+/// Columns that describe the images.
 fn about(opened: &Opened, images: &Images, context: &Context) -> Map<String, Value> {
     let mut row = Map::new();
     for (role, split) in [("train", images.train), ("val", images.val), ("test", images.test)] {
@@ -128,7 +128,7 @@ fn about(opened: &Opened, images: &Images, context: &Context) -> Map<String, Val
     row
 }
 
-/// The settings that every method shares; B′ is no larger than the training set.
+/// The settings that all methods share, and the size of B′, which is at most the training set.
 fn of_run(run: &Run, images: usize) -> (Settings, usize) {
     (run.settings(), run.recipe.perturbation_batch.min(images))
 }
@@ -163,7 +163,7 @@ fn cell(
     Ok(fingerprint("planish/run/2", &spec)?)
 }
 
-/// Every setting of a run, column by column.
+/// All settings of a run, by column.
 fn columns(run: &Run, (settings, perturbation_batch): &(Settings, usize)) -> Map<String, Value> {
     let (recipe, train) = (&run.recipe, &run.train);
     let perturbed = recipe.perturb.as_ref();
@@ -202,7 +202,7 @@ fn columns(run: &Run, (settings, perturbation_batch): &(Settings, usize)) -> Map
     all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The figures of a finished run, column by column.
+/// The results of a finished run, by column.
 pub fn figures(trial: &Trial) -> Map<String, Value> {
     let last = trial.epochs.last();
     let kept = trial.epochs.iter().find(|e| e.epoch == trial.selected_epoch);

@@ -1,4 +1,4 @@
-//! A study file with everything in it read: which models, images, shifts.
+//! A study file with its options parsed: models, images and shifts.
 
 use super::file::{File, Model};
 use super::problem::{Problem, Text, plain, refused, table};
@@ -16,16 +16,16 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use toml::{Spanned, Table};
 
-/// A study, read.
+/// A parsed study.
 #[derive(Debug)]
 pub struct Setup {
     /// The file's text.
     pub text: Text,
-    /// What it says.
+    /// Its parsed contents.
     pub file: File,
     /// Its models.
     pub models: Vec<(PathBuf, Load)>,
-    /// Columns of their attributes, the same for every model.
+    /// Attribute columns, the same for every model.
     pub attributes: Vec<Map<String, Value>>,
     /// Its data sets.
     pub data: Vec<DataOptions>,
@@ -35,27 +35,27 @@ pub struct Setup {
     pub precision: Precision,
 }
 
-/// A model and a data set, by their places in the file.
+/// A model and a data set, by index in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pair {
-    /// Place of the model.
+    /// Index of the model.
     pub model: usize,
-    /// Place of the data set.
+    /// Index of the data set.
     pub data: usize,
 }
 
-/// Both, opened.
+/// An opened pair.
 pub struct Opened {
     /// The checkpoint.
     pub checkpoint: Checkpoint,
     /// The data sets.
     pub data: Data,
-    /// Which of their images do what.
+    /// Which images have which role.
     pub roles: Roles,
 }
 
 impl Setup {
-    /// Reads the options in the file.
+    /// Parses the options in the file.
     ///
     /// # Errors
     /// [`Problem`].
@@ -71,7 +71,7 @@ impl Setup {
         }
         let asked = |s: &Spanned<String>| {
             s.as_ref().parse().map_err(|said: String| {
-                let remedy = "write it as `planish eval --shift` takes it";
+                let remedy = "use the syntax of `planish eval --shift`";
                 text.problem(s.span(), "shifts", said, format!("`{}`", s.as_ref()), remedy)
             })
         };
@@ -88,7 +88,7 @@ impl Setup {
         Ok(Self { models, attributes, data, shifts, precision, text, file })
     }
 
-    /// Every model on every data set.
+    /// All pairs of model and data set.
     pub fn pairs(&self) -> impl Iterator<Item = Pair> {
         let data = self.data.len();
         (0..self.models.len())
@@ -98,7 +98,7 @@ impl Setup {
     /// Opens a pair.
     ///
     /// # Errors
-    /// Anything wrong with checkpoint or images.
+    /// Anything wrong with the checkpoint or the images.
     pub fn open(&self, pair: Pair, context: &Context) -> Result<Opened> {
         let (path, load) = &self.models[pair.model];
         let checkpoint = Checkpoint::open(path, load)?;
@@ -107,7 +107,7 @@ impl Setup {
         Ok(Opened { checkpoint, data, roles })
     }
 
-    /// The first columns of every row of a pair.
+    /// The first columns of all rows of a pair.
     pub fn columns(&self, pair: Pair, checkpoint: &Checkpoint) -> Map<String, Value> {
         let (model, data) = (&self.file.model[pair.model], &self.file.data[pair.data]);
         let mut row = Map::new();
@@ -126,8 +126,8 @@ impl Setup {
     }
 }
 
-/// `model_NAME` for every attribute that any model has; a column's values are of one type: whole
-/// numbers if all are, texts if any is.
+/// A column `model_NAME` for every attribute of any model. All values of a column have one type:
+/// integers if all are, texts if any is.
 fn attributes(models: &[Model]) -> Vec<Map<String, Value>> {
     let names: BTreeSet<&String> =
         models.iter().flat_map(|m| m.attributes.as_ref().keys()).collect();
@@ -151,7 +151,7 @@ fn attributes(models: &[Model]) -> Vec<Map<String, Value>> {
     rows
 }
 
-/// A struct's options from a table of the file.
+/// Parses a struct's options from a table of the file.
 fn options<T>(text: &Text, what: &str, given: &Spanned<Table>) -> Result<T, Problem>
 where
     T: Default + Serialize + DeserializeOwned,

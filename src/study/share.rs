@@ -1,11 +1,11 @@
-//! Which part of a study's cells a process computes.
+//! The share of a study's cells that a process computes.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Part `index` of `of`, from 1: `3/16`.
+/// Part `index` of `of`, counted from 1: `3/16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
     index: usize,
@@ -13,25 +13,25 @@ pub struct Share {
 }
 
 impl Share {
-    /// Positions of its cells among `cells` cells: a run of neighbours, since these share a model and
-    /// its frozen layers. The shares of one `of` are disjoint, leave none out, and differ in length
-    /// by one cell at most.
+    /// Positions of its cells among `cells` cells. They are contiguous, since neighbours share a
+    /// model and its frozen layers. The shares of one `of` are disjoint, cover everything, and
+    /// differ in length by at most one cell.
     pub fn range(self, cells: usize) -> Range<usize> {
-        // In 128 bits the product of two counts cannot overflow.
+        // Use 128 bits, so that the product of two counts cannot overflow.
         let end = |part: usize| (part as u128 * cells as u128 / self.of as u128) as usize;
         end(self.index - 1)..end(self.index)
     }
 }
 
 impl Share {
-    /// The share of so many that holds the cell at `position`.
+    /// The share, of as many shares, that contains the cell at `position`.
     pub fn holding(self, position: usize, cells: usize) -> Option<Share> {
         let all = (1..=self.of).map(|index| Self { index, of: self.of });
         all.into_iter().find(|share| share.range(cells).contains(&position))
     }
 
-    /// A folder for this share beside `whole`: `study-3-of-16` beside `study`; of the one share that
-    /// is all, `whole` itself.
+    /// A folder for this share next to `whole`: `study-3-of-16` next to `study`. For the share 1/1,
+    /// `whole` itself.
     pub fn folder(self, whole: &Path) -> PathBuf {
         if self.of == 1 {
             return whole.into();
@@ -43,7 +43,7 @@ impl Share {
 }
 
 impl Default for Share {
-    /// All of it.
+    /// The whole study.
     fn default() -> Self {
         Self { index: 1, of: 1 }
     }

@@ -1,7 +1,7 @@
-//! Plan and log as tables that data-frame libraries read as they are.
+//! Plan and log as tables that data-frame libraries can read.
 //!
-//! Every row of a table has the same columns in the same order; a value that does not exist is null
-//! in JSON Lines and empty in CSV.
+//! All rows of a table have the same columns in the same order. A missing value is null in JSON
+//! Lines and empty in CSV.
 
 use super::{Entry, Error, Kind, Plan, Planned, Result};
 use serde_json::{Map, Value};
@@ -13,18 +13,18 @@ pub const TABLES: [&str; 4] = ["results", "ood", "layers", "runs"];
 /// One row.
 pub type Row = Map<String, Value>;
 
-/// Rows of one kind.
+/// A table.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
-    /// Its name: that of its files.
+    /// Its name, also used as file name.
     pub name: &'static str,
     /// The rows, in the study's order.
     pub rows: Vec<Row>,
 }
 
 impl Table {
-    /// Brings all rows to the same columns: a column new to a later row stands behind its neighbour
-    /// on the left there, `seconds` always last.
+    /// Gives all rows the same columns. A column that first appears in a later row is placed after
+    /// its left neighbour in that row; `seconds` is always last.
     fn aligned(name: &'static str, rows: Vec<Row>) -> Table {
         let mut columns: Vec<String> = Vec::new();
         for row in &rows {
@@ -47,12 +47,12 @@ impl Table {
         Table { name, rows: rows.into_iter().map(full).collect() }
     }
 
-    /// One object a line.
+    /// One JSON object per line.
     pub fn jsonl(&self) -> String {
         self.rows.iter().map(|row| Value::Object(row.clone()).to_string() + "\n").collect()
     }
 
-    /// A line of names, then one a row (RFC 4180, ended by a line feed).
+    /// A header line, then one line per row (RFC 4180, with line feeds).
     ///
     /// # Errors
     /// [`Error::Csv`].
@@ -77,9 +77,9 @@ fn field(value: &Value) -> String {
     }
 }
 
-/// The tables of a study, of those cells that are there: `results` (models on splits, shifted or
-/// not), `ood` (other images), `layers` (diagnoses, a row a layer) and `runs` (post-training, beside
-/// the control and the diagnosis). A table without rows is left out.
+/// The tables of a study, from the cells that are finished: `results` (models on splits, shifted or
+/// not), `ood` (other images), `layers` (diagnoses, one row per layer) and `runs` (post-training,
+/// with control and diagnosis). Tables without rows are omitted.
 pub fn tables(plan: &Plan, entries: &HashMap<String, Entry>) -> Vec<Table> {
     let of = |kind: Kind, row: &dyn Fn(&Planned, &Entry) -> Vec<Row>| -> Vec<Row> {
         let cells = plan.cells.iter().filter(|p| p.kind == kind);
@@ -109,7 +109,7 @@ fn ended(mut row: Row, entry: &Entry) -> Row {
     row
 }
 
-/// A row for each layer, with whether the plans perturb or update it.
+/// One row per layer, with flags for the layers that the plans perturb or update.
 fn layers(planned: &Planned, entry: &Entry) -> Vec<Row> {
     let Some(Value::Object(layers)) = entry.figures.get("layers") else { return Vec::new() };
     let row = |(name, figures): (&String, &Value)| {
@@ -128,7 +128,7 @@ fn layers(planned: &Planned, entry: &Entry) -> Vec<Row> {
     layers.iter().map(row).collect()
 }
 
-/// The plans of a diagnosis, and what each names.
+/// The plans of a diagnosis, and the layer each names.
 const PLANNED: [(&str, &str); 4] = [
     ("plan", "perturb"),
     ("plan", "update"),
@@ -136,7 +136,7 @@ const PLANNED: [(&str, &str); 4] = [
     ("plan_in_sample", "update"),
 ];
 
-/// What of a layer's diagnosis stands beside a run that perturbs or updates it.
+/// Diagnosis columns that are added to a run for the layers it perturbs or updates.
 const DIAGNOSED: [&str; 7] = [
     "delta_l_cross_fit",
     "delta_l_stderr",
@@ -147,8 +147,8 @@ const DIAGNOSED: [&str; 7] = [
     "kappa_in_sample",
 ];
 
-/// Figures of the control that stand beside a run, and the gain over it: control − run, so that
-/// above 0 is better, but of `top1` run − control.
+/// Control metrics that are added to a run, with the gain over the control. The gain is control −
+/// run, or run − control for `top1`, so that positive is better.
 const COMPARED: [&str; 5] = ["nll", "calibrated_nll", "top1", "ece", "calibrated_ece"];
 
 fn run(planned: &Planned, entry: &Entry, entries: &HashMap<String, Entry>) -> Row {

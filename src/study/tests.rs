@@ -1,4 +1,4 @@
-//! Logs, shares and tables without a model.
+//! Tests of logs, shares and tables that need no model.
 
 use super::*;
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ fn planned(cell: &str, kind: Kind, settings: Value) -> Planned {
 }
 
 #[test]
-fn shares_are_disjoint_and_leave_nothing_out() {
+fn shares_are_disjoint_and_complete() {
     for (cells, of) in [(0, 3), (1, 3), (16, 5), (7, 7), (1000, 16)] {
         let mut next = 0;
         for index in 1..=of {
@@ -34,13 +34,13 @@ fn shares_are_disjoint_and_leave_nothing_out() {
     assert_eq!("3/16".parse::<Share>().unwrap().to_string(), "3/16");
     let refused = |text: &str| text.parse::<Share>().unwrap_err().contains("3/16");
     assert!(["0/2", "3/2", "1", "1/0", "-1/2", "a/b", ""].iter().all(|text| refused(text)));
-    // The largest counts there are.
+    // The largest possible counts.
     let last = format!("{0}/{0}", usize::MAX).parse::<Share>().unwrap();
     assert_eq!(last.range(usize::MAX), usize::MAX - 1..usize::MAX);
 }
 
 #[test]
-fn results_of_an_earlier_schema_are_set_aside_and_others_stay() {
+fn only_results_of_an_earlier_schema_are_renamed() {
     let folder = tempfile::tempdir().unwrap();
     let (plan, log) = (folder.path().join(PLAN), folder.path().join(CELLS));
     assert_eq!(set_aside(folder.path()).unwrap(), None);
@@ -60,13 +60,13 @@ fn results_of_an_earlier_schema_are_set_aside_and_others_stay() {
 }
 
 #[test]
-fn a_log_keeps_what_was_finished_and_drops_what_was_cut_off() {
+fn log_drops_an_incomplete_last_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(CELLS);
     let mut log = Log::open(folder.path()).unwrap();
     let third = json!({"nll": 1.0 / 3.0, "gone": null});
     let kept = log.add(&entry("a", Kind::Evaluation, third)).unwrap().clone();
-    // Another process is told; the log is only read without the lock.
+    // A second process gets an error; reading needs no lock.
     let second = Log::open(folder.path()).unwrap_err();
     assert!(matches!(second, Error::Locked { .. }), "{second}");
     assert_eq!(read_log(folder.path()).unwrap()["a"], kept);
@@ -87,9 +87,9 @@ fn a_log_keeps_what_was_finished_and_drops_what_was_cut_off() {
     }
 }
 
-/// Else a merged log would contradict the parts it was merged of.
+/// Otherwise a merged log would contradict its parts.
 #[test]
-fn numbers_are_read_as_they_were_written_to_the_last_bit() {
+fn numbers_survive_a_round_trip_to_the_last_bit() {
     let folder = tempfile::tempdir().unwrap();
     let number = 1.807_835_765_687_524_6e-7;
     let mut log = Log::open(folder.path()).unwrap();
@@ -100,7 +100,7 @@ fn numbers_are_read_as_they_were_written_to_the_last_bit() {
 }
 
 #[test]
-fn a_line_that_is_no_cell_or_contradicts_another_is_named() {
+fn errors_name_invalid_and_conflicting_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(CELLS);
     let good = r#"{"cell":"a","kind":"run","figures":{"x":1},"seconds":1}"#;
@@ -114,13 +114,13 @@ fn a_line_that_is_no_cell_or_contradicts_another_is_named() {
     }
     let said = told(format!("{good}\n{}\n", good.replace(":1}", ":2}")));
     assert!(said.contains("cell a: x is 1 in") && said.contains("and 2 in"), "{said}");
-    // A time is no contradiction.
+    // Different run times are not a conflict.
     fs::write(&path, format!("{good}\n{}\n", good.replace("s\":1}", "s\":7}"))).unwrap();
     assert_eq!(Log::open(folder.path()).unwrap().get("a").unwrap().seconds, 1.0);
 }
 
 #[test]
-fn a_run_stands_beside_its_control_and_its_diagnosis() {
+fn runs_are_joined_with_control_and_diagnosis() {
     let settings = json!({"perturb": "head", "update": "norm", "lr": 0.1});
     let run = Planned {
         control: Some("c".into()),
@@ -157,11 +157,11 @@ fn a_run_stands_beside_its_control_and_its_diagnosis() {
     assert_eq!((&row["kappa_cross_fit_p"], &row["kappa_cross_fit_u"]), (&3.5.into(), &2.5.into()));
     assert_eq!(runs.rows[0]["val_nll_gain_over_control"], Value::Null);
     assert_eq!(runs.rows[0].keys().next_back().unwrap(), "seconds");
-    // Both rows have the same columns, and CSV the same fields.
+    // Both rows have the same columns, and CSV has the same fields.
     assert!(runs.rows[0].keys().eq(runs.rows[1].keys()));
     let csv = String::from_utf8(runs.csv().unwrap()).unwrap();
     assert!(csv.lines().nth(1).unwrap().starts_with("c,,norm,0.1,0.625,0.5,"), "{csv}");
-    // Without its control a run still has its own figures.
+    // Without its control, a run still has its own metrics.
     entries.remove("c");
     let alone = &tables(&plan, &entries)[1].rows[0];
     assert_eq!(alone["val_after_nll"], 0.5);
@@ -169,7 +169,7 @@ fn a_run_stands_beside_its_control_and_its_diagnosis() {
 }
 
 #[test]
-fn columns_of_all_rows_are_one_list() {
+fn all_rows_have_the_same_columns() {
     let plan = Plan {
         schema: SCHEMA.into(),
         shard: None,
@@ -187,7 +187,7 @@ fn columns_of_all_rows_are_one_list() {
 }
 
 #[test]
-fn missing_cells_are_told_by_place_and_shard() {
+fn missing_cells_are_listed_by_position_and_shard() {
     let cell = |i: usize| planned(&format!("c{i}"), Kind::Ood, json!({}));
     let cells = (0..12).map(cell).collect();
     let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
@@ -202,11 +202,11 @@ fn missing_cells_are_told_by_place_and_shard() {
     };
     let all: Vec<usize> = (0..12).collect();
     assert!(merged(None, &all).whole().is_ok());
-    // Of three shares the second has cells 5 to 8.
+    // Of three shares, the second has cells 5 to 8.
     let said = merged(Some("1/3"), &[0, 1, 2, 3, 5, 8, 9, 10]).whole().unwrap_err().to_string();
     let places = "4 of 12 cells are in none of these folders: 5 (shard 2/3), 7 to 8 (shard 2/3), 12 \
                   (shard 3/3); ";
-    assert!(said.starts_with(places) && said.contains("--partial"), "{said}");
+    assert!(said.starts_with(places) && said.contains("`partial`"), "{said}");
     let said = merged(None, &[0, 1, 2, 3, 8, 9, 10]).whole().unwrap_err().to_string();
     assert!(said.contains("5 of 12 cells") && said.contains(": 5 to 8, 12;"), "{said}");
     // Two names of one cell count once.
@@ -217,7 +217,7 @@ fn missing_cells_are_told_by_place_and_shard() {
 }
 
 #[test]
-fn a_share_has_a_folder_of_its_own_and_its_cells() {
+fn each_share_has_its_own_folder_and_cells() {
     let folder = |text: &str| text.parse::<Share>().unwrap().folder(Path::new("runs/study"));
     assert_eq!(folder("3/16"), Path::new("runs/study-3-of-16"));
     assert_eq!(folder("1/1"), Path::new("runs/study"));

@@ -1,4 +1,4 @@
-//! The cells that are missing, computed one by one and kept as they come.
+//! Computes missing cells one by one and stores each immediately.
 
 use super::cells::{Cell, Job};
 use super::diagnosis::diagnosis;
@@ -13,11 +13,11 @@ use crate::session::bad_samples::damage_note;
 use serde_json::{Map, Value};
 use std::time::Instant;
 
-/// Computes these cells, pair by pair; `keep` has each as soon as it is there.
+/// Computes these cells, pair by pair. Calls `keep` with each as soon as it is done.
 ///
 /// # Errors
-/// Anything wrong with checkpoints or images: those that have changed since the study was planned,
-/// too; those of `keep`.
+/// Anything wrong with checkpoints or images, including changes since the study was planned; those
+/// of `keep`.
 pub fn compute(
     setup: &Setup,
     cells: &[&Cell],
@@ -66,7 +66,7 @@ fn evaluations(
 ) -> Result<()> {
     let mut clock = Instant::now();
     let mut evaluator = None;
-    // Its time counts as the first cell's, which cannot do without.
+    // Its time counts towards the first cell, which needs it.
     let start = || Evaluator::new(setup, pair, opened, context);
     for cell in cells {
         match &cell.job {
@@ -87,7 +87,7 @@ fn evaluations(
     Ok(())
 }
 
-/// Cells of post-training.
+/// Computes post-training cells.
 fn train(
     opened: &Opened,
     cells: &[&Cell],
@@ -109,7 +109,7 @@ fn train(
     })
 }
 
-/// What is there, or is made now.
+/// Returns the value in `slot`, creating it first if needed.
 fn begun<T>(slot: &mut Option<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
     Ok(match slot {
         Some(there) => there,
@@ -117,7 +117,7 @@ fn begun<T>(slot: &mut Option<T>, make: impl FnOnce() -> Result<T>) -> Result<&T
     })
 }
 
-/// A finished cell, with the time since the one before.
+/// A finished cell, with the time since the previous one.
 fn entry(cell: &Cell, figures: Map<String, Value>, clock: &mut Instant) -> Entry {
     let seconds = clock.elapsed().as_secs_f64();
     *clock = Instant::now();
@@ -129,7 +129,7 @@ fn timed(cell: &Cell, figures: Map<String, Value>, seconds: f64) -> Entry {
     Entry { cell: cell.planned.cell.clone(), kind: cell.planned.kind, figures, seconds }
 }
 
-/// Refuses a checkpoint or images that are not those the cells are named by.
+/// Rejects a checkpoint or images that changed since the cells were named.
 fn unchanged(cells: &[&Cell], opened: &Opened) -> Result<()> {
     let planned = cells.first().and_then(|c| c.planned.settings.get("checkpoint_digest"));
     let now = opened.checkpoint.digest.as_str();
@@ -140,7 +140,7 @@ fn unchanged(cells: &[&Cell], opened: &Opened) -> Result<()> {
     Ok(())
 }
 
-/// What a user calls so many cells of a kind.
+/// A count of cells of a kind, in words.
 pub fn counted(kind: Kind, n: usize) -> String {
     let name = match kind {
         Kind::Evaluation => "evaluations",

@@ -1,18 +1,18 @@
-//! Why training stops.
+//! Training errors.
 
-/// What can go wrong while weights are changed.
+/// Anything that can go wrong in training.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The model cannot be evaluated.
     #[error(transparent)]
     Objective(#[from] crate::objective::Error),
-    /// The GPU cannot hold what has to lie there.
+    /// The GPU has too little memory.
     #[error(transparent)]
     Device(#[from] crate::device::Error),
     /// Images cannot be read, ordered or prepared.
     #[error(transparent)]
     Data(#[from] crate::data::Error),
-    /// Figures cannot be computed.
+    /// Metrics cannot be computed.
     #[error(transparent)]
     Evaluate(#[from] crate::evaluate::Error),
     /// The layer or the weights do not fit the model.
@@ -21,12 +21,12 @@ pub enum Error {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
-    /// An operation refused its operands.
+    /// An operation rejected its operands.
     #[error(transparent)]
     Kernel(#[from] planish_kernels::Error),
     /// More steps than can be counted.
     #[error(
-        "{epochs} epochs of {steps} steps: expected fewer steps than {}, found more; lower --epochs",
+        "{epochs} epochs of {steps} steps: expected fewer steps than {}, found more; lower `epochs`",
         usize::MAX
     )]
     TooLong {
@@ -35,32 +35,32 @@ pub enum Error {
         /// Steps in each.
         steps: usize,
     },
-    /// SAM on normalisation layers alone, where there are none.
+    /// Norm-only SAM on layers without a normalisation layer.
     #[error(
-        "--method sam-norm, layer {layer}: expected a normalisation layer in it to perturb, found \
-         none; update a block, `norm` or all layers, or use --method sam"
+        "`method` sam-norm, layer {layer}: expected a normalisation layer in it to perturb, found \
+         none; update a block, `norm` or all layers, or use `method` sam"
     )]
     NoNorms {
-        /// The layer that is to be updated.
+        /// The layer to update.
         layer: String,
     },
-    /// Weights and gradients that do not belong together.
+    /// Weights and gradients that do not match.
     #[error(
-        "optimizer, {place}: expected {expected}, found {found}; give each step the same tensors, \
+        "optimizer, {place}: expected {expected}, found {found}; pass the same tensors to each step, \
          in the same order, in f32 or f64"
     )]
     Mismatch {
-        /// Which tensor, or what of all of them.
+        /// Which tensor, or which property of all tensors.
         place: String,
-        /// What would do.
+        /// What was expected.
         expected: String,
-        /// What was given.
+        /// What was found.
         found: String,
     },
     /// The loss or the gradient is no longer a finite number.
     #[error(
-        "epoch {epoch}, step {step}: expected a finite {what}, found {found}; lower --lr, add \
-         --warmup or --clip"
+        "epoch {epoch}, step {step}: expected a finite {what}, found {found}; lower `lr`, add \
+         `warmup` or `clip`"
     )]
     Diverged {
         /// Epoch, from 1.

@@ -1,11 +1,11 @@
-//! Mini-batches in a seeded order; on a GPU the next one is read, and sent there, while it computes
-//! with the one before.
+//! Mini-batches in a seeded order. On a GPU, the next batch is read and uploaded while the current
+//! one is computed.
 
 use crate::data::order::Batches;
 use crate::device::overlap;
 use crate::objective::{Activations, Objective, PendingBatch, Result};
 
-/// Mini-batches of one order. Which come, and their numbers, do not depend on when they are read.
+/// Mini-batches of one order. Their contents do not depend on when they are read.
 #[derive(Debug)]
 pub(super) struct Feed {
     batches: Batches,
@@ -18,10 +18,10 @@ impl Feed {
         Self { batches, next: None }
     }
 
-    /// The next mini-batch, as `read` gives it, on the model's device if it fits there.
+    /// The next mini-batch, as `read` returns it, on the model's device if it fits there.
     ///
     /// # Errors
-    /// Those of `read`; the GPU has no room.
+    /// Those of `read`; too little GPU memory.
     pub fn next(
         &mut self,
         model: &Objective,
@@ -33,7 +33,7 @@ impl Feed {
         }
     }
 
-    /// Runs `work` on the model's device while the mini-batch after the last one is read and sent.
+    /// Runs `work` on the model's device while the next mini-batch is read and uploaded.
     pub fn meanwhile<T>(
         &mut self,
         model: &Objective,

@@ -1,11 +1,13 @@
 //! When training is stopped, and which weights are kept.
 //!
-//! A run is stopped as soon as a step's loss or gradient is not a finite number, or a loss has
-//! exploded: it exceeds max(3 L₀, ln C + 1), L₀ being the loss at the start and C the number of
-//! classes. Guessing evenly costs ln C, so a model a whole nat beyond knows less than nothing; and
-//! where the loss was high from the start, as with noisy labels, it may still triple. This is asked
-//! of the training loss, the mean of the last [`WINDOW`] steps (L₀: the first step's loss, taken
-//! where the method takes its gradient), and of the validation loss at the end of each epoch.
+//! A run is stopped as soon as a step's loss or gradient is not finite, or a loss has exploded. A
+//! loss has exploded if it exceeds max(3 L₀, ln C + 1), where L₀ is the loss at the start and C the
+//! number of classes. Uniform guessing has loss ln C, so a loss one nat above that is worse than
+//! guessing. If the loss is high from the start, as with noisy labels, it may still triple.
+//!
+//! Both the training and the validation loss are checked. The training loss is the mean of the last
+//! [`WINDOW`] steps, at the point where the method computes its gradient; its L₀ is the first
+//! step's loss. The validation loss is checked at the end of each epoch.
 
 use crate::evaluate::Error as Unscored;
 use crate::objective::Error as Unevaluated;
@@ -13,15 +15,15 @@ use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt;
 
-/// Steps whose mean loss is watched: one batch alone may be unlucky.
+/// Steps averaged for the training loss, since single batches are noisy.
 pub const WINDOW: usize = 20;
 
-/// Which weights a run gives.
+/// Which weights a run returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Keep {
-    /// of the epoch with the least validation loss
+    /// of the epoch with the lowest validation loss
     Best,
     /// of the last epoch
     Last,
@@ -32,9 +34,9 @@ pub enum Keep {
 pub struct Reason {
     /// `training loss`, `gradient norm`, `weights' norm` or `validation loss`.
     pub what: String,
-    /// The value; nothing where it is not a finite number.
+    /// The value; `None` if it is not finite.
     pub found: Option<f64>,
-    /// What it may be at most; nothing where any finite number would do.
+    /// The limit; `None` if any finite number is allowed.
     pub limit: Option<f64>,
 }
 
@@ -55,7 +57,7 @@ impl fmt::Display for Stopped {
         let Reason { what, found, limit } = &self.reason;
         write!(f, "training was stopped in epoch {}, step {}: the {what}", self.epoch, self.step)?;
         match (found, limit) {
-            (Some(found), Some(limit)) => write!(f, " is {found:.4}, at most {limit:.4} is sound"),
+            (Some(found), Some(limit)) => write!(f, " is {found:.4}, above the limit {limit:.4}"),
             _ => write!(f, " is not a finite number"),
         }
     }
@@ -67,7 +69,7 @@ impl Reason {
         Self { what: what.into(), found: None, limit: None }
     }
 
-    /// The reason that lies in an error, if it says that a loss or a logit is not finite.
+    /// The reason contained in an error, if it says that a loss or a logit is not finite.
     pub fn of(error: &Unevaluated) -> Option<Self> {
         match error {
             Unevaluated::NonFinite { .. }
@@ -79,7 +81,7 @@ impl Reason {
     }
 }
 
-/// What one run's losses are held against.
+/// The limits for one run's losses.
 #[derive(Clone, Debug)]
 pub struct Guard {
     guessing: f64,
@@ -89,8 +91,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A run's guard for `classes` classes, from the validation loss at its start, if there are
-    /// images to take it on.
+    /// A guard for a model with `classes` classes. `validation` is the validation loss at the
+    /// start, if there are validation images.
     pub fn new(classes: usize, validation: Option<f64>) -> Self {
         let guessing = libm::log(classes.max(1) as f64);
         Self {
@@ -101,8 +103,8 @@ impl Guard {
         }
     }
 
-    /// Judges a step by its loss and the norm of its gradient. The mean of the latest losses
-    /// counts once there are [`WINDOW`] of them, or when an epoch ends.
+    /// Checks a step by its loss and gradient norm. The mean of the latest losses is checked once
+    /// there are [`WINDOW`] of them, or when an epoch ends.
     pub fn step(&mut self, loss: f64, norm: f64, ends_epoch: bool) -> Option<Reason> {
         for (what, value) in [("training loss", loss), ("gradient norm", norm)] {
             if !value.is_finite() {
@@ -119,7 +121,7 @@ impl Guard {
         ((full || ends_epoch) && mean > most).then(|| exploded("training loss", mean, most))
     }
 
-    /// Judges an epoch by its validation loss.
+    /// Checks an epoch by its validation loss.
     pub fn epoch(&self, validation: f64) -> Option<Reason> {
         if !validation.is_finite() {
             return Some(Reason::not_finite("validation loss"));
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_may_reach_its_limit_and_no_more() {
+    fn losses_up_to_the_limit_are_accepted() {
         // ln 10 + 1 is 3.3026; three times 1.5 is more.
         for (start, most) in [(0.1, 3.302585), (1.5, 4.5)] {
             let mut guard = Guard::new(10, Some(start));
@@ -156,24 +158,24 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_batch_stops_nothing_and_a_bad_stretch_does() {
+    fn only_repeated_high_losses_stop_training() {
         let mut guard = Guard::new(10, None);
         guard.step(0.1, 1.0, false);
-        // The mean of 20 losses passes 3.3026 when seven of them are 10 and thirteen 0.1.
+        // The mean of 20 losses exceeds 3.3026 when seven of them are 10 and thirteen 0.1.
         let bad = (0..20).position(|_| guard.step(10.0, 1.0, false).is_some());
         assert_eq!(bad, Some(18), "the window is full at the nineteenth");
         let mut guard = Guard::new(10, None);
         (0..40).for_each(|_| assert_eq!(guard.step(0.1, 1.0, true), None));
         let bad = (1..20).find(|_| guard.step(10.0, 1.0, false).is_some());
         assert_eq!(bad, Some(7));
-        // A short epoch is judged by what there is of it.
+        // A short epoch is judged by the losses it has.
         let mut guard = Guard::new(10, None);
         assert_eq!(guard.step(0.1, 1.0, false), None);
         assert!(guard.step(10.0, 1.0, true).is_some());
     }
 
     #[test]
-    fn what_is_not_finite_stops_at_once() {
+    fn non_finite_values_stop_at_once() {
         let mut guard = Guard::new(10, Some(0.1));
         assert_eq!(guard.step(f64::NAN, 1.0, false), Some(Reason::not_finite("training loss")));
         let norm = guard.step(0.1, f64::INFINITY, false);

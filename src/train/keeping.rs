@@ -1,4 +1,4 @@
-//! Frozen layers' activations on their way into memory: a GPU's while there is room, else the CPU's.
+//! Stores frozen layers' activations in memory: GPU memory while there is room, then CPU memory.
 
 use super::prefix::{Pick, Prefix};
 use crate::cache::{self, Plan};
@@ -6,24 +6,24 @@ use crate::device;
 use crate::objective::{Result, is_out_of_memory};
 use candle_core::{Device, Tensor};
 
-/// What was kept so far, view by view.
+/// The activations kept so far, by view.
 pub(super) struct Keeping<'p, 'a> {
     prefix: &'p Prefix<'a>,
-    /// Most bytes of the CPU's memory.
+    /// Maximum bytes of CPU memory.
     most: u64,
     kept: Kept,
 }
 
 /// Activations in memory.
 pub(super) enum Kept {
-    /// The CPU's: of each view all rows.
+    /// In CPU memory: all rows of each view.
     Here(Vec<Vec<u8>>),
-    /// A GPU's: of each view tensors of as many rows as were added at once.
+    /// In GPU memory: for each view, one tensor per added chunk of rows.
     There(Vec<Vec<Tensor>>),
 }
 
 impl<'p, 'a> Keeping<'p, 'a> {
-    /// Keeps what `prefix` computes where the plan says.
+    /// Keeps what `prefix` computes in the place that the plan names.
     pub fn new(prefix: &'p Prefix<'a>, plan: &Plan) -> Self {
         let kept = match plan.device {
             true => Kept::There(Vec::new()),
@@ -32,7 +32,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
         Self { prefix, most: plan.ram, kept }
     }
 
-    /// A view begins.
+    /// Starts a view.
     pub fn view(&mut self) {
         match &mut self.kept {
             Kept::There(views) => views.push(Vec::new()),
@@ -43,11 +43,11 @@ impl<'p, 'a> Keeping<'p, 'a> {
     /// Computes and keeps rows of the view, in order.
     ///
     /// # Errors
-    /// Those of computing them; [`cache::Error::NoMemory`] where a GPU gives out and the CPU's memory
-    /// may not be taken instead.
+    /// Those of computing them; [`cache::Error::NoMemory`] if GPU memory runs out and CPU memory
+    /// may not be used.
     pub fn add(&mut self, picks: &[Pick]) -> Result<()> {
         let rows = match (self.prefix.rows(picks), &self.kept) {
-            // What is kept there may be what leaves no room.
+            // The kept activations may be what fills GPU memory.
             (Err(error), Kept::There(_)) if is_out_of_memory(&error) => {
                 self.move_away()?;
                 self.prefix.rows(picks)?
@@ -74,12 +74,13 @@ impl<'p, 'a> Keeping<'p, 'a> {
         Ok(())
     }
 
-    /// All of it.
+    /// Returns all kept activations.
     pub fn finish(self) -> Kept {
         self.kept
     }
 
-    /// Moves what lies on the GPU, which others may have filled since the plan was made.
+    /// Moves activations from GPU to CPU memory, since other processes may have used GPU memory
+    /// since the plan was made.
     fn move_away(&mut self) -> Result<()> {
         let layout = self.prefix.layout();
         let needed = layout.bytes().saturating_mul(self.prefix.views() as u64);

@@ -1,4 +1,4 @@
-//! What makes a method: which layer it updates, and where it takes the gradient.
+//! The interface of a method: which layer it updates, and where it computes the gradient.
 
 use super::perturbation::Perturbation;
 use super::source::Source;
@@ -6,27 +6,27 @@ use crate::objective::{Activations, Objective, Result};
 use crate::vit::Layer;
 use candle_core::Tensor;
 
-/// One mini-batch's gradient in the updated layer, and how it was taken.
+/// One mini-batch's gradient with respect to the updated layer, and how it was computed.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// Mean loss over B at the point where the gradient was taken, nats.
+    /// Mean loss over B at the point where the gradient was computed, nats.
     pub loss: f64,
-    /// One tensor for each of the updated layer's.
+    /// One tensor for each tensor of the updated layer.
     pub gradient: Vec<Tensor>,
-    /// The perturbation under which it was taken, if any.
+    /// The perturbation at which it was computed, if any.
     pub perturbation: Option<Displacement>,
 }
 
-/// How far from the current weights a gradient was taken, and which way.
+/// The displacement from the current weights at which a gradient was computed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Displacement {
-    /// Down the gradient of B′, past its minimum: PoF and PoL.
+    /// Along the negative gradient of B′, past its minimum: PoF and PoL.
     Descent(Perturbation),
-    /// Up the gradient of B: SAM.
+    /// Along the gradient of B: SAM.
     Ascent {
-        /// ‖ε‖ over what is perturbed.
+        /// ‖ε‖ over the perturbed tensors.
         length: f64,
-        /// ‖ε‖/‖w‖ over the same; `None` where all of w is 0.
+        /// ‖ε‖/‖w‖ over the same tensors; `None` if all of w is 0.
         relative: Option<f64>,
     },
 }
@@ -40,7 +40,7 @@ impl Displacement {
         }
     }
 
-    /// Its length, as a share of the perturbed weights' norm; `None` where they are all 0.
+    /// Its length relative to the norm of the perturbed weights; `None` if these are all 0.
     pub fn relative(&self) -> Option<f64> {
         match self {
             Displacement::Descent(perturbation) => perturbation.relative,
@@ -49,21 +49,21 @@ impl Displacement {
     }
 }
 
-/// A way of post-training. The loop draws B, asks the method for a gradient, and steps.
+/// A post-training method. The loop draws B, asks the method for a gradient, and steps.
 pub trait Method {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
 
-    /// The layer that is updated; all others stay as they are, to the byte.
+    /// The layer that is updated. All other layers stay bit-identical.
     fn updated(&self) -> &Layer;
 
-    /// The lowest stage that the method touches; all below is frozen.
+    /// The lowest stage that the method touches. All stages below are frozen.
     fn first_stage(&self) -> usize {
         self.updated().first_stage
     }
 
-    /// The gradient for one step of the optimizer, from the mini-batch `batch` at the method's
-    /// first stage.
+    /// The gradient for one optimizer step, from the mini-batch `batch` at the method's first
+    /// stage.
     ///
     /// # Errors
     /// Those of evaluating the model.

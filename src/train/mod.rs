@@ -1,4 +1,4 @@
-//! Fine-tuning and post-training: one loop each, one file a method.
+//! Fine-tuning and post-training: one loop each, one file per method.
 
 mod error;
 mod feed;

@@ -1,4 +1,4 @@
-//! The optimizers' steps on a GPU: all tensors of a layer in one launch.
+//! Optimizer steps on a GPU: all tensors of a layer in one kernel launch.
 
 use super::optimizer::{Rule, Update};
 use super::{Error, Result};
@@ -7,10 +7,10 @@ use candle_core::{DType, Tensor};
 use planish_kernels::cuda::gpu::{Moments, adamw_step, sgd_step};
 use planish_kernels::cuda::{AdamW, Sgd};
 
-/// What makes a step smaller.
+/// What to do if a step needs too much memory.
 const FEWER: &str = "update fewer layers";
 
-/// What is remembered of the tensors of every step.
+/// The optimizer state.
 #[derive(Debug, Default)]
 pub(super) struct State(Option<Remembered>);
 
@@ -55,7 +55,7 @@ impl State {
         let known = match self.0.take() {
             Some(known) => known,
             None => {
-                let what = ("what the optimizer remembers", lists as u64 * bytes, FEWER);
+                let what = ("the optimizer state", lists as u64 * bytes, FEWER);
                 Remembered {
                     moments: allocate(what, || Moments::zeros(weights, lists))?,
                     kinds: now,
@@ -65,7 +65,7 @@ impl State {
         let moments = &mut self.0.insert(known).moments;
         let Update { decay, rate, steps, .. } = *update;
         let what = ("the weights after a step", bytes, FEWER);
-        // Room is asked for before anything changes, so that a step may be tried twice.
+        // Allocate before anything changes, so that a failed step can be retried.
         Ok(match update.rule {
             Rule::Sgd { momentum, nesterov } => {
                 let by = Sgd { rate, momentum, decay, nesterov };

@@ -1,4 +1,4 @@
-//! Optimizers: from gradients to new weights.
+//! Optimizers: compute new weights from gradients.
 
 use super::{Error, Result};
 use crate::vector;
@@ -7,20 +7,20 @@ use planish_kernels::Host;
 use planish_kernels::lanes::Element;
 use rayon::prelude::*;
 
-/// Numbers that one thread handles at a time: large enough to be worth a thread, small enough to
-/// stay in its cache.
+/// Elements that one thread handles at a time: large enough to amortise scheduling, small enough
+/// for its cache.
 const CHUNK: usize = 1 << 14;
 
-/// How a gradient moves the weights, at rate η.
+/// The update rule at learning rate η.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
-    /// b ← μ b + g (b = g at the first step); w ← w − η b, or w − η (g + μ b) with Nesterov's
-    /// look-ahead, as in `torch.optim.SGD` without dampening. Weight decay λ is coupled: g + λ w
-    /// takes the place of g.
+    /// b ← μ b + g (b = g at the first step); w ← w − η b, or w − η (g + μ b) with Nesterov
+    /// momentum, as in `torch.optim.SGD` without dampening. Weight decay λ is coupled: g + λ w
+    /// replaces g.
     Sgd {
         /// μ.
         momentum: f64,
-        /// Whether to look ahead (Sutskever et al., ICML 2013).
+        /// Whether to use Nesterov momentum (Sutskever et al., ICML 2013).
         nesterov: bool,
     },
     /// m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; w ← w − η m̂ / (√v̂ + ε) with
@@ -36,11 +36,11 @@ pub enum Rule {
     },
 }
 
-/// A rule and what it remembers of each tensor. Arithmetic is in the weights' own type, and done
-/// where the weights lie.
+/// An optimizer: an update rule with its state per tensor. It computes in the weights' type and on
+/// their device.
 ///
-/// Weight decay acts on every tensor alike, biases and norms included, as torch's optimizers do
-/// unless told otherwise.
+/// Weight decay applies to all tensors, including biases and norms, as torch's optimizers do by
+/// default.
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Rule,
@@ -51,8 +51,8 @@ pub struct Optimizer {
     on_gpu: super::on_gpu::State,
 }
 
-/// Per tensor the momentum and the second moment, the latter touched by AdamW alone: zeroed pages
-/// that nobody writes take no memory.
+/// Momentum and second moment of a tensor. Only AdamW writes the second moment; zeroed pages that
+/// are never written take no memory.
 #[derive(Clone, Debug)]
 enum Moments {
     F32([Vec<f32>; 2]),
@@ -60,7 +60,7 @@ enum Moments {
 }
 
 impl Moments {
-    /// Zeros for a tensor; nothing for one that is neither f32 nor f64.
+    /// Zeros for a tensor; `None` if it is neither f32 nor f64.
     fn zeros(of: &Tensor) -> Option<Self> {
         let n = of.elem_count();
         match of.dtype() {
@@ -79,7 +79,7 @@ impl Moments {
 }
 
 impl Optimizer {
-    /// An optimizer that has made no step yet.
+    /// An optimizer before its first step.
     pub fn new(rule: Rule, weight_decay: f64) -> Self {
         Self {
             rule,
@@ -91,12 +91,12 @@ impl Optimizer {
         }
     }
 
-    /// The weights after one step at learning rate `rate`. State is kept by position: every step
-    /// takes the same tensors in the same order.
+    /// The weights after one step at learning rate `rate`. State is stored by position: every step
+    /// must pass the same tensors in the same order.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] if numbers, shapes or types differ from the gradients' or from the
-    /// first step's, or a tensor is neither f32 nor f64.
+    /// [`Error::Mismatch`] if counts, shapes or types differ from those of the gradients or of the
+    /// first step, or if a tensor is neither f32 nor f64.
     pub fn step(
         &mut self,
         weights: &[Tensor],
@@ -152,7 +152,11 @@ impl Optimizer {
                     Some(zeros) => fresh.push(zeros),
                     None => {
                         let found = format!("{:?}, gradient {:?}", w.dtype(), g.dtype());
-                        return fail(format!("tensor {i}"), "F32 or F64, both alike".into(), found);
+                        return fail(
+                            format!("tensor {i}"),
+                            "F32 or F64, the same for both".into(),
+                            found,
+                        );
                     }
                 },
             }
@@ -162,7 +166,7 @@ impl Optimizer {
     }
 }
 
-/// One step's numbers, formed in f64; each is rounded once to the weights' type.
+/// Parameters of one step, computed in f64 and rounded once to the weights' type.
 pub(super) struct Update {
     pub rule: Rule,
     pub decay: f64,
@@ -171,7 +175,8 @@ pub(super) struct Update {
 }
 
 impl Update {
-    /// Moves one tensor, by chunks over the threads: each number is its own, whoever handles it.
+    /// Updates one tensor, in chunks over the threads. Elements are independent, so the result does
+    /// not depend on the threads.
     fn tensor<E: Element>(
         &self,
         weight: &Tensor,
@@ -193,7 +198,7 @@ impl Update {
         match self.rule {
             Rule::Sgd { momentum, nesterov } => {
                 let [rate, decay, momentum] = [self.rate, self.decay, momentum].map(E::narrow);
-                // A buffer of zeros makes the first step's b = g by itself.
+                // With a zero buffer, the first step's b is g.
                 for ((w, &g), b) in w.iter_mut().zip(g).zip(first) {
                     let g = g + decay * *w;
                     *b = momentum * *b + g;
@@ -215,9 +220,9 @@ impl Update {
     }
 }
 
-/// Gradients scaled by min(1, `max_norm` / (‖g‖ + 10⁻⁶)), as in torch's `clip_grad_norm_`, and
-/// ‖g‖ before it: the Euclidean norm over all tensors together, summed in f64 in a fixed order. A
-/// norm that is not finite is left for the caller to judge.
+/// Gradients scaled by min(1, `max_norm` / (‖g‖ + 10⁻⁶)), as in torch's `clip_grad_norm_`, and ‖g‖
+/// before scaling. ‖g‖ is the Euclidean norm over all tensors together, summed in f64 in a fixed
+/// order. A non-finite norm is returned for the caller to handle.
 ///
 /// # Errors
 /// Gradients that are neither f32 nor f64.

@@ -1,4 +1,4 @@
-//! Steps and clipping against torch, in f32 and f64.
+//! Compares steps and clipping with torch, in f32 and f64.
 
 use super::*;
 use serde_json::Value;
@@ -24,7 +24,7 @@ fn tensors(value: &Value, dtype: DType) -> Vec<Tensor> {
     numbers(value).into_iter().zip(shapes).map(make).collect()
 }
 
-/// Largest difference: a few roundings of numbers near 1, 6e-8 each.
+/// Maximum difference: a few roundings of numbers near 1, 6e-8 each.
 fn assert_close(found: &[Tensor], expected: &Value, what: &str) {
     for (found, expected) in found.iter().zip(numbers(expected)) {
         let found = found.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
@@ -51,7 +51,7 @@ fn steps_agree_with_torch() {
                 eps: number("eps"),
             },
         };
-        // torch's steps are in f32, so f64 may differ from them by f32's roundings.
+        // torch's steps are in f32, so f64 may differ by f32 rounding.
         for dtype in [DType::F32, DType::F64] {
             let mut optimizer = Optimizer::new(rule, number("weight_decay"));
             let mut weights = tensors(&case["weights"], dtype);
@@ -82,7 +82,7 @@ fn clipping_agrees_with_torch() {
 }
 
 #[test]
-fn tensors_that_do_not_belong_together_are_refused() {
+fn rejects_tensors_that_do_not_match() {
     let w = |n: usize, dtype| Tensor::zeros(n, dtype, &Device::Cpu).unwrap();
     let (w3, w4) = (w(3, DType::F32), w(4, DType::F32));
     let rule = Rule::Sgd { momentum: 0.9, nesterov: true };

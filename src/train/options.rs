@@ -27,7 +27,7 @@ pub struct TrainOptions {
         long, value_name = "RATE", default_value_t = Self::default().lr, allow_negative_numbers = true
     ))]
     pub lr: f64,
-    /// Learning rate after the warm-up: to 0 on a cosine, to 0 on a line, or constant
+    /// Learning rate after the warm-up: cosine decay to 0, linear decay to 0, or constant
     #[cfg_attr(feature = "cli", arg(
         long, value_enum, value_name = "cosine|linear|constant", default_value_t = Self::default().schedule,
         hide_possible_values = true
@@ -51,25 +51,24 @@ pub struct TrainOptions {
     /// Clip the gradient of the updated layers to this norm
     #[cfg_attr(feature = "cli", arg(long, value_name = "NORM", allow_negative_numbers = true))]
     pub clip: Option<f64>,
-    /// Augmentation of training images: `flip`, `shift=PIXELS`, `crop=LEAST_AREA`, separated by
-    /// commas
+    /// Augmentation of training images: `flip`, `shift=PIXELS`, `crop=LEAST_AREA`, comma-separated
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value_t))]
     pub augment: Augment,
-    /// Augmented views of each image, shown in turn, one an epoch [default: as many as epochs]
+    /// Augmented views of each image, one per epoch in turn [default: as many as epochs]
     #[cfg_attr(feature = "cli", arg(long, value_name = "V"))]
     pub views: Option<usize>,
-    /// Operands of matrix products in training and in frozen layers: f32, or rounded to bf16 and
-    /// added up in f32. On a GPU activations between embedding and head are stored in bf16, too.
-    /// Weights, diagnosis and line searches stay f32
+    /// Precision of matrix products in training and in frozen layers: f32, or bf16 operands with
+    /// f32 accumulation. On a GPU, bf16 also stores the activations between embedding and head in
+    /// bf16. Weights, diagnosis and line searches stay f32
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "f32|bf16", default_value_t))]
     pub precision: Precision,
-    /// Images a thread takes at a time. B is summed over them before the step, so that the step
-    /// stays the same; fewer take less memory [default: by memory]
+    /// Images per thread at a time. Gradients are summed over all of B before the step, so the step
+    /// does not change; smaller values use less memory [default: by memory]
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", conflicts_with = "accumulate"))]
     pub micro_batch: Option<usize>,
-    /// The same as a number of parts that B is summed over
+    /// The same, as the number of parts that B is split into
     #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
     pub accumulate: Option<usize>,
 }
@@ -95,7 +94,7 @@ impl Default for TrainOptions {
 }
 
 impl TrainOptions {
-    /// Refuses values out of range, and options that have no effect.
+    /// Rejects values out of range and options without effect.
     ///
     /// # Errors
     /// The first such option.
@@ -126,22 +125,22 @@ impl TrainOptions {
         Ok(())
     }
 
-    /// Images in a micro-batch, if the user says.
+    /// Images in a micro-batch, if set by the user.
     pub fn micro_batch(&self) -> Option<usize> {
         self.micro_batch.or(self.accumulate.map(|parts| self.batch_size.div_ceil(parts)))
     }
 }
 
-/// Options of the line along which PoL and PoF perturb.
+/// Options of the perturbation in PoL and PoF.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LineOptions {
-    /// Images in B′, on which the perturbation is found.
+    /// Images in B′, the batch that the perturbation is computed on.
     pub perturb_batch: usize,
     /// Γ: the perturbation is γ times the step to the minimum, γ ~ U(0, Γ).
     pub gamma: f64,
-    /// How that step is found; without it one Hessian-vector product below the last block, else a
-    /// search.
+    /// How that step is found. Default: one Hessian-vector product below the last block, else a
+    /// line search.
     pub step: Option<StepRule>,
 }
 
@@ -151,14 +150,14 @@ impl Default for LineOptions {
     }
 }
 
-/// What is done to which layers. Each variant has the options that it reads, and no others.
+/// A method and its layers. Each variant has exactly the options that it reads.
 ///
-/// Layers are named as [`select`](crate::vit::layers::select) reads them. Where PoL or SGD name none,
-/// a plan chooses; SAM and its variants update all layers then.
+/// Layer names follow [`select`](crate::vit::layers::select). If PoL or SGD name no layers, a plan
+/// chooses them; SAM and its variants then update all layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case")]
 pub enum MethodOptions {
-    /// Update, perturb nothing: the control.
+    /// Update u without a perturbation: the control.
     Sgd {
         /// u.
         update: Option<String>,
@@ -173,7 +172,7 @@ pub enum MethodOptions {
         #[serde(flatten)]
         line: LineOptions,
     },
-    /// Perturb the head, update all else.
+    /// Perturb the head, update all other layers.
     Pof {
         /// The perturbation.
         #[serde(flatten)]
@@ -186,7 +185,7 @@ pub enum MethodOptions {
         /// ρ, the length of the ascent step.
         rho: f64,
     },
-    /// SAM, its ascent step scaled by the weights.
+    /// SAM with an ascent step scaled by the weights.
     Asam {
         /// u.
         update: Option<String>,
@@ -195,7 +194,7 @@ pub enum MethodOptions {
         /// η, added to |w|.
         asam_eta: f64,
     },
-    /// SAM with an ascent step at every k-th step only.
+    /// SAM with an ascent step only at every k-th step.
     Looksam {
         /// u.
         update: Option<String>,
@@ -203,10 +202,10 @@ pub enum MethodOptions {
         rho: f64,
         /// k.
         look_every: usize,
-        /// α, the weight of the stored part in the steps between.
+        /// α, the weight of the reused component in the steps between.
         look_alpha: f64,
     },
-    /// SAM that perturbs normalisation layers alone.
+    /// SAM that perturbs only normalisation layers.
     SamNorm {
         /// u.
         update: Option<String>,
@@ -222,22 +221,22 @@ pub enum MethodOptions {
 pub enum MethodName {
     /// perturb one layer, update another
     Pol,
-    /// perturb the head, update all else
+    /// perturb the head, update all other layers
     Pof,
-    /// sharpness-aware minimisation: update by the gradient found at the end of an ascent step
+    /// sharpness-aware minimisation: update with the gradient after an ascent step
     Sam,
-    /// SAM, its ascent step scaled by the weights
+    /// SAM with an ascent step scaled by the weights
     Asam,
-    /// SAM with an ascent step at every k-th step only
+    /// SAM with an ascent step only at every k-th step
     Looksam,
-    /// SAM that perturbs normalisation layers alone
+    /// SAM that perturbs only normalisation layers
     SamNorm,
-    /// update, perturb nothing: the control
+    /// update without a perturbation: the control
     Sgd,
 }
 
 impl MethodName {
-    /// All of them.
+    /// All methods.
     pub const ALL: [MethodName; 7] = [
         MethodName::Pol,
         MethodName::Pof,
@@ -261,7 +260,7 @@ impl MethodName {
         }
     }
 
-    /// The method of that name.
+    /// The method with that name.
     pub fn named(name: &str) -> Option<MethodName> {
         Self::ALL.into_iter().find(|method| method.name() == name)
     }
@@ -278,8 +277,9 @@ impl MethodName {
 impl MethodOptions {
     /// The method with its published settings.
     ///
-    /// ρ is 0.05 for SAM and LookSAM, and 0.5 for ASAM (its paper's value for CIFAR-10: |w| scales it
-    /// down) and for norms alone, of which there are few (the authors' code tries 0.1 to 5).
+    /// ρ is 0.05 for SAM and LookSAM. It is 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
+    /// scales the step down. It is 0.5 for norm-only SAM, since norms have few parameters; the
+    /// authors' code tries 0.1 to 5.
     pub fn default_of(name: MethodName) -> Self {
         let (update, perturb, line) = (None, None, LineOptions::default());
         match name {
@@ -319,7 +319,7 @@ impl MethodOptions {
         }
     }
 
-    /// u, if it is named.
+    /// u, if set.
     pub fn update(&self) -> Option<&str> {
         match self {
             Self::Pof { .. } => None,
@@ -332,7 +332,7 @@ impl MethodOptions {
         }
     }
 
-    /// p, if it is named.
+    /// p, if set.
     pub fn perturb(&self) -> Option<&str> {
         match self {
             Self::Pol { perturb, .. } => perturb.as_deref(),
@@ -340,7 +340,7 @@ impl MethodOptions {
         }
     }
 
-    /// The method with these options set: flags of the command line, or keys of a study file.
+    /// The method with these options, from command-line flags or keys of a study file.
     ///
     /// # Errors
     /// [`Error::NoEffect`] for an option that the method does not read; [`Error::Value`].
@@ -365,7 +365,7 @@ impl MethodOptions {
         Ok(method)
     }
 
-    /// Refuses values out of range.
+    /// Rejects values out of range.
     ///
     /// # Errors
     /// [`Error::Value`].
@@ -390,7 +390,7 @@ impl MethodOptions {
     }
 }
 
-/// An option that the method does not read, with the methods that do.
+/// The error for an option that the method does not read. Names the methods that do.
 pub fn no_effect(option: &str) -> Error {
     let of = MethodName::ALL.into_iter().filter(|m| m.options().iter().any(|o| o == option));
     let of: Vec<&str> = of.map(MethodName::name).collect();
@@ -409,7 +409,7 @@ pub fn no_effect(option: &str) -> Error {
     }
 }
 
-/// Splits options written side by side into those of every method and those of some.
+/// Splits mixed options into those of all methods and those of specific methods.
 ///
 /// # Errors
 /// [`Error::Value`].
@@ -419,7 +419,7 @@ pub fn split(mut given: Map<String, Value>) -> Result<(TrainOptions, Map<String,
     Ok((train, given))
 }
 
-/// Which weights to keep: the user's word, or the best where there are images to judge by.
+/// Which weights to keep: the user's choice, or the best if there are validation images.
 pub fn keep_or_default(asked: Option<Keep>, has_validation: bool) -> Keep {
     asked.unwrap_or(if has_validation { Keep::Best } else { Keep::Last })
 }
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn every_method_reads_its_own_options_and_no_others() {
+    fn methods_reject_options_of_other_methods() {
         assert_eq!(
             MethodName::Pol.options(),
             ["perturb", "update", "perturb_batch", "gamma", "step"]
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_survives_json() {
+    fn methods_round_trip_through_json() {
         for name in MethodName::ALL {
             let method = MethodOptions::default_of(name);
             let text = serde_json::to_string(&method).unwrap();
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn values_out_of_range_are_refused() {
+    fn rejects_values_out_of_range() {
         let with = |value| split(given(value)).map(|_| ());
         assert_eq!(with(json!({ "lr": 0.1, "gamma": 3, "augment": "flip" })), Ok(()));
         let refused = |value, option: &str| {

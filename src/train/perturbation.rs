@@ -1,9 +1,9 @@
-//! Steps 1–3 of PoF (Sato et al., ICML 2022): a layer is moved down the gradient of a batch of its
-//! own, past that batch's minimum.
+//! Steps 1–3 of PoF (Sato et al., ICML 2022): a layer moves down the gradient of its own batch B′,
+//! past that batch's minimum.
 //!
-//! With g = ∂L^{B′}/∂w_p and η* = argmin over η > 0 of L^{B′}(w_p − η g), the layer goes to
-//! w_p − γ η* g with γ ~ U(0, Γ). γ = 2 is the far side of a quadratic valley. This is *descent*:
-//! SAM climbs.
+//! With g = ∂L^{B′}/∂w_p and η* = argmin over η > 0 of L^{B′}(w_p − η g), the layer moves to w_p −
+//! γ η* g with γ ~ U(0, Γ). γ = 2 is the far side of a quadratic valley. This is a *descent* step;
+//! SAM takes an ascent step.
 
 use super::feed::Feed;
 use super::source::Source;
@@ -17,13 +17,13 @@ use planish_kernels::Precision;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-/// Points of the line tried where each costs a forward pass of the suffix.
+/// Points per search if each costs a forward pass of the suffix.
 const NETWORK_BUDGET: usize = 20;
-/// Points tried where two products serve them all.
+/// Points per search if the logits are linear in η: two products serve all points.
 const LINEAR_BUDGET: usize = 60;
-/// Largest ‖θ̃ − θ*‖ as a share of ‖θ*‖.
+/// Maximum ‖θ̃ − θ*‖ relative to ‖θ*‖.
 const CAP: f64 = 0.5;
-/// Where the first search starts, as a share of the longest step to a minimum.
+/// Start of the first search, as a fraction of the longest step to a minimum.
 const START: f64 = 0.01;
 
 /// How η* is found.
@@ -47,7 +47,7 @@ impl StepRule {
     }
 }
 
-/// One perturbation, as it came out.
+/// One perturbation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Perturbation {
     /// η*.
@@ -58,11 +58,11 @@ pub struct Perturbation {
     pub length: f64,
     /// ‖Δw_p‖/‖w_p‖; `None` for a layer that was all zeros before training.
     pub relative: Option<f64>,
-    /// Whether the cap shortened it, or there was no minimum to be found.
+    /// Whether the cap shortened it, or no minimum was found.
     pub capped: bool,
 }
 
-/// The streams and settings that perturbations are drawn from.
+/// The random streams and settings of perturbations.
 pub struct Perturber {
     /// p.
     pub layer: Layer,
@@ -72,14 +72,14 @@ pub struct Perturber {
     pub rule: StepRule,
     feed: Feed,
     gammas: ChaCha8Rng,
-    /// Where the next search starts: η* changes little from one batch to the next.
+    /// Start of the next search: η* changes little between batches.
     last_eta: Option<f64>,
     /// Whether the layer was all zeros at the first perturbation.
     zeros: Option<bool>,
 }
 
 impl Perturber {
-    /// Draws B′ of `batch` examples out of `examples`, from a stream of its own.
+    /// Draws B′ of `batch` examples out of `examples`, from its own random stream.
     ///
     /// # Errors
     /// A batch of 0, or larger than the training set.
@@ -109,8 +109,8 @@ impl Perturber {
         let examples = self.feed.next(model, read)?;
         let gamma = self.gamma_max * unit(&mut self.gammas);
         let weight_norm = vector::norm(&model.weights_of(&self.layer)?)?;
-        // A layer that starts from zeros may be trained itself. What it has gained by then is no
-        // measure of how far it may go, so the first perturbation decides for all.
+        // A layer that starts from zeros may be the one that is trained. Its norm then is not a
+        // useful limit, so the first perturbation decides how all are limited.
         let zeros = *self.zeros.get_or_insert(weight_norm == 0.0);
         let norm = (!zeros).then_some(weight_norm);
         let Self { layer, rule, last_eta, .. } = self;
@@ -122,9 +122,9 @@ impl Perturber {
     }
 }
 
-/// The model with `layer` moved down the gradient of B′, by at most half of its `norm`; a layer of
-/// zeros has none, and its η* is at most 2 L/‖g‖² (see [`longest`]). `last_eta` is where the search
-/// starts, and becomes where it ended.
+/// The model with `layer` moved down the gradient of B′, by at most half of its `norm`. A layer of
+/// zeros has no such limit; its η* is at most 2 L/‖g‖² (see [`longest`]). `last_eta` is the start
+/// of the search and is set to its result.
 fn descend(
     model: &Objective,
     mut examples: Activations,
@@ -132,7 +132,7 @@ fn descend(
     last_eta: &mut Option<f64>,
 ) -> Result<(Objective, Perturbation)> {
     if examples.stage < layer.first_stage {
-        // Layers between the cache and p may be the ones that are being trained.
+        // Layers between the cached activations and p may be the ones that are trained.
         examples = model.activations_on_device(&examples, layer.first_stage)?;
     }
     let found = model.gradient(&examples, layer)?;
@@ -144,7 +144,7 @@ fn descend(
     }
     let slope = square.sqrt();
     let widest = longest(norm.unwrap_or(0.0), slope, found.loss) / slope;
-    // Most that γ η may be, and the η beyond which it is that.
+    // Maximum of γ η, and the η at which it is reached.
     let (cap, reach) = match norm {
         Some(_) => (CAP * widest, CAP * widest / gamma.max(1e-6)),
         None => (gamma * widest, widest),
@@ -156,7 +156,7 @@ fn descend(
             if curvature > 0.0 { square / curvature } else { f64::INFINITY }
         }
         StepRule::Search => {
-            // In bf16 the smallest steps would be rounded away with the weights they move.
+            // In bf16, small steps would be rounded away.
             let exact = model.exact();
             let path = Path::new(&exact, &examples, layer, &found.gradient)?;
             let loss = |eta| -> Result<f64> {
@@ -165,7 +165,7 @@ fn descend(
                         let losses = losses(&predictions, 1.0);
                         Ok(losses.iter().sum::<f64>() / losses.len() as f64)
                     }
-                    // A step that overflows is a high loss, not an end of the work.
+                    // A step that overflows counts as a high loss; it does not abort the search.
                     Err(Error::Predictions(_)) => Ok(f64::INFINITY),
                     Err(error) => Err(error),
                 }
@@ -187,7 +187,7 @@ fn descend(
     if eta.is_finite() && eta > 0.0 {
         *last_eta = Some(eta);
     }
-    // Where no minimum was found, the line still falls where the cap holds it.
+    // Without a minimum, the loss still falls where the cap stops the layer.
     let length = (gamma * eta).min(cap);
     let capped = gamma * eta > cap || eta.is_infinite();
     let perturbed = moved(model, layer, &found.gradient, length)?;

@@ -1,5 +1,5 @@
 //! PoF, post-training of the feature extractor (Sato, Yamada, Tanaka, Inoue, Kawakami, ICML 2022):
-//! the head is perturbed, all other layers are updated, the head stays as it was.
+//! the head is perturbed, all other layers are updated, and the head itself does not change.
 
 use super::method::{Displacement, Method, Step};
 use super::perturbation::Perturber;
@@ -7,9 +7,9 @@ use super::source::Source;
 use crate::objective::{Activations, Objective, Result};
 use crate::vit::Layer;
 
-/// ∂L^B(φ, θ̃)/∂φ with θ = head at θ̃ = θ* − γ η* g, φ all other layers.
+/// ∂L^B(φ, θ̃)/∂φ at θ̃ = θ* − γ η* g, where θ is the head and φ all other layers.
 pub struct Pof {
-    /// φ: every layer but the head.
+    /// φ: all layers except the head.
     pub features: Layer,
     /// Perturbs θ, the head.
     pub perturber: Perturber,

@@ -1,5 +1,6 @@
 //! PoL, post-training by layers (Terauchi, Sato, Kawakami, "Model diagnosis for improving
-//! generalisation"): the layer of highest κ is perturbed, the layer of highest ΔL updated.
+//! generalisation"): the layer with the highest κ is perturbed, the layer with the highest ΔL is
+//! updated.
 
 use super::method::{Displacement, Method, Step};
 use super::perturbation::Perturber;
@@ -7,10 +8,10 @@ use super::source::Source;
 use crate::objective::{Activations, Objective, Result};
 use crate::vit::Layer;
 
-/// ∂L^B(w with w_p at w_p − γ η* g)/∂w_u.
+/// ∂L^B/∂w_u, with w_p at w_p − γ η* g.
 ///
-/// If p and u share tensors, the gradient is taken at the perturbed point and applied to the
-/// current unperturbed weights, which are the anchor of the next perturbation.
+/// If p and u share tensors, the gradient is computed at the perturbed point and applied to the
+/// current unperturbed weights, from which the next perturbation starts.
 pub struct Pol {
     /// u.
     pub update: Layer,

@@ -1,10 +1,11 @@
-//! The frozen layers: what they make of the training images, computed.
+//! The frozen layers: computes their activations on the training images.
 //!
-//! An image's activations must have the same bits wherever they are computed, in the pass that
-//! fills memory or a file or for the one batch that wants them, or the place would matter to the
-//! result. Products of few rows round as their number of rows has it, so images always go through
-//! the model in micro-batches of one size, the model's own, the last filled up with copies of its
-//! last image. `--micro-batch` and `--memory` do not change it: without a tape it is small.
+//! An image's activations must be bit-identical wherever they are computed: in the pass that fills
+//! memory or a file, or for a single batch. Otherwise the result would depend on where they are
+//! kept. The rounding of a matrix product depends on its number of rows, so images always pass
+//! through the model in micro-batches of one size. A last, smaller micro-batch is filled up with
+//! copies of its last image. The options `micro_batch` and `memory` do not change this size;
+//! without a tape it needs little memory.
 
 use crate::cache::{self, Frozen, Layout, Stored};
 use crate::objective::{AT_ONCE_ON_GPU, Examples, Objective, Result};
@@ -22,12 +23,12 @@ pub struct Prefix<'a> {
     layout: Layout,
 }
 
-/// Which view of which image.
+/// View and image index.
 pub type Pick = (usize, usize);
 
 impl<'a> Prefix<'a> {
-    /// The layers of `model` below `stage`, over views that show the same images with the same
-    /// labels in the same order. Activations are rounded to bf16 if `half`.
+    /// The layers of `model` below `stage`. All views must have the same images and labels in the
+    /// same order. Activations are rounded to bf16 if `half`.
     pub fn new(model: &Objective, views: Vec<&'a dyn Examples>, stage: usize, half: bool) -> Self {
         let own = Objective::new(model.config.clone(), model.weights.clone()).micro_batch;
         let layout = Layout {
@@ -38,7 +39,7 @@ impl<'a> Prefix<'a> {
         Self { model: Objective { micro_batch: own, ..model.clone() }, views, stage, layout }
     }
 
-    /// What one view's activations are like.
+    /// Layout of one view's activations.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -48,20 +49,20 @@ impl<'a> Prefix<'a> {
         self.views.len()
     }
 
-    /// The stage whose input they are.
+    /// The stage whose input the activations are.
     pub fn stage(&self) -> usize {
         self.stage
     }
 
-    /// One label an image.
+    /// One label per image.
     pub fn labels(&self) -> Arc<[u32]> {
         self.views.first().map_or_else(|| Arc::from([]), |view| view.labels().into())
     }
 
-    /// The key of each view's activations.
+    /// The cache key of each view's activations.
     ///
     /// # Errors
-    /// [`cache::Error::Unidentified`] for images that have no digest.
+    /// [`cache::Error::Unidentified`] for images without a digest.
     pub fn keys(&self) -> cache::Result<Vec<String>> {
         let key = |view: &&dyn Examples| {
             let images = view.fingerprint()?.ok_or(cache::Error::Unidentified)?;
@@ -78,13 +79,12 @@ impl<'a> Prefix<'a> {
         self.views.iter().map(key).collect()
     }
 
-    /// Whether there is nothing to compute: the views are at that stage.
+    /// Whether there is nothing to compute, because the views already are at that stage.
     pub fn is_read(&self) -> bool {
         self.views.iter().all(|view| view.stage() == self.stage)
     }
 
-    /// Images that are taken at once: a micro-batch for each thread, or a few for a GPU, one after the
-    /// other.
+    /// Images processed at once: one micro-batch per thread, or a few in sequence on a GPU.
     pub fn wave(&self) -> usize {
         let beside = match self.model.gpu {
             Some(_) => AT_ONCE_ON_GPU,
@@ -93,17 +93,17 @@ impl<'a> Prefix<'a> {
         self.model.micro_batch.max(1) * beside
     }
 
-    /// Whether all views' activations fit a GPU that is in use, and may lie there as they are.
+    /// Whether all views' activations fit in GPU memory and may be stored there unconverted.
     pub fn fits_there(&self) -> bool {
         let bytes = self.layout.bytes().saturating_mul(self.views.len() as u64);
         self.layout.stored != Stored::Bf16
             && self.model.gpu.as_ref().is_some_and(|gpu| gpu.has_room_for_activations(bytes))
     }
 
-    /// Rows of [`Prefix::rows`] where the arithmetic runs.
+    /// Uploads rows from [`Prefix::rows`] to the model's device.
     ///
     /// # Errors
-    /// Bytes that are no rows; no room.
+    /// Invalid rows; too little memory.
     pub fn put(&self, rows: &[u8]) -> Result<Tensor> {
         let row = self.layout.row_bytes().max(1);
         let values = self.layout.stored.collect(rows.len() / row, &self.layout.row, |i, out| {
@@ -113,7 +113,7 @@ impl<'a> Prefix<'a> {
         Ok(self.model.to_device(&values)?)
     }
 
-    /// Tells a view that these images come next.
+    /// Prefetch hint: these images of a view come next.
     pub fn ahead(&self, view: usize, images: Range<usize>) {
         if let Some(view) = self.views.get(view) {
             view.prefetch(&images.collect::<Vec<_>>());
@@ -135,7 +135,7 @@ impl<'a> Prefix<'a> {
         Ok(found.values.narrow(0, 0, picks.len())?)
     }
 
-    /// The same as they are kept: bytes, a row after the other.
+    /// The activations in storage format: bytes, row after row.
     ///
     /// # Errors
     /// Those of [`Prefix::values`].
@@ -158,7 +158,7 @@ fn row(config: &Config, stage: usize) -> Vec<usize> {
     }
 }
 
-/// Images drawn from several views; past the last, copies of it.
+/// Images picked from several views, padded with copies of the last one.
 struct Drawn<'a> {
     views: &'a [&'a dyn Examples],
     picks: &'a [Pick],
@@ -166,7 +166,7 @@ struct Drawn<'a> {
 }
 
 impl Drawn<'_> {
-    /// Positions of picks that there are, if all are of one view.
+    /// Positions of the picks, if all are of one view.
     fn one_view(&self, picks: &[Pick]) -> Option<(usize, Vec<usize>)> {
         let &(view, _) = picks.first()?;
         picks.iter().all(|pick| pick.0 == view).then(|| (view, picks.iter().map(|p| p.1).collect()))
@@ -189,7 +189,8 @@ impl Examples for Drawn<'_> {
         self.views.first().map_or(0, |view| view.stage())
     }
     fn inputs(&self, range: Range<usize>) -> Result<Tensor> {
-        // A micro-batch that a GPU had no room for is halved, and then one may be all copies.
+        // A micro-batch that did not fit on the GPU is halved, and one half may contain only
+        // copies.
         let start = range.start.min(self.picks.len().saturating_sub(1));
         let end = range.end.min(self.picks.len());
         let x = self.at(&self.picks[start..end])?;
@@ -203,7 +204,7 @@ impl Examples for Drawn<'_> {
     }
     fn prefetch(&self, indices: &[usize]) {
         let picks: Vec<Pick> = indices.iter().filter_map(|&i| self.picks.get(i).copied()).collect();
-        // What is told to one view is forgotten as soon as two others are told something.
+        // Prefetch hints for several views at once would evict each other.
         if let Some((view, images)) = self.one_view(&picks) {
             self.views[view].prefetch(&images);
         }

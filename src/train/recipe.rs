@@ -1,4 +1,4 @@
-//! A method with its layers and settings, before it meets any data.
+//! A method with its layers and settings, independent of the data.
 
 use super::Result;
 use super::method::Method;
@@ -17,11 +17,11 @@ use serde::Serialize;
 pub enum Kind {
     /// Perturb p, update u.
     Pol,
-    /// Perturb the head, update all else.
+    /// Perturb the head, update all other layers.
     Pof,
-    /// Climb and update the same layers.
+    /// Ascent step and update on the same layers.
     Sam(Variant),
-    /// Update u, perturb nothing.
+    /// Update u without a perturbation.
     Sgd,
 }
 
@@ -37,14 +37,14 @@ impl Kind {
     }
 }
 
-/// What is to be done.
+/// A method with all its settings.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The method.
     pub kind: Kind,
-    /// What is updated.
+    /// The layer to update.
     pub update: Layer,
-    /// What is perturbed down its own batch's gradient; nothing for SAM and SGD.
+    /// The layer to perturb down its own batch's gradient; `None` for SAM and SGD.
     pub perturb: Option<Layer>,
     /// Γ.
     pub gamma_max: f64,
@@ -56,21 +56,21 @@ pub struct Recipe {
     pub rho: f64,
 }
 
-/// How η* is found unless the user says: where a point of the line costs a forward pass of much of
-/// the network, by one Hessian-vector product, else by search.
+/// Default step rule: one Hessian-vector product if a point of the line costs a forward pass of
+/// much of the network, else a line search.
 pub fn default_rule(config: &Config, perturb: &Layer) -> StepRule {
     // The last block begins at stage 2L − 1.
     if perturb.first_stage + 1 < 2 * config.depth { StepRule::Newton } else { StepRule::Search }
 }
 
 impl Recipe {
-    /// The lowest stage that is touched; all below is frozen.
+    /// The lowest stage that is touched. All stages below are frozen.
     pub fn first_stage(&self) -> usize {
         let perturbed = self.perturb.as_ref().map_or(usize::MAX, |p| p.first_stage);
         self.update.first_stage.min(perturbed)
     }
 
-    /// Operations of a step an image of B, which has `batch` examples.
+    /// Floating-point operations of a step per image of B, which has `batch` examples.
     pub fn work(&self, config: &Config, batch: usize) -> f64 {
         let perturbing = match (self.kind, &self.perturb) {
             (Kind::Sam(variant), _) => {
@@ -86,7 +86,8 @@ impl Recipe {
         step_work(config, &self.update, perturbing)
     }
 
-    /// Steps after which their kinds repeat: LookSAM climbs at one of several.
+    /// Period after which the kinds of steps repeat: LookSAM takes an ascent step only at every
+    /// k-th step.
     pub fn period(&self) -> usize {
         match self.kind {
             Kind::Sam(Variant::Look { every, .. }) => every.max(1),
@@ -97,7 +98,8 @@ impl Recipe {
     /// The method, ready to draw from `examples` training examples.
     ///
     /// # Errors
-    /// A batch B′ of 0, or larger than the training set; norm-only SAM on layers without a norm.
+    /// A batch B′ of size 0 or larger than the training set; norm-only SAM on layers without a
+    /// norm.
     pub fn method(&self, config: &Config, examples: usize, seed: u64) -> Result<Box<dyn Method>> {
         let update = self.update.clone();
         if let Kind::Sam(variant) = self.kind {

@@ -1,4 +1,4 @@
-//! What a run of post-training came to.
+//! Result types of post-training.
 
 use super::Keep;
 use super::guard::Stopped;
@@ -7,12 +7,12 @@ use crate::diagnose::findings::LayerResult;
 use crate::evaluate::{Comparison, Estimate, Summary};
 use serde::{Deserialize, Serialize};
 
-/// What was done.
+/// The method that was used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodInfo {
     /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`.
     pub name: String,
-    /// p, if anything is perturbed; for SAM what its climb moves.
+    /// p, if anything is perturbed; for SAM, the layers of the ascent step.
     pub perturb: Option<String>,
     /// u.
     pub update: String,
@@ -22,7 +22,7 @@ pub struct MethodInfo {
     pub perturbation_batch: Option<usize>,
     /// `search` or `newton`, of PoL and PoF.
     pub step: Option<String>,
-    /// What SAM does.
+    /// Settings of SAM.
     pub sam: Option<SamInfo>,
     /// Where p and u come from.
     pub chosen_by: String,
@@ -35,51 +35,53 @@ pub struct SamInfo {
     pub rho: f64,
     /// η of ASAM.
     pub eta: Option<f64>,
-    /// Steps of LookSAM from one climb to the next.
+    /// Steps of LookSAM per ascent step.
     pub every: Option<usize>,
     /// α of LookSAM.
     pub alpha: Option<f64>,
 }
 
-/// Which weights were kept, and how they were judged.
+/// Which weights were selected, and how they were judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
-    /// How they were kept.
+    /// How they were selected.
     pub keep: Keep,
-    /// The epoch they come from, from 1; 0 means the input's weights. Under `best` this is a
-    /// selection on V.
+    /// The epoch they come from, from 1; 0 means the input's weights. With `best`, the epoch is
+    /// selected on V.
     pub selected_epoch: usize,
-    /// Images of V on which each epoch's loss was taken, if there are any.
+    /// Number of images of V behind each epoch's loss, if there are any.
     pub watched_images: Option<usize>,
-    /// The input's loss on them: what an epoch's `validation_loss` is to be held against.
+    /// The input's loss on these images, to compare with an epoch's `validation_loss`.
     pub loss_at_start: Option<f64>,
     /// Where training was stopped, if it was.
     pub stopped: Option<Stopped>,
-    /// Images of V on which the result was held against the input: all, or nothing without V.
+    /// Number of images of V on which the result was compared with the input: all of V, or `None`
+    /// without V.
     pub guarded_by_images: Option<usize>,
-    /// Whether its mean loss there is above the input's.
+    /// Whether the result's mean loss there is above the input's.
     pub worse_than_input: Option<bool>,
-    /// Whether `--force` was given.
+    /// Whether `force` was set.
     pub forced: bool,
-    /// Why nothing was written, if nothing was; absent in files of earlier builds.
+    /// Why nothing was written, if so; absent in files of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
 }
 
-/// The file that came out. All figures after training are measured on it, read back.
+/// The output file. All metrics after training are measured on the file, read back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// The weights file.
     pub path: String,
-    /// Where `planish undo` finds what was replaced, if the checkpoint was tuned in place.
+    /// Where `planish undo` finds the replaced weights, if the checkpoint was tuned in place.
     pub undo: Option<String>,
-    /// Weights whose trained value differs from the loaded one.
+    /// Number of weights whose trained value differs from the loaded one.
     pub weights_moved: usize,
-    /// Of these, weights that are stored as before: the file's type cannot tell the two apart.
+    /// How many of these are stored unchanged, because the file's type cannot represent the
+    /// difference.
     pub moves_lost_to_rounding: usize,
 }
 
-/// Figures of one split.
+/// Metrics of one split.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BeforeAfter {
     /// The split and where it comes from.
@@ -88,50 +90,50 @@ pub struct BeforeAfter {
     pub before: Summary,
     /// After post-training.
     pub after: Summary,
-    /// Paired difference of NLL, before − after: positive is better.
+    /// Paired difference of NLL, before − after; positive is better.
     pub nll_gain: Estimate,
-    /// The same after a temperature on either side.
+    /// The same with temperature scaling on both sides.
     pub calibrated_nll_gain: Estimate,
-    /// All figures with their intervals, A being before and B after.
+    /// All metrics with confidence intervals; A is before, B is after.
     #[serde(default)]
     pub comparison: Option<Comparison>,
-    /// Images that one of the two gets right; absent in files of earlier builds.
+    /// Images that exactly one of the two models gets right; absent in files of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flips: Option<Flips>,
 }
 
-/// Images that tuning fixed and broke: how many, and of each kind those of the surest mistakes.
+/// Images that tuning fixed and broke: their numbers, and those with the most confident mistakes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flips {
     /// Wrong before, right after.
     pub fixed: usize,
     /// Right before, wrong after.
     pub broken: usize,
-    /// At most [`Flips::SHOWN`] that were fixed, by the confidence of the mistake before.
+    /// At most [`Flips::SHOWN`] fixed images, sorted by the confidence of the mistake before.
     pub most_fixed: Vec<Flip>,
-    /// At most [`Flips::SHOWN`] that were broken, by the confidence of the mistake after.
+    /// At most [`Flips::SHOWN`] broken images, sorted by the confidence of the mistake after.
     pub most_broken: Vec<Flip>,
 }
 
 impl Flips {
-    /// Images of a kind that are told one by one.
+    /// Maximum number of images listed of each kind.
     pub const SHOWN: usize = 24;
 }
 
-/// One image whose answer changed.
+/// One image whose correctness changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Flip {
-    /// Its place in the split, from 0.
+    /// Index in the split, from 0.
     pub image: usize,
     /// Its class.
     pub label: u32,
-    /// The wrong answer, given before or after.
+    /// The wrong class, predicted before or after.
     pub mistaken_for: u32,
-    /// The confidence of that answer.
+    /// The confidence of that prediction.
     pub confidence: f64,
 }
 
-/// A layer's measurements at w* and after.
+/// A layer's measurements at w* and after post-training.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerBeforeAfter {
     /// At w*.
@@ -143,7 +145,7 @@ pub struct LayerBeforeAfter {
 /// How training images were augmented.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Augmentation {
-    /// As `--augment` reads it.
+    /// In the syntax of the option `augment`.
     pub augment: String,
     /// Views of each image.
     pub views: usize,

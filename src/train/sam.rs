@@ -1,7 +1,7 @@
 //! SAM, sharpness-aware minimisation (Foret, Kleiner, Mobahi, Neyshabur, ICLR 2021), and three
-//! variants: the gradient of B is taken where a step *up* the gradient of the same B leads.
+//! variants: the gradient of B is computed after an *ascent* step along the gradient of the same B.
 //!
-//! With g = ∂L^B(w)/∂w over the union of the chosen layers, the norm over all of it together:
+//! With g = ∂L^B(w)/∂w over the union of the chosen layers and one norm over all of it:
 //!
 //! | variant | ε | source |
 //! |---|---|---|
@@ -9,15 +9,16 @@
 //! | ASAM | ρ T_w² g/‖T_w g‖, T_w = \|w\| + η, number by number | Kwon, Kim, Park, Choi, ICML 2021 |
 //! | norm-only | as SAM, over the normalisation layers' weights and biases alone | Mueller, Vlaar, Rolnick, Hein, NeurIPS 2023 |
 //!
-//! (ASAM's T scales every tensor, as the paper has it; its authors' code leaves biases unscaled.)
-//! The chosen layers take a step with g_s = ∂L^B(w + ε)/∂w from w. **LookSAM** (Liu, Mai, Chen,
-//! Hsieh, You, CVPR 2022) climbs at every k-th step only, steps with g_s there and keeps its part
-//! across g, g_v = g_s − (gᵀg_s/‖g‖²) g; the steps between use g + α (‖g‖/‖g_v‖) g_v, one gradient
-//! each.
+//! ASAM's T scales every tensor, as in the paper; the authors' code does not scale biases.
 //!
-//! ε belongs to the whole batch B: micro-batches are summed before the climb, not climbed one by
-//! one, so that their size changes no step. It does not depend on the length of g, so that clipping,
-//! which acts on the gradient of the step, leaves it as it is. Where g = 0, ε = 0.
+//! The chosen layers step from w with g_s = ∂L^B(w + ε)/∂w. **LookSAM** (Liu, Mai, Chen, Hsieh,
+//! You, CVPR 2022) takes an ascent step only at every k-th step. There it steps with g_s and stores
+//! the component orthogonal to g, g_v = g_s − (gᵀg_s/‖g‖²) g. The steps between use g + α
+//! (‖g‖/‖g_v‖) g_v, with one gradient each.
+//!
+//! ε belongs to the whole batch B: micro-batches are summed before the ascent step, so their size
+//! does not change the step. ε does not depend on the length of g, so clipping, which acts on the
+//! gradient of the step, does not change it. If g = 0, ε = 0.
 
 use super::method::{Displacement, Method, Step};
 use super::source::Source;
@@ -29,7 +30,7 @@ use crate::vit::{Config, Layer};
 use candle_core::Tensor;
 use serde::Serialize;
 
-/// How ε is formed, or how often.
+/// How ε is computed, or how often.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Variant {
@@ -37,17 +38,17 @@ pub enum Variant {
     Plain,
     /// Scaled by the weights: ASAM.
     Adaptive {
-        /// η, which lets zero weights move.
+        /// η, which allows zero weights to move.
         eta: f64,
     },
-    /// Every so many steps: LookSAM.
+    /// Ascent only at every k-th step: LookSAM.
     Look {
         /// k; 1 is SAM.
         every: usize,
         /// α.
         alpha: f64,
     },
-    /// Normalisation layers alone are perturbed.
+    /// Only normalisation layers are perturbed.
     Norms,
 }
 
@@ -62,9 +63,9 @@ impl Variant {
         }
     }
 
-    /// ρ unless the user says: SAM's 0.05, and LookSAM's, which is SAM's; ASAM's 0.5 (its paper's
-    /// for CIFAR-10), since |w| scales it down; 0.5 for norms alone, of which there are few (the
-    /// authors' code tries 0.1 to 5).
+    /// Default ρ: 0.05 for SAM and LookSAM; 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
+    /// scales the step down; 0.5 for norm-only SAM, since norms have few parameters (the authors'
+    /// code tries 0.1 to 5).
     pub fn usual_rho(self) -> f64 {
         match self {
             Variant::Plain | Variant::Look { .. } => 0.05,
@@ -72,7 +73,7 @@ impl Variant {
         }
     }
 
-    /// Share of the steps that climb, and so take a second gradient.
+    /// Fraction of the steps with an ascent step, which needs a second gradient.
     pub fn climbs(self) -> f64 {
         match self {
             Variant::Look { every, .. } => 1.0 / every.max(1) as f64,
@@ -80,10 +81,10 @@ impl Variant {
         }
     }
 
-    /// Those of the layer's tensors that ε moves.
+    /// The layer's tensors that ε moves.
     ///
     /// # Errors
-    /// [`Error::NoNorms`] where only norms are perturbed and the layer has none.
+    /// [`Error::NoNorms`] if only norms are perturbed and the layer has none.
     pub fn perturbed(self, config: &Config, update: &Layer) -> Result<Layer> {
         if self != Variant::Norms {
             return Ok(update.clone());
@@ -94,7 +95,7 @@ impl Variant {
         if tensors.is_empty() {
             return Err(Error::NoNorms { layer: update.name.clone() });
         }
-        // Its stages may be fewer than the update's; a wider range is always sound.
+        // The norms may span fewer stages than the update; a wider range is always valid.
         Ok(Layer { name: format!("norms of {}", update.name), tensors, ..update.clone() })
     }
 }
@@ -104,7 +105,7 @@ pub struct Sam {
     /// u.
     update: Layer,
     /// What ε moves: u, or its norms.
-    climb: Layer,
+    ascent: Layer,
     rho: f64,
     variant: Variant,
     steps: usize,
@@ -113,22 +114,22 @@ pub struct Sam {
 }
 
 impl Sam {
-    /// SAM on `update`, at its first step.
+    /// SAM on `update`, before its first step.
     ///
     /// # Errors
     /// Those of [`Variant::perturbed`].
     pub fn new(config: &Config, update: Layer, variant: Variant, rho: f64) -> Result<Self> {
-        let climb = variant.perturbed(config, &update)?;
-        Ok(Self { update, climb, rho, variant, steps: 0, across: Vec::new() })
+        let ascent = variant.perturbed(config, &update)?;
+        Ok(Self { update, ascent, rho, variant, steps: 0, across: Vec::new() })
     }
 
-    /// The model at w + ε, and how far that is; `gradient` is g over what is perturbed.
-    fn climbed(
+    /// The model at w + ε and the displacement; `gradient` is g over the perturbed tensors.
+    fn ascend(
         &self,
         model: &Objective,
         gradient: &[Tensor],
     ) -> Evaluated<(Objective, Displacement)> {
-        let weights = model.weights_of(&self.climb)?;
+        let weights = model.weights_of(&self.ascent)?;
         let mut direction = gradient.to_vec();
         let mut norm = vector::norm(gradient)?;
         if let Variant::Adaptive { eta } = self.variant {
@@ -145,11 +146,11 @@ impl Sam {
             return Ok((model.clone(), by(0.0)));
         }
         let step = self.rho / norm;
-        let there = moved(model, &self.climb, &direction, -step)?;
+        let there = moved(model, &self.ascent, &direction, -step)?;
         Ok((there, by(step * vector::norm(&direction)?)))
     }
 
-    /// A step of LookSAM that does not climb.
+    /// A LookSAM step without an ascent step.
     fn reuse(&self, found: Derivatives) -> Evaluated<Step> {
         let Variant::Look { alpha, .. } = self.variant else { return Ok(plain(found)) };
         let (own, across) = (vector::norm(&found.gradient)?, vector::norm(&self.across)?);
@@ -177,13 +178,13 @@ impl Method for Sam {
     fn step(&mut self, model: &Objective, _: &Source, batch: &Activations) -> Evaluated<Step> {
         let turn = self.steps;
         self.steps = self.steps.wrapping_add(1);
-        let here = model.gradient(batch, &self.climb)?;
+        let here = model.gradient(batch, &self.ascent)?;
         if let Variant::Look { every, .. } = self.variant
             && !turn.is_multiple_of(every.max(1))
         {
             return self.reuse(here);
         }
-        let (there, displacement) = self.climbed(model, &here.gradient)?;
+        let (there, displacement) = self.ascend(model, &here.gradient)?;
         let found = there.gradient(batch, &self.update)?;
         if let Variant::Look { .. } = self.variant {
             let square = vector::dot(&here.gradient, &here.gradient)?;

@@ -4,7 +4,7 @@ use super::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::PI;
 
-/// What the rate does after the warm-up.
+/// Shape of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -35,15 +35,15 @@ pub struct Schedule {
     pub shape: Shape,
     /// η, the highest rate.
     pub rate: f64,
-    /// Steps over which the rate first rises, linearly, to η.
+    /// Steps over which the rate first rises linearly to η.
     pub warmup: usize,
-    /// Steps of the whole run, warm-up included.
+    /// Steps of the whole run, including the warm-up.
     pub steps: usize,
 }
 
 impl Schedule {
-    /// The schedule of a run of `epochs` epochs, of `per_epoch` steps each, the first `warmup`
-    /// epochs (a part of one counts) being the warm-up.
+    /// The schedule of a run of `epochs` epochs with `per_epoch` steps each. The first `warmup`
+    /// epochs, which may be fractional, are the warm-up.
     ///
     /// # Errors
     /// [`Error::TooLong`] for more steps than can be counted.
@@ -56,13 +56,14 @@ impl Schedule {
     ) -> Result<Self> {
         let steps =
             per_epoch.checked_mul(epochs).ok_or(Error::TooLong { epochs, steps: per_epoch })?;
-        // A product beyond the range of integers becomes its end: a warm-up that never ends.
+        // A product beyond the range of integers saturates: the warm-up then never ends.
         let warmup = (warmup * per_epoch as f64).round() as usize;
         Ok(Self { shape, rate, warmup, steps })
     }
 
-    /// The rate of step `step`, from 0. In the warm-up η (step + 1) / warmup; after it t counts
-    /// from 0 and T is what is left of the run, so that 0 would be reached one step past its end.
+    /// The rate of step `step`, from 0. During warm-up it is η (step + 1) / warmup. After it, t
+    /// counts from 0 and T is the number of remaining steps, so that 0 would be reached one step
+    /// after the end.
     pub fn rate(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.rate * (step + 1) as f64 / self.warmup as f64;
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_fall_along_a_line_after_a_warm_up_told_in_epochs() {
+    fn rates_fall_linearly_after_a_warm_up_in_epochs() {
         let schedule = Schedule::over(Shape::Linear, 0.4, 0.5, 2, 4).unwrap();
         assert_eq!((schedule.warmup, schedule.steps), (2, 8));
         for (step, rate) in [(0, 0.2), (1, 0.4), (2, 0.4), (5, 0.2), (8, 0.0), (9, 0.0)] {
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_rate_and_runs_of_no_length() {
+    fn constant_rates_and_empty_runs() {
         let constant = Schedule { shape: Shape::Constant, rate: 0.1, warmup: 0, steps: 5 };
         assert!((0..5).all(|step| constant.rate(step) == 0.1));
         let none = Schedule { shape: Shape::Cosine, rate: 0.1, warmup: 0, steps: 0 };

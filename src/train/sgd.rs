@@ -1,5 +1,5 @@
-//! Plain SGD on the same layer, steps and batches: the control that shows what a perturbation is
-//! worth.
+//! Plain SGD on the same layer, steps and batches: the control that isolates the effect of the
+//! perturbation.
 
 use super::method::{Method, Step};
 use super::source::Source;

@@ -1,6 +1,6 @@
-//! Where mini-batches come from: the training images' activations at the lowest layer that
-//! post-training touches, kept in memory (a GPU's own, if they fit there) or in files, or computed for
-//! each batch anew. All give the same bits.
+//! Source of mini-batches: the training images' activations at the lowest layer that post-training
+//! touches. They are kept in memory (GPU memory if they fit), kept in files, or computed for each
+//! batch. All of these give bit-identical results.
 
 use super::keeping::{self, Keeping};
 use super::prefix::{Pick, Prefix};
@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Training examples, drawn by position.
+/// Training examples, accessed by position.
 pub struct Source<'a> {
     stage: usize,
     labels: Arc<[u32]>,
@@ -21,35 +21,36 @@ pub struct Source<'a> {
     kept: Kept<'a>,
 }
 
-/// Where activations are.
+/// Where activations are kept.
 enum Kept<'a> {
-    /// At hand from the start.
+    /// Given by the caller.
     Held(Activations),
-    /// In memory, one view after the other.
+    /// In CPU memory, view by view.
     Memory(Vec<Vec<u8>>),
-    /// In a GPU's memory: of each view tensors of so many rows, the last of what is left.
+    /// In GPU memory: tensors of so many rows for each view; the last one may be smaller.
     There(usize, Vec<Vec<Tensor>>),
     /// In a file for each view.
     Files(Vec<Reader>),
-    /// Nowhere.
+    /// Computed for each batch.
     Nowhere(Prefix<'a>),
 }
 
-/// What happens while a source is opened.
+/// Events while a source is opened.
 #[derive(Debug)]
 pub enum Event {
-    /// So many images have passed the frozen layers.
+    /// This many more images have passed the frozen layers.
     Computed(usize),
     /// A view's activations were found in this file.
     Found(PathBuf),
-    /// A view's file was not what was written, and is written anew.
+    /// A view's file was damaged and is rewritten.
     Damaged(cache::Error),
-    /// This build or this machine computes other bits than the file has; it is written anew.
+    /// This build or machine rounds differently from the one that wrote the file, which is
+    /// rewritten.
     Stale(PathBuf),
 }
 
 impl<'a> Source<'a> {
-    /// Examples that are at hand, as they are.
+    /// A source of the given examples.
     pub fn held(all: &Activations) -> Source<'static> {
         let layout = Layout {
             rows: all.labels.len(),
@@ -60,9 +61,9 @@ impl<'a> Source<'a> {
         Source { stage, labels, layout, views: 1, kept: Kept::Held(all.clone()) }
     }
 
-    /// Runs the frozen layers over all views and keeps what they give where the plan says; files
-    /// that are there, sound, and as this build computes them, are taken as they are. `about` is
-    /// written into the file of each view.
+    /// Runs the frozen layers over all views and keeps the activations where the plan says.
+    /// Existing files that are valid and bit-identical to this build's results are reused. `about`
+    /// is stored in each view's file.
     ///
     /// # Errors
     /// Those of reading and evaluating the images, and of writing the files.
@@ -119,7 +120,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Whether a mini-batch is read from memory or files of the CPU, with nothing to compute.
+    /// Whether a mini-batch is read from CPU memory or files, without computation.
     pub fn is_read(&self) -> bool {
         match &self.kept {
             Kept::Held(all) => !all.values.device().is_cuda(),
@@ -129,8 +130,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The next mini-batch of an order. Of V views, image i shows number (sᵢ + epoch) mod V, the
-    /// start sᵢ drawn by the order's seed and name: V epochs in a row show each view once.
+    /// The next mini-batch of an order. Of V views, image i shows number (sᵢ + epoch) mod V, with a
+    /// start sᵢ drawn from the order's seed and name. So V consecutive epochs show each view once.
     ///
     /// # Errors
     /// Those of [`Source::batch`].
@@ -184,7 +185,7 @@ impl<'a> Source<'a> {
                 all.get(view).ok_or_else(outside)?.row(image, out)
             })?,
             Kept::Nowhere(prefix) if self.layout.stored != Stored::Bf16 => prefix.values(picks)?,
-            // Rounded as a file would, so that the place does not matter.
+            // Round as a file would, so that results do not depend on the place.
             Kept::Nowhere(prefix) => {
                 let rows = prefix.rows(picks)?;
                 collect(&|i, out| from(&rows, i, out))?
@@ -195,7 +196,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Hands `take` one view's images, as many at a time as the threads take.
+/// Calls `take` with one view's images, one wave at a time.
 fn each_wave(
     prefix: &Prefix,
     view: usize,
@@ -213,7 +214,7 @@ fn each_wave(
     Ok(())
 }
 
-/// The file of one view: the one that is there, or a new one.
+/// The file of one view: the existing one, or a new one.
 fn file(
     prefix: &Prefix,
     view: usize,
@@ -242,7 +243,7 @@ fn file(
     }
 }
 
-/// Whether the first, the middle and the last image still give the bits that a file has of them.
+/// Whether recomputing the first, middle and last image gives the same bits as the file.
 fn agrees(prefix: &Prefix, view: usize, reader: &Reader) -> Result<bool> {
     let (rows, row) = (prefix.layout().rows, prefix.layout().row_bytes());
     let mut images = vec![0, rows / 2, rows.saturating_sub(1)];

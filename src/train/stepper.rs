@@ -1,5 +1,5 @@
-//! From a method's gradient to new weights: clipping, the step's rate, the optimizer. One for
-//! fine-tuning and for every method of post-training.
+//! Turns a method's gradient into new weights: clipping, learning rate, optimizer. Used by
+//! fine-tuning and all post-training methods.
 
 use super::optimizer::{Optimizer, clip};
 use super::{Result, Schedule};
@@ -8,7 +8,7 @@ use crate::vector;
 use crate::vit::{Layer, Weights};
 use candle_core::Tensor;
 
-/// Makes the steps of one run.
+/// Takes the steps of one run.
 #[derive(Debug)]
 pub struct Stepper {
     optimizer: Optimizer,
@@ -17,24 +17,24 @@ pub struct Stepper {
     made: usize,
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Made {
     /// Learning rate.
     pub rate: f64,
-    /// ‖g‖ over all tensors together, before it was clipped.
+    /// ‖g‖ over all tensors together, before clipping.
     pub norm: f64,
 }
 
 impl Stepper {
-    /// A run at its first step. `clip` is the largest norm that a gradient may keep, see
-    /// [`clip()`].
+    /// A run before its first step. `clip` is the maximum gradient norm, see [`clip()`].
     pub fn new(optimizer: Optimizer, schedule: Schedule, clip: Option<f64>) -> Self {
         Self { optimizer, schedule, clip, made: 0 }
     }
 
-    /// Moves the layer's tensors by one step down `gradient`, where that lies; all others are shared. A gradient
-    /// whose norm is not finite moves nothing: the caller reads that from [`Made::norm`].
+    /// Moves the layer's tensors by one step along −`gradient`, on the gradient's device. All other
+    /// tensors are shared. If the gradient norm is not finite, nothing moves; the caller checks
+    /// [`Made::norm`].
     ///
     /// # Errors
     /// A gradient that does not fit the layer's tensors.

@@ -1,10 +1,10 @@
-//! Architectures by name, and the names timm knows them by.
+//! Architectures by name, and their names in timm.
 
 use super::{Activation, Config, Distillation, Error, FinalNorm, Pooling};
 use crate::nearest::nearest;
 use serde_json::{Map, Value, json};
 
-/// Name, width, depth and heads; the MLP is four times as wide. All but the first two are timm's.
+/// Name, width, depth and heads. The MLP is four times as wide. All but the first two are timm's.
 const SIZES: [(&str, usize, usize, usize); 6] = [
     ("nano", 64, 6, 4),
     ("micro", 128, 6, 4),
@@ -14,7 +14,7 @@ const SIZES: [(&str, usize, usize, usize); 6] = [
     ("large", 1024, 24, 16),
 ];
 
-/// Names of plain architectures that timm registers, patch and image size included.
+/// Names of plain architectures in timm's registry, with patch and image size.
 const TIMM: [&str; 15] = [
     "vit_tiny_patch16_224",
     "vit_tiny_patch16_384",
@@ -33,17 +33,17 @@ const TIMM: [&str; 15] = [
     "vit_large_patch16_384",
 ];
 
-/// ε of timm's layer norm where an architecture does not say otherwise.
+/// ε of timm's layer norm, unless an architecture overrides it.
 pub const TIMM_EPS: f64 = 1e-6;
 /// ε of timm's architectures whose names contain `clip`.
 pub const TIMM_CLIP_EPS: f64 = 1e-5;
 
-/// The configuration of `vit_SIZE_patchP_S` or `vit_SIZE_patchP_regR_S` with that many classes
-/// and input channels: class-token pooling, biases everywhere, exact GELU, ε = 10⁻⁶. Register
-/// tokens have no rows in the position embedding, as in timm's models that have them.
+/// The configuration of `vit_SIZE_patchP_S` or `vit_SIZE_patchP_regR_S` with the given classes and
+/// input channels: class-token pooling, biases everywhere, exact GELU, ε = 10⁻⁶. As in timm,
+/// register tokens have no rows in the position embedding.
 ///
 /// # Errors
-/// [`Error::NoArchitecture`], with the part of the name that failed and the sizes there are.
+/// [`Error::NoArchitecture`], with the invalid part of the name and the known sizes.
 pub fn named(name: &str, classes: usize, channels: usize) -> Result<Config, Error> {
     let fail = |reason: String, nearest: Option<&str>| Error::NoArchitecture {
         wanted: name.to_string(),
@@ -59,20 +59,20 @@ pub fn named(name: &str, classes: usize, channels: usize) -> Result<Config, Erro
     let (size, patch, registers, image) = match parts.as_slice() {
         ["vit", size, patch, image] => (*size, *patch, None, *image),
         ["vit", size, patch, registers, image] => (*size, *patch, Some(*registers), *image),
-        _ => return Err(fail("it is not of that form".into(), None)),
+        _ => return Err(fail("it does not have that form".into(), None)),
     };
     let &(_, dim, depth, heads) = SIZES.iter().find(|s| s.0 == size).ok_or_else(|| {
         fail(format!("size `{size}` is not known"), nearest(size, SIZES.map(|s| s.0)))
     })?;
     let patch = patch
         .strip_prefix("patch")
-        .ok_or_else(|| fail(format!("`{patch}` stands where patchP should"), None))?;
+        .ok_or_else(|| fail(format!("expected patchP, found `{patch}`"), None))?;
     let (patch, image) = (number(patch, "patch size")?, number(image, "image size")?);
     let registers = match registers.map(|text| (text, text.strip_prefix("reg"))) {
         None => 0,
         Some((_, Some(count))) => number(count, "register count")?,
         Some((text, None)) => {
-            return Err(fail(format!("`{text}` stands where regR should"), None));
+            return Err(fail(format!("expected regR, found `{text}`"), None));
         }
     };
     if image % patch != 0 {
@@ -107,7 +107,7 @@ pub fn named(name: &str, classes: usize, channels: usize) -> Result<Config, Erro
     })
 }
 
-/// The head count that models of this width usually have: one for 64 channels.
+/// The usual number of heads for this width: one per 64 channels.
 pub fn usual_heads(dim: usize) -> Option<usize> {
     SIZES
         .iter()
@@ -116,35 +116,39 @@ pub fn usual_heads(dim: usize) -> Option<usize> {
         .or_else(|| (dim >= 64 && dim.is_multiple_of(64)).then_some(dim / 64))
 }
 
-/// Why timm cannot build such a model from a `config.json`, if so.
+/// Why timm cannot build this model from a `config.json`, if it cannot.
 pub fn not_for_timm(config: &Config) -> Option<String> {
     if config.patch_bias == config.norm_pre {
         return Some(
-            "timm gives the patch projection a bias exactly if there is no norm_pre".into(),
+            "in timm, the patch projection has a bias if and only if there is no norm_pre".into(),
         );
     }
     let two = config.two_heads();
     if two && (config.eps != TIMM_EPS || config.registers > 0 || !config.position_covers_prefix)
         || config.distillation == Distillation::Token
     {
-        return Some("timm has distilled models only as DeiT published them".into());
+        return Some("timm only has the distilled models that DeiT published".into());
     }
     if config.eps != TIMM_EPS && config.eps != TIMM_CLIP_EPS {
-        return Some(format!("timm's norms have ε = 1e-6 or 1e-5, this model's {:e}", config.eps));
+        return Some(format!(
+            "timm's norms have ε = 1e-6 or 1e-5; this model has {:e}",
+            config.eps
+        ));
     }
     None
 }
 
-/// The ratio r of MLP width to D; timm takes ⌊D r⌋, so a quotient rounded down is raised one ulp.
+/// The ratio r of MLP width to D. timm computes ⌊D r⌋, so a quotient that rounds down is increased
+/// by one ulp.
 fn mlp_ratio(config: &Config) -> f64 {
     let ratio = config.mlp_dim as f64 / config.dim as f64;
     if ratio * (config.dim as f64) < config.mlp_dim as f64 { ratio.next_up() } else { ratio }
 }
 
 /// The architecture under which timm builds this model, and the `model_args` it needs if the name
-/// alone does not say all; see [`not_for_timm`] for models that have none.
+/// alone is not enough. See [`not_for_timm`] for models that have none.
 ///
-/// The name only picks ε and the loader, for the arguments spell everything else out.
+/// With arguments, the name only selects ε and the loader.
 pub fn timm_architecture(config: &Config) -> (String, Option<Value>) {
     for name in TIMM {
         let plain = named(name, config.classes, config.channels);
@@ -194,7 +198,7 @@ pub fn timm_architecture(config: &Config) -> (String, Option<Value>) {
     (base.to_string(), Some(Value::Object(args)))
 }
 
-/// timm's word for a pooling.
+/// timm's name for a pooling.
 pub fn pooling_name(pooling: Pooling) -> &'static str {
     match pooling {
         Pooling::Token => "token",
@@ -224,15 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn bad_names_say_which_part_failed() {
+    fn errors_show_which_part_of_a_name_is_invalid() {
         for (name, part) in [
             ("vit_mirco_patch4_32", "did you mean `micro`?"),
-            ("resnet50", "not of that form"),
+            ("resnet50", "not have that form"),
             ("vit_tiny_patch0_32", "patch size `0`"),
             ("vit_tiny_patch5_32", "32 is not a multiple"),
             ("vit_tiny_patch4_99999999", "image size `99999999`"),
-            ("vit_tiny_patch4_clip_32", "`clip` stands where regR"),
-            ("vit_tiny_p4_32", "`p4` stands where patchP"),
+            ("vit_tiny_patch4_clip_32", "expected regR, found `clip`"),
+            ("vit_tiny_p4_32", "expected patchP, found `p4`"),
         ] {
             let message = named(name, 10, 3).unwrap_err().to_string();
             assert!(message.contains(part) && message.contains("nano, micro"), "{message}");

@@ -1,4 +1,4 @@
-//! The shape of a Vision Transformer: everything that fixes its tensors and its arithmetic.
+//! The architecture of a Vision Transformer: everything that determines its tensors and arithmetic.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ pub enum Pooling {
     Mean,
 }
 
-/// Where the last layer norm stands.
+/// Position of the last layer norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinalNorm {
@@ -26,22 +26,22 @@ pub enum FinalNorm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// x Φ(x) with the exact error function: everywhere but Flax.
+    /// x Φ(x) with the exact error function, used everywhere except in Flax.
     Gelu,
     /// The tanh approximation of `jax.nn.gelu`.
     GeluTanh,
 }
 
-/// What a model keeps of DeiT's distillation (Touvron et al., ICML 2021, §4): a second learnt token
-/// that stands after the class token, and a classifier of its own on it.
+/// Parts of DeiT's distillation in a model (Touvron et al., ICML 2021, §4): a second learnt token
+/// after the class token, and its own classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Distillation {
-    /// Nothing.
+    /// No distillation.
     None,
-    /// The token alone, as transformers' `DeiTForImageClassification` has it.
+    /// Only the token, as in transformers' `DeiTForImageClassification`.
     Token,
-    /// Token and classifier `head_dist`; the logits are the mean of the two classifiers'.
+    /// Token and classifier `head_dist`; the logits are the mean of both classifiers.
     TokenAndHead,
 }
 
@@ -70,8 +70,8 @@ pub struct Config {
     pub distillation: Distillation,
     /// Number of register tokens, between class token and patches.
     pub registers: usize,
-    /// Whether the position embedding has rows for the tokens before the patches too
-    /// (timm: `not no_embed_class`).
+    /// Whether the position embedding has rows for the tokens before the patches (timm: `not
+    /// no_embed_class`).
     pub position_covers_prefix: bool,
     /// Whether the patch projection has a bias.
     pub patch_bias: bool,
@@ -81,7 +81,7 @@ pub struct Config {
     pub layer_scale: bool,
     /// Whether a layer norm follows the embedding (`norm_pre`).
     pub norm_pre: bool,
-    /// Where the last layer norm stands.
+    /// Position of the last layer norm.
     pub final_norm: FinalNorm,
     /// How tokens become one feature vector.
     pub pooling: Pooling,
@@ -92,23 +92,23 @@ pub struct Config {
 }
 
 impl Config {
-    /// Class, distillation and register tokens: those that stand before the patches.
+    /// Number of class, distillation and register tokens, which precede the patches.
     pub fn prefix_tokens(&self) -> usize {
         let distillation = usize::from(self.distillation != Distillation::None);
         usize::from(self.class_token) + distillation + self.registers
     }
 
-    /// Whether the distillation token has a classifier of its own.
+    /// Whether the distillation token has its own classifier.
     pub fn two_heads(&self) -> bool {
         self.distillation == Distillation::TokenAndHead
     }
 
-    /// Numbers per image that reach the head: D, or 2 D if there are two.
+    /// Elements per image at the head's input: D, or 2 D with two heads.
     pub fn features(&self) -> usize {
         self.dim.saturating_mul(if self.two_heads() { 2 } else { 1 })
     }
 
-    /// Patches down and across.
+    /// Number of patches, vertically and horizontally.
     pub fn grid(&self) -> [usize; 2] {
         [self.image_size[0] / self.patch_size[0], self.image_size[1] / self.patch_size[1]]
     }
@@ -118,8 +118,8 @@ impl Config {
         self.prefix_tokens() + self.grid()[0] * self.grid()[1]
     }
 
-    /// Tokens that go on from a block: all, or after the last one, where tokens are picked by
-    /// their place, those alone.
+    /// Number of tokens after a block: all, or after the last block only those that are picked by
+    /// position.
     pub fn tokens_after(&self, block: usize) -> usize {
         match self.pooling {
             Pooling::Token if block + 1 == self.depth => 1 + usize::from(self.two_heads()),
@@ -127,19 +127,19 @@ impl Config {
         }
     }
 
-    /// Numbers an image at the input of a stage (see [`super::Layer`]).
+    /// Elements per image at the input of a stage (see [`super::Layer`]).
     pub fn activation_len(&self, stage: usize) -> usize {
         match stage {
             0 => self.channels * self.image_size[0] * self.image_size[1],
             1 => self.tokens() * self.dim,
             s if s == 2 * self.depth + 2 => self.features(),
-            // Its own block's attention branch has dropped tokens already.
+            // The block's own attention branch has already dropped tokens.
             s if s % 2 == 0 => self.tokens_after(s / 2 - 1) * self.dim,
             s => self.tokens_after((s - 3) / 2) * self.dim,
         }
     }
 
-    /// Every parameter tensor, canonical (timm's) name and shape, in timm's order.
+    /// All parameter tensors: canonical (timm) name and shape, in timm's order.
     pub fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let d = self.dim;
         let [ph, pw] = self.patch_size;

@@ -1,18 +1,18 @@
-//! What can be wrong with a request to the model.
+//! Errors of the model.
 
-/// A name that means nothing, or weights that do not fit the architecture.
+/// An unknown name, or weights that do not fit the architecture.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A layer name or glob that matches no layer.
+    /// A layer name that matches no layer.
     #[error(
-        "no layer is called `{wanted}`{}; the layers are {known}; a block splits into \
-         block.0.attn and block.0.mlp, and every tensor has its own name too",
+        "there is no layer `{wanted}`{}; the layers are {known}; a block splits into \
+         block.0.attn and block.0.mlp, and every tensor is a layer too",
         hint(.nearest)
     )]
     NoLayer {
-        /// What was asked for.
+        /// The requested name.
         wanted: String,
-        /// The closest name there is.
+        /// The closest known name.
         nearest: Option<String>,
         /// Layers at block granularity.
         known: String,
@@ -20,7 +20,7 @@ pub enum Error {
     /// A glob that matches no layer.
     #[error(
         "no layer matches `{pattern}`; the layers are {known}; a block splits into \
-         block.0.attn and block.0.mlp, and every tensor has its own name too"
+         block.0.attn and block.0.mlp, and every tensor is a layer too"
     )]
     NoMatch {
         /// The glob.
@@ -28,21 +28,21 @@ pub enum Error {
         /// Layers at block granularity.
         known: String,
     },
-    /// An architecture name that is not known.
+    /// An unknown architecture name.
     #[error(
-        "no architecture is called `{wanted}`: {reason}{}; write vit_SIZE_patchP_S or \
-         vit_SIZE_patchP_regR_S, S being the image size in pixels and SIZE one of {known}, \
+        "there is no architecture `{wanted}`: {reason}{}; write vit_SIZE_patchP_S or \
+         vit_SIZE_patchP_regR_S, where S is the image size in pixels and SIZE is one of {known}, \
          for example vit_nano_patch7_28",
         hint(.nearest)
     )]
     NoArchitecture {
-        /// What was asked for.
+        /// The requested name.
         wanted: String,
-        /// Which part of the name failed.
+        /// Which part of the name is invalid.
         reason: String,
-        /// The closest size there is.
+        /// The closest known size.
         nearest: Option<String>,
-        /// The sizes there are.
+        /// The known sizes.
         known: String,
     },
     /// Weights that do not fit the configuration.
@@ -50,17 +50,17 @@ pub enum Error {
     Shape {
         /// Canonical name.
         name: String,
-        /// Shape the configuration asks for.
+        /// The configuration's shape.
         expected: Vec<usize>,
-        /// Shape given.
+        /// The given shape.
         found: Vec<usize>,
     },
     /// A wrong number of tensors.
     #[error("the configuration has {expected} tensors, found {found}")]
     Count {
-        /// Tensors the configuration asks for.
+        /// Number of tensors of the configuration.
         expected: usize,
-        /// Tensors given.
+        /// Number of tensors given.
         found: usize,
     },
     /// An operation on a tensor failed.

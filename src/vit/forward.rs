@@ -1,11 +1,12 @@
-//! The forward pass, stage by stage, as calls of operations on a tape.
+//! The forward pass, stage by stage, as operations on a tape.
 //!
-//! Stages (see [`super::Layer`]): 0 the embedding, (B, C, H, W) → (B, T, D); then for each block
-//! its attention branch and its MLP branch, (B, T, D) → (B, T, D); the final norm and the
-//! pooling, → (B, D), or (B, 2, D) for two heads; the head, → (B, classes). Where the class token
-//! is picked, the last block's attention branch gives that token alone, (B, T, D) → (B, 1, D), with
-//! the distillation token (B, 2, D): no other goes on. A pass may start and end at any stage, which
-//! is what caches and line searches live on.
+//! Stages (see [`super::Layer`]): 0 is the embedding, (B, C, H, W) → (B, T, D). Each block has its
+//! attention branch and its MLP branch, (B, T, D) → (B, T, D). Then come the final norm with the
+//! pooling, → (B, D), or (B, 2, D) for two heads; and the head, → (B, classes).
+//!
+//! If the class token is picked, the last block's attention branch outputs only that token, (B, T,
+//! D) → (B, 1, D), or (B, 2, D) with a distillation token, because no other token is used. A pass
+//! may start and end at any stage; caches and line searches rely on this.
 
 use super::{Activation, Config, FinalNorm, Pooling, Weights};
 use crate::tape::{Tape, Value};
@@ -22,7 +23,7 @@ pub fn stages(config: &Config) -> usize {
     2 * config.depth + 3
 }
 
-/// What a stage is called.
+/// Name of a stage.
 pub fn stage_name(config: &Config, stage: usize) -> String {
     match stage {
         0 => "embed".into(),
@@ -33,26 +34,26 @@ pub fn stage_name(config: &Config, stage: usize) -> String {
     }
 }
 
-/// One forward pass: the tape, the weights, and the parameters that stand in for some of them.
+/// One forward pass: the tape, the weights, and the parameters that replace some of them.
 pub struct Pass<'a> {
     config: &'a Config,
     weights: &'a Weights,
-    /// Parameters that are watched or carry tangents, by position in the configuration.
+    /// Parameters that are watched or have tangents, by position in the configuration.
     special: BTreeMap<usize, Value>,
-    /// How the operands of products are taken.
+    /// Precision of the operands of matrix products.
     pub precision: Precision,
-    /// What is recorded.
+    /// The tape.
     pub tape: Tape,
 }
 
 impl<'a> Pass<'a> {
-    /// A pass with plain weights: nothing is recorded.
+    /// A pass with plain weights that records nothing.
     pub fn new(config: &'a Config, weights: &'a Weights) -> Self {
         let (special, precision) = (BTreeMap::new(), Precision::F32);
         Self { config, weights, special, precision, tape: Tape::new() }
     }
 
-    /// Watches parameter `i`, given here with its tangents if it has any.
+    /// Watches parameter `i`, given with its tangents, if any.
     pub fn watch(&mut self, i: usize, parameter: DualTensor) -> Value {
         let value = self.tape.watch(parameter);
         self.special.insert(i, value.clone());
@@ -94,9 +95,9 @@ impl<'a> Pass<'a> {
         Ok(x)
     }
 
-    /// A stage's input in the type that the stage works on. In bf16 a GPU stores what is between
-    /// the embedding and the head so: there the bytes of activations are what takes the time.
-    /// Elsewhere only operands of products are rounded.
+    /// A stage's input in the stage's storage type. In bf16, a GPU stores activations between
+    /// embedding and head as bf16, since memory bandwidth dominates there. Elsewhere only operands
+    /// of matrix products are rounded.
     fn stored(&mut self, stage: usize, x: Value) -> Result<Value> {
         let between = (1..2 * self.config.depth + 2).contains(&stage);
         let half = between && self.precision == Precision::Bf16 && x.tensor().on_gpu();
@@ -109,7 +110,7 @@ impl<'a> Pass<'a> {
         if from == to { Ok(x) } else { self.tape.apply(Cast { from, to }, &[&x]) }
     }
 
-    /// Patches through the projection; tokens before them; positions added.
+    /// Project the patches, prepend tokens, add positions.
     fn embed(&mut self, pixels: Value) -> Result<Value> {
         let patches = self.tape.apply(Patches { size: self.config.patch_size }, &[&pixels])?;
         let weight = self.projection()?;
@@ -141,8 +142,8 @@ impl<'a> Pass<'a> {
 
     /// x + LayerScale(attention(norm(x))).
     ///
-    /// Where only the first tokens go on, they alone ask: keys and values are of all tokens, the
-    /// queries and everything after them of those few.
+    /// If only the first tokens are needed later, queries and everything after them are computed
+    /// for those tokens only; keys and values use all tokens.
     fn attention(&mut self, block: usize, x: Value) -> Result<Value> {
         let attention = Attention { heads: self.config.heads, precision: self.precision };
         let h = self.layer_norm(&format!("blocks.{block}.norm1"), &x)?;
@@ -197,7 +198,7 @@ impl<'a> Pass<'a> {
     fn norm_and_pool(&mut self, x: Value) -> Result<Value> {
         let skip = self.config.prefix_tokens();
         let x = match self.config.pooling {
-            // The norm acts on each token alone, so the picked tokens are all it need see.
+            // The norm acts on each token alone, so only the picked tokens are needed.
             Pooling::Token if self.config.two_heads() => {
                 self.tape.apply(FirstTokens { count: 2 }, &[&x])?
             }
@@ -216,7 +217,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The classifier; of two, one on each token, the mean of their logits.
+    /// The classifier. With two, one on each token, the mean of their logits.
     fn head(&mut self, x: Value) -> Result<Value> {
         if !self.config.two_heads() {
             return self.linear("head", &x);
@@ -244,8 +245,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// A linear layer, and its bias where that is left to what follows, which on a GPU adds it in
-    /// the same pass.
+    /// A linear layer and its bias. If the bias is returned, the next operation must add it; a GPU
+    /// does that in the same pass.
     fn apart(&mut self, name: &str, x: &Value) -> Result<(Value, Option<Value>)> {
         let bias = self.parameter(&format!("{name}.bias")).filter(|_| x.tensor().on_gpu());
         let Some(bias) = bias else { return Ok((self.linear(name, x)?, None)) };
@@ -254,7 +255,7 @@ impl<'a> Pass<'a> {
         Ok((self.tape.apply(linear, &[x, &weight])?, Some(bias)))
     }
 
-    /// A linear layer of some of its outputs.
+    /// A linear layer restricted to some of its outputs.
     fn rows_of_linear(&mut self, name: &str, rows: WeightRows, x: &Value) -> Result<Value> {
         let weight = self.required(&format!("{name}.weight"))?;
         let linear = Linear { precision: self.precision };

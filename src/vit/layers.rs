@@ -1,10 +1,10 @@
-//! Layers: named groups of tensors, the unit of diagnosis and of post-training.
+//! Layers: named groups of tensors, the unit of diagnosis and post-training.
 
 use super::{Config, Error};
 use crate::nearest::nearest;
 use serde::{Deserialize, Serialize};
 
-/// How finely the model is cut into layers.
+/// Granularity of layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -12,25 +12,25 @@ pub enum Granularity {
     /// embed, block.0 …, norm, head
     #[default]
     Block,
-    /// each block cut into block.i.attn (norm1, attn, ls1) and block.i.mlp (norm2, mlp, ls2)
+    /// block.i.attn (norm1, attn, ls1) and block.i.mlp (norm2, mlp, ls2) of each block
     Sublayer,
-    /// every tensor alone, under its canonical name
+    /// every tensor on its own, under its canonical name
     Tensor,
 }
 
 impl Granularity {
-    /// From the coarsest to the finest.
+    /// From coarsest to finest.
     pub const ALL: [Granularity; 3] =
         [Granularity::Block, Granularity::Sublayer, Granularity::Tensor];
 }
 
-/// A named group of tensors and the steps of the forward pass that use it.
+/// A named group of tensors and the stages of the forward pass that use it.
 ///
-/// The steps, called stages: 0 is the embedding; block i's attention branch is 1 + 2i, its MLP
-/// branch 2 + 2i; 1 + 2L is the final norm with the pooling, in either order; 2 + 2L the head.
+/// Stage 0 is the embedding. Block i's attention branch is stage 1 + 2i, its MLP branch 2 + 2i.
+/// Stage 1 + 2L is the final norm with the pooling, in either order; stage 2 + 2L is the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// The layer's name, or the glob that names a joint layer.
+    /// The layer's name, or the glob of a joint layer.
     pub name: String,
     /// Positions in [`Config::tensors`], ascending.
     pub tensors: Vec<usize>,
@@ -40,7 +40,7 @@ pub struct Layer {
     pub last_stage: usize,
 }
 
-/// The stage that uses a tensor, by its canonical name.
+/// The stage that uses a tensor, by canonical name.
 fn stage(config: &Config, tensor: &str) -> usize {
     if let Some((index, rest)) = tensor.strip_prefix("blocks.").and_then(|r| r.split_once('.')) {
         let mlp = ["norm2.", "mlp.", "ls2."].iter().any(|part| rest.starts_with(part));
@@ -74,7 +74,7 @@ fn layer_name(config: &Config, granularity: Granularity, stage: usize, tensor: &
     }
 }
 
-/// All layers of a model, from the image upwards.
+/// All layers of a model, from input to output.
 pub fn layers(config: &Config, granularity: Granularity) -> Vec<Layer> {
     let mut out: Vec<Layer> = Vec::new();
     for (i, (tensor, _)) in config.tensors().iter().enumerate() {
@@ -92,7 +92,7 @@ pub fn layers(config: &Config, granularity: Granularity) -> Vec<Layer> {
     out
 }
 
-/// Several layers as one, cross-terms included; its name lists theirs.
+/// Joins several layers into one, including cross-terms; its name lists theirs.
 pub fn join(parts: &[Layer]) -> Layer {
     let mut tensors: Vec<usize> = parts.iter().flat_map(|l| l.tensors.iter().copied()).collect();
     tensors.sort_unstable();
@@ -105,18 +105,18 @@ pub fn join(parts: &[Layer]) -> Layer {
     }
 }
 
-/// Every layer but the head, as one: the feature extractor φ of PoF.
+/// All layers except the head, as one: the feature extractor φ of PoF.
 pub fn features(config: &Config) -> Layer {
     let mut parts = layers(config, Granularity::Block);
     parts.pop();
     Layer { name: "features".into(), ..join(&parts) }
 }
 
-/// The layers a user names: exact names of any granularity, or globs, separated by commas.
+/// The layers in a comma-separated list of exact names (of any granularity) and globs.
 ///
-/// A glob (`*` any characters, `?` one) is held against the names of the coarsest granularity in
-/// which it matches something, and names one joint layer: the union of the tensors, cross-terms
-/// included. A layer named twice counts once.
+/// A glob (`*` any characters, `?` one) is matched at the coarsest granularity at which it matches
+/// something. It stands for one joint layer: the union of the tensors, including cross-terms. A
+/// layer named twice counts once.
 ///
 /// # Errors
 /// [`Error::NoLayer`] for the first part that matches nothing, [`Error::NoMatch`] if it is a glob.
@@ -135,7 +135,7 @@ pub fn select(config: &Config, pattern: &str) -> Result<Vec<Layer>, Error> {
     Ok(out)
 }
 
-/// The one layer of that name, or the union of those the glob matches.
+/// The layer with that name, or the union of those the glob matches.
 fn matching(level: &[Layer], part: &str) -> Option<Layer> {
     level.iter().filter(|layer| glob(part.as_bytes(), layer.name.as_bytes())).cloned().reduce(
         |mut joint, layer| {
@@ -148,8 +148,8 @@ fn matching(level: &[Layer], part: &str) -> Option<Layer> {
     )
 }
 
-/// Whether the whole name matches, in time |pattern| · |name| at most: on a mismatch only the
-/// latest star need take one character more.
+/// Whether the glob matches the whole name. Takes at most |pattern| · |name| steps, because on a
+/// mismatch only the latest star needs to consume one more character.
 fn glob(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_matches_nothing_is_an_error_that_helps() {
+    fn errors_for_unknown_names_list_the_layers() {
         let message = select(&config(), "head,block.9").unwrap_err().to_string();
         assert!(message.contains("`block.9`") && message.contains("embed, block.0"), "{message}");
         assert!(message.contains("did you mean `block.0`?"), "{message}");

@@ -1,4 +1,4 @@
-//! The parameters of a model: one tensor for each canonical name.
+//! The parameters of a model: one tensor per canonical name.
 
 use super::{Config, Error};
 use candle_core::{DType, Device, Tensor};
@@ -12,12 +12,12 @@ use std::sync::Arc;
 const STD: f64 = 0.02;
 /// Standard deviation of timm's initial class and register tokens.
 const TOKEN_STD: f64 = 1e-6;
-/// LayerScale's initial value, the one timm's architectures use most.
+/// LayerScale's initial value, the most common one in timm's architectures.
 const LAYER_SCALE: f64 = 1e-5;
 
 /// Tensors in the order of [`Config::tensors`], under their canonical (timm's) names.
 ///
-/// A clone shares every tensor's storage, so that changing one layer costs that layer alone.
+/// Clones share tensor storage, so changing one layer copies only that layer.
 #[derive(Clone, Debug)]
 pub struct Weights {
     names: Arc<Names>,
@@ -34,7 +34,7 @@ impl Weights {
     /// Takes tensors in the order of [`Config::tensors`].
     ///
     /// # Errors
-    /// A wrong number of tensors, or one of another shape than the configuration's.
+    /// A wrong number of tensors, or a tensor with a wrong shape.
     pub fn new(config: &Config, tensors: Vec<Tensor>) -> Result<Weights, Error> {
         let expected = config.tensors();
         if expected.len() != tensors.len() {
@@ -54,14 +54,14 @@ impl Weights {
         Ok(Weights { names: Arc::new(Names { list, index }), tensors })
     }
 
-    /// timm's initialisation (`init_weights_vit_timm`), in f32: N(0, 0.02²) for linear weights,
-    /// the heads' included, the position embedding and a distillation token; N(0, 10⁻¹²) for class
-    /// and register tokens; PyTorch's default U(±1/√fan-in) for the patch projection; LayerScale
-    /// 10⁻⁵; norms 1; other biases 0. timm truncates the normals at ±2, a hundred standard
-    /// deviations, which no draw reaches.
+    /// timm's initialisation (`init_weights_vit_timm`), in f32: N(0, 0.02²) for linear weights
+    /// (including the heads), the position embedding and a distillation token; N(0, 10⁻¹²) for
+    /// class and register tokens; PyTorch's default U(±1/√fan-in) for the patch projection;
+    /// LayerScale 10⁻⁵; norms 1; other biases 0. timm truncates the normals at ±2, which is 100
+    /// standard deviations and never reached.
     ///
-    /// Each tensor draws from a ChaCha8 stream of its own, keyed by seed and name: no tensor's
-    /// values depend on which others the model has.
+    /// Each tensor has its own ChaCha8 stream, keyed by seed and name, so its values do not depend
+    /// on the model's other tensors.
     pub fn random(config: &Config, seed: u64) -> Result<Weights, Error> {
         let tensors = config
             .tensors()
@@ -86,21 +86,21 @@ impl Weights {
 
     /// The `i`-th tensor.
     ///
-    /// # Panics
+    /// If `i` is not below [`Weights::len`].
     /// If `i` is not below [`Weights::len`], as a slice does.
     pub fn tensor(&self, i: usize) -> &Tensor {
         &self.tensors[i]
     }
 
-    /// Where the tensor of that canonical name stands.
+    /// Index of the tensor with that canonical name.
     pub fn index(&self, name: &str) -> Option<usize> {
         self.names.index.get(name).copied()
     }
 
-    /// Replaces the `i`-th tensor; the caller keeps its shape.
+    /// Replaces the `i`-th tensor; the caller must keep its shape.
     ///
     /// # Panics
-    /// If `i` is not below [`Weights::len`], as a slice does.
+    /// If `i` is not below [`Weights::len`].
     pub fn set(&mut self, i: usize, tensor: Tensor) {
         debug_assert_eq!(self.tensors[i].dims(), tensor.dims());
         self.tensors[i] = tensor;
@@ -115,7 +115,7 @@ impl Weights {
         out
     }
 
-    /// All tensors, each replaced by what `f` makes of it and its place.
+    /// All tensors, each mapped by `f`, which receives the tensor and its index.
     ///
     /// # Errors
     /// Those of `f`.
@@ -127,10 +127,10 @@ impl Weights {
         Ok(Weights { names: self.names.clone(), tensors: tensors.collect::<Result<_, _>>()? })
     }
 
-    /// All tensors in the CPU's memory; those that are there already are shared.
+    /// All tensors in CPU memory; those already there are shared.
     ///
     /// # Errors
-    /// A device that fails.
+    /// A device error.
     pub fn on_the_cpu(&self) -> candle_core::Result<Weights> {
         self.map(|_, tensor| tensor.to_device(&Device::Cpu))
     }
@@ -138,7 +138,7 @@ impl Weights {
     /// All tensors in another type.
     ///
     /// # Errors
-    /// If candle has no such conversion.
+    /// A conversion that candle does not have.
     pub fn to_dtype(&self, dtype: DType) -> Result<Weights, Error> {
         let tensors = self.tensors.iter().map(|t| t.to_dtype(dtype)).collect::<Result<_, _>>()?;
         Ok(Weights { names: self.names.clone(), tensors })
@@ -149,7 +149,7 @@ impl Weights {
         self.tensors.len()
     }
 
-    /// Whether there is no tensor at all.
+    /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
@@ -188,12 +188,12 @@ fn initial(config: &Config, name: &str, count: usize, seed: u64) -> Vec<f32> {
     }
 }
 
-/// Uniform on (0, 1), never either end.
+/// Uniform on the open interval (0, 1).
 fn uniform(rng: &mut ChaCha8Rng) -> f64 {
     ((rng.next_u64() >> 12) as f64 + 0.5) / (1u64 << 52) as f64
 }
 
-/// Marsaglia's polar method (SIAM Review 6, 1964). The logarithm is `libm`'s and not the
+/// Marsaglia's polar method (SIAM Review 6, 1964). Uses `libm`'s logarithm instead of the
 /// platform's, so that a seed gives the same bytes on every machine.
 fn normals(rng: &mut ChaCha8Rng, count: usize, std: f64) -> Vec<f32> {
     let mut out = Vec::with_capacity(count + 1);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_and_a_name_fix_a_tensor() {
+    fn seed_and_name_determine_a_tensor() {
         let small = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
         let mut other = small.clone();
         (other.depth, other.norm_pre) = (2, true);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_leaves_the_rest_shared() {
+    fn unchanged_tensors_stay_shared() {
         let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
         let weights = Weights::random(&config, 1).unwrap();
         let i = weights.index("head.bias").unwrap();

@@ -202,14 +202,14 @@ fn merged_shards_equal_the_whole_byte_for_byte() {
     bench.plain(&["merge", "new", "part1", "another"]).fails_with(&[
         "part1/study.json",
         "another/study.json",
-        "two studies",
-        "cell 2 is",
+        "different studies",
+        "cell 2 differs",
     ]);
     for (folder, found) in
         [("nowhere", "nothing"), ("data", "without study.json"), ("s.toml", "a file")]
     {
         let said = bench.plain(&["merge", "new", folder]);
-        said.fails_with(&[&format!("{folder}: expected a folder of a study"), found]);
+        said.fails_with(&[&format!("{folder}: expected a study folder"), found]);
     }
 }
 

@@ -12,15 +12,14 @@ fn errors_in_a_study_name_the_line() {
         (
             "name = \"two\"",
             "nmae = \"two\"",
-            &["line 8: setting: expected one of `name`, `checkpoint`", "found the unknown `nmae`"]
-                [..],
+            &["line 8: setting: expected one of `name`, `checkpoint`", "found unknown `nmae`"][..],
         ),
-        ("name = \"two\"", "name = \"one\"", &["line 8", "a name of its own", "choose another"]),
+        ("name = \"two\"", "name = \"one\"", &["line 8", "a unique name", "choose another"]),
         ("source = \"data\"", "", &["line 11: setting `source`: expected a value", "add it"]),
         ("contrast,", "rain,", &["line 2", "gaussian_noise", "rain", "--shift"]),
         ("64,", "true,", &["line 6", "attribute `width`", "a number or a text", "boolean"]),
         ("\"second\"", "3", &["line 9", "expected", "3"]),
-        ("[[ood]]", "[[odd]]", &["line 14", "found the unknown `odd`", "`ood`"]),
+        ("[[ood]]", "[[odd]]", &["line 14", "found unknown `odd`", "`ood`"]),
         ("[[model]]", "[model]", &["line 7", "TOML"]),
         (
             "\"no\" }",
