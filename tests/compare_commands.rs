@@ -130,7 +130,7 @@ fn probabilities_and_wrong_tensors_are_rejected() {
         bench.path(name)
     };
     let sure = write("p.safetensors", (vec![2, 2], half(4)), vec![0, 1], 1.0);
-    bench.run(&["compare", &sure, &sure]).fails_with(&["p.safetensors", "before its softmax"]);
+    bench.run(&["compare", &sure, &sure]).fails_with(&["p.safetensors", "before softmax"]);
     let flat = write("f.safetensors", (vec![4], half(4)), vec![0, 1], 1.0);
     bench.run(&["compare", &flat, &flat]).fails_with(&["`logits`", "(N,C)", "[4]"]);
     let label = write("l.safetensors", (vec![2, 2], half(4)), vec![0, -1], 1.0);

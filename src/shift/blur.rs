@@ -30,8 +30,9 @@ fn disk(radius: f64, sigma: f64) -> Canvas {
     correlate(&disk, &Canvas::plane(width, width, |y, x| place(y) * place(x)))
 }
 
-/// Blurs, copies pixels from up to so many places away, as often, and blurs again. (The authors'
-/// programs mean to swap pixels; numpy's views make the swap a copy, and their images are of that.)
+/// Blurs, copies pixels from nearby positions, as often as the settings require, and blurs again.
+/// (The authors' programs intend to swap pixels, but numpy's views make it a copy, and their images
+/// were made this way.)
 pub fn glass(x: &Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
     let (sigma, reach, times) = match small {
         true => [(0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2)],
@@ -44,7 +45,7 @@ pub fn glass(x: &Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
             for column in (reach + 1..=x.w.saturating_sub(reach)).rev() {
                 let d = reach as isize;
                 let (dx, dy) = (random.whole(-d, d), random.whole(-d, d));
-                // Where row is H − reach, dy < reach keeps the source inside.
+                // For row = H − reach, dy < reach keeps the source inside.
                 let from = (row.saturating_add_signed(dy)) * x.w + column.saturating_add_signed(dx);
                 let to = row * x.w + column;
                 for channel in 0..x.c {
@@ -65,15 +66,15 @@ pub fn motion(x: &Canvas, small: bool, s: usize, random: &mut Random) -> Canvas 
     move_along(x, radius, sigma, random.uniform(-45.0, 45.0))
 }
 
-/// The mean of the image and of enlargements of it.
+/// The mean of the image and its enlargements.
 pub fn zoom(x: &Canvas, small: bool, s: usize) -> Canvas {
-    // Steps and their number, as numpy.arange has them; the first factor is 1.
+    // Steps and their number as in numpy.arange; the first factor is 1.
     let (step, count) = match small {
         true => [(0.01, 7), (0.01, 12), (0.01, 16), (0.01, 21), (0.01, 26)],
         false => [(0.01, 12), (0.01, 16), (0.02, 11), (0.02, 13), (0.03, 11)],
     }[s];
     let mut sum = x.values.clone();
-    // numpy's step is the difference of the first two factors, and sizes hang on its last bit.
+    // numpy's step is the difference of the first two factors; sizes depend on its last bit.
     let step = (1.0 + step) - 1.0;
     for i in 0..count {
         let layer = x.zoomed(1.0 + f64::from(i) * step);

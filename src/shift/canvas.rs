@@ -1,4 +1,4 @@
-//! An image of real numbers.
+//! An image of floating-point numbers.
 
 /// Values in units of the full scale, `(H,W,C)`.
 #[derive(Clone, Debug)]
@@ -9,40 +9,40 @@ pub struct Canvas {
     pub w: usize,
     /// Channels.
     pub c: usize,
-    /// One number a channel of each pixel, row by row.
+    /// One number per channel of each pixel, row by row.
     pub values: Vec<f64>,
 }
 
 impl Canvas {
-    /// Levels as shares of 255.
+    /// Levels divided by 255.
     pub fn new(levels: &[u8], h: usize, w: usize, c: usize) -> Self {
         Self { h, w, c, values: levels.iter().map(|&l| f64::from(l) / 255.0).collect() }
     }
 
-    /// One channel, each value made by `f(row, column)`.
+    /// One channel with values `f(row, column)`.
     pub fn plane(h: usize, w: usize, mut f: impl FnMut(usize, usize) -> f64) -> Self {
         let values = (0..h * w).map(|at| f(at / w, at % w)).collect();
         Self { h, w, c: 1, values }
     }
 
-    /// One value; positions lie inside.
+    /// One value; the position must lie inside.
     pub fn at(&self, y: usize, x: usize, channel: usize) -> f64 {
         self.values[(y * self.w + x) * self.c + channel]
     }
 
-    /// The same shape, each value made by `f(row, column, channel)`.
+    /// The same shape with values `f(row, column, channel)`.
     pub fn map(&self, mut f: impl FnMut(usize, usize, usize) -> f64) -> Self {
         let (w, c) = (self.w, self.c);
         let value = |at: usize| f(at / c / w, at / c % w, at % c);
         Self { values: (0..self.values.len()).map(value).collect(), ..*self }
     }
 
-    /// Levels, cut to the scale and rounded down, as numpy's cast to bytes does.
+    /// Levels, clipped to the scale and rounded down, like numpy's cast to bytes.
     pub fn levels(&self) -> Vec<u8> {
         self.values.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0) as u8).collect()
     }
 
-    /// Linear between the four pixels around, indices brought inside by `fold`.
+    /// Bilinear interpolation; `fold` maps indices outside to indices inside.
     pub fn bilinear(&self, y: f64, x: f64, channel: usize, fold: fn(isize, usize) -> usize) -> f64 {
         let (y0, x0) = (y.floor(), x.floor());
         let (fy, fx) = (y - y0, x - x0);
@@ -55,13 +55,14 @@ impl Canvas {
         top * (1.0 - fy) + bottom * fy
     }
 
-    /// The middle of the image enlarged to its own size, linear between pixels whose corners stay
-    /// in the corners: `clipped_zoom` of the authors' programs, with scipy's `zoom` of order 1.
+    /// The centre of the image enlarged to the image's size, with linear interpolation that maps
+    /// corner pixels to corners: `clipped_zoom` of the authors' programs, with scipy's `zoom` of
+    /// order 1.
     pub fn zoomed(&self, factor: f64) -> Self {
         let part = |n: usize| ((n as f64 / factor).ceil() as usize).clamp(1, n);
         let (ch, cw) = (part(self.h), part(self.w));
         let (top, left) = ((self.h - ch) / 2, (self.w - cw) / 2);
-        // Rounded as Python rounds, halves to even.
+        // Rounded as in Python, halves to even.
         let size =
             |n: usize, least: usize| ((n as f64 * factor).round_ties_even() as usize).max(least);
         let (zh, zw) = (size(ch, self.h), size(cw, self.w));
@@ -78,7 +79,7 @@ impl Canvas {
     }
 }
 
-/// Indices beyond an end become the end: `a a | a b c | c c`.
+/// Repeats the edge pixel: `a a | a b c | c c`.
 pub fn nearest(i: isize, n: usize) -> usize {
     i.clamp(0, n as isize - 1) as usize
 }

@@ -1,12 +1,12 @@
-//! Light, contrast, stretching, and what storing an image costs it.
+//! Brightness, contrast, elastic transform, pixelation and JPEG.
 
 use super::canvas::{Canvas, reflect, reflect_101};
 use super::filter::gaussian;
 use super::random::Random;
 use mozjpeg::{ColorSpace, Compress, Decompress, qtable};
 
-/// Adds to the value of hue, saturation and value, so colours keep their hue and saturation; of a
-/// grey image to the level.
+/// Adds to the value of hue, saturation and value, which keeps hue and saturation; for a grey
+/// image, adds to the level.
 pub fn brightness(x: Canvas, small: bool, s: usize) -> Canvas {
     let more = match small {
         true => [0.05, 0.1, 0.15, 0.2, 0.3],
@@ -16,12 +16,12 @@ pub fn brightness(x: Canvas, small: bool, s: usize) -> Canvas {
         let v = x.at(row, column, channel);
         let value = (0..x.c).map(|c| x.at(row, column, c)).fold(0.0, f64::max);
         let brighter = (value + more).min(1.0);
-        // Black has no hue, and becomes grey.
+        // Black has no hue and becomes grey.
         if value > 0.0 { v * brighter / value } else { brighter }
     })
 }
 
-/// Brings every value nearer to its channel's mean.
+/// Moves every value towards its channel's mean.
 pub fn contrast(x: Canvas, small: bool, s: usize) -> Canvas {
     let kept = match small {
         true => [0.75, 0.5, 0.4, 0.3, 0.15],
@@ -37,7 +37,7 @@ pub fn contrast(x: Canvas, small: bool, s: usize) -> Canvas {
 pub fn elastic(x: &Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
     let (h, w) = (x.h as f64, x.w as f64);
     let side = h.min(w);
-    // The field's strength, its smoothness by axis, and the largest move before smoothing.
+    // Strength of the field, its smoothness by axis, and the largest shift before smoothing.
     let (strength, smooth, most, corner) = match small {
         true => {
             let (alpha, sigma, corner) = [
@@ -70,14 +70,14 @@ pub fn elastic(x: &Canvas, small: bool, s: usize, random: &mut Random) -> Canvas
 fn affine(x: &Canvas, most: f64, random: &mut Random) -> Canvas {
     let (cy, cx) = ((x.h / 2) as f64, (x.w / 2) as f64);
     let arm = (x.h.min(x.w) / 3) as f64;
-    // (x, y), where they were and where they go.
+    // (x, y) of the points before and after.
     let from = [(cx + arm, cy + arm), (cx + arm, cy - arm), (cx - arm, cy - arm)];
     let to =
         from.map(|(px, py)| (px + random.uniform(-most, most), py + random.uniform(-most, most)));
     let (ux, uy) = (to[1].0 - to[0].0, to[1].1 - to[0].1);
     let (vx, vy) = (to[2].0 - to[0].0, to[2].1 - to[0].1);
     let area = ux * vy - uy * vx;
-    // Images of a pixel or two have no triangle to move.
+    // Images of one or two pixels have no triangle to move.
     if area.abs() < 1e-9 {
         return x.clone();
     }
@@ -91,8 +91,8 @@ fn affine(x: &Canvas, most: f64, random: &mut Random) -> Canvas {
     })
 }
 
-/// Fewer pixels by means over boxes (Pillow's `BOX`, rounded after rows and after columns), each
-/// then repeated.
+/// Shrinks by means over boxes (Pillow's `BOX`, rounded after rows and after columns), then repeats
+/// pixels.
 pub fn pixelate(levels: &[u8], x: &Canvas, small: bool, s: usize) -> Vec<u8> {
     let kept = match small {
         true => [0.95, 0.9, 0.85, 0.75, 0.65],
@@ -101,7 +101,7 @@ pub fn pixelate(levels: &[u8], x: &Canvas, small: bool, s: usize) -> Vec<u8> {
     let size = |n: usize| ((n as f64 * kept) as usize).max(1);
     let (h, w) = (size(x.h), size(x.w));
     let c = x.c;
-    // (rows, columns) to (columns', rows): each pass shrinks rows and turns the image.
+    // (rows, columns) to (columns', rows): each pass shrinks rows and transposes the image.
     let pass = |levels: &[u8], rows: usize, columns: usize, to: usize| -> Vec<u8> {
         let mut out = vec![0; to * rows * c];
         let boxes: Vec<_> = (0..to).map(|at| shares(columns, to, at)).collect();
@@ -117,7 +117,7 @@ pub fn pixelate(levels: &[u8], x: &Canvas, small: bool, s: usize) -> Vec<u8> {
         out
     };
     let fewer = pass(&pass(levels, x.h, x.w, w), w, x.h, h);
-    // Pillow adds up the steps, and where a sum falls just short of a whole number it is cut.
+    // Pillow accumulates the steps; a sum just below a whole number is truncated.
     let near = |from: usize, to: usize| -> Vec<usize> {
         let step = from as f64 / to as f64;
         let next = |at: &mut f64, _| Some(std::mem::replace(at, *at + step));
@@ -143,10 +143,10 @@ fn shares(from: usize, to: usize, at: usize) -> (usize, Vec<f64>) {
     (first, weights.iter().map(|w| w / sum).collect())
 }
 
-/// Stored as JPEG and read again: libjpeg's tables and transforms, colour at half resolution.
+/// Saves as JPEG and decodes: libjpeg's tables and transforms, colour at half resolution.
 ///
 /// # Errors
-/// The codec refuses the image.
+/// The codec rejects the image.
 pub fn jpeg(levels: &[u8], x: &Canvas, small: bool, s: usize) -> std::io::Result<Vec<u8>> {
     let quality = match small {
         true => [80, 65, 58, 50, 40],
@@ -158,13 +158,13 @@ pub fn jpeg(levels: &[u8], x: &Canvas, small: bool, s: usize) -> std::io::Result
     }
     let colour = if x.c == 1 { ColorSpace::JCS_GRAYSCALE } else { ColorSpace::JCS_RGB };
     let mut jpeg = Compress::new(colour);
-    // libjpeg's own settings, for mozjpeg's would store another image.
+    // libjpeg's settings; mozjpeg's would give a different image.
     jpeg.set_fastest_defaults();
     jpeg.set_size(x.w, x.h);
     jpeg.set_quality(quality as f32);
     if quality < 40 {
-        // What exceeds a byte is cut, as Pillow has it; `set_quality` would store it in two. The
-        // argument makes the tables' factor libjpeg's, a whole number of hundredths.
+        // Table entries above a byte are clipped, as in Pillow; `set_quality` would store them in
+        // two bytes. The argument gives libjpeg's table factor, an integer percentage.
         let argument = 5000.0 / (5000 / quality) as f32;
         jpeg.set_luma_qtable(&qtable::AnnexK_Luma.scaled(argument, argument));
         jpeg.set_chroma_qtable(&qtable::AnnexK_Chroma.scaled(argument, argument));

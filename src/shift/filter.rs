@@ -2,8 +2,8 @@
 
 use super::canvas::{Canvas, nearest, reflect_101};
 
-/// Gaussian filter of standard deviations `[σ_y, σ_x]` pixels, cut at `truncate` of them, as scipy's
-/// `gaussian_filter`; beyond the edges as `fold` says.
+/// Gaussian filter with standard deviations `[σ_y, σ_x]` pixels, cut off at `truncate` of them, as
+/// scipy's `gaussian_filter`; `fold` extends the edges.
 pub fn gaussian(
     x: &Canvas,
     [sy, sx]: [f64; 2],
@@ -29,7 +29,7 @@ pub fn gaussian(
     along(&along(x, sy, true), sx, false)
 }
 
-/// Gaussian filter as scikit-image's `gaussian` has it by default: edges repeated, cut at 4 σ.
+/// Gaussian filter as scikit-image's `gaussian` with defaults: edges repeated, cut off at 4 σ.
 pub fn blur(x: &Canvas, sigma: f64) -> Canvas {
     gaussian(x, [sigma; 2], 4.0, nearest)
 }
@@ -37,7 +37,7 @@ pub fn blur(x: &Canvas, sigma: f64) -> Canvas {
 /// Correlation with a square kernel of odd side, edges mirrored, as OpenCV's `filter2D`.
 pub fn correlate(x: &Canvas, kernel: &Canvas) -> Canvas {
     let (ry, rx) = (kernel.h as isize / 2, kernel.w as isize / 2);
-    // Most of a disk's square is empty.
+    // Most of the square around a disk is 0.
     let taps: Vec<(isize, isize, f64)> = (0..kernel.h * kernel.w)
         .map(|at| {
             let (i, j) = (at / kernel.w, at % kernel.w);
@@ -54,9 +54,9 @@ pub fn correlate(x: &Canvas, kernel: &Canvas) -> Canvas {
     })
 }
 
-/// Motion blur: the image and copies of it moved along a line at `degrees`, weighted by one side of
-/// a Gaussian of `sigma` pixels; what a move uncovers repeats the edge. As the package
-/// imagecorruptions has it, which stops where a move leaves the image.
+/// Motion blur: a mean of shifted copies of the image along a line at `degrees`, weighted by one
+/// side of a Gaussian of `sigma` pixels; edges are repeated. As in the package imagecorruptions,
+/// which stops where a shift leaves the image.
 pub fn motion(x: &Canvas, radius: usize, sigma: f64, degrees: f64) -> Canvas {
     let width = 2 * radius + 1;
     let weight = |i: usize| libm::exp(-((i * i) as f64) / (2.0 * sigma * sigma));

@@ -1,4 +1,4 @@
-//! Noise of the sensor.
+//! Sensor noise.
 
 use super::canvas::Canvas;
 use super::random::Random;
@@ -13,7 +13,7 @@ pub fn gaussian(mut x: Canvas, small: bool, s: usize, random: &mut Random) -> Ca
     x
 }
 
-/// Each value becomes a Poisson count of so many photons at full scale.
+/// Replaces each value by a Poisson count with this number of photons at full scale.
 pub fn shot(mut x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
     let photons = match small {
         true => [500.0, 250.0, 100.0, 75.0, 50.0],
@@ -23,14 +23,14 @@ pub fn shot(mut x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas
     x
 }
 
-/// This share of the values becomes 0 or 1, evenly.
+/// Sets this fraction of the values to 0 or 1, with equal probability.
 pub fn impulse(mut x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
     let share = match small {
         true => [0.01, 0.02, 0.03, 0.05, 0.07],
         false => [0.03, 0.06, 0.09, 0.17, 0.27],
     }[s];
     for v in &mut x.values {
-        // Drawn whether used or not, so that a severity changes no other pixel's fate.
+        // Drawn whether used or not, so that the severity does not change other pixels' noise.
         let (hit, salt) = (random.uniform(0.0, 1.0) < share, random.uniform(0.0, 1.0) < 0.5);
         if hit {
             *v = if salt { 1.0 } else { 0.0 };

@@ -1,9 +1,9 @@
-//! Random numbers that are the same on every machine.
+//! Random numbers that are the same on all machines.
 
 use crate::data::order::{below, unit};
 use rand_chacha::ChaCha8Rng;
 
-/// The stream of one image's corruption.
+/// The random stream of one image's corruption.
 pub struct Random(pub ChaCha8Rng);
 
 impl Random {
@@ -12,12 +12,12 @@ impl Random {
         low + (high - low) * unit(&mut self.0)
     }
 
-    /// A whole number in low..high.
+    /// An integer in low..high.
     pub fn whole(&mut self, low: isize, high: isize) -> isize {
         low + below(&mut self.0, (high - low).max(0) as u64) as isize
     }
 
-    /// Standard normal, by Box and Muller (1958).
+    /// Standard normal, by the Box–Muller method (1958).
     pub fn normal(&mut self) -> f64 {
         // 1 − u lies in (0, 1], whose logarithm is finite.
         let radius = (-2.0 * libm::log(1.0 - unit(&mut self.0))).sqrt();
@@ -29,7 +29,7 @@ impl Random {
         let u = unit(&mut self.0);
         let mut term = libm::exp(-mean);
         let (mut sum, mut k) = (term, 0.0);
-        // Rounding may keep the sum below the largest u; far beyond the mean terms add nothing.
+        // Rounding may keep the sum below the largest u; far above the mean, terms add nothing.
         while u > sum && k < 4.0 * mean + 100.0 {
             k += 1.0;
             term *= mean / k;

@@ -13,7 +13,7 @@ fn shape(of: &[usize]) -> [usize; 3] {
 }
 
 #[test]
-fn what_has_no_chance_in_it_is_the_public_programs() {
+fn deterministic_corruptions_equal_the_public_programs() {
     let bytes = file("shift.safetensors");
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let mut seen = 0;
@@ -45,7 +45,7 @@ fn what_has_no_chance_in_it_is_the_public_programs() {
 }
 
 #[test]
-fn what_is_drawn_changes_images_as_much_as_the_public_programs() {
+fn random_corruptions_change_images_as_much_as_the_public_programs() {
     let bytes = file("shift.safetensors");
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let reference: serde_json::Value = serde_json::from_slice(&file("shift.json")).unwrap();
@@ -88,7 +88,7 @@ fn what_is_drawn_changes_images_as_much_as_the_public_programs() {
 }
 
 #[test]
-fn any_size_seeded_by_image_and_never_the_same_twice() {
+fn any_size_works_and_images_differ() {
     for (h, w, c) in [(1, 1, 3), (1, 7, 1), (5, 2, 3), (28, 28, 1), (17, 70, 1), (33, 66, 3)] {
         let levels: Vec<u8> = (0..h * w * c).map(|i| (37 * i % 256) as u8).collect();
         for corruption in Corruption::ALL {
@@ -111,7 +111,7 @@ fn any_size_seeded_by_image_and_never_the_same_twice() {
 }
 
 #[test]
-fn bad_requests_are_named() {
+fn invalid_requests_are_reported() {
     let of = |bytes, shape, severity| corrupt(bytes, shape, Corruption::Fog, severity, 0, 0);
     assert!(matches!(of(&[0; 4], [2, 2, 3], 1), Err(Error::Shape { bytes: 4, .. })));
     assert!(matches!(of(&[0; 8], [2, 2, 2], 1), Err(Error::Shape { channels: 2, .. })));

@@ -4,10 +4,11 @@ use super::canvas::Canvas;
 use super::filter::motion;
 use super::random::Random;
 
-/// Flakes of normal noise, enlarged, cut off below, moved along, and laid over a whitened image,
-/// once as they are and once turned by 180°.
+/// Snow flakes: normal noise, enlarged, thresholded and motion-blurred, added to a whitened image
+/// once as it is and once rotated by 180°.
 pub fn snow(x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
-    // Mean and spread of the noise, enlargement, cut-off, movement's radius and spread, share kept.
+    // Mean and spread of the noise, enlargement, threshold, radius and spread of the motion,
+    // fraction kept.
     let (mean, spread, factor, least, radius, sigma, kept) = match small {
         true => [
             (0.1, 0.2, 1.0, 0.6, 8, 3.0, 0.95),
@@ -46,8 +47,8 @@ pub fn snow(x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
     })
 }
 
-/// Colour and contrast of the five photographs of frost that the authors paste (two are one): means
-/// over red, green and blue, and the spread, as measured.
+/// Measured colour and contrast of the five frost photographs that the authors paste (two are
+/// identical): means of red, green and blue, and the spread.
 const FROST: [([f64; 3], f64); 5] = [
     ([0.305, 0.585, 0.650], 0.08),
     ([0.787, 0.805, 0.841], 0.09),
@@ -56,11 +57,12 @@ const FROST: [([f64; 3], f64); 5] = [
     ([0.441, 0.484, 0.528], 0.17),
 ];
 
-/// The image, darkened, under a layer of frost.
+/// Darkens the image and adds a layer of frost.
 ///
-/// The authors crop one of five photographs, which are not free to pass on. Here the layer is drawn:
-/// two plasma fractals, one of them folded at its middle into ridges, brought to a photograph's mean
-/// colour and spread. So it is as bright and as strong as theirs, but its crystals are not.
+/// The authors crop one of five photographs, which may not be redistributed. Here the layer is
+/// generated from two plasma fractals, one of them folded at its middle value into ridges, scaled
+/// to a photograph's mean colour and spread. Brightness and strength match theirs; the crystals do
+/// not.
 pub fn frost(x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
     let (kept, layer) = match small {
         true => [(1.0, 0.2), (1.0, 0.3), (0.9, 0.4), (0.85, 0.4), (0.75, 0.45)],
@@ -85,7 +87,7 @@ pub fn frost(x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
     })
 }
 
-/// Adds a plasma fractal of this strength, and brings the brightest value back to where it was.
+/// Adds a plasma fractal of this strength, and rescales so that the maximum value is unchanged.
 pub fn fog(x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
     let (strength, decay) = match small {
         true => [(0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)],
@@ -100,8 +102,8 @@ pub fn fog(x: Canvas, small: bool, s: usize, random: &mut Random) -> Canvas {
 }
 
 /// A plasma fractal between 0 and 1, by the diamond-square algorithm (Fournier, Fussell and
-/// Carpenter, CACM 25, 1982) on the next power of two, its edges joined; `decay` is what each
-/// halving divides the square root of the displacement by.
+/// Carpenter, CACM 25, 1982) on the next power of two, with periodic edges. Each halving divides
+/// the square root of the displacement by `decay`.
 fn plasma(h: usize, w: usize, decay: f64, random: &mut Random) -> Canvas {
     let side = h.max(w).next_power_of_two();
     let mut map = vec![0.0; side * side];
@@ -122,7 +124,7 @@ fn plasma(h: usize, w: usize, decay: f64, random: &mut Random) -> Canvas {
         }
         for y in starts() {
             for x in starts() {
-                // The middles of the upper and of the left edge.
+                // The midpoints of the upper and of the left edge.
                 let up = [[y, x], [y, x + step], [y + half, x + half], [y + side - half, x + half]];
                 place(&mut map, [y, x + half], up, wibble);
                 let left =

@@ -73,7 +73,7 @@ fn undo_returns_to_the_state_before_the_first_of_many_tunings() {
 }
 
 #[test]
-fn an_undo_file_leads_back_from_every_state_that_a_cut_can_leave() {
+fn undo_works_from_every_state_that_an_interruption_can_leave() {
     let (_dir, path) = file();
     let mut states = vec![fs::read(&path).unwrap()];
     for (name, by) in [("head.bias", 1.0), ("norm.weight", -1.0)] {
@@ -185,7 +185,7 @@ fn what_a_killed_process_left_is_replaced_and_never_followed() {
 }
 
 #[test]
-fn too_little_room_is_found_first() {
+fn missing_disk_space_is_detected_before_writing() {
     let (_dir, path) = file();
     let held = open(&path).unwrap().hold().unwrap();
     held.check_space(0).unwrap();

@@ -75,7 +75,7 @@ fn every_layout_is_known_by_its_names() {
 }
 
 #[test]
-fn a_pooler_is_ignored_and_kept() {
+fn a_pooler_is_ignored_and_saved() {
     let mut tensors = in_layout(&small(), Layout::Transformers, "vit.");
     tensors.insert("vit.pooler.dense.weight".into(), zeros(&[8, 8]));
     tensors.insert("vit.pooler.dense.bias".into(), (Dtype::I32, vec![1], vec![1, 2, 3, 4]));
@@ -114,7 +114,7 @@ fn a_file_may_mix_both_spellings() {
 }
 
 #[test]
-fn lists_are_in_the_files_own_names() {
+fn lists_use_the_names_in_the_file() {
     let key = "vit.encoder.layer.1.attention.attention.key.bias";
     let message = changed(|t| drop(t.remove(key)));
     assert!(message.contains(&format!("1 missing: {key}")), "{message}");

@@ -133,7 +133,7 @@ fn arguments_that_change_nothing() {
 }
 
 #[test]
-fn names_that_timm_does_not_give() {
+fn names_unknown_to_timm() {
     let assumed = |name: &str| timm("/architecture", json!(name)).unwrap().assumed.join("; ");
     for name in ["my_vit", "vit_tiny_patch7_ours_28", "resnet50"] {
         let notes = assumed(name);
@@ -196,7 +196,7 @@ fn what_names_say_of_pooling() {
 
 /// timm's first form keeps everything at the top.
 #[test]
-fn images_of_the_first_form() {
+fn images_in_timms_old_format() {
     let configuration = json!({
         "architecture": "vit_tiny_patch16_224", "num_classes": 3, "input_size": [1, 28, 28],
         "crop_pct": 0.875, "interpolation": "bicubic", "mean": [0.25], "std": [0.5],

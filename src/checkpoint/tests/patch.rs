@@ -17,7 +17,7 @@ fn pair() -> (TempDir, PathBuf, PathBuf, PathBuf) {
 }
 
 #[test]
-fn a_patch_carries_the_changed_tensors_alone_and_makes_the_very_file() {
+fn a_patch_has_only_the_changed_tensors_and_gives_the_same_file() {
     let (dir, a, b, path) = pair();
     Patch::between(&a, &b).unwrap().write(&path).unwrap();
     let bytes = fs::read(&path).unwrap();
@@ -34,7 +34,7 @@ fn a_patch_carries_the_changed_tensors_alone_and_makes_the_very_file() {
 }
 
 #[test]
-fn a_patch_applied_in_place_can_be_undone_whatever_it_took_away() {
+fn a_patch_applied_in_place_can_be_undone() {
     let (_dir, a, b, _) = pair();
     let before = fs::read(&a).unwrap();
     Patch::between(&a, &b).unwrap().apply_in_place(&a).unwrap();
@@ -44,7 +44,7 @@ fn a_patch_applied_in_place_can_be_undone_whatever_it_took_away() {
 }
 
 #[test]
-fn the_wrong_parent_is_refused_and_stands_as_it_was() {
+fn the_wrong_parent_is_refused_and_unchanged() {
     let (_dir, a, b, _) = pair();
     let patch = Patch::between(&a, &b).unwrap();
     let before = fs::read(&b).unwrap();
