@@ -37,10 +37,11 @@ MODULES = """beit cait convit deepseek_vit deit eva gemma4_vit naflexvit qwen3_v
 vision_transformer vision_transformer_hybrid vision_transformer_relpos vision_transformer_sam
 vitamin volo xcit""".split()
 SMALL = dict(img_size=32, patch_size=8, depth=2)
-# 336 is a multiple of the heads of every named size.
+# Every number of heads divides one of these widths; those that planish reads off names, the first.
+WIDTHS = [336, 320, 416]
 WAYS = {
     "args": dict(embed_dim=48, num_heads=3),
-    "name": dict(embed_dim=336),
+    "name": dict(),
     "nopool": dict(embed_dim=48, num_heads=3),
     "bare": dict(embed_dim=48, num_heads=3, init_values=0, swiglu_mlp=False, scale_mlp=False,
                  scale_attn_inner=False, qkv_fused=True, use_abs_pos_emb=True, qk_norm=False,
@@ -88,8 +89,19 @@ def logits(planish, folder, images):
     return load_file(dump)["logits"].double()
 
 
-def try_one(planish, name, way, images):
-    model = build(name, WAYS[way])
+def compare(planish, name, way, images):
+    """The verdict, and the error or the reason."""
+    widths = WIDTHS if way == "name" else [WAYS[way]["embed_dim"]]
+    for width in widths:
+        try:
+            return try_one(planish, name, way, width, images)
+        except Exception as error:  # timm cannot build it so, or it is no classifier
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+    return "unbuilt", why
+
+
+def try_one(planish, name, way, width, images):
+    model = build(name, dict(WAYS[way], embed_dim=width))
     if way == "bare":  # as `"init_values": null` in a configuration makes it
         for block in model.blocks:
             for scale in {"gamma_1", "gamma_2"} & set(dict(block.named_parameters())):
@@ -127,10 +139,7 @@ def main():
         save_file(dict(pixel_values=x, labels=torch.arange(6) % 5), images)
         for name in names:
             for way in WAYS:
-                try:
-                    verdict, why = try_one(planish, name, way, images)
-                except Exception as error:  # timm cannot build it so, or it is no classifier
-                    verdict, why = "unbuilt", f"{type(error).__name__}: {error}".splitlines()[0]
+                verdict, why = compare(planish, name, way, images)
                 counts[verdict] += 1
                 print(f"{verdict:8} {way:7} {name:44} {why[:300]}", flush=True)
     print(counts)
