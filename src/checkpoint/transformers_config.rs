@@ -6,6 +6,7 @@ use super::timm_config::check_problem;
 use super::timm_names::PLAIN;
 use super::{Error, Layout};
 use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
+use serde_json::Value;
 
 /// Networks that transformers computes like planish.
 const MODEL_TYPES: [&str; 2] = ["vit", "deit"];
@@ -131,9 +132,12 @@ pub(super) fn check_names(settings: &Settings) -> Result<(), Error> {
     if settings.text("model_type")?.is_some_and(|kind| !types.contains(&kind)) {
         return Err(settings.not_computed("model_type", means, computes, remedy));
     }
-    let classes = settings.get("architectures").and_then(|list| list.as_array());
-    let known = |class: &serde_json::Value| class.as_str().is_some_and(|c| CLASSES.contains(&c));
-    if classes.is_some_and(|classes| !classes.iter().all(known)) {
+    let known = |class: &Value| class.as_str().is_some_and(|c| CLASSES.contains(&c));
+    let all_known = |list: &Value| match list.as_array() {
+        Some(list) => list.iter().all(known),
+        None => known(list),
+    };
+    if settings.get("architectures").is_some_and(|list| !all_known(list)) {
         return Err(settings.not_computed("architectures", means, computes, remedy));
     }
     Ok(())

@@ -1,20 +1,20 @@
-"""Compares planish with every architecture of timm that has the tensors of a Vision Transformer.
+"""Compares planish with every architecture of timm whose tensors are like a Vision Transformer's.
 
     PLANISH=target/release/planish python tests/reference/sweep_timm.py [NAME…]
 
-For each architecture, the script saves a small random model with timm, with tensors as in a fine-tuned
-checkpoint. planish must compute timm's logits or reject the checkpoint. The script prints one line per
-architecture and exits with 1 if any is wrong. Needs timm (1.0.31 was used), torch and safetensors; no
-test runs it.
+For each architecture, a small random model is saved as timm saves it, with the tensors as they
+would be in a fine-tuned checkpoint. planish must compute timm's logits, or refuse the checkpoint.
+The script prints a line for each and ends with 1 if one is wrong. Needs timm (1.0.31 was used),
+torch and safetensors; no test runs it.
 
 Each architecture is built in four ways:
 
-- `args`: width, depth, heads and sizes are overridden, and listed in `model_args`;
-- `name`: the number of heads is the architecture's default and not listed, so planish only has the name;
-- `nopool`: as `args`, without the pooling;
-- `bare`: as `args`, plus arguments that make the tensors look plain (no LayerScale, fused projections).
+- `args`: width, depth, heads and sizes are overridden, and stand in `model_args`;
+- `name`: the heads are the architecture's own and stand nowhere, so that planish has only the name;
+- `nopool`: as `args`, without a word on pooling;
+- `bare`: arguments that make the tensors look plain (no LayerScale, fused projections) on top.
 
-Weights are scaled so that tokens have a variance near ε, so that a wrong ε changes the logits.
+Weights are scaled so that tokens have a variance near ε: a wrong ε shows in the logits.
 """
 
 import json
@@ -37,10 +37,11 @@ MODULES = """beit cait convit deepseek_vit deit eva gemma4_vit naflexvit qwen3_v
 vision_transformer vision_transformer_hybrid vision_transformer_relpos vision_transformer_sam
 vitamin volo xcit""".split()
 SMALL = dict(img_size=32, patch_size=8, depth=2)
-# 336 is a multiple of the number of heads of every named size.
+# Every number of heads divides one of these widths. The sizes that planish reads from names divide the first.
+WIDTHS = [336, 320, 416]
 WAYS = {
     "args": dict(embed_dim=48, num_heads=3),
-    "name": dict(embed_dim=336),
+    "name": dict(),
     "nopool": dict(embed_dim=48, num_heads=3),
     "bare": dict(embed_dim=48, num_heads=3, init_values=0, swiglu_mlp=False, scale_mlp=False,
                  scale_attn_inner=False, qkv_fused=True, use_abs_pos_emb=True, qk_norm=False,
@@ -51,7 +52,7 @@ TOLERANCE = 1e-4
 
 
 def build(name, over):
-    """The model with as many of the overrides as it accepts, and these arguments."""
+    """The model with as many of the overrides as it takes, and these."""
     over = dict(SMALL, **over, num_classes=5)
     while True:
         try:
@@ -88,8 +89,19 @@ def logits(planish, folder, images):
     return load_file(dump)["logits"].double()
 
 
-def try_one(planish, name, way, images):
-    model = build(name, WAYS[way])
+def compare(planish, name, way, images):
+    """The verdict, and the error or the reason."""
+    widths = WIDTHS if way == "name" else [WAYS[way]["embed_dim"]]
+    for width in widths:
+        try:
+            return try_one(planish, name, way, width, images)
+        except Exception as error:  # timm cannot build it so, or it is no classifier
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+    return "unbuilt", why
+
+
+def try_one(planish, name, way, width, images):
+    model = build(name, dict(WAYS[way], embed_dim=width))
     if way == "bare":  # as `"init_values": null` in a configuration makes it
         for block in model.blocks:
             for scale in {"gamma_1", "gamma_2"} & set(dict(block.named_parameters())):
@@ -127,10 +139,7 @@ def main():
         save_file(dict(pixel_values=x, labels=torch.arange(6) % 5), images)
         for name in names:
             for way in WAYS:
-                try:
-                    verdict, why = try_one(planish, name, way, images)
-                except Exception as error:  # timm cannot build it this way, or it is not a classifier
-                    verdict, why = "unbuilt", f"{type(error).__name__}: {error}".splitlines()[0]
+                verdict, why = compare(planish, name, way, images)
                 counts[verdict] += 1
                 print(f"{verdict:8} {way:7} {name:44} {why[:300]}", flush=True)
     print(counts)

@@ -232,6 +232,7 @@ fn networks_of_transformers() {
         ("model_type", json!("beit"), "another network"),
         ("architectures", json!(["ViTMSNForImageClassification"]), "another network"),
         ("architectures", json!(["OurViT"]), "another network"),
+        ("architectures", json!("OurViT"), "another network"),
         ("hidden_act", json!("quick_gelu"), "another activation"),
         ("hidden_act", json!("relu"), "another activation"),
         ("problem_type", json!("regression"), "another loss"),
