@@ -155,13 +155,17 @@ fn check(op: &'static str, rows: usize, operands: &[Operand]) -> Result<()> {
     Ok(())
 }
 
+/// A row kernel over all rows of its inputs.
+type RunKernel<'a, E, const I: usize, const O: usize> =
+    dyn Fn([Input<E>; I]) -> [Planes<E>; O] + 'a;
+
 /// Runs `kernel` on CPU tensors of type E. A trait object, so that this is compiled once per number
 /// of inputs and outputs instead of once per kernel.
 fn typed<E: Element, const I: usize, const O: usize>(
     op: &'static str,
     operands: [Operand; I],
     dims: [&[usize]; O],
-    kernel: &dyn Fn([Input<E>; I]) -> [Planes<E>; O],
+    kernel: &RunKernel<E, I, O>,
 ) -> Result<[DualTensor; O]> {
     let mut hosts = Vec::with_capacity(I);
     for o in &operands {
