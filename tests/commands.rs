@@ -260,8 +260,7 @@ fn a_label_without_a_class_is_reported() {
 fn missing_items_are_reported_with_the_available_ones() {
     let bench = Bench::with_model();
     let (model, data) = (bench.model.as_str(), bench.data.as_str());
-    let splits =
-        ["found train and test", "--split train or --split test", "half of the test split"];
+    let splits = ["found train and test", "set --split to train or test", "half of the test split"];
     bench.run(&["eval", model, "--data", data, "--split", "val"]).fails_with(&splits);
     let other = bench.path("eval.json");
     assert!(bench.run(&["eval", model, "--data", data, "--json", &other]).success);

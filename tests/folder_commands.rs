@@ -87,7 +87,7 @@ fn a_bad_file_stops_the_run_or_is_skipped() {
     {
         fs::write(entry.unwrap().path(), b"").unwrap();
     }
-    eval(&["--on-bad-sample", "skip"]).fails_with(&["none of 39", "the file is empty"]);
+    eval(&["--on-bad-sample", "skip"]).fails_with(&["none among 39", "the file is empty"]);
 }
 
 #[test]

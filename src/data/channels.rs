@@ -77,7 +77,7 @@ mod tests {
         // A few grey images among colour images are common.
         save("20.png", ColorType::Rgb8);
         assert_eq!(note(3), None);
-        assert!(note(1).is_some_and(|text| text.contains("turned grey")));
+        assert!(note(1).is_some_and(|text| text.contains("converted to grey")));
         // Files that are not images are reported when they are decoded.
         (0..40).for_each(|i| std::fs::write(class.join(format!("{i:02}.png")), "x").unwrap());
         assert_eq!((note(1), note(3)), (None, None));

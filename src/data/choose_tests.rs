@@ -89,7 +89,7 @@ fn another_training_split_is_not_taken_for_the_provenance() {
     let roles = choose(&Request { provenance: Some(&provenance), ..request(&base) }).unwrap();
     assert_eq!(roles.val_origin, "half of test, seed 3");
     assert_eq!(roles.train.unwrap().len(), 20);
-    assert!(roles.notes[0].contains("another digest"), "{:?}", roles.notes);
+    assert!(roles.notes[0].contains("different digest"), "{:?}", roles.notes);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn one_test_image_stays_whole() {
     let single = data(&[("test", 1)]);
     let roles = choose(&request(&single)).unwrap();
     assert_eq!((roles.test.unwrap().len(), roles.val.is_none()), (1, true));
-    assert!(roles.notes[0].contains("no half"), "{:?}", roles.notes);
+    assert!(roles.notes[0].contains("cannot be split in half"), "{:?}", roles.notes);
 }
 
 #[test]

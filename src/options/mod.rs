@@ -194,6 +194,6 @@ mod tests {
     fn type_errors_name_the_option() {
         let mut given = json!({ "lr": "fast" }).as_object().unwrap().clone();
         let error = take::<Two>(&mut given).unwrap_err();
-        assert_eq!(error, Error::value("lr", "f64", "`fast`"));
+        assert_eq!(error, Error::value("lr", "a number", "`fast`"));
     }
 }

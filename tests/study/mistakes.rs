@@ -24,7 +24,7 @@ fn errors_in_a_study_name_the_line() {
         (
             "\"no\" }",
             "\"no\" }\noptions = { hats = 3 }",
-            &["line 11", "model options", "the unknown `hats`"],
+            &["line 11", "model options", "unknown `hats`"],
         ),
         (
             "\"data\"\n",
