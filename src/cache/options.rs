@@ -18,17 +18,17 @@ pub struct CacheOptions {
     ))]
     pub cache: CachePolicy,
     /// Limit of CPU memory for them, in MiB; on a GPU the limit is half of the free memory
-    #[cfg_attr(feature = "cli", arg(long, value_name = "MIB", default_value_t = Self::default().cache_ram))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "MIB", default_value_t = Self::default().cache_ram, hide_short_help = true))]
     pub cache_ram: u64,
     /// Type of the cached activations. bf16 halves the size and rounds each value to nearest;
     /// computation is in f32
     #[cfg_attr(feature = "cli", arg(
         long, value_enum, value_name = "f32|bf16", default_value_t = Self::default().cache_dtype,
-        hide_possible_values = true
+        hide_possible_values = true, hide_short_help = true
     ))]
     pub cache_dtype: CacheDtype,
     /// Folder of the cache files [default: planish in the user's cache folder]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "DIR"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "DIR", hide_short_help = true))]
     pub cache_dir: Option<PathBuf>,
 }
 

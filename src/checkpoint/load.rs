@@ -10,35 +10,47 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Model options"))]
 pub struct Load {
     /// Attention heads, if the configuration does not state them
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", hide_short_help = true))]
     pub heads: Option<usize>,
     /// Patch size in pixels, checked against the tensors
     #[serde(with = "as_size")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "P|HxW", value_parser = crate::options::text::size))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "P|HxW", value_parser = crate::options::text::size, hide_short_help = true))]
     pub patch_size: Option<[usize; 2]>,
     /// Image size in pixels, if the configuration does not state it
     #[serde(with = "as_size")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "S|HxW", value_parser = crate::options::text::size))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "S|HxW", value_parser = crate::options::text::size, hide_short_help = true))]
     pub image_size: Option<[usize; 2]>,
     /// Mean of the images per channel, in units of the full scale
     #[cfg_attr(
         feature = "cli",
-        arg(long, value_name = "M,…", value_delimiter = ',', allow_hyphen_values = true)
+        arg(
+            long,
+            value_name = "M,…",
+            value_delimiter = ',',
+            allow_hyphen_values = true,
+            hide_short_help = true
+        )
     )]
     pub mean: Option<Vec<f32>>,
     /// Standard deviation of the images per channel, in units of the full scale
-    #[cfg_attr(feature = "cli", arg(long, value_name = "S,…", value_delimiter = ','))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "S,…", value_delimiter = ',', hide_short_help = true)
+    )]
     pub std: Option<Vec<f32>>,
     /// Resampling filter: nearest, bilinear or bicubic
     #[serde(with = "as_text::option")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILTER"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILTER", hide_short_help = true))]
     pub interpolation: Option<Interpolation>,
     /// Resize before the centre crop: `squash` (to the crop itself), pixels of the short side, or
     /// height and width
     #[serde(with = "as_text::option")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "squash|N|HxW"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "squash|N|HxW", hide_short_help = true))]
     pub resize: Option<Resize>,
     /// Fraction of the resized image's side that the centre crop keeps
-    #[cfg_attr(feature = "cli", arg(long, value_name = "SHARE", conflicts_with = "resize"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "SHARE", conflicts_with = "resize", hide_short_help = true)
+    )]
     pub crop_pct: Option<f64>,
 }

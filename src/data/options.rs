@@ -23,7 +23,10 @@ pub struct DataOptions {
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub test_data: Option<String>,
     /// Split the validation images off the training split: this fraction of it
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FRACTION", conflicts_with = "val_data"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "FRACTION", conflicts_with = "val_data", hide_short_help = true)
+    )]
     pub val_from_train: Option<f64>,
     /// Training images, if planish fine-tuned the checkpoint on a part of the training split
     /// (`--train-samples`, `--train-range`): that part, or the whole split
@@ -33,14 +36,21 @@ pub struct DataOptions {
             long,
             value_name = "fitted|all",
             default_value = "fitted",
-            hide_possible_values = true
+            hide_possible_values = true,
+            hide_short_help = true
         )
     )]
     pub train_on: TrainOn,
     /// How class folders are numbered: by the checkpoint's class names, or in sorted order
     #[cfg_attr(
         feature = "cli",
-        arg(long, value_name = "name|sorted", default_value = "name", hide_possible_values = true)
+        arg(
+            long,
+            value_name = "name|sorted",
+            default_value = "name",
+            hide_possible_values = true,
+            hide_short_help = true
+        )
     )]
     pub class_order: ClassOrder,
     /// An image file that cannot be decoded: stop with an error, or decode all files once first and
@@ -48,7 +58,13 @@ pub struct DataOptions {
     /// about damaged data counts as bad for `skip`; with `fail` it is used as decoded, with a note
     #[cfg_attr(
         feature = "cli",
-        arg(long, value_name = "fail|skip", default_value = "fail", hide_possible_values = true)
+        arg(
+            long,
+            value_name = "fail|skip",
+            default_value = "fail",
+            hide_possible_values = true,
+            hide_short_help = true
+        )
     )]
     pub on_bad_sample: OnBadSample,
 }

@@ -25,28 +25,34 @@ pub struct DiagnoseOptions {
     )]
     pub granularity: Granularity,
     /// How each layer's Δw is found
-    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value = "line"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_enum, default_value = "line", hide_short_help = true)
+    )]
     pub estimator: EstimatorName,
     /// Trust-region radius of Newton-CG, as a fraction of the layer's weight norm [default: 0.1]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "R", allow_negative_numbers = true))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "R", allow_negative_numbers = true, hide_short_help = true)
+    )]
     pub radius: Option<f64>,
     /// Maximum Hessian-vector products of Newton-CG per layer and fold [default: 20]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", hide_short_help = true))]
     pub iterations: Option<usize>,
     /// Also measure each layer's top eigenvalues, trace and effective dimension
     #[cfg_attr(feature = "cli", arg(long))]
     pub spectrum: bool,
     /// Also measure the spectral density; takes several times as long
-    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub density: bool,
     /// Number of top eigenvalues that `--spectrum` measures, 1 to 20 [default: 3]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "K", hide_short_help = true))]
     pub eigenvalues: Option<usize>,
     /// Matrix that `--spectrum` measures: the Hessian; with `ggn`, also the Gauss-Newton matrix
-    #[cfg_attr(feature = "cli", arg(long, value_enum))]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, hide_short_help = true))]
     pub operator: Option<Matrix>,
     /// Also measure on a quarter and a half of V, to check whether V is large enough
-    #[cfg_attr(feature = "cli", arg(long))]
+    #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub convergence: bool,
     /// Grow the sample of V until the layer ranking is known to within this relative standard
     /// error, such as 5%

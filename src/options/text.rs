@@ -64,7 +64,7 @@ pub mod as_text {
     #[derive(Deserialize)]
     #[serde(untagged)]
     pub(super) enum Text {
-        Text(String),
+        Given(String),
         Whole(u64),
         Number(f64),
     }
@@ -72,7 +72,7 @@ pub mod as_text {
     impl Display for Text {
         fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
             match self {
-                Text::Text(text) => f.write_str(text),
+                Text::Given(text) => f.write_str(text),
                 Text::Whole(number) => write!(f, "{number}"),
                 Text::Number(number) => write!(f, "{number}"),
             }

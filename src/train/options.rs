@@ -56,20 +56,26 @@ pub struct TrainOptions {
     #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value_t))]
     pub augment: Augment,
     /// Augmented views of each image, one per epoch in turn [default: as many as epochs]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "V"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "V", hide_short_help = true))]
     pub views: Option<usize>,
     /// Precision of matrix products in training and in frozen layers: f32, or bf16 operands with
     /// f32 accumulation. On a GPU, bf16 also stores the activations between embedding and head in
     /// bf16. Weights, diagnosis and line searches stay f32
     #[serde(with = "as_text")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "f32|bf16", default_value_t))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "f32|bf16", default_value_t, hide_short_help = true)
+    )]
     pub precision: Precision,
     /// Images per thread at a time. Gradients are summed over all of B before the step, so the step
     /// does not change; smaller values use less memory [default: by memory]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N", conflicts_with = "accumulate"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "N", conflicts_with = "accumulate", hide_short_help = true)
+    )]
     pub micro_batch: Option<usize>,
     /// The same, as the number of parts that B is split into
-    #[cfg_attr(feature = "cli", arg(long, value_name = "K"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "K", hide_short_help = true))]
     pub accumulate: Option<usize>,
 }
 

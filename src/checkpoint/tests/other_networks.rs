@@ -264,7 +264,8 @@ fn networks_of_transformers() {
 /// A network of transformers' has a class token and its position, and no part that only timm has.
 #[test]
 fn a_configuration_of_transformers_beside_tensors_of_timm() {
-    let variants: [(fn(&mut Config), &str); 6] = [
+    type Change = fn(&mut Config);
+    let variants: [(Change, &str); 6] = [
         (|c| c.class_token = false, "class token"),
         (|c| (c.registers, c.position_covers_prefix) = (3, false), "register"),
         (|c| c.layer_scale = true, "LayerScale"),

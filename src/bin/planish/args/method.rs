@@ -27,7 +27,7 @@ pub struct MethodArgs {
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub gamma: Option<f64>,
     /// How PoL and PoF find the step [default: search; newton below the last block]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, hide_short_help = true)]
     pub step: Option<StepRule>,
     /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
     #[arg(long, value_name = "RHO", allow_negative_numbers = true)]

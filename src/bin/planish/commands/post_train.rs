@@ -73,7 +73,7 @@ pub struct Args {
     #[arg(long, value_name = "REPORT", help_heading = "Tuning options")]
     pub plan: Option<PathBuf>,
     /// Number of validation images for the diagnosis [default: all]
-    #[arg(long, value_name = "N", help_heading = "Tuning options")]
+    #[arg(long, value_name = "N", help_heading = "Tuning options", hide_short_help = true)]
     pub samples: Option<usize>,
     /// Validation images for ΔL and κ before and after [default: all, or --samples]
     ///

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Clone, Debug, Default, Serialize, Deserialize)]
 pub struct EpochArgs {
     /// Write one CSV row per epoch to this file
-    #[arg(long, value_name = "FILE", help_heading = "Common options")]
+    #[arg(long, value_name = "FILE", help_heading = "Common options", hide_short_help = true)]
     pub csv: Option<PathBuf>,
     /// Write a TensorBoard event file to this folder
-    #[arg(long, value_name = "DIR", help_heading = "Common options")]
+    #[arg(long, value_name = "DIR", help_heading = "Common options", hide_short_help = true)]
     pub tensorboard: Option<PathBuf>,
 }
 

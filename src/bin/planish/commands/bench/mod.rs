@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long, value_name = "REPORT", help_heading = "Bench options")]
     plan: Option<PathBuf>,
     /// Number of validation images for the diagnosis [default: all]
-    #[arg(long, value_name = "N", help_heading = "Bench options")]
+    #[arg(long, value_name = "N", help_heading = "Bench options", hide_short_help = true)]
     samples: Option<usize>,
     /// Validation images for ΔL and κ before and after [default: all, or --samples]
     ///
