@@ -1,6 +1,6 @@
 //! Progress: typed events of long work, and who receives them.
 
-use crate::train::post::Epoch;
+use crate::train::run::Epoch;
 
 /// What happens during long work.
 #[derive(Clone, Copy, Debug)]

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::evaluate::losses;
 use crate::objective::{Error as ObjectiveError, Objective};
 use crate::train::Keep;
-use crate::train::post::Outcome;
 use crate::train::result::Selection;
+use crate::train::run::Outcome;
 
 /// What the judgement rests on.
 pub struct Case<'a> {

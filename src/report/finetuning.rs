@@ -1,9 +1,10 @@
 //! What `finetune` reports.
 
 use crate::data::{DamagedFile, DataInfo};
-use crate::evaluate::Summary;
+use crate::evaluate::{Estimate, Summary};
 use crate::run::Run;
-use crate::train::finetune::Epoch;
+use crate::train;
+use crate::train::guard::Stopped;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Finetuning`].
@@ -29,10 +30,41 @@ pub struct Finetuning {
     pub kept_epoch: usize,
     /// Every epoch, in order.
     pub epochs: Vec<Epoch>,
+    /// Where and why training was stopped, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
     /// What a reader of the figures should know.
     #[serde(default)]
     pub notes: Vec<String>,
     /// Figures on each of the image sets; the temperature is fitted on the validation images, by
     /// halves where they are judged themselves or there are none.
     pub figures: Vec<(String, Summary)>,
+}
+
+/// What one epoch came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Its number, from 1.
+    pub epoch: usize,
+    /// Learning rate of its last step.
+    pub rate: f64,
+    /// Mean loss of its batches, each before its step, augmented and smoothed as asked; nats.
+    pub training_loss: f64,
+    /// Loss on the validation images, nats; none without such images.
+    pub validation: Option<Estimate>,
+    /// Share of validation images whose label has the largest logit.
+    pub validation_top1: Option<Estimate>,
+}
+
+impl From<&train::Epoch> for Epoch {
+    fn from(epoch: &train::Epoch) -> Self {
+        let stderr = epoch.validation_stderr;
+        Self {
+            epoch: epoch.epoch,
+            rate: epoch.rate,
+            training_loss: epoch.training_loss,
+            validation: epoch.validation_loss.map(|mean| Estimate { mean, stderr }),
+            validation_top1: epoch.validation_top1,
+        }
+    }
 }

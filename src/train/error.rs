@@ -1,5 +1,7 @@
 //! Why training stops.
 
+use super::guard::Stopped;
+
 /// What can go wrong while weights are changed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -26,7 +28,7 @@ pub enum Error {
     Kernel(#[from] planish_kernels::Error),
     /// More steps than can be counted.
     #[error(
-        "{epochs} epochs of {steps} steps: expected fewer steps than {}, found more; lower --epochs",
+        "{epochs} epochs of {steps} steps: expected fewer steps than {}, found more; lower `epochs`",
         usize::MAX
     )]
     TooLong {
@@ -37,8 +39,8 @@ pub enum Error {
     },
     /// SAM on normalisation layers alone, where there are none.
     #[error(
-        "--method sam-norm, layer {layer}: expected a normalisation layer in it to perturb, found \
-         none; update a block, `norm` or all layers, or use --method sam"
+        "`method` sam-norm, layer {layer}: expected a normalisation layer in it to perturb, found \
+         none; update a block, `norm` or all layers, or choose `method` sam"
     )]
     NoNorms {
         /// The layer that is to be updated.
@@ -57,21 +59,9 @@ pub enum Error {
         /// What was given.
         found: String,
     },
-    /// The loss or the gradient is no longer a finite number.
-    #[error(
-        "epoch {epoch}, step {step}: expected a finite {what}, found {found}; lower --lr, add \
-         --warmup or --clip"
-    )]
-    Diverged {
-        /// Epoch, from 1.
-        epoch: usize,
-        /// Step in the epoch, from 1.
-        step: usize,
-        /// `loss` or `gradient norm`.
-        what: &'static str,
-        /// The value.
-        found: f64,
-    },
+    /// A run was stopped before any epoch ended well.
+    #[error("{0}; lower `lr`, or add `warmup` or `clip`")]
+    Diverged(Stopped),
 }
 
 /// Result of a training step or run.

@@ -11,7 +11,7 @@ use planish::evaluate::Estimate;
 use planish::format::{count, duration, estimate, number, percent};
 use planish::post_train::search::{HEADERS, Search};
 use planish::report::post_training::Report;
-use planish::train::post::Epoch;
+use planish::train::run::Epoch;
 
 /// What epochs' losses on V are to be held against: the input's on the same images. `watched` is how
 /// many images of V these are, and how many V has.
@@ -187,6 +187,8 @@ mod tests {
             training_loss: 0.25,
             gradient_norm: 1.0,
             validation_loss: Some(0.5),
+            validation_stderr: None,
+            validation_top1: None,
             perturbation: Some(0.042),
             perturbation_length: Some(0.5),
             capped: Some(0.5),
