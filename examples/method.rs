@@ -7,7 +7,7 @@
 
 use planish::objective::{Activations, Objective};
 use planish::prelude::*;
-use planish::train::post::{Settings, post_train};
+use planish::train::run::{self, TrainSettings};
 use planish::train::{Method, Source, Step};
 use planish::vector::norm;
 use planish::vit::Layer;
@@ -51,9 +51,9 @@ fn main() -> Result<()> {
     // The frozen layers run once; training starts above them.
     let images = pixels(&checkpoint, train)?;
     let below = model.activations(&images, method.update.first_stage)?;
-    let settings = Settings { epochs: 3, learning_rate: 0.05, ..Settings::default() };
+    let settings = TrainSettings { epochs: 3, lr: 0.05, ..TrainSettings::default() };
     let outcome =
-        post_train(&model, &mut method, &Source::held(&below), None, &settings, &mut |_| {})?;
+        run::train(&model, &mut method, &Source::held(&below), None, &settings, &mut |_| {})?;
     for epoch in outcome.epochs {
         println!("epoch {}: training loss {:.4}", epoch.epoch, epoch.training_loss);
     }

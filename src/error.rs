@@ -1,8 +1,8 @@
 //! The crate's top-level error type, which wraps each module's errors.
 
 use crate::{
-    cache, checkpoint, curvature, data, device, diagnose, evaluate, objective, options, output,
-    session, shift, study, train, vit,
+    cache, checkpoint, curvature, data, device, diagnose, evaluate, finetune, objective, options,
+    output, session, shift, study, train, vit,
 };
 
 /// Anything that can go wrong in a session.
@@ -31,6 +31,9 @@ pub enum Error {
     /// Curvature and diagnosis.
     #[error(transparent)]
     Curvature(#[from] curvature::Error),
+    /// Fine-tuning that cannot start.
+    #[error(transparent)]
+    Finetune(#[from] finetune::Error),
     /// A plan that cannot be used.
     #[error(transparent)]
     Plan(#[from] diagnose::PlanError),

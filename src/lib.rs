@@ -59,6 +59,7 @@ pub mod diagnose;
 pub mod error;
 pub mod evaluate;
 pub mod examples;
+pub mod finetune;
 pub mod fingerprint;
 pub mod forecast;
 pub mod format;
@@ -91,6 +92,7 @@ pub mod prelude {
     pub use crate::diagnose::session::DiagnoseSession;
     pub use crate::diagnose::{DiagnoseOptions, Options};
     pub use crate::error::{Error, Result};
+    pub use crate::finetune::{FinetuneOptions, FinetuneSession};
     pub use crate::observe::{Event, Observer, Silent};
     pub use crate::post_train::{Place, PostTrainOptions, PostTrainSession};
     pub use crate::session::{Context, Data, objective, pixels, sample};

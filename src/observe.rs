@@ -1,6 +1,6 @@
 //! Progress: typed events of long work, and observers that receive them.
 
-use crate::train::post::Epoch;
+use crate::train::run::Epoch;
 
 /// A progress event.
 #[derive(Clone, Copy, Debug)]

@@ -65,6 +65,11 @@ impl Pixels {
         &self.split
     }
 
+    /// Channels, height and width of an image as the model takes it.
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
     /// The same images with an augmentation in epoch `number`, on every access.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use candle_core::{DType, Tensor};
 use planish::objective::Objective;
 use planish::train::Shape;
 use planish::train::perturbation::StepRule;
-use planish::train::post::{Event, Settings, post_train};
 use planish::train::recipe::{Kind, Recipe};
+use planish::train::run::{Event, TrainSettings, train};
 use planish::train::sam::Variant;
 use planish::train::source::Source;
 use planish::vit::layers::{features, join, select};
@@ -51,24 +51,24 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
 fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weights {
     let model = Objective { micro_batch: micro, ..model.clone() };
     let all = images(&model, 2 * B);
-    let settings = Settings {
+    let settings = TrainSettings {
         // Two steps per epoch; one step if the batch is the whole set.
         epochs: steps.div_ceil(2),
-        batch: B,
-        learning_rate: 0.1,
+        batch_size: B,
+        lr: 0.1,
         schedule: Shape::Linear,
         warmup: 1.5,
         clip: Some(0.5),
         weight_decay: 0.01,
         seed: 7,
-        ..Settings::default()
+        ..TrainSettings::default()
     };
     let few: Vec<usize> = (0..if steps == 1 { B } else { 2 * B }).collect();
     let source = Source::held(&all.select(&few).unwrap());
     let mut method = recipe.method(&model.config, source.len(), settings.seed).unwrap();
     let mut made = 0;
-    let outcome = post_train(&model, &mut *method, &source, None, &settings, &mut |event| {
-        made += usize::from(matches!(event, Event::Step(n) if n > 0));
+    let outcome = train(&model, &mut *method, &source, None, &settings, &mut |event| {
+        made += usize::from(matches!(event, Event::Step { examples, .. } if examples > 0));
     });
     assert_eq!(made, steps);
     outcome.unwrap().weights
@@ -124,15 +124,15 @@ fn clipping_bounds_the_first_step() {
     let start = all(&model.weights);
     for (name, recipe) in recipes(&model).into_iter().filter(|(n, _)| *n != "pol p = u") {
         let source = Source::held(&images(&model, B));
-        let settings = Settings {
+        let settings = TrainSettings {
             epochs: 1,
-            batch: B,
-            learning_rate: 0.1,
+            batch_size: B,
+            lr: 0.1,
             clip: Some(1e-3),
-            ..Settings::default()
+            ..TrainSettings::default()
         };
         let mut method = recipe.method(&model.config, B, 0).unwrap();
-        let done = post_train(&model, &mut *method, &source, None, &settings, &mut |_| ());
+        let done = train(&model, &mut *method, &source, None, &settings, &mut |_| ());
         let outcome = done.unwrap();
         let length = norm(&plus(&all(&outcome.weights), -1.0, &start));
         // PyTorch's rule: the norm becomes max/(‖g‖ + 10⁻⁶)·‖g‖.

@@ -13,7 +13,7 @@ use planish::objective::{Activations, Objective};
 use planish::train::Shape;
 use planish::train::perturbation::{Perturber, StepRule};
 use planish::train::pol::Pol;
-use planish::train::post::{Settings, post_train};
+use planish::train::run::{TrainSettings, train};
 use planish::train::source::Source;
 use planish::vit::Granularity;
 use planish::vit::layers::{join, layers};
@@ -104,9 +104,9 @@ fn trained(model: &Objective, images: &Activations) -> (f64, Vec<f64>) {
         Perturber::new(head.clone(), 0.2, StepRule::Search, images.labels.len(), 16, 5).unwrap();
     let mut method = Pol { update: block.clone(), perturber };
     let source = Source::held(&model.activations(images, 3).unwrap());
-    let settings = Settings { epochs: 3, batch: 8, learning_rate: 0.02, ..Settings::default() };
-    let settings = Settings { schedule: Shape::Constant, seed: 5, ..settings };
-    let outcome = post_train(model, &mut method, &source, None, &settings, &mut |_| ()).unwrap();
+    let settings = TrainSettings { epochs: 3, batch_size: 8, lr: 0.02, ..TrainSettings::default() };
+    let settings = TrainSettings { schedule: Shape::Constant, seed: 5, ..settings };
+    let outcome = train(model, &mut method, &source, None, &settings, &mut |_| ()).unwrap();
     let after = model.exact().at(outcome.weights);
     let loss = after.gradient(images, &head).unwrap().loss;
     (loss, plus(&small::weights_of(&after, &block), -1.0, &small::weights_of(model, &block)))

@@ -5,8 +5,8 @@
 mod small;
 
 use candle_core::{DType, Device, Tensor};
-use planish::objective::{Activations, Objective};
-use planish::train::post::{Outcome, Settings, post_train};
+use planish::objective::{Activations, Examples, Objective};
+use planish::train::run::{Outcome, TrainSettings, train};
 use planish::train::sam::{Sam, Variant};
 use planish::train::sgd::Sgd;
 use planish::train::source::Source;
@@ -16,18 +16,18 @@ use small::{cross_entropies, images, layer, mean, model, weights_of};
 
 const B: usize = 8;
 
-fn settings(epochs: usize, learning_rate: f64) -> Settings {
-    Settings { epochs, batch: B, learning_rate, ..Settings::default() }
+fn settings(epochs: usize, lr: f64) -> TrainSettings {
+    TrainSettings { epochs, batch_size: B, lr, ..TrainSettings::default() }
 }
 
 fn run(
     model: &Objective,
     method: &mut dyn Method,
-    settings: &Settings,
-    watched: Option<&Activations>,
+    settings: &TrainSettings,
+    watched: Option<&dyn Examples>,
 ) -> planish::train::Result<Outcome> {
     let source = Source::held(&images(model, 24));
-    post_train(model, method, &source, watched, settings, &mut |_| ())
+    train(model, method, &source, watched, settings, &mut |_| ())
 }
 
 /// A method with prescribed losses and the scaled gradient of SGD.
@@ -75,7 +75,7 @@ fn the_best_or_the_last_epoch_is_kept() {
     // An ascent direction: every epoch is worse than the previous one.
     for (keep, epoch) in [(Keep::Best, 1), (Keep::Last, 4)] {
         let mut worse = Script::new(head.clone(), &[1.0], -1.0);
-        let settings = Settings { keep, ..settings(4, 0.01) };
+        let settings = TrainSettings { keep, ..settings(4, 0.01) };
         let outcome = run(&model, &mut worse, &settings, Some(&v)).unwrap();
         let losses: Vec<f64> = outcome.epochs.iter().filter_map(|e| e.validation_loss).collect();
         assert_eq!(losses.len(), 4);
@@ -99,8 +99,8 @@ fn nan_weights_stop_the_first_step() {
     let sam = || Sam::new(&model.config, head.clone(), Variant::Plain, 0.05).unwrap();
     let methods: [Box<dyn Method>; 2] = [Box::new(Sgd { update: head.clone() }), Box::new(sam())];
     for mut method in methods {
-        let train = |v, method: &mut dyn Method| {
-            post_train(&broken, method, &source, v, &settings(2, 0.01), &mut |_| ())
+        let train = |v: Option<&dyn Examples>, method: &mut dyn Method| {
+            train(&broken, method, &source, v, &settings(2, 0.01), &mut |_| ())
         };
         let stopped = train(None, &mut *method).unwrap().stopped.unwrap();
         assert_eq!((stopped.epoch, stopped.step, stopped.reason.found), (1, 1, None));
@@ -117,7 +117,7 @@ fn divergence_in_the_first_epoch_keeps_the_initial_weights() {
     // After the final norm, nothing bounds the logits.
     let head = layer(&model, "head");
     let start = weights_of(&model, &head);
-    for watched in [None, Some(&v)] {
+    for watched in [None, Some(&v as &dyn Examples)] {
         let mut sgd = Sgd { update: head.clone() };
         let outcome = run(&model, &mut sgd, &settings(5, 1e6), watched).unwrap();
         let stopped = outcome.stopped.unwrap();
@@ -137,7 +137,7 @@ fn divergence_keeps_the_previous_epoch() {
         let losses = [&good[..], &[bad; 9]].concat();
         for keep in [Keep::Best, Keep::Last] {
             let mut method = Script::new(head.clone(), &losses, 1.0);
-            let settings = Settings { keep, ..settings(6, 0.05) };
+            let settings = TrainSettings { keep, ..settings(6, 0.05) };
             let outcome = run(&model, &mut method, &settings, Some(&v)).unwrap();
             let stopped = outcome.stopped.unwrap();
             // Nine steps, 6·0.5 and 3·5, have mean 2; one more epoch exceeds the limit.
@@ -160,7 +160,7 @@ fn a_last_step_that_overflows_is_not_kept() {
     let head = layer(&model, "head");
     // A single step: its loss and gradient are finite, but the weights overflow.
     let mut method = Script::new(head.clone(), &[0.5], 1e30);
-    let settings = Settings { batch: 24, ..settings(1, 1e20) };
+    let settings = TrainSettings { batch_size: 24, ..settings(1, 1e20) };
     let outcome = run(&model, &mut method, &settings, None).unwrap();
     assert_eq!(outcome.stopped.unwrap().reason.what, "weights' norm");
     assert_eq!(weights_of(&model.at(outcome.weights), &head), weights_of(&model, &head));

@@ -9,7 +9,7 @@ use planish::train::method::{Method, Step};
 use planish::train::perturbation::{Perturbation, Perturber, StepRule};
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;
-use planish::train::post::{Event, Settings, post_train};
+use planish::train::run::{self, Event, TrainSettings};
 use planish::train::sgd::Sgd;
 use planish::train::source::Source;
 use planish::vit::layers::features;
@@ -145,7 +145,7 @@ fn a_layer_initialised_to_zeros_keeps_its_limit() {
             shares.push(epoch.perturbation);
         }
     };
-    post_train(&blank, &mut method, &source, None, &settings(3, 16), tell).unwrap();
+    run::train(&blank, &mut method, &source, None, &settings(3, 16), tell).unwrap();
     assert_eq!(shares, [None; 3]);
     // Half of the bias change over three steps would be far less than the first perturbation.
     assert!(lengths.iter().all(|l| *l > 0.2 * lengths[0]), "{lengths:?}");
@@ -205,12 +205,17 @@ fn gamma_is_uniform() {
     assert!((square - 1.0 / 3.0).abs() < error(1.0 / 5.0 - 1.0 / 9.0));
 }
 
-fn settings(epochs: usize, batch: usize) -> Settings {
-    Settings { epochs, batch, learning_rate: 0.1, seed: SEED, ..Settings::default() }
+fn settings(epochs: usize, batch_size: usize) -> TrainSettings {
+    TrainSettings { epochs, batch_size, lr: 0.1, seed: SEED, ..TrainSettings::default() }
 }
 
-fn train(model: &Objective, method: &mut dyn Method, source: &Source, s: &Settings) -> Weights {
-    post_train(model, method, source, None, s, &mut |_| ()).unwrap().weights
+fn train(
+    model: &Objective,
+    method: &mut dyn Method,
+    source: &Source,
+    s: &TrainSettings,
+) -> Weights {
+    run::train(model, method, source, None, s, &mut |_| ()).unwrap().weights
 }
 
 fn pol(perturb: &Layer, update: &Layer, n: usize) -> Pol {
@@ -323,7 +328,7 @@ fn weights_only_depend_on_the_seed() {
     let run = |micro_batch: usize, seed: u64| {
         let model = Objective { micro_batch, ..model.clone() };
         let source = Source::held(&model.activations(&all, 3).unwrap());
-        let s = Settings { seed, ..settings(2, 8) };
+        let s = TrainSettings { seed, ..settings(2, 8) };
         train(&model, &mut pol(&head, &block, 48), &source, &s)
     };
     let first = run(16, SEED);

@@ -8,8 +8,8 @@ use candle_core::{Device, Tensor};
 use planish::device;
 use planish::objective::{Activations, Objective};
 use planish::train::perturbation::StepRule;
-use planish::train::post::{Settings, post_train};
 use planish::train::recipe::{Kind, Recipe};
+use planish::train::run::{TrainSettings, train};
 use planish::train::{Keep, Source};
 use planish::vit::layers::{features, select};
 
@@ -50,15 +50,15 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             stage => objective.activations_on_device(&images, stage)?,
         };
         let source = Source::held(&kept);
-        let settings = Settings {
+        let settings = TrainSettings {
             // Warm-up run.
             epochs: size.runs + 1,
-            batch: size.batch,
+            batch_size: size.batch,
             keep: Keep::Last,
-            ..Settings::default()
+            ..TrainSettings::default()
         };
         let mut method = recipe.method(config, source.len(), settings.seed)?;
-        let done = post_train(objective, &mut *method, &source, None, &settings, &mut |_| {})?;
+        let done = train(objective, &mut *method, &source, None, &settings, &mut |_| {})?;
         let seconds = done.epochs.iter().skip(1).map(|epoch| epoch.seconds / STEPS as f64);
         let seconds = median(seconds.collect());
         let work = recipe.work(config, size.batch) * size.batch as f64;

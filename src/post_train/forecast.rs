@@ -13,8 +13,8 @@ use crate::format::duration;
 use crate::memory;
 use crate::objective::Examples;
 use crate::session::{Context, pixels, sample};
-use crate::train::post::{Settings, post_train};
 use crate::train::recipe::Recipe;
+use crate::train::run::{TrainSettings, train};
 use crate::train::{Keep, Prefix, Source};
 use crate::vit::{cost, stages};
 use planish_kernels::Precision;
@@ -101,7 +101,7 @@ fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected>
     };
     let exact = exact.as_ref().unwrap_or(&found);
     let stage = recipe.first_stage();
-    let steps = session.train.len() / settings.batch.max(1);
+    let steps = session.train.len() / settings.batch_size.max(1);
     let computed = session.train.len().saturating_mul(plan.missing(session.views.len()));
     let passes = |stages: Range<usize>| Operations {
         forward: cost::forward(config, stages),
@@ -199,20 +199,20 @@ fn try_steps(
     let (cached, tries) = (plan.mode != Mode::Off, 2);
     let prefix = cost::forward(config, 0..recipe.first_stage());
     let ratio = match &recipe.perturb {
-        Some(_) => recipe.perturbation_batch as f64 / settings.batch as f64,
+        Some(_) => recipe.perturbation_batch as f64 / settings.batch_size as f64,
         None => 0.0,
     };
-    let step = recipe.work(config, settings.batch);
+    let step = recipe.work(config, settings.batch_size);
     // Without kept activations, a step also runs the frozen layers.
     let fresh = if cached { 0.0 } else { (1.0 + ratio) * prefix };
     let whole =
-        steps.saturating_mul(settings.epochs) as f64 * settings.batch as f64 * (step + fresh)
+        steps.saturating_mul(settings.epochs) as f64 * settings.batch_size as f64 * (step + fresh)
             + computed as f64 * prefix;
     let affordable = |each: f64| (TRIAL * whole / each.max(1.0)) as usize;
     // Use the micro-batch size of B, since memory depends on it.
     let stepping = session.stepping();
     let batch = affordable(tries as f64 * (step + fresh)).max(1);
-    let batch = batch.next_multiple_of(stepping.even_examples()).min(settings.batch).max(1);
+    let batch = batch.next_multiple_of(stepping.even_examples()).min(settings.batch_size).max(1);
 
     let perturbation_batch = ((batch as f64 * ratio) as usize).max(1);
     let n = batch.max(perturbation_batch).min(session.train.len());
@@ -221,8 +221,12 @@ fn try_steps(
     let few = pixels(&session.checkpoint, &sample(&session.train, Some(images), settings.seed)?)?;
     let few = session.seen_as(few)?;
     let trial = Recipe { perturbation_batch, ..recipe.clone() };
-    let settings_of_trial =
-        Settings { epochs: tries, batch: batch.min(n), keep: Keep::Last, ..settings.clone() };
+    let settings_of_trial = TrainSettings {
+        epochs: tries,
+        batch_size: batch.min(n),
+        keep: Keep::Last,
+        ..settings.clone()
+    };
     let mode = if cached { Mode::Ram } else { Mode::Off };
     let plan = Plan { device: plan.device, ram: u64::MAX, ..Plan::without_files(mode, 0) };
     let (outcome, peak) = memory::peak_during(|| -> Result<_> {
@@ -234,7 +238,7 @@ fn try_steps(
         }
         let mut method = trial.method(config, source.len(), settings.seed)?;
         let outcome =
-            post_train(&stepping, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
+            train(&stepping, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
         Ok(outcome)
     });
     let outcome = outcome?;
@@ -244,9 +248,9 @@ fn try_steps(
     // one with the ascent step, at twice the cost of the others.
     let share = if recipe.period() > 1 { 1.0 / recipe.period() as f64 } else { 0.0 };
     let mean = (1.0 + share) * times.last().copied().unwrap_or(0.0);
-    let scale = settings.batch as f64 / batch as f64;
+    let scale = settings.batch_size as f64 / batch as f64;
     // Add activations of B and B′ that the trial did not have.
-    let rest = (1.0 + ratio) * (settings.batch - batch) as f64;
+    let rest = (1.0 + ratio) * (settings.batch_size - batch) as f64;
     let row =
         config.activation_len(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
     Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })

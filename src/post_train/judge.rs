@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::evaluate::losses;
 use crate::objective::{Error as ObjectiveError, Objective};
 use crate::train::Keep;
-use crate::train::post::Outcome;
 use crate::train::result::Selection;
+use crate::train::run::Outcome;
 
 /// Input to the decision.
 pub struct Case<'a> {

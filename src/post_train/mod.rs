@@ -35,9 +35,9 @@ pub use trials::{Compared, Finished, Trial, Trials};
 use crate::cache::CacheOptions;
 use crate::checkpoint::{Checkpoint, Error as CheckpointError};
 use crate::error::Result;
-use crate::objective::{Activations, Objective};
-use crate::train::post::{Event, Outcome, Settings, post_train};
+use crate::objective::{Activations, Examples, Objective};
 use crate::train::recipe::Recipe;
+use crate::train::run::{Event, Outcome, TrainSettings};
 use crate::train::{Keep, MethodOptions, Source, TrainOptions};
 use crate::vit::Weights;
 use serde::{Deserialize, Serialize};
@@ -103,17 +103,18 @@ impl PostTrainOptions {
 /// Trains one recipe from `model`, on a source that starts at the recipe's lowest layer.
 ///
 /// # Errors
-/// Those of [`post_train`].
+/// Those of [`crate::train::run::train`].
 pub fn train(
     model: &Objective,
     recipe: &Recipe,
     source: &Source,
     watched: Option<&Activations>,
-    settings: &Settings,
+    settings: &TrainSettings,
     tell: &mut dyn FnMut(Event),
 ) -> Result<Outcome> {
     let mut method = recipe.method(&model.config, source.len(), settings.seed)?;
-    Ok(post_train(model, &mut *method, source, watched, settings, tell)?)
+    let watched = watched.map(|watched| watched as &dyn Examples);
+    Ok(crate::train::run::train(model, &mut *method, source, watched, settings, tell)?)
 }
 
 /// The weights as the checkpoint's file stores them, since rounding to the file's types is part of

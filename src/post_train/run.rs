@@ -3,9 +3,9 @@
 use crate::cache::CacheOptions;
 use crate::data::Augment;
 use crate::objective::Objective;
-use crate::train::post::Settings;
 use crate::train::recipe::{Kind, Recipe};
-use crate::train::{Keep, TrainOptions};
+use crate::train::run::TrainSettings;
+use crate::train::{Keep, Rule, StopRule, TrainOptions};
 use planish_kernels::Precision;
 
 /// One training run.
@@ -48,8 +48,8 @@ impl Run {
         Run { recipe, ..self.clone() }
     }
 
-    /// Settings of the training loop.
-    pub fn settings(&self) -> Settings {
+    /// The settings of the loop.
+    pub fn settings(&self) -> TrainSettings {
         settings(&self.train, self.keep, self.seed)
     }
 
@@ -71,18 +71,19 @@ impl Run {
     }
 }
 
-/// Settings of the training loop.
-pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> Settings {
-    Settings {
+/// The settings of the loop.
+pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> TrainSettings {
+    TrainSettings {
         epochs: train.epochs,
-        batch: train.batch_size,
-        learning_rate: train.lr,
+        batch_size: train.batch_size,
+        lr: train.lr,
         schedule: train.schedule,
         warmup: train.warmup,
         clip: train.clip,
-        momentum: train.momentum,
+        optimizer: Rule::Sgd { momentum: train.momentum, nesterov: false },
         weight_decay: train.weight_decay,
         keep,
+        stop: StopRule::Exploded,
         seed,
     }
 }

@@ -28,9 +28,9 @@ use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
 use crate::session::{Context, Data, objective, pixels, sample};
 use crate::train::options::keep_or_default;
-use crate::train::post::{Event, Outcome, Settings};
 use crate::train::recipe::{Kind, Recipe};
 use crate::train::result::{Augmentation, MethodInfo, Output, Selection};
+use crate::train::run::{Event, Outcome, TrainSettings};
 use crate::train::{Keep, Prefix, Schedule};
 use crate::vit::layers::layers;
 use crate::vit::{Granularity, stage_name};
@@ -65,7 +65,7 @@ pub struct PostTrainSession {
     /// Where the layers come from.
     pub chosen_by: String,
     /// Settings that all methods share.
-    pub settings: Settings,
+    pub settings: TrainSettings,
     /// Where the result is written.
     pub destination: Destination,
     /// In a dry run, the forecast of the diagnosis that would choose the layers.
@@ -152,8 +152,8 @@ impl PostTrainSession {
         let keep = keep_or_default(options.keep, roles.val.is_some());
         let settings = settings(&options.train, keep, options.train_seed.unwrap_or(context.seed));
         // Fail before the diagnosis and the frozen layers run.
-        let steps = Batches::new(train.len(), settings.batch, 0, "B")?.per_epoch();
-        Schedule::over(settings.schedule, settings.learning_rate, 0.0, settings.epochs, steps)?;
+        let steps = Batches::new(train.len(), settings.batch_size, 0, "B")?.per_epoch();
+        Schedule::over(settings.schedule, settings.lr, 0.0, settings.epochs, steps)?;
         let model = configured(&objective(&checkpoint, DType::F32)?, &options.train);
         let images = pixels(&checkpoint, &train)?;
         let views = frozen::views(&options.train, &images, context.seed)?;
@@ -274,7 +274,7 @@ impl PostTrainSession {
             method.update,
             method.chosen_by,
             self.settings.epochs,
-            self.train.len() / self.settings.batch.max(1),
+            self.train.len() / self.settings.batch_size.max(1),
         ))
     }
 
@@ -317,8 +317,8 @@ impl PostTrainSession {
         let all = self.diagnosis.as_ref().map(|s| s.validation.len());
         let few = watched.as_ref().map(|few| few.labels.len());
         let watching = few.zip(all).map(<[usize; 2]>::from);
-        let steps = self.train.len() / settings.batch.max(1);
-        let images = (steps as u64).saturating_mul(settings.batch as u64);
+        let steps = self.train.len() / settings.batch_size.max(1);
+        let images = (steps as u64).saturating_mul(settings.batch_size as u64);
         let total = images.saturating_mul(settings.epochs as u64);
         let outcome = {
             let task = context.task(recipe.kind.name(), total, "images");
@@ -326,7 +326,7 @@ impl PostTrainSession {
                 Event::Start(loss) => {
                     context.observer.observe(Progress::Start { loss, watched: watching });
                 }
-                Event::Step(n) => task.advance(n as u64),
+                Event::Step { examples, .. } => task.advance(examples as u64),
                 Event::Epoch(epoch) => {
                     context.observer.observe(Progress::Epoch { epoch, watched: watching });
                 }

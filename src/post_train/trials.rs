@@ -13,7 +13,7 @@ use crate::evaluate::{Estimate, Predictions, Summary, Temperature};
 use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
 use crate::pixels::Pixels;
 use crate::session::{Context, objective, pixels, sample};
-use crate::train::post::{Epoch, Event, Outcome};
+use crate::train::run::{Epoch, Event, Outcome};
 use crate::train::{Prefix, Source};
 use crate::vit::stage_name;
 use candle_core::DType;
@@ -182,7 +182,7 @@ impl<'a> Trials<'a> {
                 status(&format!("{called}, epoch {} of {epochs}", e.epoch + 1));
             }
             Event::Epoch(_) => status(&format!("{called}, evaluation")),
-            Event::Step(_) => {}
+            Event::Step { .. } => {}
         };
         super::train(model, &run.recipe, source, Some(watched), &settings, &mut tell)
     }

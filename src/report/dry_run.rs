@@ -4,8 +4,8 @@ use crate::cache::CacheInfo;
 use crate::checkpoint::CheckpointInfo;
 use crate::forecast::Expected;
 use crate::run::Run;
-use crate::train::post::Settings;
 use crate::train::result::MethodInfo;
+use crate::train::run::TrainSettings;
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema of [`DryRun`].
@@ -23,7 +23,7 @@ pub struct DryRun {
     /// The method that `post-train` would run.
     pub method: Option<MethodInfo>,
     /// Its settings.
-    pub settings: Option<Settings>,
+    pub settings: Option<TrainSettings>,
     /// Notes.
     pub notes: Vec<String>,
     /// Where `post-train` would keep the frozen layers' activations.

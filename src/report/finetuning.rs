@@ -1,9 +1,10 @@
 //! The report of `finetune`.
 
 use crate::data::{DamagedFile, DataInfo};
-use crate::evaluate::Summary;
+use crate::evaluate::{Estimate, Summary};
 use crate::run::Run;
-use crate::train::finetune::Epoch;
+use crate::train;
+use crate::train::guard::Stopped;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Finetuning`].
@@ -29,6 +30,9 @@ pub struct Finetuning {
     pub kept_epoch: usize,
     /// The epochs, in order.
     pub epochs: Vec<Epoch>,
+    /// Where and why training was stopped, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
     /// Warnings.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -36,4 +40,32 @@ pub struct Finetuning {
     /// validation images themselves, or without any, it is fitted on each half and applied to the
     /// other.
     pub figures: Vec<(String, Summary)>,
+}
+
+/// What one epoch came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Its number, from 1.
+    pub epoch: usize,
+    /// Learning rate of its last step.
+    pub rate: f64,
+    /// Mean loss of its batches, each before its step, augmented and smoothed as asked; nats.
+    pub training_loss: f64,
+    /// Loss on the validation images, nats; none without such images.
+    pub validation: Option<Estimate>,
+    /// Share of validation images whose label has the largest logit.
+    pub validation_top1: Option<Estimate>,
+}
+
+impl From<&train::Epoch> for Epoch {
+    fn from(epoch: &train::Epoch) -> Self {
+        let stderr = epoch.validation_stderr;
+        Self {
+            epoch: epoch.epoch,
+            rate: epoch.rate,
+            training_loss: epoch.training_loss,
+            validation: epoch.validation_loss.map(|mean| Estimate { mean, stderr }),
+            validation_top1: epoch.validation_top1,
+        }
+    }
 }

@@ -7,10 +7,10 @@ use crate::evaluate::PredictionsInfo;
 use crate::forecast::Expected;
 use crate::post_train::search::Search;
 use crate::run::Run;
-use crate::train::post::{Epoch, Settings};
 use crate::train::result::{
     Augmentation, BeforeAfter, LayerBeforeAfter, MethodInfo, Output, Selection,
 };
+use crate::train::run::{Epoch, TrainSettings};
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema.
@@ -48,7 +48,7 @@ pub struct Report {
     /// The method and its layers.
     pub method: MethodInfo,
     /// Shared settings.
-    pub settings: Settings,
+    pub settings: TrainSettings,
     /// The training images.
     pub training: DataInfo,
     /// Micro-batch size of a step. It affects results only by rounding.

@@ -11,8 +11,8 @@ use crate::fingerprint::fingerprint;
 use crate::post_train::{Compared, Run, Trial};
 use crate::session::Context;
 use crate::train::Keep;
-use crate::train::post::Settings;
 use crate::train::recipe::Kind as Method;
+use crate::train::run::TrainSettings;
 use crate::train::sam::Variant;
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
@@ -129,14 +129,14 @@ fn about(opened: &Opened, images: &Images, context: &Context) -> Map<String, Val
 }
 
 /// The settings that all methods share, and the size of B′, which is at most the training set.
-fn of_run(run: &Run, images: usize) -> (Settings, usize) {
+fn of_run(run: &Run, images: usize) -> (TrainSettings, usize) {
     (run.settings(), run.recipe.perturbation_batch.min(images))
 }
 
 /// The name of a run's cell.
 fn cell(
     run: &Run,
-    (settings, perturbation_batch): &(Settings, usize),
+    (settings, perturbation_batch): &(TrainSettings, usize),
     opened: &Opened,
     images: &Images,
     context: &Context,
@@ -164,7 +164,10 @@ fn cell(
 }
 
 /// All settings of a run, by column.
-fn columns(run: &Run, (settings, perturbation_batch): &(Settings, usize)) -> Map<String, Value> {
+fn columns(
+    run: &Run,
+    (settings, perturbation_batch): &(TrainSettings, usize),
+) -> Map<String, Value> {
     let (recipe, train) = (&run.recipe, &run.train);
     let perturbed = recipe.perturb.as_ref();
     let (eta, every, alpha) = match recipe.kind {
@@ -178,12 +181,12 @@ fn columns(run: &Run, (settings, perturbation_batch): &(Settings, usize)) -> Map
         ("perturb", perturbed.map(|p| p.name.clone()).into()),
         ("update", recipe.update.name.clone().into()),
         ("epochs", settings.epochs.into()),
-        ("batch_size", settings.batch.into()),
-        ("lr", settings.learning_rate.into()),
+        ("batch_size", settings.batch_size.into()),
+        ("lr", settings.lr.into()),
         ("schedule", settings.schedule.name().into()),
         ("warmup", settings.warmup.into()),
         ("clip", settings.clip.into()),
-        ("momentum", settings.momentum.into()),
+        ("momentum", train.momentum.into()),
         ("weight_decay", settings.weight_decay.into()),
         ("keep", if settings.keep == Keep::Best { "best" } else { "last" }.into()),
         ("gamma", perturbed.map(|_| recipe.gamma_max).into()),

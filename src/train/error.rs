@@ -1,5 +1,7 @@
 //! Training errors.
 
+use super::guard::Stopped;
+
 /// Anything that can go wrong in training.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -57,21 +59,9 @@ pub enum Error {
         /// What was found.
         found: String,
     },
-    /// The loss or the gradient is no longer a finite number.
-    #[error(
-        "epoch {epoch}, step {step}: expected a finite {what}, found {found}; lower `lr`, add \
-         `warmup` or `clip`"
-    )]
-    Diverged {
-        /// Epoch, from 1.
-        epoch: usize,
-        /// Step in the epoch, from 1.
-        step: usize,
-        /// `loss` or `gradient norm`.
-        what: &'static str,
-        /// The value.
-        found: f64,
-    },
+    /// A run was stopped before any epoch ended well.
+    #[error("{0}; lower `lr`, or add `warmup` or `clip`")]
+    Diverged(Stopped),
 }
 
 /// Result of a training step or run.

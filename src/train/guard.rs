@@ -1,9 +1,10 @@
 //! When training is stopped, and which weights are kept.
 //!
-//! A run is stopped as soon as a step's loss or gradient is not finite, or a loss has exploded. A
-//! loss has exploded if it exceeds max(3 L₀, ln C + 1), where L₀ is the loss at the start and C the
-//! number of classes. Uniform guessing has loss ln C, so a loss one nat above that is worse than
-//! guessing. If the loss is high from the start, as with noisy labels, it may still triple.
+//! A run is stopped as soon as a step's loss or gradient is not finite. Under
+//! [`StopRule::Exploded`] it is also stopped when a loss has exploded. A loss has exploded if it
+//! exceeds max(3 L₀, ln C + 1), where L₀ is the loss at the start and C the number of classes.
+//! Uniform guessing has loss ln C, so a loss one nat above that is worse than guessing. If the loss
+//! is high from the start, as with noisy labels, it may still triple.
 //!
 //! Both the training and the validation loss are checked. The training loss is the mean of the last
 //! [`WINDOW`] steps, at the point where the method computes its gradient; its L₀ is the first
@@ -27,6 +28,18 @@ pub enum Keep {
     Best,
     /// of the last epoch
     Last,
+}
+
+/// When a run is stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StopRule {
+    /// When a number is not finite, or a loss has exploded: the model was good at the start, and
+    /// training makes it useless.
+    #[default]
+    Exploded,
+    /// Only when a number is not finite: the model may be new, and a high loss may fall again.
+    NotFinite,
 }
 
 /// Why a run was stopped.
@@ -84,6 +97,7 @@ impl Reason {
 /// The limits for one run's losses.
 #[derive(Clone, Debug)]
 pub struct Guard {
+    rule: StopRule,
     guessing: f64,
     training_limit: Option<f64>,
     validation_limit: Option<f64>,
@@ -93,9 +107,10 @@ pub struct Guard {
 impl Guard {
     /// A guard for a model with `classes` classes. `validation` is the validation loss at the
     /// start, if there are validation images.
-    pub fn new(classes: usize, validation: Option<f64>) -> Self {
+    pub fn new(rule: StopRule, classes: usize, validation: Option<f64>) -> Self {
         let guessing = libm::log(classes.max(1) as f64);
         Self {
+            rule,
             guessing,
             training_limit: None,
             validation_limit: validation.map(|loss| limit(loss, guessing)),
@@ -110,6 +125,9 @@ impl Guard {
             if !value.is_finite() {
                 return Some(Reason::not_finite(what));
             }
+        }
+        if self.rule == StopRule::NotFinite {
+            return None;
         }
         let most = *self.training_limit.get_or_insert(limit(loss, self.guessing));
         if self.recent.len() == WINDOW {
@@ -126,7 +144,7 @@ impl Guard {
         if !validation.is_finite() {
             return Some(Reason::not_finite("validation loss"));
         }
-        let most = self.validation_limit?;
+        let most = self.validation_limit.filter(|_| self.rule == StopRule::Exploded)?;
         (validation > most).then(|| exploded("validation loss", validation, most))
     }
 }
@@ -147,36 +165,45 @@ mod tests {
     fn losses_up_to_the_limit_are_accepted() {
         // ln 10 + 1 is 3.3026; three times 1.5 is more.
         for (start, most) in [(0.1, 3.302585), (1.5, 4.5)] {
-            let mut guard = Guard::new(10, Some(start));
+            let mut guard = Guard::new(StopRule::Exploded, 10, Some(start));
             assert_eq!(guard.step(start, 1.0, false), None);
             assert_eq!(guard.epoch(most - 1e-6), None);
             let reason = guard.epoch(most + 1e-6).unwrap();
             assert!((reason.limit.unwrap() - most).abs() < 1e-6);
             assert_eq!(reason.what, "validation loss");
         }
-        assert_eq!(Guard::new(10, None).epoch(1e9), None);
+        assert_eq!(Guard::new(StopRule::Exploded, 10, None).epoch(1e9), None);
     }
 
     #[test]
     fn only_repeated_high_losses_stop_training() {
-        let mut guard = Guard::new(10, None);
+        let mut guard = Guard::new(StopRule::Exploded, 10, None);
         guard.step(0.1, 1.0, false);
         // The mean of 20 losses exceeds 3.3026 when seven of them are 10 and thirteen 0.1.
         let bad = (0..20).position(|_| guard.step(10.0, 1.0, false).is_some());
         assert_eq!(bad, Some(18), "the window is full at the nineteenth");
-        let mut guard = Guard::new(10, None);
+        let mut guard = Guard::new(StopRule::Exploded, 10, None);
         (0..40).for_each(|_| assert_eq!(guard.step(0.1, 1.0, true), None));
         let bad = (1..20).find(|_| guard.step(10.0, 1.0, false).is_some());
         assert_eq!(bad, Some(7));
         // A short epoch is judged by the losses it has.
-        let mut guard = Guard::new(10, None);
+        let mut guard = Guard::new(StopRule::Exploded, 10, None);
         assert_eq!(guard.step(0.1, 1.0, false), None);
         assert!(guard.step(10.0, 1.0, true).is_some());
     }
 
     #[test]
+    fn a_new_model_may_have_any_finite_loss() {
+        let mut guard = Guard::new(StopRule::NotFinite, 10, Some(0.1));
+        (0..40).for_each(|i| assert_eq!(guard.step(f64::from(i), 1.0, true), None));
+        assert_eq!(guard.epoch(1e9), None);
+        assert_eq!(guard.epoch(f64::NAN), Some(Reason::not_finite("validation loss")));
+        assert_eq!(guard.step(f64::NAN, 1.0, false), Some(Reason::not_finite("training loss")));
+    }
+
+    #[test]
     fn non_finite_values_stop_at_once() {
-        let mut guard = Guard::new(10, Some(0.1));
+        let mut guard = Guard::new(StopRule::Exploded, 10, Some(0.1));
         assert_eq!(guard.step(f64::NAN, 1.0, false), Some(Reason::not_finite("training loss")));
         let norm = guard.step(0.1, f64::INFINITY, false);
         assert_eq!(norm, Some(Reason::not_finite("gradient norm")));

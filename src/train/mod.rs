@@ -1,8 +1,7 @@
-//! Fine-tuning and post-training: one loop each, one file per method.
+//! Fine-tuning and post-training: one loop, and one file per method.
 
 mod error;
 mod feed;
-pub mod finetune;
 pub mod guard;
 mod keeping;
 pub mod method;
@@ -13,10 +12,10 @@ pub mod options;
 pub mod perturbation;
 pub mod pof;
 pub mod pol;
-pub mod post;
 pub mod prefix;
 pub mod recipe;
 pub mod result;
+pub mod run;
 pub mod sam;
 pub mod schedule;
 pub mod sgd;
@@ -24,12 +23,13 @@ pub mod source;
 pub mod stepper;
 
 pub use error::{Error, Result};
-pub use guard::Keep;
+pub use guard::{Keep, StopRule};
 pub use method::{Method, Step};
 pub use optimizer::{Optimizer, Rule};
 pub use options::{MethodName, MethodOptions, TrainOptions};
 pub use perturbation::{Perturbation, Perturber};
 pub use prefix::Prefix;
+pub use run::{Epoch, Event, Outcome, TrainSettings, train};
 pub use schedule::{Schedule, Shape};
 pub use source::Source;
 pub use stepper::Stepper;

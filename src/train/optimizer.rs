@@ -6,13 +6,15 @@ use candle_core::{DType, Device, Tensor};
 use planish_kernels::Host;
 use planish_kernels::lanes::Element;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 /// Elements that one thread handles at a time: large enough to amortise scheduling, small enough
 /// for its cache.
 const CHUNK: usize = 1 << 14;
 
 /// The update rule at learning rate η.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Rule {
     /// b ← μ b + g (b = g at the first step); w ← w − η b, or w − η (g + μ b) with Nesterov
     /// momentum, as in `torch.optim.SGD` without dampening. Weight decay λ is coupled: g + λ w
@@ -21,6 +23,7 @@ pub enum Rule {
         /// μ.
         momentum: f64,
         /// Whether to use Nesterov momentum (Sutskever et al., ICML 2013).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         nesterov: bool,
     },
     /// m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; w ← w − η m̂ / (√v̂ + ε) with

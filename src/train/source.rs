@@ -1,16 +1,22 @@
-//! Source of mini-batches: the training images' activations at the lowest layer that post-training
+//! Source of mini-batches: the training images' activations at the lowest layer that training
 //! touches. They are kept in memory (GPU memory if they fit), kept in files, or computed for each
-//! batch. All of these give bit-identical results.
+//! batch. All of these give bit-identical results. If training touches all layers, they are the
+//! images themselves.
 
 use super::keeping::{self, Keeping};
 use super::prefix::{Pick, Prefix};
 use crate::cache::{self, About, Layout, Mode, Opened, Plan, Reader, Stored, Writer};
+use crate::data::Augment;
 use crate::data::order::{Batches, below, stream};
-use crate::objective::{Activations, Error, Result};
+use crate::objective::{Activations, Error, Examples, Result};
+use crate::pixels::Pixels;
 use crate::vector;
 use candle_core::Tensor;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Most bytes of prepared images that are kept in memory. Larger sets are prepared batch by batch.
+const RESIDENT: usize = 1 << 30;
 
 /// Training examples, accessed by position.
 pub struct Source<'a> {
@@ -33,6 +39,8 @@ enum Kept<'a> {
     Files(Vec<Reader>),
     /// Computed for each batch.
     Nowhere(Prefix<'a>),
+    /// Nowhere: images, prepared for each batch, and augmented by this seed as each epoch shows them.
+    Images(Pixels, Option<(Augment, u64)>),
 }
 
 /// Events while a source is opened.
@@ -59,6 +67,22 @@ impl<'a> Source<'a> {
         };
         let (stage, labels) = (all.stage, all.labels.clone());
         Source { stage, labels, layout, views: 1, kept: Kept::Held(all.clone()) }
+    }
+
+    /// Images, for training of all layers. They are augmented anew in each epoch. Without
+    /// augmentation they are held in memory if they fit.
+    ///
+    /// # Errors
+    /// Those of [`Pixels::load`].
+    pub fn images(images: &Pixels, augment: Augment, seed: u64) -> Result<Source<'static>> {
+        let plain = augment == Augment::default();
+        if plain && let Some(all) = resident(images)? {
+            return Ok(Source::held(&all));
+        }
+        let layout =
+            Layout { rows: images.len(), row: images.shape().to_vec(), stored: Stored::F32 };
+        let kept = Kept::Images(images.clone(), (!plain).then_some((augment, seed)));
+        Ok(Source { stage: 0, labels: images.labels().into(), layout, views: 1, kept })
     }
 
     /// Runs the frozen layers over all views and keeps the activations where the plan says.
@@ -116,7 +140,7 @@ impl<'a> Source<'a> {
         match self.kept {
             Kept::Held(_) | Kept::Memory(_) | Kept::There(..) => Mode::Ram,
             Kept::Files(_) => Mode::Disk,
-            Kept::Nowhere(_) => Mode::Off,
+            Kept::Nowhere(_) | Kept::Images(..) => Mode::Off,
         }
     }
 
@@ -124,7 +148,7 @@ impl<'a> Source<'a> {
     pub fn is_read(&self) -> bool {
         match &self.kept {
             Kept::Held(all) => !all.values.device().is_cuda(),
-            Kept::Memory(_) | Kept::Files(_) => true,
+            Kept::Memory(_) | Kept::Files(_) | Kept::Images(..) => true,
             Kept::There(..) => false,
             Kept::Nowhere(prefix) => prefix.is_read(),
         }
@@ -132,14 +156,16 @@ impl<'a> Source<'a> {
 
     /// The next mini-batch of an order. Of V views, image i shows number (sᵢ + epoch) mod V, with a
     /// start sᵢ drawn from the order's seed and name. So V consecutive epochs show each view once.
+    /// Images that are augmented anew show a new view in each epoch.
     ///
     /// # Errors
     /// Those of [`Source::batch`].
     pub fn next(&self, batches: &mut Batches) -> Result<Activations> {
         let images = batches.next().ok_or(Error::NoExamples)?;
         let views = self.views.max(1) as u64;
-        let view = |&image: &usize| match views {
-            1 => 0,
+        let view = |&image: &usize| match (&self.kept, views) {
+            (Kept::Images(..), _) => batches.epoch() as usize,
+            (_, 1) => 0,
             _ => {
                 let name = format!("views of {}, image {image}", batches.name());
                 let start = below(&mut stream(batches.seed(), &name), views);
@@ -185,6 +211,15 @@ impl<'a> Source<'a> {
                 all.get(view).ok_or_else(outside)?.row(image, out)
             })?,
             Kept::Nowhere(prefix) if self.layout.stored != Stored::Bf16 => prefix.values(picks)?,
+            Kept::Images(images, augment) => {
+                let parts = picks.chunk_by(|a, b| a.0 == b.0).map(|part| {
+                    let seen =
+                        augment.as_ref().map(|(augment, seed)| (augment, *seed, part[0].0 as u64));
+                    let indices: Vec<usize> = part.iter().map(|pick| pick.1).collect();
+                    Ok(images.batch(&indices, seen)?.values)
+                });
+                vector::concat(&parts.collect::<Result<Vec<_>>>()?)?
+            }
             // Round as a file would, so that results do not depend on the place.
             Kept::Nowhere(prefix) => {
                 let rows = prefix.rows(picks)?;
@@ -194,6 +229,15 @@ impl<'a> Source<'a> {
         let labels = picks.iter().filter_map(|pick| self.labels.get(pick.1).copied()).collect();
         Ok(Activations { stage: self.stage, values, labels })
     }
+}
+
+/// The images in memory, if they fit.
+///
+/// # Errors
+/// Those of [`Pixels::load`].
+pub fn resident(images: &Pixels) -> Result<Option<Activations>> {
+    let fits = images.bytes().is_some_and(|bytes| bytes <= RESIDENT);
+    fits.then(|| images.load()).transpose()
 }
 
 /// Calls `take` with one view's images, one wave at a time.

@@ -1,6 +1,6 @@
 //! Layers: named groups of tensors, the unit of diagnosis and post-training.
 
-use super::{Config, Error};
+use super::{Config, Error, stages};
 use crate::nearest::nearest;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,16 @@ pub fn join(parts: &[Layer]) -> Layer {
         tensors,
         first_stage: parts.iter().map(|l| l.first_stage).min().unwrap_or(0),
         last_stage: parts.iter().map(|l| l.last_stage).max().unwrap_or(0),
+    }
+}
+
+/// All tensors as one layer, in the model's order.
+pub fn everything(config: &Config) -> Layer {
+    Layer {
+        name: "*".into(),
+        tensors: (0..config.tensors().len()).collect(),
+        first_stage: 0,
+        last_stage: stages(config) - 1,
     }
 }
 

@@ -8,7 +8,7 @@ use planish::data::order::{stream, unit};
 use planish::objective::{Activations, Examples, Objective};
 use planish::train::perturbation::{Perturber, StepRule};
 use planish::train::pol::Pol;
-use planish::train::post::{Settings, post_train};
+use planish::train::run::{TrainSettings, train};
 use planish::train::{Prefix, Source};
 use planish::vit::{Weights, arch};
 use std::sync::Arc;
@@ -21,8 +21,8 @@ fn tuned(model: &Objective, source: &Source, perturb: &str, update: &str) -> Vec
     let [p, u] = [perturb, update].map(|name| layer(model, name));
     let perturber = Perturber::new(p, 2.0, StepRule::Newton, source.len(), 12, 5).unwrap();
     let mut method = Pol { update: u, perturber };
-    let settings = Settings { epochs: 2, batch: 7, learning_rate: 0.1, ..Settings::default() };
-    let outcome = post_train(model, &mut method, source, None, &settings, &mut |_| ());
+    let settings = TrainSettings { epochs: 2, batch_size: 7, lr: 0.1, ..TrainSettings::default() };
+    let outcome = train(model, &mut method, source, None, &settings, &mut |_| ());
     bits(&outcome.unwrap().weights)
 }
 

@@ -8,8 +8,6 @@ pub mod demo;
 pub mod diagnose;
 pub mod eval;
 pub mod finetune;
-mod finetune_error;
-pub mod finetune_plan;
 pub mod hvp;
 pub mod inspect;
 pub mod merge;

@@ -1,24 +1,24 @@
 //! What `planish finetune` prints: the plan, a line for each epoch, the outcome.
 
-use crate::commands::finetune::Args;
-use crate::commands::finetune_plan::{Images, Start};
 use crate::message::in_flags;
 use crate::render::epochs::{Epochs, Figure};
-use crate::render::progress::Progress;
+use crate::render::progress::Terminal;
 use crate::render::table::{Align, Style, Table};
-use planish::data::DataInfo;
-use planish::data::folds::stratified_halves;
-use planish::data::{DataSet, Split};
-use planish::evaluate::{Estimate, Predictions, Summary, Temperature, summarise};
+use planish::data::Split;
+use planish::evaluate::{Estimate, Summary};
+use planish::finetune::FinetuneSession;
 use planish::format::{count, duration, estimate, number, percent};
+use planish::observe::{Event, Observer};
+use planish::output;
 use planish::report::Finetuning;
 use planish::session::bad_samples::damage_note;
-use planish::session::data_info;
-use planish::train::finetune::{Epoch, Event, Settings};
-use std::time::Instant;
+use planish::train::Epoch;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// What is about to happen.
-pub fn plan(args: &Args, start: &Start, images: &Images, settings: &Settings) -> String {
+pub fn plan(session: &FinetuneSession) -> String {
+    let FinetuneSession { options, images, start, settings, .. } = session;
     let n = |split: &Split| count(split.len() as u64);
     let mut out = format!(
         "{}, {} parameters, {} classes\n{} training images",
@@ -36,13 +36,13 @@ pub fn plan(args: &Args, start: &Start, images: &Images, settings: &Settings) ->
     }
     out += &format!(
         "\n{} epochs of {} steps of {} images, {}, rate {}\n",
-        args.epochs,
-        images.train.len() / args.batch_size.max(1),
-        args.batch_size,
-        format!("{:?}", args.optimizer).to_lowercase(),
-        number(settings.rate)
+        settings.epochs,
+        images.train.len() / settings.batch_size.max(1),
+        settings.batch_size,
+        options.optimizer.name(),
+        number(settings.lr)
     );
-    let left_out = images.train.len() % args.batch_size.max(1);
+    let left_out = images.train.len() % settings.batch_size.max(1);
     if left_out > 0 {
         out += &format!(
             "note: {left_out} images of every epoch make no whole batch and are left out, others \
@@ -52,30 +52,48 @@ pub fn plan(args: &Args, start: &Start, images: &Images, settings: &Settings) ->
     if let Some(preprocess) = &start.preprocess {
         out += &format!("preprocessing: {preprocess}\n");
     }
-    start.notes.iter().for_each(|note| out += &format!("note: {note}\n"));
+    start.notes.iter().for_each(|note| out += &format!("note: {}\n", in_flags(note)));
     out
 }
 
-/// Moves the progress line and prints one for each epoch.
-pub fn teller<'a>(
-    progress: &'a Progress,
-    args: &'a Args,
-    per_epoch: usize,
-    files: &'a mut Epochs,
-) -> impl FnMut(Event) + use<'a> {
-    let mut since = Instant::now();
-    move |event| match event {
-        Event::Step(images, loss) => {
-            progress.add(images as u64);
-            progress.note(format!("loss {}", number(loss)));
-        }
-        Event::Epoch(epoch) => {
-            let seconds = since.elapsed().as_secs_f64();
-            since = Instant::now();
-            let speed = per_epoch as f64 / seconds;
-            files.add(epoch.epoch, &figures(epoch, speed));
-            if !args.common.quiet {
-                progress.line(&line(epoch, args.epochs, speed));
+/// Prints a line for each epoch, and writes it to files; the terminal gets all other events.
+pub struct EpochLines<'a> {
+    terminal: &'a Terminal,
+    epochs: usize,
+    files: Mutex<Epochs>,
+    /// Images since the last epoch.
+    images: AtomicU64,
+}
+
+impl<'a> EpochLines<'a> {
+    /// Lines of a run of so many epochs.
+    pub fn new(terminal: &'a Terminal, epochs: usize, files: Epochs) -> Self {
+        Self { terminal, epochs, files: Mutex::new(files), images: AtomicU64::new(0) }
+    }
+
+    /// Ends the files.
+    ///
+    /// # Errors
+    /// The first write that failed.
+    pub fn finish(self) -> Result<(), output::Error> {
+        self.files.into_inner().unwrap_or_else(PoisonError::into_inner).finish()
+    }
+}
+
+impl Observer for EpochLines<'_> {
+    fn observe(&self, event: Event<'_>) {
+        match event {
+            Event::Epoch { epoch, .. } => {
+                let speed = self.images.swap(0, Ordering::Relaxed) as f64 / epoch.seconds;
+                let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+                files.add(epoch.epoch, &figures(epoch, speed));
+                self.terminal.observe(Event::Info(&line(epoch, self.epochs, speed)));
+            }
+            other => {
+                if let Event::Advance(images) = other {
+                    self.images.fetch_add(images, Ordering::Relaxed);
+                }
+                self.terminal.observe(other);
             }
         }
     }
@@ -86,7 +104,7 @@ fn figures(epoch: &Epoch, speed: f64) -> [Figure; 5] {
     [
         ("rate", Some(epoch.rate)),
         ("training_loss", Some(epoch.training_loss)),
-        ("validation_loss", epoch.validation.map(|e| e.mean)),
+        ("validation_loss", epoch.validation_loss),
         ("validation_top1", epoch.validation_top1.map(|e| e.mean)),
         ("images_per_second", Some(speed)),
     ]
@@ -99,7 +117,8 @@ fn line(epoch: &Epoch, epochs: usize, speed: f64) -> String {
         number(epoch.training_loss),
         width = epochs.to_string().len()
     );
-    if let (Some(loss), Some(top1)) = (epoch.validation, epoch.validation_top1) {
+    if let (Some(mean), Some(top1)) = (epoch.validation_loss, epoch.validation_top1) {
+        let loss = Estimate { mean, stderr: epoch.validation_stderr };
         out += &format!("  validation {}, top-1 {}", estimate(loss), percent(top1.mean));
     }
     out + &format!("  {} images/s", count(speed as u64))
@@ -138,36 +157,4 @@ pub fn text(report: &Finetuning) -> String {
         report.checkpoint,
         duration(report.run.seconds)
     )
-}
-
-/// What the report says of the images.
-pub fn about(data: &DataSet, images: &Images) -> Vec<DataInfo> {
-    let mut out = vec![data_info(data, &images.train, "training images")];
-    if let Some(val) = &images.val {
-        let origin = match images.fraction > 0.0 {
-            true => format!("held out of train, {}", images.fraction),
-            false => "split val".into(),
-        };
-        out.push(data_info(data, val, &origin));
-    }
-    out.extend(images.test.as_ref().map(|test| data_info(data, test, "split test")));
-    out
-}
-
-/// Figures on a set of images, at the temperature of `val`, or of the set's own halves without it.
-///
-/// # Errors
-/// A set too small to be halved.
-pub fn summary(
-    of: &Predictions,
-    val: Option<&Predictions>,
-    args: &Args,
-) -> Result<Summary, planish::evaluate::Error> {
-    match val {
-        Some(val) => summarise(of, Temperature::FittedOn(val)),
-        None => {
-            let (half, _) = stratified_halves(of.labels(), args.common.seed);
-            summarise(of, Temperature::CrossFitted(&half))
-        }
-    }
 }

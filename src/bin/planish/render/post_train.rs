@@ -11,7 +11,7 @@ use planish::evaluate::Estimate;
 use planish::format::{count, duration, estimate, number, percent};
 use planish::post_train::search::{HEADERS, Search};
 use planish::report::post_training::Report;
-use planish::train::post::Epoch;
+use planish::train::run::Epoch;
 
 /// The input's loss on V, the baseline for the epochs' losses. `watched` is the number of images it
 /// was computed on and the size of V.
@@ -188,6 +188,8 @@ mod tests {
             training_loss: 0.25,
             gradient_norm: 1.0,
             validation_loss: Some(0.5),
+            validation_stderr: None,
+            validation_top1: None,
             perturbation: Some(0.042),
             perturbation_length: Some(0.5),
             capped: Some(0.5),

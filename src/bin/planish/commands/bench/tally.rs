@@ -33,7 +33,7 @@ fn row(name: &str, runs: &[post_training::Report]) -> anyhow::Result<Row> {
         let remedy = "no test images; pass --test-data, or a data set with a test split";
         Ok(mean_stderr(&values.context(remedy)?))
     };
-    let last = |f: fn(&planish::train::post::Epoch) -> Option<f64>| {
+    let last = |f: fn(&planish::train::run::Epoch) -> Option<f64>| {
         let values: Option<Vec<f64>> = runs.iter().map(|r| r.epochs.last().and_then(f)).collect();
         values.map(|v| mean_stderr(&v))
     };

@@ -1,0 +1,100 @@
+//! Which images train, validate and test.
+
+use super::FinetuneOptions;
+use crate::data::{ClassError, DataInfo, DataSet, Error as DataError, Role, Split, require};
+use crate::session::data_info;
+
+/// Share of the training images held out if nothing else validates.
+const HELD_OUT: f64 = 0.1;
+
+/// The images.
+pub struct Images {
+    /// The training split as stored.
+    pub whole: Split,
+    /// What is trained on.
+    pub train: Split,
+    /// What judges the epochs.
+    pub val: Option<Split>,
+    /// What final figures are of.
+    pub test: Option<Split>,
+    /// Share of `whole` held out for `val`; 0 if none was.
+    pub fraction: f64,
+    /// Number of classes that the labels and class names of all of them need.
+    pub classes: usize,
+    /// Whether class names say so, and not the highest label alone.
+    pub named: bool,
+}
+
+impl Images {
+    /// Divides the data. What is held out is cut off the whole training split, before a range or a
+    /// sample is taken of the rest: so `diagnose` finds the same images again by seed and share alone.
+    ///
+    /// # Errors
+    /// No training split; a range or sample that leaves no images; a label without a class name.
+    pub fn divide(
+        options: &FinetuneOptions,
+        data: &DataSet,
+        seed: u64,
+    ) -> Result<Images, DataError> {
+        let whole = require(Role::Train, data.train().or(data.only()))?.clone();
+        let given = data.val().cloned();
+        let usual = if given.is_some() { 0.0 } else { HELD_OUT };
+        let fraction = options.val_fraction.unwrap_or(usual);
+        let (rest, cut) = options.fitted(fraction, seed).divide(whole.labels());
+        let empty = |what: String| DataError::Empty { place: format!("{}, {what}", whole.place()) };
+        if fraction > 0.0 && cut.is_empty() {
+            return Err(empty(format!("{fraction} of it held out")));
+        }
+        if let Some(range) = options.train_range.as_ref().filter(|range| range.end > whole.len()) {
+            return Err(DataError::Setting {
+                name: "`train_range`",
+                expected: format!("A..B with B at most {}, the number of images", whole.len()),
+                found: format!("{}..{}", range.start, range.end),
+                remedy: "choose a range it has",
+            });
+        }
+        if rest.is_empty() {
+            return Err(empty("less what is held out or outside `train_range`".into()));
+        }
+        let val = match fraction > 0.0 {
+            true => Some(whole.subset(&cut, "val")?),
+            false => given,
+        };
+        let train = whole.subset(&rest, "train")?;
+        let test = data.test().cloned();
+        let splits = [Some(&whole), val.as_ref(), test.as_ref()].into_iter().flatten();
+        let named = whole.class_names().map_or(0, <[String]>::len);
+        let mut highest = 0;
+        for split in splits {
+            let label = split.labels().iter().max().copied().unwrap_or(0);
+            if named > 0 && label as usize >= named {
+                let place = split.place();
+                return Err(DataError::Classes(ClassError::Unnamed { place, label, names: named }));
+            }
+            highest = highest.max(label as usize);
+        }
+        Ok(Images {
+            classes: named.max(highest + 1),
+            named: named > 0,
+            whole,
+            train,
+            val,
+            test,
+            fraction,
+        })
+    }
+
+    /// What a report says of them.
+    pub fn info(&self, data: &DataSet) -> Vec<DataInfo> {
+        let mut out = vec![data_info(data, &self.train, "training images")];
+        if let Some(val) = &self.val {
+            let origin = match self.fraction > 0.0 {
+                true => format!("held out of train, {}", self.fraction),
+                false => "split val".into(),
+            };
+            out.push(data_info(data, val, &origin));
+        }
+        out.extend(self.test.as_ref().map(|test| data_info(data, test, "split test")));
+        out
+    }
+}

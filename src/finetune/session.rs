@@ -1,0 +1,226 @@
+//! A run of fine-tuning, from its options to the saved and measured result.
+
+use super::record::provenance;
+use super::{Error, FinetuneOptions, Images, Start};
+use crate::checkpoint::{self, Checkpoint, Provenance};
+use crate::data::folds::stratified_halves;
+use crate::data::order::Batches;
+use crate::data::{Augment, DamagedFile, DataInfo, DataSet, Split};
+use crate::error::Result;
+use crate::evaluate::{Predictions, Summary, Temperature, summarise};
+use crate::format::number;
+use crate::objective::{Examples, Objective};
+use crate::observe;
+use crate::pixels::Pixels;
+use crate::session::Context;
+use crate::session::bad_samples::open_for_training;
+use crate::train::options::keep_or_default;
+use crate::train::sgd::Sgd;
+use crate::train::source::resident;
+use crate::train::{Event, Keep, Outcome, Schedule, Source, StopRule, TrainSettings, train};
+use crate::vit::Weights;
+use crate::vit::layers::everything;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Everything known before training: a run, ready to start.
+pub struct FinetuneSession {
+    /// The options.
+    pub options: FinetuneOptions,
+    /// The data set.
+    pub data: DataSet,
+    /// Which of its images train, validate and test.
+    pub images: Images,
+    /// The model at the start.
+    pub start: Start,
+    /// What the loop is given.
+    pub settings: TrainSettings,
+    /// Seed of everything random.
+    pub seed: u64,
+    train: Pixels,
+    val: Option<Pixels>,
+    test: Option<Pixels>,
+}
+
+/// What a run came to: trained, saved, measured.
+pub struct Finetuned {
+    /// How the epochs went.
+    pub outcome: Outcome,
+    /// The weights file that was written.
+    pub checkpoint: PathBuf,
+    /// Everything that fixes the run, as in the checkpoint's provenance.
+    pub settings: Value,
+    /// Figures on each of the image sets. The temperature is fitted on the validation images; where
+    /// they are measured themselves, or there are none, on halves.
+    pub figures: Vec<(String, Summary)>,
+    /// The image sets.
+    pub data: Vec<DataInfo>,
+    /// Damaged image files that were used as they decode.
+    pub damaged: Vec<DamagedFile>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+impl FinetuneSession {
+    /// Opens and checks everything, and makes the model.
+    ///
+    /// # Errors
+    /// Anything that keeps training from starting.
+    pub fn prepare(options: &FinetuneOptions, context: &Context) -> Result<Self> {
+        options.check()?;
+        let seed = context.seed;
+        let parent = options.from.as_deref();
+        let parent = parent.map(|from| Checkpoint::open(from, &options.load)).transpose()?;
+        let named = parent.as_ref().filter(|_| !options.reset_head);
+        let (data, notes) = open_for_training(options.on_bad_sample, &options.data, named)?;
+        let images = Images::divide(options, &data, seed)?;
+        let start = Start::new(options, parent, &data, &images, notes, seed)?;
+        let settings = settings(options, images.val.is_some(), seed)?;
+        let pixels = |split: &Split| Pixels::new(split, start.preprocess.as_ref(), &start.config);
+        let train = pixels(&images.train)?;
+        let val = images.val.as_ref().map(pixels).transpose()?;
+        let test = images.test.as_ref().map(pixels).transpose()?;
+        let steps = Batches::new(train.len(), settings.batch_size, seed, "B")?.per_epoch();
+        Schedule::over(settings.schedule, settings.lr, settings.warmup, settings.epochs, steps)?;
+        if options.augment != Augment::default() {
+            // Before the epochs, for a crop does not suit prepared images.
+            train.view(options.augment, seed, 0)?;
+        }
+        let options = options.clone();
+        Ok(Self { options, data, images, start, settings, seed, train, val, test })
+    }
+
+    /// The model at the start, as steps use it.
+    pub fn model(&self) -> Objective {
+        let config = Arc::new(self.start.config.clone());
+        let mut model = Objective::new(config, self.start.weights.clone());
+        model.smoothing = self.options.label_smoothing;
+        model.precision = self.options.precision;
+        model
+    }
+
+    /// Trains all weights. A run that is stopped after a sound epoch is no error: the outcome says so.
+    ///
+    /// # Errors
+    /// [`Diverged`](crate::train::Error::Diverged) if no epoch was sound; images that cannot be
+    /// prepared.
+    pub fn train(&self, context: &Context) -> Result<Outcome> {
+        let (settings, options) = (&self.settings, &self.options);
+        let source = Source::images(&self.train, options.augment, self.seed)?;
+        let held = self.val.as_ref().map(resident).transpose()?.flatten();
+        let validation = match (&held, &self.val) {
+            (Some(held), _) => Some(held as &dyn Examples),
+            (None, val) => val.as_ref().map(|val| val as &dyn Examples),
+        };
+        let images = (self.train.len() / settings.batch_size) * settings.batch_size;
+        let total = (images as u64).saturating_mul(settings.epochs as u64);
+        let task = context.task("finetune", total, "images");
+        let mut tell = |event: Event| match event {
+            Event::Start(_) => {}
+            Event::Step { examples, loss } => {
+                task.advance(examples as u64);
+                task.status(&format!("loss {}", number(loss)));
+            }
+            Event::Epoch(epoch) => {
+                context.observer.observe(observe::Event::Epoch { epoch, watched: None });
+            }
+        };
+        let mut sgd = Sgd { update: everything(&self.start.config) };
+        let model = &self.model();
+        Ok(train(model, &mut sgd, &source, validation, settings, &mut tell)?.trained()?)
+    }
+
+    /// Trains, saves the checkpoint, and measures what was saved.
+    ///
+    /// # Errors
+    /// Those of [`FinetuneSession::train`]; a checkpoint that cannot be written; logits that are not
+    /// finite.
+    pub fn run(&self, context: &Context) -> Result<Finetuned> {
+        let outcome = self.train(context)?;
+        let provenance = provenance(self, outcome.epoch);
+        let checkpoint = self.save(&outcome.weights, &provenance)?;
+        let mut notes = self.start.notes.clone();
+        notes.extend(outcome.stopped.as_ref().map(|stopped| {
+            format!("{stopped}; the weights kept are those of epoch {}", outcome.epoch)
+        }));
+        Ok(Finetuned {
+            figures: self.figures(&outcome.weights)?,
+            data: self.images.info(&self.data),
+            damaged: self.data.damaged(),
+            settings: provenance.settings,
+            outcome,
+            checkpoint,
+            notes,
+        })
+    }
+
+    fn save(&self, weights: &Weights, provenance: &Provenance) -> Result<PathBuf> {
+        let (out, names) = (&self.options.out, self.images.whole.class_names());
+        let start = &self.start;
+        Ok(match &start.parent {
+            // A head that is kept for data without class names still tells the parent's classes apart.
+            Some(parent) if names.is_none() && !start.fresh_head => {
+                parent.save(out, weights, provenance)?.path
+            }
+            Some(parent) => parent.save_with_classes(out, weights, names, provenance)?.path,
+            None => {
+                let preprocess = start.preprocess.as_ref();
+                checkpoint::create(out, &start.config, preprocess, weights, names, provenance)?
+            }
+        })
+    }
+
+    fn figures(&self, weights: &Weights) -> Result<Vec<(String, Summary)>> {
+        let model = Objective::new(Arc::new(self.start.config.clone()), weights.clone());
+        let judged = self.val.as_ref().map(|val| model.predict(val)).transpose()?;
+        let train = summary(&model.predict(&self.train)?, judged.as_ref(), self.seed)?;
+        let mut figures = vec![("train".into(), train)];
+        if let Some(val) = &judged {
+            figures.push(("val".into(), summary(val, None, self.seed)?));
+        }
+        if let Some(test) = &self.test {
+            let test = summary(&model.predict(test)?, judged.as_ref(), self.seed)?;
+            figures.push(("test".into(), test));
+        }
+        Ok(figures)
+    }
+}
+
+fn settings(
+    options: &FinetuneOptions,
+    has_validation: bool,
+    seed: u64,
+) -> Result<TrainSettings, Error> {
+    if options.keep == Some(Keep::Best) && !has_validation {
+        return Err(Error::NothingToJudgeBy);
+    }
+    Ok(TrainSettings {
+        epochs: options.epochs,
+        batch_size: options.batch_size,
+        lr: options.rate(),
+        schedule: options.schedule,
+        warmup: options.warmup,
+        clip: options.clip,
+        optimizer: options.rule(),
+        weight_decay: options.weight_decay,
+        keep: keep_or_default(options.keep, has_validation),
+        stop: StopRule::NotFinite,
+        seed,
+    })
+}
+
+/// Figures on a set of images, at the temperature of `val`, or of the set's own halves without it.
+fn summary(
+    of: &Predictions,
+    val: Option<&Predictions>,
+    seed: u64,
+) -> Result<Summary, crate::evaluate::Error> {
+    match val {
+        Some(val) => summarise(of, Temperature::FittedOn(val)),
+        None => {
+            let (half, _) = stratified_halves(of.labels(), seed);
+            summarise(of, Temperature::CrossFitted(&half))
+        }
+    }
+}

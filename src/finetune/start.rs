@@ -1,0 +1,217 @@
+//! The model that fine-tuning starts from.
+
+use super::{Error, FinetuneOptions, Images};
+use crate::checkpoint::{Checkpoint, Load, check_writable, standing};
+use crate::data::{
+    CropOffset, DataSet, Interpolation, Preprocess, Resize, Split, channels_changed,
+    first_difference, names_classes, unmatched,
+};
+use crate::error::Result;
+use crate::objective::Examples;
+use crate::pixels::Pixels;
+use crate::vit::{Config, Weights, arch};
+
+/// The model at the start.
+pub struct Start {
+    /// Its configuration.
+    pub config: Config,
+    /// Its weights.
+    pub weights: Weights,
+    /// What is done to images.
+    pub preprocess: Option<Preprocess>,
+    /// Name of the architecture, for the summary.
+    pub architecture: String,
+    /// The checkpoint it comes from.
+    pub parent: Option<Checkpoint>,
+    /// Whether the head is new, and not the parent's.
+    pub fresh_head: bool,
+    /// What a reader should know of model and data.
+    pub notes: Vec<String>,
+}
+
+impl Start {
+    /// Makes the model, or takes the parent, and makes sure that it can be saved. Notes on the data are
+    /// put before those on the model.
+    ///
+    /// # Errors
+    /// An unknown architecture, options that contradict it, a checkpoint that cannot be known in full,
+    /// an output that cannot be written.
+    pub fn new(
+        options: &FinetuneOptions,
+        parent: Option<Checkpoint>,
+        data: &DataSet,
+        images: &Images,
+        mut notes: Vec<String>,
+        seed: u64,
+    ) -> Result<Start> {
+        let mut start = match parent {
+            Some(parent) => from_checkpoint(options, parent, data, images, seed)?,
+            None => from_scratch(options, images, seed)?,
+        };
+        notes.append(&mut start.notes);
+        notes.extend(channels_changed(data, start.config.channels));
+        if let (Some(found), false) = (standing(&options.out), options.force) {
+            return Err(Error::Standing { out: options.out.clone(), found }.into());
+        }
+        Ok(Start { notes, ..start })
+    }
+}
+
+fn from_scratch(options: &FinetuneOptions, images: &Images, seed: u64) -> Result<Start> {
+    check_writable(&options.out)?;
+    let (arch, load) = (options.arch.as_deref().unwrap_or_default(), &options.load);
+    let said = [
+        ("heads", load.heads.is_some()),
+        ("patch_size", load.patch_size.is_some()),
+        ("image_size", load.image_size.is_some()),
+    ];
+    if let Some((option, _)) = said.into_iter().find(|(_, given)| *given) {
+        return Err(Error::NamedAlready { arch: arch.into(), option }.into());
+    }
+    let config = arch::named(arch, images.classes, images.train.channels())?;
+    let mut notes = Vec::new();
+    let preprocess = match images.train.prepared() {
+        true => None,
+        false => Some(preprocess(load, &config, &images.train, &mut notes)?),
+    };
+    Ok(Start {
+        weights: Weights::random(&config, seed)?,
+        architecture: arch.into(),
+        parent: None,
+        fresh_head: true,
+        config,
+        preprocess,
+        notes,
+    })
+}
+
+fn from_checkpoint(
+    options: &FinetuneOptions,
+    parent: Checkpoint,
+    data: &DataSet,
+    images: &Images,
+    seed: u64,
+) -> Result<Start> {
+    parent.check_output(&options.out)?;
+    let mut config = parent.config.clone();
+    let mut notes: Vec<String> = parent.assumed.iter().map(|a| format!("assumed: {a}")).collect();
+    // A subset may lack the last classes; a head larger than its labels ask for is kept then.
+    let fits = match images.named || options.reset_head {
+        true => config.classes == images.classes,
+        false => config.classes >= images.classes,
+    };
+    let fresh_head = !fits || options.reset_head;
+    let (given, own) = (images.whole.class_names(), parent.class_names.as_deref());
+    let weights = if fresh_head {
+        let dropped = match (given, own) {
+            (None, Some(_)) => "; the data name no classes, and its class names are dropped",
+            _ => "",
+        };
+        notes.push(format!(
+            "the head is replaced by a fresh one of {} classes (the checkpoint's has {}){dropped}",
+            images.classes, config.classes
+        ));
+        config.classes = images.classes;
+        fresh_head_of(&config, &parent.weights, seed)?
+    } else {
+        notes.extend(kept_head(data, given, own));
+        parent.weights.clone()
+    };
+    Ok(Start {
+        preprocess: parent.preprocess.clone(),
+        architecture: parent.architecture.clone(),
+        config,
+        weights,
+        parent: Some(parent),
+        fresh_head,
+        notes,
+    })
+}
+
+/// Notes on a head that is kept, of a checkpoint whose classes are `own`, on data whose classes are
+/// `given`.
+fn kept_head(data: &DataSet, given: Option<&[String]>, own: Option<&[String]>) -> Vec<String> {
+    let Some(own) = own.filter(|own| names_classes(own)) else { return Vec::new() };
+    let Some(given) = given else { return unmatched(data, own) };
+    let note = |(at, [in_data, in_checkpoint]): (usize, [String; 2])| {
+        format!(
+            "{}: class {at} is {in_data} in the data and {in_checkpoint} in the checkpoint: its head \
+             is trained on, and the new checkpoint gets the data's class names; `reset_head` \
+             starts with a fresh head",
+            data.path.display()
+        )
+    };
+    first_difference(given, own).map(note).into_iter().collect()
+}
+
+/// The weights with a random head of as many classes as `config` has.
+fn fresh_head_of(config: &Config, weights: &Weights, seed: u64) -> Result<Weights> {
+    let random = Weights::random(config, seed)?;
+    let tensors = random.iter().map(|(name, fresh)| match weights.get(name) {
+        Some(kept) if !name.starts_with("head") => kept.clone(),
+        _ => fresh.clone(),
+    });
+    Ok(Weights::new(config, tensors.collect())?)
+}
+
+/// Preprocessing of a new model: one bilinear resize to its size unless options say otherwise, and
+/// the training images' own mean and standard deviation unless both are given.
+fn preprocess(
+    load: &Load,
+    config: &Config,
+    train: &Split,
+    notes: &mut Vec<String>,
+) -> Result<Preprocess> {
+    let mut out = Preprocess {
+        image_size: config.image_size,
+        channels: config.channels,
+        resize: load.resize.unwrap_or(Resize::Squash),
+        // The checkpoint is written in timm's layout.
+        crop_offset: CropOffset::HalfToEven,
+        interpolation: load.interpolation.unwrap_or(Interpolation::Bilinear),
+        mean: vec![0.0; config.channels],
+        std: vec![1.0; config.channels],
+    };
+    (out.mean, out.std) = match (&load.mean, &load.std) {
+        (Some(mean), Some(std)) => (mean.clone(), std.clone()),
+        (None, None) => {
+            let found = moments(&Pixels::new(train, Some(&out), config)?)?;
+            notes.push(format!(
+                "normalised by the training images' own {:?} ± {:?}",
+                found.0, found.1
+            ));
+            found
+        }
+        _ => return Err(Error::HalfNormalised.into()),
+    };
+    out.check()?;
+    Ok(out)
+}
+
+/// Mean and standard deviation per channel, to four decimals, of images not yet normalised.
+fn moments(pixels: &Pixels) -> Result<(Vec<f32>, Vec<f32>)> {
+    let mut sums: Vec<[f64; 2]> = Vec::new();
+    let mut count = 0;
+    for from in (0..pixels.len()).step_by(256) {
+        let images = pixels.inputs(from..(from + 256).min(pixels.len()))?;
+        let (n, channels, h, w) = images.dims4()?;
+        sums.resize(channels, [0.0; 2]);
+        count += n * h * w;
+        for (c, [sum, squares]) in sums.iter_mut().enumerate() {
+            let values = images.narrow(1, c, 1)?.flatten_all()?.to_vec1::<f32>()?;
+            *sum += values.iter().map(|&x| f64::from(x)).sum::<f64>();
+            *squares += values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        }
+    }
+    let short = |x: f64| ((x * 1e4).round() / 1e4) as f32;
+    let n = count.max(1) as f64;
+    Ok(sums
+        .iter()
+        .map(|[sum, squares]| {
+            let mean = sum / n;
+            // Images of one level have no spread to divide by.
+            let std = short((squares / n - mean * mean).max(0.0).sqrt());
+            (short(mean), if std > 0.0 { std } else { 1.0 })
+        })
+        .unzip())
+}
