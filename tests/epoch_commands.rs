@@ -51,7 +51,7 @@ fn unwritable_files_are_reported_before_training() {
     let bench = Bench::new();
     let (data, out) = (bench.data.clone(), bench.path("out"));
     let inside = format!("{data}/t10k-images-idx3-ubyte/x");
-    let words = ["finetune", "--arch", "vit_nano_patch7_14", "--data", &data, "--epochs", "1"];
+    let words = ["finetune", "--arch", "vit_nano_patch7_14", "--data", &data, "--batch-size=8"];
     for flag in ["--csv", "--tensorboard"] {
         let run = bench.run(&[&words[..], &["--quiet", "--out", &out, flag, &inside]].concat());
         assert!(!run.success && run.errors.contains("t10k-images"), "{}", run.errors);
