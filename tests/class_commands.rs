@@ -88,7 +88,7 @@ fn a_fresh_head_has_the_classes_it_was_trained_on() {
             let out = format!("{from}-tuned-{}", classes.len());
             let words = ["--from", &from, "--reset-head"];
             let text = train_and_check(&bench, &words, &data, &out, flags);
-            assert!(text.contains("replaced by a fresh one"), "{text}");
+            assert!(text.contains("replaced by a new one"), "{text}");
             match name {
                 "timm-tiny" => {
                     let found = configuration(&out);

@@ -252,7 +252,7 @@ fn a_label_without_a_class_is_reported() {
         "--out",
         &bench.path("five"),
     ]);
-    assert!(out.success && out.output.contains("replaced by a fresh one of 5"), "{}", out.errors);
+    assert!(out.success && out.output.contains("replaced by a new one with 5"), "{}", out.errors);
     assert!(bench.run(&["eval", &bench.path("five"), "--data", &other]).success);
 }
 

@@ -1,6 +1,8 @@
 //! Damaged JPEG files against Pillow. The reference is made by `tests/reference/make_damaged.py`.
 
-use planish::data::{CropOffset, DataSet, Error, Flaw, Interpolation, Preprocess, Resize, Split};
+use planish::data::{
+    CropOffset, DataSet, DecodeError, Error, Interpolation, Preprocess, Resize, Split,
+};
 use safetensors::SafeTensors;
 use std::fs;
 
@@ -66,8 +68,8 @@ fn damaged_scans_decode_as_in_pillow() {
                 assert_eq!(known.path, root.path().join("class/image.jpg"));
                 assert!(!known.warning.is_empty());
                 let Err(Error::AllBad { first, .. }) = sound else { panic!("{name}: {sound:?}") };
-                let flaw = Flaw::Damaged(known.warning.clone()).to_string();
-                assert!(first.to_string().contains(&flaw), "{first}");
+                let cause = DecodeError::Damaged(known.warning.clone()).to_string();
+                assert!(first.to_string().contains(&cause), "{first}");
                 noted += 1;
             }
         }

@@ -91,6 +91,42 @@ fn a_bad_file_stops_the_run_or_is_skipped() {
 }
 
 #[test]
+fn a_damaged_jpeg_is_used_and_named_or_left_out() {
+    let bench = Bench::with_model();
+    let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
+    // A scan that was cut off. `tests/damaged.rs` compares its pixels with Pillow's.
+    let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/damaged.safetensors");
+    let bytes = fs::read(reference).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let name = tensors.names().into_iter().find(|name| name.ends_with("-444-end/file")).unwrap();
+    let path = format!("{root}/test/b/damaged.jpg");
+    fs::write(&path, tensors.tensor(name).unwrap().data()).unwrap();
+    let eval = |more: &[&str]| {
+        let found = bench.run(&[&["eval", &bench.model, "--data", &root], more].concat());
+        assert!(found.success, "{}", found.errors);
+        found.output
+    };
+    let used = eval(&["--json", "used.json", "--quiet"]);
+    assert!(used.contains("note: 1 JPEG file is damaged") && used.contains(&path), "{used}");
+    assert!(used.contains("--on-bad-sample"), "{used}");
+    let report = bench.json("used.json");
+    assert_eq!((&report["data"]["images"], &report["data"]["skipped"]), (&41.into(), &0.into()));
+    assert_eq!(report["damaged"][0]["path"], path.as_str());
+    let warning = "Corrupt JPEG data: premature end of data segment";
+    assert_eq!(report["damaged"][0]["warning"], warning);
+
+    let skipped = eval(&["--json", "skipped.json", "--on-bad-sample", "skip"]);
+    assert!(skipped.contains(&format!("skipped {path}: damaged: {warning}")), "{skipped}");
+    fs::remove_file(&path).unwrap();
+    eval(&["--json", "without.json"]);
+    let (skipped, without) = (bench.json("skipped.json"), bench.json("without.json"));
+    assert_eq!(skipped["data"]["skipped"], 1);
+    assert_eq!(skipped["data"]["digest"], without["data"]["digest"]);
+    assert_eq!(skipped["figures"], without["figures"]);
+    assert!(skipped.get("damaged").is_none() && without.get("damaged").is_none());
+}
+
+#[test]
 fn unknown_class_folders_are_rejected_without_class_order() {
     let bench = Bench::with_model();
     let config = format!("{}/config.json", bench.model);

@@ -3,7 +3,7 @@
 
 mod settings;
 
-use planish::data::{DataSet, Error, Flaw, Preprocess, Resize, Split};
+use planish::data::{DataSet, DecodeError, Error, Preprocess, Resize, Split};
 use safetensors::SafeTensors;
 use settings::parse;
 use std::collections::{BTreeMap, HashMap};
@@ -137,9 +137,9 @@ fn truncated_files_are_rejected_as_in_pillow() {
             let found = seen(&split, &preprocess);
             match &found {
                 Ok(_) => assert!(length >= whole, "{name}: {length} of {} bytes", bytes.len()),
-                Err(Error::Image { path: named, flaw }) => {
+                Err(Error::Image { path: named, cause }) => {
                     assert_eq!(*named, path);
-                    assert_eq!(matches!(flaw, Flaw::Empty), length == 0, "{name}: {flaw}");
+                    assert_eq!(matches!(cause, DecodeError::Empty), length == 0, "{name}: {cause}");
                 }
                 Err(other) => panic!("{name}: {other}"),
             }

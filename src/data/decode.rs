@@ -26,7 +26,7 @@ pub(super) struct Frame {
 
 /// What is wrong with an image file.
 #[derive(Debug, thiserror::Error)]
-pub enum Flaw {
+pub enum DecodeError {
     /// The operating system could not read the file.
     #[error("cannot be read: {0}")]
     Read(#[from] std::io::Error),
@@ -64,19 +64,19 @@ pub enum Flaw {
 /// Decodes the image in a file's `bytes`.
 ///
 /// # Errors
-/// A [`Flaw`]. Truncated files are refused where Pillow refuses them, never padded.
-pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
+/// A [`DecodeError`]. Truncated files are refused where Pillow refuses them, never padded.
+pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
     if bytes.is_empty() {
-        return Err(Flaw::Empty);
+        return Err(DecodeError::Empty);
     }
     let format = match image::guess_format(bytes) {
         Ok(format @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP)) => format,
-        _ => return Err(Flaw::Format),
+        _ => return Err(DecodeError::Format),
     };
     match format {
         ImageFormat::Jpeg => return super::jpeg::decode(bytes),
         // The decoder would invent the missing data.
-        ImageFormat::WebP if !webp_is_whole(bytes) => return Err(Flaw::Truncated("WebP")),
+        ImageFormat::WebP if !webp_is_whole(bytes) => return Err(DecodeError::Truncated("WebP")),
         _ => {}
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -87,7 +87,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
     let (width, height) = decoder.dimensions();
     check_size(width, height)?;
     if decoder.total_bytes() > 2 * MOST_BYTES {
-        return Err(Flaw::TooLarge { width, height });
+        return Err(DecodeError::TooLarge { width, height });
     }
     let image = DynamicImage::from_decoder(decoder)?;
     let (channels, levels) = match image {
@@ -119,9 +119,9 @@ pub(super) fn channels(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Refuses images that need too much memory, before allocating any.
-pub(super) fn check_size(width: u32, height: u32) -> Result<(), Flaw> {
+pub(super) fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
     let bytes = u64::from(width).saturating_mul(u64::from(height)).saturating_mul(3);
-    if bytes > MOST_BYTES { Err(Flaw::TooLarge { width, height }) } else { Ok(()) }
+    if bytes > MOST_BYTES { Err(DecodeError::TooLarge { width, height }) } else { Ok(()) }
 }
 
 /// The high byte of each sample.
@@ -148,9 +148,9 @@ mod tests {
 
     #[test]
     fn other_content_is_recognised() {
-        assert!(matches!(decode(b""), Err(Flaw::Empty)));
-        assert!(matches!(decode(b"<html>not found</html>"), Err(Flaw::Format)));
-        assert!(matches!(decode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"), Err(Flaw::Format)));
+        assert!(matches!(decode(b""), Err(DecodeError::Empty)));
+        assert!(matches!(decode(b"<html>not found</html>"), Err(DecodeError::Format)));
+        assert!(matches!(decode(b"GIF89a\x01\x00\x01\x00\x00\x00\x00;"), Err(DecodeError::Format)));
     }
 
     #[test]
@@ -166,6 +166,6 @@ mod tests {
         png.extend(crc.to_be_bytes());
         png.extend(b"\0\0\0\0IDAT\x35\xAF\x06\x1E");
         let error = decode(&png).unwrap_err();
-        assert!(matches!(error, Flaw::TooLarge { width: 0xFF_FFFF, .. }), "{error}");
+        assert!(matches!(error, DecodeError::TooLarge { width: 0xFF_FFFF, .. }), "{error}");
     }
 }

@@ -28,14 +28,14 @@ pub enum Error {
     },
     /// An image file that cannot be decoded.
     #[error(
-        "{path}: {flaw}; repair or remove it, or set `on_bad_sample` to skip to leave out such \
+        "{path}: {cause}; repair or remove it, or set `on_bad_sample` to skip to leave out such \
          images"
     )]
     Image {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        flaw: super::Flaw,
+        cause: super::DecodeError,
     },
     /// A split without decodable images.
     #[error(

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::Error;
-use super::decode::{Flaw, Frame, channels, decode};
+use super::decode::{DecodeError, Frame, channels, decode};
 
 /// An image file that was decoded despite a warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,12 +62,12 @@ impl Files {
     /// [`Files::damaged`] afterwards.
     pub fn frame(&self, row: usize) -> Option<Result<Frame, Error>> {
         let path = self.path(row)?;
-        let frame = fs::read(&path).map_err(Flaw::Read).and_then(|bytes| decode(&bytes));
+        let frame = fs::read(&path).map_err(DecodeError::Read).and_then(|bytes| decode(&bytes));
         if let Ok(Frame { damage: Some(damage), .. }) = &frame {
             let mut known = self.damage.lock().unwrap_or_else(PoisonError::into_inner);
             known.entry(row).or_insert_with(|| damage.clone());
         }
-        Some(frame.map_err(|flaw| Error::Image { path, flaw }))
+        Some(frame.map_err(|cause| Error::Image { path, cause }))
     }
 
     /// Channels of the image with this number, 1 or 3, according to its header; `None` if it has

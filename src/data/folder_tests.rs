@@ -1,4 +1,4 @@
-use super::super::{CropOffset, DataSet, Flaw, Interpolation, Preprocess, Resize};
+use super::super::{CropOffset, DataSet, DecodeError, Interpolation, Preprocess, Resize};
 use super::*;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -176,8 +176,7 @@ fn links_are_followed_unless_they_make_two_labels_or_a_circle() {
     assert_eq!(data.only().unwrap().labels(), [0, 0, 0, 1]);
     // A dangling link is an image that cannot be read.
     let error = data.only().unwrap().image(2, Some(&grey()), None).unwrap_err();
-    let named =
-        matches!(&error, Error::Image { path, flaw: Flaw::Read(_) } if path.ends_with("3.png"));
+    let named = matches!(&error, Error::Image { path, cause: DecodeError::Read(_) } if path.ends_with("3.png"));
     assert!(named, "{error}");
 }
 

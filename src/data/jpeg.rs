@@ -8,7 +8,7 @@
 
 use mozjpeg_sys::J_COLOR_SPACE;
 
-use super::decode::{Flaw, Frame, check_size};
+use super::decode::{DecodeError, Frame, check_size};
 use super::libjpeg::Decoder;
 
 /// Maximum number of scans of one image. Encoders write about ten. Each scan makes the decoder
@@ -19,24 +19,24 @@ const MOST_SCANS: usize = 500;
 /// Decodes a JPEG file: a grey image has one channel, others are converted to RGB.
 ///
 /// # Errors
-/// [`Flaw::Truncated`] without an end marker, [`Flaw::TooLarge`], and [`Flaw::Jpeg`].
-pub(super) fn decode(bytes: &[u8]) -> Result<Frame, Flaw> {
+/// [`DecodeError::Truncated`] without an end marker, [`DecodeError::TooLarge`], and [`DecodeError::Jpeg`].
+pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
     // The library would invent the missing data.
-    let scans = scans(bytes).ok_or(Flaw::Truncated("JPEG"))?;
+    let scans = scans(bytes).ok_or(DecodeError::Truncated("JPEG"))?;
     if scans > MOST_SCANS {
         let found = format!("expected at most {MOST_SCANS} scans, found {scans}");
-        return Err(Flaw::Jpeg(found));
+        return Err(DecodeError::Jpeg(found));
     }
-    let file = Decoder::open(bytes).map_err(Flaw::Jpeg)?;
+    let file = Decoder::open(bytes).map_err(DecodeError::Jpeg)?;
     let (width, height) = file.size();
     check_size(width, height)?;
     let (colours, stored) = match file.components() {
         1 => (J_COLOR_SPACE::JCS_GRAYSCALE, 1),
         3 => (J_COLOR_SPACE::JCS_RGB, 3),
         4 => (J_COLOR_SPACE::JCS_CMYK, 4),
-        n => return Err(Flaw::Jpeg(format!("expected 1, 3 or 4 channels, found {n}"))),
+        n => return Err(DecodeError::Jpeg(format!("expected 1, 3 or 4 channels, found {n}"))),
     };
-    let decoded = file.decode(colours, stored).map_err(Flaw::Jpeg)?;
+    let decoded = file.decode(colours, stored).map_err(DecodeError::Jpeg)?;
     let (channels, levels) = match stored {
         4 => (3, rgb(&decoded.levels)),
         n => (n, decoded.levels),

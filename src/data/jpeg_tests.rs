@@ -70,8 +70,8 @@ fn corrupt_files_are_refused_or_decoded_and_never_crash() {
                 assert_eq!(levels.len(), shape.iter().product::<usize>());
                 decoded += 1;
             }
-            Err(flaw) => {
-                assert!(!flaw.to_string().is_empty());
+            Err(cause) => {
+                assert!(!cause.to_string().is_empty());
                 refused += 1;
             }
         }
@@ -85,8 +85,11 @@ fn a_huge_size_in_a_header_allocates_no_memory() {
     for (name, mut bytes) in files().into_iter().take(3) {
         let at = frame(&bytes);
         bytes[at + 5..at + 9].copy_from_slice(&[0xFF, 0x00, 0xFF, 0x00]);
-        let flaw = decode(&bytes).unwrap_err();
-        assert!(matches!(flaw, Flaw::TooLarge { width: 0xFF00, height: 0xFF00 }), "{name}: {flaw}");
+        let cause = decode(&bytes).unwrap_err();
+        assert!(
+            matches!(cause, DecodeError::TooLarge { width: 0xFF00, height: 0xFF00 }),
+            "{name}: {cause}"
+        );
     }
 }
 

@@ -46,7 +46,7 @@ pub use class_error::ClassError;
 pub use classes::{
     ClassOrder, first_difference, names_classes, number_classes, renumber, unmatched,
 };
-pub use decode::Flaw;
+pub use decode::DecodeError;
 pub use error::Error;
 pub use files::DamagedFile;
 pub use fitted::{Fitted, Sample};

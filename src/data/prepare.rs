@@ -6,7 +6,7 @@ use super::augment::{Augment, Draw};
 use super::decode::Frame;
 use super::store::Store;
 use super::transform::Transform;
-use super::{Error, Flaw, Preprocess, Split};
+use super::{DecodeError, Error, Preprocess, Split};
 
 /// An augmentation with seed and epoch.
 pub type Augmented<'a> = (&'a Augment, u64, u64);
@@ -137,7 +137,7 @@ impl Split {
     ) -> Result<Transform, Error> {
         Transform::new(preprocess, shape).map_err(|error| match &*self.store {
             Store::Files(files) => match files.path(row) {
-                Some(path) => Error::Image { path, flaw: Flaw::Unfit(Box::new(error)) },
+                Some(path) => Error::Image { path, cause: DecodeError::Unfit(Box::new(error)) },
                 None => error,
             },
             Store::Memory(_) => error,
@@ -160,7 +160,7 @@ impl Split {
             let frame = files.frame(row)?;
             let whole = |frame: Frame| match (frame.damage, files.path(row)) {
                 (Some(damage), Some(path)) => {
-                    Err(Error::Image { path, flaw: Flaw::Damaged(damage) })
+                    Err(Error::Image { path, cause: DecodeError::Damaged(damage) })
                 }
                 _ => Ok(frame.shape),
             };

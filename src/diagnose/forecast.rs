@@ -36,7 +36,7 @@ pub fn post_training(
             let duals = perturb.as_ref().is_some_and(newton);
             let perturbing = match &perturb {
                 Some(layer) => Perturbing::Line { layer, newton: duals, ratio: 2.0 },
-                None if name == "sam" => Perturbing::Climb { share: 1.0, norms: false },
+                None if name == "sam" => Perturbing::Ascent { share: 1.0, norms: false },
                 None => Perturbing::Nothing,
             };
             let flop = step_work(config, &update, perturbing);

@@ -7,7 +7,7 @@ use crate::diagnose::findings::{LayerResult, Loss};
 pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
     let over_confidence = loss.validation - loss.calibrated;
     let start = format!(
-        "Of the validation loss {:.4}, a temperature of {:.3} wins back {over_confidence:.4}; ",
+        "Of the validation loss {:.4}, a temperature of {:.3} removes {over_confidence:.4}; ",
         loss.validation, loss.temperature
     );
     let beyond = |l: &LayerResult| l.delta_l_calibrated_nats.cross_fit.unwrap_or(f64::NEG_INFINITY);
@@ -17,12 +17,13 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
         Some(layer) => {
             let stderr = layer.delta_l_calibrated_nats.stderr.unwrap_or(0.0);
             format!(
-                "beyond that, moving one layer offers at most {:.4} ± {stderr:.4} ({}).",
+                "beyond that, moving one layer removes at most {:.4} ± {stderr:.4} ({}).",
                 beyond(layer),
                 layer.name
             )
         }
-        None => "beyond that, moving one layer offers nothing that these images can show.".into(),
+        None => "beyond that, moving one layer gives no gain that is significant on these images."
+            .into(),
     };
     start + &rest
 }

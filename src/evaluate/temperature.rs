@@ -22,7 +22,7 @@ pub struct Fit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bound {
-    /// The logits are no better than guessing: the loss falls as T grows, towards log C. T is the
+    /// No T makes the logits better than guessing: the loss falls as T grows, towards log C. T is the
     /// upper end of the range, where no two logits of an image differ by more than 0.01.
     Guessing,
     /// No image is wrong: the loss falls as T goes to 0. T is 1, because a temperature near 0 would
@@ -39,8 +39,8 @@ impl Bound {
     pub fn note(self) -> &'static str {
         match self {
             Bound::Guessing => {
-                "the logits are no better than guessing, so the loss keeps falling for higher \
-                 temperatures; the highest of the range is used"
+                "no temperature makes the logits better than guessing: the loss falls as T grows, so the \
+                 highest temperature of the range is used"
             }
             Bound::AllRight => {
                 "no image is wrong, so the loss keeps falling for lower temperatures and none can be \

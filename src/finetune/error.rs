@@ -1,22 +1,22 @@
-//! Why fine-tuning cannot start.
+//! Errors of fine-tuning before it starts.
 
 use std::path::PathBuf;
 
-/// What keeps fine-tuning from starting.
+/// Anything that prevents fine-tuning from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is a checkpoint where the new one is to be written.
+    /// The output already holds a checkpoint.
     #[error(
         "`out` {}: {} stands there, and would be lost; name another place, or give `force`",
         .out.display(), .found.display()
     )]
     Standing {
-        /// Where the checkpoint is to be written.
+        /// Output path.
         out: PathBuf,
-        /// The file.
+        /// The existing file.
         found: PathBuf,
     },
-    /// An option whose value follows from the architecture's name.
+    /// An option that the architecture's name already determines.
     #[error("`arch` {arch}: expected no `{option}`, which the name says; leave `{option}` out")]
     NamedAlready {
         /// The architecture.
@@ -24,13 +24,13 @@ pub enum Error {
         /// The option.
         option: &'static str,
     },
-    /// The best epoch cannot be found without validation images.
+    /// The best epoch is requested, but there are no validation images.
     #[error(
         "`keep` best: expected validation images, found none; give data with a split `val`, a \
          `val_fraction` above 0, or `keep` last"
     )]
     NothingToJudgeBy,
-    /// One of mean and standard deviation without the other.
+    /// Only one of mean and standard deviation is given.
     #[error(
         "`mean` and `std`: expected both or neither, found one; give both, or leave both out to take \
          the training images' own"

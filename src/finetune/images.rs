@@ -1,33 +1,34 @@
-//! Which images train, validate and test.
+//! Training, validation and test images of a run.
 
 use super::FinetuneOptions;
 use crate::data::{ClassError, DataInfo, DataSet, Error as DataError, Role, Split, require};
 use crate::session::data_info;
 
-/// Share of the training images held out if nothing else validates.
+/// Fraction of the training images held out if there are no other validation images.
 const HELD_OUT: f64 = 0.1;
 
 /// The images.
 pub struct Images {
     /// The training split as stored.
     pub whole: Split,
-    /// What is trained on.
+    /// The images to train on.
     pub train: Split,
-    /// What judges the epochs.
+    /// The images that select the best epoch.
     pub val: Option<Split>,
-    /// What final figures are of.
+    /// The images for the final figures.
     pub test: Option<Split>,
-    /// Share of `whole` held out for `val`; 0 if none was.
+    /// Fraction of `whole` held out as `val`; 0 if none was.
     pub fraction: f64,
-    /// Number of classes that the labels and class names of all of them need.
+    /// Number of classes, from the labels and class names of all splits.
     pub classes: usize,
-    /// Whether class names say so, and not the highest label alone.
+    /// Whether `classes` comes from class names. Otherwise it comes from the highest label.
     pub named: bool,
 }
 
 impl Images {
-    /// Divides the data. What is held out is cut off the whole training split, before a range or a
-    /// sample is taken of the rest: so `diagnose` finds the same images again by seed and share alone.
+    /// Divides the data. The held-out images are taken from the whole training split; a range or
+    /// sample is then taken from the rest. So `diagnose` finds the held-out images from the seed and
+    /// the fraction alone.
     ///
     /// # Errors
     /// No training split; a range or sample that leaves no images; a label without a class name.
@@ -84,7 +85,7 @@ impl Images {
         })
     }
 
-    /// What a report says of them.
+    /// Descriptions of the splits for a report.
     pub fn info(&self, data: &DataSet) -> Vec<DataInfo> {
         let mut out = vec![data_info(data, &self.train, "training images")];
         if let Some(val) = &self.val {

@@ -1,8 +1,8 @@
-//! Fine-tuning: all layers of a new model, or of a checkpoint, trained on labelled images.
+//! Fine-tuning: trains all layers of a new model or a checkpoint on labelled images.
 //!
-//! [`FinetuneSession`] prepares a run (images divided, model made, output checked), trains it, saves
-//! the result and measures it. The loop is [`train`](crate::train::run::train), with the method SGD on
-//! all layers and images as its source.
+//! [`FinetuneSession`] prepares a run, trains, saves the result and evaluates it. It uses the loop of
+//! post-training, [`train`](crate::train::run::train), with the method SGD on all layers. The source
+//! holds the images themselves.
 
 mod error;
 mod images;

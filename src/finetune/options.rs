@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;
 
-/// Everything that fine-tuning depends on, beside the seed. Also the flags of `finetune`.
+/// All options of fine-tuning except the seed. These are also the flags of `finetune`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(
@@ -24,18 +24,20 @@ pub struct FinetuneOptions {
     /// Checkpoint to start from
     #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT", group = "model"))]
     pub from: Option<PathBuf>,
-    /// Start with a fresh head, even if the checkpoint's fits
+    /// Replace the head with a new one, even if the checkpoint's head fits
     #[cfg_attr(feature = "cli", arg(long, requires = "from"))]
     pub reset_head: bool,
-    /// Its missing settings, or a new model's normalisation.
+    /// Settings missing from the checkpoint, or the normalisation of a new model.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub load: Load,
     /// Images: class folders (JPEG, PNG, WebP), IDX, CIFAR binary, or tensors:FILE or FOLDER
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub data: String,
-    /// An image file that cannot be decoded: stop at it, or decode all files once first and go on
-    /// without the bad ones, each named. A JPEG file that decodes with a warning about damaged data is
-    /// bad for `skip`; under `fail` it is used as it decodes, and a note names it
+    /// What to do about an image file that cannot be decoded
+    ///
+    /// `fail` stops at it. `skip` decodes all files once before the run, leaves out the bad ones and
+    /// names each. For `skip`, a JPEG file with damaged data is bad, too; `fail` uses it as decoded, and
+    /// a note names it.
     #[cfg_attr(
         feature = "cli",
         arg(
@@ -52,20 +54,20 @@ pub struct FinetuneOptions {
         long, value_name = "A..B", value_parser = crate::options::text::range
     ))]
     pub train_range: Option<Range<usize>>,
-    /// Train on so many images, in proportion to the classes
+    /// Train on N images, in proportion to the classes
     #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
     pub train_samples: Option<usize>,
-    /// Share of the training split held out to judge epochs [default: 0.1, or 0 with a split `val`]
+    /// Fraction of the training split held out for validation [default: 0.1, or 0 with a split `val`]
     #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
     pub val_fraction: Option<f64>,
-    /// Weights to keep: of the epoch with the least validation loss, or the last [default: best
-    /// with validation images, else last]
+    /// Weights to keep: best (lowest validation loss) or last [default: best with validation images,
+    /// else last]
     #[cfg_attr(feature = "cli", arg(long, value_name = "best|last"))]
     pub keep: Option<Keep>,
     /// Passes over the training images
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Self::default().epochs))]
     pub epochs: usize,
-    /// Images in a step
+    /// Images per step
     #[cfg_attr(feature = "cli", arg(
         long, visible_alias = "batch", value_name = "N", default_value_t = Self::default().batch_size
     ))]
@@ -73,14 +75,14 @@ pub struct FinetuneOptions {
     /// Optimizer
     #[cfg_attr(feature = "cli", arg(long, value_name = "sgd|adamw", default_value = "sgd"))]
     pub optimizer: OptimizerName,
-    /// Operands of matrix products: f32, or rounded to bf16 and added up in f32
+    /// Operands of matrix products: f32, or rounded to bf16 and accumulated in f32
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "f32|bf16", default_value_t))]
     pub precision: Precision,
     /// Highest learning rate [default: 0.05 for sgd, 0.001 for adamw]
     #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", allow_negative_numbers = true))]
     pub lr: Option<f64>,
-    /// Momentum of sgd, with Nesterov's look-ahead
+    /// Nesterov momentum of sgd
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "M", default_value_t = Self::default().momentum, allow_negative_numbers = true
     ))]
@@ -91,7 +93,7 @@ pub struct FinetuneOptions {
         allow_negative_numbers = true
     ))]
     pub weight_decay: f64,
-    /// Learning rate after the warm-up: to 0 on a cosine or on a line, or constant
+    /// Learning rate after the warm-up: cosine or linear decay to 0, or constant
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "cosine|linear|constant", default_value = "cosine")
@@ -115,10 +117,10 @@ pub struct FinetuneOptions {
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value = "none"))]
     pub augment: Augment,
-    /// Where the checkpoint goes: a folder, or a .safetensors file
+    /// Output: a folder, or a .safetensors file
     #[cfg_attr(feature = "cli", arg(long, value_name = "NEW"))]
     pub out: PathBuf,
-    /// Replace a checkpoint that stands there
+    /// Overwrite an existing checkpoint
     #[cfg_attr(feature = "cli", arg(long))]
     pub force: bool,
 }
@@ -136,7 +138,7 @@ pub enum OptimizerName {
 }
 
 impl OptimizerName {
-    /// Its name in reports and on the command line.
+    /// Name in reports and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sgd => "sgd",
@@ -177,10 +179,10 @@ impl Default for FinetuneOptions {
 }
 
 impl FinetuneOptions {
-    /// Refuses values out of range, and options that have no effect.
+    /// Rejects values out of range and options that have no effect.
     ///
     /// # Errors
-    /// The first such option.
+    /// The first invalid option.
     pub fn check(&self) -> Result<(), Error> {
         if self.arch.is_some() == self.from.is_some() {
             let text = "expected one of `arch`, for a new model, and `from`, for a checkpoint";
@@ -221,7 +223,7 @@ impl FinetuneOptions {
         })
     }
 
-    /// How the images are taken out of the training split, of which a share is held out.
+    /// How the training images are taken from the training split if `fraction` of it is held out.
     pub fn fitted(&self, fraction: f64, seed: u64) -> Fitted {
         Fitted {
             seed,

@@ -1,11 +1,11 @@
-//! What a checkpoint says of the fine-tuning that made it.
+//! Provenance of a fine-tuned checkpoint.
 
 use super::FinetuneSession;
 use crate::checkpoint::{Provenance, Split};
 use crate::data::Sample;
 use serde_json::json;
 
-/// The last step in the making of the checkpoint, whose weights are those of `epoch`.
+/// Provenance entry of a run whose kept weights come from `epoch`.
 pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Provenance {
     let FinetuneSession { options, images, start, settings, seed, .. } = session;
     let split = Split { seed: *seed, fraction: images.fraction };

@@ -1,4 +1,4 @@
-//! A run of fine-tuning, from its options to the saved and measured result.
+//! A fine-tuning run, from its options to the saved and evaluated checkpoint.
 
 use super::record::provenance;
 use super::{Error, FinetuneOptions, Images, Start};
@@ -24,49 +24,49 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Everything known before training: a run, ready to start.
+/// A prepared run, ready to train.
 pub struct FinetuneSession {
     /// The options.
     pub options: FinetuneOptions,
     /// The data set.
     pub data: DataSet,
-    /// Which of its images train, validate and test.
+    /// Training, validation and test images.
     pub images: Images,
     /// The model at the start.
     pub start: Start,
-    /// What the loop is given.
+    /// Settings of the training loop.
     pub settings: TrainSettings,
-    /// Seed of everything random.
+    /// Seed of all random choices.
     pub seed: u64,
     train: Pixels,
     val: Option<Pixels>,
     test: Option<Pixels>,
 }
 
-/// What a run came to: trained, saved, measured.
+/// Result of a run.
 pub struct Finetuned {
-    /// How the epochs went.
+    /// Result of training.
     pub outcome: Outcome,
     /// The weights file that was written.
     pub checkpoint: PathBuf,
-    /// Everything that fixes the run, as in the checkpoint's provenance.
+    /// All settings, as in the checkpoint's provenance.
     pub settings: Value,
-    /// Figures on each of the image sets. The temperature is fitted on the validation images; where
-    /// they are measured themselves, or there are none, on halves.
+    /// Figures on each split. The temperature is fitted on the validation images. For the validation
+    /// images themselves, or without any, it is fitted on each half and applied to the other.
     pub figures: Vec<(String, Summary)>,
-    /// The image sets.
+    /// The splits.
     pub data: Vec<DataInfo>,
-    /// Damaged image files that were used as they decode.
+    /// Damaged image files that were used as decoded.
     pub damaged: Vec<DamagedFile>,
-    /// What a reader should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
 impl FinetuneSession {
-    /// Opens and checks everything, and makes the model.
+    /// Opens the data, checks the options and the output, and builds the model.
     ///
     /// # Errors
-    /// Anything that keeps training from starting.
+    /// Anything that prevents training from starting.
     pub fn prepare(options: &FinetuneOptions, context: &Context) -> Result<Self> {
         options.check()?;
         let seed = context.seed;
@@ -84,14 +84,14 @@ impl FinetuneSession {
         let steps = Batches::new(train.len(), settings.batch_size, seed, "B")?.per_epoch();
         Schedule::over(settings.schedule, settings.lr, settings.warmup, settings.epochs, steps)?;
         if options.augment != Augment::default() {
-            // Before the epochs, for a crop does not suit prepared images.
+            // Fail before training: prepared images cannot be cropped.
             train.view(options.augment, seed, 0)?;
         }
         let options = options.clone();
         Ok(Self { options, data, images, start, settings, seed, train, val, test })
     }
 
-    /// The model at the start, as steps use it.
+    /// The initial model, with the label smoothing and precision of the run.
     pub fn model(&self) -> Objective {
         let config = Arc::new(self.start.config.clone());
         let mut model = Objective::new(config, self.start.weights.clone());
@@ -100,11 +100,12 @@ impl FinetuneSession {
         model
     }
 
-    /// Trains all weights. A run that is stopped after a sound epoch is no error: the outcome says so.
+    /// Trains all weights. If the run diverges after the first epoch, the outcome holds the weights of
+    /// an earlier epoch and `stopped`.
     ///
     /// # Errors
-    /// [`Diverged`](crate::train::Error::Diverged) if no epoch was sound; images that cannot be
-    /// prepared.
+    /// [`Diverged`](crate::train::Error::Diverged) if the run diverges in the first epoch; images that
+    /// cannot be prepared.
     pub fn train(&self, context: &Context) -> Result<Outcome> {
         let (settings, options) = (&self.settings, &self.options);
         let source = Source::images(&self.train, options.augment, self.seed)?;
@@ -131,7 +132,7 @@ impl FinetuneSession {
         Ok(train(model, &mut sgd, &source, validation, settings, &mut tell)?.trained()?)
     }
 
-    /// Trains, saves the checkpoint, and measures what was saved.
+    /// Trains, saves the checkpoint and evaluates it.
     ///
     /// # Errors
     /// Those of [`FinetuneSession::train`]; a checkpoint that cannot be written; logits that are not
@@ -141,9 +142,11 @@ impl FinetuneSession {
         let provenance = provenance(self, outcome.epoch);
         let checkpoint = self.save(&outcome.weights, &provenance)?;
         let mut notes = self.start.notes.clone();
-        notes.extend(outcome.stopped.as_ref().map(|stopped| {
-            format!("{stopped}; the weights kept are those of epoch {}", outcome.epoch)
-        }));
+        notes.extend(
+            outcome.stopped.as_ref().map(|stopped| {
+                format!("{stopped}; the weights of epoch {} are kept", outcome.epoch)
+            }),
+        );
         Ok(Finetuned {
             figures: self.figures(&outcome.weights)?,
             data: self.images.info(&self.data),
@@ -159,7 +162,7 @@ impl FinetuneSession {
         let (out, names) = (&self.options.out, self.images.whole.class_names());
         let start = &self.start;
         Ok(match &start.parent {
-            // A head that is kept for data without class names still tells the parent's classes apart.
+            // Without new class names, a kept head keeps the class names of the parent.
             Some(parent) if names.is_none() && !start.fresh_head => {
                 parent.save(out, weights, provenance)?.path
             }
@@ -210,7 +213,7 @@ fn settings(
     })
 }
 
-/// Figures on a set of images, at the temperature of `val`, or of the set's own halves without it.
+/// Figures on a split, at the temperature fitted on `val`, or cross-fitted on halves without `val`.
 fn summary(
     of: &Predictions,
     val: Option<&Predictions>,

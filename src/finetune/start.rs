@@ -1,4 +1,4 @@
-//! The model that fine-tuning starts from.
+//! The initial model of fine-tuning.
 
 use super::{Error, FinetuneOptions, Images};
 use crate::checkpoint::{Checkpoint, Load, check_writable, standing};
@@ -11,31 +11,31 @@ use crate::objective::Examples;
 use crate::pixels::Pixels;
 use crate::vit::{Config, Weights, arch};
 
-/// The model at the start.
+/// The initial model.
 pub struct Start {
-    /// Its configuration.
+    /// Configuration.
     pub config: Config,
-    /// Its weights.
+    /// Weights.
     pub weights: Weights,
-    /// What is done to images.
+    /// Preprocessing; none for prepared images.
     pub preprocess: Option<Preprocess>,
-    /// Name of the architecture, for the summary.
+    /// Architecture name, for the summary.
     pub architecture: String,
-    /// The checkpoint it comes from.
+    /// The checkpoint to start from.
     pub parent: Option<Checkpoint>,
-    /// Whether the head is new, and not the parent's.
+    /// Whether the head is new. Otherwise it is the parent's.
     pub fresh_head: bool,
-    /// What a reader should know of model and data.
+    /// Notes on the model and the data.
     pub notes: Vec<String>,
 }
 
 impl Start {
-    /// Makes the model, or takes the parent, and makes sure that it can be saved. Notes on the data are
-    /// put before those on the model.
+    /// Builds a new model or takes the parent's, and checks that the output can be written. Notes on
+    /// the data come before notes on the model.
     ///
     /// # Errors
-    /// An unknown architecture, options that contradict it, a checkpoint that cannot be known in full,
-    /// an output that cannot be written.
+    /// An unknown architecture; options that contradict it; a checkpoint with unknown settings; an
+    /// output that cannot be written.
     pub fn new(
         options: &FinetuneOptions,
         parent: Option<Checkpoint>,
@@ -95,7 +95,7 @@ fn from_checkpoint(
     parent.check_output(&options.out)?;
     let mut config = parent.config.clone();
     let mut notes: Vec<String> = parent.assumed.iter().map(|a| format!("assumed: {a}")).collect();
-    // A subset may lack the last classes; a head larger than its labels ask for is kept then.
+    // Without class names, a subset may lack the last classes, so keep a head with more classes.
     let fits = match images.named || options.reset_head {
         true => config.classes == images.classes,
         false => config.classes >= images.classes,
@@ -104,11 +104,11 @@ fn from_checkpoint(
     let (given, own) = (images.whole.class_names(), parent.class_names.as_deref());
     let weights = if fresh_head {
         let dropped = match (given, own) {
-            (None, Some(_)) => "; the data name no classes, and its class names are dropped",
+            (None, Some(_)) => "; its class names are dropped, since the data have none",
             _ => "",
         };
         notes.push(format!(
-            "the head is replaced by a fresh one of {} classes (the checkpoint's has {}){dropped}",
+            "the head is replaced by a new one with {} classes (the checkpoint's has {}){dropped}",
             images.classes, config.classes
         ));
         config.classes = images.classes;
@@ -128,23 +128,22 @@ fn from_checkpoint(
     })
 }
 
-/// Notes on a head that is kept, of a checkpoint whose classes are `own`, on data whose classes are
-/// `given`.
+/// Notes on a kept head. `own` are the checkpoint's class names, `given` the data's.
 fn kept_head(data: &DataSet, given: Option<&[String]>, own: Option<&[String]>) -> Vec<String> {
     let Some(own) = own.filter(|own| names_classes(own)) else { return Vec::new() };
     let Some(given) = given else { return unmatched(data, own) };
     let note = |(at, [in_data, in_checkpoint]): (usize, [String; 2])| {
         format!(
-            "{}: class {at} is {in_data} in the data and {in_checkpoint} in the checkpoint: its head \
-             is trained on, and the new checkpoint gets the data's class names; `reset_head` \
-             starts with a fresh head",
+            "{}: class {at} is {in_data} in the data and {in_checkpoint} in the checkpoint: the head \
+             is kept, and the new checkpoint gets the data's class names; set `reset_head` to \
+             start with a new head",
             data.path.display()
         )
     };
     first_difference(given, own).map(note).into_iter().collect()
 }
 
-/// The weights with a random head of as many classes as `config` has.
+/// The weights with a random head for the classes of `config`.
 fn fresh_head_of(config: &Config, weights: &Weights, seed: u64) -> Result<Weights> {
     let random = Weights::random(config, seed)?;
     let tensors = random.iter().map(|(name, fresh)| match weights.get(name) {
@@ -154,8 +153,8 @@ fn fresh_head_of(config: &Config, weights: &Weights, seed: u64) -> Result<Weight
     Ok(Weights::new(config, tensors.collect())?)
 }
 
-/// Preprocessing of a new model: one bilinear resize to its size unless options say otherwise, and
-/// the training images' own mean and standard deviation unless both are given.
+/// Preprocessing of a new model. The default is a bilinear resize to the model's image size, and the
+/// mean and standard deviation of the training images.
 fn preprocess(
     load: &Load,
     config: &Config,
@@ -177,7 +176,7 @@ fn preprocess(
         (None, None) => {
             let found = moments(&Pixels::new(train, Some(&out), config)?)?;
             notes.push(format!(
-                "normalised by the training images' own {:?} ± {:?}",
+                "normalised by the mean and standard deviation of the training images: {:?} ± {:?}",
                 found.0, found.1
             ));
             found
@@ -209,7 +208,7 @@ fn moments(pixels: &Pixels) -> Result<(Vec<f32>, Vec<f32>)> {
         .iter()
         .map(|[sum, squares]| {
             let mean = sum / n;
-            // Images of one level have no spread to divide by.
+            // Avoid a division by 0 for constant images.
             let std = short((squares / n - mean * mean).max(0.0).sqrt());
             (short(mean), if std > 0.0 { std } else { 1.0 })
         })

@@ -51,7 +51,7 @@ pub enum Perturbing<'a> {
         ratio: f64,
     },
     /// The updated layers take an ascent step on the gradient of B.
-    Climb {
+    Ascent {
         /// Fraction of the steps with an ascent step.
         share: f64,
         /// Whether only their normalisation layers take it; their gradient needs no weight
@@ -65,21 +65,21 @@ pub fn step_work(config: &Config, update: &Layer, perturbing: Perturbing) -> f64
     let gradient = cost::gradient(config, update);
     match perturbing {
         Perturbing::Nothing => gradient,
-        Perturbing::Climb { share, norms } => {
+        Perturbing::Ascent { share, norms } => {
             let first = if norms { 2.0 * cost::suffix(config, update) } else { gradient };
             gradient + share * first
         }
         Perturbing::Line { layer: p, newton, ratio } => {
             let start = p.first_stage.min(update.first_stage);
-            let climb = |to: usize| cost::forward(config, start..to);
+            let forward = |to: usize| cost::forward(config, start..to);
             let linear = p.first_stage + 2 >= stages(config);
             let line = match (newton, linear) {
                 (true, _) => cost::hvp(config, p),
                 (false, true) => 2.0 * cost::suffix(config, p),
                 (false, false) => 12.0 * cost::suffix(config, p),
             };
-            let search = climb(p.first_stage) + cost::gradient(config, p) + line;
-            climb(update.first_stage) + gradient + ratio * search
+            let search = forward(p.first_stage) + cost::gradient(config, p) + line;
+            forward(update.first_stage) + gradient + ratio * search
         }
     }
 }
@@ -101,7 +101,7 @@ mod tests {
         for (share, norms, expected) in
             [(1.0, false, 2.0), (0.2, false, 1.2), (1.0, true, 5.0 / 3.0)]
         {
-            let ratio = work(Perturbing::Climb { share, norms }) / sgd;
+            let ratio = work(Perturbing::Ascent { share, norms }) / sgd;
             assert!((ratio - expected).abs() < 1e-12, "{ratio}");
         }
     }

@@ -26,18 +26,24 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Notes about temperatures that are not a minimum of the loss.
+    /// Notes about temperatures that are not a minimum of the loss. Equal notes become one.
     pub fn temperature_notes(&self) -> Vec<String> {
         let parts = [("validation", &self.validation), ("test", &self.test)];
-        let models = parts.into_iter().filter_map(|(name, part)| Some((name, part.as_ref()?)));
-        let all = models.flat_map(|(name, part)| {
-            [(name, "before", &part.before), (name, "after", &part.after)]
-        });
-        all.filter_map(|(name, when, figures)| {
-            let note = figures.temperature_note()?;
-            Some(format!("temperature of {name} {when}: {note}"))
-        })
-        .collect()
+        let parts = parts.into_iter().filter_map(|(name, part)| Some((name, part.as_ref()?)));
+        let mut notes: Vec<(&str, Vec<String>)> = Vec::new();
+        for (name, part) in parts {
+            for (when, figures) in [("before", &part.before), ("after", &part.after)] {
+                let Some(note) = figures.temperature_note() else { continue };
+                let of = format!("{name} {when}");
+                match notes.iter_mut().find(|(known, _)| *known == note) {
+                    Some((_, all)) => all.push(of),
+                    None => notes.push((note, vec![of])),
+                }
+            }
+        }
+        let note =
+            |(note, of): (&str, Vec<String>)| format!("temperature of {}: {note}", of.join(", "));
+        notes.into_iter().map(note).collect()
     }
 }
 

@@ -44,7 +44,7 @@ pub fn leave_out(
     let mut notes = Vec::new();
     for error in data.drop_bad(preprocess)? {
         notes.push(match error {
-            DataError::Image { path, flaw } => format!("skipped {}: {flaw}", path.display()),
+            DataError::Image { path, cause } => format!("skipped {}: {cause}", path.display()),
             other => format!("skipped: {other}"),
         });
     }

@@ -34,7 +34,7 @@ impl Feed {
     }
 
     /// Runs `work` on the model's device while the next mini-batch is read and uploaded.
-    pub fn meanwhile<T>(
+    pub fn overlap<T>(
         &mut self,
         model: &Objective,
         read: impl Fn(&mut Batches) -> Result<Activations> + Send,

@@ -34,11 +34,10 @@ pub enum Keep {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StopRule {
-    /// When a number is not finite, or a loss has exploded: the model was good at the start, and
-    /// training makes it useless.
+    /// When a number is not finite, or a loss has exploded. For models that are good at the start.
     #[default]
     Exploded,
-    /// Only when a number is not finite: the model may be new, and a high loss may fall again.
+    /// Only when a number is not finite. A new model may have a high loss that falls again.
     NotFinite,
 }
 

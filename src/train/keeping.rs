@@ -11,23 +11,23 @@ pub(super) struct Keeping<'p, 'a> {
     prefix: &'p Prefix<'a>,
     /// Maximum bytes of CPU memory.
     most: u64,
-    kept: Kept,
+    kept: InMemory,
 }
 
 /// Activations in memory.
-pub(super) enum Kept {
+pub(super) enum InMemory {
     /// In CPU memory: all rows of each view.
-    Here(Vec<Vec<u8>>),
+    Cpu(Vec<Vec<u8>>),
     /// In GPU memory: for each view, one tensor per added chunk of rows.
-    There(Vec<Vec<Tensor>>),
+    Gpu(Vec<Vec<Tensor>>),
 }
 
 impl<'p, 'a> Keeping<'p, 'a> {
     /// Keeps what `prefix` computes in the place that the plan names.
     pub fn new(prefix: &'p Prefix<'a>, plan: &Plan) -> Self {
         let kept = match plan.device {
-            true => Kept::There(Vec::new()),
-            false => Kept::Here(Vec::new()),
+            true => InMemory::Gpu(Vec::new()),
+            false => InMemory::Cpu(Vec::new()),
         };
         Self { prefix, most: plan.ram, kept }
     }
@@ -35,8 +35,8 @@ impl<'p, 'a> Keeping<'p, 'a> {
     /// Starts a view.
     pub fn view(&mut self) {
         match &mut self.kept {
-            Kept::There(views) => views.push(Vec::new()),
-            Kept::Here(views) => views.push(self.prefix.layout().room()),
+            InMemory::Gpu(views) => views.push(Vec::new()),
+            InMemory::Cpu(views) => views.push(self.prefix.layout().room()),
         }
     }
 
@@ -48,13 +48,13 @@ impl<'p, 'a> Keeping<'p, 'a> {
     pub fn add(&mut self, picks: &[Pick]) -> Result<()> {
         let rows = match (self.prefix.rows(picks), &self.kept) {
             // The kept activations may be what fills GPU memory.
-            (Err(error), Kept::There(_)) if is_out_of_memory(&error) => {
+            (Err(error), InMemory::Gpu(_)) if is_out_of_memory(&error) => {
                 self.move_away()?;
                 self.prefix.rows(picks)?
             }
             (rows, _) => rows?,
         };
-        if let Kept::There(views) = &mut self.kept {
+        if let InMemory::Gpu(views) = &mut self.kept {
             match self.prefix.put(&rows) {
                 Ok(wave) => {
                     if let Some(waves) = views.last_mut() {
@@ -66,7 +66,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
                 Err(error) => return Err(error),
             }
         }
-        if let Kept::Here(views) = &mut self.kept
+        if let InMemory::Cpu(views) = &mut self.kept
             && let Some(view) = views.last_mut()
         {
             view.extend_from_slice(&rows);
@@ -75,7 +75,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
     }
 
     /// Returns all kept activations.
-    pub fn finish(self) -> Kept {
+    pub fn finish(self) -> InMemory {
         self.kept
     }
 
@@ -87,7 +87,8 @@ impl<'p, 'a> Keeping<'p, 'a> {
         if needed > self.most {
             return Err(cache::Error::NoMemory { needed, allowed: self.most }.into());
         }
-        let Kept::There(views) = std::mem::replace(&mut self.kept, Kept::Here(Vec::new())) else {
+        let InMemory::Gpu(views) = std::mem::replace(&mut self.kept, InMemory::Cpu(Vec::new()))
+        else {
             return Ok(());
         };
         let mut here = Vec::with_capacity(views.len());
@@ -98,7 +99,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
             }
             here.push(rows);
         }
-        self.kept = Kept::Here(here);
+        self.kept = InMemory::Cpu(here);
         if let Some(gpu) = device::gpu() {
             gpu.report_moved_to_cpu(needed);
         }

@@ -116,7 +116,7 @@ impl Perturber {
         let Self { layer, rule, last_eta, .. } = self;
         let descend = || descend(model, examples, (layer, *rule, gamma, norm), last_eta);
         match source.is_read() {
-            true => self.feed.meanwhile(model, read, descend),
+            true => self.feed.overlap(model, read, descend),
             false => descend(),
         }
     }

@@ -73,9 +73,10 @@ impl Recipe {
     /// Floating-point operations of a step per image of B, which has `batch` examples.
     pub fn work(&self, config: &Config, batch: usize) -> f64 {
         let perturbing = match (self.kind, &self.perturb) {
-            (Kind::Sam(variant), _) => {
-                Perturbing::Climb { share: variant.climbs(), norms: variant == Variant::Norms }
-            }
+            (Kind::Sam(variant), _) => Perturbing::Ascent {
+                share: variant.ascent_share(),
+                norms: variant == Variant::Norms,
+            },
             (_, Some(layer)) => Perturbing::Line {
                 layer,
                 newton: self.rule == StepRule::Newton,

@@ -1,11 +1,12 @@
-//! The training loop, one for fine-tuning and for every method of post-training: mini-batches in a
-//! seeded order, a method's gradient, clipping, the rate of the schedule, one step of the optimizer;
-//! at the end of each epoch the validation images, and a guard over all of it.
+//! The training loop of fine-tuning and of all post-training methods. A step draws a mini-batch B in a
+//! seeded order, computes the method's gradient, clips it, and takes one step of the optimizer at the
+//! scheduled learning rate. The validation images are evaluated at the end of each epoch. A guard stops
+//! a run that diverges.
 //!
-//! Fine-tuning is the method SGD on all layers, with images as its source.
+//! Fine-tuning is the method SGD on all layers, with the images as source.
 //!
-//! B is taken in micro-batches of the model's [`Objective::micro_batch`], whose gradients are
-//! summed in order before anything is done with them: their size is a matter of memory alone.
+//! B is split into micro-batches of [`Objective::micro_batch`]. Their gradients are summed in order
+//! before clipping and the step, so their size only affects memory use.
 
 use super::feed::Feed;
 use super::guard::{Guard, Keep, Reason, StopRule, Stopped};
@@ -23,7 +24,7 @@ use crate::vit::Weights;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
-/// What fixes a run, with the model, the method and the training examples.
+/// Settings of a run. With the model, the method and the examples, they determine the result.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainSettings {
     /// Passes over the training set.
@@ -34,23 +35,23 @@ pub struct TrainSettings {
     /// Highest learning rate.
     #[serde(rename = "learning_rate")]
     pub lr: f64,
-    /// What the rate does after the warm-up.
+    /// Shape of the schedule after the warm-up.
     pub schedule: Shape,
     /// Epochs of linear warm-up.
     pub warmup: f64,
-    /// Largest norm of the updated layers' gradient, if it is clipped.
+    /// Maximum norm of the updated layers' gradient; `None` does not clip.
     pub clip: Option<f64>,
-    /// How a gradient moves the weights.
+    /// Update rule.
     #[serde(flatten)]
     pub optimizer: Rule,
-    /// λ, see [`Rule`].
+    /// λ; see [`Rule`].
     pub weight_decay: f64,
-    /// Which weights to keep; without validation images those of the last epoch.
+    /// Which weights to keep. Without validation images, the last epoch's.
     pub keep: Keep,
     /// When the run is stopped.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stop: StopRule,
-    /// Seed of B, B′ and γ, each with a stream of its own.
+    /// Seed of B, B′ and γ, each with its own stream.
     pub seed: u64,
 }
 
@@ -83,61 +84,61 @@ pub struct Epoch {
     pub epoch: usize,
     /// Learning rate of its last step.
     pub rate: f64,
-    /// Mean loss over the epoch's batches where gradients were taken: under perturbation, if any.
+    /// Mean loss of the epoch's batches at the point where the gradient is taken, so with any
+    /// perturbation.
     pub training_loss: f64,
-    /// Mean norm of the gradients before they were clipped.
+    /// Mean norm of the gradients before clipping.
     pub gradient_norm: f64,
-    /// Mean loss after the epoch over the validation images that are watched, if there are any.
+    /// Mean validation loss after the epoch, if there are validation images.
     pub validation_loss: Option<f64>,
-    /// Its standard error. Reports of post-training have the loss alone.
+    /// Its standard error. Not in reports of post-training.
     #[serde(skip)]
     pub validation_stderr: Option<f64>,
-    /// Share of these images whose label has the largest logit. Not in reports of post-training.
+    /// Validation accuracy (top-1). Not in reports of post-training.
     #[serde(skip)]
     pub validation_top1: Option<Estimate>,
-    /// Mean ‖Δw_p‖/‖w_p‖ of the steps that perturbed; nothing for a layer that was all zeros.
+    /// Mean ‖Δw_p‖/‖w_p‖ of steps that perturb; `None` if w_p = 0.
     pub perturbation: Option<f64>,
-    /// Mean ‖Δw_p‖ of the steps that perturbed; absent in files of earlier builds.
+    /// Mean ‖Δw_p‖ of steps that perturb; absent in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perturbation_length: Option<f64>,
-    /// Share of perturbations that the cap shortened; nothing for SAM, which has none.
+    /// Fraction of perturbations shortened by the cap; `None` for SAM, which has no cap.
     pub capped: Option<f64>,
-    /// Mean η*; nothing for SAM.
+    /// Mean η*; `None` for SAM.
     pub eta: Option<f64>,
-    /// Seconds of the epoch's steps, without evaluation; a time, so it stays out of reports.
+    /// Seconds for the epoch's steps, without evaluation. Reports leave out times.
     #[serde(skip)]
     pub seconds: f64,
 }
 
-/// What a run tells as it goes.
+/// Progress of a run.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
-    /// Before the first step, under [`StopRule::Exploded`]: the mean loss over the validation images
-    /// that are watched.
+    /// Before the first step, under [`StopRule::Exploded`]: the mean validation loss.
     Start(f64),
     /// After a step.
     Step {
         /// Examples in B.
         examples: usize,
-        /// Mean loss over B where the gradient was taken, nats.
+        /// Mean loss of B at the point where the gradient is taken, in nats.
         loss: f64,
     },
     /// After an epoch.
     Epoch(&'a Epoch),
 }
 
-/// What a run gives.
+/// Result of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// The weights kept.
     pub weights: Weights,
-    /// The epoch they come from, from 1; 0 means the weights at the start.
+    /// Their epoch, from 1; 0 means the initial weights.
     pub epoch: usize,
-    /// Validation loss at the start, where the run was judged by it.
+    /// Initial validation loss, under [`StopRule::Exploded`].
     pub start: Option<f64>,
-    /// Every finished epoch, in order.
+    /// All finished epochs, in order.
     pub epochs: Vec<Epoch>,
-    /// Where the guard stopped it, if it did.
+    /// Where and why the guard stopped the run, if it did.
     pub stopped: Option<Stopped>,
 }
 
@@ -149,7 +150,7 @@ struct Sums {
     norm: f64,
     perturbed: usize,
     length: f64,
-    /// Perturbations of weights that are not all 0.
+    /// Perturbations of non-zero weights.
     compared: usize,
     relative: f64,
     searched: usize,
@@ -196,7 +197,7 @@ impl Sums {
 }
 
 impl Outcome {
-    /// The outcome, unless the run was stopped before any epoch ended well.
+    /// Returns the outcome, or an error if the run was stopped before an epoch could be kept.
     ///
     /// # Errors
     /// [`Error::Diverged`].
@@ -208,15 +209,16 @@ impl Outcome {
     }
 }
 
-/// Trains `model` and returns the weights kept, with one line an epoch.
+/// Trains `model` and returns the kept weights and the figures of each epoch.
 ///
 /// `validation` holds the validation images, or their activations at a frozen stage. `tell` receives
-/// an event at the start, for each step and for each epoch. A run that the guard stops is no error:
-/// the outcome says so, and its weights are those of an epoch before, or of the start.
+/// an event at the start, for each step and for each epoch. If the guard stops the run, the result is
+/// `Ok`: [`Outcome::stopped`] gives the reason, and the weights are those of an earlier epoch or the
+/// initial ones.
 ///
 /// # Errors
-/// Those of evaluating the model; a validation loss that is not finite from the start; a batch
-/// larger than the training set; more steps than can be counted.
+/// Those of evaluating the model; an initial validation loss that is not finite; a batch larger than
+/// the training set; more steps than fit in a `usize`.
 pub fn train(
     model: &Objective,
     method: &mut dyn Method,
@@ -225,7 +227,7 @@ pub fn train(
     settings: &TrainSettings,
     tell: &mut dyn FnMut(Event),
 ) -> Result<Outcome> {
-    // An explosion is measured against the start.
+    // Explosion is measured relative to the initial loss.
     let watched = validation.filter(|_| settings.stop == StopRule::Exploded);
     let start = watched.map(|examples| judge(model, examples)).transpose()?.map(|v| v.loss.mean);
     start.into_iter().for_each(|loss| tell(Event::Start(loss)));
@@ -274,7 +276,7 @@ pub fn train(
     Ok(outcome)
 }
 
-/// What goes from step to step.
+/// State carried from step to step.
 struct Run {
     feed: Feed,
     per_epoch: usize,
@@ -304,7 +306,7 @@ impl Run {
         })
     }
 
-    /// The steps of one epoch, or where the guard stopped them.
+    /// Runs one epoch. Returns where the guard stopped it, if it did.
     fn epoch(
         &mut self,
         epoch: usize,
@@ -320,7 +322,7 @@ impl Run {
             let batch = self.feed.next(&self.current, read)?;
             let mut step_on = || method.step(&self.current, source, &batch);
             let found = match source.is_read() {
-                true => self.feed.meanwhile(&self.current, read, &mut step_on),
+                true => self.feed.overlap(&self.current, read, &mut step_on),
                 false => step_on(),
             };
             let found = match found {
@@ -339,7 +341,7 @@ impl Run {
             sums.add(found.loss, made.norm, found.perturbation);
             tell(Event::Step { examples: batch.labels.len(), loss: found.loss });
         }
-        // The last step's own loss and gradient were sound, and where it led may not be.
+        // The last step had a finite loss and gradient, but its result may not be finite.
         let updated = self.current.weights_of(method.updated())?;
         if !vector::norm(&updated)?.is_finite() {
             let reason = Reason::not_finite("weights' norm");
@@ -349,7 +351,7 @@ impl Run {
     }
 }
 
-/// How a model does on validation images.
+/// Validation loss and accuracy.
 #[derive(Clone, Copy)]
 struct Judged {
     loss: Estimate,
@@ -373,7 +375,7 @@ mod tests {
     use serde_json::json;
     use std::sync::Arc;
 
-    /// Fine-tunes a model of two narrow blocks on two classes, told apart by brightness.
+    /// Fine-tunes a model with two narrow blocks on two classes that differ in brightness.
     fn run(settings: &TrainSettings, augment: Augment) -> Result<Outcome> {
         let mut config = arch::named("vit_nano_patch7_14", 2, 1).unwrap();
         (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
@@ -421,7 +423,7 @@ mod tests {
         let losses: Vec<f64> =
             outcome.epochs.iter().map(|e| e.validation_loss.unwrap_or(f64::NAN)).collect();
         assert_eq!(losses.len(), 12);
-        // Guessing costs ln 2; a third of that is learnt beyond doubt.
+        // Guessing has loss ln 2. A third of that cannot be chance.
         assert!(losses[11] < 2f64.ln() / 3.0 && losses[0] > 0.4, "{losses:?}");
         let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
         assert_eq!(losses[outcome.epoch - 1], least);
@@ -462,7 +464,7 @@ mod tests {
         assert!(matches!(run(&large, moved()), Err(Error::Data(_))));
     }
 
-    /// Reports and the names of study cells have these keys.
+    /// Reports and study cells depend on these keys.
     #[test]
     fn settings_are_written_under_their_names_in_reports() {
         let written = serde_json::to_value(TrainSettings::default()).unwrap();

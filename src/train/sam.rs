@@ -74,7 +74,7 @@ impl Variant {
     }
 
     /// Fraction of the steps with an ascent step, which needs a second gradient.
-    pub fn climbs(self) -> f64 {
+    pub fn ascent_share(self) -> f64 {
         match self {
             Variant::Look { every, .. } => 1.0 / every.max(1) as f64,
             _ => 1.0,

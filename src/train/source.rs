@@ -24,22 +24,22 @@ pub struct Source<'a> {
     labels: Arc<[u32]>,
     layout: Layout,
     views: usize,
-    kept: Kept<'a>,
+    kept: Storage<'a>,
 }
 
 /// Where activations are kept.
-enum Kept<'a> {
+enum Storage<'a> {
     /// Given by the caller.
     Held(Activations),
     /// In CPU memory, view by view.
-    Memory(Vec<Vec<u8>>),
-    /// In GPU memory: tensors of so many rows for each view; the last one may be smaller.
-    There(usize, Vec<Vec<Tensor>>),
+    Cpu(Vec<Vec<u8>>),
+    /// In GPU memory: for each view, tensors of this many rows; the last one may be smaller.
+    Gpu(usize, Vec<Vec<Tensor>>),
     /// In a file for each view.
     Files(Vec<Reader>),
     /// Computed for each batch.
-    Nowhere(Prefix<'a>),
-    /// Nowhere: images, prepared for each batch, and augmented by this seed as each epoch shows them.
+    Computed(Prefix<'a>),
+    /// Images, prepared for each batch. With an augmentation and its seed, each epoch gets new views.
     Images(Pixels, Option<(Augment, u64)>),
 }
 
@@ -66,10 +66,10 @@ impl<'a> Source<'a> {
             stored: Stored::of(all.values.dtype(), false),
         };
         let (stage, labels) = (all.stage, all.labels.clone());
-        Source { stage, labels, layout, views: 1, kept: Kept::Held(all.clone()) }
+        Source { stage, labels, layout, views: 1, kept: Storage::Held(all.clone()) }
     }
 
-    /// Images, for training of all layers. They are augmented anew in each epoch. Without
+    /// Images, to train all layers. Each epoch has its own augmented views. Without
     /// augmentation they are held in memory if they fit.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl<'a> Source<'a> {
         }
         let layout =
             Layout { rows: images.len(), row: images.shape().to_vec(), stored: Stored::F32 };
-        let kept = Kept::Images(images.clone(), (!plain).then_some((augment, seed)));
+        let kept = Storage::Images(images.clone(), (!plain).then_some((augment, seed)));
         Ok(Source { stage: 0, labels: images.labels().into(), layout, views: 1, kept })
     }
 
@@ -100,7 +100,7 @@ impl<'a> Source<'a> {
         let (stage, labels, layout, views) =
             (prefix.stage(), prefix.labels(), prefix.layout().clone(), prefix.views());
         let kept = match plan.mode {
-            Mode::Off => Kept::Nowhere(prefix),
+            Mode::Off => Storage::Computed(prefix),
             Mode::Ram => {
                 let mut keeping = Keeping::new(&prefix, plan);
                 for view in 0..views {
@@ -108,8 +108,8 @@ impl<'a> Source<'a> {
                     each_wave(&prefix, view, tell, |picks| keeping.add(picks))?;
                 }
                 match keeping.finish() {
-                    keeping::Kept::Here(all) => Kept::Memory(all),
-                    keeping::Kept::There(all) => Kept::There(prefix.wave(), all),
+                    keeping::InMemory::Cpu(all) => Storage::Cpu(all),
+                    keeping::InMemory::Gpu(all) => Storage::Gpu(prefix.wave(), all),
                 }
             }
             Mode::Disk => {
@@ -119,7 +119,7 @@ impl<'a> Source<'a> {
                     let about = About { key: key.clone(), format, ..about(view) };
                     all.push(file(&prefix, view, plan, &about, tell)?);
                 }
-                Kept::Files(all)
+                Storage::Files(all)
             }
         };
         Ok(Source { stage, labels, layout, views, kept })
@@ -138,19 +138,19 @@ impl<'a> Source<'a> {
     /// Where activations are kept.
     pub fn mode(&self) -> Mode {
         match self.kept {
-            Kept::Held(_) | Kept::Memory(_) | Kept::There(..) => Mode::Ram,
-            Kept::Files(_) => Mode::Disk,
-            Kept::Nowhere(_) | Kept::Images(..) => Mode::Off,
+            Storage::Held(_) | Storage::Cpu(_) | Storage::Gpu(..) => Mode::Ram,
+            Storage::Files(_) => Mode::Disk,
+            Storage::Computed(_) | Storage::Images(..) => Mode::Off,
         }
     }
 
     /// Whether a mini-batch is read from CPU memory or files, without computation.
     pub fn is_read(&self) -> bool {
         match &self.kept {
-            Kept::Held(all) => !all.values.device().is_cuda(),
-            Kept::Memory(_) | Kept::Files(_) | Kept::Images(..) => true,
-            Kept::There(..) => false,
-            Kept::Nowhere(prefix) => prefix.is_read(),
+            Storage::Held(all) => !all.values.device().is_cuda(),
+            Storage::Cpu(_) | Storage::Files(_) | Storage::Images(..) => true,
+            Storage::Gpu(..) => false,
+            Storage::Computed(prefix) => prefix.is_read(),
         }
     }
 
@@ -164,7 +164,7 @@ impl<'a> Source<'a> {
         let images = batches.next().ok_or(Error::NoExamples)?;
         let views = self.views.max(1) as u64;
         let view = |&image: &usize| match (&self.kept, views) {
-            (Kept::Images(..), _) => batches.epoch() as usize,
+            (Storage::Images(..), _) => batches.epoch() as usize,
             (_, 1) => 0,
             _ => {
                 let name = format!("views of {}, image {image}", batches.name());
@@ -191,10 +191,10 @@ impl<'a> Source<'a> {
             self.layout.stored.collect(picks.len(), &self.layout.row, read)
         };
         let values = match &self.kept {
-            Kept::Held(all) => {
+            Storage::Held(all) => {
                 return all.select(&picks.iter().map(|pick| pick.1).collect::<Vec<_>>());
             }
-            Kept::There(step, all) => {
+            Storage::Gpu(step, all) => {
                 let row = |&(view, image): &Pick| -> Result<Tensor> {
                     let wave = all.get(view).and_then(|waves| waves.get(image / step));
                     Ok(wave.ok_or_else(outside)?.narrow(0, image % step, 1)?)
@@ -202,16 +202,18 @@ impl<'a> Source<'a> {
                 let rows = picks.iter().map(row).collect::<Result<Vec<_>>>()?;
                 vector::concat(&rows)?
             }
-            Kept::Memory(all) => collect(&|i, out| {
+            Storage::Cpu(all) => collect(&|i, out| {
                 let (view, image) = picks[i];
                 from(all.get(view).ok_or_else(outside)?, image, out)
             })?,
-            Kept::Files(all) => collect(&|i, out| {
+            Storage::Files(all) => collect(&|i, out| {
                 let (view, image) = picks[i];
                 all.get(view).ok_or_else(outside)?.row(image, out)
             })?,
-            Kept::Nowhere(prefix) if self.layout.stored != Stored::Bf16 => prefix.values(picks)?,
-            Kept::Images(images, augment) => {
+            Storage::Computed(prefix) if self.layout.stored != Stored::Bf16 => {
+                prefix.values(picks)?
+            }
+            Storage::Images(images, augment) => {
                 let parts = picks.chunk_by(|a, b| a.0 == b.0).map(|part| {
                     let seen =
                         augment.as_ref().map(|(augment, seed)| (augment, *seed, part[0].0 as u64));
@@ -221,7 +223,7 @@ impl<'a> Source<'a> {
                 vector::concat(&parts.collect::<Result<Vec<_>>>()?)?
             }
             // Round as a file would, so that results do not depend on the place.
-            Kept::Nowhere(prefix) => {
+            Storage::Computed(prefix) => {
                 let rows = prefix.rows(picks)?;
                 collect(&|i, out| from(&rows, i, out))?
             }

@@ -28,7 +28,7 @@ fn out_of_memory_moves_data_or_is_reported() {
     let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
     let (ample, expected) = tuned(&bench, &[]);
     assert_eq!(ample.code, Some(0), "{}", ample.errors);
-    assert!(ample.errors.contains(" of cuda:0's 16384 MiB"), "{}", ample.errors);
+    assert!(ample.errors.contains(" of 16384 MiB on cuda:0"), "{}", ample.errors);
     assert!(ample.errors.contains("activations in cuda:0's memory"), "{}", ample.errors);
     let (mut moved, mut named, mut one) = (0, 0, 0);
     // Too little for the weights; too little for one image besides them; enough for everything

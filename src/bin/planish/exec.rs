@@ -66,17 +66,12 @@ impl ChildCommand {
     }
 }
 
-/// Runs the command read from standard input.
+/// Reads the command from standard input.
 ///
 /// # Errors
-/// Invalid JSON, or an error of the command.
-pub fn run(_: &Args) -> anyhow::Result<()> {
+/// Standard input cannot be read, or is not a command as JSON.
+pub fn read() -> anyhow::Result<ChildCommand> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-    let command: ChildCommand =
-        serde_json::from_str(&text).context("expected a command as JSON on standard input")?;
-    match command {
-        ChildCommand::Diagnose(args) => diagnose::run(&args),
-        ChildCommand::PostTrain(args) => post_train::run(&args),
-    }
+    serde_json::from_str(&text).context("expected a command as JSON on standard input")
 }

@@ -74,6 +74,15 @@ pub enum Command {
     Exec(exec::Args),
 }
 
+impl From<exec::ChildCommand> for Command {
+    fn from(command: exec::ChildCommand) -> Self {
+        match command {
+            exec::ChildCommand::Diagnose(args) => Command::Diagnose(args),
+            exec::ChildCommand::PostTrain(args) => Command::PostTrain(args),
+        }
+    }
+}
+
 impl Command {
     /// Whether the user limits the memory of the process.
     fn bounds_memory(&self) -> bool {
@@ -117,7 +126,8 @@ impl Command {
             Command::Cache(args) => cache::run(args),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => completions::man(args),
-            Command::Exec(args) => exec::run(args),
+            // `main` has replaced it by the command that it reads.
+            Command::Exec(_) => Ok(()),
         }
     }
 }
@@ -137,11 +147,7 @@ fn main() -> ExitCode {
         // clap also returns help and version as errors, each with its exit code.
         Err(usage) => usage.exit(),
     };
-    // With a memory limit, pages kept for reuse would count against the limit.
-    if !command.bounds_memory() {
-        allocator::keep_pages();
-    }
-    match command.run() {
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !reader_left(&error) {
@@ -155,6 +161,18 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    let command = match command {
+        Command::Exec(_) => exec::read()?.into(),
+        other => other,
+    };
+    // With a memory limit, pages kept for reuse would count against the limit.
+    if !command.bounds_memory() {
+        allocator::keep_pages();
+    }
+    command.run()
 }
 
 /// Whether the reader of standard output has closed the pipe (`planish … | head`).
@@ -172,6 +190,18 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_memory_limit_applies_in_child_processes() {
+        for memory in [&[][..], &["--memory", "1GiB"]] {
+            let words = ["planish", "diagnose", "model", "--data", "images"];
+            let parsed = Cli::try_parse_from([&words[..], memory].concat()).unwrap().command;
+            let Command::Diagnose(args) = parsed else { panic!("expected diagnose") };
+            let json = serde_json::to_string(&exec::ChildCommand::Diagnose(args)).unwrap();
+            let child: exec::ChildCommand = serde_json::from_str(&json).unwrap();
+            assert_eq!(Command::from(child).bounds_memory(), !memory.is_empty());
+        }
     }
 
     #[test]

@@ -15,13 +15,13 @@ use serde::{Deserialize, Serialize};
 #[command(after_help = "Example:\n  planish finetune --arch vit_nano_patch7_28 --data \
                   /usr/share/datasets/fashion-mnist --epochs 12 --augment flip,shift=2 --out vit/")]
 pub struct Args {
-    /// What is trained, on what, and how.
+    /// Options of fine-tuning.
     #[command(flatten)]
     pub options: FinetuneOptions,
     /// Files with the figures of each epoch.
     #[command(flatten)]
     pub epoch_files: EpochArgs,
-    /// What every command takes.
+    /// Options of every command.
     #[command(flatten)]
     pub common: Common,
 }

@@ -16,7 +16,7 @@ use planish::train::Epoch;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// What is about to happen.
+/// The plan, before training.
 pub fn plan(session: &FinetuneSession) -> String {
     let FinetuneSession { options, images, start, settings, .. } = session;
     let n = |split: &Split| count(split.len() as u64);
@@ -56,7 +56,7 @@ pub fn plan(session: &FinetuneSession) -> String {
     out
 }
 
-/// Prints a line for each epoch, and writes it to files; the terminal gets all other events.
+/// Prints a line for each epoch and writes it to files. All other events go to the terminal.
 pub struct EpochLines<'a> {
     terminal: &'a Terminal,
     epochs: usize,
@@ -66,12 +66,12 @@ pub struct EpochLines<'a> {
 }
 
 impl<'a> EpochLines<'a> {
-    /// Lines of a run of so many epochs.
+    /// For a run of `epochs` epochs.
     pub fn new(terminal: &'a Terminal, epochs: usize, files: Epochs) -> Self {
         Self { terminal, epochs, files: Mutex::new(files), images: AtomicU64::new(0) }
     }
 
-    /// Ends the files.
+    /// Closes the files.
     ///
     /// # Errors
     /// The first write that failed.
@@ -99,7 +99,7 @@ impl Observer for EpochLines<'_> {
     }
 }
 
-/// What `--csv` and `--tensorboard` tell of an epoch.
+/// The values of an epoch for `--csv` and `--tensorboard`.
 fn figures(epoch: &Epoch, speed: f64) -> [Figure; 5] {
     [
         ("rate", Some(epoch.rate)),
@@ -124,7 +124,7 @@ fn line(epoch: &Epoch, epochs: usize, speed: f64) -> String {
     out + &format!("  {} images/s", count(speed as u64))
 }
 
-/// What came of it.
+/// The outcome.
 pub fn text(report: &Finetuning) -> String {
     let mut table = Table::new(&[
         ("images", Align::Left),
