@@ -24,7 +24,7 @@ fn main() -> Result<()> {
     let session =
         PostTrainSession::prepare(&options, checkpoint, &data, &place, Preview::None, &context)?;
     println!("{}", session.intention()?);
-    let result = session.run(&session.cache_plan(None)?, None, &context)?;
+    let result = session.run(&session.cache_plan(None)?, &context)?;
 
     for epoch in &result.outcome.epochs {
         println!("epoch {}: training loss {:.4}", epoch.epoch, epoch.training_loss);

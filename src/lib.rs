@@ -39,7 +39,7 @@
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
 //! | [`diagnose`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
-//! | [`post_train`], [`study`] | whole runs, judged; many of them |
+//! | [`finetune`], [`post_train`], [`study`] | whole runs; many of them |
 //! | [`report`] | results as JSON and HTML |
 //!
 //! Operations and kernels are in the crate `planish_kernels`: each states its value and its VJP once, and

@@ -1,64 +1,64 @@
-//! Files that appear whole or not at all.
+//! Output files, written atomically.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Why an output cannot be written.
+/// An error of writing an output.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// What should be a folder above the file is none.
+    /// A parent of the file is not a folder.
     #[error(
-        "cannot write {}: {} is no folder; name another place", .path.display(), .found.display()
+        "cannot write {}: {} is not a folder; choose another path", .path.display(), .found.display()
     )]
     NoFolder {
         /// The file.
         path: PathBuf,
-        /// What stands where its folder should.
+        /// The parent.
         found: PathBuf,
     },
     /// The path is a folder.
-    #[error("cannot write {}: it is a folder, expected the name of a file", .path.display())]
+    #[error("cannot write {}: it is a folder, expected a file name", .path.display())]
     IsFolder {
         /// The path.
         path: PathBuf,
     },
-    /// The path is the dash that elsewhere means standard output.
-    #[error("cannot write `-`: expected the name of a file; /dev/stdout is standard output")]
+    /// The path is `-`, which other programs use for standard output.
+    #[error("cannot write `-`: expected a file name; use /dev/stdout for standard output")]
     Dash,
     /// The path is a file that the run reads.
-    #[error("cannot write {}: it is a file being read; name another", .path.display())]
+    #[error("cannot write {}: it is an input file; choose another path", .path.display())]
     Input {
         /// The path.
         path: PathBuf,
     },
     /// The path is given for two outputs.
-    #[error("{} is to hold two outputs; name another file for one of them", .path.display())]
+    #[error("two outputs have the path {}; choose another for one of them", .path.display())]
     Twice {
         /// The path.
         path: PathBuf,
     },
-    /// The system refuses.
-    #[error("cannot write {}; choose a place with room where you may write", .path.display())]
+    /// The system reports an error.
+    #[error("cannot write {}; choose a path that you can write to", .path.display())]
     Refused {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// The report has no JSON form.
+    /// The report cannot be written as JSON.
     #[error("cannot write {} as JSON", .path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// What has none.
+        /// The error.
         source: serde_json::Error,
     },
 }
 
-/// Refuses outputs that are among the files read: a checkpoint's, with the configuration beside it,
-/// and others; and one file for two outputs.
+/// Rejects outputs that would overwrite an input: a file of the checkpoint or one of `others`. Also
+/// rejects two outputs with the same path.
 ///
 /// # Errors
 /// [`Error::Input`], [`Error::Twice`].
@@ -78,12 +78,12 @@ pub fn spare(outputs: &[Option<&Path>], checkpoint: &Path, others: &[&Path]) -> 
     Ok(())
 }
 
-/// Finds out whether `path` can be written, before hours of work depend on it; folders that lack
-/// are made by [`write()`]. A file that is there stays as it is.
+/// Checks that `path` can be written, so that a long run does not fail at its end. An existing file
+/// is not changed. Missing folders are created later, by [`write()`].
 ///
 /// # Errors
-/// A file stands where a folder should, `path` is a folder, or the system refuses a new file in the
-/// nearest folder above it.
+/// `path` is a folder, one of its parents is not a folder, or no file can be created in the nearest
+/// existing parent.
 pub fn check(path: &Path) -> Result<(), Error> {
     if path == Path::new("-") {
         return Err(Error::Dash);
@@ -106,22 +106,22 @@ pub fn check(path: &Path) -> Result<(), Error> {
     fs::remove_file(&trial).map_err(refused)
 }
 
-/// Writes `report` as indented JSON with a line end. Numbers that are not finite become null.
+/// Writes `report` as indented JSON with a final line break. Non-finite numbers become null.
 ///
 /// # Errors
-/// As [`write()`]; a report that has no JSON form.
+/// Those of [`write()`], and of the conversion to JSON.
 pub fn write_json(path: &Path, report: &impl serde::Serialize) -> Result<(), Error> {
     let json = serde_json::to_string_pretty(report);
     let json = json.map_err(|source| Error::Json { path: path.into(), source })?;
     write(path, (json + "\n").as_bytes())
 }
 
-/// Writes a file beside `path`, then renames it: a reader finds the old file or the new one, never
-/// a part, whenever the run is cut off. A link stays a link: the file it points to is replaced.
-/// A device or pipe (`/dev/stdout`) is written to, never replaced.
+/// Writes a file atomically: a temporary file in the same folder is renamed to `path`. If the run is
+/// interrupted, `path` is the old file or the new one, never a part. If `path` is a link, its target
+/// is replaced. Devices and pipes (`/dev/stdout`) are written to directly.
 ///
 /// # Errors
-/// As [`check`].
+/// Those of [`check`]; an error of the system.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     check(path)?;
     if is_device(path) {
@@ -138,13 +138,13 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
         fs::rename(&part, &target)
     };
     replace().map_err(|source| {
-        // The first failure is the one to tell of; a part left behind does no harm.
+        // Report the first error. A leftover temporary file is harmless.
         let _ = fs::remove_file(&part);
         Error::Refused { path: path.into(), source }
     })
 }
 
-/// Whether something is there that is neither a file nor a folder.
+/// Whether the path exists and is neither a file nor a folder.
 fn is_device(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
@@ -153,8 +153,8 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A hidden name in the same folder, for a rename does not cross file systems; with the process's
-/// number, so that two runs do not share it.
+/// A hidden name in the same folder, because a rename does not cross file systems. It contains the
+/// process ID, so that two runs do not share it.
 fn sibling(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_replaces_the_old_one_and_leaves_nothing_else() {
+    fn a_report_replaces_the_old_one_without_leftovers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r.json");
         fs::write(&path, "old").unwrap();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_places_are_named_before_any_work() {
+    fn unwritable_paths_are_rejected() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("file"), "").unwrap();
         let missing = folder.path().join("file/no/r.json");
@@ -193,11 +193,11 @@ mod tests {
         assert!(matches!(check(folder.path()), Err(Error::IsFolder { .. })));
         assert!(matches!(check(Path::new("..")), Err(Error::IsFolder { .. })));
         let message = check(&missing).unwrap_err().to_string();
-        assert!(message.contains("no/r.json") && message.contains("no folder"), "{message}");
+        assert!(message.contains("no/r.json") && message.contains("not a folder"), "{message}");
     }
 
     #[test]
-    fn folders_that_lack_are_made_only_for_the_file_itself() {
+    fn missing_folders_are_created_on_write() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a/b/r.json");
         check(&path).unwrap();
@@ -208,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_tells_why() {
-        // A name longer than any file system takes: refused for every user, root too.
+    fn system_errors_are_reported() {
+        // A name longer than any file system allows fails for every user, also for root.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x".repeat(300));
         assert!(matches!(check(&path), Err(Error::Refused { .. })));
@@ -219,7 +219,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn links_and_devices_stay_what_they_are() {
+    fn links_and_devices_are_preserved() {
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("file"), folder.path().join("link"));
         fs::write(&file, "old").unwrap();

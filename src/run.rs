@@ -1,5 +1,5 @@
 //! The parts of a report that describe the run itself: time, machine and memory. All other parts of
-//! a report are byte-identical for the same seed and thread count.
+//! a report are byte-identical for the same input and seed, with any number of threads.
 
 use crate::{device, memory};
 use serde::{Deserialize, Serialize};

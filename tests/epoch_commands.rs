@@ -60,6 +60,38 @@ fn unwritable_files_are_reported_before_training() {
 }
 
 #[test]
+fn a_write_error_leaves_checkpoint_and_report() {
+    let bench = Bench::with_model();
+    let (out, json, data) = (bench.path("out"), bench.path("r.json"), bench.data.clone());
+    let head = ["post-train", &bench.model, "--method", "sgd", "--update", "head", "--force"];
+    let new = ["finetune", "--arch", "vit_nano_patch7_14"];
+    for words in [&head[..], &new] {
+        let same = ["--data", &data, "--epochs", "1", "--batch-size", "8", "--out", &out];
+        let run = bench.run(&[words, &same, &["--csv", "/dev/full", "--json", &json]].concat());
+        assert_eq!(run.code, Some(1), "{}", run.errors);
+        let error = run.errors.lines().find(|line| line.starts_with("error: ")).unwrap();
+        assert!(error.contains("out") && error.ends_with(" was written"), "{}", run.errors);
+        assert!(run.errors.contains("because: cannot write /dev/full"), "{}", run.errors);
+        assert!(run.output.contains("NLL"), "{}", run.output);
+        for file in [&format!("{out}/model.safetensors"), &json] {
+            fs::remove_file(file).unwrap();
+        }
+        fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+#[test]
+fn a_dry_run_writes_no_epoch_files() {
+    let bench = Bench::with_model();
+    let (csv, events, data) = (bench.path("e.csv"), bench.path("tb"), bench.data.clone());
+    let words = ["post-train", &bench.model, "--method", "sgd", "--update", "head", "--dry-run"];
+    let rest = ["--data", &data, "--batch-size", "8", "--csv", &csv, "--tensorboard", &events];
+    let run = bench.run(&[&words[..], &rest].concat());
+    assert!(run.success, "{}", run.errors);
+    assert!(!fs::exists(&csv).unwrap() && !fs::exists(&events).unwrap());
+}
+
+#[test]
 fn completions_and_man_pages_cover_every_command() {
     let bench = Bench::new();
     let commands = ["report", "compare", "diagnose", "post-train", "completions"];

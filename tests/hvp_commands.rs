@@ -192,7 +192,7 @@ fn input_files_are_not_overwritten() {
     let before = [&weights, &config, &vector].map(|path| fs::read(path).unwrap());
     let run = |words: &[&str]| {
         let out = bench.run(&[words, &["--data", &bench.data]].concat());
-        out.fails_with(&["being read", "name another"]);
+        out.fails_with(&["an input file", "choose another"]);
     };
     let hvp = ["hvp", &bench.model, "--layer", "head", "--vector", &vector, "--out"];
     for out in [&weights, &vector] {

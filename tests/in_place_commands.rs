@@ -187,5 +187,5 @@ fn selftest_passes_on_the_embedded_and_on_a_given_model() {
         );
     }
     let refused = bench.run(&["selftest", "--samples", "99999999999"]);
-    refused.fails_with(&["--samples", "1 to 1024"]);
+    refused.is_refused_with(&["--samples", "1 to 1024"]);
 }

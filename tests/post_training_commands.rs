@@ -54,9 +54,10 @@ fn without(bench: &Bench, name: &str, prefix: &str, classes: usize) -> String {
     path
 }
 
-/// Checks for an error that contains all these parts, and exit code 1, or 2 for a wrong command line.
-fn assert_error(out: &Output, parts: &[&str]) {
-    assert!(matches!(out.code, Some(1 | 2)), "{} {}", out.output, out.errors);
+/// Checks for an error with this exit code that contains all these parts. The code is 2 for a wrong
+/// command line, 1 for anything else.
+fn assert_error(out: &Output, code: i32, parts: &[&str]) {
+    assert_eq!(out.code, Some(code), "{} {}", out.output, out.errors);
     assert!(out.errors.starts_with("error: "), "{}", out.errors);
     for part in parts {
         assert!(out.errors.contains(part), "`{part}` is not in: {}", out.errors);
@@ -140,8 +141,8 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
     // A plan only applies to its checkpoint.
     let other = ["--plan", &report, "--batch-size", "8", "--out", "x"];
     let parts = ["diagnosis.json", "diagnose this one"];
-    assert_error(&run(&bench, &["post-train", &out], &other), &parts);
-    assert_error(&run(&bench, &["bench", &out], &other[..4]), &parts);
+    assert_error(&run(&bench, &["post-train", &out], &other), 1, &parts);
+    assert_error(&run(&bench, &["bench", &out], &other[..4]), 1, &parts);
 
     let json = bench.path("bench.json");
     let words = ["bench", model, "--plan", &report, "--seeds", "2", "--json", &json];
@@ -175,62 +176,72 @@ fn bad_input_is_reported_with_a_remedy() {
     let layers = ["--perturb", "head", "--update", "norm"];
     let train = ["post-train", model, "--out", &out];
     let small = [&train[..], &["--batch-size", "8"]].concat();
-    let cases: Vec<(Vec<&str>, Vec<&str>, Vec<&str>)> = vec![
-        (vec!["diagnose", model], vec!["--layer", "block.15"], vec!["block.15", "block.1"]),
-        (vec!["diagnose", model], vec!["--layer", "stage*"], vec!["stage*", "embed"]),
-        (vec!["diagnose", model], vec!["--samples", "0"], vec!["--samples", "from 1"]),
-        (small.clone(), vec!["--perturb", "haed"], vec!["haed", "`head`"]),
+    type Case<'a> = (i32, Vec<&'a str>, Vec<&'a str>, Vec<&'a str>);
+    let cases: Vec<Case> = vec![
+        (1, vec!["diagnose", model], vec!["--layer", "block.15"], vec!["block.15", "block.1"]),
+        (1, vec!["diagnose", model], vec!["--layer", "stage*"], vec!["stage*", "embed"]),
+        (2, vec!["diagnose", model], vec!["--samples", "0"], vec!["--samples", "from 1"]),
+        (1, small.clone(), vec!["--perturb", "haed"], vec!["haed", "`head`"]),
         (
+            2,
             small.clone(),
             vec!["--method", "sgd", "--perturb", "head"],
             vec!["--perturb only applies to the method pol"],
         ),
         (
+            2,
             small.clone(),
             vec!["--method", "pof", "--update", "norm"],
             vec!["--update", "leave it out"],
         ),
         (
+            1,
             small.clone(),
             vec!["--plan", &junk],
             vec!["junk.json", "JSON report of `planish diagnose`"],
         ),
-        (small.clone(), vec!["--plan", &nowhere], vec!["x.safetensors", "planish diagnose"]),
+        (1, small.clone(), vec!["--plan", &nowhere], vec!["x.safetensors", "planish diagnose"]),
         (
+            1,
             train.to_vec(),
             [&layers[..], &["--batch-size", "41"]].concat(),
             vec!["batch size", "1 to 40", "41", "smaller"],
         ),
-        (vec!["post-train", model, "--out", model], vec![], vec![model, "choose another --out"]),
+        (1, vec!["post-train", model, "--out", model], vec![], vec![model, "choose another --out"]),
         (
+            1,
             vec!["post-train", model, "--out", &under],
             vec![],
             vec!["junk.json", "choose another --out"],
         ),
         (
+            2,
             small.clone(),
             vec!["--method", "sgd", "--update", "head", "--gamma", "1"],
             vec!["--gamma only applies to the method pol, pof"],
         ),
         (
+            2,
             vec!["bench", model],
             vec!["--methods", "sam", "--step", "newton"],
             vec!["--step only applies to the method pol, pof"],
         ),
-        (vec!["bench", model], vec!["--seeds", "0"], vec!["--seeds", "1 to", "found 0"]),
+        (2, vec!["bench", model], vec!["--seeds", "0"], vec!["--seeds", "1 to", "found 0"]),
         (
+            2,
             vec!["bench", model],
             vec!["--seeds", "18446744073709551615"],
             vec!["--seeds", "1 to", "found 18446744073709551615"],
         ),
         (
+            1,
             vec!["bench", model],
             vec!["--plan", &junk],
             vec!["junk.json", "JSON report of `planish diagnose`"],
         ),
     ];
-    for (words, rest, parts) in cases {
-        assert_error(&run(&bench, &words, &rest), &parts);
+    for (code, words, rest, parts) in cases {
+        assert_error(&run(&bench, &words, &rest), code, &parts);
     }
     // Numbers out of range are usage errors.
     for (flag, value, expected) in [
@@ -241,6 +252,8 @@ fn bad_input_is_reported_with_a_remedy() {
         ("--momentum", "1", "expected a number from 0 to less than 1"),
         ("--epochs", "0", "expected a whole number from 1"),
         ("--batch-size", "0", "expected a whole number from 1"),
+        ("--batch-size", "-8", "expected a whole number from 1"),
+        ("--perturb-batch", "1.5", "expected a whole number from 1"),
         ("--memory", "4", "as in 4GiB"),
     ] {
         let out = run(&bench, &train, &[flag, value]);
@@ -260,13 +273,13 @@ fn missing_splits_are_reported_with_their_flag() {
     let [no_test, no_train] = ["t10k", "train"].map(|prefix| without(&bench, prefix, prefix, 4));
     let model = bench.model.as_str();
     let diagnosed = bench.run(&["diagnose", model, "--data", &no_test, "--quiet"]);
-    assert_error(&diagnosed, &["validation", "--val-data"]);
+    assert_error(&diagnosed, 1, &["validation", "--val-data"]);
     let train = |data: &str, rest: &[&str]| {
         let words = ["post-train", model, "--out", &out, "--quiet", "--data", data];
         bench.run(&[&words[..], &SMALL[..], rest].concat())
     };
-    assert_error(&train(&no_test, &[]), &["--val-data", "--perturb", "--update"]);
-    assert_error(&train(&no_train, &[]), &["training", "--train-data"]);
+    assert_error(&train(&no_test, &[]), 1, &["--val-data", "--perturb", "--update"]);
+    assert_error(&train(&no_train, &[]), 1, &["training", "--train-data"]);
     // With explicit layers, no validation images are needed.
     let done = train(&no_test, &["--perturb", "head", "--update", "norm"]);
     assert!(done.success && done.output.contains("no final metrics"), "{}", done.errors);

@@ -225,7 +225,7 @@ fn files_that_are_not_results_are_reported() {
     for (result, parts) in cases {
         bench.plain(&["report", result, "--html", &html]).fails_with(parts);
     }
-    bench.plain(&["report", &json, "--html", &json]).fails_with(&["e.json", "being read"]);
+    bench.plain(&["report", &json, "--html", &json]).fails_with(&["e.json", "input file"]);
     assert!(!fs::exists(&html).unwrap());
     let data = bench.data.clone();
     let words = ["report", &json, "--html", &html, "--data", &data];

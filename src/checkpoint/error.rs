@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 /// An error of reading or writing a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Options that contradict each other.
+    #[error(transparent)]
+    Options(#[from] crate::options::Error),
     /// The operating system reported an error.
     #[error("{path}: cannot {action}: {source}")]
     Io {

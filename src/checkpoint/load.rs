@@ -1,7 +1,7 @@
 //! Settings that a checkpoint may not state itself.
 
 use crate::data::{Interpolation, Resize};
-use crate::options::{as_size, as_text};
+use crate::options::{Error, as_size, as_text};
 use serde::{Deserialize, Serialize};
 
 /// Settings that a checkpoint may not state. They must agree with those it does state.
@@ -53,4 +53,32 @@ pub struct Load {
         arg(long, value_name = "SHARE", conflicts_with = "resize", hide_short_help = true)
     )]
     pub crop_pct: Option<f64>,
+}
+
+impl Load {
+    /// Rejects options that contradict each other.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`].
+    pub fn check(&self) -> Result<(), Error> {
+        if self.resize.is_some() && self.crop_pct.is_some() {
+            let text = "expected one of `resize` and `crop_pct`: both set the size before the crop";
+            return Err(Error::Conflict(text.into()));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resize_and_crop_share_exclude_each_other() {
+        let resize = Load { resize: Some(Resize::Squash), ..Load::default() };
+        let share = Load { crop_pct: Some(0.9), ..Load::default() };
+        assert_eq!((resize.check(), share.check()), (Ok(()), Ok(())));
+        let both = Load { crop_pct: Some(0.9), ..resize };
+        assert!(matches!(both.check(), Err(Error::Conflict(_))));
+    }
 }

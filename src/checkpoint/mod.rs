@@ -111,6 +111,7 @@ impl Checkpoint {
     /// # Errors
     /// Anything that keeps the model from being fully known; see [`Error`].
     pub fn open(path: &Path, overrides: &Load) -> Result<Checkpoint, Error> {
+        overrides.check()?;
         let given = path;
         let path = weights_file(given)?;
         let file = OnDisk::open(&path)?;

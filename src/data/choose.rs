@@ -45,7 +45,7 @@ pub struct Request<'a> {
 pub struct Roles {
     /// The training images, without those held out for validation.
     pub train: Option<Split>,
-    /// The test images, used once, for the final figures.
+    /// The validation images, V.
     pub val: Option<Split>,
     /// Test images, read once, for final figures.
     pub test: Option<Split>,
@@ -102,7 +102,6 @@ impl Role {
 ///
 /// A single split `all` is V, unless `val_data` or `val_from_train` is given; then it is the
 /// training split.
-/// the training split.
 ///
 /// If the training split has the images of [`Request::sample`], training uses only these.
 ///

@@ -193,7 +193,8 @@ pub struct InSamplePlan {
     pub update: String,
 }
 
-/// All results of a diagnosis. Equal input, seed and thread count give equal bytes.
+/// All results of a diagnosis. Equal input and seed give equal bytes, with any number of
+/// threads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Findings {
     /// The model's loss.

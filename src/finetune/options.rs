@@ -3,6 +3,7 @@
 use crate::checkpoint::Load;
 use crate::data::{Augment, Fitted, OnBadSample};
 use crate::options::{Error, as_text, check};
+use crate::train::options::check_lengths;
 use crate::train::{Keep, Rule, Shape};
 use planish_kernels::Precision;
 use serde::{Deserialize, Serialize};
@@ -65,11 +66,15 @@ pub struct FinetuneOptions {
     #[cfg_attr(feature = "cli", arg(long, value_name = "best|last"))]
     pub keep: Option<Keep>,
     /// Passes over the training images
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Self::default().epochs))]
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "N", default_value_t = Self::default().epochs,
+        value_parser = crate::options::text::count, allow_negative_numbers = true
+    ))]
     pub epochs: usize,
     /// Images per step
     #[cfg_attr(feature = "cli", arg(
-        long, visible_alias = "batch", value_name = "N", default_value_t = Self::default().batch_size
+        long, visible_alias = "batch", value_name = "N", default_value_t = Self::default().batch_size,
+        value_parser = crate::options::text::count, allow_negative_numbers = true
     ))]
     pub batch_size: usize,
     /// Optimizer
@@ -196,10 +201,11 @@ impl FinetuneOptions {
             let found = format!("{}..{}", range.start, range.end);
             return Err(Error::value("train_range", "A..B with A less than B", found));
         }
+        self.load.check()?;
+        check_lengths(self.epochs, self.batch_size, self.warmup)?;
         self.lr.map_or(Ok(()), |lr| check::positive("lr", lr))?;
         check::share("momentum", self.momentum)?;
         check::not_negative("weight_decay", self.weight_decay)?;
-        check::not_negative("warmup", self.warmup)?;
         check::share("label_smoothing", self.label_smoothing)?;
         self.val_fraction.map_or(Ok(()), |fraction| check::share("val_fraction", fraction))?;
         self.clip.map_or(Ok(()), |norm| check::positive("clip", norm))
@@ -253,6 +259,9 @@ mod tests {
         refused(FinetuneOptions { momentum: 1.0, ..options() }, "momentum");
         refused(FinetuneOptions { weight_decay: -1.0, ..options() }, "weight_decay");
         refused(FinetuneOptions { warmup: f64::NAN, ..options() }, "warmup");
+        refused(FinetuneOptions { epochs: 2, warmup: 2.5, ..options() }, "warmup");
+        refused(FinetuneOptions { epochs: 0, ..options() }, "epochs");
+        refused(FinetuneOptions { batch_size: 0, ..options() }, "batch_size");
         refused(FinetuneOptions { label_smoothing: 1.0, ..options() }, "label_smoothing");
         refused(FinetuneOptions { val_fraction: Some(1.0), ..options() }, "val_fraction");
         refused(FinetuneOptions { clip: Some(0.0), ..options() }, "clip");

@@ -1,7 +1,7 @@
 //! A fine-tuning run, from its options to the saved and evaluated checkpoint.
 
 use super::record::provenance;
-use super::{Error, FinetuneOptions, Images, Start};
+use super::{FinetuneOptions, Images, Start};
 use crate::checkpoint::{self, Checkpoint, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::order::Batches;
@@ -11,13 +11,14 @@ use crate::evaluate::{Predictions, Summary, Temperature, summarise};
 use crate::format::number;
 use crate::objective::{Examples, Objective};
 use crate::observe;
+use crate::options;
 use crate::pixels::Pixels;
 use crate::session::Context;
 use crate::session::bad_samples::open_for_training;
 use crate::train::options::keep_or_default;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
-use crate::train::{Event, Keep, Outcome, Schedule, Source, StopRule, TrainSettings, train};
+use crate::train::{Event, Outcome, Schedule, Source, StopRule, TrainSettings, train};
 use crate::vit::Weights;
 use crate::vit::layers::everything;
 use serde_json::Value;
@@ -194,10 +195,7 @@ fn settings(
     options: &FinetuneOptions,
     has_validation: bool,
     seed: u64,
-) -> Result<TrainSettings, Error> {
-    if options.keep == Some(Keep::Best) && !has_validation {
-        return Err(Error::NothingToJudgeBy);
-    }
+) -> Result<TrainSettings, options::Error> {
     Ok(TrainSettings {
         epochs: options.epochs,
         batch_size: options.batch_size,
@@ -207,7 +205,7 @@ fn settings(
         clip: options.clip,
         optimizer: options.rule(),
         weight_decay: options.weight_decay,
-        keep: keep_or_default(options.keep, has_validation),
+        keep: keep_or_default(options.keep, has_validation)?,
         stop: StopRule::NotFinite,
         seed,
     })

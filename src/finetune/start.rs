@@ -8,6 +8,7 @@ use crate::data::{
 };
 use crate::error::Result;
 use crate::objective::Examples;
+use crate::options;
 use crate::pixels::Pixels;
 use crate::vit::{Config, Weights, arch};
 
@@ -51,7 +52,7 @@ impl Start {
         notes.append(&mut start.notes);
         notes.extend(channels_changed(data, start.config.channels));
         if let (Some(found), false) = (standing(&options.out), options.force) {
-            return Err(Error::Standing { out: options.out.clone(), found }.into());
+            return Err(Error::Exists { out: options.out.clone(), found }.into());
         }
         Ok(Start { notes, ..start })
     }
@@ -66,7 +67,8 @@ fn from_scratch(options: &FinetuneOptions, images: &Images, seed: u64) -> Result
         ("image_size", load.image_size.is_some()),
     ];
     if let Some((option, _)) = said.into_iter().find(|(_, given)| *given) {
-        return Err(Error::NamedAlready { arch: arch.into(), option }.into());
+        let text = format!("`arch` {arch} determines `{option}`: leave out `{option}`");
+        return Err(options::Error::Conflict(text).into());
     }
     let config = arch::named(arch, images.classes, images.train.channels())?;
     let mut notes = Vec::new();
@@ -181,7 +183,11 @@ fn preprocess(
             ));
             found
         }
-        _ => return Err(Error::HalfNormalised.into()),
+        _ => {
+            let text = "expected both `mean` and `std`, or neither; without them, the training \
+                        images' own are used";
+            return Err(options::Error::Conflict(text.into()).into());
+        }
     };
     out.check()?;
     Ok(out)

@@ -15,6 +15,12 @@ pub fn range(text: &str) -> Result<Range<usize>, String> {
     }
 }
 
+/// Parses a whole number from 1.
+pub fn count(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|&n: &usize| n > 0);
+    number.ok_or_else(|| "expected a whole number from 1".into())
+}
+
 fn number_that(text: &str, holds: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|x: &f64| x.is_finite() && holds(*x));
     number.ok_or_else(|| format!("expected {expected}"))
@@ -191,6 +197,12 @@ mod tests {
     fn numbers_are_finite_and_in_their_range() {
         assert_eq!((percent("5%"), percent("0.05")), (Ok(0.05), Ok(0.05)));
         assert!(["0", "0%", "100%", "1", "5 %%", "x"].iter().all(|t| percent(t).is_err()));
+    }
+
+    #[test]
+    fn counts_are_at_least_one() {
+        assert_eq!((count("1"), count("512")), (Ok(1), Ok(512)));
+        assert!(["", "0", "-8", "1.5", "x"].iter().all(|text| count(text).is_err()));
     }
 
     #[test]

@@ -34,7 +34,8 @@ pub use trials::{Compared, Finished, Trial, Trials};
 
 use crate::cache::CacheOptions;
 use crate::checkpoint::{Checkpoint, Error as CheckpointError};
-use crate::error::Result;
+use crate::data::Roles;
+use crate::error::{Error, Result};
 use crate::objective::{Activations, Examples, Objective};
 use crate::train::recipe::Recipe;
 use crate::train::run::{Event, Outcome, TrainSettings};
@@ -66,6 +67,8 @@ pub struct PostTrainOptions {
     /// Number of validation images on which to measure ΔL and κ of the layers before and after; 0
     /// disables this. Default: as many as `samples`.
     pub remeasure: Option<usize>,
+    /// File for the tuned model's logits on test.
+    pub dump: Option<PathBuf>,
     /// Write the result even if it is worse than the input on V.
     pub force: bool,
     /// Memory limit of the process, MiB.
@@ -84,6 +87,7 @@ impl PostTrainOptions {
             plan: None,
             samples: None,
             remeasure: None,
+            dump: None,
             force: false,
             memory_mib: None,
         }
@@ -97,6 +101,16 @@ impl PostTrainOptions {
         self.train.check()?;
         self.cache.check()?;
         self.method.check()
+    }
+
+    /// Rejects `dump` without test images.
+    fn check_dump(&self, roles: &Roles) -> Result<()> {
+        match self.dump.is_some() && roles.test.is_none() {
+            true => Err(Error::Missing(
+                "`dump` writes logits on test, but there is no test split: set `test_data`".into(),
+            )),
+            false => Ok(()),
+        }
     }
 }
 

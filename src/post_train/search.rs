@@ -141,10 +141,27 @@ impl Search {
 
 /// The result of a search.
 pub struct Found {
-    /// The options of the best recipe, as if the user had set them.
-    pub options: PostTrainOptions,
+    /// The options of the best recipe, as if the user had set them; `None` if no recipe lowers the
+    /// loss.
+    pub best: Option<PostTrainOptions>,
     /// All tried recipes, for the report.
     pub search: Search,
+}
+
+impl Found {
+    /// The options of the best recipe.
+    ///
+    /// # Errors
+    /// No recipe lowers the loss.
+    pub fn options(&self) -> Result<PostTrainOptions> {
+        self.best.clone().ok_or_else(|| {
+            Error::Refused(format!(
+                "none of {} recipes lowers the loss on V, before and after temperature scaling; \
+                 nothing was written: give `search` more minutes, or keep the model unchanged",
+                self.search.tried.len()
+            ))
+        })
+    }
 }
 
 /// Tries recipes for a number of minutes, cheapest first, and chooses one by its losses on V. Test
@@ -158,7 +175,7 @@ pub struct Found {
 /// `given` holds method options, used by the methods that read them.
 ///
 /// # Errors
-/// No training images or no V; no recipe better than the input; those of training.
+/// No training images or no V; those of training.
 pub fn search(
     base: &PostTrainOptions,
     given: &Map<String, Value>,
@@ -170,6 +187,7 @@ pub fn search(
     base.train.check()?;
     base.cache.check()?;
     let mut roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
+    base.check_dump(&roles)?;
     // Test images must not influence the choice.
     roles.test = None;
     require(Role::Val, roles.val.as_ref())
@@ -206,14 +224,7 @@ pub fn search(
         chosen,
         tried,
     };
-    match chosen {
-        Some(best) => Ok(Found { options: candidates[places[best]].0.clone(), search }),
-        None => Err(Error::Refused(format!(
-            "none of {} recipes lowers the loss on V, before and after temperature scaling; nothing was \
-             written: give `search` more minutes, or keep the model unchanged",
-            search.tried.len()
-        ))),
-    }
+    Ok(Found { best: chosen.map(|best| candidates[places[best]].0.clone()), search })
 }
 
 impl Tried {
@@ -268,7 +279,7 @@ fn candidates(
             recipe,
             train: options.train.clone(),
             cache: options.cache.clone(),
-            keep: keep_or_default(options.keep, true),
+            keep: keep_or_default(options.keep, true)?,
             seed: options.train_seed.unwrap_or(seed),
         };
         // Group runs that freeze the same layers, starting at the head.

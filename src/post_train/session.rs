@@ -22,7 +22,6 @@ use crate::format::duration;
 use crate::memory;
 use crate::objective::{Examples, Objective};
 use crate::observe::Event as Progress;
-use crate::options;
 use crate::pixels::Pixels;
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
@@ -31,12 +30,11 @@ use crate::train::options::keep_or_default;
 use crate::train::recipe::{Kind, Recipe};
 use crate::train::result::{Augmentation, MethodInfo, Output, Selection};
 use crate::train::run::{Event, Outcome, TrainSettings};
-use crate::train::{Keep, Prefix, Schedule};
+use crate::train::{Prefix, Schedule};
 use crate::vit::layers::layers;
 use crate::vit::{Granularity, stage_name};
 use candle_core::DType;
 use std::cell::RefCell;
-use std::path::Path;
 
 /// Everything known before training: a run, ready to start.
 pub struct PostTrainSession {
@@ -144,12 +142,8 @@ impl PostTrainSession {
         let roles = data.roles(&checkpoint, context.seed)?;
         roles.notes.iter().for_each(|note| context.note(note));
         let train = require(Role::Train, roles.train.as_ref())?.clone();
-        if options.keep == Some(Keep::Best) && roles.val.is_none() {
-            let text = "`keep` best: expected validation images, found none; set `val_data`, or set \
-                        `keep` to last";
-            return Err(options::Error::Conflict(text.into()).into());
-        }
-        let keep = keep_or_default(options.keep, roles.val.is_some());
+        options.check_dump(&roles)?;
+        let keep = keep_or_default(options.keep, roles.val.is_some())?;
         let settings = settings(&options.train, keep, options.train_seed.unwrap_or(context.seed));
         // Fail before the diagnosis and the frozen layers run.
         let steps = Batches::new(train.len(), settings.batch_size, 0, "B")?.per_epoch();
@@ -337,21 +331,13 @@ impl PostTrainSession {
     }
 
     /// Trains, judges the result on all of V, saves it unless it is refused, and evaluates what was
-    /// saved. `dump` is the path for the tuned model's logits on test.
+    /// saved.
     ///
     /// # Errors
     /// Anything that keeps the model from being trained or saved. A refused result is not an error;
     /// see [`PostTrained::refusal`].
-    pub fn run(
-        &self,
-        plan: &CachePlan,
-        dump: Option<&Path>,
-        context: &Context,
-    ) -> Result<PostTrained> {
-        if dump.is_some() && self.roles.test.is_none() {
-            let text = "`dump` writes logits on test, but there is no test split: set `test_data`";
-            return Err(Error::Missing(text.into()));
-        }
+    pub fn run(&self, plan: &CachePlan, context: &Context) -> Result<PostTrained> {
+        let dump = self.options.dump.as_deref();
         let trained = self.train(plan, context)?;
         let (stored, overflow) = as_stored(&self.checkpoint, &trained.outcome.weights)?;
         // Judge the model in f32, as it will be used, whatever precision it was trained in.

@@ -154,8 +154,9 @@ impl<'a> Trials<'a> {
         let source = FrozenLayers::open(&first.cache, prefix, &plan, &about, &context)?.source;
         let watched = model.activations(&self.watched, stage)?;
         let judges = self.frozen_judges(stage, first.cache.ram_bytes())?;
-        let stepping = stepping(&model, &first.train, false, stage);
         for &place in places {
+            // The micro-batch may differ within a group.
+            let stepping = stepping(&model, &runs[place].train, false, stage);
             let outcome = self.run(runs[place], &stepping, (&source, &watched), status)?;
             let mut trial = self.judge(outcome, &judges, watched.labels.len())?;
             trial.seconds = clock.elapsed().as_secs_f64();

@@ -60,6 +60,7 @@ pub fn wants(setup: &Setup, bench: &Bench, pair: Pair) -> Result<bool, Problem> 
 /// [`Problem`]: invalid options, or layers that the model does not have.
 pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec<Run>> {
     let methods = methods(setup, bench)?;
+    unused_layers(setup, bench, &methods)?;
     let combinations = combinations(setup, bench, &methods)?;
     let mut all = Vec::new();
     for &seed in &bench.seeds {
@@ -84,7 +85,7 @@ pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec
                         recipe,
                         train: train.clone(),
                         cache: cache.clone(),
-                        keep: keep_or_default(*keep, true),
+                        keep: keep_or_default(*keep, true)?,
                         seed,
                     });
                 }
@@ -93,6 +94,23 @@ pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec
         too_many(setup, bench, all.len())?;
     }
     Ok(all)
+}
+
+/// Refuses `pairs` and `update` if no method reads them.
+fn unused_layers(setup: &Setup, bench: &Bench, methods: &[MethodName]) -> Result<(), Problem> {
+    let refused = |at, what: &str, methods: &str| {
+        let (expected, found) = (format!("methods with {methods}"), "none of them");
+        Err(setup.text.problem(at, what, expected, found, "add one, or remove the setting"))
+    };
+    if let Some(pairs) = bench.pairs.as_ref().filter(|_| !methods.contains(&MethodName::Pol)) {
+        return refused(pairs.span(), "pairs", "pol");
+    }
+    let reads = |method: &MethodName| !matches!(method, MethodName::Pol | MethodName::Pof);
+    let update = bench.update.as_ref().filter(|_| !methods.iter().any(reads));
+    match update.and_then(|update| update.first()) {
+        Some(layer) => refused(layer.span(), "update", "sgd, sam, asam, looksam or sam-norm"),
+        None => Ok(()),
+    }
 }
 
 fn too_many(setup: &Setup, bench: &Bench, found: usize) -> Result<(), Problem> {

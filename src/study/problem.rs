@@ -98,7 +98,7 @@ pub fn read(path: &Path) -> Result<Text, super::Error> {
 /// Converts a table of options to JSON. Keys may use dashes or underscores.
 ///
 /// # Errors
-/// [`Problem`] for a date, which no option accepts.
+/// [`Problem`] for a date, which no option accepts, and for a key given in both spellings.
 pub fn table(
     text: &Text,
     what: &str,
@@ -111,7 +111,15 @@ pub fn table(
         })?;
         Ok((key.replace('-', "_"), value))
     };
-    options.as_ref().iter().map(json).collect()
+    let mut all = Map::new();
+    for (key, value) in options.as_ref().iter().map(json).collect::<Result<Vec<_>, _>>()? {
+        if all.insert(key.clone(), value).is_some() {
+            let found = format!("`{}` and `{key}`", key.replace('_', "-"));
+            let expected = "each option once";
+            return Err(text.problem(options.span(), what, expected, found, "remove one"));
+        }
+    }
+    Ok(all)
 }
 
 /// Converts an option error to a problem of the file.

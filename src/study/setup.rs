@@ -61,12 +61,21 @@ impl Setup {
     /// [`Problem`].
     pub fn new(text: Text, file: File) -> Result<Self, Problem> {
         let model = |m: &Model| -> Result<(PathBuf, Load), Problem> {
-            Ok((m.checkpoint.clone(), options(&text, "model options", &m.options)?))
+            let what = "model options";
+            let load: Load = options(&text, what, &m.options)?;
+            load.check().map_err(|error| refused(&text, what, m.options.span(), error))?;
+            Ok((m.checkpoint.clone(), load))
         };
         let models = file.model.iter().map(model).collect::<Result<_, _>>()?;
         let mut data = Vec::new();
         for d in &file.data {
             let own: DataOptions = options(&text, "data options", &d.options)?;
+            if !own.data.is_empty() {
+                let at = d.options.span();
+                let (found, remedy) = ("`data`", "`source` names the images; remove it");
+                let expected = "options beside `data`";
+                return Err(text.problem(at, "data options", expected, found, remedy));
+            }
             data.push(DataOptions { data: d.source.clone(), ..own });
         }
         let asked = |s: &Spanned<String>| {

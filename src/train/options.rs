@@ -3,6 +3,7 @@
 use super::guard::Keep;
 use super::perturbation::StepRule;
 use super::schedule::Shape;
+use crate::cache::CacheOptions;
 use crate::data::Augment;
 use crate::options::{Error, as_text, check, names, take};
 use planish_kernels::Precision;
@@ -17,10 +18,16 @@ use serde_json::{Map, Value};
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training options"))]
 pub struct TrainOptions {
     /// Passes over the training images
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Self::default().epochs))]
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "N", default_value_t = Self::default().epochs,
+        value_parser = crate::options::text::count, allow_negative_numbers = true
+    ))]
     pub epochs: usize,
     /// Images in B, the batch of a step; an incomplete last batch is dropped
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Self::default().batch_size))]
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "N", default_value_t = Self::default().batch_size,
+        value_parser = crate::options::text::count, allow_negative_numbers = true
+    ))]
     pub batch_size: usize,
     /// Highest learning rate
     #[cfg_attr(feature = "cli", arg(
@@ -56,7 +63,10 @@ pub struct TrainOptions {
     #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value_t))]
     pub augment: Augment,
     /// Augmented views of each image, one per epoch in turn [default: as many as epochs]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "V", hide_short_help = true))]
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "V", hide_short_help = true,
+        value_parser = crate::options::text::count, allow_negative_numbers = true
+    ))]
     pub views: Option<usize>,
     /// Precision of matrix products in training and in frozen layers: f32, or bf16 operands with
     /// f32 accumulation. On a GPU, bf16 also stores the activations between embedding and head in
@@ -71,11 +81,17 @@ pub struct TrainOptions {
     /// does not change; smaller values use less memory [default: by memory]
     #[cfg_attr(
         feature = "cli",
-        arg(long, value_name = "N", conflicts_with = "accumulate", hide_short_help = true)
+        arg(
+            long, value_name = "N", conflicts_with = "accumulate", hide_short_help = true,
+            value_parser = crate::options::text::count, allow_negative_numbers = true
+        )
     )]
     pub micro_batch: Option<usize>,
     /// The same, as the number of parts that B is split into
-    #[cfg_attr(feature = "cli", arg(long, value_name = "K", hide_short_help = true))]
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "K", hide_short_help = true,
+        value_parser = crate::options::text::count, allow_negative_numbers = true
+    ))]
     pub accumulate: Option<usize>,
 }
 
@@ -105,10 +121,8 @@ impl TrainOptions {
     /// # Errors
     /// The first such option.
     pub fn check(&self) -> Result<(), Error> {
-        check::count("epochs", self.epochs)?;
-        check::count("batch_size", self.batch_size)?;
+        check_lengths(self.epochs, self.batch_size, self.warmup)?;
         check::positive("lr", self.lr)?;
-        check::not_negative("warmup", self.warmup)?;
         check::share("momentum", self.momentum)?;
         check::not_negative("weight_decay", self.weight_decay)?;
         self.clip.map_or(Ok(()), |norm| check::positive("clip", norm))?;
@@ -120,9 +134,9 @@ impl TrainOptions {
             let expected = format!("1 to {}, the images in B", self.batch_size);
             return Err(Error::value("accumulate", expected, parts));
         }
-        if self.warmup > self.epochs as f64 {
-            let expected = format!("at most `epochs`, {}", self.epochs);
-            return Err(Error::value("warmup", expected, self.warmup));
+        if self.micro_batch.is_some() && self.accumulate.is_some() {
+            let text = "expected one of `micro_batch` and `accumulate`: both set the same size";
+            return Err(Error::Conflict(text.into()));
         }
         if self.views.is_some() && self.augment == Augment::default() {
             let (option, applies_to) = ("views".into(), "augmented images (`augment`)".into());
@@ -404,6 +418,8 @@ pub fn no_effect(option: &str) -> Error {
         true => {
             let mut known: Vec<String> = MethodName::ALL.iter().flat_map(|m| m.options()).collect();
             known.extend(names::<TrainOptions>());
+            known.extend(names::<CacheOptions>());
+            known.push("keep".into());
             known.sort();
             known.dedup();
             Error::Unknown { option: option.into(), known: known.join(", ") }
@@ -425,9 +441,36 @@ pub fn split(mut given: Map<String, Value>) -> Result<(TrainOptions, Map<String,
     Ok((train, given))
 }
 
-/// Which weights to keep: the user's choice, or the best if there are validation images.
-pub fn keep_or_default(asked: Option<Keep>, has_validation: bool) -> Keep {
-    asked.unwrap_or(if has_validation { Keep::Best } else { Keep::Last })
+/// Checks the length of a run, for fine-tuning and post-training.
+///
+/// # Errors
+/// [`Error::Value`].
+pub fn check_lengths(epochs: usize, batch_size: usize, warmup: f64) -> Result<(), Error> {
+    check::count("epochs", epochs)?;
+    check::count("batch_size", batch_size)?;
+    check::not_negative("warmup", warmup)?;
+    match warmup > epochs as f64 {
+        true => Err(Error::value("warmup", format!("at most `epochs`, {epochs}"), warmup)),
+        false => Ok(()),
+    }
+}
+
+/// Which weights to keep: as requested, or by default the best if there are validation images and
+/// the last otherwise.
+///
+/// # Errors
+/// The best are requested without validation images.
+pub fn keep_or_default(asked: Option<Keep>, has_validation: bool) -> Result<Keep, Error> {
+    match (asked, has_validation) {
+        (Some(Keep::Best), false) => Err(Error::Conflict(
+            "`keep` best: expected validation images, found none; add validation images, or set \
+             `keep` to last"
+                .into(),
+        )),
+        (Some(keep), _) => Ok(keep),
+        (None, true) => Ok(Keep::Best),
+        (None, false) => Ok(Keep::Last),
+    }
 }
 
 #[cfg(test)]
@@ -485,6 +528,8 @@ mod tests {
         refused(json!({ "epochs": 2, "warmup": 3 }), "warmup");
         refused(json!({ "batch_size": 4, "accumulate": 5 }), "accumulate");
         refused(json!({ "schedule": "sine" }), "schedule");
+        let twice = with(json!({ "micro_batch": 2, "accumulate": 2 }));
+        assert!(matches!(twice, Err(Error::Conflict(_))));
         assert!(matches!(with(json!({ "views": 2 })), Err(Error::NoEffect { .. })));
     }
 }

@@ -457,6 +457,9 @@ mod tests {
         };
         let outcome = run(&wild, moved()).unwrap();
         assert!(outcome.stopped.is_some() && outcome.epoch == 0);
+        // After a finite epoch, its weights are the result.
+        let later = Outcome { epoch: 3, ..outcome.clone() };
+        assert_eq!(later.trained().unwrap().epoch, 3);
         let error = outcome.trained().unwrap_err();
         assert!(matches!(error, Error::Diverged(_)));
         assert!(error.to_string().contains("lower `lr`"), "{error}");

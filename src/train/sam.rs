@@ -63,16 +63,6 @@ impl Variant {
         }
     }
 
-    /// Default ρ: 0.05 for SAM and LookSAM; 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
-    /// scales the step down; 0.5 for norm-only SAM, since norms have few parameters (the authors'
-    /// code tries 0.1 to 5).
-    pub fn usual_rho(self) -> f64 {
-        match self {
-            Variant::Plain | Variant::Look { .. } => 0.05,
-            Variant::Adaptive { .. } | Variant::Norms => 0.5,
-        }
-    }
-
     /// Fraction of the steps with an ascent step, which needs a second gradient.
     pub fn ascent_share(self) -> f64 {
         match self {

@@ -31,6 +31,21 @@ fn errors_in_a_study_name_the_line() {
             "\"data\"\noptions = { val-from-train = 'x' }\n",
             &["line 14", "val_from_train", "a number", "`x`"],
         ),
+        (
+            "\"data\"\n",
+            "\"data\"\noptions = { data = 'x' }\n",
+            &["line 14", "data options", "found `data`", "`source` names the images"],
+        ),
+        (
+            "\"data\"\n",
+            "\"data\"\noptions = { val-seed = 1, val_seed = 1 }\n",
+            &["line 14", "each option once", "`val-seed` and `val_seed`", "remove one"],
+        ),
+        (
+            "\"no\" }",
+            "\"no\" }\noptions = { resize = 'squash', crop-pct = 0.9 }",
+            &["line 11", "model options", "one of `resize` and `crop_pct`"],
+        ),
         ("\nshifts", "\nprecision = 'f16'\nshifts", &["line 2", "precision", "f32 or bf16", "f16"]),
     ] {
         assert!(STUDY.contains(from), "{from}");
@@ -49,4 +64,25 @@ fn errors_in_a_study_name_the_line() {
     bench.run(&["study", &path, "--out", "mine"]).fails_with(&parts);
     bench.plain(&["merge", "mine", "mine"]).fails_with(&parts);
     assert_eq!(text(&bench, "mine/results.csv"), "mine");
+}
+
+#[test]
+fn layers_that_no_method_reads_are_refused() {
+    let bench = Bench::with_model();
+    let path = bench.path("bad.toml");
+    for (methods, layers, parts) in [
+        ("\"sam\"", "pairs = 'all'", ["pairs: expected methods with pol", "add one, or remove"]),
+        (
+            "\"pol\"",
+            "pairs = 'all'\nupdate = ['norm']",
+            ["update: expected methods with sgd", "line 11"],
+        ),
+    ] {
+        let text = format!(
+            "[[model]]\nname = 'one'\ncheckpoint = 'model'\n[[data]]\nname = 'grey'\nsource = \
+             'data'\n[[bench]]\nname = 'b'\nmethods = [{methods}]\n{layers}\n"
+        );
+        fs::write(&path, text).unwrap();
+        bench.run(&["study", &path]).fails_with(&parts);
+    }
 }

@@ -178,6 +178,6 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         let json = Some(file.join("report.json"));
         let error = Common { json, ..Common::default() }.start().unwrap_err().to_string();
-        assert!(error.contains("file/report.json") && error.contains("no folder"), "{error}");
+        assert!(error.contains("file/report.json") && error.contains("not a folder"), "{error}");
     }
 }

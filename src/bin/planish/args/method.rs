@@ -1,6 +1,7 @@
 //! Flags of the methods: all options of all methods, each optional.
 
 use planish::options::Error;
+use planish::options::text::count;
 use planish::train::perturbation::StepRule;
 use planish::train::{MethodName, MethodOptions};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,7 @@ pub struct MethodArgs {
     #[arg(long, value_name = "L")]
     pub update: Option<String>,
     /// Images in B′, the perturbation batch of PoL and PoF [default: 256]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count, allow_negative_numbers = true)]
     pub perturb_batch: Option<usize>,
     /// Γ of PoL and PoF: scale of the perturbation. [default: 2]
     ///
@@ -36,7 +37,9 @@ pub struct MethodArgs {
     #[arg(long, hide_short_help = true, value_name = "ETA", allow_negative_numbers = true)]
     pub asam_eta: Option<f64>,
     /// Take looksam's ascent step every K steps [default: 5]
-    #[arg(long, hide_short_help = true, value_name = "K")]
+    #[arg(
+        long, hide_short_help = true, value_name = "K", value_parser = count, allow_negative_numbers = true
+    )]
     pub look_every: Option<usize>,
     /// Weight of looksam's stored gradient part between ascent steps [default: 0.7]
     #[arg(long, hide_short_help = true, value_name = "ALPHA", allow_negative_numbers = true)]

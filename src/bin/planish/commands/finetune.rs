@@ -2,16 +2,16 @@
 
 use crate::args::{Common, note_precision};
 use crate::message::in_flags;
-use crate::render::epochs::EpochArgs;
-use crate::render::finetune::{EpochLines, plan, text};
+use crate::render::epochs::{EpochArgs, EpochLog};
+use crate::render::finetune::{epochs, plan, text};
 use crate::render::print;
+use anyhow::Context as _;
 use planish::finetune::{FinetuneOptions, FinetuneSession};
 use planish::report::{FINETUNING, Finetuning};
 use planish::session::Context;
-use serde::{Deserialize, Serialize};
 
 /// Arguments of `planish finetune`.
-#[derive(clap::Args, Clone, Debug, Serialize, Deserialize)]
+#[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "Example:\n  planish finetune --arch vit_nano_patch7_28 --data \
                   /usr/share/datasets/fashion-mnist --epochs 12 --augment flip,shift=2 --out vit/")]
 pub struct Args {
@@ -40,9 +40,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if !common.quiet {
         print(&plan(&session))?;
     }
-    let lines = EpochLines::new(&terminal, options.epochs, args.epoch_files.open()?);
-    let found = session.run(&Context { seed: common.seed, observer: &lines })?;
-    lines.finish()?;
+    let log = EpochLog::open(&args.epoch_files, &terminal, epochs(&session))?;
+    let found = session.run(&Context { observer: &log, ..common.context(&terminal) })?;
+    let logged = log.finish();
     let report = Finetuning {
         schema: FINETUNING.into(),
         run: running.finish(),
@@ -61,5 +61,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for note in common.untold(&report.notes, &session.start.notes) {
         text += &format!("note: {}\n", in_flags(note));
     }
-    Ok(print(&text)?)
+    print(&text)?;
+    logged.with_context(|| format!("{} was written", report.checkpoint))
 }

@@ -1,15 +1,13 @@
 //! `planish post-train`: PoL, PoF, SAM or plain SGD, starting from a fine-tuned checkpoint.
 
 use crate::args::{Common, Limit, MethodArgs, ModelArgs, note_precision};
-use crate::render::epochs::EpochArgs;
-use crate::render::post_train::show;
+use crate::render::epochs::{EpochArgs, EpochLog};
+use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
 use crate::render::print;
-use crate::render::progress::Terminal;
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::ArgGroup;
 use planish::cache::{CacheInfo, CacheOptions, Mode};
 use planish::data::DataOptions;
-use planish::observe::Event;
 use planish::options::check;
 use planish::output;
 use planish::post_train::frozen::{describe, info};
@@ -20,8 +18,8 @@ use planish::post_train::{
 use planish::report::dry_run::DryRun;
 use planish::report::post_training::{Report, SCHEMA, TimedRun};
 use planish::run::{Run, Running};
-use planish::session::{checkpoint_info, data_info, saved};
-use planish::train::{Keep, MethodName, MethodOptions, TrainOptions};
+use planish::session::{self, checkpoint_info, data_info, saved};
+use planish::train::{Epoch, Keep, MethodName, MethodOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -126,6 +124,7 @@ impl Args {
             plan: self.plan.clone(),
             samples: self.samples,
             remeasure: self.remeasure,
+            dump: self.dump.clone(),
             force: self.force,
             memory_mib: self.limit.mib(),
         }
@@ -163,7 +162,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         &args.data.files(),
     )?;
     note_precision(args.train.precision, &args.common);
-    let terminal = args.common.terminal().with_epochs(args.epochs.open()?);
+    args.epochs.check()?;
+    let terminal = args.common.terminal();
     let context = args.common.context(&terminal);
     let (options, search) = match args.search {
         None => (args.options(args.of_method.method(args.method)?), None),
@@ -172,8 +172,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let base = args.options(MethodOptions::default_of(MethodName::Sgd));
             let given = args.of_method.given();
             let found = search(&base, &given, minutes, &checkpoint, &args.data, &context)?;
-            args.common.say(&crate::render::post_train::tried(&found.search));
-            (found.options, Some(found.search))
+            args.common.say(&tried(&found.search));
+            (found.options()?, Some(found.search))
         }
     };
     let mut session = PostTrainSession::prepare(
@@ -196,23 +196,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             args.common.save(&dry_run(&session, clock.finish(), outlook)?)?;
             return Ok(print(&line)?);
         }
-        terminal_line(&terminal, &line);
+        context.info(&line);
         planned = Some(outlook);
     }
     let plan = match &planned {
         Some(outlook) => outlook.plan.clone(),
         None => session.cache_plan(None)?,
     };
-    let found = session.run(&plan, args.dump.as_deref(), &context)?;
-    terminal.finish()?;
-    finish(args, &session, found, search, planned, clock)
+    let show = |epoch: &Epoch, watched| (epoch_line(epoch, watched), epoch_figures(epoch));
+    let log = EpochLog::open(&args.epochs, &terminal, Box::new(show))?;
+    let found = session.run(&plan, &session::Context { observer: &log, ..context })?;
+    let logged = log.finish();
+    let written = finish(args, &session, found, search, planned, clock)?;
+    logged.context(written)
 }
 
-fn terminal_line(terminal: &Terminal, line: &str) {
-    planish::observe::Observer::observe(terminal, Event::Info(line));
-}
-
-/// Writes and prints the report.
+/// Writes and prints the report, and returns what was written.
 fn finish(
     args: &Args,
     session: &PostTrainSession,
@@ -220,7 +219,7 @@ fn finish(
     search: Option<Search>,
     planned: Option<Outlook>,
     clock: Running,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     found.notes.extend(search.as_ref().and_then(Search::taken));
     let epochs = found.outcome.epochs;
     let seconds_per_epoch = median(epochs.iter().map(|e| e.seconds).collect());
@@ -262,11 +261,13 @@ fn finish(
     };
     args.common.save(&report)?;
     print(&show(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
+    let written = written(&report);
     if let Some(error) = found.failure {
-        return Err(anyhow::Error::from(error).context(written(&report)));
+        let context = format!("{written}; but it could not be evaluated");
+        return Err(anyhow::Error::from(error).context(context));
     }
     match found.refusal {
-        None => Ok(()),
+        None => Ok(written),
         Some(why) => bail!("{why}"),
     }
 }
@@ -281,14 +282,14 @@ fn dry_run(session: &PostTrainSession, run: Run, outlook: Outlook) -> anyhow::Re
     })
 }
 
-/// Tells the user what was written before an error.
+/// What was written, for an error that comes later.
 fn written(report: &Report) -> String {
     let Some(file) = &report.output else { return "nothing was written".into() };
     let back = match &file.undo {
         Some(_) => format!("; `planish undo {}` restores the old one", report.checkpoint.path),
         None => String::new(),
     };
-    format!("{} was written{back}; but it could not be evaluated", file.path)
+    format!("{} was written{back}", file.path)
 }
 
 /// The median; 0 if there are no values.

@@ -10,6 +10,7 @@ use planish::checkpoint::{Checkpoint, Load};
 use planish::data::order::{below, stream, unit};
 use planish::data::{ClassOrder, DataInfo, DataOptions};
 use planish::objective::{Activations, Examples};
+use planish::options::Error as OptionError;
 use planish::report::{SELFTEST, Selftest};
 use planish::selftest::{Check, Subject, few};
 use planish::session::{Data, checkpoint_info, data_info, objective, pixels, sample};
@@ -47,7 +48,7 @@ pub struct Args {
     )]
     class_order: ClassOrder,
     /// Split to take images from [default: test, or the only split]
-    #[arg(long, value_name = "S", help_heading = "Data options")]
+    #[arg(long, value_name = "S", requires = "data", help_heading = "Data options")]
     split: Option<String>,
     /// Number of images [default: 4, or 1 if an image costs over 5 GFLOP]
     #[arg(long, value_name = "N", help_heading = "Data options")]
@@ -76,7 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let heavy = cost::forward(&checkpoint.config, 0..stages(&checkpoint.config)) > 5e9;
     let n = args.samples.unwrap_or(if heavy { 1 } else { 4 });
     if !(1..=MOST).contains(&n) {
-        bail!("--samples: expected 1 to {MOST}, found {n}; a few images suffice")
+        return Err(OptionError::value("samples", format!("1 to {MOST}"), n).into());
     }
     let (images, data) = images(args, &checkpoint, n)?;
     let all = layers(&checkpoint.config, Granularity::Block);
@@ -145,9 +146,6 @@ fn images(
     n: usize,
 ) -> anyhow::Result<(Box<dyn Examples>, Option<DataInfo>)> {
     let Some(data) = &args.data else {
-        if args.split.is_some() {
-            bail!("--split requires --data")
-        }
         return Ok((Box::new(noise(checkpoint, n, args.common.seed)?), None));
     };
     let options =

@@ -1,12 +1,16 @@
 //! `--csv` and `--tensorboard`: figures of each epoch, written as soon as it ends.
 
+use super::progress::Terminal;
+use planish::observe::{Event, Observer};
 use planish::output;
 use planish::output::Error;
 use planish::report::tensorboard;
+use planish::train::Epoch;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Files that grow with each epoch.
 #[derive(clap::Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -22,32 +26,79 @@ pub struct EpochArgs {
 /// Name and value of a figure of an epoch.
 pub type Figure = (&'static str, Option<f64>);
 
+impl EpochArgs {
+    /// Checks that the files can be written, and leaves them as they are.
+    ///
+    /// # Errors
+    /// A file or folder cannot be written.
+    pub fn check(&self) -> Result<(), Error> {
+        self.csv.as_deref().map_or(Ok(()), output::check)?;
+        self.tensorboard.as_deref().map_or(Ok(()), |folder| output::check(&event_file(folder)))
+    }
+
+    fn open(&self) -> Result<Files, Error> {
+        self.check()?;
+        let csv = self.csv.clone().map(|path| (path, String::new()));
+        let events = self.tensorboard.as_deref().map(events).transpose()?;
+        Ok(Files { csv, events, failed: None })
+    }
+}
+
+/// The line and the columns of an epoch.
+pub type Show<'a> = Box<dyn Fn(&Epoch, Option<[usize; 2]>) -> (String, Vec<Figure>) + Sync + 'a>;
+
+/// Prints a line for each epoch and writes its figures to the files. All other events go to the
+/// terminal.
+pub struct EpochLog<'a> {
+    terminal: &'a Terminal,
+    files: Mutex<Files>,
+    show: Show<'a>,
+}
+
+impl<'a> EpochLog<'a> {
+    /// Opens the files. `show` receives each epoch and the images behind its validation loss.
+    ///
+    /// # Errors
+    /// A file or folder cannot be written.
+    pub fn open(args: &EpochArgs, terminal: &'a Terminal, show: Show<'a>) -> Result<Self, Error> {
+        Ok(Self { terminal, files: Mutex::new(args.open()?), show })
+    }
+
+    /// Returns the first error of writing a file. Such an error does not end the training.
+    ///
+    /// # Errors
+    /// A file could not be written.
+    pub fn finish(self) -> Result<(), Error> {
+        let files = self.files.into_inner().unwrap_or_else(PoisonError::into_inner);
+        files.failed.map_or(Ok(()), Err)
+    }
+}
+
+impl Observer for EpochLog<'_> {
+    fn observe(&self, event: Event<'_>) {
+        let Event::Epoch { epoch, watched } = event else { return self.terminal.observe(event) };
+        let (line, figures) = (self.show)(epoch, watched);
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.add(epoch.epoch, &figures);
+        self.terminal.observe(Event::Info(&line));
+    }
+}
+
 /// The open files.
-pub struct Epochs {
+struct Files {
     csv: Option<(PathBuf, String)>,
     events: Option<(PathBuf, File)>,
     failed: Option<Error>,
 }
 
-impl EpochArgs {
-    /// Opens the files.
-    ///
-    /// # Errors
-    /// A file or folder cannot be written.
-    pub fn open(&self) -> Result<Epochs, Error> {
-        self.csv.as_deref().map_or(Ok(()), output::check)?;
-        let csv = self.csv.clone().map(|path| (path, String::new()));
-        let events = self.tensorboard.as_deref().map(events).transpose()?;
-        Ok(Epochs { csv, events, failed: None })
-    }
+/// A name that TensorBoard recognises. The process ID distinguishes runs that start in the same
+/// second.
+fn event_file(folder: &Path) -> PathBuf {
+    folder.join(format!("events.out.tfevents.{:.0}.planish.{}", now(), std::process::id()))
 }
 
-/// Opens an event file with a name that TensorBoard recognises. The process ID distinguishes runs
-/// that start in the same second.
 fn events(folder: &Path) -> Result<(PathBuf, File), Error> {
-    let name = format!("events.out.tfevents.{:.0}.planish.{}", now(), std::process::id());
-    let path = folder.join(name);
-    output::check(&path)?;
+    let path = event_file(folder);
     let open = || {
         fs::create_dir_all(folder)?;
         let mut file = File::create(&path)?;
@@ -63,10 +114,9 @@ fn now() -> f64 {
     jiff::Timestamp::now().as_millisecond() as f64 / 1e3
 }
 
-impl Epochs {
-    /// Adds an epoch. The names in the first epoch become the columns. A write error does not end
-    /// the training; [`Epochs::finish`] returns it.
-    pub fn add(&mut self, epoch: usize, figures: &[Figure]) {
+impl Files {
+    /// Adds an epoch. The names in the first epoch become the columns.
+    fn add(&mut self, epoch: usize, figures: &[Figure]) {
         if self.failed.is_none() {
             self.failed = self.write(epoch, figures).err();
         }
@@ -93,13 +143,5 @@ impl Epochs {
             written.map_err(|source| Error::Refused { path: path.clone(), source })?;
         }
         Ok(())
-    }
-
-    /// Returns the first write error.
-    ///
-    /// # Errors
-    /// A file could not be written.
-    pub fn finish(self) -> Result<(), Error> {
-        self.failed.map_or(Ok(()), Err)
     }
 }

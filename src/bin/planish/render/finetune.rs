@@ -1,20 +1,15 @@
 //! What `planish finetune` prints: the plan, a line for each epoch, the outcome.
 
 use crate::message::in_flags;
-use crate::render::epochs::{Epochs, Figure};
-use crate::render::progress::Terminal;
+use crate::render::epochs::{Figure, Show};
 use crate::render::table::{Align, Style, Table};
 use planish::data::Split;
 use planish::evaluate::{Estimate, Summary};
 use planish::finetune::FinetuneSession;
 use planish::format::{count, duration, estimate, number, percent};
-use planish::observe::{Event, Observer};
-use planish::output;
 use planish::report::Finetuning;
 use planish::session::bad_samples::damage_note;
 use planish::train::Epoch;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// The plan, before training.
 pub fn plan(session: &FinetuneSession) -> String {
@@ -56,52 +51,19 @@ pub fn plan(session: &FinetuneSession) -> String {
     out
 }
 
-/// Prints a line for each epoch and writes it to files. All other events go to the terminal.
-pub struct EpochLines<'a> {
-    terminal: &'a Terminal,
-    epochs: usize,
-    files: Mutex<Epochs>,
-    /// Images since the last epoch.
-    images: AtomicU64,
-}
-
-impl<'a> EpochLines<'a> {
-    /// For a run of `epochs` epochs.
-    pub fn new(terminal: &'a Terminal, epochs: usize, files: Epochs) -> Self {
-        Self { terminal, epochs, files: Mutex::new(files), images: AtomicU64::new(0) }
-    }
-
-    /// Closes the files.
-    ///
-    /// # Errors
-    /// The first write that failed.
-    pub fn finish(self) -> Result<(), output::Error> {
-        self.files.into_inner().unwrap_or_else(PoisonError::into_inner).finish()
-    }
-}
-
-impl Observer for EpochLines<'_> {
-    fn observe(&self, event: Event<'_>) {
-        match event {
-            Event::Epoch { epoch, .. } => {
-                let speed = self.images.swap(0, Ordering::Relaxed) as f64 / epoch.seconds;
-                let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-                files.add(epoch.epoch, &figures(epoch, speed));
-                self.terminal.observe(Event::Info(&line(epoch, self.epochs, speed)));
-            }
-            other => {
-                if let Event::Advance(images) = other {
-                    self.images.fetch_add(images, Ordering::Relaxed);
-                }
-                self.terminal.observe(other);
-            }
-        }
-    }
+/// The line and the columns of each epoch.
+pub fn epochs(session: &FinetuneSession) -> Show<'static> {
+    let (size, epochs) = (session.settings.batch_size.max(1), session.settings.epochs);
+    let images = session.images.train.len() / size * size;
+    Box::new(move |epoch, _| {
+        let speed = images as f64 / epoch.seconds;
+        (line(epoch, epochs, speed), figures(epoch, speed))
+    })
 }
 
 /// The values of an epoch for `--csv` and `--tensorboard`.
-fn figures(epoch: &Epoch, speed: f64) -> [Figure; 5] {
-    [
+fn figures(epoch: &Epoch, speed: f64) -> Vec<Figure> {
+    vec![
         ("rate", Some(epoch.rate)),
         ("training_loss", Some(epoch.training_loss)),
         ("validation_loss", epoch.validation_loss),

@@ -46,8 +46,8 @@ fn on(watched: Option<[usize; 2]>) -> String {
 }
 
 /// Columns of `--csv` and `--tensorboard`.
-pub fn epoch_figures(e: &Epoch) -> [Figure; 9] {
-    [
+pub fn epoch_figures(e: &Epoch) -> Vec<Figure> {
+    vec![
         ("rate", Some(e.rate)),
         ("training_loss", Some(e.training_loss)),
         ("validation_loss", e.validation_loss),

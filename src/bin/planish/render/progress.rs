@@ -1,13 +1,11 @@
 //! Progress on standard error: steps done, rate, and time left.
 
-use super::epochs::Epochs;
 use super::heartbeat::{EVERY, Heartbeat};
-use super::post_train::{epoch_figures, epoch_line, start_line};
+use super::post_train::{epoch_line, start_line};
 use crate::message::in_flags;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use planish::format::{count, duration, number};
 use planish::observe::{Event, Observer};
-use planish::output;
 use std::fmt;
 use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,27 +14,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub struct Terminal {
     quiet: bool,
     tasks: Mutex<Vec<Progress>>,
-    epochs: Mutex<Option<Epochs>>,
 }
 
 impl Terminal {
     /// Prints to standard error, or nothing if `quiet`.
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, tasks: Mutex::default(), epochs: Mutex::default() }
-    }
-
-    /// Also writes the figures of each epoch to these files.
-    pub fn with_epochs(self, epochs: Epochs) -> Self {
-        Self { epochs: Mutex::new(Some(epochs)), ..self }
-    }
-
-    /// Closes the epoch files.
-    ///
-    /// # Errors
-    /// A write to an epoch file failed.
-    pub fn finish(&self) -> Result<(), output::Error> {
-        let epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner).take();
-        epochs.map_or(Ok(()), Epochs::finish)
+        Self { quiet, tasks: Mutex::default() }
     }
 
     fn line(&self, text: &str) {
@@ -74,13 +57,7 @@ impl Observer for Terminal {
             Event::Note(text) => self.line(&format!("note: {}", in_flags(text))),
             Event::Info(text) => self.line(text),
             Event::Start { loss, watched } => self.line(&start_line(loss, watched)),
-            Event::Epoch { epoch, watched } => {
-                let mut epochs = self.epochs.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(epochs) = epochs.as_mut() {
-                    epochs.add(epoch.epoch, &epoch_figures(epoch));
-                }
-                self.line(&epoch_line(epoch, watched));
-            }
+            Event::Epoch { epoch, watched } => self.line(&epoch_line(epoch, watched)),
         }
     }
 }

@@ -72,7 +72,7 @@ pub fn plan(
                 args.common.say(&line);
                 if args.dry_run {
                     return Ok(Planned {
-                        from: "no plan: a dry run does not diagnose".into(),
+                        from: "unknown, because a dry run does not diagnose".into(),
                         ahead: found.expected.parts.pop(),
                         ..stand_in(checkpoint)
                     });
@@ -86,7 +86,7 @@ pub fn plan(
         Some(plan) => Planned {
             perturb: plan.perturb,
             update: plan.update,
-            from: "by the cross-fitted diagnosis".into(),
+            from: "from the cross-fitted diagnosis".into(),
             ahead: None,
         },
         None => stand_in(checkpoint),
@@ -104,7 +104,7 @@ fn stand_in(checkpoint: &Checkpoint) -> Planned {
     Planned {
         perturb: "head".into(),
         update: format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
-        from: "no layer was eligible; using the head and the last block".into(),
+        from: "the head and the last block, because no layer was eligible".into(),
         ahead: None,
     }
 }

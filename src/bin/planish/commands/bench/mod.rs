@@ -8,7 +8,7 @@ use crate::commands::post_train;
 use crate::exec::ChildCommand;
 use crate::render::epochs::EpochArgs;
 use crate::render::print;
-use anyhow::{Context, bail};
+use anyhow::Context;
 use jobs::{Job, jobs, plan};
 use planish::cache::{CacheOptions, CachePolicy, Mode, default_folder};
 use planish::data::{DataOptions, Role, require};
@@ -147,13 +147,13 @@ impl Args {
             && self.of_methods.perturb.is_some()
             && self.of_methods.update.is_some()
         {
-            bail!(
-                "--plan has no effect, because --perturb and --update name both layers; remove one \
-                 of the three"
-            )
+            let text = "`plan` has no effect, because `perturb` and `update` name both layers; \
+                        remove one of the three";
+            return Err(OptionError::Conflict(text.into()).into());
         }
         if !(1..=MAX_SEEDS).contains(&self.seeds) {
-            bail!("--seeds: expected 1 to {MAX_SEEDS}, found {}", self.seeds)
+            let expected = format!("1 to {MAX_SEEDS}");
+            return Err(OptionError::value("seeds", expected, self.seeds).into());
         }
         Ok(())
     }

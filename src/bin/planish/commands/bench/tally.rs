@@ -214,7 +214,7 @@ pub fn show(report: &Report) -> String {
             cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
         ]);
     }
-    let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers {plan}; "));
+    let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers: {plan}; "));
     let mut out = format!(
         "{plan}{} seeds, ± is the standard error over them\n\n{}\n",
         report.seeds.len(),
