@@ -4,8 +4,8 @@ use super::guard::Keep;
 use super::perturbation::StepRule;
 use super::schedule::Shape;
 use crate::data::Augment;
+use crate::engine::Precision;
 use crate::options::{Error, as_text, check, names, take};
-use planish_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

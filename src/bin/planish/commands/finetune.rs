@@ -36,12 +36,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.check()?;
     note_precision(options.precision, common);
     let terminal = common.terminal();
-    let session = FinetuneSession::prepare(options, &common.context(&terminal))?;
+    let context = common.context(&running, &terminal);
+    let session = FinetuneSession::prepare(options, &context)?;
     if !common.quiet {
         print(&plan(&session))?;
     }
     let lines = EpochLines::new(&terminal, options.epochs, args.epoch_files.open()?);
-    let found = session.run(&Context { seed: common.seed, observer: &lines })?;
+    let found = session.run(&Context { observer: &lines, ..context })?;
     lines.finish()?;
     let report = Finetuning {
         schema: FINETUNING.into(),
