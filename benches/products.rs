@@ -10,6 +10,7 @@ mod allocator;
 use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
 use planish::data::order::{stream, unit};
+use planish::engine::Engine;
 use planish::objective::{Activations, Matrix, Objective};
 use planish::vit::layers::select;
 use planish::vit::{Config, Weights, arch};
@@ -45,7 +46,7 @@ fn model(name: &str, classes: usize, channels: usize, images: usize) -> Result<(
     let config = arch::named(name, classes, channels)?;
     let weights = Weights::random(&config, 1)?;
     let examples = examples(&config, images)?;
-    let objective = Objective::new(Arc::new(config.clone()), weights);
+    let objective = Objective::new(Arc::new(config.clone()), weights, &Engine::cpu());
     println!("{name}, {images} images");
     let (first, last) = ("block.0".to_string(), format!("block.{}", config.depth - 1));
     for layer in [first, last, "head".into()] {

@@ -16,6 +16,7 @@ mod tasks;
 
 use ceilings::{Ceilings, median};
 use planish::checkpoint::{Checkpoint, Load};
+use planish::engine::{Engine, EngineOptions};
 use planish::objective::{Activations, Objective};
 use planish::vit::{Weights, arch};
 use std::error::Error;
@@ -40,7 +41,7 @@ fn model(
     name: &str,
     [classes, channels, batch]: [usize; 3],
     wanted: &[String],
-    machine: &mut Ceilings,
+    (engine, machine): (&Engine, &mut Ceilings),
 ) -> Outcome<()> {
     let config = arch::named(name, classes, channels)?;
     let weights = Weights::random(&config, 1)?;
@@ -55,7 +56,7 @@ fn model(
         )?,
         labels: (0..batch).map(|i| (i % classes) as u32).collect::<Vec<_>>().into(),
     };
-    let tasks = Tasks::new(Objective::new(Arc::new(config), weights), examples)?;
+    let tasks = Tasks::new(Objective::new(Arc::new(config), weights, engine), examples)?;
     tasks.verify()?;
     println!("{name}, {batch} images, {} a micro-batch", tasks.objective.micro_batch);
     for task in tasks::NAMES {
@@ -84,7 +85,7 @@ fn model(
 }
 
 /// Runs one task per line of standard input, for `compare.py`.
-fn turns(checkpoint: &Path, pixels: &Path) -> Outcome<()> {
+fn turns(checkpoint: &Path, pixels: &Path, engine: &Engine) -> Outcome<()> {
     let found = Checkpoint::open(checkpoint, &Load::default())?;
     let weights = found.weights_as(candle_core::DType::F32)?;
     let device = candle_core::Device::Cpu;
@@ -93,7 +94,8 @@ fn turns(checkpoint: &Path, pixels: &Path) -> Outcome<()> {
     let labels = tensors.remove("labels").ok_or("no tensor `labels`")?;
     let labels: Vec<u32> = labels.to_dtype(candle_core::DType::U32)?.to_vec1()?;
     let examples = Activations { stage: 0, values, labels: labels.into() };
-    let tasks = Tasks::new(Objective::new(Arc::new(found.config.clone()), weights), examples)?;
+    let tasks =
+        Tasks::new(Objective::new(Arc::new(found.config.clone()), weights, engine), examples)?;
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let (seconds, check) = tasks.run(line?.trim())?;
@@ -107,13 +109,12 @@ fn main() -> Outcome<()> {
     allocator::keep_pages();
     let words: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let (tiles, words): (Vec<_>, Vec<_>) = words.into_iter().partition(|w| w == "--tiles");
-    if !tiles.is_empty() && !planish_kernels::bf16::split::allow() {
-        return Err("--tiles: this processor has no AMX, or the system withholds it".into());
-    }
+    let options = EngineOptions { tiles: !tiles.is_empty(), ..EngineOptions::default() };
+    let engine = &Engine::new(&options, |_| {})?;
     if let [flag, checkpoint, pixels] = &words[..]
         && flag == "--turns"
     {
-        return turns(Path::new(checkpoint), Path::new(pixels));
+        return turns(Path::new(checkpoint), Path::new(pixels), engine);
     }
     let mut machine = Ceilings::new();
     println!(
@@ -127,7 +128,7 @@ fn main() -> Outcome<()> {
         words.into_iter().partition(|w| models.iter().any(|m| m.0.contains(w.as_str())));
     for (name, sizes) in models {
         if names.is_empty() || names.iter().any(|n| name.contains(n.as_str())) {
-            model(name, sizes, &wanted, &mut machine)?;
+            model(name, sizes, &wanted, (engine, &mut machine))?;
         }
     }
     Ok(())

@@ -32,7 +32,8 @@ fn main() -> Result<()> {
     let options = DataOptions { data: "assets/data".into(), ..DataOptions::default() };
     let roles = Data::open(&options, &checkpoint)?.roles(&checkpoint, 0)?;
     let few = sample(require(Role::Val, roles.val.as_ref())?, Some(200), 0)?;
-    let (model, images) = (objective(&checkpoint, DType::F32)?, pixels(&checkpoint, &few)?);
+    let (model, images) =
+        (objective(&checkpoint, DType::F32, &Engine::cpu())?, pixels(&checkpoint, &few)?);
     let layer = select(&checkpoint.config, "norm")?.remove(0);
     let hessian = LayerOperator::new(&model, &images, &layer, Matrix::Hessian);
 

@@ -45,7 +45,7 @@ fn main() -> Result<()> {
     let options = DataOptions { data: "assets/data".into(), ..DataOptions::default() };
     let roles = Data::open(&options, &checkpoint)?.roles(&checkpoint, 0)?;
     let train = require(Role::Train, roles.train.as_ref())?;
-    let model = objective(&checkpoint, DType::F32)?;
+    let model = objective(&checkpoint, DType::F32, &Engine::cpu())?;
     let mut method = NormalizedSgd { update: select(&checkpoint.config, "norm")?.remove(0) };
 
     // The frozen layers run once; training starts above them.

@@ -11,19 +11,15 @@ mod memory;
 mod upload;
 
 pub use error::Error;
-#[cfg(feature = "cuda")]
-pub(crate) use memory::allocate;
-pub(crate) use memory::is_out_of_memory;
-pub use memory::{expected_mib, memory_forecast, peak_mib};
+pub(crate) use memory::{allocate, is_out_of_memory};
 pub use upload::PendingUpload;
 pub(crate) use upload::overlap;
 
-use candle_core::{CpuStorage, Device, Storage, Tensor, TensorId};
-use planish_kernels::bf16::split;
+use candle_core::{CpuStorage, Device, DeviceLocation, Storage, Tensor, TensorId};
 use std::collections::HashMap;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Mutex, PoisonError};
 
 /// A device as users write it: `cpu`, `cuda` or `cuda:1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +29,16 @@ pub enum Choice {
     Cpu,
     /// An NVIDIA GPU, by its ordinal in the driver.
     Cuda(usize),
+}
+
+impl Choice {
+    /// The choice that selects a device.
+    fn of(device: &Device) -> Self {
+        match device.location() {
+            DeviceLocation::Cuda { gpu_id } => Choice::Cuda(gpu_id),
+            _ => Choice::Cpu,
+        }
+    }
 }
 
 impl FromStr for Choice {
@@ -85,25 +91,6 @@ impl std::fmt::Debug for Gpu {
     }
 }
 
-static CHOSEN: OnceLock<Arc<Gpu>> = OnceLock::new();
-
-/// Selects the device of all objectives created afterwards. `notice` receives messages for the
-/// user. Once a GPU is selected it stays selected.
-///
-/// # Errors
-/// The GPU cannot be used.
-pub fn choose(choice: Choice, notice: impl Fn(&str) + Send + Sync + 'static) -> Result<(), Error> {
-    let Choice::Cuda(ordinal) = choice else { return Ok(()) };
-    let device = open(choice, ordinal)?;
-    let [_, bytes] =
-        memory::free_and_total(&device).map_err(|source| Error::Refused { choice, source })?;
-    let (weights, limit) = (Mutex::default(), AtomicUsize::new(usize::MAX));
-    let notice: Notice = Box::new(notice);
-    let uploads = upload::UploadStream::new(&device);
-    CHOSEN.get_or_init(|| Arc::new(Gpu { choice, device, uploads, weights, bytes, limit, notice }));
-    Ok(())
-}
-
 #[cfg(feature = "cuda")]
 fn open(choice: Choice, ordinal: usize) -> Result<Device, Error> {
     planish_kernels::cuda::gpu::open(ordinal).map_err(|source| Error::Refused { choice, source })
@@ -114,49 +101,35 @@ fn open(choice: Choice, _: usize) -> Result<Device, Error> {
     Err(Error::NotBuilt(choice))
 }
 
-/// The selected GPU, if any.
-pub fn gpu() -> Option<Arc<Gpu>> {
-    CHOSEN.get().cloned()
-}
-
-/// Weight `i` on the device of `like`.
-///
-/// # Errors
-/// The GPU has no room.
-pub fn weight_like(like: &Tensor, i: usize, x: &Tensor) -> Result<Tensor, Error> {
-    match gpu() {
-        Some(gpu) if like.device().is_cuda() => gpu.weight(i, x),
-        _ => Ok(x.clone()),
-    }
-}
-
-/// Device name for reports: `cpu` or `cuda:0`.
-pub fn name() -> String {
-    CHOSEN.get().map_or(Choice::Cpu, |gpu| gpu.choice).to_string()
-}
-
-/// Whether products on a GPU may round their operands to TF32.
-static TF32: AtomicBool = AtomicBool::new(false);
-
-/// Allows products on a GPU to round their operands to TF32.
-pub fn allow_tf32() {
-    TF32.store(true, Ordering::Relaxed);
-    #[cfg(feature = "cuda")]
-    candle_core::cuda::set_gemm_reduced_precision_f32(true);
-}
-
-/// What determines rounding on the selected device; `None` for ordinary CPU vector code. Part of
-/// cache keys.
-pub fn rounding() -> Option<&'static str> {
-    let tf32 = TF32.load(Ordering::Relaxed);
-    match CHOSEN.get() {
-        Some(_) if tf32 => Some("cuda tf32"),
-        Some(_) => Some("cuda f32"),
-        None => split::allowed().then_some("cpu tiles"),
-    }
-}
-
 impl Gpu {
+    /// Opens a GPU, by its ordinal in the driver. `notice` receives messages for the user.
+    ///
+    /// # Errors
+    /// The GPU cannot be used.
+    pub fn open(
+        ordinal: usize,
+        notice: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let choice = Choice::Cuda(ordinal);
+        let device = open(choice, ordinal)?;
+        let [_, bytes] =
+            memory::free_and_total(&device).map_err(|source| Error::Refused { choice, source })?;
+        Ok(Self {
+            choice,
+            uploads: upload::UploadStream::new(&device),
+            device,
+            weights: Mutex::default(),
+            bytes,
+            limit: AtomicUsize::new(usize::MAX),
+            notice: Box::new(notice),
+        })
+    }
+
+    /// The GPU, as users write it.
+    pub fn choice(&self) -> Choice {
+        self.choice
+    }
+
     /// A copy on the GPU. A tensor that is there already is returned as it is.
     ///
     /// # Errors
@@ -201,7 +174,7 @@ impl Gpu {
         }
         let bytes = (x.elem_count() * x.dtype().size_in_bytes()) as u64;
         let one = ("a weight", bytes, "choose a smaller model");
-        let copy = self.allocate(one, || Ok(self.to_device(x)?))?;
+        let copy = allocate(&self.device, one, || Ok(self.to_device(x)?))?;
         slot.push((x.id(), copy.clone()));
         Ok(copy)
     }

@@ -1,7 +1,7 @@
 //! The crate's top-level error type, which wraps each module's errors.
 
 use crate::{
-    cache, checkpoint, curvature, data, device, diagnose, evaluate, finetune, objective, options,
+    cache, checkpoint, curvature, data, diagnose, engine, evaluate, finetune, objective, options,
     output, session, shift, study, train, vit,
 };
 
@@ -46,9 +46,9 @@ pub enum Error {
     /// Saved logits.
     #[error(transparent)]
     Saved(#[from] session::saved::Error),
-    /// The device.
+    /// The engine.
     #[error(transparent)]
-    Device(#[from] device::Error),
+    Engine(#[from] engine::Error),
     /// A file that cannot be written.
     #[error(transparent)]
     Output(#[from] output::Error),

@@ -56,6 +56,7 @@ pub mod curvature;
 pub mod data;
 pub mod device;
 pub mod diagnose;
+pub mod engine;
 pub mod error;
 pub mod evaluate;
 pub mod examples;
@@ -91,6 +92,7 @@ pub mod prelude {
     pub use crate::data::{DataOptions, Role, require};
     pub use crate::diagnose::session::DiagnoseSession;
     pub use crate::diagnose::{DiagnoseOptions, Options};
+    pub use crate::engine::{Engine, EngineOptions};
     pub use crate::error::{Error, Result};
     pub use crate::finetune::{FinetuneOptions, FinetuneSession};
     pub use crate::observe::{Event, Observer, Silent};

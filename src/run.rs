@@ -1,25 +1,11 @@
 //! The parts of a report that describe the run itself: time, machine and memory. All other parts of
 //! a report are byte-identical for the same input and seed, with any number of threads.
 
-use crate::{device, memory};
+use crate::engine::Engine;
+use crate::memory;
 use serde::{Deserialize, Serialize};
-use std::error::Error as _;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::Instant;
-
-/// Why a run cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The thread pool cannot be built.
-    #[error("cannot start {threads} threads; lower `threads`")]
-    Threads {
-        /// Number of threads requested.
-        threads: String,
-        /// The error of the thread pool.
-        source: rayon::ThreadPoolBuildError,
-    },
-}
 
 /// The `run` object of every report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,22 +36,22 @@ pub struct Run {
 
 impl Run {
     /// Starts the clock.
-    pub fn start(seed: u64, threads: usize) -> Running {
+    pub fn start(seed: u64, engine: &Engine) -> Running {
         let mut date = jiff::Timestamp::now();
         date = date.round(jiff::Unit::Second).unwrap_or(date);
         let run = Run {
             command: command_line(std::env::args_os().map(|a| a.to_string_lossy().into_owned())),
             version: env!("CARGO_PKG_VERSION").into(),
             seed,
-            threads,
-            device: device::name(),
+            threads: rayon::current_num_threads(),
+            device: engine.device_name(),
             seconds: 0.0,
             peak_mib: None,
             device_peak_mib: None,
             host: host(),
             date: date.to_string(),
         };
-        Running { run, clock: Instant::now() }
+        Running { run, engine: engine.clone(), clock: Instant::now() }
     }
 }
 
@@ -73,10 +59,16 @@ impl Run {
 #[derive(Clone, Debug)]
 pub struct Running {
     run: Run,
+    engine: Engine,
     clock: Instant,
 }
 
 impl Running {
+    /// The engine of the run.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Seconds since the start.
     pub fn seconds(&self) -> f64 {
         self.clock.elapsed().as_secs_f64()
@@ -85,29 +77,8 @@ impl Running {
     /// The run as of now. Call it again whenever results are saved.
     pub fn finish(&self) -> Run {
         let seconds = (self.seconds() * 1e3).round() / 1e3;
-        let (peak_mib, device_peak_mib) = (memory::peak_mib(), device::peak_mib());
+        let (peak_mib, device_peak_mib) = (memory::peak_mib(), self.engine.peak_mib());
         Run { seconds, peak_mib, device_peak_mib, ..self.run.clone() }
-    }
-}
-
-/// Builds the global thread pool and returns its size: `threads`, or the number of CPUs available.
-/// An existing pool is kept.
-///
-/// # Errors
-/// The system cannot start the threads.
-pub fn set_threads(threads: Option<NonZeroUsize>) -> Result<usize, Error> {
-    let mut pool = rayon::ThreadPoolBuilder::new();
-    if let Some(n) = threads {
-        pool = pool.num_threads(n.get());
-    }
-    match pool.build_global() {
-        // An existing pool is an error without a source; rayon has no other way to distinguish it.
-        Err(source) if source.source().is_some() => {
-            let threads =
-                threads.map_or_else(|| "as many as the machine has".into(), |n| n.to_string());
-            Err(Error::Threads { threads, source })
-        }
-        _ => Ok(rayon::current_num_threads()),
     }
 }
 
@@ -158,12 +129,12 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn freed_memory_stays_in_the_peak() {
-        let running = Run::start(7, 2);
+        let running = Run::start(7, &Engine::cpu());
         let block = std::hint::black_box(vec![1u8; 96 << 20]);
         drop(block);
         let run = running.finish();
         assert!(run.peak_mib.is_some_and(|mib| mib >= 96), "{run:?}");
-        assert_eq!((run.seed, run.threads), (7, 2));
+        assert_eq!((run.seed, run.threads), (7, rayon::current_num_threads()));
         assert!(run.date.parse::<jiff::Timestamp>().is_ok(), "{}", run.date);
     }
 }

@@ -9,6 +9,7 @@ mod small;
 
 use candle_core::DType;
 use planish::diagnose::{Request, diagnose};
+use planish::engine::Precision;
 use planish::objective::{Activations, Objective};
 use planish::train::Shape;
 use planish::train::perturbation::{Perturber, StepRule};
@@ -17,7 +18,6 @@ use planish::train::run::{TrainSettings, train};
 use planish::train::source::Source;
 use planish::vit::Granularity;
 use planish::vit::layers::{join, layers};
-use planish_kernels::Precision;
 use reference::Reference;
 use serde_json::Value;
 use small::{dot, images, layer, numbers, plus};

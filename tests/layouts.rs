@@ -4,13 +4,14 @@
 use candle_core::{DType, Device, Tensor};
 use planish::checkpoint::{Checkpoint, Header, Load, Provenance};
 use planish::data::Split;
+use planish::engine::Engine;
 use planish::line_search::{Path as Line, moved};
 use planish::objective::{Activations, Objective};
+use planish::session::objective;
 use planish::train::Prefix;
 use planish::vit::{Granularity, Layer, layers};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Largest error relative to the reference's norm: f64 differs from PyTorch by the order of sums;
 /// f32 rounds at 6e-8, and each derivative costs about a digit.
@@ -104,7 +105,7 @@ fn error(found: &Tensor, expected: &Tensor) -> f64 {
 
 /// The model in a given type, and the reference's images.
 fn model(c: &Checkpoint, r: &Reference, dtype: DType) -> (Objective, Activations) {
-    let mut objective = Objective::new(Arc::new(c.config.clone()), c.weights_as(dtype).unwrap());
+    let mut objective = objective(c, dtype, &Engine::cpu()).unwrap();
     objective.micro_batch = 2;
     let labels: Vec<i64> = r.tensors["labels"].to_vec1().unwrap();
     let values = r.tensors["pixel_values"].clone();

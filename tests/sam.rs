@@ -2,6 +2,7 @@
 //! clipping, warm-up, a falling rate and weight decay. `tests/reference/make_sam.py` made the file.
 
 use candle_core::{DType, Device, Tensor};
+use planish::engine::Engine;
 use planish::objective::{Activations, Objective};
 use planish::train::method::{Displacement, Method};
 use planish::train::sam::{Sam, Variant};
@@ -68,7 +69,7 @@ impl Reference {
             .into_iter()
             .map(|(name, _)| self.tensors[&format!("model/{name}")].to_dtype(DType::F64).unwrap());
         let weights = Weights::new(&config, tensors.collect()).unwrap();
-        Objective { micro_batch: 4, ..Objective::new(Arc::new(config), weights) }
+        Objective { micro_batch: 4, ..Objective::new(Arc::new(config), weights, &Engine::cpu()) }
     }
 
     fn batch(&self, step: usize) -> Activations {
@@ -133,7 +134,7 @@ fn every_variant_agrees_with_torch() {
             let found = method.step(&model, &source, &batch).unwrap();
             let loss = losses[name][step].as_f64().unwrap();
             assert!((found.loss - loss).abs() < 1e-9 * loss, "{name}, step {step}");
-            stepper.step(&mut model.weights, &update, found.gradient).unwrap();
+            stepper.step(&mut model, &update, found.gradient).unwrap();
         }
         let (mut error, mut moved) = (0.0, 0.0);
         for (i, (tensor, found)) in model.weights.iter().enumerate() {

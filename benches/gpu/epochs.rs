@@ -5,7 +5,6 @@
 use super::machine::{median, numbers};
 use super::{Outcome, Size};
 use candle_core::{Device, Tensor};
-use planish::device;
 use planish::objective::{Activations, Objective};
 use planish::train::perturbation::StepRule;
 use planish::train::recipe::{Kind, Recipe};
@@ -71,7 +70,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             work / seconds / 1e12,
             100.0 * work / seconds / product,
             seconds * (IMAGES / size.batch) as f64,
-            device::peak_mib().unwrap_or(0),
+            objective.engine.peak_mib().unwrap_or(0),
         );
     }
     Ok(())

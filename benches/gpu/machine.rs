@@ -3,7 +3,7 @@
 use super::Outcome;
 use candle_core::{Device, Tensor};
 use planish::device::Gpu;
-use planish_kernels::{DualTensor, MatMul, Op};
+use planish_kernels::{DualTensor, MatMul, Op, Products};
 use std::error::Error;
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ const RUNS: usize = 5;
 /// Operands of the measurements.
 pub struct Machine {
     device: Device,
+    products: Products,
     factors: [DualTensor; 2],
     side: usize,
     copied: Tensor,
@@ -20,7 +21,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(device: &Device, large: bool) -> Outcome<Self> {
+    pub fn new(device: &Device, products: Products, large: bool) -> Outcome<Self> {
         let (side, count) = if large { (8192, 1 << 28) } else { (16, 1 << 10) };
         let there = |n: usize, dims: &[usize]| -> Outcome<Tensor> {
             let x = Tensor::from_vec(numbers(n, 7), dims, &Device::Cpu)?;
@@ -35,6 +36,7 @@ impl Machine {
             copied: there(count, &[count])?,
             host: Tensor::from_vec(numbers(few, 8), &[few], &Device::Cpu)?,
             device: device.clone(),
+            products,
         })
     }
 
@@ -70,10 +72,10 @@ impl Machine {
         Ok(8.0 * self.copied.elem_count() as f64 / seconds)
     }
 
-    /// Operations per second of one large square matrix product in f32, or in TF32 if enabled.
+    /// Operations per second of one large square matrix product in f32 or TF32.
     pub fn product(&mut self) -> Outcome<f64> {
         let [a, b] = &self.factors;
-        let op = MatMul::default();
+        let op = MatMul { products: self.products };
         let seconds = self.fastest(|| Ok(op.value(&[a, b]).map(drop)?))?;
         Ok(2.0 * (self.side as f64).powi(3) / seconds)
     }

@@ -16,12 +16,12 @@ mod tasks;
 
 use candle_core::{Device, Tensor};
 use machine::{Machine, median, numbers};
-use planish::device::{self, Choice};
+use planish::device::Choice;
+use planish::engine::{Engine, EngineOptions, Precision};
 use planish::objective::{Activations, Objective};
 use planish::train::{Optimizer, Rule};
 use planish::vit::layers::select;
 use planish::vit::{Weights, arch};
-use planish_kernels::Precision;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
@@ -44,22 +44,23 @@ fn main() -> Outcome<()> {
     allocator::keep_pages();
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let size = if words.iter().any(|word| word == "--tiny") { TINY } else { LARGE };
-    device::choose(Choice::Cuda(0), |notice| println!("{notice}\n"))?;
-    let gpu = device::gpu().ok_or("no GPU was chosen")?;
-    let mut machine = Machine::new(gpu.device(), size.arch == LARGE.arch)?;
-    machine.tell(&gpu)?;
-    rows::tell(&mut machine, size.arch == LARGE.arch)?;
     for tf32 in [false, true] {
-        if tf32 {
-            device::allow_tf32();
+        let options = EngineOptions { device: Choice::Cuda(0), tf32, ..EngineOptions::default() };
+        let engine = Engine::new(&options, |notice| println!("{notice}\n"))?;
+        let gpu = engine.gpu().ok_or("no GPU was chosen")?;
+        let large = size.arch == LARGE.arch;
+        let mut machine = Machine::new(gpu.device(), engine.products(Precision::F32), large)?;
+        if !tf32 {
+            machine.tell(gpu)?;
+            rows::tell(&mut machine, large)?;
         }
-        models(&size, &mut machine, tf32)?;
+        models(&size, &mut machine, (&engine, tf32))?;
     }
     Ok(())
 }
 
 /// Benchmarks of whole models.
-fn models(size: &Size, machine: &mut Machine, tf32: bool) -> Outcome<()> {
+fn models(size: &Size, machine: &mut Machine, (engine, tf32): (&Engine, bool)) -> Outcome<()> {
     let [classes, channels] = size.shape;
     let mut config = arch::named(size.arch, classes, channels)?;
     if size.arch == TINY.arch {
@@ -73,7 +74,7 @@ fn models(size: &Size, machine: &mut Machine, tf32: bool) -> Outcome<()> {
         values: Tensor::from_vec(numbers(shape.iter().product(), 1), &shape, &Device::Cpu)?,
         labels: (0..size.batch).map(|i| (i % classes) as u32).collect::<Vec<_>>().into(),
     };
-    let objective = Objective::new(Arc::new(config), weights);
+    let objective = Objective::new(Arc::new(config), weights, engine);
     let tasks = Tasks::new(objective, examples)?;
     if !tf32 {
         tasks.verify()?;
@@ -102,7 +103,7 @@ fn models(size: &Size, machine: &mut Machine, tf32: bool) -> Outcome<()> {
             seconds * 1e3,
             work / seconds / 1e12,
             100.0 * work / seconds / product,
-            device::peak_mib().unwrap_or(0),
+            engine.peak_mib().unwrap_or(0),
         );
     }
     epochs::tell(size, &tasks.objective, product)?;

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
 use planish::data::order::{stream, unit};
+use planish::engine::Precision;
 use planish::line_search::moved;
 use planish::objective::{Activations, Examples, LayerVectors, Matrix, Objective};
 use planish::train::perturbation::StepRule;
@@ -11,7 +12,6 @@ use planish::train::pol::Pol;
 use planish::train::{Method, Perturber, Source};
 use planish::vit::layers::{features, select};
 use planish::vit::{Layer, cost, stages};
-use planish_kernels::Precision;
 use std::error::Error;
 use std::time::Instant;
 

@@ -4,7 +4,6 @@
 //! attention map (T, T) of a head is computed where it is used and stays in a core's cache. The VJP
 //! recomputes it: that costs one product in six and saves H·T² numbers per image on the tape.
 
-use crate::bf16;
 use crate::cpu::{run_into, run_serially};
 #[cfg(feature = "cuda")]
 use crate::cuda;
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::lanes::Element;
 use crate::op::{Op, SaveSet, Saved};
 use crate::parts::{DualBuffer, HostDual, Part, PartMut, Scratch, dual_product};
-use crate::product::{Multiply, Precision, View, multiply, multiply_f32};
+use crate::product::{Multiply, Products, View, multiply};
 use crate::registry::Sample;
 use crate::softmax;
 use candle_core::DType;
@@ -31,8 +30,8 @@ use rayon::prelude::*;
 pub struct Attention {
     /// H.
     pub heads: usize,
-    /// Operand precision of the matrix products.
-    pub precision: Precision,
+    /// How matrix products are computed.
+    pub products: Products,
 }
 
 /// Sizes and memory layout of one call.
@@ -140,7 +139,7 @@ fn weights<E: Element>(
 impl Attention {
     /// Attention with operands in their own precision.
     pub fn new(heads: usize) -> Self {
-        Self { heads, precision: Precision::F32 }
+        Self { heads, products: Products::F32 }
     }
 
     fn values<E: Element>(
@@ -230,15 +229,12 @@ impl Op for Attention {
         same_tangents(self.name(), x)?;
         #[cfg(feature = "cuda")]
         if x.iter().any(|x| x.on_gpu()) {
-            return cuda::gpu::attention_value(self.name(), &shape, self.precision, x);
+            return cuda::gpu::attention_value(self.name(), (&shape, self.products), x);
         }
         let dtype = common_dtype(self.name(), x)?;
+        self.products.check(self.name(), dtype, tangents(x))?;
         match dtype {
-            dtype if self.precision == Precision::Bf16 => {
-                bf16::check_operands(self.name(), dtype, tangents(x))?;
-                self.values(&shape, x, bf16::multiply)
-            }
-            DType::F32 => self.values::<f32>(&shape, x, multiply_f32),
+            DType::F32 => self.values::<f32>(&shape, x, self.products.multiply()),
             _ => self.values::<f64>(&shape, x, multiply),
         }
     }
@@ -271,16 +267,13 @@ impl Op for Attention {
         };
         #[cfg(feature = "cuda")]
         if all.iter().any(|x| x.on_gpu()) {
-            let at = (&shape, self.precision);
+            let at = (&shape, self.products);
             return Ok(pick(cuda::gpu::attention_gradients(self.name(), at, &x, gy)?));
         }
         let dtype = common_dtype(self.name(), &all)?;
+        self.products.check(self.name(), dtype, tangents(&all))?;
         let found = match dtype {
-            dtype if self.precision == Precision::Bf16 => {
-                bf16::check_operands(self.name(), dtype, tangents(&all))?;
-                self.gradients(&shape, &x, gy, bf16::multiply)?
-            }
-            DType::F32 => self.gradients::<f32>(&shape, &x, gy, multiply_f32)?,
+            DType::F32 => self.gradients::<f32>(&shape, &x, gy, self.products.multiply())?,
             _ => self.gradients::<f64>(&shape, &x, gy, multiply)?,
         };
         Ok(pick(found))

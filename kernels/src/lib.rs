@@ -56,7 +56,7 @@ pub use matmul::MatMul;
 pub use op::{Op, SaveSet, Saved};
 pub use pointwise::{Add, LayerScale, Scale};
 pub use prepend::Prepend;
-pub use product::Precision;
+pub use product::Products;
 pub use softmax::Softmax;
 pub use tokens::{Flatten, MeanTokens, Patches, PickToken};
 pub use weight_rows::WeightRows;

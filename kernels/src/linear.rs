@@ -5,7 +5,7 @@ use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Op, SaveSet, Saved, rows_of_len, run_rows};
 use crate::pointwise::SumRows;
-use crate::product::{Precision, Target, View, product};
+use crate::product::{Products, Target, View, product};
 use crate::registry::Sample;
 use candle_core::Tensor;
 
@@ -14,8 +14,8 @@ use candle_core::Tensor;
 /// gx = gy W; gW = gyᵀ x; gb = Σ gy over rows.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Linear {
-    /// Operand precision of the matrix products.
-    pub precision: Precision,
+    /// How matrix products are computed.
+    pub products: Products,
 }
 
 impl Linear {
@@ -47,7 +47,7 @@ impl Linear {
                 view: View::matrix(rows, o),
                 bias: b,
                 primal,
-                precision: self.precision,
+                products: self.products,
             },
             1.0,
         )
@@ -73,7 +73,7 @@ impl Linear {
                     view: View::matrix(rows, i),
                     bias: None,
                     primal,
-                    precision: self.precision,
+                    products: self.products,
                 },
                 1.0,
             )?);
@@ -84,7 +84,7 @@ impl Linear {
                 view: View::matrix(o, i),
                 bias: None,
                 primal: None,
-                precision: self.precision,
+                products: self.products,
             };
             gradients[1] = Some(product(
                 self,

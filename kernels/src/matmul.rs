@@ -3,7 +3,7 @@
 use crate::dual_tensor::DualTensor;
 use crate::error::{Error, Result};
 use crate::op::{Op, SaveSet, Saved};
-use crate::product::{Precision, Target, View, product};
+use crate::product::{Products, Target, View, product};
 use crate::registry::Sample;
 
 /// y = a b for every matrix of the batch; a: (…, M, K), b: (…, K, N), y: (…, M, N).
@@ -11,8 +11,8 @@ use crate::registry::Sample;
 /// ga = gy bᵀ; gb = aᵀ gy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MatMul {
-    /// Operand precision of the products.
-    pub precision: Precision,
+    /// How matrix products are computed.
+    pub products: Products,
 }
 
 impl MatMul {
@@ -41,7 +41,7 @@ impl Op for MatMul {
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (va, vb, vy, dims) = self.views(x[0].dims(), x[1].dims())?;
         let target =
-            Target { dims: &dims, view: vy, bias: None, primal: None, precision: self.precision };
+            Target { dims: &dims, view: vy, bias: None, primal: None, products: self.products };
         product(self, (x[0], va), (x[1], vb), target, 1.0)
     }
 
@@ -64,7 +64,7 @@ impl Op for MatMul {
                 view: va,
                 bias: None,
                 primal: None,
-                precision: self.precision,
+                products: self.products,
             };
             gradients[0] = Some(product(self, (gy, vy), (b, vb.t()), target, 1.0)?);
         }
@@ -75,7 +75,7 @@ impl Op for MatMul {
                 view: vb,
                 bias: None,
                 primal: None,
-                precision: self.precision,
+                products: self.products,
             };
             gradients[1] = Some(product(self, (a, va.t()), (gy, vy), target, 1.0)?);
         }

@@ -16,42 +16,44 @@ use rayon::prelude::*;
 
 pub use crate::view::View;
 
-/// Operand precision of a product.
+/// How matrix products are computed.
+///
+/// A way that the device does not have, or that does not apply to the type, is [`Products::F32`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
+pub enum Products {
     /// Operands keep their type, f32 or f64.
     #[default]
     F32,
+    /// On a CPU with AMX, large f32 products use its tiles. Each operand is split into three bf16
+    /// numbers, and the result is as accurate as in f32. See [`crate::bf16::split`].
+    ///
+    /// This is not the default: tiles that other programs also use are slower than vector
+    /// instructions, and results must not depend on which other programs run.
+    Tiles,
+    /// On a GPU, f32 operands are rounded to TF32; sums are f32.
+    Tf32,
     /// Operands are f32 rounded to bf16 (on a GPU possibly stored in bf16); sums are f32. See
     /// [`crate::bf16`].
     Bf16,
 }
 
-impl Precision {
-    /// Name for reports and command lines.
-    pub fn name(self) -> &'static str {
+impl Products {
+    /// The function that multiplies f32 matrices on the CPU.
+    pub(crate) fn multiply(self) -> Multiply<f32> {
         match self {
-            Precision::F32 => "f32",
-            Precision::Bf16 => "bf16",
+            Products::F32 | Products::Tf32 => multiply,
+            Products::Tiles => bf16::split::multiply_if_large,
+            Products::Bf16 => bf16::multiply,
         }
     }
-}
 
-impl std::str::FromStr for Precision {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
-        match text {
-            "f32" => Ok(Precision::F32),
-            "bf16" => Ok(Precision::Bf16),
-            _ => Err("expected f32 or bf16"),
+    /// Checks the operands' type and number of tangents.
+    pub(crate) fn check(self, op: &'static str, dtype: DType, tangents: usize) -> Result<()> {
+        match (self, dtype, tangents) {
+            (Products::Bf16, DType::F32, 0) => Ok(()),
+            (Products::Bf16, ..) => Err(Error::Precision { op, dtype, tangents }),
+            _ => Ok(()),
         }
-    }
-}
-
-impl std::fmt::Display for Precision {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str(self.name())
     }
 }
 
@@ -79,8 +81,8 @@ pub struct Target<'a> {
     pub bias: Option<&'a DualTensor>,
     /// The result's value if it is known. Then only the tangents are computed.
     pub primal: Option<&'a Tensor>,
-    /// Operand precision.
-    pub precision: Precision,
+    /// How it is computed.
+    pub products: Products,
 }
 
 /// `factor` · A·B with tangents.
@@ -133,12 +135,10 @@ pub fn product(
     }
     let ab = ((a, va), (b, vb));
     let dtype = common_dtype(name, &operands)?;
+    let products = target.products;
+    products.check(name, dtype, tangents)?;
     match dtype {
-        dtype if target.precision == Precision::Bf16 => {
-            bf16::check_operands(name, dtype, tangents)?;
-            typed(name, bf16::multiply, ab, target, factor, tangents)
-        }
-        DType::F32 => typed::<f32>(name, multiply_f32, ab, target, factor, tangents),
+        DType::F32 => typed::<f32>(name, products.multiply(), ab, target, factor, tangents),
         _ => typed::<f64>(name, multiply, ab, target, factor, tangents),
     }
 }
@@ -243,22 +243,6 @@ pub(crate) fn check<E>(
     if let Start::Row(row) = start {
         assert!(row.len() == v.cols && dst.len() == v.rows * v.cols, "a row for one matrix");
     }
-}
-
-/// Same as [`multiply`], but uses AMX tiles if they are enabled and faster; see [`bf16::split`].
-///
-/// # Panics
-/// If a view is outside its buffer or sizes do not match.
-pub fn multiply_f32(
-    dst: (&mut [f32], View),
-    start: Start<f32>,
-    a: (&[f32], View),
-    b: (&[f32], View),
-    factor: f64,
-) {
-    let split = bf16::split::is_faster(dst.1.rows, dst.1.cols, a.1.cols);
-    let product = if split { bf16::split::multiply } else { multiply::<f32> };
-    product(dst, start, a, b, factor);
 }
 
 /// dst = start + factor · A·B for every matrix of the batch.

@@ -5,7 +5,7 @@ mod products;
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::bf16::{Unit, multiply_with, round};
 use planish_kernels::product::{Start, View};
-use planish_kernels::{Attention, DualTensor, Error, Linear, MatMul, Op, Precision, Saved};
+use planish_kernels::{Attention, DualTensor, Error, Linear, MatMul, Op, Products, Saved};
 use products::{BATCHES, Case, Multiply, numbers};
 
 /// The product on `unit`.
@@ -163,7 +163,7 @@ fn dot(x: &DualTensor, y: &DualTensor) -> f64 {
 #[test]
 fn gradients_are_adjoint_where_nothing_is_rounded() {
     // ⟨gy, x Wᵀ⟩ = ⟨gx, x⟩ = ⟨gW, W⟩ for operands that are exact in bf16.
-    let op = Linear { precision: Precision::Bf16 };
+    let op = Linear { products: Products::Bf16 };
     let (x, w, gy) = (tensor(&[3, 11, 70], 1), tensor(&[45, 70], 2), tensor(&[3, 11, 45], 3));
     let y = op.value(&[&x, &w]).unwrap();
     let dims = vec![x.dims().to_vec(), w.dims().to_vec()];
@@ -183,11 +183,11 @@ fn derivatives_along_directions_and_f64_are_refused() {
     let along = |x: &DualTensor| {
         DualTensor::new(x.value().clone(), Some(x.value().unsqueeze(0).unwrap())).unwrap()
     };
-    let (precision, square, qkv) = (Precision::Bf16, tensor(&[6, 6], 1), tensor(&[1, 5, 12], 2));
+    let (products, square, qkv) = (Products::Bf16, tensor(&[6, 6], 1), tensor(&[1, 5, 12], 2));
     let ops: [(Box<dyn Op>, &DualTensor, usize); 3] = [
-        (Box::new(Linear { precision }), &square, 2),
-        (Box::new(MatMul { precision }), &square, 2),
-        (Box::new(Attention { heads: 2, precision }), &qkv, 1),
+        (Box::new(Linear { products }), &square, 2),
+        (Box::new(MatMul { products }), &square, 2),
+        (Box::new(Attention { heads: 2, products }), &qkv, 1),
     ];
     for (op, x, inputs) in ops {
         for x in [wide(x), along(x)] {

@@ -7,7 +7,7 @@ mod products;
 use candle_core::{Device, Tensor};
 use planish_kernels::bf16::split;
 use planish_kernels::product::{Start, View, multiply};
-use planish_kernels::{DualTensor, Linear, Op};
+use planish_kernels::{DualTensor, Linear, Op, Products};
 use products::{BATCHES, Case, numbers};
 
 #[test]
@@ -107,11 +107,11 @@ fn what_is_not_finite_stays_so_in_its_row() {
 }
 
 #[test]
-fn operations_multiply_so_once_it_is_allowed() {
+fn operations_multiply_so_on_request() {
     if !split::available() {
         return;
     }
-    // Also with tangents. Nothing is enabled before `allow`.
+    // Also with tangents.
     let tensor = |dims: [usize; 2], seed| {
         let x = numbers(dims[0] * dims[1], seed);
         Tensor::from_vec(x, &dims, &Device::Cpu).unwrap()
@@ -119,8 +119,8 @@ fn operations_multiply_so_once_it_is_allowed() {
     let x =
         DualTensor::new(tensor([150, 200], 1), Some(tensor([150, 200], 2).unsqueeze(0).unwrap()));
     let (x, w) = (x.unwrap(), DualTensor::constant(tensor([140, 200], 3)));
-    let linear = || -> [Vec<f32>; 2] {
-        let y = Linear::default().value(&[&x, &w]).unwrap();
+    let linear = |products| -> [Vec<f32>; 2] {
+        let y = Linear { products }.value(&[&x, &w]).unwrap();
         [y.value(), y.tangent().unwrap()].map(|x| x.flatten_all().unwrap().to_vec1().unwrap())
     };
     let transposed = |x: &Tensor| -> Vec<f32> { x.flatten_all().unwrap().to_vec1().unwrap() };
@@ -129,9 +129,7 @@ fn operations_multiply_so_once_it_is_allowed() {
         [x.value(), x.tangent().unwrap()]
             .map(|x| product(multiply, [150, 140, 200], &transposed(x), &wt))
     };
-    let vectors = linear();
-    assert!(split::allow() && split::allowed());
-    let tiles = linear();
+    let [vectors, tiles] = [Products::F32, Products::Tiles].map(linear);
     assert!(tiles == expected(split::multiply) && tiles != vectors);
     let off = |x: &[f32], y: &[f32]| -> f32 {
         x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)

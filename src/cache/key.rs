@@ -5,12 +5,11 @@
 //! uses the file.
 
 use super::Stored;
-use crate::device;
+use crate::engine::{Engine, Precision};
 use crate::fingerprint::fingerprint;
 use crate::vit::layers::layers;
 use crate::vit::{Config, Granularity, Weights};
 use candle_core::Tensor;
-use planish_kernels::Precision;
 use planish_kernels::simd::Simd;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -34,6 +33,8 @@ pub struct Frozen<'a> {
     pub micro_batch: usize,
     /// Precision of the layers' products.
     pub precision: Precision,
+    /// What computes the activations.
+    pub engine: &'a Engine,
     /// The stored type.
     pub stored: Stored,
 }
@@ -57,10 +58,9 @@ struct Spec<'a> {
 /// vector instructions (or the GPU), architecture, stage, precision, images with their transform,
 /// and the names, shapes and values of the tensors of the stages below. Labels, and weights of this
 /// stage or above, have no effect.
-/// itself or above, do not count.
 ///
+/// # Errors
 /// A tensor that is not of a float type.
-/// A tensor that does not hold floats.
 pub fn key(of: &Frozen) -> super::Result<String> {
     let below: Vec<usize> = layers(of.config, Granularity::Tensor)
         .into_iter()
@@ -73,7 +73,7 @@ pub fn key(of: &Frozen) -> super::Result<String> {
     let tensors = below.par_iter().map(named).collect::<super::Result<_>>()?;
     let spec = Spec {
         version: env!("CARGO_PKG_VERSION"),
-        rounding: device::rounding().unwrap_or_else(|| Simd::best().name()),
+        rounding: of.engine.rounding().unwrap_or_else(|| Simd::best().name()),
         architecture: of.config,
         stage: of.stage,
         micro_batch: of.micro_batch,

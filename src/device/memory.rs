@@ -1,6 +1,6 @@
 //! GPU memory: how much there is, how much was used, and what happens when it runs out.
 
-use super::{CHOSEN, Error, Gpu};
+use super::{Choice, Error, Gpu};
 use candle_core::Device;
 use planish_kernels::Error as KernelError;
 use std::sync::atomic::Ordering;
@@ -37,42 +37,30 @@ pub(crate) fn is_out_of_memory(_: &candle_core::Error) -> bool {
     false
 }
 
-/// Peak GPU memory used by tensors so far, in MiB.
-pub fn peak_mib() -> Option<u64> {
-    CHOSEN.get()?.peak_mib()
-}
-
-/// Expected GPU memory in MiB: the peak of the trial runs so far, plus `kept` bytes of activations
-/// to be stored there.
-pub fn expected_mib(kept: u64) -> Option<u64> {
-    Some(peak_mib()?.saturating_add(kept >> 20))
-}
-
-/// Text of a memory forecast: `mib` MiB of the process, and [`expected_mib`] of the GPU.
-pub fn memory_forecast(mib: f64, kept: u64) -> String {
-    match CHOSEN.get().and_then(|gpu| Some((gpu, expected_mib(kept)?))) {
-        Some((gpu, expected)) => format!(
-            "{mib:.0} MiB of CPU memory, {expected} of {} MiB on {}",
-            gpu.bytes >> 20,
-            gpu.choice
-        ),
-        None => format!("{mib:.0} MiB"),
-    }
-}
-
-/// [`Gpu::allocate`] on the selected GPU. Without one, calls `allocate` directly.
+/// Runs `allocate`. If the GPU `device` is out of memory, returns unused memory of the pool to the
+/// driver and tries once more. `what` is a description, the size in bytes, and a remedy.
 ///
 /// # Errors
-/// Those of [`Gpu::allocate`].
-#[cfg(feature = "cuda")]
+/// [`Error::NoRoom`] with `what`; those of `allocate`.
 pub(crate) fn allocate<T>(
-    what: (&'static str, u64, &'static str),
+    device: &Device,
+    (what, needed, remedy): (&'static str, u64, &'static str),
     mut allocate: impl FnMut() -> planish_kernels::Result<T>,
 ) -> Result<T, Error> {
-    match CHOSEN.get() {
-        Some(gpu) => gpu.allocate(what, allocate),
-        None => Ok(allocate()?),
+    let full = |error: &KernelError| matches!(error, KernelError::Candle(e) if is_out_of_memory(e));
+    let mut found = allocate();
+    if found.as_ref().is_err_and(full) {
+        // Other failures of the device appear in its next operation.
+        let _ = trim(device);
+        found = allocate();
     }
+    found.map_err(|error| match full(&error) {
+        true => {
+            let [free, all] = free_and_total(device).unwrap_or_default();
+            Error::NoRoom { choice: Choice::of(device), what, needed, free, all, remedy }
+        }
+        false => error.into(),
+    })
 }
 
 impl Gpu {
@@ -141,39 +129,15 @@ impl Gpu {
         let _ = trim(&self.device);
     }
 
-    /// Runs `allocate`. If the GPU is out of memory, calls [`Gpu::release_unused`] and tries once
-    /// more. `what` is a description, the size in bytes, and a remedy.
-    ///
-    /// # Errors
-    /// [`Error::NoRoom`] with `what`; those of `allocate`.
-    pub fn allocate<T>(
-        &self,
-        (what, needed, remedy): (&'static str, u64, &'static str),
-        mut allocate: impl FnMut() -> planish_kernels::Result<T>,
-    ) -> Result<T, Error> {
-        let full =
-            |error: &KernelError| matches!(error, KernelError::Candle(e) if is_out_of_memory(e));
-        let mut found = allocate();
-        if found.as_ref().is_err_and(full) {
-            self.release_unused();
-            found = allocate();
-        }
-        found.map_err(|error| match full(&error) {
-            true => {
-                let (choice, free, all) = (self.choice, self.free(), self.bytes);
-                Error::NoRoom { choice, what, needed, free, all, remedy }
-            }
-            false => error.into(),
-        })
-    }
-
+    /// Peak memory used by tensors so far, in MiB.
     #[cfg(feature = "cuda")]
-    pub(super) fn peak_mib(&self) -> Option<u64> {
+    pub fn peak_mib(&self) -> Option<u64> {
         planish_kernels::cuda::gpu::peak_mib(&self.device)
     }
 
+    /// Peak memory used by tensors so far, in MiB.
     #[cfg(not(feature = "cuda"))]
-    pub(super) fn peak_mib(&self) -> Option<u64> {
+    pub fn peak_mib(&self) -> Option<u64> {
         None
     }
 }

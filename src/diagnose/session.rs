@@ -49,7 +49,7 @@ impl DiagnoseSession {
             }
             None => None,
         };
-        let objective = objective(checkpoint, DType::F32)?;
+        let objective = objective(checkpoint, DType::F32, context.engine)?;
         let train_images = roles.train.as_ref().map_or(0, |s| s.len());
         Ok(Self { objective, validation, training, train_images })
     }

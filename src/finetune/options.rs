@@ -2,10 +2,10 @@
 
 use crate::checkpoint::Load;
 use crate::data::{Augment, Fitted, OnBadSample};
+use crate::engine::Precision;
 use crate::options::{Error, as_text, check};
 use crate::train::options::check_lengths;
 use crate::train::{Keep, Rule, Shape};
-use planish_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;

@@ -6,6 +6,7 @@ use crate::checkpoint::{self, Checkpoint, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::order::Batches;
 use crate::data::{Augment, DamagedFile, DataInfo, DataSet, Split};
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::evaluate::{Predictions, Summary, Temperature, summarise};
 use crate::format::number;
@@ -39,6 +40,7 @@ pub struct FinetuneSession {
     pub settings: TrainSettings,
     /// Seed of all random choices.
     pub seed: u64,
+    engine: Engine,
     train: Pixels,
     val: Option<Pixels>,
     test: Option<Pixels>,
@@ -88,14 +90,14 @@ impl FinetuneSession {
             // Fail before training: prepared images cannot be cropped.
             train.view(options.augment, seed, 0)?;
         }
-        let options = options.clone();
-        Ok(Self { options, data, images, start, settings, seed, train, val, test })
+        let (options, engine) = (options.clone(), context.engine.clone());
+        Ok(Self { options, data, images, start, settings, seed, engine, train, val, test })
     }
 
     /// The initial model, with the label smoothing and precision of the run.
     pub fn model(&self) -> Objective {
         let config = Arc::new(self.start.config.clone());
-        let mut model = Objective::new(config, self.start.weights.clone());
+        let mut model = Objective::new(config, self.start.weights.clone(), &self.engine);
         model.smoothing = self.options.label_smoothing;
         model.precision = self.options.precision;
         model
@@ -176,7 +178,8 @@ impl FinetuneSession {
     }
 
     fn figures(&self, weights: &Weights) -> Result<Vec<(String, Summary)>> {
-        let model = Objective::new(Arc::new(self.start.config.clone()), weights.clone());
+        let model =
+            Objective::new(Arc::new(self.start.config.clone()), weights.clone(), &self.engine);
         let judged = self.val.as_ref().map(|val| model.predict(val)).transpose()?;
         let train = summary(&model.predict(&self.train)?, judged.as_ref(), self.seed)?;
         let mut figures = vec![("train".into(), train)];

@@ -6,9 +6,10 @@
 
 use super::derivatives::DerivativeRequest;
 use super::{Error, Examples, Objective, Result};
+use crate::engine::Precision;
 use crate::tape::{Tape, Value};
 use crate::vit::{Pass, stages};
-use planish_kernels::{DualTensor, Precision};
+use planish_kernels::DualTensor;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -32,8 +33,7 @@ impl Objective {
                 if below.end > last {
                     break;
                 }
-                let mut pass = Pass::new(&self.config, &self.weights);
-                pass.precision = precision;
+                let mut pass = self.pass(precision);
                 let stage_input = Value::constant(stage_input.clone());
                 x = pass.run(below.start, below.end, stage_input)?.tensor().clone();
             }
@@ -59,7 +59,7 @@ impl Objective {
         let mut x = stage_input.clone();
         for part in self.parts(first.start) {
             stage_inputs.push((part.clone(), x.clone()));
-            let (mut pass, parameters) = self.pass(request)?;
+            let (mut pass, parameters) = self.pass_of_layer(request)?;
             for (&i, parameter) in request.layer.tensors.iter().zip(parameters) {
                 pass.perturb(i, parameter);
             }
@@ -73,7 +73,7 @@ impl Objective {
         }
         let mut found: Vec<Option<DualTensor>> = vec![None; request.layer.tensors.len()];
         while let (Some((part, stage_input)), Some(cotangent)) = (stage_inputs.pop(), gy.take()) {
-            let (mut pass, parameters) = self.pass(request)?;
+            let (mut pass, parameters) = self.pass_of_layer(request)?;
             let indices = request.layer.tensors.iter();
             let watched: Vec<Value> =
                 indices.zip(parameters).map(|(&i, parameter)| pass.watch(i, parameter)).collect();
@@ -111,12 +111,8 @@ impl Objective {
     }
 
     /// A pass with an empty tape, and the layer's parameters with their tangents.
-    fn pass(&self, request: DerivativeRequest) -> Result<(Pass<'_>, Vec<DualTensor>)> {
-        let mut pass = Pass::new(&self.config, &self.weights);
-        pass.precision = match request.vectors {
-            None => self.precision,
-            Some(_) => Precision::F32,
-        };
+    fn pass_of_layer(&self, request: DerivativeRequest) -> Result<(Pass<'_>, Vec<DualTensor>)> {
+        let mut pass = self.pass(self.precision_of(request));
         pass.tape = request.matrix.tape(Tape::new());
         let parameter = |(k, &i): (usize, &usize)| -> planish_kernels::Result<DualTensor> {
             let tangent = request.vectors.map(|v| self.to_device(&v[k])).transpose()?;

@@ -2,10 +2,11 @@
 
 use super::on_device::to_cpu;
 use super::{Error, Examples, LayerVectors, Objective, Result, non_finite};
+use crate::engine::Precision;
 use crate::tape::{Tape, Value, is_finite};
-use crate::vit::{Layer, Pass, stages};
+use crate::vit::{Layer, stages};
 use candle_core::{DType, Tensor};
-use planish_kernels::{Accumulator, CrossEntropy, DualTensor, Precision};
+use planish_kernels::{Accumulator, CrossEntropy, DualTensor};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -177,10 +178,7 @@ impl Objective {
         let request = DerivativeRequest { vectors: vectors.as_deref(), ..request };
         let sweep = |range: Range<usize>| match self.checkpointing {
             true => {
-                let precision = match request.vectors {
-                    None => self.precision,
-                    Some(_) => Precision::F32,
-                };
+                let precision = self.precision_of(request);
                 let last = request.layer.first_stage;
                 let stage_inputs = model.stage_inputs(examples, range.clone(), last, precision)?;
                 model.sweep_checkpointed(examples, request, range, &stage_inputs)
@@ -198,6 +196,14 @@ impl Objective {
         Ok((loss / count as f64, finish(sums)))
     }
 
+    /// Precision of products in a sweep; see [`Objective::precision`].
+    pub(super) fn precision_of(&self, request: DerivativeRequest) -> Precision {
+        match request.vectors {
+            None => self.precision,
+            Some(_) => Precision::F32,
+        }
+    }
+
     /// One micro-batch: the sum of its losses, and the gradient of that sum divided by the number
     /// of all examples. With vectors, the gradient has tangents.
     ///
@@ -212,10 +218,7 @@ impl Objective {
         tape: Tape,
     ) -> Result<(f64, Vec<Option<DualTensor>>)> {
         let x = self.input(examples, range.clone())?;
-        let mut pass = Pass::new(&self.config, &self.weights);
-        if request.vectors.is_none() {
-            pass.precision = self.precision;
-        }
+        let mut pass = self.pass(self.precision_of(request));
         pass.tape = request.matrix.tape(tape);
         let mut watched = Vec::with_capacity(request.layer.tensors.len());
         for (k, &i) in request.layer.tensors.iter().enumerate() {

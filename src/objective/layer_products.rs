@@ -10,11 +10,12 @@
 
 use super::derivatives::{DerivativeRequest, add, finish};
 use super::{Error, Examples, Matrix, Objective, Result, non_finite};
+use crate::engine::Precision;
 use crate::tape::{Record, Tape, Value};
 use crate::vector;
-use crate::vit::{Layer, Pass, stages};
+use crate::vit::{Layer, stages};
 use candle_core::Tensor;
-use planish_kernels::{Accumulator, DualTensor, Precision};
+use planish_kernels::{Accumulator, DualTensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -142,7 +143,7 @@ impl Objective {
     ) -> Result<Recorded> {
         let x = self.input(examples, range.clone())?;
         let below = examples.stage().max(lowest.first_stage);
-        let mut pass = Pass::new(&self.config, &self.weights);
+        let mut pass = self.pass(Precision::F32);
         let stage_input = pass.run(examples.stage(), below, Value::constant(x))?;
         pass.tape = Tape::recording();
         for &i in &lowest.tensors {
@@ -170,7 +171,7 @@ impl Objective {
         LayerVectors { layer, vectors }: LayerVectors,
         matrix: Matrix,
     ) -> Result<Derivative> {
-        let mut pass = Pass::new(&self.config, &self.weights);
+        let mut pass = self.pass(Precision::F32);
         pass.tape = matrix.tape(Tape::replaying(values.clone()));
         let Some(stage_input) = values.stage_input(layer.first_stage) else {
             return Ok(vec![None; layer.tensors.len()]);

@@ -30,7 +30,7 @@ impl Objective {
     pub fn for_stage(&self, stage: usize, batch: usize) -> Self {
         let whole = cost::kept_per_image(&self.config) * self.micro_batch;
         let room = whole / cost::kept_above(&self.config, stage).max(1);
-        let largest = match self.gpu.as_deref() {
+        let largest = match self.engine.gpu() {
             None => (batch / 16).min(max_micro_batch(None)),
             gpu => max_micro_batch(gpu),
         };
@@ -51,7 +51,7 @@ impl Objective {
     /// that the next micro-batch is decoded and uploaded while one is computed.
     pub fn even_examples(&self) -> usize {
         let threads = rayon::current_num_threads();
-        let count = match self.gpu {
+        let count = match self.engine.gpu() {
             Some(_) => AT_ONCE_ON_GPU,
             None => (1..=WAVE).map(|k| k * threads).find(|n| n % WAVE == 0).unwrap_or(threads),
         };
@@ -76,7 +76,7 @@ impl Objective {
         if n == 0 {
             return Err(Error::NoExamples);
         }
-        let wave = if self.gpu.is_some() { 1 } else { WAVE };
+        let wave = if self.engine.gpu().is_some() { 1 } else { WAVE };
         let count = n.div_ceil(self.micro_batch.max(1)).next_multiple_of(wave).min(n);
         Ok((0..count).map(|i| i * n / count..(i + 1) * n / count).collect())
     }
@@ -93,7 +93,7 @@ impl Objective {
         work: impl Fn(Range<usize>) -> Result<T> + Sync,
         mut take: impl FnMut(T) -> Result<()>,
     ) -> Result<()> {
-        if let Some(gpu) = &self.gpu {
+        if let Some(gpu) = self.engine.gpu() {
             return run_in_sequence(gpu, (examples, chunks), work, take);
         }
         let mut waves = chunks.chunks(rayon::current_num_threads().max(1)).peekable();
@@ -186,6 +186,7 @@ fn max_micro_batch(gpu: Option<&Gpu>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
     use crate::vit::{Weights, arch, stages};
     use std::sync::Arc;
 
@@ -193,7 +194,7 @@ mod tests {
     fn above_frozen_layers_micro_batches_are_larger_within_the_same_memory() {
         let config = Arc::new(arch::named("vit_small_patch16_224", 10, 3).unwrap());
         let weights = Weights::random(&config, 0).unwrap();
-        let whole = Objective { gpu: None, ..Objective::new(config.clone(), weights) };
+        let whole = Objective::new(config.clone(), weights, &Engine::cpu());
         for batch in [1, 32, 128, 4096] {
             for checkpointing in [false, true] {
                 let whole = Objective { checkpointing, ..whole.clone() };
@@ -216,7 +217,7 @@ mod tests {
     fn even_examples_leave_no_thread_idle() {
         let config = Arc::new(arch::named("vit_nano_patch7_28", 10, 1).unwrap());
         let weights = Weights::random(&config, 0).unwrap();
-        let model = Objective { gpu: None, micro_batch: 3, ..Objective::new(config, weights) };
+        let model = Objective { micro_batch: 3, ..Objective::new(config, weights, &Engine::cpu()) };
         for threads in 1..8 {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let n = pool.install(|| model.even_examples());

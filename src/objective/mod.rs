@@ -19,7 +19,7 @@ pub use derivatives::{Derivatives, Matrix, Products};
 pub use error::{Error, Result};
 pub use layer_products::LayerVectors;
 
-use crate::device::{self, Gpu};
+use crate::engine::{Engine, Precision};
 use crate::evaluate::Predictions;
 use crate::row_buffer::RowBuffer;
 use crate::tape::Value;
@@ -29,7 +29,7 @@ pub(crate) use micro_batches::AT_ONCE_ON_GPU;
 use micro_batches::micro_batch;
 pub(crate) use on_device::is_out_of_memory;
 use on_device::{dual_to_cpu, to_cpu};
-use planish_kernels::{Cast, DualTensor, Op, Precision};
+use planish_kernels::{Cast, DualTensor, Op};
 pub use prefetch::PendingBatch;
 use std::ops::Range;
 use std::sync::Arc;
@@ -52,17 +52,17 @@ pub struct Objective {
     /// Operand precision of matrix products in values and gradients. Directional derivatives, and
     /// therefore curvature products, always use the precision of the weights.
     pub precision: Precision,
-    /// The GPU to compute on; `None` for the CPU. Derivatives stay on that device.
-    pub gpu: Option<Arc<Gpu>>,
+    /// The device to compute on, and how. Derivatives stay on that device.
+    pub engine: Engine,
 }
 
 impl Objective {
-    /// An objective without label smoothing on the selected device (see [`crate::device`]).
-    pub fn new(config: Arc<Config>, weights: Weights) -> Self {
-        let gpu = device::gpu();
-        let micro_batch = micro_batch(&config, gpu.as_deref());
+    /// An objective without label smoothing.
+    pub fn new(config: Arc<Config>, weights: Weights, engine: &Engine) -> Self {
+        let micro_batch = micro_batch(&config, engine.gpu());
         let (checkpointing, smoothing, precision) = (false, 0.0, Precision::F32);
-        Self { config, weights, micro_batch, checkpointing, smoothing, precision, gpu }
+        let engine = engine.clone();
+        Self { config, weights, micro_batch, checkpointing, smoothing, precision, engine }
     }
 
     /// The same objective at other weights.
@@ -78,6 +78,11 @@ impl Objective {
     /// Type of the weights.
     pub fn dtype(&self) -> DType {
         self.weights.tensor(0).dtype()
+    }
+
+    /// A pass with plain weights that records nothing.
+    fn pass(&self, precision: Precision) -> Pass<'_> {
+        Pass::new(&self.config, &self.weights, self.engine.products(precision))
     }
 
     fn input(&self, examples: &dyn Examples, range: Range<usize>) -> Result<DualTensor> {
@@ -121,8 +126,7 @@ impl Objective {
         let (model, examples) = (self.on_device()?, &self.prefetching(examples));
         let forward = |range| {
             let x = model.input(examples, range)?;
-            let mut pass = Pass::new(&model.config, &model.weights);
-            pass.precision = self.precision;
+            let mut pass = model.pass(self.precision);
             let y = pass.run(examples.stage(), stage, Value::constant(x))?;
             to_f32(y.tensor().value())
         };
@@ -152,7 +156,7 @@ impl Objective {
         let examples = &self.prefetching(examples);
         let forward = |range| {
             let x = model.input(examples, range)?;
-            let mut pass = Pass::new(&model.config, &model.weights);
+            let mut pass = model.pass(Precision::F32);
             for (&i, d) in layer.tensors.iter().zip(&direction) {
                 let tangent = Some(d.unsqueeze(0)?);
                 pass.perturb(i, DualTensor::new(model.weights.tensor(i).clone(), tangent)?);

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 impl Objective {
     /// The objective with its weights on its device.
     pub(super) fn on_device(&self) -> Result<Cow<'_, Self>> {
-        let Some(gpu) = &self.gpu else { return Ok(Cow::Borrowed(self)) };
+        let Some(gpu) = self.engine.gpu() else { return Ok(Cow::Borrowed(self)) };
         let bytes = (self.weights.parameters() * self.dtype().size_in_bytes()) as u64;
         let weights: Weights = self
             .weights
@@ -25,7 +25,7 @@ impl Objective {
     /// # Errors
     /// The GPU has no room.
     pub fn weights_of(&self, layer: &Layer) -> Result<Vec<Tensor>> {
-        let one = |&i: &usize| match &self.gpu {
+        let one = |&i: &usize| match self.engine.gpu() {
             Some(gpu) => gpu.weight(i, self.weights.tensor(i)),
             None => Ok(self.weights.tensor(i).clone()),
         };
@@ -37,7 +37,7 @@ impl Objective {
     /// # Errors
     /// The GPU has no room.
     pub fn to_device(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        self.gpu.as_ref().map_or_else(|| Ok(x.clone()), |gpu| gpu.to_device(x))
+        self.engine.gpu().map_or_else(|| Ok(x.clone()), |gpu| gpu.to_device(x))
     }
 
     /// Tensors on the objective's device.
@@ -53,7 +53,7 @@ impl Objective {
     /// # Errors
     /// A failure on the GPU other than lack of room.
     pub fn keep_on_device(&self, examples: Activations) -> Result<Activations> {
-        match &self.gpu {
+        match self.engine.gpu() {
             Some(gpu) if gpu.has_room_for_examples(self.bytes_of(&examples)) => {
                 match gpu.to_device(&examples.values.to_dtype(self.dtype())?).map_err(Error::from) {
                     Ok(values) => Ok(Activations { values, ..examples }),
@@ -83,7 +83,7 @@ impl Objective {
     ) -> Result<Activations> {
         let row = self.config.activation_len(stage) * self.dtype().size_in_bytes();
         let bytes = examples.len() as u64 * row as u64;
-        if !self.gpu.as_ref().is_some_and(|gpu| gpu.has_room_for_examples(bytes)) {
+        if !self.engine.gpu().is_some_and(|gpu| gpu.has_room_for_examples(bytes)) {
             return self.activations(examples, stage);
         }
         let whole = || -> Result<Tensor> {
@@ -109,7 +109,7 @@ impl Objective {
     /// # Errors
     /// A failure on the GPU.
     pub fn synchronize(&self) -> Result<()> {
-        self.gpu.as_ref().map_or(Ok(()), |gpu| Ok(gpu.device().synchronize()?))
+        self.engine.gpu().map_or(Ok(()), |gpu| Ok(gpu.device().synchronize()?))
     }
 
     /// The weight of each of `examples` examples in a mean over `of` examples.

@@ -6,7 +6,7 @@ use super::frozen::describe;
 use super::score::measured_again;
 use crate::cache::{About, CachePolicy, Mode, Plan};
 use crate::data::Split;
-use crate::device;
+use crate::engine::{Engine, Precision};
 use crate::error::{Error, Result};
 use crate::forecast::{Calibration, Expected, Operations, Part, calibrate, lower, start_within};
 use crate::format::duration;
@@ -17,7 +17,6 @@ use crate::train::recipe::Recipe;
 use crate::train::run::{TrainSettings, train};
 use crate::train::{Keep, Prefix, Source};
 use crate::vit::{cost, stages};
-use planish_kernels::Precision;
 use std::ops::Range;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -67,7 +66,7 @@ pub(super) fn outlook(
             && session.options.cache.cache == CachePolicy::Auto;
         if movable && mib > 0.1 * (expected.peak_mib - limit) {
             plan = session.cache_plan(Some(0))?;
-            context.note(&format!("{}, to stay within `memory`", describe(&plan)));
+            context.note(&format!("{}, to stay within `memory`", describe(&plan, context.engine)));
         } else if lower(&mut session.model) {
             let again = match session.model.checkpointing {
                 true => ", with activation checkpointing",
@@ -159,12 +158,12 @@ fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected>
             peak_mib: need.mib.max(kept),
         });
     }
-    let device_peak_mib = device::expected_mib(plan.memory()[1]);
+    let device_peak_mib = session.model.engine.expected_mib(plan.memory()[1]);
     Ok(Expected { device_peak_mib, ..Expected::of(parts) })
 }
 
 /// The forecast as one line.
-pub fn outlook_line(Outlook { plan, expected }: &Outlook) -> String {
+pub fn outlook_line(Outlook { plan, expected }: &Outlook, engine: &Engine) -> String {
     let parts: Vec<String> = expected
         .parts
         .iter()
@@ -175,7 +174,7 @@ pub fn outlook_line(Outlook { plan, expected }: &Outlook) -> String {
         "about {} in all ({}) and {}",
         duration(expected.seconds),
         parts.join(", "),
-        device::memory_forecast(expected.peak_mib, plan.memory()[1])
+        engine.memory_forecast(expected.peak_mib, plan.memory()[1])
     )
 }
 

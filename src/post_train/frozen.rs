@@ -3,7 +3,7 @@
 
 use crate::cache::{self, About, CacheInfo, CacheOptions, CachePolicy, Choice, Error, Mode, Plan};
 use crate::data::Augment;
-use crate::device;
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::format::count;
 use crate::objective::{Error as ObjectiveError, Result as ObjectiveResult};
@@ -69,12 +69,12 @@ pub fn info(plan: &Plan, prefix: &Prefix) -> CacheInfo {
 }
 
 /// The plan in a few words.
-pub fn describe(plan: &Plan) -> String {
+pub fn describe(plan: &Plan, engine: &Engine) -> String {
     let size = ByteSize(plan.bytes);
     match plan.mode {
         Mode::Off => "frozen layers run for every batch".into(),
         Mode::Ram if plan.device => {
-            format!("{size} of frozen layers' activations in {}'s memory", device::name())
+            format!("{size} of frozen layers' activations in {}'s memory", engine.device_name())
         }
         Mode::Ram => format!("{size} of frozen layers' activations in memory"),
         Mode::Disk => {

@@ -2,11 +2,11 @@
 
 use crate::cache::CacheOptions;
 use crate::data::Augment;
+use crate::engine::Precision;
 use crate::objective::Objective;
 use crate::train::recipe::{Kind, Recipe};
 use crate::train::run::TrainSettings;
 use crate::train::{Keep, Rule, StopRule, TrainOptions};
-use planish_kernels::Precision;
 
 /// One training run.
 #[derive(Clone, Debug)]

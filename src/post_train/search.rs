@@ -205,7 +205,7 @@ pub fn search(
     let mut places: Vec<usize> = Vec::new();
     {
         let task = context.task("search", runs.len() as u64, "recipes");
-        let trials = Trials::new(checkpoint, &roles, None, context.seed)?;
+        let trials = Trials::new(checkpoint, &roles, None, context)?;
         let status = |what: &str| task.status(what);
         trials.train(&runs, &status, &mut |place, trial| {
             // Assume that the next run takes about as long as this one.

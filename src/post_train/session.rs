@@ -148,7 +148,8 @@ impl PostTrainSession {
         // Fail before the diagnosis and the frozen layers run.
         let steps = Batches::new(train.len(), settings.batch_size, 0, "B")?.per_epoch();
         Schedule::over(settings.schedule, settings.lr, 0.0, settings.epochs, steps)?;
-        let model = configured(&objective(&checkpoint, DType::F32)?, &options.train);
+        let model =
+            configured(&objective(&checkpoint, DType::F32, context.engine)?, &options.train);
         let images = pixels(&checkpoint, &train)?;
         let views = frozen::views(&options.train, &images, context.seed)?;
         let diagnosis = match &roles.val {

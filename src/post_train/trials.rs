@@ -79,11 +79,12 @@ impl<'a> Trials<'a> {
         checkpoint: &'a Checkpoint,
         roles: &Roles,
         test: Option<&Split>,
-        seed: u64,
+        context: &Context,
     ) -> Result<Self> {
+        let seed = context.seed;
         let train = require(Role::Train, roles.train.as_ref())?;
         let val = require(Role::Val, roles.val.as_ref())?;
-        let model = objective(checkpoint, DType::F32)?;
+        let model = objective(checkpoint, DType::F32, context.engine)?;
         let of = |split: &Split| pixels(checkpoint, split);
         let judges: Vec<Pixels> =
             std::iter::once(val).chain(test).map(of).collect::<std::result::Result<_, _>>()?;
@@ -150,7 +151,7 @@ impl<'a> Trials<'a> {
             ..About::default()
         };
         status("frozen layers");
-        let context = Context::silent(self.seed);
+        let context = Context { engine: &self.model.engine, ..Context::silent(self.seed) };
         let source = FrozenLayers::open(&first.cache, prefix, &plan, &about, &context)?.source;
         let watched = model.activations(&self.watched, stage)?;
         let judges = self.frozen_judges(stage, first.cache.ram_bytes())?;

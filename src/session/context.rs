@@ -1,10 +1,13 @@
-//! Shared inputs of all work: the seed and the observer.
+//! Shared inputs of all work: the engine, the seed and the observer.
 
+use crate::engine::Engine;
 use crate::observe::{Event, Observer, Silent, Task};
 
-/// Seed and observer of some work.
+/// Engine, seed and observer of some work.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
+    /// What computes.
+    pub engine: &'a Engine,
     /// Seed of all random choices, except in training that has its own seed.
     pub seed: u64,
     /// Receives the events of the work.
@@ -12,14 +15,15 @@ pub struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// A context without an observer.
+    /// A context on the CPU without an observer.
     pub fn silent(seed: u64) -> Context<'static> {
-        Context { seed, observer: &Silent }
+        const CPU: &Engine = &Engine::cpu();
+        Context { engine: CPU, seed, observer: &Silent }
     }
 
     /// The same context without an observer.
-    pub fn silenced(&self) -> Context<'static> {
-        Context::silent(self.seed)
+    pub fn silenced(&self) -> Context<'a> {
+        Context { observer: &Silent, ..*self }
     }
 
     /// Begins a task of `total` units.

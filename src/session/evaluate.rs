@@ -5,6 +5,7 @@ use crate::data::DataInfo;
 use crate::data::DataOptions;
 use crate::data::folds::stratified_halves;
 use crate::data::{DamagedFile, Roles, Split};
+use crate::engine::Precision;
 use crate::error::Result;
 use crate::evaluate::{Predictions, Temperature, Temperatures};
 use crate::objective::Objective;
@@ -13,7 +14,6 @@ use crate::session::Data;
 use crate::session::bad_samples::damage_note;
 use crate::session::{Counted, data_info, objective, pixels};
 use candle_core::DType;
-use planish_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
 /// Result of an evaluation.
@@ -74,7 +74,7 @@ pub fn evaluate(
     .clone();
     pixels(checkpoint, &split)?;
     let roles = roles?;
-    let mut objective = objective(checkpoint, DType::F32)?;
+    let mut objective = objective(checkpoint, DType::F32, context.engine)?;
     objective.precision = precision;
     let predictions = predict(checkpoint, &objective, &split, "evaluating", context)?;
     let (temperatures, origin) = match other_images(&sources, &roles, &split) {

@@ -1,6 +1,7 @@
 //! A checkpoint as a model for evaluation.
 
 use crate::checkpoint::{Checkpoint, CheckpointInfo, Error as CheckpointError};
+use crate::engine::Engine;
 use crate::objective::{Examples, Objective, Result as ObjectiveResult};
 use crate::observe::Task;
 use candle_core::{DType, Tensor};
@@ -11,12 +12,16 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// The file cannot be read in the requested precision.
-pub fn objective(checkpoint: &Checkpoint, dtype: DType) -> Result<Objective, CheckpointError> {
+pub fn objective(
+    checkpoint: &Checkpoint,
+    dtype: DType,
+    engine: &Engine,
+) -> Result<Objective, CheckpointError> {
     let weights = match dtype {
         DType::F32 => checkpoint.weights.clone(),
         other => checkpoint.weights_as(other)?,
     };
-    Ok(Objective::new(Arc::new(checkpoint.config.clone()), weights))
+    Ok(Objective::new(Arc::new(checkpoint.config.clone()), weights, engine))
 }
 
 /// The report's information on a checkpoint.

@@ -41,7 +41,7 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
             "architecture": checkpoint.config,
             "preprocessing": checkpoint.preprocess,
             "precision": setup.precision.name(),
-            "rounding": crate::device::rounding(),
+            "rounding": context.engine.rounding(),
             "split": split.digest(),
             "temperature": v.map(Split::digest),
             "seed": context.seed,

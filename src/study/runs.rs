@@ -112,7 +112,7 @@ fn identity(opened: &Opened, images: &Images, context: &Context) -> Value {
         "val": images.val.digest(),
         "test": images.test.digest(),
         "seed": context.seed,
-        "rounding": crate::device::rounding(),
+        "rounding": context.engine.rounding(),
     })
 }
 

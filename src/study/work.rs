@@ -102,7 +102,7 @@ fn train(
     let (cells, runs): (Vec<&Cell>, Vec<&Run>) = trained.unzip();
     let Opened { checkpoint, roles, .. } = opened;
     let test = opened.images()?.test;
-    let trials = Trials::new(checkpoint, roles, Some(test), context.seed)?;
+    let trials = Trials::new(checkpoint, roles, Some(test), context)?;
     trials.train(&runs, begin, &mut |place, trial| {
         finished(timed(cells[place], runs::figures(&trial), trial.seconds))?;
         Ok(true)

@@ -40,7 +40,7 @@ impl Feed {
         read: impl Fn(&mut Batches) -> Result<Activations> + Send,
         work: impl FnOnce() -> T,
     ) -> T {
-        let Some(gpu) = model.gpu.as_deref().filter(|_| self.next.is_none()) else {
+        let Some(gpu) = model.engine.gpu().filter(|_| self.next.is_none()) else {
             return work();
         };
         let batches = &mut self.batches;

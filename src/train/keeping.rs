@@ -2,7 +2,6 @@
 
 use super::prefix::{Pick, Prefix};
 use crate::cache::{self, Plan};
-use crate::device;
 use crate::objective::{Result, is_out_of_memory};
 use candle_core::{Device, Tensor};
 
@@ -100,7 +99,7 @@ impl<'p, 'a> Keeping<'p, 'a> {
             here.push(rows);
         }
         self.kept = InMemory::Cpu(here);
-        if let Some(gpu) = device::gpu() {
+        if let Some(gpu) = self.prefix.engine().gpu() {
             gpu.report_moved_to_cpu(needed);
         }
         Ok(())

@@ -50,6 +50,7 @@ impl State {
         if let Some(known) = &self.0 {
             same("weights", &known.kinds, &now)?;
         }
+        let Some(device) = weights.first().map(Tensor::device) else { return Ok(Vec::new()) };
         let bytes = weights.iter().map(|x| x.elem_count() * x.dtype().size_in_bytes());
         let bytes = bytes.sum::<usize>() as u64;
         let known = match self.0.take() {
@@ -57,7 +58,7 @@ impl State {
             None => {
                 let what = ("the optimizer state", lists as u64 * bytes, FEWER);
                 Remembered {
-                    moments: allocate(what, || Moments::zeros(weights, lists))?,
+                    moments: allocate(device, what, || Moments::zeros(weights, lists))?,
                     kinds: now,
                 }
             }
@@ -69,7 +70,7 @@ impl State {
         Ok(match update.rule {
             Rule::Sgd { momentum, nesterov } => {
                 let by = Sgd { rate, momentum, decay, nesterov };
-                allocate(what, || sgd_step(weights, gradients, moments, by))?
+                allocate(device, what, || sgd_step(weights, gradients, moments, by))?
             }
             Rule::AdamW { beta1, beta2, eps } => {
                 let by = AdamW {
@@ -80,7 +81,7 @@ impl State {
                     scale: rate / (1.0 - libm::pow(beta1, steps)),
                     root: (1.0 - libm::pow(beta2, steps)).sqrt(),
                 };
-                allocate(what, || adamw_step(weights, gradients, moments, by))?
+                allocate(device, what, || adamw_step(weights, gradients, moments, by))?
             }
         })
     }

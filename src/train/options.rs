@@ -5,8 +5,8 @@ use super::perturbation::StepRule;
 use super::schedule::Shape;
 use crate::cache::CacheOptions;
 use crate::data::Augment;
+use crate::engine::Precision;
 use crate::options::{Error, as_text, check, names, take};
-use planish_kernels::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

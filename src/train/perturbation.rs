@@ -8,12 +8,12 @@
 use super::feed::Feed;
 use super::source::Source;
 use crate::data::order::{Batches, stream, unit};
+use crate::engine::Precision;
 use crate::evaluate::losses;
 use crate::line_search::{Line, Path, first_minimum, is_linear, longest, moved};
 use crate::objective::{Activations, Error, Objective, Result};
 use crate::vector;
 use crate::vit::Layer;
-use planish_kernels::Precision;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 

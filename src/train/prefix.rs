@@ -8,6 +8,7 @@
 //! without a tape it needs little memory.
 
 use crate::cache::{self, Frozen, Layout, Stored};
+use crate::engine::Engine;
 use crate::objective::{AT_ONCE_ON_GPU, Examples, Objective, Result};
 use crate::vit::Config;
 use candle_core::Tensor;
@@ -30,13 +31,19 @@ impl<'a> Prefix<'a> {
     /// The layers of `model` below `stage`. All views must have the same images and labels in the
     /// same order. Activations are rounded to bf16 if `half`.
     pub fn new(model: &Objective, views: Vec<&'a dyn Examples>, stage: usize, half: bool) -> Self {
-        let own = Objective::new(model.config.clone(), model.weights.clone()).micro_batch;
+        let own = Objective::new(model.config.clone(), model.weights.clone(), &model.engine);
+        let micro_batch = own.micro_batch;
         let layout = Layout {
             rows: views.first().map_or(0, |view| view.len()),
             row: row(&model.config, stage),
             stored: Stored::of(model.dtype(), half),
         };
-        Self { model: Objective { micro_batch: own, ..model.clone() }, views, stage, layout }
+        Self { model: Objective { micro_batch, ..model.clone() }, views, stage, layout }
+    }
+
+    /// What computes the activations.
+    pub fn engine(&self) -> &Engine {
+        &self.model.engine
     }
 
     /// Layout of one view's activations.
@@ -73,6 +80,7 @@ impl<'a> Prefix<'a> {
                 images: &images,
                 micro_batch: self.model.micro_batch,
                 precision: self.model.precision,
+                engine: &self.model.engine,
                 stored: self.layout.stored,
             })
         };
@@ -86,7 +94,7 @@ impl<'a> Prefix<'a> {
 
     /// Images processed at once: one micro-batch per thread, or a few in sequence on a GPU.
     pub fn wave(&self) -> usize {
-        let beside = match self.model.gpu {
+        let beside = match self.model.engine.gpu() {
             Some(_) => AT_ONCE_ON_GPU,
             None => rayon::current_num_threads(),
         };
@@ -97,7 +105,7 @@ impl<'a> Prefix<'a> {
     pub fn fits_there(&self) -> bool {
         let bytes = self.layout.bytes().saturating_mul(self.views.len() as u64);
         self.layout.stored != Stored::Bf16
-            && self.model.gpu.as_ref().is_some_and(|gpu| gpu.has_room_for_activations(bytes))
+            && self.model.engine.gpu().is_some_and(|gpu| gpu.has_room_for_activations(bytes))
     }
 
     /// Uploads rows from [`Prefix::rows`] to the model's device.

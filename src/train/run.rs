@@ -333,7 +333,7 @@ impl Run {
                 },
             };
             let layer = method.updated();
-            let made = self.stepper.step(&mut self.current.weights, layer, found.gradient)?;
+            let made = self.stepper.step(&mut self.current, layer, found.gradient)?;
             rate = made.rate;
             if let Some(reason) = self.guard.step(found.loss, made.norm, step == self.per_epoch) {
                 return stop(reason);
@@ -368,6 +368,7 @@ fn judge(model: &Objective, examples: &dyn Examples) -> crate::objective::Result
 mod tests {
     use super::*;
     use crate::data::{Augment, CropOffset, Interpolation, Preprocess, Resize, Split};
+    use crate::engine::Engine;
     use crate::pixels::Pixels;
     use crate::train::sgd::Sgd;
     use crate::vit::arch;
@@ -395,7 +396,7 @@ mod tests {
         let pixels = Pixels::new(&split, Some(&preprocess), &config).unwrap();
         let weights = Weights::random(&config, 1).unwrap();
         let mut sgd = Sgd { update: everything(&config) };
-        let model = Objective::new(Arc::new(config), weights);
+        let model = Objective::new(Arc::new(config), weights, &Engine::cpu());
         let source = Source::images(&pixels, augment, settings.seed).unwrap();
         train(&model, &mut sgd, &source, Some(&pixels), settings, &mut |_| ())
     }

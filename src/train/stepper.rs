@@ -3,9 +3,9 @@
 
 use super::optimizer::{Optimizer, clip};
 use super::{Result, Schedule};
-use crate::device;
+use crate::objective::Objective;
 use crate::vector;
-use crate::vit::{Layer, Weights};
+use crate::vit::Layer;
 use candle_core::Tensor;
 
 /// Takes the steps of one run.
@@ -32,7 +32,7 @@ impl Stepper {
         Self { optimizer, schedule, clip, made: 0 }
     }
 
-    /// Moves the layer's tensors by one step along −`gradient`, on the gradient's device. All other
+    /// Moves the layer's tensors by one step along −`gradient`, on the model's device. All other
     /// tensors are shared. If the gradient norm is not finite, nothing moves; the caller checks
     /// [`Made::norm`].
     ///
@@ -40,7 +40,7 @@ impl Stepper {
     /// A gradient that does not fit the layer's tensors.
     pub fn step(
         &mut self,
-        weights: &mut Weights,
+        model: &mut Objective,
         layer: &Layer,
         gradient: Vec<Tensor>,
     ) -> Result<Made> {
@@ -54,15 +54,10 @@ impl Stepper {
         let rate = self.schedule.rate(self.made);
         self.made = self.made.saturating_add(1);
         if norm.is_finite() {
-            let now = layer
-                .tensors
-                .iter()
-                .zip(&gradient)
-                .map(|(&i, g)| device::weight_like(g, i, weights.tensor(i)))
-                .collect::<std::result::Result<Vec<Tensor>, device::Error>>()?;
-            for (&i, next) in layer.tensors.iter().zip(self.optimizer.step(&now, &gradient, rate)?)
-            {
-                weights.set(i, next);
+            let now = model.weights_of(layer)?;
+            let next = self.optimizer.step(&now, &gradient, rate)?;
+            for (&i, next) in layer.tensors.iter().zip(next) {
+                model.weights.set(i, next);
             }
         }
         Ok(Made { rate, norm })

@@ -13,7 +13,7 @@ use crate::tape::{Tape, Value};
 use candle_core::DType;
 use planish_kernels::{
     Add, Attention, BiasGelu, BiasResidual, Cast, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
-    LayerScale, Linear, MeanTokens, Patches, PickToken, Precision, Prepend, Result, Scale,
+    LayerScale, Linear, MeanTokens, Patches, PickToken, Prepend, Products, Result, Scale,
     WeightRows,
 };
 use std::collections::BTreeMap;
@@ -40,17 +40,16 @@ pub struct Pass<'a> {
     weights: &'a Weights,
     /// Parameters that are watched or have tangents, by position in the configuration.
     special: BTreeMap<usize, Value>,
-    /// Precision of the operands of matrix products.
-    pub precision: Precision,
+    /// How matrix products are computed.
+    products: Products,
     /// The tape.
     pub tape: Tape,
 }
 
 impl<'a> Pass<'a> {
     /// A pass with plain weights that records nothing.
-    pub fn new(config: &'a Config, weights: &'a Weights) -> Self {
-        let (special, precision) = (BTreeMap::new(), Precision::F32);
-        Self { config, weights, special, precision, tape: Tape::new() }
+    pub fn new(config: &'a Config, weights: &'a Weights, products: Products) -> Self {
+        Self { config, weights, special: BTreeMap::new(), products, tape: Tape::new() }
     }
 
     /// Watches parameter `i`, given with its tangents, if any.
@@ -100,7 +99,7 @@ impl<'a> Pass<'a> {
     /// of matrix products are rounded.
     fn stored(&mut self, stage: usize, x: Value) -> Result<Value> {
         let between = (1..2 * self.config.depth + 2).contains(&stage);
-        let half = between && self.precision == Precision::Bf16 && x.tensor().on_gpu();
+        let half = between && self.products == Products::Bf16 && x.tensor().on_gpu();
         let from = x.tensor().value().dtype();
         let to = match from {
             DType::F32 | DType::BF16 if half => DType::BF16,
@@ -114,7 +113,7 @@ impl<'a> Pass<'a> {
     fn embed(&mut self, pixels: Value) -> Result<Value> {
         let patches = self.tape.apply(Patches { size: self.config.patch_size }, &[&pixels])?;
         let weight = self.projection()?;
-        let linear = Linear { precision: self.precision };
+        let linear = Linear { products: self.products };
         let mut x = match self.parameter("patch_embed.proj.bias") {
             Some(bias) => self.tape.apply(linear, &[&patches, &weight, &bias])?,
             None => self.tape.apply(linear, &[&patches, &weight])?,
@@ -145,7 +144,7 @@ impl<'a> Pass<'a> {
     /// If only the first tokens are needed later, queries and everything after them are computed
     /// for those tokens only; keys and values use all tokens.
     fn attention(&mut self, block: usize, x: Value) -> Result<Value> {
-        let attention = Attention { heads: self.config.heads, precision: self.precision };
+        let attention = Attention { heads: self.config.heads, products: self.products };
         let h = self.layer_norm(&format!("blocks.{block}.norm1"), &x)?;
         let qkv = format!("blocks.{block}.attn.qkv");
         let (mixed, x) = match self.config.tokens_after(block) {
@@ -238,7 +237,7 @@ impl<'a> Pass<'a> {
 
     fn linear(&mut self, name: &str, x: &Value) -> Result<Value> {
         let weight = self.required(&format!("{name}.weight"))?;
-        let linear = Linear { precision: self.precision };
+        let linear = Linear { products: self.products };
         match self.parameter(&format!("{name}.bias")) {
             Some(bias) => self.tape.apply(linear, &[x, &weight, &bias]),
             None => self.tape.apply(linear, &[x, &weight]),
@@ -251,14 +250,14 @@ impl<'a> Pass<'a> {
         let bias = self.parameter(&format!("{name}.bias")).filter(|_| x.tensor().on_gpu());
         let Some(bias) = bias else { return Ok((self.linear(name, x)?, None)) };
         let weight = self.required(&format!("{name}.weight"))?;
-        let linear = Linear { precision: self.precision };
+        let linear = Linear { products: self.products };
         Ok((self.tape.apply(linear, &[x, &weight])?, Some(bias)))
     }
 
     /// A linear layer restricted to some of its outputs.
     fn rows_of_linear(&mut self, name: &str, rows: WeightRows, x: &Value) -> Result<Value> {
         let weight = self.required(&format!("{name}.weight"))?;
-        let linear = Linear { precision: self.precision };
+        let linear = Linear { products: self.products };
         let weight = self.tape.apply(rows, &[&weight])?;
         match self.parameter(&format!("{name}.bias")) {
             Some(bias) => {

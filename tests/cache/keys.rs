@@ -46,7 +46,7 @@ fn keys_depend_on_layers_below_the_stage_only() {
     // The training micro-batch does not affect the prefix.
     assert_eq!(key(&Objective { micro_batch: 1, ..model.clone() }, &all, 3), stages[3]);
     // bf16 products give other activations.
-    let coarse = Objective { precision: planish_kernels::Precision::Bf16, ..model.clone() };
+    let coarse = Objective { precision: planish::engine::Precision::Bf16, ..model.clone() };
     assert_ne!(key(&coarse, &all, 3), stages[3]);
     let half = Prefix::new(&model, vec![&all], 3, true).keys().unwrap().remove(0);
     assert_ne!(half, stages[3]);

@@ -5,6 +5,7 @@ use super::{chosen, names, open, prefix, rows};
 use candle_core::{DType, Device, Tensor};
 use planish::cache::{CachePolicy, Error, Mode, Stored};
 use planish::data::order::{stream, unit};
+use planish::engine::Engine;
 use planish::objective::{Activations, Examples, Objective};
 use planish::train::perturbation::{Perturber, StepRule};
 use planish::train::pol::Pol;
@@ -81,7 +82,7 @@ fn activations_do_not_depend_on_the_batch() {
         let values = Tensor::from_vec(pixels, (n, 1, h, w), &Device::Cpu).unwrap();
         let all = Activations { stage: 0, values, labels: vec![0; n].into() };
         let weights = Weights::random(&config, 3).unwrap();
-        let model = Objective::new(Arc::new(config), weights);
+        let model = Objective::new(Arc::new(config), weights, &Engine::cpu());
         for stage in 1..=6 {
             let prefix = prefix(&model, &all, stage);
             let whole = prefix.rows(&(0..n).map(|i| (0, i)).collect::<Vec<_>>()).unwrap();

@@ -1,6 +1,7 @@
 //! A small model and its derivatives from PyTorch, from tests/reference/.
 
 use candle_core::{DType, Device, Tensor};
+use planish::engine::Engine;
 use planish::objective::{Activations, Objective};
 use planish::vit::{Activation, Config, Distillation, FinalNorm, Pooling, Weights};
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ impl Reference {
             .map(|(name, _)| self.get(&format!("model/{name}")).to_dtype(dtype).unwrap())
             .collect();
         let weights = Weights::new(&self.config, tensors).unwrap();
-        let mut objective = Objective::new(Arc::new(self.config.clone()), weights);
+        let mut objective = Objective::new(Arc::new(self.config.clone()), weights, &Engine::cpu());
         objective.micro_batch = micro_batch;
         objective
     }

@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish::data::order::{stream, unit};
+use planish::engine::Engine;
 use planish::objective::{Activations, Objective};
 use planish::vit::layers::select;
 use planish::vit::{Layer, Weights, arch};
@@ -23,7 +24,7 @@ pub fn model(dtype: DType) -> Objective {
     });
     let tensors = tensors.collect();
     let weights = Weights::new(&config, tensors).unwrap();
-    Objective::new(Arc::new(config), weights)
+    Objective::new(Arc::new(config), weights, &Engine::cpu())
 }
 
 /// Random images, with labels drawn from the probabilities that `model` predicts.

@@ -25,9 +25,7 @@ mod unit;
 
 pub use unit::Unit;
 
-use crate::error::{Error, Result};
 use crate::product::{Start, View};
-use candle_core::DType;
 #[cfg(target_arch = "x86_64")]
 use {
     crate::cpu::run_serially,
@@ -45,14 +43,6 @@ const SERIAL: usize = 1 << 20;
 /// non-temporal stores.
 #[cfg(target_arch = "x86_64")]
 const STREAM: usize = 1 << 19;
-
-/// Checks that operands are f32 without tangents.
-pub(crate) fn check_operands(op: &'static str, dtype: DType, tangents: usize) -> Result<()> {
-    match (dtype, tangents) {
-        (DType::F32, 0) => Ok(()),
-        _ => Err(Error::Precision { op, dtype, tangents }),
-    }
-}
 
 /// `x` rounded to bf16: to nearest, ties to even. Subnormal numbers become zero, NaN stays NaN.
 #[inline(always)]

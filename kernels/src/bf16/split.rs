@@ -16,36 +16,11 @@
 use super::Unit;
 #[cfg(target_arch = "x86_64")]
 use super::tiled;
-use crate::product::{Start, View, check};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Whether f32 products may use this method.
-static ALLOWED: AtomicBool = AtomicBool::new(false);
-
-/// Lets f32 products use this method from now on, where it is faster. Returns false if the
-/// instructions are not [`available`].
-///
-/// It is off by default: tiles that other programs also use are slower than vector instructions,
-/// and results must not depend on which other programs run.
-pub fn allow() -> bool {
-    ALLOWED.store(available(), Ordering::Relaxed);
-    available()
-}
-
-/// Whether [`allow`] enabled the method.
-pub fn allowed() -> bool {
-    ALLOWED.load(Ordering::Relaxed)
-}
+use crate::product::{self, Start, View, check};
 
 /// Minimum rows, columns and steps. For smaller products, splitting the operands costs more than
 /// tiles save.
 const MIN_SIZES: [usize; 3] = [128, 128, 64];
-
-/// Whether this method is enabled and faster than f32 for a product of these sizes. Depends only on
-/// the sizes, so that results do not depend on anything else.
-pub(crate) fn is_faster(rows: usize, columns: usize, steps: usize) -> bool {
-    [rows, columns, steps].iter().zip(MIN_SIZES).all(|(size, least)| *size >= least) && allowed()
-}
 
 /// Whether this processor has the instructions.
 pub fn available() -> bool {
@@ -67,4 +42,20 @@ pub fn multiply(
     check((c.0, c.1), start, a, b);
     #[cfg(target_arch = "x86_64")]
     tiled((Unit::Amx, 3), c, start, a, b, factor as f32);
+}
+
+/// Same as [`multiply`] for large matrices. Smaller ones are multiplied in f32, and so are all if the
+/// instructions are not [`available`]. The choice depends only on the sizes, so that results do not
+/// depend on anything else.
+pub(crate) fn multiply_if_large(
+    c: (&mut [f32], View),
+    start: Start<f32>,
+    a: (&[f32], View),
+    b: (&[f32], View),
+    factor: f64,
+) {
+    let sizes = [c.1.rows, c.1.cols, a.1.cols];
+    let large = sizes.iter().zip(MIN_SIZES).all(|(size, least)| *size >= least);
+    let product = if large && available() { multiply } else { product::multiply::<f32> };
+    product(c, start, a, b, factor);
 }

@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use planish_kernels::cast::Cast;
 use planish_kernels::{
     Add, Attention, BiasGelu, BiasResidual, DualTensor, Error, FirstTokens, Gelu, LayerNorm,
-    LayerScale, Linear, MeanTokens, Op, PickToken, Precision, Saved,
+    LayerScale, Linear, MeanTokens, Op, PickToken, Products, Saved,
 };
 
 /// A result is rounded once, by at most 2⁻⁸ of itself. In attention, scores and weights are also
@@ -26,13 +26,13 @@ fn case(op: impl Op + 'static, activations: &[&[usize]], parameters: &[&[usize]]
 }
 
 fn cases() -> Vec<Case> {
-    let precision = Precision::Bf16;
-    let linear = || Linear { precision };
+    let products = Products::Bf16;
+    let linear = || Linear { products };
     let mut residual = case(BiasResidual, &[&[5, 33], &[5, 33]], &[&[33]]);
     residual.dims.swap(1, 2);
     let attention = |heads, dims: &[&[usize]]| Case {
         roundings: 4.0,
-        ..case(Attention { heads, precision }, dims, &[])
+        ..case(Attention { heads, products }, dims, &[])
     };
     vec![
         case(LayerNorm { eps: 1e-6 }, &[&[3, 5, 48]], &[&[48], &[48]]),
@@ -110,7 +110,7 @@ fn operations_on_bf16_are_those_on_f32_rounded() {
 #[test]
 fn products_of_f32_round_their_operands_as_the_cpu_does() {
     let (device, mut stream) = (super::device(), Stream(12));
-    let op = Linear { precision: Precision::Bf16 };
+    let op = Linear { products: Products::Bf16 };
     let dims = [&[3, 5, 24][..], &[10, 24], &[10]];
     let x = dims.map(|dims| seeded(&mut stream, dims, DType::F32));
     let here = x.each_ref().map(|x| DualTensor::constant(x.clone()));
@@ -155,7 +155,7 @@ fn what_bf16_does_not_take_is_an_error() {
     }
     let tangent = single.value().unsqueeze(0).unwrap();
     let along = DualTensor::new(single.value().clone(), Some(tangent)).unwrap();
-    let attention = Attention { heads: 1, precision: Precision::Bf16 };
+    let attention = Attention { heads: 1, products: Products::Bf16 };
     for found in
         [attention.value(&[&along]), Cast { from: DType::F32, to: DType::BF16 }.value(&[&along])]
     {

@@ -9,7 +9,7 @@ use crate::attention::Shape;
 use crate::cuda::launch::Planner;
 use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
-use crate::product::Precision;
+use crate::product::Products;
 use crate::view::View;
 use candle_core::{CudaDevice, DType};
 use half::bf16;
@@ -27,6 +27,7 @@ struct AttentionCall<'a, E> {
     op: &'static str,
     device: &'a CudaDevice,
     shape: &'a Shape,
+    products: Products,
     inputs: Vec<Factor>,
     number: std::marker::PhantomData<E>,
 }
@@ -65,7 +66,8 @@ impl<E: Number> AttentionCall<'_, E> {
         b: (Factor, View),
         factor: f64,
     ) -> Result<()> {
-        dual_gemm::<E>(self.device, self.op, to, true, a, b, factor)
+        let tf32 = self.products == Products::Tf32;
+        dual_gemm::<E>(self.device, self.op, to, true, a, b, (factor, tf32))
     }
 
     /// p = softmax(q kᵀ/√d).
@@ -93,30 +95,29 @@ fn in_bf16(op: &'static str, x: &[&DualTensor]) -> Result<(Vec<DualTensor>, DTyp
 /// y of `crate::Attention`, with checked shapes. In bf16 the intermediate results are bf16 too.
 pub(crate) fn value(
     op: &'static str,
-    shape: &Shape,
-    precision: Precision,
+    (shape, products): (&Shape, Products),
     x: &[&DualTensor],
 ) -> Result<DualTensor> {
-    if precision == Precision::Bf16 {
+    if products == Products::Bf16 {
         let (x, dtype) = in_bf16(op, x)?;
         let x: Vec<&DualTensor> = x.iter().collect();
-        return cast(op, &value_typed::<bf16>(op, shape, &x)?, dtype);
+        return cast(op, &value_typed::<bf16>(op, (shape, products), &x)?, dtype);
     }
     match common_dtype(op, x)? {
-        DType::F64 => value_typed::<f64>(op, shape, x),
-        _ => value_typed::<f32>(op, shape, x),
+        DType::F64 => value_typed::<f64>(op, (shape, products), x),
+        _ => value_typed::<f32>(op, (shape, products), x),
     }
 }
 
 fn attention_call<'a, E: Number>(
     op: &'static str,
     device: &'a CudaDevice,
-    shape: &'a Shape,
+    (shape, products): (&'a Shape, Products),
     x: &[&DualTensor],
 ) -> Result<AttentionCall<'a, E>> {
     let factor = |x: &&DualTensor| Factor::of::<E>(op, device, x);
     let inputs = x.iter().map(factor).collect::<Result<_>>()?;
-    Ok(AttentionCall { op, device, shape, inputs, number: std::marker::PhantomData })
+    Ok(AttentionCall { op, device, shape, products, inputs, number: std::marker::PhantomData })
 }
 
 fn tangents(x: &[&DualTensor]) -> usize {
@@ -125,11 +126,11 @@ fn tangents(x: &[&DualTensor]) -> usize {
 
 fn value_typed<E: Number>(
     op: &'static str,
-    shape: &Shape,
+    (shape, products): (&Shape, Products),
     x: &[&DualTensor],
 ) -> Result<DualTensor> {
     let device = device(op, x[0].value())?;
-    let (call, k) = (attention_call::<E>(op, &device, shape, x)?, tangents(x));
+    let (call, k) = (attention_call::<E>(op, &device, (shape, products), x)?, tangents(x));
     let p = call.weights(k)?;
     let y = DualBuffer::new(&device, &[shape.images, shape.queries, shape.dim], k)?;
     let head_output = all_heads(shape, shape.head_output(0), y.numel());
@@ -140,31 +141,31 @@ fn value_typed<E: Number>(
 /// gx of `crate::Attention` for every input, with checked shapes.
 pub(crate) fn gradients(
     op: &'static str,
-    (shape, precision): (&Shape, Precision),
+    (shape, products): (&Shape, Products),
     x: &[&DualTensor],
     gy: &DualTensor,
 ) -> Result<Vec<DualTensor>> {
     let all: Vec<&DualTensor> = x.iter().copied().chain([gy]).collect();
-    if precision == Precision::Bf16 {
+    if products == Products::Bf16 {
         let (all, dtype) = in_bf16(op, &all)?;
         let x: Vec<&DualTensor> = all.iter().take(x.len()).collect();
-        let found = gradients_typed::<bf16>(op, shape, &x, &all[x.len()])?;
+        let found = gradients_typed::<bf16>(op, (shape, products), &x, &all[x.len()])?;
         return found.iter().map(|g| cast(op, g, dtype)).collect();
     }
     match common_dtype(op, &all)? {
-        DType::F64 => gradients_typed::<f64>(op, shape, x, gy),
-        _ => gradients_typed::<f32>(op, shape, x, gy),
+        DType::F64 => gradients_typed::<f64>(op, (shape, products), x, gy),
+        _ => gradients_typed::<f32>(op, (shape, products), x, gy),
     }
 }
 
 fn gradients_typed<E: Number>(
     op: &'static str,
-    shape: &Shape,
+    (shape, products): (&Shape, Products),
     x: &[&DualTensor],
     gy: &DualTensor,
 ) -> Result<Vec<DualTensor>> {
     let device = device(op, x[0].value())?;
-    let call = attention_call::<E>(op, &device, shape, x)?;
+    let call = attention_call::<E>(op, &device, (shape, products), x)?;
     let (inner, outer) = (tangents(x), tangents(x).max(gy.tangents()));
     let p = call.weights(inner)?;
     let cotangent = Factor::of::<E>(op, &device, gy)?;

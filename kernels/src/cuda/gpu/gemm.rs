@@ -8,8 +8,8 @@ use crate::cuda::launch::{Address, StorageType, i32_of, i64_of};
 use crate::error::{Error, Result};
 use crate::view::View;
 use candle_core::CudaDevice;
+use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
-use candle_core::cuda_backend::{WrapErr, gemm_reduced_precision_f32};
 use std::ffi::c_void;
 
 /// A batch of matrices: base address, storage type and view.
@@ -50,14 +50,15 @@ impl Matrix {
 }
 
 /// C = factor · A·B, or C += factor · A·B with `add`, for every matrix of the batch. A and B have
-/// the same type. For bf16, products are exact, sums are f32, and C is either type.
+/// the same type. For bf16, products are exact, sums are f32, and C is either type. With `tf32`, f32
+/// operands are rounded to TF32.
 pub(super) fn gemm(
     device: &CudaDevice,
     op: &'static str,
     c: Matrix,
     add: bool,
     [a, b]: [Matrix; 2],
-    factor: f64,
+    (factor, tf32): (f64, bool),
 ) -> Result<()> {
     let v = c.view;
     if v.rows * v.cols * v.batch[0] * v.batch[1] == 0 {
@@ -75,9 +76,7 @@ pub(super) fn gemm(
     let (stride_a, stride_b, stride_c) = (stride(a)?, stride(b)?, stride(c)?);
     let compute = match a.stored {
         StorageType::F64 => sys::cublasComputeType_t::CUBLAS_COMPUTE_64F,
-        StorageType::F32 if gemm_reduced_precision_f32() => {
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
-        }
+        StorageType::F32 if tf32 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
         StorageType::F32 | StorageType::Bf16 => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
     };
     // Scaling factors have the type of the computation.

@@ -13,7 +13,7 @@ use super::memory::{DualBuffer, Number, address, device, plane};
 use crate::cuda::launch::{Address, Plane, Planner, StorageType};
 use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
-use crate::product::{Precision, Target};
+use crate::product::{Products, Target};
 use crate::view::View;
 use candle_core::{CudaDevice, DType};
 use half::bf16;
@@ -65,7 +65,7 @@ pub(crate) fn product(
 ) -> Result<DualTensor> {
     let operands: Vec<&DualTensor> = [a, b].into_iter().chain(target.bias).collect();
     let found = operands.iter().map(|x| x.value().dtype()).collect::<Vec<_>>();
-    if target.precision == Precision::F32 {
+    if target.products != Products::Bf16 {
         return match common_dtype(op, &operands)? {
             DType::F32 => typed::<f32>(op, (a, va), (b, vb), target, factor, tangents),
             _ => typed::<f64>(op, (a, va), (b, vb), target, factor, tangents),
@@ -114,7 +114,8 @@ fn product_typed<E: Number>(
         false => DualBuffer::<E>::zeros(device, target.dims, tangents)?,
     };
     let primal = target.primal.is_some();
-    dual_gemm::<E>(device, op, (&y, v), !primal, a, b, factor)?;
+    let tf32 = target.products == Products::Tf32;
+    dual_gemm::<E>(device, op, (&y, v), !primal, a, b, (factor, tf32))?;
     if let Some(bias) = bias {
         let planner = Planner::new(E::STORAGE);
         let add = |row: Address, at: Address| {
@@ -142,7 +143,7 @@ fn product_typed<E: Number>(
 }
 
 /// Sets the matrices `v` of `y` to `factor` · A·B (if `value`), and those of its tangents to
-/// `factor` · (Ȧₖ·B + A·Ḃₖ).
+/// `factor` · (Ȧₖ·B + A·Ḃₖ). With `tf32`, f32 operands are rounded to TF32.
 pub(super) fn dual_gemm<E: Number>(
     device: &CudaDevice,
     op: &'static str,
@@ -150,12 +151,12 @@ pub(super) fn dual_gemm<E: Number>(
     value: bool,
     (a, va): (Factor, View),
     (b, vb): (Factor, View),
-    factor: f64,
+    (factor, tf32): (f64, bool),
 ) -> Result<()> {
     let to = Factor::of_buffer(y);
     let multiply = |at: Address, add: bool, at_a: Address, at_b: Address, factor: f64| {
         let operands = [a.matrix(at_a, va), b.matrix(at_b, vb)];
-        gemm(device, op, to.matrix(at, v), add, operands, factor)
+        gemm(device, op, to.matrix(at, v), add, operands, (factor, tf32))
     };
     let (at_a, at_b) = (a.plane.value, b.plane.value);
     if value {

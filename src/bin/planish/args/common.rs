@@ -2,15 +2,15 @@
 
 use crate::message::in_flags;
 use crate::render::progress::Terminal;
-use anyhow::{anyhow, bail};
+use anyhow::anyhow;
 use bytesize::ByteSize;
-use planish::device::{self, Choice};
+use planish::engine::{Engine, EngineOptions};
 use planish::options::{as_text, text};
 use planish::output;
-use planish::run::{Run, Running, set_threads};
+use planish::run::{Run, Running};
 use planish::session::Context;
-use planish_kernels::bf16::split;
 use serde::{Deserialize, Serialize};
+use std::error::Error;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -22,21 +22,9 @@ pub struct Common {
     /// Number of threads [default: all]
     #[arg(long, value_name = "N", value_parser = threads)]
     pub threads: Option<NonZeroUsize>,
-    /// Device: cpu, cuda or cuda:N.
-    ///
-    /// A CUDA device needs a build with the feature `cuda`. N is the index of the GPU.
-    #[serde(with = "as_text")]
-    #[arg(long, value_name = "cpu|cuda[:N]", default_value_t = Choice::Cpu)]
-    pub device: Choice,
-    /// On a GPU, use TF32 for f32 matrix products: faster, about three digits
-    #[arg(long, hide_short_help = true)]
-    pub tf32: bool,
-    /// On a CPU with AMX, compute f32 matrix products on its tiles.
-    ///
-    /// Each f32 is split into three bf16 numbers. The result is as accurate as f32 arithmetic. It
-    /// is faster, except when other processes on the machine keep the tiles busy.
-    #[arg(long, hide_short_help = true)]
-    pub tiles: bool,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub engine: EngineOptions,
     /// Random seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
@@ -72,8 +60,29 @@ fn threads(text: &str) -> Result<NonZeroUsize, String> {
     text.parse().map_err(|_| "expected 1 or more; omit the flag to use all threads".into())
 }
 
+/// Builds rayon's global thread pool, in which all work runs: of `threads` threads, or of one per
+/// available CPU.
+///
+/// # Errors
+/// The system cannot start the threads.
+fn start_threads(threads: Option<NonZeroUsize>) -> anyhow::Result<()> {
+    let mut pool = rayon::ThreadPoolBuilder::new();
+    if let Some(n) = threads {
+        pool = pool.num_threads(n.get());
+    }
+    match pool.build_global() {
+        // An existing pool is an error without a source; rayon has no other way to distinguish it.
+        Err(error) if error.source().is_some() => {
+            let threads =
+                threads.map_or_else(|| "as many as the machine has".into(), |n| n.to_string());
+            Err(anyhow!(error).context(format!("cannot start {threads} threads; lower --threads")))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl Common {
-    /// Checks that the report can be written, selects threads and device, and starts the clock.
+    /// Checks that the report can be written, opens the device, starts the threads and the clock.
     ///
     /// # Errors
     /// The `--json` file cannot be written, the system cannot start the threads, or the device
@@ -82,26 +91,10 @@ impl Common {
         if let Some(path) = &self.json {
             output::check(path)?;
         }
-        if self.tf32 && self.device == Choice::Cpu {
-            bail!("--tf32 only applies to a GPU; add --device cuda")
-        }
-        if self.tiles && self.device != Choice::Cpu {
-            bail!("--tiles only applies to the CPU; remove --device or --tiles")
-        }
-        if self.tiles && !split::allow() {
-            bail!(
-                "--tiles: this processor has no AMX for bf16, or the system does not permit its \
-                 use; run without --tiles"
-            )
-        }
-        let threads = set_threads(self.threads)?;
         let said = self.clone();
-        device::choose(self.device, move |line| said.say(line))
-            .map_err(|error| anyhow!("--device {}: {error}", self.device))?;
-        if self.tf32 {
-            device::allow_tf32();
-        }
-        Ok(Run::start(self.seed, threads))
+        let engine = Engine::new(&self.engine, move |line| said.say(line))?;
+        start_threads(self.threads)?;
+        Ok(Run::start(self.seed, &engine))
     }
 
     /// Prints one line on standard error, unless `--quiet`.
@@ -127,9 +120,9 @@ impl Common {
         Terminal::new(self.quiet)
     }
 
-    /// The seed and the progress observer, as the library takes them.
-    pub fn context<'a>(&self, terminal: &'a Terminal) -> Context<'a> {
-        Context { seed: self.seed, observer: terminal }
+    /// The engine, the seed and the progress observer, as the library takes them.
+    pub fn context<'a>(&self, running: &'a Running, terminal: &'a Terminal) -> Context<'a> {
+        Context { engine: running.engine(), seed: self.seed, observer: terminal }
     }
 
     /// Writes `report` to the `--json` file, if one is given.
@@ -145,6 +138,7 @@ impl Common {
 mod tests {
     use super::*;
     use clap::Parser;
+    use planish::device::Choice;
 
     #[derive(Parser)]
     struct Command {
@@ -157,7 +151,10 @@ mod tests {
     #[test]
     fn common_arguments_are_validated() {
         let parse = |words: &[&str]| Command::try_parse_from([&["x"], words].concat());
-        assert_eq!(parse(&["--device", "cuda:1"]).ok().unwrap().common.device, Choice::Cuda(1));
+        assert_eq!(
+            parse(&["--device", "cuda:1"]).ok().unwrap().common.engine.device,
+            Choice::Cuda(1)
+        );
         assert!(parse(&["--device", "gpu"]).is_err());
         let common = parse(&["--threads", "2", "--seed", "9", "--json", "a", "--quiet"]);
         let common = common.ok().unwrap().common;

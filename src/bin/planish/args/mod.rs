@@ -11,8 +11,8 @@ pub use model::ModelArgs;
 use planish::checkpoint::Checkpoint;
 use planish::data::{DataOptions, Error as DataError, Roles};
 use planish::device::Choice;
+use planish::engine::Precision;
 use planish::session::{Context, Data};
-use planish_kernels::Precision;
 use planish_kernels::bf16::Unit;
 
 /// Opens the data and assigns its splits to roles for this checkpoint.
@@ -29,7 +29,7 @@ pub fn roles(
 
 /// Prints a note if bf16 is not faster on this machine.
 pub fn note_precision(precision: Precision, common: &Common) {
-    if precision == Precision::Bf16 && common.device == Choice::Cpu && !Unit::beats_f32() {
+    if precision == Precision::Bf16 && common.engine.device == Choice::Cpu && !Unit::beats_f32() {
         common.say(
             "note: bf16 is not faster than f32 here: the processor has no AMX, or the system does \
              not permit its use. Operands are rounded to bf16 anyway",

@@ -6,14 +6,15 @@ use crate::render::print;
 use crate::render::sentence::{sentence, table};
 use planish::checkpoint::{Checkpoint, Load};
 use planish::data::DataOptions;
+use planish::engine::Precision;
 use planish::evaluate::{Bound, PredictionsInfo, RESAMPLES, compare};
 use planish::output;
 use planish::report::comparison::{Report, SCHEMA, Side};
 use planish::report::{EVALUATION, Evaluation, post_training};
+use planish::run::Running;
 use planish::session::checkpoint_info;
 use planish::session::evaluate::evaluate;
 use planish::session::saved::{self, Error as SavedError, Saved};
-use planish_kernels::Precision;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `planish compare`.
@@ -137,9 +138,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let inputs: Vec<&Path> = vec![&args.b];
     output::spare(&[args.common.json.as_deref()], &args.a, &inputs)?;
     let mut notes = Vec::new();
-    let (a, of_a) = side(&args.a, args, &mut notes)?;
+    let (a, of_a) = side(&args.a, args, &running, &mut notes)?;
     let of_a_alone = notes.len();
-    let (b, of_b) = side(&args.b, args, &mut notes)?;
+    let (b, of_b) = side(&args.b, args, &running, &mut notes)?;
     let mut notes = merge_notes(&notes[..of_a_alone], &notes[of_a_alone..]);
     check_same(&a, &of_a, &b, &of_b)?;
     let ([raw_a, own_a], [raw_b, own_b]) = (of_a.scores(), of_b.scores());
@@ -182,7 +183,12 @@ fn merge_notes(a: &[String], b: &[String]) -> Vec<String> {
 }
 
 /// Reads or evaluates one side.
-fn side(path: &Path, args: &Args, notes: &mut Vec<String>) -> anyhow::Result<(Side, Saved)> {
+fn side(
+    path: &Path,
+    args: &Args,
+    running: &Running,
+    notes: &mut Vec<String>,
+) -> anyhow::Result<(Side, Saved)> {
     let of = |checkpoint, data_digest| Side {
         path: path.display().to_string(),
         checkpoint,
@@ -205,7 +211,7 @@ fn side(path: &Path, args: &Args, notes: &mut Vec<String>) -> anyhow::Result<(Si
     let data = DataOptions { data, val_data: args.val_data.clone(), ..DataOptions::default() };
     note_precision(args.precision, &args.common);
     let terminal = args.common.terminal();
-    let context = args.common.context(&terminal);
+    let context = args.common.context(running, &terminal);
     let found = evaluate(&checkpoint, &data, args.split.as_deref(), args.precision, &context)?;
     notes.extend(found.warnings);
     notes.extend(found.temperatures.bound().map(temperature_note));

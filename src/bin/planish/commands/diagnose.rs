@@ -4,7 +4,6 @@ use crate::args::{Common, Limit, ModelArgs};
 use crate::render::{diagnosis, print, sampling};
 use anyhow::bail;
 use planish::data::{DataOptions, Role, require};
-use planish::device;
 use planish::diagnose::sampling::{Found, measure, sizes};
 use planish::diagnose::session::DiagnoseSession;
 use planish::diagnose::{DiagnoseOptions, Options, post_training};
@@ -59,7 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.options.check()?;
     let clock = args.common.start()?;
     let terminal = args.common.terminal();
-    let context = args.common.context(&terminal);
+    let context = args.common.context(&clock, &terminal);
     let checkpoint = args.model.open()?;
     spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
     let data = Data::open(&args.data, &checkpoint)?;
@@ -96,10 +95,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         work.validation.len(),
         if measured == plain && sizes.len() == 1 { "about" } else { "at most" },
         duration(need.seconds),
-        device::memory_forecast(need.mib, 0)
+        context.engine.memory_forecast(need.mib, 0)
     );
     if args.dry_run {
-        let device_peak_mib = device::expected_mib(0);
+        let device_peak_mib = context.engine.expected_mib(0);
         let expected =
             Expected { device_peak_mib, ..Expected::of(vec![Part::new("diagnosis", need)]) };
         let info = checkpoint_info(&checkpoint);

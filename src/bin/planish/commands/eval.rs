@@ -6,6 +6,7 @@ use crate::render::print;
 use crate::render::shifts::{others_text, shifted_text};
 use crate::render::table::{Align, Style, Table};
 use planish::data::DataOptions;
+use planish::engine::Precision;
 use planish::evaluate::{Estimate, Summary, summarise_at};
 use planish::format::{count, estimate, number, share};
 use planish::output;
@@ -14,7 +15,6 @@ use planish::session::bad_samples::damage_note;
 use planish::session::evaluate::{Evaluated, evaluate};
 use planish::session::{checkpoint_info, saved};
 use planish::shift::{Others, Shift, corrupted_matrix, ood, others, preprocessing};
-use planish_kernels::Precision;
 use std::path::PathBuf;
 
 /// Arguments of `planish eval`.
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     note_precision(args.precision, &args.common);
     let precision = args.precision;
     let terminal = args.common.terminal();
-    let context = args.common.context(&terminal);
+    let context = args.common.context(&running, &terminal);
     let found = evaluate(&checkpoint, &args.data, args.split.as_deref(), precision, &context)?;
     let Evaluated { predictions, temperatures, .. } = &found;
     let saved = args.dump.as_deref().map(|path| saved::write(path, predictions, temperatures));

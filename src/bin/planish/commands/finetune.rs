@@ -36,12 +36,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     options.check()?;
     note_precision(options.precision, common);
     let terminal = common.terminal();
-    let session = FinetuneSession::prepare(options, &common.context(&terminal))?;
+    let context = common.context(&running, &terminal);
+    let session = FinetuneSession::prepare(options, &context)?;
     if !common.quiet {
         print(&plan(&session))?;
     }
     let log = EpochLog::open(&args.epoch_files, &terminal, epochs(&session))?;
-    let found = session.run(&Context { observer: &log, ..common.context(&terminal) })?;
+    let found = session.run(&Context { observer: &log, ..context })?;
     let logged = log.finish();
     let report = Finetuning {
         schema: FINETUNING.into(),

@@ -164,7 +164,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     note_precision(args.train.precision, &args.common);
     args.epochs.check()?;
     let terminal = args.common.terminal();
-    let context = args.common.context(&terminal);
+    let context = args.common.context(&clock, &terminal);
     let (options, search) = match args.search {
         None => (args.options(args.of_method.method(args.method)?), None),
         Some(minutes) => {
@@ -190,8 +190,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut planned = None;
     if args.preview() != Preview::None {
         let outlook = session.outlook(clock.seconds(), &context)?;
-        let kept = describe(&outlook.plan);
-        let line = format!("{}; {}; {kept}", session.intention()?, outlook_line(&outlook));
+        let kept = describe(&outlook.plan, context.engine);
+        let line =
+            format!("{}; {}; {kept}", session.intention()?, outlook_line(&outlook, context.engine));
         if args.dry_run {
             args.common.save(&dry_run(&session, clock.finish(), outlook)?)?;
             return Ok(print(&line)?);

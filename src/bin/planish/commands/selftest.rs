@@ -72,8 +72,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     let checkpoint = Checkpoint::open(path, &args.model)?;
-    let (single, double) =
-        (objective(&checkpoint, DType::F32)?, objective(&checkpoint, DType::F64)?);
+    let model = |dtype| objective(&checkpoint, dtype, clock.engine());
+    let (single, double) = (model(DType::F32)?, model(DType::F64)?);
     let heavy = cost::forward(&checkpoint.config, 0..stages(&checkpoint.config)) > 5e9;
     let n = args.samples.unwrap_or(if heavy { 1 } else { 4 });
     if !(1..=MOST).contains(&n) {
@@ -95,7 +95,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         seed: args.common.seed,
     };
     let terminal = args.common.terminal();
-    let progress = args.common.context(&terminal).task("selftest", 8, "checks");
+    let progress = args.common.context(&clock, &terminal).task("selftest", 8, "checks");
     let mut checks = vec![round_trip(&checkpoint)?];
     progress.advance(1);
     checks.extend(subject.run(&mut |check| {

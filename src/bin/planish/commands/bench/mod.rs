@@ -170,7 +170,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoint = args.model.open()?;
     output::spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
-    let context = args.common.context(&terminal);
+    let context = args.common.context(&clock, &terminal);
     let roles = crate::args::roles(&args.data, &checkpoint, &context)?;
     args.common.say_notes(&roles.notes);
     require(Role::Train, roles.train.as_ref())?;

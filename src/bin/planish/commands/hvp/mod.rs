@@ -136,7 +136,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let split = sources.split(args.split.as_deref())?;
     let examples = pixels(&checkpoint, split)?;
     args.common.say_notes(&sources.notes);
-    let mut objective: Objective = objective(&checkpoint, args.dtype.dtype())?;
+    let mut objective: Objective = objective(&checkpoint, args.dtype.dtype(), running.engine())?;
     let room = match args.limit.mib() {
         Some(limit) => {
             start_within(&mut objective, limit);
@@ -184,7 +184,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         _ => None,
     };
     let terminal = args.common.terminal();
-    let context = args.common.context(&terminal);
+    let context = args.common.context(&running, &terminal);
     let progress = context.task("hvp", passes * split.len() as u64, "images");
     let watched = Counted { examples: &examples, task: &progress };
     let mut at = objective.gradient(&watched as &dyn Examples, &joint)?;
