@@ -67,17 +67,17 @@ fn model(name: &str, classes: usize, channels: usize, images: usize) -> Result<(
                 if single()? != operator.apply(&vectors)? {
                     return Err(format!("{}: products differ", layer.name).into());
                 }
-                let (mut apart, mut together) = (Vec::new(), Vec::new());
+                let (mut separate, mut together) = (Vec::new(), Vec::new());
                 for _ in 0..RUNS {
                     let clock = Instant::now();
                     operator.apply(&vectors)?;
                     together.push(clock.elapsed().as_secs_f64());
                     let clock = Instant::now();
                     single()?;
-                    apart.push(clock.elapsed().as_secs_f64());
+                    separate.push(clock.elapsed().as_secs_f64());
                 }
-                let (apart, together) = (median(apart), median(together));
-                line += &format!("  K = {k}: {:.3} s, {:.2}×", together, apart / together);
+                let (separate, together) = (median(separate), median(together));
+                line += &format!("  K = {k}: {:.3} s, {:.2}×", together, separate / together);
             }
             println!("{line}");
         }

@@ -1,12 +1,13 @@
 //! Whole models: forward pass, gradient, Hessian-vector products, a step of PoL and of PoF.
 //!
-//! `cargo bench --bench vit [NAME…]` uses random weights and pixels. It prints seconds per image, GFLOP/s of the
-//! necessary matrix products, and the rate relative to one large matrix product in the same run.
-//! Results are verified before timing: the sweep over all blocks against separate products, and a
-//! gradient against the change of the loss along it.
+//! `cargo bench --bench vit [NAME…]` uses random weights and pixels. It prints seconds per image,
+//! GFLOP/s of the necessary matrix products, and the rate relative to one large matrix product in
+//! the same run. Results are verified before timing: the sweep over all blocks against separate
+//! products, and a gradient against the change of the loss along it.
 //!
-//! `benches/pytorch/compare.py` compares this binary with PyTorch on one checkpoint and one batch. With
-//! `--turns CHECKPOINT PIXELS`, the binary reads one task per line and prints the seconds and a number to compare.
+//! `benches/pytorch/compare.py` compares this binary with PyTorch on one checkpoint and one batch.
+//! With `--turns CHECKPOINT PIXELS`, the binary reads one task per line and prints the seconds and
+//! a number to compare.
 
 #[path = "../src/bin/planish/allocator.rs"]
 mod allocator;
@@ -40,7 +41,7 @@ fn page_faults() -> f64 {
 fn model(
     name: &str,
     [classes, channels, batch]: [usize; 3],
-    wanted: &[String],
+    selected: &[String],
     (engine, machine): (&Engine, &mut Ceilings),
 ) -> Outcome<()> {
     let config = arch::named(name, classes, channels)?;
@@ -60,7 +61,7 @@ fn model(
     tasks.verify()?;
     println!("{name}, {batch} images, {} a micro-batch", tasks.objective.micro_batch);
     for task in tasks::NAMES {
-        if !wanted.is_empty() && !wanted.iter().any(|w| task.contains(w.as_str())) {
+        if !selected.is_empty() && !selected.iter().any(|w| task.contains(w.as_str())) {
             continue;
         }
         let work = tasks.flops(task)?;
@@ -124,11 +125,11 @@ fn main() -> Outcome<()> {
         machine.copy() / 1e9
     );
     let models = [("vit_nano_patch7_28", [10, 1, 128]), ("vit_base_patch16_224", [100, 3, 8])];
-    let (names, wanted): (Vec<String>, Vec<String>) =
+    let (names, selected): (Vec<String>, Vec<String>) =
         words.into_iter().partition(|w| models.iter().any(|m| m.0.contains(w.as_str())));
     for (name, sizes) in models {
         if names.is_empty() || names.iter().any(|n| name.contains(n.as_str())) {
-            model(name, sizes, &wanted, (engine, &mut machine))?;
+            model(name, sizes, &selected, (engine, &mut machine))?;
         }
     }
     Ok(())

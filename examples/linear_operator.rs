@@ -1,7 +1,7 @@
-//! A curvature estimator of one's own: power iteration for the largest |eigenvalue| of a layer's Hessian,
-//! beside planish's Lanczos.
+//! A custom curvature estimator: power iteration for the eigenvalue of largest magnitude of a
+//! layer's Hessian, compared with planish's Lanczos.
 //!
-//! An estimator sees the matrix only as a map v ↦ H v. The same function serves any `LinearOperator`.
+//! An estimator only needs the map v ↦ H v, so the function works with any `LinearOperator`.
 //!
 //! cargo run --release --example linear_operator
 
@@ -10,11 +10,11 @@ use planish::curvature::{LayerOperator, LinearOperator};
 use planish::objective::Matrix;
 use planish::prelude::*;
 
-/// λ of the largest |λ|, after so many products: vᵀHv with v ← Hv/‖Hv‖.
+/// Estimates the λ of largest |λ| as vᵀHv, after `products` iterations of v ← Hv/‖Hv‖.
 fn power_iteration(operator: &dyn LinearOperator, products: usize) -> Result<f64> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
     let n = operator.dimension();
-    // Any start will do that is not orthogonal to the eigenvector.
+    // The start must not be orthogonal to the eigenvector.
     let mut v: Vec<f64> = (0..n).map(|i| (1.0 + i as f64).sin()).collect();
     let mut value = 0.0;
     for _ in 0..products {
@@ -31,9 +31,9 @@ fn main() -> Result<()> {
     let checkpoint = Checkpoint::open("assets/model".as_ref(), &Load::default())?;
     let options = DataOptions { data: "assets/data".into(), ..DataOptions::default() };
     let roles = Data::open(&options, &checkpoint)?.roles(&checkpoint, 0)?;
-    let few = sample(require(Role::Val, roles.val.as_ref())?, Some(200), 0)?;
+    let subset = sample(require(Role::Val, roles.val.as_ref())?, Some(200), 0)?;
     let (model, images) =
-        (objective(&checkpoint, DType::F32, &Engine::cpu())?, pixels(&checkpoint, &few)?);
+        (objective(&checkpoint, DType::F32, &Engine::cpu())?, pixels(&checkpoint, &subset)?);
     let layer = select(&checkpoint.config, "norm")?.remove(0);
     let hessian = LayerOperator::new(&model, &images, &layer, Matrix::Hessian);
 

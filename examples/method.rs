@@ -1,7 +1,7 @@
-//! A post-training method of one's own: SGD on a gradient whose direction alone counts.
+//! A custom post-training method: SGD with normalized gradients.
 //!
-//! A method says which layer it updates and where it takes the gradient; the loop draws batches, clips,
-//! schedules the rate, steps, and guards the run.
+//! A method defines the layer it updates and how it computes the gradient. The training loop draws
+//! batches, clips, schedules the learning rate, updates the weights and guards the run.
 //!
 //! cargo run --release --example method
 
@@ -12,7 +12,7 @@ use planish::train::{Method, Source, Step};
 use planish::vector::norm;
 use planish::vit::Layer;
 
-/// g / ‖g‖: every step has the length of the rate.
+/// g / ‖g‖: the length of each step is the learning rate.
 struct NormalizedSgd {
     update: Layer,
 }
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     let model = objective(&checkpoint, DType::F32, &Engine::cpu())?;
     let mut method = NormalizedSgd { update: select(&checkpoint.config, "norm")?.remove(0) };
 
-    // The frozen layers run once; training starts above them.
+    // The frozen layers run once. Training starts from their outputs.
     let images = pixels(&checkpoint, train)?;
     let below = model.activations(&images, method.update.first_stage)?;
     let settings = TrainSettings { epochs: 3, lr: 0.05, ..TrainSettings::default() };

@@ -1,4 +1,4 @@
-//! Trains the last block again by plain SGD, and prints what that changed on test images.
+//! Post-trains the last block with SGD and prints the test NLL before and after.
 //!
 //! cargo run --release --example post_train -- OUT [CHECKPOINT DATA]
 

@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_are_read_as_they_are_written() {
+    fn devices_round_trip_as_text() {
         for (text, choice) in
             [("cpu", Choice::Cpu), ("cuda:0", Choice::Cuda(0)), ("cuda:12", Choice::Cuda(12))]
         {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_that_stays_is_copied_once_and_two_of_a_weight_are_kept() {
+    fn two_versions_of_a_weight_are_kept() {
         let gpu = Gpu {
             choice: Choice::Cuda(0),
             device: Device::Cpu,

@@ -106,7 +106,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn temporary_memory_counts_and_stays_in_the_peak() {
+    fn the_peak_includes_freed_memory() {
         let use_mib = |n: usize| drop(std::hint::black_box(vec![1u8; n << 20]));
         use_mib(96);
         let ((), peak) = peak_during(|| use_mib(32));

@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_slip() {
+    fn finds_the_closest_name() {
         assert_eq!(nearest("haed", ["embed", "norm", "head"]), Some("head"));
         assert_eq!(nearest("x", []), None);
     }

@@ -43,10 +43,10 @@ fn images_are_normalised_and_keep_their_order() {
 #[test]
 fn images_that_do_not_fit_the_model_are_refused() {
     assert!(matches!(pixels(vec![0, 3]), Err(DataError::Label { index: 1, label: 3, .. })));
-    let sound = pixels(vec![0]).unwrap();
+    let valid = pixels(vec![0]).unwrap();
     let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
-    let bare = Pixels::new(sound.split(), None, &config);
-    assert!(matches!(bare, Err(DataError::NoPreprocess { .. })));
+    let without_preprocess = Pixels::new(valid.split(), None, &config);
+    assert!(matches!(without_preprocess, Err(DataError::NoPreprocess { .. })));
 }
 
 /// Twenty-three PNGs of different sizes and levels in two class folders.
@@ -68,7 +68,7 @@ fn folder() -> (tempfile::TempDir, Pixels) {
 }
 
 #[test]
-fn decoding_ahead_changes_no_pixel_and_no_order() {
+fn prefetching_does_not_change_pixels_or_order() {
     let (_root, images) = folder();
     let all: Vec<usize> = (0..23).collect();
     let each = |i: &usize| images.split().image(*i, images.preprocess.as_ref(), None).unwrap();
@@ -85,9 +85,9 @@ fn decoding_ahead_changes_no_pixel_and_no_order() {
             }
             // In reverse order, with hints for images that are then not requested.
             images.prefetch(&[1, 2, 3]);
-            let back: Vec<usize> = all.iter().rev().copied().collect();
+            let backward: Vec<usize> = all.iter().rev().copied().collect();
             assert_eq!(
-                values(&images.inputs_at(&back).unwrap()),
+                values(&images.inputs_at(&backward).unwrap()),
                 expected.iter().rev().flatten().copied().collect::<Vec<_>>()
             );
             seen
@@ -97,21 +97,21 @@ fn decoding_ahead_changes_no_pixel_and_no_order() {
 }
 
 #[test]
-fn an_augmented_image_is_not_taken_for_a_plain_one() {
+fn an_augmented_image_is_not_reused_as_a_plain_one() {
     let (_root, images) = folder();
     let flip = Augment { shift: 3, ..Augment::default() };
     let shifted = Some((&flip, 5, 2));
     images.decode_ahead(&[4], shifted);
     let plain = values(&images.inputs(4..5).unwrap());
-    let moved = values(&images.batch(&[4], shifted).unwrap().values);
-    assert_ne!(plain, moved);
+    let augmented = values(&images.batch(&[4], shifted).unwrap().values);
+    assert_ne!(plain, augmented);
     let split = images.split();
     assert_eq!(plain, split.image(4, images.preprocess.as_ref(), None).unwrap());
-    assert_eq!(moved, split.image(4, images.preprocess.as_ref(), shifted).unwrap());
+    assert_eq!(augmented, split.image(4, images.preprocess.as_ref(), shifted).unwrap());
 }
 
 #[test]
-fn the_first_bad_file_is_named_for_any_number_of_threads() {
+fn the_first_bad_file_is_reported_for_any_number_of_threads() {
     let (root, images) = folder();
     for name in ["a/18.png", "b/5.png", "b/7.png"] {
         std::fs::write(root.path().join(name), b"GIF89a").unwrap();

@@ -63,14 +63,14 @@ fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weight
         seed: 7,
         ..TrainSettings::default()
     };
-    let few: Vec<usize> = (0..if steps == 1 { B } else { 2 * B }).collect();
-    let source = Source::held(&all.select(&few).unwrap());
+    let used: Vec<usize> = (0..if steps == 1 { B } else { 2 * B }).collect();
+    let source = Source::held(&all.select(&used).unwrap());
     let mut method = recipe.method(&model.config, source.len(), settings.seed).unwrap();
-    let mut made = 0;
+    let mut step_count = 0;
     let outcome = train(&model, &mut *method, &source, None, &settings, &mut |event| {
-        made += usize::from(matches!(event, Event::Step { examples, .. } if examples > 0));
+        step_count += usize::from(matches!(event, Event::Step { examples, .. } if examples > 0));
     });
-    assert_eq!(made, steps);
+    assert_eq!(step_count, steps);
     outcome.unwrap().weights
 }
 

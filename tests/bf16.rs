@@ -42,9 +42,9 @@ fn references() -> Vec<(Reference, Value)> {
     files.map(|(name, found)| (open(name), found.clone())).collect()
 }
 
-/// Rounding an operand is off by at most 2⁻⁸, and a product rounds two. The forward pass has 14
-/// products in sequence (patches, six in each of two blocks, head), forward and backward have 28.
-/// Independent errors add in squares.
+/// Rounding an operand has an error of at most 2⁻⁸, and a product rounds two. The forward pass has
+/// 14 products in sequence (patches, six in each of two blocks, head), forward and backward have
+/// 28. The squares of independent errors add up.
 fn bound(products: f64) -> f64 {
     (2.0 * products).sqrt() * 2f64.powi(-8)
 }
@@ -76,7 +76,7 @@ fn values_and_gradients_match_pytorch_within_operand_rounding() {
         sums[1] += autocast["gradient"].as_f64().unwrap();
     }
     // PyTorch also rounds the results of products.
-    assert!(sums[0] < sums[1], "ours {sums:?} PyTorch's");
+    assert!(sums[0] < sums[1], "planish and PyTorch: {sums:?}");
 }
 
 #[test]
@@ -122,10 +122,10 @@ fn training_matches_f32_within_rounding() {
     let start = model.gradient(&images, &layer(&model, "head")).unwrap().loss;
     let (f32, bf16) = (trained(&model, &images), trained(&in_bf16(&model), &images));
     println!("loss {start} before, {} in f32, {} in bf16", f32.0, bf16.0);
-    println!("way of u: {:.1e} apart", error(&bf16.1, &f32.1));
+    println!("update: relative difference {:.1e}", error(&bf16.1, &f32.1));
     // The update is a sum of 18 gradients, each within the bound of one.
     assert!(f32.0 < start - 0.1);
     assert!((bf16.0 - f32.0).abs() < bound(28.0) * (start - f32.0));
-    let apart = error(&bf16.1, &f32.1);
-    assert!(apart > 1e-5 && apart < 2.0 * bound(28.0), "{apart}");
+    let distance = error(&bf16.1, &f32.1);
+    assert!(distance > 1e-5 && distance < 2.0 * bound(28.0), "{distance}");
 }

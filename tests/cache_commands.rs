@@ -17,9 +17,9 @@ fn train(bench: &Bench, rest: &[&str]) -> (Output, Value, Vec<u8>) {
     let model = bench.model.as_str();
     let words = ["post-train", model, "--data", &bench.data, "--keep", "last", "--force"];
     let to = ["--out", out.as_str(), "--json", json.as_str()];
-    let said = bench.run(&[&words[..], &to, &LAYERS, &SMALL, rest].concat());
-    assert!(said.success, "{}", said.errors);
-    (said, bench.json("run.json"), fs::read(out).unwrap())
+    let result = bench.run(&[&words[..], &to, &LAYERS, &SMALL, rest].concat());
+    assert!(result.success, "{}", result.errors);
+    (result, bench.json("run.json"), fs::read(out).unwrap())
 }
 
 /// The bytes of a checkpoint's tensors. Its provenance contains the type of the cache and may
@@ -43,8 +43,8 @@ fn every_cache_mode_gives_the_same_checkpoint_and_files_are_reused() {
     for half in [&[][..], &["--cache-dtype", "bf16"]] {
         let with = |place: &str| train(&bench, &[&["--cache", place], half].concat());
         let before = names(&folder).len();
-        let (said, report, off) = with("off");
-        assert!(said.output.contains("frozen layers run for every batch"), "{}", said.output);
+        let (result, report, off) = with("off");
+        assert!(result.output.contains("frozen layers run for every batch"), "{}", result.output);
         assert_eq!(
             (&report["cached"], &report["run"]["cache"]["mode"]),
             (&false.into(), &"off".into())
@@ -55,8 +55,8 @@ fn every_cache_mode_gives_the_same_checkpoint_and_files_are_reused() {
             (&true.into(), &"ram".into())
         );
         assert_eq!(names(&folder).len(), before);
-        let (said, report, disk) = with("disk");
-        assert!(said.output.contains("kept in"), "{}", said.output);
+        let (result, report, disk) = with("disk");
+        assert!(result.output.contains("kept in"), "{}", result.output);
         let cache = &report["run"]["cache"];
         assert_eq!((&cache["found"], &cache["views"]), (&0.into(), &1.into()));
         assert_eq!(names(&folder).len(), before + 1);
@@ -66,9 +66,9 @@ fn every_cache_mode_gives_the_same_checkpoint_and_files_are_reused() {
         assert_eq!(cache["bytes"], 40 * 5 * 64 * if half.is_empty() { 4 } else { 2 });
         // If a cache file exists, `auto` prefers it to memory.
         for place in ["disk", "auto"] {
-            let (said, report, again) = with(place);
-            assert!(said.errors.contains("frozen layers read from"), "{}", said.errors);
-            assert!(said.output.contains("frozen layers read from"), "{}", said.output);
+            let (result, report, again) = with(place);
+            assert!(result.errors.contains("frozen layers read from"), "{}", result.errors);
+            assert!(result.output.contains("frozen layers read from"), "{}", result.output);
             assert_eq!(report["run"]["cache"]["found"], 1);
             assert!(again == disk);
         }
@@ -88,8 +88,8 @@ fn augmented_views_are_cached_shared_and_reported() {
     // Two epochs, so two views.
     let (_, report, two) = with(&[]);
     assert_eq!(names(&folder).len(), 2);
-    let told = &report["augmentation"];
-    assert_eq!((&told["augment"], &told["views"]), (&"flip,shift=2".into(), &2.into()));
+    let text = &report["augmentation"];
+    assert_eq!((&text["augment"], &text["views"]), (&"flip,shift=2".into(), &2.into()));
     let off = ["--augment", "flip,shift=2", "--cache", "off"];
     assert!(train(&bench, &off).2 == two);
     let (_, report, three) = with(&["--views", "3"]);
@@ -118,12 +118,12 @@ fn a_damaged_file_is_reported_and_rewritten() {
     flipped[good.len() / 2] ^= 8;
     for bad in [&good[..good.len() / 2], &flipped] {
         fs::write(&path, bad).unwrap();
-        let (said, report, found) = train(&bench, &disk);
+        let (result, report, found) = train(&bench, &disk);
         assert!(found == expected && fs::read(&path).unwrap() == good);
         assert_eq!(report["run"]["cache"]["found"], 0);
         let note = report["notes"].to_string();
-        for told in [&said.errors, &note] {
-            assert!(told.contains(&name) && told.contains("run again"), "{told}");
+        for text in [&result.errors, &note] {
+            assert!(text.contains(&name) && text.contains("run again"), "{text}");
         }
     }
     // A checkpoint that differs only in the head uses the same file.
@@ -134,8 +134,8 @@ fn a_damaged_file_is_reported_and_rewritten() {
     fs::copy(format!("{}/config.json", bench.model), bench.path("config.json")).unwrap();
     let [out, json] = ["other.safetensors", "run.json"].map(|name| bench.path(name));
     let words = ["post-train", &tuned, "--data", &bench.data, "--out", &out, "--json", &json];
-    let said = bench.run(&[&words[..], &["--force"], &LAYERS, &SMALL, &disk].concat());
-    assert!(said.success, "{}", said.errors);
+    let result = bench.run(&[&words[..], &["--force"], &LAYERS, &SMALL, &disk].concat());
+    assert!(result.success, "{}", result.errors);
     assert_eq!(bench.json("run.json")["run"]["cache"]["found"], 1);
 }
 
@@ -147,9 +147,13 @@ fn a_dry_run_reports_the_cache_folder_and_writes_nothing() {
     let words = ["post-train", &bench.model, "--data", &bench.data, "--dry-run", "--json", &json];
     let rest = ["--cache", "disk", "--cache-dir", &folder, "--method", "sgd", "--update", "norm"];
     let batch = ["--batch-size", "8", "--out", "unwritten"];
-    let said = bench.run(&[&words[..], &rest, &batch].concat());
-    assert!(said.success, "{}", said.errors);
-    assert!(said.output.contains("10.0 KiB of frozen layers' activations in"), "{}", said.output);
+    let result = bench.run(&[&words[..], &rest, &batch].concat());
+    assert!(result.success, "{}", result.errors);
+    assert!(
+        result.output.contains("10.0 KiB of frozen layers' activations in"),
+        "{}",
+        result.output
+    );
     let cache = &bench.json("dry.json")["cache"];
     assert_eq!((&cache["mode"], &cache["bytes"]), (&"disk".into(), &10_240.into()));
     assert!(!std::path::Path::new(&folder).exists());
@@ -162,8 +166,8 @@ fn rows_and_seeds_of_a_bench_share_cached_activations() {
     let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pol-head,sam"];
     let rest = ["--update", "block.4", "--seeds", "2", "--json", &json];
     // A plan needs a diagnosis. SAM and its control get their layers from the option.
-    let said = bench.run(&[&words[..], &rest, &SMALL].concat());
-    assert!(said.success, "{}", said.errors);
+    let result = bench.run(&[&words[..], &rest, &SMALL].concat());
+    assert!(result.success, "{}", result.errors);
     let costs = &bench.json("bench.json")["run"]["costs"];
     let runs: Vec<&Value> =
         costs.as_array().unwrap().iter().flat_map(|c| c["cache"].as_array().unwrap()).collect();
@@ -172,7 +176,7 @@ fn rows_and_seeds_of_a_bench_share_cached_activations() {
     assert_eq!(found.iter().sum::<u64>(), found.len() as u64 - 1, "{found:?}");
     assert!(runs.iter().all(|run| run["keys"] == runs[0]["keys"] && run["mode"] == "disk"));
     assert_eq!(names(&bench.path("xdg/planish")).len(), 1);
-    assert!(said.output.contains("runs read the activations of frozen layers from files"));
+    assert!(result.output.contains("runs read the activations of frozen layers from files"));
 }
 
 #[test]
@@ -186,7 +190,7 @@ fn files_are_listed_and_cleared() {
     fs::write(format!("{folder}/.{}.1.2.3.planish-part", "b".repeat(64)), "half").unwrap();
     fs::write(format!("{folder}/{}.safetensors", "c".repeat(64)), "junk").unwrap();
     fs::write(format!("{folder}/other.safetensors"), "mine").unwrap();
-    let said = listed(&["list"]).output;
+    let result = listed(&["list"]).output;
     for part in [
         "4 files",
         "flip, seed 0, view 1",
@@ -198,7 +202,7 @@ fn files_are_listed_and_cleared() {
         "cannot be read",
         "40",
     ] {
-        assert!(said.contains(part), "`{part}` is not in {said}");
+        assert!(result.contains(part), "`{part}` is not in {result}");
     }
     assert!(listed(&["clear", "--unused-for", "1"]).output.contains("1 files removed"));
     assert!(listed(&["clear"]).output.contains("3 files removed"));
@@ -215,21 +219,21 @@ fn unusable_cache_folders_are_reported_with_a_remedy() {
     fs::write(&file, "").unwrap();
     let words = ["post-train", &bench.model, "--data", &bench.data, "--out", "x", "--quiet"];
     let words = [&words[..], &LAYERS, &SMALL].concat();
-    let said = |rest: &[&str]| bench.run(&[&words[..], rest].concat());
+    let attempt = |rest: &[&str]| bench.run(&[&words[..], rest].concat());
     for (rest, parts) in [
         (&["--cache", "disk", "--cache-dir", &file][..], &["file", "expected a folder"][..]),
         (&["--cache", "ram", "--cache-ram", "0"], &["--cache-ram", "51200", "bf16", "disk"]),
     ] {
-        said(rest).fails_with(parts);
+        attempt(rest).fails_with(parts);
     }
-    said(&["--views", "2"]).is_refused_with(&["--views", "--augment"]);
+    attempt(&["--views", "2"]).is_refused_with(&["--views", "--augment"]);
     let unused = ["--cache", "off", "--cache-dir", &file];
-    said(&unused).is_refused_with(&["--cache-dir", "--cache"]);
+    attempt(&unused).is_refused_with(&["--cache-dir", "--cache"]);
     for (flag, value) in [("--cache", "512"), ("--views", "0"), ("--augment", "flop")] {
-        assert_eq!(said(&[flag, value]).code, Some(2), "{flag}");
+        assert_eq!(attempt(&[flag, value]).code, Some(2), "{flag}");
     }
     assert!(!std::path::Path::new(&bench.path("x")).exists());
     // No file was requested explicitly, so the run continues without one.
-    let done = said(&["--cache-dir", &file, "--force"]);
+    let done = attempt(&["--cache-dir", &file, "--force"]);
     assert!(done.success, "{}", done.errors);
 }

@@ -36,21 +36,21 @@ fn bits(tensors: &[Tensor]) -> Vec<u64> {
 fn recomputed_blocks_are_bit_identical() {
     let r = open();
     for dtype in [DType::F64, DType::F32] {
-        let keeping = r.objective(dtype, 3);
-        let again = Objective { checkpointing: true, ..keeping.clone() };
-        let mut cut = layers::layers(&r.config, Granularity::Sublayer);
-        cut.extend(layers::select(&r.config, "block.*").unwrap());
+        let saving = r.objective(dtype, 3);
+        let recomputing = Objective { checkpointing: true, ..saving.clone() };
+        let mut chosen = layers::layers(&r.config, Granularity::Sublayer);
+        chosen.extend(layers::select(&r.config, "block.*").unwrap());
         // Starting at the pixels, and at the output of the first block's attention.
-        let stage_input = keeping.activations(&r.examples(), 2).unwrap();
-        for layer in &cut {
+        let stage_input = saving.activations(&r.examples(), 2).unwrap();
+        for layer in &chosen {
             let stage_inputs: [&dyn Examples; 2] = [&r.examples(), &stage_input];
             for examples in stage_inputs.into_iter().filter(|e| e.stage() <= layer.first_stage) {
-                let [a, b] = [&keeping, &again].map(|o| o.gradient(examples, layer).unwrap());
+                let [a, b] = [&saving, &recomputing].map(|o| o.gradient(examples, layer).unwrap());
                 assert_eq!(a.loss.to_bits(), b.loss.to_bits());
                 assert_eq!(bits(&a.gradient), bits(&b.gradient), "{} {dtype:?}", layer.name);
-                let v = vectors(&keeping, layer);
+                let v = vectors(&saving, layer);
                 for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
-                    let [a, b] = [&keeping, &again]
+                    let [a, b] = [&saving, &recomputing]
                         .map(|o| o.products(examples, layer, matrix, &v).unwrap().products);
                     assert_eq!(bits(&a), bits(&b), "{} {dtype:?} {matrix:?}", layer.name);
                 }
@@ -62,13 +62,16 @@ fn recomputed_blocks_are_bit_identical() {
 #[test]
 fn products_of_many_layers_are_bit_identical() {
     let r = open();
-    let keeping = r.objective(DType::F32, 2);
-    let again = Objective { checkpointing: true, ..keeping.clone() };
-    let cut = layers::layers(&r.config, Granularity::Block);
-    let blocks: Vec<Vec<Tensor>> = cut.iter().map(|layer| vectors(&keeping, layer)).collect();
-    let requests: Vec<LayerVectors> =
-        cut.iter().zip(&blocks).map(|(layer, vectors)| LayerVectors { layer, vectors }).collect();
-    let [a, b] = [&keeping, &again]
+    let saving = r.objective(DType::F32, 2);
+    let recomputing = Objective { checkpointing: true, ..saving.clone() };
+    let chosen = layers::layers(&r.config, Granularity::Block);
+    let blocks: Vec<Vec<Tensor>> = chosen.iter().map(|layer| vectors(&saving, layer)).collect();
+    let requests: Vec<LayerVectors> = chosen
+        .iter()
+        .zip(&blocks)
+        .map(|(layer, vectors)| LayerVectors { layer, vectors })
+        .collect();
+    let [a, b] = [&saving, &recomputing]
         .map(|o| o.products_of_layers(&r.examples(), &requests, Matrix::Hessian).unwrap().concat());
     assert_eq!(bits(&a), bits(&b));
 }
@@ -77,10 +80,10 @@ fn products_of_many_layers_are_bit_identical() {
 #[test]
 fn saved_memory_grows_with_depth() {
     let config = planish::vit::arch::named("vit_base_patch16_224", 100, 3).unwrap();
-    let (all, few) = (cost::kept_per_image(&config), cost::kept_recomputing(&config));
+    let (all, recomputed) = (cost::kept_per_image(&config), cost::kept_recomputing(&config));
     assert_eq!(stages(&config), 27);
     // 12 inputs of 197 × 768 numbers; in one block, 8 such buffers and two that are four times as
     // wide.
-    assert_eq!(few, (12 + 8 + 2 * 4) * 197 * 768);
-    assert!(few * 6 < all, "{few} {all}");
+    assert_eq!(recomputed, (12 + 8 + 2 * 4) * 197 * 768);
+    assert!(recomputed * 6 < all, "{recomputed} {all}");
 }

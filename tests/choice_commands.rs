@@ -20,20 +20,20 @@ fn training_uses_the_images_of_fine_tuning_by_default() {
         assert!(made.success, "{}", made.errors);
         out
     };
-    let told = |model: &str, rest: &[&str]| {
-        let asked = ["diagnose", model, "--data", &bench.data, "--dry-run"];
-        let told = bench.run(&[&asked, rest].concat());
-        assert!(told.success, "{}", told.errors);
-        told.errors + &told.output
+    let dry_run = |model: &str, rest: &[&str]| {
+        let words = ["diagnose", model, "--data", &bench.data, "--dry-run"];
+        let result = bench.run(&[&words, rest].concat());
+        assert!(result.success, "{}", result.errors);
+        result.errors + &result.output
     };
-    let again = "that the checkpoint was fine-tuned on";
+    let note = "that the checkpoint was fine-tuned on";
     for share in ["0", "0.2"] {
         let some = finetuned(share, &["--train-samples", "24", "--val-fraction", share]);
-        assert!(told(&some, &[]).contains(&format!("the 24 of {}", bench.data)));
-        let all = told(&some, &["--train-on", "all"]);
-        assert!(all.contains("fine-tuned on 24 images, and") && !all.contains(again), "{all}");
+        assert!(dry_run(&some, &[]).contains(&format!("the 24 of {}", bench.data)));
+        let all = dry_run(&some, &["--train-on", "all"]);
+        assert!(all.contains("fine-tuned on 24 images, and") && !all.contains(note), "{all}");
         // A tuned checkpoint also uses them, until it is tuned on other images.
-        for (on, kept) in [("fitted", true), ("all", false)] {
+        for (on, reused) in [("fitted", true), ("all", false)] {
             let out = bench.path(&format!("{share}-{on}"));
             let words = ["post-train", &some, "--data", &bench.data, "--method", "sgd", "--out"];
             let tuned = [
@@ -54,14 +54,14 @@ fn training_uses_the_images_of_fine_tuning_by_default() {
             .concat();
             let tuned = bench.run(&tuned);
             assert!(tuned.success, "{}", tuned.errors);
-            assert_eq!(told(&out, &[]).contains(again), kept);
+            assert_eq!(dry_run(&out, &[]).contains(note), reused);
         }
     }
-    let cut = told(&bench.path("0"), &["--val-from-train", "0.2"]);
+    let cut = dry_run(&bench.path("0"), &["--val-from-train", "0.2"]);
     assert!(cut.contains("fine-tuned on 24 images, and") && cut.contains("has 32"), "{cut}");
     for (name, sample) in [("whole", &[][..]), ("all", &["--train-samples", "40"])] {
         let model = finetuned(name, &[sample, &["--val-fraction", "0"]].concat());
-        assert!(!told(&model, &[]).contains("was fine-tuned on"));
+        assert!(!dry_run(&model, &[]).contains("was fine-tuned on"));
     }
 }
 
@@ -75,20 +75,20 @@ fn a_search_runs_its_best_recipe() {
     let words = [&given[..], &SEARCH, &["--search", "0.05", "--out", &found]].concat();
     let out = bench.run(&words);
     assert!(out.success, "{}", out.errors);
-    let told = out.errors;
-    assert!(told.contains("recipes tried") && told.contains("compared on V only"), "{told}");
+    let log = out.errors;
+    assert!(log.contains("recipes tried") && log.contains("compared on V only"), "{log}");
     let report = bench.json("search.json");
     let search = &report["search"];
     let tried = search["tried"].as_array().unwrap();
     let chosen = &tried[search["chosen"].as_u64().unwrap() as usize];
     let gain = |t: &Value| t["calibrated_nll_gain"]["mean"].as_f64().unwrap_or(f64::NEG_INFINITY);
     let nll = |t: &Value| t["nll_gain"]["mean"].as_f64().unwrap_or(f64::NEG_INFINITY);
-    let sound: Vec<&Value> = tried.iter().filter(|t| nll(t) >= 0.0 && gain(t) > 0.0).collect();
-    let top = sound.iter().max_by(|a, b| gain(a).total_cmp(&gain(b))).unwrap();
+    let eligible: Vec<&Value> = tried.iter().filter(|t| nll(t) >= 0.0 && gain(t) > 0.0).collect();
+    let top = eligible.iter().max_by(|a, b| gain(a).total_cmp(&gain(b))).unwrap();
     let least = gain(top) - top["calibrated_nll_gain"]["stderr"].as_f64().unwrap();
     // The lowest loss among those within a standard error of the best.
     assert!(gain(chosen) >= least);
-    assert!(sound.iter().all(|other| gain(other) < least || nll(other) <= nll(chosen)));
+    assert!(eligible.iter().all(|other| gain(other) < least || nll(other) <= nll(chosen)));
     assert!(out.output.contains("a search on V chose"), "{}", out.output);
     assert!(search["recipes"].as_u64().unwrap() >= tried.len() as u64);
     let page = bench.plain(&["report", "search.json", "--html", "search.html"]);
@@ -134,8 +134,8 @@ fn a_search_runs_its_best_recipe() {
 fn a_search_rejects_recipe_options_and_needs_validation_images() {
     let bench = Bench::with_model();
     let words = ["post-train", &bench.model, "--data", &bench.data, "--out", "out", "--search"];
-    for own in [["--lr", "0.1"], ["--method", "sgd"], ["--update", "norm"], ["--epochs", "2"]] {
-        let out = bench.run(&[&words[..], &["1"], &own].concat());
+    for option in [["--lr", "0.1"], ["--method", "sgd"], ["--update", "norm"], ["--epochs", "2"]] {
+        let out = bench.run(&[&words[..], &["1"], &option].concat());
         assert!(
             out.code == Some(2) && out.errors.contains("cannot be used with"),
             "{}",

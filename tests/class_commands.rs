@@ -53,11 +53,11 @@ fn train_and_check(bench: &Bench, words: &[&str], data: &str, out: &str, flags: 
     let eval = ["eval", out, "--data", data, "--split", "train", "--json", "eval.json"];
     let found = bench.run(&[&eval, flags].concat());
     assert!(found.success, "{}", found.errors);
-    let (said, found) = (bench.json("tuned.json"), bench.json("eval.json"));
+    let (trained, found) = (bench.json("tuned.json"), bench.json("eval.json"));
     for figure in ["nll", "top1"] {
-        let said = said["figures"][0][1][figure].as_f64().unwrap();
+        let trained = trained["figures"][0][1][figure].as_f64().unwrap();
         let found = found["figures"][figure].as_f64().unwrap();
-        assert!((said - found).abs() < 1e-9, "{words:?}: {figure} {said} {found}");
+        assert!((trained - found).abs() < 1e-9, "{words:?}: {figure} {trained} {found}");
     }
     tuned.output
 }
@@ -67,7 +67,7 @@ fn configuration(folder: &str) -> Value {
 }
 
 #[test]
-fn a_fresh_head_has_the_classes_it_was_trained_on() {
+fn a_new_head_has_the_classes_it_was_trained_on() {
     let bench = Bench::new();
     let bare = ["--heads", "2", "--mean", "0.5", "--std", "0.5", "--resize", "squash"];
     for (name, flags) in [
@@ -131,14 +131,14 @@ fn a_head_kept_for_other_classes_gets_their_names_with_a_note() {
     assert!(text.contains(note), "{text}");
     assert!(bench.json("tuned.json")["notes"].to_string().contains(note));
     // The checkpoint's own classes in any order and number: names are kept, and there is no note.
-    let own = folder(&bench, "own", &["bird", "cat", "dog"]);
-    let text = train_and_check(&bench, &from_words, &own, &out, &[]);
+    let subset = folder(&bench, "own", &["bird", "cat", "dog"]);
+    let text = train_and_check(&bench, &from_words, &subset, &out, &[]);
     assert!(!text.contains("in the checkpoint:"), "{text}");
     assert_eq!(configuration(&out), configuration(&from));
 }
 
 #[test]
-fn a_fresh_head_for_data_without_class_names_has_none() {
+fn a_new_head_for_data_without_class_names_has_none() {
     let bench = Bench::new();
     let (timm, transformers) = (model(&bench, "timm-tiny"), model(&bench, "layouts/transformers4"));
     let (three, five) = (bench.idx("three", 3), bench.idx("five", 5));

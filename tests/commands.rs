@@ -126,18 +126,18 @@ fn bad_input_is_reported_with_a_remedy() {
     let before = fs::read(format!("{model}/model.safetensors")).unwrap();
     let out = bench.path("out");
     let hv = bench.path("hv.safetensors");
-    let nowhere = format!("{data}/t10k-labels-idx1-ubyte/x.safetensors");
+    let below_a_file = format!("{data}/t10k-labels-idx1-ubyte/x.safetensors");
     let cases: Vec<(Vec<&str>, Vec<&str>)> = vec![
         (vec!["inspect", "absent.safetensors"], vec!["absent.safetensors"]),
         (vec!["inspect", data], vec![data, "model.safetensors"]),
         (vec!["eval", model, "--data", "absent"], vec!["absent", "nothing"]),
         (vec!["eval", model, "--data", data, "--split", "x"], vec!["`x`", "train and test"]),
         (
-            vec!["eval", model, "--data", data, "--dump", &nowhere],
+            vec!["eval", model, "--data", data, "--dump", &below_a_file],
             vec!["t10k-labels-idx1-ubyte is not a folder", "another path"],
         ),
         (
-            vec!["eval", model, "--data", data, "--json", &nowhere],
+            vec!["eval", model, "--data", data, "--json", &below_a_file],
             vec!["t10k-labels-idx1-ubyte is not a folder", "another path"],
         ),
         (
@@ -149,7 +149,7 @@ fn bad_input_is_reported_with_a_remedy() {
             vec!["`head`", "`*`", "share weights"],
         ),
         (
-            vec!["hvp", model, "--data", data, "--layer", "head", "--out", &nowhere],
+            vec!["hvp", model, "--data", data, "--layer", "head", "--out", &below_a_file],
             vec!["t10k-labels-idx1-ubyte is not a folder", "another path"],
         ),
         (

@@ -8,7 +8,7 @@ use common::{Bench, I64, tensors};
 use std::fs;
 
 /// A bench with two models, their `eval` reports and saved logits.
-fn two() -> Bench {
+fn two_models() -> Bench {
     let bench = Bench::with_model();
     let (data, out) = (bench.data.clone(), bench.path("b"));
     let words = ["finetune", "--arch", "vit_nano_patch7_14", "--data", &data, "--epochs", "2"];
@@ -27,7 +27,7 @@ fn two() -> Bench {
 
 #[test]
 fn reports_logits_and_checkpoints_give_the_same_comparison() {
-    let bench = two();
+    let bench = two_models();
     let (a, b) = (bench.path("a.json"), bench.path("b.json"));
     let out = bench.run(&["compare", &a, &b, "--json", &bench.path("c.json")]);
     assert!(out.success, "{}", out.errors);
@@ -69,7 +69,7 @@ fn reports_logits_and_checkpoints_give_the_same_comparison() {
 
 #[test]
 fn incomparable_inputs_are_reported() {
-    let bench = two();
+    let bench = two_models();
     let path = |name: &str| bench.path(name);
     let (a, b) = (path("a.json"), path("b.json"));
     let edit = |name: &str, change: &dyn Fn(&mut serde_json::Value)| {
@@ -165,12 +165,12 @@ fn post_train_prints_a_comparison_and_saves_its_logits() {
     assert!(same.success, "{}", same.errors);
     assert!(same.output.contains("no difference between A and B"), "{}", same.output);
     // The tuned model records V, so evaluating it on V gives a note. The first model has no V.
-    let told = |model: &str| {
+    let mentions_v = |model: &str| {
         let out = bench.run(&["eval", model, "--data", &data]);
         assert!(out.success, "{}", out.errors);
         (out.output + &out.errors).contains("half of these images are V")
     };
-    assert!(told(&out) && !told(&bench.model));
+    assert!(mentions_v(&out) && !mentions_v(&bench.model));
 }
 
 #[test]

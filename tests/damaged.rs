@@ -1,4 +1,4 @@
-//! Damaged JPEG files against Pillow. The reference is made by `tests/reference/make_damaged.py`.
+//! Compares damaged JPEG files with Pillow; see `tests/reference/make_damaged.py`.
 
 use planish::data::{
     CropOffset, DataSet, DecodeError, Error, Interpolation, Preprocess, Resize, Split,
@@ -30,8 +30,8 @@ fn identity(height: usize, width: usize) -> Preprocess {
     }
 }
 
-/// The levels that the model gets, `(H,W,3)`.
-fn seen(split: &Split, [height, width]: [usize; 2]) -> Result<Vec<u8>, Error> {
+/// The levels that the model receives, `(H,W,3)`.
+fn decoded_levels(split: &Split, [height, width]: [usize; 2]) -> Result<Vec<u8>, Error> {
     let values = split.pixels(&[0], Some(&identity(height, width)), None)?;
     let at = |i: usize| i % 3 * height * width + i / 3;
     Ok((0..values.len()).map(|i| (values[at(i)] * 255.0).round() as u8).collect())
@@ -46,12 +46,12 @@ fn damaged_scans_decode_as_in_pillow() {
         let Some(name) = file.strip_suffix("/file") else { continue };
         let (root, split) = folder(view.data());
         let Ok(pillow) = tensors.tensor(&format!("{name}/rgb")) else {
-            let found = seen(&split, [8, 8]);
-            assert!(matches!(found, Err(Error::Image { .. })), "{name}: Pillow refuses it");
+            let found = decoded_levels(&split, [8, 8]);
+            assert!(matches!(found, Err(Error::Image { .. })), "{name}: Pillow rejects it");
             refused += 1;
             continue;
         };
-        let levels = seen(&split, [pillow.shape()[0], pillow.shape()[1]]).unwrap();
+        let levels = decoded_levels(&split, [pillow.shape()[0], pillow.shape()[1]]).unwrap();
         let wrong = levels.iter().zip(pillow.data()).filter(|(a, b)| a != b).count();
         assert_eq!(wrong, 0, "{name}: {wrong} of {} levels", levels.len());
         same += 1;
@@ -74,6 +74,6 @@ fn damaged_scans_decode_as_in_pillow() {
             }
         }
     }
-    println!("{same} as Pillow's, {noted} of them with a warning; {refused} refused");
+    println!("{same} equal to Pillow, {noted} of them with a warning; {refused} rejected");
     assert!(same > 60 && noted > 40 && refused > 0, "{same} {noted} {refused}");
 }

@@ -48,7 +48,7 @@ fn head_derivatives_match_linear_softmax() {
     let w = weights_of(&model, &head);
     let (weight, bias) = w.split_at(24);
     // Index of (row c, column j of x̃) in the concatenation of weight and bias.
-    let place = |c: usize, j: usize| if j < 8 { 8 * c + j } else { 24 + c };
+    let index = |c: usize, j: usize| if j < 8 { 8 * c + j } else { 24 + c };
     let mut gradient = vec![0.0; 27];
     let mut hessian = vec![vec![0.0; 27]; 27];
     for (x, &y) in features.chunks(8).zip(v.labels.iter()) {
@@ -58,9 +58,9 @@ fn head_derivatives_match_linear_softmax() {
         let p = softmax(&logits);
         let equal = |a: usize, b: usize| f64::from(u8::from(a == b));
         for (c, j) in (0..3).flat_map(|c| (0..9).map(move |j| (c, j))) {
-            gradient[place(c, j)] += (p[c] - equal(c, y as usize)) * x[j] / 40.0;
+            gradient[index(c, j)] += (p[c] - equal(c, y as usize)) * x[j] / 40.0;
             for (d, k) in (0..3).flat_map(|d| (0..9).map(move |k| (d, k))) {
-                hessian[place(c, j)][place(d, k)] +=
+                hessian[index(c, j)][index(d, k)] +=
                     (equal(c, d) * p[c] - p[c] * p[d]) * x[j] * x[k] / 40.0;
             }
         }
@@ -163,7 +163,12 @@ impl Line<'_> {
 }
 
 /// The means over folds at (1 − t) α*, α* and (1 + t) α*, and the quadratic predictions.
-fn by_hand(model: &Objective, v: &Activations, layer: &Layer, t: f64) -> ([[f64; 8]; 3], [f64; 3]) {
+fn by_definition(
+    model: &Objective,
+    v: &Activations,
+    layer: &Layer,
+    t: f64,
+) -> ([[f64; 8]; 3], [f64; 3]) {
     let (a, b) = stratified_halves(&v.labels, 7);
     let (a, b) = (v.select(&a).unwrap(), v.select(&b).unwrap());
     let (mut figures, mut quadratic) = ([[0.0; 8]; 3], [0.0; 3]);
@@ -207,8 +212,8 @@ fn reported(l: &LayerResult) -> [f64; 8] {
 fn diagnosis_matches_its_definitions() {
     let model = model(DType::F64);
     let v = images(&model, 40);
-    // The search stops within 1% of α*, of which a parabola through nearby points may miss as much
-    // again; blocks end after five points, that is after two or three parabolas.
+    // The search stops within 1% of α*, and a parabola through nearby points may add the same
+    // error. For blocks it stops after five points, that is two or three parabolas.
     for (name, t) in [("head", 0.02), ("norm", 0.02), ("block.1", 0.1)] {
         follows_its_definitions(&model, &v, name, t);
     }
@@ -217,15 +222,16 @@ fn diagnosis_matches_its_definitions() {
 fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f64) {
     let layer = layer(model, name);
     let found = findings(model, v, std::slice::from_ref(&layer)).layers.remove(0);
-    let ([low, exact, high], quadratic) = by_hand(model, v, &layer, t);
+    let ([low, exact, high], quadratic) = by_definition(model, v, &layer, t);
     assert!(!found.capped && !found.negative_curvature, "{found:?}");
     for (k, value) in reported(&found).into_iter().enumerate() {
         let slack = 1e-6 * exact[k].abs();
         let inside = value >= low[k] - slack && value <= high[k] + slack;
         assert!(inside, "{name}, figure {k}: {value} not in {}..{}", low[k], high[k]);
     }
-    // φ′(α*) = 0, so an α off by a share t costs t² of ΔL, up to φ's third derivative: half
-    // as much again is left for it. No point of the line beats the first minimum.
+    // φ′(α*) = 0, so a relative error t of α reduces ΔL by a fraction t², up to φ's third
+    // derivative. The bound adds half of t² for it. No point on the line is below the first
+    // minimum.
     let gap = found.delta_l_nats.in_sample.unwrap();
     assert!(gap <= exact[0] * (1.0 + 1e-9) && gap >= exact[0] * (1.0 - 1.5 * t * t), "{name}");
     let q = found.quadratic;
@@ -242,17 +248,17 @@ fn a_layer_of_zeros_is_searched() {
     for (name, t) in [("head", 0.02), ("head.bias", 0.02), ("blocks.1.mlp.fc2.bias", 0.1)] {
         let layer = layer(&model, name);
         let zeros = vec![0.0; weights_of(&model, &layer).len()];
-        let blank = with_weights(&model, &layer, &zeros);
-        follows_its_definitions(&blank, &v, name, t);
-        let found = findings(&blank, &v, std::slice::from_ref(&layer));
+        let zeroed = with_weights(&model, &layer, &zeros);
+        follows_its_definitions(&zeroed, &v, name, t);
+        let found = findings(&zeroed, &v, std::slice::from_ref(&layer));
         assert_eq!(found.layers[0].weight_norm, 0.0);
         assert!(
             found.warnings.iter().any(|w| w.starts_with(&format!("{name}: all weights are 0")))
         );
-        // Newton's step, in a region of 2 L/‖g‖. In the head the loss is convex, and the step does
-        // as well as the gradient's line, or better.
+        // A Newton step with radius 2 L/‖g‖. The loss is convex in the head, so this step is at
+        // least as good as the line search along the gradient.
         let layers = std::slice::from_ref(&layer);
-        let mut request = Request::new(&blank, &v, layers, 7);
+        let mut request = Request::new(&zeroed, &v, layers, 7);
         request.options.estimator = Estimator::Newton { radius: 1.0, iterations: 20 };
         let newton = diagnose(&request, &mut |_| ()).unwrap();
         let [line, newton] = [&found, &newton].map(|f| f.layers[0].delta_l_nats.in_sample.unwrap());
@@ -301,8 +307,8 @@ fn a_layer_without_gradient_has_no_gap_and_no_sharpness() {
     let model = model(DType::F64);
     let v = images(&model, 40);
     let weight = layer(&model, "head.weight");
-    let blind = with_weights(&model, &weight, &[0.0; 24]);
-    let found = findings(&blind, &v, &layers(&model.config, Granularity::Block));
+    let zero_head = with_weights(&model, &weight, &[0.0; 24]);
+    let found = findings(&zero_head, &v, &layers(&model.config, Granularity::Block));
     for l in &found.layers[..4] {
         assert_eq!((l.gradient_norm, l.displacement, l.alpha), (0.0, 0.0, 0.0), "{}", l.name);
         assert_eq!(l.delta_l_nats.cross_fit, Some(0.0));

@@ -43,7 +43,7 @@ fn spectra_are_reproducible_for_any_number_of_threads() {
 }
 
 #[test]
-fn subsets_of_v_are_measured_before_the_whole() {
+fn subsets_of_v_are_measured_before_all_of_v() {
     let bench = Bench::with_model();
     let words = ["--layer", "norm,head", "--convergence", "--spectrum"];
     let (report, text) = diagnosis(&bench, "c.json", &words);
@@ -65,7 +65,7 @@ fn subsets_of_v_are_measured_before_the_whole() {
     let (report, text) = diagnosis(&bench, "u.json", &["--layer", "head", "--until-stderr", "5%"]);
     let sampling = &report["sampling"];
     assert_eq!((&sampling["until_stderr"], &sampling["images"]), (&0.05.into(), &all.into()));
-    assert_eq!(sampling["decided"], false, "a model of 40 images has no layer known to 5%");
+    assert_eq!(sampling["decided"], false, "40 images do not determine any layer to 5%");
     assert!(text.contains("images were used"), "{text}");
 }
 

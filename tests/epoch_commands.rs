@@ -22,11 +22,11 @@ fn each_epoch_gives_a_csv_row_and_an_event() {
     assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{text}");
     let column = rows[0].iter().position(|name| *name == "training_loss").unwrap();
     let report = bench.json("f.json");
-    let mut wanted = Vec::new();
+    let mut expected = Vec::new();
     for (row, epoch) in rows[1..].iter().zip(report["epochs"].as_array().unwrap()) {
         let loss = epoch["training_loss"].as_f64().unwrap();
         assert!((row[column].parse::<f64>().unwrap() - loss).abs() < 1e-12);
-        wanted.push(loss as f32);
+        expected.push(loss as f32);
     }
     let file = fs::read_dir(&events).unwrap().next().unwrap().unwrap();
     assert!(file.file_name().to_str().unwrap().starts_with("events.out.tfevents."));
@@ -43,7 +43,7 @@ fn each_epoch_gives_a_csv_row_and_an_event() {
         }
         at += length + 16;
     }
-    assert_eq!((at, found), (bytes.len(), wanted));
+    assert_eq!((at, found), (bytes.len(), expected));
 }
 
 #[test]

@@ -33,8 +33,8 @@ fn logits(bench: &Bench, words: &[&str], sorted_by_class: bool) -> Vec<Vec<f32>>
     assert!(out.success, "{}", out.errors);
     let all = tensors(&file)["logits"].f32s();
     let rows: Vec<Vec<f32>> = all.chunks(4).map(<[f32]>::to_vec).collect();
-    let place = |i: usize| if sorted_by_class { i % 4 * 10 + i / 4 } else { i };
-    (0..40).map(|i| rows[place(i)].clone()).collect()
+    let position = |i: usize| if sorted_by_class { i % 4 * 10 + i / 4 } else { i };
+    (0..40).map(|i| rows[position(i)].clone()).collect()
 }
 
 #[test]
@@ -91,10 +91,10 @@ fn a_bad_file_stops_the_run_or_is_skipped() {
 }
 
 #[test]
-fn a_damaged_jpeg_is_used_and_named_or_left_out() {
+fn a_damaged_jpeg_is_used_with_a_warning_or_skipped() {
     let bench = Bench::with_model();
     let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
-    // A scan that was cut off. `tests/damaged.rs` compares its pixels with Pillow's.
+    // A truncated scan. `tests/damaged.rs` compares its pixels with Pillow's.
     let reference = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/damaged.safetensors");
     let bytes = fs::read(reference).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();

@@ -48,9 +48,10 @@ fn sam_variants_update_the_requested_layers() {
         assert!(report["epochs"][0]["capped"].is_null());
         let after = tensors(&format!("{}/model.safetensors", bench.path(&out)));
         for (name, tensor) in &before {
-            let own = rest.is_empty() || !rest.contains(&"block.5") || name.contains("blocks.5.");
+            let updated =
+                rest.is_empty() || !rest.contains(&"block.5") || name.contains("blocks.5.");
             let same = tensor.f32s() == after[name].f32s();
-            assert_eq!(same, !own, "{method}: {name}");
+            assert_eq!(same, !updated, "{method}: {name}");
         }
     }
 }
@@ -147,18 +148,18 @@ fn bench_compares_sam_with_sgd_and_survives_a_diverging_run() {
         let gain = row["gain_over_control"]["mean"].as_f64().unwrap();
         assert!((of(&report["rows"][1]) - of(row) - gain).abs() < 1e-9);
     }
-    let wild = run(&["--methods", "asam", "--lr", "1e6", "--update", "head"]);
-    assert!(wild.success, "{}", wild.errors);
+    let diverged = run(&["--methods", "asam", "--lr", "1e6", "--update", "head"]);
+    assert!(diverged.success, "{}", diverged.errors);
     let report = bench.json("run.json");
     assert_eq!(report["rows"][2]["stopped"], 2);
-    assert!(wild.output.contains("no verdict, because 2 of 2 runs"), "{}", wild.output);
+    assert!(diverged.output.contains("no verdict, because 2 of 2 runs"), "{}", diverged.output);
 }
 
 #[test]
 fn invalid_flags_are_rejected() {
     let bench = Bench::with_model();
     let huge = usize::MAX.to_string();
-    // 2 for a wrong command line; 1 for options that do not suit the model or the data.
+    // Exit code 2 for an invalid command line, 1 for options that do not fit model or data.
     let cases: [(i32, &[&str], &[&str]); 9] = [
         (
             2,
@@ -200,8 +201,8 @@ fn invalid_flags_are_rejected() {
         }
         all.extend(&words);
         let refused = bench.run(&all);
-        let told = format!("{words:?}: {}{}", refused.output, refused.errors);
-        assert_eq!(refused.code, Some(code), "{told}");
+        let context = format!("{words:?}: {}{}", refused.output, refused.errors);
+        assert_eq!(refused.code, Some(code), "{context}");
         for part in parts {
             assert!(refused.errors.contains(part), "{part}: {}", refused.errors);
         }

@@ -1,4 +1,4 @@
-//! When training is stopped, and which weights are kept.
+//! When training stops, and which weights it keeps.
 
 // Other test files use the rest.
 #[allow(dead_code)]

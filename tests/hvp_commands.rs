@@ -47,13 +47,13 @@ fn products_match_torch_func() {
                 assert!(run.success, "{}", run.errors);
                 let found = tensors(&out);
                 let (mut square, mut size, mut count) = (0.0, 0.0, 0);
-                for (full, theirs) in &expected {
+                for (full, torch) in &expected {
                     let Some(tensor) = full.strip_prefix(&format!("{kind}/{layer}/")) else {
                         continue;
                     };
-                    let ours = &found[&format!("{kind}/{tensor}")];
-                    assert_eq!(ours.shape, theirs.shape, "{tensor}");
-                    for (a, b) in ours.f64s().iter().zip(theirs.f64s()) {
+                    let computed = &found[&format!("{kind}/{tensor}")];
+                    assert_eq!(computed.shape, torch.shape, "{tensor}");
+                    for (a, b) in computed.f64s().iter().zip(torch.f64s()) {
                         square += (a - b).powi(2);
                         size += b * b;
                     }
@@ -122,18 +122,18 @@ fn a_vector_file_must_match_the_layer() {
         bench.path(name)
     };
     let cases = [
-        (file("lacks.safetensors", std::slice::from_ref(&weight)), "head.bias", "found none"),
+        (file("missing.safetensors", std::slice::from_ref(&weight)), "head.bias", "found none"),
         (
             file("more.safetensors", &[weight.clone(), bias.clone(), ("norm.bias", F32, vec![64])]),
             "norm.bias",
             "remove it",
         ),
         (
-            file("bent.safetensors", &[("head.weight", F32, vec![64, 4]), bias]),
+            file("transposed.safetensors", &[("head.weight", F32, vec![64, 4]), bias]),
             "[4, 64]",
             "[64, 4]",
         ),
-        (file("whole.safetensors", &[weight, ("head.bias", I64, vec![4])]), "head.bias", "I64"),
+        (file("integers.safetensors", &[weight, ("head.bias", I64, vec![4])]), "head.bias", "I64"),
         (bench.path("absent.safetensors"), "absent.safetensors", "random:SEED"),
     ];
     for (path, place, more) in cases {

@@ -1,4 +1,4 @@
-//! Image files against Pillow and torchvision, pixel by pixel. The reference is made by
+//! Compares image files with Pillow and torchvision, pixel by pixel; see
 //! `tests/reference/make_images.py`.
 
 mod settings;
@@ -58,8 +58,8 @@ fn folder(bytes: &[u8]) -> (tempfile::TempDir, Split) {
     (root, split)
 }
 
-/// The levels that the model gets, `(H,W,C)`.
-fn seen(split: &Split, preprocess: &Preprocess) -> Result<Vec<u8>, Error> {
+/// The levels that the model receives, `(H,W,C)`.
+fn decoded_levels(split: &Split, preprocess: &Preprocess) -> Result<Vec<u8>, Error> {
     let values = split.pixels(&[0], Some(preprocess), None)?;
     let [h, w] = preprocess.image_size;
     let at = |i: usize| i % preprocess.channels * h * w + i / preprocess.channels;
@@ -71,10 +71,10 @@ fn identity([h, w, c]: [usize; 3]) -> Preprocess {
     Preprocess { resize: Resize::Squash, ..parse(&format!("squash bicubic {h} {w} {c}")) }
 }
 
-fn farthest(ours: &[u8], theirs: &[u8]) -> (u8, usize) {
-    assert_eq!(ours.len(), theirs.len());
-    let off = || ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b));
-    (off().max().unwrap(), off().filter(|d| *d > 0).count())
+fn largest_difference(actual: &[u8], expected: &[u8]) -> (u8, usize) {
+    assert_eq!(actual.len(), expected.len());
+    let differences = || actual.iter().zip(expected).map(|(a, b)| a.abs_diff(*b));
+    (differences().max().unwrap(), differences().filter(|d| *d > 0).count())
 }
 
 #[test]
@@ -84,15 +84,15 @@ fn decoded_pixels_match_pillow() {
     for (name, bytes) in reference.files() {
         let (_root, split) = folder(&bytes);
         for (mode, kind) in [("rgb", "RGB"), ("l", "L")] {
-            let Some((shape, theirs)) = reference.levels(&format!("{name}/{mode}")) else {
+            let Some((shape, expected)) = reference.levels(&format!("{name}/{mode}")) else {
                 continue;
             };
-            let ours = seen(&split, &identity(shape)).unwrap();
+            let actual = decoded_levels(&split, &identity(shape)).unwrap();
             assert_eq!(split.damaged(), [], "{name}");
-            let (most, count) = farthest(&ours, &theirs);
-            println!("{name} {kind}: at most {most}, {count} of {} levels", ours.len());
+            let (most, count) = largest_difference(&actual, &expected);
+            println!("{name} {kind}: at most {most}, {count} of {} levels", actual.len());
             if most > worst(&name) {
-                wrong.push(format!("{name} as {kind}: {most} levels off"));
+                wrong.push(format!("{name} as {kind}: differs by {most} levels"));
             }
             cases += 1;
         }
@@ -106,14 +106,15 @@ fn resized_and_cropped_images_match_torchvision() {
     let reference = Reference::read();
     let (mut cases, mut wrong) = (0, Vec::new());
     for (name, bytes) in reference.files() {
-        let Some((shape, theirs)) = reference.levels(&format!("{name}/out")) else { continue };
+        let Some((shape, expected)) = reference.levels(&format!("{name}/out")) else { continue };
         let preprocess = parse(&reference.metadata[&name]);
         assert_eq!(preprocess.image_size, shape[..2]);
         let (_root, split) = folder(&bytes);
-        let (most, count) = farthest(&seen(&split, &preprocess).unwrap(), &theirs);
-        println!("{name}: at most {most}, {count} of {} levels", theirs.len());
+        let (most, count) =
+            largest_difference(&decoded_levels(&split, &preprocess).unwrap(), &expected);
+        println!("{name}: at most {most}, {count} of {} levels", expected.len());
         if most > worst(&name) {
-            wrong.push(format!("{name}: {most} levels off"));
+            wrong.push(format!("{name}: differs by {most} levels"));
         }
         cases += 1;
     }
@@ -134,7 +135,7 @@ fn truncated_files_are_rejected_as_in_pillow() {
         // Every length near the end, and a sample of shorter lengths.
         for length in (0..bytes.len()).filter(|n| n % 7 == 0 || n + 32 > bytes.len()) {
             fs::write(&path, &bytes[..length]).unwrap();
-            let found = seen(&split, &preprocess);
+            let found = decoded_levels(&split, &preprocess);
             match &found {
                 Ok(_) => assert!(length >= whole, "{name}: {length} of {} bytes", bytes.len()),
                 Err(Error::Image { path: named, cause }) => {

@@ -59,10 +59,10 @@ fn in_place_tuning_patch_and_undo_round_trip() {
     let patch = bench.path("patch.safetensors");
     let made = bench.plain(&["patch", "diff", &old, &bench.model, "--out", &patch]);
     assert!(made.success && made.output.contains("head.weight"), "{} {}", made.output, made.errors);
-    let again = bench.path("again.safetensors");
-    let applied = bench.plain(&["patch", "apply", &old, &patch, "--out", &again]);
+    let patched = bench.path("again.safetensors");
+    let applied = bench.plain(&["patch", "apply", &old, &patch, "--out", &patched]);
     assert!(applied.success, "{}", applied.errors);
-    assert!(fs::read(&again).unwrap() == tuned);
+    assert!(fs::read(&patched).unwrap() == tuned);
     // A folder also gets the configuration, so it is a complete checkpoint.
     let earlier = bench.path("earlier");
     fs::create_dir(&earlier).unwrap();
@@ -95,11 +95,11 @@ fn a_preceding_diagnosis_is_announced() {
     let bench = Bench::with_model();
     let words = ["post-train", &bench.model, "--data", &bench.data, "--batch-size", "8"];
     let method = ["--method", "sgd", "--dry-run"];
-    let said = "so a diagnosis chooses them first";
+    let announcement = "so a diagnosis chooses them first";
     for (layer, expected) in [(&[][..], true), (&["--update", "head"], false)] {
         let out = bench.run(&[&words[..], &method, layer].concat());
         assert!(out.success, "{}", out.errors);
-        assert_eq!(out.errors.contains(said), expected, "{}", out.errors);
+        assert_eq!(out.errors.contains(announcement), expected, "{}", out.errors);
     }
 }
 
@@ -108,8 +108,8 @@ fn a_dry_run_prints_a_forecast_and_writes_nothing() {
     let bench = Bench::with_model();
     let out = bench.path("out");
     let json = bench.path("dry.json");
-    for place in [&["--in-place"][..], &["--out", &out], &[]] {
-        let done = tune(&bench, &[place, &["--dry-run", "--json", &json]].concat());
+    for target in [&["--in-place"][..], &["--out", &out], &[]] {
+        let done = tune(&bench, &[target, &["--dry-run", "--json", &json]].concat());
         assert!(done.success, "{}", done.errors);
         assert!(done.output.contains("update head") && done.output.contains("MiB"));
         let report = bench.json("dry.json");
@@ -133,7 +133,7 @@ fn a_dry_run_prints_a_forecast_and_writes_nothing() {
 }
 
 #[test]
-fn memory_limits_are_kept_or_rejected() {
+fn memory_limits_are_checked_in_advance() {
     let bench = Bench::with_model();
     let enough = tune(&bench, &["--dry-run", "--memory", "2GiB"]);
     assert!(enough.success, "{}", enough.errors);
@@ -150,10 +150,10 @@ fn an_error_after_writing_names_the_written_file() {
     let folder = bench.path("images");
     for (split, side) in [("val", 14), ("test", 14)] {
         for (i, class) in ["a", "b", "c", "d"].iter().enumerate() {
-            let place = Path::new(&folder).join(split).join(class);
-            fs::create_dir_all(&place).unwrap();
+            let target = Path::new(&folder).join(split).join(class);
+            fs::create_dir_all(&target).unwrap();
             let pixels = vec![60 * i as u8; side * side];
-            let (path, side) = (place.join("0.png"), side as u32);
+            let (path, side) = (target.join("0.png"), side as u32);
             image::save_buffer(path, &pixels, side, side, image::ColorType::L8).unwrap();
         }
     }
@@ -175,8 +175,8 @@ fn an_error_after_writing_names_the_written_file() {
 #[test]
 fn selftest_passes_on_the_embedded_and_on_a_given_model() {
     let bench = Bench::with_model();
-    let own = [&bench.model[..], "--data", &bench.data, "--samples", "3"];
-    for words in [&[][..], &own] {
+    let given = [&bench.model[..], "--data", &bench.data, "--samples", "3"];
+    for words in [&[][..], &given] {
         let json = bench.path("selftest.json");
         let done = bench.run(&[&["selftest", "--json", &json], words].concat());
         assert!(done.success, "{} {}", done.output, done.errors);

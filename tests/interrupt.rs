@@ -30,15 +30,15 @@ fn an_interrupted_tuning_leaves_the_folder_unchanged() {
         let child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let clock = Instant::now();
         while names(&bench.model) == folder {
-            assert!(clock.elapsed() < Duration::from_secs(60), "the checkpoint is never locked");
+            assert!(clock.elapsed() < Duration::from_secs(60), "the checkpoint was not locked");
             std::thread::sleep(Duration::from_millis(20));
         }
         let id = child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         let out = child.wait_with_output().unwrap();
         assert_eq!(out.status.code(), Some(130));
-        let told = String::from_utf8(out.stderr).unwrap();
-        assert!(told.contains("interrupted"), "{told}");
+        let message = String::from_utf8(out.stderr).unwrap();
+        assert!(message.contains("interrupted"), "{message}");
         assert_eq!(names(&bench.model), folder);
         assert!(fs::read(&file).unwrap() == before);
     }
@@ -47,7 +47,7 @@ fn an_interrupted_tuning_leaves_the_folder_unchanged() {
 }
 
 /// An IDX folder with 60,000 training images, so that the frozen layers take some time.
-fn many(bench: &Bench) -> String {
+fn large_data(bench: &Bench) -> String {
     let path = bench.idx("many", 4);
     let n = 60_000u32;
     let mut images = [&[0, 0, 8, 3], &n.to_be_bytes()[..], &[0, 0, 0, 14, 0, 0, 0, 14]].concat();
@@ -62,35 +62,35 @@ fn many(bench: &Bench) -> String {
 #[test]
 fn an_interrupted_cache_file_is_not_used() {
     let bench = Bench::with_model();
-    let (data, cache) = (many(&bench), bench.path("kept"));
+    let (data, cache) = (large_data(&bench), bench.path("kept"));
     fs::create_dir(&cache).unwrap();
     let words =
         ["post-train", &bench.model, "--data", &data, "--method", "sgd", "--update", "head"];
     let rest = ["--cache", "disk", "--cache-dir", &cache, "--epochs", "1", "--quiet", "--force"];
-    for (signal, left) in [("-INT", 0), ("-TERM", 0), ("-KILL", 1)] {
+    for (signal, leftover) in [("-INT", 0), ("-TERM", 0), ("-KILL", 1)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
         command.args(words).args(rest).args(["--out", &bench.path("out"), "--threads", "1"]);
         let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let clock = Instant::now();
         while names(&cache).is_empty() {
-            assert!(clock.elapsed() < Duration::from_secs(60), "the cache is never begun");
+            assert!(clock.elapsed() < Duration::from_secs(60), "no cache file was started");
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(names(&cache)[0].ends_with(".planish-part"), "{:?}", names(&cache));
         let id = child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         child.wait().unwrap();
-        assert_eq!(names(&cache).len(), left, "{signal}");
+        assert_eq!(names(&cache).len(), leftover, "{signal}");
     }
     let listed = bench.plain(&["cache", "list", "--cache-dir", &cache]);
     assert!(listed.output.contains("left by a run that was killed"), "{}", listed.output);
-    let next = |place: &str| -> Output {
-        let out = bench.path(place);
+    let next = |name: &str| -> Output {
+        let out = bench.path(name);
         bench.run(&[&words[..], &rest, &["--out", &out]].concat())
     };
     let done = next("first");
     assert!(done.success, "{}", done.errors);
-    let file = |place: &str| fs::read(bench.path(place) + "/model.safetensors").unwrap();
+    let file = |name: &str| fs::read(bench.path(name) + "/model.safetensors").unwrap();
     assert!(next("second").output.contains("read from"));
     assert!(file("first") == file("second"));
     assert!(bench.plain(&["cache", "clear", "--cache-dir", &cache]).output.contains("2 files"));

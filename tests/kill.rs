@@ -44,12 +44,12 @@ fn start(case: &Case) -> std::process::Child {
 }
 
 /// Runs the command once without interruption, checks the result, and measures the time.
-fn whole(checkpoint: &Path, case: &Case) -> Duration {
+fn run_to_end(checkpoint: &Path, case: &Case) -> Duration {
     restore(checkpoint, case);
     let clock = Instant::now();
     assert!(start(case).wait().unwrap().success(), "{:?}", case.words);
     let time = clock.elapsed();
-    assert!(fs::read(checkpoint).unwrap() == case.after, "{:?} led elsewhere", case.words);
+    assert!(fs::read(checkpoint).unwrap() == case.after, "{:?} gave another result", case.words);
     time
 }
 
@@ -115,9 +115,9 @@ fn killed_runs_leave_the_old_or_the_new_file() {
         },
     ];
     let mut rng = ChaCha8Rng::seed_from_u64(7);
-    let mut in_the_act = 0;
+    let mut total_midway = 0;
     for case in &cases {
-        let mut times: Vec<Duration> = (0..3).map(|_| whole(&checkpoint, case)).collect();
+        let mut times: Vec<Duration> = (0..3).map(|_| run_to_end(&checkpoint, case)).collect();
         times.sort();
         // The file is replaced at the very end of a tuning, so half of the kills are timed there.
         let (mut killed, mut left_old, mut left_new, mut midway) = (0, 0, 0, 0);
@@ -125,7 +125,7 @@ fn killed_runs_leave_the_old_or_the_new_file() {
             if killed == case.kills {
                 break;
             }
-            assert!(i < 10 * case.kills, "{:?}: only {killed} were there to be killed", case.words);
+            assert!(i < 10 * case.kills, "{:?}: only {killed} were still running", case.words);
             restore(&checkpoint, case);
             let share =
                 if i % 2 == 0 { rng.random_range(0.0..1.0) } else { rng.random_range(0.75..1.05) };
@@ -137,19 +137,19 @@ fn killed_runs_leave_the_old_or_the_new_file() {
 
             let found = fs::read(&checkpoint).unwrap();
             let (is_old, is_new) = (found == case.before, found == case.after);
-            assert!(is_old || is_new, "{:?} left neither file whole", case.words);
+            assert!(is_old || is_new, "{:?} left neither the old nor the new file", case.words);
             if by_signal {
                 killed += 1;
                 left_old += usize::from(is_old);
                 left_new += usize::from(is_new);
                 // Killed between the first write and the last action.
-                let way_back = undo_file(&checkpoint).exists();
-                let begun = if case.undo_before.is_some() { is_new } else { is_old };
-                midway += usize::from(temp_file(&folder) || (way_back && begun));
+                let has_undo = undo_file(&checkpoint).exists();
+                let started = if case.undo_before.is_some() { is_new } else { is_old };
+                midway += usize::from(temp_file(&folder) || (has_undo && started));
             }
             // In every case, undo restores the initial state.
             if found == new {
-                assert!(undo_file(&checkpoint).exists(), "{:?}: no way back", case.words);
+                assert!(undo_file(&checkpoint).exists(), "{:?}: no undo file", case.words);
             }
             if undo_file(&checkpoint).exists() {
                 undo(&checkpoint).unwrap();
@@ -161,12 +161,12 @@ fn killed_runs_leave_the_old_or_the_new_file() {
              {midway} midway",
             case.words[0], times[1]
         );
-        in_the_act += midway;
+        total_midway += midway;
         // Leftover files do not block the next run, which removes them.
-        whole(&checkpoint, case);
-        assert!(!temp_file(&folder), "{:?} leaves something behind", case.words);
+        run_to_end(&checkpoint, case);
+        assert!(!temp_file(&folder), "{:?} left temporary files", case.words);
     }
-    assert!(in_the_act > 0, "no kill hit the moment of replacing");
+    assert!(total_midway > 0, "no process was killed while it replaced the file");
 }
 
 /// Whether an unfinished file exists.

@@ -1,5 +1,5 @@
 //! Checkpoints written by timm, transformers and torchvision (`tests/reference/make_layouts.py`):
-//! they open, give the results of their library, and are saved in their original layout.
+//! they open, match the results of their library, and are saved in their original layout.
 
 use candle_core::{DType, Device, Tensor};
 use planish::checkpoint::{Checkpoint, Header, Load, Provenance};
@@ -39,12 +39,12 @@ fn numbers(x: &Tensor) -> Vec<f64> {
 
 /// Entry k of every tensor is 1 − 2 frac(k φ), as in the script.
 fn vector(checkpoint: &Checkpoint, layer: &Layer, dtype: DType) -> Vec<Tensor> {
-    let own = layer.tensors.iter().flat_map(|&i| {
+    let in_file = layer.tensors.iter().flat_map(|&i| {
         let name = &checkpoint.weights.names()[i];
         let part = [(name.clone(), checkpoint.weights.tensor(i).clone())];
         checkpoint.to_file(&part).unwrap()
     });
-    let filled = own.map(|(name, t)| {
+    let filled = in_file.map(|(name, t)| {
         let entry = |k: usize| 1.0 - 2.0 * (k as f64 * 0.6180339887498949).fract();
         let values: Vec<f64> = (1..=t.elem_count()).map(entry).collect();
         (name, Tensor::from_vec(values, t.dims(), &Device::Cpu).unwrap())
@@ -83,8 +83,9 @@ impl Reference {
     fn worst(&mut self, c: &Checkpoint, of: &str, layer: &Layer, found: &[Tensor]) -> f64 {
         let tensors = layer.tensors.iter().zip(found).map(|(&i, found)| {
             let name = &c.weights.names()[i];
-            let own = c.file_tensors(name).unwrap().into_iter();
-            let parts = own.map(|name| (name.clone(), self.take(format!("{of}/{name}")))).collect();
+            let in_file = c.file_tensors(name).unwrap().into_iter();
+            let parts =
+                in_file.map(|name| (name.clone(), self.take(format!("{of}/{name}")))).collect();
             let (canonical, expected) = c.to_canonical(parts).unwrap().remove(0);
             assert_eq!(&canonical, name);
             error(found, &expected)
@@ -154,16 +155,17 @@ fn results_match_the_library() {
     }
 }
 
-/// With one head or two: the number of features, and logits that are linear in the head's weights.
+/// With one or two heads: activation sizes, and logits that are linear in the head's weights.
 #[test]
 fn logits_are_linear_in_the_head() {
     for folder in folders() {
         let (checkpoint, r) = (open(&folder), Reference::open(&folder));
         let (objective, images) = model(&checkpoint, &r, DType::F64);
         for stage in 0..2 * checkpoint.config.depth + 3 {
-            let held = objective.activations(&images, stage).unwrap().values.elem_count() * 8;
+            let activation_bytes =
+                objective.activations(&images, stage).unwrap().values.elem_count() * 8;
             let prefix = Prefix::new(&objective, vec![&images], stage, false);
-            assert_eq!(prefix.layout().bytes(), held as u64, "{} {stage}", r.name);
+            assert_eq!(prefix.layout().bytes(), activation_bytes as u64, "{} {stage}", r.name);
         }
         for name in ["norm", "head"] {
             let layer = layers::select(&checkpoint.config, name).unwrap().remove(0);
@@ -181,10 +183,11 @@ fn logits_are_linear_in_the_head() {
     }
 }
 
-/// At most one level of 255 apart: version 5 rounds like torchvision, version 4 like Pillow.
+/// Values differ by at most one level of 255, because version 5 rounds like torchvision and version
+/// 4 like Pillow.
 #[test]
 fn preprocessing_matches_the_library() {
-    let mut seen = 0;
+    let mut cases = 0;
     for folder in folders() {
         let (checkpoint, r) = (open(&folder), Reference::open(&folder));
         let Some(image) = r.tensors.get("image") else { continue };
@@ -201,9 +204,9 @@ fn preprocessing_matches_the_library() {
             let difference = (f64::from(*found) - expected).abs();
             assert!(difference < 1.01 * level, "{}: {found} {expected}", r.name);
         }
-        seen += 1;
+        cases += 1;
     }
-    assert_eq!(seen, 6);
+    assert_eq!(cases, 6);
 }
 
 fn provenance() -> Provenance {
@@ -238,21 +241,21 @@ fn an_untrained_model_is_saved_byte_for_byte() {
         assert_eq!(before.entries, after.entries);
         assert!(before.metadata.iter().all(|pair| after.metadata.contains(pair)));
         for name in ["config.json", "preprocessor_config.json"] {
-            let beside = |folder: &Path| std::fs::read(folder.join(name)).ok();
-            assert_eq!(beside(&folder), beside(&to), "{name}");
+            let read_file = |folder: &Path| std::fs::read(folder.join(name)).ok();
+            assert_eq!(read_file(&folder), read_file(&to), "{name}");
         }
         // A single file contains its configuration.
         let one = out.path().join("one.safetensors");
         checkpoint.save(&one, &checkpoint.weights, &provenance()).unwrap();
         let bare = checkpoint.recognised.starts_with("torchvision");
         let overrides = Load { heads: bare.then_some(2), ..Load::default() };
-        let again = Checkpoint::open(&one, &overrides).unwrap();
+        let reopened = Checkpoint::open(&one, &overrides).unwrap();
         assert_eq!(
-            (&again.config, &again.preprocess),
+            (&reopened.config, &reopened.preprocess),
             (&checkpoint.config, &checkpoint.preprocess)
         );
-        assert_eq!(again.class_names, checkpoint.class_names);
-        assert_eq!(again.recognised, checkpoint.recognised);
+        assert_eq!(reopened.class_names, checkpoint.class_names);
+        assert_eq!(reopened.recognised, checkpoint.recognised);
     }
 }
 
@@ -269,16 +272,16 @@ fn trained_parts_are_saved_to_their_tensors() {
         let weights = checkpoint.weights.with(&[(i, rows.clone())]);
         let out = tempfile::TempDir::new().unwrap();
         let path = checkpoint.save(&out.path().join("x"), &weights, &provenance()).unwrap().path;
-        let own = checkpoint.file_tensors(canonical).unwrap();
+        let in_file = checkpoint.file_tensors(canonical).unwrap();
         let load = |path: &Path| candle_core::safetensors::load(path, &Device::Cpu).unwrap();
         let (before, after) = (load(&checkpoint.path), load(&path));
         assert_eq!(before.len(), after.len());
         for (name, old) in &before {
             let new = &after[name];
             assert_eq!((old.dtype(), old.dims()), (new.dtype(), new.dims()));
-            match own.iter().position(|trained| trained == name) {
+            match in_file.iter().position(|trained| trained == name) {
                 None => assert_eq!(numbers(old), numbers(new), "{name}"),
-                Some(part) if own.len() == 3 => {
+                Some(part) if in_file.len() == 3 => {
                     let expected = f64::from(value(part * d));
                     assert!(numbers(new).iter().all(|&x| x == expected), "{name}");
                     let which = [("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj")];

@@ -25,8 +25,8 @@ fn reference() -> Reference {
 struct Dense {
     n: usize,
     upper: Vec<f64>,
-    /// Index in PyTorch's order of each of our numbers.
-    place: Vec<usize>,
+    /// Index in PyTorch's order, by index in planish's order.
+    torch_index: Vec<usize>,
 }
 
 impl Dense {
@@ -43,18 +43,21 @@ impl Dense {
             start.insert(name, n);
             n += numbers;
         }
-        let own = r.config.tensors();
-        let place = own.iter().flat_map(|(name, _)| {
+        let entries = r.config.tensors();
+        let torch_index = entries.iter().flat_map(|(name, _)| {
             let numbers = r.get(&format!("model/{name}")).elem_count();
             start[name]..start[name] + numbers
         });
-        let place: Vec<usize> = place.collect();
-        assert_eq!(place.len(), n);
-        Self { n, upper: numbers(r.get(name)), place }
+        let torch_index: Vec<usize> = torch_index.collect();
+        assert_eq!(torch_index.len(), n);
+        Self { n, upper: numbers(r.get(name)), torch_index }
     }
 
     fn at(&self, i: usize, j: usize) -> f64 {
-        let (i, j) = (self.place[i].min(self.place[j]), self.place[i].max(self.place[j]));
+        let (i, j) = (
+            self.torch_index[i].min(self.torch_index[j]),
+            self.torch_index[i].max(self.torch_index[j]),
+        );
         self.upper[i * self.n - i * (i + 1) / 2 + j]
     }
 
@@ -103,17 +106,17 @@ fn assembled_matrices_match_pytorch_for_every_layer_and_pair() {
     let r = reference();
     for (matrix, name) in [(Matrix::Hessian, "hessian"), (Matrix::GaussNewton, "gauss_newton")] {
         let dense = Dense::of(&r, name);
-        let cut = layers::layers(&r.config, Granularity::Block);
-        assert_eq!(cut.len(), 5);
+        let model_layers = layers::layers(&r.config, Granularity::Block);
+        assert_eq!(model_layers.len(), 5);
         let mut worst = 0f64;
-        for (a, layer) in cut.iter().enumerate() {
+        for (a, layer) in model_layers.iter().enumerate() {
             worst = worst.max(check(&r, &dense, layer, matrix));
-            for other in &cut[a + 1..] {
+            for other in &model_layers[a + 1..] {
                 let pair = layers::join(&[layer.clone(), other.clone()]);
                 worst = worst.max(check(&r, &dense, &pair, matrix));
             }
         }
-        worst = worst.max(check(&r, &dense, &layers::join(&cut), matrix));
+        worst = worst.max(check(&r, &dense, &layers::join(&model_layers), matrix));
         println!("{name}: largest error {worst:.1e} of the largest entry");
         assert!(worst < 1e-13, "{name}: {worst:e}");
     }
@@ -149,8 +152,8 @@ fn blocks_of_vectors_match_single_calls_bit_for_bit() {
             assert!(tight.mib(8) > tight.mib(1) && tight.mib(1) > 0.0);
             assert_eq!(tight.apply(&vectors).unwrap(), together);
             for (v, found) in vectors.iter().zip(&together) {
-                let alone = operator.apply(std::slice::from_ref(v)).unwrap().remove(0);
-                assert!(alone.iter().zip(found).all(|(a, b)| a.to_bits() == b.to_bits()));
+                let single = operator.apply(std::slice::from_ref(v)).unwrap().remove(0);
+                assert!(single.iter().zip(found).all(|(a, b)| a.to_bits() == b.to_bits()));
             }
         }
     }
@@ -237,7 +240,7 @@ impl Examples for Drifting {
 }
 
 #[test]
-fn the_probe_finds_data_that_change() {
+fn the_probe_detects_changing_data() {
     let r = reference();
     let objective = r.objective(DType::F64, 2);
     let layer = whole(&r);

@@ -33,7 +33,7 @@ impl Reference {
         let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
         let scale = norm(&mut expected.iter().copied());
         let error = norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b));
-        // A gradient that is exactly zero in theory (the bias of a key) has no scale of its own.
+        // A gradient that is exactly zero in theory (the bias of a key) has no scale.
         let relative = error / scale.max(1e-6);
         assert!(relative <= tolerance, "{}: {what}: {error:e} of {scale:e}", self.name);
         relative

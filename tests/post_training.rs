@@ -30,8 +30,8 @@ fn norm(x: &[f64]) -> f64 {
 
 /// The result of a perturbation: its record, Δw, and B′ with its gradient, recomputed
 /// independently.
-struct Seen {
-    told: Perturbation,
+struct Observed {
+    record: Perturbation,
     change: Vec<f64>,
     batch: Activations,
     gradient: Vec<f64>,
@@ -43,18 +43,18 @@ fn perturbations(
     gamma_max: f64,
     rule: StepRule,
     times: usize,
-) -> Vec<Seen> {
+) -> Vec<Observed> {
     let all = images(model, 48);
     let mut perturber = perturber(layer, gamma_max, rule, 48, 16);
     let source = Source::held(&all);
     let batches = Batches::new(48, 16, SEED, "B'").unwrap().take(times);
     batches
         .map(|indices| {
-            let (moved, told) = perturber.perturb(model, &source).unwrap();
+            let (moved, record) = perturber.perturb(model, &source).unwrap();
             let batch = all.select(&indices).unwrap();
             let gradient = numbers(&model.gradient(&batch, layer).unwrap().gradient);
             let change = plus(&weights_of(&moved, layer), -1.0, &weights_of(model, layer));
-            Seen { told, change, batch, gradient }
+            Observed { record, change, batch, gradient }
         })
         .collect()
 }
@@ -66,21 +66,21 @@ fn a_perturbation_descends_the_batch_gradient_past_the_minimum() {
         let layer = layer(&model, name);
         let start = weights_of(&model, &layer);
         let mut inside = 0;
-        for seen in perturbations(&model, &layer, 2.0, StepRule::Search, 6) {
-            let (length, slope) = (norm(&seen.change), norm(&seen.gradient));
-            let cosine = dot(&seen.change, &seen.gradient) / (length * slope);
+        for observed in perturbations(&model, &layer, 2.0, StepRule::Search, 6) {
+            let (length, slope) = (norm(&observed.change), norm(&observed.gradient));
+            let cosine = dot(&observed.change, &observed.gradient) / (length * slope);
             assert!((cosine + 1.0).abs() < 1e-9, "{name}: {cosine}");
-            assert!((length - seen.told.length).abs() < 1e-9 * length);
-            assert!((length / norm(&start) - seen.told.relative.unwrap()).abs() < 1e-9);
-            if seen.told.capped {
+            assert!((length - observed.record.length).abs() < 1e-9 * length);
+            assert!((length / norm(&start) - observed.record.relative.unwrap()).abs() < 1e-9);
+            if observed.record.capped {
                 continue;
             }
             inside += 1;
-            let eta = seen.told.eta;
-            assert!((length / (seen.told.gamma * eta * slope) - 1.0).abs() < 1e-9, "{name}");
+            let eta = observed.record.eta;
+            assert!((length / (observed.record.gamma * eta * slope) - 1.0).abs() < 1e-9, "{name}");
             let loss = |eta: f64| {
-                let w = plus(&start, -eta, &seen.gradient);
-                mean(&cross_entropies(&with_weights(&model, &layer, &w), &seen.batch))
+                let w = plus(&start, -eta, &observed.gradient);
+                mean(&cross_entropies(&with_weights(&model, &layer, &w), &observed.batch))
             };
             let cap = 0.5 * norm(&start) / slope;
             // Only the basin of w*; there may be others further along the line.
@@ -100,18 +100,21 @@ fn a_layer_of_zeros_is_perturbed_past_its_minimum() {
     for name in ["head", "head.bias"] {
         let layer = layer(&model, name);
         let zeros = vec![0.0; weights_of(&model, &layer).len()];
-        let blank = with_weights(&model, &layer, &zeros);
+        let zeroed = with_weights(&model, &layer, &zeros);
         for rule in [StepRule::Search, StepRule::Newton] {
             let mut inside = 0;
-            for seen in perturbations(&blank, &layer, 2.0, rule, 6) {
-                let Perturbation { eta, gamma, length, relative, capped } = seen.told;
+            for observed in perturbations(&zeroed, &layer, 2.0, rule, 6) {
+                let Perturbation { eta, gamma, length, relative, capped } = observed.record;
                 assert_eq!(relative, None);
-                let slope = norm(&seen.gradient);
-                assert!((norm(&seen.change) / (gamma * eta * slope) - 1.0).abs() < 1e-9, "{name}");
-                assert!((length / norm(&seen.change) - 1.0).abs() < 1e-9, "{name}");
+                let slope = norm(&observed.gradient);
+                assert!(
+                    (norm(&observed.change) / (gamma * eta * slope) - 1.0).abs() < 1e-9,
+                    "{name}"
+                );
+                assert!((length / norm(&observed.change) - 1.0).abs() < 1e-9, "{name}");
                 let loss = |eta: f64| {
-                    let w = plus(&zeros, -eta, &seen.gradient);
-                    mean(&cross_entropies(&with_weights(&blank, &layer, &w), &seen.batch))
+                    let w = plus(&zeros, -eta, &observed.gradient);
+                    mean(&cross_entropies(&with_weights(&zeroed, &layer, &w), &observed.batch))
                 };
                 // A head of zeros gives logits of 0.
                 let start = loss(0.0);
@@ -134,18 +137,18 @@ fn a_layer_of_zeros_is_perturbed_past_its_minimum() {
 fn a_layer_initialised_to_zeros_keeps_its_limit() {
     let model = model(DType::F64);
     let bias = layer(&model, "head.bias");
-    let blank = with_weights(&model, &bias, &[0.0; 3]);
+    let zeroed = with_weights(&model, &bias, &[0.0; 3]);
     let all = images(&model, 48);
     let source = Source::held(&all);
     let mut method = pol(&bias, &bias, 48);
     let (mut lengths, mut shares) = (Vec::new(), Vec::new());
-    let tell = &mut |event: Event| {
+    let on_event = &mut |event: Event| {
         if let Event::Epoch(epoch) = event {
             lengths.push(epoch.perturbation_length.unwrap());
             shares.push(epoch.perturbation);
         }
     };
-    run::train(&blank, &mut method, &source, None, &settings(3, 16), tell).unwrap();
+    run::train(&zeroed, &mut method, &source, None, &settings(3, 16), on_event).unwrap();
     assert_eq!(shares, [None; 3]);
     // Half of the bias change over three steps would be far less than the first perturbation.
     assert!(lengths.iter().all(|l| *l > 0.2 * lengths[0]), "{lengths:?}");
@@ -155,18 +158,18 @@ fn a_layer_initialised_to_zeros_keeps_its_limit() {
 fn the_newton_rule_minimises_the_quadratic() {
     let model = model(DType::F64);
     let layer = layer(&model, "norm");
-    let seen = perturbations(&model, &layer, 1e-3, StepRule::Newton, 4);
-    assert!(seen.iter().any(|s| !s.told.capped));
-    for s in seen.iter().filter(|s| !s.told.capped) {
+    let observed = perturbations(&model, &layer, 1e-3, StepRule::Newton, 4);
+    assert!(observed.iter().any(|s| !s.record.capped));
+    for s in observed.iter().filter(|s| !s.record.capped) {
         // H g by central differences of the gradient.
         let slope = |h: f64| {
             let w = plus(&weights_of(&model, &layer), h, &s.gradient);
-            let there = with_weights(&model, &layer, &w);
-            numbers(&there.gradient(&s.batch, &layer).unwrap().gradient)
+            let shifted = with_weights(&model, &layer, &w);
+            numbers(&shifted.gradient(&s.batch, &layer).unwrap().gradient)
         };
         let curvature = dot(&s.gradient, &plus(&slope(1e-4), -1.0, &slope(-1e-4))) / 2e-4;
         let eta = dot(&s.gradient, &s.gradient) / curvature;
-        assert!((s.told.eta / eta - 1.0).abs() < 1e-5, "{:?} {eta}", s.told);
+        assert!((s.record.eta / eta - 1.0).abs() < 1e-5, "{:?} {eta}", s.record);
     }
 }
 
@@ -176,14 +179,14 @@ fn a_perturbation_never_exceeds_half_the_weights() {
     let layer = layer(&model, "head");
     let start = norm(&weights_of(&model, &layer));
     for (gamma_max, least_capped) in [(2.0, 0), (200.0, 20)] {
-        let seen = perturbations(&model, &layer, gamma_max, StepRule::Newton, 30);
-        for s in &seen {
-            let wanted = s.told.gamma * s.told.eta * norm(&s.gradient);
+        let observed = perturbations(&model, &layer, gamma_max, StepRule::Newton, 30);
+        for s in &observed {
+            let requested = s.record.gamma * s.record.eta * norm(&s.gradient);
             assert!(norm(&s.change) <= 0.5 * start * (1.0 + 1e-12));
-            assert!(!s.told.capped || wanted >= norm(&s.change) * (1.0 - 1e-12));
-            assert_eq!(s.told.capped, wanted > 0.5 * start, "{:?}", s.told);
+            assert!(!s.record.capped || requested >= norm(&s.change) * (1.0 - 1e-12));
+            assert_eq!(s.record.capped, requested > 0.5 * start, "{:?}", s.record);
         }
-        assert!(seen.iter().filter(|s| s.told.capped).count() >= least_capped);
+        assert!(observed.iter().filter(|s| s.record.capped).count() >= least_capped);
     }
 }
 
@@ -245,10 +248,10 @@ fn a_step_is_rate_times_gradient() {
 
     // p = u: the gradient of the perturbed point, applied to the unperturbed weights.
     let found = train(&model, &mut pol(&layer, &layer, 24), &source, &s);
-    let mut again = perturber(&layer, 2.0, StepRule::Search, 24, 16);
-    let moved = again.perturb(&model, &source).unwrap().0;
-    let there = with_weights(&exact, &layer, &weights_of(&moved, &layer));
-    let perturbed = numbers(&there.gradient(&all, &layer).unwrap().gradient);
+    let mut repeated = perturber(&layer, 2.0, StepRule::Search, 24, 16);
+    let moved = repeated.perturb(&model, &source).unwrap().0;
+    let shifted = with_weights(&exact, &layer, &weights_of(&moved, &layer));
+    let perturbed = numbers(&shifted.gradient(&all, &layer).unwrap().gradient);
     let step = plus(&weights_of(&model.at(found), &layer), -1.0, &start);
     let error = norm(&plus(&step, 0.1, &perturbed));
     assert!(error < 1e-5 * norm(&perturbed), "{error}");

@@ -8,8 +8,8 @@ use common::{Bench, Output, tensors};
 use serde_json::Value;
 use std::fs;
 
-/// Every key of a report of `diagnose`; `[]` stands for the entries of a list. `run.forecast` has
-/// seconds and memory, `forecast` operations: nothing outside `run` depends on the machine's speed.
+/// Every key of a report of `diagnose`; `[]` stands for the entries of a list. Only `run` depends
+/// on the machine's speed: `run.forecast` has seconds and memory, `forecast` has operations.
 const KEYS: &str = "schema run.command run.version run.seed run.threads run.device run.seconds \
     run.peak_mib run.host run.date run.forecast[].method run.forecast[].seconds_per_epoch \
     run.forecast[].peak_mib checkpoint.path checkpoint.digest checkpoint.layout \
@@ -27,15 +27,15 @@ const KEYS: &str = "schema run.command run.version run.seed run.threads run.devi
     plan_calibrated forecast[].method forecast[].gflop_per_image warnings";
 
 /// Whether a path of keys exists, in every entry of every list on the path.
-fn holds(value: &Value, path: &str) -> bool {
+fn has_path(value: &Value, path: &str) -> bool {
     let (key, rest) = path.split_once('.').map_or((path, None), |(k, r)| (k, Some(r)));
     let Some(found) = value.get(key.trim_end_matches("[]")) else { return false };
     match rest {
         None => true,
         Some(rest) if key.ends_with("[]") => {
-            found.as_array().is_some_and(|a| !a.is_empty() && a.iter().all(|v| holds(v, rest)))
+            found.as_array().is_some_and(|a| !a.is_empty() && a.iter().all(|v| has_path(v, rest)))
         }
-        Some(rest) => holds(found, rest),
+        Some(rest) => has_path(found, rest),
     }
 }
 
@@ -54,8 +54,8 @@ fn without(bench: &Bench, name: &str, prefix: &str, classes: usize) -> String {
     path
 }
 
-/// Checks for an error with this exit code that contains all these parts. The code is 2 for a wrong
-/// command line, 1 for anything else.
+/// Asserts an error with this exit code that contains all these parts. The code is 2 for an invalid
+/// command line and 1 otherwise.
 fn assert_error(out: &Output, code: i32, parts: &[&str]) {
     assert_eq!(out.code, Some(code), "{} {}", out.output, out.errors);
     assert!(out.errors.starts_with("error: "), "{}", out.errors);
@@ -93,7 +93,7 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
         );
         let mut value: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
         for key in KEYS.split(' ').filter(|k| !k.is_empty()) {
-            assert!(holds(&value, key), "{key} is missing");
+            assert!(has_path(&value, key), "{key} is missing");
         }
         assert_eq!(value["schema"], "planish/diagnosis/1");
         assert_eq!(value["layers"].as_array().unwrap().len(), 9);
@@ -105,7 +105,7 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
 
     let out = bench.path("better");
     let json = bench.path("run.json");
-    // Tuning need not improve a model this small.
+    // Tuning may not improve a model this small.
     let force = "--force";
     let words = ["post-train", model, "--plan", &report, "--out", &out, "--json", &json, force];
     let done = run(&bench, &words, &[&v[..], &SMALL[..]].concat());
@@ -170,9 +170,9 @@ fn bad_input_is_reported_with_a_remedy() {
     let bench = Bench::with_model();
     let model = bench.model.as_str();
     let before = fs::read(format!("{model}/model.safetensors")).unwrap();
-    let [out, nowhere, junk] = ["out", "none/x.safetensors", "junk.json"].map(|n| bench.path(n));
+    let [out, missing, junk] = ["out", "none/x.safetensors", "junk.json"].map(|n| bench.path(n));
     fs::write(&junk, "{}").unwrap();
-    let under = format!("{junk}/x.safetensors");
+    let below_a_file = format!("{junk}/x.safetensors");
     let layers = ["--perturb", "head", "--update", "norm"];
     let train = ["post-train", model, "--out", &out];
     let small = [&train[..], &["--batch-size", "8"]].concat();
@@ -200,7 +200,7 @@ fn bad_input_is_reported_with_a_remedy() {
             vec!["--plan", &junk],
             vec!["junk.json", "JSON report of `planish diagnose`"],
         ),
-        (1, small.clone(), vec!["--plan", &nowhere], vec!["x.safetensors", "planish diagnose"]),
+        (1, small.clone(), vec!["--plan", &missing], vec!["x.safetensors", "planish diagnose"]),
         (
             1,
             train.to_vec(),
@@ -210,7 +210,7 @@ fn bad_input_is_reported_with_a_remedy() {
         (1, vec!["post-train", model, "--out", model], vec![], vec![model, "choose another --out"]),
         (
             1,
-            vec!["post-train", model, "--out", &under],
+            vec!["post-train", model, "--out", &below_a_file],
             vec![],
             vec!["junk.json", "choose another --out"],
         ),
@@ -258,8 +258,8 @@ fn bad_input_is_reported_with_a_remedy() {
     ] {
         let out = run(&bench, &train, &[flag, value]);
         assert_eq!(out.code, Some(2), "{flag} {value}");
-        let told = out.errors.contains(flag) && out.errors.contains(expected);
-        assert!(told, "{flag} {value}: {}", out.errors);
+        let explained = out.errors.contains(flag) && out.errors.contains(expected);
+        assert!(explained, "{flag} {value}: {}", out.errors);
     }
     assert_eq!(run(&bench, &train, &["--method", "pop"]).code, Some(2));
     assert_eq!(fs::read(format!("{model}/model.safetensors")).unwrap(), before);

@@ -39,7 +39,7 @@ fn training_evaluation_and_comparison_in_bf16() {
     run(&words.concat(), "pol.json");
     let report = bench.json("pol.json");
     assert_eq!(report["precision"], "bf16");
-    // The figures of the input are those of eval in f32.
+    // The figures of the input match those of eval in f32.
     let before = report["test"]["before"]["nll"].as_f64().unwrap();
     assert!((before - nll[0]).abs() < 1e-6, "{before} {nll:?}");
     let inspected = bench.run(&["inspect", &better, "--json", &bench.path("inspect.json")]);

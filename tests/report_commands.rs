@@ -101,7 +101,7 @@ fn checked(page: &str) -> Document<'_> {
     let mut unique = ids.clone();
     unique.sort_unstable();
     unique.dedup();
-    assert_eq!(unique.len(), ids.len(), "an id is there twice");
+    assert_eq!(unique.len(), ids.len(), "duplicate id");
     for node in tree.descendants().filter(|n| n.has_tag_name("svg")) {
         let children: Vec<_> = node.children().filter(|n| n.is_element()).collect();
         assert!(children[0].has_tag_name("title") && children[1].has_tag_name("desc"));
@@ -170,14 +170,14 @@ fn points_and_bins_match_the_figures() {
         let lines = layer["lines"].as_array().unwrap();
         assert_eq!(lines.len(), 2);
         // In-sample ΔL is the mean over folds of the initial minus the lowest loss.
-        let won = |line: &serde_json::Value| {
+        let decrease = |line: &serde_json::Value| {
             let points = line["points"].as_array().unwrap().iter();
             let least = points.map(|p| p[1].as_f64().unwrap()).fold(f64::INFINITY, f64::min);
             line["at_zero"].as_f64().unwrap() - least
         };
-        let mean = (won(&lines[0]) + won(&lines[1])) / 2.0;
-        let told = layer["delta_l_nats"]["in_sample"].as_f64().unwrap();
-        assert!((mean - told).abs() <= 1e-9 * told.abs().max(1e-3), "{layer}");
+        let mean = (decrease(&lines[0]) + decrease(&lines[1])) / 2.0;
+        let reported = layer["delta_l_nats"]["in_sample"].as_f64().unwrap();
+        assert!((mean - reported).abs() <= 1e-9 * reported.abs().max(1e-3), "{layer}");
         let slope = |line: &serde_json::Value| line["slope"].as_f64().unwrap();
         let norm = lines.iter().map(|l| (-slope(l)).sqrt()).sum::<f64>() / 2.0;
         assert!((norm / layer["gradient_norm"].as_f64().unwrap() - 1.0).abs() < 1e-5);

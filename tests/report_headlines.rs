@@ -61,8 +61,8 @@ fn kept_runs_are_the_headline_and_refused_runs_are_marked() {
 
     // Alone: figures of the input model on V, and the run is marked as refused everywhere.
     let text = page(&bench, &["refused.json"]);
-    let told = "the input model, on 20 images of V (half of test, seed 0).";
-    assert!(head(&text).contains(told), "{}", head(&text));
+    let expected = "the input model, on 20 images of V (half of test, seed 0).";
+    assert!(head(&text).contains(expected), "{}", head(&text));
     assert!(head(&text).contains("refused.json: SGD → * was refused by the guard: epoch"));
     assert!(head(&text).contains(&nll(&refused, "validation", "before")), "{}", head(&text));
     let after = nll(&refused, "validation", "after");
@@ -77,8 +77,8 @@ fn kept_runs_are_the_headline_and_refused_runs_are_marked() {
     assert!(bench.run(&["eval", &bench.model, "--data", &bench.data, "--json", &eval]).success);
     for order in [["refused.json", "eval.json"], ["eval.json", "refused.json"]] {
         let text = page(&bench, &order);
-        let told = "eval.json: the input model, on 40 images (split test, whole";
-        assert!(head(&text).contains(told) && head(&text).contains("was refused"), "{text}");
+        let expected = "eval.json: the input model, on 40 images (split test, whole";
+        assert!(head(&text).contains(expected) && head(&text).contains("was refused"), "{text}");
     }
 
     // A kept run is the headline, with its figures on test rather than V.
@@ -86,8 +86,8 @@ fn kept_runs_are_the_headline_and_refused_runs_are_marked() {
     let kept = bench.json("kept.json");
     assert!(kept["selection"].get("refusal").is_none());
     let text = page(&bench, &["refused.json", "eval.json", "kept.json"]);
-    let told = "kept.json: after tuning and before, on 20 images of test.";
-    assert!(head(&text).contains(told), "{}", head(&text));
+    let expected = "kept.json: after tuning and before, on 20 images of test.";
+    assert!(head(&text).contains(expected), "{}", head(&text));
     assert!(head(&text).contains(&format!("{} before", nll(&kept, "test", "before"))));
     assert!(head(&text).contains("SGD → *, test: On these 20 images"), "{}", head(&text));
 
@@ -95,8 +95,8 @@ fn kept_runs_are_the_headline_and_refused_runs_are_marked() {
     let mut old = refused.clone();
     old["selection"].as_object_mut().unwrap().remove("refusal");
     fs::write(bench.path("old.json"), old.to_string()).unwrap();
-    let told = "was refused by the guard: the result was worse than the input on V";
-    assert!(head(&page(&bench, &["old.json"])).contains(told));
+    let expected = "was refused by the guard: the result was worse than the input on V";
+    assert!(head(&page(&bench, &["old.json"])).contains(expected));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_plan_of_one_layer_is_explained() {
         json!({"perturb": p, "update": "head", "tied_perturb": tied, "tied_update": [],
                "basis": "cross_fit"})
     };
-    let mut told = |plan: Value, eligible: [bool; 2]| {
+    let mut page_with = |plan: Value, eligible: [bool; 2]| {
         report["plan"] = plan;
         for (i, eligible) in eligible.into_iter().enumerate() {
             report["layers"][i]["eligible"] = eligible.into();
@@ -120,7 +120,7 @@ fn a_plan_of_one_layer_is_explained() {
     };
     let meaning =
         "each gradient is computed with head perturbed and applied to its unperturbed weights";
-    let both = told(plan("head", &["norm"]), [true, true]);
+    let both = page_with(plan("head", &["norm"]), [true, true]);
     for part in [
         "p = u = head, since of 2 eligible layers it has a κ that does not differ significantly from that \
          of norm (of tied layers, the one nearest the head is chosen), and the highest ΔL",
@@ -128,9 +128,9 @@ fn a_plan_of_one_layer_is_explained() {
     ] {
         assert!(both.contains(part), "{part}");
     }
-    let one = told(plan("head", &[]), [false, true]);
+    let one = page_with(plan("head", &[]), [false, true]);
     assert!(one.contains("since it is the only eligible layer; ") && one.contains(meaning));
-    assert!(!told(plan("norm", &[]), [true, true]).contains("p = u"));
+    assert!(!page_with(plan("norm", &[]), [true, true]).contains("p = u"));
 
     // The same if the user names one layer twice.
     let out = bench.path("out");

@@ -1,4 +1,4 @@
-//! Resize, crop, grey and normalisation against Pillow and torchvision. The reference is made by
+//! Compares resize, crop, grey and normalisation with Pillow and torchvision; see
 //! `tests/reference/make_pillow.py`.
 
 mod settings;
@@ -33,9 +33,9 @@ fn every_case_matches_pillow() {
         let columns_first = name.starts_with("rgb-to-grey") && !settings.contains("nearest");
         let allowed = if columns_first { 1.0 } else { 0.0 };
         for (at, level) in expected.data().iter().enumerate() {
-            let ours = (out[at % channels * plane + at / channels] * 255.0).round();
-            let difference = (ours - f32::from(*level)).abs();
-            assert!(difference <= allowed, "{name} at {at}: {ours}, Pillow {level}");
+            let actual = (out[at % channels * plane + at / channels] * 255.0).round();
+            let difference = (actual - f32::from(*level)).abs();
+            assert!(difference <= allowed, "{name} at {at}: {actual}, Pillow {level}");
         }
         cases += 1;
     }
@@ -60,9 +60,9 @@ fn normalisation_matches_torchvision() {
     let out = split(input.shape(), input.data()).pixels(&[0], Some(&preprocess), None).unwrap();
     let (expected, _) = expected.data().as_chunks::<4>();
     assert_eq!(out.len(), expected.len());
-    for (ours, theirs) in out.iter().zip(expected) {
+    for (actual, reference) in out.iter().zip(expected) {
         // Values reach 2.7, where one f32 rounding is 2.4e-7.
-        assert!((ours - f32::from_le_bytes(*theirs)).abs() < 5e-7);
+        assert!((actual - f32::from_le_bytes(*reference)).abs() < 5e-7);
     }
 }
 
@@ -110,7 +110,7 @@ fn images_that_cannot_be_resized_are_rejected() {
     let preprocess = parse("short bilinear 224 224 256 3");
     let error = ribbon.pixels(&[0], Some(&preprocess), None).unwrap_err();
     assert!(matches!(error, Error::Preprocess { place: "stored images", .. }), "{error}");
-    let two = split(&[2, 2, 2], &[0; 8]);
-    let error = two.pixels(&[0], Some(&good()), None).unwrap_err();
+    let two_channels = split(&[2, 2, 2], &[0; 8]);
+    let error = two_channels.pixels(&[0], Some(&good()), None).unwrap_err();
     assert!(matches!(error, Error::Preprocess { place: "stored images", .. }), "{error}");
 }

@@ -1,5 +1,5 @@
-//! SAM and its variants against torch: weights after seven steps, in f64, with and without
-//! clipping, warm-up, a falling rate and weight decay. `tests/reference/make_sam.py` made the file.
+//! Compares SAM and its variants with torch: weights after seven steps, in f64, with and without
+//! clipping, warm-up, a decreasing rate and weight decay. See `tests/reference/make_sam.py`.
 
 use candle_core::{DType, Device, Tensor};
 use planish::engine::Engine;

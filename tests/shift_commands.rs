@@ -32,15 +32,15 @@ fn the_matrix_is_computed_and_resumed() {
     assert_eq!(some["shifts"]["by_severity"].as_array().unwrap().len(), 3);
     assert_eq!(some["shifts"]["finished"], true);
 
-    // An existing cell is not recomputed: a mark in it is preserved.
+    // An existing cell is not recomputed: an edited value in it is preserved.
     let mut marked = some.clone();
     marked["shifts"]["cells"][0]["figures"]["top5"] = 0.125.into();
     fs::write(&json, marked.to_string()).unwrap();
     let (_, more) = run("corruptions:contrast,gaussian_noise,jpeg_compression:1,5", "0");
     assert_eq!(figure(&cells(&more)[0], "top5"), 0.125);
     assert_eq!(cells(&more).len(), 6);
-    let off = figure(&cells(&more)[2], "nll") - figure(&cells(&some)[2], "nll");
-    assert!(off.abs() < 1e-12, "{off}");
+    let difference = figure(&cells(&more)[2], "nll") - figure(&cells(&some)[2], "nll");
+    assert!(difference.abs() < 1e-12, "{difference}");
     // A cell that is not requested is preserved.
     let (text, fewer) = run("corruptions:contrast:5", "0");
     assert!(text.contains("of 6 of 75 cells"), "{text}");
@@ -75,16 +75,16 @@ fn a_matrix_of_other_figures_is_not_overwritten() {
     let last = bytes.len() - 2;
     bytes[last] ^= 0x40;
     fs::write(&weights, bytes).unwrap();
-    let elsewhere = bench.path("elsewhere.json");
-    let clean = ["eval", &other, "--data", &bench.data, "--json", &elsewhere];
+    let other_json = bench.path("elsewhere.json");
+    let clean = ["eval", &other, "--data", &bench.data, "--json", &other_json];
     assert!(bench.run(&clean).success);
     let new = bench.json("elsewhere.json")["checkpoint"]["digest"].as_str().unwrap().to_owned();
     let remedy = ["r.json", "1 corrupted cells", "choose another file", "or delete"];
     for rest in [&shift[..], &[]] {
         let refused = eval(&other, &bench.data, rest);
         refused.fails_with(&remedy);
-        let told = format!("checkpoint's SHA-256 is {digest}, expected {new}");
-        refused.fails_with(&[&told]);
+        let expected = format!("checkpoint's SHA-256 is {digest}, expected {new}");
+        refused.fails_with(&[&expected]);
     }
 
     // The same model with another seed, other images, another preprocessing, another build.

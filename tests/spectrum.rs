@@ -62,8 +62,8 @@ fn spectra_match_the_assembled_matrices() {
         let found = one(&model, &v, name, whole_spectrum(true));
         assert_eq!(found.spectra.len(), 2);
         for spectrum in &found.spectra {
-            let own = layer(&model, name);
-            let operator = LayerOperator::new(&model, &v, &own, spectrum.matrix);
+            let selected = layer(&model, name);
+            let operator = LayerOperator::new(&model, &v, &selected, spectrum.matrix);
             let matrix = dense(&operator);
             // A shift of at least every row sum makes all eigenvalues positive.
             let shift = matrix.iter().map(|c| c.iter().map(|x| x.abs()).sum::<f64>());
@@ -79,10 +79,10 @@ fn spectra_match_the_assembled_matrices() {
             assert!((last - smallest).abs() < 0.011 * largest, "{name}: {last} {smallest}");
 
             let trace: f64 = matrix.iter().enumerate().map(|(i, c)| c[i]).sum();
-            let told = spectrum.trace.unwrap();
+            let estimate = spectrum.trace.unwrap();
             // Four standard errors of at least eight probes, or rounding if the sketch is complete.
-            let room = 4.0 * told.stderr + 1e-9 * trace.abs();
-            assert!((told.value - trace).abs() < room, "{name}: {told:?} {trace}");
+            let room = 4.0 * estimate.stderr + 1e-9 * trace.abs();
+            assert!((estimate.value - trace).abs() < room, "{name}: {estimate:?} {trace}");
             match (spectrum.matrix, spectrum.effective_dimension) {
                 (Matrix::GaussNewton, Some(found)) => {
                     let expected = trace / largest;
@@ -101,8 +101,8 @@ fn spectra_match_the_assembled_matrices() {
             // yᵀAy per image gives the standard error that groups of images estimate.
             let each: Vec<f64> = (0..40)
                 .map(|i| {
-                    let alone = v.select(&[i]).unwrap();
-                    let operator = LayerOperator::new(&model, &alone, &own, spectrum.matrix);
+                    let single = v.select(&[i]).unwrap();
+                    let operator = LayerOperator::new(&model, &single, &selected, spectrum.matrix);
                     let product = operator.apply(std::slice::from_ref(&y)).unwrap().remove(0);
                     dot(&y, &product)
                 })
@@ -140,10 +140,10 @@ fn newton_steps_stay_within_the_radius_and_beat_the_gradient() {
         // A gradient step of the same length, on the same folds.
         let halves = stratified_halves(&v.labels, 7);
         let gains = [&halves.0, &halves.1].map(|fold| {
-            let own = v.select(fold).unwrap();
-            let g = numbers(&model.gradient(&own, &head).unwrap().gradient);
+            let selected = v.select(fold).unwrap();
+            let g = numbers(&model.gradient(&selected, &head).unwrap().gradient);
             let length = found.displacement / dot(&g, &g).sqrt();
-            at(&weights, &own) - at(&plus(&weights, -length, &g), &own)
+            at(&weights, &selected) - at(&plus(&weights, -length, &g), &selected)
         });
         let gained = found.delta_l_nats.in_sample.unwrap();
         assert!(gained > mean(&gains) * (1.0 - 1e-3), "{radius}: {gained} {gains:?}");
@@ -164,8 +164,8 @@ fn a_layer_of_zeros_moves_at_most_twice_loss_over_gradient_norm() {
     // All logits are 0, so the loss of both folds is log 3.
     let halves = stratified_halves(&v.labels, 7);
     let longest = [&halves.0, &halves.1].map(|fold| {
-        let own = v.select(fold).unwrap();
-        let g = numbers(&model.gradient(&own, &head).unwrap().gradient);
+        let selected = v.select(fold).unwrap();
+        let g = numbers(&model.gradient(&selected, &head).unwrap().gradient);
         2.0 * 3f64.ln() / dot(&g, &g).sqrt()
     });
     for (estimator, share) in
@@ -180,17 +180,17 @@ fn a_layer_of_zeros_moves_at_most_twice_loss_over_gradient_norm() {
 
 #[test]
 fn measurements_are_scale_invariant() {
-    // Features s times as large and weights s times as small leave the logits as they are, and make
-    // the head's second derivatives s² times as large.
+    // Scaling features by s and weights by 1/s does not change the logits. The second derivatives
+    // of the head scale by s².
     let model = model(DType::F32);
     let v = images(&model, 40);
-    let own = layer(&model, "head.weight");
-    let at = model.activations(&v, own.first_stage).unwrap();
+    let selected = layer(&model, "head.weight");
+    let at = model.activations(&v, selected.first_stage).unwrap();
     let top = |s: f64| {
-        let weights: Vec<f64> = weights_of(&model, &own).iter().map(|w| w / s).collect();
-        let model = with_weights(&model, &own, &weights);
+        let weights: Vec<f64> = weights_of(&model, &selected).iter().map(|w| w / s).collect();
+        let model = with_weights(&model, &selected, &weights);
         let at = Activations { values: (&at.values * s).unwrap(), ..at.clone() };
-        let operator = LayerOperator::new(&model, &at, &own, Matrix::Hessian);
+        let operator = LayerOperator::new(&model, &at, &selected, Matrix::Hessian);
         let settings = lanczos::LanczosSettings { largest: 3, smallest: 1, ..Default::default() };
         let found = lanczos::eigenpairs(&operator, &settings).unwrap();
         assert!(found.converged, "{s}: {found:?}");
@@ -209,8 +209,8 @@ fn measurements_are_scale_invariant() {
 fn only_top_eigenvalues_are_measured_on_subsets() {
     let model = model(DType::F64);
     let v = images(&model, 20);
-    let few = one(&model, &v, "head", whole_spectrum(true).only_top());
-    let [spectrum] = &few.spectra[..] else { panic!() };
+    let subset = one(&model, &v, "head", whole_spectrum(true).only_top());
+    let [spectrum] = &subset.spectra[..] else { panic!() };
     assert_eq!((spectrum.largest.len(), spectrum.smallest.len()), (1, 0));
     assert!(spectrum.trace.is_none() && spectrum.density.is_none());
     assert_eq!(spectrum.effective_dimension, None);

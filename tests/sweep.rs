@@ -17,9 +17,9 @@ fn one_sweep_matches_separate_products() {
     let r = Reference::open(Path::new(file));
     for dtype in [DType::F64, DType::F32] {
         let objective = r.objective(dtype, 3);
-        let mut cut = layers::layers(&r.config, Granularity::Block);
-        cut.extend(layers::select(&r.config, "block.*").unwrap());
-        cut.extend(layers::layers(&r.config, Granularity::Sublayer));
+        let mut selected = layers::layers(&r.config, Granularity::Block);
+        selected.extend(layers::select(&r.config, "block.*").unwrap());
+        selected.extend(layers::layers(&r.config, Granularity::Sublayer));
         let vectors: Vec<Vec<Tensor>> = (0..cut.len())
             .map(|l| {
                 let tensor = |(k, &i): (usize, &usize)| {
@@ -30,10 +30,10 @@ fn one_sweep_matches_separate_products() {
                     let all: Vec<f64> = (0..n).map(draw).collect();
                     Tensor::from_vec(all, shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
                 };
-                cut[l].tensors.iter().enumerate().map(tensor).collect()
+                selected[l].tensors.iter().enumerate().map(tensor).collect()
             })
             .collect();
-        let requests: Vec<LayerVectors> = cut
+        let requests: Vec<LayerVectors> = selected
             .iter()
             .zip(&vectors)
             .map(|(layer, vectors)| LayerVectors { layer, vectors })
@@ -42,11 +42,11 @@ fn one_sweep_matches_separate_products() {
         for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
             // Starting at the pixels, so that both use the same micro-batches.
             let together = objective.products_of_layers(&r.examples(), &requests, matrix).unwrap();
-            let along = objective.quadratic_forms(&r.examples(), &requests, matrix).unwrap();
-            for ((a, found), curvature) in requests.iter().zip(&together).zip(along) {
-                let alone =
+            let forms = objective.quadratic_forms(&r.examples(), &requests, matrix).unwrap();
+            for ((a, found), curvature) in requests.iter().zip(&together).zip(forms) {
+                let separate =
                     objective.products(&r.examples(), a.layer, matrix, a.vectors).unwrap().products;
-                assert_eq!(all(found), all(&alone), "{} {dtype:?} {matrix:?}", a.layer.name);
+                assert_eq!(all(found), all(&separate), "{} {dtype:?} {matrix:?}", a.layer.name);
                 let first = |t: &[Tensor]| -> Vec<f64> {
                     t.iter().flat_map(|t| numbers(&t.get(0).unwrap())).collect()
                 };

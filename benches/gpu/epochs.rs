@@ -44,11 +44,11 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             rule: StepRule::Search,
             rho: 0.0,
         };
-        let kept = match recipe.first_stage() {
+        let inputs = match recipe.first_stage() {
             0 => images.clone(),
             stage => objective.activations_on_device(&images, stage)?,
         };
-        let source = Source::held(&kept);
+        let source = Source::held(&inputs);
         let settings = TrainSettings {
             // Warm-up run.
             epochs: size.runs + 1,
@@ -64,7 +64,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
         println!(
             "| {}, from the {} memory | {:.2} | {:.0} | {:.2} | {:.0} % | {:.1} s | {} |",
             kind.name(),
-            if kept.values.device().is_cuda() { "card's" } else { "CPU's" },
+            if inputs.values.device().is_cuda() { "GPU's" } else { "CPU's" },
             seconds * 1e3,
             size.batch as f64 / seconds,
             work / seconds / 1e12,

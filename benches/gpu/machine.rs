@@ -23,18 +23,19 @@ pub struct Machine {
 impl Machine {
     pub fn new(device: &Device, products: Products, large: bool) -> Outcome<Self> {
         let (side, count) = if large { (8192, 1 << 28) } else { (16, 1 << 10) };
-        let there = |n: usize, dims: &[usize]| -> Outcome<Tensor> {
+        let on_device = |n: usize, dims: &[usize]| -> Outcome<Tensor> {
             let x = Tensor::from_vec(numbers(n, 7), dims, &Device::Cpu)?;
             Ok(x.to_device(device)?)
         };
-        let factor =
-            || Ok::<_, Box<dyn Error>>(DualTensor::constant(there(side * side, &[side, side])?));
-        let few = count / 8;
+        let factor = || {
+            Ok::<_, Box<dyn Error>>(DualTensor::constant(on_device(side * side, &[side, side])?))
+        };
+        let host_len = count / 8;
         Ok(Self {
             factors: [factor()?, factor()?],
             side,
-            copied: there(count, &[count])?,
-            host: Tensor::from_vec(numbers(few, 8), &[few], &Device::Cpu)?,
+            copied: on_device(count, &[count])?,
+            host: Tensor::from_vec(numbers(host_len, 8), &[host_len], &Device::Cpu)?,
             device: device.clone(),
             products,
         })
@@ -53,15 +54,15 @@ impl Machine {
     /// Seconds of the fastest of several runs, after a warm-up run.
     pub fn fastest(&self, mut work: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
         work()?;
-        let mut least = f64::INFINITY;
+        let mut fastest_run = f64::INFINITY;
         for _ in 0..RUNS {
             self.wait()?;
             let clock = Instant::now();
             work()?;
             self.wait()?;
-            least = least.min(clock.elapsed().as_secs_f64());
+            fastest_run = fastest_run.min(clock.elapsed().as_secs_f64());
         }
-        Ok(least)
+        Ok(fastest_run)
     }
 
     /// Bytes read and written per second by a copy within device memory.

@@ -16,13 +16,13 @@ struct Case {
 }
 
 fn dual(dims: &[usize], tangents: usize, device: &Device) -> Outcome<DualTensor> {
-    let there = |dims: &[usize]| -> Outcome<Tensor> {
+    let on_device = |dims: &[usize]| -> Outcome<Tensor> {
         let numbers = numbers(dims.iter().product(), dims.len() as u64);
         Ok(Tensor::from_vec(numbers, dims, &Device::Cpu)?.to_device(device)?)
     };
     let block: Vec<usize> = std::iter::once(tangents).chain(dims.iter().copied()).collect();
-    let tangent = if tangents > 0 { Some(there(&block)?) } else { None };
-    Ok(DualTensor::new(there(dims)?, tangent)?)
+    let tangent = if tangents > 0 { Some(on_device(&block)?) } else { None };
+    Ok(DualTensor::new(on_device(dims)?, tangent)?)
 }
 
 impl Case {
@@ -48,8 +48,8 @@ impl Case {
         };
         let gy = dual(y.dims(), tangents, device)?;
         let save = self.op.save_set(needs_grad);
-        let taken = x.iter().enumerate().filter(|(i, _)| save.inputs >> i & 1 == 1);
-        let mut bytes = taken.map(|(_, x)| planes(x)).sum::<f64>() + planes(&gy);
+        let saved_inputs = x.iter().enumerate().filter(|(i, _)| save.inputs >> i & 1 == 1);
+        let mut bytes = saved_inputs.map(|(_, x)| planes(x)).sum::<f64>() + planes(&gy);
         if save.output {
             bytes += planes(&y);
         }

@@ -174,8 +174,8 @@ impl Tasks {
         let square = planish::vector::dot(&found.gradient, &found.gradient)?;
         let step = 1e-3 / square.sqrt();
         let at = |t: f64| -> Outcome<f64> {
-            let there = moved(&self.objective, &self.all, &found.gradient, t)?;
-            let logits = there.predict(&self.examples)?;
+            let shifted = moved(&self.objective, &self.all, &found.gradient, t)?;
+            let logits = shifted.predict(&self.examples)?;
             let losses = planish::evaluate::losses(&logits, 1.0);
             Ok(losses.iter().sum::<f64>() / losses.len() as f64)
         };

@@ -1,7 +1,7 @@
 //! Operations at the shapes of a ViT-B/16 on 224² images: verified first, then timed.
 //!
-//! `cargo bench -p planish-kernels`. Runs them as a gradient does: every thread has four images of
-//! its own, and all threads run in parallel. Row operations print GB/s, counting every number read
+//! `cargo bench -p planish-kernels`. Runs them as a gradient does: every thread has its own four
+//! images, and all threads run in parallel. Row operations print GB/s, counting every number read
 //! or written once, and the fraction of a large copy. Products print GFLOP/s and the fraction of
 //! one large product. Copy and product are measured alternately with each operation.
 

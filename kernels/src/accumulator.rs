@@ -112,13 +112,13 @@ mod tests {
     }
 
     #[test]
-    fn sums_are_sums_and_terms_stay_as_they_were() {
+    fn the_accumulator_sums_terms_without_changing_them() {
         let n = 3 * BLOCK + 5;
         for dtype in [DType::F32, DType::F64] {
             let terms: Vec<DualTensor> = (0..4)
                 .map(|i| {
                     let tangent = tensor(-f64::from(i), n, dtype).unsqueeze(0).unwrap();
-                    // The first has no tangent.
+                    // The first term has no tangent.
                     let tangent = (i > 0).then_some(tangent);
                     DualTensor::new(tensor(f64::from(10 * i), n, dtype), tangent).unwrap()
                 })
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn terms_that_do_not_fit_are_errors() {
+    fn mismatched_terms_are_errors() {
         let mut sum = Accumulator::default();
         assert!(Accumulator::default().finish().is_none());
         for _ in 0..2 {

@@ -16,15 +16,15 @@ fn on(unit: Unit) -> impl Multiply {
 }
 
 #[test]
-fn products_of_any_size_and_layout_are_those_of_the_rounded_operands() {
+fn products_match_those_of_rounded_operands_for_any_size_and_layout() {
     let sizes = [1, 2, 16, 17, 33, 50, 97];
     for unit in Unit::available() {
         for (i, m) in sizes.iter().enumerate() {
             for (j, n) in sizes.iter().enumerate() {
                 for (l, k) in sizes.iter().enumerate() {
                     let case = Case::new([*m, *n, *k], (i + 5 * j + 7 * l) % 27);
-                    let flaw = case.flaw(&case.run(on(*unit)), round);
-                    assert_eq!(flaw, None, "{unit:?}, {m} × {k} by {k} × {n}");
+                    let mismatch = case.flaw(&case.run(on(*unit)), round);
+                    assert_eq!(mismatch, None, "{unit:?}, {m} × {k} by {k} × {n}");
                 }
             }
         }
@@ -41,8 +41,8 @@ fn products_of_any_size_and_layout_are_those_of_the_rounded_operands() {
         for kind in 0..BATCHES * BATCHES {
             for size in [[5, 4, 3], [1, 40, 33], [37, 1, 20], [35, 18, 64]] {
                 let case = Case::batched(size, kind);
-                let flaw = case.flaw(&case.run(on(*unit)), round);
-                assert_eq!(flaw, None, "{unit:?}, {size:?}, batches {kind}");
+                let mismatch = case.flaw(&case.run(on(*unit)), round);
+                assert_eq!(mismatch, None, "{unit:?}, {size:?}, batches {kind}");
             }
         }
         // More steps along K, and more rows of A, than one packed block.
@@ -66,7 +66,7 @@ fn times(unit: Unit, a: &[f32], b: f32) -> Vec<f32> {
 }
 
 #[test]
-fn numbers_are_rounded_to_the_nearest_even() {
+fn numbers_are_rounded_to_nearest_even() {
     // Between 1 and 2, bf16 has steps of 2⁻⁷. Ties go to the even neighbour.
     let step = 2f32.powi(-7);
     let cases = [
@@ -106,7 +106,7 @@ fn numbers_are_rounded_to_the_nearest_even() {
 }
 
 #[test]
-fn what_is_not_finite_stays_so() {
+fn nan_and_infinity_propagate() {
     for unit in Unit::available() {
         let mut case = Case::new([40, 40, 40], 0);
         case.sum = false;
@@ -125,7 +125,7 @@ fn what_is_not_finite_stays_so() {
 }
 
 #[test]
-fn a_number_does_not_depend_on_threads_or_on_its_neighbours() {
+fn results_do_not_depend_on_threads_or_neighbouring_rows() {
     let (m, n, k) = (197, 300, 161);
     let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
     let (va, vb) = (View::matrix(m, k), View::matrix(k, n));
@@ -161,7 +161,7 @@ fn dot(x: &DualTensor, y: &DualTensor) -> f64 {
 }
 
 #[test]
-fn gradients_are_adjoint_where_nothing_is_rounded() {
+fn gradients_are_adjoint_without_rounding() {
     // ⟨gy, x Wᵀ⟩ = ⟨gx, x⟩ = ⟨gW, W⟩ for operands that are exact in bf16.
     let op = Linear { products: Products::Bf16 };
     let (x, w, gy) = (tensor(&[3, 11, 70], 1), tensor(&[45, 70], 2), tensor(&[3, 11, 45], 3));
@@ -178,9 +178,9 @@ fn gradients_are_adjoint_where_nothing_is_rounded() {
 }
 
 #[test]
-fn derivatives_along_directions_and_f64_are_refused() {
+fn tangents_and_f64_are_rejected() {
     let wide = |x: &DualTensor| DualTensor::constant(x.value().to_dtype(DType::F64).unwrap());
-    let along = |x: &DualTensor| {
+    let with_tangent = |x: &DualTensor| {
         DualTensor::new(x.value().clone(), Some(x.value().unsqueeze(0).unwrap())).unwrap()
     };
     let (products, square, qkv) = (Products::Bf16, tensor(&[6, 6], 1), tensor(&[1, 5, 12], 2));
@@ -190,7 +190,7 @@ fn derivatives_along_directions_and_f64_are_refused() {
         (Box::new(Attention { heads: 2, products }), &qkv, 1),
     ];
     for (op, x, inputs) in ops {
-        for x in [wide(x), along(x)] {
+        for x in [wide(x), with_tangent(x)] {
             let found = op.value(&vec![&x; inputs]);
             assert!(matches!(found, Err(Error::Precision { .. })), "{}", op.name());
         }

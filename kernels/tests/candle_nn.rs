@@ -76,7 +76,7 @@ fn linear() {
     check(&op, &[&[6, 33], &[20, 33]], |x| Linear::new(x[1].clone(), None).forward(&x[0]));
 }
 
-/// The parts of candle's layer norm, since its fused kernel has no gradient and no f64.
+/// Composed from candle's operations, because its fused layer norm has no gradient and no f64.
 #[test]
 fn layer_norm() {
     let dims: [&[usize]; 3] = [&[3, 5, 48], &[48], &[48]];
@@ -95,7 +95,7 @@ fn softmax() {
     assert_close("fused softmax", &numbers(y.value()), &expected, TOLERANCE[0].1);
 }
 
-/// candle's gradients of its own GELU have constants of six digits; those of erf and tanh are exact.
+/// candle's GELU gradients use constants of six digits; those of erf and tanh are exact.
 #[test]
 fn gelu() {
     let exact =
@@ -129,7 +129,7 @@ fn cross_entropy() {
     });
 }
 
-/// softmax(q kᵀ/√d) v with heads as a dimension of their own.
+/// softmax(q kᵀ/√d) v with a separate dimension for heads.
 #[test]
 fn attention() {
     const HEADS: usize = 3;

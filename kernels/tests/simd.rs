@@ -41,7 +41,7 @@ fn erf(x: f64) -> f64 {
 }
 
 fn check<E: Element>(ulp: f64, range: f64) {
-    // Row lengths around every register width, and one shorter than any.
+    // Row lengths around every register width, and a length of one.
     for len in [1usize, 3, 4, 7, 8, 15, 16, 17, 33, 197] {
         let rows = 5;
         let x: Vec<E> = (0..rows * len)
@@ -77,12 +77,12 @@ fn check<E: Element>(ulp: f64, range: f64) {
 }
 
 #[test]
-fn functions_are_right_to_rounding_in_f32() {
+fn functions_are_accurate_to_rounding_in_f32() {
     check::<f32>(f64::from(f32::EPSILON), 20.0);
 }
 
 #[test]
-fn functions_are_right_to_rounding_in_f64() {
+fn functions_are_accurate_to_rounding_in_f64() {
     check::<f64>(f64::EPSILON, 20.0);
 }
 
@@ -106,7 +106,7 @@ fn exponential_saturates_and_keeps_nan() {
 }
 
 #[test]
-fn exponential_is_right_to_the_ends_of_its_range() {
+fn exponential_is_accurate_over_its_whole_range() {
     let x: Vec<f32> = (0..7001).map(|i| -86.99 + 0.025 * i as f32).filter(|x| *x < 88.0).collect();
     let n = x.len();
     for simd in Simd::available() {
@@ -134,7 +134,7 @@ impl RowKernel<1, 1> for Tail {
 }
 
 #[test]
-fn the_error_function_ends_at_one() {
+fn the_error_function_saturates_at_one() {
     // Steps of 2⁻¹² around the point where erf becomes 1, and large arguments.
     let near = (0..20_000).map(|i| 2.0 + i as f32 / 4096.0);
     let x: Vec<f32> = near.chain([1e2, 1e4, 1e30, f32::INFINITY]).flat_map(|x| [x, -x]).collect();
@@ -149,15 +149,15 @@ fn the_error_function_ends_at_one() {
 }
 
 #[test]
-fn a_register_with_a_nan_has_no_largest_number() {
+fn the_maximum_of_a_register_with_nan_is_nan() {
     for simd in Simd::available().into_iter().filter(|&simd| simd != Simd::Plain) {
-        for place in 0..8 {
+        for index in 0..8 {
             let mut x = [1.5f32, -2.0, 0.0, 7.0, -1.0, 3.0, 2.0, 6.0];
-            x[place] = f32::NAN;
+            x[index] = f32::NAN;
             let input = Input { value: &x, tangents: None, len: 8, shared: false };
             let (row, one) = (Output::PerRow(8), Output::PerRow(1));
             let [.., max] = run_with(simd, &Functions, 1, [input], [row, row, row, one, one]);
-            assert!(max.value[0].is_nan(), "{simd:?} {place}");
+            assert!(max.value[0].is_nan(), "{simd:?} {index}");
         }
     }
 }

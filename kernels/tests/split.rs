@@ -1,6 +1,6 @@
 //! Products of f32 operands split into three bf16 parts, compared with f64 and with plain f32.
 //!
-//! If the processor has no tiles there is nothing to test: products are plain f32.
+//! Without tiles these tests return early, because products are plain f32.
 
 mod products;
 
@@ -11,7 +11,7 @@ use planish_kernels::{DualTensor, Linear, Op, Products};
 use products::{BATCHES, Case, numbers};
 
 #[test]
-fn products_of_any_size_and_layout_are_those_of_the_operands() {
+fn products_match_f64_for_any_size_and_layout() {
     if !split::available() {
         return;
     }
@@ -27,8 +27,8 @@ fn products_of_any_size_and_layout_are_those_of_the_operands() {
     for kind in 0..27 {
         for size in [[37, 70, 41], [0, 3, 4], [3, 0, 4], [3, 4, 0], [33, 530, 34]] {
             let case = Case::new(size, kind);
-            let flaw = case.flaw(&case.run(split::multiply), |x| x);
-            assert_eq!(flaw, None, "{size:?}, layout {kind}");
+            let mismatch = case.flaw(&case.run(split::multiply), |x| x);
+            assert_eq!(mismatch, None, "{size:?}, layout {kind}");
         }
     }
     for kind in 0..BATCHES * BATCHES {
@@ -53,7 +53,7 @@ fn product(multiply: Product, [m, n, k]: [usize; 3], a: &[f32], b: &[f32]) -> Ve
 }
 
 #[test]
-fn every_bit_of_an_operand_counts() {
+fn every_operand_bit_is_used() {
     if !split::available() {
         return;
     }
@@ -72,7 +72,7 @@ fn every_bit_of_an_operand_counts() {
 }
 
 #[test]
-fn it_is_no_less_accurate_than_f32() {
+fn split_products_are_at_least_as_accurate_as_f32() {
     if !split::available() {
         return;
     }
@@ -82,17 +82,17 @@ fn it_is_no_less_accurate_than_f32() {
         (0..k).map(|l| f64::from(a[i * k + l]) * f64::from(b[l * n + j])).sum()
     };
     let error = |c: &[f32]| -> f64 {
-        let off = |(i, x): (usize, &f32)| (f64::from(*x) - exact(i / n, i % n)).powi(2);
-        c.iter().enumerate().map(off).sum::<f64>().sqrt()
+        let difference = |(i, x): (usize, &f32)| (f64::from(*x) - exact(i / n, i % n)).powi(2);
+        c.iter().enumerate().map(difference).sum::<f64>().sqrt()
     };
     let [tiles, plain] =
         [split::multiply, multiply].map(|multiply| error(&product(multiply, size, &a, &b)));
-    println!("error of K = {k}: {:.2} of that of f32's own sums", tiles / plain);
+    println!("error for K = {k}: {:.2} × that of f32 products", tiles / plain);
     assert!(tiles <= plain, "{tiles:e}, in f32 {plain:e}");
 }
 
 #[test]
-fn what_is_not_finite_stays_so_in_its_row() {
+fn nan_and_infinity_stay_in_their_row() {
     if !split::available() {
         return;
     }
@@ -107,7 +107,7 @@ fn what_is_not_finite_stays_so_in_its_row() {
 }
 
 #[test]
-fn operations_multiply_so_on_request() {
+fn operations_use_split_products_on_request() {
     if !split::available() {
         return;
     }
@@ -131,16 +131,16 @@ fn operations_multiply_so_on_request() {
     };
     let [vectors, tiles] = [Products::F32, Products::Tiles].map(linear);
     assert!(tiles == expected(split::multiply) && tiles != vectors);
-    let off = |x: &[f32], y: &[f32]| -> f32 {
+    let difference = |x: &[f32], y: &[f32]| -> f32 {
         x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
     };
     let plain = expected(multiply::<f32>);
-    assert!(plain.iter().zip(&vectors).all(|(x, y)| off(x, y) < 1e-4));
-    assert!(plain.iter().zip(&tiles).all(|(x, y)| off(x, y) < 1e-4));
+    assert!(plain.iter().zip(&vectors).all(|(x, y)| difference(x, y) < 1e-4));
+    assert!(plain.iter().zip(&tiles).all(|(x, y)| difference(x, y) < 1e-4));
 }
 
 #[test]
-fn a_number_does_not_depend_on_threads_or_on_its_neighbours() {
+fn results_do_not_depend_on_threads_or_neighbouring_rows() {
     if !split::available() {
         return;
     }

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_thread_holds_it() {
+    fn only_one_thread_holds_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let checkpoint = folder.path().join("a.safetensors");
         let (inside, taken) = (AtomicUsize::new(0), AtomicUsize::new(0));

@@ -39,11 +39,11 @@ fn taken_values_are_correct_and_memory_is_bounded() {
         for wave in 0..40u64 {
             ahead.want((wave + 1) * 8..(wave + 2) * 8);
             for key in wave * 8..(wave + 1) * 8 {
-                let thing = ahead.take(&key).unwrap_or_else(|| square(&key, &gauge));
-                assert_eq!(thing.0, key * key);
+                let taken = ahead.take(&key).unwrap_or_else(|| square(&key, &gauge));
+                assert_eq!(taken.0, key * key);
             }
         }
-        // One held by the taker, and one on each thread whose slot was dropped.
+        // One is held by the taker, and one by each thread whose slot was dropped.
         let found = gauge.most.load(SeqCst);
         assert!(found <= most + 1 + threads, "{found} alive with {most} slots, {threads} threads");
     }
@@ -58,11 +58,11 @@ fn values_are_computed_before_they_are_taken() {
     while gauge.alive.load(SeqCst) < 4 {
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Four slots are full; nothing more is begun until one is taken.
+    // Four slots are full. No more values are computed until one is taken.
     std::thread::sleep(Duration::from_millis(20));
     assert_eq!(gauge.alive.load(SeqCst), 4);
     assert!((0..4).all(|key| ahead.take(&key).is_some()));
-    assert!(ahead.take(&4).is_none(), "beyond the bound nothing was queued");
+    assert!(ahead.take(&4).is_none(), "requests beyond the bound are not queued");
 }
 
 #[test]
@@ -78,23 +78,23 @@ fn values_never_taken_are_dropped() {
     while gauge.alive.load(SeqCst) < 2 {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(ahead.take(&30).map(|thing| thing.0), Some(900));
+    assert_eq!(ahead.take(&30).map(|taken| taken.0), Some(900));
 }
 
 #[test]
 fn a_taker_does_not_wait_for_a_failed_value() {
     let ahead = Ahead::new(4, 1, |key: &u64| {
         std::thread::sleep(Duration::from_millis(5));
-        assert!(*key != 1, "told to fail");
+        assert!(*key != 1, "a deliberate failure");
         *key
     });
     ahead.want([1, 2]);
-    // Whether it was queued, running or dropped: no value comes, and nothing blocks.
+    // Whether it was queued, running or dropped, `take` returns no value and does not block.
     assert_eq!(ahead.take(&1), None);
 }
 
 #[test]
-fn threads_end_with_their_owner() {
+fn threads_end_when_the_owner_is_dropped() {
     let (token, made) = (Arc::new(()), Arc::new(AtomicUsize::new(0)));
     let (kept, count) = (token.clone(), made.clone());
     let ahead = Ahead::new(2, 3, move |key: &u64| {
@@ -107,7 +107,7 @@ fn threads_end_with_their_owner() {
     // Each thread holds the closure, and with it the token, until it ends.
     let started = std::time::Instant::now();
     while Arc::strong_count(&token) > 1 {
-        assert!(started.elapsed() < Duration::from_secs(20), "threads are still there");
+        assert!(started.elapsed() < Duration::from_secs(20), "threads are still running");
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(made.load(SeqCst) <= 2);

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_item_is_named() {
+    fn invalid_items_are_reported() {
         for item in ["flop", "flip=1", "shift", "shift=-1", "shift=99999", "crop=0", "crop=1.5"] {
             let error = format!("flip,{item}").parse::<Augment>().unwrap_err();
             assert!(matches!(&error, Error::Augment { item: i, .. } if i == item), "{error}");

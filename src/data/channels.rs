@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn image_files_are_grey_if_every_file_inspected_is() {
+    fn image_files_are_grey_if_all_inspected_files_are() {
         let root = tempfile::tempdir().unwrap();
         let class = root.path().join("a");
         std::fs::create_dir(&class).unwrap();

@@ -45,7 +45,7 @@ fn levels(split: &Option<Split>) -> BTreeSet<i64> {
 }
 
 #[test]
-fn val_data_comes_first() {
+fn val_data_takes_precedence() {
     let base = data(&[("train", 10), ("val", 4), ("test", 6)]);
     let other = data(&[("test", 8)]);
     let roles = choose(&Request { val_data: Some(&other), ..request(&base) }).unwrap();
@@ -55,7 +55,7 @@ fn val_data_comes_first() {
 }
 
 #[test]
-fn a_val_split_comes_before_provenance() {
+fn a_val_split_takes_precedence_over_provenance() {
     let base = data(&[("train", 10), ("val", 4), ("test", 6)]);
     let digest = base.train().unwrap().digest().to_owned();
     let provenance = SplitProvenance { seed: 0, fraction: 0.2, data_digest: digest };
@@ -65,10 +65,10 @@ fn a_val_split_comes_before_provenance() {
 }
 
 #[test]
-fn provenance_finds_the_held_out_images_again() {
+fn provenance_restores_the_held_out_images() {
     let base = data(&[("train", 20), ("test", 6)]);
-    let asked = Request { val_from_train: Some(0.2), seed: 8, ..request(&base) };
-    let finetune = choose(&asked).unwrap();
+    let query = Request { val_from_train: Some(0.2), seed: 8, ..request(&base) };
+    let finetune = choose(&query).unwrap();
     assert_eq!(finetune.val_origin, "held out of train, seed 8, 20%");
     let digest = base.train().unwrap().digest().to_owned();
     let provenance = SplitProvenance { seed: 8, fraction: 0.2, data_digest: digest };
@@ -83,7 +83,7 @@ fn provenance_finds_the_held_out_images_again() {
 }
 
 #[test]
-fn another_training_split_is_not_taken_for_the_provenance() {
+fn provenance_of_another_training_split_is_ignored() {
     let base = data(&[("train", 20), ("test", 6)]);
     let provenance = SplitProvenance { seed: 8, fraction: 0.2, data_digest: "0".into() };
     let roles = choose(&Request { provenance: Some(&provenance), ..request(&base) }).unwrap();
@@ -93,7 +93,7 @@ fn another_training_split_is_not_taken_for_the_provenance() {
 }
 
 #[test]
-fn half_of_test_is_the_last_resort_and_said() {
+fn half_of_test_is_the_last_fallback_with_a_note() {
     let base = data(&[("train", 10), ("test", 9)]);
     let roles = choose(&request(&base)).unwrap();
     assert_eq!(roles.val_origin, "half of test, seed 3");
@@ -104,7 +104,7 @@ fn half_of_test_is_the_last_resort_and_said() {
 }
 
 #[test]
-fn a_lone_split_is_v_unless_v_is_named() {
+fn a_single_split_is_val_unless_val_is_given() {
     let base = data(&[("all", 10)]);
     let roles = choose(&request(&base)).unwrap();
     assert_eq!(roles.val_origin, "the data given");
@@ -118,11 +118,11 @@ fn a_lone_split_is_v_unless_v_is_named() {
 }
 
 #[test]
-fn given_data_sets_take_their_roles() {
+fn train_data_and_test_data_replace_the_splits() {
     let base = data(&[("train", 10), ("test", 6)]);
     let (train, test) = (data(&[("train", 12), ("test", 3)]), data(&[("all", 20)]));
-    let asked = Request { train_data: Some(&train), test_data: Some(&test), ..request(&base) };
-    let roles = choose(&asked).unwrap();
+    let query = Request { train_data: Some(&train), test_data: Some(&test), ..request(&base) };
+    let roles = choose(&query).unwrap();
     assert_eq!(roles.train.unwrap().len(), 12);
     assert_eq!((roles.val.unwrap().len(), roles.test.unwrap().len()), (10, 10));
 }
@@ -135,21 +135,21 @@ fn an_ambiguous_data_set_is_refused() {
 }
 
 #[test]
-fn contradictory_or_impossible_cuts_are_refused() {
+fn contradictory_or_invalid_fractions_are_refused() {
     let base = data(&[("train", 10), ("test", 6)]);
     let other = data(&[("all", 4)]);
     let both = Request { val_data: Some(&other), val_from_train: Some(0.1), ..request(&base) };
     assert!(matches!(choose(&both).unwrap_err(), Error::Setting { .. }));
     for fraction in [0.0, 1.0, -0.5, f64::NAN] {
-        let asked = Request { val_from_train: Some(fraction), ..request(&base) };
-        assert!(matches!(choose(&asked).unwrap_err(), Error::Setting { .. }), "{fraction}");
+        let query = Request { val_from_train: Some(fraction), ..request(&base) };
+        assert!(matches!(choose(&query).unwrap_err(), Error::Setting { .. }), "{fraction}");
     }
-    let asked = Request { val_from_train: Some(0.001), ..request(&base) };
-    assert!(matches!(choose(&asked).unwrap_err(), Error::Empty { .. }));
+    let query = Request { val_from_train: Some(0.001), ..request(&base) };
+    assert!(matches!(choose(&query).unwrap_err(), Error::Empty { .. }));
 }
 
 #[test]
-fn one_test_image_stays_whole() {
+fn a_single_test_image_is_not_split() {
     let single = data(&[("test", 1)]);
     let roles = choose(&request(&single)).unwrap();
     assert_eq!((roles.test.unwrap().len(), roles.val.is_none()), (1, true));
@@ -157,7 +157,7 @@ fn one_test_image_stays_whole() {
 }
 
 #[test]
-fn an_absent_role_is_none_and_its_error_names_the_remedy() {
+fn a_missing_role_is_none_and_its_error_names_the_option() {
     let base = data(&[("train", 10)]);
     let roles = choose(&request(&base)).unwrap();
     assert!(roles.val.is_none() && roles.test.is_none());

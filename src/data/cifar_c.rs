@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// A file as `numpy.save` writes it (NumPy, `numpy.lib.format`, version 1.0).
+    /// Writes a file in the format of `numpy.save` (NumPy, `numpy.lib.format`, version 1.0).
     fn save(folder: &Path, name: &str, kind: &str, shape: &str, bytes: &[u8]) {
         let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}");
         let header = format!("{text:<117}\n");
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn each_severity_is_read_from_its_place() {
+    fn each_severity_is_read_from_its_range() {
         let folder = folder();
         let files = CifarC::open(folder.path()).unwrap();
         assert_eq!(files.labels(), [7, 3]);
@@ -138,17 +138,17 @@ mod tests {
     }
 
     #[test]
-    fn files_of_another_kind_are_refused() {
+    fn files_in_another_format_are_refused() {
         let folder = folder();
         let files = CifarC::open(folder.path()).unwrap();
-        let said = |name: &str| files.split(name, 1).unwrap_err().to_string();
-        assert!(said("snow").contains("snow.npy"), "{}", said("snow"));
+        let message = |name: &str| files.split(name, 1).unwrap_err().to_string();
+        assert!(message("snow").contains("snow.npy"), "{}", message("snow"));
         save(folder.path(), "snow.npy", "|u1", "(10, 32, 32)", &[0; 10 * 1024]);
-        assert!(said("snow").contains("[10, 32, 32, 3]"), "{}", said("snow"));
+        assert!(message("snow").contains("[10, 32, 32, 3]"), "{}", message("snow"));
         save(folder.path(), "snow.npy", "|u1", "(10, 32, 32, 3)", &[0; 100]);
-        assert!(said("snow").contains("read"), "{}", said("snow"));
+        assert!(message("snow").contains("read"), "{}", message("snow"));
         fs::write(folder.path().join("snow.npy"), "snow").unwrap();
-        assert!(said("snow").contains("NumPy"), "{}", said("snow"));
+        assert!(message("snow").contains("NumPy"), "{}", message("snow"));
         save(folder.path(), "labels.npy", "<i8", "(3,)", &[0; 24]);
         assert!(CifarC::open(folder.path()).unwrap_err().to_string().contains("5·N"));
         save(folder.path(), "labels.npy", "<f4", "(5,)", &[0; 20]);

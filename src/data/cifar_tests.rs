@@ -55,14 +55,14 @@ fn cifar_10_is_read_with_and_without_its_folder() {
         let (train, test) = (data.train().unwrap(), data.test().unwrap());
         assert_eq!((train.labels(), test.labels()), (&[1, 2, 3, 4, 5][..], &[9, 0][..]));
         assert_eq!(train.class_names().unwrap()[9], "class 9");
-        // The file's planes are the model's.
+        // The file stores planes in the order of the model.
         assert_eq!(levels(train, 3), record(&[], 4));
         assert_eq!(levels(test, 1), record(&[], 8));
     }
 }
 
 #[test]
-fn cifar_100_takes_the_fine_label() {
+fn cifar_100_uses_the_fine_label() {
     for root in ["", "cifar-100-binary/"] {
         let at = |name: &str| format!("{root}{name}");
         let (_root, data) = folder(&[
@@ -79,7 +79,7 @@ fn cifar_100_takes_the_fine_label() {
 }
 
 #[test]
-fn half_a_training_set_is_refused() {
+fn an_incomplete_training_set_is_refused() {
     let (_root, data) = folder(&[("data_batch_1.bin", record(&[0], 0))]);
     let error = data.unwrap_err();
     assert!(matches!(&error, Error::Missing { path, .. } if path.ends_with("data_batch_2.bin")));

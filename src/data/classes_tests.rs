@@ -16,9 +16,14 @@ fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
-/// The labels after numbering by `own`.
-fn labels(mut set: DataSet, own: &[&str]) -> Result<(Vec<u32>, Vec<String>), Error> {
-    let notes = number_classes(&mut [&mut set], Some(&strings(own)), own.len(), Name)?;
+/// The labels after numbering by `checkpoint_names`, and the notes.
+fn labels(mut set: DataSet, checkpoint_names: &[&str]) -> Result<(Vec<u32>, Vec<String>), Error> {
+    let notes = number_classes(
+        &mut [&mut set],
+        Some(&strings(checkpoint_names)),
+        checkpoint_names.len(),
+        Name,
+    )?;
     Ok((set.splits[0].labels().to_vec(), notes))
 }
 
@@ -30,7 +35,7 @@ fn a_permuted_order_is_mapped() {
     let mut set = data("folder", &["bird", "cat"], 1);
     number_classes(&mut [&mut set], Some(&strings(&["cat", "dog", "bird"])), 3, Name).unwrap();
     assert_eq!(set.splits[0].class_names().unwrap(), ["cat", "dog", "bird"]);
-    assert_eq!(set.splits[0].labels(), [2, 0], "some of the checkpoint's classes will do");
+    assert_eq!(set.splits[0].labels(), [2, 0], "a subset of the checkpoint's classes is enough");
 }
 
 #[test]
@@ -41,14 +46,14 @@ fn a_slash_in_a_class_name_matches_its_replacement_in_a_folder() {
         assert_eq!((found, notes.len()), (vec![1, 0], 0), "{folder}");
     }
     let exact = labels(data("folder", &["a_b", "c"], 1), &["a/b", "a_b", "c"]);
-    assert_eq!(exact.unwrap().0, [1, 2], "a name is taken as it is first");
-    // Neither two classes of one folder, nor two folders of one class.
+    assert_eq!(exact.unwrap().0, [1, 2], "exact matches come first");
+    // A folder must not match two classes, nor a class two folders.
     assert!(labels(data("folder", &["a b", "c"], 1), &["a/b", "c", "a/b"]).is_err());
     assert!(labels(data("folder", &["a-b", "a_b", "c"], 1), &["a/b", "c", "d"]).is_err());
 }
 
 #[test]
-fn the_digest_is_that_of_the_labels_as_mapped() {
+fn the_digest_covers_the_mapped_labels() {
     let digest = |names: &[&str]| {
         let mut set = data("folder", names, 1);
         number_classes(&mut [&mut set], Some(&strings(&["b", "a"])), 2, Name).unwrap();
@@ -60,8 +65,8 @@ fn the_digest_is_that_of_the_labels_as_mapped() {
 
 #[test]
 fn no_match_is_an_error_with_a_remedy() {
-    for own in [&["cat", "dog"][..], &["cat", "dog", "emu"]] {
-        let error = labels(data("folder", &["n01", "n02"], 1), own).unwrap_err();
+    for checkpoint_names in [&["cat", "dog"][..], &["cat", "dog", "emu"]] {
+        let error = labels(data("folder", &["n01", "n02"], 1), checkpoint_names).unwrap_err();
         assert!(matches!(error, Error::Classes(ClassError::NoneKnown { .. })), "{error}");
         let message = error.to_string();
         for part in ["`cat`", "`n01`", "`class_order` to sorted"] {
@@ -69,16 +74,16 @@ fn no_match_is_an_error_with_a_remedy() {
         }
     }
     let mut set = data("folder", &["n01", "n02"], 1);
-    let own = strings(&["n02", "n01"]);
-    let notes = number_classes(&mut [&mut set], Some(&own), 2, Sorted).unwrap();
+    let checkpoint_names = strings(&["n02", "n01"]);
+    let notes = number_classes(&mut [&mut set], Some(&checkpoint_names), 2, Sorted).unwrap();
     assert_eq!(set.splits[0].labels(), [0, 1]);
     assert!(notes[0].contains("`class_order` is sorted") && notes[0].contains("`n01` = 0"));
 }
 
 #[test]
-fn names_that_are_numbers_are_ignored_unless_folders_have_them() {
-    for own in [["0", "1"], ["LABEL_0", "LABEL_1"], ["class 1", "class 2"]] {
-        let (found, notes) = labels(data("folder", &["n01", "n02"], 1), &own).unwrap();
+fn numeric_class_names_are_ignored_unless_folders_use_them() {
+    for checkpoint_names in [["0", "1"], ["LABEL_0", "LABEL_1"], ["class 1", "class 2"]] {
+        let (found, notes) = labels(data("folder", &["n01", "n02"], 1), &checkpoint_names).unwrap();
         assert_eq!(found, [0, 1]);
         assert!(notes[0].contains("has no class names"), "{notes:?}");
     }
@@ -111,7 +116,7 @@ fn a_checkpoint_without_names_takes_the_sorted_order() {
 }
 
 #[test]
-fn a_partial_match_lists_what_does_not() {
+fn a_partial_match_lists_the_unknown_names() {
     let error = labels(data("folder", &["Cat", "dog", "emu"], 1), &["cat", "dog"]).unwrap_err();
     let Error::Classes(ClassError::Unknown { unknown, known, .. }) = &error else {
         panic!("{error}")
@@ -122,7 +127,7 @@ fn a_partial_match_lists_what_does_not() {
 
 #[test]
 fn a_duplicate_name_in_the_checkpoint_is_reported() {
-    let own = strings(&["crane", "dog", "crane"]);
+    let checkpoint_names = strings(&["crane", "dog", "crane"]);
     let error = labels(data("folder", &["crane", "dog"], 1), &["crane", "dog", "crane"]);
     let error = error.unwrap_err();
     let found = matches!(&error, Error::Classes(ClassError::Twice { name, numbers, .. })
@@ -130,7 +135,7 @@ fn a_duplicate_name_in_the_checkpoint_is_reported() {
     assert!(found && error.to_string().contains("numbers 0 and 2"), "{error}");
     // Both remedies work.
     let mut set = data("folder", &["crane", "dog"], 1);
-    number_classes(&mut [&mut set], Some(&own), 3, Sorted).unwrap();
+    number_classes(&mut [&mut set], Some(&checkpoint_names), 3, Sorted).unwrap();
     let renamed = data("folder", &["crane (bird)", "dog"], 1);
     let (found, _) = labels(renamed, &["crane (bird)", "dog", "crane (machine)"]).unwrap();
     assert_eq!(found, [0, 1]);
@@ -157,7 +162,7 @@ fn other_sets_are_numbered_by_the_first() {
     );
 }
 
-/// A data set of one split for each list of names, or for none, with an image of each class.
+/// A data set with one split per list of class names; `None` for a split without names.
 fn splits(kind: &'static str, lists: &[Option<&[&str]>]) -> DataSet {
     let mut set = data(kind, &["a"], 1);
     let split = |(i, names): (usize, &Option<&[&str]>)| {
@@ -175,7 +180,7 @@ fn splits(kind: &'static str, lists: &[Option<&[&str]>]) -> DataSet {
 }
 
 #[test]
-fn numbered_labels_are_mapped_if_every_name_is_found_and_noted_if_not() {
+fn numbered_labels_are_mapped_if_all_names_match_and_noted_otherwise() {
     for kind in ["idx", "cifar", "tensors"] {
         let (found, notes) = labels(data(kind, &["a", "b"], 1), &["b", "a", "c"]).unwrap();
         assert_eq!((found, notes.len()), (vec![1, 0], 0), "{kind}");
@@ -191,37 +196,37 @@ fn numbered_labels_are_mapped_if_every_name_is_found_and_noted_if_not() {
         let (found, notes) = labels(data(kind, &["x", "y"], 1), &["a", "b"]).unwrap();
         assert_eq!((found, notes.len()), (vec![0, 1], 1), "{kind}");
         assert!(notes[0].contains("class 0 is `x` in the data"), "{notes:?}");
-        // Names that are numbers are no classes to differ from.
+        // Numeric names do not contradict class names.
         assert!(labels(data(kind, &["x", "y"], 1), &["LABEL_0", "LABEL_1"]).unwrap().1.is_empty());
-        // As many as both have are the same, and one list goes on.
+        // All names of the data agree, and the checkpoint has one more.
         let (found, notes) = labels(data(kind, &["a", "b"], 1), &["a", "b", "c"]).unwrap();
         assert_eq!((found, notes.len()), (vec![0, 1], 0), "{kind}");
     }
 }
 
 #[test]
-fn labels_without_names_are_taken_as_the_checkpoints_numbers_with_a_note() {
-    let own = strings(&["zebra", "ant", "mole", "bee"]);
+fn labels_without_names_are_used_as_checkpoint_labels_with_a_note() {
+    let checkpoint_names = strings(&["zebra", "ant", "mole", "bee"]);
     let mut set = splits("idx", &[None, None]);
-    let notes = number_classes(&mut [&mut set], Some(&own), 4, Name).unwrap();
+    let notes = number_classes(&mut [&mut set], Some(&checkpoint_names), 4, Name).unwrap();
     assert_eq!(notes.len(), 1, "one for all splits: {notes:?}");
     for part in ["folder: the data have no class names", "0 = `zebra`, 1 = `ant`, 2 = `mole`, …"]
     {
         assert!(notes[0].contains(part), "{notes:?}");
     }
     assert_eq!(set.splits[0].labels(), [0, 1, 2]);
-    for own in [None, Some(strings(&["0", "1", "2"]))] {
-        let notes = number_classes(&mut [&mut set], own.as_deref(), 3, Name).unwrap();
+    for checkpoint_names in [None, Some(strings(&["0", "1", "2"]))] {
+        let notes = number_classes(&mut [&mut set], checkpoint_names.as_deref(), 3, Name).unwrap();
         assert!(notes.is_empty(), "{notes:?}");
     }
 }
 
 #[test]
-fn files_of_a_data_set_are_matched_by_their_own_names() {
-    let own = strings(&["c", "b", "a"]);
+fn each_split_is_matched_by_its_own_names() {
+    let checkpoint_names = strings(&["c", "b", "a"]);
     let lists: [Option<&[&str]>; 3] = [Some(&["a", "b", "c"]), Some(&["b", "x"]), None];
     let mut set = splits("tensors", &lists);
-    let notes = number_classes(&mut [&mut set], Some(&own), 3, Name).unwrap();
+    let notes = number_classes(&mut [&mut set], Some(&checkpoint_names), 3, Name).unwrap();
     assert_eq!(set.splits[0].labels(), [2, 1, 0]);
     assert_eq!(set.splits[1].labels(), [0, 1]);
     assert_eq!(notes.len(), 2, "{notes:?}");
@@ -245,25 +250,25 @@ fn without_checkpoint_names_the_first_named_data_set_numbers_the_others() {
 }
 
 #[test]
-fn training_takes_the_parents_numbers_only_if_all_are_known() {
-    let own = strings(&["b", "a"]);
+fn training_uses_the_parents_labels_only_if_all_names_match() {
+    let checkpoint_names = strings(&["b", "a"]);
     for kind in ["folder", "idx", "cifar", "tensors"] {
         let mut set = data(kind, &["a", "b"], 1);
-        renumber(&mut set, Some(&own)).unwrap();
+        renumber(&mut set, Some(&checkpoint_names)).unwrap();
         assert_eq!(set.splits[0].labels(), [1, 0]);
         let mut set = data(kind, &["a", "x"], 1);
-        renumber(&mut set, Some(&own)).unwrap();
+        renumber(&mut set, Some(&checkpoint_names)).unwrap();
         assert_eq!(set.splits[0].labels(), [0, 1]);
         assert_eq!(set.splits[0].class_names().unwrap(), ["a", "x"]);
     }
 }
 
 #[test]
-fn splits_to_train_on_are_numbered_by_the_first() {
+fn training_splits_are_numbered_by_the_first() {
     let lists: [Option<&[&str]>; 2] = [Some(&["a", "b", "c"]), Some(&["c", "b"])];
-    for own in [None, Some(strings(&["x", "y", "z"]))] {
+    for checkpoint_names in [None, Some(strings(&["x", "y", "z"]))] {
         let mut set = splits("tensors", &lists);
-        renumber(&mut set, own.as_deref()).unwrap();
+        renumber(&mut set, checkpoint_names.as_deref()).unwrap();
         assert_eq!(set.splits[0].labels(), [0, 1, 2]);
         assert_eq!(set.splits[1].labels(), [2, 1]);
     }

@@ -98,8 +98,8 @@ mod tests {
 
     #[test]
     fn range_and_sample_are_taken_from_the_rest() {
-        let how = Fitted { seed: 4, fraction: 0.2, range: Some([10, 50]), samples: Some(12) };
-        let (rest, cut) = how.divide(&labels());
+        let fitted = Fitted { seed: 4, fraction: 0.2, range: Some([10, 50]), samples: Some(12) };
+        let (rest, cut) = fitted.divide(&labels());
         assert_eq!((rest.len(), cut.len()), (12, 12));
         assert!(rest.iter().all(|i| (10..50).contains(i) && !cut.contains(i)));
         assert!((0..3).all(|c| rest.iter().filter(|&&i| labels()[i] == c).count() == 4));
@@ -108,11 +108,11 @@ mod tests {
     #[test]
     fn a_sample_is_found_by_its_digest_alone() {
         let whole = Split::from_levels("train", (0..60).collect(), [1, 1, 1], labels()).unwrap();
-        let how = Fitted { seed: 4, fraction: 0.0, range: None, samples: Some(12) };
-        let (rest, _) = how.divide(&labels());
+        let fitted = Fitted { seed: 4, fraction: 0.0, range: None, samples: Some(12) };
+        let (rest, _) = fitted.divide(&labels());
         let digest = whole.subset(&rest, "train").unwrap().digest().to_owned();
-        assert_eq!(how.find(&whole, &digest).unwrap().unwrap().len(), 12);
-        let other = Fitted { seed: 5, ..how };
+        assert_eq!(fitted.find(&whole, &digest).unwrap().unwrap().len(), 12);
+        let other = Fitted { seed: 5, ..fitted };
         assert!(other.find(&whole, &digest).unwrap().is_none());
     }
 }

@@ -28,7 +28,7 @@ fn opened(files: &[&str]) -> (tempfile::TempDir, DataSet) {
     (root, data)
 }
 
-/// Paths within the root, and labels, of a split in its order.
+/// Relative paths and labels of a split, in its order.
 fn listed(root: &tempfile::TempDir, split: &Split) -> Vec<(String, u32)> {
     let super::super::store::Store::Files(files) = &*split.store else { panic!("no files") };
     let path = |row: &usize| {
@@ -46,8 +46,8 @@ fn refused(files: &[&str], parts: &[&str]) {
 }
 
 #[test]
-fn splits_and_classes_are_those_of_torchvision() {
-    // Written in another order than the sorted one; "10" comes before "9", "B" before "a".
+fn splits_and_classes_match_torchvision() {
+    // Created in unsorted order; "10" comes before "9", "B" before "a".
     let (root, data) = opened(&[
         "val/a/x.png",
         "train/a/2.jpg",
@@ -71,14 +71,14 @@ fn splits_and_classes_are_those_of_torchvision() {
         listed(&root, data.train().unwrap()),
         expected.map(|(path, label)| (path.to_owned(), label))
     );
-    // Numbered by train's classes, of which these have two and one.
+    // Numbered by the classes of train. These splits contain two and one of them.
     assert_eq!(data.val().unwrap().labels(), [0, 3]);
     assert_eq!(data.test().unwrap().labels(), [1]);
     assert!(data.notes.iter().any(|n| n.contains("split val has no class folder `9`, `B`")));
 }
 
 #[test]
-fn validation_is_val_whatever_its_case() {
+fn validation_is_an_alias_of_val_in_any_case() {
     let (_root, data) = opened(&["Validation/a/x.png", "TRAIN/a/x.png"]);
     assert_eq!(data.val().unwrap().name(), "val");
     refused(&["val/a/x.png", "validation/a/x.png"], &["`val` and `validation`"]);
@@ -106,7 +106,7 @@ fn images_without_class_folders_are_refused() {
 }
 
 #[test]
-fn nested_folders_come_in_pythons_order() {
+fn nested_folders_are_sorted_as_in_python() {
     // os.walk's roots sorted as strings: '-' is before '/', so `a-b` is before `a/c`.
     let (root, data) = opened(&["k/a/c/1.png", "k/a-b/1.png", "k/a/2.png", "k/z.png"]);
     let paths = listed(&root, data.only().unwrap()).into_iter().map(|(path, _)| path);
@@ -114,7 +114,7 @@ fn nested_folders_come_in_pythons_order() {
 }
 
 #[test]
-fn hidden_and_other_files_are_passed_over() {
+fn hidden_and_other_files_are_skipped() {
     let (root, data) = opened(&[
         "train/a/.DS_Store",
         "train/a/._1.jpg",
@@ -152,7 +152,7 @@ fn classes_that_differ_in_case_are_two_with_a_note() {
 #[test]
 fn a_class_that_is_not_in_train_is_refused() {
     refused(&["train/a/1.png", "val/a/1.png", "val/b/1.png"], &["`b`, which are not in train"]);
-    // Without train, all classes there are.
+    // Without train, the classes are those of all splits together.
     let (_root, data) = opened(&["val/b/1.png", "test/a/1.png"]);
     assert_eq!(data.val().unwrap().labels(), [1]);
     assert_eq!(data.test().unwrap().labels(), [0]);
@@ -166,10 +166,10 @@ fn other_folders_are_ignored_with_a_note() {
 }
 
 #[test]
-fn links_are_followed_unless_they_make_two_labels_or_a_circle() {
-    let elsewhere = tree(&["b/1.png"]);
+fn links_are_followed_and_dangling_links_are_errors() {
+    let target = tree(&["b/1.png"]);
     let root = tree(&["a/1.png"]);
-    symlink(elsewhere.path().join("b"), root.path().join("b")).unwrap();
+    symlink(target.path().join("b"), root.path().join("b")).unwrap();
     symlink("1.png", root.path().join("a/2.png")).unwrap();
     symlink("gone.png", root.path().join("a/3.png")).unwrap();
     let data = open_at(&root).unwrap();

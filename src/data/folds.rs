@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_decides_the_halves() {
+    fn the_seed_determines_the_halves() {
         let y = labels(&[30, 30]);
         assert_eq!(stratified_halves(&y, 1), stratified_halves(&y, 1));
         assert_ne!(stratified_halves(&y, 1), stratified_halves(&y, 2));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_has_the_size_asked_for() {
+    fn a_sample_has_the_requested_size() {
         let y = labels(&[13, 9, 5, 1]);
         for n in 0..=28 {
             let sample = stratified_sample(&y, n, 7);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_drawn_evenly() {
+    fn samples_are_uniform() {
         // Each of ten members of one class is drawn in half of all samples of five.
         let mut hits = [0usize; 10];
         for seed in 0..2000 {

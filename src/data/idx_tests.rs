@@ -27,7 +27,7 @@ fn labels() -> Vec<u8> {
     idx(&[3], &[7, 0, 2])
 }
 
-/// A folder with these files, and what opening it gives.
+/// A folder with these files, and the result of opening it.
 fn folder(files: &[(&str, Vec<u8>)]) -> (tempfile::TempDir, Result<DataSet, Error>) {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in files {
@@ -42,7 +42,7 @@ fn train(images: Vec<u8>, labels: Vec<u8>) -> Result<DataSet, Error> {
 }
 
 #[test]
-fn every_spelling_is_read() {
+fn every_file_name_variant_is_read() {
     for dash in ["-", "."] {
         for gz in ["", ".gz"] {
             let pack = |bytes: Vec<u8>| if gz.is_empty() { bytes } else { gzip(&bytes) };
@@ -68,7 +68,7 @@ fn a_validation_split_is_read() {
 }
 
 #[test]
-fn wrong_magic_is_named() {
+fn a_wrong_magic_number_is_reported() {
     let error = train(labels(), images()).unwrap_err();
     assert!(matches!(&error, Error::Format { place, .. } if place.contains("magic")), "{error}");
 }
@@ -136,9 +136,9 @@ fn a_damaged_gzip_stream_is_an_error_or_the_same_images() {
             ("train-images-idx3-ubyte.gz", damaged),
             ("train-labels-idx1-ubyte", labels()),
         ]);
-        // Some header bytes (time, system) carry nothing; every other one is caught.
+        // Some header bytes (time, system) have no effect. All other damage is detected.
         if let Ok(data) = data {
-            assert!((4..10).contains(&at), "byte {at} went unnoticed");
+            assert!((4..10).contains(&at), "damage to byte {at} was not detected");
             assert_eq!(data.train().unwrap().image_shape(), Some([1, 2, 2]));
         }
     }
@@ -154,7 +154,7 @@ fn a_plain_file_named_gz_is_a_gzip_error() {
 }
 
 #[test]
-fn half_a_pair_and_an_empty_folder_are_errors() {
+fn an_incomplete_pair_and_an_empty_folder_are_errors() {
     let (_folder, data) = folder(&[("train-images-idx3-ubyte", images())]);
     let error = data.unwrap_err();
     let path = Path::new("train-labels-idx1-ubyte");
@@ -166,7 +166,7 @@ fn half_a_pair_and_an_empty_folder_are_errors() {
 }
 
 #[test]
-fn a_missing_folder_or_a_file_is_named() {
+fn errors_name_a_missing_folder_or_a_file() {
     let (folder, _) = folder(&[("file", vec![])]);
     for name in ["absent", "file"] {
         let path = folder.path().join(name);
@@ -191,7 +191,7 @@ fn class_names_come_from_their_file() {
     let names = split.class_names().unwrap();
     assert_eq!((names.len(), &*names[2], &*names[8]), (9, "c", "i"));
     assert_eq!(split.labels(), [7, 0, 2]);
-    // They are no part of the images' digest, and without the file there are none.
+    // Class names do not affect the digest. Without the file there are no names.
     let bare = train(images(), labels()).unwrap();
     assert_eq!(bare.train().unwrap().class_names(), None);
     assert_eq!(bare.train().unwrap().digest(), split.digest());
@@ -200,8 +200,8 @@ fn class_names_come_from_their_file() {
         ("a\nb\n\nd\ne\nf\ng\nh\n", "line 3", "``"),
         ("a\nb\nc\nd\na\nf\ng\nh\n", "line 5", "`a`"),
     ] {
-        let said = with(names).unwrap_err().to_string();
+        let message = with(names).unwrap_err().to_string();
         let parts = ["classes.txt", line, found, "one name per line"];
-        assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
     }
 }

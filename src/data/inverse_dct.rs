@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_blocks_are_transformed_by_the_definition() {
+    fn ordinary_blocks_match_the_definition() {
         let mut state = 1u64;
         for round in 0..200 {
             let steps: [u16; 64] = std::array::from_fn(|i| 1 + (i as u16 * (round % 7)) / 4);

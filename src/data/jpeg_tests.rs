@@ -36,12 +36,12 @@ fn files() -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn channels_are_those_of_the_decoded_image() {
+fn channels_match_the_decoded_image() {
     let files = files();
     for (name, bytes) in &files {
         assert_eq!(channels(bytes), Some(decode(bytes).unwrap().shape[0]), "{name}");
     }
-    assert!(files.iter().any(|(_, bytes)| channels(bytes) == Some(1)), "a grey one is among them");
+    assert!(files.iter().any(|(_, bytes)| channels(bytes) == Some(1)), "one image is grey");
     assert_eq!(channels(b"\xFF\xD8 nothing"), None);
 }
 
@@ -104,7 +104,7 @@ fn a_file_of_thousands_of_scans_is_refused() {
 }
 
 #[test]
-fn the_library_s_error_is_reported() {
+fn the_library_error_is_reported() {
     let (_, mut bytes) = files().remove(0);
     let at = frame(&bytes);
     bytes[at + 4] = 12;

@@ -31,7 +31,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn the_digest_is_of_the_documented_bytes() {
+fn the_digest_covers_the_documented_bytes() {
     let split = raw().subset(&[2, 0], "part").unwrap();
     let mut bytes = b"u8".to_vec();
     [2u64, 1, 2, 3].iter().for_each(|n| bytes.extend(n.to_le_bytes()));
@@ -46,10 +46,10 @@ fn the_digest_is_of_the_documented_bytes() {
 fn subsets_and_ranges_index_their_split() {
     let split = raw().subset(&[2, 1], "part").unwrap();
     assert_eq!((split.name(), split.labels()), ("part", &[1, 0][..]));
-    let again = split.subset(&[1], "one").unwrap();
-    assert_eq!(again.labels(), [0]);
-    let own = again.pixels(&[0], Some(&preprocess(1)), None).unwrap();
-    assert_eq!(own, raw().pixels(&[1], Some(&preprocess(1)), None).unwrap());
+    let nested = split.subset(&[1], "one").unwrap();
+    assert_eq!(nested.labels(), [0]);
+    let nested_pixels = nested.pixels(&[0], Some(&preprocess(1)), None).unwrap();
+    assert_eq!(nested_pixels, raw().pixels(&[1], Some(&preprocess(1)), None).unwrap());
     assert_eq!(split.range(1..9).labels(), [0]);
     assert!(split.range(5..9).is_empty());
     assert!(matches!(split.subset(&[2], "").unwrap_err(), Error::Index { index: 2, len: 2, .. }));
@@ -99,7 +99,7 @@ fn levels_must_fit_their_shape() {
 }
 
 #[test]
-fn augmentation_depends_on_seed_epoch_and_image_alone() {
+fn augmentation_depends_only_on_seed_epoch_and_image() {
     let augment: Augment = "flip,shift=1,crop=0.3".parse().unwrap();
     let levels = (0..64 * 30).map(|i| (i * 7 % 251) as u8).collect();
     let split = Split::from_levels("t", levels, [1, 6, 5], vec![0; 64]).unwrap();
@@ -110,9 +110,9 @@ fn augmentation_depends_on_seed_epoch_and_image_alone() {
     };
     let base = run(&all, 1, 2);
     let reversed: Vec<usize> = all.iter().rev().copied().collect();
-    let back = run(&reversed, 1, 2);
+    let backward = run(&reversed, 1, 2);
     for i in 0..64 {
-        assert_eq!(base[i * 6..][..6], back[(63 - i) * 6..][..6]);
+        assert_eq!(base[i * 6..][..6], backward[(63 - i) * 6..][..6]);
         assert_eq!(base[i * 6..][..6], run(&[i], 1, 2));
     }
     let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();

@@ -64,7 +64,7 @@ fn a_file_is_read_unchanged() {
 }
 
 #[test]
-fn a_folder_gives_its_splits() {
+fn splits_are_read_from_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let spec = format!("tensors:{}", folder.path().display());
     assert!(matches!(DataSet::open(&spec).unwrap_err(), Error::Missing { .. }));
@@ -91,13 +91,13 @@ fn class_names_come_from_the_metadata() {
 }
 
 #[test]
-fn missing_tensors_are_named() {
+fn missing_tensors_are_reported() {
     format_at(open_bytes(&file(&[labels(&[1], &[0])], None)), "pixel_values");
     format_at(open_bytes(&file(&[pixels(&[1, 1, 1, 1], &[0.0])], None)), "labels");
 }
 
 #[test]
-fn wrong_types_and_shapes_are_named() {
+fn wrong_types_and_shapes_are_reported() {
     let good_labels = || labels(&[3], &[0, 1, 2]);
     let good_pixels = || pixels(&[3, 2, 1, 2], &PIXELS);
     let half: Entry = ("pixel_values", Dtype::F16, &[3, 2, 1, 2], vec![0; 24]);
@@ -125,7 +125,7 @@ fn no_images_is_an_error() {
 }
 
 #[test]
-fn labels_out_of_range_are_named() {
+fn labels_out_of_range_are_reported() {
     for bad in [-1, 1 << 32, i64::MIN] {
         let entries = [pixels(&[3, 2, 1, 2], &PIXELS), labels(&[3], &[0, 5, bad])];
         format_at(open_bytes(&file(&entries, None)), "labels, image 2");
@@ -133,7 +133,7 @@ fn labels_out_of_range_are_named() {
 }
 
 #[test]
-fn values_that_are_not_finite_are_named() {
+fn non_finite_values_are_reported() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut values = PIXELS;
         values[5] = bad;
@@ -184,7 +184,7 @@ fn damaged_bytes_never_panic() {
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn a_missing_file_is_reported() {
     let error = DataSet::open("tensors:/absent/data.safetensors").unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{error}");
 }

@@ -226,11 +226,11 @@ mod tests {
 
     /// Sizes and offsets of torchvision and transformers, by `tests/reference/make_crops.py`.
     #[test]
-    fn resized_sides_and_crop_offsets_are_the_libraries() {
+    fn resized_sides_and_crop_offsets_match_the_libraries() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/crops.json");
         let cases: Vec<[usize; 11]> =
             serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let mut apart = 0;
+        let mut different = 0;
         for [h, w, side, crop_h, crop_w, to_h, to_w, top, left, their_top, their_left] in cases {
             let resized = short_side([h, w], side);
             assert_eq!(resized, Some([to_h, to_w]), "{h}×{w} to {side}");
@@ -238,8 +238,8 @@ mod tests {
             let case = format!("{crop_h}×{crop_w} of {to_h}×{to_w}");
             assert_eq!(offsets(CropOffset::HalfToEven), [top, left], "torchvision, {case}");
             assert_eq!(offsets(CropOffset::Down), [their_top, their_left], "transformers, {case}");
-            apart += usize::from([top, left] != [their_top, their_left]);
+            different += usize::from([top, left] != [their_top, their_left]);
         }
-        assert_eq!(apart, 123);
+        assert_eq!(different, 123);
     }
 }

@@ -3,8 +3,8 @@ use crate::data::order::{below, stream, unit};
 
 const FOLDS: [usize; 8] = [0, 1, 0, 1, 0, 1, 0, 1];
 
-fn evidence(name: &str, base: f64, wobble: f64, scale: f64) -> Evidence {
-    let gaps: Vec<f64> = (0..8).map(|i| base + wobble * [1.0, -1.0, -1.0, 1.0][i % 4]).collect();
+fn evidence(name: &str, base: f64, noise: f64, scale: f64) -> Evidence {
+    let gaps: Vec<f64> = (0..8).map(|i| base + noise * [1.0, -1.0, -1.0, 1.0][i % 4]).collect();
     let sharpness = Some(gaps.iter().map(|g| g * scale).collect());
     Evidence { name: name.into(), gaps, sharpness }
 }
@@ -87,8 +87,8 @@ fn standard_errors_match_the_bootstrap() {
         assert!((bootstrap / reported - 1.0).abs() < 0.05, "{bootstrap} {reported}");
     }
     let paired_error = cross_mean(&paired, &fold_of).1.unwrap();
-    let apart = [&gaps, &other].map(|v| cross_mean(v, &fold_of).1.unwrap());
-    assert!(paired_error < 0.3 * apart[0].hypot(apart[1]), "shared noise must cancel");
+    let separate = [&gaps, &other].map(|v| cross_mean(v, &fold_of).1.unwrap());
+    assert!(paired_error < 0.3 * separate[0].hypot(separate[1]), "shared noise must cancel");
 }
 
 #[test]
@@ -97,13 +97,13 @@ fn ties_are_as_frequent_as_bootstrap_intervals_that_contain_zero() {
     // often as the bootstrap percentile interval of the paired difference contains 0.
     let (n, trials) = (100, 150);
     let fold_of: Vec<usize> = (0..n).map(|i| i % 2).collect();
-    let (mut tied, mut held, mut differ) = (0, 0, 0);
+    let (mut tied, mut containing, mut differ) = (0, 0, 0);
     for trial in 0..trials {
         let (a, b) = (normals(n, 100 + trial), normals(n, 1100 + trial));
         let base: Vec<f64> = a.iter().map(|x| 2.0 + 0.3 * x).collect();
         let best: Vec<f64> = base.iter().zip(&b).map(|(x, e)| x + 0.06 + 0.3 * e).collect();
         let chosen = choose(&[("best", &best), ("base", &base)], &fold_of).unwrap();
-        let ours = !chosen.1.is_empty();
+        let is_tied = !chosen.1.is_empty();
         let difference = differences(&best, &base);
         let mut rng = stream(trial, "tie bootstrap");
         let mut means: Vec<f64> = (0..400)
@@ -117,13 +117,16 @@ fn ties_are_as_frequent_as_bootstrap_intervals_that_contain_zero() {
             .collect();
         means.sort_by(f64::total_cmp);
         // `base` may lead by chance; count only whether there is a tie or a leader.
-        let holds = means[10] <= 0.0 && means[389] >= 0.0;
-        tied += usize::from(ours);
-        held += usize::from(holds);
-        differ += usize::from(ours != holds);
+        let contains_zero = means[10] <= 0.0 && means[389] >= 0.0;
+        tied += usize::from(is_tied);
+        containing += usize::from(contains_zero);
+        differ += usize::from(is_tied != contains_zero);
     }
     assert!(tied > trials as usize / 5 && tied < 4 * trials as usize / 5, "{tied} of {trials}");
-    assert!(differ <= trials as usize / 15, "{differ} differ: {tied} tied, {held} held");
+    assert!(
+        differ <= trials as usize / 15,
+        "{differ} differ: {tied} tied, {containing} intervals contain 0"
+    );
 }
 
 #[test]
@@ -135,10 +138,10 @@ fn ranking_is_decided_once_errors_are_small() {
     let error = found.update.stderr.unwrap() / found.update.value;
     assert!(found.update.is_decided(1.01 * error) && !found.update.is_decided(0.99 * error));
     // An ineligible layer that might still be the best leaves the ranking open.
-    let wild = evidence("embed", 3.1, 9.0, 1.0);
-    assert!(!is_eligible(cross_mean(&wild.gaps, &FOLDS)));
-    let sure = evidence("head", 3.0, 0.01, 0.1);
-    let found = ranking(&[wild, sure], &FOLDS).unwrap();
+    let noisy = evidence("embed", 3.1, 9.0, 1.0);
+    assert!(!is_eligible(cross_mean(&noisy.gaps, &FOLDS)));
+    let precise = evidence("head", 3.0, 0.01, 0.1);
+    let found = ranking(&[noisy, precise], &FOLDS).unwrap();
     assert_eq!(&*found.update.best, "head");
     assert!(found.update.stderr.unwrap() < 0.01 * 3.0 && !found.update.is_decided(0.01));
     // Noise of opposite sign: neither is ahead, and the difference is uncertain.

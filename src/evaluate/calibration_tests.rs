@@ -14,10 +14,10 @@ fn sample(n: usize, classes: usize, seed: u64) -> Predictions {
     for _ in 0..n {
         let z: Vec<f64> = (0..classes).map(|_| 4.0 * unit(&mut rng)).collect();
         let total: f64 = z.iter().map(|z| z.exp()).sum();
-        let mut left = total * unit(&mut rng);
+        let mut remaining = total * unit(&mut rng);
         let label = z.iter().position(|z| {
-            left -= z.exp();
-            left < 0.0
+            remaining -= z.exp();
+            remaining < 0.0
         });
         labels.push(label.unwrap_or(classes - 1) as u32);
         values.extend(z.iter().map(|z| 1.7 * z));
@@ -26,7 +26,7 @@ fn sample(n: usize, classes: usize, seed: u64) -> Predictions {
 }
 
 #[test]
-fn certain_and_right_is_calibrated_certain_and_wrong_is_not() {
+fn a_certain_prediction_is_calibrated_only_if_correct() {
     for (label, expected) in [(1, 0.0), (0, 1.0)] {
         let (p, s) = scores(vec![0.0, 900.0], 2, &[label]);
         let all = [ece_of(&s), ece(&p, 1.0), ece_equal_mass(&s), ece_class_wise(&p, |_| 1.0)];
@@ -36,9 +36,9 @@ fn certain_and_right_is_calibrated_certain_and_wrong_is_not() {
 }
 
 #[test]
-fn bins_by_hand() {
+fn bins_match_a_hand_calculation() {
     // Two classes, p = 0.9 = 1/(1+e^-z): z = ln 9. Bin 13 holds [13/15, 14/15).
-    // Three right of four: |0.75 − 0.9|. Two at p = 0.6 (bin 9), one right: |0.5 − 0.6|.
+    // Three of four correct: |0.75 − 0.9|. Two at p = 0.6 (bin 9), one correct: |0.5 − 0.6|.
     let (a, b) = (9f64.ln(), 1.5f64.ln());
     let values = [a, a, a, a, b, b].iter().flat_map(|&z| [z, 0.0]).collect();
     let (p, s) = scores(values, 2, &[0, 0, 0, 1, 0, 1]);
@@ -47,14 +47,14 @@ fn bins_by_hand() {
     assert_eq!(filled[1], 13);
     let expected = (4.0 * 0.15 + 2.0 * 0.1) / 6.0;
     assert!((ece_of(&s).mean - expected).abs() < 1e-12);
-    // Each image is a bin of its own, and ties share their accuracy: the same sum.
+    // Each image is its own bin and ties share their accuracy, so the sum is the same.
     assert!((ece_equal_mass(&s).mean - expected).abs() < 1e-12);
-    // The other class's probability is 0.1 or 0.4, off by as much.
+    // The probability of the other class is 0.1 or 0.4, with the same error.
     assert!((ece_class_wise(&p, |_| 1.0).mean - expected).abs() < 1e-12);
 }
 
 #[test]
-fn a_class_without_images_counts_by_the_probability_it_is_given() {
+fn a_class_without_images_contributes_its_mean_probability() {
     // Three classes at 1/3 each, two of them seen: |0.5 − 1/3| twice and 1/3.
     let (p, _) = scores(vec![0.0; 12], 3, &[0, 1, 0, 1]);
     let expected = (2.0 / 6.0 + 1.0 / 3.0) / 3.0;
@@ -63,12 +63,12 @@ fn a_class_without_images_counts_by_the_probability_it_is_given() {
 
 #[test]
 fn the_order_of_images_does_not_matter() {
-    // Rounded logits make many ties, which edges of equal mass then cut through.
+    // Rounded logits create many ties across the edges of equal-mass bins.
     let all = sample(100, 3, 5);
     let values: Vec<f64> = all.values().iter().map(|z| z.round()).collect();
     let all = Predictions::new(values, 3, all.labels()).unwrap();
-    let back: Vec<usize> = (0..100).rev().collect();
-    let reversed = all.subset(&back).unwrap();
+    let backward: Vec<usize> = (0..100).rev().collect();
+    let reversed = all.subset(&backward).unwrap();
     let of = |p: &Predictions| ece_equal_mass(&Scores::at(p, |_| 1.0)).mean;
     assert!((of(&all) - of(&reversed)).abs() < 1e-14);
 }
@@ -93,7 +93,7 @@ fn jackknife_leaves_out_one_image_and_agrees_with_the_bootstrap() {
         let mean = draws.iter().sum::<f64>() / 800.0;
         let spread = (draws.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 799.0).sqrt();
         println!("jackknife {found:.5}, bootstrap {spread:.5}");
-        // The bootstrap smooths the kinks at empty gaps, so its spread is a little less.
+        // The bootstrap smooths the kinks of |gap| at 0, so its spread is slightly smaller.
         assert!((found / spread - 1.0).abs() < 0.25, "{found} {spread}");
     }
 }

@@ -4,10 +4,10 @@ use crate::data::order::unit;
 /// Scores with these losses, outcomes and confidences.
 fn scores(rows: &[(f64, bool, f64)]) -> Scores {
     let column = |f: fn(&(f64, bool, f64)) -> f64| rows.iter().map(f).collect::<Vec<f64>>();
-    let right = |row: &(f64, bool, f64)| if row.1 { 1.0 } else { 0.0 };
+    let correct = |row: &(f64, bool, f64)| if row.1 { 1.0 } else { 0.0 };
     Scores {
         nll: column(|row| row.0),
-        top1: column(right),
+        top1: column(correct),
         top5: column(|_| 1.0),
         brier: column(|row| row.0),
         confidence: column(|row| row.2),
@@ -30,12 +30,12 @@ fn a_model_against_itself_and_against_a_better_one() {
     let nll = found.of("nll").unwrap();
     assert_eq!((nll.gain, nll.interval, nll.verdict), (0.25, Some([0.25; 2]), Verdict::Better));
     assert_eq!(found.of("calibrated_nll").unwrap().verdict, Verdict::Open);
-    let back = compare([&b, &a], [&a, &a], 0, 200).unwrap();
-    assert_eq!(back.of("nll").unwrap().verdict, Verdict::Worse);
+    let swapped = compare([&b, &a], [&a, &a], 0, 200).unwrap();
+    assert_eq!(swapped.of("nll").unwrap().verdict, Verdict::Worse);
 }
 
 #[test]
-fn one_image_establishes_nothing_and_other_images_are_refused() {
+fn one_image_gives_no_verdict_and_unpaired_images_are_refused() {
     let (a, b) = (scores(&[(9.0, false, 0.9)]), scores(&[(0.1, true, 0.9)]));
     let found = compare([&a, &a], [&b, &b], 0, 200).unwrap();
     for d in &found.differences {
@@ -49,7 +49,7 @@ fn one_image_establishes_nothing_and_other_images_are_refused() {
 }
 
 #[test]
-fn few_images_are_no_evidence() {
+fn too_few_images_give_no_verdict() {
     for n in [2, 5, FEW - 1, FEW] {
         let (a, b) = (scores(&vec![(1.0, true, 0.9); n]), scores(&vec![(0.5, true, 0.9); n]));
         let found = compare([&a, &a], [&b, &b], 0, 200).unwrap();
@@ -59,7 +59,7 @@ fn few_images_are_no_evidence() {
 }
 
 #[test]
-fn accuracy_is_judged_by_the_images_only_one_gets_right() {
+fn accuracy_is_compared_on_images_that_only_one_model_gets_right() {
     let mut rows = vec![(1.0, true, 0.9); 100];
     let a = scores(&rows);
     rows[..6].iter_mut().for_each(|row| row.1 = false);
@@ -70,13 +70,13 @@ fn accuracy_is_judged_by_the_images_only_one_gets_right() {
     assert!((found.mcnemar.p - 2.0 / 64.0).abs() < 1e-12);
     assert_eq!((top1.verdict, top1.b), (Verdict::Worse, 0.94));
     assert!((top1.gain + 0.06).abs() < 1e-12);
-    // The interval is that of a binomial share: 0.06 ± 1.96 · 0.0237.
+    // The interval is that of a binomial proportion: 0.06 ± 1.96 · 0.0237.
     let [low, high] = top1.interval.unwrap();
     assert!((low + 0.11).abs() < 0.015 && (high + 0.02).abs() < 0.015, "{low} {high}");
 }
 
-/// Counts, of 300 pairs of samples of 400 images, the NLL intervals that hold the true gain 0.05,
-/// the ECE intervals that hold the true gain, and the ECE gains called established. Confidence is
+/// Counts over 300 pairs of samples of 400 images: NLL intervals that contain the true gain 0.05,
+/// ECE intervals that contain the true gain, and established ECE differences. Confidence is
 /// uniform over a range of 0.44 and too high by `over`.
 fn trials(over: [f64; 2]) -> [usize; 3] {
     let mut rng = stream(4, "compare test");
@@ -93,39 +93,41 @@ fn trials(over: [f64; 2]) -> [usize; 3] {
         }
         let (a, b) = (scores(&a), scores(&b));
         let found = compare([&a, &a], [&b, &b], trial, 300).unwrap();
-        let holds = |figure: &str, truth: f64| {
+        let covers = |figure: &str, truth: f64| {
             let [low, high] = found.of(figure).unwrap().interval.unwrap();
             low <= truth && truth <= high
         };
-        counts[0] += usize::from(holds("nll", 0.05));
-        counts[1] += usize::from(holds("ece", over[0] - over[1]));
+        counts[0] += usize::from(covers("nll", 0.05));
+        counts[1] += usize::from(covers("ece", over[0] - over[1]));
         counts[2] += usize::from(found.of("ece").unwrap().verdict != Verdict::Open);
     }
     counts
 }
 
 #[test]
-fn intervals_hold_the_truth_as_often_as_they_say() {
+fn intervals_have_their_nominal_coverage() {
     // 285 of 300 expected; three standard deviations below are 274.
     let [nll, ece, _] = trials([0.15, 0.25]);
-    println!("of 300 intervals, {nll} (NLL) and {ece} (ECE) hold the truth");
-    // Nor may they be so wide as to hold it always: three above are 297.
+    println!("of 300 intervals, {nll} (NLL) and {ece} (ECE) contain the true gain");
+    // Three standard deviations above are 297, so intervals are not too wide either.
     assert!((274..=297).contains(&nll), "{nll}");
     assert!((274..=297).contains(&ece), "{ece}");
 }
 
 #[test]
-fn equally_calibrated_models_are_seldom_told_apart() {
+fn equally_calibrated_models_are_rarely_reported_as_different() {
     // 15 of 300 expected; three standard deviations above are 26.
     for over in [0.0, 0.1] {
         let [_, _, established] = trials([over; 2]);
-        println!("both too sure by {over}: {established} of 300 differences in ECE established");
+        println!(
+            "both overconfident by {over}: {established} of 300 differences in ECE established"
+        );
         assert!(established <= 26, "{established}");
     }
 }
 
 #[test]
-fn a_seed_gives_the_same_bytes_on_any_number_of_threads() {
+fn a_seed_gives_the_same_results_on_any_number_of_threads() {
     let rows = (0..50).map(|i| (f64::from(i % 7), i % 3 > 0, 0.5 + 0.01 * f64::from(i)));
     let a = scores(&rows.clone().collect::<Vec<_>>());
     let b = scores(&rows.map(|(l, r, p)| (l * 0.9 + 0.1, !r, p)).collect::<Vec<_>>());

@@ -90,8 +90,8 @@ mod tests {
     use crate::data::order::unit;
 
     #[test]
-    fn values_are_those_of_scipy() {
-        // scipy 1.17.1: pearsonr and spearmanr of these, ties among both.
+    fn values_match_scipy() {
+        // From SciPy 1.17.1, pearsonr and spearmanr. Both variables have ties.
         let x = [1.0, 2.0, 2.0, 4.5, 7.0, 7.0, 9.0];
         let y = [0.3, 0.1, 0.5, 0.5, 0.2, 0.9, 1.4];
         let pairs: Vec<(f64, f64)> = x.into_iter().zip(y).collect();
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_vary_has_no_correlation_and_a_line_has_one() {
+    fn constants_have_no_correlation_and_lines_have_one() {
         let of = |f: fn(f64) -> f64| (0..9).map(|i| (i as f64, f(i as f64))).collect::<Vec<_>>();
         assert_eq!(
             (pearson(&[]), pearson(&[(1.0, 2.0)]), pearson(&of(|_| 3.0))),
@@ -111,7 +111,7 @@ mod tests {
         let near = |found: f64, expected: f64| (found - expected).abs() < 1e-14;
         assert!(near(spearman(&of(|x| x.powi(5))).unwrap(), 1.0));
         assert_eq!(correlation(pearson, &of(|x| x)[..4], 0, 100).unwrap().interval, None);
-        // However it is drawn, what rises with x goes up in rank with it.
+        // A monotonic relation has rank correlation 1 in every resample.
         let line = correlation(spearman, &of(f64::exp), 0, 100).unwrap();
         assert!(near(line.value, 1.0) && line.interval.unwrap().iter().all(|&end| near(end, 1.0)));
         // The mean of several 0.05 is rounded; the variance must still be 0.
@@ -119,15 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_holds_the_truth_about_as_often_as_it_says() {
-        // x normal, y = x/2 + √¾ e: the true r is ½. Of 200 samples of 40 pairs, a percentile
-        // interval covers somewhat less than 95%: at least 88% is asked for, and not all.
+    fn intervals_have_approximately_nominal_coverage() {
+        // x normal, y = x/2 + √¾ e, so the true r is ½. Over samples of 40 pairs, a percentile
+        // interval covers slightly less than 95%. At least 88% must cover, but not all.
         let mut rng = stream(5, "correlation test");
         let mut normal = || {
             let (u, v) = (1.0 - unit(&mut rng), unit(&mut rng));
             (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
         };
-        let mut held = 0;
+        let mut covered = 0;
         for seed in 0..200 {
             let pairs: Vec<(f64, f64)> = (0..40)
                 .map(|_| {
@@ -138,9 +138,9 @@ mod tests {
             let found = correlation(pearson, &pairs, seed, 400).unwrap();
             let [low, high] = found.interval.unwrap();
             assert!(low <= found.value && found.value <= high);
-            held += usize::from(low <= 0.5 && 0.5 <= high);
+            covered += usize::from(low <= 0.5 && 0.5 <= high);
         }
-        println!("95% intervals hold the true correlation in {held} of 200 samples");
-        assert!((176..200).contains(&held), "{held}");
+        println!("95% intervals contain the true correlation in {covered} of 200 samples");
+        assert!((176..200).contains(&covered), "{covered}");
     }
 }

@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_mean_it_is_the_usual_one() {
+    fn for_a_mean_it_equals_the_usual_standard_error() {
         let x = [1.0, 4.0, 2.5, -3.0, 0.125];
         let total: f64 = x.iter().sum();
         let without: Vec<f64> = x.iter().map(|x| (total - x) / 4.0).collect();

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_counts_by_hand() {
+    fn small_counts_match_a_hand_calculation() {
         assert_eq!(mcnemar(0, 0).p, 1.0);
         assert_eq!(mcnemar(3, 3).p, 1.0);
         let close = |p: f64, expected: f64| assert!((p / expected - 1.0).abs() < 1e-12, "{p}");
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn large_counts_are_the_normal_law() {
+    fn large_counts_match_the_normal_approximation() {
         // z = (|b − c| − 1)/√(b + c) = 1.9599640 gives p = 0.05.
         let n = 1_000_000usize;
         let least = (n as f64 / 2.0 - 0.5 - 0.5 * 1.959_964 * (n as f64).sqrt()).round() as usize;

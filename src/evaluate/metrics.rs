@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_survive_logits_that_overflow_exp() {
+    fn losses_are_finite_for_logits_that_overflow_exp() {
         let p = Predictions::new(vec![1000.0, 0.0, -2000.0, -2000.0], 2, &[1, 0]).unwrap();
         let l = losses(&p, 1.0);
         assert_eq!(l[0], 1000.0);
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn pairing_cancels_what_both_share() {
+    fn pairing_cancels_shared_variation() {
         let (a, b) = ([5.0, 105.0, -95.0], [4.0, 104.0, -96.0]);
         assert_eq!(paired(&a, &b), Ok(Estimate { mean: 1.0, stderr: Some(0.0) }));
         assert_eq!(paired(&a, &b[..2]), Err(Error::Unpaired { a: 3, b: 2 }));

@@ -101,15 +101,15 @@ mod tests {
     use crate::data::order::unit;
 
     #[test]
-    fn apart_alike_and_swapped() {
+    fn separate_equal_and_swapped_scores() {
         let (low, high) = ([1.0, 2.0, 3.0], [4.0, 5.0]);
-        let apart = detect(&high, &low, 0);
-        assert_eq!(apart.auroc, Estimate { mean: 1.0, stderr: Some(0.0) });
-        assert_eq!(apart.fpr95, Estimate { mean: 0.0, stderr: Some(0.0) });
+        let separate = detect(&high, &low, 0);
+        assert_eq!(separate.auroc, Estimate { mean: 1.0, stderr: Some(0.0) });
+        assert_eq!(separate.fpr95, Estimate { mean: 0.0, stderr: Some(0.0) });
         let swapped = detect(&low, &high, 0);
         assert_eq!((swapped.auroc.mean, swapped.fpr95.mean), (0.0, 1.0));
-        let alike = detect(&[1.0; 4], &[1.0; 3], 0);
-        assert_eq!((alike.auroc.mean, alike.fpr95.mean), (0.5, 1.0));
+        let identical = detect(&[1.0; 4], &[1.0; 3], 0);
+        assert_eq!((identical.auroc.mean, identical.fpr95.mean), (0.5, 1.0));
         assert_eq!(detect(&[1.0], &[1.0, 2.0], 0).auroc, Estimate { mean: 0.25, stderr: None });
     }
 
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_errors_are_the_spread_over_samples() {
+    fn standard_errors_match_the_spread_over_samples() {
         // 400 samples of 60 known and 80 others, from uniform scores shifted by 0.4:
         // P(known > other) = 1 − 0.6²/2; the 5% point of the known is 0.45, so FPR@95 = 0.55.
         let mut rng = stream(9, "detection test");
@@ -141,10 +141,10 @@ mod tests {
             let mean = found.iter().map(|d| figure(d).mean).sum::<f64>() / 400.0;
             let square = |d: &Detection| (figure(d).mean - mean).powi(2);
             let spread = (found.iter().map(square).sum::<f64>() / 399.0).sqrt();
-            let told = found.iter().map(|d| figure(d).stderr.unwrap()).sum::<f64>() / 400.0;
-            println!("mean {mean:.4} ({truth}), spread {spread:.4}, told {told:.4}");
+            let reported = found.iter().map(|d| figure(d).stderr.unwrap()).sum::<f64>() / 400.0;
+            println!("mean {mean:.4} ({truth}), spread {spread:.4}, reported {reported:.4}");
             assert!((mean - truth).abs() < bias, "{mean} {truth}");
-            assert!((told / spread - 1.0).abs() < 0.15, "{told} {spread}");
+            assert!((reported / spread - 1.0).abs() < 0.15, "{reported} {spread}");
         }
     }
 }

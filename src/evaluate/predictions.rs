@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wrong_input_is_named() {
+    fn invalid_input_is_reported() {
         let new = |values: &[f64], classes, labels: &[u32]| {
             Predictions::new(values.to_vec(), classes, labels).unwrap_err()
         };
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_keeps_the_order_asked_for() {
+    fn a_subset_keeps_the_requested_order() {
         let all = Predictions::new((0..6).map(f64::from).collect(), 2, &[0, 1, 0]).unwrap();
         let some = all.subset(&[2, 1]).unwrap();
         assert_eq!((some.values(), some.labels()), ([4.0, 5.0, 2.0, 3.0].as_slice(), &[0, 1][..]));

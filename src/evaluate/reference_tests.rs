@@ -1,5 +1,5 @@
-//! The figures as scikit-learn, torchmetrics, netcal and scipy give them:
-//! `tests/reference/make_evaluation.py` tells which.
+//! Compares figures with scikit-learn, torchmetrics, netcal and SciPy; see
+//! `tests/reference/make_evaluation.py`.
 
 use super::*;
 use serde_json::Value;
@@ -79,12 +79,12 @@ fn comparison_of_two_models() {
     let nll = found.of("nll").unwrap();
     close("gain", nll.gain, &case["gain"], 1e-12);
     close("stderr", nll.gain_stderr.unwrap(), &case["gain_stderr"], 1e-12);
-    // Quantiles of 20,000 draws are known to 2% of the standard error.
+    // Quantiles of 20,000 draws are accurate to 2% of the standard error.
     let ends = nll.interval.unwrap().into_iter().zip(numbers(&case["interval"]));
     for (end, expected) in ends {
-        let off = (end - expected).abs() / nll.gain_stderr.unwrap();
-        println!("interval's end {end:.5}, off by {off:.3} standard errors");
-        assert!(off < 0.08, "{end} {expected}");
+        let deviation = (end - expected).abs() / nll.gain_stderr.unwrap();
+        println!("end of the interval {end:.5}, off by {deviation:.3} standard errors");
+        assert!(deviation < 0.08, "{end} {expected}");
     }
     assert_eq!((case["only_a"].clone(), case["only_b"].clone()), {
         (found.mcnemar.only_a.into(), found.mcnemar.only_b.into())

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_coin_and_a_certainty() {
+    fn uniform_and_certain_predictions() {
         let values = vec![2.0, 2.0, 800.0, 0.0, 800.0, 0.0];
         let p = Predictions::new(values, 2, &[1, 0, 1]).unwrap();
         let s = Scores::at(&p, |_| 1.0);

@@ -98,14 +98,14 @@ mod tests {
     use super::*;
 
     fn scores(outcomes: &[(f64, bool)]) -> Scores {
-        let right = |&(_, right): &(f64, bool)| if right { 1.0 } else { 0.0 };
-        let top1: Vec<f64> = outcomes.iter().map(right).collect();
+        let correct = |&(_, correct): &(f64, bool)| if correct { 1.0 } else { 0.0 };
+        let top1: Vec<f64> = outcomes.iter().map(correct).collect();
         let confidence = outcomes.iter().map(|o| o.0).collect();
         let none = Vec::new;
         Scores { nll: none(), top5: none(), brier: none(), entropy: none(), confidence, top1 }
     }
 
-    /// The definition, over all orders of ties (at most three tied here).
+    /// The definition, averaged over all orders of ties.
     fn naive(outcomes: &[(f64, bool)]) -> f64 {
         let mut sorted = outcomes.to_vec();
         sorted.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn by_the_definition_and_without_each_image() {
+    fn aurc_and_its_jackknife_match_the_definition() {
         let outcomes = [
             (0.9, true),
             (0.3, false),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_the_scale() {
+    fn best_and_worst_scores() {
         let of = |outcomes: &[(f64, bool)]| aurc(&scores(outcomes));
         assert_eq!(of(&[(0.5, true)]), Estimate { mean: 0.0, stderr: None });
         assert_eq!(of(&[(0.5, false)]), Estimate { mean: 1.0, stderr: None });

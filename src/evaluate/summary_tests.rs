@@ -37,7 +37,7 @@ fn figures_agree_with_scipy() {
         close("top1", s.top1, 1e-12);
         close("top5", s.top5, 1e-12);
         close("ece", s.ece, 1e-12);
-        // scipy stops where the loss no longer changes in f64: half the digits of T.
+        // SciPy stops when the loss no longer changes in f64, which gives half the digits of T.
         close("temperature", s.temperature, 1e-6);
         close("calibrated_nll", s.calibrated_nll, 1e-12);
         close("calibrated_nll_stderr", s.calibrated_nll_stderr.unwrap(), 1e-6);
@@ -49,7 +49,7 @@ fn figures_agree_with_scipy() {
 }
 
 #[test]
-fn a_fit_never_loses_on_its_own_images() {
+fn a_fitted_temperature_never_increases_the_loss_on_its_own_images() {
     for case in cases() {
         let p = predictions(&case);
         let fitted = fit(&p);
@@ -59,7 +59,7 @@ fn a_fit_never_loses_on_its_own_images() {
 }
 
 #[test]
-fn each_half_is_scored_at_the_other_halfs_temperature() {
+fn each_half_uses_the_temperature_of_the_other_half() {
     let p = predictions(&cases()[0]);
     let first: Vec<usize> = (0..p.images()).step_by(2).collect();
     let second: Vec<usize> = (1..p.images()).step_by(2).collect();
@@ -68,14 +68,14 @@ fn each_half_is_scored_at_the_other_halfs_temperature() {
     let crossed = [losses(&a, fit(&b).temperature), losses(&b, fit(&a).temperature)].concat();
     assert!((s.calibrated_nll - mean_stderr(&crossed).mean).abs() < 1e-12);
     assert_eq!(s.temperature, fit(&p).temperature);
-    let own = summarise(&p, Temperature::FittedOn(&p)).unwrap();
-    assert!(s.calibrated_nll > own.calibrated_nll);
+    let in_sample = summarise(&p, Temperature::FittedOn(&p)).unwrap();
+    assert!(s.calibrated_nll > in_sample.calibrated_nll);
 }
 
 #[test]
 fn the_temperature_reported_is_the_one_used() {
-    // Ten images of each class, all with the logits (4, 0, 0, 0): no better than guessing, so the loss
-    // falls towards log 4 as T grows.
+    // Ten images of each class, all with the logits (4, 0, 0, 0). This is no better than guessing,
+    // so the loss decreases towards log 4 as T grows.
     let labels: Vec<u32> = (0..40).map(|i| i % 4).collect();
     let p = Predictions::new([4.0, 0.0, 0.0, 0.0].repeat(40), 4, &labels).unwrap();
     let first: Vec<usize> = (0..20).collect();
@@ -93,7 +93,7 @@ fn the_temperature_reported_is_the_one_used() {
 }
 
 #[test]
-fn one_image_and_all_right() {
+fn a_single_image_and_perfect_accuracy() {
     let one = Predictions::new(vec![1.0, 0.0], 2, &[0]).unwrap();
     let s = summarise(&one, Temperature::FittedOn(&one)).unwrap();
     assert_eq!((s.images, s.top1, s.top5, s.nll_stderr), (1, 1.0, 1.0, None));
@@ -101,14 +101,14 @@ fn one_image_and_all_right() {
     assert_eq!((s.temperature, s.temperature_bound), (1.0, Some(Bound::AllRight)));
     assert!(s.temperature_at_bound && s.calibrated_nll == s.nll);
     assert!(serde_json::to_value(&s).unwrap()["nll_stderr"].is_null());
-    let alone = summarise(&one, Temperature::CrossFitted(&[0])).unwrap();
-    assert_eq!((alone.temperature, alone.calibrated_nll), (1.0, s.nll));
-    assert_eq!(alone.temperature_bound, Some(Bound::Unfitted));
-    let d = alone.details.unwrap();
+    let single = summarise(&one, Temperature::CrossFitted(&[0])).unwrap();
+    assert_eq!((single.temperature, single.calibrated_nll), (1.0, s.nll));
+    assert_eq!(single.temperature_bound, Some(Bound::Unfitted));
+    let d = single.details.unwrap();
     assert_eq!((d.ece_stderr, d.aurc, d.aurc_stderr, d.absent_classes), (None, 0.0, None, 1));
     let two = Predictions::new(vec![1.0, 0.0, 1.0, 0.0], 2, &[0, 0]).unwrap();
     let empty = summarise(&two, Temperature::CrossFitted(&[0, 1]));
     assert_eq!(empty, Err(Error::NoImages));
-    let right = summarise(&two, Temperature::FittedOn(&two)).unwrap();
-    assert_eq!((right.top1_stderr, right.details.unwrap().aurc_stderr), (Some(0.0), Some(0.0)));
+    let correct = summarise(&two, Temperature::FittedOn(&two)).unwrap();
+    assert_eq!((correct.top1_stderr, correct.details.unwrap().aurc_stderr), (Some(0.0), Some(0.0)));
 }

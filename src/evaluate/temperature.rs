@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn two_logits_have_a_closed_form() {
-        // Margin m, a share q right: σ(βm) = q, so T = m / log(q / (1 − q)).
+        // Margin m, with a fraction q correct: σ(βm) = q, so T = m / log(q / (1 − q)).
         for m in [1e-6, 0.02, 1.0, 60.0, 2000.0, 1e8] {
             let values = [m, 0.0].repeat(4);
             let fit = fit(&Predictions::new(values, 2, &[0, 0, 0, 1]).unwrap());
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn no_temperature_on_a_grid_does_better() {
+    fn no_temperature_on_a_grid_is_better() {
         use rand_chacha::ChaCha8Rng;
         use rand_chacha::rand_core::{Rng, SeedableRng};
         let mut rng = ChaCha8Rng::seed_from_u64(0);
@@ -187,7 +187,7 @@ mod tests {
             let mut uniform = || f64::from(rng.next_u32()) / f64::from(u32::MAX);
             let labels: Vec<u32> = (0..40).map(|_| (5.0 * uniform()) as u32 % 5).collect();
             let mut values: Vec<f64> = (0..200).map(|_| scale * uniform()).collect();
-            // Half of the images are right, so that there is a minimum.
+            // Half of the images are classified correctly, so that there is a minimum.
             for i in (0..40).step_by(2) {
                 values[5 * i + labels[i] as usize] = 1.5 * scale;
             }
@@ -201,40 +201,40 @@ mod tests {
         }
     }
 
-    /// The fit, whose loss must be that of the images at its temperature.
-    fn used(values: Vec<f64>, classes: usize, labels: &[u32]) -> Fit {
+    /// Fits, and checks that the reported loss is that of the images at the fitted temperature.
+    fn checked_fit(values: Vec<f64>, classes: usize, labels: &[u32]) -> Fit {
         let p = Predictions::new(values, classes, labels).unwrap();
         let fit = fit(&p);
-        let [own, plain] = [fit.temperature, 1.0].map(|t| mean_stderr(&losses(&p, t)).mean);
-        assert!((fit.nll - own).abs() <= 1e-12 * own, "{fit:?}: {own}");
+        let [fitted_nll, plain] = [fit.temperature, 1.0].map(|t| mean_stderr(&losses(&p, t)).mean);
+        assert!((fit.nll - fitted_nll).abs() <= 1e-12 * fitted_nll, "{fit:?}: {fitted_nll}");
         assert!(fit.nll <= plain, "{fit:?}: {plain} at T = 1");
         fit
     }
 
     #[test]
-    fn a_model_that_guesses_comes_to_log_c() {
+    fn the_loss_of_a_guessing_model_approaches_log_c() {
         let ten_of_each: Vec<u32> = (0..40).map(|i| i % 4).collect();
-        // A share of exactly 1/4 right: the loss falls for every T.
+        // Exactly 1/4 is correct, so the loss decreases for every T.
         for z in [[4.0, 0.0, 0.0, 0.0], [200.0, 0.0, -200.0, 0.0], [1e6, 0.0, 0.0, 3e5]] {
-            let fit = used(z.repeat(40), 4, &ten_of_each);
+            let fit = checked_fit(z.repeat(40), 4, &ten_of_each);
             assert_eq!(fit.bound, Some(Bound::Guessing));
             assert!((fit.nll - 4f64.ln()).abs() < 1e-4, "{fit:?}");
         }
-        let ordinary = used([4.0, 0.0, 0.0, 0.0].repeat(40), 4, &ten_of_each);
+        let ordinary = checked_fit([4.0, 0.0, 0.0, 0.0].repeat(40), 4, &ten_of_each);
         assert_eq!(ordinary.temperature, 1e3);
         // Worse than guessing: the loss at T is log 2 + 1/(2T) to first order.
-        let wrong = used([1.0, 0.0].repeat(2), 2, &[1, 1]);
+        let wrong = checked_fit([1.0, 0.0].repeat(2), 2, &[1, 1]);
         assert_eq!(wrong.bound, Some(Bound::Guessing));
         assert!((wrong.nll - 2f64.ln() - 0.5 / wrong.temperature).abs() < 1e-6, "{wrong:?}");
     }
 
     #[test]
-    fn one_image_more_that_is_right_changes_little() {
-        // 25 and 26 images of class 0, 75 of the others, all with the logits (4, 0, 0, 0): with k of n
-        // right the minimum is at 4 / log(3k / (n − k)), its loss the entropy of (k/n, …).
+    fn one_more_correct_image_changes_little() {
+        // 25 or 26 images of class 0 and 75 of the others, all with the logits (4, 0, 0, 0). With k
+        // of n correct, the minimum is at 4 / log(3k / (n − k)), with the entropy of (k/n, …).
         let labels = |k: usize| [vec![0; k], [1, 2, 3].repeat(25)].concat();
-        let guessing = used([4.0, 0.0, 0.0, 0.0].repeat(100), 4, &labels(25));
-        let better = used([4.0, 0.0, 0.0, 0.0].repeat(101), 4, &labels(26));
+        let guessing = checked_fit([4.0, 0.0, 0.0, 0.0].repeat(100), 4, &labels(25));
+        let better = checked_fit([4.0, 0.0, 0.0, 0.0].repeat(101), 4, &labels(26));
         assert_eq!((guessing.bound, better.bound), (Some(Bound::Guessing), None));
         assert!(
             (better.temperature / (4.0 / (78f64 / 75.0).ln()) - 1.0).abs() < 1e-6,
@@ -247,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn where_nothing_can_be_fitted_temperature_is_one() {
+    fn the_temperature_is_one_if_it_cannot_be_fitted() {
         for (values, labels, bound) in [
             ([1.0, 0.0].repeat(2), [0, 0], Bound::AllRight),
             ([1e-5, 0.0].repeat(2), [0, 0], Bound::AllRight),
             ([1e4, 0.0].repeat(2), [0, 0], Bound::AllRight),
             ([3.0, 3.0].repeat(2), [0, 1], Bound::Flat),
         ] {
-            let fit = used(values, 2, &labels);
+            let fit = checked_fit(values, 2, &labels);
             assert_eq!((fit.temperature, fit.bound), (1.0, Some(bound)));
         }
     }

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn options_survive_json() {
+    fn options_round_trip_through_json() {
         let options = FinetuneOptions {
             train_range: Some(0..9),
             optimizer: OptimizerName::Adamw,

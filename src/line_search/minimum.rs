@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn derivatives_spare_points() {
+    fn derivatives_reduce_evaluations() {
         let found = informed(|a| (a - 1.0).powi(2), (-2.0, 2.0), 0.6, 9.0);
         assert!((found.alpha - 1.0).abs() < 0.01 && found.evaluations == 2, "{found:?}");
         // φ = exp(2α) − 4α, φ′(0) = −2, φ″(0) = 4: the parabola's minimum is 0.5, the true one

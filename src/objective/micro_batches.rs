@@ -191,7 +191,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn above_frozen_layers_micro_batches_are_larger_within_the_same_memory() {
+    fn micro_batches_above_frozen_layers_are_larger_within_the_same_memory() {
         let config = Arc::new(arch::named("vit_small_patch16_224", 10, 3).unwrap());
         let weights = Weights::random(&config, 0).unwrap();
         let whole = Objective::new(config.clone(), weights, &Engine::cpu());

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_own_options_and_leaves_the_rest() {
+    fn takes_known_options_and_leaves_the_rest() {
         let mut given = json!({ "clip": 1, "other": true }).as_object().unwrap().clone();
         assert_eq!(take::<Two>(&mut given).unwrap(), Two { lr: 0.5, clip: Some(1.0) });
         assert_eq!(given.keys().collect::<Vec<_>>(), ["other"]);

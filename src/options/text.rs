@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_hold_something() {
+    fn ranges_are_not_empty() {
         assert_eq!(range("0..12000"), Ok(0..12000));
         assert!(["", "5", "5..5", "6..5", "-1..5", "a..b"].iter().all(|text| range(text).is_err()));
     }

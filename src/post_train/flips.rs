@@ -46,9 +46,9 @@ mod tests {
     fn counts_flips_and_sorts_by_confidence() {
         let labels = [0, 0, 1, 1, 0];
         let of = |rows: [[f64; 2]; 5]| Predictions::new(rows.concat(), 2, &labels).unwrap();
-        // Right, wrong (confident), wrong (less confident), right, right.
+        // Correct, wrong (confident), wrong (less confident), correct, correct.
         let a = of([[1., 0.], [0., 5.], [2., 0.], [0., 1.], [3., 0.]]);
-        // Right, right, right, wrong, right.
+        // Correct, correct, correct, wrong, correct.
         let b = of([[1., 0.], [1., 0.], [0., 1.], [1., 0.], [3., 0.]]);
         let scores = [&a, &b].map(|p| Scores::at(p, |_| 1.0));
         let found = flips(&[a, b], [&scores[0], &scores[1]]);

@@ -385,16 +385,18 @@ mod tests {
 
     #[test]
     fn names_the_chosen_recipe_and_its_gain() {
-        let told = |t: Tried| {
+        let describe = |t: Tried| {
             let search =
                 Search { minutes: 1.0, seconds: 1.0, recipes: 2, chosen: Some(0), tried: vec![t] };
             search.taken().unwrap()
         };
-        let established = told(tried(0.1, 0.03, 0.004));
+        let established = describe(tried(0.1, 0.03, 0.004));
         assert!(
             established.starts_with("a search on V chose sgd → norm, rate 0.1, decay 0, 3 epochs;")
         );
         assert!(established.ends_with("0.0300 ± 0.0040"), "{established}");
-        assert!(told(tried(0.1, 0.003, 0.004)).ends_with("is not significant: 0.0030 ± 0.0040"));
+        assert!(
+            describe(tried(0.1, 0.003, 0.004)).ends_with("is not significant: 0.0030 ± 0.0040")
+        );
     }
 }

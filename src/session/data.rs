@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sample_has_the_size_asked_for() {
+    fn a_sample_has_the_requested_size() {
         let split = Split::from_levels("t", vec![0; 10], [1, 1, 1], vec![0; 10]).unwrap();
         assert_eq!(sample(&split, Some(4), 0).unwrap().len(), 4);
         assert_eq!(sample(&split, None, 0).unwrap().len(), 10);

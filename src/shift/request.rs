@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_asked_for_is_read_or_named() {
+    fn requests_are_parsed_or_rejected() {
         let all = parse("corruptions").unwrap();
         assert_eq!((all.corruptions.len(), all.severities), (15, vec![1, 2, 3, 4, 5]));
         let some = parse("corruptions:snow,fog:5,1,5").unwrap();

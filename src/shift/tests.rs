@@ -1,4 +1,4 @@
-//! Against public Python code: `tests/reference/make_shift.py` tells which.
+//! Compares corruptions with public Python code; see `tests/reference/make_shift.py`.
 
 use super::*;
 use safetensors::SafeTensors;
@@ -13,7 +13,7 @@ fn shape(of: &[usize]) -> [usize; 3] {
 }
 
 #[test]
-fn deterministic_corruptions_equal_the_public_programs() {
+fn deterministic_corruptions_match_the_public_programs() {
     let bytes = file("shift.safetensors");
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     let mut seen = 0;
@@ -26,17 +26,17 @@ fn deterministic_corruptions_equal_the_public_programs() {
         let corruption = Corruption::named(corruption).unwrap();
         let found =
             corrupt(image.data(), shape(image.shape()), corruption, severity, 0, 0).unwrap();
-        let off = found.iter().zip(expected.data()).map(|(a, b)| a.abs_diff(*b));
-        let most = off.clone().max().unwrap();
-        let share = off.filter(|d| *d > 0).count() as f64 / found.len() as f64;
+        let differences = found.iter().zip(expected.data()).map(|(a, b)| a.abs_diff(*b));
+        let most = differences.clone().max().unwrap();
+        let share = differences.filter(|d| *d > 0).count() as f64 / found.len() as f64;
         println!("{name}: {most} levels at most, {:.2}% off", 100.0 * share);
         let entry = worst.entry(format!("{size} {corruption}")).or_default();
         *entry = (entry.0.max(most), entry.1.max(share));
         seen += 1;
     }
     assert_eq!(seen, 36);
-    // A level where a sum lies within rounding of the next one, in f32 there: white and black most
-    // of all.
+    // The reference sums in f32, so a sum close to the next level may round to it. This mostly
+    // affects white and black.
     for (name, (most, share)) in worst {
         let exact = ["jpeg_compression", "contrast", "pixelate"].iter().any(|n| name.ends_with(n));
         let bounds = if exact { (0, 0.0) } else { (1, 0.05) };
@@ -71,16 +71,21 @@ fn random_corruptions_change_images_as_much_as_the_public_programs() {
         let found: Vec<[f64; 2]> = (0..draws).map(change).collect();
         for (i, what) in ["mean", "deviation"].iter().enumerate() {
             let mean = found.iter().map(|f| f[i]).sum::<f64>() / draws as f64;
-            let [theirs, spread] = ["mean", "spread"].map(|key| expected[key][i].as_f64().unwrap());
-            // Four standard errors of the difference, and what is drawn otherwise: frost.
+            let [reference_value, spread] =
+                ["mean", "spread"].map(|key| expected[key][i].as_f64().unwrap());
+            // Four standard errors of the difference, and a margin. Frost is drawn differently.
             let chance = 4.0 * spread * (2.0 / draws as f64).sqrt();
             let allowed = match corruption {
                 Corruption::Frost => chance + 4.0,
                 _ => chance + 0.25,
             };
-            println!("{name}: {what} of the change {mean:.2}, theirs {theirs:.2} ± {chance:.2}");
-            if (mean - theirs).abs() > allowed {
-                failed.push(format!("{name}: {what} {mean} against {theirs}, allowed {allowed}"));
+            println!(
+                "{name}: {what} of change {mean:.2}, reference {reference_value:.2} ± {chance:.2}"
+            );
+            if (mean - reference_value).abs() > allowed {
+                failed.push(format!(
+                    "{name}: {what} {mean} against {reference_value}, allowed {allowed}"
+                ));
             }
         }
     }

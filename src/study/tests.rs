@@ -1,4 +1,4 @@
-//! Tests of logs, shares and tables that need no model.
+//! Tests of logs, shares and tables. They do not need a model.
 
 use super::*;
 use serde_json::{Map, Value, json};
@@ -89,7 +89,7 @@ fn log_drops_an_incomplete_last_line() {
 
 /// Otherwise a merged log would contradict its parts.
 #[test]
-fn numbers_survive_a_round_trip_to_the_last_bit() {
+fn numbers_round_trip_to_the_last_bit() {
     let folder = tempfile::tempdir().unwrap();
     let number = 1.807_835_765_687_524_6e-7;
     let mut log = Log::open(folder.path()).unwrap();
@@ -104,16 +104,16 @@ fn errors_name_invalid_and_conflicting_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(CELLS);
     let good = r#"{"cell":"a","kind":"run","figures":{"x":1},"seconds":1}"#;
-    let told = |text: String| {
+    let open_error = |text: String| {
         fs::write(&path, text).unwrap();
         Log::open(folder.path()).unwrap_err().to_string()
     };
     for bad in ["{}", "x", r#"{"cell":"a","kind":"walk","figures":{},"seconds":1}"#, ""] {
-        let said = told(format!("{good}\n{bad}\n"));
-        assert!(said.contains("line 2") && said.contains("delete that line"), "{said}");
+        let message = open_error(format!("{good}\n{bad}\n"));
+        assert!(message.contains("line 2") && message.contains("delete that line"), "{message}");
     }
-    let said = told(format!("{good}\n{}\n", good.replace(":1}", ":2}")));
-    assert!(said.contains("cell a: x is 1 in") && said.contains("and 2 in"), "{said}");
+    let message = open_error(format!("{good}\n{}\n", good.replace(":1}", ":2}")));
+    assert!(message.contains("cell a: x is 1 in") && message.contains("and 2 in"), "{message}");
     // Different run times are not a conflict.
     fs::write(&path, format!("{good}\n{}\n", good.replace("s\":1}", "s\":7}"))).unwrap();
     assert_eq!(Log::open(folder.path()).unwrap().get("a").unwrap().seconds, 1.0);
@@ -191,29 +191,29 @@ fn missing_cells_are_listed_by_position_and_shard() {
     let cell = |i: usize| planned(&format!("c{i}"), Kind::Ood, json!({}));
     let cells = (0..12).map(cell).collect();
     let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
-    let there = |which: &[usize]| -> HashMap<String, Entry> {
+    let entries_of = |which: &[usize]| -> HashMap<String, Entry> {
         let of = |i: &usize| (format!("c{i}"), entry(&format!("c{i}"), Kind::Ood, json!({})));
         which.iter().map(of).collect()
     };
     let merged = |share: Option<&str>, which: &[usize]| Merged {
         plan: plan.clone(),
-        entries: there(which),
+        entries: entries_of(which),
         share: share.map(|text| text.parse().unwrap()),
     };
     let all: Vec<usize> = (0..12).collect();
     assert!(merged(None, &all).whole().is_ok());
     // Of three shares, the second has cells 5 to 8.
-    let said = merged(Some("1/3"), &[0, 1, 2, 3, 5, 8, 9, 10]).whole().unwrap_err().to_string();
+    let message = merged(Some("1/3"), &[0, 1, 2, 3, 5, 8, 9, 10]).whole().unwrap_err().to_string();
     let places = "4 of 12 cells are in none of these folders: 5 (shard 2/3), 7 to 8 (shard 2/3), 12 \
                   (shard 3/3); ";
-    assert!(said.starts_with(places) && said.contains("`partial`"), "{said}");
-    let said = merged(None, &[0, 1, 2, 3, 8, 9, 10]).whole().unwrap_err().to_string();
-    assert!(said.contains("5 of 12 cells") && said.contains(": 5 to 8, 12;"), "{said}");
+    assert!(message.starts_with(places) && message.contains("`partial`"), "{message}");
+    let message = merged(None, &[0, 1, 2, 3, 8, 9, 10]).whole().unwrap_err().to_string();
+    assert!(message.contains("5 of 12 cells") && message.contains(": 5 to 8, 12;"), "{message}");
     // Two names of one cell count once.
     let mut twice = merged(None, &all[..11]);
     twice.plan.cells.push(cell(11));
-    let said = twice.whole().unwrap_err().to_string();
-    assert!(said.starts_with("1 of 12 cells") && said.contains(": 12;"), "{said}");
+    let message = twice.whole().unwrap_err().to_string();
+    assert!(message.starts_with("1 of 12 cells") && message.contains(": 12;"), "{message}");
 }
 
 #[test]
@@ -223,8 +223,8 @@ fn each_share_has_its_own_folder_and_cells() {
     assert_eq!(folder("1/1"), Path::new("runs/study"));
     let share: Share = "2/5".parse().unwrap();
     for i in 0..12 {
-        let own: Share = share.holding(i, 12).unwrap();
-        assert!(own.range(12).contains(&i));
+        let holder: Share = share.holding(i, 12).unwrap();
+        assert!(holder.range(12).contains(&i));
     }
     assert_eq!(share.holding(12, 12), None);
 }

@@ -180,7 +180,7 @@ mod tests {
         guard.step(0.1, 1.0, false);
         // The mean of 20 losses exceeds 3.3026 when seven of them are 10 and thirteen 0.1.
         let bad = (0..20).position(|_| guard.step(10.0, 1.0, false).is_some());
-        assert_eq!(bad, Some(18), "the window is full at the nineteenth");
+        assert_eq!(bad, Some(18), "the window is full at the nineteenth step");
         let mut guard = Guard::new(StopRule::Exploded, 10, None);
         (0..40).for_each(|_| assert_eq!(guard.step(0.1, 1.0, true), None));
         let bad = (1..20).find(|_| guard.step(10.0, 1.0, false).is_some());
@@ -207,8 +207,8 @@ mod tests {
         let norm = guard.step(0.1, f64::INFINITY, false);
         assert_eq!(norm, Some(Reason::not_finite("gradient norm")));
         assert_eq!(guard.epoch(f64::NAN), Some(Reason::not_finite("validation loss")));
-        let told = Stopped { epoch: 2, step: 7, reason: Reason::not_finite("training loss") };
+        let stopped = Stopped { epoch: 2, step: 7, reason: Reason::not_finite("training loss") };
         let expected = "in epoch 2, step 7: the training loss is not a finite number";
-        assert!(told.to_string().contains(expected), "{told}");
+        assert!(stopped.to_string().contains(expected), "{stopped}");
     }
 }

@@ -414,13 +414,13 @@ mod tests {
         }
     }
 
-    fn moved() -> Augment {
+    fn augmentation() -> Augment {
         Augment { flip: true, shift: 1, crop: None }
     }
 
     #[test]
     fn classes_are_learnt_and_the_best_epoch_is_kept() {
-        let outcome = run(&settings(), moved()).unwrap();
+        let outcome = run(&settings(), augmentation()).unwrap();
         let losses: Vec<f64> =
             outcome.epochs.iter().map(|e| e.validation_loss.unwrap_or(f64::NAN)).collect();
         assert_eq!(losses.len(), 12);
@@ -441,22 +441,22 @@ mod tests {
             let head = outcome.weights.get("head.weight").unwrap();
             head.flatten_all().unwrap().to_vec1().unwrap()
         };
-        let once = head(&short, moved());
-        assert_eq!(once, head(&short, moved()));
+        let once = head(&short, augmentation());
+        assert_eq!(once, head(&short, augmentation()));
         assert_ne!(once, head(&short, Augment::default()));
-        assert_ne!(once, head(&TrainSettings { seed: 1, ..short }, moved()));
+        assert_ne!(once, head(&TrainSettings { seed: 1, ..short }, augmentation()));
     }
 
     #[test]
     fn a_run_that_diverges_is_stopped() {
-        let wild = TrainSettings {
+        let diverging = TrainSettings {
             lr: 1e30,
             optimizer: Rule::Sgd { momentum: 0.9, nesterov: true },
             warmup: 0.0,
             clip: None,
             ..settings()
         };
-        let outcome = run(&wild, moved()).unwrap();
+        let outcome = run(&diverging, augmentation()).unwrap();
         assert!(outcome.stopped.is_some() && outcome.epoch == 0);
         // After a finite epoch, its weights are the result.
         let later = Outcome { epoch: 3, ..outcome.clone() };
@@ -465,7 +465,7 @@ mod tests {
         assert!(matches!(error, Error::Diverged(_)));
         assert!(error.to_string().contains("lower `lr`"), "{error}");
         let large = TrainSettings { batch_size: 21, ..settings() };
-        assert!(matches!(run(&large, moved()), Err(Error::Data(_))));
+        assert!(matches!(run(&large, augmentation()), Err(Error::Data(_))));
     }
 
     /// Reports and study cells depend on these keys.

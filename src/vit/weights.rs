@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn follows_timms_initialisation() {
+    fn matches_the_initialisation_of_timm() {
         let mut config = arch::named("vit_micro_patch7_28", 10, 1).unwrap();
         config.layer_scale = true;
         let weights = Weights::random(&config, 7).unwrap();

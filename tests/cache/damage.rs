@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// A folder with the cache file of six images at stage 3; returns its name and bytes.
-fn made(folder: &Path) -> (String, Vec<u8>) {
+fn cached_file(folder: &Path) -> (String, Vec<u8>) {
     let model = model(DType::F32);
     let all = images(&model, 6);
     open(prefix(&model, &all, 3), CachePolicy::Disk, folder);
@@ -23,7 +23,7 @@ fn truncation_flipped_bits_and_wrong_headers_are_detected_and_repaired() {
     let model = model(DType::F32);
     let all = images(&model, 6);
     let folder = tempfile::tempdir().unwrap();
-    let (name, good) = made(folder.path());
+    let (name, good) = cached_file(folder.path());
     let path = folder.path().join(&name);
     let (expected, _) = open(prefix(&model, &all, 3), CachePolicy::Ram, folder.path());
     let expected = rows(&expected, 1);
@@ -59,9 +59,9 @@ fn truncation_flipped_bits_and_wrong_headers_are_detected_and_repaired() {
     }
     for (i, bytes) in cases.iter().enumerate() {
         fs::write(&path, bytes).unwrap();
-        let (source, told) = open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
-        assert_eq!((told.damaged.len(), told.computed, told.found), (1, 6, 0), "case {i}");
-        let note = &told.damaged[0];
+        let (source, events) = open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
+        assert_eq!((events.damaged.len(), events.computed, events.found), (1, 6, 0), "case {i}");
+        let note = &events.damaged[0];
         assert!(
             note.contains(&name) && note.contains("expected") && note.contains("found"),
             "{note}"
@@ -78,7 +78,7 @@ fn rows_that_this_build_does_not_reproduce_are_rejected() {
     let model = model(DType::F32);
     let all = images(&model, 6);
     let folder = tempfile::tempdir().unwrap();
-    let (name, good) = made(folder.path());
+    let (name, good) = cached_file(folder.path());
     let layout = Layout { rows: 6, row: vec![5, 8], stored: Stored::F32 };
     for row in [0, 3, 5] {
         let mut rows = good[good.len() - 6 * 4 - 6 * 160..good.len() - 6 * 4].to_vec();
@@ -87,8 +87,8 @@ fn rows_that_this_build_does_not_reproduce_are_rejected() {
         let mut writer = Writer::create(folder.path(), &layout, &about).unwrap();
         writer.add(&rows).unwrap();
         writer.finish().unwrap();
-        let (_, told) = open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
-        assert_eq!((told.stale, told.found, told.computed), (1, 0, 6));
+        let (_, events) = open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
+        assert_eq!((events.stale, events.found, events.computed), (1, 0, 6));
         assert!(fs::read(folder.path().join(&name)).unwrap() == good);
     }
 }
@@ -98,7 +98,7 @@ fn a_file_that_changes_during_a_run_stops_it() {
     let model = model(DType::F32);
     let all = images(&model, 6);
     let folder = tempfile::tempdir().unwrap();
-    let (name, good) = made(folder.path());
+    let (name, good) = cached_file(folder.path());
     let (source, _) = open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
     let mut bytes = good.clone();
     let last = bytes.len() - 6 * 4 - 1;
@@ -132,9 +132,9 @@ fn a_file_appears_only_when_complete() {
     assert!(names(folder.path()).is_empty());
 
     // The unfinished file of a killed run is removed by the next run, if it is old enough.
-    let left = folder.path().join(&part);
-    for (age, stays) in [(0, true), (3600, false)] {
-        let file = fs::File::create(&left).unwrap();
+    let leftover = folder.path().join(&part);
+    for (age, kept) in [(0, true), (3600, false)] {
+        let file = fs::File::create(&leftover).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         drop(file);
         let mut listed = list(folder.path()).unwrap().into_iter();
@@ -142,9 +142,9 @@ fn a_file_appears_only_when_complete() {
         let mut writer = Writer::create(folder.path(), &layout, &about).unwrap();
         writer.add(&[1; 24]).unwrap();
         writer.finish().unwrap();
-        assert_eq!(left.exists(), stays);
+        assert_eq!(leftover.exists(), kept);
     }
-    fs::write(&left, "").unwrap();
+    fs::write(&leftover, "").unwrap();
     fs::write(folder.path().join("mine.safetensors"), "precious").unwrap();
     assert_eq!(clear(folder.path(), Duration::ZERO).unwrap().0, 2);
     assert_eq!(names(folder.path()), ["mine.safetensors"]);
@@ -161,9 +161,9 @@ fn concurrent_runs_do_not_interfere() {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let (source, told) =
+                    let (source, events) =
                         open(prefix(&model, &all, 3), CachePolicy::Disk, folder.path());
-                    assert_eq!((told.damaged.len(), told.stale), (0, 0));
+                    assert_eq!((events.damaged.len(), events.stale), (0, 0));
                     assert_eq!(rows(&source, 1), expected);
                 });
             }

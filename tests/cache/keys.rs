@@ -1,4 +1,4 @@
-//! A cache key depends on everything that determines the activations, and on nothing else.
+//! A cache key depends on exactly the inputs that determine the activations.
 
 use super::small::{images, layer, model, weights_of, with_weights};
 use super::{chosen, prefix};
@@ -46,8 +46,8 @@ fn keys_depend_on_layers_below_the_stage_only() {
     // The training micro-batch does not affect the prefix.
     assert_eq!(key(&Objective { micro_batch: 1, ..model.clone() }, &all, 3), stages[3]);
     // bf16 products give other activations.
-    let coarse = Objective { precision: planish::engine::Precision::Bf16, ..model.clone() };
-    assert_ne!(key(&coarse, &all, 3), stages[3]);
+    let bf16 = Objective { precision: planish::engine::Precision::Bf16, ..model.clone() };
+    assert_ne!(key(&bf16, &all, 3), stages[3]);
     let half = Prefix::new(&model, vec![&all], 3, true).keys().unwrap().remove(0);
     assert_ne!(half, stages[3]);
 }
@@ -59,10 +59,10 @@ fn keys_depend_on_images_but_not_on_labels() {
     let known = key(&model, &all, 3);
     let relabelled = Activations { labels: vec![1; 6].into(), ..all.clone() };
     assert_eq!(key(&model, &relabelled, 3), known);
-    let turned = all.select(&[1, 0, 2, 3, 4, 5]).unwrap();
+    let reordered = all.select(&[1, 0, 2, 3, 4, 5]).unwrap();
     let fewer = all.select(&[0, 1, 2, 3, 4]).unwrap();
     let brighter = Activations { values: (&all.values + 1e-6).unwrap(), ..all.clone() };
-    let keys = [&turned, &fewer, &brighter].map(|images| key(&model, images, 3));
+    let keys = [&reordered, &fewer, &brighter].map(|images| key(&model, images, 3));
     assert!(!keys.contains(&known));
 }
 
@@ -86,29 +86,32 @@ fn keys_depend_on_the_transform() {
         mean: vec![0.5],
         std: vec![0.25],
     };
-    let seen = |split: &Split, preprocess: &Preprocess| {
+    let pixels_of = |split: &Split, preprocess: &Preprocess| {
         Pixels::new(split, Some(preprocess), &model.config).unwrap()
     };
     let labels = vec![0, 1, 2, 0, 1, 2];
     let images = split(None, labels.clone());
-    let base = seen(&images, &plain);
+    let base = pixels_of(&images, &plain);
     let flip = Augment { flip: true, ..Augment::default() };
     let mut keys = vec![
         key(&model, &base, 3),
-        key(&model, &seen(&split(Some(0), labels.clone()), &plain), 3),
-        key(&model, &seen(&split(Some(1175), labels), &plain), 3),
-        key(&model, &seen(&images.range(0..5), &plain), 3),
-        key(&model, &seen(&images.subset(&[1, 0, 2, 3, 4, 5], "t").unwrap(), &plain), 3),
-        key(&model, &seen(&images, &Preprocess { mean: vec![0.500_001], ..plain.clone() }), 3),
-        key(&model, &seen(&images, &Preprocess { std: vec![0.26], ..plain.clone() }), 3),
+        key(&model, &pixels_of(&split(Some(0), labels.clone()), &plain), 3),
+        key(&model, &pixels_of(&split(Some(1175), labels), &plain), 3),
+        key(&model, &pixels_of(&images.range(0..5), &plain), 3),
+        key(&model, &pixels_of(&images.subset(&[1, 0, 2, 3, 4, 5], "t").unwrap(), &plain), 3),
+        key(&model, &pixels_of(&images, &Preprocess { mean: vec![0.500_001], ..plain.clone() }), 3),
+        key(&model, &pixels_of(&images, &Preprocess { std: vec![0.26], ..plain.clone() }), 3),
         key(
             &model,
-            &seen(&images, &Preprocess { resize: Resize::ShortSide(14), ..plain.clone() }),
+            &pixels_of(&images, &Preprocess { resize: Resize::ShortSide(14), ..plain.clone() }),
             3,
         ),
         key(
             &model,
-            &seen(&images, &Preprocess { interpolation: Interpolation::Bicubic, ..plain.clone() }),
+            &pixels_of(
+                &images,
+                &Preprocess { interpolation: Interpolation::Bicubic, ..plain.clone() },
+            ),
             3,
         ),
         key(&model, &base.view(flip, 0, 0).unwrap(), 3),
@@ -120,9 +123,9 @@ fn keys_depend_on_the_transform() {
     keys.sort();
     keys.dedup();
     assert_eq!(keys.len(), count);
-    // The same images under other labels and another name are the same.
+    // Labels and the name of the split do not affect the key.
     let other = split(None, vec![2; 6]).subset(&[0, 1, 2, 3, 4, 5], "other").unwrap();
-    assert_eq!(key(&model, &seen(&other, &plain), 3), key(&model, &base, 3));
+    assert_eq!(key(&model, &pixels_of(&other, &plain), 3), key(&model, &base, 3));
 }
 
 #[test]

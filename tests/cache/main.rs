@@ -5,7 +5,7 @@ mod damage;
 mod keys;
 mod place;
 #[path = "../small/mod.rs"]
-#[allow(dead_code, reason = "these tests need only some of it")]
+#[allow(dead_code, reason = "these tests use only a part of it")]
 mod small;
 mod views;
 
@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// Records the events of opening a source.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct CacheEvents {
     computed: usize,
     found: usize,
     damaged: Vec<String>,
@@ -25,9 +25,9 @@ struct Told {
 }
 
 /// The cache plan for a mode and a folder, with a gigabyte of memory.
-fn chosen(wish: CachePolicy, folder: &Path, prefix: &Prefix) -> planish::cache::Result<Plan> {
+fn chosen(policy: CachePolicy, folder: &Path, prefix: &Prefix) -> planish::cache::Result<Plan> {
     plan(&Choice {
-        policy: wish,
+        policy,
         ram: 1 << 30,
         there: false,
         folder: Some(folder.into()),
@@ -39,16 +39,16 @@ fn chosen(wish: CachePolicy, folder: &Path, prefix: &Prefix) -> planish::cache::
 }
 
 /// Opens a source as a run would.
-fn open<'a>(prefix: Prefix<'a>, wish: CachePolicy, folder: &Path) -> (Source<'a>, Told) {
-    let plan = chosen(wish, folder, &prefix).unwrap();
-    let mut told = Told::default();
+fn open<'a>(prefix: Prefix<'a>, policy: CachePolicy, folder: &Path) -> (Source<'a>, CacheEvents) {
+    let plan = chosen(policy, folder, &prefix).unwrap();
+    let mut events = CacheEvents::default();
     let source = Source::open(prefix, &plan, &|_| About::default(), &mut |event| match event {
-        Event::Computed(images) => told.computed += images,
-        Event::Found(_) => told.found += 1,
-        Event::Damaged(error) => told.damaged.push(error.to_string()),
-        Event::Stale(_) => told.stale += 1,
+        Event::Computed(images) => events.computed += images,
+        Event::Found(_) => events.found += 1,
+        Event::Damaged(error) => events.damaged.push(error.to_string()),
+        Event::Stale(_) => events.stale += 1,
     });
-    (source.unwrap(), told)
+    (source.unwrap(), events)
 }
 
 /// All rows of all views, as bits.

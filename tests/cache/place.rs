@@ -14,7 +14,7 @@ use planish::train::{Prefix, Source};
 use planish::vit::{Weights, arch};
 use std::sync::Arc;
 
-const PLACES: [CachePolicy; 4] =
+const POLICIES: [CachePolicy; 4] =
     [CachePolicy::Ram, CachePolicy::Disk, CachePolicy::Off, CachePolicy::Disk];
 
 /// Weights after two epochs of PoL, as bits.
@@ -54,9 +54,9 @@ fn cache_mode_and_threads_do_not_change_a_bit() {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| {
                     let prefix = Prefix::new(&model, vec![&all], stage, half);
-                    let (source, told) = open(prefix, PLACES[i % 4], folder.path());
-                    let hit = PLACES[i % 4] == CachePolicy::Disk && i > 1;
-                    assert_eq!((told.found, told.stale), (usize::from(hit), 0), "{i}");
+                    let (source, events) = open(prefix, POLICIES[i % 4], folder.path());
+                    let hit = POLICIES[i % 4] == CachePolicy::Disk && i > 1;
+                    assert_eq!((events.found, events.stale), (usize::from(hit), 0), "{i}");
                     seen.push(tuned(&model, &source, perturb, update));
                 });
             }
@@ -102,36 +102,36 @@ fn files_are_only_written_on_request_and_reused() {
     let model = model(DType::F32);
     let all = images(&model, 20);
     let folder = tempfile::tempdir().unwrap();
-    let inside = folder.path().join("a/b");
-    for wish in [CachePolicy::Ram, CachePolicy::Off] {
-        let (source, told) = open(prefix(&model, &all, 3), wish, &inside);
+    let subfolder = folder.path().join("a/b");
+    for policy in [CachePolicy::Ram, CachePolicy::Off] {
+        let (source, events) = open(prefix(&model, &all, 3), policy, &subfolder);
         assert_eq!(
-            (source.mode(), told.found),
-            (if wish == CachePolicy::Ram { Mode::Ram } else { Mode::Off }, 0)
+            (source.mode(), events.found),
+            (if policy == CachePolicy::Ram { Mode::Ram } else { Mode::Off }, 0)
         );
         rows(&source, 1);
         assert!(names(folder.path()).is_empty());
     }
-    let (first, told) = open(prefix(&model, &all, 3), CachePolicy::Disk, &inside);
-    assert_eq!((told.computed, told.found), (20, 0));
-    let [name] = names(&inside).try_into().unwrap();
-    let bytes = std::fs::read(inside.join(&name)).unwrap();
-    let (second, told) = open(prefix(&model, &all, 3), CachePolicy::Disk, &inside);
-    assert_eq!((told.computed, told.found, told.damaged.len()), (0, 1, 0));
+    let (first, events) = open(prefix(&model, &all, 3), CachePolicy::Disk, &subfolder);
+    assert_eq!((events.computed, events.found), (20, 0));
+    let [name] = names(&subfolder).try_into().unwrap();
+    let bytes = std::fs::read(subfolder.join(&name)).unwrap();
+    let (second, events) = open(prefix(&model, &all, 3), CachePolicy::Disk, &subfolder);
+    assert_eq!((events.computed, events.found, events.damaged.len()), (0, 1, 0));
     assert_eq!(rows(&first, 1), rows(&second, 1));
-    assert_eq!(std::fs::read(inside.join(&name)).unwrap(), bytes);
+    assert_eq!(std::fs::read(subfolder.join(&name)).unwrap(), bytes);
     // An existing file takes precedence over memory, and so does an explicit folder.
     assert_eq!(
-        chosen(CachePolicy::Auto, &inside, &prefix(&model, &all, 3)).unwrap().mode,
+        chosen(CachePolicy::Auto, &subfolder, &prefix(&model, &all, 3)).unwrap().mode,
         Mode::Disk
     );
     assert_eq!(
-        chosen(CachePolicy::Auto, &inside, &prefix(&model, &all, 5)).unwrap().mode,
+        chosen(CachePolicy::Auto, &subfolder, &prefix(&model, &all, 5)).unwrap().mode,
         Mode::Disk
     );
-    // Prepared images are not worth a file.
+    // `auto` does not write prepared images to files.
     assert_eq!(
-        chosen(CachePolicy::Auto, &inside, &prefix(&model, &all, 0)).unwrap().mode,
+        chosen(CachePolicy::Auto, &subfolder, &prefix(&model, &all, 0)).unwrap().mode,
         Mode::Ram
     );
 
@@ -155,7 +155,7 @@ fn bf16_is_rounded_to_nearest_even() {
     let x = Tensor::from_slice(&numbers, numbers.len(), &Device::Cpu).unwrap();
     let bytes = Stored::Bf16.encode(&x).unwrap();
     for (x, bytes) in numbers.iter().zip(bytes.as_chunks().0) {
-        // Half of the last kept place, minus one, plus that place's own bit: ties to even.
+        // Adding half a unit minus one, plus the last kept bit, rounds ties to even.
         let bits = x.to_bits();
         let expected = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
         assert_eq!(u16::from_le_bytes(*bytes), expected, "{x}");
@@ -186,7 +186,7 @@ fn bf16_stays_within_its_bound() {
         |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
     let error = distance(&half, &whole) / distance(&whole, &start);
     println!(
-        "activations off by {worst:.1e} at most, six steps of PoL by {error:.1e} of their length"
+        "activations: error at most {worst:.1e}; six steps of PoL: {error:.1e} of their length"
     );
     assert!(error > 0.0 && error <= 0.02, "{error}");
     let sizes: Vec<u64> = names(folder.path())
@@ -204,9 +204,9 @@ fn too_little_space_is_reported_with_a_remedy() {
     let huge = prefix(&model, &Many, 3);
     let error = chosen(CachePolicy::Disk, folder.path(), &huge).unwrap_err();
     assert!(matches!(error, Error::NoRoom { .. }));
-    let told = error.to_string();
+    let message = error.to_string();
     for part in ["`cache_dtype` to bf16", "`cache_dir`", "planish cache clear", "`cache` to off"] {
-        assert!(told.contains(part), "{told}");
+        assert!(message.contains(part), "{message}");
     }
     let error = chosen(CachePolicy::Ram, folder.path(), &huge).unwrap_err();
     assert!(matches!(error, Error::NoMemory { .. }) && error.to_string().contains("`cache_ram`"));
@@ -224,8 +224,8 @@ fn too_little_space_is_reported_with_a_remedy() {
     }
     #[cfg(target_os = "linux")]
     {
-        let closed = std::path::Path::new("/proc/planish");
-        let error = chosen(CachePolicy::Disk, closed, &prefix(&model, &all, 3)).unwrap_err();
+        let read_only = std::path::Path::new("/proc/planish");
+        let error = chosen(CachePolicy::Disk, read_only, &prefix(&model, &all, 3)).unwrap_err();
         assert!(error.to_string().contains("cannot write into /proc"), "{error}");
     }
     assert_eq!(names(folder.path()), ["file"]);
@@ -242,7 +242,7 @@ impl Examples for Many {
         0
     }
     fn inputs(&self, _: std::ops::Range<usize>) -> planish::objective::Result<Tensor> {
-        unreachable!("nobody can keep these")
+        unreachable!("these images must not be read")
     }
     fn labels(&self) -> &[u32] {
         &[]

@@ -42,26 +42,26 @@ fn more_views_reuse_existing_files() {
     let model = model(DType::F32);
     let folder = tempfile::tempdir().unwrap();
     let five = views(&model, 5);
-    let (two, told) = open(prefix(&model, &five[..2]), CachePolicy::Disk, folder.path());
-    assert_eq!((told.computed, told.found), (2 * N, 0));
+    let (two, events) = open(prefix(&model, &five[..2]), CachePolicy::Disk, folder.path());
+    assert_eq!((events.computed, events.found), (2 * N, 0));
     let first = names(folder.path());
     assert_eq!(first.len(), 2);
-    let (all, told) = open(prefix(&model, &five), CachePolicy::Disk, folder.path());
-    assert_eq!((told.computed, told.found), (3 * N, 2));
+    let (all, events) = open(prefix(&model, &five), CachePolicy::Disk, folder.path());
+    assert_eq!((events.computed, events.found), (3 * N, 2));
     assert!(first.iter().all(|name| names(folder.path()).contains(name)));
     assert_eq!(names(folder.path()).len(), 5);
     assert_eq!(rows(&two, 2), rows(&all, 5)[..rows(&two, 2).len()]);
-    let (nowhere, _) = open(prefix(&model, &five), CachePolicy::Off, folder.path());
+    let (uncached, _) = open(prefix(&model, &five), CachePolicy::Off, folder.path());
     let (memory, _) = open(prefix(&model, &five), CachePolicy::Ram, folder.path());
     let expected = rows(&all, 5);
-    assert!(rows(&nowhere, 5) == expected && rows(&memory, 5) == expected);
+    assert!(rows(&uncached, 5) == expected && rows(&memory, 5) == expected);
     // View i is the augmentation of epoch i, and views differ.
     let each: Vec<&[u32]> = expected.chunks(expected.len() / 5).collect();
     assert!((1..5).all(|view| each[view] != each[0]));
 }
 
 /// The view of each image in a batch, identified by its rows.
-fn shown(source: &Source, order: &mut Batches) -> Vec<(usize, usize)> {
+fn views_of_next_batch(source: &Source, order: &mut Batches) -> Vec<(usize, usize)> {
     let batch = source.next(order).unwrap().values.flatten_from(1).unwrap();
     let batch: Vec<Vec<f32>> = batch.to_vec2().unwrap();
     let picks: Vec<(usize, usize)> = (0..3).flat_map(|v| (0..N).map(move |i| (v, i))).collect();
@@ -72,16 +72,16 @@ fn shown(source: &Source, order: &mut Batches) -> Vec<(usize, usize)> {
 }
 
 #[test]
-fn each_view_is_used_once_in_as_many_epochs() {
+fn each_image_uses_every_view_once_in_as_many_epochs() {
     let model = model(DType::F32);
     let folder = tempfile::tempdir().unwrap();
     let three = views(&model, 3);
     let mut seen = Vec::new();
-    for wish in [CachePolicy::Ram, CachePolicy::Off, CachePolicy::Disk] {
-        let (source, _) = open(prefix(&model, &three), wish, folder.path());
+    for policy in [CachePolicy::Ram, CachePolicy::Off, CachePolicy::Disk] {
+        let (source, _) = open(prefix(&model, &three), policy, folder.path());
         let orders = ["B", "B'"].map(|name| {
             let mut order = Batches::new(N, 4, 9, name).unwrap();
-            (0..18).map(|_| shown(&source, &mut order)).collect::<Vec<_>>().concat()
+            (0..18).map(|_| views_of_next_batch(&source, &mut order)).collect::<Vec<_>>().concat()
         });
         seen.push(orders);
     }

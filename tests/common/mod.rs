@@ -15,11 +15,11 @@ pub struct Bench {
     folder: TempDir,
     /// An IDX folder: 40 training and 40 test images of 14×14, labels 0, 1, 2, 3, 0, …
     pub data: String,
-    /// A folder with a model for them, if [`Bench::with_model`] made one.
+    /// A folder with a model for this data, if created by [`Bench::with_model`].
     pub model: String,
 }
 
-/// Result of a run of the program.
+/// Result of running the program.
 pub struct Output {
     pub success: bool,
     pub code: Option<i32>,
@@ -28,12 +28,12 @@ pub struct Output {
 }
 
 impl Output {
-    /// Checks for exit code 1 and one line of error that contains all these parts.
+    /// Asserts exit code 1 and a single error line that contains all these parts.
     pub fn fails_with(&self, parts: &[&str]) {
         self.stops_with(1, parts);
     }
 
-    /// As [`fails_with`](Self::fails_with), with exit code 2: the command line is wrong.
+    /// Like [`fails_with`](Self::fails_with), but with exit code 2 for an invalid command line.
     #[allow(dead_code)]
     pub fn is_refused_with(&self, parts: &[&str]) {
         self.stops_with(2, parts);

@@ -36,8 +36,9 @@ fn eigenvalues_and_vectors_at_both_ends() {
             assert!((dot(y, q).abs() - 1.0).abs() < 1e-12, "vector {i}");
             // The residual is the true residual.
             let ay = a.product(y);
-            let left: f64 = ay.iter().zip(y).map(|(ay, y)| (ay - pair.value * y).powi(2)).sum();
-            assert!((left.sqrt() / 9.0 - pair.residual).abs() < 1e-15, "{pair:?}");
+            let remainder: f64 =
+                ay.iter().zip(y).map(|(ay, y)| (ay - pair.value * y).powi(2)).sum();
+            assert!((remainder.sqrt() / 9.0 - pair.residual).abs() < 1e-15, "{pair:?}");
         }
         println!("width {width}: basis of {}", found.basis);
     }
@@ -60,7 +61,7 @@ fn a_loose_tolerance_stops_early_and_its_residual_bounds_the_error() {
 }
 
 #[test]
-fn a_block_finds_repeated_eigenvalues_as_often_as_it_is_wide() {
+fn a_block_finds_as_many_repeated_eigenvalues_as_its_width() {
     let mut spectrum = hessian_like(120);
     spectrum[..6].copy_from_slice(&[7.0, 7.0, 7.0, 3.0, -2.0, -2.0]);
     let a = Dense::new(&spectrum, 2);
@@ -169,7 +170,7 @@ fn f32_products_resolve_what_f32_can() {
     let settings = LanczosSettings { largest: 4, smallest: 2, ..LanczosSettings::default() };
     let found = eigenpairs(&a, &settings).unwrap();
     assert!(found.converged, "{found:?}");
-    // A tolerance below rounding: it stops, says so, and is as accurate as rounding allows.
+    // With a tolerance below rounding it stops unconverged, as accurate as rounding allows.
     let found = eigenpairs(&a, &LanczosSettings { tolerance: 1e-12, ..settings }).unwrap();
     assert!(!found.converged && found.basis < 100, "{found:?}");
     for (pair, truth) in found.largest.iter().zip([9.0, 6.5, 4.0, 2.5]) {
@@ -188,6 +189,6 @@ fn memory_forecast_is_exact() {
     assert_eq!(bytes(&settings, 1000, 1e-7, 8), 1000 * (52 * 4 + 16 * 8));
     let kept = LanczosSettings { vectors: true, largest: 3, smallest: 0, ..settings.clone() };
     assert_eq!(bytes(&kept, 1000, 1e-7, 1), 1000 * (52 * 4 + 11 * 8));
-    let absurd = LanczosSettings { max_products: usize::MAX, ..settings };
-    assert_eq!(bytes(&absurd, usize::MAX, 1e-7, 1), u64::MAX);
+    let huge = LanczosSettings { max_products: usize::MAX, ..settings };
+    assert_eq!(bytes(&huge, usize::MAX, 1e-7, 1), u64::MAX);
 }

@@ -1,4 +1,4 @@
-//! Stochastic Lanczos quadrature: the Gauss rule, its density, and matrices without scale.
+//! Stochastic Lanczos quadrature: the Gauss rule, its density, and degenerate matrices.
 
 use crate::dense::{Dense, hessian_like};
 use planish::curvature::quadrature::{Quadrature, QuadratureSettings, Rule, bytes, quadrature};
@@ -36,7 +36,7 @@ fn a_rule_of_m_steps_is_exact_to_degree_two_m_minus_one() {
             assert!(error.abs() < 1e-12 * 9.0_f64.powi(power), "degree {power}: {error:e}");
         }
         let error = moment(exact, 8) - moment(short, 8);
-        assert!(error > 1e-9 * 9.0_f64.powi(8), "degree 8 is beyond it: {error:e}");
+        assert!(error > 1e-9 * 9.0_f64.powi(8), "the rule is not exact at degree 8: {error:e}");
     }
 }
 
@@ -94,9 +94,9 @@ fn probes_stop_at_the_requested_error() {
     assert!(probes[0] < probes[1] && probes[1] < 400 && probes[1] % 8 == 0);
     // Errors decrease as 1/√probes; both runs draw the same probes.
     assert_eq!(coarse.rules[..], fine.rules[..probes[0]]);
-    let (fell, expected) =
+    let (ratio, expected) =
         (coarse.error / fine.error, (probes[1] as f64 / probes[0] as f64).sqrt());
-    assert!((fell / expected - 1.0).abs() < 0.2, "{fell} {expected}");
+    assert!((ratio / expected - 1.0).abs() < 0.2, "{ratio} {expected}");
     // The reported error is the sum of the density's own errors.
     let density = fine.density(3000, 0.02).unwrap();
     let sum = density.stderr.iter().sum::<f64>() * (density.grid[1] - density.grid[0]);
@@ -114,7 +114,7 @@ fn probes_that_agree_to_rounding_are_enough() {
 }
 
 #[test]
-fn rounding_is_no_negative_mass() {
+fn rounding_does_not_count_as_negative_mass() {
     let mut spectrum = vec![0.0; 50];
     spectrum[..5].copy_from_slice(&[9.0, 5.0, 3.0, 1.0, 0.5]);
     for coarse in [false, true] {

@@ -1,5 +1,5 @@
-//! No absolute scales: A times a power of two gives the same decisions, and every result times that
-//! power, exactly.
+//! There are no absolute scales: scaling A by a power of two gives the same decisions and scales
+//! every result exactly.
 
 use crate::dense::{Dense, hessian_like};
 use planish::curvature::{hutch_plus_plus, hutchinson, lanczos, quadrature, steihaug};

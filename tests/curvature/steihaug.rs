@@ -18,9 +18,9 @@ fn solve(a: &Dense, g: &[f64], radius: f64, tolerance: f64) -> Step {
     let ap = a.product(p);
     let model = dot(g, p) + 0.5 * dot(p, &ap);
     assert!((found.decrease + model).abs() <= 1e-12 * model.abs().max(1e-300), "{found:?}");
-    let left: Vec<f64> = ap.iter().zip(g).map(|(ap, g)| ap + g).collect();
+    let remainder: Vec<f64> = ap.iter().zip(g).map(|(ap, g)| ap + g).collect();
     let size = dot(g, g).sqrt();
-    assert!((dot(&left, &left).sqrt() / size - found.residual).abs() < 1e-11);
+    assert!((dot(&remainder, &remainder).sqrt() / size - found.residual).abs() < 1e-11);
     assert!((dot(p, p).sqrt() - found.length).abs() < 1e-13 * found.length);
     assert!(found.length <= radius * (1.0 + 1e-14));
     // Never worse than the Cauchy point.
@@ -81,7 +81,7 @@ fn negative_curvature_is_followed_to_the_boundary() {
 }
 
 #[test]
-fn no_curvature_at_all_is_followed_to_the_boundary() {
+fn zero_curvature_is_followed_to_the_boundary() {
     let g = gradient(20);
     let found = solve(&Dense::new(&[0.0; 20], 55), &g, 2.0, 1e-8);
     assert_eq!((found.end, found.iterations), (StopReason::NegativeCurvature, 1));
@@ -122,7 +122,7 @@ fn iteration_limit_is_reported() {
 }
 
 #[test]
-fn one_number() {
+fn one_dimension() {
     let a = Dense::new(&[4.0], 59);
     let found = solve(&a, &[2.0], 10.0, 1e-12);
     assert_eq!((found.end, found.iterations, found.step), (StopReason::Converged, 1, vec![-0.5]));

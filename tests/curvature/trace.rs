@@ -1,5 +1,5 @@
-//! Trace estimates: exact where possible, with the theoretical variance, and stopped when more
-//! probes gain nothing.
+//! Trace estimates are exact where possible, have the theoretical variance, and stop when more
+//! probes would not help.
 
 use crate::dense::{Dense, dot, hessian_like};
 use planish::curvature::{hutch_plus_plus, hutchinson};
@@ -29,8 +29,9 @@ fn a_diagonal_matrix_has_no_error() {
 #[test]
 fn reported_error_matches_the_theoretical_variance() {
     let a = Dense::new(&hessian_like(60), 21);
-    let off = |i: usize, j: usize| if i == j { 0.0 } else { a.rows[i][j].powi(2) };
-    let variance: f64 = 2.0 * (0..60).map(|i| (0..60).map(|j| off(i, j)).sum::<f64>()).sum::<f64>();
+    let off_diagonal = |i: usize, j: usize| if i == j { 0.0 } else { a.rows[i][j].powi(2) };
+    let variance: f64 =
+        2.0 * (0..60).map(|i| (0..60).map(|j| off_diagonal(i, j)).sum::<f64>()).sum::<f64>();
     let (seeds, probes) = (400, 16);
     let found: Vec<_> = (0..seeds).map(|seed| hutchinson_of(&a, probes, seed)).collect();
     let reported: f64 =
@@ -48,7 +49,7 @@ fn reported_error_matches_the_theoretical_variance() {
 }
 
 #[test]
-fn it_stops_at_the_tolerance() {
+fn estimates_stop_at_the_tolerance() {
     let mut positive = hessian_like(60);
     positive.iter_mut().for_each(|l| *l = l.abs() + 1.0);
     let a = Dense::new(&positive, 22);
@@ -58,9 +59,9 @@ fn it_stops_at_the_tolerance() {
         assert!(found.converged && found.stderr <= tolerance * found.trace, "{found:?}");
         assert!(found.probes >= 8 && found.probes < 5000);
         assert!((found.trace - a.trace()).abs() < 4.0 * found.stderr);
-        let few = hutchinson::HutchinsonSettings { max_probes: found.probes - 8, ..settings };
+        let fewer = hutchinson::HutchinsonSettings { max_probes: found.probes - 8, ..settings };
         if found.probes > 8 {
-            assert!(!hutchinson::trace(&a, &few).unwrap().converged);
+            assert!(!hutchinson::trace(&a, &fewer).unwrap().converged);
         }
     }
 }
@@ -90,7 +91,7 @@ fn blocks_of_probes_do_not_change_results() {
 }
 
 #[test]
-fn a_trace_of_zero_ends() {
+fn a_zero_trace_terminates() {
     let zero = Dense::new(&[0.0; 30], 24);
     let found = hutchinson_of(&zero, 100, 0);
     assert!(found.converged && found.probes == 8 && found.trace == 0.0 && found.stderr == 0.0);
@@ -104,7 +105,7 @@ fn a_trace_of_zero_ends() {
     let settings = hutchinson::HutchinsonSettings { tolerance: 1e-9, max_probes: 50, seed: 0 };
     let found = hutchinson::trace(&a, &settings).unwrap();
     assert!(!found.converged && found.probes == 50 && found.trace.abs() < 4.0 * found.stderr);
-    // Hutch++ projects out both directions; only rounding remains, and it reports that.
+    // Hutch++ projects out both directions. Only rounding remains, and it reports convergence.
     let found = hutch_plus_plus::trace(&a, &plus).unwrap();
     assert!(found.converged && found.rank == 2 && found.trace.abs() < 1e-14, "{found:?}");
 }

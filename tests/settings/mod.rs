@@ -1,4 +1,4 @@
-//! Preprocessing as the reference files of Pillow spell it.
+//! Parses the preprocessing settings in the Pillow reference files.
 
 use planish::data::{CropOffset, Interpolation, Preprocess, Resize};
 

@@ -33,13 +33,13 @@ pub fn images(model: &Objective, n: usize) -> Activations {
     let pixels: Vec<f64> = (0..n * 196).map(|_| 2.0 * unit(&mut rng) - 1.0).collect();
     let values = Tensor::from_vec(pixels, (n, 1, 14, 14), &Device::Cpu).unwrap();
     let values = values.to_dtype(model.dtype()).unwrap();
-    let blank = Activations { stage: 0, values, labels: vec![0; n].into() };
-    let logits = model.predict(&blank).unwrap();
+    let unlabelled = Activations { stage: 0, values, labels: vec![0; n].into() };
+    let logits = model.predict(&unlabelled).unwrap();
     let labels = logits.values().chunks(3).map(|row| {
         let (p, x) = (softmax(row), unit(&mut rng));
         (0..2).find(|&c| x < p[..=c].iter().sum()).unwrap_or(2) as u32
     });
-    Activations { labels: labels.collect(), ..blank }
+    Activations { labels: labels.collect(), ..unlabelled }
 }
 
 /// The layer of that name, or the joint layer of a glob.
@@ -82,8 +82,8 @@ pub fn with_weights(model: &Objective, layer: &Layer, values: &[f64]) -> Objecti
     let mut weights = model.weights.clone();
     for &i in &layer.tensors {
         let old = weights.tensor(i).clone();
-        let (own, after) = rest.split_at(old.elem_count());
-        let new = Tensor::from_slice(own, old.dims(), &Device::Cpu).unwrap();
+        let (current, after) = rest.split_at(old.elem_count());
+        let new = Tensor::from_slice(current, old.dims(), &Device::Cpu).unwrap();
         weights.set(i, new.to_dtype(old.dtype()).unwrap());
         rest = after;
     }

@@ -61,10 +61,11 @@ fn training_agrees_within_rounding() {
         if method != "pof" {
             words.extend(["--update", "block.1"]);
         }
-        let ways = output_file(&bench, &words, &format!("{name}/model.safetensors")).map(|after| {
-            after.iter().zip(&before).map(|(after, before)| after - before).collect::<Vec<_>>()
-        });
-        let error = relative_error(&ways[0], &ways[1]);
+        let updates =
+            output_file(&bench, &words, &format!("{name}/model.safetensors")).map(|after| {
+                after.iter().zip(&before).map(|(after, before)| after - before).collect::<Vec<_>>()
+            });
+        let error = relative_error(&updates[0], &updates[1]);
         println!("\n{method}: relative error {error:.1e}");
         assert!((1e-5..0.1).contains(&error), "{method}: {error}");
     }

@@ -94,14 +94,15 @@ fn close_files(bench: &Bench, pattern: &str) {
     assert!(cpu.keys().eq(gpu.keys()) && !cpu.is_empty());
     let mut worst: f64 = 0.0;
     let largest = |x: &[f32]| x.iter().fold(0.0, |m: f64, x| m.max(f64::from(x.abs())));
-    for (name, ours) in cpu.iter().filter(|(_, raw)| raw.is_f32()) {
-        let (a, b) = (ours.f32s(), gpu[name].f32s());
+    for (name, cpu_tensor) in cpu.iter().filter(|(_, raw)| raw.is_f32()) {
+        let (a, b) = (cpu_tensor.f32s(), gpu[name].f32s());
         assert_eq!(a.len(), b.len());
-        let apart = a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs()));
-        let apart = apart.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
+        let difference = a.iter().zip(&b).map(|(a, b)| f64::from((a - b).abs()));
+        let difference =
+            difference.fold(0.0, |m: f64, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
         let size = largest(&a);
-        assert!(apart <= close() * size, "{pattern} {name}: {apart} of {size}");
-        worst = worst.max(apart / size.max(f64::MIN_POSITIVE));
+        assert!(difference <= close() * size, "{pattern} {name}: {difference} of {size}");
+        worst = worst.max(difference / size.max(f64::MIN_POSITIVE));
     }
     println!("\nworst of {pattern}: {worst:.1e} of a tensor's largest number");
 }
@@ -121,9 +122,9 @@ fn close_reports(bench: &Bench, pattern: &str, paths: &[&str]) {
         let (a, b) = (of(&cpu), of(&gpu));
         assert!(!a.is_empty() && a.len() == b.len(), "{path}");
         let size = a.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
-        let apart = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-        println!("\nworst of {path}: {:.1e} of the largest, {size:.3e}", apart / size);
-        assert!(apart <= close() * size, "{path}: {a:?} and {b:?}");
+        let difference = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        println!("\nworst of {path}: {:.1e} of the largest, {size:.3e}", difference / size);
+        assert!(difference <= close() * size, "{path}: {a:?} and {b:?}");
     }
 }
 

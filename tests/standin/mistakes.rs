@@ -37,7 +37,7 @@ fn a_missing_barrier_is_detected() {
     }
 }
 
-/// PoF with images read for every batch, in micro-batches; both are uploaded ahead.
+/// PoF with images read for every batch, in micro-batches. Both are prefetched.
 fn steps(bench: &Bench, settings: &[(&str, &str)]) -> super::Ended {
     let out = bench.path("steps");
     let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--out", &out];
@@ -62,20 +62,20 @@ fn inputs_are_uploaded_during_computation() {
     let bench = bench();
     let ended = steps(&bench, &[("STANDIN_VERBOSE", "1")]);
     assert_eq!(ended.code, Some(0), "{}", ended.errors);
-    let [copies, launches] = told(&ended.errors, "beside the computing stream");
-    println!("{copies} copies, {launches} launches while one was under way");
+    let [copies, launches] = numbers_before(&ended.errors, "beside the computing stream");
+    println!("{copies} copies, {launches} launches during a copy");
     // At least: two epochs of one step, B and B′ of the second step, and second micro-batches.
     assert!(copies >= 4 && launches > 0);
     // Without pinned memory everything is copied synchronously, with the same bits.
-    let there = || fs::read(bench.path("steps/model.safetensors")).unwrap();
-    let sent = there();
+    let saved_weights = || fs::read(bench.path("steps/model.safetensors")).unwrap();
+    let first = saved_weights();
     let ended = steps(&bench, &[("STANDIN_VERBOSE", "1"), ("STANDIN_PINNED", "0")]);
     assert!(ended.errors.contains(" 0 copies beside the computing stream"), "{}", ended.errors);
-    assert!(sent == there());
+    assert!(first == saved_weights());
 }
 
-/// The numbers before these words in the output of the simulated libraries.
-fn told<const N: usize>(errors: &str, words: &str) -> [u64; N] {
+/// The numbers before `words` in the output of the simulated libraries.
+fn numbers_before<const N: usize>(errors: &str, words: &str) -> [u64; N] {
     let line = errors.lines().find(|line| line.contains(words)).unwrap_or("");
     let numbers = line.split(' ').filter_map(|word| word.parse().ok());
     numbers.collect::<Vec<u64>>().try_into().unwrap()
@@ -87,7 +87,8 @@ fn freed_memory_is_reused() {
     let [kept, given_back] = ["none", "forgets"].map(|mistake| {
         let ended = steps(&bench, &[("STANDIN_VERBOSE", "1"), ("STANDIN_PLANT", mistake)]);
         assert_eq!(ended.code, Some(0), "{}", ended.errors);
-        let [allocations, _, grown]: [u64; 3] = told(&ended.errors, "times the pool grew");
+        let [allocations, _, grown]: [u64; 3] =
+            numbers_before(&ended.errors, "times the pool grew");
         println!("{mistake}: {allocations} allocations, for which the pool grew {grown} times");
         grown
     });
@@ -111,7 +112,7 @@ fn thread_order_does_not_change_a_bit() {
 fn micro_batches_are_halved_without_memory() {
     let bench = bench();
     let words = ["eval", &bench.model, "--data", &bench.data];
-    let mut told = 0;
+    let mut halved_runs = 0;
     let weights = fs::metadata(format!("{}/model.safetensors", bench.model)).unwrap().len();
     // From too little for the weights to more than enough.
     for room in (10..22).map(|power| 1u64 << power) {
@@ -119,11 +120,11 @@ fn micro_batches_are_halved_without_memory() {
         let ended = on("cuda", &bench, &words, &[("STANDIN_BYTES", &bytes)]);
         let last = ended.errors.lines().find(|line| line.contains("rror: ")).unwrap_or("");
         let halved = ended.errors.contains("no room for 5 images at once: continuing with 2");
-        println!("{room} bytes beside weights: {:?} {}", ended.code, ended.errors.trim());
+        println!("{room} bytes besides the weights: {:?} {}", ended.code, ended.errors.trim());
         assert!(ended.code == Some(0) || last.contains("no room"), "{}", ended.errors);
-        told += usize::from(halved && ended.code == Some(0));
+        halved_runs += usize::from(halved && ended.code == Some(0));
     }
-    assert!(told > 0);
+    assert!(halved_runs > 0);
 }
 
 #[test]
@@ -160,10 +161,10 @@ fn cached_activations_do_not_depend_on_location() {
         assert_eq!(ended.code, Some(0), "{name}: {}", ended.errors);
         fs::read(format!("{out}/model.safetensors")).unwrap()
     };
-    let there = tuned("there", "ram", &[]);
-    assert!(there == tuned("nowhere", "off", &[]), "--cache off");
-    assert!(there == tuned("files", "disk", &[]), "--cache disk");
-    // Half of the memory that is free besides the weights is too little for them.
+    let in_ram = tuned("gpu", "ram", &[]);
+    assert!(in_ram == tuned("uncached", "off", &[]), "--cache off");
+    assert!(in_ram == tuned("files", "disk", &[]), "--cache disk");
+    // Half of the memory left by the weights is too little for the cached activations.
     let little = (2 * weights + (1 << 15)).to_string();
-    assert!(there == tuned("here", "ram", &[("STANDIN_BYTES", &little)]), "the CPU's memory");
+    assert!(in_ram == tuned("cpu", "ram", &[("STANDIN_BYTES", &little)]), "CPU memory");
 }

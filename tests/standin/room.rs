@@ -54,7 +54,9 @@ fn out_of_memory_moves_data_or_is_reported() {
             }
         }
     }
-    println!("activations were moved in {moved} runs, what has no room was named in {named}");
+    println!(
+        "activations were moved in {moved} runs, allocation failures were reported in {named}"
+    );
     assert!(moved > 0 && named > 0 && one > 0);
 }
 

@@ -66,9 +66,9 @@ fn cells(bench: &Bench, log: &str) -> Vec<String> {
 #[test]
 fn a_killed_study_resumes_and_an_edited_one_only_computes_new_cells() {
     let bench = prepared();
-    let said = study(&bench, &[]);
-    assert!(said.errors.contains("12 cells: 10 evaluations, 2 of other images; 12 are missing"));
-    assert!(said.output.contains("all 12 cells present"), "{}", said.output);
+    let result = study(&bench, &[]);
+    assert!(result.errors.contains("12 cells: 10 evaluations, 2 of other images; 12 are missing"));
+    assert!(result.output.contains("all 12 cells present"), "{}", result.output);
     let whole = rows(&bench, "s/results.jsonl");
     assert_eq!((whole.len(), rows(&bench, "s/ood.jsonl").len()), (10, 2));
     let shown = bench.plain(&["report", "s/ood.jsonl", "--html", "ood.html"]);
@@ -85,11 +85,11 @@ fn a_killed_study_resumes_and_an_edited_one_only_computes_new_cells() {
         whole.iter().find(same).unwrap().clone()
     };
     let (clean, shifted) = (second("none", 0), second("contrast", 5));
-    for (own, from) in
+    for (row, figures) in
         [(&clean, &eval["figures"]), (&shifted, &eval["shifts"]["cells"][0]["figures"])]
     {
         for figure in ["nll", "nll_stderr", "top1", "ece", "calibrated_nll", "aurc_stderr"] {
-            assert_eq!(own[figure], from[figure], "{figure}");
+            assert_eq!(row[figure], figures[figure], "{figure}");
         }
     }
     let other = &rows(&bench, "s/ood.jsonl")[1];
@@ -99,8 +99,8 @@ fn a_killed_study_resumes_and_an_edited_one_only_computes_new_cells() {
     let log = text(&bench, "s/cells.jsonl");
     let seven: usize = log.split_inclusive('\n').take(7).map(str::len).sum();
     fs::write(bench.path("s/cells.jsonl"), &log[..seven + 30]).unwrap();
-    let said = study(&bench, &[]);
-    assert!(said.errors.contains("5 are missing"), "{}", said.errors);
+    let result = study(&bench, &[]);
+    assert!(result.errors.contains("5 are missing"), "{}", result.errors);
     assert_eq!(rows(&bench, "s/cells.jsonl"), {
         let line = |l: &str| serde_json::from_str::<Value>(l).unwrap();
         let all: Vec<Value> = log.lines().map(line).collect();
@@ -139,8 +139,8 @@ fn an_edited_checkpoint_only_invalidates_its_cells() {
     let at = bytes.len() - 2;
     bytes[at] ^= 0x40;
     fs::write(&path, bytes).unwrap();
-    let said = study(&bench, &[]);
-    assert!(said.errors.contains("6 are missing"), "{}", said.errors);
+    let result = study(&bench, &[]);
+    assert!(result.errors.contains("6 are missing"), "{}", result.errors);
     let after = rows(&bench, "s/results.jsonl");
     assert_eq!(before[..5], after[..5]);
     assert!(before[5..].iter().zip(&after[5..]).all(|(a, b)| a["cell"] != b["cell"]));
@@ -154,25 +154,30 @@ fn an_edited_checkpoint_only_invalidates_its_cells() {
 }
 
 #[test]
-fn merged_shards_equal_the_whole_byte_for_byte() {
+fn merged_shards_equal_the_unsharded_study() {
     let bench = prepared();
     study(&bench, &["--out", "whole"]);
     let mut all = BTreeSet::new();
     for i in 1..=5 {
         let (shard, out) = (format!("{i}/5"), format!("part{i}"));
         study(&bench, &["--shard", &shard, "--out", &out]);
-        let own = cells(&bench, &format!("{out}/cells.jsonl"));
-        assert!((2..=3).contains(&own.len()), "{own:?}");
-        assert!(own.into_iter().all(|cell| all.insert(cell)), "a cell is in two parts");
+        let shard_cells = cells(&bench, &format!("{out}/cells.jsonl"));
+        assert!((2..=3).contains(&shard_cells.len()), "{shard_cells:?}");
+        assert!(shard_cells.into_iter().all(|cell| all.insert(cell)), "a cell is in two parts");
     }
     let four = [&["merge", "merged"], &["part1", "part2", "part3", "part4"][..]].concat();
     let fifth: &[&str] = &["3 of 12 cells", "10 to 12 (shard 5/5)", "--partial", "planish study"];
     bench.plain(&four).fails_with(fifth);
     assert!(!fs::exists(bench.path("merged/cells.jsonl")).unwrap());
-    let said = bench.plain(&[&four[..], &["--partial"]].concat());
-    assert!(said.success && said.output.contains("3 missing"), "{}{}", said.output, said.errors);
-    let said = bench.plain(&["merge", "merged", "part5", "part2"]);
-    assert!(said.success && said.output.contains("all 12 cells present"), "{}", said.errors);
+    let result = bench.plain(&[&four[..], &["--partial"]].concat());
+    assert!(
+        result.success && result.output.contains("3 missing"),
+        "{}{}",
+        result.output,
+        result.errors
+    );
+    let result = bench.plain(&["merge", "merged", "part5", "part2"]);
+    assert!(result.success && result.output.contains("all 12 cells present"), "{}", result.errors);
     for table in ["results", "ood"] {
         let name = |folder: &str, end: &str| format!("{folder}/{table}.{end}");
         assert_eq!(rows(&bench, &name("merged", "jsonl")), rows(&bench, &name("whole", "jsonl")));
@@ -208,8 +213,8 @@ fn merged_shards_equal_the_whole_byte_for_byte() {
     for (folder, found) in
         [("nowhere", "nothing"), ("data", "without study.json"), ("s.toml", "a file")]
     {
-        let said = bench.plain(&["merge", "new", folder]);
-        said.fails_with(&[&format!("{folder}: expected a study folder"), found]);
+        let result = bench.plain(&["merge", "new", folder]);
+        result.fails_with(&[&format!("{folder}: expected a study folder"), found]);
     }
 }
 

@@ -50,9 +50,9 @@ fn errors_in_a_study_name_the_line() {
     ] {
         assert!(STUDY.contains(from), "{from}");
         fs::write(&path, STUDY.replacen(from, to, 1)).unwrap();
-        let said = bench.run(&["study", &path]);
-        said.fails_with(&["bad.toml, line"]);
-        said.fails_with(parts);
+        let result = bench.run(&["study", &path]);
+        result.fails_with(&["bad.toml, line"]);
+        result.fails_with(parts);
     }
     bench.run(&["study", "none.toml"]).fails_with(&["none.toml", "cannot be read"]);
     assert_eq!(bench.run(&["study", &path, "--shard", "5/4"]).code, Some(2));
@@ -67,7 +67,7 @@ fn errors_in_a_study_name_the_line() {
 }
 
 #[test]
-fn layers_that_no_method_reads_are_refused() {
+fn layer_options_that_no_method_uses_are_refused() {
     let bench = Bench::with_model();
     let path = bench.path("bad.toml");
     for (methods, layers, parts) in [

@@ -40,7 +40,7 @@ fn shifted_figures_are_plotted_against_clean_ones_and_width() {
     let ids = tree.descendants().filter(|n| n.has_tag_name("section"));
     let ids: Vec<&str> = ids.filter_map(|n| n.attribute("id")).collect();
     assert_eq!(ids, ["study", "provenance"]);
-    let told: Vec<&str> =
+    let descriptions: Vec<&str> =
         tree.descendants().filter(|n| n.has_tag_name("desc")).filter_map(|n| n.text()).collect();
     let titles: Vec<&str> = tree
         .descendants()
@@ -53,10 +53,14 @@ fn shifted_figures_are_plotted_against_clean_ones_and_width() {
     assert_eq!(titles, [shifted, scaling].concat());
     // Only severity 1 is present for all models. The width of m1 is unknown.
     assert!(text.contains("mean over the 1 corruptions and severities that all models have"));
-    assert!(told[0].contains("m3 at 0.8300 and 0.7300"), "{}", told[0]);
-    assert!(told[3].contains("m2 at 32") && !told[3].contains("m1"), "{}", told[3]);
+    assert!(descriptions[0].contains("m3 at 0.8300 and 0.7300"), "{}", descriptions[0]);
+    assert!(
+        descriptions[3].contains("m2 at 32") && !descriptions[3].contains("m1"),
+        "{}",
+        descriptions[3]
+    );
     // All shifted figures are worse than all clean ones, so the diagonal is outside the charts.
-    assert!(!text.contains("dashed:"), "a legend without its line");
+    assert!(!text.contains("dashed:"), "a legend for a line that is not drawn");
     // The points are on a line. A constant figure has no correlation.
     assert!(
         text.contains("shifted; Spearman 1.00 [1.00, 1.00], Pearson 1.00 [1.00, 1.00] (7 dots)")
@@ -94,8 +98,8 @@ fn few_dots_have_no_correlation_and_a_visible_diagonal_is_labelled() {
         row["top1"] = (row["top1"].as_f64().unwrap() + 0.09).into();
     }
     let text = page(&bench, &close);
-    let told = "shifted; 4 dots, too few for a correlation; dashed: no change under the shift";
-    assert!(text.contains(told), "{text}");
+    let expected = "shifted; 4 dots, too few for a correlation; dashed: no change under the shift";
+    assert!(text.contains(expected), "{text}");
     assert_eq!(text.matches("dashed:").count(), 1);
     assert!(!text.contains("Spearman") && !text.contains("Pearson"));
 }

@@ -40,9 +40,9 @@ fn rows(bench: &Bench, name: &str) -> Vec<Value> {
 fn runs_match_post_train_and_can_be_recomputed() {
     let bench = Bench::with_model();
     fs::write(bench.path("s.toml"), STUDY).unwrap();
-    let said = study(&bench, &[]);
+    let result = study(&bench, &[]);
     // Two controls (norm; all but the head), two pairs and PoF, at two rates and two seeds.
-    assert!(said.errors.contains("21 cells: 1 diagnoses, 20 training runs"), "{}", said.errors);
+    assert!(result.errors.contains("21 cells: 1 diagnoses, 20 training runs"), "{}", result.errors);
     // The page shows the study's tables.
     let html = bench.path("r.html");
     let shown = bench.plain(&["report", "s/layers.jsonl", "s/runs.jsonl", "--html", &html]);
@@ -94,8 +94,8 @@ fn runs_match_post_train_and_can_be_recomputed() {
     }
     assert_eq!(pol["control"], control["cell"]);
     let gain = |row: &Value, name: &str| row[name].as_f64().unwrap();
-    let own = gain(&control, "test_after_nll") - gain(&pol, "test_after_nll");
-    assert_eq!(gain(&pol, "test_nll_gain_over_control"), own);
+    let expected_gain = gain(&control, "test_after_nll") - gain(&pol, "test_after_nll");
+    assert_eq!(gain(&pol, "test_nll_gain_over_control"), expected_gain);
     assert_eq!(gain(&pol, "control_test_after_nll"), gain(&control, "test_after_nll"));
 
     // The diagnosis equals that of `diagnose`.
@@ -116,8 +116,8 @@ fn runs_match_post_train_and_can_be_recomputed() {
         assert!(out.success, "{}", out.errors);
         (serde_json::from_str(&out.output).unwrap(), out.errors)
     };
-    let (known, said) = only("s.toml", &[]);
-    assert!(said.contains("the same figures again"), "{said}");
+    let (known, log) = only("s.toml", &[]);
+    assert!(log.contains("the same figures again"), "{log}");
     let (fresh, _) = only("s.toml", &["--out", "fresh", "--threads", "1"]);
     for (name, value) in pol.as_object().unwrap() {
         let joined = name.contains("control") || name.ends_with("_p") || name.ends_with("_u");
@@ -130,7 +130,7 @@ fn runs_match_post_train_and_can_be_recomputed() {
 }
 
 #[test]
-fn a_killed_training_resumes_and_shards_equal_the_whole() {
+fn a_killed_training_resumes_and_shards_equal_the_unsharded_study() {
     let bench = Bench::with_model();
     let small = STUDY.replace("[0, 3]", "[1]").replace("epochs = 2", "epochs = 1");
     fs::write(bench.path("s.toml"), small).unwrap();
@@ -139,23 +139,23 @@ fn a_killed_training_resumes_and_shards_equal_the_whole() {
     assert_eq!(whole.len(), 10);
     let log = fs::read_to_string(bench.path("s/cells.jsonl")).unwrap();
     fs::write(bench.path("s/cells.jsonl"), &log[..log.len() / 2]).unwrap();
-    let there = log[..log.len() / 2].matches('\n').count();
-    let said = study(&bench, &[]);
-    assert!(said.errors.contains(&format!("{} are missing", 11 - there)), "{}", said.errors);
+    let complete = log[..log.len() / 2].matches('\n').count();
+    let result = study(&bench, &[]);
+    assert!(result.errors.contains(&format!("{} are missing", 11 - complete)), "{}", result.errors);
     assert_eq!(rows(&bench, "s/runs.jsonl"), whole);
     for i in 1..=3 {
         let (shard, out) = (format!("{i}/3"), format!("p{i}"));
         let words = ["study", "s.toml", "--shard", &shard, "--out", &out, "--threads", "1"];
         assert!(bench.plain(&words).success);
     }
-    let said = bench.plain(&["merge", "all", "p1", "p2", "p3"]);
-    assert!(said.success, "{}", said.errors);
+    let result = bench.plain(&["merge", "all", "p1", "p2", "p3"]);
+    assert!(result.success, "{}", result.errors);
     assert_eq!(rows(&bench, "all/runs.jsonl"), whole);
     assert_eq!(rows(&bench, "all/layers.jsonl"), rows(&bench, "s/layers.jsonl"));
 
     let html = bench.path("r.html");
-    let said = bench.plain(&["report", "all/runs.jsonl", "--html", &html]);
-    assert!(said.success, "{}", said.errors);
+    let result = bench.plain(&["report", "all/runs.jsonl", "--html", &html]);
+    assert!(result.success, "{}", result.errors);
     let page = fs::read_to_string(html).unwrap();
     let tree = roxmltree::Document::parse(page.strip_prefix("<!DOCTYPE html>\n").unwrap()).unwrap();
     let charts = tree.descendants().filter(|n| n.has_tag_name("svg")).count();
@@ -194,10 +194,10 @@ fn all_pairs_are_expanded_and_bad_benches_name_the_line() {
         ("seeds = [0, 3]", "seeds = 3", &["line 13", "sequence"]),
         (pairs, "[[\"head\", \"nose\"]]", &["s.toml, [[bench]] `pairs`"]),
     ] {
-        let said = with(from, to);
-        assert_eq!(said.code, Some(1), "{}{}", said.output, said.errors);
+        let result = with(from, to);
+        assert_eq!(result.code, Some(1), "{}{}", result.output, result.errors);
         for part in parts {
-            assert!(said.errors.contains(part), "{part} is not in {}", said.errors);
+            assert!(result.errors.contains(part), "{part} is not in {}", result.errors);
         }
     }
 }

@@ -180,27 +180,35 @@ mod tests {
     use crate::cuda::StorageType;
 
     #[test]
-    fn sizes_that_do_not_fit_are_errors() {
+    fn mismatched_sizes_are_errors() {
         let plan = Planner::new(StorageType::F32);
         let at = [16, 32];
-        let says = |found: Result<Vec<Launch>>, op: &str, part: &str| {
+        let assert_error = |found: Result<Vec<Launch>>, op: &str, part: &str| {
             let text = found.unwrap_err().to_string();
             assert!(text.starts_with(op) && text.contains(part), "{text}");
         };
         for patch in [[0, 2], [2, 0], [3, 2], [2, 3]] {
             let found = plan.patches(false, at, 1, [3, 4, 4], patch);
-            says(found, "patches_value", "found images of 4 × 4");
+            assert_error(found, "patches_value", "found images of 4 × 4");
         }
         for [first, count] in [[0, 9], [8, 1], [usize::MAX, 1]] {
-            says(
+            assert_error(
                 plan.slice_value(at, 1, 8, [first, count]),
                 "slice_value",
                 "a range within 8 numbers",
             );
-            says(plan.slice_vjp(at, 1, 8, [first, count]), "slice_vjp", "a range within 8 numbers");
+            assert_error(
+                plan.slice_vjp(at, 1, 8, [first, count]),
+                "slice_vjp",
+                "a range within 8 numbers",
+            );
         }
         for (adjoint, op) in [(false, "mean_tokens_value"), (true, "mean_tokens_vjp")] {
-            says(plan.mean_tokens(adjoint, at, 1, [5, 8], 5), op, "found 5 of 5 tokens left out");
+            assert_error(
+                plan.mean_tokens(adjoint, at, 1, [5, 8], 5),
+                op,
+                "found 5 of 5 tokens left out",
+            );
         }
     }
 }

@@ -194,7 +194,7 @@ pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
         let down = case.vjp(&minus, &none, &cotangent_at(-STEP), &all);
         for i in 0..x.len() {
             let g = dual_gx[i].as_ref().unwrap();
-            assert_close(&what("VJP beside its tangent"), &numbers(g.value()), &gx[i], EXACT);
+            assert_close(&what("VJP with its tangent"), &numbers(g.value()), &gx[i], EXACT);
             let expected = difference(
                 &numbers(up[i].as_ref().unwrap().value()),
                 &numbers(down[i].as_ref().unwrap().value()),

@@ -69,38 +69,38 @@ fn saved(op: &dyn Op, x: &[DualTensor], y: DualTensor) -> Saved {
 }
 
 /// A tensor of type `dtype` on the device.
-fn there(x: &Tensor, dtype: DType, device: &Device) -> DualTensor {
+fn on_device(x: &Tensor, dtype: DType, device: &Device) -> DualTensor {
     DualTensor::constant(x.to_dtype(dtype).unwrap().to_device(device).unwrap())
 }
 
-fn back(x: &DualTensor) -> Vec<f64> {
+fn read_back(x: &DualTensor) -> Vec<f64> {
     numbers(&x.value().to_device(&Device::Cpu).unwrap())
 }
 
 #[test]
-fn operations_on_bf16_are_those_on_f32_rounded() {
+fn bf16_operations_match_rounded_f32_operations() {
     let (device, mut stream) = (super::device(), Stream(11));
     for Case { op, dims, roundings } in cases() {
         let x: Vec<_> = dims.iter().map(|(d, dtype)| seeded(&mut stream, d, *dtype)).collect();
-        let here: Vec<_> = x.iter().map(|x| DualTensor::constant(x.clone())).collect();
-        let far: Vec<_> = x.iter().zip(&dims).map(|(x, d)| there(x, d.1, &device)).collect();
-        let y = op.value(&here.iter().collect::<Vec<_>>()).unwrap();
-        let found = op.value(&far.iter().collect::<Vec<_>>()).unwrap();
+        let cpu: Vec<_> = x.iter().map(|x| DualTensor::constant(x.clone())).collect();
+        let gpu: Vec<_> = x.iter().zip(&dims).map(|(x, d)| on_device(x, d.1, &device)).collect();
+        let y = op.value(&cpu.iter().collect::<Vec<_>>()).unwrap();
+        let found = op.value(&gpu.iter().collect::<Vec<_>>()).unwrap();
         assert_eq!((found.value().dtype(), found.dims()), (DType::BF16, y.dims()), "{op:?}");
         let bound = roundings * ROUNDING;
-        assert_close(&format!("{op:?}"), &back(&found), &numbers(y.value()), bound);
+        assert_close(&format!("{op:?}"), &read_back(&found), &numbers(y.value()), bound);
 
         let gy = seeded(&mut stream, y.dims(), DType::BF16);
-        let far_gy = there(&gy, DType::BF16, &device);
+        let gpu_gy = on_device(&gy, DType::BF16, &device);
         let needs_grad = vec![true; x.len()];
         let gradients =
-            op.vjp(&saved(&*op, &here, y), &DualTensor::constant(gy), &needs_grad).unwrap();
-        let found = op.vjp(&saved(&*op, &far, found), &far_gy, &needs_grad).unwrap();
+            op.vjp(&saved(&*op, &cpu, y), &DualTensor::constant(gy), &needs_grad).unwrap();
+        let found = op.vjp(&saved(&*op, &gpu, found), &gpu_gy, &needs_grad).unwrap();
         for (i, (g, expected)) in found.iter().zip(&gradients).enumerate() {
             let (g, expected) = (g.as_ref().unwrap(), expected.as_ref().unwrap());
             assert_eq!(g.value().dtype(), dims[i].1, "{op:?}, operand {i}");
             let what = format!("{op:?}, gradient of operand {i}");
-            assert_close(&what, &back(g), &numbers(expected.value()), bound);
+            assert_close(&what, &read_back(g), &numbers(expected.value()), bound);
         }
     }
 }
@@ -108,41 +108,42 @@ fn operations_on_bf16_are_those_on_f32_rounded() {
 /// The classifier and the embedding stay f32 on CPU and GPU. Both round the operands of their
 /// products in the same way.
 #[test]
-fn products_of_f32_round_their_operands_as_the_cpu_does() {
+fn f32_products_round_operands_as_on_the_cpu() {
     let (device, mut stream) = (super::device(), Stream(12));
     let op = Linear { products: Products::Bf16 };
     let dims = [&[3, 5, 24][..], &[10, 24], &[10]];
     let x = dims.map(|dims| seeded(&mut stream, dims, DType::F32));
-    let here = x.each_ref().map(|x| DualTensor::constant(x.clone()));
-    let far = x.each_ref().map(|x| there(x, DType::F32, &device));
-    let (y, found) = (op.value(&here.each_ref()).unwrap(), op.value(&far.each_ref()).unwrap());
-    assert_close("value", &back(&found), &numbers(y.value()), 1e-6);
-    let exact = Linear::default().value(&here.each_ref()).unwrap();
-    let apart = numbers(exact.value()).iter().zip(back(&found)).any(|(a, b)| (a - b).abs() > 1e-4);
-    assert!(apart, "operands were not rounded");
+    let cpu = x.each_ref().map(|x| DualTensor::constant(x.clone()));
+    let gpu = x.each_ref().map(|x| on_device(x, DType::F32, &device));
+    let (y, found) = (op.value(&cpu.each_ref()).unwrap(), op.value(&gpu.each_ref()).unwrap());
+    assert_close("value", &read_back(&found), &numbers(y.value()), 1e-6);
+    let exact = Linear::default().value(&cpu.each_ref()).unwrap();
+    let rounded =
+        numbers(exact.value()).iter().zip(read_back(&found)).any(|(a, b)| (a - b).abs() > 1e-4);
+    assert!(rounded, "operands were not rounded");
 }
 
 #[test]
-fn casts_are_to_the_nearest_and_their_gradients_come_back() {
+fn casts_round_to_nearest_and_gradients_are_cast_back() {
     let device = super::device();
     let x = tensor(&[1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -3.1, 0.0], &[5], DType::F32);
     let cast = Cast { from: DType::F32, to: DType::BF16 };
-    let far = there(&x, DType::F32, &device);
-    let y = cast.value(&[&far]).unwrap();
+    let gpu = on_device(&x, DType::F32, &device);
+    let y = cast.value(&[&gpu]).unwrap();
     assert_eq!(y.value().dtype(), DType::BF16);
-    assert_eq!(back(&y), [1.0, 1.0, 1.0 + 4.0 / 256.0, -3.09375, 0.0]);
-    let g = cast.vjp(&saved(&cast, &[far], y.clone()), &y, &[true]).unwrap();
+    assert_eq!(read_back(&y), [1.0, 1.0, 1.0 + 4.0 / 256.0, -3.09375, 0.0]);
+    let g = cast.vjp(&saved(&cast, &[gpu], y.clone()), &y, &[true]).unwrap();
     let g = g[0].as_ref().unwrap();
-    assert_eq!((g.value().dtype(), back(g)), (DType::F32, back(&y)));
+    assert_eq!((g.value().dtype(), read_back(g)), (DType::F32, read_back(&y)));
 }
 
 #[test]
-fn what_bf16_does_not_take_is_an_error() {
+fn unsupported_bf16_operands_are_errors() {
     let device = super::device();
     let x = tensor(&[0.5; 18], &[1, 3, 6], DType::F32);
-    let (half, single) = (there(&x, DType::BF16, &device), there(&x, DType::F32, &device));
-    let weight = there(&tensor(&[1.0; 24], &[4, 6], DType::F32), DType::F32, &device);
-    let gamma = there(&tensor(&[1.0; 6], &[6], DType::F32), DType::BF16, &device);
+    let (half, single) = (on_device(&x, DType::BF16, &device), on_device(&x, DType::F32, &device));
+    let weight = on_device(&tensor(&[1.0; 24], &[4, 6], DType::F32), DType::F32, &device);
+    let gamma = on_device(&tensor(&[1.0; 6], &[6], DType::F32), DType::BF16, &device);
     for found in [
         Add.value(&[&half, &single]),
         LayerScale.value(&[&half, &gamma]),
@@ -154,11 +155,12 @@ fn what_bf16_does_not_take_is_an_error() {
         assert!(matches!(error, Error::DType { .. }), "{error}");
     }
     let tangent = single.value().unsqueeze(0).unwrap();
-    let along = DualTensor::new(single.value().clone(), Some(tangent)).unwrap();
+    let with_tangent = DualTensor::new(single.value().clone(), Some(tangent)).unwrap();
     let attention = Attention { heads: 1, products: Products::Bf16 };
-    for found in
-        [attention.value(&[&along]), Cast { from: DType::F32, to: DType::BF16 }.value(&[&along])]
-    {
+    for found in [
+        attention.value(&[&with_tangent]),
+        Cast { from: DType::F32, to: DType::BF16 }.value(&[&with_tangent]),
+    ] {
         assert!(matches!(found, Err(Error::Precision { tangents: 1, .. })), "{found:?}");
     }
 }

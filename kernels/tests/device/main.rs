@@ -14,7 +14,7 @@ use planish_kernels::{Accumulator, Add, DualTensor, Linear, Op, Result, SaveSet,
 
 /// An operation that moves its operands to a device and its results back.
 #[derive(Debug)]
-struct There {
+struct OnDevice {
     op: Box<dyn Op>,
     device: Device,
 }
@@ -24,7 +24,7 @@ fn moved(x: &DualTensor, device: &Device) -> DualTensor {
     DualTensor::new(to(x.value()), x.tangent().map(to)).unwrap()
 }
 
-impl Op for There {
+impl Op for OnDevice {
     fn name(&self) -> &'static str {
         self.op.name()
     }
@@ -43,13 +43,13 @@ impl Op for There {
         gy: &DualTensor,
         needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let there = |x: &DualTensor| moved(x, &self.device);
+        let on_device = |x: &DualTensor| moved(x, &self.device);
         let saved = Saved {
-            inputs: saved.inputs.iter().map(|x| x.as_ref().map(there)).collect(),
-            output: saved.output.as_ref().map(there),
+            inputs: saved.inputs.iter().map(|x| x.as_ref().map(on_device)).collect(),
+            output: saved.output.as_ref().map(on_device),
             dims: saved.dims.clone(),
         };
-        let found = self.op.vjp(&saved, &there(gy), needs_grad)?;
+        let found = self.op.vjp(&saved, &on_device(gy), needs_grad)?;
         Ok(found.iter().map(|g| g.as_ref().map(|g| moved(g, &Device::Cpu))).collect())
     }
 }
@@ -63,14 +63,14 @@ fn every_operation_passes_every_check() {
     let device = device();
     for (name, samples) in REGISTRY {
         for Sample { op, dims } in samples() {
-            let op = Box::new(There { op, device: device.clone() });
+            let op = Box::new(OnDevice { op, device: device.clone() });
             check(name, &Sample { op, dims }, &mut Stream(7));
         }
     }
 }
 
 #[test]
-fn sums_are_sums_and_terms_stay_as_they_were() {
+fn the_accumulator_sums_terms_without_changing_them() {
     let device = device();
     let term = |from: f64, k: usize| {
         let numbers = |n: usize| -> Vec<f64> { (0..n).map(|i| from + i as f64).collect() };
@@ -88,21 +88,21 @@ fn sums_are_sums_and_terms_stay_as_they_were() {
 }
 
 #[test]
-fn operands_that_no_kernel_takes_are_errors() {
+fn unsupported_operands_are_errors() {
     let device = device();
     let host = DualTensor::constant(tensor(&[1.0; 6], &[2, 3], DType::F32));
-    let there = moved(&host, &device);
-    let turned = DualTensor::constant(there.value().t().unwrap());
+    let on_device = moved(&host, &device);
+    let transposed = DualTensor::constant(on_device.value().t().unwrap());
     let double = moved(&DualTensor::constant(tensor(&[1.0; 6], &[2, 3], DType::F64)), &device);
     for (operands, expected) in [
-        ([&there, &host], "expected a tensor on a CUDA device"),
-        ([&host, &there], "expected a tensor on a CUDA device"),
-        ([&turned, &turned], "expected a contiguous tensor"),
-        ([&there, &double], "expected all operands in f32 or all in f64"),
+        ([&on_device, &host], "expected a tensor on a CUDA device"),
+        ([&host, &on_device], "expected a tensor on a CUDA device"),
+        ([&transposed, &transposed], "expected a contiguous tensor"),
+        ([&on_device, &double], "expected all operands in f32 or all in f64"),
     ] {
         for found in [Add.value(&operands), Linear::default().value(&operands)] {
             let text = found.unwrap_err().to_string();
-            // A transposed matrix does not match its own shape either.
+            // `Linear` may report mismatched shapes of transposed operands first.
             assert!(text.contains(expected) || text.contains("x (…, I)"), "{text}");
         }
     }

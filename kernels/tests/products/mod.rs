@@ -27,7 +27,7 @@ fn at(v: &View, n: usize, i: usize, j: usize) -> usize {
 }
 
 /// A matrix with gaps between rows and between columns.
-fn apart(rows: usize, cols: usize) -> (View, usize) {
+fn with_gaps(rows: usize, cols: usize) -> (View, usize) {
     let view =
         View { offset: 5, row_stride: 3 * cols + 4, col_stride: 3, ..View::matrix(rows, cols) };
     (view, 5 + rows * (3 * cols + 4))
@@ -36,8 +36,8 @@ fn apart(rows: usize, cols: usize) -> (View, usize) {
 /// Number of memory layouts of [`batch`].
 pub const BATCHES: usize = 6;
 
-/// Two by three matrices: contiguous; the heads of a larger buffer; or three that both outer
-/// entries share.
+/// Two by three matrices: contiguous; the heads of a larger buffer; or three shared by
+/// both outer entries.
 fn batch(rows: usize, cols: usize, kind: usize) -> (View, usize) {
     let (rows, cols) = if kind.is_multiple_of(2) { (rows, cols) } else { (cols, rows) };
     let dense = View::batched(2, 3, rows, cols);
@@ -66,19 +66,19 @@ pub struct Case {
 impl Case {
     /// m × k by k × n. `kind` selects the layout of each matrix.
     pub fn new([m, n, k]: [usize; 3], kind: usize) -> Self {
-        let lay = |rows: usize, cols: usize, kind: usize, seed: u64| match kind % 3 {
+        let make = |rows: usize, cols: usize, kind: usize, seed: u64| match kind % 3 {
             0 => (numbers(rows * cols, seed), View::matrix(rows, cols)),
             1 => (numbers(rows * cols, seed), View::matrix(cols, rows).t()),
             _ => {
-                let (view, size) = apart(rows, cols);
+                let (view, size) = with_gaps(rows, cols);
                 (numbers(size, seed), view)
             }
         };
-        let c = lay(m, n, kind / 9, 3);
+        let c = make(m, n, kind / 9, 3);
         let plain = c.0.len() == m * n && c.1.col_stride == 1;
         Self {
-            a: lay(m, k, kind, 1),
-            b: lay(k, n, kind / 3, 2),
+            a: make(m, k, kind, 1),
+            b: make(k, n, kind / 3, 2),
             row: (plain && kind % 2 == 1).then(|| numbers(n, 4)),
             c,
             sum: kind.is_multiple_of(2),
@@ -88,11 +88,11 @@ impl Case {
 
     /// Six products m × k by k × n. `kind` selects one of [`BATCHES`] layouts for each operand.
     pub fn batched([m, n, k]: [usize; 3], kind: usize) -> Self {
-        let lay = |(view, size): (View, usize), seed| (numbers(size, seed), view);
+        let make = |(view, size): (View, usize), seed| (numbers(size, seed), view);
         Self {
-            a: lay(batch(m, k, kind % BATCHES), 1),
-            b: lay(batch(k, n, kind / BATCHES), 2),
-            c: lay(batch(m, n, 0), 3),
+            a: make(batch(m, k, kind % BATCHES), 1),
+            b: make(batch(k, n, kind / BATCHES), 2),
+            c: make(batch(m, n, 0), 3),
             row: None,
             sum: false,
             factor: 0.5,
@@ -113,26 +113,26 @@ impl Case {
     }
 
     /// The first number of `c` whose error exceeds the bound, if any. Operands are first mapped by
-    /// `taken`. Each of K + 2 roundings (including start and factor) is at most 2⁻²⁴ of Σ|a||b|;
+    /// `round`. Each of K + 2 roundings (including start and factor) is at most 2⁻²⁴ of Σ|a||b|;
     /// the bound is twice that, because sums of roundings round too.
-    pub fn flaw(&self, c: &[f32], taken: fn(f32) -> f32) -> Option<String> {
+    pub fn flaw(&self, c: &[f32], round: fn(f32) -> f32) -> Option<String> {
         let v = &self.c.1;
         let k = self.a.1.cols;
         let mut touched = vec![false; c.len()];
         for n in 0..v.batch[0] * v.batch[1] {
             for i in 0..v.rows {
                 for j in 0..v.cols {
-                    let place = at(v, n, i, j);
-                    touched[place] = true;
+                    let index = at(v, n, i, j);
+                    touched[index] = true;
                     let start = match &self.row {
                         Some(row) => f64::from(row[j]),
-                        None if self.sum => f64::from(self.c.0[place]),
+                        None if self.sum => f64::from(self.c.0[index]),
                         None => 0.0,
                     };
                     let (mut sum, mut size) = (0.0, 0.0);
                     for l in 0..k {
-                        let a = f64::from(taken(self.a.0[at(&self.a.1, n, i, l)]));
-                        let b = f64::from(taken(self.b.0[at(&self.b.1, n, l, j)]));
+                        let a = f64::from(round(self.a.0[at(&self.a.1, n, i, l)]));
+                        let b = f64::from(round(self.b.0[at(&self.b.1, n, l, j)]));
                         sum += a * b;
                         size += (a * b).abs();
                     }
@@ -140,15 +140,16 @@ impl Case {
                     let bound = (k + 2) as f64
                         * 2f64.powi(-23)
                         * (start.abs() + self.factor.abs() * size + f64::from(f32::MIN_POSITIVE));
-                    let found = f64::from(c[place]);
-                    let off = (found - expected).abs();
-                    if off.is_nan() || off > bound {
+                    let found = f64::from(c[index]);
+                    let error = (found - expected).abs();
+                    if error.is_nan() || error > bound {
                         return Some(format!("[{n}, {i}, {j}]: {found}, expected {expected}"));
                     }
                 }
             }
         }
-        let spoilt = (0..c.len()).find(|&i| !touched[i] && c[i].to_bits() != self.c.0[i].to_bits());
-        spoilt.map(|i| format!("{i} is outside the view and was written"))
+        let overwritten =
+            (0..c.len()).find(|&i| !touched[i] && c[i].to_bits() != self.c.0[i].to_bits());
+        overwritten.map(|i| format!("{i} is outside the view and was written"))
     }
 }

@@ -20,7 +20,7 @@ pub fn keep_pages() {
 
 #[cfg(test)]
 #[test]
-fn the_option_is_the_delay() {
+fn keep_pages_disables_purging() {
     // SAFETY: reads an integer option of the allocator.
     let delay = || unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
     // Milliseconds. The neighbouring options are 0 by default, so this checks the index.

@@ -1,6 +1,6 @@
 use super::*;
 
-/// The error for a sound model under a changed configuration.
+/// The error for a valid model with a changed configuration.
 fn with_setting(pointer: &str, value: Value) -> Error {
     let mut configuration = configuration();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -8,7 +8,7 @@ fn with_setting(pointer: &str, value: Value) -> Error {
     open(folder(&raw(&small()), &configuration).path()).unwrap_err()
 }
 
-/// The error for changed tensors under a sound configuration.
+/// The error for changed tensors with a valid configuration.
 fn with_tensors(change: impl FnOnce(&mut HashMap<String, Raw>)) -> Error {
     let mut tensors = raw(&small());
     change(&mut tensors);
@@ -22,12 +22,12 @@ fn zeros(shape: &[usize]) -> Raw {
 fn header_error(bytes: &[u8]) -> String {
     let found = Header::read(Path::new("x.safetensors"), bytes).unwrap_err();
     assert!(matches!(found, Error::Header { .. }), "{found}");
-    // On the disk it is the same error.
+    // Reading from disk gives the same error.
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("x.safetensors");
     fs::write(&path, bytes).unwrap();
-    let there = OnDisk::open(&path).unwrap_err().to_string();
-    assert_eq!(there, found.to_string().replace("x.safetensors", &path.display().to_string()));
+    let on_disk = OnDisk::open(&path).unwrap_err().to_string();
+    assert_eq!(on_disk, found.to_string().replace("x.safetensors", &path.display().to_string()));
     found.to_string()
 }
 
@@ -57,7 +57,7 @@ fn malformed_headers() {
     let tensor = |dtype: &str, shape: &str, span: &str| {
         format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":{span}}}"#)
     };
-    let sound = tensor("F32", "[1]", "[0,4]");
+    let valid = tensor("F32", "[1]", "[0,4]");
     let one =
         |dtype: &str, shape: &str, span: &str| format!(r#"{{"a":{}}}"#, tensor(dtype, shape, span));
     assert!(header_error(&u64::MAX.to_le_bytes()).contains("at most 100000000 bytes"));
@@ -77,8 +77,8 @@ fn malformed_headers() {
         (one("F32", "[1]", &format!("[0,{max}]")), "as many bytes"),
         (one("F32", "[1]", &format!("[{},{max}]", max - 4)), "a start at byte 0"),
         (one("F32", "[1]", "[0]"), "data_offsets"),
-        (format!(r#"{{"a":{sound},"a":{sound}}}"#), "each name once"),
-        (format!(r#"{{"a":{sound},"b":{sound}}}"#), "a start at byte 4"),
+        (format!(r#"{{"a":{valid},"a":{valid}}}"#), "each name once"),
+        (format!(r#"{{"a":{valid},"b":{valid}}}"#), "a start at byte 4"),
         (r#"{"__metadata__":{"a":1}}"#.into(), "strings"),
         (r#"{"a":7}"#.into(), "a dtype"),
     ] {
@@ -88,7 +88,7 @@ fn malformed_headers() {
 }
 
 #[test]
-fn no_checkpoint_at_all() {
+fn paths_without_a_checkpoint() {
     let dir = TempDir::new().unwrap();
     assert!(matches!(open(&dir.path().join("absent")), Err(Error::Io { .. })));
     assert!(matches!(open(dir.path()), Err(Error::NotACheckpoint { .. })));
@@ -98,7 +98,7 @@ fn no_checkpoint_at_all() {
 }
 
 #[test]
-fn tensors_that_make_no_model() {
+fn tensors_that_do_not_form_a_model() {
     let found = with_tensors(|t| {
         t.remove("blocks.1.mlp.fc2.bias");
         t.insert("head_dist.weight".into(), zeros(&[3, 8]));
@@ -121,7 +121,7 @@ fn tensors_that_make_no_model() {
 }
 
 #[test]
-fn key_tensors_missing() {
+fn missing_key_tensors() {
     for key in ["patch_embed.proj.weight", "pos_embed", "head.weight", "norm.weight"] {
         let message = with_tensors(|t| drop(t.remove(key))).to_string();
         assert!(message.contains(&format!("missing: {key}")), "{message}");
@@ -131,7 +131,7 @@ fn key_tensors_missing() {
 }
 
 #[test]
-fn absurd_shapes() {
+fn invalid_shapes() {
     for shape in [vec![0, usize::MAX], vec![usize::MAX, 0, 7, 7], vec![8, 1, 7], vec![]] {
         let found = with_tensors(|t| {
             t.insert("patch_embed.proj.weight".into(), zeros_of(&shape));
@@ -140,7 +140,7 @@ fn absurd_shapes() {
     }
 }
 
-/// As `zeros`, for shapes whose product may only be formed with the nought in it.
+/// Like `zeros`, for shapes with a zero whose other sizes overflow when multiplied.
 fn zeros_of(shape: &[usize]) -> Raw {
     let count = if shape.contains(&0) { 0 } else { shape.iter().product() };
     (Dtype::F32, shape.to_vec(), vec![0; 4 * count])
@@ -157,7 +157,7 @@ fn wrong_dtype() {
 }
 
 #[test]
-fn another_kind_of_model() {
+fn other_kinds_of_models() {
     let message = with_tensors(|t| {
         t.clear();
         t.insert("layer1.0.conv1.weight".into(), zeros(&[2]));
@@ -199,14 +199,14 @@ fn a_configuration_that_contradicts_the_tensors() {
 }
 
 #[test]
-fn settings_that_cannot_be_served() {
+fn unsupported_settings() {
     for (pointer, value, part) in [
         ("/model_args/depth", json!("2"), "a whole number"),
         ("/model_args/img_size", json!([1, 2, 3]), "[height, width]"),
         ("/model_args", json!(["depth"]), "an object"),
         ("/pretrained_cfg/mean", json!([0.5, 0.5]), "for each of 1 channels"),
         ("/pretrained_cfg/std", json!([0.0]), "above 0"),
-        // Levels: pixels are divided by 255 first.
+        // Means and deviations in levels, although pixels are divided by 255 first.
         ("/pretrained_cfg/mean", json!([127.5]), "divide levels by 255"),
         ("/pretrained_cfg/std", json!([58.4]), "divide levels by 255"),
         ("/pretrained_cfg/mean", json!([-0.5]), "from 0 to 1"),
@@ -245,7 +245,7 @@ fn heads_are_never_guessed() {
 }
 
 #[test]
-fn options_that_contradict() {
+fn contradictory_options() {
     let dir = folder(&raw(&small()), &configuration());
     for overrides in [
         Load { heads: Some(4), ..Load::default() },

@@ -1,9 +1,9 @@
-//! The classes of a head that was trained on new data, in the configuration it is saved with.
+//! Class names in the configuration that is saved with a retrained head.
 
 use super::layouts::in_layout;
 use super::*;
 
-/// Weights with a fresh head of that many classes.
+/// Weights with a new random head for `classes` classes.
 fn retrained(checkpoint: &Checkpoint, classes: usize) -> Weights {
     let config = Config { classes, ..checkpoint.config.clone() };
     let random = Weights::random(&config, 9).unwrap();
@@ -14,7 +14,7 @@ fn retrained(checkpoint: &Checkpoint, classes: usize) -> Weights {
     Weights::new(&config, random.iter().map(tensor).collect()).unwrap()
 }
 
-/// Saves with new classes, as a folder and as a file; the configuration of both.
+/// Saves with new classes, as a folder and as a file. Returns the configuration, the same in both.
 fn saved(checkpoint: &Checkpoint, classes: usize, names: Option<&[&str]>) -> Value {
     let names: Option<Vec<String>> = names.map(|all| all.iter().map(|&n| n.into()).collect());
     let weights = retrained(checkpoint, classes);
@@ -22,38 +22,38 @@ fn saved(checkpoint: &Checkpoint, classes: usize, names: Option<&[&str]>) -> Val
     let (folder, file) = (dir.path().join("new"), dir.path().join("new.safetensors"));
     let mut found = Vec::new();
     for out in [&folder, &file] {
-        let made = provenance("finetune");
-        checkpoint.save_with_classes(out, &weights, names.as_deref(), &made).unwrap();
-        let again = open(out).unwrap();
-        assert_eq!((again.layout, again.config.classes), (checkpoint.layout, classes));
-        assert_eq!(again.class_names, names);
-        assert_eq!(again.preprocess, checkpoint.preprocess);
-        for ((name, a), (_, b)) in again.weights.iter().zip(weights.iter()) {
+        let origin = provenance("finetune");
+        checkpoint.save_with_classes(out, &weights, names.as_deref(), &origin).unwrap();
+        let reopened = open(out).unwrap();
+        assert_eq!((reopened.layout, reopened.config.classes), (checkpoint.layout, classes));
+        assert_eq!(reopened.class_names, names);
+        assert_eq!(reopened.preprocess, checkpoint.preprocess);
+        for ((name, a), (_, b)) in reopened.weights.iter().zip(weights.iter()) {
             assert_eq!(a.dims(), b.dims(), "{name}");
             assert!(!numbers::moved(a, b).unwrap().contains(&true), "{name}");
         }
-        found.push(again);
+        found.push(reopened);
     }
     let text = fs::read_to_string(folder.join("config.json")).unwrap();
-    let inside = found[1].metadata.iter().find(|(key, _)| key == CONFIG_KEY);
-    assert_eq!(inside.map(|(_, text)| text), Some(&text));
-    // A reader that is not ours agrees on the file.
+    let embedded = found[1].metadata.iter().find(|(key, _)| key == CONFIG_KEY);
+    assert_eq!(embedded.map(|(_, text)| text), Some(&text));
+    // The `safetensors` crate can read the file.
     safetensors::SafeTensors::deserialize(&fs::read(&file).unwrap()).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
 #[test]
-fn timms_configuration_gets_the_new_classes_and_loses_the_old() {
-    let mut stated = configuration();
-    stated["label_names"] = json!(["cat", "dog", "emu"]);
-    stated["label_descriptions"] = json!({"cat": "a cat", "dog": "a dog", "emu": "a bird"});
-    stated["pretrained_cfg"]["num_classes"] = json!(3);
-    stated["pretrained_cfg"]["label_names"] = json!(["cat", "dog", "emu"]);
-    stated["model_args"]["num_classes"] = json!(3);
-    let dir = folder(&raw(&small()), &stated);
+fn new_classes_replace_the_old_ones_in_a_timm_configuration() {
+    let mut original = configuration();
+    original["label_names"] = json!(["cat", "dog", "emu"]);
+    original["label_descriptions"] = json!({"cat": "a cat", "dog": "a dog", "emu": "a bird"});
+    original["pretrained_cfg"]["num_classes"] = json!(3);
+    original["pretrained_cfg"]["label_names"] = json!(["cat", "dog", "emu"]);
+    original["model_args"]["num_classes"] = json!(3);
+    let dir = folder(&raw(&small()), &original);
     let checkpoint = open(dir.path()).unwrap();
     for (classes, names) in [(3, vec!["fox", "cat", "gnu"]), (2, vec!["cat", "fox"])] {
-        let mut expected = stated.clone();
+        let mut expected = original.clone();
         expected["num_classes"] = json!(classes);
         expected["label_names"] = json!(names);
         expected["label_descriptions"] = json!({"cat": "a cat"});
@@ -71,8 +71,8 @@ fn timms_configuration_gets_the_new_classes_and_loses_the_old() {
 }
 
 #[test]
-fn transformers_configuration_gets_the_new_classes_and_loses_the_old() {
-    let stated = json!({
+fn new_classes_replace_the_old_ones_in_a_transformers_configuration() {
+    let original = json!({
         "architectures": ["ViTForImageClassification"], "model_type": "vit",
         "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2,
         "intermediate_size": 16, "hidden_act": "gelu", "layer_norm_eps": 1e-12,
@@ -81,9 +81,9 @@ fn transformers_configuration_gets_the_new_classes_and_loses_the_old() {
         "label2id": {"cat": 0, "dog": 1, "emu": 2},
     });
     for layout in [Layout::Transformers, Layout::TransformersOld] {
-        let dir = folder(&in_layout(&small(), layout, "vit."), &stated);
+        let dir = folder(&in_layout(&small(), layout, "vit."), &original);
         let checkpoint = open(dir.path()).unwrap();
-        let mut expected = stated.clone();
+        let mut expected = original.clone();
         expected["id2label"] = json!({"0": "fox", "1": "cat", "2": "gnu"});
         expected["label2id"] = json!({"fox": 0, "cat": 1, "gnu": 2});
         assert_eq!(saved(&checkpoint, 3, Some(&["fox", "cat", "gnu"])), expected);
@@ -91,7 +91,7 @@ fn transformers_configuration_gets_the_new_classes_and_loses_the_old() {
         expected["id2label"] = json!({"0": "fox", "1": "cat"});
         expected["label2id"] = json!({"fox": 0, "cat": 1});
         assert_eq!(saved(&checkpoint, 2, Some(&["fox", "cat"])), expected);
-        // What transformers itself writes for a model whose classes have no names.
+        // transformers writes these names for unnamed classes.
         expected["id2label"] = json!({"0": "LABEL_0", "1": "LABEL_1"});
         expected["label2id"] = json!({"LABEL_0": 0, "LABEL_1": 1});
         assert_eq!(saved(&checkpoint, 2, None), expected);
@@ -99,7 +99,7 @@ fn transformers_configuration_gets_the_new_classes_and_loses_the_old() {
 }
 
 #[test]
-fn a_new_head_keeps_the_stored_type_the_order_and_every_other_byte() {
+fn a_new_head_keeps_the_stored_type_the_order_and_all_other_tensors() {
     let mut tensors = raw(&small());
     let half = |bytes: &[u8]| -> Vec<u8> {
         let (values, _) = bytes.as_chunks::<4>();
@@ -114,8 +114,8 @@ fn a_new_head_keeps_the_stored_type_the_order_and_every_other_byte() {
     let weights = retrained(&checkpoint, 5);
     let out = TempDir::new().unwrap();
     let to = out.path().join("new");
-    let made = provenance("finetune");
-    let path = checkpoint.save_with_classes(&to, &weights, None, &made).unwrap().path;
+    let origin = provenance("finetune");
+    let path = checkpoint.save_with_classes(&to, &weights, None, &origin).unwrap().path;
     let order = |path: &Path| -> Vec<String> {
         let header = Header::read(path, &fs::read(path).unwrap()).unwrap();
         header.entries.into_iter().map(|entry| entry.name).collect()
@@ -136,24 +136,24 @@ fn a_new_head_keeps_the_stored_type_the_order_and_every_other_byte() {
         }
     }
     let names = ["a".to_owned()];
-    let found = checkpoint.save_with_classes(&to, &weights, Some(&names), &made).unwrap_err();
+    let found = checkpoint.save_with_classes(&to, &weights, Some(&names), &origin).unwrap_err();
     assert!(matches!(found, Error::ClassNames { expected: 5, found: 1 }), "{found}");
 }
 
 #[test]
-fn a_patch_does_not_leave_the_old_classes_beside_new_weights() {
-    let mut stated = configuration();
-    stated["label_names"] = json!(["cat", "dog", "emu"]);
-    let dir = folder(&raw(&small()), &stated);
+fn a_patch_is_rejected_if_the_classes_differ() {
+    let mut original = configuration();
+    original["label_names"] = json!(["cat", "dog", "emu"]);
+    let dir = folder(&raw(&small()), &original);
     let checkpoint = open(dir.path()).unwrap();
     let out = TempDir::new().unwrap();
     let (same, other) = (out.path().join("same"), out.path().join("other"));
-    let made = provenance("finetune");
-    checkpoint.save(&same, &checkpoint.weights, &made).unwrap();
+    let origin = provenance("finetune");
+    checkpoint.save(&same, &checkpoint.weights, &origin).unwrap();
     let patch = |b: &Path| Patch::between(&checkpoint.path, &b.join("model.safetensors"));
     assert!(patch(&same).is_ok());
     let names = ["fox", "gnu", "cat"].map(String::from);
-    checkpoint.save_with_classes(&other, &checkpoint.weights, Some(&names), &made).unwrap();
+    checkpoint.save_with_classes(&other, &checkpoint.weights, Some(&names), &origin).unwrap();
     let found = patch(&other).unwrap_err();
     assert!(matches!(found, Error::Refused(Refused::OtherConfiguration { .. })), "{found}");
 }

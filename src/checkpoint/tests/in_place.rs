@@ -2,7 +2,7 @@ use super::*;
 use candle_core::Device;
 use sha2::{Digest, Sha256};
 
-/// A checkpoint as a bare file in a folder of its own.
+/// A checkpoint as a single file in its own folder.
 pub(super) fn file() -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("vit.safetensors");
@@ -45,7 +45,7 @@ fn tuning_in_place_and_undoing_it_restores_every_byte() {
     assert_eq!(saved.undo, Some(undo_file(&path.canonicalize().unwrap())));
     let tuned = open(&path).unwrap();
     assert_eq!(tuned.provenance, Some(provenance("pol")));
-    // The undo file holds the replaced tensor alone, for any reader of safetensors.
+    // The undo file is a safetensors file with only the replaced tensor.
     let bytes = fs::read(undo_file(&path)).unwrap();
     let kept = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(kept.names(), ["head.bias"]);
@@ -73,12 +73,12 @@ fn undo_returns_to_the_state_before_the_first_of_many_tunings() {
 }
 
 #[test]
-fn undo_works_from_every_state_that_an_interruption_can_leave() {
+fn undo_works_after_an_interruption_at_any_point() {
     let (_dir, path) = file();
     let mut states = vec![fs::read(&path).unwrap()];
     for (name, by) in [("head.bias", 1.0), ("norm.weight", -1.0)] {
         tune(&path, name, by);
-        // Undo files are written before the checkpoint, so a cut leaves the state before.
+        // Undo files are written first, so an interruption leaves the previous checkpoint.
         let undo_bytes = fs::read(undo_file(&path)).unwrap();
         let newest = fs::read(&path).unwrap();
         for state in &states {
@@ -94,7 +94,7 @@ fn undo_works_from_every_state_that_an_interruption_can_leave() {
 }
 
 #[test]
-fn an_undo_file_of_another_state_is_never_written_over() {
+fn an_undo_file_of_another_state_is_never_overwritten() {
     let (_dir, path) = file();
     tune(&path, "head.bias", 1.0);
     let kept = fs::read(undo_file(&path)).unwrap();
@@ -108,7 +108,7 @@ fn an_undo_file_of_another_state_is_never_written_over() {
 }
 
 #[test]
-fn a_damaged_undo_file_is_named_and_nothing_is_written() {
+fn a_damaged_undo_file_is_reported_and_nothing_is_written() {
     let (_dir, path) = file();
     tune(&path, "head.bias", 1.0);
     let tuned = fs::read(&path).unwrap();
@@ -143,7 +143,7 @@ fn a_second_writer_and_a_changed_file_are_refused() {
 
 #[cfg(unix)]
 #[test]
-fn permissions_stay_and_links_are_followed() {
+fn permissions_are_kept_and_links_followed() {
     use std::os::unix::fs::PermissionsExt;
     let (dir, path) = file();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
@@ -166,16 +166,16 @@ fn permissions_stay_and_links_are_followed() {
 
 #[cfg(unix)]
 #[test]
-fn what_a_killed_process_left_is_replaced_and_never_followed() {
+fn leftover_temp_files_are_replaced_and_links_not_followed() {
     use std::os::unix::fs::PermissionsExt;
     let (dir, path) = file();
     let victim = dir.path().join("victim");
     fs::write(&victim, "mine").unwrap();
-    let left = dir.path().join(".vit.safetensors.planish-new");
-    std::os::unix::fs::symlink(&victim, &left).unwrap();
-    let undo_left = dir.path().join(".vit.safetensors.planish-undo-new");
-    fs::write(&undo_left, "cut short").unwrap();
-    fs::set_permissions(&undo_left, fs::Permissions::from_mode(0o400)).unwrap();
+    let temp_link = dir.path().join(".vit.safetensors.planish-new");
+    std::os::unix::fs::symlink(&victim, &temp_link).unwrap();
+    let temp_undo = dir.path().join(".vit.safetensors.planish-undo-new");
+    fs::write(&temp_undo, "cut short").unwrap();
+    fs::set_permissions(&temp_undo, fs::Permissions::from_mode(0o400)).unwrap();
     tune(&path, "head.bias", 1.0);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "mine");
     assert_eq!(
@@ -201,7 +201,8 @@ fn rounding_to_the_stored_type_is_counted() {
     let dir = folder(&tensors, &configuration());
     let checkpoint = open(dir.path()).unwrap();
     let i = checkpoint.weights.index("head.bias").unwrap();
-    // Next to 1, bfloat16 has 1 + 2⁻⁷: the first is kept, the second moves, the third never moved.
+    // The next bf16 number after 1 is 1 + 2⁻⁷. The first value rounds to 1, the second changes, and
+    // the third was not trained.
     let trained = Tensor::new(&[1.0 + 2f32.powi(-9), 1.0 + 2f32.powi(-7), 1.0], &Device::Cpu);
     let weights = checkpoint.weights.with(&[(i, trained.unwrap())]);
     let out = TempDir::new().unwrap();

@@ -1,9 +1,9 @@
-//! Names: layouts told apart by keys alone, and what is wrong with a file in one.
+//! Layouts are detected from tensor names. Errors use the names of the file.
 
 use super::*;
 use crate::vit::Distillation;
 
-/// The tensors of a model under a layout's usual names, the backbone's after `root`.
+/// Tensors of a model under a layout's usual names. Names in the backbone start with `root`.
 pub(super) fn in_layout(config: &Config, layout: Layout, root: &str) -> HashMap<String, Raw> {
     let mut out = HashMap::new();
     for (canonical, (dtype, shape, bytes)) in raw(config) {
@@ -48,7 +48,7 @@ fn move_key(tensors: &mut HashMap<String, Raw>, from: &str, to: &str) {
 }
 
 #[test]
-fn every_layout_is_known_by_its_names() {
+fn every_layout_is_recognised_by_its_names() {
     let expected: Vec<_> = Weights::random(&small(), 3)
         .unwrap()
         .iter()
@@ -98,7 +98,7 @@ fn a_pooler_is_ignored_and_saved() {
 }
 
 #[test]
-fn a_file_may_mix_both_spellings() {
+fn a_file_may_mix_old_and_new_names() {
     let mut tensors = in_layout(&small(), Layout::TransformersOld, "vit.");
     for (kind, old, new) in
         [("weight", "intermediate.dense", "mlp.fc1"), ("bias", "output.dense", "mlp.fc2")]
@@ -109,18 +109,18 @@ fn a_file_may_mix_both_spellings() {
     let found = open_bare(&tensors).unwrap();
     assert_eq!(found.layout, Layout::TransformersOld);
     assert!(found.recognised.contains("2 as in transformers (new names)"), "{}", found.recognised);
-    let own = found.file_tensors("blocks.1.mlp.fc1.weight").unwrap();
-    assert_eq!(own, ["vit.layers.1.mlp.fc1.weight"]);
+    let names_in_file = found.file_tensors("blocks.1.mlp.fc1.weight").unwrap();
+    assert_eq!(names_in_file, ["vit.layers.1.mlp.fc1.weight"]);
 }
 
 #[test]
-fn lists_use_the_names_in_the_file() {
+fn errors_list_the_names_in_the_file() {
     let key = "vit.encoder.layer.1.attention.attention.key.bias";
     let message = changed(|t| drop(t.remove(key)));
     assert!(message.contains(&format!("1 missing: {key}")), "{message}");
     let message = changed(|t| drop(t.remove("vit.embeddings.cls_token")));
     assert!(message.contains("1 missing: vit.embeddings.cls_token"), "{message}");
-    // A canonical name is a stranger among transformers' names.
+    // Canonical names are unexpected in a transformers file.
     let message = changed(|t| drop(t.insert("cls_token".into(), zeros(&[1, 1, 8]))));
     assert!(message.contains("1 unexpected: cls_token"), "{message}");
     let message = changed(|t| drop(t.insert("cls_classifier.bias".into(), zeros(&[3]))));
@@ -158,7 +158,7 @@ fn a_bare_backbone_with_a_classifier_opens() {
 }
 
 #[test]
-fn torchvisions_heads_and_first_mlp() {
+fn torchvision_heads_and_old_mlp_names() {
     for (weight, bias) in [
         ("heads.weight", "heads.bias"),
         ("heads.0.weight", "heads.0.bias"),

@@ -1,5 +1,5 @@
-//! Shared by the tests: small checkpoints written with the crate `safetensors`, a writer that knows
-//! nothing of ours.
+//! Helpers shared by the tests. Checkpoints are written with the `safetensors` crate, so the tests
+//! do not depend on planish's own writer.
 
 mod bad_input;
 mod classes;
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 /// Type, shape and bytes of one tensor.
 type Raw = (Dtype, Vec<usize>, Vec<u8>);
 
-/// Six blocks of width 64 would make slow files; this has two of width 8 and two heads.
+/// Two blocks of width 8 with two heads, to keep tests fast.
 fn small() -> Config {
     let mut config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
     (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
@@ -59,7 +59,7 @@ fn folder(tensors: &HashMap<String, Raw>, configuration: &Value) -> TempDir {
     dir
 }
 
-/// What timm writes for [`small`].
+/// The configuration that timm writes for [`small`].
 fn configuration() -> Value {
     json!({
         "architecture": "vit_tiny_patch16_224",

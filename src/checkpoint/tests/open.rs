@@ -1,9 +1,9 @@
 use super::*;
 use crate::vit::{Activation, FinalNorm, Pooling};
 
-/// `tests/reference/make_timm_dir.py` states the model that timm wrote.
+/// The model is the one in `tests/reference/make_timm_dir.py`.
 #[test]
-fn opens_what_timm_wrote() {
+fn opens_a_timm_checkpoint() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/timm-tiny");
     let checkpoint = open(&dir).unwrap();
     let config = &checkpoint.config;
@@ -24,14 +24,14 @@ fn opens_what_timm_wrote() {
     assert_eq!(checkpoint.architecture, "vit_tiny_patch16_224");
     assert_eq!((checkpoint.dtype.as_str(), checkpoint.layout), ("F32", Layout::Timm));
     let file = fs::read(dir.join("model.safetensors")).unwrap();
-    let theirs = safetensors::SafeTensors::deserialize(&file).unwrap();
+    let reference = safetensors::SafeTensors::deserialize(&file).unwrap();
     for (name, tensor) in checkpoint.weights.iter() {
-        assert_eq!(Stored::F32.encode(tensor).unwrap(), theirs.tensor(name).unwrap().data());
+        assert_eq!(Stored::F32.encode(tensor).unwrap(), reference.tensor(name).unwrap().data());
     }
 }
 
 #[test]
-fn a_bare_file_takes_flags_and_records_what_it_assumes() {
+fn a_bare_file_takes_options_and_records_assumptions() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bare.safetensors");
     write(&path, &raw(&small()), &[]);
@@ -55,11 +55,11 @@ fn a_bare_file_takes_flags_and_records_what_it_assumes() {
 }
 
 #[test]
-fn a_bare_file_may_carry_its_configuration() {
+fn a_bare_file_may_contain_its_configuration() {
     let dir = TempDir::new().unwrap();
     let path = dir.path().join("bare.safetensors");
     write(&path, &raw(&small()), &[(CONFIG_KEY, &configuration().to_string())]);
-    // A stranger's configuration beside it does not count.
+    // A configuration in the file takes precedence over config.json.
     fs::write(dir.path().join("config.json"), r#"{"model_args": {"num_heads": 4}}"#).unwrap();
     assert_eq!(open(&path).unwrap().config.heads, 2);
     write(&path, &raw(&small()), &[]);
@@ -67,7 +67,7 @@ fn a_bare_file_may_carry_its_configuration() {
 }
 
 #[test]
-fn wrappers_are_stripped_and_put_back() {
+fn wrapper_prefixes_are_stripped_and_restored() {
     let wrapped: HashMap<String, Raw> = raw(&small())
         .into_iter()
         .map(|(name, raw)| (format!("module._orig_mod.model.{name}"), raw))
@@ -75,21 +75,21 @@ fn wrappers_are_stripped_and_put_back() {
     let dir = folder(&wrapped, &configuration());
     let checkpoint = open(dir.path()).unwrap();
     assert_eq!(checkpoint.config, small());
-    let own = "module._orig_mod.model.head.bias".to_string();
-    assert_eq!(checkpoint.file_tensors("head.bias").unwrap(), std::slice::from_ref(&own));
+    let wrapped_name = "module._orig_mod.model.head.bias".to_string();
+    assert_eq!(checkpoint.file_tensors("head.bias").unwrap(), std::slice::from_ref(&wrapped_name));
     let bias = checkpoint.weights.get("head.bias").unwrap().clone();
-    let there = checkpoint.to_file(&[("head.bias".into(), bias)]).unwrap();
-    assert_eq!(there[0].0, own);
-    let back = checkpoint.to_canonical(there).unwrap();
-    assert_eq!(back[0].0, "head.bias");
-    let strange = vec![("head.bais".to_string(), back[0].1.clone())];
-    assert!(matches!(checkpoint.to_canonical(strange), Err(Error::UnknownTensor { .. })));
+    let stored_names = checkpoint.to_file(&[("head.bias".into(), bias)]).unwrap();
+    assert_eq!(stored_names[0].0, wrapped_name);
+    let canonical = checkpoint.to_canonical(stored_names).unwrap();
+    assert_eq!(canonical[0].0, "head.bias");
+    let misspelled = vec![("head.bais".to_string(), canonical[0].1.clone())];
+    assert!(matches!(checkpoint.to_canonical(misspelled), Err(Error::UnknownTensor { .. })));
     let message = checkpoint.file_tensors("head.bais").unwrap_err().to_string();
     assert!(message.contains("did you mean `head.bias`"), "{message}");
 }
 
 #[test]
-fn shapes_show_every_variant() {
+fn variants_are_inferred_from_shapes() {
     let variants: [fn(&mut Config); 6] = [
         |c| (c.layer_scale, c.norm_pre, c.patch_bias) = (true, true, false),
         |c| c.qkv_bias = false,
@@ -110,7 +110,7 @@ fn shapes_show_every_variant() {
 }
 
 #[test]
-fn an_oblong_grid_needs_the_image_size() {
+fn a_non_square_grid_needs_the_image_size() {
     let mut config = small();
     config.image_size = [14, 21];
     let dir = TempDir::new().unwrap();
@@ -127,7 +127,7 @@ fn an_oblong_grid_needs_the_image_size() {
 }
 
 #[test]
-fn halves_and_doubles_become_f32() {
+fn f16_bf16_and_f64_are_converted_to_f32() {
     for (dtype, stored) in
         [(Dtype::F16, Stored::F16), (Dtype::BF16, Stored::Bf16), (Dtype::F64, Stored::F64)]
     {

@@ -14,7 +14,7 @@ fn refusal(result: Result<Checkpoint, Error>) -> [String; 3] {
     }
 }
 
-/// What becomes of a sound model of timm's under a changed configuration.
+/// Opens a valid timm model with a changed configuration.
 fn timm(pointer: &str, value: Value) -> Result<Checkpoint, Error> {
     let mut configuration = configuration();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -22,9 +22,9 @@ fn timm(pointer: &str, value: Value) -> Result<Checkpoint, Error> {
     open(folder(&raw(&small()), &configuration).path())
 }
 
-/// `tests/reference/make_timm_names.py` reads off timm's own modules what a name means.
+/// `tests/reference/make_timm_names.py` takes the meaning of each name from timm's modules.
 #[test]
-fn names_say_what_timm_builds() {
+fn names_match_the_networks_that_timm_builds() {
     let file = include_str!("../../../tests/reference/timm_names.json");
     let rows: Vec<Value> = serde_json::from_str(file).unwrap();
     assert_eq!(rows.len(), 440);
@@ -33,7 +33,7 @@ fn names_say_what_timm_builds() {
         let named = Named::new(name);
         let network = row["network"].as_str().unwrap();
         if network != "plain" {
-            // These two are in the tensors, and arguments can make a plain network of them.
+            // These two show in the tensors, and arguments can turn them into a plain network.
             let shown = ["no final norm", "AttentionPoolLatent"].contains(&network);
             assert!(named.other().is_some() || shown, "{name}");
             continue;
@@ -44,16 +44,16 @@ fn names_say_what_timm_builds() {
         assert_eq!(heads, row["heads"], "{name}");
         assert_eq!(named.eps().unwrap_or(arch::TIMM_EPS), row["eps"], "{name}");
         assert!(named.activation().is_some() || row["activation"] == "gelu", "{name}");
-        // Without a word in the name, planish goes by the tensors.
+        // If the name does not determine pooling, the tensors do.
         if let Some(pooling) = named.pooling() {
             assert_eq!(arch::pooling_name(pooling), row["pooling"], "{name}");
         }
     }
 }
 
-/// huggingface/pytorch-image-models#1568: the same tensors, another place for the norms.
+/// huggingface/pytorch-image-models#1568: same tensors, but with norms in other places.
 #[test]
-fn post_norm_blocks_by_their_name() {
+fn post_norm_blocks_are_recognised_by_name() {
     for name in
         ["vit_base_patch16_rpn_224", "timm/vit_base_patch16_rpn_224.sw_in1k", "My-ViT-RPN-small"]
     {
@@ -61,10 +61,10 @@ fn post_norm_blocks_by_their_name() {
         assert_eq!((key.as_str(), found), ("architecture", json!(name).to_string()));
         assert!(means.contains("after attention"), "{means}");
     }
-    // Also where the tensors cannot be those of any Vision Transformer.
+    // Also if the tensors are not those of a Vision Transformer.
     let tensors = HashMap::from([("conv1.weight".into(), (Dtype::F32, vec![1], vec![0; 4]))]);
-    let stated = json!({"architecture": "vit_base_patch16_rpn_224"});
-    let message = open(folder(&tensors, &stated).path()).unwrap_err().to_string();
+    let explicit = json!({"architecture": "vit_base_patch16_rpn_224"});
+    let message = open(folder(&tensors, &explicit).path()).unwrap_err().to_string();
     for part in ["config.json: `architecture` is \"vit_base", "plain Vision", "use a plain"] {
         assert!(message.contains(part), "{message}");
     }
@@ -109,7 +109,7 @@ fn arguments_of_other_networks() {
 }
 
 #[test]
-fn arguments_that_change_nothing() {
+fn arguments_without_effect() {
     for (argument, value) in [
         ("drop_path_rate", json!(0.1)),
         ("patch_drop_rate", json!(0.5)),
@@ -133,7 +133,7 @@ fn arguments_that_change_nothing() {
 }
 
 #[test]
-fn names_unknown_to_timm() {
+fn unknown_architecture_names() {
     let assumed = |name: &str| timm("/architecture", json!(name)).unwrap().assumed.join("; ");
     for name in ["my_vit", "vit_tiny_patch7_ours_28", "resnet50"] {
         let notes = assumed(name);
@@ -151,37 +151,37 @@ fn names_unknown_to_timm() {
 }
 
 #[test]
-fn what_names_say_of_heads_norms_and_activation() {
+fn heads_norms_and_activation_from_names() {
     let mut wide = small();
     (wide.dim, wide.depth, wide.mlp_dim) = (48, 1, 8);
     let wide = raw(&wide);
     let read = |configuration: Value| open(folder(&wide, &configuration).path());
     let heads = |name: &str| read(json!({"architecture": name})).unwrap().config.heads;
-    // timm's own: its base has 12 heads, this one of the same width 16.
+    // In timm, the base model has 12 heads, and this one of the same width has 16.
     assert_eq!(heads("vit_base_patch16_gap_224"), 16);
     assert_eq!([heads("vit_base_patch16_224"), heads("vit_base_patch16_reg4_gap_256")], [12, 12]);
     let clip = "vit_base_patch16_clip_224";
     assert_eq!(read(json!({"architecture": clip})).unwrap().config.eps, 1e-5);
-    // timm puts null in the place of the architecture's own norm, whose ε is then the usual one.
+    // In timm, null replaces the architecture's norm with the default norm and its ε.
     let null = json!({"architecture": clip, "model_args": {"norm_layer": null}});
     assert_eq!(read(null).unwrap().config.eps, 1e-6);
     for name in ["vit_base_patch16_clip_quickgelu_224", "vit_so400m_patch16_siglip_gap_256"] {
-        let stated = |activation: Value| {
+        let explicit = |activation: Value| {
             let args = json!({"act_layer": activation, "num_heads": 12});
             read(json!({"architecture": name, "model_args": args}))
         };
-        let silent = json!({"architecture": name, "model_args": {"num_heads": 12}});
-        let [key, _, means] = refusal(read(silent));
+        let unspecified = json!({"architecture": name, "model_args": {"num_heads": 12}});
+        let [key, _, means] = refusal(read(unspecified));
         assert!(key == "architecture" && means.contains("GELU"), "{means}");
-        let activation = stated(json!("gelu_tanh")).unwrap().config.activation;
+        let activation = explicit(json!("gelu_tanh")).unwrap().config.activation;
         assert_eq!(activation, Activation::GeluTanh);
-        assert_eq!(stated(Value::Null).unwrap().config.activation, Activation::Gelu);
+        assert_eq!(explicit(Value::Null).unwrap().config.activation, Activation::Gelu);
     }
 }
 
-/// timm's default of an architecture counts where the configuration says nothing of pooling.
+/// timm's default for the architecture applies if the configuration does not set pooling.
 #[test]
-fn what_names_say_of_pooling() {
+fn pooling_from_names() {
     let read = |name: &str, more: Value| {
         let args = json!({"num_heads": 2, "class_token": true});
         let mut configuration = json!({"architecture": name, "model_args": args});
@@ -194,7 +194,7 @@ fn what_names_say_of_pooling() {
     assert_eq!(read("vit_base_patch16_gap_224", token), Pooling::Token);
 }
 
-/// timm's first form keeps everything at the top.
+/// timm's oldest format stores everything at the top level.
 #[test]
 fn images_in_timms_old_format() {
     let configuration = json!({
@@ -208,7 +208,7 @@ fn images_in_timms_old_format() {
     assert!(!found.assumed.join("; ").contains("without effect"), "{:?}", found.assumed);
 }
 
-/// What transformers writes for [`small`], and these keys.
+/// The configuration that transformers writes for [`small`], with changes.
 fn transformers(changes: &Value) -> Value {
     let mut out = json!({
         "architectures": ["ViTForImageClassification"], "model_type": "vit",
@@ -226,7 +226,7 @@ fn open_transformers(changes: Value) -> Result<Checkpoint, Error> {
 }
 
 #[test]
-fn networks_of_transformers() {
+fn other_transformers_networks() {
     for (key, value, part) in [
         ("model_type", json!("vit_msn"), "another network"),
         ("model_type", json!("beit"), "another network"),
@@ -261,9 +261,9 @@ fn networks_of_transformers() {
     assert_eq!(found.assumed, Vec::<String>::new());
 }
 
-/// A network of transformers' has a class token and its position, and no part that only timm has.
+/// A transformers network has a class token with a position, and no timm-only parts.
 #[test]
-fn a_configuration_of_transformers_beside_tensors_of_timm() {
+fn a_transformers_configuration_with_timm_tensors() {
     type Change = fn(&mut Config);
     let variants: [(Change, &str); 6] = [
         (|c| c.class_token = false, "class token"),
@@ -287,7 +287,7 @@ fn a_configuration_of_transformers_beside_tensors_of_timm() {
 }
 
 #[test]
-fn image_processors_of_other_steps() {
+fn image_processors_with_other_steps() {
     let open_with = |changes: Value, overrides: &Load| {
         let tensors = in_layout(&small(), Layout::TransformersOld, "vit.");
         let dir = folder(&tensors, &transformers(&json!({})));
@@ -304,7 +304,7 @@ fn image_processors_of_other_steps() {
         fs::write(dir.path().join("preprocessor_config.json"), images.to_string()).unwrap();
         Checkpoint::open(dir.path(), overrides)
     };
-    let silent = Load::default();
+    let unspecified = Load::default();
     for (changes, key) in [
         (json!({"image_processor_type": "ConvNextImageProcessor"}), "image_processor_type"),
         (json!({"feature_extractor_type": "OurExtractor"}), "feature_extractor_type"),
@@ -318,16 +318,16 @@ fn image_processors_of_other_steps() {
         (json!({"do_pad": true}), "do_pad"),
         (json!({"pad_size": {"height": 32, "width": 32}}), "pad_size"),
     ] {
-        assert_eq!(refusal(open_with(changes.clone(), &silent))[0], key);
-        // Who states every step needs no file.
-        let stated = Load {
+        assert_eq!(refusal(open_with(changes.clone(), &unspecified))[0], key);
+        // The file is not needed if options set every step.
+        let explicit = Load {
             mean: Some(vec![0.1]),
             std: Some(vec![0.2]),
             resize: Some(Resize::Squash),
             interpolation: Some(Interpolation::Bicubic),
             ..Load::default()
         };
-        let preprocess = open_with(changes, &stated).unwrap().preprocess.unwrap();
+        let preprocess = open_with(changes, &explicit).unwrap().preprocess.unwrap();
         assert_eq!((preprocess.mean, preprocess.std), (vec![0.1], vec![0.2]));
     }
     for changes in [
@@ -337,7 +337,7 @@ fn image_processors_of_other_steps() {
         json!({"image_processor_type": "CLIPImageProcessor", "processor_class": "CLIPProcessor"}),
         json!({"feature_extractor_type": "ViTFeatureExtractor", "_processor_class": "x"}),
     ] {
-        let preprocess = open_with(changes, &silent).unwrap().preprocess.unwrap();
+        let preprocess = open_with(changes, &unspecified).unwrap().preprocess.unwrap();
         assert_eq!(preprocess.resize, Resize::Squash);
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
-/// Two files and the patch between them, in one folder; B has another type, a tensor less and one
-/// more.
+/// Paths of two files and of a patch, in one folder. B has a tensor of another type, lacks one
+/// tensor and has one more.
 fn pair() -> (TempDir, PathBuf, PathBuf, PathBuf) {
     let dir = TempDir::new().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -21,8 +21,8 @@ fn a_patch_has_only_the_changed_tensors_and_gives_the_same_file() {
     let (dir, a, b, path) = pair();
     Patch::between(&a, &b).unwrap().write(&path).unwrap();
     let bytes = fs::read(&path).unwrap();
-    let carried = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    let mut names = carried.names();
+    let contents = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut names = contents.names();
     names.sort_unstable();
     assert_eq!(names, ["extra", "head.bias", "norm.bias"]);
     let patch = Patch::read(&path).unwrap();
@@ -65,16 +65,16 @@ fn damaged_patches_are_refused_and_write_nothing() {
     fs::write(&path, &bytes).unwrap();
     let found = Patch::read(&path).unwrap().write_applied(&a, &out).unwrap_err();
     assert!(matches!(found, Error::Refused(Refused::Patched { .. })), "{found}");
-    // A header cut short, and tensors that are not all there.
+    // A truncated header, and missing tensors.
     let short = Patch { header: good.header[..good.header.len() / 2].to_vec(), ..good.clone() };
     assert!(matches!(short.write_applied(&a, &out), Err(Error::Header { .. })));
-    let fewer = Patch { tensors: HashMap::new(), ..good };
-    assert!(matches!(fewer.write_applied(&a, &out), Err(Error::Refused(Refused::Patched { .. }))));
+    let empty = Patch { tensors: HashMap::new(), ..good };
+    assert!(matches!(empty.write_applied(&a, &out), Err(Error::Refused(Refused::Patched { .. }))));
     assert!(!out.exists());
     // Files of other kinds.
-    let not = Patch::read(&a).unwrap_err();
-    assert!(matches!(not, Error::Refused(Refused::NotAPatch { .. })), "{not}");
+    let other = Patch::read(&a).unwrap_err();
+    assert!(matches!(other, Error::Refused(Refused::NotAPatch { .. })), "{other}");
     write(&path, &HashMap::new(), &[(PATCH_KEY, r#"{"schema":"planish.patch/9"}"#)]);
-    let not = Patch::read(&path).unwrap_err();
-    assert!(matches!(not, Error::Refused(Refused::NotAPatch { .. })), "{not}");
+    let other = Patch::read(&path).unwrap_err();
+    assert!(matches!(other, Error::Refused(Refused::NotAPatch { .. })), "{other}");
 }

@@ -1,7 +1,7 @@
 use super::*;
 use candle_core::Device;
 
-/// A file whose header order, data order and type spellings are nobody's default.
+/// Writes a file with unusual orders of header and data. Returns the names in header order.
 fn shuffled(path: &Path) -> Vec<String> {
     let tensors = raw(&small());
     let mut names: Vec<String> = small().tensors().into_iter().map(|(name, _)| name).collect();
@@ -51,12 +51,12 @@ fn untouched_weights_are_saved_byte_for_byte_in_order() {
     assert_eq!(before.metadata, after.metadata[..3]);
     assert_eq!(after.metadata[3].0, PROVENANCE_KEY);
     assert_eq!(fs::read_dir(to.parent().unwrap()).unwrap().count(), 1);
-    // A reader that is not ours agrees.
+    // The `safetensors` crate can read the file.
     safetensors::SafeTensors::deserialize(&new).unwrap();
-    let again = open(&to).unwrap();
-    assert_eq!(again.provenance, Some(provenance("pol")));
+    let reopened = open(&to).unwrap();
+    assert_eq!(reopened.provenance, Some(provenance("pol")));
     let third = dir.path().join("c.safetensors");
-    again.save(&third, &again.weights, &provenance("sgd")).unwrap();
+    reopened.save(&third, &reopened.weights, &provenance("sgd")).unwrap();
     let steps = super::super::provenance::provenance(&third, &read(&third).1.metadata).unwrap();
     let methods: Vec<_> = steps.iter().map(|step| step["method"].as_str().unwrap()).collect();
     assert_eq!(methods, ["pol", "sgd"]);
@@ -86,7 +86,7 @@ fn only_trained_tensors_change_and_keep_their_type() {
         assert_eq!((view.dtype(), view.shape()), (*dtype, shape.as_slice()));
         assert_eq!(view.data() == old, name != "head.bias", "{name}");
     }
-    // f64 values that f32 masters cannot hold survive, for nobody trained them.
+    // Untrained f64 values are kept even if f32 cannot represent them.
     assert_eq!(saved.tensor("norm.bias").unwrap().data(), third);
     let expected = [1.0, 2.0, -0.1].map(half::f16::from_f32);
     let expected: Vec<u8> = expected.iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -102,14 +102,14 @@ fn only_trained_tensors_change_and_keep_their_type() {
 }
 
 #[test]
-fn a_folder_saved_as_a_file_carries_its_configuration() {
+fn a_folder_saved_as_a_file_contains_its_configuration() {
     let dir = folder(&raw(&small()), &configuration());
     let checkpoint = open(dir.path()).unwrap();
     let to = TempDir::new().unwrap();
     let path = to.path().join("one.safetensors");
     checkpoint.save(&path, &checkpoint.weights, &provenance("pol")).unwrap();
-    let again = open(&path).unwrap();
-    assert_eq!((again.config, again.preprocess), (checkpoint.config, checkpoint.preprocess));
+    let reopened = open(&path).unwrap();
+    assert_eq!((reopened.config, reopened.preprocess), (checkpoint.config, checkpoint.preprocess));
 }
 
 #[test]
@@ -129,18 +129,18 @@ fn the_input_is_never_overwritten() {
 }
 
 #[test]
-fn an_earlier_result_is_replaced_and_another_checkpoint_never() {
+fn an_earlier_result_is_replaced_but_another_checkpoint_is_not() {
     let dir = folder(&raw(&small()), &configuration());
     let checkpoint = open(dir.path()).unwrap();
-    let own = Provenance { parent_digest: Some(checkpoint.digest.clone()), ..provenance("pol") };
+    let child = Provenance { parent_digest: Some(checkpoint.digest.clone()), ..provenance("pol") };
     let out = TempDir::new().unwrap();
     let (to, foreign) = (out.path().join("tuned"), out.path().join("foreign.safetensors"));
     for _ in 0..2 {
-        checkpoint.save(&to, &checkpoint.weights, &own).unwrap();
+        checkpoint.save(&to, &checkpoint.weights, &child).unwrap();
     }
     write(&foreign, &raw(&small()), &[]);
     let before = fs::read(&foreign).unwrap();
-    let found = checkpoint.save(&foreign, &checkpoint.weights, &own).unwrap_err().to_string();
+    let found = checkpoint.save(&foreign, &checkpoint.weights, &child).unwrap_err().to_string();
     assert!(found.contains("another checkpoint") && found.contains("`out`"), "{found}");
     assert_eq!(fs::read(&foreign).unwrap(), before);
 }
@@ -189,13 +189,13 @@ fn a_created_model_opens_again() {
         create(dir.path(), &config, Some(&other), &weights, None, &provenance("finetune"));
     assert!(matches!(refused, Err(Error::Inexpressible { reason }) if reason.contains("crop")));
     for out in [dir.path().join("folder"), dir.path().join("file.safetensors")] {
-        let made = provenance("finetune");
-        create(&out, &config, Some(&preprocess), &weights, Some(&classes), &made).unwrap();
+        let origin = provenance("finetune");
+        create(&out, &config, Some(&preprocess), &weights, Some(&classes), &origin).unwrap();
         let checkpoint = open(&out).unwrap();
         assert_eq!(checkpoint.config, config);
         assert_eq!(checkpoint.preprocess.as_ref(), Some(&preprocess));
         assert_eq!(checkpoint.class_names.as_deref(), Some(classes.as_slice()));
-        assert_eq!(checkpoint.provenance, Some(made));
+        assert_eq!(checkpoint.provenance, Some(origin));
         for ((_, a), (_, b)) in checkpoint.weights.iter().zip(weights.iter()) {
             assert!(!numbers::moved(a, b).unwrap().contains(&true));
         }
@@ -207,7 +207,7 @@ fn a_created_model_opens_again() {
 }
 
 #[test]
-fn a_file_that_changes_under_a_command_is_noticed_wherever_it_is_read() {
+fn a_file_that_changes_during_a_command_is_detected_by_every_reader() {
     let (_dir, path) = super::in_place::file();
     let whole = fs::read(&path).unwrap();
     let start = OnDisk::open(&path).unwrap().header.data_start;
@@ -231,7 +231,7 @@ fn a_file_that_changes_under_a_command_is_noticed_wherever_it_is_read() {
             assert!(matches!(found, Err(Error::Changed { .. })), "{found:?}, {}", bytes.len());
         }
     }
-    // The same header in other bytes is noticed by the digest.
+    // An equivalent header with different bytes is detected by the digest.
     fs::write(&path, &whole).unwrap();
     let checkpoint = open(&path).unwrap();
     fs::write(&path, other_header).unwrap();
@@ -239,7 +239,7 @@ fn a_file_that_changes_under_a_command_is_noticed_wherever_it_is_read() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_saved_is_no_damaged_patch() {
+fn a_file_that_changes_during_saving_is_not_reported_as_a_damaged_patch() {
     let (_dir, path) = super::in_place::file();
     let checkpoint = open(&path).unwrap();
     let old = checkpoint.reopen().unwrap();

@@ -4,7 +4,7 @@ use super::layouts::in_layout;
 use super::*;
 use crate::vit::Activation;
 
-/// What transformers writes for [`small`].
+/// The configuration that transformers writes for [`small`].
 fn configuration() -> Value {
     json!({
         "architectures": ["ViTForImageClassification"], "model_type": "vit",
@@ -15,7 +15,7 @@ fn configuration() -> Value {
     })
 }
 
-/// What transformers' image processor writes, for images of one channel.
+/// The configuration of transformers' image processor, for images with one channel.
 fn images() -> Value {
     json!({
         "do_resize": true, "do_rescale": true, "do_normalize": true,
@@ -40,7 +40,7 @@ fn changed(mut json: Value, changes: &Value) -> Value {
 }
 
 #[test]
-fn configuration_is_read_before_any_default() {
+fn the_configuration_takes_precedence_over_defaults() {
     let found = open_with(&configuration(), Some(&images())).unwrap();
     assert_eq!(found.config, Config { eps: 1e-12, ..small() });
     assert_eq!(found.assumed, Vec::<String>::new());
@@ -56,11 +56,11 @@ fn configuration_is_read_before_any_default() {
         assert_eq!((found.config.activation, found.config.eps), (activation, 1e-5));
         assert_eq!(found.preprocess, None);
     }
-    let mut silent = configuration();
+    let mut minimal = configuration();
     for key in ["hidden_act", "layer_norm_eps", "id2label", "image_size"] {
-        silent.as_object_mut().unwrap().remove(key);
+        minimal.as_object_mut().unwrap().remove(key);
     }
-    let found = open_with(&silent, None).unwrap();
+    let found = open_with(&minimal, None).unwrap();
     assert_eq!(found.config, Config { eps: 1e-12, ..small() });
     let assumed = found.assumed.join("; ");
     for part in ["1e-12", "exact GELU", "image size 28×28"] {
@@ -93,7 +93,7 @@ fn configurations_that_contradict_the_tensors() {
 }
 
 #[test]
-fn configurations_that_cannot_be_served() {
+fn unsupported_configurations() {
     for (changes, part) in [
         (json!({"layer_norm_eps": 0}), "between 0 and 1"),
         (json!({"id2label": {"0": "cat", "1": "dog", "3": "bird"}}), "without a gap"),
@@ -104,9 +104,9 @@ fn configurations_that_cannot_be_served() {
         assert!(matches!(found, Error::Setting { .. }), "{changes}: {found}");
         assert!(found.to_string().contains(part), "{found}");
     }
-    let mut silent = configuration();
-    silent.as_object_mut().unwrap().remove("num_attention_heads");
-    assert!(matches!(open_with(&silent, None), Err(Error::HeadsUnknown { .. })));
+    let mut minimal = configuration();
+    minimal.as_object_mut().unwrap().remove("num_attention_heads");
+    assert!(matches!(open_with(&minimal, None), Err(Error::HeadsUnknown { .. })));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn image_processors() {
     // (x − 127.5)/51 on levels is (x/255 − 0.5)/0.2.
     let levels = read(json!({"do_rescale": false, "image_mean": [127.5], "image_std": [51.0]}));
     assert_eq!((levels.mean, levels.std), (vec![0.5], vec![0.2]));
-    // Levels as they are: x = (x/255 − 0)/(1/255).
+    // Unscaled levels: x = (x/255 − 0)/(1/255).
     let plain = read(json!({"do_rescale": false, "do_normalize": false}));
     assert_eq!((plain.mean, plain.std), (vec![0.0], vec![1.0 / 255.0]));
     // (x/127.5 − 1)/0.5 on levels is (x/255 − 0.5)/0.25.
@@ -141,7 +141,7 @@ fn image_processors() {
 }
 
 #[test]
-fn both_flags_replace_what_the_file_says_of_normalisation() {
+fn mean_and_std_options_replace_the_normalisation_of_the_file() {
     let dir = folder(&in_layout(&small(), Layout::TransformersOld, "vit."), &configuration());
     let file = dir.path().join("preprocessor_config.json");
     fs::write(&file, changed(images(), &json!({"image_mean": [127.5]})).to_string()).unwrap();
@@ -159,7 +159,7 @@ fn both_flags_replace_what_the_file_says_of_normalisation() {
 }
 
 #[test]
-fn image_processors_that_cannot_be_served() {
+fn unsupported_image_processors() {
     for (changes, part) in [
         (json!({"resample": 1}), "`interpolation`"),
         (json!({"do_resize": false}), "`resize`"),
@@ -171,11 +171,11 @@ fn image_processors_that_cannot_be_served() {
         (json!({"size": {"shortest_edge": 14}, "do_center_crop": true}), "the side of the crop"),
         (json!({"image_mean": [0.5, 0.5]}), "for each of 1 channels"),
         (json!({"image_std": [0.0]}), "above 0"),
-        // Levels, where pixels are divided by 255 first.
+        // Means and deviations in levels, although pixels are divided by 255 first.
         (json!({"image_mean": [127.5]}), "divide levels by 255"),
         (json!({"image_std": [51.0]}), "divide levels by 255"),
         (json!({"image_mean": [-0.5]}), "from 0 to 1"),
-        // Shares of the full scale, where pixels stay levels; and levels beyond the last.
+        // Fractions of the full scale, although pixels stay levels; and levels above 255.
         (json!({"do_rescale": false}), "do_rescale is false"),
         (json!({"rescale_factor": 1.0}), "as rescale_factor makes them"),
         (json!({"do_rescale": false, "image_std": [51], "image_mean": [300]}), "from 0 to 255"),

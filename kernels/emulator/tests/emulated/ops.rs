@@ -113,10 +113,11 @@ impl Op for Emulated {
         gy: &DualTensor,
         needs_grad: &[bool],
     ) -> Result<Vec<Option<DualTensor>>> {
-        let keeps: Vec<&DualTensor> = saved.inputs.iter().flatten().chain(&saved.output).collect();
-        let run = Run::new(self.order, self.threads, &[&keeps[..], &[gy]].concat());
+        let saved_tensors: Vec<&DualTensor> =
+            saved.inputs.iter().flatten().chain(&saved.output).collect();
+        let run = Run::new(self.order, self.threads, &[&saved_tensors[..], &[gy]].concat());
         let (k, plan) = (run.k, run.planner);
-        let ins: Vec<In> = keeps.iter().map(|x| run.input(x)).collect();
+        let ins: Vec<In> = saved_tensors.iter().map(|x| run.input(x)).collect();
         let at = |i: usize| ins[i].plane();
         let cotangent = run.input(gy);
         let (g, size) = (cotangent.plane(), sizes(gy));
@@ -143,7 +144,7 @@ impl Op for Emulated {
             gradients[0] = Some(gx);
         } else if let Some(op) = self.is::<CrossEntropy>() {
             let labels = Buffer::labels(&op.labels);
-            let (at_labels, s, size) = (labels.address(), op.smoothing, sizes(keeps[0]));
+            let (at_labels, s, size) = (labels.address(), op.smoothing, sizes(saved_tensors[0]));
             gradients[0] = Some(run.output(&saved.dims[0], |gx| {
                 plan.cross_entropy_vjp(k, [at(0), g], at_labels, gx, size, s)
             })?);
@@ -175,7 +176,7 @@ impl Op for Emulated {
         } else if let Some(found) = self.fused_vjp(&run, saved, gy, size) {
             return found;
         } else {
-            return self.rearranged_back(&run, saved, gy, needs_grad);
+            return self.rearranged_vjp(&run, saved, gy, needs_grad);
         }
         Ok(gradients)
     }
@@ -222,7 +223,7 @@ impl Emulated {
         }
     }
 
-    fn rearranged_back(
+    fn rearranged_vjp(
         &self,
         run: &Run,
         saved: &Saved,
@@ -241,7 +242,7 @@ impl Emulated {
                 plan.mean_tokens(true, ends, planes * d[0], [d[1], d[2]], skip)
             })
         } else if self.is::<Prepend>().is_some() {
-            return self.prepend_back(run, saved, g, needs_grad, plan);
+            return self.prepend_vjp(run, saved, g, needs_grad, plan);
         } else if let Some((images, len, range)) = self.slice(d) {
             run.linear(d, g, |ends, planes| plan.slice_vjp(ends, planes * images, len, range))
         } else {
@@ -251,7 +252,7 @@ impl Emulated {
     }
 
     /// gt: slices out the prefixes and sums them over images.
-    fn prepend_back(
+    fn prepend_vjp(
         &self,
         run: &Run,
         saved: &Saved,

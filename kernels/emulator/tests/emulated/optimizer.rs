@@ -10,7 +10,7 @@ const TOLERANCE: [(StorageType, f64); 2] = [(StorageType::F64, 1e-14), (StorageT
 
 /// Tensor sizes: empty, one, odd, aligned, one chunk, several chunks with a remainder; and more
 /// tensors than one launch takes.
-fn many() -> Vec<usize> {
+fn tensor_sizes() -> Vec<usize> {
     let mut sizes = vec![0, 1, 5, 768, 8192, 20_001, 0, 33];
     sizes.resize(MAX_TENSORS + 9, 31);
     sizes
@@ -37,7 +37,7 @@ impl List {
     fn addresses(&self) -> Vec<Address> {
         self.buffers.iter().map(Buffer::address).collect()
     }
-    fn now(&self, stored: StorageType) -> Vec<f64> {
+    fn read_all(&self, stored: StorageType) -> Vec<f64> {
         self.buffers.iter().flat_map(|b| b.read(stored)).collect()
     }
     fn flat(&self) -> Vec<f64> {
@@ -46,8 +46,8 @@ impl List {
 }
 
 #[test]
-fn steps_of_sgd() {
-    let sizes = many();
+fn sgd_steps() {
+    let sizes = tensor_sizes();
     for (stored, tolerance) in TOLERANCE {
         for nesterov in [false, true] {
             let by = Sgd { rate: 0.1, momentum: 0.9, decay: 0.05, nesterov };
@@ -65,17 +65,17 @@ fn steps_of_sgd() {
                 (w[i] - 0.1 * if nesterov { d + 0.9 * b } else { b }, b)
             };
             let (w, b): (Vec<f64>, Vec<f64>) = (0..w.len()).map(step).unzip();
-            assert_close("weights", &next.now(stored), &w, tolerance);
-            assert_close("the weights before", &lists[0].now(stored), &lists[0].flat(), 0.0);
-            assert_close("gradients", &lists[1].now(stored), &g, 0.0);
-            assert_close("momentum", &lists[2].now(stored), &b, tolerance);
+            assert_close("weights", &next.read_all(stored), &w, tolerance);
+            assert_close("the weights before", &lists[0].read_all(stored), &lists[0].flat(), 0.0);
+            assert_close("gradients", &lists[1].read_all(stored), &g, 0.0);
+            assert_close("momentum", &lists[2].read_all(stored), &b, tolerance);
         }
     }
 }
 
 #[test]
-fn steps_of_adamw() {
-    let sizes = many();
+fn adamw_steps() {
+    let sizes = tensor_sizes();
     // Third step, with learning rate 0.01 and weight decay 0.1.
     let (beta1, beta2, eps): (f64, f64, f64) = (0.9, 0.99, 1e-3);
     let [scale, root] = [0.01 / (1.0 - beta1.powi(3)), (1.0 - beta2.powi(3)).sqrt()];
@@ -99,8 +99,8 @@ fn steps_of_adamw() {
         let some: Vec<usize> = (0..6000).chain(w.len() - 300..w.len()).collect();
         let pick = |x: Vec<f64>| -> Vec<f64> { some.iter().map(|&i| x[i]).collect() };
         let (w, m): (Vec<f64>, Vec<f64>) = some.iter().map(|&i| step(i)).unzip();
-        assert_close("weights", &pick(lists[0].now(stored)), &w, tolerance);
-        assert_close("first moment", &pick(lists[2].now(stored)), &m, tolerance);
+        assert_close("weights", &pick(lists[0].read_all(stored)), &w, tolerance);
+        assert_close("first moment", &pick(lists[2].read_all(stored)), &m, tolerance);
     }
 }
 
@@ -109,8 +109,8 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 #[test]
-fn products_and_moves() {
-    let sizes = many();
+fn products_and_axpy() {
+    let sizes = tensor_sizes();
     for (stored, tolerance) in TOLERANCE {
         let plan = Planner::new(stored);
         let [a, b] = [5, 6].map(|seed| List::new(stored, seed, &sizes, |x| x));
@@ -135,30 +135,35 @@ fn products_and_moves() {
 
         go(&plan.axpy([&x, &d, &y], &sizes, -0.3).unwrap(), 1);
         let moved: Vec<f64> = a.iter().zip(&b).map(|(x, d)| x - 0.3 * d).collect();
-        assert_close("moved", &to.now(stored), &moved, tolerance);
+        assert_close("axpy", &to.read_all(stored), &moved, tolerance);
         // In place: y = x.
         go(&plan.axpy([&x, &d, &x], &sizes, -0.3).unwrap(), 1);
         go(&plan.axpy([&x, &d, &x], &sizes, 0.3).unwrap(), 1);
         go(&plan.products(&x, None, &sizes, scratch, sums).unwrap(), 0);
-        assert_close("and back", &total.read(StorageType::F64)[..1], &[dot(&a, &a)], tolerance);
+        assert_close(
+            "axpy and its inverse",
+            &total.read(StorageType::F64)[..1],
+            &[dot(&a, &a)],
+            tolerance,
+        );
     }
 }
 
 #[test]
-fn numbers_by_magnitude() {
-    let sizes = many();
+fn scaling_by_magnitude() {
+    let sizes = tensor_sizes();
     for (stored, tolerance) in TOLERANCE {
         let [x, w] = [8, 9].map(|seed| List::new(stored, seed, &sizes, |x| x));
         let (at, by) = (x.addresses(), w.addresses());
         let plan = Planner::new(stored);
         go(&plan.by_magnitude([&at, &by, &at], &sizes, 0.01).unwrap(), 5);
         let expected = x.flat().into_iter().zip(w.flat()).map(|(x, w)| x * (w.abs() + 0.01));
-        assert_close("scaled", &x.now(stored), &expected.collect::<Vec<_>>(), tolerance);
+        assert_close("scaled", &x.read_all(stored), &expected.collect::<Vec<_>>(), tolerance);
     }
 }
 
 #[test]
-fn of_nothing_sums_are_zero() {
+fn products_of_an_empty_list_are_zero() {
     let total = Buffer::blank(8 * PRODUCTS);
     let plan = Planner::new(StorageType::F32);
     go(&plan.products(&[], None, &[], 0, total.address()).unwrap(), 0);

@@ -21,7 +21,7 @@ fn run(one: &Launch, order: u32) -> Result<(), Error> {
 }
 
 #[test]
-fn a_missing_barrier_shows_as_an_order_that_matters() {
+fn a_missing_barrier_makes_results_depend_on_thread_order() {
     let x = Buffer::numbers(StorageType::F32, &(0..THREADS).map(|i| i as f64).collect::<Vec<_>>());
     let found: Vec<Vec<u64>> = (0..4)
         .map(|order| {
@@ -36,26 +36,26 @@ fn a_missing_barrier_shows_as_an_order_that_matters() {
 
 #[test]
 fn barriers_that_not_all_threads_reach_are_errors() {
-    for (kernel, says) in
+    for (kernel, message) in
         [("divergent_barrier", "different kinds"), ("partial_shuffle", "not reached by all")]
     {
         let y = Buffer::blank(4 * THREADS);
         for order in 0..3 {
             let error = run(&planted(kernel, vec![Arg::Pointer(y.address())]), order).unwrap_err();
-            assert!(error.what.contains(says), "{error}");
+            assert!(error.what.contains(message), "{error}");
         }
     }
 }
 
 #[test]
-fn shared_memory_that_nobody_wrote_is_nan() {
+fn unwritten_shared_memory_is_nan() {
     let y = Buffer::numbers(StorageType::F32, &[0.0; THREADS]);
     run(&planted("unwritten_shared", vec![Arg::Pointer(y.address())]), 0).unwrap();
     assert!(y.read(StorageType::F32).iter().all(|x| x.is_nan()));
 }
 
 #[test]
-fn launches_that_do_not_fit_are_errors() {
+fn invalid_launches_are_errors() {
     let y = Buffer::blank(4 * THREADS);
     let right = planted("unwritten_shared", vec![Arg::Pointer(y.address())]);
     let wrong: [(&str, Change); 6] = [
@@ -66,11 +66,11 @@ fn launches_that_do_not_fit_are_errors() {
         ("invalid launch configuration", |one| one.grid[0] = 0),
         ("invalid launch configuration", |one| one.shared = 49 << 10),
     ];
-    for (says, change) in wrong {
+    for (message, change) in wrong {
         let mut launch = right.clone();
         change(&mut launch);
         let error = run(&launch, 0).unwrap_err();
-        assert!(error.what.contains(says), "{error}");
+        assert!(error.what.contains(message), "{error}");
     }
     run(&right, 0).unwrap();
     assert!(kernels().iter().any(|name| name == "planted_unwritten_shared"));
@@ -79,7 +79,7 @@ fn launches_that_do_not_fit_are_errors() {
 /// Reads past its input. Under the sanitizer this ends the process, so it runs in a child process.
 #[test]
 #[cfg(sanitized)]
-#[ignore = "run by the next one"]
+#[ignore = "run by the next test"]
 fn overrun() {
     let [x, y] = [Buffer::blank(4 * THREADS), Buffer::blank(4 * THREADS)];
     let args = vec![Arg::Pointer(x.address()), Arg::Pointer(y.address())];
@@ -93,6 +93,6 @@ fn the_sanitizer_finds_an_overrun() {
         .args(["--ignored", "--exact", "planted::overrun"])
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&child.stderr);
-    assert!(!child.status.success() && said.contains("heap-buffer-overflow"), "{said}");
+    let log = String::from_utf8_lossy(&child.stderr);
+    assert!(!child.status.success() && log.contains("heap-buffer-overflow"), "{log}");
 }

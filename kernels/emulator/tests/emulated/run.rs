@@ -104,13 +104,13 @@ impl Run {
         [rows, n]: [usize; 2],
         plan: impl FnOnce([Plane; N], Address) -> Result<Vec<Launch>>,
     ) -> Result<[DualTensor; N]> {
-        let own = self.stored.arithmetic();
+        let sum_type = self.stored.arithmetic();
         let scratch = Buffer::blank(self.planner.sum_scratch(N, rows, n, self.k));
-        let sums = dims.map(|dims| self.blank(dims, own));
+        let sums = dims.map(|dims| self.blank(dims, sum_type));
         go(&plan(sums.each_ref().map(In::plane), scratch.address())?, self.order);
         let mut read = Vec::new();
         for (sum, dims) in sums.iter().zip(dims) {
-            read.push(self.read(sum, dims, own)?);
+            read.push(self.read(sum, dims, sum_type)?);
         }
         Ok(read.try_into().unwrap())
     }

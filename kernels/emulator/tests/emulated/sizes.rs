@@ -77,8 +77,8 @@ impl Problem {
         });
         let x = x.collect();
         let per_row = op.name() == "cross_entropy";
-        let of_y = [rows, n];
-        let gy = dual(&mut stream, if per_row { &of_y[..1] } else { &of_y }, k);
+        let y_dims = [rows, n];
+        let gy = dual(&mut stream, if per_row { &y_dims[..1] } else { &y_dims }, k);
         Self { x, gy }
     }
 
@@ -194,7 +194,7 @@ fn odd_sizes_in_bf16() {
 }
 
 #[test]
-fn one_row_and_none() {
+fn one_row_and_no_rows() {
     let dtypes = [(DType::F64, EXACT), (DType::F32, SINGLE)];
     check(1, &[1, 33, 768], &[0, 2], &dtypes);
     for n in [1, 33, 768] {
@@ -216,21 +216,21 @@ fn more_rows_than_blocks_of_a_sum() {
 }
 
 #[test]
-fn tangents_that_are_absent_are_zero() {
+fn missing_tangents_are_treated_as_zero() {
     let shapes = [Shape::Rows, Shape::Columns, Shape::Columns];
     let inner = || Box::new(LayerNorm { eps: 1e-3 });
     let op = Emulated { inner: inner(), order: 0, threads: None };
     for present in 0..3 {
         let mut problem = Problem::new(&op, &shapes, [4, 33], 2);
         let zeros = |x: &DualTensor| Tensor::zeros(x.dims(), DType::F64, &Device::Cpu).unwrap();
-        let mut spelt = Problem { x: problem.x.clone(), gy: problem.gy.clone() };
+        let mut explicit = Problem { x: problem.x.clone(), gy: problem.gy.clone() };
         for (i, x) in problem.x.iter_mut().enumerate().filter(|&(i, _)| i != present) {
             *x = DualTensor::constant(x.value().clone());
             let zero = Tensor::stack(&[zeros(x), zeros(x)], 0).unwrap();
-            spelt.x[i] = DualTensor::new(x.value().clone(), Some(zero)).unwrap();
+            explicit.x[i] = DualTensor::new(x.value().clone(), Some(zero)).unwrap();
         }
-        let expected = spelt.run(&*(inner() as Box<dyn Op>)).unwrap();
+        let expected = explicit.run(&*(inner() as Box<dyn Op>)).unwrap();
         compare("absent", &problem.run(&op).unwrap(), &expected, EXACT);
-        compare("spelt out", &spelt.run(&op).unwrap(), &expected, EXACT);
+        compare("explicit zeros", &explicit.run(&op).unwrap(), &expected, EXACT);
     }
 }

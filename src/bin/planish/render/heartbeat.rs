@@ -51,8 +51,8 @@ mod tests {
     #[test]
     fn lines_are_printed_until_drop() {
         let (send, lines) = channel();
-        let tell = move |line: &str| send.send(line.to_owned()).unwrap();
-        let beat = Heartbeat::start(Duration::from_millis(5), || "3 of 9 cells".into(), tell);
+        let print = move |line: &str| send.send(line.to_owned()).unwrap();
+        let beat = Heartbeat::start(Duration::from_millis(5), || "3 of 9 cells".into(), print);
         for _ in 0..3 {
             assert_eq!(lines.recv().unwrap(), "3 of 9 cells");
         }

@@ -196,11 +196,11 @@ mod tests {
             eta: Some(1.0),
             seconds: 1.5,
         };
-        let few = Some([1000, 6000]);
-        let start = start_line(0.625, few);
+        let subset = Some([1000, 6000]);
+        let start = start_line(0.625, subset);
         assert_eq!(start, "epoch 0: V 0.6250 on 1,000 of its 6,000 images before training");
         assert_eq!(
-            epoch_line(&epoch, few),
+            epoch_line(&epoch, subset),
             "epoch 2: training batches 0.2500 at the perturbed weights, V 0.5000 on 1,000 of its \
              6,000 images, perturbation 4.2% of the norm, 50.0% capped, 1.50 s"
         );
