@@ -1,6 +1,7 @@
 //! Scores of a model before and after training, on the same images.
 
 use super::flips::flips;
+use super::result::{BeforeAfter, LayerBeforeAfter};
 use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_halves;
 use crate::data::{DataInfo, Split};
@@ -15,7 +16,6 @@ use crate::evaluate::{
 use crate::objective::Objective;
 use crate::session::{Context, pixels};
 use crate::train::recipe::Recipe;
-use crate::train::result::{BeforeAfter, LayerBeforeAfter};
 use crate::vit::layers::layers;
 use crate::vit::{Config, Granularity, Layer};
 
