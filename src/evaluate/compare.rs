@@ -2,7 +2,7 @@
 
 use super::mcnemar::{McNemar, mcnemar};
 use super::{Error, Estimate, Scores, ece_of, mean_stderr};
-use crate::data::order::{below, stream};
+use crate::random::{below, stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 

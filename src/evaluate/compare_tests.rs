@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::order::unit;
+use crate::random::unit;
 
 /// Scores with these losses, outcomes and confidences.
 fn scores(rows: &[(f64, bool, f64)]) -> Scores {
