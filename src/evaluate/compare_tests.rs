@@ -45,7 +45,10 @@ fn one_image_establishes_nothing_and_other_images_are_refused() {
     let error = compare([&a, &a], [&two, &two], 0, 200).unwrap_err();
     assert_eq!(error, Error::Unpaired { a: 1, b: 2 });
     let none = scores(&[]);
-    assert_eq!(compare([&none; 2], [&none; 2], 0, 2).unwrap_err(), Error::NoImages);
+    assert_eq!(
+        compare([&none; 2], [&none; 2], 0, 2).unwrap_err(),
+        predictions::Error::NoImages.into()
+    );
 }
 
 #[test]

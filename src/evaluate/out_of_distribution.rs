@@ -1,6 +1,7 @@
 //! Detection of out-of-distribution images by the model's logits.
 
-use super::{Estimate, Predictions};
+use super::Estimate;
+use crate::predictions::Predictions;
 use crate::random::{below, stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

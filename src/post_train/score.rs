@@ -10,10 +10,11 @@ use crate::diagnose::findings::LayerResult;
 use crate::diagnose::session::DiagnoseSession;
 use crate::error::Result;
 use crate::evaluate::{
-    Error as EvaluateError, Estimate, Predictions, RESAMPLES, Scores, Summary, Temperature,
-    Temperatures, compare, paired, summarise_at,
+    Error as EvaluateError, Estimate, RESAMPLES, Scores, Summary, Temperature, Temperatures,
+    compare, paired, summarise_at,
 };
 use crate::objective::Objective;
+use crate::predictions::Predictions;
 use crate::session::{Context, pixels};
 use crate::train::recipe::Recipe;
 use crate::vit::layers::layers;
