@@ -9,9 +9,9 @@ mod allocator;
 
 use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
-use planish::data::order::{stream, unit};
 use planish::engine::Engine;
 use planish::objective::{Activations, Matrix, Objective};
+use planish::random::{stream, unit};
 use planish::vit::layers::select;
 use planish::vit::{Config, Weights, arch};
 use std::error::Error;

@@ -2,7 +2,7 @@
 
 use crate::{
     cache, checkpoint, curvature, data, diagnose, engine, evaluate, finetune, objective, options,
-    output, session, shift, study, train, vit,
+    output, predictions, session, shift, study, train, vit,
 };
 
 /// Anything that can go wrong in a session.
@@ -40,6 +40,9 @@ pub enum Error {
     /// Cached activations.
     #[error(transparent)]
     Cache(#[from] cache::Error),
+    /// Logits and labels.
+    #[error(transparent)]
+    Predictions(#[from] predictions::Error),
     /// Metrics.
     #[error(transparent)]
     Evaluate(#[from] evaluate::Error),

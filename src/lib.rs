@@ -73,6 +73,8 @@ pub mod options;
 pub mod output;
 pub mod pixels;
 pub mod post_train;
+pub mod predictions;
+pub mod random;
 pub mod report;
 mod row_buffer;
 pub mod run;

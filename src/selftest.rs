@@ -4,9 +4,9 @@
 //! Hessian-vector product with differences of the gradient. Forward and backward pass must be
 //! adjoint, the Hessian symmetric, and repeated sums bit-identical.
 
-use crate::data::order::{below, stream};
 use crate::line_search::moved;
 use crate::objective::{Activations, Derivatives, Examples, Objective, Result};
+use crate::random::{below, stream};
 use crate::vector::{add_scaled, dot, norm, to_cpu};
 use crate::vit::Layer;
 use crate::vit::layers::join;

@@ -5,10 +5,10 @@ mod small;
 
 use candle_core::{DType, Device, Tensor};
 use planish::data::folds::stratified_halves;
-use planish::data::order::{stream, unit};
 use planish::diagnose::findings::{Findings, LayerResult};
 use planish::diagnose::{Estimator, Request, diagnose};
 use planish::objective::{Activations, Objective};
+use planish::random::{stream, unit};
 use planish::vit::layers::{join, layers};
 use planish::vit::{Granularity, Layer, stages};
 use small::{

@@ -123,8 +123,8 @@ fn assembled_matrices_match_pytorch_for_every_layer_and_pair() {
 }
 
 fn draws(n: usize, count: usize) -> Vec<Vec<f64>> {
-    let mut rng = planish::data::order::stream(5, "curvature tests");
-    let mut draw = || planish::data::order::unit(&mut rng) - 0.5;
+    let mut rng = planish::random::stream(5, "curvature tests");
+    let mut draw = || planish::random::unit(&mut rng) - 0.5;
     (0..count).map(|_| (0..n).map(|_| draw()).collect()).collect()
 }
 

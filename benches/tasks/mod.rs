@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
-use planish::data::order::{stream, unit};
 use planish::engine::Precision;
 use planish::line_search::moved;
 use planish::objective::{Activations, Examples, LayerVectors, Matrix, Objective};
+use planish::random::{stream, unit};
 use planish::train::perturbation::StepRule;
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;

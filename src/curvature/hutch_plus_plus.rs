@@ -11,7 +11,7 @@ use super::krylov::ROUNDING;
 use super::statistics::student_95;
 use super::vectors::{dimension, dot, norm, precision, products, signs};
 use super::{LinearOperator, Result};
-use crate::data::order::stream;
+use crate::random::stream;
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 

@@ -7,7 +7,7 @@ use super::error::require;
 use super::statistics::{mean_and_error, student_95};
 use super::vectors::{dimension, dot, norm, precision, products, signs};
 use super::{LinearOperator, Result};
-use crate::data::order::stream;
+use crate::random::stream;
 use serde::Serialize;
 
 /// Probes before the first check. With fewer, the standard error itself is too uncertain.

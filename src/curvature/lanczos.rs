@@ -10,7 +10,7 @@ use super::error::require;
 use super::krylov::Krylov;
 use super::vectors::{axpy, dimension, divide, dot, norm, precision, products};
 use super::{LinearOperator, Result};
-use crate::data::order::stream;
+use crate::random::stream;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! A layer's Hessian or Gauss-Newton matrix as a [`LinearOperator`].
 
 use super::{Error, LinearOperator, Result};
-use crate::data::order::{stream, unit};
 use crate::examples::Part;
 use crate::objective::{Examples, Matrix, Objective};
+use crate::random::{stream, unit};
 use crate::vector;
 use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};

@@ -15,7 +15,7 @@ use super::krylov::Krylov;
 use super::statistics::Estimate;
 use super::vectors::{dimension, precision, products, signs};
 use super::{LinearOperator, Result};
-use crate::data::order::stream;
+use crate::random::stream;
 use serde::Serialize;
 use std::f64::consts::PI;
 

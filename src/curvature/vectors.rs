@@ -1,7 +1,7 @@
 //! Long vectors: sums in a fixed order, random vectors, checked products.
 
 use super::{Error, LinearOperator, Result};
-use crate::data::order::unit;
+use crate::random::unit;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;

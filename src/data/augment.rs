@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Error;
-use super::order::{below, stream, unit};
+use crate::random::{below, stream, unit};
 
 /// Random augmentation of a training image, drawn anew in each epoch.
 ///

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::order::{shuffle, stream};
+use crate::random::{shuffle, stream};
 
 /// Positions of each class, every class shuffled, in the order of the class numbers.
 fn shuffled_classes(labels: &[u32], seed: u64, name: &str) -> Vec<Vec<usize>> {

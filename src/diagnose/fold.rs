@@ -4,9 +4,10 @@
 use super::newton::{Estimator, newton};
 use crate::curvature::{Result, steihaug};
 use crate::diagnose::findings::LossLine;
-use crate::evaluate::{Predictions, fit, losses};
+use crate::evaluate::{fit, losses};
 use crate::line_search::{Line, Minimum, Path, first_minimum, is_linear, longest};
 use crate::objective::{Activations, Objective};
+use crate::predictions::Predictions;
 use crate::vector;
 use crate::vit::Layer;
 use candle_core::Tensor;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::order::{below, stream, unit};
+use crate::random::{below, stream, unit};
 
 const FOLDS: [usize; 8] = [0, 1, 0, 1, 0, 1, 0, 1];
 

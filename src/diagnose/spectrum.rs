@@ -3,9 +3,9 @@
 use crate::curvature::{
     LayerOperator, LinearOperator, Result, hutch_plus_plus, lanczos, quadrature,
 };
-use crate::data::order::{shuffle, stream};
 use crate::evaluate::mean_stderr;
 use crate::objective::{Activations, Examples, Matrix, Objective};
+use crate::random::{shuffle, stream};
 use crate::vit::Layer;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,8 @@
 //! Calibration: whether confidence matches accuracy.
 
 use super::metrics::maximum;
-use super::{Estimate, Predictions, Scores, jackknife};
+use super::{Estimate, Scores, jackknife};
+use crate::predictions::Predictions;
 use rayon::prelude::*;
 
 /// Bins of the expected calibration error, as in Guo et al., ICML 2017.

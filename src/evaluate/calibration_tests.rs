@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::order::{below, stream, unit};
+use crate::random::{below, stream, unit};
 
 fn scores(values: Vec<f64>, classes: usize, labels: &[u32]) -> (Predictions, Scores) {
     let p = Predictions::new(values, classes, labels).unwrap();

@@ -2,7 +2,8 @@
 
 use super::mcnemar::{McNemar, mcnemar};
 use super::{Error, Estimate, Scores, ece_of, mean_stderr};
-use crate::data::order::{below, stream};
+use crate::predictions;
+use crate::random::{below, stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -94,7 +95,7 @@ pub fn compare(
 ) -> Result<Comparison, Error> {
     let images = a[0].nll.len();
     if images == 0 {
-        return Err(Error::NoImages);
+        return Err(predictions::Error::NoImages.into());
     }
     let lengths = [a[1], b[0], b[1]].map(|scores| scores.nll.len());
     if let Some(&other) = lengths.iter().find(|&&n| n != images) {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::order::unit;
+use crate::random::unit;
 
 /// Scores with these losses, outcomes and confidences.
 fn scores(rows: &[(f64, bool, f64)]) -> Scores {
@@ -45,7 +45,10 @@ fn one_image_gives_no_verdict_and_unpaired_images_are_refused() {
     let error = compare([&a, &a], [&two, &two], 0, 200).unwrap_err();
     assert_eq!(error, Error::Unpaired { a: 1, b: 2 });
     let none = scores(&[]);
-    assert_eq!(compare([&none; 2], [&none; 2], 0, 2).unwrap_err(), Error::NoImages);
+    assert_eq!(
+        compare([&none; 2], [&none; 2], 0, 2).unwrap_err(),
+        predictions::Error::NoImages.into()
+    );
 }
 
 #[test]

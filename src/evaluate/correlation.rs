@@ -1,6 +1,6 @@
 //! Correlation of two figures over several models.
 
-use crate::data::order::{below, stream};
+use crate::random::{below, stream};
 use serde::{Deserialize, Serialize};
 
 /// Minimum number of pairs for an interval: resamples of fewer are mostly degenerate.
@@ -87,7 +87,7 @@ pub fn correlation(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::order::unit;
+    use crate::random::unit;
 
     #[test]
     fn values_match_scipy() {

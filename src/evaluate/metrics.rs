@@ -1,6 +1,7 @@
 //! Metrics that are means over images, with standard errors.
 
-use super::{Error, Predictions};
+use super::Error;
+use crate::predictions::Predictions;
 
 /// A mean over images and its standard error.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -7,12 +7,12 @@
 mod calibration;
 mod compare;
 mod correlation;
+mod error;
 mod info;
 mod jackknife;
 mod mcnemar;
 mod metrics;
 mod out_of_distribution;
-mod predictions;
 mod scores;
 mod selective;
 mod summary;
@@ -21,11 +21,11 @@ mod temperature;
 pub use calibration::{BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, reliability};
 pub use compare::{Comparison, Difference, FEW, RESAMPLES, Verdict, compare};
 pub use correlation::{Correlation, FEWEST, correlation, pearson, spearman};
+pub use error::Error;
 pub use info::PredictionsInfo;
 pub use mcnemar::{McNemar, mcnemar};
 pub use metrics::{Estimate, brier, hits, losses, mean_stderr, paired};
 pub use out_of_distribution::{Detection, detect, max_probability, negative_energy};
-pub use predictions::{Error, Predictions};
 pub use scores::Scores;
 pub use selective::aurc;
 pub use summary::{

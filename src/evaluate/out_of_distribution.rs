@@ -1,7 +1,8 @@
 //! Detection of out-of-distribution images by the model's logits.
 
-use super::{Estimate, Predictions};
-use crate::data::order::{below, stream};
+use super::Estimate;
+use crate::predictions::Predictions;
+use crate::random::{below, stream};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -98,7 +99,7 @@ fn fpr95(known: &[f64], others: &[f64], seed: u64) -> Estimate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::order::unit;
+    use crate::random::unit;
 
     #[test]
     fn separate_equal_and_swapped_scores() {

@@ -2,6 +2,7 @@
 //! `tests/reference/make_evaluation.py`.
 
 use super::*;
+use crate::predictions::Predictions;
 use serde_json::Value;
 
 fn reference() -> Value {

@@ -1,7 +1,7 @@
 //! Per-image scores, the basis of every mean over images.
 
-use super::Predictions;
 use super::metrics::{maximum, rank};
+use crate::predictions::Predictions;
 
 /// Scores of each image at its temperature, in the images' order.
 #[derive(Clone, Debug, PartialEq)]

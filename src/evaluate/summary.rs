@@ -2,7 +2,8 @@
 
 use super::calibration::{Bin, ece_class_wise, ece_equal_mass, ece_of, reliability};
 use super::temperature::{Bound, Fit, fit};
-use super::{Error, Estimate, Predictions, Scores, aurc, losses, mean_stderr};
+use super::{Error, Estimate, Scores, aurc, losses, mean_stderr};
+use crate::predictions::Predictions;
 use serde::{Deserialize, Serialize};
 
 /// The images that the temperature is fitted on. They must differ from those it is judged on,

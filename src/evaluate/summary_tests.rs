@@ -108,7 +108,7 @@ fn a_single_image_and_perfect_accuracy() {
     assert_eq!((d.ece_stderr, d.aurc, d.aurc_stderr, d.absent_classes), (None, 0.0, None, 1));
     let two = Predictions::new(vec![1.0, 0.0, 1.0, 0.0], 2, &[0, 0]).unwrap();
     let empty = summarise(&two, Temperature::CrossFitted(&[0, 1]));
-    assert_eq!(empty, Err(Error::NoImages));
+    assert_eq!(empty, Err(crate::predictions::Error::NoImages.into()));
     let correct = summarise(&two, Temperature::FittedOn(&two)).unwrap();
     assert_eq!((correct.top1_stderr, correct.details.unwrap().aurc_stderr), (Some(0.0), Some(0.0)));
 }

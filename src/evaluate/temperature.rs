@@ -1,7 +1,7 @@
 //! One positive scalar that divides all logits (Guo et al., ICML 2017).
 
-use super::Predictions;
 use super::metrics::maximum;
+use crate::predictions::Predictions;
 use serde::{Deserialize, Serialize};
 
 /// A temperature and its loss on the images that it was fitted on.

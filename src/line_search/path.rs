@@ -1,7 +1,7 @@
 //! The model along a line in one layer's weights: w_ℓ − α g.
 
-use crate::evaluate::Predictions;
 use crate::objective::{Activations, Examples, Objective, Result};
+use crate::predictions::Predictions;
 use crate::vector;
 use crate::vit::{Layer, stages};
 use candle_core::{DType, Tensor};

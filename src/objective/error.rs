@@ -18,9 +18,9 @@ pub enum Error {
     /// Cached activations could not be read or written.
     #[error(transparent)]
     Cache(#[from] crate::cache::Error),
-    /// No metric can be computed from the logits.
+    /// The logits are not valid predictions.
     #[error(transparent)]
-    Predictions(#[from] crate::evaluate::Error),
+    Predictions(#[from] crate::predictions::Error),
     /// The loss is not a finite number.
     #[error(
         "the loss of examples {from}..{to} is {loss}: check the checkpoint for NaN or infinite weights, \

@@ -20,7 +20,7 @@ pub use error::{Error, Result};
 pub use layer_products::LayerVectors;
 
 use crate::engine::{Engine, Precision};
-use crate::evaluate::Predictions;
+use crate::predictions::Predictions;
 use crate::row_buffer::RowBuffer;
 use crate::tape::Value;
 use crate::vit::{Config, Layer, Pass, Weights, stages};

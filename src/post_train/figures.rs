@@ -2,6 +2,7 @@
 
 use super::PostTrainSession;
 use super::judge::Judged;
+use super::result::{BeforeAfter, LayerBeforeAfter};
 use super::score::{Pair, before_after, predict, remeasure, temperatures};
 use crate::data::Split;
 use crate::diagnose::session::DiagnoseSession;
@@ -9,7 +10,6 @@ use crate::error::Result;
 use crate::evaluate::PredictionsInfo;
 use crate::objective::Objective;
 use crate::session::{Context, data_info, saved};
-use crate::train::result::{BeforeAfter, LayerBeforeAfter};
 use std::path::Path;
 
 /// The model before and after, on V and on test.

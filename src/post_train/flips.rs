@@ -1,7 +1,8 @@
 //! Images whose predicted class became right or wrong.
 
-use crate::evaluate::{Predictions, Scores};
-use crate::train::result::{Flip, Flips};
+use super::result::{Flip, Flips};
+use crate::evaluate::Scores;
+use crate::predictions::Predictions;
 
 /// Images that exactly one of the two models classifies correctly, without temperature scaling.
 pub fn flips(own: &[Predictions; 2], [before, after]: [&Scores; 2]) -> Flips {

@@ -1,5 +1,6 @@
 //! Decides whether a result may be written, by comparing it with the input model on all of V.
 
+use super::result::Selection;
 use super::score::{Pair, predict};
 use crate::checkpoint::Checkpoint;
 use crate::data::Split;
@@ -7,7 +8,6 @@ use crate::error::{Error, Result};
 use crate::evaluate::losses;
 use crate::objective::{Error as ObjectiveError, Objective};
 use crate::train::Keep;
-use crate::train::result::Selection;
 use crate::train::run::Outcome;
 
 /// Input to the decision.

@@ -13,6 +13,7 @@ pub mod frozen;
 mod judge;
 mod record;
 pub mod resolve;
+pub mod result;
 mod run;
 pub mod score;
 pub mod search;

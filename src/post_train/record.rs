@@ -1,10 +1,10 @@
 //! What reports and checkpoints record about post-training.
 
 use super::PostTrainSession;
+use super::result::{MethodInfo, SamInfo, Selection};
 use crate::checkpoint::Provenance;
 use crate::error::Result;
 use crate::train::recipe::{Kind, Recipe};
-use crate::train::result::{MethodInfo, SamInfo, Selection};
 use crate::train::sam::Variant;
 use crate::vit::Config;
 

@@ -1,6 +1,7 @@
 //! Scores of a model before and after training, on the same images.
 
 use super::flips::flips;
+use super::result::{BeforeAfter, LayerBeforeAfter};
 use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_halves;
 use crate::data::{DataInfo, Split};
@@ -9,13 +10,13 @@ use crate::diagnose::findings::LayerResult;
 use crate::diagnose::session::DiagnoseSession;
 use crate::error::Result;
 use crate::evaluate::{
-    Error as EvaluateError, Estimate, Predictions, RESAMPLES, Scores, Summary, Temperature,
-    Temperatures, compare, paired, summarise_at,
+    Error as EvaluateError, Estimate, RESAMPLES, Scores, Summary, Temperature, Temperatures,
+    compare, paired, summarise_at,
 };
 use crate::objective::Objective;
+use crate::predictions::Predictions;
 use crate::session::{Context, pixels};
 use crate::train::recipe::Recipe;
-use crate::train::result::{BeforeAfter, LayerBeforeAfter};
 use crate::vit::layers::layers;
 use crate::vit::{Config, Granularity, Layer};
 

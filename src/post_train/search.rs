@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 /// A recipe that a search tried, with its metrics on V. They are missing if the run failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
-    /// The name, as in [`MethodInfo`](crate::train::result::MethodInfo).
+    /// The name, as in [`MethodInfo`](super::result::MethodInfo).
     pub method: String,
     /// p, if anything is perturbed.
     pub perturb: Option<String>,

@@ -4,8 +4,8 @@ use crate::cache::CacheInfo;
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::evaluate::{Comparison, Estimate};
+use crate::post_train::result::{LayerBeforeAfter, SamInfo};
 use crate::run::Run;
-use crate::train::result::{LayerBeforeAfter, SamInfo};
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema.

@@ -3,8 +3,8 @@
 use crate::cache::CacheInfo;
 use crate::checkpoint::CheckpointInfo;
 use crate::forecast::Expected;
+use crate::post_train::result::MethodInfo;
 use crate::run::Run;
-use crate::train::result::MethodInfo;
 use crate::train::run::TrainSettings;
 use serde::{Deserialize, Serialize};
 

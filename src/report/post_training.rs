@@ -5,11 +5,11 @@ use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::PredictionsInfo;
 use crate::forecast::Expected;
-use crate::post_train::search::Search;
-use crate::run::Run;
-use crate::train::result::{
+use crate::post_train::result::{
     Augmentation, BeforeAfter, LayerBeforeAfter, MethodInfo, Output, Selection,
 };
+use crate::post_train::search::Search;
+use crate::run::Run;
 use crate::train::run::{Epoch, TrainSettings};
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,9 @@
 //! Saved logits.
 
 use super::tensors::{self, f32_bytes, write_tensors};
-use crate::evaluate::{Error as Unscored, Predictions, PredictionsInfo, Scores, Temperatures};
+use crate::evaluate::{PredictionsInfo, Scores, Temperatures};
 use crate::output;
+use crate::predictions::{Error as Unscored, Predictions};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 use std::io::Read;

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::curvature::flatten;
-use crate::data::order::{below, stream};
+use crate::random::{below, stream};
 use crate::session::tensors::read_vector;
 use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};

@@ -4,10 +4,9 @@ use super::{Cell, Corruption, Other, Shift, Shifts, Step, corrupted};
 use crate::checkpoint::Checkpoint;
 use crate::data::{CifarC, DamagedFile, DataSet, Preprocess, channels_changed};
 use crate::error::{Error, Result};
-use crate::evaluate::{
-    Predictions, Summary, detect, max_probability, negative_energy, summarise_at,
-};
+use crate::evaluate::{Summary, detect, max_probability, negative_energy, summarise_at};
 use crate::pixels::Pixels;
+use crate::predictions::Predictions;
 use crate::session::evaluate::{Evaluated, predict};
 use crate::session::{Context, data_info, pixels};
 

@@ -24,7 +24,7 @@ mod request;
 mod result;
 mod weather;
 
-use crate::data::order::stream;
+use crate::random::stream;
 use canvas::Canvas;
 pub use measure::{Others, corrupted_matrix, measure, others, preprocessing};
 pub use prepared::corrupted;

@@ -1,6 +1,6 @@
 //! Random numbers that are the same on all machines.
 
-use crate::data::order::{below, unit};
+use crate::random::{below, unit};
 use rand_chacha::ChaCha8Rng;
 
 /// The random stream of one image's corruption.

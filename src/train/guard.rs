@@ -10,8 +10,8 @@
 //! [`WINDOW`] steps, at the point where the method computes its gradient; its L₀ is the first
 //! step's loss. The validation loss is checked at the end of each epoch.
 
-use crate::evaluate::Error as Unscored;
 use crate::objective::Error as Unevaluated;
+use crate::predictions::Error as Unscored;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::fmt;

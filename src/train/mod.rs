@@ -14,7 +14,6 @@ pub mod pof;
 pub mod pol;
 pub mod prefix;
 pub mod recipe;
-pub mod result;
 pub mod run;
 pub mod sam;
 pub mod schedule;

@@ -7,11 +7,12 @@
 
 use super::feed::Feed;
 use super::source::Source;
-use crate::data::order::{Batches, stream, unit};
+use crate::data::order::Batches;
 use crate::engine::Precision;
 use crate::evaluate::losses;
 use crate::line_search::{Line, Path, first_minimum, is_linear, longest, moved};
 use crate::objective::{Activations, Error, Objective, Result};
+use crate::random::{stream, unit};
 use crate::vector;
 use crate::vit::Layer;
 use rand_chacha::ChaCha8Rng;

@@ -1,7 +1,7 @@
 //! A = Q diag(λ) Qᵀ with a seeded random orthogonal Q.
 
 use planish::curvature::{LinearOperator, Result};
-use planish::data::order::{stream, unit};
+use planish::random::{stream, unit};
 
 /// A symmetric matrix with its eigenpairs.
 #[derive(Clone)]

@@ -1,9 +1,9 @@
 //! A model small enough to check by hand, and images for it.
 
 use candle_core::{DType, Device, Tensor};
-use planish::data::order::{stream, unit};
 use planish::engine::Engine;
 use planish::objective::{Activations, Objective};
+use planish::random::{stream, unit};
 use planish::vit::layers::select;
 use planish::vit::{Layer, Weights, arch};
 use std::sync::Arc;

@@ -5,8 +5,8 @@ use super::input::{Input, Result};
 use crate::data::DataInfo;
 use crate::evaluate::Summary;
 use crate::format::count;
+use crate::post_train::result::BeforeAfter;
 use crate::report::post_training::Report;
-use crate::train::result::BeforeAfter;
 
 /// Figures of one model, or of a model before and after tuning.
 pub struct Headline<'a> {

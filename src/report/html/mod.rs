@@ -23,10 +23,10 @@ pub use input::{Error, Input, Result, read};
 pub use pictures::Pictures;
 
 use crate::evaluate::Summary;
+use crate::post_train::result::BeforeAfter;
 use crate::post_train::search::{HEADERS, Search};
 use crate::report::Evaluation;
 use crate::shift::Shifts;
-use crate::train::result::BeforeAfter;
 use std::fmt::Write;
 use text::{escape, paragraph};
 

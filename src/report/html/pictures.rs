@@ -2,7 +2,7 @@
 
 use super::text::{escape, note};
 use crate::format::{count, percent};
-use crate::train::result::{Flip, Flips};
+use crate::post_train::result::{Flip, Flips};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write;

@@ -3,8 +3,8 @@
 use crate::render::picture;
 use crate::render::print;
 use planish::output;
+use planish::post_train::result::Flips;
 use planish::report::html::{self, Input, Pictures, Result as Found};
-use planish::train::result::Flips;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

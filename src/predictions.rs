@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-/// Why logits and labels cannot be scored.
+/// Why logits and labels are not valid predictions.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum Error {
     /// There are no images.
@@ -57,14 +57,6 @@ pub enum Error {
          logits, the head's output before softmax: give these, or the logarithms of the probabilities"
     )]
     Probabilities,
-    /// Paired samples must be of the same images.
-    #[error("cannot pair {a} values with {b}; score both models on the same images")]
-    Unpaired {
-        /// Values on the first side.
-        a: usize,
-        /// Values on the second side.
-        b: usize,
-    },
 }
 
 /// Logits (N,C) of N ≥ 1 images, finite, with one label below C each.
@@ -151,7 +143,7 @@ impl Predictions {
     }
 
     /// `f(image, logits, label)` of every image, in order, computed on all threads.
-    pub(super) fn map<T: Send>(&self, f: impl Fn(usize, &[f64], usize) -> T + Sync) -> Vec<T> {
+    pub(crate) fn map<T: Send>(&self, f: impl Fn(usize, &[f64], usize) -> T + Sync) -> Vec<T> {
         let rows = self.values.par_chunks_exact(self.classes).with_min_len(64);
         rows.zip(&self.labels)
             .enumerate()

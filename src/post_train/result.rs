@@ -1,10 +1,10 @@
 //! Result types of post-training.
 
-use super::Keep;
-use super::guard::Stopped;
 use crate::data::DataInfo;
 use crate::diagnose::findings::LayerResult;
 use crate::evaluate::{Comparison, Estimate, Summary};
+use crate::train::Keep;
+use crate::train::guard::Stopped;
 use serde::{Deserialize, Serialize};
 
 /// The method that was used.
