@@ -10,10 +10,10 @@ mod allocator;
 use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
 use planish::engine::Engine;
+use planish::models::layers::select;
+use planish::models::{Network, Weights, arch};
 use planish::objective::{Activations, Matrix, Objective};
 use planish::random::{stream, unit};
-use planish::vit::layers::select;
-use planish::vit::{Config, Weights, arch};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,27 +30,27 @@ fn numbers(n: usize, name: &str) -> Vec<f64> {
     (0..n).map(|_| 2.0 * unit(&mut rng) - 1.0).collect()
 }
 
-fn examples(config: &Config, n: usize) -> Result<Activations, Box<dyn Error>> {
-    let [h, w] = config.image_size;
-    let shape = [n, config.channels, h, w];
+fn examples(network: &Network, n: usize) -> Result<Activations, Box<dyn Error>> {
+    let [channels, h, w] = network.input();
+    let shape = [n, channels, h, w];
     let pixels: Vec<f32> =
         numbers(shape.iter().product(), "pixels").into_iter().map(|x| x as f32).collect();
     Ok(Activations {
         stage: 0,
         values: Tensor::from_vec(pixels, &shape, &candle_core::Device::Cpu)?,
-        labels: (0..n).map(|i| (i % config.classes) as u32).collect::<Vec<_>>().into(),
+        labels: (0..n).map(|i| (i % network.classes()) as u32).collect::<Vec<_>>().into(),
     })
 }
 
 fn model(name: &str, classes: usize, channels: usize, images: usize) -> Result<(), Box<dyn Error>> {
-    let config = arch::named(name, classes, channels)?;
-    let weights = Weights::random(&config, 1)?;
-    let examples = examples(&config, images)?;
-    let objective = Objective::new(Arc::new(config.clone()), weights, &Engine::cpu());
+    let network = Arc::new(arch::named(name, classes, channels)?.network()?);
+    let weights = Weights::random(&network, 1)?;
+    let examples = examples(&network, images)?;
+    let objective = Objective::new(network.clone(), weights, &Engine::cpu());
     println!("{name}, {images} images");
-    let (first, last) = ("block.0".to_string(), format!("block.{}", config.depth - 1));
+    let (first, last) = ("block.0".to_string(), network.last_block().name);
     for layer in [first, last, "head".into()] {
-        let layer = select(&config, &layer)?.remove(0);
+        let layer = select(&network, &layer)?.remove(0);
         let at = objective.activations(&examples, layer.first_stage)?;
         for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
             let operator = LayerOperator::new(&objective, &at, &layer, matrix);

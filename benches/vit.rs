@@ -18,8 +18,8 @@ mod tasks;
 use ceilings::{Ceilings, median};
 use planish::checkpoint::{Checkpoint, Load};
 use planish::engine::{Engine, EngineOptions};
+use planish::models::{Weights, arch};
 use planish::objective::{Activations, Objective};
-use planish::vit::{Weights, arch};
 use std::error::Error;
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -44,9 +44,9 @@ fn model(
     selected: &[String],
     (engine, machine): (&Engine, &mut Ceilings),
 ) -> Outcome<()> {
-    let config = arch::named(name, classes, channels)?;
-    let weights = Weights::random(&config, 1)?;
-    let [h, w] = config.image_size;
+    let network = arch::named(name, classes, channels)?.network()?;
+    let weights = Weights::random(&network, 1)?;
+    let [_, h, w] = network.input();
     let pixels = ceilings::numbers(batch * channels * h * w, 1);
     let examples = Activations {
         stage: 0,
@@ -57,7 +57,7 @@ fn model(
         )?,
         labels: (0..batch).map(|i| (i % classes) as u32).collect::<Vec<_>>().into(),
     };
-    let tasks = Tasks::new(Objective::new(Arc::new(config), weights, engine), examples)?;
+    let tasks = Tasks::new(Objective::new(Arc::new(network), weights, engine), examples)?;
     tasks.verify()?;
     println!("{name}, {batch} images, {} a micro-batch", tasks.objective.micro_batch);
     for task in tasks::NAMES {
@@ -95,8 +95,7 @@ fn turns(checkpoint: &Path, pixels: &Path, engine: &Engine) -> Outcome<()> {
     let labels = tensors.remove("labels").ok_or("no tensor `labels`")?;
     let labels: Vec<u32> = labels.to_dtype(candle_core::DType::U32)?.to_vec1()?;
     let examples = Activations { stage: 0, values, labels: labels.into() };
-    let tasks =
-        Tasks::new(Objective::new(Arc::new(found.config.clone()), weights, engine), examples)?;
+    let tasks = Tasks::new(Objective::new(found.network.clone(), weights, engine), examples)?;
     println!("ready");
     for line in std::io::stdin().lock().lines() {
         let (seconds, check) = tasks.run(line?.trim())?;

@@ -14,7 +14,7 @@ fn main() -> Result<()> {
     let context = Context::silent(0);
     let roles = data.roles(&checkpoint, context.seed)?;
     let session = DiagnoseSession::new(&checkpoint, &roles, Some(500), &context)?;
-    let blocks = layers(&checkpoint.config, Granularity::Block);
+    let blocks = layers(&checkpoint.network, Granularity::Block);
     let found = session.measure(&blocks, &Options::default(), &context)?;
 
     for layer in &found.layers {

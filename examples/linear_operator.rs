@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     let subset = sample(require(Role::Val, roles.val.as_ref())?, Some(200), 0)?;
     let (model, images) =
         (objective(&checkpoint, DType::F32, &Engine::cpu())?, pixels(&checkpoint, &subset)?);
-    let layer = select(&checkpoint.config, "norm")?.remove(0);
+    let layer = select(&checkpoint.network, "norm")?.remove(0);
     let hessian = LayerOperator::new(&model, &images, &layer, Matrix::Hessian);
 
     println!("power iteration: {:.5}", power_iteration(&hessian, 30)?);

@@ -5,12 +5,12 @@
 //!
 //! cargo run --release --example method
 
+use planish::models::Layer;
 use planish::objective::{Activations, Objective};
 use planish::prelude::*;
 use planish::train::run::{self, TrainSettings};
 use planish::train::{Method, Source, Step};
 use planish::vector::norm;
-use planish::vit::Layer;
 
 /// g / ‖g‖: the length of each step is the learning rate.
 struct NormalizedSgd {
@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     let roles = Data::open(&options, &checkpoint)?.roles(&checkpoint, 0)?;
     let train = require(Role::Train, roles.train.as_ref())?;
     let model = objective(&checkpoint, DType::F32, &Engine::cpu())?;
-    let mut method = NormalizedSgd { update: select(&checkpoint.config, "norm")?.remove(0) };
+    let mut method = NormalizedSgd { update: select(&checkpoint.network, "norm")?.remove(0) };
 
     // The frozen layers run once. Training starts from their outputs.
     let images = pixels(&checkpoint, train)?;

@@ -12,7 +12,7 @@ fn main() -> Result<()> {
     let data = paths.next().unwrap_or_else(|| "assets/data".into());
 
     let checkpoint = Checkpoint::open(checkpoint.as_ref(), &Load::default())?;
-    let last = format!("block.{}", checkpoint.config.depth - 1);
+    let last = checkpoint.network.last_block().name;
     let options = PostTrainOptions {
         train: TrainOptions { epochs: 2, lr: 0.03, ..TrainOptions::default() },
         remeasure: Some(0),

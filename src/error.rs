@@ -1,8 +1,8 @@
 //! The crate's top-level error type, which wraps each module's errors.
 
 use crate::{
-    cache, checkpoint, curvature, data, diagnose, engine, evaluate, finetune, objective, options,
-    output, predictions, session, shift, study, train, vit,
+    cache, checkpoint, curvature, data, diagnose, engine, evaluate, finetune, models, objective,
+    options, output, predictions, session, shift, study, train,
 };
 
 /// Anything that can go wrong in a session.
@@ -21,7 +21,7 @@ pub enum Error {
     Data(#[from] data::Error),
     /// Layers, or weights that do not fit the model.
     #[error(transparent)]
-    Model(#[from] vit::Error),
+    Model(#[from] models::Error),
     /// Evaluating the model.
     #[error(transparent)]
     Objective(#[from] objective::Error),

@@ -16,7 +16,7 @@
 //!     let roles = data.roles(&checkpoint, context.seed)?;
 //!
 //!     let session = DiagnoseSession::new(&checkpoint, &roles, None, &context)?;
-//!     let blocks = layers(&checkpoint.config, Granularity::Block);
+//!     let blocks = layers(&checkpoint.network, Granularity::Block);
 //!     let found = session.measure(&blocks, &Options::default(), &context)?;
 //!     for layer in &found.layers {
 //!         println!("{}: ΔL {:?} nats", layer.name, layer.delta_l_nats.cross_fit);
@@ -35,7 +35,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`vit`], [`tape`], [`objective`] | the network; its loss, gradients and Hessian-vector products |
+//! | [`models`], [`tape`], [`objective`] | the network; its loss, gradients and Hessian-vector products |
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
 //! | [`diagnose`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
@@ -66,6 +66,7 @@ pub mod forecast;
 pub mod format;
 pub mod line_search;
 pub mod memory;
+pub mod models;
 mod nearest;
 pub mod objective;
 pub mod observe;
@@ -86,7 +87,6 @@ pub mod tape;
 pub mod temp_file;
 pub mod train;
 pub mod vector;
-pub mod vit;
 
 /// What most programs need.
 pub mod prelude {
@@ -97,11 +97,11 @@ pub mod prelude {
     pub use crate::engine::{Engine, EngineOptions};
     pub use crate::error::{Error, Result};
     pub use crate::finetune::{FinetuneOptions, FinetuneSession};
+    pub use crate::models::Granularity;
+    pub use crate::models::layers::{layers, select};
     pub use crate::observe::{Event, Observer, Silent};
     pub use crate::post_train::{Place, PostTrainOptions, PostTrainSession};
     pub use crate::session::{Context, Data, objective, pixels, sample};
     pub use crate::train::{MethodOptions, TrainOptions};
-    pub use crate::vit::Granularity;
-    pub use crate::vit::layers::{layers, select};
     pub use candle_core::DType;
 }

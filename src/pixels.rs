@@ -3,8 +3,8 @@
 use crate::cache;
 use crate::data::{Ahead, Augment, Augmented, Error as DataError, Preprocess, Split};
 use crate::fingerprint::fingerprint;
+use crate::models::Network;
 use crate::objective::{Activations, Examples, Result};
-use crate::vit::Config;
 use candle_core::{Device, Tensor};
 use serde::Serialize;
 use std::ops::Range;
@@ -32,7 +32,7 @@ pub struct Pixels {
 }
 
 impl Pixels {
-    /// All of `split` for a model of this configuration. `preprocess` may be `None` if the images
+    /// All of `split` for this network. `preprocess` may be `None` if the images
     /// are prepared.
     ///
     /// # Errors
@@ -41,11 +41,10 @@ impl Pixels {
     pub fn new(
         split: &Split,
         preprocess: Option<&Preprocess>,
-        config: &Config,
+        network: &Network,
     ) -> std::result::Result<Self, DataError> {
-        let [h, w] = config.image_size;
-        let shape = [config.channels, h, w];
-        split.check_labels(config.classes)?;
+        let shape = network.input();
+        split.check_labels(network.classes())?;
         split.check_shape(shape)?;
         if !split.prepared() {
             let missing = || DataError::NoPreprocess { place: split.place() };

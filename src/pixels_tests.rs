@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::data::{CropOffset, Interpolation, Resize};
-use crate::vit::arch;
+use crate::models::arch;
 
 fn pixels(labels: Vec<u32>) -> std::result::Result<Pixels, DataError> {
-    let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
+    let network = arch::named("vit_nano_patch7_28", 3, 1).unwrap().network().unwrap();
     let levels = (0..labels.len() * 28 * 28).map(|i| (i % 251) as u8).collect();
     let split = Split::from_levels("train", levels, [1, 28, 28], labels).unwrap();
     let preprocess = Preprocess {
@@ -17,7 +17,7 @@ fn pixels(labels: Vec<u32>) -> std::result::Result<Pixels, DataError> {
         mean: vec![0.5],
         std: vec![0.25],
     };
-    Pixels::new(&split, Some(&preprocess), &config)
+    Pixels::new(&split, Some(&preprocess), &network)
 }
 
 fn values(x: &Tensor) -> Vec<f32> {
@@ -44,8 +44,8 @@ fn images_are_normalised_and_keep_their_order() {
 fn images_that_do_not_fit_the_model_are_refused() {
     assert!(matches!(pixels(vec![0, 3]), Err(DataError::Label { index: 1, label: 3, .. })));
     let valid = pixels(vec![0]).unwrap();
-    let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
-    let without_preprocess = Pixels::new(valid.split(), None, &config);
+    let network = arch::named("vit_nano_patch7_28", 3, 1).unwrap().network().unwrap();
+    let without_preprocess = Pixels::new(valid.split(), None, &network);
     assert!(matches!(without_preprocess, Err(DataError::NoPreprocess { .. })));
 }
 
@@ -61,9 +61,9 @@ fn folder() -> (tempfile::TempDir, Pixels) {
         image::save_buffer(path, &levels, w, h, image::ColorType::L8).unwrap();
     }
     let data = crate::data::DataSet::open(root.path().to_str().unwrap()).unwrap();
-    let config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
+    let network = arch::named("vit_nano_patch7_28", 3, 1).unwrap().network().unwrap();
     let preprocess = pixels(vec![0]).unwrap().preprocess;
-    let pixels = Pixels::new(data.only().unwrap(), preprocess.as_ref(), &config).unwrap();
+    let pixels = Pixels::new(data.only().unwrap(), preprocess.as_ref(), &network).unwrap();
     (root, pixels)
 }
 

@@ -5,11 +5,11 @@
 //! adjoint, the Hessian symmetric, and repeated sums bit-identical.
 
 use crate::line_search::moved;
+use crate::models::Layer;
+use crate::models::layers::join;
 use crate::objective::{Activations, Derivatives, Examples, Objective, Result};
 use crate::random::{below, stream};
 use crate::vector::{add_scaled, dot, norm, to_cpu};
-use crate::vit::Layer;
-use crate::vit::layers::join;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 

@@ -6,6 +6,8 @@
 mod small;
 
 use candle_core::{DType, Tensor};
+use planish::models::layers::{features, join, select};
+use planish::models::{Layer, Weights};
 use planish::objective::Objective;
 use planish::train::Shape;
 use planish::train::perturbation::StepRule;
@@ -13,14 +15,12 @@ use planish::train::recipe::{Kind, Recipe};
 use planish::train::run::{Event, TrainSettings, train};
 use planish::train::sam::Variant;
 use planish::train::source::Source;
-use planish::vit::layers::{features, join, select};
-use planish::vit::{Layer, Weights};
 use small::{images, model, numbers, plus};
 
 const B: usize = 10;
 
 fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
-    let layer = |names: &str| join(&select(&model.config, names).unwrap());
+    let layer = |names: &str| join(&select(&model.network, names).unwrap());
     let recipe = |kind, perturb: Option<&str>, update: Layer, rule| Recipe {
         kind,
         update,
@@ -35,7 +35,7 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
     let sam = |variant, update| recipe(Kind::Sam(variant), None, layer(update), newton);
     vec![
         ("sgd", recipe(Kind::Sgd, None, layer("*"), newton)),
-        ("pof", recipe(Kind::Pof, Some("head"), features(&model.config), StepRule::Search)),
+        ("pof", recipe(Kind::Pof, Some("head"), features(&model.network), StepRule::Search)),
         ("pol newton", recipe(Kind::Pol, Some("block.0"), layer("block.1"), newton)),
         ("pol search", recipe(Kind::Pol, Some("head"), layer("block.1"), StepRule::Search)),
         ("pol p = u", recipe(Kind::Pol, Some("norm"), layer("norm"), newton)),
@@ -65,7 +65,7 @@ fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weight
     };
     let used: Vec<usize> = (0..if steps == 1 { B } else { 2 * B }).collect();
     let source = Source::held(&all.select(&used).unwrap());
-    let mut method = recipe.method(&model.config, source.len(), settings.seed).unwrap();
+    let mut method = recipe.method(&model.network, source.len(), settings.seed).unwrap();
     let mut step_count = 0;
     let outcome = train(&model, &mut *method, &source, None, &settings, &mut |event| {
         step_count += usize::from(matches!(event, Event::Step { examples, .. } if examples > 0));
@@ -131,7 +131,7 @@ fn clipping_bounds_the_first_step() {
             clip: Some(1e-3),
             ..TrainSettings::default()
         };
-        let mut method = recipe.method(&model.config, B, 0).unwrap();
+        let mut method = recipe.method(&model.network, B, 0).unwrap();
         let done = train(&model, &mut *method, &source, None, &settings, &mut |_| ());
         let outcome = done.unwrap();
         let length = norm(&plus(&all(&outcome.weights), -1.0, &start));

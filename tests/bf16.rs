@@ -10,14 +10,14 @@ mod small;
 use candle_core::DType;
 use planish::diagnose::{Request, diagnose};
 use planish::engine::Precision;
+use planish::models::Granularity;
+use planish::models::layers::{join, layers};
 use planish::objective::{Activations, Objective};
 use planish::train::Shape;
 use planish::train::perturbation::{Perturber, StepRule};
 use planish::train::pol::Pol;
 use planish::train::run::{TrainSettings, train};
 use planish::train::source::Source;
-use planish::vit::Granularity;
-use planish::vit::layers::{join, layers};
 use reference::Reference;
 use serde_json::Value;
 use small::{dot, images, layer, numbers, plus};
@@ -56,13 +56,12 @@ fn values_and_gradients_match_pytorch_within_operand_rounding() {
         let name = &reference.name;
         let model = in_bf16(&reference.objective(DType::F32, 16));
         let examples = reference.examples();
-        let all = join(&layers(&model.config, Granularity::Block));
-        let names = model.config.tensors();
+        let all = join(&layers(&model.network, Granularity::Block));
+        let names = model.network.params();
         let found = model.gradient(&examples, &all).unwrap();
-        let gradient = all
-            .tensors
-            .iter()
-            .flat_map(|&i| reference::numbers(reference.get(&format!("gradient/{}", names[i].0))));
+        let gradient = all.tensors.iter().flat_map(|&i| {
+            reference::numbers(reference.get(&format!("gradient/{}", names[i].name)))
+        });
         let logits = model.predict(&examples).unwrap().values().to_vec();
         let logits = error(&logits, &reference::numbers(reference.get("logits")));
         let loss = error(&[found.loss], &reference::numbers(reference.get("loss")));
@@ -83,7 +82,7 @@ fn values_and_gradients_match_pytorch_within_operand_rounding() {
 fn curvature_and_diagnosis_use_f32() {
     let model = small::model(DType::F32);
     let v = images(&model, 24);
-    let all = layers(&model.config, Granularity::Block);
+    let all = layers(&model.network, Granularity::Block);
     let head = layer(&model, "head");
     let bf16 = in_bf16(&model);
     let direction = [model.weights.tensor(head.tensors[0]), model.weights.tensor(head.tensors[1])];

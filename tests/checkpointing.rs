@@ -5,8 +5,8 @@
 mod reference;
 
 use candle_core::{DType, Device, Tensor};
+use planish::models::{Granularity, Layer, cost, layers};
 use planish::objective::{Examples, LayerVectors, Matrix, Objective};
-use planish::vit::{Granularity, Layer, cost, layers, stages};
 use reference::{Reference, numbers};
 use std::path::Path;
 
@@ -38,8 +38,8 @@ fn recomputed_blocks_are_bit_identical() {
     for dtype in [DType::F64, DType::F32] {
         let saving = r.objective(dtype, 3);
         let recomputing = Objective { checkpointing: true, ..saving.clone() };
-        let mut chosen = layers::layers(&r.config, Granularity::Sublayer);
-        chosen.extend(layers::select(&r.config, "block.*").unwrap());
+        let mut chosen = layers::layers(&r.network, Granularity::Sublayer);
+        chosen.extend(layers::select(&r.network, "block.*").unwrap());
         // Starting at the pixels, and at the output of the first block's attention.
         let stage_input = saving.activations(&r.examples(), 2).unwrap();
         for layer in &chosen {
@@ -64,7 +64,7 @@ fn products_of_many_layers_are_bit_identical() {
     let r = open();
     let saving = r.objective(DType::F32, 2);
     let recomputing = Objective { checkpointing: true, ..saving.clone() };
-    let chosen = layers::layers(&r.config, Granularity::Block);
+    let chosen = layers::layers(&r.network, Granularity::Block);
     let blocks: Vec<Vec<Tensor>> = chosen.iter().map(|layer| vectors(&saving, layer)).collect();
     let requests: Vec<LayerVectors> = chosen
         .iter()
@@ -79,11 +79,12 @@ fn products_of_many_layers_are_bit_identical() {
 /// Between two blocks only their inputs are saved.
 #[test]
 fn saved_memory_grows_with_depth() {
-    let config = planish::vit::arch::named("vit_base_patch16_224", 100, 3).unwrap();
-    let (all, recomputed) = (cost::kept_per_image(&config), cost::kept_recomputing(&config));
-    assert_eq!(stages(&config), 27);
-    // 12 inputs of 197 × 768 numbers; in one block, 8 such buffers and two that are four times as
-    // wide.
-    assert_eq!(recomputed, (12 + 8 + 2 * 4) * 197 * 768);
+    let config = planish::models::arch::named("vit_base_patch16_224", 100, 3).unwrap();
+    let network = config.network().unwrap();
+    let (all, recomputed) = (cost::saved_per_image(&network), cost::saved_checkpointed(&network));
+    assert_eq!(network.stages(), 27);
+    // The image; 12 inputs of 197 × 768 numbers, and the class token after the last block; in one
+    // block, 8 such buffers and two that are four times as wide.
+    assert_eq!(recomputed, 3 * 224 * 224 + (12 + 8 + 2 * 4) * 197 * 768 + 768);
     assert!(recomputed * 6 < all, "{recomputed} {all}");
 }

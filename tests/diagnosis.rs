@@ -7,10 +7,10 @@ use candle_core::{DType, Device, Tensor};
 use planish::data::folds::stratified_halves;
 use planish::diagnose::findings::{Findings, LayerResult};
 use planish::diagnose::{Estimator, Request, diagnose};
+use planish::models::layers::{join, layers};
+use planish::models::{Granularity, Layer};
 use planish::objective::{Activations, Objective};
 use planish::random::{stream, unit};
-use planish::vit::layers::{join, layers};
-use planish::vit::{Granularity, Layer, stages};
 use small::{
     cross_entropies, dot, images, layer, mean, model, numbers, plus, softmax, weights_of,
     with_weights,
@@ -43,7 +43,7 @@ fn assert_close(found: &[f64], expected: &[f64], relative: f64) {
 fn head_derivatives_match_linear_softmax() {
     let model = model(DType::F64);
     let (v, head) = (images(&model, 40), layer(&model, "head"));
-    let at_head = model.activations(&v, stages(&model.config) - 1).unwrap();
+    let at_head = model.activations(&v, model.network.stages() - 1).unwrap();
     let features = numbers([&at_head.values]);
     let w = weights_of(&model, &head);
     let (weight, bias) = w.split_at(24);
@@ -80,8 +80,8 @@ fn head_derivatives_match_linear_softmax() {
 fn hessians_are_symmetric() {
     let model = model(DType::F64);
     let v = images(&model, 40);
-    let mut all = layers(&model.config, Granularity::Block);
-    all.extend(layers(&model.config, Granularity::Sublayer));
+    let mut all = layers(&model.network, Granularity::Block);
+    all.extend(layers(&model.network, Granularity::Sublayer));
     all.push(join(&all));
     for (i, layer) in all.iter().enumerate() {
         let [a, b] = [0, 1].map(|k| vector(&model, layer, 2 * i as u64 + k));
@@ -284,7 +284,7 @@ fn agree(a: &str, b: &str) -> bool {
 fn findings_only_depend_on_the_seed() {
     let model = model(DType::F64);
     let v = images(&model, 40);
-    let all = layers(&model.config, Granularity::Block);
+    let all = layers(&model.network, Granularity::Block);
     let text = |f: &Findings| serde_json::to_string(f).unwrap();
     let with = |threads: usize, micro_batch: usize, seed: u64| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -308,7 +308,7 @@ fn a_layer_without_gradient_has_no_gap_and_no_sharpness() {
     let v = images(&model, 40);
     let weight = layer(&model, "head.weight");
     let zero_head = with_weights(&model, &weight, &[0.0; 24]);
-    let found = findings(&zero_head, &v, &layers(&model.config, Granularity::Block));
+    let found = findings(&zero_head, &v, &layers(&model.network, Granularity::Block));
     for l in &found.layers[..4] {
         assert_eq!((l.gradient_norm, l.displacement, l.alpha), (0.0, 0.0, 0.0), "{}", l.name);
         assert_eq!(l.delta_l_nats.cross_fit, Some(0.0));

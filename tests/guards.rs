@@ -5,13 +5,13 @@
 mod small;
 
 use candle_core::{DType, Device, Tensor};
+use planish::models::Layer;
 use planish::objective::{Activations, Examples, Objective};
 use planish::train::run::{Outcome, TrainSettings, train};
 use planish::train::sam::{Sam, Variant};
 use planish::train::sgd::Sgd;
 use planish::train::source::Source;
 use planish::train::{Error, Keep, Method, Step};
-use planish::vit::Layer;
 use small::{cross_entropies, images, layer, mean, model, weights_of};
 
 const B: usize = 8;
@@ -96,7 +96,7 @@ fn nan_weights_stop_the_first_step() {
     let broken = model.at(weights);
     let all = images(&model, 24);
     let source = Source::held(&all);
-    let sam = || Sam::new(&model.config, head.clone(), Variant::Plain, 0.05).unwrap();
+    let sam = || Sam::new(&model.network, head.clone(), Variant::Plain, 0.05).unwrap();
     let methods: [Box<dyn Method>; 2] = [Box::new(Sgd { update: head.clone() }), Box::new(sam())];
     for mut method in methods {
         let train = |v: Option<&dyn Examples>, method: &mut dyn Method| {

@@ -6,10 +6,10 @@ use planish::checkpoint::{Checkpoint, Header, Load, Provenance};
 use planish::data::Split;
 use planish::engine::Engine;
 use planish::line_search::{Path as Line, moved};
+use planish::models::{Granularity, Layer, layers};
 use planish::objective::{Activations, Objective};
 use planish::session::objective;
 use planish::train::Prefix;
-use planish::vit::{Granularity, Layer, layers};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -122,13 +122,13 @@ fn errors(folder: &Path, dtype: DType) -> [f64; 3] {
     let logits = Tensor::from_slice(logits.values(), logits.values().len(), &Device::Cpu).unwrap();
     let mut worst = [r.error("logits", &logits), 0.0, 0.0];
 
-    let all = layers::select(&checkpoint.config, "*").unwrap().remove(0);
+    let all = layers::select(&checkpoint.network, "*").unwrap().remove(0);
     let found = objective.hvp(&images, &all, &vector(&checkpoint, &all, dtype)).unwrap();
     let loss = Tensor::new(found.loss, &Device::Cpu).unwrap();
     worst[0] = worst[0].max(r.error("loss", &loss));
     worst[1] = r.worst(&checkpoint, "gradient", &all, &found.gradient);
     worst[2] = r.worst(&checkpoint, "hvp_all", &all, &found.hvp);
-    for layer in layers::layers(&checkpoint.config, Granularity::Block) {
+    for layer in layers::layers(&checkpoint.network, Granularity::Block) {
         let start = objective.activations(&images, layer.first_stage).unwrap();
         let found = objective.hvp(&start, &layer, &vector(&checkpoint, &layer, dtype)).unwrap();
         worst[1] = worst[1].max(r.worst(&checkpoint, "gradient", &layer, &found.gradient));
@@ -161,14 +161,14 @@ fn logits_are_linear_in_the_head() {
     for folder in folders() {
         let (checkpoint, r) = (open(&folder), Reference::open(&folder));
         let (objective, images) = model(&checkpoint, &r, DType::F64);
-        for stage in 0..2 * checkpoint.config.depth + 3 {
+        for stage in 0..=checkpoint.network.stages() {
             let activation_bytes =
                 objective.activations(&images, stage).unwrap().values.elem_count() * 8;
             let prefix = Prefix::new(&objective, vec![&images], stage, false);
             assert_eq!(prefix.layout().bytes(), activation_bytes as u64, "{} {stage}", r.name);
         }
         for name in ["norm", "head"] {
-            let layer = layers::select(&checkpoint.config, name).unwrap().remove(0);
+            let layer = layers::select(&checkpoint.network, name).unwrap().remove(0);
             let start = objective.activations(&images, layer.first_stage).unwrap();
             let direction = objective.gradient(&start, &layer).unwrap().gradient;
             let line = Line::new(&objective, &start, &layer, &direction).unwrap();
@@ -263,7 +263,7 @@ fn an_untrained_model_is_saved_byte_for_byte() {
 fn trained_parts_are_saved_to_their_tensors() {
     for folder in folders() {
         let checkpoint = open(&folder);
-        let (canonical, d) = ("blocks.1.attn.qkv.weight", checkpoint.config.dim);
+        let (canonical, d) = ("blocks.1.attn.qkv.weight", checkpoint.config.vit().unwrap().dim);
         let i = checkpoint.weights.index(canonical).unwrap();
         // Powers of two, exact in every stored type: 1 for queries, 2 for keys, 4 for values.
         let value = |row: usize| [1.0f32, 2.0, 4.0][row / d];

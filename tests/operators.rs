@@ -6,8 +6,8 @@ mod reference;
 
 use candle_core::{DType, Tensor};
 use planish::curvature::{LayerOperator, LinearOperator};
+use planish::models::{Granularity, Layer, layers};
 use planish::objective::{Activations, Error, Examples, Matrix, Objective};
-use planish::vit::{Granularity, Layer, layers};
 use reference::{Reference, numbers};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -43,8 +43,8 @@ impl Dense {
             start.insert(name, n);
             n += numbers;
         }
-        let entries = r.config.tensors();
-        let torch_index = entries.iter().flat_map(|(name, _)| {
+        let entries = r.network.params();
+        let torch_index = entries.iter().map(|param| &param.name).flat_map(|name| {
             let numbers = r.get(&format!("model/{name}")).elem_count();
             start[name]..start[name] + numbers
         });
@@ -69,8 +69,8 @@ impl Dense {
 /// Index of each number of a layer among all numbers.
 fn positions(objective: &Objective, layer: &Layer) -> Vec<usize> {
     let mut start = vec![0];
-    for (_, dims) in objective.config.tensors() {
-        let numbers: usize = dims.iter().product();
+    for param in objective.network.params() {
+        let numbers: usize = param.shape.iter().product();
         start.push(start.last().unwrap() + numbers);
     }
     layer.tensors.iter().flat_map(|&i| start[i]..start[i + 1]).collect()
@@ -106,7 +106,7 @@ fn assembled_matrices_match_pytorch_for_every_layer_and_pair() {
     let r = reference();
     for (matrix, name) in [(Matrix::Hessian, "hessian"), (Matrix::GaussNewton, "gauss_newton")] {
         let dense = Dense::of(&r, name);
-        let model_layers = layers::layers(&r.config, Granularity::Block);
+        let model_layers = layers::layers(&r.network, Granularity::Block);
         assert_eq!(model_layers.len(), 5);
         let mut worst = 0f64;
         for (a, layer) in model_layers.iter().enumerate() {
@@ -133,7 +133,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 fn whole(r: &Reference) -> Layer {
-    layers::join(&layers::layers(&r.config, Granularity::Block))
+    layers::join(&layers::layers(&r.network, Granularity::Block))
 }
 
 #[test]
@@ -189,10 +189,10 @@ fn matrices_are_symmetric_and_gauss_newton_is_semidefinite() {
 fn head_operator_matches_softmax_regression() {
     let r = reference();
     let objective = r.objective(DType::F64, 3);
-    let head = layers::select(&r.config, "head").unwrap().remove(0);
+    let head = layers::select(&r.network, "head").unwrap().remove(0);
     let at = objective.activations(&r.examples(), head.first_stage).unwrap();
     let logits = objective.predict(&at).unwrap();
-    let (classes, dim) = (r.config.classes, r.config.dim);
+    let (classes, dim) = (r.network.classes(), r.network.activation_len(head.first_stage));
     let features = numbers(&at.values);
     let n = at.labels.len();
     for matrix in [Matrix::Hessian, Matrix::GaussNewton] {
@@ -258,7 +258,7 @@ fn a_product_that_is_not_finite_names_the_operation() {
     let r = reference();
     let objective = r.objective(DType::F32, 2);
     let examples = r.examples();
-    let layer = layers::select(&r.config, "block.1").unwrap().remove(0);
+    let layer = layers::select(&r.network, "block.1").unwrap().remove(0);
     let operator = LayerOperator::new(&objective, &examples, &layer, Matrix::Hessian);
     let huge = vec![2.8e38; operator.dimension()];
     let error = operator.apply(&[huge]).unwrap_err();

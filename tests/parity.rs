@@ -5,8 +5,8 @@
 mod reference;
 
 use candle_core::{DType, Device, Tensor};
+use planish::models::{Granularity, Layer, layers};
 use planish::objective::Examples;
-use planish::vit::{Config, Granularity, Layer, layers};
 use reference::{Reference, numbers};
 
 /// Maximum error relative to the norm of the reference. f64 differs from PyTorch only in the order
@@ -21,8 +21,8 @@ const F32: Tolerance = Tolerance { logits: 1e-5, gradient: 1e-4, hvp: 1e-3 };
 
 impl Reference {
     fn vector(&self, layer: &Layer, dtype: DType) -> Vec<Tensor> {
-        let names = self.config.tensors();
-        let name = |&i: &usize| format!("vector/{}", names[i].0);
+        let names = self.network.params();
+        let name = |&i: &usize| format!("vector/{}", names[i].name);
         layer.tensors.iter().map(|i| self.get(&name(i)).to_dtype(dtype).unwrap()).collect()
     }
 
@@ -48,18 +48,9 @@ fn references() -> Vec<Reference> {
     paths.iter().map(|path| Reference::open(path)).collect()
 }
 
-fn joint(config: &Config) -> Layer {
-    Layer {
-        name: "*".into(),
-        tensors: (0..config.tensors().len()).collect(),
-        first_stage: 0,
-        last_stage: 2 * config.depth + 2,
-    }
-}
-
 /// Checks one model and returns the worst relative error of logits, gradients and HVPs.
 fn check(r: &Reference, dtype: DType, t: &Tolerance) -> [f64; 3] {
-    let names: Vec<String> = r.config.tensors().into_iter().map(|(name, _)| name).collect();
+    let names: Vec<String> = r.network.params().iter().map(|p| p.name.clone()).collect();
     // Five images in micro-batches of two: the last one is partial.
     let objective = r.objective(dtype, 2);
     let examples = r.examples();
@@ -67,7 +58,7 @@ fn check(r: &Reference, dtype: DType, t: &Tolerance) -> [f64; 3] {
     let logits = Tensor::from_slice(logits.values(), logits.values().len(), &Device::Cpu).unwrap();
     let mut worst = [r.close("logits", &logits, r.get("logits"), t.logits), 0.0, 0.0];
 
-    let all = joint(&r.config);
+    let all = layers::everything(&r.network);
     let found = objective.hvp(&examples, &all, &r.vector(&all, dtype)).unwrap();
     let loss = Tensor::new(found.loss, &Device::Cpu).unwrap();
     r.close("loss", &loss, r.get("loss"), t.logits);
@@ -79,7 +70,7 @@ fn check(r: &Reference, dtype: DType, t: &Tolerance) -> [f64; 3] {
     for (i, name) in names.iter().enumerate() {
         derivatives(name, i, &found.gradient[i], &found.hvp[i], format!("hvp_all/{name}"));
     }
-    for layer in layers::layers(&r.config, Granularity::Block) {
+    for layer in layers::layers(&r.network, Granularity::Block) {
         // From activations at the layer, as in a diagnosis, and without the forward pass below.
         let start = objective.activations(&examples, layer.first_stage).unwrap();
         let found = objective.hvp(&start, &layer, &r.vector(&layer, dtype)).unwrap();
@@ -113,7 +104,7 @@ fn label_smoothing_agrees_with_pytorch() {
     for r in &references() {
         let mut objective = r.objective(DType::F64, 5);
         objective.smoothing = 0.1;
-        let head = layers::select(&r.config, "head").unwrap().remove(0);
+        let head = layers::select(&r.network, "head").unwrap().remove(0);
         let found = objective.gradient(&r.examples(), &head).unwrap();
         let loss = Tensor::new(found.loss, &Device::Cpu).unwrap();
         r.close("smoothed loss", &loss, r.get("loss_smoothed"), F64.logits);
@@ -125,7 +116,7 @@ fn label_smoothing_agrees_with_pytorch() {
 #[test]
 fn micro_batches_only_change_rounding() {
     for r in &references() {
-        let layer = joint(&r.config);
+        let layer = layers::everything(&r.network);
         let examples = r.examples();
         let whole = r.objective(DType::F64, 5).gradient(&examples, &layer).unwrap();
         for micro_batch in 1..examples.len() {
@@ -142,7 +133,7 @@ fn gradients_of_every_tensor_agree_with_differences_of_the_loss() {
     for r in &references() {
         let objective = r.objective(DType::F64, 5);
         let examples = r.examples();
-        let layer = joint(&r.config);
+        let layer = layers::everything(&r.network);
         let gradient = objective.gradient(&examples, &layer).unwrap().gradient;
         let direction = r.vector(&layer, DType::F64);
         for (i, (g, v)) in gradient.iter().zip(&direction).enumerate() {

@@ -4,6 +4,8 @@ mod small;
 
 use candle_core::{DType, Tensor};
 use planish::data::order::Batches;
+use planish::models::layers::features;
+use planish::models::{Layer, Weights};
 use planish::objective::{Activations, Objective};
 use planish::train::method::{Method, Step};
 use planish::train::perturbation::{Perturbation, Perturber, StepRule};
@@ -12,8 +14,6 @@ use planish::train::pol::Pol;
 use planish::train::run::{self, Event, TrainSettings};
 use planish::train::sgd::Sgd;
 use planish::train::source::Source;
-use planish::vit::layers::features;
-use planish::vit::{Layer, Weights};
 use small::{
     cross_entropies, dot, images, layer, mean, model, numbers, plus, weights_of, with_weights,
 };
@@ -263,7 +263,7 @@ fn methods_only_change_their_layer() {
     let model = model(DType::F32);
     let source = Source::held(&images(&model, 48));
     let [head, block] = ["head", "block.1"].map(|name| layer(&model, name));
-    let features = features(&model.config);
+    let features = features(&model.network);
     let pof = Pof { features: features.clone(), perturber: pol(&head, &block, 48).perturber };
     let methods: [(Box<dyn Method>, &Layer); 3] = [
         (Box::new(pof), &features),

@@ -3,13 +3,14 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish::engine::Engine;
+use planish::models::layers::{join, select};
+use planish::models::vit::{Activation, Config, FinalNorm, Pooling};
+use planish::models::{Layer, Network, Weights};
 use planish::objective::{Activations, Objective};
 use planish::train::method::{Displacement, Method};
 use planish::train::sam::{Sam, Variant};
 use planish::train::sgd::Sgd;
 use planish::train::{Error, Optimizer, Rule, Schedule, Shape, Source, Stepper};
-use planish::vit::layers::{join, select};
-use planish::vit::{Activation, Config, FinalNorm, Layer, Pooling, Weights};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Reference {
             heads: 2,
             mlp_dim: 16,
             classes: 5,
-            distillation: planish::vit::Distillation::None,
+            distillation: planish::models::vit::Distillation::None,
             class_token: true,
             registers: 0,
             position_covers_prefix: true,
@@ -64,12 +65,12 @@ impl Reference {
             activation: Activation::Gelu,
             eps: self.json("config")["eps"].as_f64().unwrap(),
         };
-        let tensors = config
-            .tensors()
-            .into_iter()
-            .map(|(name, _)| self.tensors[&format!("model/{name}")].to_dtype(DType::F64).unwrap());
-        let weights = Weights::new(&config, tensors.collect()).unwrap();
-        Objective { micro_batch: 4, ..Objective::new(Arc::new(config), weights, &Engine::cpu()) }
+        let network = config.network().unwrap();
+        let tensors = network.params().iter().map(|param| {
+            self.tensors[&format!("model/{}", param.name)].to_dtype(DType::F64).unwrap()
+        });
+        let weights = Weights::new(&network, tensors.collect()).unwrap();
+        Objective { micro_batch: 4, ..Objective::new(Arc::new(network), weights, &Engine::cpu()) }
     }
 
     fn batch(&self, step: usize) -> Activations {
@@ -83,7 +84,7 @@ impl Reference {
     }
 }
 
-fn method(case: &Value, config: &Config, update: Layer) -> Box<dyn Method> {
+fn method(case: &Value, network: &Network, update: Layer) -> Box<dyn Method> {
     let number = |key: &str| case[key].as_f64().unwrap();
     let variant = match case["method"].as_str().unwrap() {
         "sgd" => return Box::new(Sgd { update }),
@@ -92,7 +93,7 @@ fn method(case: &Value, config: &Config, update: Layer) -> Box<dyn Method> {
         "looksam" => Variant::Look { every: number("every") as usize, alpha: number("alpha") },
         _ => Variant::Norms,
     };
-    Box::new(Sam::new(config, update, variant, number("rho")).unwrap())
+    Box::new(Sam::new(network, update, variant, number("rho")).unwrap())
 }
 
 fn stepper(case: &Value) -> Stepper {
@@ -124,9 +125,9 @@ fn every_variant_agrees_with_torch() {
     for (name, case) in cases {
         let mut model = reference.model();
         let start = model.weights.clone();
-        let parts = select(&model.config, case["update"].as_str().unwrap()).unwrap();
+        let parts = select(&model.network, case["update"].as_str().unwrap()).unwrap();
         let update = join(&parts);
-        let mut method = method(case, &model.config, update.clone());
+        let mut method = method(case, &model.network, update.clone());
         let mut stepper = stepper(case);
         for step in 0..STEPS {
             let batch = reference.batch(step);
@@ -162,12 +163,12 @@ fn the_ascent_step_has_length_rho_and_increases_the_loss() {
     let model = reference.model();
     let batch = reference.batch(0);
     let source = Source::held(&batch);
-    let all = join(&select(&model.config, "*").unwrap());
+    let all = join(&select(&model.network, "*").unwrap());
     let norm = square(model.weights.iter().flat_map(|(_, t)| numbers(t))).sqrt();
     let plain = model.gradient(&batch, &all).unwrap().loss;
     let mut last = plain;
     for rho in [0.01, 0.05, 0.1] {
-        let mut sam = Sam::new(&model.config, all.clone(), Variant::Plain, rho).unwrap();
+        let mut sam = Sam::new(&model.network, all.clone(), Variant::Plain, rho).unwrap();
         let step = sam.step(&model, &source, &batch).unwrap();
         let Some(Displacement::Ascent { length, relative: Some(relative) }) = step.perturbation
         else {
@@ -184,7 +185,7 @@ fn the_ascent_step_has_length_rho_and_increases_the_loss() {
 fn a_layer_of_zeros_is_perturbed() {
     let mut model = reference().model();
     let batch = reference().batch(0);
-    let head = select(&model.config, "head").unwrap().remove(0);
+    let head = select(&model.network, "head").unwrap().remove(0);
     for &i in &head.tensors {
         let zeros = model.weights.tensor(i).zeros_like().unwrap();
         model.weights.set(i, zeros);
@@ -193,7 +194,7 @@ fn a_layer_of_zeros_is_perturbed() {
     let plain = model.gradient(&batch, &head).unwrap().loss;
     // ε = ρ g/‖g‖, and for ASAM, whose T is η where w is 0, ε = ρ η g/‖g‖.
     for (variant, length) in [(Variant::Plain, 0.1), (Variant::Adaptive { eta: 0.01 }, 0.001)] {
-        let mut sam = Sam::new(&model.config, head.clone(), variant, 0.1).unwrap();
+        let mut sam = Sam::new(&model.network, head.clone(), variant, 0.1).unwrap();
         let step = sam.step(&model, &source, &batch).unwrap();
         let Some(Displacement::Ascent { length: found, relative: None }) = step.perturbation else {
             panic!("{:?}", step.perturbation)
@@ -207,8 +208,8 @@ fn a_layer_of_zeros_is_perturbed() {
 fn looksam_with_k_1_is_sam() {
     let reference = reference();
     let model = reference.model();
-    let all = join(&select(&model.config, "*").unwrap());
-    let make = |variant| Sam::new(&model.config, all.clone(), variant, 0.1).unwrap();
+    let all = join(&select(&model.network, "*").unwrap());
+    let make = |variant| Sam::new(&model.network, all.clone(), variant, 0.1).unwrap();
     let mut sam = make(Variant::Plain);
     let mut look = make(Variant::Look { every: 1, alpha: 0.7 });
     for step in 0..3 {
@@ -222,7 +223,7 @@ fn looksam_with_k_1_is_sam() {
 #[test]
 fn sam_norm_needs_a_normalisation_layer() {
     let model = reference().model();
-    let head = select(&model.config, "head").unwrap().remove(0);
-    let refused = Sam::new(&model.config, head, Variant::Norms, 0.5);
+    let head = select(&model.network, "head").unwrap().remove(0);
+    let refused = Sam::new(&model.network, head, Variant::Norms, 0.5);
     assert!(matches!(refused, Err(Error::NoNorms { layer }) if layer == "head"));
 }

@@ -9,8 +9,8 @@ use planish::data::folds::stratified_halves;
 use planish::diagnose::findings::{Findings, LayerResult};
 use planish::diagnose::spectrum::Settings;
 use planish::diagnose::{Estimator, Options, Request, diagnose};
+use planish::models::Layer;
 use planish::objective::{Activations, Matrix, Objective};
-use planish::vit::Layer;
 use small::{
     cross_entropies, dot, images, layer, mean, model, numbers, plus, weights_of, with_weights,
 };

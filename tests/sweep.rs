@@ -5,8 +5,8 @@
 mod reference;
 
 use candle_core::{DType, Device, Tensor};
+use planish::models::{Granularity, layers};
 use planish::objective::{LayerVectors, Matrix};
-use planish::vit::{Granularity, layers};
 use reference::{Reference, numbers};
 use std::path::Path;
 
@@ -17,10 +17,10 @@ fn one_sweep_matches_separate_products() {
     let r = Reference::open(Path::new(file));
     for dtype in [DType::F64, DType::F32] {
         let objective = r.objective(dtype, 3);
-        let mut selected = layers::layers(&r.config, Granularity::Block);
-        selected.extend(layers::select(&r.config, "block.*").unwrap());
-        selected.extend(layers::layers(&r.config, Granularity::Sublayer));
-        let vectors: Vec<Vec<Tensor>> = (0..cut.len())
+        let mut selected = layers::layers(&r.network, Granularity::Block);
+        selected.extend(layers::select(&r.network, "block.*").unwrap());
+        selected.extend(layers::layers(&r.network, Granularity::Sublayer));
+        let vectors: Vec<Vec<Tensor>> = (0..selected.len())
             .map(|l| {
                 let tensor = |(k, &i): (usize, &usize)| {
                     let dims = objective.weights.tensor(i).dims();

@@ -5,12 +5,12 @@
 use super::machine::{median, numbers};
 use super::{Outcome, Size};
 use candle_core::{Device, Tensor};
+use planish::models::layers::{features, select};
 use planish::objective::{Activations, Objective};
 use planish::train::perturbation::StepRule;
 use planish::train::recipe::{Kind, Recipe};
 use planish::train::run::{TrainSettings, train};
 use planish::train::{Keep, Source};
-use planish::vit::layers::{features, select};
 
 /// Size of the training set for which epoch times are printed.
 const IMAGES: usize = 50_000;
@@ -20,21 +20,21 @@ const STEPS: usize = 4;
 /// Prints the times; `product` is the rate of one large matrix product.
 pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
     let precision = objective.precision.name();
-    let config = &objective.config;
-    let ([height, width], [classes, channels]) = (config.image_size, size.shape);
+    let network = &objective.network;
+    let ([_, height, width], [classes, channels]) = (network.input(), size.shape);
     let shape = [STEPS * size.batch, channels, height, width];
     let images = Activations {
         stage: 0,
         values: Tensor::from_vec(numbers(shape.iter().product(), 2), &shape, &Device::Cpu)?,
         labels: (0..shape[0]).map(|i| (i % classes) as u32).collect::<Vec<_>>().into(),
     };
-    let head = select(config, "head")?.remove(0);
-    let last = select(config, &format!("block.{}", config.depth - 1))?.remove(0);
+    let head = select(network, "head")?.remove(0);
+    let last = network.last_block();
     println!(
         "\n| epochs of post-training, {precision} | ms a step | images/s | TFLOP/s | of one product \
          | of {IMAGES} images | peak MiB |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
-    for (kind, update) in [(Kind::Pol, last), (Kind::Pof, features(config))] {
+    for (kind, update) in [(Kind::Pol, last), (Kind::Pof, features(network))] {
         let recipe = Recipe {
             kind,
             update,
@@ -56,11 +56,11 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             keep: Keep::Last,
             ..TrainSettings::default()
         };
-        let mut method = recipe.method(config, source.len(), settings.seed)?;
+        let mut method = recipe.method(network, source.len(), settings.seed)?;
         let done = train(objective, &mut *method, &source, None, &settings, &mut |_| {})?;
         let seconds = done.epochs.iter().skip(1).map(|epoch| epoch.seconds / STEPS as f64);
         let seconds = median(seconds.collect());
-        let work = recipe.work(config, size.batch) * size.batch as f64;
+        let work = recipe.work(network, size.batch) * size.batch as f64;
         println!(
             "| {}, from the {} memory | {:.2} | {:.0} | {:.2} | {:.0} % | {:.1} s | {} |",
             kind.name(),

@@ -18,10 +18,10 @@ use candle_core::{Device, Tensor};
 use machine::{Machine, median, numbers};
 use planish::device::Choice;
 use planish::engine::{Engine, EngineOptions, Precision};
+use planish::models::layers::select;
+use planish::models::{Weights, arch};
 use planish::objective::{Activations, Objective};
 use planish::train::{Optimizer, Rule};
-use planish::vit::layers::select;
-use planish::vit::{Weights, arch};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
@@ -62,11 +62,12 @@ fn main() -> Outcome<()> {
 /// Benchmarks of whole models.
 fn models(size: &Size, machine: &mut Machine, (engine, tf32): (&Engine, bool)) -> Outcome<()> {
     let [classes, channels] = size.shape;
-    let mut config = arch::named(size.arch, classes, channels)?;
+    let mut config = arch::vit(size.arch, classes, channels)?;
     if size.arch == TINY.arch {
         (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
     }
-    let weights = Weights::random(&config, 1)?;
+    let network = config.network()?;
+    let weights = Weights::random(&network, 1)?;
     let [height, width] = config.image_size;
     let shape = [size.batch, channels, height, width];
     let examples = Activations {
@@ -74,7 +75,7 @@ fn models(size: &Size, machine: &mut Machine, (engine, tf32): (&Engine, bool)) -
         values: Tensor::from_vec(numbers(shape.iter().product(), 1), &shape, &Device::Cpu)?,
         labels: (0..size.batch).map(|i| (i % classes) as u32).collect::<Vec<_>>().into(),
     };
-    let objective = Objective::new(Arc::new(config), weights, engine);
+    let objective = Objective::new(Arc::new(network), weights, engine);
     let tasks = Tasks::new(objective, examples)?;
     if !tf32 {
         tasks.verify()?;
@@ -116,7 +117,7 @@ fn models(size: &Size, machine: &mut Machine, (engine, tf32): (&Engine, bool)) -
 
 /// An optimizer step over all weights.
 fn optimizer(size: &Size, objective: &Objective, machine: &mut Machine) -> Outcome<()> {
-    let all = select(&objective.config, "*")?.remove(0);
+    let all = select(&objective.network, "*")?.remove(0);
     let weights = objective.weights_of(&all)?;
     let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
     let mut optimizer = Optimizer::new(rule, 0.0);

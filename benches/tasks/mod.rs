@@ -4,14 +4,14 @@ use candle_core::Tensor;
 use planish::curvature::{LayerOperator, LinearOperator};
 use planish::engine::Precision;
 use planish::line_search::moved;
+use planish::models::layers::{features, select};
+use planish::models::{Layer, cost};
 use planish::objective::{Activations, Examples, LayerVectors, Matrix, Objective};
 use planish::random::{stream, unit};
 use planish::train::perturbation::StepRule;
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;
 use planish::train::{Method, Perturber, Source};
-use planish::vit::layers::{features, select};
-use planish::vit::{Layer, cost, stages};
 use std::error::Error;
 use std::time::Instant;
 
@@ -50,10 +50,10 @@ pub struct Tasks {
 
 impl Tasks {
     pub fn new(objective: Objective, examples: Activations) -> Outcome<Self> {
-        let config = &objective.config;
-        let named = |name: &str| select(config, name).map(|mut found| found.remove(0));
-        let blocks = (0..config.depth).map(|i| named(&format!("block.{i}")));
-        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+        let network = &objective.network;
+        let named = |name: &str| select(network, name).map(|mut found| found.remove(0));
+        let blocks = network.trunk();
+
         let (head, all) = (named("head")?, named("*")?);
         let last = blocks.last().ok_or("a model without blocks")?;
         let stage_input = objective.activations(&examples, last.first_stage)?;
@@ -72,28 +72,28 @@ impl Tasks {
 
     /// Operations per image; a multiply-add counts as two.
     pub fn flops(&self, task: &str) -> Outcome<f64> {
-        let (config, model) = (&self.objective.config, &self.objective);
+        let (network, model) = (&self.objective.network, &self.objective);
         // Includes the forward pass through the stages below the layer.
-        let below = |layer: &Layer| cost::forward(config, 0..layer.first_stage);
-        let hvp = |layer: &Layer| below(layer) + cost::hvp(config, layer);
+        let below = |layer: &Layer| cost::forward(network, 0..layer.first_stage);
+        let hvp = |layer: &Layer| below(layer) + cost::hvp(network, layer);
         let last = self.last();
         // A step in a linear layer: logits of both batches, gradients of the logits, one product.
-        let ascent = cost::forward(config, last.first_stage..stages(config));
+        let ascent = cost::forward(network, last.first_stage..network.stages());
         Ok(match task.trim_end_matches(IN_BF16) {
-            "forward" => cost::forward(config, 0..stages(config)),
-            "gradient" => cost::gradient(config, &self.all),
+            "forward" => cost::forward(network, 0..network.stages()),
+            "gradient" => cost::gradient(network, &self.all),
             "hvp first block" => hvp(&self.blocks[0]),
             "hvp last block" => hvp(last),
             "hvp head" => hvp(&self.head),
             "hvps of all blocks" => {
                 let layers: Vec<&Layer> = self.blocks.iter().collect();
-                below(&self.blocks[0]) + cost::sweep(config, &layers)
+                below(&self.blocks[0]) + cost::sweep(network, &layers)
             }
-            "last block, cached" => cost::gradient(config, last),
-            "pol step, cached" => ascent + cost::gradient(config, last),
+            "last block, cached" => cost::gradient(network, last),
+            "pol step, cached" => ascent + cost::gradient(network, last),
             "pof step" => {
-                cost::forward(config, 0..stages(config))
-                    + cost::gradient(config, &features(&model.config))
+                cost::forward(network, 0..network.stages())
+                    + cost::gradient(network, &features(&model.network))
             }
             other => return Err(format!("no task `{other}`").into()),
         })
@@ -139,7 +139,7 @@ impl Tasks {
                 )?
             }
             "pof step" => {
-                let features = features(&objective.config);
+                let features = features(&objective.network);
                 let perturber = self.perturber(examples.len())?;
                 let source = Source::held(examples);
                 norm(&Pof { features, perturber }.step(objective, &source, examples)?.gradient)?

@@ -223,6 +223,22 @@ impl Op for Attention {
         "attention"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        let shape = Shape::new(self.name(), x, self.heads)?;
+        Ok(vec![shape.images, shape.queries, shape.dim])
+    }
+
+    fn flops(&self, x: &[&[usize]]) -> f64 {
+        let products = |s: Shape| {
+            4.0 * [s.images, s.queries, s.tokens, s.dim].map(|n| n as f64).iter().product::<f64>()
+        };
+        Shape::new(self.name(), x, self.heads).map_or(0.0, products)
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        !inputs.contains(&true)
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let dims: Vec<&[usize]> = x.iter().map(|x| x.dims()).collect();
         let shape = Shape::new(self.name(), &dims, self.heads)?;

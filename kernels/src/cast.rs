@@ -39,6 +39,14 @@ impl Op for Cast {
         "cast"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(x[0].to_vec())
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         self.cast(x[0], [self.from, self.to])
     }

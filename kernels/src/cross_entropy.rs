@@ -123,6 +123,14 @@ impl Op for CrossEntropy {
         "cross_entropy"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(vec![self.check(x[0])?.0])
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        !inputs.contains(&true)
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (n, _) = self.check(x[0].dims())?;
         let [y] =

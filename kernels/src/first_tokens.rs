@@ -24,19 +24,26 @@ impl Op for FirstTokens {
         "first_tokens"
     }
 
-    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        match x[0].dims() {
-            &[images, tokens, d] if tokens >= self.count => {
-                let how = self.slice(false, tokens, d);
-                x[0].rearranged(self.name(), how, &[images, self.count, d], |x, lead| {
-                    x.narrow(lead + 1, 0, self.count)?.contiguous()
-                })
-            }
-            found => {
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        match *x[0] {
+            [images, tokens, d] if tokens >= self.count => Ok(vec![images, self.count, d]),
+            _ => {
                 let expected = format!("(B, T, D) with T at least {}", self.count);
-                Err(Error::shape(self.name(), expected, format!("{found:?}")))
+                Err(Error::shape(self.name(), expected, format!("{:?}", x[0])))
             }
         }
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let dims = self.shape(&[x[0].dims()])?;
+        let how = self.slice(false, x[0].dims()[1], x[0].columns());
+        x[0].rearranged(self.name(), how, &dims, |x, lead| {
+            x.narrow(lead + 1, 0, self.count)?.contiguous()
+        })
     }
 
     fn save_set(&self, _: &[bool]) -> SaveSet {

@@ -70,6 +70,14 @@ impl Op for BiasGelu {
         "bias_gelu"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(x[0].to_vec())
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        !inputs.contains(&true)
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (x, b) = (x[0], x[1]);
         let [rows, n] = sizes(self.name(), x.dims(), b.dims())?;
@@ -122,6 +130,14 @@ impl RowKernel<3, 1> for ResidualValue {
 impl Op for BiasResidual {
     fn name(&self) -> &'static str {
         "bias_residual"
+    }
+
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(x[0].to_vec())
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
     }
 
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {

@@ -102,6 +102,14 @@ impl Op for Gelu {
         "gelu"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(x[0].to_vec())
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        !inputs.contains(&true)
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let x = x[0];
         let (n, rows) = (x.columns(), x.numel() / x.columns().max(1));

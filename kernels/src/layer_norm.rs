@@ -107,6 +107,14 @@ impl Op for LayerNorm {
         "layer_norm"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(x[0].to_vec())
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        !inputs[0]
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (x, gamma, beta) = (x[0], x[1], x[2]);
         let (n, rows) = (x.columns(), x.numel() / x.columns().max(1));

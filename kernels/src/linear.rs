@@ -34,10 +34,7 @@ impl Linear {
     fn forward(&self, x: &[&DualTensor], primal: Option<&Tensor>) -> Result<DualTensor> {
         let (x, w, b) = (x[0], x[1], x.get(2).copied());
         let [rows, i, o] = self.sizes(x.dims(), w.dims())?;
-        let mut dims = x.dims().to_vec();
-        if let Some(last) = dims.last_mut() {
-            *last = o;
-        }
+        let dims = self.shape(&[x.dims(), w.dims()])?;
         product(
             self,
             (x, View::matrix(rows, i)),
@@ -112,6 +109,21 @@ impl Linear {
 impl Op for Linear {
     fn name(&self) -> &'static str {
         "linear"
+    }
+
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        let [_, _, o] = self.sizes(x[0], x[1])?;
+        let lead = x[0].split_last().map_or(&[][..], |(_, lead)| lead);
+        Ok(lead.iter().copied().chain([o]).collect())
+    }
+
+    fn flops(&self, x: &[&[usize]]) -> f64 {
+        self.sizes(x[0], x[1])
+            .map_or(0.0, |sizes| 2.0 * sizes.map(|n| n as f64).iter().product::<f64>())
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        !(inputs[0] && inputs[1])
     }
 
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {

@@ -38,6 +38,19 @@ impl Op for MatMul {
         "matmul"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(self.views(x[0], x[1])?.3)
+    }
+
+    fn flops(&self, x: &[&[usize]]) -> f64 {
+        let columns = x[1].last().copied().unwrap_or(0);
+        2.0 * x[0].iter().product::<usize>() as f64 * columns as f64
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        !(inputs[0] && inputs[1])
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (va, vb, vy, dims) = self.views(x[0].dims(), x[1].dims())?;
         let target =

@@ -51,6 +51,18 @@ pub trait Op: Any + Send + Sync + std::fmt::Debug {
     /// Name of the operation; also the name of its file or registry entry.
     fn name(&self) -> &'static str;
 
+    /// Shape of y for inputs of these shapes.
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>>;
+
+    /// Floating-point operations of [`Op::value`] in matrix products and convolutions, for inputs of
+    /// these shapes. A multiply-add counts as two.
+    fn flops(&self, _x: &[&[usize]]) -> f64 {
+        0.0
+    }
+
+    /// Whether y is an affine function of the marked inputs jointly, with all others fixed.
+    fn is_affine_in(&self, inputs: &[bool]) -> bool;
+
     /// y, with tangents if any input has tangents.
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor>;
 

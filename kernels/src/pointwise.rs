@@ -77,6 +77,14 @@ impl Op for Add {
         "add"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(x[0].to_vec())
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (a, b) = (x[0], x[1]);
         let (rows, len) = slices(self.name(), a.dims(), b.dims())?;
@@ -177,6 +185,14 @@ impl Op for LayerScale {
         "layer_scale"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(x[0].to_vec())
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        !(inputs[0] && inputs[1])
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         self.times(x[0], x[1])
     }
@@ -229,6 +245,14 @@ impl RowKernel<1, 1> for ScaleValue {
 impl Op for Scale {
     fn name(&self) -> &'static str {
         "scale"
+    }
+
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        Ok(x[0].to_vec())
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
     }
 
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {

@@ -22,18 +22,24 @@ impl Op for Prepend {
         "prepend"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        match (x[0], x[1]) {
+            (&[1, p, d], &[b, t, width]) if d == width => Ok(vec![b, p + t, d]),
+            (tokens, x) => {
+                let found = format!("{tokens:?} and {x:?}");
+                Err(Error::shape(self.name(), "(1, P, D) and (B, T, D)", found))
+            }
+        }
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let (t, x) = (x[0], x[1]);
-        let (&[1, p, d], &[b, _, dx]) = (t.dims(), x.dims()) else {
-            return Err(Error::shape(
-                self.name(),
-                "(1, P, D) and (B, T, D)",
-                format!("{:?} and {:?}", t.dims(), x.dims()),
-            ));
-        };
-        if d != dx {
-            return Err(Error::shape(self.name(), format!("width {dx}"), format!("{d}")));
-        }
+        self.shape(&[t.dims(), x.dims()])?;
+        let (b, p, d) = (x.dims()[0], t.dims()[1], x.columns());
         #[cfg(feature = "cuda")]
         if t.on_gpu() || x.on_gpu() {
             common_dtype(self.name(), &[t, x])?;

@@ -21,20 +21,28 @@ impl Op for Patches {
         "patches"
     }
 
-    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
         let [h, w] = self.size;
-        let &[images, c, height, width] = x[0].dims() else {
-            return Err(Error::shape(self.name(), "(B, C, H, W)", format!("{:?}", x[0].dims())));
+        let &[images, c, height, width] = x[0] else {
+            return Err(Error::shape(self.name(), "(B, C, H, W)", format!("{:?}", x[0])));
         };
         if h == 0 || w == 0 || height % h != 0 || width % w != 0 {
-            return Err(Error::shape(
-                self.name(),
-                format!("an image size that {h}×{w} patches tile"),
-                format!("{height}×{width}"),
-            ));
+            let expected = format!("an image size that {h}×{w} patches tile");
+            return Err(Error::shape(self.name(), expected, format!("{height}×{width}")));
         }
+        Ok(vec![images, (height / h) * (width / w), c * h * w])
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let dims = self.shape(&[x[0].dims()])?;
+        let ([h, w], &[_, c, height, width]) = (self.size, x[0].dims()) else {
+            return Err(Error::shape(self.name(), "(B, C, H, W)", format!("{:?}", x[0].dims())));
+        };
         let (rows, cols) = (height / h, width / w);
-        let dims = [images, rows * cols, c * h * w];
         let how =
             Rearrange::Patches { adjoint: false, image: [c, height, width], patch: self.size };
         x[0].rearranged(self.name(), how, &dims, |x, _| {
@@ -80,10 +88,17 @@ impl Op for Flatten {
         "flatten"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        let first = x[0].first().copied().unwrap_or(1).max(1);
+        Ok(vec![first, x[0].iter().product::<usize>() / first])
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        let x = x[0];
-        let first = x.dims().first().copied().unwrap_or(1).max(1);
-        x.reshape(&[first, x.numel() / first])
+        x[0].reshape(&self.shape(&[x[0].dims()])?)
     }
 
     fn save_set(&self, _: &[bool]) -> SaveSet {
@@ -113,12 +128,24 @@ impl Op for PickToken {
         "pick_token"
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        match *x[0] {
+            [images, tokens, d] if tokens > self.index => Ok(vec![images, d]),
+            _ => {
+                let expected = format!("(B, T, D) with T above {}", self.index);
+                Err(Error::shape(self.name(), expected, format!("{:?}", x[0])))
+            }
+        }
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        let &[images, tokens, d] = x[0].dims() else {
-            return Err(Error::shape(self.name(), "(B, T, D)", format!("{:?}", x[0].dims())));
-        };
-        let how = self.slice(false, tokens, d);
-        x[0].rearranged(self.name(), how, &[images, d], |x, lead| {
+        let dims = self.shape(&[x[0].dims()])?;
+        let how = self.slice(false, x[0].dims()[1], x[0].columns());
+        x[0].rearranged(self.name(), how, &dims, |x, lead| {
             x.narrow(lead + 1, self.index, 1)?.squeeze(lead + 1)
         })
     }
@@ -149,18 +176,25 @@ impl Op for MeanTokens {
         "mean_tokens"
     }
 
-    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        let tokens = x[0].dims().get(1).copied().unwrap_or(0);
-        if tokens <= self.skip {
-            return Err(Error::shape(
-                self.name(),
-                format!("more than {} tokens", self.skip),
-                format!("{:?}", x[0].dims()),
-            ));
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        match *x[0] {
+            [images, tokens, d] if tokens > self.skip => Ok(vec![images, d]),
+            _ => {
+                let expected = format!("(B, T, D) with T above {}", self.skip);
+                Err(Error::shape(self.name(), expected, format!("{:?}", x[0])))
+            }
         }
-        let (dims, d) = (x[0].dims(), x[0].columns());
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let dims = self.shape(&[x[0].dims()])?;
+        let (tokens, d) = (x[0].dims()[1], x[0].columns());
         let how = Rearrange::Mean { adjoint: false, image: [tokens, d], skip: self.skip };
-        x[0].rearranged(self.name(), how, &[dims[0], d], |x, lead| {
+        x[0].rearranged(self.name(), how, &dims, |x, lead| {
             x.narrow(lead + 1, self.skip, tokens - self.skip)?.contiguous()?.mean(lead + 1)
         })
     }

@@ -29,20 +29,28 @@ impl Op for WeightRows {
         "weight_rows"
     }
 
-    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
-        let Self { from, to } = *self;
-        match x[0].dims().first() {
-            Some(&rows) if from < to && to <= rows => {
-                let mut dims = x[0].dims().to_vec();
-                dims[0] = to - from;
-                let how = self.slice(false, x[0].dims());
-                x[0].rearranged(self.name(), how, &dims, |x, lead| x.narrow(lead, from, to - from))
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        match x[0] {
+            [rows, rest @ ..] if self.from < self.to && self.to <= *rows => {
+                Ok(std::iter::once(self.to - self.from).chain(rest.iter().copied()).collect())
             }
-            _ => {
-                let expected = format!("(O, …) with O at least {to}");
-                Err(Error::shape(self.name(), expected, format!("{:?}", x[0].dims())))
+            found => {
+                let expected = format!("(O, …) with O at least {}", self.to);
+                Err(Error::shape(self.name(), expected, format!("{found:?}")))
             }
         }
+    }
+
+    fn is_affine_in(&self, _: &[bool]) -> bool {
+        true
+    }
+
+    fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
+        let dims = self.shape(&[x[0].dims()])?;
+        let how = self.slice(false, x[0].dims());
+        x[0].rearranged(self.name(), how, &dims, |x, lead| {
+            x.narrow(lead, self.from, self.to - self.from)
+        })
     }
 
     fn save_set(&self, _: &[bool]) -> SaveSet {

@@ -7,8 +7,8 @@
 use super::Stored;
 use crate::engine::{Engine, Precision};
 use crate::fingerprint::fingerprint;
-use crate::vit::layers::layers;
-use crate::vit::{Config, Granularity, Weights};
+use crate::models::layers::layers;
+use crate::models::{Config, Granularity, Network, Weights};
 use candle_core::Tensor;
 use planish_kernels::simd::Simd;
 use rayon::prelude::*;
@@ -20,8 +20,8 @@ pub const FORMAT: &str = "planish/activations/2";
 
 /// Dependencies of cached activations.
 pub struct Frozen<'a> {
-    /// The architecture.
-    pub config: &'a Config,
+    /// The network.
+    pub network: &'a Network,
     /// All weights. The key uses those of the stages below.
     pub weights: &'a Weights,
     /// The stage whose input is cached.
@@ -62,7 +62,7 @@ struct Spec<'a> {
 /// # Errors
 /// A tensor that is not of a float type.
 pub fn key(of: &Frozen) -> super::Result<String> {
-    let below: Vec<usize> = layers(of.config, Granularity::Tensor)
+    let below: Vec<usize> = layers(of.network, Granularity::Tensor)
         .into_iter()
         .filter(|tensor| tensor.first_stage < of.stage)
         .flat_map(|tensor| tensor.tensors)
@@ -74,7 +74,7 @@ pub fn key(of: &Frozen) -> super::Result<String> {
     let spec = Spec {
         version: env!("CARGO_PKG_VERSION"),
         rounding: of.engine.rounding().unwrap_or_else(|| Simd::best().name()),
-        architecture: of.config,
+        architecture: of.network.config(),
         stage: of.stage,
         micro_batch: of.micro_batch,
         precision: of.precision.name(),

@@ -5,7 +5,8 @@ use super::provenance::to_value;
 use super::save::check_names;
 use super::{CONFIG_KEY, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored};
 use crate::data::{CropOffset, Interpolation, Preprocess, Resize};
-use crate::vit::{Config, Weights, arch};
+use crate::models::vit;
+use crate::models::{Config, Weights, arch};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,8 @@ pub fn create(
     class_names: Option<&[String]>,
     provenance: &Provenance,
 ) -> Result<PathBuf, Error> {
-    check_names(class_names, config.classes)?;
+    check_names(class_names, config.classes())?;
+    let Config::Vit(config) = config;
     if let Some(reason) = arch::not_for_timm(config) {
         return Err(Error::Inexpressible { reason });
     }
@@ -78,7 +80,7 @@ pub fn create(
 
 /// timm's `config.json`.
 fn configuration(
-    config: &Config,
+    config: &vit::Config,
     preprocess: Option<&Preprocess>,
     class_names: Option<&[String]>,
 ) -> Value {

@@ -248,7 +248,7 @@ pub enum Error {
     Refused(#[from] super::Refused),
     /// Weights that do not fit the architecture.
     #[error(transparent)]
-    Model(#[from] crate::vit::Error),
+    Model(#[from] crate::models::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -105,7 +105,7 @@ impl Layout {
     pub(super) fn eps(self) -> f64 {
         match self.is_transformers() {
             true => 1e-12,
-            false => crate::vit::arch::TIMM_EPS,
+            false => crate::models::arch::TIMM_EPS,
         }
     }
 

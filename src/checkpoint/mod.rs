@@ -51,7 +51,7 @@ pub use save::{Rounding, Saved};
 pub use settings::{CONFIG_KEY, PREPROCESSOR_KEY};
 
 use crate::data::Preprocess;
-use crate::vit::{Config, Weights};
+use crate::models::{Config, Network, Weights};
 use candle_core::{DType, Tensor};
 use names::Names;
 use on_disk::OnDisk;
@@ -59,6 +59,7 @@ use read::{describe, dtypes, position_rows, read_weights, structure};
 use reader::{Dialect, Reader, check_network};
 use settings::Settings;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A checkpoint, read and verified.
 #[derive(Clone, Debug)]
@@ -76,6 +77,8 @@ pub struct Checkpoint {
     pub architecture_from: Option<String>,
     /// The model.
     pub config: Config,
+    /// Its network.
+    pub network: Arc<Network>,
     /// Image preprocessing; `None` if it is not stated.
     pub preprocess: Option<Preprocess>,
     /// The parameters, in f32.
@@ -135,15 +138,17 @@ impl Checkpoint {
             overrides,
             assumed: Vec::new(),
         };
-        let config = reader.complete(structure, rows)?;
-        let preprocess = reader.preprocess(&config)?;
+        let vit = reader.complete(structure, rows)?;
+        let config = Config::Vit(vit.clone());
+        let network = Arc::new(config.network()?);
+        let preprocess = reader.preprocess(&vit)?;
         let (architecture, architecture_from) = match (reader.architecture()?, &settings) {
             (Some(name), Some(named_by)) => (name.to_string(), Some(named_by.place.clone())),
-            _ => (describe(&config), None),
+            _ => (describe(&vit), None),
         };
-        let class_names = reader.class_names(config.classes)?;
+        let class_names = reader.class_names(config.classes())?;
         let assumed = reader.assumed;
-        let (weights, digest) = read_weights(&config, &names, &file, DType::F32)?;
+        let (weights, digest) = read_weights(&network, &names, &file, DType::F32)?;
         let steps = provenance::provenance(&path, &header.metadata)?;
         let steps: Vec<Option<Provenance>> =
             steps.into_iter().map(|step| serde_json::from_value(step).ok()).collect();
@@ -153,6 +158,7 @@ impl Checkpoint {
             architecture,
             architecture_from,
             config,
+            network,
             preprocess,
             weights,
             dtype: dtypes(&header),
@@ -176,7 +182,7 @@ impl Checkpoint {
     /// # Errors
     /// The file cannot be read any more, or has changed.
     pub fn weights_as(&self, dtype: DType) -> Result<Weights, Error> {
-        let (weights, digest) = read_weights(&self.config, &self.names, &self.reopen()?, dtype)?;
+        let (weights, digest) = read_weights(&self.network, &self.names, &self.reopen()?, dtype)?;
         self.unchanged(&digest)?;
         Ok(weights)
     }

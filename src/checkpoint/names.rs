@@ -3,8 +3,8 @@
 use super::error::few;
 use super::layout::Part;
 use super::{Error, Header, Layout, transformers};
+use crate::models::vit::Distillation;
 use crate::nearest::nearest;
-use crate::vit::Distillation;
 use candle_core::Tensor;
 use std::collections::HashMap;
 use std::path::Path;

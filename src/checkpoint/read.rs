@@ -5,7 +5,8 @@ use super::names::Names;
 use super::on_disk::OnDisk;
 use super::timm::{self, Shapes};
 use super::{Entry, Error, Header, Stored};
-use crate::vit::{Config, Weights};
+use crate::models::vit::Config;
+use crate::models::{Network, Weights};
 use candle_core::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -75,7 +76,7 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
 /// The model's tensors, decoded and, if the layout splits them, concatenated; and the SHA-256 of
 /// the file.
 pub(super) fn read_weights(
-    config: &Config,
+    network: &Network,
     names: &Names,
     file: &OnDisk,
     dtype: DType,
@@ -90,15 +91,16 @@ pub(super) fn read_weights(
         Ok(())
     })?;
     let mut tensors = Vec::new();
-    for (canonical, _) in config.tensors() {
+    for param in network.params() {
+        let canonical = &param.name;
         let mut parts = Vec::new();
-        for own in names.of(&canonical) {
+        for own in names.of(canonical) {
             let known = || file.header.entries.iter().map(|entry| entry.name.as_str());
             parts.push(found.remove(&own).ok_or_else(|| Names::unknown(&own, known()))?);
         }
         tensors.push(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? });
     }
-    Ok((Weights::new(config, tensors)?, digest))
+    Ok((Weights::new(network, tensors)?, digest))
 }
 
 impl Header {

@@ -3,8 +3,8 @@
 use super::settings::Settings;
 use super::timm_names::{self, Named};
 use super::{Error, Layout, Load, timm_config, torchvision, transformers_config};
-use crate::vit::Config;
-use crate::vit::arch::usual_heads;
+use crate::models::arch::usual_heads;
+use crate::models::vit::Config;
 use std::fmt::Debug;
 use std::path::Path;
 

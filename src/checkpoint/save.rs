@@ -10,7 +10,7 @@ use super::provenance::{provenance, to_value};
 use super::reader::Dialect;
 use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY, Settings};
 use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, Refused, hex};
-use crate::vit::Weights;
+use crate::models::Weights;
 use candle_core::{DType, Tensor};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -122,7 +122,7 @@ impl Checkpoint {
     ) -> Result<Saved, Error> {
         let classes = match weights.get("head.weight") {
             Some(head) => head.dim(0)?,
-            None => self.config.classes,
+            None => self.network.classes(),
         };
         check_names(names, classes)?;
         let dialect = Dialect::of(self.settings.as_ref(), self.layout);

@@ -4,7 +4,7 @@ use super::Layout;
 use super::error::Mismatch;
 use super::layout::Part;
 use super::spelling::index;
-use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
+use crate::models::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 use std::collections::{BTreeSet, HashMap};
 
 /// Shapes by canonical name.
@@ -139,7 +139,9 @@ pub(super) fn structure(
 fn compare(config: &Config, shapes: &Shapes) -> Mismatch {
     let mut out = Mismatch::default();
     let mut wanted = BTreeSet::new();
-    for (name, mut shape) in config.tensors() {
+    let declared = config.declare();
+    for param in declared.params() {
+        let (name, mut shape) = (param.name.clone(), param.shape.clone());
         match shapes.get(&name) {
             None => out.missing.push(name.clone()),
             Some(found) => {

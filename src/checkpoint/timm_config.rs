@@ -5,8 +5,8 @@ use super::reader::Reader;
 use super::settings::Settings;
 use super::timm_names::PLAIN;
 use super::{Error, Layout};
-use crate::vit::arch::{TIMM_EPS, pooling_name};
-use crate::vit::{Activation, Config, FinalNorm, Pooling};
+use crate::models::arch::{TIMM_EPS, pooling_name};
+use crate::models::vit::{Activation, Config, FinalNorm, Pooling};
 
 /// Arguments that planish reads, here or for the patch grid and the heads.
 const READ: [&str; 21] = [

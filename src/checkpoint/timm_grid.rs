@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::reader::{Dialect, Reader};
-use crate::vit::Config;
+use crate::models::vit::Config;
 
 impl Reader<'_> {
     /// The image size from option or configuration, and its source.

@@ -3,7 +3,7 @@
 use super::reader::{Dialect, Reader};
 use super::{Error, Layout};
 use crate::data::{CropOffset, Interpolation, Moment, Preprocess, Resize};
-use crate::vit::Config;
+use crate::models::vit::Config;
 
 /// torchvision's default short side in pixels for a crop of 224.
 const TORCHVISION_SHORT_SIDE: usize = 256;

@@ -6,8 +6,8 @@
 
 use super::Error;
 use super::settings::Settings;
-use crate::vit::Pooling;
-use crate::vit::arch::TIMM_CLIP_EPS;
+use crate::models::arch::TIMM_CLIP_EPS;
+use crate::models::vit::Pooling;
 
 /// What planish computes, for error messages.
 pub(super) const PLAIN: &str = "plain Vision Transformers only: layer norm before attention and \

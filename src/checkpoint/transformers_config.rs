@@ -5,7 +5,7 @@ use super::settings::Settings;
 use super::timm_config::check_problem;
 use super::timm_names::PLAIN;
 use super::{Error, Layout};
-use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
+use crate::models::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 use serde_json::Value;
 
 /// Networks that transformers computes like planish.

@@ -4,7 +4,7 @@ use super::Error;
 use super::reader::Reader;
 use super::settings::Settings;
 use crate::data::{CropOffset, Interpolation, Preprocess, Resize};
-use crate::vit::Config;
+use crate::models::vit::Config;
 
 /// transformers' default factor for levels, which maps them to units of the full scale.
 const FULL_SCALE: f64 = 1.0 / 255.0;

@@ -2,10 +2,10 @@
 
 use super::{Error, LinearOperator, Result};
 use crate::examples::Part;
+use crate::models::Layer;
 use crate::objective::{Examples, Matrix, Objective};
 use crate::random::{stream, unit};
 use crate::vector;
-use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -58,10 +58,10 @@ impl<'a> LayerOperator<'a> {
     /// tangents, the same again for temporaries, and the gradients of the layer. In addition: the
     /// vectors and their products.
     pub fn mib(&self, k: usize) -> f64 {
-        let config = &self.objective.config;
+        let network = &self.objective.network;
         let threads = rayon::current_num_threads();
-        let depth = (2 * config.depth + 3).max(1);
-        let above = (depth - self.layer.first_stage.min(depth)) as f64 / depth as f64;
+        let stages = network.stages().max(1);
+        let above = (stages - self.layer.first_stage.min(stages)) as f64 / stages as f64;
         let tape = self.objective.saved_len();
         let numbers =
             threads as f64 * (1 + k) as f64 * (2.0 * above * tape as f64 + self.numbers());

@@ -8,10 +8,10 @@ use crate::curvature::Result;
 use crate::curvature::steihaug::{Step, StopReason};
 use crate::diagnose::findings::{Findings, Fitted, LayerResult, Loss, NewtonSteps, Quadratic};
 use crate::evaluate::{fit, losses, mean_stderr};
+use crate::models::Layer;
 use crate::objective::Objective;
 use crate::predictions::Predictions;
 use crate::vector;
-use crate::vit::Layer;
 use candle_core::Tensor;
 
 pub(super) fn model_loss(

@@ -5,11 +5,11 @@ use super::newton::{Estimator, newton};
 use crate::curvature::{Result, steihaug};
 use crate::diagnose::findings::LossLine;
 use crate::evaluate::{fit, losses};
-use crate::line_search::{Line, Minimum, Path, first_minimum, is_linear, longest};
+use crate::line_search::{Line, Minimum, Path, first_minimum, longest};
+use crate::models::Layer;
 use crate::objective::{Activations, Objective};
 use crate::predictions::Predictions;
 use crate::vector;
-use crate::vit::Layer;
 use candle_core::Tensor;
 
 /// Points per search if each costs a forward pass of the suffix.
@@ -91,7 +91,7 @@ pub fn measure(
     }
     let base = losses(fold.own_base, 1.0);
     let longest = longest(weight_norm, gradient_norm, mean(&base));
-    let budget = if is_linear(objective, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET };
+    let budget = if objective.network.is_linear_in(layer) { LINEAR_BUDGET } else { NETWORK_BUDGET };
     let (direction, start, cap, step) = match estimator {
         Estimator::Line => {
             let start = match curvature > 0.0 {

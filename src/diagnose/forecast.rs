@@ -2,9 +2,11 @@
 
 use super::findings::Findings;
 use crate::forecast::{Calibration, Forecast, Perturbing, Work, step_work};
+use crate::models::Layer;
+use crate::models::layers::{features, select};
 use crate::objective::Objective;
-use crate::vit::Layer;
-use crate::vit::layers::{features, select};
+use crate::train::perturbation::StepRule;
+use crate::train::recipe::default_rule;
 
 /// Copies of the updated layers at a step's peak, besides the weights themselves: gradient,
 /// momentum and new weights.
@@ -18,10 +20,10 @@ pub fn post_training(
     found: &Calibration,
     findings: &Findings,
 ) -> (Vec<Forecast>, Vec<Work>) {
-    let config = &objective.config;
-    let named = |name: &str| select(config, name).ok().and_then(|mut l| l.pop());
+    let network = &objective.network;
+    let named = |name: &str| select(network, name).ok().and_then(|mut l| l.pop());
     let mut methods: Vec<(&str, Layer, Option<Layer>)> = Vec::new();
-    methods.extend(named("head").map(|head| ("pof", features(config), Some(head))));
+    methods.extend(named("head").map(|head| ("pof", features(network), Some(head))));
     methods.extend(named("*").map(|all| ("sam", all, None)));
     if let Some(plan) = &findings.plan
         && let (Some(p), Some(u)) = (named(&plan.perturb), named(&plan.update))
@@ -32,18 +34,18 @@ pub fn post_training(
     methods
         .into_iter()
         .map(|(name, update, perturb)| {
-            let newton = |p: &Layer| p.first_stage + 4 < crate::vit::stages(config);
+            let newton = |p: &Layer| default_rule(network, p) == StepRule::Newton;
             let duals = perturb.as_ref().is_some_and(newton);
             let perturbing = match &perturb {
                 Some(layer) => Perturbing::Line { layer, newton: duals, ratio: 2.0 },
                 None if name == "sam" => Perturbing::Ascent { share: 1.0, norms: false },
                 None => Perturbing::Nothing,
             };
-            let flop = step_work(config, &update, perturbing);
+            let flop = step_work(network, &update, perturbing);
             let tensors = update.tensors.iter();
             let n: usize = tensors.map(|&i| objective.weights.tensor(i).elem_count()).sum();
             let first = perturb.iter().fold(update.first_stage, |s, p| s.min(p.first_stage));
-            let held = (examples * config.activation_len(first) * 4) as f64;
+            let held = (examples * network.activation_len(first) * 4) as f64;
             (
                 Forecast {
                     method: name.into(),

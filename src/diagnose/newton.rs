@@ -1,8 +1,8 @@
 //! How a layer's displacement is found.
 
 use crate::curvature::{LayerOperator, Result, flatten, steihaug};
+use crate::models::Layer;
 use crate::objective::{Activations, Matrix, Objective};
-use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};
 
 /// How Δw is found.

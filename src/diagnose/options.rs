@@ -1,10 +1,10 @@
 //! Options of a diagnosis.
 
 use super::{Estimator, Options, spectrum};
+use crate::models::layers::{layers, select};
+use crate::models::{Error as ModelError, Granularity, Layer, Network};
 use crate::objective::Matrix;
 use crate::options::{Error, check};
-use crate::vit::layers::{layers, select};
-use crate::vit::{Config, Error as ModelError, Granularity, Layer};
 use serde::{Deserialize, Serialize};
 
 /// What is measured, and on how many images.
@@ -106,10 +106,10 @@ impl DiagnoseOptions {
     ///
     /// # Errors
     /// A name that matches no layer.
-    pub fn layers(&self, config: &Config) -> Result<Vec<Layer>, ModelError> {
+    pub fn layers(&self, network: &Network) -> Result<Vec<Layer>, ModelError> {
         match &self.layer {
-            Some(pattern) => select(config, pattern),
-            None => Ok(layers(config, self.granularity)),
+            Some(pattern) => select(network, pattern),
+            None => Ok(layers(network, self.granularity)),
         }
     }
 

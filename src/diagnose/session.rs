@@ -9,11 +9,10 @@ use crate::error::{Error, Result};
 use crate::forecast::{
     Calibration, Need, Operations, calibrate, diagnose_work, lower, start_within,
 };
-use crate::line_search::is_linear;
+use crate::models::{Layer, cost};
 use crate::objective::{Examples, Matrix, Objective};
 use crate::pixels::Pixels;
 use crate::session::{Context, objective, pixels, sample};
-use crate::vit::{Layer, cost};
 use candle_core::DType;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -71,7 +70,7 @@ impl DiagnoseSession {
 
     /// The same for a given number of images of V.
     pub fn need_of(&self, images: usize, layers: &[Layer], found: &Calibration) -> Need {
-        let seconds = found.seconds(diagnose_work(&self.objective.config, layers), images);
+        let seconds = found.seconds(diagnose_work(&self.objective.network, layers), images);
         let passing = found.resident_mib + found.wave_mib;
         Need { seconds, mib: found.peak_mib.max(passing + self.held_mib(images, layers)) }
     }
@@ -85,8 +84,8 @@ impl DiagnoseSession {
             Estimator::Newton { iterations, .. } => iterations,
         };
         let products = newton + options.spectrum.as_ref().map_or(0, |s| s.products());
-        let config = &self.objective.config;
-        let hvp = products as f64 * layers.iter().map(|l| cost::hvp(config, l)).sum::<f64>();
+        let network = &self.objective.network;
+        let hvp = products as f64 * layers.iter().map(|l| cost::hvp(network, l)).sum::<f64>();
         let work = Operations { hvp, ..Operations::default() };
         let numbers = |l: &Layer| -> usize {
             l.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
@@ -130,9 +129,10 @@ impl DiagnoseSession {
     /// Memory held besides the passes themselves, in MiB: the images at a layer's input, in three
     /// copies; both folds' directions; the moved layer, its product, and the points of the line.
     pub fn held_mib(&self, images: usize, layers: &[Layer]) -> f64 {
-        let config = &self.objective.config;
-        let input_len =
-            |layer: &Layer| config.activation_len(0).max(config.activation_len(layer.first_stage));
+        let network = &self.objective.network;
+        let input_len = |layer: &Layer| {
+            network.activation_len(0).max(network.activation_len(layer.first_stage))
+        };
         let widest = layers.iter().map(input_len).max().unwrap_or(0);
         let numbers = |layer: &Layer| -> usize {
             layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
@@ -142,7 +142,7 @@ impl DiagnoseSession {
         // Above the blocks, a pass holds almost nothing once all of V has been computed up to
         // there. Below, memory holds V, its two halves, and freed blocks of another size that the
         // allocator keeps from the previous stage.
-        let linear = layers.iter().all(|layer| is_linear(&self.objective, layer));
+        let linear = layers.iter().all(|layer| self.objective.network.is_linear_in(layer));
         let copies = if linear { 1 } else { 3 };
         let floats = copies * images * widest + 2 * all + 3 * largest;
         floats as f64 * 4.0 / MIB

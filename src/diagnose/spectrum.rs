@@ -4,9 +4,9 @@ use crate::curvature::{
     LayerOperator, LinearOperator, Result, hutch_plus_plus, lanczos, quadrature,
 };
 use crate::evaluate::mean_stderr;
+use crate::models::Layer;
 use crate::objective::{Activations, Examples, Matrix, Objective};
 use crate::random::{shuffle, stream};
-use crate::vit::Layer;
 use serde::{Deserialize, Serialize};
 
 /// Number of image groups for the standard error of λ_max.

@@ -10,6 +10,8 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::evaluate::{Summary, Temperature, summarise};
 use crate::format::number;
+use crate::models::Weights;
+use crate::models::layers::everything;
 use crate::objective::{Examples, Objective};
 use crate::observe;
 use crate::options;
@@ -21,11 +23,8 @@ use crate::train::options::keep_or_default;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
 use crate::train::{Event, Outcome, Schedule, Source, StopRule, TrainSettings, train};
-use crate::vit::Weights;
-use crate::vit::layers::everything;
 use serde_json::Value;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// A prepared run, ready to train.
 pub struct FinetuneSession {
@@ -81,7 +80,7 @@ impl FinetuneSession {
         let images = Images::divide(options, &data, seed)?;
         let start = Start::new(options, parent, &data, &images, notes, seed)?;
         let settings = settings(options, images.val.is_some(), seed)?;
-        let pixels = |split: &Split| Pixels::new(split, start.preprocess.as_ref(), &start.config);
+        let pixels = |split: &Split| Pixels::new(split, start.preprocess.as_ref(), &start.network);
         let train = pixels(&images.train)?;
         let val = images.val.as_ref().map(pixels).transpose()?;
         let test = images.test.as_ref().map(pixels).transpose()?;
@@ -97,8 +96,8 @@ impl FinetuneSession {
 
     /// The initial model, with the label smoothing and precision of the run.
     pub fn model(&self) -> Objective {
-        let config = Arc::new(self.start.config.clone());
-        let mut model = Objective::new(config, self.start.weights.clone(), &self.engine);
+        let network = self.start.network.clone();
+        let mut model = Objective::new(network, self.start.weights.clone(), &self.engine);
         model.smoothing = self.options.label_smoothing;
         model.precision = self.options.precision;
         model
@@ -131,7 +130,7 @@ impl FinetuneSession {
                 context.observer.observe(observe::Event::Epoch { epoch, watched: None });
             }
         };
-        let mut sgd = Sgd { update: everything(&self.start.config) };
+        let mut sgd = Sgd { update: everything(&self.start.network) };
         let model = &self.model();
         Ok(train(model, &mut sgd, &source, validation, settings, &mut tell)?.trained()?)
     }
@@ -173,14 +172,20 @@ impl FinetuneSession {
             Some(parent) => parent.save_with_classes(out, weights, names, provenance)?.path,
             None => {
                 let preprocess = start.preprocess.as_ref();
-                checkpoint::create(out, &start.config, preprocess, weights, names, provenance)?
+                checkpoint::create(
+                    out,
+                    start.network.config(),
+                    preprocess,
+                    weights,
+                    names,
+                    provenance,
+                )?
             }
         })
     }
 
     fn figures(&self, weights: &Weights) -> Result<Vec<(String, Summary)>> {
-        let model =
-            Objective::new(Arc::new(self.start.config.clone()), weights.clone(), &self.engine);
+        let model = Objective::new(self.start.network.clone(), weights.clone(), &self.engine);
         let judged = self.val.as_ref().map(|val| model.predict(val)).transpose()?;
         let train = summary(&model.predict(&self.train)?, judged.as_ref(), self.seed)?;
         let mut figures = vec![("train".into(), train)];

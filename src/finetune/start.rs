@@ -7,15 +7,17 @@ use crate::data::{
     first_difference, names_classes, unmatched,
 };
 use crate::error::Result;
+use crate::models::{Layer, Network, Weights, arch};
 use crate::objective::Examples;
 use crate::options;
 use crate::pixels::Pixels;
-use crate::vit::{Config, Weights, arch};
+
+use std::sync::Arc;
 
 /// The initial model.
 pub struct Start {
-    /// Configuration.
-    pub config: Config,
+    /// The network.
+    pub network: Arc<Network>,
     /// Weights.
     pub weights: Weights,
     /// Preprocessing; none for prepared images.
@@ -50,7 +52,7 @@ impl Start {
             None => from_scratch(options, images, seed)?,
         };
         notes.append(&mut start.notes);
-        notes.extend(channels_changed(data, start.config.channels));
+        notes.extend(channels_changed(data, start.network.config().channels()));
         if let (Some(found), false) = (standing(&options.out), options.force) {
             return Err(Error::Exists { out: options.out.clone(), found }.into());
         }
@@ -70,18 +72,18 @@ fn from_scratch(options: &FinetuneOptions, images: &Images, seed: u64) -> Result
         let text = format!("`arch` {arch} determines `{option}`: leave out `{option}`");
         return Err(options::Error::Conflict(text).into());
     }
-    let config = arch::named(arch, images.classes, images.train.channels())?;
+    let network = arch::named(arch, images.classes, images.train.channels())?.network()?;
     let mut notes = Vec::new();
     let preprocess = match images.train.prepared() {
         true => None,
-        false => Some(preprocess(load, &config, &images.train, &mut notes)?),
+        false => Some(preprocess(load, &network, &images.train, &mut notes)?),
     };
     Ok(Start {
-        weights: Weights::random(&config, seed)?,
+        weights: Weights::random(&network, seed)?,
         architecture: arch.into(),
         parent: None,
         fresh_head: true,
-        config,
+        network: Arc::new(network),
         preprocess,
         notes,
     })
@@ -95,12 +97,12 @@ fn from_checkpoint(
     seed: u64,
 ) -> Result<Start> {
     parent.check_output(&options.out)?;
-    let mut config = parent.config.clone();
+    let mut network = parent.network.clone();
     let mut notes: Vec<String> = parent.assumed.iter().map(|a| format!("assumed: {a}")).collect();
     // Without class names, a subset may lack the last classes, so keep a head with more classes.
     let fits = match images.named || options.reset_head {
-        true => config.classes == images.classes,
-        false => config.classes >= images.classes,
+        true => network.classes() == images.classes,
+        false => network.classes() >= images.classes,
     };
     let fresh_head = !fits || options.reset_head;
     let (given, own) = (images.whole.class_names(), parent.class_names.as_deref());
@@ -111,10 +113,11 @@ fn from_checkpoint(
         };
         notes.push(format!(
             "the head is replaced by a new one with {} classes (the checkpoint's has {}){dropped}",
-            images.classes, config.classes
+            images.classes,
+            network.classes()
         ));
-        config.classes = images.classes;
-        fresh_head_of(&config, &parent.weights, seed)?
+        network = Arc::new(parent.config.clone().with_classes(images.classes).network()?);
+        fresh_head_of(&network, &parent.weights, seed)?
     } else {
         notes.extend(kept_head(data, given, own));
         parent.weights.clone()
@@ -122,7 +125,7 @@ fn from_checkpoint(
     Ok(Start {
         preprocess: parent.preprocess.clone(),
         architecture: parent.architecture.clone(),
-        config,
+        network,
         weights,
         parent: Some(parent),
         fresh_head,
@@ -145,38 +148,41 @@ fn kept_head(data: &DataSet, given: Option<&[String]>, own: Option<&[String]>) -
     first_difference(given, own).map(note).into_iter().collect()
 }
 
-/// The weights with a random head for the classes of `config`.
-fn fresh_head_of(config: &Config, weights: &Weights, seed: u64) -> Result<Weights> {
-    let random = Weights::random(config, seed)?;
-    let tensors = random.iter().map(|(name, fresh)| match weights.get(name) {
-        Some(kept) if !name.starts_with("head") => kept.clone(),
-        _ => fresh.clone(),
+/// The weights with a random head for the classes of `network`.
+fn fresh_head_of(network: &Network, weights: &Weights, seed: u64) -> Result<Weights> {
+    let random = Weights::random(network, seed)?;
+    let head = network.blocks().pop();
+    let is_new = |i: usize| head.as_ref().is_some_and(|head: &Layer| head.tensors.contains(&i));
+    let tensors = random.iter().enumerate().map(|(i, (name, new))| match weights.get(name) {
+        Some(old) if !is_new(i) => old.clone(),
+        _ => new.clone(),
     });
-    Ok(Weights::new(config, tensors.collect())?)
+    Ok(Weights::new(network, tensors.collect())?)
 }
 
 /// Preprocessing of a new model. The default is a bilinear resize to the model's image size, and the
 /// mean and standard deviation of the training images.
 fn preprocess(
     load: &Load,
-    config: &Config,
+    network: &Network,
     train: &Split,
     notes: &mut Vec<String>,
 ) -> Result<Preprocess> {
+    let channels = network.config().channels();
     let mut out = Preprocess {
-        image_size: config.image_size,
-        channels: config.channels,
+        image_size: network.config().image_size(),
+        channels,
         resize: load.resize.unwrap_or(Resize::Squash),
         // The checkpoint is written in timm's layout.
         crop_offset: CropOffset::HalfToEven,
         interpolation: load.interpolation.unwrap_or(Interpolation::Bilinear),
-        mean: vec![0.0; config.channels],
-        std: vec![1.0; config.channels],
+        mean: vec![0.0; channels],
+        std: vec![1.0; channels],
     };
     (out.mean, out.std) = match (&load.mean, &load.std) {
         (Some(mean), Some(std)) => (mean.clone(), std.clone()),
         (None, None) => {
-            let found = moments(&Pixels::new(train, Some(&out), config)?)?;
+            let found = moments(&Pixels::new(train, Some(&out), network)?)?;
             notes.push(format!(
                 "normalised by the mean and standard deviation of the training images: {:?} ± {:?}",
                 found.0, found.1

@@ -2,9 +2,9 @@
 
 use super::Operations;
 use crate::memory;
+use crate::models::layers::join;
+use crate::models::{Layer, cost};
 use crate::objective::{Activations, Examples, LayerVectors, Matrix, Objective, Result};
-use crate::vit::layers::join;
-use crate::vit::{Layer, cost, stages};
 use candle_core::Tensor;
 use std::time::Instant;
 
@@ -50,7 +50,7 @@ pub fn calibrate(
     most: usize,
     layers: &[Layer],
 ) -> Result<Calibration> {
-    let config = &model.config;
+    let network = &model.network;
     let n = model.even_examples().min(most).clamp(1, images.len().max(1));
     let examples = Activations {
         stage: images.stage(),
@@ -69,7 +69,7 @@ pub fn calibrate(
         .zip(&vectors)
         .map(|(layer, vectors)| LayerVectors { layer, vectors })
         .collect();
-    let products = cost::sweep(config, &layers.iter().collect::<Vec<_>>());
+    let products = cost::sweep(network, &layers.iter().collect::<Vec<_>>());
     let rate = |work: f64, pass: &dyn Fn() -> Result<()>| -> Result<f64> {
         // A GPU runs asynchronously.
         let pass = || pass().and_then(|()| model.synchronize());
@@ -89,12 +89,12 @@ pub fn calibrate(
     };
     let resident_mib = memory::resident_mib().unwrap_or(0.0);
     let peak_mib = memory::peak_mib().unwrap_or(0) as f64;
-    let whole = cost::forward(config, 0..stages(config));
+    let whole = cost::forward(network, 0..network.stages());
     // Memory is measured over all passes, because each reuses the memory of the previous one.
     let (rates, peak) = memory::peak_during(|| -> Result<[f64; 3]> {
         Ok([
             rate(whole, &|| model.predict(&examples).map(|_| ()))?,
-            rate(cost::gradient(config, &all), &|| model.gradient(&examples, &all).map(|_| ()))?,
+            rate(cost::gradient(network, &all), &|| model.gradient(&examples, &all).map(|_| ()))?,
             rate(products, &|| {
                 model.quadratic_forms(&examples, &requests, Matrix::Hessian).map(|_| ())
             })?,

@@ -1,6 +1,6 @@
 //! Operation counts: matrix products, with a multiply and an add as two operations.
 
-use crate::vit::{Config, Layer, cost, stages};
+use crate::models::{Layer, Network, cost};
 
 /// Operations by kind of pass. Each kind has its own rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -20,19 +20,19 @@ const POINTS: f64 = 5.0;
 /// Operations of `diagnose` per image of V: the model's loss on V and on as many training images,
 /// the ascent step, a gradient of all layers, a sweep of their Hessian-vector products, and the
 /// line search of each layer.
-pub fn diagnose_work(config: &Config, layers: &[Layer]) -> Operations {
-    let all = cost::forward(config, 0..stages(config));
+pub fn diagnose_work(network: &Network, layers: &[Layer]) -> Operations {
+    let all = cost::forward(network, 0..network.stages());
     let mut work = Operations { forward: 3.0 * all, gradient: 0.0, hvp: 0.0 };
     if let Some(lowest) = layers.iter().min_by_key(|layer| layer.first_stage) {
-        work.gradient = 2.0 * cost::suffix(config, lowest)
-            + layers.iter().map(|layer| cost::own(config, layer)).sum::<f64>();
+        work.gradient = 2.0 * cost::suffix(network, lowest)
+            + layers.iter().map(|layer| cost::own(network, layer)).sum::<f64>();
     }
     for layer in layers {
         // A linear path costs two products on either fold, for any number of points.
-        let linear = layer.first_stage + 2 >= stages(config);
-        work.forward += if linear { 4.0 } else { POINTS } * cost::suffix(config, layer);
+        let linear = network.is_linear_in(layer);
+        work.forward += if linear { 4.0 } else { POINTS } * cost::suffix(network, layer);
     }
-    work.hvp = cost::sweep(config, &layers.iter().collect::<Vec<_>>());
+    work.hvp = cost::sweep(network, &layers.iter().collect::<Vec<_>>());
     work
 }
 
@@ -61,24 +61,24 @@ pub enum Perturbing<'a> {
 }
 
 /// Operations of one post-training step per image of B.
-pub fn step_work(config: &Config, update: &Layer, perturbing: Perturbing) -> f64 {
-    let gradient = cost::gradient(config, update);
+pub fn step_work(network: &Network, update: &Layer, perturbing: Perturbing) -> f64 {
+    let gradient = cost::gradient(network, update);
     match perturbing {
         Perturbing::Nothing => gradient,
         Perturbing::Ascent { share, norms } => {
-            let first = if norms { 2.0 * cost::suffix(config, update) } else { gradient };
+            let first = if norms { 2.0 * cost::suffix(network, update) } else { gradient };
             gradient + share * first
         }
         Perturbing::Line { layer: p, newton, ratio } => {
             let start = p.first_stage.min(update.first_stage);
-            let forward = |to: usize| cost::forward(config, start..to);
-            let linear = p.first_stage + 2 >= stages(config);
+            let forward = |to: usize| cost::forward(network, start..to);
+            let linear = network.is_linear_in(p);
             let line = match (newton, linear) {
-                (true, _) => cost::hvp(config, p),
-                (false, true) => 2.0 * cost::suffix(config, p),
-                (false, false) => 12.0 * cost::suffix(config, p),
+                (true, _) => cost::hvp(network, p),
+                (false, true) => 2.0 * cost::suffix(network, p),
+                (false, false) => 12.0 * cost::suffix(network, p),
             };
-            let search = forward(p.first_stage) + cost::gradient(config, p) + line;
+            let search = forward(p.first_stage) + cost::gradient(network, p) + line;
             forward(update.first_stage) + gradient + ratio * search
         }
     }
@@ -87,17 +87,17 @@ pub fn step_work(config: &Config, update: &Layer, perturbing: Perturbing) -> f64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vit::arch;
-    use crate::vit::layers::select;
+    use crate::models::arch;
+    use crate::models::layers::select;
 
     #[test]
     fn an_ascent_step_is_a_second_gradient() {
-        let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
-        let all = select(&config, "*").unwrap().remove(0);
-        let work = |perturbing| step_work(&config, &all, perturbing);
+        let network = arch::named("vit_nano_patch7_28", 10, 1).unwrap().network().unwrap();
+        let all = select(&network, "*").unwrap().remove(0);
+        let work = |perturbing| step_work(&network, &all, perturbing);
         let sgd = work(Perturbing::Nothing);
         // A full gradient is a forward pass and a backward pass of twice its size.
-        assert!((sgd / cost::forward(&config, 0..stages(&config)) - 3.0).abs() < 1e-12);
+        assert!((sgd / cost::forward(&network, 0..network.stages()) - 3.0).abs() < 1e-12);
         for (share, norms, expected) in
             [(1.0, false, 2.0), (0.2, false, 1.2), (1.0, true, 5.0 / 3.0)]
         {

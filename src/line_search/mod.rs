@@ -9,5 +9,5 @@ mod path;
 mod reach;
 
 pub use minimum::{Line, Minimum, first_minimum};
-pub use path::{Path, is_linear, moved};
+pub use path::{Path, moved};
 pub use reach::longest;

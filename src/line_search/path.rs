@@ -1,9 +1,9 @@
 //! The model along a line in one layer's weights: w_ℓ − α g.
 
+use crate::models::Layer;
 use crate::objective::{Activations, Examples, Objective, Result};
 use crate::predictions::Predictions;
 use crate::vector;
-use crate::vit::{Layer, stages};
 use candle_core::{DType, Tensor};
 
 /// Logits of some examples along a line.
@@ -32,13 +32,6 @@ pub enum Path<'a> {
     },
 }
 
-/// Whether the logits are linear in the layer's weights. True for the head (with two heads, the
-/// logits are the mean of both) and for the norm before it (γ and β enter linearly), but not for
-/// both together.
-pub fn is_linear(objective: &Objective, layer: &Layer) -> bool {
-    layer.first_stage == layer.last_stage && layer.first_stage + 2 >= stages(&objective.config)
-}
-
 impl<'a> Path<'a> {
     /// The line from the objective's weights along −`direction`.
     pub fn new(
@@ -47,7 +40,7 @@ impl<'a> Path<'a> {
         layer: &'a Layer,
         direction: &'a [Tensor],
     ) -> Result<Self> {
-        if !is_linear(objective, layer) {
+        if !objective.network.is_linear_in(layer) {
             return Ok(Path::Network { objective, examples, layer, direction });
         }
         let (logits, slopes) = objective.predict_along(examples, layer, direction)?;
@@ -56,7 +49,7 @@ impl<'a> Path<'a> {
             logits: numbers(logits)?,
             slopes: numbers(slopes)?.into_iter().map(|s: f64| -s).collect(),
             labels: examples.labels(),
-            classes: objective.config.classes,
+            classes: objective.network.classes(),
         })
     }
 

@@ -7,8 +7,8 @@
 use super::derivatives::DerivativeRequest;
 use super::{Error, Examples, Objective, Result};
 use crate::engine::Precision;
+use crate::models::{Pass, cost};
 use crate::tape::{Tape, Value};
-use crate::vit::{Pass, stages};
 use planish_kernels::DualTensor;
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Objective {
     ) -> Result<Vec<StageInput>> {
         let mut x = self.input(examples, range)?;
         let mut stage_inputs: Vec<StageInput> = Vec::new();
-        for part in self.parts(examples.stage()) {
+        for part in cost::units(&self.network, examples.stage()) {
             if let Some((below, stage_input)) = stage_inputs.last() {
                 if below.end > last {
                     break;
@@ -57,7 +57,7 @@ impl Objective {
         };
         let mut stage_inputs: Vec<StageInput> = Vec::new();
         let mut x = stage_input.clone();
-        for part in self.parts(first.start) {
+        for part in cost::units(&self.network, first.start) {
             stage_inputs.push((part.clone(), x.clone()));
             let (mut pass, parameters) = self.pass_of_layer(request)?;
             for (&i, parameter) in request.layer.tensors.iter().zip(parameters) {
@@ -94,20 +94,6 @@ impl Objective {
             gy = gradients.take(&stage_input);
         }
         Ok((sum, found))
-    }
-
-    /// The units from stage `from` on: the embedding, each block, and everything after the last
-    /// block.
-    fn parts(&self, from: usize) -> Vec<Range<usize>> {
-        let (depth, end) = (self.config.depth, stages(&self.config));
-        let ends = std::iter::once(1).chain((1..=depth).map(|b| 2 * b + 1)).chain([end]);
-        let mut start = from;
-        let mut parts = Vec::new();
-        for end in ends.filter(|&end| end > from) {
-            parts.push(start..end);
-            start = end;
-        }
-        parts
     }
 
     /// A pass with an empty tape, and the layer's parameters with their tangents.

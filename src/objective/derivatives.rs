@@ -3,8 +3,8 @@
 use super::on_device::to_cpu;
 use super::{Error, Examples, LayerVectors, Objective, Result, non_finite};
 use crate::engine::Precision;
+use crate::models::Layer;
 use crate::tape::{Tape, Value, is_finite};
-use crate::vit::{Layer, stages};
 use candle_core::{DType, Tensor};
 use planish_kernels::{Accumulator, CrossEntropy, DualTensor};
 use serde::{Deserialize, Serialize};
@@ -226,7 +226,7 @@ impl Objective {
             let parameter = DualTensor::new(self.weights.tensor(i).clone(), tangent)?;
             watched.push(pass.watch(i, parameter));
         }
-        let logits = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
+        let logits = pass.run(examples.stage(), self.network.stages(), Value::constant(x))?;
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
         let example_weights = self.example_weights(examples.len(), range.len())?;
         let (sum, g_logits) =

@@ -11,9 +11,9 @@
 use super::derivatives::{DerivativeRequest, add, finish};
 use super::{Error, Examples, Matrix, Objective, Result, non_finite};
 use crate::engine::Precision;
+use crate::models::Layer;
 use crate::tape::{Record, Tape, Value};
 use crate::vector;
-use crate::vit::{Layer, stages};
 use candle_core::Tensor;
 use planish_kernels::{Accumulator, DualTensor};
 use std::ops::Range;
@@ -149,7 +149,7 @@ impl Objective {
         for &i in &lowest.tensors {
             pass.watch(i, DualTensor::constant(self.weights.tensor(i).clone()));
         }
-        let logits = pass.run(below, stages(&self.config), stage_input)?;
+        let logits = pass.run(below, self.network.stages(), stage_input)?;
         let labels: Arc<[u32]> = examples.labels()[range.clone()].into();
         let example_weights = self.example_weights(examples.len(), range.len())?;
         let (loss, g_logits) =
@@ -183,7 +183,7 @@ impl Objective {
             watched.push(pass.watch(i, parameter));
         }
         let stage_input = Value::constant(stage_input.clone());
-        let logits = pass.run(layer.first_stage, stages(&self.config), stage_input)?;
+        let logits = pass.run(layer.first_stage, self.network.stages(), stage_input)?;
         let (_, g_logits) =
             self.loss_gradient(&pass.tape, logits.tensor(), labels, example_weights)?;
         let Some(g_logits) = g_logits else { return Ok(vec![None; watched.len()]) };

@@ -7,7 +7,7 @@ use super::on_device::is_out_of_memory;
 use super::prefetch::Prefetcher;
 use super::{Error, Examples, Objective, Result};
 use crate::device::Gpu;
-use crate::vit::{Config, cost};
+use crate::models::{Network, cost};
 use rayon::prelude::*;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,8 +28,8 @@ impl Objective {
     /// how sums are split. Larger micro-batches are faster: each one packs the weights and adds
     /// their gradient once.
     pub fn for_stage(&self, stage: usize, batch: usize) -> Self {
-        let whole = cost::kept_per_image(&self.config) * self.micro_batch;
-        let room = whole / cost::kept_above(&self.config, stage).max(1);
+        let whole = cost::saved_per_image(&self.network) * self.micro_batch;
+        let room = whole / cost::saved_above(&self.network, stage).max(1);
         let largest = match self.engine.gpu() {
             None => (batch / 16).min(max_micro_batch(None)),
             gpu => max_micro_batch(gpu),
@@ -41,8 +41,8 @@ impl Objective {
     /// Count of numbers that the backward pass of a micro-batch needs saved.
     pub fn saved_len(&self) -> usize {
         let image = match self.checkpointing {
-            true => cost::kept_recomputing(&self.config),
-            false => cost::kept_per_image(&self.config),
+            true => cost::saved_checkpointed(&self.network),
+            false => cost::saved_per_image(&self.network),
         };
         image * self.micro_batch.max(1)
     }
@@ -170,12 +170,12 @@ fn run_in_sequence<T>(
 /// On a GPU: a quarter of its memory in f32, at most 128 images. That leaves a quarter for one
 /// tangent and the rest for weights and temporaries. Micro-batches run one after the other there,
 /// so each should fill the GPU.
-pub(super) fn micro_batch(config: &Config, gpu: Option<&Gpu>) -> usize {
+pub(super) fn micro_batch(network: &Network, gpu: Option<&Gpu>) -> usize {
     let numbers = match gpu {
         Some(gpu) => usize::try_from(gpu.bytes() / 16).unwrap_or(usize::MAX),
         None => 100_000_000,
     };
-    (numbers / cost::kept_per_image(config).max(1)).clamp(1, max_micro_batch(gpu))
+    (numbers / cost::saved_per_image(network).max(1)).clamp(1, max_micro_batch(gpu))
 }
 
 /// The largest micro-batch size.
@@ -187,37 +187,41 @@ fn max_micro_batch(gpu: Option<&Gpu>) -> usize {
 mod tests {
     use super::*;
     use crate::engine::Engine;
-    use crate::vit::{Weights, arch, stages};
+    use crate::models::{Weights, arch};
     use std::sync::Arc;
 
     #[test]
     fn micro_batches_above_frozen_layers_are_larger_within_the_same_memory() {
-        let config = Arc::new(arch::named("vit_small_patch16_224", 10, 3).unwrap());
-        let weights = Weights::random(&config, 0).unwrap();
-        let whole = Objective::new(config.clone(), weights, &Engine::cpu());
+        let network = arch::named("vit_small_patch16_224", 10, 3).unwrap().network().unwrap();
+        let network = Arc::new(network);
+        let weights = Weights::random(&network, 0).unwrap();
+        let whole = Objective::new(network.clone(), weights, &Engine::cpu());
         for batch in [1, 32, 128, 4096] {
             for checkpointing in [false, true] {
                 let whole = Objective { checkpointing, ..whole.clone() };
                 let sizes: Vec<usize> =
-                    (0..stages(&config)).map(|s| whole.for_stage(s, batch).micro_batch).collect();
+                    (0..network.stages()).map(|s| whole.for_stage(s, batch).micro_batch).collect();
                 assert!(sizes[..3].iter().all(|&n| n == whole.micro_batch), "{sizes:?}");
                 assert!(sizes.is_sorted() && sizes.iter().all(|&n| n <= 16), "{sizes:?}");
                 for (stage, n) in sizes.into_iter().enumerate() {
-                    let kept = n * cost::kept_above(&config, stage);
-                    assert!(kept <= whole.micro_batch * cost::kept_per_image(&config));
+                    let kept = n * cost::saved_above(&network, stage);
+                    assert!(kept <= whole.micro_batch * cost::saved_per_image(&network));
                 }
             }
         }
-        let last = whole.for_stage(2 * config.depth, 128).micro_batch;
+        let mlp = network.last_block().last_stage;
+        let last = whole.for_stage(mlp, 128).micro_batch;
         assert!(last > whole.micro_batch && last == 128 / 16, "{last}");
-        assert_eq!(whole.for_stage(2 * config.depth, 4096).micro_batch, 16);
+        assert_eq!(whole.for_stage(mlp, 4096).micro_batch, 16);
     }
 
     #[test]
     fn even_examples_leave_no_thread_idle() {
-        let config = Arc::new(arch::named("vit_nano_patch7_28", 10, 1).unwrap());
-        let weights = Weights::random(&config, 0).unwrap();
-        let model = Objective { micro_batch: 3, ..Objective::new(config, weights, &Engine::cpu()) };
+        let network = arch::named("vit_nano_patch7_28", 10, 1).unwrap().network().unwrap();
+        let weights = Weights::random(&network, 0).unwrap();
+        let network = Arc::new(network);
+        let model =
+            Objective { micro_batch: 3, ..Objective::new(network, weights, &Engine::cpu()) };
         for threads in 1..8 {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let n = pool.install(|| model.even_examples());

@@ -20,10 +20,10 @@ pub use error::{Error, Result};
 pub use layer_products::LayerVectors;
 
 use crate::engine::{Engine, Precision};
+use crate::models::{Layer, Network, Pass, Weights};
 use crate::predictions::Predictions;
 use crate::row_buffer::RowBuffer;
 use crate::tape::Value;
-use crate::vit::{Config, Layer, Pass, Weights, stages};
 use candle_core::{DType, Tensor};
 pub(crate) use micro_batches::AT_ONCE_ON_GPU;
 use micro_batches::micro_batch;
@@ -37,8 +37,8 @@ use std::sync::Arc;
 /// The loss of a model.
 #[derive(Clone, Debug)]
 pub struct Objective {
-    /// The architecture.
-    pub config: Arc<Config>,
+    /// The network.
+    pub network: Arc<Network>,
     /// The weights: f32, or f64 throughout. On a GPU, weights computed there stay there; others are
     /// uploaded once.
     pub weights: Weights,
@@ -58,11 +58,11 @@ pub struct Objective {
 
 impl Objective {
     /// An objective without label smoothing.
-    pub fn new(config: Arc<Config>, weights: Weights, engine: &Engine) -> Self {
-        let micro_batch = micro_batch(&config, engine.gpu());
+    pub fn new(network: Arc<Network>, weights: Weights, engine: &Engine) -> Self {
+        let micro_batch = micro_batch(&network, engine.gpu());
         let (checkpointing, smoothing, precision) = (false, 0.0, Precision::F32);
         let engine = engine.clone();
-        Self { config, weights, micro_batch, checkpointing, smoothing, precision, engine }
+        Self { network, weights, micro_batch, checkpointing, smoothing, precision, engine }
     }
 
     /// The same objective at other weights.
@@ -82,7 +82,7 @@ impl Objective {
 
     /// A pass with plain weights that records nothing.
     fn pass(&self, precision: Precision) -> Pass<'_> {
-        Pass::new(&self.config, &self.weights, self.engine.products(precision))
+        Pass::new(&self.network, &self.weights, self.engine.products(precision))
     }
 
     fn input(&self, examples: &dyn Examples, range: Range<usize>) -> Result<DualTensor> {
@@ -135,9 +135,9 @@ impl Objective {
 
     /// Logits of all examples, in order.
     pub fn predict(&self, examples: &dyn Examples) -> Result<Predictions> {
-        let logits = self.activations(examples, stages(&self.config))?.values;
+        let logits = self.activations(examples, self.network.stages())?.values;
         let values = logits.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?;
-        Ok(Predictions::new(values, self.config.classes, examples.labels())?)
+        Ok(Predictions::new(values, self.network.classes(), examples.labels())?)
     }
 
     /// Logits, and their derivative along `direction`, given as one tensor per parameter of the
@@ -161,7 +161,7 @@ impl Objective {
                 let tangent = Some(d.unsqueeze(0)?);
                 pass.perturb(i, DualTensor::new(model.weights.tensor(i).clone(), tangent)?);
             }
-            let y = pass.run(examples.stage(), stages(&self.config), Value::constant(x))?;
+            let y = pass.run(examples.stage(), self.network.stages(), Value::constant(x))?;
             let (value, tangent) = dual_to_cpu(y.tensor().clone())?.into_parts();
             let slope = match tangent {
                 Some(t) => t.squeeze(0)?,

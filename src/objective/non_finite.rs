@@ -3,7 +3,6 @@
 use super::derivatives::DerivativeRequest;
 use super::{Error, Examples, Objective, Result};
 use crate::tape::{NonFinite, Tape};
-use crate::vit::stage_name;
 use std::sync::{Arc, OnceLock};
 
 /// Repeats the sweep one micro-batch at a time with every number checked, and returns an error that
@@ -19,7 +18,7 @@ pub(super) fn locate(
         to,
         way: if found.is_some_and(|f| !f.backward) { "forward" } else { "backward" },
         op: found.map_or("sum of micro-batches", |f| f.op),
-        place: found.map_or("all stages".into(), |f| stage_name(&objective.config, f.stage)),
+        place: found.map_or("all stages".into(), |f| objective.network.stage_name(f.stage)),
     };
     let objective = objective.on_device()?;
     for range in objective.even_chunks(examples)? {

@@ -2,8 +2,8 @@
 
 use super::{Activations, Error, Examples, Objective, Result};
 use crate::device;
+use crate::models::{Layer, Weights};
 use crate::vector;
-use crate::vit::{Layer, Weights};
 use candle_core::{Device, Tensor};
 use planish_kernels::DualTensor;
 use std::borrow::Cow;
@@ -81,7 +81,7 @@ impl Objective {
         examples: &dyn Examples,
         stage: usize,
     ) -> Result<Activations> {
-        let row = self.config.activation_len(stage) * self.dtype().size_in_bytes();
+        let row = self.network.activation_len(stage) * self.dtype().size_in_bytes();
         let bytes = examples.len() as u64 * row as u64;
         if !self.engine.gpu().is_some_and(|gpu| gpu.has_room_for_examples(bytes)) {
             return self.activations(examples, stage);

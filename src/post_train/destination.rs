@@ -2,8 +2,8 @@
 
 use crate::checkpoint::{Checkpoint, InPlace, Provenance, Saved, standing};
 use crate::error::Result;
+use crate::models::{Layer, Weights};
 use crate::session::Context;
-use crate::vit::{Layer, Weights};
 use std::path::PathBuf;
 
 /// Where the result is written.

@@ -11,12 +11,12 @@ use crate::error::{Error, Result};
 use crate::forecast::{Calibration, Expected, Operations, Part, calibrate, lower, start_within};
 use crate::format::duration;
 use crate::memory;
+use crate::models::cost;
 use crate::objective::Examples;
 use crate::session::{Context, pixels, sample};
 use crate::train::recipe::Recipe;
 use crate::train::run::{TrainSettings, train};
 use crate::train::{Keep, Prefix, Source};
-use crate::vit::{cost, stages};
 use std::ops::Range;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -89,8 +89,8 @@ pub(super) fn outlook(
 
 fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected> {
     let PostTrainSession { model, recipe, settings, roles, options, .. } = session;
-    let config = &model.config;
-    let again = measured_again(config, recipe);
+    let network = &model.network;
+    let again = measured_again(network, recipe);
     let found =
         Calibration { peak_mib: peak, ..calibrate(model, &session.images, usize::MAX, &again)? };
     // Judging and measuring always use f32.
@@ -103,7 +103,7 @@ fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected>
     let steps = session.train.len() / settings.batch_size.max(1);
     let computed = session.train.len().saturating_mul(plan.missing(session.views.len()));
     let passes = |stages: Range<usize>| Operations {
-        forward: cost::forward(config, stages),
+        forward: cost::forward(network, stages),
         ..Operations::default()
     };
     let forward = |stages: Range<usize>, images: usize| found.seconds(passes(stages), images);
@@ -123,14 +123,14 @@ fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected>
         name: "training".into(),
         seconds: all_steps * tried.seconds
             + forward(0..stage, watched)
-            + (settings.epochs + 1) as f64 * forward(stage..stages(config), watched),
+            + (settings.epochs + 1) as f64 * forward(stage..network.stages(), watched),
         peak_mib: trained_mib,
     });
 
     let scored = [&roles.val, &roles.test].into_iter().flatten().map(Split::len).sum::<usize>();
     parts.push(Part {
         name: "figures".into(),
-        seconds: 2.0 * exact.seconds(passes(0..stages(config)), scored),
+        seconds: 2.0 * exact.seconds(passes(0..network.stages()), scored),
         peak_mib: passing,
     });
     // The new tensors plus all weights read back from the file; batches and activations are freed
@@ -194,14 +194,14 @@ fn try_steps(
     steps: usize,
 ) -> Result<Tried> {
     let PostTrainSession { model, recipe, settings, .. } = session;
-    let config = &model.config;
+    let network = &model.network;
     let (cached, tries) = (plan.mode != Mode::Off, 2);
-    let prefix = cost::forward(config, 0..recipe.first_stage());
+    let prefix = cost::forward(network, 0..recipe.first_stage());
     let ratio = match &recipe.perturb {
         Some(_) => recipe.perturbation_batch as f64 / settings.batch_size as f64,
         None => 0.0,
     };
-    let step = recipe.work(config, settings.batch_size);
+    let step = recipe.work(network, settings.batch_size);
     // Without kept activations, a step also runs the frozen layers.
     let fresh = if cached { 0.0 } else { (1.0 + ratio) * prefix };
     let whole =
@@ -235,7 +235,7 @@ fn try_steps(
             let picks: Vec<_> = (0..n).map(|i| (0, i % images)).collect();
             source = Source::held(&source.batch(&picks)?);
         }
-        let mut method = trial.method(config, source.len(), settings.seed)?;
+        let mut method = trial.method(network, source.len(), settings.seed)?;
         let outcome =
             train(&stepping, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
         Ok(outcome)
@@ -251,6 +251,6 @@ fn try_steps(
     // Add activations of B and B′ that the trial did not have.
     let rest = (1.0 + ratio) * (settings.batch_size - batch) as f64;
     let row =
-        config.activation_len(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
+        network.activation_len(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
     Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })
 }

@@ -83,7 +83,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         _ => None,
     };
     // As in the training guard: no fitted model has such a loss on its own classes.
-    let guessing = (case.model.config.classes as f64).ln();
+    let guessing = (case.model.network.classes() as f64).ln();
     let problem = match figures {
         Some((before, ..)) if before > guessing + 1.0 => Some(format!(
             "the input's loss on V is {before:.4}, worse than guessing ({guessing:.4}): its labels \

@@ -37,11 +37,11 @@ use crate::cache::CacheOptions;
 use crate::checkpoint::{Checkpoint, Error as CheckpointError};
 use crate::data::Roles;
 use crate::error::{Error, Result};
+use crate::models::Weights;
 use crate::objective::{Activations, Examples, Objective};
 use crate::train::recipe::Recipe;
 use crate::train::run::{Event, Outcome, TrainSettings};
 use crate::train::{Keep, MethodOptions, Source, TrainOptions};
-use crate::vit::Weights;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -127,7 +127,7 @@ pub fn train(
     settings: &TrainSettings,
     tell: &mut dyn FnMut(Event),
 ) -> Result<Outcome> {
-    let mut method = recipe.method(&model.config, source.len(), settings.seed)?;
+    let mut method = recipe.method(&model.network, source.len(), settings.seed)?;
     let watched = watched.map(|watched| watched as &dyn Examples);
     Ok(crate::train::run::train(model, &mut *method, source, watched, settings, tell)?)
 }

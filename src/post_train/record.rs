@@ -4,18 +4,18 @@ use super::PostTrainSession;
 use super::result::{MethodInfo, SamInfo, Selection};
 use crate::checkpoint::Provenance;
 use crate::error::Result;
+use crate::models::Network;
 use crate::train::recipe::{Kind, Recipe};
 use crate::train::sam::Variant;
-use crate::vit::Config;
 
 /// The method, for reports.
 ///
 /// # Errors
 /// Those of [`Variant::perturbed`].
-pub fn method_info(recipe: &Recipe, config: &Config, chosen_by: String) -> Result<MethodInfo> {
+pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Result<MethodInfo> {
     let searched = recipe.perturb.as_ref();
     let perturb = match recipe.kind {
-        Kind::Sam(variant) => Some(variant.perturbed(config, &recipe.update)?.name),
+        Kind::Sam(variant) => Some(variant.perturbed(network, &recipe.update)?.name),
         _ => searched.map(|p| p.name.clone()),
     };
     Ok(MethodInfo {
@@ -68,7 +68,7 @@ pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<P
         values["cache_dtype"] = "bf16".into();
     }
     values["selected_epoch"] = selection.selected_epoch.into();
-    let method = method_info(recipe, &checkpoint.config, String::new())?;
+    let method = method_info(recipe, &checkpoint.network, String::new())?;
     Ok(Provenance {
         method: method.name,
         perturb: method.perturb.into_iter().collect(),

@@ -4,14 +4,14 @@ use crate::checkpoint::Checkpoint;
 use crate::diagnose::findings::Plan;
 use crate::diagnose::read_plan;
 use crate::error::{Error, Result};
+use crate::models::layers::{features, join, select};
+use crate::models::{Layer, Network};
 use crate::options;
 use crate::train::MethodOptions;
 use crate::train::options::LineOptions;
 use crate::train::perturbation::StepRule;
 use crate::train::recipe::{Kind, Recipe, default_rule};
 use crate::train::sam::Variant;
-use crate::vit::layers::{features, join, select};
-use crate::vit::{Config, Layer};
 use std::path::Path;
 
 /// A recipe and the origin of its layers.
@@ -37,8 +37,8 @@ pub fn resolve(
     val_origin: &str,
     diagnose: &Planner,
 ) -> Result<Resolved> {
-    let config = &checkpoint.config;
-    let named = |name: Option<&str>| name.map(|name| layer(config, name)).transpose();
+    let network = &checkpoint.network;
+    let named = |name: Option<&str>| name.map(|name| layer(network, name)).transpose();
     let (mut perturb, mut update) = (named(method.perturb())?, named(method.update())?);
     let mut chosen_by = "named by the user".to_owned();
     match method {
@@ -50,14 +50,14 @@ pub fn resolve(
                 return Err(options::Error::NoEffect { option, applies_to }.into());
             }
             chosen_by = "by the method".into();
-            perturb = Some(layer(config, "head")?);
-            update = Some(features(config));
+            perturb = Some(layer(network, "head")?);
+            update = Some(features(network));
         }
         MethodOptions::Pol { .. } | MethodOptions::Sgd { .. } => {}
         // SAM and its variants.
         _ if update.is_none() && plan.is_none() => {
             chosen_by = "by the method".into();
-            update = Some(layer(config, "*")?);
+            update = Some(layer(network, "*")?);
         }
         _ => {}
     }
@@ -69,11 +69,11 @@ pub fn resolve(
             false => from,
         };
         update = match update {
-            None => Some(layer(config, &found.update)?),
+            None => Some(layer(network, &found.update)?),
             named => named,
         };
         if wants_perturb && perturb.is_none() {
-            perturb = Some(layer(config, &found.perturb)?);
+            perturb = Some(layer(network, &found.perturb)?);
         }
     } else if plan.is_some() && !matches!(method, MethodOptions::Pof { .. }) {
         let text = "`plan` has no effect, because the layers are already named: omit it, or omit `perturb` and \
@@ -81,19 +81,19 @@ pub fn resolve(
         return Err(options::Error::Conflict(text.into()).into());
     }
     let update = update.ok_or_else(|| Error::Missing("no layer to update: set `update`".into()))?;
-    let recipe = recipe(method, config, update, perturb)?;
+    let recipe = recipe(method, network, update, perturb)?;
     Ok(Resolved { recipe, chosen_by })
 }
 
 /// The single layer that a name, list or glob stands for.
-fn layer(config: &Config, name: &str) -> Result<Layer> {
-    Ok(join(&select(config, name)?))
+fn layer(network: &Network, name: &str) -> Result<Layer> {
+    Ok(join(&select(network, name)?))
 }
 
 /// The recipe of the method on these layers.
 fn recipe(
     method: &MethodOptions,
-    config: &Config,
+    network: &Network,
     update: Layer,
     perturb: Option<Layer>,
 ) -> Result<Recipe> {
@@ -114,9 +114,9 @@ fn recipe(
     };
     if let Kind::Sam(variant) = kind {
         // Fail before the frozen layers run.
-        variant.perturbed(config, &update)?;
+        variant.perturbed(network, &update)?;
     }
-    let usual = perturb.as_ref().map_or(StepRule::Search, |p| default_rule(config, p));
+    let usual = perturb.as_ref().map_or(StepRule::Search, |p| default_rule(network, p));
     Ok(Recipe {
         kind,
         update,

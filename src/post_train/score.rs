@@ -13,12 +13,12 @@ use crate::evaluate::{
     Error as EvaluateError, Estimate, RESAMPLES, Scores, Summary, Temperature, Temperatures,
     compare, paired, summarise_at,
 };
+use crate::models::layers::layers;
+use crate::models::{Granularity, Layer, Network};
 use crate::objective::Objective;
 use crate::predictions::Predictions;
 use crate::session::{Context, pixels};
 use crate::train::recipe::Recipe;
-use crate::vit::layers::layers;
-use crate::vit::{Config, Granularity, Layer};
 
 /// Logits on one split, before and after.
 pub type Pair = [Predictions; 2];
@@ -133,11 +133,11 @@ pub fn temperatures(own: &Pair, v: Option<&Pair>, seed: u64) -> Result<[Temperat
 }
 
 /// The layers whose ΔL and κ are measured before and after: p, and u or its blocks.
-pub fn measured_again(config: &Config, recipe: &Recipe) -> Vec<Layer> {
+pub fn measured_again(network: &Network, recipe: &Recipe) -> Vec<Layer> {
     // Measure an update of several blocks block by block, as diagnosis does.
     let within = |l: &Layer| l.tensors.iter().all(|i| recipe.update.tensors.contains(i));
     let blocks: Vec<Layer> =
-        layers(config, Granularity::Block).into_iter().filter(within).collect();
+        layers(network, Granularity::Block).into_iter().filter(within).collect();
     let mut wanted: Vec<Layer> = recipe.perturb.iter().cloned().collect();
     match blocks.len() {
         0 | 1 => wanted.push(recipe.update.clone()),
@@ -157,7 +157,7 @@ pub fn remeasure(
     recipe: &Recipe,
     context: &Context,
 ) -> Result<Vec<LayerBeforeAfter>> {
-    let wanted = measured_again(&tuned.config, recipe);
+    let wanted = measured_again(&tuned.network, recipe);
     // Both sides use the same micro-batches, so that sums are comparable.
     let untouched = Objective {
         micro_batch: tuned.micro_batch,

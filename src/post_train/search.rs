@@ -9,10 +9,10 @@ use crate::data::{DataOptions, Role, require};
 use crate::error::{Error, Result};
 use crate::evaluate::Estimate;
 use crate::format::{duration, estimate, optional};
+use crate::models::Network;
 use crate::session::{Context, Data};
 use crate::train::options::{MethodName, keep_or_default};
 use crate::train::{MethodOptions, TrainOptions};
-use crate::vit::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::cmp::Reverse;
@@ -269,12 +269,12 @@ fn candidates(
 ) -> Result<Vec<(PostTrainOptions, Run)>> {
     let none = || Ok(None);
     let mut all = Vec::new();
-    for Candidate { method, lr, weight_decay, epochs } in grid(&checkpoint.config) {
+    for Candidate { method, lr, weight_decay, epochs } in grid(&checkpoint.network) {
         let train = TrainOptions { lr, weight_decay, epochs, ..base.train.clone() };
         let method = with_given(method, given)?;
         let options = PostTrainOptions { method, train, ..base.clone() };
         let recipe = resolve(&options.method, None, checkpoint, "", &none)?.recipe;
-        let work = recipe.work(&checkpoint.config, options.train.batch_size) * epochs as f64;
+        let work = recipe.work(&checkpoint.network, options.train.batch_size) * epochs as f64;
         let run = Run {
             recipe,
             train: options.train.clone(),
@@ -312,7 +312,7 @@ struct Candidate {
 
 /// The search grid. Near the head, where runs are cheap: all combinations of a few values. Below:
 /// one block at a time. Last: all layers.
-fn grid(config: &Config) -> Vec<Candidate> {
+fn grid(network: &Network) -> Vec<Candidate> {
     let mut all = Vec::new();
     let mut add = |method: MethodOptions, [rates, decays]: [&[f64]; 2], epochs: &[usize]| {
         for &lr in rates {
@@ -323,7 +323,7 @@ fn grid(config: &Config) -> Vec<Candidate> {
             }
         }
     };
-    let blocks: Vec<String> = (0..config.depth).rev().map(|i| format!("block.{i}")).collect();
+    let blocks: Vec<String> = network.trunk().into_iter().rev().map(|layer| layer.name).collect();
     let (last, below) = match blocks.split_first() {
         Some((last, below)) => (Some(last.as_str()), below),
         None => (None, [].as_slice()),

@@ -31,8 +31,6 @@ use crate::train::options::keep_or_default;
 use crate::train::recipe::{Kind, Recipe};
 use crate::train::run::{Event, Outcome, TrainSettings};
 use crate::train::{Prefix, Schedule};
-use crate::vit::layers::layers;
-use crate::vit::{Granularity, stage_name};
 use candle_core::DType;
 use std::cell::RefCell;
 
@@ -243,7 +241,7 @@ impl PostTrainSession {
         About {
             model: self.checkpoint.path.display().to_string(),
             data: self.train.place(),
-            stage: stage_name(&self.model.config, self.recipe.first_stage()),
+            stage: self.model.network.stage_name(self.recipe.first_stage()),
             view: view_name(&self.options.train.augment, self.seed, view),
             version: env!("CARGO_PKG_VERSION").into(),
             ..About::default()
@@ -278,7 +276,7 @@ impl PostTrainSession {
     /// # Errors
     /// Those of [`method_info`].
     pub fn method(&self) -> Result<MethodInfo> {
-        method_info(&self.recipe, &self.model.config, self.chosen_by.clone())
+        method_info(&self.recipe, &self.model.network, self.chosen_by.clone())
     }
 
     /// Forecasts the run. With a memory limit, lowers the micro-batch size and stops keeping
@@ -421,7 +419,7 @@ impl PostTrainSession {
     }
 
     /// The weights of the written file, read as any program would.
-    fn read_back(&self, saved: &Saved) -> Result<crate::vit::Weights> {
+    fn read_back(&self, saved: &Saved) -> Result<crate::models::Weights> {
         let path = saved.path.display().to_string();
         let again = Checkpoint::open(&saved.path, &self.checkpoint.loaded_with);
         let context = || format!("{path} was written but cannot be read back");
@@ -452,8 +450,8 @@ fn planned(
     context: &Context,
     ahead: &RefCell<Option<Part>>,
 ) -> Result<Option<Plan>> {
-    let config = &session.objective.config;
-    let all = layers(config, Granularity::Block);
+    let network = &session.objective.network;
+    let all = network.blocks();
     context.note(
         "neither the options nor a plan name the layers, so a diagnosis chooses them first; to skip it, \
          set `perturb` and `update` (for the method sgd, only `update`)",
@@ -474,10 +472,9 @@ fn planned(
     }
     if preview == Preview::DryRun {
         ahead.replace(part);
-        let last = config.depth.saturating_sub(1);
         return Ok(Some(Plan {
             perturb: "head".into(),
-            update: format!("block.{last}"),
+            update: network.last_block().name,
             tied_perturb: Vec::new(),
             tied_update: Vec::new(),
             basis: "none".into(),

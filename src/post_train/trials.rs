@@ -16,7 +16,6 @@ use crate::predictions::Predictions;
 use crate::session::{Context, objective, pixels, sample};
 use crate::train::run::{Epoch, Event, Outcome};
 use crate::train::{Prefix, Source};
-use crate::vit::stage_name;
 use candle_core::DType;
 use std::time::Instant;
 
@@ -146,7 +145,7 @@ impl<'a> Trials<'a> {
         let about = |view| About {
             model: self.checkpoint.path.display().to_string(),
             data: self.train.split().place(),
-            stage: stage_name(&model.config, stage),
+            stage: model.network.stage_name(stage),
             view: view_name(&first.train.augment, self.seed, view),
             version: env!("CARGO_PKG_VERSION").into(),
             ..About::default()

@@ -2,8 +2,9 @@
 
 use crate::checkpoint::CheckpointInfo;
 use crate::checkpoint::Provenance;
+use crate::models::vit::{Activation, Distillation, FinalNorm, Pooling};
+use crate::models::{Config, vit};
 use crate::run::Run;
-use crate::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Inspection`].
@@ -60,7 +61,15 @@ pub struct LayerInfo {
 
 /// Hyperparameters of a model; see [`Config`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ModelInfo {
+#[serde(untagged)]
+pub enum ModelInfo {
+    /// A Vision Transformer.
+    Vit(VitInfo),
+}
+
+/// Hyperparameters of a Vision Transformer; see [`vit::Config`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VitInfo {
     /// Height and width of the input in pixels.
     pub image_size: [usize; 2],
     /// Height and width of a patch in pixels.
@@ -103,6 +112,14 @@ pub struct ModelInfo {
 
 impl From<&Config> for ModelInfo {
     fn from(config: &Config) -> Self {
+        match config {
+            Config::Vit(config) => ModelInfo::Vit(config.into()),
+        }
+    }
+}
+
+impl From<&vit::Config> for VitInfo {
+    fn from(config: &vit::Config) -> Self {
         Self {
             image_size: config.image_size,
             patch_size: config.patch_size,

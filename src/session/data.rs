@@ -49,10 +49,10 @@ impl Data {
             train.into_iter().chain([data]).chain(others.into_iter().flatten()).collect();
         sets.iter_mut().for_each(|set| notes.append(&mut set.notes));
         let own = checkpoint.class_names.as_deref();
-        let classes = checkpoint.config.classes;
+        let classes = checkpoint.network.classes();
         notes.extend(number_classes(&mut sets, own, classes, options.class_order)?);
         for set in sets {
-            notes.extend(channels_changed(set, checkpoint.config.channels));
+            notes.extend(channels_changed(set, checkpoint.config.channels()));
             notes.extend(leave_out(options.on_bad_sample, set, checkpoint.preprocess.as_ref())?);
         }
         Ok(all)
@@ -161,7 +161,7 @@ fn other_images(sample: &Sample, train: Option<&Split>) -> Option<String> {
 /// # Errors
 /// Those of [`Pixels::new`].
 pub fn pixels(checkpoint: &Checkpoint, split: &Split) -> Result<Pixels, DataError> {
-    Pixels::new(split, checkpoint.preprocess.as_ref(), &checkpoint.config)
+    Pixels::new(split, checkpoint.preprocess.as_ref(), &checkpoint.network)
 }
 
 /// `n` images of the split, stratified and seeded; all of them without `n`.

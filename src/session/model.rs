@@ -6,7 +6,6 @@ use crate::objective::{Examples, Objective, Result as ObjectiveResult};
 use crate::observe::Task;
 use candle_core::{DType, Tensor};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// The checkpoint's loss, computed in f32 or f64.
 ///
@@ -21,7 +20,7 @@ pub fn objective(
         DType::F32 => checkpoint.weights.clone(),
         other => checkpoint.weights_as(other)?,
     };
-    Ok(Objective::new(Arc::new(checkpoint.config.clone()), weights, engine))
+    Ok(Objective::new(checkpoint.network.clone(), weights, engine))
 }
 
 /// The report's information on a checkpoint.

@@ -1,9 +1,9 @@
 //! Reads and writes named tensors in safetensors files.
 
 use crate::checkpoint::{Checkpoint, Error as CheckpointError, Header, Stored};
+use crate::models::Layer;
 use crate::output;
 use crate::tape::is_finite;
-use crate::vit::Layer;
 use candle_core::{DType, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};

@@ -2,9 +2,9 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::curvature::flatten;
+use crate::models::Layer;
 use crate::random::{below, stream};
 use crate::session::tensors::read_vector;
-use crate::vit::Layer;
 use candle_core::{DType, Device, Tensor};
 use std::path::{Path, PathBuf};
 

@@ -102,10 +102,10 @@ fn logits(
     let mut values = Vec::new();
     for indices in all.chunks((CHUNK / bytes.max(1)).max(1)) {
         let (split, left) = corrupted(&found.split, indices, preprocess, shift, seed)?;
-        let pixels = Pixels::new(&split, Some(&left), &checkpoint.config)?;
+        let pixels = Pixels::new(&split, Some(&left), &checkpoint.network)?;
         values.extend_from_slice(found.objective.predict(&pixels)?.values());
     }
-    Ok(Predictions::new(values, checkpoint.config.classes, found.split.labels())?)
+    Ok(Predictions::new(values, checkpoint.network.classes(), found.split.labels())?)
 }
 
 /// The matrix of these cells, brought into the paper's order.
@@ -169,7 +169,7 @@ pub fn others(
     let (mut notes, mut damaged) = (Vec::new(), Vec::new());
     let mut one = |(name, spec): &(String, String)| {
         let data = DataSet::open(spec)?;
-        notes.extend(channels_changed(&data, checkpoint.config.channels));
+        notes.extend(channels_changed(&data, checkpoint.config.channels()));
         let split = data.split("test").or_else(|| data.splits().first());
         let none = || Error::Missing(format!("{spec} has no split"));
         let split = split.ok_or_else(none)?;

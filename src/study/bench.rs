@@ -6,13 +6,13 @@ use super::setup::{Pair, Setup};
 use crate::cache::CacheOptions;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::models::layers::layers;
+use crate::models::{Granularity, Layer};
 use crate::options::{Error as OptionError, take};
 use crate::post_train::Run;
 use crate::post_train::resolve::resolve;
 use crate::train::options::{MethodName, keep_or_default, no_effect, split};
 use crate::train::{Keep, MethodOptions, TrainOptions};
-use crate::vit::layers::layers;
-use crate::vit::{Granularity, Layer};
 use serde_json::{Map, Value as Json};
 use toml::{Spanned, Value};
 
@@ -260,7 +260,7 @@ fn pairs(
     let Some(given) = &bench.pairs else { return Err(wrong(bench.name.span(), "none".to_owned())) };
     match given.as_ref() {
         Value::String(all) if all == "all" => {
-            let all = layers(&checkpoint.config, Granularity::Block);
+            let all = layers(&checkpoint.network, Granularity::Block);
             let with = |p: &Layer| -> Vec<(String, String)> {
                 all.iter().map(|u| (p.name.clone(), u.name.clone())).collect()
             };

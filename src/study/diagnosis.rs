@@ -5,9 +5,9 @@ use crate::diagnose::Options;
 use crate::diagnose::findings::LayerResult;
 use crate::diagnose::session::DiagnoseSession;
 use crate::error::Result;
+use crate::models::Granularity;
+use crate::models::layers::layers;
 use crate::session::Context;
-use crate::vit::Granularity;
-use crate::vit::layers::layers;
 use serde_json::{Map, Value, json};
 
 /// ΔL and κ of every layer on V, and the losses.
@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 pub fn diagnosis(opened: &Opened, context: &Context) -> Result<Map<String, Value>> {
     let quiet = context.silenced();
     let session = DiagnoseSession::new(&opened.checkpoint, &opened.roles, None, &quiet)?;
-    let all = layers(&opened.checkpoint.config, Granularity::Block);
+    let all = layers(&opened.checkpoint.network, Granularity::Block);
     let found = session.measure(&all, &Options::default(), &quiet)?;
     let measured: Map<String, Value> =
         found.layers.iter().map(|l| (l.name.clone(), columns(l))).collect();

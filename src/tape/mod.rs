@@ -161,8 +161,13 @@ impl Tape {
 
     /// Applies an operation. Records it if any input is recorded.
     pub fn apply(&mut self, op: impl Op + 'static, inputs: &[&Value]) -> Result<Value> {
+        self.apply_boxed(Box::new(op), inputs)
+    }
+
+    /// [`Tape::apply`], for an operation in a box.
+    pub fn apply_boxed(&mut self, op: Box<dyn Op>, inputs: &[&Value]) -> Result<Value> {
         let tensors: Vec<&DualTensor> = inputs.iter().map(|v| &v.tensor).collect();
-        let (y, index) = self.value(&op, &tensors)?;
+        let (y, index) = self.value(&*op, &tensors)?;
         self.check_finite(&y, NonFinite { op: op.name(), stage: self.stage, backward: false })?;
         let parents: Vec<Option<usize>> = inputs.iter().map(|v| v.node).collect();
         let needs_grad: Vec<bool> = parents.iter().map(Option::is_some).collect();
@@ -180,12 +185,12 @@ impl Tape {
             dims: tensors.iter().map(|x| x.dims().to_vec()).collect(),
         };
         let stage = self.stage;
-        self.nodes.push(Node::Applied { op: Box::new(op), parents, saved, stage, index });
+        self.nodes.push(Node::Applied { op, parents, saved, stage, index });
         Ok(Value { tensor: y, node: Some(self.nodes.len() - 1) })
     }
 
     /// Returns y and the index of the operation in the record.
-    fn value(&mut self, op: &impl Op, x: &[&DualTensor]) -> Result<(DualTensor, usize)> {
+    fn value(&mut self, op: &dyn Op, x: &[&DualTensor]) -> Result<(DualTensor, usize)> {
         match &mut self.mode {
             Mode::Plain => Ok((op.value(x)?, 0)),
             Mode::Recording(record) => {

@@ -19,7 +19,7 @@ pub enum Error {
     Evaluate(#[from] crate::evaluate::Error),
     /// The layer or the weights do not fit the model.
     #[error(transparent)]
-    Model(#[from] crate::vit::Error),
+    Model(#[from] crate::models::Error),
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -2,8 +2,8 @@
 
 use super::perturbation::Perturbation;
 use super::source::Source;
+use crate::models::Layer;
 use crate::objective::{Activations, Objective, Result};
-use crate::vit::Layer;
 use candle_core::Tensor;
 
 /// One mini-batch's gradient with respect to the updated layer, and how it was computed.

@@ -172,7 +172,7 @@ impl Default for LineOptions {
 
 /// A method and its layers. Each variant has exactly the options that it reads.
 ///
-/// Layer names follow [`select`](crate::vit::layers::select). If PoL or SGD name no layers, a plan
+/// Layer names follow [`select`](crate::models::layers::select). If PoL or SGD name no layers, a plan
 /// chooses them; SAM and its variants then update all layers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "kebab-case")]

@@ -10,11 +10,11 @@ use super::source::Source;
 use crate::data::order::Batches;
 use crate::engine::Precision;
 use crate::evaluate::losses;
-use crate::line_search::{Line, Path, first_minimum, is_linear, longest, moved};
+use crate::line_search::{Line, Path, first_minimum, longest, moved};
+use crate::models::Layer;
 use crate::objective::{Activations, Error, Objective, Result};
 use crate::random::{stream, unit};
 use crate::vector;
-use crate::vit::Layer;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -179,7 +179,11 @@ fn descend(
                 derivatives: None,
                 start: last_eta.unwrap_or(START * widest),
                 cap: reach,
-                budget: if is_linear(model, layer) { LINEAR_BUDGET } else { NETWORK_BUDGET },
+                budget: if model.network.is_linear_in(layer) {
+                    LINEAR_BUDGET
+                } else {
+                    NETWORK_BUDGET
+                },
             };
             let minimum = first_minimum(line, loss)?;
             if minimum.capped { f64::INFINITY } else { minimum.alpha }

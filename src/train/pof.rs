@@ -4,8 +4,8 @@
 use super::method::{Displacement, Method, Step};
 use super::perturbation::Perturber;
 use super::source::Source;
+use crate::models::Layer;
 use crate::objective::{Activations, Objective, Result};
-use crate::vit::Layer;
 
 /// ∂L^B(φ, θ̃)/∂φ at θ̃ = θ* − γ η* g, where θ is the head and φ all other layers.
 pub struct Pof {

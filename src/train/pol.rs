@@ -5,8 +5,8 @@
 use super::method::{Displacement, Method, Step};
 use super::perturbation::Perturber;
 use super::source::Source;
+use crate::models::Layer;
 use crate::objective::{Activations, Objective, Result};
-use crate::vit::Layer;
 
 /// ∂L^B/∂w_u, with w_p at w_p − γ η* g.
 ///

@@ -10,7 +10,6 @@
 use crate::cache::{self, Frozen, Layout, Stored};
 use crate::engine::Engine;
 use crate::objective::{AT_ONCE_ON_GPU, Examples, Objective, Result};
-use crate::vit::Config;
 use candle_core::Tensor;
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,11 +30,11 @@ impl<'a> Prefix<'a> {
     /// The layers of `model` below `stage`. All views must have the same images and labels in the
     /// same order. Activations are rounded to bf16 if `half`.
     pub fn new(model: &Objective, views: Vec<&'a dyn Examples>, stage: usize, half: bool) -> Self {
-        let own = Objective::new(model.config.clone(), model.weights.clone(), &model.engine);
+        let own = Objective::new(model.network.clone(), model.weights.clone(), &model.engine);
         let micro_batch = own.micro_batch;
         let layout = Layout {
             rows: views.first().map_or(0, |view| view.len()),
-            row: row(&model.config, stage),
+            row: model.network.activation(stage).to_vec(),
             stored: Stored::of(model.dtype(), half),
         };
         Self { model: Objective { micro_batch, ..model.clone() }, views, stage, layout }
@@ -74,7 +73,7 @@ impl<'a> Prefix<'a> {
         let key = |view: &&dyn Examples| {
             let images = view.fingerprint()?.ok_or(cache::Error::Unidentified)?;
             cache::key(&Frozen {
-                config: &self.model.config,
+                network: &self.model.network,
                 weights: &self.model.weights,
                 stage: self.stage,
                 images: &images,
@@ -154,15 +153,6 @@ impl<'a> Prefix<'a> {
             true => Ok(bytes),
             false => Err(cache::Error::Shape { expected, found: bytes.len() }.into()),
         }
-    }
-}
-
-/// Shape of one image's activations at a stage's input.
-fn row(config: &Config, stage: usize) -> Vec<usize> {
-    match stage {
-        0 => vec![config.channels, config.image_size[0], config.image_size[1]],
-        s if s == 2 * config.depth + 2 && !config.two_heads() => vec![config.dim],
-        s => vec![config.activation_len(s) / config.dim.max(1), config.dim],
     }
 }
 

@@ -8,7 +8,7 @@ use super::pol::Pol;
 use super::sam::{Sam, Variant};
 use super::sgd::Sgd;
 use crate::forecast::{Perturbing, step_work};
-use crate::vit::{Config, Layer};
+use crate::models::{Layer, Network};
 use serde::Serialize;
 
 /// The methods.
@@ -58,9 +58,11 @@ pub struct Recipe {
 
 /// Default step rule: one Hessian-vector product if a point of the line costs a forward pass of
 /// much of the network, else a line search.
-pub fn default_rule(config: &Config, perturb: &Layer) -> StepRule {
-    // The last block begins at stage 2L − 1.
-    if perturb.first_stage + 1 < 2 * config.depth { StepRule::Newton } else { StepRule::Search }
+pub fn default_rule(network: &Network, perturb: &Layer) -> StepRule {
+    match perturb.first_stage < network.last_block().first_stage {
+        true => StepRule::Newton,
+        false => StepRule::Search,
+    }
 }
 
 impl Recipe {
@@ -71,7 +73,7 @@ impl Recipe {
     }
 
     /// Floating-point operations of a step per image of B, which has `batch` examples.
-    pub fn work(&self, config: &Config, batch: usize) -> f64 {
+    pub fn work(&self, network: &Network, batch: usize) -> f64 {
         let perturbing = match (self.kind, &self.perturb) {
             (Kind::Sam(variant), _) => Perturbing::Ascent {
                 share: variant.ascent_share(),
@@ -84,7 +86,7 @@ impl Recipe {
             },
             (_, None) => Perturbing::Nothing,
         };
-        step_work(config, &self.update, perturbing)
+        step_work(network, &self.update, perturbing)
     }
 
     /// Period after which the kinds of steps repeat: LookSAM takes an ascent step only at every
@@ -101,10 +103,10 @@ impl Recipe {
     /// # Errors
     /// A batch B′ of size 0 or larger than the training set; norm-only SAM on layers without a
     /// norm.
-    pub fn method(&self, config: &Config, examples: usize, seed: u64) -> Result<Box<dyn Method>> {
+    pub fn method(&self, network: &Network, examples: usize, seed: u64) -> Result<Box<dyn Method>> {
         let update = self.update.clone();
         if let Kind::Sam(variant) = self.kind {
-            return Ok(Box::new(Sam::new(config, update, variant, self.rho)?));
+            return Ok(Box::new(Sam::new(network, update, variant, self.rho)?));
         }
         let Some(perturb) = &self.perturb else { return Ok(Box::new(Sgd { update })) };
         let perturber = Perturber::new(

@@ -18,9 +18,9 @@ use super::stepper::Stepper;
 use super::{Error, Result};
 use crate::data::order::Batches;
 use crate::evaluate::{Estimate, hits, losses, mean_stderr};
+use crate::models::Weights;
 use crate::objective::{Examples, Objective};
 use crate::vector;
-use crate::vit::Weights;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -301,7 +301,7 @@ impl Run {
             feed: Feed::new(batches),
             per_epoch,
             stepper: Stepper::new(optimizer, schedule, settings.clip),
-            guard: Guard::new(settings.stop, model.config.classes, start),
+            guard: Guard::new(settings.stop, model.network.classes(), start),
             current: model.clone(),
         })
     }
@@ -369,16 +369,16 @@ mod tests {
     use super::*;
     use crate::data::{Augment, CropOffset, Interpolation, Preprocess, Resize, Split};
     use crate::engine::Engine;
+    use crate::models::arch;
+    use crate::models::layers::everything;
     use crate::pixels::Pixels;
     use crate::train::sgd::Sgd;
-    use crate::vit::arch;
-    use crate::vit::layers::everything;
     use serde_json::json;
     use std::sync::Arc;
 
     /// Fine-tunes a model with two narrow blocks on two classes that differ in brightness.
     fn run(settings: &TrainSettings, augment: Augment) -> Result<Outcome> {
-        let mut config = arch::named("vit_nano_patch7_14", 2, 1).unwrap();
+        let mut config = arch::vit("vit_nano_patch7_14", 2, 1).unwrap();
         (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
         let labels: Vec<u32> = (0..20).map(|i| i % 2).collect();
         let bright = |i: usize| (150 * (i / 196 % 2) + i * 37 % 90) as u8;
@@ -393,10 +393,11 @@ mod tests {
             mean: vec![0.5],
             std: vec![0.25],
         };
-        let pixels = Pixels::new(&split, Some(&preprocess), &config).unwrap();
-        let weights = Weights::random(&config, 1).unwrap();
-        let mut sgd = Sgd { update: everything(&config) };
-        let model = Objective::new(Arc::new(config), weights, &Engine::cpu());
+        let network = config.network().unwrap();
+        let pixels = Pixels::new(&split, Some(&preprocess), &network).unwrap();
+        let weights = Weights::random(&network, 1).unwrap();
+        let mut sgd = Sgd { update: everything(&network) };
+        let model = Objective::new(Arc::new(network), weights, &Engine::cpu());
         let source = Source::images(&pixels, augment, settings.seed).unwrap();
         train(&model, &mut sgd, &source, Some(&pixels), settings, &mut |_| ())
     }

@@ -24,9 +24,9 @@ use super::method::{Displacement, Method, Step};
 use super::source::Source;
 use super::{Error, Result};
 use crate::line_search::moved;
+use crate::models::{Layer, Network};
 use crate::objective::{Activations, Derivatives, Objective, Result as Evaluated};
 use crate::vector;
-use crate::vit::{Config, Layer};
 use candle_core::Tensor;
 use serde::Serialize;
 
@@ -75,12 +75,11 @@ impl Variant {
     ///
     /// # Errors
     /// [`Error::NoNorms`] if only norms are perturbed and the layer has none.
-    pub fn perturbed(self, config: &Config, update: &Layer) -> Result<Layer> {
+    pub fn perturbed(self, network: &Network, update: &Layer) -> Result<Layer> {
         if self != Variant::Norms {
             return Ok(update.clone());
         }
-        let names = config.tensors();
-        let is_norm = |i: &usize| names[*i].0.split('.').any(|part| part.contains("norm"));
+        let is_norm = |i: &usize| network.params()[*i].norm;
         let tensors: Vec<usize> = update.tensors.iter().copied().filter(is_norm).collect();
         if tensors.is_empty() {
             return Err(Error::NoNorms { layer: update.name.clone() });
@@ -108,8 +107,8 @@ impl Sam {
     ///
     /// # Errors
     /// Those of [`Variant::perturbed`].
-    pub fn new(config: &Config, update: Layer, variant: Variant, rho: f64) -> Result<Self> {
-        let ascent = variant.perturbed(config, &update)?;
+    pub fn new(network: &Network, update: Layer, variant: Variant, rho: f64) -> Result<Self> {
+        let ascent = variant.perturbed(network, &update)?;
         Ok(Self { update, ascent, rho, variant, steps: 0, across: Vec::new() })
     }
 

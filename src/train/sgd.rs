@@ -3,8 +3,8 @@
 
 use super::method::{Method, Step};
 use super::source::Source;
+use crate::models::Layer;
 use crate::objective::{Activations, Objective, Result};
-use crate::vit::Layer;
 
 /// ∂L^B(w)/∂w_u at the current weights.
 pub struct Sgd {

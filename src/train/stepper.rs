@@ -3,9 +3,9 @@
 
 use super::optimizer::{Optimizer, clip};
 use super::{Result, Schedule};
+use crate::models::Layer;
 use crate::objective::Objective;
 use crate::vector;
-use crate::vit::Layer;
 use candle_core::Tensor;
 
 /// Takes the steps of one run.

@@ -32,16 +32,17 @@ fn keys_depend_on_layers_below_the_stage_only() {
     assert_eq!(stages.iter().collect::<HashSet<_>>().len(), 7);
     assert_eq!(stages[3], key(&model.clone(), &all, 3));
     // Each tensor, changed in the last bit of its last value.
-    for (i, (name, _)) in model.config.tensors().iter().enumerate() {
+    for (i, param) in model.network.params().iter().enumerate() {
+        let name = &param.name;
         let changed = nudged(&model, name);
         let first = layer(&model, name).first_stage;
         for (stage, known) in stages.iter().enumerate() {
             assert_eq!(key(&changed, &all, stage) != *known, first < stage, "{i} {name} {stage}");
         }
     }
-    let mut config = (*model.config).clone();
+    let mut config = model.network.config().vit().unwrap().clone();
     config.eps *= 2.0;
-    let other = Objective { config: Arc::new(config), ..model.clone() };
+    let other = Objective { network: Arc::new(config.network().unwrap()), ..model.clone() };
     assert_ne!(key(&other, &all, 3), stages[3]);
     // The training micro-batch does not affect the prefix.
     assert_eq!(key(&Objective { micro_batch: 1, ..model.clone() }, &all, 3), stages[3]);
@@ -87,7 +88,7 @@ fn keys_depend_on_the_transform() {
         std: vec![0.25],
     };
     let pixels_of = |split: &Split, preprocess: &Preprocess| {
-        Pixels::new(split, Some(preprocess), &model.config).unwrap()
+        Pixels::new(split, Some(preprocess), &model.network).unwrap()
     };
     let labels = vec![0, 1, 2, 0, 1, 2];
     let images = split(None, labels.clone());

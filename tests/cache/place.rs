@@ -5,13 +5,13 @@ use super::{chosen, names, open, prefix, rows};
 use candle_core::{DType, Device, Tensor};
 use planish::cache::{CachePolicy, Error, Mode, Stored};
 use planish::engine::Engine;
+use planish::models::{Weights, arch};
 use planish::objective::{Activations, Examples, Objective};
 use planish::random::{stream, unit};
 use planish::train::perturbation::{Perturber, StepRule};
 use planish::train::pol::Pol;
 use planish::train::run::{TrainSettings, train};
 use planish::train::{Prefix, Source};
-use planish::vit::{Weights, arch};
 use std::sync::Arc;
 
 const POLICIES: [CachePolicy; 4] =
@@ -74,15 +74,16 @@ fn activations_do_not_depend_on_the_batch() {
         ("vit_nano_patch7_28", 20, 4, 36, 35),
         ("vit_tiny_patch8_24", 33, 3, 50, 21),
     ] {
-        let mut config = arch::named(name, 3, 1).unwrap();
+        let mut config = arch::vit(name, 3, 1).unwrap();
         (config.dim, config.depth, config.heads, config.mlp_dim) = (dim, 2, heads, mlp);
         let [h, w] = config.image_size;
+        let network = config.network().unwrap();
         let mut rng = stream(3, "images");
         let pixels: Vec<f32> = (0..n * h * w).map(|_| 2.0 * unit(&mut rng) as f32 - 1.0).collect();
         let values = Tensor::from_vec(pixels, (n, 1, h, w), &Device::Cpu).unwrap();
         let all = Activations { stage: 0, values, labels: vec![0; n].into() };
-        let weights = Weights::random(&config, 3).unwrap();
-        let model = Objective::new(Arc::new(config), weights, &Engine::cpu());
+        let weights = Weights::random(&network, 3).unwrap();
+        let model = Objective::new(Arc::new(network), weights, &Engine::cpu());
         for stage in 1..=6 {
             let prefix = prefix(&model, &all, stage);
             let whole = prefix.rows(&(0..n).map(|i| (0, i)).collect::<Vec<_>>()).unwrap();

@@ -24,7 +24,7 @@ fn pixels(model: &Objective) -> Pixels {
         mean: vec![0.5],
         std: vec![0.25],
     };
-    Pixels::new(&split, Some(&preprocess), &model.config).unwrap()
+    Pixels::new(&split, Some(&preprocess), &model.network).unwrap()
 }
 
 fn views(model: &Objective, count: u64) -> Vec<Pixels> {

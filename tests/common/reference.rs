@@ -2,14 +2,15 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish::engine::Engine;
+use planish::models::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
+use planish::models::{Network, Weights};
 use planish::objective::{Activations, Objective};
-use planish::vit::{Activation, Config, Distillation, FinalNorm, Pooling, Weights};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub struct Reference {
     pub name: String,
-    pub config: Config,
+    pub network: Arc<Network>,
     tensors: HashMap<String, Tensor>,
 }
 
@@ -20,7 +21,9 @@ impl Reference {
         let metadata = header.metadata().clone().unwrap();
         Self {
             name: path.file_stem().unwrap().to_string_lossy().into(),
-            config: config(&serde_json::from_str(&metadata["config"]).unwrap()),
+            network: Arc::new(
+                config(&serde_json::from_str(&metadata["config"]).unwrap()).network().unwrap(),
+            ),
             tensors: candle_core::safetensors::load(path, &Device::Cpu).unwrap(),
         }
     }
@@ -31,13 +34,13 @@ impl Reference {
 
     pub fn objective(&self, dtype: DType, micro_batch: usize) -> Objective {
         let tensors = self
-            .config
-            .tensors()
+            .network
+            .params()
             .iter()
-            .map(|(name, _)| self.get(&format!("model/{name}")).to_dtype(dtype).unwrap())
+            .map(|param| self.get(&format!("model/{}", param.name)).to_dtype(dtype).unwrap())
             .collect();
-        let weights = Weights::new(&self.config, tensors).unwrap();
-        let mut objective = Objective::new(Arc::new(self.config.clone()), weights, &Engine::cpu());
+        let weights = Weights::new(&self.network, tensors).unwrap();
+        let mut objective = Objective::new(self.network.clone(), weights, &Engine::cpu());
         objective.micro_batch = micro_batch;
         objective
     }

@@ -2,19 +2,21 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish::engine::Engine;
+use planish::models::layers::select;
+use planish::models::{Layer, Weights, arch};
 use planish::objective::{Activations, Objective};
 use planish::random::{stream, unit};
-use planish::vit::layers::select;
-use planish::vit::{Layer, Weights, arch};
 use std::sync::Arc;
 
 /// Width 8, two blocks, three classes: weights uniform in ±0.6 (±0.3 in blocks), so that no logit
 /// is degenerate.
 pub fn model(dtype: DType) -> Objective {
-    let mut config = arch::named("vit_nano_patch7_14", 3, 1).unwrap();
+    let mut config = arch::vit("vit_nano_patch7_14", 3, 1).unwrap();
     (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
+    let network = config.network().unwrap();
     let mut rng = stream(1, "weights");
-    let tensors = config.tensors().into_iter().map(|(name, shape)| {
+    let tensors = network.params().iter().map(|param| {
+        let (name, shape) = (&param.name, param.shape.clone());
         let scale = if name.starts_with("blocks") { 0.3 } else { 0.6 };
         let centre = if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.0 };
         let n = shape.iter().product();
@@ -23,8 +25,8 @@ pub fn model(dtype: DType) -> Objective {
         Tensor::from_vec(values, shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
     });
     let tensors = tensors.collect();
-    let weights = Weights::new(&config, tensors).unwrap();
-    Objective::new(Arc::new(config), weights, &Engine::cpu())
+    let weights = Weights::new(&network, tensors).unwrap();
+    Objective::new(Arc::new(network), weights, &Engine::cpu())
 }
 
 /// Random images, with labels drawn from the probabilities that `model` predicts.
@@ -44,7 +46,7 @@ pub fn images(model: &Objective, n: usize) -> Activations {
 
 /// The layer of that name, or the joint layer of a glob.
 pub fn layer(model: &Objective, name: &str) -> Layer {
-    select(&model.config, name).unwrap().remove(0)
+    select(&model.network, name).unwrap().remove(0)
 }
 
 pub fn softmax(row: &[f64]) -> Vec<f64> {

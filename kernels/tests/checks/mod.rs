@@ -130,6 +130,36 @@ fn plane(t: &Tensor, k: usize) -> Vec<f64> {
     numbers(&t.get(k).unwrap())
 }
 
+/// Checks for every set of inputs whether the operation is affine in them: the second difference
+/// f(x) − 2 f(x + d) + f(x + 2d) vanishes.
+fn check_affine(case: &Case, what: &str, x: &[Vec<f64>], stream: &mut Stream) {
+    let none = vec![None; x.len()];
+    let direction: Vec<Vec<f64>> = case.dims.iter().map(|dims| stream.numbers(dims)).collect();
+    for set in 1..1usize << x.len() {
+        let inputs: Vec<bool> = (0..x.len()).map(|i| set >> i & 1 == 1).collect();
+        let moved = |h: f64| {
+            let chosen: Vec<Vec<f64>> = direction
+                .iter()
+                .zip(&inputs)
+                .map(|(d, chosen)| d.iter().map(|d| if *chosen { *d } else { 0.0 }).collect())
+                .collect();
+            numbers(case.value(&shifted(x, &chosen, h), &none).value())
+        };
+        let [at, once, twice] = [0.0, 1.0, 2.0].map(moved);
+        let second: Vec<f64> =
+            at.iter().zip(&once).zip(&twice).map(|((a, b), c)| a - 2.0 * b + c).collect();
+        let negligible = |x: &[f64]| norm(x) <= 1e-9 * norm(&once).max(1e-3);
+        let change: Vec<f64> = at.iter().zip(&once).map(|(a, b)| b - a).collect();
+        match case.op.is_affine_in(&inputs) {
+            true => assert!(negligible(&second), "{what}: {inputs:?} is not"),
+            // A sample may be so small that the output is constant, such as softmax of one column.
+            false => {
+                assert!(!negligible(&second) || negligible(&change), "{what}: {inputs:?} is");
+            }
+        }
+    }
+}
+
 /// Runs every check on one sample of operation `name`.
 pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
     let case = Case { op: &*sample.op, dims: &sample.dims, dtype: DType::F64 };
@@ -143,6 +173,9 @@ pub fn check(name: &str, sample: &Sample, stream: &mut Stream) {
     assert!(y.tangent().is_none(), "{}", what("a constant has no tangent"));
     let expected = naive::value(sample, &x);
     assert_close(&what("value"), &numbers(y.value()), &expected, EXACT);
+    let dims: Vec<&[usize]> = sample.dims.iter().map(Vec::as_slice).collect();
+    assert_eq!(sample.op.shape(&dims).unwrap(), y.dims(), "{}", what("shape"));
+    check_affine(&case, &what("affine"), &x, stream);
     let single = Case { dtype: DType::F32, ..case };
     assert_close(&what("f32"), &numbers(single.value(&x, &none).value()), &expected, SINGLE);
 

@@ -28,6 +28,12 @@ impl Op for OnDevice {
     fn name(&self) -> &'static str {
         self.op.name()
     }
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        self.op.shape(x)
+    }
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        self.op.is_affine_in(inputs)
+    }
     fn value(&self, x: &[&DualTensor]) -> Result<DualTensor> {
         let x: Vec<DualTensor> = x.iter().map(|x| moved(x, &self.device)).collect();
         let y = self.op.value(&x.iter().collect::<Vec<_>>())?;

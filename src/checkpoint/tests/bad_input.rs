@@ -241,7 +241,7 @@ fn heads_are_never_guessed() {
     let message = open(&path).unwrap_err().to_string();
     assert!(message.contains("`heads`") && message.contains("usually have 3"), "{message}");
     write(&path, &raw(&wide), &[(CONFIG_KEY, r#"{"architecture":"vit_tiny_patch16_224"}"#)]);
-    assert_eq!(open(&path).unwrap().config.heads, 3);
+    assert_eq!(open(&path).unwrap().config.vit().unwrap().heads, 3);
 }
 
 #[test]

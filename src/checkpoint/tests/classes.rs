@@ -5,13 +5,13 @@ use super::*;
 
 /// Weights with a new random head for `classes` classes.
 fn retrained(checkpoint: &Checkpoint, classes: usize) -> Weights {
-    let config = Config { classes, ..checkpoint.config.clone() };
-    let random = Weights::random(&config, 9).unwrap();
+    let network = checkpoint.config.clone().with_classes(classes).network().unwrap();
+    let random = Weights::random(&network, 9).unwrap();
     let tensor = |(name, fresh): (&str, &Tensor)| match checkpoint.weights.get(name) {
         Some(kept) if !name.starts_with("head") => kept.clone(),
         _ => fresh.clone(),
     };
-    Weights::new(&config, random.iter().map(tensor).collect()).unwrap()
+    Weights::new(&network, random.iter().map(tensor).collect()).unwrap()
 }
 
 /// Saves with new classes, as a folder and as a file. Returns the configuration, the same in both.
@@ -25,7 +25,10 @@ fn saved(checkpoint: &Checkpoint, classes: usize, names: Option<&[&str]>) -> Val
         let origin = provenance("finetune");
         checkpoint.save_with_classes(out, &weights, names.as_deref(), &origin).unwrap();
         let reopened = open(out).unwrap();
-        assert_eq!((reopened.layout, reopened.config.classes), (checkpoint.layout, classes));
+        assert_eq!(
+            (reopened.layout, reopened.config.vit().unwrap().classes),
+            (checkpoint.layout, classes)
+        );
         assert_eq!(reopened.class_names, names);
         assert_eq!(reopened.preprocess, checkpoint.preprocess);
         for ((name, a), (_, b)) in reopened.weights.iter().zip(weights.iter()) {

@@ -1,7 +1,7 @@
 //! Layouts are detected from tensor names. Errors use the names of the file.
 
 use super::*;
-use crate::vit::Distillation;
+use crate::models::vit::Distillation;
 
 /// Tensors of a model under a layout's usual names. Names in the backbone start with `root`.
 pub(super) fn in_layout(config: &Config, layout: Layout, root: &str) -> HashMap<String, Raw> {
@@ -49,7 +49,7 @@ fn move_key(tensors: &mut HashMap<String, Raw>, from: &str, to: &str) {
 
 #[test]
 fn every_layout_is_recognised_by_its_names() {
-    let expected: Vec<_> = Weights::random(&small(), 3)
+    let expected: Vec<_> = Weights::random(&small().network().unwrap(), 3)
         .unwrap()
         .iter()
         .map(|(_, t)| Stored::F32.encode(t).unwrap())
@@ -62,7 +62,7 @@ fn every_layout_is_recognised_by_its_names() {
                 tensors.into_iter().map(|(name, raw)| (format!("{wrapper}{name}"), raw)).collect();
             let found = open_bare(&wrapped).unwrap();
             assert_eq!(found.layout, layout);
-            assert_eq!(found.config, Config { eps: layout.eps(), ..small() });
+            assert_eq!(found.config.vit().unwrap(), &Config { eps: layout.eps(), ..small() });
             let values: Vec<_> =
                 found.weights.iter().map(|(_, t)| Stored::F32.encode(t).unwrap()).collect();
             assert_eq!(values, expected);
@@ -172,7 +172,7 @@ fn torchvision_heads_and_old_mlp_names() {
             move_key(&mut tensors, &block(old), &block(new));
         }
         let found = open_bare(&tensors).unwrap();
-        assert_eq!(found.config, small());
+        assert_eq!(found.config.vit().unwrap(), &small());
         assert_eq!(found.file_tensors("head.weight").unwrap(), [weight]);
     }
     let mut tensors = in_layout(&small(), Layout::Torchvision, "");
@@ -217,7 +217,7 @@ fn torchvision_without_a_configuration() {
 fn distilled_models_need_all_their_tensors() {
     let mut config = small();
     config.distillation = Distillation::TokenAndHead;
-    assert_eq!(open_bare(&raw(&config)).unwrap().config, config);
+    assert_eq!(open_bare(&raw(&config)).unwrap().config.vit().unwrap(), &config);
     for name in ["head_dist.weight", "cls_token"] {
         let mut tensors = raw(&config);
         tensors.remove(name);
@@ -233,7 +233,7 @@ fn distilled_models_need_all_their_tensors() {
     config.eps = Layout::Transformers.eps();
     let one = in_layout(&config, Layout::Transformers, "deit.");
     let found = open_bare(&one).unwrap();
-    assert_eq!(found.config, config);
+    assert_eq!(found.config.vit().unwrap(), &config);
     assert_eq!(found.file_tensors("dist_token").unwrap(), ["deit.embeddings.distillation_token"]);
 }
 

@@ -13,7 +13,8 @@ mod transformers;
 
 use super::*;
 use crate::data::{CropOffset, Interpolation, Resize};
-use crate::vit::arch;
+use crate::models::arch;
+use crate::models::vit::Config;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize};
 use serde_json::{Value, json};
@@ -26,14 +27,14 @@ type Raw = (Dtype, Vec<usize>, Vec<u8>);
 
 /// Two blocks of width 8 with two heads, to keep tests fast.
 fn small() -> Config {
-    let mut config = arch::named("vit_nano_patch7_28", 3, 1).unwrap();
+    let mut config = arch::vit("vit_nano_patch7_28", 3, 1).unwrap();
     (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
     config
 }
 
 /// Tensors of a random model as f32 bytes.
 fn raw(config: &Config) -> HashMap<String, Raw> {
-    let weights = Weights::random(config, 3).unwrap();
+    let weights = Weights::random(&config.network().unwrap(), 3).unwrap();
     weights
         .iter()
         .map(|(name, tensor)| {

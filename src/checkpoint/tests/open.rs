@@ -1,12 +1,12 @@
 use super::*;
-use crate::vit::{Activation, FinalNorm, Pooling};
+use crate::models::vit::{Activation, FinalNorm, Pooling};
 
 /// The model is the one in `tests/reference/make_timm_dir.py`.
 #[test]
 fn opens_a_timm_checkpoint() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/timm-tiny");
     let checkpoint = open(&dir).unwrap();
-    let config = &checkpoint.config;
+    let config = &checkpoint.config.vit().unwrap();
     assert_eq!((config.dim, config.depth, config.heads, config.mlp_dim), (12, 2, 3, 48));
     assert_eq!((config.classes, config.channels, config.registers), (4, 3, 2));
     assert_eq!((config.image_size, config.patch_size), ([16, 16], [8, 8]));
@@ -37,7 +37,7 @@ fn a_bare_file_takes_options_and_records_assumptions() {
     write(&path, &raw(&small()), &[]);
     let overrides = Load { heads: Some(2), ..Load::default() };
     let checkpoint = Checkpoint::open(&path, &overrides).unwrap();
-    assert_eq!(checkpoint.config, small());
+    assert_eq!(checkpoint.config.vit().unwrap(), &small());
     assert_eq!(checkpoint.preprocess, None);
     let assumed = checkpoint.assumed.join("; ");
     for part in ["image size 28×28", "pooling: token", "ε: 1e-6", "exact GELU"] {
@@ -61,9 +61,9 @@ fn a_bare_file_may_contain_its_configuration() {
     write(&path, &raw(&small()), &[(CONFIG_KEY, &configuration().to_string())]);
     // A configuration in the file takes precedence over config.json.
     fs::write(dir.path().join("config.json"), r#"{"model_args": {"num_heads": 4}}"#).unwrap();
-    assert_eq!(open(&path).unwrap().config.heads, 2);
+    assert_eq!(open(&path).unwrap().config.vit().unwrap().heads, 2);
     write(&path, &raw(&small()), &[]);
-    assert_eq!(open(&path).unwrap().config.heads, 4);
+    assert_eq!(open(&path).unwrap().config.vit().unwrap().heads, 4);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn wrapper_prefixes_are_stripped_and_restored() {
         .collect();
     let dir = folder(&wrapped, &configuration());
     let checkpoint = open(dir.path()).unwrap();
-    assert_eq!(checkpoint.config, small());
+    assert_eq!(checkpoint.config.vit().unwrap(), &small());
     let wrapped_name = "module._orig_mod.model.head.bias".to_string();
     assert_eq!(checkpoint.file_tensors("head.bias").unwrap(), std::slice::from_ref(&wrapped_name));
     let bias = checkpoint.weights.get("head.bias").unwrap().clone();
@@ -105,7 +105,7 @@ fn variants_are_inferred_from_shapes() {
         let path = dir.path().join("bare.safetensors");
         write(&path, &raw(&config), &[]);
         let overrides = Load { heads: Some(2), ..Load::default() };
-        assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config, config);
+        assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config.vit().unwrap(), &config);
     }
 }
 
@@ -120,7 +120,7 @@ fn a_non_square_grid_needs_the_image_size() {
     let message = Checkpoint::open(&path, &overrides).unwrap_err().to_string();
     assert!(message.contains("7 rows") && message.contains("`image_size`"), "{message}");
     let overrides = Load { image_size: Some([14, 21]), ..overrides };
-    assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config, config);
+    assert_eq!(Checkpoint::open(&path, &overrides).unwrap().config.vit().unwrap(), &config);
     let overrides = Load { image_size: Some([28, 28]), ..overrides };
     let found = Checkpoint::open(&path, &overrides).unwrap_err();
     assert!(matches!(found, Error::Contradiction { key: "image size", .. }), "{found}");

@@ -3,7 +3,7 @@
 use super::super::timm_names::Named;
 use super::layouts::in_layout;
 use super::*;
-use crate::vit::{Activation, Pooling};
+use crate::models::vit::{Activation, Pooling};
 
 /// The parts of an [`Error::NotComputed`].
 #[track_caller]
@@ -126,7 +126,7 @@ fn arguments_without_effect() {
         ("strange", Value::Null),
     ] {
         let found = timm(&format!("/model_args/{argument}"), value).unwrap();
-        assert_eq!(found.config, small(), "{argument}");
+        assert_eq!(found.config.vit().unwrap(), &small(), "{argument}");
     }
     let found = timm("/trained_by", json!("us")).unwrap();
     assert!(found.assumed.join("; ").contains("`trained_by` in"), "{:?}", found.assumed);
@@ -156,15 +156,16 @@ fn heads_norms_and_activation_from_names() {
     (wide.dim, wide.depth, wide.mlp_dim) = (48, 1, 8);
     let wide = raw(&wide);
     let read = |configuration: Value| open(folder(&wide, &configuration).path());
-    let heads = |name: &str| read(json!({"architecture": name})).unwrap().config.heads;
+    let heads =
+        |name: &str| read(json!({"architecture": name})).unwrap().config.vit().unwrap().heads;
     // In timm, the base model has 12 heads, and this one of the same width has 16.
     assert_eq!(heads("vit_base_patch16_gap_224"), 16);
     assert_eq!([heads("vit_base_patch16_224"), heads("vit_base_patch16_reg4_gap_256")], [12, 12]);
     let clip = "vit_base_patch16_clip_224";
-    assert_eq!(read(json!({"architecture": clip})).unwrap().config.eps, 1e-5);
+    assert_eq!(read(json!({"architecture": clip})).unwrap().config.vit().unwrap().eps, 1e-5);
     // In timm, null replaces the architecture's norm with the default norm and its ε.
     let null = json!({"architecture": clip, "model_args": {"norm_layer": null}});
-    assert_eq!(read(null).unwrap().config.eps, 1e-6);
+    assert_eq!(read(null).unwrap().config.vit().unwrap().eps, 1e-6);
     for name in ["vit_base_patch16_clip_quickgelu_224", "vit_so400m_patch16_siglip_gap_256"] {
         let explicit = |activation: Value| {
             let args = json!({"act_layer": activation, "num_heads": 12});
@@ -173,9 +174,12 @@ fn heads_norms_and_activation_from_names() {
         let unspecified = json!({"architecture": name, "model_args": {"num_heads": 12}});
         let [key, _, means] = refusal(read(unspecified));
         assert!(key == "architecture" && means.contains("GELU"), "{means}");
-        let activation = explicit(json!("gelu_tanh")).unwrap().config.activation;
+        let activation = explicit(json!("gelu_tanh")).unwrap().config.vit().unwrap().activation;
         assert_eq!(activation, Activation::GeluTanh);
-        assert_eq!(explicit(Value::Null).unwrap().config.activation, Activation::Gelu);
+        assert_eq!(
+            explicit(Value::Null).unwrap().config.vit().unwrap().activation,
+            Activation::Gelu
+        );
     }
 }
 
@@ -186,7 +190,7 @@ fn pooling_from_names() {
         let args = json!({"num_heads": 2, "class_token": true});
         let mut configuration = json!({"architecture": name, "model_args": args});
         configuration.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        open(folder(&raw(&small()), &configuration).path()).unwrap().config.pooling
+        open(folder(&raw(&small()), &configuration).path()).unwrap().config.vit().unwrap().pooling
     };
     assert_eq!(read("vit_base_patch16_224", json!({})), Pooling::Token);
     assert_eq!(read("vit_base_patch16_gap_224", json!({})), Pooling::Mean);
@@ -257,7 +261,7 @@ fn other_transformers_networks() {
         "architectures": ["ViTModel"], "problem_type": "single_label_classification",
     });
     let found = open_transformers(harmless).unwrap();
-    assert_eq!(found.config, Config { eps: 1e-12, ..small() });
+    assert_eq!(found.config.vit().unwrap(), &Config { eps: 1e-12, ..small() });
     assert_eq!(found.assumed, Vec::<String>::new());
 }
 
@@ -270,7 +274,7 @@ fn a_transformers_configuration_with_timm_tensors() {
         (|c| (c.registers, c.position_covers_prefix) = (3, false), "register"),
         (|c| c.layer_scale = true, "LayerScale"),
         (|c| (c.norm_pre, c.patch_bias) = (true, false), "after the embedding"),
-        (|c| c.final_norm = crate::vit::FinalNorm::AfterPool, "after the pooling"),
+        (|c| c.final_norm = crate::models::vit::FinalNorm::AfterPool, "after the pooling"),
         (|c| c.position_covers_prefix = false, "position"),
     ];
     for (change, part) in variants {
@@ -281,7 +285,7 @@ fn a_transformers_configuration_with_timm_tensors() {
         assert!(found.to_string().contains(part), "{found}");
     }
     let plain = open(folder(&raw(&small()), &transformers(&json!({}))).path()).unwrap();
-    assert_eq!(plain.config, Config { eps: 1e-12, ..small() });
+    assert_eq!(plain.config.vit().unwrap(), &Config { eps: 1e-12, ..small() });
     let deit = open_transformers(json!({"model_type": "deit"})).unwrap_err();
     assert!(deit.to_string().contains("no distillation"), "{deit}");
 }

@@ -4,7 +4,8 @@ use candle_core::Device;
 /// Writes a file with unusual orders of header and data. Returns the names in header order.
 fn shuffled(path: &Path) -> Vec<String> {
     let tensors = raw(&small());
-    let mut names: Vec<String> = small().tensors().into_iter().map(|(name, _)| name).collect();
+    let mut names: Vec<String> =
+        small().declare().params().iter().map(|p| p.name.clone()).collect();
     names.reverse();
     let (mut spans, mut at, mut data) = (HashMap::new(), 0, Vec::<u8>::new());
     let middle = names.len() / 2;
@@ -109,7 +110,10 @@ fn a_folder_saved_as_a_file_contains_its_configuration() {
     let path = to.path().join("one.safetensors");
     checkpoint.save(&path, &checkpoint.weights, &provenance("pol")).unwrap();
     let reopened = open(&path).unwrap();
-    assert_eq!((reopened.config, reopened.preprocess), (checkpoint.config, checkpoint.preprocess));
+    assert_eq!(
+        (reopened.config.vit().unwrap(), reopened.preprocess),
+        (checkpoint.config.vit().unwrap(), checkpoint.preprocess)
+    );
 }
 
 #[test]
@@ -172,7 +176,7 @@ fn unwritable_outputs() {
 fn a_created_model_opens_again() {
     let mut config = small();
     (config.layer_scale, config.registers, config.position_covers_prefix) = (true, 2, false);
-    let weights = Weights::random(&config, 1).unwrap();
+    let weights = Weights::random(&config.network().unwrap(), 1).unwrap();
     let preprocess = Preprocess {
         image_size: [28, 28],
         channels: 1,
@@ -185,14 +189,21 @@ fn a_created_model_opens_again() {
     let classes = ["a", "b", "c"].map(String::from);
     let dir = TempDir::new().unwrap();
     let other = Preprocess { crop_offset: CropOffset::Down, ..preprocess.clone() };
-    let refused =
-        create(dir.path(), &config, Some(&other), &weights, None, &provenance("finetune"));
+    let refused = create(
+        dir.path(),
+        &config.clone().into(),
+        Some(&other),
+        &weights,
+        None,
+        &provenance("finetune"),
+    );
     assert!(matches!(refused, Err(Error::Inexpressible { reason }) if reason.contains("crop")));
     for out in [dir.path().join("folder"), dir.path().join("file.safetensors")] {
         let origin = provenance("finetune");
-        create(&out, &config, Some(&preprocess), &weights, Some(&classes), &origin).unwrap();
+        create(&out, &config.clone().into(), Some(&preprocess), &weights, Some(&classes), &origin)
+            .unwrap();
         let checkpoint = open(&out).unwrap();
-        assert_eq!(checkpoint.config, config);
+        assert_eq!(checkpoint.config.vit().unwrap(), &config);
         assert_eq!(checkpoint.preprocess.as_ref(), Some(&preprocess));
         assert_eq!(checkpoint.class_names.as_deref(), Some(classes.as_slice()));
         assert_eq!(checkpoint.provenance, Some(origin));
@@ -202,7 +213,7 @@ fn a_created_model_opens_again() {
     }
     config.eps = 1e-12;
     let out = dir.path().join("other");
-    let found = create(&out, &config, None, &weights, None, &provenance("finetune"));
+    let found = create(&out, &config.into(), None, &weights, None, &provenance("finetune"));
     assert!(matches!(found, Err(Error::Inexpressible { .. })));
 }
 

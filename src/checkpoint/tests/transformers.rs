@@ -2,7 +2,7 @@
 
 use super::layouts::in_layout;
 use super::*;
-use crate::vit::Activation;
+use crate::models::vit::Activation;
 
 /// The configuration that transformers writes for [`small`].
 fn configuration() -> Value {
@@ -42,7 +42,7 @@ fn changed(mut json: Value, changes: &Value) -> Value {
 #[test]
 fn the_configuration_takes_precedence_over_defaults() {
     let found = open_with(&configuration(), Some(&images())).unwrap();
-    assert_eq!(found.config, Config { eps: 1e-12, ..small() });
+    assert_eq!(found.config.vit().unwrap(), &Config { eps: 1e-12, ..small() });
     assert_eq!(found.assumed, Vec::<String>::new());
     assert_eq!(found.architecture, "ViTForImageClassification");
     assert_eq!(found.class_names.unwrap(), ["cat", "dog", "bird"]);
@@ -53,7 +53,10 @@ fn the_configuration_takes_precedence_over_defaults() {
     ] {
         let changes = json!({"hidden_act": name, "layer_norm_eps": 1e-5, "image_size": [28, 28]});
         let found = open_with(&changed(configuration(), &changes), None).unwrap();
-        assert_eq!((found.config.activation, found.config.eps), (activation, 1e-5));
+        assert_eq!(
+            (found.config.vit().unwrap().activation, found.config.vit().unwrap().eps),
+            (activation, 1e-5)
+        );
         assert_eq!(found.preprocess, None);
     }
     let mut minimal = configuration();
@@ -61,7 +64,7 @@ fn the_configuration_takes_precedence_over_defaults() {
         minimal.as_object_mut().unwrap().remove(key);
     }
     let found = open_with(&minimal, None).unwrap();
-    assert_eq!(found.config, Config { eps: 1e-12, ..small() });
+    assert_eq!(found.config.vit().unwrap(), &Config { eps: 1e-12, ..small() });
     let assumed = found.assumed.join("; ");
     for part in ["1e-12", "exact GELU", "image size 28×28"] {
         assert!(assumed.contains(part), "{assumed}");

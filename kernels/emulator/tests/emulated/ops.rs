@@ -68,6 +68,14 @@ impl Op for Emulated {
         self.inner.name()
     }
 
+    fn shape(&self, x: &[&[usize]]) -> Result<Vec<usize>> {
+        self.inner.shape(x)
+    }
+
+    fn is_affine_in(&self, inputs: &[bool]) -> bool {
+        self.inner.is_affine_in(inputs)
+    }
+
     fn save_set(&self, needs_grad: &[bool]) -> SaveSet {
         self.inner.save_set(needs_grad)
     }

@@ -10,13 +10,13 @@ use planish::diagnose::{DiagnoseOptions, Options, post_training};
 use planish::forecast::{Expected, Need, Part};
 use planish::format::duration;
 use planish::memory;
+use planish::models::layers::join;
 use planish::objective::Examples;
 use planish::output::spare;
 use planish::report::diagnosis::{Report, SCHEMA, TimedRun};
 use planish::report::dry_run::DryRun;
 use planish::session::bad_samples::damage_note;
 use planish::session::{Data, checkpoint_info, data_info};
-use planish::vit::layers::join;
 use serde::{Deserialize, Serialize};
 
 /// Options of `diagnose`.
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let roles = data.roles(&checkpoint, args.common.seed)?;
     args.common.say_notes(&roles.notes);
     let options = &args.options;
-    let chosen = options.layers(&checkpoint.config)?;
+    let chosen = options.layers(&checkpoint.network)?;
     let v = require(Role::Val, roles.val.as_ref())?;
     let most = options.samples.unwrap_or(usize::MAX).min(v.len());
     if most == 1 {
@@ -128,7 +128,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let (mut timed, operations) =
         post_training(&work.objective, work.train_images, &calibration, &found.findings);
     // Timings of some layers do not predict those of others.
-    if join(&chosen).tensors.len() < checkpoint.config.tensors().len() {
+    if join(&chosen).tensors.len() < checkpoint.network.params().len() {
         timed.clear();
     }
     let split = session.validation.split();

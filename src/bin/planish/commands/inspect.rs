@@ -6,10 +6,10 @@ use crate::render::print;
 use crate::render::table::{Align, Style, Table};
 use planish::checkpoint::{Checkpoint, Provenance};
 use planish::format::{count, number};
+use planish::models::Layer;
+use planish::models::arch;
 use planish::report::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 use planish::session::checkpoint_info;
-use planish::vit::arch;
-use planish::vit::layers::{Granularity, Layer, layers};
 
 /// Arguments of `planish inspect`.
 #[derive(clap::Args, Clone, Debug)]
@@ -42,7 +42,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         preprocessing: checkpoint.preprocess.as_ref().map(ToString::to_string),
         assumed: checkpoint.assumed.clone(),
         class_names: checkpoint.class_names.clone(),
-        layers: layers(&checkpoint.config, Granularity::Block)
+        layers: checkpoint
+            .network
+            .blocks()
             .iter()
             .map(|layer| about(&checkpoint, layer))
             .collect::<anyhow::Result<_>>()?,
@@ -87,19 +89,73 @@ fn made(step: &Provenance) -> String {
     )
 }
 
+fn by([a, b]: [usize; 2]) -> String {
+    format!("{a}×{b}")
+}
+
+fn with(present: bool, what: &str) -> String {
+    if present { format!(", {what}") } else { String::new() }
+}
+
+/// Whether the model differs from the architecture with this name. In timm, `model_args` can change
+/// the architecture but not its name.
+fn is_modified(model: &ModelInfo, name: &str) -> bool {
+    match model {
+        ModelInfo::Vit(own) => arch::vit(name, own.classes, own.channels).is_ok_and(|named| {
+            (named.dim, named.depth, named.patch_size) != (own.dim, own.depth, own.patch_size)
+        }),
+    }
+}
+
+/// The hyperparameters.
+fn model(model: &ModelInfo) -> Vec<(&'static str, String)> {
+    match model {
+        ModelInfo::Vit(vit) => vec![
+            (
+                "model",
+                format!(
+                    "from the tensors: width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
+                    vit.dim,
+                    vit.depth,
+                    vit.heads,
+                    vit.mlp_dim,
+                    vit.classes,
+                    with(vit.class_token, "class token"),
+                    with(vit.distillation != "none", &format!("distillation {}", vit.distillation)),
+                    with(vit.registers > 0, &format!("{} registers", vit.registers)),
+                    with(!vit.qkv_bias, "no qkv bias"),
+                    with(vit.layer_scale, "LayerScale"),
+                    with(vit.norm_pre, "norm after the embedding"),
+                ),
+            ),
+            (
+                "head",
+                format!(
+                    "pooling {}, norm {} it, {}, ε {:e}",
+                    vit.pooling, vit.final_norm, vit.activation, vit.eps
+                ),
+            ),
+            (
+                "images",
+                format!(
+                    "{} channels of {}, patches {}, {} tokens",
+                    vit.channels,
+                    by(vit.image_size),
+                    by(vit.patch_size),
+                    vit.tokens
+                ),
+            ),
+        ],
+    }
+}
+
 fn text(report: &Inspection) -> String {
     let (file, config) = (&report.checkpoint, &report.config);
-    let by = |[a, b]: [usize; 2]| format!("{a}×{b}");
-    let with = |present: bool, what: &str| if present { format!(", {what}") } else { "".into() };
-    let own = (config.dim, config.depth, config.patch_size);
-    // In timm, `model_args` can change the architecture but not its name.
-    let named = arch::named(&file.architecture, config.classes, config.channels);
-    let changed = named.is_ok_and(|named| (named.dim, named.depth, named.patch_size) != own);
     let architecture = match &report.architecture_from {
         Some(place) => format!(
             "{}, named by {place}{}",
             file.architecture,
-            with(changed, "modified by model_args")
+            with(is_modified(config, &file.architecture), "modified by model_args")
         ),
         None => file.architecture.clone(),
     };
@@ -109,55 +165,17 @@ fn text(report: &Inspection) -> String {
         ("layout", report.recognised.clone()),
         ("architecture", architecture),
         ("parameters", format!("{}, stored as {}", count(file.parameters as u64), report.dtype)),
-        (
-            "model",
-            format!(
-                "from the tensors: width {}, depth {}, heads {}, MLP {}, {} classes{}{}{}{}{}{}",
-                config.dim,
-                config.depth,
-                config.heads,
-                config.mlp_dim,
-                config.classes,
-                with(config.class_token, "class token"),
-                with(
-                    config.distillation != "none",
-                    &format!("distillation {}", config.distillation)
-                ),
-                with(config.registers > 0, &format!("{} registers", config.registers)),
-                with(!config.qkv_bias, "no qkv bias"),
-                with(config.layer_scale, "LayerScale"),
-                with(config.norm_pre, "norm after the embedding"),
-            ),
-        ),
-        (
-            "head",
-            format!(
-                "pooling {}, norm {} it, {}, ε {:e}",
-                config.pooling, config.final_norm, config.activation, config.eps
-            ),
-        ),
-        (
-            "images",
-            format!(
-                "{} channels of {}, patches {}, {} tokens",
-                config.channels,
-                by(config.image_size),
-                by(config.patch_size),
-                config.tokens
-            ),
-        ),
-        (
-            "preprocessing",
-            report.preprocessing.clone().unwrap_or_else(|| {
-                let own = "; torchvision's pretrained models use --mean 0.485,0.456,0.406 \
-                           --std 0.229,0.224,0.225";
-                let own = if file.layout == "torchvision" { own } else { "" };
-                format!(
-                    "unknown: pass --mean, --std, --interpolation and --resize for raw images{own}"
-                )
-            }),
-        ),
     ];
+    lines.extend(model(config));
+    lines.push((
+        "preprocessing",
+        report.preprocessing.clone().unwrap_or_else(|| {
+            let own = "; torchvision's pretrained models use --mean 0.485,0.456,0.406 \
+                           --std 0.229,0.224,0.225";
+            let own = if file.layout == "torchvision" { own } else { "" };
+            format!("unknown: pass --mean, --std, --interpolation and --resize for raw images{own}")
+        }),
+    ));
     lines.extend(report.assumed.iter().map(|what| ("assumed", what.clone())));
     if let Some(names) = &report.class_names {
         lines.push(("classes", names.join(", ")));

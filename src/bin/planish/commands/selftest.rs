@@ -8,14 +8,14 @@ use anyhow::{Context, bail};
 use candle_core::{DType, Device, Tensor};
 use planish::checkpoint::{Checkpoint, Load};
 use planish::data::{ClassOrder, DataInfo, DataOptions};
+use planish::models::layers::layers;
+use planish::models::{Granularity, cost};
 use planish::objective::{Activations, Examples};
 use planish::options::Error as OptionError;
 use planish::random::{below, stream, unit};
 use planish::report::{SELFTEST, Selftest};
 use planish::selftest::{Check, Subject, few};
 use planish::session::{Data, checkpoint_info, data_info, objective, pixels, sample};
-use planish::vit::layers::layers;
-use planish::vit::{Granularity, cost, stages};
 use std::path::PathBuf;
 
 /// Upper limit of `--samples`.
@@ -74,13 +74,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoint = Checkpoint::open(path, &args.model)?;
     let model = |dtype| objective(&checkpoint, dtype, clock.engine());
     let (single, double) = (model(DType::F32)?, model(DType::F64)?);
-    let heavy = cost::forward(&checkpoint.config, 0..stages(&checkpoint.config)) > 5e9;
+    let heavy = cost::forward(&checkpoint.network, 0..checkpoint.network.stages()) > 5e9;
     let n = args.samples.unwrap_or(if heavy { 1 } else { 4 });
     if !(1..=MOST).contains(&n) {
         return Err(OptionError::value("samples", format!("1 to {MOST}"), n).into());
     }
     let (images, data) = images(args, &checkpoint, n)?;
-    let all = layers(&checkpoint.config, Granularity::Block);
+    let all = layers(&checkpoint.network, Granularity::Block);
     // With two or more images, use two micro-batches, to test the accumulation.
     let cut = |model: planish::objective::Objective| planish::objective::Objective {
         micro_batch: n.div_ceil(2),
@@ -161,15 +161,16 @@ fn images(
 
 /// Pixels with mean 0 and variance 1, as normalised images have, and random labels.
 fn noise(checkpoint: &Checkpoint, n: usize, seed: u64) -> anyhow::Result<Activations> {
-    let config = &checkpoint.config;
-    let [height, width] = config.image_size;
+    let network = &checkpoint.network;
+    let [channels, height, width] = network.input();
     let mut rng = stream(seed, "selftest images");
     let half_width = 3f64.sqrt();
-    let values: Vec<f32> = (0..n * config.channels * height * width)
+    let values: Vec<f32> = (0..n * channels * height * width)
         .map(|_| ((2.0 * unit(&mut rng) - 1.0) * half_width) as f32)
         .collect();
-    let labels: Vec<u32> = (0..n).map(|_| below(&mut rng, config.classes as u64) as u32).collect();
-    let values = Tensor::from_vec(values, (n, config.channels, height, width), &Device::Cpu)?;
+    let labels: Vec<u32> =
+        (0..n).map(|_| below(&mut rng, network.classes() as u64) as u32).collect();
+    let values = Tensor::from_vec(values, (n, channels, height, width), &Device::Cpu)?;
     Ok(Activations { stage: 0, values, labels: labels.into() })
 }
 

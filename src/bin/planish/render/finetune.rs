@@ -19,7 +19,7 @@ pub fn plan(session: &FinetuneSession) -> String {
         "{}, {} parameters, {} classes\n{} training images",
         start.architecture,
         count(start.weights.parameters() as u64),
-        start.config.classes,
+        start.network.classes(),
         n(&images.train)
     );
     if let Some(val) = &images.val {

@@ -103,7 +103,7 @@ pub fn plan(
 fn stand_in(checkpoint: &Checkpoint) -> Planned {
     Planned {
         perturb: "head".into(),
-        update: format!("block.{}", checkpoint.config.depth.saturating_sub(1)),
+        update: checkpoint.network.last_block().name,
         from: "the head and the last block, because no layer was eligible".into(),
         ahead: None,
     }

@@ -1,6 +1,7 @@
 //! Architectures by name, and their names in timm.
 
-use super::{Activation, Config, Distillation, Error, FinalNorm, Pooling};
+use super::Error;
+use super::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
 use crate::nearest::nearest;
 use serde_json::{Map, Value, json};
 
@@ -38,13 +39,21 @@ pub const TIMM_EPS: f64 = 1e-6;
 /// ε of timm's architectures whose names contain `clip`.
 pub const TIMM_CLIP_EPS: f64 = 1e-5;
 
+/// The configuration of the architecture with this name, with the given classes and input channels.
+///
+/// # Errors
+/// [`Error::NoArchitecture`].
+pub fn named(name: &str, classes: usize, channels: usize) -> Result<super::Config, Error> {
+    vit(name, classes, channels).map(super::Config::Vit)
+}
+
 /// The configuration of `vit_SIZE_patchP_S` or `vit_SIZE_patchP_regR_S` with the given classes and
 /// input channels: class-token pooling, biases everywhere, exact GELU, ε = 10⁻⁶. As in timm,
 /// register tokens have no rows in the position embedding.
 ///
 /// # Errors
 /// [`Error::NoArchitecture`], with the invalid part of the name and the known sizes.
-pub fn named(name: &str, classes: usize, channels: usize) -> Result<Config, Error> {
+pub fn vit(name: &str, classes: usize, channels: usize) -> Result<Config, Error> {
     let fail = |reason: String, nearest: Option<&str>| Error::NoArchitecture {
         wanted: name.to_string(),
         reason,
@@ -151,7 +160,7 @@ fn mlp_ratio(config: &Config) -> f64 {
 /// With arguments, the name only selects ε and the loader.
 pub fn timm_architecture(config: &Config) -> (String, Option<Value>) {
     for name in TIMM {
-        let plain = named(name, config.classes, config.channels);
+        let plain = vit(name, config.classes, config.channels);
         if plain.is_ok_and(|plain| plain == *config) {
             return (name.to_string(), None);
         }
@@ -219,11 +228,12 @@ mod tests {
             ("vit_base_patch16_224", 1000, 86_567_656),
             ("vit_large_patch16_224", 1000, 304_326_632),
         ] {
-            assert_eq!(named(name, classes, 3).unwrap().parameters(), parameters, "{name}");
+            let network = vit(name, classes, 3).unwrap().network().unwrap();
+            assert_eq!(network.parameters(), parameters, "{name}");
         }
-        let nano = named("vit_nano_patch7_28", 10, 1).unwrap();
+        let nano = vit("vit_nano_patch7_28", 10, 1).unwrap();
         assert_eq!((nano.dim, nano.depth, nano.heads, nano.tokens()), (64, 6, 4, 17));
-        let registers = named("vit_micro_patch4_reg4_32", 100, 3).unwrap();
+        let registers = vit("vit_micro_patch4_reg4_32", 100, 3).unwrap();
         assert_eq!((registers.registers, registers.tokens()), (4, 1 + 4 + 64));
     }
 
@@ -238,18 +248,18 @@ mod tests {
             ("vit_tiny_patch4_clip_32", "expected regR, found `clip`"),
             ("vit_tiny_p4_32", "expected patchP, found `p4`"),
         ] {
-            let message = named(name, 10, 3).unwrap_err().to_string();
+            let message = vit(name, 10, 3).unwrap_err().to_string();
             assert!(message.contains(part) && message.contains("nano, micro"), "{message}");
         }
-        assert!(named("vit_tiny_patch4_32", 0, 3).is_err());
-        assert!(named("vit_tiny_patch4_32", 10, usize::MAX).is_err());
+        assert!(vit("vit_tiny_patch4_32", 0, 3).is_err());
+        assert!(vit("vit_tiny_patch4_32", 10, usize::MAX).is_err());
     }
 
     #[test]
     fn timm_names() {
-        let base = named("vit_base_patch16_224", 100, 3).unwrap();
+        let base = vit("vit_base_patch16_224", 100, 3).unwrap();
         assert_eq!(timm_architecture(&base), ("vit_base_patch16_224".into(), None));
-        let mut nano = named("vit_nano_patch7_28", 10, 1).unwrap();
+        let mut nano = vit("vit_nano_patch7_28", 10, 1).unwrap();
         let (name, args) = timm_architecture(&nano);
         assert_eq!(name, "vit_tiny_patch16_224");
         assert_eq!(args.unwrap()["num_heads"], 4);

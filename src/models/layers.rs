@@ -1,6 +1,7 @@
 //! Layers: named groups of tensors, the unit of diagnosis and post-training.
 
-use super::{Config, Error, stages};
+use super::network::Stage;
+use super::{Error, Network};
 use crate::nearest::nearest;
 use serde::{Deserialize, Serialize};
 
@@ -25,14 +26,11 @@ impl Granularity {
 }
 
 /// A named group of tensors and the stages of the forward pass that use it.
-///
-/// Stage 0 is the embedding. Block i's attention branch is stage 1 + 2i, its MLP branch 2 + 2i.
-/// Stage 1 + 2L is the final norm with the pooling, in either order; stage 2 + 2L is the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// The layer's name, or the glob of a joint layer.
     pub name: String,
-    /// Positions in [`Config::tensors`], ascending.
+    /// Indices in [`Network::params`], ascending.
     pub tensors: Vec<usize>,
     /// First stage that uses one of the tensors.
     pub first_stage: usize,
@@ -40,56 +38,64 @@ pub struct Layer {
     pub last_stage: usize,
 }
 
-/// The stage that uses a tensor, by canonical name.
-fn stage(config: &Config, tensor: &str) -> usize {
-    if let Some((index, rest)) = tensor.strip_prefix("blocks.").and_then(|r| r.split_once('.')) {
-        let mlp = ["norm2.", "mlp.", "ls2."].iter().any(|part| rest.starts_with(part));
-        return index.parse::<usize>().map_or(0, |i| 1 + 2 * i + usize::from(mlp));
-    }
-    match tensor.split_once('.').map_or(tensor, |(first, _)| first) {
-        "norm" | "fc_norm" => 1 + 2 * config.depth,
-        "head" | "head_dist" => 2 + 2 * config.depth,
-        _ => 0,
-    }
-}
-
-/// Name of the layer that holds a tensor of that stage.
-fn layer_name(config: &Config, granularity: Granularity, stage: usize, tensor: &str) -> String {
-    if granularity == Granularity::Tensor {
-        return tensor.to_string();
-    }
-    let last = 2 * config.depth;
-    match stage {
-        0 => "embed".into(),
-        s if s == last + 1 => "norm".into(),
-        s if s == last + 2 => "head".into(),
-        s => {
-            let block = (s - 1) / 2;
-            match granularity {
-                Granularity::Sublayer if s % 2 == 1 => format!("block.{block}.attn"),
-                Granularity::Sublayer => format!("block.{block}.mlp"),
-                _ => format!("block.{block}"),
-            }
-        }
-    }
-}
-
-/// All layers of a model, from input to output.
-pub fn layers(config: &Config, granularity: Granularity) -> Vec<Layer> {
+/// All layers of a network, from input to output.
+pub fn layers(network: &Network, granularity: Granularity) -> Vec<Layer> {
     let mut out: Vec<Layer> = Vec::new();
-    for (i, (tensor, _)) in config.tensors().iter().enumerate() {
-        let stage = stage(config, tensor);
-        let name = layer_name(config, granularity, stage, tensor);
-        match out.last_mut() {
-            Some(layer) if layer.name == name => {
+    for (i, param) in network.params().iter().enumerate() {
+        let (stage, name) = (param.stage, network.layer_name(i, granularity));
+        // Names of tensors are unique.
+        let same = |layer: &&mut Layer| granularity != Granularity::Tensor && layer.name == name;
+        match out.iter_mut().rev().find(same) {
+            Some(layer) => {
                 layer.tensors.push(i);
                 layer.first_stage = layer.first_stage.min(stage);
                 layer.last_stage = layer.last_stage.max(stage);
             }
-            _ => out.push(Layer { name, tensors: vec![i], first_stage: stage, last_stage: stage }),
+            None => {
+                out.push(Layer { name, tensors: vec![i], first_stage: stage, last_stage: stage })
+            }
         }
     }
     out
+}
+
+impl Network {
+    /// The layers at block granularity.
+    pub fn blocks(&self) -> Vec<Layer> {
+        layers(self, Granularity::Block)
+    }
+
+    /// The layers between the first, which embeds the image, and those at the end in whose weights the
+    /// logits are linear.
+    pub fn trunk(&self) -> Vec<Layer> {
+        let end = self.trunk_end();
+        self.blocks().into_iter().skip(1).filter(|layer| layer.last_stage < end).collect()
+    }
+
+    /// The last layer of the trunk; the last of all layers if there is no trunk.
+    pub fn last_block(&self) -> Layer {
+        let last = self.trunk().pop().or_else(|| self.blocks().pop());
+        last.unwrap_or_else(|| everything(self))
+    }
+
+    /// First stage of the layers at the end in whose weights the logits are linear.
+    pub fn trunk_end(&self) -> usize {
+        let blocks = self.blocks();
+        let linear = blocks.iter().rev().take_while(|layer| self.is_linear_in(layer));
+        linear.map(|layer| layer.first_stage).last().unwrap_or(self.stages())
+    }
+
+    /// Name of the layer that holds a parameter.
+    fn layer_name(&self, param: usize, granularity: Granularity) -> String {
+        let param = &self.params()[param];
+        let Stage { layer, part, .. } = self.stage(param.stage);
+        let layer = &self.layer_names()[*layer];
+        match (granularity, part) {
+            (Granularity::Tensor, _) => param.name.clone(),
+            (Granularity::Sublayer, Some(part)) => format!("{layer}.{}", part.name),
+            _ => layer.clone(),
+        }
+    }
 }
 
 /// Joins several layers into one, including cross-terms; its name lists theirs.
@@ -106,18 +112,18 @@ pub fn join(parts: &[Layer]) -> Layer {
 }
 
 /// All tensors as one layer, in the model's order.
-pub fn everything(config: &Config) -> Layer {
+pub fn everything(network: &Network) -> Layer {
     Layer {
         name: "*".into(),
-        tensors: (0..config.tensors().len()).collect(),
+        tensors: (0..network.params().len()).collect(),
         first_stage: 0,
-        last_stage: stages(config) - 1,
+        last_stage: network.stages().saturating_sub(1),
     }
 }
 
 /// All layers except the head, as one: the feature extractor φ of PoF.
-pub fn features(config: &Config) -> Layer {
-    let mut parts = layers(config, Granularity::Block);
+pub fn features(network: &Network) -> Layer {
+    let mut parts = layers(network, Granularity::Block);
     parts.pop();
     Layer { name: "features".into(), ..join(&parts) }
 }
@@ -130,8 +136,8 @@ pub fn features(config: &Config) -> Layer {
 ///
 /// # Errors
 /// [`Error::NoLayer`] for the first part that matches nothing, [`Error::NoMatch`] if it is a glob.
-pub fn select(config: &Config, pattern: &str) -> Result<Vec<Layer>, Error> {
-    let levels = Granularity::ALL.map(|granularity| layers(config, granularity));
+pub fn select(network: &Network, pattern: &str) -> Result<Vec<Layer>, Error> {
+    let levels = Granularity::ALL.map(|granularity| layers(network, granularity));
     let mut out: Vec<Layer> = Vec::new();
     for part in pattern.split(',').map(str::trim) {
         let layer = levels
@@ -202,41 +208,40 @@ mod tests {
     use super::super::arch;
     use super::*;
 
-    fn config() -> Config {
-        let mut config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
+    fn network() -> Network {
+        let mut config = arch::vit("vit_nano_patch7_28", 10, 1).unwrap();
         (config.layer_scale, config.norm_pre) = (true, true);
-        config
+        config.network().unwrap()
     }
 
-    fn tensor_names(config: &Config, layer: &Layer) -> Vec<String> {
-        let all = config.tensors();
-        layer.tensors.iter().map(|&i| all[i].0.clone()).collect()
+    fn tensor_names(network: &Network, layer: &Layer) -> Vec<String> {
+        layer.tensors.iter().map(|&i| network.params()[i].name.clone()).collect()
     }
 
     #[test]
     fn every_tensor_is_in_one_layer_of_each_granularity() {
-        let config = config();
+        let network = network();
         for granularity in Granularity::ALL {
-            let layers = layers(&config, granularity);
+            let layers = layers(&network, granularity);
             let all: Vec<usize> = layers.iter().flat_map(|l| l.tensors.clone()).collect();
-            assert!(all.into_iter().eq(0..config.tensors().len()), "{granularity:?}");
+            assert!(all.into_iter().eq(0..network.params().len()), "{granularity:?}");
             assert!(layers.windows(2).all(|w| w[0].last_stage <= w[1].first_stage));
         }
     }
 
     #[test]
     fn names_and_stages() {
-        let config = config();
-        let blocks = layers(&config, Granularity::Block);
+        let network = network();
+        let blocks = layers(&network, Granularity::Block);
         let names: Vec<_> = blocks.iter().map(|l| l.name.as_str()).collect();
         let expected = ["embed", "block.0", "block.1", "block.2", "block.3", "block.4", "block.5"];
         assert_eq!(names[..7], expected);
         assert_eq!(names[7..], ["norm", "head"]);
         assert_eq!((blocks[2].first_stage, blocks[2].last_stage), (3, 4));
         assert_eq!((blocks[7].first_stage, blocks[8].first_stage), (13, 14));
-        let embed = tensor_names(&config, &blocks[0]);
+        let embed = tensor_names(&network, &blocks[0]);
         assert!(embed.contains(&"norm_pre.bias".into()) && embed.contains(&"pos_embed".into()));
-        let sublayers = layers(&config, Granularity::Sublayer);
+        let sublayers = layers(&network, Granularity::Sublayer);
         let attention = &sublayers[3];
         assert_eq!(attention.name, "block.1.attn");
         assert_eq!((attention.first_stage, attention.last_stage), (3, 3));
@@ -244,40 +249,40 @@ mod tests {
             .into_iter()
             .chain(["attn.proj.weight", "attn.proj.bias", "ls1.gamma"])
             .map(|name| format!("blocks.1.{name}"));
-        assert!(tensor_names(&config, attention).into_iter().eq(expected));
+        assert!(tensor_names(&network, attention).into_iter().eq(expected));
     }
 
     #[test]
     fn selects_names_lists_and_globs() {
-        let config = config();
+        let network = network();
         let one = |pattern: &str| {
-            let mut found = select(&config, pattern).unwrap();
+            let mut found = select(&network, pattern).unwrap();
             assert_eq!(found.len(), 1, "{pattern}");
             found.remove(0)
         };
-        assert_eq!(one("head"), layers(&config, Granularity::Block)[8]);
+        assert_eq!(one("head"), network.blocks()[8]);
         assert_eq!(one("block.5.mlp").first_stage, 12);
-        assert_eq!(tensor_names(&config, &one("pos_embed")), ["pos_embed"]);
+        assert_eq!(tensor_names(&network, &one("pos_embed")), ["pos_embed"]);
         let joint = one("block.?*");
         assert_eq!((joint.name.as_str(), joint.first_stage, joint.last_stage), ("block.?*", 1, 12));
-        assert_eq!(one("*").tensors.len(), config.tensors().len());
+        assert_eq!(one("*").tensors.len(), network.params().len());
         let attention = one("*.attn");
         assert_eq!((attention.first_stage, attention.last_stage), (1, 11));
         let biases = one("blocks.*.qkv.bias");
         assert_eq!(biases.tensors.len(), 6);
-        let list = select(&config, "head, block.1,head").unwrap();
+        let list = select(&network, "head, block.1,head").unwrap();
         assert_eq!(list.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["head", "block.1"]);
     }
 
     #[test]
     fn errors_for_unknown_names_list_the_layers() {
-        let message = select(&config(), "head,block.9").unwrap_err().to_string();
+        let message = select(&network(), "head,block.9").unwrap_err().to_string();
         assert!(message.contains("`block.9`") && message.contains("embed, block.0"), "{message}");
         assert!(message.contains("did you mean `block.0`?"), "{message}");
-        assert!(select(&config(), "").is_err());
-        let message = select(&config(), "xyz*").unwrap_err().to_string();
+        assert!(select(&network(), "").is_err());
+        let message = select(&network(), "xyz*").unwrap_err().to_string();
         assert!(message.starts_with("no layer matches `xyz*`; the layers are embed, block.0,"));
-        assert!(matches!(select(&config(), "bloc?"), Err(Error::NoMatch { .. })));
+        assert!(matches!(select(&network(), "bloc?"), Err(Error::NoMatch { .. })));
     }
 
     #[test]

@@ -45,24 +45,35 @@ pub enum Error {
         /// The known sizes.
         known: String,
     },
-    /// Weights that do not fit the configuration.
+    /// Weights that do not fit the network.
     #[error("tensor `{name}`: expected shape {expected:?}, found {found:?}")]
     Shape {
         /// Canonical name.
         name: String,
-        /// The configuration's shape.
+        /// The parameter's shape.
         expected: Vec<usize>,
         /// The given shape.
         found: Vec<usize>,
     },
     /// A wrong number of tensors.
-    #[error("the configuration has {expected} tensors, found {found}")]
+    #[error("the network has {expected} tensors, found {found}")]
     Count {
-        /// Number of tensors of the configuration.
+        /// Number of tensors of the network.
         expected: usize,
         /// Number of tensors given.
         found: usize,
     },
+    /// A network whose last stage does not give one logit per class.
+    #[error("the network's output has shape {found:?}, expected {expected} logits")]
+    Output {
+        /// Number of classes.
+        expected: usize,
+        /// Shape of the last stage's output for one image.
+        found: Vec<usize>,
+    },
+    /// Shapes of the network do not fit together.
+    #[error("the configuration gives no network: {0}")]
+    Network(#[from] planish_kernels::Error),
     /// An operation on a tensor failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

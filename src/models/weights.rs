@@ -1,6 +1,6 @@
 //! The parameters of a model: one tensor per canonical name.
 
-use super::{Config, Error};
+use super::{Error, Init, Network};
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -8,14 +8,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Standard deviation of timm's initial linear weights and position embedding.
-const STD: f64 = 0.02;
-/// Standard deviation of timm's initial class and register tokens.
-const TOKEN_STD: f64 = 1e-6;
-/// LayerScale's initial value, the most common one in timm's architectures.
-const LAYER_SCALE: f64 = 1e-5;
-
-/// Tensors in the order of [`Config::tensors`], under their canonical (timm's) names.
+/// Tensors in the order of [`Network::params`], under their canonical (timm's) names.
 ///
 /// Clones share tensor storage, so changing one layer copies only that layer.
 #[derive(Clone, Debug)]
@@ -31,47 +24,47 @@ struct Names {
 }
 
 impl Weights {
-    /// Takes tensors in the order of [`Config::tensors`].
+    /// Takes tensors in the order of [`Network::params`].
     ///
     /// # Errors
     /// A wrong number of tensors, or a tensor with a wrong shape.
-    pub fn new(config: &Config, tensors: Vec<Tensor>) -> Result<Weights, Error> {
-        let expected = config.tensors();
-        if expected.len() != tensors.len() {
-            return Err(Error::Count { expected: expected.len(), found: tensors.len() });
+    pub fn new(network: &Network, tensors: Vec<Tensor>) -> Result<Weights, Error> {
+        let params = network.params();
+        if params.len() != tensors.len() {
+            return Err(Error::Count { expected: params.len(), found: tensors.len() });
         }
-        for ((name, shape), tensor) in expected.iter().zip(&tensors) {
-            if tensor.dims() != shape.as_slice() {
+        for (param, tensor) in params.iter().zip(&tensors) {
+            if tensor.dims() != param.shape.as_slice() {
                 return Err(Error::Shape {
-                    name: name.clone(),
-                    expected: shape.clone(),
+                    name: param.name.clone(),
+                    expected: param.shape.clone(),
                     found: tensor.dims().to_vec(),
                 });
             }
         }
-        let list: Vec<String> = expected.into_iter().map(|(name, _)| name).collect();
+        let list: Vec<String> = params.iter().map(|param| param.name.clone()).collect();
         let index = list.iter().enumerate().map(|(i, name)| (name.clone(), i)).collect();
         Ok(Weights { names: Arc::new(Names { list, index }), tensors })
     }
 
-    /// timm's initialisation (`init_weights_vit_timm`), in f32: N(0, 0.02²) for linear weights
-    /// (including the heads), the position embedding and a distillation token; N(0, 10⁻¹²) for
-    /// class and register tokens; PyTorch's default U(±1/√fan-in) for the patch projection;
-    /// LayerScale 10⁻⁵; norms 1; other biases 0. timm truncates the normals at ±2, which is 100
-    /// standard deviations and never reached.
+    /// The initial values of a new model, in f32; see [`Init`].
     ///
     /// Each tensor has its own ChaCha8 stream, keyed by seed and name, so its values do not depend
     /// on the model's other tensors.
-    pub fn random(config: &Config, seed: u64) -> Result<Weights, Error> {
-        let tensors = config
-            .tensors()
-            .into_iter()
-            .map(|(name, shape)| {
-                let values = initial(config, &name, shape.iter().product(), seed);
-                Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    ///
+    /// # Errors
+    /// A device error.
+    pub fn random(network: &Network, seed: u64) -> Result<Weights, Error> {
+        let tensors = network
+            .params()
+            .iter()
+            .map(|param| {
+                let count = param.shape.iter().product();
+                let values = initial(param.init, &param.name, count, seed);
+                Ok(Tensor::from_vec(values, param.shape.as_slice(), &Device::Cpu)?)
             })
             .collect::<Result<_, Error>>()?;
-        Weights::new(config, tensors)
+        Weights::new(network, tensors)
     }
 
     /// Canonical names, in order.
@@ -86,8 +79,8 @@ impl Weights {
 
     /// The `i`-th tensor.
     ///
+    /// # Panics
     /// If `i` is not below [`Weights::len`].
-    /// If `i` is not below [`Weights::len`], as a slice does.
     pub fn tensor(&self, i: usize) -> &Tensor {
         &self.tensors[i]
     }
@@ -165,26 +158,19 @@ impl Weights {
     }
 }
 
-fn initial(config: &Config, name: &str, count: usize, seed: u64) -> Vec<f32> {
+fn initial(init: Init, name: &str, count: usize, seed: u64) -> Vec<f32> {
     let digest = Sha256::new()
         .chain_update(b"planish initial weights")
         .chain_update(seed.to_le_bytes())
         .chain_update(name.as_bytes())
         .finalize();
     let mut rng = ChaCha8Rng::from_seed(digest.into());
-    let is_norm = name.split('.').any(|part| part.contains("norm"));
-    match name {
-        "cls_token" | "reg_token" => normals(&mut rng, count, TOKEN_STD),
-        "pos_embed" | "dist_token" => normals(&mut rng, count, STD),
-        _ if name.starts_with("patch_embed.") => {
-            let fan_in = config.channels * config.patch_size[0] * config.patch_size[1];
-            let bound = 1.0 / (fan_in as f64).sqrt();
+    match init {
+        Init::Normal(std) => normals(&mut rng, count, std),
+        Init::Uniform(bound) => {
             (0..count).map(|_| (bound * (2.0 * uniform(&mut rng) - 1.0)) as f32).collect()
         }
-        _ if name.ends_with(".gamma") => vec![LAYER_SCALE as f32; count],
-        _ if is_norm && name.ends_with(".weight") => vec![1.0; count],
-        _ if name.ends_with(".bias") => vec![0.0; count],
-        _ => normals(&mut rng, count, STD),
+        Init::Constant(value) => vec![value; count],
     }
 }
 
@@ -221,18 +207,19 @@ mod tests {
 
     #[test]
     fn matches_the_initialisation_of_timm() {
-        let mut config = arch::named("vit_micro_patch7_28", 10, 1).unwrap();
+        let mut config = arch::vit("vit_micro_patch7_28", 10, 1).unwrap();
         config.layer_scale = true;
-        let weights = Weights::random(&config, 7).unwrap();
-        assert_eq!(weights.len(), config.tensors().len());
-        assert_eq!(weights.parameters(), config.parameters());
+        let network = config.network().unwrap();
+        let weights = Weights::random(&network, 7).unwrap();
+        assert_eq!(weights.len(), network.params().len());
+        assert_eq!(weights.parameters(), network.parameters());
         let sample = values(&weights, "blocks.3.mlp.fc1.weight");
         let n = sample.len() as f64;
         let mean = sample.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let var = sample.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n;
         // Four standard errors: of the mean σ/√n, of the variance σ²√(2/n).
-        assert!(mean.abs() < 4.0 * STD / n.sqrt(), "{mean}");
-        assert!((var / (STD * STD) - 1.0).abs() < 4.0 * (2.0 / n).sqrt(), "{var}");
+        assert!(mean.abs() < 4.0 * 0.02 / n.sqrt(), "{mean}");
+        assert!((var / 0.0004 - 1.0).abs() < 4.0 * (2.0 / n).sqrt(), "{var}");
         let within = sample.iter().filter(|x| x.abs() < 0.02).count() as f64 / n;
         assert!((within - 0.6827).abs() < 4.0 * (0.6827 * 0.3173 / n).sqrt(), "{within}");
         assert!(values(&weights, "cls_token").iter().all(|x| x.abs() < 1e-5 && *x != 0.0));
@@ -246,9 +233,10 @@ mod tests {
 
     #[test]
     fn seed_and_name_determine_a_tensor() {
-        let small = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
+        let small = arch::vit("vit_nano_patch7_28", 10, 1).unwrap();
         let mut other = small.clone();
         (other.depth, other.norm_pre) = (2, true);
+        let [small, other] = [small, other].map(|config| config.network().unwrap());
         let (a, b) = (Weights::random(&small, 1).unwrap(), Weights::random(&other, 1).unwrap());
         let name = "blocks.1.attn.qkv.weight";
         assert_eq!(values(&a, name), values(&b, name));
@@ -258,8 +246,8 @@ mod tests {
 
     #[test]
     fn unchanged_tensors_stay_shared() {
-        let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
-        let weights = Weights::random(&config, 1).unwrap();
+        let network = arch::vit("vit_nano_patch7_28", 10, 1).unwrap().network().unwrap();
+        let weights = Weights::random(&network, 1).unwrap();
         let i = weights.index("head.bias").unwrap();
         let ones = Tensor::ones(10, DType::F32, &Device::Cpu).unwrap();
         let changed = weights.with(&[(i, ones)]);
@@ -272,13 +260,13 @@ mod tests {
 
     #[test]
     fn refuses_other_shapes() {
-        let config = arch::named("vit_nano_patch7_28", 10, 1).unwrap();
-        let eleven = arch::named("vit_nano_patch7_28", 11, 1).unwrap();
-        let weights = Weights::random(&config, 1).unwrap();
+        let network = arch::vit("vit_nano_patch7_28", 10, 1).unwrap().network().unwrap();
+        let eleven = arch::vit("vit_nano_patch7_28", 11, 1).unwrap().network().unwrap();
+        let weights = Weights::random(&network, 1).unwrap();
         let tensors: Vec<Tensor> = weights.iter().map(|(_, t)| t.clone()).collect();
         let found = Weights::new(&eleven, tensors.clone()).unwrap_err();
         assert!(matches!(found, Error::Shape { name, .. } if name == "head.weight"));
-        let found = Weights::new(&config, tensors[1..].to_vec()).unwrap_err();
+        let found = Weights::new(&network, tensors[1..].to_vec()).unwrap_err();
         assert!(matches!(found, Error::Count { .. }));
     }
 }

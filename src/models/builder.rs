@@ -1,0 +1,121 @@
+//! Declares a network: its layers, their stages, and the parameters of each.
+
+use super::network::{Param, ParamId, Stage, StageFn};
+use super::run::{Node, Run};
+use planish_kernels::Result;
+
+/// The initial values of a parameter of a new model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// N(0, σ²).
+    Normal(f64),
+    /// U(−b, b).
+    Uniform(f64),
+    /// The same number everywhere.
+    Constant(f32),
+}
+
+/// A stage that is only a part of its layer, such as the attention branch of a block.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Name as a layer of its own: `attn` gives `block.0.attn`.
+    pub name: &'static str,
+    /// Name in messages: `attention` gives `block.0, attention`.
+    pub title: &'static str,
+}
+
+/// A layer norm over the last dimension.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm {
+    /// γ: (D).
+    pub weight: ParamId,
+    /// β: (D).
+    pub bias: ParamId,
+    /// ε, added to the variance.
+    pub eps: f64,
+}
+
+/// A linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    /// W: (O, I).
+    pub weight: ParamId,
+    /// b: (O), if it has one.
+    pub bias: Option<ParamId>,
+}
+
+/// Declares the layers of a network, from input to output.
+#[derive(Default)]
+pub struct Builder {
+    pub(super) params: Vec<Param>,
+    pub(super) stages: Vec<Stage>,
+    pub(super) layers: Vec<String>,
+}
+
+impl Builder {
+    /// An empty network.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The parameters declared so far.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+
+    /// Begins a layer. The following stages belong to it.
+    pub fn layer(&mut self, name: impl Into<String>) {
+        self.layers.push(name.into());
+    }
+
+    /// Adds a stage to the current layer. `declare` declares its parameters and returns its function.
+    pub fn stage<F>(&mut self, part: Option<Part>, declare: impl FnOnce(&mut StageBuilder) -> F)
+    where
+        F: Fn(&mut dyn Run, Node) -> Result<Node> + Send + Sync + 'static,
+    {
+        let stage = self.stages.len();
+        let function: Box<StageFn> = Box::new(declare(&mut StageBuilder { builder: self, stage }));
+        let layer = self.layers.len().saturating_sub(1);
+        self.stages.push(Stage { layer, part, function });
+    }
+}
+
+/// Declares the parameters of one stage.
+pub struct StageBuilder<'a> {
+    builder: &'a mut Builder,
+    stage: usize,
+}
+
+impl StageBuilder<'_> {
+    /// A parameter.
+    pub fn param(&mut self, name: impl Into<String>, shape: &[usize], init: Init) -> ParamId {
+        self.declare(name.into(), shape, init, false)
+    }
+
+    fn declare(&mut self, name: String, shape: &[usize], init: Init, norm: bool) -> ParamId {
+        let params = &mut self.builder.params;
+        params.push(Param { name, shape: shape.to_vec(), init, stage: self.stage, norm });
+        ParamId(params.len() - 1)
+    }
+
+    /// A layer norm: `NAME.weight` and `NAME.bias`, initially 1 and 0.
+    pub fn layer_norm(&mut self, name: &str, dim: usize, eps: f64) -> LayerNorm {
+        let weight = self.declare(format!("{name}.weight"), &[dim], Init::Constant(1.0), true);
+        let bias = self.declare(format!("{name}.bias"), &[dim], Init::Constant(0.0), true);
+        LayerNorm { weight, bias, eps }
+    }
+
+    /// A linear layer: `NAME.weight` and, if it has one, `NAME.bias`, initially 0.
+    pub fn linear(
+        &mut self,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        bias: bool,
+        init: Init,
+    ) -> Linear {
+        let weight = self.param(format!("{name}.weight"), &[outputs, inputs], init);
+        let zero = Init::Constant(0.0);
+        let bias = bias.then(|| self.param(format!("{name}.bias"), &[outputs], zero));
+        Linear { weight, bias }
+    }
+}

@@ -1,0 +1,67 @@
+//! The configuration of a model of any architecture.
+
+use super::{Error, Network, vit};
+use serde::Serialize;
+
+/// Everything that determines the tensors and the arithmetic of a model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Config {
+    /// A Vision Transformer.
+    Vit(vit::Config),
+}
+
+impl Config {
+    /// The network.
+    ///
+    /// # Errors
+    /// Sizes that do not fit together.
+    pub fn network(&self) -> Result<Network, Error> {
+        match self {
+            Config::Vit(config) => config.network(),
+        }
+    }
+
+    /// The configuration of a Vision Transformer, if it is one.
+    pub fn vit(&self) -> Option<&vit::Config> {
+        match self {
+            Config::Vit(config) => Some(config),
+        }
+    }
+
+    /// Height and width of the input in pixels.
+    pub fn image_size(&self) -> [usize; 2] {
+        match self {
+            Config::Vit(config) => config.image_size,
+        }
+    }
+
+    /// Input channels.
+    pub fn channels(&self) -> usize {
+        match self {
+            Config::Vit(config) => config.channels,
+        }
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        match self {
+            Config::Vit(config) => config.classes,
+        }
+    }
+
+    /// The same model with another number of classes.
+    #[must_use]
+    pub fn with_classes(mut self, classes: usize) -> Self {
+        match &mut self {
+            Config::Vit(config) => config.classes = classes,
+        }
+        self
+    }
+}
+
+impl From<vit::Config> for Config {
+    fn from(config: vit::Config) -> Self {
+        Config::Vit(config)
+    }
+}
