@@ -11,7 +11,7 @@
 //!     // Class folders, IDX, CIFAR or prepared tensors; which images train, validate and test.
 //!     let options = DataOptions { data: "images/".into(), ..DataOptions::default() };
 //!     let data = Data::open(&options, &checkpoint)?;
-//!     // Seed 0; an `Observer` in place of `silent` would receive progress.
+//!     // The CPU and seed 0; an `Observer` in place of `silent` would receive progress.
 //!     let context = Context::silent(0);
 //!     let roles = data.roles(&checkpoint, context.seed)?;
 //!
@@ -35,6 +35,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`engine`] | the device, and how it computes products; passed to all work |
 //! | [`models`], [`tape`], [`objective`] | the network; its loss, gradients and Hessian-vector products |
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |

@@ -18,7 +18,8 @@ pub use crate::view::View;
 
 /// How matrix products are computed.
 ///
-/// A way that the device does not have, or that does not apply to the type, is [`Products::F32`].
+/// Where the device or the type does not support [`Products::Tiles`] or [`Products::Tf32`], products
+/// are computed as with [`Products::F32`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Products {
     /// Operands keep their type, f32 or f64.
