@@ -3,7 +3,6 @@
 use crate::args::Common;
 use crate::render::print;
 use anyhow::bail;
-use planish::device::Choice;
 use planish::engine::EngineOptions;
 use planish::error::Result;
 use planish::format::duration;
@@ -45,20 +44,8 @@ pub struct Args {
     /// Number of threads [default: all]
     #[arg(long, value_name = "N", help_heading = "Common options")]
     pub threads: Option<NonZeroUsize>,
-    /// Device: cpu, cuda or cuda:N
-    #[arg(
-        long,
-        value_name = "cpu|cuda[:N]",
-        default_value_t = Choice::Cpu,
-        help_heading = "Common options"
-    )]
-    pub device: Choice,
-    /// On a GPU, use TF32 for f32 matrix products: faster, about three digits
-    #[arg(long, hide_short_help = true, help_heading = "Common options")]
-    pub tf32: bool,
-    /// On a CPU with AMX, compute f32 matrix products on its tiles
-    #[arg(long, hide_short_help = true, help_heading = "Common options")]
-    pub tiles: bool,
+    #[command(flatten)]
+    pub engine: EngineOptions,
     /// Do not print progress
     #[arg(long, help_heading = "Common options")]
     pub quiet: bool,
@@ -97,7 +84,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let out = folder(args, file.out.as_deref())?;
     let common = Common {
         threads: args.threads,
-        engine: EngineOptions { device: args.device, tf32: args.tf32, tiles: args.tiles },
+        engine: args.engine,
         seed: file.seed,
         json: None,
         quiet: args.quiet,
