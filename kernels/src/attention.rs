@@ -4,19 +4,18 @@
 //! attention map (T, T) of a head is computed where it is used and stays in a core's cache. The VJP
 //! recomputes it: that costs one product in six and saves H·T² numbers per image on the tape.
 
-use crate::cpu::{run_into, run_serially};
+use crate::cpu::run_into;
 #[cfg(feature = "cuda")]
 use crate::cuda;
 use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
 use crate::op::{Op, SaveSet, Saved};
-use crate::parts::{DualBuffer, HostDual, Part, PartMut, Scratch, dual_product};
+use crate::parts::{DualBuffer, HostDual, Part, PartMut, Scratch, dual_product, for_each_image};
 use crate::product::{Multiply, Products, View, multiply};
 use crate::registry::Sample;
 use crate::softmax;
 use candle_core::DType;
-use rayon::prelude::*;
 
 /// y = softmax(q kᵀ/√d) v for every image and head; y: (B, Q, H·d).
 ///
@@ -110,15 +109,6 @@ fn by_image<'a, E: Element>(held: &'a [HostDual], images: usize) -> Result<Vec<I
         all.iter_mut().zip(input.parts(images)?).for_each(|(image, part)| image.push(part));
     }
     Ok(all)
-}
-
-/// Runs `image` for each image, in parallel unless operations must run serially.
-fn for_each_image<T: Send>(images: Vec<T>, image: impl Fn(T) + Send + Sync) {
-    if run_serially() {
-        images.into_iter().for_each(image);
-    } else {
-        images.into_par_iter().for_each(image);
-    }
 }
 
 /// p = softmax(q kᵀ/√d) of one head of one image.

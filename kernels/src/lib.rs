@@ -37,7 +37,9 @@ pub mod rows;
 pub mod scalar;
 pub mod simd;
 pub mod softmax;
+pub mod token_patches;
 pub mod tokens;
+pub mod transpose_tokens;
 mod view;
 pub mod weight_rows;
 
@@ -58,5 +60,7 @@ pub use pointwise::{Add, LayerScale, Scale};
 pub use prepend::Prepend;
 pub use product::Products;
 pub use softmax::Softmax;
+pub use token_patches::TokenPatches;
 pub use tokens::{Flatten, MeanTokens, Patches, PickToken};
+pub use transpose_tokens::TransposeTokens;
 pub use weight_rows::WeightRows;

@@ -1,11 +1,14 @@
 //! Tensors with tangents, divided into equal slices along the first dimension (one per image), and
 //! the product rule on such slices.
 
-use crate::dual_tensor::{DualTensor, Host};
+use crate::cpu::run_serially;
+use crate::cuda::Rearrange;
+use crate::dual_tensor::{DualTensor, Host, common_dtype};
 use crate::error::Result;
 use crate::lanes::Element;
 use crate::product::{Multiply, Start, View};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 /// A slice for reading: of the value, and of each tangent.
 pub struct Part<'a, E> {
@@ -125,6 +128,58 @@ impl<E: Element> Scratch<E> {
         let size = self.value.len().max(1);
         PartMut { value: &mut self.value, tangents: self.tangents.chunks_mut(size).collect() }
     }
+}
+
+/// Runs `image` for each image, in parallel unless operations must run serially.
+pub(crate) fn for_each_image<T: Send>(images: Vec<T>, image: impl Fn(T) + Send + Sync) {
+    if run_serially() {
+        images.into_iter().for_each(image);
+    } else {
+        images.into_par_iter().for_each(image);
+    }
+}
+
+/// A rearrangement of the numbers of one image on the CPU.
+pub(crate) trait RearrangeImage: Sync {
+    /// Writes every number of `to` from a number of `from`.
+    fn rearrange<E: Copy>(&self, from: &[E], to: &mut [E]);
+}
+
+/// Rearranges every image of `x` and of its tangents into the shape `dims`, (B, …). On the CPU by
+/// `image`, on a GPU by the equivalent `how`.
+#[cfg_attr(not(feature = "cuda"), allow(unused_variables))]
+pub(crate) fn rearranged_images(
+    op: &'static str,
+    x: &DualTensor,
+    how: Rearrange,
+    dims: &[usize],
+    image: &impl RearrangeImage,
+) -> Result<DualTensor> {
+    #[cfg(feature = "cuda")]
+    if x.on_gpu() {
+        return crate::cuda::gpu::rearranged(op, x, how, dims);
+    }
+    match common_dtype(op, &[x])? {
+        DType::F32 => rearranged_typed::<f32>(op, x, dims, image),
+        _ => rearranged_typed::<f64>(op, x, dims, image),
+    }
+}
+
+fn rearranged_typed<E: Element>(
+    op: &'static str,
+    x: &DualTensor,
+    dims: &[usize],
+    image: &impl RearrangeImage,
+) -> Result<DualTensor> {
+    let (held, mut y) = (HostDual::new(op, x)?, DualBuffer::<E>::new(dims, x.tangents()));
+    let images = held.parts::<E>(dims[0])?.into_iter().zip(y.parts(dims[0]));
+    for_each_image(images.collect(), |(from, mut to): (Part<E>, PartMut<E>)| {
+        image.rearrange(from.value, to.value);
+        for (from, to) in from.tangents.iter().zip(&mut to.tangents) {
+            image.rearrange(from, to);
+        }
+    });
+    y.into_dual()
 }
 
 /// Matrix product with tangents: the matrix `v` of `dst` becomes `factor` · A·B, and its tangents

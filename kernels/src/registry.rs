@@ -4,7 +4,7 @@
 use crate::op::Op;
 use crate::{
     attention, cross_entropy, first_tokens, fused, gelu, layer_norm, linear, matmul, pointwise,
-    prepend, softmax, tokens, weight_rows,
+    prepend, softmax, token_patches, tokens, transpose_tokens, weight_rows,
 };
 
 /// An operation with the shapes of its inputs.
@@ -39,6 +39,8 @@ pub const REGISTRY: &[Entry] = &[
     ("layer_scale", pointwise::layer_scale_samples),
     ("scale", pointwise::scale_samples),
     ("patches", tokens::patches_samples),
+    ("token_patches", token_patches::samples),
+    ("transpose_tokens", transpose_tokens::samples),
     ("weight_rows", weight_rows::samples),
     ("flatten", tokens::flatten_samples),
     ("prepend", prepend::samples),

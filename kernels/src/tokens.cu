@@ -1,9 +1,11 @@
-// Token rearrangements: patches, slices, prefix tokens, mean over tokens, and their adjoints.
-// Mathematics as in tokens.rs, first_tokens.rs, weight_rows.rs and prepend.rs. All are linear. A
-// block of tangents is passed as more images, so these kernels have no tangents of their own.
+// Token rearrangements: patches, transposition, slices, prefix tokens, mean over tokens, and their
+// adjoints. Mathematics as in tokens.rs, token_patches.rs, transpose_tokens.rs, first_tokens.rs,
+// weight_rows.rs and prepend.rs. All are linear. A block of tangents is passed as more images, so
+// these kernels have no tangents of their own.
 //
 // Launch: one thread per unit (`Planner::by_unit`). Copies use units of 2, 4, 8 or 16 bytes: the
-// largest that divides the length of a contiguous piece and both its addresses.
+// largest that divides the length of a contiguous piece and both its addresses. Patches of tokens
+// and transposition move single numbers; the latter takes one block per square of 32 × 32 numbers.
 #include "scalar.cuh"
 
 constexpr int COPY_THREADS = 256;
@@ -38,6 +40,52 @@ __device__ __forceinline__ void patches(const U *from, U *to, long long images, 
         to[there] = from[at];
     else
         to[at] = from[there];
+}
+
+// Index in a grid of tokens (H, W, C) of number `at` of its patches (rows, cols, C, h, w).
+struct GridSizes {
+    int height, width, channels, h, w;
+};
+__device__ __forceinline__ size_t in_grid(const GridSizes &s, size_t at) {
+    const int j = int(at % s.w);
+    at /= s.w;
+    const int i = int(at % s.h);
+    at /= s.h;
+    const int c = int(at % s.channels);
+    at /= s.channels;
+    const int col = int(at % (s.width / s.w)), row = int(at / (s.width / s.w));
+    return ((size_t(row) * s.h + i) * s.width + col * s.w + j) * s.channels + c;
+}
+
+// (B, H·W, C) → (B, N, C·h·w), or the adjoint (BACK).
+template <class U, bool BACK>
+__device__ __forceinline__ void token_patches(const U *from, U *to, long long images,
+                                              GridSizes s) {
+    const size_t each = size_t(s.height) * s.width * s.channels, at = own_unit();
+    if (at >= images * each) return;
+    const size_t image = at / each * each, there = image + in_grid(s, at - image);
+    if (BACK)
+        to[there] = from[at];
+    else
+        to[at] = from[there];
+}
+
+// (B, T, n) → (B, n, T), one block per square of SQUARE × SQUARE numbers of an image.
+constexpr int SQUARE = 32;
+template <class U>
+__device__ __forceinline__ void transpose_tokens(const U *x, U *y, int tokens, int n) {
+    DYN_SHARED(U, square); // SQUARE rows of SQUARE + 1
+    const int across = (n + SQUARE - 1) / SQUARE, down = (tokens + SQUARE - 1) / SQUARE;
+    const int at = int(blockIdx.x % (unsigned(across) * down));
+    const size_t image = blockIdx.x / (unsigned(across) * down) * (size_t(tokens) * n);
+    const int t0 = at / across * SQUARE, c0 = at % across * SQUARE, lane = threadIdx.x;
+    for (int i = threadIdx.y; i < SQUARE; i += blockDim.y)
+        if (t0 + i < tokens && c0 + lane < n)
+            square[i * (SQUARE + 1) + lane] = x[image + size_t(t0 + i) * n + c0 + lane];
+    __syncthreads();
+    for (int i = threadIdx.y; i < SQUARE; i += blockDim.y)
+        if (c0 + i < n && t0 + lane < tokens)
+            y[image + size_t(c0 + i) * tokens + t0 + lane] = square[lane * (SQUARE + 1) + i];
 }
 
 // `count` units from index `first` of each image of `len` units.
@@ -119,6 +167,22 @@ COPIES(b2, unsigned short)
 COPIES(b4, unsigned)
 COPIES(b8, uint2)
 COPIES(b16, uint4)
+
+#define NUMBERS(suffix, U)                                                                         \
+    ENTRY(COPY_THREADS, token_patches_value_##suffix, const U *x, U *y, long long images,          \
+          int height, int width, int channels, int h, int w) {                                     \
+        token_patches<U, false>(x, y, images, GridSizes{height, width, channels, h, w});           \
+    }                                                                                              \
+    ENTRY(COPY_THREADS, token_patches_vjp_##suffix, const U *gy, U *gx, long long images,          \
+          int height, int width, int channels, int h, int w) {                                     \
+        token_patches<U, true>(gy, gx, images, GridSizes{height, width, channels, h, w});          \
+    }                                                                                              \
+    ENTRY(COPY_THREADS, transpose_tokens_value_##suffix, const U *x, U *y, int tokens, int n) {    \
+        transpose_tokens<U>(x, y, tokens, n);                                                      \
+    }
+NUMBERS(b2, unsigned short)
+NUMBERS(b4, unsigned)
+NUMBERS(b8, uint2)
 
 #define MEAN_TOKENS(suffix, E)                                                                     \
     ENTRY(COPY_THREADS, mean_tokens_value_##suffix, const E *x, E *y, long long images,            \

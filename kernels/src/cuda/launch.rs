@@ -229,6 +229,11 @@ pub(super) fn i64_of(op: &'static str, n: usize) -> Result<i64> {
     i64::try_from(n).map_err(|_| Error::shape(op, format!("at most {}", i64::MAX), n.to_string()))
 }
 
+/// A number of blocks in x.
+pub(super) fn blocks_of(op: &'static str, n: usize) -> Result<u32> {
+    small(op, "blocks", n as u64, MAX_BLOCKS[0])
+}
+
 fn small(op: &'static str, what: &str, n: u64, most: u64) -> Result<u32> {
     match u32::try_from(n) {
         Ok(small) if n <= most => Ok(small),

@@ -15,6 +15,22 @@ pub enum Rearrange {
         /// h, w.
         patch: [usize; 2],
     },
+    /// (H·W, C) → ((H/h)·(W/w), C·h·w).
+    TokenPatches {
+        /// Whether to apply the adjoint.
+        adjoint: bool,
+        /// H, W.
+        grid: [usize; 2],
+        /// C.
+        channels: usize,
+        /// h, w.
+        patch: [usize; 2],
+    },
+    /// (T, D) → (D, T).
+    Transpose {
+        /// T, D.
+        image: [usize; 2],
+    },
     /// `count` numbers of `len`, from index `first`. The adjoint fills the rest with zeros.
     Slice {
         /// Whether to apply the adjoint.
@@ -55,6 +71,13 @@ impl Rearrange {
             Rearrange::Patches { adjoint, image, patch } => {
                 let images = images(image.iter().product())?;
                 planner.patches(adjoint, at, images, image, patch)
+            }
+            Rearrange::TokenPatches { adjoint, grid: [height, width], channels, patch } => {
+                let images = images(height * width * channels)?;
+                planner.token_patches(adjoint, at, images, [height, width, channels], patch)
+            }
+            Rearrange::Transpose { image } => {
+                planner.transpose_tokens(at, images(image.iter().product())?, image)
             }
             Rearrange::Slice { adjoint: false, len, first, count } => {
                 planner.slice_value(at, images(len)?, len, [first, count])

@@ -1,11 +1,15 @@
 //! Token rearrangements and conversions of the storage type. A block of K tangents is treated as K
 //! times as many images.
 
-use super::launch::{Address, Arg, Geometry, Launch, Planner, i32_of, i64_of};
+use super::launch::{Address, Arg, Geometry, Launch, Planner, blocks_of, i32_of, i64_of};
 use crate::error::{Error, Result};
 
 /// Numbers per thread of a cast: `CAST_WIDTH` in cast.cu.
 const CAST_WIDTH: usize = 8;
+/// Side of the square that a block transposes: `SQUARE` in tokens.cu.
+const SQUARE: u32 = 32;
+/// Rows of threads that transpose it.
+const SQUARE_ROWS: u32 = 8;
 
 impl Planner {
     /// (B, C, H, W) → (B, N, C·h·w), or its adjoint. Sizes are C, H, W, and h, w of a patch.
@@ -31,6 +35,58 @@ impl Planner {
             args.push(Arg::I32(i32_of(name, size)?));
         }
         copy(name, unit, images * channels * height * of(width), args)
+    }
+
+    /// (B, H·W, C) → (B, (H/h)·(W/w), C·h·w), or its adjoint. Sizes are H, W, C, and h, w of a
+    /// patch.
+    pub fn token_patches(
+        &self,
+        adjoint: bool,
+        [from, to]: [Address; 2],
+        images: usize,
+        [height, width, channels]: [usize; 3],
+        [h, w]: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let name = if adjoint { "token_patches_vjp" } else { "token_patches_value" };
+        if h == 0 || w == 0 || !height.is_multiple_of(h) || !width.is_multiple_of(w) {
+            let expected = format!("a grid that {h} × {w} patches tile");
+            return Err(Error::shape(name, expected, format!("{height} × {width} tokens")));
+        }
+        let mut args = vec![Arg::Pointer(from), Arg::Pointer(to), Arg::I64(i64_of(name, images)?)];
+        for size in [height, width, channels, h, w] {
+            args.push(Arg::I32(i32_of(name, size)?));
+        }
+        copy(name, self.stored.bytes(), images * height * width * channels, args)
+    }
+
+    /// (B, T, D) → (B, D, T). Sizes are T and D.
+    pub fn transpose_tokens(
+        &self,
+        [from, to]: [Address; 2],
+        images: usize,
+        [tokens, n]: [usize; 2],
+    ) -> Result<Vec<Launch>> {
+        let name = "transpose_tokens_value";
+        if images * tokens * n == 0 {
+            return Ok(Vec::new());
+        }
+        let unit = self.stored.bytes();
+        let blocks = images * tokens.div_ceil(SQUARE as usize) * n.div_ceil(SQUARE as usize);
+        let args = vec![
+            Arg::Pointer(from),
+            Arg::Pointer(to),
+            Arg::I32(i32_of(name, tokens)?),
+            Arg::I32(i32_of(name, n)?),
+        ];
+        Ok(vec![Launch {
+            kernel: format!("{name}_b{unit}"),
+            file: "tokens",
+            grid: [blocks_of(name, blocks)?, 1, 1],
+            block: [SQUARE, SQUARE_ROWS, 1],
+            // A column more than the square, so that its columns are in different banks.
+            shared: SQUARE * (SQUARE + 1) * unit as u32,
+            args,
+        }])
     }
 
     /// `count` numbers from index `first` of each of `images` images of `len` numbers: some tokens
@@ -191,6 +247,12 @@ mod tests {
             let found = plan.patches(false, at, 1, [3, 4, 4], patch);
             assert_error(found, "patches_value", "found images of 4 × 4");
         }
+        for patch in [[0, 2], [2, 0], [3, 2], [2, 3]] {
+            let found = plan.token_patches(true, at, 1, [4, 4, 3], patch);
+            assert_error(found, "token_patches_vjp", "found 4 × 4 tokens");
+        }
+        let found = plan.transpose_tokens(at, 1 << 31, [1, 1]);
+        assert_error(found, "transpose_tokens_value", "blocks in a launch");
         for [first, count] in [[0, 9], [8, 1], [usize::MAX, 1]] {
             assert_error(
                 plan.slice_value(at, 1, 8, [first, count]),

@@ -35,6 +35,17 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
         "layer_scale" => x[0].iter().enumerate().map(|(i, a)| a * x[1][i % x[1].len()]).collect(),
         "scale" => x[0].iter().map(|a| a * field(&debug, "factor")).collect(),
         "patches" => patches(&x[0], &d[0], &debug),
+        "token_patches" => token_patches(&x[0], &d[0], &debug),
+        "transpose_tokens" => {
+            let (t, c) = (d[0][1], d[0][2]);
+            let image = |x: &[f64]| -> Vec<f64> {
+                (0..c)
+                    .flat_map(|j| (0..t).map(move |i| (i, j)))
+                    .map(|(i, j)| x[i * c + j])
+                    .collect()
+            };
+            x[0].chunks(t * c).flat_map(image).collect()
+        }
         "flatten" => x[0].clone(),
         "prepend" => {
             let rows = d[1][1] * d[1][2];
@@ -173,6 +184,28 @@ fn patches(x: &[f64], dims: &[usize], debug: &str) -> Vec<f64> {
                         for j in 0..w {
                             let at = ((b * c + channel) * height + row * h + i) * width;
                             y.push(x[at + col * w + j]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    y
+}
+
+fn token_patches(x: &[f64], dims: &[usize], debug: &str) -> Vec<f64> {
+    let (tokens, c) = (dims[1], dims[2]);
+    let (grid, size) = (list(debug, "grid"), list(debug, "size"));
+    let (height, width, h, w) = (grid[0], grid[1], size[0], size[1]);
+    let mut y = Vec::new();
+    for b in 0..dims[0] {
+        for row in 0..height / h {
+            for col in 0..width / w {
+                for channel in 0..c {
+                    for i in 0..h {
+                        for j in 0..w {
+                            let token = (row * h + i) * width + col * w + j;
+                            y.push(x[(b * tokens + token) * c + channel]);
                         }
                     }
                 }

@@ -6,7 +6,7 @@ use planish_kernels::cuda::{Plane, Planner};
 use planish_kernels::{
     Add, BiasGelu, BiasResidual, CrossEntropy, DualTensor, FirstTokens, Gelu, LayerNorm,
     LayerScale, MeanTokens, Op, Patches, PickToken, Prepend, Result, SaveSet, Saved, Scale,
-    Softmax, WeightRows,
+    Softmax, TokenPatches, TransposeTokens, WeightRows,
 };
 use std::any::Any;
 use std::fmt;
@@ -200,6 +200,14 @@ impl Emulated {
             run.linear(&dims, from, |ends, planes| {
                 plan.patches(false, ends, planes * b, [c, height, width], size)
             })
+        } else if let Some(&TokenPatches { grid: [height, width], size }) = self.is() {
+            run.linear(&self.shape(&[d])?, from, |ends, planes| {
+                plan.token_patches(false, ends, planes * d[0], [height, width, d[2]], size)
+            })
+        } else if self.is::<TransposeTokens>().is_some() {
+            run.linear(&[d[0], d[2], d[1]], from, |ends, planes| {
+                plan.transpose_tokens(ends, planes * d[0], [d[1], d[2]])
+            })
         } else if let Some(&MeanTokens { skip }) = self.is() {
             run.linear(&[d[0], d[2]], from, |ends, planes| {
                 plan.mean_tokens(false, ends, planes * d[0], [d[1], d[2]], skip)
@@ -244,6 +252,14 @@ impl Emulated {
         let gx = if let Some(&Patches { size }) = self.is() {
             run.linear(d, g, |ends, planes| {
                 plan.patches(true, ends, planes * d[0], [d[1], d[2], d[3]], size)
+            })
+        } else if let Some(&TokenPatches { grid: [height, width], size }) = self.is() {
+            run.linear(d, g, |ends, planes| {
+                plan.token_patches(true, ends, planes * d[0], [height, width, d[2]], size)
+            })
+        } else if self.is::<TransposeTokens>().is_some() {
+            run.linear(d, g, |ends, planes| {
+                plan.transpose_tokens(ends, planes * d[0], [d[2], d[1]])
             })
         } else if let Some(&MeanTokens { skip }) = self.is() {
             run.linear(d, g, |ends, planes| {
