@@ -7,7 +7,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, Attention, CrossEntropy, DualTensor, Gelu, LayerNorm, Linear, Op, Saved, Softmax,
+    Add, Attention, CrossEntropy, DepthwiseConv, DualTensor, Gelu, LayerNorm, Linear, Op, Saved,
+    Softmax,
 };
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -226,6 +227,27 @@ fn cases() -> Vec<Case> {
         Case::new("attention", Attention::new(HEADS), &[&qkv], &mixed)
             .vjp(&[true])
             .products(attention / 2 * 5),
+    ]
+    .into_iter()
+    .chain([[56, 96], [14, 384], [7, 768]].into_iter().flat_map(depthwise_convs))
+    .collect()
+}
+
+/// Convolutions of a ConvNeXt-T on 224² images, on a grid of `side` × `side` tokens.
+fn depthwise_convs([side, c]: [usize; 2]) -> Vec<Case> {
+    let op = DepthwiseConv { grid: [side; 2], kernel: [7; 2], padding: [3; 2] };
+    let (x, w) = ([IMAGES, side * side, c], [c, 1, 7, 7]);
+    let names = match side {
+        56 => ["conv 56", "conv 56 x", "conv 56 w"],
+        14 => ["conv 14", "conv 14 x", "conv 14 w"],
+        _ => ["conv 7", "conv 7 x", "conv 7 w"],
+    };
+    let case =
+        |name| Case::new(name, op, &[&x, &w, &[c]], &x).products(49 * x.iter().product::<usize>());
+    vec![
+        case(names[0]),
+        case(names[1]).vjp(&[true, false, false]),
+        case(names[2]).vjp(&[false, true, false]),
     ]
 }
 

@@ -10,7 +10,7 @@ use crate::cuda;
 use crate::dual_tensor::{DualTensor, common_dtype};
 use crate::error::{Error, Result};
 use crate::lanes::Element;
-use crate::op::{Op, SaveSet, Saved};
+use crate::op::{Op, SaveSet, Saved, most_tangents, same_tangents};
 use crate::parts::{DualBuffer, HostDual, Part, PartMut, Scratch, dual_product, for_each_image};
 use crate::product::{Multiply, Products, View, multiply};
 use crate::registry::Sample;
@@ -138,7 +138,7 @@ impl Attention {
         x: &[&DualTensor],
         multiply: Multiply<E>,
     ) -> Result<DualTensor> {
-        let tangents = tangents(x);
+        let tangents = most_tangents(x);
         let held = x.iter().map(|x| HostDual::new(self.name(), x)).collect::<Result<Vec<_>>>()?;
         let mut y = DualBuffer::<E>::new(&[shape.images, shape.queries, shape.dim], tangents);
         let (size, map) = (shape.queries * shape.tokens, shape.map());
@@ -163,7 +163,7 @@ impl Attention {
         multiply: Multiply<E>,
     ) -> Result<Vec<DualTensor>> {
         // Tangents of the attention map, and of everything that depends on the cotangent.
-        let (inner, all) = (tangents(x), tangents(x).max(gy.tangents()));
+        let (inner, all) = (most_tangents(x), most_tangents(x).max(gy.tangents()));
         let held = x.iter().map(|x| HostDual::new(self.name(), x)).collect::<Result<Vec<_>>>()?;
         let cotangent = HostDual::new(self.name(), gy)?;
         let (size, map, scale) = (shape.queries * shape.tokens, shape.map(), shape.scale());
@@ -204,10 +204,6 @@ impl Attention {
     }
 }
 
-fn tangents(x: &[&DualTensor]) -> usize {
-    x.iter().map(|x| x.tangents()).max().unwrap_or(0)
-}
-
 impl Op for Attention {
     fn name(&self) -> &'static str {
         "attention"
@@ -238,7 +234,7 @@ impl Op for Attention {
             return cuda::gpu::attention_value(self.name(), (&shape, self.products), x);
         }
         let dtype = common_dtype(self.name(), x)?;
-        self.products.check(self.name(), dtype, tangents(x))?;
+        self.products.check(self.name(), dtype, most_tangents(x))?;
         match dtype {
             DType::F32 => self.values::<f32>(&shape, x, self.products.multiply()),
             _ => self.values::<f64>(&shape, x, multiply),
@@ -277,21 +273,12 @@ impl Op for Attention {
             return Ok(pick(cuda::gpu::attention_gradients(self.name(), at, &x, gy)?));
         }
         let dtype = common_dtype(self.name(), &all)?;
-        self.products.check(self.name(), dtype, tangents(&all))?;
+        self.products.check(self.name(), dtype, most_tangents(&all))?;
         let found = match dtype {
             DType::F32 => self.gradients::<f32>(&shape, &x, gy, self.products.multiply())?,
             _ => self.gradients::<f64>(&shape, &x, gy, multiply)?,
         };
         Ok(pick(found))
-    }
-}
-
-/// Checks that all operands with tangents have the same number of them.
-fn same_tangents(op: &'static str, operands: &[&DualTensor]) -> Result<()> {
-    let most = tangents(operands);
-    match operands.iter().find(|x| x.tangents() > 0 && x.tangents() != most) {
-        Some(x) => Err(Error::shape(op, format!("{most} tangents"), format!("{}", x.tangents()))),
-        None => Ok(()),
     }
 }
 

@@ -167,6 +167,20 @@ fn check(op: &'static str, rows: usize, operands: &[Operand]) -> Result<()> {
     Ok(())
 }
 
+/// The largest number of tangents of these operands.
+pub(crate) fn most_tangents(operands: &[&DualTensor]) -> usize {
+    operands.iter().map(|x| x.tangents()).max().unwrap_or(0)
+}
+
+/// Checks that all operands with tangents have the same number of them.
+pub(crate) fn same_tangents(op: &'static str, operands: &[&DualTensor]) -> Result<()> {
+    let most = most_tangents(operands);
+    match operands.iter().find(|x| x.tangents() > 0 && x.tangents() != most) {
+        Some(x) => Err(Error::shape(op, format!("{most} tangents"), format!("{}", x.tangents()))),
+        None => Ok(()),
+    }
+}
+
 /// A row kernel over all rows of its inputs.
 type RunKernel<'a, E, const I: usize, const O: usize> =
     dyn Fn([Input<E>; I]) -> [Planes<E>; O] + 'a;

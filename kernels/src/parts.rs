@@ -40,6 +40,14 @@ impl<'a> HostDual<'a> {
         Ok(Self { value: Host::new(op, x.value())?, tangent, tangents: x.tangents() })
     }
 
+    /// The value and each tangent.
+    pub fn planes<E: Element>(&self) -> Result<Vec<&[E]>> {
+        let value = self.value.slice::<E>()?;
+        let tangent = self.tangent.as_ref().map(Host::slice::<E>).transpose()?.unwrap_or_default();
+        let plane = |k: usize| &tangent[k * value.len()..(k + 1) * value.len()];
+        Ok(std::iter::once(value).chain((0..self.tangents).map(plane)).collect())
+    }
+
     /// `count` equal slices.
     pub fn parts<E: Element>(&self, count: usize) -> Result<Vec<Part<'_, E>>> {
         let value = self.value.slice::<E>()?;

@@ -3,8 +3,8 @@
 
 use crate::op::Op;
 use crate::{
-    attention, cross_entropy, first_tokens, fused, gelu, layer_norm, linear, matmul, pointwise,
-    prepend, softmax, token_patches, tokens, transpose_tokens, weight_rows,
+    attention, cross_entropy, depthwise_conv, first_tokens, fused, gelu, layer_norm, linear,
+    matmul, pointwise, prepend, softmax, token_patches, tokens, transpose_tokens, weight_rows,
 };
 
 /// An operation with the shapes of its inputs.
@@ -30,6 +30,7 @@ pub const REGISTRY: &[Entry] = &[
     ("linear", linear::samples),
     ("matmul", matmul::samples),
     ("attention", attention::samples),
+    ("depthwise_conv", depthwise_conv::samples),
     ("layer_norm", layer_norm::samples),
     ("softmax", softmax::samples),
     ("gelu", gelu::samples),

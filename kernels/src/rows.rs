@@ -11,7 +11,7 @@ const PREFETCH_DISTANCE: usize = 1024;
 
 /// Prefetches a cache line. The address may be outside allocated memory.
 #[inline(always)]
-fn prefetch<E>(line: *const E) {
+pub(crate) fn prefetch<E>(line: *const E) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

@@ -100,19 +100,27 @@ impl Planner {
             }
             for (slot, &sum) in sums.iter().enumerate() {
                 let slots = [slot, sums.len()];
-                launches.push(self.finish(name, scratch, slots, sum, [rows, n], pass)?);
+                launches.push(self.finish(
+                    name,
+                    scratch,
+                    slots,
+                    sum,
+                    [sum_blocks(rows), n],
+                    pass,
+                )?);
             }
         }
         Ok(launches)
     }
 
-    fn finish(
+    /// Stage two: adds the partial sums of `blocks` blocks.
+    pub(super) fn finish(
         &self,
         op: &'static str,
         scratch: Address,
         [slot, slots]: [usize; 2],
         sum: Plane,
-        [rows, n]: [usize; 2],
+        [blocks, n]: [usize; 2],
         (first, count): (usize, usize),
     ) -> Result<Launch> {
         let own = self.stored.arithmetic();
@@ -128,7 +136,7 @@ impl Planner {
             args: vec![
                 Arg::Pointer(scratch + (slot * planes * n * size) as u64),
                 Arg::I64(i64_of(op, slots * planes * n)?),
-                Arg::I32(i32_of(op, sum_blocks(rows))?),
+                Arg::I32(i32_of(op, blocks)?),
                 Arg::I32(i32_of(op, n)?),
                 Arg::I32(i32_of(op, planes)?),
                 value,

@@ -229,6 +229,11 @@ pub(super) fn i64_of(op: &'static str, n: usize) -> Result<i64> {
     i64::try_from(n).map_err(|_| Error::shape(op, format!("at most {}", i64::MAX), n.to_string()))
 }
 
+/// A number of blocks in y or z.
+pub(super) fn tiles_of(op: &'static str, n: usize) -> Result<u32> {
+    small(op, "tiles", n as u64, MAX_BLOCKS[1])
+}
+
 /// A number of blocks in x.
 pub(super) fn blocks_of(op: &'static str, n: usize) -> Result<u32> {
     small(op, "blocks", n as u64, MAX_BLOCKS[0])

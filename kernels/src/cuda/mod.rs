@@ -10,6 +10,7 @@
 //! constants. Each value is followed by its tangents, which are null if they are zero.
 
 mod columns;
+mod depthwise_conv;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 mod launch;

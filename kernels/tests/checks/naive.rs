@@ -35,6 +35,7 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
         "layer_scale" => x[0].iter().enumerate().map(|(i, a)| a * x[1][i % x[1].len()]).collect(),
         "scale" => x[0].iter().map(|a| a * field(&debug, "factor")).collect(),
         "patches" => patches(&x[0], &d[0], &debug),
+        "depthwise_conv" => depthwise_conv(x, d, &debug),
         "token_patches" => token_patches(&x[0], &d[0], &debug),
         "transpose_tokens" => {
             let (t, c) = (d[0][1], d[0][2]);
@@ -186,6 +187,38 @@ fn patches(x: &[f64], dims: &[usize], debug: &str) -> Vec<f64> {
                             y.push(x[at + col * w + j]);
                         }
                     }
+                }
+            }
+        }
+    }
+    y
+}
+
+fn depthwise_conv(x: &[Vec<f64>], dims: &[Vec<usize>], debug: &str) -> Vec<f64> {
+    let (images, c) = (dims[0][0], dims[0][2]);
+    let [grid, kernel, padding] = ["grid", "kernel", "padding"].map(|name| list(debug, name));
+    let [rows, cols] = [0, 1].map(|d| grid[d] + 2 * padding[d] - kernel[d] + 1);
+    let mut y = Vec::new();
+    for b in 0..images {
+        for i in 0..rows {
+            for j in 0..cols {
+                for channel in 0..c {
+                    let mut sum = x.get(2).map_or(0.0, |bias| bias[channel]);
+                    for u in 0..kernel[0] {
+                        for v in 0..kernel[1] {
+                            let (row, col) = (i + u, j + v);
+                            let inside = row >= padding[0]
+                                && col >= padding[1]
+                                && row < grid[0] + padding[0]
+                                && col < grid[1] + padding[1];
+                            if inside {
+                                let token = (row - padding[0]) * grid[1] + col - padding[1];
+                                let w = x[1][(channel * kernel[0] + u) * kernel[1] + v];
+                                sum += w * x[0][(b * grid[0] * grid[1] + token) * c + channel];
+                            }
+                        }
+                    }
+                    y.push(sum);
                 }
             }
         }

@@ -4,9 +4,9 @@ use crate::buffer::Buffer;
 use crate::run::{In, Run};
 use planish_kernels::cuda::{Plane, Planner};
 use planish_kernels::{
-    Add, BiasGelu, BiasResidual, CrossEntropy, DualTensor, FirstTokens, Gelu, LayerNorm,
-    LayerScale, MeanTokens, Op, Patches, PickToken, Prepend, Result, SaveSet, Saved, Scale,
-    Softmax, TokenPatches, TransposeTokens, WeightRows,
+    Add, BiasGelu, BiasResidual, CrossEntropy, DepthwiseConv, DualTensor, FirstTokens, Gelu,
+    LayerNorm, LayerScale, MeanTokens, Op, Patches, PickToken, Prepend, Result, SaveSet, Saved,
+    Scale, Softmax, TokenPatches, TransposeTokens, WeightRows,
 };
 use std::any::Any;
 use std::fmt;
@@ -108,6 +108,10 @@ impl Op for Emulated {
             run.output(x[0].dims(), |y| plan.layer_scale_value(k, [at(0), at(1)], y, size))
         } else if let Some(&Scale { factor }) = self.is() {
             run.output(x[0].dims(), |y| plan.scale_value(k, at(0), y, size, factor))
+        } else if let Some(op) = self.is::<DepthwiseConv>() {
+            let (s, b) = (op.sizes(x[0].dims(), x[1].dims())?, ins.get(2).map(In::plane));
+            let dims = self.shape(&[x[0].dims(), x[1].dims()])?;
+            run.output(&dims, |y| plan.depthwise_conv_value(k, [at(0), at(1)], b, y, &s))
         } else if let Some(y) = self.fused_value(&run, x[0].dims(), &ins, size) {
             y
         } else {
@@ -181,6 +185,26 @@ impl Op for Emulated {
         } else if let Some(&Scale { factor }) = self.is() {
             let gx = run.output(gy.dims(), |gx| plan.scale_value(k, g, gx, size, factor))?;
             gradients[0] = Some(gx);
+        } else if let Some(op) = self.is::<DepthwiseConv>() {
+            let s = op.sizes(&saved.dims[0], &saved.dims[1])?;
+            let [x, w] = [0, 1].map(|i| saved.inputs[i].as_ref().map(|x| run.input(x)));
+            if let (true, Some(w)) = (needs_grad[0], w) {
+                let launches = |gx| plan.depthwise_conv_vjp_input(k, [g, w.plane()], gx, &s);
+                gradients[0] = Some(run.output(&saved.dims[0], launches)?);
+            }
+            if let (true, Some(x)) = (needs_grad[1], x) {
+                let sizes = [s.images * s.to[0], s.filter_numbers()];
+                let [gw] = run.sums([&saved.dims[1]], sizes, |[gw], scratch| {
+                    plan.depthwise_conv_vjp_weight(k, [x.plane(), g], gw, scratch, &s)
+                })?;
+                gradients[1] = Some(gw);
+            }
+            if needs_grad.get(2) == Some(&true) {
+                let [gb] = run.sums([&saved.dims[2]], size, |[gb], scratch| {
+                    plan.sum_rows(k, g, gb, scratch, size)
+                })?;
+                gradients[2] = Some(gb);
+            }
         } else if let Some(found) = self.fused_vjp(&run, saved, gy, size) {
             return found;
         } else {

@@ -6,6 +6,7 @@
 
 mod attention;
 mod cast;
+mod depthwise_conv;
 mod device;
 mod gemm;
 mod layers;
@@ -17,6 +18,9 @@ mod upload;
 
 pub(crate) use attention::{gradients as attention_gradients, value as attention_value};
 pub(crate) use cast::cast;
+pub(crate) use depthwise_conv::{
+    correlate as depthwise_conv, weight_gradient as depthwise_conv_weight_gradient,
+};
 pub use device::{free_and_total, is_out_of_memory, open, peak_mib, trim};
 pub use layers::{Moments, adamw_step, axpy, by_magnitude, products, sgd_step};
 pub use memory::concat;

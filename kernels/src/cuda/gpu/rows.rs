@@ -32,7 +32,7 @@ pub(crate) fn run<N: RowKernel<I, O>, const I: usize, const O: usize>(
 
 /// Storage type of the rows: f32 or f64 for all operands; or bf16 without tangents, with shared
 /// rows in f32.
-fn stored<const I: usize>(
+pub(super) fn stored<const I: usize>(
     op: &'static str,
     (operands, shared): ([&DualTensor; I], [bool; I]),
 ) -> Result<DType> {
