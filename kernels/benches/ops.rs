@@ -229,8 +229,25 @@ fn cases() -> Vec<Case> {
             .products(attention / 2 * 5),
     ]
     .into_iter()
+    .chain(on_grids())
     .chain([[56, 96], [14, 384], [7, 768]].into_iter().flat_map(depthwise_convs))
     .collect()
+}
+
+/// Row operations and rearrangements of grids of tokens: of a ConvNeXt-T V2 on 14 × 14 and 28 × 28
+/// tokens, and of a Mixer-B.
+fn on_grids() -> Vec<Case> {
+    let norm = || GlobalResponseNorm { eps: 1e-6 };
+    let (hidden, c) = ([IMAGES, 196, 1536], [1536]);
+    let patches = TokenPatches { grid: [28; 2], size: [2; 2] };
+    let case = |name| Case::new(name, norm(), &[&hidden, &c, &c], &hidden);
+    vec![
+        case("grn"),
+        case("grn x").vjp(&[true, false, false]),
+        case("grn x, γ, β").vjp(&[true, true, true]),
+        Case::new("transpose_tokens", TransposeTokens, &[&[IMAGES, 196, 768]], &[IMAGES, 768, 196]),
+        Case::new("token_patches", patches, &[&[IMAGES, 784, 192]], &[IMAGES, 196, 768]),
+    ]
 }
 
 /// Convolutions of a ConvNeXt-T on 224² images, on a grid of `side` × `side` tokens.

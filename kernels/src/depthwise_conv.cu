@@ -18,18 +18,6 @@ struct ConvSizes {
     int channels, kh, kw, top, left;
 };
 
-// Number `at` with its tangents, which are `plane` numbers apart. A null tangent is zero.
-template <class X, int K>
-__device__ __forceinline__ Dual<arithmetic<X>, K> number(const X *value, const X *tangent,
-                                                         size_t at, size_t plane) {
-    using A = arithmetic<X>;
-    Dual<A, K> x;
-    x.part[0] = widen(value[at]);
-#pragma unroll
-    for (int k = 1; k <= K; ++k) x.part[k] = tangent ? widen(tangent[(k - 1) * plane + at]) : A(0);
-    return x;
-}
-
 // y = conv(x, w) + b, or with TURNED filters. A null b is zero.
 template <class E, int K, bool TURNED>
 __device__ __forceinline__ void

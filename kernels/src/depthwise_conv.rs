@@ -357,9 +357,11 @@ impl<E: Element> Correlate<'_, E> {
                     unrolled!(Q in 0..(P + V - 1) {
                         // SAFETY: the caller's contract.
                         let x = unsafe { load::<L>(&row[Q], lane) };
-                        for v in 0..V {
-                            if v <= Q && Q < v + P {
-                                sums[Q - v] = x.mul_add(w[v], sums[Q - v]);
+                        for (v, &w) in w.iter().enumerate() {
+                            if let Some(p) = Q.checked_sub(v)
+                                && p < P
+                            {
+                                sums[p] = x.mul_add(w, sums[p]);
                             }
                         }
                     });
@@ -512,13 +514,13 @@ impl<E: Element> WeightGradient<'_, E> {
                         }
                     }
                     let (g, row) = (&g[j..j + R], &row[j..j + R + V - 1]);
-                    for r in 0..R {
+                    for (r, sums) in sums.iter_mut().enumerate() {
                         // SAFETY: the caller's contract.
                         let g = unsafe { load::<L>(&g[r], lane) };
-                        for c in 0..V {
+                        for (c, sum) in sums.iter_mut().enumerate() {
                             // SAFETY: the caller's contract.
                             let x = unsafe { load::<L>(&row[r + c], lane) };
-                            sums[r][c] = x.mul_add(g, sums[r][c]);
+                            *sum = x.mul_add(g, *sum);
                         }
                     }
                     j += R;
@@ -526,10 +528,10 @@ impl<E: Element> WeightGradient<'_, E> {
                 for j in j..width {
                     // SAFETY: the caller's contract.
                     let g = unsafe { load::<L>(&g[j], lane) };
-                    for c in 0..V {
+                    for (c, sum) in sums[0].iter_mut().enumerate() {
                         // SAFETY: the caller's contract.
                         let x = unsafe { load::<L>(&row[j + c], lane) };
-                        sums[0][c] = x.mul_add(g, sums[0][c]);
+                        *sum = x.mul_add(g, *sum);
                     }
                 }
             }

@@ -20,6 +20,7 @@ mod error;
 pub mod first_tokens;
 pub mod fused;
 pub mod gelu;
+pub mod global_response_norm;
 pub mod lanes;
 #[cfg(target_arch = "x86_64")]
 pub mod lanes_x86;
@@ -54,6 +55,7 @@ pub use error::{Error, Result};
 pub use first_tokens::FirstTokens;
 pub use fused::{BiasGelu, BiasResidual};
 pub use gelu::Gelu;
+pub use global_response_norm::GlobalResponseNorm;
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use matmul::MatMul;

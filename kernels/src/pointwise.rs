@@ -150,7 +150,8 @@ impl RowKernel<2, 1> for Times {
     }
 }
 
-struct SumProducts;
+/// Σ x gy over rows.
+pub(crate) struct SumProducts;
 impl RowKernel<2, 1> for SumProducts {
     #[inline(always)]
     fn row<S: Scalar>(&self, _: usize, [x, gy]: [Row<S>; 2], [g]: [RowMut<S>; 1]) {

@@ -3,8 +3,9 @@
 
 use crate::op::Op;
 use crate::{
-    attention, cross_entropy, depthwise_conv, first_tokens, fused, gelu, layer_norm, linear,
-    matmul, pointwise, prepend, softmax, token_patches, tokens, transpose_tokens, weight_rows,
+    attention, cross_entropy, depthwise_conv, first_tokens, fused, gelu, global_response_norm,
+    layer_norm, linear, matmul, pointwise, prepend, softmax, token_patches, tokens,
+    transpose_tokens, weight_rows,
 };
 
 /// An operation with the shapes of its inputs.
@@ -32,6 +33,7 @@ pub const REGISTRY: &[Entry] = &[
     ("attention", attention::samples),
     ("depthwise_conv", depthwise_conv::samples),
     ("layer_norm", layer_norm::samples),
+    ("global_response_norm", global_response_norm::samples),
     ("softmax", softmax::samples),
     ("gelu", gelu::samples),
     ("bias_gelu", fused::bias_gelu_samples),

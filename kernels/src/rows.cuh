@@ -122,6 +122,13 @@ template <class E, int K> struct Row {
         x.cached = load(x, begin);
         return x;
     }
+    // The row of this row's group of `each` rows, of an operand with a row per group.
+    __device__ __forceinline__ In<E> group(const E *value, const E *tangent, int each) const {
+        const size_t at = row / each * n;
+        In<E> x{value + at, tangent ? tangent + at : nullptr, rows / each * n, {}};
+        x.cached = load(x, begin);
+        return x;
+    }
     // The single row of a parameter, in the arithmetic type.
     __device__ __forceinline__ In<A> shared(const A *value, const A *tangent) const {
         In<A> x{value, tangent, size_t(n), {}};

@@ -31,6 +31,12 @@ pub struct Chunk {
 }
 
 impl Chunk {
+    /// The chunk `by` numbers later in the row.
+    #[inline(always)]
+    pub fn shifted(self, by: usize) -> Self {
+        Self { start: self.start + by, ..self }
+    }
+
     /// Count of numbers in the chunk.
     #[inline(always)]
     pub fn count(self) -> usize {

@@ -143,3 +143,21 @@ template <class A, int K> __device__ __forceinline__ Dual<A, K> tanh_of(const Du
     const A y = real_tanh(x.part[0]);
     return x.chain(y, A(1) - y * y);
 }
+// `y` where x > 0. Elsewhere the value of x, which is 0 or NaN, with zero tangents: for functions
+// whose derivative at 0 counts as 0.
+template <class A, int K>
+__device__ __forceinline__ Dual<A, K> keep_positive(const Dual<A, K> &x, const Dual<A, K> &y) {
+    return x.part[0] > A(0) ? y : Dual<A, K>::constant(x.part[0]);
+}
+
+// Number `at` with its tangents, which are `plane` numbers apart. A null tangent is zero.
+template <class X, int K>
+__device__ __forceinline__ Dual<arithmetic<X>, K> number(const X *value, const X *tangent,
+                                                         size_t at, size_t plane) {
+    using A = arithmetic<X>;
+    Dual<A, K> x;
+    x.part[0] = widen(value[at]);
+#pragma unroll
+    for (int k = 1; k <= K; ++k) x.part[k] = tangent ? widen(tangent[(k - 1) * plane + at]) : A(0);
+    return x;
+}

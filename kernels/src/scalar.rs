@@ -41,6 +41,9 @@ pub trait Scalar:
     fn tanh(self) -> Self;
     /// Elementwise maximum of the values, with zero tangents.
     fn detached_max(self, other: Self) -> Self;
+    /// `x` where self > 0. Elsewhere the value of self, which is 0 or NaN, with zero tangents: for
+    /// functions whose derivative at 0 counts as 0.
+    fn keep_positive(self, x: Self) -> Self;
     /// Sum over the register, broadcast to all elements.
     fn sum(self) -> Self;
     /// Maximum over the register, broadcast to all elements, with zero tangents.
@@ -200,6 +203,15 @@ impl<L: Lane, const K: usize> Scalar for Dual<L, K> {
     #[inline(always)]
     fn detached_max(self, other: Self) -> Self {
         Self { value: self.value.max(other.value), tangents: [L::splat(0.0); K] }
+    }
+    #[inline(always)]
+    fn keep_positive(self, x: Self) -> Self {
+        let (zero, bound) = (L::splat(0.0), self.value);
+        let mut tangents = x.tangents;
+        for t in &mut tangents {
+            *t = zero.select_less(bound, *t, zero);
+        }
+        Self { value: zero.select_less(bound, x.value, bound), tangents }
     }
     #[inline(always)]
     fn sum(self) -> Self {

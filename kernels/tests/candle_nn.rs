@@ -175,3 +175,48 @@ fn patch_embedding() {
         assert_close(&what, &numbers(y.value()), &numbers(&expected), tolerance);
     }
 }
+
+/// Tokens (B, H·W, C) as images (B, C, H, W), and back.
+fn images(x: &Tensor, [height, width]: [usize; 2]) -> Result<Tensor> {
+    let (b, _, c) = x.dims3()?;
+    x.transpose(1, 2)?.reshape((b, c, height, width))
+}
+
+fn tokens(x: &Tensor) -> Result<Tensor> {
+    x.flatten_from(2)?.transpose(1, 2)
+}
+
+#[test]
+fn depthwise_conv() {
+    let op = planish::DepthwiseConv { grid: [9, 15], kernel: [7, 7], padding: [3, 3] };
+    check(&op, &[&[2, 135, 20], &[20, 1, 7, 7], &[20]], |x| {
+        let y = tokens(&images(&x[0], [9, 15])?.conv2d(&x[1], 3, 1, 1, 20)?)?;
+        y.broadcast_add(&x[2])
+    });
+}
+
+#[test]
+fn downsampling() {
+    let patches = planish::TokenPatches { grid: [4, 6], size: [2, 2] };
+    for (dtype, tolerance) in TOLERANCE {
+        let x = inputs(&mut Stream(31), &[&[2, 24, 5], &[7, 5, 2, 2]], dtype);
+        let expected = tokens(&images(&x[0], [4, 6]).unwrap().conv2d(&x[1], 0, 2, 1, 1).unwrap());
+        let x: Vec<DualTensor> = x.into_iter().map(DualTensor::constant).collect();
+        let cut = patches.value(&[&x[0]]).unwrap();
+        let w = planish::Flatten.value(&[&x[1]]).unwrap();
+        let y = planish::Linear::default().value(&[&cut, &w]).unwrap();
+        let what = format!("downsampling {dtype:?}");
+        assert_close(&what, &numbers(y.value()), &numbers(&expected.unwrap()), tolerance);
+    }
+}
+
+#[test]
+fn global_response_norm() {
+    let op = planish::GlobalResponseNorm { eps: EPS };
+    check(&op, &[&[2, 7, 33], &[33], &[33]], |x| {
+        let g = x[0].sqr()?.sum_keepdim(1)?.sqrt()?;
+        let n = g.broadcast_div(&(g.mean_keepdim(D::Minus1)? + EPS)?)?;
+        let scaled = x[0].broadcast_mul(&n)?.broadcast_mul(&x[1])?;
+        (&x[0] + scaled)?.broadcast_add(&x[2])
+    });
+}

@@ -155,7 +155,17 @@ impl Planner {
     /// One row per block, or one row per warp if a warp is sufficient. A block writes whole rows.
     /// Shared memory: two sums of 1 + K numbers per warp.
     pub(super) fn by_row(&self, op: &'static str, rows: usize, n: usize) -> Result<Geometry> {
-        let threads = self.row_threads(n, ROW_THREADS);
+        self.by_row_of(op, rows, n, ROW_THREADS)
+    }
+
+    /// Same as [`Self::by_row`], with at most half as many threads per block, for kernels that need
+    /// many registers.
+    pub(super) fn by_small_row(&self, op: &'static str, rows: usize, n: usize) -> Result<Geometry> {
+        self.by_row_of(op, rows, n, ELEMENT_THREADS)
+    }
+
+    fn by_row_of(&self, op: &'static str, rows: usize, n: usize, most: u32) -> Result<Geometry> {
+        let threads = self.row_threads(n, most);
         let rows_a_block = if threads == 32 { WARP_ROWS } else { 1 };
         let blocks = rows.div_ceil(rows_a_block as usize);
         self.geometry(op, [blocks, 1], [threads, rows_a_block], n)

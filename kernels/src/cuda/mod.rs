@@ -11,6 +11,7 @@
 
 mod columns;
 mod depthwise_conv;
+mod global_response_norm;
 #[cfg(feature = "cuda")]
 pub mod gpu;
 mod launch;

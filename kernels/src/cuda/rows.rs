@@ -29,6 +29,8 @@ pub struct Call<const I: usize, const O: usize> {
 pub(super) enum Operand {
     /// `rows` rows of `n` numbers in the storage type.
     Rows(Plane),
+    /// One row for every so many rows, in the storage type.
+    Groups(Plane, usize),
     /// One shared row of `n` numbers in the arithmetic type.
     Shared(Plane),
     /// One number per row in the storage type.
@@ -41,15 +43,18 @@ impl Operand {
     /// Address of the rows, if the operand has rows.
     fn value(&self) -> Option<Address> {
         match self {
-            Operand::Rows(plane) | Operand::Single(plane) => Some(plane.value),
+            Operand::Rows(plane) | Operand::Single(plane) | Operand::Groups(plane, _) => {
+                Some(plane.value)
+            }
             Operand::Shared(_) | Operand::Plain(_) => None,
         }
     }
 }
 
 /// Which blocks a kernel uses.
-enum BlockShape {
+pub(super) enum BlockShape {
     Row,
+    SmallRow,
     Element,
 }
 
@@ -264,7 +269,8 @@ impl Planner {
         )
     }
 
-    fn row_launches(
+    /// Launches of `name` from `file`, one per pass over the tangents.
+    pub(super) fn row_launches(
         &self,
         call: (&'static str, &'static str),
         by: BlockShape,
@@ -279,6 +285,7 @@ impl Planner {
         let each = passes(k).map(|pass| {
             let geometry = match by {
                 BlockShape::Row => self.by_row(call.1, rows, n)?,
+                BlockShape::SmallRow => self.by_small_row(call.1, rows, n)?,
                 BlockShape::Element => self.by_element(call.1, rows, n)?,
             };
             self.launch(call, geometry, pass, operands, [rows, n], constants)
@@ -313,6 +320,7 @@ impl Planner {
         for operand in operands {
             match *operand {
                 Operand::Rows(x) => args.extend(x.args(first, rows * n * size)),
+                Operand::Groups(x, each) => args.extend(x.args(first, rows / each * n * size)),
                 Operand::Shared(x) => args.extend(x.args(first, n * own)),
                 Operand::Single(x) => args.extend(x.args(first, rows * size)),
                 Operand::Plain(at) => args.push(Arg::Pointer(at)),

@@ -36,6 +36,9 @@ pub fn value(sample: &Sample, x: &[Vec<f64>]) -> Vec<f64> {
         "scale" => x[0].iter().map(|a| a * field(&debug, "factor")).collect(),
         "patches" => patches(&x[0], &d[0], &debug),
         "depthwise_conv" => depthwise_conv(x, d, &debug),
+        "global_response_norm" => {
+            global_response_norm(&x[0], &x[1], &x[2], d[0][1], field(&debug, "eps"))
+        }
         "token_patches" => token_patches(&x[0], &d[0], &debug),
         "transpose_tokens" => {
             let (t, c) = (d[0][1], d[0][2]);
@@ -221,6 +224,28 @@ fn depthwise_conv(x: &[Vec<f64>], dims: &[Vec<usize>], debug: &str) -> Vec<f64> 
                     y.push(sum);
                 }
             }
+        }
+    }
+    y
+}
+
+fn global_response_norm(
+    x: &[f64],
+    gamma: &[f64],
+    beta: &[f64],
+    tokens: usize,
+    eps: f64,
+) -> Vec<f64> {
+    let c = gamma.len();
+    let mut y = Vec::new();
+    for image in x.chunks(tokens * c) {
+        let g: Vec<f64> = (0..c)
+            .map(|j| (0..tokens).map(|t| image[t * c + j].powi(2)).sum::<f64>().sqrt())
+            .collect();
+        let mean = g.iter().sum::<f64>() / c as f64;
+        for (i, x) in image.iter().enumerate() {
+            let n = g[i % c] / (mean + eps);
+            y.push(x + gamma[i % c] * (x * n) + beta[i % c]);
         }
     }
     y

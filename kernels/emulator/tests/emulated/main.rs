@@ -6,6 +6,7 @@ mod buffer;
 #[path = "../../../tests/checks/mod.rs"]
 mod checks;
 mod emulator;
+mod grids;
 mod misaligned;
 mod ops;
 mod optimizer;

@@ -5,8 +5,8 @@ use crate::run::{In, Run};
 use planish_kernels::cuda::{Plane, Planner};
 use planish_kernels::{
     Add, BiasGelu, BiasResidual, CrossEntropy, DepthwiseConv, DualTensor, FirstTokens, Gelu,
-    LayerNorm, LayerScale, MeanTokens, Op, Patches, PickToken, Prepend, Result, SaveSet, Saved,
-    Scale, Softmax, TokenPatches, TransposeTokens, WeightRows,
+    GlobalResponseNorm, LayerNorm, LayerScale, MeanTokens, Op, Patches, PickToken, Prepend, Result,
+    SaveSet, Saved, Scale, Softmax, TokenPatches, TransposeTokens, WeightRows,
 };
 use std::any::Any;
 use std::fmt;
@@ -108,6 +108,17 @@ impl Op for Emulated {
             run.output(x[0].dims(), |y| plan.layer_scale_value(k, [at(0), at(1)], y, size))
         } else if let Some(&Scale { factor }) = self.is() {
             run.output(x[0].dims(), |y| plan.scale_value(k, at(0), y, size, factor))
+        } else if let Some(&GlobalResponseNorm { eps }) = self.is() {
+            let d = x[0].dims();
+            let (sizes, of_images) = ([d[0], d[1], d[2]], [d[0], d[2]]);
+            let squares = run.output(&of_images, |to| plan.token_squares(k, at(0), to, sizes))?;
+            let squares = run.input(&squares);
+            let scale = run.output(&of_images, |to| {
+                plan.global_response_norm_scale(k, squares.plane(), to, of_images, eps)
+            })?;
+            let scale = run.input(&scale);
+            let inputs = [at(0), scale.plane(), at(1), at(2)];
+            run.output(d, |y| plan.global_response_norm_value(k, inputs, y, sizes))
         } else if let Some(op) = self.is::<DepthwiseConv>() {
             let (s, b) = (op.sizes(x[0].dims(), x[1].dims())?, ins.get(2).map(In::plane));
             let dims = self.shape(&[x[0].dims(), x[1].dims()])?;
@@ -185,6 +196,8 @@ impl Op for Emulated {
         } else if let Some(&Scale { factor }) = self.is() {
             let gx = run.output(gy.dims(), |gx| plan.scale_value(k, g, gx, size, factor))?;
             gradients[0] = Some(gx);
+        } else if let Some(&GlobalResponseNorm { eps }) = self.is() {
+            return self.response_norm_vjp(&run, saved, g, needs_grad, eps);
         } else if let Some(op) = self.is::<DepthwiseConv>() {
             let s = op.sizes(&saved.dims[0], &saved.dims[1])?;
             let [x, w] = [0, 1].map(|i| saved.inputs[i].as_ref().map(|x| run.input(x)));
@@ -381,5 +394,55 @@ impl Emulated {
             });
             Some(sums.map(|[gb]| vec![Some(gy.clone()), Some(gb), Some(gy.clone())]))
         }
+    }
+}
+
+impl Emulated {
+    /// Gradients of a global response normalisation.
+    fn response_norm_vjp(
+        &self,
+        run: &Run,
+        saved: &Saved,
+        g: Plane,
+        needs_grad: &[bool],
+        eps: f64,
+    ) -> Result<Vec<Option<DualTensor>>> {
+        let (k, plan, d) = (run.k, run.planner, &saved.dims[0]);
+        let (sizes, of_images) = ([d[0], d[1], d[2]], [d[0], d[2]]);
+        let mut gradients = vec![None, None, None];
+        if let Some(x) = saved.inputs[0].as_ref().map(|x| run.input(x)) {
+            let [squares, s] =
+                run.two(&of_images, |sums| plan.token_sums(k, [x.plane(), g], sums, sizes))?;
+            let [squares, s] = [squares, s].map(|x| run.input(&x));
+            let scale = run.output(&of_images, |to| {
+                plan.global_response_norm_scale(k, squares.plane(), to, of_images, eps)
+            })?;
+            let scale = run.input(&scale);
+            if let Some(gamma) = saved.inputs[1].as_ref().map(|x| run.input(x)) {
+                let inputs = [squares.plane(), s.plane(), gamma.plane()];
+                let slope = run.output(&of_images, |to| {
+                    plan.global_response_norm_slope(k, inputs, to, of_images, eps)
+                })?;
+                let slope = run.input(&slope);
+                let inputs = [x.plane(), g, scale.plane(), slope.plane(), gamma.plane()];
+                gradients[0] =
+                    Some(run.output(d, |gx| {
+                        plan.global_response_norm_vjp_input(k, inputs, gx, sizes)
+                    })?);
+            }
+            let inputs = [scale.plane(), s.plane()];
+            let [g_gamma] = run.sums([&saved.dims[1]], of_images, |[sum], scratch| {
+                plan.layer_scale_vjp_gamma(k, inputs, sum, scratch, of_images)
+            })?;
+            gradients[1] = Some(g_gamma);
+        }
+        if needs_grad[2] {
+            let size = [d[0] * d[1], d[2]];
+            let [g_beta] = run.sums([&saved.dims[2]], size, |[sum], scratch| {
+                plan.sum_rows(k, g, sum, scratch, size)
+            })?;
+            gradients[2] = Some(g_beta);
+        }
+        Ok(gradients)
     }
 }

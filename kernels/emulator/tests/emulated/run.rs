@@ -97,6 +97,17 @@ impl Run {
         self.read(&y, dims, self.stored)
     }
 
+    /// Runs launches that write two outputs of shape `dims`.
+    pub fn two(
+        &self,
+        dims: &[usize],
+        plan: impl FnOnce([Plane; 2]) -> Result<Vec<Launch>>,
+    ) -> Result<[DualTensor; 2]> {
+        let [a, b] = [self.blank(dims, self.stored), self.blank(dims, self.stored)];
+        go(&plan([a.plane(), b.plane()])?, self.order);
+        Ok([self.read(&a, dims, self.stored)?, self.read(&b, dims, self.stored)?])
+    }
+
     /// Runs launches that sum over `rows` rows of `n`, with results of shapes `dims`.
     pub fn sums<const N: usize>(
         &self,
