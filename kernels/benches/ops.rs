@@ -7,8 +7,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::{
-    Add, Attention, CrossEntropy, DepthwiseConv, DualTensor, Gelu, LayerNorm, Linear, Op, Saved,
-    Softmax,
+    Add, Attention, CrossEntropy, DepthwiseConv, DualTensor, Gelu, GlobalResponseNorm, LayerNorm,
+    Linear, Op, Saved, Softmax, TokenPatches, TransposeTokens,
 };
 use std::error::Error;
 use std::sync::atomic::{AtomicUsize, Ordering};
