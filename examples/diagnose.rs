@@ -1,4 +1,4 @@
-//! Where does a fine-tuned model over-fit? Prints ΔL and κ of every layer, and a plan.
+//! Where does a fine-tuned model overfit? Prints ΔL and κ of every layer, and a plan.
 //!
 //! cargo run --release --example diagnose -- [CHECKPOINT DATA]
 

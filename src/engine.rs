@@ -47,7 +47,7 @@ pub struct EngineOptions {
         arg(long, value_name = "cpu|cuda[:N]", default_value_t = Self::default().device)
     )]
     pub device: Choice,
-    /// On a GPU, use TF32 for f32 matrix products: faster, about three digits
+    /// On a GPU, use TF32 for f32 matrix products: faster, but only about three significant digits
     #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub tf32: bool,
     /// On a CPU with AMX, compute f32 matrix products on its tiles.

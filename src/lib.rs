@@ -1,4 +1,4 @@
-//! planish finds where a fine-tuned Vision Transformer over-fits, layer by layer, and repairs it cheaply.
+//! planish finds where a fine-tuned vision model overfits, layer by layer, and repairs it cheaply.
 //!
 //! # Diagnose a model in 20 lines
 //!

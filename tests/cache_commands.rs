@@ -44,7 +44,11 @@ fn every_cache_mode_gives_the_same_checkpoint_and_files_are_reused() {
         let with = |place: &str| train(&bench, &[&["--cache", place], half].concat());
         let before = names(&folder).len();
         let (result, report, off) = with("off");
-        assert!(result.output.contains("frozen layers run for every batch"), "{}", result.output);
+        assert!(
+            result.output.contains("frozen layers are recomputed for every batch"),
+            "{}",
+            result.output
+        );
         assert_eq!(
             (&report["cached"], &report["run"]["cache"]["mode"]),
             (&false.into(), &"off".into())
@@ -123,7 +127,7 @@ fn a_damaged_file_is_reported_and_rewritten() {
         assert_eq!(report["run"]["cache"]["found"], 0);
         let note = report["notes"].to_string();
         for text in [&result.errors, &note] {
-            assert!(text.contains(&name) && text.contains("run again"), "{text}");
+            assert!(text.contains(&name) && text.contains("are recomputed"), "{text}");
         }
     }
     // A checkpoint that differs only in the head uses the same file.

@@ -13,8 +13,8 @@ fn options_that_the_cpu_cannot_use_are_rejected() {
         bench.plain(&[&["eval", "model", "--data", &bench.data][..], words].concat())
     };
     run(&["--device", "cuda:1"]).fails_with(&["--device cuda:1", "--features cuda", "device cpu"]);
-    run(&["--tf32"]).fails_with(&["--tf32", "--device cuda"]);
-    run(&["--tiles", "--device", "cuda"]).fails_with(&["--tiles", "--device"]);
+    run(&["--tf32"]).is_refused_with(&["--tf32", "--device cuda"]);
+    run(&["--tiles", "--device", "cuda"]).is_refused_with(&["--tiles", "--device"]);
 }
 
 #[test]

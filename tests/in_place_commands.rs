@@ -81,7 +81,7 @@ fn in_place_tuning_patch_and_undo_round_trip() {
     fs::create_dir(&taken).unwrap();
     fs::write(format!("{taken}/model.safetensors"), &before).unwrap();
     let refused = bench.plain(&["patch", "apply", &earlier, &patch, "--out", &taken]);
-    refused.fails_with(&["another checkpoint exists there"]);
+    refused.fails_with(&["already holds another checkpoint"]);
     let wrong = bench.plain(&["patch", "apply", &bench.model, &patch, "--in-place"]);
     wrong.fails_with(&["the patch is for a file", "use the checkpoint"]);
 

@@ -192,7 +192,7 @@ fn bad_input_is_reported_with_a_remedy() {
             2,
             small.clone(),
             vec!["--method", "pof", "--update", "norm"],
-            vec!["--update", "leave it out"],
+            vec!["--update only applies to", "remove --update"],
         ),
         (
             1,

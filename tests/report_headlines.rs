@@ -153,7 +153,7 @@ fn diagrams_have_titles_axes_and_class_names() {
     let mut report = bench.json("t.json");
     assert_eq!(report["class_names"], json!(names));
     // Each printed loss names its images, including the loss of the input.
-    for part in ["epoch 0: V ", " on its 20 images before training", "training batches "] {
+    for part in ["epoch 0: loss on V ", " on its 20 images before training", "training loss "] {
         assert!(done.errors.contains(part), "{part}: {}", done.errors);
     }
     let flip = json!({"image": 3, "label": 1, "mistaken_for": 3, "confidence": 0.5});
@@ -178,6 +178,6 @@ fn diagrams_have_titles_axes_and_class_names() {
     let verdicts = tree.descendants().find(fits).unwrap();
     let cells = verdicts.descendants().filter(|n| n.has_tag_name("td"));
     assert!(
-        cells.filter_map(|n| n.text()).any(|t| ["better", "worse", "not established"].contains(&t))
+        cells.filter_map(|n| n.text()).any(|t| ["better", "worse", "not significant"].contains(&t))
     );
 }

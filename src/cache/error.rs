@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub enum Error {
     /// The operating system reported an error.
     #[error(
-        "cannot {action} {}; name another folder with `cache_dir`, free space with `planish cache \
+        "cannot {action} {}; set `cache_dir` to another folder, free space with `planish cache \
          clear`, or set `cache` to off",
         .path.display()
     )]
@@ -21,8 +21,8 @@ pub enum Error {
     },
     /// Not enough disk space.
     #[error(
-        "{}: expected room for {needed} bytes of frozen layers' activations, found {free}; halve \
-         them by setting `cache_dtype` to bf16, name another folder with `cache_dir`, free space \
+        "{}: expected room for {needed} bytes of frozen layers' activations, found {free}; \
+         set `cache_dtype` to bf16 to halve the size, set `cache_dir` to another folder, free space \
          with `planish cache clear`, or set `cache` to off",
         .folder.display()
     )]
@@ -37,7 +37,7 @@ pub enum Error {
     /// More than the allowed memory.
     #[error(
         "`cache` ram: expected at most {allowed} bytes of frozen layers' activations (`cache_ram`), \
-         found {needed}; allow more, halve them by setting `cache_dtype` to bf16, or set `cache` to \
+         found {needed}; raise `cache_ram`, set `cache_dtype` to bf16 to halve the size, or set `cache` to \
          disk or off"
     )]
     NoMemory {

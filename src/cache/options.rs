@@ -10,14 +10,14 @@ use std::path::PathBuf;
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Cache options"))]
 pub struct CacheOptions {
-    /// Where the frozen layers' activations are cached: in memory for this run, in files for later
-    /// runs, not at all, or automatically by available space
+    /// Cache for activations of frozen layers: `ram` for this run, `disk` for later runs too, `off`,
+    /// or `auto`, chosen by available space
     #[cfg_attr(feature = "cli", arg(
         long, value_enum, value_name = "auto|ram|disk|off", default_value_t = Self::default().cache,
         hide_possible_values = true
     ))]
     pub cache: CachePolicy,
-    /// Limit of CPU memory for them, in MiB; on a GPU the limit is half of the free memory
+    /// Maximum CPU memory for cached activations, in MiB; on a GPU, half of its free memory
     #[cfg_attr(feature = "cli", arg(long, value_name = "MIB", default_value_t = Self::default().cache_ram, hide_short_help = true))]
     pub cache_ram: u64,
     /// Type of the cached activations. bf16 halves the size and rounds each value to nearest;

@@ -5,7 +5,6 @@ use super::provenance::to_value;
 use super::save::check_names;
 use super::{CONFIG_KEY, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored};
 use crate::data::{CropOffset, Interpolation, Preprocess, Resize};
-use crate::models::vit;
 use crate::models::{Config, Weights, arch};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -28,13 +27,20 @@ pub fn create(
     provenance: &Provenance,
 ) -> Result<PathBuf, Error> {
     check_names(class_names, config.classes())?;
-    let Config::Vit(config) = config;
-    if let Some(reason) = arch::not_for_timm(config) {
+    if let Config::Vit(config) = config
+        && let Some(reason) = arch::not_for_timm(config)
+    {
         return Err(Error::Inexpressible { reason });
     }
+    if let Config::ConvNext(config) = config
+        && let Some(reason) = arch::convnext_not_for_timm(config)
+    {
+        return Err(Error::Inexpressible { reason });
+    }
+    let image_size = config.image_size();
     if let Some(Resize::SquashTo([height, width])) = preprocess.map(|p| p.resize) {
-        let share = crop_share(config.image_size[0], height);
-        if (config.image_size[1] as f64 / share).floor() as usize != width {
+        let share = crop_share(image_size[0], height);
+        if (image_size[1] as f64 / share).floor() as usize != width {
             let reason = "timm crops the same fraction of both sides".into();
             return Err(Error::Inexpressible { reason });
         }
@@ -80,20 +86,30 @@ pub fn create(
 
 /// timm's `config.json`.
 fn configuration(
-    config: &vit::Config,
+    config: &Config,
     preprocess: Option<&Preprocess>,
     class_names: Option<&[String]>,
 ) -> Value {
-    let (architecture, model_args) = arch::timm_architecture(config);
-    let [height, width] = config.image_size;
+    let (architecture, model_args) = match config {
+        Config::Vit(config) => arch::timm_architecture(config),
+        Config::Mixer(config) => arch::timm_mixer(config),
+        Config::ConvNext(config) => arch::timm_convnext(config),
+    };
+    let fixed = !matches!(config, Config::ConvNext(_));
+    let (features, pooling, first, classifier) = match config {
+        Config::Vit(vit) => (vit.dim, arch::pooling_name(vit.pooling), "patch_embed.proj", "head"),
+        Config::Mixer(mixer) => (mixer.dim, "avg", "stem.proj", "head"),
+        Config::ConvNext(convnext) => (convnext.features(), "avg", "stem.0", "head.fc"),
+    };
+    let [height, width] = config.image_size();
     let mut images = json!({
         "custom_load": false,
-        "input_size": [config.channels, height, width],
-        "fixed_input_size": true,
-        "num_classes": config.classes,
+        "input_size": [config.channels(), height, width],
+        "fixed_input_size": fixed,
+        "num_classes": config.classes(),
         "pool_size": null,
-        "first_conv": "patch_embed.proj",
-        "classifier": "head",
+        "first_conv": first,
+        "classifier": classifier,
     });
     if let Some(preprocess) = preprocess {
         images["interpolation"] = json!(match preprocess.interpolation {
@@ -113,9 +129,9 @@ fn configuration(
     }
     let mut out = json!({
         "architecture": architecture,
-        "num_classes": config.classes,
-        "num_features": config.dim,
-        "global_pool": arch::pooling_name(config.pooling),
+        "num_classes": config.classes(),
+        "num_features": features,
+        "global_pool": pooling,
     });
     if let Some(names) = class_names {
         out["label_names"] = json!(names);

@@ -59,7 +59,7 @@ pub enum Error {
     },
     /// The tensor names match no layout.
     #[error(
-        "{path}: expected the tensor names of a Vision Transformer, found {found}; the nearest \
+        "{path}: expected the tensor names of a supported network, found {found}; the nearest \
          layout is {layout}, with {matching} of {total} names"
     )]
     Layout {
@@ -100,7 +100,7 @@ pub enum Error {
         index: &'static str,
     },
     /// Tensors are missing, unexpected or of the wrong shape.
-    #[error("{path}: the tensors do not make a Vision Transformer in {layout}'s layout{report}")]
+    #[error("{path}: the tensors do not form a complete network in the {layout} layout{report}")]
     Tensors {
         /// The file.
         path: PathBuf,
@@ -133,7 +133,7 @@ pub enum Error {
     },
     /// A configuration that describes a different model or different image preprocessing than
     /// planish computes. This may not be visible in the tensors.
-    #[error("{place}: `{key}` is {found}: {means}; planish computes {computes}; {remedy}")]
+    #[error("{place}: `{key}` is {found}: {means}; planish supports {computes}; {remedy}")]
     NotComputed {
         /// File, or key in a file's metadata.
         place: Box<str>,
@@ -169,7 +169,7 @@ pub enum Error {
     },
     /// The number of attention heads is unknown.
     #[error(
-        "{path}: the number of attention heads does not follow from the tensors, and no config.json \
+        "{path}: the number of attention heads cannot be read from the tensors, and no config.json \
          states it; {suggestion}"
     )]
     HeadsUnknown {

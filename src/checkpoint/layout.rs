@@ -4,7 +4,7 @@
 //! in each `match`.
 
 use super::spelling::Spelling;
-use super::{timm, torchvision, transformers};
+use super::{convnext, mixer, timm, torchvision, transformers};
 
 /// The library whose tensor names a checkpoint uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +18,23 @@ pub enum Layout {
     TransformersOld,
     /// torchvision.
     Torchvision,
+    /// `timm`'s `MlpMixer`. Its names are the canonical names.
+    TimmMixer,
+    /// `timm`'s `ConvNeXt`. Its names are the canonical names.
+    TimmConvNext,
+    /// transformers' ConvNeXt and ConvNeXt V2.
+    TransformersConvNext,
+}
+
+/// The networks that a layout can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Vision Transformers.
+    Vit,
+    /// MLP-Mixers.
+    Mixer,
+    /// ConvNeXts.
+    ConvNext,
 }
 
 /// The canonical tensor of a file's tensor: it is part `index` of `count`, stacked along the first
@@ -41,8 +58,15 @@ impl Part {
 
 impl Layout {
     /// All layouts; the first wins a tie.
-    pub const ALL: [Layout; 4] =
-        [Layout::Timm, Layout::Transformers, Layout::TransformersOld, Layout::Torchvision];
+    pub const ALL: [Layout; 7] = [
+        Layout::Timm,
+        Layout::Transformers,
+        Layout::TransformersOld,
+        Layout::Torchvision,
+        Layout::TimmMixer,
+        Layout::TimmConvNext,
+        Layout::TransformersConvNext,
+    ];
 
     /// The library's name, and which of its spellings.
     pub fn name(self) -> &'static str {
@@ -51,12 +75,27 @@ impl Layout {
             Layout::Transformers => "transformers (new names)",
             Layout::TransformersOld => "transformers (old names)",
             Layout::Torchvision => "torchvision",
+            Layout::TimmMixer => "timm (MLP-Mixer)",
+            Layout::TimmConvNext => "timm (ConvNeXt)",
+            Layout::TransformersConvNext => "transformers (ConvNeXt)",
+        }
+    }
+
+    /// The networks it holds.
+    pub(super) fn family(self) -> Family {
+        match self {
+            Layout::TimmMixer => Family::Mixer,
+            Layout::TimmConvNext | Layout::TransformersConvNext => Family::ConvNext,
+            _ => Family::Vit,
         }
     }
 
     /// Whether this is one of transformers' spellings.
     pub(super) fn is_transformers(self) -> bool {
-        matches!(self, Layout::Transformers | Layout::TransformersOld)
+        matches!(
+            self,
+            Layout::Transformers | Layout::TransformersOld | Layout::TransformersConvNext
+        )
     }
 
     /// The library's other spelling. A file may mix both.
@@ -64,16 +103,16 @@ impl Layout {
         match self {
             Layout::Transformers => Some(Layout::TransformersOld),
             Layout::TransformersOld => Some(Layout::Transformers),
-            Layout::Timm | Layout::Torchvision => None,
+            _ => None,
         }
     }
 
     fn spelling(self) -> Option<&'static Spelling> {
         match self {
-            Layout::Timm => None,
             Layout::Transformers => Some(&transformers::NEW),
             Layout::TransformersOld => Some(&transformers::OLD),
             Layout::Torchvision => Some(&torchvision::SPELLING),
+            _ => None,
         }
     }
 
@@ -84,6 +123,11 @@ impl Layout {
             Layout::Transformers => transformers::part(&transformers::NEW, name),
             Layout::TransformersOld => transformers::part(&transformers::OLD, name),
             Layout::Torchvision => torchvision::part(name),
+            Layout::TimmMixer => mixer::part(name),
+            Layout::TimmConvNext => convnext::part(name),
+            Layout::TransformersConvNext => {
+                convnext::transformers_part(&name[transformers::root(name).len()..])
+            }
         }
     }
 
@@ -95,10 +139,19 @@ impl Layout {
     /// The layout's usual names, without wrappers and root, of the tensors that make up the
     /// canonical tensor when stacked along the first dimension.
     pub(super) fn names(self, canonical: &str) -> Vec<String> {
+        let convnext = || convnext::transformers_name(canonical);
         match self.spelling() {
+            None if self == Layout::TransformersConvNext => {
+                vec![convnext().unwrap_or_else(|| canonical.to_string())]
+            }
             None => vec![canonical.to_string()],
             Some(spelling) => spelling.names(canonical),
         }
+    }
+
+    /// Whether a file may hold a canonical tensor with further dimensions of size 1.
+    pub(super) fn squeezes(self, canonical: &str) -> bool {
+        self.family() == Family::ConvNext && convnext::is_squeezed(canonical)
     }
 
     /// ε of the library's layer norms.

@@ -20,7 +20,7 @@ pub struct Load {
     #[serde(with = "as_size")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "S|HxW", value_parser = crate::options::text::size, hide_short_help = true))]
     pub image_size: Option<[usize; 2]>,
-    /// Mean of the images per channel, in units of the full scale
+    /// Mean per channel, for pixel values from 0 to 1
     #[cfg_attr(
         feature = "cli",
         arg(
@@ -32,7 +32,7 @@ pub struct Load {
         )
     )]
     pub mean: Option<Vec<f32>>,
-    /// Standard deviation of the images per channel, in units of the full scale
+    /// Standard deviation per channel, for pixel values from 0 to 1
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "S,…", value_delimiter = ',', hide_short_help = true)
@@ -42,8 +42,8 @@ pub struct Load {
     #[serde(with = "as_text::option")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILTER", hide_short_help = true))]
     pub interpolation: Option<Interpolation>,
-    /// Resize before the centre crop: `squash` (to the crop itself), pixels of the short side, or
-    /// height and width
+    /// Resize before the centre crop: `squash` (to the crop size, ignoring the aspect ratio), the
+    /// short side in pixels, or height and width
     #[serde(with = "as_text::option")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "squash|N|HxW", hide_short_help = true))]
     pub resize: Option<Resize>,

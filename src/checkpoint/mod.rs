@@ -1,7 +1,9 @@
 //! Checkpoints. The layout is recognised by the tensor names. Loading is all or nothing, and saving
 //! keeps the layout, names, types and order.
 
+mod arguments;
 mod class_names;
+mod convnext;
 mod create;
 mod error;
 mod header;
@@ -10,6 +12,7 @@ mod info;
 mod layout;
 mod load;
 mod lock;
+mod mixer;
 mod names;
 mod numbers;
 mod on_disk;
@@ -53,6 +56,7 @@ pub use settings::{CONFIG_KEY, PREPROCESSOR_KEY};
 use crate::data::Preprocess;
 use crate::models::{Config, Network, Weights};
 use candle_core::{DType, Tensor};
+use layout::Family;
 use names::Names;
 use on_disk::OnDisk;
 use read::{describe, dtypes, position_rows, read_weights, structure};
@@ -120,8 +124,11 @@ impl Checkpoint {
         let file = OnDisk::open(&path)?;
         let header = file.header.clone();
         let settings = Settings::find(&path, &header.metadata, given != path)?;
-        settings.as_ref().map_or(Ok(()), check_network)?;
-        let names = Names::recognise(&path, &header)?;
+        let names = Names::recognise(&path, &header);
+        // A plain answer for a network that planish does not compute comes first.
+        let family = names.as_ref().map_or(Family::Vit, |names| names.layout.family());
+        settings.as_ref().map_or(Ok(()), |settings| check_network(settings, family))?;
+        let names = names?;
         let structure = structure(&path, &names, &header)?;
         let rows = position_rows(&names, &header);
         let dialect = Dialect::of(settings.as_ref(), names.layout);
@@ -138,13 +145,16 @@ impl Checkpoint {
             overrides,
             assumed: Vec::new(),
         };
-        let vit = reader.complete(structure, rows)?;
-        let config = Config::Vit(vit.clone());
+        let config = match structure {
+            Config::Vit(config) => Config::Vit(reader.complete(config, rows)?),
+            Config::Mixer(config) => Config::Mixer(reader.complete_mixer(config)?),
+            Config::ConvNext(config) => Config::ConvNext(reader.complete_convnext(config)?),
+        };
         let network = Arc::new(config.network()?);
-        let preprocess = reader.preprocess(&vit)?;
+        let preprocess = reader.preprocess(&config)?;
         let (architecture, architecture_from) = match (reader.architecture()?, &settings) {
             (Some(name), Some(named_by)) => (name.to_string(), Some(named_by.place.clone())),
-            _ => (describe(&vit), None),
+            _ => (describe(&config), None),
         };
         let class_names = reader.class_names(config.classes())?;
         let assumed = reader.assumed;

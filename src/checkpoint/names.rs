@@ -33,6 +33,8 @@ pub(super) struct Names {
     parts: HashMap<String, Part>,
     /// From a canonical name to the file's names of its parts; `None` for a missing part.
     own: HashMap<String, Vec<Option<String>>>,
+    /// Shapes in the file of tensors with further dimensions of size 1.
+    shapes: HashMap<String, Vec<usize>>,
     /// Names of the layout that a classifier does not use, in the file's order.
     pub ignored: Vec<String>,
     /// Names that the layout does not have, or second names of a tensor, in the file's order.
@@ -81,11 +83,16 @@ impl Names {
             root: "",
             parts: HashMap::new(),
             own: HashMap::new(),
+            shapes: HashMap::new(),
             ignored: Vec::new(),
             foreign: Vec::new(),
         };
-        for (name, stripped) in all.iter().zip(stripped) {
-            out.add(name, stripped);
+        for (entry, stripped) in header.entries.iter().zip(stripped) {
+            out.add(&entry.name, stripped);
+            let part = out.parts.get(&entry.name);
+            if part.is_some_and(|part| layout.squeezes(&part.canonical)) {
+                out.shapes.insert(entry.name.clone(), entry.shape.clone());
+            }
         }
         Ok(out)
     }
@@ -182,12 +189,11 @@ impl Names {
             let names = self.of(name);
             let rows = tensor.dim(0)? / names.len();
             for (i, own) in names.iter().enumerate() {
-                let part = if names.len() == 1 {
-                    tensor.clone()
-                } else {
-                    tensor.narrow(0, i * rows, rows)?
+                let part = match names.len() {
+                    1 => tensor.clone(),
+                    _ => tensor.narrow(0, i * rows, rows)?,
                 };
-                out.push((own.clone(), part));
+                out.push((own.clone(), self.unsqueezed(own, part)?));
             }
         }
         Ok(out)
@@ -223,9 +229,26 @@ impl Names {
             }
             let mut whole: Vec<Tensor> = slots.into_iter().flatten().collect();
             let tensor = if whole.len() == 1 { whole.remove(0) } else { Tensor::cat(&whole, 0)? };
-            out.push((canonical, tensor));
+            out.push((canonical.clone(), self.squeezed(&canonical, tensor)?));
         }
         Ok(out)
+    }
+
+    /// A part in the shape that the file has for it.
+    fn unsqueezed(&self, own: &str, part: Tensor) -> Result<Tensor, Error> {
+        Ok(match self.shapes.get(own) {
+            Some(shape) => part.reshape(shape.as_slice())?,
+            None => part,
+        })
+    }
+
+    /// A canonical tensor without the further dimensions that the file may have.
+    fn squeezed(&self, canonical: &str, tensor: Tensor) -> Result<Tensor, Error> {
+        if !self.layout.squeezes(canonical) {
+            return Ok(tensor);
+        }
+        let shape: Vec<usize> = tensor.dims().iter().copied().filter(|&n| n != 1).collect();
+        Ok(tensor.reshape(shape)?)
     }
 
     /// An error for an unknown name, with the closest known one.

@@ -219,7 +219,9 @@ impl Patch {
         let refuse = |reason: String| Err(Error::Output { path: out.into(), reason });
         let there = || OnDisk::open(&path)?.digest();
         if path.exists() && there().map_or(true, |digest| digest != self.to) {
-            return refuse("another checkpoint exists there; it is never overwritten".into());
+            return refuse(
+                "it already holds another checkpoint, which is never overwritten".into(),
+            );
         }
         let mut beside = Vec::new();
         for name in ["config.json", PREPROCESSOR_FILE] {

@@ -1,15 +1,18 @@
 //! Reads canonical names, shapes and tensors from a file with a verified header.
 
 use super::error::Mismatch;
+use super::layout::Family;
 use super::names::Names;
 use super::on_disk::OnDisk;
-use super::timm::{self, Shapes};
 use super::{Entry, Error, Header, Stored};
-use crate::models::vit::Config;
-use crate::models::{Network, Weights};
+use super::{convnext, mixer, timm};
+use crate::models::{Config, Network, Param, Weights};
 use candle_core::{DType, Tensor};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+
+/// Shapes by canonical name.
+pub(super) type Shapes = HashMap<String, Vec<usize>>;
 
 /// The configuration as far as the tensors determine it.
 ///
@@ -18,15 +21,23 @@ use std::path::Path;
 /// [`Error::Tensors`] with all missing, unexpected and misshapen tensors.
 pub(super) fn structure(path: &Path, names: &Names, header: &Header) -> Result<Config, Error> {
     let (shapes, parts) = shapes(path, names, header)?;
-    let found = timm::structure(&shapes, names.layout, names.distillation());
+    let found = match names.layout.family() {
+        Family::Vit => {
+            timm::structure(&shapes, names.layout, names.distillation()).map(Config::Vit)
+        }
+        Family::Mixer => mixer::structure(&shapes).map(Config::Mixer),
+        Family::ConvNext => convnext::structure(&shapes, names.layout).map(Config::ConvNext),
+    };
     let mut report = match found {
         Ok(config) if parts.is_empty() => return Ok(config),
         Ok(_) => Mismatch::default(),
         Err(report) => *report,
     };
-    let headless = !shapes.keys().any(|name| name.starts_with("head"));
+    // ConvNeXt's last norm is `head.norm`.
+    let in_head = |name: &String| name.starts_with("head") && !name.starts_with("head.norm.");
+    let headless = !shapes.keys().any(in_head);
     let rest = |report: &Mismatch| {
-        let missing = report.missing.iter().any(|name| !name.starts_with("head"));
+        let missing = report.missing.iter().any(|name| !in_head(name));
         missing || !report.unexpected.is_empty() || !report.misshapen.is_empty()
     };
     if headless && !rest(&report) && parts.is_empty() {
@@ -38,6 +49,48 @@ pub(super) fn structure(path: &Path, names: &Names, header: &Header) -> Result<C
     report.misshapen.extend(parts.misshapen);
     let (path, layout) = (path.to_path_buf(), names.layout.name());
     Err(Error::Tensors { path, layout, report: Box::new(report) })
+}
+
+/// Refuses tensors without elements. They take no bytes, so their other dimensions are unbounded:
+/// check this before multiplying dimensions.
+pub(super) fn nonempty(shapes: &Shapes) -> Result<(), Box<Mismatch>> {
+    let empty = shapes.iter().filter(|(_, shape)| shape.contains(&0));
+    let mut misshapen: Vec<_> = empty
+        .map(|(name, shape)| {
+            (name.clone(), shape.iter().map(|&n| n.max(1)).collect(), shape.clone())
+        })
+        .collect();
+    if misshapen.is_empty() {
+        return Ok(());
+    }
+    misshapen.sort_unstable();
+    Err(Box::new(Mismatch { misshapen, ..Mismatch::default() }))
+}
+
+/// Compares the tensors with those that a network declares. `free` names a tensor and a dimension of
+/// it that may have any size.
+pub(super) fn compare(params: &[Param], shapes: &Shapes, free: Option<(&str, usize)>) -> Mismatch {
+    let mut out = Mismatch::default();
+    for Param { name, shape, .. } in params {
+        let mut shape = shape.clone();
+        match shapes.get(name) {
+            None => out.missing.push(name.clone()),
+            Some(found) => {
+                if let Some((_, axis)) = free.filter(|(free, _)| free == name)
+                    && found.len() == shape.len()
+                {
+                    shape[axis] = found[axis];
+                }
+                if *found != shape {
+                    out.misshapen.push((name.clone(), shape, found.clone()));
+                }
+            }
+        }
+    }
+    let known: HashSet<&String> = params.iter().map(|param| &param.name).collect();
+    out.unexpected = shapes.keys().filter(|name| !known.contains(name)).cloned().collect();
+    out.unexpected.sort_unstable();
+    out
 }
 
 /// Shapes of canonical tensors. Also, under the file's names: missing parts, parts whose shape
@@ -63,6 +116,9 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
         let mut whole = first.to_vec();
         if let Some(rows) = whole.first_mut() {
             *rows = rows.saturating_mul(part.count);
+        }
+        if names.layout.squeezes(&part.canonical) {
+            whole.retain(|&n| n != 1);
         }
         out.insert(part.canonical.clone(), whole);
     }
@@ -98,7 +154,11 @@ pub(super) fn read_weights(
             let known = || file.header.entries.iter().map(|entry| entry.name.as_str());
             parts.push(found.remove(&own).ok_or_else(|| Names::unknown(&own, known()))?);
         }
-        tensors.push(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? });
+        let whole = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
+        tensors.push(match names.layout.squeezes(canonical) {
+            true => whole.reshape(param.shape.as_slice())?,
+            false => whole,
+        });
     }
     Ok((Weights::new(network, tensors)?, digest))
 }
@@ -120,11 +180,33 @@ pub(super) fn position_rows(names: &Names, header: &Header) -> usize {
 
 /// Describes an architecture without a name.
 pub(super) fn describe(config: &Config) -> String {
-    let [height, width] = config.patch_size;
-    format!(
-        "ViT of width {}, depth {}, {} heads, patch {height}×{width}",
-        config.dim, config.depth, config.heads
-    )
+    match config {
+        Config::Vit(vit) => {
+            let [height, width] = vit.patch_size;
+            format!(
+                "ViT of width {}, depth {}, {} heads, patch {height}×{width}",
+                vit.dim, vit.depth, vit.heads
+            )
+        }
+        Config::Mixer(mixer) => {
+            let [height, width] = mixer.patch_size;
+            format!(
+                "MLP-Mixer of width {}, depth {}, patch {height}×{width}",
+                mixer.dim, mixer.depth
+            )
+        }
+        Config::ConvNext(convnext) => {
+            let version = if convnext.grn { " V2" } else { "" };
+            let list = |values: &[usize]| {
+                values.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+            };
+            format!(
+                "ConvNeXt{version} of widths {}, depths {}",
+                list(&convnext.dims),
+                list(&convnext.depths)
+            )
+        }
+    }
 }
 
 /// Stored types, the most frequent first.

@@ -1,5 +1,6 @@
 //! Combines configuration, options and layout of any library.
 
+use super::layout::Family;
 use super::settings::Settings;
 use super::timm_names::{self, Named};
 use super::{Error, Layout, Load, timm_config, torchvision, transformers_config};
@@ -39,8 +40,11 @@ impl Dialect {
 ///
 /// # Errors
 /// [`Error::NotComputed`].
-pub(super) fn check_network(settings: &Settings) -> Result<(), Error> {
+pub(super) fn check_network(settings: &Settings, family: Family) -> Result<(), Error> {
     timm_names::check(settings)?;
+    if family != Family::Vit {
+        return Ok(());
+    }
     timm_config::check_arguments(settings)?;
     transformers_config::check_names(settings)
 }
@@ -70,7 +74,7 @@ impl Reader<'_> {
     /// # Errors
     /// Contradictions, unsupported settings, and an unknown number of heads.
     pub fn complete(&mut self, mut config: Config, rows: usize) -> Result<Config, Error> {
-        self.check_patch_flag(&config)?;
+        self.check_patch_size(config.patch_size)?;
         let transformers = self.settings.filter(|_| self.dialect == Dialect::Transformers);
         match transformers {
             Some(settings) => self.check_transformers(&config, settings)?,
@@ -125,13 +129,28 @@ impl Reader<'_> {
         }
     }
 
-    fn check_patch_flag(&self, config: &Config) -> Result<(), Error> {
-        let (shown, tensor) = (config.patch_size, "the patch projection");
+    /// Checks the option `patch_size` against the tensors.
+    pub(super) fn check_patch_size(&self, shown: [usize; 2]) -> Result<(), Error> {
+        let tensor = "the patch projection";
         match self.overrides.patch_size.filter(|&stated| stated != shown) {
             Some(stated) => {
                 Err(self.contradiction("`patch_size`", "patch size", stated, shown, tensor))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Refuses the option `heads` for a model without attention.
+    pub(super) fn refuse_heads(&self) -> Result<(), Error> {
+        match self.overrides.heads {
+            None => Ok(()),
+            Some(heads) => Err(Error::Setting {
+                place: "model options".into(),
+                key: "heads".into(),
+                expected: "nothing, since the model has no attention".into(),
+                found: heads.to_string(),
+                remedy: "omit the option".into(),
+            }),
         }
     }
 
@@ -166,9 +185,9 @@ impl Reader<'_> {
                     path: self.path.to_path_buf(),
                     suggestion: match usual {
                         Some(n) => {
-                            format!("give `heads`; models of width {} usually have {n}", config.dim)
+                            format!("set `heads`; models of width {} usually have {n}", config.dim)
                         }
-                        None => format!("give `heads`, a divisor of the width {}", config.dim),
+                        None => format!("set `heads` to a divisor of the width {}", config.dim),
                     },
                 });
             }
@@ -177,7 +196,7 @@ impl Reader<'_> {
             && flag != file
         {
             return Err(Error::Setting {
-                place: "option".into(),
+                place: "model options".into(),
                 key: "heads".into(),
                 expected: format!("{file}, as in the checkpoint's configuration"),
                 found: flag.to_string(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// Another process holds the lock.
-    #[error("{path}: another planish is changing this checkpoint; wait for it to end")]
+    #[error("{path}: another planish process is changing this checkpoint; wait until it finishes")]
     Locked {
         /// The checkpoint.
         path: PathBuf,

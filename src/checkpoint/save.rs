@@ -63,18 +63,18 @@ impl Checkpoint {
             _ => false,
         };
         if same(&target(out), &self.path) {
-            return refuse("it is the checkpoint being read; it is never overwritten");
+            return refuse("it is the input checkpoint, which is never overwritten");
         }
         let there = target(out);
         if there.exists() && !self.is_parent_of(&there) {
-            let reason = "another checkpoint exists there; it is never overwritten";
+            let reason = "it already holds another checkpoint, which is never overwritten";
             return refuse(reason);
         }
         if !is_file_name(out) && self.settings.is_none() && out.join("config.json").exists() {
             return refuse("the folder has a config.json, and this checkpoint has none");
         }
         if !is_file_name(out) && same(out, self.path.parent().unwrap_or(Path::new("."))) {
-            return refuse("it is the folder of the checkpoint being read");
+            return refuse("it is the folder of the input checkpoint");
         }
         Ok(())
     }
@@ -120,8 +120,9 @@ impl Checkpoint {
         names: Option<&[String]>,
         provenance: &Provenance,
     ) -> Result<Saved, Error> {
-        let classes = match weights.get("head.weight") {
-            Some(head) => head.dim(0)?,
+        let head = self.network.blocks().pop().and_then(|head| head.tensors.first().copied());
+        let classes = match head {
+            Some(head) => weights.tensor(head).dim(0)?,
             None => self.network.classes(),
         };
         check_names(names, classes)?;

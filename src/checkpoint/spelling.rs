@@ -69,6 +69,7 @@ impl Spelling {
     }
 }
 
-fn is_parameter(rest: &str) -> bool {
+/// Whether a name ends here, at a weight or a bias.
+pub(super) fn is_parameter(rest: &str) -> bool {
     rest == "weight" || rest == "bias"
 }

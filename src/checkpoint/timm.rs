@@ -3,12 +3,10 @@
 use super::Layout;
 use super::error::Mismatch;
 use super::layout::Part;
+use super::read::{Shapes, compare, nonempty};
 use super::spelling::index;
 use crate::models::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
-use std::collections::{BTreeSet, HashMap};
-
-/// Shapes by canonical name.
-pub(super) type Shapes = HashMap<String, Vec<usize>>;
+use std::collections::BTreeSet;
 
 /// Tensors outside the blocks.
 const OUTSIDE: [&str; 16] = [
@@ -76,18 +74,7 @@ pub(super) fn structure(
     layout: Layout,
     distillation: Distillation,
 ) -> Result<Config, Box<Mismatch>> {
-    // A tensor without elements takes no bytes, so its other dimensions are unbounded: check this
-    // before multiplying dimensions.
-    let empty = shapes.iter().filter(|(_, shape)| shape.contains(&0));
-    let mut misshapen: Vec<_> = empty
-        .map(|(name, shape)| {
-            (name.clone(), shape.iter().map(|&n| n.max(1)).collect(), shape.clone())
-        })
-        .collect();
-    if !misshapen.is_empty() {
-        misshapen.sort_unstable();
-        return Err(Box::new(Mismatch { misshapen, ..Mismatch::default() }));
-    }
+    nonempty(shapes)?;
     let dim_of = |name: &str, axis: usize| shapes.get(name).and_then(|s| s.get(axis).copied());
     let has = |name: &str| shapes.contains_key(name);
     let blocks: BTreeSet<usize> =
@@ -130,35 +117,9 @@ pub(super) fn structure(
         activation: Activation::Gelu,
         eps: layout.eps(),
     };
-    let mismatch = compare(&config, shapes);
-    if mismatch.is_empty() { Ok(config) } else { Err(Box::new(mismatch)) }
-}
-
-/// Compares the tensors with those that the configuration requires, except for the rows of
-/// `pos_embed`.
-fn compare(config: &Config, shapes: &Shapes) -> Mismatch {
-    let mut out = Mismatch::default();
-    let mut wanted = BTreeSet::new();
-    let declared = config.declare();
-    for param in declared.params() {
-        let (name, mut shape) = (param.name.clone(), param.shape.clone());
-        match shapes.get(&name) {
-            None => out.missing.push(name.clone()),
-            Some(found) => {
-                if let ("pos_embed", [1, rows, _]) = (name.as_str(), found.as_slice()) {
-                    shape[1] = *rows;
-                }
-                if *found != shape {
-                    out.misshapen.push((name.clone(), shape, found.clone()));
-                }
-            }
-        }
-        wanted.insert(name);
-    }
-    out.unexpected = shapes.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
-    out.unexpected.sort_unstable();
+    let mut mismatch = compare(config.declare().params(), shapes, Some(("pos_embed", 1)));
     if config.depth == 0 {
-        out.missing.push("blocks.0".into());
+        mismatch.missing.push("blocks.0".into());
     }
-    out
+    if mismatch.is_empty() { Ok(config) } else { Err(Box::new(mismatch)) }
 }

@@ -1,5 +1,6 @@
 //! Checks timm's configuration against the tensors and records assumptions.
 
+use super::arguments::Arguments;
 use super::error::few;
 use super::reader::Reader;
 use super::settings::Settings;
@@ -8,62 +9,61 @@ use super::{Error, Layout};
 use crate::models::arch::{TIMM_EPS, pooling_name};
 use crate::models::vit::{Activation, Config, FinalNorm, Pooling};
 
-/// Arguments that planish reads, here or for the patch grid and the heads.
-const READ: [&str; 21] = [
-    "act_layer",
-    "class_token",
-    "depth",
-    "embed_dim",
-    "fc_norm",
-    "final_norm",
-    "global_pool",
-    "img_size",
-    "in_chans",
-    "init_values",
-    "mlp_ratio",
-    "no_embed_class",
-    "num_classes",
-    "num_heads",
-    "patch_size",
-    "pool_include_prefix",
-    "pos_embed",
-    "pre_norm",
-    "proj_bias",
-    "qkv_bias",
-    "reg_tokens",
-];
-
-/// Arguments that do not change what a trained model computes: dropout and initialisation, other
-/// image sizes than the model's own, and tensor placement.
-const HARMLESS: [&str; 13] = [
-    "attn_drop_rate",
-    "device",
-    "drop_path_rate",
-    "drop_rate",
-    "dtype",
-    "dynamic_img_pad",
-    "dynamic_img_size",
-    "fix_init",
-    "patch_drop_rate",
-    "pos_drop_rate",
-    "proj_drop_rate",
-    "strict_img_size",
-    "weight_init",
-];
-
-/// Arguments that select another module or step, with the change; false has no effect.
-const OTHER: [(&str, &str); 10] = [
-    ("attn_layer", "it selects another attention"),
-    ("block_fn", "it selects another block"),
-    ("embed_layer", "it selects another patch embedding"),
-    ("embed_norm_layer", "it puts a norm after the patch projection"),
-    ("mlp_layer", "it selects another MLP"),
-    ("norm_layer", "it selects another norm"),
-    ("qk_norm", "it normalises queries and keys"),
-    ("scale_attn_norm", "it puts a norm inside the attention"),
-    ("scale_mlp_norm", "it puts a norm inside the MLP"),
-    ("use_naflex", "it takes patches of images of any size"),
-];
+/// timm's arguments of `VisionTransformer`. Those for the patch grid and the heads are read elsewhere.
+const ARGUMENTS: Arguments = Arguments {
+    computes: PLAIN,
+    read: &[
+        "act_layer",
+        "class_token",
+        "depth",
+        "embed_dim",
+        "fc_norm",
+        "final_norm",
+        "global_pool",
+        "img_size",
+        "in_chans",
+        "init_values",
+        "mlp_ratio",
+        "no_embed_class",
+        "num_classes",
+        "num_heads",
+        "patch_size",
+        "pool_include_prefix",
+        "pos_embed",
+        "pre_norm",
+        "proj_bias",
+        "qkv_bias",
+        "reg_tokens",
+    ],
+    harmless: &[
+        "attn_drop_rate",
+        "device",
+        "drop_path_rate",
+        "drop_rate",
+        "dtype",
+        "dynamic_img_pad",
+        "dynamic_img_size",
+        "fix_init",
+        "patch_drop_rate",
+        "pos_drop_rate",
+        "proj_drop_rate",
+        "strict_img_size",
+        "weight_init",
+    ],
+    other: &[
+        ("attn_layer", "it selects another attention"),
+        ("block_fn", "it selects another block"),
+        ("embed_layer", "it selects another patch embedding"),
+        ("embed_norm_layer", "it puts a norm after the patch projection"),
+        ("mlp_layer", "it selects another MLP"),
+        ("norm_layer", "it selects another norm"),
+        ("qk_norm", "it normalises queries and keys"),
+        ("scale_attn_norm", "it puts a norm inside the attention"),
+        ("scale_mlp_norm", "it puts a norm inside the MLP"),
+        ("use_naflex", "it takes images of any size"),
+    ],
+    defaults: &[],
+};
 
 /// Keys next to `model_args`: those that timm writes, and those that transformers adds when it
 /// wraps a timm model.
@@ -99,23 +99,7 @@ const ACTIVATIONS: &str = "the exact GELU and its tanh approximation (`gelu`, `g
 
 /// Refuses arguments of networks that planish does not compute, and unknown arguments.
 pub(super) fn check_arguments(settings: &Settings) -> Result<(), Error> {
-    if settings.get("model_args").is_some_and(|args| !args.is_object()) {
-        return Err(settings.unsupported("model_args", "an object", "correct it"));
-    }
-    for argument in settings.keys("model_args") {
-        let key = format!("model_args.{argument}");
-        if READ.contains(&argument) || HARMLESS.contains(&argument) {
-            continue;
-        }
-        let Some(&(_, means)) = OTHER.iter().find(|(other, _)| *other == argument) else {
-            let means = "planish does not know what this argument changes";
-            let remedy = "remove it if the model is the same without it";
-            return Err(settings.not_computed(&key, means, PLAIN, remedy));
-        };
-        if !settings.is_off(&key) {
-            return Err(settings.not_computed(&key, means, PLAIN, "use a plain model"));
-        }
-    }
+    ARGUMENTS.check(settings)?;
     if let Some(kind) = settings.text("model_args.pos_embed")?.filter(|&kind| kind != "learn") {
         let (key, means) = ("model_args.pos_embed", format!("the position embedding is {kind:?}"));
         return Err(settings.not_computed(key, means, PLAIN, "use a plain model"));
@@ -126,15 +110,19 @@ pub(super) fn check_arguments(settings: &Settings) -> Result<(), Error> {
 impl Reader<'_> {
     /// The keys next to `model_args`. Arguments misplaced there count as stated; others are noted
     /// as unused.
-    fn check_top_level(&mut self, settings: &Settings) -> Result<(), Error> {
+    pub(super) fn check_top_level(
+        &mut self,
+        settings: &Settings,
+        arguments: &Arguments,
+    ) -> Result<(), Error> {
         check_problem(settings)?;
         let mut unread = Vec::new();
         for key in settings.keys("") {
-            let argument = key == "act_layer" || OTHER.iter().any(|(other, _)| *other == key);
+            let argument = key == "act_layer" || arguments.selects(key).is_some();
             if argument && !settings.is_off(key) {
                 let means = "an argument of the network, outside `model_args`";
                 let remedy = "move it into `model_args`, or remove it";
-                return Err(settings.not_computed(key, means, PLAIN, remedy));
+                return Err(settings.not_computed(key, means, arguments.computes, remedy));
             }
             if !TOP_LEVEL.contains(&key) && !key.starts_with('_') {
                 unread.push(format!("`{key}`"));
@@ -152,7 +140,7 @@ impl Reader<'_> {
     /// Checks settings that timm's configuration may state against the tensors.
     pub(super) fn check_structure(&mut self, config: &Config) -> Result<(), Error> {
         let Some(settings) = self.settings else { return Ok(()) };
-        self.check_top_level(settings)?;
+        self.check_top_level(settings, &ARGUMENTS)?;
         let place = settings.place.as_str();
         for (key, shown, tensor) in [
             ("num_classes", config.classes, "`head.weight`"),
@@ -293,6 +281,18 @@ impl Reader<'_> {
                 computes,
                 "use a model with this pooling",
             ));
+        }
+        Ok(())
+    }
+
+    /// Notes an architecture name that does not begin like timm's names of its family.
+    pub(super) fn note_name(&mut self, families: &[&str]) -> Result<(), Error> {
+        let Some(name) = self.architecture()? else { return Ok(()) };
+        let known = families.iter().any(|f| name.rsplit('/').next().unwrap_or(name).starts_with(f));
+        if !known {
+            let note =
+                format!("architecture: `{name}` is unknown to planish; assumed to be as timm's");
+            self.assumed.push(note);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::models::vit::Config;
 
 impl Reader<'_> {
     /// The image size from option or configuration, and its source.
-    fn image_size(&self) -> Result<Option<(String, [usize; 2])>, Error> {
+    pub(super) fn image_size(&self) -> Result<Option<(String, [usize; 2])>, Error> {
         if let Some(size) = self.overrides.image_size {
             return Ok(Some(("`image_size`".into(), size)));
         }
@@ -20,6 +20,31 @@ impl Reader<'_> {
         }
         let input = settings.input_size()?;
         Ok(input.map(|[_, h, w]| (settings.place.clone(), [h, w])))
+    }
+
+    /// The image size for so many patches: as stated, otherwise a square.
+    pub(super) fn size_of_grid(
+        &mut self,
+        patches: usize,
+        patch: [usize; 2],
+    ) -> Result<[usize; 2], Error> {
+        if let Some((place, size)) = self.image_size()? {
+            let fits = size[0].is_multiple_of(patch[0]) && size[1].is_multiple_of(patch[1]);
+            let found = (size[0] / patch[0]).checked_mul(size[1] / patch[1]).filter(|_| fits);
+            if found != Some(patches) {
+                let shown = format!("{patches} patches of {}×{}", patch[0], patch[1]);
+                let tensor = "the MLPs over tokens";
+                return Err(self.contradiction(&place, "image size", size, shown, tensor));
+            }
+            return Ok(size);
+        }
+        let side = patches.isqrt();
+        if side == 0 || side * side != patches {
+            return Err(Error::Grid { path: self.path.to_path_buf(), rows: patches, prefix: 0 });
+        }
+        let sides = patch.map(|pixels| side.saturating_mul(pixels));
+        self.assumed.push(format!("image size {}×{}: a square grid", sides[0], sides[1]));
+        Ok(sides)
     }
 
     /// Arranges the rows of the position embedding: by a stated image size, otherwise as a square.

@@ -3,7 +3,7 @@
 use super::reader::{Dialect, Reader};
 use super::{Error, Layout};
 use crate::data::{CropOffset, Interpolation, Moment, Preprocess, Resize};
-use crate::models::vit::Config;
+use crate::models::Config;
 
 /// torchvision's default short side in pixels for a crop of 224.
 const TORCHVISION_SHORT_SIDE: usize = 256;
@@ -21,12 +21,12 @@ impl Reader<'_> {
         if self.dialect == Dialect::Transformers {
             return self.transformers_images(config);
         }
-        let mean = self.moment("mean", self.overrides.mean.clone(), config.channels)?;
-        let std = self.moment("std", self.overrides.std.clone(), config.channels)?;
+        let mean = self.moment("mean", self.overrides.mean.clone(), config.channels())?;
+        let std = self.moment("std", self.overrides.std.clone(), config.channels())?;
         let (Some(mean), Some(std)) = (mean, std) else { return Ok(None) };
         Ok(Some(Preprocess {
-            image_size: config.image_size,
-            channels: config.channels,
+            image_size: config.image_size(),
+            channels: config.channels(),
             resize: self.resize(config)?,
             crop_offset: CropOffset::HalfToEven,
             interpolation: self.interpolation()?,
@@ -96,7 +96,7 @@ impl Reader<'_> {
             None => None,
         };
         let bare = self.layout == Layout::Torchvision && self.settings.is_none();
-        if let (true, None, [224, 224]) = (bare, self.overrides.crop_pct, config.image_size) {
+        if let (true, None, [224, 224]) = (bare, self.overrides.crop_pct, config.image_size()) {
             let side = TORCHVISION_SHORT_SIDE;
             self.assumed.push(format!("resize: short side to {side}, as torchvision's transforms"));
             return Ok(Resize::ShortSide(side));
@@ -105,7 +105,7 @@ impl Reader<'_> {
             self.assumed.push(format!("centre crop: {CROP_PCT} of the resized image"));
             CROP_PCT
         });
-        let [height, width] = config.image_size;
+        let [height, width] = config.image_size();
         let short = (height.min(width) as f64 / share).floor();
         let squash = match self.settings {
             Some(settings) => match settings.text("pretrained_cfg.crop_mode")? {

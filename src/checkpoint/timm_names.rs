@@ -34,13 +34,13 @@ const EITHER_GELU: &str =
     "some architectures of this name have the exact GELU, others its tanh approximation";
 
 /// Words of a name and what they imply. For each of the five kinds, the first matching row counts.
-const ROWS: [(&str, Says); 71] = [
+const ROWS: [(&str, Says); 75] = [
     // Blocks.
     ("rpn", Other("its blocks have the layer norm after attention and after the MLP")),
-    ("18x2", Other("its blocks add two attentions side by side, then two MLPs")),
-    ("xp", Other("its blocks compute attention and MLP side by side")),
-    ("pwee", Other("its blocks compute attention and MLP side by side")),
-    ("dpwee", Other("its blocks compute differential attention and MLP side by side")),
+    ("18x2", Other("its blocks run two attentions in parallel, then two MLPs")),
+    ("xp", Other("its blocks run attention and MLP in parallel")),
+    ("pwee", Other("its blocks run attention and MLP in parallel")),
+    ("dpwee", Other("its blocks run differential attention and MLP in parallel")),
     ("dwee", Other("it has differential attention")),
     ("dlittle", Other("it has differential attention")),
     ("giant_patch14_dinov2", Other("its MLPs are gated (SwiGLU)")),
@@ -64,15 +64,15 @@ const ROWS: [(&str, Says); 71] = [
     ("beit", Other("its attention depends on relative positions")),
     ("beitv2", Other("its attention depends on relative positions")),
     // Patches.
-    ("mci", Other("a convolutional network makes its patches")),
-    ("r_s16", Other("a convolutional network makes its patches")),
-    ("r26", Other("a convolutional network makes its patches")),
-    ("r50", Other("a convolutional network makes its patches")),
-    ("vit_base_resnet50", Other("a convolutional network makes its patches")),
-    ("resnet26d", Other("a convolutional network makes its patches")),
-    ("resnet50d", Other("a convolutional network makes its patches")),
-    ("vitamin", Other("a convolutional network makes its patches")),
-    ("naflexvit", Other("it takes patches of images of any size")),
+    ("mci", Other("its patch embedding is a convolutional network")),
+    ("r_s16", Other("its patch embedding is a convolutional network")),
+    ("r26", Other("its patch embedding is a convolutional network")),
+    ("r50", Other("its patch embedding is a convolutional network")),
+    ("vit_base_resnet50", Other("its patch embedding is a convolutional network")),
+    ("resnet26d", Other("its patch embedding is a convolutional network")),
+    ("resnet50d", Other("its patch embedding is a convolutional network")),
+    ("vitamin", Other("its patch embedding is a convolutional network")),
+    ("naflexvit", Other("it takes images of any size")),
     // Other families whose tensor names are the same or almost the same.
     ("eva_giant", Other("it is another network (timm: Eva)")),
     ("cait", Other("it is another network (CaiT)")),
@@ -83,6 +83,10 @@ const ROWS: [(&str, Says); 71] = [
     ("deepseek_vit", Other("it is another network (DeepSeek's encoder)")),
     ("gemma4_vit", Other("it is another network (Gemma's encoder)")),
     ("qwen3_vit", Other("it is another network (Qwen's encoder)")),
+    ("gmixer", Other("its MLPs are gated (gMixer)")),
+    ("resmlp", Other("it is another network (ResMLP)")),
+    ("gmlp", Other("it is another network (gMLP)")),
+    ("test_convnext", Other("it has the tanh GELU and another ε, as timm's test networks")),
     // Activations.
     ("quickgelu", Activation("its activation is QuickGELU")),
     ("quick_gelu", Activation("its activation is QuickGELU")),

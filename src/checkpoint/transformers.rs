@@ -6,7 +6,7 @@ use super::layout::Part;
 use super::spelling::Spelling;
 
 /// Prefix of every name of the backbone, unless the file is a bare backbone.
-const ROOTS: [&str; 2] = ["vit.", "deit."];
+const ROOTS: [&str; 4] = ["vit.", "deit.", "convnext.", "convnextv2."];
 
 /// Tensors of the backbone that the classifier does not use.
 const POOLER: [&str; 2] = ["pooler.dense.weight", "pooler.dense.bias"];
@@ -59,7 +59,7 @@ pub(super) const OLD: Spelling = Spelling {
     ],
 };
 
-/// Prefix of a backbone's name: `vit.`, `deit.` or empty.
+/// Prefix of a backbone's name, such as `vit.`, or empty.
 pub(super) fn root(name: &str) -> &'static str {
     ROOTS.into_iter().find(|root| name.starts_with(root)).unwrap_or("")
 }

@@ -28,24 +28,22 @@ const CLASSES: [&str; 9] = [
 ];
 
 /// Settings that planish reads, here or for the patch grid, the heads and the class names.
-const READ: [&str; 16] = [
-    "architectures",
+const READ: [&str; 10] = [
     "hidden_act",
     "hidden_size",
-    "id2label",
     "image_size",
     "intermediate_size",
-    "label2id",
     "layer_norm_eps",
-    "model_type",
     "num_attention_heads",
     "num_channels",
     "num_hidden_layers",
-    "num_labels",
     "patch_size",
-    "problem_type",
     "qkv_bias",
 ];
+
+/// Settings of every network that planish reads.
+const READ_FOR_ALL: [&str; 6] =
+    ["architectures", "id2label", "label2id", "model_type", "num_labels", "problem_type"];
 
 /// Settings that do not change what a trained classifier computes: dropout and initialisation, the
 /// pooler, and the settings of all transformers models for text generation and returned results.
@@ -143,19 +141,28 @@ pub(super) fn check_names(settings: &Settings) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses settings of networks that planish does not compute, and unknown settings.
-fn check_keys(settings: &Settings) -> Result<(), Error> {
+/// Refuses settings of networks that planish does not compute, and unknown settings. `read` are the
+/// settings of this family that planish reads.
+pub(super) fn check_keys(
+    settings: &Settings,
+    read: &[&str],
+    computes: &'static str,
+) -> Result<(), Error> {
     for key in settings.keys("") {
-        if READ.contains(&key) || HARMLESS.contains(&key) || key.starts_with('_') {
+        if READ_FOR_ALL.contains(&key)
+            || read.contains(&key)
+            || HARMLESS.contains(&key)
+            || key.starts_with('_')
+        {
             continue;
         }
         let Some(&(_, means)) = OTHER.iter().find(|(other, _)| *other == key) else {
             let means = "planish does not know what this setting changes";
             let remedy = "remove it if the model is the same without it";
-            return Err(settings.not_computed(key, means, PLAIN, remedy));
+            return Err(settings.not_computed(key, means, computes, remedy));
         };
         if !settings.is_off(key) {
-            return Err(settings.not_computed(key, means, PLAIN, "use a plain model"));
+            return Err(settings.not_computed(key, means, computes, "use a plain model"));
         }
     }
     Ok(())
@@ -169,7 +176,7 @@ impl Reader<'_> {
         settings: &Settings,
     ) -> Result<(), Error> {
         let place = settings.place.as_str();
-        check_keys(settings)?;
+        check_keys(settings, &READ, PLAIN)?;
         check_problem(settings)?;
         self.check_network(config, settings)?;
         for (key, shown, tensor) in [

@@ -4,7 +4,7 @@ use super::Error;
 use super::reader::Reader;
 use super::settings::Settings;
 use crate::data::{CropOffset, Interpolation, Preprocess, Resize};
-use crate::models::vit::Config;
+use crate::models::Config;
 
 /// transformers' default factor for levels, which maps them to units of the full scale.
 const FULL_SCALE: f64 = 1.0 / 255.0;
@@ -13,7 +13,8 @@ const FULL_SCALE: f64 = 1.0 / 255.0;
 const STEPS: &str = "a resize, a centre crop, a scaling of levels and a normalisation";
 
 /// Settings that planish reads.
-const READ: [&str; 13] = [
+const READ: [&str; 14] = [
+    "crop_pct",
     "crop_size",
     "do_center_crop",
     "do_normalize",
@@ -53,11 +54,19 @@ const SUFFIXES: [&str; 4] =
 
 /// Refuses processors with other steps, and unknown settings.
 fn check_processor(images: &Settings) -> Result<(), Error> {
-    let remedy = "state resize, interpolation, mean and standard deviation yourself";
+    let remedy = "set `resize`, `interpolation`, `mean` and `std`";
     for key in ["image_processor_type", "feature_extractor_type"] {
         let Some(name) = images.text(key)? else { continue };
         let kind = SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
         if kind == "ViT" {
+            continue;
+        }
+        if kind == "ConvNext" {
+            if shortest_edge(images)?.is_none() || !images.states("resample") {
+                let means = "this processor has its own defaults for `size` and `resample`, and the \
+                     file does not state them";
+                return Err(images.not_computed(key, means, STEPS, remedy));
+            }
             continue;
         }
         let Some(&(_, square)) = KINDS.iter().find(|(known, _)| *known == kind) else {
@@ -80,6 +89,52 @@ fn check_processor(images: &Settings) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether the file belongs to ConvNeXt's processor.
+fn is_convnext(images: &Settings) -> Result<bool, Error> {
+    for key in ["image_processor_type", "feature_extractor_type"] {
+        if images.text(key)?.is_some_and(|name| name.starts_with("ConvNext")) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// `size` of ConvNeXt's processor, which is the short side; also as a single number. `None` for another
+/// processor.
+pub(super) fn shortest_edge(images: &Settings) -> Result<Option<usize>, Error> {
+    if !is_convnext(images)? {
+        return Ok(None);
+    }
+    match images.get("size").is_some_and(serde_json::Value::is_number) {
+        true => images.count("size"),
+        false => images.count("size.shortest_edge"),
+    }
+}
+
+/// The resize of ConvNeXt's processor: below 384 pixels, the short side to ⌊edge / crop_pct⌋ before a
+/// centre crop; from 384 on, a squash.
+fn convnext_resize(config: &Config, images: &Settings) -> Result<Resize, Error> {
+    let remedy = "give `resize`";
+    let edge = shortest_edge(images)?.unwrap_or(0);
+    if config.image_size() != [edge; 2] {
+        let expected = format!("the model's {:?}", config.image_size());
+        return Err(images.unsupported("size", &expected, remedy));
+    }
+    if images.flag("do_center_crop")? == Some(true) {
+        let means = "it crops the images a second time";
+        return Err(images.not_computed("do_center_crop", means, STEPS, remedy));
+    }
+    if edge >= 384 {
+        return Ok(Resize::Squash);
+    }
+    match images.number("crop_pct")? {
+        Some(share) if share > 0.0 && share <= 1.0 => {
+            Ok(Resize::ShortSide((edge as f64 / share) as usize))
+        }
+        _ => Err(images.unsupported("crop_pct", "a share above 0 and at most 1", remedy)),
+    }
 }
 
 impl Reader<'_> {
@@ -114,12 +169,17 @@ impl Reader<'_> {
                 (None, Some(moments)) => (place.to_string(), moments[i].clone()),
                 (None, None) => return Ok(None),
             };
-            values.push(self.per_channel(place, format!("image_{key}"), found, config.channels)?);
+            values.push(self.per_channel(
+                place,
+                format!("image_{key}"),
+                found,
+                config.channels(),
+            )?);
         }
         let (std, mean) = (values.pop().unwrap_or_default(), values.pop().unwrap_or_default());
         Ok(Some(Preprocess {
-            image_size: config.image_size,
-            channels: config.channels,
+            image_size: config.image_size(),
+            channels: config.channels(),
             resize: self.transformers_resize(config)?,
             crop_offset: CropOffset::Down,
             interpolation: self.transformers_filter()?,
@@ -131,7 +191,7 @@ impl Reader<'_> {
     fn transformers_resize(&mut self, config: &Config) -> Result<Resize, Error> {
         if let Some(share) = self.overrides.crop_pct {
             return Err(Error::Setting {
-                place: "option".into(),
+                place: "model options".into(),
                 key: "crop_pct".into(),
                 expected: "a resize in pixels, as transformers specifies it".into(),
                 found: share.to_string(),
@@ -149,13 +209,20 @@ impl Reader<'_> {
         if images.flag("do_resize")? == Some(false) {
             return Err(images.unsupported("do_resize", "true", remedy));
         }
+        if is_convnext(images)? {
+            return convnext_resize(config, images);
+        }
+        if images.states("crop_pct") {
+            let means = "it changes the resize of ConvNeXt's processor only";
+            return Err(images.not_computed("crop_pct", means, STEPS, remedy));
+        }
         let crops = images.flag("do_center_crop")? == Some(true);
         let crop = match images.get("crop_size") {
             Some(value) if value.is_object() => Some(sides(images, "crop_size")?),
             _ => images.pair("crop_size")?,
         };
-        if crops && crop.is_some_and(|crop| crop != config.image_size) {
-            let expected = format!("the model's {:?}", config.image_size);
+        if crops && crop.is_some_and(|crop| crop != config.image_size()) {
+            let expected = format!("the model's {:?}", config.image_size());
             return Err(images.unsupported("crop_size", &expected, remedy));
         }
         if images.get("size.shortest_edge").is_some() {
@@ -163,7 +230,7 @@ impl Reader<'_> {
                 let expected = "a centre crop after a resize of the shortest edge";
                 return Err(images.unsupported("do_center_crop", expected, remedy));
             };
-            return match edge >= config.image_size[0].max(config.image_size[1]) {
+            return match edge >= config.image_size()[0].max(config.image_size()[1]) {
                 true => Ok(Resize::ShortSide(edge)),
                 false => {
                     let expected = "at least the side of the crop";
@@ -176,13 +243,13 @@ impl Reader<'_> {
             _ => images.pair("size")?,
         };
         match size {
-            Some(size) if size == config.image_size => Ok(Resize::Squash),
+            Some(size) if size == config.image_size() => Ok(Resize::Squash),
             None => {
                 self.assumed.push("resize: to the model's size, ignoring the aspect ratio".into());
                 Ok(Resize::Squash)
             }
             Some([height, width]) if crops => {
-                let [least_height, least_width] = config.image_size;
+                let [least_height, least_width] = config.image_size();
                 if height < least_height || width < least_width {
                     let expected = "at least the size of the crop";
                     return Err(images.unsupported("size", expected, remedy));
@@ -190,7 +257,7 @@ impl Reader<'_> {
                 Ok(Resize::SquashTo([height, width]))
             }
             Some(_) => {
-                let expected = format!("the model's {:?}", config.image_size);
+                let expected = format!("the model's {:?}", config.image_size());
                 Err(images.unsupported("size", &expected, remedy))
             }
         }

@@ -89,7 +89,7 @@ impl Role {
                 place: data.path.display().to_string(),
                 role: self.name(),
                 found: splits.iter().map(Split::name).collect::<Vec<_>>().join(" and "),
-                remedy: "give data with that split, or with a single split",
+                remedy: "use data with that split, or with a single split",
             }),
         }
     }
@@ -175,11 +175,11 @@ pub fn require(role: Role, split: Option<&Split>) -> Result<&Split, Error> {
         role: role.name(),
         found: "none".into(),
         remedy: match role {
-            Role::Train => "give `train_data`, or data with a training split",
+            Role::Train => "set `train_data`, or use data with a training split",
             Role::Val => {
-                "give `val_data`, or data with a validation split or at least two test images"
+                "set `val_data`, or use data with a validation split or at least two test images"
             }
-            Role::Test => "give `test_data`, or data with a test split",
+            Role::Test => "set `test_data`, or use data with a test split",
         },
     })
 }
@@ -216,8 +216,8 @@ fn from_train(mut roles: Roles, request: &Request, fraction: f64) -> Result<Role
     cut(&mut roles, &train, fraction, request.seed)?;
     roles.val_origin = format!("held out of train, seed {}, {}", request.seed, percent(fraction));
     roles.notes.push(
-        "V is split off the training split: if the checkpoint was trained on these images, its \
-         gaps say nothing about unseen data"
+        "V is held out of the training split: if the checkpoint was trained on these images, ΔL \
+         and κ do not measure overfitting"
             .into(),
     );
     Ok(roles)
@@ -258,7 +258,7 @@ fn half_of_test(mut roles: Roles, seed: u64) -> Result<Roles, Error> {
     }
     roles.notes.push(format!(
         "there is no validation split: V is half of the test split ({} of {} images, stratified, \
-         seed {seed}), and test figures are of the other half",
+         seed {seed}), and test metrics are on the other half",
         val.len(),
         test.len()
     ));

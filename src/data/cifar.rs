@@ -82,7 +82,7 @@ fn splits(root: &Path, version: &Version) -> Result<Vec<Split>, Error> {
         (Some(present), Some(absent)) => {
             return Err(Error::Missing {
                 path: root.join(absent),
-                expected: format!("the companion of {}", root.join(present).display()),
+                expected: format!("a training file next to {}", root.join(present).display()),
                 found: "no such file".into(),
                 remedy: "unpack the whole archive, or remove all training files".into(),
             });

@@ -168,7 +168,7 @@ pub fn unmatched(set: &DataSet, own: &[String]) -> Vec<String> {
             Some(given) => unlike(&place, given, "the checkpoint", own),
             None => Some(format!(
                 "{place}: the data have no class names: labels are taken as the checkpoint's class \
-                 numbers, {}; check that they are",
+                 numbers, {}; check that this is right",
                 first_numbers(own)
             )),
         }

@@ -175,7 +175,7 @@ pub enum Error {
         found: [usize; 3],
     },
     /// A split without images.
-    #[error("{place}: expected at least one image, found none; give data that has images")]
+    #[error("{place}: expected at least one image, found none; use data with images")]
     Empty {
         /// Data set, split or file.
         place: String,

@@ -55,9 +55,9 @@ fn find(folder: &Path, stem: &str, rank: u8) -> Option<PathBuf> {
 fn half(folder: &Path, absent: &str, present: &Path) -> Error {
     Error::Missing {
         path: folder.join(absent),
-        expected: format!("the companion of {}", present.display()),
+        expected: format!("the file that belongs to {}", present.display()),
         found: "no such file, with or without .gz".into(),
-        remedy: "put it next to the other, or remove the other".into(),
+        remedy: "add the missing file, or remove the other".into(),
     }
 }
 

@@ -22,14 +22,14 @@ pub struct DataOptions {
     /// Test images, instead of the split `test` of D
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub test_data: Option<String>,
-    /// Split the validation images off the training split: this fraction of it
+    /// Hold out this fraction of the training split as validation images
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "FRACTION", conflicts_with = "val_data", hide_short_help = true)
     )]
     pub val_from_train: Option<f64>,
-    /// Training images, if planish fine-tuned the checkpoint on a part of the training split
-    /// (`--train-samples`, `--train-range`): that part, or the whole split
+    /// Which images to train on, if planish fine-tuned the checkpoint on a part of the training split
+    /// (`--train-samples`, `--train-range`): `fitted` for that part, `all` for the whole split
     #[cfg_attr(
         feature = "cli",
         arg(
@@ -53,8 +53,8 @@ pub struct DataOptions {
         )
     )]
     pub class_order: ClassOrder,
-    /// An image file that cannot be decoded: stop with an error, or decode all files once first and
-    /// continue without the bad ones, with a note for each. A JPEG file that decodes with a warning
+    /// What to do with an image file that cannot be decoded: `fail` stops with an error; `skip` decodes
+    /// all files first and leaves out the bad ones, with notes. A JPEG file that decodes with a warning
     /// about damaged data counts as bad for `skip`; with `fail` it is used as decoded, with a note
     #[cfg_attr(
         feature = "cli",

@@ -7,12 +7,12 @@ use super::Choice;
 pub enum Error {
     /// The build has no feature `cuda`.
     #[error(
-        "{0} is not available: this build supports only the CPU; rebuild with `cargo build --release \
+        "not available: this build supports only the CPU; rebuild with `cargo build --release \
          --features cuda`, or use device cpu"
     )]
     NotBuilt(Choice),
     /// The driver is missing or too old, or there is no such GPU.
-    #[error("{choice} is not available: {source}")]
+    #[error("not available: {source}")]
     Refused {
         /// The requested device.
         choice: Choice,

@@ -1,4 +1,4 @@
-//! Finds where a model over-fits: ΔL and κ of every layer, with standard errors, ties and a plan.
+//! Finds where a model overfits: ΔL and κ of every layer, with standard errors, ties and a plan.
 //!
 //! ΔL_ℓ = φ(0) − φ(α*) for φ(α) = L^V(w_ℓ − α g_ℓ), where α* is the first local minimum of φ; κ_ℓ =
 //! ΔL_ℓ/‖Δw‖². The line along the gradient is that of PoF's Fig. 1, restricted to one layer (Sato

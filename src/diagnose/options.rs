@@ -51,10 +51,10 @@ pub struct DiagnoseOptions {
     /// Matrix that `--spectrum` measures: the Hessian; with `ggn`, also the Gauss-Newton matrix
     #[cfg_attr(feature = "cli", arg(long, value_enum, hide_short_help = true))]
     pub operator: Option<Matrix>,
-    /// Also measure on a quarter and a half of V, to check whether V is large enough
+    /// Also measure on a quarter and a half of the validation images, to check whether they are enough
     #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub convergence: bool,
-    /// Grow the sample of V until the layer ranking is known to within this relative standard
+    /// Add validation images until the layer ranking is known to within this relative standard
     /// error, such as 5%
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "P", value_parser = crate::options::text::percent, conflicts_with = "convergence"

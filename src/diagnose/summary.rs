@@ -61,15 +61,15 @@ pub(super) fn warnings(
     {
         out.push(format!(
             "the validation loss {:.4} is within two standard errors of the training loss \
-             {training:.4}, or below it: the model does not over-fit, or it was trained on these \
-             validation images (set `val_data` to unseen ones), or on few of these training images \
-             (set `train_data` to the right ones)",
+             {training:.4}, or below it: the model does not overfit, or it was trained on these \
+             validation images (set `val_data` to unseen ones), or it was trained on other training images \
+             (set `train_data` to those)",
             loss.validation
         ));
     }
     if !planned {
         out.push(format!(
-            "there is no plan, because no layer's cross-fitted gap exceeds 1.96 standard errors on \
+            "there is no plan, because no layer's cross-fit ΔL exceeds 1.96 standard errors on \
              {images} images: use more images, or set `perturb` and `update`"
         ));
     }

@@ -46,7 +46,9 @@ impl Bound {
                 "no image is wrong, so the loss keeps falling for lower temperatures and none can be \
                  fitted; T = 1 is used"
             }
-            Bound::Flat => "every image has equal logits, so no temperature matters; T = 1 is used",
+            Bound::Flat => {
+                "all logits of each image are equal, so the temperature has no effect; T = 1 is used"
+            }
             Bound::Unfitted => "there is no other image to fit a temperature on; T = 1 is used",
         }
     }

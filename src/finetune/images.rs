@@ -51,11 +51,11 @@ impl Images {
                 name: "`train_range`",
                 expected: format!("A..B with B at most {}, the number of images", whole.len()),
                 found: format!("{}..{}", range.start, range.end),
-                remedy: "choose a range it has",
+                remedy: "choose a range within the training split",
             });
         }
         if rest.is_empty() {
-            return Err(empty("less what is held out or outside `train_range`".into()));
+            return Err(empty("without images that are held out or outside `train_range`".into()));
         }
         let val = match fraction > 0.0 {
             true => Some(whole.subset(&cut, "val")?),

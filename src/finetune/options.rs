@@ -34,11 +34,11 @@ pub struct FinetuneOptions {
     /// Images: class folders (JPEG, PNG, WebP), IDX, CIFAR binary, or tensors:FILE or FOLDER
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub data: String,
-    /// What to do about an image file that cannot be decoded
+    /// What to do with an image file that cannot be decoded.
     ///
-    /// `fail` stops at it. `skip` decodes all files once before the run, leaves out the bad ones and
-    /// names each. For `skip`, a JPEG file with damaged data is bad, too; `fail` uses it as decoded, and
-    /// a note names it.
+    /// `fail` stops with an error. `skip` decodes all files before the run and leaves out bad ones, with a
+    /// note. A JPEG file with damaged data counts as bad for `skip`; `fail` uses it as decoded, with
+    /// a note.
     #[cfg_attr(
         feature = "cli",
         arg(
@@ -118,7 +118,7 @@ pub struct FinetuneOptions {
         allow_negative_numbers = true
     ))]
     pub label_smoothing: f64,
-    /// Augmentation: `flip`, `shift=PIXELS`, `crop=LEAST_AREA`, separated by commas
+    /// Augmentation: `flip`, `shift=PIXELS`, `crop=MIN_AREA`, separated by commas
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value = "none"))]
     pub augment: Augment,

@@ -73,7 +73,7 @@ fn from_scratch(options: &FinetuneOptions, images: &Images, seed: u64) -> Result
         return Err(options::Error::Conflict(text).into());
     }
     let network = arch::named(arch, images.classes, images.train.channels())?.network()?;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = arch::unknown_to_timm(network.config()).into_iter().collect();
     let preprocess = match images.train.prepared() {
         true => None,
         false => Some(preprocess(load, &network, &images.train, &mut notes)?),

@@ -1,8 +1,9 @@
 //! Declares a network: its layers, their stages, and the parameters of each.
 
-use super::network::{Param, ParamId, Stage, StageFn};
+use super::network::{Expression, Param, ParamId, Stage, StageFn};
 use super::run::{Node, Run};
 use planish_kernels::Result;
+use std::collections::HashMap;
 
 /// The initial values of a parameter of a new model.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -44,12 +45,22 @@ pub struct Linear {
     pub bias: Option<ParamId>,
 }
 
+/// A convolution whose stride is the size of its kernel: a linear layer of patches.
+#[derive(Clone, Copy, Debug)]
+pub struct PatchProjection {
+    /// W: (O, C, h, w).
+    pub weight: ParamId,
+    /// b: (O), if it has one.
+    pub bias: Option<ParamId>,
+}
+
 /// Declares the layers of a network, from input to output.
 #[derive(Default)]
 pub struct Builder {
     pub(super) params: Vec<Param>,
     pub(super) stages: Vec<Stage>,
     pub(super) layers: Vec<String>,
+    pub(super) expressions: HashMap<ParamId, Box<Expression>>,
 }
 
 impl Builder {
@@ -66,6 +77,28 @@ impl Builder {
     /// Begins a layer. The following stages belong to it.
     pub fn layer(&mut self, name: impl Into<String>) {
         self.layers.push(name.into());
+    }
+
+    /// Adds a parameter to the stage of another one.
+    pub fn param_beside(
+        &mut self,
+        other: ParamId,
+        name: impl Into<String>,
+        shape: &[usize],
+        init: Init,
+    ) -> ParamId {
+        let stage = self.params[other.0].stage;
+        StageBuilder { builder: self, stage }.param(name, shape, init)
+    }
+
+    /// Replaces a parameter by an expression of itself and of other parameters. It is recorded on the
+    /// tape, so gradients and Hessian-vector products are those of the tensors in the expression.
+    pub fn express(
+        &mut self,
+        id: ParamId,
+        expression: impl Fn(&mut dyn Run, Node) -> Result<Node> + Send + Sync + 'static,
+    ) {
+        self.expressions.insert(id, Box::new(expression));
     }
 
     /// Adds a stage to the current layer. `declare` declares its parameters and returns its function.
@@ -103,6 +136,20 @@ impl StageBuilder<'_> {
         let weight = self.declare(format!("{name}.weight"), &[dim], Init::Constant(1.0), true);
         let bias = self.declare(format!("{name}.bias"), &[dim], Init::Constant(0.0), true);
         LayerNorm { weight, bias, eps }
+    }
+
+    /// A projection of patches: `NAME.weight` of shape (O, C, h, w) and, if it has initial values,
+    /// `NAME.bias`.
+    pub fn patch_projection(
+        &mut self,
+        name: &str,
+        shape: [usize; 4],
+        weight: Init,
+        bias: Option<Init>,
+    ) -> PatchProjection {
+        let weight = self.param(format!("{name}.weight"), &shape, weight);
+        let bias = bias.map(|bias| self.param(format!("{name}.bias"), &shape[..1], bias));
+        PatchProjection { weight, bias }
     }
 
     /// A linear layer: `NAME.weight` and, if it has one, `NAME.bias`, initially 0.

@@ -1,6 +1,6 @@
 //! The configuration of a model of any architecture.
 
-use super::{Error, Network, vit};
+use super::{Error, Network, convnext, mlp_mixer, vit};
 use serde::Serialize;
 
 /// Everything that determines the tensors and the arithmetic of a model.
@@ -9,6 +9,10 @@ use serde::Serialize;
 pub enum Config {
     /// A Vision Transformer.
     Vit(vit::Config),
+    /// An MLP-Mixer.
+    Mixer(mlp_mixer::Config),
+    /// A ConvNeXt.
+    ConvNext(convnext::Config),
 }
 
 impl Config {
@@ -19,6 +23,8 @@ impl Config {
     pub fn network(&self) -> Result<Network, Error> {
         match self {
             Config::Vit(config) => config.network(),
+            Config::Mixer(config) => config.network(),
+            Config::ConvNext(config) => config.network(),
         }
     }
 
@@ -26,6 +32,7 @@ impl Config {
     pub fn vit(&self) -> Option<&vit::Config> {
         match self {
             Config::Vit(config) => Some(config),
+            _ => None,
         }
     }
 
@@ -33,6 +40,8 @@ impl Config {
     pub fn image_size(&self) -> [usize; 2] {
         match self {
             Config::Vit(config) => config.image_size,
+            Config::Mixer(config) => config.image_size,
+            Config::ConvNext(config) => config.image_size,
         }
     }
 
@@ -40,6 +49,8 @@ impl Config {
     pub fn channels(&self) -> usize {
         match self {
             Config::Vit(config) => config.channels,
+            Config::Mixer(config) => config.channels,
+            Config::ConvNext(config) => config.channels,
         }
     }
 
@@ -47,6 +58,8 @@ impl Config {
     pub fn classes(&self) -> usize {
         match self {
             Config::Vit(config) => config.classes,
+            Config::Mixer(config) => config.classes,
+            Config::ConvNext(config) => config.classes,
         }
     }
 
@@ -55,8 +68,22 @@ impl Config {
     pub fn with_classes(mut self, classes: usize) -> Self {
         match &mut self {
             Config::Vit(config) => config.classes = classes,
+            Config::Mixer(config) => config.classes = classes,
+            Config::ConvNext(config) => config.classes = classes,
         }
         self
+    }
+}
+
+impl From<mlp_mixer::Config> for Config {
+    fn from(config: mlp_mixer::Config) -> Self {
+        Config::Mixer(config)
+    }
+}
+
+impl From<convnext::Config> for Config {
+    fn from(config: convnext::Config) -> Self {
+        Config::ConvNext(config)
     }
 }
 

@@ -80,3 +80,47 @@ pub fn units(network: &Network, from: usize) -> Vec<Range<usize>> {
     }
     parts
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::vit::Pooling;
+    use crate::models::{Config, arch};
+
+    #[test]
+    fn operations_match_published_counts() {
+        // 10⁹ multiply-adds of a forward pass, as timm's results tables and the papers list them.
+        for (name, published) in [
+            ("vit_base_patch16_224", 17.58),
+            ("vit_small_patch16_224", 4.61),
+            ("mixer_b16_224", 12.62),
+            ("mixer_s32_224", 1.00),
+            ("convnext_tiny", 4.47),
+            ("convnext_base", 15.38),
+            ("convnextv2_tiny", 4.47),
+        ] {
+            let mut config = arch::named(name, 1000, 3).unwrap();
+            // For the class token alone, the last block would compute less than the counts say.
+            if let Config::Vit(vit) = &mut config {
+                vit.pooling = Pooling::Mean;
+            }
+            let network = config.network().unwrap();
+            let found = forward(&network, 0..network.stages()) / 2e9;
+            assert!((found / published - 1.0).abs() < 0.02, "{name}: {found}");
+        }
+    }
+
+    #[test]
+    fn units_cover_all_stages_once() {
+        for name in ["vit_tiny_patch16_224", "mixer_s32_224", "convnext_tiny"] {
+            let network = arch::named(name, 10, 3).unwrap().network().unwrap();
+            for from in 0..network.stages() {
+                let covered: Vec<usize> = units(&network, from).into_iter().flatten().collect();
+                assert!(covered.into_iter().eq(from..network.stages()), "{name} from {from}");
+            }
+            // The norm and the head, in which the logits are linear, are one unit.
+            assert_eq!(units(&network, 0).last(), Some(&(network.trunk_end()..network.stages())));
+            assert_eq!(network.trunk_end(), network.stages() - 2);
+        }
+    }
+}

@@ -5,9 +5,8 @@
 pub enum Error {
     /// A layer name that matches no layer.
     #[error(
-        "there is no layer `{wanted}`{}; the layers are {known}; a block splits into \
-         block.0.attn and block.0.mlp, and every tensor is a layer too",
-        hint(.nearest)
+        "there is no layer `{wanted}`{}; the layers are {known}; {}every tensor is a layer too",
+        hint(.nearest), .parts
     )]
     NoLayer {
         /// The requested name.
@@ -16,23 +15,27 @@ pub enum Error {
         nearest: Option<String>,
         /// Layers at block granularity.
         known: String,
+        /// An example of the parts of a layer, if any has parts.
+        parts: String,
     },
     /// A glob that matches no layer.
     #[error(
-        "no layer matches `{pattern}`; the layers are {known}; a block splits into \
-         block.0.attn and block.0.mlp, and every tensor is a layer too"
+        "no layer matches `{pattern}`; the layers are {known}; {}every tensor is a layer too",
+        .parts
     )]
     NoMatch {
         /// The glob.
         pattern: String,
         /// Layers at block granularity.
         known: String,
+        /// An example of the parts of a layer, if any has parts.
+        parts: String,
     },
     /// An unknown architecture name.
     #[error(
-        "there is no architecture `{wanted}`: {reason}{}; write vit_SIZE_patchP_S or \
-         vit_SIZE_patchP_regR_S, where S is the image size in pixels and SIZE is one of {known}, \
-         for example vit_nano_patch7_28",
+        "there is no architecture `{wanted}`: {reason}{}; the forms are vit_SIZE_patchP_S, \
+         vit_SIZE_patchP_regR_S, mixer_SIZE_patchP_S or convnext_SIZE_patchP_S, where S is the image size in pixels and \
+         SIZE is one of {known}, for example vit_nano_patch7_28",
         hint(.nearest)
     )]
     NoArchitecture {
@@ -63,6 +66,9 @@ pub enum Error {
         /// Number of tensors given.
         found: usize,
     },
+    /// Two parameters of one name, or stages without a layer.
+    #[error("the network declares two parameters of one name, or no layer")]
+    Declaration,
     /// A network whose last stage does not give one logit per class.
     #[error("the network's output has shape {found:?}, expected {expected} logits")]
     Output {

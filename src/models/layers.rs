@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Granularity {
-    /// embed, block.0 …, norm, head
+    /// as users know them: embed, block.0 …, norm, head
     #[default]
     Block,
-    /// block.i.attn (norm1, attn, ls1) and block.i.mlp (norm2, mlp, ls2) of each block
+    /// the parts of each block, such as block.0.attn and block.0.mlp
     Sublayer,
     /// every tensor on its own, under its canonical name
     Tensor,
@@ -192,15 +192,25 @@ fn glob(pattern: &[u8], name: &[u8]) -> bool {
     pattern[p..].iter().all(|&c| c == b'*')
 }
 
+/// `a block splits into block.0.attn and block.0.mlp, and `, if a layer has parts.
+fn parts_of(levels: &[Vec<Layer>; 3]) -> String {
+    let whole = |layer: &&Layer| levels[0].iter().any(|block| block.name == layer.name);
+    let mut parts = levels[1].iter().filter(|layer| !whole(layer));
+    match (parts.next(), parts.next()) {
+        (Some(a), Some(b)) => format!("a block splits into {} and {}, and ", a.name, b.name),
+        _ => String::new(),
+    }
+}
+
 fn no_layer(levels: &[Vec<Layer>; 3], part: &str) -> Error {
     let names = levels.iter().flatten().map(|layer| layer.name.as_str());
     let known: Vec<&str> = levels[0].iter().map(|layer| layer.name.as_str()).collect();
-    let known = known.join(", ");
+    let (known, parts) = (known.join(", "), parts_of(levels));
     if part.contains(['*', '?']) {
-        return Error::NoMatch { pattern: part.to_string(), known };
+        return Error::NoMatch { pattern: part.to_string(), known, parts };
     }
     let nearest = nearest(part, names).map(str::to_string);
-    Error::NoLayer { wanted: part.to_string(), nearest, known }
+    Error::NoLayer { wanted: part.to_string(), nearest, known, parts }
 }
 
 #[cfg(test)]
@@ -278,6 +288,10 @@ mod tests {
     fn errors_for_unknown_names_list_the_layers() {
         let message = select(&network(), "head,block.9").unwrap_err().to_string();
         assert!(message.contains("`block.9`") && message.contains("embed, block.0"), "{message}");
+        assert!(
+            message.contains("splits into block.0.attn and block.0.mlp, and every"),
+            "{message}"
+        );
         assert!(message.contains("did you mean `block.0`?"), "{message}");
         assert!(select(&network(), "").is_err());
         let message = select(&network(), "xyz*").unwrap_err().to_string();

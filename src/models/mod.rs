@@ -10,9 +10,11 @@
 pub mod arch;
 mod builder;
 mod config;
+pub mod convnext;
 pub mod cost;
 mod error;
 pub mod layers;
+pub mod mlp_mixer;
 mod network;
 mod pass;
 mod run;
@@ -20,7 +22,7 @@ pub mod trace;
 pub mod vit;
 mod weights;
 
-pub use builder::{Builder, Init, LayerNorm, Linear, Part, StageBuilder};
+pub use builder::{Builder, Init, LayerNorm, Linear, Part, PatchProjection, StageBuilder};
 pub use config::Config;
 pub use error::Error;
 pub use layers::{Granularity, Layer};

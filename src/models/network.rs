@@ -74,35 +74,21 @@ impl Network {
         input: [usize; 3],
         classes: usize,
     ) -> Result<Self, Error> {
-        let Builder { params, stages, layers } = builder;
-        let index = params.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        let (expressions, traced) = (HashMap::new(), Vec::new());
-        let network =
+        let Builder { params, stages, layers, expressions } = builder;
+        let index: HashMap<String, usize> =
+            params.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
+        if index.len() != params.len() || layers.is_empty() {
+            return Err(Error::Declaration);
+        }
+        let traced = Vec::new();
+        let mut network =
             Self { config, input, classes, params, index, stages, layers, expressions, traced };
-        network.traced()
-    }
-
-    /// The same network with a parameter as an expression of itself and of other parameters. Its
-    /// gradients and Hessian-vector products are those of the tensors in the expression.
-    ///
-    /// # Errors
-    /// Shapes that do not fit together.
-    pub fn with_expression(
-        mut self,
-        id: ParamId,
-        expression: impl Fn(&mut dyn Run, Node) -> KernelResult<Node> + Send + Sync + 'static,
-    ) -> Result<Self, Error> {
-        self.expressions.insert(id, Box::new(expression));
-        self.traced()
-    }
-
-    fn traced(mut self) -> Result<Self, Error> {
-        self.traced = trace::stages(&self)?;
-        let logits = self.traced.last().map(|stage| stage.output.as_slice());
-        match logits == Some(&[self.classes][..]) {
-            true => Ok(self),
+        network.traced = trace::stages(&network)?;
+        let logits = network.traced.last().map(|stage| stage.output.as_slice());
+        match logits == Some(&[network.classes][..]) {
+            true => Ok(network),
             false => Err(Error::Output {
-                expected: self.classes,
+                expected: network.classes,
                 found: logits.unwrap_or_default().to_vec(),
             }),
         }

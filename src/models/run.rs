@@ -1,10 +1,10 @@
 //! How a stage runs: on numbers, or on shapes alone.
 
-use super::builder::{LayerNorm, Linear};
+use super::builder::{LayerNorm, Linear, PatchProjection};
 use super::network::ParamId;
 use super::trace::Traced;
 use crate::tape::Value;
-use planish_kernels::{Add, BiasGelu, BiasResidual, Error, Gelu, Op, Products, Result};
+use planish_kernels::{Add, BiasGelu, BiasResidual, Error, Flatten, Gelu, Op, Products, Result};
 
 /// The result of an operation in a stage.
 #[derive(Clone)]
@@ -102,6 +102,24 @@ impl dyn Run + '_ {
                 self.op(op, &[x, &weight, &bias])
             }
             None => self.op(op, &[x, &weight]),
+        }
+    }
+
+    /// The convolution, from patches (B, N, C·h·w).
+    ///
+    /// # Errors
+    /// Those of the operations.
+    pub fn patch_projection(&mut self, conv: PatchProjection, patches: &Node) -> Result<Node> {
+        let weight = self.param(conv.weight)?;
+        // (O, C, h, w) as a linear weight (O, C·h·w).
+        let weight = self.op(Flatten, &[&weight])?;
+        let op = self.linear_op();
+        match conv.bias {
+            Some(bias) => {
+                let bias = self.param(bias)?;
+                self.op(op, &[patches, &weight, &bias])
+            }
+            None => self.op(op, &[patches, &weight]),
         }
     }
 

@@ -82,16 +82,16 @@ impl Run for Tracer<'_> {
         let x: Vec<&Traced> = x.iter().map(|node| node.traced()).collect::<Result<_>>()?;
         let dims: Vec<&[usize]> = x.iter().map(|x| x.dims.as_slice()).collect();
         let y = op.shape(&dims)?;
-        self.flops += op.flops(&dims);
         let depends: Vec<bool> = x.iter().map(|x| x.dependence != Dependence::None).collect();
         let dependence = match x.iter().map(|x| x.dependence).max().unwrap_or_default() {
             Dependence::Affine if !op.is_affine_in(&depends) => Dependence::Nonlinear,
             other => other,
         };
-        // A function of parameters alone is not saved per image.
+        // A function of parameters alone is computed once for all images.
         if x.iter().all(|x| x.activation.is_none()) {
             return Ok(Node::Shape(Traced { dims: y, activation: None, dependence }));
         }
+        self.flops += op.flops(&dims);
         let y = self.activation(y, dependence);
         let save = op.save_set(&vec![true; x.len()]);
         for (i, x) in x.iter().enumerate() {

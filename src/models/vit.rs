@@ -9,8 +9,7 @@
 
 use super::{Builder, Error, Init, Linear, Network, Node, Part, Run, StageBuilder};
 use planish_kernels::{
-    Add, Attention, FirstTokens, Flatten, MeanTokens, Patches, PickToken, Prepend, Result, Scale,
-    WeightRows,
+    Add, Attention, FirstTokens, MeanTokens, Patches, PickToken, Prepend, Result, Scale, WeightRows,
 };
 use serde::Serialize;
 
@@ -192,23 +191,13 @@ impl Config {
         let fan_in = self.channels * size[0] * size[1];
         let uniform = Init::Uniform(1.0 / (fan_in as f64).sqrt());
         let shape = [d, self.channels, size[0], size[1]];
-        let weight = s.param("patch_embed.proj.weight", &shape, uniform);
-        let bias = self.patch_bias.then(|| s.param("patch_embed.proj.bias", &[d], uniform));
+        let bias = self.patch_bias.then_some(uniform);
+        let proj = s.patch_projection("patch_embed.proj", shape, uniform, bias);
         let norm = self.norm_pre.then(|| s.layer_norm("norm_pre", d, self.eps));
         let covers_prefix = self.position_covers_prefix;
         move |run, pixels| {
             let patches = run.op(Patches { size }, &[&pixels])?;
-            // (D, C, h, w) as a linear weight (D, C·h·w).
-            let weight = run.param(weight)?;
-            let weight = run.op(Flatten, &[&weight])?;
-            let linear = run.linear_op();
-            let mut x = match bias {
-                Some(bias) => {
-                    let bias = run.param(bias)?;
-                    run.op(linear, &[&patches, &weight, &bias])?
-                }
-                None => run.op(linear, &[&patches, &weight])?,
-            };
+            let mut x = run.patch_projection(proj, &patches)?;
             let positions = run.param(positions)?;
             if !covers_prefix {
                 x = run.op(Add, &[&x, &positions])?;

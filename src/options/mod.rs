@@ -29,7 +29,9 @@ pub enum Error {
         found: String,
     },
     /// An option that has no effect with the other options.
-    #[error("`{option}` only applies to {applies_to}; leave it out, or choose that")]
+    #[error(
+        "`{option}` only applies to {applies_to}; remove `{option}`, or change the setting that it depends on"
+    )]
     NoEffect {
         /// The option.
         option: String,

@@ -72,7 +72,7 @@ pub fn info(plan: &Plan, prefix: &Prefix) -> CacheInfo {
 pub fn describe(plan: &Plan, engine: &Engine) -> String {
     let size = ByteSize(plan.bytes);
     match plan.mode {
-        Mode::Off => "frozen layers run for every batch".into(),
+        Mode::Off => "frozen layers are recomputed for every batch".into(),
         Mode::Ram if plan.device => {
             format!("{size} of frozen layers' activations in {}'s memory", engine.device_name())
         }
@@ -123,13 +123,13 @@ impl<'a> FrozenLayers<'a> {
                     return context.observer.observe(Progress::Info(&text));
                 }
                 Event::Damaged(Error::Damaged { path, place, expected, found }) => format!(
-                    "{}, {place}: expected {expected}, found {found}; the frozen layers run again",
+                    "{}, {place}: expected {expected}, found {found}; the frozen layers are recomputed",
                     path.display()
                 ),
-                Event::Damaged(error) => format!("{error}; the frozen layers run again"),
+                Event::Damaged(error) => format!("{error}; the frozen layers are recomputed"),
                 Event::Stale(path) => format!(
                     "{}: this build or machine rounds differently from the one that wrote it; the \
-                     frozen layers run again",
+                     frozen layers are recomputed",
                     path.display()
                 ),
             };
@@ -142,7 +142,7 @@ impl<'a> FrozenLayers<'a> {
             Err(ObjectiveError::Cache(error)) if options.cache == CachePolicy::Auto => {
                 let off = Plan::without_files(Mode::Off, 0);
                 told = info(&off, &prefix);
-                let note = format!("frozen layers run for every batch: {error}");
+                let note = format!("frozen layers are recomputed for every batch: {error}");
                 context.note(&note);
                 notes.push(note);
                 Source::open(prefix, &off, about, &mut |_| {})?

@@ -44,8 +44,8 @@ pub fn resolve(
     match method {
         MethodOptions::Pof { .. } => {
             if plan.is_some() {
-                let applies_to = "methods with a choice of layers; pof perturbs the head and updates \
-                                  all other layers";
+                let applies_to = "methods that use a plan (pof always perturbs the head and updates \
+                                  all other layers)";
                 let (option, applies_to) = ("plan".into(), applies_to.into());
                 return Err(options::Error::NoEffect { option, applies_to }.into());
             }
@@ -142,7 +142,7 @@ fn planned(
         }
         None => (diagnose()?, "by the plan of a diagnosis made now".into()),
     };
-    let none = "there is no plan, because no layer's gap exceeds 1.96 standard errors; set \
+    let none = "there is no plan, because no layer's cross-fit ΔL exceeds 1.96 standard errors; set \
                 `perturb` and `update`, or use more validation images";
     Ok((plan.ok_or_else(|| Error::Missing(none.into()))?, from))
 }

@@ -64,8 +64,16 @@ impl Tried {
 }
 
 /// Headers of [`Search::leading`].
-pub const HEADERS: [&str; 8] =
-    ["recipe", "rate", "decay", "epochs", "NLL on V", "gain", "calibrated gain", "of its control"];
+pub const HEADERS: [&str; 8] = [
+    "recipe",
+    "lr",
+    "weight decay",
+    "epochs",
+    "NLL on V",
+    "gain",
+    "calibrated gain",
+    "calibrated gain of control",
+];
 
 /// What a search tried before it chose the report's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,7 +123,7 @@ impl Search {
             false => "after temperature scaling, its gain on V is not significant",
         };
         Some(format!(
-            "a search on V chose {}, rate {}, decay {}, {} epochs; {beyond}: {}",
+            "a search on V chose {}, learning rate {}, weight decay {}, {} epochs; {beyond}: {}",
             taken.name(),
             taken.learning_rate,
             taken.weight_decay,
@@ -391,9 +399,8 @@ mod tests {
             search.taken().unwrap()
         };
         let established = describe(tried(0.1, 0.03, 0.004));
-        assert!(
-            established.starts_with("a search on V chose sgd → norm, rate 0.1, decay 0, 3 epochs;")
-        );
+        let chosen = "a search on V chose sgd → norm, learning rate 0.1, weight decay 0, 3 epochs;";
+        assert!(established.starts_with(chosen), "{established}");
         assert!(established.ends_with("0.0300 ± 0.0040"), "{established}");
         assert!(
             describe(tried(0.1, 0.003, 0.004)).ends_with("is not significant: 0.0030 ± 0.0040")

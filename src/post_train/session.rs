@@ -168,7 +168,7 @@ impl PostTrainSession {
         recipe.perturbation_batch = recipe.perturbation_batch.min(train.len());
         let diagnosis_ahead = ahead.into_inner();
         if diagnosis_ahead.is_some() {
-            chosen_by = "stand-ins for a plan, since a dry run does not diagnose".into();
+            chosen_by = "placeholder layers, because a dry run does not diagnose".into();
         }
         destination.check_space(&checkpoint, &recipe.update)?;
         Ok(Self {

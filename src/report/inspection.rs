@@ -3,7 +3,7 @@
 use crate::checkpoint::CheckpointInfo;
 use crate::checkpoint::Provenance;
 use crate::models::vit::{Activation, Distillation, FinalNorm, Pooling};
-use crate::models::{Config, vit};
+use crate::models::{Config, convnext, mlp_mixer, vit};
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,58 @@ pub struct LayerInfo {
 pub enum ModelInfo {
     /// A Vision Transformer.
     Vit(VitInfo),
+    /// An MLP-Mixer.
+    Mixer(MixerInfo),
+    /// A ConvNeXt.
+    ConvNext(ConvNextInfo),
+}
+
+/// Hyperparameters of a ConvNeXt; see [`convnext::Config`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConvNextInfo {
+    /// Height and width of the input in pixels.
+    pub image_size: [usize; 2],
+    /// Side of the stem's patches in pixels.
+    pub stem_patch_size: usize,
+    /// Input channels.
+    pub channels: usize,
+    /// Number of blocks of each stage.
+    pub depths: Vec<usize>,
+    /// Width of each stage.
+    pub dims: Vec<usize>,
+    /// Number of classes.
+    pub classes: usize,
+    /// Whether branches are scaled per channel (V1).
+    pub layer_scale: bool,
+    /// Whether MLPs have global response normalisation (V2).
+    pub grn: bool,
+    /// ε of the norms below the last, and of the last.
+    pub eps: [f64; 2],
+}
+
+/// Hyperparameters of an MLP-Mixer; see [`mlp_mixer::Config`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MixerInfo {
+    /// Height and width of the input in pixels.
+    pub image_size: [usize; 2],
+    /// Height and width of a patch in pixels.
+    pub patch_size: [usize; 2],
+    /// Input channels.
+    pub channels: usize,
+    /// Width of the token stream.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Hidden width of the MLP over tokens.
+    pub token_mlp_dim: usize,
+    /// Hidden width of the MLP over channels.
+    pub channel_mlp_dim: usize,
+    /// Number of classes.
+    pub classes: usize,
+    /// Length of the token sequence.
+    pub tokens: usize,
+    /// ε of every layer norm.
+    pub eps: f64,
 }
 
 /// Hyperparameters of a Vision Transformer; see [`vit::Config`].
@@ -114,6 +166,41 @@ impl From<&Config> for ModelInfo {
     fn from(config: &Config) -> Self {
         match config {
             Config::Vit(config) => ModelInfo::Vit(config.into()),
+            Config::Mixer(config) => ModelInfo::Mixer(config.into()),
+            Config::ConvNext(config) => ModelInfo::ConvNext(config.into()),
+        }
+    }
+}
+
+impl From<&convnext::Config> for ConvNextInfo {
+    fn from(config: &convnext::Config) -> Self {
+        Self {
+            image_size: config.image_size,
+            stem_patch_size: config.patch_size,
+            channels: config.channels,
+            depths: config.depths.clone(),
+            dims: config.dims.clone(),
+            classes: config.classes,
+            layer_scale: config.layer_scale,
+            grn: config.grn,
+            eps: [config.eps, config.final_eps],
+        }
+    }
+}
+
+impl From<&mlp_mixer::Config> for MixerInfo {
+    fn from(config: &mlp_mixer::Config) -> Self {
+        Self {
+            image_size: config.image_size,
+            patch_size: config.patch_size,
+            channels: config.channels,
+            dim: config.dim,
+            depth: config.depth,
+            token_mlp_dim: config.token_mlp_dim,
+            channel_mlp_dim: config.channel_mlp_dim,
+            classes: config.classes,
+            tokens: config.tokens(),
+            eps: config.eps,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::format::{count, estimate, number, percent};
 /// States which differences are established. `a` and `b` are the names of the models.
 pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
     let images = match comparison.images {
-        1 => return "One image establishes nothing.".into(),
+        1 => return "One image is not enough for a comparison.".into(),
         n if n < FEW => format!("{n} images, too few for intervals"),
         n => format!("{} images", count(n as u64)),
     };
@@ -27,8 +27,8 @@ pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
     let open = of(Verdict::Open);
     if !open.is_empty() {
         parts.push(match parts.is_empty() {
-            true => format!("no difference between {a} and {b} is established: {}", listed(&open)),
-            false => format!("not established either way: {}", listed(&open)),
+            true => format!("no significant difference between {a} and {b}: {}", listed(&open)),
+            false => format!("no significant difference: {}", listed(&open)),
         });
     }
     format!("On these {images}, {}.", parts.join("; "))
@@ -102,13 +102,16 @@ mod tests {
         let lead = "On these 1,200 images, after is better than before in NLL (0.2500 to 0.2500) \
                     and calibrated NLL";
         assert!(better.starts_with(lead), "{better}");
-        assert!(better.contains("; not established either way: top-1 ("), "{better}");
+        assert!(better.contains("; no significant difference: top-1 ("), "{better}");
         let worse = of(1.0, 1.25, 30);
         assert!(worse.contains("after is worse than before in NLL (-0.2500"), "{worse}");
         let few = of(1.0, 1.25, 29);
-        assert!(few.starts_with("On these 29 images, too few for intervals, no diff"), "{few}");
+        assert!(
+            few.starts_with("On these 29 images, too few for intervals, no significant"),
+            "{few}"
+        );
         let same = of(1.0, 1.0, 40);
-        assert!(same.contains("no difference between before and after is established"), "{same}");
-        assert_eq!(of(1.0, 9.0, 1), "One image establishes nothing.");
+        assert!(same.contains("no significant difference between before and after"), "{same}");
+        assert_eq!(of(1.0, 9.0, 1), "One image is not enough for a comparison.");
     }
 }

@@ -129,8 +129,8 @@ impl Data {
 fn made(wanted: &str) -> &'static str {
     match wanted {
         "val" | "validation" => {
-            ", or set `val_data` to your own images; if there is no split val, diagnose and \
-             post-train use as V what `planish finetune` held out, or half of the test split"
+            ", or set `val_data` to your own images; without a split `val`, diagnose and \
+             post-train use the images that `planish finetune` held out, or half of the test split"
         }
         _ => "",
     }
@@ -149,7 +149,7 @@ fn other_images(sample: &Sample, train: Option<&Split>) -> Option<String> {
     let train = train.filter(|train| train.digest() != sample.digest)?;
     Some(format!(
         "the checkpoint was fine-tuned on {} images, and {} has {}: these are not the fine-tuning \
-         images; gains may come from the new data; its control shows how much",
+         images; gains may come from the new data; compare with plain SGD on the same layers",
         sample.images,
         train.place(),
         train.len()

@@ -87,7 +87,7 @@ pub fn evaluate(
         None => {
             let (first, _) = stratified_halves(predictions.labels(), context.seed);
             let origin = format!(
-                "halves of the split itself, each scored at the other's (stratified, seed {})",
+                "each half of the split, to score the other half (stratified, seed {})",
                 context.seed
             );
             (Temperatures::of(&predictions, Temperature::CrossFitted(&first))?, origin)
@@ -144,8 +144,8 @@ fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> Result<Option<String>> {
             continue;
         };
         return Ok(Some(format!(
-            "{which} V, which was used to select or guard its post-training: figures on them are \
-             too optimistic; post-train's own report has figures of its test images"
+            "{which} V, which post-training used to select or check its result: metrics on them are \
+             optimistic; the report of post-train has metrics on test images"
         )));
     }
     Ok(None)

@@ -42,8 +42,8 @@ pub fn measure(
 pub fn preprocessing(checkpoint: &Checkpoint) -> Result<&Preprocess> {
     checkpoint.preprocess.as_ref().ok_or_else(|| {
         Error::Missing(format!(
-            "{}: shifts are made at the model's own image size, and the checkpoint says nothing of \
-             preprocessing; give `mean` and `std`",
+            "{}: corruptions are applied at the model's image size, but the checkpoint does not state the \
+             preprocessing; set `mean` and `std`",
             checkpoint.path.display()
         ))
     })

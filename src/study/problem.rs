@@ -134,7 +134,7 @@ pub fn refused(text: &Text, what: &str, at: Range<usize>, error: OptionError) ->
         }
         OptionError::NoEffect { option, applies_to } => {
             let expected = format!("`{option}` together with {applies_to}");
-            text.problem(at, what, expected, "it alone", "remove it or add that")
+            text.problem(at, what, expected, "it alone", "remove it, or set what it applies to")
         }
         OptionError::Conflict(said) => {
             text.problem(at, what, "compatible options", said, "correct them")

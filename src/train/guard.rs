@@ -24,9 +24,9 @@ pub const WINDOW: usize = 20;
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 pub enum Keep {
-    /// of the epoch with the lowest validation loss
+    /// the epoch with the lowest validation loss
     Best,
-    /// of the last epoch
+    /// the last epoch
     Last,
 }
 

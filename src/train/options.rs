@@ -58,13 +58,13 @@ pub struct TrainOptions {
     /// Clip the gradient of the updated layers to this norm
     #[cfg_attr(feature = "cli", arg(long, value_name = "NORM", allow_negative_numbers = true))]
     pub clip: Option<f64>,
-    /// Augmentation of training images: `flip`, `shift=PIXELS`, `crop=LEAST_AREA`, comma-separated
+    /// Augmentation of training images: `flip`, `shift=PIXELS`, `crop=MIN_AREA`, comma-separated
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value_t))]
     pub augment: Augment,
     /// Augmented views of each image, one per epoch in turn [default: as many as epochs]
     #[cfg_attr(feature = "cli", arg(
-        long, value_name = "V", hide_short_help = true,
+        long, value_name = "N", hide_short_help = true,
         value_parser = crate::options::text::count, allow_negative_numbers = true
     ))]
     pub views: Option<usize>,
@@ -87,7 +87,7 @@ pub struct TrainOptions {
         )
     )]
     pub micro_batch: Option<usize>,
-    /// The same, as the number of parts that B is split into
+    /// Micro-batch size as the number of parts that B is split into (gradient accumulation)
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "K", hide_short_help = true,
         value_parser = crate::options::text::count, allow_negative_numbers = true
@@ -494,8 +494,8 @@ mod tests {
         let made = MethodOptions::new(MethodName::Asam, &given(json!({ "rho": 1 }))).unwrap();
         assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
         let error = MethodOptions::new(MethodName::Sgd, &given(json!({ "rho": 1 }))).unwrap_err();
-        let text = "`rho` only applies to the method sam, asam, looksam, sam-norm; leave it out, or \
-                    choose that";
+        let text = "`rho` only applies to the method sam, asam, looksam, sam-norm; remove `rho`, or \
+                    change the setting that it depends on";
         assert_eq!(error.to_string(), text);
         let error = MethodOptions::new(MethodName::Sgd, &given(json!({ "rhó": 1 }))).unwrap_err();
         assert!(matches!(error, Error::Unknown { .. }));

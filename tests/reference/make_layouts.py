@@ -15,8 +15,9 @@ Each folder holds model.safetensors, the library's other files, and reference.sa
     logits         f64  (N,classes)
     loss           f64  mean cross-entropy
     gradient/NAME  f64  of the mean loss
-    hvp/NAME       f64  Hessian of the mean loss in one planish layer's tensors alone (`embed`,
-                        `block.i`, `norm`, `head`), times the layer's part of the vector
+    hvp/NAME       f64  Hessian of the mean loss in one planish layer's tensors alone (a Vision
+                        Transformer's are `embed`, `block.i`, `norm` and `head`), times the layer's
+                        part of the vector
     hvp_all/NAME   f64  the full Hessian times the whole vector
     image          u8   (H,W,C), and
     processed      f32  (C,h,w), the output of transformers' image processor; only in its folders
@@ -66,6 +67,27 @@ def of_timm(cls, **more):
     return model
 
 
+def of_mixer():
+    from timm.models.mlp_mixer import MlpMixer
+    return MlpMixer(**MIXER, num_classes=CLASSES)
+
+
+def of_convnext(v2, conv_mlp=False):
+    from timm.models.convnext import ConvNeXt
+    return ConvNeXt(**CONVNEXT, num_classes=CLASSES, conv_mlp=conv_mlp,
+                    **(dict(use_grn=True, ls_init_value=None) if v2 else {}))
+
+
+def of_transformers_convnext(v2):
+    kind = "ConvNextV2" if v2 else "ConvNext"
+    config = getattr(transformers, f"{kind}Config")(
+        hidden_sizes=CONVNEXT["dims"], depths=CONVNEXT["depths"], image_size=32,
+        num_labels=CLASSES)
+    return getattr(transformers, f"{kind}ForImageClassification")(config)
+
+
+MIXER = dict(img_size=12, patch_size=4, num_blocks=2, embed_dim=8, mlp_ratio=(0.75, 1.5))
+CONVNEXT = dict(depths=[1, 2, 1, 1], dims=[4, 6, 8, 10])
 VIT, DEIT = ("ViT", "ViTForImageClassification"), ("DeiT", "DeiTForImageClassification")
 TEACHER = ("DeiT", "DeiTForImageClassificationWithTeacher")
 # Name: (how it is made, how its names are changed for the file, stored type).
@@ -88,7 +110,20 @@ MODELS = {
     "timm-distilled": (lambda: of_timm("VisionTransformerDistilled"), [], torch.float32),
     "timm-distilled-f16": (lambda: of_timm("VisionTransformerDistilled"), [], torch.float16),
     "timm-bf16": (lambda: of_timm("VisionTransformer"), [], torch.bfloat16),
+    "timm-mixer": (of_mixer, [], torch.float32),
+    "timm-mixer-bf16": (of_mixer, [], torch.bfloat16),
+    "timm-convnext": (lambda: of_convnext(False), [], torch.float32),
+    "timm-convnextv2": (lambda: of_convnext(True), [], torch.float32),
+    "timm-convnextv2-conv": (lambda: of_convnext(True, conv_mlp=True), [], torch.float32),
+    "transformers5-convnext": (lambda: of_transformers_convnext(False), [], torch.float32),
+    "transformers5-convnextv2-bf16": (lambda: of_transformers_convnext(True), [],
+                                      torch.bfloat16),
 }
+# Height and width of the images, where they are not 8.
+SIDES = {"mixer": 12, "convnext": 32}
+
+
+NORM = r"norm|ln_|\.ln\.|stem\.1|downsample\.0|downsampling_layer\.0"
 
 
 def draw(model, generator):
@@ -96,7 +131,11 @@ def draw(model, generator):
     with torch.no_grad():
         for name, p in model.named_parameters():
             normal = torch.randn(p.shape, generator=generator)
-            if re.search(r"norm|ln_|\.ln\.", name) and name.endswith("weight"):
+            if "grn" in name:
+                p.copy_(0.4 * normal)
+            elif re.search(r"gamma|layer_scale", name):
+                p.copy_(0.5 + 0.2 * normal)
+            elif re.search(NORM, name) and name.endswith("weight"):
                 p.copy_(1 + 0.3 * normal)
             elif name.endswith("bias"):
                 p.copy_(0.2 * normal)
@@ -104,6 +143,19 @@ def draw(model, generator):
                 p.copy_(1.3 * p[0].numel() ** -0.5 * normal)
             else:  # tokens, position embedding
                 p.copy_(0.5 * normal)
+
+
+def convnext_layer(name):
+    """The layers of ConvNeXt: `stem`, `stages.i.downsample`, `stages.i.blocks.j`, `norm`, `head`."""
+    block = re.search(r"stages\.(\d+)\.(?:blocks|layers)\.(\d+)", name)
+    if block:
+        return "stages.%s.blocks.%s" % block.groups()
+    down = re.search(r"stages\.(\d+)\.downsampl", name)
+    if down:
+        return "stages.%s.downsample" % down.group(1)
+    if re.match(r"head\.norm|convnext(v2)?\.layernorm", name):
+        return "norm"
+    return "head" if re.match(r"head|classifier", name) else "stem"
 
 
 def layer_of(name):
@@ -132,6 +184,7 @@ def write(name, seed):
     model = make().eval()
     draw(model, generator)
     folder = OUT / name
+    side = next((side for family, side in SIDES.items() if family in name), 8)
     folder.mkdir(parents=True, exist_ok=True)
 
     def own(key):
@@ -144,7 +197,18 @@ def write(name, seed):
     else:    # transformers 5 saves the old names: the new ones come from its own state_dict
         state = {own(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    if name.startswith("timm"):
+    if name.startswith("timm-mixer") or name.startswith("timm-convnext"):
+        mixer = name.startswith("timm-mixer")
+        cfg = dict(input_size=[3, side, side], crop_pct=0.9, interpolation="bicubic",
+                   mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+        # timm's larger architectures write their MLPs as linear layers.
+        size = "_atto" if name.endswith("-conv") else "_tiny"
+        kind = "mixer_b16_224" if mixer else name.split("-")[1] + size
+        arguments = MIXER if mixer else CONVNEXT
+        text = dict(architecture=kind, num_classes=CLASSES, global_pool="avg",
+                    model_args=arguments, pretrained_cfg=cfg)
+        (folder / "config.json").write_text(json.dumps(text, indent=2) + "\n")
+    elif name.startswith("timm"):
         pooled = dict(img_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=2, mlp_ratio=1.5)
         kind = "deit_tiny_distilled" if "distilled" in name else "vit_tiny"
         cfg = dict(input_size=[3, 8, 8], crop_pct=0.9, interpolation="bicubic",
@@ -156,9 +220,12 @@ def write(name, seed):
         model.config.id2label = {0: "cat", 1: "dog", 2: "bird"}
         model.config.save_pretrained(folder)
         kind = "DeiT" if "deit" in name or "teacher" in name else "ViT"
+        kind = "ConvNext" if "convnext" in name else kind
         processor = getattr(transformers, f"{kind}ImageProcessor")
         more = dict(size={"height": 8, "width": 8}, image_mean=[0.4, 0.5, 0.6],
                     image_std=[0.2, 0.25, 0.3])
+        if kind == "ConvNext":  # resized to 32 / 0.875 on the short side, then cropped
+            more |= dict(size={"shortest_edge": 32}, crop_pct=0.875)
         if kind == "DeiT":  # squashed to 12×14, then cropped
             more |= dict(size={"height": 12, "width": 14}, crop_size={"height": 8, "width": 8})
         processor = processor(**more)
@@ -173,7 +240,7 @@ def write(name, seed):
     model = model.double()
     parameters = {n: stored[own(n)].double().requires_grad_() for n, _ in model.named_parameters()}
     assert len(stored) == len(parameters)
-    pixels = torch.randn(EXAMPLES, 3, 8, 8, generator=generator)
+    pixels = torch.randn(EXAMPLES, 3, side, side, generator=generator)
     labels = torch.randint(CLASSES, (EXAMPLES,), generator=generator)
     logits = torch.func.functional_call(model, parameters, (pixels.double(),))
     logits = getattr(logits, "logits", logits)
@@ -185,8 +252,9 @@ def write(name, seed):
     out |= {f"hvp_all/{own(n)}": h for n, h in products(gradient, parameters, names).items()}
     layers = {}
     for n in names:
-        layers.setdefault(layer_of(n), []).append(n)
-    assert set(layers) == {"embed", "block.0", "block.1", "norm", "head"}, layers.keys()
+        layers.setdefault(convnext_layer(n) if "convnext" in name else layer_of(n), []).append(n)
+    vit = {"embed", "block.0", "block.1", "norm", "head"}
+    assert "convnext" in name or set(layers) == vit, layers.keys()
     for members in layers.values():
         out |= {f"hvp/{own(n)}": h for n, h in products(gradient, parameters, members).items()}
     out = {k: v.detach().contiguous().clone() for k, v in out.items()}

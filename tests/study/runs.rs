@@ -117,7 +117,7 @@ fn runs_match_post_train_and_can_be_recomputed() {
         (serde_json::from_str(&out.output).unwrap(), out.errors)
     };
     let (known, log) = only("s.toml", &[]);
-    assert!(log.contains("the same figures again"), "{log}");
+    assert!(log.contains("same results as before"), "{log}");
     let (fresh, _) = only("s.toml", &["--out", "fresh", "--threads", "1"]);
     for (name, value) in pol.as_object().unwrap() {
         let joined = name.contains("control") || name.ends_with("_p") || name.ends_with("_u");

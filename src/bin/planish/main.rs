@@ -21,7 +21,7 @@ use planish::temp_file::remove_temp_files;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Find which layers of a fine-tuned Vision Transformer overfit, and post-train them.
+/// Find which layers of a fine-tuned vision model overfit, and post-train them.
 #[derive(Debug, Parser)]
 #[command(name = "planish", version, max_term_width = 100)]
 pub struct Cli {
@@ -152,7 +152,11 @@ fn main() -> ExitCode {
         Err(error) => {
             if !reader_left(&error) {
                 // `eprint!` panics if standard error is closed.
-                let _ = std::io::stderr().write_all(message(&error).as_bytes());
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "{}",
+                    render::for_stderr(message(&error).trim_end())
+                );
             }
             // As in clap, 2 means invalid usage.
             match is_usage(&error) {

@@ -31,7 +31,10 @@ pub fn message(error: &anyhow::Error) -> String {
 pub fn is_usage(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let of_session = cause.downcast_ref::<planish::error::Error>();
+        use planish::engine::Error::{Tf32OnCpu, TilesOnGpu};
+        let of_engine = cause.downcast_ref::<planish::engine::Error>();
         cause.is::<planish::options::Error>()
+            || matches!(of_engine, Some(Tf32OnCpu | TilesOnGpu))
             || matches!(of_session, Some(planish::error::Error::Options(_)))
     })
 }

@@ -25,7 +25,7 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
             match d.verdict {
                 Verdict::Better => "better",
                 Verdict::Worse => "worse",
-                Verdict::Open => "not established",
+                Verdict::Open => "not significant",
             }
             .into(),
         ]

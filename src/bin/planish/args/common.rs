@@ -1,6 +1,7 @@
 //! Options and start-up steps that every command shares.
 
 use crate::message::in_flags;
+use crate::render::for_stderr;
 use crate::render::progress::Terminal;
 use anyhow::anyhow;
 use bytesize::ByteSize;
@@ -101,7 +102,7 @@ impl Common {
     pub fn say(&self, line: &str) {
         if !self.quiet {
             // Continue if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "{line}");
+            let _ = writeln!(std::io::stderr(), "{}", for_stderr(line));
         }
     }
 

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// First model: a report (.json), logits (.safetensors) or a checkpoint.
     ///
-    /// A report is one that eval or post-train wrote with --json and --dump.
+    /// Reports are those of `eval` and `post-train`, run with --json and --dump.
     #[arg(value_name = "A")]
     pub a: PathBuf,
     /// Second model

@@ -32,7 +32,7 @@ pub struct Args {
     pub data: DataOptions,
     /// Split to evaluate. [default: test, or the only split]
     ///
-    /// The whole split is evaluated, in stored order. `val` may also be the images that fine-tuning
+    /// The whole split is evaluated, in stored order. `val` can also select the images that fine-tuning
     /// held out.
     #[arg(long, value_name = "S", help_heading = "Evaluation options")]
     pub split: Option<String>,

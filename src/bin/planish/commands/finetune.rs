@@ -6,9 +6,12 @@ use crate::render::epochs::{EpochArgs, EpochLog};
 use crate::render::finetune::{epochs, plan, text};
 use crate::render::print;
 use anyhow::Context as _;
+use planish::checkpoint::weights_file;
 use planish::finetune::{FinetuneOptions, FinetuneSession};
+use planish::output;
 use planish::report::{FINETUNING, Finetuning};
 use planish::session::Context;
+use std::path::Path;
 
 /// Arguments of `planish finetune`.
 #[derive(clap::Args, Clone, Debug)]
@@ -35,6 +38,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = common.start()?;
     options.check()?;
     note_precision(options.precision, common);
+    args.epoch_files.check()?;
+    let weights = options.from.as_deref().map(weights_file).transpose()?;
+    output::spare(
+        &[common.json.as_deref(), args.epoch_files.csv.as_deref(), Some(&options.out)],
+        weights.as_deref().unwrap_or(Path::new("")),
+        &[Path::new(&options.data)],
+    )?;
     let terminal = common.terminal();
     let context = common.context(&running, &terminal);
     let session = FinetuneSession::prepare(options, &context)?;
@@ -57,11 +67,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         notes: found.notes,
         figures: found.figures,
     };
-    common.save(&report)?;
+    let written = format!("{} was written", report.checkpoint);
+    let saved = common.save(&report);
     let mut text = text(&report);
     for note in common.untold(&report.notes, &session.start.notes) {
         text += &format!("note: {}\n", in_flags(note));
     }
     print(&text)?;
-    logged.with_context(|| format!("{} was written", report.checkpoint))
+    saved.and(logged).context(written)
 }

@@ -93,6 +93,10 @@ fn by([a, b]: [usize; 2]) -> String {
     format!("{a}×{b}")
 }
 
+fn dashed(values: &[usize]) -> String {
+    values.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+}
+
 fn with(present: bool, what: &str) -> String {
     if present { format!(", {what}") } else { String::new() }
 }
@@ -104,12 +108,71 @@ fn is_modified(model: &ModelInfo, name: &str) -> bool {
         ModelInfo::Vit(own) => arch::vit(name, own.classes, own.channels).is_ok_and(|named| {
             (named.dim, named.depth, named.patch_size) != (own.dim, own.depth, own.patch_size)
         }),
+        ModelInfo::ConvNext(own) => arch::convnext(name, own.classes, own.channels)
+            .is_ok_and(|named| (&named.dims, &named.depths) != (&own.dims, &own.depths)),
+        ModelInfo::Mixer(own) => arch::mixer(name, own.classes, own.channels).is_ok_and(|named| {
+            (named.dim, named.depth, named.patch_size) != (own.dim, own.depth, own.patch_size)
+        }),
     }
 }
 
 /// The hyperparameters.
 fn model(model: &ModelInfo) -> Vec<(&'static str, String)> {
     match model {
+        ModelInfo::ConvNext(convnext) => vec![
+            (
+                "model",
+                format!(
+                    "from the tensors: widths {}, depths {}, {} classes{}{}",
+                    dashed(&convnext.dims),
+                    dashed(&convnext.depths),
+                    convnext.classes,
+                    with(convnext.layer_scale, "LayerScale"),
+                    with(convnext.grn, "global response normalisation"),
+                ),
+            ),
+            (
+                "head",
+                format!(
+                    "mean before the norm, gelu, ε {:e}, last {:e}",
+                    convnext.eps[0], convnext.eps[1]
+                ),
+            ),
+            (
+                "images",
+                format!(
+                    "{} channels of {}, patches {}",
+                    convnext.channels,
+                    by(convnext.image_size),
+                    by([convnext.stem_patch_size; 2])
+                ),
+            ),
+        ],
+        ModelInfo::Mixer(mixer) => vec![
+            (
+                "model",
+                format!(
+                    "from the tensors: width {}, depth {}, MLP {} over tokens and {} over channels, \
+                     {} classes",
+                    mixer.dim,
+                    mixer.depth,
+                    mixer.token_mlp_dim,
+                    mixer.channel_mlp_dim,
+                    mixer.classes
+                ),
+            ),
+            ("head", format!("norm before the mean over tokens, gelu, ε {:e}", mixer.eps)),
+            (
+                "images",
+                format!(
+                    "{} channels of {}, patches {}, {} tokens",
+                    mixer.channels,
+                    by(mixer.image_size),
+                    by(mixer.patch_size),
+                    mixer.tokens
+                ),
+            ),
+        ],
         ModelInfo::Vit(vit) => vec![
             (
                 "model",

@@ -73,25 +73,25 @@ pub struct Args {
     /// Number of validation images for the diagnosis [default: all]
     #[arg(long, value_name = "N", help_heading = "Tuning options", hide_short_help = true)]
     pub samples: Option<usize>,
-    /// Validation images for ΔL and κ before and after [default: all, or --samples]
+    /// Number of validation images for ΔL and κ before and after tuning. [default: all, or --samples]
     ///
     /// ΔL and κ of the perturbed and updated layers are measured before and after tuning. 0 turns
     /// this off.
-    #[arg(long, value_name = "N", help_heading = "Rare options", hide_short_help = true)]
+    #[arg(long, value_name = "N", help_heading = "Advanced options", hide_short_help = true)]
     pub remeasure: Option<usize>,
     /// Epoch whose weights are kept [default: best; last without validation images]
-    #[arg(long, value_enum, help_heading = "Rare options", hide_short_help = true)]
+    #[arg(long, value_enum, help_heading = "Advanced options", hide_short_help = true)]
     pub keep: Option<Keep>,
     /// Write test logits of the tuned model, for `planish compare`.
     ///
     /// The file is safetensors with `logits`, `labels` and `temperature`.
-    #[arg(long, value_name = "FILE", help_heading = "Rare options", hide_short_help = true)]
+    #[arg(long, value_name = "FILE", help_heading = "Advanced options", hide_short_help = true)]
     pub dump: Option<PathBuf>,
     /// Write the result even if it is worse on the validation images
-    #[arg(long, help_heading = "Rare options", hide_short_help = true)]
+    #[arg(long, help_heading = "Advanced options", hide_short_help = true)]
     pub force: bool,
     /// Random seed of B, B′ and γ [default: --seed]
-    #[arg(long, value_name = "S", help_heading = "Rare options", hide_short_help = true)]
+    #[arg(long, value_name = "S", help_heading = "Advanced options", hide_short_help = true)]
     pub train_seed: Option<u64>,
     /// Options of the method.
     #[command(flatten)]
@@ -157,7 +157,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     saved::check(args.dump.as_deref())?;
     let checkpoint = args.model.open()?;
     output::spare(
-        &[args.common.json.as_deref(), args.dump.as_deref()],
+        &[args.common.json.as_deref(), args.dump.as_deref(), args.epochs.csv.as_deref()],
         &checkpoint.path,
         &args.data.files(),
     )?;
@@ -260,9 +260,10 @@ fn finish(
         damaged: found.damaged,
         notes: found.notes,
     };
-    args.common.save(&report)?;
+    let saved = args.common.save(&report);
     print(&show(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     let written = written(&report);
+    saved.with_context(|| written.clone())?;
     if let Some(error) = found.failure {
         let context = format!("{written}; but it could not be evaluated");
         return Err(anyhow::Error::from(error).context(context));

@@ -38,7 +38,7 @@ pub struct Args {
     /// DIGEST is the cell's digest or the beginning of it.
     #[arg(long, value_name = "DIGEST", conflicts_with = "shard")]
     pub only: Vec<String>,
-    /// Print the numbers of all and of missing cells, and exit
+    /// Print how many cells there are and how many are missing, and exit
     #[arg(long)]
     pub dry_run: bool,
     /// Number of threads [default: all]
@@ -244,7 +244,7 @@ fn again(
         if log.get(&entry.cell).is_none() {
             log.add(&entry)?;
         } else {
-            common.say(&format!("cell {}: the same figures again", entry.cell));
+            common.say(&format!("cell {}: same results as before", entry.cell));
         }
         fresh.insert(entry.cell.clone(), entry);
         Ok(())

@@ -30,7 +30,7 @@ pub fn plan(session: &FinetuneSession) -> String {
         out += &format!(", {} for validation ({from})", n(val));
     }
     out += &format!(
-        "\n{} epochs of {} steps of {} images, {}, rate {}\n",
+        "\n{} epochs of {} steps of {} images, {}, learning rate {}\n",
         settings.epochs,
         images.train.len() / settings.batch_size.max(1),
         settings.batch_size,
@@ -40,7 +40,7 @@ pub fn plan(session: &FinetuneSession) -> String {
     let left_out = images.train.len() % settings.batch_size.max(1);
     if left_out > 0 {
         out += &format!(
-            "note: {left_out} images of every epoch make no whole batch and are left out, others \
+            "note: each epoch leaves out {left_out} images that do not fill a batch, different ones \
              each time\n"
         );
     }

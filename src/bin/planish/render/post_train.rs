@@ -16,7 +16,7 @@ use planish::train::run::Epoch;
 /// The input's loss on V, the baseline for the epochs' losses. `watched` is the number of images it
 /// was computed on and the size of V.
 pub fn start_line(loss: f64, watched: Option<[usize; 2]>) -> String {
-    format!("epoch 0: V {loss:.4}{} before training", on(watched))
+    format!("epoch 0: loss on V {loss:.4}{} before training", on(watched))
 }
 
 /// One line per epoch. Each loss is shown with its images and weights.
@@ -28,9 +28,10 @@ pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
     };
     let at = if perturbation.is_empty() { "" } else { " at the perturbed weights" };
     let capped = e.capped.map_or(String::new(), |c| format!(", {} capped", percent(c)));
-    let v = e.validation_loss.map_or(String::new(), |v| format!(", V {v:.4}{}", on(watched)));
+    let v =
+        e.validation_loss.map_or(String::new(), |v| format!(", loss on V {v:.4}{}", on(watched)));
     format!(
-        "epoch {}: training batches {:.4}{at}{v}{perturbation}{capped}, {}",
+        "epoch {}: training loss {:.4}{at}{v}{perturbation}{capped}, {}",
         e.epoch,
         e.training_loss,
         duration(e.seconds)
@@ -159,7 +160,7 @@ fn frozen(cache: &CacheInfo) -> String {
     let folder = cache.folder.as_deref().unwrap_or_default();
     let time = duration(cache.seconds);
     match cache.mode {
-        Mode::Off => "frozen layers run for every batch".into(),
+        Mode::Off => "frozen layers are recomputed for every batch".into(),
         Mode::Ram => format!("frozen layers {time}, kept in memory"),
         Mode::Disk if cache.found == cache.views => {
             format!("frozen layers read from {folder} in {time}")
@@ -198,19 +199,19 @@ mod tests {
         };
         let subset = Some([1000, 6000]);
         let start = start_line(0.625, subset);
-        assert_eq!(start, "epoch 0: V 0.6250 on 1,000 of its 6,000 images before training");
+        assert_eq!(start, "epoch 0: loss on V 0.6250 on 1,000 of its 6,000 images before training");
         assert_eq!(
             epoch_line(&epoch, subset),
-            "epoch 2: training batches 0.2500 at the perturbed weights, V 0.5000 on 1,000 of its \
+            "epoch 2: training loss 0.2500 at the perturbed weights, loss on V 0.5000 on 1,000 of its \
              6,000 images, perturbation 4.2% of the norm, 50.0% capped, 1.50 s"
         );
         epoch.perturbation = None;
         let from_zeros = epoch_line(&epoch, None);
         assert!(from_zeros.contains(", perturbation 0.5000 from zero weights, 50.0% capped"));
         (epoch.perturbation_length, epoch.capped) = (None, None);
-        let plain = "epoch 2: training batches 0.2500, V 0.5000 on its 400 images, 1.50 s";
+        let plain = "epoch 2: training loss 0.2500, loss on V 0.5000 on its 400 images, 1.50 s";
         assert_eq!(epoch_line(&epoch, Some([400, 400])), plain);
         epoch.validation_loss = None;
-        assert_eq!(epoch_line(&epoch, None), "epoch 2: training batches 0.2500, 1.50 s");
+        assert_eq!(epoch_line(&epoch, None), "epoch 2: training loss 0.2500, 1.50 s");
     }
 }

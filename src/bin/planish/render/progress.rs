@@ -113,7 +113,7 @@ impl Drop for Progress {
 
 fn to_stderr(text: &str) {
     // Continue if standard error is closed.
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "{}", super::for_stderr(text));
 }
 
 /// `study: 12 of 90 cells after 3 min 10 s, about 20 min 35 s left; small, fog 3`.

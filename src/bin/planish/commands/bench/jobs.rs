@@ -8,6 +8,7 @@ use planish::checkpoint::Checkpoint;
 use planish::diagnose::read_plan;
 use planish::forecast::Part;
 use planish::format::duration;
+use planish::models::Network;
 use planish::options::Error as OptionError;
 use planish::report::dry_run::DryRun;
 use planish::train::MethodName;
@@ -92,8 +93,8 @@ pub fn plan(
         None => stand_in(checkpoint),
     };
     let named = match (perturb, update) {
-        (Some(_), _) => "p by --perturb; else ",
-        (_, Some(_)) => "u by --update; else ",
+        (Some(_), _) => "p from --perturb, otherwise ",
+        (_, Some(_)) => "u from --update, otherwise ",
         _ => "",
     };
     Ok(Planned { from: format!("{named}{}", planned.from), ..planned })
@@ -109,11 +110,28 @@ fn stand_in(checkpoint: &Checkpoint) -> Planned {
     }
 }
 
+/// All layers but the head, with globs: `embed,block.*,norm`.
+fn all_but_head(network: &Network) -> String {
+    let mut names: Vec<String> = Vec::new();
+    let blocks = network.blocks();
+    for layer in blocks.split_last().map_or(&[][..], |(_, rest)| rest) {
+        let name = match layer.name.split_once('.') {
+            Some((first, _)) => format!("{first}.*"),
+            None => layer.name.clone(),
+        };
+        if names.last() != Some(&name) {
+            names.push(name);
+        }
+    }
+    names.join(",")
+}
+
 /// The rows to train. Each method follows its control, plain SGD on the same layers.
 ///
 /// # Errors
 /// An option out of range.
-pub fn jobs(args: &Args, planned: Option<&Planned>) -> anyhow::Result<Vec<Job>> {
+pub fn jobs(args: &Args, planned: Option<&Planned>, network: &Network) -> anyhow::Result<Vec<Job>> {
+    let features = all_but_head(network);
     let mut jobs: Vec<Job> = Vec::new();
     let mut add = |name: String,
                    method: MethodName,
@@ -131,7 +149,7 @@ pub fn jobs(args: &Args, planned: Option<&Planned>) -> anyhow::Result<Vec<Job>> 
     for name in &args.methods {
         let method = name.method();
         let (perturb, update, label) = match name {
-            Name::Pof => (Some("head"), "embed,block.*,norm", "all else"),
+            Name::Pof => (Some("head"), features.as_str(), "all else"),
             Name::Pol | Name::PolHead => {
                 let Some(plan) = planned else { continue };
                 let perturb = match name {

@@ -58,11 +58,11 @@ pub struct Args {
     /// Number of validation images for the diagnosis [default: all]
     #[arg(long, value_name = "N", help_heading = "Bench options", hide_short_help = true)]
     samples: Option<usize>,
-    /// Validation images for ΔL and κ before and after [default: all, or --samples]
+    /// Number of validation images for ΔL and κ before and after tuning. [default: all, or --samples]
     ///
     /// The first seed measures ΔL and κ of the perturbed and updated layers before and after. 0
     /// turns this off.
-    #[arg(long, value_name = "N", help_heading = "Rare options", hide_short_help = true)]
+    #[arg(long, value_name = "N", help_heading = "Advanced options", hide_short_help = true)]
     remeasure: Option<usize>,
     /// Print the forecast and exit
     #[arg(long, help_heading = "Bench options")]
@@ -180,7 +180,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         true => Some(plan(args, folder.path(), &checkpoint, &roles.val_origin)?),
         false => None,
     };
-    let jobs = jobs(args, planned.as_ref())?;
+    let jobs = jobs(args, planned.as_ref(), &checkpoint.network)?;
     if args.dry_run || !args.common.quiet {
         let mut expected = vec![Part::new("so far", Need::default().after(clock.seconds()))];
         expected.extend(planned.as_ref().and_then(|plan| plan.ahead.clone()));

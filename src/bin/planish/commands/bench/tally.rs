@@ -185,7 +185,7 @@ fn t95(n: usize) -> f64 {
     T.get(n.saturating_sub(2)).copied().unwrap_or(2.201)
 }
 
-/// The table, the verdicts, and how strong the perturbations were.
+/// The tables, the verdicts, and how strong the perturbations were. Two tables fit 100 columns.
 pub fn show(report: &Report) -> String {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
@@ -193,11 +193,10 @@ pub fn show(report: &Report) -> String {
         right("test NLL"),
         right("calibrated NLL"),
         right("top-1 %"),
-        right("ECE"),
         right("gain over control"),
-        right("s/epoch"),
-        right("peak MiB"),
     ]);
+    let mut costs =
+        Table::new(&[("", Align::Left), right("ECE"), right("s/epoch"), right("peak MiB")]);
     for row in &report.rows {
         let cost = report.run.costs.iter().find(|c| c.name == row.name);
         let share = |e: &Estimate| {
@@ -208,24 +207,28 @@ pub fn show(report: &Report) -> String {
             estimate(row.nll),
             estimate(row.calibrated_nll),
             share(&row.top1),
-            estimate(row.ece),
             row.gain_over_control.map_or(String::new(), estimate),
+        ]);
+        costs.row([
+            row.name.clone(),
+            estimate(row.ece),
             cost.map_or(String::new(), |c| estimate(c.seconds_per_epoch)),
             cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
         ]);
     }
     let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers: {plan}; "));
     let mut out = format!(
-        "{plan}{} seeds, ± is the standard error over them\n\n{}\n",
+        "{plan}{} seeds, ± is the standard error over them\n\n{}\n{}\n",
         report.seeds.len(),
-        table.render(Style::of_stdout())
+        table.render(Style::of_stdout()),
+        costs.render(Style::of_stdout())
     );
     for verdict in &report.verdicts {
         out += &format!("{verdict}\n");
     }
     if report.seeds.len() > 1 {
         out += &format!(
-            "(with {} seeds, a difference from the control needs {:.1} standard errors or more)\n",
+            "(with {} seeds, a difference is significant at {:.1} standard errors or more)\n",
             report.seeds.len(),
             t95(report.seeds.len())
         );

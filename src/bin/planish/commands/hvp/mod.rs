@@ -99,9 +99,9 @@ fn product(matrix: Matrix) -> &'static str {
 /// Precision of the arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {
-    /// Single.
+    /// Single precision
     F32,
-    /// Double.
+    /// Double precision
     F64,
 }
 
@@ -162,7 +162,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             )
         }
         if fits < k {
-            let line = format!("note: {}: {k} vectors in passes of {fits}", layer.name);
+            let line = format!(
+                "note: {}: {k} vectors do not fit in memory together; {fits} in each pass",
+                layer.name
+            );
             args.common.say(&line);
         }
         passes += k.div_ceil(fits) as u64;
