@@ -1,8 +1,8 @@
-"""Times the same tasks on one ViT-B/16 in PyTorch and in planish, and prints the ratios.
+"""Times the same tasks on one timm model in PyTorch and in planish, and prints the ratios.
 
     pip install torch timm safetensors
-    python benches/pytorch/compare.py [--batch 8] [--rounds 3] [--threads 2] [--only NAME …]
-                                        [--tiles] [--jax]
+    python benches/pytorch/compare.py [--model vit_base_patch16_224] [--batch 8] [--rounds 3]
+                                        [--threads 2] [--only NAME …] [--tiles] [--jax]
 
 Both use one timm checkpoint with random weights and one batch of random pixels. Each task returns a
 number, which is compared before the times are: a loss, the norm of a gradient, vᵀHv. Rounds alternate,
@@ -59,12 +59,23 @@ class Planish:
         return float(seconds), float(check)
 
 
+def blocks_of(model):
+    """The parameters of each planish layer between the first and the last norm."""
+    if not hasattr(model, "stages"):
+        return [list(block.parameters()) for block in model.blocks]
+    layers = []
+    for index, stage in enumerate(model.stages):
+        layers += [stage.downsample] if index else []
+        layers += stage.blocks
+    return [list(layer.parameters()) for layer in layers]
+
+
 class PyTorch:
     """The usual PyTorch implementation."""
 
     def __init__(self, model, pixels, labels):
         self.model, self.pixels, self.labels = model, pixels, labels
-        self.blocks = [list(block.parameters()) for block in model.blocks]
+        self.blocks = blocks_of(model)
         self.all = list(model.parameters())
 
     def loss(self):
@@ -137,7 +148,7 @@ class PyTorch:
         """Perturb the head along its batch's gradient, one forward pass a point of the line, then
         the last block's gradient. The line's points are as many as planish's search has halvings
         and doublings on a network, sixteen."""
-        head = [self.model.head.weight, self.model.head.bias]
+        head = list(self.model.get_classifier().parameters())
         for p in self.all:
             p.requires_grad_(False)
         for p in head:
@@ -170,7 +181,7 @@ def main():
     torch.manual_seed(0)
     model = timm.create_model(args.model, num_classes=100).eval()
     # timm initialises the head to zero, which would make the gradients of all blocks zero.
-    torch.nn.init.normal_(model.head.weight, std=0.02)
+    torch.nn.init.normal_(model.get_classifier().weight, std=0.02)
     size = model.default_cfg["input_size"]
     pixels = torch.randn(args.batch, *size)
     labels = torch.arange(args.batch) % 100
