@@ -89,6 +89,9 @@ fn a_new_head_has_the_classes_it_was_trained_on() {
             let words = ["--from", &from, "--reset-head"];
             let text = train_and_check(&bench, &words, &data, &out, flags);
             assert!(text.contains("replaced by a new one"), "{text}");
+            // torchvision's files state no preprocessing, so the options are needed again.
+            let again = text.contains("set --mean, --std, --resize again");
+            assert_eq!(again, !flags.is_empty(), "{text}");
             match name {
                 "timm-tiny" => {
                     let found = configuration(&out);

@@ -1,8 +1,10 @@
 //! Settings that a checkpoint may not state itself.
 
+use super::Checkpoint;
 use crate::data::{Interpolation, Resize};
 use crate::options::{Error, as_size, as_text};
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// Settings that a checkpoint may not state. They must agree with those it does state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -66,6 +68,49 @@ impl Load {
             return Err(Error::Conflict(text.into()));
         }
         Ok(())
+    }
+
+    /// The options set here that prepare images. A written checkpoint does not state them.
+    pub fn image_options(&self) -> Vec<&'static str> {
+        let set = [
+            ("image_size", self.image_size.is_some()),
+            ("mean", self.mean.is_some()),
+            ("std", self.std.is_some()),
+            ("interpolation", self.interpolation.is_some()),
+            ("resize", self.resize.is_some()),
+            ("crop_pct", self.crop_pct.is_some()),
+        ];
+        set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
+    }
+
+    /// The same without [`Load::image_options`].
+    fn without_image_options(&self) -> Load {
+        Load { heads: self.heads, patch_size: self.patch_size, ..Load::default() }
+    }
+}
+
+impl Checkpoint {
+    /// A note if images are prepared differently when the file at `path`, written from this
+    /// checkpoint, is opened without this checkpoint's options.
+    pub fn unstored_options_note(&self, path: &Path) -> Option<String> {
+        let options = self.loaded_with.image_options();
+        if options.is_empty() {
+            return None;
+        }
+        let plain = Checkpoint::open(path, &self.loaded_with.without_image_options());
+        let same = plain.is_ok_and(|plain| {
+            plain.preprocess == self.preprocess
+                && plain.config.image_size() == self.config.image_size()
+        });
+        let options: Vec<String> = options.iter().map(|name| format!("`{name}`")).collect();
+        (!same).then(|| {
+            format!(
+                "{}: its configuration does not state how this run prepared images; set {} again \
+                 whenever you use it, and in other programs",
+                path.display(),
+                options.join(", ")
+            )
+        })
     }
 }
 

@@ -192,7 +192,7 @@ impl Reader<'_> {
                 });
             }
         };
-        if let (Some(flag), Some(file)) = (self.overrides.heads, stated)
+        if let (Some(flag), Some(file)) = (self.overrides.heads, stated.or(named))
             && flag != file
         {
             return Err(Error::Setting {

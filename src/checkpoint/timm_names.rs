@@ -10,8 +10,8 @@ use crate::models::arch::TIMM_CLIP_EPS;
 use crate::models::vit::Pooling;
 
 /// What planish computes, for error messages.
-pub(super) const PLAIN: &str = "plain Vision Transformers only: layer norm before attention and \
-     before the MLP, absolute position embedding, MLP of two layers";
+pub(super) const PLAIN: &str = "MLP-Mixer, ConvNeXt and plain Vision Transformers: layer norm \
+     before attention and before the MLP, absolute position embedding, MLP of two layers";
 
 /// What a part of a name implies.
 enum Says {

@@ -150,6 +150,9 @@ impl FinetuneSession {
                 format!("{stopped}; the weights of epoch {} are kept", outcome.epoch)
             }),
         );
+        if let Some(parent) = &self.start.parent {
+            notes.extend(parent.unstored_options_note(&checkpoint));
+        }
         Ok(Finetuned {
             figures: self.figures(&outcome.weights)?,
             data: self.images.info(&self.data),

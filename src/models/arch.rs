@@ -63,6 +63,17 @@ pub const TIMM_EPS: f64 = 1e-6;
 /// ε of timm's architectures whose names contain `clip`.
 pub const TIMM_CLIP_EPS: f64 = 1e-5;
 
+/// The known sizes of each family.
+fn sizes() -> String {
+    let list = |names: &[&str]| names.join(", ");
+    format!(
+        "{} for vit, {} for mixer, {} for convnext and convnextv2",
+        list(&SIZES.map(|size| size.0)),
+        list(&MIXERS.map(|size| size.0)),
+        list(&CONVNEXTS.map(|size| size.0))
+    )
+}
+
 /// The configuration of the architecture with this name, with the given classes and input channels.
 ///
 /// # Errors
@@ -87,7 +98,7 @@ pub fn mixer(name: &str, classes: usize, channels: usize) -> Result<mlp_mixer::C
         wanted: name.to_string(),
         reason,
         nearest: nearest.map(str::to_string),
-        known: MIXERS.map(|(size, ..)| size).join(", "),
+        known: sizes(),
     };
     let parts: Vec<&str> = name.split('_').collect();
     let (size, patch, image) = match parts.as_slice() {
@@ -138,7 +149,7 @@ pub fn convnext(name: &str, classes: usize, channels: usize) -> Result<convnext:
         wanted: name.to_string(),
         reason,
         nearest: nearest.map(str::to_string),
-        known: CONVNEXTS.map(|(size, ..)| size).join(", "),
+        known: sizes(),
     };
     let parts: Vec<&str> = name.split('_').collect();
     let (family, size, patch, image) = match parts.as_slice() {
@@ -238,7 +249,7 @@ pub fn vit(name: &str, classes: usize, channels: usize) -> Result<Config, Error>
         wanted: name.to_string(),
         reason,
         nearest: nearest.map(str::to_string),
-        known: SIZES.map(|(size, ..)| size).join(", "),
+        known: sizes(),
     };
     let number = |text: &str, what: &str| number(text, what).map_err(|reason| fail(reason, None));
     let parts: Vec<&str> = name.split('_').collect();

@@ -34,8 +34,8 @@ pub enum Error {
     /// An unknown architecture name.
     #[error(
         "there is no architecture `{wanted}`: {reason}{}; the forms are vit_SIZE_patchP_S, \
-         vit_SIZE_patchP_regR_S, mixer_SIZE_patchP_S or convnext_SIZE_patchP_S, where S is the image size in pixels and \
-         SIZE is one of {known}, for example vit_nano_patch7_28",
+         vit_SIZE_patchP_regR_S, mixer_SIZE_patchP_S, convnext_SIZE_patchP_S or \
+         convnextv2_SIZE_patchP_S, where S is the image size in pixels and SIZE is one of {known}; for example vit_nano_patch7_28",
         hint(.nearest)
     )]
     NoArchitecture {
@@ -45,7 +45,7 @@ pub enum Error {
         reason: String,
         /// The closest known size.
         nearest: Option<String>,
-        /// The known sizes.
+        /// The known sizes of each family.
         known: String,
     },
     /// Weights that do not fit the network.

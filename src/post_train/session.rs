@@ -379,6 +379,9 @@ impl PostTrainSession {
         let damaged = self.data.damaged();
         notes.extend(damage_note(&damaged));
         notes.extend(failure.iter().map(|error| format!("there are no metrics: {}", full(error))));
+        if let Some(saved) = &saved {
+            notes.extend(self.checkpoint.unstored_options_note(&saved.path));
+        }
         if let (Some(path), None) = (dump, &saved) {
             notes.push(format!(
                 "{}: not written, because no checkpoint was written",

@@ -242,6 +242,10 @@ fn heads_are_never_guessed() {
     assert!(message.contains("`heads`") && message.contains("usually have 3"), "{message}");
     write(&path, &raw(&wide), &[(CONFIG_KEY, r#"{"architecture":"vit_tiny_patch16_224"}"#)]);
     assert_eq!(open(&path).unwrap().config.vit().unwrap().heads, 3);
+    // The name states the heads as well as a configuration would.
+    let six = Load { heads: Some(6), ..Load::default() };
+    let found = Checkpoint::open(&path, &six).unwrap_err();
+    assert!(matches!(found, Error::Setting { ref key, .. } if *key == "heads"), "{found}");
 }
 
 #[test]
