@@ -131,6 +131,22 @@ fn a_search_runs_its_best_recipe() {
 }
 
 #[test]
+fn a_search_that_finds_nothing_reports_what_it_tried() {
+    let bench = Bench::with_model();
+    let words = ["post-train", &bench.model, "--data", &bench.data, "--out", "out", "--json"];
+    // Too little time for a second recipe, and gradients too short to move any weight.
+    let search = ["nothing.json", "--search", "0.000001", "--clip", "1e-30"];
+    let out = bench.run(&[&words[..], &search, &SEARCH].concat());
+    assert_eq!(out.code, Some(1), "{}", out.errors);
+    assert!(out.errors.contains("none of 1 recipes lowers the loss"), "{}", out.errors);
+    let report = bench.json("nothing.json");
+    assert_eq!(report["schema"], "planish/search/1");
+    assert_eq!(report["search"]["chosen"], Value::Null);
+    assert_eq!(report["search"]["tried"][0]["nll_gain"]["mean"], 0.0);
+    assert!(!std::path::Path::new(&bench.path("out")).exists());
+}
+
+#[test]
 fn a_search_rejects_recipe_options_and_needs_validation_images() {
     let bench = Bench::with_model();
     let words = ["post-train", &bench.model, "--data", &bench.data, "--out", "out", "--search"];

@@ -6,8 +6,13 @@ use crate::diagnose::findings::{LayerResult, Loss};
 /// Splits the gap into the gain from a temperature and the further gain from the best layer.
 pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
     let over_confidence = loss.validation - loss.calibrated;
+    // Cross-fitted on halves of V, a temperature can also raise the loss.
+    let effect = match over_confidence > 0.0 {
+        true => format!("removes {over_confidence:.4}"),
+        false => "removes nothing".into(),
+    };
     let start = format!(
-        "Of the validation loss {:.4}, a temperature of {:.3} removes {over_confidence:.4}; ",
+        "Of the validation loss {:.4}, a temperature of {:.3} {effect}; ",
         loss.validation, loss.temperature
     );
     let beyond = |l: &LayerResult| l.delta_l_calibrated_nats.cross_fit.unwrap_or(f64::NEG_INFINITY);

@@ -28,9 +28,6 @@ pub struct FinetuneOptions {
     /// Replace the head with a new one, even if the checkpoint's head fits
     #[cfg_attr(feature = "cli", arg(long, requires = "from"))]
     pub reset_head: bool,
-    /// Settings missing from the checkpoint, or the normalisation of a new model.
-    #[cfg_attr(feature = "cli", command(flatten))]
-    pub load: Load,
     /// Images: class folders (JPEG, PNG, WebP), IDX, CIFAR binary, or tensors:FILE or FOLDER
     #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
     pub data: String,
@@ -128,6 +125,9 @@ pub struct FinetuneOptions {
     /// Overwrite an existing checkpoint
     #[cfg_attr(feature = "cli", arg(long))]
     pub force: bool,
+    /// Settings missing from the checkpoint, or the normalisation of a new model.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub load: Load,
 }
 
 /// Names of the optimizers.

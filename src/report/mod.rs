@@ -13,6 +13,7 @@ pub mod html;
 mod inspection;
 pub mod post_training;
 mod resume;
+pub mod search;
 mod selftest;
 pub mod sentence;
 pub mod tensorboard;

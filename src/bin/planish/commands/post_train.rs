@@ -17,6 +17,7 @@ use planish::post_train::{
 };
 use planish::report::dry_run::DryRun;
 use planish::report::post_training::{Report, SCHEMA, TimedRun};
+use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
 use planish::run::{Run, Running};
 use planish::session::{self, checkpoint_info, data_info, saved};
 use planish::train::{Epoch, Keep, MethodName, MethodOptions, TrainOptions};
@@ -46,8 +47,9 @@ pub struct Args {
     /// Try recipes for this many minutes, then run the best one.
     ///
     /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
-    /// numbers of epochs, then SGD of each block, then SGD and SAM of all layers. The best recipe
-    /// has the lowest calibrated loss on the validation images.
+    /// numbers of epochs, then SGD of each block, then SGD and SAM of all layers. Recipes are
+    /// compared by calibrated loss on the validation images. Of those within one standard error of
+    /// the lowest, the one with the lowest loss is the best.
     #[arg(
         long,
         value_name = "MINUTES",
@@ -173,6 +175,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let given = args.of_method.given();
             let found = search(&base, &given, minutes, &checkpoint, &args.data, &context)?;
             args.common.say(&tried(&found.search));
+            if found.best.is_none() {
+                args.common.save(&FruitlessSearch {
+                    schema: FRUITLESS_SEARCH.into(),
+                    run: clock.finish(),
+                    checkpoint: checkpoint_info(&checkpoint),
+                    search: found.search.clone(),
+                })?;
+            }
             (found.options()?, Some(found.search))
         }
     };
