@@ -34,7 +34,7 @@ const EITHER_GELU: &str =
     "some architectures of this name have the exact GELU, others its tanh approximation";
 
 /// Words of a name and what they imply. For each of the five kinds, the first matching row counts.
-const ROWS: [(&str, Says); 75] = [
+const ROWS: [(&str, Says); 77] = [
     // Blocks.
     ("rpn", Other("its blocks have the layer norm after attention and after the MLP")),
     ("18x2", Other("its blocks run two attentions in parallel, then two MLPs")),
@@ -86,7 +86,9 @@ const ROWS: [(&str, Says); 75] = [
     ("gmixer", Other("its MLPs are gated (gMixer)")),
     ("resmlp", Other("it is another network (ResMLP)")),
     ("gmlp", Other("it is another network (gMLP)")),
-    ("test_convnext", Other("it has the tanh GELU and another ε, as timm's test networks")),
+    ("test_convnext", Other("its activation is the tanh GELU")),
+    ("test_convnext2", Other("its activation is the tanh GELU")),
+    ("test_convnext3", Other("its activation is SiLU")),
     // Activations.
     ("quickgelu", Activation("its activation is QuickGELU")),
     ("quick_gelu", Activation("its activation is QuickGELU")),

@@ -70,6 +70,22 @@ fn post_norm_blocks_are_recognised_by_name() {
     }
 }
 
+/// Activations leave no trace in the tensors (timm 1.0.31, `timm/models/convnext.py`).
+#[test]
+fn convnexts_with_another_activation_are_recognised_by_name() {
+    for (name, activation) in [
+        ("test_convnext.r160_in1k", Some("tanh GELU")),
+        ("test_convnext2", Some("tanh GELU")),
+        ("test_convnext3", Some("SiLU")),
+        ("convnext_tiny.fb_in22k", None),
+        ("convnextv2_atto", None),
+    ] {
+        let found = Named::new(name).other();
+        assert_eq!(found.is_some(), activation.is_some(), "{name}");
+        assert!(activation.is_none_or(|part| found.unwrap().contains(part)), "{name}: {found:?}");
+    }
+}
+
 #[test]
 fn arguments_of_other_networks() {
     for (argument, value, part) in [
