@@ -15,55 +15,32 @@ __device__ __forceinline__ size_t own_unit() {
     return size_t(blockIdx.x) * blockDim.x + threadIdx.x;
 }
 
-// Index in an image (C, H, W) of number `at` of its patches (rows, cols, C, h, w).
+// Sizes of an image or a grid of tokens, and of a patch.
 struct PatchSizes {
     int channels, height, width, h, w;
 };
-__device__ __forceinline__ size_t in_image(const PatchSizes &s, size_t at) {
+
+// Index in a grid of tokens (H, W, C) if TOKENS, otherwise in an image (C, H, W), of number `at` of
+// the patches (rows, cols, C, h, w).
+template <bool TOKENS>
+__device__ __forceinline__ size_t unpatched(const PatchSizes &s, size_t at) {
     const int j = int(at % s.w);
     at /= s.w;
     const int i = int(at % s.h);
     at /= s.h;
     const int c = int(at % s.channels);
     at /= s.channels;
-    const int col = int(at % (s.width / s.w)), row = int(at / (s.width / s.w));
-    return (size_t(c) * s.height + row * s.h + i) * s.width + col * s.w + j;
+    const size_t y = at / (s.width / s.w) * s.h + i, x = at % (s.width / s.w) * s.w + j;
+    return TOKENS ? (y * s.width + x) * s.channels + c
+                  : (size_t(c) * s.height + y) * s.width + x;
 }
 
-// (B, C, H, W) → (B, N, C·h·w), or the adjoint (BACK).
-template <class U, bool BACK>
+// (B, H·W, C) if TOKENS, otherwise (B, C, H, W) → (B, N, C·h·w), or the adjoint (BACK).
+template <class U, bool TOKENS, bool BACK>
 __device__ __forceinline__ void patches(const U *from, U *to, long long images, PatchSizes s) {
     const size_t each = size_t(s.channels) * s.height * s.width, at = own_unit();
     if (at >= images * each) return;
-    const size_t image = at / each * each, there = image + in_image(s, at - image);
-    if (BACK)
-        to[there] = from[at];
-    else
-        to[at] = from[there];
-}
-
-// Index in a grid of tokens (H, W, C) of number `at` of its patches (rows, cols, C, h, w).
-struct GridSizes {
-    int height, width, channels, h, w;
-};
-__device__ __forceinline__ size_t in_grid(const GridSizes &s, size_t at) {
-    const int j = int(at % s.w);
-    at /= s.w;
-    const int i = int(at % s.h);
-    at /= s.h;
-    const int c = int(at % s.channels);
-    at /= s.channels;
-    const int col = int(at % (s.width / s.w)), row = int(at / (s.width / s.w));
-    return ((size_t(row) * s.h + i) * s.width + col * s.w + j) * s.channels + c;
-}
-
-// (B, H·W, C) → (B, N, C·h·w), or the adjoint (BACK).
-template <class U, bool BACK>
-__device__ __forceinline__ void token_patches(const U *from, U *to, long long images,
-                                              GridSizes s) {
-    const size_t each = size_t(s.height) * s.width * s.channels, at = own_unit();
-    if (at >= images * each) return;
-    const size_t image = at / each * each, there = image + in_grid(s, at - image);
+    const size_t image = at / each * each, there = image + unpatched<TOKENS>(s, at - image);
     if (BACK)
         to[there] = from[at];
     else
@@ -145,11 +122,11 @@ __device__ __forceinline__ void mean_tokens_vjp(const E *gy, E *gx, long long im
 #define COPIES(suffix, U)                                                                          \
     ENTRY(COPY_THREADS, patches_value_##suffix, const U *x, U *y, long long images, int channels,  \
           int height, int width, int h, int w) {                                                   \
-        patches<U, false>(x, y, images, PatchSizes{channels, height, width, h, w});                \
+        patches<U, false, false>(x, y, images, PatchSizes{channels, height, width, h, w});         \
     }                                                                                              \
     ENTRY(COPY_THREADS, patches_vjp_##suffix, const U *gy, U *gx, long long images, int channels,  \
           int height, int width, int h, int w) {                                                   \
-        patches<U, true>(gy, gx, images, PatchSizes{channels, height, width, h, w});               \
+        patches<U, false, true>(gy, gx, images, PatchSizes{channels, height, width, h, w});        \
     }                                                                                              \
     ENTRY(COPY_THREADS, slice_value_##suffix, const U *x, U *y, long long images, long long len,   \
           long long first, long long count) {                                                      \
@@ -171,11 +148,11 @@ COPIES(b16, uint4)
 #define NUMBERS(suffix, U)                                                                         \
     ENTRY(COPY_THREADS, token_patches_value_##suffix, const U *x, U *y, long long images,          \
           int height, int width, int channels, int h, int w) {                                     \
-        token_patches<U, false>(x, y, images, GridSizes{height, width, channels, h, w});           \
+        patches<U, true, false>(x, y, images, PatchSizes{channels, height, width, h, w});          \
     }                                                                                              \
     ENTRY(COPY_THREADS, token_patches_vjp_##suffix, const U *gy, U *gx, long long images,          \
           int height, int width, int channels, int h, int w) {                                     \
-        token_patches<U, true>(gy, gx, images, GridSizes{height, width, channels, h, w});          \
+        patches<U, true, true>(gy, gx, images, PatchSizes{channels, height, width, h, w});         \
     }                                                                                              \
     ENTRY(COPY_THREADS, transpose_tokens_value_##suffix, const U *x, U *y, int tokens, int n) {    \
         transpose_tokens<U>(x, y, tokens, n);                                                      \

@@ -105,8 +105,8 @@ impl Checkpoint {
         let options: Vec<String> = options.iter().map(|name| format!("`{name}`")).collect();
         (!same).then(|| {
             format!(
-                "{}: its configuration does not state how this run prepared images; set {} again \
-                 whenever you use it, and in other programs",
+                "{}: its configuration does not contain the preprocessing of this run: set {} \
+                 again when you use it, also in other programs",
                 path.display(),
                 options.join(", ")
             )

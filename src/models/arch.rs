@@ -74,6 +74,15 @@ fn sizes() -> String {
     )
 }
 
+fn unknown(name: &str, reason: String, nearest: Option<&str>) -> Error {
+    Error::NoArchitecture {
+        wanted: name.to_string(),
+        reason,
+        nearest: nearest.map(str::to_string),
+        known: sizes(),
+    }
+}
+
 /// The configuration of the architecture with this name, with the given classes and input channels.
 ///
 /// # Errors
@@ -94,12 +103,7 @@ pub fn named(name: &str, classes: usize, channels: usize) -> Result<super::Confi
 /// # Errors
 /// [`Error::NoArchitecture`], with the invalid part of the name and the known sizes.
 pub fn mixer(name: &str, classes: usize, channels: usize) -> Result<mlp_mixer::Config, Error> {
-    let fail = |reason: String, nearest: Option<&str>| Error::NoArchitecture {
-        wanted: name.to_string(),
-        reason,
-        nearest: nearest.map(str::to_string),
-        known: sizes(),
-    };
+    let fail = |reason: String, nearest: Option<&str>| unknown(name, reason, nearest);
     let parts: Vec<&str> = name.split('_').collect();
     let (size, patch, image) = match parts.as_slice() {
         ["mixer", size, patch, image] => match patch.strip_prefix("patch") {
@@ -121,10 +125,8 @@ pub fn mixer(name: &str, classes: usize, channels: usize) -> Result<mlp_mixer::C
     let &(_, dim, depth) = MIXERS.iter().find(|s| s.0 == size).ok_or_else(|| {
         fail(format!("size `{size}` is not known"), nearest(size, MIXERS.map(|s| s.0)))
     })?;
-    let (patch, image) = (
-        number(patch, "patch size").map_err(|reason| fail(reason, None))?,
-        number(image, "image size").map_err(|reason| fail(reason, None))?,
-    );
+    let number = |text: &str, what: &str| number(text, what).map_err(|reason| fail(reason, None));
+    let (patch, image) = (number(patch, "patch size")?, number(image, "image size")?);
     check_sizes(patch, image, [classes, channels]).map_err(|reason| fail(reason, None))?;
     Ok(mlp_mixer::Config {
         image_size: [image, image],
@@ -145,12 +147,7 @@ pub fn mixer(name: &str, classes: usize, channels: usize) -> Result<mlp_mixer::C
 /// # Errors
 /// [`Error::NoArchitecture`], with the invalid part of the name and the known sizes.
 pub fn convnext(name: &str, classes: usize, channels: usize) -> Result<convnext::Config, Error> {
-    let fail = |reason: String, nearest: Option<&str>| Error::NoArchitecture {
-        wanted: name.to_string(),
-        reason,
-        nearest: nearest.map(str::to_string),
-        known: sizes(),
-    };
+    let fail = |reason: String, nearest: Option<&str>| unknown(name, reason, nearest);
     let parts: Vec<&str> = name.split('_').collect();
     let (family, size, patch, image) = match parts.as_slice() {
         [family, size] => (*family, *size, "4", "224"),
@@ -163,10 +160,8 @@ pub fn convnext(name: &str, classes: usize, channels: usize) -> Result<convnext:
     let &(_, depths, dims) = CONVNEXTS.iter().find(|s| s.0 == size).ok_or_else(|| {
         fail(format!("size `{size}` is not known"), nearest(size, CONVNEXTS.map(|s| s.0)))
     })?;
-    let (patch, image) = (
-        number(patch, "patch size").map_err(|reason| fail(reason, None))?,
-        number(image, "image size").map_err(|reason| fail(reason, None))?,
-    );
+    let number = |text: &str, what: &str| number(text, what).map_err(|reason| fail(reason, None));
+    let (patch, image) = (number(patch, "patch size")?, number(image, "image size")?);
     if !CONVNEXT_PATCHES.contains(&patch) {
         return Err(fail(format!("patch size {patch} is not 1 or 4"), None));
     }
@@ -245,12 +240,7 @@ fn check_sizes(patch: usize, image: usize, counts: [usize; 2]) -> Result<(), Str
 /// # Errors
 /// [`Error::NoArchitecture`], with the invalid part of the name and the known sizes.
 pub fn vit(name: &str, classes: usize, channels: usize) -> Result<Config, Error> {
-    let fail = |reason: String, nearest: Option<&str>| Error::NoArchitecture {
-        wanted: name.to_string(),
-        reason,
-        nearest: nearest.map(str::to_string),
-        known: sizes(),
-    };
+    let fail = |reason: String, nearest: Option<&str>| unknown(name, reason, nearest);
     let number = |text: &str, what: &str| number(text, what).map_err(|reason| fail(reason, None));
     let parts: Vec<&str> = name.split('_').collect();
     let (size, patch, registers, image) = match parts.as_slice() {

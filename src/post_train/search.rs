@@ -165,7 +165,7 @@ impl Found {
         self.best.clone().ok_or_else(|| {
             Error::Refused(format!(
                 "none of {} recipes lowers the loss on V, before and after temperature scaling; \
-                 nothing was written: give `search` more minutes, or keep the model unchanged",
+                 no checkpoint was written: give `search` more minutes, or keep the model unchanged",
                 self.search.tried.len()
             ))
         })

@@ -101,7 +101,9 @@ fn plan_words(findings: &Findings) -> String {
             let one = findings.one_layer().map_or(String::new(), |said| format!(" Here {said}."));
             format!("The plan is to {}.{one}", told(plan))
         }
-        None => "There is no plan: no layer's ΔL exceeds 1.96 standard errors.".into(),
+        None => {
+            "There is no plan, because no layer's cross-fit ΔL exceeds 1.96 standard errors.".into()
+        }
     };
     let beyond = match &findings.plan_calibrated {
         Some(plan) => format!(" After calibration, the plan would be to {}.", told(plan)),
