@@ -15,4 +15,7 @@ pub struct CheckpointInfo {
     pub architecture: String,
     /// Number of parameters.
     pub parameters: usize,
+    /// How images are prepared, in words; `None` if it is not stated.
+    #[serde(default)]
+    pub preprocessing: Option<String>,
 }
