@@ -1,8 +1,8 @@
 //! The crate's top-level error type, which wraps each module's errors.
 
 use crate::{
-    cache, checkpoint, curvature, data, diagnose, engine, evaluate, finetune, models, objective,
-    options, output, predictions, session, shift, study, train,
+    cache, checkpoint, curvature, data, diagnose, engine, evaluate, finetune, merge, models,
+    objective, options, output, predictions, session, shift, study, train,
 };
 
 /// Anything that can go wrong in a session.
@@ -34,6 +34,9 @@ pub enum Error {
     /// Fine-tuning that cannot start.
     #[error(transparent)]
     Finetune(#[from] finetune::Error),
+    /// Checkpoints that cannot be merged.
+    #[error(transparent)]
+    Merge(#[from] merge::Error),
     /// A plan that cannot be used.
     #[error(transparent)]
     Plan(#[from] diagnose::PlanError),

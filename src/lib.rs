@@ -40,7 +40,7 @@
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
 //! | [`diagnose`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
-//! | [`finetune`], [`calibrate`], [`post_train`], [`study`] | whole runs; many of them |
+//! | [`finetune`], [`calibrate`], [`merge`], [`post_train`], [`study`] | whole runs; many of them |
 //! | [`report`] | results as JSON and HTML |
 //!
 //! Operations and kernels are in the crate `planish_kernels`: each states its value and its VJP once, and
@@ -68,6 +68,7 @@ pub mod forecast;
 pub mod format;
 pub mod line_search;
 pub mod memory;
+pub mod merge;
 pub mod models;
 mod nearest;
 pub mod objective;

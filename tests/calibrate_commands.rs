@@ -144,7 +144,10 @@ fn invalid_options_are_refused() {
         .is_refused_with(&["--conformal", "above 0"]);
     calibrate(&bench, &["--conformal", "1", "--dry-run"])
         .is_refused_with(&["--conformal", "less than 1"]);
-    calibrate(&bench, &[]).is_refused_with(&["--out", "--in-place", "--dry-run"]);
+    let nowhere = calibrate(&bench, &[]);
+    assert_eq!(nowhere.code, Some(2));
+    let all = ["--out", "--in-place", "--dry-run"];
+    assert!(all.iter().all(|flag| nowhere.errors.contains(flag)), "{}", nowhere.errors);
     let own = calibrate(&bench, &["--out", &bench.model]);
     own.fails_with(&["never overwritten"]);
 }

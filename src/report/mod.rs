@@ -12,6 +12,7 @@ mod finetuning;
 #[cfg(feature = "html")]
 pub mod html;
 mod inspection;
+mod merging;
 pub mod post_training;
 mod resume;
 pub mod search;
@@ -23,5 +24,6 @@ pub use calibration::{CALIBRATION, Calibration, Conformal};
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
+pub use merging::{MERGING, Merging};
 pub use resume::{Held, Occupied};
 pub use selftest::{SELFTEST, Selftest};

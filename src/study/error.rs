@@ -76,7 +76,7 @@ pub enum Error {
     },
     /// Another process is writing the study.
     #[error("{}: another planish process is writing this study; wait for it, or give each process \
-        its own folder with `out` and join them with `planish merge`", .path.display())]
+        its own folder with `out` and join them with `merge` of `planish study`", .path.display())]
     Locked {
         /// The log.
         path: PathBuf,

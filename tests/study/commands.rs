@@ -1,4 +1,4 @@
-//! `planish study` and `planish merge` end to end.
+//! `planish study` and `planish study --merge` end to end.
 
 use crate::common::{Bench, Output};
 use serde_json::Value;
@@ -165,7 +165,8 @@ fn merged_shards_equal_the_unsharded_study() {
         assert!((2..=3).contains(&shard_cells.len()), "{shard_cells:?}");
         assert!(shard_cells.into_iter().all(|cell| all.insert(cell)), "a cell is in two parts");
     }
-    let four = [&["merge", "merged"], &["part1", "part2", "part3", "part4"][..]].concat();
+    let four =
+        [&["study", "--merge", "merged"], &["part1", "part2", "part3", "part4"][..]].concat();
     let fifth: &[&str] = &["3 of 12 cells", "10 to 12 (shard 5/5)", "--partial", "planish study"];
     bench.plain(&four).fails_with(fifth);
     assert!(!fs::exists(bench.path("merged/cells.jsonl")).unwrap());
@@ -176,7 +177,7 @@ fn merged_shards_equal_the_unsharded_study() {
         result.output,
         result.errors
     );
-    let result = bench.plain(&["merge", "merged", "part5", "part2"]);
+    let result = bench.plain(&["study", "--merge", "merged", "part5", "part2"]);
     assert!(result.success && result.output.contains("all 12 cells present"), "{}", result.errors);
     for table in ["results", "ood"] {
         let name = |folder: &str, end: &str| format!("{folder}/{table}.{end}");
@@ -196,15 +197,17 @@ fn merged_shards_equal_the_unsharded_study() {
     let mut cell: Value = serde_json::from_str(line).unwrap();
     cell["figures"]["nll"] = 9.0.into();
     fs::write(bench.path("part2/cells.jsonl"), format!("{cell}\n{rest}")).unwrap();
-    let conflict = bench.plain(&["merge", "merged", "part1", "part2"]);
+    let conflict = bench.plain(&["study", "--merge", "merged", "part1", "part2"]);
     let digest = cell["cell"].as_str().unwrap();
     conflict.fails_with(&[digest, "nll is 9.0 in part2", "merged/cells.jsonl", "delete its line"]);
     fs::write(bench.path("part2/cells.jsonl"), format!("{cell}x\n{rest}")).unwrap();
-    bench.plain(&["merge", "new", "part2"]).fails_with(&["part2/cells.jsonl, line 1", "expected"]);
+    bench
+        .plain(&["study", "--merge", "new", "part2"])
+        .fails_with(&["part2/cells.jsonl, line 1", "expected"]);
     // The same for shards of two studies.
     fs::write(bench.path("s.toml"), STUDY.replace("1,5", "2")).unwrap();
     study(&bench, &["--out", "another", "--shard", "1/9"]);
-    bench.plain(&["merge", "new", "part1", "another"]).fails_with(&[
+    bench.plain(&["study", "--merge", "new", "part1", "another"]).fails_with(&[
         "part1/study.json",
         "another/study.json",
         "different studies",
@@ -213,7 +216,7 @@ fn merged_shards_equal_the_unsharded_study() {
     for (folder, found) in
         [("nowhere", "nothing"), ("data", "without study.json"), ("s.toml", "a file")]
     {
-        let result = bench.plain(&["merge", "new", folder]);
+        let result = bench.plain(&["study", "--merge", "new", folder]);
         result.fails_with(&[&format!("{folder}: expected a study folder"), found]);
     }
 }

@@ -62,7 +62,7 @@ fn errors_in_a_study_name_the_line() {
     fs::write(bench.path("mine/results.csv"), "mine").unwrap();
     let parts = ["mine/results.csv", "choose another folder"];
     bench.run(&["study", &path, "--out", "mine"]).fails_with(&parts);
-    bench.plain(&["merge", "mine", "mine"]).fails_with(&parts);
+    bench.plain(&["study", "--merge", "mine", "mine"]).fails_with(&parts);
     assert_eq!(text(&bench, "mine/results.csv"), "mine");
 }
 

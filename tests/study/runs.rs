@@ -148,7 +148,7 @@ fn a_killed_training_resumes_and_shards_equal_the_unsharded_study() {
         let words = ["study", "s.toml", "--shard", &shard, "--out", &out, "--threads", "1"];
         assert!(bench.plain(&words).success);
     }
-    let result = bench.plain(&["merge", "all", "p1", "p2", "p3"]);
+    let result = bench.plain(&["study", "--merge", "all", "p1", "p2", "p3"]);
     assert!(result.success, "{}", result.errors);
     assert_eq!(rows(&bench, "all/runs.jsonl"), whole);
     assert_eq!(rows(&bench, "all/layers.jsonl"), rows(&bench, "s/layers.jsonl"));

@@ -47,14 +47,14 @@ pub enum Command {
     Report(report::Args),
     /// Measure how much each layer overfits
     Diagnose(Box<diagnose::Args>),
+    /// Merge checkpoints: WiSE-FT, LiNeS, model soups, Model Stock
+    Merge(Box<merge::Args>),
     /// Post-train selected layers with PoL, PoF, SAM or plain SGD
     PostTrain(Box<post_train::Args>),
     /// Compare post-training methods with their controls, over several seeds
     Bench(Box<bench::Args>),
     /// Evaluate and train many models on many data sets and shifts
     Study(study::Args),
-    /// Merge the shards of a study
-    Merge(merge::Args),
     /// Train all weights of a new or existing model
     Finetune(Box<finetune::Args>),
     /// Write gradients and Hessian-vector products of layers

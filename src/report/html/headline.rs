@@ -6,7 +6,6 @@ use crate::data::DataInfo;
 use crate::evaluate::Summary;
 use crate::format::count;
 use crate::post_train::result::BeforeAfter;
-use crate::report::Calibration;
 use crate::report::post_training::Report;
 
 /// Figures of one model, or of a model before and after tuning.
@@ -35,6 +34,7 @@ fn rank(input: &Input) -> (bool, bool, usize) {
     let (test, kept, kind) = match &input.result {
         Result::PostTraining(r) => (r.test.is_some(), !refused(r), 0),
         Result::Calibration(r) => (r.test.is_some(), r.output.is_some(), 1),
+        Result::Merging(r) => (r.test.is_some(), r.output.is_some(), 1),
         Result::Evaluation(r) => (r.data.split == "test", true, 2),
         Result::Finetuning(r) => (r.figures.iter().any(|(name, _)| name == "test"), true, 3),
         _ => (false, false, 4),
@@ -51,8 +51,14 @@ fn of(input: &Input) -> Option<Headline<'_>> {
             let tuned = (!refused(r)).then_some(&part.after);
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
         }
+        Result::Merging(r) => {
+            let (role, part) = test_or_v(r.test.as_ref(), &r.validation);
+            let images = on(role, &part.data);
+            let tuned = r.output.is_some().then_some(&part.after);
+            Headline { file, lead: String::new(), images, given: &part.before, tuned }
+        }
         Result::Calibration(r) => {
-            let (role, part) = calibrated_figures(r);
+            let (role, part) = test_or_v(r.test.as_ref(), &r.validation);
             let images = on(role, &part.data);
             let tuned = r.output.is_some().then_some(&part.after);
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
@@ -82,12 +88,12 @@ pub fn final_figures(report: &Report) -> Option<(&'static str, &BeforeAfter)> {
     test.or_else(|| report.validation.as_ref().map(|part| ("V", part)))
 }
 
-/// The figures to show for a calibration, and their role: test, or V without test.
-pub fn calibrated_figures(report: &Calibration) -> (&'static str, &BeforeAfter) {
-    match &report.test {
-        Some(part) => ("test", part),
-        None => ("V", &report.validation),
-    }
+/// The figures to show, and their role: test, or V without test.
+pub fn test_or_v<'a>(
+    test: Option<&'a BeforeAfter>,
+    v: &'a BeforeAfter,
+) -> (&'static str, &'a BeforeAfter) {
+    test.map_or(("V", v), |part| ("test", part))
 }
 
 /// `5,000 images of test (half of test, seed 0)`.

@@ -2,8 +2,8 @@
 
 use super::study::Row;
 use crate::report::{
-    CALIBRATION, Calibration, EVALUATION, Evaluation, FINETUNING, Finetuning, bench, comparison,
-    diagnosis, post_training,
+    CALIBRATION, Calibration, EVALUATION, Evaluation, FINETUNING, Finetuning, MERGING, Merging,
+    bench, comparison, diagnosis, post_training,
 };
 use crate::run::Run;
 use serde::de::DeserializeOwned;
@@ -23,6 +23,8 @@ pub enum Result {
     Evaluation(Box<Evaluation>),
     /// Of `calibrate`.
     Calibration(Box<Calibration>),
+    /// Of `merge`.
+    Merging(Box<Merging>),
     /// Of `compare`.
     Comparison(Box<comparison::Report>),
     /// Of `finetune`.
@@ -109,12 +111,13 @@ fn name(path: &Path) -> String {
 }
 
 /// Supported schemas.
-const SCHEMAS: [&str; 7] = [
+const SCHEMAS: [&str; 8] = [
     diagnosis::SCHEMA,
     post_training::SCHEMA,
     bench::SCHEMA,
     EVALUATION,
     CALIBRATION,
+    MERGING,
     comparison::SCHEMA,
     FINETUNING,
 ];
@@ -135,8 +138,8 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
         remedy,
     };
     let all = SCHEMAS.join(", ");
-    let json = "pass the `json` report of diagnose, post-train, bench, eval, calibrate, compare or \
-                finetune";
+    let json = "pass the `json` report of diagnose, post-train, bench, eval, calibrate, merge, \
+                compare or finetune";
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|e| other(&all, format!("invalid JSON ({e})"), json))?;
     let schema = value["schema"].as_str().unwrap_or("none").to_owned();
@@ -160,6 +163,7 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
         bench::SCHEMA => Result::Bench(typed(value).map_err(damaged)?),
         EVALUATION => Result::Evaluation(typed(value).map_err(damaged)?),
         CALIBRATION => Result::Calibration(typed(value).map_err(damaged)?),
+        MERGING => Result::Merging(typed(value).map_err(damaged)?),
         comparison::SCHEMA => Result::Comparison(typed(value).map_err(damaged)?),
         _ => Result::Finetuning(typed(value).map_err(damaged)?),
     };
@@ -189,6 +193,7 @@ impl Input {
             Result::Bench(r) => &r.run.run,
             Result::Evaluation(r) => &r.run,
             Result::Calibration(r) => &r.run,
+            Result::Merging(r) => &r.run,
             Result::Comparison(r) => &r.run,
             Result::Finetuning(r) => &r.run,
             Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => return None,

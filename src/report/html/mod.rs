@@ -26,7 +26,7 @@ use crate::evaluate::{Sets, Summary};
 use crate::format::{estimate, number, percent, share};
 use crate::post_train::result::BeforeAfter;
 use crate::post_train::search::{HEADERS, Search};
-use crate::report::{Conformal, Evaluation};
+use crate::report::{Conformal, Evaluation, Merging};
 use crate::shift::Shifts;
 use std::fmt::Write;
 use text::{escape, paragraph};
@@ -235,6 +235,15 @@ fn tuning(result: &Result) -> Option<String> {
             out += &r.conformal.as_ref().map_or(String::new(), conformal);
             Some(out + &layers::warnings(&r.notes))
         }
+        Result::Merging(r) => {
+            let mut out = paragraph(&merged(r)) + &ingredients(r);
+            for (name, part) in [("test", r.test.as_ref()), ("V", Some(&r.validation))] {
+                let Some(part) = part else { continue };
+                let _ = writeln!(out, "<h3>{}</h3>", escape(&headline::on(name, &part.data)));
+                out += &one_split(part, "after");
+            }
+            Some(out + &layers::warnings(&r.notes))
+        }
         Result::Comparison(r) => Some(
             paragraph(&r.sentence)
                 + &text::facts(&[("A", r.a.path.clone()), ("B", r.b.path.clone())])
@@ -246,6 +255,34 @@ fn tuning(result: &Result) -> Option<String> {
         }
         _ => None,
     }
+}
+
+fn merged(r: &Merging) -> String {
+    let alpha = r.alpha.map_or(String::new(), |alpha| match r.alpha_given {
+        true => format!(", α = {alpha} as set"),
+        false => format!(", α = {alpha}, the best on V"),
+    });
+    let written =
+        r.output.as_ref().map_or("nothing written".into(), |f| format!("written to {}", f.path));
+    format!("Merged by {}{alpha}; {written}. Before is {}.", r.method.name(), r.best)
+}
+
+/// The figures on V of the checkpoints, or of the models along α.
+fn ingredients(r: &Merging) -> String {
+    let cells = |name: String, nll, calibrated, top1, note: &str| {
+        vec![name, number(nll), number(calibrated), percent(top1), note.into()]
+    };
+    let checkpoints = r.ingredients.iter().map(|one| {
+        let note = if one.used { "" } else { "left out" };
+        cells(one.path.clone(), one.nll, one.calibrated_nll, one.top1, note)
+    });
+    let along = r.curve.iter().map(|point| {
+        let note = if Some(point.alpha) == r.alpha { "used" } else { "" };
+        let name = format!("α = {}", point.alpha);
+        cells(name, point.nll, point.calibrated_nll, point.top1, note)
+    });
+    let rows: Vec<Vec<String>> = checkpoints.chain(along).collect();
+    text::table(&["on V", "NLL", "calibrated NLL", "top-1", ""], &rows)
 }
 
 /// Conformal sets before and after calibration.
@@ -278,12 +315,18 @@ fn one_split(part: &BeforeAfter, after: &str) -> String {
 
 /// Every model with a reliability diagram.
 fn judged(inputs: &[Input]) -> Vec<(String, &Summary)> {
-    let is_tuning =
-        |i: &&Input| matches!(i.result, Result::PostTraining(_) | Result::Calibration(_));
+    let is_tuning = |i: &&Input| {
+        matches!(i.result, Result::PostTraining(_) | Result::Calibration(_) | Result::Merging(_))
+    };
     let tuned = inputs.iter().any(|i| is_tuning(&i));
     // Show before and after if there is a tuning, else the evaluations.
     let shown = inputs.iter().filter(|i| !tuned || is_tuning(i));
     shown.flat_map(models).collect()
+}
+
+/// A model before and after.
+fn both<'a>((role, part): (&str, &'a BeforeAfter)) -> Vec<(String, &'a Summary)> {
+    vec![(format!("Before, on {role}"), &part.before), (format!("After, on {role}"), &part.after)]
 }
 
 fn models(input: &Input) -> Vec<(String, &Summary)> {
@@ -298,13 +341,8 @@ fn models(input: &Input) -> Vec<(String, &Summary)> {
                 ]
             })
         }
-        Result::Calibration(r) => {
-            let (role, part) = headline::calibrated_figures(r);
-            vec![
-                (format!("Before, on {role}"), &part.before),
-                (format!("After, on {role}"), &part.after),
-            ]
-        }
+        Result::Calibration(r) => both(headline::test_or_v(r.test.as_ref(), &r.validation)),
+        Result::Merging(r) => both(headline::test_or_v(r.test.as_ref(), &r.validation)),
         Result::Evaluation(r) => vec![(input.name.clone(), &r.figures)],
         Result::Finetuning(r) => r.figures.iter().map(|(n, s)| (n.clone(), s)).collect(),
         _ => Vec::new(),

@@ -1,55 +1,95 @@
-//! `planish merge`: joins the shards of a study.
+//! `planish merge`: WiSE-FT, LiNeS, model soups and Model Stock.
 
-use crate::commands::study::{spare, write};
+use crate::args::Common;
+use crate::render::merge::text;
 use crate::render::print;
+use anyhow::Context;
+use clap::ArgGroup;
+use planish::checkpoint::{Checkpoint, Load};
+use planish::data::DataOptions;
+use planish::merge::{MergeOptions, MergeSession};
 use planish::output;
-use planish::study::{CELLS, Log, Merged, PLAN, merge};
+use planish::post_train::Place;
+use planish::report::{MERGING, Merging};
+use planish::session::checkpoint_info;
 use std::path::PathBuf;
 
-/// Arguments of `planish merge`.
+/// Options of `merge`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
-    after_help = "Example:\n  planish study models.toml --shard 1/2 --out a\n  planish study \
-                        models.toml --shard 2/2 --out b\n  planish merge all a b"
+    group = ArgGroup::new("place").required(true),
+    after_help = "Examples:\n  planish merge tuned/ --pretrained vit/ --method wise --data images/ \
+                  --out merged/\n  planish merge a/ b/ c/ --method greedy --data images/ --out soup/\n\n\
+                  `planish study --merge` joins the shards of a study."
 )]
 pub struct Args {
-    /// Output folder
-    #[arg(value_name = "OUT")]
-    pub out: PathBuf,
-    /// Folders of the shards
-    #[arg(value_name = "SHARD", required = true)]
-    pub shards: Vec<PathBuf>,
-    /// Merge even if some cells are missing from all folders
-    #[arg(long)]
-    pub partial: bool,
+    /// Checkpoints of one architecture; the result has the format of the first
+    #[arg(value_name = "CKPT", required = true)]
+    pub checkpoints: Vec<PathBuf>,
+    /// Options of merging.
+    #[command(flatten)]
+    pub options: MergeOptions,
+    /// Write the merged checkpoint to this .safetensors file or folder
+    #[arg(long, value_name = "NEW", group = "place", help_heading = "Merging options")]
+    pub out: Option<PathBuf>,
+    /// Measure only; write no checkpoint
+    #[arg(long, group = "place", help_heading = "Merging options")]
+    pub dry_run: bool,
+    /// Settings that the checkpoints do not contain.
+    #[command(flatten)]
+    pub load: Load,
+    /// The images.
+    #[command(flatten)]
+    pub data: DataOptions,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
 }
 
-/// Merges the shards and writes the tables.
+/// Runs the command.
 ///
 /// # Errors
-/// The shards belong to different studies; cells are missing without `--partial`; two shards
-/// disagree on a cell; or a file cannot be read or written.
+/// The checkpoints cannot be merged, or the result cannot be written.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    output::check(&args.out.join(PLAN))?;
-    spare(&args.out)?;
-    let mut folders = args.shards.clone();
-    // Cells already in the output folder count as one more shard. The lock keeps other writers out.
-    let mut held = None;
-    if args.out.join(CELLS).exists() {
-        held = Some(Log::open(&args.out)?);
-        if !folders.contains(&args.out) {
-            folders.push(args.out.clone());
-        }
+    let clock = args.common.start()?;
+    let options = &args.options;
+    options.check(args.checkpoints.len())?;
+    let open = |path: &PathBuf| Checkpoint::open(path, &args.load);
+    let checkpoints = args.checkpoints.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    for checkpoint in &checkpoints {
+        output::spare(
+            &[args.common.json.as_deref(), args.out.as_deref()],
+            &checkpoint.path,
+            &args.data.files(),
+        )?;
     }
-    let merged = merge(&folders)?;
-    if !args.partial {
-        merged.whole()?;
-    }
-    let (log, _) = merged.log()?;
-    let Merged { plan, entries, .. } = merged;
-    output::write(&args.out.join(CELLS), log.as_bytes())?;
-    output::write_json(&args.out.join(PLAN), &plan)?;
-    let said = write(&args.out, &plan, &entries)?;
-    drop(held);
-    Ok(print(&said)?)
+    let place = args.out.clone().map_or(Place::Nowhere, Place::New);
+    let terminal = args.common.terminal();
+    let context = args.common.context(&clock, &terminal);
+    let session =
+        MergeSession::prepare(options, checkpoints, &args.load, &args.data, &place, &context)?;
+    let found = session.run(&context)?;
+    let report = Merging {
+        schema: MERGING.into(),
+        run: clock.finish(),
+        checkpoint: checkpoint_info(&session.checkpoints[0]),
+        output: found.output,
+        method: options.method,
+        pretrained: options.pretrained.as_ref().map(|path| path.display().to_string()),
+        alpha: found.alpha,
+        alpha_given: options.alpha.is_some(),
+        best: found.ingredients[found.best].path.clone(),
+        ingredients: found.ingredients,
+        curve: found.curve,
+        validation: found.validation,
+        test: found.test,
+        damaged: found.damaged,
+        notes: found.notes,
+    };
+    let saved = args.common.save(&report);
+    print(&text(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
+    saved.with_context(|| match &report.output {
+        Some(file) => format!("{} was written", file.path),
+        None => "nothing was written".into(),
+    })
 }

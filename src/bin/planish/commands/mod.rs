@@ -17,4 +17,5 @@ pub mod post_train;
 pub mod report;
 pub mod selftest;
 pub mod study;
+mod study_merge;
 pub mod undo;

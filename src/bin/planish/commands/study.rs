@@ -1,6 +1,7 @@
 //! `planish study`: many models on many data sets and shifts, each cell computed once.
 
 use crate::args::Common;
+use crate::commands::study_merge::join;
 use crate::render::print;
 use anyhow::bail;
 use planish::engine::EngineOptions;
@@ -21,8 +22,8 @@ use std::path::{Path, PathBuf};
 #[command(after_help = HELP)]
 pub struct Args {
     /// Study file (TOML)
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "merge", conflicts_with = "merge")]
+    pub file: Option<PathBuf>,
     /// Results folder [default: as in the file, or the file's name without .toml]
     ///
     /// With --shard 3/16, the default name ends in -3-of-16.
@@ -30,9 +31,22 @@ pub struct Args {
     pub out: Option<PathBuf>,
     /// Compute only this part of the cells, such as 3/16.
     ///
-    /// Each shard has a results folder of its own. `planish merge` joins them.
+    /// Each shard has a results folder of its own; --merge joins them.
     #[arg(long, value_name = "I/N", default_value_t = Share::default())]
     pub shard: Share,
+    /// Join the results folders of shards into the folder OUT.
+    ///
+    /// Cells that are already in OUT count as one more shard.
+    #[arg(
+        long,
+        num_args = 2..,
+        value_names = ["OUT", "SHARD"],
+        conflicts_with_all = ["out", "shard", "only", "dry_run"]
+    )]
+    pub merge: Vec<PathBuf>,
+    /// With --merge: join even if some cells are missing from all folders
+    #[arg(long, requires = "merge")]
+    pub partial: bool,
     /// Recompute one cell and print its row (repeatable).
     ///
     /// DIGEST is the cell's digest or the beginning of it.
@@ -51,10 +65,13 @@ pub struct Args {
     pub quiet: bool,
 }
 
-const HELP: &str = "Example:
+const HELP: &str = "Examples:
   planish study models.toml
+  planish study models.toml --shard 1/2 --out a
+  planish study models.toml --shard 2/2 --out b
+  planish study --merge all a b
 
-where models.toml contains, with paths as on the command line:
+models.toml contains, with paths as on the command line:
   shifts = [\"corruptions:fog,contrast:1,3,5\"]
   [[model]]
   name = \"small\"
@@ -79,9 +96,13 @@ where models.toml contains, with paths as on the command line:
 /// # Errors
 /// The study file is invalid, or a checkpoint, data set or output cannot be used.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let text = read(&args.file)?;
+    if let Some((out, shards)) = args.merge.split_first() {
+        return join(out, shards, args.partial);
+    }
+    let Some(path) = &args.file else { bail!("expected a study file, found none") };
+    let text = read(path)?;
     let file = parse(&text)?;
-    let out = folder(args, file.out.as_deref())?;
+    let out = folder(args, path, file.out.as_deref())?;
     let common = Common {
         threads: args.threads,
         engine: args.engine,
@@ -129,8 +150,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The results folder.
-fn folder(args: &Args, named: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let own = args.file.with_extension("");
+fn folder(args: &Args, file: &Path, named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let own = file.with_extension("");
     let whole = named.unwrap_or(&own);
     // Processes that compute different shards at the same time need different folders.
     let out = args.out.clone().unwrap_or_else(|| args.shard.folder(whole));

@@ -5,6 +5,7 @@ pub mod diagnosis;
 pub mod epochs;
 pub mod finetune;
 mod heartbeat;
+pub mod merge;
 pub mod picture;
 pub mod post_train;
 pub mod progress;

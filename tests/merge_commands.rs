@@ -1,0 +1,161 @@
+//! `merge`, end to end.
+
+// Other test files use the rest.
+#[allow(dead_code)]
+mod common;
+
+use common::{Bench, Output, tensors};
+use serde_json::Value;
+use std::fs;
+
+/// Post-trains the model into a second checkpoint.
+fn tuned(bench: &Bench, name: &str, words: &[&str]) -> String {
+    let out = bench.path(name);
+    let start = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd"];
+    let short = ["--epochs=1", "--batch-size=8", "--remeasure=0", "--force", "--quiet"];
+    let done = bench.run(&[&start[..], &short, &["--out", &out], words].concat());
+    assert!(done.success, "{}", done.errors);
+    out
+}
+
+fn merge(bench: &Bench, words: &[&str]) -> Output {
+    let rest = ["--data", &bench.data, "--quiet", "--json", &bench.path("run.json")];
+    bench.run(&[&["merge"], words, &rest].concat())
+}
+
+fn values(folder: &str, name: &str) -> Vec<f32> {
+    tensors(&format!("{folder}/model.safetensors"))[name].f32s()
+}
+
+fn number(value: &Value, path: &str) -> f64 {
+    let found = value.pointer(path).and_then(Value::as_f64);
+    found.unwrap_or_else(|| panic!("no number at {path} in {value}"))
+}
+
+#[test]
+fn wise_interpolates_and_v_chooses_alpha() {
+    let bench = Bench::with_model();
+    let b = tuned(&bench, "tuned", &["--update=*", "--lr=0.05"]);
+    let out = bench.path("half");
+    let words = [&b, "--pretrained", &bench.model, "--method=wise", "--alpha=0.5", "--out", &out];
+    let done = merge(&bench, &words.map(|word| word as &str));
+    assert!(done.success, "{}", done.errors);
+    for name in ["head.weight", "blocks.0.attn.qkv.weight", "pos_embed"] {
+        let (w0, w) = (values(&bench.model, name), values(&b, name));
+        assert!(w0 != w, "{name}");
+        for ((w0, w), merged) in w0.iter().zip(&w).zip(values(&out, name)) {
+            let expected = 0.5 * (f64::from(*w0) + f64::from(*w));
+            // One rounding to f32.
+            assert!(
+                (f64::from(merged) - expected).abs() <= 6e-8 * expected.abs() + 1e-12,
+                "{name}"
+            );
+        }
+    }
+
+    let chosen = bench.path("chosen");
+    let words = [&b, "--pretrained", &bench.model, "--method=wise", "--out", &chosen];
+    let done = merge(&bench, &words.map(|word| word as &str));
+    assert!(done.success, "{}", done.errors);
+    let report = bench.json("run.json");
+    assert_eq!(report["schema"], "planish/merging/1");
+    let curve = report["curve"].as_array().unwrap();
+    assert_eq!(curve.len(), 11);
+    let losses: Vec<f64> = curve.iter().map(|point| number(point, "/calibrated_nll")).collect();
+    let least = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let used = curve.iter().find(|point| point["alpha"] == report["alpha"]).unwrap();
+    assert_eq!(number(used, "/calibrated_nll"), least);
+    // The ends of the curve are the two checkpoints.
+    let eval = |model: &str| {
+        let json = bench.path("eval.json");
+        let split = ["--split", "test", "--json", &json];
+        let done = bench.run(&[&["eval", model, "--data", &bench.data], &split[..]].concat());
+        assert!(done.success, "{}", done.errors);
+        number(&bench.json("eval.json"), "/figures/nll")
+    };
+    let whole = |side: &str| {
+        0.5 * (number(&report, &format!("/validation/{side}/nll"))
+            + number(&report, &format!("/test/{side}/nll")))
+    };
+    assert!((whole("before") - eval(&b)).abs() < 1e-6);
+    assert!((whole("after") - eval(&chosen)).abs() < 1e-6);
+    assert!(done.output.contains("the best on V"), "{}", done.output);
+    assert!(bench.plain(&["inspect", &chosen]).output.contains("merge wise by"));
+
+    let page = bench.path("page.html");
+    let shown = bench.plain(&["report", &bench.path("run.json"), "--html", &page]);
+    assert!(shown.success, "{}", shown.errors);
+    assert!(fs::read_to_string(page).unwrap().contains("Merged by wise"));
+}
+
+#[test]
+fn lines_moves_the_first_layers_most() {
+    let bench = Bench::with_model();
+    let b = tuned(&bench, "tuned", &["--update=*", "--lr=0.05"]);
+    let out = bench.path("lines");
+    let words = [&b, "--pretrained", &bench.model, "--method=lines", "--alpha=0", "--out", &out];
+    let done = merge(&bench, &words.map(|word| word as &str));
+    assert!(done.success, "{}", done.errors);
+    // λ is 0 at the embedding and 1 at the head.
+    assert!(values(&out, "pos_embed") == values(&bench.model, "pos_embed"));
+    assert!(values(&out, "head.weight") == values(&b, "head.weight"));
+}
+
+#[test]
+fn soups_are_means_of_what_helps() {
+    let bench = Bench::with_model();
+    let b = tuned(&bench, "b", &["--update=head", "--lr=0.05"]);
+    // A rate that ruins the model, so that a greedy soup leaves it out.
+    let c = tuned(&bench, "c", &["--update=head", "--lr=30"]);
+    let out = bench.path("uniform");
+    let done = merge(&bench, &[&bench.model, &b, &c, "--method=uniform", "--out", &out]);
+    assert!(done.success, "{}", done.errors);
+    let parts = [&bench.model, &b, &c].map(|model| values(model, "head.weight"));
+    for (i, found) in values(&out, "head.weight").into_iter().enumerate() {
+        let mean = parts.iter().map(|part| f64::from(part[i])).sum::<f64>() / 3.0;
+        assert!((f64::from(found) - mean).abs() <= 6e-8 * mean.abs() + 1e-12);
+    }
+
+    let out = bench.path("greedy");
+    let done = merge(&bench, &[&bench.model, &b, &c, "--method=greedy", "--out", &out]);
+    assert!(done.success, "{}", done.errors);
+    let report = bench.json("run.json");
+    let used: Vec<bool> = report["ingredients"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["used"].as_bool().unwrap())
+        .collect();
+    assert!(!used[2] && (used[0] || used[1]), "{used:?}");
+    assert!(done.output.contains("left out"), "{}", done.output);
+    let after = number(&report, "/validation/after/nll");
+    assert!(after.is_finite());
+
+    let words = [&bench.model, &b, "--pretrained", &bench.model, "--method=model-stock"];
+    let out = bench.path("stock");
+    let done = merge(&bench, &[&words.map(|word| word as &str)[..], &["--out", &out]].concat());
+    assert!(done.success, "{}", done.errors);
+}
+
+#[test]
+fn checkpoints_that_do_not_fit_are_refused() {
+    let bench = Bench::with_model();
+    let b = tuned(&bench, "b", &["--update=head"]);
+    let dry = "--dry-run";
+    merge(&bench, &[&b, "--method=wise", dry]).is_refused_with(&["wise", "--pretrained"]);
+    merge(&bench, &[&b, "--method=uniform", dry]).fails_with(&["two or more checkpoints"]);
+    let words = [&b, &bench.model, "--method=uniform", "--pretrained", &bench.model, dry];
+    merge(&bench, &words.map(|word| word as &str)).is_refused_with(&["--pretrained", "wise"]);
+    let words = [&b, "--method=wise", "--pretrained", &bench.model, "--alpha=1.5", dry];
+    merge(&bench, &words.map(|word| word as &str)).is_refused_with(&["--alpha", "at most 1"]);
+    let words = [&b, &bench.model, "--method=greedy", "--alpha=0.5", dry];
+    merge(&bench, &words.map(|word| word as &str)).is_refused_with(&["--alpha", "wise and lines"]);
+
+    // Another depth.
+    let other = bench.path("other");
+    let words = ["finetune", "--arch", "vit_micro_patch7_28", "--data", &bench.data];
+    let rest = ["--out", &other, "--epochs", "1", "--batch-size", "8", "--lr", "0.0001"];
+    let made = bench.run(&[&words[..], &rest].concat());
+    assert!(made.success, "{}", made.errors);
+    merge(&bench, &[&b, &other, "--method=uniform", dry]).fails_with(&["expected", "found"]);
+}
