@@ -37,8 +37,10 @@ fn wise_interpolates_and_v_chooses_alpha() {
     let bench = Bench::with_model();
     let b = tuned(&bench, "tuned", &["--update=*", "--lr=0.05"]);
     let out = bench.path("half");
-    let words = [&b, "--pretrained", &bench.model, "--method=wise", "--alpha=0.5", "--out", &out];
-    let done = merge(&bench, &words.map(|word| word as &str));
+    let done = merge(
+        &bench,
+        &[&b, "--pretrained", &bench.model, "--method=wise", "--alpha=0.5", "--out", &out],
+    );
     assert!(done.success, "{}", done.errors);
     for name in ["head.weight", "blocks.0.attn.qkv.weight", "pos_embed"] {
         let (w0, w) = (values(&bench.model, name), values(&b, name));
@@ -54,8 +56,8 @@ fn wise_interpolates_and_v_chooses_alpha() {
     }
 
     let chosen = bench.path("chosen");
-    let words = [&b, "--pretrained", &bench.model, "--method=wise", "--out", &chosen];
-    let done = merge(&bench, &words.map(|word| word as &str));
+    let done =
+        merge(&bench, &[&b, "--pretrained", &bench.model, "--method=wise", "--out", &chosen]);
     assert!(done.success, "{}", done.errors);
     let report = bench.json("run.json");
     assert_eq!(report["schema"], "planish/merging/1");
@@ -93,8 +95,10 @@ fn lines_moves_the_first_layers_most() {
     let bench = Bench::with_model();
     let b = tuned(&bench, "tuned", &["--update=*", "--lr=0.05"]);
     let out = bench.path("lines");
-    let words = [&b, "--pretrained", &bench.model, "--method=lines", "--alpha=0", "--out", &out];
-    let done = merge(&bench, &words.map(|word| word as &str));
+    let done = merge(
+        &bench,
+        &[&b, "--pretrained", &bench.model, "--method=lines", "--alpha=0", "--out", &out],
+    );
     assert!(done.success, "{}", done.errors);
     // λ is 0 at the embedding and 1 at the head.
     assert!(values(&out, "pos_embed") == values(&bench.model, "pos_embed"));
@@ -106,7 +110,7 @@ fn soups_are_means_of_what_helps() {
     let bench = Bench::with_model();
     let b = tuned(&bench, "b", &["--update=head", "--lr=0.05"]);
     // A rate that ruins the model, so that a greedy soup leaves it out.
-    let c = tuned(&bench, "c", &["--update=head", "--lr=30"]);
+    let c = tuned(&bench, "c", &["--update=head", "--lr=3"]);
     let out = bench.path("uniform");
     let done = merge(&bench, &[&bench.model, &b, &c, "--method=uniform", "--out", &out]);
     assert!(done.success, "{}", done.errors);
@@ -131,9 +135,10 @@ fn soups_are_means_of_what_helps() {
     let after = number(&report, "/validation/after/nll");
     assert!(after.is_finite());
 
-    let words = [&bench.model, &b, "--pretrained", &bench.model, "--method=model-stock"];
     let out = bench.path("stock");
-    let done = merge(&bench, &[&words.map(|word| word as &str)[..], &["--out", &out]].concat());
+    let pretrained = ["--pretrained", bench.model.as_str()];
+    let words = [&[bench.model.as_str(), b.as_str(), "--method=model-stock"], &pretrained[..]];
+    let done = merge(&bench, &[&words.concat()[..], &["--out", &out]].concat());
     assert!(done.success, "{}", done.errors);
 }
 
@@ -144,16 +149,16 @@ fn checkpoints_that_do_not_fit_are_refused() {
     let dry = "--dry-run";
     merge(&bench, &[&b, "--method=wise", dry]).is_refused_with(&["wise", "--pretrained"]);
     merge(&bench, &[&b, "--method=uniform", dry]).fails_with(&["two or more checkpoints"]);
-    let words = [&b, &bench.model, "--method=uniform", "--pretrained", &bench.model, dry];
-    merge(&bench, &words.map(|word| word as &str)).is_refused_with(&["--pretrained", "wise"]);
-    let words = [&b, "--method=wise", "--pretrained", &bench.model, "--alpha=1.5", dry];
-    merge(&bench, &words.map(|word| word as &str)).is_refused_with(&["--alpha", "at most 1"]);
-    let words = [&b, &bench.model, "--method=greedy", "--alpha=0.5", dry];
-    merge(&bench, &words.map(|word| word as &str)).is_refused_with(&["--alpha", "wise and lines"]);
+    merge(&bench, &[&b, &bench.model, "--method=uniform", "--pretrained", &bench.model, dry])
+        .is_refused_with(&["--pretrained", "wise"]);
+    merge(&bench, &[&b, "--method=wise", "--pretrained", &bench.model, "--alpha=1.5", dry])
+        .is_refused_with(&["--alpha", "at most 1"]);
+    merge(&bench, &[&b, &bench.model, "--method=greedy", "--alpha=0.5", dry])
+        .is_refused_with(&["--alpha", "wise and lines"]);
 
     // Another depth.
     let other = bench.path("other");
-    let words = ["finetune", "--arch", "vit_micro_patch7_28", "--data", &bench.data];
+    let words = ["finetune", "--arch", "vit_micro_patch7_14", "--data", &bench.data];
     let rest = ["--out", &other, "--epochs", "1", "--batch-size", "8", "--lr", "0.0001"];
     let made = bench.run(&[&words[..], &rest].concat());
     assert!(made.success, "{}", made.errors);
