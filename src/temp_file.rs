@@ -26,8 +26,8 @@ impl TempFile {
 }
 
 impl TempFile {
-    /// Removes the file, then its path from the list. The list stays locked meanwhile, so no one
-    /// else can register the same name in between.
+    /// Removes the file, then its path from the list. The list stays locked meanwhile, so
+    /// that another thread cannot register the same name.
     pub fn remove(&self) {
         let mut paths = temp_files();
         // A leftover file is harmless.

@@ -129,7 +129,6 @@ impl Plan {
 /// if a folder was given and has room; memory, if the activations fit into a GPU's or into the
 /// limit for the CPU's; the disk, if they need at most half of the free space and are more than
 /// prepared images; no cache.
-/// take at most half of what is free and are more than prepared images; nothing.
 ///
 /// # Errors
 /// For a place that was asked for explicitly: not enough memory or room, or a folder that is not

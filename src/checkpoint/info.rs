@@ -1,5 +1,6 @@
 //! Checkpoint information in reports.
 
+use crate::data::Preprocess;
 use serde::{Deserialize, Serialize};
 
 /// The object `checkpoint` of a report.
@@ -15,7 +16,7 @@ pub struct CheckpointInfo {
     pub architecture: String,
     /// Number of parameters.
     pub parameters: usize,
-    /// How images are prepared, in words; `None` if it is not stated.
+    /// How images are prepared; `None` if it is not stated.
     #[serde(default)]
-    pub preprocessing: Option<String>,
+    pub preprocessing: Option<Preprocess>,
 }

@@ -126,7 +126,7 @@ impl Checkpoint {
         let header = file.header.clone();
         let settings = Settings::find(&path, &header.metadata, given != path)?;
         let names = Names::recognise(&path, &header);
-        // A plain answer for a network that planish does not compute comes first.
+        // Refuse unsupported networks first: later errors are less clear.
         let family = names.as_ref().map_or(Family::Vit, |names| names.layout.family());
         settings.as_ref().map_or(Ok(()), |settings| check_network(settings, family))?;
         let names = names?;

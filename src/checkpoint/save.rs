@@ -161,8 +161,7 @@ impl Checkpoint {
         Ok(Saved { path, rounding: next.rounding, undo: None })
     }
 
-    /// Converts an error: if this checkpoint's own next state does not fit the file, the file has
-    /// changed.
+    /// Converts an error: a mismatch means that the file changed on disk.
     pub(super) fn or_changed(&self, error: Error) -> Error {
         match error {
             Error::Refused(Refused::Parent { .. } | Refused::Patched { .. }) => {

@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Computes a V for each requested key, at most `most` at a time.
+/// Computes a value for each requested key, at most `most` at a time.
 ///
 /// The value depends on the key alone, so prefetching affects only the time. The threads are not
-/// from the thread pool: a pool thread that waits for a value could otherwise wait for work that
-/// only it would do.
+/// from the thread pool, where waiting for a value could deadlock.
 #[derive(Debug)]
 pub(crate) struct Ahead<K, V>(Arc<Shared<K, V>>);
 

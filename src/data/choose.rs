@@ -1,7 +1,7 @@
 //! Selects the training, validation and test images.
 //!
 //! The checkpoint must not have been trained on the validation set V: the gap ΔL of a layer is at
-//! most L^V, so a V from fitted training data shows nothing.
+//! most L^V, and on training images both are near 0.
 
 use super::fitted::{Sample, narrow};
 use super::folds::{stratified_cut, stratified_halves};

@@ -301,7 +301,7 @@ fn is_number(name: &str) -> bool {
     known && !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit())
 }
 
-/// What is assumed about classes that the checkpoint's names do not settle.
+/// What is assumed about classes that the checkpoint's names do not determine.
 fn assumed(place: &str, given: &[String], classes: usize, order: ClassOrder) -> String {
     let why = match order {
         ClassOrder::Name => "the checkpoint has no class names",

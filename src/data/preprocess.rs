@@ -1,12 +1,12 @@
 //! Image preprocessing as the checkpoint requires it.
 
 use crate::options::text::size;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// Resampling filter, with Pillow's names and numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
     /// PIL 0.
@@ -18,7 +18,7 @@ pub enum Interpolation {
 }
 
 /// How an image is resized to the model's size.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// To the model's size in one step, ignoring the aspect ratio (transformers).
@@ -31,7 +31,7 @@ pub enum Resize {
 }
 
 /// Rounding of the centre crop's offset, (have − want)/2, if it ends in ½.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CropOffset {
     /// Half to even, as in torchvision's `center_crop` and timm.
@@ -41,7 +41,7 @@ pub enum CropOffset {
 }
 
 /// Resize, crop and normalisation: (pixels/255 − mean)/standard deviation, per channel.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preprocess {
     /// Height and width the model takes.
     pub image_size: [usize; 2],

@@ -40,7 +40,7 @@ pub struct Measured {
     pub curvature: f64,
     /// The Newton-CG step, if Newton is the estimator.
     pub newton: Option<steihaug::Step>,
-    /// The search result on the own images.
+    /// The search result on the fold's images.
     pub minimum: Minimum,
     /// The loss at all points the search evaluated; `None` if the layer was not moved.
     pub line: Option<LossLine>,

@@ -2,6 +2,7 @@
 
 use super::findings::Plan;
 use crate::checkpoint::Checkpoint;
+use crate::data::Preprocess;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -88,7 +89,7 @@ struct Report {
 struct Model {
     digest: String,
     /// Not in reports of older versions.
-    preprocessing: Option<String>,
+    preprocessing: Option<Preprocess>,
 }
 
 #[derive(Deserialize)]
@@ -121,12 +122,10 @@ pub fn read_plan(
         let (expected, found) = (report.checkpoint.digest, checkpoint.digest.clone());
         return Err(Error::OtherCheckpoint { path: path.into(), expected, found });
     }
-    let now = checkpoint.preprocess.as_ref().map(ToString::to_string);
-    let prepared = report.checkpoint.preprocessing.filter(|_| report.data.kind != "tensors");
-    if let Some(expected) = prepared
-        && now.as_ref() != Some(&expected)
-    {
-        let found = now.unwrap_or_else(|| "none".into());
+    let (now, prepared) = (&checkpoint.preprocess, report.checkpoint.preprocessing);
+    if prepared.is_some() && prepared != *now && report.data.kind != "tensors" {
+        let words = |p: &Option<Preprocess>| p.as_ref().map_or("none".into(), ToString::to_string);
+        let (expected, found) = (words(&prepared), words(now));
         return Err(Error::OtherPreprocessing { path: path.into(), expected, found });
     }
     let planned = report.data.origin;

@@ -17,7 +17,7 @@ const NULL_DRAWS: usize = 200;
 pub struct Bin {
     /// Lower end, included.
     pub low: f64,
-    /// Upper end, excluded but for the last bin, which is closed at 1.
+    /// Upper end, exclusive, except in the last bin, which includes 1.
     pub high: f64,
     /// Number of images.
     pub images: usize,
@@ -117,7 +117,7 @@ pub fn ece_equal_mass(scores: &Scores) -> Estimate {
 /// with [`BINS`] bins of equal width over the probability.
 ///
 /// Kull et al., "Beyond temperature scaling", NeurIPS 2019. A class without images in the split
-/// counts, too: all its probability is excess. The standard error is the jackknife's.
+/// also counts; its fraction is 0. The standard error is the jackknife's.
 pub fn ece_class_wise(
     predictions: &Predictions,
     temperature: impl Fn(usize) -> f64 + Sync,

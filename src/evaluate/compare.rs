@@ -71,8 +71,8 @@ const MEANS: [&str; 4] = ["nll", "calibrated_nll", "top1", "brier"];
 const ERRORS: [&str; 2] = ["ece", "calibrated_ece"];
 const ALL: usize = MEANS.len() + ERRORS.len();
 
-/// Minimum number of images for an interval to count as evidence. A resample of a few images
-/// repeats their one sign, and its spread is too small by √((n − 1)/n).
+/// Minimum number of images for an interval to count as evidence. Bootstrap
+/// intervals of few images are too narrow, by √((n − 1)/n).
 pub const FEW: usize = 30;
 
 /// Compares `a` with `b` on the same images in the same order. Each is a pair of scores: at T = 1

@@ -36,7 +36,7 @@ pub fn pearson(pairs: &[(f64, f64)]) -> Option<f64> {
     r.is_finite().then(|| r.clamp(-1.0, 1.0))
 }
 
-/// Spearman's ρ: Pearson's r of the ranks, equal values sharing the mean of theirs.
+/// Spearman's ρ: Pearson's r of the ranks; equal values get their mean rank.
 pub fn spearman(pairs: &[(f64, f64)]) -> Option<f64> {
     let x = ranks(pairs.iter().map(|p| p.0));
     let y = ranks(pairs.iter().map(|p| p.1));

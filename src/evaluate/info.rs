@@ -1,4 +1,4 @@
-//! What reports say of saved logits.
+//! Saved logits, as listed in reports.
 
 use serde::{Deserialize, Serialize};
 

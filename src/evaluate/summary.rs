@@ -114,7 +114,7 @@ pub struct Details {
     pub aurc: f64,
     /// Its standard error.
     pub aurc_stderr: Option<f64>,
-    /// Classes of the model of which there is no image here.
+    /// Number of classes of the model without images here.
     pub absent_classes: usize,
 }
 
@@ -244,7 +244,7 @@ impl Temperatures {
         Scores::at(predictions, |image| self.at(image))
     }
 
-    /// Why a fit has no minimum: the one of all images, else the first half's or the second's.
+    /// Why a fit has no minimum: the fit on all images, otherwise on a half.
     pub fn bound(&self) -> Option<Bound> {
         self.overall.bound.or(self.fits[0].bound).or(self.fits[1].bound)
     }

@@ -9,8 +9,7 @@ use candle_core::Tensor;
 use std::time::Instant;
 
 const MIB: f64 = (1 << 20) as f64;
-/// Minimum total duration of each kind of pass, in seconds. It is repeated until then, so that
-/// small models are measured warm.
+/// Each kind of pass is repeated for at least this many seconds, so that caches are warm.
 const ENOUGH: f64 = 0.3;
 
 /// Measured rates and memory.

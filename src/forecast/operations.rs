@@ -7,9 +7,9 @@ use crate::models::{Layer, Network, cost};
 pub struct Operations {
     /// Of forward passes.
     pub forward: f64,
-    /// Of gradients, their forward passes included.
+    /// Gradients, including forward passes.
     pub gradient: f64,
-    /// Of Hessian-vector products, their gradients included.
+    /// Hessian-vector products, including gradients.
     pub hvp: f64,
 }
 

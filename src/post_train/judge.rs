@@ -140,7 +140,7 @@ fn remedy(training: Option<f64>, before: Option<f64>, epoch: usize) -> String {
     match (training, before) {
         (Some(loss), Some(before)) if epoch > 0 && loss < FITTED * before => format!(
             "the model already fits the training images (loss {loss:.3}), so gradients are \
-             small: set `weight_decay` to 0.01 and `lr` to 0.1, use `search` 5 instead of a method,"
+             small: set `weight_decay` to 0.01 and `lr` to 0.1, or let `search` choose a recipe,"
         ),
         _ => "lower `lr`, add `warmup` or `clip`,".to_owned(),
     }

@@ -104,7 +104,7 @@ pub struct PostTrained {
     pub failure: Option<Error>,
     /// Peak memory of the process at the end of training, MiB.
     pub training_peak_mib: Option<u64>,
-    /// Damaged image files that were used as far as they decode.
+    /// Damaged image files that were decoded in part and used.
     pub damaged: Vec<DamagedFile>,
     /// Notes for the user.
     pub notes: Vec<String>,

@@ -203,7 +203,7 @@ impl<'a> Trials<'a> {
 
     /// The training history and the result, as it would be stored, compared with the start. V is
     /// scored at temperatures cross-fitted on its halves, test at V's. A result with non-finite
-    /// logits has no metrics but a reason.
+    /// logits has no metrics, and a reason.
     fn judge(
         &self,
         outcome: Outcome,

@@ -42,8 +42,7 @@ impl Data {
             train_on: options.train_on,
         };
         let Data { notes, data, train, val, test, .. } = &mut all;
-        // The training images first: their classes number those of the others if no name settles
-        // it.
+        // The training images first: without names, their order of classes numbers the others.
         let (train, others) = (train.as_mut(), [val.as_mut(), test.as_mut()]);
         let mut sets: Vec<&mut DataSet> =
             train.into_iter().chain([data]).chain(others.into_iter().flatten()).collect();
@@ -136,7 +135,7 @@ fn made(wanted: &str) -> &'static str {
     }
 }
 
-/// The record of `finetune` in a checkpoint about its held-out images.
+/// The held-out split that `finetune` recorded in a checkpoint.
 pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
     let provenance = checkpoint.provenance.as_ref()?;
     let split = provenance.split?;

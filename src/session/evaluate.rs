@@ -47,7 +47,7 @@ pub struct V {
     pub digest: String,
     /// Their number.
     pub images: usize,
-    /// Seed of the split of test, if they were split off test.
+    /// Seed that divided test into V and test, if they come from test.
     pub seed: u64,
 }
 

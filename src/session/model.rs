@@ -31,7 +31,7 @@ pub fn checkpoint_info(checkpoint: &Checkpoint) -> CheckpointInfo {
         layout: checkpoint.layout.name().into(),
         architecture: checkpoint.architecture.clone(),
         parameters: checkpoint.weights.parameters(),
-        preprocessing: checkpoint.preprocess.as_ref().map(ToString::to_string),
+        preprocessing: checkpoint.preprocess.clone(),
     }
 }
 

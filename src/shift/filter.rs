@@ -2,8 +2,8 @@
 
 use super::canvas::{Canvas, nearest, reflect_101};
 
-/// Gaussian filter with standard deviations `[σ_y, σ_x]` pixels, cut off at `truncate` of them, as
-/// scipy's `gaussian_filter`; `fold` extends the edges.
+/// Gaussian filter with standard deviations `[σ_y, σ_x]` pixels, truncated after `truncate` standard
+/// deviations, as scipy's `gaussian_filter`; `fold` extends the edges.
 pub fn gaussian(
     x: &Canvas,
     [sy, sx]: [f64; 2],

@@ -57,7 +57,7 @@ impl Text {
     pub fn unread(&self, error: &toml::de::Error) -> Problem {
         let at = error.span().unwrap_or(0..0);
         let said = error.message().lines().collect::<Vec<_>>().join("; ");
-        let example = "see the example of `planish study --help`";
+        let example = "see the example in the help of `planish study`";
         let quoted = |text: &str| text.trim().trim_matches('`').to_owned();
         let pair = said.split_once(", expected ");
         if let Some((name, known)) = pair.and_then(|(found, expected)| {
@@ -124,7 +124,7 @@ pub fn table(
 
 /// Converts an option error to a problem of the file.
 pub fn refused(text: &Text, what: &str, at: Range<usize>, error: OptionError) -> Problem {
-    let remedy = "see `planish post-train --help`";
+    let remedy = "see the help of `planish post-train`";
     match error {
         OptionError::Value { option, expected, found } => {
             text.problem(at, &format!("{what}, `{option}`"), expected, found, remedy)

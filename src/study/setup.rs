@@ -80,7 +80,7 @@ impl Setup {
         }
         let asked = |s: &Spanned<String>| {
             s.as_ref().parse().map_err(|said: String| {
-                let remedy = "use the syntax of `planish eval --shift`";
+                let remedy = "use the syntax of `shift` of `planish eval`";
                 text.problem(s.span(), "shifts", said, format!("`{}`", s.as_ref()), remedy)
             })
         };

@@ -144,7 +144,7 @@ fn unchanged(cells: &[&Cell], opened: &Opened) -> Result<()> {
 pub fn counted(kind: Kind, n: usize) -> String {
     let name = match kind {
         Kind::Evaluation => "evaluations",
-        Kind::Ood => "of other images",
+        Kind::Ood => "out-of-distribution evaluations",
         Kind::Diagnosis => "diagnoses",
         Kind::Run => "training runs",
     };

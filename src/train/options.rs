@@ -87,7 +87,7 @@ pub struct TrainOptions {
         )
     )]
     pub micro_batch: Option<usize>,
-    /// Micro-batch size as the number of parts that B is split into (gradient accumulation)
+    /// Split B into K micro-batches (gradient accumulation)
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "K", hide_short_help = true,
         value_parser = crate::options::text::count, allow_negative_numbers = true

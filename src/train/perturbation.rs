@@ -110,8 +110,8 @@ impl Perturber {
         let examples = self.feed.next(model, read)?;
         let gamma = self.gamma_max * unit(&mut self.gammas);
         let weight_norm = vector::norm(&model.weights_of(&self.layer)?)?;
-        // A layer that starts from zeros may be the one that is trained. Its norm then is not a
-        // useful limit, so the first perturbation decides how all are limited.
+        // The norm of a layer that starts from zeros is not a useful limit. Choose the limit at
+        // the first perturbation and keep it, because the layer itself may be trained.
         let zeros = *self.zeros.get_or_insert(weight_norm == 0.0);
         let norm = (!zeros).then_some(weight_norm);
         let Self { layer, rule, last_eta, .. } = self;

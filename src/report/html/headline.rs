@@ -22,8 +22,8 @@ pub struct Headline<'a> {
     pub tuned: Option<&'a Summary>,
 }
 
-/// Chooses the headline. Results on test are preferred to other splits, and kept results to the
-/// input of a rejected one. Ties go to the first file.
+/// Chooses the headline: results on test first, then results that were kept. Ties go to the first
+/// file.
 pub fn headline(inputs: &[Input]) -> Option<Headline<'_>> {
     let ranked = inputs.iter().filter_map(|input| of(input).map(|found| (rank(input), found)));
     ranked.min_by_key(|(rank, _)| *rank).map(|(_, found)| found)

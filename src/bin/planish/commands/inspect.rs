@@ -231,7 +231,7 @@ fn text(report: &Inspection) -> String {
     lines.extend(model(config));
     lines.push((
         "preprocessing",
-        report.checkpoint.preprocessing.clone().unwrap_or_else(|| {
+        report.checkpoint.preprocessing.as_ref().map(ToString::to_string).unwrap_or_else(|| {
             let own = "; torchvision's pretrained models use --mean 0.485,0.456,0.406 \
                            --std 0.229,0.224,0.225";
             let own = if file.layout == "torchvision" { own } else { "" };

@@ -69,14 +69,19 @@ fn plan_line(title: &str, plan: &Plan) -> String {
     )
 }
 
-/// ΔL and κ by layer, with a bar for the cross-fitted ΔL.
+/// ΔL of each layer, then the steps and κ. Two tables, so that lines fit a terminal.
 fn table(findings: &Findings) -> String {
     let right = |name| (name, Align::Right);
-    let mut table = Table::new(&[
+    let both = |f: &Fitted| with_error(f.cross_fit, f.stderr);
+    let mut gains = Table::new(&[
         ("layer", Align::Left),
         right("ΔL in-sample"),
         right("ΔL cross-fit"),
         right("beyond T"),
+        ("", Align::Left),
+    ]);
+    let mut steps = Table::new(&[
+        ("layer", Align::Left),
         right("κ in-sample"),
         right("κ cross-fit"),
         right("‖Δw‖"),
@@ -84,11 +89,15 @@ fn table(findings: &Findings) -> String {
         ("", Align::Left),
     ]);
     for l in &findings.layers {
-        let both = |f: &Fitted| with_error(f.cross_fit, f.stderr);
+        let cells = [
+            l.name.clone(),
+            optional(l.delta_l_nats.in_sample),
+            both(&l.delta_l_nats),
+            both(&l.delta_l_calibrated_nats),
+            if l.eligible { "eligible" } else { "" }.into(),
+        ];
+        gains.row_with_bar(cells, l.delta_l_nats.cross_fit.unwrap_or(0.0));
         let mut flags = Vec::new();
-        if l.eligible {
-            flags.push("eligible");
-        }
         if l.capped {
             flags.push("capped");
         }
@@ -98,11 +107,8 @@ fn table(findings: &Findings) -> String {
         if l.weight_norm == 0.0 {
             flags.push("w = 0");
         }
-        let cells = [
+        steps.row([
             l.name.clone(),
-            optional(l.delta_l_nats.in_sample),
-            both(&l.delta_l_nats),
-            both(&l.delta_l_calibrated_nats),
             optional(l.kappa.in_sample),
             both(&l.kappa),
             number(l.displacement),
@@ -111,10 +117,9 @@ fn table(findings: &Findings) -> String {
                 _ => ABSENT.into(),
             },
             flags.join(", "),
-        ];
-        table.row_with_bar(cells, l.delta_l_nats.cross_fit.unwrap_or(0.0));
+        ]);
     }
-    table.render(Style::of_stdout())
+    format!("{}\n{}", gains.render(Style::of_stdout()), steps.render(Style::of_stdout()))
 }
 
 pub fn with_error(mean: Option<f64>, stderr: Option<f64>) -> String {
