@@ -34,8 +34,8 @@ pub struct LanczosSettings {
     pub width: usize,
     /// Largest relative residual and largest [`missing`](Pair::missing) of a converged pair.
     pub tolerance: f64,
-    /// Maximum number of basis vectors. If n is not larger, all n eigenvalues are computed from n
-    /// products.
+    /// Maximum number of basis vectors of a run. If n is not larger, all n eigenvalues are computed
+    /// from n products.
     pub max_basis: usize,
     /// Maximum number of products of all runs. The last residual measurements, one per pair, are not
     /// counted.
@@ -205,7 +205,7 @@ struct Search<'a> {
     basis: usize,
     starts: usize,
     products: usize,
-    /// Whether a limit on the cost was reached.
+    /// Whether no product is left.
     exhausted: bool,
 }
 
@@ -242,8 +242,8 @@ impl Search<'_> {
             self.basis = self.basis.max(size);
             let (next, invariant) = (space.block().len(), space.block().is_empty());
             let limited = |used: usize, most: usize| used + next.max(1) > most;
-            self.exhausted = limited(size, max_basis) || limited(self.products, max_products);
-            let last = self.exhausted || invariant;
+            self.exhausted = limited(self.products, max_products);
+            let last = self.exhausted || invariant || limited(size, max_basis);
             if !(last || size >= self.n || size >= next_look) {
                 continue;
             }
