@@ -58,9 +58,10 @@ impl Krylov {
         for (value, vector) in pairs {
             if space.basis.append(vector.to_vec(), 0.0).is_some() {
                 let mut column = vec![0.0; space.basis.len()];
-                column.iter_mut().last().into_iter().for_each(|last| *last = value);
+                if let Some(last) = column.last_mut() {
+                    *last = value;
+                }
                 space.projected.push(column);
-                space.longest = space.longest.max(value.abs());
             }
         }
         space

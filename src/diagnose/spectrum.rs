@@ -51,7 +51,7 @@ pub struct TraceOf {
     /// Standard error over the probes, on these images. 0 if the trace is exact.
     pub stderr: f64,
     /// Half of a 95% confidence interval: the standard error times Student's t for the number of
-    /// probes.
+    /// probes. If the trace is exact, a bound of its rounding.
     pub half_width_95: f64,
     /// Number of probes of the part that is not computed exactly. 0 if the trace is exact.
     pub probes: usize,
@@ -203,13 +203,16 @@ pub fn spectrum(
     pairs.largest.iter_mut().chain(&mut pairs.smallest).for_each(|p| p.vector = None);
     let mut products = pairs.products + usize::from(largest_stderr.is_some());
     let trace = match (settings.whole, &pairs.all) {
-        (true, Some(all)) => Some(TraceOf {
-            value: all.iter().sum(),
-            stderr: 0.0,
-            half_width_95: 0.0,
-            probes: 0,
-            converged: true,
-        }),
+        (true, Some(all)) => {
+            let size = all.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
+            Some(TraceOf {
+                value: all.iter().sum(),
+                stderr: 0.0,
+                half_width_95: operator.precision() * size * all.len() as f64,
+                probes: 0,
+                converged: true,
+            })
+        }
         (true, None) => {
             let found = hutch_plus_plus::trace(&operator, &settings.trace())?;
             products += found.products;
