@@ -122,6 +122,81 @@ fn spectra_match_the_assembled_matrices() {
     }
 }
 
+/// A layer of at most 60 parameters costs no more than a Lanczos run: all of its eigenvalues are
+/// computed, and with them the trace and the density.
+#[test]
+fn small_layers_have_exact_traces_and_densities() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    for name in ["head.bias", "norm", "head"] {
+        let selected = layer(&model, name);
+        let found = one(&model, &v, name, whole_spectrum(true));
+        for spectrum in &found.spectra {
+            let operator = LayerOperator::new(&model, &v, &selected, spectrum.matrix);
+            let matrix = dense(&operator);
+            let n = matrix.len();
+            let trace: f64 = matrix.iter().enumerate().map(|(i, c)| c[i]).sum();
+            let found = spectrum.trace.unwrap();
+            let error = (found.value - trace).abs();
+            assert!(error <= found.half_width_95, "{name}: {found:?} {trace}");
+            assert!(found.half_width_95 < 1e-10 * trace, "{name}: {found:?}");
+            assert_eq!((found.stderr, found.probes), (0.0, 0));
+            let density = spectrum.density.as_ref().unwrap();
+            assert!(density.converged && (density.error, density.probes) == (0.0, 0));
+            // The mean of the density is tr A / n: the smoothing does not move it. 3 σ of the
+            // Gaussians at the ends are cut off.
+            let width = density.grid[1] - density.grid[0];
+            let mean: f64 =
+                density.grid.iter().zip(&density.density).map(|(x, d)| x * d * width).sum();
+            let scale = spectrum.largest[0].value;
+            assert!((mean - trace / n as f64).abs() < 2e-3 * scale, "{name}: {mean} {trace}");
+            // Those of Lanczos, the residuals of three pairs, and the error over images.
+            assert_eq!(spectrum.products, n + n.min(3) + 1, "{name}");
+        }
+    }
+}
+
+/// With a head of zeros all classes are equally likely. Its Hessian is (1/C)(I − 11ᵀ/C) ⊗ M with
+/// M = E(x xᵀ) over features x with a 1 for the bias, and each eigenvalue of M / C comes C − 1
+/// times.
+#[test]
+fn a_head_of_zeros_has_repeated_eigenvalues() {
+    for dtype in [DType::F64, DType::F32] {
+        let model = model(dtype);
+        let v = images(&model, 40);
+        let head = layer(&model, "head");
+        let zero = with_weights(&model, &head, &vec![0.0; weights_of(&model, &head).len()]);
+        let at = zero.activations(&v, head.first_stage).unwrap();
+        let features = numbers([&at.values]);
+        let rows: Vec<Vec<f64>> =
+            features.chunks(8).map(|x| x.iter().copied().chain([1.0]).collect()).collect();
+        assert_eq!(rows.len(), 40, "features of the class token");
+        let moments: Vec<Vec<f64>> = (0..9)
+            .map(|i| (0..9).map(|j| rows.iter().map(|x| x[i] * x[j]).sum::<f64>() / 40.0).collect())
+            .collect();
+        let (first, y) = top(&moments, 0.0);
+        let mut rest = moments.clone();
+        for (i, column) in rest.iter_mut().enumerate() {
+            column.iter_mut().zip(&y).for_each(|(m, yj)| *m -= first * y[i] * yj);
+        }
+        let second = top(&rest, 0.0).0;
+        let expected = [first, first, second, second].map(|mu| mu / 3.0);
+        let operator = LayerOperator::new(&zero, &at, &head, Matrix::Hessian);
+        for seed in 0..20 {
+            // Fewer than the 27 parameters, so that copies have to be found by further runs.
+            let settings =
+                lanczos::LanczosSettings { largest: 4, max_basis: 20, seed, ..Default::default() };
+            let found = lanczos::eigenpairs(&operator, &settings).unwrap();
+            assert!(found.converged && found.starts > 1, "{found:?}");
+            for (pair, expected) in found.largest.iter().zip(expected) {
+                let error = (pair.value - expected).abs() / expected;
+                assert!(error < 1e-3, "{seed}: {pair:?} {expected}");
+            }
+            assert!(found.smallest[0].value.abs() < 1e-3 * first / 3.0, "{found:?}");
+        }
+    }
+}
+
 #[test]
 fn newton_steps_stay_within_the_radius_and_beat_the_gradient() {
     let model = model(DType::F64);

@@ -3,10 +3,11 @@
 //!
 //! Let Q (n, r) be an orthonormal basis of A S for r random sign vectors S, and P = I − QQᵀ. Then
 //! tr A = tr QᵀAQ + tr PAP. The first term is computed exactly. The second is estimated with
-//! Hutchinson probes; its variance only comes from the part of A outside Q.
+//! Hutchinson probes; its variance only comes from the part of A outside Q. If n is at most the
+//! number of products before the first check, the diagonal is computed instead.
 
 use super::basis::{Basis, stored_bytes};
-use super::hutchinson::{ProbeMean, check, probe};
+use super::hutchinson::{MIN_PROBES, ProbeMean, check, diagonal_sum, probe};
 use super::krylov::ROUNDING;
 use super::statistics::student_95;
 use super::vectors::{dimension, dot, norm, precision, products, signs};
@@ -42,7 +43,7 @@ pub struct Trace {
     pub trace: f64,
     /// tr QᵀAQ, the exact part.
     pub sketched: f64,
-    /// Standard error of the mean; 0 if Q spans everything.
+    /// Standard error of the mean; 0 if the trace is exact.
     pub stderr: f64,
     /// Half a 95% confidence interval: the standard error times Student's t of the probes.
     pub half_width_95: f64,
@@ -51,9 +52,9 @@ pub struct Trace {
     pub rounding: f64,
     /// Whether the standard error is within the tolerance times |trace|, or within `rounding`.
     pub converged: bool,
-    /// Columns of Q: numerical rank of the sketch.
+    /// Columns of Q: numerical rank of the sketch. n if the trace is exact.
     pub rank: usize,
-    /// Probes of tr PAP.
+    /// Probes of tr PAP. 0 if the trace is exact.
     pub probes: usize,
     /// Total number of products with A.
     pub products: usize,
@@ -82,6 +83,20 @@ pub fn trace(operator: &dyn LinearOperator, settings: &HutchPlusPlusSettings) ->
     check(settings.tolerance, settings.max_probes)?;
     let n = dimension(operator)?;
     let precision = precision(operator);
+    if n <= settings.sketch.saturating_mul(2).saturating_add(MIN_PROBES.min(settings.max_probes)) {
+        let (trace, size) = diagonal_sum(operator, n)?;
+        return Ok(Trace {
+            trace,
+            sketched: trace,
+            stderr: 0.0,
+            half_width_95: 0.0,
+            rounding: precision * size,
+            converged: true,
+            rank: n,
+            probes: 0,
+            products: n,
+        });
+    }
     let mut rng = stream(settings.seed, "curvature: Hutch++");
     let (basis, taken) = sketch(operator, n, settings, &mut rng)?;
     let rank = basis.len();
@@ -104,18 +119,12 @@ pub fn trace(operator: &dyn LinearOperator, settings: &HutchPlusPlusSettings) ->
         basis.project_out(0, &mut z);
         z
     };
-    let (rest, half_width_95) = if rank < n {
-        let rest = probe(operator, settings.max_probes, draw, enough)?;
-        let half_width_95 = rest.stderr * student_95(rest.probes - 1);
-        (rest, half_width_95)
-    } else {
-        (ProbeMean::default(), 0.0)
-    };
+    let rest = probe(operator, settings.max_probes, draw, enough)?;
     Ok(Trace {
         trace: sketched + rest.mean,
         sketched,
         stderr: rest.stderr,
-        half_width_95,
+        half_width_95: rest.stderr * student_95(rest.probes - 1),
         rounding: rounding(&rest),
         converged: enough(&rest),
         rank,
@@ -132,7 +141,7 @@ fn sketch(
     rng: &mut ChaCha8Rng,
 ) -> Result<(Basis, usize)> {
     let precision = precision(operator);
-    let size = settings.sketch.min(n);
+    let size = settings.sketch;
     let mut basis = Basis::new(precision);
     let (mut taken, mut longest) = (0, 0.0_f64);
     while taken < size {

@@ -1,7 +1,8 @@
 //! Hutchinson's estimate of the trace of A: M. F. Hutchinson, "A stochastic estimator of the trace
 //! of the influence matrix for Laplacian smoothing splines", Commun. Stat. Simul. Comput. 1990.
 //!
-//! tr A = E(zᵀAz) for z with independent random signs ±1. The variance is 2 Σ_{i≠j} A_ij².
+//! tr A = E(zᵀAz) for z with independent random signs ±1. The variance is 2 Σ_{i≠j} A_ij². If n is
+//! at most the number of probes before the first check, the diagonal is computed instead.
 
 use super::error::require;
 use super::statistics::{mean_and_error, student_95};
@@ -45,7 +46,7 @@ pub struct Trace {
     pub rounding: f64,
     /// Whether the standard error is within the tolerance times |trace|, or within `rounding`.
     pub converged: bool,
-    /// Number of probes, one product each.
+    /// Number of probes, one product each. n unit vectors if the trace is exact.
     pub probes: usize,
 }
 
@@ -66,8 +67,20 @@ pub struct Trace {
 pub fn trace(operator: &dyn LinearOperator, settings: &HutchinsonSettings) -> Result<Trace> {
     check(settings.tolerance, settings.max_probes)?;
     let n = dimension(operator)?;
-    let mut rng = stream(settings.seed, "curvature: Hutchinson");
     let precision = precision(operator);
+    if n <= MIN_PROBES.min(settings.max_probes) {
+        let (trace, size) = diagonal_sum(operator, n)?;
+        let rounding = precision * size;
+        return Ok(Trace {
+            trace,
+            stderr: 0.0,
+            half_width_95: 0.0,
+            rounding,
+            converged: true,
+            probes: n,
+        });
+    }
+    let mut rng = stream(settings.seed, "curvature: Hutchinson");
     let rounding = |found: &ProbeMean| precision * found.size;
     let enough = |found: &ProbeMean| {
         found.stderr <= (settings.tolerance * found.mean.abs()).max(rounding(found))
@@ -81,6 +94,24 @@ pub fn trace(operator: &dyn LinearOperator, settings: &HutchinsonSettings) -> Re
         converged: enough(&found),
         probes: found.probes,
     })
+}
+
+/// Σ eᵢᵀAeᵢ over the n unit vectors, and Σ ‖Aeᵢ‖, an upper bound of its size.
+///
+/// # Errors
+/// Those of the products.
+pub(super) fn diagonal_sum(operator: &dyn LinearOperator, n: usize) -> Result<(f64, f64)> {
+    let (mut sum, mut size) = (0.0, 0.0);
+    let all: Vec<usize> = (0..n).collect();
+    for some in all.chunks(operator.block().max(1)) {
+        let unit = |i: &usize| (0..n).map(|j| if *i == j { 1.0 } else { 0.0 }).collect();
+        let units: Vec<Vec<f64>> = some.iter().map(unit).collect();
+        for (&i, column) in some.iter().zip(products(operator, &units)?) {
+            sum += column.get(i).copied().unwrap_or_default();
+            size += norm(&column);
+        }
+    }
+    Ok((sum, size))
 }
 
 /// Checks the settings.

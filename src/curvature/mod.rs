@@ -4,6 +4,7 @@
 //! matrices with a known spectrum and applied to any Hessian.
 
 mod basis;
+mod bounds;
 mod error;
 pub mod hutch_plus_plus;
 pub mod hutchinson;

@@ -1,7 +1,8 @@
 //! Eigenvalues, trace and density of a layer's Hessian or Gauss-Newton matrix.
 
 use crate::curvature::{
-    LayerOperator, LinearOperator, Result, hutch_plus_plus, lanczos, quadrature,
+    LayerOperator, LinearOperator, Result, hutch_plus_plus, lanczos,
+    quadrature::{self, Quadrature},
 };
 use crate::evaluate::mean_stderr;
 use crate::models::Layer;
@@ -37,7 +38,8 @@ pub struct Eigenvalue {
     /// ‖A y − λ y‖ relative to the largest |λ|. A has an eigenvalue within that distance. `None`
     /// for A = 0.
     pub residual: Option<f64>,
-    /// Whether the residual is within the tolerance.
+    /// Whether the residual is within the tolerance, and the eigenvalue of the same rank differs from
+    /// `value` by no more than that: no eigenvalue is missing.
     pub converged: bool,
 }
 
@@ -46,12 +48,12 @@ pub struct Eigenvalue {
 pub struct TraceOf {
     /// tr A.
     pub value: f64,
-    /// Standard error over the probes, on these images.
+    /// Standard error over the probes, on these images. 0 if the trace is exact.
     pub stderr: f64,
     /// Half of a 95% confidence interval: the standard error times Student's t for the number of
-    /// probes.
+    /// probes. If the trace is exact, a bound of its rounding.
     pub half_width_95: f64,
-    /// Number of probes of the part that is not computed exactly.
+    /// Number of probes of the part that is not computed exactly. 0 if the trace is exact.
     pub probes: usize,
     /// Whether the standard error is within 10% of the trace, or within rounding.
     pub converged: bool,
@@ -70,7 +72,7 @@ pub struct DensityOf {
     pub stderr: Vec<f64>,
     /// Integrated standard error, ∫ stderr(x) dx.
     pub error: f64,
-    /// Number of random probes.
+    /// Number of random probes. 0 if the density is exact.
     pub probes: usize,
     /// Whether `error` is within 5%, or within rounding.
     pub converged: bool,
@@ -90,14 +92,15 @@ pub struct Spectrum {
     /// Standard error over images of yᵀA y for the first of `largest`, with its eigenvector y
     /// fixed.
     pub largest_stderr: Option<f64>,
-    /// tr A (Hutch++).
+    /// tr A: the sum of all eigenvalues if they are known, otherwise estimated with Hutch++.
     pub trace: Option<TraceOf>,
     /// tr A / λ_max, the intrinsic dimension of Tropp (2015, §7): the number of directions of
     /// maximum curvature that would add up to the trace. `None` if A has an eigenvalue below −1% of
     /// λ_max or none above 0. Its standard error combines that of the trace (over probes) with that
     /// of λ_max (over images).
     pub effective_dimension: Option<Estimated>,
-    /// Stochastic Lanczos quadrature, if requested.
+    /// The density, if requested: of all eigenvalues if they are known, otherwise estimated with
+    /// stochastic Lanczos quadrature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub density: Option<DensityOf>,
     /// Total matrix-vector products.
@@ -128,7 +131,9 @@ impl Settings {
             smallest: usize::from(self.whole),
             width: 1,
             tolerance: LANCZOS,
-            max_products: 60,
+            max_basis: 60,
+            // Each requested eigenvalue can be a further copy, which takes another run.
+            max_products: 60 + 20 * self.largest,
             vectors: true,
             seed: self.seed,
         }
@@ -197,14 +202,36 @@ pub fn spectrum(
     // Free the vectors: the trace needs the memory.
     pairs.largest.iter_mut().chain(&mut pairs.smallest).for_each(|p| p.vector = None);
     let mut products = pairs.products + usize::from(largest_stderr.is_some());
-    let trace = match settings.whole {
-        true => Some(hutch_plus_plus::trace(&operator, &settings.trace())?),
-        false => None,
+    let trace = match (settings.whole, &pairs.all) {
+        (true, Some(all)) => {
+            let size = all.iter().fold(0.0, |size: f64, x| size.max(x.abs()));
+            Some(TraceOf {
+                value: all.iter().sum(),
+                stderr: 0.0,
+                half_width_95: operator.precision() * size * all.len() as f64,
+                probes: 0,
+                converged: true,
+            })
+        }
+        (true, None) => {
+            let found = hutch_plus_plus::trace(&operator, &settings.trace())?;
+            products += found.products;
+            Some(TraceOf {
+                value: found.trace,
+                stderr: found.stderr,
+                half_width_95: found.half_width_95,
+                probes: found.probes,
+                converged: found.converged,
+            })
+        }
+        (false, _) => None,
     };
-    products += trace.as_ref().map_or(0, |t| t.products);
     let density = match settings.density {
         true => {
-            let found = quadrature::quadrature(&operator, &settings.quadrature())?;
+            let found = match &pairs.all {
+                Some(all) => Quadrature::of_eigenvalues(all, operator.precision()),
+                None => quadrature::quadrature(&operator, &settings.quadrature())?,
+            };
             products += found.products;
             let smooth = found.density(POINTS, WIDTH)?;
             let below = found.mass_below_zero();
@@ -214,7 +241,7 @@ pub fn spectrum(
                 density: smooth.density,
                 stderr: smooth.stderr,
                 error: found.error,
-                probes: found.rules.len(),
+                probes: if found.exact { 0 } else { found.rules.len() },
                 converged: found.converged,
                 below_zero: Estimated { value: below.value, stderr: Some(below.stderr) },
             })
@@ -235,18 +262,12 @@ pub fn spectrum(
         smallest: pairs.smallest.iter().map(one).collect(),
         largest_stderr,
         effective_dimension: trace.as_ref().filter(|_| semidefinite).map(|t| Estimated {
-            value: t.trace / top,
+            value: t.value / top,
             stderr: Some(
-                (t.stderr / top).hypot(t.trace / top * largest_stderr.unwrap_or(0.0) / top),
+                (t.stderr / top).hypot(t.value / top * largest_stderr.unwrap_or(0.0) / top),
             ),
         }),
-        trace: trace.map(|t| TraceOf {
-            value: t.trace,
-            stderr: t.stderr,
-            half_width_95: t.half_width_95,
-            probes: t.probes,
-            converged: t.converged,
-        }),
+        trace,
         density,
         products,
     })

@@ -67,6 +67,7 @@ fn settings_out_of_range() {
         (lanczos::LanczosSettings { tolerance: 0.0, ..base() }, "tolerance"),
         (lanczos::LanczosSettings { tolerance: f64::NAN, ..base() }, "tolerance"),
         (lanczos::LanczosSettings { width: 4, max_products: 3, ..base() }, "max_products"),
+        (lanczos::LanczosSettings { width: 4, max_basis: 3, ..base() }, "max_basis"),
     ] {
         named(lanczos::eigenpairs(&a, &settings).unwrap_err(), name);
     }
@@ -110,6 +111,7 @@ fn limits_of_any_size() {
         largest: most,
         smallest: most,
         width: most,
+        max_basis: most,
         max_products: most,
         ..Default::default()
     };

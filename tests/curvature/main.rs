@@ -5,6 +5,7 @@ mod calibration;
 mod dense;
 mod lanczos;
 mod long_vectors;
+mod missing;
 mod quadrature;
 mod scaling;
 mod steihaug;

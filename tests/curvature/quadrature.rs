@@ -41,6 +41,26 @@ fn a_rule_of_m_steps_is_exact_to_degree_two_m_minus_one() {
 }
 
 #[test]
+fn known_eigenvalues_give_an_exact_density() {
+    let spectrum = [2.0, 2.0, 0.5, 0.0, -1.0];
+    let found = Quadrature::of_eigenvalues(&spectrum, f64::EPSILON);
+    assert!(found.exact && found.converged && (found.error, found.products) == (0.0, 0));
+    let squares = found.function(|x| x * x);
+    assert_eq!((squares.stderr, squares.half_width_95), (0.0, 0.0));
+    assert!((squares.value - 9.25).abs() < 1e-14);
+    assert!((found.mass_below_zero().value - 0.2).abs() < 1e-15);
+    let density = found.density(50, 0.1).unwrap();
+    let sigma = 0.3;
+    for (x, d) in density.grid.iter().zip(&density.density) {
+        let bell = |l: &f64| (-0.5 * ((x - l) / sigma).powi(2)).exp();
+        let sum: f64 = spectrum.iter().map(bell).sum();
+        let expected = sum / (5.0 * sigma * (2.0 * std::f64::consts::PI).sqrt());
+        assert!((d - expected).abs() < 1e-14, "{d} {expected}");
+    }
+    assert!(density.stderr.iter().all(|e| *e == 0.0));
+}
+
+#[test]
 fn blocks_of_probes_match_single_probes() {
     let a = Dense::new(&hessian_like(50), 42);
     let one = slq(&a, 5, 20, 1);

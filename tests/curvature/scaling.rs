@@ -24,6 +24,7 @@ fn eigenpairs_scale() {
             largest: 3,
             smallest: 2,
             tolerance: 1e-5,
+            max_basis: 35,
             ..Default::default()
         };
         let one = lanczos::eigenpairs(&a, &settings).unwrap();
