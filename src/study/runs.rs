@@ -10,10 +10,10 @@ use crate::evaluate::DEFINITIONS;
 use crate::fingerprint::fingerprint;
 use crate::post_train::{Compared, Run, Trial};
 use crate::session::Context;
-use crate::train::Keep;
 use crate::train::recipe::Kind as Method;
 use crate::train::run::TrainSettings;
 use crate::train::sam::Variant;
+use crate::train::{Keep, TrainOptions};
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
 
@@ -142,6 +142,23 @@ fn cell(
     context: &Context,
 ) -> Result<String> {
     let recipe = &run.recipe;
+    // All options are listed, so that a new one cannot be forgotten here. Those without a name are
+    // part of `settings`; the two sizes give one micro-batch.
+    let TrainOptions {
+        epochs: _,
+        batch_size: _,
+        lr: _,
+        schedule: _,
+        warmup: _,
+        momentum: _,
+        weight_decay: _,
+        clip: _,
+        augment,
+        views,
+        precision,
+        micro_batch: _,
+        accumulate: _,
+    } = &run.train;
     let perturbed = recipe
         .perturb
         .as_ref()
@@ -155,10 +172,10 @@ fn cell(
         "update": recipe.update.tensors,
         "settings": settings,
         "micro_batch": run.train.micro_batch(),
-        "precision": run.train.precision.name(),
+        "precision": precision.name(),
         "half": run.cache.half(),
-        "augment": run.train.augment,
-        "views": run.train.views,
+        "augment": augment,
+        "views": views,
     });
     Ok(fingerprint("planish/run/2", &spec)?)
 }

@@ -67,7 +67,11 @@ fn cells(bench: &Bench, log: &str) -> Vec<String> {
 fn a_killed_study_resumes_and_an_edited_one_only_computes_new_cells() {
     let bench = prepared();
     let result = study(&bench, &[]);
-    assert!(result.errors.contains("12 cells: 10 evaluations, 2 out-of-distribution evaluations; 12 are missing"));
+    assert!(
+        result.errors.contains(
+            "12 cells: 10 evaluations, 2 out-of-distribution evaluations; 12 are missing"
+        )
+    );
     assert!(result.output.contains("all 12 cells present"), "{}", result.output);
     let whole = rows(&bench, "s/results.jsonl");
     assert_eq!((whole.len(), rows(&bench, "s/ood.jsonl").len()), (10, 2));
@@ -118,7 +122,9 @@ fn a_killed_study_resumes_and_an_edited_one_only_computes_new_cells() {
     let edited = edited.replace("contrast,", "");
     fs::write(bench.path("s.toml"), edited).unwrap();
     assert!(
-        study(&bench, &[]).errors.contains("10 cells: 8 evaluations, 2 out-of-distribution evaluations; 2 are")
+        study(&bench, &[])
+            .errors
+            .contains("10 cells: 8 evaluations, 2 out-of-distribution evaluations; 2 are")
     );
     let rows = rows(&bench, "s/results.jsonl");
     assert_eq!(rows.len(), 8);
