@@ -58,10 +58,7 @@ pub struct Load {
     pub crop_pct: Option<f64>,
     /// Which model of a file with several: `model`, `ema` (the running average of the weights), or
     /// its key
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "model|ema|KEY", hide_short_help = true)
-    )]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "model|ema|KEY", hide_short_help = true))]
     pub weights: Option<String>,
     /// Leave aside tensors whose whole name matches this regular expression; repeatable
     #[cfg_attr(feature = "cli", arg(long, value_name = "PATTERN", hide_short_help = true))]

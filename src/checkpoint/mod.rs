@@ -44,6 +44,7 @@ mod transformers;
 mod transformers_config;
 mod transformers_images;
 mod view;
+mod vit_in_jax;
 
 #[cfg(test)]
 mod tests;

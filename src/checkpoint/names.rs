@@ -1,7 +1,7 @@
 //! The tensor names in a file, resolved through layout and wrappers.
 
-use super::error::few;
 use super::choice::choose;
+use super::error::few;
 use super::layout::Part;
 use super::rules::Rules;
 use super::{Entry, Error, Header, Layout, Load, transformers};
@@ -133,9 +133,8 @@ impl Names {
         }
         let mut ignored: Vec<bool> = all.iter().map(|name| rules.ignores(name)).collect();
         let renamed: Vec<Cow<str>> = all.iter().map(|name| rules.rename(name)).collect();
-        let used = |ignored: &[bool]| -> Vec<usize> {
-            (0..all.len()).filter(|&i| !ignored[i]).collect()
-        };
+        let used =
+            |ignored: &[bool]| -> Vec<usize> { (0..all.len()).filter(|&i| !ignored[i]).collect() };
         let listed = used(&ignored);
         let names_of = |indices: &[usize]| -> Vec<&str> {
             indices.iter().map(|&i| renamed[i].as_ref()).collect()

@@ -147,7 +147,9 @@ impl OnDisk {
                 let parts = views.iter().filter_map(|v| Some((v, self.files.get(v.file())?)));
                 let read = parts.map(|(view, file)| view.read(file)).collect::<Result<Vec<_>, _>>();
                 // The usual tensor has one part, which is not copied.
-                read.map(|mut parts| if parts.len() == 1 { parts.remove(0) } else { parts.concat() })
+                read.map(
+                    |mut parts| if parts.len() == 1 { parts.remove(0) } else { parts.concat() },
+                )
             }
         };
         read.map_err(|error| match error.kind() {

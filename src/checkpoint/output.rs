@@ -42,7 +42,10 @@ pub fn check_writable(out: &Path) -> Result<(), Error> {
     }
     if let Some(found) = format(out).filter(|&found| found != Format::Safetensors) {
         let found = found.name();
-        return Err(refuse(out, format!("the name is that of {found}; planish writes safetensors")));
+        return Err(refuse(
+            out,
+            format!("the name is that of {found}; planish writes safetensors"),
+        ));
     }
     if is_file_name(out) && out.is_dir() {
         return Err(refuse(out, "expected a file, found a folder"));

@@ -199,7 +199,10 @@ fn known(module: &str, name: &str) -> Option<Name> {
             Name::Dict
         }
         // Lightning's hyperparameters.
-        ("lightning_fabric.utilities.data" | "lightning.fabric.utilities.data", "AttributeDict")
+        (
+            "lightning_fabric.utilities.data" | "lightning.fabric.utilities.data",
+            "AttributeDict",
+        )
         | ("pytorch_lightning.utilities.parsing", "AttributeDict") => Name::Dict,
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => Name::RebuildTensor,
         ("torch._utils", "_rebuild_tensor_v3") => Name::RebuildTyped,
@@ -680,9 +683,12 @@ impl<R: Read> Machine<R> {
                 let whole = matches!(rest, [] | [_])
                     && rest.iter().all(|&view| self.values[view] == Value::Dropped);
                 match [kind, class, key, len].map(|&id| &self.values[id]) {
-                    [Value::Text(kind), Value::Name(Name::Storage(element)), key, Value::Int(len)]
-                        if &**kind == "storage" && whole =>
-                    {
+                    [
+                        Value::Text(kind),
+                        Value::Name(Name::Storage(element)),
+                        key,
+                        Value::Int(len),
+                    ] if &**kind == "storage" && whole => {
                         let key = match key {
                             Value::Text(key) if key.len() <= LONGEST_KEY => Some(key.clone()),
                             Value::Int(key) => Some(key.to_string().into()),

@@ -25,7 +25,10 @@ impl Rules {
                 .ok_or_else(|| Error::value("rename", "PATTERN=NAME", format!("`{text}`")))?;
             Ok((text.clone(), whole("rename", pattern)?, new.to_string()))
         });
-        Ok(Rules { ignore: ignore.collect::<Result<_, _>>()?, rename: rename.collect::<Result<_, _>>()? })
+        Ok(Rules {
+            ignore: ignore.collect::<Result<_, _>>()?,
+            rename: rename.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Whether a tensor is left aside.
@@ -58,8 +61,9 @@ impl Rules {
 
 /// A pattern for whole names.
 fn whole(option: &str, pattern: &str) -> Result<Regex, Error> {
-    Regex::new(&format!("^(?:{pattern})$"))
-        .map_err(|error| Error::value(option, "a regular expression", format!("`{pattern}` ({error})")))
+    Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
+        Error::value(option, "a regular expression", format!("`{pattern}` ({error})"))
+    })
 }
 
 #[cfg(test)]

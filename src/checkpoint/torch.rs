@@ -13,7 +13,7 @@ use super::view::{Storage, View};
 use super::{Error, on_disk::damaged};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use zip::{CompressionMethod, ZipArchive};
 
@@ -166,7 +166,13 @@ impl Reading<'_> {
             };
             let mut count = [0; 8];
             let read = input.read_exact(&mut count).and_then(|()| input.stream_position());
-            let start = read.map_err(Error::io(self.path, "read"))?;
+            let start = read.map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => {
+                    let expected = format!("{} storages", list.len());
+                    self.damaged(place, expected, format!("{} in the file", storages.len()))
+                }
+                _ => Error::io(self.path, "read")(error),
+            })?;
             let size = sizes.get(key).copied().unwrap_or(1) as u64;
             let len = u64::from_le_bytes(count).checked_mul(size);
             let end = len.and_then(|len| start.checked_add(len)).filter(|&end| end <= self.len);
@@ -217,8 +223,9 @@ impl Reading<'_> {
             };
             let (dtype, size) = tensor.element;
             let (shape, stride) = (tensor.shape.clone(), tensor.stride.clone());
-            let view = View::new(storage, size, tensor.offset, shape, stride)
-                .map_err(|found| self.damaged(&place, "elements inside its storage".into(), found))?;
+            let view = View::new(storage, size, tensor.offset, shape, stride).map_err(|found| {
+                self.damaged(&place, "elements inside its storage".into(), found)
+            })?;
             stored.push(Stored {
                 name: name.to_string(),
                 dtype: dtype.to_string(),

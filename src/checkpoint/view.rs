@@ -61,9 +61,10 @@ impl View {
         let count = elements(&shape).filter(|&n| n <= held && shape.len() == stride.len());
         let count = count.ok_or_else(outside)?;
         if count > 0 {
-            let last = shape.iter().zip(&stride).try_fold(offset, |at, (&dim, &step)| {
-                at.checked_add((dim - 1).checked_mul(step)?)
-            });
+            let last = shape
+                .iter()
+                .zip(&stride)
+                .try_fold(offset, |at, (&dim, &step)| at.checked_add((dim - 1).checked_mul(step)?));
             if last.is_none_or(|last| last >= held) {
                 return Err(outside());
             }
