@@ -62,11 +62,14 @@ impl Checkpoint {
     pub fn format_note(&self, path: &Path) -> Option<String> {
         let format = self.foreign_format()?;
         let (path, own) = (path.display(), self.path.display());
-        let rest = match format {
-            Format::Torch => "; other values in that file, such as an optimizer's, are not copied",
-            Format::Numpy => ", with timm's tensor names",
-            _ => "",
+        let (names, rest) = match format {
+            Format::Torch => {
+                ("", "; other values in that file, such as an optimizer's, are not copied")
+            }
+            Format::Numpy => (" with timm's tensor names", ""),
+            _ => ("", ""),
         };
-        Some(format!("{path}: written as one safetensors file; {own} is {}{rest}", format.name()))
+        let format = format.name();
+        Some(format!("{path}: written as one safetensors file{names}; {own} is {format}{rest}"))
     }
 }

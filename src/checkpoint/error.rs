@@ -381,10 +381,16 @@ impl Mismatch {
 
 /// Lists are cut after this many entries; the total is always given.
 const SHOWN: usize = 12;
+/// Names in lists are cut after this many characters.
+const LONGEST_SHOWN: usize = 200;
 
 /// The first entries of a list, and the number of further ones.
 pub(super) fn few(list: &[String]) -> String {
-    let mut out = list.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let short = |name: &String| match name.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.clone(),
+    };
+    let mut out = list.iter().take(SHOWN).map(short).collect::<Vec<_>>().join(", ");
     if list.len() > SHOWN {
         out.push_str(&format!(" and {} more", list.len() - SHOWN));
     }

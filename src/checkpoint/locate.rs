@@ -33,7 +33,7 @@ impl Format {
     pub fn name(self) -> &'static str {
         match self {
             Format::Safetensors => "a safetensors file",
-            Format::Shards => "several files with an index",
+            Format::Shards => "a checkpoint of several files",
             Format::Torch => "a file of torch.save",
             Format::Numpy => "a NumPy archive",
         }

@@ -186,7 +186,8 @@ impl Names {
             let name = rules.rename(&alias.entry.name);
             let stripped = name.strip_prefix(out.prefix.as_str()).unwrap_or("");
             // Metadata may hold other texts, so only names of the layout count.
-            if out.parts.contains_key(&alias.stored) && layout.part(stripped).is_some() {
+            let named = layout.part(stripped).is_some() && !rules.ignores(&alias.entry.name);
+            if named && out.parts.contains_key(&alias.stored) {
                 out.add(&alias.entry, stripped);
                 out.aliases.push(alias);
             }
@@ -273,8 +274,8 @@ impl Names {
 
     /// How the layout was recognised, in words. `key` is that of the model in the file.
     pub fn recognition(&self, total: usize, key: Option<&str>) -> String {
-        let mut out =
-            format!("{}: {} of {total} tensor names", self.layout.name(), self.parts.len());
+        let known = self.parts.len() - self.aliases.len();
+        let mut out = format!("{}: {known} of {total} tensor names", self.layout.name());
         if let Some(sibling) = self.layout.sibling().filter(|_| self.strangers > 0) {
             out += &format!(", {} as in {}", self.strangers, sibling.name());
         }

@@ -13,8 +13,10 @@ use std::io::{self, Read};
 
 /// Longest pickle, in bytes. Those of checkpoints have about 100 bytes for each tensor.
 const LONGEST: u64 = 1 << 26;
-/// Most values in a pickle.
-const MOST: usize = 1 << 20;
+/// Most values in a pickle. A byte can make a value, which takes 32 bytes.
+const MOST_VALUES: usize = 1 << 18;
+/// Most references to values, on the stack and in containers.
+const MOST_REFERENCES: usize = 1 << 20;
 /// Most dimensions of a tensor. A pickle can repeat a shape in a few bytes, so it is short.
 const MOST_DIMENSIONS: usize = 8;
 /// Longest key of a storage, in bytes. The keys are numbers.
@@ -235,7 +237,8 @@ impl Pickle {
     pub fn read(input: impl Read) -> Result<Pickle, Refusal> {
         let mut machine = Machine {
             input: input.take(LONGEST),
-            values: Vec::new(),
+            values: vec![Value::Dropped],
+            items: 0,
             stack: Vec::new(),
             marks: Vec::new(),
             memo: HashMap::new(),
@@ -265,7 +268,10 @@ impl Pickle {
 
 struct Machine<R> {
     input: io::Take<R>,
+    /// The first one stands for all that are dropped.
     values: Vec<Value>,
+    /// Number of references in containers.
+    items: usize,
     stack: Vec<Id>,
     /// Heights of the stack at the marks.
     marks: Vec<usize>,
@@ -502,11 +508,13 @@ impl<R: Read> Machine<R> {
     // The stack.
 
     fn check_room(&self) -> Result<(), Refusal> {
-        let held = [self.values.len(), self.stack.len(), self.marks.len(), self.memo.len()];
-        match held.iter().any(|&n| n > MOST) {
-            true => malformed(&format!("at most {MOST} values"), "more"),
-            false => Ok(()),
-        }
+        let references = [self.stack.len(), self.marks.len(), self.memo.len(), self.items];
+        let most = match self.values.len() > MOST_VALUES {
+            true => MOST_VALUES,
+            false if references.iter().any(|&n| n > MOST_REFERENCES) => MOST_REFERENCES,
+            false => return Ok(()),
+        };
+        malformed(&format!("at most {most} values"), "more")
     }
 
     fn push_id(&mut self, id: Id) -> Result<(), Refusal> {
@@ -515,6 +523,12 @@ impl<R: Read> Machine<R> {
     }
 
     fn push(&mut self, value: Value) -> Result<(), Refusal> {
+        if value == Value::Dropped {
+            return self.push_id(0);
+        }
+        if let Value::List(items) = &value {
+            self.items += items.len();
+        }
         self.values.push(value);
         self.push_id(self.values.len() - 1)
     }
@@ -561,16 +575,18 @@ impl<R: Read> Machine<R> {
 
     fn append(&mut self, mut items: Vec<Id>) -> Result<(), Refusal> {
         let top = self.top()?;
+        self.items += items.len();
         match &mut self.values[top] {
             Value::List(list) => list.append(&mut items),
             Value::Dropped => {}
             _ => return malformed("a list", "another value"),
         }
-        Ok(())
+        self.check_room()
     }
 
     fn set(&mut self, items: Vec<Id>) -> Result<(), Refusal> {
         let top = self.top()?;
+        self.items += items.len();
         let (pairs, []) = items.as_chunks::<2>() else {
             return malformed("a value for each key", "a key alone");
         };
@@ -579,7 +595,7 @@ impl<R: Read> Machine<R> {
             Value::Dropped => {}
             _ => return malformed("a dict", "another value"),
         }
-        Ok(())
+        self.check_room()
     }
 
     fn name(&mut self, module: &str, name: &str) -> Result<(), Refusal> {

@@ -75,6 +75,18 @@ impl Reading<'_> {
 
     fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
+            // From the archive: a wrong checksum, compressed bytes.
+            Refusal::Io(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::InvalidData
+                        | ErrorKind::InvalidInput
+                        | ErrorKind::Other
+                        | ErrorKind::Unsupported
+                ) =>
+            {
+                self.damaged("data.pkl", "uncompressed, intact bytes".into(), error.to_string())
+            }
             Refusal::Io(error) => Error::io(self.path, "read")(error),
             Refusal::Name(name) => Error::PythonObject { path: self.path.into(), name },
             Refusal::Malformed { expected, found } => self.damaged("pickle", expected, found),

@@ -119,7 +119,8 @@ fn pickles_that_call_code_are_refused() {
 fn malformed_pickles() {
     let deep = [b"\x80\x02".to_vec(), vec![b']'; 100_000], b".".to_vec()].concat();
     let nested = [vec![b'('; 50_000], vec![b't'; 50_000], b".".to_vec()].concat();
-    let many = [vec![b']'; (1 << 20) + 1], b".".to_vec()].concat();
+    let many = [vec![b']'; (1 << 18) + 1], b".".to_vec()].concat();
+    let again = [b"]".to_vec(), vec![b'2'; (1 << 20) + 1], b".".to_vec()].concat();
     let cyclic = [&b"}q\x00"[..], &pickled::text("a"), b"h\x00s."].concat();
     let tensor = pickled::tensor(pickled::storage("FloatStorage", "0", 4), 0, &[2], &[1]);
     for (pickle, part) in [
@@ -148,7 +149,8 @@ fn malformed_pickles() {
         (cyclic, "a dict of tensors"),
         (deep, "a dict of tensors"),
         (nested, "a dict of tensors"),
-        (many, "at most 1048576 values"),
+        (many, "at most 262144 values"),
+        (again, "at most 1048576 values"),
     ] {
         let message = damage("x.pth", &saved(&pickle));
         let start = &pickle[..pickle.len().min(20)];
@@ -215,6 +217,33 @@ fn malformed_archives() {
         let message = damage("x.pth", &bytes);
         assert!(message.contains(part), "{message}");
     }
+    // A pickle that was changed after the archive was written.
+    let mut changed = saved(&pickled::dict("abcdef", b"N".to_vec()));
+    let at = changed.windows(6).position(|bytes| bytes == b"abcdef").unwrap();
+    changed[at] = b'b';
+    assert!(damage("x.pth", &changed).contains("intact bytes"));
+    // The number of the compression method, in both headers of an entry.
+    let compressed = |mut bytes: Vec<u8>, name: &[u8]| {
+        for (magic, field) in [(b"PK\x03\x04", 8), (b"PK\x01\x02", 10)] {
+            for at in 0..bytes.len() - name.len() {
+                let header = bytes[..at].windows(4).rposition(|four| four == magic);
+                if let (true, Some(header)) = (bytes[at..].starts_with(name), header)
+                    && at - header <= 46
+                {
+                    bytes[header + field] = 8;
+                }
+            }
+        }
+        bytes
+    };
+    let whole = saved(&pickled::dict("a", b"N".to_vec()));
+    for name in ["a/data.pkl", "a/data/0"] {
+        let message = damage("x.pth", &compressed(whole.clone(), name.as_bytes()));
+        assert!(message.contains("uncompressed"), "{message}");
+    }
+    let npz = fs::read(reference("google.npz")).unwrap();
+    let message = damage("x.npz", &compressed(npz, b"opt/target/cls.npy"));
+    assert!(message.contains("numpy.savez"), "{message}");
     let legacy = fs::read(reference("legacy.pt")).unwrap();
     let zip = fs::read(reference("script.pth")).unwrap();
     let npz = fs::read(reference("google.npz")).unwrap();
