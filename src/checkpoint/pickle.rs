@@ -300,7 +300,7 @@ impl<R: Read> Machine<R> {
                 self.check_room()
             }
             b'0' => self.pop().map(drop),
-            b'1' => self.to_mark().map(drop),
+            b'1' => self.pop_to_mark().map(drop),
             b'2' => {
                 let top = self.top()?;
                 self.push_id(top)
@@ -361,7 +361,7 @@ impl<R: Read> Machine<R> {
             }
             b']' | b')' => self.push(Value::List(Vec::new())),
             b'l' | b't' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Value::List(items))
             }
             0x85..=0x87 => {
@@ -374,13 +374,13 @@ impl<R: Read> Machine<R> {
             }
             b'}' => self.push(Value::Dict(Vec::new())),
             b'd' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.push(Value::Dict(Vec::new()))?;
                 self.set(items)
             }
             0x8f => self.push(Value::Dropped),
             0x91 => {
-                self.to_mark()?;
+                self.pop_to_mark()?;
                 self.push(Value::Dropped)
             }
             b'a' => {
@@ -388,7 +388,7 @@ impl<R: Read> Machine<R> {
                 self.append(vec![item])
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.append(items)
             }
             b's' => {
@@ -396,7 +396,7 @@ impl<R: Read> Machine<R> {
                 self.set(vec![key, value])
             }
             b'u' => {
-                let items = self.to_mark()?;
+                let items = self.pop_to_mark()?;
                 self.set(items)
             }
             b'q' => {
@@ -551,7 +551,7 @@ impl<R: Read> Machine<R> {
         Ok(id)
     }
 
-    fn to_mark(&mut self) -> Result<Vec<Id>, Refusal> {
+    fn pop_to_mark(&mut self) -> Result<Vec<Id>, Refusal> {
         match self.marks.pop() {
             Some(mark) => Ok(self.stack.split_off(mark)),
             None => malformed("a mark on the stack", "none"),

@@ -13,7 +13,7 @@ use super::view::{Storage, View};
 use super::{Error, on_disk::damaged};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use zip::{CompressionMethod, ZipArchive};
 
@@ -138,7 +138,10 @@ impl Reading<'_> {
             storages.insert(key.into(), Storage { file: self.index, start, len });
         }
         let entry = archive.by_name(&format!("{root}data.pkl")).map_err(broken)?;
-        let pickle = Pickle::read(BufReader::new(entry)).map_err(|why| self.refused(why))?;
+        let mut entry = BufReader::new(entry);
+        let pickle = Pickle::read(&mut entry).map_err(|why| self.refused(why))?;
+        // At its end, the archive's checksum is verified.
+        io::copy(&mut entry, &mut io::sink()).map_err(|e| self.refused(Refusal::Io(e)))?;
         Ok((pickle, storages))
     }
 

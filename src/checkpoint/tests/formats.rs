@@ -46,11 +46,11 @@ fn saved(pickle: &[u8]) -> Vec<u8> {
 /// Pickles, in pieces.
 mod pickled {
     pub fn text(text: &str) -> Vec<u8> {
-        [&[b'X'], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+        [&b"X"[..], &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
     }
 
     pub fn int(n: i32) -> Vec<u8> {
-        [&[b'J'], &n.to_le_bytes()[..]].concat()
+        [&b"J"[..], &n.to_le_bytes()[..]].concat()
     }
 
     pub fn name(module: &str, name: &str) -> Vec<u8> {
