@@ -18,15 +18,77 @@ pub enum Error {
         /// The system's error.
         source: std::io::Error,
     },
-    /// Neither a `.safetensors` file nor a folder that contains one.
+    /// Not a file or folder of a known format.
     #[error(
-        "{path}: expected a .safetensors file or a folder with model.safetensors, found {found}; \
-         convert other formats with safetensors.torch.save_file"
+        "{path}: expected a checkpoint (.safetensors, .pth, .pt, .bin, .ckpt, .npz) or a folder with \
+         model.safetensors or pytorch_model.bin, found {found}; convert other formats with \
+         safetensors.torch.save_file"
     )]
     NotACheckpoint {
         /// The path that was given.
         path: PathBuf,
         /// What was found there.
+        found: String,
+    },
+    /// A Git LFS pointer in place of the weights.
+    #[error(
+        "{path}: found a Git LFS pointer instead of the weights: the repository was cloned without \
+         Git LFS; run `git lfs install` and `git lfs pull` in its folder"
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A path that does not exist, nor a downloaded model of this name.
+    #[error(
+        "{path}: expected a file, a folder or a model in the Hugging Face cache {cache}, found {found} \
+         there; check the path, or download the model: hf download {id}"
+    )]
+    NotCached {
+        /// The path that was given.
+        path: PathBuf,
+        /// The cache's folder.
+        cache: PathBuf,
+        /// The repository id.
+        id: String,
+        /// What was found.
+        found: String,
+    },
+    /// A peft adapter without the model that it changes.
+    #[error(
+        "{path}: expected a whole model, found a peft adapter ({found}); merge the adapter into its \
+         base model first: model.merge_and_unload().save_pretrained(FOLDER)"
+    )]
+    Adapter {
+        /// The folder or file.
+        path: PathBuf,
+        /// What shows that it is one.
+        found: String,
+    },
+    /// A file with several models, such as the trained weights and their average.
+    #[error(
+        "{path}: expected one model, found {count}: {found}; choose one with `weights` (model, ema, \
+         or its key)"
+    )]
+    SeveralModels {
+        /// The file.
+        path: PathBuf,
+        /// Their number.
+        count: String,
+        /// Their keys.
+        found: String,
+    },
+    /// The model that was asked for is not in the file, or is not the only one of its kind.
+    #[error(
+        "{path}: expected one model that fits `weights` = `{wanted}`, found {found}; give the key of \
+         one of these, or omit `weights` if there is only one"
+    )]
+    NoSuchModel {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: String,
+        /// The keys of the models.
         found: String,
     },
     /// The safetensors header is damaged.
@@ -42,6 +104,46 @@ pub enum Error {
         /// The expected content.
         expected: String,
         /// The content found.
+        found: String,
+    },
+    /// A file of another format than safetensors is damaged.
+    #[error(
+        "{path}: {place}: expected {expected}, found {found}; the file is cut short, damaged or was \
+         not written by {writer}: download or write it again"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Which part of the file.
+        place: Box<str>,
+        /// The expected content.
+        expected: Box<str>,
+        /// The content found.
+        found: Box<str>,
+        /// What writes such files.
+        writer: &'static str,
+    },
+    /// A pickle that needs Python's code.
+    #[error(
+        "{path}: expected tensors and plain containers, found the Python object `{name}`; planish \
+         runs no code of a checkpoint: if you trust the file, load it in Python and save only the \
+         weights, as in torch.save(model.state_dict(), FILE)"
+    )]
+    PythonObject {
+        /// The file.
+        path: PathBuf,
+        /// Module and name of the object.
+        name: String,
+    },
+    /// A command that needs one safetensors file.
+    #[error(
+        "{path}: expected one safetensors file, found {found}; write the result to `out`, or \
+         convert the checkpoint with safetensors.torch.save_file"
+    )]
+    OnlySafetensors {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
         found: String,
     },
     /// A tensor whose type is not a supported weight type.
@@ -60,7 +162,8 @@ pub enum Error {
     /// The tensor names match no layout.
     #[error(
         "{path}: expected the tensor names of a supported network, found {found}; the nearest \
-         layout is {layout}, with {matching} of {total} names"
+         layout is {layout}, with {matching} of {total} names; leave other tensors aside with \
+         `ignore`, or change names with `rename`"
     )]
     Layout {
         /// The file.
@@ -86,18 +189,6 @@ pub enum Error {
         path: PathBuf,
         /// Its layout.
         layout: &'static str,
-    },
-    /// A folder whose tensors are spread over several files.
-    #[error(
-        "{path}: the checkpoint is spread over several files ({index}); planish reads a single file: load it \
-         with its library and save it as one file, as in \
-         save_pretrained(FOLDER, max_shard_size=\"100GB\")"
-    )]
-    Sharded {
-        /// The folder.
-        path: PathBuf,
-        /// The index of its parts.
-        index: &'static str,
     },
     /// Tensors are missing, unexpected or of the wrong shape.
     #[error("{path}: the tensors do not form a complete network in the {layout} layout{report}")]
@@ -290,10 +381,16 @@ impl Mismatch {
 
 /// Lists are cut after this many entries; the total is always given.
 const SHOWN: usize = 12;
+/// Names in lists are cut after this many characters.
+const LONGEST_SHOWN: usize = 200;
 
 /// The first entries of a list, and the number of further ones.
 pub(super) fn few(list: &[String]) -> String {
-    let mut out = list.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let short = |name: &String| match name.char_indices().nth(LONGEST_SHOWN) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.clone(),
+    };
+    let mut out = list.iter().take(SHOWN).map(short).collect::<Vec<_>>().join(", ");
     if list.len() > SHOWN {
         out.push_str(&format!(" and {} more", list.len() - SHOWN));
     }

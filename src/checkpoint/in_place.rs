@@ -5,6 +5,7 @@
 //! in-place tuning. Restoring its tensors in any of these states gives the first state. So the
 //! checkpoint is intact and `undo` works whenever the process is killed.
 
+use super::hub::is_cached;
 use super::lock::Lock;
 use super::on_disk::OnDisk;
 use super::output::{beside, create_anew, move_over, replace_by_way_of, sync_folder};
@@ -34,6 +35,15 @@ fn undo_path(real: &Path) -> PathBuf {
 
 fn real_path(path: &Path) -> Result<PathBuf, Error> {
     path.canonicalize().map_err(Error::io(path, "follow to its file"))
+}
+
+/// The real file of a checkpoint that may be replaced.
+fn own_path(path: &Path) -> Result<PathBuf, Error> {
+    let real = real_path(path)?;
+    match is_cached(&real) {
+        true => Err(Refused::Cached { path: path.into() }.into()),
+        false => Ok(real),
+    }
 }
 
 impl InPlace {
@@ -176,10 +186,15 @@ impl Checkpoint {
     /// # Errors
     /// [`Refused::Locked`] if another process is tuning it; [`Error::Changed`] if it changed since
     /// it was read; [`Refused::Protected`]; [`Refused::StaleUndo`] if there is an undo file of
-    /// another state; [`Error::Io`] if its folder is not writable.
+    /// another state; [`Refused::Cached`] for a file of the Hugging Face cache;
+    /// [`Error::OnlySafetensors`]; [`Error::Io`] if its folder is not writable.
     pub fn hold(&self) -> Result<InPlace, Error> {
-        let real = real_path(&self.path)?;
-        let held = InPlace { _lock: Lock::take(&real)?, real, digest: self.digest.clone() };
+        let real = own_path(&self.path)?;
+        if let Some(found) = self.foreign_format() {
+            let (path, found) = (self.path.clone(), found.name().into());
+            return Err(Error::OnlySafetensors { path, found });
+        }
+        let held = InPlace { _lock: Lock::take(&real)?, real, digest: self.file_digest.clone() };
         let about = std::fs::metadata(&held.real).map_err(Error::io(&held.real, "look up"))?;
         if about.permissions().readonly() {
             return Err(Refused::Protected { path: held.real }.into());
@@ -219,7 +234,7 @@ impl Patch {
     pub fn apply_in_place(&self, path: &Path) -> Result<PathBuf, Error> {
         let path = weights_file(path)?;
         // Lock before reading, so that the file read is the one replaced.
-        let real = real_path(&path)?;
+        let real = own_path(&path)?;
         let lock = Lock::take(&real)?;
         let old = OnDisk::open(&real)?;
         let held = InPlace { real, digest: old.digest()?, _lock: lock };

@@ -1,6 +1,7 @@
 //! Settings that a checkpoint may not state itself.
 
 use super::Checkpoint;
+use super::rules::Rules;
 use crate::data::{Interpolation, Resize};
 use crate::options::{Error, as_size, as_text};
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,17 @@ pub struct Load {
         arg(long, value_name = "SHARE", conflicts_with = "resize", hide_short_help = true)
     )]
     pub crop_pct: Option<f64>,
+    /// Which model of a file with several: `model`, `ema` (the running average of the weights), or
+    /// its key
+    #[cfg_attr(feature = "cli", arg(long, value_name = "model|ema|KEY", hide_short_help = true))]
+    pub weights: Option<String>,
+    /// Leave aside tensors whose whole name matches this regular expression; repeatable
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PATTERN", hide_short_help = true))]
+    pub ignore: Vec<String>,
+    /// Rename tensors whose whole name matches this regular expression, as in
+    /// `backbone.(.*)=$1`; repeatable
+    #[cfg_attr(feature = "cli", arg(long, value_name = "PATTERN=NAME", hide_short_help = true))]
+    pub rename: Vec<String>,
 }
 
 impl Load {
@@ -67,7 +79,7 @@ impl Load {
             let text = "expected one of `resize` and `crop_pct`: both set the size before the crop";
             return Err(Error::Conflict(text.into()));
         }
-        Ok(())
+        Rules::new(self).map(drop)
     }
 
     /// The options set here that prepare images.
@@ -85,7 +97,15 @@ impl Load {
 
     /// The same without [`Load::image_options`].
     pub(super) fn without_image_options(&self) -> Load {
-        Load { heads: self.heads, patch_size: self.patch_size, ..Load::default() }
+        Load {
+            image_size: None,
+            mean: None,
+            std: None,
+            interpolation: None,
+            resize: None,
+            crop_pct: None,
+            ..self.clone()
+        }
     }
 }
 
@@ -97,7 +117,7 @@ impl Checkpoint {
         if options.is_empty() {
             return None;
         }
-        let plain = Checkpoint::open(path, &self.loaded_with.without_image_options());
+        let plain = Checkpoint::open(path, &self.options_of_saved().without_image_options());
         let same = plain.is_ok_and(|plain| {
             plain.preprocess == self.preprocess
                 && plain.config.image_size() == self.config.image_size()

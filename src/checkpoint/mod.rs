@@ -2,28 +2,36 @@
 //! keeps the layout, names, types and order.
 
 mod arguments;
+mod choice;
 mod class_names;
+mod contents;
 mod convnext;
 mod create;
 mod error;
 mod header;
+mod hub;
 mod in_place;
 mod info;
 mod layout;
 mod load;
+mod locate;
 mod lock;
 mod mixer;
 mod names;
+mod npz;
 mod numbers;
 mod on_disk;
 mod output;
 mod patch;
+mod pickle;
 mod provenance;
 mod read;
 mod reader;
 mod refused;
+mod rules;
 mod save;
 mod settings;
+mod shards;
 mod spelling;
 mod stated;
 mod timm;
@@ -31,10 +39,13 @@ mod timm_config;
 mod timm_grid;
 mod timm_images;
 mod timm_names;
+mod torch;
 mod torchvision;
 mod transformers;
 mod transformers_config;
 mod transformers_images;
+mod view;
+mod vit_in_jax;
 
 #[cfg(test)]
 mod tests;
@@ -46,6 +57,7 @@ pub use in_place::{InPlace, Undone, undo};
 pub use info::CheckpointInfo;
 pub use layout::Layout;
 pub use load::Load;
+pub use locate::weights_file;
 pub use numbers::Stored;
 pub use output::{check_writable, standing};
 pub use patch::{PATCH_KEY, Patch};
@@ -63,6 +75,7 @@ use on_disk::OnDisk;
 use read::{describe, dtypes, position_rows, read_weights, structure};
 use reader::{Dialect, Reader, check_network};
 use settings::Settings;
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -90,7 +103,8 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// Stored types with the number of tensors of each, most frequent first: `F16 (148), F32 (4)`.
     pub dtype: String,
-    /// SHA-256 of the file, in hex.
+    /// SHA-256 of the file, in hex. If options choose one of its models or rename tensors, of
+    /// the file's digest and these options.
     pub digest: String,
     /// The file's metadata, in order.
     pub metadata: Vec<(String, String)>,
@@ -105,6 +119,9 @@ pub struct Checkpoint {
     pub provenance: Option<Provenance>,
     /// All steps in its making that this version can parse, oldest first.
     pub history: Vec<Provenance>,
+    /// The options without those that are not needed for a file written from this one.
+    remaining: Load,
+    file_digest: String,
     names: Names,
     header: Header,
     settings: Option<Settings>,
@@ -112,8 +129,8 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads a `.safetensors` file, or a folder with `model.safetensors` and `config.json`. For a
-    /// file, the configuration in its metadata has priority over a `config.json` next to it; for a
+    /// Reads a file or folder of any known format (see [`weights_file`]) with its `config.json`. For
+    /// a file, the configuration in its metadata has priority over a `config.json` next to it; for a
     /// folder, the `config.json` has priority.
     ///
     /// # Errors
@@ -122,10 +139,11 @@ impl Checkpoint {
         overrides.check()?;
         let given = path;
         let path = weights_file(given)?;
-        let file = OnDisk::open(&path)?;
+        let file = OnDisk::open_any(&path, overrides.weights.as_deref())?;
         let header = file.header.clone();
+        let remaining = remaining(overrides, &file);
         let settings = Settings::find(&path, &header.metadata, given != path)?;
-        let names = Names::recognise(&path, &header);
+        let names = Names::recognise(&path, &header, &remaining);
         // Refuse unsupported networks first: later errors are less clear.
         let family = names.as_ref().map_or(Family::Vit, |names| names.layout.family());
         settings.as_ref().map_or(Ok(()), |settings| check_network(settings, family))?;
@@ -159,13 +177,14 @@ impl Checkpoint {
         };
         let class_names = reader.class_names(config.classes())?;
         let assumed = reader.assumed;
-        let (weights, digest) = read_weights(&network, &names, &file, DType::F32)?;
+        let (weights, file_digest) = read_weights(&network, &names, &file, DType::F32)?;
+        let digest = identity(&file_digest, &names, overrides);
         let steps = provenance::provenance(&path, &header.metadata)?;
         let steps: Vec<Option<Provenance>> =
             steps.into_iter().map(|step| serde_json::from_value(step).ok()).collect();
         Ok(Checkpoint {
             layout: names.layout,
-            recognised: names.recognition(header.entries.len()),
+            recognised: names.recognition(header.entries.len(), file.chosen.as_deref()),
             architecture,
             architecture_from,
             config,
@@ -174,10 +193,12 @@ impl Checkpoint {
             weights,
             dtype: dtypes(&header),
             digest,
+            file_digest,
             metadata: header.metadata.clone(),
             class_names,
             assumed,
             loaded_with: overrides.clone(),
+            remaining,
             provenance: steps.last().cloned().flatten(),
             history: steps.into_iter().flatten().collect(),
             path,
@@ -198,14 +219,22 @@ impl Checkpoint {
         Ok(weights)
     }
 
+    /// The options with which a file written from this checkpoint opens.
+    pub fn options_of_saved(&self) -> &Load {
+        &self.remaining
+    }
+
     /// Opens the file again. The caller checks with [`Checkpoint::unchanged`] that the tensors are
     /// the same.
     fn reopen(&self) -> Result<OnDisk, Error> {
         let changed = |error| match error {
-            Error::Header { .. } => Error::Changed { path: self.path.clone() },
+            Error::Header { .. } | Error::Damaged { .. } => {
+                Error::Changed { path: self.path.clone() }
+            }
             other => other,
         };
-        let file = OnDisk::open(&self.path).map_err(changed)?;
+        let wanted = self.loaded_with.weights.as_deref();
+        let file = OnDisk::open_any(&self.path, wanted).map_err(changed)?;
         match file.header == self.header {
             true => Ok(file),
             false => Err(Error::Changed { path: self.path.clone() }),
@@ -214,7 +243,7 @@ impl Checkpoint {
 
     /// Checks that a digest is that of the file that was read.
     fn unchanged(&self, digest: &str) -> Result<(), Error> {
-        match digest == self.digest {
+        match digest == self.file_digest {
             true => Ok(()),
             false => Err(Error::Changed { path: self.path.clone() }),
         }
@@ -245,7 +274,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::UnknownTensor`] for a name this checkpoint does not have.
     pub fn to_canonical(&self, own: Vec<(String, Tensor)>) -> Result<Vec<(String, Tensor)>, Error> {
-        let known = || self.header.entries.iter().map(|entry| entry.name.as_str());
+        let known = || self.names.entries(&self.header).map(|entry| entry.name.as_str());
         if let Some((name, _)) = own.iter().find(|(name, _)| !known().any(|k| k == name)) {
             return Err(Names::unknown(name, known()));
         }
@@ -253,27 +282,24 @@ impl Checkpoint {
     }
 }
 
-/// The weights file of a path: the file itself, or `model.safetensors` in a folder.
-///
-/// # Errors
-/// [`Error::NotACheckpoint`] for a file of another kind; [`Error::Io`].
-pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
-    let not = |found: &str| Error::NotACheckpoint { path: path.into(), found: found.into() };
-    let about = std::fs::metadata(path).map_err(Error::io(path, "find the checkpoint"))?;
-    if about.is_dir() {
-        let inside = path.join("model.safetensors");
-        let index = "model.safetensors.index.json";
-        return match inside.is_file() {
-            true => Ok(inside),
-            false if path.join(index).is_file() => Err(Error::Sharded { path: path.into(), index }),
-            false => Err(not("a folder without model.safetensors")),
-        };
+/// The options that a written file needs: its weights are already chosen if the format of this one
+/// has several models.
+fn remaining(load: &Load, file: &OnDisk) -> Load {
+    match file.chosen {
+        Some(_) => Load { weights: None, ..load.clone() },
+        None => load.clone(),
     }
-    match path.extension().and_then(|e| e.to_str()) {
-        Some("safetensors") => Ok(path.to_path_buf()),
-        Some(other) => Err(not(&format!("a .{other} file"))),
-        None => Err(not("a file without an extension")),
+}
+
+/// What tells this model from all others: the file, and the options by which several models can be
+/// read from it.
+fn identity(file_digest: &str, names: &Names, load: &Load) -> String {
+    if names.chosen.is_none() && load.rename.is_empty() {
+        return file_digest.to_string();
     }
+    let chosen = names.chosen.as_deref().unwrap_or_default();
+    let text = [file_digest, chosen].into_iter().chain(load.rename.iter().map(String::as_str));
+    hex(&Sha256::digest(text.collect::<Vec<_>>().join("\n")))
 }
 
 fn hex(bytes: &[u8]) -> String {

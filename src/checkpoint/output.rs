@@ -1,6 +1,7 @@
 //! Output paths, and atomic writes: a reader never sees a partial file.
 
 use super::Error;
+use super::locate::{Format, format};
 use crate::temp_file::{self, TempFile};
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -38,6 +39,13 @@ fn refuse(out: &Path, reason: impl Into<String>) -> Error {
 pub fn check_writable(out: &Path) -> Result<(), Error> {
     if out.as_os_str().is_empty() {
         return Err(refuse(out, "the path is empty"));
+    }
+    if let Some(found) = format(out).filter(|&found| found != Format::Safetensors) {
+        let found = found.name();
+        return Err(refuse(
+            out,
+            format!("the name is that of {found}; planish writes safetensors"),
+        ));
     }
     if is_file_name(out) && out.is_dir() {
         return Err(refuse(out, "expected a file, found a folder"));

@@ -100,7 +100,7 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
     let mut report = Mismatch { unexpected: names.foreign.clone(), ..Mismatch::default() };
     // For each canonical tensor, the shape of its parts.
     let mut shared: HashMap<&str, &[usize]> = HashMap::new();
-    for entry in &header.entries {
+    for entry in names.entries(header) {
         let Some(part) = names.part(&entry.name) else { continue };
         if Stored::parse(&entry.dtype).is_none() {
             return Err(Error::Dtype {
@@ -142,7 +142,11 @@ pub(super) fn read_weights(
         // Tensors that the model does not use, such as a pooler, are read only for the digest.
         if names.part(&entry.name).is_some() {
             let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
-            found.insert(entry.name.clone(), stored.decode(&bytes, &entry.shape, dtype)?);
+            let tensor = stored.decode(&bytes, &entry.shape, dtype)?;
+            for alias in names.aliases.iter().filter(|alias| alias.stored == entry.name) {
+                found.insert(alias.entry.name.clone(), tensor.clone());
+            }
+            found.insert(entry.name.clone(), tensor);
         }
         Ok(())
     })?;
@@ -151,7 +155,7 @@ pub(super) fn read_weights(
         let canonical = &param.name;
         let mut parts = Vec::new();
         for own in names.of(canonical) {
-            let known = || file.header.entries.iter().map(|entry| entry.name.as_str());
+            let known = || names.entries(&file.header).map(|entry| entry.name.as_str());
             parts.push(found.remove(&own).ok_or_else(|| Names::unknown(&own, known()))?);
         }
         let whole = if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? };
@@ -174,7 +178,7 @@ impl Header {
 /// Rows of the position embedding.
 pub(super) fn position_rows(names: &Names, header: &Header) -> usize {
     let own = names.of("pos_embed");
-    let entry = header.entries.iter().find(|entry| own.contains(&entry.name));
+    let entry = names.entries(header).find(|entry| own.contains(&entry.name));
     entry.and_then(|entry| entry.shape.get(1).copied()).unwrap_or(0)
 }
 

@@ -20,6 +20,15 @@ pub enum Refused {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// A file of the Hugging Face cache.
+    #[error(
+        "{path}: expected a file of your own, found one in the Hugging Face cache, which other \
+         programs use and which is named by its contents; write the result to `out`"
+    )]
+    Cached {
+        /// The checkpoint.
+        path: PathBuf,
+    },
     /// Not enough disk space.
     #[error(
         "{folder}: the disk has {} MiB free, and {} MiB are needed to replace the checkpoint \

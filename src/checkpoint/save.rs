@@ -1,7 +1,7 @@
 //! Saves a checkpoint with its layout, names, types, order and metadata.
 
 use super::error::Error;
-use super::names::Names;
+use super::names::{Alias, Names};
 use super::numbers::{Stored, moved};
 use super::on_disk::OnDisk;
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
@@ -181,11 +181,19 @@ impl Checkpoint {
         let pairs: Vec<(String, Tensor)> =
             weights.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
         let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
-        let header = Header { metadata, ..self.header.reshaped(&own) }.to_bytes();
+        let untied = self.untied(&own)?;
+        let header = Header { metadata, ..self.header.reshaped(&own) };
+        let header = header.with_untied(&untied, &own).to_bytes();
         let (mut tensors, mut rounding) = (HashMap::new(), Rounding::default());
         let mut hash = Sha256::new();
         hash.update(&header);
         let read = old.digest_with(|entry, bytes| {
+            for alias in untied.iter().filter(|alias| alias.stored == entry.name) {
+                let name = &alias.entry.name;
+                let new = own.get(name).map(|t| changed(entry, &bytes, t, &mut rounding));
+                let new = new.transpose()?.flatten().unwrap_or_else(|| bytes.clone());
+                tensors.insert(name.clone(), new);
+            }
             let new = match own.get(&entry.name) {
                 Some(tensor) => changed(entry, &bytes, tensor, &mut rounding)?,
                 None => None,
@@ -196,9 +204,26 @@ impl Checkpoint {
             }
             Ok(())
         })?;
+        for new in untied.iter().filter_map(|alias| tensors.get(&alias.entry.name)) {
+            hash.update(new);
+        }
         self.unchanged(&read)?;
-        let (from, to) = (vec![self.digest.clone()], hex(&hash.finalize()));
+        let (from, to) = (vec![self.file_digest.clone()], hex(&hash.finalize()));
         Ok(Next { patch: Patch { from, to, header, tensors }, rounding })
+    }
+
+    /// The second names whose values no longer equal those they were stored under.
+    fn untied(&self, own: &HashMap<String, Tensor>) -> Result<Vec<Alias>, Error> {
+        let mut out = Vec::new();
+        for alias in &self.names.aliases {
+            let (Some(a), Some(b)) = (own.get(&alias.entry.name), own.get(&alias.stored)) else {
+                continue;
+            };
+            if a.dims() != b.dims() || moved(a, b)?.contains(&true) {
+                out.push(alias.clone());
+            }
+        }
+        Ok(out)
     }
 
     /// The weights as they will be loaded after saving: rounded to the stored types.
@@ -215,7 +240,7 @@ impl Checkpoint {
             }
             let mut parts = Vec::new();
             for (own, part) in self.names.to_file(&[(name.to_string(), tensor.clone())])? {
-                let entry = self.header.entries.iter().find(|entry| entry.name == own);
+                let entry = self.names.entries(&self.header).find(|entry| entry.name == own);
                 let entry = entry.ok_or_else(|| Names::unknown(&own, []))?;
                 let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
                 let bytes = stored.encode(&part)?;
@@ -314,6 +339,21 @@ impl Header {
             at += size;
         }
         header
+    }
+
+    /// The same with tensors of their own, after all others, in place of second names in the
+    /// metadata.
+    fn with_untied(mut self, untied: &[Alias], tensors: &HashMap<String, Tensor>) -> Header {
+        let mut at = self.entries.iter().map(|entry| entry.span.1).max().unwrap_or(0);
+        for Alias { entry, .. } in untied {
+            self.metadata.retain(|(name, _)| *name != entry.name);
+            let shape = tensors.get(&entry.name).map_or(&*entry.shape, Tensor::dims).to_vec();
+            let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+            let end = at + shape.iter().product::<usize>() * stored.size();
+            self.entries.push(Entry { shape, span: (at, end), ..entry.clone() });
+            at = end;
+        }
+        self
     }
 }
 

@@ -46,6 +46,11 @@ const INSIDE: [&str; 14] = [
     "ls2.gamma",
 ];
 
+/// Fewer tensors than any block has.
+const LEAST_IN_BLOCK: usize = 8;
+/// So many blocks may lack tensors, and all missing tensors are still counted.
+const FEW_BLOCKS: usize = 32;
+
 /// The block of a name and the rest of the name; the index has no leading zeros.
 fn in_block(name: &str) -> Option<(usize, &str)> {
     name.strip_prefix("blocks.").and_then(index)
@@ -97,8 +102,8 @@ pub(super) fn structure(
         channels: patch(1),
         dim,
         // A count, not the highest index, so that a gap shows as a missing block and a huge index
-        // cannot exhaust memory.
-        depth: blocks.len(),
+        // cannot exhaust memory. Nor can many blocks of one tensor each.
+        depth: blocks.len().min(shapes.len() / LEAST_IN_BLOCK + FEW_BLOCKS),
         heads: 1,
         mlp_dim: dim_of("blocks.0.mlp.fc1.weight", 0)
             .or_else(|| dim_of("blocks.0.mlp.fc1.bias", 0))

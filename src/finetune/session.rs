@@ -151,6 +151,7 @@ impl FinetuneSession {
             }),
         );
         if let Some(parent) = &self.start.parent {
+            notes.extend(parent.format_note(&checkpoint));
             notes.extend(parent.unstored_options_note(&checkpoint));
         }
         Ok(Finetuned {

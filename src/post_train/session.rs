@@ -380,6 +380,7 @@ impl PostTrainSession {
         notes.extend(damage_note(&damaged));
         notes.extend(failure.iter().map(|error| format!("there are no metrics: {}", full(error))));
         if let Some(saved) = &saved {
+            notes.extend(self.checkpoint.format_note(&saved.path));
             notes.extend(self.checkpoint.unstored_options_note(&saved.path));
         }
         if let (Some(path), None) = (dump, &saved) {
@@ -424,7 +425,7 @@ impl PostTrainSession {
     /// The weights of the written file, read as any program would.
     fn read_back(&self, saved: &Saved) -> Result<crate::models::Weights> {
         let path = saved.path.display().to_string();
-        let again = Checkpoint::open(&saved.path, &self.checkpoint.loaded_with);
+        let again = Checkpoint::open(&saved.path, self.checkpoint.options_of_saved());
         let context = || format!("{path} was written but cannot be read back");
         Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }

@@ -92,9 +92,9 @@ fn paths_without_a_checkpoint() {
     let dir = TempDir::new().unwrap();
     assert!(matches!(open(&dir.path().join("absent")), Err(Error::Io { .. })));
     assert!(matches!(open(dir.path()), Err(Error::NotACheckpoint { .. })));
-    let pickle = dir.path().join("model.bin");
-    fs::write(&pickle, "x").unwrap();
-    assert!(open(&pickle).unwrap_err().to_string().contains("a .bin file"));
+    let other = dir.path().join("model.h5");
+    fs::write(&other, "x").unwrap();
+    assert!(open(&other).unwrap_err().to_string().contains("a .h5 file"));
 }
 
 #[test]

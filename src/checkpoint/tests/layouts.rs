@@ -236,12 +236,3 @@ fn distilled_models_need_all_their_tensors() {
     assert_eq!(found.config.vit().unwrap(), &config);
     assert_eq!(found.file_tensors("dist_token").unwrap(), ["deit.embeddings.distillation_token"]);
 }
-
-#[test]
-fn a_sharded_folder_is_refused() {
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("model.safetensors.index.json"), "{}").unwrap();
-    let found = open(dir.path()).unwrap_err();
-    assert!(matches!(found, Error::Sharded { .. }), "{found}");
-    assert!(found.to_string().contains("max_shard_size"), "{found}");
-}

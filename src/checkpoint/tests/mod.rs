@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod classes;
+mod formats;
 mod in_place;
 mod layouts;
 mod open;

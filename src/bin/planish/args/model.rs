@@ -7,9 +7,9 @@ use std::path::PathBuf;
 /// A checkpoint, and settings that it may not contain.
 #[derive(clap::Args, Clone, Debug, Serialize, Deserialize)]
 pub struct ModelArgs {
-    /// Checkpoint: a .safetensors file, or a folder with model.safetensors.
+    /// Checkpoint: a file (.safetensors, .pth, .npz …), a folder, or a model in the Hugging Face cache.
     ///
-    /// The folder may also contain config.json, which describes the model.
+    /// A folder may also contain config.json, which describes the model.
     #[arg(value_name = "CKPT")]
     pub checkpoint: PathBuf,
     /// Settings that the checkpoint does not contain.
