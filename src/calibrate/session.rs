@@ -279,7 +279,7 @@ impl CalibrateSession {
     /// The weights of the written file, as any program reads them.
     fn read_back(&self, saved: &Saved) -> Result<crate::models::Weights> {
         let path = saved.path.display();
-        let again = Checkpoint::open(&saved.path, &self.checkpoint.loaded_with);
+        let again = Checkpoint::open(&saved.path, self.checkpoint.options_of_saved());
         let context = || format!("{path} was written but cannot be read back");
         Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }

@@ -403,7 +403,7 @@ impl MergeSession {
     /// The weights of the written file, as any program reads them.
     fn read_back(&self, saved: &Saved) -> Result<Weights> {
         let path = saved.path.display();
-        let again = Checkpoint::open(&saved.path, &self.checkpoints[0].loaded_with);
+        let again = Checkpoint::open(&saved.path, self.checkpoints[0].options_of_saved());
         let context = || format!("{path} was written but cannot be read back");
         Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }
