@@ -66,6 +66,7 @@ pub mod fingerprint;
 pub mod forecast;
 pub mod format;
 pub mod line_search;
+pub mod lora;
 pub mod memory;
 pub mod models;
 mod nearest;

@@ -1,6 +1,9 @@
 //! Checkpoints. The layout is recognised by the tensor names. Loading is all or nothing, and saving
 //! keeps the layout, names, types and order.
 
+mod adapter;
+mod adapter_config;
+mod adapter_write;
 mod arguments;
 mod class_names;
 mod convnext;
@@ -38,11 +41,13 @@ mod transformers_images;
 #[cfg(test)]
 mod tests;
 
+pub use adapter::Adapter;
+pub use adapter_write::{NewAdapter, check_adapter_output, standing_adapter};
 pub use create::create;
 pub use error::{Error, Mismatch};
 pub use header::{Entry, Header};
 pub use in_place::{InPlace, Undone, undo};
-pub use info::CheckpointInfo;
+pub use info::{AdapterInfo, CheckpointInfo};
 pub use layout::Layout;
 pub use load::Load;
 pub use numbers::Stored;
@@ -89,7 +94,7 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// Stored types with the number of tensors of each, most frequent first: `F16 (148), F32 (4)`.
     pub dtype: String,
-    /// SHA-256 of the file, in hex.
+    /// SHA-256 of the file, in hex. With an adapter, a fingerprint of both.
     pub digest: String,
     /// The file's metadata, in order.
     pub metadata: Vec<(String, String)>,
@@ -104,10 +109,45 @@ pub struct Checkpoint {
     pub provenance: Option<Provenance>,
     /// All steps in its making that this version can parse, oldest first.
     pub history: Vec<Provenance>,
+    adapted: Option<Arc<Adapted>>,
     names: Names,
+    /// The header with the shapes of the adapter's head, if there is one.
     header: Header,
     settings: Option<Settings>,
     images: Option<Settings>,
+}
+
+/// The adapter of a checkpoint, and what is known about the file of its base.
+#[derive(Debug)]
+struct Adapted {
+    adapter: Adapter,
+    header: Header,
+    digest: String,
+}
+
+impl Adapted {
+    /// The steps that a checkpoint with the merged adapter records before its own.
+    fn steps(&self) -> Result<Vec<serde_json::Value>, Error> {
+        if !self.adapter.steps.is_empty() {
+            return Ok(self.adapter.steps.clone());
+        }
+        let step = Provenance {
+            method: "adapter".into(),
+            perturb: Vec::new(),
+            update: Vec::new(),
+            seed: 0,
+            version: env!("CARGO_PKG_VERSION").into(),
+            parent_digest: Some(self.digest.clone()),
+            data_digest: None,
+            split: None,
+            sample: None,
+            settings: serde_json::json!({
+                "adapter": self.adapter.path.display().to_string(),
+                "adapter_digest": self.adapter.digest,
+            }),
+        };
+        Ok(vec![provenance::to_value(&step)?])
+    }
 }
 
 impl Checkpoint {
@@ -121,17 +161,28 @@ impl Checkpoint {
         overrides.check()?;
         let given = path;
         let path = weights_file(given)?;
+        let adapter = overrides.adapter.as_deref().map(adapter::read).transpose()?;
         let file = OnDisk::open(&path)?;
-        let header = file.header.clone();
-        let settings = Settings::find(&path, &header.metadata, given != path)?;
+        let mut header = file.header.clone();
+        let mut settings = Settings::find(&path, &header.metadata, given != path)?;
         let names = Names::recognise(&path, &header);
         // A plain answer for a network that planish does not compute comes first.
         let family = names.as_ref().map_or(Family::Vit, |names| names.layout.family());
         settings.as_ref().map_or(Ok(()), |settings| check_network(settings, family))?;
-        let names = names?;
-        let structure = structure(&path, &names, &header)?;
-        let rows = position_rows(&names, &header);
+        let mut names = names?;
         let dialect = Dialect::of(settings.as_ref(), names.layout);
+        let adapter = adapter.map(|found| found.resolve(names.layout)).transpose()?;
+        if let Some(adapter) = &adapter {
+            header = adapter.overlaid(&header, &names);
+            names = Names::recognise(&path, &header)?;
+            settings = settings.map(|found| adapter.classes_in(&found, dialect));
+        }
+        let structure = structure(&path, &names, &header);
+        let structure = match &adapter {
+            Some(adapter) => structure.map_err(|source| adapter.misfit(source))?,
+            None => structure?,
+        };
+        let rows = position_rows(&names, &header);
         let images = match dialect {
             Dialect::Timm => None,
             Dialect::Transformers => Settings::find_images(&path, &header.metadata, given != path)?,
@@ -158,8 +209,20 @@ impl Checkpoint {
         };
         let class_names = reader.class_names(config.classes())?;
         let assumed = reader.assumed;
-        let (weights, digest) = read_weights(&network, &names, &file, DType::F32)?;
-        let steps = provenance::provenance(&path, &header.metadata)?;
+        let (mut weights, mut digest) =
+            read_weights(&network, &names, &file, DType::F32, adapter.as_ref())?;
+        let mut steps = provenance::provenance(&path, &header.metadata)?;
+        let adapted = match adapter {
+            None => None,
+            Some(adapter) => {
+                adapter.check(&network)?;
+                adapter.merge(&network, &mut weights)?;
+                steps.extend(adapter.steps.iter().cloned());
+                let both = adapter.digest_with(&digest);
+                let digest = std::mem::replace(&mut digest, both);
+                Some(Arc::new(Adapted { adapter, header: file.header.clone(), digest }))
+            }
+        };
         let steps: Vec<Option<Provenance>> =
             steps.into_iter().map(|step| serde_json::from_value(step).ok()).collect();
         Ok(Checkpoint {
@@ -180,6 +243,7 @@ impl Checkpoint {
             provenance: steps.last().cloned().flatten(),
             history: steps.into_iter().flatten().collect(),
             path,
+            adapted,
             names,
             header,
             settings,
@@ -187,14 +251,42 @@ impl Checkpoint {
         })
     }
 
+    /// The adapter it was read with.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapted.as_ref().map(|adapted| &adapted.adapter)
+    }
+
+    /// SHA-256 of the file, without an adapter, in hex.
+    fn file_digest(&self) -> &str {
+        self.adapted.as_ref().map_or(&self.digest, |adapted| &adapted.digest)
+    }
+
     /// Reads the parameters again as F32 or F64. F64 is exact for a file that stores doubles.
     ///
     /// # Errors
     /// The file cannot be read any more, or has changed.
     pub fn weights_as(&self, dtype: DType) -> Result<Weights, Error> {
-        let (weights, digest) = read_weights(&self.network, &self.names, &self.reopen()?, dtype)?;
+        let (file, adapter) = (self.reopen()?, self.adapter());
+        let (mut weights, digest) =
+            read_weights(&self.network, &self.names, &file, dtype, adapter)?;
         self.unchanged(&digest)?;
+        if let Some(adapter) = adapter {
+            adapter.merge(&self.network, &mut weights)?;
+        }
         Ok(weights)
+    }
+
+    /// The network with the adapter's A, B and m as parameters of its own, instead of merged, and its
+    /// weights as F32 or F64; `None` without an adapter.
+    ///
+    /// # Errors
+    /// An adapter of a convolution; those of [`Checkpoint::weights_as`].
+    pub fn unmerged(&self, dtype: DType) -> Result<Option<(Network, Weights)>, Error> {
+        let Some(adapter) = self.adapter() else { return Ok(None) };
+        let (network, names, file) = (&self.network, &self.names, self.reopen()?);
+        let (weights, digest) = read_weights(network, names, &file, dtype, Some(adapter))?;
+        self.unchanged(&digest)?;
+        adapter.beside(network, weights).map(Some)
     }
 
     /// Opens the file again. The caller checks with [`Checkpoint::unchanged`] that the tensors are
@@ -205,7 +297,8 @@ impl Checkpoint {
             other => other,
         };
         let file = OnDisk::open(&self.path).map_err(changed)?;
-        match file.header == self.header {
+        let header = self.adapted.as_ref().map_or(&self.header, |adapted| &adapted.header);
+        match file.header == *header {
             true => Ok(file),
             false => Err(Error::Changed { path: self.path.clone() }),
         }
@@ -213,7 +306,7 @@ impl Checkpoint {
 
     /// Checks that a digest is that of the file that was read.
     fn unchanged(&self, digest: &str) -> Result<(), Error> {
-        match digest == self.digest {
+        match digest == self.file_digest() {
             true => Ok(()),
             false => Err(Error::Changed { path: self.path.clone() }),
         }
@@ -264,6 +357,9 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
         let index = "model.safetensors.index.json";
         return match inside.is_file() {
             true => Ok(inside),
+            false if let Some(base) = adapter::base_of(path) => {
+                Err(Error::IsAdapter { path: path.into(), base })
+            }
             false if path.join(index).is_file() => Err(Error::Sharded { path: path.into(), index }),
             false => Err(not("a folder without model.safetensors")),
         };

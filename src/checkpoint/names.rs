@@ -20,6 +20,14 @@ const WRAPPERS: [&str; 7] = [
     "timm_model.",
 ];
 
+/// A name without the prefixes of wrappers.
+pub(super) fn unwrapped(mut name: &str) -> &str {
+    while let Some(rest) = WRAPPERS.iter().find_map(|wrapper| name.strip_prefix(wrapper)) {
+        name = rest;
+    }
+    name
+}
+
 /// The names in a file and their canonical tensors.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
@@ -116,6 +124,11 @@ impl Names {
             }
             _ => self.foreign.push(name.to_string()),
         }
+    }
+
+    /// Prefix of a backbone's names: `vit.`, or empty.
+    pub fn root(&self) -> &'static str {
+        self.root
     }
 
     /// The canonical part of a tensor in the file.

@@ -424,7 +424,7 @@ impl PostTrainSession {
     /// The weights of the written file, read as any program would.
     fn read_back(&self, saved: &Saved) -> Result<crate::models::Weights> {
         let path = saved.path.display().to_string();
-        let again = Checkpoint::open(&saved.path, &self.checkpoint.loaded_with);
+        let again = Checkpoint::open(&saved.path, &self.checkpoint.loaded_with.without_adapter());
         let context = || format!("{path} was written but cannot be read back");
         Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }

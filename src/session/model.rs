@@ -1,6 +1,6 @@
 //! A checkpoint as a model for evaluation.
 
-use crate::checkpoint::{Checkpoint, CheckpointInfo, Error as CheckpointError};
+use crate::checkpoint::{AdapterInfo, Checkpoint, CheckpointInfo, Error as CheckpointError};
 use crate::engine::Engine;
 use crate::objective::{Examples, Objective, Result as ObjectiveResult};
 use crate::observe::Task;
@@ -31,6 +31,10 @@ pub fn checkpoint_info(checkpoint: &Checkpoint) -> CheckpointInfo {
         layout: checkpoint.layout.name().into(),
         architecture: checkpoint.architecture.clone(),
         parameters: checkpoint.weights.parameters(),
+        adapter: checkpoint.adapter().map(|adapter| AdapterInfo {
+            path: adapter.path.display().to_string(),
+            digest: adapter.digest.clone(),
+        }),
     }
 }
 

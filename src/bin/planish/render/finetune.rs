@@ -22,6 +22,12 @@ pub fn plan(session: &FinetuneSession) -> String {
         start.network.classes(),
         n(&images.train)
     );
+    if let Some(adapters) = &start.adapters {
+        out.insert_str(
+            out.find('\n').unwrap_or(0),
+            &format!("\n{}", in_flags(&adapters.intention())),
+        );
+    }
     if let Some(val) = &images.val {
         let from = match images.fraction > 0.0 {
             true => format!("{} of the training split, seed {}", images.fraction, settings.seed),
