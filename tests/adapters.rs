@@ -2,9 +2,10 @@
 //! match peft's; saving writes the merged checkpoint; adapters that do not fit are refused.
 
 use candle_core::{DType, Device, Tensor};
-use planish::checkpoint::{Checkpoint, Error, Load, Provenance, Refused};
+use planish::checkpoint::{Checkpoint, Error, Load, NewAdapter, Provenance, Refused};
 use planish::engine::Engine;
 use planish::models::layers::{adapters, everything, select};
+use planish::models::lora::{Target, Update, factors};
 use planish::models::{Granularity, Layer};
 use planish::objective::{Activations, Objective};
 use planish::session::objective;
@@ -274,6 +275,135 @@ fn set(config: &Path, key: &str, value: Value) {
     let mut json: Value = serde_json::from_slice(&std::fs::read(config).unwrap()).unwrap();
     json[key] = value;
     std::fs::write(config, json.to_string()).unwrap();
+}
+
+/// The adapter of a checkpoint, to be written again.
+fn rewritten(checkpoint: &Checkpoint, peft: &Value) -> NewAdapter {
+    let (_, weights) = checkpoint.unmerged(DType::F32).unwrap().unwrap();
+    let updates = checkpoint.adapter().unwrap().updates();
+    let whole = ["head.weight", "head.bias"];
+    NewAdapter {
+        rank: peft["r"].as_u64().unwrap() as usize,
+        alpha: peft["lora_alpha"].as_f64().unwrap(),
+        rank_stabilised: peft["use_rslora"].as_bool().unwrap(),
+        magnitude: peft["use_dora"].as_bool().unwrap(),
+        updates: updates
+            .iter()
+            .map(|update| (update.target.clone(), factors(update, &weights).unwrap()))
+            .collect(),
+        whole: whole.map(|name| (name.into(), weights.get(name).unwrap().clone())).into(),
+        class_names: None,
+    }
+}
+
+#[test]
+fn adapters_are_written_as_peft_writes_them() {
+    // The names that peft's loader looks for, and the layers of those names.
+    for (name, base, targets, layers) in [
+        ("vit-lora", "layouts/transformers5", ["attention.q_proj", "attention.v_proj"], json!([1])),
+        ("timm-lora", "timm-tiny", ["attn.qkv", "mlp.fc2"], Value::Null),
+    ] {
+        let (base, from) = (reference(base), adapter(name));
+        let checkpoint = open_with(&base, &from).unwrap();
+        let read = |path: &Path| -> Value {
+            serde_json::from_slice(&std::fs::read(path.join("adapter_config.json")).unwrap())
+                .unwrap()
+        };
+        let peft = read(&from);
+        let dir = TempDir::new().unwrap();
+        let new = rewritten(&checkpoint, &peft);
+        let file = checkpoint.save_adapter(dir.path(), &new, &provenance(&checkpoint)).unwrap();
+        let own = read(dir.path());
+        for key in ["peft_type", "r", "use_rslora", "use_dora", "modules_to_save", "bias"] {
+            assert_eq!(own[key], peft[key], "{name} {key}");
+        }
+        assert_eq!(own["lora_alpha"].as_f64(), peft["lora_alpha"].as_f64());
+        assert_eq!(own["layers_to_transform"], layers, "{name}");
+        let listed: Vec<&str> =
+            own["target_modules"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert!(targets.iter().all(|target| listed.contains(target)), "{listed:?}");
+        // The same tensors under the same names. Those of a ViT in transformers are also there under
+        // the names of version 4.
+        let found = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+        let path = from.join("adapter_model.safetensors");
+        let expected = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+        for (key, tensor) in &expected {
+            assert_eq!(found[key].dims(), tensor.dims(), "{name} {key}");
+            assert_eq!(numbers(&found[key]), numbers(tensor), "{name} {key}");
+        }
+        let others = found.keys().filter(|key| !expected.contains_key(*key));
+        let others: Vec<&String> = others.collect();
+        assert!(others.iter().all(|key| key.contains(".encoder.layer.1.attention.attention.")));
+        assert_eq!(others.len(), if name == "vit-lora" { 4 } else { 0 });
+        let again = open_with(&base, dir.path()).unwrap();
+        assert_same_logits(&checkpoint, &again, &Expected::of(name).images());
+        assert_eq!(again.history.last().unwrap().method, "sgd");
+    }
+}
+
+/// The configuration of an adapter that planish writes.
+fn written(checkpoint: &Checkpoint, new: &NewAdapter) -> Value {
+    let dir = TempDir::new().unwrap();
+    checkpoint.save_adapter(dir.path(), new, &provenance(checkpoint)).unwrap();
+    serde_json::from_slice(&std::fs::read(dir.path().join("adapter_config.json")).unwrap()).unwrap()
+}
+
+#[test]
+fn ambiguous_names_of_modules_are_written_in_full() {
+    // In version 4, `output.dense` ends the names of two modules of a block.
+    let base = reference("layouts/transformers4");
+    let checkpoint = open_with(&base, &adapter("vit-rslora")).unwrap();
+    let peft = json!({"r": 2, "lora_alpha": 3, "use_rslora": true, "use_dora": false});
+    let mut new = rewritten(&checkpoint, &peft);
+    new.updates.retain(|(target, _)| target.weight.ends_with("mlp.fc2.weight"));
+    let config = written(&checkpoint, &new);
+    let expected = json!([
+        "vit.encoder.layer.0.output.dense",
+        "vit.encoder.layer.1.output.dense",
+        "vit.layers.0.mlp.fc2",
+        "vit.layers.1.mlp.fc2",
+    ]);
+    assert_eq!(
+        (&config["target_modules"], &config["layers_to_transform"]),
+        (&expected, &Value::Null)
+    );
+}
+
+#[test]
+fn layers_of_timm_are_written_in_full() {
+    // peft finds no index in `blocks.1.mlp.fc2`.
+    let checkpoint = open_with(&reference("timm-tiny"), &adapter("timm-lora")).unwrap();
+    let peft = json!({"r": 3, "lora_alpha": 4, "use_rslora": false, "use_dora": false});
+    let mut new = rewritten(&checkpoint, &peft);
+    new.updates.retain(|(target, _)| target.weight.starts_with("blocks.1."));
+    let config = written(&checkpoint, &new);
+    assert_eq!(config["target_modules"], json!(["blocks.1.attn.qkv", "blocks.1.mlp.fc2"]));
+    assert_eq!(config["layers_to_transform"], Value::Null);
+}
+
+#[test]
+fn modules_without_adapters_in_peft_are_refused() {
+    let open = |base: &str, heads: Option<usize>| {
+        let base = reference("layouts").join(base);
+        Checkpoint::open(&base, &Load { heads, ..Load::default() }).unwrap()
+    };
+    // Query, key and value are parameters of one module.
+    let checkpoint = open("torchvision", Some(2));
+    let update = |weight: &str| Update {
+        target: Target { weight: weight.into(), index: 0, count: 1 },
+        rank: 1,
+        scale: 1.0,
+        magnitude: false,
+    };
+    checkpoint.check_adapter(&[update("blocks.0.mlp.fc1.weight")]).unwrap();
+    let error = checkpoint.check_adapter(&[update("blocks.0.attn.qkv.weight")]).unwrap_err();
+    let expected = "peft has no adapter for blocks.0.attn.qkv in the torchvision layout";
+    assert!(error.to_string().starts_with(expected), "{error}");
+    let weight = update("stages.0.blocks.0.mlp.fc1.weight");
+    open("timm-convnext", None).check_adapter(std::slice::from_ref(&weight)).unwrap();
+    // Convolutions of 1×1.
+    let convolutions = open("timm-convnextv2-conv", None).check_adapter(&[weight]);
+    assert!(matches!(convolutions, Err(Error::NoAdapterFormat { .. })));
 }
 
 #[test]

@@ -84,12 +84,15 @@ impl Checkpoint {
 
     /// The library's names of a target's module.
     fn modules(&self, target: &Target) -> Result<Vec<String>, Error> {
+        let unfit =
+            || Error::NoAdapterFormat { module: target.module(), layout: self.layout.name() };
+        let own = self.names.of(&target.weight).into_iter().nth(target.index).ok_or_else(unfit)?;
+        // A 1×1 convolution has the numbers of a linear layer, but other adapters.
+        let linear = |entry: &&Entry| entry.name == own && entry.shape.len() == 2;
+        self.header.entries.iter().find(linear).ok_or_else(unfit)?;
         let names = self.spellings(&target.weight);
         let found = names.iter().map(|names| module(names.get(target.index)?).map(str::to_string));
-        found.collect::<Option<Vec<_>>>().ok_or_else(|| Error::NoAdapterFormat {
-            module: target.module(),
-            layout: self.layout.name(),
-        })
+        found.collect::<Option<_>>().ok_or_else(unfit)
     }
 
     /// Writes an adapter of this checkpoint to a folder; returns the weights file. If this checkpoint
@@ -213,13 +216,23 @@ impl Checkpoint {
                 return full();
             }
         }
-        let some = (layers != blocks).then_some(layers);
-        (short.into_iter().collect(), some)
+        if layers == blocks {
+            return (short.into_iter().collect(), None);
+        }
+        // peft finds an index only after two parts of a name: in `vit.layers.1.mlp.fc1`, and not in
+        // `blocks.1.mlp.fc1`.
+        let nested = |name: &String| {
+            let parts = name.split('.').take_while(|part| part.parse::<usize>().is_err());
+            parts.count() >= 2
+        };
+        match adapted.iter().flatten().all(nested) {
+            true => (short.into_iter().collect(), Some(layers)),
+            false => full(),
+        }
     }
 }
 
-/// The index of the block of a module, and its name within the block. peft reads the first number
-/// between two dots as the index.
+/// The index of the block of a module, and its name within the block.
 fn in_block(module: &str) -> Option<(usize, &str)> {
     let mut rest = module;
     while let Some((part, after)) = rest.split_once('.') {

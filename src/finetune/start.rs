@@ -83,7 +83,7 @@ impl Start {
             None => vec![Layer { name: "all blocks".into(), ..join(&network.trunk()) }],
         };
         let (weights, new_head) = (&self.weights, self.fresh_head);
-        let base = Base { checkpoint, network, weights, new_head };
+        let base = Base { checkpoint, network, weights, new_head, option: "layers" };
         Adapters::prepare(&options.lora, &base, &layers, seed)
     }
 }

@@ -11,7 +11,9 @@ use crate::format::{count, number};
 use crate::models::layers::{adapters, join};
 use crate::models::lora::{self, Factors, Target, Update};
 use crate::models::{Granularity, Layer, Network, Weights};
+use crate::objective::Objective;
 use crate::options::Error as OptionsError;
+use crate::train::recipe::Recipe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +44,8 @@ pub struct Base<'a> {
     pub weights: &'a Weights,
     /// Whether its head is a new one.
     pub new_head: bool,
+    /// The option that names the layers.
+    pub option: &'static str,
 }
 
 impl Adapters {
@@ -95,11 +99,9 @@ impl Adapters {
 
     /// One sentence on what is trained.
     pub fn intention(&self) -> String {
-        let parameters: usize =
-            self.update.tensors.iter().map(|&i| self.weights.tensor(i).elem_count()).sum();
         let head = match &self.head {
             Some(_) if self.new_head => "the new head is trained beside them",
-            Some(_) => "the head is trained beside them (`freeze_head` keeps it)",
+            Some(_) => "the head is trained beside them",
             None => "the head is frozen",
         };
         format!(
@@ -108,8 +110,20 @@ impl Adapters {
             self.rank,
             number(lora::scale(self.options.alpha(self.rank), self.rank, self.options.rslora)),
             self.updates.len(),
-            count(parameters as u64)
+            count(self.parameters() as u64)
         )
+    }
+
+    /// Number of parameters that are trained.
+    pub fn parameters(&self) -> usize {
+        self.update.tensors.iter().map(|&i| self.weights.tensor(i).elem_count()).sum()
+    }
+
+    /// The model with adapters, and the recipe that trains them.
+    pub(crate) fn of(&self, model: &Objective, recipe: &Recipe) -> (Objective, Recipe) {
+        let (network, weights) = (self.network.clone(), self.weights.clone());
+        let model = Objective { network, weights, ..model.clone() };
+        (model, Recipe { update: self.update.clone(), ..recipe.clone() })
     }
 
     /// Whether the result is a whole checkpoint.
@@ -183,7 +197,7 @@ fn targets(options: &LoraOptions, base: &Base, layers: &[Layer]) -> Result<Vec<T
     if parts.is_empty() {
         let expected =
             "layers that contain linear layers, such as block.0 (the head is trained whole)";
-        return Err(OptionsError::value("layers", expected, chosen.name).into());
+        return Err(OptionsError::value(base.option, expected, chosen.name).into());
     }
     let Some(wanted) = &options.targets else {
         return Ok(parts.into_iter().map(|(target, _)| target).collect());

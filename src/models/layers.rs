@@ -164,7 +164,7 @@ pub fn select(network: &Network, pattern: &str) -> Result<Vec<Layer>, Error> {
             .iter()
             .chain(&adapters)
             .find_map(|level| matching(level, part))
-            .ok_or_else(|| no_layer(&levels, part))?;
+            .ok_or_else(|| no_layer(&levels, &adapters, part))?;
         if !out.iter().any(|known| known.name == layer.name) {
             out.push(layer);
         }
@@ -223,8 +223,8 @@ fn parts_of(levels: &[Vec<Layer>; 3]) -> String {
     }
 }
 
-fn no_layer(levels: &[Vec<Layer>; 3], part: &str) -> Error {
-    let names = levels.iter().flatten().map(|layer| layer.name.as_str());
+fn no_layer(levels: &[Vec<Layer>; 3], adapters: &[Vec<Layer>; 3], part: &str) -> Error {
+    let names = levels.iter().chain(adapters).flatten().map(|layer| layer.name.as_str());
     let known: Vec<&str> = levels[0].iter().map(|layer| layer.name.as_str()).collect();
     let (known, parts) = (known.join(", "), parts_of(levels));
     if part.contains(['*', '?']) {
