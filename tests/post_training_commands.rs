@@ -143,6 +143,11 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
     let parts = ["diagnosis.json", "diagnose this one"];
     assert_error(&run(&bench, &["post-train", &out], &other), 1, &parts);
     assert_error(&run(&bench, &["bench", &out], &other[..4]), 1, &parts);
+    // And to images that are prepared as in the diagnosis.
+    let other = ["--plan", &report, "--mean", "0.4", "--batch-size", "8", "--out", "x"];
+    let parts = ["diagnosis.json", "other preprocessing", "mean [0.4]"];
+    assert_error(&run(&bench, &["post-train", model], &other), 1, &parts);
+    assert_error(&run(&bench, &["bench", model], &other[..6]), 1, &parts);
 
     let json = bench.path("bench.json");
     let words = ["bench", model, "--plan", &report, "--seeds", "2", "--json", &json];

@@ -112,16 +112,8 @@ fn configuration(
         "classifier": classifier,
     });
     if let Some(preprocess) = preprocess {
-        images["interpolation"] = json!(match preprocess.interpolation {
-            Interpolation::Nearest => "nearest",
-            Interpolation::Bilinear => "bilinear",
-            Interpolation::Bicubic => "bicubic",
-        });
-        let (mode, share) = match preprocess.resize {
-            Resize::Squash => ("squash", 1.0),
-            Resize::SquashTo([side, _]) => ("squash", crop_share(height, side)),
-            Resize::ShortSide(side) => ("center", crop_share(height.min(width), side)),
-        };
+        images["interpolation"] = json!(filter_name(preprocess.interpolation));
+        let (mode, share) = crop_of(preprocess.resize, [height, width]);
         images["crop_mode"] = json!(mode);
         images["crop_pct"] = json!(share);
         images["mean"] = short(&preprocess.mean);
@@ -143,8 +135,26 @@ fn configuration(
     out
 }
 
+/// timm's name of a filter.
+pub(super) fn filter_name(filter: Interpolation) -> &'static str {
+    match filter {
+        Interpolation::Nearest => "nearest",
+        Interpolation::Bilinear => "bilinear",
+        Interpolation::Bicubic => "bicubic",
+    }
+}
+
+/// timm's `crop_mode` and `crop_pct` of a resize before a crop to this height and width.
+pub(super) fn crop_of(resize: Resize, [height, width]: [usize; 2]) -> (&'static str, f64) {
+    match resize {
+        Resize::Squash => ("squash", 1.0),
+        Resize::SquashTo([side, _]) => ("squash", crop_share(height, side)),
+        Resize::ShortSide(side) => ("center", crop_share(height.min(width), side)),
+    }
+}
+
 /// f32 values with the fewest digits that identify them.
-fn short(values: &[f32]) -> Value {
+pub(super) fn short(values: &[f32]) -> Value {
     values.iter().map(|x| json!(x.to_string().parse::<f64>().unwrap_or(f64::from(*x)))).collect()
 }
 

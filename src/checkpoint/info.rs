@@ -15,6 +15,9 @@ pub struct CheckpointInfo {
     pub architecture: String,
     /// Number of parameters.
     pub parameters: usize,
+    /// How images are prepared, in words; `None` if it is not stated.
+    #[serde(default)]
+    pub preprocessing: Option<String>,
     /// The adapter that was merged into the weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adapter: Option<AdapterInfo>,

@@ -73,7 +73,7 @@ impl Load {
         Ok(())
     }
 
-    /// The options set here that prepare images. A written checkpoint does not state them.
+    /// The options set here that prepare images.
     pub fn image_options(&self) -> Vec<&'static str> {
         let set = [
             ("image_size", self.image_size.is_some()),
@@ -93,7 +93,7 @@ impl Load {
     }
 
     /// The same without [`Load::image_options`] and without the adapter.
-    fn without_image_options(&self) -> Load {
+    pub(super) fn without_image_options(&self) -> Load {
         Load { heads: self.heads, patch_size: self.patch_size, ..Load::default() }
     }
 }

@@ -28,6 +28,7 @@ mod refused;
 mod save;
 mod settings;
 mod spelling;
+mod stated;
 mod timm;
 mod timm_config;
 mod timm_grid;

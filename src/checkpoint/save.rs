@@ -142,8 +142,10 @@ impl Checkpoint {
         provenance: &Provenance,
     ) -> Result<Saved, Error> {
         self.check_output(out)?;
+        let (settings, images) = self.with_image_options(settings);
         let old = self.reopen()?;
-        let next = self.next(&old, weights, self.metadata_of(out, settings, provenance)?)?;
+        let metadata = self.metadata_of(out, settings.as_ref(), images.as_ref(), provenance)?;
+        let next = self.next(&old, weights, metadata)?;
         let path = target(out);
         replace(&path, |file| {
             next.patch.apply(&self.path, &old, &mut |bytes| {
@@ -151,10 +153,10 @@ impl Checkpoint {
             })
         })
         .map_err(|error| self.or_changed(error))?;
-        if let (false, Some(settings)) = (is_file_name(out), settings) {
+        if let (false, Some(settings)) = (is_file_name(out), &settings) {
             replace_with(&out.join("config.json"), settings.text.as_bytes())?;
         }
-        if let (false, Some(images)) = (is_file_name(out), &self.images) {
+        if let (false, Some(images)) = (is_file_name(out), &images) {
             replace_with(&out.join(PREPROCESSOR_FILE), images.text.as_bytes())?;
         }
         Ok(Saved { path, rounding: next.rounding, undo: None })
@@ -301,10 +303,11 @@ impl Checkpoint {
         &self,
         out: &Path,
         settings: Option<&Settings>,
+        images: Option<&Settings>,
         latest: &Provenance,
     ) -> Result<Vec<(String, String)>, Error> {
         let mut metadata = self.metadata_after(latest)?;
-        for (key, settings) in [(CONFIG_KEY, settings), (PREPROCESSOR_KEY, self.images.as_ref())] {
+        for (key, settings) in [(CONFIG_KEY, settings), (PREPROCESSOR_KEY, images)] {
             let Some(settings) = settings else { continue };
             let carried = metadata.iter().any(|(known, _)| known == key);
             if carried || is_file_name(out) {

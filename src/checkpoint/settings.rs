@@ -34,6 +34,12 @@ impl Settings {
         }
     }
 
+    /// A configuration without keys.
+    pub fn empty(place: &str) -> Settings {
+        let json = Value::Object(Map::new());
+        Settings { place: place.into(), text: json.to_string(), json }
+    }
+
     /// The configuration of a weights file; see [`Settings::look`].
     pub fn find(
         file: &Path,

@@ -46,6 +46,20 @@ pub enum Error {
         /// SHA-256 of the checkpoint.
         found: String,
     },
+    /// The diagnosis prepared its images in another way.
+    #[error(
+        "{}: the plan was made with other preprocessing ({expected}) than is set now ({found}); use the \
+         same options, or diagnose again",
+        .path.display()
+    )]
+    OtherPreprocessing {
+        /// The file.
+        path: PathBuf,
+        /// The report's preprocessing.
+        expected: String,
+        /// The preprocessing now.
+        found: String,
+    },
     /// Images that were used to choose the plan would be scored as test images.
     #[error(
         "{}: the plan was made on {planned}, and V is now {now}: test would include some of the \
@@ -73,10 +87,13 @@ struct Report {
 #[derive(Deserialize)]
 struct Model {
     digest: String,
+    /// Not in reports of older versions.
+    preprocessing: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Data {
+    kind: String,
     origin: String,
 }
 
@@ -103,6 +120,14 @@ pub fn read_plan(
     if report.checkpoint.digest != checkpoint.digest {
         let (expected, found) = (report.checkpoint.digest, checkpoint.digest.clone());
         return Err(Error::OtherCheckpoint { path: path.into(), expected, found });
+    }
+    let now = checkpoint.preprocess.as_ref().map(ToString::to_string);
+    let prepared = report.checkpoint.preprocessing.filter(|_| report.data.kind != "tensors");
+    if let Some(expected) = prepared
+        && now.as_ref() != Some(&expected)
+    {
+        let found = now.unwrap_or_else(|| "none".into());
+        return Err(Error::OtherPreprocessing { path: path.into(), expected, found });
     }
     let planned = report.data.origin;
     if planned.starts_with("half of test") && planned != val_origin {

@@ -3,10 +3,14 @@
 use super::metrics::maximum;
 use super::{Estimate, Scores, jackknife};
 use crate::predictions::Predictions;
+use crate::random::{stream, unit};
 use rayon::prelude::*;
 
 /// Bins of the expected calibration error, as in Guo et al., ICML 2017.
 pub const BINS: usize = 15;
+
+/// Draws behind [`null_ece`].
+const NULL_DRAWS: usize = 200;
 
 /// One bar of a reliability diagram: the images whose confidence lies in [low, high).
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -58,6 +62,27 @@ pub fn ece_of(scores: &Scores) -> Estimate {
     let bins: Vec<usize> = scores.confidence.iter().map(|&p| bin_of(p)).collect();
     let excess: Vec<f64> = excess(scores).collect();
     Gaps::of(BINS, bins.iter().copied().zip(excess.iter().copied())).estimate(&bins, &excess)
+}
+
+/// The expected calibration error that a perfectly calibrated model with these confidences would
+/// have on as many images: the mean over 200 draws in which each prediction is right with the
+/// probability of its confidence.
+///
+/// It is not 0, because the accuracy of a bin varies by chance. An error near it is no evidence of
+/// miscalibration.
+pub fn null_ece(scores: &Scores, seed: u64) -> f64 {
+    let mut rng = stream(seed, "null calibration error");
+    let bins: Vec<usize> = scores.confidence.iter().map(|&p| bin_of(p)).collect();
+    let total: f64 = (0..NULL_DRAWS)
+        .map(|_| {
+            let excess = scores.confidence.iter().map(|&p| {
+                let right = if unit(&mut rng) < p { 1.0 } else { 0.0 };
+                right - p
+            });
+            Gaps::of(BINS, bins.iter().copied().zip(excess)).total()
+        })
+        .sum();
+    total / (NULL_DRAWS * bins.len()) as f64
 }
 
 /// Expected calibration error of the top class over [`BINS`] bins with equally many images. In

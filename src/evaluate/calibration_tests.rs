@@ -97,3 +97,17 @@ fn jackknife_leaves_out_one_image_and_agrees_with_the_bootstrap() {
         assert!((found / spread - 1.0).abs() < 0.25, "{found} {spread}");
     }
 }
+
+#[test]
+fn the_null_error_of_one_bin_is_that_of_a_mean() {
+    // n predictions of confidence p in one bin: E|mean − p| is √(2p(1 − p)/(πn)) for large n.
+    let (n, p) = (2500usize, 0.7f64);
+    let values = [(p / (1.0 - p)).ln(), 0.0].repeat(n);
+    let (_, s) = scores(values, 2, &vec![0; n]);
+    let expected = (2.0 * p * (1.0 - p) / (std::f64::consts::PI * n as f64)).sqrt();
+    // The standard error over 200 draws is 0.76 of the mean / √200, five per cent.
+    let found = null_ece(&s, 3);
+    assert!((found / expected - 1.0).abs() < 0.16, "{found} against {expected}");
+    let (_, certain) = scores([900.0, 0.0].repeat(50), 2, &[0; 50]);
+    assert_eq!(null_ece(&certain, 0), 0.0);
+}

@@ -6,6 +6,7 @@
 
 mod calibration;
 mod compare;
+mod conformal;
 mod correlation;
 mod error;
 mod info;
@@ -18,8 +19,11 @@ mod selective;
 mod summary;
 mod temperature;
 
-pub use calibration::{BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, reliability};
+pub use calibration::{
+    BINS, Bin, ece, ece_class_wise, ece_equal_mass, ece_of, null_ece, reliability,
+};
 pub use compare::{Comparison, Difference, FEW, RESAMPLES, Verdict, compare};
+pub use conformal::{Score, Sets, sets, threshold};
 pub use correlation::{Correlation, FEWEST, correlation, pearson, spearman};
 pub use error::Error;
 pub use info::PredictionsInfo;

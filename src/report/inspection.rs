@@ -28,8 +28,6 @@ pub struct Inspection {
     pub dtype: String,
     /// The model.
     pub config: ModelInfo,
-    /// Description of the preprocessing, if known.
-    pub preprocessing: Option<String>,
     /// Settings that were assumed, because tensors, configuration and options do not determine
     /// them.
     pub assumed: Vec<String>,

@@ -3,6 +3,7 @@
 //! Report types contain results only; they do not depend on the code that computes them.
 
 pub mod bench;
+mod calibration;
 pub mod comparison;
 pub mod diagnosis;
 pub mod dry_run;
@@ -18,6 +19,7 @@ mod selftest;
 pub mod sentence;
 pub mod tensorboard;
 
+pub use calibration::{CALIBRATION, Calibration, Conformal};
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};

@@ -35,6 +35,7 @@ pub fn checkpoint_info(checkpoint: &Checkpoint) -> CheckpointInfo {
             path: adapter.path.display().to_string(),
             digest: adapter.digest.clone(),
         }),
+        preprocessing: checkpoint.preprocess.as_ref().map(ToString::to_string),
     }
 }
 

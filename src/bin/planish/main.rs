@@ -13,8 +13,8 @@ mod render;
 use args::Common;
 use clap::{Parser, Subcommand};
 use commands::{
-    bench, cache, compare, completions, demo, diagnose, eval, finetune, hvp, inspect, merge, patch,
-    post_train, report, selftest, study, undo,
+    bench, cache, calibrate, compare, completions, demo, diagnose, eval, finetune, hvp, inspect,
+    merge, patch, post_train, report, selftest, study, undo,
 };
 use message::{is_usage, message};
 use planish::temp_file::remove_temp_files;
@@ -39,6 +39,8 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Measure loss, accuracy and calibration on a split
     Eval(eval::Args),
+    /// Calibrate a checkpoint: fold a temperature into its head
+    Calibrate(Box<calibrate::Args>),
     /// Compare two models on the same images, with confidence intervals
     Compare(Box<compare::Args>),
     /// Write an HTML report of results
@@ -116,6 +118,7 @@ impl Command {
             Command::Demo(args) => demo::run(args),
             Command::Inspect(args) => inspect::run(args),
             Command::Eval(args) => eval::run(args),
+            Command::Calibrate(args) => calibrate::run(args),
             Command::Compare(args) => compare::run(args),
             Command::Report(args) => report::run(args),
             Command::Finetune(args) => finetune::run(args),

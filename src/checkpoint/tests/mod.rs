@@ -9,6 +9,7 @@ mod open;
 mod other_networks;
 mod patch;
 mod save;
+mod stated;
 mod transformers;
 
 use super::*;

@@ -6,6 +6,7 @@ use crate::data::DataInfo;
 use crate::evaluate::Summary;
 use crate::format::count;
 use crate::post_train::result::BeforeAfter;
+use crate::report::Calibration;
 use crate::report::post_training::Report;
 
 /// Figures of one model, or of a model before and after tuning.
@@ -33,9 +34,10 @@ pub fn headline(inputs: &[Input]) -> Option<Headline<'_>> {
 fn rank(input: &Input) -> (bool, bool, usize) {
     let (test, kept, kind) = match &input.result {
         Result::PostTraining(r) => (r.test.is_some(), !refused(r), 0),
-        Result::Evaluation(r) => (r.data.split == "test", true, 1),
-        Result::Finetuning(r) => (r.figures.iter().any(|(name, _)| name == "test"), true, 2),
-        _ => (false, false, 3),
+        Result::Calibration(r) => (r.test.is_some(), r.output.is_some(), 1),
+        Result::Evaluation(r) => (r.data.split == "test", true, 2),
+        Result::Finetuning(r) => (r.figures.iter().any(|(name, _)| name == "test"), true, 3),
+        _ => (false, false, 4),
     };
     (!test, !kept, kind)
 }
@@ -47,6 +49,12 @@ fn of(input: &Input) -> Option<Headline<'_>> {
             let (role, part) = final_figures(r)?;
             let images = on(role, &part.data);
             let tuned = (!refused(r)).then_some(&part.after);
+            Headline { file, lead: String::new(), images, given: &part.before, tuned }
+        }
+        Result::Calibration(r) => {
+            let (role, part) = calibrated_figures(r);
+            let images = on(role, &part.data);
+            let tuned = r.output.is_some().then_some(&part.after);
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
         }
         Result::Evaluation(r) => {
@@ -72,6 +80,14 @@ pub fn refused(report: &Report) -> bool {
 pub fn final_figures(report: &Report) -> Option<(&'static str, &BeforeAfter)> {
     let test = report.test.as_ref().map(|part| ("test", part));
     test.or_else(|| report.validation.as_ref().map(|part| ("V", part)))
+}
+
+/// The figures to show for a calibration, and their role: test, or V without test.
+pub fn calibrated_figures(report: &Calibration) -> (&'static str, &BeforeAfter) {
+    match &report.test {
+        Some(part) => ("test", part),
+        None => ("V", &report.validation),
+    }
 }
 
 /// `5,000 images of test (half of test, seed 0)`.

@@ -2,7 +2,8 @@
 
 use super::study::Row;
 use crate::report::{
-    EVALUATION, Evaluation, FINETUNING, Finetuning, bench, comparison, diagnosis, post_training,
+    CALIBRATION, Calibration, EVALUATION, Evaluation, FINETUNING, Finetuning, bench, comparison,
+    diagnosis, post_training,
 };
 use crate::run::Run;
 use serde::de::DeserializeOwned;
@@ -20,6 +21,8 @@ pub enum Result {
     Bench(Box<bench::Report>),
     /// Of `eval`.
     Evaluation(Box<Evaluation>),
+    /// Of `calibrate`.
+    Calibration(Box<Calibration>),
     /// Of `compare`.
     Comparison(Box<comparison::Report>),
     /// Of `finetune`.
@@ -106,11 +109,12 @@ fn name(path: &Path) -> String {
 }
 
 /// Supported schemas.
-const SCHEMAS: [&str; 6] = [
+const SCHEMAS: [&str; 7] = [
     diagnosis::SCHEMA,
     post_training::SCHEMA,
     bench::SCHEMA,
     EVALUATION,
+    CALIBRATION,
     comparison::SCHEMA,
     FINETUNING,
 ];
@@ -131,7 +135,8 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
         remedy,
     };
     let all = SCHEMAS.join(", ");
-    let json = "pass the `json` report of diagnose, post-train, bench, eval, compare or finetune";
+    let json = "pass the `json` report of diagnose, post-train, bench, eval, calibrate, compare or \
+                finetune";
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|e| other(&all, format!("invalid JSON ({e})"), json))?;
     let schema = value["schema"].as_str().unwrap_or("none").to_owned();
@@ -154,6 +159,7 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
         post_training::SCHEMA => Result::PostTraining(typed(value).map_err(damaged)?),
         bench::SCHEMA => Result::Bench(typed(value).map_err(damaged)?),
         EVALUATION => Result::Evaluation(typed(value).map_err(damaged)?),
+        CALIBRATION => Result::Calibration(typed(value).map_err(damaged)?),
         comparison::SCHEMA => Result::Comparison(typed(value).map_err(damaged)?),
         _ => Result::Finetuning(typed(value).map_err(damaged)?),
     };
@@ -182,6 +188,7 @@ impl Input {
             Result::PostTraining(r) => &r.run.run,
             Result::Bench(r) => &r.run.run,
             Result::Evaluation(r) => &r.run,
+            Result::Calibration(r) => &r.run,
             Result::Comparison(r) => &r.run,
             Result::Finetuning(r) => &r.run,
             Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => return None,

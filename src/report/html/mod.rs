@@ -22,10 +22,11 @@ mod text;
 pub use input::{Error, Input, Result, read};
 pub use pictures::Pictures;
 
-use crate::evaluate::Summary;
+use crate::evaluate::{Sets, Summary};
+use crate::format::{estimate, number, percent, share};
 use crate::post_train::result::BeforeAfter;
 use crate::post_train::search::{HEADERS, Search};
-use crate::report::Evaluation;
+use crate::report::{Conformal, Evaluation};
 use crate::shift::Shifts;
 use std::fmt::Write;
 use text::{escape, paragraph};
@@ -213,6 +214,27 @@ fn tuning(result: &Result) -> Option<String> {
             }
             Some(out + &layers::warnings(&r.notes))
         }
+        Result::Calibration(r) => {
+            let written = r
+                .output
+                .as_ref()
+                .map_or("nothing written".into(), |f| format!("written to {}", f.path));
+            let mut out = paragraph(&format!(
+                "Calibration by {}, temperature {}; {written}. A perfectly calibrated model with the \
+                 same confidences would have a calibration error of {} before and {} after.",
+                r.method.name(),
+                number(r.temperature),
+                number(r.null_ece.before),
+                number(r.null_ece.after),
+            ));
+            for (name, part) in [("test", r.test.as_ref()), ("V", Some(&r.validation))] {
+                let Some(part) = part else { continue };
+                let _ = writeln!(out, "<h3>{}</h3>", escape(&headline::on(name, &part.data)));
+                out += &one_split(part, "after");
+            }
+            out += &r.conformal.as_ref().map_or(String::new(), conformal);
+            Some(out + &layers::warnings(&r.notes))
+        }
         Result::Comparison(r) => Some(
             paragraph(&r.sentence)
                 + &text::facts(&[("A", r.a.path.clone()), ("B", r.b.path.clone())])
@@ -226,6 +248,27 @@ fn tuning(result: &Result) -> Option<String> {
     }
 }
 
+/// Conformal sets before and after calibration.
+fn conformal(conformal: &Conformal) -> String {
+    let row = |when: &str, sets: &Sets| {
+        vec![
+            format!("{} {when}", sets.score.name()),
+            share(sets.coverage),
+            estimate(sets.size),
+            percent(sets.empty),
+            sets.worst_class.map_or(String::new(), |(class, share)| {
+                format!("class {class}: {}", percent(share))
+            }),
+            sets.threshold.map_or("none".into(), number),
+        ]
+    };
+    let both = [("before", &conformal.before), ("after", &conformal.after)];
+    let rows: Vec<Vec<String>> =
+        both.iter().flat_map(|(when, all)| all.iter().map(|sets| row(when, sets))).collect();
+    format!("<h3>Conformal sets for {} coverage</h3>\n", percent(1.0 - conformal.alpha))
+        + &text::table(&["sets", "coverage", "classes", "empty", "worst class", "threshold"], &rows)
+}
+
 fn one_split(part: &BeforeAfter, after: &str) -> String {
     match &part.comparison {
         Some(comparison) => figures::differences(comparison, ["before", after]),
@@ -235,9 +278,11 @@ fn one_split(part: &BeforeAfter, after: &str) -> String {
 
 /// Every model with a reliability diagram.
 fn judged(inputs: &[Input]) -> Vec<(String, &Summary)> {
-    let tuned = inputs.iter().any(|i| matches!(i.result, Result::PostTraining(_)));
+    let is_tuning =
+        |i: &&Input| matches!(i.result, Result::PostTraining(_) | Result::Calibration(_));
+    let tuned = inputs.iter().any(|i| is_tuning(&i));
     // Show before and after if there is a tuning, else the evaluations.
-    let shown = inputs.iter().filter(|i| !tuned || matches!(i.result, Result::PostTraining(_)));
+    let shown = inputs.iter().filter(|i| !tuned || is_tuning(i));
     shown.flat_map(models).collect()
 }
 
@@ -252,6 +297,13 @@ fn models(input: &Input) -> Vec<(String, &Summary)> {
                     (named(&format!("After{refused}")), &part.after),
                 ]
             })
+        }
+        Result::Calibration(r) => {
+            let (role, part) = headline::calibrated_figures(r);
+            vec![
+                (format!("Before, on {role}"), &part.before),
+                (format!("After, on {role}"), &part.after),
+            ]
         }
         Result::Evaluation(r) => vec![(input.name.clone(), &r.figures)],
         Result::Finetuning(r) => r.figures.iter().map(|(n, s)| (n.clone(), s)).collect(),

@@ -77,6 +77,7 @@ fn schema(input: &Input) -> &str {
         Result::PostTraining(r) => &r.schema,
         Result::Bench(r) => &r.schema,
         Result::Evaluation(r) => &r.schema,
+        Result::Calibration(r) => &r.schema,
         Result::Comparison(r) => &r.schema,
         Result::Finetuning(r) => &r.schema,
         Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => {
@@ -91,6 +92,7 @@ fn checkpoint(input: &Input) -> Option<&CheckpointInfo> {
         Result::PostTraining(r) => Some(&r.checkpoint),
         Result::Bench(r) => Some(&r.checkpoint),
         Result::Evaluation(r) => Some(&r.checkpoint),
+        Result::Calibration(r) => Some(&r.checkpoint),
         _ => None,
     }
 }
@@ -104,6 +106,9 @@ fn data(input: &Input) -> Vec<&DataInfo> {
         }
         Result::Evaluation(r) => {
             std::iter::once(&r.data).chain(r.others.iter().map(|o| &o.data)).collect()
+        }
+        Result::Calibration(r) => {
+            std::iter::once(&r.validation.data).chain(r.test.as_ref().map(|t| &t.data)).collect()
         }
         Result::Finetuning(r) => r.data.iter().collect(),
         _ => Vec::new(),

@@ -13,6 +13,7 @@ pub fn heading(inputs: &[Input]) -> String {
         Result::Diagnosis(r) => Some((&r.checkpoint, Some(&r.data))),
         Result::Evaluation(r) => Some((&r.checkpoint, Some(&r.data))),
         Result::PostTraining(r) => Some((&r.checkpoint, Some(&r.training))),
+        Result::Calibration(r) => Some((&r.checkpoint, Some(&r.validation.data))),
         Result::Bench(r) => Some((&r.checkpoint, None)),
         _ => None,
     });
@@ -22,6 +23,7 @@ pub fn heading(inputs: &[Input]) -> String {
             Result::Diagnosis(r) => Some(short(&r.checkpoint.path)),
             Result::Evaluation(r) => Some(short(&r.checkpoint.path)),
             Result::PostTraining(r) => Some(short(&r.checkpoint.path)),
+            Result::Calibration(r) => Some(short(&r.checkpoint.path)),
             Result::Bench(r) => Some(short(&r.checkpoint.path)),
             _ => None,
         })

@@ -39,7 +39,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         recognised: checkpoint.recognised.clone(),
         dtype: checkpoint.dtype.clone(),
         config: ModelInfo::from(&checkpoint.config),
-        preprocessing: checkpoint.preprocess.as_ref().map(ToString::to_string),
         assumed: checkpoint.assumed.clone(),
         class_names: checkpoint.class_names.clone(),
         layers: checkpoint
@@ -233,7 +232,7 @@ fn text(report: &Inspection) -> String {
     lines.extend(model(config));
     lines.push((
         "preprocessing",
-        report.preprocessing.clone().unwrap_or_else(|| {
+        report.checkpoint.preprocessing.clone().unwrap_or_else(|| {
             let own = "; torchvision's pretrained models use --mean 0.485,0.456,0.406 \
                            --std 0.229,0.224,0.225";
             let own = if file.layout == "torchvision" { own } else { "" };

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cache;
+pub mod calibrate;
 pub mod compare;
 pub mod completions;
 pub mod demo;

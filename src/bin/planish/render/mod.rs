@@ -1,5 +1,6 @@
 //! Results and progress as text on the terminal.
 
+pub mod calibrate;
 pub mod diagnosis;
 pub mod epochs;
 pub mod finetune;

@@ -1,0 +1,134 @@
+//! Text output of `calibrate`.
+
+use crate::message::in_flags;
+use crate::render::sentence::sentence;
+use crate::render::table::{Align, Style, Table};
+use planish::calibrate::Scaling;
+use planish::evaluate::{Estimate, Sets};
+use planish::format::{count, estimate, number, percent, share};
+use planish::report::{Calibration, Conformal};
+
+/// Figures before and after, what was written, and the notes.
+pub fn text(report: &Calibration, notes: &[&String]) -> String {
+    let mut out = format!(
+        "{}, fitted on {} of {}: temperature {}\n\n",
+        match report.method {
+            Scaling::Temperature => "temperature scaling",
+            Scaling::Svs => "structured vector scaling",
+            Scaling::Sms => "structured matrix scaling",
+        },
+        images(report.fitted_on),
+        report.validation.data.origin,
+        number(report.temperature),
+    );
+    out += &figures(report).render(Style::of_stdout());
+    out += "\n";
+    if let Some(part) = &report.test {
+        out += &format!(
+            "test, before − after, paired: NLL {} ({}; above 0 is better)\n",
+            estimate(part.nll_gain),
+            images(part.before.images),
+        );
+    }
+    if let Some(gain) = report.cross_fit_gain {
+        out += &format!(
+            "validation, each half calibrated by the other: NLL gain {}\n",
+            estimate(gain)
+        );
+    }
+    let part = report.test.as_ref().unwrap_or(&report.validation);
+    if let Some(flips) = part.flips.as_ref().filter(|flips| flips.fixed + flips.broken > 0) {
+        out += &format!(
+            "predictions that became right: {}; that became wrong: {}\n",
+            count(flips.fixed as u64),
+            count(flips.broken as u64)
+        );
+    }
+    if let Some(conformal) = &report.conformal {
+        out += &format!("\n{}", conformal_text(conformal));
+    }
+    out += &match &report.output {
+        Some(file) => format!("\nwritten to {}\n", file.path),
+        None => "\nnothing written\n".into(),
+    };
+    if report.output.as_ref().is_some_and(|file| file.undo.is_some()) {
+        out += &format!("`planish undo {}` restores it\n", report.checkpoint.path);
+    }
+    for note in notes {
+        out += &format!("note: {}\n", in_flags(note));
+    }
+    if let Some(comparison) = part.comparison.as_ref() {
+        out += &format!("{}\n", sentence(comparison, "before", "after"));
+    }
+    out
+}
+
+fn images(n: usize) -> String {
+    match n {
+        1 => "1 image".into(),
+        n => format!("{} images", count(n as u64)),
+    }
+}
+
+fn figures(report: &Calibration) -> Table {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        right("NLL"),
+        right("top-1"),
+        right("ECE"),
+        right("ECE by chance"),
+    ]);
+    let of_test = report.test.is_some();
+    for (name, part) in [("validation", Some(&report.validation)), ("test", report.test.as_ref())] {
+        let Some(part) = part else { continue };
+        let null = (name == "test") == of_test;
+        for (when, s, chance) in [
+            ("before", &part.before, report.null_ece.before),
+            ("after", &part.after, report.null_ece.after),
+        ] {
+            let ece_stderr = s.details.as_ref().and_then(|d| d.ece_stderr);
+            table.row([
+                format!("{name} {when}"),
+                estimate(Estimate { mean: s.nll, stderr: s.nll_stderr }),
+                share(Estimate { mean: s.top1, stderr: s.top1_stderr }),
+                estimate(Estimate { mean: s.ece, stderr: ece_stderr }),
+                if null { number(chance) } else { String::new() },
+            ]);
+        }
+    }
+    table
+}
+
+fn conformal_text(conformal: &Conformal) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("sets", Align::Left),
+        right("coverage"),
+        right("classes"),
+        right("empty"),
+        right("worst class"),
+        right("threshold"),
+    ]);
+    let mut row = |when: &str, sets: &Sets| {
+        table.row([
+            format!("{} {when}", sets.score.name()),
+            share(sets.coverage),
+            estimate(sets.size),
+            percent(sets.empty),
+            sets.worst_class.map_or(String::new(), |(class, covered)| {
+                format!("class {class}: {}", percent(covered))
+            }),
+            sets.threshold.map_or("none".into(), number),
+        ]);
+    };
+    conformal.before.iter().for_each(|sets| row("before", sets));
+    conformal.after.iter().for_each(|sets| row("after", sets));
+    let held_out = conformal.after.first().map_or(0, |sets| sets.held_out);
+    format!(
+        "conformal sets on test, with thresholds from {} that chose nothing else; they should cover {}\n{}",
+        images(held_out),
+        percent(1.0 - conformal.alpha),
+        table.render(Style::of_stdout())
+    )
+}

@@ -1,0 +1,66 @@
+//! Folds a map of the logits into the head's weights.
+
+use super::Map;
+use crate::error::{Error, Result};
+use crate::models::{Layer, Network, Weights};
+
+/// The weights with the map folded into the head. With two heads, whose mean is the output, it is
+/// folded into both.
+///
+/// # Errors
+/// A head that is not one linear layer, or two with averaged outputs.
+pub fn calibrated(network: &Network, weights: &Weights, map: &Map) -> Result<Weights> {
+    let params = network.params();
+    let linear = linear_layers(network)?;
+    let mut changes = Vec::new();
+    for [weight, bias] in linear {
+        let folded = map.fold(weights.tensor(weight), weights.tensor(bias))?;
+        changes.extend([weight, bias].into_iter().zip(folded));
+    }
+    debug_assert!(changes.iter().all(|(i, t)| params[*i].shape == t.dims()));
+    Ok(weights.with(&changes))
+}
+
+/// The layer that computes the logits.
+///
+/// # Errors
+/// Those of [`calibrated`].
+pub(super) fn head(network: &Network) -> Result<Layer> {
+    linear_layers(network)?;
+    network.blocks().pop().ok_or_else(not_linear)
+}
+
+/// Indices of weight and bias of each linear layer of the head.
+fn linear_layers(network: &Network) -> Result<Vec<[usize; 2]>> {
+    let params = network.params();
+    let head = network.blocks().pop().ok_or_else(not_linear)?;
+    let mut out = Vec::new();
+    for &i in &head.tensors {
+        let Some(layer) = params[i].name.strip_suffix(".weight") else { continue };
+        let bias = format!("{layer}.bias");
+        let bias = head.tensors.iter().copied().find(|&k| params[k].name == bias);
+        let classes = network.classes();
+        match bias {
+            Some(bias)
+                if params[i].shape.len() == 2
+                    && params[i].shape[0] == classes
+                    && params[bias].shape == [classes] =>
+            {
+                out.push([i, bias]);
+            }
+            _ => return Err(not_linear()),
+        }
+    }
+    match 2 * out.len() == head.tensors.len() && !out.is_empty() {
+        true => Ok(out),
+        false => Err(not_linear()),
+    }
+}
+
+fn not_linear() -> Error {
+    Error::Missing(
+        "calibration is folded into a linear head with a bias, and this network has none; use the \
+         temperature of `planish eval` when you compute probabilities"
+            .into(),
+    )
+}

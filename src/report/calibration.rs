@@ -1,0 +1,62 @@
+//! The report of `calibrate`.
+
+use crate::calibrate::{NullEce, Scaling};
+use crate::checkpoint::CheckpointInfo;
+use crate::data::DamagedFile;
+use crate::evaluate::{Bound, Estimate, Sets};
+use crate::post_train::result::{BeforeAfter, Output};
+use crate::run::Run;
+use serde::{Deserialize, Serialize};
+
+/// Schema of [`Calibration`].
+pub const CALIBRATION: &str = "planish/calibration/1";
+
+/// A checkpoint before and after calibration. Losses are in nats per image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Calibration {
+    /// [`CALIBRATION`].
+    pub schema: String,
+    /// Time, memory and machine.
+    pub run: Run,
+    /// The model.
+    pub checkpoint: CheckpointInfo,
+    /// The file that was written, if one was.
+    pub output: Option<Output>,
+    /// The map of the logits.
+    pub method: Scaling,
+    /// Its temperature, which is folded into the head.
+    pub temperature: f64,
+    /// Why the temperature is not a minimum of the loss, if it is not.
+    #[serde(default)]
+    pub temperature_bound: Option<Bound>,
+    /// Number of validation images that the map was fitted on.
+    pub fitted_on: usize,
+    /// On V. The map was fitted on these images.
+    pub validation: BeforeAfter,
+    /// Gain in NLL on V if each half is mapped by the fit on the other.
+    pub cross_fit_gain: Option<Estimate>,
+    /// On test.
+    pub test: Option<BeforeAfter>,
+    /// Calibration errors that perfectly calibrated models of the same confidences would have on
+    /// test, or on V without test.
+    pub null_ece: NullEce,
+    /// Conformal prediction sets on test.
+    #[serde(default)]
+    pub conformal: Option<Conformal>,
+    /// Damaged image files that were used as decoded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
+    /// Notes.
+    pub notes: Vec<String>,
+}
+
+/// Conformal prediction sets with thresholds from images that did not choose the map.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Conformal {
+    /// α: the sets miss the label with this probability.
+    pub alpha: f64,
+    /// Sets of the checkpoint as given.
+    pub before: Vec<Sets>,
+    /// Sets of the calibrated one.
+    pub after: Vec<Sets>,
+}
