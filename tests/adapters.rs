@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor};
 use planish::checkpoint::{Checkpoint, Error, Load, NewAdapter, Provenance, Refused};
 use planish::engine::Engine;
-use planish::models::layers::{adapters, everything, select};
+use planish::models::layers::{adapters, join, select};
 use planish::models::lora::{Target, Update, factors};
 use planish::models::{Granularity, Layer};
 use planish::objective::{Activations, Objective};
@@ -116,35 +116,47 @@ fn merged_weights_and_logits_match_peft() {
     }
 }
 
+/// The reference of a parameter of an adapter.
+fn of_param<'a>(expected: &'a Expected, of: &str, name: &str) -> Option<&'a Tensor> {
+    let keys = [in_peft(name), in_transformers(&in_peft(name))];
+    keys.iter().find_map(|key| expected.0.get(&format!("{of}/{key}")))
+}
+
 #[test]
-fn gradients_of_an_adapter_match_peft() {
+fn derivatives_of_an_adapter_match_peft() {
     for (name, base) in ADAPTERS {
-        let (checkpoint, expected) =
-            (open_with(&reference(base), &adapter(name)).unwrap(), Expected::of(name));
-        for (dtype, [logits, gradient]) in TOLERANCES {
+        let (base, expected) = (reference(base), Expected::of(name));
+        let checkpoint = open_with(&base, &adapter(name)).unwrap();
+        for (dtype, [logits, derivative]) in TOLERANCES {
             let (network, weights) = checkpoint.unmerged(dtype).unwrap().unwrap();
             let model = Objective::new(Arc::new(network), weights, &Engine::cpu());
             assert!(expected.logits_error(&model) < logits, "{name} {dtype:?}");
-            let all = everything(&model.network);
-            let found = model.gradient(&expected.images(), &all).unwrap();
+            let own = join(&adapters(&model.network, Granularity::Block));
+            let vectors: Vec<Tensor> =
+                own.tensors.iter().map(|&i| vector(model.weights.tensor(i))).collect();
+            let found = model.hvp(&expected.images(), &own, &vectors).unwrap();
             let loss = Tensor::new(found.loss, &Device::Cpu).unwrap();
             assert!(error(&loss, &expected.0["loss"]) < logits, "{name} {dtype:?}");
-            let mut checked = 0;
-            for (param, found) in model.network.params().iter().zip(&found.gradient) {
-                let keys = [in_peft(&param.name), in_transformers(&in_peft(&param.name))];
-                let known = |key: &&String| expected.0.contains_key(&format!("gradient/{key}"));
-                let Some(key) = keys.iter().find(known) else {
-                    assert!(!param.adapter, "{name}: {keys:?}");
-                    continue;
-                };
-                checked += 1;
-                let error = error(found, &expected.0[&format!("gradient/{key}")]);
-                assert!(error < gradient, "{name} {dtype:?} {key}: {error}");
+            for (of, found) in [("gradient", &found.gradient), ("hvp", &found.hvp)] {
+                for (&i, found) in own.tensors.iter().zip(found) {
+                    let param = &model.network.params()[i].name;
+                    let expected = of_param(&expected, of, param).unwrap();
+                    let error = error(found, expected);
+                    assert!(error < derivative, "{name} {dtype:?} {of} {param}: {error}");
+                }
             }
-            let count = expected.0.keys().filter(|k| k.contains(".lora_")).count();
-            assert_eq!(checked, count, "{name}");
+            let all = expected.0.keys().filter(|k| k.starts_with("hvp/")).count();
+            assert_eq!(own.tensors.len(), all, "{name}");
         }
     }
+}
+
+/// Entry k is 1 − 2 frac(k φ), as in the script.
+fn vector(like: &Tensor) -> Tensor {
+    let entry = |k: usize| 1.0 - 2.0 * (k as f64 * 0.6180339887498949).fract();
+    let values: Vec<f64> = (1..=like.elem_count()).map(entry).collect();
+    let vector = Tensor::from_vec(values, like.dims(), &Device::Cpu).unwrap();
+    vector.to_dtype(like.dtype()).unwrap()
 }
 
 #[test]

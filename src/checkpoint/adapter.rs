@@ -10,7 +10,7 @@ use super::on_disk::OnDisk;
 use super::provenance::provenance;
 use super::reader::Dialect;
 use super::settings::Settings;
-use super::{Entry, Error, Layout, Stored, hex};
+use super::{Entry, Error, Layout, Stored, Unmerged, hex};
 use crate::models::lora::{Factors, Target, Update, adapted, with_factors, with_rows};
 use crate::models::{Network, Weights};
 use candle_core::{DType, Tensor};
@@ -380,7 +380,7 @@ impl Adapter {
         &self,
         network: &Network,
         mut weights: Weights,
-    ) -> Result<(Network, Weights), Error> {
+    ) -> Result<Unmerged, Error> {
         self.replace(network, &mut weights)?;
         let updates = self.updates();
         let adapted = adapted(network, &updates)?;

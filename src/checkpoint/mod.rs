@@ -118,6 +118,9 @@ pub struct Checkpoint {
     images: Option<Settings>,
 }
 
+/// A network with the parameters of an adapter beside those of its base, and their values.
+pub type Unmerged = (Network, Weights);
+
 /// The adapter of a checkpoint, and what is known about the file of its base.
 #[derive(Debug)]
 struct Adapted {
@@ -282,7 +285,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// An adapter of a convolution; those of [`Checkpoint::weights_as`].
-    pub fn unmerged(&self, dtype: DType) -> Result<Option<(Network, Weights)>, Error> {
+    pub fn unmerged(&self, dtype: DType) -> Result<Option<Unmerged>, Error> {
         let Some(adapter) = self.adapter() else { return Ok(None) };
         let (network, names, file) = (&self.network, &self.names, self.reopen()?);
         let (weights, digest) = read_weights(network, names, &file, dtype, Some(adapter))?;

@@ -1,9 +1,9 @@
 //! Options of a diagnosis.
 
 use super::{Estimator, Options, spectrum};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Unmerged};
 use crate::models::layers::{layers, select};
-use crate::models::{Error as ModelError, Granularity, Layer, Network, Weights};
+use crate::models::{Error as ModelError, Granularity, Layer, Network};
 use crate::objective::Matrix;
 use crate::options::{Error, check};
 use candle_core::DType;
@@ -123,7 +123,7 @@ impl DiagnoseOptions {
     pub fn layers_of(
         &self,
         checkpoint: &Checkpoint,
-    ) -> crate::error::Result<(Vec<Layer>, Option<(Network, Weights)>)> {
+    ) -> crate::error::Result<(Vec<Layer>, Option<Unmerged>)> {
         match (self.layers(&checkpoint.network), checkpoint.adapter()) {
             (Ok(layers), _) => Ok((layers, None)),
             (Err(error), None) => Err(error.into()),

@@ -13,6 +13,9 @@ adapter_model.safetensors and reference.safetensors:
     logits         f64  (N,classes)
     loss           f64  mean cross-entropy
     gradient/NAME  f64  of the mean loss; NAME is the name in adapter_model.safetensors
+    hvp/NAME       f64  Hessian of the mean loss in the adapters' tensors alone, times a vector; entry
+                        k of each of its tensors is 1 - 2 frac(k phi), with phi the inverse of the
+                        golden ratio. DoRA's norm is constant in both derivatives, as peft detaches it
     merged/NAME    f64  the merged weights of the adapted modules; NAME is the name in the base's file
 """
 
@@ -28,15 +31,22 @@ import torch.nn.functional as F
 import transformers
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 HERE = Path(__file__).parent
 OUT = HERE / "adapters"
+GOLDEN = 0.6180339887498949
 # Names of transformers 5 in memory, and those of version 4 in a file.
 TO_FILE = [(r"\.layers\.", ".encoder.layer."), (r"attention\.q_proj", "attention.attention.query"),
            (r"attention\.k_proj", "attention.attention.key"),
            (r"attention\.v_proj", "attention.attention.value"),
            (r"attention\.o_proj", "attention.output.dense"), (r"mlp\.fc1", "intermediate.dense"),
            (r"mlp\.fc2", "output.dense")]
+
+
+def vector(count):
+    k = torch.arange(1, count + 1, dtype=torch.float64)
+    return 1 - 2 * (k * GOLDEN).frac()
 
 
 def vit(base, classes=3):
@@ -93,19 +103,25 @@ def main():
         model = model.double()
         side = 16 if "timm" in name else 8
         x, y = torch.randn(3, size[1], side, side), torch.tensor([0, 2, 1])
-        logits = logits_of(model, x.double())
+        # Other kernels have no second derivative.
+        with sdpa_kernel(SDPBackend.MATH):
+            logits = logits_of(model, x.double())
         loss = F.cross_entropy(logits, y)
         trained = {k: p for k, p in model.named_parameters() if p.requires_grad}
-        gradients = torch.autograd.grad(loss, list(trained.values()))
+        gradients = torch.autograd.grad(loss, list(trained.values()), create_graph=True)
+        inside = [(k, p, g) for (k, p), g in zip(trained.items(), gradients) if "lora_" in k]
+        slope = sum((g.reshape(-1) * vector(g.numel())).sum() for _, _, g in inside)
+        products = torch.autograd.grad(slope, [p for _, p, _ in inside])
         in_file = lambda key: re.sub(r"\.default(?=\.|$)|\.modules_to_save(?=\.)", "", key)
-        gradients = {re.sub(r"(magnitude_vector)\.weight", r"\1", in_file(k)): g
-                     for k, g in zip(trained, gradients)}
+        stored = lambda k: re.sub(r"(magnitude_vector)\.weight", r"\1", in_file(k))
+        gradients = {stored(k): g.detach() for k, g in zip(trained, gradients)}
         assert set(gradients) == set(adapter), set(gradients) ^ set(adapter)
         changed = {re.match(r"base_model\.model\.(.*)\.lora_A", k)[1] for k in adapter if "lora_A" in k}
         merged = model.merge_and_unload().state_dict()
         reference = {"pixel_values": x, "labels": y, "logits": logits.detach(),
                      "loss": loss.detach()}
         reference |= {f"gradient/{k}": g for k, g in gradients.items()}
+        reference |= {f"hvp/{stored(k)}": h for (k, _, _), h in zip(inside, products)}
         for module in changed:
             own = module
             for pattern, replacement in to_file:
