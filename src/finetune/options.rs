@@ -120,18 +120,18 @@ pub struct FinetuneOptions {
     #[serde(with = "as_text")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value = "none"))]
     pub augment: Augment,
-    /// Layers whose linear layers get adapters: names or globs, comma-separated [default: all blocks]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "L", help_heading = "Adapter options"))]
-    pub layers: Option<String>,
-    /// Low-rank adapters.
-    #[cfg_attr(feature = "cli", command(flatten))]
-    pub lora: LoraOptions,
     /// Output: a folder, or a .safetensors file
     #[cfg_attr(feature = "cli", arg(long, value_name = "NEW"))]
     pub out: PathBuf,
     /// Overwrite an existing checkpoint
     #[cfg_attr(feature = "cli", arg(long))]
     pub force: bool,
+    /// Layers whose linear layers get adapters: names or globs, comma-separated [default: all blocks]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "L", help_heading = "Adapter options"))]
+    pub layers: Option<String>,
+    /// Low-rank adapters.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub lora: LoraOptions,
     /// Settings missing from the checkpoint, or the normalisation of a new model.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub load: Load,

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 #[command(
     after_help = "Examples:\n  planish compare before.json after.json\n  planish compare vit/ \
                   tuned/ --data fashion-mnist/\n  planish compare vit/ vit/ --adapter lora/ --data \
-                  fashion-mnist/\n\n--adapter applies to B.\n\nA report refers to the logits that `eval \
+                  fashion-mnist/\n\nA report refers to the logits that `eval \
                   --dump` or `post-train --dump` saved next to it."
 )]
 pub struct Args {
@@ -31,7 +31,7 @@ pub struct Args {
     /// Reports are those of `eval` and `post-train`, run with --json and --dump.
     #[arg(value_name = "A")]
     pub a: PathBuf,
-    /// Second model
+    /// Second model. An adapter (--adapter) is this model's
     #[arg(value_name = "B")]
     pub b: PathBuf,
     /// Images to evaluate checkpoints on, as in `eval`
