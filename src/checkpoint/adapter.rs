@@ -2,6 +2,7 @@
 //! which holds A and B of each adapted module, m for DoRA, and whole modules such as the head.
 
 use super::adapter_config::{AdapterConfig, CONFIG_FILE};
+use super::adapter_write::module;
 use super::error::few;
 use super::header::Header;
 use super::layout::Part;
@@ -11,7 +12,7 @@ use super::provenance::provenance;
 use super::reader::Dialect;
 use super::settings::Settings;
 use super::{Entry, Error, Layout, Stored, Unmerged, hex};
-use crate::models::lora::{Factors, Target, Update, adapted, with_factors, with_rows};
+use crate::models::lora::{Factors, Target, Update, adapted, is_named, with_factors, with_rows};
 use crate::models::{Network, Weights};
 use candle_core::{DType, Tensor};
 use serde_json::Value;
@@ -115,6 +116,22 @@ struct Module {
     m: Option<Tensor>,
 }
 
+impl Module {
+    /// A and B as matrices, and m; otherwise what is wrong.
+    fn factors(self, dora: bool) -> Result<(Tensor, Tensor, Option<Tensor>), &'static str> {
+        let (Some(a), Some(b)) = (self.a, self.b) else { return Err("no lora_A or lora_B") };
+        match (dora, &self.m) {
+            (true, None) => return Err("no lora_magnitude_vector"),
+            (false, Some(_)) => {
+                return Err("lora_magnitude_vector, although `use_dora` is not true");
+            }
+            _ => {}
+        }
+        let both = matrix(&a).zip(matrix(&b)).ok_or("lora_A and lora_B are not matrices")?;
+        Ok((both.0, both.1, self.m))
+    }
+}
+
 impl Found {
     /// Finds the adapter's modules among the names of a layout. If several names denote one module, as
     /// in adapters for both spellings of transformers, the first counts.
@@ -130,46 +147,39 @@ impl Found {
             // Some versions of peft keep the names of its own wrappers.
             let name = name.replace(".modules_to_save.", ".").replace(".default.", ".");
             let name = name.as_str();
-            let slot = |modules: &mut BTreeMap<String, Module>, module: &str, kind: usize| {
-                let found = modules.entry(module.to_string()).or_default();
-                let slot = [&mut found.a, &mut found.b, &mut found.m].into_iter().nth(kind);
-                slot.into_iter().for_each(|slot| *slot = Some(tensor.clone()));
-            };
-            let endings = [
-                (".lora_A.weight", 0),
-                (".lora_B.weight", 1),
-                (".lora_magnitude_vector", 2),
-                (".lora_magnitude_vector.weight", 2),
-            ];
-            match endings.iter().find_map(|(end, kind)| Some((name.strip_suffix(end)?, *kind))) {
-                Some((module, kind)) => slot(&mut modules, module, kind),
-                None => whole.push((name.to_string(), tensor.clone())),
+            let ends = |end: &str| name.strip_suffix(end);
+            let magnitude =
+                || ends(".lora_magnitude_vector").or_else(|| ends(".lora_magnitude_vector.weight"));
+            let tensor = tensor.clone();
+            if let Some(module) = ends(".lora_A.weight") {
+                modules.entry(module.into()).or_default().a = Some(tensor);
+            } else if let Some(module) = ends(".lora_B.weight") {
+                modules.entry(module.into()).or_default().b = Some(tensor);
+            } else if let Some(module) = magnitude() {
+                modules.entry(module.into()).or_default().m = Some(tensor);
+            } else {
+                whole.push((name.to_string(), tensor));
             }
         }
+        let stored: Vec<&str> = modules.keys().map(String::as_str).collect();
+        let stored = stored.into_iter().chain(whole.iter().filter_map(|(name, _)| module(name)));
+        let stored: Vec<String> = stored.map(str::to_string).collect();
         let mut strange = Vec::new();
         let mut incomplete = Vec::new();
         let mut updates = BTreeMap::new();
-        let missing = |module: &str, what: &str| format!("{module}: no {what}");
-        for (module, Module { a, b, m }) in modules {
+        for (module, found) in modules {
             let Some(target) = target(layout, &format!("{module}.weight")) else {
                 strange.push(module);
                 continue;
             };
-            let (Some(a), Some(b)) = (a, b) else {
-                incomplete.push(missing(&module, "lora_A or lora_B"));
-                continue;
-            };
-            if m.is_some() != self.config.dora {
-                incomplete.push(missing(&module, "lora_magnitude_vector, or no `use_dora`"));
-                continue;
+            match found.factors(self.config.dora) {
+                Ok((a, b, m)) => {
+                    let scale = self.config.scale(&module, a.dims()[0])?;
+                    let m = m.map(|m| m.flatten_all()).transpose()?;
+                    updates.entry(target).or_insert(Factors { a, b, m, scale });
+                }
+                Err(what) => incomplete.push(format!("{module}: {what}")),
             }
-            let (Some((a, rank)), Some(b)) = (matrix(&a), matrix(&b)) else {
-                incomplete.push(missing(&module, "matrices as lora_A and lora_B"));
-                continue;
-            };
-            let scale = self.config.scale(&module, rank)?;
-            let m = m.map(|m| m.flatten_all()).transpose()?;
-            updates.entry(target).or_insert(Factors { a, b: b.0, m, scale });
         }
         let mut tensors = BTreeMap::new();
         for (name, tensor) in whole {
@@ -185,15 +195,11 @@ impl Found {
             strange.sort_unstable();
             return Err(Error::AdapterModules { path, layout: layout_name, found: few(&strange) });
         }
-        let stored = |module: &str| {
-            let name = |end: &str| format!("{module}.{end}");
-            let is = |own: &str| self.tensors.iter().any(|(name, _)| name.contains(own));
-            is(&name("weight")) || is(&name("modules_to_save")) || is(&name("lora_A"))
-        };
-        let absent = self.config.whole.iter().filter(|module| !stored(module));
-        incomplete.extend(
-            absent.map(|module| missing(module, "weight, although `modules_to_save` names it")),
-        );
+        let absent = |wanted: &&String| !stored.iter().any(|module| is_named(module, wanted));
+        for module in self.config.whole.iter().filter(absent) {
+            incomplete
+                .push(format!("{module}: no parameters, although `modules_to_save` names it"));
+        }
         if updates.is_empty() && incomplete.is_empty() {
             incomplete.push("no lora_A and lora_B of any module".into());
         }
@@ -212,10 +218,10 @@ impl Found {
     }
 }
 
-/// The matrix (rows, columns) of a linear layer or of a convolution, and its number of rows.
-fn matrix(tensor: &Tensor) -> Option<(Tensor, usize)> {
+/// The matrix (rows, columns) of a linear layer or of a convolution.
+fn matrix(tensor: &Tensor) -> Option<Tensor> {
     let rows = *tensor.dims().first().filter(|_| tensor.rank() >= 2 && tensor.elem_count() > 0)?;
-    Some((tensor.reshape((rows, ())).ok()?, rows))
+    tensor.reshape((rows, ())).ok()
 }
 
 /// The target of a tensor's name: in the layout, in its other spelling, or in another layout of the

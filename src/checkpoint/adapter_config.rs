@@ -2,7 +2,7 @@
 
 use super::Error;
 use super::settings::Settings;
-use crate::models::lora::scale;
+use crate::models::lora::{is_named, scale};
 use serde_json::Value;
 use std::path::Path;
 
@@ -134,11 +134,6 @@ fn value(patterns: &[(String, f64)], module: &str) -> Option<f64> {
         None => is_named(module, pattern),
     };
     patterns.iter().find(|(pattern, _)| matches(pattern)).map(|(_, value)| *value)
-}
-
-/// Whether a name is the module's, or that of its last parts.
-pub(super) fn is_named(module: &str, name: &str) -> bool {
-    module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 #[cfg(test)]

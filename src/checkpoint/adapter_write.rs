@@ -5,11 +5,11 @@
 //! ignores those that the model does not have.
 
 use super::adapter::{CLASSES_KEY, WEIGHTS_FILE, WRAPPER};
-use super::adapter_config::{CONFIG_FILE, is_named};
+use super::adapter_config::CONFIG_FILE;
 use super::output::{check_writable, is_file_name, replace, replace_with};
 use super::provenance::to_value;
 use super::{Checkpoint, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored, transformers};
-use crate::models::lora::{Factors, Target, Update};
+use crate::models::lora::{Factors, Target, Update, is_named};
 use candle_core::Tensor;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,7 +36,7 @@ pub struct NewAdapter {
 }
 
 /// The module of a parameter: its name without `weight` or `bias`.
-fn module(name: &str) -> Option<&str> {
+pub(super) fn module(name: &str) -> Option<&str> {
     name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))
 }
 

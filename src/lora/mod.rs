@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, NewAdapter, Provenance};
 use crate::error::Result;
 use crate::format::{count, number};
 use crate::models::layers::{adapters, join};
-use crate::models::lora::{self, Factors, Target, Update};
+use crate::models::lora::{self, Factors, Target, Update, is_named};
 use crate::models::{Granularity, Layer, Network, Weights};
 use crate::objective::Objective;
 use crate::options::Error as OptionsError;
@@ -202,11 +202,7 @@ fn targets(options: &LoraOptions, base: &Base, layers: &[Layer]) -> Result<Vec<T
     let Some(wanted) = &options.targets else {
         return Ok(parts.into_iter().map(|(target, _)| target).collect());
     };
-    let is = |names: &[String], wanted: &str| {
-        names.iter().any(|name| {
-            name.strip_suffix(wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        })
-    };
+    let is = |names: &[String], wanted: &str| names.iter().any(|name| is_named(name, wanted));
     let wanted: Vec<&str> = wanted.iter().map(|name| name.trim()).collect();
     if let Some(strange) = wanted.iter().find(|w| !parts.iter().any(|(_, names)| is(names, w))) {
         let mut known: Vec<&str> =

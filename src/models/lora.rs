@@ -49,6 +49,11 @@ impl Target {
     }
 }
 
+/// Whether a name is the module's, or that of its last parts.
+pub(crate) fn is_named(module: &str, name: &str) -> bool {
+    module.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
 /// The adapter of one target.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Update {
