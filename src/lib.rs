@@ -67,6 +67,7 @@ pub mod fingerprint;
 pub mod forecast;
 pub mod format;
 pub mod line_search;
+pub mod lora;
 pub mod memory;
 pub mod merge;
 pub mod models;

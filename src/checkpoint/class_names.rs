@@ -53,6 +53,14 @@ impl Reader<'_> {
 }
 
 impl Settings {
+    /// The number of classes, if it is stated.
+    pub fn classes(&self, dialect: Dialect) -> Option<usize> {
+        match dialect {
+            Dialect::Timm => self.count("num_classes").ok().flatten(),
+            Dialect::Transformers => self.get("id2label")?.as_object().map(Map::len),
+        }
+    }
+
     /// The configuration with other classes: sets their number and names, removes the old ones.
     pub fn with_classes(
         &self,

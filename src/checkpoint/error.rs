@@ -190,6 +190,86 @@ pub enum Error {
         /// Its layout.
         layout: &'static str,
     },
+    /// The folder of an adapter where a whole checkpoint was expected.
+    #[error(
+        "{path}: expected a whole checkpoint, found a peft adapter: give its base{} as the checkpoint \
+         and this folder as `adapter`",
+        .base.as_ref().map(|base| format!(" ({base})")).unwrap_or_default()
+    )]
+    IsAdapter {
+        /// The folder.
+        path: PathBuf,
+        /// The base that the adapter names.
+        base: Option<String>,
+    },
+    /// Not the folder of an adapter.
+    #[error(
+        "{path}: expected the folder of a peft adapter, with adapter_config.json and \
+         adapter_model.safetensors, found {found}; peft writes one with \
+         model.save_pretrained(FOLDER)"
+    )]
+    NotAnAdapter {
+        /// The path that was given.
+        path: PathBuf,
+        /// What was found there.
+        found: String,
+    },
+    /// An adapter for modules that the network does not have.
+    #[error(
+        "{path}: the adapter is for other modules than those of a network in the {layout} layout; it \
+         names {found}; use the base that it was trained on"
+    )]
+    AdapterModules {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// The base's layout.
+        layout: &'static str,
+        /// The first few modules.
+        found: String,
+    },
+    /// An adapter that lacks tensors.
+    #[error("{path}: the adapter is not complete: {found}; save it again with peft")]
+    AdapterTensors {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// What is missing.
+        found: String,
+    },
+    /// An adapter whose shapes do not fit the base.
+    #[error(
+        "{path}: the adapter does not fit this base: {found}; use the base that it was trained on"
+    )]
+    AdapterShapes {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// The modules, with both shapes.
+        found: String,
+    },
+    /// A module that peft has no adapter for.
+    #[error(
+        "peft has no adapter for {module} in the {layout} layout: set `merge` to write a whole \
+         checkpoint, or leave the module out of `targets`"
+    )]
+    NoAdapterFormat {
+        /// Canonical name of the module.
+        module: String,
+        /// The layout.
+        layout: &'static str,
+    },
+    /// A base that is no classifier, even with the adapter's head.
+    #[error(
+        "{path}: the adapter and this base do not form a classifier{}",
+        if *.head { "" } else { ", and the adapter stores no head (peft: \
+            modules_to_save=[\"classifier\"])" }
+    )]
+    AdapterBase {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// Whether the adapter stores a head.
+        head: bool,
+        /// What is wrong with the base.
+        source: Box<Error>,
+    },
     /// Tensors are missing, unexpected or of the wrong shape.
     #[error("{path}: the tensors do not form a complete network in the {layout} layout{report}")]
     Tensors {

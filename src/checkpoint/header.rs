@@ -4,7 +4,7 @@
 //! file unchanged needs the order, and a duplicate name is ambiguous, so the header is parsed here.
 //! Format: <https://github.com/huggingface/safetensors#format>.
 
-use super::Error;
+use super::{Error, Stored};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::path::Path;
@@ -176,6 +176,24 @@ impl Header {
             ));
         }
         Ok(())
+    }
+
+    /// The same tensors in the same order, without gaps, each with the bytes that its type and shape
+    /// require.
+    pub(super) fn packed(mut self) -> Header {
+        let mut order: Vec<usize> = (0..self.entries.len()).collect();
+        order.sort_by_key(|&i| self.entries[i].span);
+        let mut at = 0;
+        for i in order {
+            let entry = &mut self.entries[i];
+            let size = match Stored::parse(&entry.dtype) {
+                Some(stored) => entry.shape.iter().product::<usize>() * stored.size(),
+                None => entry.span.1 - entry.span.0,
+            };
+            entry.span = (at, at + size);
+            at += size;
+        }
+        self
     }
 
     /// Tensors in order of their spans.

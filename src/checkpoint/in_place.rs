@@ -184,11 +184,15 @@ impl Checkpoint {
     /// Locks this checkpoint's file for a later [`Checkpoint::save_over`].
     ///
     /// # Errors
-    /// [`Refused::Locked`] if another process is tuning it; [`Error::Changed`] if it changed since
+    /// [`Refused::Adapter`] if it was read with an adapter; [`Refused::Locked`] if another process is tuning it; [`Error::Changed`] if it changed since
     /// it was read; [`Refused::Protected`]; [`Refused::StaleUndo`] if there is an undo file of
     /// another state; [`Refused::Cached`] for a file of the Hugging Face cache;
     /// [`Error::OnlySafetensors`]; [`Error::Io`] if its folder is not writable.
     pub fn hold(&self) -> Result<InPlace, Error> {
+        if let Some(adapted) = &self.adapted {
+            let (path, adapter) = (self.path.clone(), adapted.adapter.path.clone());
+            return Err(Refused::Adapter { path, adapter }.into());
+        }
         let real = own_path(&self.path)?;
         if let Some(found) = self.foreign_format() {
             let (path, found) = (self.path.clone(), found.name().into());

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct CheckpointInfo {
     /// The weights file.
     pub path: String,
-    /// Its SHA-256 in hexadecimal.
+    /// Its SHA-256 in hexadecimal; with an adapter, a fingerprint of both.
     pub digest: String,
     /// Layout of its tensor names: `timm`.
     pub layout: String,
@@ -19,4 +19,26 @@ pub struct CheckpointInfo {
     /// How images are prepared; `None` if it is not stated.
     #[serde(default)]
     pub preprocessing: Option<Preprocess>,
+    /// The adapter that was merged into the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<AdapterInfo>,
+}
+
+/// An adapter in a report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterInfo {
+    /// Its folder.
+    pub path: String,
+    /// SHA-256 of its configuration and weights.
+    pub digest: String,
+}
+
+impl CheckpointInfo {
+    /// What the digest identifies.
+    pub fn place(&self) -> String {
+        match &self.adapter {
+            None => self.path.clone(),
+            Some(adapter) => format!("{} with the adapter {}", self.path, adapter.path),
+        }
+    }
 }

@@ -5,13 +5,16 @@ use super::rules::Rules;
 use crate::data::{Interpolation, Resize};
 use crate::options::{Error, as_size, as_text};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Settings that a checkpoint may not state. They must agree with those it does state.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Model options"))]
 pub struct Load {
+    /// Folder of a peft adapter (LoRA or DoRA) of the checkpoint, which is merged into its weights
+    #[cfg_attr(feature = "cli", arg(long, value_name = "DIR"))]
+    pub adapter: Option<PathBuf>,
     /// Attention heads, if the configuration does not state them
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", hide_short_help = true))]
     pub heads: Option<usize>,
@@ -95,7 +98,13 @@ impl Load {
         set.into_iter().filter(|(_, set)| *set).map(|(name, _)| name).collect()
     }
 
-    /// The same without [`Load::image_options`].
+    /// The same without the adapter, for a checkpoint into which it was merged.
+    #[must_use]
+    pub fn without_adapter(&self) -> Load {
+        Load { adapter: None, ..self.clone() }
+    }
+
+    /// The same without [`Load::image_options`] and without the adapter.
     pub(super) fn without_image_options(&self) -> Load {
         Load {
             image_size: None,

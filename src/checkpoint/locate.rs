@@ -1,6 +1,6 @@
 //! Finds the weights file of a path, and its format.
 
-use super::{Error, hub};
+use super::{Error, adapter, hub};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -11,9 +11,6 @@ const IN_FOLDER: [&str; 4] = [
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 ];
-
-/// Configuration of a peft adapter.
-const ADAPTER: &str = "adapter_config.json";
 
 /// How a checkpoint is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +58,7 @@ pub(super) fn format(path: &Path) -> Option<Format> {
 /// may be the id of a model in the Hugging Face cache.
 ///
 /// # Errors
-/// [`Error::NotACheckpoint`] for a file of another kind; [`Error::Adapter`], [`Error::NotCached`];
+/// [`Error::NotACheckpoint`] for a file of another kind; [`Error::IsAdapter`], [`Error::NotCached`];
 /// [`Error::Io`].
 pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
     let not = |found: &str| Error::NotACheckpoint { path: path.into(), found: found.into() };
@@ -79,9 +76,9 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
         if let Some(found) = IN_FOLDER.iter().map(|name| path.join(name)).find(|p| p.is_file()) {
             return Ok(found);
         }
-        return Err(match path.join(ADAPTER).is_file() {
-            true => Error::Adapter { path: path.into(), found: ADAPTER.into() },
-            false => not(&dangling(path).unwrap_or("a folder without weights".into())),
+        return Err(match adapter::base_of(path) {
+            Some(base) => Error::IsAdapter { path: path.into(), base },
+            None => not(&dangling(path).unwrap_or("a folder without weights".into())),
         });
     }
     if format(path).is_some() {

@@ -1,6 +1,9 @@
 //! Checkpoints. The layout is recognised by the tensor names. Loading is all or nothing, and saving
 //! keeps the layout, names, types and order.
 
+mod adapter;
+mod adapter_config;
+mod adapter_write;
 mod arguments;
 mod choice;
 mod class_names;
@@ -50,11 +53,13 @@ mod vit_in_jax;
 #[cfg(test)]
 mod tests;
 
+pub use adapter::Adapter;
+pub use adapter_write::{NewAdapter, check_adapter_output, standing_adapter};
 pub use create::create;
 pub use error::{Error, Mismatch};
 pub use header::{Entry, Header};
 pub use in_place::{InPlace, Undone, undo};
-pub use info::CheckpointInfo;
+pub use info::{AdapterInfo, CheckpointInfo};
 pub use layout::Layout;
 pub use load::Load;
 pub use locate::weights_file;
@@ -103,8 +108,8 @@ pub struct Checkpoint {
     pub weights: Weights,
     /// Stored types with the number of tensors of each, most frequent first: `F16 (148), F32 (4)`.
     pub dtype: String,
-    /// SHA-256 of the file, in hex. If options choose one of its models or rename tensors, of
-    /// the file's digest and these options.
+    /// SHA-256 of the file, in hex. If options choose one of its models or rename tensors, of the
+    /// file's digest and these options. With an adapter, a fingerprint of both.
     pub digest: String,
     /// The file's metadata, in order.
     pub metadata: Vec<(String, String)>,
@@ -122,10 +127,48 @@ pub struct Checkpoint {
     /// The options without those that are not needed for a file written from this one.
     remaining: Load,
     file_digest: String,
+    adapted: Option<Arc<Adapted>>,
     names: Names,
+    /// The header with the shapes of the adapter's head, if there is one.
     header: Header,
     settings: Option<Settings>,
     images: Option<Settings>,
+}
+
+/// A network with the parameters of an adapter beside those of its base, and their values.
+pub type Unmerged = (Network, Weights);
+
+/// The adapter of a checkpoint, and what is known about the file of its base.
+#[derive(Debug)]
+struct Adapted {
+    adapter: Adapter,
+    header: Header,
+    digest: String,
+}
+
+impl Adapted {
+    /// The steps that a checkpoint with the merged adapter records before its own.
+    fn steps(&self) -> Result<Vec<serde_json::Value>, Error> {
+        if !self.adapter.steps.is_empty() {
+            return Ok(self.adapter.steps.clone());
+        }
+        let step = Provenance {
+            method: "adapter".into(),
+            perturb: Vec::new(),
+            update: Vec::new(),
+            seed: 0,
+            version: env!("CARGO_PKG_VERSION").into(),
+            parent_digest: Some(self.digest.clone()),
+            data_digest: None,
+            split: None,
+            sample: None,
+            settings: serde_json::json!({
+                "adapter": self.adapter.path.display().to_string(),
+                "adapter_digest": self.adapter.digest,
+            }),
+        };
+        Ok(vec![provenance::to_value(&step)?])
+    }
 }
 
 impl Checkpoint {
@@ -139,18 +182,29 @@ impl Checkpoint {
         overrides.check()?;
         let given = path;
         let path = weights_file(given)?;
+        let adapter = overrides.adapter.as_deref().map(adapter::read).transpose()?;
         let file = OnDisk::open_any(&path, overrides.weights.as_deref())?;
-        let header = file.header.clone();
+        let mut header = file.header.clone();
         let remaining = remaining(overrides, &file);
-        let settings = Settings::find(&path, &header.metadata, given != path)?;
+        let mut settings = Settings::find(&path, &header.metadata, given != path)?;
         let names = Names::recognise(&path, &header, &remaining);
         // Refuse unsupported networks first: later errors are less clear.
         let family = names.as_ref().map_or(Family::Vit, |names| names.layout.family());
         settings.as_ref().map_or(Ok(()), |settings| check_network(settings, family))?;
-        let names = names?;
-        let structure = structure(&path, &names, &header)?;
-        let rows = position_rows(&names, &header);
+        let mut names = names?;
         let dialect = Dialect::of(settings.as_ref(), names.layout);
+        let adapter = adapter.map(|found| found.resolve(names.layout)).transpose()?;
+        if let Some(adapter) = &adapter {
+            header = adapter.overlaid(&header, &names);
+            names = Names::recognise(&path, &header, &remaining)?;
+            settings = settings.map(|found| adapter.classes_in(&found, dialect));
+        }
+        let structure = structure(&path, &names, &header);
+        let structure = match &adapter {
+            Some(adapter) => structure.map_err(|source| adapter.misfit(source))?,
+            None => structure?,
+        };
+        let rows = position_rows(&names, &header);
         let images = match dialect {
             Dialect::Timm => None,
             Dialect::Transformers => Settings::find_images(&path, &header.metadata, given != path)?,
@@ -177,9 +231,21 @@ impl Checkpoint {
         };
         let class_names = reader.class_names(config.classes())?;
         let assumed = reader.assumed;
-        let (weights, file_digest) = read_weights(&network, &names, &file, DType::F32)?;
-        let digest = identity(&file_digest, &names, overrides);
-        let steps = provenance::provenance(&path, &header.metadata)?;
+        let (mut weights, file_digest) =
+            read_weights(&network, &names, &file, DType::F32, adapter.as_ref())?;
+        let mut digest = identity(&file_digest, &names, overrides);
+        let mut steps = provenance::provenance(&path, &header.metadata)?;
+        let adapted = match adapter {
+            None => None,
+            Some(adapter) => {
+                adapter.check(&network)?;
+                adapter.merge(&network, &mut weights)?;
+                steps.extend(adapter.steps.iter().cloned());
+                let both = adapter.digest_with(&digest);
+                let digest = std::mem::replace(&mut digest, both);
+                Some(Arc::new(Adapted { adapter, header: file.header.clone(), digest }))
+            }
+        };
         let steps: Vec<Option<Provenance>> =
             steps.into_iter().map(|step| serde_json::from_value(step).ok()).collect();
         Ok(Checkpoint {
@@ -202,6 +268,7 @@ impl Checkpoint {
             provenance: steps.last().cloned().flatten(),
             history: steps.into_iter().flatten().collect(),
             path,
+            adapted,
             names,
             header,
             settings,
@@ -209,19 +276,42 @@ impl Checkpoint {
         })
     }
 
+    /// The adapter it was read with.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapted.as_ref().map(|adapted| &adapted.adapter)
+    }
+
     /// Reads the parameters again as F32 or F64. F64 is exact for a file that stores doubles.
     ///
     /// # Errors
     /// The file cannot be read any more, or has changed.
     pub fn weights_as(&self, dtype: DType) -> Result<Weights, Error> {
-        let (weights, digest) = read_weights(&self.network, &self.names, &self.reopen()?, dtype)?;
+        let (file, adapter) = (self.reopen()?, self.adapter());
+        let (mut weights, digest) =
+            read_weights(&self.network, &self.names, &file, dtype, adapter)?;
         self.unchanged(&digest)?;
+        if let Some(adapter) = adapter {
+            adapter.merge(&self.network, &mut weights)?;
+        }
         Ok(weights)
     }
 
     /// The options with which a file written from this checkpoint opens.
     pub fn options_of_saved(&self) -> &Load {
         &self.remaining
+    }
+
+    /// The network with the adapter's A, B and m as parameters of its own, instead of merged, and its
+    /// weights as F32 or F64; `None` without an adapter.
+    ///
+    /// # Errors
+    /// An adapter of a convolution; those of [`Checkpoint::weights_as`].
+    pub fn unmerged(&self, dtype: DType) -> Result<Option<Unmerged>, Error> {
+        let Some(adapter) = self.adapter() else { return Ok(None) };
+        let (network, names, file) = (&self.network, &self.names, self.reopen()?);
+        let (weights, digest) = read_weights(network, names, &file, dtype, Some(adapter))?;
+        self.unchanged(&digest)?;
+        adapter.beside(network, weights).map(Some)
     }
 
     /// Opens the file again. The caller checks with [`Checkpoint::unchanged`] that the tensors are
@@ -235,7 +325,8 @@ impl Checkpoint {
         };
         let wanted = self.loaded_with.weights.as_deref();
         let file = OnDisk::open_any(&self.path, wanted).map_err(changed)?;
-        match file.header == self.header {
+        let header = self.adapted.as_ref().map_or(&self.header, |adapted| &adapted.header);
+        match file.header == *header {
             true => Ok(file),
             false => Err(Error::Changed { path: self.path.clone() }),
         }
@@ -282,12 +373,13 @@ impl Checkpoint {
     }
 }
 
-/// The options that a written file needs: its weights are already chosen if the format of this one
-/// has several models.
+/// The options that a written file needs. An adapter is merged into it, and its weights are already
+/// chosen if the format of this one has several models.
 fn remaining(load: &Load, file: &OnDisk) -> Load {
+    let load = load.without_adapter();
     match file.chosen {
-        Some(_) => Load { weights: None, ..load.clone() },
-        None => load.clone(),
+        Some(_) => Load { weights: None, ..load },
+        None => load,
     }
 }
 

@@ -228,6 +228,11 @@ impl Names {
         header.entries.iter().chain(self.aliases.iter().map(|alias| &alias.entry))
     }
 
+    /// Prefix of a backbone's names: `vit.`, or empty.
+    pub fn root(&self) -> &'static str {
+        self.root
+    }
+
     /// The canonical part of a tensor in the file.
     pub fn part(&self, name: &str) -> Option<&Part> {
         self.parts.get(name)

@@ -1,5 +1,6 @@
 //! Reads canonical names, shapes and tensors from a file with a verified header.
 
+use super::adapter::Adapter;
 use super::error::Mismatch;
 use super::layout::Family;
 use super::names::Names;
@@ -130,12 +131,13 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
 }
 
 /// The model's tensors, decoded and, if the layout splits them, concatenated; and the SHA-256 of
-/// the file.
+/// the file. Tensors that the file lacks are taken from the adapter. Nothing is merged.
 pub(super) fn read_weights(
     network: &Network,
     names: &Names,
     file: &OnDisk,
     dtype: DType,
+    adapter: Option<&Adapter>,
 ) -> Result<(Weights, String), Error> {
     let mut found: HashMap<String, Tensor> = HashMap::new();
     let digest = file.digest_with(|entry, bytes| {
@@ -154,6 +156,10 @@ pub(super) fn read_weights(
     for param in network.params() {
         let canonical = &param.name;
         let mut parts = Vec::new();
+        if let Some(whole) = adapter.and_then(|adapter| adapter.replacement(canonical)) {
+            tensors.push(whole.reshape(param.shape.as_slice())?.to_dtype(dtype)?);
+            continue;
+        }
         for own in names.of(canonical) {
             let known = || names.entries(&file.header).map(|entry| entry.name.as_str());
             parts.push(found.remove(&own).ok_or_else(|| Names::unknown(&own, known()))?);

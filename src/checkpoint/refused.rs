@@ -29,6 +29,17 @@ pub enum Refused {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// The checkpoint was read with an adapter.
+    #[error(
+        "{path}: the checkpoint was read with the adapter {adapter}; writing in place would merge it \
+         into its base, which other adapters may need: choose `out` for a merged checkpoint"
+    )]
+    Adapter {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The adapter's folder.
+        adapter: PathBuf,
+    },
     /// Not enough disk space.
     #[error(
         "{folder}: the disk has {} MiB free, and {} MiB are needed to replace the checkpoint \

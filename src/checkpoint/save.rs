@@ -7,6 +7,7 @@ use super::on_disk::OnDisk;
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::patch::Patch;
 use super::provenance::{provenance, to_value};
+use super::read::read_weights;
 use super::reader::Dialect;
 use super::settings::{CONFIG_KEY, PREPROCESSOR_FILE, PREPROCESSOR_KEY, Settings};
 use super::{Checkpoint, Entry, Header, PROVENANCE_KEY, Provenance, Refused, hex};
@@ -182,8 +183,8 @@ impl Checkpoint {
             weights.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())).collect();
         let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
         let untied = self.untied(&own)?;
-        let header = Header { metadata, ..self.header.reshaped(&own) };
-        let header = header.with_untied(&untied, &own).to_bytes();
+        let next = Header { metadata, ..self.header.reshaped(&own) };
+        let header = next.clone().with_untied(&untied, &own).to_bytes();
         let (mut tensors, mut rounding) = (HashMap::new(), Rounding::default());
         let mut hash = Sha256::new();
         hash.update(&header);
@@ -208,6 +209,16 @@ impl Checkpoint {
             hash.update(new);
         }
         self.unchanged(&read)?;
+        // An adapter's head that the file lacks comes last.
+        for entry in next.in_file_order() {
+            let Some(tensor) = own.get(&entry.name) else { continue };
+            if old.header.entries.iter().all(|known| known.name != entry.name) {
+                let bytes = Stored::F32.encode(tensor)?;
+                hash.update(&bytes);
+                rounding.moved += tensor.elem_count();
+                tensors.insert(entry.name.clone(), bytes);
+            }
+        }
         let (from, to) = (vec![self.file_digest.clone()], hex(&hash.finalize()));
         Ok(Next { patch: Patch { from, to, header, tensors }, rounding })
     }
@@ -233,9 +244,10 @@ impl Checkpoint {
     pub fn as_stored(&self, weights: &Weights) -> Result<Weights, Error> {
         let mut changes = Vec::new();
         for (i, (name, tensor)) in weights.iter().enumerate() {
-            // Weights that were not trained are still the tensors that were read.
-            if self.weights.index(name).is_some_and(|k| self.weights.tensor(k).id() == tensor.id())
-            {
+            // Weights that were not trained are still the tensors that were read. With an adapter, the
+            // file does not hold them.
+            let read = |k: usize| self.weights.tensor(k).id() == tensor.id();
+            if self.adapted.is_none() && self.weights.index(name).is_some_and(read) {
                 continue;
             }
             let mut parts = Vec::new();
@@ -260,8 +272,22 @@ impl Checkpoint {
     /// The file cannot be read any more, or has changed.
     pub fn round_trip(&self) -> Result<Vec<String>, Error> {
         let old = self.reopen()?;
-        let pairs: Vec<(String, Tensor)> =
-            self.weights.iter().map(|(name, t)| (name.to_string(), t.clone())).collect();
+        let weights = match &self.adapted {
+            None => self.weights.clone(),
+            Some(adapted) => {
+                let (names, adapter) = (&self.names, Some(&adapted.adapter));
+                read_weights(&self.network, names, &old, DType::F32, adapter)?.0
+            }
+        };
+        // The file does not hold what the adapter replaces.
+        let replaced = |name: &str| {
+            self.adapter().is_some_and(|adapter| adapter.whole.keys().any(|t| t.weight == name))
+        };
+        let pairs: Vec<(String, Tensor)> = weights
+            .iter()
+            .filter(|(name, _)| !replaced(name))
+            .map(|(name, t)| (name.to_string(), t.clone()))
+            .collect();
         let own: HashMap<String, Tensor> = self.names.to_file(&pairs)?.into_iter().collect();
         let mut differing = Vec::new();
         let read = old.digest_with(|entry, bytes| {
@@ -286,6 +312,9 @@ impl Checkpoint {
         latest: &Provenance,
     ) -> Result<Vec<(String, String)>, Error> {
         let mut steps = provenance(&self.path, &self.metadata)?;
+        if let Some(adapted) = &self.adapted {
+            steps.extend(adapted.steps()?);
+        }
         steps.push(to_value(latest)?);
         let mut metadata = self.metadata.clone();
         put(&mut metadata, PROVENANCE_KEY, Value::Array(steps).to_string());
@@ -323,22 +352,13 @@ pub(super) fn check_names(names: Option<&[String]>, classes: usize) -> Result<()
 impl Header {
     /// The same entries with the shapes of these tensors, the bytes in the same order.
     fn reshaped(&self, tensors: &HashMap<String, Tensor>) -> Header {
-        let mut order: Vec<usize> = (0..self.entries.len()).collect();
-        order.sort_by_key(|&i| self.entries[i].span);
         let mut header = self.clone();
-        let mut at = 0;
-        for i in order {
-            let entry = &mut header.entries[i];
-            let mut size = entry.span.1 - entry.span.0;
-            if let Some(tensor) = tensors.get(&entry.name).filter(|t| t.dims() != entry.shape) {
-                let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
-                size = tensor.elem_count() * stored.size();
+        for entry in &mut header.entries {
+            if let Some(tensor) = tensors.get(&entry.name) {
                 entry.shape = tensor.dims().to_vec();
             }
-            entry.span = (at, at + size);
-            at += size;
         }
-        header
+        header.packed()
     }
 
     /// The same with tensors of their own, after all others, in place of second names in the

@@ -1,10 +1,12 @@
 //! Options of a diagnosis.
 
 use super::{Estimator, Options, spectrum};
+use crate::checkpoint::{Checkpoint, Unmerged};
 use crate::models::layers::{layers, select};
 use crate::models::{Error as ModelError, Granularity, Layer, Network};
 use crate::objective::Matrix;
 use crate::options::{Error, check};
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 /// What is measured, and on how many images.
@@ -110,6 +112,26 @@ impl DiagnoseOptions {
         match &self.layer {
             Some(pattern) => select(network, pattern),
             None => Ok(layers(network, self.granularity)),
+        }
+    }
+
+    /// The layers to measure, and the model that has them if it is not the checkpoint's own: with an
+    /// adapter, layers such as `block.0.lora` exist only if it is not merged.
+    ///
+    /// # Errors
+    /// A name that matches no layer; an adapter that cannot be kept beside its base.
+    pub fn layers_of(
+        &self,
+        checkpoint: &Checkpoint,
+    ) -> crate::error::Result<(Vec<Layer>, Option<Unmerged>)> {
+        match (self.layers(&checkpoint.network), checkpoint.adapter()) {
+            (Ok(layers), _) => Ok((layers, None)),
+            (Err(error), None) => Err(error.into()),
+            (Err(_), Some(_)) => {
+                let unmerged = checkpoint.unmerged(DType::F32)?;
+                let network = unmerged.as_ref().map_or(&*checkpoint.network, |(own, _)| own);
+                Ok((self.layers(network)?, unmerged))
+            }
         }
     }
 

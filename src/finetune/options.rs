@@ -3,6 +3,7 @@
 use crate::checkpoint::Load;
 use crate::data::{Augment, Fitted, OnBadSample};
 use crate::engine::Precision;
+use crate::lora::LoraOptions;
 use crate::options::{Error, as_text, check};
 use crate::train::options::check_lengths;
 use crate::train::{Keep, Rule, Shape};
@@ -125,6 +126,12 @@ pub struct FinetuneOptions {
     /// Overwrite an existing checkpoint
     #[cfg_attr(feature = "cli", arg(long))]
     pub force: bool,
+    /// Layers whose linear layers get adapters: names or globs, comma-separated [default: all blocks]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "L", help_heading = "Adapter options"))]
+    pub layers: Option<String>,
+    /// Low-rank adapters.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub lora: LoraOptions,
     /// Settings missing from the checkpoint, or the normalisation of a new model.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub load: Load,
@@ -177,6 +184,8 @@ impl Default for FinetuneOptions {
             clip: None,
             label_smoothing: 0.0,
             augment: Augment::default(),
+            layers: None,
+            lora: LoraOptions::default(),
             out: PathBuf::new(),
             force: false,
         }
@@ -195,6 +204,19 @@ impl FinetuneOptions {
         }
         if self.reset_head && self.from.is_none() {
             let (option, applies_to) = ("reset_head".into(), "a checkpoint (`from`)".into());
+            return Err(Error::NoEffect { option, applies_to });
+        }
+        for (option, given) in
+            [("adapter", self.load.adapter.is_some()), ("lora", self.lora.lora.is_some())]
+        {
+            if given && self.from.is_none() {
+                let applies_to = "a checkpoint (`from`)".into();
+                return Err(Error::NoEffect { option: option.into(), applies_to });
+            }
+        }
+        self.lora.check()?;
+        if self.layers.is_some() && self.lora.lora.is_none() {
+            let (option, applies_to) = ("layers".into(), "adapters (`lora`)".into());
             return Err(Error::NoEffect { option, applies_to });
         }
         if let Some(range) = self.train_range.as_ref().filter(|range| range.is_empty()) {

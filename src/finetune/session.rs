@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::evaluate::{Summary, Temperature, summarise};
 use crate::format::number;
+use crate::lora::Adapters;
 use crate::models::Weights;
 use crate::models::layers::everything;
 use crate::objective::{Examples, Objective};
@@ -96,14 +97,17 @@ impl FinetuneSession {
 
     /// The initial model, with the label smoothing and precision of the run.
     pub fn model(&self) -> Objective {
-        let network = self.start.network.clone();
-        let mut model = Objective::new(network, self.start.weights.clone(), &self.engine);
+        let (network, weights) = match &self.start.adapters {
+            Some(adapters) => (&adapters.network, &adapters.weights),
+            None => (&self.start.network, &self.start.weights),
+        };
+        let mut model = Objective::new(network.clone(), weights.clone(), &self.engine);
         model.smoothing = self.options.label_smoothing;
         model.precision = self.options.precision;
         model
     }
 
-    /// Trains all weights. If the run diverges after the first epoch, the outcome holds the weights of
+    /// Trains all weights, or adapters and head. If the run diverges after the first epoch, the outcome holds the weights of
     /// an earlier epoch and `stopped`.
     ///
     /// # Errors
@@ -130,7 +134,11 @@ impl FinetuneSession {
                 context.observer.observe(observe::Event::Epoch { epoch, watched: None });
             }
         };
-        let mut sgd = Sgd { update: everything(&self.start.network) };
+        let update = match &self.start.adapters {
+            Some(adapters) => adapters.update.clone(),
+            None => everything(&self.start.network),
+        };
+        let mut sgd = Sgd { update };
         let model = &self.model();
         Ok(train(model, &mut sgd, &source, validation, settings, &mut tell)?.trained()?)
     }
@@ -142,7 +150,11 @@ impl FinetuneSession {
     /// finite.
     pub fn run(&self, context: &Context) -> Result<Finetuned> {
         let outcome = self.train(context)?;
-        let provenance = provenance(self, outcome.epoch);
+        let mut provenance = provenance(self, outcome.epoch);
+        if let Some(adapters) = &self.start.adapters {
+            provenance.update = vec![adapters.update.name.clone()];
+            provenance.settings["lora"] = adapters.settings();
+        }
         let checkpoint = self.save(&outcome.weights, &provenance)?;
         let mut notes = self.start.notes.clone();
         notes.extend(
@@ -150,7 +162,8 @@ impl FinetuneSession {
                 format!("{stopped}; the weights of epoch {} are kept", outcome.epoch)
             }),
         );
-        if let Some(parent) = &self.start.parent {
+        let whole = self.start.adapters.as_ref().is_none_or(Adapters::merges);
+        if let (Some(parent), true) = (&self.start.parent, whole) {
             notes.extend(parent.format_note(&checkpoint));
             notes.extend(parent.unstored_options_note(&checkpoint));
         }
@@ -168,6 +181,17 @@ impl FinetuneSession {
     fn save(&self, weights: &Weights, provenance: &Provenance) -> Result<PathBuf> {
         let (out, names) = (&self.options.out, self.images.whole.class_names());
         let start = &self.start;
+        let merged;
+        let weights = match (&start.adapters, &start.parent) {
+            (Some(adapters), Some(parent)) if !adapters.merges() => {
+                return adapters.save(parent, out, weights, names, provenance);
+            }
+            (Some(adapters), _) => {
+                merged = adapters.merged(&start.network, weights)?;
+                &merged
+            }
+            (None, _) => weights,
+        };
         Ok(match &start.parent {
             // Without new class names, a kept head keeps the class names of the parent.
             Some(parent) if names.is_none() && !start.fresh_head => {
@@ -189,7 +213,7 @@ impl FinetuneSession {
     }
 
     fn figures(&self, weights: &Weights) -> Result<Vec<(String, Summary)>> {
-        let model = Objective::new(self.start.network.clone(), weights.clone(), &self.engine);
+        let model = self.model().exact().at(weights.clone());
         let judged = self.val.as_ref().map(|val| model.predict(val)).transpose()?;
         let train = summary(&model.predict(&self.train)?, judged.as_ref(), self.seed)?;
         let mut figures = vec![("train".into(), train)];

@@ -1,12 +1,16 @@
 //! The initial model of fine-tuning.
 
 use super::{Error, FinetuneOptions, Images};
-use crate::checkpoint::{Checkpoint, Load, check_writable, standing};
+use crate::checkpoint::{
+    Checkpoint, Load, check_adapter_output, check_writable, standing, standing_adapter,
+};
 use crate::data::{
     CropOffset, DataSet, Interpolation, Preprocess, Resize, Split, channels_changed,
     first_difference, names_classes, unmatched,
 };
 use crate::error::Result;
+use crate::lora::{Adapters, Base};
+use crate::models::layers::{join, select};
 use crate::models::{Layer, Network, Weights, arch};
 use crate::objective::Examples;
 use crate::options;
@@ -26,6 +30,8 @@ pub struct Start {
     pub architecture: String,
     /// The checkpoint to start from.
     pub parent: Option<Checkpoint>,
+    /// New adapters, if only they and the head are trained.
+    pub adapters: Option<Adapters>,
     /// Whether the head is new. Otherwise it is the parent's.
     pub fresh_head: bool,
     /// Notes on the model and the data.
@@ -53,10 +59,32 @@ impl Start {
         };
         notes.append(&mut start.notes);
         notes.extend(channels_changed(data, start.network.config().channels()));
-        if let (Some(found), false) = (standing(&options.out), options.force) {
+        start.adapters = start.adapters(options, seed)?;
+        let standing = match &start.adapters {
+            Some(adapters) if !adapters.merges() => {
+                check_adapter_output(&options.out)?;
+                standing_adapter(&options.out)
+            }
+            _ => standing(&options.out),
+        };
+        if let (Some(found), false) = (standing, options.force) {
             return Err(Error::Exists { out: options.out.clone(), found }.into());
         }
         Ok(Start { notes, ..start })
+    }
+}
+
+impl Start {
+    fn adapters(&self, options: &FinetuneOptions, seed: u64) -> Result<Option<Adapters>> {
+        let Some(checkpoint) = &self.parent else { return Ok(None) };
+        let network = &*self.network;
+        let layers = match &options.layers {
+            Some(pattern) => select(network, pattern)?,
+            None => vec![Layer { name: "all blocks".into(), ..join(&network.trunk()) }],
+        };
+        let (weights, new_head) = (&self.weights, self.fresh_head);
+        let base = Base { checkpoint, network, weights, new_head, option: "layers" };
+        Adapters::prepare(&options.lora, &base, &layers, seed)
     }
 }
 
@@ -82,6 +110,7 @@ fn from_scratch(options: &FinetuneOptions, images: &Images, seed: u64) -> Result
         weights: Weights::random(&network, seed)?,
         architecture: arch.into(),
         parent: None,
+        adapters: None,
         fresh_head: true,
         network: Arc::new(network),
         preprocess,
@@ -128,6 +157,7 @@ fn from_checkpoint(
         network,
         weights,
         parent: Some(parent),
+        adapters: None,
         fresh_head,
         notes,
     })

@@ -217,7 +217,7 @@ impl MergeSession {
         let pretrained = match &options.pretrained {
             None => None,
             Some(path) => {
-                let found = Checkpoint::open(path, load)?;
+                let found = Checkpoint::open(path, &load.without_adapter())?;
                 let (weights, moved, with_head) = towards(first, &found)?;
                 if !with_head {
                     notes.push(format!(

@@ -91,6 +91,13 @@ impl Builder {
         StageBuilder { builder: self, stage }.param(name, shape, init)
     }
 
+    /// [`Builder::param_beside`], for a parameter of an adapter.
+    pub fn adapter(&mut self, of: ParamId, name: &str, shape: &[usize], init: Init) -> ParamId {
+        let id = self.param_beside(of, name, shape, init);
+        self.params[id.0].adapter = true;
+        id
+    }
+
     /// Replaces a parameter by an expression of itself and of other parameters. It is recorded on the
     /// tape, so gradients and Hessian-vector products are those of the tensors in the expression.
     pub fn express(
@@ -127,7 +134,14 @@ impl StageBuilder<'_> {
 
     fn declare(&mut self, name: String, shape: &[usize], init: Init, norm: bool) -> ParamId {
         let params = &mut self.builder.params;
-        params.push(Param { name, shape: shape.to_vec(), init, stage: self.stage, norm });
+        params.push(Param {
+            name,
+            shape: shape.to_vec(),
+            init,
+            stage: self.stage,
+            norm,
+            adapter: false,
+        });
         ParamId(params.len() - 1)
     }
 

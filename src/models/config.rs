@@ -1,6 +1,6 @@
 //! The configuration of a model of any architecture.
 
-use super::{Error, Network, convnext, mlp_mixer, vit};
+use super::{Builder, Error, Network, convnext, mlp_mixer, vit};
 use serde::Serialize;
 
 /// Everything that determines the tensors and the arithmetic of a model.
@@ -25,6 +25,15 @@ impl Config {
             Config::Vit(config) => config.network(),
             Config::Mixer(config) => config.network(),
             Config::ConvNext(config) => config.network(),
+        }
+    }
+
+    /// Declares parameters and stages.
+    pub fn declare(&self) -> Builder {
+        match self {
+            Config::Vit(config) => config.declare(),
+            Config::Mixer(config) => config.declare(),
+            Config::ConvNext(config) => config.declare(),
         }
     }
 

@@ -66,6 +66,12 @@ pub enum Error {
         /// Number of tensors given.
         found: usize,
     },
+    /// A weight that cannot have an adapter.
+    #[error("`{name}`: expected a weight of a linear layer, which an adapter can change")]
+    NotAdaptable {
+        /// Canonical name.
+        name: String,
+    },
     /// Two parameters of one name, or stages without a layer.
     #[error("the network declares two parameters of one name, or no layer")]
     Declaration,

@@ -1,6 +1,6 @@
 //! Layers: named groups of tensors, the unit of diagnosis and post-training.
 
-use super::network::Stage;
+use super::network::{Param, Stage};
 use super::{Error, Network};
 use crate::nearest::nearest;
 use serde::{Deserialize, Serialize};
@@ -38,10 +38,29 @@ pub struct Layer {
     pub last_stage: usize,
 }
 
-/// All layers of a network, from input to output.
+/// All layers of a network, from input to output. At the granularity of tensors, those of adapters
+/// follow; for the others see [`adapters`].
 pub fn layers(network: &Network, granularity: Granularity) -> Vec<Layer> {
+    let tensors = granularity == Granularity::Tensor;
+    grouped(network, granularity, |param| tensors || !param.adapter)
+}
+
+/// The parameters of the adapters in each layer: `block.0.lora`, `block.0.attn.lora`.
+pub fn adapters(network: &Network, granularity: Granularity) -> Vec<Layer> {
+    let mut out = grouped(network, granularity, |param| param.adapter);
+    if granularity != Granularity::Tensor {
+        out.iter_mut().for_each(|layer| layer.name += ".lora");
+    }
+    out
+}
+
+fn grouped(
+    network: &Network,
+    granularity: Granularity,
+    wanted: impl Fn(&Param) -> bool,
+) -> Vec<Layer> {
     let mut out: Vec<Layer> = Vec::new();
-    for (i, param) in network.params().iter().enumerate() {
+    for (i, param) in network.params().iter().enumerate().filter(|(_, param)| wanted(param)) {
         let (stage, name) = (param.stage, network.layer_name(i, granularity));
         // Names of tensors are unique.
         let same = |layer: &&mut Layer| granularity != Granularity::Tensor && layer.name == name;
@@ -138,12 +157,14 @@ pub fn features(network: &Network) -> Layer {
 /// [`Error::NoLayer`] for the first part that matches nothing, [`Error::NoMatch`] if it is a glob.
 pub fn select(network: &Network, pattern: &str) -> Result<Vec<Layer>, Error> {
     let levels = Granularity::ALL.map(|granularity| layers(network, granularity));
+    let adapters = Granularity::ALL.map(|granularity| adapters(network, granularity));
     let mut out: Vec<Layer> = Vec::new();
     for part in pattern.split(',').map(str::trim) {
         let layer = levels
             .iter()
+            .chain(&adapters)
             .find_map(|level| matching(level, part))
-            .ok_or_else(|| no_layer(&levels, part))?;
+            .ok_or_else(|| no_layer(&levels, &adapters, part))?;
         if !out.iter().any(|known| known.name == layer.name) {
             out.push(layer);
         }
@@ -202,8 +223,8 @@ fn parts_of(levels: &[Vec<Layer>; 3]) -> String {
     }
 }
 
-fn no_layer(levels: &[Vec<Layer>; 3], part: &str) -> Error {
-    let names = levels.iter().flatten().map(|layer| layer.name.as_str());
+fn no_layer(levels: &[Vec<Layer>; 3], adapters: &[Vec<Layer>; 3], part: &str) -> Error {
+    let names = levels.iter().chain(adapters).flatten().map(|layer| layer.name.as_str());
     let known: Vec<&str> = levels[0].iter().map(|layer| layer.name.as_str()).collect();
     let (known, parts) = (known.join(", "), parts_of(levels));
     if part.contains(['*', '?']) {

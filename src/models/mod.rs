@@ -14,6 +14,7 @@ pub mod convnext;
 pub mod cost;
 mod error;
 pub mod layers;
+pub mod lora;
 pub mod mlp_mixer;
 mod network;
 mod pass;

@@ -24,6 +24,8 @@ pub struct Param {
     pub stage: usize,
     /// Whether it is the scale or the shift of a normalisation layer.
     pub norm: bool,
+    /// Whether it belongs to an adapter.
+    pub adapter: bool,
 }
 
 /// The function of a stage.

@@ -40,6 +40,13 @@ pub struct Traced {
     dependence: Dependence,
 }
 
+impl Traced {
+    /// A constant computed from parameters.
+    pub(super) fn of_parameters(dims: Vec<usize>) -> Self {
+        Self { dims, activation: None, dependence: Dependence::None }
+    }
+}
+
 /// A run that only follows shapes.
 struct Tracer<'a> {
     network: &'a Network,

@@ -1,8 +1,13 @@
 //! Where the result is written: a new file, or in place of the checkpoint.
 
-use crate::checkpoint::{Checkpoint, InPlace, Provenance, Saved, standing};
+use crate::checkpoint::{
+    Checkpoint, Error as CheckpointError, InPlace, Provenance, Saved, check_adapter_output,
+    standing, standing_adapter,
+};
 use crate::error::Result;
+use crate::lora::LoraOptions;
 use crate::models::{Layer, Weights};
+use crate::options::Error as OptionsError;
 use crate::session::Context;
 use std::path::PathBuf;
 
@@ -48,6 +53,33 @@ impl Place {
             Place::InPlace => Destination::Own(checkpoint.hold()?),
             Place::Nowhere => Destination::Nowhere,
         })
+    }
+
+    /// Checks, before any work, that adapters can be written here.
+    ///
+    /// # Errors
+    /// An adapter in place of a checkpoint; an existing adapter; a file instead of a folder.
+    pub fn check_adapters(&self, options: &LoraOptions) -> Result<()> {
+        match self {
+            _ if options.lora.is_none() || options.merge => Ok(()),
+            Place::Nowhere => Ok(()),
+            Place::InPlace => {
+                let text = "`in_place` replaces the whole checkpoint, and `lora` writes an adapter: \
+                            set `merge`, or write the adapter to a folder (`out`)";
+                Err(OptionsError::Conflict(text.into()).into())
+            }
+            Place::New(out) => {
+                check_adapter_output(out)?;
+                match standing_adapter(out) {
+                    None => Ok(()),
+                    Some(_) => {
+                        let reason = "it already holds an adapter, which is never overwritten";
+                        let (path, reason) = (out.clone(), reason.into());
+                        Err(CheckpointError::Output { path, reason }.into())
+                    }
+                }
+            }
+        }
     }
 }
 

@@ -37,6 +37,7 @@ use crate::cache::CacheOptions;
 use crate::checkpoint::{Checkpoint, Error as CheckpointError};
 use crate::data::Roles;
 use crate::error::{Error, Result};
+use crate::lora::LoraOptions;
 use crate::models::Weights;
 use crate::objective::{Activations, Examples, Objective};
 use crate::train::recipe::Recipe;
@@ -55,6 +56,9 @@ pub struct PostTrainOptions {
     pub method: MethodOptions,
     /// Training options.
     pub train: TrainOptions,
+    /// Low-rank adapters, of the linear layers of the layers to update.
+    #[serde(default)]
+    pub lora: LoraOptions,
     /// Where frozen activations are kept.
     pub cache: CacheOptions,
     /// Which weights to keep. Default: the best if there are validation images, else the last.
@@ -82,6 +86,7 @@ impl PostTrainOptions {
         Self {
             method,
             train: TrainOptions::default(),
+            lora: LoraOptions::default(),
             cache: CacheOptions::default(),
             keep: None,
             train_seed: None,
@@ -101,6 +106,11 @@ impl PostTrainOptions {
     pub fn check(&self) -> std::result::Result<(), crate::options::Error> {
         self.train.check()?;
         self.cache.check()?;
+        self.lora.check()?;
+        if self.lora.lora.is_some() && !matches!(self.method, MethodOptions::Sgd { .. }) {
+            let (option, applies_to) = ("lora".into(), "the method sgd".into());
+            return Err(crate::options::Error::NoEffect { option, applies_to });
+        }
         self.method.check()
     }
 

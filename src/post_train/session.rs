@@ -11,7 +11,7 @@ use super::result::{Augmentation, MethodInfo, Output, Selection};
 use super::run::{configured, settings, stepping};
 use super::{PostTrainOptions, WATCHED, as_stored};
 use crate::cache::{About, CacheInfo, Plan as CachePlan};
-use crate::checkpoint::{Checkpoint, Saved};
+use crate::checkpoint::{Checkpoint, Load, Rounding, Saved};
 use crate::data::order::Batches;
 use crate::data::{Augment, DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::diagnose::Options as DiagnoseOptions;
@@ -20,7 +20,9 @@ use crate::diagnose::session::DiagnoseSession;
 use crate::error::{Error, Result};
 use crate::forecast::Part;
 use crate::format::duration;
+use crate::lora::{Adapters, Base};
 use crate::memory;
+use crate::models::Weights;
 use crate::objective::{Examples, Objective};
 use crate::observe::Event as Progress;
 use crate::pixels::Pixels;
@@ -33,6 +35,7 @@ use crate::train::run::{Event, Outcome, TrainSettings};
 use crate::train::{Prefix, Schedule};
 use candle_core::DType;
 use std::cell::RefCell;
+use std::path::Path;
 
 /// Everything known before training: a run, ready to start.
 pub struct PostTrainSession {
@@ -58,6 +61,8 @@ pub struct PostTrainSession {
     pub diagnosis: Option<DiagnoseSession>,
     /// The method with its layers.
     pub recipe: Recipe,
+    /// New adapters, if they are trained instead of the whole layer.
+    pub adapters: Option<Adapters>,
     /// Where the layers come from.
     pub chosen_by: String,
     /// Settings that all methods share.
@@ -72,8 +77,10 @@ pub struct PostTrainSession {
 
 /// The result of training.
 pub struct Trained {
-    /// The selected weights and the history of epochs.
+    /// The selected weights, with adapters merged, and the history of epochs.
     pub outcome: Outcome,
+    /// The selected weights of the network with adapters, if adapters were trained.
+    pub of_adapters: Option<Weights>,
     /// Number of validation images that epochs were watched on.
     pub watched: Option<usize>,
     /// Where the frozen layers' activations were kept.
@@ -135,6 +142,7 @@ impl PostTrainSession {
         context: &Context,
     ) -> Result<Self> {
         options.check()?;
+        place.check_adapters(&options.lora)?;
         let destination = place.open(&checkpoint, context)?;
         let data = Data::open(data, &checkpoint)?;
         let roles = data.roles(&checkpoint, context.seed)?;
@@ -170,6 +178,15 @@ impl PostTrainSession {
         if diagnosis_ahead.is_some() {
             chosen_by = "placeholder layers, because a dry run does not diagnose".into();
         }
+        let base = Base {
+            checkpoint: &checkpoint,
+            network: &checkpoint.network,
+            weights: &checkpoint.weights,
+            new_head: false,
+            option: "update",
+        };
+        let layers = std::slice::from_ref(&recipe.update);
+        let adapters = Adapters::prepare(&options.lora, &base, layers, settings.seed)?;
         destination.check_space(&checkpoint, &recipe.update)?;
         Ok(Self {
             options: options.clone(),
@@ -183,6 +200,7 @@ impl PostTrainSession {
             model,
             diagnosis,
             recipe,
+            adapters,
             chosen_by,
             settings,
             destination,
@@ -260,12 +278,14 @@ impl PostTrainSession {
             true => format!("; p = u: {}", perturbed_and_updated(&method.update)),
             false => String::new(),
         };
+        let adapters = self.adapters.as_ref().map(|adapters| format!("; {}", adapters.intention()));
         Ok(format!(
-            "{}: perturb {}, update {} ({}{meaning}); {} epochs of {} steps",
+            "{}: perturb {}, update {} ({}{meaning}){}; {} epochs of {} steps",
             method.name,
             method.perturb.as_deref().unwrap_or("nothing"),
             method.update,
             method.chosen_by,
+            adapters.unwrap_or_default(),
             self.settings.epochs,
             self.train.len() / self.settings.batch_size.max(1),
         ))
@@ -297,6 +317,12 @@ impl PostTrainSession {
         let (recipe, settings) = (&self.recipe, &self.settings);
         let model = &self.stepping();
         let stage = recipe.first_stage();
+        let adapters = self.adapters.as_ref();
+        let adapted = adapters.map(|adapters| adapters.of(model, recipe));
+        let (model, recipe) = match &adapted {
+            Some((model, recipe)) => (model, recipe),
+            None => (model, recipe),
+        };
         let about = |view| self.about(view);
         let FrozenLayers { source, info: cache, notes } =
             FrozenLayers::open(&self.options.cache, self.prefix(), plan, &about, context)?;
@@ -313,7 +339,7 @@ impl PostTrainSession {
         let steps = self.train.len() / settings.batch_size.max(1);
         let images = (steps as u64).saturating_mul(settings.batch_size as u64);
         let total = images.saturating_mul(settings.epochs as u64);
-        let outcome = {
+        let mut outcome = {
             let task = context.task(recipe.kind.name(), total, "images");
             let mut tell = |event: Event| match event {
                 Event::Start(loss) => {
@@ -326,7 +352,13 @@ impl PostTrainSession {
             };
             super::train(model, recipe, &source, watched.as_ref(), settings, &mut tell)?
         };
-        Ok(Trained { outcome, watched: few, cache, notes, peak_mib: memory::peak_mib() })
+        let mut of_adapters = None;
+        if let Some(adapters) = adapters {
+            let merged = adapters.merged(&self.model.network, &outcome.weights)?;
+            of_adapters = Some(std::mem::replace(&mut outcome.weights, merged));
+        }
+        let peak_mib = memory::peak_mib();
+        Ok(Trained { outcome, of_adapters, watched: few, cache, notes, peak_mib })
     }
 
     /// Trains, judges the result on all of V, saves it unless it is refused, and evaluates what was
@@ -338,7 +370,10 @@ impl PostTrainSession {
     pub fn run(&self, plan: &CachePlan, context: &Context) -> Result<PostTrained> {
         let dump = self.options.dump.as_deref();
         let trained = self.train(plan, context)?;
-        let (stored, overflow) = as_stored(&self.checkpoint, &trained.outcome.weights)?;
+        let (stored, overflow) = match self.written_adapters() {
+            Some(_) => (Some(trained.outcome.weights.clone()), None),
+            None => as_stored(&self.checkpoint, &trained.outcome.weights)?,
+        };
         // Judge the model in f32, as it will be used, whatever precision it was trained in.
         let exact = self.model.exact();
         let tuned = exact.at(stored.unwrap_or_else(|| self.model.weights.clone()));
@@ -379,7 +414,7 @@ impl PostTrainSession {
         let damaged = self.data.damaged();
         notes.extend(damage_note(&damaged));
         notes.extend(failure.iter().map(|error| format!("there are no metrics: {}", full(error))));
-        if let Some(saved) = &saved {
+        if let (Some(saved), None) = (&saved, self.written_adapters()) {
             notes.extend(self.checkpoint.format_note(&saved.path));
             notes.extend(self.checkpoint.unstored_options_note(&saved.path));
         }
@@ -419,13 +454,37 @@ impl PostTrainSession {
             let (digest, images, seed) = (v.digest().into(), v.len(), self.seed);
             provenance.settings[VALIDATION] = serde_json::to_value(V { digest, images, seed })?;
         }
+        if let Some(adapters) = &self.adapters {
+            provenance.settings["lora"] = adapters.settings();
+            provenance.update = vec![adapters.update.name.clone()];
+        }
+        let weights = trained.of_adapters.as_ref();
+        if let (Some(adapters), Some(weights), Destination::New(out)) =
+            (self.written_adapters(), weights, &self.destination)
+        {
+            let path = adapters.save(&self.checkpoint, out, weights, None, &provenance)?;
+            let rounding = Rounding { moved: adapters.parameters(), unchanged: 0 };
+            return Ok(Some(Saved { path, rounding, undo: None }));
+        }
         self.destination.save(&self.checkpoint, &trained.outcome.weights, &provenance)
     }
 
+    /// The adapters, if they are written as such and not merged.
+    fn written_adapters(&self) -> Option<&Adapters> {
+        self.adapters.as_ref().filter(|adapters| !adapters.merges())
+    }
+
     /// The weights of the written file, read as any program would.
-    fn read_back(&self, saved: &Saved) -> Result<crate::models::Weights> {
+    fn read_back(&self, saved: &Saved) -> Result<Weights> {
         let path = saved.path.display().to_string();
-        let again = Checkpoint::open(&saved.path, self.checkpoint.options_of_saved());
+        let again = match self.written_adapters() {
+            None => Checkpoint::open(&saved.path, &self.checkpoint.options_of_saved()),
+            Some(_) => {
+                let adapter = saved.path.parent().map(Path::to_path_buf);
+                let base = Load { adapter, ..self.checkpoint.loaded_with.clone() };
+                Checkpoint::open(&self.checkpoint.path, &base)
+            }
+        };
         let context = || format!("{path} was written but cannot be read back");
         Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }

@@ -1,6 +1,6 @@
 //! A checkpoint as a model for evaluation.
 
-use crate::checkpoint::{Checkpoint, CheckpointInfo, Error as CheckpointError};
+use crate::checkpoint::{AdapterInfo, Checkpoint, CheckpointInfo, Error as CheckpointError};
 use crate::engine::Engine;
 use crate::objective::{Examples, Objective, Result as ObjectiveResult};
 use crate::observe::Task;
@@ -32,6 +32,10 @@ pub fn checkpoint_info(checkpoint: &Checkpoint) -> CheckpointInfo {
         architecture: checkpoint.architecture.clone(),
         parameters: checkpoint.weights.parameters(),
         preprocessing: checkpoint.preprocess.clone(),
+        adapter: checkpoint.adapter().map(|adapter| AdapterInfo {
+            path: adapter.path.display().to_string(),
+            digest: adapter.digest.clone(),
+        }),
     }
 }
 

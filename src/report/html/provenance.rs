@@ -30,7 +30,7 @@ fn one(input: &Input) -> String {
     ];
     if let Some(c) = checkpoint(input) {
         pairs.extend([
-            ("checkpoint", format!("{}, SHA-256 {}", c.path, c.digest)),
+            ("checkpoint", format!("{}, SHA-256 {}", c.place(), c.digest)),
             (
                 "architecture",
                 format!(

@@ -21,7 +21,8 @@ use std::path::{Path, PathBuf};
 #[derive(clap::Args, Clone, Debug)]
 #[command(
     after_help = "Examples:\n  planish compare before.json after.json\n  planish compare vit/ \
-                  tuned/ --data fashion-mnist/\n\nA report refers to the logits that `eval \
+                  tuned/ --data fashion-mnist/\n  planish compare vit/ vit/ --adapter lora/ --data \
+                  fashion-mnist/\n\nA report refers to the logits that `eval \
                   --dump` or `post-train --dump` saved next to it."
 )]
 pub struct Args {
@@ -30,7 +31,7 @@ pub struct Args {
     /// Reports are those of `eval` and `post-train`, run with --json and --dump.
     #[arg(value_name = "A")]
     pub a: PathBuf,
-    /// Second model
+    /// Second model. An adapter (--adapter) is this model's
     #[arg(value_name = "B")]
     pub b: PathBuf,
     /// Images to evaluate checkpoints on, as in `eval`
@@ -117,6 +118,12 @@ pub enum Error {
         /// The side without a temperature.
         path: String,
     },
+    /// An adapter for logits that were already computed.
+    #[error("--adapter applies to B, and {} is not a checkpoint; omit --adapter", .path.display())]
+    NoBase {
+        /// The second side.
+        path: PathBuf,
+    },
     /// The two were not scored on the same images.
     #[error("{a} and {b} were not scored on the same images: {how}; evaluate both on one split")]
     OtherImages {
@@ -138,7 +145,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let inputs: Vec<&Path> = vec![&args.b];
     output::spare(&[args.common.json.as_deref()], &args.a, &inputs)?;
     let mut notes = Vec::new();
-    let (a, of_a) = side(&args.a, args, &running, &mut notes)?;
+    let plain = Args { load: args.load.without_adapter(), ..args.clone() };
+    let (a, of_a) = side(&args.a, &plain, &running, &mut notes)?;
     let of_a_alone = notes.len();
     let (b, of_b) = side(&args.b, args, &running, &mut notes)?;
     let mut notes = merge_notes(&notes[..of_a_alone], &notes[of_a_alone..]);
@@ -160,7 +168,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let report =
         Report { schema: SCHEMA.into(), run: running.finish(), a, b, comparison, sentence, notes };
     args.common.save(&report)?;
-    let mut text = format!("A: {}\nB: {}\n\n", report.a.path, report.b.path);
+    let place = |side: &Side| match side.checkpoint.as_ref().and_then(|c| c.adapter.as_ref()) {
+        None => side.path.clone(),
+        Some(adapter) => format!("{} with the adapter {}", side.path, adapter.path),
+    };
+    let mut text = format!("A: {}\nB: {}\n\n", place(&report.a), place(&report.b));
     text += &table(&report.comparison, ["A", "B"]);
     text += &format!(
         "\n{}\nIntervals are over images. They do not include variation between training runs.\n",
@@ -194,6 +206,10 @@ fn side(
         checkpoint,
         data_digest,
     };
+    let computed = path.extension().is_some_and(|e| e == "json") || saved::is_saved(path);
+    if computed && args.load.adapter.is_some() {
+        return Err(Error::NoBase { path: path.into() }.into());
+    }
     if path.extension().is_some_and(|e| e == "json") {
         let Named { predictions, side, temperature } = report(path)?;
         notes.extend(temperature.map(temperature_note));

@@ -11,7 +11,7 @@ use planish::forecast::{Expected, Need, Part};
 use planish::format::duration;
 use planish::memory;
 use planish::models::layers::join;
-use planish::objective::Examples;
+use planish::objective::{Examples, Objective};
 use planish::output::spare;
 use planish::report::diagnosis::{Report, SCHEMA, TimedRun};
 use planish::report::dry_run::DryRun;
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let roles = data.roles(&checkpoint, args.common.seed)?;
     args.common.say_notes(&roles.notes);
     let options = &args.options;
-    let chosen = options.layers(&checkpoint.network)?;
+    let (chosen, unmerged) = options.layers_of(&checkpoint)?;
     let v = require(Role::Val, roles.val.as_ref())?;
     let most = options.samples.unwrap_or(usize::MAX).min(v.len());
     if most == 1 {
@@ -76,6 +76,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let sizes = sizes(most, options.convergence, options.until_stderr.is_some());
     let mut work = DiagnoseSession::new(&checkpoint, &roles, Some(most), &context)?;
+    if let Some((network, weights)) = unmerged {
+        work = work.at(Objective::new(network.into(), weights, context.engine));
+    }
     let calibration = work.calibrate(&chosen, args.limit.mib())?;
     let measured = options.measured(room(&args.limit), args.common.seed);
     let whole = work.need_with(&chosen, &measured, &calibration);

@@ -221,13 +221,14 @@ fn text(report: &Inspection) -> String {
         ),
         None => file.architecture.clone(),
     };
-    let mut lines = vec![
-        ("file", file.path.clone()),
+    let mut lines = vec![("file", file.path.clone())];
+    lines.extend(file.adapter.iter().map(|adapter| ("adapter", adapter.path.clone())));
+    lines.extend([
         ("digest", file.digest.clone()),
         ("layout", report.recognised.clone()),
         ("architecture", architecture),
         ("parameters", format!("{}, stored as {}", count(file.parameters as u64), report.dtype)),
-    ];
+    ]);
     lines.extend(model(config));
     lines.push((
         "preprocessing",

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::ArgGroup;
 use planish::cache::{CacheInfo, CacheOptions, Mode};
 use planish::data::DataOptions;
+use planish::lora::LoraOptions;
 use planish::options::check;
 use planish::output;
 use planish::post_train::frozen::{describe, info};
@@ -57,6 +58,7 @@ pub struct Args {
         allow_negative_numbers = true,
         conflicts_with_all = [
             "method", "perturb", "update", "plan", "epochs", "lr", "weight_decay", "dry_run", "memory",
+            "lora",
         ],
     )]
     pub search: Option<f64>,
@@ -101,6 +103,9 @@ pub struct Args {
     /// Training options.
     #[command(flatten)]
     pub train: TrainOptions,
+    /// Low-rank adapters.
+    #[command(flatten)]
+    pub lora: LoraOptions,
     /// Cache of frozen layers' activations.
     #[command(flatten)]
     pub cache: CacheOptions,
@@ -120,6 +125,7 @@ impl Args {
         PostTrainOptions {
             method,
             train: self.train.clone(),
+            lora: self.lora.clone(),
             cache: self.cache.clone(),
             keep: self.keep,
             train_seed: self.train_seed,

@@ -15,11 +15,13 @@ use planish::train::Epoch;
 pub fn plan(session: &FinetuneSession) -> String {
     let FinetuneSession { options, images, start, settings, .. } = session;
     let n = |split: &Split| count(split.len() as u64);
+    let adapters = start.adapters.as_ref().map(|adapters| adapters.intention() + "\n");
     let mut out = format!(
-        "{}, {} parameters, {} classes\n{} training images",
+        "{}, {} parameters, {} classes\n{}{} training images",
         start.architecture,
         count(start.weights.parameters() as u64),
         start.network.classes(),
+        adapters.unwrap_or_default(),
         n(&images.train)
     );
     if let Some(val) = &images.val {

@@ -15,6 +15,7 @@ use planish::data::{DataOptions, Role, require};
 use planish::evaluate::Scores;
 use planish::forecast::{Expected, Need, Part};
 use planish::format::duration;
+use planish::lora::LoraOptions;
 use planish::options::Error as OptionError;
 use planish::output;
 use planish::report::bench::{Report, SCHEMA, TimedRun};
@@ -276,6 +277,7 @@ fn one(args: &Args, job: &Job, seed: u64) -> post_train::Args {
         train_seed: Some(seed),
         of_method: job.options.clone(),
         train: args.train.clone(),
+        lora: LoraOptions::default(),
         cache: shared(&args.cache),
         epochs: EpochArgs::default(),
         limit: args.limit,
