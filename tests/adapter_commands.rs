@@ -62,6 +62,9 @@ fn finetune_trains_adapters_and_head() {
             bench.run(&["diagnose", &model, "--adapter", &adapter, "--data", &data, "--quiet"]);
         assert!(run.output.contains("held out"), "{} {}", run.output, run.errors);
     }
+    // An adapter belongs to the base that it was trained on.
+    let other = bench.run(&["eval", &merged, "--data", &data, "--adapter", &adapter]);
+    other.fails_with(&["the adapter was trained on checkpoint", "this one is"]);
     // Only the adapters.
     let words = ["finetune", "--from", &model, "--data", &data, "--epochs", "1", "--batch", "8"];
     let frozen = ["--lora", "1", "--freeze-head", "--merge", "--out", &merged, "--force"];

@@ -175,6 +175,10 @@ fn checkpoints_that_do_not_fit_are_refused() {
     merge(&bench, &[&b, &bench.model, "--method=greedy", "--alpha=0.5", dry])
         .is_refused_with(&["--alpha", "wise and lines"]);
 
+    // The output is an ingredient.
+    merge(&bench, &[&bench.model, &b, "--method=uniform", "--out", &b])
+        .fails_with(&["never overwritten"]);
+
     // Another depth.
     let other = bench.path("other");
     let words = ["finetune", "--arch", "vit_micro_patch7_14", "--data", &bench.data];

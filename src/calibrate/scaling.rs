@@ -72,7 +72,7 @@ pub struct Structured {
 /// Fits a map on the logits of validation images.
 ///
 /// # Errors
-/// Those of [`minimise`].
+/// Tensor operations.
 pub fn fit_scaling(predictions: &Predictions, scaling: Scaling) -> Result<Map> {
     let temperature = fit(predictions);
     let full = match scaling {

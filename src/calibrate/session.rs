@@ -6,7 +6,7 @@ use crate::checkpoint::{Checkpoint, Provenance, Saved};
 use crate::data::folds::stratified_halves;
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
-use crate::evaluate::{Estimate, Score, Scores, Sets, losses, null_ece, paired, sets};
+use crate::evaluate::{Bound, Estimate, Score, Scores, Sets, losses, null_ece, paired, sets};
 use crate::models::Layer;
 use crate::objective::{Activations, Examples, Objective};
 use crate::options::check;
@@ -146,6 +146,13 @@ impl CalibrateSession {
             (Some(_), None) => return Err(too_few(val)),
         };
         let map = fit_scaling(&fitted, method)?;
+        if map.temperature.bound == Some(Bound::Guessing) {
+            return Err(Error::Refused(format!(
+                "temperature: {}; nothing was written, because the head would become uniform: check \
+                 the classes and the preprocessing",
+                Bound::Guessing.note()
+            )));
+        }
         let weights = calibrated(&self.checkpoint.network, &self.checkpoint.weights, &map)?;
         let stored = self.checkpoint.as_stored(&weights)?;
         let saved = self.destination.save(
@@ -180,7 +187,15 @@ impl CalibrateSession {
         let mut notes = self.roles.notes.clone();
         notes.extend(self.notes(&map, test.as_ref().unwrap_or(&validation)));
         notes.extend(damage_note(&damaged));
+        if self.roles.test.is_none() {
+            notes.push(
+                "there are no test images: the figures are those of V, on which the map was fitted, \
+                 and are optimistic"
+                    .into(),
+            );
+        }
         if let Some(saved) = &saved {
+            notes.extend(self.checkpoint.format_note(&saved.path));
             notes.extend(self.checkpoint.unstored_options_note(&saved.path));
         }
         let conformal = match (conformal, &on_test, &second) {

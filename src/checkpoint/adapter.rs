@@ -287,7 +287,9 @@ impl Adapter {
         let Some(head) = self.replacement("head.weight") else { return settings.clone() };
         let classes = head.dims().first().copied().unwrap_or(0);
         let names = self.class_names.as_deref().filter(|names| names.len() == classes);
-        match names.is_none() && settings.classes(dialect) == Some(classes) {
+        // planish stores the names if there are any. Other programs do not store them.
+        let foreign = self.steps.is_empty();
+        match names.is_none() && foreign && settings.classes(dialect) == Some(classes) {
             true => settings.clone(),
             false => settings.with_classes(dialect, names, classes),
         }
@@ -297,6 +299,27 @@ impl Adapter {
     pub(super) fn misfit(&self, source: Error) -> Error {
         let head = self.replacement("head.weight").is_some();
         Error::AdapterBase { path: self.path.clone(), head, source: Box::new(source) }
+    }
+
+    /// Whether another program wrote it with a head, for which it states no class names.
+    pub(super) fn replaces_head_without_names(&self) -> bool {
+        let head = self.replacement("head.weight").is_some();
+        head && self.class_names.is_none() && self.steps.is_empty()
+    }
+
+    /// Checks that it was trained on the checkpoint of this digest, if it states its base.
+    ///
+    /// # Errors
+    /// [`Error::OtherBase`].
+    pub(super) fn check_base(&self, digest: &str) -> Result<(), Error> {
+        let parent = self.steps.last().and_then(|step| step["parent_digest"].as_str());
+        match parent.filter(|parent| *parent != digest) {
+            None => Ok(()),
+            Some(expected) => {
+                let (expected, found) = (expected.to_string(), digest.to_string());
+                Err(Error::OtherBase { path: self.path.clone(), expected, found })
+            }
+        }
     }
 
     /// Checks the shapes against the network.

@@ -56,8 +56,8 @@ pub enum Error {
     },
     /// A peft adapter without the model that it changes.
     #[error(
-        "{path}: expected a whole model, found a peft adapter ({found}); merge the adapter into its \
-         base model first: model.merge_and_unload().save_pretrained(FOLDER)"
+        "{path}: expected a whole model, found a peft adapter ({found}); give its base as the \
+         checkpoint, and the adapter's folder as `adapter`"
     )]
     Adapter {
         /// The folder or file.
@@ -137,8 +137,8 @@ pub enum Error {
     },
     /// A command that needs one safetensors file.
     #[error(
-        "{path}: expected one safetensors file, found {found}; write the result to `out`, or \
-         convert the checkpoint with safetensors.torch.save_file"
+        "{path}: expected one safetensors file, found {found}; convert the checkpoint with \
+         safetensors.torch.save_file"
     )]
     OnlySafetensors {
         /// The file.
@@ -212,6 +212,19 @@ pub enum Error {
         /// The path that was given.
         path: PathBuf,
         /// What was found there.
+        found: String,
+    },
+    /// An adapter of another checkpoint.
+    #[error(
+        "{path}: the adapter was trained on checkpoint {expected}, this one is {found}; use the base \
+         that it was trained on"
+    )]
+    OtherBase {
+        /// The adapter's folder.
+        path: PathBuf,
+        /// Digest of the checkpoint that it was trained on.
+        expected: String,
+        /// Digest of this checkpoint.
         found: String,
     },
     /// An adapter for modules that the network does not have.

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct CheckpointInfo {
     /// The weights file.
     pub path: String,
-    /// Its SHA-256 in hexadecimal; with an adapter, a fingerprint of both.
+    /// Its digest, in hexadecimal: for a safetensors file its SHA-256; see
+    /// [`Checkpoint::digest`](super::Checkpoint::digest).
     pub digest: String,
     /// Layout of its tensor names: `timm`.
     pub layout: String,

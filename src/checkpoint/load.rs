@@ -63,7 +63,7 @@ pub struct Load {
     /// its key
     #[cfg_attr(feature = "cli", arg(long, value_name = "model|ema|KEY", hide_short_help = true))]
     pub weights: Option<String>,
-    /// Leave aside tensors whose whole name matches this regular expression; repeatable
+    /// Ignore tensors whose full name matches this regular expression; repeatable
     #[cfg_attr(feature = "cli", arg(long, value_name = "PATTERN", hide_short_help = true))]
     pub ignore: Vec<String>,
     /// Rename tensors whose whole name matches this regular expression, as in
@@ -104,7 +104,7 @@ impl Load {
         Load { adapter: None, ..self.clone() }
     }
 
-    /// The same without [`Load::image_options`] and without the adapter.
+    /// The same without [`Load::image_options`].
     pub(super) fn without_image_options(&self) -> Load {
         Load {
             image_size: None,

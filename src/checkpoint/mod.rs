@@ -230,6 +230,13 @@ impl Checkpoint {
             _ => (describe(&config), None),
         };
         let class_names = reader.class_names(config.classes())?;
+        if adapter.as_ref().is_some_and(Adapter::replaces_head_without_names)
+            && class_names.is_some()
+        {
+            let text =
+                "class names: those of the base, because the adapter has a head but no names";
+            reader.assumed.push(text.into());
+        }
         let assumed = reader.assumed;
         let (mut weights, file_digest) =
             read_weights(&network, &names, &file, DType::F32, adapter.as_ref())?;
@@ -239,6 +246,7 @@ impl Checkpoint {
             None => None,
             Some(adapter) => {
                 adapter.check(&network)?;
+                adapter.check_base(&digest)?;
                 adapter.merge(&network, &mut weights)?;
                 steps.extend(adapter.steps.iter().cloned());
                 let both = adapter.digest_with(&digest);
@@ -386,12 +394,12 @@ fn remaining(load: &Load, file: &OnDisk) -> Load {
 /// What tells this model from all others: the file, and the options by which several models can be
 /// read from it.
 fn identity(file_digest: &str, names: &Names, load: &Load) -> String {
-    if names.chosen.is_none() && load.rename.is_empty() {
+    if names.chosen.is_none() && load.rename.is_empty() && load.ignore.is_empty() {
         return file_digest.to_string();
     }
     let chosen = names.chosen.as_deref().unwrap_or_default();
-    let text = [file_digest, chosen].into_iter().chain(load.rename.iter().map(String::as_str));
-    hex(&Sha256::digest(text.collect::<Vec<_>>().join("\n")))
+    let text = serde_json::json!([file_digest, chosen, load.rename, load.ignore]).to_string();
+    hex(&Sha256::digest(text))
 }
 
 fn hex(bytes: &[u8]) -> String {

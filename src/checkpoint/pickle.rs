@@ -625,7 +625,9 @@ impl<R: Read> Machine<R> {
         let list = self.list(arguments)?;
         match (name, list) {
             // Python 2 passes the pairs of an `OrderedDict` as an argument.
-            (Name::Dict, list) if list.iter().all(|&id| self.values[id] == Value::Dropped) => {
+            (Name::Dict, list)
+                if list.len() <= 2 && list.iter().all(|&id| self.values[id] == Value::Dropped) =>
+            {
                 Ok(Value::Dict(Vec::new()))
             }
             (Name::Dropped, _) => Ok(Value::Dropped),

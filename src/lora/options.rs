@@ -27,7 +27,7 @@ pub struct LoraOptions {
     /// comma-separated [default: all]
     #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", value_delimiter = ','))]
     pub targets: Option<Vec<String>>,
-    /// Freeze the head, too
+    /// Also freeze the head
     #[cfg_attr(feature = "cli", arg(long))]
     pub freeze_head: bool,
     /// Write a whole checkpoint with the adapters merged, instead of peft's adapter folder

@@ -68,6 +68,22 @@ pub enum Error {
         /// Its name.
         found: String,
     },
+    /// Images are prepared in another way.
+    #[error(
+        "{}: prepares images in another way ({found}) than {} ({expected}); merge checkpoints with \
+         the same preprocessing, or set it with options",
+        .path.display(), .first.display()
+    )]
+    Preprocessing {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The checkpoint that it is compared with.
+        first: PathBuf,
+        /// The other's preprocessing.
+        expected: String,
+        /// Its preprocessing.
+        found: String,
+    },
     /// Too few or too many checkpoints.
     #[error("the method {method} merges {expected}, found {found}")]
     Count {
@@ -88,6 +104,9 @@ pub(super) fn check_same(first: &Checkpoint, other: &Checkpoint) -> Result<(), E
     fitting(first, other, |_| false)?;
     if first.config != other.config {
         return Err(Error::Computation { path: other.path.clone(), first: first.path.clone() });
+    }
+    if first.preprocess != other.preprocess {
+        return Err(preprocessing(first, other));
     }
     match differing_class(first, other) {
         None => Ok(()),
@@ -126,8 +145,35 @@ pub(super) fn towards(
             first: tuned.path.clone(),
         });
     }
+    // Another crop or filter does not matter, but weights for another normalisation do.
+    let moments = |c: &Checkpoint| c.preprocess.as_ref().map(|p| (p.mean.clone(), p.std.clone()));
+    if let (Some(own), Some(other)) = (moments(tuned), moments(pretrained))
+        && own != other
+    {
+        return Err(preprocessing(tuned, pretrained));
+    }
     let moved: Vec<usize> = found.iter().map(|(i, _)| *i).collect();
     Ok((tuned.weights.with(&found), moved, same_head))
+}
+
+fn preprocessing(first: &Checkpoint, other: &Checkpoint) -> Error {
+    let words =
+        |c: &Checkpoint| c.preprocess.as_ref().map_or("not stated".into(), |p| p.to_string());
+    let (path, of) = (other.path.clone(), first.path.clone());
+    Error::Preprocessing { path, first: of, expected: words(first), found: words(other) }
+}
+
+/// A note if the order of a checkpoint's classes is not known to be that of the first.
+pub(super) fn unknown_classes(first: &Checkpoint, other: &Checkpoint) -> Option<String> {
+    let [a, b] = [first, other].map(|c| c.class_names.is_some());
+    let unnamed = if a { other } else { first };
+    (a != b).then(|| {
+        format!(
+            "{}: its classes have no names; they are assumed to be in the order of the other \
+             checkpoint's",
+            unnamed.path.display()
+        )
+    })
 }
 
 /// The tensors of `other` under the indices of `first`, but for those to `skip`.

@@ -1,8 +1,8 @@
 //! One merge, from its options to the written and measured checkpoint.
 
 use super::formulas::{average, interpolate, lines, model_stock};
-use super::ingredients::{Error as MergeError, check_same, towards};
-use crate::checkpoint::{Checkpoint, Load, Provenance, Saved};
+use super::ingredients::{Error as MergeError, check_same, towards, unknown_classes};
+use crate::checkpoint::{Checkpoint, Load, Provenance, Saved, standing};
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
 use crate::evaluate::{fit, hits, losses, mean_stderr};
@@ -15,11 +15,11 @@ use crate::post_train::{Destination, Place};
 use crate::predictions::Predictions;
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
-use crate::session::{Context, Data, data_info, objective, pixels};
+use crate::session::{Context, Data, data_info, held_out, objective, pixels};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// α of the curve: 0, 0.1 … 1.
 const STEPS: usize = 10;
@@ -72,7 +72,8 @@ pub struct MergeOptions {
     pub method: MergeMethod,
     /// Weights before fine-tuning, for wise, lines and model-stock.
     ///
-    /// A head with other classes is left out: the result then keeps the fine-tuned head.
+    /// A head with other classes is left out: the result then keeps the fine-tuned head. `adapter` does
+    /// not apply to it.
     #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT0"))]
     pub pretrained: Option<PathBuf>,
     /// Share of the fine-tuned change that is kept, for wise and lines, from 0 (pretrained) to 1
@@ -213,12 +214,28 @@ impl MergeSession {
             return Err(Error::Missing("there is no checkpoint to merge".into()));
         };
         others.iter().try_for_each(|other| check_same(first, other))?;
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> =
+            others.iter().filter_map(|other| unknown_classes(first, other)).collect();
+        // V of the first may contain images that another one was trained on.
+        if data.val_data.is_none() && held_out(first).is_some() {
+            let differs = |other: &&Checkpoint| held_out(other) != held_out(first);
+            notes.extend(others.iter().filter(differs).map(|other| {
+                format!(
+                    "{}: fine-tuning held out other images than for {}: V may contain training images \
+                     of it, and its figures on V are then optimistic; set `val_data`",
+                    other.path.display(),
+                    first.path.display()
+                )
+            }));
+        }
+        let mut inputs: Vec<PathBuf> = checkpoints.iter().map(|c| c.path.clone()).collect();
         let pretrained = match &options.pretrained {
             None => None,
             Some(path) => {
                 let found = Checkpoint::open(path, &load.without_adapter())?;
                 let (weights, moved, with_head) = towards(first, &found)?;
+                notes.extend(unknown_classes(first, &found).filter(|_| with_head));
+                inputs.push(found.path.clone());
                 if !with_head {
                     notes.push(format!(
                         "{}: its head has other classes and is left out",
@@ -228,6 +245,9 @@ impl MergeSession {
                 Some((weights, moved))
             }
         };
+        if let Place::New(out) = place {
+            keep_inputs(out, &inputs)?;
+        }
         let destination = place.open(first, context)?;
         let data = Data::open(data, first)?;
         let roles = data.roles(first, context.seed)?;
@@ -301,10 +321,18 @@ impl MergeSession {
         let mut notes = self.roles.notes.clone();
         notes.extend(self.notes.iter().cloned());
         notes.extend(damage_note(&damaged));
-        if alpha == Some(1.0) {
+        if self.roles.test.is_none() {
+            notes.push(
+                "there are no test images: the figures are those of V, which chose the result, and \
+                 are optimistic"
+                    .into(),
+            );
+        }
+        if alpha == Some(1.0) && self.options.alpha.is_none() {
             notes.push("α = 1 is best on V: the result has the fine-tuned weights".into());
         }
         if let Some(saved) = &saved {
+            notes.extend(first.format_note(&saved.path));
             notes.extend(first.unstored_options_note(&saved.path));
         }
         Ok(Merged {
@@ -406,6 +434,21 @@ impl MergeSession {
         let again = Checkpoint::open(&saved.path, self.checkpoints[0].options_of_saved());
         let context = || format!("{path} was written but cannot be read back");
         Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
+    }
+}
+
+/// Refuses an output that is one of the checkpoints to merge.
+fn keep_inputs(out: &Path, inputs: &[PathBuf]) -> Result<()> {
+    let Some(standing) = standing(out).and_then(|path| path.canonicalize().ok()) else {
+        return Ok(());
+    };
+    match inputs.iter().any(|input| input.canonicalize().is_ok_and(|input| input == standing)) {
+        false => Ok(()),
+        true => Err(crate::checkpoint::Error::Output {
+            path: out.to_path_buf(),
+            reason: "it is one of the checkpoints to merge, which are never overwritten".into(),
+        }
+        .into()),
     }
 }
 

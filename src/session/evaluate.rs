@@ -144,8 +144,9 @@ fn chosen_by(checkpoint: &Checkpoint, split: &Split) -> Result<Option<String>> {
             continue;
         };
         return Ok(Some(format!(
-            "{which} V, which post-training used to select or check its result: metrics on them are \
-             optimistic; the report of post-train has metrics on test images"
+            "{which} V, which {} used to choose or check its result: metrics on them are optimistic; its \
+             report has metrics on test images",
+            step.method
         )));
     }
     Ok(None)

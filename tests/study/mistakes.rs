@@ -16,7 +16,7 @@ fn errors_in_a_study_name_the_line() {
         ),
         ("name = \"two\"", "name = \"one\"", &["line 8", "a unique name", "choose another"]),
         ("source = \"data\"", "", &["line 11: setting `source`: expected a value", "add it"]),
-        ("contrast,", "rain,", &["line 2", "gaussian_noise", "rain", "--shift"]),
+        ("contrast,", "rain,", &["line 2", "gaussian_noise", "rain", "`shift` of"]),
         ("64,", "true,", &["line 6", "attribute `width`", "a number or a text", "boolean"]),
         ("\"second\"", "3", &["line 9", "expected", "3"]),
         ("[[ood]]", "[[odd]]", &["line 14", "found unknown `odd`", "`ood`"]),

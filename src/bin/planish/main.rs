@@ -39,7 +39,7 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Measure loss, accuracy and calibration on a split
     Eval(eval::Args),
-    /// Calibrate a checkpoint: fold a temperature into its head
+    /// Calibrate a checkpoint: fold a temperature or another scaling into its head
     Calibrate(Box<calibrate::Args>),
     /// Compare two models on the same images, with confidence intervals
     Compare(Box<compare::Args>),

@@ -30,7 +30,7 @@ fn one(input: &Input) -> String {
     ];
     if let Some(c) = checkpoint(input) {
         pairs.extend([
-            ("checkpoint", format!("{}, SHA-256 {}", c.place(), c.digest)),
+            ("checkpoint", format!("{}, digest {}", c.place(), c.digest)),
             (
                 "architecture",
                 format!(
@@ -65,7 +65,7 @@ fn of_rows(input: &Input) -> String {
     let pairs = [
         ("rows", count(rows.len() as u64)),
         ("models", distinct("model").join(", ")),
-        ("checkpoints, SHA-256", checkpoints),
+        ("checkpoints, digests", checkpoints),
         ("images", distinct("source").join(", ")),
     ];
     format!("<h3>{}</h3>\n{}", escape(&input.name), facts(&pairs))

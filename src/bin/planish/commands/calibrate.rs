@@ -62,7 +62,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     args.options.check()?;
     let checkpoint = args.model.open()?;
-    output::spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
+    let outputs = [args.common.json.as_deref(), args.out.as_deref()];
+    output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let session =

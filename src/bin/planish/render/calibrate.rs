@@ -126,7 +126,7 @@ fn conformal_text(conformal: &Conformal) -> String {
     conformal.after.iter().for_each(|sets| row("after", sets));
     let held_out = conformal.after.first().map_or(0, |sets| sets.held_out);
     format!(
-        "conformal sets on test, with thresholds from {} that chose nothing else; they should cover {}\n{}",
+        "conformal sets on test, with thresholds from {} used for nothing else; they should cover {}\n{}",
         images(held_out),
         percent(1.0 - conformal.alpha),
         table.render(Style::of_stdout())
