@@ -324,7 +324,9 @@ fn adapters_are_written_as_peft_writes_them() {
         let peft = read(&from);
         let dir = TempDir::new().unwrap();
         let new = rewritten(&checkpoint, &peft);
-        let file = checkpoint.save_adapter(dir.path(), &new, &provenance(&checkpoint)).unwrap();
+        // An adapter is written for its base, which has no adapter.
+        let step = Provenance { parent_digest: None, ..provenance(&checkpoint) };
+        let file = checkpoint.save_adapter(dir.path(), &new, &step).unwrap();
         let own = read(dir.path());
         for key in ["peft_type", "r", "use_rslora", "use_dora", "modules_to_save", "bias"] {
             assert_eq!(own[key], peft[key], "{name} {key}");

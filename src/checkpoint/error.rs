@@ -138,7 +138,7 @@ pub enum Error {
     /// A command that needs one safetensors file.
     #[error(
         "{path}: expected one safetensors file, found {found}; convert the checkpoint with \
-         safetensors.torch.save_file"
+         safetensors.torch.save_file, or tune it with `out`"
     )]
     OnlySafetensors {
         /// The file.
