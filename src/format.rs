@@ -17,6 +17,14 @@ pub fn estimate(figure: Estimate) -> String {
     }
 }
 
+/// `1 image`, `5,000 images`.
+pub fn images(n: usize) -> String {
+    match n {
+        1 => "1 image".into(),
+        n => format!("{} images", count(n as u64)),
+    }
+}
+
 /// A number to four significant digits; very large and very small ones as `1.234e-7`.
 pub fn number(x: f64) -> String {
     if !x.is_finite() {

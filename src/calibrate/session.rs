@@ -2,7 +2,7 @@
 
 use super::head::{calibrated, head};
 use super::{Map, Scaling, fit_scaling};
-use crate::checkpoint::{Checkpoint, Provenance, Saved};
+use crate::checkpoint::{Checkpoint, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::objective::{Activations, Examples, Objective};
 use crate::options::check;
 use crate::post_train::result::{BeforeAfter, Output};
 use crate::post_train::score::{Pair, before_after};
-use crate::post_train::{Destination, Place};
+use crate::post_train::{Destination, Place, read_back};
 use crate::predictions::Predictions;
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
@@ -161,7 +161,7 @@ impl CalibrateSession {
             &self.provenance(&map, fitted.images(), val),
         )?;
         let tuned = match &saved {
-            Some(saved) => self.model.at(self.read_back(saved)?),
+            Some(saved) => self.model.at(read_back(&self.checkpoint, saved)?),
             None => self.model.at(stored),
         };
         let on_v = [before, tuned.predict(&features)?];
@@ -208,12 +208,7 @@ impl CalibrateSession {
             cross_fit_gain: self.cross_fit_gain(&on_v[0], first, second)?,
             null_ece: NullEce { before, after },
             fitted_on: fitted.images(),
-            output: saved.map(|saved| Output {
-                path: saved.path.display().to_string(),
-                undo: saved.undo.map(|undo| undo.display().to_string()),
-                weights_moved: saved.rounding.moved,
-                moves_lost_to_rounding: saved.rounding.unchanged,
-            }),
+            output: saved.map(Output::from),
             conformal,
             map,
             validation,
@@ -289,14 +284,6 @@ impl CalibrateSession {
                 VALIDATION: v,
             }),
         }
-    }
-
-    /// The weights of the written file, as any program reads them.
-    fn read_back(&self, saved: &Saved) -> Result<crate::models::Weights> {
-        let path = saved.path.display();
-        let again = Checkpoint::open(&saved.path, self.checkpoint.options_of_saved());
-        let context = || format!("{path} was written but cannot be read back");
-        Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }
 
     fn notes(&self, map: &Map, judged: &BeforeAfter) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use super::formulas::{average, interpolate, lines, model_stock};
 use super::ingredients::{Error as MergeError, check_same, towards, unknown_classes};
-use crate::checkpoint::{Checkpoint, Load, Provenance, Saved, standing};
+use crate::checkpoint::{Checkpoint, Load, Provenance, standing};
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
 use crate::evaluate::{fit, hits, losses, mean_stderr};
@@ -11,7 +11,7 @@ use crate::objective::Objective;
 use crate::options::{Error as OptionError, check};
 use crate::post_train::result::{BeforeAfter, Output};
 use crate::post_train::score::before_after;
-use crate::post_train::{Destination, Place};
+use crate::post_train::{Destination, Place, read_back};
 use crate::predictions::Predictions;
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
@@ -302,7 +302,7 @@ impl MergeSession {
         let provenance = self.provenance(alpha, &ingredients, val);
         let saved = self.destination.save(first, &weights, &provenance)?;
         let merged = match &saved {
-            Some(saved) => self.read_back(saved)?,
+            Some(saved) => read_back(&self.checkpoints[0], saved)?,
             None => stored,
         };
         let on_v = [own.swap_remove(best), self.predict(&merged, val, context)?];
@@ -340,12 +340,7 @@ impl MergeSession {
             curve,
             alpha,
             best,
-            output: saved.map(|saved| Output {
-                path: saved.path.display().to_string(),
-                undo: saved.undo.map(|undo| undo.display().to_string()),
-                weights_moved: saved.rounding.moved,
-                moves_lost_to_rounding: saved.rounding.unchanged,
-            }),
+            output: saved.map(Output::from),
             validation,
             test,
             damaged,
@@ -426,14 +421,6 @@ impl MergeSession {
             sample: parent.and_then(|parent| parent.sample.clone()),
             settings: json!({ "alpha": alpha, "checkpoints": used, VALIDATION: v }),
         }
-    }
-
-    /// The weights of the written file, as any program reads them.
-    fn read_back(&self, saved: &Saved) -> Result<Weights> {
-        let path = saved.path.display();
-        let again = Checkpoint::open(&saved.path, self.checkpoints[0].options_of_saved());
-        let context = || format!("{path} was written but cannot be read back");
-        Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }
 }
 

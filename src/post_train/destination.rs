@@ -4,7 +4,7 @@ use crate::checkpoint::{
     Checkpoint, Error as CheckpointError, InPlace, Provenance, Saved, check_adapter_output,
     standing, standing_adapter,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lora::LoraOptions;
 use crate::models::{Layer, Weights};
 use crate::options::Error as OptionsError;
@@ -81,6 +81,17 @@ impl Place {
             }
         }
     }
+}
+
+/// The weights of a written file, as any program reads them.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read_back(checkpoint: &Checkpoint, saved: &Saved) -> Result<Weights> {
+    let path = saved.path.display();
+    let again = Checkpoint::open(&saved.path, checkpoint.options_of_saved());
+    let context = || format!("{path} was written but cannot be read back");
+    Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
 }
 
 impl Destination {

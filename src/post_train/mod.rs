@@ -20,7 +20,7 @@ pub mod search;
 mod session;
 mod trials;
 
-pub use destination::{Destination, Place};
+pub use destination::{Destination, Place, read_back};
 pub use figures::Figures;
 pub use flips::flips;
 pub use forecast::{Outlook, outlook_line};

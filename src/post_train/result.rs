@@ -1,5 +1,6 @@
 //! Result types of post-training.
 
+use crate::checkpoint::Saved;
 use crate::data::DataInfo;
 use crate::diagnose::findings::LayerResult;
 use crate::evaluate::{Comparison, Estimate, Summary};
@@ -79,6 +80,17 @@ pub struct Output {
     /// How many of these are stored unchanged, because the file's type cannot represent the
     /// difference.
     pub moves_lost_to_rounding: usize,
+}
+
+impl From<Saved> for Output {
+    fn from(saved: Saved) -> Self {
+        Self {
+            path: saved.path.display().to_string(),
+            undo: saved.undo.map(|undo| undo.display().to_string()),
+            weights_moved: saved.rounding.moved,
+            moves_lost_to_rounding: saved.rounding.unchanged,
+        }
+    }
 }
 
 /// Metrics of one split.

@@ -433,12 +433,7 @@ impl PostTrainSession {
             method: self.method()?,
             selection,
             refusal,
-            output: saved.map(|saved| Output {
-                path: saved.path.display().to_string(),
-                undo: saved.undo.map(|undo| undo.display().to_string()),
-                weights_moved: saved.rounding.moved,
-                moves_lost_to_rounding: saved.rounding.unchanged,
-            }),
+            output: saved.map(Output::from),
             figures,
             failure,
             training_peak_mib: trained.peak_mib,

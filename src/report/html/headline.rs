@@ -4,7 +4,7 @@
 use super::input::{Input, Result};
 use crate::data::DataInfo;
 use crate::evaluate::Summary;
-use crate::format::count;
+use crate::format;
 use crate::post_train::result::BeforeAfter;
 use crate::report::post_training::Report;
 
@@ -64,12 +64,12 @@ fn of(input: &Input) -> Option<Headline<'_>> {
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
         }
         Result::Evaluation(r) => {
-            let images = format!("{} ({})", counted(r.figures.images), r.data.origin);
+            let images = format!("{} ({})", format::images(r.figures.images), r.data.origin);
             Headline { file, lead: String::new(), images, given: &r.figures, tuned: None }
         }
         Result::Finetuning(r) => {
             let (name, given) = r.figures.last()?;
-            let images = format!("{} of split {name}", counted(given.images));
+            let images = format!("{} of split {name}", format::images(given.images));
             let lead = format!("Fine-tuning kept epoch {} of {}. ", r.kept_epoch, r.epochs.len());
             Headline { file, lead, images, given, tuned: None }
         }
@@ -102,14 +102,7 @@ pub fn on(role: &str, data: &DataInfo) -> String {
         true => String::new(),
         false => format!(" ({})", data.origin),
     };
-    format!("{} of {role}{origin}", counted(data.images))
-}
-
-fn counted(images: usize) -> String {
-    match images {
-        1 => "1 image".into(),
-        n => format!("{} images", count(n as u64)),
-    }
+    format!("{} of {role}{origin}", format::images(data.images))
 }
 
 /// Why a run was rejected, if it was. Files of earlier builds contain no reason; it is derived from

@@ -5,7 +5,7 @@ use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
 use planish::calibrate::Scaling;
 use planish::evaluate::{Estimate, Sets};
-use planish::format::{count, estimate, number, percent, share};
+use planish::format::{count, estimate, images, number, percent, share};
 use planish::report::{Calibration, Conformal};
 
 /// Figures before and after, what was written, and the notes.
@@ -61,13 +61,6 @@ pub fn text(report: &Calibration, notes: &[&String]) -> String {
         out += &format!("{}\n", sentence(comparison, "before", "after"));
     }
     out
-}
-
-fn images(n: usize) -> String {
-    match n {
-        1 => "1 image".into(),
-        n => format!("{} images", count(n as u64)),
-    }
 }
 
 fn figures(report: &Calibration) -> Table {

@@ -4,7 +4,7 @@ use crate::message::in_flags;
 use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
 use planish::evaluate::Estimate;
-use planish::format::{count, estimate, number, percent, share};
+use planish::format::{estimate, images, number, percent, share};
 use planish::report::Merging;
 
 /// The checkpoints and the curve on V, figures before and after, and the notes.
@@ -39,13 +39,6 @@ pub fn text(report: &Merging, notes: &[&String]) -> String {
         out += &format!("{}\n", sentence(comparison, "before", "after"));
     }
     out
-}
-
-fn images(n: usize) -> String {
-    match n {
-        1 => "1 image".into(),
-        n => format!("{} images", count(n as u64)),
-    }
 }
 
 /// The checkpoints, or the models along α.
