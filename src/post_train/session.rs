@@ -1,6 +1,6 @@
 //! A post-training run, from its options to the judged, saved and evaluated result.
 
-use super::destination::{Destination, Place};
+use super::destination::{Destination, Place, read_back};
 use super::figures::Figures;
 use super::forecast::Outlook;
 use super::frozen::{self, FrozenLayers, view_name};
@@ -471,15 +471,13 @@ impl PostTrainSession {
 
     /// The weights of the written file, read as any program would.
     fn read_back(&self, saved: &Saved) -> Result<Weights> {
-        let path = saved.path.display().to_string();
-        let again = match self.written_adapters() {
-            None => Checkpoint::open(&saved.path, &self.checkpoint.options_of_saved()),
-            Some(_) => {
-                let adapter = saved.path.parent().map(Path::to_path_buf);
-                let base = Load { adapter, ..self.checkpoint.loaded_with.clone() };
-                Checkpoint::open(&self.checkpoint.path, &base)
-            }
-        };
+        if self.written_adapters().is_none() {
+            return read_back(&self.checkpoint, saved);
+        }
+        let path = saved.path.display();
+        let adapter = saved.path.parent().map(Path::to_path_buf);
+        let base = Load { adapter, ..self.checkpoint.loaded_with.clone() };
+        let again = Checkpoint::open(&self.checkpoint.path, &base);
         let context = || format!("{path} was written but cannot be read back");
         Ok(again.map_err(|e| Error::from(e).context(context()))?.weights)
     }
