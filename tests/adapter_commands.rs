@@ -89,6 +89,39 @@ fn a_new_head_and_its_classes_are_stored_in_the_adapter() {
 }
 
 #[test]
+fn a_kept_head_keeps_the_class_names_of_its_base() {
+    let bench = Bench::with_model();
+    let (data, model) = (bench.data.clone(), bench.model.clone());
+    let config = format!("{model}/config.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&config).unwrap()).unwrap();
+    let names = serde_json::json!(["ant", "bee", "mole", "zebra"]);
+    json["label_names"] = names.clone();
+    std::fs::write(&config, json.to_string()).unwrap();
+    let named = |adapter: &str| {
+        let json = bench.path("inspect.json");
+        let run = bench.run(&["inspect", &model, "--adapter", adapter, "--json", &json]);
+        assert!(run.success, "{}", run.errors);
+        bench.json("inspect.json")["class_names"].clone()
+    };
+    // The images have no names. A new head was trained on them, so it has none either.
+    let finetune = ["finetune", "--from", &model, "--data", &data, "--epochs", "1", "--batch", "8"];
+    for (out, more, expected) in
+        [("kept", &[][..], names.clone()), ("new", &["--reset-head"], Value::Null)]
+    {
+        let out = bench.path(out);
+        let run = bench.run(&[&finetune[..], &["--lora", "1", "--out", &out], more].concat());
+        assert!(run.success, "{}", run.errors);
+        assert_eq!(named(&out), expected);
+    }
+    let out = bench.path("post-trained");
+    let words = ["post-train", &model, "--data", &data, "--method", "sgd", "--update", "block.1"];
+    let rest = ["--lora", "1", "--epochs", "1", "--batch-size", "8", "--force", "--out", &out];
+    let run = bench.run(&[&words[..], &rest].concat());
+    assert!(run.success, "{}", run.errors);
+    assert_eq!(named(&out), names);
+}
+
+#[test]
 fn post_train_trains_adapters_of_the_updated_layers() {
     let bench = Bench::with_model();
     let (adapter, merged) = (bench.path("adapter"), bench.path("merged"));

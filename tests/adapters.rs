@@ -2,7 +2,7 @@
 //! match peft's; saving writes the merged checkpoint; adapters that do not fit are refused.
 
 use candle_core::{DType, Device, Tensor};
-use planish::checkpoint::{Checkpoint, Error, Load, NewAdapter, Provenance, Refused};
+use planish::checkpoint::{Checkpoint, ClassNames, Error, Load, NewAdapter, Provenance, Refused};
 use planish::engine::Engine;
 use planish::models::layers::{adapters, join, select};
 use planish::models::lora::{Target, Update, factors};
@@ -304,7 +304,7 @@ fn rewritten(checkpoint: &Checkpoint, peft: &Value) -> NewAdapter {
             .map(|update| (update.target.clone(), factors(update, &weights).unwrap()))
             .collect(),
         whole: whole.map(|name| (name.into(), weights.get(name).unwrap().clone())).into(),
-        class_names: None,
+        class_names: ClassNames::OfBase,
     }
 }
 

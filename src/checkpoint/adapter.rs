@@ -2,7 +2,7 @@
 //! which holds A and B of each adapted module, m for DoRA, and whole modules such as the head.
 
 use super::adapter_config::{AdapterConfig, CONFIG_FILE};
-use super::adapter_write::module;
+use super::adapter_write::{ClassNames, module};
 use super::error::few;
 use super::header::Header;
 use super::layout::Part;
@@ -24,7 +24,8 @@ use std::path::{Path, PathBuf};
 pub(super) const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// peft wraps the model in two modules of these names.
 pub(super) const WRAPPER: &str = "base_model.model.";
-/// Metadata key of a JSON list of class names in an adapter that planish wrote.
+/// Metadata key of the class names in an adapter that planish wrote: a JSON list, or `null` if the head
+/// was trained on images without names. Without the key they are those of the base.
 pub(super) const CLASSES_KEY: &str = "planish.classes";
 
 /// An adapter of a checkpoint. Its tensors are stored as f64, which is exact for every stored type.
@@ -36,8 +37,8 @@ pub struct Adapter {
     pub digest: String,
     /// The steps in its making that planish recorded, oldest first.
     pub(super) steps: Vec<Value>,
-    /// Names of the classes of its head, if planish recorded them.
-    pub(super) class_names: Option<Vec<String>>,
+    /// Names of the classes of its head.
+    pub(super) class_names: ClassNames,
     /// A, B and m by target.
     pub(super) updates: BTreeMap<Target, Factors>,
     /// Whole tensors by target. The target of a bias is named by the bias.
@@ -207,11 +208,12 @@ impl Found {
             return Err(Error::AdapterTensors { path, found: few(&incomplete) });
         }
         let classes = self.metadata.iter().find(|(key, _)| key == CLASSES_KEY);
+        let classes = classes.and_then(|(_, list)| serde_json::from_str(list).ok());
         Ok(Adapter {
             path,
             digest: self.digest,
             steps: self.steps,
-            class_names: classes.and_then(|(_, list)| serde_json::from_str(list).ok()),
+            class_names: classes.map_or(ClassNames::OfBase, ClassNames::Own),
             updates,
             whole: tensors,
         })
@@ -286,12 +288,13 @@ impl Adapter {
     pub(super) fn classes_in(&self, settings: &Settings, dialect: Dialect) -> Settings {
         let Some(head) = self.replacement("head.weight") else { return settings.clone() };
         let classes = head.dims().first().copied().unwrap_or(0);
-        let names = self.class_names.as_deref().filter(|names| names.len() == classes);
-        // planish stores the names if there are any. Other programs do not store them.
-        let foreign = self.steps.is_empty();
-        match names.is_none() && foreign && settings.classes(dialect) == Some(classes) {
-            true => settings.clone(),
-            false => settings.with_classes(dialect, names, classes),
+        match &self.class_names {
+            ClassNames::OfBase if settings.classes(dialect) == Some(classes) => settings.clone(),
+            ClassNames::OfBase => settings.with_classes(dialect, None, classes),
+            ClassNames::Own(names) => {
+                let names = names.as_deref().filter(|names| names.len() == classes);
+                settings.with_classes(dialect, names, classes)
+            }
         }
     }
 
@@ -301,10 +304,9 @@ impl Adapter {
         Error::AdapterBase { path: self.path.clone(), head, source: Box::new(source) }
     }
 
-    /// Whether another program wrote it with a head, for which it states no class names.
-    pub(super) fn replaces_head_without_names(&self) -> bool {
-        let head = self.replacement("head.weight").is_some();
-        head && self.class_names.is_none() && self.steps.is_empty()
+    /// Whether another program wrote it with a head. Such a file does not state the classes.
+    pub(super) fn has_foreign_head(&self) -> bool {
+        self.replacement("head.weight").is_some() && self.steps.is_empty()
     }
 
     /// Checks that it was trained on the checkpoint of this digest, if it states its base.

@@ -31,8 +31,17 @@ pub struct NewAdapter {
     pub updates: Vec<(Target, Factors)>,
     /// Tensors that are stored whole, such as the head's, by canonical name.
     pub whole: Vec<(String, Tensor)>,
-    /// Names of the classes of the head, if they are not the checkpoint's.
-    pub class_names: Option<Vec<String>>,
+    /// Names of the classes of the head.
+    pub class_names: ClassNames,
+}
+
+/// Names of the classes of an adapter's head.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClassNames {
+    /// Those of the checkpoint that it is for.
+    OfBase,
+    /// Those of the images that the head was trained on; `None` if these have no names.
+    Own(Option<Vec<String>>),
 }
 
 /// The module of a parameter: its name without `weight` or `bias`.
@@ -157,11 +166,9 @@ impl Checkpoint {
             ("format".to_string(), "pt".to_string()),
             (PROVENANCE_KEY.to_string(), Value::Array(vec![to_value(provenance)?]).to_string()),
         ];
-        metadata.extend(
-            new.class_names
-                .as_ref()
-                .map(|names| (CLASSES_KEY.to_string(), json!(names).to_string())),
-        );
+        if let ClassNames::Own(names) = &new.class_names {
+            metadata.push((CLASSES_KEY.to_string(), json!(names).to_string()));
+        }
         let entry = |(name, tensor): (&String, &Tensor)| Entry {
             name: name.clone(),
             dtype: Stored::F32.name().into(),

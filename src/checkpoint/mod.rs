@@ -54,7 +54,7 @@ mod vit_in_jax;
 mod tests;
 
 pub use adapter::Adapter;
-pub use adapter_write::{NewAdapter, check_adapter_output, standing_adapter};
+pub use adapter_write::{ClassNames, NewAdapter, check_adapter_output, standing_adapter};
 pub use create::create;
 pub use error::{Error, Mismatch};
 pub use header::{Entry, Header};
@@ -230,9 +230,7 @@ impl Checkpoint {
             _ => (describe(&config), None),
         };
         let class_names = reader.class_names(config.classes())?;
-        if adapter.as_ref().is_some_and(Adapter::replaces_head_without_names)
-            && class_names.is_some()
-        {
+        if adapter.as_ref().is_some_and(Adapter::has_foreign_head) && class_names.is_some() {
             let text =
                 "class names: those of the base, because the adapter has a head but no names";
             reader.assumed.push(text.into());

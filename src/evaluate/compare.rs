@@ -71,8 +71,12 @@ const MEANS: [&str; 4] = ["nll", "calibrated_nll", "top1", "brier"];
 const ERRORS: [&str; 2] = ["ece", "calibrated_ece"];
 const ALL: usize = MEANS.len() + ERRORS.len();
 
-/// Minimum number of images for an interval to count as evidence. Bootstrap
-/// intervals of few images are too narrow, by √((n − 1)/n).
+/// Differences up to this are rounding of logits in f32, however consistent they are: models that
+/// differ by a temperature alone have equal calibrated losses.
+const ROUNDING: f64 = 1e-6;
+
+/// Minimum number of images for an interval to count as evidence. Bootstrap intervals of few images
+/// are too narrow, by √((n − 1)/n).
 pub const FEW: usize = 30;
 
 /// Compares `a` with `b` on the same images in the same order. Each is a pair of scores: at T = 1
@@ -85,6 +89,8 @@ pub const FEW: usize = 30;
 /// between an almost perfectly calibrated model and another, the difference and its interval are
 /// understated. Temperatures are fixed. Each interval alone covers 95%; it is over images, not over
 /// training seeds. With fewer than [`FEW`] images only McNemar's exact test gives a verdict.
+/// Differences up to 10⁻⁶ are never significant, since they may be rounding.
+///
 /// # Errors
 /// The numbers of images differ, or are 0.
 pub fn compare(
@@ -201,7 +207,7 @@ fn interval(draws: &[f64]) -> [f64; 2] {
 }
 
 fn verdict(interval: Option<[f64; 2]>) -> Verdict {
-    match interval {
+    match interval.filter(|ends| ends.iter().any(|end| end.abs() > ROUNDING)) {
         Some([low, _]) if low > 0.0 => Verdict::Better,
         Some([_, high]) if high < 0.0 => Verdict::Worse,
         _ => Verdict::Open,

@@ -141,3 +141,14 @@ fn a_seed_gives_the_same_results_on_any_number_of_threads() {
     assert_eq!(run(1, 3), run(3, 3));
     assert_ne!(run(1, 3).differences, run(1, 4).differences);
 }
+
+#[test]
+fn rounding_is_not_a_difference() {
+    // Every loss is lower by one rounding of f32, or by a thousand times as much.
+    let verdict = |shift: f64| {
+        let side = |shift| scores(&vec![(0.5 + shift, true, 0.6); FEW]);
+        let (a, b) = (side(shift), side(0.0));
+        compare([&a, &a], [&b, &b], 0, 200).unwrap().of("nll").unwrap().verdict
+    };
+    assert_eq!((verdict(6e-8), verdict(6e-5)), (Verdict::Open, Verdict::Better));
+}

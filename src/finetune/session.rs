@@ -2,7 +2,7 @@
 
 use super::record::provenance;
 use super::{FinetuneOptions, Images, Start};
-use crate::checkpoint::{self, Checkpoint, Provenance};
+use crate::checkpoint::{self, Checkpoint, ClassNames, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::order::Batches;
 use crate::data::{Augment, DamagedFile, DataInfo, DataSet, Split};
@@ -184,6 +184,11 @@ impl FinetuneSession {
         let merged;
         let weights = match (&start.adapters, &start.parent) {
             (Some(adapters), Some(parent)) if !adapters.merges() => {
+                // As for a whole checkpoint: without new names, a kept head keeps those of the parent.
+                let names = match names {
+                    None if !start.fresh_head => ClassNames::OfBase,
+                    names => ClassNames::Own(names.map(<[String]>::to_vec)),
+                };
                 return adapters.save(parent, out, weights, names, provenance);
             }
             (Some(adapters), _) => {

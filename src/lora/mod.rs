@@ -5,7 +5,7 @@ mod options;
 
 pub use options::LoraOptions;
 
-use crate::checkpoint::{Checkpoint, NewAdapter, Provenance};
+use crate::checkpoint::{Checkpoint, ClassNames, NewAdapter, Provenance};
 use crate::error::Result;
 use crate::format::{count, number};
 use crate::models::layers::{adapters, join};
@@ -161,7 +161,7 @@ impl Adapters {
         checkpoint: &Checkpoint,
         out: &Path,
         weights: &Weights,
-        class_names: Option<&[String]>,
+        class_names: ClassNames,
         provenance: &Provenance,
     ) -> Result<PathBuf> {
         let numbers = self
@@ -178,7 +178,7 @@ impl Adapters {
             magnitude: self.options.dora,
             updates,
             whole: head.collect(),
-            class_names: class_names.map(<[String]>::to_vec),
+            class_names,
         };
         Ok(checkpoint.save_adapter(out, &new, provenance)?)
     }

@@ -72,8 +72,8 @@ pub struct MergeOptions {
     pub method: MergeMethod,
     /// Weights before fine-tuning, for wise, lines and model-stock.
     ///
-    /// A head with other classes is left out: the result then keeps the fine-tuned head. `adapter` does
-    /// not apply to it.
+    /// A head with other classes is left out: the result then keeps the fine-tuned head. An adapter
+    /// does not apply to it.
     #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT0"))]
     pub pretrained: Option<PathBuf>,
     /// Share of the fine-tuned change that is kept, for wise and lines, from 0 (pretrained) to 1

@@ -11,7 +11,7 @@ use super::result::{Augmentation, MethodInfo, Output, Selection};
 use super::run::{configured, settings, stepping};
 use super::{PostTrainOptions, WATCHED, as_stored};
 use crate::cache::{About, CacheInfo, Plan as CachePlan};
-use crate::checkpoint::{Checkpoint, Load, Rounding, Saved};
+use crate::checkpoint::{Checkpoint, ClassNames, Load, Rounding, Saved};
 use crate::data::order::Batches;
 use crate::data::{Augment, DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::diagnose::Options as DiagnoseOptions;
@@ -457,7 +457,8 @@ impl PostTrainSession {
         if let (Some(adapters), Some(weights), Destination::New(out)) =
             (self.written_adapters(), weights, &self.destination)
         {
-            let path = adapters.save(&self.checkpoint, out, weights, None, &provenance)?;
+            let path =
+                adapters.save(&self.checkpoint, out, weights, ClassNames::OfBase, &provenance)?;
             let rounding = Rounding { moved: adapters.parameters(), unchanged: 0 };
             return Ok(Some(Saved { path, rounding, undo: None }));
         }

@@ -4,6 +4,7 @@ use crate::calibrate::{NullEce, Scaling};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::evaluate::{Bound, Estimate, Sets};
+use crate::format::{estimate, number, percent, share};
 use crate::post_train::result::{BeforeAfter, Output};
 use crate::run::Run;
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,10 @@ pub struct Calibration {
     pub notes: Vec<String>,
 }
 
+/// Columns of [`Conformal::rows`].
+pub const SET_HEADERS: [&str; 6] =
+    ["sets", "coverage", "classes", "empty", "worst class", "threshold"];
+
 /// Conformal prediction sets with thresholds from images that did not choose the map.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Conformal {
@@ -59,4 +64,23 @@ pub struct Conformal {
     pub before: Vec<Sets>,
     /// Sets of the calibrated one.
     pub after: Vec<Sets>,
+}
+
+impl Conformal {
+    /// One row for each score, before calibration and after it.
+    pub fn rows(&self) -> Vec<[String; 6]> {
+        let row = |when: &str, sets: &Sets| {
+            let worst = sets.worst_class;
+            [
+                format!("{} {when}", sets.score.name()),
+                share(sets.coverage),
+                estimate(sets.size),
+                percent(sets.empty),
+                worst.map_or(String::new(), |(class, x)| format!("class {class}: {}", percent(x))),
+                sets.threshold.map_or("none".into(), number),
+            ]
+        };
+        let before = self.before.iter().map(|sets| row("before", sets));
+        before.chain(self.after.iter().map(|sets| row("after", sets))).collect()
+    }
 }

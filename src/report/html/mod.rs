@@ -22,11 +22,11 @@ mod text;
 pub use input::{Error, Input, Result, read};
 pub use pictures::Pictures;
 
-use crate::evaluate::{Sets, Summary};
-use crate::format::{estimate, number, percent, share};
+use crate::evaluate::Summary;
+use crate::format::{number, percent};
 use crate::post_train::result::BeforeAfter;
 use crate::post_train::search::{HEADERS, Search};
-use crate::report::{Conformal, Evaluation, Merging};
+use crate::report::{Conformal, Evaluation, Merging, SET_HEADERS};
 use crate::shift::Shifts;
 use std::fmt::Write;
 use text::{escape, paragraph};
@@ -287,23 +287,9 @@ fn ingredients(r: &Merging) -> String {
 
 /// Conformal sets before and after calibration.
 fn conformal(conformal: &Conformal) -> String {
-    let row = |when: &str, sets: &Sets| {
-        vec![
-            format!("{} {when}", sets.score.name()),
-            share(sets.coverage),
-            estimate(sets.size),
-            percent(sets.empty),
-            sets.worst_class.map_or(String::new(), |(class, share)| {
-                format!("class {class}: {}", percent(share))
-            }),
-            sets.threshold.map_or("none".into(), number),
-        ]
-    };
-    let both = [("before", &conformal.before), ("after", &conformal.after)];
-    let rows: Vec<Vec<String>> =
-        both.iter().flat_map(|(when, all)| all.iter().map(|sets| row(when, sets))).collect();
+    let rows: Vec<Vec<String>> = conformal.rows().into_iter().map(Vec::from).collect();
     format!("<h3>Conformal sets for {} coverage</h3>\n", percent(1.0 - conformal.alpha))
-        + &text::table(&["sets", "coverage", "classes", "empty", "worst class", "threshold"], &rows)
+        + &text::table(&SET_HEADERS, &rows)
 }
 
 fn one_split(part: &BeforeAfter, after: &str) -> String {

@@ -4,9 +4,9 @@ use crate::message::in_flags;
 use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
 use planish::calibrate::Scaling;
-use planish::evaluate::{Estimate, Sets};
+use planish::evaluate::Estimate;
 use planish::format::{count, estimate, images, number, percent, share};
-use planish::report::{Calibration, Conformal};
+use planish::report::{Calibration, Conformal, SET_HEADERS};
 
 /// Figures before and after, what was written, and the notes.
 pub fn text(report: &Calibration, notes: &[&String]) -> String {
@@ -81,8 +81,10 @@ fn figures(report: &Calibration) -> Table {
             ("after", &part.after, report.null_ece.after),
         ] {
             let ece_stderr = s.details.as_ref().and_then(|d| d.ece_stderr);
+            // The map was fitted on V.
+            let fitted = if (name, when) == ("validation", "after") { ", in-sample" } else { "" };
             table.row([
-                format!("{name} {when}"),
+                format!("{name} {when}{fitted}"),
                 estimate(Estimate { mean: s.nll, stderr: s.nll_stderr }),
                 share(Estimate { mean: s.top1, stderr: s.top1_stderr }),
                 estimate(Estimate { mean: s.ece, stderr: ece_stderr }),
@@ -94,29 +96,13 @@ fn figures(report: &Calibration) -> Table {
 }
 
 fn conformal_text(conformal: &Conformal) -> String {
-    let right = |name| (name, Align::Right);
-    let mut table = Table::new(&[
-        ("sets", Align::Left),
-        right("coverage"),
-        right("classes"),
-        right("empty"),
-        right("worst class"),
-        right("threshold"),
-    ]);
-    let mut row = |when: &str, sets: &Sets| {
-        table.row([
-            format!("{} {when}", sets.score.name()),
-            share(sets.coverage),
-            estimate(sets.size),
-            percent(sets.empty),
-            sets.worst_class.map_or(String::new(), |(class, covered)| {
-                format!("class {class}: {}", percent(covered))
-            }),
-            sets.threshold.map_or("none".into(), number),
-        ]);
-    };
-    conformal.before.iter().for_each(|sets| row("before", sets));
-    conformal.after.iter().for_each(|sets| row("after", sets));
+    let columns: Vec<(&str, Align)> = SET_HEADERS
+        .iter()
+        .enumerate()
+        .map(|(i, name)| (*name, if i == 0 { Align::Left } else { Align::Right }))
+        .collect();
+    let mut table = Table::new(&columns);
+    conformal.rows().into_iter().for_each(|row| table.row(row));
     let held_out = conformal.after.first().map_or(0, |sets| sets.held_out);
     format!(
         "conformal sets on test, with thresholds from {} used for nothing else; they should cover {}\n{}",
