@@ -162,6 +162,38 @@ fn soups_are_means_of_what_helps() {
 }
 
 #[test]
+fn validation_images_that_a_step_has_seen_are_noted() {
+    let bench = Bench::with_model();
+    let finetune = |from: &str, out: &str| {
+        let out = bench.path(out);
+        let words = ["finetune", "--from", from, "--data", &bench.data, "--epochs", "1"];
+        let done = bench.run(&[&words[..], &["--batch", "8", "--out", &out]].concat());
+        assert!(done.success, "{}", done.errors);
+        (out, done.output)
+    };
+    let has_seen = "V contains images that the model has seen";
+    // The model was trained on all images; this run holds out a tenth of them.
+    let (tuned, said) = finetune(&bench.model, "tuned");
+    assert!(said.contains(has_seen), "{said}");
+    let words = [tuned.as_str(), "--method=wise", "--pretrained", &bench.model, "--dry-run"];
+    let merged = merge(&bench, &words);
+    assert!(merged.success, "{}", merged.errors);
+    assert_eq!(merged.output.matches(has_seen).count(), 2, "{}", merged.output);
+    let found = bench.run(&["diagnose", &tuned, "--data", &bench.data, "--quiet"]);
+    assert!(found.output.contains(has_seen), "{}", found.output);
+
+    // Two runs that hold out the same images.
+    let first = bench.path("first");
+    let arch = ["finetune", "--arch", "vit_nano_patch7_14", "--data", &bench.data];
+    let rest = ["--epochs", "1", "--batch", "8", "--out", &first];
+    assert!(bench.run(&[&arch[..], &rest].concat()).success);
+    let (second, said) = finetune(&first, "second");
+    assert!(!said.contains(has_seen), "{said}");
+    let merged = merge(&bench, &[&second, "--method=wise", "--pretrained", &first, "--dry-run"]);
+    assert!(merged.success && !merged.output.contains(has_seen), "{}", merged.output);
+}
+
+#[test]
 fn checkpoints_that_do_not_fit_are_refused() {
     let bench = Bench::with_model();
     let b = tuned(&bench, "b", &["--update=head"]);

@@ -51,6 +51,8 @@ pub struct Roles {
     pub test: Option<Split>,
     /// Origin of V, such as `half of test, seed 0`; `none` without V.
     pub val_origin: String,
+    /// Whether V is what fine-tuning held out, found by the checkpoint's provenance.
+    pub held_out: bool,
     /// Notes for readers of the figures.
     pub notes: Vec<String>,
 }
@@ -117,6 +119,7 @@ pub fn choose(request: &Request) -> Result<Roles, Error> {
         val: given(Role::Val, request.val_data)?,
         test: given(Role::Test, request.test_data)?.or_else(|| data.test().cloned()),
         val_origin: "none".into(),
+        held_out: false,
         notes: Vec::new(),
     };
     let lone_trains = request.val_data.is_some() || request.val_from_train.is_some();
@@ -242,6 +245,7 @@ fn held_out(roles: &mut Roles, provenance: Option<&SplitProvenance>) -> Result<b
     };
     cut(roles, &train, *fraction, *seed)?;
     roles.val_origin = format!("held out by finetune, seed {seed}, {}", percent(*fraction));
+    roles.held_out = true;
     Ok(true)
 }
 

@@ -5,7 +5,7 @@ use super::{FinetuneOptions, Images, Start};
 use crate::checkpoint::{self, Checkpoint, ClassNames, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::order::Batches;
-use crate::data::{Augment, DamagedFile, DataInfo, DataSet, Split};
+use crate::data::{Augment, DamagedFile, DataInfo, DataSet, Split, SplitProvenance};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::evaluate::{Summary, Temperature, summarise};
@@ -18,8 +18,8 @@ use crate::observe;
 use crate::options;
 use crate::pixels::Pixels;
 use crate::predictions::Predictions;
-use crate::session::Context;
 use crate::session::bad_samples::open_for_training;
+use crate::session::{Context, seen};
 use crate::train::options::keep_or_default;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
@@ -79,7 +79,12 @@ impl FinetuneSession {
         let named = parent.as_ref().filter(|_| !options.reset_head);
         let (data, notes) = open_for_training(options.on_bad_sample, &options.data, named)?;
         let images = Images::divide(options, &data, seed)?;
-        let start = Start::new(options, parent, &data, &images, notes, seed)?;
+        let mut start = Start::new(options, parent, &data, &images, notes, seed)?;
+        if let (Some(parent), true) = (&start.parent, images.fraction > 0.0) {
+            let data_digest = images.whole.digest().into();
+            let held = SplitProvenance { seed, fraction: images.fraction, data_digest };
+            start.notes.extend(seen(parent, &held));
+        }
         let settings = settings(options, images.val.is_some(), seed)?;
         let pixels = |split: &Split| Pixels::new(split, start.preprocess.as_ref(), &start.network);
         let train = pixels(&images.train)?;
@@ -107,8 +112,8 @@ impl FinetuneSession {
         model
     }
 
-    /// Trains all weights, or adapters and head. If the run diverges after the first epoch, the outcome holds the weights of
-    /// an earlier epoch and `stopped`.
+    /// Trains all weights, or adapters and head. If the run diverges after the first epoch, the
+    /// outcome holds the weights of an earlier epoch and `stopped`.
     ///
     /// # Errors
     /// [`Diverged`](crate::train::Error::Diverged) if the run diverges in the first epoch; images that

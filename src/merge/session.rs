@@ -15,7 +15,7 @@ use crate::post_train::{Destination, Place, read_back};
 use crate::predictions::Predictions;
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
-use crate::session::{Context, Data, data_info, held_out, objective, pixels};
+use crate::session::{Context, Data, data_info, held_out, objective, pixels, seen};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -216,41 +216,33 @@ impl MergeSession {
         others.iter().try_for_each(|other| check_same(first, other))?;
         let mut notes: Vec<String> =
             others.iter().filter_map(|other| unknown_classes(first, other)).collect();
-        // V of the first may contain images that another one was trained on.
-        if data.val_data.is_none() && held_out(first).is_some() {
-            let differs = |other: &&Checkpoint| held_out(other) != held_out(first);
-            notes.extend(others.iter().filter(differs).map(|other| {
-                format!(
-                    "{}: fine-tuning held out other images than for {}: V may contain training images \
-                     of it, and its figures on V are then optimistic; set `val_data`",
-                    other.path.display(),
-                    first.path.display()
-                )
-            }));
-        }
-        let mut inputs: Vec<PathBuf> = checkpoints.iter().map(|c| c.path.clone()).collect();
-        let pretrained = match &options.pretrained {
+        let w0 = match &options.pretrained {
+            Some(path) => Some(Checkpoint::open(path, &load.without_adapter())?),
             None => None,
-            Some(path) => {
-                let found = Checkpoint::open(path, &load.without_adapter())?;
-                let (weights, moved, with_head) = towards(first, &found)?;
-                notes.extend(unknown_classes(first, &found).filter(|_| with_head));
-                inputs.push(found.path.clone());
-                if !with_head {
-                    notes.push(format!(
-                        "{}: its head has other classes and is left out",
-                        found.path.display()
-                    ));
-                }
+        };
+        let pretrained = match &w0 {
+            None => None,
+            Some(w0) => {
+                let (weights, moved, with_head) = towards(first, w0)?;
+                notes.extend(match with_head {
+                    true => unknown_classes(first, w0),
+                    false => {
+                        let path = w0.path.display();
+                        Some(format!("{path}: its head has other classes and is left out"))
+                    }
+                });
                 Some((weights, moved))
             }
         };
         if let Place::New(out) = place {
-            keep_inputs(out, &inputs)?;
+            keep_inputs(out, checkpoints.iter().chain(&w0))?;
         }
         let destination = place.open(first, context)?;
         let data = Data::open(data, first)?;
         let roles = data.roles(first, context.seed)?;
+        if let (true, Some(held)) = (roles.held_out, held_out(first)) {
+            notes.extend(others.iter().chain(&w0).filter_map(|other| seen(other, &held)));
+        }
         roles.notes.iter().chain(&notes).for_each(|note| context.note(note));
         require(Role::Val, roles.val.as_ref())?;
         let model = objective(first, DType::F32, context.engine)?;
@@ -425,11 +417,11 @@ impl MergeSession {
 }
 
 /// Refuses an output that is one of the checkpoints to merge.
-fn keep_inputs(out: &Path, inputs: &[PathBuf]) -> Result<()> {
+fn keep_inputs<'a>(out: &Path, mut inputs: impl Iterator<Item = &'a Checkpoint>) -> Result<()> {
     let Some(standing) = standing(out).and_then(|path| path.canonicalize().ok()) else {
         return Ok(());
     };
-    match inputs.iter().any(|input| input.canonicalize().is_ok_and(|input| input == standing)) {
+    match inputs.any(|input| input.path.canonicalize().is_ok_and(|input| input == standing)) {
         false => Ok(()),
         true => Err(crate::checkpoint::Error::Output {
             path: out.to_path_buf(),

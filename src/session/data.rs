@@ -1,7 +1,7 @@
 //! Opens data sets for a checkpoint, and selects training, validation and test images.
 
 use super::bad_samples::leave_out;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Provenance, Split as CheckpointSplit};
 use crate::data::DataInfo;
 use crate::data::folds::stratified_sample;
 use crate::data::{
@@ -76,6 +76,9 @@ impl Data {
             seed,
         })?;
         roles.notes.splice(0..0, self.notes.iter().cloned());
+        if let (true, Some(held)) = (roles.held_out, &provenance) {
+            roles.notes.extend(seen(checkpoint, held));
+        }
         roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
         for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
             pixels(checkpoint, split)?;
@@ -141,6 +144,27 @@ pub fn held_out(checkpoint: &Checkpoint) -> Option<SplitProvenance> {
     let split = provenance.split?;
     let data_digest = provenance.data_digest.clone()?;
     Some(SplitProvenance { seed: split.seed, fraction: split.fraction, data_digest })
+}
+
+/// A note if a step in the checkpoint's making trained on images of the same training split and did
+/// not hold out those of `held`. Such a model has seen some of V.
+pub fn seen(checkpoint: &Checkpoint, held: &SplitProvenance) -> Option<String> {
+    let data = Some(held.data_digest.as_str());
+    let saw = |step: &Provenance| {
+        let whole = step.data_digest.as_deref() == data;
+        let sample = step.sample.as_ref().is_some_and(|sample| Some(&*sample.digest) == data);
+        let same =
+            |split: CheckpointSplit| split.seed == held.seed && split.fraction == held.fraction;
+        (whole || sample) && !(whole && step.split.is_some_and(same))
+    };
+    checkpoint.history.iter().any(saw).then(|| {
+        format!(
+            "{}: an earlier step trained on the same training split and held out other images, so V \
+             contains images that the model has seen: figures on V are optimistic; use validation \
+             images that no step has seen",
+            checkpoint.path.display()
+        )
+    })
 }
 
 /// A note if the checkpoint was fine-tuned on a part of the training images and these differ.
