@@ -15,7 +15,7 @@ fn main() -> Result<()> {
     let roles = data.roles(&checkpoint, context.seed)?;
     let session = DiagnoseSession::new(&checkpoint, &roles, Some(500), &context)?;
     let blocks = layers(&checkpoint.network, Granularity::Block);
-    let found = session.measure(&blocks, &Options::default(), &context)?;
+    let found = session.measure(&blocks, &MeasureOptions::default(), &context)?;
 
     for layer in &found.layers {
         let (gap, sharpness) = (layer.delta_l_nats.cross_fit, layer.kappa.cross_fit);

@@ -7,7 +7,8 @@ use crate::{
 
 /// Anything that can go wrong in a session.
 ///
-/// Messages name options by their field, in backticks.
+/// Messages name options by their field, in backticks, and names from files, data and users in
+/// double quotes.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An invalid option.

@@ -17,7 +17,7 @@
 //!
 //!     let session = DiagnoseSession::new(&checkpoint, &roles, None, &context)?;
 //!     let blocks = layers(&checkpoint.network, Granularity::Block);
-//!     let found = session.measure(&blocks, &Options::default(), &context)?;
+//!     let found = session.measure(&blocks, &MeasureOptions::default(), &context)?;
 //!     for layer in &found.layers {
 //!         println!("{}: ΔL {:?} nats", layer.name, layer.delta_l_nats.cross_fit);
 //!     }
@@ -61,7 +61,6 @@ pub mod diagnose;
 pub mod engine;
 pub mod error;
 pub mod evaluate;
-pub mod examples;
 pub mod finetune;
 pub mod fingerprint;
 pub mod forecast;
@@ -81,7 +80,6 @@ pub mod post_train;
 pub mod predictions;
 pub mod random;
 pub mod report;
-mod row_buffer;
 pub mod run;
 pub mod selftest;
 pub mod session;
@@ -92,12 +90,17 @@ pub mod temp_file;
 pub mod train;
 pub mod vector;
 
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 /// What most programs need.
 pub mod prelude {
     pub use crate::checkpoint::{Checkpoint, Load};
     pub use crate::data::{DataOptions, Role, require};
     pub use crate::diagnose::session::DiagnoseSession;
-    pub use crate::diagnose::{DiagnoseOptions, Options};
+    pub use crate::diagnose::{DiagnoseOptions, MeasureOptions};
     pub use crate::engine::{Engine, EngineOptions};
     pub use crate::error::{Error, Result};
     pub use crate::finetune::{FinetuneOptions, FinetuneSession};

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 /// The `run` object of every report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Run {
+pub struct RunInfo {
     /// The command line, with shell quoting.
     pub command: String,
     /// Version of planish.
@@ -34,13 +34,13 @@ pub struct Run {
     pub date: String,
 }
 
-impl Run {
-    /// Starts the clock.
-    pub fn start(seed: u64, engine: &Engine) -> Running {
+impl RunInfo {
+    /// Starts the clock. `command` is what was run, as [`command_line`] writes it.
+    pub fn start(command: String, seed: u64, engine: &Engine) -> Running {
         let mut date = jiff::Timestamp::now();
         date = date.round(jiff::Unit::Second).unwrap_or(date);
-        let run = Run {
-            command: command_line(std::env::args_os().map(|a| a.to_string_lossy().into_owned())),
+        let run = RunInfo {
+            command,
             version: env!("CARGO_PKG_VERSION").into(),
             seed,
             threads: rayon::current_num_threads(),
@@ -58,7 +58,7 @@ impl Run {
 /// A run in progress.
 #[derive(Clone, Debug)]
 pub struct Running {
-    run: Run,
+    run: RunInfo,
     engine: Engine,
     clock: Instant,
 }
@@ -75,15 +75,15 @@ impl Running {
     }
 
     /// The run as of now. Call it again whenever results are saved.
-    pub fn finish(&self) -> Run {
+    pub fn finish(&self) -> RunInfo {
         let seconds = (self.seconds() * 1e3).round() / 1e3;
         let (peak_mib, device_peak_mib) = (memory::peak_mib(), self.engine.peak_mib());
-        Run { seconds, peak_mib, device_peak_mib, ..self.run.clone() }
+        RunInfo { seconds, peak_mib, device_peak_mib, ..self.run.clone() }
     }
 }
 
 /// Arguments as typed in a shell, with the program's bare name instead of its path.
-fn command_line(arguments: impl Iterator<Item = String>) -> String {
+pub fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let mut words = arguments.enumerate().map(|(i, word)| if i == 0 { bare(&word) } else { word });
     let first = words.next().unwrap_or_default();
     words.fold(quoted(&first), |line, word| line + " " + &quoted(&word))
@@ -129,7 +129,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn freed_memory_stays_in_the_peak() {
-        let running = Run::start(7, &Engine::cpu());
+        let running = RunInfo::start("test".into(), 7, &Engine::cpu());
         let block = std::hint::black_box(vec![1u8; 96 << 20]);
         drop(block);
         let run = running.finish();

@@ -12,7 +12,7 @@ use planish::objective::Objective;
 use planish::train::Shape;
 use planish::train::perturbation::StepRule;
 use planish::train::recipe::{Kind, Recipe};
-use planish::train::run::{Event, TrainSettings, train};
+use planish::train::run::{TrainEvent, TrainSettings, train};
 use planish::train::sam::Variant;
 use planish::train::source::Source;
 use small::{images, model, numbers, plus};
@@ -68,7 +68,8 @@ fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weight
     let mut method = recipe.method(&model.network, source.len(), settings.seed).unwrap();
     let mut step_count = 0;
     let outcome = train(&model, &mut *method, &source, None, &settings, &mut |event| {
-        step_count += usize::from(matches!(event, Event::Step { examples, .. } if examples > 0));
+        step_count +=
+            usize::from(matches!(event, TrainEvent::Step { examples, .. } if examples > 0));
     });
     assert_eq!(step_count, steps);
     outcome.unwrap().weights

@@ -87,7 +87,7 @@ fn unknown_architectures_list_the_known_ones() {
     let words = ["finetune", "--data", &bench.data, "--out", &out, "--arch"];
     for (name, parts) in [
         ("resnet50", ["vit_SIZE_patchP_S", "convnext_SIZE_patchP_S"]),
-        ("mixer_nanno_patch7_14", ["did you mean `nano`?", "mixer_SIZE_patchP_S"]),
+        ("mixer_nanno_patch7_14", ["did you mean \"nano\"?", "mixer_SIZE_patchP_S"]),
     ] {
         bench.run(&[&words[..], &[name]].concat()).fails_with(&parts);
     }

@@ -138,6 +138,51 @@ fn conformal_sets_come_from_images_that_chose_nothing_else() {
 }
 
 #[test]
+fn laplace_predictions_stand_beside_the_calibrated_checkpoint() {
+    let bench = Bench::with_model();
+    let words = ["--laplace", "--dry-run", "--json", &bench.path("run.json")];
+    let done = calibrate(&bench, &words);
+    assert!(done.success, "{}", done.errors);
+    for part in ["test, Laplace", "Laplace approximation of the head", "prior precision"] {
+        assert!(done.output.contains(part), "{part}: {}", done.output);
+    }
+    let report = bench.json("run.json");
+    let laplace = &report["laplace"];
+    let prior = number(laplace, "/prior_precision");
+    assert!((1e-4..=1e4).contains(&prior));
+    assert!(number(laplace, "/training_images") > 0.0);
+    // Gains are paired, so their means are differences of the means.
+    let nll = number(laplace, "/test/nll/mean");
+    for (path, gain) in [
+        ("/test/before/nll", "/test/nll_gain/mean"),
+        ("/test/after/nll", "/test/gain_over_calibrated/mean"),
+    ] {
+        let difference = number(&report, path) - nll;
+        assert!((number(laplace, gain) - difference).abs() < 1e-9, "{gain}");
+    }
+    // The posterior does not change the checkpoint's own figures.
+    let plain = calibrate(&bench, &["--dry-run", "--json", &bench.path("plain.json")]);
+    assert!(plain.success && bench.json("plain.json")["test"] == report["test"]);
+
+    let page = bench.path("page.html");
+    assert!(bench.plain(&["report", &bench.path("run.json"), "--html", &page]).success);
+    assert!(fs::read_to_string(page).unwrap().contains("Laplace approximation of the head"));
+
+    // The training images are needed.
+    let alone = bench.path("alone");
+    fs::create_dir(&alone).unwrap();
+    for entry in fs::read_dir(&bench.data).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.starts_with("t10k") {
+            fs::copy(&path, format!("{alone}/{name}")).unwrap();
+        }
+    }
+    let words = ["calibrate", &bench.model, "--data", &alone, "--laplace", "--dry-run"];
+    bench.run(&words).fails_with(&["--train-data"]);
+}
+
+#[test]
 fn invalid_options_are_refused() {
     let bench = Bench::with_model();
     calibrate(&bench, &["--conformal", "0", "--dry-run"])

@@ -108,7 +108,7 @@ fn two_models_in_one_file_need_a_choice() {
     let found = Checkpoint::open(&reference("timm.pth.tar"), &heads).unwrap_err();
     let message = found.to_string();
     assert!(matches!(found, Error::SeveralModels { .. }), "{message}");
-    for part in ["found two", "`state_dict`", "`state_dict_ema`", "`weights`"] {
+    for part in ["found two", "\"state_dict\"", "\"state_dict_ema\"", "`weights`"] {
         assert!(message.contains(part), "{message}");
     }
     let of = |weights: &str| {
@@ -117,7 +117,7 @@ fn two_models_in_one_file_need_a_choice() {
     assert!(error("timm.pth.tar", &of("model")) > 1e-2);
     assert!(error("timm.pth.tar", &of("state_dict_ema")) < TOLERANCE);
     assert_ne!(of("model").digest, of("ema").digest);
-    assert!(of("ema").recognised.contains("under `state_dict_ema`"));
+    assert!(of("ema").recognised.contains("under \"state_dict_ema\""));
 }
 
 #[test]

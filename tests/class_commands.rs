@@ -163,7 +163,7 @@ fn a_new_head_for_data_without_class_names_has_none() {
     // A kept head still has the checkpoint's classes.
     let out = bench.path("kept");
     let text = train_and_check(&bench, &["--from", &timm], &bench.data, &out, &[]);
-    assert!(text.contains("0 = `cat`, 1 = `dog`, 2 = `bird`, …"), "{text}");
+    assert!(text.contains("0 = \"cat\", 1 = \"dog\", 2 = \"bird\", …"), "{text}");
     assert_eq!(configuration(&out), configuration(&timm));
 }
 
@@ -180,7 +180,10 @@ fn numbered_labels_are_matched_by_name_or_noted() {
         fs::write(format!("{}/classes.txt", bench.data), names.join("\n")).unwrap();
     };
     let (plain, text) = eval("unnamed.json");
-    assert!(text.contains("the data have no class names") && text.contains("0 = `cat`"), "{text}");
+    assert!(
+        text.contains("the data have no class names") && text.contains("0 = \"cat\""),
+        "{text}"
+    );
     assert!(text.contains("the grey channel is repeated three times"), "{text}");
     named(["cat", "dog", "bird", "fish"]);
     let (same, text) = eval("same.json");

@@ -131,7 +131,7 @@ fn bad_input_is_reported_with_a_remedy() {
         (vec!["inspect", "absent.safetensors"], vec!["absent.safetensors"]),
         (vec!["inspect", data], vec![data, "model.safetensors"]),
         (vec!["eval", model, "--data", "absent"], vec!["absent", "nothing"]),
-        (vec!["eval", model, "--data", data, "--split", "x"], vec!["`x`", "train and test"]),
+        (vec!["eval", model, "--data", data, "--split", "x"], vec!["\"x\"", "train and test"]),
         (
             vec!["eval", model, "--data", data, "--dump", &below_a_file],
             vec!["t10k-labels-idx1-ubyte is not a folder", "another path"],
@@ -146,7 +146,7 @@ fn bad_input_is_reported_with_a_remedy() {
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "head,*", "--out", &hv],
-            vec!["`head`", "`*`", "share weights"],
+            vec!["\"head\"", "\"*\"", "share weights"],
         ),
         (
             vec!["hvp", model, "--data", data, "--layer", "head", "--out", &below_a_file],

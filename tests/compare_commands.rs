@@ -132,7 +132,7 @@ fn probabilities_and_wrong_tensors_are_rejected() {
     let sure = write("p.safetensors", (vec![2, 2], half(4)), vec![0, 1], 1.0);
     bench.run(&["compare", &sure, &sure]).fails_with(&["p.safetensors", "before softmax"]);
     let flat = write("f.safetensors", (vec![4], half(4)), vec![0, 1], 1.0);
-    bench.run(&["compare", &flat, &flat]).fails_with(&["`logits`", "(N,C)", "[4]"]);
+    bench.run(&["compare", &flat, &flat]).fails_with(&["\"logits\"", "(N,C)", "[4]"]);
     let label = write("l.safetensors", (vec![2, 2], half(4)), vec![0, -1], 1.0);
     bench.run(&["compare", &label, &label]).fails_with(&["`labels` holds -1 at image 1"]);
     let class = write("c.safetensors", (vec![2, 2], half(4)), vec![0, 2], 1.0);

@@ -135,7 +135,7 @@ fn unknown_class_folders_are_rejected_without_class_order() {
     fs::write(&config, settings.to_string()).unwrap();
     let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
     let eval = ["eval", &bench.model, "--data", &root];
-    bench.run(&eval).fails_with(&["`cat`", "`a`", "--class-order to sorted"]);
+    bench.run(&eval).fails_with(&["\"cat\"", "\"a\"", "--class-order to sorted"]);
     // The folder of the report is created.
     let words = ["--class-order", "sorted", "--json", "deep/er/sorted.json"];
     let out = bench.run(&[&eval[..], &words].concat());

@@ -169,7 +169,7 @@ fn results_that_are_not_finite_are_reported() {
     };
     // 3e38 times 64 features overflows f32.
     let path = constant(&bench, 3e38);
-    hvp(&[&path], &[]).fails_with(&["layer head", "not finite", "`linear` of head", "f64"]);
+    hvp(&[&path], &[]).fails_with(&["layer head", "not finite", "\"linear\" of head", "f64"]);
     assert!(hvp(&[&path], &["--dtype", "f64"]).success);
     let path = constant(&bench, f32::NAN);
     hvp(&[&path], &[]).fails_with(&[&path, "NaN", "head."]);

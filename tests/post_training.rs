@@ -11,7 +11,7 @@ use planish::train::method::{Method, Step};
 use planish::train::perturbation::{Perturbation, Perturber, StepRule};
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;
-use planish::train::run::{self, Event, TrainSettings};
+use planish::train::run::{self, TrainEvent, TrainSettings};
 use planish::train::sgd::Sgd;
 use planish::train::source::Source;
 use small::{
@@ -142,8 +142,8 @@ fn a_layer_initialised_to_zeros_keeps_its_limit() {
     let source = Source::held(&all);
     let mut method = pol(&bias, &bias, 48);
     let (mut lengths, mut shares) = (Vec::new(), Vec::new());
-    let on_event = &mut |event: Event| {
-        if let Event::Epoch(epoch) = event {
+    let on_event = &mut |event: TrainEvent| {
+        if let TrainEvent::Epoch(epoch) = event {
             lengths.push(epoch.perturbation_length.unwrap());
             shares.push(epoch.perturbation);
         }

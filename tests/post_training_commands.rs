@@ -186,7 +186,7 @@ fn bad_input_is_reported_with_a_remedy() {
         (1, vec!["diagnose", model], vec!["--layer", "block.15"], vec!["block.15", "block.1"]),
         (1, vec!["diagnose", model], vec!["--layer", "stage*"], vec!["stage*", "embed"]),
         (2, vec!["diagnose", model], vec!["--samples", "0"], vec!["--samples", "from 1"]),
-        (1, small.clone(), vec!["--perturb", "haed"], vec!["haed", "`head`"]),
+        (1, small.clone(), vec!["--perturb", "haed"], vec!["haed", "\"head\""]),
         (
             2,
             small.clone(),

@@ -10,7 +10,7 @@ use planish::objective::{Activations, Objective};
 use planish::train::method::{Displacement, Method};
 use planish::train::sam::{Sam, Variant};
 use planish::train::sgd::Sgd;
-use planish::train::{Error, Optimizer, Rule, Schedule, Shape, Source, Stepper};
+use planish::train::{Error, Optimizer, OptimizerRule, Schedule, Shape, Source, Stepper};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,7 +104,7 @@ fn stepper(case: &Value) -> Stepper {
     };
     let warmup = number("warmup") as usize;
     let schedule = Schedule { shape, rate: number("rate"), warmup, steps: STEPS };
-    let rule = Rule::Sgd { momentum: number("momentum"), nesterov: false };
+    let rule = OptimizerRule::Sgd { momentum: number("momentum"), nesterov: false };
     Stepper::new(Optimizer::new(rule, number("decay")), schedule, case["clip"].as_f64())
 }
 

@@ -7,28 +7,39 @@ use candle_core::DType;
 use planish::curvature::{LayerOperator, LinearOperator, lanczos};
 use planish::data::folds::stratified_halves;
 use planish::diagnose::findings::{Findings, LayerResult};
-use planish::diagnose::spectrum::Settings;
-use planish::diagnose::{Estimator, Options, Request, diagnose};
+use planish::diagnose::spectrum::SpectrumOptions;
+use planish::diagnose::{Estimator, MeasureOptions, Request, diagnose};
 use planish::models::Layer;
 use planish::objective::{Activations, Matrix, Objective};
 use small::{
     cross_entropies, dot, images, layer, mean, model, numbers, plus, weights_of, with_weights,
 };
 
-fn findings(model: &Objective, v: &Activations, layers: &[Layer], options: Options) -> Findings {
+fn findings(
+    model: &Objective,
+    v: &Activations,
+    layers: &[Layer],
+    options: MeasureOptions,
+) -> Findings {
     let request = Request { options, ..Request::new(model, v, layers, 7) };
     diagnose(&request, &mut |_| ()).unwrap()
 }
 
-fn one(model: &Objective, v: &Activations, name: &str, options: Options) -> LayerResult {
+fn one(model: &Objective, v: &Activations, name: &str, options: MeasureOptions) -> LayerResult {
     findings(model, v, &[layer(model, name)], options).layers.remove(0)
 }
 
-fn whole_spectrum(density: bool) -> Options {
+fn whole_spectrum(density: bool) -> MeasureOptions {
     let matrices = vec![Matrix::Hessian, Matrix::GaussNewton];
-    let settings =
-        Settings { matrices, largest: 2, whole: true, density, room: f64::INFINITY, seed: 1 };
-    Options { spectrum: Some(settings), ..Options::default() }
+    let settings = SpectrumOptions {
+        matrices,
+        largest: 2,
+        whole: true,
+        density,
+        room: f64::INFINITY,
+        seed: 1,
+    };
+    MeasureOptions { spectrum: Some(settings), ..MeasureOptions::default() }
 }
 
 /// The matrix, column by column.
@@ -208,7 +219,7 @@ fn newton_steps_stay_within_the_radius_and_beat_the_gradient() {
         |w: &[f64], of: &Activations| mean(&cross_entropies(&with_weights(&model, &head, w), of));
     for radius in [1e-3, 0.05, 1.0] {
         let newton = Estimator::Newton { radius, iterations: 50 };
-        let options = Options { estimator: newton, spectrum: None };
+        let options = MeasureOptions { estimator: newton, spectrum: None };
         let found = one(&model, &v, "head", options);
         let steps = found.newton.as_ref().unwrap();
         assert!(found.displacement <= radius * norm * (1.0 + 1e-9), "{found:?}");
@@ -246,7 +257,7 @@ fn a_layer_of_zeros_moves_at_most_twice_loss_over_gradient_norm() {
     for (estimator, share) in
         [(Estimator::Line, 1.0), (Estimator::Newton { radius: 0.1, iterations: 9 }, 0.1)]
     {
-        let found = one(&model, &v, "head", Options { estimator, spectrum: None });
+        let found = one(&model, &v, "head", MeasureOptions { estimator, spectrum: None });
         let most = share * mean(&longest) * (1.0 + 1e-9);
         assert!(found.displacement > 0.0 && found.displacement <= most, "{found:?} {most}");
         assert!(found.delta_l_nats.in_sample.unwrap() > 0.0 && found.kappa.cross_fit.is_some());

@@ -21,7 +21,7 @@ use planish::engine::{Engine, EngineOptions, Precision};
 use planish::models::layers::select;
 use planish::models::{Weights, arch};
 use planish::objective::{Activations, Objective};
-use planish::train::{Optimizer, Rule};
+use planish::train::{Optimizer, OptimizerRule};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Instant;
@@ -119,7 +119,7 @@ fn models(size: &Size, machine: &mut Machine, (engine, tf32): (&Engine, bool)) -
 fn optimizer(size: &Size, objective: &Objective, machine: &mut Machine) -> Outcome<()> {
     let all = select(&objective.network, "*")?.remove(0);
     let weights = objective.weights_of(&all)?;
-    let rule = Rule::Sgd { momentum: 0.9, nesterov: false };
+    let rule = OptimizerRule::Sgd { momentum: 0.9, nesterov: false };
     let mut optimizer = Optimizer::new(rule, 0.0);
     optimizer.step(&weights, &weights, 0.1)?;
     let mut seconds = Vec::new();

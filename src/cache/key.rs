@@ -27,7 +27,7 @@ pub struct Frozen<'a> {
     /// The stage whose input is cached.
     pub stage: usize,
     /// Fingerprint of the images and of their resizing to the model's size; see
-    /// [`crate::examples::Examples::fingerprint`].
+    /// [`crate::objective::Examples::fingerprint`].
     pub images: &'a str,
     /// Number of images per forward pass, because the rounding of matrix products depends on it.
     pub micro_batch: usize,

@@ -25,5 +25,5 @@ pub use info::CacheInfo;
 pub use key::{FORMAT, Frozen, digest, key};
 pub use layout::{About, Layout};
 pub use options::{CacheDtype, CacheOptions};
-pub use plan::{CachePolicy, Choice, Mode, Plan, plan};
+pub use plan::{CachePolicy, Choice, Mode, StoragePlan, plan};
 pub use stored::Stored;

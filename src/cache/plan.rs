@@ -78,7 +78,7 @@ pub struct Choice<'a> {
 
 /// Where activations are cached, and which files already exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct StoragePlan {
     /// Where.
     pub mode: Mode,
     /// Whether that memory is on a GPU.
@@ -98,12 +98,12 @@ pub struct Plan {
     pub other_format: usize,
 }
 
-impl Plan {
+impl StoragePlan {
     /// A plan without files: these bytes in memory, or no cache.
-    pub fn without_files(mode: Mode, bytes: u64) -> Plan {
+    pub fn without_files(mode: Mode, bytes: u64) -> StoragePlan {
         let (keys, there) = (Vec::new(), Vec::new());
         let folder = PathBuf::new();
-        Plan { mode, device: false, ram: bytes, bytes, folder, keys, there, other_format: 0 }
+        StoragePlan { mode, device: false, ram: bytes, bytes, folder, keys, there, other_format: 0 }
     }
 
     /// Bytes of CPU memory, and of GPU memory, that activations will use.
@@ -133,9 +133,9 @@ impl Plan {
 /// # Errors
 /// For a place that was asked for explicitly: not enough memory or room, or a folder that is not
 /// writable.
-pub fn plan(of: &Choice) -> Result<Plan> {
+pub fn plan(of: &Choice) -> Result<StoragePlan> {
     let bytes = of.layout.bytes().saturating_mul(of.views as u64);
-    let in_files = || -> Result<Plan> {
+    let in_files = || -> Result<StoragePlan> {
         let folder = of.folder.clone().map_or_else(folder::default_folder, Ok)?;
         let keys = (of.keys)()?;
         let there: Vec<bool> =
@@ -144,13 +144,18 @@ pub fn plan(of: &Choice) -> Result<Plan> {
         let other_format =
             found.iter().filter(|entry| matches!(entry.found, folder::Found::OtherFormat)).count();
         let mode = Mode::Disk;
-        Ok(Plan { mode, device: false, ram: 0, bytes, folder, keys, there, other_format })
+        Ok(StoragePlan { mode, device: false, ram: 0, bytes, folder, keys, there, other_format })
     };
     let fits = of.there || bytes <= of.ram;
-    let memory = || Plan { device: of.there, ram: of.ram, ..Plan::without_files(Mode::Ram, bytes) };
-    let needed = |plan: &Plan| of.layout.file_bytes().saturating_mul(plan.missing(of.views) as u64);
+    let memory = || StoragePlan {
+        device: of.there,
+        ram: of.ram,
+        ..StoragePlan::without_files(Mode::Ram, bytes)
+    };
+    let needed =
+        |plan: &StoragePlan| of.layout.file_bytes().saturating_mul(plan.missing(of.views) as u64);
     match of.policy {
-        CachePolicy::Off => return Ok(Plan::without_files(Mode::Off, 0)),
+        CachePolicy::Off => return Ok(StoragePlan::without_files(Mode::Off, 0)),
         CachePolicy::Ram if !fits => {
             return Err(Error::NoMemory { needed: bytes, allowed: of.ram });
         }
@@ -167,7 +172,7 @@ pub fn plan(of: &Choice) -> Result<Plan> {
     }
     let folder = of.folder.clone().map_or_else(folder::default_folder, Ok);
     let Ok(folder) = folder else {
-        return Ok(if fits { memory() } else { Plan::without_files(Mode::Off, 0) });
+        return Ok(if fits { memory() } else { StoragePlan::without_files(Mode::Off, 0) });
     };
     let named = of.folder.is_some();
     let all = of.layout.file_bytes().saturating_mul(of.views as u64);
@@ -185,5 +190,5 @@ pub fn plan(of: &Choice) -> Result<Plan> {
             return Ok(plan);
         }
     }
-    Ok(if fits { memory() } else { Plan::without_files(Mode::Off, 0) })
+    Ok(if fits { memory() } else { StoragePlan::without_files(Mode::Off, 0) })
 }

@@ -27,6 +27,20 @@ pub(super) fn head(network: &Network) -> Result<Layer> {
     network.blocks().pop().ok_or_else(not_linear)
 }
 
+/// Checks that the logits are those of one linear layer.
+///
+/// # Errors
+/// Those of [`calibrated`]; two layers with averaged outputs.
+pub(super) fn one_linear_layer(network: &Network) -> Result<()> {
+    match linear_layers(network)?.len() {
+        1 => Ok(()),
+        n => Err(Error::Missing(format!(
+            "`laplace` needs one linear layer in the head, and this network averages {n}: leave out \
+             `laplace`"
+        ))),
+    }
+}
+
 /// Indices of weight and bias of each linear layer of the head.
 fn linear_layers(network: &Network) -> Result<Vec<[usize; 2]>> {
     let params = network.params();

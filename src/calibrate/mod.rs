@@ -5,10 +5,13 @@
 //! fit alone.
 
 mod head;
+pub mod laplace;
 mod newton;
 mod scaling;
 mod session;
 
 pub use head::calibrated;
 pub use scaling::{Map, Scaling, Structured, fit_scaling};
-pub use session::{CalibrateOptions, CalibrateSession, Calibrated, NullEce};
+pub use session::{
+    CalibrateOptions, CalibrateSession, Calibrated, LaplaceFigures, LaplaceOnTest, NullEce,
+};

@@ -1,12 +1,15 @@
 //! One calibration, from its options to the written and measured checkpoint.
 
-use super::head::{calibrated, head};
+use super::head::{calibrated, head, one_linear_layer};
+use super::laplace::{Laplace, best};
 use super::{Map, Scaling, fit_scaling};
 use crate::checkpoint::{Checkpoint, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
-use crate::evaluate::{Bound, Estimate, Score, Scores, Sets, losses, null_ece, paired, sets};
+use crate::evaluate::{
+    Bound, Estimate, Score, Scores, Sets, ece_of, hits, losses, mean_stderr, null_ece, paired, sets,
+};
 use crate::models::Layer;
 use crate::objective::{Activations, Examples, Objective};
 use crate::options::check;
@@ -35,6 +38,13 @@ pub struct CalibrateOptions {
     /// thresholds of LAC, APS and RAPS. Coverage and size of the sets are measured on test.
     #[cfg_attr(feature = "cli", arg(long, value_name = "ALPHA", allow_negative_numbers = true))]
     pub conformal: Option<f64>,
+    /// Also measure the last-layer Laplace approximation of the checkpoint as given.
+    ///
+    /// A Gaussian posterior over the head's weights, from the training images, flattens the
+    /// probabilities of images unlike those. It changes no weights: the figures stand beside those
+    /// of the calibrated checkpoint. The prior precision is chosen on the validation images.
+    #[cfg_attr(feature = "cli", arg(long))]
+    pub laplace: bool,
 }
 
 impl CalibrateOptions {
@@ -95,10 +105,45 @@ pub struct Calibrated {
     pub null_ece: NullEce,
     /// Conformal sets on test, before calibration and after it.
     pub conformal: Option<[Vec<Sets>; 2]>,
+    /// Last-layer Laplace approximation of the checkpoint as given.
+    pub laplace: Option<LaplaceFigures>,
     /// Damaged image files that were used as decoded.
     pub damaged: Vec<DamagedFile>,
     /// Notes for the user.
     pub notes: Vec<String>,
+}
+
+/// Last-layer Laplace approximation of the checkpoint before calibration. Losses are in nats per
+/// image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaplaceFigures {
+    /// Number of training images that determine the posterior.
+    pub training_images: usize,
+    /// δ, with the lowest loss on V.
+    pub prior_precision: f64,
+    /// Whether this is an end of the tried range, so that the best δ may lie outside.
+    pub prior_precision_at_bound: bool,
+    /// Loss on V, δ of each half chosen on the other; `None` if a half is empty.
+    pub validation_nll: Option<Estimate>,
+    /// On test.
+    pub test: Option<LaplaceOnTest>,
+}
+
+/// Figures of Laplace predictions on test.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaplaceOnTest {
+    /// Loss.
+    pub nll: Estimate,
+    /// Fraction of images whose label is the most probable class.
+    pub top1: Estimate,
+    /// Expected calibration error.
+    pub ece: Estimate,
+    /// Expected calibration error that a perfectly calibrated model of equal confidences would have.
+    pub null_ece: f64,
+    /// Paired difference of NLL: the checkpoint as given − Laplace.
+    pub nll_gain: Estimate,
+    /// Paired difference of NLL: the calibrated checkpoint − Laplace. Above 0, Laplace is better.
+    pub gain_over_calibrated: Estimate,
 }
 
 impl CalibrateSession {
@@ -123,6 +168,10 @@ impl CalibrateSession {
         if options.conformal.is_some() {
             require(Role::Test, roles.test.as_ref())?;
         }
+        if options.laplace {
+            require(Role::Train, roles.train.as_ref())?;
+            one_linear_layer(&checkpoint.network)?;
+        }
         let head = head(&checkpoint.network)?;
         destination.check_space(&checkpoint, &head)?;
         let model = objective(&checkpoint, DType::F32, context.engine)?;
@@ -135,7 +184,7 @@ impl CalibrateSession {
     /// # Errors
     /// Unreadable images, logits that are not finite, or a file that cannot be written.
     pub fn run(&self, context: &Context) -> Result<Calibrated> {
-        let CalibrateOptions { method, conformal } = self.options;
+        let CalibrateOptions { method, conformal, laplace } = self.options;
         let val = require(Role::Val, self.roles.val.as_ref())?;
         let (features, before) = self.features(val, context)?;
         let (first, second) = halves(&before, self.seed);
@@ -165,13 +214,25 @@ impl CalibrateSession {
             None => self.model.at(stored),
         };
         let on_v = [before, tuned.predict(&features)?];
+        let posterior = match laplace {
+            true => Some(self.posterior(&features, &on_v[0], [&first, &second], context)?),
+            false => None,
+        };
+        drop(features);
         let info = data_info(self.data.of(val), val, &self.roles.val_origin);
         let validation = before_after(&on_v, None, info, self.seed)?;
+        let mut laplace = posterior.as_ref().map(|(_, figures)| figures.clone());
         let on_test = match &self.roles.test {
             None => None,
             Some(split) => {
                 let (features, before) = self.features(split, context)?;
-                Some([before, tuned.predict(&features)?])
+                let own = [before, tuned.predict(&features)?];
+                if let (Some((posterior, found)), Some(figures)) = (&posterior, &mut laplace) {
+                    let predicted =
+                        posterior.predict(&features.values, &own[0], found.prior_precision)?;
+                    figures.test = Some(laplace_on_test(&predicted, &own, self.seed)?);
+                }
+                Some(own)
             }
         };
         let test = match (&self.roles.test, &on_test) {
@@ -194,6 +255,12 @@ impl CalibrateSession {
                     .into(),
             );
         }
+        if laplace.as_ref().is_some_and(|figures| figures.prior_precision_at_bound) {
+            notes.push(
+                "laplace: the best prior precision is at an end of the tried range, 1e-4 to 1e4"
+                    .into(),
+            );
+        }
         if let Some(saved) = &saved {
             notes.extend(self.checkpoint.format_note(&saved.path));
             notes.extend(self.checkpoint.unstored_options_note(&saved.path));
@@ -210,6 +277,7 @@ impl CalibrateSession {
             fitted_on: fitted.images(),
             output: saved.map(Output::from),
             conformal,
+            laplace,
             map,
             validation,
             test,
@@ -244,6 +312,43 @@ impl CalibrateSession {
             mapped.extend(losses(&map.apply(&own)?, 1.0));
         }
         Ok(Some(paired(&plain, &mapped)?))
+    }
+
+    /// The posterior from the training images, and its figures on V.
+    fn posterior(
+        &self,
+        on_v: &Activations,
+        logits: &Predictions,
+        halves: [&Option<Vec<usize>>; 2],
+        context: &Context,
+    ) -> Result<(Laplace, LaplaceFigures)> {
+        let train = require(Role::Train, self.roles.train.as_ref())?;
+        let posterior = {
+            let (features, logits) = self.features(train, context)?;
+            Laplace::fit(&features.values, &logits)?
+        };
+        let grid = posterior.losses_on_grid(&on_v.values, logits)?;
+        let all: Vec<usize> = (0..logits.images()).collect();
+        let chosen = best(&grid, &all);
+        let validation_nll = match halves {
+            [Some(first), Some(second)] => {
+                let mut own = Vec::new();
+                for [of, from] in [[first, second], [second, first]] {
+                    let chosen = &grid[best(&grid, from)].1;
+                    own.extend(of.iter().map(|&i| chosen[i]));
+                }
+                Some(mean_stderr(&own))
+            }
+            _ => None,
+        };
+        let figures = LaplaceFigures {
+            training_images: train.len(),
+            prior_precision: grid[chosen].0,
+            prior_precision_at_bound: chosen == 0 || chosen + 1 == grid.len(),
+            validation_nll,
+            test: None,
+        };
+        Ok((posterior, figures))
     }
 
     /// Sets on test with thresholds from the second half of V, before and after calibration.
@@ -319,6 +424,20 @@ fn halves(of: &Predictions, seed: u64) -> (Option<Vec<usize>>, Option<Vec<usize>
         true => (None, None),
         false => (Some(first), Some(second)),
     }
+}
+
+/// Laplace predictions on test beside the checkpoint before and after calibration.
+fn laplace_on_test(predicted: &Predictions, own: &Pair, seed: u64) -> Result<LaplaceOnTest> {
+    let scores = Scores::at(predicted, |_| 1.0);
+    let [before, after] = [0, 1].map(|i| losses(&own[i], 1.0));
+    Ok(LaplaceOnTest {
+        nll: mean_stderr(&scores.nll),
+        top1: mean_stderr(&hits(predicted, 1)),
+        ece: ece_of(&scores),
+        null_ece: null_ece(&scores, seed),
+        nll_gain: paired(&before, &scores.nll)?,
+        gain_over_calibrated: paired(&after, &scores.nll)?,
+    })
 }
 
 fn too_few(val: &Split) -> Error {

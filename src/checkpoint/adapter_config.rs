@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(patterned.scale("vit.layers.1.mlp.fc1", 8).unwrap(), 2.0);
         assert_eq!(patterned.scale("vit.layers.0.mlp.fc1", 4).unwrap(), 4.0);
         let message = patterned.scale("vit.layers.11.mlp.fc1", 8).unwrap_err().to_string();
-        assert!(message.contains("`r`: expected 8") && message.contains("found 4"), "{message}");
+        assert!(message.contains("\"r\": expected 8") && message.contains("found 4"), "{message}");
     }
 
     #[test]
@@ -172,10 +172,10 @@ mod tests {
             (json!({"peft_type": "LOHA"}), "`peft_type`: expected \"LORA\""),
             (json!({"bias": "lora_only"}), "`bias`: expected \"none\""),
             (json!({"init_lora_weights": "pissa"}), "`init_lora_weights`: expected true"),
-            (json!({"fan_in_fan_out": true}), "`fan_in_fan_out`"),
+            (json!({"fan_in_fan_out": true}), "\"fan_in_fan_out\""),
             (json!({"r": 0}), "`r`: expected a whole number above 0"),
-            (json!({"lora_alpha": "x"}), "`lora_alpha`"),
-            (json!({"alpha_pattern": {"fc[12]": 2}}), "`alpha_pattern`"),
+            (json!({"lora_alpha": "x"}), "\"lora_alpha\""),
+            (json!({"alpha_pattern": {"fc[12]": 2}}), "\"alpha_pattern\""),
         ] {
             let message = read(changes).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

@@ -49,8 +49,8 @@ fn none(path: &Path, wanted: &str, found: String) -> Error {
 fn named(key: &str) -> String {
     match key {
         "" => "the file itself".into(),
-        key if is_averaged(key) => format!("`{key}` (an average of the weights, EMA)"),
-        key => format!("`{key}`"),
+        key if is_averaged(key) => format!("\"{key}\" (an average of the weights, EMA)"),
+        key => format!("\"{key}\""),
     }
 }
 
@@ -75,7 +75,7 @@ mod tests {
             [(&["student", "teacher"][..], "model"), (&["model"], "ema"), (&["schema"], "ema")]
         {
             let message = chosen(keys, Some(wanted)).unwrap_err();
-            assert!(message.contains(&format!("`{wanted}`")), "{message}");
+            assert!(message.contains(&format!("\"{wanted}\"")), "{message}");
         }
     }
 }

@@ -80,7 +80,7 @@ pub enum Error {
     },
     /// The model that was asked for is not in the file, or is not the only one of its kind.
     #[error(
-        "{path}: expected one model that fits `weights` = `{wanted}`, found {found}; give the key of \
+        "{path}: expected one model that fits `weights` = \"{wanted}\", found {found}; give the key of \
          one of these, or omit `weights` if there is only one"
     )]
     NoSuchModel {
@@ -125,7 +125,7 @@ pub enum Error {
     },
     /// A pickle that needs Python's code.
     #[error(
-        "{path}: expected tensors and plain containers, found the Python object `{name}`; planish \
+        "{path}: expected tensors and plain containers, found the Python object \"{name}\"; planish \
          runs no code of a checkpoint: if you trust the file, load it in Python and save only the \
          weights, as in torch.save(model.state_dict(), FILE)"
     )]
@@ -148,7 +148,7 @@ pub enum Error {
     },
     /// A tensor whose type is not a supported weight type.
     #[error(
-        "{path}: tensor `{tensor}`: expected F32, F16, BF16 or F64, found {found}; \
+        "{path}: tensor \"{tensor}\": expected F32, F16, BF16 or F64, found {found}; \
          dequantize or cast the checkpoint first"
     )]
     Dtype {
@@ -302,7 +302,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A configuration value of the wrong type, or one that planish does not support.
-    #[error("{place}: `{key}`: expected {expected}, found {found}; {remedy}")]
+    #[error("{place}: \"{key}\": expected {expected}, found {found}; {remedy}")]
     Setting {
         /// File, key in a file's metadata, or option.
         place: String,
@@ -317,7 +317,7 @@ pub enum Error {
     },
     /// A configuration that describes a different model or different image preprocessing than
     /// planish computes. This may not be visible in the tensors.
-    #[error("{place}: `{key}` is {found}: {means}; planish supports {computes}; {remedy}")]
+    #[error("{place}: \"{key}\" is {found}: {means}; planish supports {computes}; {remedy}")]
     NotComputed {
         /// File, or key in a file's metadata.
         place: Box<str>,
@@ -378,7 +378,7 @@ pub enum Error {
     },
     /// A trained weight is out of range for its stored type.
     #[error(
-        "tensor `{tensor}` has a value out of range for {dtype}; convert the checkpoint to F32 \
+        "tensor \"{tensor}\" has a value out of range for {dtype}; convert the checkpoint to F32 \
          before training it"
     )]
     Overflow {
@@ -402,8 +402,8 @@ pub enum Error {
         reason: String,
     },
     /// An unknown tensor name.
-    #[error("there is no tensor `{name}`{}", .nearest.as_ref()
-        .map(|n| format!("; did you mean `{n}`?")).unwrap_or_default())]
+    #[error("there is no tensor \"{name}\"{}", .nearest.as_ref()
+        .map(|n| format!("; did you mean \"{n}\"?")).unwrap_or_default())]
     UnknownTensor {
         /// The name asked for.
         name: String,

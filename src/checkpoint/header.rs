@@ -128,7 +128,7 @@ impl Header {
         let mut seen = std::collections::HashSet::new();
         for (name, value) in pairs {
             if !seen.insert(name.clone()) {
-                let place = format!("header entry `{name}`");
+                let place = format!("header entry \"{name}\"");
                 return Err(fail(&place, "each name once".into(), "it twice".into()));
             }
             if name == "__metadata__" {
@@ -136,7 +136,7 @@ impl Header {
                     .map_err(|found| fail("__metadata__", "strings under names".into(), found))?;
             } else {
                 let read = entry(&name, &value).map_err(|(expected, found)| {
-                    fail(&format!("tensor `{name}`"), expected.into(), found)
+                    fail(&format!("tensor \"{name}\""), expected.into(), found)
                 })?;
                 header.entries.push(read);
             }
@@ -161,7 +161,7 @@ impl Header {
             let (start, end) = entry.span;
             if start != at {
                 return Err((
-                    format!("tensor `{}`: data_offsets", entry.name),
+                    format!("tensor \"{}\": data_offsets", entry.name),
                     format!("a start at byte {at}, where the tensor before it ends"),
                     format!("byte {start}"),
                 ));
@@ -237,7 +237,7 @@ fn metadata(value: Value) -> Result<Vec<(String, String)>, String> {
     map.into_iter()
         .map(|(key, value)| match value {
             Value::String(text) => Ok((key, text)),
-            other => Err(format!("{} under `{key}`", kind(&other))),
+            other => Err(format!("{} under \"{key}\"", kind(&other))),
         })
         .collect()
 }

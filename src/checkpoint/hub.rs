@@ -70,12 +70,12 @@ fn find(cache: &Path, path: &Path) -> Option<Result<PathBuf, Error>> {
         Err(_) => id.revision.to_string(),
     };
     if !is_part(&snapshot) {
-        return missing(format!("`{snapshot}` in {}, not a commit", reference.display()));
+        return missing(format!("\"{snapshot}\" in {}, not a commit", reference.display()));
     }
     let folder = own.join("snapshots").join(&snapshot);
     match folder.is_dir() {
         true => Some(Ok(folder)),
-        false => missing(format!("no revision `{}`", id.revision)),
+        false => missing(format!("no revision \"{}\"", id.revision)),
     }
 }
 

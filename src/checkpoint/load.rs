@@ -131,7 +131,7 @@ impl Checkpoint {
             plain.preprocess == self.preprocess
                 && plain.config.image_size() == self.config.image_size()
         });
-        let options: Vec<String> = options.iter().map(|name| format!("`{name}`")).collect();
+        let options: Vec<String> = options.iter().map(|option| format!("`{option}`")).collect();
         (!same).then(|| {
             format!(
                 "{}: its configuration does not contain the preprocessing of this run: set {} \

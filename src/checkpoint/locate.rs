@@ -93,5 +93,5 @@ pub fn weights_file(path: &Path) -> Result<PathBuf, Error> {
 /// Weights in a folder that are a link to nowhere, in words.
 fn dangling(folder: &Path) -> Option<String> {
     let link = IN_FOLDER.iter().find(|name| folder.join(name).is_symlink())?;
-    Some(format!("`{link}`, a link to a file that does not exist"))
+    Some(format!("\"{link}\", a link to a file that does not exist"))
 }

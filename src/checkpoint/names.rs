@@ -129,7 +129,7 @@ impl Names {
         let all: Vec<&str> = header.entries.iter().map(|entry| entry.name.as_str()).collect();
         rules.check_used(&all)?;
         if let Some(name) = all.iter().find(|name| name.contains(".lora_A.")) {
-            return Err(Error::Adapter { path: path.into(), found: format!("tensor `{name}`") });
+            return Err(Error::Adapter { path: path.into(), found: format!("tensor \"{name}\"") });
         }
         let mut ignored: Vec<bool> = all.iter().map(|name| rules.ignores(name)).collect();
         let renamed: Vec<Cow<str>> = all.iter().map(|name| rules.rename(name)).collect();
@@ -154,7 +154,7 @@ impl Names {
         let names = names_of(&listed);
         let (layout, cut, matching) = nearest_layout(&names);
         if matching == 0 || matching * 2 < names.len() {
-            let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+            let names: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
             return Err(Error::Layout {
                 path: path.into(),
                 found: if names.is_empty() { "no tensors".into() } else { few(&names) },
@@ -285,13 +285,13 @@ impl Names {
             out += &format!(", {} as in {}", self.strangers, sibling.name());
         }
         if let Some(key) = key {
-            out += &format!(", under `{key}`");
+            out += &format!(", under \"{key}\"");
         }
         if !self.prefix.is_empty() {
-            out += &format!(", each after `{}`", self.prefix);
+            out += &format!(", each after \"{}\"", self.prefix);
         }
         for Alias { entry, stored } in &self.aliases {
-            out += &format!(", `{}` stored as `{stored}`", entry.name);
+            out += &format!(", \"{}\" stored as \"{stored}\"", entry.name);
         }
         if !self.ignored.is_empty() {
             out += &format!(", {} ignored: {}", self.ignored.len(), few(&self.ignored));

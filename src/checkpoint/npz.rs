@@ -113,7 +113,7 @@ fn timm_name(name: &str) -> Option<(String, usize, usize, Arrangement)> {
 pub(super) fn read(path: &Path, file: &File) -> Result<Contents, Error> {
     let arrays = arrays(path, file)?;
     let fail = |name: &str, expected: &str, found: String| {
-        damaged(path, &format!("array `{name}`"), expected.into(), found, WRITER)
+        damaged(path, &format!("array \"{name}\""), expected.into(), found, WRITER)
     };
     let embedding = arrays.iter().map(|(name, _)| name);
     let Some(prefix) = embedding.filter_map(|name| name.strip_suffix(EMBEDDING)).next() else {
@@ -140,7 +140,7 @@ pub(super) fn read(path: &Path, file: &File) -> Result<Contents, Error> {
         let stored = Stored { name: canonical.clone(), dtype, shape, views: vec![view] };
         match slots.get_mut(part) {
             Some(slot @ None) => *slot = Some(stored),
-            _ => return Err(fail(name, "each parameter once", format!("`{canonical}` twice"))),
+            _ => return Err(fail(name, "each parameter once", format!("\"{canonical}\" twice"))),
         }
     }
     let mut tensors = Vec::new();
@@ -227,7 +227,7 @@ fn arrays(path: &Path, file: &File) -> Result<Vec<(String, Array)>, Error> {
         let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
         let Some(name) = name.strip_suffix(".npy") else { continue };
         let fail = |expected: &str, found: String| {
-            damaged(path, &format!("array `{name}`"), expected.into(), found, WRITER)
+            damaged(path, &format!("array \"{name}\""), expected.into(), found, WRITER)
         };
         let start = entry.data_start().unwrap_or(u64::MAX);
         let size = entry.size();
@@ -248,7 +248,7 @@ fn arrays(path: &Path, file: &File) -> Result<Vec<(String, Array)>, Error> {
         }
         let text = String::from_utf8_lossy(&text);
         let Some(found) = header.captures(&text) else {
-            return Err(fail("a header of NumPy's format 1.0", format!("`{text}`")));
+            return Err(fail("a header of NumPy's format 1.0", format!("\"{text}\"")));
         };
         let (dtype, item) = match &found[1] {
             "<f4" => ("F32", 4),
@@ -258,7 +258,7 @@ fn arrays(path: &Path, file: &File) -> Result<Vec<(String, Array)>, Error> {
             "<i8" => ("I64", 8),
             "<u4" => ("U32", 4),
             other => {
-                return Err(fail("numbers of type <f4, <f2 or <f8", format!("`{other}`")));
+                return Err(fail("numbers of type <f4, <f2 or <f8", format!("\"{other}\"")));
             }
         };
         let dims = found[3].split(',').map(str::trim).filter(|dim| !dim.is_empty());

@@ -129,10 +129,10 @@ impl Patch {
         let file = OnDisk::open(path)?;
         let not = |found: String| Error::from(Refused::NotAPatch { path: path.into(), found });
         let about = file.header.metadata.iter().find(|(key, _)| key == PATCH_KEY);
-        let (_, about) = about.ok_or_else(|| not(format!("no metadata `{PATCH_KEY}`")))?;
+        let (_, about) = about.ok_or_else(|| not(format!("no metadata \"{PATCH_KEY}\"")))?;
         let about: About = serde_json::from_str(about).map_err(|e| not(e.to_string()))?;
         if about.schema != SCHEMA {
-            return Err(not(format!("schema `{}`", about.schema)));
+            return Err(not(format!("schema \"{}\"", about.schema)));
         }
         if about.from.is_empty() {
             return Err(not("no digest of a file that it applies to".into()));

@@ -65,7 +65,7 @@ pub(super) fn provenance(path: &Path, metadata: &[(String, String)]) -> Result<V
     let Some((_, text)) = metadata.iter().find(|(key, _)| key == PROVENANCE_KEY) else {
         return Ok(Vec::new());
     };
-    let place = format!("{}: metadata `{PROVENANCE_KEY}`", path.display());
+    let place = format!("{}: metadata \"{PROVENANCE_KEY}\"", path.display());
     match serde_json::from_str(text) {
         Ok(Value::Array(steps)) => Ok(steps),
         Ok(other) => Err(Error::Setting {

@@ -22,7 +22,7 @@ impl Rules {
         let rename = load.rename.iter().map(|text| {
             let (pattern, new) = text
                 .split_once('=')
-                .ok_or_else(|| Error::value("rename", "PATTERN=NAME", format!("`{text}`")))?;
+                .ok_or_else(|| Error::value("rename", "PATTERN=NAME", format!("\"{text}\"")))?;
             Ok((text.clone(), whole("rename", pattern)?, new.to_string()))
         });
         Ok(Rules {
@@ -53,7 +53,7 @@ impl Rules {
             None => Ok(()),
             Some((option, text, _)) => {
                 let expected = "a pattern that matches the whole name of a tensor";
-                Err(Error::value(option, expected, format!("`{text}`, which matches none")))
+                Err(Error::value(option, expected, format!("\"{text}\", which matches none")))
             }
         }
     }
@@ -62,7 +62,7 @@ impl Rules {
 /// A pattern for whole names.
 fn whole(option: &str, pattern: &str) -> Result<Regex, Error> {
     Regex::new(&format!("^(?:{pattern})$")).map_err(|error| {
-        Error::value(option, "a regular expression", format!("`{pattern}` ({error})"))
+        Error::value(option, "a regular expression", format!("\"{pattern}\" ({error})"))
     })
 }
 

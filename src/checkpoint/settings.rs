@@ -69,7 +69,7 @@ impl Settings {
     ) -> Result<Option<Settings>, Error> {
         let inside = || match metadata.iter().find(|(known, _)| known == key) {
             Some((_, text)) => {
-                let place = format!("{}: metadata `{key}`", file.display());
+                let place = format!("{}: metadata \"{key}\"", file.display());
                 Settings::parse(place, text.clone()).map(Some)
             }
             None => Ok(None),

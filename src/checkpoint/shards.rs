@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path, wanted: Option<&str>) -> Result<(Vec<File>, Cont
         let Some(shard) = shard else {
             let expected = "the name of a file in the same folder";
             let found = map.get(name).map_or(String::new(), Value::to_string);
-            return Err(fail(&format!("weight_map of `{name}`"), expected, found));
+            return Err(fail(&format!("weight_map of \"{name}\""), expected, found));
         };
         shard_of.insert(name, shard);
     }
@@ -49,11 +49,11 @@ pub(super) fn read(path: &Path, wanted: Option<&str>) -> Result<(Vec<File>, Cont
             let indexed = shard_of.remove(tensor.name.as_str());
             if indexed != Some(shard) {
                 let expected = match indexed {
-                    Some(other) => format!("the tensor in `{other}`, as the index says"),
+                    Some(other) => format!("the tensor in \"{other}\", as the index says"),
                     None => "a tensor of the index, and each once".into(),
                 };
-                let found = format!("it in `{shard}`");
-                return Err(fail(&format!("tensor `{}`", tensor.name), &expected, found));
+                let found = format!("it in \"{shard}\"");
+                return Err(fail(&format!("tensor \"{}\"", tensor.name), &expected, found));
             }
         }
         files.push(file);
@@ -64,8 +64,8 @@ pub(super) fn read(path: &Path, wanted: Option<&str>) -> Result<(Vec<File>, Cont
         }
     }
     if let Some((name, shard)) = shard_of.first_key_value() {
-        let expected = format!("the tensor in `{shard}`");
-        return Err(fail(&format!("tensor `{name}`"), &expected, "no such tensor there".into()));
+        let expected = format!("the tensor in \"{shard}\"");
+        return Err(fail(&format!("tensor \"{name}\""), &expected, "no such tensor there".into()));
     }
     Ok((files, all))
 }
@@ -99,7 +99,7 @@ fn of_safetensors(path: &Path, header: &Header, file: usize) -> Result<Contents,
         // Bytes, since a type may have less than eight bits.
         let view = contiguous(&[len]).map(|stride| View::new(storage, 1, 0, vec![len], stride));
         let view = view.unwrap_or_else(|| Err("too many bytes".into())).map_err(|found| {
-            let place = format!("tensor `{}`", entry.name);
+            let place = format!("tensor \"{}\"", entry.name);
             damaged(path, &place, "bytes inside the file".into(), found, WRITER)
         })?;
         tensors.push(Stored {

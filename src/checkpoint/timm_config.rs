@@ -125,7 +125,7 @@ impl Reader<'_> {
                 return Err(settings.not_computed(key, means, arguments.computes, remedy));
             }
             if !TOP_LEVEL.contains(&key) && !key.starts_with('_') {
-                unread.push(format!("`{key}`"));
+                unread.push(format!("\"{key}\""));
             }
         }
         // In timm's old format, the keys of `pretrained_cfg` are also there.
@@ -291,7 +291,7 @@ impl Reader<'_> {
         let known = families.iter().any(|f| name.rsplit('/').next().unwrap_or(name).starts_with(f));
         if !known {
             let note =
-                format!("architecture: `{name}` is unknown to planish; assumed to be as timm's");
+                format!("architecture: \"{name}\" is unknown to planish; assumed to be as timm's");
             self.assumed.push(note);
         }
         Ok(())
@@ -304,7 +304,7 @@ impl Reader<'_> {
         match (self.architecture()?, named) {
             (Some(_), Some(named)) if named.is_known() => {}
             (Some(name), _) => self.assumed.push(format!(
-                "architecture: `{name}` is unknown to planish; assumed to be a plain Vision \
+                "architecture: \"{name}\" is unknown to planish; assumed to be a plain Vision \
                  Transformer with {} heads, {blocks}",
                 config.heads
             )),

@@ -117,7 +117,7 @@ impl Reading<'_> {
             let read = order.take(16).read_to_string(&mut text);
             if read.is_err() || text != "little" {
                 let expected = "numbers in little-endian order".to_string();
-                return Err(self.damaged("byteorder", expected, format!("`{text}`")));
+                return Err(self.damaged("byteorder", expected, format!("\"{text}\"")));
             }
         }
         let mut storages = Storages::new();
@@ -133,7 +133,7 @@ impl Reading<'_> {
             if !stored || start.checked_add(len).is_none_or(|end| end > self.len) {
                 let found = if stored { "others" } else { "compressed bytes" };
                 let expected = "uncompressed bytes inside the file".to_string();
-                return Err(self.damaged(&format!("`{name}`"), expected, found.into()));
+                return Err(self.damaged(&format!("\"{name}\""), expected, found.into()));
             }
             storages.insert(key.into(), Storage { file: self.index, start, len });
         }
@@ -231,9 +231,9 @@ impl Reading<'_> {
         };
         let mut stored = Vec::new();
         for (name, tensor) in tensors {
-            let place = format!("tensor `{name}`");
+            let place = format!("tensor \"{name}\"");
             let Some(&storage) = storages.get(&tensor.storage) else {
-                let expected = format!("the storage `{}`", tensor.storage);
+                let expected = format!("the storage \"{}\"", tensor.storage);
                 return Err(self.damaged(&place, expected, "none".into()));
             };
             let (dtype, size) = tensor.element;

@@ -1,9 +1,9 @@
 //! A layer's Hessian or Gauss-Newton matrix as a [`LinearOperator`].
 
 use super::{Error, LinearOperator, Result};
-use crate::examples::Part;
+
 use crate::models::Layer;
-use crate::objective::{Examples, Matrix, Objective};
+use crate::objective::{Examples, Matrix, Objective, Part};
 use crate::random::{stream, unit};
 use crate::vector;
 use candle_core::{DType, Device, Tensor};

@@ -50,7 +50,7 @@ impl Default for QuadratureSettings {
 
 /// Gauss quadrature rule of one probe.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Rule {
+pub struct GaussRule {
     /// θₖ, ascending. Fewer than m if the probe's Krylov space is exhausted; the rule is then
     /// exact.
     pub nodes: Vec<f64>,
@@ -64,7 +64,7 @@ pub struct Quadrature {
     /// n.
     pub dimension: usize,
     /// One rule per probe; a single one if `exact`.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<GaussRule>,
     /// Whether the nodes are all n eigenvalues. All errors are then 0.
     pub exact: bool,
     /// Eigenvalues up to this |λ| are zero up to rounding: A's precision × largest |θ| × number of
@@ -160,7 +160,7 @@ fn advance(
     precision: f64,
     starts: Vec<Vec<f64>>,
     steps: usize,
-    rules: &mut Vec<Rule>,
+    rules: &mut Vec<GaussRule>,
 ) -> Result<usize> {
     let mut taken = 0;
     let mut spaces = Vec::new();
@@ -188,10 +188,10 @@ fn advance(
     Ok(taken)
 }
 
-fn rule(space: &Krylov) -> Result<Rule> {
+fn rule(space: &Krylov) -> Result<GaussRule> {
     let pairs = space.projected.eigen()?;
     let weights = pairs.iter().map(|(_, s)| s.first().map_or(0.0, |s| s * s)).collect();
-    Ok(Rule { nodes: pairs.iter().map(|p| p.0).collect(), weights })
+    Ok(GaussRule { nodes: pairs.iter().map(|p| p.0).collect(), weights })
 }
 
 impl Quadrature {
@@ -201,7 +201,7 @@ impl Quadrature {
         let n = values.len();
         Self {
             dimension: n,
-            rules: vec![Rule { nodes: values.to_vec(), weights: vec![1.0 / n as f64; n] }],
+            rules: vec![GaussRule { nodes: values.to_vec(), weights: vec![1.0 / n as f64; n] }],
             exact: true,
             negligible: precision * size * n as f64,
             error: 0.0,
@@ -226,7 +226,8 @@ impl Quadrature {
     }
 
     fn mean(&self, f: impl Fn(f64) -> f64) -> Estimate {
-        let one = |rule: &Rule| rule.nodes.iter().zip(&rule.weights).map(|(&x, w)| w * f(x)).sum();
+        let one =
+            |rule: &GaussRule| rule.nodes.iter().zip(&rule.weights).map(|(&x, w)| w * f(x)).sum();
         let draws: Vec<f64> = self.rules.iter().map(one).collect();
         match draws.as_slice() {
             [value] if self.exact => Estimate { value: *value, stderr: 0.0, half_width_95: 0.0 },

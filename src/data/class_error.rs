@@ -21,8 +21,8 @@ pub enum ClassError {
     },
     /// No class folder has the name of one of the checkpoint's classes.
     #[error(
-        "{place}: expected the checkpoint's classes, such as `{expected}`, found only other \
-         class folders, such as `{found}`; rename the folders to the checkpoint's class \
+        "{place}: expected the checkpoint's classes, such as \"{expected}\", found only other \
+         class folders, such as \"{found}\"; rename the folders to the checkpoint's class \
          names, or, if it was trained on these folders in sorted order, set `class_order` to \
          sorted"
     )]
@@ -36,7 +36,7 @@ pub enum ClassError {
     },
     /// A class folder whose name occurs more than once in the checkpoint.
     #[error(
-        "{place}: expected one class of the checkpoint called `{name}`, found several, numbers {}; \
+        "{place}: expected one class of the checkpoint called \"{name}\", found several, numbers {}; \
          give them different names in its config.json and in the folders, or, if it was trained \
          on these folders in sorted order, set `class_order` to sorted",
         numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(" and ")
@@ -83,7 +83,7 @@ pub enum ClassError {
 
 /// The first ten names, and the number of further ones.
 fn listed(names: &[String]) -> String {
-    let shown: Vec<String> = names.iter().take(10).map(|name| format!("`{name}`")).collect();
+    let shown: Vec<String> = names.iter().take(10).map(|name| format!("\"{name}\"")).collect();
     match names.len().saturating_sub(10) {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),

@@ -179,7 +179,7 @@ pub fn unmatched(set: &DataSet, own: &[String]) -> Vec<String> {
 /// The first class in which two lists differ: its number, and its name in each.
 pub fn first_difference(given: &[String], own: &[String]) -> Option<(usize, [String; 2])> {
     let at = (0..own.len().max(given.len())).find(|&i| own.get(i) != given.get(i))?;
-    let name = |names: &[String]| names.get(at).map_or("none".into(), |n| format!("`{n}`"));
+    let name = |names: &[String]| names.get(at).map_or("none".into(), |n| format!("\"{n}\""));
     Some((at, [name(given), name(own)]))
 }
 
@@ -227,7 +227,7 @@ fn unlike(place: &str, given: &[String], of: &str, own: &[String]) -> Option<Str
 /// `0 = `cat`, 1 = `dog`, 2 = `emu`, …`.
 fn first_numbers(names: &[String]) -> String {
     const SHOWN: usize = 3;
-    let shown = names.iter().take(SHOWN).enumerate().map(|(i, name)| format!("{i} = `{name}`"));
+    let shown = names.iter().take(SHOWN).enumerate().map(|(i, name)| format!("{i} = \"{name}\""));
     let more = (names.len() > SHOWN).then(|| "…".to_owned());
     shown.chain(more).collect::<Vec<_>>().join(", ")
 }
@@ -312,8 +312,8 @@ fn assumed(place: &str, given: &[String], classes: usize, order: ClassOrder) -> 
         false => String::new(),
     };
     format!(
-        "{place}: {why}: the class folders are numbered in sorted order, from `{}` = 0 to \
-         `{}` = {}{fewer}; if the model was trained with another order, every figure is wrong",
+        "{place}: {why}: the class folders are numbered in sorted order, from \"{}\" = 0 to \
+         \"{}\" = {}{fewer}; if the model was trained with another order, every figure is wrong",
         given.first().map_or("", String::as_str),
         given.last().map_or("", String::as_str),
         given.len().saturating_sub(1),

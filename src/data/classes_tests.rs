@@ -69,7 +69,7 @@ fn no_match_is_an_error_with_a_remedy() {
         let error = labels(data("folder", &["n01", "n02"], 1), checkpoint_names).unwrap_err();
         assert!(matches!(error, Error::Classes(ClassError::NoneKnown { .. })), "{error}");
         let message = error.to_string();
-        for part in ["`cat`", "`n01`", "`class_order` to sorted"] {
+        for part in ["\"cat\"", "\"n01\"", "`class_order` to sorted"] {
             assert!(message.contains(part), "{message}");
         }
     }
@@ -77,7 +77,7 @@ fn no_match_is_an_error_with_a_remedy() {
     let checkpoint_names = strings(&["n02", "n01"]);
     let notes = number_classes(&mut [&mut set], Some(&checkpoint_names), 2, Sorted).unwrap();
     assert_eq!(set.splits[0].labels(), [0, 1]);
-    assert!(notes[0].contains("`class_order` is sorted") && notes[0].contains("`n01` = 0"));
+    assert!(notes[0].contains("`class_order` is sorted") && notes[0].contains("\"n01\" = 0"));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_partial_match_lists_the_unknown_names() {
         panic!("{error}")
     };
     assert_eq!((unknown, known), (&strings(&["Cat", "emu"]), &strings(&["cat"])));
-    assert!(error.to_string().contains("`Cat`, `emu`"), "{error}");
+    assert!(error.to_string().contains("\"Cat\", \"emu\""), "{error}");
 }
 
 #[test]
@@ -188,14 +188,14 @@ fn numbered_labels_are_mapped_if_all_names_match_and_noted_otherwise() {
         assert_eq!((found, notes.len()), (vec![0, 1], 1), "{kind}");
         for part in [
             "folder: ",
-            "class 1 is `x` in the data and `b` in the checkpoint",
+            "class 1 is \"x\" in the data and \"b\" in the checkpoint",
             "mean the same classes",
         ] {
             assert!(notes[0].contains(part), "{notes:?}");
         }
         let (found, notes) = labels(data(kind, &["x", "y"], 1), &["a", "b"]).unwrap();
         assert_eq!((found, notes.len()), (vec![0, 1], 1), "{kind}");
-        assert!(notes[0].contains("class 0 is `x` in the data"), "{notes:?}");
+        assert!(notes[0].contains("class 0 is \"x\" in the data"), "{notes:?}");
         // Numeric names do not contradict class names.
         assert!(labels(data(kind, &["x", "y"], 1), &["LABEL_0", "LABEL_1"]).unwrap().1.is_empty());
         // All names of the data agree, and the checkpoint has one more.
@@ -210,7 +210,8 @@ fn labels_without_names_are_used_as_checkpoint_labels_with_a_note() {
     let mut set = splits("idx", &[None, None]);
     let notes = number_classes(&mut [&mut set], Some(&checkpoint_names), 4, Name).unwrap();
     assert_eq!(notes.len(), 1, "one for all splits: {notes:?}");
-    for part in ["folder: the data have no class names", "0 = `zebra`, 1 = `ant`, 2 = `mole`, …"]
+    for part in
+        ["folder: the data have no class names", "0 = \"zebra\", 1 = \"ant\", 2 = \"mole\", …"]
     {
         assert!(notes[0].contains(part), "{notes:?}");
     }
@@ -230,7 +231,7 @@ fn each_split_is_matched_by_its_own_names() {
     assert_eq!(set.splits[0].labels(), [2, 1, 0]);
     assert_eq!(set.splits[1].labels(), [0, 1]);
     assert_eq!(notes.len(), 2, "{notes:?}");
-    assert!(notes[0].contains("split val: class 0 is `b`"), "{notes:?}");
+    assert!(notes[0].contains("split val: class 0 is \"b\""), "{notes:?}");
     assert!(notes[1].contains("split test: the data have no class names"), "{notes:?}");
 }
 
@@ -246,7 +247,7 @@ fn without_checkpoint_names_the_first_named_data_set_numbers_the_others() {
     assert!(matches!(error, Error::Classes(ClassError::Unknown { .. })), "{error}");
     let mut other = data("cifar", &["y", "z"], 1);
     let notes = number_classes(&mut [&mut train, &mut other], None, 2, Name).unwrap();
-    assert!(notes[0].contains("class 0 is `y` in the data and `b` in folder"), "{notes:?}");
+    assert!(notes[0].contains("class 0 is \"y\" in the data and \"b\" in folder"), "{notes:?}");
 }
 
 #[test]

@@ -224,7 +224,7 @@ pub enum Error {
         remedy: &'static str,
     },
     /// An augmentation that cannot be parsed or applied.
-    #[error("augmentation `{item}`: expected {expected}; correct `augment`")]
+    #[error("augmentation \"{item}\": expected {expected}; correct `augment`")]
     Augment {
         /// The invalid item.
         item: String,

@@ -42,7 +42,7 @@ pub fn open(root: &Path) -> Result<Found, Error> {
             return Err(Error::Folders {
                 path: root.to_owned(),
                 expected: format!("one folder for the split {split}"),
-                found: format!("`{}` and `{}`", other.name, child.name),
+                found: format!("\"{}\" and \"{}\"", other.name, child.name),
                 remedy: "remove one of them".into(),
             });
         }
@@ -59,7 +59,7 @@ pub fn open(root: &Path) -> Result<Found, Error> {
     }
     let strays = top.iter().filter(|c| c.folder && !splits.iter().any(|(_, s)| s.path == c.path));
     notes.extend(strays.map(|stray| {
-        format!("{}: `{}` is not the name of a split; it is ignored", root.display(), stray.name)
+        format!("{}: \"{}\" is not the name of a split; it is ignored", root.display(), stray.name)
     }));
     splits.sort_by_key(|(name, _)| SPLITS.iter().position(|(_, split)| split == name));
     let listed = splits.iter().map(|(_, folder)| classes(&folder.path));
@@ -89,7 +89,7 @@ fn no_classes(root: &Path, top: &[Child]) -> Error {
         found: match (images, folders.as_slice()) {
             (0, []) => "nothing".into(),
             (_, []) => format!("{images} files and no folders"),
-            (_, folders) => format!("`{}` without class folders", folders.join("`, `")),
+            (_, folders) => format!("\"{}\" without class folders", folders.join("\", \"")),
         },
         remedy: "sort the images into folders named after their classes; other data sets are an \
                  IDX folder, a CIFAR binary folder and tensors:FILE"
@@ -109,7 +109,7 @@ fn classes(split: &Path) -> Result<Vec<Child>, Error> {
                 path: split.to_owned(),
                 expected: "a separate folder for each class".into(),
                 found: format!(
-                    "`{other}` and `{}`, which are the same folder through a link",
+                    "\"{other}\" and \"{}\", which are the same folder through a link",
                     class.name
                 ),
                 remedy: "remove the link: an image cannot have two labels".into(),
@@ -139,7 +139,7 @@ fn numbering(
     for ((split, folder), classes) in splits.iter().zip(listed) {
         let own: BTreeSet<String> = names(classes).into_iter().collect();
         let quoted = |names: Vec<&String>| {
-            names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+            names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
         };
         let extra: Vec<&String> = own.iter().filter(|name| !known.contains(name)).collect();
         if !extra.is_empty() {
@@ -174,7 +174,7 @@ fn read(
         let Some(&label) = numbers.get(&class.name) else { continue };
         if let Some(twin) = folded.insert(class.name.to_lowercase(), &class.name) {
             notes.push(format!(
-                "{}: the class folders `{twin}` and `{}` differ only in case; they are two classes",
+                "{}: the class folders \"{twin}\" and \"{}\" differ only in case; they are two classes",
                 folder.display(),
                 class.name
             ));
@@ -185,7 +185,7 @@ fn read(
         }
         if files.len() == before {
             notes.push(format!(
-                "{}: the class `{}` has no images; it keeps its number",
+                "{}: the class \"{}\" has no images; it keeps its number",
                 folder.display(),
                 class.name
             ));

@@ -74,14 +74,14 @@ fn splits_and_classes_match_torchvision() {
     // Numbered by the classes of train. These splits contain two and one of them.
     assert_eq!(data.val().unwrap().labels(), [0, 3]);
     assert_eq!(data.test().unwrap().labels(), [1]);
-    assert!(data.notes.iter().any(|n| n.contains("split val has no class folder `9`, `B`")));
+    assert!(data.notes.iter().any(|n| n.contains("split val has no class folder \"9\", \"B\"")));
 }
 
 #[test]
 fn validation_is_an_alias_of_val_in_any_case() {
     let (_root, data) = opened(&["Validation/a/x.png", "TRAIN/a/x.png"]);
     assert_eq!(data.val().unwrap().name(), "val");
-    refused(&["val/a/x.png", "validation/a/x.png"], &["`val` and `validation`"]);
+    refused(&["val/a/x.png", "validation/a/x.png"], &["\"val\" and \"validation\""]);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_class_may_be_called_train() {
 #[test]
 fn images_without_class_folders_are_refused() {
     refused(&["1.png", "2.png"], &["2 files and no folders", "tensors:FILE"]);
-    refused(&["train/1.png", "test/2.png"], &["`test`, `train` without class folders"]);
+    refused(&["train/1.png", "test/2.png"], &["\"test\", \"train\" without class folders"]);
     refused(&[], &["nothing"]);
 }
 
@@ -135,7 +135,7 @@ fn hidden_and_other_files_are_skipped() {
 fn an_empty_class_keeps_its_number_and_an_empty_split_is_refused() {
     let (_root, data) = opened(&["train/a/1.png", "train/b/", "train/c/1.png"]);
     assert_eq!(data.train().unwrap().labels(), [0, 2]);
-    assert!(data.notes[0].contains("the class `b` has no images"), "{:?}", data.notes);
+    assert!(data.notes[0].contains("the class \"b\" has no images"), "{:?}", data.notes);
     let root = tree(&["train/a/1.png", "val/a/"]);
     assert!(
         matches!(open_at(&root).unwrap_err(), Error::Empty { place } if place.ends_with("val"))
@@ -146,12 +146,12 @@ fn an_empty_class_keeps_its_number_and_an_empty_split_is_refused() {
 fn classes_that_differ_in_case_are_two_with_a_note() {
     let (_root, data) = opened(&["cat/1.png", "Cat/1.png"]);
     assert_eq!(data.only().unwrap().class_names().unwrap(), ["Cat", "cat"]);
-    assert!(data.notes[0].contains("`Cat` and `cat` differ only in case"), "{:?}", data.notes);
+    assert!(data.notes[0].contains("\"Cat\" and \"cat\" differ only in case"), "{:?}", data.notes);
 }
 
 #[test]
 fn a_class_that_is_not_in_train_is_refused() {
-    refused(&["train/a/1.png", "val/a/1.png", "val/b/1.png"], &["`b`, which are not in train"]);
+    refused(&["train/a/1.png", "val/a/1.png", "val/b/1.png"], &["\"b\", which are not in train"]);
     // Without train, the classes are those of all splits together.
     let (_root, data) = opened(&["val/b/1.png", "test/a/1.png"]);
     assert_eq!(data.val().unwrap().labels(), [1]);
@@ -162,7 +162,7 @@ fn a_class_that_is_not_in_train_is_refused() {
 fn other_folders_are_ignored_with_a_note() {
     let (_root, data) = opened(&["train/a/1.png", "extra/a/1.png"]);
     assert_eq!(data.splits().len(), 1);
-    assert!(data.notes[0].contains("`extra` is not the name of a split"), "{:?}", data.notes);
+    assert!(data.notes[0].contains("\"extra\" is not the name of a split"), "{:?}", data.notes);
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_link_to_another_class_is_refused() {
     let root = tree(&["a/1.png"]);
     symlink("a", root.path().join("b")).unwrap();
     let error = open_at(&root).unwrap_err().to_string();
-    assert!(error.contains("`a` and `b`, which are the same folder through a link"), "{error}");
+    assert!(error.contains("\"a\" and \"b\", which are the same folder through a link"), "{error}");
     let root = tree(&["a/1.png"]);
     symlink("..", root.path().join("a/up")).unwrap();
     let error = open_at(&root).unwrap_err().to_string();

@@ -91,7 +91,7 @@ fn class_names(folder: &Path, labels: &[u32]) -> Result<Option<Vec<String>>, Err
     }
     let mut seen = HashSet::new();
     match names.iter().position(|name| name.is_empty() || !seen.insert(name)) {
-        Some(at) => Err(wrong(at + 1, "a unique name", format!("`{}`", names[at]))),
+        Some(at) => Err(wrong(at + 1, "a unique name", format!("\"{}\"", names[at]))),
         None => Ok(Some(names)),
     }
 }

@@ -197,8 +197,8 @@ fn class_names_come_from_their_file() {
     assert_eq!(bare.train().unwrap().digest(), split.digest());
     for (names, line, found) in [
         ("a\nb\nc\n", "line 4", "a label 7"),
-        ("a\nb\n\nd\ne\nf\ng\nh\n", "line 3", "``"),
-        ("a\nb\nc\nd\na\nf\ng\nh\n", "line 5", "`a`"),
+        ("a\nb\n\nd\ne\nf\ng\nh\n", "line 3", "\"\""),
+        ("a\nb\nc\nd\na\nf\ng\nh\n", "line 5", "\"a\""),
     ] {
         let message = with(names).unwrap_err().to_string();
         let parts = ["classes.txt", line, found, "one name per line"];

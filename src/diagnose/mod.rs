@@ -52,22 +52,22 @@ pub struct Request<'a> {
     /// Seed of the folds.
     pub seed: u64,
     /// How layers are measured.
-    pub options: Options,
+    pub options: MeasureOptions,
 }
 
 /// How layers are measured.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Options {
+pub struct MeasureOptions {
     /// How each layer's Δw is found.
     pub estimator: Estimator,
     /// Which spectral quantities to measure, if any.
-    pub spectrum: Option<spectrum::Settings>,
+    pub spectrum: Option<spectrum::SpectrumOptions>,
 }
 
-impl Options {
+impl MeasureOptions {
     /// The same options, reduced to the largest eigenvalue of the first matrix.
     pub fn only_top(&self) -> Self {
-        let spectrum = self.spectrum.clone().map(|s| spectrum::Settings {
+        let spectrum = self.spectrum.clone().map(|s| spectrum::SpectrumOptions {
             matrices: s.matrices.into_iter().take(1).collect(),
             largest: 1,
             whole: false,
@@ -86,7 +86,7 @@ impl<'a> Request<'a> {
         layers: &'a [Layer],
         seed: u64,
     ) -> Self {
-        let options = Options::default();
+        let options = MeasureOptions::default();
         Self { objective, validation, training: None, layers, seed, options }
     }
 }

@@ -1,6 +1,6 @@
 //! Options of a diagnosis.
 
-use super::{Estimator, Options, spectrum};
+use super::{Estimator, MeasureOptions, spectrum};
 use crate::checkpoint::{Checkpoint, Unmerged};
 use crate::models::layers::{layers, select};
 use crate::models::{Error as ModelError, Granularity, Layer, Network};
@@ -136,12 +136,12 @@ impl DiagnoseOptions {
     }
 
     /// Measurement options, given the available memory in MiB.
-    pub fn measured(&self, room_mib: f64, seed: u64) -> Options {
+    pub fn measured(&self, room_mib: f64, seed: u64) -> MeasureOptions {
         let mut matrices = vec![Matrix::Hessian];
         if self.operator == Some(Matrix::GaussNewton) {
             matrices.push(Matrix::GaussNewton);
         }
-        Options {
+        MeasureOptions {
             estimator: match self.estimator {
                 EstimatorName::Line => Estimator::Line,
                 EstimatorName::Newton => Estimator::Newton {
@@ -149,7 +149,7 @@ impl DiagnoseOptions {
                     iterations: self.iterations.unwrap_or(20),
                 },
             },
-            spectrum: (self.spectrum || self.density).then(|| spectrum::Settings {
+            spectrum: (self.spectrum || self.density).then(|| spectrum::SpectrumOptions {
                 matrices,
                 largest: self.eigenvalues.unwrap_or(3),
                 whole: true,

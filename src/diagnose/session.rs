@@ -1,7 +1,7 @@
 //! A model with the images it is diagnosed on.
 
 use super::findings::Findings;
-use super::{Estimator, Options, Request, diagnose};
+use super::{Estimator, MeasureOptions, Request, diagnose};
 use crate::checkpoint::Checkpoint;
 use crate::curvature::{LayerOperator, LinearOperator};
 use crate::data::{Role, Roles, require};
@@ -76,7 +76,12 @@ impl DiagnoseSession {
     }
 
     /// The same for given options. Assumes that no iteration stops early.
-    pub fn need_with(&self, layers: &[Layer], options: &Options, found: &Calibration) -> Need {
+    pub fn need_with(
+        &self,
+        layers: &[Layer],
+        options: &MeasureOptions,
+        found: &Calibration,
+    ) -> Need {
         let plain = self.need(layers, found);
         let newton = match options.estimator {
             Estimator::Line => 0,
@@ -191,7 +196,7 @@ impl DiagnoseSession {
     pub fn measure(
         &self,
         layers: &[Layer],
-        options: &Options,
+        options: &MeasureOptions,
         context: &Context,
     ) -> Result<Findings> {
         let progress = context.task("diagnose", layers.len() as u64, "layers");

@@ -109,7 +109,7 @@ pub struct Spectrum {
 
 /// Which spectral quantities to compute.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub struct SpectrumOptions {
     /// The matrices.
     pub matrices: Vec<Matrix>,
     /// Number of largest eigenvalues.
@@ -124,7 +124,7 @@ pub struct Settings {
     pub seed: u64,
 }
 
-impl Settings {
+impl SpectrumOptions {
     fn lanczos(&self) -> lanczos::LanczosSettings {
         lanczos::LanczosSettings {
             largest: self.largest,
@@ -189,7 +189,7 @@ pub fn spectrum(
     at: &Activations,
     layer: &Layer,
     matrix: Matrix,
-    settings: &Settings,
+    settings: &SpectrumOptions,
 ) -> Result<Spectrum> {
     let held = settings.held_mib(LayerOperator::new(objective, at, layer, matrix).dimension());
     let operator =

@@ -6,7 +6,7 @@ use crate::engine::Precision;
 use crate::lora::LoraOptions;
 use crate::options::{Error, as_text, check};
 use crate::train::options::check_lengths;
-use crate::train::{Keep, Rule, Shape};
+use crate::train::{Keep, OptimizerRule, Shape};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -234,12 +234,12 @@ impl FinetuneOptions {
     }
 
     /// The optimizer.
-    pub fn rule(&self) -> Rule {
+    pub fn rule(&self) -> OptimizerRule {
         match self.optimizer {
             OptimizerName::Sgd => {
-                Rule::Sgd { momentum: self.momentum, nesterov: self.momentum > 0.0 }
+                OptimizerRule::Sgd { momentum: self.momentum, nesterov: self.momentum > 0.0 }
             }
-            OptimizerName::Adamw => Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+            OptimizerName::Adamw => OptimizerRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
         }
     }
 

@@ -23,7 +23,7 @@ use crate::session::{Context, seen};
 use crate::train::options::keep_or_default;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
-use crate::train::{Event, Outcome, Schedule, Source, StopRule, TrainSettings, train};
+use crate::train::{Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -129,13 +129,13 @@ impl FinetuneSession {
         let images = (self.train.len() / settings.batch_size) * settings.batch_size;
         let total = (images as u64).saturating_mul(settings.epochs as u64);
         let task = context.task("finetune", total, "images");
-        let mut tell = |event: Event| match event {
-            Event::Start(_) => {}
-            Event::Step { examples, loss } => {
+        let mut tell = |event: TrainEvent| match event {
+            TrainEvent::Start(_) => {}
+            TrainEvent::Step { examples, loss } => {
                 task.advance(examples as u64);
                 task.status(&format!("loss {}", number(loss)));
             }
-            Event::Epoch(epoch) => {
+            TrainEvent::Epoch(epoch) => {
                 context.observer.observe(observe::Event::Epoch { epoch, watched: None });
             }
         };

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub enum Error {
     /// A tensor has another shape.
     #[error(
-        "{}: tensor `{tensor}`: expected shape {expected:?}, as in {}, found {found:?}; merge \
+        "{}: tensor \"{tensor}\": expected shape {expected:?}, as in {}, found {found:?}; merge \
          checkpoints of one architecture and image size",
         .path.display(), .first.display()
     )]
@@ -27,7 +27,7 @@ pub enum Error {
     },
     /// A tensor is missing.
     #[error(
-        "{}: expected tensor `{tensor}`, as in {}, found none; merge checkpoints of one architecture",
+        "{}: expected tensor \"{tensor}\", as in {}, found none; merge checkpoints of one architecture",
         .path.display(), .first.display()
     )]
     Missing {
@@ -52,8 +52,8 @@ pub enum Error {
     },
     /// Other classes, or in another order.
     #[error(
-        "{}: expected the classes of {}, in the same order; class {class} is `{found}` here and \
-         `{expected}` there; merge checkpoints that were fine-tuned on one data set",
+        "{}: expected the classes of {}, in the same order; class {class} is \"{found}\" here and \
+         \"{expected}\" there; merge checkpoints that were fine-tuned on one data set",
         .path.display(), .first.display()
     )]
     Classes {

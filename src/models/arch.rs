@@ -108,7 +108,7 @@ pub fn mixer(name: &str, classes: usize, channels: usize) -> Result<mlp_mixer::C
     let (size, patch, image) = match parts.as_slice() {
         ["mixer", size, patch, image] => match patch.strip_prefix("patch") {
             Some(patch) => (*size, patch, *image),
-            None => return Err(fail(format!("expected patchP, found `{patch}`"), None)),
+            None => return Err(fail(format!("expected patchP, found \"{patch}\""), None)),
         },
         // timm's names: a letter for the size, followed by the patch size.
         ["mixer", short, image] => {
@@ -117,13 +117,13 @@ pub fn mixer(name: &str, classes: usize, channels: usize) -> Result<mlp_mixer::C
             let size = sizes.filter(|size| TIMM_MIXER_SIZES.contains(size));
             match size.clone().find(|size| size.starts_with(letter)) {
                 Some(size) => (size, patch, *image),
-                None => return Err(fail(format!("size `{letter}` is not known"), None)),
+                None => return Err(fail(format!("size \"{letter}\" is not known"), None)),
             }
         }
         _ => return Err(fail("the name does not have a known form".into(), None)),
     };
     let &(_, dim, depth) = MIXERS.iter().find(|s| s.0 == size).ok_or_else(|| {
-        fail(format!("size `{size}` is not known"), nearest(size, MIXERS.map(|s| s.0)))
+        fail(format!("size \"{size}\" is not known"), nearest(size, MIXERS.map(|s| s.0)))
     })?;
     let number = |text: &str, what: &str| number(text, what).map_err(|reason| fail(reason, None));
     let (patch, image) = (number(patch, "patch size")?, number(image, "image size")?);
@@ -153,12 +153,12 @@ pub fn convnext(name: &str, classes: usize, channels: usize) -> Result<convnext:
         [family, size] => (*family, *size, "4", "224"),
         [family, size, patch, image] => match patch.strip_prefix("patch") {
             Some(patch) => (*family, *size, patch, *image),
-            None => return Err(fail(format!("expected patchP, found `{patch}`"), None)),
+            None => return Err(fail(format!("expected patchP, found \"{patch}\""), None)),
         },
         _ => return Err(fail("the name does not have a known form".into(), None)),
     };
     let &(_, depths, dims) = CONVNEXTS.iter().find(|s| s.0 == size).ok_or_else(|| {
-        fail(format!("size `{size}` is not known"), nearest(size, CONVNEXTS.map(|s| s.0)))
+        fail(format!("size \"{size}\" is not known"), nearest(size, CONVNEXTS.map(|s| s.0)))
     })?;
     let number = |text: &str, what: &str| number(text, what).map_err(|reason| fail(reason, None));
     let (patch, image) = (number(patch, "patch size")?, number(image, "image size")?);
@@ -216,7 +216,7 @@ pub fn timm_convnext(config: &convnext::Config) -> (String, Option<Value>) {
 fn number(text: &str, what: &str) -> Result<usize, String> {
     match text.parse::<u16>() {
         Ok(n) if n > 0 => Ok(usize::from(n)),
-        _ => Err(format!("{what} `{text}` is not a number from 1 to 65535")),
+        _ => Err(format!("{what} \"{text}\" is not a number from 1 to 65535")),
     }
 }
 
@@ -249,17 +249,17 @@ pub fn vit(name: &str, classes: usize, channels: usize) -> Result<Config, Error>
         _ => return Err(fail("the name does not have a known form".into(), None)),
     };
     let &(_, dim, depth, heads) = SIZES.iter().find(|s| s.0 == size).ok_or_else(|| {
-        fail(format!("size `{size}` is not known"), nearest(size, SIZES.map(|s| s.0)))
+        fail(format!("size \"{size}\" is not known"), nearest(size, SIZES.map(|s| s.0)))
     })?;
     let patch = patch
         .strip_prefix("patch")
-        .ok_or_else(|| fail(format!("expected patchP, found `{patch}`"), None))?;
+        .ok_or_else(|| fail(format!("expected patchP, found \"{patch}\""), None))?;
     let (patch, image) = (number(patch, "patch size")?, number(image, "image size")?);
     let registers = match registers.map(|text| (text, text.strip_prefix("reg"))) {
         None => 0,
         Some((_, Some(count))) => number(count, "register count")?,
         Some((text, None)) => {
-            return Err(fail(format!("expected regR, found `{text}`"), None));
+            return Err(fail(format!("expected regR, found \"{text}\""), None));
         }
     };
     check_sizes(patch, image, [classes, channels]).map_err(|reason| fail(reason, None))?;
@@ -455,13 +455,13 @@ mod tests {
     #[test]
     fn errors_show_which_part_of_a_name_is_invalid() {
         for (name, part) in [
-            ("vit_mirco_patch4_32", "did you mean `micro`?"),
+            ("vit_mirco_patch4_32", "did you mean \"micro\"?"),
             ("resnet50", "not have a known form"),
-            ("vit_tiny_patch0_32", "patch size `0`"),
+            ("vit_tiny_patch0_32", "patch size \"0\""),
             ("vit_tiny_patch5_32", "32 is not a multiple"),
-            ("vit_tiny_patch4_99999999", "image size `99999999`"),
-            ("vit_tiny_patch4_clip_32", "expected regR, found `clip`"),
-            ("vit_tiny_p4_32", "expected patchP, found `p4`"),
+            ("vit_tiny_patch4_99999999", "image size \"99999999\""),
+            ("vit_tiny_patch4_clip_32", "expected regR, found \"clip\""),
+            ("vit_tiny_p4_32", "expected patchP, found \"p4\""),
         ] {
             let message = vit(name, 10, 3).unwrap_err().to_string();
             assert!(message.contains(part) && message.contains("nano, micro"), "{message}");
@@ -495,9 +495,9 @@ mod tests {
         );
         assert_eq!(unknown_to_timm(&larger.into()), None);
         for (name, part) in [
-            ("mixer_x16_224", "size `x`"),
-            ("mixer_smal_patch4_32", "did you mean `small`?"),
-            ("mixer_base_p4_32", "expected patchP, found `p4`"),
+            ("mixer_x16_224", "size \"x\""),
+            ("mixer_smal_patch4_32", "did you mean \"small\"?"),
+            ("mixer_base_p4_32", "expected patchP, found \"p4\""),
             ("mixer_b16_225", "225 is not a multiple"),
         ] {
             let message = mixer(name, 10, 3).unwrap_err().to_string();
@@ -524,10 +524,10 @@ mod tests {
         let mini = convnext("convnext_mini_patch1_32", 10, 3).unwrap();
         assert_eq!(mini.network().unwrap().activation(1), [32 * 32, 16]);
         for (name, part) in [
-            ("convnext_tinny", "did you mean `tiny`?"),
+            ("convnext_tinny", "did you mean \"tiny\"?"),
             ("convnext_tiny_patch4_100", "100 is not a multiple"),
             ("convnext_tiny_patch8_256", "patch size 8 is not 1 or 4"),
-            ("convnextv2_tiny_p4_224", "expected patchP, found `p4`"),
+            ("convnextv2_tiny_p4_224", "expected patchP, found \"p4\""),
         ] {
             let message = convnext(name, 10, 3).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");

@@ -5,7 +5,7 @@
 pub enum Error {
     /// A layer name that matches no layer.
     #[error(
-        "there is no layer `{wanted}`{}; the layers are {known}; {}every tensor is a layer too",
+        "there is no layer \"{wanted}\"{}; the layers are {known}; {}every tensor is a layer too",
         hint(.nearest), .parts
     )]
     NoLayer {
@@ -20,7 +20,7 @@ pub enum Error {
     },
     /// A glob that matches no layer.
     #[error(
-        "no layer matches `{pattern}`; the layers are {known}; {}every tensor is a layer too",
+        "no layer matches \"{pattern}\"; the layers are {known}; {}every tensor is a layer too",
         .parts
     )]
     NoMatch {
@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// An unknown architecture name.
     #[error(
-        "there is no architecture `{wanted}`: {reason}{}; the forms are vit_SIZE_patchP_S, \
+        "there is no architecture \"{wanted}\": {reason}{}; the forms are vit_SIZE_patchP_S, \
          vit_SIZE_patchP_regR_S, mixer_SIZE_patchP_S, convnext_SIZE_patchP_S or \
          convnextv2_SIZE_patchP_S, where S is the image size in pixels and SIZE is one of {known}; for example vit_nano_patch7_28",
         hint(.nearest)
@@ -49,7 +49,7 @@ pub enum Error {
         known: String,
     },
     /// Weights that do not fit the network.
-    #[error("tensor `{name}`: expected shape {expected:?}, found {found:?}")]
+    #[error("tensor \"{name}\": expected shape {expected:?}, found {found:?}")]
     Shape {
         /// Canonical name.
         name: String,
@@ -67,7 +67,7 @@ pub enum Error {
         found: usize,
     },
     /// A weight that cannot have an adapter.
-    #[error("`{name}`: expected a weight of a linear layer, which an adapter can change")]
+    #[error("\"{name}\": expected a weight of a linear layer, which an adapter can change")]
     NotAdaptable {
         /// Canonical name.
         name: String,
@@ -92,5 +92,5 @@ pub enum Error {
 }
 
 fn hint(nearest: &Option<String>) -> String {
-    nearest.as_ref().map(|name| format!(" (did you mean `{name}`?)")).unwrap_or_default()
+    nearest.as_ref().map(|name| format!(" (did you mean \"{name}\"?)")).unwrap_or_default()
 }

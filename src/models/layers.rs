@@ -308,12 +308,12 @@ mod tests {
     #[test]
     fn errors_for_unknown_names_list_the_layers() {
         let message = select(&network(), "head,block.9").unwrap_err().to_string();
-        assert!(message.contains("`block.9`") && message.contains("embed, block.0"), "{message}");
+        assert!(message.contains("\"block.9\"") && message.contains("embed, block.0"), "{message}");
         assert!(
             message.contains("splits into block.0.attn and block.0.mlp, and every"),
             "{message}"
         );
-        assert!(message.contains("did you mean `block.0`?"), "{message}");
+        assert!(message.contains("did you mean \"block.0\"?"), "{message}");
         assert!(select(&network(), "").is_err());
         let message = select(&network(), "xyz*").unwrap_err().to_string();
         assert!(message.starts_with("no layer matches `xyz*`; the layers are embed, block.0,"));

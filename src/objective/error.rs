@@ -37,7 +37,7 @@ pub enum Error {
     /// A matrix-vector product is not finite.
     #[error(
         "layer {layer}: the product with a vector is not finite; the first NaN or infinity is on \
-         examples {from}..{to} in the {way} pass, in operation `{op}` of {place}; use a shorter \
+         examples {from}..{to} in the {way} pass, in operation \"{op}\" of {place}; use a shorter \
          vector, or f64"
     )]
     NonFiniteProduct {

@@ -8,21 +8,22 @@
 mod checkpointing;
 mod derivatives;
 mod error;
+mod examples;
 mod layer_products;
 mod micro_batches;
 mod non_finite;
 mod on_device;
 mod prefetch;
+mod row_buffer;
 
-pub use crate::examples::{Activations, Examples};
 pub use derivatives::{Derivatives, Matrix, Products};
 pub use error::{Error, Result};
+pub use examples::{Activations, Examples, Part};
 pub use layer_products::LayerVectors;
 
 use crate::engine::{Engine, Precision};
 use crate::models::{Layer, Network, Pass, Weights};
 use crate::predictions::Predictions;
-use crate::row_buffer::RowBuffer;
 use crate::tape::Value;
 use candle_core::{DType, Tensor};
 pub(crate) use micro_batches::AT_ONCE_ON_GPU;
@@ -31,6 +32,7 @@ pub(crate) use on_device::is_out_of_memory;
 use on_device::{dual_to_cpu, to_cpu};
 use planish_kernels::{Cast, DualTensor, Op};
 pub use prefetch::PendingBatch;
+use row_buffer::RowBuffer;
 use std::ops::Range;
 use std::sync::Arc;
 

@@ -15,7 +15,8 @@ use serde_json::{Map, Value};
 
 /// An invalid option.
 ///
-/// Messages name options by their field, in backticks. The command line shows them as flags.
+/// Messages name options by their field, in backticks. The command line shows them as flags. Names
+/// from files, data and users are in double quotes.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A value out of its range, or of another type.
@@ -141,7 +142,7 @@ where
 /// The struct with one option set.
 fn with<T: Serialize + DeserializeOwned>(of: &T, name: &str, value: Value) -> Result<T, Error> {
     let found = match &value {
-        Value::String(text) => format!("`{text}`"),
+        Value::String(text) => format!("\"{text}\""),
         other => other.to_string(),
     };
     let refused = |e: serde_json::Error| Error::Value {
@@ -196,6 +197,6 @@ mod tests {
     fn type_errors_name_the_option() {
         let mut given = json!({ "lr": "fast" }).as_object().unwrap().clone();
         let error = take::<Two>(&mut given).unwrap_err();
-        assert_eq!(error, Error::value("lr", "a number", "`fast`"));
+        assert_eq!(error, Error::value("lr", "a number", "\"fast\""));
     }
 }

@@ -4,7 +4,7 @@
 use super::PostTrainSession;
 use super::frozen::describe;
 use super::score::measured_again;
-use crate::cache::{About, CachePolicy, Mode, Plan};
+use crate::cache::{About, CachePolicy, Mode, StoragePlan};
 use crate::data::Split;
 use crate::engine::{Engine, Precision};
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ const TRIAL: f64 = 0.02;
 /// Where activations will be kept, and a forecast of all parts.
 pub struct Outlook {
     /// Where activations will be kept.
-    pub plan: Plan,
+    pub plan: StoragePlan,
     /// The parts, in order.
     pub expected: Expected,
 }
@@ -87,7 +87,7 @@ pub(super) fn outlook(
     }
 }
 
-fn parts(session: &PostTrainSession, plan: &Plan, peak: f64) -> Result<Expected> {
+fn parts(session: &PostTrainSession, plan: &StoragePlan, peak: f64) -> Result<Expected> {
     let PostTrainSession { model, recipe, settings, roles, options, .. } = session;
     let network = &model.network;
     let again = measured_again(network, recipe);
@@ -189,7 +189,7 @@ struct Tried {
 /// repeated to fill the batch.
 fn try_steps(
     session: &PostTrainSession,
-    plan: &Plan,
+    plan: &StoragePlan,
     computed: usize,
     steps: usize,
 ) -> Result<Tried> {
@@ -227,7 +227,8 @@ fn try_steps(
         ..settings.clone()
     };
     let mode = if cached { Mode::Ram } else { Mode::Off };
-    let plan = Plan { device: plan.device, ram: u64::MAX, ..Plan::without_files(mode, 0) };
+    let plan =
+        StoragePlan { device: plan.device, ram: u64::MAX, ..StoragePlan::without_files(mode, 0) };
     let (outcome, peak) = memory::peak_during(|| -> Result<_> {
         let prefix = Prefix::new(model, vec![&few], recipe.first_stage(), session.half);
         let mut source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;

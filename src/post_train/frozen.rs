@@ -1,7 +1,9 @@
 //! The frozen layers of a run: the image views they run on, where their activations are kept, and
 //! what a report says about them.
 
-use crate::cache::{self, About, CacheInfo, CacheOptions, CachePolicy, Choice, Error, Mode, Plan};
+use crate::cache::{
+    self, About, CacheInfo, CacheOptions, CachePolicy, Choice, Error, Mode, StoragePlan,
+};
 use crate::data::Augment;
 use crate::engine::Engine;
 use crate::error::Result;
@@ -10,7 +12,7 @@ use crate::objective::{Error as ObjectiveError, Result as ObjectiveResult};
 use crate::observe::Event as Progress;
 use crate::pixels::Pixels;
 use crate::session::Context;
-use crate::train::source::{Event, Source};
+use crate::train::source::{Source, SourceEvent};
 use crate::train::{Prefix, TrainOptions};
 use bytesize::ByteSize;
 use std::time::Instant;
@@ -31,7 +33,7 @@ pub fn views(train: &TrainOptions, images: &Pixels, seed: u64) -> ObjectiveResul
 ///
 /// # Errors
 /// Those of [`cache::plan`].
-pub fn plan(options: &CacheOptions, prefix: &Prefix, ram: u64) -> cache::Result<Plan> {
+pub fn plan(options: &CacheOptions, prefix: &Prefix, ram: u64) -> cache::Result<StoragePlan> {
     cache::plan(&Choice {
         policy: options.cache,
         ram,
@@ -55,7 +57,7 @@ pub struct FrozenLayers<'a> {
 }
 
 /// What a report says about a plan.
-pub fn info(plan: &Plan, prefix: &Prefix) -> CacheInfo {
+pub fn info(plan: &StoragePlan, prefix: &Prefix) -> CacheInfo {
     CacheInfo {
         mode: plan.mode,
         dtype: prefix.layout().stored.name().to_lowercase(),
@@ -69,7 +71,7 @@ pub fn info(plan: &Plan, prefix: &Prefix) -> CacheInfo {
 }
 
 /// The plan in a few words.
-pub fn describe(plan: &Plan, engine: &Engine) -> String {
+pub fn describe(plan: &StoragePlan, engine: &Engine) -> String {
     let size = ByteSize(plan.bytes);
     match plan.mode {
         Mode::Off => "frozen layers are recomputed for every batch".into(),
@@ -106,7 +108,7 @@ impl<'a> FrozenLayers<'a> {
     pub fn open(
         options: &CacheOptions,
         prefix: Prefix<'a>,
-        plan: &Plan,
+        plan: &StoragePlan,
         about: &dyn Fn(usize) -> About,
         context: &Context,
     ) -> Result<Self> {
@@ -114,20 +116,20 @@ impl<'a> FrozenLayers<'a> {
         let (mut notes, mut found) = (Vec::new(), 0);
         let images = prefix.layout().rows.saturating_mul(plan.missing(prefix.views()));
         let task = context.task("frozen layers", images as u64, "images");
-        let mut tell = |event: Event| {
+        let mut tell = |event: SourceEvent| {
             let note = match event {
-                Event::Computed(images) => return task.advance(images as u64),
-                Event::Found(path) => {
+                SourceEvent::Computed(images) => return task.advance(images as u64),
+                SourceEvent::Found(path) => {
                     found += 1;
                     let text = format!("frozen layers read from {}", path.display());
                     return context.observer.observe(Progress::Info(&text));
                 }
-                Event::Damaged(Error::Damaged { path, place, expected, found }) => format!(
+                SourceEvent::Damaged(Error::Damaged { path, place, expected, found }) => format!(
                     "{}, {place}: expected {expected}, found {found}; the frozen layers are recomputed",
                     path.display()
                 ),
-                Event::Damaged(error) => format!("{error}; the frozen layers are recomputed"),
-                Event::Stale(path) => format!(
+                SourceEvent::Damaged(error) => format!("{error}; the frozen layers are recomputed"),
+                SourceEvent::Stale(path) => format!(
                     "{}: this build or machine rounds differently from the one that wrote it; the \
                      frozen layers are recomputed",
                     path.display()
@@ -140,7 +142,7 @@ impl<'a> FrozenLayers<'a> {
         let opened = Source::open(prefix.clone(), plan, about, &mut tell);
         let source = match opened {
             Err(ObjectiveError::Cache(error)) if options.cache == CachePolicy::Auto => {
-                let off = Plan::without_files(Mode::Off, 0);
+                let off = StoragePlan::without_files(Mode::Off, 0);
                 told = info(&off, &prefix);
                 let note = format!("frozen layers are recomputed for every batch: {error}");
                 context.note(&note);

@@ -41,7 +41,7 @@ use crate::lora::LoraOptions;
 use crate::models::Weights;
 use crate::objective::{Activations, Examples, Objective};
 use crate::train::recipe::Recipe;
-use crate::train::run::{Event, Outcome, TrainSettings};
+use crate::train::run::{Outcome, TrainEvent, TrainSettings};
 use crate::train::{Keep, MethodOptions, Source, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -135,7 +135,7 @@ pub fn train(
     source: &Source,
     watched: Option<&Activations>,
     settings: &TrainSettings,
-    tell: &mut dyn FnMut(Event),
+    tell: &mut dyn FnMut(TrainEvent),
 ) -> Result<Outcome> {
     let mut method = recipe.method(&model.network, source.len(), settings.seed)?;
     let watched = watched.map(|watched| watched as &dyn Examples);

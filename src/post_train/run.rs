@@ -6,7 +6,7 @@ use crate::engine::Precision;
 use crate::objective::Objective;
 use crate::train::recipe::{Kind, Recipe};
 use crate::train::run::TrainSettings;
-use crate::train::{Keep, Rule, StopRule, TrainOptions};
+use crate::train::{Keep, OptimizerRule, StopRule, TrainOptions};
 
 /// One training run.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> TrainSettings {
         schedule: train.schedule,
         warmup: train.warmup,
         clip: train.clip,
-        optimizer: Rule::Sgd { momentum: train.momentum, nesterov: false },
+        optimizer: OptimizerRule::Sgd { momentum: train.momentum, nesterov: false },
         weight_decay: train.weight_decay,
         keep,
         stop: StopRule::Exploded,

@@ -5,7 +5,7 @@ use super::result::{BeforeAfter, LayerBeforeAfter};
 use crate::checkpoint::Checkpoint;
 use crate::data::folds::stratified_halves;
 use crate::data::{DataInfo, Split};
-use crate::diagnose::Options;
+use crate::diagnose::MeasureOptions;
 use crate::diagnose::findings::LayerResult;
 use crate::diagnose::session::DiagnoseSession;
 use crate::error::Result;
@@ -164,8 +164,10 @@ pub fn remeasure(
         checkpointing: tuned.checkpointing,
         ..session.objective.clone()
     };
-    let before = session.at(untouched).measure(&wanted, &Options::default(), context)?.layers;
-    let after = session.at(tuned.clone()).measure(&wanted, &Options::default(), context)?.layers;
+    let before =
+        session.at(untouched).measure(&wanted, &MeasureOptions::default(), context)?.layers;
+    let after =
+        session.at(tuned.clone()).measure(&wanted, &MeasureOptions::default(), context)?.layers;
     let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };
     Ok(before.into_iter().zip(after).map(pair).collect())
 }

@@ -10,11 +10,11 @@ use super::resolve::{Resolved, resolve};
 use super::result::{Augmentation, MethodInfo, Output, Selection};
 use super::run::{configured, settings, stepping};
 use super::{PostTrainOptions, WATCHED, as_stored};
-use crate::cache::{About, CacheInfo, Plan as CachePlan};
+use crate::cache::{About, CacheInfo, StoragePlan};
 use crate::checkpoint::{Checkpoint, ClassNames, Load, Rounding, Saved};
 use crate::data::order::Batches;
 use crate::data::{Augment, DamagedFile, DataOptions, Role, Roles, Split, require};
-use crate::diagnose::Options as DiagnoseOptions;
+use crate::diagnose::MeasureOptions;
 use crate::diagnose::findings::{Plan, perturbed_and_updated};
 use crate::diagnose::session::DiagnoseSession;
 use crate::error::{Error, Result};
@@ -31,7 +31,7 @@ use crate::session::evaluate::{V, VALIDATION};
 use crate::session::{Context, Data, objective, pixels, sample};
 use crate::train::options::keep_or_default;
 use crate::train::recipe::{Kind, Recipe};
-use crate::train::run::{Event, Outcome, TrainSettings};
+use crate::train::run::{Outcome, TrainEvent, TrainSettings};
 use crate::train::{Prefix, Schedule};
 use candle_core::DType;
 use std::cell::RefCell;
@@ -231,7 +231,7 @@ impl PostTrainSession {
     ///
     /// # Errors
     /// Those of [`frozen::plan`].
-    pub fn cache_plan(&self, ram: Option<u64>) -> Result<CachePlan> {
+    pub fn cache_plan(&self, ram: Option<u64>) -> Result<StoragePlan> {
         let cache = &self.options.cache;
         Ok(frozen::plan(cache, &self.prefix(), ram.unwrap_or(cache.ram_bytes()))?)
     }
@@ -313,7 +313,7 @@ impl PostTrainSession {
     ///
     /// # Errors
     /// Those of [`super::train()`].
-    pub fn train(&self, plan: &CachePlan, context: &Context) -> Result<Trained> {
+    pub fn train(&self, plan: &StoragePlan, context: &Context) -> Result<Trained> {
         let (recipe, settings) = (&self.recipe, &self.settings);
         let model = &self.stepping();
         let stage = recipe.first_stage();
@@ -341,12 +341,12 @@ impl PostTrainSession {
         let total = images.saturating_mul(settings.epochs as u64);
         let mut outcome = {
             let task = context.task(recipe.kind.name(), total, "images");
-            let mut tell = |event: Event| match event {
-                Event::Start(loss) => {
+            let mut tell = |event: TrainEvent| match event {
+                TrainEvent::Start(loss) => {
                     context.observer.observe(Progress::Start { loss, watched: watching });
                 }
-                Event::Step { examples, .. } => task.advance(examples as u64),
-                Event::Epoch(epoch) => {
+                TrainEvent::Step { examples, .. } => task.advance(examples as u64),
+                TrainEvent::Epoch(epoch) => {
                     context.observer.observe(Progress::Epoch { epoch, watched: watching });
                 }
             };
@@ -367,7 +367,7 @@ impl PostTrainSession {
     /// # Errors
     /// Anything that keeps the model from being trained or saved. A refused result is not an error;
     /// see [`PostTrained::refusal`].
-    pub fn run(&self, plan: &CachePlan, context: &Context) -> Result<PostTrained> {
+    pub fn run(&self, plan: &StoragePlan, context: &Context) -> Result<PostTrained> {
         let dump = self.options.dump.as_deref();
         let trained = self.train(plan, context)?;
         let (stored, overflow) = match self.written_adapters() {
@@ -537,5 +537,5 @@ fn planned(
             basis: "none".into(),
         }));
     }
-    Ok(session.measure(&all, &DiagnoseOptions::default(), context)?.plan)
+    Ok(session.measure(&all, &MeasureOptions::default(), context)?.plan)
 }

@@ -14,7 +14,7 @@ use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective
 use crate::pixels::Pixels;
 use crate::predictions::Predictions;
 use crate::session::{Context, objective, pixels, sample};
-use crate::train::run::{Epoch, Event, Outcome};
+use crate::train::run::{Epoch, Outcome, TrainEvent};
 use crate::train::{Prefix, Source};
 use candle_core::DType;
 use std::time::Instant;
@@ -178,13 +178,13 @@ impl<'a> Trials<'a> {
     ) -> Result<Outcome> {
         let settings = run.settings();
         let (called, epochs) = (run.called(), settings.epochs);
-        let mut tell = |event: Event| match event {
-            Event::Start(_) => status(&format!("{called}, epoch 1 of {epochs}")),
-            Event::Epoch(e) if e.epoch < epochs => {
+        let mut tell = |event: TrainEvent| match event {
+            TrainEvent::Start(_) => status(&format!("{called}, epoch 1 of {epochs}")),
+            TrainEvent::Epoch(e) if e.epoch < epochs => {
                 status(&format!("{called}, epoch {} of {epochs}", e.epoch + 1));
             }
-            Event::Epoch(_) => status(&format!("{called}, evaluation")),
-            Event::Step { .. } => {}
+            TrainEvent::Epoch(_) => status(&format!("{called}, evaluation")),
+            TrainEvent::Step { .. } => {}
         };
         super::train(model, &run.recipe, source, Some(watched), &settings, &mut tell)
     }

@@ -5,7 +5,7 @@ use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::evaluate::{Comparison, Estimate};
 use crate::post_train::result::{LayerBeforeAfter, SamInfo};
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema.
@@ -85,7 +85,7 @@ pub struct Cost {
 pub struct TimedRun {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
-    pub run: Run,
+    pub run: RunInfo,
     /// One entry per trained row.
     pub costs: Vec<Cost>,
 }

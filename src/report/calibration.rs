@@ -1,12 +1,12 @@
 //! The report of `calibrate`.
 
-use crate::calibrate::{NullEce, Scaling};
+use crate::calibrate::{LaplaceFigures, NullEce, Scaling};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::evaluate::{Bound, Estimate, Sets};
-use crate::format::{estimate, number, percent, share};
+use crate::format::{estimate, images, number, percent, share};
 use crate::post_train::result::{BeforeAfter, Output};
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Calibration`].
@@ -18,7 +18,7 @@ pub struct Calibration {
     /// [`CALIBRATION`].
     pub schema: String,
     /// Time, memory and machine.
-    pub run: Run,
+    pub run: RunInfo,
     /// The model.
     pub checkpoint: CheckpointInfo,
     /// The file that was written, if one was.
@@ -44,11 +44,38 @@ pub struct Calibration {
     /// Conformal prediction sets on test.
     #[serde(default)]
     pub conformal: Option<Conformal>,
+    /// Last-layer Laplace approximation of the checkpoint as given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub laplace: Option<LaplaceFigures>,
     /// Damaged image files that were used as decoded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
     /// Notes.
     pub notes: Vec<String>,
+}
+
+/// What a last-layer Laplace approximation gives, in one sentence.
+pub fn laplace_sentence(figures: &LaplaceFigures) -> String {
+    let mut out = format!(
+        "Laplace approximation of the head, posterior from {}, prior precision {}: ",
+        images(figures.training_images),
+        number(figures.prior_precision),
+    );
+    match (&figures.test, figures.validation_nll) {
+        (Some(test), _) => {
+            out += &format!(
+                "NLL on test {}, gain over the checkpoint as given {}, over the calibrated one {}.",
+                estimate(test.nll),
+                estimate(test.nll_gain),
+                estimate(test.gain_over_calibrated),
+            );
+        }
+        (None, Some(nll)) => {
+            out += &format!("NLL on V, cross-fitted on its halves, {}.", estimate(nll));
+        }
+        (None, None) => out += "V is too small to be halved, so there are no figures.",
+    }
+    out
 }
 
 /// Columns of [`Conformal::rows`].

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::CheckpointInfo;
 use crate::evaluate::Comparison;
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema.
@@ -25,7 +25,7 @@ pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
     /// Provenance of the report.
-    pub run: Run,
+    pub run: RunInfo,
     /// The first model.
     pub a: Side,
     /// The second model.

@@ -5,7 +5,7 @@ use crate::data::{DamagedFile, DataInfo};
 use crate::diagnose::findings::Findings;
 use crate::diagnose::ranking::{Sample, Sampling};
 use crate::forecast::{Forecast, Work};
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 pub use crate::diagnose::DIAGNOSIS as SCHEMA;
@@ -15,7 +15,7 @@ pub use crate::diagnose::DIAGNOSIS as SCHEMA;
 pub struct TimedRun {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
-    pub run: Run,
+    pub run: RunInfo,
     /// Forecast of `post-train` on this machine, by method.
     pub forecast: Vec<Forecast>,
 }

@@ -4,7 +4,7 @@ use crate::cache::CacheInfo;
 use crate::checkpoint::CheckpointInfo;
 use crate::forecast::Expected;
 use crate::post_train::result::MethodInfo;
-use crate::run::Run;
+use crate::run::RunInfo;
 use crate::train::run::TrainSettings;
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub struct DryRun {
     /// [`DRY_RUN`].
     pub schema: String,
     /// Provenance of the report.
-    pub run: Run,
+    pub run: RunInfo,
     /// The model.
     pub checkpoint: CheckpointInfo,
     /// The method that `post-train` would run.
@@ -34,7 +34,12 @@ pub struct DryRun {
 
 impl DryRun {
     /// The forecast for a command other than `post-train`.
-    pub fn new(run: Run, checkpoint: CheckpointInfo, notes: &[String], expected: Expected) -> Self {
+    pub fn new(
+        run: RunInfo,
+        checkpoint: CheckpointInfo,
+        notes: &[String],
+        expected: Expected,
+    ) -> Self {
         let notes = notes.to_vec();
         Self {
             schema: DRY_RUN.into(),

@@ -4,7 +4,7 @@ use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::PredictionsInfo;
 use crate::evaluate::Summary;
-use crate::run::Run;
+use crate::run::RunInfo;
 use crate::shift::{Other, Shifts};
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub struct Evaluation {
     /// [`EVALUATION`].
     pub schema: String,
     /// Time, memory and machine.
-    pub run: Run,
+    pub run: RunInfo,
     /// The model.
     pub checkpoint: CheckpointInfo,
     /// The images.

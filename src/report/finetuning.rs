@@ -2,7 +2,7 @@
 
 use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::{Estimate, Summary};
-use crate::run::Run;
+use crate::run::RunInfo;
 use crate::train;
 use crate::train::guard::Stopped;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub struct Finetuning {
     /// [`FINETUNING`].
     pub schema: String,
     /// Time, memory and machine.
-    pub run: Run,
+    pub run: RunInfo,
     /// The weights file written.
     pub checkpoint: String,
     /// Training, validation and test images, as far as present.

@@ -4,7 +4,7 @@ use crate::checkpoint::CheckpointInfo;
 use crate::checkpoint::Provenance;
 use crate::models::vit::{Activation, Distillation, FinalNorm, Pooling};
 use crate::models::{Config, convnext, mlp_mixer, vit};
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Inspection`].
@@ -16,7 +16,7 @@ pub struct Inspection {
     /// [`INSPECTION`].
     pub schema: String,
     /// Time, memory and machine.
-    pub run: Run,
+    pub run: RunInfo,
     /// The file.
     pub checkpoint: CheckpointInfo,
     /// The configuration file that names the architecture, if any.

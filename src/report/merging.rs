@@ -4,7 +4,7 @@ use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::merge::{CurvePoint, Ingredient, MergeMethod};
 use crate::post_train::result::{BeforeAfter, Output};
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Merging`].
@@ -16,7 +16,7 @@ pub struct Merging {
     /// [`MERGING`].
     pub schema: String,
     /// Time, memory and machine.
-    pub run: Run,
+    pub run: RunInfo,
     /// The first checkpoint, whose format the result has.
     pub checkpoint: CheckpointInfo,
     /// The file that was written.

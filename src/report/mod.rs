@@ -20,7 +20,7 @@ mod selftest;
 pub mod sentence;
 pub mod tensorboard;
 
-pub use calibration::{CALIBRATION, Calibration, Conformal, SET_HEADERS};
+pub use calibration::{CALIBRATION, Calibration, Conformal, SET_HEADERS, laplace_sentence};
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};

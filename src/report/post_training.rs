@@ -9,7 +9,7 @@ use crate::post_train::result::{
     Augmentation, BeforeAfter, LayerBeforeAfter, MethodInfo, Output, Selection,
 };
 use crate::post_train::search::Search;
-use crate::run::Run;
+use crate::run::RunInfo;
 use crate::train::run::{Epoch, TrainSettings};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub const SCHEMA: &str = "planish/post-train/1";
 pub struct TimedRun {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
-    pub run: Run,
+    pub run: RunInfo,
     /// Median seconds per epoch, steps only.
     pub seconds_per_epoch: f64,
     /// Peak memory of the process at the end of training.

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::CheckpointInfo;
 use crate::post_train::search::Search;
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema of [`FruitlessSearch`].
@@ -14,7 +14,7 @@ pub struct FruitlessSearch {
     /// [`FRUITLESS_SEARCH`].
     pub schema: String,
     /// Provenance of the report.
-    pub run: Run,
+    pub run: RunInfo,
     /// The model.
     pub checkpoint: CheckpointInfo,
     /// What was tried.

@@ -2,7 +2,7 @@
 
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DataInfo;
-use crate::run::Run;
+use crate::run::RunInfo;
 use crate::selftest::Check;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +15,7 @@ pub struct Selftest {
     /// [`SELFTEST`].
     pub schema: String,
     /// Time, memory and machine.
-    pub run: Run,
+    pub run: RunInfo,
     /// The model.
     pub checkpoint: CheckpointInfo,
     /// The images; `None` for noise.

@@ -106,7 +106,7 @@ impl Data {
             let names: Vec<&str> = data.splits().iter().map(Split::name).collect();
             DataError::Missing {
                 path: data.path.clone(),
-                expected: format!("a split called `{wanted}`"),
+                expected: format!("a split called \"{wanted}\""),
                 found: names.join(" and "),
                 remedy: format!("set `split` to {}{}", names.join(" or "), made(wanted)),
             }

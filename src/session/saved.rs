@@ -30,7 +30,7 @@ pub enum Error {
         source: safetensors::SafeTensorError,
     },
     /// A tensor is missing, or of the wrong type or shape.
-    #[error("{}: expected `{name}` as {expected}, found {found}; save the logits by `planish eval` with `dump`",
+    #[error("{}: expected \"{name}\" as {expected}, found {found}; save the logits by `planish eval` with `dump`",
         .path.display())]
     Tensor {
         /// The file.
@@ -43,7 +43,7 @@ pub enum Error {
         found: String,
     },
     /// A temperature or label is invalid.
-    #[error("{}: `{name}` holds {found} at image {image}, expected {expected}; save the logits by \
+    #[error("{}: \"{name}\" holds {found} at image {image}, expected {expected}; save the logits by \
         `planish eval` with `dump`", .path.display())]
     Value {
         /// The file.

@@ -38,7 +38,7 @@ pub enum Error {
     },
     /// A tensor of the layer is missing in a vector.
     #[error(
-        "{}: expected a tensor `{name}` of shape {shape:?}, found none; a vector needs every tensor \
+        "{}: expected a tensor \"{name}\" of shape {shape:?}, found none; a vector needs every tensor \
          of layer {layer}, under the checkpoint's own names", .path.display()
     )]
     Missing {
@@ -53,7 +53,7 @@ pub enum Error {
     },
     /// A tensor of a vector does not belong to the layer.
     #[error(
-        "{}: expected only tensors of layer {layer}, found `{name}`; remove it, or name the \
+        "{}: expected only tensors of layer {layer}, found \"{name}\"; remove it, or name the \
          layer it belongs to", .path.display()
     )]
     Unexpected {
@@ -66,7 +66,7 @@ pub enum Error {
     },
     /// A tensor of a vector has a different shape than the weight.
     #[error(
-        "{}: tensor `{name}`: expected shape {expected:?}, found {found:?}; give it the shape of \
+        "{}: tensor \"{name}\": expected shape {expected:?}, found {found:?}; give it the shape of \
          the checkpoint's tensor", .path.display()
     )]
     Shape {
@@ -81,7 +81,7 @@ pub enum Error {
     },
     /// A tensor of a vector is not of a real float type.
     #[error(
-        "{}: tensor `{name}`: expected F32, F64, F16 or BF16, found {found}; convert it",
+        "{}: tensor \"{name}\": expected F32, F64, F16 or BF16, found {found}; convert it",
         .path.display()
     )]
     Dtype {
@@ -93,7 +93,7 @@ pub enum Error {
         found: String,
     },
     /// A number of a vector is not finite.
-    #[error("{}: tensor `{name}` holds NaN or infinity; a vector must be finite", .path.display())]
+    #[error("{}: tensor \"{name}\" holds NaN or infinity; a vector must be finite", .path.display())]
     NotFinite {
         /// The file.
         path: PathBuf,

@@ -41,11 +41,11 @@ fn parse(text: &str) -> Result<Shift, String> {
     let (names, severities) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
     if let Some(more) = parts.next() {
         return Err(format!(
-            "expected names and severities, and nothing after them; found `{more}`"
+            "expected names and severities, and nothing after them; found \"{more}\""
         ));
     }
     let all: Vec<&str> = Corruption::ALL.iter().map(|c| c.name()).collect();
-    let unknown = |name: &str| format!("no corruption `{name}`; there are {}", all.join(", "));
+    let unknown = |name: &str| format!("no corruption \"{name}\"; there are {}", all.join(", "));
     let named = |name: &str| Corruption::named(name).ok_or_else(|| unknown(name));
     let asked: Vec<Corruption> = match names {
         "" => Corruption::ALL.to_vec(),
@@ -53,7 +53,7 @@ fn parse(text: &str) -> Result<Shift, String> {
     };
     let severity = |text: &str| match text.parse() {
         Ok(n @ 1..=5) => Ok(n),
-        _ => Err(format!("severity `{text}`: expected 1 to 5")),
+        _ => Err(format!("severity \"{text}\": expected 1 to 5")),
     };
     let severities: Vec<usize> = match severities {
         "" => (1..=5).collect(),

@@ -43,7 +43,7 @@ pub fn wants(setup: &Setup, bench: &Bench, pair: Pair) -> Result<bool, Problem> 
                 name.span(),
                 what,
                 format!("names from {}", known.join(", ")),
-                format!("`{}`", name.as_ref()),
+                format!("\"{}\"", name.as_ref()),
                 "correct it, or omit the list to use all",
             )),
             None => Ok(asked.iter().any(|name| name.as_ref() == known[at])),
@@ -78,7 +78,7 @@ pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec
                         }
                         error => {
                             let file = setup.text.path.display();
-                            error.context(format!("{file}, [[bench]] `{}`", bench.name.as_ref()))
+                            error.context(format!("{file}, [[bench]] \"{}\"", bench.name.as_ref()))
                         }
                     })?;
                     all.push(Run {
@@ -126,7 +126,7 @@ fn methods(setup: &Setup, bench: &Bench) -> Result<Vec<MethodName>, Problem> {
     let method = |name: &Spanned<String>| {
         MethodName::named(name.as_ref()).ok_or_else(|| {
             let all: Vec<&str> = MethodName::ALL.iter().map(|m| m.name()).collect();
-            let (at, found) = (name.span(), format!("`{}`", name.as_ref()));
+            let (at, found) = (name.span(), format!("\"{}\"", name.as_ref()));
             setup.text.problem(at, "methods", all.join(", "), found, "choose from these")
         })
     };
@@ -147,7 +147,7 @@ fn combinations(
         ("update", "update = [\"norm\"]"),
     ] {
         if grid.contains_key(key) {
-            let (at, found) = (bench.grid.span(), format!("`{key}`"));
+            let (at, found) = (bench.grid.span(), format!("\"{key}\""));
             let remedy = format!("write {instead} outside the grid");
             return Err(setup.text.problem(
                 at,

@@ -1,7 +1,7 @@
 //! The diagnosis cell of a model.
 
 use super::setup::Opened;
-use crate::diagnose::Options;
+use crate::diagnose::MeasureOptions;
 use crate::diagnose::findings::LayerResult;
 use crate::diagnose::session::DiagnoseSession;
 use crate::error::Result;
@@ -18,7 +18,7 @@ pub fn diagnosis(opened: &Opened, context: &Context) -> Result<Map<String, Value
     let quiet = context.silenced();
     let session = DiagnoseSession::new(&opened.checkpoint, &opened.roles, None, &quiet)?;
     let all = layers(&opened.checkpoint.network, Granularity::Block);
-    let found = session.measure(&all, &Options::default(), &quiet)?;
+    let found = session.measure(&all, &MeasureOptions::default(), &quiet)?;
     let measured: Map<String, Value> =
         found.layers.iter().map(|l| (l.name.clone(), columns(l))).collect();
     let mut figures = Map::new();

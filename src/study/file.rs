@@ -129,7 +129,7 @@ pub fn parse(text: &Text) -> Result<File, Problem> {
     for model in &file.model {
         for (name, value) in model.attributes.as_ref() {
             if !matches!(value, Value::Integer(_) | Value::Float(_) | Value::String(_)) {
-                let what = format!("attribute `{name}`");
+                let what = format!("attribute \"{name}\"");
                 let at = model.attributes.span();
                 let remedy = "write it as one of these";
                 let found = value.type_str();
@@ -147,7 +147,7 @@ fn unique<'a>(
 ) -> Result<(), Problem> {
     let mut seen = HashSet::new();
     for name in names {
-        let told = || format!("`{}`", name.as_ref());
+        let told = || format!("\"{}\"", name.as_ref());
         if name.as_ref().is_empty() || !seen.insert(name.as_ref()) {
             let expected = "a unique name";
             let remedy = "names identify rows; choose another";

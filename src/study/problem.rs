@@ -63,11 +63,11 @@ impl Text {
         if let Some((name, known)) = pair.and_then(|(found, expected)| {
             found.strip_prefix("unknown field ").map(|name| (quoted(name), expected))
         }) {
-            let found = format!("unknown `{name}`");
+            let found = format!("unknown \"{name}\"");
             return self.problem(at, "setting", known, found, "correct or remove it");
         }
         if let Some(name) = said.strip_prefix("missing field ").map(quoted) {
-            let (what, expected) = (format!("setting `{name}`"), "a value in this table");
+            let (what, expected) = (format!("setting \"{name}\""), "a value in this table");
             return self.problem(at, &what, expected, "none", format!("add it: {example}"));
         }
         if let Some((found, expected)) = pair {
@@ -75,7 +75,7 @@ impl Text {
             return self.problem(at, "value", expected, found, example);
         }
         let found = self.text.get(at.clone()).and_then(|t| t.lines().next()).unwrap_or("").trim();
-        let found = if found.is_empty() { said } else { format!("`{found}` ({said})") };
+        let found = if found.is_empty() { said } else { format!("\"{found}\" ({said})") };
         self.problem(at, "TOML", "valid TOML", found, example)
     }
 
@@ -114,7 +114,7 @@ pub fn table(
     let mut all = Map::new();
     for (key, value) in options.as_ref().iter().map(json).collect::<Result<Vec<_>, _>>()? {
         if all.insert(key.clone(), value).is_some() {
-            let found = format!("`{}` and `{key}`", key.replace('_', "-"));
+            let found = format!("\"{}\" and \"{key}\"", key.replace('_', "-"));
             let expected = "each option once";
             return Err(text.problem(options.span(), what, expected, found, "remove one"));
         }

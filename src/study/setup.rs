@@ -81,7 +81,7 @@ impl Setup {
         let asked = |s: &Spanned<String>| {
             s.as_ref().parse().map_err(|said: String| {
                 let remedy = "use the syntax of `shift` of `planish eval`";
-                text.problem(s.span(), "shifts", said, format!("`{}`", s.as_ref()), remedy)
+                text.problem(s.span(), "shifts", said, format!("\"{}\"", s.as_ref()), remedy)
             })
         };
         let shifts = file.shifts.iter().map(asked).collect::<Result<_, _>>()?;
@@ -89,7 +89,7 @@ impl Setup {
             None | Some(("f32", _)) => Precision::F32,
             Some(("bf16", _)) => Precision::Bf16,
             Some((other, at)) => {
-                let found = format!("`{other}`");
+                let found = format!("\"{other}\"");
                 return Err(text.problem(at, "precision", "f32 or bf16", found, "choose one"));
             }
         };

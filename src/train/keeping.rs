@@ -1,7 +1,7 @@
 //! Stores frozen layers' activations in memory: GPU memory while there is room, then CPU memory.
 
 use super::prefix::{Pick, Prefix};
-use crate::cache::{self, Plan};
+use crate::cache::{self, StoragePlan};
 use crate::objective::{Result, is_out_of_memory};
 use candle_core::{Device, Tensor};
 
@@ -23,7 +23,7 @@ pub(super) enum InMemory {
 
 impl<'p, 'a> Keeping<'p, 'a> {
     /// Keeps what `prefix` computes in the place that the plan names.
-    pub fn new(prefix: &'p Prefix<'a>, plan: &Plan) -> Self {
+    pub fn new(prefix: &'p Prefix<'a>, plan: &StoragePlan) -> Self {
         let kept = match plan.device {
             true => InMemory::Gpu(Vec::new()),
             false => InMemory::Cpu(Vec::new()),

@@ -1,6 +1,6 @@
 //! Optimizer steps on a GPU: all tensors of a layer in one kernel launch.
 
-use super::optimizer::{Rule, Update};
+use super::optimizer::{OptimizerRule, Update};
 use super::{Error, Result};
 use crate::device::allocate;
 use candle_core::{DType, Tensor};
@@ -29,8 +29,8 @@ impl State {
         gradients: &[Tensor],
     ) -> Result<Vec<Tensor>> {
         let lists = match update.rule {
-            Rule::Sgd { .. } => 1,
-            Rule::AdamW { .. } => 2,
+            OptimizerRule::Sgd { .. } => 1,
+            OptimizerRule::AdamW { .. } => 2,
         };
         let kind = |x: &Tensor| (x.dtype(), x.dims().to_vec());
         let kinds = |list: &[Tensor]| list.iter().map(kind).collect::<Vec<_>>();
@@ -68,11 +68,11 @@ impl State {
         let what = ("the weights after a step", bytes, FEWER);
         // Allocate before anything changes, so that a failed step can be retried.
         Ok(match update.rule {
-            Rule::Sgd { momentum, nesterov } => {
+            OptimizerRule::Sgd { momentum, nesterov } => {
                 let by = Sgd { rate, momentum, decay, nesterov };
                 allocate(device, what, || sgd_step(weights, gradients, moments, by))?
             }
-            Rule::AdamW { beta1, beta2, eps } => {
+            OptimizerRule::AdamW { beta1, beta2, eps } => {
                 let by = AdamW {
                     beta1,
                     beta2,

@@ -15,7 +15,7 @@ const CHUNK: usize = 1 << 14;
 /// The update rule at learning rate η.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Rule {
+pub enum OptimizerRule {
     /// b ← μ b + g (b = g at the first step); w ← w − η b, or w − η (g + μ b) with Nesterov
     /// momentum, as in `torch.optim.SGD` without dampening. Weight decay λ is coupled: g + λ w
     /// replaces g.
@@ -46,7 +46,7 @@ pub enum Rule {
 /// default.
 #[derive(Debug)]
 pub struct Optimizer {
-    rule: Rule,
+    rule: OptimizerRule,
     weight_decay: f64,
     steps: f64,
     state: Vec<Moments>,
@@ -83,7 +83,7 @@ impl Moments {
 
 impl Optimizer {
     /// An optimizer before its first step.
-    pub fn new(rule: Rule, weight_decay: f64) -> Self {
+    pub fn new(rule: OptimizerRule, weight_decay: f64) -> Self {
         Self {
             rule,
             weight_decay,
@@ -171,7 +171,7 @@ impl Optimizer {
 
 /// Parameters of one step, computed in f64 and rounded once to the weights' type.
 pub(super) struct Update {
-    pub rule: Rule,
+    pub rule: OptimizerRule,
     pub decay: f64,
     pub steps: f64,
     pub rate: f64,
@@ -199,7 +199,7 @@ impl Update {
 
     fn run<E: Element>(&self, w: &mut [E], g: &[E], first: &mut [E], second: &mut [E]) {
         match self.rule {
-            Rule::Sgd { momentum, nesterov } => {
+            OptimizerRule::Sgd { momentum, nesterov } => {
                 let [rate, decay, momentum] = [self.rate, self.decay, momentum].map(E::narrow);
                 // With a zero buffer, the first step's b is g.
                 for ((w, &g), b) in w.iter_mut().zip(g).zip(first) {
@@ -208,7 +208,7 @@ impl Update {
                     *w -= rate * if nesterov { g + momentum * *b } else { *b };
                 }
             }
-            Rule::AdamW { beta1, beta2, eps } => {
+            OptimizerRule::AdamW { beta1, beta2, eps } => {
                 let [a1, a2, b2] = [1.0 - beta1, 1.0 - beta2, beta2].map(E::narrow);
                 let [keep, eps] = [1.0 - self.rate * self.decay, eps].map(E::narrow);
                 let scale = E::narrow(self.rate / (1.0 - libm::pow(beta1, self.steps)));

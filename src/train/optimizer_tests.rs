@@ -41,11 +41,11 @@ fn steps_agree_with_torch() {
     for case in reference()["cases"].as_array().unwrap() {
         let number = |key: &str| case["settings"][key].as_f64().unwrap();
         let rule = match case["rule"].as_str().unwrap() {
-            "sgd" => Rule::Sgd {
+            "sgd" => OptimizerRule::Sgd {
                 momentum: number("momentum"),
                 nesterov: case["settings"]["nesterov"].as_bool().unwrap(),
             },
-            _ => Rule::AdamW {
+            _ => OptimizerRule::AdamW {
                 beta1: case["settings"]["betas"][0].as_f64().unwrap(),
                 beta2: case["settings"]["betas"][1].as_f64().unwrap(),
                 eps: number("eps"),
@@ -85,7 +85,7 @@ fn clipping_agrees_with_torch() {
 fn rejects_tensors_that_do_not_match() {
     let w = |n: usize, dtype| Tensor::zeros(n, dtype, &Device::Cpu).unwrap();
     let (w3, w4) = (w(3, DType::F32), w(4, DType::F32));
-    let rule = Rule::Sgd { momentum: 0.9, nesterov: true };
+    let rule = OptimizerRule::Sgd { momentum: 0.9, nesterov: true };
     let mut optimizer = Optimizer::new(rule, 0.0);
     let mut fails = |weights: &[Tensor], gradients: &[Tensor]| {
         matches!(optimizer.step(weights, gradients, 0.1), Err(Error::Mismatch { .. }))

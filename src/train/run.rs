@@ -11,7 +11,7 @@
 use super::feed::Feed;
 use super::guard::{Guard, Keep, Reason, StopRule, Stopped};
 use super::method::{Displacement, Method};
-use super::optimizer::{Optimizer, Rule};
+use super::optimizer::{Optimizer, OptimizerRule};
 use super::schedule::{Schedule, Shape};
 use super::source::Source;
 use super::stepper::Stepper;
@@ -43,7 +43,7 @@ pub struct TrainSettings {
     pub clip: Option<f64>,
     /// Update rule.
     #[serde(flatten)]
-    pub optimizer: Rule,
+    pub optimizer: OptimizerRule,
     /// λ; see [`Rule`].
     pub weight_decay: f64,
     /// Which weights to keep. Without validation images, the last epoch's.
@@ -64,7 +64,7 @@ impl Default for TrainSettings {
             schedule: Shape::Cosine,
             warmup: 0.0,
             clip: None,
-            optimizer: Rule::Sgd { momentum: 0.9, nesterov: false },
+            optimizer: OptimizerRule::Sgd { momentum: 0.9, nesterov: false },
             weight_decay: 0.0,
             keep: Keep::Best,
             stop: StopRule::Exploded,
@@ -113,7 +113,7 @@ pub struct Epoch {
 
 /// Progress of a run.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub enum TrainEvent<'a> {
     /// Before the first step, under [`StopRule::Exploded`]: the mean validation loss.
     Start(f64),
     /// After a step.
@@ -225,12 +225,12 @@ pub fn train(
     source: &Source,
     validation: Option<&dyn Examples>,
     settings: &TrainSettings,
-    tell: &mut dyn FnMut(Event),
+    tell: &mut dyn FnMut(TrainEvent),
 ) -> Result<Outcome> {
     // Explosion is measured relative to the initial loss.
     let watched = validation.filter(|_| settings.stop == StopRule::Exploded);
     let start = watched.map(|examples| judge(model, examples)).transpose()?.map(|v| v.loss.mean);
-    start.into_iter().for_each(|loss| tell(Event::Start(loss)));
+    start.into_iter().for_each(|loss| tell(TrainEvent::Start(loss)));
     let mut run = Run::new(model, source, start, settings)?;
     let mut best = f64::INFINITY;
     let mut outcome = Outcome {
@@ -265,7 +265,7 @@ pub fn train(
             best = loss.unwrap_or(best);
             (outcome.weights, outcome.epoch) = (run.current.weights.clone(), epoch);
         }
-        tell(Event::Epoch(&line));
+        tell(TrainEvent::Epoch(&line));
         outcome.epochs.push(line);
         outcome.stopped = stopped;
         if outcome.stopped.is_some() {
@@ -312,7 +312,7 @@ impl Run {
         epoch: usize,
         method: &mut dyn Method,
         source: &Source,
-        tell: &mut dyn FnMut(Event),
+        tell: &mut dyn FnMut(TrainEvent),
     ) -> Result<std::result::Result<Epoch, Stopped>> {
         let (mut sums, mut rate) = (Sums::default(), 0.0);
         let clock = Instant::now();
@@ -339,7 +339,7 @@ impl Run {
                 return stop(reason);
             }
             sums.add(found.loss, made.norm, found.perturbation);
-            tell(Event::Step { examples: batch.labels.len(), loss: found.loss });
+            tell(TrainEvent::Step { examples: batch.labels.len(), loss: found.loss });
         }
         // The last step had a finite loss and gradient, but its result may not be finite.
         let updated = self.current.weights_of(method.updated())?;
@@ -406,7 +406,7 @@ mod tests {
         TrainSettings {
             epochs: 12,
             batch_size: 8,
-            optimizer: Rule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
+            optimizer: OptimizerRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
             lr: 0.01,
             warmup: 1.0,
             clip: Some(1.0),
@@ -452,7 +452,7 @@ mod tests {
     fn a_run_that_diverges_is_stopped() {
         let diverging = TrainSettings {
             lr: 1e30,
-            optimizer: Rule::Sgd { momentum: 0.9, nesterov: true },
+            optimizer: OptimizerRule::Sgd { momentum: 0.9, nesterov: true },
             warmup: 0.0,
             clip: None,
             ..settings()

@@ -5,7 +5,7 @@
 
 use super::keeping::{self, Keeping};
 use super::prefix::{Pick, Prefix};
-use crate::cache::{self, About, Layout, Mode, Opened, Plan, Reader, Stored, Writer};
+use crate::cache::{self, About, Layout, Mode, Opened, Reader, StoragePlan, Stored, Writer};
 use crate::data::Augment;
 use crate::data::order::Batches;
 use crate::objective::{Activations, Error, Examples, Result};
@@ -46,7 +46,7 @@ enum Storage<'a> {
 
 /// Events while a source is opened.
 #[derive(Debug)]
-pub enum Event {
+pub enum SourceEvent {
     /// This many more images have passed the frozen layers.
     Computed(usize),
     /// A view's activations were found in this file.
@@ -94,9 +94,9 @@ impl<'a> Source<'a> {
     /// Those of reading and evaluating the images, and of writing the files.
     pub fn open(
         prefix: Prefix<'a>,
-        plan: &Plan,
+        plan: &StoragePlan,
         about: &dyn Fn(usize) -> About,
-        tell: &mut dyn FnMut(Event),
+        tell: &mut dyn FnMut(SourceEvent),
     ) -> Result<Self> {
         let (stage, labels, layout, views) =
             (prefix.stage(), prefix.labels(), prefix.layout().clone(), prefix.views());
@@ -247,7 +247,7 @@ pub fn resident(images: &Pixels) -> Result<Option<Activations>> {
 fn each_wave(
     prefix: &Prefix,
     view: usize,
-    tell: &mut dyn FnMut(Event),
+    tell: &mut dyn FnMut(SourceEvent),
     mut take: impl FnMut(&[Pick]) -> Result<()>,
 ) -> Result<()> {
     let (all, step) = (prefix.layout().rows, prefix.wave());
@@ -256,7 +256,7 @@ fn each_wave(
         prefix.ahead(view, end..all.min(end + step));
         let picks: Vec<Pick> = (start..end).map(|image| (view, image)).collect();
         take(&picks)?;
-        tell(Event::Computed(end - start));
+        tell(SourceEvent::Computed(end - start));
     }
     Ok(())
 }
@@ -265,19 +265,19 @@ fn each_wave(
 fn file(
     prefix: &Prefix,
     view: usize,
-    plan: &Plan,
+    plan: &StoragePlan,
     about: &About,
-    tell: &mut dyn FnMut(Event),
+    tell: &mut dyn FnMut(SourceEvent),
 ) -> Result<Reader> {
     let open = || Reader::open(&plan.folder, prefix.layout(), &about.key);
     match open()? {
         Opened::Sound(reader) if agrees(prefix, view, &reader)? => {
             reader.mark_used();
-            tell(Event::Found(reader.path().into()));
+            tell(SourceEvent::Found(reader.path().into()));
             return Ok(reader);
         }
-        Opened::Sound(reader) => tell(Event::Stale(reader.path().into())),
-        Opened::Damaged(error) => tell(Event::Damaged(error)),
+        Opened::Sound(reader) => tell(SourceEvent::Stale(reader.path().into())),
+        Opened::Damaged(error) => tell(SourceEvent::Damaged(error)),
         Opened::Missing => {}
     }
     let mut writer = Writer::create(&plan.folder, prefix.layout(), about)?;

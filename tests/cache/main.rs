@@ -9,10 +9,10 @@ mod place;
 mod small;
 mod views;
 
-use planish::cache::{About, CachePolicy, Choice, Plan, plan};
+use planish::cache::{About, CachePolicy, Choice, StoragePlan, plan};
 use planish::objective::Examples;
 use planish::train::Prefix;
-use planish::train::source::{Event, Source};
+use planish::train::source::{Source, SourceEvent};
 use std::path::Path;
 
 /// Records the events of opening a source.
@@ -25,7 +25,11 @@ struct CacheEvents {
 }
 
 /// The cache plan for a mode and a folder, with a gigabyte of memory.
-fn chosen(policy: CachePolicy, folder: &Path, prefix: &Prefix) -> planish::cache::Result<Plan> {
+fn chosen(
+    policy: CachePolicy,
+    folder: &Path,
+    prefix: &Prefix,
+) -> planish::cache::Result<StoragePlan> {
     plan(&Choice {
         policy,
         ram: 1 << 30,
@@ -43,10 +47,10 @@ fn open<'a>(prefix: Prefix<'a>, policy: CachePolicy, folder: &Path) -> (Source<'
     let plan = chosen(policy, folder, &prefix).unwrap();
     let mut events = CacheEvents::default();
     let source = Source::open(prefix, &plan, &|_| About::default(), &mut |event| match event {
-        Event::Computed(images) => events.computed += images,
-        Event::Found(_) => events.found += 1,
-        Event::Damaged(error) => events.damaged.push(error.to_string()),
-        Event::Stale(_) => events.stale += 1,
+        SourceEvent::Computed(images) => events.computed += images,
+        SourceEvent::Found(_) => events.found += 1,
+        SourceEvent::Damaged(error) => events.damaged.push(error.to_string()),
+        SourceEvent::Stale(_) => events.stale += 1,
     });
     (source.unwrap(), events)
 }

@@ -1,7 +1,9 @@
 //! Stochastic Lanczos quadrature: the Gauss rule, its density, and degenerate matrices.
 
 use crate::dense::{Dense, hessian_like};
-use planish::curvature::quadrature::{Quadrature, QuadratureSettings, Rule, bytes, quadrature};
+use planish::curvature::quadrature::{
+    GaussRule, Quadrature, QuadratureSettings, bytes, quadrature,
+};
 
 /// Uses exactly `max_probes` probes.
 fn fixed(max_probes: usize, steps: usize, together: usize) -> QuadratureSettings {
@@ -19,7 +21,7 @@ fn slq(a: &Dense, probes: usize, steps: usize, together: usize) -> Quadrature {
     quadrature(a, &fixed(probes, steps, together)).unwrap()
 }
 
-fn moment(rule: &Rule, power: i32) -> f64 {
+fn moment(rule: &GaussRule, power: i32) -> f64 {
     rule.nodes.iter().zip(&rule.weights).map(|(x, w)| w * x.powi(power)).sum()
 }
 

@@ -12,24 +12,24 @@ fn errors_in_a_study_name_the_line() {
         (
             "name = \"two\"",
             "nmae = \"two\"",
-            &["line 8: setting: expected one of `name`, `checkpoint`", "found unknown `nmae`"][..],
+            &["line 8: setting: expected one of `name`, `checkpoint`", "found unknown \"nmae\""][..],
         ),
         ("name = \"two\"", "name = \"one\"", &["line 8", "a unique name", "choose another"]),
-        ("source = \"data\"", "", &["line 11: setting `source`: expected a value", "add it"]),
+        ("source = \"data\"", "", &["line 11: setting \"source\": expected a value", "add it"]),
         ("contrast,", "rain,", &["line 2", "gaussian_noise", "rain", "`shift` of"]),
-        ("64,", "true,", &["line 6", "attribute `width`", "a number or a text", "boolean"]),
+        ("64,", "true,", &["line 6", "attribute \"width\"", "a number or a text", "boolean"]),
         ("\"second\"", "3", &["line 9", "expected", "3"]),
-        ("[[ood]]", "[[odd]]", &["line 14", "found unknown `odd`", "`ood`"]),
+        ("[[ood]]", "[[odd]]", &["line 14", "found unknown \"odd\"", "`ood`"]),
         ("[[model]]", "[model]", &["line 7", "TOML"]),
         (
             "\"no\" }",
             "\"no\" }\noptions = { hats = 3 }",
-            &["line 11", "model options", "unknown `hats`"],
+            &["line 11", "model options", "unknown \"hats\""],
         ),
         (
             "\"data\"\n",
             "\"data\"\noptions = { val-from-train = 'x' }\n",
-            &["line 14", "val_from_train", "a number", "`x`"],
+            &["line 14", "val_from_train", "a number", "\"x\""],
         ),
         (
             "\"data\"\n",
@@ -39,7 +39,7 @@ fn errors_in_a_study_name_the_line() {
         (
             "\"data\"\n",
             "\"data\"\noptions = { val-seed = 1, val_seed = 1 }\n",
-            &["line 14", "each option once", "`val-seed` and `val_seed`", "remove one"],
+            &["line 14", "each option once", "\"val-seed\" and \"val_seed\"", "remove one"],
         ),
         (
             "\"no\" }",

@@ -41,6 +41,9 @@ pub fn is_usage(error: &anyhow::Error) -> bool {
 
 /// Replaces option names in backticks, as the library writes them, by flags: `` `weight_decay` ``
 /// becomes `--weight-decay`.
+///
+/// The library writes only its own words in backticks. Names from files, data and users are in
+/// double quotes, so that a layer called `data` stays what it is.
 pub fn in_flags(text: &str) -> String {
     let mut parts = text.split('`');
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -97,9 +100,35 @@ mod tests {
     #[test]
     fn options_become_flags_and_other_names_are_unchanged() {
         assert_eq!(in_flags("lower `weight_decay` or `lr`"), "lower --weight-decay or --lr");
-        let names = "no layer is called `blok.1`; `planish undo x` puts it back; `val`";
+        let names = "no layer is called \"data\"; `planish undo x` puts it back; `val`";
         assert_eq!(in_flags(names), names);
         assert_eq!(in_flags("a ` alone"), "a ` alone");
         assert_eq!(in_flags("`lr`"), "--lr");
+    }
+
+    /// Otherwise a class or a layer with the name of an option would be printed as a flag.
+    #[test]
+    fn only_options_are_inserted_in_backticks() {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let (mut folders, mut files) = (vec![root.clone()], 0);
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() && path != root.join("bin") {
+                    folders.push(path);
+                    continue;
+                }
+                if path.extension().is_none_or(|extension| extension != "rs") {
+                    continue;
+                }
+                files += 1;
+                let code = std::fs::read_to_string(&path).unwrap();
+                for line in code.lines().filter(|line| !line.trim_start().starts_with("//")) {
+                    let inserted = line.replace("`{option}`", "").contains("`{");
+                    assert!(!inserted, "{}: use \\\"…\\\": {line}", path.display());
+                }
+            }
+        }
+        assert!(files > 100);
     }
 }

@@ -153,7 +153,7 @@ fn wrong_dtype() {
     });
     let message = found.to_string();
     assert!(matches!(found, Error::Dtype { .. }));
-    assert!(message.contains("`head.bias`") && message.contains("found I32"), "{message}");
+    assert!(message.contains("\"head.bias\"") && message.contains("found I32"), "{message}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn wrapper_prefixes_are_stripped_and_restored() {
     let misspelled = vec![("head.bais".to_string(), canonical[0].1.clone())];
     assert!(matches!(checkpoint.to_canonical(misspelled), Err(Error::UnknownTensor { .. })));
     let message = checkpoint.file_tensors("head.bais").unwrap_err().to_string();
-    assert!(message.contains("did you mean `head.bias`"), "{message}");
+    assert!(message.contains("did you mean \"head.bias\""), "{message}");
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn post_norm_blocks_are_recognised_by_name() {
     let tensors = HashMap::from([("conv1.weight".into(), (Dtype::F32, vec![1], vec![0; 4]))]);
     let explicit = json!({"architecture": "vit_base_patch16_rpn_224"});
     let message = open(folder(&tensors, &explicit).path()).unwrap_err().to_string();
-    for part in ["config.json: `architecture` is \"vit_base", "plain Vision", "use a plain"] {
+    for part in ["config.json: \"architecture\" is \"vit_base", "plain Vision", "use a plain"] {
         assert!(message.contains(part), "{message}");
     }
 }
@@ -145,7 +145,7 @@ fn arguments_without_effect() {
         assert_eq!(found.config.vit().unwrap(), &small(), "{argument}");
     }
     let found = timm("/trained_by", json!("us")).unwrap();
-    assert!(found.assumed.join("; ").contains("`trained_by` in"), "{:?}", found.assumed);
+    assert!(found.assumed.join("; ").contains("\"trained_by\" in"), "{:?}", found.assumed);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn unknown_architecture_names() {
     let assumed = |name: &str| timm("/architecture", json!(name)).unwrap().assumed.join("; ");
     for name in ["my_vit", "vit_tiny_patch7_ours_28", "resnet50"] {
         let notes = assumed(name);
-        let part = format!("`{name}` is unknown to planish");
+        let part = format!("\"{name}\" is unknown to planish");
         assert!(notes.contains(&part) && notes.contains("with 2 heads"), "{notes}");
         assert!(notes.contains("layer norm before attention and MLP"), "{notes}");
     }

@@ -11,7 +11,6 @@ use plotters::prelude::{
 };
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, TextStyle};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Font size.
 pub const FONT: u32 = 22;
@@ -169,13 +168,10 @@ pub fn svg(
 /// Prepares the SVG for embedding: no namespace, an accessible name and description, CSS classes
 /// for colours.
 fn inline(drawn: &str, (width, height): (u32, u32), title: &str, description: &str) -> String {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let id = NEXT.fetch_add(1, Ordering::Relaxed);
+    let (title, description) = (escape(title), escape(description));
     let mut out = format!(
-        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"t{id} d{id}\">\n\
-         <title id=\"t{id}\">{}</title><desc id=\"d{id}\">{}</desc>\n",
-        escape(title),
-        escape(description)
+        "<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\">\n\
+         <title>{title}</title><desc>{description}</desc>\n"
     );
     out += drawn.split_once('\n').map_or("", |(_, inside)| inside);
     for colour in Colour::ALL {

@@ -5,7 +5,7 @@ use crate::report::{
     CALIBRATION, Calibration, EVALUATION, Evaluation, FINETUNING, Finetuning, MERGING, Merging,
     bench, comparison, diagnosis, post_training,
 };
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -186,7 +186,7 @@ impl Input {
     }
 
     /// Provenance of the result; `None` for a study's table.
-    pub fn run(&self) -> Option<&Run> {
+    pub fn run(&self) -> Option<&RunInfo> {
         Some(match &self.result {
             Result::Diagnosis(r) => &r.run.run,
             Result::PostTraining(r) => &r.run.run,

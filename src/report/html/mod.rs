@@ -26,7 +26,7 @@ use crate::evaluate::Summary;
 use crate::format::{number, percent};
 use crate::post_train::result::BeforeAfter;
 use crate::post_train::search::{HEADERS, Search};
-use crate::report::{Conformal, Evaluation, Merging, SET_HEADERS};
+use crate::report::{Conformal, Evaluation, Merging, SET_HEADERS, laplace_sentence};
 use crate::shift::Shifts;
 use std::fmt::Write;
 use text::{escape, paragraph};
@@ -232,6 +232,8 @@ fn tuning(result: &Result) -> Option<String> {
                 let _ = writeln!(out, "<h3>{}</h3>", escape(&headline::on(name, &part.data)));
                 out += &one_split(part, "after");
             }
+            let laplace = r.laplace.as_ref().map(|found| paragraph(&laplace_sentence(found)));
+            out += &laplace.unwrap_or_default();
             out += &r.conformal.as_ref().map_or(String::new(), conformal);
             Some(out + &layers::warnings(&r.notes))
         }

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use planish::engine::{Engine, EngineOptions};
 use planish::options::{as_text, text};
 use planish::output;
-use planish::run::{Run, Running};
+use planish::run::{RunInfo, Running, command_line};
 use planish::session::Context;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
@@ -95,7 +95,8 @@ impl Common {
         let said = self.clone();
         let engine = Engine::new(&self.engine, move |line| said.say(line))?;
         start_threads(self.threads)?;
-        Ok(Run::start(self.seed, &engine))
+        let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned());
+        Ok(RunInfo::start(command_line(words), self.seed, &engine))
     }
 
     /// Prints one line on standard error, unless `--quiet`.

@@ -87,6 +87,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             .conformal
             .zip(found.conformal)
             .map(|(alpha, [before, after])| Conformal { alpha, before, after }),
+        laplace: found.laplace,
         damaged: found.damaged,
         notes: found.notes,
     };

@@ -6,7 +6,7 @@ use anyhow::bail;
 use planish::data::{DataOptions, Role, require};
 use planish::diagnose::sampling::{Found, measure, sizes};
 use planish::diagnose::session::DiagnoseSession;
-use planish::diagnose::{DiagnoseOptions, Options, post_training};
+use planish::diagnose::{DiagnoseOptions, MeasureOptions, post_training};
 use planish::forecast::{Expected, Need, Part};
 use planish::format::duration;
 use planish::memory;
@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             need.mib
         )
     }
-    let plain = Options::default();
+    let plain = MeasureOptions::default();
     let line = format!(
         "diagnose: {} layers on {} images, {} {} and {}",
         chosen.len(),

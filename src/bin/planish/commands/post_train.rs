@@ -19,7 +19,7 @@ use planish::post_train::{
 use planish::report::dry_run::DryRun;
 use planish::report::post_training::{Report, SCHEMA, TimedRun};
 use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
-use planish::run::{Run, Running};
+use planish::run::{RunInfo, Running};
 use planish::session::{self, checkpoint_info, data_info, saved};
 use planish::train::{Epoch, Keep, MethodName, MethodOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
@@ -290,7 +290,7 @@ fn finish(
     }
 }
 
-fn dry_run(session: &PostTrainSession, run: Run, outlook: Outlook) -> anyhow::Result<DryRun> {
+fn dry_run(session: &PostTrainSession, run: RunInfo, outlook: Outlook) -> anyhow::Result<DryRun> {
     let checkpoint = checkpoint_info(&session.checkpoint);
     Ok(DryRun {
         method: Some(session.method()?),

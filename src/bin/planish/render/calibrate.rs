@@ -6,7 +6,7 @@ use crate::render::table::{Align, Style, Table};
 use planish::calibrate::Scaling;
 use planish::evaluate::Estimate;
 use planish::format::{count, estimate, images, number, percent, share};
-use planish::report::{Calibration, Conformal, SET_HEADERS};
+use planish::report::{Calibration, Conformal, SET_HEADERS, laplace_sentence};
 
 /// Figures before and after, what was written, and the notes.
 pub fn text(report: &Calibration, notes: &[&String]) -> String {
@@ -43,6 +43,9 @@ pub fn text(report: &Calibration, notes: &[&String]) -> String {
             count(flips.fixed as u64),
             count(flips.broken as u64)
         );
+    }
+    if let Some(laplace) = &report.laplace {
+        out += &format!("{}\n", laplace_sentence(laplace));
     }
     if let Some(conformal) = &report.conformal {
         out += &format!("\n{}", conformal_text(conformal));
@@ -91,6 +94,15 @@ fn figures(report: &Calibration) -> Table {
                 if null { number(chance) } else { String::new() },
             ]);
         }
+    }
+    if let Some(test) = report.laplace.as_ref().and_then(|laplace| laplace.test) {
+        table.row([
+            "test, Laplace".into(),
+            estimate(test.nll),
+            share(test.top1),
+            estimate(test.ece),
+            number(test.null_ece),
+        ]);
     }
     table
 }

@@ -6,7 +6,7 @@ use planish::curvature::Probe;
 use planish::data::{DamagedFile, DataInfo};
 use planish::format::{count, number};
 use planish::objective::Matrix;
-use planish::run::Run;
+use planish::run::RunInfo;
 use planish::session::bad_samples::damage_note;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use std::path::Path;
 #[derive(serde::Serialize)]
 pub(super) struct Report {
     pub schema: &'static str,
-    pub run: Run,
+    pub run: RunInfo,
     pub checkpoint: CheckpointInfo,
     pub data: DataInfo,
     /// Damaged image files that were decoded in part and used.

@@ -1,7 +1,7 @@
 //! Labelled inputs of one of the model's stages.
 
+use super::Result;
 use crate::cache;
-use crate::objective::Result;
 use crate::vector;
 use candle_core::{Device, Tensor};
 use std::ops::Range;

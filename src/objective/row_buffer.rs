@@ -1,6 +1,6 @@
 //! Concatenates tensors as they arrive. Concatenating them at the end would hold all data twice.
 
-use crate::objective::Result;
+use super::Result;
 use candle_core::{DType, Device, Tensor};
 use planish_kernels::Host;
 
