@@ -10,7 +10,7 @@ use planish::objective::{Activations, Objective};
 use planish::train::method::{Displacement, Method};
 use planish::train::sam::{Sam, Variant};
 use planish::train::sgd::Sgd;
-use planish::train::{Error, Optimizer, OptimizerRule, Schedule, Shape, Source, Stepper};
+use planish::train::{Error, Groups, OptimizerRule, Schedule, Shape, Source, Stepper};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ fn method(case: &Value, network: &Network, update: Layer) -> Box<dyn Method> {
     Box::new(Sam::new(network, update, variant, number("rho")).unwrap())
 }
 
-fn stepper(case: &Value) -> Stepper {
+fn stepper(case: &Value, update: &Layer) -> Stepper {
     let number = |key: &str| case[key].as_f64().unwrap();
     let shape = match case["schedule"].as_str().unwrap() {
         "cosine" => Shape::Cosine,
@@ -105,7 +105,8 @@ fn stepper(case: &Value) -> Stepper {
     let warmup = number("warmup") as usize;
     let schedule = Schedule { shape, rate: number("rate"), warmup, steps: STEPS };
     let rule = OptimizerRule::Sgd { momentum: number("momentum"), nesterov: false };
-    Stepper::new(Optimizer::new(rule, number("decay")), schedule, case["clip"].as_f64())
+    let groups = Groups::whole(update, rule, number("decay"));
+    Stepper::new(groups, schedule, case["clip"].as_f64(), STEPS)
 }
 
 fn numbers(tensor: &Tensor) -> Vec<f64> {
@@ -128,7 +129,7 @@ fn every_variant_agrees_with_torch() {
         let parts = select(&model.network, case["update"].as_str().unwrap()).unwrap();
         let update = join(&parts);
         let mut method = method(case, &model.network, update.clone());
-        let mut stepper = stepper(case);
+        let mut stepper = stepper(case, &update);
         for step in 0..STEPS {
             let batch = reference.batch(step);
             let source = Source::held(&batch);

@@ -23,7 +23,9 @@ use crate::session::{Context, seen};
 use crate::train::options::keep_or_default;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
-use crate::train::{Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train};
+use crate::train::{
+    Grouping, Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train,
+};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -252,6 +254,9 @@ fn settings(
         clip: options.clip,
         optimizer: options.rule(),
         weight_decay: options.weight_decay,
+        grouping: Grouping::default(),
+        l2_sp: None,
+        average: None,
         keep: keep_or_default(options.keep, has_validation)?,
         stop: StopRule::NotFinite,
         seed,

@@ -167,6 +167,16 @@ impl Network {
     }
 
     /// Names of the layers at block granularity.
+    /// Index of the layer that holds a parameter, from the input.
+    pub fn layer_of(&self, param: usize) -> usize {
+        self.stage(self.params[param].stage).layer
+    }
+
+    /// Number of layers.
+    pub fn layer_count(&self) -> usize {
+        self.layers.len()
+    }
+
     pub(super) fn layer_names(&self) -> &[String] {
         &self.layers
     }

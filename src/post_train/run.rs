@@ -6,7 +6,7 @@ use crate::engine::Precision;
 use crate::objective::Objective;
 use crate::train::recipe::{Kind, Recipe};
 use crate::train::run::TrainSettings;
-use crate::train::{Keep, OptimizerRule, StopRule, TrainOptions};
+use crate::train::{Grouping, Keep, OptimizerRule, StopRule, TrainOptions};
 
 /// One training run.
 #[derive(Clone, Debug)]
@@ -82,6 +82,9 @@ pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> TrainSettings {
         clip: train.clip,
         optimizer: OptimizerRule::Sgd { momentum: train.momentum, nesterov: false },
         weight_decay: train.weight_decay,
+        grouping: Grouping::default(),
+        l2_sp: None,
+        average: None,
         keep,
         stop: StopRule::Exploded,
         seed,

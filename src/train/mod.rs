@@ -1,9 +1,12 @@
 //! Fine-tuning and post-training: one loop, and one file per method.
 
+pub mod average;
 mod error;
 mod feed;
+pub mod groups;
 pub mod guard;
 mod keeping;
+pub mod l2_sp;
 pub mod method;
 #[cfg(feature = "cuda")]
 mod on_gpu;
@@ -21,8 +24,11 @@ pub mod sgd;
 pub mod source;
 pub mod stepper;
 
+pub use average::Average;
 pub use error::{Error, Result};
+pub use groups::{Grouping, Groups};
 pub use guard::{Keep, StopRule};
+pub use l2_sp::L2Sp;
 pub use method::{Method, Step};
 pub use optimizer::{Optimizer, OptimizerRule};
 pub use options::{MethodName, MethodOptions, TrainOptions};

@@ -94,6 +94,11 @@ impl Optimizer {
         }
     }
 
+    /// λ.
+    pub fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+
     /// The weights after one step at learning rate `rate`. State is stored by position: every step
     /// must pass the same tensors in the same order.
     ///

@@ -8,17 +8,20 @@
 //! B is split into micro-batches of [`Objective::micro_batch`]. Their gradients are summed in order
 //! before clipping and the step, so their size only affects memory use.
 
+use super::average::{Average, Averager};
 use super::feed::Feed;
+use super::groups::{Grouping, Groups};
 use super::guard::{Guard, Keep, Reason, StopRule, Stopped};
+use super::l2_sp::{L2Sp, Penalty};
 use super::method::{Displacement, Method};
-use super::optimizer::{Optimizer, OptimizerRule};
+use super::optimizer::OptimizerRule;
 use super::schedule::{Schedule, Shape};
 use super::source::Source;
 use super::stepper::Stepper;
 use super::{Error, Result};
 use crate::data::order::Batches;
 use crate::evaluate::{Estimate, hits, losses, mean_stderr};
-use crate::models::Weights;
+use crate::models::{Layer, Weights};
 use crate::objective::{Examples, Objective};
 use crate::vector;
 use serde::{Deserialize, Serialize};
@@ -44,8 +47,17 @@ pub struct TrainSettings {
     /// Update rule.
     #[serde(flatten)]
     pub optimizer: OptimizerRule,
-    /// λ; see [`Rule`].
+    /// λ; see [`OptimizerRule`].
     pub weight_decay: f64,
+    /// Learning rates and weight decays that differ between tensors.
+    #[serde(flatten)]
+    pub grouping: Grouping,
+    /// Penalty on the distance from the initial weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub l2_sp: Option<L2Sp>,
+    /// Average of the weights that is evaluated and kept instead of the weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<Average>,
     /// Which weights to keep. Without validation images, the last epoch's.
     pub keep: Keep,
     /// When the run is stopped.
@@ -66,6 +78,9 @@ impl Default for TrainSettings {
             clip: None,
             optimizer: OptimizerRule::Sgd { momentum: 0.9, nesterov: false },
             weight_decay: 0.0,
+            grouping: Grouping::default(),
+            l2_sp: None,
+            average: None,
             keep: Keep::Best,
             stop: StopRule::Exploded,
             seed: 0,
@@ -231,7 +246,7 @@ pub fn train(
     let watched = validation.filter(|_| settings.stop == StopRule::Exploded);
     let start = watched.map(|examples| judge(model, examples)).transpose()?.map(|v| v.loss.mean);
     start.into_iter().for_each(|loss| tell(TrainEvent::Start(loss)));
-    let mut run = Run::new(model, source, start, settings)?;
+    let mut run = Run::new(model, method.updated(), source, start, settings)?;
     let mut best = f64::INFINITY;
     let mut outcome = Outcome {
         weights: model.weights.clone(),
@@ -248,8 +263,9 @@ pub fn train(
                 break;
             }
         };
+        let candidate = run.candidate(method.updated());
         if let Some(examples) = validation {
-            let found = match judge(&run.current, examples) {
+            let found = match judge(&candidate, examples) {
                 Ok(found) => Some(found).filter(|found| found.loss.mean.is_finite()),
                 Err(error) if Reason::of(&error).is_some() => None,
                 Err(error) => return Err(error.into()),
@@ -263,7 +279,7 @@ pub fn train(
         let loss = line.validation_loss.filter(|_| settings.keep == Keep::Best);
         if stopped.is_none() && loss.is_none_or(|loss| loss < best) {
             best = loss.unwrap_or(best);
-            (outcome.weights, outcome.epoch) = (run.current.weights.clone(), epoch);
+            (outcome.weights, outcome.epoch) = (candidate.weights, epoch);
         }
         tell(TrainEvent::Epoch(&line));
         outcome.epochs.push(line);
@@ -282,12 +298,15 @@ struct Run {
     per_epoch: usize,
     stepper: Stepper,
     guard: Guard,
+    penalty: Option<Penalty>,
+    averager: Option<Averager>,
     current: Objective,
 }
 
 impl Run {
     fn new(
         model: &Objective,
+        update: &Layer,
         source: &Source,
         start: Option<f64>,
         settings: &TrainSettings,
@@ -296,14 +315,29 @@ impl Run {
         let per_epoch = batches.per_epoch();
         let (rate, warmup) = (settings.lr, settings.warmup);
         let schedule = Schedule::over(settings.schedule, rate, warmup, settings.epochs, per_epoch)?;
-        let optimizer = Optimizer::new(settings.optimizer, settings.weight_decay);
+        let (network, rule) = (&model.network, settings.optimizer);
+        let groups = Groups::new(network, update, settings.grouping, rule, settings.weight_decay);
+        let penalty = settings.l2_sp.map(|l2_sp| Penalty::new(l2_sp, model, update)).transpose()?;
         Ok(Self {
             feed: Feed::new(batches),
             per_epoch,
-            stepper: Stepper::new(optimizer, schedule, settings.clip),
+            stepper: Stepper::new(groups, schedule, settings.clip, per_epoch),
             guard: Guard::new(settings.stop, model.network.classes(), start),
+            penalty,
+            averager: settings.average.map(|of| Averager::new(of, settings.epochs)),
             current: model.clone(),
         })
+    }
+
+    /// The model that is evaluated and kept after an epoch.
+    fn candidate(&self, update: &Layer) -> Objective {
+        let mut candidate = self.current.clone();
+        if let Some(mean) = self.averager.as_ref().and_then(Averager::mean) {
+            for (&i, tensor) in update.tensors.iter().zip(mean) {
+                candidate.weights.set(i, tensor.clone());
+            }
+        }
+        candidate
     }
 
     /// Runs one epoch. Returns where the guard stopped it, if it did.
@@ -333,7 +367,16 @@ impl Run {
                 },
             };
             let layer = method.updated();
-            let made = self.stepper.step(&mut self.current, layer, found.gradient)?;
+            let gradient = match &self.penalty {
+                Some(penalty) => {
+                    penalty.add_to(found.gradient, &self.current.weights_of(layer)?)?
+                }
+                None => found.gradient,
+            };
+            let made = self.stepper.step(&mut self.current, layer, gradient)?;
+            if let Some(averager) = &mut self.averager {
+                averager.step(&self.current.weights_of(layer)?)?;
+            }
             rate = made.rate;
             if let Some(reason) = self.guard.step(found.loss, made.norm, step == self.per_epoch) {
                 return stop(reason);
@@ -346,6 +389,9 @@ impl Run {
         if !vector::norm(&updated)?.is_finite() {
             let reason = Reason::not_finite("weights' norm");
             return Ok(Err(Stopped { epoch, step: self.per_epoch, reason }));
+        }
+        if let Some(averager) = &mut self.averager {
+            averager.epoch(epoch, &updated)?;
         }
         Ok(Ok(sums.epoch(epoch, rate, clock.elapsed().as_secs_f64())))
     }

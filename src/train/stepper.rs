@@ -1,7 +1,8 @@
 //! Turns a method's gradient into new weights: clipping, learning rate, optimizer. Used by
 //! fine-tuning and all post-training methods.
 
-use super::optimizer::{Optimizer, clip};
+use super::groups::Groups;
+use super::optimizer::clip;
 use super::{Result, Schedule};
 use crate::models::Layer;
 use crate::objective::Objective;
@@ -11,9 +12,10 @@ use candle_core::Tensor;
 /// Takes the steps of one run.
 #[derive(Debug)]
 pub struct Stepper {
-    optimizer: Optimizer,
+    groups: Groups,
     schedule: Schedule,
     clip: Option<f64>,
+    per_epoch: usize,
     made: usize,
 }
 
@@ -27,9 +29,10 @@ pub struct Made {
 }
 
 impl Stepper {
-    /// A run before its first step. `clip` is the maximum gradient norm, see [`clip()`].
-    pub fn new(optimizer: Optimizer, schedule: Schedule, clip: Option<f64>) -> Self {
-        Self { optimizer, schedule, clip, made: 0 }
+    /// A run before its first step, with `per_epoch` steps an epoch. `clip` is the maximum gradient
+    /// norm, see [`clip()`].
+    pub fn new(groups: Groups, schedule: Schedule, clip: Option<f64>, per_epoch: usize) -> Self {
+        Self { groups, schedule, clip, per_epoch, made: 0 }
     }
 
     /// Moves the layer's tensors by one step along −`gradient`, on the model's device. All other
@@ -52,10 +55,14 @@ impl Stepper {
             }
         };
         let rate = self.schedule.rate(self.made);
+        let first = self.made.is_multiple_of(self.per_epoch.max(1));
         self.made = self.made.saturating_add(1);
         if norm.is_finite() {
             let now = model.weights_of(layer)?;
-            let next = self.optimizer.step(&now, &gradient, rate)?;
+            if first {
+                self.groups.measure(&now, &gradient)?;
+            }
+            let next = self.groups.step(&now, &gradient, rate)?;
             for (&i, next) in layer.tensors.iter().zip(next) {
                 model.weights.set(i, next);
             }
