@@ -40,7 +40,7 @@
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
 //! | [`diagnose`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
-//! | [`finetune`], [`calibrate`], [`merge`], [`post_train`], [`study`] | whole runs; many of them |
+//! | [`finetune`], [`calibrate`], [`merge`], [`post_train`], [`bench`], [`study`] | whole runs; many of them |
 //! | [`report`] | results as JSON and HTML |
 //!
 //! Operations and kernels are in the crate `planish_kernels`: each states its value and its VJP once, and
@@ -51,6 +51,7 @@
 //! `cli` (default) builds the program and lets option structs be read from a command line; `html` writes
 //! reports as pages; `cuda` computes on an NVIDIA GPU.
 
+pub mod bench;
 pub mod cache;
 pub mod calibrate;
 pub mod checkpoint;

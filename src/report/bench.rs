@@ -1,84 +1,15 @@
 //! The result of `bench`: schema `planish/bench/1`.
 
-use crate::cache::CacheInfo;
+use crate::bench::{BenchOptions, BenchResult, Cost, RowResult, RunResult};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
-use crate::evaluate::{Comparison, Estimate};
-use crate::post_train::result::{LayerBeforeAfter, SamInfo};
+use crate::report::post_training;
 use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Identifier and version of the schema.
 pub const SCHEMA: &str = "planish/bench/1";
-
-/// One row: a method on its layers, over seeds. Standard errors are over seeds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Row {
-    /// Name of the row.
-    pub name: String,
-    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`; `None` for the untuned model.
-    pub method: Option<String>,
-    /// The perturbed layer p.
-    pub perturb: Option<String>,
-    /// The updated layer u.
-    pub update: Option<String>,
-    /// Options of SAM.
-    pub sam: Option<SamInfo>,
-    /// Test NLL in nats.
-    pub nll: Estimate,
-    /// Test NLL after a temperature fitted on V.
-    pub calibrated_nll: Estimate,
-    /// Number of runs whose loss on V has no minimum over T.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub temperatures_at_bound: usize,
-    /// Top-1 accuracy on test.
-    pub top1: Estimate,
-    /// Expected calibration error, 15 bins of equal width.
-    pub ece: Estimate,
-    /// Validation NLL.
-    pub validation_nll: Option<Estimate>,
-    /// Mean ‖Δw_p‖/‖w_p‖ over steps; `None` if the layer was all zeros.
-    pub perturbation: Option<Estimate>,
-    /// Mean ‖Δw_p‖ over steps.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub perturbation_length: Option<Estimate>,
-    /// Share of perturbations that were shortened by the cap.
-    pub capped: Option<Estimate>,
-    /// Mean loss over the batches of the last epoch, at the perturbed weights if the method
-    /// perturbs.
-    pub training_loss: Option<Estimate>,
-    /// Name of its control's row.
-    pub control: Option<String>,
-    /// Number of runs stopped by the guard. They count with the weights of the last good epoch.
-    pub stopped: usize,
-    /// NLL of the control minus NLL of this row, paired by seed; positive is better.
-    pub gain_over_control: Option<Estimate>,
-    /// The same for the calibrated NLL.
-    pub calibrated_gain_over_control: Option<Estimate>,
-    /// Paired comparison with the control over test images, both at the first seed. A is the
-    /// control.
-    #[serde(default)]
-    pub comparison: Option<Comparison>,
-    /// ΔL and κ of p and u on V, before and after, at the first seed.
-    pub layers: Vec<LayerBeforeAfter>,
-}
-
-fn is_zero(n: &usize) -> bool {
-    *n == 0
-}
-
-/// Time and memory of a row. These differ between runs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Cost {
-    /// The row.
-    pub name: String,
-    /// Seconds per epoch.
-    pub seconds_per_epoch: Estimate,
-    /// Peak memory of the training process.
-    pub peak_mib: Option<Estimate>,
-    /// Source of the frozen layers' activations, per run.
-    pub cache: Vec<CacheInfo>,
-}
 
 /// The `run` object.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -109,7 +40,48 @@ pub struct Report {
     /// Origin of PoL's p and u; `None` without PoL.
     pub plan: Option<String>,
     /// The rows.
-    pub rows: Vec<Row>,
+    pub rows: Vec<RowResult>,
     /// Verdicts, one sentence per method.
     pub verdicts: Vec<String>,
+}
+
+impl Report {
+    /// The report of a bench.
+    pub fn new(
+        run: RunInfo,
+        checkpoint: CheckpointInfo,
+        options: &BenchOptions,
+        found: BenchResult,
+    ) -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            run: TimedRun { run, costs: found.costs },
+            damaged: found.damaged,
+            checkpoint,
+            seeds: found.seeds,
+            settings: json!({ "train": options.train, "cache": options.cache }),
+            plan: found.plan,
+            rows: found.rows,
+            verdicts: found.verdicts,
+        }
+    }
+}
+
+impl From<post_training::Report> for RunResult {
+    /// A run of a bench, from its report. The report has no scores of images.
+    fn from(report: post_training::Report) -> Self {
+        Self {
+            method: report.method,
+            epochs: report.epochs,
+            selection: report.selection,
+            validation: report.validation,
+            test: report.test,
+            layers: report.layers,
+            damaged: report.damaged,
+            seconds_per_epoch: report.run.seconds_per_epoch,
+            training_peak_mib: report.run.training_peak_mib,
+            cache: report.run.cache,
+            scores: None,
+        }
+    }
 }

@@ -280,6 +280,19 @@ impl MethodName {
         }
     }
 
+    /// Its name in tables.
+    pub fn title(self) -> &'static str {
+        match self {
+            MethodName::Pol => "PoL",
+            MethodName::Pof => "PoF",
+            MethodName::Sam => "SAM",
+            MethodName::Asam => "ASAM",
+            MethodName::Looksam => "LookSAM",
+            MethodName::SamNorm => "norm-only SAM",
+            MethodName::Sgd => "SGD",
+        }
+    }
+
     /// The method with that name.
     pub fn named(name: &str) -> Option<MethodName> {
         Self::ALL.into_iter().find(|method| method.name() == name)

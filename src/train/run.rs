@@ -157,6 +157,15 @@ pub struct Outcome {
     pub stopped: Option<Stopped>,
 }
 
+impl Outcome {
+    /// Median seconds per epoch, steps only; 0 without a finished epoch.
+    pub fn seconds_per_epoch(&self) -> f64 {
+        let mut seconds: Vec<f64> = self.epochs.iter().map(|epoch| epoch.seconds).collect();
+        seconds.sort_by(f64::total_cmp);
+        seconds.get(seconds.len() / 2).copied().unwrap_or(0.0)
+    }
+}
+
 /// Sums over one epoch.
 #[derive(Default)]
 struct Sums {

@@ -3,9 +3,10 @@
 use super::chart::Colour;
 use super::rows::{Mark, Row as Drawn, Scale, rows};
 use super::text::{escape, figure, folded, key, note, paragraph, table};
+use crate::bench::{Cost, RowResult};
 use crate::evaluate::Estimate;
 use crate::format::{ABSENT, estimate, share};
-use crate::report::bench::{Cost, Report, Row};
+use crate::report::bench::Report;
 
 /// Loss, time and memory of each method, and the verdicts.
 pub fn methods(report: &Report) -> String {
@@ -21,9 +22,9 @@ pub fn methods(report: &Report) -> String {
         ("muted", "full", "controls and the untuned model"),
     ]);
     out += "<div class=\"charts\">\n";
-    let loss = |r: &Row| vec![(r.nll, Colour::Blue), (r.calibrated_nll, Colour::Orange)];
+    let loss = |r: &RowResult| vec![(r.nll, Colour::Blue), (r.calibrated_nll, Colour::Orange)];
     out += &chart(report, "Test loss", "NLL, nats per image; lower is better", Scale::Close, loss);
-    let gain = |r: &Row| {
+    let gain = |r: &RowResult| {
         let both =
             [(r.gain_over_control, Colour::Blue), (r.calibrated_gain_over_control, Colour::Orange)];
         both.into_iter().filter_map(|(e, c)| e.map(|e| (e, c))).collect()
@@ -36,7 +37,7 @@ pub fn methods(report: &Report) -> String {
         gain,
     );
     let cost = |of: fn(&Cost) -> Option<Estimate>| {
-        move |r: &Row| {
+        move |r: &RowResult| {
             let cost = report.run.costs.iter().find(|c| c.name == r.name);
             cost.and_then(of).map(|e| (e, Colour::Blue)).into_iter().collect()
         }
@@ -60,7 +61,7 @@ fn chart(
     title: &str,
     label: &str,
     scale: Scale,
-    of: impl Fn(&Row) -> Vec<(Estimate, Colour)>,
+    of: impl Fn(&RowResult) -> Vec<(Estimate, Colour)>,
 ) -> String {
     let (mut drawn, mut told) = (Vec::new(), Vec::new());
     for row in &report.rows {
@@ -100,7 +101,7 @@ fn figures(report: &Report) -> String {
         "peak MiB",
     ];
     let told = |e: Option<Estimate>| e.map_or(ABSENT.into(), estimate);
-    let row = |r: &Row| {
+    let row = |r: &RowResult| {
         let cost = report.run.costs.iter().find(|c| c.name == r.name);
         vec![
             r.name.clone(),

@@ -1,31 +1,14 @@
 //! Arguments that several commands share. The library declares the options of the work itself.
 
 mod common;
-mod method;
 mod model;
 
 pub use common::{Common, Limit};
-pub use method::MethodArgs;
 pub use model::ModelArgs;
 
-use planish::checkpoint::Checkpoint;
-use planish::data::{DataOptions, Error as DataError, Roles};
 use planish::device::Choice;
 use planish::engine::Precision;
-use planish::session::{Context, Data};
 use planish_kernels::bf16::Unit;
-
-/// Opens the data and assigns its splits to roles for this checkpoint.
-///
-/// # Errors
-/// Those of [`Data::open`] and [`Data::roles`].
-pub fn roles(
-    data: &DataOptions,
-    checkpoint: &Checkpoint,
-    context: &Context,
-) -> Result<Roles, DataError> {
-    Data::open(data, checkpoint)?.roles(checkpoint, context.seed)
-}
 
 /// Prints a note if bf16 is not faster on this machine.
 pub fn note_precision(precision: Precision, common: &Common) {

@@ -1,6 +1,6 @@
 //! `planish post-train`: PoL, PoF, SAM or plain SGD, starting from a fine-tuned checkpoint.
 
-use crate::args::{Common, Limit, MethodArgs, ModelArgs, note_precision};
+use crate::args::{Common, Limit, ModelArgs, note_precision};
 use crate::render::epochs::{EpochArgs, EpochLog};
 use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
 use crate::render::print;
@@ -21,7 +21,7 @@ use planish::report::post_training::{Report, SCHEMA, TimedRun};
 use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
 use planish::run::{RunInfo, Running};
 use planish::session::{self, checkpoint_info, data_info, saved};
-use planish::train::{Epoch, Keep, MethodName, MethodOptions, TrainOptions};
+use planish::train::{Epoch, Keep, MethodArgs, MethodName, MethodOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -121,6 +121,39 @@ pub struct Args {
 }
 
 impl Args {
+    /// The arguments that give these options, without any output.
+    pub fn of(
+        options: PostTrainOptions,
+        model: ModelArgs,
+        data: DataOptions,
+        limit: Limit,
+        common: Common,
+    ) -> Self {
+        Self {
+            model,
+            data,
+            method: options.method.name(),
+            search: None,
+            out: None,
+            in_place: false,
+            dry_run: false,
+            plan: options.plan,
+            samples: options.samples,
+            remeasure: options.remeasure,
+            keep: options.keep,
+            dump: options.dump,
+            force: options.force,
+            train_seed: options.train_seed,
+            of_method: MethodArgs::from(&options.method),
+            train: options.train,
+            lora: options.lora,
+            cache: options.cache,
+            epochs: EpochArgs::default(),
+            limit,
+            common,
+        }
+    }
+
     fn options(&self, method: MethodOptions) -> PostTrainOptions {
         PostTrainOptions {
             method,
@@ -238,8 +271,8 @@ fn finish(
     clock: Running,
 ) -> anyhow::Result<String> {
     found.notes.extend(search.as_ref().and_then(Search::taken));
+    let seconds_per_epoch = found.outcome.seconds_per_epoch();
     let epochs = found.outcome.epochs;
-    let seconds_per_epoch = median(epochs.iter().map(|e| e.seconds).collect());
     let CacheInfo { seconds: cache_seconds, mode, .. } = found.cache;
     let checkpoint = &session.checkpoint;
     let report = Report {
@@ -308,10 +341,4 @@ fn written(report: &Report) -> String {
         None => String::new(),
     };
     format!("{} was written{back}", file.path)
-}
-
-/// The median; 0 if there are no values.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
 }

@@ -1,5 +1,6 @@
 //! Results and progress as text on the terminal.
 
+pub mod bench;
 pub mod calibrate;
 pub mod diagnosis;
 pub mod epochs;

@@ -1,0 +1,43 @@
+//! Post-training methods compared with their controls, over seeds.
+//!
+//! A bench has one row for each method and one for its control: plain SGD on the same layers, batches and
+//! settings. [`BenchSession`] names the layers, by a diagnosis if needed, forecasts the rows, trains each
+//! with every seed, and tests the gains. A [`BenchRunner`] makes the single runs: [`InProcess`], or for
+//! memory figures of each run a program that starts a process for each.
+//!
+//! ```no_run
+//! # fn main() -> planish::error::Result<()> {
+//! use planish::bench::{BenchOptions, BenchSession, InProcess};
+//! use planish::post_train::Preview;
+//! use planish::prelude::*;
+//!
+//! let checkpoint = Checkpoint::open("model/".as_ref(), &Load::default())?;
+//! let data = DataOptions { data: "images/".into(), ..DataOptions::default() };
+//! let (options, context) = (BenchOptions::default(), Context::silent(0));
+//! let runner = InProcess::new(&checkpoint, &data);
+//! let session =
+//!     BenchSession::prepare(&options, &checkpoint, &data, &runner, Preview::None, &context)?;
+//! session.run(&context)?.verdicts.iter().for_each(|verdict| println!("{verdict}"));
+//! # Ok(())
+//! # }
+//! ```
+
+mod forecast;
+mod in_process;
+mod options;
+mod plan;
+mod result;
+mod rows;
+mod runner;
+mod session;
+mod tally;
+mod verdicts;
+
+pub use in_process::InProcess;
+pub use options::{BenchMethod, BenchOptions};
+pub use plan::PlannedLayers;
+pub use result::{BenchResult, Cost, RowResult};
+pub use rows::BenchRow;
+pub use runner::{BenchRun, BenchRunner, RunForecast, RunResult};
+pub use session::BenchSession;
+pub use verdicts::t95;

@@ -1,0 +1,143 @@
+//! A bench, from its options to verdicts.
+
+use super::forecast::forecast;
+use super::plan::plan;
+use super::rows::rows;
+use super::tally::{self, Trained};
+use super::verdicts::verdicts;
+use super::{BenchOptions, BenchResult, BenchRow, BenchRun, BenchRunner, PlannedLayers, RunResult};
+use crate::cache::{CacheOptions, CachePolicy, default_folder};
+use crate::checkpoint::Checkpoint;
+use crate::data::{DataOptions, Role, Roles, require};
+use crate::error::{Error, Result};
+use crate::forecast::Expected;
+use crate::post_train::{PostTrainOptions, Preview};
+use crate::session::{Context, Data};
+use crate::train::Keep;
+
+/// A bench, ready to run.
+pub struct BenchSession<'a, R> {
+    /// The options.
+    pub options: BenchOptions,
+    /// The model from which all rows start.
+    pub checkpoint: &'a Checkpoint,
+    /// Training, validation and test images.
+    pub roles: Roles,
+    /// The layers of PoL; `None` without PoL.
+    pub planned: Option<PlannedLayers>,
+    /// The rows to train, each method after its control.
+    pub rows: Vec<BenchRow>,
+    /// The first training seed.
+    pub seed: u64,
+    runner: &'a R,
+}
+
+impl<'a, R: BenchRunner> BenchSession<'a, R> {
+    /// Opens and checks everything, and names the layers of each row, by a diagnosis if needed. A dry
+    /// run only forecasts the diagnosis.
+    ///
+    /// # Errors
+    /// Anything that keeps the first run from starting.
+    pub fn prepare(
+        options: &BenchOptions,
+        checkpoint: &'a Checkpoint,
+        data: &DataOptions,
+        runner: &'a R,
+        preview: Preview,
+        context: &Context,
+    ) -> Result<Self, R::Error> {
+        let roles = checked(options, checkpoint, data, context)?;
+        let planned = match options.methods.iter().any(|method| method.is_planned()) {
+            true => Some(plan(options, checkpoint, &roles.val_origin, runner, preview, context)?),
+            false => None,
+        };
+        let rows = rows(options, planned.as_ref(), &checkpoint.network).map_err(Error::from)?;
+        let (options, seed) = (options.clone(), context.seed);
+        Ok(Self { options, checkpoint, roles, planned, rows, seed, runner })
+    }
+
+    /// Forecasts the bench, row by row. `began` is the number of seconds already spent.
+    ///
+    /// # Errors
+    /// A run could not start.
+    pub fn outlook(&self, began: f64, context: &Context) -> Result<Expected, R::Error> {
+        forecast(self, self.runner, began, context)
+    }
+
+    /// Trains each row with each seed, and compares methods with their controls.
+    ///
+    /// # Errors
+    /// A run fails.
+    pub fn run(&self, context: &Context) -> Result<BenchResult, R::Error> {
+        let seeds = self.options.seeds(self.seed);
+        let mut trained = Vec::new();
+        {
+            let task = context.task("bench", self.rows.len() as u64 * self.options.seeds, "runs");
+            for row in &self.rows {
+                let (mut runs, mut scores) = (Vec::new(), None);
+                for &seed in &seeds {
+                    task.status(&format!("{}, seed {seed}", row.name));
+                    let mut found: RunResult = self.runner.train(&self.of(row, seed), context)?;
+                    scores = scores.or(found.scores.take());
+                    runs.push(found);
+                    task.advance(1);
+                }
+                trained.push(Trained { row, runs, scores });
+            }
+        }
+        let rows = tally::rows(&trained, self.seed)?;
+        Ok(BenchResult {
+            plan: self.planned.as_ref().map(|plan| plan.from.clone()),
+            costs: trained.iter().map(tally::cost).collect(),
+            verdicts: verdicts(&rows, seeds.len()),
+            damaged: tally::damaged(&trained),
+            rows,
+            seeds,
+        })
+    }
+
+    /// The run of a row with one seed.
+    pub(super) fn of<'b>(&self, row: &'b BenchRow, seed: u64) -> BenchRun<'b> {
+        let first = seed == self.seed;
+        let options = PostTrainOptions {
+            train: self.options.train.clone(),
+            cache: shared(&self.options.cache),
+            // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad
+            // results, would favour the method with the most variance.
+            keep: Some(Keep::Last),
+            force: true,
+            train_seed: Some(seed),
+            // All seeds start from one checkpoint, so one seed is enough to measure the change in ΔL
+            // and κ.
+            remeasure: Some(if first { self.options.remeasured() } else { 0 }),
+            ..PostTrainOptions::new(row.method.clone())
+        };
+        BenchRun { row: &row.name, seed, options, scored: first }
+    }
+}
+
+/// The roles of the images, with all that a bench needs.
+fn checked(
+    options: &BenchOptions,
+    checkpoint: &Checkpoint,
+    data: &DataOptions,
+    context: &Context,
+) -> Result<Roles> {
+    options.check()?;
+    let roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
+    roles.notes.iter().for_each(|note| context.note(note));
+    require(Role::Train, roles.train.as_ref())?;
+    require(Role::Test, roles.test.as_ref())?;
+    Ok(roles)
+}
+
+/// The cache options with an explicit folder. Files in that folder then take precedence over
+/// memory, so rows and seeds that freeze the same layers share one file.
+fn shared(cache: &CacheOptions) -> CacheOptions {
+    let mut cache = cache.clone();
+    if let (CachePolicy::Auto, None, Ok(folder)) = (cache.cache, &cache.cache_dir, default_folder())
+    {
+        cache.cache_dir = Some(folder);
+    }
+    cache
+}

@@ -1,0 +1,104 @@
+//! Text output of `bench`.
+
+use crate::message::in_flags;
+use crate::render::sentence::sentence;
+use crate::render::table::{Align, Style, Table};
+use planish::bench::t95;
+use planish::cache::CacheInfo;
+use planish::evaluate::Estimate;
+use planish::format::{duration, estimate, number, percent};
+use planish::report::bench::Report;
+use planish::session::bad_samples::damage_note;
+
+/// The tables, the verdicts, and how strong the perturbations were. Two tables fit 100 columns.
+pub fn text(report: &Report) -> String {
+    let right = |name| (name, Align::Right);
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        right("test NLL"),
+        right("calibrated NLL"),
+        right("top-1 %"),
+        right("gain over control"),
+    ]);
+    let mut costs =
+        Table::new(&[("", Align::Left), right("ECE"), right("s/epoch"), right("peak MiB")]);
+    for row in &report.rows {
+        let cost = report.run.costs.iter().find(|c| c.name == row.name);
+        let share = |e: &Estimate| {
+            estimate(Estimate { mean: 100.0 * e.mean, stderr: e.stderr.map(|s| 100.0 * s) })
+        };
+        table.row([
+            row.name.clone(),
+            estimate(row.nll),
+            estimate(row.calibrated_nll),
+            share(&row.top1),
+            row.gain_over_control.map_or(String::new(), estimate),
+        ]);
+        costs.row([
+            row.name.clone(),
+            estimate(row.ece),
+            cost.map_or(String::new(), |c| estimate(c.seconds_per_epoch)),
+            cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
+        ]);
+    }
+    let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers: {plan}; "));
+    let mut out = format!(
+        "{plan}{} seeds, ± is the standard error over them\n\n{}\n{}\n",
+        report.seeds.len(),
+        table.render(Style::of_stdout()),
+        costs.render(Style::of_stdout())
+    );
+    for verdict in &report.verdicts {
+        out += &format!("{verdict}\n");
+    }
+    if report.seeds.len() > 1 {
+        out += &format!(
+            "(with {} seeds, a difference is significant at {:.1} standard errors or more)\n",
+            report.seeds.len(),
+            t95(report.seeds.len())
+        );
+    }
+    for row in report.rows.iter().filter(|row| row.temperatures_at_bound > 0) {
+        out += &format!(
+            "note: {}: the loss on V has no minimum over the temperature ({} runs; their reports \
+             contain the temperature used)\n",
+            row.name, row.temperatures_at_bound
+        );
+    }
+    for row in &report.rows {
+        let perturbation = match (&row.perturbation, &row.perturbation_length) {
+            (Some(share), _) => format!("‖Δw_p‖/‖w_p‖ {}", percent(share.mean)),
+            (None, Some(length)) => format!("‖Δw_p‖ {} from zero weights", number(length.mean)),
+            (None, None) => continue,
+        };
+        if let Some(loss) = &row.training_loss {
+            let capped = row.capped.map_or(String::new(), |capped| {
+                format!(", {} of searches capped", percent(capped.mean))
+            });
+            out += &format!(
+                "{}: mean perturbed loss {:.4}, {perturbation}{capped}\n",
+                row.name, loss.mean
+            );
+        }
+    }
+    for row in &report.rows {
+        if let (Some(found), Some(control), Some(seed)) =
+            (&row.comparison, &row.control, report.seeds.first())
+        {
+            out += &format!(
+                "Seed {seed} only, over images: {}\n",
+                sentence(found, control, &row.name)
+            );
+        }
+    }
+    if let Some(note) = damage_note(&report.damaged) {
+        out += &format!("note: {}\n", in_flags(&note));
+    }
+    let all: Vec<&CacheInfo> = report.run.costs.iter().flat_map(|c| &c.cache).collect();
+    let read = all.iter().filter(|c| c.found > 0 && c.found == c.views).count();
+    if read > 0 {
+        let n = all.len();
+        out += &format!("{read} of {n} runs read the activations of frozen layers from files\n");
+    }
+    out + &format!("total {}\n", duration(report.run.run.seconds))
+}
