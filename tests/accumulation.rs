@@ -11,7 +11,7 @@ use planish::models::{Layer, Weights};
 use planish::objective::Objective;
 use planish::train::Shape;
 use planish::train::perturbation::StepRule;
-use planish::train::recipe::{Kind, Recipe};
+use planish::train::recipe::{Recipe, ResolvedMethod};
 use planish::train::run::{TrainEvent, TrainSettings, train};
 use planish::train::sam::Variant;
 use planish::train::source::Source;
@@ -21,8 +21,8 @@ const B: usize = 10;
 
 fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
     let layer = |names: &str| join(&select(&model.network, names).unwrap());
-    let recipe = |kind, perturb: Option<&str>, update: Layer, rule| Recipe {
-        kind,
+    let recipe = |method, perturb: Option<&str>, update: Layer, rule| Recipe {
+        method,
         update,
         perturb: perturb.map(layer),
         gamma_max: 2.0,
@@ -32,13 +32,19 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
     };
     let newton = StepRule::Newton;
     let look = Variant::Look { every: 3, alpha: 0.7 };
-    let sam = |variant, update| recipe(Kind::Sam(variant), None, layer(update), newton);
+    let sam = |variant, update| recipe(ResolvedMethod::Sam(variant), None, layer(update), newton);
     vec![
-        ("sgd", recipe(Kind::Sgd, None, layer("*"), newton)),
-        ("pof", recipe(Kind::Pof, Some("head"), features(&model.network), StepRule::Search)),
-        ("pol newton", recipe(Kind::Pol, Some("block.0"), layer("block.1"), newton)),
-        ("pol search", recipe(Kind::Pol, Some("head"), layer("block.1"), StepRule::Search)),
-        ("pol p = u", recipe(Kind::Pol, Some("norm"), layer("norm"), newton)),
+        ("sgd", recipe(ResolvedMethod::Sgd, None, layer("*"), newton)),
+        (
+            "pof",
+            recipe(ResolvedMethod::Pof, Some("head"), features(&model.network), StepRule::Search),
+        ),
+        ("pol newton", recipe(ResolvedMethod::Pol, Some("block.0"), layer("block.1"), newton)),
+        (
+            "pol search",
+            recipe(ResolvedMethod::Pol, Some("head"), layer("block.1"), StepRule::Search),
+        ),
+        ("pol p = u", recipe(ResolvedMethod::Pol, Some("norm"), layer("norm"), newton)),
         ("sam", sam(Variant::Plain, "*")),
         ("sam block", sam(Variant::Plain, "block.1,head")),
         ("asam", sam(Variant::Adaptive { eta: 0.01 }, "*")),
@@ -65,7 +71,7 @@ fn run(model: &Objective, recipe: &Recipe, steps: usize, micro: usize) -> Weight
     };
     let used: Vec<usize> = (0..if steps == 1 { B } else { 2 * B }).collect();
     let source = Source::held(&all.select(&used).unwrap());
-    let mut method = recipe.method(&model.network, source.len(), settings.seed).unwrap();
+    let mut method = recipe.build(&model.network, source.len(), settings.seed).unwrap();
     let mut step_count = 0;
     let outcome = train(&model, &mut *method, &source, None, &settings, &mut |event| {
         step_count +=
@@ -132,7 +138,7 @@ fn clipping_bounds_the_first_step() {
             clip: Some(1e-3),
             ..TrainSettings::default()
         };
-        let mut method = recipe.method(&model.network, B, 0).unwrap();
+        let mut method = recipe.build(&model.network, B, 0).unwrap();
         let done = train(&model, &mut *method, &source, None, &settings, &mut |_| ());
         let outcome = done.unwrap();
         let length = norm(&plus(&all(&outcome.weights), -1.0, &start));

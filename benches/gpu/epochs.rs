@@ -8,7 +8,7 @@ use candle_core::{Device, Tensor};
 use planish::models::layers::{features, select};
 use planish::objective::{Activations, Objective};
 use planish::train::perturbation::StepRule;
-use planish::train::recipe::{Kind, Recipe};
+use planish::train::recipe::{Recipe, ResolvedMethod};
 use planish::train::run::{TrainSettings, train};
 use planish::train::{Keep, Source};
 
@@ -34,9 +34,10 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
         "\n| epochs of post-training, {precision} | ms a step | images/s | TFLOP/s | of one product \
          | of {IMAGES} images | peak MiB |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     );
-    for (kind, update) in [(Kind::Pol, last), (Kind::Pof, features(network))] {
+    for (method, update) in [(ResolvedMethod::Pol, last), (ResolvedMethod::Pof, features(network))]
+    {
         let recipe = Recipe {
-            kind,
+            method,
             update,
             perturb: Some(head.clone()),
             gamma_max: 2.0,
@@ -56,7 +57,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             keep: Keep::Last,
             ..TrainSettings::default()
         };
-        let mut method = recipe.method(network, source.len(), settings.seed)?;
+        let mut method = recipe.build(network, source.len(), settings.seed)?;
         let done = train(objective, &mut *method, &source, None, &settings, &mut |_| {})?;
         let seconds = done.epochs.iter().skip(1).map(|epoch| epoch.seconds / STEPS as f64);
         let seconds = median(seconds.collect());

@@ -195,6 +195,8 @@ mod tests {
         for method in BenchMethod::ALL {
             assert_eq!(BenchMethod::try_from(String::from(method)), Ok(method));
         }
+        let of = |name| BenchMethod::ALL.iter().any(|own| own.method == name);
+        assert!(MethodName::ALL.into_iter().all(|name| of(name) == (name != MethodName::Sgd)));
         let error = BenchMethod::try_from("sgd".to_owned()).unwrap_err().to_string();
         assert!(error.contains("pof, pol, pol-head, sam") && error.contains("sgd"), "{error}");
     }

@@ -236,7 +236,7 @@ fn try_steps(
             let picks: Vec<_> = (0..n).map(|i| (0, i % images)).collect();
             source = Source::held(&source.batch(&picks)?);
         }
-        let mut method = trial.method(network, source.len(), settings.seed)?;
+        let mut method = trial.build(network, source.len(), settings.seed)?;
         let outcome =
             train(&stepping, &mut *method, &source, None, &settings_of_trial, &mut |_| {})?;
         Ok(outcome)

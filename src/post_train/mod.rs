@@ -137,7 +137,7 @@ pub fn train(
     settings: &TrainSettings,
     tell: &mut dyn FnMut(TrainEvent),
 ) -> Result<Outcome> {
-    let mut method = recipe.method(&model.network, source.len(), settings.seed)?;
+    let mut method = recipe.build(&model.network, source.len(), settings.seed)?;
     let watched = watched.map(|watched| watched as &dyn Examples);
     Ok(crate::train::run::train(model, &mut *method, source, watched, settings, tell)?)
 }

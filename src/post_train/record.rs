@@ -5,7 +5,7 @@ use super::result::{MethodInfo, SamInfo, Selection};
 use crate::checkpoint::Provenance;
 use crate::error::Result;
 use crate::models::Network;
-use crate::train::recipe::{Kind, Recipe};
+use crate::train::recipe::{Recipe, ResolvedMethod};
 use crate::train::sam::Variant;
 
 /// The method, for reports.
@@ -14,12 +14,12 @@ use crate::train::sam::Variant;
 /// Those of [`Variant::perturbed`].
 pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Result<MethodInfo> {
     let searched = recipe.perturb.as_ref();
-    let perturb = match recipe.kind {
-        Kind::Sam(variant) => Some(variant.perturbed(network, &recipe.update)?.name),
+    let perturb = match recipe.method {
+        ResolvedMethod::Sam(variant) => Some(variant.perturbed(network, &recipe.update)?.name),
         _ => searched.map(|p| p.name.clone()),
     };
     Ok(MethodInfo {
-        name: recipe.kind.name().into(),
+        name: recipe.method.name().into(),
         perturb,
         update: recipe.update.name.clone(),
         gamma_max: searched.map(|_| recipe.gamma_max),
@@ -31,7 +31,7 @@ pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Res
 }
 
 fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
-    let Kind::Sam(variant) = recipe.kind else { return None };
+    let ResolvedMethod::Sam(variant) = recipe.method else { return None };
     let plain = SamInfo { rho: recipe.rho, eta: None, every: None, alpha: None };
     Some(match variant {
         Variant::Adaptive { eta } => SamInfo { eta: Some(eta), ..plain },

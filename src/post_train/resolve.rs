@@ -10,7 +10,7 @@ use crate::options;
 use crate::train::MethodOptions;
 use crate::train::options::LineOptions;
 use crate::train::perturbation::StepRule;
-use crate::train::recipe::{Kind, Recipe, default_rule};
+use crate::train::recipe::{Recipe, ResolvedMethod, default_rule};
 use crate::train::sam::Variant;
 use std::path::Path;
 
@@ -98,27 +98,27 @@ fn recipe(
     perturb: Option<Layer>,
 ) -> Result<Recipe> {
     let none = LineOptions::default();
-    let (kind, line, rho) = match method {
-        MethodOptions::Sgd { .. } => (Kind::Sgd, &none, 0.0),
-        MethodOptions::Pol { line, .. } => (Kind::Pol, line, 0.0),
-        MethodOptions::Pof { line } => (Kind::Pof, line, 0.0),
-        MethodOptions::Sam { rho, .. } => (Kind::Sam(Variant::Plain), &none, *rho),
+    let (resolved, line, rho) = match method {
+        MethodOptions::Sgd { .. } => (ResolvedMethod::Sgd, &none, 0.0),
+        MethodOptions::Pol { line, .. } => (ResolvedMethod::Pol, line, 0.0),
+        MethodOptions::Pof { line } => (ResolvedMethod::Pof, line, 0.0),
+        MethodOptions::Sam { rho, .. } => (ResolvedMethod::Sam(Variant::Plain), &none, *rho),
         MethodOptions::Asam { rho, asam_eta, .. } => {
-            (Kind::Sam(Variant::Adaptive { eta: *asam_eta }), &none, *rho)
+            (ResolvedMethod::Sam(Variant::Adaptive { eta: *asam_eta }), &none, *rho)
         }
         MethodOptions::Looksam { rho, look_every, look_alpha, .. } => {
             let variant = Variant::Look { every: *look_every, alpha: *look_alpha };
-            (Kind::Sam(variant), &none, *rho)
+            (ResolvedMethod::Sam(variant), &none, *rho)
         }
-        MethodOptions::SamNorm { rho, .. } => (Kind::Sam(Variant::Norms), &none, *rho),
+        MethodOptions::SamNorm { rho, .. } => (ResolvedMethod::Sam(Variant::Norms), &none, *rho),
     };
-    if let Kind::Sam(variant) = kind {
+    if let ResolvedMethod::Sam(variant) = resolved {
         // Fail before the frozen layers run.
         variant.perturbed(network, &update)?;
     }
     let usual = perturb.as_ref().map_or(StepRule::Search, |p| default_rule(network, p));
     Ok(Recipe {
-        kind,
+        method: resolved,
         update,
         perturb,
         gamma_max: line.gamma,

@@ -4,7 +4,7 @@ use crate::cache::CacheOptions;
 use crate::data::Augment;
 use crate::engine::Precision;
 use crate::objective::Objective;
-use crate::train::recipe::{Kind, Recipe};
+use crate::train::recipe::{Recipe, ResolvedMethod};
 use crate::train::run::TrainSettings;
 use crate::train::{Grouping, Keep, OptimizerRule, StopRule, TrainOptions};
 
@@ -37,14 +37,15 @@ pub struct FrozenKey {
 impl Run {
     /// A short name: `pol head → norm`.
     pub fn called(&self) -> String {
-        let Recipe { kind, perturb, update, .. } = &self.recipe;
+        let Recipe { method, perturb, update, .. } = &self.recipe;
         let perturbed = perturb.as_ref().map_or(String::new(), |p| format!("{} → ", p.name));
-        format!("{} {perturbed}{}", kind.name(), update.name)
+        format!("{} {perturbed}{}", method.name(), update.name)
     }
 
     /// The control: plain SGD on the same layers, batches and settings.
     pub fn control(&self) -> Run {
-        let recipe = Recipe { kind: Kind::Sgd, perturb: None, rho: 0.0, ..self.recipe.clone() };
+        let recipe =
+            Recipe { method: ResolvedMethod::Sgd, perturb: None, rho: 0.0, ..self.recipe.clone() };
         Run { recipe, ..self.clone() }
     }
 

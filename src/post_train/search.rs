@@ -239,7 +239,7 @@ impl Tried {
     fn new(run: &Run, trial: &Trial) -> Self {
         let val = trial.val.as_ref();
         Self {
-            method: run.recipe.kind.name().into(),
+            method: run.recipe.method.name().into(),
             perturb: run.recipe.perturb.as_ref().map(|p| p.name.clone()),
             update: run.recipe.update.name.clone(),
             learning_rate: run.train.lr,

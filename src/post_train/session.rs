@@ -30,7 +30,7 @@ use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
 use crate::session::{Context, Data, objective, pixels, sample};
 use crate::train::options::keep_or_default;
-use crate::train::recipe::{Kind, Recipe};
+use crate::train::recipe::{Recipe, ResolvedMethod};
 use crate::train::run::{Outcome, TrainEvent, TrainSettings};
 use crate::train::{Prefix, Schedule};
 use candle_core::DType;
@@ -272,7 +272,7 @@ impl PostTrainSession {
     /// Those of [`method_info`].
     pub fn intention(&self) -> Result<String> {
         let method = self.method()?;
-        let one = matches!(self.recipe.kind, Kind::Pol)
+        let one = matches!(self.recipe.method, ResolvedMethod::Pol)
             && method.perturb.as_ref() == Some(&method.update);
         let meaning = match one {
             true => format!("; p = u: {}", perturbed_and_updated(&method.update)),
@@ -340,7 +340,7 @@ impl PostTrainSession {
         let images = (steps as u64).saturating_mul(settings.batch_size as u64);
         let total = images.saturating_mul(settings.epochs as u64);
         let mut outcome = {
-            let task = context.task(recipe.kind.name(), total, "images");
+            let task = context.task(recipe.method.name(), total, "images");
             let mut tell = |event: TrainEvent| match event {
                 TrainEvent::Start(loss) => {
                     context.observer.observe(Progress::Start { loss, watched: watching });

@@ -10,7 +10,7 @@ use crate::evaluate::DEFINITIONS;
 use crate::fingerprint::fingerprint;
 use crate::post_train::{Compared, Run, Trial};
 use crate::session::Context;
-use crate::train::recipe::Kind as Method;
+use crate::train::recipe::ResolvedMethod;
 use crate::train::run::TrainSettings;
 use crate::train::sam::Variant;
 use crate::train::{Keep, TrainOptions};
@@ -73,8 +73,9 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
         };
         let mut seen = HashSet::new();
         for run in runs(setup, bench, &opened.checkpoint)? {
-            let control =
-                (run.recipe.kind != Method::Sgd).then(|| named(run.control(), None)).transpose()?;
+            let control = (run.recipe.method != ResolvedMethod::Sgd)
+                .then(|| named(run.control(), None))
+                .transpose()?;
             let name = control.as_ref().map(|c| c.planned.cell.clone());
             for cell in control.into_iter().chain([named(run, name)?]) {
                 if seen.insert(cell.planned.cell.clone()) {
@@ -166,7 +167,7 @@ fn cell(
     let spec = json!({
         "definitions": DEFINITIONS,
         "of": identity(opened, images, context),
-        "method": recipe.kind,
+        "method": recipe.method,
         "perturb": perturbed,
         "rho": recipe.rho,
         "update": recipe.update.tensors,
@@ -187,14 +188,14 @@ fn columns(
 ) -> Map<String, Value> {
     let (recipe, train) = (&run.recipe, &run.train);
     let perturbed = recipe.perturb.as_ref();
-    let (eta, every, alpha) = match recipe.kind {
-        Method::Sam(Variant::Adaptive { eta }) => (Some(eta), None, None),
-        Method::Sam(Variant::Look { every, alpha }) => (None, Some(every), Some(alpha)),
+    let (eta, every, alpha) = match recipe.method {
+        ResolvedMethod::Sam(Variant::Adaptive { eta }) => (Some(eta), None, None),
+        ResolvedMethod::Sam(Variant::Look { every, alpha }) => (None, Some(every), Some(alpha)),
         _ => (None, None, None),
     };
-    let sam = matches!(recipe.kind, Method::Sam(_));
+    let sam = matches!(recipe.method, ResolvedMethod::Sam(_));
     let all: [(&str, Value); 24] = [
-        ("method", recipe.kind.name().into()),
+        ("method", recipe.method.name().into()),
         ("perturb", perturbed.map(|p| p.name.clone()).into()),
         ("update", recipe.update.name.clone().into()),
         ("epochs", settings.epochs.into()),

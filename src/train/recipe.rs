@@ -1,5 +1,6 @@
 //! A method with its layers and settings, independent of the data.
 
+use super::MethodName;
 use super::Result;
 use super::method::Method;
 use super::perturbation::{Perturber, StepRule};
@@ -11,10 +12,11 @@ use crate::forecast::{Perturbing, step_work};
 use crate::models::{Layer, Network};
 use serde::Serialize;
 
-/// The methods.
+/// A method as it is computed: SAM's variants are one method with different ascent steps. Users choose it
+/// by [`MethodOptions`](super::MethodOptions).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ResolvedMethod {
     /// Perturb p, update u.
     Pol,
     /// Perturb the head, update all other layers.
@@ -25,14 +27,22 @@ pub enum Kind {
     Sgd,
 }
 
-impl Kind {
+impl ResolvedMethod {
     /// Its name on the command line and in reports.
     pub fn name(self) -> &'static str {
+        self.method_name().name()
+    }
+
+    /// The method that users choose.
+    pub fn method_name(self) -> MethodName {
         match self {
-            Kind::Pol => "pol",
-            Kind::Pof => "pof",
-            Kind::Sam(variant) => variant.name(),
-            Kind::Sgd => "sgd",
+            ResolvedMethod::Pol => MethodName::Pol,
+            ResolvedMethod::Pof => MethodName::Pof,
+            ResolvedMethod::Sam(Variant::Plain) => MethodName::Sam,
+            ResolvedMethod::Sam(Variant::Adaptive { .. }) => MethodName::Asam,
+            ResolvedMethod::Sam(Variant::Look { .. }) => MethodName::Looksam,
+            ResolvedMethod::Sam(Variant::Norms) => MethodName::SamNorm,
+            ResolvedMethod::Sgd => MethodName::Sgd,
         }
     }
 }
@@ -41,7 +51,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// The method.
-    pub kind: Kind,
+    pub method: ResolvedMethod,
     /// The layer to update.
     pub update: Layer,
     /// The layer to perturb down its own batch's gradient; `None` for SAM and SGD.
@@ -74,8 +84,8 @@ impl Recipe {
 
     /// Floating-point operations of a step per image of B, which has `batch` examples.
     pub fn work(&self, network: &Network, batch: usize) -> f64 {
-        let perturbing = match (self.kind, &self.perturb) {
-            (Kind::Sam(variant), _) => Perturbing::Ascent {
+        let perturbing = match (self.method, &self.perturb) {
+            (ResolvedMethod::Sam(variant), _) => Perturbing::Ascent {
                 share: variant.ascent_share(),
                 norms: variant == Variant::Norms,
             },
@@ -92,8 +102,8 @@ impl Recipe {
     /// Period after which the kinds of steps repeat: LookSAM takes an ascent step only at every
     /// k-th step.
     pub fn period(&self) -> usize {
-        match self.kind {
-            Kind::Sam(Variant::Look { every, .. }) => every.max(1),
+        match self.method {
+            ResolvedMethod::Sam(Variant::Look { every, .. }) => every.max(1),
             _ => 1,
         }
     }
@@ -103,9 +113,9 @@ impl Recipe {
     /// # Errors
     /// A batch B′ of size 0 or larger than the training set; norm-only SAM on layers without a
     /// norm.
-    pub fn method(&self, network: &Network, examples: usize, seed: u64) -> Result<Box<dyn Method>> {
+    pub fn build(&self, network: &Network, examples: usize, seed: u64) -> Result<Box<dyn Method>> {
         let update = self.update.clone();
-        if let Kind::Sam(variant) = self.kind {
+        if let ResolvedMethod::Sam(variant) = self.method {
             return Ok(Box::new(Sam::new(network, update, variant, self.rho)?));
         }
         let Some(perturb) = &self.perturb else { return Ok(Box::new(Sgd { update })) };
@@ -117,8 +127,8 @@ impl Recipe {
             self.perturbation_batch.min(examples),
             seed,
         )?;
-        Ok(match self.kind {
-            Kind::Pof => Box::new(Pof { features: update, perturber }),
+        Ok(match self.method {
+            ResolvedMethod::Pof => Box::new(Pof { features: update, perturber }),
             _ => Box::new(Pol { update, perturber }),
         })
     }

@@ -21,6 +21,7 @@
 //! gradient of the step, does not change it. If g = 0, ε = 0.
 
 use super::method::{Displacement, Method, Step};
+use super::recipe::ResolvedMethod;
 use super::source::Source;
 use super::{Error, Result};
 use crate::line_search::moved;
@@ -53,16 +54,6 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Its name on the command line and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Variant::Plain => "sam",
-            Variant::Adaptive { .. } => "asam",
-            Variant::Look { .. } => "looksam",
-            Variant::Norms => "sam-norm",
-        }
-    }
-
     /// Fraction of the steps with an ascent step, which needs a second gradient.
     pub fn ascent_share(self) -> f64 {
         match self {
@@ -157,7 +148,7 @@ fn plain(found: Derivatives) -> Step {
 
 impl Method for Sam {
     fn name(&self) -> &'static str {
-        self.variant.name()
+        ResolvedMethod::Sam(self.variant).name()
     }
 
     fn updated(&self) -> &Layer {
