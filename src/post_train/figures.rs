@@ -79,7 +79,7 @@ pub fn figures(
     let test = scored(&roles.test, on_test.as_ref(), on_v, "test")?;
     let predictions = match (dump, &on_test) {
         (Some(path), Some(own)) => {
-            let [_, after] = temperatures(own, on_v, *seed)?;
+            let after = temperatures(&own[1], on_v.map(|v| &v[1]), *seed)?;
             Some(saved::write(path, &own[1], &after)?)
         }
         _ => None,

@@ -1,12 +1,12 @@
 //! Decides whether a result may be written, by comparing it with the input model on all of V.
 
 use super::result::Selection;
-use super::score::{Pair, predict};
+use super::score::{Pair, Unusable, predict, usable};
 use crate::checkpoint::Checkpoint;
 use crate::data::Split;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::evaluate::losses;
-use crate::objective::{Error as ObjectiveError, Objective};
+use crate::objective::Objective;
 use crate::train::Keep;
 use crate::train::run::Outcome;
 
@@ -25,7 +25,7 @@ pub struct Case<'a> {
     /// Number of validation images that epochs were watched on.
     pub watched: Option<usize>,
     /// Why the selected weights cannot be stored, if so.
-    pub overflow: Option<String>,
+    pub overflow: Option<Unusable>,
     /// Whether to write a worse result anyway.
     pub force: bool,
 }
@@ -54,15 +54,12 @@ const FITTED: f64 = 0.2;
 pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
     let Outcome { epoch, epochs, start, stopped, .. } = case.outcome;
     // A result with non-finite logits is judged too.
-    let (on_v, useless) = match predict(checkpoint, [case.model, case.tuned], case.val) {
+    let (on_v, useless) = match usable(predict(checkpoint, [case.model, case.tuned], case.val))? {
         Ok(on_v) => (on_v, None),
-        Err(Error::Objective(ObjectiveError::Predictions(why))) => {
-            (None, Some(format!("on V, {why}")))
-        }
-        Err(error) => return Err(error),
+        Err(why) => (None, Some(format!("on V, {why}"))),
     };
     // `force` does not help here: there is nothing to write.
-    let impossible = case.overflow.clone().or(useless);
+    let impossible = case.overflow.as_ref().map(Unusable::to_string).or(useless);
     let mean = |of: &Pair, i: usize| {
         let losses = losses(&of[i], 1.0);
         losses.iter().sum::<f64>() / losses.len() as f64

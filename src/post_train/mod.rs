@@ -3,7 +3,7 @@
 //! [`PostTrainSession`] prepares a run (it chooses layers, by a diagnosis if needed), forecasts it,
 //! trains, judges the result on all of V, saves it and evaluates it on test. [`Trials`] trains many
 //! recipes from one checkpoint, for studies and for [`search()`]. Both use the same loop,
-//! [`train()`], the same [`FrozenLayers`], and the same scores, [`Side`].
+//! [`train()`], the same [`FrozenLayers`], and the same [`score`].
 
 mod destination;
 mod figures;
@@ -28,23 +28,24 @@ pub use frozen::FrozenLayers;
 pub use judge::{Case, Judged, judge};
 pub use record::method_info;
 pub use run::{FrozenKey, Run, configured, settings, stepping, views};
-pub use score::{Gains, Side};
+pub use score::{Compared, Side, Unusable};
 pub use search::search;
 pub use session::{PostTrainSession, PostTrained, Preview, Trained};
-pub use trials::{Compared, Finished, Trial, Trials};
+pub use trials::{Finished, Trial, Trials};
 
 use crate::cache::CacheOptions;
-use crate::checkpoint::{Checkpoint, Error as CheckpointError};
 use crate::data::Roles;
 use crate::error::{Error, Result};
 use crate::lora::LoraOptions;
-use crate::models::Weights;
 use crate::objective::{Activations, Examples, Objective};
 use crate::train::recipe::Recipe;
 use crate::train::run::{Outcome, TrainEvent, TrainSettings};
 use crate::train::{Keep, MethodOptions, Source, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
+
+/// Identifier and version of a post-training report's schema.
+pub const POST_TRAINING: &str = "planish/post-train/1";
 
 /// Number of validation images that each epoch is evaluated on: enough to see the trend.
 pub const WATCHED: usize = 1000;
@@ -140,20 +141,4 @@ pub fn train(
     let mut method = recipe.build(&model.network, source.len(), settings.seed)?;
     let watched = watched.map(|watched| watched as &dyn Examples);
     Ok(crate::train::run::train(model, &mut *method, source, watched, settings, tell)?)
-}
-
-/// The weights as the checkpoint's file stores them, since rounding to the file's types is part of
-/// the result. `None` and the reason if they overflow these types.
-///
-/// # Errors
-/// Those of [`Checkpoint::as_stored`] other than overflow.
-pub fn as_stored(
-    checkpoint: &Checkpoint,
-    weights: &Weights,
-) -> Result<(Option<Weights>, Option<String>)> {
-    match checkpoint.as_stored(weights) {
-        Ok(stored) => Ok((Some(stored), None)),
-        Err(error @ CheckpointError::Overflow { .. }) => Ok((None, Some(error.to_string()))),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -1,32 +1,89 @@
-//! Scores of a model before and after training, on the same images.
+//! Scores of a model before and after training, on the same images: of one run, and of the trials of a
+//! study or a search.
 
 use super::flips::flips;
 use super::result::{BeforeAfter, LayerBeforeAfter};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Error as CheckpointError};
 use crate::data::folds::stratified_halves;
 use crate::data::{DataInfo, Split};
 use crate::diagnose::MeasureOptions;
 use crate::diagnose::findings::LayerResult;
 use crate::diagnose::session::DiagnoseSession;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::{
-    Error as EvaluateError, Estimate, RESAMPLES, Scores, Summary, Temperature, Temperatures,
-    compare, paired, summarise_at,
+    Estimate, RESAMPLES, Scores, Summary, Temperature, Temperatures, compare, paired, summarise_at,
 };
 use crate::models::layers::layers;
-use crate::models::{Granularity, Layer, Network};
-use crate::objective::Objective;
-use crate::predictions::Predictions;
+use crate::models::{Granularity, Layer, Network, Weights};
+use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
+use crate::pixels::Pixels;
+use crate::predictions::{Error as PredictionsError, Predictions};
 use crate::session::{Context, pixels};
 use crate::train::recipe::Recipe;
 
 /// Logits on one split, before and after.
 pub type Pair = [Predictions; 2];
 
+/// Why a result has no metrics, and cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unusable {
+    /// The weights overflow the types of the checkpoint's file.
+    #[error(transparent)]
+    Overflow(CheckpointError),
+    /// Some logits are not finite.
+    #[error(transparent)]
+    NonFinite(PredictionsError),
+}
+
+/// Separates a result that cannot be used from a failure to judge it.
+///
+/// # Errors
+/// Any other error.
+pub fn usable<T>(judged: Result<T>) -> Result<std::result::Result<T, Unusable>> {
+    match judged {
+        Ok(judged) => Ok(Ok(judged)),
+        Err(Error::Checkpoint(why @ CheckpointError::Overflow { .. })) => {
+            Ok(Err(Unusable::Overflow(why)))
+        }
+        Err(Error::Objective(ObjectiveError::Predictions(why))) => {
+            Ok(Err(Unusable::NonFinite(why)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The model with the weights as the checkpoint's file stores them, since rounding to the file's types
+/// is part of the result. Products are in f32, as they will be in use, whatever the precision of the
+/// training.
+///
+/// # Errors
+/// Those of [`Checkpoint::as_stored`].
+pub fn as_stored(
+    checkpoint: &Checkpoint,
+    model: &Objective,
+    weights: &Weights,
+) -> Result<Objective> {
+    Ok(model.exact().at(checkpoint.as_stored(weights)?))
+}
+
+/// A model's logits on images, or on the outputs of its frozen layers if these are `held`. Both give
+/// the same bits.
+///
+/// # Errors
+/// Logits that are not finite; a model that cannot be evaluated.
+pub fn logits(
+    model: &Objective,
+    images: &Pixels,
+    held: Option<&Activations>,
+) -> Result<Predictions> {
+    let examples = held.map_or(images as &dyn Examples, |held| held);
+    Ok(model.predict(examples)?)
+}
+
 /// Both models' logits on a split, if there is one.
 ///
 /// # Errors
-/// Unreadable images, or a model that cannot be evaluated.
+/// Unreadable images; those of [`logits`].
 pub fn predict(
     checkpoint: &Checkpoint,
     [before, after]: [&Objective; 2],
@@ -34,7 +91,18 @@ pub fn predict(
 ) -> Result<Option<Pair>> {
     let Some(split) = split else { return Ok(None) };
     let images = pixels(checkpoint, split)?;
-    Ok(Some([before.predict(&images)?, after.predict(&images)?]))
+    Ok(Some([logits(before, &images, None)?, logits(after, &images, None)?]))
+}
+
+/// A model's temperatures on a split: fitted on V if that is another split, else cross-fitted on the
+/// split's halves.
+///
+/// # Errors
+/// A split too small to be halved.
+pub fn temperatures(own: &Predictions, v: Option<&Predictions>, seed: u64) -> Result<Temperatures> {
+    let half = stratified_halves(own.labels(), seed).0;
+    let from = v.map_or(Temperature::CrossFitted(&half), Temperature::FittedOn);
+    Ok(Temperatures::of(own, from)?)
 }
 
 /// Scores of one model on one split, without and with temperature scaling, and a summary.
@@ -49,48 +117,50 @@ pub struct Side {
 }
 
 impl Side {
-    /// Scores a model at a given temperature.
+    /// Scores a model at its [`temperatures`].
     ///
     /// # Errors
     /// A split too small to be halved.
-    pub fn new(own: &Predictions, from: Temperature) -> std::result::Result<Self, EvaluateError> {
-        let temperatures = Temperatures::of(own, from)?;
-        Ok(Self::at(own, &temperatures))
-    }
-
-    fn at(own: &Predictions, temperatures: &Temperatures) -> Self {
-        Self {
+    pub fn new(own: &Predictions, v: Option<&Predictions>, seed: u64) -> Result<Self> {
+        let temperatures = temperatures(own, v, seed)?;
+        Ok(Self {
             raw: Scores::at(own, |_| 1.0),
             calibrated: temperatures.scores(own),
-            summary: summarise_at(own, temperatures),
-        }
-    }
-}
-
-/// Paired differences before − after; positive is better.
-#[derive(Clone, Copy, Debug)]
-pub struct Gains {
-    /// Difference of NLL.
-    pub nll: Estimate,
-    /// Difference of NLL with temperature scaling on both sides.
-    pub calibrated_nll: Estimate,
-}
-
-impl Gains {
-    /// Pairs two models image by image.
-    ///
-    /// # Errors
-    /// Scores of different images.
-    pub fn of(before: &Side, after: &Side) -> std::result::Result<Self, EvaluateError> {
-        Ok(Self {
-            nll: paired(&before.raw.nll, &after.raw.nll)?,
-            calibrated_nll: paired(&before.calibrated.nll, &after.calibrated.nll)?,
+            summary: summarise_at(own, &temperatures),
         })
     }
 }
 
-/// Scores both models on a split. The temperature is fitted on V if that is another split, else
-/// cross-fitted on the split's halves.
+/// A model before and after training, on one split.
+#[derive(Clone, Debug)]
+pub struct Compared {
+    /// At w*.
+    pub before: Summary,
+    /// After training.
+    pub after: Summary,
+    /// Paired difference of NLL, before − after; positive is better.
+    pub nll_gain: Estimate,
+    /// The same with temperature scaling on both sides.
+    pub calibrated_nll_gain: Estimate,
+}
+
+impl Compared {
+    /// Pairs two models image by image.
+    ///
+    /// # Errors
+    /// Scores of different images.
+    pub fn of(before: &Side, after: &Side) -> Result<Self> {
+        Ok(Self {
+            nll_gain: paired(&before.raw.nll, &after.raw.nll)?,
+            calibrated_nll_gain: paired(&before.calibrated.nll, &after.calibrated.nll)?,
+            before: before.summary.clone(),
+            after: after.summary.clone(),
+        })
+    }
+}
+
+/// Both models on a split, with all differences and the images whose prediction changed. See
+/// [`temperatures`] for `v`.
 ///
 /// # Errors
 /// A split too small to be halved.
@@ -100,36 +170,21 @@ pub fn before_after(
     data: DataInfo,
     seed: u64,
 ) -> Result<BeforeAfter> {
-    let temperatures = temperatures(own, v, seed)?;
-    let [before, after] = [0, 1].map(|i| Side::at(&own[i], &temperatures[i]));
-    let gains = Gains::of(&before, &after)?;
+    let side = |i: usize| Side::new(&own[i], v.map(|v| &v[i]), seed);
+    let [before, after] = [side(0)?, side(1)?];
     let sides = [&before, &after].map(|side| [&side.raw, &side.calibrated]);
+    let comparison = compare(sides[0], sides[1], seed, RESAMPLES)?;
+    let flips = flips(own, [&before.raw, &after.raw]);
+    let Compared { before, after, nll_gain, calibrated_nll_gain } = Compared::of(&before, &after)?;
     Ok(BeforeAfter {
         data,
-        nll_gain: gains.nll,
-        calibrated_nll_gain: gains.calibrated_nll,
-        comparison: Some(compare(sides[0], sides[1], seed, RESAMPLES)?),
-        flips: Some(flips(own, [&before.raw, &after.raw])),
-        before: before.summary,
-        after: after.summary,
+        before,
+        after,
+        nll_gain,
+        calibrated_nll_gain,
+        comparison: Some(comparison),
+        flips: Some(flips),
     })
-}
-
-/// Both models' temperatures: fitted on V if that is another split, else cross-fitted on the
-/// split's halves.
-///
-/// # Errors
-/// A split too small to be halved.
-pub fn temperatures(own: &Pair, v: Option<&Pair>, seed: u64) -> Result<[Temperatures; 2]> {
-    let first = stratified_halves(own[0].labels(), seed).0;
-    let of = |i: usize| {
-        let from = match v {
-            Some(v) => Temperature::FittedOn(&v[i]),
-            None => Temperature::CrossFitted(&first),
-        };
-        Temperatures::of(&own[i], from)
-    };
-    Ok([of(0)?, of(1)?])
 }
 
 /// The layers whose ΔL and κ are measured before and after: p, and u or its blocks.

@@ -9,7 +9,8 @@ use super::record::{method_info, provenance};
 use super::resolve::{Resolved, resolve};
 use super::result::{Augmentation, MethodInfo, Output, Selection};
 use super::run::{configured, settings, stepping};
-use super::{PostTrainOptions, WATCHED, as_stored};
+use super::score::{as_stored, usable};
+use super::{PostTrainOptions, WATCHED};
 use crate::cache::{About, CacheInfo, StoragePlan};
 use crate::checkpoint::{Checkpoint, ClassNames, Load, Rounding, Saved};
 use crate::data::order::Batches;
@@ -370,13 +371,14 @@ impl PostTrainSession {
     pub fn run(&self, plan: &StoragePlan, context: &Context) -> Result<PostTrained> {
         let dump = self.options.dump.as_deref();
         let trained = self.train(plan, context)?;
-        let (stored, overflow) = match self.written_adapters() {
-            Some(_) => (Some(trained.outcome.weights.clone()), None),
-            None => as_stored(&self.checkpoint, &trained.outcome.weights)?,
+        let (exact, weights) = (self.model.exact(), &trained.outcome.weights);
+        let (tuned, overflow) = match self.written_adapters() {
+            Some(_) => (exact.at(weights.clone()), None),
+            None => match usable(as_stored(&self.checkpoint, &self.model, weights))? {
+                Ok(tuned) => (tuned, None),
+                Err(why) => (exact.clone(), Some(why)),
+            },
         };
-        // Judge the model in f32, as it will be used, whatever precision it was trained in.
-        let exact = self.model.exact();
-        let tuned = exact.at(stored.unwrap_or_else(|| self.model.weights.clone()));
         let judged = judge(
             &self.checkpoint,
             &Case {

@@ -1,16 +1,14 @@
 //! Many training runs from one checkpoint. Work that does not depend on the run is done once.
 
+use super::WATCHED;
 use super::frozen::{FrozenLayers, view_name};
 use super::run::{Run, stepping};
-use super::score::{Gains, Side};
-use super::{WATCHED, as_stored};
+use super::score::{Compared, Side, as_stored, logits, usable};
 use crate::cache::About;
 use crate::checkpoint::Checkpoint;
-use crate::data::folds::stratified_halves;
 use crate::data::{Role, Roles, Split, require};
 use crate::error::Result;
-use crate::evaluate::{Estimate, Summary, Temperature};
-use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
+use crate::objective::{Activations, Objective};
 use crate::pixels::Pixels;
 use crate::predictions::Predictions;
 use crate::session::{Context, objective, pixels, sample};
@@ -40,19 +38,6 @@ pub struct Trial {
     pub seconds: f64,
 }
 
-/// A model before and after training, on one split.
-#[derive(Clone, Debug)]
-pub struct Compared {
-    /// At w*.
-    pub before: Summary,
-    /// After training.
-    pub after: Summary,
-    /// Paired difference of NLL, before − after; positive is better.
-    pub nll_gain: Estimate,
-    /// The same with temperature scaling on both sides.
-    pub calibrated_nll_gain: Estimate,
-}
-
 /// A model with its images, before any training.
 pub struct Trials<'a> {
     checkpoint: &'a Checkpoint,
@@ -63,8 +48,6 @@ pub struct Trials<'a> {
     /// V, followed by test if it is read.
     judges: Vec<Pixels>,
     before: Vec<Side>,
-    /// Indices of one half of V; its temperature scores the other half.
-    half: Vec<usize>,
 }
 
 /// Called with the index and result of each finished run. Returns whether to continue.
@@ -88,14 +71,12 @@ impl<'a> Trials<'a> {
         let of = |split: &Split| pixels(checkpoint, split);
         let judges: Vec<Pixels> =
             std::iter::once(val).chain(test).map(of).collect::<std::result::Result<_, _>>()?;
-        let logits = judges.iter().map(|own| model.predict(own));
-        let logits = logits.collect::<std::result::Result<Vec<_>, _>>()?;
-        let half = logits.first().map(|v| stratified_halves(v.labels(), seed).0);
-        let half = half.unwrap_or_default();
-        let before = sides(&logits, &half)?;
+        let before =
+            judges.iter().map(|own| logits(&model, own, None)).collect::<Result<Vec<_>>>()?;
+        let before = sides(&before, seed)?;
         let watched = of(&sample(val, Some(WATCHED), seed)?)?;
         let train = of(train)?;
-        Ok(Self { checkpoint, seed, model, train, watched, judges, before, half })
+        Ok(Self { checkpoint, seed, model, train, watched, judges, before })
     }
 
     /// Trains all runs. Runs that share their frozen layers are trained in one group. `status`
@@ -210,20 +191,14 @@ impl<'a> Trials<'a> {
         frozen: &[Option<Activations>],
         watched_images: usize,
     ) -> Result<Trial> {
-        let (stored, mut problem) = as_stored(self.checkpoint, &outcome.weights)?;
-        let mut compared = Vec::new();
-        if let Some(stored) = stored {
-            let tuned = self.model.exact().at(stored);
-            let logits = self.judges.iter().zip(frozen).map(|(images, held)| match held {
-                Some(held) => tuned.predict(held as &dyn Examples),
-                None => tuned.predict(images),
-            });
-            match logits.collect::<std::result::Result<Vec<_>, _>>() {
-                Ok(logits) => compared = self.compared(&logits)?,
-                Err(ObjectiveError::Predictions(why)) => problem = Some(why.to_string()),
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let judged = as_stored(self.checkpoint, &self.model, &outcome.weights).and_then(|tuned| {
+            let parts = self.judges.iter().zip(frozen);
+            parts.map(|(own, held)| logits(&tuned, own, held.as_ref())).collect::<Result<Vec<_>>>()
+        });
+        let (compared, problem) = match usable(judged)? {
+            Ok(logits) => (self.compared(&logits)?, None),
+            Err(why) => (Vec::new(), Some(why.to_string())),
+        };
         let mut compared = compared.into_iter();
         Ok(Trial {
             selected_epoch: outcome.epoch,
@@ -238,24 +213,14 @@ impl<'a> Trials<'a> {
     }
 
     fn compared(&self, logits: &[Predictions]) -> Result<Vec<Compared>> {
-        let after = sides(logits, &self.half)?;
-        let pair = |(before, after): (&Side, Side)| -> Result<Compared> {
-            let gains = Gains::of(before, &after)?;
-            Ok(Compared {
-                before: before.summary.clone(),
-                after: after.summary,
-                nll_gain: gains.nll,
-                calibrated_nll_gain: gains.calibrated_nll,
-            })
-        };
-        self.before.iter().zip(after).map(pair).collect()
+        let after = sides(logits, self.seed)?;
+        self.before.iter().zip(&after).map(|(before, after)| Compared::of(before, after)).collect()
     }
 }
 
 /// V at temperatures cross-fitted on its halves, the others at V's.
-fn sides(logits: &[Predictions], half: &[usize]) -> Result<Vec<Side>> {
+fn sides(logits: &[Predictions], seed: u64) -> Result<Vec<Side>> {
     let Some((v, others)) = logits.split_first() else { return Ok(Vec::new()) };
-    let on_v = Side::new(v, Temperature::CrossFitted(half));
-    let others = others.iter().map(|own| Side::new(own, Temperature::FittedOn(v)));
-    Ok(std::iter::once(on_v).chain(others).collect::<std::result::Result<_, _>>()?)
+    let on_v = Side::new(v, None, seed);
+    std::iter::once(on_v).chain(others.iter().map(|own| Side::new(own, Some(v), seed))).collect()
 }
