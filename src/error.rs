@@ -1,8 +1,8 @@
 //! The crate's top-level error type, which wraps each module's errors.
 
 use crate::{
-    cache, checkpoint, curvature, data, diagnose, engine, evaluate, finetune, merge, models,
-    objective, options, output, predictions, session, shift, study, train,
+    cache, checkpoint, compare, curvature, data, diagnose, engine, evaluate, finetune, hvp, merge,
+    models, objective, options, output, predictions, session, shift, study, train,
 };
 
 /// Anything that can go wrong in a session.
@@ -35,6 +35,12 @@ pub enum Error {
     /// Fine-tuning that cannot start.
     #[error(transparent)]
     Finetune(#[from] finetune::Error),
+    /// Products that are not computed.
+    #[error(transparent)]
+    Hvp(#[from] hvp::Error),
+    /// Models that cannot be compared.
+    #[error(transparent)]
+    Compare(#[from] compare::Error),
     /// Checkpoints that cannot be merged.
     #[error(transparent)]
     Merge(#[from] merge::Error),

@@ -1,23 +1,13 @@
 //! The result of `compare`: schema `planish/comparison/1`.
 
-use crate::checkpoint::CheckpointInfo;
+use crate::compare::{ComparedModel, ModelComparison};
 use crate::evaluate::Comparison;
+use crate::report::sentence::sentence;
 use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 /// Identifier and version of the schema.
 pub const SCHEMA: &str = "planish/comparison/1";
-
-/// One of the two models.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Side {
-    /// The path given by the user.
-    pub path: String,
-    /// The model, if the report or the file identifies it.
-    pub checkpoint: Option<CheckpointInfo>,
-    /// SHA-256 of images and labels, if known.
-    pub data_digest: Option<String>,
-}
 
 /// The whole report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,13 +17,22 @@ pub struct Report {
     /// Provenance of the report.
     pub run: RunInfo,
     /// The first model.
-    pub a: Side,
+    pub a: ComparedModel,
     /// The second model.
-    pub b: Side,
+    pub b: ComparedModel,
     /// Their differences.
     pub comparison: Comparison,
     /// Which differences are established, as a sentence.
     pub sentence: String,
     /// Notes.
     pub notes: Vec<String>,
+}
+
+impl Report {
+    /// The report of a comparison.
+    pub fn new(run: RunInfo, found: ModelComparison) -> Self {
+        let ModelComparison { a, b, comparison, notes } = found;
+        let sentence = sentence(&comparison, "A", "B");
+        Self { schema: SCHEMA.into(), run, a, b, comparison, sentence, notes }
+    }
 }

@@ -8,8 +8,7 @@ use crate::run::RunInfo;
 use crate::shift::{Other, Shifts};
 use serde::{Deserialize, Serialize};
 
-/// Schema of [`Evaluation`].
-pub const EVALUATION: &str = "planish/evaluation/1";
+pub use crate::session::evaluate::EVALUATION;
 
 /// Figures of one checkpoint on one split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

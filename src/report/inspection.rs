@@ -1,10 +1,10 @@
 //! The report of `inspect`.
 
-use crate::checkpoint::CheckpointInfo;
-use crate::checkpoint::Provenance;
+use crate::checkpoint::{Checkpoint, CheckpointInfo, Provenance};
 use crate::models::vit::{Activation, Distillation, FinalNorm, Pooling};
-use crate::models::{Config, convnext, mlp_mixer, vit};
+use crate::models::{Config, Layer, Weights, arch, convnext, mlp_mixer, vit};
 use crate::run::RunInfo;
+use crate::session::checkpoint_info;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Inspection`].
@@ -158,6 +158,71 @@ pub struct VitInfo {
     pub activation: String,
     /// ε of every layer norm.
     pub eps: f64,
+}
+
+impl Inspection {
+    /// Describes a checkpoint.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    pub fn new(run: RunInfo, checkpoint: &Checkpoint) -> candle_core::Result<Self> {
+        let blocks = checkpoint.network.blocks();
+        Ok(Self {
+            schema: INSPECTION.into(),
+            run,
+            checkpoint: checkpoint_info(checkpoint),
+            architecture_from: checkpoint.architecture_from.clone(),
+            recognised: checkpoint.recognised.clone(),
+            dtype: checkpoint.dtype.clone(),
+            config: ModelInfo::from(&checkpoint.config),
+            assumed: checkpoint.assumed.clone(),
+            class_names: checkpoint.class_names.clone(),
+            layers: blocks
+                .iter()
+                .map(|layer| LayerInfo::new(layer, &checkpoint.weights))
+                .collect::<candle_core::Result<_>>()?,
+            provenance: checkpoint.provenance.clone(),
+            history: checkpoint.history.clone(),
+        })
+    }
+}
+
+impl LayerInfo {
+    fn new(layer: &Layer, weights: &Weights) -> candle_core::Result<Self> {
+        let (mut parameters, mut squares) = (0, 0.0);
+        for &i in &layer.tensors {
+            let values: Vec<f32> = weights.tensor(i).flatten_all()?.to_vec1()?;
+            parameters += values.len();
+            squares += values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+        }
+        Ok(Self {
+            name: layer.name.clone(),
+            tensors: layer.tensors.len(),
+            parameters,
+            stages: [layer.first_stage, layer.last_stage],
+            weight_norm: squares.sqrt(),
+        })
+    }
+}
+
+impl ModelInfo {
+    /// Whether the model differs from the architecture with this name. In timm, `model_args` can change
+    /// the architecture but not its name.
+    pub fn differs_from(&self, name: &str) -> bool {
+        match self {
+            ModelInfo::Vit(own) => arch::vit(name, own.classes, own.channels).is_ok_and(|named| {
+                (named.dim, named.depth, named.patch_size) != (own.dim, own.depth, own.patch_size)
+            }),
+            ModelInfo::ConvNext(own) => arch::convnext(name, own.classes, own.channels)
+                .is_ok_and(|named| (&named.dims, &named.depths) != (&own.dims, &own.depths)),
+            ModelInfo::Mixer(own) => {
+                arch::mixer(name, own.classes, own.channels).is_ok_and(|named| {
+                    (named.dim, named.depth, named.patch_size)
+                        != (own.dim, own.depth, own.patch_size)
+                })
+            }
+        }
+    }
 }
 
 impl From<&Config> for ModelInfo {

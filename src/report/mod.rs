@@ -11,6 +11,7 @@ mod evaluation;
 mod finetuning;
 #[cfg(feature = "html")]
 pub mod html;
+pub mod hvp;
 mod inspection;
 mod merging;
 pub mod post_training;

@@ -13,8 +13,7 @@ use crate::run::RunInfo;
 use crate::train::run::{Epoch, TrainSettings};
 use serde::{Deserialize, Serialize};
 
-/// Identifier and version of the schema.
-pub const SCHEMA: &str = "planish/post-train/1";
+pub use crate::post_train::POST_TRAINING as SCHEMA;
 
 /// Time of the run and of its parts.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DataInfo;
 use crate::run::RunInfo;
-use crate::selftest::Check;
+use crate::selftest::{Check, SelftestResult};
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Selftest`].
@@ -26,4 +26,12 @@ pub struct Selftest {
     pub checks: Vec<Check>,
     /// Whether all checks passed.
     pub passed: bool,
+}
+
+impl Selftest {
+    /// The report of a self-test.
+    pub fn new(run: RunInfo, checkpoint: CheckpointInfo, found: SelftestResult) -> Self {
+        let SelftestResult { checks, passed, images, data } = found;
+        Self { schema: SELFTEST.into(), run, checkpoint, data, images, checks, passed }
+    }
 }

@@ -1,8 +1,4 @@
-//! Checks of the engine on a user's own model: identities that hold for any weights.
-//!
-//! No expected values are needed. A gradient must agree with differences of the loss, and a
-//! Hessian-vector product with differences of the gradient. Forward and backward pass must be
-//! adjoint, the Hessian symmetric, and repeated sums bit-identical.
+//! The identities, and the model's deviation from each.
 
 use crate::line_search::moved;
 use crate::models::Layer;

@@ -17,6 +17,9 @@ use crate::session::{Counted, data_info, objective, pixels};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
+/// Identifier and version of an evaluation report's schema.
+pub const EVALUATION: &str = "planish/evaluation/1";
+
 /// Result of an evaluation.
 pub struct Evaluated {
     /// The logits.

@@ -2,15 +2,19 @@
 
 pub mod bench;
 pub mod calibrate;
+pub mod compare;
 pub mod diagnosis;
 pub mod epochs;
 pub mod finetune;
 mod heartbeat;
+pub mod hvp;
+pub mod inspect;
 pub mod merge;
 pub mod picture;
 pub mod post_train;
 pub mod progress;
 pub mod sampling;
+pub mod selftest;
 pub mod sentence;
 pub mod shifts;
 pub mod table;
