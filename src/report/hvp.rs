@@ -37,7 +37,12 @@ pub struct Report {
 
 impl Report {
     /// The report of a result.
-    pub fn new(run: RunInfo, checkpoint: CheckpointInfo, operator: Matrix, found: HvpResult) -> Self {
+    pub fn new(
+        run: RunInfo,
+        checkpoint: CheckpointInfo,
+        operator: Matrix,
+        found: HvpResult,
+    ) -> Self {
         let HvpResult { loss_nats, determinism, layers, data, damaged, .. } = found;
         let schema = SCHEMA;
         Self { schema, run, checkpoint, data, damaged, operator, loss_nats, determinism, layers }
