@@ -1,6 +1,8 @@
 //! A bench from Rust: runs in one process give the figures of `planish bench`, which starts a process for
 //! each.
 
+// Other test files use the rest.
+#[allow(dead_code)]
 mod common;
 
 use common::Bench;

@@ -9,7 +9,7 @@ use crate::forecast::start_within;
 use crate::memory;
 use crate::models::Layer;
 use crate::models::layers::{join, select};
-use crate::objective::{Examples, Matrix, Objective};
+use crate::objective::{Error as ObjectiveError, Examples, Matrix, Objective};
 use crate::pixels::Pixels;
 use crate::session::tensors::{Raw, f32_bytes, write_tensors};
 use crate::session::vectors::{Vector, part, shaped};
@@ -171,7 +171,7 @@ impl<'a> HvpSession<'a> {
         let progress = context.task("hvp", self.passes * self.split.len() as u64, "images");
         let watched = Counted { examples: &self.images, task: &progress };
         let mut at = self.model.gradient(&watched as &dyn Examples, &joint)?;
-        at.gradient = vector::to_cpu(&at.gradient)?;
+        at.gradient = vector::to_cpu(&at.gradient).map_err(ObjectiveError::from)?;
 
         let names = checkpoint.weights.names();
         let loss = at.loss.to_le_bytes().to_vec();

@@ -8,7 +8,7 @@ use crate::cache::About;
 use crate::checkpoint::Checkpoint;
 use crate::data::{Role, Roles, Split, require};
 use crate::error::Result;
-use crate::objective::{Activations, Objective};
+use crate::objective::{Activations, Examples, Objective};
 use crate::pixels::Pixels;
 use crate::predictions::Predictions;
 use crate::session::{Context, objective, pixels, sample};
