@@ -29,7 +29,8 @@
 //!
 //! [`PostTrainOptions`](post_train::PostTrainOptions) names the method and its options, and
 //! [`PostTrainSession`](post_train::PostTrainSession) prepares, forecasts, trains, judges and saves. See
-//! `examples/post_train.rs`. [`post_train::search()`] tries recipes, [`study`] runs many of them.
+//! `examples/post_train.rs`. [`post_train::search()`] tries recipes, [`bench`](mod@bench) compares methods with their
+//! controls, and [`study`] runs many recipes on many models.
 //!
 //! # Layers of the crate
 //!
@@ -40,7 +41,9 @@
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
 //! | [`diagnose`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
-//! | [`finetune`], [`calibrate`], [`merge`], [`post_train`], [`bench`], [`study`] | whole runs; many of them |
+//! | [`finetune`], [`calibrate`], [`merge`], [`post_train`] | whole runs |
+//! | [`bench`](mod@bench), [`study`], [`compare`] | many runs; their comparison |
+//! | [`hvp`], [`selftest`] | products of layers as named tensors; checks of the numerical accuracy |
 //! | [`report`] | results as JSON and HTML |
 //!
 //! Operations and kernels are in the crate `planish_kernels`: each states its value and its VJP once, and

@@ -1,12 +1,13 @@
 //! The report of `calibrate`.
 
-use crate::calibrate::{LaplaceFigures, NullEce, Scaling};
+use crate::calibrate::{CalibrateSession, Calibrated, LaplaceFigures, NullEce, Scaling};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::evaluate::{Bound, Estimate, Sets};
 use crate::format::{estimate, images, number, percent, share};
 use crate::post_train::result::{BeforeAfter, Output};
 use crate::run::RunInfo;
+use crate::session::checkpoint_info;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Calibration`].
@@ -52,6 +53,32 @@ pub struct Calibration {
     pub damaged: Vec<DamagedFile>,
     /// Notes.
     pub notes: Vec<String>,
+}
+
+impl Calibration {
+    /// The report of a calibration.
+    pub fn new(run: RunInfo, session: &CalibrateSession, found: Calibrated) -> Self {
+        let options = &session.options;
+        let conformal = options.conformal.zip(found.conformal);
+        Self {
+            schema: CALIBRATION.into(),
+            run,
+            checkpoint: checkpoint_info(&session.checkpoint),
+            output: found.output,
+            method: options.method,
+            temperature: found.map.temperature.temperature,
+            temperature_bound: found.map.temperature.bound,
+            fitted_on: found.fitted_on,
+            validation: found.validation,
+            cross_fit_gain: found.cross_fit_gain,
+            test: found.test,
+            null_ece: found.null_ece,
+            conformal: conformal.map(|(alpha, [before, after])| Conformal { alpha, before, after }),
+            laplace: found.laplace,
+            damaged: found.damaged,
+            notes: found.notes,
+        }
+    }
 }
 
 /// What a last-layer Laplace approximation gives, in one sentence.

@@ -2,9 +2,13 @@
 
 use crate::cache::CacheInfo;
 use crate::checkpoint::CheckpointInfo;
+use crate::error::Result;
 use crate::forecast::Expected;
+use crate::post_train::frozen::info;
 use crate::post_train::result::MethodInfo;
+use crate::post_train::{Outlook, PostTrainSession};
 use crate::run::RunInfo;
+use crate::session::checkpoint_info;
 use crate::train::run::TrainSettings;
 use serde::{Deserialize, Serialize};
 
@@ -51,5 +55,23 @@ impl DryRun {
             cache: None,
             expected,
         }
+    }
+
+    /// The forecast of `post-train`.
+    ///
+    /// # Errors
+    /// Those of [`PostTrainSession::method`].
+    pub fn of_post_training(
+        run: RunInfo,
+        session: &PostTrainSession,
+        outlook: Outlook,
+    ) -> Result<Self> {
+        let checkpoint = checkpoint_info(&session.checkpoint);
+        Ok(Self {
+            method: Some(session.method()?),
+            settings: Some(session.settings.clone()),
+            cache: Some(info(&outlook.plan, &session.prefix())),
+            ..Self::new(run, checkpoint, &session.roles.notes, outlook.expected)
+        })
     }
 }

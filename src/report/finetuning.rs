@@ -2,6 +2,7 @@
 
 use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::{Estimate, Summary};
+use crate::finetune::Finetuned;
 use crate::run::RunInfo;
 use crate::train;
 use crate::train::guard::Stopped;
@@ -40,6 +41,25 @@ pub struct Finetuning {
     /// validation images themselves, or without any, it is fitted on each half and applied to the
     /// other.
     pub figures: Vec<(String, Summary)>,
+}
+
+impl Finetuning {
+    /// The report of a run.
+    pub fn new(run: RunInfo, found: Finetuned) -> Self {
+        Self {
+            schema: FINETUNING.into(),
+            run,
+            checkpoint: found.checkpoint.display().to_string(),
+            data: found.data,
+            damaged: found.damaged,
+            settings: found.settings,
+            kept_epoch: found.outcome.epoch,
+            epochs: found.outcome.epochs.iter().map(Into::into).collect(),
+            stopped: found.outcome.stopped,
+            notes: found.notes,
+            figures: found.figures,
+        }
+    }
 }
 
 /// What one epoch came to.

@@ -2,9 +2,10 @@
 
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
-use crate::merge::{CurvePoint, Ingredient, MergeMethod};
+use crate::merge::{CurvePoint, Ingredient, MergeMethod, MergeSession, Merged};
 use crate::post_train::result::{BeforeAfter, Output};
 use crate::run::RunInfo;
+use crate::session::checkpoint_info;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Merging`].
@@ -48,4 +49,28 @@ pub struct Merging {
     pub damaged: Vec<DamagedFile>,
     /// Notes.
     pub notes: Vec<String>,
+}
+
+impl Merging {
+    /// The report of a merge.
+    pub fn new(run: RunInfo, session: &MergeSession, found: Merged) -> Self {
+        let options = &session.options;
+        Self {
+            schema: MERGING.into(),
+            run,
+            checkpoint: checkpoint_info(&session.checkpoints[0]),
+            output: found.output,
+            method: options.method,
+            pretrained: options.pretrained.as_ref().map(|path| path.display().to_string()),
+            alpha: found.alpha,
+            alpha_given: options.alpha.is_some(),
+            best: found.ingredients[found.best].path.clone(),
+            ingredients: found.ingredients,
+            curve: found.curve,
+            validation: found.validation,
+            test: found.test,
+            damaged: found.damaged,
+            notes: found.notes,
+        }
+    }
 }

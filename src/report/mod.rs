@@ -1,6 +1,6 @@
 //! Reports: one versioned JSON schema for each command that measures.
 //!
-//! Report types contain results only; they do not depend on the code that computes them.
+//! Report types contain results only: each command's `new` takes what its session returned.
 
 pub mod bench;
 mod calibration;

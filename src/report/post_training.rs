@@ -1,6 +1,6 @@
 //! The result of `post-train`: schema `planish/post-train/1`.
 
-use crate::cache::CacheInfo;
+use crate::cache::{CacheInfo, Mode};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::PredictionsInfo;
@@ -9,7 +9,9 @@ use crate::post_train::result::{
     Augmentation, BeforeAfter, LayerBeforeAfter, MethodInfo, Output, Selection,
 };
 use crate::post_train::search::Search;
+use crate::post_train::{PostTrainSession, PostTrained};
 use crate::run::RunInfo;
+use crate::session::{checkpoint_info, data_info};
 use crate::train::run::{Epoch, TrainSettings};
 use serde::{Deserialize, Serialize};
 
@@ -86,4 +88,55 @@ pub struct Report {
     pub damaged: Vec<DamagedFile>,
     /// Notes.
     pub notes: Vec<String>,
+}
+
+impl Report {
+    /// The report of a run, with the search that chose its recipe and the forecast, if there were any.
+    pub fn new(
+        run: RunInfo,
+        session: &PostTrainSession,
+        mut found: PostTrained,
+        search: Option<Search>,
+        forecast: Option<Expected>,
+    ) -> Self {
+        found.notes.extend(search.as_ref().and_then(Search::taken));
+        let seconds_per_epoch = found.outcome.seconds_per_epoch();
+        let epochs = found.outcome.epochs;
+        let CacheInfo { seconds: cache_seconds, mode, .. } = found.cache;
+        let checkpoint = &session.checkpoint;
+        Self {
+            schema: SCHEMA.into(),
+            run: TimedRun {
+                run,
+                seconds_per_epoch,
+                training_peak_mib: found.training_peak_mib,
+                cache_seconds,
+                cache: found.cache,
+                forecast,
+            },
+            checkpoint: checkpoint_info(checkpoint),
+            output: found.output,
+            method: found.method,
+            settings: session.settings.clone(),
+            training: data_info(session.data.of(&session.train), &session.train, "train"),
+            micro_batch: session.stepping().micro_batch,
+            recompute: session.model.checkpointing,
+            precision: session.model.precision.name().into(),
+            cached: mode != Mode::Off,
+            search,
+            augmentation: session.augmentation(),
+            epochs,
+            selection: found.selection,
+            validation: found.figures.validation,
+            test: found.figures.test,
+            predictions: found.figures.predictions,
+            layers: found.figures.layers,
+            class_names: checkpoint
+                .class_names
+                .clone()
+                .or(session.train.class_names().map(<[_]>::to_vec)),
+            damaged: found.damaged,
+            notes: found.notes,
+        }
+    }
 }

@@ -9,8 +9,7 @@ use planish::calibrate::{CalibrateOptions, CalibrateSession};
 use planish::data::DataOptions;
 use planish::output;
 use planish::post_train::Place;
-use planish::report::{CALIBRATION, Calibration, Conformal};
-use planish::session::checkpoint_info;
+use planish::report::Calibration;
 use std::path::PathBuf;
 
 /// Options of `calibrate`.
@@ -69,28 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let session =
         CalibrateSession::prepare(&args.options, checkpoint, &args.data, &args.place(), &context)?;
     let found = session.run(&context)?;
-    let report = Calibration {
-        schema: CALIBRATION.into(),
-        run: clock.finish(),
-        checkpoint: checkpoint_info(&session.checkpoint),
-        output: found.output,
-        method: args.options.method,
-        temperature: found.map.temperature.temperature,
-        temperature_bound: found.map.temperature.bound,
-        fitted_on: found.fitted_on,
-        validation: found.validation,
-        cross_fit_gain: found.cross_fit_gain,
-        test: found.test,
-        null_ece: found.null_ece,
-        conformal: args
-            .options
-            .conformal
-            .zip(found.conformal)
-            .map(|(alpha, [before, after])| Conformal { alpha, before, after }),
-        laplace: found.laplace,
-        damaged: found.damaged,
-        notes: found.notes,
-    };
+    let report = Calibration::new(clock.finish(), &session, found);
     let saved = args.common.save(&report);
     print(&text(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     saved.with_context(|| match &report.output {

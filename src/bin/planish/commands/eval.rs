@@ -1,14 +1,11 @@
 //! `planish eval`: loss, accuracy and calibration of a checkpoint on a split.
 
 use crate::args::{Common, ModelArgs, note_precision};
-use crate::message::in_flags;
+use crate::render::eval::text;
 use crate::render::print;
-use crate::render::shifts::{others_text, shifted_text};
-use crate::render::table::{Align, Style, Table};
 use planish::data::DataOptions;
 use planish::engine::Precision;
-use planish::evaluate::{Estimate, Summary, summarise_at};
-use planish::format::{count, estimate, number, share};
+use planish::evaluate::summarise_at;
 use planish::output;
 use planish::report::{EVALUATION, Evaluation, Held};
 use planish::session::bad_samples::damage_note;
@@ -127,63 +124,4 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     report.run = running.finish();
     args.common.save(&report)?;
     Ok(print(&text(&report))?)
-}
-
-fn text(report: &Evaluation) -> String {
-    let mut out = format!(
-        "{} on {}, {}: {} images\ntemperature fitted on {}\n\n",
-        report.checkpoint.path,
-        report.data.path,
-        report.data.origin,
-        count(report.data.images as u64),
-        report.temperature_origin,
-    );
-    out += &table(&report.figures).render(Style::of_stdout());
-    out += &report.shifts.as_ref().map_or(String::new(), shifted_text);
-    if !report.others.is_empty() {
-        out += &others_text(&report.others);
-    }
-    if let Some(note) = report.figures.temperature_note() {
-        out += &format!("note: temperature: {note}\n");
-    }
-    if let Some(absent) =
-        report.figures.details.as_ref().map(|d| d.absent_classes).filter(|&n| n > 0)
-    {
-        out += &format!(
-            "note: {absent} of the model's classes have no image in this split; the class-wise ECE \
-             includes the probability assigned to them\n"
-        );
-    }
-    report.warnings.iter().for_each(|warning| out += &format!("note: {}\n", in_flags(warning)));
-    out
-}
-
-fn table(f: &Summary) -> Table {
-    let of = |mean, stderr| estimate(Estimate { mean, stderr });
-    let share = |mean, stderr| share(Estimate { mean, stderr });
-    let mut table = Table::new(&[("figure", Align::Left), ("value", Align::Right)]);
-    let d = f.details.as_ref();
-    table.row(["NLL (nats)", &of(f.nll, f.nll_stderr)]);
-    table.row(["top-1", &share(f.top1, f.top1_stderr)]);
-    table.row(["top-5", &share(f.top5, d.and_then(|d| d.top5_stderr))]);
-    if let Some(d) = d {
-        table.row(["Brier score", &of(d.brier, d.brier_stderr)]);
-    }
-    table.row(["ECE, equal width", &of(f.ece, d.and_then(|d| d.ece_stderr))]);
-    if let Some(d) = d {
-        table.row(["ECE, equal mass", &of(d.ece_equal_mass, d.ece_equal_mass_stderr)]);
-        table.row(["ECE, class-wise", &of(d.ece_class_wise, d.ece_class_wise_stderr)]);
-        table.row(["confidence", &share(d.confidence, d.confidence_stderr)]);
-        table.row(["entropy (nats)", &of(d.entropy, d.entropy_stderr)]);
-        table.row(["AURC", &of(d.aurc, d.aurc_stderr)]);
-    }
-    table.row(["temperature", &number(f.temperature)]);
-    if let (Some(first), Some(second)) = (f.temperature_of_first_half, f.temperature_of_second_half)
-    {
-        table.row(["used for each half", &format!("{}, {}", number(first), number(second))]);
-    }
-    table.row(["calibrated NLL (nats)", &of(f.calibrated_nll, f.calibrated_nll_stderr)]);
-    let calibrated_ece = of(f.calibrated_ece, d.and_then(|d| d.calibrated_ece_stderr));
-    table.row(["calibrated ECE", &calibrated_ece]);
-    table
 }

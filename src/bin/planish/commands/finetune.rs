@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use planish::checkpoint::weights_file;
 use planish::finetune::{FinetuneOptions, FinetuneSession};
 use planish::output;
-use planish::report::{FINETUNING, Finetuning};
+use planish::report::Finetuning;
 use planish::session::Context;
 use std::path::Path;
 
@@ -54,19 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let log = EpochLog::open(&args.epoch_files, &terminal, epochs(&session))?;
     let found = session.run(&Context { observer: &log, ..context })?;
     let logged = log.finish();
-    let report = Finetuning {
-        schema: FINETUNING.into(),
-        run: running.finish(),
-        checkpoint: found.checkpoint.display().to_string(),
-        data: found.data,
-        damaged: found.damaged,
-        settings: found.settings,
-        kept_epoch: found.outcome.epoch,
-        epochs: found.outcome.epochs.iter().map(Into::into).collect(),
-        stopped: found.outcome.stopped,
-        notes: found.notes,
-        figures: found.figures,
-    };
+    let report = Finetuning::new(running.finish(), found);
     let written = format!("{} was written", report.checkpoint);
     let saved = common.save(&report);
     let mut text = text(&report);

@@ -10,8 +10,7 @@ use planish::data::DataOptions;
 use planish::merge::{MergeOptions, MergeSession};
 use planish::output;
 use planish::post_train::Place;
-use planish::report::{MERGING, Merging};
-use planish::session::checkpoint_info;
+use planish::report::Merging;
 use std::path::PathBuf;
 
 /// Options of `merge`.
@@ -69,23 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let session =
         MergeSession::prepare(options, checkpoints, &args.load, &args.data, &place, &context)?;
     let found = session.run(&context)?;
-    let report = Merging {
-        schema: MERGING.into(),
-        run: clock.finish(),
-        checkpoint: checkpoint_info(&session.checkpoints[0]),
-        output: found.output,
-        method: options.method,
-        pretrained: options.pretrained.as_ref().map(|path| path.display().to_string()),
-        alpha: found.alpha,
-        alpha_given: options.alpha.is_some(),
-        best: found.ingredients[found.best].path.clone(),
-        ingredients: found.ingredients,
-        curve: found.curve,
-        validation: found.validation,
-        test: found.test,
-        damaged: found.damaged,
-        notes: found.notes,
-    };
+    let report = Merging::new(clock.finish(), &session, found);
     let saved = args.common.save(&report);
     print(&text(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     saved.with_context(|| match &report.output {

@@ -6,21 +6,21 @@ use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
 use crate::render::print;
 use anyhow::{Context, bail};
 use clap::ArgGroup;
-use planish::cache::{CacheInfo, CacheOptions, Mode};
+use planish::cache::CacheOptions;
 use planish::data::DataOptions;
 use planish::lora::LoraOptions;
 use planish::options::check;
 use planish::output;
-use planish::post_train::frozen::{describe, info};
+use planish::post_train::frozen::describe;
 use planish::post_train::search::Search;
 use planish::post_train::{
     Outlook, Place, PostTrainOptions, PostTrainSession, PostTrained, Preview, outlook_line, search,
 };
 use planish::report::dry_run::DryRun;
-use planish::report::post_training::{Report, SCHEMA, TimedRun};
+use planish::report::post_training::Report;
 use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
-use planish::run::{RunInfo, Running};
-use planish::session::{self, checkpoint_info, data_info, saved};
+use planish::run::Running;
+use planish::session::{self, checkpoint_info, saved};
 use planish::train::{Epoch, Keep, MethodArgs, MethodName, MethodOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -243,7 +243,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let line =
             format!("{}; {}; {kept}", session.intention()?, outlook_line(&outlook, context.engine));
         if args.dry_run {
-            args.common.save(&dry_run(&session, clock.finish(), outlook)?)?;
+            args.common.save(&DryRun::of_post_training(clock.finish(), &session, outlook)?)?;
             return Ok(print(&line)?);
         }
         context.info(&line);
@@ -270,67 +270,21 @@ fn finish(
     planned: Option<Outlook>,
     clock: Running,
 ) -> anyhow::Result<String> {
-    found.notes.extend(search.as_ref().and_then(Search::taken));
-    let seconds_per_epoch = found.outcome.seconds_per_epoch();
-    let epochs = found.outcome.epochs;
-    let CacheInfo { seconds: cache_seconds, mode, .. } = found.cache;
-    let checkpoint = &session.checkpoint;
-    let report = Report {
-        schema: SCHEMA.into(),
-        run: TimedRun {
-            run: clock.finish(),
-            seconds_per_epoch,
-            training_peak_mib: found.training_peak_mib,
-            cache_seconds,
-            cache: found.cache,
-            forecast: planned.map(|outlook| outlook.expected),
-        },
-        checkpoint: checkpoint_info(checkpoint),
-        output: found.output,
-        method: found.method,
-        settings: session.settings.clone(),
-        training: data_info(session.data.of(&session.train), &session.train, "train"),
-        micro_batch: session.stepping().micro_batch,
-        recompute: session.model.checkpointing,
-        precision: session.model.precision.name().into(),
-        cached: mode != Mode::Off,
-        search,
-        augmentation: session.augmentation(),
-        epochs,
-        selection: found.selection,
-        validation: found.figures.validation,
-        test: found.figures.test,
-        predictions: found.figures.predictions,
-        layers: found.figures.layers,
-        class_names: checkpoint
-            .class_names
-            .clone()
-            .or(session.train.class_names().map(<[_]>::to_vec)),
-        damaged: found.damaged,
-        notes: found.notes,
-    };
+    let (failure, refusal) = (found.failure.take(), found.refusal.take());
+    let forecast = planned.map(|outlook| outlook.expected);
+    let report = Report::new(clock.finish(), session, found, search, forecast);
     let saved = args.common.save(&report);
     print(&show(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     let written = written(&report);
     saved.with_context(|| written.clone())?;
-    if let Some(error) = found.failure {
+    if let Some(error) = failure {
         let context = format!("{written}; but it could not be evaluated");
         return Err(anyhow::Error::from(error).context(context));
     }
-    match found.refusal {
+    match refusal {
         None => Ok(written),
         Some(why) => bail!("{why}"),
     }
-}
-
-fn dry_run(session: &PostTrainSession, run: RunInfo, outlook: Outlook) -> anyhow::Result<DryRun> {
-    let checkpoint = checkpoint_info(&session.checkpoint);
-    Ok(DryRun {
-        method: Some(session.method()?),
-        settings: Some(session.settings.clone()),
-        cache: Some(info(&outlook.plan, &session.prefix())),
-        ..DryRun::new(run, checkpoint, &session.roles.notes, outlook.expected)
-    })
 }
 
 /// What was written, for an error that comes later.

@@ -5,6 +5,7 @@ pub mod calibrate;
 pub mod compare;
 pub mod diagnosis;
 pub mod epochs;
+pub mod eval;
 pub mod finetune;
 mod heartbeat;
 pub mod hvp;
