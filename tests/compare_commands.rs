@@ -134,11 +134,11 @@ fn probabilities_and_wrong_tensors_are_rejected() {
     let flat = write("f.safetensors", (vec![4], half(4)), vec![0, 1], 1.0);
     bench.run(&["compare", &flat, &flat]).fails_with(&["\"logits\"", "(N,C)", "[4]"]);
     let label = write("l.safetensors", (vec![2, 2], half(4)), vec![0, -1], 1.0);
-    bench.run(&["compare", &label, &label]).fails_with(&["`labels` holds -1 at image 1"]);
+    bench.run(&["compare", &label, &label]).fails_with(&["\"labels\" holds -1 at image 1"]);
     let class = write("c.safetensors", (vec![2, 2], half(4)), vec![0, 2], 1.0);
     bench.run(&["compare", &class, &class]).fails_with(&["label 2 is out of range"]);
     let cold = write("t.safetensors", (vec![2, 2], half(4)), vec![0, 1], 0.0);
-    bench.run(&["compare", &cold, &cold]).fails_with(&["`temperature` holds 0 at image 0"]);
+    bench.run(&["compare", &cold, &cold]).fails_with(&["\"temperature\" holds 0 at image 0"]);
     let nan = f32::NAN.to_le_bytes().repeat(4);
     let nan = write("n.safetensors", (vec![2, 2], nan), vec![0, 1], 1.0);
     bench.run(&["compare", &nan, &nan]).fails_with(&["image 0, class 0", "NaN"]);
