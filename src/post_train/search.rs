@@ -12,9 +12,8 @@ use crate::format::{duration, estimate, optional};
 use crate::models::Network;
 use crate::session::{Context, Data};
 use crate::train::options::{MethodName, keep_or_default};
-use crate::train::{MethodOptions, TrainOptions};
+use crate::train::{MethodArgs, MethodOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
@@ -186,7 +185,7 @@ impl Found {
 /// No training images or no V; those of training.
 pub fn search(
     base: &PostTrainOptions,
-    given: &Map<String, Value>,
+    given: &MethodArgs,
     minutes: f64,
     checkpoint: &Checkpoint,
     data: &DataOptions,
@@ -271,7 +270,7 @@ fn best(tried: &[Tried]) -> Option<usize> {
 /// All candidates with their runs, cheapest first.
 fn candidates(
     base: &PostTrainOptions,
-    given: &Map<String, Value>,
+    given: &MethodArgs,
     checkpoint: &Checkpoint,
     seed: u64,
 ) -> Result<Vec<(PostTrainOptions, Run)>> {
@@ -298,16 +297,14 @@ fn candidates(
 }
 
 /// The method with the given options that it reads; its layers do not change.
-fn with_given(method: MethodOptions, given: &Map<String, Value>) -> Result<MethodOptions> {
+fn with_given(method: MethodOptions, given: &MethodArgs) -> Result<MethodOptions> {
     let name = method.name();
-    let mut options: Map<String, Value> = Map::new();
-    let layers = [("perturb", method.perturb()), ("update", method.update())];
-    options.extend(layers.into_iter().filter_map(|(key, layer)| Some((key.into(), layer?.into()))));
-    let own = name.options();
-    let read = given.iter().filter(|(key, _)| own.contains(key) && !options.contains_key(*key));
-    let read: Vec<_> = read.map(|(key, value)| (key.clone(), value.clone())).collect();
-    options.extend(read);
-    Ok(MethodOptions::new(name, &options)?)
+    let options = MethodArgs {
+        perturb: method.perturb().map(str::to_owned),
+        update: method.update().map(str::to_owned),
+        ..given.of(name)
+    };
+    Ok(options.method(name)?)
 }
 
 /// A recipe before it is resolved to a [`Run`].

@@ -8,6 +8,7 @@ pub mod guard;
 mod keeping;
 pub mod l2_sp;
 pub mod method;
+mod method_args;
 #[cfg(feature = "cuda")]
 mod on_gpu;
 pub mod optimizer;
@@ -30,6 +31,7 @@ pub use groups::{Grouping, Groups};
 pub use guard::{Keep, StopRule};
 pub use l2_sp::L2Sp;
 pub use method::{Method, Step};
+pub use method_args::MethodArgs;
 pub use optimizer::{Optimizer, OptimizerRule};
 pub use options::{MethodName, MethodOptions, TrainOptions};
 pub use perturbation::{Perturbation, Perturber};

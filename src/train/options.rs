@@ -3,12 +3,11 @@
 use super::guard::Keep;
 use super::perturbation::StepRule;
 use super::schedule::Shape;
-use crate::cache::CacheOptions;
 use crate::data::Augment;
 use crate::engine::Precision;
-use crate::options::{Error, as_text, check, names, take};
+use crate::options::{Error, as_text, check};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// Options that every method shares.
 ///
@@ -360,31 +359,6 @@ impl MethodOptions {
         }
     }
 
-    /// The method with these options, from command-line flags or keys of a study file.
-    ///
-    /// # Errors
-    /// [`Error::NoEffect`] for an option that the method does not read; [`Error::Value`].
-    pub fn new(name: MethodName, given: &Map<String, Value>) -> Result<Self, Error> {
-        let own = name.options();
-        if let Some(option) = given.keys().find(|key| !own.contains(key)) {
-            return Err(no_effect(option));
-        }
-        let refused = |option: &str, found: &Value, e: serde_json::Error| {
-            Error::value(option, e.to_string(), found)
-        };
-        let mut method = Self::default_of(name);
-        for (option, value) in given {
-            let mut fields =
-                serde_json::to_value(&method).map_err(|e| refused(option, value, e))?;
-            if let Some(fields) = fields.as_object_mut() {
-                fields.insert(option.clone(), value.clone());
-            }
-            method = serde_json::from_value(fields).map_err(|e| refused(option, value, e))?;
-        }
-        method.check()?;
-        Ok(method)
-    }
-
     /// Rejects values out of range.
     ///
     /// # Errors
@@ -414,31 +388,8 @@ impl MethodOptions {
 pub fn no_effect(option: &str) -> Error {
     let of = MethodName::ALL.into_iter().filter(|m| m.options().iter().any(|o| o == option));
     let of: Vec<&str> = of.map(MethodName::name).collect();
-    match of.is_empty() {
-        true => {
-            let mut known: Vec<String> = MethodName::ALL.iter().flat_map(|m| m.options()).collect();
-            known.extend(names::<TrainOptions>());
-            known.extend(names::<CacheOptions>());
-            known.push("keep".into());
-            known.sort();
-            known.dedup();
-            Error::Unknown { option: option.into(), known: known.join(", ") }
-        }
-        false => Error::NoEffect {
-            option: option.into(),
-            applies_to: format!("the method {}", of.join(", ")),
-        },
-    }
-}
-
-/// Splits mixed options into those of all methods and those of specific methods.
-///
-/// # Errors
-/// [`Error::Value`].
-pub fn split(mut given: Map<String, Value>) -> Result<(TrainOptions, Map<String, Value>), Error> {
-    let train = take::<TrainOptions>(&mut given)?;
-    train.check()?;
-    Ok((train, given))
+    let applies_to = format!("the method {}", of.join(", "));
+    Error::NoEffect { option: option.into(), applies_to }
 }
 
 /// Checks the length of a run, for fine-tuning and post-training.
@@ -476,14 +427,15 @@ pub fn keep_or_default(asked: Option<Keep>, has_validation: bool) -> Result<Keep
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::options::take;
+    use serde_json::{Map, json};
 
     fn given(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
     #[test]
-    fn methods_reject_options_of_other_methods() {
+    fn methods_name_their_options() {
         assert_eq!(
             MethodName::Pol.options(),
             ["perturb", "update", "perturb_batch", "gamma", "step"]
@@ -491,16 +443,6 @@ mod tests {
         assert_eq!(MethodName::Pof.options(), ["perturb_batch", "gamma", "step"]);
         assert_eq!(MethodName::Sgd.options(), ["update"]);
         assert_eq!(MethodName::Asam.options(), ["update", "rho", "asam_eta"]);
-        let made = MethodOptions::new(MethodName::Asam, &given(json!({ "rho": 1 }))).unwrap();
-        assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
-        let error = MethodOptions::new(MethodName::Sgd, &given(json!({ "rho": 1 }))).unwrap_err();
-        let text = "`rho` only applies to the method sam, asam, looksam, sam-norm; remove `rho`, or \
-                    change the setting that it depends on";
-        assert_eq!(error.to_string(), text);
-        let error = MethodOptions::new(MethodName::Sgd, &given(json!({ "rhó": 1 }))).unwrap_err();
-        assert!(matches!(error, Error::Unknown { .. }));
-        let error = MethodOptions::new(MethodName::Sam, &given(json!({ "rho": 0 }))).unwrap_err();
-        assert_eq!(error, Error::value("rho", "a number above 0", 0));
     }
 
     #[test]
@@ -515,7 +457,10 @@ mod tests {
 
     #[test]
     fn rejects_values_out_of_range() {
-        let with = |value| split(given(value)).map(|_| ());
+        let with = |value| {
+            let train = take::<TrainOptions>(&mut given(value))?;
+            train.check()
+        };
         assert_eq!(with(json!({ "lr": 0.1, "gamma": 3, "augment": "flip" })), Ok(()));
         let refused = |value, option: &str| {
             let error = with(value).unwrap_err();

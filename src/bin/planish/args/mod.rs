@@ -1,11 +1,9 @@
 //! Arguments that several commands share. The library declares the options of the work itself.
 
 mod common;
-mod method;
 mod model;
 
 pub use common::{Common, Limit};
-pub use method::MethodArgs;
 pub use model::ModelArgs;
 
 use planish::checkpoint::Checkpoint;

@@ -1,6 +1,6 @@
 //! `planish post-train`: PoL, PoF, SAM or plain SGD, starting from a fine-tuned checkpoint.
 
-use crate::args::{Common, Limit, MethodArgs, ModelArgs, note_precision};
+use crate::args::{Common, Limit, ModelArgs, note_precision};
 use crate::render::epochs::{EpochArgs, EpochLog};
 use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
 use crate::render::print;
@@ -21,7 +21,7 @@ use planish::report::post_training::{Report, SCHEMA, TimedRun};
 use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
 use planish::run::{RunInfo, Running};
 use planish::session::{self, checkpoint_info, data_info, saved};
-use planish::train::{Epoch, Keep, MethodName, MethodOptions, TrainOptions};
+use planish::train::{Epoch, Keep, MethodArgs, MethodName, MethodOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -178,8 +178,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Some(minutes) => {
             check::positive("search", minutes)?;
             let base = args.options(MethodOptions::default_of(MethodName::Sgd));
-            let given = args.of_method.given();
-            let found = search(&base, &given, minutes, &checkpoint, &args.data, &context)?;
+            let given = &args.of_method;
+            let found = search(&base, given, minutes, &checkpoint, &args.data, &context)?;
             args.common.say(&tried(&found.search));
             if found.best.is_none() {
                 args.common.save(&FruitlessSearch {

@@ -1,7 +1,7 @@
 //! The rows of a bench: each method follows its control.
 
 use super::{Args, Name, read};
-use crate::args::{Common, MethodArgs};
+use crate::args::Common;
 use crate::commands::diagnose;
 use crate::exec::ChildCommand;
 use planish::checkpoint::Checkpoint;
@@ -11,7 +11,7 @@ use planish::format::duration;
 use planish::models::Network;
 use planish::options::Error as OptionError;
 use planish::report::dry_run::DryRun;
-use planish::train::MethodName;
+use planish::train::{MethodArgs, MethodName};
 use std::path::Path;
 
 /// One trained row: its name, its options, and the position of its control.

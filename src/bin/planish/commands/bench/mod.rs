@@ -3,7 +3,7 @@
 mod jobs;
 mod tally;
 
-use crate::args::{Common, Limit, MethodArgs, ModelArgs, note_precision};
+use crate::args::{Common, Limit, ModelArgs, note_precision};
 use crate::commands::post_train;
 use crate::exec::ChildCommand;
 use crate::render::epochs::EpochArgs;
@@ -22,8 +22,7 @@ use planish::report::bench::{Report, SCHEMA, TimedRun};
 use planish::report::dry_run::DryRun;
 use planish::report::post_training;
 use planish::session::{checkpoint_info, saved};
-use planish::train::options::no_effect;
-use planish::train::{Keep, MethodName, TrainOptions};
+use planish::train::{Keep, MethodArgs, MethodName, TrainOptions};
 use serde_json::json;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -135,11 +134,8 @@ impl Args {
     fn check(&self) -> anyhow::Result<()> {
         self.train.check()?;
         self.cache.check()?;
-        let given = self.of_methods.given();
-        let read = |key: &String| self.methods.iter().any(|m| m.method().options().contains(key));
-        if let Some(key) = given.keys().find(|key| !read(key)) {
-            return Err(no_effect(key).into());
-        }
+        let methods: Vec<MethodName> = self.methods.iter().map(|name| name.method()).collect();
+        self.of_methods.check_read_by(&methods)?;
         if self.of_methods.perturb.is_some() && !self.methods.contains(&Name::Pol) {
             let (option, applies_to) = ("perturb".into(), "the method pol".into());
             return Err(OptionError::NoEffect { option, applies_to }.into());

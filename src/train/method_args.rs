@@ -1,0 +1,144 @@
+//! Options of the methods as a user gives them: all options of all methods, each optional.
+
+use super::options::{MethodName, MethodOptions, no_effect};
+use super::perturbation::StepRule;
+use crate::options::Error;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Options of all methods. They are flags of `post-train` and `bench`, keys of a study's `grid`, and
+/// columns of its runs. [`MethodArgs::method`] turns them into a method, which rejects options that
+/// it does not read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Method options"))]
+pub struct MethodArgs {
+    /// Layer that PoL perturbs [default: the plan's]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "L"))]
+    pub perturb: Option<String>,
+    /// Layers to update [default: the plan's; all for SAM and variants]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "L"))]
+    pub update: Option<String>,
+    /// Images in B′, the perturbation batch of PoL and PoF [default: 256]
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "N", value_parser = crate::options::text::count, allow_negative_numbers = true
+    ))]
+    pub perturb_batch: Option<usize>,
+    /// Γ of PoL and PoF: scale of the perturbation. [default: 2]
+    ///
+    /// The perturbation is γ times the step to the loss minimum, with γ drawn from U(0, Γ) at each
+    /// step.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "G", allow_negative_numbers = true))]
+    pub gamma: Option<f64>,
+    /// How PoL and PoF find the step [default: search; newton below the last block]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, hide_short_help = true))]
+    pub step: Option<StepRule>,
+    /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
+    pub rho: Option<f64>,
+    /// η of asam, added to |w| [default: 0.01]
+    #[cfg_attr(feature = "cli", arg(
+        long, hide_short_help = true, value_name = "ETA", allow_negative_numbers = true
+    ))]
+    pub asam_eta: Option<f64>,
+    /// Take looksam's ascent step every K steps [default: 5]
+    #[cfg_attr(feature = "cli", arg(
+        long, hide_short_help = true, value_name = "K",
+        value_parser = crate::options::text::count, allow_negative_numbers = true
+    ))]
+    pub look_every: Option<usize>,
+    /// Weight of looksam's stored gradient part between ascent steps [default: 0.7]
+    #[cfg_attr(feature = "cli", arg(
+        long, hide_short_help = true, value_name = "ALPHA", allow_negative_numbers = true
+    ))]
+    pub look_alpha: Option<f64>,
+}
+
+impl MethodArgs {
+    /// The given options, by name.
+    fn given(&self) -> Map<String, Value> {
+        let all = serde_json::to_value(self).ok();
+        let all = all.and_then(|all| all.as_object().cloned()).unwrap_or_default();
+        all.into_iter().filter(|(_, value)| !value.is_null()).collect()
+    }
+
+    /// The options that a method reads.
+    pub fn of(&self, name: MethodName) -> Self {
+        let own = name.options();
+        let given = self.given().into_iter().filter(|(key, _)| own.contains(key)).collect();
+        serde_json::from_value(Value::Object(given)).unwrap_or_default()
+    }
+
+    /// Rejects options that none of these methods reads.
+    ///
+    /// # Errors
+    /// [`Error::NoEffect`].
+    pub fn check_read_by(&self, methods: &[MethodName]) -> Result<(), Error> {
+        let given = self.given();
+        let read = |key: &String| methods.iter().any(|m| m.options().contains(key));
+        given.keys().find(|key| !read(key)).map_or(Ok(()), |key| Err(no_effect(key)))
+    }
+
+    /// The method with these options.
+    ///
+    /// # Errors
+    /// [`Error::NoEffect`] for an option that the method does not read; [`Error::Value`] for a value
+    /// out of range.
+    pub fn method(&self, name: MethodName) -> Result<MethodOptions, Error> {
+        self.check_read_by(&[name])?;
+        let mut method = MethodOptions::default_of(name);
+        for (option, value) in self.given() {
+            let refused = |e: serde_json::Error| Error::value(&option, e.to_string(), &value);
+            let mut fields = serde_json::to_value(&method).map_err(refused)?;
+            fields[option.as_str()] = value.clone();
+            method = serde_json::from_value(fields).map_err(refused)?;
+        }
+        method.check()?;
+        Ok(method)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::names;
+
+    #[test]
+    fn every_option_of_a_method_is_one_of_these() {
+        let mut options: Vec<String> = MethodName::ALL.iter().flat_map(|m| m.options()).collect();
+        options.sort();
+        options.dedup();
+        let mut all = names::<MethodArgs>();
+        all.sort();
+        assert_eq!(options, all);
+    }
+
+    #[test]
+    fn methods_reject_options_of_other_methods() {
+        let rho = |rho| MethodArgs { rho: Some(rho), ..MethodArgs::default() };
+        let made = rho(1.0).method(MethodName::Asam).unwrap();
+        assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
+        let error = rho(1.0).method(MethodName::Sgd).unwrap_err();
+        let text = "`rho` only applies to the method sam, asam, looksam, sam-norm; remove `rho`, or \
+                    change the setting that it depends on";
+        assert_eq!(error.to_string(), text);
+        assert_eq!(rho(1.0).check_read_by(&[MethodName::Sgd, MethodName::Sam]), Ok(()));
+        assert_eq!(rho(1.0).check_read_by(&[MethodName::Sgd, MethodName::Pol]), Err(error));
+        let error = rho(0.0).method(MethodName::Sam).unwrap_err();
+        assert_eq!(error, Error::value("rho", "a number above 0", 0));
+    }
+
+    #[test]
+    fn a_method_takes_only_its_options() {
+        let all = MethodArgs {
+            update: Some("norm".into()),
+            gamma: Some(1.0),
+            rho: Some(0.1),
+            ..MethodArgs::default()
+        };
+        let own = MethodArgs { gamma: None, ..all.clone() };
+        assert_eq!(all.of(MethodName::Sam), own);
+        let sgd = all.of(MethodName::Sgd).method(MethodName::Sgd);
+        assert_eq!(sgd, Ok(MethodOptions::sgd("norm")));
+    }
+}
