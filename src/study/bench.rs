@@ -219,11 +219,7 @@ struct Layers {
 impl Layers {
     /// The options that a method reads, on these layers.
     fn of(&self, given: &MethodArgs, name: MethodName) -> MethodArgs {
-        MethodArgs {
-            perturb: self.perturb.clone(),
-            update: self.update.clone(),
-            ..given.of(name)
-        }
+        MethodArgs { perturb: self.perturb.clone(), update: self.update.clone(), ..given.of(name) }
     }
 }
 

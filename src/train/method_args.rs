@@ -37,9 +37,10 @@ pub struct MethodArgs {
     #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
     pub rho: Option<f64>,
     /// η of asam, added to |w| [default: 0.01]
-    #[cfg_attr(feature = "cli", arg(
-        long, hide_short_help = true, value_name = "ETA", allow_negative_numbers = true
-    ))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, hide_short_help = true, value_name = "ETA", allow_negative_numbers = true)
+    )]
     pub asam_eta: Option<f64>,
     /// Take looksam's ascent step every K steps [default: 5]
     #[cfg_attr(feature = "cli", arg(
@@ -48,9 +49,10 @@ pub struct MethodArgs {
     ))]
     pub look_every: Option<usize>,
     /// Weight of looksam's stored gradient part between ascent steps [default: 0.7]
-    #[cfg_attr(feature = "cli", arg(
-        long, hide_short_help = true, value_name = "ALPHA", allow_negative_numbers = true
-    ))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, hide_short_help = true, value_name = "ALPHA", allow_negative_numbers = true)
+    )]
     pub look_alpha: Option<f64>,
 }
 

@@ -2,6 +2,8 @@
 
 use super::Result;
 use super::method::Method;
+use super::method_args::MethodArgs;
+use super::options::MethodName;
 use super::perturbation::{Perturber, StepRule};
 use super::pof::Pof;
 use super::pol::Pol;
@@ -70,6 +72,42 @@ impl Recipe {
     pub fn first_stage(&self) -> usize {
         let perturbed = self.perturb.as_ref().map_or(usize::MAX, |p| p.first_stage);
         self.update.first_stage.min(perturbed)
+    }
+
+    /// The method's name.
+    pub fn name(&self) -> MethodName {
+        match self.kind {
+            Kind::Pol => MethodName::Pol,
+            Kind::Pof => MethodName::Pof,
+            Kind::Sam(Variant::Plain) => MethodName::Sam,
+            Kind::Sam(Variant::Adaptive { .. }) => MethodName::Asam,
+            Kind::Sam(Variant::Look { .. }) => MethodName::Looksam,
+            Kind::Sam(Variant::Norms) => MethodName::SamNorm,
+            Kind::Sgd => MethodName::Sgd,
+        }
+    }
+
+    /// The options that lead to this recipe, with layers and defaults filled in. PoF, whose layers
+    /// are not options, names them too.
+    pub fn args(&self) -> MethodArgs {
+        let perturbed = self.perturb.as_ref();
+        let of_layers = MethodArgs {
+            perturb: perturbed.map(|p| p.name.clone()),
+            update: Some(self.update.name.clone()),
+            perturb_batch: perturbed.map(|_| self.perturbation_batch),
+            gamma: perturbed.map(|_| self.gamma_max),
+            step: perturbed.map(|_| self.rule),
+            ..MethodArgs::default()
+        };
+        let Kind::Sam(variant) = self.kind else { return of_layers };
+        let sam = MethodArgs { rho: Some(self.rho), ..of_layers };
+        match variant {
+            Variant::Plain | Variant::Norms => sam,
+            Variant::Adaptive { eta } => MethodArgs { asam_eta: Some(eta), ..sam },
+            Variant::Look { every, alpha } => {
+                MethodArgs { look_every: Some(every), look_alpha: Some(alpha), ..sam }
+            }
+        }
     }
 
     /// Floating-point operations of a step per image of B, which has `batch` examples.
