@@ -39,7 +39,7 @@ pub(super) fn outlook(
     context: &Context,
 ) -> Result<Outlook> {
     let mut plan = session.cache_plan(None)?;
-    let limit = session.options.memory_mib;
+    let limit = session.options.limit.mib();
     let clock = std::time::Instant::now();
     // Read once, so that the measurements below do not count towards the run's peak.
     let peak = memory::peak_mib().unwrap_or(0) as f64;
@@ -148,7 +148,7 @@ fn parts(session: &PostTrainSession, plan: &StoragePlan, peak: f64) -> Result<Ex
         let need = subject.need_of(images, &again, exact);
         // Freed pages may be kept by the allocator, and V's activations may fit into none of those
         // that training leaves.
-        let kept = match options.memory_mib {
+        let kept = match options.limit.mib() {
             Some(_) => 0.0,
             None => trained_mib + subject.held_mib(images, &again),
         };

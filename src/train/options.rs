@@ -1,17 +1,21 @@
 //! Options of a training run, and of each method.
 
-use super::guard::Keep;
+use super::groups::Grouping;
+use super::guard::{Keep, StopRule};
+use super::optimizer::OptimizerRule;
 use super::perturbation::StepRule;
+use super::run::TrainSettings;
 use super::schedule::Shape;
 use crate::data::Augment;
 use crate::engine::Precision;
+use crate::objective::Objective;
 use crate::options::{Error, as_text, check};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Options that every method shares.
+/// Options of training that fine-tuning and all methods of post-training share.
 ///
-/// They are flags of `post-train` and `bench`, and keys of a study's `grid`.
+/// They are flags of `finetune`, `post-train` and `bench`, and keys and columns of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training options"))]
@@ -120,7 +124,13 @@ impl TrainOptions {
     /// # Errors
     /// The first such option.
     pub fn check(&self) -> Result<(), Error> {
-        check_lengths(self.epochs, self.batch_size, self.warmup)?;
+        check::count("epochs", self.epochs)?;
+        check::count("batch_size", self.batch_size)?;
+        check::not_negative("warmup", self.warmup)?;
+        if self.warmup > self.epochs as f64 {
+            let expected = format!("at most `epochs`, {}", self.epochs);
+            return Err(Error::value("warmup", expected, self.warmup));
+        }
         check::positive("lr", self.lr)?;
         check::share("momentum", self.momentum)?;
         check::not_negative("weight_decay", self.weight_decay)?;
@@ -142,6 +152,42 @@ impl TrainOptions {
             return Err(Error::NoEffect { option, applies_to });
         }
         Ok(())
+    }
+
+    /// The settings of the loop.
+    pub fn settings(
+        &self,
+        optimizer: OptimizerRule,
+        keep: Keep,
+        stop: StopRule,
+        seed: u64,
+    ) -> TrainSettings {
+        TrainSettings {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            lr: self.lr,
+            schedule: self.schedule,
+            warmup: self.warmup,
+            clip: self.clip,
+            optimizer,
+            weight_decay: self.weight_decay,
+            grouping: Grouping::default(),
+            l2_sp: None,
+            average: None,
+            keep,
+            stop,
+            seed,
+        }
+    }
+
+    /// The model with this precision and micro-batch size.
+    pub fn configured(&self, model: &Objective) -> Objective {
+        let mut model = model.clone();
+        model.precision = self.precision;
+        if let Some(n) = self.micro_batch() {
+            model.micro_batch = n.min(self.batch_size);
+        }
+        model
     }
 
     /// Images in a micro-batch, if set by the user.
@@ -293,6 +339,13 @@ impl MethodName {
     }
 }
 
+impl Default for MethodOptions {
+    /// PoL on the layers of the plan.
+    fn default() -> Self {
+        Self::default_of(MethodName::Pol)
+    }
+}
+
 impl MethodOptions {
     /// The method with its published settings.
     ///
@@ -390,20 +443,6 @@ pub fn no_effect(option: &str) -> Error {
     let of: Vec<&str> = of.map(MethodName::name).collect();
     let applies_to = format!("the method {}", of.join(", "));
     Error::NoEffect { option: option.into(), applies_to }
-}
-
-/// Checks the length of a run, for fine-tuning and post-training.
-///
-/// # Errors
-/// [`Error::Value`].
-pub fn check_lengths(epochs: usize, batch_size: usize, warmup: f64) -> Result<(), Error> {
-    check::count("epochs", epochs)?;
-    check::count("batch_size", batch_size)?;
-    check::not_negative("warmup", warmup)?;
-    match warmup > epochs as f64 {
-        true => Err(Error::value("warmup", format!("at most `epochs`, {epochs}"), warmup)),
-        false => Ok(()),
-    }
 }
 
 /// Which weights to keep: as requested, or by default the best if there are validation images and

@@ -444,7 +444,7 @@ mod tests {
         let weights = Weights::random(&network, 1).unwrap();
         let mut sgd = Sgd { update: everything(&network) };
         let model = Objective::new(Arc::new(network), weights, &Engine::cpu());
-        let source = Source::images(&pixels, augment, settings.seed).unwrap();
+        let source = Source::images(&pixels, augment, None, settings.seed).unwrap();
         train(&model, &mut sgd, &source, Some(&pixels), settings, &mut |_| ())
     }
 

@@ -15,9 +15,9 @@ use planish::data::{DataOptions, Role, require};
 use planish::evaluate::Scores;
 use planish::forecast::{Expected, Need, Part};
 use planish::format::duration;
-use planish::lora::LoraOptions;
 use planish::options::Error as OptionError;
 use planish::output;
+use planish::post_train::PostTrainOptions;
 use planish::report::bench::{Report, SCHEMA, TimedRun};
 use planish::report::dry_run::DryRun;
 use planish::report::post_training;
@@ -260,23 +260,22 @@ fn one(args: &Args, job: &Job, seed: u64) -> post_train::Args {
         out: None,
         in_place: false,
         dry_run: false,
-        plan: None,
-        samples: None,
-        // All seeds start from one checkpoint, so one seed is enough to measure the change in ΔL
-        // and κ.
-        remeasure: Some(if first { again(args) } else { 0 }),
-        // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad
-        // results, would favour the method with the most variance.
-        keep: Some(Keep::Last),
-        dump: None,
-        force: true,
-        train_seed: Some(seed),
         of_method: job.options.clone(),
-        train: args.train.clone(),
-        lora: LoraOptions::default(),
-        cache: shared(&args.cache),
+        options: PostTrainOptions {
+            // All seeds start from one checkpoint, so one seed is enough to measure the change in
+            // ΔL and κ.
+            remeasure: Some(if first { again(args) } else { 0 }),
+            // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad
+            // results, would favour the method with the most variance.
+            keep: Some(Keep::Last),
+            force: true,
+            train_seed: Some(seed),
+            train: args.train.clone(),
+            cache: shared(&args.cache),
+            limit: args.limit,
+            ..PostTrainOptions::default()
+        },
         epochs: EpochArgs::default(),
-        limit: args.limit,
         common: Common { json: None, ..args.common.clone() },
     }
 }
@@ -329,7 +328,7 @@ fn train(
     let (json, out) = (folder.join("run.json"), folder.join("run.safetensors"));
     let mut run = one(args, job, seed);
     run.common.json = Some(json.clone());
-    (run.out, run.dump) = (Some(out.clone()), dump.clone());
+    (run.out, run.options.dump) = (Some(out.clone()), dump.clone());
     ChildCommand::PostTrain(Box::new(run))
         .spawn(&args.common)
         .with_context(|| format!("{}, seed {seed}", job.name))?;
