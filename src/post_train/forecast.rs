@@ -198,7 +198,7 @@ fn try_steps(
     let (cached, tries) = (plan.mode != Mode::Off, 2);
     let prefix = cost::forward(network, 0..recipe.first_stage());
     let ratio = match &recipe.perturb {
-        Some(_) => recipe.perturbation_batch as f64 / settings.batch_size as f64,
+        Some(_) => recipe.perturb_batch as f64 / settings.batch_size as f64,
         None => 0.0,
     };
     let step = recipe.work(network, settings.batch_size);
@@ -213,13 +213,13 @@ fn try_steps(
     let batch = affordable(tries as f64 * (step + fresh)).max(1);
     let batch = batch.next_multiple_of(stepping.even_examples()).min(settings.batch_size).max(1);
 
-    let perturbation_batch = ((batch as f64 * ratio) as usize).max(1);
-    let n = batch.max(perturbation_batch).min(session.train.len());
+    let perturb_batch = ((batch as f64 * ratio) as usize).max(1);
+    let n = batch.max(perturb_batch).min(session.train.len());
     let least = model.micro_batch.max(1) * rayon::current_num_threads();
     let images = if cached { affordable(prefix).max(least).min(n) } else { n };
     let few = pixels(&session.checkpoint, &sample(&session.train, Some(images), settings.seed)?)?;
     let few = session.seen_as(few)?;
-    let trial = Recipe { perturbation_batch, ..recipe.clone() };
+    let trial = Recipe { perturb_batch, ..recipe.clone() };
     let settings_of_trial = TrainSettings {
         epochs: tries,
         batch_size: batch.min(n),

@@ -121,8 +121,8 @@ fn recipe(
         kind,
         update,
         perturb,
-        gamma_max: line.gamma,
-        perturbation_batch: line.perturb_batch,
+        gamma: line.gamma,
+        perturb_batch: line.perturb_batch,
         rule: line.step.unwrap_or(usual),
         rho,
     })

@@ -27,7 +27,8 @@ pub struct Tried {
     /// u.
     pub update: String,
     /// The highest learning rate.
-    pub learning_rate: f64,
+    #[serde(alias = "learning_rate")]
+    pub lr: f64,
     /// The weight decay.
     pub weight_decay: f64,
     /// Maximum number of epochs. The weights of the epoch with the lowest loss on V were kept.
@@ -55,9 +56,8 @@ impl Tried {
 
     /// Whether it is plain SGD on `other`'s layer, with the same settings.
     pub fn is_control_of(&self, other: &Tried) -> bool {
-        let settings = |t: &Tried| {
-            (t.update.clone(), t.learning_rate.to_bits(), t.weight_decay.to_bits(), t.epochs)
-        };
+        let settings =
+            |t: &Tried| (t.update.clone(), t.lr.to_bits(), t.weight_decay.to_bits(), t.epochs);
         self.method == "sgd" && other.method != "sgd" && settings(self) == settings(other)
     }
 }
@@ -101,7 +101,7 @@ impl Search {
             let control = self.tried.iter().find(|other| other.is_control_of(tried));
             [
                 tried.name(),
-                tried.learning_rate.to_string(),
+                tried.lr.to_string(),
                 tried.weight_decay.to_string(),
                 tried.epochs.to_string(),
                 optional(tried.nll),
@@ -124,7 +124,7 @@ impl Search {
         Some(format!(
             "a search on V chose {}, learning rate {}, weight decay {}, {} epochs; {beyond}: {}",
             taken.name(),
-            taken.learning_rate,
+            taken.lr,
             taken.weight_decay,
             taken.epochs,
             estimate(gain)
@@ -241,7 +241,7 @@ impl Tried {
             method: run.recipe.kind.name().into(),
             perturb: run.recipe.perturb.as_ref().map(|p| p.name.clone()),
             update: run.recipe.update.name.clone(),
-            learning_rate: run.train.lr,
+            lr: run.train.lr,
             weight_decay: run.train.weight_decay,
             epochs: run.train.epochs,
             nll: val.map(|v| v.after.nll),
@@ -364,7 +364,7 @@ mod tests {
             method: "sgd".into(),
             perturb: None,
             update: "norm".into(),
-            learning_rate: 0.1,
+            lr: 0.1,
             weight_decay: 0.0,
             epochs: 3,
             nll: Some(1.0 - nll),

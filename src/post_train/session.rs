@@ -172,7 +172,7 @@ impl PostTrainSession {
         let resolved = resolve(&options.method, report, &checkpoint, &roles.val_origin, &plan)?;
         let Resolved { mut recipe, mut chosen_by } = resolved;
         // B′ cannot be larger than the training set.
-        recipe.perturbation_batch = recipe.perturbation_batch.min(train.len());
+        recipe.perturb_batch = recipe.perturb_batch.min(train.len());
         let diagnosis_ahead = ahead.into_inner();
         if diagnosis_ahead.is_some() {
             chosen_by = "placeholder layers, because a dry run does not diagnose".into();

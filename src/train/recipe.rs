@@ -49,9 +49,9 @@ pub struct Recipe {
     /// The layer to perturb down its own batch's gradient; `None` for SAM and SGD.
     pub perturb: Option<Layer>,
     /// Γ.
-    pub gamma_max: f64,
+    pub gamma: f64,
     /// Examples in B′.
-    pub perturbation_batch: usize,
+    pub perturb_batch: usize,
     /// How η* is found.
     pub rule: StepRule,
     /// ρ of SAM.
@@ -94,8 +94,8 @@ impl Recipe {
         let of_layers = MethodArgs {
             perturb: perturbed.map(|p| p.name.clone()),
             update: Some(self.update.name.clone()),
-            perturb_batch: perturbed.map(|_| self.perturbation_batch),
-            gamma: perturbed.map(|_| self.gamma_max),
+            perturb_batch: perturbed.map(|_| self.perturb_batch),
+            gamma: perturbed.map(|_| self.gamma),
             step: perturbed.map(|_| self.rule),
             ..MethodArgs::default()
         };
@@ -120,7 +120,7 @@ impl Recipe {
             (_, Some(layer)) => Perturbing::Line {
                 layer,
                 newton: self.rule == StepRule::Newton,
-                ratio: self.perturbation_batch as f64 / batch.max(1) as f64,
+                ratio: self.perturb_batch as f64 / batch.max(1) as f64,
             },
             (_, None) => Perturbing::Nothing,
         };
@@ -149,10 +149,10 @@ impl Recipe {
         let Some(perturb) = &self.perturb else { return Ok(Box::new(Sgd { update })) };
         let perturber = Perturber::new(
             perturb.clone(),
-            self.gamma_max,
+            self.gamma,
             self.rule,
             examples,
-            self.perturbation_batch.min(examples),
+            self.perturb_batch.min(examples),
             seed,
         )?;
         Ok(match self.kind {
