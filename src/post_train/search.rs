@@ -5,7 +5,7 @@ use super::resolve::resolve;
 use super::run::Run;
 use super::trials::{Trial, Trials};
 use crate::checkpoint::Checkpoint;
-use crate::data::{DataOptions, Role, require};
+use crate::data::{DataOptions, Role, ValOrigin, require};
 use crate::error::{Error, Result};
 use crate::evaluate::Estimate;
 use crate::format::{duration, estimate, optional};
@@ -280,7 +280,7 @@ fn candidates(
         let train = TrainOptions { lr, weight_decay, epochs, ..base.train.clone() };
         let method = with_given(method, given)?;
         let options = PostTrainOptions { method, train, ..base.clone() };
-        let recipe = resolve(&options.method, None, checkpoint, "", &none)?.recipe;
+        let recipe = resolve(&options.method, None, checkpoint, &ValOrigin::None, &none)?.recipe;
         let work = recipe.work(&checkpoint.network, options.train.batch_size) * epochs as f64;
         let run = Run {
             recipe,

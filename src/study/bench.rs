@@ -5,6 +5,7 @@ use super::problem::{Problem, Text, plain, refused, table};
 use super::setup::{Pair, Setup};
 use crate::cache::CacheOptions;
 use crate::checkpoint::Checkpoint;
+use crate::data::ValOrigin;
 use crate::error::{Error, Result};
 use crate::models::layers::layers;
 use crate::models::{Granularity, Layer};
@@ -76,7 +77,7 @@ pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec
                     let none = || Ok(None);
                     let method = layers.of(of_methods, name).method(name);
                     let made = method.map_err(Error::from).and_then(|method| {
-                        Ok(resolve(&method, None, checkpoint, "", &none)?.recipe)
+                        Ok(resolve(&method, None, checkpoint, &ValOrigin::None, &none)?.recipe)
                     });
                     let recipe = made.map_err(|error| match error {
                         Error::Options(error) => {

@@ -4,6 +4,7 @@
 
 use super::Kind;
 use crate::cache::CacheDtype;
+use crate::data::ValOrigin;
 use crate::engine::Precision;
 use crate::options::as_text;
 use crate::train::{Keep, MethodArgs, MethodName, TrainOptions};
@@ -122,7 +123,7 @@ pub struct Images {
     /// Their digest.
     pub test_digest: String,
     /// Where V comes from.
-    pub val_from: String,
+    pub val_from: ValOrigin,
     /// Seed of everything random except training.
     pub seed: u64,
 }

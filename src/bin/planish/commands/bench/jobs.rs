@@ -5,6 +5,7 @@ use crate::args::Common;
 use crate::commands::diagnose;
 use crate::exec::ChildCommand;
 use planish::checkpoint::Checkpoint;
+use planish::data::ValOrigin;
 use planish::diagnose::read_plan;
 use planish::forecast::Part;
 use planish::format::duration;
@@ -47,7 +48,7 @@ pub fn plan(
     args: &Args,
     folder: &Path,
     checkpoint: &Checkpoint,
-    val_origin: &str,
+    val_origin: &ValOrigin,
 ) -> anyhow::Result<Planned> {
     let MethodArgs { perturb, update, .. } = &args.of_methods;
     if let (Some(perturb), Some(update)) = (perturb, update) {
