@@ -25,8 +25,8 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
         method,
         update,
         perturb: perturb.map(layer),
-        gamma_max: 2.0,
-        perturbation_batch: 16,
+        gamma: 2.0,
+        perturb_batch: 16,
         rule,
         rho: 0.1,
     };

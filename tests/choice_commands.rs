@@ -99,7 +99,7 @@ fn a_search_runs_its_best_recipe() {
     assert_eq!(report["method"]["name"], chosen["method"]);
     assert_eq!(report["method"]["update"], chosen["update"]);
     assert_eq!(report["method"]["chosen_by"], "by a search on V");
-    assert_eq!(report["settings"]["learning_rate"], chosen["learning_rate"]);
+    assert_eq!(report["settings"]["lr"], chosen["lr"]);
     assert_eq!(report["validation"]["after"]["nll"], chosen["nll"]);
     assert_eq!(report["validation"]["after"]["calibrated_nll"], chosen["calibrated_nll"]);
     // A run with these options given explicitly gives the same result.
@@ -108,7 +108,7 @@ fn a_search_runs_its_best_recipe() {
         ("--method", &chosen["method"]),
         ("--perturb", &chosen["perturb"]),
         ("--update", &chosen["update"]),
-        ("--lr", &chosen["learning_rate"]),
+        ("--lr", &chosen["lr"]),
         ("--weight-decay", &chosen["weight_decay"]),
         ("--epochs", &chosen["epochs"]),
     ]

@@ -40,8 +40,8 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             method,
             update,
             perturb: Some(head.clone()),
-            gamma_max: 2.0,
-            perturbation_batch: 2 * size.batch,
+            gamma: 2.0,
+            perturb_batch: 2 * size.batch,
             rule: StepRule::Search,
             rho: 0.0,
         };

@@ -8,6 +8,7 @@ use crate::diagnose::findings::Plan;
 use crate::diagnose::session::DiagnoseSession;
 use crate::error::{Error, Result};
 use crate::forecast::Part;
+use crate::options::Limit;
 use crate::post_train::frozen::info;
 use crate::post_train::{Place, PostTrainOptions, PostTrainSession, Preview};
 use crate::session::{Context, Data, saved};
@@ -18,14 +19,14 @@ use std::path::Path;
 pub struct InProcess<'a> {
     checkpoint: &'a Checkpoint,
     data: &'a DataOptions,
-    /// Memory limit of the process, MiB.
-    pub memory_mib: Option<f64>,
+    /// Memory limit of the process.
+    pub limit: Limit,
 }
 
 impl<'a> InProcess<'a> {
     /// Runs on this checkpoint and these images, without a memory limit.
     pub fn new(checkpoint: &'a Checkpoint, data: &'a DataOptions) -> Self {
-        Self { checkpoint, data, memory_mib: None }
+        Self { checkpoint, data, limit: Limit::default() }
     }
 
     fn diagnosis(&self, samples: Option<usize>, context: &Context) -> Result<DiagnoseSession> {
@@ -40,7 +41,7 @@ impl<'a> InProcess<'a> {
         preview: Preview,
         context: &Context,
     ) -> Result<PostTrainSession> {
-        let options = PostTrainOptions { memory_mib: self.memory_mib, ..options.clone() };
+        let options = PostTrainOptions { limit: self.limit, ..options.clone() };
         let checkpoint = self.checkpoint.clone();
         PostTrainSession::prepare(&options, checkpoint, self.data, place, preview, context)
     }
@@ -51,7 +52,7 @@ impl<'a> InProcess<'a> {
         // Test is measured on what was written.
         let place = Place::New(folder.join("run.safetensors"));
         let mut session = self.session(&options, &place, Preview::None, context)?;
-        let plan = match self.memory_mib {
+        let plan = match self.limit.memory {
             Some(_) => session.outlook(0.0, context)?.plan,
             None => session.cache_plan(None)?,
         };
@@ -85,15 +86,15 @@ impl BenchRunner for InProcess<'_> {
     fn forecast_diagnosis(&self, samples: Option<usize>, context: &Context) -> Result<Part> {
         let mut session = self.diagnosis(samples, context)?;
         let all = self.checkpoint.network.blocks();
-        let rates = session.calibrate(&all, self.memory_mib)?;
+        let rates = session.calibrate(&all, self.limit.mib())?;
         Ok(Part::new("diagnosis", session.need(&all, &rates)))
     }
 
     fn diagnose(&self, samples: Option<usize>, context: &Context) -> Result<Option<Plan>> {
         let mut session = self.diagnosis(samples, context)?;
         let all = self.checkpoint.network.blocks();
-        if self.memory_mib.is_some() {
-            session.calibrate(&all, self.memory_mib)?;
+        if self.limit.memory.is_some() {
+            session.calibrate(&all, self.limit.mib())?;
         }
         Ok(session.measure(&all, &MeasureOptions::default(), context)?.plan)
     }

@@ -2,6 +2,7 @@
 
 use super::{BenchOptions, BenchRunner};
 use crate::checkpoint::Checkpoint;
+use crate::data::ValOrigin;
 use crate::diagnose::read_plan;
 use crate::error::Error;
 use crate::forecast::Part;
@@ -43,7 +44,7 @@ impl PlannedLayers {
 pub(super) fn plan<R: BenchRunner>(
     options: &BenchOptions,
     checkpoint: &Checkpoint,
-    val_origin: &str,
+    val_origin: &ValOrigin,
     runner: &R,
     preview: Preview,
     context: &Context,

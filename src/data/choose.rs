@@ -5,6 +5,7 @@
 
 use super::fitted::{Sample, narrow};
 use super::folds::{stratified_cut, stratified_halves};
+use super::origin::{ValOrigin, percent};
 use super::{DataSet, Error, Split};
 
 /// The record that `finetune` writes into a checkpoint about its held-out images.
@@ -49,8 +50,8 @@ pub struct Roles {
     pub val: Option<Split>,
     /// Test images, read once, for final figures.
     pub test: Option<Split>,
-    /// Origin of V, such as `half of test, seed 0`; `none` without V.
-    pub val_origin: String,
+    /// Where V comes from.
+    pub val_origin: ValOrigin,
     /// Whether V is what fine-tuning held out, found by the checkpoint's provenance.
     pub held_out: bool,
     /// Notes for readers of the figures.
@@ -118,7 +119,7 @@ pub fn choose(request: &Request) -> Result<Roles, Error> {
         train: given(Role::Train, request.train_data)?.or_else(|| data.train().cloned()),
         val: given(Role::Val, request.val_data)?,
         test: given(Role::Test, request.test_data)?.or_else(|| data.test().cloned()),
-        val_origin: "none".into(),
+        val_origin: ValOrigin::None,
         held_out: false,
         notes: Vec::new(),
     };
@@ -145,19 +146,19 @@ fn with_validation(mut roles: Roles, request: &Request) -> Result<Roles, Error> 
             remedy: "pass one of the two",
         }),
         (Some(val_data), None) => {
-            roles.val_origin = format!("`val_data` {}", val_data.path.display());
+            roles.val_origin = ValOrigin::ValData(val_data.path.clone());
             Ok(roles)
         }
         (None, Some(fraction)) => from_train(roles, request, fraction),
         (None, None) => {
             if let Some(val) = data.val() {
                 roles.val = Some(val.clone());
-                roles.val_origin = format!("{}, split val", data.path.display());
+                roles.val_origin = ValOrigin::SplitVal(data.path.clone());
                 return Ok(roles);
             }
             if let Some(only) = data.only() {
                 roles.val = Some(only.clone());
-                roles.val_origin = "the data given".into();
+                roles.val_origin = ValOrigin::OnlySplit;
                 return Ok(roles);
             }
             if held_out(&mut roles, request.provenance)? {
@@ -200,12 +201,6 @@ fn cut(roles: &mut Roles, train: &Split, fraction: f64, seed: u64) -> Result<(),
     Ok(())
 }
 
-fn percent(fraction: f64) -> String {
-    // Six decimals hide the rounding of 0.07 × 100; trailing zeros are cut.
-    let text = format!("{:.6}", fraction * 100.0);
-    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
 fn from_train(mut roles: Roles, request: &Request, fraction: f64) -> Result<Roles, Error> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Setting {
@@ -217,7 +212,7 @@ fn from_train(mut roles: Roles, request: &Request, fraction: f64) -> Result<Role
     }
     let train = require(Role::Train, roles.train.as_ref())?.clone();
     cut(&mut roles, &train, fraction, request.seed)?;
-    roles.val_origin = format!("held out of train, seed {}, {}", request.seed, percent(fraction));
+    roles.val_origin = ValOrigin::Train { seed: request.seed, fraction };
     roles.notes.push(
         "V is held out of the training split: if the checkpoint was trained on these images, ΔL \
          and κ do not measure overfitting"
@@ -244,7 +239,7 @@ fn held_out(roles: &mut Roles, provenance: Option<&SplitProvenance>) -> Result<b
         }
     };
     cut(roles, &train, *fraction, *seed)?;
-    roles.val_origin = format!("held out by finetune, seed {seed}, {}", percent(*fraction));
+    roles.val_origin = ValOrigin::Finetune { seed: *seed, fraction: *fraction };
     roles.held_out = true;
     Ok(true)
 }
@@ -268,7 +263,7 @@ fn half_of_test(mut roles: Roles, seed: u64) -> Result<Roles, Error> {
     ));
     roles.val = Some(test.subset(&val, "val")?);
     roles.test = Some(test.subset(&rest, test.name())?);
-    roles.val_origin = format!("half of test, seed {seed}");
+    roles.val_origin = ValOrigin::HalfOfTest { seed };
     Ok(roles)
 }
 

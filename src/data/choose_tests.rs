@@ -50,7 +50,7 @@ fn val_data_takes_precedence() {
     let other = data(&[("test", 8)]);
     let roles = choose(&Request { val_data: Some(&other), ..request(&base) }).unwrap();
     assert_eq!(roles.val.unwrap().len(), 8);
-    assert_eq!(roles.val_origin, "`val_data` memory");
+    assert_eq!(roles.val_origin.to_string(), "`val_data` memory");
     assert_eq!((roles.train.unwrap().len(), roles.test.unwrap().len()), (10, 6));
 }
 
@@ -69,11 +69,11 @@ fn provenance_restores_the_held_out_images() {
     let base = data(&[("train", 20), ("test", 6)]);
     let query = Request { val_from_train: Some(0.2), seed: 8, ..request(&base) };
     let finetune = choose(&query).unwrap();
-    assert_eq!(finetune.val_origin, "held out of train, seed 8, 20%");
+    assert_eq!(finetune.val_origin.to_string(), "held out of train, seed 8, 20%");
     let digest = base.train().unwrap().digest().to_owned();
     let provenance = SplitProvenance { seed: 8, fraction: 0.2, data_digest: digest };
     let roles = choose(&Request { provenance: Some(&provenance), ..request(&base) }).unwrap();
-    assert_eq!(roles.val_origin, "held out by finetune, seed 8, 20%");
+    assert_eq!(roles.val_origin.to_string(), "held out by finetune, seed 8, 20%");
     assert_eq!(levels(&roles.val), levels(&finetune.val));
     assert_eq!(roles.val.as_ref().unwrap().len(), 4);
     let both: BTreeSet<_> = levels(&roles.val).union(&levels(&roles.train)).copied().collect();
@@ -87,7 +87,7 @@ fn provenance_of_another_training_split_is_ignored() {
     let base = data(&[("train", 20), ("test", 6)]);
     let provenance = SplitProvenance { seed: 8, fraction: 0.2, data_digest: "0".into() };
     let roles = choose(&Request { provenance: Some(&provenance), ..request(&base) }).unwrap();
-    assert_eq!(roles.val_origin, "half of test, seed 3");
+    assert_eq!(roles.val_origin.to_string(), "half of test, seed 3");
     assert_eq!(roles.train.unwrap().len(), 20);
     assert!(roles.notes[0].contains("different digest"), "{:?}", roles.notes);
 }
@@ -96,7 +96,7 @@ fn provenance_of_another_training_split_is_ignored() {
 fn half_of_test_is_the_last_fallback_with_a_note() {
     let base = data(&[("train", 10), ("test", 9)]);
     let roles = choose(&request(&base)).unwrap();
-    assert_eq!(roles.val_origin, "half of test, seed 3");
+    assert_eq!(roles.val_origin.to_string(), "half of test, seed 3");
     assert!(roles.notes[0].contains("half of the test split"));
     let both: BTreeSet<_> = levels(&roles.val).union(&levels(&roles.test)).copied().collect();
     assert_eq!(both, (50..59).collect());
@@ -107,7 +107,7 @@ fn half_of_test_is_the_last_fallback_with_a_note() {
 fn a_single_split_is_val_unless_val_is_given() {
     let base = data(&[("all", 10)]);
     let roles = choose(&request(&base)).unwrap();
-    assert_eq!(roles.val_origin, "the data given");
+    assert_eq!(roles.val_origin.to_string(), "the data given");
     assert!(roles.train.is_none() && roles.test.is_none());
     assert_eq!(roles.val.unwrap().len(), 10);
     let other = data(&[("all", 4)]);
@@ -161,7 +161,7 @@ fn a_missing_role_is_none_and_its_error_names_the_option() {
     let base = data(&[("train", 10)]);
     let roles = choose(&request(&base)).unwrap();
     assert!(roles.val.is_none() && roles.test.is_none());
-    assert_eq!(roles.val_origin, "none");
+    assert_eq!(roles.val_origin.to_string(), "none");
     assert_eq!(require(Role::Train, roles.train.as_ref()).unwrap().len(), 10);
     for (role, flag) in [(Role::Val, "`val_data`"), (Role::Test, "`test_data`")] {
         let error = require(role, None).unwrap_err();

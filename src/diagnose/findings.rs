@@ -7,7 +7,7 @@ use crate::evaluate::Bound;
 use serde::{Deserialize, Serialize};
 
 /// Mean loss over all images of V, in nats per example, raw and after temperature scaling.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Loss {
     /// L^V.
     pub validation: f64,

@@ -2,7 +2,7 @@
 
 use super::findings::Plan;
 use crate::checkpoint::Checkpoint;
-use crate::data::Preprocess;
+use crate::data::{Preprocess, ValOrigin};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -95,6 +95,7 @@ struct Model {
 #[derive(Deserialize)]
 struct Data {
     kind: String,
+    /// The text of a [`ValOrigin`].
     origin: String,
 }
 
@@ -105,7 +106,7 @@ struct Data {
 pub fn read_plan(
     path: &Path,
     checkpoint: &Checkpoint,
-    val_origin: &str,
+    val_origin: &ValOrigin,
 ) -> Result<Option<Plan>, Error> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| Error::Read { path: path.into(), source })?;
@@ -128,9 +129,12 @@ pub fn read_plan(
         let (expected, found) = (words(&prepared), words(now));
         return Err(Error::OtherPreprocessing { path: path.into(), expected, found });
     }
-    let planned = report.data.origin;
-    if planned.starts_with("half of test") && planned != val_origin {
-        return Err(Error::OtherValidation { path: path.into(), planned, now: val_origin.into() });
+    // A text that does not parse is of an earlier version, and none of these.
+    let half_of_test = |of: &ValOrigin| matches!(of, ValOrigin::HalfOfTest { .. });
+    let planned = report.data.origin.parse().ok().filter(half_of_test);
+    if let Some(planned) = planned.filter(|planned| planned != val_origin) {
+        let (planned, now) = (planned.to_string(), val_origin.to_string());
+        return Err(Error::OtherValidation { path: path.into(), planned, now });
     }
     Ok(report.plan)
 }

@@ -1,37 +1,74 @@
 //! Options of fine-tuning.
 
 use crate::checkpoint::Load;
-use crate::data::{Augment, Fitted, OnBadSample};
-use crate::engine::Precision;
+use crate::data::{Fitted, OnBadSample};
 use crate::lora::LoraOptions;
-use crate::options::{Error, as_text, check};
-use crate::train::options::check_lengths;
-use crate::train::{Keep, OptimizerRule, Shape};
+use crate::options::{Error, check};
+use crate::train::{Keep, OptimizerRule, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;
 
 /// All options of fine-tuning except the seed. These are also the flags of `finetune`.
+///
+/// The defaults of [`TrainOptions`] are those of post-training; [`FinetuneOptions::default`] has
+/// other ones. AdamW needs a lower learning rate than the default, [`OptimizerName::lr`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(
     feature = "cli",
     derive(clap::Args),
-    command(group = clap::ArgGroup::new("model").required(true))
+    command(
+        group = clap::ArgGroup::new("model").required(true),
+        mut_arg("epochs", |arg| arg.default_value("10")),
+        mut_arg("batch_size", |arg| arg.visible_alias("batch")),
+        mut_arg("lr", |arg| {
+            arg.help("Highest learning rate [default: 0.05 for sgd, 0.001 for adamw]")
+                .default_value("0.05")
+                .default_value_if("optimizer", "adamw", "0.001")
+                .hide_default_value(true)
+        }),
+        mut_arg("momentum", |arg| arg.help("Nesterov momentum of sgd")),
+        mut_arg("weight_decay", |arg| arg.help("Weight decay, on every tensor")),
+    )
 )]
 pub struct FinetuneOptions {
     /// Architecture of a new model, such as vit_nano_patch7_28
-    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", group = "model"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "NAME", group = "model", help_heading = "Model options")
+    )]
     pub arch: Option<String>,
     /// Checkpoint to start from
-    #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT", group = "model"))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "CKPT", group = "model", help_heading = "Model options")
+    )]
     pub from: Option<PathBuf>,
+    /// Output: a folder, or a .safetensors file
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NEW", help_heading = "Model options"))]
+    pub out: PathBuf,
     /// Replace the head with a new one, even if the checkpoint's head fits
-    #[cfg_attr(feature = "cli", arg(long, requires = "from"))]
+    #[cfg_attr(feature = "cli", arg(long, requires = "from", help_heading = "Model options"))]
     pub reset_head: bool,
+    /// Settings missing from the checkpoint, or the normalisation of a new model.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub load: Load,
     /// Images: class folders (JPEG, PNG, WebP), IDX, CIFAR binary, or tensors:FILE or FOLDER
-    #[cfg_attr(feature = "cli", arg(long, value_name = "D"))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "D", help_heading = "Data options"))]
     pub data: String,
+    /// Train on images A to B - 1 of the training split, in stored order
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "A..B", value_parser = crate::options::text::range,
+        help_heading = "Data options"
+    ))]
+    pub train_range: Option<Range<usize>>,
+    /// Train on N images, in proportion to the classes
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", help_heading = "Data options"))]
+    pub train_samples: Option<usize>,
+    /// Fraction of the training split held out for validation [default: 0.1, or 0 with a split `val`]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F", help_heading = "Data options"))]
+    pub val_fraction: Option<f64>,
     /// What to do with an image file that cannot be decoded.
     ///
     /// `fail` stops with an error. `skip` decodes all files before the run and leaves out bad ones, with a
@@ -44,97 +81,47 @@ pub struct FinetuneOptions {
             value_enum,
             value_name = "fail|skip",
             default_value = "fail",
-            hide_possible_values = true
+            hide_possible_values = true,
+            help_heading = "Data options"
         )
     )]
     pub on_bad_sample: OnBadSample,
-    /// Train on images A to B - 1 of the training split, in stored order
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "A..B", value_parser = crate::options::text::range
-    ))]
-    pub train_range: Option<Range<usize>>,
-    /// Train on N images, in proportion to the classes
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N"))]
-    pub train_samples: Option<usize>,
-    /// Fraction of the training split held out for validation [default: 0.1, or 0 with a split `val`]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "F"))]
-    pub val_fraction: Option<f64>,
-    /// Weights to keep: best (lowest validation loss) or last [default: best with validation images,
-    /// else last]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "best|last"))]
-    pub keep: Option<Keep>,
-    /// Passes over the training images
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "N", default_value_t = Self::default().epochs,
-        value_parser = crate::options::text::count, allow_negative_numbers = true
-    ))]
-    pub epochs: usize,
-    /// Images per step
-    #[cfg_attr(feature = "cli", arg(
-        long, visible_alias = "batch", value_name = "N", default_value_t = Self::default().batch_size,
-        value_parser = crate::options::text::count, allow_negative_numbers = true
-    ))]
-    pub batch_size: usize,
     /// Optimizer
-    #[cfg_attr(feature = "cli", arg(long, value_name = "sgd|adamw", default_value = "sgd"))]
-    pub optimizer: OptimizerName,
-    /// Operands of matrix products: f32, or rounded to bf16 and accumulated in f32
-    #[serde(with = "as_text")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "f32|bf16", default_value_t))]
-    pub precision: Precision,
-    /// Highest learning rate [default: 0.05 for sgd, 0.001 for adamw]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "RATE", allow_negative_numbers = true))]
-    pub lr: Option<f64>,
-    /// Nesterov momentum of sgd
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "M", default_value_t = Self::default().momentum, allow_negative_numbers = true
-    ))]
-    pub momentum: f64,
-    /// Weight decay, on every tensor
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "W", default_value_t = Self::default().weight_decay,
-        allow_negative_numbers = true
-    ))]
-    pub weight_decay: f64,
-    /// Learning rate after the warm-up: cosine or linear decay to 0, or constant
     #[cfg_attr(
         feature = "cli",
-        arg(long, value_name = "cosine|linear|constant", default_value = "cosine")
+        arg(
+            long,
+            value_name = "sgd|adamw",
+            default_value = "sgd",
+            help_heading = "Training options"
+        )
     )]
-    pub schedule: Shape,
-    /// Epochs of linear warm-up
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "E", default_value_t = Self::default().warmup, allow_negative_numbers = true
-    ))]
-    pub warmup: f64,
-    /// Clip the gradient to this norm
-    #[cfg_attr(feature = "cli", arg(long, value_name = "NORM", allow_negative_numbers = true))]
-    pub clip: Option<f64>,
+    pub optimizer: OptimizerName,
+    /// Options that post-training has, too.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub train: TrainOptions,
     /// Label smoothing
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "E", default_value_t = Self::default().label_smoothing,
-        allow_negative_numbers = true
+        allow_negative_numbers = true, help_heading = "Training options"
     ))]
     pub label_smoothing: f64,
-    /// Augmentation: `flip`, `shift=PIXELS`, `crop=MIN_AREA`, separated by commas
-    #[serde(with = "as_text")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value = "none"))]
-    pub augment: Augment,
-    /// Output: a folder, or a .safetensors file
-    #[cfg_attr(feature = "cli", arg(long, value_name = "NEW"))]
-    pub out: PathBuf,
-    /// Overwrite an existing checkpoint
-    #[cfg_attr(feature = "cli", arg(long))]
-    pub force: bool,
+    /// Weights to keep: best (lowest validation loss) or last [default: best with validation images,
+    /// else last]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "best|last", help_heading = "Training options")
+    )]
+    pub keep: Option<Keep>,
     /// Layers whose linear layers get adapters: names or globs, comma-separated [default: all blocks]
     #[cfg_attr(feature = "cli", arg(long, value_name = "L", help_heading = "Adapter options"))]
     pub layers: Option<String>,
     /// Low-rank adapters.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub lora: LoraOptions,
-    /// Settings missing from the checkpoint, or the normalisation of a new model.
-    #[cfg_attr(feature = "cli", command(flatten))]
-    pub load: Load,
+    /// Overwrite an existing checkpoint
+    #[cfg_attr(feature = "cli", arg(long, help_heading = "Advanced options"))]
+    pub force: bool,
 }
 
 /// Names of the optimizers.
@@ -157,36 +144,36 @@ impl OptimizerName {
             Self::Adamw => "adamw",
         }
     }
+
+    /// Default learning rate.
+    pub fn lr(self) -> f64 {
+        match self {
+            Self::Sgd => 0.05,
+            Self::Adamw => 0.001,
+        }
+    }
 }
 
 impl Default for FinetuneOptions {
     fn default() -> Self {
+        let optimizer = OptimizerName::default();
         Self {
             arch: None,
             from: None,
+            out: PathBuf::new(),
             reset_head: false,
             load: Load::default(),
             data: String::new(),
-            on_bad_sample: OnBadSample::Fail,
             train_range: None,
             train_samples: None,
             val_fraction: None,
-            keep: None,
-            epochs: 10,
-            batch_size: 128,
-            optimizer: OptimizerName::Sgd,
-            precision: Precision::F32,
-            lr: None,
-            momentum: 0.9,
-            weight_decay: 0.0,
-            schedule: Shape::Cosine,
-            warmup: 0.0,
-            clip: None,
+            on_bad_sample: OnBadSample::Fail,
+            optimizer,
+            train: TrainOptions { epochs: 10, lr: optimizer.lr(), ..TrainOptions::default() },
             label_smoothing: 0.0,
-            augment: Augment::default(),
+            keep: None,
             layers: None,
             lora: LoraOptions::default(),
-            out: PathBuf::new(),
             force: false,
         }
     }
@@ -224,31 +211,20 @@ impl FinetuneOptions {
             return Err(Error::value("train_range", "A..B with A less than B", found));
         }
         self.load.check()?;
-        check_lengths(self.epochs, self.batch_size, self.warmup)?;
-        self.lr.map_or(Ok(()), |lr| check::positive("lr", lr))?;
-        check::share("momentum", self.momentum)?;
-        check::not_negative("weight_decay", self.weight_decay)?;
+        self.train.check()?;
         check::share("label_smoothing", self.label_smoothing)?;
-        self.val_fraction.map_or(Ok(()), |fraction| check::share("val_fraction", fraction))?;
-        self.clip.map_or(Ok(()), |norm| check::positive("clip", norm))
+        self.val_fraction.map_or(Ok(()), |fraction| check::share("val_fraction", fraction))
     }
 
     /// The optimizer.
     pub fn rule(&self) -> OptimizerRule {
         match self.optimizer {
-            OptimizerName::Sgd => {
-                OptimizerRule::Sgd { momentum: self.momentum, nesterov: self.momentum > 0.0 }
-            }
+            OptimizerName::Sgd => OptimizerRule::Sgd {
+                momentum: self.train.momentum,
+                nesterov: self.train.momentum > 0.0,
+            },
             OptimizerName::Adamw => OptimizerRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
         }
-    }
-
-    /// The highest learning rate.
-    pub fn rate(&self) -> f64 {
-        self.lr.unwrap_or(match self.optimizer {
-            OptimizerName::Sgd => 0.05,
-            OptimizerName::Adamw => 0.001,
-        })
     }
 
     /// How the training images are taken from the training split if `fraction` of it is held out.
@@ -277,16 +253,10 @@ mod tests {
             let error = options.check().unwrap_err();
             assert!(matches!(&error, Error::Value { option: o, .. } if o == option), "{error}");
         };
-        refused(FinetuneOptions { lr: Some(0.0), ..options() }, "lr");
-        refused(FinetuneOptions { momentum: 1.0, ..options() }, "momentum");
-        refused(FinetuneOptions { weight_decay: -1.0, ..options() }, "weight_decay");
-        refused(FinetuneOptions { warmup: f64::NAN, ..options() }, "warmup");
-        refused(FinetuneOptions { epochs: 2, warmup: 2.5, ..options() }, "warmup");
-        refused(FinetuneOptions { epochs: 0, ..options() }, "epochs");
-        refused(FinetuneOptions { batch_size: 0, ..options() }, "batch_size");
+        let train = TrainOptions { lr: 0.0, ..options().train };
+        refused(FinetuneOptions { train, ..options() }, "lr");
         refused(FinetuneOptions { label_smoothing: 1.0, ..options() }, "label_smoothing");
         refused(FinetuneOptions { val_fraction: Some(1.0), ..options() }, "val_fraction");
-        refused(FinetuneOptions { clip: Some(0.0), ..options() }, "clip");
         refused(FinetuneOptions { train_range: Some(5..5), ..options() }, "train_range");
         let fresh = FinetuneOptions { reset_head: true, ..options() };
         assert!(matches!(fresh.check(), Err(Error::NoEffect { .. })));
@@ -301,11 +271,25 @@ mod tests {
         let options = FinetuneOptions {
             train_range: Some(0..9),
             optimizer: OptimizerName::Adamw,
-            precision: Precision::Bf16,
-            augment: Augment { flip: true, shift: 2, crop: None },
+            train: TrainOptions { epochs: 3, views: Some(2), ..TrainOptions::default() },
             ..options()
         };
         let text = serde_json::to_string(&options).unwrap();
         assert_eq!(serde_json::from_str::<FinetuneOptions>(&text).unwrap(), options, "{text}");
+    }
+    #[cfg(feature = "cli")]
+    #[test]
+    fn defaults_of_the_command_line_are_those_of_the_struct() {
+        use clap::{Args, FromArgMatches};
+        let parse = |words: &[&str]| {
+            let command = FinetuneOptions::augment_args(clap::Command::new("finetune"));
+            let all = ["finetune", "--arch", "vit_nano_patch7_28", "--data", "", "--out", "x"];
+            let found = command.try_get_matches_from([&all[..], words].concat()).unwrap();
+            FinetuneOptions::from_arg_matches(&found).unwrap()
+        };
+        assert_eq!(parse(&[]), FinetuneOptions { out: "x".into(), ..options() });
+        assert_eq!(parse(&["--optimizer", "adamw"]).train.lr, OptimizerName::Adamw.lr());
+        let lr = |words: &[&str]| parse(&[&["--lr", "0.5"], words].concat()).train.lr;
+        assert_eq!((lr(&[]), lr(&["--optimizer", "adamw"])), (0.5, 0.5));
     }
 }

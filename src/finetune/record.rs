@@ -1,13 +1,18 @@
 //! Provenance of a fine-tuned checkpoint.
 
-use super::FinetuneSession;
+use super::{FinetuneSession, OptimizerName};
 use crate::checkpoint::{Provenance, Split};
 use crate::data::Sample;
-use serde_json::json;
+use crate::error::Result;
+use crate::train::TrainOptions;
+use serde::Serialize;
 
 /// Provenance entry of a run whose kept weights come from `epoch`.
-pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Provenance {
-    let FinetuneSession { options, images, start, settings, seed, .. } = session;
+///
+/// # Errors
+/// Settings that JSON cannot represent.
+pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Provenance> {
+    let FinetuneSession { options, images, start, seed, .. } = session;
     let split = Split { seed: *seed, fraction: images.fraction };
     let how = options.fitted(images.fraction, *seed);
     let sample = (how.range.is_some() || how.samples.is_some()).then(|| Sample {
@@ -16,8 +21,7 @@ pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Provenance 
         whole: images.whole.digest().into(),
         how: how.clone(),
     });
-    let augment = options.augment;
-    Provenance {
+    Ok(Provenance {
         method: "finetune".into(),
         perturb: Vec::new(),
         update: vec!["*".into()],
@@ -27,23 +31,27 @@ pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Provenance 
         data_digest: Some(images.whole.digest().into()),
         split: (images.fraction > 0.0).then_some(split),
         sample,
-        settings: json!({
-            "trained_on": images.train.digest(),
-            "train_range": how.range,
-            "train_samples": how.samples,
-            "epochs": settings.epochs,
-            "kept_epoch": epoch,
-            "batch": settings.batch_size,
-            "precision": options.precision.name(),
-            "optimizer": options.optimizer.name(),
-            "lr": settings.lr,
-            "momentum": options.momentum,
-            "weight_decay": settings.weight_decay,
-            "schedule": settings.schedule.name(),
-            "warmup": settings.warmup,
-            "clip": settings.clip,
-            "label_smoothing": options.label_smoothing,
-            "augment": { "flip": augment.flip, "shift": augment.shift, "crop": augment.crop },
-        }),
-    }
+        settings: serde_json::to_value(Settings {
+            trained_on: images.train.digest(),
+            train_range: how.range,
+            train_samples: how.samples,
+            optimizer: options.optimizer,
+            train: &options.train,
+            label_smoothing: options.label_smoothing,
+            kept_epoch: epoch,
+        })?,
+    })
+}
+
+/// The settings that reports and checkpoints list, each under the name of its option.
+#[derive(Serialize)]
+struct Settings<'a> {
+    trained_on: &'a str,
+    train_range: Option<[usize; 2]>,
+    train_samples: Option<usize>,
+    optimizer: OptimizerName,
+    #[serde(flatten)]
+    train: &'a TrainOptions,
+    label_smoothing: f64,
+    kept_epoch: usize,
 }

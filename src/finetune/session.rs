@@ -23,9 +23,7 @@ use crate::session::{Context, seen};
 use crate::train::options::keep_or_default;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
-use crate::train::{
-    Grouping, Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train,
-};
+use crate::train::{Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -94,9 +92,9 @@ impl FinetuneSession {
         let test = images.test.as_ref().map(pixels).transpose()?;
         let steps = Batches::new(train.len(), settings.batch_size, seed, "B")?.per_epoch();
         Schedule::over(settings.schedule, settings.lr, settings.warmup, settings.epochs, steps)?;
-        if options.augment != Augment::default() {
+        if options.train.augment != Augment::default() {
             // Fail before training: prepared images cannot be cropped.
-            train.view(options.augment, seed, 0)?;
+            train.view(options.train.augment, seed, 0)?;
         }
         let (options, engine) = (options.clone(), context.engine.clone());
         Ok(Self { options, data, images, start, settings, seed, engine, train, val, test })
@@ -110,8 +108,7 @@ impl FinetuneSession {
         };
         let mut model = Objective::new(network.clone(), weights.clone(), &self.engine);
         model.smoothing = self.options.label_smoothing;
-        model.precision = self.options.precision;
-        model
+        self.options.train.configured(&model)
     }
 
     /// Trains all weights, or adapters and head. If the run diverges after the first epoch, the
@@ -121,8 +118,8 @@ impl FinetuneSession {
     /// [`Diverged`](crate::train::Error::Diverged) if the run diverges in the first epoch; images that
     /// cannot be prepared.
     pub fn train(&self, context: &Context) -> Result<Outcome> {
-        let (settings, options) = (&self.settings, &self.options);
-        let source = Source::images(&self.train, options.augment, self.seed)?;
+        let (settings, options) = (&self.settings, &self.options.train);
+        let source = Source::images(&self.train, options.augment, options.views, self.seed)?;
         let held = self.val.as_ref().map(resident).transpose()?.flatten();
         let validation = match (&held, &self.val) {
             (Some(held), _) => Some(held as &dyn Examples),
@@ -157,7 +154,7 @@ impl FinetuneSession {
     /// finite.
     pub fn run(&self, context: &Context) -> Result<Finetuned> {
         let outcome = self.train(context)?;
-        let mut provenance = provenance(self, outcome.epoch);
+        let mut provenance = provenance(self, outcome.epoch)?;
         if let Some(adapters) = &self.start.adapters {
             provenance.update = vec![adapters.update.name.clone()];
             provenance.settings["lora"] = adapters.settings();
@@ -245,22 +242,8 @@ fn settings(
     has_validation: bool,
     seed: u64,
 ) -> Result<TrainSettings, options::Error> {
-    Ok(TrainSettings {
-        epochs: options.epochs,
-        batch_size: options.batch_size,
-        lr: options.rate(),
-        schedule: options.schedule,
-        warmup: options.warmup,
-        clip: options.clip,
-        optimizer: options.rule(),
-        weight_decay: options.weight_decay,
-        grouping: Grouping::default(),
-        l2_sp: None,
-        average: None,
-        keep: keep_or_default(options.keep, has_validation)?,
-        stop: StopRule::NotFinite,
-        seed,
-    })
+    let keep = keep_or_default(options.keep, has_validation)?;
+    Ok(options.train.settings(options.rule(), keep, StopRule::NotFinite, seed))
 }
 
 /// Figures on a split, at the temperature fitted on `val`, or cross-fitted on halves without `val`.

@@ -5,8 +5,10 @@
 //! process reads, and part of a result's fingerprint. [`take`] moves a struct's keys out of a map,
 //! so that unknown keys remain and can be reported.
 
+mod limit;
 pub mod text;
 
+pub use limit::Limit;
 pub use text::{as_size, as_text};
 
 use serde::Serialize;

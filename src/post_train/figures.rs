@@ -71,7 +71,7 @@ pub fn figures(
         both.map(score).transpose()
     };
     let on_v = judged.on_v.as_ref();
-    let validation = scored(&roles.val, on_v, None, &roles.val_origin)?;
+    let validation = scored(&roles.val, on_v, None, &roles.val_origin.to_string())?;
     if !written {
         return Ok(Figures { validation, ..Figures::default() });
     }

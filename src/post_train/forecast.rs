@@ -39,7 +39,7 @@ pub(super) fn outlook(
     context: &Context,
 ) -> Result<Outlook> {
     let mut plan = session.cache_plan(None)?;
-    let limit = session.options.memory_mib;
+    let limit = session.options.limit.mib();
     let clock = std::time::Instant::now();
     // Read once, so that the measurements below do not count towards the run's peak.
     let peak = memory::peak_mib().unwrap_or(0) as f64;
@@ -148,7 +148,7 @@ fn parts(session: &PostTrainSession, plan: &StoragePlan, peak: f64) -> Result<Ex
         let need = subject.need_of(images, &again, exact);
         // Freed pages may be kept by the allocator, and V's activations may fit into none of those
         // that training leaves.
-        let kept = match options.memory_mib {
+        let kept = match options.limit.mib() {
             Some(_) => 0.0,
             None => trained_mib + subject.held_mib(images, &again),
         };
@@ -198,7 +198,7 @@ fn try_steps(
     let (cached, tries) = (plan.mode != Mode::Off, 2);
     let prefix = cost::forward(network, 0..recipe.first_stage());
     let ratio = match &recipe.perturb {
-        Some(_) => recipe.perturbation_batch as f64 / settings.batch_size as f64,
+        Some(_) => recipe.perturb_batch as f64 / settings.batch_size as f64,
         None => 0.0,
     };
     let step = recipe.work(network, settings.batch_size);
@@ -213,13 +213,13 @@ fn try_steps(
     let batch = affordable(tries as f64 * (step + fresh)).max(1);
     let batch = batch.next_multiple_of(stepping.even_examples()).min(settings.batch_size).max(1);
 
-    let perturbation_batch = ((batch as f64 * ratio) as usize).max(1);
-    let n = batch.max(perturbation_batch).min(session.train.len());
+    let perturb_batch = ((batch as f64 * ratio) as usize).max(1);
+    let n = batch.max(perturb_batch).min(session.train.len());
     let least = model.micro_batch.max(1) * rayon::current_num_threads();
     let images = if cached { affordable(prefix).max(least).min(n) } else { n };
     let few = pixels(&session.checkpoint, &sample(&session.train, Some(images), settings.seed)?)?;
     let few = session.seen_as(few)?;
-    let trial = Recipe { perturbation_batch, ..recipe.clone() };
+    let trial = Recipe { perturb_batch, ..recipe.clone() };
     let settings_of_trial = TrainSettings {
         epochs: tries,
         batch_size: batch.min(n),

@@ -27,7 +27,7 @@ pub use forecast::{Outlook, outlook_line};
 pub use frozen::FrozenLayers;
 pub use judge::{Case, Judged, judge};
 pub use record::method_info;
-pub use run::{FrozenKey, Run, configured, settings, stepping, views};
+pub use run::{FrozenKey, Run, settings, stepping, views};
 pub use score::{Compared, Side, Unusable};
 pub use search::search;
 pub use session::{PostTrainSession, PostTrained, Preview, Trained};
@@ -38,6 +38,7 @@ use crate::data::Roles;
 use crate::error::{Error, Result};
 use crate::lora::LoraOptions;
 use crate::objective::{Activations, Examples, Objective};
+use crate::options::Limit;
 use crate::train::recipe::Recipe;
 use crate::train::run::{Outcome, TrainEvent, TrainSettings};
 use crate::train::{Keep, MethodOptions, Source, TrainOptions};
@@ -51,53 +52,78 @@ pub const POST_TRAINING: &str = "planish/post-train/1";
 pub const WATCHED: usize = 1000;
 
 /// Options of post-training: everything a run depends on besides the model, the data and the seed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// They are the flags of `post-train`. There, `method` is composed of the method's name and
+/// [`MethodArgs`](crate::train::MethodArgs).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PostTrainOptions {
     /// The method and its layers.
+    #[cfg_attr(feature = "cli", arg(skip))]
     pub method: MethodOptions,
+    /// Use the plan of this `diagnose` report [default: diagnose first]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "REPORT", help_heading = "Tuning options"))]
+    pub plan: Option<PathBuf>,
+    /// Number of validation images for the diagnosis [default: all]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "N", help_heading = "Tuning options", hide_short_help = true)
+    )]
+    pub samples: Option<usize>,
     /// Training options.
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub train: TrainOptions,
     /// Low-rank adapters, of the linear layers of the layers to update.
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(default)]
     pub lora: LoraOptions,
     /// Where frozen activations are kept.
+    #[cfg_attr(feature = "cli", command(flatten))]
     pub cache: CacheOptions,
-    /// Which weights to keep. Default: the best if there are validation images, else the last.
-    pub keep: Option<Keep>,
-    /// Seed of B, B′ and γ. Default: the session's seed.
-    pub train_seed: Option<u64>,
-    /// A diagnosis report whose plan names the layers. Without it, a diagnosis is made if needed.
-    pub plan: Option<PathBuf>,
-    /// Number of validation images for the diagnosis. Default: all.
-    pub samples: Option<usize>,
-    /// Number of validation images on which to measure ΔL and κ of the layers before and after; 0
-    /// disables this. Default: as many as `samples`.
+    /// Number of validation images for ΔL and κ before and after tuning. [default: all, or --samples]
+    ///
+    /// ΔL and κ of the perturbed and updated layers are measured before and after tuning. 0 turns
+    /// this off.
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "N", help_heading = "Advanced options", hide_short_help = true)
+    )]
     pub remeasure: Option<usize>,
-    /// File for the tuned model's logits on test.
+    /// Epoch whose weights are kept [default: best; last without validation images]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_enum, help_heading = "Advanced options", hide_short_help = true)
+    )]
+    pub keep: Option<Keep>,
+    /// Write test logits of the tuned model, for `planish compare`.
+    ///
+    /// The file is safetensors with `logits`, `labels` and `temperature`.
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "FILE", help_heading = "Advanced options", hide_short_help = true)
+    )]
     pub dump: Option<PathBuf>,
-    /// Write the result even if it is worse than the input on V.
+    /// Write the result even if it is worse on the validation images
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, help_heading = "Advanced options", hide_short_help = true)
+    )]
     pub force: bool,
-    /// Memory limit of the process, MiB.
-    pub memory_mib: Option<f64>,
+    /// Random seed of B, B′ and γ [default: --seed]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "S", help_heading = "Advanced options", hide_short_help = true)
+    )]
+    pub train_seed: Option<u64>,
+    /// Memory limit.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub limit: Limit,
 }
 
 impl PostTrainOptions {
     /// A method with defaults for all other options.
     pub fn new(method: MethodOptions) -> Self {
-        Self {
-            method,
-            train: TrainOptions::default(),
-            lora: LoraOptions::default(),
-            cache: CacheOptions::default(),
-            keep: None,
-            train_seed: None,
-            plan: None,
-            samples: None,
-            remeasure: None,
-            dump: None,
-            force: false,
-            memory_mib: None,
-        }
+        Self { method, ..Self::default() }
     }
 
     /// Rejects values out of range and options without effect.

@@ -5,41 +5,34 @@ use super::result::{MethodInfo, SamInfo, Selection};
 use crate::checkpoint::Provenance;
 use crate::error::Result;
 use crate::models::Network;
+use crate::train::MethodArgs;
 use crate::train::recipe::{Recipe, ResolvedMethod};
-use crate::train::sam::Variant;
 
 /// The method, for reports.
 ///
 /// # Errors
-/// Those of [`Variant::perturbed`].
+/// Those of [`Variant::perturbed`](crate::train::sam::Variant::perturbed).
 pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Result<MethodInfo> {
-    let searched = recipe.perturb.as_ref();
+    let args = recipe.args();
     let perturb = match recipe.method {
         ResolvedMethod::Sam(variant) => Some(variant.perturbed(network, &recipe.update)?.name),
-        _ => searched.map(|p| p.name.clone()),
+        _ => args.perturb,
     };
     Ok(MethodInfo {
         name: recipe.method.name().into(),
         perturb,
         update: recipe.update.name.clone(),
-        gamma_max: searched.map(|_| recipe.gamma_max),
-        perturbation_batch: searched.map(|_| recipe.perturbation_batch),
-        step: searched.map(|_| recipe.rule.name().into()),
+        gamma: args.gamma,
+        perturb_batch: args.perturb_batch,
+        step: args.step.map(|step| step.name().into()),
         sam: sam_info(recipe),
         chosen_by,
     })
 }
 
 fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
-    let ResolvedMethod::Sam(variant) = recipe.method else { return None };
-    let plain = SamInfo { rho: recipe.rho, eta: None, every: None, alpha: None };
-    Some(match variant {
-        Variant::Adaptive { eta } => SamInfo { eta: Some(eta), ..plain },
-        Variant::Look { every, alpha } => {
-            SamInfo { every: Some(every), alpha: Some(alpha), ..plain }
-        }
-        Variant::Plain | Variant::Norms => plain,
-    })
+    let MethodArgs { rho, asam_eta, look_every, look_alpha, .. } = recipe.args();
+    Some(SamInfo { rho: rho?, asam_eta, look_every, look_alpha })
 }
 
 /// The provenance stored in the tuned checkpoint.
@@ -55,8 +48,8 @@ pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<P
     let sample = parent.and_then(|p| p.sample.clone()).filter(|s| s.digest == train.digest());
     let mut values = serde_json::to_value(settings)?;
     if recipe.perturb.is_some() {
-        values["gamma_max"] = recipe.gamma_max.into();
-        values["perturbation_batch"] = recipe.perturbation_batch.into();
+        values["gamma"] = recipe.gamma.into();
+        values["perturb_batch"] = recipe.perturb_batch.into();
     }
     if let Some(sam) = sam_info(recipe) {
         values["sam"] = serde_json::to_value(sam)?;

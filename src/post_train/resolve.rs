@@ -1,6 +1,7 @@
 //! Resolves options and a plan to a recipe: the method and its layers.
 
 use crate::checkpoint::Checkpoint;
+use crate::data::ValOrigin;
 use crate::diagnose::findings::Plan;
 use crate::diagnose::read_plan;
 use crate::error::{Error, Result};
@@ -34,7 +35,7 @@ pub fn resolve(
     method: &MethodOptions,
     plan: Option<&Path>,
     checkpoint: &Checkpoint,
-    val_origin: &str,
+    val_origin: &ValOrigin,
     diagnose: &Planner,
 ) -> Result<Resolved> {
     let network = &checkpoint.network;
@@ -121,8 +122,8 @@ fn recipe(
         method: resolved,
         update,
         perturb,
-        gamma_max: line.gamma,
-        perturbation_batch: line.perturb_batch,
+        gamma: line.gamma,
+        perturb_batch: line.perturb_batch,
         rule: line.step.unwrap_or(usual),
         rho,
     })
@@ -132,7 +133,7 @@ fn recipe(
 fn planned(
     report: Option<&Path>,
     checkpoint: &Checkpoint,
-    val_origin: &str,
+    val_origin: &ValOrigin,
     diagnose: &Planner,
 ) -> Result<(Plan, String)> {
     let (plan, from) = match report {

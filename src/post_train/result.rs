@@ -8,7 +8,8 @@ use crate::train::Keep;
 use crate::train::guard::Stopped;
 use serde::{Deserialize, Serialize};
 
-/// The method that was used.
+/// The method that was used. Options have the names of [`MethodArgs`](crate::train::MethodArgs);
+/// aliases are names in reports of earlier versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodInfo {
     /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`.
@@ -18,9 +19,11 @@ pub struct MethodInfo {
     /// u.
     pub update: String,
     /// Γ of PoL and PoF.
-    pub gamma_max: Option<f64>,
+    #[serde(alias = "gamma_max")]
+    pub gamma: Option<f64>,
     /// Examples in B′ of PoL and PoF.
-    pub perturbation_batch: Option<usize>,
+    #[serde(alias = "perturbation_batch")]
+    pub perturb_batch: Option<usize>,
     /// `search` or `newton`, of PoL and PoF.
     pub step: Option<String>,
     /// Settings of SAM.
@@ -35,11 +38,14 @@ pub struct SamInfo {
     /// ρ.
     pub rho: f64,
     /// η of ASAM.
-    pub eta: Option<f64>,
+    #[serde(alias = "eta")]
+    pub asam_eta: Option<f64>,
     /// Steps of LookSAM per ascent step.
-    pub every: Option<usize>,
+    #[serde(alias = "every")]
+    pub look_every: Option<usize>,
     /// α of LookSAM.
-    pub alpha: Option<f64>,
+    #[serde(alias = "alpha")]
+    pub look_alpha: Option<f64>,
 }
 
 /// Which weights were selected, and how they were judged.

@@ -6,7 +6,7 @@ use crate::engine::Precision;
 use crate::objective::Objective;
 use crate::train::recipe::{Recipe, ResolvedMethod};
 use crate::train::run::TrainSettings;
-use crate::train::{Grouping, Keep, OptimizerRule, StopRule, TrainOptions};
+use crate::train::{Keep, OptimizerRule, StopRule, TrainOptions};
 
 /// One training run.
 #[derive(Clone, Debug)]
@@ -68,38 +68,14 @@ impl Run {
 
     /// The model with this run's precision and micro-batch size.
     pub fn model(&self, model: &Objective) -> Objective {
-        configured(model, &self.train)
+        self.train.configured(model)
     }
 }
 
 /// The settings of the loop.
 pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> TrainSettings {
-    TrainSettings {
-        epochs: train.epochs,
-        batch_size: train.batch_size,
-        lr: train.lr,
-        schedule: train.schedule,
-        warmup: train.warmup,
-        clip: train.clip,
-        optimizer: OptimizerRule::Sgd { momentum: train.momentum, nesterov: false },
-        weight_decay: train.weight_decay,
-        grouping: Grouping::default(),
-        l2_sp: None,
-        average: None,
-        keep,
-        stop: StopRule::Exploded,
-        seed,
-    }
-}
-
-/// The model with the precision and micro-batch size from the options.
-pub fn configured(model: &Objective, train: &TrainOptions) -> Objective {
-    let mut model = model.clone();
-    model.precision = train.precision;
-    if let Some(n) = train.micro_batch() {
-        model.micro_batch = n.min(train.batch_size);
-    }
-    model
+    let optimizer = OptimizerRule::Sgd { momentum: train.momentum, nesterov: false };
+    train.settings(optimizer, keep, StopRule::Exploded, seed)
 }
 
 /// The model for training steps whose batches enter at `stage`. It uses larger micro-batches,

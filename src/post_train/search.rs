@@ -5,16 +5,15 @@ use super::resolve::resolve;
 use super::run::Run;
 use super::trials::{Trial, Trials};
 use crate::checkpoint::Checkpoint;
-use crate::data::{DataOptions, Role, require};
+use crate::data::{DataOptions, Role, ValOrigin, require};
 use crate::error::{Error, Result};
 use crate::evaluate::Estimate;
 use crate::format::{duration, estimate, optional};
 use crate::models::Network;
 use crate::session::{Context, Data};
 use crate::train::options::{MethodName, keep_or_default};
-use crate::train::{MethodOptions, TrainOptions};
+use crate::train::{MethodArgs, MethodOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,8 @@ pub struct Tried {
     /// u.
     pub update: String,
     /// The highest learning rate.
-    pub learning_rate: f64,
+    #[serde(alias = "learning_rate")]
+    pub lr: f64,
     /// The weight decay.
     pub weight_decay: f64,
     /// Maximum number of epochs. The weights of the epoch with the lowest loss on V were kept.
@@ -56,9 +56,8 @@ impl Tried {
 
     /// Whether it is plain SGD on `other`'s layer, with the same settings.
     pub fn is_control_of(&self, other: &Tried) -> bool {
-        let settings = |t: &Tried| {
-            (t.update.clone(), t.learning_rate.to_bits(), t.weight_decay.to_bits(), t.epochs)
-        };
+        let settings =
+            |t: &Tried| (t.update.clone(), t.lr.to_bits(), t.weight_decay.to_bits(), t.epochs);
         self.method == "sgd" && other.method != "sgd" && settings(self) == settings(other)
     }
 }
@@ -102,7 +101,7 @@ impl Search {
             let control = self.tried.iter().find(|other| other.is_control_of(tried));
             [
                 tried.name(),
-                tried.learning_rate.to_string(),
+                tried.lr.to_string(),
                 tried.weight_decay.to_string(),
                 tried.epochs.to_string(),
                 optional(tried.nll),
@@ -125,7 +124,7 @@ impl Search {
         Some(format!(
             "a search on V chose {}, learning rate {}, weight decay {}, {} epochs; {beyond}: {}",
             taken.name(),
-            taken.learning_rate,
+            taken.lr,
             taken.weight_decay,
             taken.epochs,
             estimate(gain)
@@ -186,7 +185,7 @@ impl Found {
 /// No training images or no V; those of training.
 pub fn search(
     base: &PostTrainOptions,
-    given: &Map<String, Value>,
+    given: &MethodArgs,
     minutes: f64,
     checkpoint: &Checkpoint,
     data: &DataOptions,
@@ -242,7 +241,7 @@ impl Tried {
             method: run.recipe.method.name().into(),
             perturb: run.recipe.perturb.as_ref().map(|p| p.name.clone()),
             update: run.recipe.update.name.clone(),
-            learning_rate: run.train.lr,
+            lr: run.train.lr,
             weight_decay: run.train.weight_decay,
             epochs: run.train.epochs,
             nll: val.map(|v| v.after.nll),
@@ -271,7 +270,7 @@ fn best(tried: &[Tried]) -> Option<usize> {
 /// All candidates with their runs, cheapest first.
 fn candidates(
     base: &PostTrainOptions,
-    given: &Map<String, Value>,
+    given: &MethodArgs,
     checkpoint: &Checkpoint,
     seed: u64,
 ) -> Result<Vec<(PostTrainOptions, Run)>> {
@@ -281,7 +280,7 @@ fn candidates(
         let train = TrainOptions { lr, weight_decay, epochs, ..base.train.clone() };
         let method = with_given(method, given)?;
         let options = PostTrainOptions { method, train, ..base.clone() };
-        let recipe = resolve(&options.method, None, checkpoint, "", &none)?.recipe;
+        let recipe = resolve(&options.method, None, checkpoint, &ValOrigin::None, &none)?.recipe;
         let work = recipe.work(&checkpoint.network, options.train.batch_size) * epochs as f64;
         let run = Run {
             recipe,
@@ -298,16 +297,14 @@ fn candidates(
 }
 
 /// The method with the given options that it reads; its layers do not change.
-fn with_given(method: MethodOptions, given: &Map<String, Value>) -> Result<MethodOptions> {
+fn with_given(method: MethodOptions, given: &MethodArgs) -> Result<MethodOptions> {
     let name = method.name();
-    let mut options: Map<String, Value> = Map::new();
-    let layers = [("perturb", method.perturb()), ("update", method.update())];
-    options.extend(layers.into_iter().filter_map(|(key, layer)| Some((key.into(), layer?.into()))));
-    let own = name.options();
-    let read = given.iter().filter(|(key, _)| own.contains(key) && !options.contains_key(*key));
-    let read: Vec<_> = read.map(|(key, value)| (key.clone(), value.clone())).collect();
-    options.extend(read);
-    Ok(MethodOptions::new(name, &options)?)
+    let options = MethodArgs {
+        perturb: method.perturb().map(str::to_owned),
+        update: method.update().map(str::to_owned),
+        ..given.of(name)
+    };
+    Ok(options.method(name)?)
 }
 
 /// A recipe before it is resolved to a [`Run`].
@@ -367,7 +364,7 @@ mod tests {
             method: "sgd".into(),
             perturb: None,
             update: "norm".into(),
-            learning_rate: 0.1,
+            lr: 0.1,
             weight_decay: 0.0,
             epochs: 3,
             nll: Some(1.0 - nll),

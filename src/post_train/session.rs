@@ -8,7 +8,7 @@ use super::judge::{Case, Judged, judge};
 use super::record::{method_info, provenance};
 use super::resolve::{Resolved, resolve};
 use super::result::{Augmentation, MethodInfo, Output, Selection};
-use super::run::{configured, settings, stepping};
+use super::run::{settings, stepping};
 use super::score::{as_stored, usable};
 use super::{PostTrainOptions, WATCHED};
 use crate::cache::{About, CacheInfo, StoragePlan};
@@ -155,8 +155,7 @@ impl PostTrainSession {
         // Fail before the diagnosis and the frozen layers run.
         let steps = Batches::new(train.len(), settings.batch_size, 0, "B")?.per_epoch();
         Schedule::over(settings.schedule, settings.lr, 0.0, settings.epochs, steps)?;
-        let model =
-            configured(&objective(&checkpoint, DType::F32, context.engine)?, &options.train);
+        let model = options.train.configured(&objective(&checkpoint, DType::F32, context.engine)?);
         let images = pixels(&checkpoint, &train)?;
         let views = frozen::views(&options.train, &images, context.seed)?;
         let diagnosis = match &roles.val {
@@ -168,13 +167,13 @@ impl PostTrainSession {
             let none = "there are no validation images to make a plan on: set `val_data`, or \
                         `perturb` and `update`";
             let session = diagnosis.as_ref().ok_or_else(|| Error::Missing(none.into()))?;
-            planned(session, options.memory_mib, preview, context, &ahead)
+            planned(session, options.limit.mib(), preview, context, &ahead)
         };
         let report = options.plan.as_deref();
         let resolved = resolve(&options.method, report, &checkpoint, &roles.val_origin, &plan)?;
         let Resolved { mut recipe, mut chosen_by } = resolved;
         // B′ cannot be larger than the training set.
-        recipe.perturbation_batch = recipe.perturbation_batch.min(train.len());
+        recipe.perturb_batch = recipe.perturb_batch.min(train.len());
         let diagnosis_ahead = ahead.into_inner();
         if diagnosis_ahead.is_some() {
             chosen_by = "placeholder layers, because a dry run does not diagnose".into();
@@ -217,7 +216,7 @@ impl PostTrainSession {
 
     /// The model for training steps, which start at the recipe's lowest layer.
     pub fn stepping(&self) -> Objective {
-        let bounded = self.options.memory_mib.is_some();
+        let bounded = self.options.limit.mib().is_some();
         stepping(&self.model, &self.options.train, bounded, self.recipe.first_stage())
     }
 

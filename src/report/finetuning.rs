@@ -68,7 +68,8 @@ pub struct Epoch {
     /// Its number, from 1.
     pub epoch: usize,
     /// Learning rate of its last step.
-    pub rate: f64,
+    #[serde(alias = "rate")]
+    pub lr: f64,
     /// Mean loss of its batches, each before its step, augmented and smoothed as asked; nats.
     pub training_loss: f64,
     /// Loss on the validation images, nats; none without such images.
@@ -82,7 +83,7 @@ impl From<&train::Epoch> for Epoch {
         let stderr = epoch.validation_stderr;
         Self {
             epoch: epoch.epoch,
-            rate: epoch.rate,
+            lr: epoch.lr,
             training_loss: epoch.training_loss,
             validation: epoch.validation_loss.map(|mean| Estimate { mean, stderr }),
             validation_top1: epoch.validation_top1,

@@ -205,14 +205,14 @@ pub fn sample(split: &Split, n: Option<usize>, seed: u64) -> Result<Split, DataE
 }
 
 /// The report's information on a split of a data set.
-pub fn data_info(data: &DataSet, split: &Split, origin: &str) -> DataInfo {
+pub fn data_info(data: &DataSet, split: &Split, origin: impl ToString) -> DataInfo {
     DataInfo {
         path: data.path.display().to_string(),
         kind: data.kind.into(),
         split: split.name().into(),
         images: split.len(),
         digest: split.digest().into(),
-        origin: origin.into(),
+        origin: origin.to_string(),
         skipped: split.skipped(),
     }
 }

@@ -5,14 +5,16 @@ use super::problem::{Problem, Text, plain, refused, table};
 use super::setup::{Pair, Setup};
 use crate::cache::CacheOptions;
 use crate::checkpoint::Checkpoint;
+use crate::data::ValOrigin;
 use crate::error::{Error, Result};
 use crate::models::layers::layers;
 use crate::models::{Granularity, Layer};
-use crate::options::{Error as OptionError, take};
+use crate::options::{Error as OptionError, names, take};
 use crate::post_train::Run;
 use crate::post_train::resolve::resolve;
-use crate::train::options::{MethodName, keep_or_default, no_effect, split};
-use crate::train::{Keep, MethodOptions, TrainOptions};
+use crate::train::options::{MethodName, keep_or_default};
+use crate::train::{Keep, MethodArgs, TrainOptions};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use toml::{Spanned, Value};
 
@@ -24,8 +26,13 @@ struct Combination {
     train: TrainOptions,
     cache: CacheOptions,
     keep: Option<Keep>,
-    /// Options of specific methods.
-    rest: Map<String, Json>,
+    of_methods: MethodArgs,
+}
+
+/// The option of post-training that is in a grid besides those of training, cache and methods.
+#[derive(Default, Serialize, Deserialize)]
+struct Selection {
+    keep: Option<Keep>,
 }
 
 /// Whether a `[[bench]]` includes this pair.
@@ -64,13 +71,13 @@ pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec
     let combinations = combinations(setup, bench, &methods)?;
     let mut all = Vec::new();
     for &seed in &bench.seeds {
-        for Combination { train, cache, keep, rest } in &combinations {
+        for Combination { train, cache, keep, of_methods } in &combinations {
             for &name in &methods {
                 for layers in places(setup, bench, name, checkpoint)? {
                     let none = || Ok(None);
-                    let method = method(name, rest, &layers);
+                    let method = layers.of(of_methods, name).method(name);
                     let made = method.map_err(Error::from).and_then(|method| {
-                        Ok(resolve(&method, None, checkpoint, "", &none)?.recipe)
+                        Ok(resolve(&method, None, checkpoint, &ValOrigin::None, &none)?.recipe)
                     });
                     let recipe = made.map_err(|error| match error {
                         Error::Options(error) => {
@@ -186,21 +193,22 @@ fn combination(
     mut given: Map<String, Json>,
     methods: &[MethodName],
 ) -> Result<Combination, OptionError> {
-    let keep = match given.remove("keep") {
-        None => None,
-        Some(value) => Some(
-            serde_json::from_value(value.clone())
-                .map_err(|_| OptionError::value("keep", "best or last", value))?,
-        ),
-    };
+    let Selection { keep } = take(&mut given)?;
     let cache = take::<CacheOptions>(&mut given)?;
     cache.check()?;
-    let (train, rest) = split(given)?;
-    let read = |key: &String| methods.iter().any(|m| m.options().contains(key));
-    match rest.keys().find(|key| !read(key)) {
-        Some(key) => Err(no_effect(key)),
-        None => Ok(Combination { train, cache, keep, rest }),
+    let train = take::<TrainOptions>(&mut given)?;
+    train.check()?;
+    let of_methods = take::<MethodArgs>(&mut given)?;
+    if let Some(option) = given.keys().next() {
+        let mut known = names::<TrainOptions>();
+        known.extend(names::<CacheOptions>());
+        known.extend(names::<MethodArgs>());
+        known.extend(names::<Selection>());
+        known.sort();
+        return Err(OptionError::Unknown { option: option.clone(), known: known.join(", ") });
     }
+    of_methods.check_read_by(methods)?;
+    Ok(Combination { train, cache, keep, of_methods })
 }
 
 /// The layers to use a method on.
@@ -209,19 +217,11 @@ struct Layers {
     update: Option<String>,
 }
 
-/// A method on these layers, with the options that it reads.
-fn method(
-    name: MethodName,
-    rest: &Map<String, Json>,
-    layers: &Layers,
-) -> Result<MethodOptions, OptionError> {
-    let own = name.options();
-    let read = rest.iter().filter(|(key, _)| own.contains(key));
-    let mut given: Map<String, Json> = read.map(|(k, v)| (k.clone(), v.clone())).collect();
-    let layers = [("perturb", &layers.perturb), ("update", &layers.update)];
-    let named = layers.into_iter().filter_map(|(k, layer)| Some((k, layer.clone()?)));
-    given.extend(named.map(|(key, layer)| (key.to_owned(), layer.into())));
-    MethodOptions::new(name, &given)
+impl Layers {
+    /// The options that a method reads, on these layers.
+    fn of(&self, given: &MethodArgs, name: MethodName) -> MethodArgs {
+        MethodArgs { perturb: self.perturb.clone(), update: self.update.clone(), ..given.of(name) }
+    }
 }
 
 fn places(

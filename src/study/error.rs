@@ -125,6 +125,9 @@ pub enum Error {
         /// The first difference.
         what: String,
     },
+    /// A cell that JSON cannot represent.
+    #[error("a cell has no JSON form: {0}; report this as a bug")]
+    Json(serde_json::Error),
     /// A table cannot be written as CSV.
     #[error("a row of {table} has no CSV form: {source}; rename the attribute that it holds")]
     Csv {

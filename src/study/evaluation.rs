@@ -1,17 +1,18 @@
 //! Cells that evaluate a model as it is.
 
 use super::cells::{Cell, CellShift, Job};
+use super::settings::{EvaluationSettings, OodSettings, Scoring, Settings};
 use super::setup::{Opened, Pair, Setup};
-use super::{Kind, Planned};
+use super::{Figures, Kind, OodFigures, Planned};
 use crate::data::{CifarC, DataSet, Split};
 use crate::error::{Error, Result};
-use crate::evaluate::{DEFINITIONS, Summary, summarise_at};
+use crate::evaluate::{DEFINITIONS, summarise_at};
 use crate::fingerprint::fingerprint;
 use crate::session::Context;
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{Evaluated, evaluate, other_images};
 use crate::shift::{measure, others, preprocessing};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 /// The cells of a pair: its unmodified split, each shift, each set of other images.
 ///
@@ -24,16 +25,8 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
     let temperature = v.map_or("halves of the split".into(), |v| {
         format!("V: {}, {} images", roles.val_origin, v.len())
     });
-    let mut base = setup.columns(pair, checkpoint);
-    base.extend([
-        ("split".to_owned(), Value::from(split.name())),
-        ("split_digest".to_owned(), split.digest().into()),
-    ]);
-    let after: [(&str, Value); 3] = [
-        ("precision", setup.precision.name().into()),
-        ("seed", context.seed.into()),
-        ("temperature_from", temperature.into()),
-    ];
+    let scoring =
+        Scoring { precision: setup.precision, seed: context.seed, temperature_from: temperature };
     let key = |measures: &str, of: Value| {
         let spec = json!({
             "definitions": DEFINITIONS,
@@ -49,20 +42,24 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
         });
         fingerprint(&format!("planish/{measures}/2"), &spec)
     };
-    let cell = |kind: Kind, of: Value, own: Vec<(&str, Value)>, job: Job| -> Result<Cell> {
-        let mut settings: Map<String, Value> = base.clone();
-        let own = own.into_iter().chain(after.clone());
-        settings.extend(own.map(|(name, value)| (name.to_owned(), value)));
-        let measures = if kind == Kind::Ood { "ood" } else { "evaluation" };
-        let cell = key(measures, of)?;
-        Ok(Cell { planned: Planned { cell, kind, control: None, diagnosis: None, settings }, job })
+    let cell = |of: Value, settings: Settings, job: Job| -> Result<Cell> {
+        let measures = if settings.kind() == Kind::Ood { "ood" } else { "evaluation" };
+        let (cell, model) = (key(measures, of)?, setup.model_settings(pair, checkpoint));
+        Ok(Cell { planned: Planned { cell, model, settings, control: None, diagnosis: None }, job })
     };
+    let (split_name, split_digest) = (split.name().to_owned(), split.digest().to_owned());
     let shifted = |name: &str, severity: usize, source: String| {
-        vec![("shift", name.into()), ("severity", severity.into()), ("shift_source", source.into())]
+        Settings::Evaluation(EvaluationSettings {
+            split: split_name.clone(),
+            split_digest: split_digest.clone(),
+            shift: name.into(),
+            severity,
+            shift_source: source,
+            scoring: scoring.clone(),
+        })
     };
     let plain = shifted("none", 0, "none".into());
-    let mut all =
-        vec![cell(Kind::Evaluation, Value::Null, plain, Job::Evaluate { pair, shift: None })?];
+    let mut all = vec![cell(Value::Null, plain, Job::Evaluate { pair, shift: None })?];
     for (asked, shifts) in setup.shifts.iter().enumerate() {
         let preprocess = preprocessing(checkpoint)?;
         let files = shifts.files(split)?;
@@ -75,21 +72,23 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
             let of = json!([corruption.name(), severity, images]);
             let own = shifted(corruption.name(), severity, origin.clone());
             let shift = Some(CellShift { asked, corruption, severity });
-            all.push(cell(Kind::Evaluation, of, own, Job::Evaluate { pair, shift })?);
+            all.push(cell(of, own, Job::Evaluate { pair, shift })?);
         }
     }
     for (set, ood) in setup.file.ood.iter().enumerate() {
         let data = DataSet::open(&ood.source)?;
-        let split = data.split("test").or_else(|| data.splits().first());
+        let other = data.split("test").or_else(|| data.splits().first());
         let none = || Error::Missing(format!("{} has no split", ood.source));
-        let split = split.ok_or_else(none)?;
-        let own = vec![
-            ("ood", ood.name.as_ref().clone().into()),
-            ("ood_source", ood.source.clone().into()),
-            ("ood_digest", split.image_digest().into()),
-        ];
-        let of = json!(split.image_digest());
-        all.push(cell(Kind::Ood, of, own, Job::Ood { pair, set })?);
+        let other = other.ok_or_else(none)?;
+        let own = Settings::Ood(OodSettings {
+            split: split_name.clone(),
+            split_digest: split_digest.clone(),
+            ood: ood.name.as_ref().clone(),
+            ood_source: ood.source.clone(),
+            ood_digest: other.image_digest().into(),
+            scoring: scoring.clone(),
+        });
+        all.push(cell(json!(other.image_digest()), own, Job::Ood { pair, set })?);
     }
     Ok(all)
 }
@@ -126,7 +125,7 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// Images that cannot be read or corrupted.
-    pub fn evaluation(&self, shift: Option<CellShift>) -> Result<Map<String, Value>> {
+    pub fn evaluation(&self, shift: Option<CellShift>) -> Result<Figures> {
         let Evaluated { predictions, temperatures, .. } = &self.found;
         let summary = match shift {
             None => summarise_at(predictions, temperatures),
@@ -135,14 +134,14 @@ impl<'a> Evaluator<'a> {
                 measure(&self.opened.checkpoint, &self.found, files, of, self.context.seed)?
             }
         };
-        flat(&summary)
+        Ok(summary.into())
     }
 
     /// How well images of another kind are detected.
     ///
     /// # Errors
     /// Unreadable images.
-    pub fn ood(&self, set: usize) -> Result<Map<String, Value>> {
+    pub fn ood(&self, set: usize) -> Result<Figures> {
         let ood = &self.setup.file.ood[set];
         let asked = [(ood.name.as_ref().clone(), ood.source.clone())];
         let quiet = self.context.silenced();
@@ -150,27 +149,11 @@ impl<'a> Evaluator<'a> {
         damage_note(&found.damaged).iter().for_each(|note| self.context.note(note));
         let none = || Error::Missing("no metrics of other images".into());
         let one = found.sets.first().ok_or_else(none)?;
-        let mut row = Map::new();
-        row.insert("images".into(), self.found.predictions.images().into());
-        row.insert("ood_images".into(), one.data.images.into());
-        for (score, of) in [("probability", &one.max_probability), ("energy", &one.energy)] {
-            for (figure, value) in [("auroc", of.auroc), ("fpr95", of.fpr95)] {
-                row.insert(format!("{figure}_{score}"), value.mean.into());
-                row.insert(format!("{figure}_{score}_stderr"), value.stderr.into());
-            }
-        }
-        Ok(row)
-    }
-}
-
-/// A summary without its diagrams, as flat columns.
-///
-/// # Errors
-/// A summary that JSON cannot represent.
-pub fn flat(summary: &Summary) -> Result<Map<String, Value>> {
-    let plain = Summary { reliability: None, ..summary.clone() };
-    match serde_json::to_value(plain)? {
-        Value::Object(figures) => Ok(figures),
-        _ => Ok(Map::new()),
+        Ok(Figures::Ood(OodFigures {
+            images: self.found.predictions.images(),
+            ood_images: one.data.images,
+            probability: one.max_probability,
+            energy: one.energy,
+        }))
     }
 }

@@ -1,8 +1,8 @@
 //! The log of finished cells.
 
-use super::{Error, Kind, Result};
+use super::{Error, Figures, Kind, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -17,15 +17,18 @@ pub const CELLS: &str = "cells.jsonl";
 pub struct Entry {
     /// Digest of the cell.
     pub cell: String,
-    /// What it measures.
-    pub kind: Kind,
-    /// The measured values, by column.
-    pub figures: Map<String, Value>,
+    /// The measured values.
+    pub figures: Figures,
     /// Run time in seconds. This is the only value that may differ when the cell is computed again.
     pub seconds: f64,
 }
 
 impl Entry {
+    /// What it measures.
+    pub fn kind(&self) -> Kind {
+        self.figures.kind()
+    }
+
     /// The entry's line, with its line feed, and the entry as read back from that line. Writing and
     /// reading may change the last bit of a number, and all tables use entries as read.
     fn line(&self) -> serde_json::Result<(String, Entry)> {
@@ -38,11 +41,36 @@ impl Entry {
 /// The first value that differs between two entries of one cell, with both values. Run times are
 /// ignored.
 pub fn differing(a: &Entry, b: &Entry) -> Option<(String, String, String)> {
-    let told =
-        |of: &Entry, name: &str| of.figures.get(name).map_or("none".into(), Value::to_string);
-    let names = a.figures.keys().chain(b.figures.keys());
-    let name = names.into_iter().find(|name| a.figures.get(*name) != b.figures.get(*name))?;
-    Some((name.clone(), told(a, name), told(b, name)))
+    if a.figures == b.figures {
+        return None;
+    }
+    let json = |of: &Entry| serde_json::to_value(&of.figures).unwrap_or_default();
+    let (name, a, b) = difference("", &json(a), &json(b))?;
+    // The first part of the path is the kind of the figures.
+    let name = name.split_once('.').map_or(name.as_str(), |(_, name)| name);
+    Some((name.to_owned(), a, b))
+}
+
+/// The path of the first part that differs, with both values as text.
+fn difference(path: &str, a: &Value, b: &Value) -> Option<(String, String, String)> {
+    let below = |name: &str| match path {
+        "" => name.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names = a.keys().chain(b.keys().filter(|name| !a.contains_key(*name)));
+            let of = |fields: &serde_json::Map<String, Value>, name: &String| {
+                fields.get(name).cloned().unwrap_or_default()
+            };
+            names.into_iter().find_map(|name| difference(&below(name), &of(a, name), &of(b, name)))
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            let pairs = a.iter().zip(b).enumerate();
+            pairs.into_iter().find_map(|(i, (a, b))| difference(&below(&i.to_string()), a, b))
+        }
+        (a, b) => (a != b).then(|| (path.to_owned(), a.to_string(), b.to_string())),
+    }
 }
 
 /// The log in a study folder. It is locked for this process until it is dropped.

@@ -15,12 +15,14 @@ mod cells;
 mod diagnosis;
 mod error;
 mod evaluation;
+mod figures;
 mod file;
 mod log;
 mod merge;
 mod plan;
 mod problem;
 mod runs;
+mod settings;
 mod setup;
 mod share;
 mod tables;
@@ -28,11 +30,18 @@ mod work;
 
 pub use cells::{Cell, all, plan};
 pub use error::{Error, Result};
+pub use figures::{
+    BeforeAfter, DiagnosisFigures, Figures, LayerFigures, OodFigures, RunFigures, Score,
+};
 pub use file::{File, parse};
 pub use log::{CELLS, Entry, Log, differing, read_log};
 pub use merge::{Merged, merge};
-pub use plan::{Kind, PLAN, Plan, Planned, SCHEMA, set_aside};
+pub use plan::{Kind, PLAN, Plan, Planned, SCHEMA, earlier, set_aside};
 pub use problem::{Problem, Text, read};
+pub use settings::{
+    Attribute, EvaluationSettings, Images, ModelSettings, OodSettings, RunSettings, Scoring,
+    Settings,
+};
 pub use setup::Setup;
 pub use share::Share;
 pub use tables::{Row, TABLES, Table, tables};

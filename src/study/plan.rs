@@ -1,12 +1,13 @@
 //! The cells of a study, in order.
 
+use super::settings::{ModelSettings, Settings};
 use super::{CELLS, Error, Result};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Identifier and version of the schema.
-pub const SCHEMA: &str = "planish/study/2";
+pub const SCHEMA: &str = "planish/study/3";
 
 /// File name of the plan in a study folder.
 pub const PLAN: &str = "study.json";
@@ -35,16 +36,23 @@ impl Kind {
 pub struct Planned {
     /// Its digest. Two cells share a digest if two names refer to the same model.
     pub cell: String,
-    /// What it measures.
-    pub kind: Kind,
+    /// The model and the data set.
+    pub model: ModelSettings,
+    /// What it measures, with all other settings.
+    pub settings: Settings,
     /// For a run, the cell of its control: plain SGD on the same layers and batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
     /// For a run, the cell of its model's diagnosis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnosis: Option<String>,
-    /// All settings, by column.
-    pub settings: Map<String, Value>,
+}
+
+impl Planned {
+    /// What it measures.
+    pub fn kind(&self) -> Kind {
+        self.settings.kind()
+    }
 }
 
 /// All cells of a study.
@@ -59,26 +67,30 @@ pub struct Plan {
     pub cells: Vec<Planned>,
 }
 
-/// Renames results of an earlier schema, whose cell names this build does not find. Returns their
-/// new path, or `None` if there are none.
+/// The version of a folder's plan, if its results are of another schema than [`SCHEMA`]. This build
+/// finds neither their names nor their figures.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn set_aside(folder: &Path) -> Result<Option<PathBuf>> {
-    let (plan, log) = (folder.join(PLAN), folder.join(CELLS));
+pub fn earlier(folder: &Path) -> Result<Option<String>> {
+    let plan = folder.join(PLAN);
     let text = match std::fs::read_to_string(&plan) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Error::io(&plan, "read the plan")(e)),
     };
     let schema = |value: Value| value.get("schema").and_then(Value::as_str).map(str::to_owned);
-    let schema = serde_json::from_str(&text).ok().and_then(schema);
-    let Some(version) = schema.as_deref().and_then(|s| s.strip_prefix("planish/study/")) else {
-        return Ok(None);
-    };
-    if schema.as_deref() == Some(SCHEMA) || !log.exists() {
-        return Ok(None);
-    }
+    let schema = serde_json::from_str(&text).ok().and_then(schema).filter(|s| s != SCHEMA);
+    Ok(schema.and_then(|s| s.strip_prefix("planish/study/").map(str::to_owned)))
+}
+
+/// Renames results of an earlier schema. Returns their new path, or `None` if there are none.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn set_aside(folder: &Path) -> Result<Option<PathBuf>> {
+    let log = folder.join(CELLS);
+    let Some(version) = earlier(folder)?.filter(|_| log.exists()) else { return Ok(None) };
     let old = folder.join(format!("cells-of-schema-{version}.jsonl"));
     std::fs::rename(&log, &old).map_err(Error::io(&log, "rename the log"))?;
     Ok(Some(old))

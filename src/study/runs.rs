@@ -1,24 +1,24 @@
 //! Post-training cells: their names and settings.
 
+use super::Planned;
 use super::bench::{runs, wants};
 use super::cells::{Cell, Job};
+use super::file::Bench;
+use super::settings::{Images, RunSettings, Settings};
 use super::setup::{Opened, Pair, Setup};
-use super::{Kind, Planned};
 use crate::data::{Role, Split, require};
 use crate::error::Result;
 use crate::evaluate::DEFINITIONS;
 use crate::fingerprint::fingerprint;
-use crate::post_train::{Compared, Run, Trial};
+use crate::post_train::Run;
 use crate::session::Context;
 use crate::train::recipe::ResolvedMethod;
-use crate::train::run::TrainSettings;
-use crate::train::sam::Variant;
-use crate::train::{Keep, TrainOptions};
-use serde_json::{Map, Value, json};
+use crate::train::{MethodArgs, TrainOptions};
+use serde_json::{Value, json};
 use std::collections::HashSet;
 
-/// The images of a run.
-pub struct Images<'a> {
+/// The splits of a run.
+pub struct Splits<'a> {
     /// Training images.
     pub train: &'a Split,
     /// V, which selects the epoch.
@@ -32,8 +32,8 @@ impl Opened {
     ///
     /// # Errors
     /// A missing split.
-    pub fn images(&self) -> Result<Images<'_>> {
-        Ok(Images {
+    pub fn images(&self) -> Result<Splits<'_>> {
+        Ok(Splits {
             train: require(Role::Train, self.roles.train.as_ref())?,
             val: require(Role::Val, self.roles.val.as_ref())?,
             test: require(Role::Test, self.roles.test.as_ref())?,
@@ -59,16 +59,13 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
         {
             all.push(Cell { planned: cell.planned.clone(), job: cell.job.clone() });
         }
-        let mut base = setup.columns(pair, &opened.checkpoint);
-        base.insert("bench".into(), bench.name.as_ref().clone().into());
         let named = |run: Run, control: Option<String>| -> Result<Cell> {
-            let settings = of_run(&run, images.train.len());
-            let mut own = base.clone();
-            own.extend(columns(&run, &settings));
-            own.extend(about(opened, &images, context));
+            let settings = settings(&run, bench, about(opened, &images, context));
             let cell = cell(&run, &settings, opened, &images, context)?;
             let diagnosis = diagnosis.as_ref().map(|d| d.planned.cell.clone());
-            let planned = Planned { cell, kind: Kind::Run, control, diagnosis, settings: own };
+            let model = setup.model_settings(pair, &opened.checkpoint);
+            let settings = Settings::Run(Box::new(settings));
+            let planned = Planned { cell, model, settings, control, diagnosis };
             Ok(Cell { planned, job: Job::Train { pair, run: Box::new(run) } })
         };
         let mut seen = HashSet::new();
@@ -92,19 +89,19 @@ fn diagnosis(
     setup: &Setup,
     pair: Pair,
     opened: &Opened,
-    images: &Images,
+    images: &Splits,
     context: &Context,
 ) -> Result<Cell> {
-    let mut settings = setup.columns(pair, &opened.checkpoint);
-    settings.extend(about(opened, images, context));
     let spec = json!({ "definitions": DEFINITIONS, "of": identity(opened, images, context) });
     let cell = fingerprint("planish/diagnosis/2", &spec)?;
-    let planned = Planned { cell, kind: Kind::Diagnosis, control: None, diagnosis: None, settings };
+    let model = setup.model_settings(pair, &opened.checkpoint);
+    let settings = Settings::Diagnosis(about(opened, images, context));
+    let planned = Planned { cell, model, settings, control: None, diagnosis: None };
     Ok(Cell { planned, job: Job::Diagnose { pair } })
 }
 
 /// Everything that results on a pair's roles depend on.
-fn identity(opened: &Opened, images: &Images, context: &Context) -> Value {
+fn identity(opened: &Opened, images: &Splits, context: &Context) -> Value {
     json!({
         "checkpoint": opened.checkpoint.digest,
         "architecture": opened.checkpoint.config,
@@ -117,160 +114,61 @@ fn identity(opened: &Opened, images: &Images, context: &Context) -> Value {
     })
 }
 
-/// Columns that describe the images.
-fn about(opened: &Opened, images: &Images, context: &Context) -> Map<String, Value> {
-    let mut row = Map::new();
-    for (role, split) in [("train", images.train), ("val", images.val), ("test", images.test)] {
-        row.insert(format!("{role}_images"), split.len().into());
-        row.insert(format!("{role}_digest"), split.digest().into());
+/// What tables say about the images.
+fn about(opened: &Opened, images: &Splits, context: &Context) -> Images {
+    let Splits { train, val, test } = images;
+    Images {
+        train_images: train.len(),
+        train_digest: train.digest().into(),
+        val_images: val.len(),
+        val_digest: val.digest().into(),
+        test_images: test.len(),
+        test_digest: test.digest().into(),
+        val_from: opened.roles.val_origin.clone(),
+        seed: context.seed,
     }
-    row.insert("val_from".into(), opened.roles.val_origin.clone().into());
-    row.insert("seed".into(), context.seed.into());
-    row
 }
 
-/// The settings that all methods share, and the size of B′, which is at most the training set.
-fn of_run(run: &Run, images: usize) -> (TrainSettings, usize) {
-    (run.settings(), run.recipe.perturbation_batch.min(images))
+/// The settings of a run.
+fn settings(run: &Run, bench: &Bench, images: Images) -> RunSettings {
+    let args = run.recipe.args();
+    // B′ is at most the training set.
+    let perturb_batch = args.perturb_batch.map(|n| n.min(images.train_images));
+    RunSettings {
+        bench: bench.name.as_ref().clone(),
+        method: run.recipe.method.method_name(),
+        of_method: MethodArgs { perturb_batch, ..args },
+        train: run.train.clone(),
+        keep: run.keep,
+        cache_dtype: run.cache.cache_dtype,
+        train_seed: run.seed,
+        images,
+    }
 }
 
-/// The name of a run's cell.
+/// The name of a run's cell. Every training and method option is part of it. Layers count by their
+/// tensors, not by their names; `micro_batch` and `accumulate` set one size.
 fn cell(
     run: &Run,
-    (settings, perturbation_batch): &(TrainSettings, usize),
+    settings: &RunSettings,
     opened: &Opened,
-    images: &Images,
+    images: &Splits,
     context: &Context,
 ) -> Result<String> {
-    let recipe = &run.recipe;
-    // All options are listed, so that a new one cannot be forgotten here. Those without a name are
-    // part of `settings`; the two sizes give one micro-batch.
-    let TrainOptions {
-        epochs: _,
-        batch_size: _,
-        lr: _,
-        schedule: _,
-        warmup: _,
-        momentum: _,
-        weight_decay: _,
-        clip: _,
-        augment,
-        views,
-        precision,
-        micro_batch: _,
-        accumulate: _,
-    } = &run.train;
-    let perturbed = recipe
-        .perturb
-        .as_ref()
-        .map(|p| json!([p.tensors, recipe.gamma_max, perturbation_batch, recipe.rule]));
+    let micro_batch = run.train.micro_batch();
+    let train = TrainOptions { micro_batch, accumulate: None, ..run.train.clone() };
+    let of_method = MethodArgs { perturb: None, update: None, ..settings.of_method.clone() };
     let spec = json!({
         "definitions": DEFINITIONS,
         "of": identity(opened, images, context),
-        "method": recipe.method,
-        "perturb": perturbed,
-        "rho": recipe.rho,
-        "update": recipe.update.tensors,
-        "settings": settings,
-        "micro_batch": run.train.micro_batch(),
-        "precision": precision.name(),
-        "half": run.cache.half(),
-        "augment": augment,
-        "views": views,
+        "method": settings.method,
+        "of_method": of_method,
+        "perturb": run.recipe.perturb.as_ref().map(|layer| &layer.tensors),
+        "update": run.recipe.update.tensors,
+        "train": train,
+        "keep": settings.keep,
+        "cache_dtype": settings.cache_dtype,
+        "train_seed": settings.train_seed,
     });
-    Ok(fingerprint("planish/run/2", &spec)?)
-}
-
-/// All settings of a run, by column.
-fn columns(
-    run: &Run,
-    (settings, perturbation_batch): &(TrainSettings, usize),
-) -> Map<String, Value> {
-    let (recipe, train) = (&run.recipe, &run.train);
-    let perturbed = recipe.perturb.as_ref();
-    let (eta, every, alpha) = match recipe.method {
-        ResolvedMethod::Sam(Variant::Adaptive { eta }) => (Some(eta), None, None),
-        ResolvedMethod::Sam(Variant::Look { every, alpha }) => (None, Some(every), Some(alpha)),
-        _ => (None, None, None),
-    };
-    let sam = matches!(recipe.method, ResolvedMethod::Sam(_));
-    let all: [(&str, Value); 24] = [
-        ("method", recipe.method.name().into()),
-        ("perturb", perturbed.map(|p| p.name.clone()).into()),
-        ("update", recipe.update.name.clone().into()),
-        ("epochs", settings.epochs.into()),
-        ("batch_size", settings.batch_size.into()),
-        ("lr", settings.lr.into()),
-        ("schedule", settings.schedule.name().into()),
-        ("warmup", settings.warmup.into()),
-        ("clip", settings.clip.into()),
-        ("momentum", train.momentum.into()),
-        ("weight_decay", settings.weight_decay.into()),
-        ("keep", if settings.keep == Keep::Best { "best" } else { "last" }.into()),
-        ("gamma", perturbed.map(|_| recipe.gamma_max).into()),
-        ("perturb_batch", perturbed.map(|_| *perturbation_batch).into()),
-        ("step", perturbed.map(|_| recipe.rule.name()).into()),
-        ("rho", sam.then_some(recipe.rho).into()),
-        ("asam_eta", eta.into()),
-        ("look_every", every.into()),
-        ("look_alpha", alpha.into()),
-        ("augment", train.augment.to_string().into()),
-        ("views", train.views.into()),
-        ("cache_dtype", if run.cache.half() { "bf16" } else { "f32" }.into()),
-        ("precision", train.precision.name().into()),
-        ("train_seed", run.seed.into()),
-    ];
-    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
-}
-
-/// The results of a finished run, by column.
-pub fn figures(trial: &Trial) -> Map<String, Value> {
-    let last = trial.epochs.last();
-    let kept = trial.epochs.iter().find(|e| e.epoch == trial.selected_epoch);
-    let mut row: Map<String, Value> = [
-        ("selected_epoch", Value::from(trial.selected_epoch)),
-        ("finished_epochs", trial.epochs.len().into()),
-        ("stopped", trial.stopped.clone().into()),
-        ("watched_images", trial.watched_images.into()),
-        ("watched_loss_before", trial.watched_before.into()),
-        ("watched_loss_after", kept.and_then(|e| e.validation_loss).into()),
-        ("training_loss", last.map(|e| e.training_loss).into()),
-        ("perturbation", last.and_then(|e| e.perturbation).into()),
-        ("perturbation_length", last.and_then(|e| e.perturbation_length).into()),
-        ("capped", last.and_then(|e| e.capped).into()),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value))
-    .collect();
-    for (split, found) in [("val", &trial.val), ("test", &trial.test)] {
-        if let Some(found) = found {
-            compared(split, found, &mut row);
-        }
-    }
-    row
-}
-
-fn compared(split: &str, found: &Compared, row: &mut Map<String, Value>) {
-    let estimate = |row: &mut Map<String, Value>, name: String, mean: f64, stderr: Option<f64>| {
-        row.insert(name.clone(), mean.into());
-        row.insert(format!("{name}_stderr"), stderr.into());
-    };
-    for (when, s) in [("before", &found.before), ("after", &found.after)] {
-        let d = s.details.as_ref();
-        for (figure, mean, stderr) in [
-            ("nll", s.nll, s.nll_stderr),
-            ("calibrated_nll", s.calibrated_nll, s.calibrated_nll_stderr),
-            ("top1", s.top1, s.top1_stderr),
-            ("ece", s.ece, d.and_then(|d| d.ece_stderr)),
-            ("calibrated_ece", s.calibrated_ece, d.and_then(|d| d.calibrated_ece_stderr)),
-            ("brier", d.map_or(f64::NAN, |d| d.brier), d.and_then(|d| d.brier_stderr)),
-        ] {
-            estimate(row, format!("{split}_{when}_{figure}"), mean, stderr);
-        }
-        row.insert(format!("{split}_{when}_temperature"), s.temperature.into());
-        row.insert(format!("{split}_{when}_temperature_bound"), json!(s.temperature_bound));
-    }
-    let (nll, calibrated) = (found.nll_gain, found.calibrated_nll_gain);
-    estimate(row, format!("{split}_nll_gain"), nll.mean, nll.stderr);
-    estimate(row, format!("{split}_calibrated_nll_gain"), calibrated.mean, calibrated.stderr);
+    Ok(fingerprint("planish/run/3", &spec)?)
 }

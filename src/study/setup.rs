@@ -2,6 +2,7 @@
 
 use super::file::{File, Model};
 use super::problem::{Problem, Text, plain, refused, table};
+use super::settings::{Attribute, ModelSettings};
 use crate::checkpoint::{Checkpoint, Load};
 use crate::data::{DataOptions, Roles};
 use crate::engine::Precision;
@@ -11,8 +12,7 @@ use crate::session::{Context, Data};
 use crate::shift::Shift;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use toml::{Spanned, Table};
 
@@ -25,8 +25,8 @@ pub struct Setup {
     pub file: File,
     /// Its models.
     pub models: Vec<(PathBuf, Load)>,
-    /// Attribute columns, the same for every model.
-    pub attributes: Vec<Map<String, Value>>,
+    /// Attributes of the models.
+    pub attributes: Vec<BTreeMap<String, Option<Attribute>>>,
     /// Its data sets.
     pub data: Vec<DataOptions>,
     /// Its shifts.
@@ -116,45 +116,42 @@ impl Setup {
         Ok(Opened { checkpoint, data, roles })
     }
 
-    /// The first columns of all rows of a pair.
-    pub fn columns(&self, pair: Pair, checkpoint: &Checkpoint) -> Map<String, Value> {
+    /// The model and data set of a pair, as the tables name them.
+    pub fn model_settings(&self, pair: Pair, checkpoint: &Checkpoint) -> ModelSettings {
         let (model, data) = (&self.file.model[pair.model], &self.file.data[pair.data]);
-        let mut row = Map::new();
-        row.insert("model".into(), model.name.as_ref().clone().into());
-        row.extend(self.attributes[pair.model].clone());
-        let pairs: [(&str, Value); 6] = [
-            ("checkpoint", model.checkpoint.display().to_string().into()),
-            ("checkpoint_digest", checkpoint.digest.clone().into()),
-            ("architecture", checkpoint.architecture.clone().into()),
-            ("parameters", checkpoint.weights.parameters().into()),
-            ("data", data.name.as_ref().clone().into()),
-            ("source", data.source.clone().into()),
-        ];
-        row.extend(pairs.map(|(name, value)| (name.to_owned(), value)));
-        row
+        ModelSettings {
+            model: model.name.as_ref().clone(),
+            attributes: self.attributes[pair.model].clone(),
+            checkpoint: model.checkpoint.display().to_string(),
+            checkpoint_digest: checkpoint.digest.clone(),
+            architecture: checkpoint.architecture.clone(),
+            parameters: checkpoint.weights.parameters(),
+            data: data.name.as_ref().clone(),
+            source: data.source.clone(),
+        }
     }
 }
 
-/// A column `model_NAME` for every attribute of any model. All values of a column have one type:
-/// integers if all are, texts if any is.
-fn attributes(models: &[Model]) -> Vec<Map<String, Value>> {
+/// The attributes of each model. All models have the same names, and all values of a name have one
+/// type: whole numbers if all are, texts if any is.
+fn attributes(models: &[Model]) -> Vec<BTreeMap<String, Option<Attribute>>> {
     let names: BTreeSet<&String> =
         models.iter().flat_map(|m| m.attributes.as_ref().keys()).collect();
-    let mut rows = vec![Map::new(); models.len()];
+    let mut rows = vec![BTreeMap::new(); models.len()];
     for name in names {
         let values: Vec<Option<&toml::Value>> =
             models.iter().map(|m| m.attributes.as_ref().get(name)).collect();
         let any = |is: fn(&toml::Value) -> bool| values.iter().flatten().any(|v| is(v));
         let (texts, floats) = (any(toml::Value::is_str), any(toml::Value::is_float));
         for (row, value) in rows.iter_mut().zip(values) {
-            let value = value.map_or(Value::Null, |value| match value {
-                _ if texts => plain(value).into(),
-                toml::Value::Integer(n) if floats => (*n as f64).into(),
-                toml::Value::Integer(n) => (*n).into(),
-                toml::Value::Float(x) => (*x).into(),
-                _ => Value::Null,
+            let value = value.and_then(|value| match value {
+                _ if texts => Some(Attribute::Text(plain(value))),
+                toml::Value::Integer(n) if floats => Some(Attribute::Number(*n as f64)),
+                toml::Value::Integer(n) => Some(Attribute::Whole(*n)),
+                toml::Value::Float(x) => Some(Attribute::Number(*x)),
+                _ => None,
             });
-            row.insert(format!("model_{name}"), value);
+            row.insert(name.clone(), value);
         }
     }
     rows

@@ -3,7 +3,13 @@
 //! All rows of a table have the same columns in the same order. A missing value is null in JSON
 //! Lines and empty in CSV.
 
-use super::{Entry, Error, Kind, Plan, Planned, Result};
+use super::{
+    BeforeAfter, DiagnosisFigures, Entry, Error, Figures, LayerFigures, ModelSettings, OodFigures,
+    Plan, Planned, Result, RunFigures, Score, Settings,
+};
+use crate::evaluate::Estimate;
+use crate::train::MethodArgs;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
 
@@ -80,102 +86,233 @@ fn field(value: &Value) -> String {
 /// The tables of a study, from the cells that are finished: `results` (models on splits, shifted or
 /// not), `ood` (other images), `layers` (diagnoses, one row per layer) and `runs` (post-training,
 /// with control and diagnosis). Tables without rows are omitted.
-pub fn tables(plan: &Plan, entries: &HashMap<String, Entry>) -> Vec<Table> {
-    let of = |kind: Kind, row: &dyn Fn(&Planned, &Entry) -> Vec<Row>| -> Vec<Row> {
-        let cells = plan.cells.iter().filter(|p| p.kind == kind);
-        let found = cells.filter_map(|p| entries.get(&p.cell).map(|entry| row(p, entry)));
-        found.flatten().collect()
-    };
-    let plain = |p: &Planned, e: &Entry| vec![ended(joined(p, &e.figures), e)];
-    let all = [
-        of(Kind::Evaluation, &plain),
-        of(Kind::Ood, &plain),
-        of(Kind::Diagnosis, &layers),
-        of(Kind::Run, &|p, e| vec![run(p, e, entries)]),
-    ];
-    let with_rows = TABLES.into_iter().zip(all).filter(|(_, rows)| !rows.is_empty());
-    with_rows.map(|(name, rows)| Table::aligned(name, rows)).collect()
+///
+/// # Errors
+/// [`Error::Json`].
+pub fn tables(plan: &Plan, entries: &HashMap<String, Entry>) -> Result<Vec<Table>> {
+    let [mut results, mut ood, mut layers, mut runs] = [const { Vec::new() }; 4];
+    for planned in &plan.cells {
+        let Some(entry) = entries.get(&planned.cell) else { continue };
+        let mut row = settings(planned)?;
+        match &entry.figures {
+            Figures::Evaluation(figures) => {
+                put(&mut row, figures)?;
+                results.push(ended(row, entry));
+            }
+            Figures::Ood(figures) => {
+                detection(&mut row, figures);
+                ood.push(ended(row, entry));
+            }
+            Figures::Diagnosis(found) => {
+                let of = |figures| ended(layer(row.clone(), figures, found), entry);
+                layers.extend(found.layers.iter().map(of));
+            }
+            Figures::Run(figures) => {
+                history(&mut row, figures);
+                for (split, found) in [("val", &figures.val), ("test", &figures.test)] {
+                    found.iter().for_each(|found| before_after(&mut row, split, found));
+                }
+                control(&mut row, planned, figures, entries);
+                diagnosed(&mut row, planned, entries);
+                runs.push(ended(row, entry));
+            }
+        }
+    }
+    let all = TABLES.into_iter().zip([results, ood, layers, runs]);
+    let with_rows = all.filter(|(_, rows)| !rows.is_empty());
+    Ok(with_rows.map(|(name, rows)| Table::aligned(name, rows)).collect())
 }
 
-fn joined(planned: &Planned, figures: &Map<String, Value>) -> Row {
-    let mut row: Row = [("cell".to_owned(), planned.cell.clone().into())].into_iter().collect();
-    row.extend(planned.settings.clone());
-    row.extend(figures.clone());
-    row
+/// Adds a column for every field of `part`.
+fn put(row: &mut Row, part: &impl Serialize) -> Result<()> {
+    if let Value::Object(fields) = serde_json::to_value(part).map_err(Error::Json)? {
+        row.extend(fields);
+    }
+    Ok(())
+}
+
+/// Adds one column.
+fn one(row: &mut Row, name: impl Into<String>, value: impl Into<Value>) {
+    row.insert(name.into(), value.into());
+}
+
+/// Adds a figure and its standard error.
+fn estimate(row: &mut Row, name: &str, of: Option<Estimate>) {
+    one(row, name, of.map(|of| of.mean));
+    one(row, format!("{name}_stderr"), of.and_then(|of| of.stderr));
 }
 
 fn ended(mut row: Row, entry: &Entry) -> Row {
-    row.insert("seconds".into(), entry.seconds.into());
+    one(&mut row, "seconds", entry.seconds);
     row
 }
 
-/// One row per layer, with flags for the layers that the plans perturb or update.
-fn layers(planned: &Planned, entry: &Entry) -> Vec<Row> {
-    let Some(Value::Object(layers)) = entry.figures.get("layers") else { return Vec::new() };
-    let row = |(name, figures): (&String, &Value)| {
-        let mut row = joined(planned, &Map::new());
-        row.insert("layer".into(), name.clone().into());
-        row.extend(figures.as_object().cloned().unwrap_or_default());
-        for (plan, role) in PLANNED {
-            let named = entry.figures.get(plan).and_then(|plan| plan.get(role));
-            row.insert(
-                format!("{plan}_{role}"),
-                (named == Some(&Value::from(name.as_str()))).into(),
-            );
-        }
-        ended(row, entry)
-    };
-    layers.iter().map(row).collect()
+/// The columns of a cell's settings.
+fn settings(planned: &Planned) -> Result<Row> {
+    let mut row = Row::new();
+    one(&mut row, "cell", planned.cell.as_str());
+    let ModelSettings {
+        model,
+        attributes,
+        checkpoint,
+        checkpoint_digest,
+        architecture,
+        parameters,
+        data,
+        source,
+    } = &planned.model;
+    one(&mut row, "model", model.as_str());
+    for (name, value) in attributes {
+        let value = serde_json::to_value(value).map_err(Error::Json)?;
+        one(&mut row, format!("model_{name}"), value);
+    }
+    one(&mut row, "checkpoint", checkpoint.as_str());
+    one(&mut row, "checkpoint_digest", checkpoint_digest.as_str());
+    one(&mut row, "architecture", architecture.as_str());
+    one(&mut row, "parameters", *parameters);
+    one(&mut row, "data", data.as_str());
+    one(&mut row, "source", source.as_str());
+    match &planned.settings {
+        Settings::Evaluation(own) => put(&mut row, own)?,
+        Settings::Ood(own) => put(&mut row, own)?,
+        Settings::Diagnosis(own) => put(&mut row, own)?,
+        Settings::Run(own) => put(&mut row, own)?,
+    }
+    Ok(row)
 }
 
-/// The plans of a diagnosis, and the layer each names.
-const PLANNED: [(&str, &str); 4] = [
-    ("plan", "perturb"),
-    ("plan", "update"),
-    ("plan_in_sample", "perturb"),
-    ("plan_in_sample", "update"),
+fn detection(row: &mut Row, figures: &OodFigures) {
+    one(row, "images", figures.images);
+    one(row, "ood_images", figures.ood_images);
+    for (score, of) in [("probability", figures.probability), ("energy", figures.energy)] {
+        estimate(row, &format!("auroc_{score}"), Some(of.auroc));
+        estimate(row, &format!("fpr95_{score}"), Some(of.fpr95));
+    }
+}
+
+/// The row of one layer, with flags for the layers that the plans perturb or update.
+fn layer(mut row: Row, figures: &LayerFigures, of: &DiagnosisFigures) -> Row {
+    let LayerFigures {
+        layer,
+        delta_l,
+        delta_l_calibrated,
+        kappa,
+        eligible,
+        displacement,
+        gradient_norm,
+        weight_norm,
+        parameters,
+    } = figures;
+    one(&mut row, "layer", layer.as_str());
+    for (name, fitted) in
+        [("delta_l", delta_l), ("delta_l_calibrated", delta_l_calibrated), ("kappa", kappa)]
+    {
+        one(&mut row, format!("{name}_cross_fit"), fitted.cross_fit);
+        one(&mut row, format!("{name}_stderr"), fitted.stderr);
+        one(&mut row, format!("{name}_in_sample"), fitted.in_sample);
+    }
+    one(&mut row, "eligible", *eligible);
+    one(&mut row, "displacement", *displacement);
+    one(&mut row, "gradient_norm", *gradient_norm);
+    one(&mut row, "weight_norm", *weight_norm);
+    one(&mut row, "layer_parameters", *parameters);
+    let (plan, in_sample) = (of.plan.as_ref(), of.plan_in_sample.as_ref());
+    for (column, named) in [
+        ("plan_perturb", plan.map(|plan| &plan.perturb)),
+        ("plan_update", plan.map(|plan| &plan.update)),
+        ("plan_in_sample_perturb", in_sample.map(|plan| &plan.perturb)),
+        ("plan_in_sample_update", in_sample.map(|plan| &plan.update)),
+    ] {
+        one(&mut row, column, named == Some(layer));
+    }
+    row
+}
+
+fn history(row: &mut Row, figures: &RunFigures) {
+    one(row, "selected_epoch", figures.selected_epoch);
+    one(row, "finished_epochs", figures.finished_epochs);
+    one(row, "stopped", figures.stopped.clone());
+    one(row, "watched_images", figures.watched_images);
+    one(row, "watched_loss_before", figures.watched_loss_before);
+    one(row, "watched_loss_after", figures.watched_loss_after);
+    one(row, "training_loss", figures.training_loss);
+    one(row, "perturbation", figures.perturbation);
+    one(row, "perturbation_length", figures.perturbation_length);
+    one(row, "capped", figures.capped);
+}
+
+fn before_after(row: &mut Row, split: &str, found: &BeforeAfter) {
+    for (when, score) in [("before", &found.before), ("after", &found.after)] {
+        let name = |figure: &str| format!("{split}_{when}_{figure}");
+        for (figure, of) in FIGURES {
+            estimate(row, &name(figure), Some(of(score)));
+        }
+        estimate(row, &name("brier"), score.brier);
+        one(row, name("temperature"), score.temperature);
+        let bound = score.temperature_bound.map(|bound| serde_json::json!(bound));
+        one(row, name("temperature_bound"), bound);
+    }
+    estimate(row, &format!("{split}_nll_gain"), Some(found.nll_gain));
+    estimate(row, &format!("{split}_calibrated_nll_gain"), Some(found.calibrated_nll_gain));
+}
+
+/// A figure's name and value.
+type Figure = (&'static str, fn(&Score) -> Estimate);
+
+/// Figures before and after a run, which are also compared with the control's.
+const FIGURES: [Figure; 5] = [
+    ("nll", |s| s.nll),
+    ("calibrated_nll", |s| s.calibrated_nll),
+    ("top1", |s| s.top1),
+    ("ece", |s| s.ece),
+    ("calibrated_ece", |s| s.calibrated_ece),
 ];
 
-/// Diagnosis columns that are added to a run for the layers it perturbs or updates.
-const DIAGNOSED: [&str; 7] = [
-    "delta_l_cross_fit",
-    "delta_l_stderr",
-    "delta_l_in_sample",
-    "delta_l_calibrated_cross_fit",
-    "kappa_cross_fit",
-    "kappa_stderr",
-    "kappa_in_sample",
-];
-
-/// Control metrics that are added to a run, with the gain over the control. The gain is control −
-/// run, or run − control for `top1`, so that positive is better.
-const COMPARED: [&str; 5] = ["nll", "calibrated_nll", "top1", "ece", "calibrated_ece"];
-
-fn run(planned: &Planned, entry: &Entry, entries: &HashMap<String, Entry>) -> Row {
-    let mut row = joined(planned, &entry.figures);
-    let control = planned.control.as_ref();
-    let known = control.and_then(|cell| entries.get(cell));
-    row.insert("control".into(), control.cloned().into());
-    for split in ["val", "test"] {
-        for figure in COMPARED {
-            let name = format!("{split}_after_{figure}");
-            let value = |of: &Entry| of.figures.get(&name).and_then(Value::as_f64);
-            let (own, other) = (value(entry), known.and_then(value));
+/// The control's figures, and the gain over the control: control − run, or run − control for `top1`,
+/// so that positive is better.
+fn control(
+    row: &mut Row,
+    planned: &Planned,
+    figures: &RunFigures,
+    entries: &HashMap<String, Entry>,
+) {
+    let cell = planned.control.as_ref();
+    let control = cell.and_then(|cell| entries.get(cell)).and_then(|entry| entry.figures.run());
+    one(row, "control", cell.cloned());
+    for (split, own, other) in [
+        ("val", &figures.val, control.and_then(|c| c.val.as_ref())),
+        ("test", &figures.test, control.and_then(|c| c.test.as_ref())),
+    ] {
+        for (figure, of) in FIGURES {
+            let (own, other) = (own.as_ref().map(|f| of(&f.after)), other.map(|f| of(&f.after)));
             let sign = if figure == "top1" { -1.0 } else { 1.0 };
-            let gain = own.zip(other).map(|(own, other)| sign * (other - own));
-            row.insert(format!("control_{name}"), other.into());
-            row.insert(format!("{split}_{figure}_gain_over_control"), gain.into());
+            let gain = own.zip(other).map(|(own, other)| sign * (other.mean - own.mean));
+            one(row, format!("control_{split}_after_{figure}"), other.map(|other| other.mean));
+            one(row, format!("{split}_{figure}_gain_over_control"), gain);
         }
     }
-    let diagnosis = planned.diagnosis.as_ref().and_then(|cell| entries.get(cell));
-    let layers = diagnosis.and_then(|d| d.figures.get("layers"));
-    for (role, letter) in [("perturb", "p"), ("update", "u")] {
-        let name = planned.settings.get(role).and_then(Value::as_str);
-        let layer = layers.zip(name).and_then(|(layers, name)| layers.get(name));
-        for figure in DIAGNOSED {
-            let value = layer.and_then(|l| l.get(figure)).cloned().unwrap_or(Value::Null);
-            row.insert(format!("{figure}_{letter}"), value);
+}
+
+/// The diagnosis of the layers that a run perturbs (`_p`) and updates (`_u`).
+fn diagnosed(row: &mut Row, planned: &Planned, entries: &HashMap<String, Entry>) {
+    let Settings::Run(settings) = &planned.settings else { return };
+    let entry = planned.diagnosis.as_ref().and_then(|cell| entries.get(cell));
+    let layers = entry.and_then(|e| e.figures.diagnosis()).map_or(&[][..], |d| &d.layers);
+    let MethodArgs { perturb, update, .. } = &settings.of_method;
+    for (name, letter) in [(perturb, "p"), (update, "u")] {
+        let layer = layers.iter().find(|layer| Some(&layer.layer) == name.as_ref());
+        let (delta_l, kappa) = (layer.map(|l| l.delta_l), layer.map(|l| l.kappa));
+        let calibrated = layer.map(|l| l.delta_l_calibrated);
+        for (column, value) in [
+            ("delta_l_cross_fit", delta_l.and_then(|of| of.cross_fit)),
+            ("delta_l_stderr", delta_l.and_then(|of| of.stderr)),
+            ("delta_l_in_sample", delta_l.and_then(|of| of.in_sample)),
+            ("delta_l_calibrated_cross_fit", calibrated.and_then(|of| of.cross_fit)),
+            ("kappa_cross_fit", kappa.and_then(|of| of.cross_fit)),
+            ("kappa_stderr", kappa.and_then(|of| of.stderr)),
+            ("kappa_in_sample", kappa.and_then(|of| of.in_sample)),
+        ] {
+            one(row, format!("{column}_{letter}"), value);
         }
     }
-    ended(row, entry)
 }

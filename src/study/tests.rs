@@ -1,21 +1,112 @@
 //! Tests of logs, shares and tables. They do not need a model.
 
 use super::*;
-use serde_json::{Map, Value, json};
+use crate::cache::CacheDtype;
+use crate::diagnose::findings::{Fitted, InSamplePlan, Loss};
+use crate::evaluate::{Bound, Detection, Estimate};
+use crate::train::{Keep, MethodArgs, MethodName, TrainOptions};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-fn object(value: Value) -> Map<String, Value> {
-    value.as_object().unwrap().clone()
+fn entry(cell: &str, figures: Figures) -> Entry {
+    Entry { cell: cell.into(), figures, seconds: 0.5 }
 }
 
-fn entry(cell: &str, kind: Kind, figures: Value) -> Entry {
-    Entry { cell: cell.into(), kind, figures: object(figures), seconds: 0.5 }
+fn planned(cell: &str, settings: Settings) -> Planned {
+    let model = ModelSettings { model: "m".into(), ..ModelSettings::default() };
+    Planned { cell: cell.into(), model, settings, control: None, diagnosis: None }
 }
 
-fn planned(cell: &str, kind: Kind, settings: Value) -> Planned {
-    Planned { cell: cell.into(), kind, control: None, diagnosis: None, settings: object(settings) }
+fn exactly(mean: f64) -> Estimate {
+    Estimate { mean, stderr: None }
+}
+
+/// Figures of other images.
+fn ood(auroc: f64) -> Figures {
+    let of = Detection { auroc: exactly(auroc), fpr95: exactly(0.25) };
+    Figures::Ood(OodFigures { images: 4, ood_images: 2, probability: of, energy: of })
+}
+
+/// Settings of other images.
+fn images(ood: &str) -> Settings {
+    Settings::Ood(OodSettings { ood: ood.into(), ..OodSettings::default() })
+}
+
+/// Settings of PoL or SGD with learning rate 0.1.
+fn on_layers(perturb: Option<&str>, update: &str) -> Settings {
+    Settings::Run(Box::new(RunSettings {
+        bench: "b".into(),
+        method: perturb.map_or(MethodName::Sgd, |_| MethodName::Pol),
+        of_method: MethodArgs {
+            perturb: perturb.map(str::to_owned),
+            update: Some(update.into()),
+            ..MethodArgs::default()
+        },
+        train: TrainOptions { lr: 0.1, ..TrainOptions::default() },
+        keep: Keep::Best,
+        cache_dtype: CacheDtype::F32,
+        train_seed: 3,
+        images: Images::default(),
+    }))
+}
+
+/// A run with these figures on V, and none on test.
+fn trained(nll: f64, top1: f64) -> Figures {
+    let score = Score {
+        nll: exactly(nll),
+        calibrated_nll: exactly(0.5),
+        top1: exactly(top1),
+        ece: exactly(0.25),
+        calibrated_ece: exactly(0.125),
+        brier: None,
+        temperature: 1.5,
+        temperature_bound: Some(Bound::Flat),
+    };
+    let (before, after, gain) = (score.clone(), score, exactly(0.0));
+    Figures::Run(Box::new(RunFigures {
+        selected_epoch: 1,
+        finished_epochs: 1,
+        stopped: None,
+        watched_images: 4,
+        watched_loss_before: None,
+        watched_loss_after: None,
+        training_loss: Some(0.5),
+        perturbation: None,
+        perturbation_length: None,
+        capped: None,
+        val: Some(BeforeAfter { before, after, nll_gain: gain, calibrated_nll_gain: gain }),
+        test: None,
+    }))
+}
+
+/// A diagnosis in which these layers have this κ.
+fn kappas(layers: &[(&str, f64)], plan_in_sample: InSamplePlan) -> Figures {
+    let none = Fitted { in_sample: None, cross_fit: None, stderr: None };
+    let layer = |(name, kappa): &(&str, f64)| LayerFigures {
+        layer: (*name).into(),
+        delta_l: none,
+        delta_l_calibrated: none,
+        kappa: Fitted { cross_fit: Some(*kappa), ..none },
+        eligible: false,
+        displacement: 0.5,
+        gradient_norm: 1.0,
+        weight_norm: 2.0,
+        parameters: 8,
+    };
+    let loss = Loss {
+        validation: 0.5,
+        stderr: None,
+        calibrated: 0.5,
+        temperature: 1.0,
+        temperatures_of_folds: None,
+        temperature_bound: None,
+        training: None,
+        training_images: None,
+    };
+    let (layers, plan_in_sample) = (layers.iter().map(layer).collect(), Some(plan_in_sample));
+    Figures::Diagnosis(DiagnosisFigures { layers, loss, plan: None, plan_in_sample })
 }
 
 #[test]
@@ -64,13 +155,12 @@ fn log_drops_an_incomplete_last_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(CELLS);
     let mut log = Log::open(folder.path()).unwrap();
-    let third = json!({"nll": 1.0 / 3.0, "gone": null});
-    let kept = log.add(&entry("a", Kind::Evaluation, third)).unwrap().clone();
+    let kept = log.add(&entry("a", trained(1.0 / 3.0, 0.5))).unwrap().clone();
     // A second process gets an error; reading needs no lock.
     let second = Log::open(folder.path()).unwrap_err();
     assert!(matches!(second, Error::Locked { .. }), "{second}");
     assert_eq!(read_log(folder.path()).unwrap()["a"], kept);
-    log.add(&entry("b", Kind::Run, json!({"nll": 2}))).unwrap();
+    log.add(&entry("b", ood(0.75))).unwrap();
     drop(log);
     let whole = fs::read(&path).unwrap();
     for cut in 1..whole.len() {
@@ -80,7 +170,7 @@ fn log_drops_an_incomplete_last_line() {
         let first_cut = whole.iter().position(|&b| b == b'\n').unwrap() < whole.len() - cut;
         assert_eq!(log.get("a").is_some(), first_cut);
         if first_cut {
-            log.add(&entry("b", Kind::Run, json!({"nll": 2}))).unwrap();
+            log.add(&entry("b", ood(0.75))).unwrap();
             drop(log);
             assert_eq!(fs::read(&path).unwrap(), whole);
         }
@@ -93,56 +183,51 @@ fn numbers_round_trip_to_the_last_bit() {
     let folder = tempfile::tempdir().unwrap();
     let number = 1.807_835_765_687_524_6e-7;
     let mut log = Log::open(folder.path()).unwrap();
-    log.add(&entry("a", Kind::Run, json!({"x": number}))).unwrap();
+    log.add(&entry("a", ood(number))).unwrap();
     drop(log);
-    let read = read_log(folder.path()).unwrap();
-    assert_eq!(read["a"].figures["x"].as_f64().unwrap().to_bits(), f64::to_bits(number));
+    assert_eq!(read_log(folder.path()).unwrap()["a"], entry("a", ood(number)));
 }
 
 #[test]
 fn errors_name_invalid_and_conflicting_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(CELLS);
-    let good = r#"{"cell":"a","kind":"run","figures":{"x":1},"seconds":1}"#;
+    let good = serde_json::to_string(&entry("a", ood(0.75))).unwrap();
     let open_error = |text: String| {
         fs::write(&path, text).unwrap();
         Log::open(folder.path()).unwrap_err().to_string()
     };
-    for bad in ["{}", "x", r#"{"cell":"a","kind":"walk","figures":{},"seconds":1}"#, ""] {
+    for bad in ["{}", "x", r#"{"cell":"a","figures":{"walk":{}},"seconds":1}"#, ""] {
         let message = open_error(format!("{good}\n{bad}\n"));
         assert!(message.contains("line 2") && message.contains("delete that line"), "{message}");
     }
-    let message = open_error(format!("{good}\n{}\n", good.replace(":1}", ":2}")));
-    assert!(message.contains("cell a: x is 1 in") && message.contains("and 2 in"), "{message}");
+    let message = open_error(format!("{good}\n{}\n", good.replacen("0.75", "0.5", 1)));
+    let found = "cell a: probability.auroc.mean is 0.75 in";
+    assert!(message.contains(found) && message.contains("and 0.5 in"), "{message}");
     // Different run times are not a conflict.
-    fs::write(&path, format!("{good}\n{}\n", good.replace("s\":1}", "s\":7}"))).unwrap();
-    assert_eq!(Log::open(folder.path()).unwrap().get("a").unwrap().seconds, 1.0);
+    fs::write(&path, format!("{good}\n{}\n", good.replace("s\":0.5}", "s\":7}"))).unwrap();
+    assert_eq!(Log::open(folder.path()).unwrap().get("a").unwrap().seconds, 0.5);
 }
 
 #[test]
 fn runs_are_joined_with_control_and_diagnosis() {
-    let settings = json!({"perturb": "head", "update": "norm", "lr": 0.1});
     let run = Planned {
         control: Some("c".into()),
         diagnosis: Some("d".into()),
-        ..planned("r", Kind::Run, settings)
+        ..planned("r", on_layers(Some("head"), "norm"))
     };
-    let control = planned("c", Kind::Run, json!({"perturb": null, "update": "norm", "lr": 0.1}));
-    let cells = vec![planned("d", Kind::Diagnosis, json!({"model": "m"})), control, run];
+    let control = planned("c", on_layers(None, "norm"));
+    let cells = vec![planned("d", Settings::Diagnosis(Images::default())), control, run];
     let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
-    let layers = json!({
-        "layers": {"head": {"kappa_cross_fit": 3.5}, "norm": {"kappa_cross_fit": 2.5}},
-        "plan": null,
-        "plan_in_sample": {"perturb": "head", "update": "norm", "basis": "in_sample"},
-    });
+    let in_sample = InSamplePlan { perturb: "head".into(), update: "norm".into() };
     let entries = [
-        entry("r", Kind::Run, json!({"val_after_nll": 0.5, "val_after_top1": 0.75})),
-        entry("c", Kind::Run, json!({"val_after_nll": 0.625, "val_after_top1": 0.5})),
-        entry("d", Kind::Diagnosis, layers),
+        entry("r", trained(0.5, 0.75)),
+        entry("c", trained(0.625, 0.5)),
+        entry("d", kappas(&[("head", 3.5), ("norm", 2.5)], in_sample)),
     ];
     let mut entries: HashMap<String, Entry> =
         entries.into_iter().map(|e| (e.cell.clone(), e)).collect();
-    let [diagnosed, runs] = tables(&plan, &entries).try_into().unwrap();
+    let [diagnosed, runs] = tables(&plan, &entries).unwrap().try_into().unwrap();
     assert_eq!((diagnosed.name, diagnosed.rows.len(), runs.name), ("layers", 2, "runs"));
     assert_eq!(diagnosed.rows[1]["layer"], "norm");
     let named = |row: usize, column: &str| diagnosed.rows[row][column].as_bool();
@@ -155,44 +240,50 @@ fn runs_are_joined_with_control_and_diagnosis() {
     assert_eq!(row["val_top1_gain_over_control"], 0.25);
     assert_eq!(row["control_val_after_nll"], 0.625);
     assert_eq!((&row["kappa_cross_fit_p"], &row["kappa_cross_fit_u"]), (&3.5.into(), &2.5.into()));
+    assert_eq!((&row["lr"], &row["train_seed"]), (&0.1.into(), &3.into()));
+    assert_eq!((&row["rho"], &row["val_after_temperature_bound"]), (&Value::Null, &"flat".into()));
     assert_eq!(runs.rows[0]["val_nll_gain_over_control"], Value::Null);
     assert_eq!(runs.rows[0].keys().next_back().unwrap(), "seconds");
     // Both rows have the same columns, and CSV has the same fields.
     assert!(runs.rows[0].keys().eq(runs.rows[1].keys()));
     let csv = String::from_utf8(runs.csv().unwrap()).unwrap();
-    assert!(csv.lines().nth(1).unwrap().starts_with("c,,norm,0.1,0.625,0.5,"), "{csv}");
+    assert!(csv.lines().nth(1).unwrap().starts_with("c,m,"), "{csv}");
     // Without its control, a run still has its own metrics.
     entries.remove("c");
-    let alone = &tables(&plan, &entries)[1].rows[0];
+    let alone = &tables(&plan, &entries).unwrap()[1].rows[0];
     assert_eq!(alone["val_after_nll"], 0.5);
     assert_eq!(alone["control_val_after_nll"], Value::Null);
 }
 
 #[test]
 fn all_rows_have_the_same_columns() {
-    let plan = Plan {
-        schema: SCHEMA.into(),
-        shard: None,
-        cells: vec![
-            planned("a", Kind::Ood, json!({"m": 1})),
-            planned("b", Kind::Ood, json!({"m": 2, "n": "x,\"y\"\n"})),
-        ],
-    };
-    let entries = ["a", "b"].map(|c| (c.to_owned(), entry(c, Kind::Ood, json!({"f": 0.5}))));
-    let [table] = tables(&plan, &entries.into_iter().collect()).try_into().unwrap();
-    assert!(table.rows[0].keys().eq(["cell", "m", "n", "f", "seconds"]));
+    let mut cells = vec![planned("a", images("x")), planned("b", images("x,\"y\"\n"))];
+    for (cell, size) in cells.iter_mut().zip([None, Some(Attribute::Whole(7))]) {
+        cell.model.attributes.insert("size".into(), size);
+    }
+    let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
+    let entries = ["a", "b"].map(|c| (c.to_owned(), entry(c, ood(0.5))));
+    let [table] = tables(&plan, &entries.into_iter().collect()).unwrap().try_into().unwrap();
+    let columns: Vec<&str> = table.rows[0].keys().map(String::as_str).collect();
+    assert_eq!(columns[..3], ["cell", "model", "model_size"]);
+    assert_eq!(columns.last(), Some(&"seconds"));
+    assert!(table.rows[1].keys().eq(&columns));
     let csv = String::from_utf8(table.csv().unwrap()).unwrap();
-    assert_eq!(csv, "cell,m,n,f,seconds\na,1,,0.5,0.5\nb,2,\"x,\"\"y\"\"\n\",0.5,0.5\n");
+    let lines = [columns.join(","), "a,m,,".into(), "b,m,7,".into()];
+    for (line, start) in csv.lines().zip(lines) {
+        assert!(line.starts_with(&start), "{csv}");
+    }
+    assert!(csv.contains(",\"x,\"\"y\"\"\n\",") && csv.contains(",0.5,,0.25,,"), "{csv}");
     assert_eq!(table.jsonl().lines().count(), 2);
 }
 
 #[test]
 fn missing_cells_are_listed_by_position_and_shard() {
-    let cell = |i: usize| planned(&format!("c{i}"), Kind::Ood, json!({}));
+    let cell = |i: usize| planned(&format!("c{i}"), images("x"));
     let cells = (0..12).map(cell).collect();
     let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
     let entries_of = |which: &[usize]| -> HashMap<String, Entry> {
-        let of = |i: &usize| (format!("c{i}"), entry(&format!("c{i}"), Kind::Ood, json!({})));
+        let of = |i: &usize| (format!("c{i}"), entry(&format!("c{i}"), ood(0.5)));
         which.iter().map(of).collect()
     };
     let merged = |share: Option<&str>, which: &[usize]| Merged {

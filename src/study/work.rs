@@ -3,14 +3,12 @@
 use super::cells::{Cell, Job};
 use super::diagnosis::diagnosis;
 use super::evaluation::Evaluator;
-use super::runs;
 use super::setup::{Opened, Pair, Setup};
-use super::{Entry, Error as StudyError, Kind};
+use super::{Entry, Error as StudyError, Figures, Kind};
 use crate::error::Result;
 use crate::post_train::{Run, Trials};
 use crate::session::Context;
 use crate::session::bad_samples::damage_note;
-use serde_json::{Map, Value};
 use std::time::Instant;
 
 /// Computes these cells, pair by pair. Calls `keep` with each as soon as it is done.
@@ -40,13 +38,13 @@ pub fn compute(
         let name = setup.file.model[pair.model].name.as_ref();
         let begin = |what: &str| progress.status(&format!("{name}, {what}"));
         evaluations(setup, (pair, &opened), &own, context, &begin, &mut finished)?;
-        for cell in own.iter().filter(|c| c.planned.kind == Kind::Diagnosis) {
+        for cell in own.iter().filter(|c| c.planned.kind() == Kind::Diagnosis) {
             begin("diagnosis");
             let mut clock = Instant::now();
             let figures = diagnosis(&opened, context)?;
             finished(entry(cell, figures, &mut clock))?;
         }
-        if own.iter().any(|c| c.planned.kind == Kind::Run) {
+        if own.iter().any(|c| c.planned.kind() == Kind::Run) {
             begin("training");
             train(&opened, &own, context, &begin, &mut finished)?;
         }
@@ -104,7 +102,8 @@ fn train(
     let test = opened.images()?.test;
     let trials = Trials::new(checkpoint, roles, Some(test), context)?;
     trials.train(&runs, begin, &mut |place, trial| {
-        finished(timed(cells[place], runs::figures(&trial), trial.seconds))?;
+        let seconds = trial.seconds;
+        finished(timed(cells[place], trial.into(), seconds))?;
         Ok(true)
     })
 }
@@ -118,26 +117,27 @@ fn begun<T>(slot: &mut Option<T>, make: impl FnOnce() -> Result<T>) -> Result<&T
 }
 
 /// A finished cell, with the time since the previous one.
-fn entry(cell: &Cell, figures: Map<String, Value>, clock: &mut Instant) -> Entry {
+fn entry(cell: &Cell, figures: Figures, clock: &mut Instant) -> Entry {
     let seconds = clock.elapsed().as_secs_f64();
     *clock = Instant::now();
     timed(cell, figures, seconds)
 }
 
-fn timed(cell: &Cell, figures: Map<String, Value>, seconds: f64) -> Entry {
+fn timed(cell: &Cell, figures: Figures, seconds: f64) -> Entry {
     let seconds = (seconds * 1e3).round() / 1e3;
-    Entry { cell: cell.planned.cell.clone(), kind: cell.planned.kind, figures, seconds }
+    Entry { cell: cell.planned.cell.clone(), figures, seconds }
 }
 
 /// Rejects a checkpoint or images that changed since the cells were named.
 fn unchanged(cells: &[&Cell], opened: &Opened) -> Result<()> {
-    let planned = cells.first().and_then(|c| c.planned.settings.get("checkpoint_digest"));
-    let now = opened.checkpoint.digest.as_str();
-    if planned.and_then(Value::as_str) != Some(now) {
-        let (path, now) = (opened.checkpoint.path.clone(), now.to_owned());
-        return Err(StudyError::Changed { path, now }.into());
+    let now = &opened.checkpoint.digest;
+    match cells.iter().all(|c| c.planned.model.checkpoint_digest == *now) {
+        true => Ok(()),
+        false => {
+            let (path, now) = (opened.checkpoint.path.clone(), now.clone());
+            Err(StudyError::Changed { path, now }.into())
+        }
     }
-    Ok(())
 }
 
 /// A count of cells of a kind, in words.

@@ -58,7 +58,7 @@ pub struct MethodArgs {
 
 impl MethodArgs {
     /// The given options, by name.
-    pub fn given(&self) -> Map<String, Value> {
+    fn given(&self) -> Map<String, Value> {
         let all = serde_json::to_value(self).ok();
         let all = all.and_then(|all| all.as_object().cloned()).unwrap_or_default();
         all.into_iter().filter(|(_, value)| !value.is_null()).collect()

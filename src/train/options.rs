@@ -1,18 +1,21 @@
 //! Options of a training run, and of each method.
 
-use super::guard::Keep;
+use super::groups::Grouping;
+use super::guard::{Keep, StopRule};
+use super::optimizer::OptimizerRule;
 use super::perturbation::StepRule;
+use super::run::TrainSettings;
 use super::schedule::Shape;
-use crate::cache::CacheOptions;
 use crate::data::Augment;
 use crate::engine::Precision;
-use crate::options::{Error, as_text, check, names, take};
+use crate::objective::Objective;
+use crate::options::{Error, as_text, check};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// Options that every method shares.
+/// Options of training that fine-tuning and all methods of post-training share.
 ///
-/// They are flags of `post-train` and `bench`, and keys of a study's `grid`.
+/// They are flags of `finetune`, `post-train` and `bench`, and keys and columns of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training options"))]
@@ -121,7 +124,13 @@ impl TrainOptions {
     /// # Errors
     /// The first such option.
     pub fn check(&self) -> Result<(), Error> {
-        check_lengths(self.epochs, self.batch_size, self.warmup)?;
+        check::count("epochs", self.epochs)?;
+        check::count("batch_size", self.batch_size)?;
+        check::not_negative("warmup", self.warmup)?;
+        if self.warmup > self.epochs as f64 {
+            let expected = format!("at most `epochs`, {}", self.epochs);
+            return Err(Error::value("warmup", expected, self.warmup));
+        }
         check::positive("lr", self.lr)?;
         check::share("momentum", self.momentum)?;
         check::not_negative("weight_decay", self.weight_decay)?;
@@ -143,6 +152,42 @@ impl TrainOptions {
             return Err(Error::NoEffect { option, applies_to });
         }
         Ok(())
+    }
+
+    /// The settings of the loop.
+    pub fn settings(
+        &self,
+        optimizer: OptimizerRule,
+        keep: Keep,
+        stop: StopRule,
+        seed: u64,
+    ) -> TrainSettings {
+        TrainSettings {
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            lr: self.lr,
+            schedule: self.schedule,
+            warmup: self.warmup,
+            clip: self.clip,
+            optimizer,
+            weight_decay: self.weight_decay,
+            grouping: Grouping::default(),
+            l2_sp: None,
+            average: None,
+            keep,
+            stop,
+            seed,
+        }
+    }
+
+    /// The model with this precision and micro-batch size.
+    pub fn configured(&self, model: &Objective) -> Objective {
+        let mut model = model.clone();
+        model.precision = self.precision;
+        if let Some(n) = self.micro_batch() {
+            model.micro_batch = n.min(self.batch_size);
+        }
+        model
     }
 
     /// Images in a micro-batch, if set by the user.
@@ -307,6 +352,13 @@ impl MethodName {
     }
 }
 
+impl Default for MethodOptions {
+    /// PoL on the layers of the plan.
+    fn default() -> Self {
+        Self::default_of(MethodName::Pol)
+    }
+}
+
 impl MethodOptions {
     /// The method with its published settings.
     ///
@@ -373,31 +425,6 @@ impl MethodOptions {
         }
     }
 
-    /// The method with these options, from command-line flags or keys of a study file.
-    ///
-    /// # Errors
-    /// [`Error::NoEffect`] for an option that the method does not read; [`Error::Value`].
-    pub fn new(name: MethodName, given: &Map<String, Value>) -> Result<Self, Error> {
-        let own = name.options();
-        if let Some(option) = given.keys().find(|key| !own.contains(key)) {
-            return Err(no_effect(option));
-        }
-        let refused = |option: &str, found: &Value, e: serde_json::Error| {
-            Error::value(option, e.to_string(), found)
-        };
-        let mut method = Self::default_of(name);
-        for (option, value) in given {
-            let mut fields =
-                serde_json::to_value(&method).map_err(|e| refused(option, value, e))?;
-            if let Some(fields) = fields.as_object_mut() {
-                fields.insert(option.clone(), value.clone());
-            }
-            method = serde_json::from_value(fields).map_err(|e| refused(option, value, e))?;
-        }
-        method.check()?;
-        Ok(method)
-    }
-
     /// Rejects values out of range.
     ///
     /// # Errors
@@ -427,45 +454,8 @@ impl MethodOptions {
 pub fn no_effect(option: &str) -> Error {
     let of = MethodName::ALL.into_iter().filter(|m| m.options().iter().any(|o| o == option));
     let of: Vec<&str> = of.map(MethodName::name).collect();
-    match of.is_empty() {
-        true => {
-            let mut known: Vec<String> = MethodName::ALL.iter().flat_map(|m| m.options()).collect();
-            known.extend(names::<TrainOptions>());
-            known.extend(names::<CacheOptions>());
-            known.push("keep".into());
-            known.sort();
-            known.dedup();
-            Error::Unknown { option: option.into(), known: known.join(", ") }
-        }
-        false => Error::NoEffect {
-            option: option.into(),
-            applies_to: format!("the method {}", of.join(", ")),
-        },
-    }
-}
-
-/// Splits mixed options into those of all methods and those of specific methods.
-///
-/// # Errors
-/// [`Error::Value`].
-pub fn split(mut given: Map<String, Value>) -> Result<(TrainOptions, Map<String, Value>), Error> {
-    let train = take::<TrainOptions>(&mut given)?;
-    train.check()?;
-    Ok((train, given))
-}
-
-/// Checks the length of a run, for fine-tuning and post-training.
-///
-/// # Errors
-/// [`Error::Value`].
-pub fn check_lengths(epochs: usize, batch_size: usize, warmup: f64) -> Result<(), Error> {
-    check::count("epochs", epochs)?;
-    check::count("batch_size", batch_size)?;
-    check::not_negative("warmup", warmup)?;
-    match warmup > epochs as f64 {
-        true => Err(Error::value("warmup", format!("at most `epochs`, {epochs}"), warmup)),
-        false => Ok(()),
-    }
+    let applies_to = format!("the method {}", of.join(", "));
+    Error::NoEffect { option: option.into(), applies_to }
 }
 
 /// Which weights to keep: as requested, or by default the best if there are validation images and
@@ -489,14 +479,15 @@ pub fn keep_or_default(asked: Option<Keep>, has_validation: bool) -> Result<Keep
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use crate::options::take;
+    use serde_json::{Map, json};
 
     fn given(value: Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
     }
 
     #[test]
-    fn methods_reject_options_of_other_methods() {
+    fn methods_name_their_options() {
         assert_eq!(
             MethodName::Pol.options(),
             ["perturb", "update", "perturb_batch", "gamma", "step"]
@@ -504,16 +495,6 @@ mod tests {
         assert_eq!(MethodName::Pof.options(), ["perturb_batch", "gamma", "step"]);
         assert_eq!(MethodName::Sgd.options(), ["update"]);
         assert_eq!(MethodName::Asam.options(), ["update", "rho", "asam_eta"]);
-        let made = MethodOptions::new(MethodName::Asam, &given(json!({ "rho": 1 }))).unwrap();
-        assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
-        let error = MethodOptions::new(MethodName::Sgd, &given(json!({ "rho": 1 }))).unwrap_err();
-        let text = "`rho` only applies to the method sam, asam, looksam, sam-norm; remove `rho`, or \
-                    change the setting that it depends on";
-        assert_eq!(error.to_string(), text);
-        let error = MethodOptions::new(MethodName::Sgd, &given(json!({ "rhó": 1 }))).unwrap_err();
-        assert!(matches!(error, Error::Unknown { .. }));
-        let error = MethodOptions::new(MethodName::Sam, &given(json!({ "rho": 0 }))).unwrap_err();
-        assert_eq!(error, Error::value("rho", "a number above 0", 0));
     }
 
     #[test]
@@ -528,7 +509,10 @@ mod tests {
 
     #[test]
     fn rejects_values_out_of_range() {
-        let with = |value| split(given(value)).map(|_| ());
+        let with = |value| {
+            let train = take::<TrainOptions>(&mut given(value))?;
+            train.check()
+        };
         assert_eq!(with(json!({ "lr": 0.1, "gamma": 3, "augment": "flip" })), Ok(()));
         let refused = |value, option: &str| {
             let error = with(value).unwrap_err();

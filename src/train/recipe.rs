@@ -1,8 +1,9 @@
 //! A method with its layers and settings, independent of the data.
 
-use super::MethodName;
 use super::Result;
 use super::method::Method;
+use super::method_args::MethodArgs;
+use super::options::MethodName;
 use super::perturbation::{Perturber, StepRule};
 use super::pof::Pof;
 use super::pol::Pol;
@@ -57,9 +58,9 @@ pub struct Recipe {
     /// The layer to perturb down its own batch's gradient; `None` for SAM and SGD.
     pub perturb: Option<Layer>,
     /// Γ.
-    pub gamma_max: f64,
+    pub gamma: f64,
     /// Examples in B′.
-    pub perturbation_batch: usize,
+    pub perturb_batch: usize,
     /// How η* is found.
     pub rule: StepRule,
     /// ρ of SAM.
@@ -82,6 +83,29 @@ impl Recipe {
         self.update.first_stage.min(perturbed)
     }
 
+    /// The options that lead to this recipe, with layers and defaults filled in. PoF, whose layers
+    /// are not options, names them too.
+    pub fn args(&self) -> MethodArgs {
+        let perturbed = self.perturb.as_ref();
+        let of_layers = MethodArgs {
+            perturb: perturbed.map(|p| p.name.clone()),
+            update: Some(self.update.name.clone()),
+            perturb_batch: perturbed.map(|_| self.perturb_batch),
+            gamma: perturbed.map(|_| self.gamma),
+            step: perturbed.map(|_| self.rule),
+            ..MethodArgs::default()
+        };
+        let ResolvedMethod::Sam(variant) = self.method else { return of_layers };
+        let sam = MethodArgs { rho: Some(self.rho), ..of_layers };
+        match variant {
+            Variant::Plain | Variant::Norms => sam,
+            Variant::Adaptive { eta } => MethodArgs { asam_eta: Some(eta), ..sam },
+            Variant::Look { every, alpha } => {
+                MethodArgs { look_every: Some(every), look_alpha: Some(alpha), ..sam }
+            }
+        }
+    }
+
     /// Floating-point operations of a step per image of B, which has `batch` examples.
     pub fn work(&self, network: &Network, batch: usize) -> f64 {
         let perturbing = match (self.method, &self.perturb) {
@@ -92,7 +116,7 @@ impl Recipe {
             (_, Some(layer)) => Perturbing::Line {
                 layer,
                 newton: self.rule == StepRule::Newton,
-                ratio: self.perturbation_batch as f64 / batch.max(1) as f64,
+                ratio: self.perturb_batch as f64 / batch.max(1) as f64,
             },
             (_, None) => Perturbing::Nothing,
         };
@@ -121,10 +145,10 @@ impl Recipe {
         let Some(perturb) = &self.perturb else { return Ok(Box::new(Sgd { update })) };
         let perturber = Perturber::new(
             perturb.clone(),
-            self.gamma_max,
+            self.gamma,
             self.rule,
             examples,
-            self.perturbation_batch.min(examples),
+            self.perturb_batch.min(examples),
             seed,
         )?;
         Ok(match self.method {

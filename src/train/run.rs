@@ -28,15 +28,17 @@ use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
 /// Settings of a run. With the model, the method and the examples, they determine the result.
+///
+/// Reports list them under the names of the options. Aliases are names in reports of earlier versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainSettings {
     /// Passes over the training set.
     pub epochs: usize,
     /// Examples in B. An epoch's last partial batch is dropped.
-    #[serde(rename = "batch")]
+    #[serde(alias = "batch")]
     pub batch_size: usize,
     /// Highest learning rate.
-    #[serde(rename = "learning_rate")]
+    #[serde(alias = "learning_rate")]
     pub lr: f64,
     /// Shape of the schedule after the warm-up.
     pub schedule: Shape,
@@ -98,7 +100,8 @@ pub struct Epoch {
     /// From 1.
     pub epoch: usize,
     /// Learning rate of its last step.
-    pub rate: f64,
+    #[serde(alias = "rate")]
+    pub lr: f64,
     /// Mean loss of the epoch's batches at the point where the gradient is taken, so with any
     /// perturbation.
     pub training_loss: f64,
@@ -201,11 +204,11 @@ impl Sums {
         }
     }
 
-    fn epoch(&self, epoch: usize, rate: f64, seconds: f64) -> Epoch {
+    fn epoch(&self, epoch: usize, lr: f64, seconds: f64) -> Epoch {
         let mean = |sum: f64, n: usize| (n > 0).then(|| sum / n as f64);
         Epoch {
             epoch,
-            rate,
+            lr,
             training_loss: self.loss / self.steps.max(1) as f64,
             gradient_norm: self.norm / self.steps.max(1) as f64,
             validation_loss: None,
@@ -453,7 +456,7 @@ mod tests {
         let weights = Weights::random(&network, 1).unwrap();
         let mut sgd = Sgd { update: everything(&network) };
         let model = Objective::new(Arc::new(network), weights, &Engine::cpu());
-        let source = Source::images(&pixels, augment, settings.seed).unwrap();
+        let source = Source::images(&pixels, augment, None, settings.seed).unwrap();
         train(&model, &mut sgd, &source, Some(&pixels), settings, &mut |_| ())
     }
 
@@ -526,10 +529,10 @@ mod tests {
 
     /// Reports and study cells depend on these keys.
     #[test]
-    fn settings_are_written_under_their_names_in_reports() {
+    fn settings_are_written_under_the_names_of_the_options() {
         let written = serde_json::to_value(TrainSettings::default()).unwrap();
         let expected = json!({
-            "epochs": 5, "batch": 128, "learning_rate": 0.01, "schedule": "cosine", "warmup": 0.0,
+            "epochs": 5, "batch_size": 128, "lr": 0.01, "schedule": "cosine", "warmup": 0.0,
             "clip": null, "momentum": 0.9, "weight_decay": 0.0, "keep": "best", "seed": 0,
         });
         assert_eq!(written, expected);
@@ -537,5 +540,13 @@ mod tests {
             let text = serde_json::to_string(&settings).unwrap();
             assert_eq!(serde_json::from_str::<TrainSettings>(&text).unwrap(), settings, "{text}");
         }
+        // Names of earlier versions.
+        let mut earlier = expected.as_object().unwrap().clone();
+        for (name, earlier_name) in [("batch_size", "batch"), ("lr", "learning_rate")] {
+            let value = earlier.remove(name).unwrap();
+            earlier.insert(earlier_name.into(), value);
+        }
+        let read: TrainSettings = serde_json::from_value(earlier.into()).unwrap();
+        assert_eq!(read, TrainSettings::default());
     }
 }

@@ -24,7 +24,8 @@ pub struct Source<'a> {
     stage: usize,
     labels: Arc<[u32]>,
     layout: Layout,
-    views: usize,
+    /// Number of views of each image. `None`: each epoch has a view of its own.
+    views: Option<usize>,
     kept: Storage<'a>,
 }
 
@@ -40,7 +41,7 @@ enum Storage<'a> {
     Files(Vec<Reader>),
     /// Computed for each batch.
     Computed(Prefix<'a>),
-    /// Images, prepared for each batch. With an augmentation and its seed, each epoch gets new views.
+    /// Images, prepared for each batch, with an augmentation and its seed.
     Images(Pixels, Option<(Augment, u64)>),
 }
 
@@ -67,15 +68,20 @@ impl<'a> Source<'a> {
             stored: Stored::of(all.values.dtype(), false),
         };
         let (stage, labels) = (all.stage, all.labels.clone());
-        Source { stage, labels, layout, views: 1, kept: Storage::Held(all.clone()) }
+        Source { stage, labels, layout, views: Some(1), kept: Storage::Held(all.clone()) }
     }
 
-    /// Images, to train all layers. Each epoch has its own augmented views. Without
-    /// augmentation they are held in memory if they fit.
+    /// Images, to train all layers, augmented in this number of views each, or anew in each epoch.
+    /// Without augmentation they are held in memory if they fit.
     ///
     /// # Errors
     /// Those of [`Pixels::load`].
-    pub fn images(images: &Pixels, augment: Augment, seed: u64) -> Result<Source<'static>> {
+    pub fn images(
+        images: &Pixels,
+        augment: Augment,
+        views: Option<usize>,
+        seed: u64,
+    ) -> Result<Source<'static>> {
         let plain = augment == Augment::default();
         if plain && let Some(all) = resident(images)? {
             return Ok(Source::held(&all));
@@ -83,7 +89,7 @@ impl<'a> Source<'a> {
         let layout =
             Layout { rows: images.len(), row: images.shape().to_vec(), stored: Stored::F32 };
         let kept = Storage::Images(images.clone(), (!plain).then_some((augment, seed)));
-        Ok(Source { stage: 0, labels: images.labels().into(), layout, views: 1, kept })
+        Ok(Source { stage: 0, labels: images.labels().into(), layout, views, kept })
     }
 
     /// Runs the frozen layers over all views and keeps the activations where the plan says.
@@ -123,7 +129,7 @@ impl<'a> Source<'a> {
                 Storage::Files(all)
             }
         };
-        Ok(Source { stage, labels, layout, views, kept })
+        Ok(Source { stage, labels, layout, views: Some(views), kept })
     }
 
     /// Number of examples.
@@ -157,17 +163,16 @@ impl<'a> Source<'a> {
 
     /// The next mini-batch of an order. Of V views, image i shows number (sᵢ + epoch) mod V, with a
     /// start sᵢ drawn from the order's seed and name. So V consecutive epochs show each view once.
-    /// Images that are augmented anew show a new view in each epoch.
+    /// Without a number of views, each epoch shows a new one.
     ///
     /// # Errors
     /// Those of [`Source::batch`].
     pub fn next(&self, batches: &mut Batches) -> Result<Activations> {
         let images = batches.next().ok_or(Error::NoExamples)?;
-        let views = self.views.max(1) as u64;
-        let view = |&image: &usize| match (&self.kept, views) {
-            (Storage::Images(..), _) => batches.epoch() as usize,
-            (_, 1) => 0,
-            _ => {
+        let view = |&image: &usize| match self.views.map(|views| views.max(1) as u64) {
+            None => batches.epoch() as usize,
+            Some(1) => 0,
+            Some(views) => {
                 let name = format!("views of {}, image {image}", batches.name());
                 let start = below(&mut stream(batches.seed(), &name), views);
                 ((start + batches.epoch() % views) % views) as usize

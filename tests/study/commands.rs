@@ -201,7 +201,7 @@ fn merged_shards_equal_the_unsharded_study() {
     let log = text(&bench, "part2/cells.jsonl");
     let (line, rest) = log.split_once('\n').unwrap();
     let mut cell: Value = serde_json::from_str(line).unwrap();
-    cell["figures"]["nll"] = 9.0.into();
+    cell["figures"]["evaluation"]["nll"] = 9.0.into();
     fs::write(bench.path("part2/cells.jsonl"), format!("{cell}\n{rest}")).unwrap();
     let conflict = bench.plain(&["study", "--merge", "merged", "part1", "part2"]);
     let digest = cell["cell"].as_str().unwrap();

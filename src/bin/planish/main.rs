@@ -90,7 +90,7 @@ impl Command {
     fn bounds_memory(&self) -> bool {
         match self {
             Command::Diagnose(args) => args.limit.memory.is_some(),
-            Command::PostTrain(args) => args.limit.memory.is_some(),
+            Command::PostTrain(args) => args.options.limit.memory.is_some(),
             Command::Bench(args) => args.limit.memory.is_some(),
             _ => false,
         }

@@ -4,9 +4,7 @@ use crate::message::in_flags;
 use crate::render::for_stderr;
 use crate::render::progress::Terminal;
 use anyhow::anyhow;
-use bytesize::ByteSize;
 use planish::engine::{Engine, EngineOptions};
-use planish::options::{as_text, text};
 use planish::output;
 use planish::run::{RunInfo, Running, command_line};
 use planish::session::Context;
@@ -35,26 +33,6 @@ pub struct Common {
     /// Do not print progress
     #[arg(long)]
     pub quiet: bool,
-}
-
-/// Memory limit, for commands that forecast their memory.
-#[derive(clap::Args, Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[command(next_help_heading = "Common options")]
-pub struct Limit {
-    /// Limit the memory of the process, for example to 4GiB.
-    ///
-    /// To stay within the limit, the program processes fewer images at a time and keeps the
-    /// activations of frozen layers on disk or not at all.
-    #[arg(long, value_name = "SIZE", value_parser = text::memory)]
-    #[serde(with = "as_text::option")]
-    pub memory: Option<ByteSize>,
-}
-
-impl Limit {
-    /// The limit in MiB.
-    pub fn mib(&self) -> Option<f64> {
-        self.memory.map(|size| size.as_u64() as f64 / (1 << 20) as f64)
-    }
 }
 
 fn threads(text: &str) -> Result<NonZeroUsize, String> {
@@ -139,6 +117,7 @@ impl Common {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Limit;
     use clap::Parser;
     use planish::device::Choice;
 

@@ -3,8 +3,9 @@
 mod common;
 mod model;
 
-pub use common::{Common, Limit};
+pub use common::Common;
 pub use model::ModelArgs;
+pub use planish::options::Limit;
 
 use planish::device::Choice;
 use planish::engine::Precision;

@@ -130,7 +130,8 @@ impl Children<'_> {
         let Args { model, data, limit, common, .. } = self.args;
         let json = self.path("run.json");
         let own = Common { json: Some(json.clone()), ..common.clone() };
-        let mut child = post_train::Args::of(options, model.clone(), data.clone(), *limit, own);
+        let options = PostTrainOptions { limit: *limit, ..options };
+        let mut child = post_train::Args::of(options, model.clone(), data.clone(), own);
         change(&mut child);
         ChildCommand::PostTrain(Box::new(child)).spawn(common)?;
         read(&json)

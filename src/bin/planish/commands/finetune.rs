@@ -37,7 +37,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let Args { options, common, .. } = args;
     let running = common.start()?;
     options.check()?;
-    note_precision(options.precision, common);
+    note_precision(options.train.precision, common);
     args.epoch_files.check()?;
     let weights = options.from.as_deref().map(weights_file).transpose()?;
     output::spare(

@@ -1,14 +1,12 @@
 //! `planish post-train`: PoL, PoF, SAM or plain SGD, starting from a fine-tuned checkpoint.
 
-use crate::args::{Common, Limit, ModelArgs, note_precision};
+use crate::args::{Common, ModelArgs, note_precision};
 use crate::render::epochs::{EpochArgs, EpochLog};
 use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
 use crate::render::print;
 use anyhow::{Context, bail};
 use clap::ArgGroup;
-use planish::cache::CacheOptions;
 use planish::data::DataOptions;
-use planish::lora::LoraOptions;
 use planish::options::check;
 use planish::output;
 use planish::post_train::frozen::describe;
@@ -21,7 +19,7 @@ use planish::report::post_training::Report;
 use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
 use planish::run::Running;
 use planish::session::{self, checkpoint_info, saved};
-use planish::train::{Epoch, Keep, MethodArgs, MethodName, MethodOptions, TrainOptions};
+use planish::train::{Epoch, MethodArgs, MethodName};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -71,50 +69,15 @@ pub struct Args {
     /// Print the plan and the forecast, and exit
     #[arg(long, group = "place", help_heading = "Tuning options")]
     pub dry_run: bool,
-    /// Use the plan of this `diagnose` report [default: diagnose first]
-    #[arg(long, value_name = "REPORT", help_heading = "Tuning options")]
-    pub plan: Option<PathBuf>,
-    /// Number of validation images for the diagnosis [default: all]
-    #[arg(long, value_name = "N", help_heading = "Tuning options", hide_short_help = true)]
-    pub samples: Option<usize>,
-    /// Number of validation images for ΔL and κ before and after tuning. [default: all, or --samples]
-    ///
-    /// ΔL and κ of the perturbed and updated layers are measured before and after tuning. 0 turns
-    /// this off.
-    #[arg(long, value_name = "N", help_heading = "Advanced options", hide_short_help = true)]
-    pub remeasure: Option<usize>,
-    /// Epoch whose weights are kept [default: best; last without validation images]
-    #[arg(long, value_enum, help_heading = "Advanced options", hide_short_help = true)]
-    pub keep: Option<Keep>,
-    /// Write test logits of the tuned model, for `planish compare`.
-    ///
-    /// The file is safetensors with `logits`, `labels` and `temperature`.
-    #[arg(long, value_name = "FILE", help_heading = "Advanced options", hide_short_help = true)]
-    pub dump: Option<PathBuf>,
-    /// Write the result even if it is worse on the validation images
-    #[arg(long, help_heading = "Advanced options", hide_short_help = true)]
-    pub force: bool,
-    /// Random seed of B, B′ and γ [default: --seed]
-    #[arg(long, value_name = "S", help_heading = "Advanced options", hide_short_help = true)]
-    pub train_seed: Option<u64>,
     /// Options of the method.
     #[command(flatten)]
     pub of_method: MethodArgs,
-    /// Training options.
+    /// All other options of the run.
     #[command(flatten)]
-    pub train: TrainOptions,
-    /// Low-rank adapters.
-    #[command(flatten)]
-    pub lora: LoraOptions,
-    /// Cache of frozen layers' activations.
-    #[command(flatten)]
-    pub cache: CacheOptions,
+    pub options: PostTrainOptions,
     /// Output files for each epoch.
     #[command(flatten)]
     pub epochs: EpochArgs,
-    /// Memory limit.
-    #[command(flatten)]
-    pub limit: Limit,
     /// Common options.
     #[command(flatten)]
     pub common: Common,
@@ -126,7 +89,6 @@ impl Args {
         options: PostTrainOptions,
         model: ModelArgs,
         data: DataOptions,
-        limit: Limit,
         common: Common,
     ) -> Self {
         Self {
@@ -137,37 +99,10 @@ impl Args {
             out: None,
             in_place: false,
             dry_run: false,
-            plan: options.plan,
-            samples: options.samples,
-            remeasure: options.remeasure,
-            keep: options.keep,
-            dump: options.dump,
-            force: options.force,
-            train_seed: options.train_seed,
             of_method: MethodArgs::from(&options.method),
-            train: options.train,
-            lora: options.lora,
-            cache: options.cache,
+            options,
             epochs: EpochArgs::default(),
-            limit,
             common,
-        }
-    }
-
-    fn options(&self, method: MethodOptions) -> PostTrainOptions {
-        PostTrainOptions {
-            method,
-            train: self.train.clone(),
-            lora: self.lora.clone(),
-            cache: self.cache.clone(),
-            keep: self.keep,
-            train_seed: self.train_seed,
-            plan: self.plan.clone(),
-            samples: self.samples,
-            remeasure: self.remeasure,
-            dump: self.dump.clone(),
-            force: self.force,
-            memory_mib: self.limit.mib(),
         }
     }
 
@@ -180,7 +115,7 @@ impl Args {
     }
 
     fn preview(&self) -> Preview {
-        match (self.dry_run, self.common.quiet && self.limit.memory.is_none()) {
+        match (self.dry_run, self.common.quiet && self.options.limit.memory.is_none()) {
             (true, _) => Preview::DryRun,
             (false, true) => Preview::None,
             (false, false) => Preview::Forecast,
@@ -195,24 +130,26 @@ impl Args {
 /// not written, but the report is.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
-    saved::check(args.dump.as_deref())?;
+    saved::check(args.options.dump.as_deref())?;
     let checkpoint = args.model.open()?;
     output::spare(
-        &[args.common.json.as_deref(), args.dump.as_deref(), args.epochs.csv.as_deref()],
+        &[args.common.json.as_deref(), args.options.dump.as_deref(), args.epochs.csv.as_deref()],
         &checkpoint.path,
         &args.data.files(),
     )?;
-    note_precision(args.train.precision, &args.common);
+    note_precision(args.options.train.precision, &args.common);
     args.epochs.check()?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let (options, search) = match args.search {
-        None => (args.options(args.of_method.method(args.method)?), None),
+        None => {
+            let method = args.of_method.method(args.method)?;
+            (PostTrainOptions { method, ..args.options.clone() }, None)
+        }
         Some(minutes) => {
             check::positive("search", minutes)?;
-            let base = args.options(MethodOptions::default_of(MethodName::Sgd));
-            let given = args.of_method.given();
-            let found = search(&base, &given, minutes, &checkpoint, &args.data, &context)?;
+            let (base, given) = (&args.options, &args.of_method);
+            let found = search(base, given, minutes, &checkpoint, &args.data, &context)?;
             args.common.say(&tried(&found.search));
             if found.best.is_none() {
                 args.common.save(&FruitlessSearch {

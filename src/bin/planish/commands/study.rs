@@ -11,7 +11,7 @@ use planish::output;
 use planish::session::Context;
 use planish::study::{
     CELLS, Cell, Entry, Kind, Log, PLAN, Plan, Setup, Share, TABLES, Table, all, compute, counted,
-    differing, parse, plan, read, read_log, set_aside, tables,
+    differing, earlier, parse, plan, read, read_log, set_aside, tables,
 };
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -118,12 +118,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let context = common.context(&running, &terminal);
     let cells = all(&setup, &context)?;
     let plan = plan(&cells, args.shard);
-    if !args.only.is_empty() {
-        return again(args, &setup, (&cells, &plan), &out, &common, &context);
-    }
     let own = &cells[args.shard.range(cells.len())];
     if args.dry_run {
-        let there = match out.join(CELLS).exists() {
+        let there = match out.join(CELLS).exists() && earlier(&out)?.is_none() {
             true => read_log(&out)?,
             false => HashMap::new(),
         };
@@ -136,6 +133,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
              recomputed",
             old.display()
         ));
+        output::write_json(&out.join(PLAN), &plan)?;
+    }
+    if !args.only.is_empty() {
+        return again(args, &setup, (&cells, &plan), &out, &common, &context);
     }
     let mut log = Log::open(&out)?;
     output::write_json(&out.join(PLAN), &plan)?;
@@ -196,7 +197,7 @@ fn forecast(
     missing: &[&Cell],
     there: &HashMap<String, Entry>,
 ) -> String {
-    let of_kind = |of: &Kind| own.iter().filter(|c| c.planned.kind == *of).count();
+    let of_kind = |of: &Kind| own.iter().filter(|c| c.planned.kind() == *of).count();
     let counted: Vec<String> = Kind::ALL
         .iter()
         .map(|kind| (*kind, of_kind(kind)))
@@ -208,11 +209,11 @@ fn forecast(
         false => format!(" (shard {share} of {})", cells.len()),
     };
     let mean = |kind: Kind| {
-        let known = there.values().filter(|e| e.kind == kind).map(|e| e.seconds);
+        let known = there.values().filter(|e| e.kind() == kind).map(|e| e.seconds);
         let (sum, n) = known.fold((0.0, 0.0), |(sum, n), s| (sum + s, n + 1.0));
         (n > 0.0).then_some(sum / n)
     };
-    let seconds: Option<f64> = missing.iter().map(|c| mean(c.planned.kind)).sum();
+    let seconds: Option<f64> = missing.iter().map(|c| mean(c.planned.kind())).sum();
     let time = match seconds.filter(|s| *s > 0.0) {
         Some(seconds) => format!(", about {} at the rate of the finished cells", duration(seconds)),
         None => String::new(),
@@ -270,7 +271,7 @@ fn again(
         fresh.insert(entry.cell.clone(), entry);
         Ok(())
     })?;
-    let rows: String = tables(plan, &fresh).iter().map(Table::jsonl).collect();
+    let rows: String = tables(plan, &fresh)?.iter().map(Table::jsonl).collect();
     Ok(print(&rows)?)
 }
 
@@ -279,7 +280,7 @@ fn again(
 /// # Errors
 /// A file cannot be written.
 pub fn write(out: &Path, plan: &Plan, entries: &HashMap<String, Entry>) -> anyhow::Result<String> {
-    let tables = tables(plan, entries);
+    let tables = tables(plan, entries)?;
     let wanted: HashSet<&str> = plan.cells.iter().map(|p| p.cell.as_str()).collect();
     let there = wanted.iter().filter(|cell| entries.contains_key(**cell)).count();
     let mut said = match wanted.len() - there {

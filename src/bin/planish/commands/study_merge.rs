@@ -3,7 +3,7 @@
 use crate::commands::study::{spare, write};
 use crate::render::print;
 use planish::output;
-use planish::study::{CELLS, Log, Merged, PLAN, merge};
+use planish::study::{CELLS, Log, Merged, PLAN, Plan, merge};
 use std::path::{Path, PathBuf};
 
 /// Merges shards into the folder `out` and writes the tables.
@@ -18,6 +18,10 @@ pub fn join(out: &Path, shards: &[PathBuf], partial: bool) -> anyhow::Result<()>
     // Cells already in the output folder count as one more shard. The lock keeps other writers out.
     let mut held = None;
     if out.join(CELLS).exists() {
+        if out.join(PLAN).exists() {
+            // Names a folder of an earlier version.
+            Plan::read(out)?;
+        }
         held = Some(Log::open(out)?);
         if !folders.iter().any(|folder| folder == out) {
             folders.push(out.to_path_buf());

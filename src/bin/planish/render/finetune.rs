@@ -66,7 +66,7 @@ pub fn epochs(session: &FinetuneSession) -> Show<'static> {
 /// The values of an epoch for `--csv` and `--tensorboard`.
 fn figures(epoch: &Epoch, speed: f64) -> Vec<Figure> {
     vec![
-        ("rate", Some(epoch.rate)),
+        ("lr", Some(epoch.lr)),
         ("training_loss", Some(epoch.training_loss)),
         ("validation_loss", epoch.validation_loss),
         ("validation_top1", epoch.validation_top1.map(|e| e.mean)),

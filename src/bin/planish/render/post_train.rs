@@ -49,7 +49,7 @@ fn on(watched: Option<[usize; 2]>) -> String {
 /// Columns of `--csv` and `--tensorboard`.
 pub fn epoch_figures(e: &Epoch) -> Vec<Figure> {
     vec![
-        ("rate", Some(e.rate)),
+        ("lr", Some(e.lr)),
         ("training_loss", Some(e.training_loss)),
         ("validation_loss", e.validation_loss),
         ("gradient_norm", Some(e.gradient_norm)),
@@ -185,7 +185,7 @@ mod tests {
     fn epoch_line_names_images_and_weights_of_each_loss() {
         let mut epoch = Epoch {
             epoch: 2,
-            rate: 0.01,
+            lr: 0.01,
             training_loss: 0.25,
             gradient_norm: 1.0,
             validation_loss: Some(0.5),
