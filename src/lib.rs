@@ -78,6 +78,7 @@ pub mod output;
 pub mod pixels;
 pub mod post_train;
 pub mod predictions;
+pub mod pretrained;
 pub mod random;
 pub mod report;
 pub mod run;

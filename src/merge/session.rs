@@ -1,7 +1,7 @@
 //! One merge, from its options to the written and measured checkpoint.
 
-use super::formulas::{average, interpolate, lines, model_stock};
-use super::ingredients::{Error as MergeError, check_same, towards, unknown_classes};
+use super::formulas::{average, model_stock};
+use super::ingredients::Error as MergeError;
 use crate::checkpoint::{Checkpoint, Load, Provenance, standing};
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::post_train::result::{BeforeAfter, Output};
 use crate::post_train::score::before_after;
 use crate::post_train::{Destination, Place, read_back};
 use crate::predictions::Predictions;
+use crate::pretrained::{Pretrained, check_same, interpolate, lines, unknown_classes};
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
 use crate::session::{Context, Data, data_info, held_out, objective, pixels, seen};
@@ -72,8 +73,8 @@ pub struct MergeOptions {
     pub method: MergeMethod,
     /// Weights before fine-tuning, for wise, lines and model-stock.
     ///
-    /// A head with other classes is left out: the result then keeps the fine-tuned head. An adapter
-    /// does not apply to it.
+    /// A head with other classes, or none, is left out: the result then keeps the fine-tuned head. The
+    /// position embedding is resized to the image size. An adapter does not apply to it.
     #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT0"))]
     pub pretrained: Option<PathBuf>,
     /// Share of the fine-tuned change that is kept, for wise and lines, from 0 (pretrained) to 1
@@ -135,8 +136,7 @@ pub struct MergeSession {
     pub data: Data,
     /// Validation and test images.
     pub roles: Roles,
-    /// Pretrained weights, and the parameters that have a counterpart.
-    pretrained: Option<(Weights, Vec<usize>)>,
+    pretrained: Option<Pretrained>,
     notes: Vec<String>,
     destination: Destination,
     model: Objective,
@@ -213,35 +213,25 @@ impl MergeSession {
         let Some((first, others)) = checkpoints.split_first() else {
             return Err(Error::Missing("there is no checkpoint to merge".into()));
         };
-        others.iter().try_for_each(|other| check_same(first, other))?;
+        for other in others {
+            check_same(first, other).map_err(MergeError::from)?;
+        }
         let mut notes: Vec<String> =
             others.iter().filter_map(|other| unknown_classes(first, other)).collect();
-        let w0 = match &options.pretrained {
-            Some(path) => Some(Checkpoint::open(path, &load.without_adapter())?),
+        let pretrained = match &options.pretrained {
+            Some(path) => Some(Pretrained::open(path, load, first)?),
             None => None,
         };
-        let pretrained = match &w0 {
-            None => None,
-            Some(w0) => {
-                let (weights, moved, with_head) = towards(first, w0)?;
-                notes.extend(match with_head {
-                    true => unknown_classes(first, w0),
-                    false => {
-                        let path = w0.path.display();
-                        Some(format!("{path}: its head has other classes and is left out"))
-                    }
-                });
-                Some((weights, moved))
-            }
-        };
+        notes.extend(pretrained.iter().flat_map(|w0| w0.notes.iter().cloned()));
+        let w0 = pretrained.as_ref().map(|w0| &w0.checkpoint);
         if let Place::New(out) = place {
-            keep_inputs(out, checkpoints.iter().chain(&w0))?;
+            keep_inputs(out, checkpoints.iter().chain(w0))?;
         }
         let destination = place.open(first, context)?;
         let data = Data::open(data, first)?;
         let roles = data.roles(first, context.seed)?;
         if let (true, Some(held)) = (roles.held_out, held_out(first)) {
-            notes.extend(others.iter().chain(&w0).filter_map(|other| seen(other, &held)));
+            notes.extend(others.iter().chain(w0).filter_map(|other| seen(other, &held)));
         }
         roles.notes.iter().chain(&notes).for_each(|note| context.note(note));
         require(Role::Val, roles.val.as_ref())?;
@@ -280,7 +270,7 @@ impl MergeSession {
                 alpha = Some(found.0);
                 self.at(found.0)?
             }
-            (MergeMethod::ModelStock, Some((w0, moved))) => model_stock(&all, w0, moved)?,
+            (MergeMethod::ModelStock, Some(w0)) => model_stock(&all, &w0.weights, &w0.moved)?,
             (MergeMethod::Greedy, _) => {
                 let kept = self.greedy(&order, &ingredients, val, context)?;
                 for (i, ingredient) in ingredients.iter_mut().enumerate() {
@@ -343,7 +333,9 @@ impl MergeSession {
     /// The weights at α.
     fn at(&self, alpha: f64) -> Result<Weights> {
         let tuned = &self.checkpoints[0];
-        let Some((w0, moved)) = &self.pretrained else { return Ok(tuned.weights.clone()) };
+        let Some(Pretrained { weights: w0, moved, .. }) = &self.pretrained else {
+            return Ok(tuned.weights.clone());
+        };
         Ok(match self.options.method {
             MergeMethod::Lines => lines(&tuned.network, &tuned.weights, w0, moved, alpha)?,
             _ => interpolate(&tuned.weights, w0, moved, alpha)?,
