@@ -39,7 +39,7 @@
 //! | [`models`], [`tape`], [`objective`] | the network; its loss, gradients and Hessian-vector products |
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
-//! | [`diagnose`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
+//! | [`diagnose`], [`remedies`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
 //! | [`finetune`], [`calibrate`], [`merge`], [`post_train`], [`study`] | whole runs; many of them |
 //! | [`report`] | results as JSON and HTML |
 //!
@@ -80,6 +80,7 @@ pub mod post_train;
 pub mod predictions;
 pub mod pretrained;
 pub mod random;
+pub mod remedies;
 pub mod report;
 pub mod run;
 pub mod selftest;

@@ -2,7 +2,7 @@
 
 use super::formulas::{average, model_stock};
 use super::ingredients::Error as MergeError;
-use crate::checkpoint::{Checkpoint, Load, Provenance, standing};
+use crate::checkpoint::{Checkpoint, Provenance, standing};
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
 use crate::evaluate::{fit, hits, losses, mean_stderr};
@@ -204,7 +204,6 @@ impl MergeSession {
     pub fn prepare(
         options: &MergeOptions,
         checkpoints: Vec<Checkpoint>,
-        load: &Load,
         data: &DataOptions,
         place: &Place,
         context: &Context,
@@ -219,7 +218,7 @@ impl MergeSession {
         let mut notes: Vec<String> =
             others.iter().filter_map(|other| unknown_classes(first, other)).collect();
         let pretrained = match &options.pretrained {
-            Some(path) => Some(Pretrained::open(path, load, first)?),
+            Some(path) => Some(Pretrained::open(path, first)?),
             None => None,
         };
         notes.extend(pretrained.iter().flat_map(|w0| w0.notes.iter().cloned()));

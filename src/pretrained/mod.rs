@@ -32,13 +32,13 @@ pub struct Pretrained {
 }
 
 impl Pretrained {
-    /// Reads the weights from which `tuned` was fine-tuned. `load` are the options of `tuned`; an
-    /// adapter does not apply.
+    /// Reads the weights from which `tuned` was fine-tuned, with the options of `tuned`. An adapter does
+    /// not apply.
     ///
     /// # Errors
     /// Those of [`Checkpoint::open_backbone`]; [`Misfit`] with the first difference.
-    pub fn open(path: &Path, load: &Load, tuned: &Checkpoint) -> Result<Self> {
-        let (load, classes) = (load.without_adapter(), tuned.network.classes());
+    pub fn open(path: &Path, tuned: &Checkpoint) -> Result<Self> {
+        let (load, classes) = (tuned.loaded_with.without_adapter(), tuned.network.classes());
         let open = |load: &Load| Checkpoint::open_backbone(path, load, classes);
         let checkpoint = match open(&load) {
             // An image size that was set for the fine-tuned model may not be that of w⁰.

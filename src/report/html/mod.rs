@@ -10,6 +10,7 @@ mod headline;
 mod input;
 mod layers;
 mod methods;
+mod moves;
 mod pictures;
 mod provenance;
 mod rows;
@@ -93,6 +94,14 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "layers",
         "Where it overfits",
         diagnosed(|f| Some(layers::layers(f) + &layers::warnings(&f.warnings))),
+    );
+    add(
+        "moves",
+        "Moves that need no training",
+        each(&|r| match r {
+            Result::Diagnosis(r) => r.remedies.as_ref().map(moves::moves),
+            _ => None,
+        }),
     );
     add("lines", "The loss along each layer’s gradient", diagnosed(layers::lines));
     add("spectrum", "Curvature", diagnosed(layers::spectrum));

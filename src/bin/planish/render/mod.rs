@@ -9,6 +9,7 @@ pub mod merge;
 pub mod picture;
 pub mod post_train;
 pub mod progress;
+pub mod remedies;
 pub mod sampling;
 pub mod sentence;
 pub mod shifts;
