@@ -40,7 +40,7 @@
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
 //! | [`diagnose`], [`remedies`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
-//! | [`finetune`], [`calibrate`], [`merge`], [`post_train`], [`study`] | whole runs; many of them |
+//! | [`finetune`], [`calibrate`], [`merge`], [`fix`], [`post_train`], [`study`] | whole runs; many of them |
 //! | [`report`] | results as JSON and HTML |
 //!
 //! Operations and kernels are in the crate `planish_kernels`: each states its value and its VJP once, and
@@ -63,6 +63,7 @@ pub mod error;
 pub mod evaluate;
 pub mod finetune;
 pub mod fingerprint;
+pub mod fix;
 pub mod forecast;
 pub mod format;
 pub mod line_search;

@@ -2,7 +2,7 @@
 
 use super::formulas::{average, model_stock};
 use super::ingredients::Error as MergeError;
-use crate::checkpoint::{Checkpoint, Provenance, standing};
+use crate::checkpoint::{Checkpoint, Provenance};
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
 use crate::evaluate::{fit, hits, losses, mean_stderr};
@@ -20,7 +20,7 @@ use crate::session::{Context, Data, data_info, held_out, objective, pixels, seen
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// α of the curve: 0, 0.1 … 1.
 const STEPS: usize = 10;
@@ -223,9 +223,7 @@ impl MergeSession {
         };
         notes.extend(pretrained.iter().flat_map(|w0| w0.notes.iter().cloned()));
         let w0 = pretrained.as_ref().map(|w0| &w0.checkpoint);
-        if let Place::New(out) = place {
-            keep_inputs(out, checkpoints.iter().chain(w0))?;
-        }
+        place.spare_inputs(checkpoints.iter().chain(w0).map(|input| &*input.path))?;
         let destination = place.open(first, context)?;
         let data = Data::open(data, first)?;
         let roles = data.roles(first, context.seed)?;
@@ -404,21 +402,6 @@ impl MergeSession {
             sample: parent.and_then(|parent| parent.sample.clone()),
             settings: json!({ "alpha": alpha, "checkpoints": used, VALIDATION: v }),
         }
-    }
-}
-
-/// Refuses an output that is one of the checkpoints to merge.
-fn keep_inputs<'a>(out: &Path, mut inputs: impl Iterator<Item = &'a Checkpoint>) -> Result<()> {
-    let Some(standing) = standing(out).and_then(|path| path.canonicalize().ok()) else {
-        return Ok(());
-    };
-    match inputs.any(|input| input.path.canonicalize().is_ok_and(|input| input == standing)) {
-        false => Ok(()),
-        true => Err(crate::checkpoint::Error::Output {
-            path: out.to_path_buf(),
-            reason: "it is one of the checkpoints to merge, which are never overwritten".into(),
-        }
-        .into()),
     }
 }
 

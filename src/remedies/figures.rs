@@ -49,14 +49,16 @@ impl Losses {
     }
 }
 
-/// Figures of a model on V.
-pub(super) fn on_v(predictions: &Predictions) -> OnV {
-    let fitted = fit(predictions);
-    OnV {
-        nll: mean_stderr(&losses(predictions, 1.0)).mean,
-        calibrated_nll: fitted.nll,
-        temperature: fitted.temperature,
-        top1: mean_stderr(&hits(predictions, 1)).mean,
+impl OnV {
+    /// Figures of a model by its logits on V.
+    pub fn of(predictions: &Predictions) -> Self {
+        let fitted = fit(predictions);
+        Self {
+            nll: mean_stderr(&losses(predictions, 1.0)).mean,
+            calibrated_nll: fitted.nll,
+            temperature: fitted.temperature,
+            top1: mean_stderr(&hits(predictions, 1)).mean,
+        }
     }
 }
 
@@ -75,7 +77,7 @@ impl Start {
             Ok(Halving { halves: [first, second], start, fits })
         };
         let halvings = (0..HALVINGS).map(halving).collect::<Result<_>>()?;
-        let figures = on_v(&predictions);
+        let figures = OnV::of(&predictions);
         let whole = Losses::at(&predictions, figures.temperature);
         Ok(Self { predictions, figures, halvings, whole })
     }
@@ -84,7 +86,7 @@ impl Start {
     pub fn gains(&self, path: &[AtAlpha]) -> Result<Gains> {
         let curve: Vec<MovePoint> = path
             .iter()
-            .map(|(alpha, logits)| MovePoint { alpha: *alpha, figures: on_v(logits) })
+            .map(|(alpha, logits)| MovePoint { alpha: *alpha, figures: OnV::of(logits) })
             .collect();
         let best = self.best(&curve);
         let in_sample = match best {

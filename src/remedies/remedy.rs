@@ -25,7 +25,7 @@ impl Remedy {
     }
 
     /// The α at which a move is evaluated, ascending.
-    pub(super) fn grid(&self) -> Vec<f64> {
+    pub(crate) fn grid(&self) -> Vec<f64> {
         let step = match self {
             Remedy::Toward(_) => 10.0,
             Remedy::Decay => 20.0,

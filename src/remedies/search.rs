@@ -2,8 +2,8 @@
 
 use super::Remedy;
 use super::direction::Direction;
-use super::figures::{AtAlpha, Gains, ROUNDING, Start, on_v};
-use super::findings::{MoveForm, MoveFound, RemedyFindings};
+use super::figures::{AtAlpha, Gains, ROUNDING, Start};
+use super::findings::{MoveForm, MoveFound, OnV, RemedyFindings};
 use super::grid::third;
 use crate::error::Result;
 use crate::evaluate::{FEW, holm, p_above_zero};
@@ -191,7 +191,7 @@ impl<'a> Search<'a, '_> {
                 path.extend(self.logits(&one, at, *alpha)?.map(|logits| (*alpha, logits)));
             }
             if let Some((_, logits)) = path.iter().find(|(known, _)| known == alpha) {
-                *loss = on_v(logits).calibrated_nll;
+                *loss = OnV::of(logits).calibrated_nll;
             }
         }
         if let Some(alpha) = third(&grid, start.figures.calibrated_nll, losses) {

@@ -9,6 +9,7 @@ pub mod diagnosis;
 pub mod dry_run;
 mod evaluation;
 mod finetuning;
+mod fixing;
 #[cfg(feature = "html")]
 pub mod html;
 mod inspection;
@@ -24,6 +25,7 @@ pub mod tensorboard;
 pub use calibration::{CALIBRATION, Calibration, Conformal, SET_HEADERS, laplace_sentence};
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};
+pub use fixing::{BASELINE_HEADERS, FIXING, Fixing, STEP_HEADERS};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 pub use merging::{MERGING, Merging};
 pub use remedies::{HeatCell, HeatMap, MOVE_HEADERS, NO_MOVE, heat_map, move_rows};

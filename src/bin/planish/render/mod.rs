@@ -4,6 +4,7 @@ pub mod calibrate;
 pub mod diagnosis;
 pub mod epochs;
 pub mod finetune;
+pub mod fix;
 mod heartbeat;
 pub mod merge;
 pub mod picture;
