@@ -34,3 +34,43 @@ pub fn remedies_work(network: &Network, session: &RemedySession) -> Operations {
     }
     Operations { forward, ..Operations::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{Weights, arch};
+    use crate::remedies::Direction;
+    use std::path::PathBuf;
+
+    #[test]
+    fn both_remedies_of_all_layers_cost_at_most_48_forward_passes() {
+        // ViT-B/16 in small: 12 blocks, a class token, 14×14 patches.
+        let mut config = arch::vit("vit_base_patch16_224", 10, 3).unwrap();
+        (config.dim, config.heads, config.mlp_dim) = (24, 2, 96);
+        let network = config.network().unwrap();
+        let all: Vec<usize> = (0..network.params().len()).collect();
+        let direction = |remedy| Direction {
+            remedy,
+            target: Weights::random(&network, 0).unwrap(),
+            tensors: all.clone(),
+            checkpoint: None,
+            notes: Vec::new(),
+        };
+        let mut session = RemedySession {
+            directions: vec![
+                direction(Remedy::Toward(PathBuf::from("a"))),
+                direction(Remedy::Decay),
+            ],
+            layers: network.blocks(),
+            joint: Vec::new(),
+            notes: Vec::new(),
+        };
+        let whole = cost::forward(&network, 0..network.stages());
+        let passes = |session: &RemedySession| remedies_work(&network, session).forward / whole;
+        let alone = passes(&session);
+        assert!(alone > 30.0 && alone <= 48.0, "{alone}");
+        session.joint = network.blocks();
+        let together = passes(&session) - alone;
+        assert!(together > 30.0 && together < 60.0, "{together}");
+    }
+}
