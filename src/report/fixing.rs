@@ -7,7 +7,7 @@ use crate::fix::{Baseline, FixStep, Stop};
 use crate::format::{estimate, images, number, percent, share};
 use crate::post_train::result::{BeforeAfter, Output};
 use crate::remedies::{MoveFound, OnV, Remedy, RemedyFindings};
-use crate::run::Run;
+use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Fixing`].
@@ -19,7 +19,7 @@ pub struct Fixing {
     /// [`FIXING`].
     pub schema: String,
     /// Time, memory and machine.
-    pub run: Run,
+    pub run: RunInfo,
     /// The checkpoint as given.
     pub checkpoint: CheckpointInfo,
     /// The weights before fine-tuning, if they were given.
