@@ -2,7 +2,7 @@
 
 use crate::{
     cache, checkpoint, compare, curvature, data, diagnose, engine, evaluate, finetune, hvp, merge,
-    models, objective, options, output, predictions, session, shift, study, train,
+    models, objective, options, output, predictions, pretrained, session, shift, study, train,
 };
 
 /// Anything that can go wrong in a session.
@@ -44,6 +44,9 @@ pub enum Error {
     /// Checkpoints that cannot be merged.
     #[error(transparent)]
     Merge(#[from] merge::Error),
+    /// Weights before fine-tuning that do not belong to the checkpoint.
+    #[error(transparent)]
+    Pretrained(#[from] pretrained::Misfit),
     /// A plan that cannot be used.
     #[error(transparent)]
     Plan(#[from] diagnose::PlanError),

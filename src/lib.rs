@@ -40,8 +40,8 @@
 //! | [`models`], [`tape`], [`objective`] | the network; its loss, gradients and Hessian-vector products |
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
-//! | [`diagnose`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
-//! | [`finetune`], [`calibrate`], [`merge`], [`post_train`] | whole runs |
+//! | [`diagnose`], [`remedies`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
+//! | [`finetune`], [`calibrate`], [`merge`], [`fix`], [`post_train`] | whole runs |
 //! | [`bench`](mod@bench), [`study`], [`compare`] | many runs; their comparison |
 //! | [`hvp`], [`selftest`] | products of layers as named tensors; checks of the numerical accuracy |
 //! | [`report`] | results as JSON and HTML |
@@ -68,6 +68,7 @@ pub mod error;
 pub mod evaluate;
 pub mod finetune;
 pub mod fingerprint;
+pub mod fix;
 pub mod forecast;
 pub mod format;
 pub mod hvp;
@@ -84,7 +85,9 @@ pub mod output;
 pub mod pixels;
 pub mod post_train;
 pub mod predictions;
+pub mod pretrained;
 pub mod random;
+pub mod remedies;
 pub mod report;
 pub mod run;
 pub mod selftest;

@@ -219,3 +219,56 @@ fn checkpoints_that_do_not_fit_are_refused() {
     assert!(made.success, "{}", made.errors);
     merge(&bench, &[&b, &other, "--method=uniform", dry]).fails_with(&["expected", "found"]);
 }
+
+#[test]
+fn pretrained_weights_may_lack_the_head_or_have_another_image_size() {
+    let bench = Bench::new();
+    let made = |arch: &str, seed: &str| {
+        let out = bench.path(arch);
+        let words = ["finetune", "--arch", arch, "--data", &bench.data, "--out", &out];
+        let rest = ["--epochs", "1", "--batch", "8", "--val-fraction", "0", "--seed", seed];
+        // Two image sizes have different moments.
+        let moments = ["--mean", "0.3", "--std", "0.2"];
+        let done = bench.run(&[&words[..], &rest, &moments].concat());
+        assert!(done.success, "{}", done.errors);
+        out
+    };
+    let (small, large) = (made("vit_nano_patch7_14", "0"), made("vit_nano_patch7_28", "1"));
+    let out = bench.path("half");
+    let words = [&small, "--pretrained", &large, "--method=wise", "--alpha=0.5", "--out", &out];
+    let done = merge(&bench, &words);
+    assert!(done.success, "{}", done.errors);
+    assert!(done.output.contains("resized to 5 positions for 14×14"), "{}", done.output);
+    let [w, w0, merged] = [&small, &large, &out].map(|folder| values(folder, "pos_embed"));
+    let dim = values(&small, "cls_token").len();
+    assert_eq!((w.len(), w0.len(), merged.len()), (5 * dim, 17 * dim, 5 * dim));
+    // The row of the class token is kept.
+    for i in 0..dim {
+        assert!((merged[i] - 0.5 * (w[i] + w0[i])).abs() < 1e-6);
+    }
+    // A backbone: the head is left as it is.
+    let bare = bench.path("bare");
+    fs::create_dir(&bare).unwrap();
+    let mut all = candle_core::safetensors::load(
+        format!("{large}/model.safetensors"),
+        &candle_core::Device::Cpu,
+    )
+    .unwrap();
+    all.retain(|name, _| !name.starts_with("head."));
+    candle_core::safetensors::save(&all, format!("{bare}/model.safetensors")).unwrap();
+    let config = fs::read_to_string(format!("{large}/config.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&config).unwrap();
+    config["num_classes"] = 0.into();
+    config["pretrained_cfg"]["num_classes"] = 0.into();
+    for key in ["label_names", "label_descriptions"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    fs::write(format!("{bare}/config.json"), config.to_string()).unwrap();
+    let out = bench.path("of-bare");
+    let words = [&small, "--pretrained", &bare, "--method=wise", "--alpha=0.5", "--out", &out];
+    let done = merge(&bench, &words);
+    assert!(done.success, "{}", done.errors);
+    assert!(done.output.contains("it has no head"), "{}", done.output);
+    assert!(values(&out, "head.weight") == values(&small, "head.weight"));
+    assert!(values(&out, "norm.weight") != values(&small, "norm.weight"));
+}

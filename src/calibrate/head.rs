@@ -18,6 +18,14 @@ pub fn calibrated(network: &Network, weights: &Weights, map: &Map) -> Result<Wei
     Ok(weights.with(&changes))
 }
 
+/// Checks that a map can be folded into the head.
+///
+/// # Errors
+/// Those of [`calibrated`].
+pub fn check_head(network: &Network) -> Result<()> {
+    head(network).map(drop)
+}
+
 /// The layer that computes the logits.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ mod newton;
 mod scaling;
 mod session;
 
-pub use head::calibrated;
+pub use head::{calibrated, check_head};
 pub use scaling::{Map, Scaling, Structured, fit_scaling};
 pub use session::{
     CalibrateOptions, CalibrateSession, Calibrated, LaplaceFigures, LaplaceOnTest, NullEce,

@@ -5,6 +5,7 @@ mod adapter;
 mod adapter_config;
 mod adapter_write;
 mod arguments;
+mod backbone;
 mod choice;
 mod class_names;
 mod contents;
@@ -124,6 +125,8 @@ pub struct Checkpoint {
     pub provenance: Option<Provenance>,
     /// All steps in its making that this version can parse, oldest first.
     pub history: Vec<Provenance>,
+    /// Whether the file has no head; see [`Checkpoint::open_backbone`].
+    pub headless: bool,
     /// The options without those that are not needed for a file written from this one.
     remaining: Load,
     file_digest: String,
@@ -179,6 +182,27 @@ impl Checkpoint {
     /// # Errors
     /// Anything that keeps the model from being fully known; see [`Error`].
     pub fn open(path: &Path, overrides: &Load) -> Result<Checkpoint, Error> {
+        Self::open_any(path, overrides, None)
+    }
+
+    /// Like [`Checkpoint::open`], but a file without a head, a bare backbone, gets a head of zeros for
+    /// so many classes; see [`Checkpoint::headless`].
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::open`].
+    pub fn open_backbone(
+        path: &Path,
+        overrides: &Load,
+        classes: usize,
+    ) -> Result<Checkpoint, Error> {
+        Self::open_any(path, overrides, Some(classes))
+    }
+
+    fn open_any(
+        path: &Path,
+        overrides: &Load,
+        classes: Option<usize>,
+    ) -> Result<Checkpoint, Error> {
         overrides.check()?;
         let given = path;
         let path = weights_file(given)?;
@@ -199,10 +223,19 @@ impl Checkpoint {
             names = Names::recognise(&path, &header, &remaining)?;
             settings = settings.map(|found| adapter.classes_in(&found, dialect));
         }
-        let structure = structure(&path, &names, &header);
+        let mut found = structure(&path, &names, &header);
+        let mut headless = false;
+        if let (Err(Error::NoClassifier { .. }), None, Some(classes)) = (&found, &adapter, classes)
+        {
+            let whole = backbone::with_head(&names, &header, classes);
+            names = Names::recognise(&path, &whole, &remaining)?;
+            settings = settings.map(|own| own.with_classes(dialect, None, classes));
+            found = structure(&path, &names, &whole);
+            headless = true;
+        }
         let structure = match &adapter {
-            Some(adapter) => structure.map_err(|source| adapter.misfit(source))?,
-            None => structure?,
+            Some(adapter) => found.map_err(|source| adapter.misfit(source))?,
+            None => found?,
         };
         let rows = position_rows(&names, &header);
         let images = match dialect {
@@ -237,7 +270,7 @@ impl Checkpoint {
         }
         let assumed = reader.assumed;
         let (mut weights, file_digest) =
-            read_weights(&network, &names, &file, DType::F32, adapter.as_ref())?;
+            read_weights(&network, &names, &file, DType::F32, adapter.as_ref(), headless)?;
         let mut digest = identity(&file_digest, &names, overrides);
         let mut steps = provenance::provenance(&path, &header.metadata)?;
         let adapted = match adapter {
@@ -273,6 +306,7 @@ impl Checkpoint {
             remaining,
             provenance: steps.last().cloned().flatten(),
             history: steps.into_iter().flatten().collect(),
+            headless,
             path,
             adapted,
             names,
@@ -294,7 +328,7 @@ impl Checkpoint {
     pub fn weights_as(&self, dtype: DType) -> Result<Weights, Error> {
         let (file, adapter) = (self.reopen()?, self.adapter());
         let (mut weights, digest) =
-            read_weights(&self.network, &self.names, &file, dtype, adapter)?;
+            read_weights(&self.network, &self.names, &file, dtype, adapter, self.headless)?;
         self.unchanged(&digest)?;
         if let Some(adapter) = adapter {
             adapter.merge(&self.network, &mut weights)?;
@@ -315,7 +349,7 @@ impl Checkpoint {
     pub fn unmerged(&self, dtype: DType) -> Result<Option<Unmerged>, Error> {
         let Some(adapter) = self.adapter() else { return Ok(None) };
         let (network, names, file) = (&self.network, &self.names, self.reopen()?);
-        let (weights, digest) = read_weights(network, names, &file, dtype, Some(adapter))?;
+        let (weights, digest) = read_weights(network, names, &file, dtype, Some(adapter), false)?;
         self.unchanged(&digest)?;
         adapter.beside(network, weights).map(Some)
     }

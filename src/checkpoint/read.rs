@@ -8,7 +8,7 @@ use super::on_disk::OnDisk;
 use super::{Entry, Error, Header, Stored};
 use super::{convnext, mixer, timm};
 use crate::models::{Config, Network, Param, Weights};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
@@ -34,9 +34,7 @@ pub(super) fn structure(path: &Path, names: &Names, header: &Header) -> Result<C
         Ok(_) => Mismatch::default(),
         Err(report) => *report,
     };
-    // ConvNeXt's last norm is `head.norm`.
-    let in_head = |name: &String| name.starts_with("head") && !name.starts_with("head.norm.");
-    let headless = !shapes.keys().any(in_head);
+    let headless = !shapes.keys().any(|name| in_head(name));
     let rest = |report: &Mismatch| {
         let missing = report.missing.iter().any(|name| !in_head(name));
         missing || !report.unexpected.is_empty() || !report.misshapen.is_empty()
@@ -130,14 +128,21 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
     Ok((out, report))
 }
 
+/// Whether a canonical name belongs to the head. ConvNeXt's last norm is `head.norm`.
+fn in_head(name: &str) -> bool {
+    name.starts_with("head") && !name.starts_with("head.norm.")
+}
+
 /// The model's tensors, decoded and, if the layout splits them, concatenated; and the SHA-256 of
-/// the file. Tensors that the file lacks are taken from the adapter. Nothing is merged.
+/// the file. Tensors that the file lacks are taken from the adapter. Nothing is merged. The head of a
+/// headless file is zero.
 pub(super) fn read_weights(
     network: &Network,
     names: &Names,
     file: &OnDisk,
     dtype: DType,
     adapter: Option<&Adapter>,
+    headless: bool,
 ) -> Result<(Weights, String), Error> {
     let mut found: HashMap<String, Tensor> = HashMap::new();
     let digest = file.digest_with(|entry, bytes| {
@@ -158,6 +163,10 @@ pub(super) fn read_weights(
         let mut parts = Vec::new();
         if let Some(whole) = adapter.and_then(|adapter| adapter.replacement(canonical)) {
             tensors.push(whole.reshape(param.shape.as_slice())?.to_dtype(dtype)?);
+            continue;
+        }
+        if headless && in_head(canonical) {
+            tensors.push(Tensor::zeros(param.shape.as_slice(), dtype, &Device::Cpu)?);
             continue;
         }
         for own in names.of(canonical) {

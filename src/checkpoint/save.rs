@@ -276,7 +276,7 @@ impl Checkpoint {
             None => self.weights.clone(),
             Some(adapted) => {
                 let (names, adapter) = (&self.names, Some(&adapted.adapter));
-                read_weights(&self.network, names, &old, DType::F32, adapter)?.0
+                read_weights(&self.network, names, &old, DType::F32, adapter, false)?.0
             }
         };
         // The file does not hold what the adapter replaces.

@@ -33,14 +33,32 @@ fn filter(interpolation: Interpolation, x: f64) -> f64 {
 }
 
 fn taps(interpolation: Interpolation, from: usize, to: usize) -> Vec<Tap> {
+    if interpolation == Interpolation::Nearest {
+        return nearest(from, to);
+    }
+    let fixed = |w: &f64| (w * f64::from(1 << BITS)).round() as i32;
+    let tap = |(start, weights): (usize, Vec<f64>)| Tap {
+        start,
+        weights: weights.iter().map(fixed).collect(),
+    };
+    filtered(interpolation, from, to).into_iter().map(tap).collect()
+}
+
+/// For each of `to` outputs, the first of its inputs, and their weights, which add up to 1. Torch's
+/// antialiased interpolation has the same weights.
+pub(crate) fn filtered(
+    interpolation: Interpolation,
+    from: usize,
+    to: usize,
+) -> Vec<(usize, Vec<f64>)> {
     let scale = from as f64 / to as f64;
     let widen = scale.max(1.0);
     let radius = match interpolation {
-        Interpolation::Nearest => return nearest(from, to),
+        Interpolation::Nearest => 0.5,
         Interpolation::Bilinear => widen,
         Interpolation::Bicubic => 2.0 * widen,
     };
-    let tap = |i: usize| {
+    let one = |i: usize| {
         let centre = (i as f64 + 0.5) * scale;
         // Casting a negative number gives 0, the first input.
         let start = (centre - radius + 0.5) as usize;
@@ -49,10 +67,9 @@ fn taps(interpolation: Interpolation, from: usize, to: usize) -> Vec<Tap> {
             .map(|x| filter(interpolation, (x as f64 - centre + 0.5) / widen))
             .collect();
         let sum: f64 = weights.iter().sum();
-        let fixed = |w: &f64| (w / sum * f64::from(1 << BITS)).round() as i32;
-        Tap { start, weights: weights.iter().map(fixed).collect() }
+        (start, weights.iter().map(|w| w / sum).collect())
     };
-    (0..to).map(tap).collect()
+    (0..to).map(one).collect()
 }
 
 /// One input per output. Pillow accumulates the centre step by step; if it is a whole number, the

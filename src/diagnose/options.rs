@@ -2,10 +2,12 @@
 
 use super::{Estimator, MeasureOptions, spectrum};
 use crate::checkpoint::{Checkpoint, Unmerged};
+use crate::data::Roles;
 use crate::models::layers::{layers, select};
 use crate::models::{Error as ModelError, Granularity, Layer, Network};
 use crate::objective::Matrix;
 use crate::options::{Error, check};
+use crate::remedies::{Remedy, RemedySession};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +64,13 @@ pub struct DiagnoseOptions {
         long, value_name = "P", value_parser = crate::options::text::percent, conflicts_with = "convergence"
     ))]
     pub until_stderr: Option<f64>,
+    /// Also move each layer, and all together, along directions that need no training: towards the
+    /// weights before fine-tuning (toward:CKPT0), and towards 0 (decay)
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "toward:CKPT0,decay", value_delimiter = ',')
+    )]
+    pub remedies: Vec<Remedy>,
 }
 
 /// How a layer's Δw is found.
@@ -133,6 +142,32 @@ impl DiagnoseOptions {
                 Ok((self.layers(network)?, unmerged))
             }
         }
+    }
+
+    /// The search along remedies, if any was asked for. With `layer`, only those layers move, each
+    /// alone.
+    ///
+    /// # Errors
+    /// Parameters of an adapter as layers; those of [`RemedySession::open`].
+    pub fn remedies_of(
+        &self,
+        checkpoint: &Checkpoint,
+        roles: &Roles,
+        (layers, unmerged): (&[Layer], bool),
+    ) -> crate::error::Result<Option<RemedySession>> {
+        if self.remedies.is_empty() {
+            return Ok(None);
+        }
+        if unmerged {
+            let text = "`remedies` moves whole layers; the parameters of an adapter are not: name other \
+                        layers, or leave out `layer`";
+            return Err(Error::Conflict(text.into()).into());
+        }
+        let joint = match &self.layer {
+            Some(_) => Vec::new(),
+            None => checkpoint.network.blocks(),
+        };
+        RemedySession::open(&self.remedies, checkpoint, roles, layers.to_vec(), joint).map(Some)
     }
 
     /// Measurement options, given the available memory in MiB.

@@ -1,8 +1,8 @@
 //! One merge, from its options to the written and measured checkpoint.
 
-use super::formulas::{average, interpolate, lines, model_stock};
-use super::ingredients::{Error as MergeError, check_same, towards, unknown_classes};
-use crate::checkpoint::{Checkpoint, Load, Provenance, standing};
+use super::formulas::{average, model_stock};
+use super::ingredients::Error as MergeError;
+use crate::checkpoint::{Checkpoint, Provenance};
 use crate::data::{DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
 use crate::evaluate::{fit, hits, losses, mean_stderr};
@@ -13,13 +13,14 @@ use crate::post_train::result::{BeforeAfter, Output};
 use crate::post_train::score::before_after;
 use crate::post_train::{Destination, Place, read_back};
 use crate::predictions::Predictions;
+use crate::pretrained::{Pretrained, check_same, interpolate, lines, unknown_classes};
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{V, VALIDATION};
 use crate::session::{Context, Data, data_info, held_out, objective, pixels, seen};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// α of the curve: 0, 0.1 … 1.
 const STEPS: usize = 10;
@@ -72,8 +73,8 @@ pub struct MergeOptions {
     pub method: MergeMethod,
     /// Weights before fine-tuning, for wise, lines and model-stock.
     ///
-    /// A head with other classes is left out: the result then keeps the fine-tuned head. An adapter
-    /// does not apply to it.
+    /// A head with other classes, or none, is left out: the result then keeps the fine-tuned head. The
+    /// position embedding is resized to the image size. An adapter does not apply to it.
     #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT0"))]
     pub pretrained: Option<PathBuf>,
     /// Share of the fine-tuned change that is kept, for wise and lines, from 0 (pretrained) to 1
@@ -135,8 +136,7 @@ pub struct MergeSession {
     pub data: Data,
     /// Validation and test images.
     pub roles: Roles,
-    /// Pretrained weights, and the parameters that have a counterpart.
-    pretrained: Option<(Weights, Vec<usize>)>,
+    pretrained: Option<Pretrained>,
     notes: Vec<String>,
     destination: Destination,
     model: Objective,
@@ -204,7 +204,6 @@ impl MergeSession {
     pub fn prepare(
         options: &MergeOptions,
         checkpoints: Vec<Checkpoint>,
-        load: &Load,
         data: &DataOptions,
         place: &Place,
         context: &Context,
@@ -213,35 +212,23 @@ impl MergeSession {
         let Some((first, others)) = checkpoints.split_first() else {
             return Err(Error::Missing("there is no checkpoint to merge".into()));
         };
-        others.iter().try_for_each(|other| check_same(first, other))?;
+        for other in others {
+            check_same(first, other).map_err(MergeError::from)?;
+        }
         let mut notes: Vec<String> =
             others.iter().filter_map(|other| unknown_classes(first, other)).collect();
-        let w0 = match &options.pretrained {
-            Some(path) => Some(Checkpoint::open(path, &load.without_adapter())?),
+        let pretrained = match &options.pretrained {
+            Some(path) => Some(Pretrained::open(path, first)?),
             None => None,
         };
-        let pretrained = match &w0 {
-            None => None,
-            Some(w0) => {
-                let (weights, moved, with_head) = towards(first, w0)?;
-                notes.extend(match with_head {
-                    true => unknown_classes(first, w0),
-                    false => {
-                        let path = w0.path.display();
-                        Some(format!("{path}: its head has other classes and is left out"))
-                    }
-                });
-                Some((weights, moved))
-            }
-        };
-        if let Place::New(out) = place {
-            keep_inputs(out, checkpoints.iter().chain(&w0))?;
-        }
+        notes.extend(pretrained.iter().flat_map(|w0| w0.notes.iter().cloned()));
+        let w0 = pretrained.as_ref().map(|w0| &w0.checkpoint);
+        place.spare_inputs(checkpoints.iter().chain(w0).map(|input| &*input.path))?;
         let destination = place.open(first, context)?;
         let data = Data::open(data, first)?;
         let roles = data.roles(first, context.seed)?;
         if let (true, Some(held)) = (roles.held_out, held_out(first)) {
-            notes.extend(others.iter().chain(&w0).filter_map(|other| seen(other, &held)));
+            notes.extend(others.iter().chain(w0).filter_map(|other| seen(other, &held)));
         }
         roles.notes.iter().chain(&notes).for_each(|note| context.note(note));
         require(Role::Val, roles.val.as_ref())?;
@@ -280,7 +267,7 @@ impl MergeSession {
                 alpha = Some(found.0);
                 self.at(found.0)?
             }
-            (MergeMethod::ModelStock, Some((w0, moved))) => model_stock(&all, w0, moved)?,
+            (MergeMethod::ModelStock, Some(w0)) => model_stock(&all, &w0.weights, &w0.moved)?,
             (MergeMethod::Greedy, _) => {
                 let kept = self.greedy(&order, &ingredients, val, context)?;
                 for (i, ingredient) in ingredients.iter_mut().enumerate() {
@@ -343,7 +330,9 @@ impl MergeSession {
     /// The weights at α.
     fn at(&self, alpha: f64) -> Result<Weights> {
         let tuned = &self.checkpoints[0];
-        let Some((w0, moved)) = &self.pretrained else { return Ok(tuned.weights.clone()) };
+        let Some(Pretrained { weights: w0, moved, .. }) = &self.pretrained else {
+            return Ok(tuned.weights.clone());
+        };
         Ok(match self.options.method {
             MergeMethod::Lines => lines(&tuned.network, &tuned.weights, w0, moved, alpha)?,
             _ => interpolate(&tuned.weights, w0, moved, alpha)?,
@@ -413,21 +402,6 @@ impl MergeSession {
             sample: parent.and_then(|parent| parent.sample.clone()),
             settings: json!({ "alpha": alpha, "checkpoints": used, VALIDATION: v }),
         }
-    }
-}
-
-/// Refuses an output that is one of the checkpoints to merge.
-fn keep_inputs<'a>(out: &Path, mut inputs: impl Iterator<Item = &'a Checkpoint>) -> Result<()> {
-    let Some(standing) = standing(out).and_then(|path| path.canonicalize().ok()) else {
-        return Ok(());
-    };
-    match inputs.any(|input| input.path.canonicalize().is_ok_and(|input| input == standing)) {
-        false => Ok(()),
-        true => Err(crate::checkpoint::Error::Output {
-            path: out.to_path_buf(),
-            reason: "it is one of the checkpoints to merge, which are never overwritten".into(),
-        }
-        .into()),
     }
 }
 

@@ -43,6 +43,15 @@ pub fn days(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(86_400.0 * days))
 }
 
+/// Parses a time with its unit, as in `90s`, `10m` or `1.5h`, as seconds.
+pub fn seconds(text: &str) -> Result<f64, String> {
+    let expected = "a time above 0 with its unit, as in 90s, 10m or 2h";
+    let units = [('s', 1.0), ('m', 60.0), ('h', 3600.0)];
+    let found = units.iter().find_map(|(unit, n)| text.strip_suffix(*unit).map(|x| (x, n)));
+    let (number, unit) = found.ok_or_else(|| format!("expected {expected}"))?;
+    number_that(number.trim(), |x| x > 0.0 && x < 1e6, expected).map(|x| x * unit)
+}
+
 /// Parses bytes with a unit, at least 1 MiB, since a bare `4` would mean four bytes.
 pub fn memory(text: &str) -> Result<ByteSize, String> {
     let size = text.parse().ok().filter(|size: &ByteSize| size.as_u64() >= 1 << 20);

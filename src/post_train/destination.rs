@@ -9,7 +9,7 @@ use crate::lora::LoraOptions;
 use crate::models::{Layer, Weights};
 use crate::options::Error as OptionsError;
 use crate::session::Context;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the result is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,26 @@ impl Place {
             Place::InPlace => Destination::Own(checkpoint.hold()?),
             Place::Nowhere => Destination::Nowhere,
         })
+    }
+
+    /// Refuses a new file that is one of the checkpoints that are read.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Output`].
+    pub fn spare_inputs<'a>(&self, mut inputs: impl Iterator<Item = &'a Path>) -> Result<()> {
+        let Place::New(out) = self else { return Ok(()) };
+        let Some(standing) = standing(out).and_then(|path| path.canonicalize().ok()) else {
+            return Ok(());
+        };
+        match inputs.any(|input| input.canonicalize().is_ok_and(|input| input == standing)) {
+            false => Ok(()),
+            true => Err(CheckpointError::Output {
+                path: out.clone(),
+                reason: "it is one of the checkpoints that are read, which are never overwritten"
+                    .into(),
+            }
+            .into()),
+        }
     }
 
     /// Checks, before any work, that adapters can be written here.

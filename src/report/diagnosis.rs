@@ -5,6 +5,7 @@ use crate::data::{DamagedFile, DataInfo};
 use crate::diagnose::findings::Findings;
 use crate::diagnose::ranking::{Sample, Sampling};
 use crate::forecast::{Forecast, Work};
+use crate::remedies::RemedyFindings;
 use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,9 @@ pub struct Report {
     /// Outcome of `until_stderr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,
+    /// Moves of layers along `remedies`, if requested.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedies: Option<RemedyFindings>,
     /// Operations per method, independent of the machine.
     pub forecast: Vec<Work>,
 }

@@ -13,8 +13,8 @@ mod render;
 use args::Common;
 use clap::{Parser, Subcommand};
 use commands::{
-    bench, cache, calibrate, compare, completions, demo, diagnose, eval, finetune, hvp, inspect,
-    merge, patch, post_train, report, selftest, study, undo,
+    bench, cache, calibrate, compare, completions, demo, diagnose, eval, finetune, fix, hvp,
+    inspect, merge, patch, post_train, report, selftest, study, undo,
 };
 use message::{is_usage, message};
 use planish::temp_file::remove_temp_files;
@@ -47,6 +47,8 @@ pub enum Command {
     Report(report::Args),
     /// Measure how much each layer overfits
     Diagnose(Box<diagnose::Args>),
+    /// Calibrate a checkpoint and move its layers where that helps, without training
+    Fix(Box<fix::Args>),
     /// Merge checkpoints: WiSE-FT, LiNeS, model soups, Model Stock
     Merge(Box<merge::Args>),
     /// Post-train selected layers with PoL, PoF, SAM or plain SGD
@@ -114,6 +116,7 @@ impl Command {
             Command::PostTrain(args) => post_train::run(args),
             Command::Bench(args) => bench::run(args),
             Command::Study(args) => study::run(args),
+            Command::Fix(args) => fix::run(args),
             Command::Merge(args) => merge::run(args),
             Command::Demo(args) => demo::run(args),
             Command::Inspect(args) => inspect::run(args),

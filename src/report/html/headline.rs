@@ -35,6 +35,7 @@ fn rank(input: &Input) -> (bool, bool, usize) {
         Result::PostTraining(r) => (r.test.is_some(), !refused(r), 0),
         Result::Calibration(r) => (r.test.is_some(), r.output.is_some(), 1),
         Result::Merging(r) => (r.test.is_some(), r.output.is_some(), 1),
+        Result::Fixing(r) => (r.test.is_some(), r.output.is_some(), 1),
         Result::Evaluation(r) => (r.data.split == "test", true, 2),
         Result::Finetuning(r) => (r.figures.iter().any(|(name, _)| name == "test"), true, 3),
         _ => (false, false, 4),
@@ -49,6 +50,12 @@ fn of(input: &Input) -> Option<Headline<'_>> {
             let (role, part) = final_figures(r)?;
             let images = on(role, &part.data);
             let tuned = (!refused(r)).then_some(&part.after);
+            Headline { file, lead: String::new(), images, given: &part.before, tuned }
+        }
+        Result::Fixing(r) => {
+            let (role, part) = r.judged();
+            let images = on(role, &part.data);
+            let tuned = r.output.is_some().then_some(&part.after);
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
         }
         Result::Merging(r) => {

@@ -2,8 +2,8 @@
 
 use super::study::Row;
 use crate::report::{
-    CALIBRATION, Calibration, EVALUATION, Evaluation, FINETUNING, Finetuning, MERGING, Merging,
-    bench, comparison, diagnosis, post_training,
+    CALIBRATION, Calibration, EVALUATION, Evaluation, FINETUNING, FIXING, Finetuning, Fixing,
+    MERGING, Merging, bench, comparison, diagnosis, post_training,
 };
 use crate::run::RunInfo;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,8 @@ pub enum Result {
     Calibration(Box<Calibration>),
     /// Of `merge`.
     Merging(Box<Merging>),
+    /// Of `fix`.
+    Fixing(Box<Fixing>),
     /// Of `compare`.
     Comparison(Box<comparison::Report>),
     /// Of `finetune`.
@@ -111,13 +113,14 @@ fn name(path: &Path) -> String {
 }
 
 /// Supported schemas.
-const SCHEMAS: [&str; 8] = [
+const SCHEMAS: [&str; 9] = [
     diagnosis::SCHEMA,
     post_training::SCHEMA,
     bench::SCHEMA,
     EVALUATION,
     CALIBRATION,
     MERGING,
+    FIXING,
     comparison::SCHEMA,
     FINETUNING,
 ];
@@ -139,7 +142,7 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
     };
     let all = SCHEMAS.join(", ");
     let json = "pass the `json` report of diagnose, post-train, bench, eval, calibrate, merge, \
-                compare or finetune";
+                fix, compare or finetune";
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|e| other(&all, format!("invalid JSON ({e})"), json))?;
     let schema = value["schema"].as_str().unwrap_or("none").to_owned();
@@ -164,6 +167,7 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
         EVALUATION => Result::Evaluation(typed(value).map_err(damaged)?),
         CALIBRATION => Result::Calibration(typed(value).map_err(damaged)?),
         MERGING => Result::Merging(typed(value).map_err(damaged)?),
+        FIXING => Result::Fixing(typed(value).map_err(damaged)?),
         comparison::SCHEMA => Result::Comparison(typed(value).map_err(damaged)?),
         _ => Result::Finetuning(typed(value).map_err(damaged)?),
     };
@@ -194,6 +198,7 @@ impl Input {
             Result::Evaluation(r) => &r.run,
             Result::Calibration(r) => &r.run,
             Result::Merging(r) => &r.run,
+            Result::Fixing(r) => &r.run,
             Result::Comparison(r) => &r.run,
             Result::Finetuning(r) => &r.run,
             Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => return None,

@@ -10,6 +10,7 @@ mod headline;
 mod input;
 mod layers;
 mod methods;
+mod moves;
 mod pictures;
 mod provenance;
 mod rows;
@@ -26,7 +27,10 @@ use crate::evaluate::Summary;
 use crate::format::{number, percent};
 use crate::post_train::result::BeforeAfter;
 use crate::post_train::search::{HEADERS, Search};
-use crate::report::{Conformal, Evaluation, Merging, SET_HEADERS, laplace_sentence};
+use crate::report::{
+    BASELINE_HEADERS, Conformal, Evaluation, Fixing, Merging, SET_HEADERS, STEP_HEADERS,
+    laplace_sentence,
+};
 use crate::shift::Shifts;
 use std::fmt::Write;
 use text::{escape, paragraph};
@@ -93,6 +97,15 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "layers",
         "Where it overfits",
         diagnosed(|f| Some(layers::layers(f) + &layers::warnings(&f.warnings))),
+    );
+    add(
+        "moves",
+        "Moves that need no training",
+        each(&|r| match r {
+            Result::Diagnosis(r) => r.remedies.as_ref().map(moves::moves),
+            Result::Fixing(r) => r.first_look.as_ref().map(moves::moves),
+            _ => None,
+        }),
     );
     add("lines", "The loss along each layer’s gradient", diagnosed(layers::lines));
     add("spectrum", "Curvature", diagnosed(layers::spectrum));
@@ -246,6 +259,7 @@ fn tuning(result: &Result) -> Option<String> {
             }
             Some(out + &layers::warnings(&r.notes))
         }
+        Result::Fixing(r) => Some(fixed(r)),
         Result::Comparison(r) => Some(
             paragraph(&r.sentence)
                 + &text::facts(&[("A", r.a.path.clone()), ("B", r.b.path.clone())])
@@ -257,6 +271,24 @@ fn tuning(result: &Result) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The steps of a fix, figures before and after, and standard methods.
+fn fixed(r: &Fixing) -> String {
+    let owned =
+        |rows: Vec<[String; 6]>| -> Vec<Vec<String>> { rows.into_iter().map(Vec::from).collect() };
+    let mut out = paragraph(&r.conclusion()) + &text::table(&STEP_HEADERS, &owned(r.step_rows()));
+    for (name, part) in [("test", r.test.as_ref()), ("V, optimistic", Some(&r.validation))] {
+        let Some(part) = part else { continue };
+        let _ = writeln!(out, "<h3>{}</h3>", escape(&headline::on(name, &part.data)));
+        out += &one_split(part, "after");
+    }
+    let baselines = r.baseline_rows();
+    if !baselines.is_empty() {
+        out += "<h3>Standard methods, fitted on the same V</h3>\n";
+        out += &text::table(&BASELINE_HEADERS, &owned(baselines));
+    }
+    out + &layers::warnings(&r.notes)
 }
 
 fn merged(r: &Merging) -> String {
@@ -304,7 +336,13 @@ fn one_split(part: &BeforeAfter, after: &str) -> String {
 /// Every model with a reliability diagram.
 fn judged(inputs: &[Input]) -> Vec<(String, &Summary)> {
     let is_tuning = |i: &&Input| {
-        matches!(i.result, Result::PostTraining(_) | Result::Calibration(_) | Result::Merging(_))
+        matches!(
+            i.result,
+            Result::PostTraining(_)
+                | Result::Calibration(_)
+                | Result::Merging(_)
+                | Result::Fixing(_)
+        )
     };
     let tuned = inputs.iter().any(|i| is_tuning(&i));
     // Show before and after if there is a tuning, else the evaluations.
@@ -331,6 +369,7 @@ fn models(input: &Input) -> Vec<(String, &Summary)> {
         }
         Result::Calibration(r) => both(headline::test_or_v(r.test.as_ref(), &r.validation)),
         Result::Merging(r) => both(headline::test_or_v(r.test.as_ref(), &r.validation)),
+        Result::Fixing(r) => both(r.judged()),
         Result::Evaluation(r) => vec![(input.name.clone(), &r.figures)],
         Result::Finetuning(r) => r.figures.iter().map(|(n, s)| (n.clone(), s)).collect(),
         _ => Vec::new(),

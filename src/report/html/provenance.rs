@@ -79,6 +79,7 @@ fn schema(input: &Input) -> &str {
         Result::Evaluation(r) => &r.schema,
         Result::Calibration(r) => &r.schema,
         Result::Merging(r) => &r.schema,
+        Result::Fixing(r) => &r.schema,
         Result::Comparison(r) => &r.schema,
         Result::Finetuning(r) => &r.schema,
         Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => {
@@ -95,6 +96,7 @@ fn checkpoint(input: &Input) -> Option<&CheckpointInfo> {
         Result::Evaluation(r) => Some(&r.checkpoint),
         Result::Calibration(r) => Some(&r.checkpoint),
         Result::Merging(r) => Some(&r.checkpoint),
+        Result::Fixing(r) => Some(&r.checkpoint),
         _ => None,
     }
 }
@@ -108,6 +110,9 @@ fn data(input: &Input) -> Vec<&DataInfo> {
         }
         Result::Evaluation(r) => {
             std::iter::once(&r.data).chain(r.others.iter().map(|o| &o.data)).collect()
+        }
+        Result::Fixing(r) => {
+            std::iter::once(&r.validation.data).chain(r.test.as_ref().map(|t| &t.data)).collect()
         }
         Result::Merging(r) => {
             std::iter::once(&r.validation.data).chain(r.test.as_ref().map(|t| &t.data)).collect()

@@ -15,6 +15,7 @@ pub fn heading(inputs: &[Input]) -> String {
         Result::PostTraining(r) => Some((&r.checkpoint, Some(&r.training))),
         Result::Calibration(r) => Some((&r.checkpoint, Some(&r.validation.data))),
         Result::Merging(r) => Some((&r.checkpoint, Some(&r.validation.data))),
+        Result::Fixing(r) => Some((&r.checkpoint, Some(&r.validation.data))),
         Result::Bench(r) => Some((&r.checkpoint, None)),
         _ => None,
     });
@@ -26,6 +27,7 @@ pub fn heading(inputs: &[Input]) -> String {
             Result::PostTraining(r) => Some(short(&r.checkpoint.path)),
             Result::Calibration(r) => Some(short(&r.checkpoint.path)),
             Result::Merging(r) => Some(short(&r.checkpoint.path)),
+            Result::Fixing(r) => Some(short(&r.checkpoint.path)),
             Result::Bench(r) => Some(short(&r.checkpoint.path)),
             _ => None,
         })
@@ -148,6 +150,7 @@ fn tuned(inputs: &[Input]) -> Option<String> {
     best.map(|(_, said)| said).or_else(|| {
         inputs.iter().find_map(|i| match &i.result {
             Result::Comparison(r) => Some(r.sentence.clone()),
+            Result::Fixing(r) => Some(r.conclusion()),
             _ => None,
         })
     })

@@ -1,6 +1,7 @@
 //! `planish diagnose`: ΔL and κ of each layer, and a plan.
 
 use crate::args::{Common, Limit, ModelArgs};
+use crate::render::remedies::text as remedies_text;
 use crate::render::{diagnosis, print, sampling};
 use anyhow::bail;
 use planish::data::{DataOptions, Role, require};
@@ -66,6 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.common.say_notes(&roles.notes);
     let options = &args.options;
     let (chosen, unmerged) = options.layers_of(&checkpoint)?;
+    let remedies = options.remedies_of(&checkpoint, &roles, (&chosen, unmerged.is_some()))?;
     let v = require(Role::Val, roles.val.as_ref())?;
     let most = options.samples.unwrap_or(usize::MAX).min(v.len());
     if most == 1 {
@@ -83,7 +85,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let measured = options.measured(room(&args.limit), args.common.seed);
     let whole = work.need_with(&chosen, &measured, &calibration);
     let times = sizes.iter().sum::<usize>() as f64 / most.max(1) as f64;
-    let need = Need { seconds: times * whole.seconds, ..whole }.after(clock.seconds());
+    let searching = remedies.as_ref().map(|r| r.need(&work.objective, most, &calibration));
+    let need = Need { seconds: times * whole.seconds, ..whole }
+        .then(searching.unwrap_or_default())
+        .after(clock.seconds());
     if let Some(limit) = args.limit.mib().filter(|limit| need.mib > *limit) {
         bail!(
             "--memory: the diagnosis needs about {:.0} MiB, the limit is {limit:.0} MiB; omit \
@@ -96,14 +101,22 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         "diagnose: {} layers on {} images, {} {} and {}",
         chosen.len(),
         work.validation.len(),
-        if measured == plain && sizes.len() == 1 { "about" } else { "at most" },
+        if measured == plain && sizes.len() == 1 && remedies.is_none() {
+            "about"
+        } else {
+            "at most"
+        },
         duration(need.seconds),
         context.engine.memory_forecast(need.mib, 0)
     );
     if args.dry_run {
         let device_peak_mib = context.engine.expected_mib(0);
-        let expected =
-            Expected { device_peak_mib, ..Expected::of(vec![Part::new("diagnosis", need)]) };
+        let mut parts = vec![Part::new("diagnosis", need)];
+        if let Some(searching) = searching {
+            parts[0].seconds -= searching.seconds;
+            parts.push(Part::new("remedies", searching));
+        }
+        let expected = Expected { device_peak_mib, ..Expected::of(parts) };
         let info = checkpoint_info(&checkpoint);
         args.common.save(&DryRun::new(clock.finish(), info, &roles.notes, expected))?;
         return Ok(print(&line)?);
@@ -126,8 +139,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let damaged = data.damaged();
     found.findings.warnings.extend(damage_note(&damaged));
     let session = found.part.as_ref().unwrap_or(&work);
-    let text =
-        diagnosis::show(session, &found.findings, &roles, &args.common) + &sampling::show(&found);
+    let remedies = match &remedies {
+        Some(remedies) => {
+            Some(remedies.measure(&session.objective, &session.validation, &context)?)
+        }
+        None => None,
+    };
+    let text = diagnosis::show(session, &found.findings, &roles, &args.common)
+        + &remedies.as_ref().map_or(String::new(), remedies_text)
+        + &sampling::show(&found);
     let (mut timed, operations) =
         post_training(&work.objective, work.train_images, &calibration, &found.findings);
     // Timings of some layers do not predict those of others.
@@ -144,6 +164,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         findings: found.findings,
         convergence: found.samples,
         sampling: found.sampling,
+        remedies,
         forecast: operations,
     })?;
     Ok(print(&text)?)

@@ -65,8 +65,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let place = args.out.clone().map_or(Place::Nowhere, Place::New);
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
-    let session =
-        MergeSession::prepare(options, checkpoints, &args.load, &args.data, &place, &context)?;
+    let session = MergeSession::prepare(options, checkpoints, &args.data, &place, &context)?;
     let found = session.run(&context)?;
     let report = Merging::new(clock.finish(), &session, found);
     let saved = args.common.save(&report);

@@ -9,6 +9,7 @@ pub mod demo;
 pub mod diagnose;
 pub mod eval;
 pub mod finetune;
+pub mod fix;
 pub mod hvp;
 pub mod inspect;
 pub mod merge;

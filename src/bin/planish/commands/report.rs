@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// Results to show: JSON reports, or tables of a study, in any order.
     ///
-    /// Accepted are the --json files of diagnose, post-train, bench, eval, compare and finetune,
+    /// Accepted are the --json files of diagnose, post-train, bench, eval, calibrate, merge, fix, compare and finetune,
     /// and the study tables results.jsonl, runs.jsonl, layers.jsonl and ood.jsonl.
     #[arg(value_name = "RESULT.json", required = true)]
     pub results: Vec<PathBuf>,

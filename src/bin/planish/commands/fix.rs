@@ -1,0 +1,116 @@
+//! `planish fix`: calibrate, move layers where it helps, and measure once on test.
+
+use crate::args::{Common, ModelArgs};
+use crate::render::fix::text;
+use crate::render::print;
+use anyhow::Context;
+use clap::ArgGroup;
+use planish::data::DataOptions;
+use planish::fix::{FixOptions, FixSession};
+use planish::output;
+use planish::post_train::Place;
+use planish::report::html::{self, Input};
+use planish::report::{FIXING, Fixing};
+use planish::session::checkpoint_info;
+use std::path::PathBuf;
+
+/// Options of `fix`.
+#[derive(clap::Args, Clone, Debug)]
+#[command(
+    group = ArgGroup::new("place").required(true),
+    after_help = "Examples:\n  planish fix tuned/ --pretrained vit/ --data images/ --out fixed/\n  \
+                  planish fix tuned/ --pretrained vit/ --data images/ --budget 10m --in-place --html \
+                  fix.html"
+)]
+pub struct Args {
+    /// The checkpoint.
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// The images.
+    #[command(flatten)]
+    pub data: DataOptions,
+    /// Options of the fix.
+    #[command(flatten)]
+    pub options: FixOptions,
+    /// Write the fixed checkpoint to this .safetensors file or folder
+    #[arg(long, value_name = "NEW", group = "place", help_heading = "Fixing options")]
+    pub out: Option<PathBuf>,
+    /// Overwrite CKPT; `planish undo CKPT` restores it, byte for byte
+    #[arg(long, group = "place", help_heading = "Fixing options")]
+    pub in_place: bool,
+    /// Measure only; write no checkpoint
+    #[arg(long, group = "place", help_heading = "Fixing options")]
+    pub dry_run: bool,
+    /// Also write the result as an HTML page
+    #[arg(long, value_name = "FILE", help_heading = "Fixing options")]
+    pub html: Option<PathBuf>,
+    /// Common options.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+impl Args {
+    fn place(&self) -> Place {
+        match &self.out {
+            Some(out) => Place::New(out.clone()),
+            None if self.in_place => Place::InPlace,
+            None => Place::Nowhere,
+        }
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The model cannot be fixed, or the result cannot be written.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let clock = args.common.start()?;
+    args.options.check()?;
+    args.html.as_deref().map_or(Ok(()), output::check)?;
+    let checkpoint = args.model.open()?;
+    let outputs = [args.common.json.as_deref(), args.out.as_deref(), args.html.as_deref()];
+    output::spare(&outputs, &checkpoint.path, &args.data.files())?;
+    let terminal = args.common.terminal();
+    let context = args.common.context(&clock, &terminal);
+    let session =
+        FixSession::prepare(&args.options, checkpoint, &args.data, &args.place(), &context)?;
+    let found = session.run(&context)?;
+    let report = Fixing {
+        schema: FIXING.into(),
+        run: clock.finish(),
+        checkpoint: checkpoint_info(&session.checkpoint),
+        pretrained: args.options.pretrained.as_ref().map(|path| path.display().to_string()),
+        output: found.output,
+        start: found.start,
+        steps: found.steps,
+        stop: found.stop,
+        temperature: found.temperature,
+        temperature_bound: found.temperature_bound,
+        searched_on: found.searched_on,
+        first_look: found.first_look,
+        last_look: found.last_look,
+        validation: found.validation,
+        test: found.test,
+        baselines: found.baselines,
+        damaged: found.damaged,
+        notes: found.notes,
+    };
+    let saved = args.common.save(&report).map_err(anyhow::Error::from);
+    let saved = saved.and_then(|()| page(args, &report));
+    print(&text(&report, &args.common.untold(&report.notes, &session.told())))?;
+    saved.with_context(|| match &report.output {
+        Some(file) => format!("{} was written", file.path),
+        None => "nothing was written".into(),
+    })
+}
+
+/// Writes the page, if one was asked for.
+fn page(args: &Args, report: &Fixing) -> anyhow::Result<()> {
+    let Some(path) = &args.html else { return Ok(()) };
+    let input = Input {
+        name: "fix".into(),
+        result: html::Result::Fixing(Box::new(report.clone())),
+        settings: serde_json::Value::Null,
+    };
+    Ok(output::write(path, html::page(&[input], &[]).as_bytes())?)
+}

@@ -1,0 +1,12 @@
+//! Applies the remedies that help, one after the other, and measures the result once on test.
+//!
+//! [`FixSession`] folds a temperature into the head, looks at all moves of [`crate::remedies`] on V,
+//! applies the eligible one with the highest gain, and looks again, until none is eligible.
+
+mod options;
+mod result;
+mod session;
+
+pub use options::FixOptions;
+pub use result::{Baseline, FixStep, Fixed, Stop};
+pub use session::FixSession;

@@ -1,0 +1,41 @@
+//! Options of a fix.
+
+use crate::options::{Error, check};
+use crate::remedies::Remedy;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Options of a fix. These are also the flags of `fix`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Fixing options"))]
+pub struct FixOptions {
+    /// Weights before fine-tuning, towards which layers are moved: a checkpoint with any head, or a
+    /// backbone without one. Its position embedding is resized to the image size
+    #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT0"))]
+    pub pretrained: Option<PathBuf>,
+    /// Time for the search, as in 90s, 10m or 2h [default: until no move helps].
+    ///
+    /// If one look at all moves would take longer, it uses fewer images of V. No look starts that
+    /// would not finish in time.
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "TIME", value_parser = crate::options::text::seconds)
+    )]
+    pub budget: Option<f64>,
+}
+
+impl FixOptions {
+    /// Rejects values out of range.
+    ///
+    /// # Errors
+    /// The first invalid option.
+    pub fn check(&self) -> Result<(), Error> {
+        self.budget.map_or(Ok(()), |seconds| check::positive("budget", seconds))
+    }
+
+    /// The directions that layers are moved along.
+    pub fn remedies(&self) -> Vec<Remedy> {
+        self.pretrained.iter().cloned().map(Remedy::Toward).chain([Remedy::Decay]).collect()
+    }
+}

@@ -1,0 +1,94 @@
+//! The outcome of a fix.
+
+use crate::data::DamagedFile;
+use crate::evaluate::{Bound, Summary};
+use crate::post_train::Compared;
+use crate::post_train::result::{BeforeAfter, Output};
+use crate::remedies::{MoveFound, OnV, RemedyFindings};
+use serde::{Deserialize, Serialize};
+
+/// One move that was applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FixStep {
+    /// The move as it was found. Its gains are over the model before this step.
+    #[serde(rename = "move")]
+    pub found: MoveFound,
+    /// The α that was applied: the best on V among the neighbours of the one found.
+    pub alpha: f64,
+    /// Moves that were looked at so far, this look included.
+    pub looks: usize,
+    /// The model after this step, on V.
+    pub after: OnV,
+}
+
+/// Why a fix ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stop {
+    /// No move was eligible.
+    NothingEligible,
+    /// Another look would not have fitted into `budget`.
+    Budget,
+    /// The maximum number of moves was applied.
+    Steps,
+}
+
+/// A standard method, fitted on the same V.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// `temperature`, `WiSE-FT` or `LiNeS`.
+    pub name: String,
+    /// The share of the way to the pretrained weights; `None` for the temperature alone.
+    pub alpha: Option<f64>,
+    /// On V, with the temperature fitted on V.
+    pub validation: OnV,
+    /// On test, with that temperature.
+    pub test: Option<Summary>,
+    /// Paired differences on test, this baseline − the fix: above 0 if the fix is better.
+    pub behind: Option<GainsOnTest>,
+}
+
+/// Paired differences on test.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GainsOnTest {
+    /// Of NLL at the temperature fitted on V.
+    pub calibrated_nll: crate::evaluate::Estimate,
+}
+
+impl From<&Compared> for GainsOnTest {
+    fn from(gains: &Compared) -> Self {
+        Self { calibrated_nll: gains.calibrated_nll_gain }
+    }
+}
+
+/// The result of a fix.
+pub struct Fixed {
+    /// The checkpoint as given, on V.
+    pub start: OnV,
+    /// The moves that were applied, in order.
+    pub steps: Vec<FixStep>,
+    /// The first look at all moves; `None` if there was no time for it.
+    pub first_look: Option<RemedyFindings>,
+    /// The last look, if there were several.
+    pub last_look: Option<RemedyFindings>,
+    /// Images of V that the moves were looked at on.
+    pub searched_on: usize,
+    /// Why it ended.
+    pub stop: Stop,
+    /// The temperature that was folded into the head, after all moves.
+    pub temperature: f64,
+    /// Why it is not a minimum of the loss, if it is not one.
+    pub temperature_bound: Option<Bound>,
+    /// The file that was written.
+    pub output: Option<Output>,
+    /// On V, which chose everything.
+    pub validation: BeforeAfter,
+    /// On test.
+    pub test: Option<BeforeAfter>,
+    /// Standard methods on the same images.
+    pub baselines: Vec<Baseline>,
+    /// Damaged image files that were used as decoded.
+    pub damaged: Vec<DamagedFile>,
+    /// Notes for the user.
+    pub notes: Vec<String>,
+}

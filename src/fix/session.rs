@@ -1,0 +1,443 @@
+//! One fix, from its options to the written and measured checkpoint.
+
+use super::FixOptions;
+use super::result::{Baseline, FixStep, Fixed, Stop};
+use crate::calibrate::{Scaling, calibrated, fit_scaling};
+use crate::checkpoint::{Checkpoint, Provenance};
+use crate::data::{DataOptions, Role, Roles, Split, require};
+use crate::error::{Error, Result};
+use crate::evaluate::{Bound, FEW, fit};
+use crate::format::{duration, images};
+use crate::models::Weights;
+use crate::models::layers::everything;
+use crate::objective::{Error as ObjectiveError, Objective};
+use crate::pixels::Pixels;
+use crate::post_train::result::Output;
+use crate::post_train::score::before_after;
+use crate::post_train::{Compared, Side};
+use crate::post_train::{Destination, Place, read_back};
+use crate::predictions::Predictions;
+use crate::remedies::{
+    Move, MoveForm, MoveFound, OnV, RemedyFindings, RemedySession, Searched, remedies_work,
+};
+use crate::session::bad_samples::damage_note;
+use crate::session::evaluate::{V, VALIDATION};
+use crate::session::{Context, Counted, Data, data_info, objective, pixels, sample};
+use candle_core::DType;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// Most moves that are applied.
+const MOST_STEPS: usize = 8;
+
+/// A fix, ready to run.
+pub struct FixSession {
+    /// The options.
+    pub options: FixOptions,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The data sets.
+    pub data: Data,
+    /// Validation and test images.
+    pub roles: Roles,
+    remedies: RemedySession,
+    destination: Destination,
+    model: Objective,
+    seed: u64,
+}
+
+/// What the looks at V decided.
+struct Search {
+    weights: Weights,
+    steps: Vec<FixStep>,
+    first_look: Option<RemedyFindings>,
+    last_look: Option<RemedyFindings>,
+    searched_on: usize,
+    stop: Stop,
+    /// Standard methods: name, α and weights.
+    standard: Vec<(String, f64, Weights)>,
+}
+
+impl FixSession {
+    /// Opens and checks everything.
+    ///
+    /// # Errors
+    /// Invalid options, weights that are not those before fine-tuning, data without validation images,
+    /// an output that cannot be written, or a head that is not linear.
+    pub fn prepare(
+        options: &FixOptions,
+        checkpoint: Checkpoint,
+        data: &DataOptions,
+        place: &Place,
+        context: &Context,
+    ) -> Result<Self> {
+        options.check()?;
+        if let (Place::New(_), Some(pretrained)) = (place, &options.pretrained) {
+            place.spare_inputs(std::iter::once(&*crate::checkpoint::weights_file(pretrained)?))?;
+        }
+        let destination = place.open(&checkpoint, context)?;
+        let data = Data::open(data, &checkpoint)?;
+        let roles = data.roles(&checkpoint, context.seed)?;
+        roles.notes.iter().for_each(|note| context.note(note));
+        require(Role::Val, roles.val.as_ref())?;
+        crate::calibrate::check_head(&checkpoint.network)?;
+        let blocks = checkpoint.network.blocks();
+        let remedies = options.remedies();
+        let remedies = RemedySession::open(&remedies, &checkpoint, &roles, blocks.clone(), blocks)?;
+        remedies.notes.iter().for_each(|note| context.note(note));
+        destination.check_space(&checkpoint, &everything(&checkpoint.network))?;
+        let model = objective(&checkpoint, DType::F32, context.engine)?;
+        let (options, seed) = (options.clone(), context.seed);
+        Ok(Self { options, checkpoint, data, roles, remedies, destination, model, seed })
+    }
+
+    /// Notes that were already given to the observer.
+    pub fn told(&self) -> Vec<String> {
+        self.roles.notes.iter().chain(&self.remedies.notes).cloned().collect()
+    }
+
+    /// Looks for moves on V, applies those that help, writes the checkpoint and measures it.
+    ///
+    /// # Errors
+    /// Unreadable images, logits that are not finite, a model that guesses, or a file that cannot be
+    /// written.
+    pub fn run(&self, context: &Context) -> Result<Fixed> {
+        let val = require(Role::Val, self.roles.val.as_ref())?;
+        let clock = Instant::now();
+        let before = self.predict(&self.checkpoint.weights, val, context)?;
+        let pass = clock.elapsed().as_secs_f64();
+        refuse_guessing(&before)?;
+        let start = OnV::of(&before);
+        context.info(&format!(
+            "calibration: a temperature of {:.3} takes the NLL on V from {:.4} to {:.4}",
+            start.temperature, start.nll, start.calibrated_nll
+        ));
+        let search = self.search(val, pass, start, &clock, context)?;
+        let at_best = self.predict(&search.weights, val, context)?;
+        refuse_guessing(&at_best)?;
+        let map = fit_scaling(&at_best, Scaling::Temperature)?;
+        let weights = calibrated(&self.checkpoint.network, &search.weights, &map)?;
+        let stored = self.checkpoint.as_stored(&weights)?;
+        let provenance = self.provenance(&search, map.temperature.temperature, val);
+        let saved = self.destination.save(&self.checkpoint, &weights, &provenance)?;
+        let fixed = match &saved {
+            Some(saved) => read_back(&self.checkpoint, saved)?,
+            None => stored,
+        };
+        let on_v = [before, self.predict(&fixed, val, context)?];
+        let info = data_info(self.data.of(val), val, &self.roles.val_origin);
+        let validation = before_after(&on_v, None, info, self.seed)?;
+        let on_test = match &self.roles.test {
+            None => None,
+            Some(split) => {
+                let own = self.predict(&self.checkpoint.weights, split, context)?;
+                Some([own, self.predict(&fixed, split, context)?])
+            }
+        };
+        let test = match (&self.roles.test, &on_test) {
+            (Some(split), Some(own)) => {
+                let info = data_info(self.data.of(split), split, "test");
+                Some(before_after(own, Some(&on_v), info, self.seed)?)
+            }
+            _ => None,
+        };
+        let baselines = self.baselines(&search, &on_v, on_test.as_ref(), context)?;
+        let damaged = self.data.damaged();
+        let mut notes = self.told();
+        let looks = [&search.first_look, &search.last_look];
+        for note in looks.into_iter().flatten().flat_map(|look| &look.notes) {
+            if !notes.contains(note) {
+                notes.push(note.clone());
+            }
+        }
+        notes.extend(damage_note(&damaged));
+        if self.options.pretrained.is_none() {
+            notes.push(
+                "without `pretrained`, layers are only moved towards 0; with the weights before \
+                 fine-tuning they can be moved back towards those"
+                    .into(),
+            );
+        }
+        if self.roles.test.is_none() {
+            notes.push(
+                "there are no test images: the figures are those of V, which chose the result, and \
+                 are optimistic"
+                    .into(),
+            );
+        }
+        if let Some(bound) = map.temperature.bound {
+            notes.push(format!("temperature: {}", bound.note()));
+        }
+        if let Some(saved) = &saved {
+            notes.extend(self.checkpoint.format_note(&saved.path));
+            notes.extend(self.checkpoint.unstored_options_note(&saved.path));
+        }
+        Ok(Fixed {
+            start,
+            steps: search.steps,
+            first_look: search.first_look,
+            last_look: search.last_look,
+            searched_on: search.searched_on,
+            stop: search.stop,
+            temperature: map.temperature.temperature,
+            temperature_bound: map.temperature.bound,
+            output: saved.map(Output::from),
+            validation,
+            test,
+            baselines,
+            damaged,
+            notes,
+        })
+    }
+
+    /// Looks at all moves, applies the best eligible one, and looks again.
+    fn search(
+        &self,
+        val: &Split,
+        pass: f64,
+        start: OnV,
+        clock: &Instant,
+        context: &Context,
+    ) -> Result<Search> {
+        let network = &self.checkpoint.network;
+        let whole = crate::models::cost::forward(network, 0..network.stages());
+        // The pass over V that was just made gives the speed of all others.
+        let each = pass / val.len() as f64 * remedies_work(network, &self.remedies).forward / whole;
+        let searched_on = self.affordable(each, clock.elapsed().as_secs_f64(), val.len())?;
+        let v = sample(val, Some(searched_on), context.seed)?;
+        let images_of_v = pixels(&self.checkpoint, &v)?;
+        context.info(&format!(
+            "a look at all moves on {} takes at most about {}",
+            images(searched_on),
+            duration(each * searched_on as f64)
+        ));
+        let mut out = Search {
+            weights: self.checkpoint.weights.clone(),
+            steps: Vec::new(),
+            first_look: None,
+            last_look: None,
+            searched_on,
+            stop: Stop::Steps,
+            standard: Vec::new(),
+        };
+        let (mut looked, mut current) = (0, start);
+        while out.steps.len() < MOST_STEPS {
+            let spent = clock.elapsed().as_secs_f64();
+            let seconds = each * searched_on as f64;
+            let late = self.options.budget.is_some_and(|budget| spent + seconds > budget);
+            if late && looked > 0 {
+                out.stop = Stop::Budget;
+                break;
+            }
+            let model = self.model.at(out.weights.clone());
+            let Searched { found, moves } =
+                self.remedies.search(&model, &images_of_v, looked, context)?;
+            if looked == 0 {
+                out.standard = self.standard(&model, &found, &moves, &images_of_v)?;
+            }
+            looked += moves.len();
+            let best = found.best().and_then(|best| found.moves.iter().position(|m| m == best));
+            match best {
+                None => {
+                    out.note_look(found);
+                    out.stop = Stop::NothingEligible;
+                    break;
+                }
+                Some(i) => {
+                    let alpha = refine(&model, &moves[i], &found.moves[i], &images_of_v)?;
+                    out.weights = moves[i].at(&model, alpha)?;
+                    let after = OnV::of(&self.predict(&out.weights, val, context)?);
+                    let one = found.moves[i].clone();
+                    context.info(&format!(
+                        "{} of {} by α = {alpha}: NLL on V after a temperature from {:.4} to {:.4}, top-1 \
+                         from {:.1}% to {:.1}%",
+                        one.remedy.name(),
+                        one.name,
+                        current.calibrated_nll,
+                        after.calibrated_nll,
+                        100.0 * current.top1,
+                        100.0 * after.top1
+                    ));
+                    current = after;
+                    out.steps.push(FixStep { found: one, alpha, looks: looked, after });
+                    out.note_look(found);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Images of V on which one look fits into the budget.
+    fn affordable(&self, each: f64, spent: f64, all: usize) -> Result<usize> {
+        let Some(budget) = self.options.budget else { return Ok(all) };
+        let n = (((budget - spent) / each).max(0.0) as usize).min(all);
+        match n < all && n < LEAST {
+            false => Ok(n),
+            true => Err(Error::Missing(format!(
+                "`budget`: one look at all moves on {} takes about {}; allow that much time",
+                images(LEAST.min(all)),
+                duration(spent + each * LEAST.min(all) as f64)
+            ))),
+        }
+    }
+
+    /// WiSE-FT and LiNeS, each at its best α.
+    fn standard(
+        &self,
+        model: &Objective,
+        found: &RemedyFindings,
+        moves: &[Move],
+        v: &Pixels,
+    ) -> Result<Vec<(String, f64, Weights)>> {
+        let mut out = Vec::new();
+        for (one, of) in found.moves.iter().zip(moves) {
+            let name = match one.form {
+                MoveForm::All => "WiSE-FT",
+                MoveForm::Lines => "LiNeS",
+                _ => continue,
+            };
+            let alpha = refine(model, of, one, v)?;
+            out.push((name.into(), alpha, of.at(model, alpha)?));
+        }
+        Ok(out)
+    }
+
+    /// The temperature alone, and the standard methods, beside the fix.
+    fn baselines(
+        &self,
+        search: &Search,
+        on_v: &[Predictions; 2],
+        on_test: Option<&[Predictions; 2]>,
+        context: &Context,
+    ) -> Result<Vec<Baseline>> {
+        let val = require(Role::Val, self.roles.val.as_ref())?;
+        let mut models = vec![("temperature".to_owned(), None, None)];
+        for (name, alpha, weights) in &search.standard {
+            models.push((name.clone(), Some(*alpha), Some(weights)));
+        }
+        let mut out = Vec::new();
+        for (name, alpha, weights) in models {
+            let own_v = match weights {
+                None => on_v[0].clone(),
+                Some(weights) => self.predict(weights, val, context)?,
+            };
+            let (mut test, mut behind) = (None, None);
+            if let (Some(split), Some(fixed)) = (&self.roles.test, on_test) {
+                let own = match weights {
+                    None => fixed[0].clone(),
+                    Some(weights) => self.predict(weights, split, context)?,
+                };
+                let side = Side::new(&own, Some(&own_v), self.seed)?;
+                let fix = Side::new(&fixed[1], Some(&on_v[1]), self.seed)?;
+                behind = Some((&Compared::of(&side, &fix)?).into());
+                test = Some(side.summary);
+            }
+            out.push(Baseline { name, alpha, validation: OnV::of(&own_v), test, behind });
+        }
+        Ok(out)
+    }
+
+    fn predict(&self, weights: &Weights, split: &Split, context: &Context) -> Result<Predictions> {
+        let images = pixels(&self.checkpoint, split)?;
+        let task = context.task("evaluating", split.len() as u64, "images");
+        let counted = Counted { examples: &images, task: &task };
+        Ok(self.model.at(weights.clone()).predict(&counted)?)
+    }
+
+    fn provenance(&self, search: &Search, temperature: f64, val: &Split) -> Provenance {
+        // Later steps must find the images of fine-tuning and those that it held out.
+        let parent = self.checkpoint.provenance.as_ref();
+        let inherited = parent.filter(|parent| parent.split.is_some());
+        let v = V { digest: val.digest().into(), images: val.len(), seed: self.seed };
+        let mut update: Vec<String> =
+            search.steps.iter().flat_map(|step| step.found.layers.iter().cloned()).collect();
+        update.extend(self.checkpoint.network.blocks().pop().map(|head| head.name));
+        update.sort_unstable();
+        update.dedup();
+        let steps: Vec<Value> = search
+            .steps
+            .iter()
+            .map(|step| json!({
+                "remedy": step.found.remedy.name(), "layers": step.found.name, "alpha": step.alpha
+            }))
+            .collect();
+        let target = self.remedies.directions.iter().find_map(|d| d.checkpoint.as_ref());
+        Provenance {
+            method: "fix".into(),
+            perturb: Vec::new(),
+            update,
+            seed: self.seed,
+            version: env!("CARGO_PKG_VERSION").into(),
+            parent_digest: Some(self.checkpoint.digest.clone()),
+            data_digest: inherited.and_then(|parent| parent.data_digest.clone()),
+            split: inherited.and_then(|parent| parent.split),
+            sample: parent.and_then(|parent| parent.sample.clone()),
+            settings: json!({
+                "steps": steps,
+                "temperature": temperature,
+                "pretrained": target.map(|target| target.digest.clone()),
+                VALIDATION: v,
+            }),
+        }
+    }
+}
+
+/// Fewest images that a look is made on if the budget limits it.
+const LEAST: usize = 4 * FEW;
+
+impl Search {
+    fn note_look(&mut self, found: RemedyFindings) {
+        match self.first_look {
+            None => self.first_look = Some(found),
+            Some(_) => self.last_look = Some(found),
+        }
+    }
+}
+
+/// The α with the lowest calibrated NLL among the neighbours in the grid, and theirs.
+fn refine(model: &Objective, one: &Move, found: &MoveFound, v: &Pixels) -> Result<f64> {
+    let grid: Vec<f64> = std::iter::once(0.0).chain(found.remedy.grid()).collect();
+    let mut known: Vec<Option<f64>> = grid
+        .iter()
+        .map(|alpha| {
+            let point = found.curve.iter().find(|point| point.alpha == *alpha);
+            point.map(|point| point.figures.calibrated_nll)
+        })
+        .collect();
+    let mut at = grid.iter().position(|alpha| *alpha == found.alpha).unwrap_or(0);
+    if at == 0 {
+        return Ok(0.0);
+    }
+    loop {
+        let neighbours = [at - 1, (at + 1).min(grid.len() - 1)];
+        for i in neighbours.into_iter().filter(|&i| i > 0) {
+            if known[i].is_none() {
+                let loss = match model.at(one.at(model, grid[i])?).predict(v) {
+                    Ok(logits) => fit(&logits).nll,
+                    Err(ObjectiveError::Predictions(_)) => f64::INFINITY,
+                    Err(error) => return Err(error.into()),
+                };
+                known[i] = Some(loss);
+            }
+        }
+        let loss = |i: usize| known[i].unwrap_or(f64::INFINITY);
+        let next = neighbours.into_iter().filter(|&i| i > 0 && loss(i) < loss(at));
+        match next.min_by(|&a, &b| loss(a).total_cmp(&loss(b))) {
+            None => return Ok(grid[at]),
+            Some(next) => at = next,
+        }
+    }
+}
+
+/// # Errors
+/// [`Error::Refused`] if no temperature makes the logits better than guessing.
+fn refuse_guessing(on_v: &Predictions) -> Result<()> {
+    match fit(on_v).bound {
+        Some(Bound::Guessing) => Err(Error::Refused(format!(
+            "temperature: {}; nothing was written, because the head would become uniform: check the \
+             classes and the preprocessing",
+            Bound::Guessing.note()
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,247 @@
+//! The report of `fix`.
+
+use crate::checkpoint::CheckpointInfo;
+use crate::data::DamagedFile;
+use crate::evaluate::{Bound, Estimate, Verdict};
+use crate::fix::{Baseline, FixStep, Stop};
+use crate::format::{estimate, images, number, percent, share};
+use crate::post_train::result::{BeforeAfter, Output};
+use crate::remedies::{MoveFound, OnV, Remedy, RemedyFindings};
+use crate::run::RunInfo;
+use serde::{Deserialize, Serialize};
+
+/// Schema of [`Fixing`].
+pub const FIXING: &str = "planish/fixing/1";
+
+/// A fixed checkpoint. Losses are in nats per image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Fixing {
+    /// [`FIXING`].
+    pub schema: String,
+    /// Time, memory and machine.
+    pub run: RunInfo,
+    /// The checkpoint as given.
+    pub checkpoint: CheckpointInfo,
+    /// The weights before fine-tuning, if they were given.
+    #[serde(default)]
+    pub pretrained: Option<String>,
+    /// The file that was written.
+    pub output: Option<Output>,
+    /// The checkpoint as given, on V.
+    pub start: OnV,
+    /// The moves that were applied, in order.
+    pub steps: Vec<FixStep>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// The temperature that was folded into the head after all moves.
+    pub temperature: f64,
+    /// Why it is not a minimum of the loss. Absent if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_bound: Option<Bound>,
+    /// Images of V that moves were looked at on.
+    pub searched_on: usize,
+    /// The first look at all moves.
+    #[serde(default)]
+    pub first_look: Option<RemedyFindings>,
+    /// The last look, if there were several.
+    #[serde(default)]
+    pub last_look: Option<RemedyFindings>,
+    /// On V, which chose everything: optimistic.
+    pub validation: BeforeAfter,
+    /// On test.
+    pub test: Option<BeforeAfter>,
+    /// Standard methods, fitted on the same V.
+    pub baselines: Vec<Baseline>,
+    /// Damaged image files that were used as decoded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedFile>,
+    /// Notes.
+    pub notes: Vec<String>,
+}
+
+/// Headers of [`Fixing::baseline_rows`].
+pub const BASELINE_HEADERS: [&str; 6] =
+    ["on test", "α", "NLL at T of V", "top-1", "T of V", "behind the fix"];
+
+impl Fixing {
+    /// The figures that judge the result, and the role of their images.
+    pub fn judged(&self) -> (&'static str, &BeforeAfter) {
+        self.test.as_ref().map_or(("V", &self.validation), |test| ("test", test))
+    }
+
+    /// What was done, what it gained, what was tried without success, and what to do next.
+    pub fn conclusion(&self) -> String {
+        let parts = [Some(self.done()), Some(self.gained()), self.tried(), self.next()];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+
+    fn done(&self) -> String {
+        let folded =
+            format!("a temperature of {} was folded into the head", number(self.temperature));
+        if self.steps.is_empty() {
+            let why = match (self.stop, &self.first_look) {
+                (Stop::NothingEligible, _) => {
+                    "No move helps significantly, so calibration is all there is"
+                }
+                _ => "No move was looked at",
+            };
+            return format!("{why}: {folded}.");
+        }
+        let steps: Vec<String> = self.steps.iter().map(step).collect();
+        let (end, why) = (
+            steps.join(", then "),
+            match self.stop {
+                Stop::NothingEligible => "no further move helps significantly",
+                Stop::Budget => "there was no time for another look",
+                Stop::Steps => "the maximum number of moves was applied",
+            },
+        );
+        format!("{}, and {folded}; {why}.", capital(&end))
+    }
+
+    fn gained(&self) -> String {
+        let (role, part) = self.judged();
+        let optimistic = if role == "V" { ", which chose the result" } else { "" };
+        format!(
+            "On {} of {role}{optimistic}, the NLL changes from {} to {} (gain {}), the NLL after a \
+             temperature by {}, and top-1 from {} to {}.",
+            images(part.data.images),
+            number(part.before.nll),
+            number(part.after.nll),
+            estimate(part.nll_gain),
+            estimate(Estimate {
+                mean: -part.calibrated_nll_gain.mean,
+                stderr: part.calibrated_nll_gain.stderr
+            }),
+            percent(part.before.top1),
+            percent(part.after.top1),
+        )
+    }
+
+    fn tried(&self) -> Option<String> {
+        let look = self.last_look.as_ref().or(self.first_look.as_ref())?;
+        let mut text = format!("{} moves were looked at on V", look.looks);
+        let best = look.ranked().into_iter().find(|found| !found.eligible);
+        if let Some(found) = best.filter(|found| found.cross_fit.calibrated_nll.mean > 0.0) {
+            text += &format!(
+                "; of those not applied, {} gains most after a temperature, {} nats, which is not \
+                 significant among so many",
+                of_layers(found),
+                estimate(found.cross_fit.calibrated_nll)
+            );
+        } else {
+            text += "; none of those not applied has a gain";
+        }
+        Some(text + ".")
+    }
+
+    fn next(&self) -> Option<String> {
+        let ahead = self.baselines.iter().find(|baseline| {
+            let behind = baseline.behind.map(|behind| behind.calibrated_nll);
+            behind.is_some_and(|b| b.stderr.is_some_and(|stderr| b.mean < -1.96 * stderr))
+        });
+        if let Some(Baseline { name, .. }) = ahead {
+            return Some(format!(
+                "On test, {name} is significantly better than this fix: `planish merge` applies it."
+            ));
+        }
+        if self.pretrained.is_none() {
+            return Some(
+                "Next: give the weights before fine-tuning (`pretrained`), or train layers with \
+                 `planish post-train`."
+                    .into(),
+            );
+        }
+        let look = self.last_look.as_ref().or(self.first_look.as_ref());
+        let needed = look.and_then(|look| look.images_needed);
+        if let Some(n) = needed.filter(|_| self.stop == Stop::NothingEligible) {
+            return Some(format!(
+                "Next: about {} of V would show whether that gain is real.",
+                images(n)
+            ));
+        }
+        let comparison = self.judged().1.comparison.as_ref();
+        let worse =
+            comparison.is_some_and(|c| c.differences.iter().any(|d| d.verdict == Verdict::Worse));
+        worse.then(|| {
+            "Next: compare the two on your own images before you replace the model.".into()
+        })
+    }
+
+    /// Each baseline, then the fix.
+    pub fn baseline_rows(&self) -> Vec<[String; 6]> {
+        let Some(test) = &self.test else { return Vec::new() };
+        let row = |name: &str, alpha: Option<f64>, s: &crate::evaluate::Summary, t: f64, behind| {
+            [
+                name.into(),
+                alpha.map_or(String::new(), number),
+                estimate(Estimate { mean: s.calibrated_nll, stderr: s.calibrated_nll_stderr }),
+                share(Estimate { mean: s.top1, stderr: s.top1_stderr }),
+                number(t),
+                behind,
+            ]
+        };
+        let mut out: Vec<[String; 6]> = self
+            .baselines
+            .iter()
+            .filter_map(|b| {
+                let behind = b.behind.map_or(String::new(), |b| estimate(b.calibrated_nll));
+                Some(row(&b.name, b.alpha, b.test.as_ref()?, b.validation.temperature, behind))
+            })
+            .collect();
+        let t = self.temperature;
+        out.push(row("this fix", None, &test.after, t, String::new()));
+        out
+    }
+
+    /// Each step: the move, α, the cross-fitted gain after a temperature, and the figures on V.
+    pub fn step_rows(&self) -> Vec<[String; 6]> {
+        let start = [
+            "calibration".into(),
+            String::new(),
+            String::new(),
+            number(self.start.calibrated_nll),
+            percent(self.start.top1),
+            number(self.start.temperature),
+        ];
+        let steps = self.steps.iter().map(|step| {
+            [
+                of_layers(&step.found),
+                number(step.alpha),
+                estimate(step.found.cross_fit.calibrated_nll),
+                number(step.after.calibrated_nll),
+                percent(step.after.top1),
+                number(step.after.temperature),
+            ]
+        });
+        std::iter::once(start).chain(steps).collect()
+    }
+}
+
+/// Headers of [`Fixing::step_rows`].
+pub const STEP_HEADERS: [&str; 6] =
+    ["step", "α", "gain, cross-fitted", "NLL on V after T", "top-1 on V", "T"];
+
+fn step(step: &FixStep) -> String {
+    let (name, percent) = (&step.found.name, number(100.0 * step.alpha));
+    match step.found.remedy {
+        Remedy::Toward(_) => {
+            let lines = if step.found.form == crate::remedies::MoveForm::Lines {
+                " at the input"
+            } else {
+                ""
+            };
+            format!("{name} moved {percent}%{lines} of the way to the pretrained weights")
+        }
+        Remedy::Decay => format!("the weights of {name} shrank by {percent}%"),
+    }
+}
+
+fn of_layers(found: &MoveFound) -> String {
+    format!("{} {}", found.remedy.name(), found.name)
+}
+
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}

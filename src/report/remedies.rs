@@ -1,0 +1,134 @@
+//! Tables of moves along remedies, for the terminal and the page.
+
+use crate::evaluate::Estimate;
+use crate::format::{ABSENT, estimate, number, optional};
+use crate::remedies::{MoveForm, MoveFound, Remedy, RemedyFindings};
+
+/// Headers of [`move_rows`].
+pub const MOVE_HEADERS: [&str; 7] =
+    ["move", "α", "NLL", "after T", "in-sample", "top-1 points", "p (Holm)"];
+
+/// Moves in the table besides eligible ones and those of all layers.
+const SHOWN: usize = 8;
+
+/// The moves with the highest gains after a temperature, all eligible ones, and those of all layers.
+/// Each row says whether it is eligible.
+pub fn move_rows(found: &RemedyFindings) -> Vec<(bool, [String; 7])> {
+    let ranked = found.ranked();
+    let whole = |one: &MoveFound| matches!(one.form, MoveForm::All | MoveForm::Lines);
+    let shown = ranked
+        .into_iter()
+        .enumerate()
+        .filter(|(rank, one)| *rank < SHOWN || one.eligible || whole(one));
+    shown
+        .map(|(_, one)| {
+            let gains = one.cross_fit;
+            let points = Estimate {
+                mean: 100.0 * gains.top1.mean,
+                stderr: gains.top1.stderr.map(|stderr| 100.0 * stderr),
+            };
+            let cells = [
+                format!("{} {}", label(found, &one.remedy), one.name),
+                number(one.alpha),
+                estimate(gains.nll),
+                estimate(gains.calibrated_nll),
+                number(one.in_sample.calibrated_nll.mean),
+                estimate(points),
+                optional(one.p_holm),
+            ];
+            (one.eligible, cells)
+        })
+        .collect()
+}
+
+/// Gains after a temperature, layer by layer.
+pub struct HeatMap {
+    /// What each column moves.
+    pub columns: Vec<String>,
+    /// Each layer with its cells.
+    pub rows: Vec<(String, Vec<Option<HeatCell>>)>,
+}
+
+/// One move in the map.
+#[derive(Clone, Copy, Debug)]
+pub struct HeatCell {
+    /// Cross-fitted gain after a temperature, nats.
+    pub gain: f64,
+    /// Its share of the largest gain in the map, from 0 to 1.
+    pub share: f64,
+    /// Whether it is eligible.
+    pub eligible: bool,
+}
+
+impl HeatCell {
+    /// The gain, with a star if it is eligible.
+    pub fn text(&self) -> String {
+        format!("{:+.4}{}", self.gain, if self.eligible { "*" } else { "" })
+    }
+}
+
+/// A column for each remedy of one layer alone, and for `toward` also those of all layers up to this
+/// one and from this one on.
+pub fn heat_map(found: &RemedyFindings) -> HeatMap {
+    let mut columns: Vec<(&Remedy, MoveForm, String)> = Vec::new();
+    for one in &found.moves {
+        let words = match one.form {
+            MoveForm::Layer => String::new(),
+            MoveForm::Prefix => ", up to it".into(),
+            MoveForm::Suffix => ", from it on".into(),
+            MoveForm::All | MoveForm::Lines => continue,
+        };
+        if !columns.iter().any(|(remedy, form, _)| (*remedy, *form) == (&one.remedy, one.form)) {
+            columns.push((&one.remedy, one.form, label(found, &one.remedy) + &words));
+        }
+    }
+    let order = |form: MoveForm| match form {
+        MoveForm::Layer => 0,
+        MoveForm::Prefix => 1,
+        _ => 2,
+    };
+    columns.sort_by_key(|(remedy, form, _)| (**remedy == Remedy::Decay, order(*form)));
+    let of_map = |one: &&MoveFound| !matches!(one.form, MoveForm::All | MoveForm::Lines);
+    let gain = |one: &MoveFound| one.cross_fit.calibrated_nll.mean;
+    let largest = found.moves.iter().filter(of_map).map(gain).fold(0.0, f64::max);
+    // The layer that a move is shown at.
+    let place = |one: &MoveFound| match one.form {
+        MoveForm::Prefix => one.layers.last().cloned(),
+        _ => one.layers.first().cloned(),
+    };
+    let mut layers: Vec<String> = Vec::new();
+    for one in found.moves.iter().filter(|one| one.form == MoveForm::Layer) {
+        if !layers.contains(&one.name) {
+            layers.push(one.name.clone());
+        }
+    }
+    let rows = layers.into_iter().map(|layer| {
+        let cell = |(remedy, form, _): &(&Remedy, MoveForm, String)| {
+            let is = |one: &&MoveFound| {
+                one.remedy == **remedy && one.form == *form && place(one).as_ref() == Some(&layer)
+            };
+            found.moves.iter().find(is).map(|one| HeatCell {
+                gain: gain(one),
+                share: if largest > 0.0 { (gain(one) / largest).clamp(0.0, 1.0) } else { 0.0 },
+                eligible: one.eligible,
+            })
+        };
+        let cells = columns.iter().map(cell).collect();
+        (layer, cells)
+    });
+    let rows = rows.collect();
+    HeatMap { columns: columns.into_iter().map(|(.., name)| name).collect(), rows }
+}
+
+/// The remedy in a table; with several checkpoints, with the name of its own.
+fn label(found: &RemedyFindings, remedy: &Remedy) -> String {
+    let Remedy::Toward(path) = remedy else { return remedy.name().into() };
+    let other = |one: &MoveFound| one.remedy != *remedy && one.remedy != Remedy::Decay;
+    match found.moves.iter().any(other) {
+        true => format!("toward {}", path.file_name().unwrap_or(path.as_os_str()).display()),
+        false => "toward".into(),
+    }
+}
+
+/// A cell without a move.
+pub const NO_MOVE: &str = ABSENT;
