@@ -159,6 +159,37 @@ fn every_kind_of_result_is_shown_on_a_self_contained_page() {
     assert_eq!(pictures, shown.iter().sum::<usize>());
 }
 
+/// Earlier versions named some settings otherwise.
+#[test]
+fn reports_of_earlier_versions_can_be_read() {
+    let bench = Bench::with_model();
+    let (json, out) = (bench.path("post.json"), bench.path("tuned"));
+    let words = ["post-train", &bench.model, "--data", &bench.data, "--method", "asam"];
+    let rest = ["--update", "head", "--epochs", "1", "--batch-size", "8", "--remeasure", "0"];
+    let run =
+        bench.run(&[&words[..], &rest, &["--force", "--out", &out, "--json", &json]].concat());
+    assert!(run.success, "{}", run.errors);
+    let mut text = fs::read_to_string(&json).unwrap();
+    for (name, earlier) in [
+        ("\"batch_size\"", "\"batch\""),
+        ("\"lr\"", "\"learning_rate\""),
+        ("\"gamma\"", "\"gamma_max\""),
+        ("\"perturb_batch\"", "\"perturbation_batch\""),
+        ("\"asam_eta\"", "\"eta\""),
+        ("\"look_every\"", "\"every\""),
+        ("\"look_alpha\"", "\"alpha\""),
+    ] {
+        assert!(text.contains(name), "{name}");
+        text = text.replace(name, earlier);
+    }
+    // Those of an epoch.
+    text = text.replacen("\"learning_rate\"", "\"first\"", 1);
+    text = text.replace("\"learning_rate\"", "\"rate\"").replace("\"first\"", "\"learning_rate\"");
+    fs::write(&json, text).unwrap();
+    let page = bench.plain(&["report", "post.json", "--html", "post.html"]);
+    assert!(page.success, "{}", page.errors);
+}
+
 #[test]
 fn points_and_bins_match_the_figures() {
     let bench = Bench::with_model();

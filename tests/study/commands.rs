@@ -135,6 +135,32 @@ fn a_killed_study_resumes_and_an_edited_one_only_computes_new_cells() {
 }
 
 #[test]
+fn cells_of_an_earlier_version_are_named_and_recomputed() {
+    let bench = prepared();
+    study(&bench, &[]);
+    let plan = text(&bench, "s/study.json").replace("planish/study/3", "planish/study/2");
+    fs::write(bench.path("s/study.json"), plan).unwrap();
+    let earlier = "{\"cell\":\"0\",\"kind\":\"ood\",\"figures\":{\"images\":4},\"seconds\":1.0}\n";
+    fs::write(bench.path("s/cells.jsonl"), earlier).unwrap();
+    let forecast = study(&bench, &["--dry-run"]);
+    assert!(forecast.output.contains("12 are missing"), "{}", forecast.output);
+    bench.plain(&["study", "--merge", "s", "s", "s"]).fails_with(&[
+        "s/study.json",
+        "planish/study/3",
+        "planish/study/2",
+    ]);
+    let again = study(&bench, &[]);
+    let old = "s/cells-of-schema-2.jsonl";
+    assert!(
+        again.errors.contains(old) && again.errors.contains("12 are missing"),
+        "{}",
+        again.errors
+    );
+    assert_eq!(text(&bench, old), earlier);
+    assert_eq!(rows(&bench, "s/cells.jsonl").len(), 12);
+}
+
+#[test]
 fn an_edited_checkpoint_only_invalidates_its_cells() {
     let bench = prepared();
     study(&bench, &[]);
