@@ -3,8 +3,8 @@
 use crate::checkpoint::Load;
 use crate::data::{Fitted, OnBadSample};
 use crate::lora::LoraOptions;
-use crate::options::{Error, check};
-use crate::train::{Keep, OptimizerRule, TrainOptions};
+use crate::options::{Error, as_text, check};
+use crate::train::{Keep, L2Sp, OptimizerRule, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -100,12 +100,52 @@ pub struct FinetuneOptions {
     /// Options that post-training has, too.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub train: TrainOptions,
-    /// Label smoothing
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "E", default_value_t = Self::default().label_smoothing,
-        allow_negative_numbers = true, help_heading = "Training options"
-    ))]
-    pub label_smoothing: f64,
+    /// Train the head alone for this many epochs first, on features that are computed once (LP-FT).
+    ///
+    /// A new head starts at random values, and its first gradients would disturb pretrained layers.
+    /// This phase uses the images without augmentation.
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            value_name = "EPOCHS",
+            default_value_t = 0,
+            hide_default_value = true,
+            help_heading = "Training options"
+        )
+    )]
+    pub head_first: usize,
+    /// Penalty α/2 ‖w − w⁰‖² on the distance from `--from`, and β/2 ‖w‖² on the head (L2-SP)
+    #[serde(with = "as_text::option")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            value_name = "ALPHA,BETA",
+            help_heading = "Training options",
+            hide_short_help = true
+        )
+    )]
+    pub l2_sp: Option<L2Sp>,
+    /// Multiply the learning rate by D for each layer below the head, as timm's layer_decay
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            value_name = "D",
+            allow_negative_numbers = true,
+            help_heading = "Training options",
+            hide_short_help = true,
+            conflicts_with = "auto_rgn"
+        )
+    )]
+    pub layer_decay: Option<f64>,
+    /// Scale the learning rate of each layer by ‖g‖/‖w‖, relative to the largest (Auto-RGN)
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, help_heading = "Training options", hide_short_help = true)
+    )]
+    pub auto_rgn: bool,
     /// Weights to keep: best (lowest validation loss) or last [default: best with validation images,
     /// else last]
     #[cfg_attr(
@@ -170,7 +210,10 @@ impl Default for FinetuneOptions {
             on_bad_sample: OnBadSample::Fail,
             optimizer,
             train: TrainOptions { epochs: 10, lr: optimizer.lr(), ..TrainOptions::default() },
-            label_smoothing: 0.0,
+            head_first: 0,
+            l2_sp: None,
+            layer_decay: None,
+            auto_rgn: false,
             keep: None,
             layers: None,
             lora: LoraOptions::default(),
@@ -212,7 +255,20 @@ impl FinetuneOptions {
         }
         self.load.check()?;
         self.train.check()?;
-        check::share("label_smoothing", self.label_smoothing)?;
+        if let (Some(_), None) = (self.l2_sp, &self.from) {
+            let (option, applies_to) = ("l2_sp".into(), "a checkpoint (`from`)".into());
+            return Err(Error::NoEffect { option, applies_to });
+        }
+        self.layer_decay.map_or(Ok(()), |decay| check::up_to_one("layer_decay", decay))?;
+        if self.layer_decay.is_some() && self.auto_rgn {
+            let text = "expected one of `layer_decay` and `auto_rgn`: both set the rates of layers";
+            return Err(Error::Conflict(text.into()));
+        }
+        if self.head_first > 0 && self.lora.freeze_head {
+            let text =
+                "`head_first` trains the head, and `freeze_head` keeps it: remove one of the two";
+            return Err(Error::Conflict(text.into()));
+        }
         self.val_fraction.map_or(Ok(()), |fraction| check::share("val_fraction", fraction))
     }
 
@@ -241,6 +297,7 @@ impl FinetuneOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::Average;
 
     fn options() -> FinetuneOptions {
         FinetuneOptions { arch: Some("vit_nano_patch7_28".into()), ..Default::default() }
@@ -255,7 +312,17 @@ mod tests {
         };
         let train = TrainOptions { lr: 0.0, ..options().train };
         refused(FinetuneOptions { train, ..options() }, "lr");
-        refused(FinetuneOptions { label_smoothing: 1.0, ..options() }, "label_smoothing");
+        let train = TrainOptions { label_smoothing: 1.0, ..options().train };
+        refused(FinetuneOptions { train, ..options() }, "label_smoothing");
+        let train = TrainOptions { average: Some(Average::Swa(11)), ..options().train };
+        refused(FinetuneOptions { train, ..options() }, "average");
+        refused(FinetuneOptions { layer_decay: Some(0.0), ..options() }, "layer_decay");
+        let l2_sp = Some(L2Sp { alpha: 0.1, beta: 0.1 });
+        let without_effect = FinetuneOptions { l2_sp, ..options() }.check();
+        assert!(matches!(without_effect, Err(Error::NoEffect { .. })));
+        let train = TrainOptions { decay_all: false, ..options().train };
+        let without_effect = FinetuneOptions { train, ..options() }.check();
+        assert!(matches!(without_effect, Err(Error::NoEffect { .. })));
         refused(FinetuneOptions { val_fraction: Some(1.0), ..options() }, "val_fraction");
         refused(FinetuneOptions { train_range: Some(5..5), ..options() }, "train_range");
         let fresh = FinetuneOptions { reset_head: true, ..options() };

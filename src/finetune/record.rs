@@ -4,7 +4,7 @@ use super::{FinetuneSession, OptimizerName};
 use crate::checkpoint::{Provenance, Split};
 use crate::data::Sample;
 use crate::error::Result;
-use crate::train::TrainOptions;
+use crate::train::{L2Sp, TrainOptions};
 use serde::Serialize;
 
 /// Provenance entry of a run whose kept weights come from `epoch`.
@@ -37,7 +37,10 @@ pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Prov
             train_samples: how.samples,
             optimizer: options.optimizer,
             train: &options.train,
-            label_smoothing: options.label_smoothing,
+            head_first: options.head_first,
+            l2_sp: options.l2_sp,
+            layer_decay: options.layer_decay,
+            auto_rgn: options.auto_rgn,
             kept_epoch: epoch,
         })?,
     })
@@ -52,6 +55,9 @@ struct Settings<'a> {
     optimizer: OptimizerName,
     #[serde(flatten)]
     train: &'a TrainOptions,
-    label_smoothing: f64,
+    head_first: usize,
+    l2_sp: Option<L2Sp>,
+    layer_decay: Option<f64>,
+    auto_rgn: bool,
     kept_epoch: usize,
 }

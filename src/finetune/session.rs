@@ -13,17 +13,19 @@ use crate::format::number;
 use crate::lora::Adapters;
 use crate::models::Weights;
 use crate::models::layers::everything;
-use crate::objective::{Examples, Objective};
+use crate::objective::{Activations, Examples, Objective};
 use crate::observe;
 use crate::options;
 use crate::pixels::Pixels;
 use crate::predictions::Predictions;
 use crate::session::bad_samples::open_for_training;
-use crate::session::{Context, seen};
+use crate::session::{Context, Counted, seen};
 use crate::train::options::keep_or_default;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
-use crate::train::{Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train};
+use crate::train::{
+    Epoch, Grouping, Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train,
+};
 use serde_json::Value;
 use std::path::PathBuf;
 
@@ -47,8 +49,18 @@ pub struct FinetuneSession {
     test: Option<Pixels>,
 }
 
+/// Result of training, before it is saved.
+pub struct Trained {
+    /// Epochs in which the head was trained alone, before all layers.
+    pub head_epochs: Vec<Epoch>,
+    /// Training of all layers.
+    pub outcome: Outcome,
+}
+
 /// Result of a run.
 pub struct Finetuned {
+    /// Epochs in which the head was trained alone, before all layers.
+    pub head_epochs: Vec<Epoch>,
     /// Result of training.
     pub outcome: Outcome,
     /// The weights file that was written.
@@ -106,19 +118,28 @@ impl FinetuneSession {
             Some(adapters) => (&adapters.network, &adapters.weights),
             None => (&self.start.network, &self.start.weights),
         };
-        let mut model = Objective::new(network.clone(), weights.clone(), &self.engine);
-        model.smoothing = self.options.label_smoothing;
+        let model = Objective::new(network.clone(), weights.clone(), &self.engine);
         self.options.train.configured(&model)
     }
 
-    /// Trains all weights, or adapters and head. If the run diverges after the first epoch, the
-    /// outcome holds the weights of an earlier epoch and `stopped`.
+    /// Trains all weights, or adapters and head; with `head_first`, the head alone before that. If the run
+    /// diverges after the first epoch, the outcome holds the weights of an earlier epoch and `stopped`.
     ///
     /// # Errors
     /// [`Diverged`](crate::train::Error::Diverged) if the run diverges in the first epoch; images that
     /// cannot be prepared.
-    pub fn train(&self, context: &Context) -> Result<Outcome> {
+    pub fn train(&self, context: &Context) -> Result<Trained> {
         let (settings, options) = (&self.settings, &self.options.train);
+        let head = match self.options.head_first {
+            0 => None,
+            epochs => Some(self.train_head(epochs, context)?),
+        };
+        let mut model = self.model();
+        let mut head_epochs = Vec::new();
+        if let Some(head) = head {
+            model.weights = head.weights;
+            head_epochs = head.epochs;
+        }
         let source = Source::images(&self.train, options.augment, options.views, self.seed)?;
         let held = self.val.as_ref().map(resident).transpose()?.flatten();
         let validation = match (&held, &self.val) {
@@ -143,8 +164,38 @@ impl FinetuneSession {
             None => everything(&self.start.network),
         };
         let mut sgd = Sgd { update };
-        let model = &self.model();
-        Ok(train(model, &mut sgd, &source, validation, settings, &mut tell)?.trained()?)
+        let outcome = train(&model, &mut sgd, &source, validation, settings, &mut tell)?;
+        Ok(Trained { head_epochs, outcome: outcome.trained()? })
+    }
+
+    /// Trains the head alone, on features of the images without augmentation, which are computed once.
+    fn train_head(&self, epochs: usize, context: &Context) -> Result<Outcome> {
+        let model = self.model();
+        let head = model.network.blocks().pop().unwrap_or_else(|| everything(&model.network));
+        let features = |images: &Pixels| -> Result<Activations> {
+            let task = context.task("head first: features", images.len() as u64, "images");
+            let counted = Counted { examples: images, task: &task };
+            Ok(model.activations(&counted, head.first_stage)?)
+        };
+        let source = Source::held(&features(&self.train)?);
+        let validation = self.val.as_ref().map(features).transpose()?;
+        let validation = validation.as_ref().map(|val| val as &dyn Examples);
+        let task = context.task("head first", epochs as u64, "epochs");
+        let mut tell = |event: TrainEvent| {
+            if let TrainEvent::Epoch(epoch) = event {
+                task.advance(1);
+                task.status(&format!("loss {}", number(epoch.training_loss)));
+            }
+        };
+        let warmup = self.settings.warmup.min(epochs as f64);
+        // These settings are about layers below the head.
+        let (average, l2_sp) = (None, None);
+        let grouping =
+            Grouping { decay_all: self.settings.grouping.decay_all, ..Grouping::default() };
+        let settings =
+            TrainSettings { epochs, warmup, grouping, average, l2_sp, ..self.settings.clone() };
+        let mut sgd = Sgd { update: head };
+        Ok(train(&model, &mut sgd, &source, validation, &settings, &mut tell)?.trained()?)
     }
 
     /// Trains, saves the checkpoint and evaluates it.
@@ -153,7 +204,7 @@ impl FinetuneSession {
     /// Those of [`FinetuneSession::train`]; a checkpoint that cannot be written; logits that are not
     /// finite.
     pub fn run(&self, context: &Context) -> Result<Finetuned> {
-        let outcome = self.train(context)?;
+        let Trained { head_epochs, outcome } = self.train(context)?;
         let mut provenance = provenance(self, outcome.epoch)?;
         if let Some(adapters) = &self.start.adapters {
             provenance.update = vec![adapters.update.name.clone()];
@@ -176,6 +227,7 @@ impl FinetuneSession {
             data: self.images.info(&self.data),
             damaged: self.data.damaged(),
             settings: provenance.settings,
+            head_epochs,
             outcome,
             checkpoint,
             notes,
@@ -243,7 +295,11 @@ fn settings(
     seed: u64,
 ) -> Result<TrainSettings, options::Error> {
     let keep = keep_or_default(options.keep, has_validation)?;
-    Ok(options.train.settings(options.rule(), keep, StopRule::NotFinite, seed))
+    let mut settings = options.train.settings(options.rule(), keep, StopRule::NotFinite, seed);
+    settings.grouping.layer_decay = options.layer_decay;
+    settings.grouping.auto_rgn = options.auto_rgn;
+    settings.l2_sp = options.l2_sp;
+    Ok(settings)
 }
 
 /// Figures on a split, at the temperature fitted on `val`, or cross-fitted on halves without `val`.

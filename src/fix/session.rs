@@ -14,8 +14,7 @@ use crate::objective::{Error as ObjectiveError, Objective};
 use crate::pixels::Pixels;
 use crate::post_train::result::Output;
 use crate::post_train::score::before_after;
-use crate::post_train::{Compared, Side};
-use crate::post_train::{Destination, Place, read_back};
+use crate::post_train::{Compared, Destination, Place, Side, read_back};
 use crate::predictions::Predictions;
 use crate::remedies::{
     Move, MoveForm, MoveFound, OnV, RemedyFindings, RemedySession, Searched, remedies_work,

@@ -21,6 +21,15 @@ pub fn count(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| "expected a whole number from 1".into())
 }
 
+/// Parses `on` or `off`.
+pub fn on_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("expected on or off".into()),
+    }
+}
+
 fn number_that(text: &str, holds: impl Fn(f64) -> bool, expected: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|x: &f64| x.is_finite() && holds(*x));
     number.ok_or_else(|| format!("expected {expected}"))

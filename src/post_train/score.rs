@@ -221,8 +221,9 @@ pub fn remeasure(
     };
     let before =
         session.at(untouched).measure(&wanted, &MeasureOptions::default(), context)?.layers;
-    let after =
-        session.at(tuned.clone()).measure(&wanted, &MeasureOptions::default(), context)?.layers;
+    // Diagnosis is of the plain loss, whatever training smooths.
+    let tuned = Objective { smoothing: 0.0, ..tuned.clone() };
+    let after = session.at(tuned).measure(&wanted, &MeasureOptions::default(), context)?.layers;
     let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };
     Ok(before.into_iter().zip(after).map(pair).collect())
 }

@@ -29,6 +29,9 @@ pub struct Finetuning {
     pub settings: serde_json::Value,
     /// The epoch whose weights were kept, starting at 1.
     pub kept_epoch: usize,
+    /// Epochs in which the head was trained alone, before all layers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub head_epochs: Vec<Epoch>,
     /// The epochs, in order.
     pub epochs: Vec<Epoch>,
     /// Where and why training was stopped, if it was.
@@ -54,6 +57,7 @@ impl Finetuning {
             damaged: found.damaged,
             settings: found.settings,
             kept_epoch: found.outcome.epoch,
+            head_epochs: found.head_epochs.iter().map(Into::into).collect(),
             epochs: found.outcome.epochs.iter().map(Into::into).collect(),
             stopped: found.outcome.stopped,
             notes: found.notes,

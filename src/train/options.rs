@@ -1,5 +1,6 @@
 //! Options of a training run, and of each method.
 
+use super::average::Average;
 use super::groups::Grouping;
 use super::guard::{Keep, StopRule};
 use super::optimizer::OptimizerRule;
@@ -58,6 +59,25 @@ pub struct TrainOptions {
         long, value_name = "D", default_value_t = Self::default().weight_decay, allow_negative_numbers = true
     ))]
     pub weight_decay: f64,
+    /// Weight decay of norms, biases and other tensors with one dimension: on, or off
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
+        value_parser = crate::options::text::on_off, hide_short_help = true
+    ))]
+    pub decay_all: bool,
+    /// Label smoothing
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "E", default_value_t = Self::default().label_smoothing,
+        allow_negative_numbers = true, hide_short_help = true
+    ))]
+    pub label_smoothing: f64,
+    /// Keep an average of the updated weights: `ema:DECAY` over steps, or `swa:N` over the last N
+    /// epochs.
+    ///
+    /// Once the average has begun, it is what is evaluated on the validation images and kept.
+    #[serde(with = "as_text::option")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "ema:DECAY|swa:N", hide_short_help = true))]
+    pub average: Option<Average>,
     /// Clip the gradient of the updated layers to this norm
     #[cfg_attr(feature = "cli", arg(long, value_name = "NORM", allow_negative_numbers = true))]
     pub clip: Option<f64>,
@@ -108,6 +128,9 @@ impl Default for TrainOptions {
             warmup: 0.0,
             momentum: 0.9,
             weight_decay: 0.0,
+            decay_all: true,
+            label_smoothing: 0.0,
+            average: None,
             clip: None,
             augment: Augment::default(),
             views: None,
@@ -134,6 +157,17 @@ impl TrainOptions {
         check::positive("lr", self.lr)?;
         check::share("momentum", self.momentum)?;
         check::not_negative("weight_decay", self.weight_decay)?;
+        check::share("label_smoothing", self.label_smoothing)?;
+        if !self.decay_all && self.weight_decay == 0.0 {
+            let (option, applies_to) = ("decay_all".into(), "a `weight_decay` above 0".into());
+            return Err(Error::NoEffect { option, applies_to });
+        }
+        if let Some(Average::Swa(epochs)) = self.average
+            && epochs > self.epochs
+        {
+            let expected = format!("swa of at most `epochs`, {}", self.epochs);
+            return Err(Error::value("average", expected, format!("swa:{epochs}")));
+        }
         self.clip.map_or(Ok(()), |norm| check::positive("clip", norm))?;
         self.views.map_or(Ok(()), |views| check::count("views", views))?;
         self.micro_batch.map_or(Ok(()), |n| check::count("micro_batch", n))?;
@@ -171,18 +205,19 @@ impl TrainOptions {
             clip: self.clip,
             optimizer,
             weight_decay: self.weight_decay,
-            grouping: Grouping::default(),
+            grouping: Grouping { decay_all: self.decay_all, ..Grouping::default() },
             l2_sp: None,
-            average: None,
+            average: self.average,
             keep,
             stop,
             seed,
         }
     }
 
-    /// The model with this precision and micro-batch size.
+    /// The model with this label smoothing, precision and micro-batch size.
     pub fn configured(&self, model: &Objective) -> Objective {
         let mut model = model.clone();
+        model.smoothing = self.label_smoothing;
         model.precision = self.precision;
         if let Some(n) = self.micro_batch() {
             model.micro_batch = n.min(self.batch_size);

@@ -123,7 +123,8 @@ impl Perturber {
     }
 }
 
-/// The model with `layer` moved down the gradient of B′, by at most half of its `norm`. A layer of
+/// The model with `layer` moved down the gradient of B′, by at most half of its `norm`. The loss of B′
+/// has no label smoothing, so that gradient, curvature and search belong to one function. A layer of
 /// zeros has no such limit; its η* is at most 2 L/‖g‖² (see [`longest`]). `last_eta` is the start
 /// of the search and is set to its result.
 fn descend(
@@ -136,7 +137,8 @@ fn descend(
         // Layers between the cached activations and p may be the ones that are trained.
         examples = model.activations_on_device(&examples, layer.first_stage)?;
     }
-    let found = model.gradient(&examples, layer)?;
+    let plain = &Objective { smoothing: 0.0, ..model.clone() };
+    let found = plain.gradient(&examples, layer)?;
     let square = vector::dot(&found.gradient, &found.gradient)?;
     if square == 0.0 {
         let relative = norm.map(|_| 0.0);
@@ -152,13 +154,13 @@ fn descend(
     };
     let eta = match rule {
         StepRule::Newton => {
-            let product = model.hvp(&examples, layer, &found.gradient)?.hvp;
+            let product = plain.hvp(&examples, layer, &found.gradient)?.hvp;
             let curvature = vector::dot(&found.gradient, &product)?;
             if curvature > 0.0 { square / curvature } else { f64::INFINITY }
         }
         StepRule::Search => {
             // In bf16, small steps would be rounded away.
-            let exact = model.exact();
+            let exact = plain.exact();
             let path = Path::new(&exact, &examples, layer, &found.gradient)?;
             let loss = |eta| -> Result<f64> {
                 match path.predict(eta) {

@@ -107,6 +107,18 @@ pub fn text(report: &Finetuning) -> String {
             number(f.ece),
         ]);
     }
+    let mut head = String::new();
+    if let Some(last) = report.head_epochs.last() {
+        head = format!(
+            "head first, {} epochs: training loss {}",
+            report.head_epochs.len(),
+            number(last.training_loss)
+        );
+        if let (Some(loss), Some(top1)) = (last.validation, last.validation_top1) {
+            head += &format!(", validation {}, top-1 {}", estimate(loss), percent(top1.mean));
+        }
+        head += "\n";
+    }
     let noted = |(name, f): &(String, Summary)| {
         f.temperature_note().map(|note| format!("note: temperature of {name}: {note}\n"))
     };
@@ -115,7 +127,7 @@ pub fn text(report: &Finetuning) -> String {
         notes += &format!("note: {}\n", in_flags(&note));
     }
     format!(
-        "\n{}\n{notes}weights of epoch {} written to {} in {}",
+        "\n{}\n{head}{notes}weights of epoch {} written to {} in {}",
         table.render(Style::of_stdout()),
         report.kept_epoch,
         report.checkpoint,
