@@ -130,7 +130,7 @@ pub fn refused(text: &Text, what: &str, at: Range<usize>, error: OptionError) ->
             text.problem(at, &format!("{what}, `{option}`"), expected, found, remedy)
         }
         OptionError::Unknown { option, known } => {
-            text.problem(at, what, known, format!("unknown `{option}`"), "correct or remove it")
+            text.problem(at, what, known, format!("unknown \"{option}\""), "correct or remove it")
         }
         OptionError::NoEffect { option, applies_to } => {
             let expected = format!("`{option}` together with {applies_to}");

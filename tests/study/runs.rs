@@ -188,7 +188,7 @@ fn all_pairs_are_expanded_and_bad_benches_name_the_line() {
         (pairs, "[[\"head\"]]", &["line 12", "pairs of pol", "head"]),
         ("seeds = [0, 3]", "models = [\"two\"]", &["line 13", "models", "one", "\"two\""]),
         (line, "grid = { train-seed = 3,", &["line 15", "grid", "seeds = [0, 1]"]),
-        (line, "grid = { rho = 0.1,", &["line 15", "grid", "\"rho\"", "sam"]),
+        (line, "grid = { rho = 0.1,", &["line 15", "grid", "`rho`", "sam"]),
         (line, "grid = { rate = 0.1,", &["line 15", "grid", "unknown \"rate\""]),
         ("gamma = 1.5", "gamma = -1", &["line 15", "grid", "`gamma`", "above 0"]),
         ("seeds = [0, 3]", "seeds = 3", &["line 13", "sequence"]),
