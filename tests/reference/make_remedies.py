@@ -26,7 +26,7 @@ tuned = load_file(HERE / "timm-tiny/model.safetensors")
 for n, t in tuned.items():
     if n.endswith("gamma"):
         tuned[n] = 0.5 + torch.rand_like(t)
-before = {n: t + 0.5 * t.std(correction=0) * torch.randn_like(t) for n, t in tuned.items()}
+before = {n: t + 0.5 * max(t.std(correction=0), 0.1) * torch.randn_like(t) for n, t in tuned.items()}
 for name, weights in [("tuned", tuned), ("pretrained", before)]:
     (OUT / name).mkdir(parents=True, exist_ok=True)
     save_file(weights, OUT / name / "model.safetensors", metadata={"format": "pt"})
@@ -34,7 +34,7 @@ for name, weights in [("tuned", tuned), ("pretrained", before)]:
 
 model = timm.create_model(f"local-dir:{OUT / 'tuned'}", pretrained=True).double().eval()
 side = model.patch_embed.img_size
-images = torch.randn(60, model.patch_embed.proj.in_channels, *side)
+images = torch.randn(150, model.patch_embed.proj.in_channels, *side).half()
 w, w0 = ({n: t.double() for n, t in d.items()} for d in (tuned, before))
 
 
@@ -45,7 +45,7 @@ def logits(weights):
 
 # Most labels are those of the mean of both models, so that moves help and a temperature exists.
 middle = logits({n: 0.5 * (w[n] + w0[n]) for n in w})
-labels = (middle + 0.5 * middle.std() * torch.randn_like(middle)).argmax(1)
+labels = (middle + 0.3 * middle.std() * torch.randn_like(middle)).argmax(1)
 save_file({"pixel_values": images, "labels": labels}, OUT / "images.safetensors")
 
 
