@@ -178,7 +178,7 @@ fn laplace_predictions_stand_beside_the_calibrated_checkpoint() {
             fs::copy(&path, format!("{alone}/{name}")).unwrap();
         }
     }
-    let words = ["calibrate", &bench.model, "--data", &alone, "--laplace", "--dry-run"];
+    let words = ["calibrate", &bench.model, "--data", &alone, "--laplace", "--dry-run", "--quiet"];
     bench.run(&words).fails_with(&["--train-data"]);
 }
 

@@ -72,10 +72,9 @@ fn penalty_and_rates_hold_layers_back() {
 
     let all = ["finetune", "--arch", "vit_nano_patch7_14", "--data", &bench.data, "--out", "x"];
     bench.run(&[&all[..], &["--l2-sp", "1,1"]].concat()).is_refused_with(&["--l2-sp", "--from"]);
-    bench.run(&[&all[..], &["--decay-all", "off"]].concat()).is_refused_with(&[
-        "--decay-all",
-        "--weight-decay above 0",
-    ]);
+    bench
+        .run(&[&all[..], &["--decay-all", "off"]].concat())
+        .is_refused_with(&["--decay-all", "--weight-decay above 0"]);
 }
 
 #[test]
@@ -110,7 +109,8 @@ fn averages_and_smoothing_work_in_post_training() {
     let run = |name: &str, words: &[&str]| {
         let (out, json) = (bench.path(name), bench.path(&format!("{name}.json")));
         let start = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd"];
-        let fixed = ["--update", "norm", "--batch-size", "8", "--epochs", "2", "--force", "--quiet"];
+        let fixed =
+            ["--update", "norm", "--batch-size", "8", "--epochs", "2", "--force", "--quiet"];
         let outputs = ["--keep", "last", "--out", &out, "--json", &json];
         let done = bench.run(&[&start[..], &fixed, &outputs, words].concat());
         assert!(done.success, "{}", done.errors);

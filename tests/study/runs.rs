@@ -192,7 +192,7 @@ fn all_pairs_are_expanded_and_bad_benches_name_the_line() {
         (line, "grid = { rate = 0.1,", &["line 15", "grid", "unknown \"rate\""]),
         ("gamma = 1.5", "gamma = -1", &["line 15", "grid", "`gamma`", "above 0"]),
         ("seeds = [0, 3]", "seeds = 3", &["line 13", "sequence"]),
-        (pairs, "[[\"head\", \"nose\"]]", &["s.toml, [[bench]] `pairs`"]),
+        (pairs, "[[\"head\", \"nose\"]]", &["s.toml, [[bench]] \"pairs\""]),
     ] {
         let result = with(from, to);
         assert_eq!(result.code, Some(1), "{}{}", result.output, result.errors);
