@@ -39,7 +39,7 @@ fn many_images(bench: &Bench) -> String {
 }
 
 /// A bench with many images, a model of them, and a copy in which the rows of the patch projection, and
-/// the numbers of one bias, which matters little, have another order.
+/// the numbers of one bias, which matters little, are means of two.
 fn damaged() -> (Bench, String) {
     let mut bench = Bench::new();
     bench.data = many_images(&bench);
@@ -56,9 +56,13 @@ fn damaged() -> (Bench, String) {
     for tensor in ["patch_embed.proj.weight", "blocks.5.attn.proj.bias"] {
         let info = header.info(tensor).unwrap();
         let (start, end) = info.data_offsets;
-        let row = (end - start) / info.shape[0];
         // The data follow the header and its length, 8 bytes.
-        bytes[8 + size + start..8 + size + end].rotate_left(5 * row);
+        let data = &mut bytes[8 + size + start..8 + size + end];
+        let own: Vec<f32> = data.as_chunks().0.iter().map(|x| f32::from_le_bytes(*x)).collect();
+        let rows = 5 * own.len() / info.shape[0];
+        for (i, x) in data.as_chunks_mut().0.iter_mut().enumerate() {
+            *x = (0.5 * (own[i] + own[(i + rows) % own.len()])).to_le_bytes();
+        }
     }
     fs::write(to, bytes).unwrap();
     (bench, out)
@@ -157,9 +161,9 @@ fn equal_runs_give_equal_results() {
     let first = run();
     assert_eq!(first, run());
     // Nothing can move towards the weights themselves.
-    let moves = first["first_look"]["moves"].as_array().unwrap();
+    let moves = first["looks"][0]["moves"].as_array().unwrap();
     assert!(!moves.is_empty() && moves.iter().all(|one| one["remedy"] == "decay"));
-    assert!(first["first_look"]["notes"].to_string().contains("changes nothing"));
+    assert!(first["looks"][0]["notes"].to_string().contains("changes nothing"));
 }
 
 #[test]
@@ -213,11 +217,11 @@ fn diagnose_searches_along_remedies() {
     let named = |name: &str| moves.iter().find(|one| one["name"] == name).unwrap();
     assert_eq!(named("embed")["eligible"], true);
     assert_eq!(named("all layers")["form"], "all");
-    assert_eq!(named("all layers, LiNeS")["form"], "lines");
+    assert_eq!(named("LiNeS")["form"], "lines");
     // Only two layers differ from the pretrained weights, so others cannot move.
     let differ = |one: &Value| one["layers"][0] == "embed" || one["layers"][0] == "block.5";
     assert!(moves.iter().all(|one| one["remedy"] == "decay" || differ(one)));
-    for text in ["layer", "decay", "eligible", "The best move is toward of", "* eligible"] {
+    for text in ["layer", "decay", "eligible", "The best move is", "* eligible"] {
         assert!(done.output.contains(text), "{text}: {}", done.output);
     }
     let widest = done.output.lines().filter(|line| line.contains("  ")).map(|l| l.chars().count());

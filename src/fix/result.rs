@@ -67,10 +67,8 @@ pub struct Fixed {
     pub start: OnV,
     /// The moves that were applied, in order.
     pub steps: Vec<FixStep>,
-    /// The first look at all moves; `None` if there was no time for it.
-    pub first_look: Option<RemedyFindings>,
-    /// The last look, if there were several.
-    pub last_look: Option<RemedyFindings>,
+    /// The looks at all moves: one before each step, and the one that ended the search.
+    pub looks: Vec<RemedyFindings>,
     /// Images of V that the moves were looked at on.
     pub searched_on: usize,
     /// Why it ended.

@@ -49,8 +49,7 @@ pub struct FixSession {
 struct Search {
     weights: Weights,
     steps: Vec<FixStep>,
-    first_look: Option<RemedyFindings>,
-    last_look: Option<RemedyFindings>,
+    looks: Vec<RemedyFindings>,
     searched_on: usize,
     stop: Stop,
     /// Standard methods: name, α and weights.
@@ -143,8 +142,7 @@ impl FixSession {
         let baselines = self.baselines(&search, &on_v, on_test.as_ref(), context)?;
         let damaged = self.data.damaged();
         let mut notes = self.told();
-        let looks = [&search.first_look, &search.last_look];
-        for note in looks.into_iter().flatten().flat_map(|look| &look.notes) {
+        for note in search.looks.iter().flat_map(|look| &look.notes) {
             if !notes.contains(note) {
                 notes.push(note.clone());
             }
@@ -174,8 +172,7 @@ impl FixSession {
         Ok(Fixed {
             start,
             steps: search.steps,
-            first_look: search.first_look,
-            last_look: search.last_look,
+            looks: search.looks,
             searched_on: search.searched_on,
             stop: search.stop,
             temperature: map.temperature.temperature,
@@ -213,8 +210,7 @@ impl FixSession {
         let mut out = Search {
             weights: self.checkpoint.weights.clone(),
             steps: Vec::new(),
-            first_look: None,
-            last_look: None,
+            looks: Vec::new(),
             searched_on,
             stop: Stop::Steps,
             standard: Vec::new(),
@@ -238,7 +234,7 @@ impl FixSession {
             let best = found.best().and_then(|best| found.moves.iter().position(|m| m == best));
             match best {
                 None => {
-                    out.note_look(found);
+                    out.looks.push(found);
                     out.stop = Stop::NothingEligible;
                     break;
                 }
@@ -248,10 +244,9 @@ impl FixSession {
                     let after = OnV::of(&self.predict(&out.weights, val, context)?);
                     let one = found.moves[i].clone();
                     context.info(&format!(
-                        "{} of {} by α = {alpha}: NLL on V after a temperature from {:.4} to {:.4}, top-1 \
+                        "{} by α = {alpha}: NLL on V after a temperature from {:.4} to {:.4}, top-1 \
                          from {:.1}% to {:.1}%",
-                        one.remedy.name(),
-                        one.name,
+                        one.label(),
                         current.calibrated_nll,
                         after.calibrated_nll,
                         100.0 * current.top1,
@@ -259,7 +254,7 @@ impl FixSession {
                     ));
                     current = after;
                     out.steps.push(FixStep { found: one, alpha, looks: looked, after });
-                    out.note_look(found);
+                    out.looks.push(found);
                 }
             }
         }
@@ -383,15 +378,6 @@ impl FixSession {
 
 /// Fewest images that a look is made on if the budget limits it.
 const LEAST: usize = 4 * FEW;
-
-impl Search {
-    fn note_look(&mut self, found: RemedyFindings) {
-        match self.first_look {
-            None => self.first_look = Some(found),
-            Some(_) => self.last_look = Some(found),
-        }
-    }
-}
 
 /// The α with the lowest calibrated NLL among the neighbours in the grid, and theirs.
 fn refine(model: &Objective, one: &Move, found: &MoveFound, v: &Pixels) -> Result<f64> {

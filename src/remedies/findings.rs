@@ -102,6 +102,13 @@ pub struct RemedyFindings {
     pub notes: Vec<String>,
 }
 
+impl MoveFound {
+    /// The layers and the remedy: `embed (toward)`.
+    pub fn label(&self) -> String {
+        format!("{} ({})", self.name, self.remedy.name())
+    }
+}
+
 impl RemedyFindings {
     /// The eligible move with the highest cross-fitted calibrated gain.
     pub fn best(&self) -> Option<&MoveFound> {
@@ -121,19 +128,17 @@ impl RemedyFindings {
         let estimate = |found: &MoveFound| crate::format::estimate(found.cross_fit.calibrated_nll);
         match (self.best(), self.ranked().first()) {
             (Some(best), _) => format!(
-                "The best move is {} of {} by α = {}: after a temperature it gains {} nats on held-out \
-                 halves of V.",
-                best.remedy.name(),
-                best.name,
+                "The best move is {} by α = {}: after a temperature it gains {} nats on held-out halves \
+                 of V.",
+                best.label(),
                 best.alpha,
                 estimate(best)
             ),
             (None, Some(first)) => format!(
-                "No move is eligible on {}; the highest gain after a temperature is {} nats ({} of {}){}.",
+                "No move is eligible on {}; the highest gain after a temperature is {} nats, by {}{}.",
                 crate::format::images(self.images),
                 estimate(first),
-                first.remedy.name(),
-                first.name,
+                first.label(),
                 self.images_needed.map_or(String::new(), |n| format!(
                     "; about {} would show a gain of that size",
                     crate::format::images(n)

@@ -156,12 +156,8 @@ impl<'a> Search<'a, '_> {
         let mut known = known.into_iter().enumerate().skip(2);
         let whole = known.next_back().map(|(_, logits)| logits).unwrap_or_default();
         self.evaluate(all, at, start, whole, out)?;
-        let scheduled = Move {
-            direction,
-            form: MoveForm::Lines,
-            name: "all layers, LiNeS".into(),
-            parts: parts.to_vec(),
-        };
+        let scheduled =
+            Move { direction, form: MoveForm::Lines, name: "LiNeS".into(), parts: parts.to_vec() };
         self.evaluate(scheduled, at, start, Vec::new(), out)?;
         for (n, logits) in known {
             let parts = parts[..n].to_vec();

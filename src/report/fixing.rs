@@ -6,7 +6,7 @@ use crate::evaluate::{Bound, Estimate, Verdict};
 use crate::fix::{Baseline, FixStep, Stop};
 use crate::format::{estimate, images, number, percent, share};
 use crate::post_train::result::{BeforeAfter, Output};
-use crate::remedies::{MoveFound, OnV, Remedy, RemedyFindings};
+use crate::remedies::{MoveForm, OnV, Remedy, RemedyFindings};
 use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
@@ -40,12 +40,8 @@ pub struct Fixing {
     pub temperature_bound: Option<Bound>,
     /// Images of V that moves were looked at on.
     pub searched_on: usize,
-    /// The first look at all moves.
-    #[serde(default)]
-    pub first_look: Option<RemedyFindings>,
-    /// The last look, if there were several.
-    #[serde(default)]
-    pub last_look: Option<RemedyFindings>,
+    /// The looks at all moves: one before each step, and the one that ended the search.
+    pub looks: Vec<RemedyFindings>,
     /// On V, which chose everything: optimistic.
     pub validation: BeforeAfter,
     /// On test.
@@ -79,13 +75,9 @@ impl Fixing {
         let folded =
             format!("a temperature of {} was folded into the head", number(self.temperature));
         if self.steps.is_empty() {
-            let why = match (self.stop, &self.first_look) {
-                (Stop::NothingEligible, _) => {
-                    "No move helps significantly, so calibration is all there is"
-                }
-                _ => "No move was looked at",
-            };
-            return format!("{why}: {folded}.");
+            return format!(
+                "No move helps significantly, so calibration is all there is: {folded}."
+            );
         }
         let steps: Vec<String> = self.steps.iter().map(step).collect();
         let (end, why) = (
@@ -119,14 +111,14 @@ impl Fixing {
     }
 
     fn tried(&self) -> Option<String> {
-        let look = self.last_look.as_ref().or(self.first_look.as_ref())?;
+        let look = self.looks.last()?;
         let mut text = format!("{} moves were looked at on V", look.looks);
         let best = look.ranked().into_iter().find(|found| !found.eligible);
         if let Some(found) = best.filter(|found| found.cross_fit.calibrated_nll.mean > 0.0) {
             text += &format!(
                 "; of those not applied, {} gains most after a temperature, {} nats, which is not \
                  significant among so many",
-                of_layers(found),
+                found.label(),
                 estimate(found.cross_fit.calibrated_nll)
             );
         } else {
@@ -152,8 +144,7 @@ impl Fixing {
                     .into(),
             );
         }
-        let look = self.last_look.as_ref().or(self.first_look.as_ref());
-        let needed = look.and_then(|look| look.images_needed);
+        let needed = self.looks.last().and_then(|look| look.images_needed);
         if let Some(n) = needed.filter(|_| self.stop == Stop::NothingEligible) {
             return Some(format!(
                 "Next: about {} of V would show whether that gain is real.",
@@ -206,7 +197,7 @@ impl Fixing {
         ];
         let steps = self.steps.iter().map(|step| {
             [
-                of_layers(&step.found),
+                step.found.label(),
                 number(step.alpha),
                 estimate(step.found.cross_fit.calibrated_nll),
                 number(step.after.calibrated_nll),
@@ -226,19 +217,11 @@ fn step(step: &FixStep) -> String {
     let (name, percent) = (&step.found.name, number(100.0 * step.alpha));
     match step.found.remedy {
         Remedy::Toward(_) => {
-            let lines = if step.found.form == crate::remedies::MoveForm::Lines {
-                " at the input"
-            } else {
-                ""
-            };
+            let lines = if step.found.form == MoveForm::Lines { " at the input" } else { "" };
             format!("{name} moved {percent}%{lines} of the way to the pretrained weights")
         }
         Remedy::Decay => format!("the weights of {name} shrank by {percent}%"),
     }
-}
-
-fn of_layers(found: &MoveFound) -> String {
-    format!("{} {}", found.remedy.name(), found.name)
 }
 
 fn capital(text: &str) -> String {

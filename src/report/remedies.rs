@@ -1,12 +1,12 @@
 //! Tables of moves along remedies, for the terminal and the page.
 
 use crate::evaluate::Estimate;
-use crate::format::{ABSENT, estimate, number, optional};
+use crate::format::ABSENT;
 use crate::remedies::{MoveForm, MoveFound, Remedy, RemedyFindings};
 
 /// Headers of [`move_rows`].
 pub const MOVE_HEADERS: [&str; 7] =
-    ["move", "α", "NLL", "after T", "in-sample", "top-1 points", "p (Holm)"];
+    ["move", "α", "NLL", "after T", "in-sample", "top-1 points", "p"];
 
 /// Moves in the table besides eligible ones and those of all layers.
 const SHOWN: usize = 8;
@@ -23,22 +23,30 @@ pub fn move_rows(found: &RemedyFindings) -> Vec<(bool, [String; 7])> {
     shown
         .map(|(_, one)| {
             let gains = one.cross_fit;
-            let points = Estimate {
-                mean: 100.0 * gains.top1.mean,
-                stderr: gains.top1.stderr.map(|stderr| 100.0 * stderr),
-            };
             let cells = [
-                format!("{} {}", label(found, &one.remedy), one.name),
-                number(one.alpha),
-                estimate(gains.nll),
-                estimate(gains.calibrated_nll),
-                number(one.in_sample.calibrated_nll.mean),
-                estimate(points),
-                optional(one.p_holm),
+                format!("{} ({})", one.name, label(found, &one.remedy)),
+                one.alpha.to_string(),
+                fixed(gains.nll, 1.0, 4),
+                fixed(gains.calibrated_nll, 1.0, 4),
+                format!("{:.4}", one.in_sample.calibrated_nll.mean),
+                fixed(gains.top1, 100.0, 1),
+                one.p_holm.map_or(ABSENT.into(), small),
             ];
             (one.eligible, cells)
         })
         .collect()
+}
+
+/// `0.0123 ± 0.0045`, with so many decimals, so that the table keeps its width.
+fn fixed(figure: Estimate, times: f64, places: usize) -> String {
+    let mean = times * figure.mean;
+    let stderr = figure.stderr.map_or(String::new(), |e| format!(" ± {:.places$}", times * e));
+    format!("{mean:.places$}{stderr}")
+}
+
+/// A p value to three decimals, or as `1.2e-5`.
+fn small(p: f64) -> String {
+    if p > 0.0 && p < 0.001 { format!("{p:.1e}") } else { format!("{p:.3}") }
 }
 
 /// Gains after a temperature, layer by layer.

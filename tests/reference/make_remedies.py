@@ -91,5 +91,5 @@ for i, one in enumerate(order):
         add(f"decay {one}", lambda a, n: a * (layer(n) == one and product(n)), lambda n: 0 * w[n], decay)
 add("toward all layers", lambda a, n: a, lambda n: w0[n], toward)
 lines = lambda a, n: a * (1 - order.index(layer(n)) / last)
-add("toward all layers, LiNeS", lines, lambda n: w0[n], toward)
+add("toward LiNeS", lines, lambda n: w0[n], toward)
 (OUT / "moves.json").write_text(json.dumps(cases, ensure_ascii=False, indent=0) + "\n")

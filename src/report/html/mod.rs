@@ -103,7 +103,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "Moves that need no training",
         each(&|r| match r {
             Result::Diagnosis(r) => r.remedies.as_ref().map(moves::moves),
-            Result::Fixing(r) => r.first_look.as_ref().map(moves::moves),
+            Result::Fixing(r) => r.looks.first().map(moves::moves),
             _ => None,
         }),
     );

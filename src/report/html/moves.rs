@@ -15,7 +15,7 @@ pub fn moves(found: &RemedyFindings) -> String {
     let rows: Vec<Vec<String>> = move_rows(found)
         .into_iter()
         .map(|(eligible, cells)| {
-            let mark = if eligible { "eligible" } else { "" };
+            let mark = if eligible { "*" } else { "" };
             cells.into_iter().chain([mark.to_owned()]).collect()
         })
         .collect();

@@ -13,8 +13,11 @@ pub fn text(found: &RemedyFindings) -> String {
         images(found.images),
         map(found)
     );
-    out +=
-        &format!("the best of {} moves; gains are cross-fitted\n{}\n", found.looks, table(found));
+    out += &format!(
+        "the best of {} moves; gains are cross-fitted, p corrected for all moves\n{}\n",
+        found.looks,
+        table(found)
+    );
     out += &format!("{}\n", found.sentence());
     for note in &found.notes {
         out += &format!("note: {}\n", in_flags(note));
@@ -47,13 +50,13 @@ fn shaded(cell: HeatCell) -> String {
     format!("{shade} {}{space}", cell.text())
 }
 
-pub fn table(found: &RemedyFindings) -> String {
+fn table(found: &RemedyFindings) -> String {
     let mut columns = MOVE_HEADERS.map(|name| (name, Align::Right)).to_vec();
     columns[0].1 = Align::Left;
     columns.push(("", Align::Left));
     let mut table = Table::new(&columns);
     for (eligible, cells) in move_rows(found) {
-        let mark = if eligible { "eligible" } else { "" };
+        let mark = if eligible { "*" } else { "" };
         table.row(cells.into_iter().chain([mark.to_owned()]));
     }
     table.render(Style::of_stdout())
