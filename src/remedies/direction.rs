@@ -96,7 +96,7 @@ mod tests {
                 weights_of_products(&network).iter().map(|&i| params[i].name.as_str()).collect();
             assert!(names.iter().any(|name| name.contains("fc1.weight")), "{names:?}");
             for name in names {
-                let other = ["norm", "bias", "pos_embed", "token", "gamma", "grn"];
+                let other = ["norm", "bias", "pos_embed", "reg_token", "gamma", "grn"];
                 assert!(!other.iter().any(|part| name.contains(part)), "{name}");
             }
         }

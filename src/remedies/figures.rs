@@ -2,7 +2,7 @@
 
 use super::findings::{MoveGains, MovePoint, OnV};
 use crate::data::folds::stratified_halves;
-use crate::evaluate::{Fit, fit, hits, losses, mean_stderr};
+use crate::evaluate::{Estimate, Fit, fit, hits, losses, mean_stderr};
 use crate::objective::Result;
 use crate::predictions::Predictions;
 
@@ -98,7 +98,7 @@ impl Start {
             }
         };
         let images = self.predictions.images();
-        let mut sums = [vec![0.0; images], vec![0.0; images], vec![0.0; images]];
+        let mut found_by: Vec<MoveGains> = Vec::new();
         for Halving { halves, start, fits } in &self.halvings {
             let mut along: Vec<[(Predictions, Fit); 2]> = Vec::new();
             for (_, logits) in path {
@@ -108,6 +108,7 @@ impl Start {
                     (own, fitted)
                 }));
             }
+            let mut gains = [vec![0.0; images], vec![0.0; images], vec![0.0; images]];
             for h in 0..2 {
                 // The other half chooses α and the temperature.
                 let chosen = along
@@ -116,15 +117,18 @@ impl Start {
                     .min_by(|a, b| a[1 - h].1.nll.total_cmp(&b[1 - h].1.nll));
                 let Some(point) = chosen else { continue };
                 let found = Losses::at(&point[h].0, point[1 - h].1.temperature);
-                for (sum, gains) in sums.iter_mut().zip(differences(&start[h], &found)) {
-                    for (&image, gain) in halves[h].iter().zip(gains) {
-                        sum[image] += gain / HALVINGS as f64;
-                    }
+                for (all, own) in gains.iter_mut().zip(differences(&start[h], &found)) {
+                    halves[h].iter().zip(own).for_each(|(&image, gain)| all[image] = gain);
                 }
             }
+            let [nll, calibrated, hits] = &gains;
+            found_by.push(summed(nll, calibrated, hits));
         }
-        let [nll, calibrated, hits] = &sums;
-        let cross_fit = summed(nll, calibrated, hits);
+        let cross_fit = MoveGains {
+            nll: combined(&found_by, |gains| gains.nll),
+            calibrated_nll: combined(&found_by, |gains| gains.calibrated_nll),
+            top1: combined(&found_by, |gains| gains.top1),
+        };
         Ok(Gains { alpha: best.map_or(0.0, |i| curve[i].alpha), best, curve, in_sample, cross_fit })
     }
 
@@ -141,6 +145,20 @@ impl Start {
         let none = vec![0.0; self.predictions.images()];
         summed(&none, &none, &none)
     }
+}
+
+/// The mean of the estimates of all halvings. Its variance is the mean of theirs and of their squared
+/// distances from it: each half chooses for the other, so their errors do not average out
+/// (Chernozhukov et al., The Econometrics Journal 21, 2018, section 3.4).
+fn combined(all: &[MoveGains], of: impl Fn(&MoveGains) -> Estimate) -> Estimate {
+    let n = all.len() as f64;
+    let mean = all.iter().map(|gains| of(gains).mean).sum::<f64>() / n;
+    let variance = all.iter().map(|gains| {
+        let one = of(gains);
+        one.stderr.map(|stderr| stderr.powi(2) + (one.mean - mean).powi(2))
+    });
+    let variance: Option<f64> = variance.sum();
+    Estimate { mean, stderr: variance.map(|sum| (sum / n).sqrt()) }
 }
 
 /// A move's gains.
@@ -256,7 +274,7 @@ mod tests {
         let (start, path) = draw(&mut rng, 200, -1.0, &[0.5, 1.0]);
         let found = Start::new(start, 3).unwrap().gains(&path).unwrap();
         assert_eq!((found.alpha, found.best), (0.0, None));
-        let zero = crate::evaluate::Estimate { mean: 0.0, stderr: Some(0.0) };
+        let zero = Estimate { mean: 0.0, stderr: Some(0.0) };
         assert_eq!((found.in_sample.nll, found.in_sample.top1), (zero, zero));
         assert!(found.cross_fit.calibrated_nll.mean.abs() < 1e-12);
     }

@@ -94,17 +94,21 @@ impl Fixing {
     fn gained(&self) -> String {
         let (role, part) = self.judged();
         let optimistic = if role == "V" { ", which chose the result" } else { "" };
+        let calibrated = part.calibrated_nll_gain;
+        let after = match is_rounding(calibrated) {
+            true => "does not change".into(),
+            false => format!(
+                "changes by {}",
+                estimate(Estimate { mean: -calibrated.mean, ..calibrated })
+            ),
+        };
         format!(
-            "On {} of {role}{optimistic}, the NLL changes from {} to {} (gain {}), the NLL after a \
-             temperature by {}, and top-1 from {} to {}.",
+            "On {} of {role}{optimistic}, the NLL changes from {} to {} (gain {}) and top-1 from {} to \
+             {}; the NLL after a temperature {after}.",
             images(part.data.images),
             number(part.before.nll),
             number(part.after.nll),
             estimate(part.nll_gain),
-            estimate(Estimate {
-                mean: -part.calibrated_nll_gain.mean,
-                stderr: part.calibrated_nll_gain.stderr
-            }),
             percent(part.before.top1),
             percent(part.after.top1),
         )
@@ -146,8 +150,16 @@ impl Fixing {
         }
         let needed = self.looks.last().and_then(|look| look.images_needed);
         if let Some(n) = needed.filter(|_| self.stop == Stop::NothingEligible) {
+            let all = self.validation.data.images;
+            let more = match self.searched_on < all {
+                true => format!(
+                    " (this look had {}; allow more time with `budget`)",
+                    images(self.searched_on)
+                ),
+                false => String::new(),
+            };
             return Some(format!(
-                "Next: about {} of V would show whether that gain is real.",
+                "Next: about {} of V would show whether that gain is real{more}.",
                 images(n)
             ));
         }
@@ -176,7 +188,11 @@ impl Fixing {
             .baselines
             .iter()
             .filter_map(|b| {
-                let behind = b.behind.map_or(String::new(), |b| estimate(b.calibrated_nll));
+                let behind = b.behind.map(|b| b.calibrated_nll);
+                let behind = behind.map_or(String::new(), |b| match is_rounding(b) {
+                    true => number(0.0),
+                    false => estimate(b),
+                });
                 Some(row(&b.name, b.alpha, b.test.as_ref()?, b.validation.temperature, behind))
             })
             .collect();
@@ -222,6 +238,11 @@ fn step(step: &FixStep) -> String {
         }
         Remedy::Decay => format!("the weights of {name} shrank by {percent}%"),
     }
+}
+
+/// Whether a difference of losses may be rounding of logits alone.
+fn is_rounding(difference: Estimate) -> bool {
+    difference.mean.abs() < 1e-6
 }
 
 fn capital(text: &str) -> String {
