@@ -114,12 +114,12 @@ pub struct Entry {
     /// Time since it was written or last used.
     pub age: Duration,
     /// Kind of file.
-    pub found: Found,
+    pub found: CacheFileKind,
 }
 
 /// Kind of a cache file.
 #[derive(Debug)]
-pub enum Found {
+pub enum CacheFileKind {
     /// Activations: description, shape and type.
     Activations(Box<About>, Vec<usize>, String),
     /// Activations of another version of planish that uses other keys. This build cannot find them.
@@ -154,12 +154,14 @@ pub fn list(folder: &Path) -> Result<Vec<Entry>> {
         let Some(kind) = kind(&name).filter(|_| about.is_file()) else { continue };
         let path = item.path();
         let found = match kind {
-            Kind::Part if is_locked(&path) => Found::BeingWritten,
-            Kind::Part => Found::Abandoned,
+            Kind::Part if is_locked(&path) => CacheFileKind::BeingWritten,
+            Kind::Part => CacheFileKind::Abandoned,
             Kind::Whole => match describe(&path) {
-                None => Found::Unreadable,
-                Some((about, ..)) if about.format != FORMAT => Found::OtherFormat,
-                Some((about, shape, dtype)) => Found::Activations(Box::new(about), shape, dtype),
+                None => CacheFileKind::Unreadable,
+                Some((about, ..)) if about.format != FORMAT => CacheFileKind::OtherFormat,
+                Some((about, shape, dtype)) => {
+                    CacheFileKind::Activations(Box::new(about), shape, dtype)
+                }
             },
         };
         let used = about.modified().ok();
@@ -179,8 +181,8 @@ pub fn clear(folder: &Path, unused_for: Duration) -> Result<(usize, u64)> {
     let (mut files, mut bytes) = (0, 0);
     for entry in list(folder)? {
         let goes = match entry.found {
-            Found::BeingWritten => false,
-            Found::Abandoned => true,
+            CacheFileKind::BeingWritten => false,
+            CacheFileKind::Abandoned => true,
             _ => entry.age >= unused_for,
         };
         if goes {
@@ -194,7 +196,7 @@ pub fn clear(folder: &Path, unused_for: Duration) -> Result<(usize, u64)> {
 
 /// Removes files that killed runs left. A failure is harmless and ignored.
 pub(super) fn sweep(folder: &Path) {
-    let abandoned = |e: &Entry| matches!(e.found, Found::Abandoned) && e.age >= ABANDONED;
+    let abandoned = |e: &Entry| matches!(e.found, CacheFileKind::Abandoned) && e.age >= ABANDONED;
     for entry in list(folder).unwrap_or_default().iter().filter(|e| abandoned(e)) {
         let _ = fs::remove_file(&entry.path);
     }

@@ -20,7 +20,7 @@ mod stored;
 
 pub use error::{Error, Result};
 pub use file::{Opened, Reader, Writer};
-pub use folder::{Entry, Found, clear, default_folder, list, room};
+pub use folder::{CacheFileKind, Entry, clear, default_folder, list, room};
 pub use info::CacheInfo;
 pub use key::{FORMAT, Frozen, digest, key};
 pub use layout::{About, Layout};

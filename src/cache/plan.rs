@@ -141,8 +141,10 @@ pub fn plan(of: &Choice) -> Result<StoragePlan> {
         let there: Vec<bool> =
             keys.iter().map(|key| folder::path(&folder, key).is_file()).collect();
         let found = folder::list(&folder).unwrap_or_default();
-        let other_format =
-            found.iter().filter(|entry| matches!(entry.found, folder::Found::OtherFormat)).count();
+        let other_format = found
+            .iter()
+            .filter(|entry| matches!(entry.found, folder::CacheFileKind::OtherFormat))
+            .count();
         let mode = Mode::Disk;
         Ok(StoragePlan { mode, device: false, ram: 0, bytes, folder, keys, there, other_format })
     };

@@ -63,7 +63,7 @@ impl Default for LanczosSettings {
 
 /// A Ritz pair: an approximate eigenvalue with its unit vector y.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Pair {
+pub struct Eigenpair {
     /// θ = yᵀAy, the Rayleigh quotient. The i-th largest θ is at most the i-th largest eigenvalue,
     /// the i-th smallest at least the i-th smallest, up to rounding.
     pub value: f64,
@@ -87,9 +87,9 @@ pub struct Pair {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Eigenpairs {
     /// Largest eigenvalues, descending. Fewer than requested if n or the basis is smaller.
-    pub largest: Vec<Pair>,
+    pub largest: Vec<Eigenpair>,
     /// Smallest eigenvalues (most negative first), ascending.
-    pub smallest: Vec<Pair>,
+    pub smallest: Vec<Eigenpair>,
     /// All n eigenvalues, ascending, if a basis has n vectors.
     pub all: Option<Vec<f64>>,
     /// Whether all requested pairs, or all n, were found and converged.
@@ -397,7 +397,7 @@ impl Search<'_> {
         let [upper, lower] = self.missing();
         let pair = |known: &Ritz, missing: f64| {
             let (residual, missing) = (ratio(known.residual), ratio(missing));
-            Pair {
+            Eigenpair {
                 value: known.value,
                 residual,
                 missing,
@@ -405,9 +405,10 @@ impl Search<'_> {
                 vector: self.settings.vectors.then(|| known.vector.clone()),
             }
         };
-        let largest: Vec<Pair> =
+        let largest: Vec<Eigenpair> =
             self.known.iter().rev().zip(upper).map(|(known, m)| pair(known, m)).collect();
-        let smallest: Vec<Pair> = self.known.iter().zip(lower).map(|(k, m)| pair(k, m)).collect();
+        let smallest: Vec<Eigenpair> =
+            self.known.iter().zip(lower).map(|(k, m)| pair(k, m)).collect();
         let converged = largest.len() == self.upper.len()
             && smallest.len() == self.lower.len()
             && largest.iter().chain(&smallest).all(|p| p.converged);

@@ -20,7 +20,7 @@ const SPLITS: [(&str, &str); 4] =
     [("train", "train"), ("val", "val"), ("validation", "val"), ("test", "test")];
 
 /// Splits, and notes for readers of the figures.
-pub type Found = (Vec<Split>, Vec<String>);
+pub type Recognised = (Vec<Split>, Vec<String>);
 
 /// Reads the folder structure; opens no image.
 ///
@@ -29,7 +29,7 @@ pub type Found = (Vec<Split>, Vec<String>);
 /// folders that are the same through a link, a class of `val` or `test` that is not in `train`, a
 /// name that is not UTF-8, or circular links; [`Error::Empty`] for a split without images;
 /// [`Error::Read`] for a folder that cannot be listed.
-pub fn open(root: &Path) -> Result<Found, Error> {
+pub fn open(root: &Path) -> Result<Recognised, Error> {
     let top = children(root)?;
     let mut notes = Vec::new();
     let mut splits: Vec<(&'static str, &Child)> = Vec::new();

@@ -12,7 +12,7 @@ const FIRST: usize = 250;
 const FEWEST: usize = 8;
 
 /// Results on the last sample.
-pub struct Found {
+pub struct SampledFindings {
     /// The sample, unless it is all of V.
     pub part: Option<DiagnoseSession>,
     /// The results on it.
@@ -45,7 +45,7 @@ pub fn measure(
     sizes: &[usize],
     until: Option<f64>,
     measure: impl Fn(&DiagnoseSession, bool) -> Result<Findings>,
-) -> Result<Found> {
+) -> Result<SampledFindings> {
     let most = sizes.last().copied().unwrap_or(0);
     let mut samples = Vec::new();
     for &size in sizes.iter().filter(|&&size| size < most) {
@@ -60,7 +60,12 @@ pub fn measure(
             };
             let sampling =
                 Sampling { until_stderr: tolerance, decided: true, images: size, available: most };
-            return Ok(Found { part: Some(subject), findings, samples, sampling: Some(sampling) });
+            return Ok(SampledFindings {
+                part: Some(subject),
+                findings,
+                samples,
+                sampling: Some(sampling),
+            });
         }
     }
     let findings = measure(work, true)?;
@@ -73,7 +78,7 @@ pub fn measure(
         images: most,
         available: most,
     });
-    Ok(Found { part: None, findings, samples, sampling })
+    Ok(SampledFindings { part: None, findings, samples, sampling })
 }
 
 fn decided(findings: &Findings, tolerance: f64) -> bool {

@@ -251,7 +251,7 @@ pub fn spectrum(
     let top = pairs.largest.first().map_or(0.0, |p| p.value);
     let bottom = pairs.smallest.first().map_or(f64::NEG_INFINITY, |p| p.value);
     let semidefinite = top > 0.0 && bottom >= -LANCZOS * top;
-    let one = |p: &lanczos::Pair| Eigenvalue {
+    let one = |p: &lanczos::Eigenpair| Eigenvalue {
         value: p.value,
         residual: Some(p.residual).filter(|r| r.is_finite()),
         converged: p.converged,

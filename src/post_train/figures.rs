@@ -14,7 +14,7 @@ use std::path::Path;
 
 /// The model before and after, on V and on test.
 #[derive(Default)]
-pub struct Figures {
+pub struct TunedFigures {
     /// On V.
     pub validation: Option<BeforeAfter>,
     /// On test.
@@ -25,7 +25,7 @@ pub struct Figures {
     pub layers: Vec<LayerBeforeAfter>,
 }
 
-impl Figures {
+impl TunedFigures {
     /// Notes about temperatures that are not a minimum of the loss. Equal notes become one.
     pub fn temperature_notes(&self) -> Vec<String> {
         let parts = [("validation", &self.validation), ("test", &self.test)];
@@ -59,7 +59,7 @@ pub fn figures(
     written: bool,
     dump: Option<&Path>,
     context: &Context,
-) -> Result<Figures> {
+) -> Result<TunedFigures> {
     let PostTrainSession { checkpoint, data, roles, recipe, options, seed, .. } = session;
     let model = &session.model.exact();
     let scored = |split: &Option<Split>, own: Option<&Pair>, v: Option<&Pair>, origin: &str| {
@@ -73,7 +73,7 @@ pub fn figures(
     let on_v = judged.on_v.as_ref();
     let validation = scored(&roles.val, on_v, None, &roles.val_origin.to_string())?;
     if !written {
-        return Ok(Figures { validation, ..Figures::default() });
+        return Ok(TunedFigures { validation, ..TunedFigures::default() });
     }
     let on_test = predict(checkpoint, [model, tuned], roles.test.as_ref())?;
     let test = scored(&roles.test, on_test.as_ref(), on_v, "test")?;
@@ -92,5 +92,5 @@ pub fn figures(
             remeasure(&on, tuned, recipe, context)?
         }
     };
-    Ok(Figures { validation, test, predictions, layers })
+    Ok(TunedFigures { validation, test, predictions, layers })
 }

@@ -21,13 +21,13 @@ mod session;
 mod trials;
 
 pub use destination::{Destination, Place, read_back};
-pub use figures::Figures;
+pub use figures::TunedFigures;
 pub use flips::flips;
 pub use forecast::{Outlook, outlook_line};
 pub use frozen::FrozenLayers;
 pub use judge::{Case, Judged, judge};
 pub use record::method_info;
-pub use run::{FrozenKey, Run, settings, stepping, views};
+pub use run::{FrozenKey, TrialSpec, settings, stepping, views};
 pub use score::{Compared, Side, Unusable};
 pub use search::search;
 pub use session::{PostTrainSession, PostTrained, Preview, Trained};

@@ -10,7 +10,7 @@ use crate::train::{Keep, OptimizerRule, StopRule, TrainOptions};
 
 /// One training run.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct TrialSpec {
     /// The method and its layers.
     pub recipe: Recipe,
     /// Training options.
@@ -34,7 +34,7 @@ pub struct FrozenKey {
     views: usize,
 }
 
-impl Run {
+impl TrialSpec {
     /// A short name: `pol head → norm`.
     pub fn called(&self) -> String {
         let Recipe { method, perturb, update, .. } = &self.recipe;
@@ -43,10 +43,10 @@ impl Run {
     }
 
     /// The control: plain SGD on the same layers, batches and settings.
-    pub fn control(&self) -> Run {
+    pub fn control(&self) -> TrialSpec {
         let recipe =
             Recipe { method: ResolvedMethod::Sgd, perturb: None, rho: 0.0, ..self.recipe.clone() };
-        Run { recipe, ..self.clone() }
+        TrialSpec { recipe, ..self.clone() }
     }
 
     /// The settings of the loop.

@@ -2,7 +2,7 @@
 
 use super::PostTrainOptions;
 use super::resolve::resolve;
-use super::run::Run;
+use super::run::TrialSpec;
 use super::trials::{Trial, Trials};
 use crate::checkpoint::Checkpoint;
 use crate::data::{DataOptions, Role, ValOrigin, require};
@@ -147,7 +147,7 @@ impl Search {
 }
 
 /// The result of a search.
-pub struct Found {
+pub struct SearchResult {
     /// The options of the best recipe, as if the user had set them; `None` if no recipe lowers the
     /// loss.
     pub best: Option<PostTrainOptions>,
@@ -155,7 +155,7 @@ pub struct Found {
     pub search: Search,
 }
 
-impl Found {
+impl SearchResult {
     /// The options of the best recipe.
     ///
     /// # Errors
@@ -190,7 +190,7 @@ pub fn search(
     checkpoint: &Checkpoint,
     data: &DataOptions,
     context: &Context,
-) -> Result<Found> {
+) -> Result<SearchResult> {
     base.train.check()?;
     base.cache.check()?;
     let mut roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
@@ -200,7 +200,7 @@ pub fn search(
     require(Role::Val, roles.val.as_ref())
         .map_err(|e| Error::from(e).context("a search needs validation images"))?;
     let candidates = candidates(base, given, checkpoint, context.seed)?;
-    let runs: Vec<&Run> = candidates.iter().map(|(_, run)| run).collect();
+    let runs: Vec<&TrialSpec> = candidates.iter().map(|(_, run)| run).collect();
     let budget = Duration::from_secs_f64(minutes * 60.0);
     context.info(&format!(
         "search: up to {} recipes in {}, compared on V only",
@@ -231,11 +231,11 @@ pub fn search(
         chosen,
         tried,
     };
-    Ok(Found { best: chosen.map(|best| candidates[places[best]].0.clone()), search })
+    Ok(SearchResult { best: chosen.map(|best| candidates[places[best]].0.clone()), search })
 }
 
 impl Tried {
-    fn new(run: &Run, trial: &Trial) -> Self {
+    fn new(run: &TrialSpec, trial: &Trial) -> Self {
         let val = trial.val.as_ref();
         Self {
             method: run.recipe.method.name().into(),
@@ -273,7 +273,7 @@ fn candidates(
     given: &MethodArgs,
     checkpoint: &Checkpoint,
     seed: u64,
-) -> Result<Vec<(PostTrainOptions, Run)>> {
+) -> Result<Vec<(PostTrainOptions, TrialSpec)>> {
     let none = || Ok(None);
     let mut all = Vec::new();
     for Candidate { method, lr, weight_decay, epochs } in grid(&checkpoint.network) {
@@ -282,7 +282,7 @@ fn candidates(
         let options = PostTrainOptions { method, train, ..base.clone() };
         let recipe = resolve(&options.method, None, checkpoint, &ValOrigin::None, &none)?.recipe;
         let work = recipe.work(&checkpoint.network, options.train.batch_size) * epochs as f64;
-        let run = Run {
+        let run = TrialSpec {
             recipe,
             train: options.train.clone(),
             cache: options.cache.clone(),

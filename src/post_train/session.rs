@@ -1,7 +1,7 @@
 //! A post-training run, from its options to the judged, saved and evaluated result.
 
 use super::destination::{Destination, Place, read_back};
-use super::figures::Figures;
+use super::figures::TunedFigures;
 use super::forecast::Outlook;
 use super::frozen::{self, FrozenLayers, view_name};
 use super::judge::{Case, Judged, judge};
@@ -107,7 +107,7 @@ pub struct PostTrained {
     /// The file that was written.
     pub output: Option<Output>,
     /// Metrics before and after.
-    pub figures: Figures,
+    pub figures: TunedFigures,
     /// Why there are no metrics although the file was written.
     pub failure: Option<Error>,
     /// Peak memory of the process at the end of training, MiB.
@@ -404,7 +404,7 @@ impl PostTrainSession {
         let (figures, failure) = match figures {
             Ok(figures) => (figures, None),
             // The file is already written, so record the error in the report.
-            Err(error) if saved.is_some() => (Figures::default(), Some(error)),
+            Err(error) if saved.is_some() => (TunedFigures::default(), Some(error)),
             Err(error) => return Err(error),
         };
         let Judged { selection, refusal, notes: own, .. } = judged;

@@ -2,7 +2,7 @@
 
 use super::WATCHED;
 use super::frozen::{FrozenLayers, view_name};
-use super::run::{Run, stepping};
+use super::run::{TrialSpec, stepping};
 use super::score::{Compared, Side, as_stored, logits, usable};
 use crate::cache::About;
 use crate::checkpoint::Checkpoint;
@@ -87,7 +87,7 @@ impl<'a> Trials<'a> {
     /// Those of training and of `finished`.
     pub fn train(
         &self,
-        runs: &[&Run],
+        runs: &[&TrialSpec],
         status: &dyn Fn(&str),
         finished: &mut Finished,
     ) -> Result<()> {
@@ -110,7 +110,7 @@ impl<'a> Trials<'a> {
     /// Trains runs that share their frozen layers. Returns whether to continue.
     fn group(
         &self,
-        runs: &[&Run],
+        runs: &[&TrialSpec],
         places: &[usize],
         status: &dyn Fn(&str),
         finished: &mut Finished,
@@ -152,7 +152,7 @@ impl<'a> Trials<'a> {
 
     fn run(
         &self,
-        run: &Run,
+        run: &TrialSpec,
         model: &Objective,
         (source, watched): (&Source, &Activations),
         status: &dyn Fn(&str),

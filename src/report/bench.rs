@@ -13,7 +13,7 @@ pub const SCHEMA: &str = "planish/bench/1";
 
 /// The `run` object.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TimedRun {
+pub struct TimedBench {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
     pub run: RunInfo,
@@ -23,11 +23,11 @@ pub struct TimedRun {
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Report {
+pub struct BenchReport {
     /// [`SCHEMA`].
     pub schema: String,
     /// Provenance of the report.
-    pub run: TimedRun,
+    pub run: TimedBench,
     /// Damaged image files that any run decoded in part and used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedFile>,
@@ -45,7 +45,7 @@ pub struct Report {
     pub verdicts: Vec<String>,
 }
 
-impl Report {
+impl BenchReport {
     /// The report of a bench.
     pub fn new(
         run: RunInfo,
@@ -55,7 +55,7 @@ impl Report {
     ) -> Self {
         Self {
             schema: SCHEMA.into(),
-            run: TimedRun { run, costs: found.costs },
+            run: TimedBench { run, costs: found.costs },
             damaged: found.damaged,
             checkpoint,
             seeds: found.seeds,
@@ -67,9 +67,9 @@ impl Report {
     }
 }
 
-impl From<post_training::Report> for RunResult {
+impl From<post_training::PostTrainReport> for RunResult {
     /// A run of a bench, from its report. The report has no scores of images.
-    fn from(report: post_training::Report) -> Self {
+    fn from(report: post_training::PostTrainReport) -> Self {
         Self {
             method: report.method,
             epochs: report.epochs,

@@ -11,7 +11,7 @@ pub const SCHEMA: &str = "planish/comparison/1";
 
 /// The whole report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Report {
+pub struct ComparisonReport {
     /// [`SCHEMA`].
     pub schema: String,
     /// Provenance of the report.
@@ -28,7 +28,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-impl Report {
+impl ComparisonReport {
     /// The report of a comparison.
     pub fn new(run: RunInfo, found: ModelComparison) -> Self {
         let ModelComparison { a, b, comparison, notes } = found;

@@ -13,7 +13,7 @@ pub use crate::diagnose::DIAGNOSIS as SCHEMA;
 
 /// The `run` object: everything that may differ between two runs on equal input.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TimedRun {
+pub struct TimedDiagnosis {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
     pub run: RunInfo,
@@ -23,11 +23,11 @@ pub struct TimedRun {
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Report {
+pub struct DiagnosisReport {
     /// [`SCHEMA`].
     pub schema: String,
     /// Provenance of the report.
-    pub run: TimedRun,
+    pub run: TimedDiagnosis,
     /// The model.
     pub checkpoint: CheckpointInfo,
     /// The validation images V.

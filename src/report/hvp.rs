@@ -13,7 +13,7 @@ pub const SCHEMA: &str = "planish/hvp/1";
 
 /// Loss, norms and products of layers. The tensors are in a file of their own.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct HvpReport {
     /// [`SCHEMA`].
     pub schema: &'static str,
     /// Provenance of the report.
@@ -35,7 +35,7 @@ pub struct Report {
     pub layers: Vec<LayerProducts>,
 }
 
-impl Report {
+impl HvpReport {
     /// The report of a result.
     pub fn new(
         run: RunInfo,

@@ -19,7 +19,7 @@ pub use crate::post_train::POST_TRAINING as SCHEMA;
 
 /// Time of the run and of its parts.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TimedRun {
+pub struct TimedPostTraining {
     /// Command, seed, seconds, memory, host, date.
     #[serde(flatten)]
     pub run: RunInfo,
@@ -37,11 +37,11 @@ pub struct TimedRun {
 
 /// The whole report.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Report {
+pub struct PostTrainReport {
     /// [`SCHEMA`].
     pub schema: String,
     /// Provenance of the report.
-    pub run: TimedRun,
+    pub run: TimedPostTraining,
     /// The input model.
     pub checkpoint: CheckpointInfo,
     /// The file written; `None` if the guard rejected the result.
@@ -90,7 +90,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-impl Report {
+impl PostTrainReport {
     /// The report of a run, with the search that chose its recipe and the forecast, if there were any.
     pub fn new(
         run: RunInfo,
@@ -106,7 +106,7 @@ impl Report {
         let checkpoint = &session.checkpoint;
         Self {
             schema: SCHEMA.into(),
-            run: TimedRun {
+            run: TimedPostTraining {
                 run,
                 seconds_per_epoch,
                 training_peak_mib: found.training_peak_mib,

@@ -2,7 +2,7 @@
 
 use super::file::Bench;
 use super::problem::{Problem, Text, plain, refused, table};
-use super::setup::{Pair, Setup};
+use super::setup::{ModelOnData, Setup};
 use crate::cache::CacheOptions;
 use crate::checkpoint::Checkpoint;
 use crate::data::ValOrigin;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::models::layers::layers;
 use crate::models::{Granularity, Layer};
 use crate::options::{Error as OptionError, names, take};
-use crate::post_train::Run;
+use crate::post_train::TrialSpec;
 use crate::post_train::resolve::resolve;
 use crate::train::options::{MethodName, keep_or_default};
 use crate::train::{Keep, MethodArgs, TrainOptions};
@@ -39,7 +39,7 @@ struct Selection {
 ///
 /// # Errors
 /// A name that the file does not define.
-pub fn wants(setup: &Setup, bench: &Bench, pair: Pair) -> Result<bool, Problem> {
+pub fn wants(setup: &Setup, bench: &Bench, pair: ModelOnData) -> Result<bool, Problem> {
     let models: Vec<&str> = setup.file.model.iter().map(|m| m.name.as_ref().as_str()).collect();
     let data: Vec<&str> = setup.file.data.iter().map(|d| d.name.as_ref().as_str()).collect();
     let among = |what: &str, asked: &Option<Vec<Spanned<String>>>, known: &[&str], at: usize| {
@@ -65,7 +65,7 @@ pub fn wants(setup: &Setup, bench: &Bench, pair: Pair) -> Result<bool, Problem> 
 ///
 /// # Errors
 /// [`Problem`]: invalid options, or layers that the model does not have.
-pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec<Run>> {
+pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec<TrialSpec>> {
     let methods = methods(setup, bench)?;
     unused_layers(setup, bench, &methods)?;
     let combinations = combinations(setup, bench, &methods)?;
@@ -88,7 +88,7 @@ pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec
                             error.context(format!("{file}, [[bench]] \"{}\"", bench.name.as_ref()))
                         }
                     })?;
-                    all.push(Run {
+                    all.push(TrialSpec {
                         recipe,
                         train: train.clone(),
                         cache: cache.clone(),

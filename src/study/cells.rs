@@ -1,9 +1,9 @@
 //! The cells of a study: their names and how they are computed.
 
-use super::setup::{Pair, Setup};
-use super::{Plan, Planned, SCHEMA, Share, evaluation, runs};
+use super::setup::{ModelOnData, Setup};
+use super::{Planned, SCHEMA, Share, StudyPlan, evaluation, runs};
 use crate::error::Result;
-use crate::post_train::Run;
+use crate::post_train::TrialSpec;
 use crate::session::Context;
 use crate::shift::Corruption;
 use std::collections::BTreeSet;
@@ -22,28 +22,28 @@ pub enum Job {
     /// Evaluation on a split, shifted or not.
     Evaluate {
         /// Model and data.
-        pair: Pair,
+        pair: ModelOnData,
         /// The shift.
         shift: Option<CellShift>,
     },
     /// Evaluation on images of another kind.
     Ood {
         /// Model and data.
-        pair: Pair,
+        pair: ModelOnData,
         /// Index of these images in the file.
         set: usize,
     },
     /// ΔL and κ of every layer.
     Diagnose {
         /// Model and data.
-        pair: Pair,
+        pair: ModelOnData,
     },
     /// Post-training.
     Train {
         /// Model and data.
-        pair: Pair,
+        pair: ModelOnData,
         /// What is done.
-        run: Box<Run>,
+        run: Box<TrialSpec>,
     },
 }
 
@@ -60,7 +60,7 @@ pub struct CellShift {
 
 impl Job {
     /// Model and data.
-    pub fn pair(&self) -> Pair {
+    pub fn pair(&self) -> ModelOnData {
         match self {
             Job::Evaluate { pair, .. }
             | Job::Ood { pair, .. }
@@ -76,7 +76,7 @@ impl Job {
 /// Anything wrong with a checkpoint or with images. All are opened now, before any work.
 pub fn all(setup: &Setup, context: &Context) -> Result<Vec<Cell>> {
     let (mut cells, mut told) = (Vec::new(), BTreeSet::new());
-    let pairs: Vec<Pair> = setup.pairs().collect();
+    let pairs: Vec<ModelOnData> = setup.pairs().collect();
     let progress = context.task("reading", pairs.len() as u64, "models on data sets");
     for pair in pairs {
         let model = setup.file.model[pair.model].name.as_ref();
@@ -98,8 +98,8 @@ pub fn all(setup: &Setup, context: &Context) -> Result<Vec<Cell>> {
 }
 
 /// The plan of these cells, for the folder of this share.
-pub fn plan(cells: &[Cell], share: Share) -> Plan {
+pub fn plan(cells: &[Cell], share: Share) -> StudyPlan {
     let cells = cells.iter().map(|cell| cell.planned.clone()).collect();
     let shard = (share != Share::default()).then(|| share.to_string());
-    Plan { schema: SCHEMA.into(), shard, cells }
+    StudyPlan { schema: SCHEMA.into(), shard, cells }
 }

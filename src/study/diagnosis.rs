@@ -1,6 +1,6 @@
 //! The diagnosis cell of a model.
 
-use super::Figures;
+use super::CellFigures;
 use super::setup::Opened;
 use crate::diagnose::MeasureOptions;
 use crate::diagnose::session::DiagnoseSession;
@@ -13,7 +13,7 @@ use crate::session::Context;
 ///
 /// # Errors
 /// Those of diagnosing.
-pub fn diagnosis(opened: &Opened, context: &Context) -> Result<Figures> {
+pub fn diagnosis(opened: &Opened, context: &Context) -> Result<CellFigures> {
     let quiet = context.silenced();
     let session = DiagnoseSession::new(&opened.checkpoint, &opened.roles, None, &quiet)?;
     let all = layers(&opened.checkpoint.network, Granularity::Block);

@@ -1,9 +1,9 @@
 //! Cells that evaluate a model as it is.
 
 use super::cells::{Cell, CellShift, Job};
-use super::settings::{EvaluationSettings, OodSettings, Scoring, Settings};
-use super::setup::{Opened, Pair, Setup};
-use super::{Figures, Kind, OodFigures, Planned};
+use super::settings::{CellSettings, EvaluationSettings, OodSettings, Scoring};
+use super::setup::{ModelOnData, Opened, Setup};
+use super::{CellFigures, CellKind, OodFigures, Planned};
 use crate::data::{CifarC, DataSet, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::{DEFINITIONS, summarise_at};
@@ -18,7 +18,12 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// Unreadable images.
-pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> Result<Vec<Cell>> {
+pub fn cells(
+    setup: &Setup,
+    pair: ModelOnData,
+    opened: &Opened,
+    context: &Context,
+) -> Result<Vec<Cell>> {
     let Opened { checkpoint, data: sources, roles } = opened;
     let split = sources.split(setup.file.data[pair.data].split.as_deref())?;
     let v = other_images(sources, roles, split);
@@ -42,14 +47,14 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
         });
         fingerprint(&format!("planish/{measures}/2"), &spec)
     };
-    let cell = |of: Value, settings: Settings, job: Job| -> Result<Cell> {
-        let measures = if settings.kind() == Kind::Ood { "ood" } else { "evaluation" };
+    let cell = |of: Value, settings: CellSettings, job: Job| -> Result<Cell> {
+        let measures = if settings.kind() == CellKind::Ood { "ood" } else { "evaluation" };
         let (cell, model) = (key(measures, of)?, setup.model_settings(pair, checkpoint));
         Ok(Cell { planned: Planned { cell, model, settings, control: None, diagnosis: None }, job })
     };
     let (split_name, split_digest) = (split.name().to_owned(), split.digest().to_owned());
     let shifted = |name: &str, severity: usize, source: String| {
-        Settings::Evaluation(EvaluationSettings {
+        CellSettings::Evaluation(EvaluationSettings {
             split: split_name.clone(),
             split_digest: split_digest.clone(),
             shift: name.into(),
@@ -80,7 +85,7 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
         let other = data.split("test").or_else(|| data.splits().first());
         let none = || Error::Missing(format!("{} has no split", ood.source));
         let other = other.ok_or_else(none)?;
-        let own = Settings::Ood(OodSettings {
+        let own = CellSettings::Ood(OodSettings {
             split: split_name.clone(),
             split_digest: split_digest.clone(),
             ood: ood.name.as_ref().clone(),
@@ -109,7 +114,7 @@ impl<'a> Evaluator<'a> {
     /// Those of [`evaluate`].
     pub fn new(
         setup: &'a Setup,
-        pair: Pair,
+        pair: ModelOnData,
         opened: &'a Opened,
         context: &'a Context<'a>,
     ) -> Result<Self> {
@@ -125,7 +130,7 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// Images that cannot be read or corrupted.
-    pub fn evaluation(&self, shift: Option<CellShift>) -> Result<Figures> {
+    pub fn evaluation(&self, shift: Option<CellShift>) -> Result<CellFigures> {
         let Evaluated { predictions, temperatures, .. } = &self.found;
         let summary = match shift {
             None => summarise_at(predictions, temperatures),
@@ -141,7 +146,7 @@ impl<'a> Evaluator<'a> {
     ///
     /// # Errors
     /// Unreadable images.
-    pub fn ood(&self, set: usize) -> Result<Figures> {
+    pub fn ood(&self, set: usize) -> Result<CellFigures> {
         let ood = &self.setup.file.ood[set];
         let asked = [(ood.name.as_ref().clone(), ood.source.clone())];
         let quiet = self.context.silenced();
@@ -149,7 +154,7 @@ impl<'a> Evaluator<'a> {
         damage_note(&found.damaged).iter().for_each(|note| self.context.note(note));
         let none = || Error::Missing("no metrics of other images".into());
         let one = found.sets.first().ok_or_else(none)?;
-        Ok(Figures::Ood(OodFigures {
+        Ok(CellFigures::Ood(OodFigures {
             images: self.found.predictions.images(),
             ood_images: one.data.images,
             probability: one.max_probability,

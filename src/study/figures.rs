@@ -1,6 +1,6 @@
 //! The figures of a cell, as the log stores them.
 
-use super::Kind;
+use super::CellKind;
 use crate::diagnose::findings::{Findings, Fitted, InSamplePlan, LayerResult, Loss, Plan};
 use crate::evaluate::{Bound, Detection, Estimate, Summary};
 use crate::post_train::{Compared, Trial};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// The figures of a cell, by kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Figures {
+pub enum CellFigures {
     /// Of a model on a split, without reliability diagrams.
     Evaluation(Box<Summary>),
     /// Of a model on images of another kind.
@@ -138,21 +138,21 @@ pub struct Score {
     pub temperature_bound: Option<Bound>,
 }
 
-impl Figures {
+impl CellFigures {
     /// What the cell measures.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CellKind {
         match self {
-            Figures::Evaluation(_) => Kind::Evaluation,
-            Figures::Ood(_) => Kind::Ood,
-            Figures::Diagnosis(_) => Kind::Diagnosis,
-            Figures::Run(_) => Kind::Run,
+            CellFigures::Evaluation(_) => CellKind::Evaluation,
+            CellFigures::Ood(_) => CellKind::Ood,
+            CellFigures::Diagnosis(_) => CellKind::Diagnosis,
+            CellFigures::Run(_) => CellKind::Run,
         }
     }
 
     /// The figures of a diagnosis.
     pub fn diagnosis(&self) -> Option<&DiagnosisFigures> {
         match self {
-            Figures::Diagnosis(figures) => Some(figures),
+            CellFigures::Diagnosis(figures) => Some(figures),
             _ => None,
         }
     }
@@ -160,21 +160,21 @@ impl Figures {
     /// The figures of a run.
     pub fn run(&self) -> Option<&RunFigures> {
         match self {
-            Figures::Run(figures) => Some(figures),
+            CellFigures::Run(figures) => Some(figures),
             _ => None,
         }
     }
 }
 
-impl From<Summary> for Figures {
+impl From<Summary> for CellFigures {
     fn from(summary: Summary) -> Self {
-        Figures::Evaluation(Box::new(Summary { reliability: None, ..summary }))
+        CellFigures::Evaluation(Box::new(Summary { reliability: None, ..summary }))
     }
 }
 
-impl From<Findings> for Figures {
+impl From<Findings> for CellFigures {
     fn from(found: Findings) -> Self {
-        Figures::Diagnosis(DiagnosisFigures {
+        CellFigures::Diagnosis(DiagnosisFigures {
             layers: found.layers.into_iter().map(Into::into).collect(),
             loss: found.loss_nats,
             plan: found.plan,
@@ -199,11 +199,11 @@ impl From<LayerResult> for LayerFigures {
     }
 }
 
-impl From<Trial> for Figures {
+impl From<Trial> for CellFigures {
     fn from(trial: Trial) -> Self {
         let last = trial.epochs.last();
         let kept = trial.epochs.iter().find(|e| e.epoch == trial.selected_epoch);
-        Figures::Run(Box::new(RunFigures {
+        CellFigures::Run(Box::new(RunFigures {
             selected_epoch: trial.selected_epoch,
             finished_epochs: trial.epochs.len(),
             watched_images: trial.watched_images,

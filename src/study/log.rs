@@ -1,6 +1,6 @@
 //! The log of finished cells.
 
-use super::{Error, Figures, Kind, Result};
+use super::{CellFigures, CellKind, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -18,14 +18,14 @@ pub struct Entry {
     /// Digest of the cell.
     pub cell: String,
     /// The measured values.
-    pub figures: Figures,
+    pub figures: CellFigures,
     /// Run time in seconds. This is the only value that may differ when the cell is computed again.
     pub seconds: f64,
 }
 
 impl Entry {
     /// What it measures.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CellKind {
         self.figures.kind()
     }
 

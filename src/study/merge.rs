@@ -1,6 +1,6 @@
 //! Merges the parts of a study.
 
-use super::{CELLS, Entry, Error, PLAN, Plan, Planned, Result, Share, differing, read_log};
+use super::{CELLS, Entry, Error, PLAN, Planned, Result, Share, StudyPlan, differing, read_log};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Merged {
     /// The plan.
-    pub plan: Plan,
+    pub plan: StudyPlan,
     /// The cells found.
     pub entries: HashMap<String, Entry>,
     /// The share of one of the folders, if any has one. It shows into how many parts the study was
@@ -81,11 +81,11 @@ impl Merged {
 /// [`Error::OtherStudy`] for plans that differ; [`Error::Conflict`] for a cell with different
 /// values in two folders; those of reading.
 pub fn merge(folders: &[PathBuf]) -> Result<Merged> {
-    let mut merged: Option<(PathBuf, Plan)> = None;
+    let mut merged: Option<(PathBuf, StudyPlan)> = None;
     let mut entries: HashMap<String, (usize, Entry)> = HashMap::new();
     let mut share = None;
     for (i, folder) in folders.iter().enumerate() {
-        let mut plan = Plan::read(folder)?;
+        let mut plan = StudyPlan::read(folder)?;
         // The share does not affect the plan of the whole study.
         share = share.or(plan.shard.take().and_then(|text| text.parse().ok()));
         match &merged {
@@ -105,7 +105,7 @@ pub fn merge(folders: &[PathBuf]) -> Result<Merged> {
             }
         }
     }
-    let plan = merged.map_or_else(Plan::default, |(_, plan)| plan);
+    let plan = merged.map_or_else(StudyPlan::default, |(_, plan)| plan);
     let wanted: HashSet<&str> = plan.cells.iter().map(|p| p.cell.as_str()).collect();
     entries.retain(|cell, _| wanted.contains(cell.as_str()));
     let entries = entries.into_iter().map(|(cell, (_, entry))| (cell, entry)).collect();

@@ -31,16 +31,16 @@ mod work;
 pub use cells::{Cell, all, plan};
 pub use error::{Error, Result};
 pub use figures::{
-    BeforeAfter, DiagnosisFigures, Figures, LayerFigures, OodFigures, RunFigures, Score,
+    BeforeAfter, CellFigures, DiagnosisFigures, LayerFigures, OodFigures, RunFigures, Score,
 };
 pub use file::{File, parse};
 pub use log::{CELLS, Entry, Log, differing, read_log};
 pub use merge::{Merged, merge};
-pub use plan::{Kind, PLAN, Plan, Planned, SCHEMA, earlier, set_aside};
+pub use plan::{CellKind, PLAN, Planned, SCHEMA, StudyPlan, earlier, set_aside};
 pub use problem::{Problem, Text, read};
 pub use settings::{
-    Attribute, EvaluationSettings, Images, ModelSettings, OodSettings, RunSettings, Scoring,
-    Settings,
+    Attribute, CellSettings, EvaluationSettings, Images, ModelSettings, OodSettings, RunSettings,
+    Scoring,
 };
 pub use setup::Setup;
 pub use share::Share;

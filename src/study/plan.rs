@@ -1,6 +1,6 @@
 //! The cells of a study, in order.
 
-use super::settings::{ModelSettings, Settings};
+use super::settings::{CellSettings, ModelSettings};
 use super::{CELLS, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +15,7 @@ pub const PLAN: &str = "study.json";
 /// What a cell measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum CellKind {
     /// A model on a split, shifted or not.
     Evaluation,
     /// A model on images of another kind.
@@ -26,9 +26,10 @@ pub enum Kind {
     Run,
 }
 
-impl Kind {
+impl CellKind {
     /// All kinds.
-    pub const ALL: [Kind; 4] = [Kind::Evaluation, Kind::Ood, Kind::Diagnosis, Kind::Run];
+    pub const ALL: [CellKind; 4] =
+        [CellKind::Evaluation, CellKind::Ood, CellKind::Diagnosis, CellKind::Run];
 }
 
 /// A cell of a study.
@@ -39,7 +40,7 @@ pub struct Planned {
     /// The model and the data set.
     pub model: ModelSettings,
     /// What it measures, with all other settings.
-    pub settings: Settings,
+    pub settings: CellSettings,
     /// For a run, the cell of its control: plain SGD on the same layers and batches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
@@ -50,14 +51,14 @@ pub struct Planned {
 
 impl Planned {
     /// What it measures.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CellKind {
         self.settings.kind()
     }
 }
 
 /// All cells of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Plan {
+pub struct StudyPlan {
     /// [`SCHEMA`].
     pub schema: String,
     /// The share of cells that the folder was last used for, `3/16`; absent for all cells.
@@ -96,12 +97,12 @@ pub fn set_aside(folder: &Path) -> Result<Option<PathBuf>> {
     Ok(Some(old))
 }
 
-impl Plan {
+impl StudyPlan {
     /// Reads the plan of a study's folder.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Line`] for a file of another kind or version.
-    pub fn read(folder: &Path) -> Result<Plan> {
+    pub fn read(folder: &Path) -> Result<StudyPlan> {
         let path = folder.join(PLAN);
         let text = std::fs::read_to_string(&path);
         let text = text.map_err(Error::of_study(&path, "read the plan"))?;
@@ -112,7 +113,8 @@ impl Plan {
             found,
             remedy: "pass a folder written by `planish study` of this build",
         };
-        let plan: Plan = serde_json::from_str(&text).map_err(|e| wrong(e.line(), e.to_string()))?;
+        let plan: StudyPlan =
+            serde_json::from_str(&text).map_err(|e| wrong(e.line(), e.to_string()))?;
         match plan.schema == SCHEMA {
             true => Ok(plan),
             false => Err(wrong(1, plan.schema)),
@@ -120,10 +122,10 @@ impl Plan {
     }
 
     /// The first difference from another plan, in words, if any.
-    pub fn differs(&self, other: &Plan) -> Option<String> {
+    pub fn differs(&self, other: &StudyPlan) -> Option<String> {
         let pairs = self.cells.iter().zip(&other.cells);
         if let Some(at) = pairs.into_iter().position(|(a, b)| a != b) {
-            let named = |of: &Plan| of.cells[at].cell.clone();
+            let named = |of: &StudyPlan| of.cells[at].cell.clone();
             return Some(format!("cell {} differs: {} and {}", at + 1, named(self), named(other)));
         }
         let (a, b) = (self.cells.len(), other.cells.len());
@@ -131,7 +133,7 @@ impl Plan {
     }
 }
 
-impl Default for Plan {
+impl Default for StudyPlan {
     /// An empty plan.
     fn default() -> Self {
         Self { schema: SCHEMA.into(), shard: None, cells: Vec::new() }

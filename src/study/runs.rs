@@ -4,13 +4,13 @@ use super::Planned;
 use super::bench::{runs, wants};
 use super::cells::{Cell, Job};
 use super::file::Bench;
-use super::settings::{Images, RunSettings, Settings};
-use super::setup::{Opened, Pair, Setup};
+use super::settings::{CellSettings, Images, RunSettings};
+use super::setup::{ModelOnData, Opened, Setup};
 use crate::data::{Role, Split, require};
 use crate::error::Result;
 use crate::evaluate::DEFINITIONS;
 use crate::fingerprint::fingerprint;
-use crate::post_train::Run;
+use crate::post_train::TrialSpec;
 use crate::session::Context;
 use crate::train::recipe::ResolvedMethod;
 use crate::train::{MethodArgs, TrainOptions};
@@ -45,7 +45,12 @@ impl Opened {
 ///
 /// # Errors
 /// A `[[bench]]` that is invalid for this model; no V, training or test images.
-pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> Result<Vec<Cell>> {
+pub fn cells(
+    setup: &Setup,
+    pair: ModelOnData,
+    opened: &Opened,
+    context: &Context,
+) -> Result<Vec<Cell>> {
     let mut all: Vec<Cell> = Vec::new();
     for bench in &setup.file.bench {
         if !wants(setup, bench, pair)? {
@@ -59,12 +64,12 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
         {
             all.push(Cell { planned: cell.planned.clone(), job: cell.job.clone() });
         }
-        let named = |run: Run, control: Option<String>| -> Result<Cell> {
+        let named = |run: TrialSpec, control: Option<String>| -> Result<Cell> {
             let settings = settings(&run, bench, about(opened, &images, context));
             let cell = cell(&run, &settings, opened, &images, context)?;
             let diagnosis = diagnosis.as_ref().map(|d| d.planned.cell.clone());
             let model = setup.model_settings(pair, &opened.checkpoint);
-            let settings = Settings::Run(Box::new(settings));
+            let settings = CellSettings::Run(Box::new(settings));
             let planned = Planned { cell, model, settings, control, diagnosis };
             Ok(Cell { planned, job: Job::Train { pair, run: Box::new(run) } })
         };
@@ -87,7 +92,7 @@ pub fn cells(setup: &Setup, pair: Pair, opened: &Opened, context: &Context) -> R
 /// The diagnosis cell of a pair.
 fn diagnosis(
     setup: &Setup,
-    pair: Pair,
+    pair: ModelOnData,
     opened: &Opened,
     images: &Splits,
     context: &Context,
@@ -95,7 +100,7 @@ fn diagnosis(
     let spec = json!({ "definitions": DEFINITIONS, "of": identity(opened, images, context) });
     let cell = fingerprint("planish/diagnosis/2", &spec)?;
     let model = setup.model_settings(pair, &opened.checkpoint);
-    let settings = Settings::Diagnosis(about(opened, images, context));
+    let settings = CellSettings::Diagnosis(about(opened, images, context));
     let planned = Planned { cell, model, settings, control: None, diagnosis: None };
     Ok(Cell { planned, job: Job::Diagnose { pair } })
 }
@@ -130,7 +135,7 @@ fn about(opened: &Opened, images: &Splits, context: &Context) -> Images {
 }
 
 /// The settings of a run.
-fn settings(run: &Run, bench: &Bench, images: Images) -> RunSettings {
+fn settings(run: &TrialSpec, bench: &Bench, images: Images) -> RunSettings {
     let args = run.recipe.args();
     // B′ is at most the training set.
     let perturb_batch = args.perturb_batch.map(|n| n.min(images.train_images));
@@ -149,7 +154,7 @@ fn settings(run: &Run, bench: &Bench, images: Images) -> RunSettings {
 /// The name of a run's cell. Every training and method option is part of it. Layers count by their
 /// tensors, not by their names; `micro_batch` and `accumulate` set one size.
 fn cell(
-    run: &Run,
+    run: &TrialSpec,
     settings: &RunSettings,
     opened: &Opened,
     images: &Splits,

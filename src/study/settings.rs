@@ -2,7 +2,7 @@
 //!
 //! [`tables`](super::tables()) writes each field as a column of that name.
 
-use super::Kind;
+use super::CellKind;
 use crate::cache::CacheDtype;
 use crate::data::ValOrigin;
 use crate::engine::Precision;
@@ -48,7 +48,7 @@ pub enum Attribute {
 /// The settings of a cell besides its model, by kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Settings {
+pub enum CellSettings {
     /// Of a model on a split, shifted or not.
     Evaluation(EvaluationSettings),
     /// Of a model on images of another kind.
@@ -153,14 +153,14 @@ pub struct RunSettings {
     pub images: Images,
 }
 
-impl Settings {
+impl CellSettings {
     /// What the cell measures.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> CellKind {
         match self {
-            Settings::Evaluation(_) => Kind::Evaluation,
-            Settings::Ood(_) => Kind::Ood,
-            Settings::Diagnosis(_) => Kind::Diagnosis,
-            Settings::Run(_) => Kind::Run,
+            CellSettings::Evaluation(_) => CellKind::Evaluation,
+            CellSettings::Ood(_) => CellKind::Ood,
+            CellSettings::Diagnosis(_) => CellKind::Diagnosis,
+            CellSettings::Run(_) => CellKind::Run,
         }
     }
 }

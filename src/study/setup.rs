@@ -37,7 +37,7 @@ pub struct Setup {
 
 /// A model and a data set, by index in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Pair {
+pub struct ModelOnData {
     /// Index of the model.
     pub model: usize,
     /// Index of the data set.
@@ -98,17 +98,17 @@ impl Setup {
     }
 
     /// All pairs of model and data set.
-    pub fn pairs(&self) -> impl Iterator<Item = Pair> {
+    pub fn pairs(&self) -> impl Iterator<Item = ModelOnData> {
         let data = self.data.len();
         (0..self.models.len())
-            .flat_map(move |model| (0..data).map(move |data| Pair { model, data }))
+            .flat_map(move |model| (0..data).map(move |data| ModelOnData { model, data }))
     }
 
     /// Opens a pair.
     ///
     /// # Errors
     /// Anything wrong with the checkpoint or the images.
-    pub fn open(&self, pair: Pair, context: &Context) -> Result<Opened> {
+    pub fn open(&self, pair: ModelOnData, context: &Context) -> Result<Opened> {
         let (path, load) = &self.models[pair.model];
         let checkpoint = Checkpoint::open(path, load)?;
         let data = Data::open(&self.data[pair.data], &checkpoint)?;
@@ -117,7 +117,7 @@ impl Setup {
     }
 
     /// The model and data set of a pair, as the tables name them.
-    pub fn model_settings(&self, pair: Pair, checkpoint: &Checkpoint) -> ModelSettings {
+    pub fn model_settings(&self, pair: ModelOnData, checkpoint: &Checkpoint) -> ModelSettings {
         let (model, data) = (&self.file.model[pair.model], &self.file.data[pair.data]);
         ModelSettings {
             model: model.name.as_ref().clone(),

@@ -4,8 +4,8 @@
 //! Lines and empty in CSV.
 
 use super::{
-    BeforeAfter, DiagnosisFigures, Entry, Error, Figures, LayerFigures, ModelSettings, OodFigures,
-    Plan, Planned, Result, RunFigures, Score, Settings,
+    BeforeAfter, CellFigures, CellSettings, DiagnosisFigures, Entry, Error, LayerFigures,
+    ModelSettings, OodFigures, Planned, Result, RunFigures, Score, StudyPlan,
 };
 use crate::evaluate::Estimate;
 use crate::train::MethodArgs;
@@ -89,25 +89,25 @@ fn field(value: &Value) -> String {
 ///
 /// # Errors
 /// [`Error::Json`].
-pub fn tables(plan: &Plan, entries: &HashMap<String, Entry>) -> Result<Vec<Table>> {
+pub fn tables(plan: &StudyPlan, entries: &HashMap<String, Entry>) -> Result<Vec<Table>> {
     let [mut results, mut ood, mut layers, mut runs] = [const { Vec::new() }; 4];
     for planned in &plan.cells {
         let Some(entry) = entries.get(&planned.cell) else { continue };
         let mut row = settings(planned)?;
         match &entry.figures {
-            Figures::Evaluation(figures) => {
+            CellFigures::Evaluation(figures) => {
                 put(&mut row, figures)?;
                 results.push(ended(row, entry));
             }
-            Figures::Ood(figures) => {
+            CellFigures::Ood(figures) => {
                 detection(&mut row, figures);
                 ood.push(ended(row, entry));
             }
-            Figures::Diagnosis(found) => {
+            CellFigures::Diagnosis(found) => {
                 let of = |figures| ended(layer(row.clone(), figures, found), entry);
                 layers.extend(found.layers.iter().map(of));
             }
-            Figures::Run(figures) => {
+            CellFigures::Run(figures) => {
                 history(&mut row, figures);
                 for (split, found) in [("val", &figures.val), ("test", &figures.test)] {
                     found.iter().for_each(|found| before_after(&mut row, split, found));
@@ -173,10 +173,10 @@ fn settings(planned: &Planned) -> Result<Row> {
     one(&mut row, "data", data.as_str());
     one(&mut row, "source", source.as_str());
     match &planned.settings {
-        Settings::Evaluation(own) => put(&mut row, own)?,
-        Settings::Ood(own) => put(&mut row, own)?,
-        Settings::Diagnosis(own) => put(&mut row, own)?,
-        Settings::Run(own) => put(&mut row, own)?,
+        CellSettings::Evaluation(own) => put(&mut row, own)?,
+        CellSettings::Ood(own) => put(&mut row, own)?,
+        CellSettings::Diagnosis(own) => put(&mut row, own)?,
+        CellSettings::Run(own) => put(&mut row, own)?,
     }
     Ok(row)
 }
@@ -295,7 +295,7 @@ fn control(
 
 /// The diagnosis of the layers that a run perturbs (`_p`) and updates (`_u`).
 fn diagnosed(row: &mut Row, planned: &Planned, entries: &HashMap<String, Entry>) {
-    let Settings::Run(settings) = &planned.settings else { return };
+    let CellSettings::Run(settings) = &planned.settings else { return };
     let entry = planned.diagnosis.as_ref().and_then(|cell| entries.get(cell));
     let layers = entry.and_then(|e| e.figures.diagnosis()).map_or(&[][..], |d| &d.layers);
     let MethodArgs { perturb, update, .. } = &settings.of_method;

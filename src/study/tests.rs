@@ -10,11 +10,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-fn entry(cell: &str, figures: Figures) -> Entry {
+fn entry(cell: &str, figures: CellFigures) -> Entry {
     Entry { cell: cell.into(), figures, seconds: 0.5 }
 }
 
-fn planned(cell: &str, settings: Settings) -> Planned {
+fn planned(cell: &str, settings: CellSettings) -> Planned {
     let model = ModelSettings { model: "m".into(), ..ModelSettings::default() };
     Planned { cell: cell.into(), model, settings, control: None, diagnosis: None }
 }
@@ -24,19 +24,19 @@ fn exactly(mean: f64) -> Estimate {
 }
 
 /// Figures of other images.
-fn ood(auroc: f64) -> Figures {
+fn ood(auroc: f64) -> CellFigures {
     let of = Detection { auroc: exactly(auroc), fpr95: exactly(0.25) };
-    Figures::Ood(OodFigures { images: 4, ood_images: 2, probability: of, energy: of })
+    CellFigures::Ood(OodFigures { images: 4, ood_images: 2, probability: of, energy: of })
 }
 
 /// Settings of other images.
-fn images(ood: &str) -> Settings {
-    Settings::Ood(OodSettings { ood: ood.into(), ..OodSettings::default() })
+fn images(ood: &str) -> CellSettings {
+    CellSettings::Ood(OodSettings { ood: ood.into(), ..OodSettings::default() })
 }
 
 /// Settings of PoL or SGD with learning rate 0.1.
-fn on_layers(perturb: Option<&str>, update: &str) -> Settings {
-    Settings::Run(Box::new(RunSettings {
+fn on_layers(perturb: Option<&str>, update: &str) -> CellSettings {
+    CellSettings::Run(Box::new(RunSettings {
         bench: "b".into(),
         method: perturb.map_or(MethodName::Sgd, |_| MethodName::Pol),
         of_method: MethodArgs {
@@ -53,7 +53,7 @@ fn on_layers(perturb: Option<&str>, update: &str) -> Settings {
 }
 
 /// A run with these figures on V, and none on test.
-fn trained(nll: f64, top1: f64) -> Figures {
+fn trained(nll: f64, top1: f64) -> CellFigures {
     let score = Score {
         nll: exactly(nll),
         calibrated_nll: exactly(0.5),
@@ -65,7 +65,7 @@ fn trained(nll: f64, top1: f64) -> Figures {
         temperature_bound: Some(Bound::Flat),
     };
     let (before, after, gain) = (score.clone(), score, exactly(0.0));
-    Figures::Run(Box::new(RunFigures {
+    CellFigures::Run(Box::new(RunFigures {
         selected_epoch: 1,
         finished_epochs: 1,
         stopped: None,
@@ -82,7 +82,7 @@ fn trained(nll: f64, top1: f64) -> Figures {
 }
 
 /// A diagnosis in which these layers have this κ.
-fn kappas(layers: &[(&str, f64)], plan_in_sample: InSamplePlan) -> Figures {
+fn kappas(layers: &[(&str, f64)], plan_in_sample: InSamplePlan) -> CellFigures {
     let none = Fitted { in_sample: None, cross_fit: None, stderr: None };
     let layer = |(name, kappa): &(&str, f64)| LayerFigures {
         layer: (*name).into(),
@@ -106,7 +106,7 @@ fn kappas(layers: &[(&str, f64)], plan_in_sample: InSamplePlan) -> Figures {
         training_images: None,
     };
     let (layers, plan_in_sample) = (layers.iter().map(layer).collect(), Some(plan_in_sample));
-    Figures::Diagnosis(DiagnosisFigures { layers, loss, plan: None, plan_in_sample })
+    CellFigures::Diagnosis(DiagnosisFigures { layers, loss, plan: None, plan_in_sample })
 }
 
 #[test]
@@ -217,8 +217,8 @@ fn runs_are_joined_with_control_and_diagnosis() {
         ..planned("r", on_layers(Some("head"), "norm"))
     };
     let control = planned("c", on_layers(None, "norm"));
-    let cells = vec![planned("d", Settings::Diagnosis(Images::default())), control, run];
-    let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
+    let cells = vec![planned("d", CellSettings::Diagnosis(Images::default())), control, run];
+    let plan = StudyPlan { schema: SCHEMA.into(), shard: None, cells };
     let in_sample = InSamplePlan { perturb: "head".into(), update: "norm".into() };
     let entries = [
         entry("r", trained(0.5, 0.75)),
@@ -261,7 +261,7 @@ fn all_rows_have_the_same_columns() {
     for (cell, size) in cells.iter_mut().zip([None, Some(Attribute::Whole(7))]) {
         cell.model.attributes.insert("size".into(), size);
     }
-    let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
+    let plan = StudyPlan { schema: SCHEMA.into(), shard: None, cells };
     let entries = ["a", "b"].map(|c| (c.to_owned(), entry(c, ood(0.5))));
     let [table] = tables(&plan, &entries.into_iter().collect()).unwrap().try_into().unwrap();
     let columns: Vec<&str> = table.rows[0].keys().map(String::as_str).collect();
@@ -281,7 +281,7 @@ fn all_rows_have_the_same_columns() {
 fn missing_cells_are_listed_by_position_and_shard() {
     let cell = |i: usize| planned(&format!("c{i}"), images("x"));
     let cells = (0..12).map(cell).collect();
-    let plan = Plan { schema: SCHEMA.into(), shard: None, cells };
+    let plan = StudyPlan { schema: SCHEMA.into(), shard: None, cells };
     let entries_of = |which: &[usize]| -> HashMap<String, Entry> {
         let of = |i: &usize| (format!("c{i}"), entry(&format!("c{i}"), ood(0.5)));
         which.iter().map(of).collect()

@@ -3,10 +3,10 @@
 use super::cells::{Cell, Job};
 use super::diagnosis::diagnosis;
 use super::evaluation::Evaluator;
-use super::setup::{Opened, Pair, Setup};
-use super::{Entry, Error as StudyError, Figures, Kind};
+use super::setup::{ModelOnData, Opened, Setup};
+use super::{CellFigures, CellKind, Entry, Error as StudyError};
 use crate::error::Result;
-use crate::post_train::{Run, Trials};
+use crate::post_train::{TrialSpec, Trials};
 use crate::session::Context;
 use crate::session::bad_samples::damage_note;
 use std::time::Instant;
@@ -22,7 +22,7 @@ pub fn compute(
     context: &Context,
     keep: &mut dyn FnMut(Entry) -> Result<()>,
 ) -> Result<()> {
-    let mut pairs: Vec<Pair> = cells.iter().map(|cell| cell.job.pair()).collect();
+    let mut pairs: Vec<ModelOnData> = cells.iter().map(|cell| cell.job.pair()).collect();
     pairs.sort_unstable();
     pairs.dedup();
     let progress = context.task("study", cells.len() as u64, "cells");
@@ -38,13 +38,13 @@ pub fn compute(
         let name = setup.file.model[pair.model].name.as_ref();
         let begin = |what: &str| progress.status(&format!("{name}, {what}"));
         evaluations(setup, (pair, &opened), &own, context, &begin, &mut finished)?;
-        for cell in own.iter().filter(|c| c.planned.kind() == Kind::Diagnosis) {
+        for cell in own.iter().filter(|c| c.planned.kind() == CellKind::Diagnosis) {
             begin("diagnosis");
             let mut clock = Instant::now();
             let figures = diagnosis(&opened, context)?;
             finished(entry(cell, figures, &mut clock))?;
         }
-        if own.iter().any(|c| c.planned.kind() == Kind::Run) {
+        if own.iter().any(|c| c.planned.kind() == CellKind::Run) {
             begin("training");
             train(&opened, &own, context, &begin, &mut finished)?;
         }
@@ -56,7 +56,7 @@ pub fn compute(
 /// Cells that need the model's logits on its split.
 fn evaluations(
     setup: &Setup,
-    (pair, opened): (Pair, &Opened),
+    (pair, opened): (ModelOnData, &Opened),
     cells: &[&Cell],
     context: &Context,
     begin: &dyn Fn(&str),
@@ -97,7 +97,7 @@ fn train(
         Job::Train { run, .. } => Some((*cell, run.as_ref())),
         _ => None,
     });
-    let (cells, runs): (Vec<&Cell>, Vec<&Run>) = trained.unzip();
+    let (cells, runs): (Vec<&Cell>, Vec<&TrialSpec>) = trained.unzip();
     let Opened { checkpoint, roles, .. } = opened;
     let test = opened.images()?.test;
     let trials = Trials::new(checkpoint, roles, Some(test), context)?;
@@ -117,13 +117,13 @@ fn begun<T>(slot: &mut Option<T>, make: impl FnOnce() -> Result<T>) -> Result<&T
 }
 
 /// A finished cell, with the time since the previous one.
-fn entry(cell: &Cell, figures: Figures, clock: &mut Instant) -> Entry {
+fn entry(cell: &Cell, figures: CellFigures, clock: &mut Instant) -> Entry {
     let seconds = clock.elapsed().as_secs_f64();
     *clock = Instant::now();
     timed(cell, figures, seconds)
 }
 
-fn timed(cell: &Cell, figures: Figures, seconds: f64) -> Entry {
+fn timed(cell: &Cell, figures: CellFigures, seconds: f64) -> Entry {
     let seconds = (seconds * 1e3).round() / 1e3;
     Entry { cell: cell.planned.cell.clone(), figures, seconds }
 }
@@ -141,12 +141,12 @@ fn unchanged(cells: &[&Cell], opened: &Opened) -> Result<()> {
 }
 
 /// A count of cells of a kind, in words.
-pub fn counted(kind: Kind, n: usize) -> String {
+pub fn counted(kind: CellKind, n: usize) -> String {
     let name = match kind {
-        Kind::Evaluation => "evaluations",
-        Kind::Ood => "out-of-distribution evaluations",
-        Kind::Diagnosis => "diagnoses",
-        Kind::Run => "training runs",
+        CellKind::Evaluation => "evaluations",
+        CellKind::Ood => "out-of-distribution evaluations",
+        CellKind::Diagnosis => "diagnoses",
+        CellKind::Run => "training runs",
     };
     format!("{n} {name}")
 }

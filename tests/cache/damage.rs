@@ -3,7 +3,9 @@
 use super::small::{images, model};
 use super::{names, open, prefix, rows};
 use candle_core::DType;
-use planish::cache::{About, CachePolicy, FORMAT, Found, Layout, Stored, Writer, clear, list};
+use planish::cache::{
+    About, CacheFileKind, CachePolicy, FORMAT, Layout, Stored, Writer, clear, list,
+};
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -125,7 +127,7 @@ fn a_file_appears_only_when_complete() {
     assert!(writer.add(&[1; 11]).is_err());
     let [part] = names(folder.path()).try_into().unwrap();
     assert!(part.ends_with(".planish-part"), "{part}");
-    assert!(matches!(list(folder.path()).unwrap()[0].found, Found::BeingWritten));
+    assert!(matches!(list(folder.path()).unwrap()[0].found, CacheFileKind::BeingWritten));
     // The unfinished file of a running process is kept.
     assert_eq!(clear(folder.path(), Duration::ZERO).unwrap().0, 0);
     assert!(writer.finish().is_err(), "a row is missing");
@@ -138,7 +140,7 @@ fn a_file_appears_only_when_complete() {
         file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         drop(file);
         let mut listed = list(folder.path()).unwrap().into_iter();
-        assert!(listed.any(|entry| matches!(entry.found, Found::Abandoned)));
+        assert!(listed.any(|entry| matches!(entry.found, CacheFileKind::Abandoned)));
         let mut writer = Writer::create(folder.path(), &layout, &about).unwrap();
         writer.add(&[1; 24]).unwrap();
         writer.finish().unwrap();

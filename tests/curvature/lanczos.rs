@@ -2,14 +2,14 @@
 //! scales, too few products, f32.
 
 use crate::dense::{Dense, dot, hessian_like};
-use planish::curvature::lanczos::{LanczosSettings, Pair, bytes, eigenpairs};
+use planish::curvature::lanczos::{Eigenpair, LanczosSettings, bytes, eigenpairs};
 
 fn settings(largest: usize, smallest: usize) -> LanczosSettings {
     let tolerance = 1e-10;
     LanczosSettings { largest, smallest, tolerance, vectors: true, ..LanczosSettings::default() }
 }
 
-fn values(pairs: &[Pair]) -> Vec<f64> {
+fn values(pairs: &[Eigenpair]) -> Vec<f64> {
     pairs.iter().map(|p| p.value).collect()
 }
 

@@ -2,7 +2,7 @@
 //! those on which a random start is small.
 
 use crate::dense::{Dense, dot, hessian_like};
-use planish::curvature::lanczos::{Eigenpairs, LanczosSettings, Pair, eigenpairs};
+use planish::curvature::lanczos::{Eigenpair, Eigenpairs, LanczosSettings, eigenpairs};
 use planish::curvature::{LinearOperator, Result};
 use planish::random::{below, stream, unit};
 
@@ -38,7 +38,7 @@ fn assert_claims(found: &Eigenpairs, truth: &[f64], tolerance: f64) {
     }
 }
 
-fn values(pairs: &[Pair]) -> Vec<f64> {
+fn values(pairs: &[Eigenpair]) -> Vec<f64> {
     pairs.iter().map(|p| p.value).collect()
 }
 

@@ -6,7 +6,7 @@ use crate::data::DataInfo;
 use crate::evaluate::Summary;
 use crate::format;
 use crate::post_train::result::BeforeAfter;
-use crate::report::post_training::Report;
+use crate::report::post_training::PostTrainReport;
 
 /// Figures of one model, or of a model before and after tuning.
 pub struct Headline<'a> {
@@ -85,12 +85,12 @@ fn of(input: &Input) -> Option<Headline<'_>> {
 }
 
 /// Whether the guard rejected the result, so that nothing was written.
-pub fn refused(report: &Report) -> bool {
+pub fn refused(report: &PostTrainReport) -> bool {
     report.output.is_none()
 }
 
 /// The figures to show for a tuning, and their role: test, or V without test.
-pub fn final_figures(report: &Report) -> Option<(&'static str, &BeforeAfter)> {
+pub fn final_figures(report: &PostTrainReport) -> Option<(&'static str, &BeforeAfter)> {
     let test = report.test.as_ref().map(|part| ("test", part));
     test.or_else(|| report.validation.as_ref().map(|part| ("V", part)))
 }
@@ -114,7 +114,7 @@ pub fn on(role: &str, data: &DataInfo) -> String {
 
 /// Why a run was rejected, if it was. Files of earlier builds contain no reason; it is derived from
 /// the figures.
-pub fn refusal(report: &Report) -> Option<String> {
+pub fn refusal(report: &PostTrainReport) -> Option<String> {
     let selection = &report.selection;
     let known = selection.refusal.clone().or_else(|| {
         let worse = selection.worse_than_input == Some(true);
@@ -125,7 +125,7 @@ pub fn refusal(report: &Report) -> Option<String> {
 }
 
 /// The method and its layers: `PoL, head → norm`.
-pub fn method(report: &Report) -> String {
+pub fn method(report: &PostTrainReport) -> String {
     let name = report.method.name.to_uppercase().replace("POL", "PoL").replace("POF", "PoF");
     let perturbed = report.method.perturb.as_ref().map_or(String::new(), |p| format!(", {p}"));
     format!("{name}{perturbed} → {}", report.method.update)

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub enum Result {
     /// Of `diagnose`.
-    Diagnosis(Box<diagnosis::Report>),
+    Diagnosis(Box<diagnosis::DiagnosisReport>),
     /// Of `post-train`.
-    PostTraining(Box<post_training::Report>),
+    PostTraining(Box<post_training::PostTrainReport>),
     /// Of `bench`.
-    Bench(Box<bench::Report>),
+    Bench(Box<bench::BenchReport>),
     /// Of `eval`.
     Evaluation(Box<Evaluation>),
     /// Of `calibrate`.
@@ -28,7 +28,7 @@ pub enum Result {
     /// Of `fix`.
     Fixing(Box<Fixing>),
     /// Of `compare`.
-    Comparison(Box<comparison::Report>),
+    Comparison(Box<comparison::ComparisonReport>),
     /// Of `finetune`.
     Finetuning(Box<Finetuning>),
     /// `results.jsonl` of `study`.

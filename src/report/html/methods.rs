@@ -6,10 +6,10 @@ use super::text::{escape, figure, folded, key, note, paragraph, table};
 use crate::bench::{Cost, RowResult};
 use crate::evaluate::Estimate;
 use crate::format::{ABSENT, estimate, share};
-use crate::report::bench::Report;
+use crate::report::bench::BenchReport;
 
 /// Loss, time and memory of each method, and the verdicts.
-pub fn methods(report: &Report) -> String {
+pub fn methods(report: &BenchReport) -> String {
     let seeds = report.seeds.len();
     let many = if seeds == 1 { "seed" } else { "seeds" };
     let mut out = paragraph(&format!(
@@ -57,7 +57,7 @@ pub fn methods(report: &Report) -> String {
 }
 
 fn chart(
-    report: &Report,
+    report: &BenchReport,
     title: &str,
     label: &str,
     scale: Scale,
@@ -89,7 +89,7 @@ fn chart(
     figure(title, label, &rows((title, &told.join("; ")), "", &drawn, scale))
 }
 
-fn figures(report: &Report) -> String {
+fn figures(report: &BenchReport) -> String {
     let headers = [
         "",
         "test NLL",

@@ -13,7 +13,7 @@ use planish::forecast::Part;
 use planish::format::duration;
 use planish::output;
 use planish::post_train::{PostTrainOptions, Preview};
-use planish::report::bench::Report;
+use planish::report::bench::BenchReport;
 use planish::report::{diagnosis, dry_run::DryRun, post_training};
 use planish::session::{Context, checkpoint_info, saved};
 use serde::de::DeserializeOwned;
@@ -82,7 +82,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         context.info(&line);
     }
     let found = session.run(&context)?;
-    let report = Report::new(clock.finish(), checkpoint_info(&checkpoint), options, found);
+    let report = BenchReport::new(clock.finish(), checkpoint_info(&checkpoint), options, found);
     args.common.save(&report)?;
     Ok(print(&text(&report))?)
 }
@@ -141,7 +141,7 @@ impl Children<'_> {
         let out = self.path("run.safetensors");
         let dump = run.scored.then(|| self.path("logits.safetensors"));
         let options = PostTrainOptions { dump: dump.clone(), ..run.options.clone() };
-        let report: post_training::Report =
+        let report: post_training::PostTrainReport =
             self.post_train(options, |child| child.out = Some(out.clone()))?;
         // The next run writes it again, and disks may be small.
         let _ = std::fs::remove_file(out);
@@ -159,7 +159,7 @@ impl BenchRunner for Children<'_> {
     }
 
     fn diagnose(&self, samples: Option<usize>, _: &Context) -> anyhow::Result<Option<Plan>> {
-        let found: diagnosis::Report = self.diagnosis(samples, false)?;
+        let found: diagnosis::DiagnosisReport = self.diagnosis(samples, false)?;
         Ok(found.findings.plan)
     }
 

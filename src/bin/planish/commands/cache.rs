@@ -3,7 +3,7 @@
 use crate::render::print;
 use crate::render::table::{Align, Style, Table};
 use indicatif::HumanBytes;
-use planish::cache::{Entry, Found, clear, default_folder, list};
+use planish::cache::{CacheFileKind, Entry, clear, default_folder, list};
 use planish::format::{count, duration};
 use planish::options::text::days;
 use std::path::PathBuf;
@@ -78,17 +78,19 @@ fn table(entries: &[Entry]) -> String {
         let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
         let key: String = name.trim_start_matches('.').chars().take(12).collect();
         let (images, rest) = match &entry.found {
-            Found::Activations(about, shape, dtype) => {
+            CacheFileKind::Activations(about, shape, dtype) => {
                 let images = shape.first().map_or(String::new(), |&n| count(n as u64));
                 let about =
                     [&about.stage, &about.view, &about.model, &about.data].map(Clone::clone);
                 let [stage, view, model, data] = about;
                 (images, [dtype.to_lowercase(), stage, view, model, data])
             }
-            Found::OtherFormat => (String::new(), told("written by another version; unused")),
-            Found::BeingWritten => (String::new(), told("being written")),
-            Found::Abandoned => (String::new(), told("left by a run that was killed")),
-            Found::Unreadable => (String::new(), told("cannot be read")),
+            CacheFileKind::OtherFormat => {
+                (String::new(), told("written by another version; unused"))
+            }
+            CacheFileKind::BeingWritten => (String::new(), told("being written")),
+            CacheFileKind::Abandoned => (String::new(), told("left by a run that was killed")),
+            CacheFileKind::Unreadable => (String::new(), told("cannot be read")),
         };
         let age = format!("{} ago", duration(entry.age.as_secs_f64()));
         let [dtype, stage, view, model, data] = rest;

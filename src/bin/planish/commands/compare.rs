@@ -5,7 +5,7 @@ use crate::render::compare::text;
 use crate::render::print;
 use planish::compare::{CompareOptions, compare};
 use planish::output;
-use planish::report::comparison::Report;
+use planish::report::comparison::ComparisonReport;
 use std::path::PathBuf;
 
 /// Arguments of `planish compare`.
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let found = compare(&args.a, &args.b, &args.options, &context)?;
-    let report = Report::new(clock.finish(), found);
+    let report = ComparisonReport::new(clock.finish(), found);
     args.common.save(&report)?;
     Ok(print(&text(&report))?)
 }

@@ -5,7 +5,7 @@ use crate::render::remedies::text as remedies_text;
 use crate::render::{diagnosis, print, sampling};
 use anyhow::bail;
 use planish::data::{DataOptions, Role, require};
-use planish::diagnose::sampling::{Found, measure, sizes};
+use planish::diagnose::sampling::{SampledFindings, measure, sizes};
 use planish::diagnose::session::DiagnoseSession;
 use planish::diagnose::{DiagnoseOptions, MeasureOptions, post_training};
 use planish::forecast::{Expected, Need, Part};
@@ -14,7 +14,7 @@ use planish::memory;
 use planish::models::layers::join;
 use planish::objective::{Examples, Objective};
 use planish::output::spare;
-use planish::report::diagnosis::{Report, SCHEMA, TimedRun};
+use planish::report::diagnosis::{DiagnosisReport, SCHEMA, TimedDiagnosis};
 use planish::report::dry_run::DryRun;
 use planish::session::bad_samples::damage_note;
 use planish::session::{Data, checkpoint_info, data_info};
@@ -126,16 +126,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         args.common.say("note: too few images for --convergence");
     }
     let part = |n| work.with_images(&checkpoint, &roles, n, &context);
-    let mut found: Found = measure(&work, &part, &sizes, options.until_stderr, |session, full| {
-        let few;
-        let how = if full {
-            &measured
-        } else {
-            few = measured.only_top();
-            &few
-        };
-        session.measure(&chosen, how, &context)
-    })?;
+    let mut found: SampledFindings =
+        measure(&work, &part, &sizes, options.until_stderr, |session, full| {
+            let few;
+            let how = if full {
+                &measured
+            } else {
+                few = measured.only_top();
+                &few
+            };
+            session.measure(&chosen, how, &context)
+        })?;
     let damaged = data.damaged();
     found.findings.warnings.extend(damage_note(&damaged));
     let session = found.part.as_ref().unwrap_or(&work);
@@ -155,9 +156,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         timed.clear();
     }
     let split = session.validation.split();
-    args.common.save(&Report {
+    args.common.save(&DiagnosisReport {
         schema: SCHEMA.into(),
-        run: TimedRun { run: clock.finish(), forecast: timed },
+        run: TimedDiagnosis { run: clock.finish(), forecast: timed },
         checkpoint: checkpoint_info(&checkpoint),
         data: data_info(data.of(split), split, &roles.val_origin),
         damaged,

@@ -7,7 +7,7 @@ use crate::render::print;
 use planish::data::DataOptions;
 use planish::hvp::{HvpOptions, HvpSession};
 use planish::output;
-use planish::report::hvp::Report;
+use planish::report::hvp::HvpReport;
 use planish::session::checkpoint_info;
 use planish::session::vectors::Vector;
 use std::path::{Path, PathBuf};
@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = session.run(&context)?;
     found.save(&args.out)?;
     let info = checkpoint_info(&checkpoint);
-    let report = Report::new(clock.finish(), info, options.operator, found);
+    let report = HvpReport::new(clock.finish(), info, options.operator, found);
     args.common.save(&report)?;
     Ok(print(&text(&report, &args.out))?)
 }

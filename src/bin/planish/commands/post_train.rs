@@ -15,7 +15,7 @@ use planish::post_train::{
     Outlook, Place, PostTrainOptions, PostTrainSession, PostTrained, Preview, outlook_line, search,
 };
 use planish::report::dry_run::DryRun;
-use planish::report::post_training::Report;
+use planish::report::post_training::PostTrainReport;
 use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
 use planish::run::Running;
 use planish::session::{self, checkpoint_info, saved};
@@ -209,7 +209,7 @@ fn finish(
 ) -> anyhow::Result<String> {
     let (failure, refusal) = (found.failure.take(), found.refusal.take());
     let forecast = planned.map(|outlook| outlook.expected);
-    let report = Report::new(clock.finish(), session, found, search, forecast);
+    let report = PostTrainReport::new(clock.finish(), session, found, search, forecast);
     let saved = args.common.save(&report);
     print(&show(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     let written = written(&report);
@@ -225,7 +225,7 @@ fn finish(
 }
 
 /// What was written, for an error that comes later.
-fn written(report: &Report) -> String {
+fn written(report: &PostTrainReport) -> String {
     let Some(file) = &report.output else { return "nothing was written".into() };
     let back = match &file.undo {
         Some(_) => format!("; `planish undo {}` restores the old one", report.checkpoint.path),

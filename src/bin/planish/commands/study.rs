@@ -10,8 +10,8 @@ use planish::format::duration;
 use planish::output;
 use planish::session::Context;
 use planish::study::{
-    CELLS, Cell, Entry, Kind, Log, PLAN, Plan, Setup, Share, TABLES, Table, all, compute, counted,
-    differing, earlier, parse, plan, read, read_log, set_aside, tables,
+    CELLS, Cell, CellKind, Entry, Log, PLAN, Setup, Share, StudyPlan, TABLES, Table, all, compute,
+    counted, differing, earlier, parse, plan, read, read_log, set_aside, tables,
 };
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -197,8 +197,8 @@ fn forecast(
     missing: &[&Cell],
     there: &HashMap<String, Entry>,
 ) -> String {
-    let of_kind = |of: &Kind| own.iter().filter(|c| c.planned.kind() == *of).count();
-    let counted: Vec<String> = Kind::ALL
+    let of_kind = |of: &CellKind| own.iter().filter(|c| c.planned.kind() == *of).count();
+    let counted: Vec<String> = CellKind::ALL
         .iter()
         .map(|kind| (*kind, of_kind(kind)))
         .filter(|(_, n)| *n > 0)
@@ -208,7 +208,7 @@ fn forecast(
         true => String::new(),
         false => format!(" (shard {share} of {})", cells.len()),
     };
-    let mean = |kind: Kind| {
+    let mean = |kind: CellKind| {
         let known = there.values().filter(|e| e.kind() == kind).map(|e| e.seconds);
         let (sum, n) = known.fold((0.0, 0.0), |(sum, n), s| (sum + s, n + 1.0));
         (n > 0.0).then_some(sum / n)
@@ -226,7 +226,7 @@ fn forecast(
 fn again(
     args: &Args,
     setup: &Setup,
-    (cells, plan): (&[Cell], &Plan),
+    (cells, plan): (&[Cell], &StudyPlan),
     out: &Path,
     common: &Common,
     context: &Context,
@@ -279,7 +279,11 @@ fn again(
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn write(out: &Path, plan: &Plan, entries: &HashMap<String, Entry>) -> anyhow::Result<String> {
+pub fn write(
+    out: &Path,
+    plan: &StudyPlan,
+    entries: &HashMap<String, Entry>,
+) -> anyhow::Result<String> {
     let tables = tables(plan, entries)?;
     let wanted: HashSet<&str> = plan.cells.iter().map(|p| p.cell.as_str()).collect();
     let there = wanted.iter().filter(|cell| entries.contains_key(**cell)).count();

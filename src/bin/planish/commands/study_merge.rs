@@ -3,7 +3,7 @@
 use crate::commands::study::{spare, write};
 use crate::render::print;
 use planish::output;
-use planish::study::{CELLS, Log, Merged, PLAN, Plan, merge};
+use planish::study::{CELLS, Log, Merged, PLAN, StudyPlan, merge};
 use std::path::{Path, PathBuf};
 
 /// Merges shards into the folder `out` and writes the tables.
@@ -20,7 +20,7 @@ pub fn join(out: &Path, shards: &[PathBuf], partial: bool) -> anyhow::Result<()>
     if out.join(CELLS).exists() {
         if out.join(PLAN).exists() {
             // Names a folder of an earlier version.
-            Plan::read(out)?;
+            StudyPlan::read(out)?;
         }
         held = Some(Log::open(out)?);
         if !folders.iter().any(|folder| folder == out) {

@@ -7,11 +7,11 @@ use planish::bench::t95;
 use planish::cache::CacheInfo;
 use planish::evaluate::Estimate;
 use planish::format::{duration, estimate, number, percent};
-use planish::report::bench::Report;
+use planish::report::bench::BenchReport;
 use planish::session::bad_samples::damage_note;
 
 /// The tables, the verdicts, and how strong the perturbations were. Two tables fit 100 columns.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &BenchReport) -> String {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
         ("", Align::Left),

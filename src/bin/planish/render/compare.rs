@@ -3,10 +3,10 @@
 use crate::message::in_flags;
 use crate::render::sentence::table;
 use planish::compare::ComparedModel;
-use planish::report::comparison::Report;
+use planish::report::comparison::ComparisonReport;
 
 /// Both models, their differences, and the notes.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &ComparisonReport) -> String {
     let place =
         |model: &ComparedModel| match model.checkpoint.as_ref().and_then(|c| c.adapter.as_ref()) {
             None => model.path.clone(),

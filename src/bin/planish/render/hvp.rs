@@ -3,12 +3,12 @@
 use crate::message::in_flags;
 use planish::format::{count, number};
 use planish::objective::Matrix;
-use planish::report::hvp::Report;
+use planish::report::hvp::HvpReport;
 use planish::session::bad_samples::damage_note;
 use std::path::Path;
 
 /// Norms by layer and vector; `out` is the file of the tensors.
-pub fn text(report: &Report, out: &Path) -> String {
+pub fn text(report: &HvpReport, out: &Path) -> String {
     let symbol = if report.operator == Matrix::GaussNewton { "G" } else { "H" };
     let mut lines = vec![format!(
         "loss {} nats over {} images of split {}; written to {}",

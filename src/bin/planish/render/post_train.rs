@@ -10,7 +10,7 @@ use planish::diagnose::findings::LayerResult;
 use planish::evaluate::Estimate;
 use planish::format::{count, duration, estimate, number, percent};
 use planish::post_train::search::{HEADERS, Search};
-use planish::report::post_training::Report;
+use planish::report::post_training::PostTrainReport;
 use planish::train::run::Epoch;
 
 /// The input's loss on V, the baseline for the epochs' losses. `watched` is the number of images it
@@ -62,7 +62,7 @@ pub fn epoch_figures(e: &Epoch) -> Vec<Figure> {
 }
 
 /// Rows before and after tuning, followed by the notes.
-pub fn show(report: &Report, notes: &[&String]) -> String {
+pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
         ("", Align::Left),

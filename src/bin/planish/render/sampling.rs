@@ -4,7 +4,7 @@ use super::diagnosis::{value, with_error};
 use crate::render::table::{Align, Style, Table};
 use planish::diagnose::findings::Findings;
 use planish::diagnose::ranking::{LayerSample, Sampling};
-use planish::diagnose::sampling::Found;
+use planish::diagnose::sampling::SampledFindings;
 use planish::diagnose::spectrum::Estimated;
 use planish::format::{ABSENT, count};
 
@@ -12,7 +12,7 @@ use planish::format::{ABSENT, count};
 type Quantity = fn(&LayerSample) -> Option<Estimated>;
 
 /// One table per quantity with a column per subset, then the outcome.
-pub fn show(found: &Found) -> String {
+pub fn show(found: &SampledFindings) -> String {
     let mut out = String::new();
     if let Some(last) = found.samples.last() {
         let quantities: [(&str, Quantity); 3] = [
