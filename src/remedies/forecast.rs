@@ -25,10 +25,10 @@ pub fn remedies_work(network: &Network, session: &RemedySession) -> Operations {
         }
         // All layers, and LiNeS.
         forward += 2.0 * POINTS * whole;
-        for i in 1..joint.len() - 1 {
+        for layer in &joint[1..joint.len() - 1] {
             // The suffix from here, and the prefix up to here.
-            forward += POINTS * cost::suffix(network, joint[i]);
-            let above = joint[i].last_stage + 1..network.stages();
+            forward += POINTS * cost::suffix(network, layer);
+            let above = layer.last_stage + 1..network.stages();
             forward += SHARED * cost::forward(network, above) + (POINTS - SHARED) * whole;
         }
     }
