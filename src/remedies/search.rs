@@ -2,7 +2,7 @@
 
 use super::Remedy;
 use super::direction::Direction;
-use super::figures::{AtAlpha, Gains, ROUNDING, Start};
+use super::figures::{AtAlpha, Gains, Start};
 use super::findings::{MoveForm, MoveFound, OnV, RemedyFindings};
 use super::grid::third;
 use crate::error::Result;
@@ -15,6 +15,9 @@ use crate::pretrained::{interpolate, lines};
 
 /// Level of the one-sided test of a move, corrected for their number.
 pub const LEVEL: f64 = 0.025;
+
+/// Smallest gain worth changing weights for, in nats. On many images, smaller ones can be significant.
+pub const SMALLEST: f64 = 1e-3;
 
 /// What is moved together.
 pub struct Move<'a> {
@@ -240,7 +243,7 @@ impl<'a> Search<'a, '_> {
                 alpha: gains.alpha,
                 eligible: !few
                     && gains.best.is_some()
-                    && gain > ROUNDING
+                    && gain >= SMALLEST
                     && p_holm.is_some_and(|p| p <= LEVEL),
                 curve: gains.curve,
                 in_sample: gains.in_sample,
@@ -287,7 +290,7 @@ fn images_needed(found: &RemedyFindings) -> Option<usize> {
         return None;
     }
     let gain = found.ranked().first()?.cross_fit.calibrated_nll;
-    let stderr = gain.stderr.filter(|_| gain.mean > ROUNDING)?;
+    let stderr = gain.stderr.filter(|_| gain.mean >= SMALLEST)?;
     // The first step of Holm is Bonferroni's.
     let z = quantile(LEVEL / found.looks.max(1) as f64);
     let times = (z * stderr / gain.mean).powi(2);
