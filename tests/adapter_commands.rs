@@ -186,7 +186,7 @@ fn an_adapter_is_a_layer_of_a_diagnosis() {
     }
     // Without an adapter there is no such layer.
     let run = bench.run(&[&diagnose[..], &["block.0.lora", "--quiet"]].concat());
-    run.fails_with(&["there is no layer `block.0.lora`"]);
+    run.fails_with(&["there is no layer \"block.0.lora\""]);
 }
 
 #[test]

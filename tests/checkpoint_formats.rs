@@ -156,7 +156,7 @@ fn tied_tensors_are_stored_apart_once_they_differ() {
     let before = std::fs::read(&path).unwrap();
     let checkpoint = Checkpoint::open(dir.path(), &Load::default()).unwrap();
     let [head, second] = ["head.weight", "head_dist.weight"];
-    assert!(checkpoint.recognised.contains(" stored as `"), "{}", checkpoint.recognised);
+    assert!(checkpoint.recognised.contains(" stored as \""), "{}", checkpoint.recognised);
     for name in [head, second] {
         let trained = moved(&checkpoint.weights, name);
         let held = checkpoint.hold().unwrap();
@@ -169,7 +169,7 @@ fn tied_tensors_are_stored_apart_once_they_differ() {
             assert_eq!(found, expected, "{name}");
         }
         // The biases are still tied.
-        assert_eq!(again.recognised.matches(" stored as `").count(), 1, "{}", again.recognised);
+        assert_eq!(again.recognised.matches(" stored as \"").count(), 1, "{}", again.recognised);
         undo(dir.path()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }

@@ -127,7 +127,7 @@ fn a_head_kept_for_other_classes_gets_their_names_with_a_note() {
     let other = folder(&bench, "other", &["ant", "bee", "mole", "zebra"]);
     let out = bench.path("renamed");
     let text = train_and_check(&bench, &from_words, &other, &out, &[]);
-    let note = "class 0 is `ant` in the data and `cat` in the checkpoint";
+    let note = "class 0 is \"ant\" in the data and \"cat\" in the checkpoint";
     assert!(text.contains(note) && text.contains("--reset-head"), "{text}");
     assert_eq!(configuration(&out)["label_names"], json!(["ant", "bee", "mole", "zebra"]));
     let text = train_and_check(&bench, &from_words, &other, &out, &["--quiet"]);
@@ -190,7 +190,7 @@ fn numbered_labels_are_matched_by_name_or_noted() {
     assert!(same == plain && !text.contains("class "), "{text}");
     named(["cat", "dog", "bird", "whale"]);
     let (other, text) = eval("other.json");
-    let note = "class 3 is `whale` in the data and `fish` in the checkpoint";
+    let note = "class 3 is \"whale\" in the data and \"fish\" in the checkpoint";
     assert!(other == plain && text.contains(note), "{text}");
     // The loss equals that of permuted labels, with 0 and 2 exchanged.
     named(["bird", "dog", "cat", "fish"]);

@@ -169,11 +169,11 @@ mod tests {
     #[test]
     fn other_adapters_are_refused() {
         for (changes, expected) in [
-            (json!({"peft_type": "LOHA"}), "`peft_type`: expected \"LORA\""),
-            (json!({"bias": "lora_only"}), "`bias`: expected \"none\""),
-            (json!({"init_lora_weights": "pissa"}), "`init_lora_weights`: expected true"),
+            (json!({"peft_type": "LOHA"}), "\"peft_type\": expected \"LORA\""),
+            (json!({"bias": "lora_only"}), "\"bias\": expected \"none\""),
+            (json!({"init_lora_weights": "pissa"}), "\"init_lora_weights\": expected true"),
             (json!({"fan_in_fan_out": true}), "\"fan_in_fan_out\""),
-            (json!({"r": 0}), "`r`: expected a whole number above 0"),
+            (json!({"r": 0}), "\"r\": expected a whole number above 0"),
             (json!({"lora_alpha": "x"}), "\"lora_alpha\""),
             (json!({"alpha_pattern": {"fc[12]": 2}}), "\"alpha_pattern\""),
         ] {

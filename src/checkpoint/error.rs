@@ -301,6 +301,18 @@ pub enum Error {
         /// The parser's error.
         source: serde_json::Error,
     },
+    /// An option that does not fit the checkpoint.
+    #[error("`{option}`: expected {expected}, found {found}; {remedy}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What the checkpoint requires.
+        expected: String,
+        /// What was given.
+        found: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// A configuration value of the wrong type, or one that planish does not support.
     #[error("{place}: \"{key}\": expected {expected}, found {found}; {remedy}")]
     Setting {

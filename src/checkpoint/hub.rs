@@ -107,7 +107,7 @@ mod tests {
         let found = |id: &str| find(cache.path(), Path::new(id)).unwrap().unwrap();
         assert_eq!(found("google/vit"), own.join("snapshots/abc123"));
         assert_eq!(found("google/vit@def456"), own.join("snapshots/def456"));
-        assert!(message(cache.path(), "google/vit@v2").contains("no revision `v2`"));
+        assert!(message(cache.path(), "google/vit@v2").contains("no revision \"v2\""));
         assert!(message(cache.path(), "google/vim").contains("hf download google/vim"));
     }
 

@@ -144,12 +144,11 @@ impl Reader<'_> {
     pub(super) fn refuse_heads(&self) -> Result<(), Error> {
         match self.overrides.heads {
             None => Ok(()),
-            Some(heads) => Err(Error::Setting {
-                place: "model options".into(),
-                key: "heads".into(),
+            Some(heads) => Err(Error::Option {
+                option: "heads",
                 expected: "nothing, since the model has no attention".into(),
                 found: heads.to_string(),
-                remedy: "omit the option".into(),
+                remedy: "omit the option",
             }),
         }
     }
@@ -195,12 +194,11 @@ impl Reader<'_> {
         if let (Some(flag), Some(file)) = (self.overrides.heads, stated.or(named))
             && flag != file
         {
-            return Err(Error::Setting {
-                place: "model options".into(),
-                key: "heads".into(),
+            return Err(Error::Option {
+                option: "heads",
                 expected: format!("{file}, as in the checkpoint's configuration"),
                 found: flag.to_string(),
-                remedy: "omit the option".into(),
+                remedy: "omit the option",
             });
         }
         if heads == 0 || !config.dim.is_multiple_of(heads) {

@@ -38,13 +38,13 @@ impl Reader<'_> {
     /// Mean or standard deviation from option or configuration.
     fn moment(
         &self,
-        key: &str,
-        flag: Option<Vec<f32>>,
+        option: &str,
+        given: Option<Vec<f32>>,
         channels: usize,
     ) -> Result<Option<Vec<f32>>, Error> {
-        let path = format!("pretrained_cfg.{key}");
-        let (place, values) = match (flag, self.settings) {
-            (Some(values), _) => (format!("`{key}`"), values),
+        let path = format!("pretrained_cfg.{option}");
+        let (place, values) = match (given, self.settings) {
+            (Some(values), _) => (format!("`{option}`"), values),
             (None, Some(settings)) => match settings.numbers(&path)? {
                 Some(values) => (settings.place.clone(), values),
                 None => return Ok(None),

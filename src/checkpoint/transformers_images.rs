@@ -163,15 +163,17 @@ impl Reader<'_> {
         };
         let place = self.images.map_or("", |images| images.place.as_str());
         let mut values = Vec::new();
-        for (key, flag, i) in [("mean", &self.overrides.mean, 0), ("std", &self.overrides.std, 1)] {
-            let (place, found) = match (flag, &moments) {
-                (Some(flag), _) => (format!("`{key}`"), flag.clone()),
+        for (option, given, i) in
+            [("mean", &self.overrides.mean, 0), ("std", &self.overrides.std, 1)]
+        {
+            let (place, found) = match (given, &moments) {
+                (Some(given), _) => (format!("`{option}`"), given.clone()),
                 (None, Some(moments)) => (place.to_string(), moments[i].clone()),
                 (None, None) => return Ok(None),
             };
             values.push(self.per_channel(
                 place,
-                format!("image_{key}"),
+                format!("image_{option}"),
                 found,
                 config.channels(),
             )?);
@@ -190,12 +192,11 @@ impl Reader<'_> {
 
     fn transformers_resize(&mut self, config: &Config) -> Result<Resize, Error> {
         if let Some(share) = self.overrides.crop_pct {
-            return Err(Error::Setting {
-                place: "model options".into(),
-                key: "crop_pct".into(),
+            return Err(Error::Option {
+                option: "crop_pct",
                 expected: "a resize in pixels, as transformers specifies it".into(),
                 found: share.to_string(),
-                remedy: "give `resize`".into(),
+                remedy: "give `resize`",
             });
         }
         if let Some(resize) = self.overrides.resize {

@@ -316,7 +316,7 @@ mod tests {
         assert!(message.contains("did you mean \"block.0\"?"), "{message}");
         assert!(select(&network(), "").is_err());
         let message = select(&network(), "xyz*").unwrap_err().to_string();
-        assert!(message.starts_with("no layer matches `xyz*`; the layers are embed, block.0,"));
+        assert!(message.starts_with("no layer matches \"xyz*\"; the layers are embed, block.0,"));
         assert!(matches!(select(&network(), "bloc?"), Err(Error::NoMatch { .. })));
     }
 

@@ -297,7 +297,7 @@ fn missing_cells_are_listed_by_position_and_shard() {
     let message = merged(Some("1/3"), &[0, 1, 2, 3, 5, 8, 9, 10]).whole().unwrap_err().to_string();
     let places = "4 of 12 cells are in none of these folders: 5 (shard 2/3), 7 to 8 (shard 2/3), 12 \
                   (shard 3/3); ";
-    assert!(message.starts_with(places) && message.contains("\"partial\""), "{message}");
+    assert!(message.starts_with(places) && message.contains("`partial`"), "{message}");
     let message = merged(None, &[0, 1, 2, 3, 8, 9, 10]).whole().unwrap_err().to_string();
     assert!(message.contains("5 of 12 cells") && message.contains(": 5 to 8, 12;"), "{message}");
     // Two names of one cell count once.

@@ -245,7 +245,7 @@ fn heads_are_never_guessed() {
     // The name states the heads as well as a configuration would.
     let six = Load { heads: Some(6), ..Load::default() };
     let found = Checkpoint::open(&path, &six).unwrap_err();
-    assert!(matches!(found, Error::Setting { ref key, .. } if *key == "heads"), "{found}");
+    assert!(matches!(found, Error::Option { option: "heads", .. }), "{found}");
 }
 
 #[test]
