@@ -32,7 +32,7 @@ pub struct LanczosSettings {
     /// Vectors per block. Repeated eigenvalues are found with any width. A larger width needs fewer
     /// runs for them, but more products for the others.
     pub width: usize,
-    /// Largest relative residual and largest [`missing`](Pair::missing) of a converged pair.
+    /// Largest relative residual and largest [`missing`](Eigenpair::missing) of a converged pair.
     pub tolerance: f64,
     /// Maximum number of basis vectors of a run. If n is not larger, all n eigenvalues are computed
     /// from n products.

@@ -2,7 +2,7 @@
 //!
 //! A cell is one measurement with one setting of everything. Its name is the
 //! [`fingerprint`](crate::fingerprint) of everything it depends on. A [`Log`] in the study folder
-//! holds every finished cell as a line of JSON, flushed to disk immediately. A [`Plan`] lists the
+//! holds every finished cell as a line of JSON, flushed to disk immediately. A [`StudyPlan`] lists the
 //! cells of a study in order. Cells in the plan but not in the log remain to be computed.
 //!
 //! So a killed run resumes where it stopped, and an edited study computes only its new cells. A
