@@ -137,7 +137,7 @@ fn without_an_eligible_move_only_a_temperature_is_applied() {
             assert!((f64::from(is) - f64::from(was) / by).abs() <= 6e-8 * f64::from(is.abs()));
         }
     }
-    for text in ["calibration is all there is", "planish undo", "--pretrained", "use more"] {
+    for text in ["the fix is calibration alone", "planish undo", "--pretrained", "use more"] {
         assert!(done.output.contains(text), "{text}: {}", done.output);
     }
     assert!(bench.plain(&["undo", &bench.model]).success);

@@ -223,13 +223,13 @@ fn bad_input_is_reported_with_a_remedy() {
             2,
             small.clone(),
             vec!["--method", "sgd", "--update", "head", "--gamma", "1"],
-            vec!["--gamma only applies to the method pol, pof"],
+            vec!["--gamma only applies to the methods pol, pof"],
         ),
         (
             2,
             vec!["bench", model],
             vec!["--methods", "sam", "--step", "newton"],
-            vec!["--step only applies to the method pol, pof"],
+            vec!["--step only applies to the methods pol, pof"],
         ),
         (2, vec!["bench", model], vec!["--seeds", "0"], vec!["--seeds", "1 to", "found 0"]),
         (

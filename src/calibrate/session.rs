@@ -40,9 +40,9 @@ pub struct CalibrateOptions {
     pub conformal: Option<f64>,
     /// Also measure the last-layer Laplace approximation of the checkpoint as given.
     ///
-    /// A Gaussian posterior over the head's weights, from the training images, flattens the
-    /// probabilities of images unlike those. It changes no weights: the figures stand beside those
-    /// of the calibrated checkpoint. The prior precision is chosen on the validation images.
+    /// A Gaussian posterior over the head's weights, fitted on the training images, flattens the
+    /// probabilities of images unlike the training images. No weights change. Its figures are shown
+    /// beside those of the calibrated checkpoint. The prior precision is chosen on the validation images.
     #[cfg_attr(feature = "cli", arg(long))]
     pub laplace: bool,
 }

@@ -64,8 +64,8 @@ pub struct DiagnoseOptions {
         long, value_name = "P", value_parser = crate::options::text::percent, conflicts_with = "convergence"
     ))]
     pub until_stderr: Option<f64>,
-    /// Also move each layer, and all together, along directions that need no training: towards the
-    /// weights before fine-tuning (toward:CKPT0), and towards 0 (decay)
+    /// Also move layers along directions that need no training: towards the weights before
+    /// fine-tuning, alone and together (toward:CKPT0), and towards 0, each alone (decay)
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "toward:CKPT0,decay", value_delimiter = ',')
@@ -159,7 +159,7 @@ impl DiagnoseOptions {
             return Ok(None);
         }
         if unmerged {
-            let text = "`remedies` moves whole layers; the parameters of an adapter are not: name other \
+            let text = "`remedies` moves whole layers; an adapter's parameters are not layers: name other \
                         layers, or leave out `layer`";
             return Err(Error::Conflict(text.into()).into());
         }

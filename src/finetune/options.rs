@@ -29,7 +29,7 @@ use std::path::PathBuf;
                 .hide_default_value(true)
         }),
         mut_arg("momentum", |arg| arg.help("Nesterov momentum of sgd")),
-        mut_arg("weight_decay", |arg| arg.help("Weight decay, on every tensor")),
+        mut_arg("weight_decay", |arg| arg.help("Weight decay, on every tensor unless --decay-all off")),
     )
 )]
 pub struct FinetuneOptions {
@@ -127,7 +127,7 @@ pub struct FinetuneOptions {
         )
     )]
     pub l2_sp: Option<L2Sp>,
-    /// Multiply the learning rate by D for each layer below the head, as timm's layer_decay
+    /// Multiply the learning rate by D for each layer below the head, like timm's layer_decay
     #[cfg_attr(
         feature = "cli",
         arg(
@@ -261,12 +261,13 @@ impl FinetuneOptions {
         }
         self.layer_decay.map_or(Ok(()), |decay| check::up_to_one("layer_decay", decay))?;
         if self.layer_decay.is_some() && self.auto_rgn {
-            let text = "expected one of `layer_decay` and `auto_rgn`: both set the rates of layers";
+            let text = "expected `layer_decay` or `auto_rgn`, found both; each sets the learning rates of layers: \
+                        remove one";
             return Err(Error::Conflict(text.into()));
         }
         if self.head_first > 0 && self.lora.freeze_head {
             let text =
-                "`head_first` trains the head, and `freeze_head` keeps it: remove one of the two";
+                "`head_first` trains the head, and `freeze_head` freezes it: remove one of the two";
             return Err(Error::Conflict(text.into()));
         }
         self.val_fraction.map_or(Ok(()), |fraction| check::share("val_fraction", fraction))

@@ -16,8 +16,8 @@ pub struct FixOptions {
     pub pretrained: Option<PathBuf>,
     /// Time for the search, as in 90s, 10m or 2h [default: until no move helps].
     ///
-    /// If one look at all moves would take longer, it uses fewer images of V. No look starts that
-    /// would not finish in time.
+    /// The search measures all moves, applies the best and repeats. If one round would exceed the
+    /// budget, it uses fewer images of V. A round starts only if it would finish in time.
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "TIME", value_parser = crate::options::text::seconds)

@@ -150,8 +150,8 @@ impl FixSession {
         notes.extend(damage_note(&damaged));
         if self.options.pretrained.is_none() {
             notes.push(
-                "without `pretrained`, layers are only moved towards 0; with the weights before \
-                 fine-tuning they can be moved back towards those"
+                "without `pretrained`, layers can move only towards 0; set it to also move them back towards \
+                 the weights before fine-tuning"
                     .into(),
             );
         }
@@ -244,7 +244,7 @@ impl FixSession {
                     let after = OnV::of(&self.predict(&out.weights, val, context)?);
                     let one = found.moves[i].clone();
                     context.info(&format!(
-                        "{} by α = {alpha}: NLL on V after a temperature from {:.4} to {:.4}, top-1 \
+                        "{} by α = {alpha}: NLL on V after temperature scaling from {:.4} to {:.4}, top-1 \
                          from {:.1}% to {:.1}%",
                         one.label(),
                         current.calibrated_nll,

@@ -73,7 +73,7 @@ pub struct MergeOptions {
     pub method: MergeMethod,
     /// Weights before fine-tuning, for wise, lines and model-stock.
     ///
-    /// A head with other classes, or none, is left out: the result then keeps the fine-tuned head. The
+    /// If they have a head with other classes, or no head, the result keeps the fine-tuned head. The
     /// position embedding is resized to the image size. An adapter does not apply to it.
     #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT0"))]
     pub pretrained: Option<PathBuf>,

@@ -307,7 +307,7 @@ fn with_given(method: MethodOptions, given: &MethodArgs) -> Result<MethodOptions
     Ok(options.method(name)?)
 }
 
-/// A recipe before it is resolved to a [`Run`].
+/// A recipe before it is resolved to a [`TrialSpec`].
 struct Candidate {
     method: MethodOptions,
     lr: f64,

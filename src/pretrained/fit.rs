@@ -70,8 +70,8 @@ pub enum Misfit {
     },
     /// Images are prepared in another way.
     #[error(
-        "{}: prepares images in another way ({found}) than {} ({expected}); use checkpoints with \
-         the same preprocessing, or set it with options",
+        "{}: expected preprocessing {expected}, as in {}, found {found}; use checkpoints with the same \
+         preprocessing, or set it with options",
         .path.display(), .first.display()
     )]
     Preprocessing {
@@ -123,8 +123,8 @@ pub fn unknown_classes(first: &Checkpoint, other: &Checkpoint) -> Option<String>
     let unnamed = if a { other } else { first };
     (a != b).then(|| {
         format!(
-            "{}: its classes have no names; they are assumed to be in the order of the other \
-             checkpoint's",
+            "{}: its classes have no names; they are assumed to be in the same order as in the \
+             other checkpoint",
             unnamed.path.display()
         )
     })

@@ -58,9 +58,13 @@ impl Pretrained {
             && differing_class(tuned, &checkpoint).is_none()
             && checkpoint.network.classes() == tuned.network.classes();
         match (checkpoint.headless, same_head) {
-            (true, _) => notes.push(format!("{path}: it has no head, so the head is left out")),
+            (true, _) => {
+                notes.push(format!("{path}: it has no head, so the fine-tuned head stays"))
+            }
             (false, false) => {
-                notes.push(format!("{path}: its head has other classes and is left out"));
+                notes.push(format!(
+                    "{path}: its head has other classes, so the fine-tuned head stays"
+                ));
             }
             (false, true) => notes.extend(unknown_classes(tuned, &checkpoint)),
         }

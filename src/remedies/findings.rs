@@ -128,14 +128,14 @@ impl RemedyFindings {
         let estimate = |found: &MoveFound| crate::format::estimate(found.cross_fit.calibrated_nll);
         match (self.best(), self.ranked().first()) {
             (Some(best), _) => format!(
-                "The best move is {} by α = {}: after a temperature it gains {} nats on held-out halves \
+                "The best move is {} by α = {}: after temperature scaling it gains {} nats on held-out halves \
                  of V.",
                 best.label(),
                 best.alpha,
                 estimate(best)
             ),
             (None, Some(first)) => format!(
-                "No move is eligible on {}; the highest gain after a temperature is {} nats, by {}{}.",
+                "No move is eligible on {}; the highest gain after temperature scaling is {} nats, by {}{}.",
                 crate::format::images(self.images),
                 estimate(first),
                 first.label(),

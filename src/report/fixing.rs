@@ -76,7 +76,7 @@ impl Fixing {
             format!("a temperature of {} was folded into the head", number(self.temperature));
         if self.steps.is_empty() {
             return format!(
-                "No move helps significantly, so calibration is all there is: {folded}."
+                "No move helps significantly, so the fix is calibration alone: {folded}."
             );
         }
         let steps: Vec<String> = self.steps.iter().map(step).collect();
@@ -104,7 +104,7 @@ impl Fixing {
         };
         format!(
             "On {} of {role}{optimistic}, the NLL changes from {} to {} (gain {}) and top-1 from {} to \
-             {}; the NLL after a temperature {after}.",
+             {}; the NLL after temperature scaling {after}.",
             images(part.data.images),
             number(part.before.nll),
             number(part.after.nll),
@@ -120,8 +120,8 @@ impl Fixing {
         let best = look.ranked().into_iter().find(|found| !found.eligible);
         if let Some(found) = best.filter(|found| found.cross_fit.calibrated_nll.mean > 0.0) {
             text += &format!(
-                "; of those not applied, {} gains most after a temperature, {} nats, which is not \
-                 significant among so many",
+                "; the best one not applied is {}: its gain of {} nats after temperature scaling is not \
+                 eligible",
                 found.label(),
                 estimate(found.cross_fit.calibrated_nll)
             );
@@ -136,9 +136,10 @@ impl Fixing {
             let behind = baseline.behind.map(|behind| behind.calibrated_nll);
             behind.is_some_and(|b| b.stderr.is_some_and(|stderr| b.mean < -1.96 * stderr))
         });
-        if let Some(Baseline { name, .. }) = ahead {
+        if let Some(Baseline { name, alpha, .. }) = ahead {
+            let command = if alpha.is_some() { "merge" } else { "calibrate" };
             return Some(format!(
-                "On test, {name} is significantly better than this fix: `planish merge` applies it."
+                "On test, {name} is significantly better than this fix; `planish {command}` applies it."
             ));
         }
         if self.pretrained.is_none() {
@@ -167,7 +168,8 @@ impl Fixing {
         let worse =
             comparison.is_some_and(|c| c.differences.iter().any(|d| d.verdict == Verdict::Worse));
         worse.then(|| {
-            "Next: compare the two on your own images before you replace the model.".into()
+            "Next: compare the original and the fixed checkpoint on your own images before you replace the \
+             model.".into()
         })
     }
 
@@ -232,10 +234,13 @@ pub const STEP_HEADERS: [&str; 6] =
 fn step(step: &FixStep) -> String {
     let (name, percent) = (&step.found.name, number(100.0 * step.alpha));
     match step.found.remedy {
-        Remedy::Toward(_) => {
-            let lines = if step.found.form == MoveForm::Lines { " at the input" } else { "" };
-            format!("{name} moved {percent}%{lines} of the way to the pretrained weights")
-        }
+        Remedy::Toward(_) => match step.found.form {
+            MoveForm::Lines => format!(
+                "all layers moved towards the pretrained weights by LiNeS' schedule, {percent}% of the \
+                     way at the first layer"
+            ),
+            _ => format!("{name} moved {percent}% of the way to the pretrained weights"),
+        },
         Remedy::Decay => format!("the weights of {name} shrank by {percent}%"),
     }
 }

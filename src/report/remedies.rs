@@ -82,8 +82,8 @@ pub fn heat_map(found: &RemedyFindings) -> HeatMap {
     for one in &found.moves {
         let words = match one.form {
             MoveForm::Layer => String::new(),
-            MoveForm::Prefix => ", up to it".into(),
-            MoveForm::Suffix => ", from it on".into(),
+            MoveForm::Prefix => ", up to here".into(),
+            MoveForm::Suffix => ", from here on".into(),
             MoveForm::All | MoveForm::Lines => continue,
         };
         if !columns.iter().any(|(remedy, form, _)| (*remedy, *form) == (&one.remedy, one.form)) {

@@ -37,7 +37,7 @@ impl FromStr for L2Sp {
             |text: &str| text.trim().parse().ok().filter(|x: &f64| *x >= 0.0 && x.is_finite());
         let found = text.split_once(',').and_then(|(a, b)| number(a).zip(number(b)));
         let (alpha, beta) = found.ok_or(
-            "expected two numbers from 0, of the backbone and of the head, as in 0.1,0.01",
+            "expected two numbers of at least 0, for the backbone and for the head, as in 0.1,0.01",
         )?;
         Ok(Self { alpha, beta })
     }

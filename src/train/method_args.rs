@@ -129,7 +129,7 @@ mod tests {
         let made = rho(1.0).method(MethodName::Asam).unwrap();
         assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
         let error = rho(1.0).method(MethodName::Sgd).unwrap_err();
-        let text = "`rho` only applies to the method sam, asam, looksam, sam-norm; remove `rho`, or \
+        let text = "`rho` only applies to the methods sam, asam, looksam, sam-norm; remove `rho`, or \
                     change the setting that it depends on";
         assert_eq!(error.to_string(), text);
         assert_eq!(rho(1.0).check_read_by(&[MethodName::Sgd, MethodName::Sam]), Ok(()));

@@ -74,7 +74,7 @@ pub struct TrainOptions {
     /// Keep an average of the updated weights: `ema:DECAY` over steps, or `swa:N` over the last N
     /// epochs.
     ///
-    /// Once the average has begun, it is what is evaluated on the validation images and kept.
+    /// Once averaging has begun, the average is evaluated on the validation images and kept.
     #[serde(with = "as_text::option")]
     #[cfg_attr(feature = "cli", arg(long, value_name = "ema:DECAY|swa:N", hide_short_help = true))]
     pub average: Option<Average>,
@@ -489,7 +489,8 @@ impl MethodOptions {
 pub fn no_effect(option: &str) -> Error {
     let of = MethodName::ALL.into_iter().filter(|m| m.options().iter().any(|o| o == option));
     let of: Vec<&str> = of.map(MethodName::name).collect();
-    let applies_to = format!("the method {}", of.join(", "));
+    let word = if of.len() == 1 { "method" } else { "methods" };
+    let applies_to = format!("the {word} {}", of.join(", "));
     Error::NoEffect { option: option.into(), applies_to }
 }
 

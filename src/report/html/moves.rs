@@ -9,7 +9,7 @@ use std::fmt::Write;
 /// A heat map of layers × remedies, and a table of the best moves.
 pub fn moves(found: &RemedyFindings) -> String {
     let words = "Each layer is moved along directions that the validation images did not choose. The map \
-                 shows the gain in NLL after a temperature, in nats per image: α and temperature are \
+                 shows the gain in NLL after temperature scaling, in nats per image: α and temperature are \
                  chosen on one half of V and measured on the other. A star marks eligible moves.";
     let mut out = paragraph(words) + &map(found);
     let rows: Vec<Vec<String>> = move_rows(found)
@@ -23,7 +23,7 @@ pub fn moves(found: &RemedyFindings) -> String {
     out += &fitting(&headers, &rows);
     out += &paragraph(&found.sentence());
     out += &note(&format!(
-        "Gains are cross-fitted on {}; in-sample is the gain after a temperature on the images that \
+        "Gains are cross-fitted on {}; in-sample is the gain after temperature scaling on the images that \
          chose α. p is corrected for {} moves.",
         images(found.images),
         found.looks
