@@ -72,9 +72,9 @@ fn penalty_and_rates_hold_layers_back() {
 
     let all = ["finetune", "--arch", "vit_nano_patch7_14", "--data", &bench.data, "--out", "x"];
     bench.run(&[&all[..], &["--l2-sp", "1,1"]].concat()).is_refused_with(&["--l2-sp", "--from"]);
-    bench
-        .run(&[&all[..], &["--decay-all", "off"]].concat())
-        .is_refused_with(&["--decay-all", "--weight-decay above 0"]);
+    let tuned = ["finetune", "--from", &bench.model, "--data", &bench.data, "--out", "x"];
+    let lora = ["--lora", "2", "--auto-rgn"];
+    bench.run(&[&tuned[..], &lora].concat()).is_refused_with(&["--auto-rgn", "--lora"]);
 }
 
 #[test]
@@ -98,6 +98,10 @@ fn averages_are_what_is_kept() {
         // Without memory, the average is the last step's weights.
         assert!(ema[name].f32s() == two, "{name}");
     }
+    // An epoch before the average is never the best.
+    let rest = ["--epochs", "3", "--average", "swa:1", "--val-fraction", "0.2", "--lr", "0.5"];
+    let best = finetuned(&bench, "best", &[&rest[..], &["--keep", "best"]].concat());
+    assert_eq!(best["kept_epoch"], 3);
     let all = ["finetune", "--from", &bench.model, "--data", &bench.data, "--out", "x"];
     bench.run(&[&all[..], &["--average", "swa:11"]].concat()).is_refused_with(&["--average"]);
     assert_eq!(bench.run(&[&all[..], &["--average", "mean"]].concat()).code, Some(2));
@@ -123,6 +127,7 @@ fn averages_and_smoothing_work_in_post_training() {
     assert!((first(&plain) - first(&smoothed)).abs() > 1e-3);
     let start = |report: &serde_json::Value| report["selection"]["loss_at_start"].clone();
     assert_eq!(start(&plain), start(&smoothed));
+    assert_eq!(smoothed["settings"]["label_smoothing"], 0.3);
     let averaged = run("averaged", &["--average", "ema:0.9"]);
     assert_eq!(averaged["settings"]["average"], "ema:0.9");
     assert!(moved(&bench, "averaged", "norm.") < moved(&bench, "plain", "norm."));

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub enum Error {
     /// The file is not a report of a supported command and version.
     #[error(
-        "{}: expected a report of schema {EVALUATION} or {}, found {found}; pass a report of \
-         `planish eval --json` or `planish post-train --json`", .path.display(), POST_TRAINING
+        "{}: expected a report of schema {EVALUATION} or {}, found {found}; pass a report that \
+         `planish eval` or `planish post-train` wrote to `json`", .path.display(), POST_TRAINING
     )]
     Schema {
         /// The file.

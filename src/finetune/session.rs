@@ -51,8 +51,8 @@ pub struct FinetuneSession {
 
 /// Result of training, before it is saved.
 pub struct Trained {
-    /// Epochs in which the head was trained alone, before all layers.
-    pub head_epochs: Vec<Epoch>,
+    /// Training of the head alone, before all layers.
+    pub head: Option<Outcome>,
     /// Training of all layers.
     pub outcome: Outcome,
 }
@@ -135,10 +135,8 @@ impl FinetuneSession {
             epochs => Some(self.train_head(epochs, context)?),
         };
         let mut model = self.model();
-        let mut head_epochs = Vec::new();
-        if let Some(head) = head {
-            model.weights = head.weights;
-            head_epochs = head.epochs;
+        if let Some(head) = &head {
+            model.weights = head.weights.clone();
         }
         let source = Source::images(&self.train, options.augment, options.views, self.seed)?;
         let held = self.val.as_ref().map(resident).transpose()?.flatten();
@@ -165,7 +163,7 @@ impl FinetuneSession {
         };
         let mut sgd = Sgd { update };
         let outcome = train(&model, &mut sgd, &source, validation, settings, &mut tell)?;
-        Ok(Trained { head_epochs, outcome: outcome.trained()? })
+        Ok(Trained { head, outcome: outcome.trained()? })
     }
 
     /// Trains the head alone, on features of the images without augmentation, which are computed once.
@@ -188,12 +186,11 @@ impl FinetuneSession {
             }
         };
         let warmup = self.settings.warmup.min(epochs as f64);
-        // These settings are about layers below the head.
-        let (average, l2_sp) = (None, None);
+        // Rates of layers concern several layers, and the average is that of the main phase.
         let grouping =
             Grouping { decay_all: self.settings.grouping.decay_all, ..Grouping::default() };
         let settings =
-            TrainSettings { epochs, warmup, grouping, average, l2_sp, ..self.settings.clone() };
+            TrainSettings { epochs, warmup, grouping, average: None, ..self.settings.clone() };
         let mut sgd = Sgd { update: head };
         Ok(train(&model, &mut sgd, &source, validation, &settings, &mut tell)?.trained()?)
     }
@@ -204,7 +201,7 @@ impl FinetuneSession {
     /// Those of [`FinetuneSession::train`]; a checkpoint that cannot be written; logits that are not
     /// finite.
     pub fn run(&self, context: &Context) -> Result<Finetuned> {
-        let Trained { head_epochs, outcome } = self.train(context)?;
+        let Trained { head, outcome } = self.train(context)?;
         let mut provenance = provenance(self, outcome.epoch)?;
         if let Some(adapters) = &self.start.adapters {
             provenance.update = vec![adapters.update.name.clone()];
@@ -212,6 +209,11 @@ impl FinetuneSession {
         }
         let checkpoint = self.save(&outcome.weights, &provenance)?;
         let mut notes = self.start.notes.clone();
+        let head_stopped =
+            head.as_ref().and_then(|head| Some((head.epoch, head.stopped.as_ref()?)));
+        notes.extend(head_stopped.map(|(epoch, stopped)| {
+            format!("head first: {stopped}; training went on from epoch {epoch} of the head")
+        }));
         notes.extend(
             outcome.stopped.as_ref().map(|stopped| {
                 format!("{stopped}; the weights of epoch {} are kept", outcome.epoch)
@@ -227,7 +229,7 @@ impl FinetuneSession {
             data: self.images.info(&self.data),
             damaged: self.data.damaged(),
             settings: provenance.settings,
-            head_epochs,
+            head_epochs: head.map_or(Vec::new(), |head| head.epochs),
             outcome,
             checkpoint,
             notes,

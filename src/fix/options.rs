@@ -17,7 +17,7 @@ pub struct FixOptions {
     /// Time for the search, as in 90s, 10m or 2h [default: until no move helps].
     ///
     /// The search measures all moves, applies the best and repeats. If one round would exceed the
-    /// budget, it uses fewer images of V. A round starts only if it would finish in time.
+    /// budget, it uses fewer images of V. A round starts only if it is expected to finish in time.
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "TIME", value_parser = crate::options::text::seconds)

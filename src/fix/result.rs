@@ -1,8 +1,7 @@
 //! The outcome of a fix.
 
 use crate::data::DamagedFile;
-use crate::evaluate::{Bound, Summary};
-use crate::post_train::Compared;
+use crate::evaluate::{Bound, Estimate, Summary};
 use crate::post_train::result::{BeforeAfter, Output};
 use crate::remedies::{MoveFound, OnV, RemedyFindings};
 use serde::{Deserialize, Serialize};
@@ -38,27 +37,15 @@ pub enum Stop {
 pub struct Baseline {
     /// `temperature`, `WiSE-FT` or `LiNeS`.
     pub name: String,
-    /// The share of the way to the pretrained weights; `None` for the temperature alone.
+    /// The share of the fine-tuned change that is kept, α of `merge`; `None` for the temperature alone.
     pub alpha: Option<f64>,
     /// On V, with the temperature fitted on V.
     pub validation: OnV,
     /// On test, with that temperature.
     pub test: Option<Summary>,
-    /// Paired differences on test, this baseline − the fix: above 0 if the fix is better.
-    pub behind: Option<GainsOnTest>,
-}
-
-/// Paired differences on test.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct GainsOnTest {
-    /// Of NLL at the temperature fitted on V.
-    pub calibrated_nll: crate::evaluate::Estimate,
-}
-
-impl From<&Compared> for GainsOnTest {
-    fn from(gains: &Compared) -> Self {
-        Self { calibrated_nll: gains.calibrated_nll_gain }
-    }
+    /// Paired difference on test of the NLL at the temperature fitted on V, this baseline − the fix:
+    /// above 0 if the fix is better.
+    pub behind: Option<Estimate>,
 }
 
 /// The result of a fix.

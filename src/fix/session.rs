@@ -52,7 +52,7 @@ struct Search {
     looks: Vec<RemedyFindings>,
     searched_on: usize,
     stop: Stop,
-    /// Standard methods: name, α and weights.
+    /// Standard methods: name, share of the change that is kept, and weights.
     standard: Vec<(String, f64, Weights)>,
 }
 
@@ -142,7 +142,8 @@ impl FixSession {
         let baselines = self.baselines(&search, &on_v, on_test.as_ref(), context)?;
         let damaged = self.data.damaged();
         let mut notes = self.told();
-        for note in search.looks.iter().flat_map(|look| &look.notes) {
+        // A layer that was moved all the way has nothing left to move in later looks.
+        for note in search.looks.first().into_iter().flat_map(|look| &look.notes) {
             if !notes.contains(note) {
                 notes.push(note.clone());
             }
@@ -291,7 +292,7 @@ impl FixSession {
                 _ => continue,
             };
             let alpha = refine(model, of, one, v)?;
-            out.push((name.into(), alpha, of.at(model, alpha)?));
+            out.push((name.into(), 1.0 - alpha, of.at(model, alpha)?));
         }
         Ok(out)
     }
@@ -323,7 +324,7 @@ impl FixSession {
                 };
                 let side = Side::new(&own, Some(&own_v), self.seed)?;
                 let fix = Side::new(&fixed[1], Some(&on_v[1]), self.seed)?;
-                behind = Some((&Compared::of(&side, &fix)?).into());
+                behind = Some(Compared::of(&side, &fix)?.calibrated_nll_gain);
                 test = Some(side.summary);
             }
             out.push(Baseline { name, alpha, validation: OnV::of(&own_v), test, behind });

@@ -66,7 +66,7 @@ impl TrialSpec {
         }
     }
 
-    /// The model with this run's precision and micro-batch size.
+    /// The model with this run's label smoothing, precision and micro-batch size.
     pub fn model(&self, model: &Objective) -> Objective {
         self.train.configured(model)
     }

@@ -278,6 +278,8 @@ fn candidates(
     let mut all = Vec::new();
     for Candidate { method, lr, weight_decay, epochs } in grid(&checkpoint.network) {
         let train = TrainOptions { lr, weight_decay, epochs, ..base.train.clone() };
+        // A recipe that cannot run would end the search after others took its time.
+        train.check()?;
         let method = with_given(method, given)?;
         let options = PostTrainOptions { method, train, ..base.clone() };
         let recipe = resolve(&options.method, None, checkpoint, &ValOrigin::None, &none)?.recipe;

@@ -137,8 +137,9 @@ impl<'a> Trials<'a> {
         let watched = model.activations(&self.watched, stage)?;
         let judges = self.frozen_judges(stage, first.cache.ram_bytes())?;
         for &place in places {
-            // The micro-batch may differ within a group.
-            let stepping = stepping(&model, &runs[place].train, false, stage);
+            // Micro-batch and label smoothing may differ within a group.
+            let own = runs[place].model(&self.model);
+            let stepping = stepping(&own, &runs[place].train, false, stage);
             let outcome = self.run(runs[place], &stepping, (&source, &watched), status)?;
             let mut trial = self.judge(outcome, &judges, watched.labels.len())?;
             trial.seconds = clock.elapsed().as_secs_f64();

@@ -79,7 +79,7 @@ pub struct MoveFound {
     pub p: Option<f64>,
     /// The same, corrected for the number of moves (Holm).
     pub p_holm: Option<f64>,
-    /// Whether the corrected p is at most 0.025.
+    /// Whether the corrected p is at most 0.025 and the gain at least 0.001 nats, on at least 30 images.
     pub eligible: bool,
 }
 

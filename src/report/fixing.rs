@@ -57,7 +57,7 @@ pub struct Fixing {
 
 /// Headers of [`Fixing::baseline_rows`].
 pub const BASELINE_HEADERS: [&str; 6] =
-    ["on test", "α", "NLL at T of V", "top-1", "T of V", "behind the fix"];
+    ["on test", "α kept", "NLL at T of V", "top-1", "T of V", "behind the fix"];
 
 impl Fixing {
     /// The figures that judge the result, and the role of their images.
@@ -117,6 +117,9 @@ impl Fixing {
     fn tried(&self) -> Option<String> {
         let look = self.looks.last()?;
         let mut text = format!("{} moves were looked at on V", look.looks);
+        if self.stop != Stop::NothingEligible {
+            return Some(text + ".");
+        }
         let best = look.ranked().into_iter().find(|found| !found.eligible);
         if let Some(found) = best.filter(|found| found.cross_fit.calibrated_nll.mean > 0.0) {
             text += &format!(
@@ -133,8 +136,7 @@ impl Fixing {
 
     fn next(&self) -> Option<String> {
         let ahead = self.baselines.iter().find(|baseline| {
-            let behind = baseline.behind.map(|behind| behind.calibrated_nll);
-            behind.is_some_and(|b| b.stderr.is_some_and(|stderr| b.mean < -1.96 * stderr))
+            baseline.behind.is_some_and(|b| b.stderr.is_some_and(|stderr| b.mean < -1.96 * stderr))
         });
         if let Some(Baseline { name, alpha, .. }) = ahead {
             let command = if alpha.is_some() { "merge" } else { "calibrate" };
@@ -190,8 +192,7 @@ impl Fixing {
             .baselines
             .iter()
             .filter_map(|b| {
-                let behind = b.behind.map(|b| b.calibrated_nll);
-                let behind = behind.map_or(String::new(), |b| match is_rounding(b) {
+                let behind = b.behind.map_or(String::new(), |b| match is_rounding(b) {
                     true => number(0.0),
                     false => estimate(b),
                 });

@@ -4,8 +4,8 @@
 //!   `torch.optim.swa_utils.AveragedModel` with `get_ema_avg_fn(d)`.
 //! - SWA (Izmailov et al., UAI 2018): the mean of the weights at the ends of the last N epochs.
 //!
-//! Once an average has begun, it is what is evaluated and kept after an epoch; training goes on from the
-//! weights themselves.
+//! Once averaging has begun, the average is evaluated and kept after an epoch; training continues from the
+//! weights themselves. Epochs before it are not kept.
 
 use super::Result;
 use crate::options::as_text;

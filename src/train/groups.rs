@@ -1,7 +1,9 @@
 //! Parameter groups: tensors that share a learning rate and a weight decay.
 //!
 //! - Layer-wise decay: layer k of L has the rate d^(L − 1 − k), and the head the full rate, as
-//!   `param_groups_layer_decay` of timm. A layer that holds only a norm has the rate of the layer below it.
+//!   `param_groups_layer_decay` of timm for a ViT with a class token. A layer that holds only a norm has
+//!   the rate of the layer below it; timm gives `fc_norm` the rate of the head, and the downsampling of a
+//!   ConvNeXt that of the block after it.
 //! - Auto-RGN (Lee et al., ICLR 2023): the rate of a layer is proportional to ‖g‖/‖w‖, its relative
 //!   gradient norm. The largest has the full rate. It is measured at the first step of each epoch.
 //! - Weight decay of matrices alone: norms, biases and other tensors with one dimension have none.

@@ -158,10 +158,6 @@ impl TrainOptions {
         check::share("momentum", self.momentum)?;
         check::not_negative("weight_decay", self.weight_decay)?;
         check::share("label_smoothing", self.label_smoothing)?;
-        if !self.decay_all && self.weight_decay == 0.0 {
-            let (option, applies_to) = ("decay_all".into(), "a `weight_decay` above 0".into());
-            return Err(Error::NoEffect { option, applies_to });
-        }
         if let Some(Average::Swa(epochs)) = self.average
             && epochs > self.epochs
         {
@@ -205,6 +201,7 @@ impl TrainOptions {
             clip: self.clip,
             optimizer,
             weight_decay: self.weight_decay,
+            label_smoothing: self.label_smoothing,
             grouping: Grouping { decay_all: self.decay_all, ..Grouping::default() },
             l2_sp: None,
             average: self.average,

@@ -51,6 +51,9 @@ pub struct TrainSettings {
     pub optimizer: OptimizerRule,
     /// λ; see [`OptimizerRule`].
     pub weight_decay: f64,
+    /// Label smoothing of the training loss.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub label_smoothing: f64,
     /// Learning rates and weight decays that differ between tensors.
     #[serde(flatten)]
     pub grouping: Grouping,
@@ -80,6 +83,7 @@ impl Default for TrainSettings {
             clip: None,
             optimizer: OptimizerRule::Sgd { momentum: 0.9, nesterov: false },
             weight_decay: 0.0,
+            label_smoothing: 0.0,
             grouping: Grouping::default(),
             l2_sp: None,
             average: None,
@@ -88,6 +92,11 @@ impl Default for TrainSettings {
             seed: 0,
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 fn is_default(stop: &StopRule) -> bool {
@@ -103,9 +112,9 @@ pub struct Epoch {
     #[serde(alias = "rate")]
     pub lr: f64,
     /// Mean loss of the epoch's batches at the point where the gradient is taken, so with any
-    /// perturbation.
+    /// perturbation and label smoothing, without the penalty of L2-SP.
     pub training_loss: f64,
-    /// Mean norm of the gradients before clipping.
+    /// Mean norm of the gradients before clipping, with that of L2-SP.
     pub gradient_norm: f64,
     /// Mean validation loss after the epoch, if there are validation images.
     pub validation_loss: Option<f64>,
@@ -275,7 +284,7 @@ pub fn train(
                 break;
             }
         };
-        let candidate = run.candidate(method.updated());
+        let (candidate, is_candidate) = run.candidate(method.updated());
         if let Some(examples) = validation {
             let found = match judge(&candidate, examples) {
                 Ok(found) => Some(found).filter(|found| found.loss.mean.is_finite()),
@@ -289,7 +298,7 @@ pub fn train(
             stopped = run.guard.epoch(loss).map(|reason| Stopped { epoch, step, reason });
         }
         let loss = line.validation_loss.filter(|_| settings.keep == Keep::Best);
-        if stopped.is_none() && loss.is_none_or(|loss| loss < best) {
+        if stopped.is_none() && is_candidate && loss.is_none_or(|loss| loss < best) {
             best = loss.unwrap_or(best);
             (outcome.weights, outcome.epoch) = (candidate.weights, epoch);
         }
@@ -341,15 +350,16 @@ impl Run {
         })
     }
 
-    /// The model that is evaluated and kept after an epoch.
-    fn candidate(&self, update: &Layer) -> Objective {
+    /// The model that is evaluated after an epoch, and whether it may be kept: before an average has
+    /// begun, it may not.
+    fn candidate(&self, update: &Layer) -> (Objective, bool) {
         let mut candidate = self.current.clone();
-        if let Some(mean) = self.averager.as_ref().and_then(Averager::mean) {
-            for (&i, tensor) in update.tensors.iter().zip(mean) {
-                candidate.weights.set(i, tensor.clone());
-            }
+        let Some(averager) = &self.averager else { return (candidate, true) };
+        let Some(mean) = averager.mean() else { return (candidate, false) };
+        for (&i, tensor) in update.tensors.iter().zip(mean) {
+            candidate.weights.set(i, tensor.clone());
         }
-        candidate
+        (candidate, true)
     }
 
     /// Runs one epoch. Returns where the guard stopped it, if it did.

@@ -37,6 +37,31 @@ fn rows(bench: &Bench, name: &str) -> Vec<Value> {
 }
 
 #[test]
+fn runs_of_one_group_have_their_own_label_smoothing() {
+    let bench = Bench::with_model();
+    let grid = "grid = { label-smoothing = [0, 0.3], epochs = 1, batch-size = 8 }";
+    let text: Vec<&str> =
+        STUDY.lines().map(|line| if line.starts_with("grid") { grid } else { line }).collect();
+    let text = text.join("\n").replace("[\"pol\", \"pof\"]", "[\"pol\"]");
+    fs::write(bench.path("s.toml"), text).unwrap();
+    study(&bench, &[]);
+    let runs = rows(&bench, "s/runs.jsonl");
+    let mut pairs = 0;
+    for plain in runs.iter().filter(|row| row["label_smoothing"] == 0.0) {
+        let same = |row: &&Value| {
+            row["label_smoothing"] == 0.3
+                && ["method", "perturb", "update", "train_seed"].iter().all(|k| row[k] == plain[k])
+        };
+        let smoothed = runs.iter().find(same).unwrap();
+        let loss = |row: &Value| row["training_loss"].as_f64().unwrap();
+        assert!((loss(plain) - loss(smoothed)).abs() > 1e-3, "{plain} {smoothed}");
+        pairs += 1;
+    }
+    // Two pairs and their control, at two seeds.
+    assert_eq!(pairs, 6);
+}
+
+#[test]
 fn runs_match_post_train_and_can_be_recomputed() {
     let bench = Bench::with_model();
     fs::write(bench.path("s.toml"), STUDY).unwrap();
