@@ -77,6 +77,22 @@ fn the_head_is_divided_by_the_temperature() {
 }
 
 #[test]
+fn only_results_of_the_same_command_are_replaced() {
+    let bench = Bench::with_model();
+    let out = bench.path("calibrated");
+    assert!(calibrate(&bench, &["--out", &out]).success);
+    assert!(calibrate(&bench, &["--method", "svs", "--out", &out]).success);
+    let file = format!("{out}/model.safetensors");
+    let before = fs::read(&file).unwrap();
+    let rest = ["--data", &bench.data, "--out", &out, "--quiet"];
+    for words in [&["fix"][..], &["post-train", "--method", "sgd", "--update", "head"]] {
+        let run = bench.run(&[&words[..1], &[bench.model.as_str()], &words[1..], &rest].concat());
+        run.fails_with(&["the result of calibrate on this checkpoint", "--out"]);
+    }
+    assert!(fs::read(&file).unwrap() == before);
+}
+
+#[test]
 fn calibration_in_place_is_undone() {
     let bench = Bench::with_model();
     let file = format!("{}/model.safetensors", bench.model);

@@ -131,7 +131,7 @@ fn only_safetensors_is_replaced_in_place() {
         assert!(message.contains("`out`"), "{name}: {message}");
         let dir = TempDir::new().unwrap();
         let out = dir.path().join("new.pth");
-        let message = checkpoint.check_output(&out).unwrap_err().to_string();
+        let message = checkpoint.check_output(&out, "sgd").unwrap_err().to_string();
         assert!(message.contains("planish writes safetensors"), "{name}: {message}");
     }
 }

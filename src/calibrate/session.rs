@@ -160,7 +160,7 @@ impl CalibrateSession {
         context: &Context,
     ) -> Result<Self> {
         options.check()?;
-        let destination = place.open(&checkpoint, context)?;
+        let destination = place.open(&checkpoint, "calibrate", context)?;
         let data = Data::open(data, &checkpoint)?;
         let roles = data.roles(&checkpoint, context.seed)?;
         roles.notes.iter().for_each(|note| context.note(note));

@@ -48,13 +48,22 @@ pub(super) struct Next {
     pub rounding: Rounding,
 }
 
+/// The command that records a step under this method.
+fn command(method: &str) -> &str {
+    match method.split(' ').next() {
+        Some(own @ ("calibrate" | "finetune" | "fix" | "merge")) => own,
+        _ => "post-train",
+    }
+}
+
 impl Checkpoint {
-    /// [`check_writable`]; also refuses to overwrite this checkpoint or to combine it with another
-    /// model's configuration.
+    /// [`check_writable`]; also refuses to overwrite this checkpoint, or anything but an earlier result of
+    /// the same step on it, and to combine it with another model's configuration. `method` is that of
+    /// the step's [`Provenance`].
     ///
     /// # Errors
     /// [`Error::Output`], with the reason.
-    pub fn check_output(&self, out: &Path) -> Result<(), Error> {
+    pub fn check_output(&self, out: &Path, method: &str) -> Result<(), Error> {
         check_writable(out)?;
         let refuse = |reason: &str| {
             Err(Error::Output { path: out.to_path_buf(), reason: reason.to_string() })
@@ -67,9 +76,22 @@ impl Checkpoint {
             return refuse("it is the input checkpoint, which is never overwritten");
         }
         let there = target(out);
-        if there.exists() && !self.is_parent_of(&there) {
-            let reason = "it already holds another checkpoint, which is never overwritten";
-            return refuse(reason);
+        if there.exists() {
+            match self.step_from_here(&there) {
+                None => {
+                    return refuse(
+                        "it already holds another checkpoint, which is never overwritten",
+                    );
+                }
+                Some(found) if command(&found) != command(method) => {
+                    return refuse(&format!(
+                        "it already holds the result of {} on this checkpoint, which only the same \
+                         command overwrites",
+                        command(&found)
+                    ));
+                }
+                Some(_) => {}
+            }
         }
         if !is_file_name(out) && self.settings.is_none() && out.join("config.json").exists() {
             return refuse("the folder has a config.json, and this checkpoint has none");
@@ -80,11 +102,12 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Whether a file is an earlier result of tuning this checkpoint, which may be replaced.
-    fn is_parent_of(&self, file: &Path) -> bool {
-        let Ok(found) = OnDisk::open(file) else { return false };
+    /// The method of the step that made a file from this checkpoint; `None` for any other file.
+    fn step_from_here(&self, file: &Path) -> Option<String> {
+        let found = OnDisk::open(file).ok()?;
         let steps = provenance(file, &found.header.metadata).unwrap_or_default();
-        steps.last().is_some_and(|step| step["parent_digest"] == self.digest.as_str())
+        let last = steps.last().filter(|step| step["parent_digest"] == self.digest.as_str())?;
+        Some(last["method"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Writes the checkpoint with `weights` in place of its own and reports what was written.
@@ -141,7 +164,7 @@ impl Checkpoint {
         settings: Option<&Settings>,
         provenance: &Provenance,
     ) -> Result<Saved, Error> {
-        self.check_output(out)?;
+        self.check_output(out, &provenance.method)?;
         let (settings, images) = self.with_image_options(settings);
         let old = self.reopen()?;
         let metadata = self.metadata_of(out, settings.as_ref(), images.as_ref(), provenance)?;

@@ -125,7 +125,7 @@ fn from_checkpoint(
     images: &Images,
     seed: u64,
 ) -> Result<Start> {
-    parent.check_output(&options.out)?;
+    parent.check_output(&options.out, "finetune")?;
     let mut network = parent.network.clone();
     let mut notes: Vec<String> = parent.assumed.iter().map(|a| format!("assumed: {a}")).collect();
     // Without class names, a subset may lack the last classes, so keep a head with more classes.

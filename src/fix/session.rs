@@ -73,7 +73,7 @@ impl FixSession {
         if let (Place::New(_), Some(pretrained)) = (place, &options.pretrained) {
             place.spare_inputs(std::iter::once(&*crate::checkpoint::weights_file(pretrained)?))?;
         }
-        let destination = place.open(&checkpoint, context)?;
+        let destination = place.open(&checkpoint, "fix", context)?;
         let data = Data::open(data, &checkpoint)?;
         let roles = data.roles(&checkpoint, context.seed)?;
         roles.notes.iter().for_each(|note| context.note(note));

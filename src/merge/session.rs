@@ -224,7 +224,7 @@ impl MergeSession {
         notes.extend(pretrained.iter().flat_map(|w0| w0.notes.iter().cloned()));
         let w0 = pretrained.as_ref().map(|w0| &w0.checkpoint);
         place.spare_inputs(checkpoints.iter().chain(w0).map(|input| &*input.path))?;
-        let destination = place.open(first, context)?;
+        let destination = place.open(first, "merge", context)?;
         let data = Data::open(data, first)?;
         let roles = data.roles(first, context.seed)?;
         if let (true, Some(held)) = (roles.held_out, held_out(first)) {

@@ -33,18 +33,23 @@ pub enum Destination {
 }
 
 impl Place {
-    /// Checks, before any work, that the result can be written.
+    /// Checks, before any work, that the result of a step with this method can be written.
     ///
     /// # Errors
     /// Those of [`Checkpoint::check_output`] and [`Checkpoint::hold`].
-    pub fn open(&self, checkpoint: &Checkpoint, context: &Context) -> Result<Destination> {
+    pub fn open(
+        &self,
+        checkpoint: &Checkpoint,
+        method: &str,
+        context: &Context,
+    ) -> Result<Destination> {
         Ok(match self {
             Place::New(out) => {
-                checkpoint.check_output(out)?;
+                checkpoint.check_output(out, method)?;
                 let weights = |path: &PathBuf| path.extension().is_some_and(|e| e == "safetensors");
                 if let Some(earlier) = standing(out).filter(weights) {
                     context.note(&format!(
-                        "{} is an earlier result of tuning this checkpoint; it will be replaced",
+                        "{} is an earlier result of this command on this checkpoint; it will be replaced",
                         earlier.display()
                     ));
                 }

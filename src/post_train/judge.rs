@@ -46,6 +46,10 @@ pub struct Judged {
 /// small to matter.
 const FITTED: f64 = 0.2;
 
+/// A relative change of the loss on V that small steps may cause. After a larger one, steps are not too
+/// small.
+const BARELY: f64 = 0.02;
+
 /// Judges the selected weights. A result no worse than the input may be written. A worse one, or
 /// one without a finished epoch, is written only with `force`.
 ///
@@ -109,7 +113,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         let because = stopped.as_ref().map_or(String::new(), |s| format!("{s}; "));
         let best = if case.keep == Keep::Last { " use `keep` best," } else { "" };
         let training = epochs.first().map(|e| e.training_loss);
-        let remedy = remedy(training, figures.map(|(before, ..)| before), *epoch);
+        let remedy = remedy(training, figures.map(|(before, after, _)| (before, after)), *epoch);
         let force = match *epoch {
             0 => "",
             _ => " or set `force` to write it anyway",
@@ -131,14 +135,18 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
     Ok(Judged { on_v, selection, refusal, notes })
 }
 
-/// What to do about a refused result, given the training loss in the first epoch and the input's
-/// loss on V.
-fn remedy(training: Option<f64>, before: Option<f64>, epoch: usize) -> String {
-    match (training, before) {
-        (Some(loss), Some(before)) if epoch > 0 && loss < FITTED * before => format!(
-            "the model already fits the training images (loss {loss:.3}), so gradients are \
+/// What to do about a refused result, given the training loss in the first epoch and the losses on V,
+/// before and after.
+fn remedy(training: Option<f64>, on_v: Option<(f64, f64)>, epoch: usize) -> String {
+    match (training, on_v) {
+        (Some(loss), Some((before, after)))
+            if epoch > 0 && loss < FITTED * before && after < (1.0 + BARELY) * before =>
+        {
+            format!(
+                "the model already fits the training images (loss {loss:.3}), so gradients are \
              small: set `weight_decay` to 0.01 and `lr` to 0.1, or let `search` choose a recipe,"
-        ),
+            )
+        }
         _ => "lower `lr`, add `warmup` or `clip`,".to_owned(),
     }
 }
@@ -155,9 +163,13 @@ mod tests {
 
     #[test]
     fn no_lower_rate_is_suggested_if_the_training_loss_is_tiny() {
-        let slower = |training, before, epoch| remedy(training, before, epoch).contains("`lr`,");
+        let slower = |training, before: Option<f64>, epoch| {
+            remedy(training, before.map(|before| (before, before + 1e-3)), epoch).contains("`lr`,")
+        };
         assert!(!slower(Some(0.04), Some(1.06), 1));
-        assert!(remedy(Some(0.04), Some(1.06), 1).contains("`weight_decay`"));
+        assert!(remedy(Some(0.04), Some((1.06, 1.061)), 1).contains("`weight_decay`"));
+        // The steps were large enough to harm.
+        assert!(remedy(Some(0.04), Some((1.06, 1.3)), 1).contains("`lr`,"));
         // Still learning, diverged, or unknown.
         assert!(slower(Some(0.5), Some(1.06), 1));
         assert!(slower(Some(0.04), Some(1.06), 0));

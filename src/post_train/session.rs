@@ -144,7 +144,7 @@ impl PostTrainSession {
     ) -> Result<Self> {
         options.check()?;
         place.check_adapters(&options.lora)?;
-        let destination = place.open(&checkpoint, context)?;
+        let destination = place.open(&checkpoint, options.method.name().name(), context)?;
         let data = Data::open(data, &checkpoint)?;
         let roles = data.roles(&checkpoint, context.seed)?;
         roles.notes.iter().for_each(|note| context.note(note));

@@ -38,6 +38,19 @@ pub enum Misfit {
         /// The first missing tensor.
         tensor: String,
     },
+    /// A tensor that the other checkpoint does not have.
+    #[error(
+        "{}: expected the tensors of {}, found \"{tensor}\" as well; use checkpoints of one architecture",
+        .path.display(), .first.display()
+    )]
+    Extra {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The checkpoint that it is compared with.
+        first: PathBuf,
+        /// The first such tensor.
+        tensor: String,
+    },
     /// Equal tensors, but another computation: other heads, another activation and the like.
     #[error(
         "{}: its tensors fit {}, but the two compute different functions (such as another number of \
@@ -93,7 +106,7 @@ pub enum Misfit {
 pub fn check_same(first: &Checkpoint, other: &Checkpoint) -> Result<(), Misfit> {
     fitting(first, other, |_, _| Counterpart::Own)?;
     if first.config != other.config {
-        return Err(Misfit::Computation { path: other.path.clone(), first: first.path.clone() });
+        return Err(other_computation(first, other));
     }
     if first.preprocess != other.preprocess {
         return Err(preprocessing(first, other));
@@ -107,6 +120,17 @@ pub fn check_same(first: &Checkpoint, other: &Checkpoint) -> Result<(), Misfit> 
             expected,
             found,
         }),
+    }
+}
+
+/// Why two checkpoints compute different functions although `other` has all tensors of `first`.
+pub(super) fn other_computation(first: &Checkpoint, other: &Checkpoint) -> Misfit {
+    let (path, of) = (other.path.clone(), first.path.clone());
+    let own = first.network.params();
+    let extra = |name: &str| own.iter().all(|param| param.name != name);
+    match other.network.params().iter().find(|param| extra(&param.name)) {
+        Some(param) => Misfit::Extra { path, first: of, tensor: param.name.clone() },
+        None => Misfit::Computation { path, first: of },
     }
 }
 

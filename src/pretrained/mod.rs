@@ -16,7 +16,7 @@ use crate::checkpoint::{Checkpoint, Error as CheckpointError, Load};
 use crate::error::Result;
 use crate::models::{Config, Weights};
 use candle_core::Tensor;
-use fit::{Counterpart, differing_class, fitting, preprocessing};
+use fit::{Counterpart, differing_class, fitting, other_computation, preprocessing};
 use std::path::Path;
 
 /// Weights before fine-tuning.
@@ -71,8 +71,7 @@ impl Pretrained {
         if comparable(&tuned.config) != comparable(&checkpoint.config) {
             // Name the first tensor that differs, if there is one.
             fitting(tuned, &checkpoint, |i, _| kept(!same_head && head.contains(&i)))?;
-            let (path, first) = (checkpoint.path.clone(), tuned.path.clone());
-            return Err(Misfit::Computation { path, first }.into());
+            return Err(other_computation(tuned, &checkpoint).into());
         }
         // Another crop or filter does not matter, but weights for another normalisation do.
         let moments =

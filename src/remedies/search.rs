@@ -106,7 +106,12 @@ impl<'a> Search<'a, '_> {
             let single = direction.parts(&self.model.weights, self.layers)?;
             let absent = self.layers.iter().filter(|l| !single.iter().any(|s| s.name == l.name));
             let absent: Vec<&str> = absent.map(|layer| layer.name.as_str()).collect();
-            if !absent.is_empty() {
+            if single.is_empty() && direction.remedy != Remedy::Decay {
+                notes.push(format!(
+                    "{}: it has the same weights as the checkpoint",
+                    direction.remedy
+                ));
+            } else if !absent.is_empty() {
                 let (what, names) = (&direction.remedy, absent.join(", "));
                 notes.push(format!("{what} changes nothing in {names}, which is left out"));
             }

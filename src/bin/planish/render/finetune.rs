@@ -127,7 +127,7 @@ pub fn text(report: &Finetuning) -> String {
         notes += &format!("note: {}\n", in_flags(&note));
     }
     format!(
-        "\n{}\n{head}{notes}weights of epoch {} written to {} in {}",
+        "\n{}\n{head}{notes}weights of epoch {} written to {} in {}\n",
         table.render(Style::of_stdout()),
         report.kept_epoch,
         report.checkpoint,
