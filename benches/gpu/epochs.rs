@@ -64,7 +64,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
         let work = recipe.work(network, size.batch) * size.batch as f64;
         println!(
             "| {}, from the {} memory | {:.2} | {:.0} | {:.2} | {:.0} % | {:.1} s | {} |",
-            kind.name(),
+            recipe.method.name(),
             if inputs.values.device().is_cuda() { "GPU's" } else { "CPU's" },
             seconds * 1e3,
             size.batch as f64 / seconds,
