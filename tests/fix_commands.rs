@@ -95,7 +95,7 @@ fn a_damaged_layer_is_found_and_moved_back() {
     assert!((number(&bench.json("eval.json"), "/figures/nll") - halves).abs() < 1e-6);
     assert!((number(&report, "/validation/after/temperature") - 1.0).abs() < 1e-4);
 
-    // The baselines stand beside it, and no more was read of test.
+    // The report lists the baselines, on the same test images.
     let names: Vec<&str> = report["baselines"]
         .as_array()
         .unwrap()

@@ -5,6 +5,7 @@
 mod common;
 
 use common::Bench;
+use planish::report::post_training::PostTrainReport;
 use roxmltree::Document;
 use std::fs;
 
@@ -164,30 +165,49 @@ fn every_kind_of_result_is_shown_on_a_self_contained_page() {
 fn reports_of_earlier_versions_can_be_read() {
     let bench = Bench::with_model();
     let (json, out) = (bench.path("post.json"), bench.path("tuned"));
-    let words = ["post-train", &bench.model, "--data", &bench.data, "--method", "asam"];
-    let rest = ["--update", "head", "--epochs", "1", "--batch-size", "8", "--remeasure", "0"];
-    let run =
-        bench.run(&[&words[..], &rest, &["--force", "--out", &out, "--json", &json]].concat());
-    assert!(run.success, "{}", run.errors);
-    let mut text = fs::read_to_string(&json).unwrap();
-    for (name, earlier) in [
-        ("\"batch_size\"", "\"batch\""),
-        ("\"lr\"", "\"learning_rate\""),
-        ("\"gamma\"", "\"gamma_max\""),
-        ("\"perturb_batch\"", "\"perturbation_batch\""),
-        ("\"asam_eta\"", "\"eta\""),
-        ("\"look_every\"", "\"every\""),
-        ("\"look_alpha\"", "\"alpha\""),
-    ] {
-        assert!(text.contains(name), "{name}");
-        text = text.replace(name, earlier);
+    for (method, options) in
+        [("pol", ["--perturb", "head"]), ("asam", ["--rho", "0.1"]), ("looksam", ["--rho", "0.1"])]
+    {
+        let words = ["post-train", &bench.model, "--data", &bench.data, "--method", method];
+        let rest = ["--update", "head", "--epochs", "1", "--batch-size", "8", "--remeasure", "0"];
+        let outputs = ["--force", "--quiet", "--out", &out, "--json", &json];
+        let run = bench.run(&[&words[..], &options, &rest, &outputs].concat());
+        assert!(run.success, "{}", run.errors);
+        let now = fs::read_to_string(&json).unwrap();
+        let mut text = now.clone();
+        for (name, earlier) in [
+            ("\"batch_size\"", "\"batch\""),
+            ("\"lr\"", "\"learning_rate\""),
+            ("\"gamma\"", "\"gamma_max\""),
+            ("\"perturb_batch\"", "\"perturbation_batch\""),
+            ("\"asam_eta\"", "\"eta\""),
+            ("\"look_every\"", "\"every\""),
+            ("\"look_alpha\"", "\"alpha\""),
+        ] {
+            text = text.replace(name, earlier);
+        }
+        // Those of an epoch.
+        text = text.replacen("\"learning_rate\"", "\"first\"", 1);
+        text = text.replace("\"learning_rate\"", "\"rate\"");
+        text = text.replace("\"first\"", "\"learning_rate\"");
+        let read = |text: &str| -> serde_json::Value {
+            let report: PostTrainReport = serde_json::from_str(text).unwrap();
+            serde_json::to_value(report).unwrap()
+        };
+        assert_ne!(text, now);
+        assert_eq!(read(&text), read(&now), "{method}");
+        // The settings are there, so a name that is not read would be missing above.
+        let settings = read(&now)["method"].clone();
+        let known = match method {
+            "pol" => ["/gamma", "/perturb_batch"],
+            "asam" => ["/sam/rho", "/sam/asam_eta"],
+            _ => ["/sam/look_every", "/sam/look_alpha"],
+        };
+        assert!(known.iter().all(|path| settings.pointer(path).unwrap().is_number()), "{settings}");
+        fs::write(&json, text).unwrap();
+        let page = bench.plain(&["report", "post.json", "--html", "post.html"]);
+        assert!(page.success, "{}", page.errors);
     }
-    // Those of an epoch.
-    text = text.replacen("\"learning_rate\"", "\"first\"", 1);
-    text = text.replace("\"learning_rate\"", "\"rate\"").replace("\"first\"", "\"learning_rate\"");
-    fs::write(&json, text).unwrap();
-    let page = bench.plain(&["report", "post.json", "--html", "post.html"]);
-    assert!(page.success, "{}", page.errors);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //!
 //! A bench has one row for each method and one for its control: plain SGD on the same layers, batches and
 //! settings. [`BenchSession`] names the layers, by a diagnosis if needed, forecasts the rows, trains each
-//! with every seed, and tests the gains. A [`BenchRunner`] makes the single runs: [`InProcess`], or for
-//! memory figures of each run a program that starts a process for each.
+//! with every seed, and tests the gains. A [`BenchRunner`] makes the runs. [`InProcess`] makes them in this
+//! process. The program starts a process for each run, which gives each its own memory figures.
 //!
 //! ```no_run
 //! # fn main() -> planish::error::Result<()> {

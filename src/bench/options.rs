@@ -16,7 +16,7 @@ const MAX_SEEDS: u64 = 1000;
 pub struct BenchMethod {
     /// The method.
     pub method: MethodName,
-    /// Whether PoL perturbs the head, whatever the plan says.
+    /// Whether PoL perturbs the head instead of the layer in the plan.
     pub perturbs_head: bool,
 }
 

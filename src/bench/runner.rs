@@ -1,4 +1,4 @@
-//! What makes the single runs of a bench.
+//! The interface between a bench and the runs it needs.
 
 use crate::cache::CacheInfo;
 use crate::data::DamagedFile;
@@ -11,7 +11,7 @@ use crate::post_train::result::{BeforeAfter, LayerBeforeAfter, MethodInfo, Selec
 use crate::session::Context;
 use crate::train::Epoch;
 
-/// Makes the diagnosis and the runs of a bench, in this process or in others.
+/// Diagnoses and trains for a bench, in this process or in child processes.
 pub trait BenchRunner {
     /// Why a run fails.
     type Error: From<Error>;

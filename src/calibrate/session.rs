@@ -18,7 +18,7 @@ use crate::post_train::score::{Pair, before_after};
 use crate::post_train::{Destination, Place, read_back};
 use crate::predictions::Predictions;
 use crate::session::bad_samples::damage_note;
-use crate::session::evaluate::{V, VALIDATION};
+use crate::session::evaluate::step_on_v;
 use crate::session::{Context, Counted, Data, data_info, objective, pixels};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -368,27 +368,13 @@ impl CalibrateSession {
     }
 
     fn provenance(&self, map: &Map, images: usize, val: &Split) -> Provenance {
-        // Later steps must find the images of fine-tuning and those that it held out.
-        let parent = self.checkpoint.provenance.as_ref();
-        let inherited = parent.filter(|parent| parent.split.is_some());
-        let v = V { digest: val.digest().into(), images: val.len(), seed: self.seed };
-        Provenance {
-            method: "calibrate".into(),
-            perturb: Vec::new(),
-            update: vec![self.head.name.clone()],
-            seed: self.seed,
-            version: env!("CARGO_PKG_VERSION").into(),
-            parent_digest: Some(self.checkpoint.digest.clone()),
-            data_digest: inherited.and_then(|parent| parent.data_digest.clone()),
-            split: inherited.and_then(|parent| parent.split),
-            sample: parent.and_then(|parent| parent.sample.clone()),
-            settings: json!({
-                "method": self.options.method.name(),
-                "temperature": map.temperature.temperature,
-                "fitted_on": images,
-                VALIDATION: v,
-            }),
-        }
+        let settings = json!({
+            "method": self.options.method.name(),
+            "temperature": map.temperature.temperature,
+            "fitted_on": images,
+        });
+        let update = vec![self.head.name.clone()];
+        step_on_v(&self.checkpoint, "calibrate".into(), update, settings, val, self.seed)
     }
 
     fn notes(&self, map: &Map, judged: &BeforeAfter) -> Vec<String> {

@@ -59,7 +59,7 @@ pub enum Error {
         /// The side without a temperature.
         path: String,
     },
-    /// An adapter for logits that were already computed.
+    /// An adapter, for a side that is logits and not a checkpoint.
     #[error("`adapter` applies to B, and {} is not a checkpoint; omit `adapter`", .path.display())]
     NoBase {
         /// The second side.

@@ -49,8 +49,8 @@ pub struct FinetuneSession {
     test: Option<Pixels>,
 }
 
-/// Result of training, before it is saved.
-pub struct Trained {
+/// Both phases of training, before the result is saved.
+pub struct Phases {
     /// Training of the head alone, before all layers.
     pub head: Option<Outcome>,
     /// Training of all layers.
@@ -128,7 +128,7 @@ impl FinetuneSession {
     /// # Errors
     /// [`Diverged`](crate::train::Error::Diverged) if the run diverges in the first epoch; images that
     /// cannot be prepared.
-    pub fn train(&self, context: &Context) -> Result<Trained> {
+    pub fn train(&self, context: &Context) -> Result<Phases> {
         let (settings, options) = (&self.settings, &self.options.train);
         let head = match self.options.head_first {
             0 => None,
@@ -163,7 +163,7 @@ impl FinetuneSession {
         };
         let mut sgd = Sgd { update };
         let outcome = train(&model, &mut sgd, &source, validation, settings, &mut tell)?;
-        Ok(Trained { head, outcome: outcome.trained()? })
+        Ok(Phases { head, outcome: outcome.trained()? })
     }
 
     /// Trains the head alone, on features of the images without augmentation, which are computed once.
@@ -201,7 +201,7 @@ impl FinetuneSession {
     /// Those of [`FinetuneSession::train`]; a checkpoint that cannot be written; logits that are not
     /// finite.
     pub fn run(&self, context: &Context) -> Result<Finetuned> {
-        let Trained { head, outcome } = self.train(context)?;
+        let Phases { head, outcome } = self.train(context)?;
         let mut provenance = provenance(self, outcome.epoch)?;
         if let Some(adapters) = &self.start.adapters {
             provenance.update = vec![adapters.update.name.clone()];

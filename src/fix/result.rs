@@ -14,7 +14,7 @@ pub struct FixStep {
     pub found: MoveFound,
     /// The α that was applied: the best on V among the neighbours of the one found.
     pub alpha: f64,
-    /// Moves that were looked at so far, this look included.
+    /// Number of moves evaluated so far, in this look and all earlier ones.
     pub looks: usize,
     /// The model after this step, on V.
     pub after: OnV,
@@ -56,7 +56,7 @@ pub struct Fixed {
     pub steps: Vec<FixStep>,
     /// The looks at all moves: one before each step, and the one that ended the search.
     pub looks: Vec<RemedyFindings>,
-    /// Images of V that the moves were looked at on.
+    /// Number of images of V in each look.
     pub searched_on: usize,
     /// Why it ended.
     pub stop: Stop,

@@ -8,6 +8,7 @@ use crate::data::{DataOptions, Role, Roles, Split, require};
 use crate::error::{Error, Result};
 use crate::evaluate::{Bound, FEW, fit};
 use crate::format::{duration, images};
+use crate::memory;
 use crate::models::Weights;
 use crate::models::layers::everything;
 use crate::objective::{Error as ObjectiveError, Objective};
@@ -20,7 +21,7 @@ use crate::remedies::{
     Move, MoveForm, MoveFound, OnV, RemedyFindings, RemedySession, Searched, remedies_work,
 };
 use crate::session::bad_samples::damage_note;
-use crate::session::evaluate::{V, VALIDATION};
+use crate::session::evaluate::step_on_v;
 use crate::session::{Context, Counted, Data, data_info, objective, pixels, sample};
 use candle_core::DType;
 use serde_json::{Value, json};
@@ -45,7 +46,7 @@ pub struct FixSession {
     seed: u64,
 }
 
-/// What the looks at V decided.
+/// The result of all looks.
 struct Search {
     weights: Weights,
     steps: Vec<FixStep>,
@@ -200,7 +201,8 @@ impl FixSession {
         let whole = crate::models::cost::forward(network, 0..network.stages());
         // The pass over V that was just made gives the speed of all others.
         let each = pass / val.len() as f64 * remedies_work(network, &self.remedies).forward / whole;
-        let searched_on = self.affordable(each, clock.elapsed().as_secs_f64(), val.len())?;
+        let searched_on =
+            self.affordable(each, clock.elapsed().as_secs_f64(), val.len(), context)?;
         let v = sample(val, Some(searched_on), context.seed)?;
         let images_of_v = pixels(&self.checkpoint, &v)?;
         context.info(&format!(
@@ -262,16 +264,36 @@ impl FixSession {
         Ok(out)
     }
 
-    /// Images of V on which one look fits into the budget.
-    fn affordable(&self, each: f64, spent: f64, all: usize) -> Result<usize> {
-        let Some(budget) = self.options.budget else { return Ok(all) };
-        let n = (((budget - spent) / each).max(0.0) as usize).min(all);
-        match n < all && n < LEAST {
+    /// Number of images of V for a look that fits into the budget and into half of the free memory.
+    fn affordable(&self, each: f64, spent: f64, all: usize, context: &Context) -> Result<usize> {
+        let least = LEAST.min(all);
+        let held = |n: usize| self.remedies.held_mib(&self.checkpoint.network, n);
+        let free = memory::available_mib().unwrap_or(f64::INFINITY);
+        let room = 0.5 * free - held(0);
+        let fits = (room / (held(1) - held(0))).max(0.0) as usize;
+        if fits < least {
+            return Err(Error::Memory(format!(
+                "one look at all moves on {} needs about {:.0} MiB, and {free:.0} MiB are free: free some \
+                 memory",
+                images(least),
+                2.0 * held(least)
+            )));
+        }
+        if fits < all {
+            context.note(&format!(
+                "moves are measured on {} of V, which need half of the free memory ({free:.0} MiB)",
+                images(fits)
+            ));
+        }
+        let most = fits.min(all);
+        let Some(budget) = self.options.budget else { return Ok(most) };
+        let n = (((budget - spent) / each).max(0.0) as usize).min(most);
+        match n < least {
             false => Ok(n),
             true => Err(Error::Missing(format!(
                 "`budget`: one look at all moves on {} takes about {}; allow that much time",
-                images(LEAST.min(all)),
-                duration(spent + each * LEAST.min(all) as f64)
+                images(least),
+                duration(spent + each * least as f64)
             ))),
         }
     }
@@ -340,10 +362,6 @@ impl FixSession {
     }
 
     fn provenance(&self, search: &Search, temperature: f64, val: &Split) -> Provenance {
-        // Later steps must find the images of fine-tuning and those that it held out.
-        let parent = self.checkpoint.provenance.as_ref();
-        let inherited = parent.filter(|parent| parent.split.is_some());
-        let v = V { digest: val.digest().into(), images: val.len(), seed: self.seed };
         let mut update: Vec<String> =
             search.steps.iter().flat_map(|step| step.found.layers.iter().cloned()).collect();
         update.extend(self.checkpoint.network.blocks().pop().map(|head| head.name));
@@ -357,30 +375,20 @@ impl FixSession {
             }))
             .collect();
         let target = self.remedies.directions.iter().find_map(|d| d.checkpoint.as_ref());
-        Provenance {
-            method: "fix".into(),
-            perturb: Vec::new(),
-            update,
-            seed: self.seed,
-            version: env!("CARGO_PKG_VERSION").into(),
-            parent_digest: Some(self.checkpoint.digest.clone()),
-            data_digest: inherited.and_then(|parent| parent.data_digest.clone()),
-            split: inherited.and_then(|parent| parent.split),
-            sample: parent.and_then(|parent| parent.sample.clone()),
-            settings: json!({
-                "steps": steps,
-                "temperature": temperature,
-                "pretrained": target.map(|target| target.digest.clone()),
-                VALIDATION: v,
-            }),
-        }
+        let settings = json!({
+            "steps": steps,
+            "temperature": temperature,
+            "pretrained": target.map(|target| target.digest.clone()),
+        });
+        step_on_v(&self.checkpoint, "fix".into(), update, settings, val, self.seed)
     }
 }
 
-/// Fewest images that a look is made on if the budget limits it.
+/// Minimum number of images for a look.
 const LEAST: usize = 4 * FEW;
 
-/// The α with the lowest calibrated NLL among the neighbours in the grid, and theirs.
+/// The α with the lowest calibrated NLL: goes from the α found to its neighbours in the grid while that
+/// lowers the loss.
 fn refine(model: &Objective, one: &Move, found: &MoveFound, v: &Pixels) -> Result<f64> {
     let grid: Vec<f64> = std::iter::once(0.0).chain(found.remedy.grid()).collect();
     let mut known: Vec<Option<f64>> = grid

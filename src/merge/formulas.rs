@@ -75,9 +75,8 @@ fn mean_of(all: &[Vec<f64>]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::{Network, arch};
     use crate::pretrained::interpolate;
-    use std::sync::Arc;
+    use crate::pretrained::test_weights::{filled, network, values};
 
     /// What `tests/reference/make_merge.py` wrote.
     #[derive(serde::Deserialize)]
@@ -87,26 +86,6 @@ mod tests {
         average: Vec<f64>,
         interpolated: Vec<f64>,
         stock: Vec<f64>,
-    }
-
-    fn network() -> Arc<Network> {
-        let mut config = arch::vit("vit_nano_patch7_28", 3, 1).unwrap();
-        (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
-        Arc::new(config.network().unwrap())
-    }
-
-    fn filled(network: &Network, of: impl Fn(usize, usize) -> f64) -> Weights {
-        let tensors = network.params().iter().enumerate().map(|(i, param)| {
-            let n: usize = param.shape.iter().product();
-            let values: Vec<f32> = (0..n).map(|j| of(i, j) as f32).collect();
-            Tensor::from_vec(values, param.shape.as_slice(), &Device::Cpu).unwrap()
-        });
-        Weights::new(network, tensors.collect()).unwrap()
-    }
-
-    fn values(weights: &Weights, i: usize) -> Vec<f64> {
-        let tensor = weights.tensor(i).to_dtype(DType::F64).unwrap();
-        tensor.flatten_all().unwrap().to_vec1().unwrap()
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::post_train::{Destination, Place, read_back};
 use crate::predictions::Predictions;
 use crate::pretrained::{Pretrained, check_same, interpolate, lines, unknown_classes};
 use crate::session::bad_samples::damage_note;
-use crate::session::evaluate::{V, VALIDATION};
+use crate::session::evaluate::step_on_v;
 use crate::session::{Context, Data, data_info, held_out, objective, pixels, seen};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
@@ -383,25 +383,11 @@ impl MergeSession {
     }
 
     fn provenance(&self, alpha: Option<f64>, all: &[Ingredient], val: &Split) -> Provenance {
-        let first = &self.checkpoints[0];
-        // Later steps must find the images of fine-tuning and those that it held out.
-        let parent = first.provenance.as_ref();
-        let inherited = parent.filter(|parent| parent.split.is_some());
-        let v = V { digest: val.digest().into(), images: val.len(), seed: self.seed };
         let used: Vec<&str> =
             all.iter().filter(|one| one.used).map(|one| one.digest.as_str()).collect();
-        Provenance {
-            method: format!("merge {}", self.options.method.name()),
-            perturb: Vec::new(),
-            update: vec!["*".into()],
-            seed: self.seed,
-            version: env!("CARGO_PKG_VERSION").into(),
-            parent_digest: Some(first.digest.clone()),
-            data_digest: inherited.and_then(|parent| parent.data_digest.clone()),
-            split: inherited.and_then(|parent| parent.split),
-            sample: parent.and_then(|parent| parent.sample.clone()),
-            settings: json!({ "alpha": alpha, "checkpoints": used, VALIDATION: v }),
-        }
+        let method = format!("merge {}", self.options.method.name());
+        let settings = json!({ "alpha": alpha, "checkpoints": used });
+        step_on_v(&self.checkpoints[0], method, vec!["*".into()], settings, val, self.seed)
     }
 }
 

@@ -52,9 +52,8 @@ pub fn usable<T>(judged: Result<T>) -> Result<std::result::Result<T, Unusable>> 
     }
 }
 
-/// The model with the weights as the checkpoint's file stores them, since rounding to the file's types
-/// is part of the result. Products are in f32, as they will be in use, whatever the precision of the
-/// training.
+/// The model with the weights as the checkpoint's file stores them: rounding to the file's types is part
+/// of the result. It computes products in f32, even after training in bf16.
 ///
 /// # Errors
 /// Those of [`Checkpoint::as_stored`].

@@ -62,19 +62,21 @@ fn scaled(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::models::arch;
     use candle_core::{Device, Tensor};
     use std::sync::Arc;
 
-    fn network() -> Arc<Network> {
+    /// A network with two narrow blocks.
+    pub(crate) fn network() -> Arc<Network> {
         let mut config = arch::vit("vit_nano_patch7_28", 3, 1).unwrap();
         (config.dim, config.depth, config.heads, config.mlp_dim) = (8, 2, 2, 16);
         Arc::new(config.network().unwrap())
     }
 
-    fn filled(network: &Network, of: impl Fn(usize, usize) -> f64) -> Weights {
+    /// Weights by tensor and position.
+    pub(crate) fn filled(network: &Network, of: impl Fn(usize, usize) -> f64) -> Weights {
         let tensors = network.params().iter().enumerate().map(|(i, param)| {
             let n: usize = param.shape.iter().product();
             let values: Vec<f32> = (0..n).map(|j| of(i, j) as f32).collect();
@@ -83,7 +85,8 @@ mod tests {
         Weights::new(network, tensors.collect()).unwrap()
     }
 
-    fn values(weights: &Weights, i: usize) -> Vec<f64> {
+    /// The numbers of a tensor.
+    pub(crate) fn values(weights: &Weights, i: usize) -> Vec<f64> {
         let tensor = weights.tensor(i).to_dtype(DType::F64).unwrap();
         tensor.flatten_all().unwrap().to_vec1().unwrap()
     }

@@ -9,6 +9,8 @@ mod interpolate;
 mod position;
 
 pub use fit::{Misfit, check_same, unknown_classes};
+#[cfg(test)]
+pub(crate) use interpolate::tests as test_weights;
 pub use interpolate::{interpolate, lines};
 pub use position::resized;
 

@@ -30,7 +30,7 @@ use crate::checkpoint::Checkpoint;
 use crate::data::Roles;
 use crate::error::Result;
 use crate::forecast::{Calibration, Need};
-use crate::models::Layer;
+use crate::models::{Layer, Network};
 use crate::objective::{Examples, Objective};
 use crate::session::{Context, held_out, seen};
 
@@ -74,15 +74,20 @@ impl RemedySession {
     /// Time and memory of a search on so many images, at most.
     pub fn need(&self, model: &Objective, images: usize, found: &Calibration) -> Need {
         let network = &model.network;
-        let stages = self.layers.iter().chain(&self.joint).map(|layer| layer.first_stage);
-        let widest = stages.map(|stage| network.activation_len(stage)).max().unwrap_or(0);
-        // Inputs of the model as it is and of the moved one, and the next ones; moved weights.
-        let floats = 3 * images * widest + 2 * network.parameters();
-        let held = floats as f64 * 4.0 / (1 << 20) as f64;
+        let held = self.held_mib(network, images);
         Need {
             seconds: found.seconds(remedies_work(network, self), images),
             mib: found.peak_mib.max(found.resident_mib + found.wave_mib + held),
         }
+    }
+
+    /// Memory held besides the passes themselves, MiB: inputs of the model as it is and of the moved one,
+    /// and the next ones; moved weights.
+    pub fn held_mib(&self, network: &Network, images: usize) -> f64 {
+        let stages = self.layers.iter().chain(&self.joint).map(|layer| layer.first_stage);
+        let widest = stages.map(|stage| network.activation_len(stage)).max().unwrap_or(0);
+        let floats = 3 * images * widest + 2 * network.parameters();
+        floats as f64 * 4.0 / (1 << 20) as f64
     }
 
     /// Measures all moves on V.

@@ -1,6 +1,6 @@
 //! A checkpoint's logits on a split, with a temperature fitted on other images.
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Provenance};
 use crate::data::DataInfo;
 use crate::data::DataOptions;
 use crate::data::folds::stratified_halves;
@@ -16,6 +16,7 @@ use crate::session::bad_samples::damage_note;
 use crate::session::{Counted, data_info, objective, pixels};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// Identifier and version of an evaluation report's schema.
 pub const EVALUATION: &str = "planish/evaluation/1";
@@ -52,6 +53,33 @@ pub struct V {
     pub images: usize,
     /// Seed that divided test into V and test, if they come from test.
     pub seed: u64,
+}
+
+/// Provenance of a step that changes weights without training images: V alone decides it. Later steps must
+/// find the images of fine-tuning and those that it held out, so these are kept from `parent`.
+pub fn step_on_v(
+    parent: &Checkpoint,
+    method: String,
+    update: Vec<String>,
+    mut settings: Value,
+    val: &Split,
+    seed: u64,
+) -> Provenance {
+    let earlier = parent.provenance.as_ref();
+    let inherited = earlier.filter(|earlier| earlier.split.is_some());
+    settings[VALIDATION] = json!(V { digest: val.digest().into(), images: val.len(), seed });
+    Provenance {
+        method,
+        perturb: Vec::new(),
+        update,
+        seed,
+        version: env!("CARGO_PKG_VERSION").into(),
+        parent_digest: Some(parent.digest.clone()),
+        data_digest: inherited.and_then(|earlier| earlier.data_digest.clone()),
+        split: inherited.and_then(|earlier| earlier.split),
+        sample: earlier.and_then(|earlier| earlier.sample.clone()),
+        settings,
+    }
 }
 
 /// Evaluates `checkpoint` on a whole split, in stored order.

@@ -97,19 +97,19 @@ pub struct RunFigures {
     /// Fraction of its perturbations that were capped.
     pub capped: Option<f64>,
     /// Before and after on V; `None` if the result has no metrics.
-    pub val: Option<BeforeAfter>,
+    pub val: Option<SplitFigures>,
     /// Before and after on test.
-    pub test: Option<BeforeAfter>,
+    pub test: Option<SplitFigures>,
 }
 
 /// A model before and after a run, on one split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BeforeAfter {
+pub struct SplitFigures {
     /// Before.
-    pub before: Score,
+    pub before: ModelScore,
     /// After.
-    pub after: Score,
+    pub after: ModelScore,
     /// Paired difference of NLL, before − after.
     pub nll_gain: Estimate,
     /// The same with temperature scaling on both sides.
@@ -119,7 +119,7 @@ pub struct BeforeAfter {
 /// The main figures of a [`Summary`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Score {
+pub struct ModelScore {
     /// NLL.
     pub nll: Estimate,
     /// NLL with a temperature.
@@ -220,7 +220,7 @@ impl From<Trial> for CellFigures {
     }
 }
 
-impl From<&Compared> for BeforeAfter {
+impl From<&Compared> for SplitFigures {
     fn from(found: &Compared) -> Self {
         Self {
             before: (&found.before).into(),
@@ -231,7 +231,7 @@ impl From<&Compared> for BeforeAfter {
     }
 }
 
-impl From<&Summary> for Score {
+impl From<&Summary> for ModelScore {
     fn from(s: &Summary) -> Self {
         let of = |mean, stderr| Estimate { mean, stderr };
         let d = s.details.as_ref();

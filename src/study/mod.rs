@@ -31,7 +31,7 @@ mod work;
 pub use cells::{Cell, all, plan};
 pub use error::{Error, Result};
 pub use figures::{
-    BeforeAfter, CellFigures, DiagnosisFigures, LayerFigures, OodFigures, RunFigures, Score,
+    CellFigures, DiagnosisFigures, LayerFigures, ModelScore, OodFigures, RunFigures, SplitFigures,
 };
 pub use file::{File, parse};
 pub use log::{CELLS, Entry, Log, differing, read_log};

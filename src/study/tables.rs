@@ -4,8 +4,8 @@
 //! Lines and empty in CSV.
 
 use super::{
-    BeforeAfter, CellFigures, CellSettings, DiagnosisFigures, Entry, Error, LayerFigures,
-    ModelSettings, OodFigures, Planned, Result, RunFigures, Score, StudyPlan,
+    CellFigures, CellSettings, DiagnosisFigures, Entry, Error, LayerFigures, ModelScore,
+    ModelSettings, OodFigures, Planned, Result, RunFigures, SplitFigures, StudyPlan,
 };
 use crate::evaluate::Estimate;
 use crate::train::MethodArgs;
@@ -241,7 +241,7 @@ fn history(row: &mut Row, figures: &RunFigures) {
     one(row, "capped", figures.capped);
 }
 
-fn before_after(row: &mut Row, split: &str, found: &BeforeAfter) {
+fn before_after(row: &mut Row, split: &str, found: &SplitFigures) {
     for (when, score) in [("before", &found.before), ("after", &found.after)] {
         let name = |figure: &str| format!("{split}_{when}_{figure}");
         for (figure, of) in FIGURES {
@@ -257,7 +257,7 @@ fn before_after(row: &mut Row, split: &str, found: &BeforeAfter) {
 }
 
 /// A figure's name and value.
-type Figure = (&'static str, fn(&Score) -> Estimate);
+type Figure = (&'static str, fn(&ModelScore) -> Estimate);
 
 /// Figures before and after a run, which are also compared with the control's.
 const FIGURES: [Figure; 5] = [

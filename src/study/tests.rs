@@ -54,7 +54,7 @@ fn on_layers(perturb: Option<&str>, update: &str) -> CellSettings {
 
 /// A run with these figures on V, and none on test.
 fn trained(nll: f64, top1: f64) -> CellFigures {
-    let score = Score {
+    let score = ModelScore {
         nll: exactly(nll),
         calibrated_nll: exactly(0.5),
         top1: exactly(top1),
@@ -76,7 +76,7 @@ fn trained(nll: f64, top1: f64) -> CellFigures {
         perturbation: None,
         perturbation_length: None,
         capped: None,
-        val: Some(BeforeAfter { before, after, nll_gain: gain, calibrated_nll_gain: gain }),
+        val: Some(SplitFigures { before, after, nll_gain: gain, calibrated_nll_gain: gain }),
         test: None,
     }))
 }

@@ -2,9 +2,11 @@
 
 mod common;
 mod model;
+mod place;
 
 pub use common::Common;
 pub use model::ModelArgs;
+pub use place::PlaceArgs;
 pub use planish::options::Limit;
 
 use planish::device::Choice;

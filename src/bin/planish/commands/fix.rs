@@ -1,14 +1,12 @@
 //! `planish fix`: calibrate, move layers where it helps, and measure once on test.
 
-use crate::args::{Common, ModelArgs};
+use crate::args::{Common, ModelArgs, PlaceArgs};
 use crate::render::fix::text;
 use crate::render::print;
 use anyhow::Context;
-use clap::ArgGroup;
 use planish::data::DataOptions;
 use planish::fix::{FixOptions, FixSession};
 use planish::output;
-use planish::post_train::Place;
 use planish::report::html::{self, Input};
 use planish::report::{FIXING, Fixing};
 use planish::session::checkpoint_info;
@@ -17,7 +15,6 @@ use std::path::PathBuf;
 /// Options of `fix`.
 #[derive(clap::Args, Clone, Debug)]
 #[command(
-    group = ArgGroup::new("place").required(true),
     after_help = "Examples:\n  planish fix tuned/ --pretrained vit/ --data images/ --out fixed/\n  \
                   planish fix tuned/ --pretrained vit/ --data images/ --budget 10m --in-place --html \
                   fix.html"
@@ -32,31 +29,15 @@ pub struct Args {
     /// Options of the fix.
     #[command(flatten)]
     pub options: FixOptions,
-    /// Write the fixed checkpoint to this .safetensors file or folder
-    #[arg(long, value_name = "NEW", group = "place", help_heading = "Fixing options")]
-    pub out: Option<PathBuf>,
-    /// Overwrite CKPT; `planish undo CKPT` restores it, byte for byte
-    #[arg(long, group = "place", help_heading = "Fixing options")]
-    pub in_place: bool,
-    /// Measure only; write no checkpoint
-    #[arg(long, group = "place", help_heading = "Fixing options")]
-    pub dry_run: bool,
+    /// Where the result is written.
+    #[command(flatten)]
+    pub place: PlaceArgs,
     /// Also write the result as an HTML page
     #[arg(long, value_name = "FILE", help_heading = "Fixing options")]
     pub html: Option<PathBuf>,
     /// Common options.
     #[command(flatten)]
     pub common: Common,
-}
-
-impl Args {
-    fn place(&self) -> Place {
-        match &self.out {
-            Some(out) => Place::New(out.clone()),
-            None if self.in_place => Place::InPlace,
-            None => Place::Nowhere,
-        }
-    }
 }
 
 /// Runs the command.
@@ -68,12 +49,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.options.check()?;
     args.html.as_deref().map_or(Ok(()), output::check)?;
     let checkpoint = args.model.open()?;
-    let outputs = [args.common.json.as_deref(), args.out.as_deref(), args.html.as_deref()];
+    let outputs = [args.common.json.as_deref(), args.place.out.as_deref(), args.html.as_deref()];
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let session =
-        FixSession::prepare(&args.options, checkpoint, &args.data, &args.place(), &context)?;
+        FixSession::prepare(&args.options, checkpoint, &args.data, &args.place.place(), &context)?;
     let found = session.run(&context)?;
     let report = Fixing {
         schema: FIXING.into(),
