@@ -1,29 +1,38 @@
-//! Where does a fine-tuned model overfit? Prints ΔL and κ of every layer, and a plan.
+//! Where does a fine-tuned model overfit? Prints ΔL and κ of every layer, and a plan, and writes the
+//! report that `planish diagnose` would write.
 //!
-//! cargo run --release --example diagnose -- [CHECKPOINT DATA]
+//! cargo run --release --example diagnose -- [CHECKPOINT DATA [REPORT.json]]
 
+use planish::output;
 use planish::prelude::*;
+use planish::report::diagnosis::DiagnosisReport;
+use planish::run::RunInfo;
 
 fn main() -> Result<()> {
-    let mut paths = std::env::args().skip(1);
-    let checkpoint = paths.next().unwrap_or_else(|| "assets/model".into());
-    let data = paths.next().unwrap_or_else(|| "assets/data".into());
+    let mut arguments = std::env::args().skip(1);
+    let checkpoint = arguments.next().unwrap_or_else(|| "assets/model".into());
+    let data = arguments.next().unwrap_or_else(|| "assets/data".into());
 
-    let checkpoint = Checkpoint::open(checkpoint.as_ref(), &Load::default())?;
-    let data = Data::open(&DataOptions { data, ..DataOptions::default() }, &checkpoint)?;
     let context = Context::silent(0);
-    let roles = data.roles(&checkpoint, context.seed)?;
-    let session = DiagnoseSession::new(&checkpoint, &roles, Some(500), &context)?;
-    let blocks = layers(&checkpoint.network, Granularity::Block);
-    let found = session.measure(&blocks, &MeasureOptions::default(), &context)?;
+    let clock = RunInfo::start("example".into(), context.seed, context.engine);
+    let checkpoint = Checkpoint::open(checkpoint.as_ref(), &Load::default())?;
+    let data = DataOptions { data, ..DataOptions::default() };
+    let options = DiagnoseOptions { samples: Some(500), ..DiagnoseOptions::default() };
+    let limit = Limit::default();
+    let session = DiagnoseSession::prepare(&options, checkpoint, &data, limit, &context)?;
+    let found = session.run(&context)?;
 
-    for layer in &found.layers {
+    for layer in &found.findings.layers {
         let (gap, sharpness) = (layer.delta_l_nats.cross_fit, layer.kappa.cross_fit);
         println!("{:8} ΔL {gap:?} nats, κ {sharpness:?}", layer.name);
     }
-    println!("{}", found.summary);
-    if let Some(plan) = found.plan {
+    println!("{}", found.findings.summary);
+    if let Some(plan) = &found.findings.plan {
         println!("perturb {}, update {}", plan.perturb, plan.update);
+    }
+    if let Some(path) = arguments.next() {
+        let report = DiagnosisReport::new(clock.finish(), &session, found);
+        output::write_json(path.as_ref(), &report)?;
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 
 use crate::{
     cache, checkpoint, compare, curvature, data, diagnose, engine, evaluate, finetune, hvp, merge,
-    models, objective, options, output, predictions, pretrained, session, shift, study, train,
+    models, objective, options, output, predictions, pretrained, report, session, shift, study,
+    train,
 };
 
 /// Anything that can go wrong in a session.
@@ -74,6 +75,9 @@ pub enum Error {
     /// Images that cannot be corrupted.
     #[error(transparent)]
     Shift(#[from] shift::Error),
+    /// A report that would be overwritten.
+    #[error(transparent)]
+    Occupied(#[from] report::Occupied),
     /// A study's folder.
     #[error(transparent)]
     Study(#[from] study::Error),

@@ -9,21 +9,23 @@
 //!     // A timm, transformers or torchvision checkpoint, and what it does not say itself.
 //!     let checkpoint = Checkpoint::open("model/".as_ref(), &Load::default())?;
 //!     // Class folders, IDX, CIFAR or prepared tensors; which images train, validate and test.
-//!     let options = DataOptions { data: "images/".into(), ..DataOptions::default() };
-//!     let data = Data::open(&options, &checkpoint)?;
+//!     let data = DataOptions { data: "images/".into(), ..DataOptions::default() };
 //!     // The CPU and seed 0; an `Observer` in place of `silent` would receive progress.
 //!     let context = Context::silent(0);
-//!     let roles = data.roles(&checkpoint, context.seed)?;
 //!
-//!     let session = DiagnoseSession::new(&checkpoint, &roles, None, &context)?;
-//!     let blocks = layers(&checkpoint.network, Granularity::Block);
-//!     let found = session.measure(&blocks, &MeasureOptions::default(), &context)?;
-//!     for layer in &found.layers {
+//!     let options = DiagnoseOptions { samples: Some(2000), ..DiagnoseOptions::default() };
+//!     let limit = Limit::default();
+//!     let session = DiagnoseSession::prepare(&options, checkpoint, &data, limit, &context)?;
+//!     let found = session.run(&context)?;
+//!     for layer in &found.findings.layers {
 //!         println!("{}: ΔL {:?} nats", layer.name, layer.delta_l_nats.cross_fit);
 //!     }
 //!     Ok(())
 //! }
 //! ```
+//!
+//! [`DiagnosisReport`](report::diagnosis::DiagnosisReport) makes the result the JSON report that
+//! `planish diagnose` writes. The other commands have sessions and reports of the same kind.
 //!
 //! # Post-train it
 //!
@@ -41,7 +43,7 @@
 //! | [`curvature`], [`line_search`] | eigenvalues, traces, densities from products alone; minima along a line |
 //! | [`checkpoint`], [`data`], [`session`] | files in and out; images; both opened for work |
 //! | [`diagnose`], [`remedies`], [`train`], [`evaluate`], [`shift`] | what is measured and done |
-//! | [`finetune`], [`calibrate`], [`merge`], [`fix`], [`post_train`] | whole runs |
+//! | [`eval`], [`finetune`], [`calibrate`], [`merge`], [`fix`], [`post_train`] | whole runs |
 //! | [`bench`](mod@bench), [`study`], [`compare`] | many runs; their comparison |
 //! | [`hvp`], [`selftest`] | products of layers as named tensors; checks of the numerical accuracy |
 //! | [`report`] | results as JSON and HTML |
@@ -65,6 +67,7 @@ pub mod device;
 pub mod diagnose;
 pub mod engine;
 pub mod error;
+pub mod eval;
 pub mod evaluate;
 pub mod finetune;
 pub mod fingerprint;
@@ -108,14 +111,15 @@ struct Readme;
 pub mod prelude {
     pub use crate::checkpoint::{Checkpoint, Load};
     pub use crate::data::{DataOptions, Role, require};
-    pub use crate::diagnose::session::DiagnoseSession;
-    pub use crate::diagnose::{DiagnoseOptions, MeasureOptions};
+    pub use crate::diagnose::{DiagnoseOptions, DiagnoseSession, MeasureOptions, Measurer};
     pub use crate::engine::{Engine, EngineOptions};
     pub use crate::error::{Error, Result};
+    pub use crate::eval::{EvaluateOptions, EvaluateSession};
     pub use crate::finetune::{FinetuneOptions, FinetuneSession};
     pub use crate::models::Granularity;
     pub use crate::models::layers::{layers, select};
     pub use crate::observe::{Event, Observer, Silent};
+    pub use crate::options::Limit;
     pub use crate::post_train::{Place, PostTrainOptions, PostTrainSession};
     pub use crate::session::{Context, Data, objective, pixels, sample};
     pub use crate::train::{MethodOptions, TrainOptions};

@@ -4,8 +4,8 @@ use super::{BenchRun, BenchRunner, RunForecast, RunResult};
 use crate::checkpoint::Checkpoint;
 use crate::data::DataOptions;
 use crate::diagnose::MeasureOptions;
+use crate::diagnose::Measurer;
 use crate::diagnose::findings::Plan;
-use crate::diagnose::session::DiagnoseSession;
 use crate::error::{Error, Result};
 use crate::forecast::Part;
 use crate::options::Limit;
@@ -29,9 +29,9 @@ impl<'a> InProcess<'a> {
         Self { checkpoint, data, limit: Limit::default() }
     }
 
-    fn diagnosis(&self, samples: Option<usize>, context: &Context) -> Result<DiagnoseSession> {
+    fn diagnosis(&self, samples: Option<usize>, context: &Context) -> Result<Measurer> {
         let roles = Data::open(self.data, self.checkpoint)?.roles(self.checkpoint, context.seed)?;
-        DiagnoseSession::new(self.checkpoint, &roles, samples, context)
+        Measurer::new(self.checkpoint, &roles, samples, context)
     }
 
     fn session(

@@ -11,20 +11,23 @@ mod assemble;
 pub mod findings;
 mod fold;
 mod forecast;
+mod measurer;
 mod newton;
 mod options;
 pub mod plan;
 mod plan_file;
 pub mod ranking;
-pub mod sampling;
-pub mod session;
+mod sampling;
+mod session;
 pub mod spectrum;
 mod summary;
 
 pub use forecast::post_training;
+pub use measurer::Measurer;
 pub use newton::Estimator;
 pub use options::{DiagnoseOptions, EstimatorName};
 pub use plan_file::{Error as PlanError, SCHEMA as DIAGNOSIS, read_plan};
+pub use session::{DiagnoseSession, Diagnosed};
 
 use crate::curvature::Result;
 use crate::data::folds::stratified_halves;

@@ -1,8 +1,8 @@
 //! Growing samples of V, to check whether V is large enough.
 
 use super::findings::{Findings, Fitted};
+use super::measurer::Measurer;
 use super::ranking::{LayerSample, Sample, Sampling};
-use super::session::DiagnoseSession;
 use super::spectrum::Estimated;
 use crate::error::Result;
 
@@ -14,7 +14,7 @@ const FEWEST: usize = 8;
 /// Results on the last sample.
 pub struct SampledFindings {
     /// The sample, unless it is all of V.
-    pub part: Option<DiagnoseSession>,
+    pub part: Option<Measurer>,
     /// The results on it.
     pub findings: Findings,
     /// The results on every sample; empty if only all of V was measured.
@@ -40,11 +40,11 @@ pub fn sizes(most: usize, convergence: bool, until: bool) -> Vec<usize> {
 /// passed to `measure` says whether to measure everything requested or only what samples are
 /// compared by.
 pub fn measure(
-    work: &DiagnoseSession,
-    part: &dyn Fn(usize) -> Result<DiagnoseSession>,
+    work: &Measurer,
+    part: &dyn Fn(usize) -> Result<Measurer>,
     sizes: &[usize],
     until: Option<f64>,
-    measure: impl Fn(&DiagnoseSession, bool) -> Result<Findings>,
+    measure: impl Fn(&Measurer, bool) -> Result<Findings>,
 ) -> Result<SampledFindings> {
     let most = sizes.last().copied().unwrap_or(0);
     let mut samples = Vec::new();

@@ -1,213 +1,191 @@
-//! A model with the images it is diagnosed on.
+//! One diagnosis, from its options to its figures.
 
 use super::findings::Findings;
-use super::{Estimator, MeasureOptions, Request, diagnose};
+use super::ranking::{Sample, Sampling};
+use super::sampling::{SampledFindings, measure, sizes};
+use super::{DiagnoseOptions, MeasureOptions, Measurer, post_training};
 use crate::checkpoint::Checkpoint;
-use crate::curvature::{LayerOperator, LinearOperator};
-use crate::data::{Role, Roles, require};
+use crate::data::{DamagedFile, DataInfo, DataOptions, Role, Roles, require};
 use crate::error::{Error, Result};
-use crate::forecast::{
-    Calibration, Need, Operations, calibrate, diagnose_work, lower, start_within,
-};
-use crate::models::{Layer, cost};
-use crate::objective::{Examples, Matrix, Objective};
-use crate::pixels::Pixels;
-use crate::session::{Context, objective, pixels, sample};
-use candle_core::DType;
+use crate::forecast::{Calibration, Expected, Forecast, Need, Part, Work};
+use crate::memory;
+use crate::models::Layer;
+use crate::models::layers::join;
+use crate::objective::{Examples, Objective};
+use crate::options::Limit;
+use crate::remedies::{RemedyFindings, RemedySession};
+use crate::session::bad_samples::damage_note;
+use crate::session::{Context, Data, data_info};
 
-const MIB: f64 = (1 << 20) as f64;
-
-/// A model with the images it is measured on.
+/// A diagnosis, ready to run.
 pub struct DiagnoseSession {
-    /// The model at w*.
-    pub objective: Objective,
-    /// V.
-    pub validation: Pixels,
-    training: Option<Pixels>,
-    /// Number of training images available, measured or not.
-    pub train_images: usize,
+    /// The options.
+    pub options: DiagnoseOptions,
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The data sets.
+    pub data: Data,
+    /// Training, validation and test images.
+    pub roles: Roles,
+    /// The layers to measure.
+    pub layers: Vec<Layer>,
+    measurer: Measurer,
+    remedies: Option<RemedySession>,
+    measured: MeasureOptions,
+    /// Sizes of the samples of V, ending with the largest.
+    sizes: Vec<usize>,
+    rates: Calibration,
+    /// Of everything but the remedies, and of the remedies.
+    need: (Need, Option<Need>),
+}
+
+/// The result of a diagnosis.
+pub struct Diagnosed {
+    /// Measurements.
+    pub findings: Findings,
+    /// The images that they were made on.
+    pub data: DataInfo,
+    /// Damaged image files that were decoded in part and used.
+    pub damaged: Vec<DamagedFile>,
+    /// The same figures on growing subsets of V, if requested.
+    pub convergence: Vec<Sample>,
+    /// Outcome of `until_stderr`.
+    pub sampling: Option<Sampling>,
+    /// Moves of layers along `remedies`, if requested.
+    pub remedies: Option<RemedyFindings>,
+    /// Time and memory of post-training on this machine, by method. Empty if only some of the
+    /// layers were measured: their timings do not predict those of others.
+    pub forecast: Vec<Forecast>,
+    /// Operations of post-training, by method; independent of the machine.
+    pub work: Vec<Work>,
 }
 
 impl DiagnoseSession {
-    /// Loads V and an equal number of training images.
+    /// Opens everything, and measures the speed of this machine on the model.
     ///
     /// # Errors
-    /// No V, unreadable images, or a model that cannot be evaluated.
-    pub fn new(
-        checkpoint: &Checkpoint,
-        roles: &Roles,
-        samples: Option<usize>,
+    /// Invalid options; data without two validation images; a diagnosis that does not fit `limit`.
+    pub fn prepare(
+        options: &DiagnoseOptions,
+        checkpoint: Checkpoint,
+        data: &DataOptions,
+        limit: Limit,
         context: &Context,
     ) -> Result<Self> {
-        let v = sample(require(Role::Val, roles.val.as_ref())?, samples, context.seed)?;
-        let validation = pixels(checkpoint, &v)?;
-        let training = match &roles.train {
-            Some(split) => {
-                let n = v.len().min(split.len());
-                Some(pixels(checkpoint, &sample(split, Some(n), context.seed)?)?)
-            }
-            None => None,
-        };
-        let objective = objective(checkpoint, DType::F32, context.engine)?;
-        let train_images = roles.train.as_ref().map_or(0, |s| s.len());
-        Ok(Self { objective, validation, training, train_images })
-    }
-
-    /// The same images with other weights.
-    pub fn at(&self, objective: Objective) -> Self {
-        Self {
-            objective,
-            validation: self.validation.clone(),
-            training: self.training.clone(),
-            train_images: self.train_images,
+        options.check()?;
+        let data = Data::open(data, &checkpoint)?;
+        let roles = data.roles(&checkpoint, context.seed)?;
+        roles.notes.iter().for_each(|note| context.note(note));
+        let (layers, unmerged) = options.layers_of(&checkpoint)?;
+        let remedies = options.remedies_of(&checkpoint, &roles, (&layers, unmerged.is_some()))?;
+        let v = require(Role::Val, roles.val.as_ref())?;
+        let most = options.samples.unwrap_or(usize::MAX).min(v.len());
+        if most == 1 {
+            let text = "cross-fitting needs at least two validation images, found one; add images or raise \
+                        `samples`";
+            return Err(Error::Missing(text.into()));
         }
-    }
-
-    /// Time and memory needed to measure these layers.
-    pub fn need(&self, layers: &[Layer], found: &Calibration) -> Need {
-        self.need_of(self.validation.len(), layers, found)
-    }
-
-    /// The same for a given number of images of V.
-    pub fn need_of(&self, images: usize, layers: &[Layer], found: &Calibration) -> Need {
-        let seconds = found.seconds(diagnose_work(&self.objective.network, layers), images);
-        let passing = found.resident_mib + found.wave_mib;
-        Need { seconds, mib: found.peak_mib.max(passing + self.held_mib(images, layers)) }
-    }
-
-    /// The same for given options. Assumes that no iteration stops early.
-    pub fn need_with(
-        &self,
-        layers: &[Layer],
-        options: &MeasureOptions,
-        found: &Calibration,
-    ) -> Need {
-        let plain = self.need(layers, found);
-        let newton = match options.estimator {
-            Estimator::Line => 0,
-            // Per fold, which has half of the images.
-            Estimator::Newton { iterations, .. } => iterations,
-        };
-        let products = newton + options.spectrum.as_ref().map_or(0, |s| s.products());
-        let network = &self.objective.network;
-        let hvp = products as f64 * layers.iter().map(|l| cost::hvp(network, l)).sum::<f64>();
-        let work = Operations { hvp, ..Operations::default() };
-        let numbers = |l: &Layer| -> usize {
-            l.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
-        };
-        let largest = layers.iter().map(numbers).max().unwrap_or(0);
-        let one = layers.iter().max_by_key(|l| numbers(l));
-        let held = one.map_or(0.0, |layer| {
-            let operator =
-                LayerOperator::new(&self.objective, &self.validation, layer, Matrix::Hessian);
-            match (&options.spectrum, options.estimator) {
-                (Some(s), _) => {
-                    let held = s.held_mib(largest);
-                    held + operator.mib(operator.within((s.room - held).max(0.0)).block())
-                }
-                // Gradient, step, residual, direction and its product.
-                (None, Estimator::Newton { .. }) => operator.held_mib(5),
-                (None, Estimator::Line) => 0.0,
-            }
-        });
-        let seconds = found.seconds(work, self.validation.len());
-        Need { seconds: plain.seconds + seconds, mib: plain.mib + held }
-    }
-
-    /// The same model and training images with fewer images of V. Larger samples contain smaller
-    /// ones, up to rounding per class.
-    ///
-    /// # Errors
-    /// Unreadable images.
-    pub fn with_images(
-        &self,
-        checkpoint: &Checkpoint,
-        roles: &Roles,
-        n: usize,
-        context: &Context,
-    ) -> Result<Self> {
-        let v = sample(require(Role::Val, roles.val.as_ref())?, Some(n), context.seed)?;
-        let same = self.at(self.objective.clone());
-        Ok(Self { validation: pixels(checkpoint, &v)?, ..same })
-    }
-
-    /// Memory held besides the passes themselves, in MiB: the images at a layer's input, in three
-    /// copies; both folds' directions; the moved layer, its product, and the points of the line.
-    pub fn held_mib(&self, images: usize, layers: &[Layer]) -> f64 {
-        let network = &self.objective.network;
-        let input_len = |layer: &Layer| {
-            network.activation_len(0).max(network.activation_len(layer.first_stage))
-        };
-        let widest = layers.iter().map(input_len).max().unwrap_or(0);
-        let numbers = |layer: &Layer| -> usize {
-            layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
-        };
-        let (all, largest) =
-            layers.iter().map(numbers).fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
-        // Above the blocks, a pass holds almost nothing once all of V has been computed up to
-        // there. Below, memory holds V, its two halves, and freed blocks of another size that the
-        // allocator keeps from the previous stage.
-        let linear = layers.iter().all(|layer| self.objective.network.is_linear_in(layer));
-        let copies = if linear { 1 } else { 3 };
-        let floats = copies * images * widest + 2 * all + 3 * largest;
-        floats as f64 * 4.0 / MIB
-    }
-
-    /// Rates and memory, for up to half of V: the number of images that derivatives are computed
-    /// on.
-    fn rates(&self, layers: &[Layer]) -> Result<Calibration> {
-        let half = self.validation.len().div_ceil(2);
-        Ok(calibrate(&self.objective, &self.validation, half, layers)?)
-    }
-
-    /// Measures this machine's speed on the model. With a memory limit, lowers the micro-batch size
-    /// until the total fits.
-    ///
-    /// # Errors
-    /// A limit that is exceeded even with one image per thread.
-    pub fn calibrate(&mut self, layers: &[Layer], limit_mib: Option<f64>) -> Result<Calibration> {
-        if let Some(limit) = limit_mib {
-            start_within(&mut self.objective, limit);
+        let sizes = sizes(most, options.convergence, options.until_stderr.is_some());
+        let mut measurer = Measurer::new(&checkpoint, &roles, Some(most), context)?;
+        if let Some((network, weights)) = unmerged {
+            measurer = measurer.at(Objective::new(network.into(), weights, context.engine));
         }
-        let mut found = self.rates(layers)?;
-        let Some(limit) = limit_mib else { return Ok(found) };
-        loop {
-            let need = self.need(layers, &found).mib;
-            if need <= limit {
-                return Ok(found);
-            }
-            if !lower(&mut self.objective) {
-                return Err(Error::Memory(format!(
-                    "`memory`: {} images need about {need:.0} MiB even with one image per thread \
-                     and activation checkpointing; the limit is {limit:.0} MiB; lower `samples` or \
-                     `threads`, or raise the limit",
-                    self.validation.len()
-                )));
-            }
-            let again = self.rates(layers)?;
-            found = Calibration { peak_mib: found.peak_mib, ..again };
+        let rates = measurer.calibrate(&layers, limit.mib())?;
+        let measured = options.measured(room_mib(limit), context.seed);
+        let whole = measurer.need_with(&layers, &measured, &rates);
+        let times = sizes.iter().sum::<usize>() as f64 / most.max(1) as f64;
+        let measuring = Need { seconds: times * whole.seconds, ..whole };
+        let moving = remedies.as_ref().map(|r| r.need(&measurer.objective, most, &rates));
+        let mib = measuring.then(moving.unwrap_or_default()).mib;
+        if let Some(limit) = limit.mib().filter(|limit| mib > *limit) {
+            return Err(Error::Memory(format!(
+                "`memory`: the diagnosis needs about {mib:.0} MiB, the limit is {limit:.0} MiB; omit `spectrum` \
+                 or `density`, choose a finer `granularity`, or raise the limit"
+            )));
         }
+        let (options, need) = (options.clone(), (measuring, moving));
+        Ok(Self {
+            options,
+            checkpoint,
+            data,
+            roles,
+            layers,
+            measurer,
+            remedies,
+            measured,
+            sizes,
+            rates,
+            need,
+        })
+    }
+
+    /// Number of validation images, at most.
+    pub fn images(&self) -> usize {
+        self.measurer.validation.len()
+    }
+
+    /// Whether [`DiagnoseSession::outlook`] is an upper bound: iterations or samples may stop early.
+    pub fn may_stop_early(&self) -> bool {
+        self.measured != MeasureOptions::default()
+            || self.sizes.len() > 1
+            || self.remedies.is_some()
+    }
+
+    /// Expected time and memory, after `elapsed` seconds.
+    pub fn outlook(&self, elapsed: f64, context: &Context) -> Expected {
+        let (measuring, moving) = self.need;
+        let mib = measuring.then(moving.unwrap_or_default()).mib;
+        let diagnosis = Need { mib, ..measuring.after(elapsed) };
+        let mut parts = vec![Part::new("diagnosis", diagnosis)];
+        parts.extend(moving.map(|moving| Part::new("remedies", moving)));
+        let device_peak_mib = context.engine.expected_mib(0);
+        Expected { device_peak_mib, ..Expected::of(parts) }
     }
 
     /// Measures the layers.
     ///
     /// # Errors
-    /// Those of [`diagnose`].
-    pub fn measure(
-        &self,
-        layers: &[Layer],
-        options: &MeasureOptions,
-        context: &Context,
-    ) -> Result<Findings> {
-        let progress = context.task("diagnose", layers.len() as u64, "layers");
-        let request = Request {
-            training: self.training.as_ref().map(|t| t as &dyn Examples),
-            options: options.clone(),
-            ..Request::new(&self.objective, &self.validation, layers, context.seed)
+    /// Those of [`diagnose`](super::diagnose) and [`RemedySession::measure`]; unreadable images.
+    pub fn run(&self, context: &Context) -> Result<Diagnosed> {
+        let Self { options, checkpoint, roles, measurer, .. } = self;
+        if options.convergence && self.sizes.len() == 1 {
+            context.note("too few images for `convergence`");
+        }
+        let part = |n| measurer.with_images(checkpoint, roles, n, context);
+        let SampledFindings { part, mut findings, samples, sampling } =
+            measure(measurer, &part, &self.sizes, options.until_stderr, |on, whole| {
+                let few;
+                let how = if whole {
+                    &self.measured
+                } else {
+                    few = self.measured.only_top();
+                    &few
+                };
+                on.measure(&self.layers, how, context)
+            })?;
+        let damaged = self.data.damaged();
+        findings.warnings.extend(damage_note(&damaged));
+        let on = part.as_ref().unwrap_or(measurer);
+        let remedies = match &self.remedies {
+            Some(remedies) => Some(remedies.measure(&on.objective, &on.validation, context)?),
+            None => None,
         };
-        Ok(diagnose(&request, &mut |name| {
-            progress.status(name);
-            progress.advance(1);
-        })?)
+        let (mut forecast, work) =
+            post_training(&measurer.objective, measurer.train_images, &self.rates, &findings);
+        if join(&self.layers).tensors.len() < checkpoint.network.params().len() {
+            forecast.clear();
+        }
+        let split = on.validation.split();
+        let data = data_info(self.data.of(split), split, &roles.val_origin);
+        let convergence = samples;
+        Ok(Diagnosed { findings, data, damaged, convergence, sampling, remedies, forecast, work })
+    }
+}
+
+/// Memory available to the estimators, MiB.
+fn room_mib(limit: Limit) -> f64 {
+    match limit.mib() {
+        Some(limit) => limit - memory::resident_mib().unwrap_or(0.0),
+        None => 0.5 * memory::available_mib().unwrap_or(f64::INFINITY),
     }
 }

@@ -5,7 +5,7 @@ use super::judge::Judged;
 use super::result::{BeforeAfter, LayerBeforeAfter};
 use super::score::{Pair, before_after, predict, remeasure, temperatures};
 use crate::data::Split;
-use crate::diagnose::session::DiagnoseSession;
+use crate::diagnose::Measurer;
 use crate::error::Result;
 use crate::evaluate::PredictionsInfo;
 use crate::objective::Objective;
@@ -88,7 +88,7 @@ pub fn figures(
         (Some(0), _) | (_, None) => Vec::new(),
         (None, Some(on)) => remeasure(on, tuned, recipe, context)?,
         (n, Some(_)) => {
-            let on = DiagnoseSession::new(checkpoint, roles, n, context)?;
+            let on = Measurer::new(checkpoint, roles, n, context)?;
             remeasure(&on, tuned, recipe, context)?
         }
     };

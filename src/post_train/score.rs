@@ -7,8 +7,8 @@ use crate::checkpoint::{Checkpoint, Error as CheckpointError};
 use crate::data::folds::stratified_halves;
 use crate::data::{DataInfo, Split};
 use crate::diagnose::MeasureOptions;
+use crate::diagnose::Measurer;
 use crate::diagnose::findings::LayerResult;
-use crate::diagnose::session::DiagnoseSession;
 use crate::error::{Error, Result};
 use crate::evaluate::{
     Estimate, RESAMPLES, Scores, Summary, Temperature, Temperatures, compare, paired, summarise_at,
@@ -206,7 +206,7 @@ pub fn measured_again(network: &Network, recipe: &Recipe) -> Vec<Layer> {
 /// # Errors
 /// Those of diagnosing.
 pub fn remeasure(
-    session: &DiagnoseSession,
+    session: &Measurer,
     tuned: &Objective,
     recipe: &Recipe,
     context: &Context,

@@ -16,8 +16,8 @@ use crate::checkpoint::{Checkpoint, ClassNames, Load, Rounding, Saved};
 use crate::data::order::Batches;
 use crate::data::{Augment, DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::diagnose::MeasureOptions;
+use crate::diagnose::Measurer;
 use crate::diagnose::findings::{Plan, perturbed_and_updated};
-use crate::diagnose::session::DiagnoseSession;
 use crate::error::{Error, Result};
 use crate::forecast::Part;
 use crate::format::duration;
@@ -59,7 +59,7 @@ pub struct PostTrainSession {
     /// The model.
     pub model: Objective,
     /// The model on V, if there is one.
-    pub diagnosis: Option<DiagnoseSession>,
+    pub diagnosis: Option<Measurer>,
     /// The method with its layers.
     pub recipe: Recipe,
     /// New adapters, if they are trained instead of the whole layer.
@@ -159,7 +159,7 @@ impl PostTrainSession {
         let images = pixels(&checkpoint, &train)?;
         let views = frozen::views(&options.train, &images, context.seed)?;
         let diagnosis = match &roles.val {
-            Some(_) => Some(DiagnoseSession::new(&checkpoint, &roles, options.samples, context)?),
+            Some(_) => Some(Measurer::new(&checkpoint, &roles, options.samples, context)?),
             None => None,
         };
         let ahead = RefCell::new(None);
@@ -502,7 +502,7 @@ fn full(error: &Error) -> String {
 /// The plan from a diagnosis made now. A dry run only forecasts the diagnosis; head and last block
 /// stand in for its plan.
 fn planned(
-    session: &DiagnoseSession,
+    session: &Measurer,
     memory_mib: Option<f64>,
     preview: Preview,
     context: &Context,

@@ -4,9 +4,11 @@ use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
 use crate::diagnose::findings::Findings;
 use crate::diagnose::ranking::{Sample, Sampling};
+use crate::diagnose::{DiagnoseSession, Diagnosed};
 use crate::forecast::{Forecast, Work};
 use crate::remedies::RemedyFindings;
 use crate::run::RunInfo;
+use crate::session::checkpoint_info;
 use serde::{Deserialize, Serialize};
 
 pub use crate::diagnose::DIAGNOSIS as SCHEMA;
@@ -49,4 +51,22 @@ pub struct DiagnosisReport {
     pub remedies: Option<RemedyFindings>,
     /// Operations per method, independent of the machine.
     pub forecast: Vec<Work>,
+}
+
+impl DiagnosisReport {
+    /// The report of a diagnosis.
+    pub fn new(run: RunInfo, session: &DiagnoseSession, found: Diagnosed) -> Self {
+        Self {
+            schema: SCHEMA.into(),
+            run: TimedDiagnosis { run, forecast: found.forecast },
+            checkpoint: checkpoint_info(&session.checkpoint),
+            data: found.data,
+            damaged: found.damaged,
+            findings: found.findings,
+            convergence: found.convergence,
+            sampling: found.sampling,
+            remedies: found.remedies,
+            forecast: found.work,
+        }
+    }
 }

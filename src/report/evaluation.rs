@@ -1,10 +1,14 @@
 //! The report of `eval`.
 
+use super::EarlierEvaluation;
 use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
+use crate::error::Result;
+use crate::eval::{EvaluateSession, Evaluated};
 use crate::evaluate::PredictionsInfo;
 use crate::evaluate::Summary;
 use crate::run::RunInfo;
+use crate::session::{Context, checkpoint_info};
 use crate::shift::{Other, Shifts};
 use serde::{Deserialize, Serialize};
 
@@ -41,4 +45,48 @@ pub struct Evaluation {
     pub damaged: Vec<DamagedFile>,
     /// Warnings.
     pub warnings: Vec<String>,
+}
+
+impl Evaluation {
+    /// The report of an evaluation, without corrupted images.
+    pub fn new(run: RunInfo, session: &EvaluateSession, found: &Evaluated) -> Self {
+        Self {
+            schema: EVALUATION.into(),
+            run,
+            checkpoint: checkpoint_info(&session.checkpoint),
+            data: found.split.data.clone(),
+            figures: found.figures.clone(),
+            precision: session.options.precision.name().into(),
+            temperature_origin: found.split.origin.clone(),
+            predictions: found.predictions.clone(),
+            shifts: None,
+            others: found.others.clone(),
+            damaged: found.damaged.clone(),
+            warnings: found.warnings.clone(),
+        }
+    }
+
+    /// Adds the corrupted images of the session, and those of an `earlier` report. Calls `save` with
+    /// the report after each new cell.
+    ///
+    /// # Errors
+    /// An earlier report of another evaluation; those of [`EvaluateSession::shifts`].
+    pub fn add_shifts(
+        &mut self,
+        session: &EvaluateSession,
+        found: &Evaluated,
+        earlier: Option<EarlierEvaluation>,
+        context: &Context,
+        save: &mut dyn FnMut(&Evaluation) -> Result<()>,
+    ) -> Result<()> {
+        let origin = session.shift_origin()?;
+        let kept = earlier.map(|earlier| earlier.shifts(self, origin.as_deref())).transpose()?;
+        let known = kept.as_ref().map_or(Vec::new(), |kept| kept.cells.clone());
+        let all = session.shifts(found, known, context, &mut |shifts| {
+            self.shifts = Some(shifts.clone());
+            save(self)
+        })?;
+        self.shifts = all.or(kept);
+        Ok(())
+    }
 }

@@ -30,5 +30,5 @@ pub use fixing::{BASELINE_HEADERS, FIXING, Fixing, STEP_HEADERS};
 pub use inspection::{INSPECTION, Inspection, LayerInfo, ModelInfo};
 pub use merging::{MERGING, Merging};
 pub use remedies::{HeatCell, HeatMap, MOVE_HEADERS, NO_MOVE, heat_map, move_rows};
-pub use resume::{Held, Occupied};
+pub use resume::{EarlierEvaluation, Occupied};
 pub use selftest::{SELFTEST, Selftest};

@@ -1,6 +1,7 @@
 //! Resumes a matrix of shifts from an existing report. The matrix is reused if model, images and
 //! clean figures are the same. Otherwise it is an error, so that no results are overwritten.
 
+use crate::checkpoint::Checkpoint;
 use crate::report::{EVALUATION, Evaluation};
 use crate::shift::Shifts;
 use serde_json::Value;
@@ -25,20 +26,26 @@ pub struct Occupied {
     pub expected: String,
 }
 
-/// A report with a matrix.
+/// An earlier report with a matrix.
 #[derive(Debug)]
-pub struct Held {
+pub struct EarlierEvaluation {
     path: PathBuf,
     report: Evaluation,
     shifts: Shifts,
 }
 
-impl Held {
-    /// Opens the report file. `None` if it is not a regular file or contains no matrix.
+impl EarlierEvaluation {
+    /// Opens the report file, for an evaluation of `checkpoint` with this seed. `None` if it is not a
+    /// regular file or contains no matrix.
     ///
     /// # Errors
-    /// The matrix has a schema that this build cannot read.
-    pub fn open(path: Option<&Path>) -> Result<Option<Held>, Occupied> {
+    /// The matrix has a schema that this build cannot read, or belongs to another model, seed or
+    /// version of planish.
+    pub fn open(
+        path: Option<&Path>,
+        checkpoint: &Checkpoint,
+        seed: u64,
+    ) -> Result<Option<EarlierEvaluation>, Occupied> {
         // Reading from a pipe or a terminal would block.
         let Some(path) = path.filter(|path| path.is_file()) else { return Ok(None) };
         let read = || -> Option<Value> { serde_json::from_slice(&std::fs::read(path).ok()?).ok() };
@@ -51,8 +58,10 @@ impl Held {
         let known = serde_json::from_value::<Evaluation>(value).ok();
         match known.filter(|report| report.schema == EVALUATION) {
             Some(mut report) => {
-                let shifts = report.shifts.take();
-                Ok(shifts.map(|shifts| Held { path: path.into(), report, shifts }))
+                let Some(shifts) = report.shifts.take() else { return Ok(None) };
+                let earlier = EarlierEvaluation { path: path.into(), report, shifts };
+                earlier.same_model(&checkpoint.digest, seed, env!("CARGO_PKG_VERSION"))?;
+                Ok(Some(earlier))
             }
             None => Err(Occupied {
                 path: path.into(),
@@ -68,7 +77,7 @@ impl Held {
     ///
     /// # Errors
     /// [`Occupied`].
-    pub fn same_model(&self, checkpoint: &str, seed: u64, version: &str) -> Result<(), Occupied> {
+    fn same_model(&self, checkpoint: &str, seed: u64, version: &str) -> Result<(), Occupied> {
         let old = &self.report;
         self.same("checkpoint's SHA-256", &old.checkpoint.digest, checkpoint)?;
         self.same("seed", &old.run.seed.to_string(), &seed.to_string())?;

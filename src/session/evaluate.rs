@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 /// Identifier and version of an evaluation report's schema.
 pub const EVALUATION: &str = "planish/evaluation/1";
 
-/// Result of an evaluation.
-pub struct Evaluated {
+/// A checkpoint's logits on a split, and how they are scored.
+pub struct ScoredSplit {
     /// The logits.
     pub predictions: Predictions,
     /// The temperature of each image.
@@ -92,7 +92,7 @@ pub fn evaluate(
     split: Option<&str>,
     precision: Precision,
     context: &Context,
-) -> Result<Evaluated> {
+) -> Result<ScoredSplit> {
     let sources = Data::open(data, checkpoint)?;
     let roles = sources.roles(checkpoint, context.seed);
     let found = sources.split(split);
@@ -134,7 +134,7 @@ pub fn evaluate(
         false => format!("V, {}, in stored order", roles.val_origin),
     };
     let data = data_info(sources.of(&split), &split, &which);
-    Ok(Evaluated { predictions, temperatures, origin, data, split, objective, damaged, warnings })
+    Ok(ScoredSplit { predictions, temperatures, origin, data, split, objective, damaged, warnings })
 }
 
 /// V if fine-tuning, or a given fraction, has split it off the training split, so that it is not a

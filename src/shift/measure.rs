@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{Summary, detect, max_probability, negative_energy, summarise_at};
 use crate::pixels::Pixels;
 use crate::predictions::Predictions;
-use crate::session::evaluate::{Evaluated, predict};
+use crate::session::evaluate::{ScoredSplit, predict};
 use crate::session::{Context, data_info, pixels};
 
 /// Bytes of levels that are corrupted at a time.
@@ -19,7 +19,7 @@ const CHUNK: usize = 32 << 20;
 /// Images that cannot be read or corrupted.
 pub fn measure(
     checkpoint: &Checkpoint,
-    found: &Evaluated,
+    found: &ScoredSplit,
     files: Option<&CifarC>,
     (corruption, severity): (Corruption, usize),
     seed: u64,
@@ -57,7 +57,7 @@ pub fn preprocessing(checkpoint: &Checkpoint) -> Result<&Preprocess> {
 pub fn corrupted_matrix(
     (asked, known): (&Shift, Vec<Cell>),
     checkpoint: &Checkpoint,
-    found: &Evaluated,
+    found: &ScoredSplit,
     clean: &Summary,
     context: &Context,
     save: &mut dyn FnMut(&Shifts) -> Result<()>,
@@ -92,7 +92,7 @@ pub fn corrupted_matrix(
 
 fn logits(
     checkpoint: &Checkpoint,
-    found: &Evaluated,
+    found: &ScoredSplit,
     shift: (Corruption, usize),
     seed: u64,
 ) -> Result<Predictions> {
@@ -163,7 +163,7 @@ pub struct Others {
 pub fn others(
     sets: &[(String, String)],
     checkpoint: &Checkpoint,
-    found: &Evaluated,
+    found: &ScoredSplit,
     context: &Context,
 ) -> Result<Others> {
     let (mut notes, mut damaged) = (Vec::new(), Vec::new());

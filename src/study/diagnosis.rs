@@ -3,7 +3,7 @@
 use super::CellFigures;
 use super::setup::Opened;
 use crate::diagnose::MeasureOptions;
-use crate::diagnose::session::DiagnoseSession;
+use crate::diagnose::Measurer;
 use crate::error::Result;
 use crate::models::Granularity;
 use crate::models::layers::layers;
@@ -15,7 +15,7 @@ use crate::session::Context;
 /// Those of diagnosing.
 pub fn diagnosis(opened: &Opened, context: &Context) -> Result<CellFigures> {
     let quiet = context.silenced();
-    let session = DiagnoseSession::new(&opened.checkpoint, &opened.roles, None, &quiet)?;
+    let session = Measurer::new(&opened.checkpoint, &opened.roles, None, &quiet)?;
     let all = layers(&opened.checkpoint.network, Granularity::Block);
     Ok(session.measure(&all, &MeasureOptions::default(), &quiet)?.into())
 }

@@ -10,7 +10,7 @@ use crate::evaluate::{DEFINITIONS, summarise_at};
 use crate::fingerprint::fingerprint;
 use crate::session::Context;
 use crate::session::bad_samples::damage_note;
-use crate::session::evaluate::{Evaluated, evaluate, other_images};
+use crate::session::evaluate::{ScoredSplit, evaluate, other_images};
 use crate::shift::{measure, others, preprocessing};
 use serde_json::{Value, json};
 
@@ -103,7 +103,7 @@ pub struct Evaluator<'a> {
     setup: &'a Setup,
     opened: &'a Opened,
     context: &'a Context<'a>,
-    found: Evaluated,
+    found: ScoredSplit,
     files: Vec<Option<CifarC>>,
 }
 
@@ -131,7 +131,7 @@ impl<'a> Evaluator<'a> {
     /// # Errors
     /// Images that cannot be read or corrupted.
     pub fn evaluation(&self, shift: Option<CellShift>) -> Result<CellFigures> {
-        let Evaluated { predictions, temperatures, .. } = &self.found;
+        let ScoredSplit { predictions, temperatures, .. } = &self.found;
         let summary = match shift {
             None => summarise_at(predictions, temperatures),
             Some(CellShift { asked, corruption, severity }) => {

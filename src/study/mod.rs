@@ -21,6 +21,7 @@ mod log;
 mod merge;
 mod plan;
 mod problem;
+mod rows;
 mod runs;
 mod settings;
 mod setup;
@@ -38,6 +39,7 @@ pub use log::{CELLS, Entry, Log, differing, read_log};
 pub use merge::{Merged, merge};
 pub use plan::{CellKind, PLAN, Planned, SCHEMA, StudyPlan, earlier, set_aside};
 pub use problem::{Problem, Text, read};
+pub use rows::{EvaluationRow, LayerRow, ModelRow, OodRow, RunRow, stated};
 pub use settings::{
     Attribute, CellSettings, EvaluationSettings, Images, ModelSettings, OodSettings, RunSettings,
     Scoring,

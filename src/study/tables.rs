@@ -3,6 +3,7 @@
 //! All rows of a table have the same columns in the same order. A missing value is null in JSON
 //! Lines and empty in CSV.
 
+use super::rows::ATTRIBUTE;
 use super::{
     CellFigures, CellSettings, DiagnosisFigures, Entry, Error, LayerFigures, ModelScore,
     ModelSettings, OodFigures, Planned, Result, RunFigures, SplitFigures, StudyPlan,
@@ -164,7 +165,7 @@ fn settings(planned: &Planned) -> Result<Row> {
     one(&mut row, "model", model.as_str());
     for (name, value) in attributes {
         let value = serde_json::to_value(value).map_err(Error::Json)?;
-        one(&mut row, format!("model_{name}"), value);
+        one(&mut row, format!("{ATTRIBUTE}{name}"), value);
     }
     one(&mut row, "checkpoint", checkpoint.as_str());
     one(&mut row, "checkpoint_digest", checkpoint_digest.as_str());

@@ -255,6 +255,156 @@ fn runs_are_joined_with_control_and_diagnosis() {
     assert_eq!(alone["control_val_after_nll"], Value::Null);
 }
 
+/// The rows that pages read, from the lines of a table.
+fn read_rows<T: serde::de::DeserializeOwned>(table: &Table) -> Vec<T> {
+    table.jsonl().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Every column that a row reads must be one that [`tables`] writes; otherwise it would be `None`.
+#[test]
+fn rows_are_read_as_they_are_written() {
+    let summary = |x: f64| {
+        let json = json!({
+            "images": 4, "nll": x, "nll_stderr": 0.5, "top1": 0.75, "top1_stderr": 0.25, "top5": 1.0,
+            "ece": 0.125, "temperature": 1.5, "temperature_at_bound": false, "calibrated_nll": 0.5,
+            "calibrated_nll_stderr": 0.25, "calibrated_ece": 0.0625,
+        });
+        let found: crate::evaluate::Summary = serde_json::from_value(json).unwrap();
+        CellFigures::Evaluation(Box::new(found))
+    };
+    let shifted = CellSettings::Evaluation(EvaluationSettings {
+        shift: "fog".into(),
+        severity: 3,
+        ..EvaluationSettings::default()
+    });
+    let detection = |x: f64| {
+        let of = |mean: f64| Estimate { mean, stderr: Some(mean / 8.0) };
+        Detection { auroc: of(x), fpr95: of(x / 2.0) }
+    };
+    let others = CellFigures::Ood(OodFigures {
+        images: 4,
+        ood_images: 2,
+        probability: detection(0.75),
+        energy: detection(0.5),
+    });
+    let fitted =
+        |x: f64| Fitted { in_sample: Some(x), cross_fit: Some(x / 2.0), stderr: Some(x / 4.0) };
+    let layer = |name: &str, x: f64| LayerFigures {
+        layer: name.into(),
+        delta_l: fitted(x),
+        delta_l_calibrated: fitted(2.0 * x),
+        kappa: fitted(4.0 * x),
+        eligible: true,
+        displacement: 0.5,
+        gradient_norm: 1.0,
+        weight_norm: 2.0,
+        parameters: 8,
+    };
+    let in_sample = InSamplePlan { perturb: "head".into(), update: "norm".into() };
+    let CellFigures::Diagnosis(found) = kappas(&[], in_sample) else { unreachable!() };
+    let diagnosis = CellFigures::Diagnosis(DiagnosisFigures {
+        layers: vec![layer("head", 1.0), layer("norm", 3.0)],
+        ..found
+    });
+    let on_test = |nll: f64| {
+        let CellFigures::Run(run) = trained(nll, 0.5) else { unreachable!() };
+        CellFigures::Run(Box::new(RunFigures { test: run.val.clone(), ..*run }))
+    };
+    let run = Planned {
+        control: Some("c".into()),
+        diagnosis: Some("d".into()),
+        ..planned("r", on_layers(Some("head"), "norm"))
+    };
+    let mut cells = vec![
+        planned("e", shifted),
+        planned("o", images("far")),
+        planned("d", CellSettings::Diagnosis(Images::default())),
+        run,
+    ];
+    for cell in &mut cells {
+        cell.model.attributes.insert("width".into(), Some(Attribute::Whole(64)));
+        cell.model.attributes.insert("depth".into(), None);
+        cell.model.checkpoint_digest = "d1".into();
+        cell.model.parameters = 1000;
+        cell.model.data = "grey".into();
+        cell.model.source = "grey/".into();
+    }
+    let plan = StudyPlan { schema: SCHEMA.into(), shard: None, cells };
+    let entries = [
+        entry("e", summary(0.625)),
+        entry("o", others),
+        entry("d", diagnosis),
+        entry("r", on_test(0.5)),
+        entry("c", on_test(0.75)),
+    ];
+    let entries = entries.into_iter().map(|e| (e.cell.clone(), e)).collect();
+    let [results, ood, layers, runs] = tables(&plan, &entries).unwrap().try_into().unwrap();
+    let of = ModelRow {
+        model: "m".into(),
+        checkpoint_digest: "d1".into(),
+        parameters: Some(1000),
+        data: "grey".into(),
+        source: "grey/".into(),
+        attributes: [("width".to_owned(), Attribute::Whole(64))].into(),
+    };
+    let expected = EvaluationRow {
+        of: of.clone(),
+        shift: "fog".into(),
+        severity: 3,
+        nll: Some(0.625),
+        nll_stderr: Some(0.5),
+        top1: Some(0.75),
+        top1_stderr: Some(0.25),
+        ece: Some(0.125),
+        ece_stderr: None,
+    };
+    assert_eq!(read_rows::<EvaluationRow>(&results), [expected]);
+    let expected = OodRow {
+        of: of.clone(),
+        ood: "far".into(),
+        ood_images: Some(2),
+        auroc_probability: Some(0.75),
+        auroc_probability_stderr: Some(0.09375),
+        fpr95_probability: Some(0.375),
+        fpr95_probability_stderr: Some(0.046875),
+        auroc_energy: Some(0.5),
+        auroc_energy_stderr: Some(0.0625),
+        fpr95_energy: Some(0.25),
+        fpr95_energy_stderr: Some(0.03125),
+    };
+    assert_eq!(read_rows::<OodRow>(&ood), [expected]);
+    let expected = |layer: &str, x: f64| LayerRow {
+        of: of.clone(),
+        layer: layer.into(),
+        delta_l_cross_fit: Some(x / 2.0),
+        delta_l_stderr: Some(x / 4.0),
+        delta_l_in_sample: Some(x),
+        delta_l_calibrated_cross_fit: Some(x),
+        delta_l_calibrated_stderr: Some(x / 2.0),
+        kappa_cross_fit: Some(2.0 * x),
+        kappa_stderr: Some(x),
+        kappa_in_sample: Some(4.0 * x),
+        displacement: Some(0.5),
+        eligible: true,
+    };
+    assert_eq!(read_rows::<LayerRow>(&layers), [expected("head", 1.0), expected("norm", 3.0)]);
+    let expected = RunRow {
+        of,
+        method: "pol".into(),
+        perturb: Some("head".into()),
+        update: Some("norm".into()),
+        val_nll_gain_over_control: Some(0.25),
+        val_calibrated_nll_gain_over_control: Some(0.0),
+        test_nll_gain_over_control: Some(0.25),
+        test_calibrated_nll_gain_over_control: Some(0.0),
+        kappa_cross_fit_p: Some(2.0),
+        kappa_in_sample_p: Some(4.0),
+        delta_l_cross_fit_u: Some(1.5),
+        delta_l_in_sample_u: Some(3.0),
+    };
+    assert_eq!(read_rows::<RunRow>(&runs), [expected]);
+}
+
 #[test]
 fn all_rows_have_the_same_columns() {
     let mut cells = vec![planned("a", images("x")), planned("b", images("x,\"y\"\n"))];

@@ -1,23 +1,49 @@
 //! The tables `layers` and `ood` of a study.
 
 use super::chart::Colour;
-use super::rows::{Mark, Row as Drawn, Scale, rows};
-use super::study::{Row, text, value};
+use super::rows::{Mark, Row, Scale, rows};
 use super::text::{escape, figure, folded, key, paragraph, table};
 use crate::evaluate::Estimate;
 use crate::format::{ABSENT, count, estimate, number};
-use serde_json::Value;
+use crate::study::{LayerRow, OodRow, stated};
 
 /// Half width of a 95% interval, in standard errors.
 const Z: f64 = 1.96;
 
-/// Figures drawn by layer: prefix of the column names, name, unit.
-const FIGURES: [(&str, &str, &str); 2] =
-    [("delta_l", "ΔL", "nats per image"), ("kappa", "κ", "nats per squared weight unit")];
+/// A figure drawn by layer.
+struct LayerChart {
+    symbol: &'static str,
+    unit: &'static str,
+    cross_fit: fn(&LayerRow) -> Estimate,
+    in_sample: fn(&LayerRow) -> Option<f64>,
+}
+
+const FIGURES: [LayerChart; 2] = [
+    LayerChart {
+        symbol: "ΔL",
+        unit: "nats per image",
+        cross_fit: delta_l,
+        in_sample: |row| row.delta_l_in_sample,
+    },
+    LayerChart {
+        symbol: "κ",
+        unit: "nats per squared weight unit",
+        cross_fit: kappa,
+        in_sample: |row| row.kappa_in_sample,
+    },
+];
+
+fn delta_l(row: &LayerRow) -> Estimate {
+    stated(row.delta_l_cross_fit, row.delta_l_stderr)
+}
+
+fn kappa(row: &LayerRow) -> Estimate {
+    stated(row.kappa_cross_fit, row.kappa_stderr)
+}
 
 /// The section of a study's `layers`: ΔL and κ by layer, for each diagnosed model.
-pub fn layers(rows: &[Row]) -> String {
-    let models = runs_of(rows, &["data", "model"]);
+pub fn layers(rows: &[LayerRow]) -> String {
+    let models = rows.chunk_by(|a, b| a.of.data == b.of.data && a.of.model == b.of.model);
     let told = "ΔL is the reduction in validation loss from moving one layer; κ = ΔL/‖Δw‖² is its \
                 sharpness. Bars are 95% intervals. Layers in the stronger colour are eligible: \
                 their ΔL exceeds 1.96 standard errors.";
@@ -28,56 +54,36 @@ pub fn layers(rows: &[Row]) -> String {
     ]);
     for own in models {
         let Some(first) = own.first() else { continue };
-        let name = format!("{} on {}", text(first, "model"), text(first, "data"));
+        let name = format!("{} on {}", first.of.model, first.of.data);
         out += &format!("<h3>{}</h3>\n<div class=\"charts\">\n", escape(&name));
-        out += &FIGURES.map(|of| chart(own, &name, of)).concat();
+        out += &FIGURES.map(|of| chart(own, &name, &of)).concat();
         out += "</div>\n";
         out += &folded("The figures", &figures(own));
     }
     out
 }
 
-/// Groups of adjacent rows with equal values in these columns.
-fn runs_of<'a>(rows: &'a [Row], columns: &'static [&str]) -> impl Iterator<Item = &'a [Row]> {
-    rows.chunk_by(|a, b| columns.iter().all(|c| a.get(*c) == b.get(*c)))
-}
-
-fn eligible(row: &Row) -> bool {
-    row.get("eligible").and_then(Value::as_bool) == Some(true)
-}
-
-fn chart(own: &[Row], name: &str, (start, symbol, unit): (&str, &str, &str)) -> String {
-    let of = |row: &Row, end: &str| value(row, &format!("{start}_{end}"));
-    let mark = |row: &Row| {
-        let (value, error) = (of(row, "cross_fit"), of(row, "stderr"));
-        let half = Some(Z * error).filter(|half| half.is_finite());
+fn chart(own: &[LayerRow], name: &str, of: &LayerChart) -> String {
+    let mark = |row: &LayerRow| {
+        let Estimate { mean: value, stderr } = (of.cross_fit)(row);
+        let half = stderr.map(|stderr| Z * stderr);
         let fitted = Mark { value, half, colour: Colour::Blue, filled: true };
-        let own = of(row, "in_sample");
+        let own = (of.in_sample)(row).unwrap_or(f64::NAN);
         let in_sample = Mark { value: own, half: None, colour: Colour::Muted, filled: false };
         [fitted, in_sample].into_iter().filter(|m| m.value.is_finite()).collect()
     };
-    let drawn: Vec<Drawn> = own
+    let drawn: Vec<Row> = own
         .iter()
-        .map(|row| Drawn {
-            name: text(row, "layer").into(),
-            strong: eligible(row),
-            marks: mark(row),
-        })
+        .map(|row| Row { name: row.layer.clone(), strong: row.eligible, marks: mark(row) })
         .collect();
     let told: Vec<String> =
-        own.iter().map(|row| format!("{} {}", text(row, "layer"), fitted(row, start))).collect();
-    let title = format!("{symbol} by layer, {name}");
+        own.iter().map(|row| format!("{} {}", row.layer, estimate((of.cross_fit)(row)))).collect();
+    let title = format!("{} by layer, {name}", of.symbol);
     let description = format!("Cross-fitted, by layer: {}.", told.join("; "));
-    figure(&title, unit, &rows((&title, &description), "", &drawn, Scale::WithZero))
+    figure(&title, of.unit, &rows((&title, &description), "", &drawn, Scale::WithZero))
 }
 
-/// `0.012 ± 0.003`, or a dash.
-fn fitted(row: &Row, start: &str) -> String {
-    let stderr = Some(value(row, &format!("{start}_stderr"))).filter(|e| e.is_finite());
-    estimate(Estimate { mean: value(row, &format!("{start}_cross_fit")), stderr })
-}
-
-fn figures(own: &[Row]) -> String {
+fn figures(own: &[LayerRow]) -> String {
     let headers = [
         "layer",
         "ΔL in-sample",
@@ -88,23 +94,24 @@ fn figures(own: &[Row]) -> String {
         "‖Δw‖",
         "eligible",
     ];
-    let line = |row: &Row| {
+    let plain = |value: Option<f64>| number(value.unwrap_or(f64::NAN));
+    let line = |row: &LayerRow| {
         vec![
-            text(row, "layer").into(),
-            number(value(row, "delta_l_in_sample")),
-            fitted(row, "delta_l"),
-            fitted(row, "delta_l_calibrated"),
-            number(value(row, "kappa_in_sample")),
-            fitted(row, "kappa"),
-            number(value(row, "displacement")),
-            if eligible(row) { "yes" } else { "no" }.into(),
+            row.layer.clone(),
+            plain(row.delta_l_in_sample),
+            estimate(delta_l(row)),
+            estimate(stated(row.delta_l_calibrated_cross_fit, row.delta_l_calibrated_stderr)),
+            plain(row.kappa_in_sample),
+            estimate(kappa(row)),
+            plain(row.displacement),
+            if row.eligible { "yes" } else { "no" }.into(),
         ]
     };
     table(&headers, &own.iter().map(line).collect::<Vec<_>>())
 }
 
 /// The section of a study's `ood`: out-of-distribution detection by model.
-pub fn others(rows: &[Row]) -> String {
+pub fn others(rows: &[OodRow]) -> String {
     let headers = [
         "model",
         "data",
@@ -115,16 +122,17 @@ pub fn others(rows: &[Row]) -> String {
         "AUROC, energy",
         "FPR@95, energy",
     ];
-    let line = |row: &Row| {
-        let of = |figure: &str| {
-            let stderr = Some(value(row, &format!("{figure}_stderr"))).filter(|e| e.is_finite());
-            estimate(Estimate { mean: value(row, figure), stderr })
-        };
-        let images = row.get("ood_images").and_then(Value::as_u64);
-        let [model, data, ood] = ["model", "data", "ood"].map(|column| text(row, column).into());
-        let images = images.map_or(ABSENT.into(), count);
-        let scores = ["auroc_probability", "fpr95_probability", "auroc_energy", "fpr95_energy"];
-        [vec![model, data, ood, images], scores.map(of).to_vec()].concat()
+    let line = |row: &OodRow| {
+        vec![
+            row.of.model.clone(),
+            row.of.data.clone(),
+            row.ood.clone(),
+            row.ood_images.map_or(ABSENT.into(), count),
+            estimate(stated(row.auroc_probability, row.auroc_probability_stderr)),
+            estimate(stated(row.fpr95_probability, row.fpr95_probability_stderr)),
+            estimate(stated(row.auroc_energy, row.auroc_energy_stderr)),
+            estimate(stated(row.fpr95_energy, row.fpr95_energy_stderr)),
+        ]
     };
     table(&headers, &rows.iter().map(line).collect::<Vec<_>>())
 }

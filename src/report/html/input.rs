@@ -1,13 +1,13 @@
 //! Reads results from files.
 
-use super::study::Row;
 use crate::report::{
     CALIBRATION, Calibration, EVALUATION, Evaluation, FINETUNING, FIXING, Finetuning, Fixing,
     MERGING, Merging, bench, comparison, diagnosis, post_training,
 };
 use crate::run::RunInfo;
+use crate::study::{EvaluationRow, LayerRow, ModelRow, OodRow, RunRow};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// A result that the page can show.
@@ -32,13 +32,13 @@ pub enum Result {
     /// Of `finetune`.
     Finetuning(Box<Finetuning>),
     /// `results.jsonl` of `study`.
-    Study(Vec<Row>),
+    Study(Vec<EvaluationRow>),
     /// `runs.jsonl` of `study`.
-    Runs(Vec<Row>),
+    Runs(Vec<RunRow>),
     /// `layers.jsonl` of `study`.
-    Layers(Vec<Row>),
+    Layers(Vec<LayerRow>),
     /// `ood.jsonl` of `study`.
-    Ood(Vec<Row>),
+    Ood(Vec<OodRow>),
 }
 
 /// A result and its file.
@@ -87,25 +87,40 @@ fn rows(path: &Path, bytes: &[u8]) -> std::result::Result<Input, Error> {
         found,
         remedy: "pass an unmodified table of a study",
     };
+    let invalid =
+        |line: usize, e: serde_json::Error| other(format!("an invalid row in line {line} ({e})"));
     let lines = bytes.split(|&b| b == b'\n').enumerate().filter(|(_, line)| !line.is_empty());
-    let row = |(i, line): (usize, &[u8])| {
-        serde_json::from_slice::<Row>(line)
-            .map_err(|e| other(format!("an invalid row in line {} ({e})", i + 1)))
+    let row = |(i, line): (usize, &[u8])| match serde_json::from_slice::<Map<String, Value>>(line) {
+        Ok(row) => Ok((i + 1, row)),
+        Err(e) => Err(invalid(i + 1, e)),
     };
-    let rows = lines.map(row).collect::<std::result::Result<Vec<_>, _>>()?;
-    let has = |column: &str| !rows.is_empty() && rows.iter().all(|row| row.contains_key(column));
+    let rows = lines.map(row).collect::<std::result::Result<Rows, _>>()?;
+    let has =
+        |column: &str| !rows.is_empty() && rows.iter().all(|(_, row)| row.contains_key(column));
     let result = if has("shift") {
-        Result::Study(rows)
+        typed_rows(rows).map(Result::Study)
     } else if has("train_seed") {
-        Result::Runs(rows)
+        typed_rows(rows).map(Result::Runs)
     } else if has("layer") {
-        Result::Layers(rows)
+        typed_rows(rows).map(Result::Layers)
     } else if has("ood") {
-        Result::Ood(rows)
+        typed_rows(rows).map(Result::Ood)
     } else {
         return Err(other("none of them".into()));
     };
+    let result = result.map_err(|(line, e)| invalid(line, e))?;
     Ok(Input { name: name(path), result, settings: Value::Null })
+}
+
+/// Rows with the numbers of their lines.
+type Rows = Vec<(usize, Map<String, Value>)>;
+
+/// The rows as their type, or the line of the first that is not.
+fn typed_rows<T: DeserializeOwned>(
+    rows: Rows,
+) -> std::result::Result<Vec<T>, (usize, serde_json::Error)> {
+    let one = |(line, row)| serde_json::from_value(Value::Object(row)).map_err(|e| (line, e));
+    rows.into_iter().map(one).collect()
 }
 
 fn name(path: &Path) -> String {
@@ -179,14 +194,15 @@ fn typed<T: DeserializeOwned>(value: Value) -> serde_json::Result<Box<T>> {
 }
 
 impl Input {
-    /// The rows of a study's table.
-    pub fn rows(&self) -> Option<&[Row]> {
-        match &self.result {
-            Result::Study(rows) | Result::Runs(rows) | Result::Layers(rows) | Result::Ood(rows) => {
-                Some(rows)
-            }
-            _ => None,
-        }
+    /// The model of each row of a study's table.
+    pub fn models(&self) -> Option<Vec<&ModelRow>> {
+        Some(match &self.result {
+            Result::Study(rows) => rows.iter().map(|row| &row.of).collect(),
+            Result::Runs(rows) => rows.iter().map(|row| &row.of).collect(),
+            Result::Layers(rows) => rows.iter().map(|row| &row.of).collect(),
+            Result::Ood(rows) => rows.iter().map(|row| &row.of).collect(),
+            _ => return None,
+        })
     }
 
     /// Provenance of the result; `None` for a study's table.

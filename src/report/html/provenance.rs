@@ -5,7 +5,7 @@ use super::text::{escape, facts, folded};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DataInfo;
 use crate::format::{count, duration};
-use serde_json::Value;
+use crate::study::ModelRow;
 use std::collections::BTreeSet;
 
 /// One entry per result.
@@ -56,17 +56,16 @@ fn one(input: &Input) -> String {
 
 /// Provenance of a study's table. Each row has its own digests.
 fn of_rows(input: &Input) -> String {
-    let Some(rows) = input.rows() else { return String::new() };
-    let distinct = |column: &str| {
-        let found = rows.iter().filter_map(|row| row.get(column).and_then(Value::as_str));
-        found.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+    let Some(rows) = input.models() else { return String::new() };
+    let distinct = |of: fn(&ModelRow) -> &str| {
+        let found = rows.iter().map(|row| of(row)).filter(|text| !text.is_empty());
+        found.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>().join(", ")
     };
-    let checkpoints = distinct("checkpoint_digest").join(", ");
     let pairs = [
         ("rows", count(rows.len() as u64)),
-        ("models", distinct("model").join(", ")),
-        ("checkpoints, digests", checkpoints),
-        ("images", distinct("source").join(", ")),
+        ("models", distinct(|row| &row.model)),
+        ("checkpoints, digests", distinct(|row| &row.checkpoint_digest)),
+        ("images", distinct(|row| &row.source)),
     ];
     format!("<h3>{}</h3>\n{}", escape(&input.name), facts(&pairs))
 }

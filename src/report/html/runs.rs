@@ -2,46 +2,44 @@
 
 use super::chart::Colour;
 use super::scatter::{Dot, Series, scatter};
-use super::study::{Row, value};
 use super::text::{note, paragraph, table};
 use crate::evaluate::mean_stderr;
 use crate::format::{count, estimate};
-use serde_json::Value;
+use crate::study::RunRow;
 
-/// Columns of the diagnosis that gains are plotted against.
-const FORETOLD: [(&str, &str); 4] = [
-    ("kappa_cross_fit_p", "κ of p, cross-fit"),
-    ("kappa_in_sample_p", "κ of p, in-sample"),
-    ("delta_l_cross_fit_u", "ΔL of u, cross-fit"),
-    ("delta_l_in_sample_u", "ΔL of u, in-sample"),
+/// A figure of a run, and its name.
+type RunFigure = (fn(&RunRow) -> Option<f64>, &'static str);
+
+/// Figures of the diagnosis that gains are plotted against.
+const FORETOLD: [RunFigure; 4] = [
+    (|row| row.kappa_cross_fit_p, "κ of p, cross-fit"),
+    (|row| row.kappa_in_sample_p, "κ of p, in-sample"),
+    (|row| row.delta_l_cross_fit_u, "ΔL of u, cross-fit"),
+    (|row| row.delta_l_in_sample_u, "ΔL of u, in-sample"),
 ];
 
 /// Gains shown in the table.
-const GAINS: [(&str, &str); 4] = [
-    ("val_nll_gain_over_control", "NLL, V"),
-    ("val_calibrated_nll_gain_over_control", "calibrated NLL, V"),
-    ("test_nll_gain_over_control", "NLL, test"),
-    ("test_calibrated_nll_gain_over_control", "calibrated NLL, test"),
+const GAINS: [RunFigure; 4] = [
+    (|row| row.val_nll_gain_over_control, "NLL, V"),
+    (|row| row.val_calibrated_nll_gain_over_control, "calibrated NLL, V"),
+    (|row| row.test_nll_gain_over_control, "NLL, test"),
+    (|row| row.test_calibrated_nll_gain_over_control, "calibrated NLL, test"),
 ];
 
-fn word(row: &Row, column: &str) -> String {
-    row.get(column).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
 /// The section of a study's `runs`.
-pub fn runs(rows: &[Row]) -> String {
-    let held = |row: &&Row| value(row, GAINS[0].0).is_finite();
-    let treated: Vec<&Row> = rows.iter().filter(held).collect();
-    let mut methods: Vec<String> = treated.iter().map(|row| word(row, "method")).collect();
-    methods.sort();
+pub fn runs(rows: &[RunRow]) -> String {
+    let held = |row: &&RunRow| row.val_nll_gain_over_control.is_some();
+    let treated: Vec<&RunRow> = rows.iter().filter(held).collect();
+    let mut methods: Vec<&str> = treated.iter().map(|row| row.method.as_str()).collect();
+    methods.sort_unstable();
     methods.dedup();
     let mut headers = vec!["method", "runs"];
     headers.extend(GAINS.map(|g| g.1));
-    let line = |method: &String| {
-        let own: Vec<&&Row> = treated.iter().filter(|row| word(row, "method") == *method).collect();
-        let mut line = vec![method.clone(), count(own.len() as u64)];
-        line.extend(GAINS.map(|(column, _)| {
-            let gains = own.iter().map(|row| value(row, column)).filter(|x| x.is_finite());
+    let line = |method: &&str| {
+        let own: Vec<&&RunRow> = treated.iter().filter(|row| row.method == *method).collect();
+        let mut line = vec![(*method).to_owned(), count(own.len() as u64)];
+        line.extend(GAINS.map(|(of, _)| {
+            let gains = own.iter().filter_map(|row| of(row));
             estimate(mean_stderr(&gains.collect::<Vec<_>>()))
         }));
         line
@@ -55,8 +53,7 @@ pub fn runs(rows: &[Row]) -> String {
         count(treated.len() as u64)
     ));
     out += &table(&headers, &lines);
-    let charts: String =
-        FORETOLD.iter().map(|(column, name)| one(&treated, column, name)).collect();
+    let charts: String = FORETOLD.iter().map(|figure| one(&treated, figure)).collect();
     if !charts.is_empty() {
         out += &note(
             "Each dot is a run whose layers were diagnosed. Brackets contain 95% intervals from a \
@@ -69,11 +66,12 @@ pub fn runs(rows: &[Row]) -> String {
 }
 
 /// The gain in test NLL against one figure of the diagnosis.
-fn one(rows: &[&Row], column: &str, name: &str) -> String {
-    let dot = |row: &&Row| Dot {
-        name: format!("{} → {}", word(row, "perturb"), word(row, "update")),
-        x: value(row, column),
-        y: value(row, GAINS[2].0),
+fn one(rows: &[&RunRow], (of, name): &RunFigure) -> String {
+    let layer = |name: &Option<String>| name.clone().unwrap_or_default();
+    let dot = |row: &&RunRow| Dot {
+        name: format!("{} → {}", layer(&row.perturb), layer(&row.update)),
+        x: of(row).unwrap_or(f64::NAN),
+        y: row.test_nll_gain_over_control.unwrap_or(f64::NAN),
     };
     let dots = rows.iter().map(dot).collect();
     let series = Series { name: String::new(), colour: Colour::Blue, filled: true, dots };

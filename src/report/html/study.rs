@@ -6,41 +6,37 @@ use super::scatter::{Dot, Series, scatter};
 use super::text::{escape, key, note, paragraph, table};
 use crate::evaluate::Estimate;
 use crate::format::{ABSENT, estimate, number, percent, share};
-use serde_json::Value;
+use crate::study::{Attribute, EvaluationRow, stated};
 use std::collections::BTreeSet;
 
-/// A row of a study's table.
-pub type Row = serde_json::Map<String, Value>;
+/// A figure that is drawn.
+struct ModelFigure {
+    name: &'static str,
+    is_share: bool,
+    of: fn(&EvaluationRow) -> Estimate,
+}
 
-/// Figures drawn: column, name, and whether it is a share.
-const FIGURES: [(&str, &str, bool); 3] =
-    [("top1", "Top-1", true), ("nll", "NLL", false), ("ece", "ECE", false)];
+const FIGURES: [ModelFigure; 3] = [
+    ModelFigure { name: "Top-1", is_share: true, of: |row| stated(row.top1, row.top1_stderr) },
+    ModelFigure { name: "NLL", is_share: false, of: |row| stated(row.nll, row.nll_stderr) },
+    ModelFigure { name: "ECE", is_share: false, of: |row| stated(row.ece, row.ece_stderr) },
+];
 
 /// One model on one data set.
 struct Model<'a> {
     name: &'a str,
-    clean: &'a Row,
-    shifted: Vec<&'a Row>,
-}
-
-/// A text cell of a row; empty if missing.
-pub fn text<'a>(row: &'a Row, column: &str) -> &'a str {
-    row.get(column).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// A number in a row; NaN if missing.
-pub fn value(row: &Row, column: &str) -> f64 {
-    row.get(column).and_then(Value::as_f64).unwrap_or(f64::NAN)
+    clean: &'a EvaluationRow,
+    shifted: Vec<&'a EvaluationRow>,
 }
 
 impl Model<'_> {
-    fn clean(&self, figure: &str) -> f64 {
-        value(self.clean, figure)
+    fn clean(&self, figure: &ModelFigure) -> f64 {
+        (figure.of)(self.clean).mean
     }
 
     /// Mean over shifted cells; NaN if there are none.
-    fn shifted(&self, figure: &str) -> f64 {
-        let sum: f64 = self.shifted.iter().map(|row| value(row, figure)).sum();
+    fn shifted(&self, figure: &ModelFigure) -> f64 {
+        let sum: f64 = self.shifted.iter().map(|row| (figure.of)(row).mean).sum();
         sum / self.shifted.len() as f64
     }
 
@@ -50,35 +46,27 @@ impl Model<'_> {
 }
 
 /// The section of a study's `results`.
-pub fn study(rows: &[Row]) -> String {
-    let names: BTreeSet<&str> = rows.iter().map(|row| text(row, "data")).collect();
+pub fn study(rows: &[EvaluationRow]) -> String {
+    let names: BTreeSet<&str> = rows.iter().map(|row| row.of.data.as_str()).collect();
     let one = |data: &str| {
-        let own: Vec<&Row> = rows.iter().filter(|row| text(row, "data") == data).collect();
+        let own: Vec<&EvaluationRow> = rows.iter().filter(|row| row.of.data == data).collect();
         format!("<h3>{}</h3>\n{}", escape(data), on_one(&models(&own)))
     };
     names.into_iter().map(one).collect()
 }
 
-/// The number of models as text.
-pub fn named(rows: &[Row]) -> String {
-    match rows.iter().map(|row| text(row, "model")).collect::<BTreeSet<_>>().len() {
-        1 => "one model".into(),
-        n => format!("{n} models"),
-    }
-}
-
 /// The models of a data set, each with the shifted cells that all models have.
-fn models<'a>(rows: &[&'a Row]) -> Vec<Model<'a>> {
-    let plain = |row: &&&Row| text(row, "shift") == "none";
-    let cell = |row: &Row| (text(row, "shift").to_owned(), value(row, "severity").to_bits());
-    let of = |name: &str| -> Vec<&'a Row> {
-        let own = rows.iter().filter(|r| text(r, "model") == name && text(r, "shift") != "none");
+fn models<'a>(rows: &[&'a EvaluationRow]) -> Vec<Model<'a>> {
+    let plain = |row: &&&EvaluationRow| row.shift == "none";
+    let cell = |row: &EvaluationRow| (row.shift.clone(), row.severity);
+    let of = |name: &str| -> Vec<&'a EvaluationRow> {
+        let own = rows.iter().filter(|r| r.of.model == name && r.shift != "none");
         own.copied().collect()
     };
     let mut found: Vec<Model> = rows
         .iter()
         .filter(plain)
-        .map(|&row| Model { name: text(row, "model"), clean: row, shifted: of(text(row, "model")) })
+        .map(|&row| Model { name: &row.of.model, clean: row, shifted: of(&row.of.model) })
         .collect();
     let sets = found
         .iter()
@@ -93,10 +81,10 @@ fn on_one(models: &[Model]) -> String {
     let cells = models.iter().map(|m| m.shifted.len()).max().unwrap_or(0);
     let mut out = figures(models, cells);
     let mut charts = String::new();
-    for (figure, name, _) in FIGURES {
+    for figure in &FIGURES {
         let dots = models.iter().map(|m| m.dot(m.clean(figure), m.shifted(figure))).collect();
         let series = Series { name: String::new(), colour: Colour::Blue, filled: true, dots };
-        let title = format!("{name}: shifted against in distribution");
+        let title = format!("{}: shifted against in distribution", figure.name);
         charts += &scatter(
             &title,
             ["in distribution", "shifted"],
@@ -116,23 +104,21 @@ fn on_one(models: &[Model]) -> String {
 
 fn figures(models: &[Model], cells: usize) -> String {
     let mut headers = vec!["model"];
-    headers.extend(FIGURES.map(|f| f.1));
-    let told: Vec<String> = FIGURES.map(|f| format!("{}, shifted", f.1)).to_vec();
+    headers.extend(FIGURES.iter().map(|f| f.name));
+    let told: Vec<String> = FIGURES.iter().map(|f| format!("{}, shifted", f.name)).collect();
     if cells > 0 {
         headers.extend(told.iter().map(String::as_str));
     }
     let row = |m: &Model| {
         let mut row = vec![m.name.to_owned()];
-        for (figure, _, is_share) in FIGURES {
-            let stderr = value(m.clean, &format!("{figure}_stderr"));
-            let (mean, stderr) = (m.clean(figure), Some(stderr).filter(|s| s.is_finite()));
-            let known = Estimate { mean, stderr };
-            row.push(if is_share { share(known) } else { estimate(known) });
+        for figure in &FIGURES {
+            let known = (figure.of)(m.clean);
+            row.push(if figure.is_share { share(known) } else { estimate(known) });
         }
         if cells > 0 {
-            for (figure, _, is_share) in FIGURES {
+            for figure in &FIGURES {
                 let mean = m.shifted(figure);
-                row.push(match (mean.is_finite(), is_share) {
+                row.push(match (mean.is_finite(), figure.is_share) {
                     (false, _) => ABSENT.into(),
                     (true, true) => percent(mean),
                     (true, false) => number(mean),
@@ -151,19 +137,47 @@ fn figures(models: &[Model], cells: usize) -> String {
     table(&headers, &rows) + &shifts
 }
 
-/// Every figure against every numeric attribute of the models.
+/// A number that figures are drawn against.
+enum Against<'a> {
+    /// An attribute of the models.
+    Attribute(&'a str),
+    /// Their number of weights.
+    Parameters,
+}
+
+impl Against<'_> {
+    fn label(&self) -> &str {
+        match self {
+            Against::Attribute(name) => name,
+            Against::Parameters => "parameters",
+        }
+    }
+
+    /// Of a model; NaN if it is missing or no number.
+    fn of(&self, model: &Model) -> f64 {
+        let of = &model.clean.of;
+        let found = match self {
+            Against::Attribute(name) => of.attributes.get(*name).and_then(Attribute::number),
+            Against::Parameters => of.parameters.map(|n| n as f64),
+        };
+        found.unwrap_or(f64::NAN)
+    }
+}
+
+/// Every figure against every numeric attribute of the models, and against their size.
 fn scaling(models: &[Model], shifted: bool) -> String {
-    let columns: BTreeSet<&String> = models.iter().flat_map(|m| m.clean.keys()).collect();
+    let names: BTreeSet<&str> =
+        models.iter().flat_map(|m| m.clean.of.attributes.keys().map(String::as_str)).collect();
     let mut out = String::new();
-    for column in columns.into_iter().filter(|c| *c == "parameters" || c.starts_with("model_")) {
-        let values = || models.iter().map(|m| value(m.clean, column)).filter(|x| x.is_finite());
+    for against in names.into_iter().map(Against::Attribute).chain([Against::Parameters]) {
+        let label = against.label();
+        let values = || models.iter().map(|m| against.of(m)).filter(|x| x.is_finite());
         if values().map(f64::to_bits).collect::<BTreeSet<_>>().len() < 2 {
             continue;
         }
-        let label = column.strip_prefix("model_").unwrap_or(column);
-        for (figure, name, _) in FIGURES {
+        for figure in &FIGURES {
             let dots = |of: &dyn Fn(&Model) -> f64| {
-                models.iter().map(|m| m.dot(value(m.clean, column), of(m))).collect()
+                models.iter().map(|m| m.dot(against.of(m), of(m))).collect()
             };
             let mut series = vec![Series {
                 name: if shifted { "in distribution".into() } else { String::new() },
@@ -179,7 +193,12 @@ fn scaling(models: &[Model], shifted: bool) -> String {
                     dots: dots(&|m| m.shifted(figure)),
                 });
             }
-            out += &scatter(&format!("{name} against {label}"), [label, name], None, &series);
+            out += &scatter(
+                &format!("{} against {label}", figure.name),
+                [label, figure.name],
+                None,
+                &series,
+            );
         }
     }
     if out.is_empty() {

@@ -6,6 +6,7 @@ use super::text::{escape, note, paragraph};
 use crate::evaluate::Summary;
 use crate::format::{count, estimate, number, percent};
 use crate::report::sentence::sentence;
+use std::collections::BTreeSet;
 
 /// The heading: model and images.
 pub fn heading(inputs: &[Input]) -> String {
@@ -45,14 +46,21 @@ pub fn heading(inputs: &[Input]) -> String {
         None => inputs.first().map_or(String::new(), |input| match &input.result {
             Result::Comparison(r) => format!("{} compared with {}", r.b.path, r.a.path),
             Result::Finetuning(r) => r.checkpoint.clone(),
-            Result::Study(rows) => format!("a study of {}", super::study::named(rows)),
-            Result::Layers(rows) => format!("the layers of {}", super::study::named(rows)),
-            Result::Ood(rows) => {
-                format!("out-of-distribution images, {}", super::study::named(rows))
-            }
+            Result::Study(_) => format!("a study of {}", model_count(input)),
+            Result::Layers(_) => format!("the layers of {}", model_count(input)),
+            Result::Ood(_) => format!("out-of-distribution images, {}", model_count(input)),
             Result::Runs(rows) => format!("{} training runs", count(rows.len() as u64)),
             _ => input.name.clone(),
         }),
+    }
+}
+
+/// The number of models of a study's table as text.
+fn model_count(input: &Input) -> String {
+    let rows = input.models().unwrap_or_default();
+    match rows.iter().map(|row| &row.model).collect::<BTreeSet<_>>().len() {
+        1 => "one model".into(),
+        n => format!("{n} models"),
     }
 }
 

@@ -1,22 +1,18 @@
 //! Text output of `diagnose`.
 
 use super::table::{Align, Style, Table};
-use crate::args::Common;
+use super::{remedies, sampling};
 use crate::message::in_flags;
-use planish::data::Roles;
 use planish::diagnose::findings::{Findings, Fitted, Plan};
-use planish::diagnose::session::DiagnoseSession;
 use planish::diagnose::spectrum::{Estimated, Spectrum};
 use planish::format::{ABSENT, count, number, optional};
-use planish::objective::{Examples, Matrix};
+use planish::objective::Matrix;
+use planish::report::diagnosis::DiagnosisReport;
 
-/// The whole output; plan and warnings come last.
-pub fn show(
-    session: &DiagnoseSession,
-    findings: &Findings,
-    roles: &Roles,
-    common: &Common,
-) -> String {
+/// The whole output, with these notes. Plan and warnings follow the tables; remedies and growing
+/// samples come last.
+pub fn text(report: &DiagnosisReport, notes: &[&String]) -> String {
+    let findings = &report.findings;
     let loss = &findings.loss_nats;
     let of_some = match loss.training_images {
         Some(n) => format!(" ({} images)", count(n as u64)),
@@ -24,14 +20,14 @@ pub fn show(
     };
     let mut out = format!(
         "validation: {} images ({}); loss {}, calibrated {:.4} at temperature {:.3}{}\n",
-        session.validation.len(),
-        roles.val_origin,
+        report.data.images,
+        report.data.origin,
         with_error(Some(loss.validation), loss.stderr),
         loss.calibrated,
         loss.temperature,
         loss.training.map_or(String::new(), |t| format!("; training loss {t:.4}{of_some}")),
     );
-    for note in common.untold(&roles.notes, &roles.notes) {
+    for note in notes {
         out += &format!("note: {note}\n");
     }
     out += &format!("\n{}\n", table(findings));
@@ -52,7 +48,8 @@ pub fn show(
     for warning in &findings.warnings {
         out += &format!("warning: {}\n", in_flags(warning));
     }
-    out
+    out += &report.remedies.as_ref().map_or(String::new(), remedies::text);
+    out + &sampling::text(report)
 }
 
 fn plan_line(title: &str, plan: &Plan) -> String {

@@ -4,17 +4,18 @@ use super::diagnosis::{value, with_error};
 use crate::render::table::{Align, Style, Table};
 use planish::diagnose::findings::Findings;
 use planish::diagnose::ranking::{LayerSample, Sampling};
-use planish::diagnose::sampling::SampledFindings;
 use planish::diagnose::spectrum::Estimated;
 use planish::format::{ABSENT, count};
+use planish::report::diagnosis::DiagnosisReport;
 
 /// A figure of a layer.
 type Quantity = fn(&LayerSample) -> Option<Estimated>;
 
 /// One table per quantity with a column per subset, then the outcome.
-pub fn show(found: &SampledFindings) -> String {
+pub fn text(report: &DiagnosisReport) -> String {
+    let samples = &report.convergence;
     let mut out = String::new();
-    if let Some(last) = found.samples.last() {
+    if let Some(last) = samples.last() {
         let quantities: [(&str, Quantity); 3] = [
             ("ΔL cross-fit", |l| l.delta_l_nats),
             ("κ cross-fit", |l| l.kappa),
@@ -24,29 +25,24 @@ pub fn show(found: &SampledFindings) -> String {
             if last.layers.iter().all(|l| of(l).is_none()) {
                 continue;
             }
-            let sizes: Vec<String> = found
-                .samples
-                .iter()
-                .map(|s| format!("{} images", count(s.images as u64)))
-                .collect();
+            let sizes: Vec<String> =
+                samples.iter().map(|s| format!("{} images", count(s.images as u64))).collect();
             let mut columns = vec![(title, Align::Left)];
             columns.extend(sizes.iter().map(|size| (size.as_str(), Align::Right)));
             let mut table = Table::new(&columns);
             for (i, layer) in last.layers.iter().enumerate() {
-                let cells = found
-                    .samples
+                let cells = samples
                     .iter()
                     .map(|s| s.layers.get(i).and_then(of).map_or(ABSENT.into(), |e| value(&e)));
                 table.row(std::iter::once(layer.name.clone()).chain(cells));
             }
             out += &format!("\n{}", table.render(Style::of_stdout()));
         }
-        let losses =
-            found.samples.iter().map(|s| format!("{} ({})", value(&s.loss_nats), s.images));
+        let losses = samples.iter().map(|s| format!("{} ({})", value(&s.loss_nats), s.images));
         out += &format!("\nvalidation loss: {}\n", losses.collect::<Vec<_>>().join(", "));
     }
-    if let Some(sampling) = &found.sampling {
-        out += &ending(sampling, &found.findings);
+    if let Some(sampling) = &report.sampling {
+        out += &ending(sampling, &report.findings);
     }
     out
 }
