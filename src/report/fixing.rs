@@ -3,11 +3,12 @@
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::evaluate::{Bound, Estimate, Verdict};
-use crate::fix::{Baseline, FixStep, Stop};
+use crate::fix::{Baseline, FixSession, FixStep, Fixed, Stop};
 use crate::format::{estimate, images, number, percent, share};
 use crate::post_train::result::{BeforeAfter, Output};
 use crate::remedies::{MoveForm, OnV, Remedy, RemedyFindings};
 use crate::run::RunInfo;
+use crate::session::checkpoint_info;
 use serde::{Deserialize, Serialize};
 
 /// Schema of [`Fixing`].
@@ -60,6 +61,30 @@ pub const BASELINE_HEADERS: [&str; 6] =
     ["on test", "α kept", "NLL at T of V", "top-1", "T of V", "behind the fix"];
 
 impl Fixing {
+    /// The report of a fix.
+    pub fn new(run: RunInfo, session: &FixSession, found: Fixed) -> Self {
+        let pretrained = session.options.pretrained.as_ref();
+        Self {
+            schema: FIXING.into(),
+            run,
+            checkpoint: checkpoint_info(&session.checkpoint),
+            pretrained: pretrained.map(|path| path.display().to_string()),
+            output: found.output,
+            start: found.start,
+            steps: found.steps,
+            stop: found.stop,
+            temperature: found.temperature,
+            temperature_bound: found.temperature_bound,
+            searched_on: found.searched_on,
+            looks: found.looks,
+            validation: found.validation,
+            test: found.test,
+            baselines: found.baselines,
+            damaged: found.damaged,
+            notes: found.notes,
+        }
+    }
+
     /// The figures that judge the result, and the role of their images.
     pub fn judged(&self) -> (&'static str, &BeforeAfter) {
         self.test.as_ref().map_or(("V", &self.validation), |test| ("test", test))

@@ -47,6 +47,34 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// A results folder that is a file.
+    #[error("{}: expected a results folder, found a file; set `out`", .path.display())]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder with tables that no study wrote.
+    #[error(
+        "{}: expected the folder of a study or a new folder, found {} but no study.json; the file would be \
+        overwritten; choose another folder", .folder.display(), .file.display()
+    )]
+    Occupied {
+        /// The folder.
+        folder: PathBuf,
+        /// A file with the name of a table.
+        file: PathBuf,
+    },
+    /// A digest that does not name one cell.
+    #[error(
+        "`only` \"{digest}\": expected the digest of one cell of this study, found {found}; see the column \
+        `cell` of the tables"
+    )]
+    NoCell {
+        /// The digest, or the beginning of one.
+        digest: String,
+        /// How many cells it names.
+        found: usize,
+    },
     /// Parts that do not cover the whole study.
     #[error(
         "{missing} of {cells} cells are in none of these folders: {places}; compute them with \

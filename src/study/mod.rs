@@ -7,8 +7,9 @@
 //!
 //! So a killed run resumes where it stopped, and an edited study computes only its new cells. A
 //! cell whose checkpoint, images or settings changed has a new name and is never confused with the
-//! old one. [`merge`] joins the logs of a plan's parts. [`tables`] builds rows from a plan and a
-//! log. They are byte-identical however the cells were computed, except for the column `seconds`.
+//! old one. [`StudySession`] does this for one study file; [`join`] joins the folders of its parts.
+//! [`tables`] builds rows from a plan and a log. They are byte-identical however the cells were
+//! computed, except for the column `seconds`.
 
 mod bench;
 mod cells;
@@ -23,6 +24,7 @@ mod plan;
 mod problem;
 mod rows;
 mod runs;
+mod session;
 mod settings;
 mod setup;
 mod share;
@@ -40,6 +42,7 @@ pub use merge::{Merged, merge};
 pub use plan::{CellKind, PLAN, Planned, SCHEMA, StudyPlan, earlier, set_aside};
 pub use problem::{Problem, Text, read};
 pub use rows::{EvaluationRow, LayerRow, ModelRow, OodRow, RunRow, stated};
+pub use session::{StudyOutlook, StudySession, StudyTables, join};
 pub use settings::{
     Attribute, CellSettings, EvaluationSettings, Images, ModelSettings, OodSettings, RunSettings,
     Scoring,

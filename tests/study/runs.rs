@@ -151,7 +151,7 @@ fn runs_match_post_train_and_can_be_recomputed() {
         }
     }
     let none = bench.run(&["study", "s.toml", "--only", "xyz"]);
-    none.fails_with(&["--only xyz", "found 0", "column `cell`"]);
+    none.fails_with(&["--only \"xyz\"", "found 0", "column `cell`"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod chart;
 mod density;
 mod diagnosed;
 mod figures;
+mod find_pictures;
 mod headline;
 mod input;
 mod layers;
@@ -20,6 +21,7 @@ mod study;
 mod summary;
 mod text;
 
+pub use find_pictures::{PictureError, find_pictures};
 pub use input::{Error, Input, Result, read};
 pub use pictures::Pictures;
 

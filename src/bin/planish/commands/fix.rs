@@ -8,8 +8,7 @@ use planish::data::DataOptions;
 use planish::fix::{FixOptions, FixSession};
 use planish::output;
 use planish::report::html::{self, Input};
-use planish::report::{FIXING, Fixing};
-use planish::session::checkpoint_info;
+use planish::report::Fixing;
 use std::path::PathBuf;
 
 /// Options of `fix`.
@@ -56,25 +55,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let session =
         FixSession::prepare(&args.options, checkpoint, &args.data, &args.place.place(), &context)?;
     let found = session.run(&context)?;
-    let report = Fixing {
-        schema: FIXING.into(),
-        run: clock.finish(),
-        checkpoint: checkpoint_info(&session.checkpoint),
-        pretrained: args.options.pretrained.as_ref().map(|path| path.display().to_string()),
-        output: found.output,
-        start: found.start,
-        steps: found.steps,
-        stop: found.stop,
-        temperature: found.temperature,
-        temperature_bound: found.temperature_bound,
-        searched_on: found.searched_on,
-        looks: found.looks,
-        validation: found.validation,
-        test: found.test,
-        baselines: found.baselines,
-        damaged: found.damaged,
-        notes: found.notes,
-    };
+    let report = Fixing::new(clock.finish(), &session, found);
     let saved = args.common.save(&report).map_err(anyhow::Error::from);
     let saved = saved.and_then(|()| page(args, &report));
     print(&text(&report, &args.common.untold(&report.notes, &session.told())))?;

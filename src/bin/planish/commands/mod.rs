@@ -18,5 +18,4 @@ pub mod post_train;
 pub mod report;
 pub mod selftest;
 pub mod study;
-mod study_merge;
 pub mod undo;

@@ -12,7 +12,6 @@ mod heartbeat;
 pub mod hvp;
 pub mod inspect;
 pub mod merge;
-pub mod picture;
 pub mod post_train;
 pub mod progress;
 pub mod remedies;
@@ -20,6 +19,7 @@ pub mod sampling;
 pub mod selftest;
 pub mod sentence;
 pub mod shifts;
+pub mod study;
 pub mod table;
 
 use crate::message::in_flags;
