@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 
 /// A device as users write it: `cpu`, `cuda` or `cuda:1`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
+pub enum DeviceChoice {
     /// The CPU.
     #[default]
     Cpu,
@@ -31,34 +31,34 @@ pub enum Choice {
     Cuda(usize),
 }
 
-impl Choice {
+impl DeviceChoice {
     /// The choice that selects a device.
     fn of(device: &Device) -> Self {
         match device.location() {
-            DeviceLocation::Cuda { gpu_id } => Choice::Cuda(gpu_id),
-            _ => Choice::Cpu,
+            DeviceLocation::Cuda { gpu_id } => DeviceChoice::Cuda(gpu_id),
+            _ => DeviceChoice::Cpu,
         }
     }
 }
 
-impl FromStr for Choice {
+impl FromStr for DeviceChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let ordinal = match text {
-            "cpu" => return Ok(Choice::Cpu),
+            "cpu" => return Ok(DeviceChoice::Cpu),
             "cuda" => Some(0),
             _ => text.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
         };
-        ordinal.map(Choice::Cuda).ok_or_else(|| "expected cpu, cuda or cuda:N".into())
+        ordinal.map(DeviceChoice::Cuda).ok_or_else(|| "expected cpu, cuda or cuda:N".into())
     }
 }
 
-impl std::fmt::Display for Choice {
+impl std::fmt::Display for DeviceChoice {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         match self {
-            Choice::Cpu => write!(f, "cpu"),
-            Choice::Cuda(i) => write!(f, "cuda:{i}"),
+            DeviceChoice::Cpu => write!(f, "cpu"),
+            DeviceChoice::Cuda(i) => write!(f, "cuda:{i}"),
         }
     }
 }
@@ -74,7 +74,7 @@ const COPIES_PER_WEIGHT: usize = 2;
 
 /// A GPU in use, with its cached weights.
 pub struct Gpu {
-    choice: Choice,
+    choice: DeviceChoice,
     device: Device,
     uploads: upload::UploadStream,
     weights: Mutex<HashMap<usize, Slot>>,
@@ -92,12 +92,12 @@ impl std::fmt::Debug for Gpu {
 }
 
 #[cfg(feature = "cuda")]
-fn open(choice: Choice, ordinal: usize) -> Result<Device, Error> {
+fn open(choice: DeviceChoice, ordinal: usize) -> Result<Device, Error> {
     planish_kernels::cuda::gpu::open(ordinal).map_err(|source| Error::Refused { choice, source })
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open(choice: Choice, _: usize) -> Result<Device, Error> {
+fn open(choice: DeviceChoice, _: usize) -> Result<Device, Error> {
     Err(Error::NotBuilt(choice))
 }
 
@@ -110,7 +110,7 @@ impl Gpu {
         ordinal: usize,
         notice: impl Fn(&str) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let choice = Choice::Cuda(ordinal);
+        let choice = DeviceChoice::Cuda(ordinal);
         let device = open(choice, ordinal)?;
         let [_, bytes] =
             memory::free_and_total(&device).map_err(|source| Error::Refused { choice, source })?;
@@ -126,7 +126,7 @@ impl Gpu {
     }
 
     /// The GPU, as users write it.
-    pub fn choice(&self) -> Choice {
+    pub fn choice(&self) -> DeviceChoice {
         self.choice
     }
 
@@ -191,22 +191,26 @@ mod tests {
 
     #[test]
     fn devices_round_trip_as_text() {
-        for (text, choice) in
-            [("cpu", Choice::Cpu), ("cuda:0", Choice::Cuda(0)), ("cuda:12", Choice::Cuda(12))]
-        {
+        for (text, choice) in [
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda:0", DeviceChoice::Cuda(0)),
+            ("cuda:12", DeviceChoice::Cuda(12)),
+        ] {
             assert_eq!(text.parse(), Ok(choice));
             assert_eq!(choice.to_string(), text);
         }
-        assert_eq!("cuda".parse(), Ok(Choice::Cuda(0)));
+        assert_eq!("cuda".parse(), Ok(DeviceChoice::Cuda(0)));
         assert!(
-            ["", "gpu", "cuda:", "cuda:-1", "CPU"].iter().all(|t| t.parse::<Choice>().is_err())
+            ["", "gpu", "cuda:", "cuda:-1", "CPU"]
+                .iter()
+                .all(|t| t.parse::<DeviceChoice>().is_err())
         );
     }
 
     #[test]
     fn two_versions_of_a_weight_are_kept() {
         let gpu = Gpu {
-            choice: Choice::Cuda(0),
+            choice: DeviceChoice::Cuda(0),
             device: Device::Cpu,
             uploads: upload::UploadStream::new(&Device::Cpu),
             weights: Mutex::default(),

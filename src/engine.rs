@@ -1,6 +1,6 @@
 //! What computes, and how: the device, and the rounding of matrix products.
 
-use crate::device::{self, Choice, Gpu};
+use crate::device::{self, DeviceChoice, Gpu};
 use crate::options::as_text;
 use planish_kernels::Products;
 use planish_kernels::bf16::split;
@@ -26,7 +26,7 @@ pub enum Error {
     #[error("`device` {choice}: {source}")]
     Device {
         /// The device.
-        choice: Choice,
+        choice: DeviceChoice,
         /// The reason.
         source: device::Error,
     },
@@ -46,7 +46,7 @@ pub struct EngineOptions {
         feature = "cli",
         arg(long, value_name = "cpu|cuda[:N]", default_value_t = Self::default().device)
     )]
-    pub device: Choice,
+    pub device: DeviceChoice,
     /// On a GPU, use TF32 for f32 matrix products: faster, but only about three significant digits
     #[cfg_attr(feature = "cli", arg(long, hide_short_help = true))]
     pub tf32: bool,
@@ -123,11 +123,11 @@ impl Engine {
     ) -> Result<Self, Error> {
         let EngineOptions { device, tf32, tiles } = *options;
         let gpu = match device {
-            Choice::Cpu if tf32 => return Err(Error::Tf32OnCpu),
-            Choice::Cpu if tiles && !split::available() => return Err(Error::NoTiles),
-            Choice::Cpu => None,
-            Choice::Cuda(_) if tiles => return Err(Error::TilesOnGpu),
-            Choice::Cuda(ordinal) => {
+            DeviceChoice::Cpu if tf32 => return Err(Error::Tf32OnCpu),
+            DeviceChoice::Cpu if tiles && !split::available() => return Err(Error::NoTiles),
+            DeviceChoice::Cpu => None,
+            DeviceChoice::Cuda(_) if tiles => return Err(Error::TilesOnGpu),
+            DeviceChoice::Cuda(ordinal) => {
                 let failed = |source| Error::Device { choice: device, source };
                 Some(Arc::new(Gpu::open(ordinal, notice).map_err(failed)?))
             }
@@ -155,7 +155,7 @@ impl Engine {
 
     /// Name of the device for reports: `cpu` or `cuda:0`.
     pub fn device_name(&self) -> String {
-        self.gpu().map_or(Choice::Cpu, Gpu::choice).to_string()
+        self.gpu().map_or(DeviceChoice::Cpu, Gpu::choice).to_string()
     }
 
     /// What determines rounding; `None` for ordinary CPU vector code. Part of cache keys.
@@ -225,7 +225,7 @@ mod tests {
         let options = EngineOptions::default();
         let error = built(EngineOptions { tf32: true, ..options }).unwrap_err();
         assert!(error.starts_with("`tf32` only applies to a GPU"), "{error}");
-        let device = Choice::Cuda(0);
+        let device = DeviceChoice::Cuda(0);
         let error = built(EngineOptions { tiles: true, device, ..options }).unwrap_err();
         assert!(error.starts_with("`tiles` only applies to the CPU"), "{error}");
     }

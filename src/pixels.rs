@@ -14,10 +14,10 @@ use std::sync::{Arc, OnceLock};
 const AHEAD: usize = 64 << 20;
 
 /// Key of a prefetched image: its index, with augmentation, seed and epoch.
-type Request = (usize, Option<View>);
+type PixelRequest = (usize, Option<View>);
 /// An augmentation with seed and epoch: all images in one pass.
 type View = (Augment, u64, u64);
-type Decoder = Ahead<Request, std::result::Result<Vec<f32>, DataError>>;
+type Decoder = Ahead<PixelRequest, std::result::Result<Vec<f32>, DataError>>;
 
 /// A split's images as model input, computed on every access. Memory holds one micro-batch per
 /// thread. For image files it also holds the prefetched images, at most 64 MiB but at least one
@@ -128,7 +128,7 @@ impl Pixels {
             Ahead::new(
                 (AHEAD / image).max(1),
                 rayon::current_num_threads(),
-                move |request: &Request| {
+                move |request: &PixelRequest| {
                     let augment =
                         request.1.as_ref().map(|(augment, seed, epoch)| (augment, *seed, *epoch));
                     split.image(request.0, preprocess.as_ref(), augment)

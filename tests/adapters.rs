@@ -5,7 +5,7 @@ use candle_core::{DType, Device, Tensor};
 use planish::checkpoint::{Checkpoint, ClassNames, Error, Load, NewAdapter, Provenance, Refused};
 use planish::engine::Engine;
 use planish::models::layers::{adapters, join, select};
-use planish::models::lora::{Target, Update, factors};
+use planish::models::lora::{LoraUpdate, Target, factors};
 use planish::models::{Granularity, Layer};
 use planish::objective::{Activations, Objective};
 use planish::session::objective;
@@ -403,7 +403,7 @@ fn modules_without_adapters_in_peft_are_refused() {
     };
     // Query, key and value are parameters of one module.
     let checkpoint = open("torchvision", Some(2));
-    let update = |weight: &str| Update {
+    let update = |weight: &str| LoraUpdate {
         target: Target { weight: weight.into(), index: 0, count: 1 },
         rank: 1,
         scale: 1.0,

@@ -1,7 +1,7 @@
 //! Forecasts a bench from one run of each row.
 
 use super::{BenchRunner, BenchSession, RunForecast};
-use crate::cache::Mode;
+use crate::cache::CacheMode;
 use crate::forecast::{Expected, Need, Part};
 use crate::session::Context;
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ pub(super) fn forecast<R: BenchRunner>(
         let again = expected.seconds_of("layers measured again");
         let frozen = expected.seconds_of("frozen layers");
         // Only the first run that freezes these layers writes cache files.
-        let (each, once) = match cache.filter(|cache| cache.mode == Mode::Disk) {
+        let (each, once) = match cache.filter(|cache| cache.mode == CacheMode::Disk) {
             Some(cache) => {
                 let fresh = cache.keys.iter().filter(|key| keys.insert((*key).clone())).count();
                 (0.0, frozen * fresh as f64 / cache.keys.len().max(1) as f64)

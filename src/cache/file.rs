@@ -1,6 +1,6 @@
 //! A cache file: written atomically, read row by row.
 
-use super::layout::{About, Layout, header_length};
+use super::layout::{About, ActivationLayout, header_length};
 use super::{Error, Result, folder};
 use crate::temp_file::{self, TempFile};
 use rayon::prelude::*;
@@ -20,7 +20,7 @@ pub struct Writer {
     path: PathBuf,
     temp_file: TempFile,
     file: BufWriter<File>,
-    layout: Layout,
+    layout: ActivationLayout,
     sums: Vec<u32>,
     finished: bool,
 }
@@ -31,7 +31,7 @@ impl Writer {
     ///
     /// # Errors
     /// A folder that cannot be created or written; not enough room.
-    pub fn create(folder: &Path, layout: &Layout, about: &About) -> Result<Writer> {
+    pub fn create(folder: &Path, layout: &ActivationLayout, about: &About) -> Result<Writer> {
         fs::create_dir_all(folder).map_err(Error::io(folder, "make the folder"))?;
         folder::sweep(folder);
         folder::check_room(folder, layout.file_bytes())?;
@@ -99,7 +99,7 @@ impl Drop for Writer {
 }
 
 /// Result of opening a file.
-pub enum Opened {
+pub enum CacheLookup {
     /// The file exists, and all its bytes are valid.
     Sound(Reader),
     /// There is no file.
@@ -122,23 +122,23 @@ impl Reader {
     /// Opens the file of this key, reads it once, and verifies header, length and every row.
     ///
     /// # Errors
-    /// An error of the system. Damage is not an error here; it is returned as [`Opened::Damaged`].
-    pub fn open(folder: &Path, layout: &Layout, key: &str) -> Result<Opened> {
+    /// An error of the system. Damage is not an error here; it is returned as [`CacheLookup::Damaged`].
+    pub fn open(folder: &Path, layout: &ActivationLayout, key: &str) -> Result<CacheLookup> {
         let path = folder::path(folder, key);
         let file = match File::open(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Opened::Missing),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(CacheLookup::Missing),
             other => other.map_err(Error::io(&path, "open"))?,
         };
         match Self::read(&path, file, layout, key)
             .and_then(|reader| reader.check().map(|()| reader))
         {
-            Ok(reader) => Ok(Opened::Sound(reader)),
-            Err(error @ Error::Damaged { .. }) => Ok(Opened::Damaged(error)),
+            Ok(reader) => Ok(CacheLookup::Sound(reader)),
+            Err(error @ Error::Damaged { .. }) => Ok(CacheLookup::Damaged(error)),
             Err(error) => Err(error),
         }
     }
 
-    fn read(path: &Path, file: File, layout: &Layout, key: &str) -> Result<Reader> {
+    fn read(path: &Path, file: File, layout: &ActivationLayout, key: &str) -> Result<Reader> {
         let damaged = |place: &str, expected: String, found: String| Error::Damaged {
             path: path.into(),
             place: place.into(),

@@ -106,7 +106,7 @@ pub(super) fn read_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> st
 
 /// A cache file.
 #[derive(Debug)]
-pub struct Entry {
+pub struct CacheFile {
     /// Path.
     pub path: PathBuf,
     /// Size, bytes.
@@ -137,7 +137,7 @@ pub enum CacheFileKind {
 ///
 /// # Errors
 /// A folder that cannot be listed.
-pub fn list(folder: &Path) -> Result<Vec<Entry>> {
+pub fn list(folder: &Path) -> Result<Vec<CacheFile>> {
     let listed = match fs::read_dir(folder) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) if e.kind() == ErrorKind::NotADirectory => {
@@ -166,7 +166,7 @@ pub fn list(folder: &Path) -> Result<Vec<Entry>> {
         };
         let used = about.modified().ok();
         let age = used.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        entries.push(Entry { path, bytes: about.len(), age, found });
+        entries.push(CacheFile { path, bytes: about.len(), age, found });
     }
     entries.sort_by(|a, b| a.age.cmp(&b.age).then_with(|| a.path.cmp(&b.path)));
     Ok(entries)
@@ -196,7 +196,8 @@ pub fn clear(folder: &Path, unused_for: Duration) -> Result<(usize, u64)> {
 
 /// Removes files that killed runs left. A failure is harmless and ignored.
 pub(super) fn sweep(folder: &Path) {
-    let abandoned = |e: &Entry| matches!(e.found, CacheFileKind::Abandoned) && e.age >= ABANDONED;
+    let abandoned =
+        |e: &CacheFile| matches!(e.found, CacheFileKind::Abandoned) && e.age >= ABANDONED;
     for entry in list(folder).unwrap_or_default().iter().filter(|e| abandoned(e)) {
         let _ = fs::remove_file(&entry.path);
     }

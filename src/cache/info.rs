@@ -1,6 +1,6 @@
 //! Cache information in reports.
 
-use super::Mode;
+use super::CacheMode;
 use serde::{Deserialize, Serialize};
 
 /// Where the frozen layers' activations were cached. The place does not affect results; the type
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CacheInfo {
     /// In memory, in files, or nowhere.
-    pub mode: Mode,
+    pub mode: CacheMode,
     /// `f32` or `bf16`.
     pub dtype: String,
     /// Views of each image.

@@ -4,7 +4,7 @@
 //! differently. [`crate::train::Source`] detects both: it recomputes a few rows of a file before it
 //! uses the file.
 
-use super::Stored;
+use super::ActivationDtype;
 use crate::engine::{Engine, Precision};
 use crate::fingerprint::fingerprint;
 use crate::models::layers::layers;
@@ -36,7 +36,7 @@ pub struct Frozen<'a> {
     /// What computes the activations.
     pub engine: &'a Engine,
     /// The stored type.
-    pub stored: Stored,
+    pub stored: ActivationDtype,
 }
 
 /// The serialised form of [`Frozen`].
@@ -92,6 +92,6 @@ pub fn key(of: &Frozen) -> super::Result<String> {
 pub fn digest(tensor: &Tensor) -> super::Result<String> {
     let mut hash = Sha256::new();
     hash.update(fingerprint("planish/tensor/1", &(tensor.dtype().as_str(), tensor.dims()))?);
-    hash.update(Stored::of(tensor.dtype(), false).encode(tensor)?);
+    hash.update(ActivationDtype::of(tensor.dtype(), false).encode(tensor)?);
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -4,7 +4,7 @@
 //! and `checksums`, (N), the CRC-32 of each row's bytes. The metadata have the key and a
 //! description for the user.
 
-use super::{Error, FORMAT, Result, Stored};
+use super::{ActivationDtype, Error, FORMAT, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -13,13 +13,13 @@ const MOST: u64 = 1 << 16;
 
 /// Content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct ActivationLayout {
     /// Number of images.
     pub rows: usize,
     /// Shape of one image's activations.
     pub row: Vec<usize>,
     /// Their type.
-    pub stored: Stored,
+    pub stored: ActivationDtype,
 }
 
 /// Description of a file for the user.
@@ -58,7 +58,7 @@ struct Info {
     data_offsets: [u64; 2],
 }
 
-impl Layout {
+impl ActivationLayout {
     /// Bytes of one row.
     pub fn row_bytes(&self) -> usize {
         self.row.iter().fold(self.stored.bytes(), |n, &d| n.saturating_mul(d))

@@ -19,11 +19,11 @@ mod plan;
 mod stored;
 
 pub use error::{Error, Result};
-pub use file::{Opened, Reader, Writer};
-pub use folder::{CacheFileKind, Entry, clear, default_folder, list, room};
+pub use file::{CacheLookup, Reader, Writer};
+pub use folder::{CacheFile, CacheFileKind, clear, default_folder, list, room};
 pub use info::CacheInfo;
 pub use key::{FORMAT, Frozen, digest, key};
-pub use layout::{About, Layout};
+pub use layout::{About, ActivationLayout};
 pub use options::{CacheDtype, CacheOptions};
-pub use plan::{CachePolicy, Choice, Mode, StoragePlan, plan};
-pub use stored::Stored;
+pub use plan::{CacheMode, CachePolicy, StorageChoice, StoragePlan, plan};
+pub use stored::ActivationDtype;

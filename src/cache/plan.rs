@@ -1,6 +1,6 @@
 //! Chooses where activations are cached: in memory, in files, or not at all.
 
-use super::{Error, Layout, Result, folder};
+use super::{ActivationLayout, Error, Result, folder};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ impl CachePolicy {
 /// Where they are cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum CacheMode {
     /// In memory, for this run only.
     Ram,
     /// In files, also for later runs.
@@ -44,19 +44,19 @@ pub enum Mode {
     Off,
 }
 
-impl Mode {
+impl CacheMode {
     /// Its name in options and reports.
     pub fn name(self) -> &'static str {
         match self {
-            Mode::Ram => "ram",
-            Mode::Disk => "disk",
-            Mode::Off => "off",
+            CacheMode::Ram => "ram",
+            CacheMode::Disk => "disk",
+            CacheMode::Off => "off",
         }
     }
 }
 
 /// Inputs of the choice.
-pub struct Choice<'a> {
+pub struct StorageChoice<'a> {
     /// The policy asked for.
     pub policy: CachePolicy,
     /// Limit of CPU memory, bytes.
@@ -66,7 +66,7 @@ pub struct Choice<'a> {
     /// `cache_dir`, if it was given.
     pub folder: Option<PathBuf>,
     /// Bytes of one view.
-    pub layout: &'a Layout,
+    pub layout: &'a ActivationLayout,
     /// Number of views of each image.
     pub views: usize,
     /// Whether the lowest stage is that of the images. Then nothing is computed, only prepared.
@@ -80,7 +80,7 @@ pub struct Choice<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoragePlan {
     /// Where.
-    pub mode: Mode,
+    pub mode: CacheMode,
     /// Whether that memory is on a GPU.
     pub device: bool,
     /// Limit of CPU memory, bytes, if the GPU's memory is not enough.
@@ -100,7 +100,7 @@ pub struct StoragePlan {
 
 impl StoragePlan {
     /// A plan without files: these bytes in memory, or no cache.
-    pub fn without_files(mode: Mode, bytes: u64) -> StoragePlan {
+    pub fn without_files(mode: CacheMode, bytes: u64) -> StoragePlan {
         let (keys, there) = (Vec::new(), Vec::new());
         let folder = PathBuf::new();
         StoragePlan { mode, device: false, ram: bytes, bytes, folder, keys, there, other_format: 0 }
@@ -109,8 +109,8 @@ impl StoragePlan {
     /// Bytes of CPU memory, and of GPU memory, that activations will use.
     pub fn memory(&self) -> [u64; 2] {
         match (self.mode, self.device) {
-            (Mode::Ram, false) => [self.bytes, 0],
-            (Mode::Ram, true) => [0, self.bytes],
+            (CacheMode::Ram, false) => [self.bytes, 0],
+            (CacheMode::Ram, true) => [0, self.bytes],
             _ => [0, 0],
         }
     }
@@ -118,9 +118,9 @@ impl StoragePlan {
     /// Number of views that must be computed.
     pub fn missing(&self, views: usize) -> usize {
         match self.mode {
-            Mode::Ram => views,
-            Mode::Disk => self.there.iter().filter(|there| !**there).count(),
-            Mode::Off => 0,
+            CacheMode::Ram => views,
+            CacheMode::Disk => self.there.iter().filter(|there| !**there).count(),
+            CacheMode::Off => 0,
         }
     }
 }
@@ -133,7 +133,7 @@ impl StoragePlan {
 /// # Errors
 /// For a place that was asked for explicitly: not enough memory or room, or a folder that is not
 /// writable.
-pub fn plan(of: &Choice) -> Result<StoragePlan> {
+pub fn plan(of: &StorageChoice) -> Result<StoragePlan> {
     let bytes = of.layout.bytes().saturating_mul(of.views as u64);
     let in_files = || -> Result<StoragePlan> {
         let folder = of.folder.clone().map_or_else(folder::default_folder, Ok)?;
@@ -145,19 +145,19 @@ pub fn plan(of: &Choice) -> Result<StoragePlan> {
             .iter()
             .filter(|entry| matches!(entry.found, folder::CacheFileKind::OtherFormat))
             .count();
-        let mode = Mode::Disk;
+        let mode = CacheMode::Disk;
         Ok(StoragePlan { mode, device: false, ram: 0, bytes, folder, keys, there, other_format })
     };
     let fits = of.there || bytes <= of.ram;
     let memory = || StoragePlan {
         device: of.there,
         ram: of.ram,
-        ..StoragePlan::without_files(Mode::Ram, bytes)
+        ..StoragePlan::without_files(CacheMode::Ram, bytes)
     };
     let needed =
         |plan: &StoragePlan| of.layout.file_bytes().saturating_mul(plan.missing(of.views) as u64);
     match of.policy {
-        CachePolicy::Off => return Ok(StoragePlan::without_files(Mode::Off, 0)),
+        CachePolicy::Off => return Ok(StoragePlan::without_files(CacheMode::Off, 0)),
         CachePolicy::Ram if !fits => {
             return Err(Error::NoMemory { needed: bytes, allowed: of.ram });
         }
@@ -174,7 +174,7 @@ pub fn plan(of: &Choice) -> Result<StoragePlan> {
     }
     let folder = of.folder.clone().map_or_else(folder::default_folder, Ok);
     let Ok(folder) = folder else {
-        return Ok(if fits { memory() } else { StoragePlan::without_files(Mode::Off, 0) });
+        return Ok(if fits { memory() } else { StoragePlan::without_files(CacheMode::Off, 0) });
     };
     let named = of.folder.is_some();
     let all = of.layout.file_bytes().saturating_mul(of.views as u64);
@@ -192,5 +192,5 @@ pub fn plan(of: &Choice) -> Result<StoragePlan> {
             return Ok(plan);
         }
     }
-    Ok(if fits { memory() } else { StoragePlan::without_files(Mode::Off, 0) })
+    Ok(if fits { memory() } else { StoragePlan::without_files(CacheMode::Off, 0) })
 }

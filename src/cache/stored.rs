@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 /// The type of cached activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub enum ActivationDtype {
     /// As computed by a model in f32.
     F32,
     /// As computed by a model in f64.
@@ -17,31 +17,31 @@ pub enum Stored {
     Bf16,
 }
 
-impl Stored {
+impl ActivationDtype {
     /// The model's own type, or bf16.
     pub fn of(model: DType, half: bool) -> Self {
         match model {
-            _ if half => Stored::Bf16,
-            DType::F64 => Stored::F64,
-            _ => Stored::F32,
+            _ if half => ActivationDtype::Bf16,
+            DType::F64 => ActivationDtype::F64,
+            _ => ActivationDtype::F32,
         }
     }
 
     /// Its name in safetensors.
     pub fn name(self) -> &'static str {
         match self {
-            Stored::F32 => "F32",
-            Stored::F64 => "F64",
-            Stored::Bf16 => "BF16",
+            ActivationDtype::F32 => "F32",
+            ActivationDtype::F64 => "F64",
+            ActivationDtype::Bf16 => "BF16",
         }
     }
 
     /// Bytes of a number.
     pub fn bytes(self) -> usize {
         match self {
-            Stored::F32 => 4,
-            Stored::F64 => 8,
-            Stored::Bf16 => 2,
+            ActivationDtype::F32 => 4,
+            ActivationDtype::F64 => 8,
+            ActivationDtype::Bf16 => 2,
         }
     }
 
@@ -52,15 +52,15 @@ impl Stored {
     pub fn encode(self, x: &Tensor) -> Result<Vec<u8>> {
         let x = x.flatten_all()?;
         Ok(match self {
-            Stored::F64 => {
+            ActivationDtype::F64 => {
                 let x = x.to_dtype(DType::F64)?.to_vec1::<f64>()?;
                 x.iter().flat_map(|x| x.to_le_bytes()).collect()
             }
-            Stored::F32 => {
+            ActivationDtype::F32 => {
                 let x = x.to_dtype(DType::F32)?.to_vec1::<f32>()?;
                 x.iter().flat_map(|x| x.to_le_bytes()).collect()
             }
-            Stored::Bf16 => {
+            ActivationDtype::Bf16 => {
                 let x = x.to_dtype(DType::F32)?.to_vec1::<f32>()?;
                 x.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()
             }
@@ -68,7 +68,7 @@ impl Stored {
     }
 
     /// Builds the tensor (rows, …) from the bytes of each row given by `read`, as written by
-    /// [`Stored::encode`]. bf16 is converted to f32 exactly. Rows are read in parallel.
+    /// [`ActivationDtype::encode`]. bf16 is converted to f32 exactly. Rows are read in parallel.
     ///
     /// # Errors
     /// Those of `read`; of several, the first.
@@ -81,15 +81,15 @@ impl Stored {
         let shape: Vec<usize> = std::iter::once(rows).chain(row.iter().copied()).collect();
         let n = row.iter().product();
         Ok(match self {
-            Stored::F32 => {
+            ActivationDtype::F32 => {
                 let x = gather(rows, n, read, |b: &[u8; 4]| f32::from_le_bytes(*b))?;
                 Tensor::from_vec(x, shape, &Device::Cpu)?
             }
-            Stored::F64 => {
+            ActivationDtype::F64 => {
                 let x = gather(rows, n, read, |b: &[u8; 8]| f64::from_le_bytes(*b))?;
                 Tensor::from_vec(x, shape, &Device::Cpu)?
             }
-            Stored::Bf16 => {
+            ActivationDtype::Bf16 => {
                 let x = gather(rows, n, read, |b: &[u8; 2]| bf16::from_le_bytes(*b).to_f32())?;
                 Tensor::from_vec(x, shape, &Device::Cpu)?
             }

@@ -6,11 +6,11 @@ use crate::error::Result;
 use candle_core::Result as TensorResult;
 
 /// A smooth, strictly convex function of n numbers.
-pub(super) trait Objective {
+pub(super) trait SmoothFunction {
     /// What a product with the Hessian at a point needs.
     type Point;
 
-    /// Value and gradient (n), and the point for [`Objective::product`].
+    /// Value and gradient (n), and the point for [`SmoothFunction::product`].
     fn evaluate(&self, parameters: &[f64]) -> TensorResult<(f64, Vec<f64>, Self::Point)>;
 
     /// The Hessian at the point times v (n).
@@ -18,13 +18,13 @@ pub(super) trait Objective {
 }
 
 /// The Hessian at one point.
-struct Hessian<'a, F: Objective> {
+struct Hessian<'a, F: SmoothFunction> {
     of: &'a F,
     at: &'a F::Point,
     n: usize,
 }
 
-impl<F: Objective> LinearOperator for Hessian<'_, F> {
+impl<F: SmoothFunction> LinearOperator for Hessian<'_, F> {
     fn dimension(&self) -> usize {
         self.n
     }
@@ -49,7 +49,7 @@ const STEPS: usize = 100;
 ///
 /// # Errors
 /// Those of evaluating the function.
-pub(super) fn minimise<F: Objective>(f: &F, n: usize) -> Result<(Vec<f64>, bool)> {
+pub(super) fn minimise<F: SmoothFunction>(f: &F, n: usize) -> Result<(Vec<f64>, bool)> {
     let mut parameters = vec![0.0; n];
     let (mut value, mut gradient, mut point) = f.evaluate(&parameters)?;
     for _ in 0..STEPS {

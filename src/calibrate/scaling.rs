@@ -16,7 +16,7 @@
 //! logits takes the place of the log-sum-exp here. Both make the result independent of a constant
 //! that is added to an image's logits.
 
-use super::newton::{Objective, minimise};
+use super::newton::{SmoothFunction, minimise};
 use crate::error::Result;
 use crate::evaluate::{Fit, fit};
 use crate::predictions::Predictions;
@@ -93,7 +93,7 @@ pub fn fit_scaling(predictions: &Predictions, scaling: Scaling) -> Result<Map> {
         (0..classes).for_each(|i| penalty[i * classes + i] = ridge);
     }
     penalty.extend(vec![ridge; classes]);
-    let problem = Problem {
+    let problem = ScalingProblem {
         x: Tensor::from_vec(x, (n, classes), &Device::Cpu)?,
         labels: predictions.labels(),
         classes,
@@ -184,7 +184,7 @@ impl Structured {
 }
 
 /// The penalised mean cross-entropy as a function of the factors and the bias.
-struct Problem<'a> {
+struct ScalingProblem<'a> {
     /// Centred logits (N,C) after the temperature.
     x: Tensor,
     labels: &'a [u32],
@@ -195,7 +195,7 @@ struct Problem<'a> {
     penalty: Vec<f64>,
 }
 
-impl Problem<'_> {
+impl ScalingProblem<'_> {
     /// W x + b for the factors and biases in `parameters`, for all images, row-major (N,C).
     fn image_of(&self, parameters: &[f64]) -> TensorResult<Tensor> {
         let (factors, bias) = parameters.split_at(parameters.len() - self.classes);
@@ -210,7 +210,7 @@ impl Problem<'_> {
         changed.broadcast_add(&bias)
     }
 
-    /// The adjoint of [`Problem::image_of`].
+    /// The adjoint of [`ScalingProblem::image_of`].
     fn adjoint(&self, d: &Tensor) -> TensorResult<Vec<f64>> {
         let mut out: Vec<f64> = match self.full {
             false => (d * &self.x)?.sum(0)?.to_vec1()?,
@@ -221,7 +221,7 @@ impl Problem<'_> {
     }
 }
 
-impl Objective for Problem<'_> {
+impl SmoothFunction for ScalingProblem<'_> {
     /// Probabilities (N,C), row-major.
     type Point = Vec<f64>;
 
@@ -369,7 +369,7 @@ mod tests {
         let (n, c) = (p.images(), case.classes);
         for full in [false, true] {
             let len = if full { c * c } else { c } + c;
-            let problem = Problem {
+            let problem = ScalingProblem {
                 x: Tensor::from_slice(p.values(), (n, c), &Device::Cpu).unwrap(),
                 labels: &case.labels,
                 classes: c,

@@ -5,14 +5,16 @@ use super::adapter_config::{AdapterConfig, CONFIG_FILE};
 use super::adapter_write::{ClassNames, module};
 use super::error::few;
 use super::header::Header;
-use super::layout::Part;
+use super::layout::LayoutPart;
 use super::names::Names;
 use super::on_disk::OnDisk;
 use super::provenance::provenance;
 use super::reader::Dialect;
 use super::settings::Settings;
-use super::{Entry, Error, Layout, Stored, Unmerged, hex};
-use crate::models::lora::{Factors, Target, Update, adapted, is_named, with_factors, with_rows};
+use super::{Entry, Error, Layout, TensorDtype, Unmerged, hex};
+use crate::models::lora::{
+    Factors, LoraUpdate, Target, adapted, is_named, with_factors, with_rows,
+};
 use crate::models::{Network, Weights};
 use candle_core::{DType, Tensor};
 use serde_json::Value;
@@ -83,7 +85,7 @@ pub(super) fn read(path: &Path) -> Result<Found, Error> {
     let file = OnDisk::open(&weights)?;
     let mut tensors = Vec::new();
     let digest = file.digest_with(|entry, bytes| {
-        let stored = Stored::parse(&entry.dtype).ok_or_else(|| Error::Dtype {
+        let stored = TensorDtype::parse(&entry.dtype).ok_or_else(|| Error::Dtype {
             path: weights.clone(),
             tensor: entry.name.clone(),
             found: entry.dtype.clone(),
@@ -252,7 +254,7 @@ fn target(layout: Layout, name: &str) -> Option<Target> {
     let first = [Some(layout), layout.sibling()].into_iter().flatten();
     let others = Layout::ALL.into_iter().filter(|other| other.family() == layout.family());
     let part = first.chain(others).find_map(|layout| layout.part(name))?;
-    let Part { canonical, index, count } = part;
+    let LayoutPart { canonical, index, count } = part;
     Some(Target { weight: canonical, index, count })
 }
 
@@ -275,7 +277,7 @@ impl Adapter {
                 Some(entry) => entry.shape = tensor.dims().to_vec(),
                 None => out.entries.push(Entry {
                     name: own,
-                    dtype: Stored::F32.name().into(),
+                    dtype: TensorDtype::F32.name().into(),
                     shape: tensor.dims().to_vec(),
                     span: (usize::MAX, usize::MAX),
                 }),
@@ -412,8 +414,8 @@ impl Adapter {
     }
 
     /// Its updates, as a network declares them.
-    pub fn updates(&self) -> Vec<Update> {
-        let one = |(target, factors): (&Target, &Factors)| Update {
+    pub fn updates(&self) -> Vec<LoraUpdate> {
+        let one = |(target, factors): (&Target, &Factors)| LoraUpdate {
             target: target.clone(),
             rank: factors.a.dims()[0],
             scale: factors.scale,

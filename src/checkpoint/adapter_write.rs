@@ -8,8 +8,10 @@ use super::adapter::{CLASSES_KEY, WEIGHTS_FILE, WRAPPER};
 use super::adapter_config::CONFIG_FILE;
 use super::output::{check_writable, is_file_name, replace, replace_with};
 use super::provenance::to_value;
-use super::{Checkpoint, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored, transformers};
-use crate::models::lora::{Factors, Target, Update, is_named};
+use super::{
+    Checkpoint, Entry, Error, Header, PROVENANCE_KEY, Provenance, TensorDtype, transformers,
+};
+use crate::models::lora::{Factors, LoraUpdate, Target, is_named};
 use candle_core::Tensor;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -87,7 +89,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::NoAdapterFormat`].
-    pub fn check_adapter(&self, updates: &[Update]) -> Result<(), Error> {
+    pub fn check_adapter(&self, updates: &[LoraUpdate]) -> Result<(), Error> {
         updates.iter().try_for_each(|update| self.modules(&update.target).map(|_| ()))
     }
 
@@ -171,7 +173,7 @@ impl Checkpoint {
         }
         let entry = |(name, tensor): (&String, &Tensor)| Entry {
             name: name.clone(),
-            dtype: Stored::F32.name().into(),
+            dtype: TensorDtype::F32.name().into(),
             shape: tensor.dims().to_vec(),
             span: (0, 0),
         };
@@ -181,7 +183,7 @@ impl Checkpoint {
         replace(&path, |file| {
             let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(&path, "write"));
             put(&header.to_bytes())?;
-            tensors.values().try_for_each(|tensor| put(&Stored::F32.encode(tensor)?))
+            tensors.values().try_for_each(|tensor| put(&TensorDtype::F32.encode(tensor)?))
         })?;
         replace_with(&out.join(CONFIG_FILE), format!("{config:#}\n").as_bytes())?;
         Ok(path)

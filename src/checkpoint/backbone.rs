@@ -2,7 +2,7 @@
 
 use super::layout::Family;
 use super::names::Names;
-use super::{Entry, Header, Stored};
+use super::{Entry, Header, TensorDtype};
 
 /// The header with a head for so many classes, as wide as the last norm.
 pub(super) fn with_head(names: &Names, header: &Header, classes: usize) -> Header {
@@ -19,7 +19,7 @@ pub(super) fn with_head(names: &Names, header: &Header, classes: usize) -> Heade
         for name in names.of(&format!("{head}.{tensor}")) {
             out.entries.push(Entry {
                 name,
-                dtype: Stored::F32.name().into(),
+                dtype: TensorDtype::F32.name().into(),
                 shape: shape.clone(),
                 span: (usize::MAX, usize::MAX),
             });

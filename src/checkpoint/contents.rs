@@ -8,7 +8,7 @@ use std::path::Path;
 
 /// A tensor and where its bytes lie.
 #[derive(Clone, Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredTensor {
     /// Its name.
     pub name: String,
     /// Type of its elements, as safetensors spells it.
@@ -23,7 +23,7 @@ pub(super) struct Stored {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
     /// The tensors; each name once.
-    pub tensors: Vec<Stored>,
+    pub tensors: Vec<StoredTensor>,
     /// Metadata, as of a safetensors file.
     pub metadata: Vec<(String, String)>,
     /// Key of the model, if the file may have several.
@@ -42,7 +42,7 @@ impl Contents {
         let mut at = 0;
         let mut entries = Vec::new();
         let mut places = HashMap::new();
-        for Stored { name, dtype, shape, views } in self.tensors {
+        for StoredTensor { name, dtype, shape, views } in self.tensors {
             let end = at + views.iter().map(View::len).sum::<usize>();
             entries.push(Entry { name: name.clone(), dtype, shape, span: (at, end) });
             places.insert(name, views);

@@ -4,7 +4,7 @@
 use super::Error;
 use super::arguments::Arguments;
 use super::error::Mismatch;
-use super::layout::{Layout, Part};
+use super::layout::{Layout, LayoutPart};
 use super::read::{Shapes, compare, nonempty};
 use super::reader::{Dialect, Reader};
 use super::settings::Settings;
@@ -110,13 +110,13 @@ const SETTINGS: [&str; 15] = [
 ];
 
 /// The part for one of timm's names; `None` if the layout has no such name.
-pub(super) fn part(name: &str) -> Option<Part> {
-    canonical(name, |pair| pair.0).map(Part::whole)
+pub(super) fn part(name: &str) -> Option<LayoutPart> {
+    canonical(name, |pair| pair.0).map(LayoutPart::whole)
 }
 
 /// The part for one of transformers' names, without its root.
-pub(super) fn transformers_part(name: &str) -> Option<Part> {
-    canonical(name, |pair| pair.1).map(Part::whole)
+pub(super) fn transformers_part(name: &str) -> Option<LayoutPart> {
+    canonical(name, |pair| pair.1).map(LayoutPart::whole)
 }
 
 /// transformers' name of a canonical tensor, without its root.

@@ -3,7 +3,7 @@
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::provenance::to_value;
 use super::save::check_names;
-use super::{CONFIG_KEY, Entry, Error, Header, PROVENANCE_KEY, Provenance, Stored};
+use super::{CONFIG_KEY, Entry, Error, Header, PROVENANCE_KEY, Provenance, TensorDtype};
 use crate::data::{CropOffset, Interpolation, Preprocess, Resize};
 use crate::models::{Config, Weights, arch};
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ pub fn create(
         let end = at + 4 * tensor.elem_count();
         entries.push(Entry {
             name: name.to_string(),
-            dtype: Stored::F32.name().to_string(),
+            dtype: TensorDtype::F32.name().to_string(),
             shape: tensor.dims().to_vec(),
             span: (at, end),
         });
@@ -75,7 +75,7 @@ pub fn create(
     replace(&path, |file| {
         let mut put = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(&path, "write"));
         put(&header.to_bytes())?;
-        weights.iter().try_for_each(|(_, tensor)| put(&Stored::F32.encode(tensor)?))
+        weights.iter().try_for_each(|(_, tensor)| put(&TensorDtype::F32.encode(tensor)?))
     })?;
     if !is_file_name(out) {
         let text = format!("{configuration:#}\n");

@@ -4,7 +4,7 @@
 //! file unchanged needs the order, and a duplicate name is ambiguous, so the header is parsed here.
 //! Format: <https://github.com/huggingface/safetensors#format>.
 
-use super::{Error, Stored};
+use super::{Error, TensorDtype};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::path::Path;
@@ -186,7 +186,7 @@ impl Header {
         let mut at = 0;
         for i in order {
             let entry = &mut self.entries[i];
-            let size = match Stored::parse(&entry.dtype) {
+            let size = match TensorDtype::parse(&entry.dtype) {
                 Some(stored) => entry.shape.iter().product::<usize>() * stored.size(),
                 None => entry.span.1 - entry.span.0,
             };

@@ -10,7 +10,7 @@ use super::lock::Lock;
 use super::on_disk::OnDisk;
 use super::output::{beside, create_anew, move_over, replace_by_way_of, sync_folder};
 use super::patch::Patch;
-use super::{Checkpoint, Entry, Error, Provenance, Refused, Saved, weights_file};
+use super::{Checkpoint, Entry, Error, Provenance, Refused, SavedCheckpoint, weights_file};
 use crate::models::Weights;
 use crate::temp_file::TempFile;
 use std::fs::File;
@@ -221,11 +221,11 @@ impl Checkpoint {
         held: &InPlace,
         weights: &Weights,
         provenance: &Provenance,
-    ) -> Result<Saved, Error> {
+    ) -> Result<SavedCheckpoint, Error> {
         let old = self.reopen()?;
         let next = self.next(&old, weights, self.metadata_after(provenance)?)?;
         let undo = held.commit(&old, &next.patch).map_err(|error| self.or_changed(error))?;
-        Ok(Saved { path: self.path.clone(), rounding: next.rounding, undo: Some(undo) })
+        Ok(SavedCheckpoint { path: self.path.clone(), rounding: next.rounding, undo: Some(undo) })
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) enum Family {
 /// The canonical tensor of a file's tensor: it is part `index` of `count`, stacked along the first
 /// dimension.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct LayoutPart {
     /// Canonical name.
     pub canonical: String,
     /// Index of the part.
@@ -49,10 +49,10 @@ pub(super) struct Part {
     pub count: usize,
 }
 
-impl Part {
+impl LayoutPart {
     /// A canonical tensor that is not split.
-    pub fn whole(canonical: String) -> Part {
-        Part { canonical, index: 0, count: 1 }
+    pub fn whole(canonical: String) -> LayoutPart {
+        LayoutPart { canonical, index: 0, count: 1 }
     }
 }
 
@@ -117,7 +117,7 @@ impl Layout {
     }
 
     /// The part for a name without wrappers; `None` if the layout has no such name.
-    pub(super) fn part(self, name: &str) -> Option<Part> {
+    pub(super) fn part(self, name: &str) -> Option<LayoutPart> {
         match self {
             Layout::Timm => timm::part(name),
             Layout::Transformers => transformers::part(&transformers::NEW, name),

@@ -3,7 +3,7 @@
 use super::Error;
 use super::arguments::Arguments;
 use super::error::Mismatch;
-use super::layout::Part;
+use super::layout::LayoutPart;
 use super::read::{Shapes, compare, nonempty};
 use super::reader::Reader;
 use super::spelling::index;
@@ -67,12 +67,12 @@ fn in_block(name: &str) -> Option<(usize, &str)> {
 }
 
 /// The part for a name; `None` if the layout has no such name.
-pub(super) fn part(name: &str) -> Option<Part> {
+pub(super) fn part(name: &str) -> Option<LayoutPart> {
     let known = match in_block(name) {
         Some((_, rest)) => INSIDE.contains(&rest),
         None => OUTSIDE.contains(&name),
     };
-    known.then(|| Part::whole(name.to_string()))
+    known.then(|| LayoutPart::whole(name.to_string()))
 }
 
 /// The configuration as far as the tensors determine it. The image is one row of patches.

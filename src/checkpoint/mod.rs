@@ -64,12 +64,12 @@ pub use info::{AdapterInfo, CheckpointInfo};
 pub use layout::Layout;
 pub use load::Load;
 pub use locate::weights_file;
-pub use numbers::Stored;
+pub use numbers::TensorDtype;
 pub use output::{check_writable, standing};
 pub use patch::{PATCH_KEY, Patch};
-pub use provenance::{PROVENANCE_KEY, Provenance, Split};
+pub use provenance::{PROVENANCE_KEY, Provenance, RecordedSplit};
 pub use refused::Refused;
-pub use save::{Rounding, Saved};
+pub use save::{Rounding, SavedCheckpoint};
 pub use settings::{CONFIG_KEY, PREPROCESSOR_KEY};
 
 use crate::data::Preprocess;

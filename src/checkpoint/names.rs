@@ -2,7 +2,7 @@
 
 use super::choice::choose;
 use super::error::few;
-use super::layout::Part;
+use super::layout::LayoutPart;
 use super::rules::Rules;
 use super::{Entry, Error, Header, Layout, Load, transformers};
 use crate::models::vit::Distillation;
@@ -30,7 +30,7 @@ pub(super) struct Names {
     /// Prefix of a backbone's names after that: `vit.`, or empty.
     root: &'static str,
     /// From a name in the file to the part of a canonical tensor.
-    parts: HashMap<String, Part>,
+    parts: HashMap<String, LayoutPart>,
     /// From a canonical name to the file's names of its parts; `None` for a missing part.
     own: HashMap<String, Vec<Option<String>>>,
     /// Shapes in the file of tensors with further dimensions of size 1.
@@ -234,7 +234,7 @@ impl Names {
     }
 
     /// The canonical part of a tensor in the file.
-    pub fn part(&self, name: &str) -> Option<&Part> {
+    pub fn part(&self, name: &str) -> Option<&LayoutPart> {
         self.parts.get(name)
     }
 

@@ -4,7 +4,7 @@
 //! The tensors get timm's names and arrangement: a kernel of a linear layer is transposed, queries,
 //! keys and values are stacked, and the patch projection becomes (D, C, P, P) from (P, P, C, D).
 
-use super::contents::{Contents, Stored};
+use super::contents::{Contents, StoredTensor};
 use super::on_disk::damaged;
 use super::spelling::index;
 use super::view::{Storage, View, contiguous};
@@ -120,7 +120,7 @@ pub(super) fn read(path: &Path, file: &File) -> Result<Contents, Error> {
         return Err(fail(EMBEDDING, "the patch projection of a Vision Transformer", "none".into()));
     };
     let mut order: Vec<String> = Vec::new();
-    let mut parts: HashMap<String, Vec<Option<Stored>>> = HashMap::new();
+    let mut parts: HashMap<String, Vec<Option<StoredTensor>>> = HashMap::new();
     let mut heads = None;
     for (name, array) in &arrays {
         // An optimizer's state lies beside the parameters.
@@ -137,7 +137,7 @@ pub(super) fn read(path: &Path, file: &File) -> Result<Contents, Error> {
             vec![None; count]
         });
         let dtype = array.dtype.to_string();
-        let stored = Stored { name: canonical.clone(), dtype, shape, views: vec![view] };
+        let stored = StoredTensor { name: canonical.clone(), dtype, shape, views: vec![view] };
         match slots.get_mut(part) {
             Some(slot @ None) => *slot = Some(stored),
             _ => return Err(fail(name, "each parameter once", format!("\"{canonical}\" twice"))),
@@ -146,7 +146,7 @@ pub(super) fn read(path: &Path, file: &File) -> Result<Contents, Error> {
     let mut tensors = Vec::new();
     for canonical in order {
         let slots = parts.remove(&canonical).unwrap_or_default();
-        let Some(all) = slots.into_iter().collect::<Option<Vec<Stored>>>() else {
+        let Some(all) = slots.into_iter().collect::<Option<Vec<StoredTensor>>>() else {
             let expected = "query, key and value of each block";
             return Err(fail(&canonical, expected, "only some of them".into()));
         };
@@ -167,7 +167,7 @@ fn suffix(canonical: &str) -> &str {
 }
 
 /// Parts stacked along the first dimension.
-fn stacked(parts: Vec<Stored>) -> Result<Stored, String> {
+fn stacked(parts: Vec<StoredTensor>) -> Result<StoredTensor, String> {
     let mut parts = parts.into_iter();
     let Some(mut whole) = parts.next() else { return Err("none".into()) };
     let one = whole.shape.clone();

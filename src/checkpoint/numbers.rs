@@ -5,7 +5,7 @@ use half::{bf16, f16};
 
 /// Storage types of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stored {
+pub enum TensorDtype {
     /// IEEE single.
     F32,
     /// IEEE half.
@@ -16,14 +16,14 @@ pub enum Stored {
     F64,
 }
 
-impl Stored {
+impl TensorDtype {
     /// Parses the format's name of a type.
-    pub fn parse(name: &str) -> Option<Stored> {
+    pub fn parse(name: &str) -> Option<TensorDtype> {
         Some(match name {
-            "F32" => Stored::F32,
-            "F16" => Stored::F16,
-            "BF16" => Stored::Bf16,
-            "F64" => Stored::F64,
+            "F32" => TensorDtype::F32,
+            "F16" => TensorDtype::F16,
+            "BF16" => TensorDtype::Bf16,
+            "F64" => TensorDtype::F64,
             _ => return None,
         })
     }
@@ -31,19 +31,19 @@ impl Stored {
     /// The format's name of the type.
     pub fn name(self) -> &'static str {
         match self {
-            Stored::F32 => "F32",
-            Stored::F16 => "F16",
-            Stored::Bf16 => "BF16",
-            Stored::F64 => "F64",
+            TensorDtype::F32 => "F32",
+            TensorDtype::F16 => "F16",
+            TensorDtype::Bf16 => "BF16",
+            TensorDtype::F64 => "F64",
         }
     }
 
     /// Bytes of one number.
     pub fn size(self) -> usize {
         match self {
-            Stored::F16 | Stored::Bf16 => 2,
-            Stored::F32 => 4,
-            Stored::F64 => 8,
+            TensorDtype::F16 | TensorDtype::Bf16 => 2,
+            TensorDtype::F32 => 4,
+            TensorDtype::F64 => 8,
         }
     }
 
@@ -52,18 +52,18 @@ impl Stored {
     pub fn decode(self, bytes: &[u8], shape: &[usize], to: DType) -> candle_core::Result<Tensor> {
         if to == DType::F64 {
             let values = match self {
-                Stored::F32 => each(bytes, |b| f64::from(f32::from_le_bytes(b))),
-                Stored::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f64()),
-                Stored::Bf16 => each(bytes, |b| bf16::from_le_bytes(b).to_f64()),
-                Stored::F64 => each(bytes, f64::from_le_bytes),
+                TensorDtype::F32 => each(bytes, |b| f64::from(f32::from_le_bytes(b))),
+                TensorDtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f64()),
+                TensorDtype::Bf16 => each(bytes, |b| bf16::from_le_bytes(b).to_f64()),
+                TensorDtype::F64 => each(bytes, f64::from_le_bytes),
             };
             return Tensor::from_vec(values, shape, &Device::Cpu);
         }
         let values: Vec<f32> = match self {
-            Stored::F32 => each(bytes, f32::from_le_bytes),
-            Stored::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Stored::Bf16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Stored::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
+            TensorDtype::F32 => each(bytes, f32::from_le_bytes),
+            TensorDtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            TensorDtype::Bf16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            TensorDtype::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
         };
         Tensor::from_vec(values, shape, &Device::Cpu)
     }
@@ -74,18 +74,22 @@ impl Stored {
         if flat.dtype() == DType::F64 {
             let v = flat.to_vec1::<f64>()?;
             return Ok(match self {
-                Stored::F32 => v.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
-                Stored::F16 => v.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect(),
-                Stored::Bf16 => v.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect(),
-                Stored::F64 => v.iter().flat_map(|&x| x.to_le_bytes()).collect(),
+                TensorDtype::F32 => v.iter().flat_map(|&x| (x as f32).to_le_bytes()).collect(),
+                TensorDtype::F16 => {
+                    v.iter().flat_map(|&x| f16::from_f64(x).to_le_bytes()).collect()
+                }
+                TensorDtype::Bf16 => {
+                    v.iter().flat_map(|&x| bf16::from_f64(x).to_le_bytes()).collect()
+                }
+                TensorDtype::F64 => v.iter().flat_map(|&x| x.to_le_bytes()).collect(),
             });
         }
         let v = flat.to_vec1::<f32>()?;
         Ok(match self {
-            Stored::F32 => v.iter().flat_map(|&x| x.to_le_bytes()).collect(),
-            Stored::F16 => v.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
-            Stored::Bf16 => v.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
-            Stored::F64 => v.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
+            TensorDtype::F32 => v.iter().flat_map(|&x| x.to_le_bytes()).collect(),
+            TensorDtype::F16 => v.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect(),
+            TensorDtype::Bf16 => v.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect(),
+            TensorDtype::F64 => v.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect(),
         })
     }
 }
@@ -110,7 +114,7 @@ pub fn moved(a: &Tensor, b: &Tensor) -> candle_core::Result<Vec<bool>> {
 mod tests {
     use super::*;
 
-    fn round(stored: Stored, values: &[f32]) -> Vec<f32> {
+    fn round(stored: TensorDtype, values: &[f32]) -> Vec<f32> {
         let tensor = Tensor::new(values, &Device::Cpu).unwrap();
         let bytes = stored.encode(&tensor).unwrap();
         let back = stored.decode(&bytes, &[values.len()], DType::F32).unwrap();
@@ -125,11 +129,11 @@ mod tests {
         // 2⁻⁷.
         let (h, b) = (2f32.powi(-10), 2f32.powi(-7));
         let x = [1.0 + h / 2.0, 1.0 + 1.5 * h, 1.0 + 0.51 * h, -1.0 - 0.49 * h];
-        assert_eq!(round(Stored::F16, &x), [1.0, 1.0 + 2.0 * h, 1.0 + h, -1.0]);
+        assert_eq!(round(TensorDtype::F16, &x), [1.0, 1.0 + 2.0 * h, 1.0 + h, -1.0]);
         let x = [1.0 + b / 2.0, 1.0 + 1.5 * b, 1.0 + 0.51 * b, -1.0 - 0.49 * b];
-        assert_eq!(round(Stored::Bf16, &x), [1.0, 1.0 + 2.0 * b, 1.0 + b, -1.0]);
-        assert_eq!(round(Stored::F16, &[70000.0]), [f32::INFINITY]);
-        for stored in [Stored::F32, Stored::F64] {
+        assert_eq!(round(TensorDtype::Bf16, &x), [1.0, 1.0 + 2.0 * b, 1.0 + b, -1.0]);
+        assert_eq!(round(TensorDtype::F16, &[70000.0]), [f32::INFINITY]);
+        for stored in [TensorDtype::F32, TensorDtype::F64] {
             assert_eq!(round(stored, &[0.1, -3.5e30]), [0.1, -3.5e30]);
         }
     }

@@ -23,7 +23,7 @@ const SCHEMA: &str = "planish.patch/1";
 
 /// The metadata entry.
 #[derive(Serialize, Deserialize)]
-struct About {
+struct PatchMetadata {
     schema: String,
     from: Vec<String>,
     to: String,
@@ -106,7 +106,7 @@ impl Patch {
                 Entry { span: (start, at), ..entry.clone() }
             })
             .collect();
-        let about = About {
+        let about = PatchMetadata {
             schema: SCHEMA.into(),
             from: self.from.clone(),
             to: self.to.clone(),
@@ -130,7 +130,7 @@ impl Patch {
         let not = |found: String| Error::from(Refused::NotAPatch { path: path.into(), found });
         let about = file.header.metadata.iter().find(|(key, _)| key == PATCH_KEY);
         let (_, about) = about.ok_or_else(|| not(format!("no metadata \"{PATCH_KEY}\"")))?;
-        let about: About = serde_json::from_str(about).map_err(|e| not(e.to_string()))?;
+        let about: PatchMetadata = serde_json::from_str(about).map_err(|e| not(e.to_string()))?;
         if about.schema != SCHEMA {
             return Err(not(format!("schema \"{}\"", about.schema)));
         }

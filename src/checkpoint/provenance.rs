@@ -33,7 +33,7 @@ pub struct Provenance {
     pub data_digest: Option<String>,
     /// How validation images were held out.
     #[serde(default)]
-    pub split: Option<Split>,
+    pub split: Option<RecordedSplit>,
     /// The images it was fine-tuned on, if they are a part of the training split.
     #[serde(default)]
     pub sample: Option<Sample>,
@@ -44,7 +44,7 @@ pub struct Provenance {
 
 /// A seeded split of the training images into training and validation images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Split {
+pub struct RecordedSplit {
     /// Seed of the shuffle.
     pub seed: u64,
     /// Fraction of the images that was held out.

@@ -5,7 +5,7 @@ use super::error::Mismatch;
 use super::layout::Family;
 use super::names::Names;
 use super::on_disk::OnDisk;
-use super::{Entry, Error, Header, Stored};
+use super::{Entry, Error, Header, TensorDtype};
 use super::{convnext, mixer, timm};
 use crate::models::{Config, Network, Param, Weights};
 use candle_core::{DType, Device, Tensor};
@@ -101,7 +101,7 @@ fn shapes(path: &Path, names: &Names, header: &Header) -> Result<(Shapes, Mismat
     let mut shared: HashMap<&str, &[usize]> = HashMap::new();
     for entry in names.entries(header) {
         let Some(part) = names.part(&entry.name) else { continue };
-        if Stored::parse(&entry.dtype).is_none() {
+        if TensorDtype::parse(&entry.dtype).is_none() {
             return Err(Error::Dtype {
                 path: path.into(),
                 tensor: entry.name.clone(),
@@ -148,7 +148,7 @@ pub(super) fn read_weights(
     let digest = file.digest_with(|entry, bytes| {
         // Tensors that the model does not use, such as a pooler, are read only for the digest.
         if names.part(&entry.name).is_some() {
-            let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+            let stored = TensorDtype::parse(&entry.dtype).unwrap_or(TensorDtype::F32);
             let tensor = stored.decode(&bytes, &entry.shape, dtype)?;
             for alias in names.aliases.iter().filter(|alias| alias.stored == entry.name) {
                 found.insert(alias.entry.name.clone(), tensor.clone());

@@ -2,7 +2,7 @@
 
 use super::error::Error;
 use super::names::{Alias, Names};
-use super::numbers::{Stored, moved};
+use super::numbers::{TensorDtype, moved};
 use super::on_disk::OnDisk;
 use super::output::{check_writable, is_file_name, replace, replace_with, target};
 use super::patch::Patch;
@@ -31,7 +31,7 @@ pub struct Rounding {
 
 /// The result of a save.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Saved {
+pub struct SavedCheckpoint {
     /// The weights file.
     pub path: PathBuf,
     /// Effect of rounding to the stored types.
@@ -126,7 +126,7 @@ impl Checkpoint {
         out: &Path,
         weights: &Weights,
         provenance: &Provenance,
-    ) -> Result<Saved, Error> {
+    ) -> Result<SavedCheckpoint, Error> {
         self.write(out, weights, self.settings.as_ref(), provenance)
     }
 
@@ -143,7 +143,7 @@ impl Checkpoint {
         weights: &Weights,
         names: Option<&[String]>,
         provenance: &Provenance,
-    ) -> Result<Saved, Error> {
+    ) -> Result<SavedCheckpoint, Error> {
         let head = self.network.blocks().pop().and_then(|head| head.tensors.first().copied());
         let classes = match head {
             Some(head) => weights.tensor(head).dim(0)?,
@@ -163,7 +163,7 @@ impl Checkpoint {
         weights: &Weights,
         settings: Option<&Settings>,
         provenance: &Provenance,
-    ) -> Result<Saved, Error> {
+    ) -> Result<SavedCheckpoint, Error> {
         self.check_output(out, &provenance.method)?;
         let (settings, images) = self.with_image_options(settings);
         let old = self.reopen()?;
@@ -182,7 +182,7 @@ impl Checkpoint {
         if let (false, Some(images)) = (is_file_name(out), &images) {
             replace_with(&out.join(PREPROCESSOR_FILE), images.text.as_bytes())?;
         }
-        Ok(Saved { path, rounding: next.rounding, undo: None })
+        Ok(SavedCheckpoint { path, rounding: next.rounding, undo: None })
     }
 
     /// Converts an error: a mismatch means that the file changed on disk.
@@ -236,7 +236,7 @@ impl Checkpoint {
         for entry in next.in_file_order() {
             let Some(tensor) = own.get(&entry.name) else { continue };
             if old.header.entries.iter().all(|known| known.name != entry.name) {
-                let bytes = Stored::F32.encode(tensor)?;
+                let bytes = TensorDtype::F32.encode(tensor)?;
                 hash.update(&bytes);
                 rounding.moved += tensor.elem_count();
                 tensors.insert(entry.name.clone(), bytes);
@@ -277,7 +277,7 @@ impl Checkpoint {
             for (own, part) in self.names.to_file(&[(name.to_string(), tensor.clone())])? {
                 let entry = self.names.entries(&self.header).find(|entry| entry.name == own);
                 let entry = entry.ok_or_else(|| Names::unknown(&own, []))?;
-                let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+                let stored = TensorDtype::parse(&entry.dtype).unwrap_or(TensorDtype::F32);
                 let bytes = stored.encode(&part)?;
                 let back = stored.decode(&bytes, &entry.shape, part.dtype())?;
                 parts.push((own, overflow_free(entry, &part, back)?));
@@ -315,9 +315,11 @@ impl Checkpoint {
         let mut differing = Vec::new();
         let read = old.digest_with(|entry, bytes| {
             let Some(tensor) = own.get(&entry.name) else { return Ok(()) };
-            let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+            let stored = TensorDtype::parse(&entry.dtype).unwrap_or(TensorDtype::F32);
             let equal = match stored {
-                Stored::F64 => changed(entry, &bytes, tensor, &mut Rounding::default())?.is_none(),
+                TensorDtype::F64 => {
+                    changed(entry, &bytes, tensor, &mut Rounding::default())?.is_none()
+                }
                 _ => stored.encode(tensor)? == bytes,
             };
             if !equal {
@@ -391,7 +393,7 @@ impl Header {
         for Alias { entry, .. } in untied {
             self.metadata.retain(|(name, _)| *name != entry.name);
             let shape = tensors.get(&entry.name).map_or(&*entry.shape, Tensor::dims).to_vec();
-            let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+            let stored = TensorDtype::parse(&entry.dtype).unwrap_or(TensorDtype::F32);
             let end = at + shape.iter().product::<usize>() * stored.size();
             self.entries.push(Entry { shape, span: (at, end), ..entry.clone() });
             at = end;
@@ -415,7 +417,7 @@ fn changed(
     tensor: &Tensor,
     rounding: &mut Rounding,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let stored = Stored::parse(&entry.dtype).unwrap_or(Stored::F32);
+    let stored = TensorDtype::parse(&entry.dtype).unwrap_or(TensorDtype::F32);
     let tensor = match tensor.dtype() {
         DType::F64 => tensor.clone(),
         _ => tensor.to_dtype(DType::F32)?,
@@ -450,7 +452,7 @@ fn changed(
 /// The rounded tensor, unless rounding made a finite number infinite.
 fn overflow_free(entry: &Entry, tensor: &Tensor, rounded: Tensor) -> Result<Tensor, Error> {
     if finite(tensor)? && !finite(&rounded)? {
-        let dtype = Stored::parse(&entry.dtype).unwrap_or(Stored::F32).name();
+        let dtype = TensorDtype::parse(&entry.dtype).unwrap_or(TensorDtype::F32).name();
         return Err(Error::Overflow { tensor: entry.name.clone(), dtype });
     }
     Ok(rounded)

@@ -1,7 +1,7 @@
 //! Reads a checkpoint that is spread over several files. `model.safetensors.index.json` or
 //! `pytorch_model.bin.index.json` names the file of each tensor.
 
-use super::contents::{Contents, Stored};
+use super::contents::{Contents, StoredTensor};
 use super::locate::{Format, format};
 use super::on_disk::{OnDisk, damaged, open_file};
 use super::view::{Storage, View, contiguous};
@@ -102,7 +102,7 @@ fn of_safetensors(path: &Path, header: &Header, file: usize) -> Result<Contents,
             let place = format!("tensor \"{}\"", entry.name);
             damaged(path, &place, "bytes inside the file".into(), found, WRITER)
         })?;
-        tensors.push(Stored {
+        tensors.push(StoredTensor {
             name: entry.name.clone(),
             dtype: entry.dtype.clone(),
             shape: entry.shape.clone(),

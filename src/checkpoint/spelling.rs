@@ -1,6 +1,6 @@
 //! Tables of the tensor names of a library, and the canonical (timm's) names.
 
-use super::layout::Part;
+use super::layout::LayoutPart;
 
 /// A module inside a block: its name and the canonical one, each without `weight` and `bias`; then
 /// the index of the part of the canonical tensor, and the number of parts.
@@ -27,20 +27,24 @@ pub(super) fn index(text: &str) -> Option<(usize, &str)> {
 
 impl Spelling {
     /// The part for a name; `None` if the library has no such name.
-    pub fn part(&self, name: &str) -> Option<Part> {
+    pub fn part(&self, name: &str) -> Option<LayoutPart> {
         if let Some((_, canonical)) = self.tokens.iter().find(|(own, _)| *own == name) {
-            return Some(Part::whole(canonical.to_string()));
+            return Some(LayoutPart::whole(canonical.to_string()));
         }
         let stem = |own: &str| name.strip_prefix(own).filter(|rest| is_parameter(rest));
         if let Some((canonical, rest)) =
             self.modules.iter().find_map(|(own, canonical)| Some((canonical, stem(own)?)))
         {
-            return Some(Part::whole(format!("{canonical}{rest}")));
+            return Some(LayoutPart::whole(format!("{canonical}{rest}")));
         }
         let (block, inner) = index(name.strip_prefix(self.block)?)?;
         self.inside.iter().find_map(|&(own, canonical, index, count)| {
             let rest = inner.strip_prefix(own).filter(|rest| is_parameter(rest))?;
-            Some(Part { canonical: format!("blocks.{block}.{canonical}{rest}"), index, count })
+            Some(LayoutPart {
+                canonical: format!("blocks.{block}.{canonical}{rest}"),
+                index,
+                count,
+            })
         })
     }
 

@@ -2,7 +2,7 @@
 
 use super::Layout;
 use super::error::Mismatch;
-use super::layout::Part;
+use super::layout::LayoutPart;
 use super::read::{Shapes, compare, nonempty};
 use super::spelling::index;
 use crate::models::vit::{Activation, Config, Distillation, FinalNorm, Pooling};
@@ -57,12 +57,12 @@ fn in_block(name: &str) -> Option<(usize, &str)> {
 }
 
 /// Every timm name is canonical and unsplit.
-pub(super) fn part(name: &str) -> Option<Part> {
+pub(super) fn part(name: &str) -> Option<LayoutPart> {
     let known = match in_block(name) {
         Some((_, rest)) => INSIDE.contains(&rest),
         None => OUTSIDE.contains(&name),
     };
-    known.then(|| Part::whole(name.to_string()))
+    known.then(|| LayoutPart::whole(name.to_string()))
 }
 
 /// The configuration as far as the tensors determine it. The grid is one row of patches of unknown

@@ -6,7 +6,7 @@
 //! number of elements in eight bytes, and the elements.
 
 use super::choice::choose;
-use super::contents::{Contents, Stored};
+use super::contents::{Contents, StoredTensor};
 use super::names::is_model;
 use super::pickle::{Id, Pickle, Refusal, Tensor, Value};
 use super::view::{Storage, View};
@@ -241,7 +241,7 @@ impl Reading<'_> {
             let view = View::new(storage, size, tensor.offset, shape, stride).map_err(|found| {
                 self.damaged(&place, "elements inside its storage".into(), found)
             })?;
-            stored.push(Stored {
+            stored.push(StoredTensor {
                 name: name.to_string(),
                 dtype: dtype.to_string(),
                 shape: tensor.shape.clone(),

@@ -2,7 +2,7 @@
 //! names of its first version (`linear_1`, `linear_2`); and heads that fine-tuning scripts
 //! substitute: a bare `nn.Linear`, or one inside an `nn.Sequential`.
 
-use super::layout::Part;
+use super::layout::LayoutPart;
 use super::spelling::{Spelling, index};
 
 /// torchvision's names.
@@ -33,7 +33,7 @@ const PUBLISHED: [[usize; 4]; 3] =
     [[768, 12, 3072, 12], [1024, 24, 4096, 16], [1280, 32, 5120, 16]];
 
 /// The canonical part of a name.
-pub(super) fn part(name: &str) -> Option<Part> {
+pub(super) fn part(name: &str) -> Option<LayoutPart> {
     let numbered = name.strip_prefix("heads.").and_then(index).map(|(_, rest)| rest);
     match numbered {
         Some(rest) => SPELLING.part(&format!("heads.{rest}")),

@@ -2,7 +2,7 @@
 //! DeiT, with the names of version 5 (in memory) and of version 4. Version 5 still saves the old
 //! names, so only the names show the layout of a file.
 
-use super::layout::Part;
+use super::layout::LayoutPart;
 use super::spelling::Spelling;
 
 /// Prefix of every name of the backbone, unless the file is a bare backbone.
@@ -70,7 +70,7 @@ pub(super) fn in_backbone(name: &str) -> bool {
 }
 
 /// The canonical part of a name.
-pub(super) fn part(spelling: &Spelling, name: &str) -> Option<Part> {
+pub(super) fn part(spelling: &Spelling, name: &str) -> Option<LayoutPart> {
     spelling.part(&name[root(name).len()..])
 }
 

@@ -1,7 +1,7 @@
 //! What Google's JAX code computes besides the parameters of its Vision Transformers, as timm's
 //! configuration.
 
-use super::contents::Stored;
+use super::contents::StoredTensor;
 use super::read::Shapes;
 use super::{Layout, timm};
 use crate::models::arch::{pooling_name, timm_architecture};
@@ -16,7 +16,7 @@ pub(super) const WRITER: &str = "numpy.savez";
 ///
 /// `jax.nn.gelu` is the tanh approximation. Pixels are scaled to -1 to 1. For evaluation, the code
 /// resizes images to the model's size with a bilinear filter, ignoring the aspect ratio.
-pub(super) fn configuration(tensors: &[Stored], heads: Option<usize>) -> Option<String> {
+pub(super) fn configuration(tensors: &[StoredTensor], heads: Option<usize>) -> Option<String> {
     let own = tensors.iter().filter(|tensor| timm::part(&tensor.name).is_some());
     let shapes: Shapes = own.map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
     let rows = *shapes.get("pos_embed")?.get(1)?;

@@ -12,7 +12,7 @@ use crate::engine::Precision;
 use crate::error::Result;
 use crate::evaluate::{self, Comparison, RESAMPLES};
 use crate::session::Context;
-use crate::session::saved::Saved;
+use crate::session::saved::SavedLogits;
 use serde::{Deserialize, Serialize};
 use source::read;
 use std::path::Path;
@@ -140,9 +140,9 @@ fn merge_notes(a: &[String], b: &[String]) -> Vec<String> {
 
 fn check_same(
     a: &ComparedModel,
-    of_a: &Saved,
+    of_a: &SavedLogits,
     b: &ComparedModel,
-    of_b: &Saved,
+    of_b: &SavedLogits,
 ) -> std::result::Result<(), Error> {
     let other = |how: String| Error::OtherImages { a: a.path.clone(), b: b.path.clone(), how };
     let (x, y) = (&of_a.predictions, &of_b.predictions);

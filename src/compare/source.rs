@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::evaluate::{Bound, PredictionsInfo};
 use crate::post_train::POST_TRAINING;
 use crate::session::evaluate::{EVALUATION, evaluate};
-use crate::session::saved::{self, Error as SavedError, Saved};
+use crate::session::saved::{self, Error as SavedError, SavedLogits};
 use crate::session::{Context, checkpoint_info};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub(super) fn read(
     options: &CompareOptions,
     context: &Context,
     notes: &mut Vec<String>,
-) -> Result<(ComparedModel, Saved)> {
+) -> Result<(ComparedModel, SavedLogits)> {
     let of = |checkpoint, data_digest| ComparedModel {
         path: path.display().to_string(),
         checkpoint,
@@ -29,7 +29,7 @@ pub(super) fn read(
         return Err(Error::NoBase { path: path.into() }.into());
     }
     if is_report {
-        let Named { predictions, checkpoint, data_digest, temperature } = report(path)?;
+        let NamedLogits { predictions, checkpoint, data_digest, temperature } = report(path)?;
         notes.extend(temperature.map(temperature_note));
         let file = beside(path, Path::new(&predictions.path));
         let saved = saved::read(&file, Some((path, &predictions.digest)))?;
@@ -49,7 +49,7 @@ pub(super) fn read(
     notes.extend(found.temperatures.bound().map(temperature_note));
     let temperatures = (0..found.predictions.images()).map(|i| found.temperatures.at(i)).collect();
     let model = of(Some(checkpoint_info(&checkpoint)), Some(found.data.digest));
-    Ok((model, Saved { predictions: found.predictions, temperatures, tempered: true }))
+    Ok((model, SavedLogits { predictions: found.predictions, temperatures, tempered: true }))
 }
 
 fn temperature_note(bound: Bound) -> String {
@@ -57,7 +57,7 @@ fn temperature_note(bound: Bound) -> String {
 }
 
 /// What a report refers to.
-struct Named {
+struct NamedLogits {
     predictions: PredictionsInfo,
     checkpoint: CheckpointInfo,
     data_digest: Option<String>,
@@ -69,7 +69,7 @@ struct Named {
 struct OfEvaluation {
     checkpoint: CheckpointInfo,
     predictions: Option<PredictionsInfo>,
-    data: Images,
+    data: ReportedImages,
     figures: Figures,
 }
 
@@ -83,12 +83,12 @@ struct OfPostTraining {
 
 #[derive(Deserialize)]
 struct Test {
-    data: Images,
+    data: ReportedImages,
     after: Figures,
 }
 
 #[derive(Deserialize)]
-struct Images {
+struct ReportedImages {
     digest: String,
 }
 
@@ -97,7 +97,7 @@ struct Figures {
     temperature_bound: Option<Bound>,
 }
 
-fn report(path: &Path) -> Result<Named> {
+fn report(path: &Path) -> Result<NamedLogits> {
     let bytes =
         std::fs::read(path).map_err(|source| SavedError::Read { path: path.into(), source })?;
     let other = |found: String| Error::Schema { path: path.into(), found };
@@ -121,7 +121,7 @@ fn report(path: &Path) -> Result<Named> {
         _ => return Err(other(schema).into()),
     };
     let predictions = predictions.ok_or_else(|| Error::NoPredictions { path: path.into() })?;
-    Ok(Named { predictions, checkpoint, data_digest, temperature })
+    Ok(NamedLogits { predictions, checkpoint, data_digest, temperature })
 }
 
 /// The path in the report if it exists, else a file of that name next to the report.

@@ -14,14 +14,14 @@ const HALVINGS: usize = 110;
 
 /// A Lanczos run from one random vector: its tridiagonal matrix, with the last β.
 #[derive(Debug, Default)]
-pub(super) struct Run {
+pub(super) struct LanczosRun {
     /// α₁ … αₖ.
     pub(super) alphas: Vec<f64>,
     /// β₁ … βₖ. The last one is the length of the part of the last product outside the space.
     pub(super) betas: Vec<f64>,
 }
 
-impl Run {
+impl LanczosRun {
     /// Upper bound of the eigenvalues of an operator of dimension `n`, wrong with probability
     /// [`RISK`]. `ritz` is the largest Ritz value.
     ///
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn bound_of_chebyshev_polynomials() {
         let k = 30;
-        let run = Run { alphas: vec![0.0; k], betas: vec![0.5; k] };
+        let run = LanczosRun { alphas: vec![0.0; k], betas: vec![0.5; k] };
         let ritz = (PI / (k as f64 + 1.0)).cos();
         for n in [50, 1_000_000] {
             let t = run.upper(n, ritz);
@@ -107,10 +107,10 @@ mod tests {
             assert!((sum / most - 1.0).abs() < 1e-6, "{n}: {t}");
             assert!((run.lower(n, -ritz) + t).abs() < 1e-12);
         }
-        let invariant = Run { alphas: vec![3.0, 1.0], betas: vec![1.0, 0.0] };
+        let invariant = LanczosRun { alphas: vec![3.0, 1.0], betas: vec![1.0, 0.0] };
         let ritz = 2.0 + 2f64.sqrt();
         assert!((invariant.upper(9, ritz) - ritz).abs() < 1e-12);
-        let zero = Run { alphas: vec![0.0], betas: vec![0.0] };
+        let zero = LanczosRun { alphas: vec![0.0], betas: vec![0.0] };
         assert_eq!((zero.upper(9, 0.0), zero.lower(9, 0.0)), (0.0, 0.0));
     }
 

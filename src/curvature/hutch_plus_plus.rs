@@ -38,7 +38,7 @@ impl Default for HutchPlusPlusSettings {
 
 /// Estimated trace with its error.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Trace {
+pub struct HutchPlusPlusTrace {
     /// tr QᵀAQ plus the mean of zᵀPAPz over the probes z.
     pub trace: f64,
     /// tr QᵀAQ, the exact part.
@@ -79,13 +79,16 @@ pub fn bytes(settings: &HutchPlusPlusSettings, n: usize, precision: f64, block: 
 /// # Errors
 /// [`Error::Setting`](super::Error) for a negative tolerance or fewer than two probes;
 /// [`Error::ZeroDimension`](super::Error); errors of the products.
-pub fn trace(operator: &dyn LinearOperator, settings: &HutchPlusPlusSettings) -> Result<Trace> {
+pub fn trace(
+    operator: &dyn LinearOperator,
+    settings: &HutchPlusPlusSettings,
+) -> Result<HutchPlusPlusTrace> {
     check(settings.tolerance, settings.max_probes)?;
     let n = dimension(operator)?;
     let precision = precision(operator);
     if n <= settings.sketch.saturating_mul(2).saturating_add(MIN_PROBES.min(settings.max_probes)) {
         let (trace, size) = diagonal_sum(operator, n)?;
-        return Ok(Trace {
+        return Ok(HutchPlusPlusTrace {
             trace,
             sketched: trace,
             stderr: 0.0,
@@ -120,7 +123,7 @@ pub fn trace(operator: &dyn LinearOperator, settings: &HutchPlusPlusSettings) ->
         z
     };
     let rest = probe(operator, settings.max_probes, draw, enough)?;
-    Ok(Trace {
+    Ok(HutchPlusPlusTrace {
         trace: sketched + rest.mean,
         sketched,
         stderr: rest.stderr,

@@ -34,7 +34,7 @@ impl Default for HutchinsonSettings {
 
 /// Estimated trace with its error.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Trace {
+pub struct HutchinsonTrace {
     /// The mean of zᵀAz over the probes z.
     pub trace: f64,
     /// Its standard error.
@@ -64,14 +64,17 @@ pub struct Trace {
 /// # Errors
 /// [`Error::Setting`](super::Error) for a negative tolerance or fewer than two probes;
 /// [`Error::ZeroDimension`](super::Error); errors of the products.
-pub fn trace(operator: &dyn LinearOperator, settings: &HutchinsonSettings) -> Result<Trace> {
+pub fn trace(
+    operator: &dyn LinearOperator,
+    settings: &HutchinsonSettings,
+) -> Result<HutchinsonTrace> {
     check(settings.tolerance, settings.max_probes)?;
     let n = dimension(operator)?;
     let precision = precision(operator);
     if n <= MIN_PROBES.min(settings.max_probes) {
         let (trace, size) = diagonal_sum(operator, n)?;
         let rounding = precision * size;
-        return Ok(Trace {
+        return Ok(HutchinsonTrace {
             trace,
             stderr: 0.0,
             half_width_95: 0.0,
@@ -86,7 +89,7 @@ pub fn trace(operator: &dyn LinearOperator, settings: &HutchinsonSettings) -> Re
         found.stderr <= (settings.tolerance * found.mean.abs()).max(rounding(found))
     };
     let found = probe(operator, settings.max_probes, || signs(n, &mut rng), enough)?;
-    Ok(Trace {
+    Ok(HutchinsonTrace {
         trace: found.mean,
         stderr: found.stderr,
         half_width_95: found.stderr * student_95(found.probes - 1),

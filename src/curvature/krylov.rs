@@ -1,7 +1,7 @@
 //! Krylov spaces: a basis that grows with A's products, and the projection of A on it.
 
 use super::basis::Basis;
-use super::bounds::Run;
+use super::bounds::LanczosRun;
 use super::vectors::{axpy, divide, dot, norm};
 use super::{Error, Result};
 use nalgebra::{DMatrix, DVector, SymmetricEigen};
@@ -115,7 +115,7 @@ impl Krylov {
     ///
     /// That vector's Krylov space lies in the space of the block, so the run follows from the
     /// projected matrix, without products.
-    pub(super) fn run(&self) -> Run {
+    pub(super) fn run(&self) -> LanczosRun {
         let known = self.projected.len();
         let size = known - self.first;
         let last = known - self.shares.first().map_or(0, Vec::len);
@@ -129,7 +129,7 @@ impl Krylov {
                 }
             });
         let floor = self.rounding * self.longest;
-        let mut run = Run::default();
+        let mut run = LanczosRun::default();
         let mut vectors: Vec<Vec<f64>> = Vec::new();
         let mut next = vec![0.0; full.nrows()];
         next.iter_mut().take(1).for_each(|x| *x = 1.0);

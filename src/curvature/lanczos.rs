@@ -145,7 +145,7 @@ pub fn eigenpairs(operator: &dyn LinearOperator, settings: &LanczosSettings) -> 
     require(most >= width, "max_products", "the width or more", most)?;
 
     let precision = precision(operator);
-    let mut search = Search {
+    let mut search = EigenvalueSearch {
         operator,
         settings,
         n,
@@ -182,7 +182,7 @@ struct Ritz {
 type Projection = [(f64, Vec<f64>)];
 
 /// Runs so far.
-struct Search<'a> {
+struct EigenvalueSearch<'a> {
     operator: &'a dyn LinearOperator,
     settings: &'a LanczosSettings,
     n: usize,
@@ -209,7 +209,7 @@ struct Search<'a> {
     exhausted: bool,
 }
 
-impl Search<'_> {
+impl EigenvalueSearch<'_> {
     /// One Lanczos run in the complement of the known pairs.
     fn run(&mut self) -> Result<()> {
         let LanczosSettings { max_basis, max_products, tolerance, .. } = *self.settings;

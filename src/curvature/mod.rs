@@ -18,7 +18,7 @@ mod vectors;
 
 pub use error::{Error, Result};
 pub use operator::{LayerOperator, Probe, flatten};
-pub use statistics::{Estimate, student_95};
+pub use statistics::{SampleMean, student_95};
 
 /// A symmetric matrix A (n, n), given by its products.
 ///

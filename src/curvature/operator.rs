@@ -3,7 +3,7 @@
 use super::{Error, LinearOperator, Result};
 
 use crate::models::Layer;
-use crate::objective::{Examples, Matrix, Objective, Part};
+use crate::objective::{ExampleSubset, Examples, Matrix, Objective};
 use crate::random::{stream, unit};
 use crate::vector;
 use candle_core::{DType, Device, Tensor};
@@ -86,7 +86,7 @@ impl<'a> LayerOperator<'a> {
     pub fn probe(&self, seed: u64) -> Result<Probe> {
         let n = self.objective.micro_batch.max(1) * rayon::current_num_threads();
         let n = n.min(self.examples.len());
-        let few = Part::first(self.examples, n);
+        let few = ExampleSubset::first(self.examples, n);
         let few = LayerOperator { examples: &few, ..*self };
         let mut rng = stream(seed, "determinism probe");
         let v: Vec<f64> = (0..self.dimension()).map(|_| unit(&mut rng) - 0.5).collect();

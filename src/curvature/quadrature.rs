@@ -12,7 +12,7 @@ use super::basis::stored_bytes;
 use super::error::require;
 use super::hutchinson::{MIN_PROBES, check};
 use super::krylov::Krylov;
-use super::statistics::Estimate;
+use super::statistics::SampleMean;
 use super::vectors::{dimension, precision, products, signs};
 use super::{LinearOperator, Result};
 use crate::random::stream;
@@ -215,23 +215,23 @@ impl Quadrature {
     /// The error covers only the random choice of probes. If no polynomial of degree 2m − 1
     /// approximates f well, as for a step function, the rule has an additional error, which
     /// decreases with more steps.
-    pub fn function(&self, f: impl Fn(f64) -> f64) -> Estimate {
+    pub fn function(&self, f: impl Fn(f64) -> f64) -> SampleMean {
         let n = self.dimension as f64;
         self.mean(|x| n * f(x))
     }
 
     /// Fraction of eigenvalues below −[`negligible`](Self::negligible).
-    pub fn mass_below_zero(&self) -> Estimate {
+    pub fn mass_below_zero(&self) -> SampleMean {
         self.mean(|x| if x < -self.negligible { 1.0 } else { 0.0 })
     }
 
-    fn mean(&self, f: impl Fn(f64) -> f64) -> Estimate {
+    fn mean(&self, f: impl Fn(f64) -> f64) -> SampleMean {
         let one =
             |rule: &GaussRule| rule.nodes.iter().zip(&rule.weights).map(|(&x, w)| w * f(x)).sum();
         let draws: Vec<f64> = self.rules.iter().map(one).collect();
         match draws.as_slice() {
-            [value] if self.exact => Estimate { value: *value, stderr: 0.0, half_width_95: 0.0 },
-            _ => Estimate::of(&draws),
+            [value] if self.exact => SampleMean { value: *value, stderr: 0.0, half_width_95: 0.0 },
+            _ => SampleMean::of(&draws),
         }
     }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// Mean of independent samples with its error.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Estimate {
+pub struct SampleMean {
     /// The mean.
     pub value: f64,
     /// Its standard error.
@@ -13,7 +13,7 @@ pub struct Estimate {
     pub half_width_95: f64,
 }
 
-impl Estimate {
+impl SampleMean {
     /// Mean and error of the samples.
     pub(super) fn of(draws: &[f64]) -> Self {
         let (value, stderr) = mean_and_error(draws);

@@ -21,7 +21,7 @@ pub struct SplitProvenance {
 
 /// Inputs of the selection.
 #[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
+pub struct RoleRequest<'a> {
     /// `data`.
     pub data: &'a DataSet,
     /// `train_data`.
@@ -106,13 +106,13 @@ impl Role {
 /// A single split `all` is V, unless `val_data` or `val_from_train` is given; then it is the
 /// training split.
 ///
-/// If the training split has the images of [`Request::sample`], training uses only these.
+/// If the training split has the images of [`RoleRequest::sample`], training uses only these.
 ///
 /// # Errors
 /// [`Error::Role`] if a data set given for one role has several splits and none of that name, or if
 /// `val_from_train` is given without a training split; [`Error::Setting`] if its fraction is not in
 /// (0, 1), or if `val_data` is also given; [`Error::Empty`] if no images remain.
-pub fn choose(request: &Request) -> Result<Roles, Error> {
+pub fn choose(request: &RoleRequest) -> Result<Roles, Error> {
     let data = request.data;
     let given = |role: Role, data: Option<&DataSet>| data.map(|d| role.of(d)).transpose();
     let mut roles = Roles {
@@ -136,8 +136,8 @@ pub fn choose(request: &Request) -> Result<Roles, Error> {
     Ok(roles)
 }
 
-fn with_validation(mut roles: Roles, request: &Request) -> Result<Roles, Error> {
-    let Request { data, seed, .. } = *request;
+fn with_validation(mut roles: Roles, request: &RoleRequest) -> Result<Roles, Error> {
+    let RoleRequest { data, seed, .. } = *request;
     match (request.val_data, request.val_from_train) {
         (Some(_), Some(fraction)) => Err(Error::Setting {
             name: "`val_from_train`",
@@ -201,7 +201,7 @@ fn cut(roles: &mut Roles, train: &Split, fraction: f64, seed: u64) -> Result<(),
     Ok(())
 }
 
-fn from_train(mut roles: Roles, request: &Request, fraction: f64) -> Result<Roles, Error> {
+fn from_train(mut roles: Roles, request: &RoleRequest, fraction: f64) -> Result<Roles, Error> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::Setting {
             name: "`val_from_train`",

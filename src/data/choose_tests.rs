@@ -14,8 +14,8 @@ fn data(splits: &[(&str, usize)]) -> DataSet {
     DataSet { path: "memory".into(), kind: "idx", notes: Vec::new(), splits }
 }
 
-fn request(data: &DataSet) -> Request<'_> {
-    Request {
+fn request(data: &DataSet) -> RoleRequest<'_> {
+    RoleRequest {
         data,
         train_data: None,
         val_data: None,
@@ -48,7 +48,7 @@ fn levels(split: &Option<Split>) -> BTreeSet<i64> {
 fn val_data_takes_precedence() {
     let base = data(&[("train", 10), ("val", 4), ("test", 6)]);
     let other = data(&[("test", 8)]);
-    let roles = choose(&Request { val_data: Some(&other), ..request(&base) }).unwrap();
+    let roles = choose(&RoleRequest { val_data: Some(&other), ..request(&base) }).unwrap();
     assert_eq!(roles.val.unwrap().len(), 8);
     assert_eq!(roles.val_origin.to_string(), "`val_data` memory");
     assert_eq!((roles.train.unwrap().len(), roles.test.unwrap().len()), (10, 6));
@@ -59,7 +59,7 @@ fn a_val_split_takes_precedence_over_provenance() {
     let base = data(&[("train", 10), ("val", 4), ("test", 6)]);
     let digest = base.train().unwrap().digest().to_owned();
     let provenance = SplitProvenance { seed: 0, fraction: 0.2, data_digest: digest };
-    let roles = choose(&Request { provenance: Some(&provenance), ..request(&base) }).unwrap();
+    let roles = choose(&RoleRequest { provenance: Some(&provenance), ..request(&base) }).unwrap();
     assert_eq!(levels(&roles.val), (50..54).collect());
     assert_eq!((roles.train.unwrap().len(), roles.test.unwrap().len()), (10, 6));
 }
@@ -67,12 +67,12 @@ fn a_val_split_takes_precedence_over_provenance() {
 #[test]
 fn provenance_restores_the_held_out_images() {
     let base = data(&[("train", 20), ("test", 6)]);
-    let query = Request { val_from_train: Some(0.2), seed: 8, ..request(&base) };
+    let query = RoleRequest { val_from_train: Some(0.2), seed: 8, ..request(&base) };
     let finetune = choose(&query).unwrap();
     assert_eq!(finetune.val_origin.to_string(), "held out of train, seed 8, 20%");
     let digest = base.train().unwrap().digest().to_owned();
     let provenance = SplitProvenance { seed: 8, fraction: 0.2, data_digest: digest };
-    let roles = choose(&Request { provenance: Some(&provenance), ..request(&base) }).unwrap();
+    let roles = choose(&RoleRequest { provenance: Some(&provenance), ..request(&base) }).unwrap();
     assert_eq!(roles.val_origin.to_string(), "held out by finetune, seed 8, 20%");
     assert_eq!(levels(&roles.val), levels(&finetune.val));
     assert_eq!(roles.val.as_ref().unwrap().len(), 4);
@@ -86,7 +86,7 @@ fn provenance_restores_the_held_out_images() {
 fn provenance_of_another_training_split_is_ignored() {
     let base = data(&[("train", 20), ("test", 6)]);
     let provenance = SplitProvenance { seed: 8, fraction: 0.2, data_digest: "0".into() };
-    let roles = choose(&Request { provenance: Some(&provenance), ..request(&base) }).unwrap();
+    let roles = choose(&RoleRequest { provenance: Some(&provenance), ..request(&base) }).unwrap();
     assert_eq!(roles.val_origin.to_string(), "half of test, seed 3");
     assert_eq!(roles.train.unwrap().len(), 20);
     assert!(roles.notes[0].contains("different digest"), "{:?}", roles.notes);
@@ -111,9 +111,9 @@ fn a_single_split_is_val_unless_val_is_given() {
     assert!(roles.train.is_none() && roles.test.is_none());
     assert_eq!(roles.val.unwrap().len(), 10);
     let other = data(&[("all", 4)]);
-    let roles = choose(&Request { val_data: Some(&other), ..request(&base) }).unwrap();
+    let roles = choose(&RoleRequest { val_data: Some(&other), ..request(&base) }).unwrap();
     assert_eq!((roles.train.unwrap().len(), roles.val.unwrap().len()), (10, 4));
-    let roles = choose(&Request { val_from_train: Some(0.3), ..request(&base) }).unwrap();
+    let roles = choose(&RoleRequest { val_from_train: Some(0.3), ..request(&base) }).unwrap();
     assert_eq!((roles.train.unwrap().len(), roles.val.unwrap().len()), (7, 3));
 }
 
@@ -121,7 +121,7 @@ fn a_single_split_is_val_unless_val_is_given() {
 fn train_data_and_test_data_replace_the_splits() {
     let base = data(&[("train", 10), ("test", 6)]);
     let (train, test) = (data(&[("train", 12), ("test", 3)]), data(&[("all", 20)]));
-    let query = Request { train_data: Some(&train), test_data: Some(&test), ..request(&base) };
+    let query = RoleRequest { train_data: Some(&train), test_data: Some(&test), ..request(&base) };
     let roles = choose(&query).unwrap();
     assert_eq!(roles.train.unwrap().len(), 12);
     assert_eq!((roles.val.unwrap().len(), roles.test.unwrap().len()), (10, 10));
@@ -130,7 +130,7 @@ fn train_data_and_test_data_replace_the_splits() {
 #[test]
 fn an_ambiguous_data_set_is_refused() {
     let base = data(&[("train", 10), ("test", 6)]);
-    let error = choose(&Request { val_data: Some(&base), ..request(&base) }).unwrap_err();
+    let error = choose(&RoleRequest { val_data: Some(&base), ..request(&base) }).unwrap_err();
     assert!(matches!(error, Error::Role { role: "validation", .. }), "{error}");
 }
 
@@ -138,13 +138,13 @@ fn an_ambiguous_data_set_is_refused() {
 fn contradictory_or_invalid_fractions_are_refused() {
     let base = data(&[("train", 10), ("test", 6)]);
     let other = data(&[("all", 4)]);
-    let both = Request { val_data: Some(&other), val_from_train: Some(0.1), ..request(&base) };
+    let both = RoleRequest { val_data: Some(&other), val_from_train: Some(0.1), ..request(&base) };
     assert!(matches!(choose(&both).unwrap_err(), Error::Setting { .. }));
     for fraction in [0.0, 1.0, -0.5, f64::NAN] {
-        let query = Request { val_from_train: Some(fraction), ..request(&base) };
+        let query = RoleRequest { val_from_train: Some(fraction), ..request(&base) };
         assert!(matches!(choose(&query).unwrap_err(), Error::Setting { .. }), "{fraction}");
     }
-    let query = Request { val_from_train: Some(0.001), ..request(&base) };
+    let query = RoleRequest { val_from_train: Some(0.001), ..request(&base) };
     assert!(matches!(choose(&query).unwrap_err(), Error::Empty { .. }));
 }
 

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::store::Images;
+use super::store::ImageBuffer;
 use super::{Error, Split};
 
 const SIDE: usize = 32;
@@ -150,7 +150,7 @@ fn read(
             levels.extend((0..PLANE).flat_map(pixel));
         }
     }
-    let images = Images { bytes: levels, start: 0, shape: [3, SIDE, SIDE], prepared: false };
+    let images = ImageBuffer { bytes: levels, start: 0, shape: [3, SIDE, SIDE], prepared: false };
     Ok(Split::new(&root.display().to_string(), name, images, labels, names.clone()))
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// validation, then it keeps a range of positions of the rest, then it samples from these. Holding
 /// out and sampling are stratified and depend only on labels and seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Fitted {
+pub struct FinetuneSubset {
     /// Seed of the split and of the sample.
     pub seed: u64,
     /// Fraction of the whole split that is held out; 0 for none.
@@ -21,7 +21,7 @@ pub struct Fitted {
     pub samples: Option<usize>,
 }
 
-impl Fitted {
+impl FinetuneSubset {
     /// Positions of the training images and of the held-out ones, each ascending.
     pub fn divide(&self, labels: &[u32]) -> (Vec<usize>, Vec<usize>) {
         let (mut rest, cut) = stratified_cut(labels, self.fraction, self.seed);
@@ -55,7 +55,7 @@ impl Fitted {
 pub struct Sample {
     /// How they were selected.
     #[serde(flatten)]
-    pub how: Fitted,
+    pub how: FinetuneSubset,
     /// How many there are.
     pub images: usize,
     /// Their [`Split::digest`].
@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn range_and_sample_are_taken_from_the_rest() {
-        let fitted = Fitted { seed: 4, fraction: 0.2, range: Some([10, 50]), samples: Some(12) };
+        let fitted =
+            FinetuneSubset { seed: 4, fraction: 0.2, range: Some([10, 50]), samples: Some(12) };
         let (rest, cut) = fitted.divide(&labels());
         assert_eq!((rest.len(), cut.len()), (12, 12));
         assert!(rest.iter().all(|i| (10..50).contains(i) && !cut.contains(i)));
@@ -108,11 +109,11 @@ mod tests {
     #[test]
     fn a_sample_is_found_by_its_digest_alone() {
         let whole = Split::from_levels("train", (0..60).collect(), [1, 1, 1], labels()).unwrap();
-        let fitted = Fitted { seed: 4, fraction: 0.0, range: None, samples: Some(12) };
+        let fitted = FinetuneSubset { seed: 4, fraction: 0.0, range: None, samples: Some(12) };
         let (rest, _) = fitted.divide(&labels());
         let digest = whole.subset(&rest, "train").unwrap().digest().to_owned();
         assert_eq!(fitted.find(&whole, &digest).unwrap().unwrap().len(), 12);
-        let other = Fitted { seed: 5, ..fitted };
+        let other = FinetuneSubset { seed: 5, ..fitted };
         assert!(other.find(&whole, &digest).unwrap().is_none());
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use super::store::Images;
+use super::store::ImageBuffer;
 use super::{Error, Split, missing};
 
 /// File prefixes and the split of each.
@@ -112,7 +112,7 @@ fn read(folder: &Path, name: &str, [images, labels]: [&Path; 2]) -> Result<Split
     }
     let labels: Vec<u32> = classes.bytes.iter().map(|&label| u32::from(label)).collect();
     let names = class_names(folder, &labels)?;
-    let images = Images { bytes: pixels.bytes, start: 0, shape: [1, h, w], prepared: false };
+    let images = ImageBuffer { bytes: pixels.bytes, start: 0, shape: [1, h, w], prepared: false };
     Ok(Split::new(&folder.display().to_string(), name, images, labels, names))
 }
 

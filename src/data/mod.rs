@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use ahead::Ahead;
 pub use augment::Augment;
 pub use channels::channels_changed;
-pub use choose::{Request, Role, Roles, SplitProvenance, choose, require};
+pub use choose::{Role, RoleRequest, Roles, SplitProvenance, choose, require};
 pub use cifar_c::CifarC;
 pub use class_error::ClassError;
 pub use classes::{
@@ -50,7 +50,7 @@ pub use classes::{
 pub use decode::DecodeError;
 pub use error::Error;
 pub use files::DamagedFile;
-pub use fitted::{Fitted, Sample};
+pub use fitted::{FinetuneSubset, Sample};
 pub use info::DataInfo;
 pub use options::{DataOptions, OnBadSample, TrainOn};
 pub use origin::ValOrigin;

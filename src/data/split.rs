@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::files::{DamagedFile, Files};
-use super::store::{Images, Store};
+use super::store::{ImageBuffer, Store};
 
 /// Images and labels of one part of a data set. Clones and subsets share the pixels.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ impl Split {
     pub(super) fn new(
         source: &str,
         name: &str,
-        images: Images,
+        images: ImageBuffer,
         labels: Vec<u32>,
         class_names: Option<Vec<String>>,
     ) -> Self {
@@ -88,7 +88,7 @@ impl Split {
                 remedy: "give one byte for each channel of each pixel",
             });
         }
-        let images = Images { bytes: levels, start: 0, shape, prepared: false };
+        let images = ImageBuffer { bytes: levels, start: 0, shape, prepared: false };
         Ok(Self::new("memory", name, images, labels, None))
     }
 

@@ -10,7 +10,7 @@ fn raw() -> Split {
 /// Three prepared images of 1×1×3.
 fn prepared(values: [f32; 9]) -> Split {
     let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    let images = Images { bytes, start: 0, shape: [1, 1, 3], prepared: true };
+    let images = ImageBuffer { bytes, start: 0, shape: [1, 1, 3], prepared: true };
     Split::new("memory", "all", images, vec![0, 1, 2], None)
 }
 

@@ -4,7 +4,7 @@ use super::files::Files;
 
 /// Pixels in the bytes of a data file: consecutive images of one shape.
 #[derive(Debug)]
-pub(super) struct Images {
+pub(super) struct ImageBuffer {
     /// The bytes as read.
     pub bytes: Vec<u8>,
     /// Offset of the first image.
@@ -15,7 +15,7 @@ pub(super) struct Images {
     pub prepared: bool,
 }
 
-impl Images {
+impl ImageBuffer {
     /// Bytes of one image; readers have checked for overflow.
     fn stride(&self) -> usize {
         self.shape.iter().product::<usize>() * if self.prepared { 4 } else { 1 }
@@ -31,7 +31,7 @@ impl Images {
 #[derive(Debug)]
 pub(super) enum Store {
     /// In memory, with a common shape.
-    Memory(Images),
+    Memory(ImageBuffer),
     /// In separate files, decoded on access.
     Files(Files),
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use safetensors::tensor::{Metadata, TensorInfo};
 use safetensors::{Dtype, SafeTensors};
 
-use super::store::Images;
+use super::store::ImageBuffer;
 use super::{Error, Split, missing};
 
 /// Files of a folder and the split of each.
@@ -84,7 +84,7 @@ fn read(path: &Path, name: &str) -> Result<Split, Error> {
     let labels = labels(&file, slice(targets))?;
     let class_names = file.class_names(&labels)?;
     let start = start + pixels.data_offsets.0;
-    let images = Images { bytes, start, shape: [c, h, w], prepared: true };
+    let images = ImageBuffer { bytes, start, shape: [c, h, w], prepared: true };
     Ok(Split::new(&path.display().to_string(), name, images, labels, class_names))
 }
 

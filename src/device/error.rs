@@ -1,6 +1,6 @@
 //! Errors of selecting and using a device.
 
-use super::Choice;
+use super::DeviceChoice;
 
 /// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -10,12 +10,12 @@ pub enum Error {
         "not available: this build supports only the CPU; rebuild with `cargo build --release \
          --features cuda`, or use device cpu"
     )]
-    NotBuilt(Choice),
+    NotBuilt(DeviceChoice),
     /// The driver is missing or too old, or there is no such GPU.
     #[error("not available: {source}")]
     Refused {
         /// The requested device.
-        choice: Choice,
+        choice: DeviceChoice,
         /// The reason.
         source: planish_kernels::Error,
     },
@@ -26,7 +26,7 @@ pub enum Error {
     )]
     NoRoom {
         /// The GPU.
-        choice: Choice,
+        choice: DeviceChoice,
         /// What was to be stored.
         what: &'static str,
         /// Its size in bytes.
@@ -46,7 +46,7 @@ pub enum Error {
     )]
     NoRoomForOneImage {
         /// The GPU.
-        choice: Choice,
+        choice: DeviceChoice,
         /// Free bytes.
         free: u64,
         /// Total memory of the GPU, in bytes.

@@ -1,6 +1,6 @@
 //! GPU memory: how much there is, how much was used, and what happens when it runs out.
 
-use super::{Choice, Error, Gpu};
+use super::{DeviceChoice, Error, Gpu};
 use candle_core::Device;
 use planish_kernels::Error as KernelError;
 use std::sync::atomic::Ordering;
@@ -57,7 +57,7 @@ pub(crate) fn allocate<T>(
     found.map_err(|error| match full(&error) {
         true => {
             let [free, all] = free_and_total(device).unwrap_or_default();
-            Error::NoRoom { choice: Choice::of(device), what, needed, free, all, remedy }
+            Error::NoRoom { choice: DeviceChoice::of(device), what, needed, free, all, remedy }
         }
         false => error.into(),
     })

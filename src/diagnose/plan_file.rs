@@ -80,20 +80,20 @@ pub enum Error {
 /// The parts of a report that are read.
 #[derive(Deserialize)]
 struct Report {
-    checkpoint: Model,
-    data: Data,
+    checkpoint: PlanModel,
+    data: PlanData,
     plan: Option<Plan>,
 }
 
 #[derive(Deserialize)]
-struct Model {
+struct PlanModel {
     digest: String,
     /// Not in reports of older versions.
     preprocessing: Option<Preprocess>,
 }
 
 #[derive(Deserialize)]
-struct Data {
+struct PlanData {
     kind: String,
     /// The text of a [`ValOrigin`].
     origin: String,

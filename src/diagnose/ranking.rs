@@ -38,7 +38,7 @@ pub struct Rival {
 
 /// Results on one number of images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sample {
+pub struct ConvergencePoint {
     /// Images of V.
     pub images: usize,
     /// L^V, nats per example.

@@ -2,7 +2,7 @@
 
 use super::findings::{Findings, Fitted};
 use super::measurer::Measurer;
-use super::ranking::{LayerSample, Sample, Sampling};
+use super::ranking::{ConvergencePoint, LayerSample, Sampling};
 use super::spectrum::Estimated;
 use crate::error::Result;
 
@@ -18,7 +18,7 @@ pub struct SampledFindings {
     /// The results on it.
     pub findings: Findings,
     /// The results on every sample; empty if only all of V was measured.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<ConvergencePoint>,
     /// Outcome of `until_stderr`.
     pub sampling: Option<Sampling>,
 }
@@ -86,7 +86,7 @@ fn decided(findings: &Findings, tolerance: f64) -> bool {
     ranking.is_some_and(|r| r.update.is_decided(tolerance) && r.perturb.is_decided(tolerance))
 }
 
-fn sample(findings: &Findings, images: usize) -> Sample {
+fn sample(findings: &Findings, images: usize) -> ConvergencePoint {
     let fitted = |f: &Fitted| f.cross_fit.map(|value| Estimated { value, stderr: f.stderr });
     let layers = findings.layers.iter().map(|l| LayerSample {
         name: l.name.clone(),
@@ -98,7 +98,7 @@ fn sample(findings: &Findings, images: usize) -> Sample {
         }),
     });
     let loss = &findings.loss_nats;
-    Sample {
+    ConvergencePoint {
         images,
         loss_nats: Estimated { value: loss.validation, stderr: loss.stderr },
         layers: layers.collect(),

@@ -1,7 +1,7 @@
 //! One diagnosis, from its options to its figures.
 
 use super::findings::Findings;
-use super::ranking::{Sample, Sampling};
+use super::ranking::{ConvergencePoint, Sampling};
 use super::sampling::{SampledFindings, measure, sizes};
 use super::{DiagnoseOptions, MeasureOptions, Measurer, post_training};
 use crate::checkpoint::Checkpoint;
@@ -48,7 +48,7 @@ pub struct Diagnosed {
     /// Damaged image files that were decoded in part and used.
     pub damaged: Vec<DamagedFile>,
     /// The same figures on growing subsets of V, if requested.
-    pub convergence: Vec<Sample>,
+    pub convergence: Vec<ConvergencePoint>,
     /// Outcome of `until_stderr`.
     pub sampling: Option<Sampling>,
     /// Moves of layers along `remedies`, if requested.

@@ -8,7 +8,7 @@ use crate::evaluate::{PredictionsInfo, Summary, summarise_at};
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::{ScoredSplit, evaluate};
 use crate::session::{Context, saved};
-use crate::shift::{Cell, Other, Others, Shifts, corrupted_matrix, others, preprocessing};
+use crate::shift::{CorruptedCell, Other, Others, Shifts, corrupted_matrix, others, preprocessing};
 
 /// An evaluation, ready to run.
 pub struct EvaluateSession {
@@ -92,7 +92,7 @@ impl EvaluateSession {
     pub fn shifts(
         &self,
         found: &Evaluated,
-        known: Vec<Cell>,
+        known: Vec<CorruptedCell>,
         context: &Context,
         save: &mut dyn FnMut(&Shifts) -> Result<()>,
     ) -> Result<Option<Shifts>> {

@@ -8,7 +8,7 @@ use crate::session::data_info;
 const HELD_OUT: f64 = 0.1;
 
 /// The images.
-pub struct Images {
+pub struct FinetuneImages {
     /// The training split as stored.
     pub whole: Split,
     /// The images to train on.
@@ -25,7 +25,7 @@ pub struct Images {
     pub named: bool,
 }
 
-impl Images {
+impl FinetuneImages {
     /// Divides the data. The held-out images are taken from the whole training split; a range or
     /// sample is then taken from the rest. So `diagnose` finds the held-out images from the seed and
     /// the fraction alone.
@@ -36,7 +36,7 @@ impl Images {
         options: &FinetuneOptions,
         data: &DataSet,
         seed: u64,
-    ) -> Result<Images, DataError> {
+    ) -> Result<FinetuneImages, DataError> {
         let whole = require(Role::Train, data.train().or(data.only()))?.clone();
         let given = data.val().cloned();
         let usual = if given.is_some() { 0.0 } else { HELD_OUT };
@@ -74,7 +74,7 @@ impl Images {
             }
             highest = highest.max(label as usize);
         }
-        Ok(Images {
+        Ok(FinetuneImages {
             classes: named.max(highest + 1),
             named: named > 0,
             whole,

@@ -12,7 +12,7 @@ mod session;
 mod start;
 
 pub use error::Error;
-pub use images::Images;
+pub use images::FinetuneImages;
 pub use options::{FinetuneOptions, OptimizerName};
 pub use session::{FinetuneSession, Finetuned};
-pub use start::Start;
+pub use start::InitialModel;

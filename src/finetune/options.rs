@@ -1,7 +1,7 @@
 //! Options of fine-tuning.
 
 use crate::checkpoint::Load;
-use crate::data::{Fitted, OnBadSample};
+use crate::data::{FinetuneSubset, OnBadSample};
 use crate::lora::LoraOptions;
 use crate::options::{Error, as_text, check};
 use crate::train::{Keep, L2Sp, OptimizerRule, TrainOptions};
@@ -294,8 +294,8 @@ impl FinetuneOptions {
     }
 
     /// How the training images are taken from the training split if `fraction` of it is held out.
-    pub fn fitted(&self, fraction: f64, seed: u64) -> Fitted {
-        Fitted {
+    pub fn fitted(&self, fraction: f64, seed: u64) -> FinetuneSubset {
+        FinetuneSubset {
             seed,
             fraction,
             range: self.train_range.as_ref().map(|range| [range.start, range.end]),

@@ -1,7 +1,7 @@
 //! Provenance of a fine-tuned checkpoint.
 
 use super::{FinetuneSession, OptimizerName};
-use crate::checkpoint::{Provenance, Split};
+use crate::checkpoint::{Provenance, RecordedSplit};
 use crate::data::Sample;
 use crate::error::Result;
 use crate::train::{L2Sp, TrainOptions};
@@ -13,7 +13,7 @@ use serde::Serialize;
 /// Settings that JSON cannot represent.
 pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Provenance> {
     let FinetuneSession { options, images, start, seed, .. } = session;
-    let split = Split { seed: *seed, fraction: images.fraction };
+    let split = RecordedSplit { seed: *seed, fraction: images.fraction };
     let how = options.fitted(images.fraction, *seed);
     let sample = (how.range.is_some() || how.samples.is_some()).then(|| Sample {
         images: images.train.len(),
@@ -31,7 +31,7 @@ pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Prov
         data_digest: Some(images.whole.digest().into()),
         split: (images.fraction > 0.0).then_some(split),
         sample,
-        settings: serde_json::to_value(Settings {
+        settings: serde_json::to_value(RecordedSettings {
             trained_on: images.train.digest(),
             train_range: how.range,
             train_samples: how.samples,
@@ -48,7 +48,7 @@ pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Prov
 
 /// The settings that reports and checkpoints list, each under the name of its option.
 #[derive(Serialize)]
-struct Settings<'a> {
+struct RecordedSettings<'a> {
     trained_on: &'a str,
     train_range: Option<[usize; 2]>,
     train_samples: Option<usize>,

@@ -1,7 +1,7 @@
 //! A fine-tuning run, from its options to the saved and evaluated checkpoint.
 
 use super::record::provenance;
-use super::{FinetuneOptions, Images, Start};
+use super::{FinetuneImages, FinetuneOptions, InitialModel};
 use crate::checkpoint::{self, Checkpoint, ClassNames, Provenance};
 use crate::data::folds::stratified_halves;
 use crate::data::order::Batches;
@@ -36,9 +36,9 @@ pub struct FinetuneSession {
     /// The data set.
     pub data: DataSet,
     /// Training, validation and test images.
-    pub images: Images,
+    pub images: FinetuneImages,
     /// The model at the start.
-    pub start: Start,
+    pub start: InitialModel,
     /// Settings of the training loop.
     pub settings: TrainSettings,
     /// Seed of all random choices.
@@ -90,8 +90,8 @@ impl FinetuneSession {
         let parent = parent.map(|from| Checkpoint::open(from, &options.load)).transpose()?;
         let named = parent.as_ref().filter(|_| !options.reset_head);
         let (data, notes) = open_for_training(options.on_bad_sample, &options.data, named)?;
-        let images = Images::divide(options, &data, seed)?;
-        let mut start = Start::new(options, parent, &data, &images, notes, seed)?;
+        let images = FinetuneImages::divide(options, &data, seed)?;
+        let mut start = InitialModel::new(options, parent, &data, &images, notes, seed)?;
         if let (Some(parent), true) = (&start.parent, images.fraction > 0.0) {
             let data_digest = images.whole.digest().into();
             let held = SplitProvenance { seed, fraction: images.fraction, data_digest };

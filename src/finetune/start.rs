@@ -1,6 +1,6 @@
 //! The initial model of fine-tuning.
 
-use super::{Error, FinetuneOptions, Images};
+use super::{Error, FinetuneImages, FinetuneOptions};
 use crate::checkpoint::{
     Checkpoint, Load, check_adapter_output, check_writable, standing, standing_adapter,
 };
@@ -19,7 +19,7 @@ use crate::pixels::Pixels;
 use std::sync::Arc;
 
 /// The initial model.
-pub struct Start {
+pub struct InitialModel {
     /// The network.
     pub network: Arc<Network>,
     /// Weights.
@@ -38,7 +38,7 @@ pub struct Start {
     pub notes: Vec<String>,
 }
 
-impl Start {
+impl InitialModel {
     /// Builds a new model or takes the parent's, and checks that the output can be written. Notes on
     /// the data come before notes on the model.
     ///
@@ -49,10 +49,10 @@ impl Start {
         options: &FinetuneOptions,
         parent: Option<Checkpoint>,
         data: &DataSet,
-        images: &Images,
+        images: &FinetuneImages,
         mut notes: Vec<String>,
         seed: u64,
-    ) -> Result<Start> {
+    ) -> Result<InitialModel> {
         let mut start = match parent {
             Some(parent) => from_checkpoint(options, parent, data, images, seed)?,
             None => from_scratch(options, images, seed)?,
@@ -70,11 +70,11 @@ impl Start {
         if let (Some(found), false) = (standing, options.force) {
             return Err(Error::Exists { out: options.out.clone(), found }.into());
         }
-        Ok(Start { notes, ..start })
+        Ok(InitialModel { notes, ..start })
     }
 }
 
-impl Start {
+impl InitialModel {
     fn adapters(&self, options: &FinetuneOptions, seed: u64) -> Result<Option<Adapters>> {
         let Some(checkpoint) = &self.parent else { return Ok(None) };
         let network = &*self.network;
@@ -88,7 +88,11 @@ impl Start {
     }
 }
 
-fn from_scratch(options: &FinetuneOptions, images: &Images, seed: u64) -> Result<Start> {
+fn from_scratch(
+    options: &FinetuneOptions,
+    images: &FinetuneImages,
+    seed: u64,
+) -> Result<InitialModel> {
     check_writable(&options.out)?;
     let (arch, load) = (options.arch.as_deref().unwrap_or_default(), &options.load);
     let said = [
@@ -106,7 +110,7 @@ fn from_scratch(options: &FinetuneOptions, images: &Images, seed: u64) -> Result
         true => None,
         false => Some(preprocess(load, &network, &images.train, &mut notes)?),
     };
-    Ok(Start {
+    Ok(InitialModel {
         weights: Weights::random(&network, seed)?,
         architecture: arch.into(),
         parent: None,
@@ -122,9 +126,9 @@ fn from_checkpoint(
     options: &FinetuneOptions,
     parent: Checkpoint,
     data: &DataSet,
-    images: &Images,
+    images: &FinetuneImages,
     seed: u64,
-) -> Result<Start> {
+) -> Result<InitialModel> {
     parent.check_output(&options.out, "finetune")?;
     let mut network = parent.network.clone();
     let mut notes: Vec<String> = parent.assumed.iter().map(|a| format!("assumed: {a}")).collect();
@@ -151,7 +155,7 @@ fn from_checkpoint(
         notes.extend(kept_head(data, given, own));
         parent.weights.clone()
     };
-    Ok(Start {
+    Ok(InitialModel {
         preprocess: parent.preprocess.clone(),
         architecture: parent.architecture.clone(),
         network,

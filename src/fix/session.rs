@@ -47,7 +47,7 @@ pub struct FixSession {
 }
 
 /// The result of all looks.
-struct Search {
+struct FixSearch {
     weights: Weights,
     steps: Vec<FixStep>,
     looks: Vec<RemedyFindings>,
@@ -196,7 +196,7 @@ impl FixSession {
         start: OnV,
         clock: &Instant,
         context: &Context,
-    ) -> Result<Search> {
+    ) -> Result<FixSearch> {
         let network = &self.checkpoint.network;
         let whole = crate::models::cost::forward(network, 0..network.stages());
         // The pass over V that was just made gives the speed of all others.
@@ -210,7 +210,7 @@ impl FixSession {
             images(searched_on),
             duration(each * searched_on as f64)
         ));
-        let mut out = Search {
+        let mut out = FixSearch {
             weights: self.checkpoint.weights.clone(),
             steps: Vec::new(),
             looks: Vec::new(),
@@ -322,7 +322,7 @@ impl FixSession {
     /// The temperature alone, and the standard methods, beside the fix.
     fn baselines(
         &self,
-        search: &Search,
+        search: &FixSearch,
         on_v: &[Predictions; 2],
         on_test: Option<&[Predictions; 2]>,
         context: &Context,
@@ -361,7 +361,7 @@ impl FixSession {
         Ok(self.model.at(weights.clone()).predict(&counted)?)
     }
 
-    fn provenance(&self, search: &Search, temperature: f64, val: &Split) -> Provenance {
+    fn provenance(&self, search: &FixSearch, temperature: f64, val: &Split) -> Provenance {
         let mut update: Vec<String> =
             search.steps.iter().flat_map(|step| step.found.layers.iter().cloned()).collect();
         update.extend(self.checkpoint.network.blocks().pop().map(|head| head.name));

@@ -92,7 +92,7 @@ impl HvpResult {
 }
 
 /// Tensors, by the names in the checkpoint.
-type Named = Vec<(String, Tensor)>;
+type NamedTensors = Vec<(String, Tensor)>;
 
 impl<'a> HvpSession<'a> {
     /// Opens and checks everything. `memory_mib` limits the memory of the process.
@@ -176,7 +176,7 @@ impl<'a> HvpSession<'a> {
         let names = checkpoint.weights.names();
         let loss = at.loss.to_le_bytes().to_vec();
         let mut tensors = vec![("loss".into(), Dtype::F64, Vec::new(), loss)];
-        let named = |layer: &Layer, tensors: Vec<Tensor>| -> Result<Named> {
+        let named = |layer: &Layer, tensors: Vec<Tensor>| -> Result<NamedTensors> {
             let own = layer.tensors.iter().map(|&i| names[i].clone()).zip(tensors);
             Ok(checkpoint.to_file(&own.collect::<Vec<_>>())?)
         };
@@ -257,9 +257,9 @@ fn write_products(
     out: &mut Vec<Raw>,
     options: &HvpOptions,
     products: &[Vec<f64>],
-    named: &dyn Fn(&[f64]) -> Result<Named>,
+    named: &dyn Fn(&[f64]) -> Result<NamedTensors>,
 ) -> Result<()> {
-    let mut several: Vec<Named> = Vec::new();
+    let mut several: Vec<NamedTensors> = Vec::new();
     for product in products {
         several.push(named(product)?);
     }

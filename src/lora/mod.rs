@@ -9,7 +9,7 @@ use crate::checkpoint::{Checkpoint, ClassNames, NewAdapter, Provenance};
 use crate::error::Result;
 use crate::format::{count, number};
 use crate::models::layers::{adapters, join};
-use crate::models::lora::{self, Factors, Target, Update, is_named};
+use crate::models::lora::{self, Factors, LoraUpdate, Target, is_named};
 use crate::models::{Granularity, Layer, Network, Weights};
 use crate::objective::Objective;
 use crate::options::Error as OptionsError;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub struct Adapters {
     options: LoraOptions,
     rank: usize,
-    updates: Vec<Update>,
+    updates: Vec<LoraUpdate>,
     /// The network with the adapters.
     pub network: Arc<Network>,
     /// Its weights at the start: those of the base, A and B.
@@ -75,8 +75,8 @@ impl Adapters {
         }
         let targets = targets(options, base, layers)?;
         let scale = lora::scale(options.alpha(rank), rank, options.rslora);
-        let update = |target| Update { target, rank, scale, magnitude: options.dora };
-        let updates: Vec<Update> = targets.into_iter().map(update).collect();
+        let update = |target| LoraUpdate { target, rank, scale, magnitude: options.dora };
+        let updates: Vec<LoraUpdate> = targets.into_iter().map(update).collect();
         if !options.merge {
             base.checkpoint.check_adapter(&updates)?;
         }

@@ -56,7 +56,7 @@ pub(crate) fn is_named(module: &str, name: &str) -> bool {
 
 /// The adapter of one target.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Update {
+pub struct LoraUpdate {
     /// What it changes.
     pub target: Target,
     /// Rank r.
@@ -67,7 +67,7 @@ pub struct Update {
     pub magnitude: bool,
 }
 
-impl Update {
+impl LoraUpdate {
     /// Names of A (r, I), B (O, r) and, for DoRA, m (O) among the network's parameters.
     pub fn params(&self) -> Vec<String> {
         let module = self.target.module();
@@ -89,9 +89,9 @@ pub fn scale(alpha: f64, rank: usize, rank_stabilised: bool) -> f64 {
 ///
 /// # Errors
 /// A target that is not a matrix of the network.
-pub fn adapted(network: &Network, updates: &[Update]) -> Result<Network, Error> {
+pub fn adapted(network: &Network, updates: &[LoraUpdate]) -> Result<Network, Error> {
     let mut builder = network.config().declare();
-    let mut by_weight: BTreeMap<ParamId, Vec<&Update>> = BTreeMap::new();
+    let mut by_weight: BTreeMap<ParamId, Vec<&LoraUpdate>> = BTreeMap::new();
     for update in updates {
         let weight = &update.target.weight;
         let unfit = || Error::NotAdaptable { name: weight.clone() };
@@ -103,7 +103,7 @@ pub fn adapted(network: &Network, updates: &[Update]) -> Result<Network, Error> 
         let unfit = || Error::NotAdaptable { name: name.clone() };
         let &[rows, columns] = shape.as_slice() else { return Err(unfit()) };
         let count = updates[0].target.count;
-        let mut parts: Vec<Option<Part>> = vec![None; count];
+        let mut parts: Vec<Option<LoraTerm>> = vec![None; count];
         for update in updates {
             let names = update.params();
             let size = update.target.rows(rows).len();
@@ -113,7 +113,7 @@ pub fn adapted(network: &Network, updates: &[Update]) -> Result<Network, Error> 
             let b = builder.adapter(id, &names[1], &[1, size, update.rank], Init::Constant(0.0));
             let ones = Init::Constant(1.0);
             let m = names.get(2).map(|name| builder.adapter(id, name, &[size], ones));
-            let part = Part { a, b, m, scale: update.scale };
+            let part = LoraTerm { a, b, m, scale: update.scale };
             *parts.get_mut(update.target.index).ok_or_else(unfit)? = Some(part);
         }
         builder.express(id, move |run, own| expression(run, &own, &parts));
@@ -123,7 +123,7 @@ pub fn adapted(network: &Network, updates: &[Update]) -> Result<Network, Error> 
 
 /// The parameters of the adapter of one block of rows.
 #[derive(Clone, Copy)]
-struct Part {
+struct LoraTerm {
     a: ParamId,
     b: ParamId,
     m: Option<ParamId>,
@@ -131,7 +131,7 @@ struct Part {
 }
 
 /// The adapted weight, from the frozen one.
-fn expression(run: &mut dyn Run, own: &Node, parts: &[Option<Part>]) -> KernelResult<Node> {
+fn expression(run: &mut dyn Run, own: &Node, parts: &[Option<LoraTerm>]) -> KernelResult<Node> {
     let size = own.dims()[0] / parts.len().max(1);
     let mut blocks: Vec<Option<Node>> = Vec::with_capacity(parts.len());
     for (i, part) in parts.iter().enumerate() {
@@ -280,7 +280,7 @@ pub fn with_rows(weight: &Tensor, at: Range<usize>, rows: &Tensor) -> candle_cor
 ///
 /// # Errors
 /// A parameter that the weights do not have.
-pub fn factors(update: &Update, weights: &Weights) -> Result<Factors, Error> {
+pub fn factors(update: &LoraUpdate, weights: &Weights) -> Result<Factors, Error> {
     let names = update.params();
     let tensor = |name: &String| weights.get(name).cloned().ok_or(Error::Declaration);
     let matrix = |name: &String| Ok::<_, Error>(tensor(name)?.squeeze(0)?);
@@ -292,7 +292,11 @@ pub fn factors(update: &Update, weights: &Weights) -> Result<Factors, Error> {
 ///
 /// # Errors
 /// Weights that do not fit the networks.
-pub fn merged(network: &Network, updates: &[Update], weights: &Weights) -> Result<Weights, Error> {
+pub fn merged(
+    network: &Network,
+    updates: &[LoraUpdate],
+    weights: &Weights,
+) -> Result<Weights, Error> {
     let base = network
         .params()
         .iter()
@@ -315,7 +319,7 @@ pub fn merged(network: &Network, updates: &[Update], weights: &Weights) -> Resul
 /// Weights that do not fit the network.
 pub fn initial(
     network: &Network,
-    updates: &[Update],
+    updates: &[LoraUpdate],
     weights: &Weights,
     seed: u64,
 ) -> Result<Weights, Error> {
@@ -339,7 +343,7 @@ pub fn initial(
 pub fn with_factors(
     network: &Network,
     weights: &Weights,
-    updates: &[(Update, Factors)],
+    updates: &[(LoraUpdate, Factors)],
 ) -> Result<Weights, Error> {
     let dtype = weights.tensor(0).dtype();
     let mut own: HashMap<String, Tensor> = HashMap::new();

@@ -89,19 +89,19 @@ impl Activations {
 }
 
 /// The first examples of a set.
-pub struct Part<'a> {
+pub struct ExampleSubset<'a> {
     of: &'a dyn Examples,
     len: usize,
 }
 
-impl<'a> Part<'a> {
+impl<'a> ExampleSubset<'a> {
     /// The first `len` examples, or all if there are fewer.
     pub fn first(of: &'a dyn Examples, len: usize) -> Self {
         Self { of, len: len.min(of.len()) }
     }
 }
 
-impl Examples for Part<'_> {
+impl Examples for ExampleSubset<'_> {
     fn len(&self) -> usize {
         self.len
     }

@@ -16,9 +16,9 @@ mod on_device;
 mod prefetch;
 mod row_buffer;
 
-pub use derivatives::{Derivatives, Matrix, Products};
+pub use derivatives::{Derivatives, LayerProducts, Matrix};
 pub use error::{Error, Result};
-pub use examples::{Activations, Examples, Part};
+pub use examples::{Activations, ExampleSubset, Examples};
 pub use layer_products::LayerVectors;
 
 use crate::engine::{Engine, Precision};

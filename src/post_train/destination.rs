@@ -1,8 +1,8 @@
 //! Where the result is written: a new file, or in place of the checkpoint.
 
 use crate::checkpoint::{
-    Checkpoint, Error as CheckpointError, InPlace, Provenance, Saved, check_adapter_output,
-    standing, standing_adapter,
+    Checkpoint, Error as CheckpointError, InPlace, Provenance, SavedCheckpoint,
+    check_adapter_output, standing, standing_adapter,
 };
 use crate::error::{Error, Result};
 use crate::lora::LoraOptions;
@@ -112,7 +112,7 @@ impl Place {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn read_back(checkpoint: &Checkpoint, saved: &Saved) -> Result<Weights> {
+pub fn read_back(checkpoint: &Checkpoint, saved: &SavedCheckpoint) -> Result<Weights> {
     let path = saved.path.display();
     let again = Checkpoint::open(&saved.path, checkpoint.options_of_saved());
     let context = || format!("{path} was written but cannot be read back");
@@ -141,7 +141,7 @@ impl Destination {
         checkpoint: &Checkpoint,
         weights: &Weights,
         provenance: &Provenance,
-    ) -> Result<Option<Saved>> {
+    ) -> Result<Option<SavedCheckpoint>> {
         Ok(match self {
             Destination::New(out) => Some(checkpoint.save(out, weights, provenance)?),
             Destination::Own(held) => Some(checkpoint.save_over(held, weights, provenance)?),

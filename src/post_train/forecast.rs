@@ -4,7 +4,7 @@
 use super::PostTrainSession;
 use super::frozen::describe;
 use super::score::measured_again;
-use crate::cache::{About, CachePolicy, Mode, StoragePlan};
+use crate::cache::{About, CacheMode, CachePolicy, StoragePlan};
 use crate::data::Split;
 use crate::engine::{Engine, Precision};
 use crate::error::{Error, Result};
@@ -61,7 +61,7 @@ pub(super) fn outlook(
         }
         // The limit is on host memory; GPU memory does not count.
         let mib = plan.memory()[0] as f64 / MIB;
-        let movable = plan.mode == Mode::Ram
+        let movable = plan.mode == CacheMode::Ram
             && !plan.device
             && session.options.cache.cache == CachePolicy::Auto;
         if movable && mib > 0.1 * (expected.peak_mib - limit) {
@@ -179,7 +179,7 @@ pub fn outlook_line(Outlook { plan, expected }: &Outlook, engine: &Engine) -> St
 }
 
 /// Result of the trial steps: seconds per step, and peak memory of the process, MiB.
-struct Tried {
+struct TrialRate {
     seconds: f64,
     mib: f64,
 }
@@ -192,10 +192,10 @@ fn try_steps(
     plan: &StoragePlan,
     computed: usize,
     steps: usize,
-) -> Result<Tried> {
+) -> Result<TrialRate> {
     let PostTrainSession { model, recipe, settings, .. } = session;
     let network = &model.network;
-    let (cached, tries) = (plan.mode != Mode::Off, 2);
+    let (cached, tries) = (plan.mode != CacheMode::Off, 2);
     let prefix = cost::forward(network, 0..recipe.first_stage());
     let ratio = match &recipe.perturb {
         Some(_) => recipe.perturb_batch as f64 / settings.batch_size as f64,
@@ -226,7 +226,7 @@ fn try_steps(
         keep: Keep::Last,
         ..settings.clone()
     };
-    let mode = if cached { Mode::Ram } else { Mode::Off };
+    let mode = if cached { CacheMode::Ram } else { CacheMode::Off };
     let plan =
         StoragePlan { device: plan.device, ram: u64::MAX, ..StoragePlan::without_files(mode, 0) };
     let (outcome, peak) = memory::peak_during(|| -> Result<_> {
@@ -253,5 +253,5 @@ fn try_steps(
     let rest = (1.0 + ratio) * (settings.batch_size - batch) as f64;
     let row =
         network.activation_len(recipe.first_stage()) as f64 * model.dtype().size_in_bytes() as f64;
-    Ok(Tried { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })
+    Ok(TrialRate { seconds: mean * scale, mib: peak.unwrap_or(0.0) + rest * row / MIB })
 }

@@ -2,7 +2,7 @@
 //! what a report says about them.
 
 use crate::cache::{
-    self, About, CacheInfo, CacheOptions, CachePolicy, Choice, Error, Mode, StoragePlan,
+    self, About, CacheInfo, CacheMode, CacheOptions, CachePolicy, Error, StorageChoice, StoragePlan,
 };
 use crate::data::Augment;
 use crate::engine::Engine;
@@ -34,7 +34,7 @@ pub fn views(train: &TrainOptions, images: &Pixels, seed: u64) -> ObjectiveResul
 /// # Errors
 /// Those of [`cache::plan`].
 pub fn plan(options: &CacheOptions, prefix: &Prefix, ram: u64) -> cache::Result<StoragePlan> {
-    cache::plan(&Choice {
+    cache::plan(&StorageChoice {
         policy: options.cache,
         ram,
         there: prefix.fits_there(),
@@ -65,7 +65,7 @@ pub fn info(plan: &StoragePlan, prefix: &Prefix) -> CacheInfo {
         found: plan.there.iter().filter(|there| **there).count(),
         bytes: plan.bytes,
         seconds: 0.0,
-        folder: (plan.mode == Mode::Disk).then(|| plan.folder.display().to_string()),
+        folder: (plan.mode == CacheMode::Disk).then(|| plan.folder.display().to_string()),
         keys: plan.keys.clone(),
     }
 }
@@ -74,12 +74,12 @@ pub fn info(plan: &StoragePlan, prefix: &Prefix) -> CacheInfo {
 pub fn describe(plan: &StoragePlan, engine: &Engine) -> String {
     let size = ByteSize(plan.bytes);
     match plan.mode {
-        Mode::Off => "frozen layers are recomputed for every batch".into(),
-        Mode::Ram if plan.device => {
+        CacheMode::Off => "frozen layers are recomputed for every batch".into(),
+        CacheMode::Ram if plan.device => {
             format!("{size} of frozen layers' activations in {}'s memory", engine.device_name())
         }
-        Mode::Ram => format!("{size} of frozen layers' activations in memory"),
-        Mode::Disk => {
+        CacheMode::Ram => format!("{size} of frozen layers' activations in memory"),
+        CacheMode::Disk => {
             let there = plan.there.iter().filter(|there| **there).count();
             let found = match (there, plan.there.len()) {
                 (0, _) => String::new(),
@@ -142,7 +142,7 @@ impl<'a> FrozenLayers<'a> {
         let opened = Source::open(prefix.clone(), plan, about, &mut tell);
         let source = match opened {
             Err(ObjectiveError::Cache(error)) if options.cache == CachePolicy::Auto => {
-                let off = StoragePlan::without_files(Mode::Off, 0);
+                let off = StoragePlan::without_files(CacheMode::Off, 0);
                 told = info(&off, &prefix);
                 let note = format!("frozen layers are recomputed for every batch: {error}");
                 context.note(&note);
@@ -152,7 +152,7 @@ impl<'a> FrozenLayers<'a> {
             opened => opened?,
         };
         drop(task);
-        let seconds = if told.mode == Mode::Off { 0.0 } else { clock.elapsed().as_secs_f64() };
+        let seconds = if told.mode == CacheMode::Off { 0.0 } else { clock.elapsed().as_secs_f64() };
         let info = CacheInfo { found, seconds, ..told };
         Ok(FrozenLayers { source, info, notes })
     }

@@ -30,7 +30,7 @@ pub use record::method_info;
 pub use run::{FrozenKey, TrialSpec, settings, stepping, views};
 pub use score::{Compared, Side, Unusable};
 pub use search::search;
-pub use session::{PostTrainSession, PostTrained, Preview, Trained};
+pub use session::{PostTrainSession, PostTrained, Preview, TrainedModel};
 pub use trials::{Finished, Trial, Trials};
 
 use crate::cache::CacheOptions;

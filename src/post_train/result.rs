@@ -1,6 +1,6 @@
 //! Result types of post-training.
 
-use crate::checkpoint::Saved;
+use crate::checkpoint::SavedCheckpoint;
 use crate::data::DataInfo;
 use crate::diagnose::findings::LayerResult;
 use crate::evaluate::{Comparison, Estimate, Summary};
@@ -88,8 +88,8 @@ pub struct Output {
     pub moves_lost_to_rounding: usize,
 }
 
-impl From<Saved> for Output {
-    fn from(saved: Saved) -> Self {
+impl From<SavedCheckpoint> for Output {
+    fn from(saved: SavedCheckpoint) -> Self {
         Self {
             path: saved.path.display().to_string(),
             undo: saved.undo.map(|undo| undo.display().to_string()),

@@ -62,7 +62,7 @@ impl Tried {
     }
 }
 
-/// Headers of [`Search::leading`].
+/// Headers of [`RecipeSearch::leading`].
 pub const HEADERS: [&str; 8] = [
     "recipe",
     "lr",
@@ -76,7 +76,7 @@ pub const HEADERS: [&str; 8] = [
 
 /// What a search tried before it chose the report's recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Search {
+pub struct RecipeSearch {
     /// The time budget.
     pub minutes: f64,
     /// The time used.
@@ -89,7 +89,7 @@ pub struct Search {
     pub tried: Vec<Tried>,
 }
 
-impl Search {
+impl RecipeSearch {
     /// One row for each of the `n` recipes with the largest calibrated gain, with the gain of its
     /// control if that was tried.
     pub fn leading(&self, n: usize) -> Vec<[String; 8]> {
@@ -152,7 +152,7 @@ pub struct SearchResult {
     /// loss.
     pub best: Option<PostTrainOptions>,
     /// All tried recipes, for the report.
-    pub search: Search,
+    pub search: RecipeSearch,
 }
 
 impl SearchResult {
@@ -224,7 +224,7 @@ pub fn search(
         })?;
     }
     let chosen = best(&tried);
-    let search = Search {
+    let search = RecipeSearch {
         minutes,
         seconds: began.elapsed().as_secs_f64(),
         recipes: runs.len(),
@@ -393,8 +393,13 @@ mod tests {
     #[test]
     fn names_the_chosen_recipe_and_its_gain() {
         let describe = |t: Tried| {
-            let search =
-                Search { minutes: 1.0, seconds: 1.0, recipes: 2, chosen: Some(0), tried: vec![t] };
+            let search = RecipeSearch {
+                minutes: 1.0,
+                seconds: 1.0,
+                recipes: 2,
+                chosen: Some(0),
+                tried: vec![t],
+            };
             search.taken().unwrap()
         };
         let established = describe(tried(0.1, 0.03, 0.004));

@@ -12,7 +12,7 @@ use super::run::{settings, stepping};
 use super::score::{as_stored, usable};
 use super::{PostTrainOptions, WATCHED};
 use crate::cache::{About, CacheInfo, StoragePlan};
-use crate::checkpoint::{Checkpoint, ClassNames, Load, Rounding, Saved};
+use crate::checkpoint::{Checkpoint, ClassNames, Load, Rounding, SavedCheckpoint};
 use crate::data::order::Batches;
 use crate::data::{Augment, DamagedFile, DataOptions, Role, Roles, Split, require};
 use crate::diagnose::MeasureOptions;
@@ -77,7 +77,7 @@ pub struct PostTrainSession {
 }
 
 /// The result of training.
-pub struct Trained {
+pub struct TrainedModel {
     /// The selected weights, with adapters merged, and the history of epochs.
     pub outcome: Outcome,
     /// The selected weights of the network with adapters, if adapters were trained.
@@ -313,7 +313,7 @@ impl PostTrainSession {
     ///
     /// # Errors
     /// Those of [`super::train()`].
-    pub fn train(&self, plan: &StoragePlan, context: &Context) -> Result<Trained> {
+    pub fn train(&self, plan: &StoragePlan, context: &Context) -> Result<TrainedModel> {
         let (recipe, settings) = (&self.recipe, &self.settings);
         let model = &self.stepping();
         let stage = recipe.first_stage();
@@ -358,7 +358,7 @@ impl PostTrainSession {
             of_adapters = Some(std::mem::replace(&mut outcome.weights, merged));
         }
         let peak_mib = memory::peak_mib();
-        Ok(Trained { outcome, of_adapters, watched: few, cache, notes, peak_mib })
+        Ok(TrainedModel { outcome, of_adapters, watched: few, cache, notes, peak_mib })
     }
 
     /// Trains, judges the result on all of V, saves it unless it is refused, and evaluates what was
@@ -443,7 +443,7 @@ impl PostTrainSession {
         })
     }
 
-    fn save(&self, trained: &Trained, judged: &Judged) -> Result<Option<Saved>> {
+    fn save(&self, trained: &TrainedModel, judged: &Judged) -> Result<Option<SavedCheckpoint>> {
         let mut provenance = provenance(self, &judged.selection)?;
         provenance.settings["precision"] = self.model.precision.name().into();
         if let Some(v) = &self.roles.val {
@@ -461,7 +461,7 @@ impl PostTrainSession {
             let path =
                 adapters.save(&self.checkpoint, out, weights, ClassNames::OfBase, &provenance)?;
             let rounding = Rounding { moved: adapters.parameters(), unchanged: 0 };
-            return Ok(Some(Saved { path, rounding, undo: None }));
+            return Ok(Some(SavedCheckpoint { path, rounding, undo: None }));
         }
         self.destination.save(&self.checkpoint, &trained.outcome.weights, &provenance)
     }
@@ -472,7 +472,7 @@ impl PostTrainSession {
     }
 
     /// The weights of the written file, read as any program would.
-    fn read_back(&self, saved: &Saved) -> Result<Weights> {
+    fn read_back(&self, saved: &SavedCheckpoint) -> Result<Weights> {
         if self.written_adapters().is_none() {
             return read_back(&self.checkpoint, saved);
         }

@@ -10,12 +10,12 @@ use crate::run::RunInfo;
 use crate::session::checkpoint_info;
 use serde::{Deserialize, Serialize};
 
-/// Schema of [`Calibration`].
+/// Schema of [`CalibrationReport`].
 pub const CALIBRATION: &str = "planish/calibration/1";
 
 /// A checkpoint before and after calibration. Losses are in nats per image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Calibration {
+pub struct CalibrationReport {
     /// [`CALIBRATION`].
     pub schema: String,
     /// Time, memory and machine.
@@ -55,7 +55,7 @@ pub struct Calibration {
     pub notes: Vec<String>,
 }
 
-impl Calibration {
+impl CalibrationReport {
     /// The report of a calibration.
     pub fn new(run: RunInfo, session: &CalibrateSession, found: Calibrated) -> Self {
         let options = &session.options;

@@ -3,7 +3,7 @@
 use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
 use crate::diagnose::findings::Findings;
-use crate::diagnose::ranking::{Sample, Sampling};
+use crate::diagnose::ranking::{ConvergencePoint, Sampling};
 use crate::diagnose::{DiagnoseSession, Diagnosed};
 use crate::forecast::{Forecast, Work};
 use crate::remedies::RemedyFindings;
@@ -42,7 +42,7 @@ pub struct DiagnosisReport {
     pub findings: Findings,
     /// The same figures on growing subsets of V, if requested.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub convergence: Vec<Sample>,
+    pub convergence: Vec<ConvergencePoint>,
     /// Outcome of `until_stderr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampling: Option<Sampling>,

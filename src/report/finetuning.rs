@@ -31,9 +31,9 @@ pub struct Finetuning {
     pub kept_epoch: usize,
     /// Epochs in which the head was trained alone, before all layers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub head_epochs: Vec<Epoch>,
+    pub head_epochs: Vec<FinetuneEpoch>,
     /// The epochs, in order.
-    pub epochs: Vec<Epoch>,
+    pub epochs: Vec<FinetuneEpoch>,
     /// Where and why training was stopped, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Stopped>,
@@ -68,7 +68,7 @@ impl Finetuning {
 
 /// What one epoch came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Epoch {
+pub struct FinetuneEpoch {
     /// Its number, from 1.
     pub epoch: usize,
     /// Learning rate of its last step.
@@ -82,7 +82,7 @@ pub struct Epoch {
     pub validation_top1: Option<Estimate>,
 }
 
-impl From<&train::Epoch> for Epoch {
+impl From<&train::Epoch> for FinetuneEpoch {
     fn from(epoch: &train::Epoch) -> Self {
         let stderr = epoch.validation_stderr;
         Self {

@@ -23,7 +23,7 @@ mod selftest;
 pub mod sentence;
 pub mod tensorboard;
 
-pub use calibration::{CALIBRATION, Calibration, Conformal, SET_HEADERS, laplace_sentence};
+pub use calibration::{CALIBRATION, CalibrationReport, Conformal, SET_HEADERS, laplace_sentence};
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};
 pub use fixing::{BASELINE_HEADERS, FIXING, Fixing, STEP_HEADERS};

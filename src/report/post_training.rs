@@ -1,6 +1,6 @@
 //! The result of `post-train`: schema `planish/post-train/1`.
 
-use crate::cache::{CacheInfo, Mode};
+use crate::cache::{CacheInfo, CacheMode};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::{DamagedFile, DataInfo};
 use crate::evaluate::PredictionsInfo;
@@ -8,7 +8,7 @@ use crate::forecast::Expected;
 use crate::post_train::result::{
     Augmentation, BeforeAfter, LayerBeforeAfter, MethodInfo, Output, Selection,
 };
-use crate::post_train::search::Search;
+use crate::post_train::search::RecipeSearch;
 use crate::post_train::{PostTrainSession, PostTrained};
 use crate::run::RunInfo;
 use crate::session::{checkpoint_info, data_info};
@@ -64,7 +64,7 @@ pub struct PostTrainReport {
     pub cached: bool,
     /// The search that chose the method and its settings, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub search: Option<Search>,
+    pub search: Option<RecipeSearch>,
     /// Augmentation of training images, if any.
     pub augmentation: Option<Augmentation>,
     /// One entry per epoch.
@@ -96,10 +96,10 @@ impl PostTrainReport {
         run: RunInfo,
         session: &PostTrainSession,
         mut found: PostTrained,
-        search: Option<Search>,
+        search: Option<RecipeSearch>,
         forecast: Option<Expected>,
     ) -> Self {
-        found.notes.extend(search.as_ref().and_then(Search::taken));
+        found.notes.extend(search.as_ref().and_then(RecipeSearch::taken));
         let seconds_per_epoch = found.outcome.seconds_per_epoch();
         let epochs = found.outcome.epochs;
         let CacheInfo { seconds: cache_seconds, mode, .. } = found.cache;
@@ -122,7 +122,7 @@ impl PostTrainReport {
             micro_batch: session.stepping().micro_batch,
             recompute: session.model.checkpointing,
             precision: session.model.precision.name().into(),
-            cached: mode != Mode::Off,
+            cached: mode != CacheMode::Off,
             search,
             augmentation: session.augmentation(),
             epochs,

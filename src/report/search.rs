@@ -1,7 +1,7 @@
 //! A search in which no recipe helped: schema `planish/search/1`.
 
 use crate::checkpoint::CheckpointInfo;
-use crate::post_train::search::Search;
+use crate::post_train::search::RecipeSearch;
 use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
 
@@ -18,5 +18,5 @@ pub struct FruitlessSearch {
     /// The model.
     pub checkpoint: CheckpointInfo,
     /// What was tried.
-    pub search: Search,
+    pub search: RecipeSearch,
 }

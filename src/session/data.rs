@@ -1,11 +1,11 @@
 //! Opens data sets for a checkpoint, and selects training, validation and test images.
 
 use super::bad_samples::leave_out;
-use crate::checkpoint::{Checkpoint, Provenance, Split as CheckpointSplit};
+use crate::checkpoint::{Checkpoint, Provenance, RecordedSplit};
 use crate::data::DataInfo;
 use crate::data::folds::stratified_sample;
 use crate::data::{
-    DamagedFile, DataOptions, DataSet, Error as DataError, Request, Roles, Sample, Split,
+    DamagedFile, DataOptions, DataSet, Error as DataError, RoleRequest, Roles, Sample, Split,
     SplitProvenance, TrainOn, channels_changed, choose, number_classes,
 };
 use crate::pixels::Pixels;
@@ -65,7 +65,7 @@ impl Data {
     pub fn roles(&self, checkpoint: &Checkpoint, seed: u64) -> Result<Roles, DataError> {
         let provenance = held_out(checkpoint);
         let sample = checkpoint.provenance.as_ref().and_then(|p| p.sample.as_ref());
-        let mut roles = choose(&Request {
+        let mut roles = choose(&RoleRequest {
             data: &self.data,
             train_data: self.train.as_ref(),
             val_data: self.val.as_ref(),
@@ -154,7 +154,7 @@ pub fn seen(checkpoint: &Checkpoint, held: &SplitProvenance) -> Option<String> {
         let whole = step.data_digest.as_deref() == data;
         let sample = step.sample.as_ref().is_some_and(|sample| Some(&*sample.digest) == data);
         let same =
-            |split: CheckpointSplit| split.seed == held.seed && split.fraction == held.fraction;
+            |split: RecordedSplit| split.seed == held.seed && split.fraction == held.fraction;
         (whole || sample) && !(whole && step.split.is_some_and(same))
     };
     checkpoint.history.iter().any(saw).then(|| {

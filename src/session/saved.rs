@@ -84,7 +84,7 @@ pub enum Error {
 
 /// Logits and the temperature of each image.
 #[derive(Clone, Debug)]
-pub struct Saved {
+pub struct SavedLogits {
     /// The logits.
     pub predictions: Predictions,
     /// T of each image, above 0.
@@ -93,7 +93,7 @@ pub struct Saved {
     pub tempered: bool,
 }
 
-impl Saved {
+impl SavedLogits {
     /// Scores at T = 1, and at the temperatures.
     pub fn scores(&self) -> [Scores; 2] {
         let at = |image: usize| self.temperatures.get(image).copied().unwrap_or(1.0);
@@ -146,7 +146,7 @@ const MAX_HEADER: u64 = 100_000_000;
 ///
 /// # Errors
 /// Anything that prevents scoring the logits.
-pub fn read(path: &Path, report: Option<(&Path, &str)>) -> Result<Saved, Error> {
+pub fn read(path: &Path, report: Option<(&Path, &str)>) -> Result<SavedLogits, Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
     if let Some((report, expected)) = report {
         let found = digest(&bytes);
@@ -209,7 +209,7 @@ pub fn read(path: &Path, report: Option<(&Path, &str)>) -> Result<Saved, Error> 
     let unscored = |source| Error::Unscored { path: path.into(), source };
     let predictions = Predictions::new(values, classes, &labels).map_err(unscored)?;
     predictions.check_logits().map_err(unscored)?;
-    Ok(Saved { predictions, temperatures, tempered })
+    Ok(SavedLogits { predictions, temperatures, tempered })
 }
 
 fn told(tensor: &TensorView) -> String {

@@ -1,6 +1,6 @@
 //! Reads and writes named tensors in safetensors files.
 
-use crate::checkpoint::{Checkpoint, Error as CheckpointError, Header, Stored};
+use crate::checkpoint::{Checkpoint, Error as CheckpointError, Header, TensorDtype};
 use crate::models::Layer;
 use crate::output;
 use crate::tape::is_finite;
@@ -162,7 +162,7 @@ pub fn read_vector(
                 found: entry.shape.clone(),
             });
         }
-        let stored = Stored::parse(&entry.dtype).ok_or_else(|| Error::Dtype {
+        let stored = TensorDtype::parse(&entry.dtype).ok_or_else(|| Error::Dtype {
             path: path.into(),
             name: entry.name.clone(),
             found: entry.dtype.clone(),

@@ -1,6 +1,6 @@
 //! Evaluates a model on shifted images, and on out-of-distribution images.
 
-use super::{Cell, Corruption, Other, Shift, Shifts, Step, corrupted};
+use super::{CorruptedCell, Corruption, Other, SeverityMeans, Shift, Shifts, corrupted};
 use crate::checkpoint::Checkpoint;
 use crate::data::{CifarC, DamagedFile, DataSet, Preprocess, channels_changed};
 use crate::error::{Error, Result};
@@ -55,7 +55,7 @@ pub fn preprocessing(checkpoint: &Checkpoint) -> Result<&Preprocess> {
 /// # Errors
 /// Images that cannot be corrupted or read; those of `save`.
 pub fn corrupted_matrix(
-    (asked, known): (&Shift, Vec<Cell>),
+    (asked, known): (&Shift, Vec<CorruptedCell>),
     checkpoint: &Checkpoint,
     found: &ScoredSplit,
     clean: &Summary,
@@ -64,7 +64,7 @@ pub fn corrupted_matrix(
 ) -> Result<Shifts> {
     let files = asked.files(&found.split)?;
     let origin = asked.origin(preprocessing(checkpoint)?.image_size);
-    let asked_for = |c: &Cell| {
+    let asked_for = |c: &CorruptedCell| {
         asked.severities.contains(&c.severity)
             && asked.corruptions.iter().any(|corruption| corruption.name() == c.corruption)
     };
@@ -75,14 +75,14 @@ pub fn corrupted_matrix(
     progress.advance(cells.iter().filter(|cell| asked_for(cell)).count() as u64);
     let mut shifts = matrix(&mut cells, &asked_for, total, &origin, clean);
     for (corruption, severity) in asked.cells() {
-        let same = |c: &Cell| c.corruption == corruption.name() && c.severity == severity;
+        let same = |c: &CorruptedCell| c.corruption == corruption.name() && c.severity == severity;
         if cells.iter().any(same) {
             continue;
         }
         progress.status(&format!("{corruption} {severity}"));
         let shift = (corruption, severity);
         let figures = measure(checkpoint, found, files.as_ref(), shift, context.seed)?;
-        cells.push(Cell { corruption: corruption.name().into(), severity, figures });
+        cells.push(CorruptedCell { corruption: corruption.name().into(), severity, figures });
         shifts = matrix(&mut cells, &asked_for, total, &origin, clean);
         save(&shifts)?;
         progress.advance(1);
@@ -110,17 +110,17 @@ fn logits(
 
 /// The matrix of these cells, brought into the paper's order.
 fn matrix(
-    cells: &mut [Cell],
-    asked_for: &dyn Fn(&Cell) -> bool,
+    cells: &mut [CorruptedCell],
+    asked_for: &dyn Fn(&CorruptedCell) -> bool,
     total: usize,
     origin: &str,
     clean: &Summary,
 ) -> Shifts {
-    let place = |c: &Cell| Corruption::ALL.iter().position(|x| x.name() == c.corruption);
+    let place = |c: &CorruptedCell| Corruption::ALL.iter().position(|x| x.name() == c.corruption);
     cells.sort_by_key(|c| (place(c), c.severity));
     let step = |severity: usize, of: &[&Summary]| {
         let mean = |f: fn(&Summary) -> f64| of.iter().map(|s| f(s)).sum::<f64>() / of.len() as f64;
-        Step {
+        SeverityMeans {
             severity,
             nll: mean(|s| s.nll),
             top1: mean(|s| s.top1),

@@ -30,7 +30,7 @@ pub use measure::{Others, corrupted_matrix, measure, others, preprocessing};
 pub use prepared::corrupted;
 use random::Random;
 pub use request::{Shift, ood};
-pub use result::{Cell, Other, Shifts, Step};
+pub use result::{CorruptedCell, Other, SeverityMeans, Shifts};
 use std::fmt;
 
 /// Longest side of images that are corrupted as CIFAR-10-C's.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// One corruption at one severity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Cell {
+pub struct CorruptedCell {
     /// Its name, as CIFAR-10-C's files have it.
     pub corruption: String,
     /// 1 to 5.
@@ -17,7 +17,7 @@ pub struct Cell {
 
 /// The mean over corruptions at one severity, clean images being severity 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct SeverityMeans {
     /// 0 to 5.
     pub severity: usize,
     /// Mean NLL, nats.
@@ -38,12 +38,12 @@ pub struct Shifts {
     /// Whether all cells that were asked for are there.
     pub finished: bool,
     /// Cells in the paper's order.
-    pub cells: Vec<Cell>,
+    pub cells: Vec<CorruptedCell>,
     /// Mean over cells of the share of images classified wrongly: the mean corruption error of
     /// Hendrycks and Dietterich, ICLR 2019, before they divide by AlexNet's.
     pub mean_error: f64,
     /// By severity.
-    pub by_severity: Vec<Step>,
+    pub by_severity: Vec<SeverityMeans>,
 }
 
 /// Images of another kind than those the model knows.

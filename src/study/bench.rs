@@ -31,7 +31,7 @@ struct Combination {
 
 /// The option of post-training that is in a grid besides those of training, cache and methods.
 #[derive(Default, Serialize, Deserialize)]
-struct Selection {
+struct KeepOption {
     keep: Option<Keep>,
 }
 
@@ -193,7 +193,7 @@ fn combination(
     mut given: Map<String, Json>,
     methods: &[MethodName],
 ) -> Result<Combination, OptionError> {
-    let Selection { keep } = take(&mut given)?;
+    let KeepOption { keep } = take(&mut given)?;
     let cache = take::<CacheOptions>(&mut given)?;
     cache.check()?;
     let train = take::<TrainOptions>(&mut given)?;
@@ -203,7 +203,7 @@ fn combination(
         let mut known = names::<TrainOptions>();
         known.extend(names::<CacheOptions>());
         known.extend(names::<MethodArgs>());
-        known.extend(names::<Selection>());
+        known.extend(names::<KeepOption>());
         known.sort();
         return Err(OptionError::Unknown { option: option.clone(), known: known.join(", ") });
     }

@@ -9,7 +9,7 @@ use toml::{Spanned, Table, Value};
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct File {
+pub struct StudyFile {
     /// Output folder. Default: the file's name without `.toml`.
     pub out: Option<PathBuf>,
     /// Seed of everything random except training.
@@ -24,9 +24,9 @@ pub struct File {
     #[serde(default)]
     pub shifts: Vec<Spanned<String>>,
     /// Checkpoints.
-    pub model: Vec<Model>,
+    pub model: Vec<StudyModel>,
     /// Data sets.
-    pub data: Vec<Data>,
+    pub data: Vec<StudyData>,
     /// Images of other kinds.
     #[serde(default)]
     pub ood: Vec<Ood>,
@@ -42,7 +42,7 @@ fn yes() -> bool {
 /// A checkpoint.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Model {
+pub struct StudyModel {
     /// Name in the tables.
     pub name: Spanned<String>,
     /// File or folder.
@@ -58,7 +58,7 @@ pub struct Model {
 /// A data set.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Data {
+pub struct StudyData {
     /// Name in the tables.
     pub name: Spanned<String>,
     /// In the syntax of `--data`.
@@ -120,8 +120,8 @@ fn first_seed() -> Vec<u64> {
 ///
 /// # Errors
 /// [`Problem`]: invalid TOML, unknown or missing settings, or duplicate names.
-pub fn parse(text: &Text) -> Result<File, Problem> {
-    let file: File = toml::from_str(&text.text).map_err(|e| text.unread(&e))?;
+pub fn parse(text: &Text) -> Result<StudyFile, Problem> {
+    let file: StudyFile = toml::from_str(&text.text).map_err(|e| text.unread(&e))?;
     unique(text, "[[model]]", file.model.iter().map(|m| &m.name))?;
     unique(text, "[[data]]", file.data.iter().map(|d| &d.name))?;
     unique(text, "[[ood]]", file.ood.iter().map(|o| &o.name))?;

@@ -14,7 +14,7 @@ pub const CELLS: &str = "cells.jsonl";
 /// A finished cell: one line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
+pub struct LogEntry {
     /// Digest of the cell.
     pub cell: String,
     /// The measured values.
@@ -23,7 +23,7 @@ pub struct Entry {
     pub seconds: f64,
 }
 
-impl Entry {
+impl LogEntry {
     /// What it measures.
     pub fn kind(&self) -> CellKind {
         self.figures.kind()
@@ -31,7 +31,7 @@ impl Entry {
 
     /// The entry's line, with its line feed, and the entry as read back from that line. Writing and
     /// reading may change the last bit of a number, and all tables use entries as read.
-    fn line(&self) -> serde_json::Result<(String, Entry)> {
+    fn line(&self) -> serde_json::Result<(String, LogEntry)> {
         let text = serde_json::to_string(self)?;
         let read = serde_json::from_str(&text)?;
         Ok((text + "\n", read))
@@ -40,11 +40,11 @@ impl Entry {
 
 /// The first value that differs between two entries of one cell, with both values. Run times are
 /// ignored.
-pub fn differing(a: &Entry, b: &Entry) -> Option<(String, String, String)> {
+pub fn differing(a: &LogEntry, b: &LogEntry) -> Option<(String, String, String)> {
     if a.figures == b.figures {
         return None;
     }
-    let json = |of: &Entry| serde_json::to_value(&of.figures).unwrap_or_default();
+    let json = |of: &LogEntry| serde_json::to_value(&of.figures).unwrap_or_default();
     let (name, a, b) = difference("", &json(a), &json(b))?;
     // The first part of the path is the kind of the figures.
     let name = name.split_once('.').map_or(name.as_str(), |(_, name)| name);
@@ -78,7 +78,7 @@ fn difference(path: &str, a: &Value, b: &Value) -> Option<(String, String, Strin
 pub struct Log {
     path: PathBuf,
     file: File,
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, LogEntry>,
 }
 
 impl Log {
@@ -109,12 +109,12 @@ impl Log {
     }
 
     /// A finished cell, if present.
-    pub fn get(&self, cell: &str) -> Option<&Entry> {
+    pub fn get(&self, cell: &str) -> Option<&LogEntry> {
         self.entries.get(cell)
     }
 
     /// All finished cells.
-    pub fn entries(&self) -> &HashMap<String, Entry> {
+    pub fn entries(&self) -> &HashMap<String, LogEntry> {
         &self.entries
     }
 
@@ -123,7 +123,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn add(&mut self, entry: &Entry) -> Result<&Entry> {
+    pub fn add(&mut self, entry: &LogEntry) -> Result<&LogEntry> {
         let json = |e: serde_json::Error| Error::io(&self.path, "write a cell as JSON")(e.into());
         let (line, entry) = entry.line().map_err(json)?;
         let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
@@ -136,7 +136,7 @@ impl Log {
 ///
 /// # Errors
 /// As [`Log::open`], except for the lock.
-pub fn read_log(folder: &Path) -> Result<HashMap<String, Entry>> {
+pub fn read_log(folder: &Path) -> Result<HashMap<String, LogEntry>> {
     let path = folder.join(CELLS);
     let bytes = std::fs::read(&path).map_err(Error::of_study(&path, "read the log"))?;
     entries(&path, whole_lines(&bytes))
@@ -147,10 +147,10 @@ fn whole_lines(bytes: &[u8]) -> &[u8] {
     &bytes[..end]
 }
 
-fn entries(path: &Path, bytes: &[u8]) -> Result<HashMap<String, Entry>> {
-    let mut all: HashMap<String, Entry> = HashMap::new();
+fn entries(path: &Path, bytes: &[u8]) -> Result<HashMap<String, LogEntry>> {
+    let mut all: HashMap<String, LogEntry> = HashMap::new();
     for (i, line) in bytes.split_inclusive(|&b| b == b'\n').enumerate() {
-        let entry: Entry = serde_json::from_slice(line).map_err(|e| Error::Line {
+        let entry: LogEntry = serde_json::from_slice(line).map_err(|e| Error::Line {
             path: path.into(),
             line: i + 1,
             expected: "a finished cell as JSON".into(),

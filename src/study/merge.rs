@@ -1,16 +1,16 @@
 //! Merges the parts of a study.
 
-use super::{CELLS, Entry, Error, PLAN, Planned, Result, Share, StudyPlan, differing, read_log};
+use super::{CELLS, Error, LogEntry, PLAN, Planned, Result, Share, StudyPlan, differing, read_log};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// A plan with the cells found in several folders.
 #[derive(Debug)]
-pub struct Merged {
+pub struct MergedStudy {
     /// The plan.
     pub plan: StudyPlan,
     /// The cells found.
-    pub entries: HashMap<String, Entry>,
+    pub entries: HashMap<String, LogEntry>,
     /// The share of one of the folders, if any has one. It shows into how many parts the study was
     /// split.
     pub share: Option<Share>,
@@ -19,7 +19,7 @@ pub struct Merged {
 /// Maximum number of ranges of missing cells in an error message.
 const NAMED: usize = 8;
 
-impl Merged {
+impl MergedStudy {
     /// Checks that every cell of the plan is present.
     ///
     /// # Errors
@@ -80,9 +80,9 @@ impl Merged {
 /// # Errors
 /// [`Error::OtherStudy`] for plans that differ; [`Error::Conflict`] for a cell with different
 /// values in two folders; those of reading.
-pub fn merge(folders: &[PathBuf]) -> Result<Merged> {
+pub fn merge(folders: &[PathBuf]) -> Result<MergedStudy> {
     let mut merged: Option<(PathBuf, StudyPlan)> = None;
-    let mut entries: HashMap<String, (usize, Entry)> = HashMap::new();
+    let mut entries: HashMap<String, (usize, LogEntry)> = HashMap::new();
     let mut share = None;
     for (i, folder) in folders.iter().enumerate() {
         let mut plan = StudyPlan::read(folder)?;
@@ -109,10 +109,10 @@ pub fn merge(folders: &[PathBuf]) -> Result<Merged> {
     let wanted: HashSet<&str> = plan.cells.iter().map(|p| p.cell.as_str()).collect();
     entries.retain(|cell, _| wanted.contains(cell.as_str()));
     let entries = entries.into_iter().map(|(cell, (_, entry))| (cell, entry)).collect();
-    Ok(Merged { plan, entries, share })
+    Ok(MergedStudy { plan, entries, share })
 }
 
-fn agree(a: &Path, known: &Entry, b: &Path, entry: &Entry) -> Result<()> {
+fn agree(a: &Path, known: &LogEntry, b: &Path, entry: &LogEntry) -> Result<()> {
     match differing(known, entry) {
         None => Ok(()),
         Some((figure, found_a, found_b)) => Err(Error::Conflict {

@@ -36,20 +36,20 @@ pub use error::{Error, Result};
 pub use figures::{
     CellFigures, DiagnosisFigures, LayerFigures, ModelScore, OodFigures, RunFigures, SplitFigures,
 };
-pub use file::{File, parse};
-pub use log::{CELLS, Entry, Log, differing, read_log};
-pub use merge::{Merged, merge};
+pub use file::{StudyFile, parse};
+pub use log::{CELLS, Log, LogEntry, differing, read_log};
+pub use merge::{MergedStudy, merge};
 pub use plan::{CellKind, PLAN, Planned, SCHEMA, StudyPlan, earlier, set_aside};
 pub use problem::{Problem, Text, read};
 pub use rows::{EvaluationRow, LayerRow, ModelRow, OodRow, RunRow, stated};
 pub use session::{StudyOutlook, StudySession, StudyTables, join};
 pub use settings::{
-    Attribute, CellSettings, EvaluationSettings, Images, ModelSettings, OodSettings, RunSettings,
-    Scoring,
+    Attribute, CellSettings, EvaluationSettings, ImageSettings, ModelSettings, OodSettings,
+    RunSettings, Scoring,
 };
 pub use setup::Setup;
 pub use share::Share;
-pub use tables::{Row, TABLES, Table, tables};
+pub use tables::{TABLES, Table, TableRow, tables};
 pub use work::{compute, counted};
 
 #[cfg(test)]

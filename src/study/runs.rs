@@ -4,7 +4,7 @@ use super::Planned;
 use super::bench::{runs, wants};
 use super::cells::{Cell, Job};
 use super::file::Bench;
-use super::settings::{CellSettings, Images, RunSettings};
+use super::settings::{CellSettings, ImageSettings, RunSettings};
 use super::setup::{ModelOnData, Opened, Setup};
 use crate::data::{Role, Split, require};
 use crate::error::Result;
@@ -120,9 +120,9 @@ fn identity(opened: &Opened, images: &Splits, context: &Context) -> Value {
 }
 
 /// What tables say about the images.
-fn about(opened: &Opened, images: &Splits, context: &Context) -> Images {
+fn about(opened: &Opened, images: &Splits, context: &Context) -> ImageSettings {
     let Splits { train, val, test } = images;
-    Images {
+    ImageSettings {
         train_images: train.len(),
         train_digest: train.digest().into(),
         val_images: val.len(),
@@ -135,7 +135,7 @@ fn about(opened: &Opened, images: &Splits, context: &Context) -> Images {
 }
 
 /// The settings of a run.
-fn settings(run: &TrialSpec, bench: &Bench, images: Images) -> RunSettings {
+fn settings(run: &TrialSpec, bench: &Bench, images: ImageSettings) -> RunSettings {
     let args = run.recipe.args();
     // B′ is at most the training set.
     let perturb_batch = args.perturb_batch.map(|n| n.min(images.train_images));

@@ -1,9 +1,9 @@
 //! One study: its file, its folder and its cells.
 
 use super::{
-    CELLS, Cell, CellKind, Entry, Error as StudyError, Log, Merged, PLAN, Setup, Share, StudyPlan,
-    TABLES, Table, all, compute, differing, earlier, merge, parse, plan, read, read_log, set_aside,
-    tables,
+    CELLS, Cell, CellKind, Error as StudyError, Log, LogEntry, MergedStudy, PLAN, Setup, Share,
+    StudyPlan, TABLES, Table, all, compute, differing, earlier, merge, parse, plan, read, read_log,
+    set_aside, tables,
 };
 use crate::error::Result;
 use crate::output;
@@ -142,9 +142,9 @@ impl StudySession {
         }
         let mut log = self.open_log(&context)?;
         let mut fresh = HashMap::new();
-        compute(&self.setup, &chosen, &context, &mut |entry: Entry| -> Result<()> {
+        compute(&self.setup, &chosen, &context, &mut |entry: LogEntry| -> Result<()> {
             // Through JSON, as the entries of the log went.
-            let entry: Entry = serde_json::from_str(&serde_json::to_string(&entry)?)?;
+            let entry: LogEntry = serde_json::from_str(&serde_json::to_string(&entry)?)?;
             match log.get(&entry.cell) {
                 None => {
                     log.add(&entry)?;
@@ -209,7 +209,7 @@ pub fn join(out: &Path, shares: &[PathBuf], partial: bool) -> Result<StudyTables
         merged.whole()?;
     }
     let (log, _) = merged.log()?;
-    let Merged { plan, entries, .. } = merged;
+    let MergedStudy { plan, entries, .. } = merged;
     output::write(&out.join(CELLS), log.as_bytes())?;
     output::write_json(&out.join(PLAN), &plan)?;
     let written = write(out, &plan, &entries)?;
@@ -245,7 +245,7 @@ fn missing(cells: &[Cell], there: impl Fn(&str) -> bool) -> Vec<&Cell> {
 fn write(
     folder: &Path,
     plan: &StudyPlan,
-    entries: &HashMap<String, Entry>,
+    entries: &HashMap<String, LogEntry>,
 ) -> Result<StudyTables> {
     let tables = tables(plan, entries)?;
     let wanted: HashSet<&str> = plan.cells.iter().map(|p| p.cell.as_str()).collect();

@@ -54,7 +54,7 @@ pub enum CellSettings {
     /// Of a model on images of another kind.
     Ood(OodSettings),
     /// Of a model's layers on V.
-    Diagnosis(Images),
+    Diagnosis(ImageSettings),
     /// Of a post-training run.
     Run(Box<RunSettings>),
 }
@@ -109,7 +109,7 @@ pub struct Scoring {
 
 /// The images of a diagnosis or a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Images {
+pub struct ImageSettings {
     /// Number of training images.
     pub train_images: usize,
     /// Their digest.
@@ -150,7 +150,7 @@ pub struct RunSettings {
     pub train_seed: u64,
     /// The images.
     #[serde(flatten)]
-    pub images: Images,
+    pub images: ImageSettings,
 }
 
 impl CellSettings {

@@ -1,6 +1,6 @@
 //! A study file with its options parsed: models, images and shifts.
 
-use super::file::{File, Model};
+use super::file::{StudyFile, StudyModel};
 use super::problem::{Problem, Text, plain, refused, table};
 use super::settings::{Attribute, ModelSettings};
 use crate::checkpoint::{Checkpoint, Load};
@@ -22,7 +22,7 @@ pub struct Setup {
     /// The file's text.
     pub text: Text,
     /// Its parsed contents.
-    pub file: File,
+    pub file: StudyFile,
     /// Its models.
     pub models: Vec<(PathBuf, Load)>,
     /// Attributes of the models.
@@ -59,8 +59,8 @@ impl Setup {
     ///
     /// # Errors
     /// [`Problem`].
-    pub fn new(text: Text, file: File) -> Result<Self, Problem> {
-        let model = |m: &Model| -> Result<(PathBuf, Load), Problem> {
+    pub fn new(text: Text, file: StudyFile) -> Result<Self, Problem> {
+        let model = |m: &StudyModel| -> Result<(PathBuf, Load), Problem> {
             let what = "model options";
             let load: Load = options(&text, what, &m.options)?;
             load.check().map_err(|error| refused(&text, what, m.options.span(), error))?;
@@ -134,7 +134,7 @@ impl Setup {
 
 /// The attributes of each model. All models have the same names, and all values of a name have one
 /// type: whole numbers if all are, texts if any is.
-fn attributes(models: &[Model]) -> Vec<BTreeMap<String, Option<Attribute>>> {
+fn attributes(models: &[StudyModel]) -> Vec<BTreeMap<String, Option<Attribute>>> {
     let names: BTreeSet<&String> =
         models.iter().flat_map(|m| m.attributes.as_ref().keys()).collect();
     let mut rows = vec![BTreeMap::new(); models.len()];

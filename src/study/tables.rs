@@ -5,7 +5,7 @@
 
 use super::rows::ATTRIBUTE;
 use super::{
-    CellFigures, CellSettings, DiagnosisFigures, Entry, Error, LayerFigures, ModelScore,
+    CellFigures, CellSettings, DiagnosisFigures, Error, LayerFigures, LogEntry, ModelScore,
     ModelSettings, OodFigures, Planned, Result, RunFigures, SplitFigures, StudyPlan,
 };
 use crate::evaluate::Estimate;
@@ -18,7 +18,7 @@ use std::collections::HashMap;
 pub const TABLES: [&str; 4] = ["results", "ood", "layers", "runs"];
 
 /// One row.
-pub type Row = Map<String, Value>;
+pub type TableRow = Map<String, Value>;
 
 /// A table.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,13 +26,13 @@ pub struct Table {
     /// Its name, also used as file name.
     pub name: &'static str,
     /// The rows, in the study's order.
-    pub rows: Vec<Row>,
+    pub rows: Vec<TableRow>,
 }
 
 impl Table {
     /// Gives all rows the same columns. A column that first appears in a later row is placed after
     /// its left neighbour in that row; `seconds` is always last.
-    fn aligned(name: &'static str, rows: Vec<Row>) -> Table {
+    fn aligned(name: &'static str, rows: Vec<TableRow>) -> Table {
         let mut columns: Vec<String> = Vec::new();
         for row in &rows {
             let mut at = 0;
@@ -47,7 +47,7 @@ impl Table {
             }
         }
         columns.sort_by_key(|c| c == "seconds");
-        let full = |mut row: Row| -> Row {
+        let full = |mut row: TableRow| -> TableRow {
             let take = |c: &String| (c.clone(), row.remove(c).unwrap_or(Value::Null));
             columns.iter().map(take).collect()
         };
@@ -90,7 +90,7 @@ fn field(value: &Value) -> String {
 ///
 /// # Errors
 /// [`Error::Json`].
-pub fn tables(plan: &StudyPlan, entries: &HashMap<String, Entry>) -> Result<Vec<Table>> {
+pub fn tables(plan: &StudyPlan, entries: &HashMap<String, LogEntry>) -> Result<Vec<Table>> {
     let [mut results, mut ood, mut layers, mut runs] = [const { Vec::new() }; 4];
     for planned in &plan.cells {
         let Some(entry) = entries.get(&planned.cell) else { continue };
@@ -125,7 +125,7 @@ pub fn tables(plan: &StudyPlan, entries: &HashMap<String, Entry>) -> Result<Vec<
 }
 
 /// Adds a column for every field of `part`.
-fn put(row: &mut Row, part: &impl Serialize) -> Result<()> {
+fn put(row: &mut TableRow, part: &impl Serialize) -> Result<()> {
     if let Value::Object(fields) = serde_json::to_value(part).map_err(Error::Json)? {
         row.extend(fields);
     }
@@ -133,24 +133,24 @@ fn put(row: &mut Row, part: &impl Serialize) -> Result<()> {
 }
 
 /// Adds one column.
-fn one(row: &mut Row, name: impl Into<String>, value: impl Into<Value>) {
+fn one(row: &mut TableRow, name: impl Into<String>, value: impl Into<Value>) {
     row.insert(name.into(), value.into());
 }
 
 /// Adds a figure and its standard error.
-fn estimate(row: &mut Row, name: &str, of: Option<Estimate>) {
+fn estimate(row: &mut TableRow, name: &str, of: Option<Estimate>) {
     one(row, name, of.map(|of| of.mean));
     one(row, format!("{name}_stderr"), of.and_then(|of| of.stderr));
 }
 
-fn ended(mut row: Row, entry: &Entry) -> Row {
+fn ended(mut row: TableRow, entry: &LogEntry) -> TableRow {
     one(&mut row, "seconds", entry.seconds);
     row
 }
 
 /// The columns of a cell's settings.
-fn settings(planned: &Planned) -> Result<Row> {
-    let mut row = Row::new();
+fn settings(planned: &Planned) -> Result<TableRow> {
+    let mut row = TableRow::new();
     one(&mut row, "cell", planned.cell.as_str());
     let ModelSettings {
         model,
@@ -182,7 +182,7 @@ fn settings(planned: &Planned) -> Result<Row> {
     Ok(row)
 }
 
-fn detection(row: &mut Row, figures: &OodFigures) {
+fn detection(row: &mut TableRow, figures: &OodFigures) {
     one(row, "images", figures.images);
     one(row, "ood_images", figures.ood_images);
     for (score, of) in [("probability", figures.probability), ("energy", figures.energy)] {
@@ -192,7 +192,7 @@ fn detection(row: &mut Row, figures: &OodFigures) {
 }
 
 /// The row of one layer, with flags for the layers that the plans perturb or update.
-fn layer(mut row: Row, figures: &LayerFigures, of: &DiagnosisFigures) -> Row {
+fn layer(mut row: TableRow, figures: &LayerFigures, of: &DiagnosisFigures) -> TableRow {
     let LayerFigures {
         layer,
         delta_l,
@@ -229,7 +229,7 @@ fn layer(mut row: Row, figures: &LayerFigures, of: &DiagnosisFigures) -> Row {
     row
 }
 
-fn history(row: &mut Row, figures: &RunFigures) {
+fn history(row: &mut TableRow, figures: &RunFigures) {
     one(row, "selected_epoch", figures.selected_epoch);
     one(row, "finished_epochs", figures.finished_epochs);
     one(row, "stopped", figures.stopped.clone());
@@ -242,7 +242,7 @@ fn history(row: &mut Row, figures: &RunFigures) {
     one(row, "capped", figures.capped);
 }
 
-fn before_after(row: &mut Row, split: &str, found: &SplitFigures) {
+fn before_after(row: &mut TableRow, split: &str, found: &SplitFigures) {
     for (when, score) in [("before", &found.before), ("after", &found.after)] {
         let name = |figure: &str| format!("{split}_{when}_{figure}");
         for (figure, of) in FIGURES {
@@ -258,10 +258,10 @@ fn before_after(row: &mut Row, split: &str, found: &SplitFigures) {
 }
 
 /// A figure's name and value.
-type Figure = (&'static str, fn(&ModelScore) -> Estimate);
+type ScoreColumn = (&'static str, fn(&ModelScore) -> Estimate);
 
 /// Figures before and after a run, which are also compared with the control's.
-const FIGURES: [Figure; 5] = [
+const FIGURES: [ScoreColumn; 5] = [
     ("nll", |s| s.nll),
     ("calibrated_nll", |s| s.calibrated_nll),
     ("top1", |s| s.top1),
@@ -272,10 +272,10 @@ const FIGURES: [Figure; 5] = [
 /// The control's figures, and the gain over the control: control − run, or run − control for `top1`,
 /// so that positive is better.
 fn control(
-    row: &mut Row,
+    row: &mut TableRow,
     planned: &Planned,
     figures: &RunFigures,
-    entries: &HashMap<String, Entry>,
+    entries: &HashMap<String, LogEntry>,
 ) {
     let cell = planned.control.as_ref();
     let control = cell.and_then(|cell| entries.get(cell)).and_then(|entry| entry.figures.run());
@@ -295,7 +295,7 @@ fn control(
 }
 
 /// The diagnosis of the layers that a run perturbs (`_p`) and updates (`_u`).
-fn diagnosed(row: &mut Row, planned: &Planned, entries: &HashMap<String, Entry>) {
+fn diagnosed(row: &mut TableRow, planned: &Planned, entries: &HashMap<String, LogEntry>) {
     let CellSettings::Run(settings) = &planned.settings else { return };
     let entry = planned.diagnosis.as_ref().and_then(|cell| entries.get(cell));
     let layers = entry.and_then(|e| e.figures.diagnosis()).map_or(&[][..], |d| &d.layers);

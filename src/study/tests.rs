@@ -10,8 +10,8 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-fn entry(cell: &str, figures: CellFigures) -> Entry {
-    Entry { cell: cell.into(), figures, seconds: 0.5 }
+fn entry(cell: &str, figures: CellFigures) -> LogEntry {
+    LogEntry { cell: cell.into(), figures, seconds: 0.5 }
 }
 
 fn planned(cell: &str, settings: CellSettings) -> Planned {
@@ -48,7 +48,7 @@ fn on_layers(perturb: Option<&str>, update: &str) -> CellSettings {
         keep: Keep::Best,
         cache_dtype: CacheDtype::F32,
         train_seed: 3,
-        images: Images::default(),
+        images: ImageSettings::default(),
     }))
 }
 
@@ -217,7 +217,7 @@ fn runs_are_joined_with_control_and_diagnosis() {
         ..planned("r", on_layers(Some("head"), "norm"))
     };
     let control = planned("c", on_layers(None, "norm"));
-    let cells = vec![planned("d", CellSettings::Diagnosis(Images::default())), control, run];
+    let cells = vec![planned("d", CellSettings::Diagnosis(ImageSettings::default())), control, run];
     let plan = StudyPlan { schema: SCHEMA.into(), shard: None, cells };
     let in_sample = InSamplePlan { perturb: "head".into(), update: "norm".into() };
     let entries = [
@@ -225,7 +225,7 @@ fn runs_are_joined_with_control_and_diagnosis() {
         entry("c", trained(0.625, 0.5)),
         entry("d", kappas(&[("head", 3.5), ("norm", 2.5)], in_sample)),
     ];
-    let mut entries: HashMap<String, Entry> =
+    let mut entries: HashMap<String, LogEntry> =
         entries.into_iter().map(|e| (e.cell.clone(), e)).collect();
     let [diagnosed, runs] = tables(&plan, &entries).unwrap().try_into().unwrap();
     assert_eq!((diagnosed.name, diagnosed.rows.len(), runs.name), ("layers", 2, "runs"));
@@ -318,7 +318,7 @@ fn rows_are_read_as_they_are_written() {
     let mut cells = vec![
         planned("e", shifted),
         planned("o", images("far")),
-        planned("d", CellSettings::Diagnosis(Images::default())),
+        planned("d", CellSettings::Diagnosis(ImageSettings::default())),
         run,
     ];
     for cell in &mut cells {
@@ -432,11 +432,11 @@ fn missing_cells_are_listed_by_position_and_shard() {
     let cell = |i: usize| planned(&format!("c{i}"), images("x"));
     let cells = (0..12).map(cell).collect();
     let plan = StudyPlan { schema: SCHEMA.into(), shard: None, cells };
-    let entries_of = |which: &[usize]| -> HashMap<String, Entry> {
+    let entries_of = |which: &[usize]| -> HashMap<String, LogEntry> {
         let of = |i: &usize| (format!("c{i}"), entry(&format!("c{i}"), ood(0.5)));
         which.iter().map(of).collect()
     };
-    let merged = |share: Option<&str>, which: &[usize]| Merged {
+    let merged = |share: Option<&str>, which: &[usize]| MergedStudy {
         plan: plan.clone(),
         entries: entries_of(which),
         share: share.map(|text| text.parse().unwrap()),

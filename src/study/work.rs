@@ -4,7 +4,7 @@ use super::cells::{Cell, Job};
 use super::diagnosis::diagnosis;
 use super::evaluation::Evaluator;
 use super::setup::{ModelOnData, Opened, Setup};
-use super::{CellFigures, CellKind, Entry, Error as StudyError};
+use super::{CellFigures, CellKind, Error as StudyError, LogEntry};
 use crate::error::Result;
 use crate::post_train::{TrialSpec, Trials};
 use crate::session::Context;
@@ -20,7 +20,7 @@ pub fn compute(
     setup: &Setup,
     cells: &[&Cell],
     context: &Context,
-    keep: &mut dyn FnMut(Entry) -> Result<()>,
+    keep: &mut dyn FnMut(LogEntry) -> Result<()>,
 ) -> Result<()> {
     let mut pairs: Vec<ModelOnData> = cells.iter().map(|cell| cell.job.pair()).collect();
     pairs.sort_unstable();
@@ -30,7 +30,7 @@ pub fn compute(
         let own: Vec<&Cell> = cells.iter().filter(|c| c.job.pair() == pair).copied().collect();
         let opened = setup.open(pair, context)?;
         unchanged(&own, &opened)?;
-        let mut finished = |entry: Entry| -> Result<()> {
+        let mut finished = |entry: LogEntry| -> Result<()> {
             keep(entry)?;
             progress.advance(1);
             Ok(())
@@ -60,7 +60,7 @@ fn evaluations(
     cells: &[&Cell],
     context: &Context,
     begin: &dyn Fn(&str),
-    finished: &mut dyn FnMut(Entry) -> Result<()>,
+    finished: &mut dyn FnMut(LogEntry) -> Result<()>,
 ) -> Result<()> {
     let mut clock = Instant::now();
     let mut evaluator = None;
@@ -91,7 +91,7 @@ fn train(
     cells: &[&Cell],
     context: &Context,
     begin: &dyn Fn(&str),
-    finished: &mut dyn FnMut(Entry) -> Result<()>,
+    finished: &mut dyn FnMut(LogEntry) -> Result<()>,
 ) -> Result<()> {
     let trained = cells.iter().filter_map(|cell| match &cell.job {
         Job::Train { run, .. } => Some((*cell, run.as_ref())),
@@ -117,15 +117,15 @@ fn begun<T>(slot: &mut Option<T>, make: impl FnOnce() -> Result<T>) -> Result<&T
 }
 
 /// A finished cell, with the time since the previous one.
-fn entry(cell: &Cell, figures: CellFigures, clock: &mut Instant) -> Entry {
+fn entry(cell: &Cell, figures: CellFigures, clock: &mut Instant) -> LogEntry {
     let seconds = clock.elapsed().as_secs_f64();
     *clock = Instant::now();
     timed(cell, figures, seconds)
 }
 
-fn timed(cell: &Cell, figures: CellFigures, seconds: f64) -> Entry {
+fn timed(cell: &Cell, figures: CellFigures, seconds: f64) -> LogEntry {
     let seconds = (seconds * 1e3).round() / 1e3;
-    Entry { cell: cell.planned.cell.clone(), figures, seconds }
+    LogEntry { cell: cell.planned.cell.clone(), figures, seconds }
 }
 
 /// Rejects a checkpoint or images that changed since the cells were named.

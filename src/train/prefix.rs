@@ -7,7 +7,7 @@
 //! copies of its last image. The options `micro_batch` and `memory` do not change this size;
 //! without a tape it needs little memory.
 
-use crate::cache::{self, Frozen, Layout, Stored};
+use crate::cache::{self, ActivationDtype, ActivationLayout, Frozen};
 use crate::engine::Engine;
 use crate::objective::{AT_ONCE_ON_GPU, Examples, Objective, Result};
 use candle_core::Tensor;
@@ -20,7 +20,7 @@ pub struct Prefix<'a> {
     model: Objective,
     views: Vec<&'a dyn Examples>,
     stage: usize,
-    layout: Layout,
+    layout: ActivationLayout,
 }
 
 /// View and image index.
@@ -32,10 +32,10 @@ impl<'a> Prefix<'a> {
     pub fn new(model: &Objective, views: Vec<&'a dyn Examples>, stage: usize, half: bool) -> Self {
         let own = Objective::new(model.network.clone(), model.weights.clone(), &model.engine);
         let micro_batch = own.micro_batch;
-        let layout = Layout {
+        let layout = ActivationLayout {
             rows: views.first().map_or(0, |view| view.len()),
             row: model.network.activation(stage).to_vec(),
-            stored: Stored::of(model.dtype(), half),
+            stored: ActivationDtype::of(model.dtype(), half),
         };
         Self { model: Objective { micro_batch, ..model.clone() }, views, stage, layout }
     }
@@ -46,7 +46,7 @@ impl<'a> Prefix<'a> {
     }
 
     /// Layout of one view's activations.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &ActivationLayout {
         &self.layout
     }
 
@@ -103,7 +103,7 @@ impl<'a> Prefix<'a> {
     /// Whether all views' activations fit in GPU memory and may be stored there unconverted.
     pub fn fits_there(&self) -> bool {
         let bytes = self.layout.bytes().saturating_mul(self.views.len() as u64);
-        self.layout.stored != Stored::Bf16
+        self.layout.stored != ActivationDtype::Bf16
             && self.model.engine.gpu().is_some_and(|gpu| gpu.has_room_for_activations(bytes))
     }
 

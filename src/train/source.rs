@@ -5,7 +5,10 @@
 
 use super::keeping::{self, Keeping};
 use super::prefix::{Pick, Prefix};
-use crate::cache::{self, About, Layout, Mode, Opened, Reader, StoragePlan, Stored, Writer};
+use crate::cache::{
+    self, About, ActivationDtype, ActivationLayout, CacheLookup, CacheMode, Reader, StoragePlan,
+    Writer,
+};
 use crate::data::Augment;
 use crate::data::order::Batches;
 use crate::objective::{Activations, Error, Examples, Result};
@@ -23,7 +26,7 @@ const RESIDENT: usize = 1 << 30;
 pub struct Source<'a> {
     stage: usize,
     labels: Arc<[u32]>,
-    layout: Layout,
+    layout: ActivationLayout,
     /// Number of views of each image. `None`: each epoch has a view of its own.
     views: Option<usize>,
     kept: Storage<'a>,
@@ -62,10 +65,10 @@ pub enum SourceEvent {
 impl<'a> Source<'a> {
     /// A source of the given examples.
     pub fn held(all: &Activations) -> Source<'static> {
-        let layout = Layout {
+        let layout = ActivationLayout {
             rows: all.labels.len(),
             row: all.values.dims().iter().skip(1).copied().collect(),
-            stored: Stored::of(all.values.dtype(), false),
+            stored: ActivationDtype::of(all.values.dtype(), false),
         };
         let (stage, labels) = (all.stage, all.labels.clone());
         Source { stage, labels, layout, views: Some(1), kept: Storage::Held(all.clone()) }
@@ -86,8 +89,11 @@ impl<'a> Source<'a> {
         if plain && let Some(all) = resident(images)? {
             return Ok(Source::held(&all));
         }
-        let layout =
-            Layout { rows: images.len(), row: images.shape().to_vec(), stored: Stored::F32 };
+        let layout = ActivationLayout {
+            rows: images.len(),
+            row: images.shape().to_vec(),
+            stored: ActivationDtype::F32,
+        };
         let kept = Storage::Images(images.clone(), (!plain).then_some((augment, seed)));
         Ok(Source { stage: 0, labels: images.labels().into(), layout, views, kept })
     }
@@ -107,8 +113,8 @@ impl<'a> Source<'a> {
         let (stage, labels, layout, views) =
             (prefix.stage(), prefix.labels(), prefix.layout().clone(), prefix.views());
         let kept = match plan.mode {
-            Mode::Off => Storage::Computed(prefix),
-            Mode::Ram => {
+            CacheMode::Off => Storage::Computed(prefix),
+            CacheMode::Ram => {
                 let mut keeping = Keeping::new(&prefix, plan);
                 for view in 0..views {
                     keeping.view();
@@ -119,7 +125,7 @@ impl<'a> Source<'a> {
                     keeping::InMemory::Gpu(all) => Storage::Gpu(prefix.wave(), all),
                 }
             }
-            Mode::Disk => {
+            CacheMode::Disk => {
                 let mut all = Vec::new();
                 for (view, key) in plan.keys.iter().enumerate() {
                     let format = cache::FORMAT.to_owned();
@@ -143,11 +149,11 @@ impl<'a> Source<'a> {
     }
 
     /// Where activations are kept.
-    pub fn mode(&self) -> Mode {
+    pub fn mode(&self) -> CacheMode {
         match self.kept {
-            Storage::Held(_) | Storage::Cpu(_) | Storage::Gpu(..) => Mode::Ram,
-            Storage::Files(_) => Mode::Disk,
-            Storage::Computed(_) | Storage::Images(..) => Mode::Off,
+            Storage::Held(_) | Storage::Cpu(_) | Storage::Gpu(..) => CacheMode::Ram,
+            Storage::Files(_) => CacheMode::Disk,
+            Storage::Computed(_) | Storage::Images(..) => CacheMode::Off,
         }
     }
 
@@ -216,7 +222,7 @@ impl<'a> Source<'a> {
                 let (view, image) = picks[i];
                 all.get(view).ok_or_else(outside)?.row(image, out)
             })?,
-            Storage::Computed(prefix) if self.layout.stored != Stored::Bf16 => {
+            Storage::Computed(prefix) if self.layout.stored != ActivationDtype::Bf16 => {
                 prefix.values(picks)?
             }
             Storage::Images(images, augment) => {
@@ -276,22 +282,22 @@ fn file(
 ) -> Result<Reader> {
     let open = || Reader::open(&plan.folder, prefix.layout(), &about.key);
     match open()? {
-        Opened::Sound(reader) if agrees(prefix, view, &reader)? => {
+        CacheLookup::Sound(reader) if agrees(prefix, view, &reader)? => {
             reader.mark_used();
             tell(SourceEvent::Found(reader.path().into()));
             return Ok(reader);
         }
-        Opened::Sound(reader) => tell(SourceEvent::Stale(reader.path().into())),
-        Opened::Damaged(error) => tell(SourceEvent::Damaged(error)),
-        Opened::Missing => {}
+        CacheLookup::Sound(reader) => tell(SourceEvent::Stale(reader.path().into())),
+        CacheLookup::Damaged(error) => tell(SourceEvent::Damaged(error)),
+        CacheLookup::Missing => {}
     }
     let mut writer = Writer::create(&plan.folder, prefix.layout(), about)?;
     each_wave(prefix, view, tell, |picks| Ok(writer.add(&prefix.rows(picks)?)?))?;
     writer.finish()?;
     match open()? {
-        Opened::Sound(reader) => Ok(reader),
-        Opened::Damaged(error) => Err(error.into()),
-        Opened::Missing => Err(cache::Error::gone(&plan.folder).into()),
+        CacheLookup::Sound(reader) => Ok(reader),
+        CacheLookup::Damaged(error) => Err(error.into()),
+        CacheLookup::Missing => Err(cache::Error::gone(&plan.folder).into()),
     }
 }
 

@@ -4,7 +4,8 @@ use super::small::{images, model};
 use super::{names, open, prefix, rows};
 use candle_core::DType;
 use planish::cache::{
-    About, CacheFileKind, CachePolicy, FORMAT, Layout, Stored, Writer, clear, list,
+    About, ActivationDtype, ActivationLayout, CacheFileKind, CachePolicy, FORMAT, Writer, clear,
+    list,
 };
 use std::fs;
 use std::path::Path;
@@ -81,7 +82,7 @@ fn rows_that_this_build_does_not_reproduce_are_rejected() {
     let all = images(&model, 6);
     let folder = tempfile::tempdir().unwrap();
     let (name, good) = cached_file(folder.path());
-    let layout = Layout { rows: 6, row: vec![5, 8], stored: Stored::F32 };
+    let layout = ActivationLayout { rows: 6, row: vec![5, 8], stored: ActivationDtype::F32 };
     for row in [0, 3, 5] {
         let mut rows = good[good.len() - 6 * 4 - 6 * 160..good.len() - 6 * 4].to_vec();
         rows[row * 160] ^= 1;
@@ -120,7 +121,7 @@ fn a_file_that_changes_during_a_run_stops_it() {
 #[test]
 fn a_file_appears_only_when_complete() {
     let folder = tempfile::tempdir().unwrap();
-    let layout = Layout { rows: 2, row: vec![3], stored: Stored::F32 };
+    let layout = ActivationLayout { rows: 2, row: vec![3], stored: ActivationDtype::F32 };
     let about = About { key: "a".repeat(64), format: FORMAT.into(), ..About::default() };
     let mut writer = Writer::create(folder.path(), &layout, &about).unwrap();
     writer.add(&[1; 12]).unwrap();

@@ -3,7 +3,7 @@
 use super::small::{images, layer, model, weights_of, with_weights};
 use super::{chosen, prefix};
 use candle_core::{DType, Tensor};
-use planish::cache::{CachePolicy, Mode};
+use planish::cache::{CacheMode, CachePolicy};
 use planish::data::{Augment, CropOffset, Interpolation, Preprocess, Resize, Split};
 use planish::objective::{Activations, Examples, Objective};
 use planish::pixels::Pixels;
@@ -152,5 +152,5 @@ fn inputs_without_a_digest_are_not_cached() {
     let frozen = prefix(&model, &images, 3);
     let error = chosen(CachePolicy::Disk, folder.path(), &frozen).unwrap_err();
     assert!(error.to_string().contains("`cache` to ram"), "{error}");
-    assert_eq!(chosen(CachePolicy::Auto, folder.path(), &frozen).unwrap().mode, Mode::Ram);
+    assert_eq!(chosen(CachePolicy::Auto, folder.path(), &frozen).unwrap().mode, CacheMode::Ram);
 }

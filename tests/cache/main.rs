@@ -9,7 +9,7 @@ mod place;
 mod small;
 mod views;
 
-use planish::cache::{About, CachePolicy, Choice, StoragePlan, plan};
+use planish::cache::{About, CachePolicy, StorageChoice, StoragePlan, plan};
 use planish::objective::Examples;
 use planish::train::Prefix;
 use planish::train::source::{Source, SourceEvent};
@@ -30,7 +30,7 @@ fn chosen(
     folder: &Path,
     prefix: &Prefix,
 ) -> planish::cache::Result<StoragePlan> {
-    plan(&Choice {
+    plan(&StorageChoice {
         policy,
         ram: 1 << 30,
         there: false,

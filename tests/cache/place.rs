@@ -3,7 +3,7 @@
 use super::small::{images, layer, model};
 use super::{chosen, names, open, prefix, rows};
 use candle_core::{DType, Device, Tensor};
-use planish::cache::{CachePolicy, Error, Mode, Stored};
+use planish::cache::{ActivationDtype, CacheMode, CachePolicy, Error};
 use planish::engine::Engine;
 use planish::models::{Weights, arch};
 use planish::objective::{Activations, Examples, Objective};
@@ -108,7 +108,7 @@ fn files_are_only_written_on_request_and_reused() {
         let (source, events) = open(prefix(&model, &all, 3), policy, &subfolder);
         assert_eq!(
             (source.mode(), events.found),
-            (if policy == CachePolicy::Ram { Mode::Ram } else { Mode::Off }, 0)
+            (if policy == CachePolicy::Ram { CacheMode::Ram } else { CacheMode::Off }, 0)
         );
         rows(&source, 1);
         assert!(names(folder.path()).is_empty());
@@ -124,16 +124,16 @@ fn files_are_only_written_on_request_and_reused() {
     // An existing file takes precedence over memory, and so does an explicit folder.
     assert_eq!(
         chosen(CachePolicy::Auto, &subfolder, &prefix(&model, &all, 3)).unwrap().mode,
-        Mode::Disk
+        CacheMode::Disk
     );
     assert_eq!(
         chosen(CachePolicy::Auto, &subfolder, &prefix(&model, &all, 5)).unwrap().mode,
-        Mode::Disk
+        CacheMode::Disk
     );
     // `auto` does not write prepared images to files.
     assert_eq!(
         chosen(CachePolicy::Auto, &subfolder, &prefix(&model, &all, 0)).unwrap().mode,
-        Mode::Ram
+        CacheMode::Ram
     );
 
     // The rows in the file are the model's activations, for use by other programs.
@@ -154,7 +154,7 @@ fn bf16_is_rounded_to_nearest_even() {
     let ties = (0..2000u32).map(|i| f32::from_bits(0x3f80_8000 + (i << 16)));
     let numbers: Vec<f32> = random.chain(ties).filter(|x| x.is_finite()).collect();
     let x = Tensor::from_slice(&numbers, numbers.len(), &Device::Cpu).unwrap();
-    let bytes = Stored::Bf16.encode(&x).unwrap();
+    let bytes = ActivationDtype::Bf16.encode(&x).unwrap();
     for (x, bytes) in numbers.iter().zip(bytes.as_chunks().0) {
         // Adding half a unit minus one, plus the last kept bit, rounds ties to even.
         let bits = x.to_bits();
@@ -211,7 +211,7 @@ fn too_little_space_is_reported_with_a_remedy() {
     }
     let error = chosen(CachePolicy::Ram, folder.path(), &huge).unwrap_err();
     assert!(matches!(error, Error::NoMemory { .. }) && error.to_string().contains("`cache_ram`"));
-    assert_eq!(chosen(CachePolicy::Auto, folder.path(), &huge).unwrap().mode, Mode::Off);
+    assert_eq!(chosen(CachePolicy::Auto, folder.path(), &huge).unwrap().mode, CacheMode::Off);
 
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
@@ -220,7 +220,7 @@ fn too_little_space_is_reported_with_a_remedy() {
         assert!(matches!(error, Error::NotAFolder { .. }), "{error}");
         assert_eq!(
             chosen(CachePolicy::Auto, &place, &prefix(&model, &all, 3)).unwrap().mode,
-            Mode::Ram
+            CacheMode::Ram
         );
     }
     #[cfg(target_os = "linux")]

@@ -4,7 +4,7 @@
 use crate::dense::{Dense, dot, hessian_like};
 use planish::curvature::{hutch_plus_plus, hutchinson};
 
-fn hutchinson_of(a: &Dense, max_probes: usize, seed: u64) -> hutchinson::Trace {
+fn hutchinson_of(a: &Dense, max_probes: usize, seed: u64) -> hutchinson::HutchinsonTrace {
     hutchinson::trace(a, &hutchinson::HutchinsonSettings { tolerance: 0.0, max_probes, seed })
         .unwrap()
 }

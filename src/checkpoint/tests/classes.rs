@@ -132,7 +132,7 @@ fn a_new_head_keeps_the_stored_type_the_order_and_all_other_tensors() {
         match weights.get(name).filter(|_| name.starts_with("head")) {
             Some(fresh) => {
                 assert_eq!(view.shape(), fresh.dims(), "{name}");
-                let single = Stored::F32.encode(fresh).unwrap();
+                let single = TensorDtype::F32.encode(fresh).unwrap();
                 assert_eq!(view.data(), half(&single), "{name}");
             }
             None => assert_eq!((view.shape(), view.data()), (&shape[..], &old[..]), "{name}"),

@@ -16,7 +16,7 @@ fn undo_file(path: &Path) -> PathBuf {
 }
 
 /// Tunes one tensor in place: adds `by` to it.
-fn tune(path: &Path, name: &str, by: f64) -> Saved {
+fn tune(path: &Path, name: &str, by: f64) -> SavedCheckpoint {
     let checkpoint = open(path).unwrap();
     let held = checkpoint.hold().unwrap();
     let i = checkpoint.weights.index(name).unwrap();

@@ -52,7 +52,7 @@ fn every_layout_is_recognised_by_its_names() {
     let expected: Vec<_> = Weights::random(&small().network().unwrap(), 3)
         .unwrap()
         .iter()
-        .map(|(_, t)| Stored::F32.encode(t).unwrap())
+        .map(|(_, t)| TensorDtype::F32.encode(t).unwrap())
         .collect();
     for layout in Layout::ALL.into_iter().filter(|layout| layout.family() == Family::Vit) {
         let root = if layout.is_transformers() { "vit." } else { "" };
@@ -64,7 +64,7 @@ fn every_layout_is_recognised_by_its_names() {
             assert_eq!(found.layout, layout);
             assert_eq!(found.config.vit().unwrap(), &Config { eps: layout.eps(), ..small() });
             let values: Vec<_> =
-                found.weights.iter().map(|(_, t)| Stored::F32.encode(t).unwrap()).collect();
+                found.weights.iter().map(|(_, t)| TensorDtype::F32.encode(t).unwrap()).collect();
             assert_eq!(values, expected);
             let all = format!("{0} of {0} tensor names", wrapped.len());
             assert!(found.recognised.contains(layout.name()), "{}", found.recognised);

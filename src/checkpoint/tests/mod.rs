@@ -40,7 +40,7 @@ fn raw(config: &Config) -> HashMap<String, Raw> {
     weights
         .iter()
         .map(|(name, tensor)| {
-            let bytes = Stored::F32.encode(tensor).unwrap();
+            let bytes = TensorDtype::F32.encode(tensor).unwrap();
             (name.to_string(), (Dtype::F32, tensor.dims().to_vec(), bytes))
         })
         .collect()
@@ -88,7 +88,7 @@ fn provenance(method: &str) -> Provenance {
         version: "0.1.0".into(),
         parent_digest: None,
         data_digest: Some("ab".into()),
-        split: Some(Split { seed: 1, fraction: 0.1 }),
+        split: Some(RecordedSplit { seed: 1, fraction: 0.1 }),
         sample: None,
         settings: json!({"epochs": 5}),
     }

@@ -26,7 +26,10 @@ fn opens_a_timm_checkpoint() {
     let file = fs::read(dir.join("model.safetensors")).unwrap();
     let reference = safetensors::SafeTensors::deserialize(&file).unwrap();
     for (name, tensor) in checkpoint.weights.iter() {
-        assert_eq!(Stored::F32.encode(tensor).unwrap(), reference.tensor(name).unwrap().data());
+        assert_eq!(
+            TensorDtype::F32.encode(tensor).unwrap(),
+            reference.tensor(name).unwrap().data()
+        );
     }
 }
 
@@ -128,9 +131,11 @@ fn a_non_square_grid_needs_the_image_size() {
 
 #[test]
 fn f16_bf16_and_f64_are_converted_to_f32() {
-    for (dtype, stored) in
-        [(Dtype::F16, Stored::F16), (Dtype::BF16, Stored::Bf16), (Dtype::F64, Stored::F64)]
-    {
+    for (dtype, stored) in [
+        (Dtype::F16, TensorDtype::F16),
+        (Dtype::BF16, TensorDtype::Bf16),
+        (Dtype::F64, TensorDtype::F64),
+    ] {
         let mut tensors = raw(&small());
         let values = [1.5f32, -0.25, 3.0];
         let bytes = match dtype {

@@ -151,7 +151,8 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
     for corruption in corruptions {
         let _ = write!(out, "<tr><th scope=\"row\">{}</th>", escape(&corruption.replace('_', " ")));
         for s in &severities {
-            let same = |c: &&crate::shift::Cell| c.corruption == corruption && c.severity == *s;
+            let same =
+                |c: &&crate::shift::CorruptedCell| c.corruption == corruption && c.severity == *s;
             let top1 = shifts.cells.iter().find(same).map(|c| c.figures.top1);
             // Full intensity means that all of the clean accuracy is lost. It is scaled to 80% to
             // keep text readable.
@@ -179,7 +180,7 @@ pub fn heat(name: &str, clean: &Summary, shifts: &Shifts) -> String {
 /// Accuracy and calibration against severity, one line per model.
 pub fn by_severity(models: &[(String, &Shifts)]) -> String {
     let charts = [
-        ("Top-1 against severity", (|s| s.top1) as fn(&crate::shift::Step) -> f64),
+        ("Top-1 against severity", (|s| s.top1) as fn(&crate::shift::SeverityMeans) -> f64),
         ("ECE against severity", |s| s.ece),
     ];
     let names: Vec<(&str, &str, &str)> = models

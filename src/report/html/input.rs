@@ -1,7 +1,7 @@
 //! Reads results from files.
 
 use crate::report::{
-    CALIBRATION, Calibration, EVALUATION, Evaluation, FINETUNING, FIXING, Finetuning, Fixing,
+    CALIBRATION, CalibrationReport, EVALUATION, Evaluation, FINETUNING, FIXING, Finetuning, Fixing,
     MERGING, Merging, bench, comparison, diagnosis, post_training,
 };
 use crate::run::RunInfo;
@@ -22,7 +22,7 @@ pub enum Result {
     /// Of `eval`.
     Evaluation(Box<Evaluation>),
     /// Of `calibrate`.
-    Calibration(Box<Calibration>),
+    Calibration(Box<CalibrationReport>),
     /// Of `merge`.
     Merging(Box<Merging>),
     /// Of `fix`.

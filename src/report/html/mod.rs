@@ -28,7 +28,7 @@ pub use pictures::Pictures;
 use crate::evaluate::Summary;
 use crate::format::{number, percent};
 use crate::post_train::result::BeforeAfter;
-use crate::post_train::search::{HEADERS, Search};
+use crate::post_train::search::{HEADERS, RecipeSearch};
 use crate::report::{
     BASELINE_HEADERS, Conformal, Evaluation, Fixing, Merging, SET_HEADERS, STEP_HEADERS,
     laplace_sentence,
@@ -203,7 +203,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
 }
 
 /// The best recipes of a search.
-fn search(search: &Search) -> String {
+fn search(search: &RecipeSearch) -> String {
     let rows: Vec<Vec<String>> = search.leading(12).into_iter().map(Vec::from).collect();
     text::paragraph(&format!("{}.", search.sentence(rows.len()))) + &text::table(&HEADERS, &rows)
 }

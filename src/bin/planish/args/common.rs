@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::args::Limit;
     use clap::Parser;
-    use planish::device::Choice;
+    use planish::device::DeviceChoice;
 
     #[derive(Parser)]
     struct Command {
@@ -134,7 +134,7 @@ mod tests {
         let parse = |words: &[&str]| Command::try_parse_from([&["x"], words].concat());
         assert_eq!(
             parse(&["--device", "cuda:1"]).ok().unwrap().common.engine.device,
-            Choice::Cuda(1)
+            DeviceChoice::Cuda(1)
         );
         assert!(parse(&["--device", "gpu"]).is_err());
         let common = parse(&["--threads", "2", "--seed", "9", "--json", "a", "--quiet"]);

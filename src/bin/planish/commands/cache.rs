@@ -3,7 +3,7 @@
 use crate::render::print;
 use crate::render::table::{Align, Style, Table};
 use indicatif::HumanBytes;
-use planish::cache::{CacheFileKind, Entry, clear, default_folder, list};
+use planish::cache::{CacheFile, CacheFileKind, clear, default_folder, list};
 use planish::format::{count, duration};
 use planish::options::text::days;
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
 }
 
-fn table(entries: &[Entry]) -> String {
+fn table(entries: &[CacheFile]) -> String {
     let mut table = Table::new(&[
         ("key", Align::Left),
         ("size", Align::Right),

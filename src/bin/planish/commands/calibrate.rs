@@ -7,7 +7,7 @@ use anyhow::Context;
 use planish::calibrate::{CalibrateOptions, CalibrateSession};
 use planish::data::DataOptions;
 use planish::output;
-use planish::report::Calibration;
+use planish::report::CalibrationReport;
 
 /// Options of `calibrate`.
 #[derive(clap::Args, Clone, Debug)]
@@ -53,7 +53,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         &context,
     )?;
     let found = session.run(&context)?;
-    let report = Calibration::new(clock.finish(), &session, found);
+    let report = CalibrationReport::new(clock.finish(), &session, found);
     let saved = args.common.save(&report);
     print(&text(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     saved.with_context(|| match &report.output {

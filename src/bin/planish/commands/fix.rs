@@ -7,8 +7,8 @@ use anyhow::Context;
 use planish::data::DataOptions;
 use planish::fix::{FixOptions, FixSession};
 use planish::output;
-use planish::report::html::{self, Input};
 use planish::report::Fixing;
+use planish::report::html::{self, Input};
 use std::path::PathBuf;
 
 /// Options of `fix`.

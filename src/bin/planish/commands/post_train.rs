@@ -10,7 +10,7 @@ use planish::data::DataOptions;
 use planish::options::check;
 use planish::output;
 use planish::post_train::frozen::describe;
-use planish::post_train::search::Search;
+use planish::post_train::search::RecipeSearch;
 use planish::post_train::{
     Outlook, Place, PostTrainOptions, PostTrainSession, PostTrained, Preview, outlook_line, search,
 };
@@ -203,7 +203,7 @@ fn finish(
     args: &Args,
     session: &PostTrainSession,
     mut found: PostTrained,
-    search: Option<Search>,
+    search: Option<RecipeSearch>,
     planned: Option<Outlook>,
     clock: Running,
 ) -> anyhow::Result<String> {

@@ -6,10 +6,10 @@ use crate::render::table::{Align, Style, Table};
 use planish::calibrate::Scaling;
 use planish::evaluate::Estimate;
 use planish::format::{count, estimate, images, number, percent, share};
-use planish::report::{Calibration, Conformal, SET_HEADERS, laplace_sentence};
+use planish::report::{CalibrationReport, Conformal, SET_HEADERS, laplace_sentence};
 
 /// Figures before and after, what was written, and the notes.
-pub fn text(report: &Calibration, notes: &[&String]) -> String {
+pub fn text(report: &CalibrationReport, notes: &[&String]) -> String {
     let mut out = format!(
         "{}, fitted on {} of {}: temperature {}\n\n",
         match report.method {
@@ -66,7 +66,7 @@ pub fn text(report: &Calibration, notes: &[&String]) -> String {
     out
 }
 
-fn figures(report: &Calibration) -> Table {
+fn figures(report: &CalibrationReport) -> Table {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
         ("", Align::Left),

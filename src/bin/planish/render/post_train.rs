@@ -5,11 +5,11 @@ use crate::render::epochs::Figure;
 use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
 use planish::cache::CacheInfo;
-use planish::cache::Mode;
+use planish::cache::CacheMode;
 use planish::diagnose::findings::LayerResult;
 use planish::evaluate::Estimate;
 use planish::format::{count, duration, estimate, number, percent};
-use planish::post_train::search::{HEADERS, Search};
+use planish::post_train::search::{HEADERS, RecipeSearch};
 use planish::report::post_training::PostTrainReport;
 use planish::train::run::Epoch;
 
@@ -141,7 +141,7 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
 }
 
 /// The best recipes of a search.
-pub fn tried(search: &Search) -> String {
+pub fn tried(search: &RecipeSearch) -> String {
     let columns: Vec<(&str, Align)> = HEADERS
         .iter()
         .enumerate()
@@ -160,12 +160,12 @@ fn frozen(cache: &CacheInfo) -> String {
     let folder = cache.folder.as_deref().unwrap_or_default();
     let time = duration(cache.seconds);
     match cache.mode {
-        Mode::Off => "frozen layers are recomputed for every batch".into(),
-        Mode::Ram => format!("frozen layers {time}, kept in memory"),
-        Mode::Disk if cache.found == cache.views => {
+        CacheMode::Off => "frozen layers are recomputed for every batch".into(),
+        CacheMode::Ram => format!("frozen layers {time}, kept in memory"),
+        CacheMode::Disk if cache.found == cache.views => {
             format!("frozen layers read from {folder} in {time}")
         }
-        Mode::Disk => format!("frozen layers {time}, kept in {folder}"),
+        CacheMode::Disk => format!("frozen layers {time}, kept in {folder}"),
     }
 }
 

@@ -4,7 +4,7 @@ use crate::render::table::{Align, Style, Table};
 use planish::evaluate::Detection;
 use planish::format::{estimate, number, percent};
 use planish::shift::Corruption;
-use planish::shift::{Cell, Other, Shifts};
+use planish::shift::{CorruptedCell, Other, Shifts};
 
 /// Accuracy by corruption and severity, and means by severity.
 pub fn shifted_text(shifts: &Shifts) -> String {
@@ -17,7 +17,7 @@ pub fn shifted_text(shifts: &Shifts) -> String {
     let mut table = Table::new(&columns);
     for corruption in Corruption::ALL {
         let cell = |s: &usize| {
-            let same = |c: &&Cell| c.corruption == corruption.name() && c.severity == *s;
+            let same = |c: &&CorruptedCell| c.corruption == corruption.name() && c.severity == *s;
             shifts.cells.iter().find(same).map(|c| percent(c.figures.top1))
         };
         let row: Vec<String> = severities.iter().filter_map(cell).collect();
