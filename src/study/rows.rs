@@ -14,18 +14,31 @@ use std::collections::BTreeMap;
 #[serde(default)]
 pub struct ModelRow {
     /// Name of the model.
+    #[serde(deserialize_with = "or_default")]
     pub model: String,
     /// SHA-256 of the weights.
+    #[serde(deserialize_with = "or_default")]
     pub checkpoint_digest: String,
     /// Number of weights.
     pub parameters: Option<usize>,
     /// Name of the data set.
+    #[serde(deserialize_with = "or_default")]
     pub data: String,
     /// Its images.
+    #[serde(deserialize_with = "or_default")]
     pub source: String,
     /// Attributes of the model: the columns `model_NAME`.
     #[serde(flatten, deserialize_with = "attributes")]
     pub attributes: BTreeMap<String, Attribute>,
+}
+
+/// A value, or its type's default for a null.
+fn or_default<'de, D, T>(value: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 /// Start of the columns with attributes.
@@ -52,8 +65,10 @@ pub struct EvaluationRow {
     #[serde(flatten)]
     pub of: ModelRow,
     /// The corruption, or `none`.
+    #[serde(deserialize_with = "or_default")]
     pub shift: String,
     /// 1 to 5; 0 without a corruption.
+    #[serde(deserialize_with = "or_default")]
     pub severity: usize,
     /// NLL, nats per image.
     pub nll: Option<f64>,
@@ -77,6 +92,7 @@ pub struct OodRow {
     #[serde(flatten)]
     pub of: ModelRow,
     /// Name of the other images.
+    #[serde(deserialize_with = "or_default")]
     pub ood: String,
     /// Their number.
     pub ood_images: Option<u64>,
@@ -106,6 +122,7 @@ pub struct LayerRow {
     #[serde(flatten)]
     pub of: ModelRow,
     /// Name of the layer.
+    #[serde(deserialize_with = "or_default")]
     pub layer: String,
     /// ΔL measured on the images that did not choose the move, nats per image.
     pub delta_l_cross_fit: Option<f64>,
@@ -126,6 +143,7 @@ pub struct LayerRow {
     /// ‖Δw‖.
     pub displacement: Option<f64>,
     /// Whether the cross-fitted ΔL is significant.
+    #[serde(deserialize_with = "or_default")]
     pub eligible: bool,
 }
 
@@ -138,6 +156,7 @@ pub struct RunRow {
     #[serde(flatten)]
     pub of: ModelRow,
     /// The method.
+    #[serde(deserialize_with = "or_default")]
     pub method: String,
     /// The layer p that is perturbed.
     pub perturb: Option<String>,

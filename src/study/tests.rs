@@ -405,6 +405,16 @@ fn rows_are_read_as_they_are_written() {
     assert_eq!(read_rows::<RunRow>(&runs), [expected]);
 }
 
+/// Tables of earlier versions lack some columns, and rows of one table may lack a value.
+#[test]
+fn missing_columns_and_nulls_are_empty() {
+    let read = |row: Value| serde_json::from_value::<LayerRow>(row).unwrap();
+    assert_eq!(read(json!({})), LayerRow::default());
+    let nulls = json!({ "model": null, "layer": null, "eligible": null, "displacement": null, "model_x": null });
+    assert_eq!(read(nulls), LayerRow::default());
+    assert!(serde_json::from_value::<LayerRow>(json!({ "displacement": "far" })).is_err());
+}
+
 #[test]
 fn all_rows_have_the_same_columns() {
     let mut cells = vec![planned("a", images("x")), planned("b", images("x,\"y\"\n"))];
