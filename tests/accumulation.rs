@@ -10,7 +10,7 @@ use planish::models::layers::{features, join, select};
 use planish::models::{Layer, Weights};
 use planish::objective::Objective;
 use planish::train::Shape;
-use planish::train::perturbation::StepRule;
+use planish::train::perturbation::{NoMinimum, StepRule};
 use planish::train::recipe::{Recipe, ResolvedMethod};
 use planish::train::run::{TrainEvent, TrainSettings, train};
 use planish::train::sam::Variant;
@@ -28,6 +28,7 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
         gamma: 2.0,
         perturb_batch: 16,
         rule,
+        no_minimum: NoMinimum::Reject,
         rho: 0.1,
     };
     let newton = StepRule::Newton;

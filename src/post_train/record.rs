@@ -25,6 +25,7 @@ pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Res
         gamma: args.gamma,
         perturb_batch: args.perturb_batch,
         step: args.step.map(|step| step.name().into()),
+        no_minimum: args.no_minimum.map(|rule| rule.name().into()),
         sam: sam_info(recipe),
         chosen_by,
     })
@@ -50,6 +51,7 @@ pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<P
     if recipe.perturb.is_some() {
         values["gamma"] = recipe.gamma.into();
         values["perturb_batch"] = recipe.perturb_batch.into();
+        values["no_minimum"] = recipe.no_minimum.name().into();
     }
     if let Some(sam) = sam_info(recipe) {
         values["sam"] = serde_json::to_value(sam)?;

@@ -125,6 +125,7 @@ fn recipe(
         gamma: line.gamma,
         perturb_batch: line.perturb_batch,
         rule: line.step.unwrap_or(usual),
+        no_minimum: line.no_minimum,
         rho,
     })
 }

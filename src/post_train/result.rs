@@ -26,6 +26,9 @@ pub struct MethodInfo {
     pub perturb_batch: Option<usize>,
     /// `search` or `newton`, of PoL and PoF.
     pub step: Option<String>,
+    /// `reject` or `cap`, of PoL and PoF; absent in reports of earlier versions, which capped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_minimum: Option<String>,
     /// Settings of SAM.
     pub sam: Option<SamInfo>,
     /// Where p and u come from.

@@ -239,6 +239,7 @@ fn history(row: &mut Row, figures: &RunFigures) {
     one(row, "perturbation", figures.perturbation);
     one(row, "perturbation_length", figures.perturbation_length);
     one(row, "capped", figures.capped);
+    one(row, "rejected", figures.rejected);
 }
 
 fn before_after(row: &mut Row, split: &str, found: &SplitFigures) {

@@ -1,7 +1,7 @@
 //! Options of the methods as a user gives them: all options of all methods, each optional.
 
 use super::options::{MethodName, MethodOptions, no_effect};
-use super::perturbation::StepRule;
+use super::perturbation::{NoMinimum, StepRule};
 use crate::options::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -33,6 +33,9 @@ pub struct MethodArgs {
     /// How PoL and PoF find the step [default: search; newton below the last block]
     #[cfg_attr(feature = "cli", arg(long, value_enum, hide_short_help = true))]
     pub step: Option<StepRule>,
+    /// What PoL and PoF do if the loss of B′ has no minimum along the line [default: reject]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, hide_short_help = true))]
+    pub no_minimum: Option<NoMinimum>,
     /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
     #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
     pub rho: Option<f64>,

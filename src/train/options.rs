@@ -4,7 +4,7 @@ use super::average::Average;
 use super::groups::Grouping;
 use super::guard::{Keep, StopRule};
 use super::optimizer::OptimizerRule;
-use super::perturbation::StepRule;
+use super::perturbation::{NoMinimum, StepRule};
 use super::run::TrainSettings;
 use super::schedule::Shape;
 use crate::data::Augment;
@@ -239,11 +239,13 @@ pub struct LineOptions {
     /// How that step is found. Default: one Hessian-vector product below the last block, else a
     /// line search.
     pub step: Option<StepRule>,
+    /// What happens without a minimum.
+    pub no_minimum: NoMinimum,
 }
 
 impl Default for LineOptions {
     fn default() -> Self {
-        Self { perturb_batch: 256, gamma: 2.0, step: None }
+        Self { perturb_batch: 256, gamma: 2.0, step: None, no_minimum: NoMinimum::Reject }
     }
 }
 
@@ -523,9 +525,9 @@ mod tests {
     fn methods_name_their_options() {
         assert_eq!(
             MethodName::Pol.options(),
-            ["perturb", "update", "perturb_batch", "gamma", "step"]
+            ["perturb", "update", "perturb_batch", "gamma", "step", "no_minimum"]
         );
-        assert_eq!(MethodName::Pof.options(), ["perturb_batch", "gamma", "step"]);
+        assert_eq!(MethodName::Pof.options(), ["perturb_batch", "gamma", "step", "no_minimum"]);
         assert_eq!(MethodName::Sgd.options(), ["update"]);
         assert_eq!(MethodName::Asam.options(), ["update", "rho", "asam_eta"]);
     }

@@ -4,7 +4,7 @@ use super::Result;
 use super::method::Method;
 use super::method_args::MethodArgs;
 use super::options::MethodName;
-use super::perturbation::{Perturber, StepRule};
+use super::perturbation::{NoMinimum, Perturber, StepRule};
 use super::pof::Pof;
 use super::pol::Pol;
 use super::sam::{Sam, Variant};
@@ -63,6 +63,8 @@ pub struct Recipe {
     pub perturb_batch: usize,
     /// How η* is found.
     pub rule: StepRule,
+    /// What happens without a minimum.
+    pub no_minimum: NoMinimum,
     /// ρ of SAM.
     pub rho: f64,
 }
@@ -93,6 +95,7 @@ impl Recipe {
             perturb_batch: perturbed.map(|_| self.perturb_batch),
             gamma: perturbed.map(|_| self.gamma),
             step: perturbed.map(|_| self.rule),
+            no_minimum: perturbed.map(|_| self.no_minimum),
             ..MethodArgs::default()
         };
         let ResolvedMethod::Sam(variant) = self.method else { return of_layers };
@@ -143,7 +146,7 @@ impl Recipe {
             return Ok(Box::new(Sam::new(network, update, variant, self.rho)?));
         }
         let Some(perturb) = &self.perturb else { return Ok(Box::new(Sgd { update })) };
-        let perturber = Perturber::new(
+        let mut perturber = Perturber::new(
             perturb.clone(),
             self.gamma,
             self.rule,
@@ -151,6 +154,7 @@ impl Recipe {
             self.perturb_batch.min(examples),
             seed,
         )?;
+        perturber.no_minimum = self.no_minimum;
         Ok(match self.method {
             ResolvedMethod::Pof => Box::new(Pof { features: update, perturber }),
             _ => Box::new(Pol { update, perturber }),

@@ -124,14 +124,18 @@ pub struct Epoch {
     /// Validation accuracy (top-1). Not in reports of post-training.
     #[serde(skip)]
     pub validation_top1: Option<Estimate>,
-    /// Mean ‖Δw_p‖/‖w_p‖ of steps that perturb; `None` if w_p = 0.
+    /// Mean ‖Δw_p‖/‖w_p‖ of steps that perturb; `None` if w_p = 0 or no step perturbs.
     pub perturbation: Option<f64>,
     /// Mean ‖Δw_p‖ of steps that perturb; absent in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perturbation_length: Option<f64>,
-    /// Fraction of perturbations shortened by the cap; `None` for SAM, which has no cap.
+    /// Fraction of perturbations shortened by the cap; `None` without a cap.
     pub capped: Option<f64>,
-    /// Mean η*; `None` for SAM.
+    /// Fraction of steps of PoL and PoF that do not perturb, because the loss of B′ has no minimum within
+    /// reach; `None` with a cap instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<f64>,
+    /// Mean η* of steps that perturb; `None` for SAM.
     pub eta: Option<f64>,
     /// Seconds for the epoch's steps, without evaluation. Reports leave out times.
     #[serde(skip)]
@@ -190,8 +194,11 @@ struct Sums {
     compared: usize,
     relative: f64,
     searched: usize,
-    capped: usize,
     eta: f64,
+    /// Perturbations under a cap, and those that it shortened.
+    capped: [usize; 2],
+    /// Perturbations that may be rejected, and those that were.
+    rejected: [usize; 2],
 }
 
 impl Sums {
@@ -200,21 +207,29 @@ impl Sums {
         self.loss += loss;
         self.norm += norm;
         let Some(displacement) = displacement else { return };
+        if let Displacement::Descent(p) = displacement {
+            for (share, was) in [(&mut self.capped, p.capped()), (&mut self.rejected, p.rejected())]
+            {
+                share[0] += usize::from(was.is_some());
+                share[1] += usize::from(was == Some(true));
+            }
+            if p.rejected() == Some(true) {
+                return;
+            }
+            self.searched += 1;
+            self.eta += p.eta;
+        }
         self.perturbed += 1;
         self.length += displacement.length();
         if let Some(relative) = displacement.relative() {
             self.compared += 1;
             self.relative += relative;
         }
-        if let Displacement::Descent(p) = displacement {
-            self.searched += 1;
-            self.capped += usize::from(p.capped);
-            self.eta += p.eta;
-        }
     }
 
     fn epoch(&self, epoch: usize, lr: f64, seconds: f64) -> Epoch {
         let mean = |sum: f64, n: usize| (n > 0).then(|| sum / n as f64);
+        let share = |[of, n]: [usize; 2]| mean(n as f64, of);
         Epoch {
             epoch,
             lr,
@@ -225,7 +240,8 @@ impl Sums {
             validation_top1: None,
             perturbation: mean(self.relative, self.compared),
             perturbation_length: mean(self.length, self.perturbed),
-            capped: mean(self.capped as f64, self.searched),
+            capped: share(self.capped),
+            rejected: share(self.rejected),
             eta: mean(self.eta, self.searched),
             seconds,
         }
