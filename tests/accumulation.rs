@@ -29,6 +29,7 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
         perturb_batch: 16,
         rule,
         no_minimum: NoMinimum::Reject,
+        perturb_replacement: false,
         rho: 0.1,
     };
     let newton = StepRule::Newton;

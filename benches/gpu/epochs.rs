@@ -44,6 +44,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             perturb_batch: 2 * size.batch,
             rule: StepRule::Search,
             no_minimum: NoMinimum::Reject,
+            perturb_replacement: false,
             rho: 0.0,
         };
         let inputs = match recipe.first_stage() {

@@ -2,7 +2,7 @@
 
 use crate::cache::CacheOptions;
 use crate::options::Error;
-use crate::train::{MethodArgs, MethodName, TrainOptions};
+use crate::train::{MethodArgs, MethodName, PresetOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -86,7 +86,11 @@ impl clap::ValueEnum for BenchMethod {
 /// Options of a bench. These are also the flags of `bench`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[cfg_attr(
+    feature = "cli",
+    derive(clap::Args),
+    command(mut_args(crate::train::preset::with_defaults))
+)]
 pub struct BenchOptions {
     /// Methods to run, each with its control
     #[cfg_attr(
@@ -96,10 +100,14 @@ pub struct BenchOptions {
             value_enum,
             value_delimiter = ',',
             default_value = "pof,pol,pol-head",
+            default_value_ifs([("preset", "pof2022", "pof"), ("preset", "pol", "pol")]),
             help_heading = "Bench options"
         )
     )]
     pub methods: Vec<BenchMethod>,
+    /// Published settings. In `train` they are filled in already.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub preset: PresetOptions,
     /// Number of training seeds
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "N", default_value_t = Self::default().seeds, help_heading = "Bench options"
@@ -138,6 +146,7 @@ impl Default for BenchOptions {
     fn default() -> Self {
         Self {
             methods: BenchMethod::ALL[..3].to_vec(),
+            preset: PresetOptions::default(),
             seeds: 3,
             plan: None,
             samples: None,

@@ -28,7 +28,8 @@ use std::path::PathBuf;
                 .default_value_if("optimizer", "adamw", "0.001")
                 .hide_default_value(true)
         }),
-        mut_arg("momentum", |arg| arg.help("Nesterov momentum of sgd")),
+        mut_arg("momentum", |arg| arg.help("Momentum of sgd")),
+        mut_arg("nesterov", |arg| arg.help("Nesterov momentum of sgd: on, or off").default_value("on")),
         mut_arg("weight_decay", |arg| arg.help("Weight decay, on every tensor unless --decay-all off")),
     )
 )]
@@ -209,7 +210,12 @@ impl Default for FinetuneOptions {
             val_fraction: None,
             on_bad_sample: OnBadSample::Fail,
             optimizer,
-            train: TrainOptions { epochs: 10, lr: optimizer.lr(), ..TrainOptions::default() },
+            train: TrainOptions {
+                epochs: 10,
+                lr: optimizer.lr(),
+                nesterov: true,
+                ..TrainOptions::default()
+            },
             head_first: 0,
             l2_sp: None,
             layer_decay: None,
@@ -285,10 +291,7 @@ impl FinetuneOptions {
     /// The optimizer.
     pub fn rule(&self) -> OptimizerRule {
         match self.optimizer {
-            OptimizerName::Sgd => OptimizerRule::Sgd {
-                momentum: self.train.momentum,
-                nesterov: self.train.momentum > 0.0,
-            },
+            OptimizerName::Sgd => self.train.sgd(),
             OptimizerName::Adamw => OptimizerRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
         }
     }

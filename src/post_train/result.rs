@@ -24,11 +24,15 @@ pub struct MethodInfo {
     /// Examples in B′ of PoL and PoF.
     #[serde(alias = "perturbation_batch")]
     pub perturb_batch: Option<usize>,
-    /// `search` or `newton`, of PoL and PoF.
+    /// `search`, `newton` or `grid`, of PoL and PoF.
     pub step: Option<String>,
     /// `reject` or `cap`, of PoL and PoF; absent in reports of earlier versions, which capped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_minimum: Option<String>,
+    /// Whether B′ of PoL and PoF is drawn with replacement; absent in reports of earlier versions, in which
+    /// it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perturb_replacement: Option<bool>,
     /// Settings of SAM.
     pub sam: Option<SamInfo>,
     /// Where p and u come from.

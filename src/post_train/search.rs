@@ -282,7 +282,8 @@ fn candidates(
         train.check()?;
         let method = with_given(method, given)?;
         let options = PostTrainOptions { method, train, ..base.clone() };
-        let recipe = resolve(&options.method, None, checkpoint, &ValOrigin::None, &none)?.recipe;
+        let recipe =
+            resolve(&options.method, None, None, checkpoint, &ValOrigin::None, &none)?.recipe;
         let work = recipe.work(&checkpoint.network, options.train.batch_size) * epochs as f64;
         let run = TrialSpec {
             recipe,

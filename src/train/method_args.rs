@@ -36,6 +36,12 @@ pub struct MethodArgs {
     /// What PoL and PoF do if the loss of B′ has no minimum along the line [default: reject]
     #[cfg_attr(feature = "cli", arg(long, value_enum, hide_short_help = true))]
     pub no_minimum: Option<NoMinimum>,
+    /// Draw B′ with replacement: on, or off [default: off]
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "on|off", action = clap::ArgAction::Set,
+        value_parser = crate::options::text::on_off, hide_short_help = true
+    ))]
+    pub perturb_replacement: Option<bool>,
     /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
     #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
     pub rho: Option<f64>,
@@ -82,6 +88,14 @@ impl MethodArgs {
         let given = self.given();
         let read = |key: &String| methods.iter().any(|m| m.options().contains(key));
         given.keys().find(|key| !read(key)).map_or(Ok(()), |key| Err(no_effect(key)))
+    }
+
+    /// The options with those of `other` in place of missing ones.
+    #[must_use]
+    pub fn or(&self, other: &MethodArgs) -> Self {
+        let mut all = other.given();
+        all.extend(self.given());
+        serde_json::from_value(Value::Object(all)).unwrap_or_default()
     }
 
     /// The method with these options.

@@ -54,6 +54,12 @@ pub struct TrainOptions {
         long, value_name = "M", default_value_t = Self::default().momentum, allow_negative_numbers = true
     ))]
     pub momentum: f64,
+    /// Nesterov momentum: on, or off
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "on|off", default_value = "off", action = clap::ArgAction::Set,
+        value_parser = crate::options::text::on_off, hide_short_help = true
+    ))]
+    pub nesterov: bool,
     /// Weight decay
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "D", default_value_t = Self::default().weight_decay, allow_negative_numbers = true
@@ -127,6 +133,7 @@ impl Default for TrainOptions {
             schedule: Shape::Cosine,
             warmup: 0.0,
             momentum: 0.9,
+            nesterov: false,
             weight_decay: 0.0,
             decay_all: true,
             label_smoothing: 0.0,
@@ -211,6 +218,15 @@ impl TrainOptions {
         }
     }
 
+    /// SGD with this momentum.
+    pub fn sgd(&self) -> OptimizerRule {
+        // Without momentum, both rules are the same.
+        OptimizerRule::Sgd {
+            momentum: self.momentum,
+            nesterov: self.nesterov && self.momentum > 0.0,
+        }
+    }
+
     /// The model with this label smoothing, precision and micro-batch size.
     pub fn configured(&self, model: &Objective) -> Objective {
         let mut model = model.clone();
@@ -241,11 +257,19 @@ pub struct LineOptions {
     pub step: Option<StepRule>,
     /// What happens without a minimum.
     pub no_minimum: NoMinimum,
+    /// Whether B′ is drawn with replacement.
+    pub perturb_replacement: bool,
 }
 
 impl Default for LineOptions {
     fn default() -> Self {
-        Self { perturb_batch: 256, gamma: 2.0, step: None, no_minimum: NoMinimum::Reject }
+        Self {
+            perturb_batch: 256,
+            gamma: 2.0,
+            step: None,
+            no_minimum: NoMinimum::Reject,
+            perturb_replacement: false,
+        }
     }
 }
 
@@ -523,11 +547,9 @@ mod tests {
 
     #[test]
     fn methods_name_their_options() {
-        assert_eq!(
-            MethodName::Pol.options(),
-            ["perturb", "update", "perturb_batch", "gamma", "step", "no_minimum"]
-        );
-        assert_eq!(MethodName::Pof.options(), ["perturb_batch", "gamma", "step", "no_minimum"]);
+        let line = ["perturb_batch", "gamma", "step", "no_minimum", "perturb_replacement"];
+        assert_eq!(MethodName::Pol.options(), [&["perturb", "update"][..], &line].concat());
+        assert_eq!(MethodName::Pof.options(), line);
         assert_eq!(MethodName::Sgd.options(), ["update"]);
         assert_eq!(MethodName::Asam.options(), ["update", "rho", "asam_eta"]);
     }

@@ -24,6 +24,9 @@ const NETWORK_BUDGET: usize = 20;
 const LINEAR_BUDGET: usize = 60;
 /// Maximum ‖θ̃ − θ*‖ relative to ‖θ*‖, with [`NoMinimum::Cap`].
 const CAP: f64 = 0.5;
+/// The published search: points per search, and the η that it does not reach.
+const GRID_POINTS: usize = 16;
+const GRID_END: f64 = 10_000.0;
 /// Start of the first search, as a fraction of the longest step to a minimum.
 const START: f64 = 0.01;
 
@@ -36,6 +39,9 @@ pub enum StepRule {
     Search,
     /// gᵀg / gᵀHg, by one Hessian-vector product on B′
     Newton,
+    /// as in PoF's code: η is doubled from 1 until the loss is above its start; then the best of 16 even
+    /// steps up to there
+    Grid,
 }
 
 impl StepRule {
@@ -44,6 +50,7 @@ impl StepRule {
         match self {
             StepRule::Search => "search",
             StepRule::Newton => "newton",
+            StepRule::Grid => "grid",
         }
     }
 }
@@ -51,7 +58,8 @@ impl StepRule {
 /// What happens in a step in which the loss of B′ has no minimum within reach.
 ///
 /// The reach is η‖g‖ ≤ ‖w_p‖, or η‖g‖ ≤ 2L/‖g‖ if w_p = 0. A search has no minimum if the loss still falls
-/// there, a Newton step if gᵀHg ≤ 0 or if it ends beyond.
+/// there, a Newton step if gᵀHg ≤ 0 or if it ends beyond. The reach of [`StepRule::Grid`] is η < 10,000, as
+/// in PoF's code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
@@ -139,6 +147,12 @@ impl Perturber {
         let (feed, gammas) = (Feed::new(batches), stream(seed, "gamma"));
         let no_minimum = NoMinimum::default();
         Ok(Self { layer, gamma_max, rule, no_minimum, feed, gammas, last_eta: None, zeros: None })
+    }
+
+    /// The same with B′ drawn with replacement.
+    #[must_use]
+    pub fn with_replacement(self) -> Self {
+        Self { feed: self.feed.with_replacement(), ..self }
     }
 
     /// The model with p perturbed.
@@ -267,6 +281,9 @@ impl Descent<'_> {
             Precision::F32 => found.loss,
             Precision::Bf16 => loss(0.0)?,
         };
+        if self.rule == StepRule::Grid {
+            return grid_minimum(at_zero, loss);
+        }
         let budget = match path.is_cheap() {
             true => LINEAR_BUDGET,
             false => NETWORK_BUDGET,
@@ -274,5 +291,46 @@ impl Descent<'_> {
         let line = Line { at_zero, derivatives: None, start, cap: reach, budget };
         let minimum = first_minimum(line, loss)?;
         Ok(if minimum.capped { f64::INFINITY } else { minimum.alpha })
+    }
+}
+
+/// The η of [`StepRule::Grid`]; infinite if the loss is not above its start before η reaches 10,000.
+fn grid_minimum(at_zero: f64, loss: impl Fn(f64) -> Result<f64>) -> Result<f64> {
+    let mut end = 1.0;
+    while loss(end)? <= at_zero {
+        end *= 2.0;
+        if end >= GRID_END {
+            return Ok(f64::INFINITY);
+        }
+    }
+    let mut best = (0.0, f64::INFINITY);
+    for k in 1..=GRID_POINTS {
+        let eta = end * k as f64 / GRID_POINTS as f64;
+        let value = loss(eta)?;
+        if value < best.1 {
+            best = (eta, value);
+        }
+    }
+    Ok(best.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_search_takes_the_best_of_sixteen_even_steps() {
+        let search = |f: &dyn Fn(f64) -> f64| grid_minimum(f(0.0), |eta| Ok(f(eta))).unwrap();
+        // (η − c)² is above its start from 2c: the doubling ends at 4, the grid is 0.25, 0.5 ….
+        assert_eq!(search(&|eta| (eta - 1.3).powi(2)), 1.25);
+        assert_eq!(search(&|eta| (eta - 1.4).powi(2)), 1.5);
+        // Above its start at 1 at once: sixteenths, the first of which is taken even if it is no better.
+        assert_eq!(search(&|eta| (eta - 0.3).powi(2)), 0.3125);
+        assert_eq!(search(&|eta| eta), 1.0 / 16.0);
+        // 8192 is the last step that is tried.
+        assert_eq!(search(&|eta| (eta - 4000.0).powi(2)), 4096.0);
+        assert_eq!(search(&|eta| (eta - 4200.0).powi(2)), f64::INFINITY);
+        assert_eq!(search(&|eta| -eta), f64::INFINITY);
+        assert_eq!(search(&|_| 0.0), f64::INFINITY);
     }
 }

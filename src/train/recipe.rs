@@ -65,6 +65,8 @@ pub struct Recipe {
     pub rule: StepRule,
     /// What happens without a minimum.
     pub no_minimum: NoMinimum,
+    /// Whether B′ is drawn with replacement.
+    pub perturb_replacement: bool,
     /// ρ of SAM.
     pub rho: f64,
 }
@@ -96,6 +98,7 @@ impl Recipe {
             gamma: perturbed.map(|_| self.gamma),
             step: perturbed.map(|_| self.rule),
             no_minimum: perturbed.map(|_| self.no_minimum),
+            perturb_replacement: perturbed.map(|_| self.perturb_replacement),
             ..MethodArgs::default()
         };
         let ResolvedMethod::Sam(variant) = self.method else { return of_layers };
@@ -155,6 +158,9 @@ impl Recipe {
             seed,
         )?;
         perturber.no_minimum = self.no_minimum;
+        if self.perturb_replacement {
+            perturber = perturber.with_replacement();
+        }
         Ok(match self.method {
             ResolvedMethod::Pof => Box::new(Pof { features: update, perturber }),
             _ => Box::new(Pol { update, perturber }),
