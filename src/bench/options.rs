@@ -22,11 +22,12 @@ pub struct BenchMethod {
 
 impl BenchMethod {
     /// All of them.
-    pub const ALL: [BenchMethod; 7] = [
+    pub const ALL: [BenchMethod; 8] = [
         Self::of(MethodName::Pof),
         Self::of(MethodName::Pol),
         Self::POL_HEAD,
         Self::of(MethodName::Sam),
+        Self::of(MethodName::FriendlySam),
         Self::of(MethodName::Asam),
         Self::of(MethodName::Looksam),
         Self::of(MethodName::SamNorm),
@@ -198,6 +199,7 @@ impl BenchOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::AscentArgs;
 
     #[test]
     fn methods_have_names() {
@@ -232,7 +234,7 @@ mod tests {
         assert_eq!(with(&BenchMethod::ALL, perturb()), Ok(()));
         let refused = with(&[BenchMethod::POL_HEAD], perturb());
         assert!(matches!(refused, Err(Error::NoEffect { .. })));
-        let rho = MethodArgs { rho: Some(0.1), ..MethodArgs::default() };
+        let rho = MethodArgs { ascent: AscentArgs::of_rho(0.1), ..MethodArgs::default() };
         assert!(matches!(with(&[BenchMethod::POL_HEAD], rho), Err(Error::NoEffect { .. })));
         let none = BenchOptions { seeds: 0, ..BenchOptions::default() };
         assert_eq!(none.check(), Err(Error::value("seeds", "1 to 1000", 0)));

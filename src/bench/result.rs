@@ -28,7 +28,7 @@ pub struct BenchResult {
 pub struct RowResult {
     /// Name of the row.
     pub name: String,
-    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`; `None` for the untuned model.
+    /// A [`MethodName`](crate::train::MethodName); `None` for the untuned model.
     pub method: Option<String>,
     /// The perturbed layer p.
     pub perturb: Option<String>,

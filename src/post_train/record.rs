@@ -33,8 +33,15 @@ pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Res
 }
 
 fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
-    let MethodArgs { rho, asam_eta, look_every, look_alpha, .. } = recipe.args();
-    Some(SamInfo { rho: rho?, asam_eta, look_every, look_alpha })
+    let MethodArgs { ascent, asam_eta, look_every, look_alpha, .. } = recipe.args();
+    Some(SamInfo {
+        rho: ascent.rho?,
+        friendly_sigma: ascent.friendly_sigma,
+        friendly_lambda: ascent.friendly_lambda,
+        asam_eta,
+        look_every,
+        look_alpha,
+    })
 }
 
 /// The provenance stored in the tuned checkpoint.

@@ -11,7 +11,6 @@ use crate::options;
 use crate::train::options::LineOptions;
 use crate::train::perturbation::StepRule;
 use crate::train::recipe::{Recipe, ResolvedMethod, default_rule};
-use crate::train::sam::Variant;
 use crate::train::{MethodOptions, Preset};
 use std::path::Path;
 
@@ -108,20 +107,15 @@ fn recipe(
     perturb: Option<Layer>,
 ) -> Result<Recipe> {
     let none = LineOptions::default();
-    let (resolved, line, rho) = match method {
-        MethodOptions::Sgd { .. } => (ResolvedMethod::Sgd, &none, 0.0),
-        MethodOptions::Pol { line, .. } => (ResolvedMethod::Pol, line, 0.0),
-        MethodOptions::Pof { line } => (ResolvedMethod::Pof, line, 0.0),
-        MethodOptions::Sam { rho, .. } => (ResolvedMethod::Sam(Variant::Plain), &none, *rho),
-        MethodOptions::Asam { rho, asam_eta, .. } => {
-            (ResolvedMethod::Sam(Variant::Adaptive { eta: *asam_eta }), &none, *rho)
+    let (line, resolved) = match method {
+        MethodOptions::Pol { line, .. } => (line, ResolvedMethod::Pol),
+        MethodOptions::Pof { line } => (line, ResolvedMethod::Pof),
+        other => {
+            let sam = other.ascent().map(|(variant, _)| ResolvedMethod::Sam(variant));
+            (&none, sam.unwrap_or(ResolvedMethod::Sgd))
         }
-        MethodOptions::Looksam { rho, look_every, look_alpha, .. } => {
-            let variant = Variant::Look { every: *look_every, alpha: *look_alpha };
-            (ResolvedMethod::Sam(variant), &none, *rho)
-        }
-        MethodOptions::SamNorm { rho, .. } => (ResolvedMethod::Sam(Variant::Norms), &none, *rho),
     };
+    let rho = method.ascent().map_or(0.0, |(_, rho)| rho);
     if let ResolvedMethod::Sam(variant) = resolved {
         // Fail before the frozen layers run.
         variant.perturbed(network, &update)?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// aliases are names in reports of earlier versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodInfo {
-    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`.
+    /// A [`MethodName`](crate::train::MethodName).
     pub name: String,
     /// p, if anything is perturbed; for SAM, the layers of the ascent step.
     pub perturb: Option<String>,
@@ -44,6 +44,12 @@ pub struct MethodInfo {
 pub struct SamInfo {
     /// ρ.
     pub rho: f64,
+    /// σ of Friendly-SAM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub friendly_sigma: Option<f64>,
+    /// λ of Friendly-SAM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub friendly_lambda: Option<f64>,
     /// η of ASAM.
     #[serde(alias = "eta")]
     pub asam_eta: Option<f64>,

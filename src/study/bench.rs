@@ -117,7 +117,7 @@ fn unused_layers(setup: &Setup, bench: &Bench, methods: &[MethodName]) -> Result
     let reads = |method: &MethodName| !matches!(method, MethodName::Pol | MethodName::Pof);
     let update = bench.update.as_ref().filter(|_| !methods.iter().any(reads));
     match update.and_then(|update| update.first()) {
-        Some(layer) => refused(layer.span(), "update", "sgd, sam, asam, looksam or sam-norm"),
+        Some(layer) => refused(layer.span(), "update", "sgd, sam or a variant of sam"),
         None => Ok(()),
     }
 }

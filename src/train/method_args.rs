@@ -6,6 +6,28 @@ use crate::options::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Options of the ascent step of SAM and Friendly-SAM, which fine-tuning has, too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+pub struct AscentArgs {
+    /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
+    pub rho: Option<f64>,
+    /// σ of friendly-sam: how much of the gradient's average is removed [default: 1]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, hide_short_help = true, value_name = "SIGMA", allow_negative_numbers = true)
+    )]
+    pub friendly_sigma: Option<f64>,
+    /// λ of friendly-sam: decay of the gradient's average [default: 0.9]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, hide_short_help = true, value_name = "LAMBDA", allow_negative_numbers = true)
+    )]
+    pub friendly_lambda: Option<f64>,
+}
+
 /// Options of all methods. They are flags of `post-train` and `bench`, keys of a study's `grid`, and
 /// columns of its runs. [`MethodArgs::method`] turns them into a method, which rejects options that
 /// it does not read.
@@ -42,9 +64,10 @@ pub struct MethodArgs {
         value_parser = crate::options::text::on_off, hide_short_help = true
     ))]
     pub perturb_replacement: Option<bool>,
-    /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
-    pub rho: Option<f64>,
+    /// The ascent step.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub ascent: AscentArgs,
     /// η of asam, added to |w| [default: 0.01]
     #[cfg_attr(
         feature = "cli",
@@ -63,6 +86,13 @@ pub struct MethodArgs {
         arg(long, hide_short_help = true, value_name = "ALPHA", allow_negative_numbers = true)
     )]
     pub look_alpha: Option<f64>,
+}
+
+impl AscentArgs {
+    /// This ρ.
+    pub fn of_rho(rho: f64) -> Self {
+        Self { rho: Some(rho), ..Self::default() }
+    }
 }
 
 impl MethodArgs {
@@ -142,11 +172,11 @@ mod tests {
 
     #[test]
     fn methods_reject_options_of_other_methods() {
-        let rho = |rho| MethodArgs { rho: Some(rho), ..MethodArgs::default() };
+        let rho = |rho| MethodArgs { ascent: AscentArgs::of_rho(rho), ..MethodArgs::default() };
         let made = rho(1.0).method(MethodName::Asam).unwrap();
         assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
         let error = rho(1.0).method(MethodName::Sgd).unwrap_err();
-        let text = "`rho` only applies to the methods sam, asam, looksam, sam-norm; remove `rho`, or \
+        let text = "`rho` only applies to the methods sam, friendly-sam, asam, looksam, sam-norm; remove `rho`, or \
                     change the setting that it depends on";
         assert_eq!(error.to_string(), text);
         assert_eq!(rho(1.0).check_read_by(&[MethodName::Sgd, MethodName::Sam]), Ok(()));
@@ -160,7 +190,7 @@ mod tests {
         let all = MethodArgs {
             update: Some("norm".into()),
             gamma: Some(1.0),
-            rho: Some(0.1),
+            ascent: AscentArgs::of_rho(0.1),
             ..MethodArgs::default()
         };
         let own = MethodArgs { gamma: None, ..all.clone() };

@@ -32,7 +32,7 @@ pub use groups::{Grouping, Groups};
 pub use guard::{Keep, StopRule};
 pub use l2_sp::L2Sp;
 pub use method::{Method, Step};
-pub use method_args::MethodArgs;
+pub use method_args::{AscentArgs, MethodArgs};
 pub use optimizer::{Optimizer, OptimizerRule};
 pub use options::{MethodName, MethodOptions, TrainOptions};
 pub use perturbation::{Perturbation, Perturber};

@@ -6,6 +6,7 @@ use super::guard::{Keep, StopRule};
 use super::optimizer::OptimizerRule;
 use super::perturbation::{NoMinimum, StepRule};
 use super::run::TrainSettings;
+use super::sam::Variant;
 use super::schedule::Shape;
 use crate::data::Augment;
 use crate::engine::Precision;
@@ -308,6 +309,17 @@ pub enum MethodOptions {
         /// ρ, the length of the ascent step.
         rho: f64,
     },
+    /// SAM along the gradient without its moving average.
+    FriendlySam {
+        /// u.
+        update: Option<String>,
+        /// ρ.
+        rho: f64,
+        /// σ, the share of the average that is removed.
+        friendly_sigma: f64,
+        /// λ of the average.
+        friendly_lambda: f64,
+    },
     /// SAM with an ascent step scaled by the weights.
     Asam {
         /// u.
@@ -348,6 +360,8 @@ pub enum MethodName {
     Pof,
     /// sharpness-aware minimisation: update with the gradient after an ascent step
     Sam,
+    /// SAM with an ascent step along the gradient without its moving average
+    FriendlySam,
     /// SAM with an ascent step scaled by the weights
     Asam,
     /// SAM with an ascent step only at every k-th step
@@ -360,10 +374,11 @@ pub enum MethodName {
 
 impl MethodName {
     /// All methods.
-    pub const ALL: [MethodName; 7] = [
+    pub const ALL: [MethodName; 8] = [
         MethodName::Pol,
         MethodName::Pof,
         MethodName::Sam,
+        MethodName::FriendlySam,
         MethodName::Asam,
         MethodName::Looksam,
         MethodName::SamNorm,
@@ -376,6 +391,7 @@ impl MethodName {
             MethodName::Pol => "pol",
             MethodName::Pof => "pof",
             MethodName::Sam => "sam",
+            MethodName::FriendlySam => "friendly-sam",
             MethodName::Asam => "asam",
             MethodName::Looksam => "looksam",
             MethodName::SamNorm => "sam-norm",
@@ -389,6 +405,7 @@ impl MethodName {
             MethodName::Pol => "PoL",
             MethodName::Pof => "PoF",
             MethodName::Sam => "SAM",
+            MethodName::FriendlySam => "Friendly-SAM",
             MethodName::Asam => "ASAM",
             MethodName::Looksam => "LookSAM",
             MethodName::SamNorm => "norm-only SAM",
@@ -420,7 +437,7 @@ impl Default for MethodOptions {
 impl MethodOptions {
     /// The method with its published settings.
     ///
-    /// ρ is 0.05 for SAM and LookSAM. It is 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
+    /// ρ is 0.05 for SAM, Friendly-SAM and LookSAM. It is 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
     /// scales the step down. It is 0.5 for norm-only SAM, since norms have few parameters; the
     /// authors' code tries 0.1 to 5.
     pub fn default_of(name: MethodName) -> Self {
@@ -430,6 +447,9 @@ impl MethodOptions {
             MethodName::Pol => Self::Pol { perturb, update, line },
             MethodName::Pof => Self::Pof { line },
             MethodName::Sam => Self::Sam { update, rho: 0.05 },
+            MethodName::FriendlySam => {
+                Self::FriendlySam { update, rho: 0.05, friendly_sigma: 1.0, friendly_lambda: 0.9 }
+            }
             MethodName::Asam => Self::Asam { update, rho: 0.5, asam_eta: 0.01 },
             MethodName::Looksam => {
                 Self::Looksam { update, rho: 0.05, look_every: 5, look_alpha: 0.7 }
@@ -456,6 +476,7 @@ impl MethodOptions {
             Self::Pol { .. } => MethodName::Pol,
             Self::Pof { .. } => MethodName::Pof,
             Self::Sam { .. } => MethodName::Sam,
+            Self::FriendlySam { .. } => MethodName::FriendlySam,
             Self::Asam { .. } => MethodName::Asam,
             Self::Looksam { .. } => MethodName::Looksam,
             Self::SamNorm { .. } => MethodName::SamNorm,
@@ -469,6 +490,7 @@ impl MethodOptions {
             Self::Sgd { update }
             | Self::Pol { update, .. }
             | Self::Sam { update, .. }
+            | Self::FriendlySam { update, .. }
             | Self::Asam { update, .. }
             | Self::Looksam { update, .. }
             | Self::SamNorm { update, .. } => update.as_deref(),
@@ -483,6 +505,22 @@ impl MethodOptions {
         }
     }
 
+    /// The variant of SAM and its ρ; `None` for other methods.
+    pub fn ascent(&self) -> Option<(Variant, f64)> {
+        Some(match *self {
+            Self::Sam { rho, .. } => (Variant::Plain, rho),
+            Self::FriendlySam { rho, friendly_sigma, friendly_lambda, .. } => {
+                (Variant::Friendly { sigma: friendly_sigma, lambda: friendly_lambda }, rho)
+            }
+            Self::Asam { rho, asam_eta, .. } => (Variant::Adaptive { eta: asam_eta }, rho),
+            Self::Looksam { rho, look_every, look_alpha, .. } => {
+                (Variant::Look { every: look_every, alpha: look_alpha }, rho)
+            }
+            Self::SamNorm { rho, .. } => (Variant::Norms, rho),
+            Self::Sgd { .. } | Self::Pol { .. } | Self::Pof { .. } => return None,
+        })
+    }
+
     /// Rejects values out of range.
     ///
     /// # Errors
@@ -495,6 +533,11 @@ impl MethodOptions {
                 check::positive("gamma", line.gamma)
             }
             Self::Sam { rho, .. } | Self::SamNorm { rho, .. } => check::positive("rho", *rho),
+            Self::FriendlySam { rho, friendly_sigma, friendly_lambda, .. } => {
+                check::positive("rho", *rho)?;
+                check::not_negative("friendly_sigma", *friendly_sigma)?;
+                check::share("friendly_lambda", *friendly_lambda)
+            }
             Self::Asam { rho, asam_eta, .. } => {
                 check::positive("rho", *rho)?;
                 check::positive("asam_eta", *asam_eta)

@@ -2,7 +2,7 @@
 
 use super::Result;
 use super::method::Method;
-use super::method_args::MethodArgs;
+use super::method_args::{AscentArgs, MethodArgs};
 use super::options::MethodName;
 use super::perturbation::{NoMinimum, Perturber, StepRule};
 use super::pof::Pof;
@@ -41,6 +41,7 @@ impl ResolvedMethod {
             ResolvedMethod::Pof => MethodName::Pof,
             ResolvedMethod::Sam(Variant::Plain) => MethodName::Sam,
             ResolvedMethod::Sam(Variant::Adaptive { .. }) => MethodName::Asam,
+            ResolvedMethod::Sam(Variant::Friendly { .. }) => MethodName::FriendlySam,
             ResolvedMethod::Sam(Variant::Look { .. }) => MethodName::Looksam,
             ResolvedMethod::Sam(Variant::Norms) => MethodName::SamNorm,
             ResolvedMethod::Sgd => MethodName::Sgd,
@@ -102,9 +103,13 @@ impl Recipe {
             ..MethodArgs::default()
         };
         let ResolvedMethod::Sam(variant) = self.method else { return of_layers };
-        let sam = MethodArgs { rho: Some(self.rho), ..of_layers };
+        let sam = MethodArgs { ascent: AscentArgs::of_rho(self.rho), ..of_layers };
         match variant {
             Variant::Plain | Variant::Norms => sam,
+            Variant::Friendly { sigma, lambda } => {
+                let (friendly_sigma, friendly_lambda) = (Some(sigma), Some(lambda));
+                MethodArgs { ascent: AscentArgs { friendly_sigma, friendly_lambda, ..sam.ascent }, ..sam }
+            }
             Variant::Adaptive { eta } => MethodArgs { asam_eta: Some(eta), ..sam },
             Variant::Look { every, alpha } => {
                 MethodArgs { look_every: Some(every), look_alpha: Some(alpha), ..sam }
