@@ -22,12 +22,13 @@ pub struct BenchMethod {
 
 impl BenchMethod {
     /// All of them.
-    pub const ALL: [BenchMethod; 8] = [
+    pub const ALL: [BenchMethod; 9] = [
         Self::of(MethodName::Pof),
         Self::of(MethodName::Pol),
         Self::POL_HEAD,
         Self::of(MethodName::Sam),
         Self::of(MethodName::FriendlySam),
+        Self::of(MethodName::SlSam),
         Self::of(MethodName::Asam),
         Self::of(MethodName::Looksam),
         Self::of(MethodName::SamNorm),

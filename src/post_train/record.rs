@@ -16,6 +16,7 @@ pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Res
     let args = recipe.args();
     let perturb = match recipe.method {
         ResolvedMethod::Sam(variant) => Some(variant.perturbed(network, &recipe.update)?.name),
+        ResolvedMethod::SlSam { .. } => Some(recipe.update.name.clone()),
         _ => args.perturb,
     };
     Ok(MethodInfo {
@@ -33,11 +34,12 @@ pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Res
 }
 
 fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
-    let MethodArgs { ascent, asam_eta, look_every, look_alpha, .. } = recipe.args();
+    let MethodArgs { ascent, active_share, asam_eta, look_every, look_alpha, .. } = recipe.args();
     Some(SamInfo {
         rho: ascent.rho?,
         friendly_sigma: ascent.friendly_sigma,
         friendly_lambda: ascent.friendly_lambda,
+        active_share,
         asam_eta,
         look_every,
         look_alpha,

@@ -110,12 +110,18 @@ fn recipe(
     let (line, resolved) = match method {
         MethodOptions::Pol { line, .. } => (line, ResolvedMethod::Pol),
         MethodOptions::Pof { line } => (line, ResolvedMethod::Pof),
+        MethodOptions::SlSam { active_share, .. } => {
+            (&none, ResolvedMethod::SlSam { share: *active_share })
+        }
         other => {
             let sam = other.ascent().map(|(variant, _)| ResolvedMethod::Sam(variant));
             (&none, sam.unwrap_or(ResolvedMethod::Sgd))
         }
     };
-    let rho = method.ascent().map_or(0.0, |(_, rho)| rho);
+    let rho = match method {
+        MethodOptions::SlSam { rho, .. } => *rho,
+        other => other.ascent().map_or(0.0, |(_, rho)| rho),
+    };
     if let ResolvedMethod::Sam(variant) = resolved {
         // Fail before the frozen layers run.
         variant.perturbed(network, &update)?;

@@ -50,6 +50,9 @@ pub struct SamInfo {
     /// λ of Friendly-SAM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub friendly_lambda: Option<f64>,
+    /// Mean share of tensors that SL-SAM draws.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_share: Option<f64>,
     /// η of ASAM.
     #[serde(alias = "eta")]
     pub asam_eta: Option<f64>,

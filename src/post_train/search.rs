@@ -320,7 +320,7 @@ struct Candidate {
 }
 
 /// The methods that are tried on all layers, besides SGD.
-const ASCENTS: [MethodName; 2] = [MethodName::Sam, MethodName::FriendlySam];
+const ASCENTS: [MethodName; 3] = [MethodName::Sam, MethodName::FriendlySam, MethodName::SlSam];
 
 /// The search grid. Near the head, where runs are cheap: all combinations of a few values. Below:
 /// one block at a time. Last: all layers.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 #[serde(default)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct AscentArgs {
-    /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
+    /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm; 0.01 for sl-sam]
     #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
     pub rho: Option<f64>,
     /// σ of friendly-sam: how much of the gradient's average is removed [default: 1]
@@ -68,6 +68,12 @@ pub struct MethodArgs {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub ascent: AscentArgs,
+    /// Mean share of tensors that sl-sam draws for a step [default: 0.5]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, hide_short_help = true, value_name = "S", allow_negative_numbers = true)
+    )]
+    pub active_share: Option<f64>,
     /// η of asam, added to |w| [default: 0.01]
     #[cfg_attr(
         feature = "cli",
@@ -176,7 +182,7 @@ mod tests {
         let made = rho(1.0).method(MethodName::Asam).unwrap();
         assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
         let error = rho(1.0).method(MethodName::Sgd).unwrap_err();
-        let text = "`rho` only applies to the methods sam, friendly-sam, asam, looksam, sam-norm; remove `rho`, or \
+        let text = "`rho` only applies to the methods sam, friendly-sam, sl-sam, asam, looksam, sam-norm; remove `rho`, or \
                     change the setting that it depends on";
         assert_eq!(error.to_string(), text);
         assert_eq!(rho(1.0).check_read_by(&[MethodName::Sgd, MethodName::Sam]), Ok(()));

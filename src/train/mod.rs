@@ -1,6 +1,7 @@
 //! Fine-tuning and post-training: one loop, and one file per method.
 
 pub mod average;
+pub mod bandit;
 mod error;
 mod feed;
 pub mod groups;
@@ -23,6 +24,7 @@ pub mod run;
 pub mod sam;
 pub mod schedule;
 pub mod sgd;
+pub mod sl_sam;
 pub mod source;
 pub mod stepper;
 

@@ -320,6 +320,15 @@ pub enum MethodOptions {
         /// λ of the average.
         friendly_lambda: f64,
     },
+    /// SAM on tensors that a bandit draws for each step.
+    SlSam {
+        /// u.
+        update: Option<String>,
+        /// ρ.
+        rho: f64,
+        /// s, the mean share of tensors drawn.
+        active_share: f64,
+    },
     /// SAM with an ascent step scaled by the weights.
     Asam {
         /// u.
@@ -362,6 +371,8 @@ pub enum MethodName {
     Sam,
     /// SAM with an ascent step along the gradient without its moving average
     FriendlySam,
+    /// SAM on tensors that a bandit on gradient norms draws for each step
+    SlSam,
     /// SAM with an ascent step scaled by the weights
     Asam,
     /// SAM with an ascent step only at every k-th step
@@ -374,11 +385,12 @@ pub enum MethodName {
 
 impl MethodName {
     /// All methods.
-    pub const ALL: [MethodName; 8] = [
+    pub const ALL: [MethodName; 9] = [
         MethodName::Pol,
         MethodName::Pof,
         MethodName::Sam,
         MethodName::FriendlySam,
+        MethodName::SlSam,
         MethodName::Asam,
         MethodName::Looksam,
         MethodName::SamNorm,
@@ -392,6 +404,7 @@ impl MethodName {
             MethodName::Pof => "pof",
             MethodName::Sam => "sam",
             MethodName::FriendlySam => "friendly-sam",
+            MethodName::SlSam => "sl-sam",
             MethodName::Asam => "asam",
             MethodName::Looksam => "looksam",
             MethodName::SamNorm => "sam-norm",
@@ -406,6 +419,7 @@ impl MethodName {
             MethodName::Pof => "PoF",
             MethodName::Sam => "SAM",
             MethodName::FriendlySam => "Friendly-SAM",
+            MethodName::SlSam => "SL-SAM",
             MethodName::Asam => "ASAM",
             MethodName::Looksam => "LookSAM",
             MethodName::SamNorm => "norm-only SAM",
@@ -437,7 +451,7 @@ impl Default for MethodOptions {
 impl MethodOptions {
     /// The method with its published settings.
     ///
-    /// ρ is 0.05 for SAM, Friendly-SAM and LookSAM. It is 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
+    /// ρ is 0.05 for SAM, Friendly-SAM and LookSAM, and 0.01 for SL-SAM, its code's value for ViTs. It is 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
     /// scales the step down. It is 0.5 for norm-only SAM, since norms have few parameters; the
     /// authors' code tries 0.1 to 5.
     pub fn default_of(name: MethodName) -> Self {
@@ -450,6 +464,7 @@ impl MethodOptions {
             MethodName::FriendlySam => {
                 Self::FriendlySam { update, rho: 0.05, friendly_sigma: 1.0, friendly_lambda: 0.9 }
             }
+            MethodName::SlSam => Self::SlSam { update, rho: 0.01, active_share: 0.5 },
             MethodName::Asam => Self::Asam { update, rho: 0.5, asam_eta: 0.01 },
             MethodName::Looksam => {
                 Self::Looksam { update, rho: 0.05, look_every: 5, look_alpha: 0.7 }
@@ -477,6 +492,7 @@ impl MethodOptions {
             Self::Pof { .. } => MethodName::Pof,
             Self::Sam { .. } => MethodName::Sam,
             Self::FriendlySam { .. } => MethodName::FriendlySam,
+            Self::SlSam { .. } => MethodName::SlSam,
             Self::Asam { .. } => MethodName::Asam,
             Self::Looksam { .. } => MethodName::Looksam,
             Self::SamNorm { .. } => MethodName::SamNorm,
@@ -491,6 +507,7 @@ impl MethodOptions {
             | Self::Pol { update, .. }
             | Self::Sam { update, .. }
             | Self::FriendlySam { update, .. }
+            | Self::SlSam { update, .. }
             | Self::Asam { update, .. }
             | Self::Looksam { update, .. }
             | Self::SamNorm { update, .. } => update.as_deref(),
@@ -517,7 +534,9 @@ impl MethodOptions {
                 (Variant::Look { every: look_every, alpha: look_alpha }, rho)
             }
             Self::SamNorm { rho, .. } => (Variant::Norms, rho),
-            Self::Sgd { .. } | Self::Pol { .. } | Self::Pof { .. } => return None,
+            Self::Sgd { .. } | Self::Pol { .. } | Self::Pof { .. } | Self::SlSam { .. } => {
+                return None;
+            }
         })
     }
 
@@ -537,6 +556,10 @@ impl MethodOptions {
                 check::positive("rho", *rho)?;
                 check::not_negative("friendly_sigma", *friendly_sigma)?;
                 check::share("friendly_lambda", *friendly_lambda)
+            }
+            Self::SlSam { rho, active_share, .. } => {
+                check::positive("rho", *rho)?;
+                check::up_to_one("active_share", *active_share)
             }
             Self::Asam { rho, asam_eta, .. } => {
                 check::positive("rho", *rho)?;

@@ -24,6 +24,7 @@ use crate::evaluate::{Estimate, hits, losses, mean_stderr};
 use crate::models::{Layer, Weights};
 use crate::objective::{Examples, Objective};
 use crate::vector;
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -137,6 +138,9 @@ pub struct Epoch {
     pub rejected: Option<f64>,
     /// Mean η* of steps that perturb; `None` for SAM.
     pub eta: Option<f64>,
+    /// Mean share of the updated layer's weights that a step updates; `None` if each step updates all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<f64>,
     /// Seconds for the epoch's steps, without evaluation. Reports leave out times.
     #[serde(skip)]
     pub seconds: f64,
@@ -195,6 +199,9 @@ struct Sums {
     relative: f64,
     searched: usize,
     eta: f64,
+    /// Steps that update a part of the layer, and the sum of their shares.
+    parts: usize,
+    active: f64,
     /// Perturbations under a cap, and those that it shortened.
     capped: [usize; 2],
     /// Perturbations that may be rejected, and those that were.
@@ -202,8 +209,16 @@ struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, loss: f64, norm: f64, displacement: Option<Displacement>) {
+    fn add(
+        &mut self,
+        loss: f64,
+        norm: f64,
+        displacement: Option<Displacement>,
+        active: Option<f64>,
+    ) {
         self.steps += 1;
+        self.parts += usize::from(active.is_some());
+        self.active += active.unwrap_or(0.0);
         self.loss += loss;
         self.norm += norm;
         let Some(displacement) = displacement else { return };
@@ -243,6 +258,7 @@ impl Sums {
             capped: share(self.capped),
             rejected: share(self.rejected),
             eta: mean(self.eta, self.searched),
+            active: mean(self.active, self.parts),
             seconds,
         }
     }
@@ -283,7 +299,7 @@ pub fn train(
     let watched = validation.filter(|_| settings.stop == StopRule::Exploded);
     let start = watched.map(|examples| judge(model, examples)).transpose()?.map(|v| v.loss.mean);
     start.into_iter().for_each(|loss| tell(TrainEvent::Start(loss)));
-    let mut run = Run::new(model, method.updated(), source, start, settings)?;
+    let mut run = Run::new(model, method, source, start, settings)?;
     let mut best = f64::INFINITY;
     let mut outcome = Outcome {
         weights: model.weights.clone(),
@@ -343,7 +359,7 @@ struct Run {
 impl Run {
     fn new(
         model: &Objective,
-        update: &Layer,
+        method: &dyn Method,
         source: &Source,
         start: Option<f64>,
         settings: &TrainSettings,
@@ -352,8 +368,9 @@ impl Run {
         let per_epoch = batches.per_epoch();
         let (rate, warmup) = (settings.lr, settings.warmup);
         let schedule = Schedule::over(settings.schedule, rate, warmup, settings.epochs, per_epoch)?;
-        let (network, rule) = (&model.network, settings.optimizer);
+        let (network, rule, update) = (&model.network, settings.optimizer, method.updated());
         let groups = Groups::new(network, update, settings.grouping, rule, settings.weight_decay);
+        let groups = if method.updates_parts() { groups.apart() } else { groups };
         let penalty = settings.l2_sp.map(|l2_sp| Penalty::new(l2_sp, model, update)).transpose()?;
         Ok(Self {
             feed: Feed::new(batches),
@@ -405,13 +422,16 @@ impl Run {
                 },
             };
             let layer = method.updated();
+            let part = found.part.as_deref();
+            let active =
+                part.map(|_| share_of(&found.gradient, &self.current, layer)).transpose()?;
             let gradient = match &self.penalty {
-                Some(penalty) => {
+                Some(penalty) if part.is_none() => {
                     penalty.add_to(found.gradient, &self.current.weights_of(layer)?)?
                 }
-                None => found.gradient,
+                _ => found.gradient,
             };
-            let made = self.stepper.step(&mut self.current, layer, gradient)?;
+            let made = self.stepper.step_part(&mut self.current, layer, part, gradient)?;
             if let Some(averager) = &mut self.averager {
                 averager.step(&self.current.weights_of(layer)?)?;
             }
@@ -419,7 +439,7 @@ impl Run {
             if let Some(reason) = self.guard.step(found.loss, made.norm, step == self.per_epoch) {
                 return stop(reason);
             }
-            sums.add(found.loss, made.norm, found.perturbation);
+            sums.add(found.loss, made.norm, found.perturbation, active);
             tell(TrainEvent::Step { examples: batch.labels.len(), loss: found.loss });
         }
         // The last step had a finite loss and gradient, but its result may not be finite.
@@ -433,6 +453,16 @@ impl Run {
         }
         Ok(Ok(sums.epoch(epoch, rate, clock.elapsed().as_secs_f64())))
     }
+}
+
+/// Share of a layer's weights that this gradient is about.
+fn share_of(
+    gradient: &[Tensor],
+    model: &Objective,
+    layer: &Layer,
+) -> crate::objective::Result<f64> {
+    let count = |tensors: &[Tensor]| tensors.iter().map(Tensor::elem_count).sum::<usize>() as f64;
+    Ok(count(gradient) / count(&model.weights_of(layer)?))
 }
 
 /// Validation loss and accuracy.

@@ -192,7 +192,7 @@ pub(super) fn ascend(
 }
 
 fn plain(found: Derivatives) -> Step {
-    Step { loss: found.loss, gradient: found.gradient, perturbation: None }
+    Step { loss: found.loss, gradient: found.gradient, perturbation: None, part: None }
 }
 
 impl Method for Sam {

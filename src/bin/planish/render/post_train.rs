@@ -28,6 +28,9 @@ pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
     };
     let at = if perturbation.is_empty() { "" } else { " at the perturbed weights" };
     let shares = [(e.capped, "capped"), (e.rejected, "rejected")];
+    let active = e.active.map_or(String::new(), |share| {
+        format!(", {} of the weights updated by a step", percent(share))
+    });
     let limited: String = shares
         .iter()
         .filter_map(|(share, what)| Some(format!(", {} {what}", percent((*share)?))))
@@ -35,7 +38,7 @@ pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
     let v =
         e.validation_loss.map_or(String::new(), |v| format!(", loss on V {v:.4}{}", on(watched)));
     format!(
-        "epoch {}: training loss {:.4}{at}{v}{perturbation}{limited}, {}",
+        "epoch {}: training loss {:.4}{at}{v}{perturbation}{limited}{active}, {}",
         e.epoch,
         e.training_loss,
         duration(e.seconds)
@@ -62,6 +65,7 @@ pub fn epoch_figures(e: &Epoch) -> Vec<Figure> {
         ("capped", e.capped),
         ("rejected", e.rejected),
         ("eta", e.eta),
+        ("active", e.active),
         ("seconds", Some(e.seconds)),
     ]
 }
@@ -201,6 +205,7 @@ mod tests {
             capped: Some(0.5),
             rejected: None,
             eta: Some(1.0),
+            active: None,
             seconds: 1.5,
         };
         let subset = Some([1000, 6000]);
@@ -217,6 +222,11 @@ mod tests {
         (epoch.capped, epoch.rejected) = (None, Some(0.25));
         assert!(epoch_line(&epoch, None).contains(" from zero weights, 25.0% rejected"));
         (epoch.perturbation_length, epoch.rejected) = (None, None);
+        epoch.active = Some(0.5);
+        assert!(
+            epoch_line(&epoch, None).contains(", 50.0% of the weights updated by a step, 1.50 s")
+        );
+        epoch.active = None;
         let plain = "epoch 2: training loss 0.2500, loss on V 0.5000 on its 400 images, 1.50 s";
         assert_eq!(epoch_line(&epoch, Some([400, 400])), plain);
         epoch.validation_loss = None;
