@@ -51,6 +51,11 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
         ("sam block", sam(Variant::Plain, "block.1,head")),
         ("asam", sam(Variant::Adaptive { eta: 0.01 }, "*")),
         ("looksam", sam(look, "*")),
+        ("friendly-sam", sam(Variant::Friendly { sigma: 1.0, lambda: 0.9 }, "*")),
+        (
+            "sl-sam",
+            recipe(ResolvedMethod::SlSam { share: 0.5 }, None, layer("*"), StepRule::Newton),
+        ),
         ("sam-norm", sam(Variant::Norms, "*")),
     ]
 }
