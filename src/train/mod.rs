@@ -8,6 +8,7 @@ pub mod groups;
 pub mod guard;
 mod keeping;
 pub mod l2_sp;
+pub mod late;
 pub mod method;
 mod method_args;
 #[cfg(feature = "cuda")]
