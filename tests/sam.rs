@@ -7,6 +7,7 @@ use planish::models::layers::{join, select};
 use planish::models::vit::{Activation, Config, FinalNorm, Pooling};
 use planish::models::{Layer, Network, Weights};
 use planish::objective::{Activations, Objective};
+use planish::train::late::LateSam;
 use planish::train::method::{Displacement, Method};
 use planish::train::sam::{Sam, Variant};
 use planish::train::sgd::Sgd;
@@ -271,6 +272,26 @@ fn friendly_sam_and_sl_sam_contain_sam() {
             let same = |(a, b)| numbers(a) == numbers(b);
             assert!(a.gradient.iter().zip(&other.gradient).all(same), "step {step}");
         }
+    }
+}
+
+#[test]
+fn a_late_phase_takes_plain_steps_first() {
+    let reference = reference();
+    let model = reference.model();
+    let all = join(&select(&model.network, "*").unwrap());
+    let sgd = || Sgd { update: all.clone() };
+    let sam = || Sam::new(&model.network, all.clone(), Variant::Plain, 0.1).unwrap();
+    let mut late = LateSam { first: sgd(), last: sam(), remaining: 2 };
+    for step in 0..4 {
+        let batch = reference.batch(step);
+        let source = Source::held(&batch);
+        let mut take = |method: &mut dyn Method| method.step(&model, &source, &batch).unwrap();
+        let expected = if step < 2 { take(&mut sgd()) } else { take(&mut sam()) };
+        let found = take(&mut late);
+        assert_eq!(found.perturbation, expected.perturbation);
+        let same = |(a, b)| numbers(a) == numbers(b);
+        assert!(found.gradient.iter().zip(&expected.gradient).all(same), "step {step}");
     }
 }
 

@@ -366,7 +366,8 @@ impl FinetuneOptions {
             return match given.into_iter().find(|(_, given)| *given) {
                 None => Ok(None),
                 Some((option, _)) => {
-                    let (option, applies_to) = (option.into(), "epochs with SAM (`sam_last`)".into());
+                    let (option, applies_to) =
+                        (option.into(), "epochs with SAM (`sam_last`)".into());
                     Err(Error::NoEffect { option, applies_to })
                 }
             };
