@@ -52,9 +52,9 @@ pub struct Args {
     /// Try recipes for this many minutes, then run the best one.
     ///
     /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
-    /// numbers of epochs, then SGD of each block, then SGD and SAM of all layers. Recipes are
-    /// compared by calibrated loss on the validation images. Of those within one standard error of
-    /// the lowest, the one with the lowest loss is the best.
+    /// numbers of epochs, then SGD of each block, then SGD, SAM, Friendly-SAM and SL-SAM of all
+    /// layers. Recipes are compared by calibrated loss on the validation images. Of those within one
+    /// standard error of the lowest, the one with the lowest loss is the best.
     #[arg(
         long,
         value_name = "MINUTES",
