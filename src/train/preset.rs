@@ -34,7 +34,7 @@ pub enum Preset {
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PresetOptions {
     /// Use the settings of a publication for all options that are not given
-    #[cfg_attr(feature = "cli", arg(long, value_enum, help_heading = "Tuning options"))]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, help_heading = "Method options"))]
     pub preset: Option<Preset>,
 }
 
