@@ -36,7 +36,7 @@ impl Method for NormalizedSgd {
         let length = norm(&found.gradient)?.max(f64::MIN_POSITIVE);
         let scaled = found.gradient.iter().map(|g| g / length);
         let gradient = scaled.collect::<candle_core::Result<_>>()?;
-        Ok(Step { loss: found.loss, gradient, perturbation: None })
+        Ok(Step { loss: found.loss, gradient, perturbation: None, part: None })
     }
 }
 

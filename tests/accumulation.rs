@@ -10,7 +10,7 @@ use planish::models::layers::{features, join, select};
 use planish::models::{Layer, Weights};
 use planish::objective::Objective;
 use planish::train::Shape;
-use planish::train::perturbation::StepRule;
+use planish::train::perturbation::{NoMinimum, StepRule};
 use planish::train::recipe::{Recipe, ResolvedMethod};
 use planish::train::run::{TrainEvent, TrainSettings, train};
 use planish::train::sam::Variant;
@@ -28,6 +28,8 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
         gamma: 2.0,
         perturb_batch: 16,
         rule,
+        no_minimum: NoMinimum::Reject,
+        perturb_replacement: false,
         rho: 0.1,
     };
     let newton = StepRule::Newton;
@@ -49,6 +51,11 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
         ("sam block", sam(Variant::Plain, "block.1,head")),
         ("asam", sam(Variant::Adaptive { eta: 0.01 }, "*")),
         ("looksam", sam(look, "*")),
+        ("friendly-sam", sam(Variant::Friendly { sigma: 1.0, lambda: 0.9 }, "*")),
+        (
+            "sl-sam",
+            recipe(ResolvedMethod::SlSam { share: 0.5 }, None, layer("*"), StepRule::Newton),
+        ),
         ("sam-norm", sam(Variant::Norms, "*")),
     ]
 }

@@ -8,7 +8,7 @@ use planish::models::layers::features;
 use planish::models::{Layer, Weights};
 use planish::objective::{Activations, Objective};
 use planish::train::method::{Method, Step};
-use planish::train::perturbation::{Perturbation, Perturber, StepRule};
+use planish::train::perturbation::{NoMinimum, Perturbation, Perturber, StepRule};
 use planish::train::pof::Pof;
 use planish::train::pol::Pol;
 use planish::train::run::{self, TrainEvent, TrainSettings};
@@ -24,12 +24,19 @@ fn perturber(layer: &Layer, gamma_max: f64, rule: StepRule, n: usize, batch: usi
     Perturber::new(layer.clone(), gamma_max, rule, n, batch, SEED).unwrap()
 }
 
+/// A perturber with a cap instead of rejections.
+fn capping(layer: &Layer, gamma_max: f64, rule: StepRule, n: usize, batch: usize) -> Perturber {
+    let mut perturber = perturber(layer, gamma_max, rule, n, batch);
+    perturber.no_minimum = NoMinimum::Cap;
+    perturber
+}
+
 fn norm(x: &[f64]) -> f64 {
     dot(x, x).sqrt()
 }
 
-/// The result of a perturbation: its record, Δw, and B′ with its gradient, recomputed
-/// independently.
+/// The result of a perturbation: its record, Δw, and B′ with its gradient and the model's weights,
+/// recomputed independently.
 struct Observed {
     record: Perturbation,
     change: Vec<f64>,
@@ -37,6 +44,7 @@ struct Observed {
     gradient: Vec<f64>,
 }
 
+/// Perturbations with a cap.
 fn perturbations(
     model: &Objective,
     layer: &Layer,
@@ -44,16 +52,20 @@ fn perturbations(
     rule: StepRule,
     times: usize,
 ) -> Vec<Observed> {
+    observe(model, &mut capping(layer, gamma_max, rule, 48, 16), times)
+}
+
+fn observe(model: &Objective, perturber: &mut Perturber, times: usize) -> Vec<Observed> {
     let all = images(model, 48);
-    let mut perturber = perturber(layer, gamma_max, rule, 48, 16);
+    let layer = perturber.layer.clone();
     let source = Source::held(&all);
     let batches = Batches::new(48, 16, SEED, "B'").unwrap().take(times);
     batches
         .map(|indices| {
             let (moved, record) = perturber.perturb(model, &source).unwrap();
             let batch = all.select(&indices).unwrap();
-            let gradient = numbers(&model.gradient(&batch, layer).unwrap().gradient);
-            let change = plus(&weights_of(&moved, layer), -1.0, &weights_of(model, layer));
+            let gradient = numbers(&model.gradient(&batch, &layer).unwrap().gradient);
+            let change = plus(&weights_of(&moved, &layer), -1.0, &weights_of(model, &layer));
             Observed { record, change, batch, gradient }
         })
         .collect()
@@ -72,7 +84,7 @@ fn a_perturbation_descends_the_batch_gradient_past_the_minimum() {
             assert!((cosine + 1.0).abs() < 1e-9, "{name}: {cosine}");
             assert!((length - observed.record.length).abs() < 1e-9 * length);
             assert!((length / norm(&start) - observed.record.relative.unwrap()).abs() < 1e-9);
-            if observed.record.capped {
+            if observed.record.limited {
                 continue;
             }
             inside += 1;
@@ -104,7 +116,7 @@ fn a_layer_of_zeros_is_perturbed_past_its_minimum() {
         for rule in [StepRule::Search, StepRule::Newton] {
             let mut inside = 0;
             for observed in perturbations(&zeroed, &layer, 2.0, rule, 6) {
-                let Perturbation { eta, gamma, length, relative, capped } = observed.record;
+                let Perturbation { eta, gamma, length, relative, limited, .. } = observed.record;
                 assert_eq!(relative, None);
                 let slope = norm(&observed.gradient);
                 assert!(
@@ -121,7 +133,7 @@ fn a_layer_of_zeros_is_perturbed_past_its_minimum() {
                 assert!(name != "head" || (start - 3f64.ln()).abs() < 1e-12, "{start}");
                 let widest = 2.0 * start / (slope * slope);
                 assert!(eta <= widest * (1.0 + 1e-9), "{name}: {eta} {widest}");
-                if !capped && rule == StepRule::Search {
+                if !limited && rule == StepRule::Search {
                     inside += 1;
                     let grid = (0..=1000).map(|k| loss(widest * f64::from(k) / 1000.0));
                     let least = grid.fold(f64::INFINITY, f64::min);
@@ -159,8 +171,8 @@ fn the_newton_rule_minimises_the_quadratic() {
     let model = model(DType::F64);
     let layer = layer(&model, "norm");
     let observed = perturbations(&model, &layer, 1e-3, StepRule::Newton, 4);
-    assert!(observed.iter().any(|s| !s.record.capped));
-    for s in observed.iter().filter(|s| !s.record.capped) {
+    assert!(observed.iter().any(|s| !s.record.limited));
+    for s in observed.iter().filter(|s| !s.record.limited) {
         // H g by central differences of the gradient.
         let slope = |h: f64| {
             let w = plus(&weights_of(&model, &layer), h, &s.gradient);
@@ -183,11 +195,76 @@ fn a_perturbation_never_exceeds_half_the_weights() {
         for s in &observed {
             let requested = s.record.gamma * s.record.eta * norm(&s.gradient);
             assert!(norm(&s.change) <= 0.5 * start * (1.0 + 1e-12));
-            assert!(!s.record.capped || requested >= norm(&s.change) * (1.0 - 1e-12));
-            assert_eq!(s.record.capped, requested > 0.5 * start, "{:?}", s.record);
+            assert!(!s.record.limited || requested >= norm(&s.change) * (1.0 - 1e-12));
+            assert_eq!(s.record.limited, requested > 0.5 * start, "{:?}", s.record);
         }
-        assert!(observed.iter().filter(|s| s.record.capped).count() >= least_capped);
+        assert!(observed.iter().filter(|s| s.record.limited).count() >= least_capped);
     }
+}
+
+/// The model with a head so large that `images` draws each image's predicted class as its label: all are
+/// classified correctly.
+fn fitted(model: &Objective) -> Objective {
+    let head = layer(model, "head");
+    let large: Vec<f64> = weights_of(model, &head).iter().map(|w| 40.0 * w).collect();
+    with_weights(model, &head, &large)
+}
+
+#[test]
+fn without_a_minimum_within_reach_nothing_is_perturbed() {
+    let start = model(DType::F64);
+    let head = layer(&start, "head");
+    for rule in [StepRule::Search, StepRule::Newton] {
+        let mut counts = [0, 0];
+        for model in [start.clone(), fitted(&start)] {
+            let w = weights_of(&model, &head);
+            for s in observe(&model, &mut perturber(&head, 2.0, rule, 48, 16), 8) {
+                assert_eq!(s.record.capped(), None);
+                let slope = norm(&s.gradient);
+                let loss = |eta: f64| {
+                    let w = plus(&w, -eta, &s.gradient);
+                    mean(&cross_entropies(&with_weights(&model, &head, &w), &s.batch))
+                };
+                let reach = norm(&w) / slope;
+                // The loss of a linear layer is convex: it has a minimum within reach if it rises there.
+                // The Newton step is in the test of its rule.
+                let rises = loss(reach) > loss(0.999 * reach);
+                let rejected = s.record.rejected().unwrap();
+                assert!(rule == StepRule::Newton || rejected != rises, "{:?}", s.record);
+                counts[usize::from(rejected)] += 1;
+                if rejected {
+                    assert_eq!((norm(&s.change), s.record.eta, s.record.length), (0.0, 0.0, 0.0));
+                } else {
+                    let expected = s.record.gamma * s.record.eta * slope;
+                    assert!((norm(&s.change) / expected - 1.0).abs() < 1e-9);
+                    assert!(s.record.eta <= reach * (1.0 + 1e-12));
+                }
+            }
+        }
+        assert!(counts.iter().all(|&n| n > 2), "{rule:?}: {counts:?}");
+    }
+}
+
+/// A rejected step is the control's.
+#[test]
+fn a_rejected_step_is_taken_without_a_perturbation() {
+    let start = model(DType::F64);
+    let fitted = fitted(&start);
+    let source = Source::held(&images(&fitted, 48));
+    let [head, block] = ["head", "block.1"].map(|name| layer(&fitted, name));
+    let s = settings(1, 16);
+    let control = train(&fitted, &mut Sgd { update: block.clone() }, &source, &s);
+    let mut shares = Vec::new();
+    let mut tell = |event: TrainEvent| {
+        if let TrainEvent::Epoch(epoch) = event {
+            shares.push((epoch.rejected, epoch.capped, epoch.perturbation, epoch.eta));
+        }
+    };
+    let mut method =
+        Pol { update: block, perturber: perturber(&head, 2.0, StepRule::Search, 48, 48) };
+    let after = run::train(&fitted, &mut method, &source, None, &s, &mut tell).unwrap().weights;
+    assert_eq!(shares, [(Some(1.0), None, None, None)]);
+    assert_eq!(distance(&after, &control), 0.0);
 }
 
 #[test]

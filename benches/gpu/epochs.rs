@@ -7,7 +7,7 @@ use super::{Outcome, Size};
 use candle_core::{Device, Tensor};
 use planish::models::layers::{features, select};
 use planish::objective::{Activations, Objective};
-use planish::train::perturbation::StepRule;
+use planish::train::perturbation::{NoMinimum, StepRule};
 use planish::train::recipe::{Recipe, ResolvedMethod};
 use planish::train::run::{TrainSettings, train};
 use planish::train::{Keep, Source};
@@ -43,6 +43,8 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             gamma: 2.0,
             perturb_batch: 2 * size.batch,
             rule: StepRule::Search,
+            no_minimum: NoMinimum::Reject,
+            perturb_replacement: false,
             rho: 0.0,
         };
         let inputs = match recipe.first_stage() {

@@ -2,7 +2,7 @@
 
 use crate::cache::CacheOptions;
 use crate::options::Error;
-use crate::train::{MethodArgs, MethodName, TrainOptions};
+use crate::train::{MethodArgs, MethodName, PresetOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -22,11 +22,13 @@ pub struct BenchMethod {
 
 impl BenchMethod {
     /// All of them.
-    pub const ALL: [BenchMethod; 7] = [
+    pub const ALL: [BenchMethod; 9] = [
         Self::of(MethodName::Pof),
         Self::of(MethodName::Pol),
         Self::POL_HEAD,
         Self::of(MethodName::Sam),
+        Self::of(MethodName::FriendlySam),
+        Self::of(MethodName::SlSam),
         Self::of(MethodName::Asam),
         Self::of(MethodName::Looksam),
         Self::of(MethodName::SamNorm),
@@ -86,7 +88,11 @@ impl clap::ValueEnum for BenchMethod {
 /// Options of a bench. These are also the flags of `bench`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[cfg_attr(
+    feature = "cli",
+    derive(clap::Args),
+    command(mut_args(crate::train::preset::with_defaults))
+)]
 pub struct BenchOptions {
     /// Methods to run, each with its control
     #[cfg_attr(
@@ -96,10 +102,14 @@ pub struct BenchOptions {
             value_enum,
             value_delimiter = ',',
             default_value = "pof,pol,pol-head",
+            default_value_ifs([("preset", "pof2022", "pof"), ("preset", "pol", "pol")]),
             help_heading = "Bench options"
         )
     )]
     pub methods: Vec<BenchMethod>,
+    /// Published settings. In `train` they are filled in already.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub preset: PresetOptions,
     /// Number of training seeds
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "N", default_value_t = Self::default().seeds, help_heading = "Bench options"
@@ -138,6 +148,7 @@ impl Default for BenchOptions {
     fn default() -> Self {
         Self {
             methods: BenchMethod::ALL[..3].to_vec(),
+            preset: PresetOptions::default(),
             seeds: 3,
             plan: None,
             samples: None,
@@ -189,6 +200,7 @@ impl BenchOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::AscentArgs;
 
     #[test]
     fn methods_have_names() {
@@ -223,7 +235,7 @@ mod tests {
         assert_eq!(with(&BenchMethod::ALL, perturb()), Ok(()));
         let refused = with(&[BenchMethod::POL_HEAD], perturb());
         assert!(matches!(refused, Err(Error::NoEffect { .. })));
-        let rho = MethodArgs { rho: Some(0.1), ..MethodArgs::default() };
+        let rho = MethodArgs { ascent: AscentArgs::of_rho(0.1), ..MethodArgs::default() };
         assert!(matches!(with(&[BenchMethod::POL_HEAD], rho), Err(Error::NoEffect { .. })));
         let none = BenchOptions { seeds: 0, ..BenchOptions::default() };
         assert_eq!(none.check(), Err(Error::value("seeds", "1 to 1000", 0)));

@@ -58,6 +58,16 @@ pub(super) fn plan<R: BenchRunner>(
             diagnosis_ahead: None,
         });
     }
+    if let (Some(preset), None) = (options.preset.preset, &options.plan)
+        && let Some([p, u]) = preset.layers(&checkpoint.network)
+    {
+        return Ok(PlannedLayers {
+            perturb: p,
+            update: u,
+            from: format!("from the preset {}", preset.name()),
+            diagnosis_ahead: None,
+        });
+    }
     let plan = match &options.plan {
         Some(path) => read_plan(path, checkpoint, val_origin).map_err(Error::from)?,
         None => {

@@ -28,7 +28,7 @@ pub struct BenchResult {
 pub struct RowResult {
     /// Name of the row.
     pub name: String,
-    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`; `None` for the untuned model.
+    /// A [`MethodName`](crate::train::MethodName); `None` for the untuned model.
     pub method: Option<String>,
     /// The perturbed layer p.
     pub perturb: Option<String>,
@@ -56,6 +56,9 @@ pub struct RowResult {
     pub perturbation_length: Option<Estimate>,
     /// Share of perturbations that were shortened by the cap.
     pub capped: Option<Estimate>,
+    /// Share of steps without a perturbation, because the loss had no minimum along the line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Estimate>,
     /// Mean loss over the batches of the last epoch, at the perturbed weights if the method
     /// perturbs.
     pub training_loss: Option<Estimate>,

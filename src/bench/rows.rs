@@ -61,7 +61,7 @@ pub(super) fn rows(
         let named = MethodArgs {
             perturb: perturb.map(Into::into),
             update: Some(update.into()),
-            ..options.of_methods.clone()
+            ..options.preset.fill(&options.of_methods, row.method)
         };
         let method = named.of(row.method).method(row.method)?;
         add(format!("{}{from} → {label}", row.method.title()), method, Some(control));

@@ -101,6 +101,7 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
         let first = seed == self.seed;
         let options = PostTrainOptions {
             train: self.options.train.clone(),
+            preset: self.options.preset,
             cache: shared(&self.options.cache),
             // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad
             // results, would favour the method with the most variance.

@@ -1,7 +1,7 @@
 //! The order of images, and mini-batches.
 
 use super::Error;
-use crate::random::{shuffle, stream};
+use crate::random::{below, shuffle, stream};
 
 /// A permutation of `0..n`, determined by seed, stream name and epoch.
 pub fn epoch_order(n: usize, seed: u64, name: &str, epoch: u64) -> Vec<usize> {
@@ -19,8 +19,17 @@ pub fn batches(order: &[usize], batch: usize, drop_last: bool) -> Vec<&[usize]> 
     order.chunks(batch).filter(|b| !drop_last || b.len() == batch).collect()
 }
 
+/// `draws` images out of `n`, each drawn independently, determined by seed, stream name and epoch. None if
+/// `n` is 0.
+pub fn epoch_draws(n: usize, draws: usize, seed: u64, name: &str, epoch: u64) -> Vec<usize> {
+    let mut rng = stream(seed, &format!("{name} with replacement, epoch {epoch}"));
+    let draws = if n == 0 { 0 } else { draws };
+    (0..draws).map(|_| below(&mut rng, n as u64) as usize).collect()
+}
+
 /// An endless sequence of full batches. Each epoch is a new permutation; its last partial batch is
-/// dropped.
+/// dropped. With replacement, an epoch has as many batches, and each image of a batch is drawn
+/// independently.
 ///
 /// Two sequences with the same seed and stream name are equal.
 #[derive(Clone, Debug)]
@@ -29,6 +38,7 @@ pub struct Batches {
     batch: usize,
     seed: u64,
     name: String,
+    replacement: bool,
     epoch: u64,
     order: Vec<usize>,
     next: usize,
@@ -51,8 +61,26 @@ impl Batches {
                 remedy: "choose a smaller `batch_size`, or give more images",
             });
         }
-        let order = epoch_order(len, seed, name, 0);
-        Ok(Self { len, batch, seed, name: name.to_owned(), epoch: 0, order, next: 0 })
+        let (name, replacement) = (name.to_owned(), false);
+        let order = epoch_order(len, seed, &name, 0);
+        Ok(Self { len, batch, seed, name, replacement, epoch: 0, order, next: 0 })
+    }
+
+    /// The sequence that draws with replacement, from epoch 0.
+    #[must_use]
+    pub fn with_replacement(self) -> Self {
+        let mut own = Self { replacement: true, epoch: 0, next: 0, ..self };
+        own.order = own.drawn();
+        own
+    }
+
+    /// The images of the epoch, batch by batch.
+    fn drawn(&self) -> Vec<usize> {
+        let Self { len, batch, seed, ref name, epoch, .. } = *self;
+        match self.replacement {
+            true => epoch_draws(len, len - len % batch, seed, name, epoch),
+            false => epoch_order(len, seed, name, epoch),
+        }
     }
 
     /// Full batches in one epoch, ⌊len / batch⌋.
@@ -82,7 +110,7 @@ impl Iterator for Batches {
     fn next(&mut self) -> Option<Vec<usize>> {
         if self.len - self.next < self.batch {
             self.epoch += 1;
-            self.order = epoch_order(self.len, self.seed, &self.name, self.epoch);
+            self.order = self.drawn();
             self.next = 0;
         }
         let batch = self.order.get(self.next..self.next + self.batch)?.to_vec();
@@ -143,6 +171,25 @@ mod tests {
                 assert_eq!(endless.epoch(), epoch);
             }
         }
+    }
+
+    #[test]
+    fn draws_with_replacement_are_independent_and_uniform() {
+        let all = || Batches::new(7, 3, 9, "B'").unwrap().with_replacement();
+        assert!(all().take(50).eq(all().take(50)));
+        let mut batches = all();
+        let (mut counts, mut repeats) = ([0usize; 7], 0);
+        for n in 0..2000 {
+            let batch = batches.next().unwrap();
+            assert_eq!((batch.len(), batches.epoch()), (3, n / 2));
+            batch.iter().for_each(|&image| counts[image] += 1);
+            repeats +=
+                usize::from(batch[0] == batch[1] || batch[0] == batch[2] || batch[1] == batch[2]);
+        }
+        // 6000 draws: five standard deviations of a binomial(6000, 1/7) are 136.
+        assert!(counts.iter().all(|n| n.abs_diff(857) < 136), "{counts:?}");
+        // Three of seven are distinct with probability 6/7 · 5/7 = 30/49; five deviations are 109.
+        assert!(repeats.abs_diff(2000 * 19 / 49) < 109, "{repeats}");
     }
 
     #[test]

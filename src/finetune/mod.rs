@@ -13,6 +13,6 @@ mod start;
 
 pub use error::Error;
 pub use images::FinetuneImages;
-pub use options::{FinetuneOptions, OptimizerName};
+pub use options::{FinetuneOptions, OptimizerName, SamVariant};
 pub use session::{FinetuneSession, Finetuned};
 pub use start::InitialModel;

@@ -4,7 +4,9 @@ use crate::checkpoint::Load;
 use crate::data::{FinetuneSubset, OnBadSample};
 use crate::lora::LoraOptions;
 use crate::options::{Error, as_text, check};
-use crate::train::{Keep, L2Sp, OptimizerRule, TrainOptions};
+use crate::train::{
+    AscentArgs, Keep, L2Sp, MethodArgs, MethodName, MethodOptions, OptimizerRule, TrainOptions,
+};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -28,7 +30,13 @@ use std::path::PathBuf;
                 .default_value_if("optimizer", "adamw", "0.001")
                 .hide_default_value(true)
         }),
-        mut_arg("momentum", |arg| arg.help("Nesterov momentum of sgd")),
+        mut_arg("momentum", |arg| arg.help("Momentum of sgd")),
+        mut_arg("nesterov", |arg| arg.help("Nesterov momentum of sgd: on, or off").default_value("on")),
+        mut_arg("rho", |arg| arg.help("ρ: length of SAM's ascent step [default: 0.05]")),
+        mut_args(|arg| match arg.get_id().as_str() {
+            "rho" | "friendly_sigma" | "friendly_lambda" => arg.help_heading("Training options"),
+            _ => arg,
+        }),
         mut_arg("weight_decay", |arg| arg.help("Weight decay, on every tensor unless --decay-all off")),
     )
 )]
@@ -115,6 +123,36 @@ pub struct FinetuneOptions {
         )
     )]
     pub head_first: usize,
+    /// Train the last EPOCHS epochs with SAM.
+    ///
+    /// A few late epochs of SAM give nearly the result of SAM throughout. Each costs two gradients a step.
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            value_name = "EPOCHS",
+            default_value_t = 0,
+            hide_default_value = true,
+            help_heading = "Training options"
+        )
+    )]
+    pub sam_last: usize,
+    /// Method of --sam-last
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            value_name = "sam|friendly-sam",
+            default_value = "sam",
+            hide_possible_values = true,
+            help_heading = "Training options",
+            hide_short_help = true
+        )
+    )]
+    pub sam_variant: SamVariant,
+    /// The ascent step of SAM.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub ascent: AscentArgs,
     /// Penalty α/2 ‖w − w⁰‖² on the distance from `--from`, and β/2 ‖w‖² on the head (L2-SP)
     #[serde(with = "as_text::option")]
     #[cfg_attr(
@@ -164,6 +202,28 @@ pub struct FinetuneOptions {
     pub force: bool,
 }
 
+/// Methods of a late phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum SamVariant {
+    /// SAM.
+    #[default]
+    Sam,
+    /// Friendly-SAM.
+    FriendlySam,
+}
+
+impl SamVariant {
+    /// The method.
+    pub fn method(self) -> MethodName {
+        match self {
+            SamVariant::Sam => MethodName::Sam,
+            SamVariant::FriendlySam => MethodName::FriendlySam,
+        }
+    }
+}
+
 /// Names of the optimizers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -209,8 +269,16 @@ impl Default for FinetuneOptions {
             val_fraction: None,
             on_bad_sample: OnBadSample::Fail,
             optimizer,
-            train: TrainOptions { epochs: 10, lr: optimizer.lr(), ..TrainOptions::default() },
+            train: TrainOptions {
+                epochs: 10,
+                lr: optimizer.lr(),
+                nesterov: true,
+                ..TrainOptions::default()
+            },
             head_first: 0,
+            sam_last: 0,
+            sam_variant: SamVariant::default(),
+            ascent: AscentArgs::default(),
             l2_sp: None,
             layer_decay: None,
             auto_rgn: false,
@@ -279,16 +347,43 @@ impl FinetuneOptions {
                 "`head_first` trains the head, and `freeze_head` freezes it: remove one of the two";
             return Err(Error::Conflict(text.into()));
         }
+        self.late()?;
         self.val_fraction.map_or(Ok(()), |fraction| check::share("val_fraction", fraction))
+    }
+
+    /// The method of the last `sam_last` epochs, if there are any.
+    ///
+    /// # Errors
+    /// More epochs than the run has; options of SAM without such epochs, or out of range.
+    pub fn late(&self) -> Result<Option<MethodOptions>, Error> {
+        if self.sam_last == 0 {
+            let given = [
+                ("sam_variant", self.sam_variant != SamVariant::default()),
+                ("rho", self.ascent.rho.is_some()),
+                ("friendly_sigma", self.ascent.friendly_sigma.is_some()),
+                ("friendly_lambda", self.ascent.friendly_lambda.is_some()),
+            ];
+            return match given.into_iter().find(|(_, given)| *given) {
+                None => Ok(None),
+                Some((option, _)) => {
+                    let (option, applies_to) =
+                        (option.into(), "epochs with SAM (`sam_last`)".into());
+                    Err(Error::NoEffect { option, applies_to })
+                }
+            };
+        }
+        if self.sam_last > self.train.epochs {
+            let expected = format!("at most `epochs`, {}", self.train.epochs);
+            return Err(Error::value("sam_last", expected, self.sam_last));
+        }
+        let args = MethodArgs { ascent: self.ascent.clone(), ..MethodArgs::default() };
+        args.method(self.sam_variant.method()).map(Some)
     }
 
     /// The optimizer.
     pub fn rule(&self) -> OptimizerRule {
         match self.optimizer {
-            OptimizerName::Sgd => OptimizerRule::Sgd {
-                momentum: self.train.momentum,
-                nesterov: self.train.momentum > 0.0,
-            },
+            OptimizerName::Sgd => self.train.sgd(),
             OptimizerName::Adamw => OptimizerRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
         }
     }
@@ -332,6 +427,17 @@ mod tests {
         assert!(matches!(without_effect, Err(Error::NoEffect { .. })));
         refused(FinetuneOptions { val_fraction: Some(1.0), ..options() }, "val_fraction");
         refused(FinetuneOptions { train_range: Some(5..5), ..options() }, "train_range");
+        refused(FinetuneOptions { sam_last: 11, ..options() }, "sam_last");
+        let ascent = AscentArgs::of_rho(0.0);
+        refused(FinetuneOptions { sam_last: 1, ascent: ascent.clone(), ..options() }, "rho");
+        let sigma = AscentArgs { friendly_sigma: Some(1.0), ..AscentArgs::default() };
+        for late in [
+            FinetuneOptions { ascent, ..options() },
+            FinetuneOptions { sam_variant: SamVariant::FriendlySam, ..options() },
+            FinetuneOptions { sam_last: 1, ascent: sigma, ..options() },
+        ] {
+            assert!(matches!(late.check(), Err(Error::NoEffect { .. })));
+        }
         let fresh = FinetuneOptions { reset_head: true, ..options() };
         assert!(matches!(fresh.check(), Err(Error::NoEffect { .. })));
         let both = FinetuneOptions { from: Some("vit".into()), ..options() };

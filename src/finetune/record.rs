@@ -1,10 +1,10 @@
 //! Provenance of a fine-tuned checkpoint.
 
-use super::{FinetuneSession, OptimizerName};
+use super::{FinetuneSession, OptimizerName, SamVariant};
 use crate::checkpoint::{Provenance, RecordedSplit};
 use crate::data::Sample;
 use crate::error::Result;
-use crate::train::{L2Sp, TrainOptions};
+use crate::train::{AscentArgs, L2Sp, MethodArgs, TrainOptions};
 use serde::Serialize;
 
 /// Provenance entry of a run whose kept weights come from `epoch`.
@@ -38,6 +38,11 @@ pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Prov
             optimizer: options.optimizer,
             train: &options.train,
             head_first: options.head_first,
+            sam_last: options.sam_last,
+            late: options.late()?.map(|late| Late {
+                sam_variant: options.sam_variant,
+                ascent: MethodArgs::from(&late).ascent,
+            }),
             l2_sp: options.l2_sp,
             layer_decay: options.layer_decay,
             auto_rgn: options.auto_rgn,
@@ -56,8 +61,19 @@ struct RecordedSettings<'a> {
     #[serde(flatten)]
     train: &'a TrainOptions,
     head_first: usize,
+    sam_last: usize,
+    #[serde(flatten)]
+    late: Option<Late>,
     l2_sp: Option<L2Sp>,
     layer_decay: Option<f64>,
     auto_rgn: bool,
     kept_epoch: usize,
+}
+
+/// Settings of the last epochs.
+#[derive(Serialize)]
+struct Late {
+    sam_variant: SamVariant,
+    #[serde(flatten)]
+    ascent: AscentArgs,
 }

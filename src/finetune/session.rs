@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::evaluate::{Summary, Temperature, summarise};
 use crate::format::number;
 use crate::lora::Adapters;
-use crate::models::Weights;
 use crate::models::layers::everything;
+use crate::models::{Layer, Network, Weights};
 use crate::objective::{Activations, Examples, Objective};
 use crate::observe;
 use crate::options;
@@ -20,11 +20,13 @@ use crate::pixels::Pixels;
 use crate::predictions::Predictions;
 use crate::session::bad_samples::open_for_training;
 use crate::session::{Context, Counted, seen};
+use crate::train::late::LateSam;
 use crate::train::options::keep_or_default;
+use crate::train::sam::Sam;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
 use crate::train::{
-    Epoch, Grouping, Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train,
+    Epoch, Grouping, Method, Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train,
 };
 use serde_json::Value;
 use std::path::PathBuf;
@@ -161,9 +163,20 @@ impl FinetuneSession {
             Some(adapters) => adapters.update.clone(),
             None => everything(&self.start.network),
         };
-        let mut sgd = Sgd { update };
-        let outcome = train(&model, &mut sgd, &source, validation, settings, &mut tell)?;
+        let mut method = self.method(&model.network, update)?;
+        let outcome = train(&model, &mut *method, &source, validation, settings, &mut tell)?;
         Ok(Phases { head, outcome: outcome.trained()? })
+    }
+
+    /// SGD, or SGD followed by SAM.
+    fn method(&self, network: &Network, update: Layer) -> Result<Box<dyn Method>> {
+        let late = self.options.late()?.and_then(|late| late.ascent());
+        let first = Sgd { update: update.clone() };
+        let Some((variant, rho)) = late else { return Ok(Box::new(first)) };
+        let last = Sam::new(network, update, variant, rho)?;
+        let epochs = self.settings.epochs - self.options.sam_last;
+        let remaining = epochs * (self.train.len() / self.settings.batch_size);
+        Ok(Box::new(LateSam { first, last, remaining }))
     }
 
     /// Trains the head alone, on features of the images without augmentation, which are computed once.

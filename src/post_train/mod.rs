@@ -41,7 +41,7 @@ use crate::objective::{Activations, Examples, Objective};
 use crate::options::Limit;
 use crate::train::recipe::Recipe;
 use crate::train::run::{Outcome, TrainEvent, TrainSettings};
-use crate::train::{Keep, MethodOptions, Source, TrainOptions};
+use crate::train::{Keep, MethodOptions, Preset, PresetOptions, Source, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -56,11 +56,20 @@ pub const WATCHED: usize = 1000;
 /// They are the flags of `post-train`. There, `method` is composed of the method's name and
 /// [`MethodArgs`](crate::train::MethodArgs).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[cfg_attr(
+    feature = "cli",
+    derive(clap::Args),
+    command(mut_args(crate::train::preset::with_defaults))
+)]
 pub struct PostTrainOptions {
     /// The method and its layers.
     #[cfg_attr(feature = "cli", arg(skip))]
     pub method: MethodOptions,
+    /// Published settings. In `method` and `train` they are filled in already: by the command line, or by
+    /// [`PostTrainOptions::of_preset`].
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(default)]
+    pub preset: PresetOptions,
     /// Use the plan of this `diagnose` report [default: diagnose first]
     #[cfg_attr(feature = "cli", arg(long, value_name = "REPORT", help_heading = "Tuning options"))]
     pub plan: Option<PathBuf>,
@@ -124,6 +133,17 @@ impl PostTrainOptions {
     /// A method with defaults for all other options.
     pub fn new(method: MethodOptions) -> Self {
         Self { method, ..Self::default() }
+    }
+
+    /// The settings of a publication, with defaults for all other options.
+    ///
+    /// # Errors
+    /// Those of [`MethodArgs::method`](crate::train::MethodArgs::method).
+    pub fn of_preset(preset: Preset) -> std::result::Result<Self, crate::options::Error> {
+        let name = preset.method();
+        let method = preset.method_args(name).method(name)?;
+        let of = PresetOptions { preset: Some(preset) };
+        Ok(Self { preset: of, train: preset.train(), ..Self::new(method) })
     }
 
     /// Rejects values out of range and options without effect.

@@ -16,6 +16,7 @@ pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Res
     let args = recipe.args();
     let perturb = match recipe.method {
         ResolvedMethod::Sam(variant) => Some(variant.perturbed(network, &recipe.update)?.name),
+        ResolvedMethod::SlSam { .. } => Some(recipe.update.name.clone()),
         _ => args.perturb,
     };
     Ok(MethodInfo {
@@ -25,14 +26,24 @@ pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Res
         gamma: args.gamma,
         perturb_batch: args.perturb_batch,
         step: args.step.map(|step| step.name().into()),
+        no_minimum: args.no_minimum.map(|rule| rule.name().into()),
+        perturb_replacement: args.perturb_replacement,
         sam: sam_info(recipe),
         chosen_by,
     })
 }
 
 fn sam_info(recipe: &Recipe) -> Option<SamInfo> {
-    let MethodArgs { rho, asam_eta, look_every, look_alpha, .. } = recipe.args();
-    Some(SamInfo { rho: rho?, asam_eta, look_every, look_alpha })
+    let MethodArgs { ascent, active_share, asam_eta, look_every, look_alpha, .. } = recipe.args();
+    Some(SamInfo {
+        rho: ascent.rho?,
+        friendly_sigma: ascent.friendly_sigma,
+        friendly_lambda: ascent.friendly_lambda,
+        active_share,
+        asam_eta,
+        look_every,
+        look_alpha,
+    })
 }
 
 /// The provenance stored in the tuned checkpoint.
@@ -47,9 +58,14 @@ pub fn provenance(session: &PostTrainSession, selection: &Selection) -> Result<P
     // Keep the training images too, until a run uses others.
     let sample = parent.and_then(|p| p.sample.clone()).filter(|s| s.digest == train.digest());
     let mut values = serde_json::to_value(settings)?;
+    if let Some(preset) = session.options.preset.preset {
+        values["preset"] = preset.name().into();
+    }
     if recipe.perturb.is_some() {
         values["gamma"] = recipe.gamma.into();
         values["perturb_batch"] = recipe.perturb_batch.into();
+        values["no_minimum"] = recipe.no_minimum.name().into();
+        values["perturb_replacement"] = recipe.perturb_replacement.into();
     }
     if let Some(sam) = sam_info(recipe) {
         values["sam"] = serde_json::to_value(sam)?;

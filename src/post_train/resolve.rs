@@ -8,11 +8,10 @@ use crate::error::{Error, Result};
 use crate::models::layers::{features, join, select};
 use crate::models::{Layer, Network};
 use crate::options;
-use crate::train::MethodOptions;
 use crate::train::options::LineOptions;
 use crate::train::perturbation::StepRule;
 use crate::train::recipe::{Recipe, ResolvedMethod, default_rule};
-use crate::train::sam::Variant;
+use crate::train::{MethodOptions, Preset};
 use std::path::Path;
 
 /// A recipe and the origin of its layers.
@@ -20,19 +19,21 @@ use std::path::Path;
 pub struct Resolved {
     /// The recipe.
     pub recipe: Recipe,
-    /// `named by the user`, `by the method`, `by the plan of …`.
+    /// `named by the user`, `by the method`, `by the preset …`, `by the plan of …`.
     pub chosen_by: String,
 }
 
 /// Returns a plan for p and u, usually from a diagnosis; `None` if there is none.
 pub type Planner<'a> = dyn Fn() -> Result<Option<Plan>> + 'a;
 
-/// Takes p and u from the options, else from the report `plan`, else from a diagnosis.
+/// Takes p and u from the options, else from the report `plan`, else from the preset, else from a
+/// diagnosis.
 ///
 /// # Errors
 /// Layers that do not exist or do not fit the method; no plan although one is needed.
 pub fn resolve(
     method: &MethodOptions,
+    preset: Option<Preset>,
     plan: Option<&Path>,
     checkpoint: &Checkpoint,
     val_origin: &ValOrigin,
@@ -64,17 +65,24 @@ pub fn resolve(
     }
     let wants_perturb = matches!(method, MethodOptions::Pol { .. });
     if update.is_none() || (wants_perturb && perturb.is_none()) {
-        let (found, from) = planned(plan, checkpoint, val_origin, diagnose)?;
+        let of_preset = preset.and_then(|preset| Some((preset, preset.layers(network)?)));
+        let ([p, u], from) = match (plan, of_preset) {
+            (None, Some((preset, layers))) => (layers, format!("by the preset {}", preset.name())),
+            _ => {
+                let (found, from) = planned(plan, checkpoint, val_origin, diagnose)?;
+                ([found.perturb, found.update], from)
+            }
+        };
         chosen_by = match perturb.is_some() || update.is_some() {
             true => format!("named by the user and {from}"),
             false => from,
         };
         update = match update {
-            None => Some(layer(network, &found.update)?),
+            None => Some(layer(network, &u)?),
             named => named,
         };
         if wants_perturb && perturb.is_none() {
-            perturb = Some(layer(network, &found.perturb)?);
+            perturb = Some(layer(network, &p)?);
         }
     } else if plan.is_some() && !matches!(method, MethodOptions::Pof { .. }) {
         let text = "`plan` has no effect, because the layers are already named: omit it, or omit `perturb` and \
@@ -99,19 +107,20 @@ fn recipe(
     perturb: Option<Layer>,
 ) -> Result<Recipe> {
     let none = LineOptions::default();
-    let (resolved, line, rho) = match method {
-        MethodOptions::Sgd { .. } => (ResolvedMethod::Sgd, &none, 0.0),
-        MethodOptions::Pol { line, .. } => (ResolvedMethod::Pol, line, 0.0),
-        MethodOptions::Pof { line } => (ResolvedMethod::Pof, line, 0.0),
-        MethodOptions::Sam { rho, .. } => (ResolvedMethod::Sam(Variant::Plain), &none, *rho),
-        MethodOptions::Asam { rho, asam_eta, .. } => {
-            (ResolvedMethod::Sam(Variant::Adaptive { eta: *asam_eta }), &none, *rho)
+    let (line, resolved) = match method {
+        MethodOptions::Pol { line, .. } => (line, ResolvedMethod::Pol),
+        MethodOptions::Pof { line } => (line, ResolvedMethod::Pof),
+        MethodOptions::SlSam { active_share, .. } => {
+            (&none, ResolvedMethod::SlSam { share: *active_share })
         }
-        MethodOptions::Looksam { rho, look_every, look_alpha, .. } => {
-            let variant = Variant::Look { every: *look_every, alpha: *look_alpha };
-            (ResolvedMethod::Sam(variant), &none, *rho)
+        other => {
+            let sam = other.ascent().map(|(variant, _)| ResolvedMethod::Sam(variant));
+            (&none, sam.unwrap_or(ResolvedMethod::Sgd))
         }
-        MethodOptions::SamNorm { rho, .. } => (ResolvedMethod::Sam(Variant::Norms), &none, *rho),
+    };
+    let rho = match method {
+        MethodOptions::SlSam { rho, .. } => *rho,
+        other => other.ascent().map_or(0.0, |(_, rho)| rho),
     };
     if let ResolvedMethod::Sam(variant) = resolved {
         // Fail before the frozen layers run.
@@ -125,6 +134,8 @@ fn recipe(
         gamma: line.gamma,
         perturb_batch: line.perturb_batch,
         rule: line.step.unwrap_or(usual),
+        no_minimum: line.no_minimum,
+        perturb_replacement: line.perturb_replacement,
         rho,
     })
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// aliases are names in reports of earlier versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MethodInfo {
-    /// `pol`, `pof`, `sam`, `asam`, `looksam`, `sam-norm` or `sgd`.
+    /// A [`MethodName`](crate::train::MethodName).
     pub name: String,
     /// p, if anything is perturbed; for SAM, the layers of the ascent step.
     pub perturb: Option<String>,
@@ -24,8 +24,15 @@ pub struct MethodInfo {
     /// Examples in B′ of PoL and PoF.
     #[serde(alias = "perturbation_batch")]
     pub perturb_batch: Option<usize>,
-    /// `search` or `newton`, of PoL and PoF.
+    /// `search`, `newton` or `grid`, of PoL and PoF.
     pub step: Option<String>,
+    /// `reject` or `cap`, of PoL and PoF; absent in reports of earlier versions, which capped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_minimum: Option<String>,
+    /// Whether B′ of PoL and PoF is drawn with replacement; absent in reports of earlier versions, in which
+    /// it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perturb_replacement: Option<bool>,
     /// Settings of SAM.
     pub sam: Option<SamInfo>,
     /// Where p and u come from.
@@ -37,6 +44,15 @@ pub struct MethodInfo {
 pub struct SamInfo {
     /// ρ.
     pub rho: f64,
+    /// σ of Friendly-SAM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub friendly_sigma: Option<f64>,
+    /// λ of Friendly-SAM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub friendly_lambda: Option<f64>,
+    /// Mean share of tensors that SL-SAM draws.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_share: Option<f64>,
     /// η of ASAM.
     #[serde(alias = "eta")]
     pub asam_eta: Option<f64>,

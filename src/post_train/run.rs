@@ -6,7 +6,7 @@ use crate::engine::Precision;
 use crate::objective::Objective;
 use crate::train::recipe::{Recipe, ResolvedMethod};
 use crate::train::run::TrainSettings;
-use crate::train::{Keep, OptimizerRule, StopRule, TrainOptions};
+use crate::train::{Keep, StopRule, TrainOptions};
 
 /// One training run.
 #[derive(Clone, Debug)]
@@ -74,8 +74,7 @@ impl TrialSpec {
 
 /// The settings of the loop.
 pub fn settings(train: &TrainOptions, keep: Keep, seed: u64) -> TrainSettings {
-    let optimizer = OptimizerRule::Sgd { momentum: train.momentum, nesterov: false };
-    train.settings(optimizer, keep, StopRule::Exploded, seed)
+    train.settings(train.sgd(), keep, StopRule::Exploded, seed)
 }
 
 /// The model for training steps whose batches enter at `stage`. It uses larger micro-batches,

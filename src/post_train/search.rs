@@ -193,6 +193,7 @@ pub fn search(
 ) -> Result<SearchResult> {
     base.train.check()?;
     base.cache.check()?;
+    given.check_read_by(&[&[MethodName::Sgd, MethodName::Pol][..], &ASCENTS].concat())?;
     let mut roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
     base.check_dump(&roles)?;
     // Test images must not influence the choice.
@@ -282,7 +283,8 @@ fn candidates(
         train.check()?;
         let method = with_given(method, given)?;
         let options = PostTrainOptions { method, train, ..base.clone() };
-        let recipe = resolve(&options.method, None, checkpoint, &ValOrigin::None, &none)?.recipe;
+        let recipe =
+            resolve(&options.method, None, None, checkpoint, &ValOrigin::None, &none)?.recipe;
         let work = recipe.work(&checkpoint.network, options.train.batch_size) * epochs as f64;
         let run = TrialSpec {
             recipe,
@@ -317,6 +319,9 @@ struct Candidate {
     epochs: usize,
 }
 
+/// The methods that are tried on all layers, besides SGD.
+const ASCENTS: [MethodName; 3] = [MethodName::Sam, MethodName::FriendlySam, MethodName::SlSam];
+
 /// The search grid. Near the head, where runs are cheap: all combinations of a few values. Below:
 /// one block at a time. Last: all layers.
 fn grid(network: &Network) -> Vec<Candidate> {
@@ -346,11 +351,10 @@ fn grid(network: &Network) -> Vec<Candidate> {
         add(MethodOptions::sgd(block), [&[0.01, 0.03], &[0.0, 0.01]], &[3]);
     }
     add(MethodOptions::sgd("*"), [&[0.003, 0.01], &[0.0, 0.01]], &[3]);
-    let mut sam = MethodOptions::default_of(MethodName::Sam);
-    if let MethodOptions::Sam { update, .. } = &mut sam {
-        *update = Some("*".into());
+    // Without a layer, the variants of SAM update all.
+    for name in ASCENTS {
+        add(MethodOptions::default_of(name), [&[0.001, 0.003], &[0.0]], &[3]);
     }
-    add(sam, [&[0.001, 0.003], &[0.0]], &[3]);
     all
 }
 

@@ -170,7 +170,9 @@ impl PostTrainSession {
             planned(session, options.limit.mib(), preview, context, &ahead)
         };
         let report = options.plan.as_deref();
-        let resolved = resolve(&options.method, report, &checkpoint, &roles.val_origin, &plan)?;
+        let preset = options.preset.preset;
+        let resolved =
+            resolve(&options.method, preset, report, &checkpoint, &roles.val_origin, &plan)?;
         let Resolved { mut recipe, mut chosen_by } = resolved;
         // B′ cannot be larger than the training set.
         recipe.perturb_batch = recipe.perturb_batch.min(train.len());
@@ -279,8 +281,10 @@ impl PostTrainSession {
             false => String::new(),
         };
         let adapters = self.adapters.as_ref().map(|adapters| format!("; {}", adapters.intention()));
+        let preset = self.options.preset.preset;
+        let preset = preset.map_or(String::new(), |preset| format!("; preset {}", preset.name()));
         Ok(format!(
-            "{}: perturb {}, update {} ({}{meaning}){}; {} epochs of {} steps",
+            "{}: perturb {}, update {} ({}{meaning}){}{preset}; {} epochs of {} steps",
             method.name,
             method.perturb.as_deref().unwrap_or("nothing"),
             method.update,

@@ -1,12 +1,12 @@
 //! The result of `bench`: schema `planish/bench/1`.
 
-use crate::bench::{BenchOptions, BenchResult, Cost, RowResult, RunResult};
+use crate::bench::{BenchMethod, BenchOptions, BenchResult, Cost, RowResult, RunResult};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
 use crate::report::post_training;
 use crate::run::RunInfo;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Identifier and version of the schema.
 pub const SCHEMA: &str = "planish/bench/1";
@@ -53,13 +53,22 @@ impl BenchReport {
         options: &BenchOptions,
         found: BenchResult,
     ) -> Self {
+        let mut settings = json!({ "train": options.train, "cache": options.cache });
+        if let Some(preset) = options.preset.preset {
+            settings["preset"] = preset.name().into();
+            let of = |method: &BenchMethod| {
+                let filled = options.preset.fill(&options.of_methods, method.method);
+                (method.name().to_owned(), json!(filled.of(method.method)))
+            };
+            settings["methods"] = Value::Object(options.methods.iter().map(of).collect());
+        }
         Self {
             schema: SCHEMA.into(),
             run: TimedBench { run, costs: found.costs },
             damaged: found.damaged,
             checkpoint,
             seeds: found.seeds,
-            settings: json!({ "train": options.train, "cache": options.cache }),
+            settings,
             plan: found.plan,
             rows: found.rows,
             verdicts: found.verdicts,

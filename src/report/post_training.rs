@@ -12,6 +12,7 @@ use crate::post_train::search::RecipeSearch;
 use crate::post_train::{PostTrainSession, PostTrained};
 use crate::run::RunInfo;
 use crate::session::{checkpoint_info, data_info};
+use crate::train::Preset;
 use crate::train::run::{Epoch, TrainSettings};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,9 @@ pub struct PostTrainReport {
     pub output: Option<Output>,
     /// The method and its layers.
     pub method: MethodInfo,
+    /// The publication whose settings were the defaults, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
     /// Shared settings.
     pub settings: TrainSettings,
     /// The training images.
@@ -117,6 +121,7 @@ impl PostTrainReport {
             checkpoint: checkpoint_info(checkpoint),
             output: found.output,
             method: found.method,
+            preset: session.options.preset.preset,
             settings: session.settings.clone(),
             training: data_info(session.data.of(&session.train), &session.train, "train"),
             micro_batch: session.stepping().micro_batch,

@@ -13,7 +13,7 @@ use crate::options::{Error as OptionError, names, take};
 use crate::post_train::TrialSpec;
 use crate::post_train::resolve::resolve;
 use crate::train::options::{MethodName, keep_or_default};
-use crate::train::{Keep, MethodArgs, TrainOptions};
+use crate::train::{Keep, MethodArgs, Preset, PresetOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use toml::{Spanned, Value};
@@ -27,6 +27,7 @@ struct Combination {
     cache: CacheOptions,
     keep: Option<Keep>,
     of_methods: MethodArgs,
+    preset: PresetOptions,
 }
 
 /// The option of post-training that is in a grid besides those of training, cache and methods.
@@ -71,13 +72,14 @@ pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec
     let combinations = combinations(setup, bench, &methods)?;
     let mut all = Vec::new();
     for &seed in &bench.seeds {
-        for Combination { train, cache, keep, of_methods } in &combinations {
+        for Combination { train, cache, keep, of_methods, preset } in &combinations {
             for &name in &methods {
                 for layers in places(setup, bench, name, checkpoint)? {
                     let none = || Ok(None);
-                    let method = layers.of(of_methods, name).method(name);
+                    let method = layers.of(&preset.fill(of_methods, name), name).method(name);
                     let made = method.map_err(Error::from).and_then(|method| {
-                        Ok(resolve(&method, None, checkpoint, &ValOrigin::None, &none)?.recipe)
+                        Ok(resolve(&method, None, None, checkpoint, &ValOrigin::None, &none)?
+                            .recipe)
                     });
                     let recipe = made.map_err(|error| match error {
                         Error::Options(error) => {
@@ -115,7 +117,7 @@ fn unused_layers(setup: &Setup, bench: &Bench, methods: &[MethodName]) -> Result
     let reads = |method: &MethodName| !matches!(method, MethodName::Pol | MethodName::Pof);
     let update = bench.update.as_ref().filter(|_| !methods.iter().any(reads));
     match update.and_then(|update| update.first()) {
-        Some(layer) => refused(layer.span(), "update", "sgd, sam, asam, looksam or sam-norm"),
+        Some(layer) => refused(layer.span(), "update", "sgd, sam or a variant of sam"),
         None => Ok(()),
     }
 }
@@ -196,6 +198,10 @@ fn combination(
     let KeepOption { keep } = take(&mut given)?;
     let cache = take::<CacheOptions>(&mut given)?;
     cache.check()?;
+    let preset = take::<PresetOptions>(&mut given)?;
+    for (option, value) in preset.preset.map(Preset::train_values).unwrap_or_default() {
+        given.entry(option).or_insert(value);
+    }
     let train = take::<TrainOptions>(&mut given)?;
     train.check()?;
     let of_methods = take::<MethodArgs>(&mut given)?;
@@ -204,11 +210,12 @@ fn combination(
         known.extend(names::<CacheOptions>());
         known.extend(names::<MethodArgs>());
         known.extend(names::<KeepOption>());
+        known.extend(names::<PresetOptions>());
         known.sort();
         return Err(OptionError::Unknown { option: option.clone(), known: known.join(", ") });
     }
     of_methods.check_read_by(methods)?;
-    Ok(Combination { train, cache, keep, of_methods })
+    Ok(Combination { train, cache, keep, of_methods, preset })
 }
 
 /// The layers to use a method on.

@@ -96,6 +96,9 @@ pub struct RunFigures {
     pub perturbation_length: Option<f64>,
     /// Fraction of its perturbations that were capped.
     pub capped: Option<f64>,
+    /// Fraction of its steps without a perturbation, because the loss had no minimum along the line.
+    #[serde(default)]
+    pub rejected: Option<f64>,
     /// Before and after on V; `None` if the result has no metrics.
     pub val: Option<SplitFigures>,
     /// Before and after on test.
@@ -213,6 +216,7 @@ impl From<Trial> for CellFigures {
             perturbation: last.and_then(|e| e.perturbation),
             perturbation_length: last.and_then(|e| e.perturbation_length),
             capped: last.and_then(|e| e.capped),
+            rejected: last.and_then(|e| e.rejected),
             val: trial.val.as_ref().map(Into::into),
             test: trial.test.as_ref().map(Into::into),
             stopped: trial.stopped,

@@ -175,5 +175,5 @@ fn cell(
         "cache_dtype": settings.cache_dtype,
         "train_seed": settings.train_seed,
     });
-    Ok(fingerprint("planish/run/3", &spec)?)
+    Ok(fingerprint("planish/run/4", &spec)?)
 }

@@ -240,6 +240,7 @@ fn history(row: &mut TableRow, figures: &RunFigures) {
     one(row, "perturbation", figures.perturbation);
     one(row, "perturbation_length", figures.perturbation_length);
     one(row, "capped", figures.capped);
+    one(row, "rejected", figures.rejected);
 }
 
 fn before_after(row: &mut TableRow, split: &str, found: &SplitFigures) {

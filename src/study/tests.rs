@@ -76,6 +76,7 @@ fn trained(nll: f64, top1: f64) -> CellFigures {
         perturbation: None,
         perturbation_length: None,
         capped: None,
+        rejected: None,
         val: Some(SplitFigures { before, after, nll_gain: gain, calibrated_nll_gain: gain }),
         test: None,
     }))

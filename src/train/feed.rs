@@ -18,6 +18,11 @@ impl Feed {
         Self { batches, next: None }
     }
 
+    /// Mini-batches drawn with replacement, from the start.
+    pub fn with_replacement(self) -> Self {
+        Self::new(self.batches.with_replacement())
+    }
+
     /// The next mini-batch, as `read` returns it, on the model's device if it fits there.
     ///
     /// # Errors

@@ -137,6 +137,46 @@ impl Groups {
         Ok(())
     }
 
+    /// One group for each tensor, so that steps may leave out tensors.
+    #[must_use]
+    pub fn apart(self) -> Self {
+        let alone = |group: Group| {
+            let Group { positions, layer, factor, optimizer } = group;
+            positions.into_iter().map(move |position| {
+                let optimizer = Optimizer::new(optimizer.rule(), optimizer.weight_decay());
+                Group { positions: vec![position], layer, factor, optimizer }
+            })
+        };
+        let groups = self.groups.into_iter().flat_map(alone).collect();
+        Self { groups, auto_rgn: self.auto_rgn }
+    }
+
+    /// The weights after a step on the tensors at `part`, of which `gradients` has one each. Groups with
+    /// other tensors do not move, and keep their state.
+    ///
+    /// # Errors
+    /// Those of [`Optimizer::step`].
+    pub fn step_part(
+        &mut self,
+        part: &[usize],
+        weights: &[Tensor],
+        gradients: &[Tensor],
+        rate: f64,
+    ) -> Result<Vec<Tensor>> {
+        let mut next = weights.to_vec();
+        for group in &mut self.groups {
+            let place = |position: &usize| part.iter().position(|other| other == position);
+            let places: Option<Vec<usize>> = group.positions.iter().map(place).collect();
+            let Some(places) = places else { continue };
+            let (own, of) = (chosen(weights, &group.positions), chosen(gradients, &places));
+            let stepped = group.optimizer.step(&own, &of, group.factor * rate)?;
+            for (&position, tensor) in group.positions.iter().zip(stepped) {
+                next[position] = tensor;
+            }
+        }
+        Ok(next)
+    }
+
     /// The weights after one step at learning rate `rate`.
     ///
     /// # Errors

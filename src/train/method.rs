@@ -11,10 +11,13 @@ use candle_core::Tensor;
 pub struct Step {
     /// Mean loss over B at the point where the gradient was computed, nats.
     pub loss: f64,
-    /// One tensor for each tensor of the updated layer.
+    /// One tensor for each tensor of the updated layer, or of its part.
     pub gradient: Vec<Tensor>,
     /// The perturbation at which it was computed, if any.
     pub perturbation: Option<Displacement>,
+    /// Positions of the updated layer's tensors that this step updates; `None` for all. The others keep
+    /// their weights and the optimizer's state.
+    pub part: Option<Vec<usize>>,
 }
 
 /// The displacement from the current weights at which a gradient was computed.
@@ -56,6 +59,11 @@ pub trait Method {
 
     /// The layer that is updated. All other layers stay bit-identical.
     fn updated(&self) -> &Layer;
+
+    /// Whether steps may update a part of the layer, [`Step::part`].
+    fn updates_parts(&self) -> bool {
+        false
+    }
 
     /// The lowest stage that the method touches. All stages below are frozen.
     fn first_stage(&self) -> usize {

@@ -1,10 +1,32 @@
 //! Options of the methods as a user gives them: all options of all methods, each optional.
 
 use super::options::{MethodName, MethodOptions, no_effect};
-use super::perturbation::StepRule;
+use super::perturbation::{NoMinimum, StepRule};
 use crate::options::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+/// Options of the ascent step of SAM and Friendly-SAM, which fine-tuning has, too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+pub struct AscentArgs {
+    /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm; 0.01 for sl-sam]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
+    pub rho: Option<f64>,
+    /// σ of friendly-sam: how much of the gradient's average is removed [default: 1]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, hide_short_help = true, value_name = "SIGMA", allow_negative_numbers = true)
+    )]
+    pub friendly_sigma: Option<f64>,
+    /// λ of friendly-sam: decay of the gradient's average [default: 0.9]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, hide_short_help = true, value_name = "LAMBDA", allow_negative_numbers = true)
+    )]
+    pub friendly_lambda: Option<f64>,
+}
 
 /// Options of all methods. They are flags of `post-train` and `bench`, keys of a study's `grid`, and
 /// columns of its runs. [`MethodArgs::method`] turns them into a method, which rejects options that
@@ -33,9 +55,25 @@ pub struct MethodArgs {
     /// How PoL and PoF find the step [default: search; newton below the last block]
     #[cfg_attr(feature = "cli", arg(long, value_enum, hide_short_help = true))]
     pub step: Option<StepRule>,
-    /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
-    pub rho: Option<f64>,
+    /// What PoL and PoF do if the loss of B′ has no minimum along the line [default: reject]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, hide_short_help = true))]
+    pub no_minimum: Option<NoMinimum>,
+    /// Draw B′ with replacement: on, or off [default: off]
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "on|off", action = clap::ArgAction::Set,
+        value_parser = crate::options::text::on_off, hide_short_help = true
+    ))]
+    pub perturb_replacement: Option<bool>,
+    /// The ascent step.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub ascent: AscentArgs,
+    /// Mean share of tensors that sl-sam draws for a step [default: 0.5]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, hide_short_help = true, value_name = "S", allow_negative_numbers = true)
+    )]
+    pub active_share: Option<f64>,
     /// η of asam, added to |w| [default: 0.01]
     #[cfg_attr(
         feature = "cli",
@@ -54,6 +92,13 @@ pub struct MethodArgs {
         arg(long, hide_short_help = true, value_name = "ALPHA", allow_negative_numbers = true)
     )]
     pub look_alpha: Option<f64>,
+}
+
+impl AscentArgs {
+    /// This ρ.
+    pub fn of_rho(rho: f64) -> Self {
+        Self { rho: Some(rho), ..Self::default() }
+    }
 }
 
 impl MethodArgs {
@@ -79,6 +124,14 @@ impl MethodArgs {
         let given = self.given();
         let read = |key: &String| methods.iter().any(|m| m.options().contains(key));
         given.keys().find(|key| !read(key)).map_or(Ok(()), |key| Err(no_effect(key)))
+    }
+
+    /// The options with those of `other` in place of missing ones.
+    #[must_use]
+    pub fn or(&self, other: &MethodArgs) -> Self {
+        let mut all = other.given();
+        all.extend(self.given());
+        serde_json::from_value(Value::Object(all)).unwrap_or_default()
     }
 
     /// The method with these options.
@@ -125,11 +178,11 @@ mod tests {
 
     #[test]
     fn methods_reject_options_of_other_methods() {
-        let rho = |rho| MethodArgs { rho: Some(rho), ..MethodArgs::default() };
+        let rho = |rho| MethodArgs { ascent: AscentArgs::of_rho(rho), ..MethodArgs::default() };
         let made = rho(1.0).method(MethodName::Asam).unwrap();
         assert_eq!(made, MethodOptions::Asam { update: None, rho: 1.0, asam_eta: 0.01 });
         let error = rho(1.0).method(MethodName::Sgd).unwrap_err();
-        let text = "`rho` only applies to the methods sam, asam, looksam, sam-norm; remove `rho`, or \
+        let text = "`rho` only applies to the methods sam, friendly-sam, sl-sam, asam, looksam, sam-norm; remove `rho`, or \
                     change the setting that it depends on";
         assert_eq!(error.to_string(), text);
         assert_eq!(rho(1.0).check_read_by(&[MethodName::Sgd, MethodName::Sam]), Ok(()));
@@ -143,7 +196,7 @@ mod tests {
         let all = MethodArgs {
             update: Some("norm".into()),
             gamma: Some(1.0),
-            rho: Some(0.1),
+            ascent: AscentArgs::of_rho(0.1),
             ..MethodArgs::default()
         };
         let own = MethodArgs { gamma: None, ..all.clone() };

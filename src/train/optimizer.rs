@@ -94,6 +94,11 @@ impl Optimizer {
         }
     }
 
+    /// The update rule.
+    pub fn rule(&self) -> OptimizerRule {
+        self.rule
+    }
+
     /// λ.
     pub fn weight_decay(&self) -> f64 {
         self.weight_decay

@@ -4,8 +4,9 @@ use super::average::Average;
 use super::groups::Grouping;
 use super::guard::{Keep, StopRule};
 use super::optimizer::OptimizerRule;
-use super::perturbation::StepRule;
+use super::perturbation::{NoMinimum, StepRule};
 use super::run::TrainSettings;
+use super::sam::Variant;
 use super::schedule::Shape;
 use crate::data::Augment;
 use crate::engine::Precision;
@@ -54,6 +55,12 @@ pub struct TrainOptions {
         long, value_name = "M", default_value_t = Self::default().momentum, allow_negative_numbers = true
     ))]
     pub momentum: f64,
+    /// Nesterov momentum: on, or off
+    #[cfg_attr(feature = "cli", arg(
+        long, value_name = "on|off", default_value = "off", action = clap::ArgAction::Set,
+        value_parser = crate::options::text::on_off, hide_short_help = true
+    ))]
+    pub nesterov: bool,
     /// Weight decay
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "D", default_value_t = Self::default().weight_decay, allow_negative_numbers = true
@@ -127,6 +134,7 @@ impl Default for TrainOptions {
             schedule: Shape::Cosine,
             warmup: 0.0,
             momentum: 0.9,
+            nesterov: false,
             weight_decay: 0.0,
             decay_all: true,
             label_smoothing: 0.0,
@@ -211,6 +219,15 @@ impl TrainOptions {
         }
     }
 
+    /// SGD with this momentum.
+    pub fn sgd(&self) -> OptimizerRule {
+        // Without momentum, both rules are the same.
+        OptimizerRule::Sgd {
+            momentum: self.momentum,
+            nesterov: self.nesterov && self.momentum > 0.0,
+        }
+    }
+
     /// The model with this label smoothing, precision and micro-batch size.
     pub fn configured(&self, model: &Objective) -> Objective {
         let mut model = model.clone();
@@ -239,11 +256,21 @@ pub struct LineOptions {
     /// How that step is found. Default: one Hessian-vector product below the last block, else a
     /// line search.
     pub step: Option<StepRule>,
+    /// What happens without a minimum.
+    pub no_minimum: NoMinimum,
+    /// Whether B′ is drawn with replacement.
+    pub perturb_replacement: bool,
 }
 
 impl Default for LineOptions {
     fn default() -> Self {
-        Self { perturb_batch: 256, gamma: 2.0, step: None }
+        Self {
+            perturb_batch: 256,
+            gamma: 2.0,
+            step: None,
+            no_minimum: NoMinimum::Reject,
+            perturb_replacement: false,
+        }
     }
 }
 
@@ -281,6 +308,26 @@ pub enum MethodOptions {
         update: Option<String>,
         /// ρ, the length of the ascent step.
         rho: f64,
+    },
+    /// SAM along the gradient without its moving average.
+    FriendlySam {
+        /// u.
+        update: Option<String>,
+        /// ρ.
+        rho: f64,
+        /// σ, the share of the average that is removed.
+        friendly_sigma: f64,
+        /// λ of the average.
+        friendly_lambda: f64,
+    },
+    /// SAM on tensors that a bandit draws for each step.
+    SlSam {
+        /// u.
+        update: Option<String>,
+        /// ρ.
+        rho: f64,
+        /// s, the mean share of tensors drawn.
+        active_share: f64,
     },
     /// SAM with an ascent step scaled by the weights.
     Asam {
@@ -322,6 +369,10 @@ pub enum MethodName {
     Pof,
     /// sharpness-aware minimisation: update with the gradient after an ascent step
     Sam,
+    /// SAM with an ascent step along the gradient without its moving average
+    FriendlySam,
+    /// SAM on tensors that a bandit on gradient norms draws for each step
+    SlSam,
     /// SAM with an ascent step scaled by the weights
     Asam,
     /// SAM with an ascent step only at every k-th step
@@ -334,10 +385,12 @@ pub enum MethodName {
 
 impl MethodName {
     /// All methods.
-    pub const ALL: [MethodName; 7] = [
+    pub const ALL: [MethodName; 9] = [
         MethodName::Pol,
         MethodName::Pof,
         MethodName::Sam,
+        MethodName::FriendlySam,
+        MethodName::SlSam,
         MethodName::Asam,
         MethodName::Looksam,
         MethodName::SamNorm,
@@ -350,6 +403,8 @@ impl MethodName {
             MethodName::Pol => "pol",
             MethodName::Pof => "pof",
             MethodName::Sam => "sam",
+            MethodName::FriendlySam => "friendly-sam",
+            MethodName::SlSam => "sl-sam",
             MethodName::Asam => "asam",
             MethodName::Looksam => "looksam",
             MethodName::SamNorm => "sam-norm",
@@ -363,6 +418,8 @@ impl MethodName {
             MethodName::Pol => "PoL",
             MethodName::Pof => "PoF",
             MethodName::Sam => "SAM",
+            MethodName::FriendlySam => "Friendly-SAM",
+            MethodName::SlSam => "SL-SAM",
             MethodName::Asam => "ASAM",
             MethodName::Looksam => "LookSAM",
             MethodName::SamNorm => "norm-only SAM",
@@ -394,7 +451,7 @@ impl Default for MethodOptions {
 impl MethodOptions {
     /// The method with its published settings.
     ///
-    /// ρ is 0.05 for SAM and LookSAM. It is 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
+    /// ρ is 0.05 for SAM, Friendly-SAM and LookSAM, and 0.01 for SL-SAM, its code's value for ViTs. It is 0.5 for ASAM, its paper's value for CIFAR-10, since |w|
     /// scales the step down. It is 0.5 for norm-only SAM, since norms have few parameters; the
     /// authors' code tries 0.1 to 5.
     pub fn default_of(name: MethodName) -> Self {
@@ -404,6 +461,10 @@ impl MethodOptions {
             MethodName::Pol => Self::Pol { perturb, update, line },
             MethodName::Pof => Self::Pof { line },
             MethodName::Sam => Self::Sam { update, rho: 0.05 },
+            MethodName::FriendlySam => {
+                Self::FriendlySam { update, rho: 0.05, friendly_sigma: 1.0, friendly_lambda: 0.9 }
+            }
+            MethodName::SlSam => Self::SlSam { update, rho: 0.01, active_share: 0.5 },
             MethodName::Asam => Self::Asam { update, rho: 0.5, asam_eta: 0.01 },
             MethodName::Looksam => {
                 Self::Looksam { update, rho: 0.05, look_every: 5, look_alpha: 0.7 }
@@ -430,6 +491,8 @@ impl MethodOptions {
             Self::Pol { .. } => MethodName::Pol,
             Self::Pof { .. } => MethodName::Pof,
             Self::Sam { .. } => MethodName::Sam,
+            Self::FriendlySam { .. } => MethodName::FriendlySam,
+            Self::SlSam { .. } => MethodName::SlSam,
             Self::Asam { .. } => MethodName::Asam,
             Self::Looksam { .. } => MethodName::Looksam,
             Self::SamNorm { .. } => MethodName::SamNorm,
@@ -443,6 +506,8 @@ impl MethodOptions {
             Self::Sgd { update }
             | Self::Pol { update, .. }
             | Self::Sam { update, .. }
+            | Self::FriendlySam { update, .. }
+            | Self::SlSam { update, .. }
             | Self::Asam { update, .. }
             | Self::Looksam { update, .. }
             | Self::SamNorm { update, .. } => update.as_deref(),
@@ -457,6 +522,24 @@ impl MethodOptions {
         }
     }
 
+    /// The variant of SAM and its ρ; `None` for other methods.
+    pub fn ascent(&self) -> Option<(Variant, f64)> {
+        Some(match *self {
+            Self::Sam { rho, .. } => (Variant::Plain, rho),
+            Self::FriendlySam { rho, friendly_sigma, friendly_lambda, .. } => {
+                (Variant::Friendly { sigma: friendly_sigma, lambda: friendly_lambda }, rho)
+            }
+            Self::Asam { rho, asam_eta, .. } => (Variant::Adaptive { eta: asam_eta }, rho),
+            Self::Looksam { rho, look_every, look_alpha, .. } => {
+                (Variant::Look { every: look_every, alpha: look_alpha }, rho)
+            }
+            Self::SamNorm { rho, .. } => (Variant::Norms, rho),
+            Self::Sgd { .. } | Self::Pol { .. } | Self::Pof { .. } | Self::SlSam { .. } => {
+                return None;
+            }
+        })
+    }
+
     /// Rejects values out of range.
     ///
     /// # Errors
@@ -469,6 +552,15 @@ impl MethodOptions {
                 check::positive("gamma", line.gamma)
             }
             Self::Sam { rho, .. } | Self::SamNorm { rho, .. } => check::positive("rho", *rho),
+            Self::FriendlySam { rho, friendly_sigma, friendly_lambda, .. } => {
+                check::positive("rho", *rho)?;
+                check::not_negative("friendly_sigma", *friendly_sigma)?;
+                check::share("friendly_lambda", *friendly_lambda)
+            }
+            Self::SlSam { rho, active_share, .. } => {
+                check::positive("rho", *rho)?;
+                check::up_to_one("active_share", *active_share)
+            }
             Self::Asam { rho, asam_eta, .. } => {
                 check::positive("rho", *rho)?;
                 check::positive("asam_eta", *asam_eta)
@@ -521,11 +613,9 @@ mod tests {
 
     #[test]
     fn methods_name_their_options() {
-        assert_eq!(
-            MethodName::Pol.options(),
-            ["perturb", "update", "perturb_batch", "gamma", "step"]
-        );
-        assert_eq!(MethodName::Pof.options(), ["perturb_batch", "gamma", "step"]);
+        let line = ["perturb_batch", "gamma", "step", "no_minimum", "perturb_replacement"];
+        assert_eq!(MethodName::Pol.options(), [&["perturb", "update"][..], &line].concat());
+        assert_eq!(MethodName::Pof.options(), line);
         assert_eq!(MethodName::Sgd.options(), ["update"]);
         assert_eq!(MethodName::Asam.options(), ["update", "rho", "asam_eta"]);
     }

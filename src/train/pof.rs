@@ -28,6 +28,6 @@ impl Method for Pof {
         let (perturbed, perturbation) = self.perturber.perturb(model, source)?;
         let found = perturbed.gradient(batch, &self.features)?;
         let perturbation = Some(Displacement::Descent(perturbation));
-        Ok(Step { loss: found.loss, gradient: found.gradient, perturbation })
+        Ok(Step { loss: found.loss, gradient: found.gradient, perturbation, part: None })
     }
 }

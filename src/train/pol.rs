@@ -36,6 +36,6 @@ impl Method for Pol {
         let (perturbed, perturbation) = self.perturber.perturb(model, source)?;
         let found = perturbed.gradient(batch, &self.update)?;
         let perturbation = Some(Displacement::Descent(perturbation));
-        Ok(Step { loss: found.loss, gradient: found.gradient, perturbation })
+        Ok(Step { loss: found.loss, gradient: found.gradient, perturbation, part: None })
     }
 }

@@ -2,15 +2,17 @@
 
 use super::Result;
 use super::method::Method;
-use super::method_args::MethodArgs;
+use super::method_args::{AscentArgs, MethodArgs};
 use super::options::MethodName;
-use super::perturbation::{Perturber, StepRule};
+use super::perturbation::{NoMinimum, Perturber, StepRule};
 use super::pof::Pof;
 use super::pol::Pol;
 use super::sam::{Sam, Variant};
 use super::sgd::Sgd;
+use super::sl_sam::SlSam;
 use crate::forecast::{Perturbing, step_work};
 use crate::models::{Layer, Network};
+use crate::random::{stream, unit};
 use serde::Serialize;
 
 /// A method as it is computed: SAM's variants are one method with different ascent steps. Users choose it
@@ -24,6 +26,11 @@ pub enum ResolvedMethod {
     Pof,
     /// Ascent step and update on the same layers.
     Sam(Variant),
+    /// SAM on tensors that a bandit draws.
+    SlSam {
+        /// Mean share of tensors drawn.
+        share: f64,
+    },
     /// Update u without a perturbation.
     Sgd,
 }
@@ -41,8 +48,10 @@ impl ResolvedMethod {
             ResolvedMethod::Pof => MethodName::Pof,
             ResolvedMethod::Sam(Variant::Plain) => MethodName::Sam,
             ResolvedMethod::Sam(Variant::Adaptive { .. }) => MethodName::Asam,
+            ResolvedMethod::Sam(Variant::Friendly { .. }) => MethodName::FriendlySam,
             ResolvedMethod::Sam(Variant::Look { .. }) => MethodName::Looksam,
             ResolvedMethod::Sam(Variant::Norms) => MethodName::SamNorm,
+            ResolvedMethod::SlSam { .. } => MethodName::SlSam,
             ResolvedMethod::Sgd => MethodName::Sgd,
         }
     }
@@ -63,7 +72,11 @@ pub struct Recipe {
     pub perturb_batch: usize,
     /// How η* is found.
     pub rule: StepRule,
-    /// ρ of SAM.
+    /// What happens without a minimum.
+    pub no_minimum: NoMinimum,
+    /// Whether B′ is drawn with replacement.
+    pub perturb_replacement: bool,
+    /// ρ of SAM and SL-SAM.
     pub rho: f64,
 }
 
@@ -93,12 +106,28 @@ impl Recipe {
             perturb_batch: perturbed.map(|_| self.perturb_batch),
             gamma: perturbed.map(|_| self.gamma),
             step: perturbed.map(|_| self.rule),
+            no_minimum: perturbed.map(|_| self.no_minimum),
+            perturb_replacement: perturbed.map(|_| self.perturb_replacement),
             ..MethodArgs::default()
         };
-        let ResolvedMethod::Sam(variant) = self.method else { return of_layers };
-        let sam = MethodArgs { rho: Some(self.rho), ..of_layers };
+        let sam = || MethodArgs { ascent: AscentArgs::of_rho(self.rho), ..of_layers.clone() };
+        let variant = match self.method {
+            ResolvedMethod::Sam(variant) => variant,
+            ResolvedMethod::SlSam { share } => {
+                return MethodArgs { active_share: Some(share), ..sam() };
+            }
+            _ => return of_layers,
+        };
+        let sam = sam();
         match variant {
             Variant::Plain | Variant::Norms => sam,
+            Variant::Friendly { sigma, lambda } => {
+                let (friendly_sigma, friendly_lambda) = (Some(sigma), Some(lambda));
+                MethodArgs {
+                    ascent: AscentArgs { friendly_sigma, friendly_lambda, ..sam.ascent },
+                    ..sam
+                }
+            }
             Variant::Adaptive { eta } => MethodArgs { asam_eta: Some(eta), ..sam },
             Variant::Look { every, alpha } => {
                 MethodArgs { look_every: Some(every), look_alpha: Some(alpha), ..sam }
@@ -113,6 +142,8 @@ impl Recipe {
                 share: variant.ascent_share(),
                 norms: variant == Variant::Norms,
             },
+            // As if all tensors were drawn: the memory of a step is that of the largest.
+            (ResolvedMethod::SlSam { .. }, _) => Perturbing::Ascent { share: 1.0, norms: false },
             (_, Some(layer)) => Perturbing::Line {
                 layer,
                 newton: self.rule == StepRule::Newton,
@@ -142,8 +173,13 @@ impl Recipe {
         if let ResolvedMethod::Sam(variant) = self.method {
             return Ok(Box::new(Sam::new(network, update, variant, self.rho)?));
         }
+        if let ResolvedMethod::SlSam { share } = self.method {
+            let mut rng = stream(seed, "layers");
+            let uniform = move || unit(&mut rng);
+            return Ok(Box::new(SlSam::new(network, update, self.rho, share, uniform)));
+        }
         let Some(perturb) = &self.perturb else { return Ok(Box::new(Sgd { update })) };
-        let perturber = Perturber::new(
+        let mut perturber = Perturber::new(
             perturb.clone(),
             self.gamma,
             self.rule,
@@ -151,6 +187,10 @@ impl Recipe {
             self.perturb_batch.min(examples),
             seed,
         )?;
+        perturber.no_minimum = self.no_minimum;
+        if self.perturb_replacement {
+            perturber = perturber.with_replacement();
+        }
         Ok(match self.method {
             ResolvedMethod::Pof => Box::new(Pof { features: update, perturber }),
             _ => Box::new(Pol { update, perturber }),

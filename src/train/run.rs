@@ -24,6 +24,7 @@ use crate::evaluate::{Estimate, hits, losses, mean_stderr};
 use crate::models::{Layer, Weights};
 use crate::objective::{Examples, Objective};
 use crate::vector;
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 
@@ -124,15 +125,22 @@ pub struct Epoch {
     /// Validation accuracy (top-1). Not in reports of post-training.
     #[serde(skip)]
     pub validation_top1: Option<Estimate>,
-    /// Mean ‖Δw_p‖/‖w_p‖ of steps that perturb; `None` if w_p = 0.
+    /// Mean ‖Δw_p‖/‖w_p‖ of steps that perturb; `None` if w_p = 0 or no step perturbs.
     pub perturbation: Option<f64>,
     /// Mean ‖Δw_p‖ of steps that perturb; absent in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perturbation_length: Option<f64>,
-    /// Fraction of perturbations shortened by the cap; `None` for SAM, which has no cap.
+    /// Fraction of perturbations shortened by the cap; `None` without a cap.
     pub capped: Option<f64>,
-    /// Mean η*; `None` for SAM.
+    /// Fraction of steps of PoL and PoF that do not perturb, because the loss of B′ has no minimum within
+    /// reach; `None` with a cap instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<f64>,
+    /// Mean η* of steps that perturb; `None` for SAM.
     pub eta: Option<f64>,
+    /// Mean share of the updated layer's weights that a step updates; `None` if each step updates all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<f64>,
     /// Seconds for the epoch's steps, without evaluation. Reports leave out times.
     #[serde(skip)]
     pub seconds: f64,
@@ -190,31 +198,53 @@ struct Sums {
     compared: usize,
     relative: f64,
     searched: usize,
-    capped: usize,
     eta: f64,
+    /// Steps that update a part of the layer, and the sum of their shares.
+    parts: usize,
+    active: f64,
+    /// Perturbations under a cap, and those that it shortened.
+    capped: [usize; 2],
+    /// Perturbations that may be rejected, and those that were.
+    rejected: [usize; 2],
 }
 
 impl Sums {
-    fn add(&mut self, loss: f64, norm: f64, displacement: Option<Displacement>) {
+    fn add(
+        &mut self,
+        loss: f64,
+        norm: f64,
+        displacement: Option<Displacement>,
+        active: Option<f64>,
+    ) {
         self.steps += 1;
+        self.parts += usize::from(active.is_some());
+        self.active += active.unwrap_or(0.0);
         self.loss += loss;
         self.norm += norm;
         let Some(displacement) = displacement else { return };
+        if let Displacement::Descent(p) = displacement {
+            for (share, was) in [(&mut self.capped, p.capped()), (&mut self.rejected, p.rejected())]
+            {
+                share[0] += usize::from(was.is_some());
+                share[1] += usize::from(was == Some(true));
+            }
+            if p.rejected() == Some(true) {
+                return;
+            }
+            self.searched += 1;
+            self.eta += p.eta;
+        }
         self.perturbed += 1;
         self.length += displacement.length();
         if let Some(relative) = displacement.relative() {
             self.compared += 1;
             self.relative += relative;
         }
-        if let Displacement::Descent(p) = displacement {
-            self.searched += 1;
-            self.capped += usize::from(p.capped);
-            self.eta += p.eta;
-        }
     }
 
     fn epoch(&self, epoch: usize, lr: f64, seconds: f64) -> Epoch {
         let mean = |sum: f64, n: usize| (n > 0).then(|| sum / n as f64);
+        let share = |[of, n]: [usize; 2]| mean(n as f64, of);
         Epoch {
             epoch,
             lr,
@@ -225,8 +255,10 @@ impl Sums {
             validation_top1: None,
             perturbation: mean(self.relative, self.compared),
             perturbation_length: mean(self.length, self.perturbed),
-            capped: mean(self.capped as f64, self.searched),
+            capped: share(self.capped),
+            rejected: share(self.rejected),
             eta: mean(self.eta, self.searched),
+            active: mean(self.active, self.parts),
             seconds,
         }
     }
@@ -267,7 +299,7 @@ pub fn train(
     let watched = validation.filter(|_| settings.stop == StopRule::Exploded);
     let start = watched.map(|examples| judge(model, examples)).transpose()?.map(|v| v.loss.mean);
     start.into_iter().for_each(|loss| tell(TrainEvent::Start(loss)));
-    let mut run = Run::new(model, method.updated(), source, start, settings)?;
+    let mut run = Run::new(model, method, source, start, settings)?;
     let mut best = f64::INFINITY;
     let mut outcome = Outcome {
         weights: model.weights.clone(),
@@ -327,7 +359,7 @@ struct Run {
 impl Run {
     fn new(
         model: &Objective,
-        update: &Layer,
+        method: &dyn Method,
         source: &Source,
         start: Option<f64>,
         settings: &TrainSettings,
@@ -336,8 +368,9 @@ impl Run {
         let per_epoch = batches.per_epoch();
         let (rate, warmup) = (settings.lr, settings.warmup);
         let schedule = Schedule::over(settings.schedule, rate, warmup, settings.epochs, per_epoch)?;
-        let (network, rule) = (&model.network, settings.optimizer);
+        let (network, rule, update) = (&model.network, settings.optimizer, method.updated());
         let groups = Groups::new(network, update, settings.grouping, rule, settings.weight_decay);
+        let groups = if method.updates_parts() { groups.apart() } else { groups };
         let penalty = settings.l2_sp.map(|l2_sp| Penalty::new(l2_sp, model, update)).transpose()?;
         Ok(Self {
             feed: Feed::new(batches),
@@ -389,13 +422,16 @@ impl Run {
                 },
             };
             let layer = method.updated();
+            let part = found.part.as_deref();
+            let active =
+                part.map(|_| share_of(&found.gradient, &self.current, layer)).transpose()?;
             let gradient = match &self.penalty {
-                Some(penalty) => {
+                Some(penalty) if part.is_none() => {
                     penalty.add_to(found.gradient, &self.current.weights_of(layer)?)?
                 }
-                None => found.gradient,
+                _ => found.gradient,
             };
-            let made = self.stepper.step(&mut self.current, layer, gradient)?;
+            let made = self.stepper.step_part(&mut self.current, layer, part, gradient)?;
             if let Some(averager) = &mut self.averager {
                 averager.step(&self.current.weights_of(layer)?)?;
             }
@@ -403,7 +439,7 @@ impl Run {
             if let Some(reason) = self.guard.step(found.loss, made.norm, step == self.per_epoch) {
                 return stop(reason);
             }
-            sums.add(found.loss, made.norm, found.perturbation);
+            sums.add(found.loss, made.norm, found.perturbation, active);
             tell(TrainEvent::Step { examples: batch.labels.len(), loss: found.loss });
         }
         // The last step had a finite loss and gradient, but its result may not be finite.
@@ -417,6 +453,16 @@ impl Run {
         }
         Ok(Ok(sums.epoch(epoch, rate, clock.elapsed().as_secs_f64())))
     }
+}
+
+/// Share of a layer's weights that this gradient is about.
+fn share_of(
+    gradient: &[Tensor],
+    model: &Objective,
+    layer: &Layer,
+) -> crate::objective::Result<f64> {
+    let count = |tensors: &[Tensor]| tensors.iter().map(Tensor::elem_count).sum::<usize>() as f64;
+    Ok(count(gradient) / count(&model.weights_of(layer)?))
 }
 
 /// Validation loss and accuracy.

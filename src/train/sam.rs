@@ -1,4 +1,4 @@
-//! SAM, sharpness-aware minimisation (Foret, Kleiner, Mobahi, Neyshabur, ICLR 2021), and three
+//! SAM, sharpness-aware minimisation (Foret, Kleiner, Mobahi, Neyshabur, ICLR 2021), and four
 //! variants: the gradient of B is computed after an *ascent* step along the gradient of the same B.
 //!
 //! With g = ∂L^B(w)/∂w over the union of the chosen layers and one norm over all of it:
@@ -7,9 +7,14 @@
 //! |---|---|---|
 //! | SAM | ρ g/‖g‖ | Foret et al., Eq. 2 with p = 2 |
 //! | ASAM | ρ T_w² g/‖T_w g‖, T_w = \|w\| + η, number by number | Kwon, Kim, Park, Choi, ICML 2021 |
+//! | Friendly-SAM | ρ d/‖d‖, d = g − σ m, m ← λ m + (1 − λ) g | Li, Zhou, He, Cheng, Huang, CVPR 2024 |
 //! | norm-only | as SAM, over the normalisation layers' weights and biases alone | Mueller, Vlaar, Rolnick, Hein, NeurIPS 2023 |
 //!
 //! ASAM's T scales every tensor, as in the paper; the authors' code does not scale biases.
+//!
+//! Friendly-SAM's m is the moving average of the batches' gradients, with the current one. Its first value is
+//! the first gradient, as in the authors' code, and the first step ascends along g. The code subtracts
+//! σ times the average without the current gradient; for σ = 1 the direction is the same.
 //!
 //! The chosen layers step from w with g_s = ∂L^B(w + ε)/∂w. **LookSAM** (Liu, Mai, Chen, Hsieh,
 //! You, CVPR 2022) takes an ascent step only at every k-th step. There it steps with g_s and stores
@@ -18,7 +23,7 @@
 //!
 //! ε belongs to the whole batch B: micro-batches are summed before the ascent step, so their size
 //! does not change the step. ε does not depend on the length of g, so clipping, which acts on the
-//! gradient of the step, does not change it. If g = 0, ε = 0.
+//! gradient of the step, does not change it. If the direction is 0, ε = 0.
 
 use super::method::{Displacement, Method, Step};
 use super::recipe::ResolvedMethod;
@@ -48,6 +53,13 @@ pub enum Variant {
         every: usize,
         /// α.
         alpha: f64,
+    },
+    /// Along g without its moving average: Friendly-SAM.
+    Friendly {
+        /// σ, the share of the average that is removed; 0 is SAM.
+        sigma: f64,
+        /// λ of the average.
+        lambda: f64,
     },
     /// Only normalisation layers are perturbed.
     Norms,
@@ -91,6 +103,8 @@ pub struct Sam {
     steps: usize,
     /// LookSAM's g_v.
     across: Vec<Tensor>,
+    /// Friendly-SAM's m.
+    average: Vec<Tensor>,
 }
 
 impl Sam {
@@ -100,34 +114,48 @@ impl Sam {
     /// Those of [`Variant::perturbed`].
     pub fn new(network: &Network, update: Layer, variant: Variant, rho: f64) -> Result<Self> {
         let ascent = variant.perturbed(network, &update)?;
-        Ok(Self { update, ascent, rho, variant, steps: 0, across: Vec::new() })
+        let (across, average) = (Vec::new(), Vec::new());
+        Ok(Self { update, ascent, rho, variant, steps: 0, across, average })
     }
 
     /// The model at w + ε and the displacement; `gradient` is g over the perturbed tensors.
     fn ascend(
-        &self,
+        &mut self,
         model: &Objective,
         gradient: &[Tensor],
     ) -> Evaluated<(Objective, Displacement)> {
-        let weights = model.weights_of(&self.ascent)?;
-        let mut direction = gradient.to_vec();
-        let mut norm = vector::norm(gradient)?;
-        if let Variant::Adaptive { eta } = self.variant {
-            direction = vector::scale_by_magnitude(gradient, &weights, eta)?;
-            norm = vector::norm(&direction)?;
-            direction = vector::scale_by_magnitude(&direction, &weights, eta)?;
+        match self.variant {
+            Variant::Adaptive { eta } => {
+                let weights = model.weights_of(&self.ascent)?;
+                let scaled = vector::scale_by_magnitude(gradient, &weights, eta)?;
+                let norm = vector::norm(&scaled)?;
+                let direction = vector::scale_by_magnitude(&scaled, &weights, eta)?;
+                ascend(model, &self.ascent, &direction, self.rho, norm)
+            }
+            Variant::Friendly { sigma, lambda } => {
+                let direction = self.without_average(gradient, sigma, lambda)?;
+                ascend(model, &self.ascent, &direction, self.rho, vector::norm(&direction)?)
+            }
+            Variant::Plain | Variant::Look { .. } | Variant::Norms => {
+                ascend(model, &self.ascent, gradient, self.rho, vector::norm(gradient)?)
+            }
         }
-        let whole = vector::norm(&weights)?;
-        let by = |length: f64| {
-            let relative = (whole > 0.0).then(|| length / whole);
-            Displacement::Ascent { length, relative }
-        };
-        if norm == 0.0 {
-            return Ok((model.clone(), by(0.0)));
+    }
+
+    /// Friendly-SAM's d, with the average brought up to date.
+    fn without_average(
+        &mut self,
+        gradient: &[Tensor],
+        sigma: f64,
+        lambda: f64,
+    ) -> Evaluated<Vec<Tensor>> {
+        if self.average.is_empty() {
+            self.average = gradient.to_vec();
+            return Ok(gradient.to_vec());
         }
-        let step = self.rho / norm;
-        let there = moved(model, &self.ascent, &direction, -step)?;
-        Ok((there, by(step * vector::norm(&direction)?)))
+        let kept = vector::scaled(&self.average, lambda)?;
+        self.average = vector::add_scaled(&kept, 1.0 - lambda, gradient)?;
+        Ok(vector::add_scaled(gradient, -sigma, &self.average)?)
     }
 
     /// A LookSAM step without an ascent step.
@@ -142,8 +170,29 @@ impl Sam {
     }
 }
 
+/// The model with `layer` at w + (ρ/norm) `direction`, and the displacement.
+pub(super) fn ascend(
+    model: &Objective,
+    layer: &Layer,
+    direction: &[Tensor],
+    rho: f64,
+    norm: f64,
+) -> Evaluated<(Objective, Displacement)> {
+    let whole = vector::norm(&model.weights_of(layer)?)?;
+    let by = |length: f64| {
+        let relative = (whole > 0.0).then(|| length / whole);
+        Displacement::Ascent { length, relative }
+    };
+    if norm == 0.0 {
+        return Ok((model.clone(), by(0.0)));
+    }
+    let step = rho / norm;
+    let there = moved(model, layer, direction, -step)?;
+    Ok((there, by(step * vector::norm(direction)?)))
+}
+
 fn plain(found: Derivatives) -> Step {
-    Step { loss: found.loss, gradient: found.gradient, perturbation: None }
+    Step { loss: found.loss, gradient: found.gradient, perturbation: None, part: None }
 }
 
 impl Method for Sam {

@@ -23,6 +23,6 @@ impl Method for Sgd {
 
     fn step(&mut self, model: &Objective, _: &Source, batch: &Activations) -> Result<Step> {
         let found = model.gradient(batch, &self.update)?;
-        Ok(Step { loss: found.loss, gradient: found.gradient, perturbation: None })
+        Ok(Step { loss: found.loss, gradient: found.gradient, perturbation: None, part: None })
     }
 }

@@ -47,6 +47,20 @@ impl Stepper {
         layer: &Layer,
         gradient: Vec<Tensor>,
     ) -> Result<Made> {
+        self.step_part(model, layer, None, gradient)
+    }
+
+    /// The same for the tensors at `part` of the layer's list. `None` stands for all.
+    ///
+    /// # Errors
+    /// A gradient that does not fit these tensors.
+    pub fn step_part(
+        &mut self,
+        model: &mut Objective,
+        layer: &Layer,
+        part: Option<&[usize]>,
+        gradient: Vec<Tensor>,
+    ) -> Result<Made> {
         let (gradient, norm) = match self.clip {
             Some(most) => clip(gradient, most)?,
             None => {
@@ -59,10 +73,15 @@ impl Stepper {
         self.made = self.made.saturating_add(1);
         if norm.is_finite() {
             let now = model.weights_of(layer)?;
-            if first {
-                self.groups.measure(&now, &gradient)?;
-            }
-            let next = self.groups.step(&now, &gradient, rate)?;
+            let next = match part {
+                Some(part) => self.groups.step_part(part, &now, &gradient, rate)?,
+                None => {
+                    if first {
+                        self.groups.measure(&now, &gradient)?;
+                    }
+                    self.groups.step(&now, &gradient, rate)?
+                }
+            };
             for (&i, next) in layer.tensors.iter().zip(next) {
                 model.weights.set(i, next);
             }

@@ -1,6 +1,6 @@
 """Writes sam.safetensors: a tiny timm ViT after a few steps of SAM and its variants, in f64.
 
-Run manually, not in CI (torch, timm):
+Run manually, not in CI (torch, timm, numpy):
 
     python tests/reference/make_sam.py
 
@@ -10,8 +10,10 @@ torch.nn.utils.clip_grad_norm_. The file holds
     pixel_values          f32  (STEPS·B,C,H,W); step t uses images t·B to (t + 1)·B
     labels                i64  (STEPS·B)
     CASE/NAME             f64  every updated tensor, after the last step
-and in its metadata `config` (the architecture), `cases` (the settings of each) and `losses` (the
-loss of each step at the point where its gradient was taken). Everything is computed in f64 from the
+and in its metadata `config` (the architecture), `cases` (the settings of each), `losses` (the
+loss of each step at the point where its gradient was taken), and for SL-SAM `draws` (for each step a
+list of draws, each with a uniform number for each tensor; only a draw of no tensor is followed by
+another) and `probabilities` (after the last step). Everything is computed in f64 from the
 f32 values in the file.
 """
 
@@ -19,6 +21,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from make_parity import build, config, draw
@@ -38,6 +41,11 @@ CASES = {
     "looksam": dict(method="looksam", update="*", rho=0.1, every=3, alpha=0.7, **PLAIN),
     "looksam-hard": dict(method="looksam", update="block.1,head", rho=0.1, every=2, alpha=0.5,
                          **HARD),
+    "friendly": dict(method="friendly-sam", update="*", rho=0.1, sigma=1.0, lmbda=0.9, **PLAIN),
+    "friendly-hard": dict(method="friendly-sam", update="block.1,head", rho=0.3, sigma=0.7, lmbda=0.6,
+                          **HARD),
+    "sl-sam": dict(method="sl-sam", update="*", rho=0.1, share=0.5, **PLAIN),
+    "sl-sam-hard": dict(method="sl-sam", update="block.1,norm,head", rho=0.3, share=0.2, **HARD),
     "norm": dict(method="sam-norm", update="*", rho=0.5, **PLAIN),
     "norm-block": dict(method="sam-norm", update="block.1,norm", rho=0.5, **HARD),
 }
@@ -77,7 +85,29 @@ def ascent(case, weights, gradients):
     return [case["rho"] * g / norm for g in gradients]
 
 
-def train(start, pixels, labels, call, case):
+def capped(weights, total):
+    """Numbers with this sum that are proportional to the weights where they are below 1."""
+    p = np.zeros_like(weights)
+    full = np.zeros(len(weights), bool)
+    while True:
+        p[full], rest = 1.0, ~full
+        p[rest] = weights[rest] * (total - full.sum()) / max(weights[rest].sum(), 1e-5)
+        above = rest & (p > 1.0)
+        if not above.any():
+            return np.clip(p, 1e-8, 1.0)
+        # The largest alone, since the others may fit afterwards.
+        full[np.argmax(np.where(rest, weights, -1.0))] = True
+
+
+def learn(p, drawn, norms, share):
+    """SL-SAM's EXP3 with rewards (norm/p)² of the drawn tensors."""
+    rewards = (norms / p[drawn]) ** 2
+    weights = p.copy()
+    weights[drawn] *= np.exp(-0.001 * (rewards.max() - rewards) / p[drawn])
+    return capped(weights, share * len(p))
+
+
+def train(start, pixels, labels, call, case, record):
     wanted = case["update"].split(",")
     own = [n for n in start if "*" in wanted or layer_of(n) in wanted]
     moved = [n for n in own if is_norm(n)] if case["method"] == "sam-norm" else own
@@ -85,7 +115,10 @@ def train(start, pixels, labels, call, case):
     weights = {n: torch.nn.Parameter(p.clone()) for n, p in start.items()}
     optimizer = torch.optim.SGD([weights[n] for n in own], lr=1.0, momentum=case["momentum"],
                                 weight_decay=case["decay"])
-    across, losses = None, []
+    across, average, losses = None, None, []
+    p = np.full(len(own), case.get("share", 1.0))
+    uniform = np.random.default_rng(len(own))
+    record["draws"] = []
     for step in range(STEPS):
         x, y = pixels[step * B:(step + 1) * B], labels[step * B:(step + 1) * B]
 
@@ -93,6 +126,16 @@ def train(start, pixels, labels, call, case):
             loss = F.cross_entropy(call(at, x), y)
             return loss.item(), list(torch.autograd.grad(loss, [at[n] for n in names]))
 
+        if case["method"] == "sl-sam":
+            draws = []
+            while not draws or not (draws[-1] < p).any():
+                draws.append(uniform.random(len(own)))
+            record["draws"].append([dict(zip(own, draw)) for draw in draws])
+            drawn = np.flatnonzero(draws[-1] < p)
+            part = [own[i] for i in drawn]
+        else:
+            part = own
+        moved = part if case["method"] == "sl-sam" else moved
         look = case["method"] == "looksam"
         if case["method"] == "sgd" or (look and step % case["every"]):
             loss, g = gradient(weights, own)
@@ -101,11 +144,25 @@ def train(start, pixels, labels, call, case):
                 g = [a + factor * b for a, b in zip(g, across)]
         else:
             _, here = gradient(weights, moved)
-            epsilon = ascent(case, [weights[n].detach() for n in moved], here)
+            along = here
+            if case["method"] == "friendly-sam" and average is None:
+                average = here
+            elif case["method"] == "friendly-sam":
+                before, l = average, case["lmbda"]
+                average = [l * m + (1 - l) * g for m, g in zip(before, here)]
+                along = [g - case["sigma"] * m for m, g in zip(average, here)]
+                if case["sigma"] == 1.0:
+                    # The authors' code: the average without the current gradient.
+                    other = [g - m for m, g in zip(before, here)]
+                    cosine = sum((a * b).sum() for a, b in zip(along, other))
+                    assert abs(cosine / joint_norm(along) / joint_norm(other) - 1) < 1e-12
+            epsilon = ascent(case, [weights[n].detach() for n in moved], along)
             there = {n: p.detach().clone() for n, p in weights.items()}
             for n, e in zip(moved, epsilon):
                 there[n] += e
-            loss, g = gradient({n: p.requires_grad_() for n, p in there.items()}, own)
+            loss, g = gradient({n: w.requires_grad_() for n, w in there.items()}, part)
+            if case["method"] == "sl-sam":
+                p = learn(p, drawn, np.array([t.norm().item() for t in here]), case["share"])
             if look:
                 cosine = sum((a * b).sum() for a, b in zip(here, g))
                 cosine = cosine / (joint_norm(here) * joint_norm(g))
@@ -113,12 +170,16 @@ def train(start, pixels, labels, call, case):
                 across = [b - length * a for a, b in zip(here, g)]
                 assert abs(sum((a * b).sum() for a, b in zip(here, across))) < 1e-12
         losses.append(loss)
-        for n, part in zip(own, g):
-            weights[n].grad = part.clone()
+        # Tensors without a gradient keep their weights and momentum.
+        for n in own:
+            weights[n].grad = None
+        for n, t in zip(part, g):
+            weights[n].grad = t.clone()
         if case["clip"]:
-            torch.nn.utils.clip_grad_norm_([weights[n] for n in own], case["clip"])
+            torch.nn.utils.clip_grad_norm_([weights[n] for n in part], case["clip"])
         optimizer.param_groups[0]["lr"] = rate(case, step)
         optimizer.step()
+    record["probabilities"] = dict(zip(own, p))
     return {n: weights[n].detach() for n in own}, losses
 
 
@@ -134,14 +195,18 @@ def main():
     model = model.double()
     start = {n: p.detach() for n, p in model.named_parameters()}
     call = lambda p, x: torch.func.functional_call(model, p, (x,))
-    losses = {}
+    losses, records = {}, {}
     for name, case in CASES.items():
-        after, losses[name] = train(start, pixels.double(), labels, call, case)
+        records[name] = {}
+        after, losses[name] = train(start, pixels.double(), labels, call, case, records[name])
         moved = joint_norm([after[n] - start[n] for n in after]).item()
         print(f"{name:13} moved {moved:.3f}  losses {losses[name][0]:.4f} … {losses[name][-1]:.4f}")
         out |= {f"{name}/{n}": t for n, t in after.items()}
     out = {k: v.contiguous().clone() for k, v in out.items()}
     metadata = {"config": json.dumps(c), "cases": json.dumps(CASES), "losses": json.dumps(losses)}
+    bandits = {n: r for n, r in records.items() if CASES[n]["method"] == "sl-sam"}
+    for key in "draws", "probabilities":
+        metadata[key] = json.dumps({name: record[key] for name, record in bandits.items()})
     path = Path(__file__).with_name("sam.safetensors")
     save_file(out, path, metadata=metadata)
     print(path.stat().st_size, "bytes")

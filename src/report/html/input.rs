@@ -174,7 +174,10 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
     let damaged = |e: serde_json::Error| {
         other(known, format!("that schema with unexpected contents ({e})"), "create it again")
     };
-    let settings = value["settings"].clone();
+    let mut settings = value["settings"].clone();
+    if let (Some(preset), Some(own)) = (value.get("preset"), settings.as_object_mut()) {
+        own.insert("preset".into(), preset.clone());
+    }
     let result = match known {
         diagnosis::SCHEMA => Result::Diagnosis(typed(value).map_err(damaged)?),
         post_training::SCHEMA => Result::PostTraining(typed(value).map_err(damaged)?),

@@ -41,21 +41,27 @@ pub struct Args {
     #[command(flatten)]
     pub data: DataOptions,
     /// Post-training method
-    #[arg(long, value_enum, default_value = "pol", help_heading = "Tuning options")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "pol",
+        default_value_ifs([("preset", "pof2022", "pof"), ("preset", "pol", "pol")]),
+        help_heading = "Tuning options"
+    )]
     pub method: MethodName,
     /// Try recipes for this many minutes, then run the best one.
     ///
     /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
-    /// numbers of epochs, then SGD of each block, then SGD and SAM of all layers. Recipes are
-    /// compared by calibrated loss on the validation images. Of those within one standard error of
-    /// the lowest, the one with the lowest loss is the best.
+    /// numbers of epochs, then SGD of each block, then SGD, SAM, Friendly-SAM and SL-SAM of all
+    /// layers. Recipes are compared by calibrated loss on the validation images. Of those within one
+    /// standard error of the lowest, the one with the lowest loss is the best.
     #[arg(
         long,
         value_name = "MINUTES",
         help_heading = "Tuning options",
         allow_negative_numbers = true,
         conflicts_with_all = [
-            "method", "perturb", "update", "plan", "epochs", "lr", "weight_decay", "dry_run", "memory",
+            "method", "preset", "perturb", "update", "plan", "epochs", "lr", "weight_decay", "dry_run", "memory",
             "lora",
         ],
     )]
@@ -143,7 +149,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let context = args.common.context(&clock, &terminal);
     let (options, search) = match args.search {
         None => {
-            let method = args.of_method.method(args.method)?;
+            let filled = args.options.preset.fill(&args.of_method, args.method);
+            let method = filled.method(args.method)?;
             (PostTrainOptions { method, ..args.options.clone() }, None)
         }
         Some(minutes) => {

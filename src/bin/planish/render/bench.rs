@@ -66,17 +66,21 @@ pub fn text(report: &BenchReport) -> String {
         );
     }
     for row in &report.rows {
+        let rejected = row.rejected.map_or(String::new(), |rejected| {
+            format!(", {} of steps rejected", percent(rejected.mean))
+        });
         let perturbation = match (&row.perturbation, &row.perturbation_length) {
             (Some(share), _) => format!("‖Δw_p‖/‖w_p‖ {}", percent(share.mean)),
             (None, Some(length)) => format!("‖Δw_p‖ {} from zero weights", number(length.mean)),
-            (None, None) => continue,
+            (None, None) if rejected.is_empty() => continue,
+            (None, None) => "no perturbation".into(),
         };
         if let Some(loss) = &row.training_loss {
             let capped = row.capped.map_or(String::new(), |capped| {
                 format!(", {} of searches capped", percent(capped.mean))
             });
             out += &format!(
-                "{}: mean perturbed loss {:.4}, {perturbation}{capped}\n",
+                "{}: mean perturbed loss {:.4}, {perturbation}{capped}{rejected}\n",
                 row.name, loss.mean
             );
         }

@@ -39,6 +39,16 @@ pub fn plan(session: &FinetuneSession) -> String {
         options.optimizer.name(),
         number(settings.lr)
     );
+    if let Ok(Some(late)) = options.late()
+        && let Some((_, rho)) = late.ascent()
+    {
+        out += &format!(
+            "the last {} epochs with {}, ρ {}\n",
+            options.sam_last,
+            late.name().title(),
+            number(rho)
+        );
+    }
     let left_out = images.train.len() % settings.batch_size.max(1);
     if left_out > 0 {
         out += &format!(
@@ -75,8 +85,10 @@ fn figures(epoch: &Epoch, speed: f64) -> Vec<Figure> {
 }
 
 fn line(epoch: &Epoch, epochs: usize, speed: f64) -> String {
+    // Of epochs with SAM.
+    let at = if epoch.perturbation_length.is_some() { " at the perturbed weights" } else { "" };
     let mut out = format!(
-        "epoch {:>width$}/{epochs}  training loss {}",
+        "epoch {:>width$}/{epochs}  training loss {}{at}",
         epoch.epoch,
         number(epoch.training_loss),
         width = epochs.to_string().len()

@@ -27,11 +27,18 @@ pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
         (None, None) => String::new(),
     };
     let at = if perturbation.is_empty() { "" } else { " at the perturbed weights" };
-    let capped = e.capped.map_or(String::new(), |c| format!(", {} capped", percent(c)));
+    let shares = [(e.capped, "capped"), (e.rejected, "rejected")];
+    let active = e.active.map_or(String::new(), |share| {
+        format!(", {} of the weights updated by a step", percent(share))
+    });
+    let limited: String = shares
+        .iter()
+        .filter_map(|(share, what)| Some(format!(", {} {what}", percent((*share)?))))
+        .collect();
     let v =
         e.validation_loss.map_or(String::new(), |v| format!(", loss on V {v:.4}{}", on(watched)));
     format!(
-        "epoch {}: training loss {:.4}{at}{v}{perturbation}{capped}, {}",
+        "epoch {}: training loss {:.4}{at}{v}{perturbation}{limited}{active}, {}",
         e.epoch,
         e.training_loss,
         duration(e.seconds)
@@ -56,7 +63,9 @@ pub fn epoch_figures(e: &Epoch) -> Vec<Figure> {
         ("perturbation", e.perturbation),
         ("perturbation_length", e.perturbation_length),
         ("capped", e.capped),
+        ("rejected", e.rejected),
         ("eta", e.eta),
+        ("active", e.active),
         ("seconds", Some(e.seconds)),
     ]
 }
@@ -194,7 +203,9 @@ mod tests {
             perturbation: Some(0.042),
             perturbation_length: Some(0.5),
             capped: Some(0.5),
+            rejected: None,
             eta: Some(1.0),
+            active: None,
             seconds: 1.5,
         };
         let subset = Some([1000, 6000]);
@@ -208,7 +219,14 @@ mod tests {
         epoch.perturbation = None;
         let from_zeros = epoch_line(&epoch, None);
         assert!(from_zeros.contains(", perturbation 0.5000 from zero weights, 50.0% capped"));
-        (epoch.perturbation_length, epoch.capped) = (None, None);
+        (epoch.capped, epoch.rejected) = (None, Some(0.25));
+        assert!(epoch_line(&epoch, None).contains(" from zero weights, 25.0% rejected"));
+        (epoch.perturbation_length, epoch.rejected) = (None, None);
+        epoch.active = Some(0.5);
+        assert!(
+            epoch_line(&epoch, None).contains(", 50.0% of the weights updated by a step, 1.50 s")
+        );
+        epoch.active = None;
         let plain = "epoch 2: training loss 0.2500, loss on V 0.5000 on its 400 images, 1.50 s";
         assert_eq!(epoch_line(&epoch, Some([400, 400])), plain);
         epoch.validation_loss = None;
