@@ -100,7 +100,7 @@ pub struct BenchOptions {
         )
     )]
     pub methods: Vec<BenchMethod>,
-    /// Number of training seeds
+    /// Number of training seeds; fewer than three give no verdict
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "N", default_value_t = Self::default().seeds, help_heading = "Bench options"
     ))]
@@ -138,7 +138,7 @@ impl Default for BenchOptions {
     fn default() -> Self {
         Self {
             methods: BenchMethod::ALL[..3].to_vec(),
-            seeds: 3,
+            seeds: 5,
             plan: None,
             samples: None,
             remeasure: None,

@@ -1,16 +1,16 @@
 //! Text output of `bench`.
 
 use crate::message::in_flags;
-use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
-use planish::bench::t95;
 use planish::cache::CacheInfo;
 use planish::evaluate::Estimate;
 use planish::format::{duration, estimate, number, percent};
 use planish::report::bench::BenchReport;
+use planish::report::{answer_tables, epoch_zero_note, intervals_sentence};
 use planish::session::bad_samples::damage_note;
 
-/// The tables, the verdicts, and how strong the perturbations were. Two tables fit 100 columns.
+/// Figures and costs of each row, the answers to the questions, the verdicts, and how strong the
+/// perturbations were. Tables fit 100 columns.
 pub fn text(report: &BenchReport) -> String {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
@@ -18,10 +18,9 @@ pub fn text(report: &BenchReport) -> String {
         right("test NLL"),
         right("calibrated NLL"),
         right("top-1 %"),
-        right("gain over control"),
+        right("ECE"),
     ]);
-    let mut costs =
-        Table::new(&[("", Align::Left), right("ECE"), right("s/epoch"), right("peak MiB")]);
+    let mut costs = Table::new(&[("", Align::Left), right("s/epoch"), right("peak MiB")]);
     for row in &report.rows {
         let cost = report.run.costs.iter().find(|c| c.name == row.name);
         let share = |e: &Estimate| {
@@ -32,14 +31,15 @@ pub fn text(report: &BenchReport) -> String {
             estimate(row.nll),
             estimate(row.calibrated_nll),
             share(&row.top1),
-            row.gain_over_control.map_or(String::new(), estimate),
-        ]);
-        costs.row([
-            row.name.clone(),
             estimate(row.ece),
-            cost.map_or(String::new(), |c| estimate(c.seconds_per_epoch)),
-            cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
         ]);
+        if let Some(cost) = cost {
+            costs.row([
+                row.name.clone(),
+                estimate(cost.seconds_per_epoch),
+                cost.peak_mib.map_or(String::new(), estimate),
+            ]);
+        }
     }
     let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers: {plan}; "));
     let mut out = format!(
@@ -48,15 +48,22 @@ pub fn text(report: &BenchReport) -> String {
         table.render(Style::of_stdout()),
         costs.render(Style::of_stdout())
     );
+    let answers = answer_tables(report);
+    if !answers.is_empty() {
+        out += &format!("{}\n\n", intervals_sentence(report));
+    }
+    for answer in answers {
+        let columns = answer.headers.iter().enumerate();
+        let columns: Vec<(&str, Align)> = columns
+            .map(|(i, name)| (*name, if i == 0 { Align::Left } else { Align::Right }))
+            .collect();
+        let mut table = Table::new(&columns);
+        answer.rows.into_iter().for_each(|row| table.row(row));
+        out += &format!("{}\n{}\n", answer.title, table.render(Style::of_stdout()));
+    }
+    out += &epoch_zero_note(report).map_or(String::new(), |note| format!("{note}\n\n"));
     for verdict in &report.verdicts {
         out += &format!("{verdict}\n");
-    }
-    if report.seeds.len() > 1 {
-        out += &format!(
-            "(with {} seeds, a difference is significant at {:.1} standard errors or more)\n",
-            report.seeds.len(),
-            t95(report.seeds.len())
-        );
     }
     for row in report.rows.iter().filter(|row| row.temperatures_at_bound > 0) {
         out += &format!(
@@ -78,16 +85,6 @@ pub fn text(report: &BenchReport) -> String {
             out += &format!(
                 "{}: mean perturbed loss {:.4}, {perturbation}{capped}\n",
                 row.name, loss.mean
-            );
-        }
-    }
-    for row in &report.rows {
-        if let (Some(found), Some(control), Some(seed)) =
-            (&row.comparison, &row.control, report.seeds.first())
-        {
-            out += &format!(
-                "Seed {seed} only, over images: {}\n",
-                sentence(found, control, &row.name)
             );
         }
     }
