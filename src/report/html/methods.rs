@@ -165,3 +165,60 @@ fn figures(report: &BenchReport) -> String {
     let rows: Vec<Vec<String>> = report.rows.iter().map(row).collect();
     table(&headers, &rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Answers;
+    use crate::evaluate::{Crossed, EQUIVALENT_NATS, Verdict};
+    use crate::report::html::summary::is_better;
+
+    /// A report that the first version of planish wrote.
+    fn earlier() -> BenchReport {
+        serde_json::from_str(include_str!("../../../tests/reference/bench-earlier.json")).unwrap()
+    }
+
+    #[test]
+    fn reports_of_earlier_versions_are_shown_without_answers() {
+        let mut report = earlier();
+        let page = methods(&report);
+        assert!(page.contains("NLL worse than its control (-0.0000608 ± 0.0000031)"));
+        assert!(page.contains("one standard error too") && !page.contains("<h3>"));
+        let better = |report: &BenchReport| report.rows.iter().filter(|r| is_better(r, report)).count();
+        assert_eq!(better(&report), 0);
+        report.verdicts = vec!["PoL head → norm: NLL better than its control (1 ± 0)".into()];
+        assert_eq!(better(&report), 1);
+    }
+
+    #[test]
+    fn answers_are_tables_and_their_intervals_are_drawn() {
+        let mut report = earlier();
+        let found = Crossed { mean: 0.05, stderr: Some(0.01), degrees_of_freedom: Some(4.0) };
+        let gain = Effect::of(found, Some(EQUIVALENT_NATS), [5, 5000]);
+        assert_eq!(gain.verdict, Some(Verdict::Better));
+        for row in &mut report.rows[1..] {
+            let over = row.control.as_ref().map(|_| gain);
+            row.answers = Some(Answers {
+                nll: gain,
+                won_back: None,
+                top1: gain,
+                nll_over_control: over,
+                calibrated_nll_over_control: over,
+                calibrated_nll: gain,
+            });
+        }
+        let page = methods(&report);
+        for part in ["Does the loss fall?", "Does the perturbation matter?", "beyond a temperature?"] {
+            assert!(page.contains(part), "{part}");
+        }
+        // 2.776 standard errors to each side, in the tables and in the description of the chart.
+        assert!(page.matches("0.050 (0.022 to 0.078)").count() > 4, "{page}");
+        let better: Vec<&str> = report
+            .rows
+            .iter()
+            .filter(|row| is_better(row, &report))
+            .map(|row| row.name.as_str())
+            .collect();
+        assert_eq!(better, ["PoL head → norm"]);
+    }
+}

@@ -156,7 +156,7 @@ fn tuned(inputs: &[Input]) -> Option<String> {
 
 /// Whether the verdict on a row of a bench is that it is better than its control. Reports of earlier versions
 /// have it in words alone.
-fn is_better(row: &RowResult, bench: &BenchReport) -> bool {
+pub(super) fn is_better(row: &RowResult, bench: &BenchReport) -> bool {
     match &row.answers {
         Some(answers) => {
             let gain = answers.calibrated_nll_over_control;

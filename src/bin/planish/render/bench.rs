@@ -99,3 +99,72 @@ pub fn text(report: &BenchReport) -> String {
     }
     out + &format!("total {}\n", duration(report.run.run.seconds))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use planish::bench::{Answers, EpochZero};
+    use planish::evaluate::{Crossed, EQUIVALENT_NATS, Effect};
+
+    /// A report that the first version wrote: `planish bench assets/model --data assets/data --methods pol
+    /// --perturb head --update norm --seeds 2 --epochs 1 --remeasure 0`.
+    fn earlier() -> BenchReport {
+        let text = include_str!("../../../../tests/reference/bench-earlier.json");
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn effect(mean: f64) -> Effect {
+        let found = Crossed { mean, stderr: Some(0.0123), degrees_of_freedom: Some(4.2) };
+        Effect::of(found, Some(EQUIVALENT_NATS), [5, 5000])
+    }
+
+    #[test]
+    fn reports_of_earlier_versions_are_shown_without_answers() {
+        let shown = text(&earlier());
+        let verdict = "PoL head → norm: NLL worse than its control (-0.0000608 ± 0.0000031)";
+        assert!(shown.contains(verdict) && !shown.contains("Does the loss fall?"), "{shown}");
+    }
+
+    #[test]
+    fn every_question_has_its_table_within_100_columns() {
+        let mut report = earlier();
+        report.seeds = vec![0, 1, 2, 3, 4];
+        report.verdicts.clear();
+        for row in &mut report.rows[1..] {
+            row.name = row.name.replace("head → norm", "block.11 → block.11");
+            let over = row.control.as_ref().map(|_| effect(-0.0123));
+            let answers = Answers {
+                nll: effect(-0.0456),
+                won_back: Some(Effect { mean: -0.23, ..effect(0.0) }),
+                top1: effect(-0.0456),
+                nll_over_control: over,
+                calibrated_nll_over_control: over,
+                calibrated_nll: effect(-0.0123),
+            };
+            let (nll, calibrated_nll) = (effect(0.5).estimate(), effect(0.5).estimate());
+            row.epoch_zero =
+                Some(EpochZero { kept: 2, nll, calibrated_nll, answers: answers.clone() });
+            row.answers = Some(answers);
+        }
+        let shown = text(&report);
+        for part in [
+            "Does the loss fall?",
+            "Does the perturbation matter?",
+            "Is anything left beyond a temperature?",
+            "(epoch 0) as a candidate of every run",
+            "2 of 5",
+            "rises",
+            "undecided, visible from 0.04",
+            // 2.73 standard errors to each side.
+            "-4.6 (-7.9 to -1.2)",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
+        }
+        report.rows[1..].iter_mut().filter_map(|row| row.epoch_zero.as_mut()).for_each(|z| z.kept = 0);
+        let shown = text(&report);
+        assert!(shown.contains("changes nothing") && !shown.contains("2 of 5"), "{shown}");
+    }
+}
