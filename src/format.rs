@@ -1,6 +1,6 @@
 //! Human-readable numbers.
 
-use crate::evaluate::Estimate;
+use crate::evaluate::{Effect, Estimate};
 
 /// Shown for a missing value.
 pub const ABSENT: &str = "–";
@@ -14,6 +14,31 @@ pub fn estimate(figure: Estimate) -> String {
             format!("{} ± {stderr:.places$}", unsigned_zero(figure.mean, places))
         }
         _ => number(figure.mean),
+    }
+}
+
+/// An effect with its 95% interval, to two significant digits of its standard error:
+/// `0.012 (0.003 to 0.021)`. Without an interval, to four significant digits.
+pub fn effect(effect: &Effect) -> String {
+    in_units(effect, 1.0, 0)
+}
+
+/// An effect that is a share, in percentage points without a unit: `-0.2 (-1.1 to 0.7)`.
+pub fn effect_in_points(effect: &Effect) -> String {
+    in_units(effect, 100.0, 1)
+}
+
+/// See [`effect`], times `unit`, with at least this many decimals.
+fn in_units(effect: &Effect, unit: f64, least: usize) -> String {
+    let (mean, stderr) = (unit * effect.mean, effect.stderr.map(|stderr| unit * stderr));
+    match (stderr, effect.interval) {
+        (Some(stderr), Some([low, high])) if stderr > 0.0 && stderr.is_finite() => {
+            let places = decimals(stderr, 2).max(least);
+            let [mean, low, high] =
+                [mean, unit * low, unit * high].map(|x| unsigned_zero(x, places));
+            format!("{mean} ({low} to {high})")
+        }
+        _ => number(mean),
     }
 }
 
@@ -133,6 +158,22 @@ mod tests {
         assert_eq!(of(0.5, 0.0), "0.5000");
         assert_eq!(estimate(Estimate { mean: 2.0 / 3.0, stderr: None }), "0.6667");
         assert_eq!(of(f64::NAN, 0.1), ABSENT);
+    }
+
+    #[test]
+    fn effects_have_the_digits_of_their_error() {
+        let found = Effect {
+            mean: 0.0123,
+            stderr: Some(0.0041),
+            degrees_of_freedom: Some(4.0),
+            interval: Some([0.00092, 0.02368]),
+            smallest_visible: None,
+            equivalence_p: None,
+            verdict: None,
+        };
+        assert_eq!(effect(&found), "0.0123 (0.0009 to 0.0237)");
+        assert_eq!(effect_in_points(&found), "1.23 (0.09 to 2.37)");
+        assert_eq!(effect(&Effect { interval: None, ..found }), "0.01230");
     }
 
     #[test]

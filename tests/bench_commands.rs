@@ -64,7 +64,7 @@ fn runs_in_one_process_have_the_same_figures() {
     assert_eq!(to_value(&found.verdicts).unwrap(), report["verdicts"]);
     assert_eq!(to_value(&found.plan).unwrap(), report["plan"]);
     assert_eq!(found.rows.len(), 1 + 4);
-    assert!(found.rows.iter().any(|row| row.comparison.is_some() && !row.layers.is_empty()));
+    assert!(found.rows.iter().any(|row| row.answers.is_some() && !row.layers.is_empty()));
 
     // A forecast has one part for the time so far, the diagnosis and each row.
     let expected = prepare(Preview::DryRun).outlook(1.0, &context).unwrap();

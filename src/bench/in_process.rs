@@ -47,8 +47,13 @@ impl<'a> InProcess<'a> {
     }
 
     fn trained(&self, run: &BenchRun, folder: &Path, context: &Context) -> Result<RunResult> {
-        let dump = run.scored.then(|| folder.join("logits.safetensors"));
-        let options = PostTrainOptions { dump: dump.clone(), ..run.options.clone() };
+        let dump = folder.join("logits.safetensors");
+        let dump_untouched = run.untouched.then(|| folder.join("untouched.safetensors"));
+        let options = PostTrainOptions {
+            dump: Some(dump.clone()),
+            dump_untouched: dump_untouched.clone(),
+            ..run.options.clone()
+        };
         // Test is measured on what was written.
         let place = Place::New(folder.join("run.safetensors"));
         let mut session = self.session(&options, &place, Preview::None, context)?;
@@ -63,7 +68,7 @@ impl<'a> InProcess<'a> {
         if let Some(why) = found.refusal {
             return Err(Error::Refused(why));
         }
-        let scores = dump.map(|dump| saved::read(&dump, None)).transpose()?;
+        let untouched = dump_untouched.map(|dump| saved::read(&dump, None)).transpose()?;
         Ok(RunResult {
             seconds_per_epoch: found.outcome.seconds_per_epoch(),
             method: found.method,
@@ -75,7 +80,8 @@ impl<'a> InProcess<'a> {
             damaged: found.damaged,
             training_peak_mib: found.training_peak_mib,
             cache: found.cache,
-            scores: scores.map(|saved| saved.scores()),
+            scores: Some(saved::read(&dump, None)?.scores()),
+            untouched_scores: untouched.map(|saved| saved.scores()),
         })
     }
 }

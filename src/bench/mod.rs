@@ -2,7 +2,7 @@
 //!
 //! A bench has one row for each method and one for its control: plain SGD on the same layers, batches and
 //! settings. [`BenchSession`] names the layers, by a diagnosis if needed, forecasts the rows, trains each
-//! with every seed, and tests the gains. A [`BenchRunner`] makes the runs. [`InProcess`] makes them in this
+//! with every seed, and tests the gains over seeds and test images. A [`BenchRunner`] makes the runs. [`InProcess`] makes them in this
 //! process. The program starts a process for each run, which gives each its own memory figures.
 //!
 //! ```no_run
@@ -22,6 +22,8 @@
 //! # }
 //! ```
 
+mod answers;
+mod epoch_zero;
 mod forecast;
 mod in_process;
 mod options;
@@ -33,6 +35,8 @@ mod session;
 mod tally;
 mod verdicts;
 
+pub use answers::Answers;
+pub use epoch_zero::EpochZero;
 pub use in_process::InProcess;
 pub use options::{BenchMethod, BenchOptions};
 pub use plan::PlannedLayers;
@@ -40,4 +44,3 @@ pub use result::{BenchResult, Cost, RowResult};
 pub use rows::BenchRow;
 pub use runner::{BenchRun, BenchRunner, RunForecast, RunResult};
 pub use session::BenchSession;
-pub use verdicts::t95;

@@ -110,7 +110,7 @@ pub struct BenchOptions {
     /// Published settings. In `train` they are filled in already.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub preset: PresetOptions,
-    /// Number of training seeds
+    /// Number of training seeds; fewer than three give no verdict
     #[cfg_attr(feature = "cli", arg(
         long, value_name = "N", default_value_t = Self::default().seeds, help_heading = "Bench options"
     ))]
@@ -149,7 +149,7 @@ impl Default for BenchOptions {
         Self {
             methods: BenchMethod::ALL[..3].to_vec(),
             preset: PresetOptions::default(),
-            seeds: 3,
+            seeds: 5,
             plan: None,
             samples: None,
             remeasure: None,

@@ -1,8 +1,9 @@
 //! Result types of a bench.
 
+use super::{Answers, EpochZero};
 use crate::cache::CacheInfo;
 use crate::data::DamagedFile;
-use crate::evaluate::{Comparison, Estimate};
+use crate::evaluate::Estimate;
 use crate::post_train::result::{LayerBeforeAfter, SamInfo};
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,8 @@ pub struct BenchResult {
     pub damaged: Vec<DamagedFile>,
 }
 
-/// One row: a method on its layers, over seeds. Standard errors are over seeds.
+/// One row: a method on its layers, over seeds, after the last epoch. Standard errors are over seeds, those
+/// of gains over seeds and test images.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RowResult {
     /// Name of the row.
@@ -66,14 +68,18 @@ pub struct RowResult {
     pub control: Option<String>,
     /// Number of runs stopped by the guard. They count with the weights of the last good epoch.
     pub stopped: usize,
-    /// NLL of the control minus NLL of this row, paired by seed; positive is better.
+    /// NLL of the control minus NLL of this row, paired by seed; positive is better. In reports of earlier
+    /// versions, its error is over seeds alone.
     pub gain_over_control: Option<Estimate>,
     /// The same for the calibrated NLL.
     pub calibrated_gain_over_control: Option<Estimate>,
-    /// Paired comparison with the control over test images, both at the first seed. A is the
-    /// control.
+    /// All gains with their intervals and verdicts; `None` for the untuned model, and in reports of earlier
+    /// versions.
     #[serde(default)]
-    pub comparison: Option<Comparison>,
+    pub answers: Option<Answers>,
+    /// The same with the untuned model as a candidate of every run; `None` without validation images.
+    #[serde(default)]
+    pub epoch_zero: Option<EpochZero>,
     /// ΔL and κ of p and u on V, before and after, at the first seed.
     pub layers: Vec<LayerBeforeAfter>,
 }

@@ -58,8 +58,8 @@ pub struct BenchRun<'a> {
     pub seed: u64,
     /// The options of the run. They include the seed.
     pub options: PostTrainOptions,
-    /// Whether the result needs the scores of each test image.
-    pub scored: bool,
+    /// Whether the result needs the scores of the untouched model too.
+    pub untouched: bool,
 }
 
 /// Forecast of a run.
@@ -94,6 +94,8 @@ pub struct RunResult {
     pub training_peak_mib: Option<u64>,
     /// Where frozen activations were kept.
     pub cache: CacheInfo,
-    /// Scores of the tuned model on test, at T = 1 and at the fitted temperatures, if requested.
+    /// Scores of the tuned model on each test image, at T = 1 and at the fitted temperatures.
     pub scores: Option<[Scores; 2]>,
+    /// The same of the untouched model, if requested.
+    pub untouched_scores: Option<[Scores; 2]>,
 }

@@ -1,5 +1,6 @@
 //! A bench, from its options to verdicts.
 
+use super::answers::ImageScores;
 use super::forecast::forecast;
 use super::plan::plan;
 use super::rows::rows;
@@ -64,32 +65,38 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
         forecast(self, self.runner, began, context)
     }
 
-    /// Trains each row with each seed, and compares methods with their controls.
+    /// Trains each row with each seed, and compares it with the untouched model and with its control.
     ///
     /// # Errors
     /// A run fails.
     pub fn run(&self, context: &Context) -> Result<BenchResult, R::Error> {
         let seeds = self.options.seeds(self.seed);
         let mut trained = Vec::new();
+        let mut untouched: Option<ImageScores> = None;
         {
             let task = context.task("bench", self.rows.len() as u64 * self.options.seeds, "runs");
             for row in &self.rows {
-                let (mut runs, mut scores) = (Vec::new(), None);
+                let (mut runs, mut scores) = (Vec::new(), Vec::new());
                 for &seed in &seeds {
                     task.status(&format!("{}, seed {seed}", row.name));
-                    let mut found: RunResult = self.runner.train(&self.of(row, seed), context)?;
-                    scores = scores.or(found.scores.take());
+                    // All runs start from the same model, so one of them is enough to score it.
+                    let run = BenchRun { untouched: untouched.is_none(), ..self.of(row, seed) };
+                    let mut found: RunResult = self.runner.train(&run, context)?;
+                    scores.extend(found.scores.take().map(ImageScores::from));
+                    untouched = untouched.or(found.untouched_scores.take().map(Into::into));
                     runs.push(found);
                     task.advance(1);
                 }
                 trained.push(Trained { row, runs, scores });
             }
         }
-        let rows = tally::rows(&trained, self.seed)?;
+        let untouched = untouched.ok_or_else(tally::no_test)?;
+        let rows = tally::rows(&trained, &untouched)?;
+        let tested = untouched.nll.len();
         Ok(BenchResult {
             plan: self.planned.as_ref().map(|plan| plan.from.clone()),
             costs: trained.iter().map(tally::cost).collect(),
-            verdicts: verdicts(&rows, seeds.len()),
+            verdicts: verdicts(&rows, seeds.len(), tested),
             damaged: tally::damaged(&trained),
             rows,
             seeds,
@@ -104,7 +111,8 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
             preset: self.options.preset,
             cache: shared(&self.options.cache),
             // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad
-            // results, would favour the method with the most variance.
+            // results, would favour the method with the most variance. Figures with the input model as
+            // a candidate stand beside.
             keep: Some(Keep::Last),
             force: true,
             train_seed: Some(seed),
@@ -113,7 +121,7 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
             remeasure: Some(if first { self.options.remeasured() } else { 0 }),
             ..PostTrainOptions::new(row.method.clone())
         };
-        BenchRun { row: &row.name, seed, options, scored: first }
+        BenchRun { row: &row.name, seed, options, untouched: false }
     }
 }
 

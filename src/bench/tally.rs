@@ -1,9 +1,11 @@
 //! Rows and costs from the runs of each row.
 
+use super::answers::{ImageScores, answers};
+use super::epoch_zero::{EpochZero, Scored, epoch_zero};
 use super::{BenchRow, Cost, RowResult, RunResult};
 use crate::data::DamagedFile;
 use crate::error::{Error, Result};
-use crate::evaluate::{Estimate, RESAMPLES, Scores, Summary, compare, mean_stderr, paired};
+use crate::evaluate::{Effect, Estimate, Summary, mean_stderr};
 use crate::train::Epoch;
 use std::collections::HashSet;
 
@@ -13,8 +15,21 @@ pub(super) struct Trained<'a> {
     pub row: &'a BenchRow,
     /// Its runs.
     pub runs: Vec<RunResult>,
-    /// Test scores of the first seed, at T = 1 and at the fitted temperatures.
-    pub scores: Option<[Scores; 2]>,
+    /// Test scores of each run.
+    pub scores: Vec<ImageScores>,
+}
+
+impl Trained<'_> {
+    fn scored(&self) -> Result<Scored<'_>> {
+        match self.scores.len() == self.runs.len() {
+            true => Ok(Scored { runs: &self.runs, scores: &self.scores }),
+            false => Err(no_test()),
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.runs.iter().any(|run| run.selection.stopped.is_some())
+    }
 }
 
 /// Figures of one row.
@@ -55,7 +70,8 @@ fn row(name: &str, runs: &[RunResult]) -> Result<RowResult> {
         stopped: runs.iter().filter(|r| r.selection.stopped.is_some()).count(),
         gain_over_control: None,
         calibrated_gain_over_control: None,
-        comparison: None,
+        answers: None,
+        epoch_zero: None,
         layers: runs.first().map(|r| r.layers.clone()).unwrap_or_default(),
     })
 }
@@ -64,7 +80,7 @@ fn row(name: &str, runs: &[RunResult]) -> Result<RowResult> {
 ///
 /// # Errors
 /// There are no runs or no test images.
-pub(super) fn rows(trained: &[Trained], seed: u64) -> Result<Vec<RowResult>> {
+pub(super) fn rows(trained: &[Trained], untouched: &ImageScores) -> Result<Vec<RowResult>> {
     let first = trained.iter().flat_map(|t| &t.runs).next().ok_or_else(no_run)?;
     let before = &first.test.as_ref().ok_or_else(no_test)?.before;
     let fixed = |mean: f64| Estimate { mean, stderr: None };
@@ -89,23 +105,28 @@ pub(super) fn rows(trained: &[Trained], seed: u64) -> Result<Vec<RowResult>> {
         stopped: 0,
         gain_over_control: None,
         calibrated_gain_over_control: None,
-        comparison: None,
+        answers: None,
+        epoch_zero: None,
         layers: Vec::new(),
     }];
     for t in trained {
         let mut row = row(&t.row.name, &t.runs)?;
-        if let Some(control) = t.row.control.and_then(|i| trained.get(i)) {
-            let of = |runs: &[RunResult], f: fn(&Summary) -> f64| -> Vec<f64> {
-                runs.iter().filter_map(|r| r.test.as_ref().map(|t| f(&t.after))).collect()
-            };
-            let gain = |f: fn(&Summary) -> f64| paired(&of(&control.runs, f), &of(&t.runs, f));
-            row.control = Some(control.row.name.clone());
-            row.gain_over_control = Some(gain(|s| s.nll)?);
-            row.calibrated_gain_over_control = Some(gain(|s| s.calibrated_nll)?);
-            if let (Some(a), Some(b)) = (&control.scores, &t.scores) {
-                row.comparison = Some(compare(a.each_ref(), b.each_ref(), seed, RESAMPLES)?);
-            }
+        let control = t.row.control.and_then(|i| trained.get(i));
+        let (own, of_control) = (t.scored()?, control.map(Trained::scored).transpose()?);
+        let last = of_control.as_ref().map(Scored::last);
+        let mut gains = answers(untouched, &own.last(), last.as_deref())?;
+        let mut zero = epoch_zero(untouched, &own, of_control.as_ref())?;
+        if t.stopped() || control.is_some_and(Trained::stopped) {
+            gains = gains.without_verdicts();
+            let silent =
+                |zero: EpochZero| EpochZero { answers: zero.answers.without_verdicts(), ..zero };
+            zero = zero.map(silent);
         }
+        row.control = control.map(|control| control.row.name.clone());
+        row.gain_over_control = gains.nll_over_control.as_ref().map(Effect::estimate);
+        row.calibrated_gain_over_control =
+            gains.calibrated_nll_over_control.as_ref().map(Effect::estimate);
+        (row.answers, row.epoch_zero) = (Some(gains), zero);
         rows.push(row);
     }
     Ok(rows)
@@ -136,7 +157,7 @@ fn no_run() -> Error {
     Error::Missing("a row has no run: train each row with at least one seed".into())
 }
 
-fn no_test() -> Error {
+pub(super) fn no_test() -> Error {
     Error::Missing(
         "there are no test images: set `test_data`, or use a data set with a test split".into(),
     )

@@ -1,47 +1,90 @@
 //! Verdicts on the gains of methods over their controls.
 
 use super::RowResult;
-use crate::evaluate::Estimate;
-use crate::format::estimate;
+use crate::evaluate::{EQUIVALENT_NATS, Effect, FEW, FEWEST_SEEDS, Verdict, student_quantile};
+use crate::format::{effect, images, number};
 
-/// Verdict on each method's gain over its control, from a 95% interval over seeds (Student's t).
-/// There is no verdict if runs of either were stopped.
-pub(super) fn verdicts(rows: &[RowResult], seeds: usize) -> Vec<String> {
-    let word = |gain: &Estimate| match gain.stderr {
-        None => "one seed is not enough for a verdict".to_owned(),
-        Some(se) if gain.mean > t95(seeds) * se => "better than its control".into(),
-        Some(se) if gain.mean < -t95(seeds) * se => "worse than its control".into(),
-        Some(_) => "not distinguishable from its control".into(),
-    };
-    rows.iter()
-        .filter_map(|row| {
-            let (raw, calibrated) =
-                (row.gain_over_control.as_ref()?, row.calibrated_gain_over_control.as_ref()?);
-            Some((row, raw, calibrated))
-        })
-        .map(|(row, raw, calibrated)| {
-            let control = rows.iter().find(|r| Some(&r.name) == row.control.as_ref());
-            let halted = |r: &RowResult| (r.stopped > 0).then(|| (r.name.clone(), r.stopped));
-            if let Some((name, n)) = halted(row).or(control.and_then(halted)) {
-                return format!(
-                    "{}: no verdict, because {n} of {seeds} runs of {name} were stopped",
-                    row.name
-                );
+/// One verdict on each method: whether its perturbation changes the calibrated NLL on test. Seeds and images
+/// count together. There is no verdict if runs of either were stopped.
+pub(super) fn verdicts(rows: &[RowResult], seeds: usize, tested: usize) -> Vec<String> {
+    let of = |row: &RowResult| {
+        let gain = row.answers.as_ref()?.calibrated_nll_over_control?;
+        let name = row.control.as_ref()?;
+        let control = rows.iter().find(|r| r.name == *name);
+        let stopped = |r: &RowResult| (r.stopped > 0).then(|| (r.name.clone(), r.stopped));
+        let text = match stopped(row).or(control.and_then(stopped)) {
+            Some((name, n)) => {
+                format!("no verdict, because {n} of {seeds} runs of {name} were stopped")
             }
-            format!(
-                "{}: NLL {} ({}); calibrated NLL {} ({})",
-                row.name,
-                word(raw),
-                estimate(*raw),
-                word(calibrated),
-                estimate(*calibrated),
-            )
-        })
-        .collect()
+            None => verdict(&gain, name, seeds, tested),
+        };
+        Some(format!("{}: {text}", row.name))
+    };
+    rows.iter().filter_map(of).collect()
 }
 
-/// Two-sided 95% quantile of Student's t for the mean of n values.
-pub fn t95(n: usize) -> f64 {
-    const T: [f64; 10] = [12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
-    T.get(n.saturating_sub(2)).copied().unwrap_or(2.201)
+fn verdict(gain: &Effect, control: &str, seeds: usize, tested: usize) -> String {
+    let nats = "calibrated nats";
+    match gain.verdict {
+        Some(Verdict::Better) => format!("better than {control} by {} {nats}", effect(gain)),
+        Some(Verdict::Worse) => {
+            let loss = Effect {
+                mean: -gain.mean,
+                interval: gain.interval.map(|[low, high]| [-high, -low]),
+                ..*gain
+            };
+            format!("worse than {control} by {} {nats}", effect(&loss))
+        }
+        Some(Verdict::Equivalent) => {
+            format!(
+                "no difference from {control} beyond {EQUIVALENT_NATS} {nats}: {}",
+                effect(gain)
+            )
+        }
+        Some(Verdict::Open) => format!(
+            "undecided against {control}: {} {nats}{}",
+            effect(gain),
+            gain.smallest_visible
+                .map_or(String::new(), |least| format!("; visible from {}", number(least)))
+        ),
+        None if seeds == 1 => "no verdict from one seed; use five".into(),
+        None if seeds < FEWEST_SEEDS => {
+            let t = student_quantile(0.975, seeds as f64 - 1.0);
+            format!("no verdict from {seeds} seeds (Student's t is {t:.1}); use five")
+        }
+        None => format!("no verdict from {}; use at least {FEW}", images(tested)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::Crossed;
+
+    fn told(mean: f64, seeds: usize, tested: usize) -> String {
+        let found = Crossed { mean, stderr: Some(0.01), degrees_of_freedom: Some(4.0) };
+        let gain = Effect::of(found, Some(EQUIVALENT_NATS), [seeds, tested]);
+        verdict(&gain, "SGD → norm", seeds, tested)
+    }
+
+    #[test]
+    fn verdicts_state_the_interval_or_what_is_missing() {
+        // 2.776 standard errors to each side.
+        let expected = "better than SGD → norm by 0.050 (0.022 to 0.078) calibrated nats";
+        assert_eq!(told(0.05, 5, 1000), expected);
+        let expected = "worse than SGD → norm by 0.050 (0.022 to 0.078) calibrated nats";
+        assert_eq!(told(-0.05, 5, 1000), expected);
+        // (2.776 + 0.941) standard errors.
+        let expected = "undecided against SGD → norm: 0.001 (-0.027 to 0.029) calibrated nats; visible \
+                        from 0.03717";
+        assert_eq!(told(0.001, 5, 1000), expected);
+        assert_eq!(told(0.05, 1, 1000), "no verdict from one seed; use five");
+        assert_eq!(told(0.05, 2, 1000), "no verdict from 2 seeds (Student's t is 12.7); use five");
+        assert_eq!(told(0.05, 5, 12), "no verdict from 12 images; use at least 30");
+        let none = Crossed { mean: 1e-4, stderr: Some(1e-3), degrees_of_freedom: Some(4.0) };
+        let none = Effect::of(none, Some(EQUIVALENT_NATS), [5, 1000]);
+        let expected = "no difference from SGD → norm beyond 0.005 calibrated nats: 0.0001 (-0.0027 to \
+                        0.0029)";
+        assert_eq!(verdict(&none, "SGD → norm", 5, 1000), expected);
+    }
 }

@@ -1,7 +1,8 @@
 //! Compares two models on the same images: differences and their significance.
 
 use super::mcnemar::{McNemar, mcnemar};
-use super::{Error, Estimate, Scores, ece_of, mean_stderr};
+use super::verdict::{equivalence, smallest_visible, verdict};
+use super::{EQUIVALENT_NATS, Error, Estimate, FEW, Scores, Verdict, ece_of, mean_stderr};
 use crate::predictions;
 use crate::random::{below, stream};
 use rayon::prelude::*;
@@ -10,18 +11,6 @@ use serde::{Deserialize, Serialize};
 /// Default number of bootstrap resamples of an interval; its ends then have an error of about 6% of
 /// a standard error.
 pub const RESAMPLES: usize = 2000;
-
-/// Whether a difference is statistically established.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// B is better.
-    Better,
-    /// B is worse.
-    Worse,
-    /// Neither is established.
-    Open,
-}
 
 /// One figure of both models.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,7 +28,14 @@ pub struct Difference {
     pub gain_stderr: Option<f64>,
     /// 95% interval of the gain by the paired bootstrap; `None` for one image.
     pub interval: Option<[f64; 2]>,
-    /// The verdict: established if the interval excludes 0; for `top1`, if McNemar's p < 0.05.
+    /// The smallest true gain that images with this error show with 80% power in a two-sided test at 5%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub smallest_visible: Option<f64>,
+    /// p of two one-sided t tests that the gain is beyond [`EQUIVALENT_NATS`]; of losses only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equivalence_p: Option<f64>,
+    /// The verdict: a difference is established if the interval excludes 0; for `top1`, if McNemar's
+    /// p < 0.05. That there is none is established by the tests of equivalence.
     pub verdict: Verdict,
 }
 
@@ -67,17 +63,11 @@ impl Comparison {
 
 /// Figures that are means over images.
 const MEANS: [&str; 4] = ["nll", "calibrated_nll", "top1", "brier"];
+/// Means in nats.
+const LOSSES: [&str; 2] = ["nll", "calibrated_nll"];
 /// Figures that are calibration errors.
 const ERRORS: [&str; 2] = ["ece", "calibrated_ece"];
 const ALL: usize = MEANS.len() + ERRORS.len();
-
-/// Differences up to this are rounding of logits in f32, however consistent they are: models that
-/// differ by a temperature alone have equal calibrated losses.
-const ROUNDING: f64 = 1e-6;
-
-/// Minimum number of images for an interval to count as evidence. Bootstrap intervals of few images
-/// are too narrow, by √((n − 1)/n).
-pub const FEW: usize = 30;
 
 /// Compares `a` with `b` on the same images in the same order. Each is a pair of scores: at T = 1
 /// and at the model's own temperatures.
@@ -89,7 +79,8 @@ pub const FEW: usize = 30;
 /// between an almost perfectly calibrated model and another, the difference and its interval are
 /// understated. Temperatures are fixed. Each interval alone covers 95%; it is over images, not over
 /// training seeds. With fewer than [`FEW`] images only McNemar's exact test gives a verdict.
-/// Differences up to 10⁻⁶ are never significant, since they may be rounding.
+/// Differences up to 10⁻⁶ count as none, since they may be rounding. Larger ones are called none only of the
+/// losses, and only if they are within [`EQUIVALENT_NATS`] by a test.
 ///
 /// # Errors
 /// The numbers of images differ, or are 0.
@@ -134,14 +125,22 @@ pub fn compare(
         };
         let enough = images > 1 && resamples > 1;
         let interval = enough.then(|| interval(&column));
+        let gain_stderr = gain.stderr.or_else(|| enough.then(|| spread(&column)));
+        let df = images.saturating_sub(1) as f64;
+        let in_nats = gain_stderr.filter(|_| LOSSES.contains(&name));
+        let equivalence_p =
+            in_nats.map(|stderr| equivalence(gain.mean, stderr, df, EQUIVALENT_NATS));
+        let judged = interval.filter(|_| images >= FEW);
         Difference {
             figure: name.into(),
             a: of_a[i],
             b: of_b[i],
             gain: gain.mean,
-            gain_stderr: gain.stderr.or_else(|| enough.then(|| spread(&column))),
+            gain_stderr,
             interval,
-            verdict: verdict(interval.filter(|_| images >= FEW)),
+            smallest_visible: gain_stderr.map(|stderr| smallest_visible(stderr, df)),
+            equivalence_p,
+            verdict: judged.map_or(Verdict::Open, |ends| verdict(ends, equivalence_p)),
         }
     });
     let mut differences: Vec<Difference> = differences.collect();
@@ -149,6 +148,7 @@ pub fn compare(
     let mcnemar = mcnemar(alone(a[0], b[0]), alone(b[0], a[0]));
     if let Some(top1) = differences.iter_mut().find(|d| d.figure == "top1") {
         top1.verdict = match mcnemar {
+            McNemar { only_a: 0, only_b: 0, .. } if images >= FEW => Verdict::Equivalent,
             McNemar { p, .. } if p >= 0.05 => Verdict::Open,
             McNemar { only_a, only_b, .. } if only_b > only_a => Verdict::Better,
             _ => Verdict::Worse,
@@ -204,14 +204,6 @@ fn interval(draws: &[f64]) -> [f64; 2] {
         sorted[low] + part * (sorted[high] - sorted[low])
     };
     [quantile(0.025), quantile(0.975)]
-}
-
-fn verdict(interval: Option<[f64; 2]>) -> Verdict {
-    match interval.filter(|ends| ends.iter().any(|end| end.abs() > ROUNDING)) {
-        Some([low, _]) if low > 0.0 => Verdict::Better,
-        Some([_, high]) if high < 0.0 => Verdict::Worse,
-        _ => Verdict::Open,
-    }
 }
 
 fn spread(values: &[f64]) -> f64 {

@@ -37,6 +37,19 @@ pub fn paired(a: &[f64], b: &[f64]) -> Result<Estimate, Error> {
     Ok(mean_stderr(&differences))
 }
 
+/// Ratio R of the mean of a to the mean of b over the same images. Its error is that of the mean of
+/// (aᵢ − R bᵢ)/b̄, to first order (delta method). NaN if b̄ is 0.
+pub fn ratio(a: &[f64], b: &[f64]) -> Estimate {
+    let below = mean_stderr(b).mean;
+    let mean = mean_stderr(a).mean / below;
+    Estimate { mean, stderr: mean_stderr(&linearised(a, b, mean, below)).stderr }
+}
+
+/// (aᵢ − ratio · bᵢ)/below: with below = b̄, their mean varies as a ratio of means does, to first order.
+pub fn linearised(a: &[f64], b: &[f64], ratio: f64, below: f64) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| (a - ratio * b) / below).collect()
+}
+
 /// Cross-entropy per image in nats, at one temperature T > 0: lᵢ = log Σⱼ exp(zᵢⱼ/T) − zᵢᵧ/T.
 pub fn losses(predictions: &Predictions, temperature: f64) -> Vec<f64> {
     predictions.map(|_, row, label| loss(row, label, temperature.recip()))
@@ -109,6 +122,20 @@ mod tests {
         assert_eq!(mean_stderr(&[2.5]), Estimate { mean: 2.5, stderr: None });
         // 1, 3: s² = 2, standard error √(2/2).
         assert_eq!(mean_stderr(&[1.0, 3.0]), Estimate { mean: 2.0, stderr: Some(1.0) });
+    }
+
+    #[test]
+    fn the_error_of_a_ratio_is_that_of_the_jackknife() {
+        // Ratio estimates that leave out one image each give another error, equal to first order.
+        let a: Vec<f64> = (0..400).map(|i| 1.0 + f64::from(i * 37 % 101) / 50.0).collect();
+        let b: Vec<f64> = (0..400).map(|i| 2.0 + f64::from(i * 53 % 97) / 30.0).collect();
+        let found = ratio(&a, &b);
+        let (sum_a, sum_b) = (a.iter().sum::<f64>(), b.iter().sum::<f64>());
+        assert!((found.mean - sum_a / sum_b).abs() < 1e-14);
+        let without: Vec<f64> = a.iter().zip(&b).map(|(a, b)| (sum_a - a) / (sum_b - b)).collect();
+        let spread = mean_stderr(&without).stderr.unwrap();
+        let jackknife = spread * 399.0;
+        assert!((found.stderr.unwrap() / jackknife - 1.0).abs() < 0.01, "{found:?} {jackknife}");
     }
 
     #[test]

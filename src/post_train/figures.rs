@@ -77,13 +77,13 @@ pub fn figures(
     }
     let on_test = predict(checkpoint, [model, tuned], roles.test.as_ref())?;
     let test = scored(&roles.test, on_test.as_ref(), on_v, "test")?;
-    let predictions = match (dump, &on_test) {
-        (Some(path), Some(own)) => {
-            let after = temperatures(&own[1], on_v.map(|v| &v[1]), *seed)?;
-            Some(saved::write(path, &own[1], &after)?)
-        }
-        _ => None,
+    let save = |path: Option<&Path>, i: usize| -> Result<Option<PredictionsInfo>> {
+        let Some((path, own)) = path.zip(on_test.as_ref()) else { return Ok(None) };
+        let scored_at = temperatures(&own[i], on_v.map(|v| &v[i]), *seed)?;
+        Ok(Some(saved::write(path, &own[i], &scored_at)?))
     };
+    save(options.dump_untouched.as_deref(), 0)?;
+    let predictions = save(dump, 1)?;
     let layers = match (options.remeasure, &session.diagnosis) {
         (Some(0), _) | (_, None) => Vec::new(),
         (None, Some(on)) => remeasure(on, tuned, recipe, context)?,

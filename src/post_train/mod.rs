@@ -112,6 +112,10 @@ pub struct PostTrainOptions {
         arg(long, value_name = "FILE", help_heading = "Advanced options", hide_short_help = true)
     )]
     pub dump: Option<PathBuf>,
+    /// Write test logits of the input model here, in the same form. A bench needs them.
+    #[cfg_attr(feature = "cli", arg(skip))]
+    #[serde(default)]
+    pub dump_untouched: Option<PathBuf>,
     /// Write the result even if it is worse on the validation images
     #[cfg_attr(
         feature = "cli",

@@ -128,6 +128,10 @@ pub struct BeforeAfter {
     pub nll_gain: Estimate,
     /// The same with temperature scaling on both sides.
     pub calibrated_nll_gain: Estimate,
+    /// `nll_gain` as a share of what a temperature gains on the input model. `None` if that is less than
+    /// [`EQUIVALENT_NATS`](crate::evaluate::EQUIVALENT_NATS), and in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub won_back: Option<Estimate>,
     /// All metrics with confidence intervals; A is before, B is after.
     #[serde(default)]
     pub comparison: Option<Comparison>,

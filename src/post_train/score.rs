@@ -11,7 +11,8 @@ use crate::diagnose::Measurer;
 use crate::diagnose::findings::LayerResult;
 use crate::error::{Error, Result};
 use crate::evaluate::{
-    Estimate, RESAMPLES, Scores, Summary, Temperature, Temperatures, compare, paired, summarise_at,
+    EQUIVALENT_NATS, Estimate, RESAMPLES, Scores, Summary, Temperature, Temperatures, compare,
+    mean_stderr, paired, ratio, summarise_at,
 };
 use crate::models::layers::layers;
 use crate::models::{Granularity, Layer, Network, Weights};
@@ -158,6 +159,15 @@ impl Compared {
     }
 }
 
+/// The gain in NLL as a share of what a temperature gains on the model before; `None` if that is next to
+/// nothing.
+fn won_back(before: &Side, after: &Side) -> Option<Estimate> {
+    let less = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>();
+    let by_temperature = less(&before.raw.nll, &before.calibrated.nll);
+    let enough = mean_stderr(&by_temperature).mean >= EQUIVALENT_NATS;
+    enough.then(|| ratio(&less(&before.raw.nll, &after.raw.nll), &by_temperature))
+}
+
 /// Both models on a split, with all differences and the images whose prediction changed. See
 /// [`temperatures`] for `v`.
 ///
@@ -174,6 +184,7 @@ pub fn before_after(
     let sides = [&before, &after].map(|side| [&side.raw, &side.calibrated]);
     let comparison = compare(sides[0], sides[1], seed, RESAMPLES)?;
     let flips = flips(own, [&before.raw, &after.raw]);
+    let won_back = won_back(&before, &after);
     let Compared { before, after, nll_gain, calibrated_nll_gain } = Compared::of(&before, &after)?;
     Ok(BeforeAfter {
         data,
@@ -181,6 +192,7 @@ pub fn before_after(
         after,
         nll_gain,
         calibrated_nll_gain,
+        won_back,
         comparison: Some(comparison),
         flips: Some(flips),
     })

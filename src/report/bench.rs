@@ -91,6 +91,7 @@ impl From<post_training::PostTrainReport> for RunResult {
             training_peak_mib: report.run.training_peak_mib,
             cache: report.run.cache,
             scores: None,
+            untouched_scores: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Report types contain results only: each command's `new` takes what its session returned.
 
+mod answers;
 pub mod bench;
 mod calibration;
 pub mod comparison;
@@ -23,6 +24,7 @@ mod selftest;
 pub mod sentence;
 pub mod tensorboard;
 
+pub use answers::{AnswerTable, answer_tables, epoch_zero_note, intervals_sentence};
 pub use calibration::{CALIBRATION, CalibrationReport, Conformal, SET_HEADERS, laplace_sentence};
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};

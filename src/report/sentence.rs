@@ -1,9 +1,10 @@
 //! A comparison as a sentence.
 
-use crate::evaluate::{Comparison, Difference, Estimate, FEW, Verdict};
+use crate::evaluate::{Comparison, Difference, EQUIVALENT_NATS, Estimate, FEW, Verdict};
 use crate::format::{count, estimate, number, percent};
 
-/// States which differences are established. `a` and `b` are the names of the models.
+/// States which differences are established, and of which figures there is none. `a` and `b` are the names
+/// of the models.
 pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
     let images = match comparison.images {
         1 => return "One image is not enough for a comparison.".into(),
@@ -24,22 +25,31 @@ pub fn sentence(comparison: &Comparison, a: &str, b: &str) -> String {
         let lead = if parts.is_empty() { format!("{b} is worse than {a}") } else { "worse".into() };
         parts.push(format!("{lead} in {}", listed(&worse)));
     }
-    let open = of(Verdict::Open);
-    if !open.is_empty() {
-        parts.push(match parts.is_empty() {
-            true => format!("no significant difference between {a} and {b}: {}", listed(&open)),
-            false => format!("no significant difference: {}", listed(&open)),
-        });
+    let between = format!(" between {a} and {b}");
+    for (verdict, lead) in [(Verdict::Equivalent, "no difference"), (Verdict::Open, "undecided")] {
+        let those = of(verdict);
+        if !those.is_empty() {
+            let between = if parts.is_empty() { between.as_str() } else { "" };
+            parts.push(format!("{lead}{between}: {}", listed(&those)));
+        }
     }
     format!("On these {images}, {}.", parts.join("; "))
 }
 
-/// `NLL (by 0.048, 95% interval 0.016 to 0.080)`.
+/// `NLL (0.016 to 0.080)`, the 95% interval. The margin of an equivalence, or the smallest gain that these
+/// images could have shown, follows.
 fn told(d: &Difference, comparison: &Comparison) -> String {
     let Some([low, high]) = d.interval else { return name(&d.figure).into() };
     let show = |x: f64| rounded(x, d.gain_stderr);
+    let further = match (d.verdict, d.equivalence_p, d.smallest_visible) {
+        (Verdict::Equivalent, Some(_), _) => format!(", within {EQUIVALENT_NATS} nats"),
+        (Verdict::Open, Some(_), Some(least)) if comparison.images >= FEW => {
+            format!(", visible from {}", show(least))
+        }
+        _ => String::new(),
+    };
     match d.figure == "top1" {
-        false => format!("{} ({} to {})", name(&d.figure), show(low), show(high)),
+        false => format!("{} ({} to {}{further})", name(&d.figure), show(low), show(high)),
         true => format!(
             "top-1 ({} to {}; McNemar p = {})",
             percent(low),
@@ -102,16 +112,17 @@ mod tests {
         let lead = "On these 1,200 images, after is better than before in NLL (0.2500 to 0.2500) \
                     and calibrated NLL";
         assert!(better.starts_with(lead), "{better}");
-        assert!(better.contains("; no significant difference: top-1 ("), "{better}");
+        assert!(better.contains("; no difference: top-1 ("), "{better}");
         let worse = of(1.0, 1.25, 30);
         assert!(worse.contains("after is worse than before in NLL (-0.2500"), "{worse}");
         let few = of(1.0, 1.25, 29);
         assert!(
-            few.starts_with("On these 29 images, too few for intervals, no significant"),
+            few.starts_with("On these 29 images, too few for intervals, undecided between"),
             "{few}"
         );
         let same = of(1.0, 1.0, 40);
-        assert!(same.contains("no significant difference between before and after"), "{same}");
+        let lead = "no difference between before and after: NLL (0 to 0, within 0.005 nats)";
+        assert!(same.contains(lead), "{same}");
         assert_eq!(of(1.0, 9.0, 1), "One image is not enough for a comparison.");
     }
 }

@@ -25,7 +25,8 @@ pub fn differences(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
             match d.verdict {
                 Verdict::Better => "better",
                 Verdict::Worse => "worse",
-                Verdict::Open => "not significant",
+                Verdict::Equivalent => "no difference",
+                Verdict::Open => "undecided",
             }
             .into(),
         ]

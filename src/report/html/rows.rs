@@ -2,12 +2,12 @@
 
 use super::chart::{Axis, Colour, FOOT, FOOT_WITH_LABEL, svg};
 
-/// A dot, optionally with a 95% interval.
+/// A dot, optionally with a bar.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark {
     /// Position.
     pub value: f64,
-    /// Half width of the interval.
+    /// Half width of the bar.
     pub half: Option<f64>,
     /// Colour.
     pub colour: Colour,

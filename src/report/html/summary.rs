@@ -3,8 +3,10 @@
 use super::headline::{Headline, final_figures, headline, method, refusal};
 use super::input::{Input, Result};
 use super::text::{escape, note, paragraph};
-use crate::evaluate::Summary;
+use crate::bench::RowResult;
+use crate::evaluate::{Summary, Verdict};
 use crate::format::{count, estimate, number, percent};
+use crate::report::bench::BenchReport;
 use crate::report::sentence::sentence;
 use std::collections::BTreeSet;
 
@@ -125,19 +127,15 @@ fn tuned(inputs: &[Input]) -> Option<String> {
         _ => None,
     });
     if let Some(bench) = bench {
-        let lead = |v: &String| v.split_once(':').map(|(name, _)| name.to_owned());
-        let those = |word: &str| -> Vec<String> {
-            let has = bench.verdicts.iter().filter(|v| v.contains(word));
-            has.filter_map(lead).collect()
-        };
-        let better = those("better than its control");
+        let better: Vec<String> =
+            bench.rows.iter().filter(|row| is_better(row, bench)).map(|r| r.name.clone()).collect();
         let treated = bench.rows.iter().filter(|r| r.gain_over_control.is_some()).count();
         let seeds = bench.seeds.len();
         let many = if seeds == 1 { "seed" } else { "seeds" };
         return Some(match better.as_slice() {
             [] => format!(
-                "Of {treated} methods, none is significantly better than plain SGD on the same \
-                 layers over {seeds} {many}."
+                "Of {treated} methods, none has an established gain over plain SGD on the same \
+                 layers, over {seeds} {many}."
             ),
             those => format!(
                 "Of {treated} methods, these have a lower loss than plain SGD on the same layers \
@@ -162,6 +160,21 @@ fn tuned(inputs: &[Input]) -> Option<String> {
             _ => None,
         })
     })
+}
+
+/// Whether the verdict on a row of a bench is that it is better than its control. Reports of earlier versions
+/// have it in words alone.
+pub(super) fn is_better(row: &RowResult, bench: &BenchReport) -> bool {
+    match &row.answers {
+        Some(answers) => {
+            let gain = answers.calibrated_nll_over_control;
+            gain.is_some_and(|gain| gain.verdict == Some(Verdict::Better))
+        }
+        None => bench.verdicts.iter().any(|verdict| {
+            let own = verdict.strip_prefix(&row.name).is_some_and(|rest| rest.starts_with(':'));
+            own && verdict.contains("better than its control")
+        }),
+    }
 }
 
 /// The main figures and their source.

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 /// Options of `bench`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  planish bench model/ --data fashion-mnist/ --methods \
-                        pof,pol,sam --seeds 3 --json bench.json")]
+                        pof,pol,sam --json bench.json")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -139,14 +139,23 @@ impl Children<'_> {
 
     fn trained(&self, run: &BenchRun) -> anyhow::Result<RunResult> {
         let out = self.path("run.safetensors");
-        let dump = run.scored.then(|| self.path("logits.safetensors"));
-        let options = PostTrainOptions { dump: dump.clone(), ..run.options.clone() };
+        let dump = self.path("logits.safetensors");
+        let dump_untouched = run.untouched.then(|| self.path("untouched.safetensors"));
+        let options = PostTrainOptions {
+            dump: Some(dump.clone()),
+            dump_untouched: dump_untouched.clone(),
+            ..run.options.clone()
+        };
         let report: post_training::PostTrainReport =
             self.post_train(options, |child| child.out = Some(out.clone()))?;
         // The next run writes it again, and disks may be small.
         let _ = std::fs::remove_file(out);
-        let saved = dump.map(|dump| saved::read(&dump, None)).transpose()?;
-        Ok(RunResult { scores: saved.map(|saved| saved.scores()), ..report.into() })
+        let untouched = dump_untouched.map(|dump| saved::read(&dump, None)).transpose()?;
+        Ok(RunResult {
+            scores: Some(saved::read(&dump, None)?.scores()),
+            untouched_scores: untouched.map(|saved| saved.scores()),
+            ..report.into()
+        })
     }
 }
 

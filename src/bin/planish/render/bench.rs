@@ -1,16 +1,16 @@
 //! Text output of `bench`.
 
 use crate::message::in_flags;
-use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
-use planish::bench::t95;
 use planish::cache::CacheInfo;
 use planish::evaluate::Estimate;
 use planish::format::{duration, estimate, number, percent};
 use planish::report::bench::BenchReport;
+use planish::report::{answer_tables, epoch_zero_note, intervals_sentence};
 use planish::session::bad_samples::damage_note;
 
-/// The tables, the verdicts, and how strong the perturbations were. Two tables fit 100 columns.
+/// Figures and costs of each row, the answers to the questions, the verdicts, and how strong the
+/// perturbations were. Tables fit 100 columns.
 pub fn text(report: &BenchReport) -> String {
     let right = |name| (name, Align::Right);
     let mut table = Table::new(&[
@@ -18,10 +18,9 @@ pub fn text(report: &BenchReport) -> String {
         right("test NLL"),
         right("calibrated NLL"),
         right("top-1 %"),
-        right("gain over control"),
+        right("ECE"),
     ]);
-    let mut costs =
-        Table::new(&[("", Align::Left), right("ECE"), right("s/epoch"), right("peak MiB")]);
+    let mut costs = Table::new(&[("", Align::Left), right("s/epoch"), right("peak MiB")]);
     for row in &report.rows {
         let cost = report.run.costs.iter().find(|c| c.name == row.name);
         let share = |e: &Estimate| {
@@ -32,14 +31,15 @@ pub fn text(report: &BenchReport) -> String {
             estimate(row.nll),
             estimate(row.calibrated_nll),
             share(&row.top1),
-            row.gain_over_control.map_or(String::new(), estimate),
-        ]);
-        costs.row([
-            row.name.clone(),
             estimate(row.ece),
-            cost.map_or(String::new(), |c| estimate(c.seconds_per_epoch)),
-            cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
         ]);
+        if let Some(cost) = cost {
+            costs.row([
+                row.name.clone(),
+                estimate(cost.seconds_per_epoch),
+                cost.peak_mib.map_or(String::new(), estimate),
+            ]);
+        }
     }
     let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers: {plan}; "));
     let mut out = format!(
@@ -48,15 +48,22 @@ pub fn text(report: &BenchReport) -> String {
         table.render(Style::of_stdout()),
         costs.render(Style::of_stdout())
     );
+    let answers = answer_tables(report);
+    if !answers.is_empty() {
+        out += &format!("{}\n\n", intervals_sentence(report));
+    }
+    for answer in answers {
+        let columns = answer.headers.iter().enumerate();
+        let columns: Vec<(&str, Align)> = columns
+            .map(|(i, name)| (*name, if i == 0 { Align::Left } else { Align::Right }))
+            .collect();
+        let mut table = Table::new(&columns);
+        answer.rows.into_iter().for_each(|row| table.row(row));
+        out += &format!("{}\n{}\n", answer.title, table.render(Style::of_stdout()));
+    }
+    out += &epoch_zero_note(report).map_or(String::new(), |note| format!("{note}\n\n"));
     for verdict in &report.verdicts {
         out += &format!("{verdict}\n");
-    }
-    if report.seeds.len() > 1 {
-        out += &format!(
-            "(with {} seeds, a difference is significant at {:.1} standard errors or more)\n",
-            report.seeds.len(),
-            t95(report.seeds.len())
-        );
     }
     for row in report.rows.iter().filter(|row| row.temperatures_at_bound > 0) {
         out += &format!(
@@ -85,16 +92,6 @@ pub fn text(report: &BenchReport) -> String {
             );
         }
     }
-    for row in &report.rows {
-        if let (Some(found), Some(control), Some(seed)) =
-            (&row.comparison, &row.control, report.seeds.first())
-        {
-            out += &format!(
-                "Seed {seed} only, over images: {}\n",
-                sentence(found, control, &row.name)
-            );
-        }
-    }
     if let Some(note) = damage_note(&report.damaged) {
         out += &format!("note: {}\n", in_flags(&note));
     }
@@ -105,4 +102,73 @@ pub fn text(report: &BenchReport) -> String {
         out += &format!("{read} of {n} runs read the activations of frozen layers from files\n");
     }
     out + &format!("total {}\n", duration(report.run.run.seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use planish::bench::{Answers, EpochZero};
+    use planish::evaluate::{Crossed, EQUIVALENT_NATS, Effect};
+
+    /// A report that the first version wrote: `planish bench assets/model --data assets/data --methods pol
+    /// --perturb head --update norm --seeds 2 --epochs 1 --remeasure 0`.
+    fn earlier() -> BenchReport {
+        let text = include_str!("../../../../tests/reference/bench-earlier.json");
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn effect(mean: f64) -> Effect {
+        let found = Crossed { mean, stderr: Some(0.0123), degrees_of_freedom: Some(4.2) };
+        Effect::of(found, Some(EQUIVALENT_NATS), [5, 5000])
+    }
+
+    #[test]
+    fn reports_of_earlier_versions_are_shown_without_answers() {
+        let shown = text(&earlier());
+        let verdict = "PoL head → norm: NLL worse than its control (-0.0000608 ± 0.0000031)";
+        assert!(shown.contains(verdict) && !shown.contains("Does the loss fall?"), "{shown}");
+    }
+
+    #[test]
+    fn every_question_has_its_table_within_100_columns() {
+        let mut report = earlier();
+        report.seeds = vec![0, 1, 2, 3, 4];
+        report.verdicts.clear();
+        for row in &mut report.rows[1..] {
+            row.name = row.name.replace("head → norm", "block.11 → block.11");
+            let over = row.control.as_ref().map(|_| effect(-0.0123));
+            let answers = Answers {
+                nll: effect(-0.0456),
+                won_back: Some(Effect { mean: -0.23, ..effect(0.0) }),
+                top1: effect(-0.0456),
+                nll_over_control: over,
+                calibrated_nll_over_control: over,
+                calibrated_nll: effect(-0.0123),
+            };
+            let (nll, calibrated_nll) = (effect(0.5).estimate(), effect(0.5).estimate());
+            row.epoch_zero =
+                Some(EpochZero { kept: 2, nll, calibrated_nll, answers: answers.clone() });
+            row.answers = Some(answers);
+        }
+        let shown = text(&report);
+        for part in [
+            "Does the loss fall?",
+            "Does the perturbation matter?",
+            "Is anything left beyond a temperature?",
+            "(epoch 0) as a candidate of every run",
+            "2 of 5",
+            "rises",
+            "undecided, visible from 0.04",
+            // 2.73 standard errors to each side.
+            "-4.6 (-7.9 to -1.2)",
+        ] {
+            assert!(shown.contains(part), "{part}: {shown}");
+        }
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
+        }
+        report.rows[1..].iter_mut().filter_map(|row| row.epoch_zero.as_mut()).for_each(|z| z.kept = 0);
+        let shown = text(&report);
+        assert!(shown.contains("changes nothing") && !shown.contains("2 of 5"), "{shown}");
+    }
 }

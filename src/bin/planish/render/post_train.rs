@@ -8,7 +8,7 @@ use planish::cache::CacheInfo;
 use planish::cache::CacheMode;
 use planish::diagnose::findings::LayerResult;
 use planish::evaluate::Estimate;
-use planish::format::{count, duration, estimate, number, percent};
+use planish::format::{count, duration, estimate, number, percent, share};
 use planish::post_train::search::{HEADERS, RecipeSearch};
 use planish::report::post_training::PostTrainReport;
 use planish::train::run::Epoch;
@@ -102,6 +102,14 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
             part.before.images
         );
     }
+    let last = report.test.as_ref().map(|part| ("test", part));
+    let last = last.or(report.validation.as_ref().map(|part| ("validation", part)));
+    if let Some((name, part)) = last.and_then(|(name, part)| Some((name, part.won_back?))) {
+        gains += &format!(
+            "{name}: training won back {} of what a temperature alone gains\n",
+            share(part)
+        );
+    }
     let mut out = format!("{}\n{gains}", table.render(Style::of_stdout()));
     for layer in &report.layers {
         let of = |l: &LayerResult| {
@@ -142,8 +150,8 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
         out += &format!("note: {}\n", in_flags(note));
     }
     // V selected the epoch, so the final comparison uses the test images if there are any.
-    let last = report.test.as_ref().or(report.validation.as_ref());
-    if let Some(comparison) = last.and_then(|part| part.comparison.as_ref()) {
+    if let Some(comparison) = last.and_then(|(_, part)| part.comparison.as_ref()) {
+        out += "Intervals are over images. `planish bench` counts training seeds too, and has controls.\n";
         out += &format!("{}\n", sentence(comparison, "before", "after"));
     }
     out
