@@ -62,8 +62,8 @@ pub(super) fn assemble(
             // Fold f's images are measured along the other fold's direction.
             let gaps = scatter(folds, |f| gap(&pair[1 - f]).to_vec());
             let squares = pair.each_ref().map(|m| m.displacement.powi(2));
-            let sharpness = (squares[0] > 0.0 && squares[1] > 0.0)
-                .then(|| gaps.iter().zip(fold_of).map(|(gap, f)| gap / squares[1 - f]).collect());
+            let moved = squares[0] > 0.0 && squares[1] > 0.0;
+            let sharpness = moved.then(|| plan::sharpness(&gaps, squares, fold_of));
             Evidence { name: layer.name.clone(), gaps, sharpness }
         };
         let (r, c) = (evidence(|m| &m.other_gap.raw), evidence(|m| &m.other_gap.calibrated));
@@ -106,23 +106,26 @@ fn layer_result(
         stderr,
     };
     let kappa = match &raw.sharpness {
-        Some(values) => fitted(
-            Some(average(|m| mean(&m.own_gap.raw) / m.displacement.powi(2))),
-            cross_mean(values, fold_of),
-        ),
+        Some(values) => {
+            let square = average(|m| m.displacement.powi(2));
+            let own = average(|m| mean(&m.own_gap.raw));
+            fitted(Some(own / square), cross_mean(values, fold_of))
+        }
         None => Fitted { in_sample: None, cross_fit: None, stderr: None },
     };
     debug_assert_eq!(moved, raw.sharpness.is_some());
+    let weight_norm = vector::norm(&weights).map_err(crate::objective::Error::from)?;
     Ok(LayerResult {
         name: layer.name.clone(),
         parameters: weights.iter().map(Tensor::elem_count).sum(),
         gradient_norm: average(|m| m.gradient_norm),
-        weight_norm: vector::norm(&weights).map_err(crate::objective::Error::from)?,
+        weight_norm,
         delta_l_nats: fitted(Some(average(|m| mean(&m.own_gap.raw))), (gap, gap_error)),
         delta_l_calibrated_nats: fitted(
             Some(average(|m| mean(&m.own_gap.calibrated))),
             cross_mean(&calibrated.gaps, fold_of),
         ),
+        kappa_relative: kappa.scaled(weight_norm.powi(2)).filter(|_| weight_norm > 0.0),
         kappa,
         displacement: average(|m| m.displacement),
         alpha: average(|m| m.minimum.alpha),

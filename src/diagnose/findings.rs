@@ -44,6 +44,19 @@ pub struct Fitted {
     pub stderr: Option<f64>,
 }
 
+impl Fitted {
+    /// All values times a factor; `None` if there is no cross-fitted value.
+    pub fn scaled(&self, factor: f64) -> Option<Self> {
+        let times = |value: Option<f64>| value.map(|value| factor * value);
+        let Self { in_sample, cross_fit, stderr } = *self;
+        cross_fit.map(|_| Self {
+            in_sample: times(in_sample),
+            cross_fit: times(cross_fit),
+            stderr: times(stderr),
+        })
+    }
+}
+
 /// Prediction from the second derivative along the gradient, averaged over folds. `None` if gᵀHg is
 /// not positive.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -87,8 +100,13 @@ pub struct LayerResult {
     /// ΔL_ℓ after temperature scaling: the gain from moving the layer beyond the gain from a
     /// temperature.
     pub delta_l_calibrated_nats: Fitted,
-    /// κ_ℓ = ΔL_ℓ/‖Δw‖², nats per squared weight unit.
+    /// κ_ℓ = ΔL_ℓ/‖Δw‖², nats per squared weight unit. The ratio of the means over folds of ΔL_ℓ and
+    /// of ‖Δw‖².
     pub kappa: Fitted,
+    /// κ_ℓ‖w_ℓ‖², nats: ΔL_ℓ for each squared unit of ‖Δw‖/‖w_ℓ‖. Comparable across layers of different
+    /// scale. `None` without κ, if all weights are zero, and in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kappa_relative: Option<Fitted>,
     /// ‖Δw‖, mean over folds.
     pub displacement: f64,
     /// α*, mean over folds. For Newton steps, the fraction of the step taken.

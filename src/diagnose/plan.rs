@@ -14,8 +14,7 @@ pub struct Evidence {
     pub name: String,
     /// lᵢ(0) − lᵢ(α*), on the chosen basis.
     pub gaps: Vec<f64>,
-    /// The gaps divided by ‖Δw‖² of the fold that gave the direction; `None` if the layer did not
-    /// move.
+    /// κ by image, from [`sharpness`]; `None` if the layer did not move.
     pub sharpness: Option<Vec<f64>>,
 }
 
@@ -32,6 +31,17 @@ pub fn cross_mean(values: &[f64], fold_of: &[usize]) -> (f64, Option<f64>) {
         variance = variance.zip(estimate.stderr).map(|(sum, se)| sum + (se / 2.0).powi(2));
     }
     (mean, variance.map(f64::sqrt))
+}
+
+/// κ = G/S, the ratio of the mean gap G and the mean S of both folds' ‖Δw‖², linearised: the values
+/// κ + (gapᵢ − κ ‖Δw‖²)/S, where ‖Δw‖² is that of the move measured on image i. Their cross-fitted mean
+/// is κ, and the standard error of that mean is the delta method's (Cochran, Sampling Techniques,
+/// 1977, section 6.3). `squares` has ‖Δw‖² by the fold that gave the direction.
+pub fn sharpness(gaps: &[f64], squares: [f64; 2], fold_of: &[usize]) -> Vec<f64> {
+    let square = (squares[0] + squares[1]) / 2.0;
+    let kappa = cross_mean(gaps, fold_of).0 / square;
+    let at = |(gap, f): (&f64, &usize)| kappa + (gap - kappa * squares[1 - f]) / square;
+    gaps.iter().zip(fold_of).map(at).collect()
 }
 
 /// Whether a mean exceeds 1.96 standard errors.

@@ -84,6 +84,7 @@ fn table(findings: &Findings) -> String {
         ("layer", Align::Left),
         right("κ in-sample"),
         right("κ cross-fit"),
+        right("κ‖w‖²"),
         right("‖Δw‖"),
         right("α*/α_q"),
         ("", Align::Left),
@@ -111,6 +112,7 @@ fn table(findings: &Findings) -> String {
             l.name.clone(),
             optional(l.kappa.in_sample),
             both(&l.kappa),
+            optional(l.kappa_relative.and_then(|f| f.cross_fit)),
             number(l.displacement),
             match (&l.newton, l.quadratic.alpha) {
                 (None, Some(q)) => format!("{:.2}", l.alpha / q),
