@@ -1,13 +1,13 @@
 //! Combines both folds' measurements into one report of all layers.
 
 use super::fold::{Measured, mean};
-use super::plan::{self, Evidence, cross_mean, is_eligible, plan};
+use super::plan::{self, Evidence, corrected, cross_mean, is_eligible, plan};
 use super::summary::{summary, warnings};
 use super::{Found, Pair};
 use crate::curvature::Result;
 use crate::curvature::steihaug::{Step, StopReason};
 use crate::diagnose::findings::{Findings, Fitted, LayerResult, Loss, NewtonSteps, Quadratic};
-use crate::evaluate::{fit, losses, mean_stderr};
+use crate::evaluate::{Estimate, fit, losses, mean_stderr};
 use crate::models::Layer;
 use crate::objective::Objective;
 use crate::predictions::Predictions;
@@ -28,7 +28,7 @@ pub(super) fn model_loss(
     Loss {
         validation: raw.mean,
         stderr: raw.stderr,
-        calibrated: cross_mean(&calibrated, fold_of).0,
+        calibrated: cross_mean(&calibrated, fold_of).mean,
         temperature: overall.temperature,
         temperatures_of_folds: Some([fits[1].temperature, fits[0].temperature]),
         temperature_bound: overall.bound.or(fits[0].bound).or(fits[1].bound),
@@ -72,6 +72,11 @@ pub(super) fn assemble(
         raw.push(r);
         calibrated.push(c);
     }
+    let gaps: Vec<Estimate> =
+        layers.iter().filter_map(|layer| layer.delta_l_nats.estimate()).collect();
+    for (layer, p_holm) in layers.iter_mut().zip(corrected(&gaps)) {
+        (layer.p_holm, layer.eligible) = (p_holm, is_eligible(p_holm));
+    }
     let plan_raw = plan(&raw, fold_of, "cross_fit");
     let warnings = warnings(&loss, &layers, plan_raw.is_some(), fold_of.len());
     Ok(Findings {
@@ -99,17 +104,15 @@ fn layer_result(
     let moved = pair.iter().all(|m| m.displacement > 0.0);
     let nonzero = pair.iter().all(|m| m.gradient_norm > 0.0);
     let weights = objective.weights_of(layer)?;
-    let (gap, gap_error) = cross_mean(&raw.gaps, fold_of);
-    let fitted = |in_sample: Option<f64>, (mean, stderr): (f64, Option<f64>)| Fitted {
-        in_sample,
-        cross_fit: Some(mean),
-        stderr,
+    let fitted = |in_sample: Option<f64>, values: &[f64]| {
+        let Estimate { mean, stderr } = cross_mean(values, fold_of);
+        Fitted { in_sample, cross_fit: Some(mean), stderr }
     };
     let kappa = match &raw.sharpness {
         Some(values) => {
             let square = average(|m| m.displacement.powi(2));
             let own = average(|m| mean(&m.own_gap.raw));
-            fitted(Some(own / square), cross_mean(values, fold_of))
+            fitted(Some(own / square), values)
         }
         None => Fitted { in_sample: None, cross_fit: None, stderr: None },
     };
@@ -120,10 +123,10 @@ fn layer_result(
         parameters: weights.iter().map(Tensor::elem_count).sum(),
         gradient_norm: average(|m| m.gradient_norm),
         weight_norm,
-        delta_l_nats: fitted(Some(average(|m| mean(&m.own_gap.raw))), (gap, gap_error)),
+        delta_l_nats: fitted(Some(average(|m| mean(&m.own_gap.raw))), &raw.gaps),
         delta_l_calibrated_nats: fitted(
             Some(average(|m| mean(&m.own_gap.calibrated))),
-            cross_mean(&calibrated.gaps, fold_of),
+            &calibrated.gaps,
         ),
         kappa_relative: kappa.scaled(weight_norm.powi(2)).filter(|_| weight_norm > 0.0),
         kappa,
@@ -135,7 +138,8 @@ fn layer_result(
             None => m.minimum.capped,
         }),
         negative_curvature: nonzero && !positive,
-        eligible: is_eligible((gap, gap_error)),
+        p_holm: None,
+        eligible: false,
         newton: newton_steps(pair),
         lines: pair.iter().filter_map(|m| m.line.clone()).collect(),
         spectra: Vec::new(),

@@ -3,7 +3,7 @@
 use super::ranking::Ranking;
 use super::spectrum::Spectrum;
 use crate::curvature::steihaug::StopReason;
-use crate::evaluate::Bound;
+use crate::evaluate::{Bound, Estimate};
 use serde::{Deserialize, Serialize};
 
 /// Mean loss over all images of V, in nats per example, raw and after temperature scaling.
@@ -45,6 +45,11 @@ pub struct Fitted {
 }
 
 impl Fitted {
+    /// The cross-fitted value with its standard error.
+    pub fn estimate(&self) -> Option<Estimate> {
+        self.cross_fit.map(|mean| Estimate { mean, stderr: self.stderr })
+    }
+
     /// All values times a factor; `None` if there is no cross-fitted value.
     pub fn scaled(&self, factor: f64) -> Option<Self> {
         let times = |value: Option<f64>| value.map(|value| factor * value);
@@ -118,7 +123,11 @@ pub struct LayerResult {
     pub capped: bool,
     /// Whether gᵀHg ≤ 0 in either fold.
     pub negative_curvature: bool,
-    /// Whether the cross-fitted ΔL exceeds 1.96 standard errors.
+    /// p value of the one-sided test that the cross-fitted ΔL is above 0, corrected for the number of
+    /// layers (Holm). `None` without a standard error, and in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_holm: Option<f64>,
+    /// Whether `p_holm` is at most 0.025.
     pub eligible: bool,
     /// The quadratic prediction.
     pub quadratic: Quadratic,
@@ -154,10 +163,12 @@ pub struct Plan {
     pub perturb: String,
     /// u: highest ΔL.
     pub update: String,
-    /// Layers whose κ does not differ significantly from the best on V.
+    /// Other layers whose κ does not differ significantly from the best on V and is known to be at
+    /// least half of it.
     #[serde(default)]
     pub tied_perturb: Vec<String>,
-    /// Layers whose ΔL does not differ significantly from the best on V.
+    /// Other layers whose ΔL does not differ significantly from the best on V and is known to be at
+    /// least half of it.
     #[serde(default)]
     pub tied_update: Vec<String>,
     /// `cross_fit`, `calibrated` or `in_sample`.

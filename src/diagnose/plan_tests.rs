@@ -21,8 +21,8 @@ fn picks_the_best_layer_if_differences_are_clear() {
 fn picks_the_tied_layer_nearest_the_head() {
     // The pair differs by 0.1 with noise of opposite sign, so the interval contains 0.
     let all = [
-        evidence("block.0", 1.1, 0.6, 1.0),
-        evidence("block.1", 1.0, -0.6, 1.0),
+        evidence("block.0", 1.1, 0.4, 1.0),
+        evidence("block.1", 1.0, -0.4, 1.0),
         evidence("head", 0.1, 0.01, 1.0),
     ];
     let plan = plan(&all, &FOLDS, "cross_fit").unwrap();
@@ -37,10 +37,34 @@ fn no_plan_without_an_eligible_layer() {
 }
 
 #[test]
+fn a_noisy_layer_near_the_head_does_not_displace_a_clear_winner() {
+    // The noise of `head` leaves the difference open. Its lower bound, 1.5 − 1.96 · 0.71 = 0.1, is below
+    // half of 2.
+    let all = [evidence("block.0", 2.0, 0.1, 1.0), evidence("head", 1.5, 1.73, 1.0)];
+    let both = choose(&[("block.0", &all[0].gaps), ("head", &all[1].gaps)], &FOLDS);
+    assert_eq!(both, Some(("block.0".into(), Vec::new())));
+    // Known to 0.16, its lower bound is above half of 1.6.
+    let known = [evidence("block.0", 1.6, 0.4, 1.0), evidence("head", 1.5, -0.4, 1.0)];
+    let tied = choose(&[("block.0", &known[0].gaps), ("head", &known[1].gaps)], &FOLDS);
+    assert_eq!(tied, Some(("head".into(), vec!["block.0".into()])));
+}
+
+#[test]
+fn eligibility_is_corrected_for_the_number_of_layers() {
+    // 2.1 standard errors: significant alone, not as the best of twenty layers.
+    let error = cross_mean(&evidence("", 0.0, 1.0, 1.0).gaps, &FOLDS).stderr.unwrap();
+    let one = evidence("head", 2.1 * error, 1.0, 1.0);
+    assert_eq!(eligible(std::slice::from_ref(&one), &FOLDS), [true]);
+    let mut many = vec![evidence("block", -error, 1.0, 1.0); 19];
+    many.push(one);
+    assert!(!eligible(&many, &FOLDS).contains(&true));
+}
+
+#[test]
 fn cross_mean_averages_folds_and_their_errors() {
     // Fold 0: 1, 3 (mean 2, error 1); fold 1: 10, 10 (error 0).
-    let (mean, stderr) = cross_mean(&[1.0, 10.0, 3.0, 10.0], &[0, 1, 0, 1]);
-    assert_eq!((mean, stderr), (6.0, Some(0.5)));
+    let found = cross_mean(&[1.0, 10.0, 3.0, 10.0], &[0, 1, 0, 1]);
+    assert_eq!(found, Estimate { mean: 6.0, stderr: Some(0.5) });
 }
 
 /// Standard normal values (Box and Muller 1958).
@@ -66,7 +90,7 @@ fn standard_errors_match_the_bootstrap() {
     let other: Vec<f64> = gaps.iter().zip(&b).map(|(g, x)| 0.9 * g + 0.1 * x).collect();
     let paired: Vec<f64> = differences(&gaps, &other);
     for values in [&gaps, &other, &paired] {
-        let reported = cross_mean(values, &fold_of).1.unwrap();
+        let reported = cross_mean(values, &fold_of).stderr.unwrap();
         // Resample images within each fold; the directions stay fixed.
         let folds = [0, 1].map(|f| {
             values.iter().zip(&fold_of).filter(|(_, g)| **g == f).map(|(v, _)| *v).collect()
@@ -86,8 +110,8 @@ fn standard_errors_match_the_bootstrap() {
         // 1)/m) for folds of m = 200.
         assert!((bootstrap / reported - 1.0).abs() < 0.05, "{bootstrap} {reported}");
     }
-    let paired_error = cross_mean(&paired, &fold_of).1.unwrap();
-    let separate = [&gaps, &other].map(|v| cross_mean(v, &fold_of).1.unwrap());
+    let paired_error = cross_mean(&paired, &fold_of).stderr.unwrap();
+    let separate = [&gaps, &other].map(|v| cross_mean(v, &fold_of).stderr.unwrap());
     assert!(paired_error < 0.3 * separate[0].hypot(separate[1]), "shared noise must cancel");
 }
 
@@ -139,7 +163,7 @@ fn ranking_is_decided_once_errors_are_small() {
     assert!(found.update.is_decided(1.01 * error) && !found.update.is_decided(0.99 * error));
     // An ineligible layer that might still be the best leaves the ranking open.
     let noisy = evidence("embed", 3.1, 9.0, 1.0);
-    assert!(!is_eligible(cross_mean(&noisy.gaps, &FOLDS)));
+    assert_eq!(eligible(std::slice::from_ref(&noisy), &FOLDS), [false]);
     let precise = evidence("head", 3.0, 0.01, 0.1);
     let found = ranking(&[noisy, precise], &FOLDS).unwrap();
     assert_eq!(&*found.update.best, "head");

@@ -27,7 +27,7 @@ pub use compare::{Comparison, Difference, FEW, RESAMPLES, Verdict, compare};
 pub use conformal::{Score, Sets, sets, threshold};
 pub use correlation::{Correlation, FEWEST, correlation, pearson, spearman};
 pub use error::Error;
-pub use holm::{holm, p_above_zero};
+pub use holm::{LEVEL, holm, holm_above_zero, p_above_zero};
 pub use info::PredictionsInfo;
 pub use mcnemar::{McNemar, mcnemar};
 pub use metrics::{Estimate, brier, hits, losses, mean_stderr, paired};

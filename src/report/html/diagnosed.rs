@@ -20,7 +20,7 @@ pub fn layers(rows: &[Row]) -> String {
     let models = runs_of(rows, &["data", "model"]);
     let told = "ΔL is the reduction in validation loss from moving one layer; κ = ΔL/‖Δw‖² is its \
                 sharpness. Bars are 95% intervals. Layers in the stronger colour are eligible: \
-                their ΔL exceeds 1.96 standard errors.";
+                their ΔL is significantly above 0, corrected for the number of layers.";
     let mut out = paragraph(told);
     out += &key(&[
         ("blue", "full", "cross-fitted, with 95% interval"),

@@ -35,8 +35,9 @@ pub fn layers(findings: &Findings) -> String {
         ("muted", "open", "in-sample, as published: not reliable"),
     ]);
     out += &note(
-        "Rows in the stronger colour are eligible: their ΔL exceeds 1.96 standard errors. ▸ marks \
-         the layer of the plan, ≈ layers that are not significantly different from it.",
+        "Rows in the stronger colour are eligible: their ΔL is significantly above 0, corrected for the \
+         number of layers. ▸ marks the layer of the plan, ≈ layers that are not significantly different \
+         from it.",
     );
     out + &folded("The figures", &figures(findings))
 }
@@ -102,7 +103,7 @@ fn plan_words(findings: &Findings) -> String {
             format!("The plan is to {}.{one}", told(plan))
         }
         None => {
-            "There is no plan, because no layer's cross-fit ΔL exceeds 1.96 standard errors.".into()
+            "There is no plan, because no layer's cross-fit ΔL is significantly above 0.".into()
         }
     };
     let beyond = match &findings.plan_calibrated {
@@ -119,9 +120,7 @@ fn plan_words(findings: &Findings) -> String {
 }
 
 fn both(f: &Fitted) -> String {
-    f.cross_fit.map_or(ABSENT.into(), |mean| {
-        estimate(crate::evaluate::Estimate { mean, stderr: f.stderr })
-    })
+    f.estimate().map_or(ABSENT.into(), estimate)
 }
 
 fn figures(findings: &Findings) -> String {
