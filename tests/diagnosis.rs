@@ -6,6 +6,7 @@ mod small;
 use candle_core::{DType, Device, Tensor};
 use planish::data::folds::stratified_halves;
 use planish::diagnose::findings::{Findings, LayerResult};
+use planish::diagnose::halvings::Halvings;
 use planish::diagnose::{Estimator, Request, diagnose};
 use planish::models::layers::{join, layers};
 use planish::models::{Granularity, Layer};
@@ -167,8 +168,9 @@ struct Moved {
 fn figures(pair: [Moved; 2]) -> [f64; 8] {
     let average = |f: fn(&Moved) -> f64| 0.5 * (f(&pair[0]) + f(&pair[1]));
     let (own, gap, square) = (average(|m| m.own), average(|m| m.gap), average(|m| m.square));
-    // The squared errors of two independent folds sum to four times that of their mean.
-    let variance = 0.5 * average(|m| m.variance);
+    // The squared errors of two independent folds sum to four times that of their mean. With one
+    // halving, the variance given the directions is multiplied by 2.5.
+    let variance = 2.5 * 0.5 * average(|m| m.variance);
     [
         own,
         gap,
@@ -241,7 +243,9 @@ fn diagnosis_matches_its_definitions() {
 
 fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f64) {
     let layer = layer(model, name);
-    let found = findings(model, v, std::slice::from_ref(&layer)).layers.remove(0);
+    let mut request = Request::new(model, v, std::slice::from_ref(&layer), 7);
+    request.options.repeats = 1;
+    let found = diagnose(&request, &mut |_| ()).unwrap().layers.remove(0);
     let ([low, exact, high], quadratic) = by_definition(model, v, &layer, t);
     assert!(!found.capped && !found.negative_curvature, "{found:?}");
     for (k, value) in reported(&found).into_iter().enumerate() {
@@ -259,6 +263,45 @@ fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f6
     assert_close(&q, &quadratic, 1e-6);
     let error = found.delta_l_nats.stderr.unwrap();
     assert_eq!(found.eligible, found.delta_l_nats.cross_fit.unwrap() > 1.96 * error);
+}
+
+#[test]
+fn halvings_are_averaged() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    for (name, t) in [("head", 0.02), ("block.1", 0.1)] {
+        let layer = layer(&model, name);
+        let halvings = Halvings::new(&v.labels, 3, 7).unwrap();
+        let (mut own, mut gap, mut square, mut length) = (0.0, 0.0, 0.0, 0.0);
+        for r in 0..3 {
+            let [a, b] = halvings.halves(r).map(|half| v.select(&half).unwrap());
+            for (own_images, other) in [(&a, &b), (&b, &a)] {
+                let g = numbers(&model.gradient(own_images, &layer).unwrap().gradient);
+                let start = weights_of(&model, &layer);
+                let line = Line { model: &model, layer: &layer, own: own_images, other, start, g };
+                let moved = line.moved(line.minimum());
+                own += moved.own / 6.0;
+                gap += moved.gap / 6.0;
+                square += moved.square / 6.0;
+                length += moved.square.sqrt() / 6.0;
+            }
+        }
+        let mut request = Request::new(&model, &v, std::slice::from_ref(&layer), 7);
+        request.options.repeats = 3;
+        let findings = diagnose(&request, &mut |_| ()).unwrap();
+        let found = &findings.layers[0];
+        assert_eq!(findings.repeats, 3);
+        // A relative error t of α is one of t in ‖Δw‖, 2t in κ, and t² in the gap where α* is best.
+        // On other images the gap is not stationary at α*, and changes by t times the gap's size.
+        let near = |found: f64, expected: f64, by: f64| (found - expected).abs() <= by;
+        assert!(near(found.delta_l_nats.in_sample.unwrap(), own, 1.5 * t * t * own), "{name}");
+        assert!(near(found.delta_l_nats.cross_fit.unwrap(), gap, t * own), "{name}: {gap}");
+        assert!(near(found.displacement, length, t * length), "{name}: {length}");
+        let kappa = found.kappa.in_sample.unwrap();
+        assert!(near(kappa, own / square, 2.5 * t * own / square), "{name}: {kappa}");
+        let relative = found.kappa_relative.unwrap().in_sample.unwrap();
+        assert!((relative / kappa / found.weight_norm.powi(2) - 1.0).abs() < 1e-12, "{name}");
+    }
 }
 
 #[test]

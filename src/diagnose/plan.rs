@@ -1,47 +1,19 @@
 //! From measured layers to a plan: eligibility, argmax and ties.
 
+use super::cross_fit::{Z95, cross_fitted, differences};
 use crate::diagnose::findings::{InSamplePlan, LayerResult, Plan};
 use crate::diagnose::ranking::{Ranking, Rival, Standing};
-use crate::evaluate::{Estimate, LEVEL, holm_above_zero, mean_stderr};
+use crate::evaluate::{Estimate, LEVEL, holm_above_zero};
 
-/// Two-sided 95% of the normal distribution.
-pub const Z95: f64 = 1.96;
-
-/// One layer's cross-fitted evidence, per example of V.
+/// One layer's cross-fitted evidence, by halving and example of V.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// The layer's name.
     pub name: String,
     /// lᵢ(0) − lᵢ(α*), on the chosen basis.
-    pub gaps: Vec<f64>,
-    /// κ by image, from [`sharpness`]; `None` if the layer did not move.
-    pub sharpness: Option<Vec<f64>>,
-}
-
-/// Cross-fitted mean: the mean of the two folds' means, with a standard error that treats the folds
-/// as independent. Fold sizes differ by at most one.
-pub fn cross_mean(values: &[f64], fold_of: &[usize]) -> Estimate {
-    let mut mean = 0.0;
-    let mut variance = Some(0.0);
-    for fold in 0..2 {
-        let own: Vec<f64> =
-            values.iter().zip(fold_of).filter(|(_, f)| **f == fold).map(|(v, _)| *v).collect();
-        let estimate = mean_stderr(&own);
-        mean += estimate.mean / 2.0;
-        variance = variance.zip(estimate.stderr).map(|(sum, se)| sum + (se / 2.0).powi(2));
-    }
-    Estimate { mean, stderr: variance.map(f64::sqrt) }
-}
-
-/// κ = G/S, the ratio of the mean gap G and the mean S of both folds' ‖Δw‖², linearised: the values
-/// κ + (gapᵢ − κ ‖Δw‖²)/S, where ‖Δw‖² is that of the move measured on image i. Their cross-fitted mean
-/// is κ, and the standard error of that mean is the delta method's (Cochran, Sampling Techniques,
-/// 1977, section 6.3). `squares` has ‖Δw‖² by the fold that gave the direction.
-pub fn sharpness(gaps: &[f64], squares: [f64; 2], fold_of: &[usize]) -> Vec<f64> {
-    let square = (squares[0] + squares[1]) / 2.0;
-    let kappa = cross_mean(gaps, fold_of).mean / square;
-    let at = |(gap, f): (&f64, &usize)| kappa + (gap - kappa * squares[1 - f]) / square;
-    gaps.iter().zip(fold_of).map(at).collect()
+    pub gaps: Vec<Vec<f64>>,
+    /// κ, from [`sharpness`](super::cross_fit::sharpness); `None` if the layer did not move.
+    pub sharpness: Option<Vec<Vec<f64>>>,
 }
 
 /// p values of one-sided tests that each layer's ΔL is above 0, corrected for the number of layers
@@ -57,8 +29,8 @@ pub fn is_eligible(p_holm: Option<f64>) -> bool {
 }
 
 /// Which layers are eligible.
-fn eligible(evidence: &[Evidence], fold_of: &[usize]) -> Vec<bool> {
-    let gaps: Vec<Estimate> = evidence.iter().map(|e| cross_mean(&e.gaps, fold_of)).collect();
+fn eligible(evidence: &[Evidence], half_of: &[Vec<usize>]) -> Vec<bool> {
+    let gaps: Vec<Estimate> = evidence.iter().map(|e| cross_fitted(&e.gaps, half_of)).collect();
     corrected(&gaps).into_iter().map(is_eligible).collect()
 }
 
@@ -68,22 +40,22 @@ fn eligible(evidence: &[Evidence], fold_of: &[usize]) -> Vec<bool> {
 /// known too poorly. Of tied layers, the one nearest the head is chosen, because it is cheapest.
 ///
 /// `evidence` is ordered from input to output. Returns `None` if no layer is eligible.
-pub fn plan(evidence: &[Evidence], fold_of: &[usize], basis: &str) -> Option<Plan> {
-    let may = eligible(evidence, fold_of);
+pub fn plan(evidence: &[Evidence], half_of: &[Vec<usize>], basis: &str) -> Option<Plan> {
+    let may = eligible(evidence, half_of);
     let eligible: Vec<&Evidence> =
         evidence.iter().zip(may).filter(|(_, may)| *may).map(|(e, _)| e).collect();
-    let gaps: Vec<(&str, &[f64])> = eligible.iter().map(|e| (&*e.name, &e.gaps[..])).collect();
-    let sharpness: Vec<(&str, &[f64])> =
+    let gaps: Vec<(&str, &[Vec<f64>])> = eligible.iter().map(|e| (&*e.name, &e.gaps[..])).collect();
+    let sharpness: Vec<(&str, &[Vec<f64>])> =
         eligible.iter().filter_map(|e| e.sharpness.as_ref().map(|s| (&*e.name, &s[..]))).collect();
-    let (update, tied_update) = choose(&gaps, fold_of)?;
-    let (perturb, tied_perturb) = choose(&sharpness, fold_of)?;
+    let (update, tied_update) = choose(&gaps, half_of)?;
+    let (perturb, tied_perturb) = choose(&sharpness, half_of)?;
     Some(Plan { perturb, update, tied_perturb, tied_update, basis: basis.into() })
 }
 
 /// How clearly the layers are separated, by ΔL and by κ; `None` without an eligible layer. The best
 /// is an eligible layer. All other layers are rivals, since more images could make them eligible.
-pub fn ranking(evidence: &[Evidence], fold_of: &[usize]) -> Option<Ranking> {
-    let eligible = eligible(evidence, fold_of);
+pub fn ranking(evidence: &[Evidence], half_of: &[Vec<usize>]) -> Option<Ranking> {
+    let eligible = eligible(evidence, half_of);
     let gaps: Vec<Candidate> =
         evidence.iter().zip(&eligible).map(|(e, &may)| (&*e.name, &e.gaps[..], may)).collect();
     let sharpness: Vec<Candidate> = evidence
@@ -91,21 +63,21 @@ pub fn ranking(evidence: &[Evidence], fold_of: &[usize]) -> Option<Ranking> {
         .zip(&eligible)
         .filter_map(|(e, &may)| e.sharpness.as_ref().map(|s| (&*e.name, &s[..], may)))
         .collect();
-    Some(Ranking { update: standing(&gaps, fold_of)?, perturb: standing(&sharpness, fold_of)? })
+    Some(Ranking { update: standing(&gaps, half_of)?, perturb: standing(&sharpness, half_of)? })
 }
 
 /// A layer's name, its values, and whether it is eligible to be the best.
-type Candidate<'a> = (&'a str, &'a [f64], bool);
+type Candidate<'a> = (&'a str, &'a [Vec<f64>], bool);
 
-fn standing(candidates: &[Candidate], fold_of: &[usize]) -> Option<Standing> {
-    let all: Vec<Estimate> = candidates.iter().map(|(_, v, _)| cross_mean(v, fold_of)).collect();
+fn standing(candidates: &[Candidate], half_of: &[Vec<usize>]) -> Option<Standing> {
+    let all: Vec<Estimate> = candidates.iter().map(|(_, v, _)| cross_fitted(v, half_of)).collect();
     let value = |i: usize| if candidates[i].2 { all[i].mean } else { f64::NEG_INFINITY };
     let best = argmax(&(0..all.len()).map(value).collect::<Vec<_>>())?;
     if !candidates[best].2 {
         return None;
     }
     let rivals = (0..candidates.len()).filter(|&i| i != best).map(|i| {
-        let behind = cross_mean(&differences(candidates[best].1, candidates[i].1), fold_of);
+        let behind = cross_fitted(&differences(candidates[best].1, candidates[i].1), half_of);
         Rival { name: candidates[i].0.to_owned(), behind: behind.mean, stderr: behind.stderr }
     });
     Some(Standing {
@@ -128,16 +100,15 @@ impl Standing {
     }
 }
 
-fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
-}
-
 /// The winner and the layers tied with it.
-fn choose(candidates: &[(&str, &[f64])], fold_of: &[usize]) -> Option<(String, Vec<String>)> {
-    let all: Vec<Estimate> = candidates.iter().map(|(_, v)| cross_mean(v, fold_of)).collect();
+fn choose(
+    candidates: &[(&str, &[Vec<f64>])],
+    half_of: &[Vec<usize>],
+) -> Option<(String, Vec<String>)> {
+    let all: Vec<Estimate> = candidates.iter().map(|(_, v)| cross_fitted(v, half_of)).collect();
     let best = argmax(&all.iter().map(|e| e.mean).collect::<Vec<_>>())?;
     let is_tied = |i: usize| {
-        let behind = cross_mean(&differences(candidates[best].1, candidates[i].1), fold_of);
+        let behind = cross_fitted(&differences(candidates[best].1, candidates[i].1), half_of);
         let open = behind.stderr.is_none_or(|se| behind.mean <= Z95 * se);
         let lower = all[i].stderr.map(|se| all[i].mean - Z95 * se);
         open && lower.is_some_and(|lower| lower >= 0.5 * all[best].mean)

@@ -34,7 +34,7 @@ pub fn show(
     for note in common.untold(&roles.notes, &roles.notes) {
         out += &format!("note: {note}\n");
     }
-    out += &format!("\n{}\n", table(findings));
+    out += &format!("\n{}\n{}\n", table(findings), findings.estimand());
     out += &spectra(findings);
     out += &format!("{}\n", findings.summary);
     match &findings.plan {
