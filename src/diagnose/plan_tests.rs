@@ -96,18 +96,15 @@ fn ties_are_as_frequent_as_bootstrap_intervals_that_contain_zero() {
         let is_tied = !chosen.1.is_empty();
         let difference: Vec<f64> = best.iter().zip(&base).map(|(a, b)| a - b).collect();
         let mut rng = stream(trial, "tie bootstrap");
-        let mut means: Vec<f64> = (0..400)
+        let mut means: Vec<f64> = (0..2000)
             .map(|_| {
-                let one = |f: usize, rng: &mut _| {
-                    let i = 2 * below(rng, n as u64 / 2) as usize + f;
-                    difference[i]
-                };
-                (0..n).map(|k| one(k % 2, &mut rng)).sum::<f64>() / n as f64
+                let mut one = || difference[below(&mut rng, n as u64) as usize];
+                (0..n).map(|_| one()).sum::<f64>() / n as f64
             })
             .collect();
         means.sort_by(f64::total_cmp);
         // `base` may lead by chance; count only whether there is a tie or a leader.
-        let contains_zero = means[10] <= 0.0 && means[389] >= 0.0;
+        let contains_zero = means[49] <= 0.0 && means[1950] >= 0.0;
         tied += usize::from(is_tied);
         containing += usize::from(contains_zero);
         differ += usize::from(is_tied != contains_zero);
