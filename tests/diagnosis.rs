@@ -6,6 +6,7 @@ mod small;
 use candle_core::{DType, Device, Tensor};
 use planish::data::folds::stratified_halves;
 use planish::diagnose::findings::{Findings, LayerResult};
+use planish::diagnose::halvings::Halvings;
 use planish::diagnose::{Estimator, Request, diagnose};
 use planish::models::layers::{join, layers};
 use planish::models::{Granularity, Layer};
@@ -139,30 +140,51 @@ impl Line<'_> {
         0.5 * (low + high)
     }
 
-    /// In-sample ΔL, cross-fitted ΔL and its squared error; the same for κ; ‖Δw‖ and α.
-    fn figures(&self, alpha: f64) -> [f64; 8] {
+    /// The move by α, on both folds.
+    fn moved(&self, alpha: f64) -> Moved {
         let gaps = |on: &Activations| {
             plus(&cross_entropies(self.model, on), -1.0, &cross_entropies(&self.at(alpha), on))
         };
         let (own, other) = (gaps(self.own), gaps(self.other));
-        let (n, m) = (other.len() as f64, mean(&other));
-        let variance = other.iter().map(|x| (x - m).powi(2)).sum::<f64>() / (n - 1.0) / n;
+        let (n, gap) = (other.len() as f64, mean(&other));
+        let variance = other.iter().map(|x| (x - gap).powi(2)).sum::<f64>() / (n - 1.0) / n;
         let square = alpha * alpha * dot(&self.g, &self.g);
-        let length = square.sqrt();
-        [
-            mean(&own),
-            m,
-            variance,
-            mean(&own) / square,
-            m / square,
-            variance / square.powi(2),
-            length,
-            alpha,
-        ]
+        Moved { own: mean(&own), gap, variance, square, alpha }
     }
 }
 
-/// The means over folds at (1 − t) α*, α* and (1 + t) α*, and the quadratic predictions.
+/// A move along one fold's gradient: the gap on its own images, the gap on the other fold's and its
+/// squared error, ‖Δw‖² and α.
+#[derive(Clone, Copy)]
+struct Moved {
+    own: f64,
+    gap: f64,
+    variance: f64,
+    square: f64,
+    alpha: f64,
+}
+
+/// In-sample ΔL, cross-fitted ΔL and its squared error; the same for κ; ‖Δw‖ and α.
+fn figures(pair: [Moved; 2]) -> [f64; 8] {
+    let average = |f: fn(&Moved) -> f64| 0.5 * (f(&pair[0]) + f(&pair[1]));
+    let (own, gap, square) = (average(|m| m.own), average(|m| m.gap), average(|m| m.square));
+    // The squared errors of two independent folds sum to four times that of their mean. With one
+    // halving, the variance given the directions is multiplied by 2.5.
+    let variance = 2.5 * 0.5 * average(|m| m.variance);
+    [
+        own,
+        gap,
+        variance,
+        own / square,
+        gap / square,
+        variance / square.powi(2),
+        average(|m| m.square.sqrt()),
+        average(|m| m.alpha),
+    ]
+}
+
+/// The least, exact and largest figures for steps within a fraction t of α*, and the quadratic
+/// predictions.
 fn by_definition(
     model: &Objective,
     v: &Activations,
@@ -171,26 +193,26 @@ fn by_definition(
 ) -> ([[f64; 8]; 3], [f64; 3]) {
     let (a, b) = stratified_halves(&v.labels, 7);
     let (a, b) = (v.select(&a).unwrap(), v.select(&b).unwrap());
-    let (mut figures, mut quadratic) = ([[0.0; 8]; 3], [0.0; 3]);
-    for (own, other) in [(&a, &b), (&b, &a)] {
+    let mut quadratic = [0.0; 3];
+    let steps = [(&a, &b), (&b, &a)].map(|(own, other)| {
         let g = numbers(&model.gradient(own, layer).unwrap().gradient);
         let line = Line { model, layer, own, other, start: weights_of(model, layer), g };
         let (alpha, square, curvature) = (line.minimum(), dot(&line.g, &line.g), line.curvature());
-        let parts = [1.0 - t, 1.0, 1.0 + t].map(|f| line.figures(f * alpha));
-        // The extremes of an average are within the averages of the extremes.
-        for k in 0..8 {
-            let own = parts.map(|p| p[k]);
-            // The squared errors of two independent folds sum to four times that of their mean.
-            let share = if k == 2 || k == 5 { 0.25 } else { 0.5 };
-            figures[0][k] += share * own.iter().copied().fold(f64::INFINITY, f64::min);
-            figures[1][k] += share * own[1];
-            figures[2][k] += share * own.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        }
         quadratic[0] += 0.5 * square / curvature;
         quadratic[1] += 0.5 * square * square / (2.0 * curvature);
         quadratic[2] += 0.5 * curvature / (2.0 * square);
+        [1.0 - t, 1.0, 1.0 + t].map(|f| line.moved(f * alpha))
+    });
+    let all = (0..9).map(|k| figures([steps[0][k % 3], steps[1][k / 3]]));
+    let exact = figures([steps[0][1], steps[1][1]]);
+    let mut range = [exact; 3];
+    for found in all {
+        for k in 0..8 {
+            range[0][k] = range[0][k].min(found[k]);
+            range[2][k] = range[2][k].max(found[k]);
+        }
     }
-    (figures, quadratic)
+    (range, quadratic)
 }
 
 fn reported(l: &LayerResult) -> [f64; 8] {
@@ -221,7 +243,9 @@ fn diagnosis_matches_its_definitions() {
 
 fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f64) {
     let layer = layer(model, name);
-    let found = findings(model, v, std::slice::from_ref(&layer)).layers.remove(0);
+    let mut request = Request::new(model, v, std::slice::from_ref(&layer), 7);
+    request.options.repeats = 1;
+    let found = diagnose(&request, &mut |_| ()).unwrap().layers.remove(0);
     let ([low, exact, high], quadratic) = by_definition(model, v, &layer, t);
     assert!(!found.capped && !found.negative_curvature, "{found:?}");
     for (k, value) in reported(&found).into_iter().enumerate() {
@@ -239,6 +263,45 @@ fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f6
     assert_close(&q, &quadratic, 1e-6);
     let error = found.delta_l_nats.stderr.unwrap();
     assert_eq!(found.eligible, found.delta_l_nats.cross_fit.unwrap() > 1.96 * error);
+}
+
+#[test]
+fn halvings_are_averaged() {
+    let model = model(DType::F64);
+    let v = images(&model, 40);
+    for (name, t) in [("head", 0.02), ("block.1", 0.1)] {
+        let layer = layer(&model, name);
+        let halvings = Halvings::new(&v.labels, 3, 7).unwrap();
+        let (mut own, mut gap, mut square, mut length) = (0.0, 0.0, 0.0, 0.0);
+        for r in 0..3 {
+            let [a, b] = halvings.halves(r).map(|half| v.select(&half).unwrap());
+            for (own_images, other) in [(&a, &b), (&b, &a)] {
+                let g = numbers(&model.gradient(own_images, &layer).unwrap().gradient);
+                let start = weights_of(&model, &layer);
+                let line = Line { model: &model, layer: &layer, own: own_images, other, start, g };
+                let moved = line.moved(line.minimum());
+                own += moved.own / 6.0;
+                gap += moved.gap / 6.0;
+                square += moved.square / 6.0;
+                length += moved.square.sqrt() / 6.0;
+            }
+        }
+        let mut request = Request::new(&model, &v, std::slice::from_ref(&layer), 7);
+        request.options.repeats = 3;
+        let findings = diagnose(&request, &mut |_| ()).unwrap();
+        let found = &findings.layers[0];
+        assert_eq!(findings.repeats, 3);
+        // A relative error t of α is one of t in ‖Δw‖, 2t in κ, and t² in the gap where α* is best.
+        // On other images the gap is not stationary at α*, and changes by t times the gap's size.
+        let near = |found: f64, expected: f64, by: f64| (found - expected).abs() <= by;
+        assert!(near(found.delta_l_nats.in_sample.unwrap(), own, 1.5 * t * t * own), "{name}");
+        assert!(near(found.delta_l_nats.cross_fit.unwrap(), gap, t * own), "{name}: {gap}");
+        assert!(near(found.displacement, length, t * length), "{name}: {length}");
+        let kappa = found.kappa.in_sample.unwrap();
+        assert!(near(kappa, own / square, 2.5 * t * own / square), "{name}: {kappa}");
+        let relative = found.kappa_relative.unwrap().in_sample.unwrap();
+        assert!((relative / kappa / found.weight_norm.powi(2) - 1.0).abs() < 1e-12, "{name}");
+    }
 }
 
 #[test]

@@ -1,13 +1,15 @@
-//! Combines both folds' measurements into one report of all layers.
+//! Combines the folds' measurements of all halvings into one report of all layers.
 
-use super::fold::{Measured, mean};
-use super::plan::{self, Evidence, cross_mean, is_eligible, plan};
+use super::cross_fit::{cross_fitted, sharpness};
+use super::fold::Measured;
+use super::halvings::Halvings;
+use super::plan::{self, Evidence, corrected, is_eligible, plan};
 use super::summary::{summary, warnings};
 use super::{Found, Pair};
 use crate::curvature::Result;
 use crate::curvature::steihaug::{Step, StopReason};
 use crate::diagnose::findings::{Findings, Fitted, LayerResult, Loss, NewtonSteps, Quadratic};
-use crate::evaluate::{fit, losses, mean_stderr};
+use crate::evaluate::{Estimate, fit, losses, mean_stderr};
 use crate::models::Layer;
 use crate::objective::Objective;
 use crate::predictions::Predictions;
@@ -17,18 +19,16 @@ use candle_core::Tensor;
 pub(super) fn model_loss(
     base: &Predictions,
     bases: &[Predictions; 2],
-    fold_of: &[usize],
-    folds: &[Vec<usize>; 2],
     training: Option<(f64, usize)>,
 ) -> Loss {
     let raw = mean_stderr(&losses(base, 1.0));
     let fits = bases.each_ref().map(fit);
-    let calibrated = scatter(folds, |f| losses(&bases[f], fits[1 - f].temperature));
+    let calibrated = [0, 1].map(|f| mean_stderr(&losses(&bases[f], fits[1 - f].temperature)).mean);
     let overall = fit(base);
     Loss {
         validation: raw.mean,
         stderr: raw.stderr,
-        calibrated: cross_mean(&calibrated, fold_of).0,
+        calibrated: (calibrated[0] + calibrated[1]) / 2.0,
         temperature: overall.temperature,
         temperatures_of_folds: Some([fits[1].temperature, fits[0].temperature]),
         temperature_bound: overall.bound.or(fits[0].bound).or(fits[1].bound),
@@ -52,35 +52,44 @@ pub(super) fn assemble(
     objective: &Objective,
     results: Vec<Found>,
     loss: Loss,
-    folds: &[Vec<usize>; 2],
-    fold_of: &[usize],
+    halvings: &Halvings,
 ) -> Result<Findings> {
+    let half_of = &halvings.half_of_images();
+    let folds: Vec<[Vec<usize>; 2]> = (0..halvings.repeats()).map(|r| halvings.halves(r)).collect();
     let (mut layers, mut raw, mut calibrated) = (Vec::new(), Vec::new(), Vec::new());
-    for Found { layer, pair, spectra } in results {
-        let pair = &pair;
+    for Found { layer, pairs, spectra } in results {
         let evidence = |gap: fn(&Measured) -> &[f64]| {
             // Fold f's images are measured along the other fold's direction.
-            let gaps = scatter(folds, |f| gap(&pair[1 - f]).to_vec());
-            let squares = pair.each_ref().map(|m| m.displacement.powi(2));
-            let sharpness = (squares[0] > 0.0 && squares[1] > 0.0)
-                .then(|| gaps.iter().zip(fold_of).map(|(gap, f)| gap / squares[1 - f]).collect());
+            let of_pair =
+                |(folds, pair): (_, &Pair)| scatter(folds, |f| gap(&pair[1 - f]).to_vec());
+            let gaps: Vec<Vec<f64>> = folds.iter().zip(&pairs).map(of_pair).collect();
+            let squares: Vec<[f64; 2]> =
+                pairs.iter().map(|pair| pair.each_ref().map(|m| m.displacement.powi(2))).collect();
+            let sharpness = sharpness(&gaps, &squares, half_of);
             Evidence { name: layer.name.clone(), gaps, sharpness }
         };
         let (r, c) = (evidence(|m| &m.other_gap.raw), evidence(|m| &m.other_gap.calibrated));
-        let result = layer_result(objective, layer, pair, &r, &c, fold_of)?;
+        let result = layer_result(objective, layer, &pairs, &r, &c, half_of)?;
         layers.push(LayerResult { spectra, ..result });
         raw.push(r);
         calibrated.push(c);
     }
-    let plan_raw = plan(&raw, fold_of, "cross_fit");
-    let warnings = warnings(&loss, &layers, plan_raw.is_some(), fold_of.len());
+    let gaps: Vec<Estimate> =
+        layers.iter().filter_map(|layer| layer.delta_l_nats.estimate()).collect();
+    for (layer, p_holm) in layers.iter_mut().zip(corrected(&gaps)) {
+        (layer.p_holm, layer.eligible) = (p_holm, is_eligible(p_holm));
+    }
+    let images = half_of.first().map_or(0, Vec::len);
+    let plan_raw = plan(&raw, half_of, "cross_fit");
+    let warnings = warnings(&loss, &layers, plan_raw.is_some(), images);
     Ok(Findings {
         summary: summary(&loss, &layers),
         plan: plan_raw,
-        ranking: plan::ranking(&raw, fold_of),
+        ranking: plan::ranking(&raw, half_of),
         plan_in_sample: plan::in_sample(&layers),
-        plan_calibrated: plan(&calibrated, fold_of, "calibrated"),
+        plan_calibrated: plan(&calibrated, half_of, "calibrated"),
         loss_nats: loss,
+        repeats: halvings.repeats(),
         layers,
         warnings,
     })
@@ -89,60 +98,67 @@ pub(super) fn assemble(
 fn layer_result(
     objective: &Objective,
     layer: &Layer,
-    pair: &Pair,
+    pairs: &[Pair],
     raw: &Evidence,
     calibrated: &Evidence,
-    fold_of: &[usize],
+    half_of: &[Vec<usize>],
 ) -> Result<LayerResult> {
+    // Curvatures are measured in the first halving; what they are compared with is from there too.
+    let pair = pairs.first().ok_or(crate::objective::Error::NoExamples)?;
     let average = |f: fn(&Measured) -> f64| (f(&pair[0]) + f(&pair[1])) / 2.0;
-    let positive = pair.iter().all(|m| m.curvature > 0.0);
-    let moved = pair.iter().all(|m| m.displacement > 0.0);
+    let all = pairs.iter().flatten();
+    let over_all =
+        |f: fn(&Measured) -> f64| all.clone().map(f).sum::<f64>() / (2 * pairs.len()) as f64;
+    let positive = pair.iter().all(|m| curvature(m) > 0.0);
     let nonzero = pair.iter().all(|m| m.gradient_norm > 0.0);
     let weights = objective.weights_of(layer)?;
-    let (gap, gap_error) = cross_mean(&raw.gaps, fold_of);
-    let fitted = |in_sample: Option<f64>, (mean, stderr): (f64, Option<f64>)| Fitted {
-        in_sample,
-        cross_fit: Some(mean),
-        stderr,
+    let fitted = |in_sample: Option<f64>, values: &[Vec<f64>]| {
+        let Estimate { mean, stderr } = cross_fitted(values, half_of);
+        Fitted { in_sample, cross_fit: Some(mean), stderr }
     };
     let kappa = match &raw.sharpness {
-        Some(values) => fitted(
-            Some(average(|m| mean(&m.own_gap.raw) / m.displacement.powi(2))),
-            cross_mean(values, fold_of),
-        ),
+        Some(values) => {
+            let square = over_all(|m| m.displacement.powi(2));
+            let own = over_all(|m| m.own_gap.raw);
+            fitted(Some(own / square), values)
+        }
         None => Fitted { in_sample: None, cross_fit: None, stderr: None },
     };
-    debug_assert_eq!(moved, raw.sharpness.is_some());
+    let weight_norm = vector::norm(&weights).map_err(crate::objective::Error::from)?;
     Ok(LayerResult {
         name: layer.name.clone(),
         parameters: weights.iter().map(Tensor::elem_count).sum(),
         gradient_norm: average(|m| m.gradient_norm),
-        weight_norm: vector::norm(&weights).map_err(crate::objective::Error::from)?,
-        delta_l_nats: fitted(Some(average(|m| mean(&m.own_gap.raw))), (gap, gap_error)),
-        delta_l_calibrated_nats: fitted(
-            Some(average(|m| mean(&m.own_gap.calibrated))),
-            cross_mean(&calibrated.gaps, fold_of),
-        ),
+        weight_norm,
+        delta_l_nats: fitted(Some(over_all(|m| m.own_gap.raw)), &raw.gaps),
+        delta_l_calibrated_nats: fitted(Some(over_all(|m| m.own_gap.calibrated)), &calibrated.gaps),
+        kappa_relative: kappa.scaled(weight_norm.powi(2)).filter(|_| weight_norm > 0.0),
         kappa,
-        displacement: average(|m| m.displacement),
+        displacement: over_all(|m| m.displacement),
         alpha: average(|m| m.minimum.alpha),
-        evaluations: pair.iter().map(|m| m.minimum.evaluations).sum(),
-        capped: pair.iter().any(|m| match &m.newton {
+        evaluations: all.clone().map(|m| m.minimum.evaluations).sum(),
+        capped: all.clone().any(|m| match &m.newton {
             Some(step) => step.end == StopReason::Boundary && m.minimum.capped,
             None => m.minimum.capped,
         }),
         negative_curvature: nonzero && !positive,
-        eligible: is_eligible((gap, gap_error)),
+        p_holm: None,
+        eligible: false,
         newton: newton_steps(pair),
         lines: pair.iter().filter_map(|m| m.line.clone()).collect(),
         spectra: Vec::new(),
         quadratic: Quadratic {
-            alpha: positive.then(|| average(|m| m.gradient_norm.powi(2) / m.curvature)),
+            alpha: positive.then(|| average(|m| m.gradient_norm.powi(2) / curvature(m))),
             delta_l_nats: positive
-                .then(|| average(|m| m.gradient_norm.powi(4) / (2.0 * m.curvature))),
-            kappa: nonzero.then(|| average(|m| m.curvature / (2.0 * m.gradient_norm.powi(2)))),
+                .then(|| average(|m| m.gradient_norm.powi(4) / (2.0 * curvature(m)))),
+            kappa: nonzero.then(|| average(|m| curvature(m) / (2.0 * m.gradient_norm.powi(2)))),
         },
     })
+}
+
+/// gᵀHg. All directions of the first halving have one.
+fn curvature(measured: &Measured) -> f64 {
+    measured.curvature.unwrap_or(f64::NAN)
 }
 
 /// Newton-CG figures of both folds.

@@ -3,7 +3,7 @@
 use super::ranking::Ranking;
 use super::spectrum::Spectrum;
 use crate::curvature::steihaug::StopReason;
-use crate::evaluate::Bound;
+use crate::evaluate::{Bound, Estimate};
 use serde::{Deserialize, Serialize};
 
 /// Mean loss over all images of V, in nats per example, raw and after temperature scaling.
@@ -13,7 +13,8 @@ pub struct Loss {
     pub validation: f64,
     /// Standard error of L^V.
     pub stderr: Option<f64>,
-    /// L^V after temperature scaling. Each fold uses the temperature fitted on the other fold.
+    /// L^V after temperature scaling. Each fold of the first halving uses the temperature fitted on the
+    /// other fold.
     pub calibrated: f64,
     /// The temperature fitted on all of V.
     pub temperature: f64,
@@ -32,20 +33,39 @@ pub struct Loss {
     pub training_images: Option<usize>,
 }
 
-/// One quantity, in-sample and cross-fitted.
+/// One quantity, in-sample and cross-fitted, averaged over halvings of V.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fitted {
     /// Mean of the folds' in-sample values; `None` if undefined.
     pub in_sample: Option<f64>,
-    /// Cross-fitted value: direction and α* from one fold, measured on the other. Averaged over
-    /// both ways of assigning the folds.
+    /// Cross-fitted value: direction and α* from one half of V, measured on the other, averaged over
+    /// both ways and all halvings. It estimates the value of a direction found on half of V.
     pub cross_fit: Option<f64>,
-    /// Standard error of `cross_fit`, conditional on the directions.
+    /// Standard error of `cross_fit` over the choice of V, which determines the directions too: see
+    /// [`cross_fit`](super::cross_fit).
     pub stderr: Option<f64>,
 }
 
-/// Prediction from the second derivative along the gradient, averaged over folds. `None` if gᵀHg is
-/// not positive.
+impl Fitted {
+    /// The cross-fitted value with its standard error.
+    pub fn estimate(&self) -> Option<Estimate> {
+        self.cross_fit.map(|mean| Estimate { mean, stderr: self.stderr })
+    }
+
+    /// All values times a factor; `None` if there is no cross-fitted value.
+    pub fn scaled(&self, factor: f64) -> Option<Self> {
+        let times = |value: Option<f64>| value.map(|value| factor * value);
+        let Self { in_sample, cross_fit, stderr } = *self;
+        cross_fit.map(|_| Self {
+            in_sample: times(in_sample),
+            cross_fit: times(cross_fit),
+            stderr: times(stderr),
+        })
+    }
+}
+
+/// Prediction from the second derivative along the gradient, averaged over both folds of the first
+/// halving. `None` if gᵀHg is not positive.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Quadratic {
     /// α_q = gᵀg / gᵀHg.
@@ -56,7 +76,7 @@ pub struct Quadratic {
     pub kappa: Option<f64>,
 }
 
-/// Newton-CG steps, one per fold. Scalars are means over folds; arrays hold one value per fold.
+/// Newton-CG steps, one per fold of the first halving. Scalars are means over folds; arrays hold one value per fold.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NewtonSteps {
     /// ‖p‖.
@@ -78,7 +98,7 @@ pub struct LayerResult {
     pub name: String,
     /// n_ℓ.
     pub parameters: usize,
-    /// ‖g_ℓ‖, mean over folds.
+    /// ‖g_ℓ‖, mean over both folds of the first halving.
     pub gradient_norm: f64,
     /// ‖w_ℓ‖; 0 if all weights are zero.
     pub weight_norm: f64,
@@ -87,27 +107,36 @@ pub struct LayerResult {
     /// ΔL_ℓ after temperature scaling: the gain from moving the layer beyond the gain from a
     /// temperature.
     pub delta_l_calibrated_nats: Fitted,
-    /// κ_ℓ = ΔL_ℓ/‖Δw‖², nats per squared weight unit.
+    /// κ_ℓ = ΔL_ℓ/‖Δw‖², nats per squared weight unit. The ratio of the means of ΔL_ℓ and of
+    /// ‖Δw‖² over all halvings and folds.
     pub kappa: Fitted,
-    /// ‖Δw‖, mean over folds.
+    /// κ_ℓ‖w_ℓ‖², nats: ΔL_ℓ for each squared unit of ‖Δw‖/‖w_ℓ‖. Comparable across layers of different
+    /// scale. `None` without κ, if all weights are zero, and in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kappa_relative: Option<Fitted>,
+    /// ‖Δw‖, mean over all halvings and folds.
     pub displacement: f64,
-    /// α*, mean over folds. For Newton steps, the fraction of the step taken.
+    /// α*, mean over both folds of the first halving. For Newton steps, the fraction of the step taken.
     pub alpha: f64,
-    /// Points evaluated on the line, summed over both folds.
+    /// Points evaluated on lines, summed over all halvings and folds.
     pub evaluations: usize,
-    /// Whether the search hit its limit on ‖Δw‖ in either fold. The limit is ‖w_ℓ‖, or 2 φ(0)/‖g_ℓ‖
+    /// Whether any search hit its limit on ‖Δw‖. The limit is ‖w_ℓ‖, or 2 φ(0)/‖g_ℓ‖
     /// for a layer of zeros. For Newton steps, it is the trust-region radius.
     pub capped: bool,
-    /// Whether gᵀHg ≤ 0 in either fold.
+    /// Whether gᵀHg ≤ 0 in either fold of the first halving.
     pub negative_curvature: bool,
-    /// Whether the cross-fitted ΔL exceeds 1.96 standard errors.
+    /// p value of the one-sided test that the cross-fitted ΔL is above 0, corrected for the number of
+    /// layers (Holm). `None` without a standard error, and in files of earlier builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_holm: Option<f64>,
+    /// Whether `p_holm` is at most 0.025.
     pub eligible: bool,
     /// The quadratic prediction.
     pub quadratic: Quadratic,
     /// Newton-CG steps, if `estimator` is `newton`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newton: Option<NewtonSteps>,
-    /// The loss along the searched line, one entry per fold. Absent in files of earlier builds.
+    /// The loss along the searched line, one entry per fold of the first halving. Absent in files of earlier builds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lines: Vec<LossLine>,
     /// Spectra measured on all of V, one entry per matrix, if `spectrum` is set.
@@ -136,17 +165,34 @@ pub struct Plan {
     pub perturb: String,
     /// u: highest ΔL.
     pub update: String,
-    /// Layers whose κ does not differ significantly from the best on V.
+    /// Other layers whose κ does not differ significantly from the best on V and is known to be at
+    /// least half of it.
     #[serde(default)]
     pub tied_perturb: Vec<String>,
-    /// Layers whose ΔL does not differ significantly from the best on V.
+    /// Other layers whose ΔL does not differ significantly from the best on V and is known to be at
+    /// least half of it.
     #[serde(default)]
     pub tied_update: Vec<String>,
     /// `cross_fit`, `calibrated` or `in_sample`.
     pub basis: String,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl Findings {
+    /// What the cross-fitted figures estimate.
+    pub fn estimand(&self) -> String {
+        let ways = match self.repeats {
+            1 => "V halved once".to_owned(),
+            n => format!("mean of {n} ways to halve V"),
+        };
+        format!(
+            "cross-fit: {ways}; the gain of a direction found on half of V, all of V would find more"
+        )
+    }
+
     /// Explains why the plan names one layer twice and what that means. `None` if it names two
     /// layers.
     pub fn one_layer(&self) -> Option<String> {
@@ -199,6 +245,9 @@ pub struct InSamplePlan {
 pub struct Findings {
     /// The model's loss.
     pub loss_nats: Loss,
+    /// Ways in which V was halved. 1 in files of earlier builds.
+    #[serde(default = "one")]
+    pub repeats: usize,
     /// One entry per layer, from input to output.
     pub layers: Vec<LayerResult>,
     /// The plan, or `None` if no layer is eligible.

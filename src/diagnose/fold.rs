@@ -1,5 +1,5 @@
 //! One fold's measurement of one layer: direction and α* from its own images, the gap on the other
-//! fold's images.
+//! fold's images. A fold is a half of V.
 
 use super::newton::{Estimator, newton};
 use crate::curvature::{Result, steihaug};
@@ -31,43 +31,53 @@ pub struct Fold<'a> {
     pub other_base: &'a Predictions,
 }
 
+/// A layer's gradient g over a fold's own images, and what is known of the line along it.
+pub struct Direction<'a> {
+    /// g.
+    pub gradient: &'a [Tensor],
+    /// gᵀHg. Only measured in the first halving: it costs more than the search.
+    pub curvature: Option<f64>,
+    /// α* along the directions of the first halving, for the others.
+    pub alpha: Option<f64>,
+}
+
 /// Measurements along one direction.
 #[derive(Clone, Debug)]
 pub struct Measured {
     /// ‖g‖.
     pub gradient_norm: f64,
     /// gᵀHg.
-    pub curvature: f64,
+    pub curvature: Option<f64>,
     /// The Newton-CG step, if Newton is the estimator.
     pub newton: Option<steihaug::Step>,
     /// The search result on the fold's images.
     pub minimum: Minimum,
-    /// The loss at all points the search evaluated; `None` if the layer was not moved.
+    /// The loss at all points the search evaluated; `None` if the layer was not moved, or φ″(0) is
+    /// unknown.
     pub line: Option<LossLine>,
     /// ‖Δw‖: α* times the length of the direction.
     pub displacement: f64,
-    /// lᵢ(0) − lᵢ(α*) of the own images.
-    pub own_gap: Gap,
+    /// Mean of lᵢ(0) − lᵢ(α*) over the own images.
+    pub own_gap: Gap<f64>,
     /// lᵢ(0) − lᵢ(α*) of the other images.
-    pub other_gap: Gap,
+    pub other_gap: Gap<Vec<f64>>,
 }
 
-/// Per-example loss differences, raw and with temperature scaling on both sides.
+/// Loss differences, raw and with temperature scaling on both sides.
 #[derive(Clone, Debug)]
-pub struct Gap {
+pub struct Gap<T> {
     /// Without temperature scaling.
-    pub raw: Vec<f64>,
+    pub raw: T,
     /// With temperatures fitted on the fold that gave the direction, one at w* and one at α*.
-    pub calibrated: Vec<f64>,
+    pub calibrated: T,
 }
 
-/// Measures a layer along the direction given by its gradient g over the fold's own images. Takes
-/// gᵀHg as an input.
+/// Measures a layer along a direction, or along the Newton step from it.
 pub fn measure(
     objective: &Objective,
     layer: &Layer,
     fold: &Fold,
-    (gradient, curvature): (&[Tensor], f64),
+    Direction { gradient, curvature, alpha }: Direction,
     estimator: Estimator,
 ) -> Result<Measured> {
     let kernel = crate::objective::Error::from;
@@ -76,7 +86,7 @@ pub fn measure(
     let weight_norm = vector::norm(&objective.weights_of(layer)?).map_err(kernel)?;
     // With a zero gradient, the layer does not move.
     if square == 0.0 {
-        let none = |n: usize| Gap { raw: vec![0.0; n], calibrated: vec![0.0; n] };
+        let none = vec![0.0; fold.other_base.images()];
         let value = mean(&losses(fold.own_base, 1.0));
         return Ok(Measured {
             gradient_norm,
@@ -85,8 +95,8 @@ pub fn measure(
             minimum: Minimum { alpha: 0.0, value, evaluations: 0, capped: false },
             line: None,
             displacement: 0.0,
-            own_gap: none(fold.own_base.images()),
-            other_gap: none(fold.other_base.images()),
+            own_gap: Gap { raw: 0.0, calibrated: 0.0 },
+            other_gap: Gap { raw: none.clone(), calibrated: none },
         });
     }
     let base = losses(fold.own_base, 1.0);
@@ -94,9 +104,10 @@ pub fn measure(
     let budget = if objective.network.is_linear_in(layer) { LINEAR_BUDGET } else { NETWORK_BUDGET };
     let (direction, start, cap, step) = match estimator {
         Estimator::Line => {
-            let start = match curvature > 0.0 {
-                true => USUAL * square / curvature,
-                false => 0.01 * longest / gradient_norm,
+            let start = match (alpha, curvature) {
+                (Some(alpha), _) => alpha,
+                (None, Some(curvature)) if curvature > 0.0 => USUAL * square / curvature,
+                _ => 0.01 * longest / gradient_norm,
             };
             (gradient.to_vec(), start, longest / gradient_norm, None)
         }
@@ -141,21 +152,23 @@ pub fn measure(
         raw: differences(&losses(base, 1.0), &losses(moved, 1.0)),
         calibrated: differences(&losses(base, before), &losses(moved, after)),
     };
+    let own_gap = gap(fold.own_base, &own_moved);
     let slope = -vector::dot(gradient, &direction).map_err(kernel)?;
     let along = match &step {
         // The model's decrease along p is −φ′(0) − ½ φ″(0).
-        Some(step) => -2.0 * (step.decrease + slope),
+        Some(step) => Some(-2.0 * (step.decrease + slope)),
         None => curvature,
     };
     points.sort_by(|a, b| a[0].total_cmp(&b[0]));
-    let line = LossLine { at_zero: line.at_zero, slope, curvature: along, points };
+    let at_zero = line.at_zero;
+    let line = along.map(|curvature| LossLine { at_zero, slope, curvature, points });
     Ok(Measured {
         gradient_norm,
         curvature,
         displacement: minimum.alpha * length,
-        line: Some(line),
+        line,
         newton: step,
-        own_gap: gap(fold.own_base, &own_moved),
+        own_gap: Gap { raw: mean(&own_gap.raw), calibrated: mean(&own_gap.calibrated) },
         other_gap: gap(fold.other_base, &other_moved),
         minimum,
     })

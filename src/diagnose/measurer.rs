@@ -1,7 +1,8 @@
 //! Measures the layers of a model on V.
 
 use super::findings::Findings;
-use super::{Estimator, MeasureOptions, Request, diagnose};
+use super::halvings::block_count;
+use super::{Estimator, MeasureOptions, REPEATS, Request, diagnose};
 use crate::checkpoint::Checkpoint;
 use crate::curvature::{LayerOperator, LinearOperator};
 use crate::data::{Role, Roles, require};
@@ -63,16 +64,24 @@ impl Measurer {
         }
     }
 
-    /// Time and memory needed to measure these layers.
+    /// Time and memory needed to measure these layers with default options.
     pub fn need(&self, layers: &[Layer], found: &Calibration) -> Need {
-        self.need_of(self.validation.len(), layers, found)
+        self.need_of(self.validation.len(), layers, REPEATS, found)
     }
 
-    /// The same for a given number of images of V.
-    pub fn need_of(&self, images: usize, layers: &[Layer], found: &Calibration) -> Need {
-        let seconds = found.seconds(diagnose_work(&self.objective.network, layers), images);
+    /// The same for a given number of images of V and of halvings.
+    pub fn need_of(
+        &self,
+        images: usize,
+        layers: &[Layer],
+        repeats: usize,
+        found: &Calibration,
+    ) -> Need {
+        let work = diagnose_work(&self.objective.network, layers, repeats);
+        let seconds = found.seconds(work, images);
         let passing = found.resident_mib + found.wave_mib;
-        Need { seconds, mib: found.peak_mib.max(passing + self.held_mib(images, layers)) }
+        let held = self.held_mib(images, layers, repeats);
+        Need { seconds, mib: found.peak_mib.max(passing + held) }
     }
 
     /// The same for given options. Assumes that no iteration stops early.
@@ -82,11 +91,11 @@ impl Measurer {
         options: &MeasureOptions,
         found: &Calibration,
     ) -> Need {
-        let plain = self.need(layers, found);
+        let plain = self.need_of(self.validation.len(), layers, options.repeats, found);
         let newton = match options.estimator {
             Estimator::Line => 0,
             // Per fold, which has half of the images.
-            Estimator::Newton { iterations, .. } => iterations,
+            Estimator::Newton { iterations, .. } => options.repeats * iterations,
         };
         let products = newton + options.spectrum.as_ref().map_or(0, |s| s.products());
         let network = &self.objective.network;
@@ -132,8 +141,9 @@ impl Measurer {
     }
 
     /// Memory held besides the passes themselves, in MiB: the images at a layer's input, in three
-    /// copies; both folds' directions; the moved layer, its product, and the points of the line.
-    pub fn held_mib(&self, images: usize, layers: &[Layer]) -> f64 {
+    /// copies; the gradients of V's blocks, and a fold's direction; the moved layer, its direction and
+    /// product, and the points of the line.
+    pub fn held_mib(&self, images: usize, layers: &[Layer], repeats: usize) -> f64 {
         let network = &self.objective.network;
         let input_len = |layer: &Layer| {
             network.activation_len(0).max(network.activation_len(layer.first_stage))
@@ -149,7 +159,12 @@ impl Measurer {
         // allocator keeps from the previous stage.
         let linear = layers.iter().all(|layer| self.objective.network.is_linear_in(layer));
         let copies = if linear { 1 } else { 3 };
-        let floats = copies * images * widest + 2 * all + 3 * largest;
+        // With one halving, a block is a fold.
+        let (gradients, moved) = match repeats {
+            1 => (2, 3),
+            _ => (block_count(repeats) + 1, 4),
+        };
+        let floats = copies * images * widest + gradients * all + moved * largest;
         floats as f64 * 4.0 / MIB
     }
 

@@ -1,5 +1,6 @@
 //! Options of a diagnosis.
 
+use super::halvings::MOST_REPEATS;
 use super::{Estimator, MeasureOptions, spectrum};
 use crate::checkpoint::{Checkpoint, Unmerged};
 use crate::data::Roles;
@@ -10,6 +11,9 @@ use crate::options::{Error, check};
 use crate::remedies::{Remedy, RemedySession};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
+
+/// Default number of ways to halve V.
+pub const REPEATS: usize = 5;
 
 /// What is measured, and on how many images.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +32,10 @@ pub struct DiagnoseOptions {
         arg(long, value_enum, default_value = "block", conflicts_with = "layer")
     )]
     pub granularity: Granularity,
+    /// Number of ways to halve the validation images, 1 to 15: one half gives a move, the other measures
+    /// it [default: 5]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "R", hide_short_help = true))]
+    pub repeats: Option<usize>,
     /// How each layer's Δw is found
     #[cfg_attr(
         feature = "cli",
@@ -107,6 +115,12 @@ impl DiagnoseOptions {
         self.radius.map_or(Ok(()), |radius| check::up_to_one("radius", radius))?;
         self.iterations.map_or(Ok(()), |n| check::count("iterations", n))?;
         self.samples.map_or(Ok(()), |n| check::count("samples", n))?;
+        match self.repeats {
+            Some(n) if !(1..=MOST_REPEATS).contains(&n) => {
+                return Err(Error::value("repeats", format!("1 to {MOST_REPEATS}"), n));
+            }
+            _ => {}
+        }
         match self.eigenvalues {
             Some(n) if !(1..=20).contains(&n) => Err(Error::value("eigenvalues", "1 to 20", n)),
             _ => Ok(()),
@@ -177,6 +191,7 @@ impl DiagnoseOptions {
             matrices.push(Matrix::GaussNewton);
         }
         MeasureOptions {
+            repeats: self.repeats.unwrap_or(REPEATS),
             estimator: match self.estimator {
                 EstimatorName::Line => Estimator::Line,
                 EstimatorName::Newton => Estimator::Newton {
@@ -215,5 +230,9 @@ mod tests {
         let many =
             DiagnoseOptions { eigenvalues: Some(21), density: true, ..DiagnoseOptions::default() };
         assert_eq!(many.check(), Err(Error::value("eigenvalues", "1 to 20", 21)));
+        for repeats in [0, 16] {
+            let options = DiagnoseOptions { repeats: Some(repeats), ..DiagnoseOptions::default() };
+            assert_eq!(options.check(), Err(Error::value("repeats", "1 to 15", repeats)));
+        }
     }
 }

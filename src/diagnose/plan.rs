@@ -1,65 +1,61 @@
 //! From measured layers to a plan: eligibility, argmax and ties.
 
+use super::cross_fit::{Z95, cross_fitted, differences};
 use crate::diagnose::findings::{InSamplePlan, LayerResult, Plan};
 use crate::diagnose::ranking::{Ranking, Rival, Standing};
-use crate::evaluate::mean_stderr;
+use crate::evaluate::{Estimate, LEVEL, holm_above_zero};
 
-/// Two-sided 95% of the normal distribution.
-pub const Z95: f64 = 1.96;
-
-/// One layer's cross-fitted evidence, per example of V.
+/// One layer's cross-fitted evidence, by halving and example of V.
 #[derive(Clone, Debug)]
 pub struct Evidence {
     /// The layer's name.
     pub name: String,
     /// lᵢ(0) − lᵢ(α*), on the chosen basis.
-    pub gaps: Vec<f64>,
-    /// The gaps divided by ‖Δw‖² of the fold that gave the direction; `None` if the layer did not
-    /// move.
-    pub sharpness: Option<Vec<f64>>,
+    pub gaps: Vec<Vec<f64>>,
+    /// κ, from [`sharpness`](super::cross_fit::sharpness); `None` if the layer did not move.
+    pub sharpness: Option<Vec<Vec<f64>>>,
 }
 
-/// Cross-fitted mean: the mean of the two folds' means, with a standard error that treats the folds
-/// as independent. Fold sizes differ by at most one.
-pub fn cross_mean(values: &[f64], fold_of: &[usize]) -> (f64, Option<f64>) {
-    let mut mean = 0.0;
-    let mut variance = Some(0.0);
-    for fold in 0..2 {
-        let own: Vec<f64> =
-            values.iter().zip(fold_of).filter(|(_, f)| **f == fold).map(|(v, _)| *v).collect();
-        let estimate = mean_stderr(&own);
-        mean += estimate.mean / 2.0;
-        variance = variance.zip(estimate.stderr).map(|(sum, se)| sum + (se / 2.0).powi(2));
-    }
-    (mean, variance.map(f64::sqrt))
+/// p values of one-sided tests that each layer's ΔL is above 0, corrected for the number of layers
+/// (Holm). `None` without a standard error.
+pub fn corrected(gaps: &[Estimate]) -> Vec<Option<f64>> {
+    holm_above_zero(gaps, gaps.len())
 }
 
-/// Whether a mean exceeds 1.96 standard errors.
-pub fn is_eligible((mean, stderr): (f64, Option<f64>)) -> bool {
-    stderr.is_some_and(|se| mean > Z95 * se)
+/// Whether a corrected p value makes a layer eligible: the chance that any layer without gain passes is
+/// at most 0.025, as for one layer whose 95% interval is above 0.
+pub fn is_eligible(p_holm: Option<f64>) -> bool {
+    p_holm.is_some_and(|p| p <= LEVEL)
 }
 
-/// The plan. Among layers whose gap exceeds 1.96 standard errors, u has the highest gap and p the
-/// highest κ. A layer is tied with the best if the 95% interval of their paired difference contains
-/// 0. Of tied layers, the one nearest the head is chosen, because it is cheapest.
+/// Which layers are eligible.
+fn eligible(evidence: &[Evidence], half_of: &[Vec<usize>]) -> Vec<bool> {
+    let gaps: Vec<Estimate> = evidence.iter().map(|e| cross_fitted(&e.gaps, half_of)).collect();
+    corrected(&gaps).into_iter().map(is_eligible).collect()
+}
+
+/// The plan. Among eligible layers, u has the highest gap and p the highest κ. A layer is tied with
+/// the best if the 95% interval of their paired difference contains 0, and the lower end of its own
+/// interval is at least half of the best's value: a difference can also be open because the layer is
+/// known too poorly. Of tied layers, the one nearest the head is chosen, because it is cheapest.
 ///
 /// `evidence` is ordered from input to output. Returns `None` if no layer is eligible.
-pub fn plan(evidence: &[Evidence], fold_of: &[usize], basis: &str) -> Option<Plan> {
+pub fn plan(evidence: &[Evidence], half_of: &[Vec<usize>], basis: &str) -> Option<Plan> {
+    let may = eligible(evidence, half_of);
     let eligible: Vec<&Evidence> =
-        evidence.iter().filter(|e| is_eligible(cross_mean(&e.gaps, fold_of))).collect();
-    let gaps: Vec<(&str, &[f64])> = eligible.iter().map(|e| (&*e.name, &e.gaps[..])).collect();
-    let sharpness: Vec<(&str, &[f64])> =
+        evidence.iter().zip(may).filter(|(_, may)| *may).map(|(e, _)| e).collect();
+    let gaps: Vec<(&str, &[Vec<f64>])> = eligible.iter().map(|e| (&*e.name, &e.gaps[..])).collect();
+    let sharpness: Vec<(&str, &[Vec<f64>])> =
         eligible.iter().filter_map(|e| e.sharpness.as_ref().map(|s| (&*e.name, &s[..]))).collect();
-    let (update, tied_update) = choose(&gaps, fold_of)?;
-    let (perturb, tied_perturb) = choose(&sharpness, fold_of)?;
+    let (update, tied_update) = choose(&gaps, half_of)?;
+    let (perturb, tied_perturb) = choose(&sharpness, half_of)?;
     Some(Plan { perturb, update, tied_perturb, tied_update, basis: basis.into() })
 }
 
 /// How clearly the layers are separated, by ΔL and by κ; `None` without an eligible layer. The best
 /// is an eligible layer. All other layers are rivals, since more images could make them eligible.
-pub fn ranking(evidence: &[Evidence], fold_of: &[usize]) -> Option<Ranking> {
-    let eligible: Vec<bool> =
-        evidence.iter().map(|e| is_eligible(cross_mean(&e.gaps, fold_of))).collect();
+pub fn ranking(evidence: &[Evidence], half_of: &[Vec<usize>]) -> Option<Ranking> {
+    let eligible = eligible(evidence, half_of);
     let gaps: Vec<Candidate> =
         evidence.iter().zip(&eligible).map(|(e, &may)| (&*e.name, &e.gaps[..], may)).collect();
     let sharpness: Vec<Candidate> = evidence
@@ -67,29 +63,27 @@ pub fn ranking(evidence: &[Evidence], fold_of: &[usize]) -> Option<Ranking> {
         .zip(&eligible)
         .filter_map(|(e, &may)| e.sharpness.as_ref().map(|s| (&*e.name, &s[..], may)))
         .collect();
-    Some(Ranking { update: standing(&gaps, fold_of)?, perturb: standing(&sharpness, fold_of)? })
+    Some(Ranking { update: standing(&gaps, half_of)?, perturb: standing(&sharpness, half_of)? })
 }
 
 /// A layer's name, its values, and whether it is eligible to be the best.
-type Candidate<'a> = (&'a str, &'a [f64], bool);
+type Candidate<'a> = (&'a str, &'a [Vec<f64>], bool);
 
-fn standing(candidates: &[Candidate], fold_of: &[usize]) -> Option<Standing> {
-    let all: Vec<(f64, Option<f64>)> =
-        candidates.iter().map(|(_, v, _)| cross_mean(v, fold_of)).collect();
-    let value = |i: usize| if candidates[i].2 { all[i].0 } else { f64::NEG_INFINITY };
+fn standing(candidates: &[Candidate], half_of: &[Vec<usize>]) -> Option<Standing> {
+    let all: Vec<Estimate> = candidates.iter().map(|(_, v, _)| cross_fitted(v, half_of)).collect();
+    let value = |i: usize| if candidates[i].2 { all[i].mean } else { f64::NEG_INFINITY };
     let best = argmax(&(0..all.len()).map(value).collect::<Vec<_>>())?;
     if !candidates[best].2 {
         return None;
     }
     let rivals = (0..candidates.len()).filter(|&i| i != best).map(|i| {
-        let (behind, stderr) =
-            cross_mean(&differences(candidates[best].1, candidates[i].1), fold_of);
-        Rival { name: candidates[i].0.to_owned(), behind, stderr }
+        let behind = cross_fitted(&differences(candidates[best].1, candidates[i].1), half_of);
+        Rival { name: candidates[i].0.to_owned(), behind: behind.mean, stderr: behind.stderr }
     });
     Some(Standing {
         best: candidates[best].0.to_owned(),
-        value: all[best].0,
-        stderr: all[best].1,
+        value: all[best].mean,
+        stderr: all[best].stderr,
         rivals: rivals.collect(),
     })
 }
@@ -106,21 +100,20 @@ impl Standing {
     }
 }
 
-fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
-}
-
 /// The winner and the layers tied with it.
-fn choose(candidates: &[(&str, &[f64])], fold_of: &[usize]) -> Option<(String, Vec<String>)> {
-    let means: Vec<f64> = candidates.iter().map(|(_, v)| cross_mean(v, fold_of).0).collect();
-    let best = argmax(&means)?;
-    let tied: Vec<usize> = (0..candidates.len())
-        .filter(|&i| {
-            let (mean, stderr) =
-                cross_mean(&differences(candidates[best].1, candidates[i].1), fold_of);
-            i == best || stderr.is_none_or(|se| mean <= Z95 * se)
-        })
-        .collect();
+fn choose(
+    candidates: &[(&str, &[Vec<f64>])],
+    half_of: &[Vec<usize>],
+) -> Option<(String, Vec<String>)> {
+    let all: Vec<Estimate> = candidates.iter().map(|(_, v)| cross_fitted(v, half_of)).collect();
+    let best = argmax(&all.iter().map(|e| e.mean).collect::<Vec<_>>())?;
+    let is_tied = |i: usize| {
+        let behind = cross_fitted(&differences(candidates[best].1, candidates[i].1), half_of);
+        let open = behind.stderr.is_none_or(|se| behind.mean <= Z95 * se);
+        let lower = all[i].stderr.map(|se| all[i].mean - Z95 * se);
+        open && lower.is_some_and(|lower| lower >= 0.5 * all[best].mean)
+    };
+    let tied: Vec<usize> = (0..candidates.len()).filter(|&i| i == best || is_tied(i)).collect();
     let winner = *tied.last()?;
     let others = tied.iter().filter(|&&i| i != winner).map(|&i| candidates[i].0.to_owned());
     Some((candidates[winner].0.to_owned(), others.collect()))

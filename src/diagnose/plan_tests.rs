@@ -1,18 +1,23 @@
 use super::*;
+use crate::diagnose::halvings::Halvings;
 use crate::random::{below, stream, unit};
 
-const FOLDS: [usize; 8] = [0, 1, 0, 1, 0, 1, 0, 1];
+/// One halving of eight images.
+fn halves() -> Vec<Vec<usize>> {
+    vec![vec![0, 1, 0, 1, 0, 1, 0, 1]]
+}
 
+/// Gaps with mean `base` and a standard error of 0.65 `noise`.
 fn evidence(name: &str, base: f64, noise: f64, scale: f64) -> Evidence {
     let gaps: Vec<f64> = (0..8).map(|i| base + noise * [1.0, -1.0, -1.0, 1.0][i % 4]).collect();
-    let sharpness = Some(gaps.iter().map(|g| g * scale).collect());
-    Evidence { name: name.into(), gaps, sharpness }
+    let sharpness = Some(vec![gaps.iter().map(|g| g * scale).collect()]);
+    Evidence { name: name.into(), gaps: vec![gaps], sharpness }
 }
 
 #[test]
 fn picks_the_best_layer_if_differences_are_clear() {
     let all = [evidence("embed", 1.0, 0.1, 1.0), evidence("head", 3.0, 0.1, 0.1)];
-    let plan = plan(&all, &FOLDS, "cross_fit").unwrap();
+    let plan = plan(&all, &halves(), "cross_fit").unwrap();
     assert_eq!((&*plan.update, &*plan.perturb), ("head", "embed"));
     assert!(plan.tied_update.is_empty() && plan.tied_perturb.is_empty());
 }
@@ -21,11 +26,11 @@ fn picks_the_best_layer_if_differences_are_clear() {
 fn picks_the_tied_layer_nearest_the_head() {
     // The pair differs by 0.1 with noise of opposite sign, so the interval contains 0.
     let all = [
-        evidence("block.0", 1.1, 0.6, 1.0),
-        evidence("block.1", 1.0, -0.6, 1.0),
+        evidence("block.0", 1.1, 0.3, 1.0),
+        evidence("block.1", 1.0, -0.3, 1.0),
         evidence("head", 0.1, 0.01, 1.0),
     ];
-    let plan = plan(&all, &FOLDS, "cross_fit").unwrap();
+    let plan = plan(&all, &halves(), "cross_fit").unwrap();
     assert_eq!(plan.update, "block.1");
     assert_eq!(plan.tied_update, ["block.0"]);
 }
@@ -33,14 +38,36 @@ fn picks_the_tied_layer_nearest_the_head() {
 #[test]
 fn no_plan_without_an_eligible_layer() {
     let all = [evidence("embed", 0.1, 2.0, 1.0), evidence("head", -1.0, 0.1, 1.0)];
-    assert_eq!(plan(&all, &FOLDS, "cross_fit"), None);
+    assert_eq!(plan(&all, &halves(), "cross_fit"), None);
 }
 
 #[test]
-fn cross_mean_averages_folds_and_their_errors() {
-    // Fold 0: 1, 3 (mean 2, error 1); fold 1: 10, 10 (error 0).
-    let (mean, stderr) = cross_mean(&[1.0, 10.0, 3.0, 10.0], &[0, 1, 0, 1]);
-    assert_eq!((mean, stderr), (6.0, Some(0.5)));
+fn a_noisy_layer_near_the_head_does_not_displace_a_clear_winner() {
+    // The noise of `head` leaves the difference open. Its lower bound, 1.5 − 1.96 · 0.71 = 0.1, is below
+    // half of 2.
+    let all = [evidence("block.0", 2.0, 0.1, 1.0), evidence("head", 1.5, 1.1, 1.0)];
+    let both = choose(&[("block.0", &all[0].gaps), ("head", &all[1].gaps)], &halves());
+    assert_eq!(both, Some(("block.0".into(), Vec::new())));
+    // Known to 0.26, its lower bound is above half of 1.6.
+    let known = [evidence("block.0", 1.6, 0.4, 1.0), evidence("head", 1.5, -0.4, 1.0)];
+    let tied = choose(&[("block.0", &known[0].gaps), ("head", &known[1].gaps)], &halves());
+    assert_eq!(tied, Some(("head".into(), vec!["block.0".into()])));
+}
+
+#[test]
+fn eligibility_is_corrected_for_the_number_of_layers() {
+    // 2.1 standard errors: significant alone, not as the best of twenty layers.
+    let error = cross_fitted(&evidence("", 0.0, 1.0, 1.0).gaps, &halves()).stderr.unwrap();
+    let one = evidence("head", 2.1 * error, 1.0, 1.0);
+    assert_eq!(eligible(std::slice::from_ref(&one), &halves()), [true]);
+    let mut many = vec![evidence("block", -error, 1.0, 1.0); 19];
+    many.push(one);
+    assert!(!eligible(&many, &halves()).contains(&true));
+}
+
+/// Five halvings.
+fn halvings(images: usize) -> Vec<Vec<usize>> {
+    Halvings::new(&vec![0; images], 5, 0).unwrap().half_of_images()
 }
 
 /// Standard normal values (Box and Muller 1958).
@@ -54,70 +81,30 @@ fn normals(n: usize, seed: u64) -> Vec<f64> {
 }
 
 #[test]
-fn standard_errors_match_the_bootstrap() {
-    // Skewed gaps of two layers that share most of their noise, with folds of unequal size and
-    // variance.
-    let n = 401;
-    let fold_of: Vec<usize> = (0..n).map(|i| usize::from(i % 2 == 1)).collect();
-    let (a, b) = (normals(n, 1), normals(n, 2));
-    let spread = |f: usize| if f == 0 { 1.0 } else { 3.0 };
-    let gaps: Vec<f64> =
-        a.iter().zip(&fold_of).map(|(x, &f)| spread(f) * (x * x - 1.0) + 0.2).collect();
-    let other: Vec<f64> = gaps.iter().zip(&b).map(|(g, x)| 0.9 * g + 0.1 * x).collect();
-    let paired: Vec<f64> = differences(&gaps, &other);
-    for values in [&gaps, &other, &paired] {
-        let reported = cross_mean(values, &fold_of).1.unwrap();
-        // Resample images within each fold; the directions stay fixed.
-        let folds = [0, 1].map(|f| {
-            values.iter().zip(&fold_of).filter(|(_, g)| **g == f).map(|(v, _)| *v).collect()
-        });
-        let folds: [Vec<f64>; 2] = folds;
-        let mut rng = stream(3, "bootstrap");
-        let mut draw = |fold: &Vec<f64>| {
-            let one = |_| fold[below(&mut rng, fold.len() as u64) as usize];
-            (0..fold.len()).map(one).sum::<f64>() / fold.len() as f64
-        };
-        let means: Vec<f64> =
-            (0..4000).map(|_| (draw(&folds[0]) + draw(&folds[1])) / 2.0).collect();
-        let centre = means.iter().sum::<f64>() / 4000.0;
-        let square: f64 = means.iter().map(|m| (m - centre).powi(2)).sum();
-        let bootstrap = (square / 3999.0).sqrt();
-        // 4,000 draws estimate a standard deviation to 1.1%. The bootstrap's own factor is √((m −
-        // 1)/m) for folds of m = 200.
-        assert!((bootstrap / reported - 1.0).abs() < 0.05, "{bootstrap} {reported}");
-    }
-    let paired_error = cross_mean(&paired, &fold_of).1.unwrap();
-    let separate = [&gaps, &other].map(|v| cross_mean(v, &fold_of).1.unwrap());
-    assert!(paired_error < 0.3 * separate[0].hypot(separate[1]), "shared noise must cancel");
-}
-
-#[test]
 fn ties_are_as_frequent_as_bootstrap_intervals_that_contain_zero() {
     // Two layers whose true difference is d. Over many samples, they must be called tied about as
     // often as the bootstrap percentile interval of the paired difference contains 0.
     let (n, trials) = (100, 150);
-    let fold_of: Vec<usize> = (0..n).map(|i| i % 2).collect();
+    // Equal values in all halvings: the directions are given, as for the bootstrap.
+    let (of, half_of) = (|values: &[f64]| vec![values.to_vec(); 5], halvings(n));
     let (mut tied, mut containing, mut differ) = (0, 0, 0);
     for trial in 0..trials {
         let (a, b) = (normals(n, 100 + trial), normals(n, 1100 + trial));
         let base: Vec<f64> = a.iter().map(|x| 2.0 + 0.3 * x).collect();
         let best: Vec<f64> = base.iter().zip(&b).map(|(x, e)| x + 0.06 + 0.3 * e).collect();
-        let chosen = choose(&[("best", &best), ("base", &base)], &fold_of).unwrap();
+        let chosen = choose(&[("best", &of(&best)), ("base", &of(&base))], &half_of).unwrap();
         let is_tied = !chosen.1.is_empty();
-        let difference = differences(&best, &base);
+        let difference: Vec<f64> = best.iter().zip(&base).map(|(a, b)| a - b).collect();
         let mut rng = stream(trial, "tie bootstrap");
-        let mut means: Vec<f64> = (0..400)
+        let mut means: Vec<f64> = (0..2000)
             .map(|_| {
-                let one = |f: usize, rng: &mut _| {
-                    let i = 2 * below(rng, n as u64 / 2) as usize + f;
-                    difference[i]
-                };
-                (0..n).map(|k| one(k % 2, &mut rng)).sum::<f64>() / n as f64
+                let mut one = || difference[below(&mut rng, n as u64) as usize];
+                (0..n).map(|_| one()).sum::<f64>() / n as f64
             })
             .collect();
         means.sort_by(f64::total_cmp);
         // `base` may lead by chance; count only whether there is a tie or a leader.
-        let contains_zero = means[10] <= 0.0 && means[389] >= 0.0;
+        let contains_zero = means[49] <= 0.0 && means[1950] >= 0.0;
         tied += usize::from(is_tied);
         containing += usize::from(contains_zero);
         differ += usize::from(is_tied != contains_zero);
@@ -133,20 +120,20 @@ fn ties_are_as_frequent_as_bootstrap_intervals_that_contain_zero() {
 fn ranking_is_decided_once_errors_are_small() {
     let near = evidence("block.0", 1.0, 0.5, 1.0);
     let far = evidence("head", 3.0, 0.1, 0.1);
-    let found = ranking(&[near.clone(), far], &FOLDS).unwrap();
+    let found = ranking(&[near.clone(), far], &halves()).unwrap();
     assert_eq!((&*found.update.best, &*found.perturb.best), ("head", "block.0"));
     let error = found.update.stderr.unwrap() / found.update.value;
     assert!(found.update.is_decided(1.01 * error) && !found.update.is_decided(0.99 * error));
     // An ineligible layer that might still be the best leaves the ranking open.
     let noisy = evidence("embed", 3.1, 9.0, 1.0);
-    assert!(!is_eligible(cross_mean(&noisy.gaps, &FOLDS)));
+    assert_eq!(eligible(std::slice::from_ref(&noisy), &halves()), [false]);
     let precise = evidence("head", 3.0, 0.01, 0.1);
-    let found = ranking(&[noisy, precise], &FOLDS).unwrap();
+    let found = ranking(&[noisy, precise], &halves()).unwrap();
     assert_eq!(&*found.update.best, "head");
     assert!(found.update.stderr.unwrap() < 0.01 * 3.0 && !found.update.is_decided(0.01));
     // Noise of opposite sign: neither is ahead, and the difference is uncertain.
     let level = evidence("block.1", 1.0, -0.5, 1.0);
-    let found = ranking(&[near, level], &FOLDS).unwrap();
+    let found = ranking(&[near, level], &halves()).unwrap();
     let rival = &found.update.rivals[0];
     assert!(!found.update.is_decided(0.99 * rival.stderr.unwrap() / found.update.value));
     assert!(found.update.is_decided(1.01 * rival.stderr.unwrap() / found.update.value));

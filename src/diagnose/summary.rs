@@ -1,7 +1,9 @@
 //! Summary and warnings of a diagnosis, in sentences.
 
-use super::plan::is_eligible;
+use super::plan::{corrected, is_eligible};
 use crate::diagnose::findings::{LayerResult, Loss};
+use crate::evaluate::Estimate;
+use crate::format::estimate;
 
 /// Splits the gap into the gain from a temperature and the further gain from the best layer.
 pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
@@ -15,17 +17,17 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
         "Of the validation loss {:.4}, a temperature of {:.3} {effect}; ",
         loss.validation, loss.temperature
     );
-    let beyond = |l: &LayerResult| l.delta_l_calibrated_nats.cross_fit.unwrap_or(f64::NEG_INFINITY);
-    let sure = |l: &&LayerResult| is_eligible((beyond(l), l.delta_l_calibrated_nats.stderr));
-    let best = layers.iter().filter(sure).reduce(|a, b| if beyond(b) > beyond(a) { b } else { a });
+    let gains: Vec<Estimate> =
+        layers.iter().filter_map(|l| l.delta_l_calibrated_nats.estimate()).collect();
+    let best = layers
+        .iter()
+        .zip(gains.iter().zip(corrected(&gains)))
+        .filter(|(_, (_, p_holm))| is_eligible(*p_holm))
+        .map(|(layer, (gain, _))| (layer, *gain))
+        .reduce(|a, b| if b.1.mean > a.1.mean { b } else { a });
     let rest = match best {
-        Some(layer) => {
-            let stderr = layer.delta_l_calibrated_nats.stderr.unwrap_or(0.0);
-            format!(
-                "beyond that, moving one layer removes at most {:.4} ± {stderr:.4} ({}).",
-                beyond(layer),
-                layer.name
-            )
+        Some((layer, gain)) => {
+            format!("beyond that, moving {} removes {}.", layer.name, estimate(gain))
         }
         None => "beyond that, moving one layer gives no gain that is significant on these images."
             .into(),
@@ -52,15 +54,6 @@ pub(super) fn warnings(
             zeros.join(", ")
         ));
     }
-    let (measured, passed) = (layers.len(), layers.iter().filter(|l| l.eligible).count());
-    // By chance, one layer in forty exceeds 1.96 standard errors even if there is nothing to gain.
-    if passed > 0 && passed <= measured.div_ceil(20) && measured >= 20 {
-        out.push(format!(
-            "{passed} of {measured} layers are eligible, and about {:.0} would be by chance alone: \
-             before acting on this, measure on other images or use a coarser `granularity`",
-            (measured as f64 / 40.0).ceil()
-        ));
-    }
     if let (Some(training), Some(stderr)) = (loss.training, loss.stderr)
         && loss.validation - training <= 2.0 * stderr
     {
@@ -74,8 +67,8 @@ pub(super) fn warnings(
     }
     if !planned {
         out.push(format!(
-            "there is no plan, because no layer's cross-fit ΔL exceeds 1.96 standard errors on \
-             {images} images: use more images, or set `perturb` and `update`"
+            "there is no plan, because no layer's cross-fit ΔL is significantly above 0 on {images} \
+             images: use more images, or set `perturb` and `update`"
         ));
     }
     out

@@ -1,5 +1,11 @@
 //! Several tests at once.
 
+use super::Estimate;
+
+/// Level of one-sided tests, corrected for their number: what the upper end of a two-sided 95% interval
+/// leaves.
+pub const LEVEL: f64 = 0.025;
+
 /// p of the one-sided test that a mean is above 0, by its standard error: 1 − Φ(mean/stderr). `None`
 /// without a standard error above 0.
 pub fn p_above_zero(mean: f64, stderr: Option<f64>) -> Option<f64> {
@@ -20,6 +26,14 @@ pub fn holm(p: &[f64], looks: usize) -> Vec<f64> {
         out[i] = largest;
     }
     out
+}
+
+/// One-sided p values of several estimates being above 0, corrected by [`holm`]. `None` for those without
+/// a standard error above 0; they count as hypotheses.
+pub fn holm_above_zero(estimates: &[Estimate], looks: usize) -> Vec<Option<f64>> {
+    let p: Vec<Option<f64>> = estimates.iter().map(|e| p_above_zero(e.mean, e.stderr)).collect();
+    let corrected = holm(&p.iter().map(|p| p.unwrap_or(1.0)).collect::<Vec<_>>(), looks);
+    p.into_iter().zip(corrected).map(|(p, corrected)| p.map(|_| corrected)).collect()
 }
 
 #[cfg(test)]
@@ -50,6 +64,13 @@ mod tests {
         close(&p, &reference.p);
         close(&holm(&p, 0), &reference.p_holm);
         close(&holm(&p, p.len() + 3), &reference.p_holm_of_more);
+        let estimates: Vec<Estimate> =
+            reference.z.iter().map(|z| Estimate { mean: *z, stderr: Some(1.0) }).collect();
+        let corrected = holm_above_zero(&estimates, p.len() + 3);
+        close(
+            &corrected.into_iter().map(Option::unwrap).collect::<Vec<_>>(),
+            &reference.p_holm_of_more,
+        );
         assert_eq!((p_above_zero(1.0, None), p_above_zero(1.0, Some(0.0))), (None, None));
     }
 }

@@ -33,7 +33,7 @@ pub use correlation::{Correlation, FEWEST, correlation, pearson, spearman};
 pub use crossed::{Crossed, crossed};
 pub use effect::Effect;
 pub use error::Error;
-pub use holm::{holm, p_above_zero};
+pub use holm::{LEVEL, holm, holm_above_zero, p_above_zero};
 pub use info::PredictionsInfo;
 pub use mcnemar::{McNemar, mcnemar};
 pub use metrics::{Estimate, brier, hits, linearised, losses, mean_stderr, paired, ratio};

@@ -12,8 +12,8 @@ const GRID: usize = 256;
 pub struct Line {
     /// φ(0).
     pub at_zero: f64,
-    /// φ′(0) < 0 and φ″(0), if both are known.
-    pub derivatives: Option<(f64, f64)>,
+    /// φ′(0) < 0, and φ″(0) if it is known too.
+    pub derivatives: Option<(f64, Option<f64>)>,
     /// First α to try, > 0.
     pub start: f64,
     /// Maximum α.
@@ -40,7 +40,7 @@ type Point = (f64, f64);
 
 /// Searches φ for its first local minimum at α > 0.
 ///
-/// If φ′(0) and φ″(0) are known, a polynomial through them and the latest points gives the next α.
+/// If φ′(0) is known, a polynomial through it, φ″(0) if known, and the latest points gives the next α.
 /// A point within 1% of the polynomial's minimum is accepted as α*.
 ///
 /// Otherwise, or if the polynomial fails, α is halved or doubled until low < mid < high with φ(mid)
@@ -147,17 +147,28 @@ fn bracket(at_zero: f64, points: &[Point]) -> (Point, Option<Point>, Option<Poin
 }
 
 /// First minimum of φ(0) + φ′(0) α + φ″(0) α²/2 + t₃ α³ + t₄ α⁴ fitted to the last two points, or
-/// with t₄ = 0 to one point. `None` if there is no minimum within four times the farthest point.
-fn polynomial_minimum(at_zero: f64, (slope, bend): (f64, f64), points: &[Point]) -> Option<f64> {
+/// with t₄ = 0 to one point. If φ″(0) is unknown, it takes the place of t₄. `None` if there is no minimum
+/// within four times the farthest point.
+fn polynomial_minimum(
+    at_zero: f64,
+    (slope, bend): (f64, Option<f64>),
+    points: &[Point],
+) -> Option<f64> {
     let (&(a, y), earlier) = points.split_last()?;
-    let rest = |(a, y): Point| (y - at_zero - slope * a - 0.5 * bend * a * a) / (a * a * a);
-    let (mut t3, mut t4) = (rest((a, y)), 0.0);
-    // Points too close together would fit t₄ to rounding errors.
-    if let Some(&other) = earlier.last().filter(|p| (p.0 - a).abs() > 2.0 * TOLERANCE * a) {
-        t4 = (t3 - rest(other)) / (a - other.0);
-        t3 -= t4 * a;
-    }
-    if !(t3.is_finite() && t4.is_finite()) {
+    // Points too close together would fit the last term to rounding errors.
+    let other = earlier.last().filter(|p| (p.0 - a).abs() > 2.0 * TOLERANCE * a);
+    // What is left of φ, by α³ or α²: the first term to fit plus α times the second.
+    let rest = |(a, y): Point| match bend {
+        Some(bend) => (y - at_zero - slope * a - 0.5 * bend * a * a) / (a * a * a),
+        None => (y - at_zero - slope * a) / (a * a),
+    };
+    let second = other.map_or(0.0, |&other| (rest((a, y)) - rest(other)) / (a - other.0));
+    let first = rest((a, y)) - second * a;
+    let (bend, t3, t4) = match bend {
+        Some(bend) => (bend, first, second),
+        None => (2.0 * first, second, 0.0),
+    };
+    if !(bend.is_finite() && t3.is_finite() && t4.is_finite()) {
         return None;
     }
     let derivative = |x: f64| slope + x * (bend + x * (3.0 * t3 + x * 4.0 * t4));
@@ -230,7 +241,8 @@ mod tests {
     }
 
     fn informed(f: impl Fn(f64) -> f64, derivatives: (f64, f64), start: f64, cap: f64) -> Minimum {
-        let line = Line { at_zero: f(0.0), derivatives: Some(derivatives), start, cap, budget: 5 };
+        let derivatives = Some((derivatives.0, Some(derivatives.1)));
+        let line = Line { at_zero: f(0.0), derivatives, start, cap, budget: 5 };
         first_minimum(line, |a| Ok::<_, ()>(f(a))).unwrap()
     }
 
@@ -248,6 +260,26 @@ mod tests {
         // φ = −sin α: the first minimum is π/2, even if a later one is near the start.
         let found = informed(|a| -a.sin(), (-1.0, 0.0), 1.0, 10.0);
         assert!((found.alpha / std::f64::consts::FRAC_PI_2 - 1.0).abs() < 0.02, "{found:?}");
+    }
+
+    #[test]
+    fn a_slope_alone_confirms_a_good_start() {
+        let with = |f: &dyn Fn(f64) -> f64, slope: f64, start: f64| {
+            let derivatives = Some((slope, None));
+            let line = Line { at_zero: f(0.0), derivatives, start, cap: 9.0, budget: 5 };
+            first_minimum(line, |a| Ok::<_, ()>(f(a))).unwrap()
+        };
+        let parabola = |a: f64| (a - 1.0).powi(2);
+        for (start, most) in [(1.0, 1), (0.7, 2), (1.4, 2), (4.0, 2)] {
+            let found = with(&parabola, -2.0, start);
+            assert!((found.alpha - 1.0).abs() < 0.01 && found.evaluations <= most, "{found:?}");
+        }
+        // φ = exp(2α) − 4α: minimum at ln(2)/2 = 0.35.
+        for start in [0.35, 0.3, 0.42, 0.6] {
+            let found = with(&|a| (2.0 * a).exp() - 4.0 * a, -2.0, start);
+            assert!((found.alpha / (2f64.ln() / 2.0) - 1.0).abs() < 0.01, "{start} {found:?}");
+            assert!(found.evaluations <= if start < 0.5 { 3 } else { 5 }, "{start} {found:?}");
+        }
     }
 
     #[test]

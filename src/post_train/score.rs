@@ -213,6 +213,10 @@ pub fn measured_again(network: &Network, recipe: &Recipe) -> Vec<Layer> {
     wanted
 }
 
+/// Ways to halve V when layers are measured again: one. More would take longer than many a training of one
+/// layer.
+pub const REMEASURE_REPEATS: usize = 1;
+
 /// ΔL and κ of p and u on V, at w* and after training.
 ///
 /// # Errors
@@ -230,11 +234,11 @@ pub fn remeasure(
         checkpointing: tuned.checkpointing,
         ..session.objective.clone()
     };
-    let before =
-        session.at(untouched).measure(&wanted, &MeasureOptions::default(), context)?.layers;
+    let options = MeasureOptions { repeats: REMEASURE_REPEATS, ..MeasureOptions::default() };
+    let before = session.at(untouched).measure(&wanted, &options, context)?.layers;
     // Diagnosis is of the plain loss, whatever training smooths.
     let tuned = Objective { smoothing: 0.0, ..tuned.clone() };
-    let after = session.at(tuned).measure(&wanted, &MeasureOptions::default(), context)?.layers;
+    let after = session.at(tuned).measure(&wanted, &options, context)?.layers;
     let pair = |(before, after): (LayerResult, LayerResult)| LayerBeforeAfter { before, after };
     Ok(before.into_iter().zip(after).map(pair).collect())
 }

@@ -20,7 +20,6 @@ pub use direction::Direction;
 pub use findings::{MoveForm, MoveFound, MoveGains, MovePoint, OnV, RemedyFindings};
 pub use forecast::remedies_work;
 pub use remedy::Remedy;
-pub use search::LEVEL;
 
 pub(crate) use search::{Move, Searched};
 

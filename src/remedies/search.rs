@@ -6,15 +6,12 @@ use super::figures::{AtAlpha, Gains, Start};
 use super::findings::{MoveForm, MoveFound, OnV, RemedyFindings};
 use super::grid::third;
 use crate::error::Result;
-use crate::evaluate::{FEW, holm, p_above_zero};
+use crate::evaluate::{Estimate, FEW, LEVEL, holm_above_zero, p_above_zero};
 use crate::models::layers::join;
 use crate::models::{Layer, Weights};
 use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
 use crate::predictions::Predictions;
 use crate::pretrained::{interpolate, lines};
-
-/// Level of the one-sided test of a move, corrected for their number.
-pub const LEVEL: f64 = 0.025;
 
 /// Smallest gain worth changing weights for, in nats. On many images, smaller ones can be significant.
 pub const SMALLEST: f64 = 1e-3;
@@ -221,15 +218,9 @@ impl<'a> Search<'a, '_> {
         mut notes: Vec<String>,
     ) -> Searched<'a> {
         let images = start.predictions.images();
-        let p: Vec<Option<f64>> = all
-            .iter()
-            .map(|(_, gains)| {
-                let gain = gains.cross_fit.calibrated_nll;
-                p_above_zero(gain.mean, gain.stderr)
-            })
-            .collect();
+        let gains: Vec<_> = all.iter().map(|(_, gains)| gains.cross_fit.calibrated_nll).collect();
         let looks = self.looked + all.len();
-        let corrected = holm(&p.iter().map(|p| p.unwrap_or(1.0)).collect::<Vec<_>>(), looks);
+        let corrected = holm_above_zero(&gains, looks);
         let few = images < FEW;
         if few {
             notes.push(format!(
@@ -237,9 +228,9 @@ impl<'a> Search<'a, '_> {
             ));
         }
         let (mut found, mut moves) = (Vec::new(), Vec::new());
-        for (((one, gains), p), p_holm) in all.into_iter().zip(p).zip(corrected) {
-            let gain = gains.cross_fit.calibrated_nll.mean;
-            let p_holm = p.map(|_| p_holm);
+        for ((one, gains), p_holm) in all.into_iter().zip(corrected) {
+            let Estimate { mean: gain, stderr } = gains.cross_fit.calibrated_nll;
+            let p = p_above_zero(gain, stderr);
             found.push(MoveFound {
                 name: one.name.clone(),
                 remedy: one.direction.remedy.clone(),

@@ -46,7 +46,7 @@ pub fn layers(rows: &[LayerRow]) -> String {
     let models = rows.chunk_by(|a, b| a.of.data == b.of.data && a.of.model == b.of.model);
     let told = "ΔL is the reduction in validation loss from moving one layer; κ = ΔL/‖Δw‖² is its \
                 sharpness. Bars are 95% intervals. Layers in the stronger colour are eligible: \
-                their ΔL exceeds 1.96 standard errors.";
+                their ΔL is significantly above 0, corrected for the number of layers.";
     let mut out = paragraph(told);
     out += &key(&[
         ("blue", "full", "cross-fitted, with 95% interval"),

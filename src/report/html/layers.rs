@@ -13,6 +13,7 @@ const Z: f64 = 1.96;
 /// ΔL and κ with intervals, the plan with its ties, and a table of all figures.
 pub fn layers(findings: &Findings) -> String {
     let mut out = paragraph(&plan_words(findings));
+    out += &paragraph(&format!("{}.", findings.estimand()));
     out += "<div class=\"charts\">\n";
     let title = "ΔL: reduction in validation loss from moving one layer";
     let fields = |l: &LayerResult| {
@@ -35,8 +36,9 @@ pub fn layers(findings: &Findings) -> String {
         ("muted", "open", "in-sample, as published: not reliable"),
     ]);
     out += &note(
-        "Rows in the stronger colour are eligible: their ΔL exceeds 1.96 standard errors. ▸ marks \
-         the layer of the plan, ≈ layers that are not significantly different from it.",
+        "Rows in the stronger colour are eligible: their ΔL is significantly above 0, corrected for the \
+         number of layers. ▸ marks the layer of the plan, ≈ layers that are not significantly different \
+         from it.",
     );
     out + &folded("The figures", &figures(findings))
 }
@@ -102,7 +104,7 @@ fn plan_words(findings: &Findings) -> String {
             format!("The plan is to {}.{one}", told(plan))
         }
         None => {
-            "There is no plan, because no layer's cross-fit ΔL exceeds 1.96 standard errors.".into()
+            "There is no plan, because no layer's cross-fit ΔL is significantly above 0.".into()
         }
     };
     let beyond = match &findings.plan_calibrated {
@@ -119,9 +121,7 @@ fn plan_words(findings: &Findings) -> String {
 }
 
 fn both(f: &Fitted) -> String {
-    f.cross_fit.map_or(ABSENT.into(), |mean| {
-        estimate(crate::evaluate::Estimate { mean, stderr: f.stderr })
-    })
+    f.estimate().map_or(ABSENT.into(), estimate)
 }
 
 fn figures(findings: &Findings) -> String {
@@ -132,6 +132,7 @@ fn figures(findings: &Findings) -> String {
         "ΔL beyond T",
         "κ in-sample",
         "κ cross-fit",
+        "κ‖w‖²",
         "‖Δw‖",
         "‖w‖",
         "parameters",
@@ -147,6 +148,7 @@ fn figures(findings: &Findings) -> String {
                 both(&l.delta_l_calibrated_nats),
                 optional(l.kappa.in_sample),
                 both(&l.kappa),
+                l.kappa_relative.map_or(ABSENT.into(), |f| both(&f)),
                 number(l.displacement),
                 number(l.weight_norm),
                 crate::format::count(l.parameters as u64),

@@ -30,7 +30,7 @@ pub fn text(report: &DiagnosisReport, notes: &[&String]) -> String {
     for note in notes {
         out += &format!("note: {note}\n");
     }
-    out += &format!("\n{}\n", table(findings));
+    out += &format!("\n{}\n{}\n", table(findings), findings.estimand());
     out += &spectra(findings);
     out += &format!("{}\n", findings.summary);
     match &findings.plan {
@@ -81,6 +81,7 @@ fn table(findings: &Findings) -> String {
         ("layer", Align::Left),
         right("κ in-sample"),
         right("κ cross-fit"),
+        right("κ‖w‖²"),
         right("‖Δw‖"),
         right("α*/α_q"),
         ("", Align::Left),
@@ -108,6 +109,7 @@ fn table(findings: &Findings) -> String {
             l.name.clone(),
             optional(l.kappa.in_sample),
             both(&l.kappa),
+            optional(l.kappa_relative.and_then(|f| f.cross_fit)),
             number(l.displacement),
             match (&l.newton, l.quadratic.alpha) {
                 (None, Some(q)) => format!("{:.2}", l.alpha / q),
