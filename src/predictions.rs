@@ -142,6 +142,24 @@ impl Predictions {
         Self::new(rows.copied().collect(), self.classes, &labels)
     }
 
+    /// The same with class c as class `places[c]`.
+    ///
+    /// # Errors
+    /// `places` is not a permutation of the classes.
+    pub fn reordered(&self, places: &[usize]) -> Result<Self, Error> {
+        let mut values = vec![f64::NAN; self.values.len()];
+        for (old, new) in self.values.chunks(self.classes).zip(values.chunks_mut(self.classes)) {
+            for (z, &place) in old.iter().zip(places) {
+                if let Some(slot) = new.get_mut(place) {
+                    *slot = *z;
+                }
+            }
+        }
+        let place = |label: &u32| places.get(*label as usize).map_or(u32::MAX, |p| *p as u32);
+        let labels: Vec<u32> = self.labels.iter().map(place).collect();
+        Self::new(values, self.classes, &labels)
+    }
+
     /// `f(image, logits, label)` of every image, in order, computed on all threads.
     pub(crate) fn map<T: Send>(&self, f: impl Fn(usize, &[f64], usize) -> T + Sync) -> Vec<T> {
         let rows = self.values.par_chunks_exact(self.classes).with_min_len(64);

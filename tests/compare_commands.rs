@@ -226,3 +226,52 @@ fn one_image_and_absent_classes_are_evaluated() {
     let same = bench.run(&["compare", &json, &json]);
     assert!(same.success && same.output.contains("One image is not enough for a comparison."));
 }
+
+/// A model whose classes are renumbered is the same model.
+#[test]
+fn classes_are_matched_by_name() {
+    let bench = Bench::with_model();
+    let (other, images) = (bench.path("renumbered"), bench.path("images"));
+    let names = ["ant", "bee", "mole", "zebra"];
+    // Class c of the copy is class `order[c]` of the model.
+    let order = [2usize, 0, 3, 1];
+    fs::create_dir(&other).unwrap();
+    let [from, to] = [&bench.model, &other].map(|folder| format!("{folder}/model.safetensors"));
+    let mut bytes = fs::read(&from).unwrap();
+    let whole = bytes.clone();
+    let (size, header) = safetensors::SafeTensors::read_metadata(&whole).unwrap();
+    for tensor in ["head.weight", "head.bias"] {
+        let (start, end) = header.info(tensor).unwrap().data_offsets;
+        let (at, row) = (8 + size + start, (end - start) / names.len());
+        for (c, &old) in order.iter().enumerate() {
+            let row_of = |class: usize| at + class * row..at + (class + 1) * row;
+            bytes[row_of(c)].copy_from_slice(&whole[row_of(old)]);
+        }
+    }
+    fs::write(&to, bytes).unwrap();
+    let config = fs::read_to_string(format!("{}/config.json", bench.model)).unwrap();
+    let named = |order: &[usize]| {
+        let mut config: serde_json::Value = serde_json::from_str(&config).unwrap();
+        let own: Vec<&str> = order.iter().map(|&c| names[c]).collect();
+        config["label_names"] = serde_json::json!(own);
+        config.to_string()
+    };
+    fs::write(format!("{other}/config.json"), named(&order)).unwrap();
+    fs::write(format!("{}/config.json", bench.model), named(&[0, 1, 2, 3])).unwrap();
+    for (c, name) in names.iter().enumerate() {
+        fs::create_dir_all(format!("{images}/{name}")).unwrap();
+        for k in 0..3u8 {
+            let shade = |x: u32, y: u32| image::Luma([40 * c as u8 + 9 * k + (x * y % 30) as u8]);
+            let picture = image::GrayImage::from_fn(14, 14, shade);
+            picture.save(format!("{images}/{name}/{k}.png")).unwrap();
+        }
+    }
+    let json = bench.path("same.json");
+    let out = bench.run(&["compare", &bench.model, &other, "--data", &images, "--json", &json]);
+    assert!(out.success, "{}", out.errors);
+    let report = bench.json("same.json");
+    for difference in report["comparison"]["differences"].as_array().unwrap() {
+        assert!(difference["gain"].as_f64().unwrap().abs() < 1e-12, "{difference}");
+    }
+    assert!(report["notes"].to_string().contains("matched by name"), "{}", report["notes"]);
+}

@@ -112,7 +112,7 @@ fn a_damaged_layer_is_found_and_moved_back() {
     assert!(widest.max() <= Some(100), "{}", done.output);
     assert!(bench.plain(&["inspect", &out]).output.contains("fix by"));
     let html = fs::read_to_string(page).unwrap();
-    assert!(html.contains("Moves that need no training") && html.contains("class=\"heat\""));
+    assert!(html.contains("Moves along remedies") && html.contains("class=\"heat\""));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn diagnose_searches_along_remedies() {
     let shown = bench.plain(&["report", &bench.path("diagnosis.json"), "--html", &page]);
     assert!(shown.success, "{}", shown.errors);
     let html = fs::read_to_string(page).unwrap();
-    assert!(html.contains("Moves that need no training") && html.contains("class=\"heat\""));
+    assert!(html.contains("Moves along remedies") && html.contains("class=\"heat\""));
     roxmltree::Document::parse(html.trim_start_matches("<!DOCTYPE html>")).unwrap();
 }
 
@@ -255,5 +255,72 @@ fn remedies_are_forecast_and_restricted_to_layers() {
 
     let wrong = diagnose(&bench, &[&bench.model, "--remedies", "shrink"]);
     assert_eq!(wrong.code, Some(2));
-    assert!(wrong.errors.contains("toward:CKPT0 or decay"), "{}", wrong.errors);
+    assert!(wrong.errors.contains("toward:CKPT0, decay, train"), "{}", wrong.errors);
+}
+
+/// The number at a path in the point of a move's curve at α = 1.
+fn at_one(moves: &Value, name: &str, remedy: &str, path: &str) -> f64 {
+    let is = |one: &&Value| one["name"] == name && one["remedy"] == remedy;
+    let one = moves.as_array().unwrap().iter().find(is).unwrap();
+    let point = one["curve"].as_array().unwrap().iter().find(|point| point["alpha"] == 1.0);
+    number(point.unwrap(), path)
+}
+
+#[test]
+fn an_epoch_of_training_is_a_direction() {
+    let (bench, damaged) = damaged();
+    let [sgd, pol] = ["train:lr=0.1", "perturbed:perturb=norm:lr=0.1:weight-decay=0.01"];
+    let remedies = format!("{sgd},{pol}");
+    let words = [&damaged, "--layer", "embed,block.5", "--remedies", &remedies];
+    let done = diagnose(&bench, &words.map(|word| word as &str));
+    assert!(done.success, "{}", done.errors);
+    let moves = &bench.json("diagnosis.json")["remedies"]["moves"];
+    assert_eq!(moves.as_array().unwrap().len(), 4);
+
+    // α = 1 is what post-training of this layer for one epoch gives.
+    let method = ["--method", "pol", "--perturb", "norm", "--weight-decay", "0.01"];
+    for (remedy, method) in [(sgd, &["--method", "sgd"][..]), (pol, &method[..])] {
+        for layer in ["embed", "block.5"] {
+            let (out, json) = (bench.path(&format!("{remedy}{layer}")), bench.path("run.json"));
+            let words = ["post-train", &damaged, "--data", &bench.data, "--update", layer];
+            let rest = ["--epochs", "1", "--lr", "0.1", "--keep", "last", "--force"];
+            let to = ["--remeasure", "0", "--out", &out, "--json", &json];
+            let done = bench.run(&[&words[..], method, &rest, &to].concat());
+            assert!(done.success, "{}", done.errors);
+            let expected = number(&bench.json("run.json"), "/validation/after/nll");
+            let found = at_one(moves, layer, remedy, "/nll");
+            assert!((found - expected).abs() < 1e-5, "{remedy} {layer}: {found} {expected}");
+        }
+    }
+
+    // A rate that diverges leaves the layer out.
+    let done = diagnose(&bench, &[&damaged, "--layer", "embed", "--remedies", "train:lr=1e9"]);
+    assert!(done.success, "{}", done.errors);
+    let found = &bench.json("diagnosis.json")["remedies"];
+    assert_eq!(found["moves"].as_array().unwrap().len(), 0);
+    assert!(found["notes"].to_string().contains("embed is left out: training was stopped"));
+
+    for (wrong, said) in [
+        ("perturbed:perturb=block.77", "block.77"),
+        ("train:lr=-1", "lr"),
+        ("train:perturb=head", "takes"),
+    ] {
+        let refused = diagnose(&bench, &[&damaged, "--remedies", wrong]);
+        assert!(!refused.success && refused.errors.contains(said), "{}", refused.errors);
+    }
+}
+
+#[test]
+fn a_fix_may_train_layers() {
+    let (bench, damaged) = damaged();
+    let done = fix(&bench, &[&damaged, "--also", "train:lr=0.1", "--dry-run"]);
+    assert!(done.success, "{}", done.errors);
+    let report = bench.json("run.json");
+    let step = &report["steps"][0];
+    assert_eq!(step["move"]["remedy"], "train:lr=0.1", "{}", done.output);
+    assert!(number(step, "/after/calibrated_nll") < number(&report, "/start/calibrated_nll"));
+    assert!(done.output.contains("one epoch of training"), "{}", done.output);
+    let refused = fix(&bench, &[&damaged, "--also", "decay", "--dry-run"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.errors.contains("--also: expected train or perturbed"), "{}", refused.errors);
 }

@@ -7,6 +7,7 @@ use planish::remedies::{Direction, MoveForm, MoveFound, Remedy, RemedyFindings, 
 use planish::session::{Context, objective};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/remedies");
 
@@ -26,10 +27,15 @@ fn images() -> Activations {
 }
 
 fn session(tuned: &Checkpoint, remedies: &[Remedy]) -> RemedySession {
-    let directions = remedies.iter().map(|remedy| Direction::open(remedy, tuned).unwrap());
+    let directions = remedies.iter().map(|remedy| match remedy {
+        Remedy::Toward(path) => Direction::toward(path, tuned).unwrap(),
+        _ => Direction::decay(tuned).unwrap(),
+    });
     let blocks = tuned.network.blocks();
     RemedySession {
-        directions: directions.collect(),
+        directions: directions.map(Arc::new).collect(),
+        epochs: Vec::new(),
+        training: None,
         layers: blocks.clone(),
         joint: blocks,
         notes: Vec::new(),
@@ -131,9 +137,10 @@ fn headless(folder: &Path) -> PathBuf {
 #[test]
 fn a_backbone_leaves_the_head_out() {
     let (whole, temp) = (measured(&tuned(), &[toward()]), tempfile::tempdir().unwrap());
-    let bare = Remedy::Toward(headless(temp.path()));
+    let folder = headless(temp.path());
+    let bare = Remedy::Toward(folder.clone());
     let found = measured(&tuned(), std::slice::from_ref(&bare));
-    let direction = Direction::open(&bare, &tuned()).unwrap();
+    let direction = Direction::toward(&folder, &tuned()).unwrap();
     assert!(direction.notes.iter().any(|note| note.contains("no head")), "{:?}", direction.notes);
     assert!(found.moves.iter().all(|one| !one.layers.contains(&"head".to_owned())));
     assert!(found.notes.iter().any(|note| note.contains("head")), "{:?}", found.notes);

@@ -6,23 +6,33 @@ use crate::data::DataOptions;
 use crate::error::Result;
 use crate::evaluate::{Bound, PredictionsInfo};
 use crate::post_train::POST_TRAINING;
-use crate::session::evaluate::{EVALUATION, evaluate};
+use crate::session::evaluate::{EVALUATION, evaluate_in_order};
 use crate::session::saved::{self, Error as SavedError, SavedLogits};
 use crate::session::{Context, checkpoint_info};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Reads or evaluates a model.
+/// A model of a comparison, with its logits.
+pub(super) struct Read {
+    pub model: ComparedModel,
+    pub saved: SavedLogits,
+    /// Class names, if it is a checkpoint that was evaluated and has them.
+    pub class_names: Option<Vec<String>>,
+}
+
+/// Reads or evaluates a model. The classes of a checkpoint are numbered as in `order`, if it has the same
+/// names.
 pub(super) fn read(
     path: &Path,
     options: &CompareOptions,
+    order: Option<&[String]>,
     context: &Context,
     notes: &mut Vec<String>,
-) -> Result<(ComparedModel, SavedLogits)> {
-    let of = |checkpoint, data_digest| ComparedModel {
-        path: path.display().to_string(),
-        checkpoint,
-        data_digest,
+) -> Result<Read> {
+    let of = |checkpoint, data_digest, saved| {
+        let path = path.display().to_string();
+        let model = ComparedModel { path, checkpoint, data_digest };
+        Read { model, saved, class_names: None }
     };
     let is_report = path.extension().is_some_and(|e| e == "json");
     if (is_report || saved::is_saved(path)) && options.load.adapter.is_some() {
@@ -33,10 +43,10 @@ pub(super) fn read(
         notes.extend(temperature.map(temperature_note));
         let file = beside(path, Path::new(&predictions.path));
         let saved = saved::read(&file, Some((path, &predictions.digest)))?;
-        return Ok((of(Some(checkpoint), data_digest), saved));
+        return Ok(of(Some(checkpoint), data_digest, saved));
     }
     if saved::is_saved(path) {
-        return Ok((of(None, None), saved::read(path, None)?));
+        return Ok(of(None, None, saved::read(path, None)?));
     }
     let checkpoint = Checkpoint::open(path, &options.load)?;
     let Some(data) = options.data.clone() else {
@@ -44,12 +54,13 @@ pub(super) fn read(
     };
     let data = DataOptions { data, val_data: options.val_data.clone(), ..DataOptions::default() };
     let (split, precision) = (options.split.as_deref(), options.precision);
-    let found = evaluate(&checkpoint, &data, split, precision, context)?;
+    let found = evaluate_in_order(&checkpoint, &data, split, precision, order, context)?;
     notes.extend(found.warnings);
     notes.extend(found.temperatures.bound().map(temperature_note));
     let temperatures = (0..found.predictions.images()).map(|i| found.temperatures.at(i)).collect();
-    let model = of(Some(checkpoint_info(&checkpoint)), Some(found.data.digest));
-    Ok((model, SavedLogits { predictions: found.predictions, temperatures, tempered: true }))
+    let saved = SavedLogits { predictions: found.predictions, temperatures, tempered: true };
+    let read = of(Some(checkpoint_info(&checkpoint)), Some(found.data.digest), saved);
+    Ok(Read { class_names: checkpoint.class_names, ..read })
 }
 
 fn temperature_note(bound: Bound) -> String {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::{ClassError, DataSet, Error, Split};
+use unicode_normalization::UnicodeNormalization;
 
 /// How class folders are numbered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -224,7 +225,7 @@ fn unlike(place: &str, given: &[String], of: &str, own: &[String]) -> Option<Str
     ))
 }
 
-/// `0 = `cat`, 1 = `dog`, 2 = `emu`, …`.
+/// `0 = "cat", 1 = "dog", 2 = "emu", …`.
 fn first_numbers(names: &[String]) -> String {
     const SHOWN: usize = 3;
     let shown = names.iter().take(SHOWN).enumerate().map(|(i, name)| format!("{i} = \"{name}\""));
@@ -240,9 +241,11 @@ fn compare(splits: &[Split], given: &[String], names: &[String]) -> Match {
         return Match::All((0..names.len() as u32).collect());
     }
     let used: BTreeSet<u32> = splits.iter().flat_map(|s| s.labels()).copied().collect();
-    let mut places: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
+    let composed = composed(given);
+    let form = |name: &str| if composed { name.nfc().collect() } else { name.to_owned() };
+    let mut places: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for (at, name) in names.iter().enumerate() {
-        places.entry(name).or_default().push(at as u32);
+        places.entry(form(name)).or_default().push(at as u32);
     }
     // A folder cannot be named `T-shirt/top`. A replacement of the slash matches if exactly one
     // folder and one class are alike.
@@ -257,7 +260,7 @@ fn compare(splits: &[Split], given: &[String], names: &[String]) -> Match {
     };
     let (mut unknown, mut twice) = (Vec::new(), None);
     let place = |(label, class): (usize, &String)| {
-        match places.get(class.as_str()).map(Vec::as_slice) {
+        match places.get(&form(class)).map(Vec::as_slice) {
             Some(&[at]) => at,
             // A class without images: its number is never looked up.
             _ if !used.contains(&(label as u32)) => 0,
@@ -291,6 +294,13 @@ fn mismatch(
 ) -> Error {
     let known = names.iter().filter(|name| !given.contains(name)).cloned().collect();
     Error::Classes(ClassError::Unknown { place, of: of.to_owned(), unknown, known })
+}
+
+/// Whether names can be compared in Unicode's composed form. Folders made on macOS have decomposed
+/// names: e and an accent, where the checkpoint has é. Two folders that differ in form only stay apart.
+fn composed(given: &[String]) -> bool {
+    let forms: BTreeSet<String> = given.iter().map(|name| name.nfc().collect()).collect();
+    forms.len() == given.len()
 }
 
 /// Whether a class name is only a number, such as `7` or `LABEL_7`.

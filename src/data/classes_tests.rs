@@ -53,6 +53,18 @@ fn a_slash_in_a_class_name_matches_its_replacement_in_a_folder() {
 }
 
 #[test]
+fn names_match_in_any_unicode_form() {
+    // é as one character in the checkpoint, as e and an accent in the folder.
+    let (found, notes) =
+        labels(data("folder", &["bar", "cafe\u{301}"], 1), &["caf\u{e9}", "bar"]).unwrap();
+    assert_eq!((found, notes.len()), (vec![1, 0], 0));
+    // Two folders that differ in form only are not one class.
+    assert!(
+        labels(data("folder", &["caf\u{e9}", "cafe\u{301}"], 1), &["caf\u{e9}", "bar"]).is_err()
+    );
+}
+
+#[test]
 fn the_digest_covers_the_mapped_labels() {
     let digest = |names: &[&str]| {
         let mut set = data("folder", names, 1);

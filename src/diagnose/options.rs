@@ -72,8 +72,13 @@ pub struct DiagnoseOptions {
         long, value_name = "P", value_parser = crate::options::text::percent, conflicts_with = "convergence"
     ))]
     pub until_stderr: Option<f64>,
-    /// Also move layers along directions that need no training: towards the weights before
-    /// fine-tuning, alone and together (toward:CKPT0), and towards 0, each alone (decay)
+    /// Also move layers along other directions: towards the weights before fine-tuning
+    /// (toward:CKPT0), towards 0 (decay), or as one epoch of training does (train, perturbed).
+    ///
+    /// `toward` moves each layer alone, and all layers, prefixes and suffixes together; the others move
+    /// each layer alone. `train` trains each layer for one epoch of SGD, `perturbed` with PoL's
+    /// perturbation of the head, and V chooses the step length. They take settings, as in
+    /// train:lr=0.03:weight-decay=0.01 or perturbed:perturb=norm.
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "toward:CKPT0,decay", value_delimiter = ',')

@@ -93,7 +93,10 @@ impl FinetuneSession {
         let named = parent.as_ref().filter(|_| !options.reset_head);
         let (data, notes) = open_for_training(options.on_bad_sample, &options.data, named)?;
         let images = FinetuneImages::divide(options, &data, seed)?;
+        let (train_options, cut) = options.train.fitted_to(images.train.len());
+        let options = &FinetuneOptions { train: train_options, ..options.clone() };
         let mut start = InitialModel::new(options, parent, &data, &images, notes, seed)?;
+        start.notes.extend(cut);
         if let (Some(parent), true) = (&start.parent, images.fraction > 0.0) {
             let data_digest = images.whole.digest().into();
             let held = SplitProvenance { seed, fraction: images.fraction, data_digest };

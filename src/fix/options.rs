@@ -14,6 +14,12 @@ pub struct FixOptions {
     /// backbone without one. Its position embedding is resized to the image size
     #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT0"))]
     pub pretrained: Option<PathBuf>,
+    /// Also try to train each layer for one epoch, with the step length chosen on V, as in
+    /// train:lr=0.03 or perturbed (PoL).
+    ///
+    /// Every round trains each layer from the weights reached so far.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "train,perturbed", value_delimiter = ','))]
+    pub also: Vec<Remedy>,
     /// Time for the search, as in 90s, 10m or 2h [default: until no move helps].
     ///
     /// The search measures all moves, applies the best and repeats. If one round would exceed the
@@ -31,11 +37,15 @@ impl FixOptions {
     /// # Errors
     /// The first invalid option.
     pub fn check(&self) -> Result<(), Error> {
+        if let Some(remedy) = self.also.iter().find(|r| !matches!(r, Remedy::Train(_))) {
+            return Err(Error::value("also", "train or perturbed", remedy));
+        }
         self.budget.map_or(Ok(()), |seconds| check::positive("budget", seconds))
     }
 
     /// The directions that layers are moved along.
     pub fn remedies(&self) -> Vec<Remedy> {
-        self.pretrained.iter().cloned().map(Remedy::Toward).chain([Remedy::Decay]).collect()
+        let toward = self.pretrained.iter().cloned().map(Remedy::Toward);
+        toward.chain([Remedy::Decay]).chain(self.also.iter().cloned()).collect()
     }
 }

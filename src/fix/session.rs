@@ -11,7 +11,7 @@ use crate::format::{duration, images};
 use crate::memory;
 use crate::models::Weights;
 use crate::models::layers::everything;
-use crate::objective::{Error as ObjectiveError, Objective};
+use crate::objective::{Error as ObjectiveError, Examples, Objective};
 use crate::pixels::Pixels;
 use crate::post_train::result::Output;
 use crate::post_train::score::before_after;
@@ -200,15 +200,18 @@ impl FixSession {
         let network = &self.checkpoint.network;
         let whole = crate::models::cost::forward(network, 0..network.stages());
         // The pass over V that was just made gives the speed of all others.
-        let each = pass / val.len() as f64 * remedies_work(network, &self.remedies).forward / whole;
-        let searched_on =
-            self.affordable(each, clock.elapsed().as_secs_f64(), val.len(), context)?;
+        let of = |operations: f64| pass / val.len() as f64 * operations / whole;
+        let each = of(remedies_work(network, &self.remedies).forward);
+        let trained = self.remedies.training.as_ref().map_or(0, Examples::len) as f64;
+        let training = trained * of(self.remedies.training_work(network)?.gradient);
+        let spent = training + clock.elapsed().as_secs_f64();
+        let searched_on = self.affordable(each, spent, val.len(), context)?;
         let v = sample(val, Some(searched_on), context.seed)?;
         let images_of_v = pixels(&self.checkpoint, &v)?;
         context.info(&format!(
             "a look at all moves on {} takes at most about {}",
             images(searched_on),
-            duration(each * searched_on as f64)
+            duration(training + each * searched_on as f64)
         ));
         let mut out = FixSearch {
             weights: self.checkpoint.weights.clone(),
@@ -221,7 +224,7 @@ impl FixSession {
         let (mut looked, mut current) = (0, start);
         while out.steps.len() < MOST_STEPS {
             let spent = clock.elapsed().as_secs_f64();
-            let seconds = each * searched_on as f64;
+            let seconds = training + each * searched_on as f64;
             let late = self.options.budget.is_some_and(|budget| spent + seconds > budget);
             if late && looked > 0 {
                 out.stop = Stop::Budget;

@@ -200,6 +200,10 @@ pub fn search(
     roles.test = None;
     require(Role::Val, roles.val.as_ref())
         .map_err(|e| Error::from(e).context("a search needs validation images"))?;
+    let train = require(Role::Train, roles.train.as_ref())?;
+    let (train, cut) = base.train.fitted_to(train.len());
+    cut.iter().for_each(|note| context.note(note));
+    let base = &PostTrainOptions { train, ..base.clone() };
     let candidates = candidates(base, given, checkpoint, context.seed)?;
     let runs: Vec<&TrialSpec> = candidates.iter().map(|(_, run)| run).collect();
     let budget = Duration::from_secs_f64(minutes * 60.0);

@@ -150,6 +150,9 @@ impl PostTrainSession {
         roles.notes.iter().for_each(|note| context.note(note));
         let train = require(Role::Train, roles.train.as_ref())?.clone();
         options.check_dump(&roles)?;
+        let (train_options, cut) = options.train.fitted_to(train.len());
+        cut.iter().for_each(|note| context.note(note));
+        let options = &PostTrainOptions { train: train_options, ..options.clone() };
         let keep = keep_or_default(options.keep, roles.val.is_some())?;
         let settings = settings(&options.train, keep, options.train_seed.unwrap_or(context.seed));
         // Fail before the diagnosis and the frozen layers run.

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::models::{Layer, Network, Weights};
 use crate::pretrained::Pretrained;
 use candle_core::Tensor;
+use std::path::Path;
 
 /// A target that weights are moved towards.
 pub struct Direction {
@@ -22,28 +23,28 @@ pub struct Direction {
 }
 
 impl Direction {
-    /// Opens a remedy for a checkpoint.
+    /// Towards the weights of the checkpoint at `path`.
     ///
     /// # Errors
     /// Those of [`Pretrained::open`].
-    pub fn open(remedy: &Remedy, tuned: &Checkpoint) -> Result<Self> {
-        let remedy = remedy.clone();
-        match &remedy {
-            Remedy::Toward(path) => {
-                let found = Pretrained::open(path, tuned)?;
-                let Pretrained { checkpoint, weights: target, moved: tensors, notes } = found;
-                let checkpoint = Some(checkpoint);
-                Ok(Self { remedy, target, tensors, checkpoint, notes })
-            }
-            Remedy::Decay => {
-                let tensors = weights_of_products(&tuned.network);
-                let zero = |&i: &usize| Ok((i, tuned.weights.tensor(i).zeros_like()?));
-                let zeros: Vec<(usize, Tensor)> =
-                    tensors.iter().map(zero).collect::<candle_core::Result<_>>()?;
-                let target = tuned.weights.with(&zeros);
-                Ok(Self { remedy, target, tensors, checkpoint: None, notes: Vec::new() })
-            }
-        }
+    pub fn toward(path: &Path, tuned: &Checkpoint) -> Result<Self> {
+        let found = Pretrained::open(path, tuned)?;
+        let Pretrained { checkpoint, weights: target, moved: tensors, notes } = found;
+        let (remedy, checkpoint) = (Remedy::Toward(path.into()), Some(checkpoint));
+        Ok(Self { remedy, target, tensors, checkpoint, notes })
+    }
+
+    /// Towards 0, for weights of linear layers and convolutions.
+    ///
+    /// # Errors
+    /// Tensor operations.
+    pub fn decay(tuned: &Checkpoint) -> Result<Self> {
+        let tensors = weights_of_products(&tuned.network);
+        let zero = |&i: &usize| Ok((i, tuned.weights.tensor(i).zeros_like()?));
+        let zeros: Vec<(usize, Tensor)> =
+            tensors.iter().map(zero).collect::<candle_core::Result<_>>()?;
+        let target = tuned.weights.with(&zeros);
+        Ok(Self { remedy: Remedy::Decay, target, tensors, checkpoint: None, notes: Vec::new() })
     }
 
     /// The layers with the tensors that the remedy changes at these weights. A layer without any is

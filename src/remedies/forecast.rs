@@ -1,6 +1,6 @@
 //! Cost of a search along remedies.
 
-use super::{Remedy, RemedySession};
+use super::RemedySession;
 use crate::forecast::Operations;
 use crate::models::{Layer, Network, cost};
 
@@ -20,7 +20,7 @@ pub fn remedies_work(network: &Network, session: &RemedySession) -> Operations {
         let single = session.layers.iter().filter(moves).map(|layer| cost::suffix(network, layer));
         forward += POINTS * single.sum::<f64>();
         let joint: Vec<&Layer> = session.joint.iter().filter(moves).collect();
-        if direction.remedy == Remedy::Decay || joint.len() < 2 {
+        if !direction.remedy.moves_together() || joint.len() < 2 {
             continue;
         }
         // All layers, and LiNeS.
@@ -39,8 +39,9 @@ pub fn remedies_work(network: &Network, session: &RemedySession) -> Operations {
 mod tests {
     use super::*;
     use crate::models::{Weights, arch};
-    use crate::remedies::Direction;
+    use crate::remedies::{Direction, Remedy};
     use std::path::PathBuf;
+    use std::sync::Arc;
 
     #[test]
     fn both_remedies_of_all_layers_cost_at_most_48_forward_passes() {
@@ -49,18 +50,22 @@ mod tests {
         (config.dim, config.heads, config.mlp_dim) = (24, 2, 96);
         let network = config.network().unwrap();
         let all: Vec<usize> = (0..network.params().len()).collect();
-        let direction = |remedy| Direction {
-            remedy,
-            target: Weights::random(&network, 0).unwrap(),
-            tensors: all.clone(),
-            checkpoint: None,
-            notes: Vec::new(),
+        let direction = |remedy| {
+            Arc::new(Direction {
+                remedy,
+                target: Weights::random(&network, 0).unwrap(),
+                tensors: all.clone(),
+                checkpoint: None,
+                notes: Vec::new(),
+            })
         };
         let mut session = RemedySession {
             directions: vec![
                 direction(Remedy::Toward(PathBuf::from("a"))),
                 direction(Remedy::Decay),
             ],
+            epochs: Vec::new(),
+            training: None,
             layers: network.blocks(),
             joint: Vec::new(),
             notes: Vec::new(),

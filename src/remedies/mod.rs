@@ -1,5 +1,5 @@
 //! Moves of layers along directions that the validation images did not choose: towards the weights
-//! before fine-tuning, or towards 0.
+//! before fine-tuning, towards 0, or along the displacement of one epoch of training.
 //!
 //! For w_ℓ + α (w⁰_ℓ − w_ℓ), only the scalar α is fitted on V, so gains on V and on new images nearly
 //! agree, and the measured move *is* the tuned model. Each layer is moved alone. All layers are moved
@@ -15,28 +15,36 @@ mod forecast;
 mod grid;
 mod remedy;
 mod search;
+mod trained;
 
 pub use direction::Direction;
 pub use findings::{MoveForm, MoveFound, MoveGains, MovePoint, OnV, RemedyFindings};
 pub use forecast::remedies_work;
 pub use remedy::Remedy;
+pub use trained::TrainedEpoch;
 
 pub(crate) use search::{Move, Searched};
 
 use search::Search;
 
 use crate::checkpoint::Checkpoint;
-use crate::data::Roles;
+use crate::data::{Role, Roles, require};
 use crate::error::Result;
-use crate::forecast::{Calibration, Need};
+use crate::forecast::{Calibration, Need, Operations};
 use crate::models::{Layer, Network};
 use crate::objective::{Examples, Objective};
-use crate::session::{Context, held_out, seen};
+use crate::pixels::Pixels;
+use crate::session::{Context, held_out, pixels, seen};
+use std::sync::Arc;
 
 /// The directions of a checkpoint's remedies, and the layers to move.
 pub struct RemedySession {
-    /// One for each remedy.
-    pub directions: Vec<Direction>,
+    /// One for each remedy that needs no training.
+    pub directions: Vec<Arc<Direction>>,
+    /// The epochs whose displacements are directions, found anew at the weights of each search.
+    pub epochs: Vec<TrainedEpoch>,
+    /// The images they are trained on.
+    pub training: Option<Pixels>,
     /// The layers to move alone.
     pub layers: Vec<Layer>,
     /// The layers to move together, from input to output; empty for no joint moves.
@@ -49,7 +57,7 @@ impl RemedySession {
     /// Opens the directions for a checkpoint.
     ///
     /// # Errors
-    /// A target that cannot be read or does not belong to `tuned`.
+    /// A target that cannot be read or does not belong to `tuned`; no training images for an epoch.
     pub fn open(
         remedies: &[Remedy],
         tuned: &Checkpoint,
@@ -57,27 +65,57 @@ impl RemedySession {
         layers: Vec<Layer>,
         joint: Vec<Layer>,
     ) -> Result<Self> {
-        let (mut directions, mut notes) = (Vec::new(), Vec::new());
+        let (mut directions, mut epochs, mut notes) = (Vec::new(), Vec::new(), Vec::new());
         let held = held_out(tuned).filter(|_| roles.held_out);
         for remedy in remedies {
-            let direction = Direction::open(remedy, tuned)?;
+            let direction = match remedy {
+                Remedy::Toward(path) => Direction::toward(path, tuned)?,
+                Remedy::Decay => Direction::decay(tuned)?,
+                Remedy::Train(epoch) => {
+                    epochs.push(epoch.clone());
+                    continue;
+                }
+            };
             notes.extend(direction.notes.iter().cloned());
             if let (Some(held), Some(target)) = (&held, &direction.checkpoint) {
                 notes.extend(seen(target, held));
             }
-            directions.push(direction);
+            directions.push(Arc::new(direction));
         }
-        Ok(Self { directions, layers, joint, notes })
+        let training = match epochs.is_empty() {
+            true => None,
+            false => Some(pixels(tuned, require(Role::Train, roles.train.as_ref())?)?),
+        };
+        let session = Self { directions, epochs, training, layers, joint, notes };
+        // A layer to perturb that does not exist is an error now.
+        session.training_work(&tuned.network)?;
+        Ok(session)
     }
 
     /// Time and memory of a search on so many images, at most.
     pub fn need(&self, model: &Objective, images: usize, found: &Calibration) -> Need {
         let network = &model.network;
         let held = self.held_mib(network, images);
+        let trained = self.training.as_ref().map_or(0, Examples::len);
+        // `open` has resolved the layers.
+        let epochs = self.training_work(network).unwrap_or_default();
+        let seconds = found.seconds(remedies_work(network, self), images);
         Need {
-            seconds: found.seconds(remedies_work(network, self), images),
+            seconds: seconds + found.seconds(epochs, trained),
             mib: found.peak_mib.max(found.resident_mib + found.wave_mib + held),
         }
+    }
+
+    /// Operations of all epochs, per training image.
+    ///
+    /// # Errors
+    /// A layer to perturb that does not exist.
+    pub(crate) fn training_work(&self, network: &Network) -> Result<Operations> {
+        let mut gradient = 0.0;
+        for epoch in &self.epochs {
+            gradient += epoch.work(network, &self.layers)?.gradient;
+        }
+        Ok(Operations { gradient, ..Operations::default() })
     }
 
     /// Memory held besides the passes themselves, MiB: inputs of the model as it is and of the moved one,
@@ -105,13 +143,21 @@ impl RemedySession {
     }
 
     /// The same from any weights, after `looked` moves that were looked at before on these images.
-    pub(crate) fn search<'a>(
-        &'a self,
+    pub(crate) fn search(
+        &self,
         model: &Objective,
         validation: &dyn Examples,
         looked: usize,
         context: &Context,
-    ) -> Result<Searched<'a>> {
+    ) -> Result<Searched> {
+        let (mut directions, mut notes) = (self.directions.clone(), Vec::new());
+        if let Some(training) = &self.training {
+            for epoch in &self.epochs {
+                let direction = epoch.direction(model, &self.layers, training, context)?;
+                notes.extend(direction.notes.iter().cloned());
+                directions.push(Arc::new(direction));
+            }
+        }
         let progress = context.task("remedies", self.moves() as u64, "moves");
         let done = |name: &str| {
             progress.status(name);
@@ -120,20 +166,22 @@ impl RemedySession {
         // Differences of losses along a line are smaller than bf16 rounding.
         let search = Search {
             model: &model.exact(),
-            directions: &self.directions,
+            directions: &directions,
             layers: &self.layers,
             joint: &self.joint,
             looked,
             seed: context.seed,
             done: &done,
         };
-        search.run(validation)
+        let mut out = search.run(validation)?;
+        out.found.notes.splice(0..0, notes);
+        Ok(out)
     }
 
     /// Number of moves, at most.
     fn moves(&self) -> usize {
-        let toward = self.directions.iter().filter(|d| d.remedy != Remedy::Decay).count();
-        self.directions.len() * self.layers.len()
-            + toward * (2 * self.joint.len()).saturating_sub(2)
+        let together = self.directions.iter().filter(|d| d.remedy.moves_together()).count();
+        (self.directions.len() + self.epochs.len()) * self.layers.len()
+            + together * (2 * self.joint.len()).saturating_sub(2)
     }
 }

@@ -12,20 +12,21 @@ use crate::models::{Layer, Weights};
 use crate::objective::{Activations, Error as ObjectiveError, Examples, Objective};
 use crate::predictions::Predictions;
 use crate::pretrained::{interpolate, lines};
+use std::sync::Arc;
 
 /// Smallest gain worth changing weights for, in nats. On many images, smaller ones can be significant.
 pub const SMALLEST: f64 = 1e-3;
 
 /// What is moved together.
-pub struct Move<'a> {
-    pub direction: &'a Direction,
+pub struct Move {
+    pub direction: Arc<Direction>,
     pub form: MoveForm,
     pub name: String,
     /// The parts of layers that move.
     pub parts: Vec<Layer>,
 }
 
-impl Move<'_> {
+impl Move {
     /// The weights at α.
     pub fn at(&self, model: &Objective, alpha: f64) -> Result<Weights> {
         let (w, target, kept) = (&model.weights, &self.direction.target, 1.0 - alpha);
@@ -38,40 +39,40 @@ impl Move<'_> {
 }
 
 /// A search, and what it needs.
-pub(super) struct Search<'a, 'b> {
-    pub model: &'b Objective,
-    pub directions: &'a [Direction],
+pub(super) struct Search<'a> {
+    pub model: &'a Objective,
+    pub directions: &'a [Arc<Direction>],
     /// The layers to move alone.
-    pub layers: &'b [Layer],
+    pub layers: &'a [Layer],
     /// The layers to move together, from input to output; empty for no joint moves.
-    pub joint: &'b [Layer],
+    pub joint: &'a [Layer],
     /// Moves looked at before on the same images.
     pub looked: usize,
     pub seed: u64,
     /// Called with the name of each move after it was evaluated.
-    pub done: &'b dyn Fn(&str),
+    pub done: &'a dyn Fn(&str),
 }
 
 /// Every move with its figures.
-pub struct Searched<'a> {
+pub struct Searched {
     pub found: RemedyFindings,
     /// The move of each entry of `found.moves`.
-    pub moves: Vec<Move<'a>>,
+    pub moves: Vec<Move>,
 }
 
-impl<'a> Search<'a, '_> {
+impl Search<'_> {
     /// Evaluates all moves on V.
-    pub fn run(&self, validation: &dyn Examples) -> Result<Searched<'a>> {
+    pub fn run(&self, validation: &dyn Examples) -> Result<Searched> {
         let lowest = |layers: &[Layer]| layers.iter().map(|layer| layer.first_stage).min();
         let stages = [lowest(self.layers), lowest(self.joint)];
         let stage = stages.into_iter().flatten().min().unwrap_or(0);
         let mut at = self.model.activations_on_device(validation, stage)?;
         let start = Start::new(self.model.predict(&at)?, self.seed)?;
-        let mut out: Vec<(Move<'a>, Gains)> = Vec::new();
+        let mut out: Vec<(Move, Gains)> = Vec::new();
         let mut notes = Vec::new();
         for direction in self.directions {
             let parts = direction.parts(&self.model.weights, self.joint)?;
-            if direction.remedy != Remedy::Decay && parts.len() > 1 {
+            if direction.remedy.moves_together() && parts.len() > 1 {
                 self.prefixes(direction, &parts, &at, &start, &mut out)?;
             }
         }
@@ -89,32 +90,32 @@ impl<'a> Search<'a, '_> {
     }
 
     /// Suffixes and single layers, which start from activations of the model as it is.
-    fn waiting(&self, notes: &mut Vec<String>) -> Result<Vec<Move<'a>>> {
+    fn waiting(&self, notes: &mut Vec<String>) -> Result<Vec<Move>> {
         let mut out = Vec::new();
         for direction in self.directions {
             let joint = direction.parts(&self.model.weights, self.joint)?;
-            if direction.remedy != Remedy::Decay {
+            if direction.remedy.moves_together() {
                 for first in 1..joint.len().saturating_sub(1) {
                     let parts = joint[first..].to_vec();
                     let (form, name) = (MoveForm::Suffix, span(&parts));
-                    out.push(Move { direction, form, name, parts });
+                    out.push(Move { direction: direction.clone(), form, name, parts });
                 }
             }
             let single = direction.parts(&self.model.weights, self.layers)?;
             let absent = self.layers.iter().filter(|l| !single.iter().any(|s| s.name == l.name));
             let absent: Vec<&str> = absent.map(|layer| layer.name.as_str()).collect();
-            if single.is_empty() && direction.remedy != Remedy::Decay {
+            if single.is_empty() && direction.remedy.moves_together() {
                 notes.push(format!(
                     "{}: it has the same weights as the checkpoint",
                     direction.remedy
                 ));
-            } else if !absent.is_empty() {
+            } else if !absent.is_empty() && !matches!(direction.remedy, Remedy::Train(_)) {
                 let (what, names) = (&direction.remedy, absent.join(", "));
                 notes.push(format!("{what} changes nothing in {names}, which is left out"));
             }
             for part in single {
                 let (form, name) = (MoveForm::Layer, part.name.clone());
-                out.push(Move { direction, form, name, parts: vec![part] });
+                out.push(Move { direction: direction.clone(), form, name, parts: vec![part] });
             }
         }
         Ok(out)
@@ -124,15 +125,15 @@ impl<'a> Search<'a, '_> {
     /// network gives the inputs of what stays for all prefixes.
     fn prefixes(
         &self,
-        direction: &'a Direction,
+        direction: &Arc<Direction>,
         parts: &[Layer],
         at: &Activations,
         start: &Start,
-        out: &mut Vec<(Move<'a>, Gains)>,
+        out: &mut Vec<(Move, Gains)>,
     ) -> Result<()> {
         let grid = direction.remedy.grid();
         let all = Move {
-            direction,
+            direction: direction.clone(),
             form: MoveForm::All,
             name: "all layers".into(),
             parts: parts.to_vec(),
@@ -161,13 +162,18 @@ impl<'a> Search<'a, '_> {
         let mut known = known.into_iter().enumerate().skip(2);
         let whole = known.next_back().map(|(_, logits)| logits).unwrap_or_default();
         self.evaluate(all, at, start, whole, out)?;
-        let scheduled =
-            Move { direction, form: MoveForm::Lines, name: "LiNeS".into(), parts: parts.to_vec() };
+        let scheduled = Move {
+            direction: direction.clone(),
+            form: MoveForm::Lines,
+            name: "LiNeS".into(),
+            parts: parts.to_vec(),
+        };
         self.evaluate(scheduled, at, start, Vec::new(), out)?;
         for (n, logits) in known {
             let parts = parts[..n].to_vec();
             let (form, name) = (MoveForm::Prefix, span(&parts));
-            self.evaluate(Move { direction, form, name, parts }, at, start, logits, out)?;
+            let one = Move { direction: direction.clone(), form, name, parts };
+            self.evaluate(one, at, start, logits, out)?;
         }
         Ok(())
     }
@@ -176,11 +182,11 @@ impl<'a> Search<'a, '_> {
     /// known.
     fn evaluate(
         &self,
-        one: Move<'a>,
+        one: Move,
         at: &Activations,
         start: &Start,
         known: Vec<AtAlpha>,
-        out: &mut Vec<(Move<'a>, Gains)>,
+        out: &mut Vec<(Move, Gains)>,
     ) -> Result<()> {
         let grid = one.direction.remedy.grid();
         let first = one.direction.remedy.first().map(|i| grid[i]);
@@ -211,12 +217,7 @@ impl<'a> Search<'a, '_> {
     }
 
     /// All figures, with corrected p values.
-    fn searched(
-        &self,
-        all: Vec<(Move<'a>, Gains)>,
-        start: &Start,
-        mut notes: Vec<String>,
-    ) -> Searched<'a> {
+    fn searched(&self, all: Vec<(Move, Gains)>, start: &Start, mut notes: Vec<String>) -> Searched {
         let images = start.predictions.images();
         let gains: Vec<_> = all.iter().map(|(_, gains)| gains.cross_fit.calibrated_nll).collect();
         let looks = self.looked + all.len();

@@ -259,7 +259,7 @@ pub const STEP_HEADERS: [&str; 6] =
 
 fn step(step: &FixStep) -> String {
     let (name, percent) = (&step.found.name, number(100.0 * step.alpha));
-    match step.found.remedy {
+    match &step.found.remedy {
         Remedy::Toward(_) => match step.found.form {
             MoveForm::Lines => format!(
                 "all layers moved towards the pretrained weights by LiNeS' schedule, {percent}% of the \
@@ -268,6 +268,10 @@ fn step(step: &FixStep) -> String {
             _ => format!("{name} moved {percent}% of the way to the pretrained weights"),
         },
         Remedy::Decay => format!("the weights of {name} shrank by {percent}%"),
+        Remedy::Train(_) => {
+            let (times, remedy) = (number(step.alpha), &step.found.remedy);
+            format!("{name} moved by {times} times the change of one epoch of training ({remedy})")
+        }
     }
 }
 

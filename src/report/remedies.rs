@@ -95,7 +95,12 @@ pub fn heat_map(found: &RemedyFindings) -> HeatMap {
         MoveForm::Prefix => 1,
         _ => 2,
     };
-    columns.sort_by_key(|(remedy, form, _)| (**remedy == Remedy::Decay, order(*form)));
+    let kind = |remedy: &Remedy| match remedy {
+        Remedy::Toward(_) => 0,
+        Remedy::Decay => 1,
+        Remedy::Train(_) => 2,
+    };
+    columns.sort_by_key(|(remedy, form, _)| (kind(remedy), order(*form)));
     let of_map = |one: &&MoveFound| !matches!(one.form, MoveForm::All | MoveForm::Lines);
     let gain = |one: &MoveFound| one.cross_fit.calibrated_nll.mean;
     let largest = found.moves.iter().filter(of_map).map(gain).fold(0.0, f64::max);
@@ -128,13 +133,15 @@ pub fn heat_map(found: &RemedyFindings) -> HeatMap {
     HeatMap { columns: columns.into_iter().map(|(.., name)| name).collect(), rows }
 }
 
-/// The remedy in a table; with several checkpoints, with the name of its own.
+/// The remedy in a table; with several of its kind, with its checkpoint or settings.
 fn label(found: &RemedyFindings, remedy: &Remedy) -> String {
-    let Remedy::Toward(path) = remedy else { return remedy.name().into() };
-    let other = |one: &MoveFound| one.remedy != *remedy && one.remedy != Remedy::Decay;
-    match found.moves.iter().any(other) {
-        true => format!("toward {}", path.file_name().unwrap_or(path.as_os_str()).display()),
-        false => "toward".into(),
+    let other = |one: &MoveFound| one.remedy != *remedy && one.remedy.name() == remedy.name();
+    match (remedy, found.moves.iter().any(other)) {
+        (_, false) => remedy.name().into(),
+        (Remedy::Toward(path), true) => {
+            format!("toward {}", path.file_name().unwrap_or(path.as_os_str()).display())
+        }
+        (_, true) => remedy.to_string(),
     }
 }
 

@@ -17,6 +17,7 @@ use crate::session::{Counted, data_info, objective, pixels};
 use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Identifier and version of an evaluation report's schema.
 pub const EVALUATION: &str = "planish/evaluation/1";
@@ -93,6 +94,30 @@ pub fn evaluate(
     precision: Precision,
     context: &Context,
 ) -> Result<ScoredSplit> {
+    evaluate_in_order(checkpoint, data, split, precision, None, context)
+}
+
+/// The same with classes numbered as in `order`, if the checkpoint has the same names in another order.
+/// Logits and labels are then those of `order`.
+///
+/// # Errors
+/// Those of [`evaluate`].
+pub fn evaluate_in_order(
+    checkpoint: &Checkpoint,
+    data: &DataOptions,
+    split: Option<&str>,
+    precision: Precision,
+    order: Option<&[String]>,
+    context: &Context,
+) -> Result<ScoredSplit> {
+    let places = order.and_then(|order| places(checkpoint.class_names.as_deref()?, order));
+    let predict = |split: &Split, objective: &Objective, task: &str| -> Result<Predictions> {
+        let found = predict(checkpoint, objective, split, task, context)?;
+        Ok(match &places {
+            Some(places) => found.reordered(places)?,
+            None => found,
+        })
+    };
     let sources = Data::open(data, checkpoint)?;
     let roles = sources.roles(checkpoint, context.seed);
     let found = sources.split(split);
@@ -108,10 +133,10 @@ pub fn evaluate(
     let roles = roles?;
     let mut objective = objective(checkpoint, DType::F32, context.engine)?;
     objective.precision = precision;
-    let predictions = predict(checkpoint, &objective, &split, "evaluating", context)?;
+    let predictions = predict(&split, &objective, "evaluating")?;
     let (temperatures, origin) = match other_images(&sources, &roles, &split) {
         Some(v) => {
-            let fitted_on = predict(checkpoint, &objective, v, "validating", context)?;
+            let fitted_on = predict(v, &objective, "validating")?;
             let origin = format!("V: {}, {} images", roles.val_origin, v.len());
             (Temperatures::of(&predictions, Temperature::FittedOn(&fitted_on))?, origin)
         }
@@ -125,6 +150,9 @@ pub fn evaluate(
         }
     };
     let mut warnings = warnings(checkpoint, &sources, &roles);
+    if places.is_some() {
+        warnings.push("the classes have another order; they are matched by name".into());
+    }
     warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
     warnings.extend(chosen_by(checkpoint, &split)?);
     let damaged = sources.damaged();
@@ -135,6 +163,15 @@ pub fn evaluate(
     };
     let data = data_info(sources.of(&split), &split, &which);
     Ok(ScoredSplit { predictions, temperatures, origin, data, split, objective, damaged, warnings })
+}
+
+/// The place of each of these names in `order`; `None` if the order is the same, or the names are not.
+fn places(names: &[String], order: &[String]) -> Option<Vec<usize>> {
+    let unique = |names: &[String]| names.iter().collect::<BTreeSet<_>>().len() == names.len();
+    if names == order || names.len() != order.len() || !unique(names) {
+        return None;
+    }
+    names.iter().map(|name| order.iter().position(|other| other == name)).collect()
 }
 
 /// V if fine-tuning, or a given fraction, has split it off the training split, so that it is not a

@@ -150,6 +150,20 @@ impl Default for TrainOptions {
 }
 
 impl TrainOptions {
+    /// The options for so many training images. If they are fewer than the default batch, a batch has all
+    /// of them, and the second value is a note that says so. Another batch size is kept.
+    pub fn fitted_to(&self, images: usize) -> (Self, Option<String>) {
+        let usual = Self::default().batch_size;
+        if self.batch_size != usual || images == 0 || images >= usual {
+            return (self.clone(), None);
+        }
+        let note = format!(
+            "the training set has {images} images, fewer than the default `batch_size` of {usual}: a batch \
+             has all of them"
+        );
+        (Self { batch_size: images, ..self.clone() }, Some(note))
+    }
+
     /// Rejects values out of range and options without effect.
     ///
     /// # Errors
@@ -651,5 +665,16 @@ mod tests {
         let twice = with(json!({ "micro_batch": 2, "accumulate": 2 }));
         assert!(matches!(twice, Err(Error::Conflict(_))));
         assert!(matches!(with(json!({ "views": 2 })), Err(Error::NoEffect { .. })));
+    }
+
+    #[test]
+    fn the_default_batch_is_cut_to_the_training_set() {
+        let (cut, note) = TrainOptions::default().fitted_to(40);
+        assert_eq!(cut.batch_size, 40);
+        assert!(note.unwrap().contains("40 images"));
+        let own = TrainOptions { batch_size: 64, ..TrainOptions::default() };
+        for (options, images) in [(&own, 40), (&TrainOptions::default(), 128)] {
+            assert_eq!(options.fitted_to(images), (options.clone(), None));
+        }
     }
 }

@@ -102,7 +102,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     );
     add(
         "moves",
-        "Moves that need no training",
+        "Moves along remedies",
         each(&|r| match r {
             Result::Diagnosis(r) => r.remedies.as_ref().map(moves::moves),
             Result::Fixing(r) => r.looks.first().map(moves::moves),

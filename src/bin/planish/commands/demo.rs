@@ -1,4 +1,4 @@
-//! `planish demo`: every step once, on an embedded checkpoint and embedded images.
+//! `planish demo`: the main commands once, on embedded checkpoints and embedded images.
 
 use crate::Cli;
 use crate::args::Common;
@@ -24,6 +24,11 @@ pub struct Args {
 const ASSETS: &[(&str, &[u8])] = &[
     ("model/model.safetensors", include_bytes!("../../../../assets/model/model.safetensors")),
     ("model/config.json", include_bytes!("../../../../assets/model/config.json")),
+    (
+        "pretrained/model.safetensors",
+        include_bytes!("../../../../assets/pretrained/model.safetensors"),
+    ),
+    ("pretrained/config.json", include_bytes!("../../../../assets/pretrained/config.json")),
     (
         "data/train-images-idx3-ubyte.gz",
         include_bytes!("../../../../assets/data/train-images-idx3-ubyte.gz"),
@@ -70,42 +75,57 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let at = |name: &str| args.out.join(name).display().to_string();
     let (model, data, report) = (at("model"), at("data"), at("diagnosis.json"));
-    let (tuned, cache) = (at("tuned"), at("cache"));
-    let steps: Vec<(&str, Vec<&str>)> = vec![
+    let on = ["--data", &data];
+    let (calibrated, calibration) = (at("calibrated"), at("calibration.json"));
+    let (pretrained, fixed) = (at("pretrained"), at("fixed"));
+    let (fixing, page) = (at("fix.json"), at("fix.html"));
+    let remedies = format!("toward:{pretrained},decay");
+    let steps: [(&str, Vec<&str>); 5] = [
         ("What is this checkpoint?", vec!["inspect", &model]),
-        ("How well does it do on unseen images?", vec!["eval", &model, "--data", &data]),
-        ("Which layers overfit?", vec!["diagnose", &model, "--data", &data, "--json", &report]),
+        ("How well does it do on unseen images?", [&["eval", &model], &on[..]].concat()),
+        (
+            "How much of the loss is overconfidence? Fold a temperature into the head.",
+            [&["calibrate", &model], &on[..], &["--out", &calibrated, "--json", &calibration]]
+                .concat(),
+        ),
+        (
+            "Which layers overfit, and what does moving them bring?",
+            [&["diagnose", &model], &on[..], &["--remedies", &remedies, "--json", &report]]
+                .concat(),
+        ),
+        (
+            "Apply what helps: move layers back to their pretrained weights, and calibrate.",
+            [
+                &["fix", &model, "--pretrained", &pretrained],
+                &on[..],
+                &["--out", &fixed, "--json", &fixing, "--html", &page],
+            ]
+            .concat(),
+        ),
     ];
     for (question, words) in &steps {
         step(question, words, &args.common)?;
     }
-    let bench = at("bench.json");
+    let (bench, cache) = (at("bench.json"), at("cache"));
+    let layers: &[&str] = match has_plan(Path::new(&report))? {
+        true => &["--plan", &report],
+        false => &["--perturb", "head", "--update", "block.5"],
+    };
     // The fewest seeds that give a verdict, to stay short.
-    let mut words = vec!["bench", &model, "--data", &data, "--plan", &report, "--seeds", "3"];
-    words.extend(RECIPE);
-    words.extend(["--remeasure", "0", "--json", &bench, "--cache-dir", &cache]);
-    step("Does post-training improve it more than plain SGD does?", &words, &args.common)?;
-    let result = at("post-train.json");
-    let mut words = vec!["post-train", &model, "--data", &data, "--method", "pol"];
-    if has_plan(Path::new(&report))? {
-        words.extend(["--plan", &report]);
-    } else {
-        words.extend(["--perturb", "head", "--update", "block.5"]);
-    }
-    words.extend(RECIPE);
-    words.extend(["--remeasure", "1000", "--json", &result, "--out", &tuned]);
-    words.extend(["--cache-dir", &cache]);
-    // On this checkpoint, the bench above shows no gain.
-    words.push("--force");
-    step(
-        "Tune one layer and keep the result, even if it is worse on validation images.",
-        &words,
-        &args.common,
-    )?;
+    let words = [
+        &["bench", &model],
+        &on[..],
+        &["--methods", "pol", "--seeds", "3"],
+        layers,
+        RECIPE,
+        &["--remeasure", "0", "--json", &bench, "--cache-dir", &cache],
+    ]
+    .concat();
+    step("Does post-training with PoL improve it more than plain SGD does?", &words, &args.common)?;
     print(&format!(
-        "\nDone in {}. Files in {}: model/ and data/ (inputs), diagnosis.json, bench.json, \
-         post-train.json (reports), tuned/ (tuned checkpoint), cache/ (activations of frozen \
-         layers).",
+        "\nDone in {}. Files in {}: model/, pretrained/ and data/ (inputs), calibrated/ and fixed/ \
+         (checkpoints), calibration.json, diagnosis.json, fix.json and bench.json (reports), fix.html \
+         (page), cache/ (activations of frozen layers).",
         duration(clock.seconds()),
         args.out.display()
     ))?;
