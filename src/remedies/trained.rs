@@ -3,7 +3,7 @@
 
 use super::Remedy;
 use super::direction::Direction;
-use crate::cache::{About, Mode, StoragePlan};
+use crate::cache::{About, CacheMode, StoragePlan};
 use crate::error::Result;
 use crate::forecast::Operations;
 use crate::models::layers::{join, select};
@@ -96,6 +96,8 @@ impl TrainedEpoch {
             update: update.clone(),
             gamma: line.gamma,
             perturb_batch: line.perturb_batch,
+            perturb_replacement: line.perturb_replacement,
+            no_minimum: line.no_minimum,
             rule: perturb.as_ref().map_or(StepRule::Search, |p| default_rule(network, p)),
             rho: 0.0,
             perturb,
@@ -154,7 +156,7 @@ impl TrainedEpoch {
             let views: Vec<&dyn Examples> = vec![images];
             let prefix = Prefix::new(model, views, recipe.first_stage(), false);
             // Every image passes the frozen layers once, so there is nothing to keep.
-            let plan = StoragePlan::without_files(Mode::Off, 0);
+            let plan = StoragePlan::without_files(CacheMode::Off, 0);
             let source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;
             let mut method = recipe.build(network, images.len(), settings.seed)?;
             let mut tell = |event: TrainEvent| {
