@@ -101,7 +101,7 @@ impl Drop for Writer {
 /// Result of opening a file.
 pub enum CacheLookup {
     /// The file exists, and all its bytes are valid.
-    Sound(Reader),
+    Sound(ActivationReader),
     /// There is no file.
     Missing,
     /// The file is damaged.
@@ -110,7 +110,7 @@ pub enum CacheLookup {
 
 /// A cache file whose rows were all verified.
 #[derive(Debug)]
-pub struct Reader {
+pub struct ActivationReader {
     path: PathBuf,
     file: File,
     start: u64,
@@ -118,7 +118,7 @@ pub struct Reader {
     sums: Vec<u32>,
 }
 
-impl Reader {
+impl ActivationReader {
     /// Opens the file of this key, reads it once, and verifies header, length and every row.
     ///
     /// # Errors
@@ -138,7 +138,12 @@ impl Reader {
         }
     }
 
-    fn read(path: &Path, file: File, layout: &ActivationLayout, key: &str) -> Result<Reader> {
+    fn read(
+        path: &Path,
+        file: File,
+        layout: &ActivationLayout,
+        key: &str,
+    ) -> Result<ActivationReader> {
         let damaged = |place: &str, expected: String, found: String| Error::Damaged {
             path: path.into(),
             place: place.into(),
@@ -172,7 +177,7 @@ impl Reader {
         folder::read_at(&file, &mut sums, start + layout.bytes())
             .map_err(Error::io(path, "read"))?;
         let sums = sums.as_chunks().0.iter().map(|sum| u32::from_le_bytes(*sum)).collect();
-        Ok(Reader { path: path.into(), file, start, row: layout.row_bytes(), sums })
+        Ok(ActivationReader { path: path.into(), file, start, row: layout.row_bytes(), sums })
     }
 
     /// Reads every row once.

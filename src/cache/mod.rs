@@ -19,7 +19,7 @@ mod plan;
 mod stored;
 
 pub use error::{Error, Result};
-pub use file::{CacheLookup, Reader, Writer};
+pub use file::{ActivationReader, CacheLookup, Writer};
 pub use folder::{CacheFile, CacheFileKind, clear, default_folder, list, room};
 pub use info::CacheInfo;
 pub use key::{FORMAT, Frozen, digest, key};

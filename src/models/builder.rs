@@ -16,9 +16,9 @@ pub enum Init {
     Constant(f32),
 }
 
-/// A stage that is only a part of its layer, such as the attention branch of a block.
+/// A branch of a layer that is a stage of its own, such as the attention of a block.
 #[derive(Clone, Copy, Debug)]
-pub struct Part {
+pub struct Branch {
     /// Name as a layer of its own: `attn` gives `block.0.attn`.
     pub name: &'static str,
     /// Name in messages: `attention` gives `block.0, attention`.
@@ -109,7 +109,7 @@ impl Builder {
     }
 
     /// Adds a stage to the current layer. `declare` declares its parameters and returns its function.
-    pub fn stage<F>(&mut self, part: Option<Part>, declare: impl FnOnce(&mut StageBuilder) -> F)
+    pub fn stage<F>(&mut self, part: Option<Branch>, declare: impl FnOnce(&mut StageBuilder) -> F)
     where
         F: Fn(&mut dyn Run, Node) -> Result<Node> + Send + Sync + 'static,
     {

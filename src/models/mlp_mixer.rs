@@ -4,12 +4,12 @@
 //! each channel and an MLP over the channels of each token, (B, T, D) → (B, T, D); the final norm and
 //! the mean over tokens, → (B, D); and the head, → (B, classes).
 
-use super::{Builder, Error, Init, Network, Node, Part, Run, StageBuilder};
+use super::{Branch, Builder, Error, Init, Network, Node, Run, StageBuilder};
 use planish_kernels::{Add, MeanTokens, Patches, Result, TransposeTokens};
 use serde::Serialize;
 
-const TOKENS: Part = Part { name: "tokens", title: "token MLP" };
-const CHANNELS: Part = Part { name: "channels", title: "channel MLP" };
+const TOKENS: Branch = Branch { name: "tokens", title: "token MLP" };
+const CHANNELS: Branch = Branch { name: "channels", title: "channel MLP" };
 
 /// Standard deviation of timm's initial biases in the MLPs.
 const BIAS_STD: f64 = 1e-6;

@@ -23,7 +23,7 @@ pub mod trace;
 pub mod vit;
 mod weights;
 
-pub use builder::{Builder, Init, LayerNorm, Linear, Part, PatchProjection, StageBuilder};
+pub use builder::{Branch, Builder, Init, LayerNorm, Linear, PatchProjection, StageBuilder};
 pub use config::Config;
 pub use error::Error;
 pub use layers::{Granularity, Layer};

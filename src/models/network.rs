@@ -1,6 +1,6 @@
 //! A network: parameters and stages, with what their trace says about them.
 
-use super::builder::{Builder, Init, Part};
+use super::builder::{Branch, Builder, Init};
 use super::run::{Node, Run};
 use super::trace::{self, StageTrace};
 use super::{Config, Error, Layer};
@@ -36,7 +36,7 @@ pub struct Stage {
     /// Index of its layer.
     pub(super) layer: usize,
     /// The part of the layer, if the layer has several stages.
-    pub(super) part: Option<Part>,
+    pub(super) part: Option<Branch>,
     pub(super) function: Box<StageFn>,
 }
 

@@ -7,7 +7,7 @@
 //! If the class token is picked, the last block's attention branch outputs only that token, (B, T,
 //! D) → (B, 1, D), or (B, 2, D) with a distillation token, because no other token is used.
 
-use super::{Builder, Error, Init, Linear, Network, Node, Part, Run, StageBuilder};
+use super::{Branch, Builder, Error, Init, Linear, Network, Node, Run, StageBuilder};
 use planish_kernels::{
     Add, Attention, FirstTokens, MeanTokens, Patches, PickToken, Prepend, Result, Scale, WeightRows,
 };
@@ -20,8 +20,8 @@ const TOKEN_STD: f64 = 1e-6;
 /// LayerScale's initial value, the most common one in timm's architectures.
 const LAYER_SCALE: f32 = 1e-5;
 
-const ATTENTION: Part = Part { name: "attn", title: "attention" };
-const MLP: Part = Part { name: "mlp", title: "MLP" };
+const ATTENTION: Branch = Branch { name: "attn", title: "attention" };
+const MLP: Branch = Branch { name: "mlp", title: "MLP" };
 
 /// How the token sequence becomes one feature vector per image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -54,7 +54,7 @@ pub struct Derivatives {
 /// Loss and gradient of a layer, and matrix products with K vectors. Tensors stay on the
 /// objective's device.
 #[derive(Clone, Debug)]
-pub struct LayerProducts {
+pub struct MatrixProducts {
     /// Mean loss, nats.
     pub loss: f64,
     /// Gradient, one tensor per parameter of the layer.
@@ -93,7 +93,7 @@ impl Objective {
     ) -> Result<Derivatives> {
         let block: Vec<Tensor> =
             direction.iter().map(|v| v.unsqueeze(0)).collect::<candle_core::Result<_>>()?;
-        let LayerProducts { loss, gradient, products } =
+        let MatrixProducts { loss, gradient, products } =
             self.products(examples, layer, Matrix::Hessian, &block)?;
         let hvp = products.iter().map(|p| p.squeeze(0)).collect::<candle_core::Result<_>>()?;
         Ok(Derivatives { loss, gradient, hvp })
@@ -111,13 +111,13 @@ impl Objective {
         layer: &Layer,
         matrix: Matrix,
         vectors: &[Tensor],
-    ) -> Result<LayerProducts> {
+    ) -> Result<MatrixProducts> {
         self.check_vectors(layer, vectors)?;
         let request = DerivativeRequest { layer, matrix, vectors: Some(vectors) };
         let (loss, sums) = self.derivatives(examples, request)?;
         let gradient = self.values(layer, &sums)?;
         let products = self.tangents(examples, LayerVectors { layer, vectors }, matrix, sums)?;
-        Ok(LayerProducts { loss, gradient, products })
+        Ok(MatrixProducts { loss, gradient, products })
     }
 
     pub(super) fn check_vectors(&self, layer: &Layer, vectors: &[Tensor]) -> Result<()> {

@@ -16,7 +16,7 @@ mod on_device;
 mod prefetch;
 mod row_buffer;
 
-pub use derivatives::{Derivatives, LayerProducts, Matrix};
+pub use derivatives::{Derivatives, Matrix, MatrixProducts};
 pub use error::{Error, Result};
 pub use examples::{Activations, ExampleSubset, Examples};
 pub use layer_products::LayerVectors;

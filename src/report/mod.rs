@@ -8,6 +8,7 @@ mod calibration;
 pub mod comparison;
 pub mod diagnosis;
 pub mod dry_run;
+pub mod epochs;
 mod evaluation;
 mod finetuning;
 mod fixing;

@@ -6,8 +6,8 @@
 use super::keeping::{self, Keeping};
 use super::prefix::{Pick, Prefix};
 use crate::cache::{
-    self, About, ActivationDtype, ActivationLayout, CacheLookup, CacheMode, Reader, StoragePlan,
-    Writer,
+    self, About, ActivationDtype, ActivationLayout, ActivationReader, CacheLookup, CacheMode,
+    StoragePlan, Writer,
 };
 use crate::data::Augment;
 use crate::data::order::Batches;
@@ -41,7 +41,7 @@ enum Storage<'a> {
     /// In GPU memory: for each view, tensors of this many rows; the last one may be smaller.
     Gpu(usize, Vec<Vec<Tensor>>),
     /// In a file for each view.
-    Files(Vec<Reader>),
+    Files(Vec<ActivationReader>),
     /// Computed for each batch.
     Computed(Prefix<'a>),
     /// Images, prepared for each batch, with an augmentation and its seed.
@@ -279,8 +279,8 @@ fn file(
     plan: &StoragePlan,
     about: &About,
     tell: &mut dyn FnMut(SourceEvent),
-) -> Result<Reader> {
-    let open = || Reader::open(&plan.folder, prefix.layout(), &about.key);
+) -> Result<ActivationReader> {
+    let open = || ActivationReader::open(&plan.folder, prefix.layout(), &about.key);
     match open()? {
         CacheLookup::Sound(reader) if agrees(prefix, view, &reader)? => {
             reader.mark_used();
@@ -302,7 +302,7 @@ fn file(
 }
 
 /// Whether recomputing the first, middle and last image gives the same bits as the file.
-fn agrees(prefix: &Prefix, view: usize, reader: &Reader) -> Result<bool> {
+fn agrees(prefix: &Prefix, view: usize, reader: &ActivationReader) -> Result<bool> {
     let (rows, row) = (prefix.layout().rows, prefix.layout().row_bytes());
     let mut images = vec![0, rows / 2, rows.saturating_sub(1)];
     images.dedup();

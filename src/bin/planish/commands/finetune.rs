@@ -2,7 +2,7 @@
 
 use crate::args::{Common, note_precision};
 use crate::message::in_flags;
-use crate::render::epochs::{EpochArgs, EpochLog};
+use crate::render::epochs::EpochLog;
 use crate::render::finetune::{epochs, plan, text};
 use crate::render::print;
 use anyhow::Context as _;
@@ -10,6 +10,7 @@ use planish::checkpoint::weights_file;
 use planish::finetune::{FinetuneOptions, FinetuneSession};
 use planish::output;
 use planish::report::Finetuning;
+use planish::report::epochs::EpochFileOptions;
 use planish::session::Context;
 use std::path::Path;
 
@@ -23,7 +24,7 @@ pub struct Args {
     pub options: FinetuneOptions,
     /// Files with the figures of each epoch.
     #[command(flatten)]
-    pub epoch_files: EpochArgs,
+    pub epoch_files: EpochFileOptions,
     /// Options of every command.
     #[command(flatten)]
     pub common: Common,

@@ -1,7 +1,7 @@
 //! `planish post-train`: PoL, PoF, SAM or plain SGD, starting from a fine-tuned checkpoint.
 
 use crate::args::{Common, ModelArgs, note_precision};
-use crate::render::epochs::{EpochArgs, EpochLog};
+use crate::render::epochs::EpochLog;
 use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
 use crate::render::print;
 use anyhow::{Context, bail};
@@ -15,6 +15,7 @@ use planish::post_train::{
     Outlook, Place, PostTrainOptions, PostTrainSession, PostTrained, Preview, outlook_line, search,
 };
 use planish::report::dry_run::DryRun;
+use planish::report::epochs::EpochFileOptions;
 use planish::report::post_training::PostTrainReport;
 use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
 use planish::run::Running;
@@ -83,7 +84,7 @@ pub struct Args {
     pub options: PostTrainOptions,
     /// Output files for each epoch.
     #[command(flatten)]
-    pub epochs: EpochArgs,
+    pub epochs: EpochFileOptions,
     /// Common options.
     #[command(flatten)]
     pub common: Common,
@@ -107,7 +108,7 @@ impl Args {
             dry_run: false,
             of_method: MethodArgs::from(&options.method),
             options,
-            epochs: EpochArgs::default(),
+            epochs: EpochFileOptions::default(),
             common,
         }
     }

@@ -1,13 +1,14 @@
 //! What `planish finetune` prints: the plan, a line for each epoch, the outcome.
 
 use crate::message::in_flags;
-use crate::render::epochs::{Figure, Show};
+use crate::render::epochs::Show;
 use crate::render::table::{Align, Style, Table};
 use planish::data::Split;
 use planish::evaluate::{Estimate, Summary};
 use planish::finetune::FinetuneSession;
 use planish::format::{count, duration, estimate, number, percent};
 use planish::report::Finetuning;
+use planish::report::epochs::EpochFigure;
 use planish::session::bad_samples::damage_note;
 use planish::train::Epoch;
 
@@ -74,7 +75,7 @@ pub fn epochs(session: &FinetuneSession) -> Show<'static> {
 }
 
 /// The values of an epoch for `--csv` and `--tensorboard`.
-fn figures(epoch: &Epoch, speed: f64) -> Vec<Figure> {
+fn figures(epoch: &Epoch, speed: f64) -> Vec<EpochFigure> {
     vec![
         ("lr", Some(epoch.lr)),
         ("training_loss", Some(epoch.training_loss)),

@@ -1,7 +1,6 @@
 //! Text output of `post-train`.
 
 use crate::message::in_flags;
-use crate::render::epochs::Figure;
 use crate::render::sentence::sentence;
 use crate::render::table::{Align, Style, Table};
 use planish::cache::CacheInfo;
@@ -10,6 +9,7 @@ use planish::diagnose::findings::LayerResult;
 use planish::evaluate::Estimate;
 use planish::format::{count, duration, estimate, number, percent, share};
 use planish::post_train::search::{HEADERS, RecipeSearch};
+use planish::report::epochs::EpochFigure;
 use planish::report::post_training::PostTrainReport;
 use planish::train::run::Epoch;
 
@@ -54,7 +54,7 @@ fn on(watched: Option<[usize; 2]>) -> String {
 }
 
 /// Columns of `--csv` and `--tensorboard`.
-pub fn epoch_figures(e: &Epoch) -> Vec<Figure> {
+pub fn epoch_figures(e: &Epoch) -> Vec<EpochFigure> {
     vec![
         ("lr", Some(e.lr)),
         ("training_loss", Some(e.training_loss)),
