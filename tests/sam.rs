@@ -286,7 +286,7 @@ fn a_late_phase_takes_plain_steps_first() {
     for step in 0..4 {
         let batch = reference.batch(step);
         let source = Source::held(&batch);
-        let mut take = |method: &mut dyn Method| method.step(&model, &source, &batch).unwrap();
+        let take = |method: &mut dyn Method| method.step(&model, &source, &batch).unwrap();
         let expected = if step < 2 { take(&mut sgd()) } else { take(&mut sam()) };
         let found = take(&mut late);
         assert_eq!(found.perturbation, expected.perturbation);

@@ -113,16 +113,15 @@ mod tests {
     fn draws_follow_the_probabilities() {
         let mut rng = stream(0, "draws");
         let bandit = Bandit { share: 0.5, probabilities: vec![1.0, 0.3, 0.2] };
-        let mut counts = [0.0; 3];
+        let mut counts = [0usize; 3];
         for _ in 0..4000 {
             for i in bandit.draw(&mut || unit(&mut rng)) {
-                counts[i] += 1.0 / 4000.0;
+                counts[i] += 1;
             }
         }
-        // Five standard deviations of a mean of 4000 are at most 0.037.
-        assert!(
-            counts[0] == 1.0 && (counts[1] - 0.3).abs() < 0.037 && (counts[2] - 0.2).abs() < 0.037
-        );
+        // Five standard deviations of a binomial(4000, 0.3) are 145.
+        let near = |n: usize, expected: usize| n.abs_diff(expected) < 145;
+        assert!(counts[0] == 4000 && near(counts[1], 1200) && near(counts[2], 800), "{counts:?}");
         // At least one is drawn.
         let rare = Bandit::new(2, 0.01);
         assert!((0..50).all(|_| !rare.draw(&mut || unit(&mut rng)).is_empty()));
