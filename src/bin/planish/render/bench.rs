@@ -18,9 +18,9 @@ pub fn text(report: &BenchReport) -> String {
         right("test NLL"),
         right("calibrated NLL"),
         right("top-1 %"),
-        right("ECE"),
     ]);
-    let mut costs = Table::new(&[("", Align::Left), right("s/epoch"), right("peak MiB")]);
+    let mut costs =
+        Table::new(&[("", Align::Left), right("ECE"), right("s/epoch"), right("peak MiB")]);
     for row in &report.rows {
         let cost = report.run.costs.iter().find(|c| c.name == row.name);
         let share = |e: &Estimate| {
@@ -31,15 +31,13 @@ pub fn text(report: &BenchReport) -> String {
             estimate(row.nll),
             estimate(row.calibrated_nll),
             share(&row.top1),
-            estimate(row.ece),
         ]);
-        if let Some(cost) = cost {
-            costs.row([
-                row.name.clone(),
-                estimate(cost.seconds_per_epoch),
-                cost.peak_mib.map_or(String::new(), estimate),
-            ]);
-        }
+        costs.row([
+            row.name.clone(),
+            estimate(row.ece),
+            cost.map_or(String::new(), |c| estimate(c.seconds_per_epoch)),
+            cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
+        ]);
     }
     let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers: {plan}; "));
     let mut out = format!(
@@ -163,7 +161,10 @@ mod tests {
         for line in shown.lines() {
             assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
         }
-        report.rows[1..].iter_mut().filter_map(|row| row.epoch_zero.as_mut()).for_each(|z| z.kept = 0);
+        report.rows[1..]
+            .iter_mut()
+            .filter_map(|row| row.epoch_zero.as_mut())
+            .for_each(|z| z.kept = 0);
         let shown = text(&report);
         assert!(shown.contains("changes nothing") && !shown.contains("2 of 5"), "{shown}");
     }
