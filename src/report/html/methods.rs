@@ -70,6 +70,9 @@ pub fn methods(report: &BenchReport) -> String {
     out += "</div>\n";
     let verdicts: String =
         report.verdicts.iter().map(|v| format!("<li>{}</li>\n", escape(v))).collect();
+    if answered {
+        out += &paragraph("Verdicts on the perturbation, by calibrated NLL:");
+    }
     out += &format!("<ul>\n{verdicts}</ul>\n");
     if answered {
         out += &note(&intervals_sentence(report));

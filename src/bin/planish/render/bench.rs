@@ -47,7 +47,8 @@ pub fn text(report: &BenchReport) -> String {
         costs.render(Style::of_stdout())
     );
     let answers = answer_tables(report);
-    if !answers.is_empty() {
+    let answered = !answers.is_empty();
+    if answered {
         out += &format!("{}\n\n", intervals_sentence(report));
     }
     for answer in answers {
@@ -60,6 +61,9 @@ pub fn text(report: &BenchReport) -> String {
         out += &format!("{}\n{}\n", answer.title, table.render(Style::of_stdout()));
     }
     out += &epoch_zero_note(report).map_or(String::new(), |note| format!("{note}\n\n"));
+    if answered {
+        out += "Verdicts on the perturbation, by calibrated NLL:\n";
+    }
     for verdict in &report.verdicts {
         out += &format!("{verdict}\n");
     }
