@@ -66,6 +66,30 @@ fn runs_in_one_process_have_the_same_figures() {
     assert_eq!(found.rows.len(), 1 + 4);
     assert!(found.rows.iter().any(|row| row.answers.is_some() && !row.layers.is_empty()));
 
+    // Gains over the untouched model are differences of the rows' means.
+    let untouched = &found.rows[0];
+    for row in &found.rows[1..] {
+        let (answers, zero) = (row.answers.as_ref().unwrap(), row.epoch_zero.as_ref().unwrap());
+        for (gain, expected) in [
+            (answers.nll, untouched.nll.mean - row.nll.mean),
+            (answers.calibrated_nll, untouched.calibrated_nll.mean - row.calibrated_nll.mean),
+            (answers.top1, row.top1.mean - untouched.top1.mean),
+        ] {
+            assert!((gain.mean - expected).abs() < 1e-12, "{}: {gain:?} {expected}", row.name);
+            let [low, high] = gain.interval.unwrap();
+            assert!(low <= gain.mean && gain.mean <= high && gain.verdict.is_none());
+        }
+        assert_eq!(answers.nll_over_control.is_some(), row.control.is_some());
+        assert!(zero.kept <= 2);
+        if zero.kept == 2 {
+            assert_eq!(zero.answers.calibrated_nll.mean, 0.0);
+            assert!((zero.nll.mean - untouched.nll.mean).abs() < 1e-12);
+        }
+    }
+    let from_two = "no verdict from 2 seeds (Student's t is 12.7); use five";
+    assert!(found.verdicts.iter().all(|verdict| verdict.ends_with(from_two)));
+    assert!(run.output.contains("Does the perturbation matter?"), "{}", run.output);
+
     // A forecast has one part for the time so far, the diagnosis and each row.
     let expected = prepare(Preview::DryRun).outlook(1.0, &context).unwrap();
     assert_eq!(expected.parts.len(), 2 + 4);

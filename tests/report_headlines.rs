@@ -178,6 +178,8 @@ fn diagrams_have_titles_axes_and_class_names() {
     let verdicts = tree.descendants().find(fits).unwrap();
     let cells = verdicts.descendants().filter(|n| n.has_tag_name("td"));
     assert!(
-        cells.filter_map(|n| n.text()).any(|t| ["better", "worse", "not significant"].contains(&t))
+        cells
+            .filter_map(|n| n.text())
+            .any(|t| ["better", "worse", "no difference", "undecided"].contains(&t))
     );
 }

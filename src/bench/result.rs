@@ -18,7 +18,7 @@ pub struct BenchResult {
     pub rows: Vec<RowResult>,
     /// Time and memory of each trained row.
     pub costs: Vec<Cost>,
-    /// Verdicts, one sentence per method.
+    /// Verdicts on the perturbation by calibrated NLL, one sentence per method.
     pub verdicts: Vec<String>,
     /// Damaged image files that any run decoded in part and used.
     pub damaged: Vec<DamagedFile>,

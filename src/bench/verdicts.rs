@@ -24,25 +24,25 @@ pub(super) fn verdicts(rows: &[RowResult], seeds: usize, tested: usize) -> Vec<S
 }
 
 fn verdict(gain: &Effect, control: &str, seeds: usize, tested: usize) -> String {
-    let nats = "calibrated nats";
+    let little = match gain.equivalence_p {
+        Some(p) if p < 0.05 => format!(", less than {EQUIVALENT_NATS}"),
+        _ => String::new(),
+    };
     match gain.verdict {
-        Some(Verdict::Better) => format!("better than {control} by {} {nats}", effect(gain)),
+        Some(Verdict::Better) => format!("better than {control} by {} nats{little}", effect(gain)),
         Some(Verdict::Worse) => {
             let loss = Effect {
                 mean: -gain.mean,
                 interval: gain.interval.map(|[low, high]| [-high, -low]),
                 ..*gain
             };
-            format!("worse than {control} by {} {nats}", effect(&loss))
+            format!("worse than {control} by {} nats{little}", effect(&loss))
         }
         Some(Verdict::Equivalent) => {
-            format!(
-                "no difference from {control} beyond {EQUIVALENT_NATS} {nats}: {}",
-                effect(gain)
-            )
+            format!("no difference from {control} beyond {EQUIVALENT_NATS} nats: {}", effect(gain))
         }
         Some(Verdict::Open) => format!(
-            "undecided against {control}: {} {nats}{}",
+            "undecided against {control}: {} nats{}",
             effect(gain),
             gain.smallest_visible
                 .map_or(String::new(), |least| format!("; visible from {}", number(least)))
@@ -70,21 +70,26 @@ mod tests {
     #[test]
     fn verdicts_state_the_interval_or_what_is_missing() {
         // 2.776 standard errors to each side.
-        let expected = "better than SGD → norm by 0.050 (0.022 to 0.078) calibrated nats";
+        let expected = "better than SGD → norm by 0.050 (0.022 to 0.078) nats";
         assert_eq!(told(0.05, 5, 1000), expected);
-        let expected = "worse than SGD → norm by 0.050 (0.022 to 0.078) calibrated nats";
+        let expected = "worse than SGD → norm by 0.050 (0.022 to 0.078) nats";
         assert_eq!(told(-0.05, 5, 1000), expected);
         // (2.776 + 0.941) standard errors.
-        let expected = "undecided against SGD → norm: 0.001 (-0.027 to 0.029) calibrated nats; visible \
-                        from 0.03717";
+        let expected =
+            "undecided against SGD → norm: 0.001 (-0.027 to 0.029) nats; visible from 0.03717";
         assert_eq!(told(0.001, 5, 1000), expected);
         assert_eq!(told(0.05, 1, 1000), "no verdict from one seed; use five");
         assert_eq!(told(0.05, 2, 1000), "no verdict from 2 seeds (Student's t is 12.7); use five");
         assert_eq!(told(0.05, 5, 12), "no verdict from 12 images; use at least 30");
         let none = Crossed { mean: 1e-4, stderr: Some(1e-3), degrees_of_freedom: Some(4.0) };
         let none = Effect::of(none, Some(EQUIVALENT_NATS), [5, 1000]);
-        let expected = "no difference from SGD → norm beyond 0.005 calibrated nats: 0.0001 (-0.0027 to \
-                        0.0029)";
+        let expected =
+            "no difference from SGD → norm beyond 0.005 nats: 0.0001 (-0.0027 to 0.0029)";
         assert_eq!(verdict(&none, "SGD → norm", 5, 1000), expected);
+        let little = Crossed { mean: 0.002, stderr: Some(4e-4), degrees_of_freedom: Some(4.0) };
+        let little = Effect::of(little, Some(EQUIVALENT_NATS), [5, 1000]);
+        let expected =
+            "better than SGD → norm by 0.00200 (0.00089 to 0.00311) nats, less than 0.005";
+        assert_eq!(verdict(&little, "SGD → norm", 5, 1000), expected);
     }
 }

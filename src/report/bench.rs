@@ -41,7 +41,7 @@ pub struct BenchReport {
     pub plan: Option<String>,
     /// The rows.
     pub rows: Vec<RowResult>,
-    /// Verdicts, one sentence per method.
+    /// Verdicts on the perturbation by calibrated NLL, one sentence per method.
     pub verdicts: Vec<String>,
 }
 

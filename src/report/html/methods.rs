@@ -70,6 +70,9 @@ pub fn methods(report: &BenchReport) -> String {
     out += "</div>\n";
     let verdicts: String =
         report.verdicts.iter().map(|v| format!("<li>{}</li>\n", escape(v))).collect();
+    if answered {
+        out += &paragraph("Verdicts on the perturbation, by calibrated NLL:");
+    }
     out += &format!("<ul>\n{verdicts}</ul>\n");
     if answered {
         out += &note(&intervals_sentence(report));
@@ -184,7 +187,8 @@ mod tests {
         let page = methods(&report);
         assert!(page.contains("NLL worse than its control (-0.0000608 ± 0.0000031)"));
         assert!(page.contains("one standard error too") && !page.contains("<h3>"));
-        let better = |report: &BenchReport| report.rows.iter().filter(|r| is_better(r, report)).count();
+        let better =
+            |report: &BenchReport| report.rows.iter().filter(|r| is_better(r, report)).count();
         assert_eq!(better(&report), 0);
         report.verdicts = vec!["PoL head → norm: NLL better than its control (1 ± 0)".into()];
         assert_eq!(better(&report), 1);
@@ -208,7 +212,9 @@ mod tests {
             });
         }
         let page = methods(&report);
-        for part in ["Does the loss fall?", "Does the perturbation matter?", "beyond a temperature?"] {
+        for part in
+            ["Does the loss fall?", "Does the perturbation matter?", "beyond a temperature?"]
+        {
             assert!(page.contains(part), "{part}");
         }
         // 2.776 standard errors to each side, in the tables and in the description of the chart.

@@ -18,9 +18,9 @@ pub fn text(report: &BenchReport) -> String {
         right("test NLL"),
         right("calibrated NLL"),
         right("top-1 %"),
-        right("ECE"),
     ]);
-    let mut costs = Table::new(&[("", Align::Left), right("s/epoch"), right("peak MiB")]);
+    let mut costs =
+        Table::new(&[("", Align::Left), right("ECE"), right("s/epoch"), right("peak MiB")]);
     for row in &report.rows {
         let cost = report.run.costs.iter().find(|c| c.name == row.name);
         let share = |e: &Estimate| {
@@ -31,15 +31,13 @@ pub fn text(report: &BenchReport) -> String {
             estimate(row.nll),
             estimate(row.calibrated_nll),
             share(&row.top1),
-            estimate(row.ece),
         ]);
-        if let Some(cost) = cost {
-            costs.row([
-                row.name.clone(),
-                estimate(cost.seconds_per_epoch),
-                cost.peak_mib.map_or(String::new(), estimate),
-            ]);
-        }
+        costs.row([
+            row.name.clone(),
+            estimate(row.ece),
+            cost.map_or(String::new(), |c| estimate(c.seconds_per_epoch)),
+            cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
+        ]);
     }
     let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers: {plan}; "));
     let mut out = format!(
@@ -49,7 +47,8 @@ pub fn text(report: &BenchReport) -> String {
         costs.render(Style::of_stdout())
     );
     let answers = answer_tables(report);
-    if !answers.is_empty() {
+    let answered = !answers.is_empty();
+    if answered {
         out += &format!("{}\n\n", intervals_sentence(report));
     }
     for answer in answers {
@@ -62,6 +61,9 @@ pub fn text(report: &BenchReport) -> String {
         out += &format!("{}\n{}\n", answer.title, table.render(Style::of_stdout()));
     }
     out += &epoch_zero_note(report).map_or(String::new(), |note| format!("{note}\n\n"));
+    if answered {
+        out += "Verdicts on the perturbation, by calibrated NLL:\n";
+    }
     for verdict in &report.verdicts {
         out += &format!("{verdict}\n");
     }
@@ -167,7 +169,10 @@ mod tests {
         for line in shown.lines() {
             assert!(line.chars().count() <= 100, "{}: {line}", line.chars().count());
         }
-        report.rows[1..].iter_mut().filter_map(|row| row.epoch_zero.as_mut()).for_each(|z| z.kept = 0);
+        report.rows[1..]
+            .iter_mut()
+            .filter_map(|row| row.epoch_zero.as_mut())
+            .for_each(|z| z.kept = 0);
         let shown = text(&report);
         assert!(shown.contains("changes nothing") && !shown.contains("2 of 5"), "{shown}");
     }
