@@ -17,8 +17,8 @@ pub struct Operations {
 /// the images that give the direction (two if the loss is a parabola), and one on the others.
 const POINTS: f64 = 5.0;
 
-/// The same where another halving of V gave a good start.
-const POINTS_AGAIN: f64 = 3.0;
+/// The same where another halving of V gave a good start: three and one.
+const POINTS_AGAIN: f64 = 4.0;
 
 /// Operations of `diagnose` per image of V: the model's loss on V and on as many training images,
 /// the ascent step, the line search of each layer in every halving of V, and for each group of layers a
