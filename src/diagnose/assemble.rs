@@ -69,7 +69,7 @@ pub(super) fn assemble(
             Evidence { name: layer.name.clone(), gaps, sharpness }
         };
         let (r, c) = (evidence(|m| &m.other_gap.raw), evidence(|m| &m.other_gap.calibrated));
-        let result = layer_result(objective, layer, &pairs, &r, &c, half_of)?;
+        let result = layer_result(objective, &layer, &pairs, &r, &c, half_of)?;
         layers.push(LayerResult { spectra, ..result });
         raw.push(r);
         calibrated.push(c);

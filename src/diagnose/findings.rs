@@ -185,11 +185,12 @@ impl Findings {
     /// What the cross-fitted figures estimate.
     pub fn estimand(&self) -> String {
         let ways = match self.repeats {
-            1 => "V halved once".to_owned(),
-            n => format!("mean of {n} ways to halve V"),
+            1 => "come from one way to halve V".to_owned(),
+            n => format!("are means over {n} ways to halve V"),
         };
         format!(
-            "cross-fit: {ways}; the gain of a direction found on half of V, all of V would find more"
+            "cross-fit figures {ways}; they estimate the gain of a direction found on half of V, and one \
+             found on all of V would gain more"
         )
     }
 

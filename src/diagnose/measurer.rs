@@ -1,6 +1,7 @@
 //! Measures the layers of a model on V.
 
 use super::findings::Findings;
+use super::groups::{groups, size};
 use super::halvings::block_count;
 use super::{Estimator, MeasureOptions, REPEATS, Request, diagnose};
 use crate::checkpoint::Checkpoint;
@@ -77,7 +78,8 @@ impl Measurer {
         repeats: usize,
         found: &Calibration,
     ) -> Need {
-        let work = diagnose_work(&self.objective.network, layers, repeats);
+        let network = &self.objective.network;
+        let work = diagnose_work(network, &groups(network, layers, repeats), repeats);
         let seconds = found.seconds(work, images);
         let passing = found.resident_mib + found.wave_mib;
         let held = self.held_mib(images, layers, repeats);
@@ -149,11 +151,10 @@ impl Measurer {
             network.activation_len(0).max(network.activation_len(layer.first_stage))
         };
         let widest = layers.iter().map(input_len).max().unwrap_or(0);
-        let numbers = |layer: &Layer| -> usize {
-            layer.tensors.iter().map(|&i| self.objective.weights.tensor(i).elem_count()).sum()
-        };
-        let (all, largest) =
-            layers.iter().map(numbers).fold((0, 0), |(sum, most), n| (sum + n, most.max(n)));
+        let largest = layers.iter().map(|layer| size(network, layer)).max().unwrap_or(0);
+        let groups = groups(network, layers, repeats);
+        let together = |group: &Vec<Layer>| group.iter().map(|layer| size(network, layer)).sum();
+        let group: usize = groups.iter().map(together).max().unwrap_or(0);
         // Above the blocks, a pass holds almost nothing once all of V has been computed up to
         // there. Below, memory holds V, its two halves, and freed blocks of another size that the
         // allocator keeps from the previous stage.
@@ -164,7 +165,7 @@ impl Measurer {
             1 => (2, 3),
             _ => (block_count(repeats) + 1, 4),
         };
-        let floats = copies * images * widest + gradients * all + moved * largest;
+        let floats = copies * images * widest + gradients * group + moved * largest;
         floats as f64 * 4.0 / MIB
     }
 

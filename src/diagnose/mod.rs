@@ -12,6 +12,7 @@ pub mod cross_fit;
 pub mod findings;
 mod fold;
 mod forecast;
+mod groups;
 pub mod halvings;
 mod measurer;
 mod newton;
@@ -38,7 +39,7 @@ use crate::diagnose::spectrum::Spectrum;
 use crate::evaluate::losses;
 use crate::models::Layer;
 use crate::models::layers::join;
-use crate::objective::{Examples, LayerVectors, Matrix, Objective};
+use crate::objective::{Activations, Examples, LayerVectors, Matrix, Objective};
 use crate::predictions::Predictions;
 use crate::vector;
 use assemble::{assemble, model_loss};
@@ -109,8 +110,8 @@ impl<'a> Request<'a> {
 type Pair = [Measured; 2];
 
 /// All results of one layer.
-struct Found<'a> {
-    layer: &'a Layer,
+struct Found {
+    layer: Layer,
     /// One pair per halving. The first also has curvatures and the searched line.
     pairs: Vec<Pair>,
     spectra: Vec<Spectrum>,
@@ -127,64 +128,46 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     let objective = &request.objective.exact();
     let halvings = Halvings::new(validation.labels(), options.repeats, request.seed)
         .ok_or(crate::objective::Error::NoExamples)?;
-    let folds = halvings.halves(0);
-
-    let mut order: Vec<&Layer> = layers.iter().collect();
-    order.sort_by_key(|l| l.first_stage);
-    let lowest = order.first().map_or(0, |layer| layer.first_stage);
+    let lowest = layers.iter().map(|layer| layer.first_stage).min().unwrap_or(0);
     let mut at = objective.activations_on_device(validation, lowest)?;
     let base = objective.predict(&at)?;
-    let bases = [subset(&base, &folds[0])?, subset(&base, &folds[1])?];
-    // One backward pass gives every layer's direction in every halving, another the curvatures of the
-    // first halving.
-    let joint = join(layers);
-    let mut gradients = Vec::with_capacity(halvings.blocks.len());
-    for block in &halvings.blocks {
-        gradients.push(objective.gradient(&at.select(block)?, &joint)?.gradient);
-    }
-    let mut curvatures = Vec::with_capacity(2);
-    for (half, fold) in folds.iter().enumerate() {
-        let gradient = of_half(&halvings, 0, half, &gradients)?;
-        let of_layers = directions_of(&order, &joint, &gradient);
-        curvatures.push(curvatures_along(objective, &at.select(fold)?, &order, &of_layers)?);
-    }
-
     let mut results = Vec::new();
-    for (l, layer) in order.into_iter().enumerate() {
-        if layer.first_stage > at.stage {
-            // One forward pass per image serves all layers.
-            at = objective.activations_on_device(&at, layer.first_stage)?;
-        }
-        let own: Vec<Vec<Tensor>> =
-            gradients.iter().map(|of_all| direction_of(layer, &joint, of_all)).collect();
-        let mut pairs: Vec<Pair> = Vec::with_capacity(halvings.repeats());
-        for r in 0..halvings.repeats() {
-            let folds = halvings.halves(r);
-            let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
-            let bases = [subset(&base, &folds[0])?, subset(&base, &folds[1])?];
-            let alpha = pairs.first().and_then(usual_step);
-            let one = |half: usize| -> Result<Measured> {
-                let fold = Fold {
-                    own: &parts[half],
-                    other: &parts[1 - half],
-                    own_base: &bases[half],
-                    other_base: &bases[1 - half],
-                };
-                let gradient = of_half(&halvings, r, half, &own)?;
-                let curvature = (r == 0).then_some(curvatures[half][l]);
-                let direction = Direction { gradient: &gradient, curvature, alpha };
-                measure(objective, layer, &fold, direction, options.estimator)
-            };
-            pairs.push([one(0)?, one(1)?]);
-        }
-        let mut spectra = Vec::new();
-        if let Some(settings) = &options.spectrum {
-            for &matrix in &settings.matrices {
-                spectra.push(spectrum::spectrum(objective, &at, layer, matrix, settings)?);
+    for group in groups::groups(&objective.network, layers, options.repeats) {
+        let directions = Directions::new(objective, &at, &group, &halvings)?;
+        for (l, layer) in group.into_iter().enumerate() {
+            if layer.first_stage > at.stage {
+                // One forward pass per image serves all layers.
+                at = objective.activations_on_device(&at, layer.first_stage)?;
             }
+            let mut pairs: Vec<Pair> = Vec::with_capacity(halvings.repeats());
+            for r in 0..halvings.repeats() {
+                let folds = halvings.halves(r);
+                let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
+                let bases = [subset(&base, &folds[0])?, subset(&base, &folds[1])?];
+                let alpha = pairs.first().and_then(usual_step);
+                let one = |half: usize| -> Result<Measured> {
+                    let fold = Fold {
+                        own: &parts[half],
+                        other: &parts[1 - half],
+                        own_base: &bases[half],
+                        other_base: &bases[1 - half],
+                    };
+                    let gradient = directions.of(&layer, &halvings, r, half)?;
+                    let curvature = (r == 0).then_some(directions.curvatures[half][l]);
+                    let direction = Direction { gradient: &gradient, curvature, alpha };
+                    measure(objective, &layer, &fold, direction, options.estimator)
+                };
+                pairs.push([one(0)?, one(1)?]);
+            }
+            let mut spectra = Vec::new();
+            if let Some(settings) = &options.spectrum {
+                for &matrix in &settings.matrices {
+                    spectra.push(spectrum::spectrum(objective, &at, &layer, matrix, settings)?);
+                }
+            }
+            done(&layer.name);
+            results.push(Found { layer, pairs, spectra });
         }
-        results.push(Found { layer, pairs, spectra });
-        done(&layer.name);
     }
     let training = match request.training {
         Some(examples) => {
@@ -193,7 +176,8 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
         }
         None => None,
     };
-    let loss = model_loss(&base, &bases, training);
+    let [a, b] = halvings.halves(0);
+    let loss = model_loss(&base, &[subset(&base, &a)?, subset(&base, &b)?], training);
     assemble(objective, results, loss, &halvings)
 }
 
@@ -203,45 +187,73 @@ fn usual_step(pair: &Pair) -> Option<f64> {
     moved.then(|| (pair[0].minimum.alpha + pair[1].minimum.alpha) / 2.0)
 }
 
-/// The gradient over one half of V: the mean of its blocks' gradients, weighted by their sizes.
-fn of_half(
-    halvings: &Halvings,
-    r: usize,
-    half: usize,
-    gradients: &[Vec<Tensor>],
-) -> crate::objective::Result<Vec<Tensor>> {
-    let blocks = halvings.blocks_of(r, half);
-    let size = |b: usize| halvings.blocks[b].len() as f64;
-    let all: f64 = blocks.iter().map(|&b| size(b)).sum();
-    match blocks.as_slice() {
-        [only] => Ok(gradients[*only].clone()),
-        [first, rest @ ..] => {
-            let mut sum = vector::scaled(&gradients[*first], size(*first) / all)?;
-            for &b in rest {
-                sum = vector::add_scaled(&sum, size(b) / all, &gradients[b])?;
-            }
-            Ok(sum)
+/// The gradients of some layers on each block of V, and gᵀHg of each layer on both folds of the first
+/// halving.
+struct Directions {
+    joint: Layer,
+    of_blocks: Vec<Vec<Tensor>>,
+    curvatures: Vec<Vec<f64>>,
+}
+
+impl Directions {
+    /// One backward pass gives the gradients of all layers, and another, with tangents, their curvatures.
+    fn new(
+        objective: &Objective,
+        at: &Activations,
+        layers: &[Layer],
+        halvings: &Halvings,
+    ) -> Result<Self> {
+        let joint = join(layers);
+        let mut of_blocks = Vec::with_capacity(halvings.blocks.len());
+        for block in &halvings.blocks {
+            of_blocks.push(objective.gradient(&at.select(block)?, &joint)?.gradient);
         }
-        [] => Err(crate::objective::Error::NoExamples),
+        let mut found = Self { joint, of_blocks, curvatures: Vec::with_capacity(2) };
+        for (half, fold) in halvings.halves(0).iter().enumerate() {
+            let directions = layers.iter().map(|layer| found.of(layer, halvings, 0, half));
+            let directions = directions.collect::<crate::objective::Result<Vec<_>>>()?;
+            let part = at.select(fold)?;
+            found.curvatures.push(curvatures_along(objective, &part, layers, &directions)?);
+        }
+        Ok(found)
     }
-}
 
-/// Splits the gradient of `joint` into one gradient per layer.
-fn directions_of(layers: &[&Layer], joint: &Layer, gradient: &[Tensor]) -> Vec<Vec<Tensor>> {
-    layers.iter().map(|layer| direction_of(layer, joint, gradient)).collect()
-}
-
-/// The part of the gradient of `joint` that belongs to a layer.
-fn direction_of(layer: &Layer, joint: &Layer, gradient: &[Tensor]) -> Vec<Tensor> {
-    let places = layer.tensors.iter().filter_map(|i| joint.tensors.binary_search(i).ok());
-    places.map(|k| gradient[k].clone()).collect()
+    /// A layer's gradient over one half of V: the mean of its blocks' gradients, weighted by their
+    /// sizes.
+    fn of(
+        &self,
+        layer: &Layer,
+        halvings: &Halvings,
+        r: usize,
+        half: usize,
+    ) -> crate::objective::Result<Vec<Tensor>> {
+        let blocks = halvings.blocks_of(r, half);
+        let size = |b: usize| halvings.blocks[b].len() as f64;
+        let all: f64 = blocks.iter().map(|&b| size(b)).sum();
+        let of_block = |b: usize| -> Vec<Tensor> {
+            let joint = &self.joint.tensors;
+            let places = layer.tensors.iter().filter_map(|i| joint.binary_search(i).ok());
+            places.map(|k| self.of_blocks[b][k].clone()).collect()
+        };
+        match blocks.as_slice() {
+            [only] => Ok(of_block(*only)),
+            [first, rest @ ..] => {
+                let mut sum = vector::scaled(&of_block(*first), size(*first) / all)?;
+                for &b in rest {
+                    sum = vector::add_scaled(&sum, size(b) / all, &of_block(b))?;
+                }
+                Ok(sum)
+            }
+            [] => Err(crate::objective::Error::NoExamples),
+        }
+    }
 }
 
 /// gᵀHg of every layer along its direction.
 fn curvatures_along(
     objective: &Objective,
     examples: &dyn Examples,
-    layers: &[&Layer],
+    layers: &[Layer],
     directions: &[Vec<Tensor>],
 ) -> crate::objective::Result<Vec<f64>> {
     let blocks = directions
@@ -249,7 +261,7 @@ fn curvatures_along(
         .map(|d| d.iter().map(|t| t.unsqueeze(0)).collect())
         .collect::<candle_core::Result<Vec<Vec<Tensor>>>>()?;
     let requests =
-        layers.iter().zip(&blocks).map(|(&layer, vectors)| LayerVectors { layer, vectors });
+        layers.iter().zip(&blocks).map(|(layer, vectors)| LayerVectors { layer, vectors });
     objective.quadratic_forms(examples, &requests.collect::<Vec<_>>(), Matrix::Hessian)
 }
 

@@ -17,21 +17,24 @@ pub struct Operations {
 /// the images that give the direction (two if the loss is a parabola), and one on the others.
 const POINTS: f64 = 5.0;
 
-/// The same where another halving of V gave a good start.
-const POINTS_AGAIN: f64 = 3.0;
+/// The same where another halving of V gave a good start: three and one.
+const POINTS_AGAIN: f64 = 4.0;
 
 /// Operations of `diagnose` per image of V: the model's loss on V and on as many training images,
-/// the ascent step, a gradient of all layers, a sweep of their Hessian-vector products, and the
-/// line search of each layer in every halving of V.
-pub fn diagnose_work(network: &Network, layers: &[Layer], repeats: usize) -> Operations {
+/// the ascent step, the line search of each layer in every halving of V, and for each group of layers a
+/// gradient and a sweep of their Hessian-vector products.
+pub fn diagnose_work(network: &Network, groups: &[Vec<Layer>], repeats: usize) -> Operations {
     let all = cost::forward(network, 0..network.stages());
     let mut work = Operations { forward: 3.0 * all, gradient: 0.0, hvp: 0.0 };
-    if let Some(lowest) = layers.iter().min_by_key(|layer| layer.first_stage) {
-        work.gradient = 2.0 * cost::suffix(network, lowest)
-            + layers.iter().map(|layer| cost::own(network, layer)).sum::<f64>();
+    for group in groups {
+        if let Some(lowest) = group.iter().min_by_key(|layer| layer.first_stage) {
+            work.gradient += 2.0 * cost::suffix(network, lowest)
+                + group.iter().map(|layer| cost::own(network, layer)).sum::<f64>();
+        }
+        work.hvp += cost::sweep(network, &group.iter().collect::<Vec<_>>());
     }
     let again = repeats.saturating_sub(1) as f64;
-    for layer in layers {
+    for layer in groups.iter().flatten() {
         // A linear path costs two products on either fold, for any number of points.
         let passes = match network.is_linear_in(layer) {
             true => 4.0 * (1.0 + again),
@@ -39,7 +42,6 @@ pub fn diagnose_work(network: &Network, layers: &[Layer], repeats: usize) -> Ope
         };
         work.forward += passes * cost::suffix(network, layer);
     }
-    work.hvp = cost::sweep(network, &layers.iter().collect::<Vec<_>>());
     work
 }
 

@@ -13,7 +13,7 @@ const Z: f64 = 1.96;
 /// ΔL and κ with intervals, the plan with its ties, and a table of all figures.
 pub fn layers(findings: &Findings) -> String {
     let mut out = paragraph(&plan_words(findings));
-    out += &paragraph(&format!("{}.", findings.estimand()));
+    out += &paragraph(&format!("The {}.", findings.estimand()));
     out += "<div class=\"charts\">\n";
     let title = "ΔL: reduction in validation loss from moving one layer";
     let fields = |l: &LayerResult| {
