@@ -214,7 +214,9 @@ fn reports_of_earlier_versions_can_be_read() {
 fn points_and_bins_match_the_figures() {
     let bench = Bench::with_model();
     let json = bench.path("d.json");
-    let out = bench.run(&["diagnose", &bench.model, "--data", &bench.data, "--json", &json]);
+    let words =
+        ["diagnose", &bench.model, "--data", &bench.data, "--repeats", "1", "--json", &json];
+    let out = bench.run(&words);
     assert!(out.success, "{}", out.errors);
     for layer in bench.json("d.json")["layers"].as_array().unwrap() {
         let lines = layer["lines"].as_array().unwrap();

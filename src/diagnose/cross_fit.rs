@@ -18,7 +18,8 @@
 //!
 //! The covariance of the two is left out. It is 0 if gradients vary equally in all directions, and negative
 //! if they vary as the curvature does, which is so for a fitted model (Fisher information). Simulations with
-//! known truth in the tests show that 95% intervals cover, from pure noise to strong effects. The usual
+//! known truth in the tests show that 95% intervals cover, from pure noise to strong effects. They cover less
+//! (79% at worst) where one direction has a hundred times the curvature and noise of all others. The usual
 //! error, which takes the directions as given, does not.
 
 use crate::curvature::student_95;

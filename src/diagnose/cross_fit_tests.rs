@@ -32,7 +32,7 @@ impl Layer {
     /// the Fisher information of a fitted model.
     fn new(equal: bool, size: f64) -> Self {
         let curvature = |k: usize| if equal { 1.0 } else { 1.0 / (k + 1) as f64 };
-        let sign = |k: usize| if k % 3 == 0 { -1.0 } else { 1.0 };
+        let sign = |k: usize| if k.is_multiple_of(3) { -1.0 } else { 1.0 };
         Self {
             mean: (0..WEIGHTS).map(|k| size * sign(k) / (WEIGHTS as f64).sqrt()).collect(),
             curvature: (0..WEIGHTS).map(curvature).collect(),

@@ -169,7 +169,7 @@ pub fn lines(findings: &Findings) -> Option<String> {
     if drawn.is_empty() {
         return None;
     }
-    let words = "Change in each fold's loss at the points of the line search, and the quadratic \
+    let words = "Change in each fold's loss at the points of the line search (first way to halve V), and the quadratic \
                  prediction from gradient and Hessian at 0. The horizontal axis is the step size in \
                  units of the predicted optimum, α_q = gᵀg/gᵀHg.";
     Some(
@@ -202,11 +202,15 @@ fn line_chart(layer: &LayerResult) -> String {
     let x = Axis::around("α/α_q", all.iter().map(|p| p.0));
     let y = Axis::around("", all.iter().map(|p| p.1));
     let told = match layer.quadratic.delta_l_nats {
-        Some(q) => format!(
-            "The lowest point measured is {} nats below the start, the quadratic predicts {}.",
-            optional(layer.delta_l_nats.in_sample),
-            number(q)
-        ),
+        Some(q) => {
+            let least = |l: &LossLine| l.points.iter().fold(l.at_zero, |least, p| least.min(p[1]));
+            let fall: f64 = layer.lines.iter().map(|l| l.at_zero - least(l)).sum();
+            format!(
+                "The lowest point measured is {} nats below the start, the quadratic predicts {}.",
+                number(fall / layer.lines.len() as f64),
+                number(q)
+            )
+        }
         None => "The curvature along the gradient is not positive.".into(),
     };
     let title = format!("Loss along the gradient of {}", layer.name);
