@@ -164,7 +164,7 @@ fn invalid_flags_are_rejected() {
         (
             2,
             &["--method", "sgd", "--update", "*", "--rho", "1"],
-            &["--rho only applies to the methods sam, asam"],
+            &["--rho only applies to the methods sam, friendly-sam, sl-sam, asam"],
         ),
         (
             2,
