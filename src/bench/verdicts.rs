@@ -25,7 +25,7 @@ pub(super) fn verdicts(rows: &[RowResult], seeds: usize, tested: usize) -> Vec<S
 
 fn verdict(gain: &Effect, control: &str, seeds: usize, tested: usize) -> String {
     let little = match gain.equivalence_p {
-        Some(p) if p < 0.05 => format!(", less than {EQUIVALENT_NATS}"),
+        Some(p) if p < 0.05 => format!(", within the margin of {EQUIVALENT_NATS}"),
         _ => String::new(),
     };
     match gain.verdict {
@@ -42,10 +42,11 @@ fn verdict(gain: &Effect, control: &str, seeds: usize, tested: usize) -> String 
             format!("no difference from {control} beyond {EQUIVALENT_NATS} nats: {}", effect(gain))
         }
         Some(Verdict::Open) => format!(
-            "undecided against {control}: {} nats{}",
+            "undecided compared with {control}: {} nats{}",
             effect(gain),
-            gain.smallest_visible
-                .map_or(String::new(), |least| format!("; visible from {}", number(least)))
+            gain.smallest_visible.map_or(String::new(), |least| {
+                format!("; minimum detectable effect {}", number(least))
+            })
         ),
         None if seeds == 1 => "no verdict from one seed; use five".into(),
         None if seeds < FEWEST_SEEDS => {
@@ -75,8 +76,8 @@ mod tests {
         let expected = "worse than SGD → norm by 0.050 (0.022 to 0.078) nats";
         assert_eq!(told(-0.05, 5, 1000), expected);
         // (2.776 + 0.941) standard errors.
-        let expected =
-            "undecided against SGD → norm: 0.001 (-0.027 to 0.029) nats; visible from 0.03717";
+        let expected = "undecided compared with SGD → norm: 0.001 (-0.027 to 0.029) nats; \
+                        minimum detectable effect 0.03717";
         assert_eq!(told(0.001, 5, 1000), expected);
         assert_eq!(told(0.05, 1, 1000), "no verdict from one seed; use five");
         assert_eq!(told(0.05, 2, 1000), "no verdict from 2 seeds (Student's t is 12.7); use five");
@@ -88,8 +89,8 @@ mod tests {
         assert_eq!(verdict(&none, "SGD → norm", 5, 1000), expected);
         let little = Crossed { mean: 0.002, stderr: Some(4e-4), degrees_of_freedom: Some(4.0) };
         let little = Effect::of(little, Some(EQUIVALENT_NATS), [5, 1000]);
-        let expected =
-            "better than SGD → norm by 0.00200 (0.00089 to 0.00311) nats, less than 0.005";
+        let expected = "better than SGD → norm by 0.00200 (0.00089 to 0.00311) nats, within the \
+                        margin of 0.005";
         assert_eq!(verdict(&little, "SGD → norm", 5, 1000), expected);
     }
 }

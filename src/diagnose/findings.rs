@@ -185,12 +185,12 @@ impl Findings {
     /// What the cross-fitted figures estimate.
     pub fn estimand(&self) -> String {
         let ways = match self.repeats {
-            1 => "come from one way to halve V".to_owned(),
-            n => format!("are means over {n} ways to halve V"),
+            1 => "come from one split of V into halves".to_owned(),
+            n => format!("are means over {n} splits of V into halves"),
         };
         format!(
-            "cross-fit figures {ways}; they estimate the gain of a direction found on half of V, and one \
-             found on all of V would gain more"
+            "cross-fit figures {ways}; they estimate the gain of a direction found on half of V; \
+             a direction found on all of V would gain more"
         )
     }
 

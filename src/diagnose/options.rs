@@ -32,8 +32,8 @@ pub struct DiagnoseOptions {
         arg(long, value_enum, default_value = "block", conflicts_with = "layer")
     )]
     pub granularity: Granularity,
-    /// Number of ways to halve the validation images, 1 to 15: one half gives a move, the other measures
-    /// it [default: 5]
+    /// Number of times to split the validation images into halves, 1 to 15; a move is found on one
+    /// half and measured on the other [default: 5]
     #[cfg_attr(feature = "cli", arg(long, value_name = "R", hide_short_help = true))]
     pub repeats: Option<usize>,
     /// How each layer's Δw is found
@@ -73,12 +73,13 @@ pub struct DiagnoseOptions {
     ))]
     pub until_stderr: Option<f64>,
     /// Also move layers along other directions: towards the weights before fine-tuning
-    /// (toward:CKPT0), towards 0 (decay), or as one epoch of training does (train, perturbed).
+    /// (toward:CKPT0), towards 0 (decay), or along one epoch of training (train, perturbed).
     ///
-    /// `toward` moves each layer alone, and all layers, prefixes and suffixes together; the others move
-    /// each layer alone. `train` trains each layer for one epoch of SGD, `perturbed` with PoL's
-    /// perturbation of the head, and V chooses the step length. They take settings, as in
-    /// train:lr=0.03:weight-decay=0.01 or perturbed:perturb=norm.
+    /// `toward` moves each layer alone, and also all layers, prefixes and suffixes together. The
+    /// other remedies move each layer alone. `train` trains each layer with SGD for one epoch.
+    /// `perturbed` does the same with PoL's perturbation of the head. For both, the step length is
+    /// chosen on V. Both take settings, as in train:lr=0.03:weight-decay=0.01 or
+    /// perturbed:perturb=norm.
     #[cfg_attr(
         feature = "cli",
         arg(long, value_name = "toward:CKPT0,decay", value_delimiter = ',')

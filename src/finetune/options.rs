@@ -125,7 +125,8 @@ pub struct FinetuneOptions {
     pub head_first: usize,
     /// Train the last EPOCHS epochs with SAM.
     ///
-    /// A few late epochs of SAM give nearly the result of SAM throughout. Each costs two gradients a step.
+    /// A few final epochs of SAM work nearly as well as SAM throughout. In these epochs, each step
+    /// computes two gradients.
     #[cfg_attr(
         feature = "cli",
         arg(

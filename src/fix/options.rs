@@ -14,10 +14,10 @@ pub struct FixOptions {
     /// backbone without one. Its position embedding is resized to the image size
     #[cfg_attr(feature = "cli", arg(long, value_name = "CKPT0"))]
     pub pretrained: Option<PathBuf>,
-    /// Also try to train each layer for one epoch, with the step length chosen on V, as in
-    /// train:lr=0.03 or perturbed (PoL).
+    /// Also try moves along one epoch of training of each layer: train (SGD) or perturbed (PoL),
+    /// with settings as in train:lr=0.03.
     ///
-    /// Every round trains each layer from the weights reached so far.
+    /// The step length is chosen on V. Each round trains every layer from the current weights.
     #[cfg_attr(feature = "cli", arg(long, value_name = "train,perturbed", value_delimiter = ','))]
     pub also: Vec<Remedy>,
     /// Time for the search, as in 90s, 10m or 2h [default: until no move helps].

@@ -26,8 +26,8 @@ pub fn answer_tables(report: &BenchReport) -> Vec<AnswerTable> {
 /// What all intervals of the tables are.
 pub fn intervals_sentence(report: &BenchReport) -> String {
     format!(
-        "Gains are in nats, above 0 is better, with 95% intervals over {} training seeds and the test \
-         images.",
+        "Gains in nats; positive is better. 95% intervals account for {} training seeds and the \
+         test images.",
         count(report.seeds.len() as u64)
     )
 }
@@ -58,8 +58,9 @@ fn falls(report: &BenchReport) -> Option<AnswerTable> {
         Some(vec![effect(&answers.nll), won_back, top1, word.into()])
     };
     Some(AnswerTable {
-        title: "Does the loss fall? Gains over the untouched model; won back: share of a temperature's gain",
-        headers: vec!["", "NLL", "won back", "top-1, points", "loss"],
+        title: "Does the loss fall? Gains over the untouched model; recovered: share of the gain \
+                from T",
+        headers: vec!["", "NLL", "recovered", "top-1, points", "loss"],
         rows: rows(report, cells),
     })
 }
@@ -85,7 +86,7 @@ fn is_left(report: &BenchReport) -> Option<AnswerTable> {
         Some(vec![effect(gain), left(gain)])
     };
     Some(AnswerTable {
-        title: "Is anything left beyond a temperature? Gains over the untouched model",
+        title: "Does a gain remain after temperature scaling? Gains over the untouched model",
         headers: vec!["", "calibrated NLL", "answer"],
         rows: rows(report, cells),
     })
@@ -96,7 +97,9 @@ fn left(gain: &Effect) -> String {
         (Some(Verdict::Better), _) => "yes".into(),
         (Some(Verdict::Worse), _) => "no, worse".into(),
         (Some(Verdict::Equivalent), _) => "no".into(),
-        (Some(Verdict::Open), Some(least)) => format!("undecided, visible from {}", number(least)),
+        (Some(Verdict::Open), Some(least)) => {
+            format!("undecided, minimum detectable {}", number(least))
+        }
         (Some(Verdict::Open), None) => "undecided".into(),
         (None, _) => ABSENT.into(),
     }
@@ -105,7 +108,8 @@ fn left(gain: &Effect) -> String {
 /// That epoch 0 changes no figure, if V is there and never prefers the untouched model.
 pub fn epoch_zero_note(report: &BenchReport) -> Option<&'static str> {
     (kept(report)? == 0).then_some(
-        "The untouched model (epoch 0) as a candidate changes nothing: V prefers the trained one in every run.",
+        "Allowing the untouched model (epoch 0) changes nothing: V prefers the trained model in \
+         every run.",
     )
 }
 
@@ -127,7 +131,7 @@ fn with_epoch_zero(report: &BenchReport) -> Option<AnswerTable> {
         ])
     };
     Some(AnswerTable {
-        title: "With the untouched model (epoch 0) as a candidate of every run, chosen by V",
+        title: "With the untouched model (epoch 0) as a candidate in every run, selected on V",
         headers: vec!["", "untouched kept", "calibrated NLL", "gain over the control"],
         rows: rows(report, cells),
     })

@@ -44,7 +44,7 @@ fn told(d: &Difference, comparison: &Comparison) -> String {
     let further = match (d.verdict, d.equivalence_p, d.smallest_visible) {
         (Verdict::Equivalent, Some(_), _) => format!(", within {EQUIVALENT_NATS} nats"),
         (Verdict::Open, Some(_), Some(least)) if comparison.images >= FEW => {
-            format!(", visible from {}", show(least))
+            format!(", minimum detectable effect {}", show(least))
         }
         _ => String::new(),
     };

@@ -151,7 +151,7 @@ pub fn evaluate_in_order(
     };
     let mut warnings = warnings(checkpoint, &sources, &roles);
     if places.is_some() {
-        warnings.push("the classes have another order; they are matched by name".into());
+        warnings.push("the class order differs; classes are matched by name".into());
     }
     warnings.extend(predictions.check_logits().err().map(|e| e.to_string()));
     warnings.extend(chosen_by(checkpoint, &split)?);

@@ -14,13 +14,13 @@ pub struct AscentArgs {
     /// ρ: length of SAM's ascent step [default: 0.05; 0.5 for asam, sam-norm; 0.01 for sl-sam]
     #[cfg_attr(feature = "cli", arg(long, value_name = "RHO", allow_negative_numbers = true))]
     pub rho: Option<f64>,
-    /// σ of friendly-sam: how much of the gradient's average is removed [default: 1]
+    /// σ of friendly-sam: weight of the moving average that is subtracted [default: 1]
     #[cfg_attr(
         feature = "cli",
         arg(long, hide_short_help = true, value_name = "SIGMA", allow_negative_numbers = true)
     )]
     pub friendly_sigma: Option<f64>,
-    /// λ of friendly-sam: decay of the gradient's average [default: 0.9]
+    /// λ of friendly-sam: decay rate of the gradient's moving average [default: 0.9]
     #[cfg_attr(
         feature = "cli",
         arg(long, hide_short_help = true, value_name = "LAMBDA", allow_negative_numbers = true)
@@ -68,7 +68,7 @@ pub struct MethodArgs {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub ascent: AscentArgs,
-    /// Mean share of tensors that sl-sam draws for a step [default: 0.5]
+    /// Mean fraction of tensors that sl-sam selects per step [default: 0.5]
     #[cfg_attr(
         feature = "cli",
         arg(long, hide_short_help = true, value_name = "S", allow_negative_numbers = true)

@@ -158,8 +158,8 @@ impl TrainOptions {
             return (self.clone(), None);
         }
         let note = format!(
-            "the training set has {images} images, fewer than the default `batch_size` of {usual}: a batch \
-             has all of them"
+            "the training set has {images} images, fewer than the default `batch_size` of {usual}: \
+             each batch is the whole training set"
         );
         (Self { batch_size: images, ..self.clone() }, Some(note))
     }
@@ -383,9 +383,9 @@ pub enum MethodName {
     Pof,
     /// sharpness-aware minimisation: update with the gradient after an ascent step
     Sam,
-    /// SAM with an ascent step along the gradient without its moving average
+    /// SAM with an ascent direction from which the gradient's moving average is subtracted
     FriendlySam,
-    /// SAM on tensors that a bandit on gradient norms draws for each step
+    /// SAM on a random subset of tensors in each step, sampled by a bandit from gradient norms
     SlSam,
     /// SAM with an ascent step scaled by the weights
     Asam,

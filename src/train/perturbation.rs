@@ -39,8 +39,8 @@ pub enum StepRule {
     Search,
     /// gᵀg / gᵀHg, by one Hessian-vector product on B′
     Newton,
-    /// as in PoF's code: η is doubled from 1 until the loss is above its start; then the best of 16 even
-    /// steps up to there
+    /// as in PoF's code: double η from 1 until the loss exceeds its initial value, then take the
+    /// best of 16 evenly spaced values up to that η
     Grid,
 }
 
@@ -67,7 +67,7 @@ pub enum NoMinimum {
     /// do not perturb in this step
     #[default]
     Reject,
-    /// perturb by half of the layer's norm; longer perturbations are shortened to that
+    /// perturb by half the layer's norm, and limit all perturbations to that length
     Cap,
 }
 

@@ -24,7 +24,7 @@ use std::sync::LazyLock;
 pub enum Preset {
     /// PoF as in its paper and code: B and B′ of 256, 10 epochs, lr 0.00016
     Pof2022,
-    /// PoL as published: the head perturbs the last block; B and B′ of 128; the rest as pof2022
+    /// PoL as published: perturb the head, update the last block; B and B′ of 128; else as pof2022
     Pol,
 }
 
@@ -33,7 +33,7 @@ pub enum Preset {
 #[serde(default)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PresetOptions {
-    /// Use the settings of a publication for all options that are not given
+    /// Use a publication's settings as the defaults
     #[cfg_attr(feature = "cli", arg(long, value_enum, help_heading = "Method options"))]
     pub preset: Option<Preset>,
 }

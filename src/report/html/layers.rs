@@ -169,9 +169,9 @@ pub fn lines(findings: &Findings) -> Option<String> {
     if drawn.is_empty() {
         return None;
     }
-    let words = "Change in each fold's loss at the points of the line search (first way to halve V), and the quadratic \
-                 prediction from gradient and Hessian at 0. The horizontal axis is the step size in \
-                 units of the predicted optimum, α_q = gᵀg/gᵀHg.";
+    let words = "Change in each fold's loss at the points of the line search (first split of V), \
+                 and the quadratic prediction from gradient and Hessian at 0. The horizontal axis \
+                 is the step size in units of the predicted optimum, α_q = gᵀg/gᵀHg.";
     Some(
         paragraph(words)
             + &key(&[

@@ -16,11 +16,13 @@ pub fn methods(report: &BenchReport) -> String {
     let answered = report.rows.iter().any(|row| row.answers.is_some());
     let mut out = paragraph(&format!(
         "All methods start from one model. Each is compared with plain SGD on the same layers and \
-         batches, over {seeds} {many}. Bars of gains are {}; all others are one standard error over \
-         seeds.",
+         batches, over {seeds} {many}. {}.",
         match answered {
-            true => "95% intervals over seeds and test images",
-            false => "one standard error too",
+            true => {
+                "Error bars of gains are 95% intervals over seeds and test images; all others are \
+                 one standard error over seeds"
+            }
+            false => "Error bars are one standard error over seeds",
         }
     ));
     out += &key(&[
@@ -186,7 +188,7 @@ mod tests {
         let mut report = earlier();
         let page = methods(&report);
         assert!(page.contains("NLL worse than its control (-0.0000608 ± 0.0000031)"));
-        assert!(page.contains("one standard error too") && !page.contains("<h3>"));
+        assert!(page.contains("Error bars are one standard error") && !page.contains("<h3>"));
         let better =
             |report: &BenchReport| report.rows.iter().filter(|r| is_better(r, report)).count();
         assert_eq!(better(&report), 0);
@@ -213,7 +215,7 @@ mod tests {
         }
         let page = methods(&report);
         for part in
-            ["Does the loss fall?", "Does the perturbation matter?", "beyond a temperature?"]
+            ["Does the loss fall?", "Does the perturbation matter?", "after temperature scaling?"]
         {
             assert!(page.contains(part), "{part}");
         }

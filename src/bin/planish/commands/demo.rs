@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
                 .concat(),
         ),
         (
-            "Which layers overfit, and what does moving them bring?",
+            "Which layers overfit, and how much does moving them help?",
             [&["diagnose", &model], &on[..], &["--remedies", &remedies, "--json", &report]]
                 .concat(),
         ),

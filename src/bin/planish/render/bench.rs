@@ -156,11 +156,11 @@ mod tests {
         for part in [
             "Does the loss fall?",
             "Does the perturbation matter?",
-            "Is anything left beyond a temperature?",
-            "(epoch 0) as a candidate of every run",
+            "Does a gain remain after temperature scaling?",
+            "(epoch 0) as a candidate in every run",
             "2 of 5",
             "rises",
-            "undecided, visible from 0.04",
+            "undecided, minimum detectable 0.04",
             // 2.73 standard errors to each side.
             "-4.6 (-7.9 to -1.2)",
         ] {

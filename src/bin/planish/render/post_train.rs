@@ -29,7 +29,7 @@ pub fn epoch_line(e: &Epoch, watched: Option<[usize; 2]>) -> String {
     let at = if perturbation.is_empty() { "" } else { " at the perturbed weights" };
     let shares = [(e.capped, "capped"), (e.rejected, "rejected")];
     let active = e.active.map_or(String::new(), |share| {
-        format!(", {} of the weights updated by a step", percent(share))
+        format!(", {} of the weights updated in each step", percent(share))
     });
     let limited: String = shares
         .iter()
@@ -106,7 +106,7 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
     let last = last.or(report.validation.as_ref().map(|part| ("validation", part)));
     if let Some((name, part)) = last.and_then(|(name, part)| Some((name, part.won_back?))) {
         gains += &format!(
-            "{name}: training won back {} of what a temperature alone gains\n",
+            "{name}: training recovered {} of the gain from temperature scaling alone\n",
             share(part)
         );
     }
@@ -151,7 +151,8 @@ pub fn show(report: &PostTrainReport, notes: &[&String]) -> String {
     }
     // V selected the epoch, so the final comparison uses the test images if there are any.
     if let Some(comparison) = last.and_then(|(_, part)| part.comparison.as_ref()) {
-        out += "Intervals are over images. `planish bench` counts training seeds too, and has controls.\n";
+        out += "Intervals are over images only. `planish bench` also covers training seeds and has \
+                controls.\n";
         out += &format!("{}\n", sentence(comparison, "before", "after"));
     }
     out
@@ -231,9 +232,8 @@ mod tests {
         assert!(epoch_line(&epoch, None).contains(" from zero weights, 25.0% rejected"));
         (epoch.perturbation_length, epoch.rejected) = (None, None);
         epoch.active = Some(0.5);
-        assert!(
-            epoch_line(&epoch, None).contains(", 50.0% of the weights updated by a step, 1.50 s")
-        );
+        let active = ", 50.0% of the weights updated in each step, 1.50 s";
+        assert!(epoch_line(&epoch, None).contains(active));
         epoch.active = None;
         let plain = "epoch 2: training loss 0.2500, loss on V 0.5000 on its 400 images, 1.50 s";
         assert_eq!(epoch_line(&epoch, Some([400, 400])), plain);
