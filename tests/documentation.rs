@@ -101,6 +101,23 @@ fn links_lead_to_pages_and_headings() {
     assert!(checked > 100, "only {checked} links were found");
 }
 
+/// Blocks that `scripts/refresh-docs` writes.
+#[test]
+fn generated_blocks_have_contents() {
+    let outside = OUTSIDE.map(|name| root().join(name));
+    let mut blocks = 0;
+    for page in book().iter().chain(&outside) {
+        let text = fs::read_to_string(page).unwrap();
+        for block in text.split("<!-- generated").skip(1) {
+            let (inner, _) = block.split_once("<!-- end -->").expect("a block ends");
+            let lines = inner.lines().skip(1).filter(|line| !line.starts_with("```"));
+            assert!(lines.count() > 0, "{}: {inner}", page.display());
+            blocks += 1;
+        }
+    }
+    assert!(blocks > 20, "only {blocks} blocks were found");
+}
+
 #[test]
 fn every_page_is_in_the_table_of_contents() {
     let summary = root().join("docs/SUMMARY.md");

@@ -105,7 +105,7 @@ fn a_damaged_layer_is_found_and_moved_back() {
     assert_eq!(names, ["temperature", "WiSE-FT", "LiNeS"]);
     let alone = &report["baselines"][0];
     assert_eq!(alone["test"]["nll"], report["test"]["before"]["nll"]);
-    for text in ["on test", "this fix", "optimistic", "moves were looked at", "calibration"] {
+    for text in ["on test", "this fix", "optimistic", "moves were measured", "calibration"] {
         assert!(done.output.contains(text), "{text}: {}", done.output);
     }
     let widest = done.output.lines().filter(|line| line.contains("  ")).map(|l| l.chars().count());

@@ -48,6 +48,10 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
         context: &Context,
     ) -> Result<Self, R::Error> {
         let roles = checked(options, checkpoint, data, context)?;
+        let train = require(Role::Train, roles.train.as_ref()).map_err(Error::from)?;
+        let (train, cut) = options.train.fitted_to(train.len());
+        cut.iter().for_each(|note| context.note(note));
+        let options = &BenchOptions { train, ..options.clone() };
         let planned = match options.methods.iter().any(|method| method.is_planned()) {
             true => Some(plan(options, checkpoint, &roles.val_origin, runner, preview, context)?),
             false => None,

@@ -12,6 +12,7 @@ use crate::engine::Precision;
 use crate::error::Result;
 use crate::evaluate::{self, Comparison, RESAMPLES};
 use crate::session::Context;
+use crate::session::evaluate::places;
 use crate::session::saved::SavedLogits;
 use serde::{Deserialize, Serialize};
 use source::{Read, read};
@@ -112,7 +113,10 @@ pub fn compare(
     let Read { model: b, saved: of_b, class_names: of_b_names } = read;
     let mut notes = merge_notes(&notes[..of_a_alone], &notes[of_a_alone..]);
     // Digests cover the labels, which have each checkpoint's own numbers.
-    let renumbered = class_names.is_some() && of_b_names.is_some() && class_names != of_b_names;
+    let renumbered = match (&class_names, &of_b_names) {
+        (Some(order), Some(names)) => places(names, order).is_some(),
+        _ => false,
+    };
     check_same((&a, &of_a), (&b, &of_b), renumbered)?;
     let ([raw_a, own_a], [raw_b, own_b]) = (of_a.scores(), of_b.scores());
     let comparison =

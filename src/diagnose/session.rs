@@ -100,7 +100,7 @@ impl DiagnoseSession {
         if let Some(limit) = limit.mib().filter(|limit| mib > *limit) {
             return Err(Error::Memory(format!(
                 "`memory`: the diagnosis needs about {mib:.0} MiB, the limit is {limit:.0} MiB; omit `spectrum` \
-                 or `density`, choose a finer `granularity`, or raise the limit"
+                 or `density`, lower `repeats`, choose a finer `granularity`, or raise the limit"
             )));
         }
         let (options, need) = (options.clone(), (measuring, moving));

@@ -26,7 +26,8 @@ use crate::train::sam::Sam;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
 use crate::train::{
-    Epoch, Grouping, Method, Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings, train,
+    Epoch, Grouping, Keep, Method, Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings,
+    train,
 };
 use serde_json::Value;
 use std::path::PathBuf;
@@ -103,6 +104,13 @@ impl FinetuneSession {
             start.notes.extend(seen(parent, &held));
         }
         let settings = settings(options, images.val.is_some(), seed)?;
+        if options.sam_last > 0 && settings.keep == Keep::Best && images.val.is_some() {
+            start.notes.push(
+                "`sam_last`: with `keep` best, the weights of an epoch before the SAM phase may be kept; set `keep` \
+                 to last to always keep its result"
+                    .into(),
+            );
+        }
         let pixels = |split: &Split| Pixels::new(split, start.preprocess.as_ref(), &start.network);
         let train = pixels(&images.train)?;
         let val = images.val.as_ref().map(pixels).transpose()?;

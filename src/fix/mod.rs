@@ -1,7 +1,7 @@
 //! Applies the remedies that help, one after the other, and measures the result once on test.
 //!
-//! [`FixSession`] looks at all moves of [`crate::remedies`] on V, applies the eligible one with the
-//! highest gain, and looks again, until none is eligible. Then it folds a temperature into the head.
+//! [`FixSession`] measures all moves of [`crate::remedies`] on V, applies the eligible one with the
+//! highest gain, and repeats this, until none is eligible. Then it folds a temperature into the head.
 
 mod options;
 mod result;

@@ -14,7 +14,7 @@ pub struct FixStep {
     pub found: MoveFound,
     /// The α that was applied: the best on V among the neighbours of the one found.
     pub alpha: f64,
-    /// Number of moves evaluated so far, in this look and all earlier ones.
+    /// Number of moves evaluated so far, in this round and all earlier ones.
     pub looks: usize,
     /// The model after this step, on V.
     pub after: OnV,
@@ -26,7 +26,7 @@ pub struct FixStep {
 pub enum Stop {
     /// No move was eligible.
     NothingEligible,
-    /// Another look would not have fitted into `budget`.
+    /// Another round would not have fitted into `budget`.
     Budget,
     /// The maximum number of moves was applied.
     Steps,
@@ -54,9 +54,9 @@ pub struct Fixed {
     pub start: OnV,
     /// The moves that were applied, in order.
     pub steps: Vec<FixStep>,
-    /// The looks at all moves: one before each step, and the one that ended the search.
+    /// The rounds of measurements: one before each step, and the one that ended the search.
     pub looks: Vec<RemedyFindings>,
-    /// Number of images of V in each look.
+    /// Number of images of V in each round.
     pub searched_on: usize,
     /// Why it ended.
     pub stop: Stop,

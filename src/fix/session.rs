@@ -18,7 +18,7 @@ use crate::post_train::score::before_after;
 use crate::post_train::{Compared, Destination, Place, Side, read_back};
 use crate::predictions::Predictions;
 use crate::remedies::{
-    Move, MoveForm, MoveFound, OnV, RemedyFindings, RemedySession, Searched, remedies_work,
+    Move, MoveForm, MoveFound, OnV, Remedy, RemedyFindings, RemedySession, Searched, remedies_work,
 };
 use crate::session::bad_samples::damage_note;
 use crate::session::evaluate::step_on_v;
@@ -46,7 +46,7 @@ pub struct FixSession {
     seed: u64,
 }
 
-/// The result of all looks.
+/// The result of all rounds.
 struct FixSearch {
     weights: Weights,
     steps: Vec<FixStep>,
@@ -143,7 +143,7 @@ impl FixSession {
         let baselines = self.baselines(&search, &on_v, on_test.as_ref(), context)?;
         let damaged = self.data.damaged();
         let mut notes = self.told();
-        // A layer that was moved all the way has nothing left to move in later looks.
+        // A layer that was moved all the way has nothing left to move in later rounds.
         for note in search.looks.first().into_iter().flat_map(|look| &look.notes) {
             if !notes.contains(note) {
                 notes.push(note.clone());
@@ -188,7 +188,7 @@ impl FixSession {
         })
     }
 
-    /// Looks at all moves, applies the best eligible one, and looks again.
+    /// Measures all moves, applies the best eligible one, and repeats.
     fn search(
         &self,
         val: &Split,
@@ -209,7 +209,7 @@ impl FixSession {
         let v = sample(val, Some(searched_on), context.seed)?;
         let images_of_v = pixels(&self.checkpoint, &v)?;
         context.info(&format!(
-            "a look at all moves on {} takes at most about {}",
+            "a round, which measures all moves on {}, takes at most about {}",
             images(searched_on),
             duration(training + each * searched_on as f64)
         ));
@@ -267,7 +267,7 @@ impl FixSession {
         Ok(out)
     }
 
-    /// Number of images of V for a look that fits into the budget and into half of the free memory.
+    /// Number of images of V for a round that fits into the budget and into half of the free memory.
     fn affordable(&self, each: f64, spent: f64, all: usize, context: &Context) -> Result<usize> {
         let least = LEAST.min(all);
         let held = |n: usize| self.remedies.held_mib(&self.checkpoint.network, n);
@@ -276,7 +276,7 @@ impl FixSession {
         let fits = (room / (held(1) - held(0))).max(0.0) as usize;
         if fits < least {
             return Err(Error::Memory(format!(
-                "one look at all moves on {} needs about {:.0} MiB, and {free:.0} MiB are free: free some \
+                "measuring all moves on {} needs about {:.0} MiB, and {free:.0} MiB are free: free some \
                  memory",
                 images(least),
                 2.0 * held(least)
@@ -294,7 +294,7 @@ impl FixSession {
         match n < least {
             false => Ok(n),
             true => Err(Error::Missing(format!(
-                "`budget`: one look at all moves on {} takes about {}; allow that much time",
+                "`budget`: measuring all moves on {} takes about {}; allow that much time",
                 images(least),
                 duration(spent + each * least as f64)
             ))),
@@ -370,12 +370,19 @@ impl FixSession {
         update.extend(self.checkpoint.network.blocks().pop().map(|head| head.name));
         update.sort_unstable();
         update.dedup();
+        let remedy = |step: &FixStep| match &step.found.remedy {
+            // The checkpoint is named by its digest.
+            Remedy::Toward(_) => step.found.remedy.name().to_owned(),
+            other => other.to_string(),
+        };
         let steps: Vec<Value> = search
             .steps
             .iter()
-            .map(|step| json!({
-                "remedy": step.found.remedy.name(), "layers": step.found.name, "alpha": step.alpha
-            }))
+            .map(|step| {
+                json!({
+                    "remedy": remedy(step), "layers": step.found.name, "alpha": step.alpha
+                })
+            })
             .collect();
         let target = self.remedies.directions.iter().find_map(|d| d.checkpoint.as_ref());
         let settings = json!({
@@ -383,11 +390,21 @@ impl FixSession {
             "temperature": temperature,
             "pretrained": target.map(|target| target.digest.clone()),
         });
-        step_on_v(&self.checkpoint, "fix".into(), update, settings, val, self.seed)
+        let fix = step_on_v(&self.checkpoint, "fix".into(), update, settings, val, self.seed);
+        let trained = search.steps.iter().any(|s| matches!(s.found.remedy, Remedy::Train(_)));
+        match self.roles.train.as_ref().filter(|_| trained) {
+            // Later commands must know which images the weights have seen.
+            Some(train) => Provenance {
+                data_digest: fix.data_digest.or_else(|| Some(train.digest().into())),
+                sample: fix.sample.filter(|sample| sample.digest == train.digest()),
+                ..fix
+            },
+            None => fix,
+        }
     }
 }
 
-/// Minimum number of images for a look.
+/// Minimum number of images for a round.
 const LEAST: usize = 4 * FEW;
 
 /// The α with the lowest calibrated NLL: goes from the α found to its neighbours in the grid while that

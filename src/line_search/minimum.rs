@@ -41,7 +41,8 @@ type Point = (f64, f64);
 /// Searches φ for its first local minimum at α > 0.
 ///
 /// If φ′(0) is known, a polynomial through it, φ″(0) if known, and the latest points gives the next α.
-/// A point within 1% of the polynomial's minimum is accepted as α*.
+/// A point within 1% of the polynomial's minimum is accepted as α*; without φ″(0), only if another point is
+/// near it.
 ///
 /// Otherwise, or if the polynomial fails, α is halved or doubled until low < mid < high with φ(mid)
 /// below both ends. Parabolic steps then shrink this bracket until α moves by less than 1%,
@@ -67,11 +68,18 @@ pub fn first_minimum<E>(
     {
         points.push((alpha, at(alpha, &mut evaluations)?));
         let Some(next) = polynomial_minimum(line.at_zero, derivatives, &points) else { break };
+        let mut next = next;
         if let (_, Some(best), _) = bracket(line.at_zero, &points)
             && (next - best.0).abs() <= TOLERANCE * best.0
         {
-            let (alpha, value) = best;
-            return Ok(Minimum { alpha, value, evaluations, capped: false });
+            // Without φ″(0), a parabola through one point can have its minimum there by chance.
+            let near = |p: &Point| (p.0 - best.0).abs() >= 0.99 * NEAR * best.0;
+            if derivatives.1.is_some() || points.iter().any(near) {
+                let (alpha, value) = best;
+                return Ok(Minimum { alpha, value, evaluations, capped: false });
+            }
+            let up = best.0 * (1.0 + NEAR);
+            next = if up <= line.cap { up } else { best.0 * (1.0 - NEAR) };
         }
         if next > line.cap {
             break;
@@ -270,12 +278,13 @@ mod tests {
             first_minimum(line, |a| Ok::<_, ()>(f(a))).unwrap()
         };
         let parabola = |a: f64| (a - 1.0).powi(2);
-        for (start, most) in [(1.0, 1), (0.7, 2), (1.4, 2), (4.0, 2)] {
+        for (start, most) in [(1.0, 2), (0.7, 2), (1.4, 2), (4.0, 2)] {
             let found = with(&parabola, -2.0, start);
             assert!((found.alpha - 1.0).abs() < 0.01 && found.evaluations <= most, "{found:?}");
         }
         // φ = exp(2α) − 4α: minimum at ln(2)/2 = 0.35.
-        for start in [0.35, 0.3, 0.42, 0.6] {
+        // At 0.382, the parabola through this point alone has its minimum there.
+        for start in [0.35, 0.3, 0.382, 0.42, 0.6] {
             let found = with(&|a| (2.0 * a).exp() - 4.0 * a, -2.0, start);
             assert!((found.alpha / (2f64.ln() / 2.0) - 1.0).abs() < 0.01, "{start} {found:?}");
             assert!(found.evaluations <= if start < 0.5 { 3 } else { 5 }, "{start} {found:?}");

@@ -158,6 +158,10 @@ impl PostTrainOptions {
         self.train.check()?;
         self.cache.check()?;
         self.lora.check()?;
+        if self.train.nesterov && self.train.momentum == 0.0 {
+            let (option, applies_to) = ("nesterov".into(), "`momentum` above 0".into());
+            return Err(crate::options::Error::NoEffect { option, applies_to });
+        }
         if self.lora.lora.is_some() && !matches!(self.method, MethodOptions::Sgd { .. }) {
             let (option, applies_to) = ("lora".into(), "the method sgd".into());
             return Err(crate::options::Error::NoEffect { option, applies_to });

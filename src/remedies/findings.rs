@@ -83,7 +83,7 @@ pub struct MoveFound {
     pub eligible: bool,
 }
 
-/// All moves that were looked at.
+/// All moves that were measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RemedyFindings {
     /// Images of V.
@@ -144,7 +144,7 @@ impl RemedyFindings {
                     crate::format::images(n)
                 ))
             ),
-            (None, None) => "There is no move to look at.".into(),
+            (None, None) => "There is no move to measure.".into(),
         }
     }
 }

@@ -32,6 +32,9 @@ pub fn remedies_work(network: &Network, session: &RemedySession) -> Operations {
             forward += SHARED * cost::forward(network, above) + (POINTS - SHARED) * whole;
         }
     }
+    // An epoch moves every layer.
+    let single: f64 = session.layers.iter().map(|layer| cost::suffix(network, layer)).sum();
+    forward += POINTS * single * session.epochs.len() as f64;
     Operations { forward, ..Operations::default() }
 }
 

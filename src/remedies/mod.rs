@@ -72,6 +72,7 @@ impl RemedySession {
                 Remedy::Toward(path) => Direction::toward(path, tuned)?,
                 Remedy::Decay => Direction::decay(tuned)?,
                 Remedy::Train(epoch) => {
+                    epoch.check_layers(&layers)?;
                     epochs.push(epoch.clone());
                     continue;
                 }

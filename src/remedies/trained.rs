@@ -104,13 +104,32 @@ impl TrainedEpoch {
         })
     }
 
+    /// Rejects layers that share tensors: each would overwrite the other's displacement.
+    ///
+    /// # Errors
+    /// Two layers with a common tensor.
+    pub(super) fn check_layers(&self, layers: &[Layer]) -> Result<()> {
+        let mut tensors: Vec<usize> = layers.iter().flat_map(|l| l.tensors.clone()).collect();
+        tensors.sort_unstable();
+        match tensors.windows(2).any(|pair| pair[0] == pair[1]) {
+            true => {
+                let text = format!("{self}: the layers share tensors; name layers that do not");
+                Err(options::Error::Conflict(text).into())
+            }
+            false => Ok(()),
+        }
+    }
+
     /// Operations of the epochs of these layers, per training image.
     pub(super) fn work(&self, network: &Network, layers: &[Layer]) -> Result<Operations> {
         let mut gradient = 0.0;
         for layer in layers {
             let recipe = self.recipe(network, layer)?;
+            let batch = TrainOptions::default().batch_size;
+            // B′ passes the frozen layers too.
+            let ratio = recipe.perturb.as_ref().map_or(0.0, |_| recipe.perturb_batch as f64);
             let frozen = cost::forward(network, 0..recipe.first_stage());
-            gradient += frozen + recipe.work(network, TrainOptions::default().batch_size);
+            gradient += (1.0 + ratio / batch as f64) * frozen + recipe.work(network, batch);
         }
         Ok(Operations { gradient, ..Operations::default() })
     }
@@ -119,8 +138,7 @@ impl TrainedEpoch {
     /// diverges is left out, with a note.
     ///
     /// # Errors
-    /// Layers that share tensors; a layer to perturb that does not exist; unreadable images; those of
-    /// evaluating the model.
+    /// A layer to perturb that does not exist; unreadable images; those of evaluating the model.
     pub(super) fn direction(
         &self,
         model: &Objective,
@@ -131,18 +149,9 @@ impl TrainedEpoch {
         let (network, remedy) = (&model.network, Remedy::Train(self.clone()));
         let mut tensors: Vec<usize> = layers.iter().flat_map(|l| l.tensors.clone()).collect();
         tensors.sort_unstable();
-        if tensors.windows(2).any(|pair| pair[0] == pair[1]) {
-            let text = format!("{remedy}: the layers share tensors; name layers that do not");
-            return Err(options::Error::Conflict(text).into());
-        }
-        let usual = TrainOptions::default();
-        let train_options = TrainOptions {
-            epochs: 1,
-            batch_size: usual.batch_size.min(images.len()),
-            lr: self.lr,
-            weight_decay: self.weight_decay,
-            ..usual
-        };
+        let (usual, _) = TrainOptions::default().fitted_to(images.len());
+        let train_options =
+            TrainOptions { epochs: 1, lr: self.lr, weight_decay: self.weight_decay, ..usual };
         let optimizer = OptimizerRule::Sgd { momentum: train_options.momentum, nesterov: false };
         let settings =
             train_options.settings(optimizer, Keep::Last, StopRule::Exploded, context.seed);
@@ -155,7 +164,7 @@ impl TrainedEpoch {
             recipe.perturb_batch = recipe.perturb_batch.min(images.len());
             let views: Vec<&dyn Examples> = vec![images];
             let prefix = Prefix::new(model, views, recipe.first_stage(), false);
-            // Every image passes the frozen layers once, so there is nothing to keep.
+            // One epoch does not repay the memory or the file for frozen activations.
             let plan = StoragePlan::without_files(CacheMode::Off, 0);
             let source = Source::open(prefix, &plan, &|_| About::default(), &mut |_| {})?;
             let mut method = recipe.build(network, images.len(), settings.seed)?;

@@ -39,9 +39,9 @@ pub struct Fixing {
     /// Why it is not a minimum of the loss. Absent if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature_bound: Option<Bound>,
-    /// Images of V that moves were looked at on.
+    /// Images of V that moves were measured on.
     pub searched_on: usize,
-    /// The looks at all moves: one before each step, and the one that ended the search.
+    /// The rounds of measurements: one before each step, and the one that ended the search.
     pub looks: Vec<RemedyFindings>,
     /// On V, which chose everything: optimistic.
     pub validation: BeforeAfter,
@@ -109,7 +109,7 @@ impl Fixing {
             steps.join(", then "),
             match self.stop {
                 Stop::NothingEligible => "no further move helps significantly",
-                Stop::Budget => "there was no time for another look",
+                Stop::Budget => "there was no time for another round",
                 Stop::Steps => "the maximum number of moves was applied",
             },
         );
@@ -141,7 +141,7 @@ impl Fixing {
 
     fn tried(&self) -> Option<String> {
         let look = self.looks.last()?;
-        let mut text = format!("{} moves were looked at on V", look.looks);
+        let mut text = format!("{} moves were measured on V", look.looks);
         if self.stop != Stop::NothingEligible {
             return Some(text + ".");
         }
@@ -181,7 +181,7 @@ impl Fixing {
             let all = self.validation.data.images;
             let more = match self.searched_on < all {
                 true => format!(
-                    " (this look had {}; allow more time with `budget`)",
+                    " (this round had {}; allow more time with `budget`)",
                     images(self.searched_on)
                 ),
                 false => String::new(),

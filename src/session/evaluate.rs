@@ -166,7 +166,7 @@ pub fn evaluate_in_order(
 }
 
 /// The place of each of these names in `order`; `None` if the order is the same, or the names are not.
-fn places(names: &[String], order: &[String]) -> Option<Vec<usize>> {
+pub fn places(names: &[String], order: &[String]) -> Option<Vec<usize>> {
     let unique = |names: &[String]| names.iter().collect::<BTreeSet<_>>().len() == names.len();
     if names == order || names.len() != order.len() || !unique(names) {
         return None;

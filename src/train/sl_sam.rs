@@ -29,7 +29,7 @@ pub struct SlSam {
 }
 
 impl SlSam {
-    /// SL-SAM that updates a share s of the tensors of `update` on average. `uniform` gives random numbers in
+    /// SL-SAM that updates a share s of the tensors of `update` on average, at least one. `uniform` gives random numbers in
     /// [0, 1), one for each tensor and draw.
     pub fn new(
         network: &Network,
@@ -40,7 +40,8 @@ impl SlSam {
     ) -> Self {
         let mut arms = layers(network, Granularity::Tensor);
         arms.retain(|arm| arm.tensors.iter().all(|i| update.tensors.contains(i)));
-        let bandit = Bandit::new(arms.len(), share);
+        // A step updates at least one tensor.
+        let bandit = Bandit::new(arms.len(), share.max(1.0 / arms.len().max(1) as f64));
         Self { update, arms, rho, bandit, uniform: Box::new(uniform) }
     }
 

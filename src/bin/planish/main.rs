@@ -47,7 +47,7 @@ pub enum Command {
     Report(report::Args),
     /// Measure how much each layer overfits
     Diagnose(Box<diagnose::Args>),
-    /// Calibrate a checkpoint and move its layers where that helps, without training
+    /// Calibrate a checkpoint and move its layers where that helps
     Fix(Box<fix::Args>),
     /// Merge checkpoints: WiSE-FT, LiNeS, model soups, Model Stock
     Merge(Box<merge::Args>),

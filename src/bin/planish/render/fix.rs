@@ -11,7 +11,7 @@ pub fn text(report: &Fixing, notes: &[&String]) -> String {
     let v = &report.validation.data;
     let of_v = match report.searched_on == v.images {
         true => String::new(),
-        false => format!("; moves were looked at on {}", images(report.searched_on)),
+        false => format!("; moves were measured on {}", images(report.searched_on)),
     };
     let mut out = format!("on {} of V ({}){of_v}\n\n", images(v.images), v.origin);
     out += &rows(&STEP_HEADERS, report.step_rows());
