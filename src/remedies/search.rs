@@ -281,7 +281,8 @@ fn span(parts: &[Layer]) -> String {
     }
 }
 
-/// Images on which the best move would be eligible with its present gain and spread.
+/// Images on which the best move would be eligible with its present gain and spread, rounded up to two
+/// digits.
 fn images_needed(found: &RemedyFindings) -> Option<usize> {
     if found.best().is_some() {
         return None;
@@ -291,7 +292,10 @@ fn images_needed(found: &RemedyFindings) -> Option<usize> {
     // The first step of Holm is Bonferroni's.
     let z = quantile(LEVEL / found.looks.max(1) as f64);
     let times = (z * stderr / gain.mean).powi(2);
-    Some(((found.images as f64 * times).ceil() as usize).max(FEW))
+    let needed = (found.images as f64 * times).ceil().max(FEW as f64);
+    // More than two digits would be false precision.
+    let unit = 10f64.powf((needed.log10().floor() - 1.0).max(0.0));
+    Some((unit * (needed / unit).ceil()) as usize)
 }
 
 /// z with 1 − Φ(z) = p, by bisection.

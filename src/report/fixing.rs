@@ -258,7 +258,7 @@ pub const STEP_HEADERS: [&str; 6] =
     ["step", "α", "gain, cross-fitted", "NLL on V after T", "top-1 on V", "T"];
 
 fn step(step: &FixStep) -> String {
-    let (name, percent) = (&step.found.name, number(100.0 * step.alpha));
+    let (name, percent) = (&step.found.name, format!("{:.0}", 100.0 * step.alpha));
     match &step.found.remedy {
         Remedy::Toward(_) => match step.found.form {
             MoveForm::Lines => format!(

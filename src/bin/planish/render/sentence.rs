@@ -9,8 +9,12 @@ use planish::report::sentence::{name, rounded};
 /// One row per figure, then the test of accuracy.
 pub fn table(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     let right = |name| (name, Align::Right);
-    let columns =
-        [("", Align::Left), right(a), right(b), right("gain of B"), right("95% interval")];
+    // Models at two times, or two models.
+    let (gain, with) = match a {
+        "before" => ("gain", ""),
+        _ => ("gain of B", "with "),
+    };
+    let columns = [("", Align::Left), right(a), right(b), right(gain), right("95% interval")];
     let mut table = Table::new(&columns);
     for d in &comparison.differences {
         let share = d.figure == "top1";
@@ -27,7 +31,7 @@ pub fn table(comparison: &Comparison, [a, b]: [&str; 2]) -> String {
     }
     let m = comparison.mcnemar;
     format!(
-        "{}\nonly A is right on {} images, only B on {}: McNemar's exact p = {}\n",
+        "{}\ncorrect only {with}{a}: {} images; only {with}{b}: {}; McNemar's exact p = {}\n",
         table.render(Style::of_stdout()),
         count(m.only_a as u64),
         count(m.only_b as u64),
