@@ -212,3 +212,31 @@ fn invalid_options_are_refused() {
     let own = calibrate(&bench, &["--out", &bench.model]);
     own.fails_with(&["never overwritten"]);
 }
+
+/// The training images, or those of test, are not V.
+#[test]
+fn images_that_are_known_are_noted() {
+    let bench = Bench::with_model();
+    let whole = |split: &str| {
+        let folder = bench.path(split);
+        fs::create_dir(&folder).unwrap();
+        let prefix = if split == "train" { "train" } else { "t10k" };
+        for part in ["images-idx3-ubyte", "labels-idx1-ubyte"] {
+            let from = format!("{}/{prefix}-{part}", bench.data);
+            fs::copy(from, format!("{folder}/{prefix}-{part}")).unwrap();
+        }
+        folder
+    };
+    let json = bench.path("run.json");
+    for (split, said) in [("train", "was trained on"), ("test", "the same images")] {
+        let words = ["calibrate", &bench.model, "--data", &bench.data, "--val-data", &whole(split)];
+        let done = bench.run(&[&words[..], &["--dry-run", "--json", &json]].concat());
+        assert!(done.success, "{}", done.errors);
+        let notes = bench.json("run.json")["notes"].to_string();
+        assert!(notes.contains(said), "{split}: {notes}");
+    }
+    let plain = ["calibrate", &bench.model, "--data", &bench.data, "--dry-run", "--json", &json];
+    assert!(bench.run(&plain).success);
+    let notes = bench.json("run.json")["notes"].to_string();
+    assert!(!notes.contains("was trained on") && !notes.contains("the same images"), "{notes}");
+}

@@ -1,7 +1,7 @@
 //! Measures the layers of a model on V.
 
 use super::findings::Findings;
-use super::groups::{groups, size};
+use super::groups::{MOST, groups, size};
 use super::halvings::block_count;
 use super::{Estimator, MeasureOptions, REPEATS, Request, diagnose};
 use crate::checkpoint::Checkpoint;
@@ -79,7 +79,7 @@ impl Measurer {
         found: &Calibration,
     ) -> Need {
         let network = &self.objective.network;
-        let work = diagnose_work(network, &groups(network, layers, repeats), repeats);
+        let work = diagnose_work(network, &groups(network, layers, repeats, MOST), repeats);
         let seconds = found.seconds(work, images);
         let passing = found.resident_mib + found.wave_mib;
         let held = self.held_mib(images, layers, repeats);
@@ -152,7 +152,7 @@ impl Measurer {
         };
         let widest = layers.iter().map(input_len).max().unwrap_or(0);
         let largest = layers.iter().map(|layer| size(network, layer)).max().unwrap_or(0);
-        let groups = groups(network, layers, repeats);
+        let groups = groups(network, layers, repeats, MOST);
         let together = |group: &Vec<Layer>| group.iter().map(|layer| size(network, layer)).sum();
         let group: usize = groups.iter().map(together).max().unwrap_or(0);
         // Above the blocks, a pass holds almost nothing once all of V has been computed up to

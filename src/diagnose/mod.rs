@@ -123,6 +123,11 @@ struct Found {
 /// # Errors
 /// Those of evaluating the model; [`crate::objective::Error::NoExamples`] if a fold is empty.
 pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Findings> {
+    diagnose_within(request, groups::MOST, done)
+}
+
+/// The same with at most `most` numbers of gradients held at a time.
+fn diagnose_within(request: &Request, most: usize, done: &mut dyn FnMut(&str)) -> Result<Findings> {
     let &Request { validation, layers, ref options, .. } = request;
     // Differences of losses along a line are smaller than bf16 rounding.
     let objective = &request.objective.exact();
@@ -132,7 +137,7 @@ pub fn diagnose(request: &Request, done: &mut dyn FnMut(&str)) -> Result<Finding
     let mut at = objective.activations_on_device(validation, lowest)?;
     let base = objective.predict(&at)?;
     let mut results = Vec::new();
-    for group in groups::groups(&objective.network, layers, options.repeats) {
+    for group in groups::groups(&objective.network, layers, options.repeats, most) {
         let directions = Directions::new(objective, &at, &group, &halvings)?;
         for (l, layer) in group.into_iter().enumerate() {
             if layer.first_stage > at.stage {

@@ -78,6 +78,17 @@ impl RemedySession {
                 }
             };
             notes.extend(direction.notes.iter().cloned());
+            let made_from = |target: &Checkpoint| {
+                let parent = Some(tuned.digest.as_str());
+                target.history.iter().any(|step| step.parent_digest.as_deref() == parent)
+            };
+            if let Some(target) = direction.checkpoint.as_ref().filter(|target| made_from(target)) {
+                notes.push(format!(
+                    "{} was made from {}: the two may be swapped",
+                    target.path.display(),
+                    tuned.path.display()
+                ));
+            }
             if let (Some(held), Some(target)) = (&held, &direction.checkpoint) {
                 notes.extend(seen(target, held));
             }

@@ -79,6 +79,9 @@ impl Data {
         if let (true, Some(held)) = (roles.held_out, &provenance) {
             roles.notes.extend(seen(checkpoint, held));
         }
+        if self.val.is_some() {
+            roles.notes.extend(known_images(checkpoint, &roles));
+        }
         roles.notes.extend(sample.and_then(|sample| other_images(sample, roles.train.as_ref())));
         for split in [&roles.train, &roles.val, &roles.test].into_iter().flatten() {
             pixels(checkpoint, split)?;
@@ -165,6 +168,33 @@ pub fn seen(checkpoint: &Checkpoint, held: &SplitProvenance) -> Option<String> {
             checkpoint.path.display()
         )
     })
+}
+
+/// Notes if the user's V has the images of a training split that a step was trained on, or those of test.
+fn known_images(checkpoint: &Checkpoint, roles: &Roles) -> Vec<String> {
+    let Some(val) = &roles.val else { return Vec::new() };
+    let is_v = |digest: &str| digest == val.digest();
+    let trained = |step: &Provenance| {
+        step.data_digest.as_deref().is_some_and(is_v)
+            || step.sample.as_ref().is_some_and(|s| is_v(&s.digest) || is_v(&s.whole))
+    };
+    let mut notes = Vec::new();
+    if checkpoint.history.iter().any(trained) {
+        notes.push(format!(
+            "V ({}) contains images that {} was trained on: figures on V are optimistic, and whatever V chooses \
+             is wrong for unseen images; set `val_data` to images that no step has seen",
+            val.place(),
+            checkpoint.path.display()
+        ));
+    }
+    if roles.test.as_ref().is_some_and(|test| is_v(test.digest())) {
+        notes.push(
+            "V and test are the same images: figures on test are optimistic; set `val_data` or `test_data` to \
+             other images"
+                .into(),
+        );
+    }
+    notes
 }
 
 /// A note if the checkpoint was fine-tuned on a part of the training images and these differ.
