@@ -16,7 +16,7 @@ mod tasks;
 
 use candle_core::{Device, Tensor};
 use machine::{Machine, median, numbers};
-use planish::device::Choice;
+use planish::device::DeviceChoice;
 use planish::engine::{Engine, EngineOptions, Precision};
 use planish::models::layers::select;
 use planish::models::{Weights, arch};
@@ -45,7 +45,8 @@ fn main() -> Outcome<()> {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let size = if words.iter().any(|word| word == "--tiny") { TINY } else { LARGE };
     for tf32 in [false, true] {
-        let options = EngineOptions { device: Choice::Cuda(0), tf32, ..EngineOptions::default() };
+        let options =
+            EngineOptions { device: DeviceChoice::Cuda(0), tf32, ..EngineOptions::default() };
         let engine = Engine::new(&options, |notice| println!("{notice}\n"))?;
         let gpu = engine.gpu().ok_or("no GPU was chosen")?;
         let large = size.arch == LARGE.arch;
