@@ -110,7 +110,7 @@ fn a_search_takes_options_of_the_methods_that_it_tries() {
     let done = bench.run(&[&words[..], &rest].concat());
     assert!(done.success || done.errors.contains("recipes"), "{}", done.errors);
     let search = &bench.json("search.json")["search"];
-    // Two rates each of SAM, Friendly-SAM and SL-SAM stand at the end of the grid.
+    // The grid ends with two learning rates each of SAM, Friendly-SAM and SL-SAM.
     let recipes = search["recipes"].as_u64().unwrap();
     assert_eq!(recipes, 108 + 20 + 4 + 6, "{search}");
 }

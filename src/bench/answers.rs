@@ -69,7 +69,10 @@ pub(super) fn answers(
     let counts = [own.len(), untouched.nll.len()];
     type Column = fn(&ImageScores) -> &[f64];
     let effect = |table: &[Vec<f64>], margin| -> Result<Effect> {
-        Ok(Effect::of(crossed(table)?, margin, counts))
+        let found = Effect::of(crossed(table)?, margin, counts);
+        // Without any difference, the same model was compared with itself.
+        let same = table.iter().flatten().all(|difference| *difference == 0.0);
+        Ok(if same { Effect { verdict: None, ..found } } else { found })
     };
     let over_untouched = |of: Column| -> Vec<Vec<f64>> {
         own.iter().map(|run| differences(of(untouched), of(run))).collect()
@@ -150,6 +153,18 @@ mod tests {
         let own = answers(&untouched, &own, None).unwrap();
         assert_eq!((own.nll_over_control, own.nll), (None, found.nll));
         assert_eq!(found.without_verdicts().calibrated_nll.verdict, None);
+    }
+
+    #[test]
+    fn a_model_is_not_judged_against_itself() {
+        let untouched = scores([2.0, 1.0, 3.0, 0.0], [1.0; 4], [0.0, 1.0, 0.0, 1.0]);
+        let trained = scores([1.0; 4], [0.75; 4], [1.0, 1.0, 0.0, 1.0]);
+        let found = answers(&untouched, &[&untouched; 3], Some(&[&trained; 3])).unwrap();
+        assert_eq!((found.nll.mean, found.nll.verdict), (0.0, None));
+        assert_eq!(found.calibrated_nll.verdict, None);
+        // The control was trained.
+        let over = found.calibrated_nll_over_control.unwrap();
+        assert_eq!((over.mean, over.verdict), (-0.25, Some(Verdict::Worse)));
     }
 
     #[test]

@@ -63,19 +63,10 @@ pub(super) fn epoch_zero(
         let each: Vec<f64> = kept.iter().map(|scores| mean_stderr(of(scores)).mean).collect();
         mean_stderr(&each)
     };
-    let untouched_in = |runs: &[RunResult]| {
-        runs.iter().filter(|run| trained_is_better(run) == Some(false)).count()
-    };
-    let kept_own = untouched_in(own.runs);
-    let mut answers = answers(untouched, &kept, control.as_deref())?;
-    if kept_own == own.runs.len() {
-        // Nothing was measured: the models are the same.
-        answers = answers.without_verdicts();
-    }
     Ok(Some(EpochZero {
-        kept: kept_own,
+        kept: own.runs.iter().filter(|run| trained_is_better(run) == Some(false)).count(),
         nll: mean(|scores| &scores.nll),
         calibrated_nll: mean(|scores| &scores.calibrated_nll),
-        answers,
+        answers: answers(untouched, &kept, control.as_deref())?,
     }))
 }

@@ -115,8 +115,8 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
             preset: self.options.preset,
             cache: shared(&self.options.cache),
             // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad
-            // results, would favour the method with the most variance. Figures with the input model as
-            // a candidate stand beside.
+            // results, would favour the method with the most variance. The report also has
+            // figures with the input model as a candidate.
             keep: Some(Keep::Last),
             force: true,
             train_seed: Some(seed),

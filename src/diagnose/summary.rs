@@ -67,7 +67,7 @@ pub(super) fn warnings(
     }
     if !planned {
         out.push(format!(
-            "there is no plan, because no layer's cross-fit ΔL is significantly above 0 on {images} \
+            "there is no plan: no layer has a cross-fit ΔL significantly above 0 on {images} \
              images: use more images, or set `perturb` and `update`"
         ));
     }

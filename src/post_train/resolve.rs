@@ -154,7 +154,7 @@ fn planned(
         }
         None => (diagnose()?, "by the plan of a diagnosis made now".into()),
     };
-    let none = "there is no plan, because no layer's cross-fit ΔL is significantly above 0; set \
+    let none = "there is no plan: no layer has a cross-fit ΔL significantly above 0; set \
                 `perturb` and `update`, or use more validation images";
     Ok((plan.ok_or_else(|| Error::Missing(none.into()))?, from))
 }

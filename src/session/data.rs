@@ -181,8 +181,8 @@ fn known_images(checkpoint: &Checkpoint, roles: &Roles) -> Vec<String> {
     let mut notes = Vec::new();
     if checkpoint.history.iter().any(trained) {
         notes.push(format!(
-            "V ({}) contains images that {} was trained on: figures on V are optimistic, and whatever V chooses \
-             is wrong for unseen images; set `val_data` to images that no step has seen",
+            "V ({}) contains images that {} was trained on: figures on V are optimistic, and what is \
+             chosen on V may not hold for unseen images; set `val_data` to images that no step has seen",
             val.place(),
             checkpoint.path.display()
         ));

@@ -25,7 +25,7 @@ pub struct StudySession {
     pub plan: StudyPlan,
 }
 
-/// How much of a study is left.
+/// The cells of a study that are missing, and the time that they take.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StudyOutlook {
     /// Number of cells of the share, by kind; kinds without cells are left out.

@@ -103,9 +103,7 @@ fn plan_words(findings: &Findings) -> String {
             let one = findings.one_layer().map_or(String::new(), |said| format!(" Here {said}."));
             format!("The plan is to {}.{one}", told(plan))
         }
-        None => {
-            "There is no plan, because no layer's cross-fit ΔL is significantly above 0.".into()
-        }
+        None => "There is no plan: no layer has a cross-fit ΔL significantly above 0.".into(),
     };
     let beyond = match &findings.plan_calibrated {
         Some(plan) => format!(" After calibration, the plan would be to {}.", told(plan)),
