@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use planish::data::folds::stratified_halves;
 use planish::diagnose::findings::{Findings, LayerResult};
 use planish::diagnose::halvings::Halvings;
-use planish::diagnose::{Estimator, Request, diagnose};
+use planish::diagnose::{Basis, Estimator, Request, diagnose};
 use planish::models::layers::{join, layers};
 use planish::models::{Granularity, Layer};
 use planish::objective::{Activations, Objective};
@@ -183,10 +183,39 @@ fn figures(pair: [Moved; 2]) -> [f64; 8] {
     ]
 }
 
+/// The model with head/T, where T is the temperature of these images, by golden section over log T. The
+/// model itself for the raw basis.
+fn on_basis(model: &Objective, basis: Basis, images: &Activations) -> Objective {
+    if basis == Basis::Raw {
+        return model.clone();
+    }
+    let head = layer(model, "head");
+    let divided = |log: f64| -> Objective {
+        let scaled: Vec<f64> = weights_of(model, &head).iter().map(|w| w / log.exp()).collect();
+        with_weights(model, &head, &scaled)
+    };
+    let loss = |log: f64| mean(&cross_entropies(&divided(log), images));
+    let (mut low, mut high) = (-4.0, 4.0);
+    let golden = (5f64.sqrt() - 1.0) / 2.0;
+    while high - low > 1e-9 {
+        let (a, b) = (high - golden * (high - low), low + golden * (high - low));
+        if loss(a) < loss(b) { high = b } else { low = a }
+    }
+    divided(0.5 * (low + high))
+}
+
+/// The model with logits three times as large.
+fn over_confident(model: &Objective) -> Objective {
+    let head = layer(model, "head");
+    let scaled: Vec<f64> = weights_of(model, &head).iter().map(|w| 3.0 * w).collect();
+    with_weights(model, &head, &scaled)
+}
+
 /// The least, exact and largest figures for steps within a fraction t of α*, and the quadratic
 /// predictions.
 fn by_definition(
     model: &Objective,
+    basis: Basis,
     v: &Activations,
     layer: &Layer,
     t: f64,
@@ -195,6 +224,7 @@ fn by_definition(
     let (a, b) = (v.select(&a).unwrap(), v.select(&b).unwrap());
     let mut quadratic = [0.0; 3];
     let steps = [(&a, &b), (&b, &a)].map(|(own, other)| {
+        let model = &on_basis(model, basis, own);
         let g = numbers(&model.gradient(own, layer).unwrap().gradient);
         let line = Line { model, layer, own, other, start: weights_of(model, layer), g };
         let (alpha, square, curvature) = (line.minimum(), dot(&line.g, &line.g), line.curvature());
@@ -237,16 +267,22 @@ fn diagnosis_matches_its_definitions() {
     // The search stops within 1% of α*, and a parabola through nearby points may add the same
     // error. For blocks it stops after five points, that is two or three parabolas.
     for (name, t) in [("head", 0.02), ("norm", 0.02), ("block.1", 0.1)] {
-        follows_its_definitions(&model, &v, name, t);
+        follows_its_definitions(&model, Basis::Raw, &v, name, t);
+        follows_its_definitions(&over_confident(&model), Basis::Calibrated, &v, name, t);
     }
 }
 
-fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f64) {
+/// One halving of V. Its figures.
+fn measured(model: &Objective, basis: Basis, v: &Activations, layer: &Layer) -> LayerResult {
+    let mut request = Request::new(model, v, std::slice::from_ref(layer), 7);
+    (request.options.repeats, request.options.basis) = (1, basis);
+    diagnose(&request, &mut |_| ()).unwrap().layers.remove(0)
+}
+
+fn follows_its_definitions(model: &Objective, basis: Basis, v: &Activations, name: &str, t: f64) {
     let layer = layer(model, name);
-    let mut request = Request::new(model, v, std::slice::from_ref(&layer), 7);
-    request.options.repeats = 1;
-    let found = diagnose(&request, &mut |_| ()).unwrap().layers.remove(0);
-    let ([low, exact, high], quadratic) = by_definition(model, v, &layer, t);
+    let found = measured(model, basis, v, &layer);
+    let ([low, exact, high], quadratic) = by_definition(model, basis, v, &layer, t);
     assert!(!found.capped && !found.negative_curvature, "{found:?}");
     for (k, value) in reported(&found).into_iter().enumerate() {
         let slack = 1e-6 * exact[k].abs();
@@ -263,45 +299,103 @@ fn follows_its_definitions(model: &Objective, v: &Activations, name: &str, t: f6
     assert_close(&q, &quadratic, 1e-6);
     let error = found.delta_l_nats.stderr.unwrap();
     assert_eq!(found.eligible, found.delta_l_nats.cross_fit.unwrap() > 1.96 * error);
+    assert_eq!(found.raw.is_some(), basis == Basis::Calibrated);
+}
+
+#[test]
+fn the_raw_loss_is_measured_beside_the_calibrated() {
+    let model = over_confident(&model(DType::F64));
+    let v = images(&model, 40);
+    // Here the search starts without a second derivative.
+    for (name, t) in [("head", 0.02), ("norm", 0.15), ("block.1", 0.15)] {
+        let layer = layer(&model, name);
+        let found = measured(&model, Basis::Calibrated, &v, &layer).raw.unwrap();
+        let ([low, exact, high], _) = by_definition(&model, Basis::Raw, &v, &layer, t);
+        let (d, k) = (found.delta_l_nats, found.kappa);
+        let figures = [d.in_sample, d.cross_fit, d.stderr.map(|s| s * s), k.in_sample, k.cross_fit];
+        for (i, value) in figures.into_iter().map(Option::unwrap).enumerate() {
+            let slack = 1e-6 * exact[i].abs();
+            let inside = value >= low[i] - slack && value <= high[i] + slack;
+            assert!(inside, "{name}, figure {i}: {value} not in {}..{}", low[i], high[i]);
+        }
+    }
+}
+
+#[test]
+fn temperatures_are_fitted_on_the_half_that_gives_the_direction() {
+    // The reference fits on the same halves; with the temperature of all of V it differs.
+    let model = over_confident(&model(DType::F64));
+    let v = images(&model, 40);
+    let halves = stratified_halves(&v.labels, 7);
+    let scale = |of: &Activations| {
+        let head = layer(&model, "head");
+        let folded = weights_of(&on_basis(&model, Basis::Calibrated, of), &head);
+        weights_of(&model, &head)[0] / folded[0]
+    };
+    let [a, b] = [halves.0, halves.1].map(|half| scale(&v.select(&half).unwrap()));
+    let mut request = Request::new(&model, &v, &[], 7);
+    request.options.repeats = 1;
+    let loss = diagnose(&request, &mut |_| ()).unwrap().loss_nats;
+    // Each half is scored with the temperature of the other.
+    let [of_a, of_b] = loss.temperatures_of_folds.unwrap();
+    assert!((of_a / b - 1.0).abs() < 1e-6 && (of_b / a - 1.0).abs() < 1e-6, "{loss:?} {a} {b}");
+    assert!((loss.temperature / scale(&v) - 1.0).abs() < 1e-6);
+    assert!((a / b - 1.0).abs() > 0.05, "{a} {b}");
 }
 
 #[test]
 fn halvings_are_averaged() {
-    let model = model(DType::F64);
+    let model = over_confident(&model(DType::F64));
     let v = images(&model, 40);
-    for (name, t) in [("head", 0.02), ("block.1", 0.1)] {
-        let layer = layer(&model, name);
-        let halvings = Halvings::new(&v.labels, 3, 7).unwrap();
-        let (mut own, mut gap, mut square, mut length) = (0.0, 0.0, 0.0, 0.0);
-        for r in 0..3 {
-            let [a, b] = halvings.halves(r).map(|half| v.select(&half).unwrap());
-            for (own_images, other) in [(&a, &b), (&b, &a)] {
-                let g = numbers(&model.gradient(own_images, &layer).unwrap().gradient);
-                let start = weights_of(&model, &layer);
-                let line = Line { model: &model, layer: &layer, own: own_images, other, start, g };
-                let moved = line.moved(line.minimum());
-                own += moved.own / 6.0;
-                gap += moved.gap / 6.0;
-                square += moved.square / 6.0;
-                length += moved.square.sqrt() / 6.0;
-            }
+    for basis in [Basis::Raw, Basis::Calibrated] {
+        for (name, t) in [("head", 0.02), ("block.1", 0.1)] {
+            are_averaged(&model, basis, &v, name, t);
         }
-        let mut request = Request::new(&model, &v, std::slice::from_ref(&layer), 7);
-        request.options.repeats = 3;
-        let findings = diagnose(&request, &mut |_| ()).unwrap();
-        let found = &findings.layers[0];
-        assert_eq!(findings.repeats, 3);
-        // A relative error t of α is one of t in ‖Δw‖, 2t in κ, and t² in the gap where α* is best.
-        // On other images the gap is not stationary at α*, and changes by t times the gap's size.
-        let near = |found: f64, expected: f64, by: f64| (found - expected).abs() <= by;
-        assert!(near(found.delta_l_nats.in_sample.unwrap(), own, 1.5 * t * t * own), "{name}");
-        assert!(near(found.delta_l_nats.cross_fit.unwrap(), gap, t * own), "{name}: {gap}");
-        assert!(near(found.displacement, length, t * length), "{name}: {length}");
-        let kappa = found.kappa.in_sample.unwrap();
-        assert!(near(kappa, own / square, 2.5 * t * own / square), "{name}: {kappa}");
-        let relative = found.kappa_relative.unwrap().in_sample.unwrap();
-        assert!((relative / kappa / found.weight_norm.powi(2) - 1.0).abs() < 1e-12, "{name}");
     }
+}
+
+fn are_averaged(model: &Objective, basis: Basis, v: &Activations, name: &str, t: f64) {
+    let layer = layer(model, name);
+    let halvings = Halvings::new(&v.labels, 3, 7).unwrap();
+    let (mut own, mut gap, mut square, mut length) = (0.0, 0.0, 0.0, 0.0);
+    for r in 0..3 {
+        let [a, b] = halvings.halves(r).map(|half| v.select(&half).unwrap());
+        for (own_images, other) in [(&a, &b), (&b, &a)] {
+            let model = &on_basis(model, basis, own_images);
+            let g = numbers(&model.gradient(own_images, &layer).unwrap().gradient);
+            let start = weights_of(model, &layer);
+            let line = Line { model, layer: &layer, own: own_images, other, start, g };
+            let moved = line.moved(line.minimum());
+            own += moved.own / 6.0;
+            gap += moved.gap / 6.0;
+            square += moved.square / 6.0;
+            length += moved.square.sqrt() / 6.0;
+        }
+    }
+    let mut request = Request::new(model, v, std::slice::from_ref(&layer), 7);
+    (request.options.repeats, request.options.basis) = (3, basis);
+    let findings = diagnose(&request, &mut |_| ()).unwrap();
+    let found = &findings.layers[0];
+    assert_eq!((findings.repeats, findings.basis), (3, basis));
+    // A relative error t of α is one of t in ‖Δw‖, 2t in κ, and t² in the gap where α* is best.
+    // On other images the gap aα − bα²/2 is not stationary at α*: it changes by t(aα − bα²), which is at
+    // most t times the gap with the images' own slope, and twice the gap itself.
+    let near = |found: f64, expected: f64, by: f64| (found - expected).abs() <= by;
+    assert!(near(found.delta_l_nats.in_sample.unwrap(), own, 1.5 * t * t * own), "{name}");
+    assert!(
+        near(found.delta_l_nats.cross_fit.unwrap(), gap, t * (own + 2.0 * gap.abs())),
+        "{name}: {gap}"
+    );
+    assert!(near(found.displacement, length, t * length), "{name}: {length}");
+    let kappa = found.kappa.in_sample.unwrap();
+    assert!(near(kappa, own / square, 2.5 * t * own / square), "{name}: {kappa}");
+    let relative = found.kappa_relative.unwrap().in_sample.unwrap();
+    assert!((relative / kappa / found.weight_norm.powi(2) - 1.0).abs() < 1e-12, "{name}");
+    // ‖w‖ is that of the head with the temperature of all of V.
+    let norm =
+        |model: &Objective| dot(&weights_of(model, &layer), &weights_of(model, &layer)).sqrt();
+    let expected = norm(&on_basis(model, basis, v));
+    assert!((found.weight_norm / expected - 1.0).abs() < 1e-6, "{name}");
 }
 
 #[test]
@@ -312,7 +406,7 @@ fn a_layer_of_zeros_is_searched() {
         let layer = layer(&model, name);
         let zeros = vec![0.0; weights_of(&model, &layer).len()];
         let zeroed = with_weights(&model, &layer, &zeros);
-        follows_its_definitions(&zeroed, &v, name, t);
+        follows_its_definitions(&zeroed, Basis::Raw, &v, name, t);
         let found = findings(&zeroed, &v, std::slice::from_ref(&layer));
         assert_eq!(found.layers[0].weight_norm, 0.0);
         assert!(
@@ -394,7 +488,7 @@ fn over_confidence_is_attributed_to_the_temperature() {
     assert!((5.0..20.0).contains(&found.loss_nats.temperature), "{:?}", found.loss_nats);
     assert!(found.loss_nats.calibrated < 0.5 * found.loss_nats.validation);
     let head = &found.layers[0];
-    assert!(head.eligible && found.plan.is_some(), "{head:?}");
-    let (raw, rest) = (head.delta_l_nats.cross_fit, head.delta_l_calibrated_nats.cross_fit);
+    assert!(!head.eligible && found.plan.is_none() && found.plan_raw.is_some(), "{head:?}");
+    let (raw, rest) = (head.raw.unwrap().delta_l_nats.cross_fit, head.delta_l_nats.cross_fit);
     assert!(rest.unwrap().abs() < 0.2 * raw.unwrap(), "{raw:?} {rest:?}");
 }

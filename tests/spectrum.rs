@@ -8,7 +8,7 @@ use planish::curvature::{LayerOperator, LinearOperator, lanczos};
 use planish::data::folds::stratified_halves;
 use planish::diagnose::findings::{Findings, LayerResult};
 use planish::diagnose::spectrum::SpectrumOptions;
-use planish::diagnose::{Estimator, MeasureOptions, Request, diagnose};
+use planish::diagnose::{Basis, Estimator, MeasureOptions, Request, diagnose};
 use planish::models::Layer;
 use planish::objective::{Activations, Matrix, Objective};
 use small::{
@@ -219,7 +219,8 @@ fn newton_steps_stay_within_the_radius_and_beat_the_gradient() {
         |w: &[f64], of: &Activations| mean(&cross_entropies(&with_weights(&model, &head, w), of));
     for radius in [1e-3, 0.05, 1.0] {
         let newton = Estimator::Newton { radius, iterations: 50 };
-        let options = MeasureOptions { estimator: newton, repeats: 1, spectrum: None };
+        let options =
+            MeasureOptions { basis: Basis::Raw, estimator: newton, repeats: 1, spectrum: None };
         let found = one(&model, &v, "head", options);
         let steps = found.newton.as_ref().unwrap();
         assert!(found.displacement <= radius * norm * (1.0 + 1e-9), "{found:?}");
@@ -257,8 +258,12 @@ fn a_layer_of_zeros_moves_at_most_twice_loss_over_gradient_norm() {
     for (estimator, share) in
         [(Estimator::Line, 1.0), (Estimator::Newton { radius: 0.1, iterations: 9 }, 0.1)]
     {
-        let found =
-            one(&model, &v, "head", MeasureOptions { estimator, repeats: 1, spectrum: None });
+        let found = one(
+            &model,
+            &v,
+            "head",
+            MeasureOptions { basis: Basis::Raw, estimator, repeats: 1, spectrum: None },
+        );
         let most = share * mean(&longest) * (1.0 + 1e-9);
         assert!(found.displacement > 0.0 && found.displacement <= most, "{found:?} {most}");
         assert!(found.delta_l_nats.in_sample.unwrap() > 0.0 && found.kappa.cross_fit.is_some());

@@ -49,31 +49,8 @@ pub(super) fn one_linear_layer(network: &Network) -> Result<()> {
     }
 }
 
-/// Indices of weight and bias of each linear layer of the head.
 fn linear_layers(network: &Network) -> Result<Vec<[usize; 2]>> {
-    let params = network.params();
-    let head = network.blocks().pop().ok_or_else(not_linear)?;
-    let mut out = Vec::new();
-    for &i in &head.tensors {
-        let Some(layer) = params[i].name.strip_suffix(".weight") else { continue };
-        let bias = format!("{layer}.bias");
-        let bias = head.tensors.iter().copied().find(|&k| params[k].name == bias);
-        let classes = network.classes();
-        match bias {
-            Some(bias)
-                if params[i].shape.len() == 2
-                    && params[i].shape[0] == classes
-                    && params[bias].shape == [classes] =>
-            {
-                out.push([i, bias]);
-            }
-            _ => return Err(not_linear()),
-        }
-    }
-    match 2 * out.len() == head.tensors.len() && !out.is_empty() {
-        true => Ok(out),
-        false => Err(not_linear()),
-    }
+    network.linear_head().ok_or_else(not_linear)
 }
 
 fn not_linear() -> Error {

@@ -5,10 +5,12 @@ use super::fold::Measured;
 use super::halvings::Halvings;
 use super::plan::{self, Evidence, corrected, is_eligible, plan};
 use super::summary::{summary, warnings};
-use super::{Found, Pair};
+use super::{Basis, Found, Pair};
 use crate::curvature::Result;
 use crate::curvature::steihaug::{Step, StopReason};
-use crate::diagnose::findings::{Findings, Fitted, LayerResult, Loss, NewtonSteps, Quadratic};
+use crate::diagnose::findings::{
+    Findings, Fitted, Gain, LayerResult, Loss, NewtonSteps, Quadratic,
+};
 use crate::evaluate::{Estimate, fit, losses, mean_stderr};
 use crate::models::Layer;
 use crate::objective::Objective;
@@ -48,31 +50,40 @@ fn scatter(folds: &[Vec<usize>; 2], values: impl Fn(usize) -> Vec<f64>) -> Vec<f
     out
 }
 
+/// Figures of all layers. The objective has the temperature of all of V in its head, if that is the basis.
 pub(super) fn assemble(
     objective: &Objective,
     results: Vec<Found>,
     loss: Loss,
     halvings: &Halvings,
+    basis: Basis,
 ) -> Result<Findings> {
     let half_of = &halvings.half_of_images();
     let folds: Vec<[Vec<usize>; 2]> = (0..halvings.repeats()).map(|r| halvings.halves(r)).collect();
-    let (mut layers, mut raw, mut calibrated) = (Vec::new(), Vec::new(), Vec::new());
-    for Found { layer, pairs, spectra } in results {
-        let evidence = |gap: fn(&Measured) -> &[f64]| {
+    let (mut layers, mut all, mut raw) = (Vec::new(), Vec::new(), Vec::new());
+    for Found { layer, pairs, raw: raw_pair, spectra } in results {
+        let evidence = |pairs: &[Pair], gap: fn(&Measured) -> &[f64]| {
             // Fold f's images are measured along the other fold's direction.
             let of_pair =
                 |(folds, pair): (_, &Pair)| scatter(folds, |f| gap(&pair[1 - f]).to_vec());
-            let gaps: Vec<Vec<f64>> = folds.iter().zip(&pairs).map(of_pair).collect();
+            let gaps: Vec<Vec<f64>> = folds.iter().zip(pairs).map(of_pair).collect();
             let squares: Vec<[f64; 2]> =
                 pairs.iter().map(|pair| pair.each_ref().map(|m| m.displacement.powi(2))).collect();
             let sharpness = sharpness(&gaps, &squares, half_of);
             Evidence { name: layer.name.clone(), gaps, sharpness }
         };
-        let (r, c) = (evidence(|m| &m.other_gap.raw), evidence(|m| &m.other_gap.calibrated));
-        let result = layer_result(objective, &layer, &pairs, &r, &c, half_of)?;
-        layers.push(LayerResult { spectra, ..result });
-        raw.push(r);
-        calibrated.push(c);
+        let own = evidence(&pairs, |m| &m.other_gap.searched);
+        let refitted = evidence(&pairs, |m| &m.other_gap.refitted);
+        let result = layer_result(objective, &layer, &pairs, &own, &refitted, half_of)?;
+        let of_raw = raw_pair.map(|pair| {
+            let pairs = [pair];
+            let evidence = evidence(&pairs, |m| &m.other_gap.searched);
+            (fitted_gap(&pairs, &evidence, half_of), evidence)
+        });
+        let (of_raw, raw_evidence) = of_raw.unzip();
+        layers.push(LayerResult { spectra, raw: of_raw, ..result });
+        raw.extend(raw_evidence);
+        all.push(own);
     }
     let gaps: Vec<Estimate> =
         layers.iter().filter_map(|layer| layer.delta_l_nats.estimate()).collect();
@@ -80,14 +91,18 @@ pub(super) fn assemble(
         (layer.p_holm, layer.eligible) = (p_holm, is_eligible(p_holm));
     }
     let images = half_of.first().map_or(0, Vec::len);
-    let plan_raw = plan(&raw, half_of, "cross_fit");
-    let warnings = warnings(&loss, &layers, plan_raw.is_some(), images);
+    let plan_of_all = plan(&all, half_of, basis.name());
+    let warnings = warnings(&loss, &layers, basis, plan_of_all.is_some(), images);
     Ok(Findings {
-        summary: summary(&loss, &layers),
-        plan: plan_raw,
-        ranking: plan::ranking(&raw, half_of),
+        basis,
+        summary: summary(&loss, &layers, basis),
+        plan: plan_of_all,
+        ranking: plan::ranking(&all, half_of),
         plan_in_sample: plan::in_sample(&layers),
-        plan_calibrated: plan(&calibrated, half_of, "calibrated"),
+        plan_raw: match basis {
+            Basis::Calibrated => plan(&raw, half_of, Basis::Raw.name()),
+            Basis::Raw => plan(&all, half_of, basis.name()),
+        },
         loss_nats: loss,
         repeats: halvings.repeats(),
         layers,
@@ -95,46 +110,61 @@ pub(super) fn assemble(
     })
 }
 
+/// ΔL, κ and ‖Δw‖ over these halvings.
+fn fitted_gap(pairs: &[Pair], evidence: &Evidence, half_of: &[Vec<usize>]) -> Gain {
+    let over_all = |f: fn(&Measured) -> f64| {
+        pairs.iter().flatten().map(f).sum::<f64>() / (2 * pairs.len()) as f64
+    };
+    let own = over_all(|m| m.own_gap.searched);
+    let kappa = match &evidence.sharpness {
+        Some(values) => {
+            let square = over_all(|m| m.displacement.powi(2));
+            fitted(Some(own / square), values, half_of)
+        }
+        None => Fitted { in_sample: None, cross_fit: None, stderr: None },
+    };
+    Gain {
+        delta_l_nats: fitted(Some(own), &evidence.gaps, half_of),
+        kappa,
+        displacement: over_all(|m| m.displacement),
+    }
+}
+
+fn fitted(in_sample: Option<f64>, values: &[Vec<f64>], half_of: &[Vec<usize>]) -> Fitted {
+    let Estimate { mean, stderr } = cross_fitted(values, half_of);
+    Fitted { in_sample, cross_fit: Some(mean), stderr }
+}
+
 fn layer_result(
     objective: &Objective,
     layer: &Layer,
     pairs: &[Pair],
-    raw: &Evidence,
-    calibrated: &Evidence,
+    own: &Evidence,
+    refitted: &Evidence,
     half_of: &[Vec<usize>],
 ) -> Result<LayerResult> {
     // Curvatures are measured in the first halving; what they are compared with is from there too.
     let pair = pairs.first().ok_or(crate::objective::Error::NoExamples)?;
     let average = |f: fn(&Measured) -> f64| (f(&pair[0]) + f(&pair[1])) / 2.0;
     let all = pairs.iter().flatten();
-    let over_all =
-        |f: fn(&Measured) -> f64| all.clone().map(f).sum::<f64>() / (2 * pairs.len()) as f64;
     let positive = pair.iter().all(|m| curvature(m) > 0.0);
     let nonzero = pair.iter().all(|m| m.gradient_norm > 0.0);
     let weights = objective.weights_of(layer)?;
-    let fitted = |in_sample: Option<f64>, values: &[Vec<f64>]| {
-        let Estimate { mean, stderr } = cross_fitted(values, half_of);
-        Fitted { in_sample, cross_fit: Some(mean), stderr }
-    };
-    let kappa = match &raw.sharpness {
-        Some(values) => {
-            let square = over_all(|m| m.displacement.powi(2));
-            let own = over_all(|m| m.own_gap.raw);
-            fitted(Some(own / square), values)
-        }
-        None => Fitted { in_sample: None, cross_fit: None, stderr: None },
-    };
+    let Gain { delta_l_nats, kappa, displacement } = fitted_gap(pairs, own, half_of);
     let weight_norm = vector::norm(&weights).map_err(crate::objective::Error::from)?;
     Ok(LayerResult {
         name: layer.name.clone(),
         parameters: weights.iter().map(Tensor::elem_count).sum(),
         gradient_norm: average(|m| m.gradient_norm),
         weight_norm,
-        delta_l_nats: fitted(Some(over_all(|m| m.own_gap.raw)), &raw.gaps),
-        delta_l_calibrated_nats: fitted(Some(over_all(|m| m.own_gap.calibrated)), &calibrated.gaps),
+        delta_l_nats,
+        delta_l_calibrated_nats: {
+            let in_sample = all.clone().map(|m| m.own_gap.refitted).sum::<f64>();
+            fitted(Some(in_sample / (2 * pairs.len()) as f64), &refitted.gaps, half_of)
+        },
         kappa_relative: kappa.scaled(weight_norm.powi(2)).filter(|_| weight_norm > 0.0),
         kappa,
-        displacement: over_all(|m| m.displacement),
+        displacement,
         alpha: average(|m| m.minimum.alpha),
         evaluations: all.clone().map(|m| m.minimum.evaluations).sum(),
         capped: all.clone().any(|m| match &m.newton {
@@ -147,6 +177,7 @@ fn layer_result(
         newton: newton_steps(pair),
         lines: pair.iter().filter_map(|m| m.line.clone()).collect(),
         spectra: Vec::new(),
+        raw: None,
         quadratic: Quadratic {
             alpha: positive.then(|| average(|m| m.gradient_norm.powi(2) / curvature(m))),
             delta_l_nats: positive

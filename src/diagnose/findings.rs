@@ -1,5 +1,6 @@
 //! Results of a diagnosis.
 
+use super::Basis;
 use super::ranking::Ranking;
 use super::spectrum::Spectrum;
 use crate::curvature::steihaug::StopReason;
@@ -91,7 +92,19 @@ pub struct NewtonSteps {
     pub ends: [StopReason; 2],
 }
 
-/// Measurements of one layer.
+/// ΔL and κ of one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gain {
+    /// ΔL_ℓ, nats per example.
+    pub delta_l_nats: Fitted,
+    /// κ_ℓ = ΔL_ℓ/‖Δw‖², nats per squared weight unit.
+    pub kappa: Fitted,
+    /// ‖Δw‖, mean over all halvings and folds.
+    pub displacement: f64,
+}
+
+/// Measurements of one layer. With [`Basis::Calibrated`], the loss is that of the model with a temperature
+/// folded into its head: fitted on a half of V for the figures of that half, and on all of V for ‖w_ℓ‖.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerResult {
     /// Its name.
@@ -104,9 +117,12 @@ pub struct LayerResult {
     pub weight_norm: f64,
     /// ΔL_ℓ, nats per example.
     pub delta_l_nats: Fitted,
-    /// ΔL_ℓ after temperature scaling: the gain from moving the layer beyond the gain from a
-    /// temperature.
+    /// ΔL_ℓ along the same move, with temperatures fitted at both of its ends: the gain from moving the
+    /// layer beyond the gain from a temperature.
     pub delta_l_calibrated_nats: Fitted,
+    /// The figures of the raw loss, from the first halving alone. Only with [`Basis::Calibrated`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<Gain>,
     /// κ_ℓ = ΔL_ℓ/‖Δw‖², nats per squared weight unit. The ratio of the means of ΔL_ℓ and of
     /// ‖Δw‖² over all halvings and folds.
     pub kappa: Fitted,
@@ -173,12 +189,23 @@ pub struct Plan {
     /// least half of it.
     #[serde(default)]
     pub tied_update: Vec<String>,
-    /// `cross_fit`, `calibrated` or `in_sample`.
+    /// The name of a [`Basis`]; `cross_fit` in files of earlier builds, which measured the raw loss.
     pub basis: String,
 }
 
 fn one() -> usize {
     1
+}
+
+fn raw() -> Basis {
+    Basis::Raw
+}
+
+impl LayerResult {
+    /// ΔL to be shown beside the other: of the raw loss if there is one, otherwise beyond a temperature.
+    pub fn beside(&self) -> Fitted {
+        self.raw.map_or(self.delta_l_calibrated_nats, |raw| raw.delta_l_nats)
+    }
 }
 
 impl Findings {
@@ -189,8 +216,9 @@ impl Findings {
             n => format!("are means over {n} splits of V into halves"),
         };
         format!(
-            "cross-fit figures {ways}; they estimate the gain of a direction found on half of V; \
-             a direction found on all of V would gain more"
+            "in-sample figures are those of the half of V that gave the direction; cross-fit figures are of \
+             the other half and {ways}; they estimate the gain of a direction found on half of V; a \
+             direction found on all of V would gain more"
         )
     }
 
@@ -231,7 +259,7 @@ pub fn perturbed_and_updated(layer: &str) -> String {
     )
 }
 
-/// The plain in-sample argmaxes, as in the paper.
+/// The plain in-sample argmaxes of the raw loss, as in the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InSamplePlan {
     /// Highest in-sample κ.
@@ -244,6 +272,9 @@ pub struct InSamplePlan {
 /// threads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Findings {
+    /// The loss that layers were measured by; raw in files of earlier builds.
+    #[serde(default = "raw")]
+    pub basis: Basis,
     /// The model's loss.
     pub loss_nats: Loss,
     /// Ways in which V was halved. 1 in files of earlier builds.
@@ -253,10 +284,11 @@ pub struct Findings {
     pub layers: Vec<LayerResult>,
     /// The plan, or `None` if no layer is eligible.
     pub plan: Option<Plan>,
-    /// The plan from in-sample values.
+    /// The plan from in-sample values of the raw loss.
     pub plan_in_sample: Option<InSamplePlan>,
-    /// The plan from values after temperature scaling.
-    pub plan_calibrated: Option<Plan>,
+    /// The plan from the raw loss. With [`Basis::Calibrated`], it is from the first halving alone.
+    #[serde(default)]
+    pub plan_raw: Option<Plan>,
     /// How clearly the layers are separated; `None` if none is eligible.
     #[serde(default)]
     pub ranking: Option<Ranking>,

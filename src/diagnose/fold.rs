@@ -25,20 +25,22 @@ pub struct Fold<'a> {
     pub own: &'a Activations,
     /// Images that the gap is measured on.
     pub other: &'a Activations,
-    /// Logits of `own` at w*.
+    /// Logits of `own` at w*, before the temperature.
     pub own_base: &'a Predictions,
-    /// Logits of `other` at w*.
+    /// Logits of `other` at w*, before the temperature.
     pub other_base: &'a Predictions,
+    /// The temperature folded into the head: fitted on `own`, or 1.
+    pub temperature: f64,
 }
 
 /// A layer's gradient g over a fold's own images, and what is known of the line along it.
-pub struct Direction<'a> {
+pub struct Direction {
     /// g.
-    pub gradient: &'a [Tensor],
+    pub gradient: Vec<Tensor>,
     /// gᵀHg. Only measured in the first halving: it costs more than the search.
     pub curvature: Option<f64>,
-    /// α* along the directions of the first halving, for the others.
-    pub alpha: Option<f64>,
+    /// ‖Δw‖ along the directions of the first halving, for the others.
+    pub length: Option<f64>,
 }
 
 /// Measurements along one direction.
@@ -63,31 +65,32 @@ pub struct Measured {
     pub other_gap: Gap<Vec<f64>>,
 }
 
-/// Loss differences, raw and with temperature scaling on both sides.
+/// Loss differences, of the loss that is searched and with temperatures fitted on both sides.
 #[derive(Clone, Debug)]
 pub struct Gap<T> {
-    /// Without temperature scaling.
-    pub raw: T,
+    /// With the temperature of [`Fold::temperature`] on both sides.
+    pub searched: T,
     /// With temperatures fitted on the fold that gave the direction, one at w* and one at α*.
-    pub calibrated: T,
+    pub refitted: T,
 }
 
-/// Measures a layer along a direction, or along the Newton step from it.
+/// Measures a layer along a direction, or along the Newton step from it. The fold's temperature is
+/// already in the objective's head.
 pub fn measure(
     objective: &Objective,
     layer: &Layer,
     fold: &Fold,
-    Direction { gradient, curvature, alpha }: Direction,
+    Direction { gradient, curvature, length }: Direction,
     estimator: Estimator,
 ) -> Result<Measured> {
     let kernel = crate::objective::Error::from;
-    let square = vector::dot(gradient, gradient).map_err(kernel)?;
+    let square = vector::dot(&gradient, &gradient).map_err(kernel)?;
     let gradient_norm = square.sqrt();
     let weight_norm = vector::norm(&objective.weights_of(layer)?).map_err(kernel)?;
     // With a zero gradient, the layer does not move.
     if square == 0.0 {
         let none = vec![0.0; fold.other_base.images()];
-        let value = mean(&losses(fold.own_base, 1.0));
+        let value = mean(&losses(fold.own_base, fold.temperature));
         return Ok(Measured {
             gradient_norm,
             curvature,
@@ -95,25 +98,25 @@ pub fn measure(
             minimum: Minimum { alpha: 0.0, value, evaluations: 0, capped: false },
             line: None,
             displacement: 0.0,
-            own_gap: Gap { raw: 0.0, calibrated: 0.0 },
-            other_gap: Gap { raw: none.clone(), calibrated: none },
+            own_gap: Gap { searched: 0.0, refitted: 0.0 },
+            other_gap: Gap { searched: none.clone(), refitted: none },
         });
     }
-    let base = losses(fold.own_base, 1.0);
+    let base = losses(fold.own_base, fold.temperature);
     let longest = longest(weight_norm, gradient_norm, mean(&base));
     let budget = if objective.network.is_linear_in(layer) { LINEAR_BUDGET } else { NETWORK_BUDGET };
     let (direction, start, cap, step) = match estimator {
         Estimator::Line => {
-            let start = match (alpha, curvature) {
-                (Some(alpha), _) => alpha,
+            let start = match (length, curvature) {
+                (Some(length), _) => length / gradient_norm,
                 (None, Some(curvature)) if curvature > 0.0 => USUAL * square / curvature,
                 _ => 0.01 * longest / gradient_norm,
             };
-            (gradient.to_vec(), start, longest / gradient_norm, None)
+            (gradient.clone(), start, longest / gradient_norm, None)
         }
         Estimator::Newton { radius, iterations } => {
             let within = (radius * longest, iterations);
-            let found = newton(objective, fold.own, layer, gradient, within)?;
+            let found = newton(objective, fold.own, layer, &gradient, within)?;
             (found.direction, 1.0, 1.0, Some(found.step))
         }
     };
@@ -149,11 +152,11 @@ pub fn measure(
         Path::new(objective, fold.other, layer, &direction)?.predict(minimum.alpha)?;
     let (before, after) = (fit(fold.own_base).temperature, fit(&own_moved).temperature);
     let gap = |base: &Predictions, moved: &Predictions| Gap {
-        raw: differences(&losses(base, 1.0), &losses(moved, 1.0)),
-        calibrated: differences(&losses(base, before), &losses(moved, after)),
+        searched: differences(&losses(base, fold.temperature), &losses(moved, 1.0)),
+        refitted: differences(&losses(base, before), &losses(moved, after)),
     };
     let own_gap = gap(fold.own_base, &own_moved);
-    let slope = -vector::dot(gradient, &direction).map_err(kernel)?;
+    let slope = -vector::dot(&gradient, &direction).map_err(kernel)?;
     let along = match &step {
         // The model's decrease along p is −φ′(0) − ½ φ″(0).
         Some(step) => Some(-2.0 * (step.decrease + slope)),
@@ -168,7 +171,7 @@ pub fn measure(
         displacement: minimum.alpha * length,
         line,
         newton: step,
-        own_gap: Gap { raw: mean(&own_gap.raw), calibrated: mean(&own_gap.calibrated) },
+        own_gap: Gap { searched: mean(&own_gap.searched), refitted: mean(&own_gap.refitted) },
         other_gap: gap(fold.other_base, &other_moved),
         minimum,
     })

@@ -1,28 +1,27 @@
 //! Layers whose gradients are held at the same time.
 //!
-//! Gradients of all layers come from one backward pass, but those of all blocks of V need a multiple of the
-//! model's memory. Large models are therefore measured in groups of layers. A group costs a pass from its
+//! Gradients of all layers come from one backward pass, but those of all halves of V need a multiple of the
+//! model's memory. Large models are therefore measured in groups of layers. A group costs passes from its
 //! lowest layer on.
 
-use super::halvings::block_count;
 use crate::models::{Layer, Network};
 
 /// Most numbers of gradients held at a time, unless one layer has more: 1 GiB in f32.
 pub(super) const MOST: usize = 1 << 28;
 
-/// The layers by `first_stage`, in groups whose gradients on all blocks are held at a time: at most `most`
-/// numbers, usually [`MOST`].
+/// The layers by `first_stage`, in groups of which `sets` gradients are held at a time: at most `most` numbers,
+/// usually [`MOST`].
 pub(super) fn groups(
     network: &Network,
     layers: &[Layer],
-    repeats: usize,
+    sets: usize,
     most: usize,
 ) -> Vec<Vec<Layer>> {
     let mut order = layers.to_vec();
     order.sort_by_key(|layer| layer.first_stage);
     let sizes: Vec<usize> = order.iter().map(|layer| size(network, layer)).collect();
     let mut order = order.into_iter();
-    let counts = counts(&sizes, most / block_count(repeats));
+    let counts = counts(&sizes, most / sets);
     counts.into_iter().map(|n| order.by_ref().take(n).collect()).collect()
 }
 
@@ -69,7 +68,7 @@ mod tests {
             labels: (0..IMAGES as u32).map(|i| i % 3).collect(),
         };
         let layers = network.blocks();
-        assert_eq!(groups(&network, &layers, 5, 1).len(), layers.len());
+        assert_eq!(groups(&network, &layers, 12, 1).len(), layers.len());
         let request = Request::new(&model, &validation, &layers, 3);
         let of = |most| diagnose_within(&request, most, &mut |_| {}).unwrap().layers;
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 + 1e-4 * a.abs();

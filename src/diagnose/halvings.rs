@@ -1,7 +1,4 @@
-//! Ways to halve V, all made of the same blocks of images.
-//!
-//! The gradient of a half is then the mean of the gradients of its blocks, so one pass over V serves
-//! all halvings.
+//! Ways to halve V, all made of the same blocks of images, so that any two halvings share half of each half.
 
 use crate::data::folds::stratified_halves;
 

@@ -2,8 +2,7 @@
 
 use super::findings::Findings;
 use super::groups::{MOST, groups, size};
-use super::halvings::block_count;
-use super::{Estimator, MeasureOptions, REPEATS, Request, diagnose};
+use super::{Basis, Estimator, MeasureOptions, Request, diagnose, gradient_sets, usable};
 use crate::checkpoint::Checkpoint;
 use crate::curvature::{LayerOperator, LinearOperator};
 use crate::data::{Role, Roles, require};
@@ -67,22 +66,25 @@ impl Measurer {
 
     /// Time and memory needed to measure these layers with default options.
     pub fn need(&self, layers: &[Layer], found: &Calibration) -> Need {
-        self.need_of(self.validation.len(), layers, REPEATS, found)
+        self.need_of(self.validation.len(), layers, &MeasureOptions::default(), found)
     }
 
-    /// The same for a given number of images of V and of halvings.
+    /// The same for a given number of images of V, along gradients, without spectra.
     pub fn need_of(
         &self,
         images: usize,
         layers: &[Layer],
-        repeats: usize,
+        options: &MeasureOptions,
         found: &Calibration,
     ) -> Need {
         let network = &self.objective.network;
-        let work = diagnose_work(network, &groups(network, layers, repeats, MOST), repeats);
+        let (basis, repeats) = (usable(options.basis, &self.objective), options.repeats);
+        let sets = gradient_sets(basis, repeats);
+        let groups = groups(network, layers, sets, MOST);
+        let work = diagnose_work(network, &groups, repeats, basis == Basis::Calibrated);
         let seconds = found.seconds(work, images);
         let passing = found.resident_mib + found.wave_mib;
-        let held = self.held_mib(images, layers, repeats);
+        let held = self.held_mib(images, layers, options);
         Need { seconds, mib: found.peak_mib.max(passing + held) }
     }
 
@@ -93,7 +95,7 @@ impl Measurer {
         options: &MeasureOptions,
         found: &Calibration,
     ) -> Need {
-        let plain = self.need_of(self.validation.len(), layers, options.repeats, found);
+        let plain = self.need_of(self.validation.len(), layers, options, found);
         let newton = match options.estimator {
             Estimator::Line => 0,
             // Per fold, which has half of the images.
@@ -143,16 +145,17 @@ impl Measurer {
     }
 
     /// Memory held besides the passes themselves, in MiB: the images at a layer's input, in three
-    /// copies; the gradients of V's blocks, and a fold's direction; the moved layer, its direction and
-    /// product, and the points of the line.
-    pub fn held_mib(&self, images: usize, layers: &[Layer], repeats: usize) -> f64 {
+    /// copies; the gradients on all halves; the moved layer, its direction and product, and the points of the
+    /// line.
+    pub fn held_mib(&self, images: usize, layers: &[Layer], options: &MeasureOptions) -> f64 {
         let network = &self.objective.network;
+        let sets = gradient_sets(usable(options.basis, &self.objective), options.repeats);
         let input_len = |layer: &Layer| {
             network.activation_len(0).max(network.activation_len(layer.first_stage))
         };
         let widest = layers.iter().map(input_len).max().unwrap_or(0);
         let largest = layers.iter().map(|layer| size(network, layer)).max().unwrap_or(0);
-        let groups = groups(network, layers, repeats, MOST);
+        let groups = groups(network, layers, sets, MOST);
         let together = |group: &Vec<Layer>| group.iter().map(|layer| size(network, layer)).sum();
         let group: usize = groups.iter().map(together).max().unwrap_or(0);
         // Above the blocks, a pass holds almost nothing once all of V has been computed up to
@@ -160,12 +163,7 @@ impl Measurer {
         // allocator keeps from the previous stage.
         let linear = layers.iter().all(|layer| self.objective.network.is_linear_in(layer));
         let copies = if linear { 1 } else { 3 };
-        // With one halving, a block is a fold.
-        let (gradients, moved) = match repeats {
-            1 => (2, 3),
-            _ => (block_count(repeats) + 1, 4),
-        };
-        let floats = copies * images * widest + gradients * group + moved * largest;
+        let floats = copies * images * widest + sets * group + 3 * largest;
         floats as f64 * 4.0 / MIB
     }
 

@@ -6,6 +6,9 @@
 //!
 //! V is split into two stratified folds. Direction and α* come from one fold, the gap is measured
 //! on the other, and both assignments are averaged. This is repeated with other halves.
+//!
+//! By default, a temperature T is fitted on a fold and folded into the head (W/T, b/T) before the layer is
+//! moved: [`Basis::Calibrated`]. ΔL is then what the layer adds to a temperature.
 
 mod assemble;
 pub mod cross_fit;
@@ -28,7 +31,7 @@ mod summary;
 pub use forecast::post_training;
 pub use measurer::Measurer;
 pub use newton::Estimator;
-pub use options::{DiagnoseOptions, EstimatorName, REPEATS};
+pub use options::{Basis, DiagnoseOptions, EstimatorName, REPEATS};
 pub use plan_file::{Error as PlanError, SCHEMA as DIAGNOSIS, read_plan};
 pub use session::{DiagnoseSession, Diagnosed};
 
@@ -36,7 +39,7 @@ use crate::curvature::Result;
 use crate::diagnose::findings::Findings;
 use crate::diagnose::halvings::Halvings;
 use crate::diagnose::spectrum::Spectrum;
-use crate::evaluate::losses;
+use crate::evaluate::{fit, losses};
 use crate::models::Layer;
 use crate::models::layers::join;
 use crate::objective::{Activations, Examples, LayerVectors, Matrix, Objective};
@@ -65,6 +68,8 @@ pub struct Request<'a> {
 /// How layers are measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MeasureOptions {
+    /// The loss that layers are measured by. [`Basis::Raw`] is used where the head is not linear.
+    pub basis: Basis,
     /// How each layer's Δw is found.
     pub estimator: Estimator,
     /// Ways to halve V, at least 1 and at most [`halvings::MOST_REPEATS`].
@@ -75,7 +80,8 @@ pub struct MeasureOptions {
 
 impl Default for MeasureOptions {
     fn default() -> Self {
-        Self { estimator: Estimator::default(), repeats: REPEATS, spectrum: None }
+        let (basis, estimator) = (Basis::default(), Estimator::default());
+        Self { basis, estimator, repeats: REPEATS, spectrum: None }
     }
 }
 
@@ -114,6 +120,8 @@ struct Found {
     layer: Layer,
     /// One pair per halving. The first also has curvatures and the searched line.
     pairs: Vec<Pair>,
+    /// The raw loss in the first halving, if `pairs` are of another.
+    raw: Option<Pair>,
     spectra: Vec<Spectrum>,
 }
 
@@ -136,34 +144,41 @@ fn diagnose_within(request: &Request, most: usize, done: &mut dyn FnMut(&str)) -
     let lowest = layers.iter().map(|layer| layer.first_stage).min().unwrap_or(0);
     let mut at = objective.activations_on_device(validation, lowest)?;
     let base = objective.predict(&at)?;
+    let basis = usable(options.basis, objective);
+    let all = |r: usize| halvings.halves(r);
+    let models = Models::new(objective, basis, &base, (0..halvings.repeats()).map(all).collect())?;
+    let raw_models = match basis {
+        Basis::Calibrated => Some(Models::new(objective, Basis::Raw, &base, vec![all(0)])?),
+        Basis::Raw => None,
+    };
     let mut results = Vec::new();
-    for group in groups::groups(&objective.network, layers, options.repeats, most) {
-        let directions = Directions::new(objective, &at, &group, &halvings)?;
+    let sets = gradient_sets(basis, halvings.repeats());
+    for group in groups::groups(&objective.network, layers, sets, most) {
+        let directions = Directions::new(&models, &at, &group, true)?;
+        let raw_directions = match &raw_models {
+            Some(models) => Some(Directions::new(models, &at, &group, false)?),
+            None => None,
+        };
         for (l, layer) in group.into_iter().enumerate() {
             if layer.first_stage > at.stage {
                 // One forward pass per image serves all layers.
                 at = objective.activations_on_device(&at, layer.first_stage)?;
             }
+            let measure = |models: &Models, directions: &Directions, r, length| {
+                let direction = |half| directions.of((l, &layer), (r, half), length);
+                models.measure(&at, &layer, r, [direction(0), direction(1)], options.estimator)
+            };
             let mut pairs: Vec<Pair> = Vec::with_capacity(halvings.repeats());
             for r in 0..halvings.repeats() {
-                let folds = halvings.halves(r);
-                let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
-                let bases = [subset(&base, &folds[0])?, subset(&base, &folds[1])?];
-                let alpha = pairs.first().and_then(usual_step);
-                let one = |half: usize| -> Result<Measured> {
-                    let fold = Fold {
-                        own: &parts[half],
-                        other: &parts[1 - half],
-                        own_base: &bases[half],
-                        other_base: &bases[1 - half],
-                    };
-                    let gradient = directions.of(&layer, &halvings, r, half)?;
-                    let curvature = (r == 0).then_some(directions.curvatures[half][l]);
-                    let direction = Direction { gradient: &gradient, curvature, alpha };
-                    measure(objective, &layer, &fold, direction, options.estimator)
-                };
-                pairs.push([one(0)?, one(1)?]);
+                let length = pairs.first().and_then(usual_length);
+                pairs.push(measure(&models, &directions, r, length)?);
             }
+            let raw = match (&raw_models, &raw_directions) {
+                (Some(models), Some(directions)) => {
+                    Some(measure(models, directions, 0, usual_length(&pairs[0]))?)
+                }
+                _ => None,
+            };
             let mut spectra = Vec::new();
             if let Some(settings) = &options.spectrum {
                 for &matrix in &settings.matrices {
@@ -171,7 +186,7 @@ fn diagnose_within(request: &Request, most: usize, done: &mut dyn FnMut(&str)) -
                 }
             }
             done(&layer.name);
-            results.push(Found { layer, pairs, spectra });
+            results.push(Found { layer, pairs, raw, spectra });
         }
     }
     let training = match request.training {
@@ -183,75 +198,177 @@ fn diagnose_within(request: &Request, most: usize, done: &mut dyn FnMut(&str)) -
     };
     let [a, b] = halvings.halves(0);
     let loss = model_loss(&base, &[subset(&base, &a)?, subset(&base, &b)?], training);
-    assemble(objective, results, loss, &halvings)
+    let model = at_temperature(objective, basis.temperature(&base))?;
+    let mut findings = assemble(&model, results, loss, &halvings, basis)?;
+    if basis != options.basis {
+        findings.warnings.push(
+            "the head is not one linear layer with a bias, so no temperature can be folded into it: the figures \
+             are of the raw loss"
+                .into(),
+        );
+    }
+    Ok(findings)
 }
 
-/// The mean of both folds' α*, if both moved.
-fn usual_step(pair: &Pair) -> Option<f64> {
-    let moved = pair.iter().all(|m| m.minimum.alpha > 0.0);
-    moved.then(|| (pair[0].minimum.alpha + pair[1].minimum.alpha) / 2.0)
+/// The basis asked for, or [`Basis::Raw`] if a temperature cannot be folded into the head.
+fn usable(basis: Basis, objective: &Objective) -> Basis {
+    match objective.network.linear_head() {
+        Some(_) => basis,
+        None => Basis::Raw,
+    }
 }
 
-/// The gradients of some layers on each block of V, and gᵀHg of each layer on both folds of the first
-/// halving.
+/// How many gradients of each layer are held: one per half of every halving, and those of the raw loss.
+fn gradient_sets(basis: Basis, repeats: usize) -> usize {
+    match basis {
+        Basis::Calibrated => 2 * (repeats + 1),
+        Basis::Raw => 2 * repeats,
+    }
+}
+
+/// The model with a temperature folded into its head: weight and bias of the head divided by T.
+fn at_temperature(objective: &Objective, temperature: f64) -> Result<Objective> {
+    if temperature == 1.0 {
+        return Ok(objective.clone());
+    }
+    let mut changes = Vec::new();
+    for i in objective.network.linear_head().into_iter().flatten().flatten() {
+        let scaled = vector::scaled(&[objective.weights.tensor(i).clone()], 1.0 / temperature);
+        let scaled = scaled.map_err(crate::objective::Error::from)?;
+        changes.extend(scaled.into_iter().map(|tensor| (i, tensor)));
+    }
+    Ok(objective.at(objective.weights.with(&changes)))
+}
+
+/// The mean of both folds' ‖Δw‖, if both moved.
+fn usual_length(pair: &Pair) -> Option<f64> {
+    let moved = pair.iter().all(|m| m.displacement > 0.0);
+    moved.then(|| (pair[0].displacement + pair[1].displacement) / 2.0)
+}
+
+/// The model on one basis, for both halves of each halving.
+struct Models<'a> {
+    objective: &'a Objective,
+    base: &'a Predictions,
+    /// Images of both halves, by halving.
+    halves: Vec<[Vec<usize>; 2]>,
+    /// Temperature of both halves, by halving.
+    temperatures: Vec<[f64; 2]>,
+}
+
+impl<'a> Models<'a> {
+    fn new(
+        objective: &'a Objective,
+        basis: Basis,
+        base: &'a Predictions,
+        halves: Vec<[Vec<usize>; 2]>,
+    ) -> Result<Self> {
+        let mut temperatures = Vec::with_capacity(halves.len());
+        for [a, b] in &halves {
+            let of = |half| -> Result<f64> { Ok(basis.temperature(&subset(base, half)?)) };
+            temperatures.push([of(a)?, of(b)?]);
+        }
+        Ok(Self { objective, base, halves, temperatures })
+    }
+
+    /// Measures a layer in halving r, along the directions of both halves.
+    fn measure(
+        &self,
+        at: &Activations,
+        layer: &Layer,
+        r: usize,
+        directions: [Direction; 2],
+        estimator: Estimator,
+    ) -> Result<Pair> {
+        let folds = &self.halves[r];
+        let parts = [at.select(&folds[0])?, at.select(&folds[1])?];
+        let bases = [subset(self.base, &folds[0])?, subset(self.base, &folds[1])?];
+        let one = |half: usize, direction| -> Result<Measured> {
+            let temperature = self.temperatures[r][half];
+            let fold = Fold {
+                own: &parts[half],
+                other: &parts[1 - half],
+                own_base: &bases[half],
+                other_base: &bases[1 - half],
+                temperature,
+            };
+            measure(
+                &at_temperature(self.objective, temperature)?,
+                layer,
+                &fold,
+                direction,
+                estimator,
+            )
+        };
+        let [a, b] = directions;
+        Ok([one(0, a)?, one(1, b)?])
+    }
+}
+
+impl Basis {
+    /// The temperature that these logits are divided by.
+    fn temperature(self, predictions: &Predictions) -> f64 {
+        match self {
+            Basis::Calibrated => fit(predictions).temperature,
+            Basis::Raw => 1.0,
+        }
+    }
+}
+
+/// The gradients of some layers on both halves of each halving, and gᵀHg of each layer on those of the
+/// first.
 struct Directions {
     joint: Layer,
-    of_blocks: Vec<Vec<Tensor>>,
+    /// By halving and half.
+    gradients: Vec<[Vec<Tensor>; 2]>,
+    /// By half and layer; empty if not requested.
     curvatures: Vec<Vec<f64>>,
 }
 
 impl Directions {
-    /// One backward pass gives the gradients of all layers, and another, with tangents, their curvatures.
-    fn new(
-        objective: &Objective,
-        at: &Activations,
-        layers: &[Layer],
-        halvings: &Halvings,
-    ) -> Result<Self> {
+    /// One backward pass per half gives the gradients of all layers. Another with tangents, over the halves
+    /// of the first halving, gives their curvatures.
+    fn new(models: &Models, at: &Activations, layers: &[Layer], curved: bool) -> Result<Self> {
         let joint = join(layers);
-        let mut of_blocks = Vec::with_capacity(halvings.blocks.len());
-        for block in &halvings.blocks {
-            of_blocks.push(objective.gradient(&at.select(block)?, &joint)?.gradient);
+        let (mut gradients, mut curvatures) = (Vec::new(), Vec::new());
+        for (r, (folds, temperatures)) in models.halves.iter().zip(&models.temperatures).enumerate()
+        {
+            let mut of_half = |half: usize| -> Result<Vec<Tensor>> {
+                let model = at_temperature(models.objective, temperatures[half])?;
+                let part = at.select(&folds[half])?;
+                let gradient = model.gradient(&part, &joint)?.gradient;
+                if curved && r == 0 {
+                    let own = |layer| of_layer(&joint, layer, &gradient);
+                    let directions: Vec<Vec<Tensor>> = layers.iter().map(own).collect();
+                    curvatures.push(curvatures_along(&model, &part, layers, &directions)?);
+                }
+                Ok(gradient)
+            };
+            gradients.push([of_half(0)?, of_half(1)?]);
         }
-        let mut found = Self { joint, of_blocks, curvatures: Vec::with_capacity(2) };
-        for (half, fold) in halvings.halves(0).iter().enumerate() {
-            let directions = layers.iter().map(|layer| found.of(layer, halvings, 0, half));
-            let directions = directions.collect::<crate::objective::Result<Vec<_>>>()?;
-            let part = at.select(fold)?;
-            found.curvatures.push(curvatures_along(objective, &part, layers, &directions)?);
-        }
-        Ok(found)
+        Ok(Self { joint, gradients, curvatures })
     }
 
-    /// A layer's gradient over one half of V: the mean of its blocks' gradients, weighted by their
-    /// sizes.
+    /// Of a layer and its number, over one half of halving r, with the ‖Δw‖ to be expected.
     fn of(
         &self,
-        layer: &Layer,
-        halvings: &Halvings,
-        r: usize,
-        half: usize,
-    ) -> crate::objective::Result<Vec<Tensor>> {
-        let blocks = halvings.blocks_of(r, half);
-        let size = |b: usize| halvings.blocks[b].len() as f64;
-        let all: f64 = blocks.iter().map(|&b| size(b)).sum();
-        let of_block = |b: usize| -> Vec<Tensor> {
-            let joint = &self.joint.tensors;
-            let places = layer.tensors.iter().filter_map(|i| joint.binary_search(i).ok());
-            places.map(|k| self.of_blocks[b][k].clone()).collect()
+        (l, layer): (usize, &Layer),
+        (r, half): (usize, usize),
+        length: Option<f64>,
+    ) -> Direction {
+        let curvature = match r {
+            0 => self.curvatures.get(half).map(|of_layers| of_layers[l]),
+            _ => None,
         };
-        match blocks.as_slice() {
-            [only] => Ok(of_block(*only)),
-            [first, rest @ ..] => {
-                let mut sum = vector::scaled(&of_block(*first), size(*first) / all)?;
-                for &b in rest {
-                    sum = vector::add_scaled(&sum, size(b) / all, &of_block(b))?;
-                }
-                Ok(sum)
-            }
-            [] => Err(crate::objective::Error::NoExamples),
-        }
+        let gradient = of_layer(&self.joint, layer, &self.gradients[r][half]);
+        Direction { gradient, curvature, length }
     }
+}
+
+/// The part of a joint layer's gradient that belongs to one of its layers.
+fn of_layer(joint: &Layer, layer: &Layer, gradient: &[Tensor]) -> Vec<Tensor> {
+    let places = layer.tensors.iter().filter_map(|i| joint.tensors.binary_search(i).ok());
+    places.map(|k| gradient[k].clone()).collect()
 }
 
 /// gᵀHg of every layer along its direction.

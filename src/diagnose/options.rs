@@ -32,6 +32,12 @@ pub struct DiagnoseOptions {
         arg(long, value_enum, default_value = "block", conflicts_with = "layer")
     )]
     pub granularity: Granularity,
+    /// Loss that layers are measured by
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_enum, default_value = "calibrated", hide_short_help = true)
+    )]
+    pub basis: Basis,
     /// Number of times to split the validation images into halves, 1 to 15; a move is found on one
     /// half and measured on the other [default: 5]
     #[cfg_attr(feature = "cli", arg(long, value_name = "R", hide_short_help = true))]
@@ -85,6 +91,28 @@ pub struct DiagnoseOptions {
         arg(long, value_name = "toward:CKPT0,decay", value_delimiter = ',')
     )]
     pub remedies: Vec<Remedy>,
+}
+
+/// The loss that layers are measured by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+pub enum Basis {
+    /// the loss with a temperature folded into the head: what a layer adds to it
+    #[default]
+    Calibrated,
+    /// the loss of the model as it is, as published
+    Raw,
+}
+
+impl Basis {
+    /// Its name in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Basis::Calibrated => "calibrated",
+            Basis::Raw => "raw",
+        }
+    }
 }
 
 /// How a layer's Δw is found.
@@ -197,6 +225,7 @@ impl DiagnoseOptions {
             matrices.push(Matrix::GaussNewton);
         }
         MeasureOptions {
+            basis: self.basis,
             repeats: self.repeats.unwrap_or(REPEATS),
             estimator: match self.estimator {
                 EstimatorName::Line => Estimator::Line,

@@ -124,7 +124,7 @@ fn argmax(values: &[f64]) -> Option<usize> {
     (0..values.len()).reduce(|best, i| if values[i] > values[best] { i } else { best })
 }
 
-/// The plain in-sample argmaxes, as in the paper.
+/// The plain in-sample argmaxes of the raw loss, as in the paper.
 pub fn in_sample(layers: &[LayerResult]) -> Option<InSamplePlan> {
     let of = |value: fn(&LayerResult) -> Option<f64>| {
         let values: Vec<f64> =
@@ -132,8 +132,8 @@ pub fn in_sample(layers: &[LayerResult]) -> Option<InSamplePlan> {
         argmax(&values).filter(|&i| values[i].is_finite()).map(|i| layers[i].name.clone())
     };
     Some(InSamplePlan {
-        perturb: of(|l| l.kappa.in_sample)?,
-        update: of(|l| l.delta_l_nats.in_sample)?,
+        perturb: of(|l| l.raw.map_or(l.kappa, |raw| raw.kappa).in_sample)?,
+        update: of(|l| l.raw.map_or(l.delta_l_nats, |raw| raw.delta_l_nats).in_sample)?,
     })
 }
 

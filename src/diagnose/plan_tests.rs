@@ -17,7 +17,7 @@ fn evidence(name: &str, base: f64, noise: f64, scale: f64) -> Evidence {
 #[test]
 fn picks_the_best_layer_if_differences_are_clear() {
     let all = [evidence("embed", 1.0, 0.1, 1.0), evidence("head", 3.0, 0.1, 0.1)];
-    let plan = plan(&all, &halves(), "cross_fit").unwrap();
+    let plan = plan(&all, &halves(), "raw").unwrap();
     assert_eq!((&*plan.update, &*plan.perturb), ("head", "embed"));
     assert!(plan.tied_update.is_empty() && plan.tied_perturb.is_empty());
 }
@@ -30,7 +30,7 @@ fn picks_the_tied_layer_nearest_the_head() {
         evidence("block.1", 1.0, -0.3, 1.0),
         evidence("head", 0.1, 0.01, 1.0),
     ];
-    let plan = plan(&all, &halves(), "cross_fit").unwrap();
+    let plan = plan(&all, &halves(), "raw").unwrap();
     assert_eq!(plan.update, "block.1");
     assert_eq!(plan.tied_update, ["block.0"]);
 }
@@ -38,7 +38,7 @@ fn picks_the_tied_layer_nearest_the_head() {
 #[test]
 fn no_plan_without_an_eligible_layer() {
     let all = [evidence("embed", 0.1, 2.0, 1.0), evidence("head", -1.0, 0.1, 1.0)];
-    assert_eq!(plan(&all, &halves(), "cross_fit"), None);
+    assert_eq!(plan(&all, &halves(), "raw"), None);
 }
 
 #[test]

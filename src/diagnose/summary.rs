@@ -1,12 +1,13 @@
 //! Summary and warnings of a diagnosis, in sentences.
 
+use super::Basis;
 use super::plan::{corrected, is_eligible};
 use crate::diagnose::findings::{LayerResult, Loss};
 use crate::evaluate::Estimate;
 use crate::format::estimate;
 
 /// Splits the gap into the gain from a temperature and the further gain from the best layer.
-pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
+pub(super) fn summary(loss: &Loss, layers: &[LayerResult], basis: Basis) -> String {
     let over_confidence = loss.validation - loss.calibrated;
     // Cross-fitted on halves of V, a temperature can also raise the loss.
     let effect = match over_confidence > 0.0 {
@@ -17,8 +18,11 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
         "Of the validation loss {:.4}, a temperature of {:.3} {effect}; ",
         loss.validation, loss.temperature
     );
-    let gains: Vec<Estimate> =
-        layers.iter().filter_map(|l| l.delta_l_calibrated_nats.estimate()).collect();
+    let beyond = |l: &LayerResult| match basis {
+        Basis::Calibrated => l.delta_l_nats,
+        Basis::Raw => l.delta_l_calibrated_nats,
+    };
+    let gains: Vec<Estimate> = layers.iter().filter_map(|l| beyond(l).estimate()).collect();
     let best = layers
         .iter()
         .zip(gains.iter().zip(corrected(&gains)))
@@ -38,6 +42,7 @@ pub(super) fn summary(loss: &Loss, layers: &[LayerResult]) -> String {
 pub(super) fn warnings(
     loss: &Loss,
     layers: &[LayerResult],
+    basis: Basis,
     planned: bool,
     images: usize,
 ) -> Vec<String> {
@@ -66,8 +71,12 @@ pub(super) fn warnings(
         ));
     }
     if !planned {
+        let beyond = match basis {
+            Basis::Calibrated => "beyond the temperature, ",
+            Basis::Raw => "",
+        };
         out.push(format!(
-            "there is no plan: no layer has a cross-fit ΔL significantly above 0 on {images} \
+            "there is no plan: {beyond}no layer has a cross-fit ΔL significantly above 0 on {images} \
              images: use more images, or set `perturb` and `update`"
         ));
     }

@@ -21,15 +21,23 @@ const POINTS: f64 = 5.0;
 const POINTS_AGAIN: f64 = 4.0;
 
 /// Operations of `diagnose` per image of V: the model's loss on V and on as many training images,
-/// the ascent step, the line search of each layer in every halving of V, and for each group of layers a
-/// gradient and a sweep of their Hessian-vector products.
-pub fn diagnose_work(network: &Network, groups: &[Vec<Layer>], repeats: usize) -> Operations {
+/// the line search of each layer in every halving of V, and for each group of layers a gradient on every
+/// halving and a sweep of their Hessian-vector products. With `raw_too`, gradients and searches are made in
+/// one more halving.
+pub fn diagnose_work(
+    network: &Network,
+    groups: &[Vec<Layer>],
+    repeats: usize,
+    raw_too: bool,
+) -> Operations {
     let all = cost::forward(network, 0..network.stages());
+    let repeats = repeats + usize::from(raw_too);
     let mut work = Operations { forward: 3.0 * all, gradient: 0.0, hvp: 0.0 };
     for group in groups {
         if let Some(lowest) = group.iter().min_by_key(|layer| layer.first_stage) {
-            work.gradient += 2.0 * cost::suffix(network, lowest)
+            let one = 2.0 * cost::suffix(network, lowest)
                 + group.iter().map(|layer| cost::own(network, layer)).sum::<f64>();
+            work.gradient += repeats as f64 * one;
         }
         work.hvp += cost::sweep(network, &group.iter().collect::<Vec<_>>());
     }

@@ -13,6 +13,7 @@ mod config;
 pub mod convnext;
 pub mod cost;
 mod error;
+mod head;
 pub mod layers;
 pub mod lora;
 pub mod mlp_mixer;

@@ -3,7 +3,7 @@
 
 use super::PostTrainSession;
 use super::frozen::describe;
-use super::score::{REMEASURE_REPEATS, measured_again};
+use super::score::{measured_again, remeasure_options};
 use crate::cache::{About, CacheMode, CachePolicy, StoragePlan};
 use crate::data::Split;
 use crate::engine::{Engine, Precision};
@@ -145,12 +145,13 @@ fn parts(session: &PostTrainSession, plan: &StoragePlan, peak: f64) -> Result<Ex
     if let (Some(subject), false) = (&session.diagnosis, options.remeasure == Some(0)) {
         let v = roles.val.as_ref().map_or(0, Split::len);
         let images = options.remeasure.map_or(subject.validation.len(), |n| n.min(v));
-        let need = subject.need_of(images, &again, REMEASURE_REPEATS, exact);
+        let how = remeasure_options();
+        let need = subject.need_of(images, &again, &how, exact);
         // Freed pages may be kept by the allocator, and V's activations may fit into none of those
         // that training leaves.
         let kept = match options.limit.mib() {
             Some(_) => 0.0,
-            None => trained_mib + subject.held_mib(images, &again, REMEASURE_REPEATS),
+            None => trained_mib + subject.held_mib(images, &again, &how),
         };
         parts.push(Part {
             name: "layers measured again".into(),

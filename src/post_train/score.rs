@@ -213,9 +213,11 @@ pub fn measured_again(network: &Network, recipe: &Recipe) -> Vec<Layer> {
     wanted
 }
 
-/// Ways to halve V when layers are measured again: one. More would take longer than many a training of one
+/// How layers are measured again: with one halving of V. More would take longer than many a training of one
 /// layer.
-pub const REMEASURE_REPEATS: usize = 1;
+pub fn remeasure_options() -> MeasureOptions {
+    MeasureOptions { repeats: 1, ..MeasureOptions::default() }
+}
 
 /// ΔL and κ of p and u on V, at w* and after training.
 ///
@@ -234,7 +236,7 @@ pub fn remeasure(
         checkpointing: tuned.checkpointing,
         ..session.objective.clone()
     };
-    let options = MeasureOptions { repeats: REMEASURE_REPEATS, ..MeasureOptions::default() };
+    let options = remeasure_options();
     let before = session.at(untouched).measure(&wanted, &options, context)?.layers;
     // Diagnosis is of the plain loss, whatever training smooths.
     let tuned = Objective { smoothing: 0.0, ..tuned.clone() };

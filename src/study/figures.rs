@@ -1,7 +1,7 @@
 //! The figures of a cell, as the log stores them.
 
 use super::CellKind;
-use crate::diagnose::findings::{Findings, Fitted, InSamplePlan, LayerResult, Loss, Plan};
+use crate::diagnose::findings::{Findings, Fitted, Gain, InSamplePlan, LayerResult, Loss, Plan};
 use crate::evaluate::{Bound, Detection, Estimate, Summary};
 use crate::post_train::{Compared, Trial};
 use serde::{Deserialize, Serialize};
@@ -54,12 +54,14 @@ pub struct DiagnosisFigures {
 pub struct LayerFigures {
     /// Its name.
     pub layer: String,
-    /// ΔL, nats per example.
+    /// ΔL of the model with a temperature in its head, nats per example.
     pub delta_l: Fitted,
-    /// ΔL after temperature scaling.
+    /// The same with temperatures fitted at both ends of the move.
     pub delta_l_calibrated: Fitted,
-    /// κ.
+    /// κ of the model with a temperature in its head.
     pub kappa: Fitted,
+    /// ΔL and κ of the raw loss.
+    pub raw: Option<Gain>,
     /// Whether the cross-fitted ΔL is significant.
     pub eligible: bool,
     /// ‖Δw‖.
@@ -193,6 +195,7 @@ impl From<LayerResult> for LayerFigures {
             delta_l: layer.delta_l_nats,
             delta_l_calibrated: layer.delta_l_calibrated_nats,
             kappa: layer.kappa,
+            raw: layer.raw,
             eligible: layer.eligible,
             displacement: layer.displacement,
             gradient_norm: layer.gradient_norm,

@@ -98,7 +98,7 @@ fn diagnosis(
     context: &Context,
 ) -> Result<Cell> {
     let spec = json!({ "definitions": DEFINITIONS, "of": identity(opened, images, context) });
-    let cell = fingerprint("planish/diagnosis/3", &spec)?;
+    let cell = fingerprint("planish/diagnosis/4", &spec)?;
     let model = setup.model_settings(pair, &opened.checkpoint);
     let settings = CellSettings::Diagnosis(about(opened, images, context));
     let planned = Planned { cell, model, settings, control: None, diagnosis: None };

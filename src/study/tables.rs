@@ -198,6 +198,7 @@ fn layer(mut row: TableRow, figures: &LayerFigures, of: &DiagnosisFigures) -> Ta
         delta_l,
         delta_l_calibrated,
         kappa,
+        raw,
         eligible,
         displacement,
         gradient_norm,
@@ -205,12 +206,16 @@ fn layer(mut row: TableRow, figures: &LayerFigures, of: &DiagnosisFigures) -> Ta
         parameters,
     } = figures;
     one(&mut row, "layer", layer.as_str());
-    for (name, fitted) in
-        [("delta_l", delta_l), ("delta_l_calibrated", delta_l_calibrated), ("kappa", kappa)]
-    {
-        one(&mut row, format!("{name}_cross_fit"), fitted.cross_fit);
-        one(&mut row, format!("{name}_stderr"), fitted.stderr);
-        one(&mut row, format!("{name}_in_sample"), fitted.in_sample);
+    for (name, fitted) in [
+        ("delta_l", Some(*delta_l)),
+        ("delta_l_calibrated", Some(*delta_l_calibrated)),
+        ("delta_l_raw", raw.map(|raw| raw.delta_l_nats)),
+        ("kappa", Some(*kappa)),
+        ("kappa_raw", raw.map(|raw| raw.kappa)),
+    ] {
+        one(&mut row, format!("{name}_cross_fit"), fitted.and_then(|of| of.cross_fit));
+        one(&mut row, format!("{name}_stderr"), fitted.and_then(|of| of.stderr));
+        one(&mut row, format!("{name}_in_sample"), fitted.and_then(|of| of.in_sample));
     }
     one(&mut row, "eligible", *eligible);
     one(&mut row, "displacement", *displacement);

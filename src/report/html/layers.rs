@@ -3,6 +3,7 @@
 use super::chart::{Axis, Colour, svg};
 use super::rows::{Mark, Row, Scale, rows};
 use super::text::{escape, figure, folded, key, note, paragraph, table};
+use crate::diagnose::Basis;
 use crate::diagnose::findings::{Findings, Fitted, LayerResult, LossLine, Plan};
 use crate::format::{ABSENT, estimate, number, optional};
 use crate::objective::Matrix;
@@ -12,13 +13,19 @@ const Z: f64 = 1.96;
 
 /// ΔL and κ with intervals, the plan with its ties, and a table of all figures.
 pub fn layers(findings: &Findings) -> String {
+    let (title, beside) = match findings.basis {
+        Basis::Calibrated => {
+            ("ΔL: what moving one layer adds to a temperature", "raw ΔL, without a temperature")
+        }
+        Basis::Raw => {
+            ("ΔL: reduction in validation loss from moving one layer", "ΔL beyond a temperature")
+        }
+    };
     let mut out = paragraph(&plan_words(findings));
     out += &paragraph(&format!("The {}.", findings.estimand()));
     out += "<div class=\"charts\">\n";
-    let title = "ΔL: reduction in validation loss from moving one layer";
-    let fields = |l: &LayerResult| {
-        [(l.delta_l_nats, Colour::Blue), (l.delta_l_calibrated_nats, Colour::Orange)].to_vec()
-    };
+    let fields =
+        |l: &LayerResult| [(l.delta_l_nats, Colour::Blue), (l.beside(), Colour::Orange)].to_vec();
     let drawn = fitted_rows(findings, title, "nats per image", fields, |plan| {
         (&plan.update, &plan.tied_update)
     });
@@ -32,8 +39,8 @@ pub fn layers(findings: &Findings) -> String {
     out += "</div>\n";
     out += &key(&[
         ("blue", "full", "cross-fitted, with 95% interval"),
-        ("orange", "full", "ΔL beyond a temperature"),
-        ("muted", "open", "in-sample, as published: not reliable"),
+        ("orange", "full", beside),
+        ("muted", "open", "in-sample: not reliable"),
     ]);
     out += &note(
         "Rows in the stronger colour are eligible: their ΔL is significantly above 0, corrected for the \
@@ -105,9 +112,12 @@ fn plan_words(findings: &Findings) -> String {
         }
         None => "There is no plan: no layer has a cross-fit ΔL significantly above 0.".into(),
     };
-    let beyond = match &findings.plan_calibrated {
-        Some(plan) => format!(" After calibration, the plan would be to {}.", told(plan)),
-        None => " After calibration, no layer is eligible.".into(),
+    let raw = match (&findings.plan_raw, findings.basis) {
+        (Some(plan), Basis::Calibrated) => {
+            format!(" Without a temperature, the plan would be to {}.", told(plan))
+        }
+        (None, Basis::Calibrated) => " Without a temperature, no layer is eligible.".into(),
+        (_, Basis::Raw) => String::new(),
     };
     let published = findings.plan_in_sample.as_ref().map_or(String::new(), |plan| {
         format!(
@@ -115,7 +125,7 @@ fn plan_words(findings: &Findings) -> String {
             plan.perturb, plan.update
         )
     });
-    first + &beyond + &published
+    first + &raw + &published
 }
 
 fn both(f: &Fitted) -> String {
@@ -123,11 +133,15 @@ fn both(f: &Fitted) -> String {
 }
 
 fn figures(findings: &Findings) -> String {
+    let beside = match findings.basis {
+        Basis::Calibrated => "raw ΔL",
+        Basis::Raw => "ΔL beyond T",
+    };
     let headers = [
         "layer",
         "ΔL in-sample",
         "ΔL cross-fit",
-        "ΔL beyond T",
+        beside,
         "κ in-sample",
         "κ cross-fit",
         "κ‖w‖²",
@@ -143,7 +157,7 @@ fn figures(findings: &Findings) -> String {
                 l.name.clone(),
                 optional(l.delta_l_nats.in_sample),
                 both(&l.delta_l_nats),
-                both(&l.delta_l_calibrated_nats),
+                both(&l.beside()),
                 optional(l.kappa.in_sample),
                 both(&l.kappa),
                 l.kappa_relative.map_or(ABSENT.into(), |f| both(&f)),

@@ -3,6 +3,7 @@
 use super::table::{Align, Style, Table};
 use super::{remedies, sampling};
 use crate::message::in_flags;
+use planish::diagnose::Basis;
 use planish::diagnose::findings::{Findings, Fitted, Plan};
 use planish::diagnose::spectrum::{Estimated, Spectrum};
 use planish::format::{ABSENT, count, number, optional};
@@ -30,7 +31,8 @@ pub fn text(report: &DiagnosisReport, notes: &[&String]) -> String {
     for note in notes {
         out += &format!("note: {note}\n");
     }
-    out += &format!("\n{}\n{}\n", table(findings), findings.estimand());
+    out +=
+        &format!("\n{}\n{}{}\n", table(findings), basis_line(findings.basis), findings.estimand());
     out += &spectra(findings);
     out += &format!("{}\n", findings.summary);
     match &findings.plan {
@@ -42,14 +44,29 @@ pub fn text(report: &DiagnosisReport, notes: &[&String]) -> String {
         out +=
             &format!("in-sample, as published: perturb {}, update {}\n", plan.perturb, plan.update);
     }
-    if let Some(plan) = &findings.plan_calibrated {
-        out += &plan_line("beyond temperature", plan);
+    match (&findings.plan_raw, findings.basis) {
+        (Some(plan), Basis::Calibrated) => out += &plan_line("without a temperature", plan),
+        (None, Basis::Calibrated) => out += "without a temperature: no plan\n",
+        (_, Basis::Raw) => {}
     }
     for warning in &findings.warnings {
         out += &format!("warning: {}\n", in_flags(warning));
     }
     out += &report.remedies.as_ref().map_or(String::new(), remedies::text);
     out + &sampling::text(report)
+}
+
+/// What the columns of losses are.
+fn basis_line(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Calibrated => {
+            "a temperature is folded into the head first, and ΔL is what moving one layer adds to it; raw ΔL is \
+             without the temperature, from one split of V\n"
+        }
+        Basis::Raw => {
+            "ΔL is of the model as it is; beyond T: with temperatures fitted before and after the move\n"
+        }
+    }
 }
 
 fn plan_line(title: &str, plan: &Plan) -> String {
@@ -70,11 +87,15 @@ fn plan_line(title: &str, plan: &Plan) -> String {
 fn table(findings: &Findings) -> String {
     let right = |name| (name, Align::Right);
     let both = |f: &Fitted| with_error(f.cross_fit, f.stderr);
+    let beside = match findings.basis {
+        Basis::Calibrated => "raw ΔL",
+        Basis::Raw => "beyond T",
+    };
     let mut gains = Table::new(&[
         ("layer", Align::Left),
         right("ΔL in-sample"),
         right("ΔL cross-fit"),
-        right("beyond T"),
+        right(beside),
         ("", Align::Left),
     ]);
     let mut steps = Table::new(&[
@@ -91,7 +112,7 @@ fn table(findings: &Findings) -> String {
             l.name.clone(),
             optional(l.delta_l_nats.in_sample),
             both(&l.delta_l_nats),
-            both(&l.delta_l_calibrated_nats),
+            both(&l.beside()),
             if l.eligible { "eligible" } else { "" }.into(),
         ];
         gains.row_with_bar(cells, l.delta_l_nats.cross_fit.unwrap_or(0.0));
