@@ -72,8 +72,11 @@ fn subsets_of_v_are_measured_before_all_of_v() {
 #[test]
 fn newton_steps_are_reported() {
     let bench = Bench::with_model();
+    // ‖w‖ of the head is then the same in every half.
+    let basis = ["--basis", "raw"];
     let words = ["--layer", "block.5,head", "--estimator", "newton", "--radius", "0.05"];
-    let (report, _) = diagnosis(&bench, "n.json", &words);
+    let (report, _) = diagnosis(&bench, "n.json", &[&basis[..], &words].concat());
+    assert_eq!(report["basis"], "raw");
     for layer in report["layers"].as_array().unwrap() {
         let length = layer["newton"]["length"].as_f64().unwrap();
         let most = 0.05 * layer["weight_norm"].as_f64().unwrap();

@@ -24,7 +24,8 @@ const KEYS: &str = "schema run.command run.version run.seed run.threads run.devi
     layers[].capped layers[].negative_curvature layers[].eligible layers[].quadratic.alpha \
     layers[].quadratic.delta_l_nats layers[].quadratic.kappa plan.perturb plan.update \
     plan.tied_perturb plan.tied_update plan.basis plan_in_sample.perturb plan_in_sample.update \
-    plan_calibrated forecast[].method forecast[].gflop_per_image warnings";
+    basis plan_raw layers[].raw.delta_l_nats.cross_fit layers[].raw.kappa.cross_fit \
+    layers[].raw.displacement forecast[].method forecast[].gflop_per_image warnings";
 
 /// Whether a path of keys exists, in every entry of every list on the path.
 fn has_path(value: &Value, path: &str) -> bool {

@@ -200,6 +200,7 @@ fn diagnose_within(request: &Request, most: usize, done: &mut dyn FnMut(&str)) -
     let loss = model_loss(&base, &[subset(&base, &a)?, subset(&base, &b)?], training);
     let model = at_temperature(objective, basis.temperature(&base))?;
     let mut findings = assemble(&model, results, loss, &halvings, basis)?;
+    findings.warnings.extend(few(validation.labels(), objective.network.classes(), &findings));
     if basis != options.basis {
         findings.warnings.push(
             "the head is not one linear layer with a bias, so no temperature can be folded into it: the figures \
@@ -208,6 +209,28 @@ fn diagnose_within(request: &Request, most: usize, done: &mut dyn FnMut(&str)) -
         );
     }
     Ok(findings)
+}
+
+/// Fewest images that a plan is made from without a warning.
+const ENOUGH: usize = 200;
+
+/// Warnings about a V that is too small, or that lacks classes.
+fn few(labels: &[u32], classes: usize, findings: &Findings) -> Vec<String> {
+    let mut out = Vec::new();
+    let found: std::collections::HashSet<u32> = labels.iter().copied().collect();
+    if found.len() < classes {
+        let of = found.len();
+        out.push(format!(
+            "these images are of {of} of the model's {classes} classes: the figures say nothing about the others"
+        ));
+    }
+    if labels.len() < ENOUGH && findings.plan.is_some() {
+        out.push(format!(
+            "the plan is from {} images: another `seed` may give another one; use {ENOUGH} or more",
+            labels.len()
+        ));
+    }
+    out
 }
 
 /// The basis asked for, or [`Basis::Raw`] if a temperature cannot be folded into the head.

@@ -115,7 +115,9 @@ fn table(findings: &Findings) -> String {
             both(&l.beside()),
             if l.eligible { "eligible" } else { "" }.into(),
         ];
-        gains.row_with_bar(cells, l.delta_l_nats.cross_fit.unwrap_or(0.0));
+        // A bar's length is relative to the largest, so noise must not have one.
+        let gap = l.delta_l_nats.cross_fit.filter(|_| l.eligible);
+        gains.row_with_bar(cells, gap.unwrap_or(0.0));
         let mut flags = Vec::new();
         if l.capped {
             flags.push("capped");
