@@ -14,7 +14,7 @@ fn main() -> Result<()> {
     let checkpoint = Checkpoint::open(checkpoint.as_ref(), &Load::default())?;
     let last = checkpoint.network.last_block().name;
     let options = PostTrainOptions {
-        train: TrainOptions { epochs: 2, lr: 0.03, ..TrainOptions::default() },
+        train: TrainArgs { epochs: Some(2), lr: Some(0.03), ..TrainArgs::default() },
         remeasure: Some(0),
         force: true,
         ..PostTrainOptions::new(MethodOptions::sgd(&last))

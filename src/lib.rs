@@ -122,6 +122,6 @@ pub mod prelude {
     pub use crate::options::Limit;
     pub use crate::post_train::{Place, PostTrainOptions, PostTrainSession};
     pub use crate::session::{Context, Data, objective, pixels, sample};
-    pub use crate::train::{MethodOptions, TrainOptions};
+    pub use crate::train::{MethodOptions, TrainArgs};
     pub use candle_core::DType;
 }

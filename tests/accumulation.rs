@@ -9,12 +9,12 @@ use candle_core::{DType, Tensor};
 use planish::models::layers::{features, join, select};
 use planish::models::{Layer, Weights};
 use planish::objective::Objective;
-use planish::train::Shape;
 use planish::train::perturbation::{NoMinimum, StepRule};
 use planish::train::recipe::{Recipe, ResolvedMethod};
 use planish::train::run::{TrainEvent, TrainSettings, train};
 use planish::train::sam::Variant;
 use planish::train::source::Source;
+use planish::train::{LoraOptions, Shape};
 use small::{images, model, numbers, plus};
 
 const B: usize = 10;
@@ -31,6 +31,7 @@ fn recipes(model: &Objective) -> Vec<(&'static str, Recipe)> {
         no_minimum: NoMinimum::Reject,
         perturb_replacement: false,
         rho: 0.1,
+        lora: LoraOptions::default(),
     };
     let newton = StepRule::Newton;
     let look = Variant::Look { every: 3, alpha: 0.7 };

@@ -231,3 +231,117 @@ fn combinations_without_meaning_are_refused() {
     let b = format!("A: {model}\nB: {model} with the adapter {adapter}\n");
     assert!(run.output.starts_with(&b), "{}", run.output);
 }
+
+/// A run of two epochs on the same layers, as words.
+const RUN: [&str; 8] =
+    ["--update", "block.1", "--epochs", "2", "--batch-size", "8", "--lr", "0.05"];
+
+/// Figures on test of `post-train --method sgd` with these options, after the last epoch.
+fn post_trained(bench: &Bench, rest: &[&str]) -> Value {
+    let (out, json) = (bench.path("tuned"), bench.path("p.json"));
+    let words = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd", "--force"];
+    let end = ["--keep", "last", "--remeasure", "0", "--quiet", "--out", &out, "--json", &json];
+    let run = bench.run(&[&words[..], &RUN, rest, &end].concat());
+    assert!(run.success, "{}", run.errors);
+    std::fs::remove_dir_all(out).unwrap();
+    bench.json("p.json")
+}
+
+#[test]
+fn a_bench_compares_adapters_with_training_the_whole_layers() {
+    let bench = Bench::with_model();
+    for more in [&["--lora", "2"][..], &["--lora", "3", "--dora", "--targets", "qkv", "--merge"]] {
+        let json = bench.path("bench.json");
+        let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "sgd,sam"];
+        let end = ["--seeds", "2", "--remeasure", "0", "--quiet", "--json", &json];
+        let run = bench.run(&[&words[..], &RUN, more, &end].concat());
+        assert!(run.success, "{}", run.errors);
+        let report = bench.json("bench.json");
+        let rows = report["rows"].as_array().unwrap();
+        let title = if more.len() > 2 { "DoRA 3 → block.1" } else { "LoRA 2 → block.1" };
+        let names: Vec<&str> = rows.iter().filter_map(|row| row["name"].as_str()).collect();
+        assert_eq!(names, ["untouched", "SGD → block.1", title, "SAM → block.1"]);
+        let (control, adapted) = (&rows[1], &rows[2]);
+        assert_eq!((&adapted["control"], &adapted["method"]), (&names[1].into(), &"sgd".into()));
+        assert_eq!(adapted["lora"]["lora"].as_u64(), more[1].parse().ok());
+        assert_eq!((&control["lora"], &rows[3]["lora"]), (&Value::Null, &Value::Null));
+        assert_eq!(report["settings"]["methods"]["sgd"]["lora"], adapted["lora"]["lora"]);
+        // Both rows are the means of the runs of `post-train` with the same seeds.
+        for (row, options) in [(control, &[][..]), (adapted, more)] {
+            let seed = |seed| post_trained(&bench, &[options, &["--train-seed", seed]].concat());
+            let runs = [seed("0"), seed("1")];
+            for figure in ["nll", "calibrated_nll", "top1", "ece"] {
+                let of = |run: &Value| run["test"]["after"][figure].as_f64().unwrap();
+                let mean = (of(&runs[0]) + of(&runs[1])) / 2.0;
+                assert_eq!(row[figure]["mean"].as_f64(), Some(mean), "{} {figure}", row["name"]);
+            }
+        }
+        assert_ne!(control["nll"], adapted["nll"]);
+        assert!(
+            run.output.contains(&format!("{title}: no verdict from 2 seeds")),
+            "{}",
+            run.output
+        );
+    }
+    let words = ["bench", &bench.model, "--data", &bench.data, "--methods"];
+    let bare = bench.run(&[&words[..], &["sgd"]].concat());
+    bare.is_refused_with(&["--methods: sgd is the control of every method; set --lora"]);
+    let others = bench.run(&[&words[..], &["sam", "--lora", "2"]].concat());
+    others.is_refused_with(&["--lora only applies to the method sgd"]);
+    let head = bench.run(&[&words[..], &["sgd", "--lora", "2", "--update", "head"]].concat());
+    head.fails_with(&["--update", "layers that contain linear layers"]);
+}
+
+#[test]
+fn a_study_has_adapters_as_options() {
+    let bench = Bench::with_model();
+    let study = |grid: &str| {
+        format!(
+            "evaluate = false\n[[model]]\nname = \"m\"\ncheckpoint = \"model\"\n[[data]]\nname = \
+             \"d\"\nsource = \"data\"\n[[bench]]\nname = \"b\"\nmethods = [\"sgd\", \"sam\"]\n\
+             update = [\"block.1\"]\ngrid = {{ {grid}, epochs = 2, batch-size = 8, lr = 0.05, keep = \
+             \"last\" }}\n"
+        )
+    };
+    let runs = |name: &str, grid: &str| -> Vec<Value> {
+        std::fs::write(bench.path(&format!("{name}.toml")), study(grid)).unwrap();
+        let run = bench.run(&["study", &format!("{name}.toml")]);
+        assert!(run.success, "{}", run.errors);
+        let text = std::fs::read_to_string(bench.path(&format!("{name}/runs.jsonl"))).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let rows = runs("with", "lora = [2, 3], rslora = true, targets = [[\"qkv\", \"fc1\"]]");
+    // SAM, the control of both, and one run for each rank.
+    let of = |method: &str| rows.iter().filter(|row| row["method"] == method).collect::<Vec<_>>();
+    assert_eq!((of("sgd").len(), of("sam").len()), (3, 1));
+    let control = of("sgd").into_iter().find(|row| row["lora"].is_null()).unwrap();
+    assert_eq!((&control["rslora"], &control["targets"]), (&false.into(), &Value::Null));
+    for (rank, options) in [
+        (Value::Null, &[][..]),
+        (2.into(), &["--lora", "2", "--rslora", "--targets", "qkv,fc1"]),
+        (3.into(), &["--lora", "3", "--rslora", "--targets", "qkv,fc1"]),
+    ] {
+        let row = of("sgd").into_iter().find(|row| row["lora"] == rank).unwrap();
+        let report = post_trained(&bench, &[options, &["--train-seed", "0"]].concat());
+        for split in ["val", "test"] {
+            let part = &report[if split == "val" { "validation" } else { "test" }];
+            for figure in ["nll", "calibrated_nll", "top1", "ece", "temperature"] {
+                let name = format!("{split}_after_{figure}");
+                assert_eq!(row[&name], part["after"][figure], "{rank} {name}");
+            }
+        }
+        let expected = if rank.is_null() { &Value::Null } else { &control["cell"] };
+        assert_eq!(&row["control"], expected);
+    }
+    // Cells without adapters keep their names.
+    let plain = runs("without", "clip = 1e9");
+    let other = runs("adapted", "clip = 1e9, lora = 2");
+    for row in &plain {
+        assert!(other.iter().any(|of| of["cell"] == row["cell"]), "{row}");
+    }
+    std::fs::write(bench.path("s.toml"), study("lora = 2, targets = [[\"qkx\"]]")).unwrap();
+    bench.run(&["study", "s.toml"]).fails_with(&["s.toml, line", "`targets`", "qkv"]);
+    let pol = study("lora = 2").replace("\"sgd\", ", "");
+    std::fs::write(bench.path("s.toml"), pol).unwrap();
+    bench.run(&["study", "s.toml"]).fails_with(&["s.toml, line", "`lora`", "the method sgd"]);
+}

@@ -45,11 +45,11 @@ fn runs_in_one_process_have_the_same_figures() {
 
     let sam = BenchMethod { method: MethodName::Sam, perturbs_head: false };
     let mut options = BenchOptions {
-        methods: vec![BenchMethod::POL_HEAD, sam],
+        methods: Some(vec![BenchMethod::POL_HEAD, sam]),
         seeds: 2,
         samples: Some(12),
         of_methods: MethodArgs { perturb_batch: Some(8), ..MethodArgs::default() },
-        train: TrainOptions { epochs: 2, batch_size: 8, ..TrainOptions::default() },
+        train: TrainArgs { epochs: Some(2), batch_size: Some(8), ..TrainArgs::default() },
         ..BenchOptions::default()
     };
     options.cache.cache_dir = Some(cache.into());

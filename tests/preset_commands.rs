@@ -5,6 +5,9 @@
 mod common;
 
 use common::Bench;
+use planish::post_train::Preview;
+use planish::prelude::*;
+use planish::train::{MethodArgs, Preset, PresetOptions};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -90,6 +93,52 @@ fn the_preset_of_pol_names_its_layers() {
     let rows: Vec<&Value> = report["rows"].as_array().unwrap().iter().map(|r| &r["name"]).collect();
     assert_eq!(rows, ["untouched", "SGD → block.5", "PoL head → block.5"]);
     assert!(report["rows"][2]["rejected"].is_object() && report["rows"][2]["capped"].is_null());
+}
+
+#[test]
+fn a_preset_is_the_same_from_rust() {
+    let bench = Bench::with_model();
+    let out = bench.path("tuned");
+    let report = run(
+        &bench,
+        "post-train",
+        &[&["--preset", "pol", "--nesterov", "off", "--out", &out, "--force"][..], &SMALL].concat(),
+    );
+    let options = PostTrainOptions {
+        preset: PresetOptions { preset: Some(Preset::Pol) },
+        of_method: MethodArgs { perturb_batch: Some(16), ..MethodArgs::default() },
+        train: TrainArgs {
+            epochs: Some(1),
+            batch_size: Some(8),
+            // The default, which the preset must not replace.
+            nesterov: Some(false),
+            ..TrainArgs::default()
+        },
+        ..PostTrainOptions::default()
+    };
+    let checkpoint = Checkpoint::open(bench.model.as_ref(), &Load::default()).unwrap();
+    let data = DataOptions { data: bench.data.clone(), ..DataOptions::default() };
+    let (place, context) = (Place::Nowhere, Context::silent(0));
+    let session =
+        PostTrainSession::prepare(&options, checkpoint, &data, &place, Preview::None, &context)
+            .unwrap();
+    assert_eq!(serde_json::to_value(&session.settings).unwrap(), report["settings"]);
+    assert_eq!(serde_json::to_value(session.method().unwrap()).unwrap(), report["method"]);
+    assert_eq!(report["settings"]["nesterov"], false);
+    assert_eq!(serde_json::to_value(session.augmentation()).unwrap(), report["augmentation"]);
+}
+
+#[test]
+fn a_bench_says_which_methods_a_preset_is_not_about() {
+    let bench = Bench::with_model();
+    let words = ["bench", &bench.model, "--data", &bench.data, "--preset", "pol", "--dry-run"];
+    let note = "note: the preset pol has the published settings of PoL; its training options also \
+                apply to SAM";
+    let small = ["--batch-size", "8", "--perturb-batch", "16"];
+    let with_sam = bench.run(&[&words[..], &small, &["--methods", "pol,sam"]].concat());
+    assert!(with_sam.success && with_sam.errors.contains(note), "{}", with_sam.errors);
+    let alone = bench.run(&[&words[..], &small].concat());
+    assert!(alone.success && !alone.errors.contains("the preset pol"), "{}", alone.errors);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use planish::objective::{Activations, Objective};
 use planish::train::perturbation::{NoMinimum, StepRule};
 use planish::train::recipe::{Recipe, ResolvedMethod};
 use planish::train::run::{TrainSettings, train};
-use planish::train::{Keep, Source};
+use planish::train::{Keep, LoraOptions, Source};
 
 /// Size of the training set for which epoch times are printed.
 const IMAGES: usize = 50_000;
@@ -46,6 +46,7 @@ pub fn tell(size: &Size, objective: &Objective, product: f64) -> Outcome<()> {
             no_minimum: NoMinimum::Reject,
             perturb_replacement: false,
             rho: 0.0,
+            lora: LoraOptions::default(),
         };
         let inputs = match recipe.first_stage() {
             0 => images.clone(),

@@ -55,7 +55,7 @@ impl<'a> InProcess<'a> {
             ..run.options.clone()
         };
         // Test is measured on what was written.
-        let place = Place::New(folder.join("run.safetensors"));
+        let place = Place::New(folder.join(run.output()));
         let mut session = self.session(&options, &place, Preview::None, context)?;
         let plan = match self.limit.memory {
             Some(_) => session.outlook(0.0, context)?.plan,

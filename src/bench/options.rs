@@ -2,15 +2,15 @@
 
 use crate::cache::CacheOptions;
 use crate::options::Error;
-use crate::train::{MethodArgs, MethodName, PresetOptions, TrainOptions};
+use crate::train::{MethodArgs, MethodName, PresetOptions, TrainArgs};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Upper limit of `seeds`. A larger number is probably a typing error.
 const MAX_SEEDS: u64 = 1000;
 
-/// A method to compare with its control: every [`MethodName`] but `sgd`, which is the control, and
-/// `pol-head`, PoL with the head as p.
+/// A method to compare with its control, plain SGD on the same layers: every [`MethodName`], and `pol-head`,
+/// PoL with the head as p. `sgd` is compared with its adapters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct BenchMethod {
@@ -22,7 +22,7 @@ pub struct BenchMethod {
 
 impl BenchMethod {
     /// All of them.
-    pub const ALL: [BenchMethod; 9] = [
+    pub const ALL: [BenchMethod; 10] = [
         Self::of(MethodName::Pof),
         Self::of(MethodName::Pol),
         Self::POL_HEAD,
@@ -32,6 +32,7 @@ impl BenchMethod {
         Self::of(MethodName::Asam),
         Self::of(MethodName::Looksam),
         Self::of(MethodName::SamNorm),
+        Self::of(MethodName::Sgd),
     ];
 
     /// PoL with the head as p.
@@ -46,9 +47,14 @@ impl BenchMethod {
         if self.perturbs_head { "pol-head" } else { self.method.name() }
     }
 
-    /// Whether it needs a plan.
-    pub fn is_planned(self) -> bool {
-        self.method == MethodName::Pol
+    /// Whether a plan names layers of it that the options do not name.
+    pub fn is_planned(self, named: &MethodArgs) -> bool {
+        let MethodArgs { perturb, update, .. } = named;
+        match self.method {
+            MethodName::Pol => update.is_none() || perturb.is_none() && !self.perturbs_head,
+            MethodName::Sgd => update.is_none(),
+            _ => false,
+        }
     }
 }
 
@@ -75,12 +81,11 @@ impl clap::ValueEnum for BenchMethod {
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        match self.perturbs_head {
-            true => {
-                let value = clap::builder::PossibleValue::new(self.name());
-                Some(value.help("pol, with the head perturbed"))
-            }
-            false => self.method.to_possible_value(),
+        let value = clap::builder::PossibleValue::new(self.name());
+        match (self.perturbs_head, self.method) {
+            (true, _) => Some(value.help("pol, with the head perturbed")),
+            (false, MethodName::Sgd) => Some(value.help("update low-rank adapters (--lora)")),
+            (false, method) => method.to_possible_value(),
         }
     }
 }
@@ -88,26 +93,15 @@ impl clap::ValueEnum for BenchMethod {
 /// Options of a bench. These are also the flags of `bench`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[cfg_attr(
-    feature = "cli",
-    derive(clap::Args),
-    command(mut_args(crate::train::preset::with_defaults))
-)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct BenchOptions {
-    /// Methods to run, each with its control
+    /// Methods to run, each with its control [default: the preset's, else pof,pol,pol-head]
     #[cfg_attr(
         feature = "cli",
-        arg(
-            long,
-            value_enum,
-            value_delimiter = ',',
-            default_value = "pof,pol,pol-head",
-            default_value_ifs([("preset", "pof2022", "pof"), ("preset", "pol", "pol")]),
-            help_heading = "Bench options"
-        )
+        arg(long, value_enum, value_delimiter = ',', help_heading = "Bench options")
     )]
-    pub methods: Vec<BenchMethod>,
-    /// Published settings. In `train` they are filled in already.
+    pub methods: Option<Vec<BenchMethod>>,
+    /// Published settings.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub preset: PresetOptions,
     /// Number of training seeds; fewer than three give no verdict
@@ -115,7 +109,7 @@ pub struct BenchOptions {
         long, value_name = "N", default_value_t = Self::default().seeds, help_heading = "Bench options"
     ))]
     pub seeds: u64,
-    /// Use the plan of this `diagnose` report for PoL [default: diagnose first]
+    /// Use the plan of this `diagnose` report for layers that are not named [default: diagnose first]
     #[cfg_attr(feature = "cli", arg(long, value_name = "REPORT", help_heading = "Bench options"))]
     pub plan: Option<PathBuf>,
     /// Number of validation images for the diagnosis [default: all]
@@ -138,7 +132,7 @@ pub struct BenchOptions {
     pub of_methods: MethodArgs,
     /// Training options.
     #[cfg_attr(feature = "cli", command(flatten))]
-    pub train: TrainOptions,
+    pub train: TrainArgs,
     /// Where frozen activations are kept.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub cache: CacheOptions,
@@ -147,14 +141,14 @@ pub struct BenchOptions {
 impl Default for BenchOptions {
     fn default() -> Self {
         Self {
-            methods: BenchMethod::ALL[..3].to_vec(),
+            methods: None,
             preset: PresetOptions::default(),
             seeds: 5,
             plan: None,
             samples: None,
             remeasure: None,
             of_methods: MethodArgs::default(),
-            train: TrainOptions::default(),
+            train: TrainArgs::default(),
             cache: CacheOptions::default(),
         }
     }
@@ -166,24 +160,45 @@ impl BenchOptions {
     /// # Errors
     /// The first such option.
     pub fn check(&self) -> Result<(), Error> {
-        self.train.check()?;
+        self.preset.train(&self.train).check()?;
         self.cache.check()?;
-        let MethodArgs { perturb, update, .. } = &self.of_methods;
-        let methods: Vec<MethodName> = self.methods.iter().map(|own| own.method).collect();
-        self.of_methods.check_read_by(&methods)?;
-        if perturb.is_some() && self.methods.iter().all(|m| !m.is_planned() || m.perturbs_head) {
+        let methods = self.methods();
+        let names: Vec<MethodName> = methods.iter().map(|own| own.method).collect();
+        self.of_methods.check_read_by(&names)?;
+        self.of_methods.lora.check()?;
+        let pol = |own: &BenchMethod| own.method == MethodName::Pol && !own.perturbs_head;
+        if self.of_methods.perturb.is_some() && !methods.iter().any(pol) {
             let (option, applies_to) = ("perturb".into(), "the method pol".into());
             return Err(Error::NoEffect { option, applies_to });
         }
-        if self.plan.is_some() && perturb.is_some() && update.is_some() {
-            let text = "`plan` has no effect, because `perturb` and `update` name both layers; \
-                        remove one of the three";
+        if names.contains(&MethodName::Sgd) && self.of_methods.lora.lora.is_none() {
+            let text = "`methods`: sgd is the control of every method; set `lora` to compare adapters \
+                        with it, or omit sgd";
+            return Err(Error::Conflict(text.into()));
+        }
+        if self.plan.is_some() && !self.needs_plan() {
+            let text = "`plan` has no effect, because all layers are named or come with the methods; \
+                        remove it, or the names";
             return Err(Error::Conflict(text.into()));
         }
         match (1..=MAX_SEEDS).contains(&self.seeds) {
             true => Ok(()),
             false => Err(Error::value("seeds", format!("1 to {MAX_SEEDS}"), self.seeds)),
         }
+    }
+
+    /// The methods: the given ones, else the preset's, else three that perturb one layer.
+    pub fn methods(&self) -> Vec<BenchMethod> {
+        match (&self.methods, self.preset.preset) {
+            (Some(methods), _) => methods.clone(),
+            (None, Some(preset)) => vec![BenchMethod::of(preset.method())],
+            (None, None) => BenchMethod::ALL[..3].to_vec(),
+        }
+    }
+
+    /// Whether a plan names layers of a method.
+    pub(super) fn needs_plan(&self) -> bool {
+        self.methods().iter().any(|method| method.is_planned(&self.of_methods))
     }
 
     /// The training seeds, the first of which is `seed`.
@@ -200,7 +215,7 @@ impl BenchOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::AscentArgs;
+    use crate::train::{AscentArgs, LoraOptions, Preset};
 
     #[test]
     fn methods_have_names() {
@@ -208,9 +223,12 @@ mod tests {
             assert_eq!(BenchMethod::try_from(String::from(method)), Ok(method));
         }
         let of = |name| BenchMethod::ALL.iter().any(|own| own.method == name);
-        assert!(MethodName::ALL.into_iter().all(|name| of(name) == (name != MethodName::Sgd)));
-        let error = BenchMethod::try_from("sgd".to_owned()).unwrap_err().to_string();
-        assert!(error.contains("pof, pol, pol-head, sam") && error.contains("sgd"), "{error}");
+        assert!(MethodName::ALL.into_iter().all(of));
+        let error = BenchMethod::try_from("sdg".to_owned()).unwrap_err().to_string();
+        assert!(error.contains("pof, pol, pol-head, sam") && error.contains("sdg"), "{error}");
+        let preset = PresetOptions { preset: Some(Preset::Pol) };
+        let of_preset = BenchOptions { preset, ..BenchOptions::default() };
+        assert_eq!(of_preset.methods(), [BenchMethod::of(MethodName::Pol)]);
     }
 
     #[cfg(feature = "cli")]
@@ -228,15 +246,31 @@ mod tests {
     #[test]
     fn rejects_options_without_effect() {
         let with = |methods: &[BenchMethod], of_methods: MethodArgs| {
-            let methods = methods.to_vec();
+            let methods = Some(methods.to_vec());
             BenchOptions { methods, of_methods, ..BenchOptions::default() }.check()
         };
         let perturb = || MethodArgs { perturb: Some("head".into()), ..MethodArgs::default() };
-        assert_eq!(with(&BenchMethod::ALL, perturb()), Ok(()));
+        assert_eq!(with(&BenchMethod::ALL[..9], perturb()), Ok(()));
         let refused = with(&[BenchMethod::POL_HEAD], perturb());
         assert!(matches!(refused, Err(Error::NoEffect { .. })));
         let rho = MethodArgs { ascent: AscentArgs::of_rho(0.1), ..MethodArgs::default() };
         assert!(matches!(with(&[BenchMethod::POL_HEAD], rho), Err(Error::NoEffect { .. })));
+        // SGD is a method of its own only with adapters.
+        let sgd = [BenchMethod::of(MethodName::Sgd)];
+        let lora = |lora| MethodArgs { lora, ..MethodArgs::default() };
+        assert!(matches!(with(&sgd, MethodArgs::default()), Err(Error::Conflict(_))));
+        let rank = LoraOptions { lora: Some(2), ..LoraOptions::default() };
+        assert_eq!(with(&sgd, lora(rank.clone())), Ok(()));
+        let refused = with(&BenchMethod::ALL[..9], lora(rank));
+        assert!(matches!(refused, Err(Error::NoEffect { option, .. }) if option == "lora"));
+        let named = MethodArgs { update: Some("norm".into()), ..MethodArgs::default() };
+        let plan = BenchOptions {
+            methods: Some(vec![BenchMethod::POL_HEAD]),
+            of_methods: named,
+            plan: Some("plan.json".into()),
+            ..BenchOptions::default()
+        };
+        assert!(matches!(plan.check(), Err(Error::Conflict(_))));
         let none = BenchOptions { seeds: 0, ..BenchOptions::default() };
         assert_eq!(none.check(), Err(Error::value("seeds", "1 to 1000", 0)));
     }

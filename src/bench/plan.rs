@@ -1,4 +1,4 @@
-//! The layers of PoL: named by the user, or from a plan.
+//! Layers of PoL and of adapters: named by the user, or from a plan.
 
 use super::{BenchOptions, BenchRunner};
 use crate::checkpoint::Checkpoint;
@@ -11,7 +11,7 @@ use crate::post_train::Preview;
 use crate::session::Context;
 use crate::train::MethodArgs;
 
-/// The layers p (perturbed) and u (updated) of PoL, and their origin.
+/// The layers p (perturbed) and u (updated) of PoL, u of adapters, and their origin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedLayers {
     /// p.
@@ -36,7 +36,7 @@ impl PlannedLayers {
     }
 }
 
-/// p and u of PoL: from the options, from a report, or from a diagnosis made now. If neither finds a
+/// p and u: from the options, from a report, or from a diagnosis made now. If neither finds a
 /// layer, the head and the last block.
 ///
 /// # Errors
@@ -50,10 +50,10 @@ pub(super) fn plan<R: BenchRunner>(
     context: &Context,
 ) -> Result<PlannedLayers, R::Error> {
     let MethodArgs { perturb, update, .. } = &options.of_methods;
-    if let (Some(perturb), Some(update)) = (perturb, update) {
+    if !options.needs_plan() {
         return Ok(PlannedLayers {
-            perturb: perturb.clone(),
-            update: update.clone(),
+            perturb: perturb.clone().unwrap_or_else(|| "head".into()),
+            update: update.clone().unwrap_or_default(),
             from: "named by the user".into(),
             diagnosis_ahead: None,
         });

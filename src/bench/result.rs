@@ -5,6 +5,7 @@ use crate::cache::CacheInfo;
 use crate::data::DamagedFile;
 use crate::evaluate::Estimate;
 use crate::post_train::result::{LayerBeforeAfter, SamInfo};
+use crate::train::{LoraOptions, TrainOptions};
 use serde::{Deserialize, Serialize};
 
 /// The result of a bench.
@@ -12,8 +13,10 @@ use serde::{Deserialize, Serialize};
 pub struct BenchResult {
     /// Training seeds.
     pub seeds: Vec<u64>,
-    /// Origin of PoL's p and u; `None` without PoL.
+    /// Origin of the layers of PoL and of adapters; `None` without these methods.
     pub plan: Option<String>,
+    /// The training options of all rows.
+    pub train: TrainOptions,
     /// The rows, the untuned model first.
     pub rows: Vec<RowResult>,
     /// Time and memory of each trained row.
@@ -38,6 +41,9 @@ pub struct RowResult {
     pub update: Option<String>,
     /// Options of SAM.
     pub sam: Option<SamInfo>,
+    /// Options of the adapters, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraOptions>,
     /// Test NLL in nats.
     pub nll: Estimate,
     /// Test NLL after a temperature fitted on V.

@@ -37,25 +37,30 @@ pub(super) fn rows(
             rows.len() - 1
         }
     };
-    let chosen = options.of_methods.update.as_deref();
-    for row in &options.methods {
+    let MethodArgs { perturb: chosen_p, update: chosen, .. } = &options.of_methods;
+    let chosen = chosen.as_deref();
+    let planned_u = || chosen.or(planned.map(|plan| plan.update.as_str()));
+    for row in options.methods() {
         let (perturb, update, label) = match row.method {
             MethodName::Pof => (Some("head"), features.as_str(), "all else"),
             MethodName::Pol => {
-                let Some(plan) = planned else { continue };
+                let planned_p = planned.map(|plan| plan.perturb.as_str());
                 let perturb = match row.perturbs_head {
-                    false => options.of_methods.perturb.as_deref().unwrap_or(&plan.perturb),
-                    true => "head",
+                    false => chosen_p.as_deref().or(planned_p),
+                    true => Some("head"),
                 };
-                let update = chosen.unwrap_or(&plan.update);
+                let (Some(perturb), Some(update)) = (perturb, planned_u()) else { continue };
                 (Some(perturb), update, update)
+            }
+            MethodName::Sgd => {
+                let Some(update) = planned_u() else { continue };
+                (None, update, update)
             }
             _ => {
                 let update = chosen.unwrap_or("*");
                 (None, update, if update == "*" { "all" } else { update })
             }
         };
-        let from = perturb.map_or(String::new(), |p| format!(" {p}"));
         let sgd = MethodName::Sgd.title();
         let control = add(format!("{sgd} → {label}"), MethodOptions::sgd(update), None);
         let named = MethodArgs {
@@ -64,7 +69,9 @@ pub(super) fn rows(
             ..options.preset.fill(&options.of_methods, row.method)
         };
         let method = named.of(row.method).method(row.method)?;
-        add(format!("{}{from} → {label}", row.method.title()), method, Some(control));
+        let title = method.lora().title().unwrap_or_else(|| row.method.title().into());
+        let from = perturb.map_or(String::new(), |p| format!(" {p}"));
+        add(format!("{title}{from} → {label}"), method, Some(control));
     }
     Ok(rows)
 }

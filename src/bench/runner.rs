@@ -62,6 +62,16 @@ pub struct BenchRun<'a> {
     pub untouched: bool,
 }
 
+impl BenchRun<'_> {
+    /// The name of the file or folder for its result: adapters that are not merged are a folder.
+    pub fn output(&self) -> &'static str {
+        match self.options.of_method.lora.writes_checkpoint() {
+            true => "run.safetensors",
+            false => "run",
+        }
+    }
+}
+
 /// Forecast of a run.
 #[derive(Clone, Debug)]
 pub struct RunForecast {

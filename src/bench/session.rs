@@ -14,17 +14,19 @@ use crate::error::{Error, Result};
 use crate::forecast::Expected;
 use crate::post_train::{PostTrainOptions, Preview};
 use crate::session::{Context, Data};
-use crate::train::Keep;
+use crate::train::{Keep, MethodName, TrainArgs, TrainOptions};
 
 /// A bench, ready to run.
 pub struct BenchSession<'a, R> {
     /// The options.
     pub options: BenchOptions,
+    /// The training options of all rows, with those of the preset and the defaults filled in.
+    pub train: TrainOptions,
     /// The model from which all rows start.
     pub checkpoint: &'a Checkpoint,
     /// Training, validation and test images.
     pub roles: Roles,
-    /// The layers of PoL; `None` without PoL.
+    /// The layers of PoL and of adapters; `None` without these methods.
     pub planned: Option<PlannedLayers>,
     /// The rows to train, each method after its control.
     pub rows: Vec<BenchRow>,
@@ -49,16 +51,18 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
     ) -> Result<Self, R::Error> {
         let roles = checked(options, checkpoint, data, context)?;
         let train = require(Role::Train, roles.train.as_ref()).map_err(Error::from)?;
-        let (train, cut) = options.train.fitted_to(train.len());
-        cut.iter().for_each(|note| context.note(note));
-        let options = &BenchOptions { train, ..options.clone() };
-        let planned = match options.methods.iter().any(|method| method.is_planned()) {
+        let preset = options.preset;
+        let (train, cut) = preset.train_on(&options.train, train.len());
+        let names: Vec<MethodName> = options.methods().iter().map(|own| own.method).collect();
+        cut.into_iter().chain(preset.note(&names)).for_each(|note| context.note(&note));
+        let with_layers = |name| [MethodName::Pol, MethodName::Sgd].contains(name);
+        let planned = match names.iter().any(with_layers) {
             true => Some(plan(options, checkpoint, &roles.val_origin, runner, preview, context)?),
             false => None,
         };
         let rows = rows(options, planned.as_ref(), &checkpoint.network).map_err(Error::from)?;
         let (options, seed) = (options.clone(), context.seed);
-        Ok(Self { options, checkpoint, roles, planned, rows, seed, runner })
+        Ok(Self { options, train, checkpoint, roles, planned, rows, seed, runner })
     }
 
     /// Forecasts the bench, row by row. `began` is the number of seconds already spent.
@@ -99,6 +103,7 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
         let tested = untouched.nll.len();
         Ok(BenchResult {
             plan: self.planned.as_ref().map(|plan| plan.from.clone()),
+            train: self.train.clone(),
             costs: trained.iter().map(tally::cost).collect(),
             verdicts: verdicts(&rows, seeds.len(), tested),
             damaged: tally::damaged(&trained),
@@ -111,7 +116,10 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
     pub(super) fn of<'b>(&self, row: &'b BenchRow, seed: u64) -> BenchRun<'b> {
         let first = seed == self.seed;
         let options = PostTrainOptions {
-            train: self.options.train.clone(),
+            train: TrainArgs {
+                batch_size: Some(self.train.batch_size),
+                ..self.options.train.clone()
+            },
             preset: self.options.preset,
             cache: shared(&self.options.cache),
             // Every row is evaluated after its last epoch. Selecting epochs by V, or discarding bad

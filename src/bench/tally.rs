@@ -52,6 +52,7 @@ fn row(name: &str, runs: &[RunResult]) -> Result<RowResult> {
         perturb: method.perturb.clone(),
         update: Some(method.update.clone()),
         sam: method.sam.clone(),
+        lora: method.lora.clone(),
         nll: test(|s| s.nll)?,
         calibrated_nll: test(|s| s.calibrated_nll)?,
         temperatures_at_bound: runs
@@ -90,6 +91,7 @@ pub(super) fn rows(trained: &[Trained], untouched: &ImageScores) -> Result<Vec<R
         perturb: None,
         update: None,
         sam: None,
+        lora: None,
         nll: fixed(before.nll),
         calibrated_nll: fixed(before.calibrated_nll),
         temperatures_at_bound: usize::from(before.temperature_at_bound),

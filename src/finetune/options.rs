@@ -2,10 +2,10 @@
 
 use crate::checkpoint::Load;
 use crate::data::{FinetuneSubset, OnBadSample};
-use crate::lora::LoraOptions;
 use crate::options::{Error, as_text, check};
 use crate::train::{
-    AscentArgs, Keep, L2Sp, MethodArgs, MethodName, MethodOptions, OptimizerRule, TrainOptions,
+    AscentArgs, Keep, L2Sp, LoraOptions, MethodArgs, MethodName, MethodOptions, OptimizerRule,
+    TrainArgs, TrainOptions,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -13,8 +13,7 @@ use std::path::PathBuf;
 
 /// All options of fine-tuning except the seed. These are also the flags of `finetune`.
 ///
-/// The defaults of [`TrainOptions`] are those of post-training; [`FinetuneOptions::default`] has
-/// other ones. AdamW needs a lower learning rate than the default, [`OptimizerName::lr`].
+/// Fine-tuning has other defaults than post-training: [`FinetuneOptions::training`] fills in its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(
@@ -22,22 +21,19 @@ use std::path::PathBuf;
     derive(clap::Args),
     command(
         group = clap::ArgGroup::new("model").required(true),
-        mut_arg("epochs", |arg| arg.default_value("10")),
+        mut_arg("epochs", |arg| arg.help("Passes over the training images [default: 10]")),
         mut_arg("batch_size", |arg| arg.visible_alias("batch")),
-        mut_arg("lr", |arg| {
-            arg.help("Highest learning rate [default: 0.05 for sgd, 0.001 for adamw]")
-                .default_value("0.05")
-                .default_value_if("optimizer", "adamw", "0.001")
-                .hide_default_value(true)
-        }),
-        mut_arg("momentum", |arg| arg.help("Momentum of sgd")),
-        mut_arg("nesterov", |arg| arg.help("Nesterov momentum of sgd: on, or off").default_value("on")),
+        mut_arg("lr", |arg| arg.help("Highest learning rate [default: 0.05 for sgd, 0.001 for adamw]")),
+        mut_arg("momentum", |arg| arg.help("Momentum of sgd [default: 0.9]")),
+        mut_arg("nesterov", |arg| arg.help("Nesterov momentum of sgd: on, or off [default: on]")),
         mut_arg("rho", |arg| arg.help("ρ: length of SAM's ascent step [default: 0.05]")),
         mut_args(|arg| match arg.get_id().as_str() {
             "rho" | "friendly_sigma" | "friendly_lambda" => arg.help_heading("Training options"),
             _ => arg,
         }),
-        mut_arg("weight_decay", |arg| arg.help("Weight decay, on every tensor unless --decay-all off")),
+        mut_arg("weight_decay", |arg| {
+            arg.help("Weight decay, on every tensor unless --decay-all off [default: 0]")
+        }),
     )
 )]
 pub struct FinetuneOptions {
@@ -107,7 +103,7 @@ pub struct FinetuneOptions {
     pub optimizer: OptimizerName,
     /// Options that post-training has, too.
     #[cfg_attr(feature = "cli", command(flatten))]
-    pub train: TrainOptions,
+    pub train: TrainArgs,
     /// Train the head alone for this many epochs first, on features that are computed once (LP-FT).
     ///
     /// A new head starts at random values, and its first gradients would disturb pretrained layers.
@@ -257,7 +253,6 @@ impl OptimizerName {
 
 impl Default for FinetuneOptions {
     fn default() -> Self {
-        let optimizer = OptimizerName::default();
         Self {
             arch: None,
             from: None,
@@ -269,13 +264,8 @@ impl Default for FinetuneOptions {
             train_samples: None,
             val_fraction: None,
             on_bad_sample: OnBadSample::Fail,
-            optimizer,
-            train: TrainOptions {
-                epochs: 10,
-                lr: optimizer.lr(),
-                nesterov: true,
-                ..TrainOptions::default()
-            },
+            optimizer: OptimizerName::default(),
+            train: TrainArgs::default(),
             head_first: 0,
             sam_last: 0,
             sam_variant: SamVariant::default(),
@@ -323,7 +313,8 @@ impl FinetuneOptions {
             return Err(Error::value("train_range", "A..B with A less than B", found));
         }
         self.load.check()?;
-        self.train.check()?;
+        let train = self.training();
+        train.check()?;
         if let (Some(_), None) = (self.l2_sp, &self.from) {
             let (option, applies_to) = ("l2_sp".into(), "a checkpoint (`from`)".into());
             return Err(Error::NoEffect { option, applies_to });
@@ -373,18 +364,36 @@ impl FinetuneOptions {
                 }
             };
         }
-        if self.sam_last > self.train.epochs {
-            let expected = format!("at most `epochs`, {}", self.train.epochs);
+        if self.sam_last > self.training().epochs {
+            let expected = format!("at most `epochs`, {}", self.training().epochs);
             return Err(Error::value("sam_last", expected, self.sam_last));
         }
         let args = MethodArgs { ascent: self.ascent.clone(), ..MethodArgs::default() };
         args.method(self.sam_variant.method()).map(Some)
     }
 
+    /// The training options, with the defaults of fine-tuning in place of missing ones.
+    pub fn training(&self) -> TrainOptions {
+        self.train.over(TrainOptions {
+            epochs: 10,
+            lr: self.optimizer.lr(),
+            nesterov: true,
+            ..TrainOptions::default()
+        })
+    }
+
+    /// The same for so many training images. The default batch is cut to them, with a note.
+    pub(super) fn training_on(&self, images: usize) -> (TrainOptions, Option<String>) {
+        match self.train.batch_size {
+            Some(_) => (self.training(), None),
+            None => self.training().fitted_to(images),
+        }
+    }
+
     /// The optimizer.
     pub fn rule(&self) -> OptimizerRule {
         match self.optimizer {
-            OptimizerName::Sgd => self.train.sgd(),
+            OptimizerName::Sgd => self.training().sgd(),
             OptimizerName::Adamw => OptimizerRule::AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 },
         }
     }
@@ -416,11 +425,11 @@ mod tests {
             let error = options.check().unwrap_err();
             assert!(matches!(&error, Error::Value { option: o, .. } if o == option), "{error}");
         };
-        let train = TrainOptions { lr: 0.0, ..options().train };
+        let train = TrainArgs { lr: Some(0.0), ..options().train };
         refused(FinetuneOptions { train, ..options() }, "lr");
-        let train = TrainOptions { label_smoothing: 1.0, ..options().train };
+        let train = TrainArgs { label_smoothing: Some(1.0), ..options().train };
         refused(FinetuneOptions { train, ..options() }, "label_smoothing");
-        let train = TrainOptions { average: Some(Average::Swa(11)), ..options().train };
+        let train = TrainArgs { average: Some(Average::Swa(11)), ..options().train };
         refused(FinetuneOptions { train, ..options() }, "average");
         refused(FinetuneOptions { layer_decay: Some(0.0), ..options() }, "layer_decay");
         let l2_sp = Some(L2Sp { alpha: 0.1, beta: 0.1 });
@@ -452,7 +461,7 @@ mod tests {
         let options = FinetuneOptions {
             train_range: Some(0..9),
             optimizer: OptimizerName::Adamw,
-            train: TrainOptions { epochs: 3, views: Some(2), ..TrainOptions::default() },
+            train: TrainArgs { epochs: Some(3), views: Some(2), ..TrainArgs::default() },
             ..options()
         };
         let text = serde_json::to_string(&options).unwrap();
@@ -469,8 +478,10 @@ mod tests {
             FinetuneOptions::from_arg_matches(&found).unwrap()
         };
         assert_eq!(parse(&[]), FinetuneOptions { out: "x".into(), ..options() });
-        assert_eq!(parse(&["--optimizer", "adamw"]).train.lr, OptimizerName::Adamw.lr());
-        let lr = |words: &[&str]| parse(&[&["--lr", "0.5"], words].concat()).train.lr;
-        assert_eq!((lr(&[]), lr(&["--optimizer", "adamw"])), (0.5, 0.5));
+        let lr = |words: &[&str]| parse(words).training().lr;
+        assert_eq!((lr(&[]), lr(&["--optimizer", "adamw"])), (0.05, 0.001));
+        assert_eq!(lr(&["--lr", "0.5", "--optimizer", "adamw"]), 0.5);
+        let training = FinetuneOptions::default().training();
+        assert_eq!((training.epochs, training.nesterov, training.batch_size), (10, true, 128));
     }
 }

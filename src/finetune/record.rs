@@ -12,7 +12,7 @@ use serde::Serialize;
 /// # Errors
 /// Settings that JSON cannot represent.
 pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Provenance> {
-    let FinetuneSession { options, images, start, seed, .. } = session;
+    let FinetuneSession { options, train_options, images, start, seed, .. } = session;
     let split = RecordedSplit { seed: *seed, fraction: images.fraction };
     let how = options.fitted(images.fraction, *seed);
     let sample = (how.range.is_some() || how.samples.is_some()).then(|| Sample {
@@ -36,7 +36,7 @@ pub(super) fn provenance(session: &FinetuneSession, epoch: usize) -> Result<Prov
             train_range: how.range,
             train_samples: how.samples,
             optimizer: options.optimizer,
-            train: &options.train,
+            train: train_options,
             head_first: options.head_first,
             sam_last: options.sam_last,
             late: options.late()?.map(|late| Late {

@@ -26,8 +26,8 @@ use crate::train::sam::Sam;
 use crate::train::sgd::Sgd;
 use crate::train::source::resident;
 use crate::train::{
-    Epoch, Grouping, Keep, Method, Outcome, Schedule, Source, StopRule, TrainEvent, TrainSettings,
-    train,
+    Epoch, Grouping, Keep, Method, Outcome, Schedule, Source, StopRule, TrainEvent, TrainOptions,
+    TrainSettings, train,
 };
 use serde_json::Value;
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ use std::path::PathBuf;
 pub struct FinetuneSession {
     /// The options.
     pub options: FinetuneOptions,
+    /// The training options, with the defaults filled in.
+    pub train_options: TrainOptions,
     /// The data set.
     pub data: DataSet,
     /// Training, validation and test images.
@@ -94,8 +96,7 @@ impl FinetuneSession {
         let named = parent.as_ref().filter(|_| !options.reset_head);
         let (data, notes) = open_for_training(options.on_bad_sample, &options.data, named)?;
         let images = FinetuneImages::divide(options, &data, seed)?;
-        let (train_options, cut) = options.train.fitted_to(images.train.len());
-        let options = &FinetuneOptions { train: train_options, ..options.clone() };
+        let (train_options, cut) = options.training_on(images.train.len());
         let mut start = InitialModel::new(options, parent, &data, &images, notes, seed)?;
         start.notes.extend(cut);
         if let (Some(parent), true) = (&start.parent, images.fraction > 0.0) {
@@ -103,7 +104,7 @@ impl FinetuneSession {
             let held = SplitProvenance { seed, fraction: images.fraction, data_digest };
             start.notes.extend(seen(parent, &held));
         }
-        let settings = settings(options, images.val.is_some(), seed)?;
+        let settings = settings(options, &train_options, images.val.is_some(), seed)?;
         if options.sam_last > 0 && settings.keep == Keep::Best && images.val.is_some() {
             start.notes.push(
                 "`sam_last`: with `keep` best, the weights of an epoch before the SAM phase may be kept; set `keep` \
@@ -117,12 +118,24 @@ impl FinetuneSession {
         let test = images.test.as_ref().map(pixels).transpose()?;
         let steps = Batches::new(train.len(), settings.batch_size, seed, "B")?.per_epoch();
         Schedule::over(settings.schedule, settings.lr, settings.warmup, settings.epochs, steps)?;
-        if options.train.augment != Augment::default() {
+        if train_options.augment != Augment::default() {
             // Fail before training: prepared images cannot be cropped.
-            train.view(options.train.augment, seed, 0)?;
+            train.view(train_options.augment, seed, 0)?;
         }
         let (options, engine) = (options.clone(), context.engine.clone());
-        Ok(Self { options, data, images, start, settings, seed, engine, train, val, test })
+        Ok(Self {
+            options,
+            train_options,
+            data,
+            images,
+            start,
+            settings,
+            seed,
+            engine,
+            train,
+            val,
+            test,
+        })
     }
 
     /// The initial model, with the label smoothing and precision of the run.
@@ -132,7 +145,7 @@ impl FinetuneSession {
             None => (&self.start.network, &self.start.weights),
         };
         let model = Objective::new(network.clone(), weights.clone(), &self.engine);
-        self.options.train.configured(&model)
+        self.train_options.configured(&model)
     }
 
     /// Trains all weights, or adapters and head; with `head_first`, the head alone before that. If the run
@@ -142,7 +155,7 @@ impl FinetuneSession {
     /// [`Diverged`](crate::train::Error::Diverged) if the run diverges in the first epoch; images that
     /// cannot be prepared.
     pub fn train(&self, context: &Context) -> Result<Phases> {
-        let (settings, options) = (&self.settings, &self.options.train);
+        let (settings, options) = (&self.settings, &self.train_options);
         let head = match self.options.head_first {
             0 => None,
             epochs => Some(self.train_head(epochs, context)?),
@@ -317,11 +330,12 @@ impl FinetuneSession {
 
 fn settings(
     options: &FinetuneOptions,
+    train: &TrainOptions,
     has_validation: bool,
     seed: u64,
 ) -> Result<TrainSettings, options::Error> {
     let keep = keep_or_default(options.keep, has_validation)?;
-    let mut settings = options.train.settings(options.rule(), keep, StopRule::NotFinite, seed);
+    let mut settings = train.settings(options.rule(), keep, StopRule::NotFinite, seed);
     settings.grouping.layer_decay = options.layer_decay;
     settings.grouping.auto_rgn = options.auto_rgn;
     settings.l2_sp = options.l2_sp;

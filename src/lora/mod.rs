@@ -1,14 +1,12 @@
 //! Training of low-rank adapters: which weights get one, the network that declares them, and how the
 //! result is written. The mathematics is in [`crate::models::lora`].
 
-mod options;
-
-pub use options::LoraOptions;
+pub use crate::train::LoraOptions;
 
 use crate::checkpoint::{Checkpoint, ClassNames, NewAdapter, Provenance};
 use crate::error::Result;
 use crate::format::{count, number};
-use crate::models::layers::{adapters, join};
+use crate::models::layers::{adapters, join, select};
 use crate::models::lora::{self, Factors, LoraUpdate, Target, is_named};
 use crate::models::{Granularity, Layer, Network, Weights};
 use crate::objective::Objective;
@@ -60,26 +58,8 @@ impl Adapters {
         layers: &[Layer],
         seed: u64,
     ) -> Result<Option<Adapters>> {
-        let Some(rank) = options.lora else { return Ok(None) };
-        let conflict = |text: &str| Err(OptionsError::Conflict(text.into()).into());
-        if options.freeze_head && base.new_head {
-            return conflict(
-                "`freeze_head` would leave the new head at its random values: omit `freeze_head`",
-            );
-        }
-        if base.checkpoint.adapter().is_some() && !options.merge {
-            return conflict(
-                "a new adapter on top of another one (`adapter`) fits no checkpoint file: set \
-                 `merge` to write a whole checkpoint",
-            );
-        }
-        let targets = targets(options, base, layers)?;
-        let scale = lora::scale(options.alpha(rank), rank, options.rslora);
-        let update = |target| LoraUpdate { target, rank, scale, magnitude: options.dora };
-        let updates: Vec<LoraUpdate> = targets.into_iter().map(update).collect();
-        if !options.merge {
-            base.checkpoint.check_adapter(&updates)?;
-        }
+        let updates = updates(options, base, layers)?;
+        let (Some(rank), Some(updates)) = (options.lora, updates) else { return Ok(None) };
         let network = lora::adapted(base.network, &updates)?;
         let weights = lora::initial(&network, &updates, base.weights, seed)?;
         let head = network.blocks().pop().filter(|_| !options.freeze_head);
@@ -95,6 +75,14 @@ impl Adapters {
             head,
             new_head: base.new_head,
         }))
+    }
+
+    /// Checks what [`Adapters::prepare`] would declare.
+    ///
+    /// # Errors
+    /// Those of [`Adapters::prepare`].
+    pub fn check(options: &LoraOptions, base: &Base, layers: &[Layer]) -> Result<()> {
+        updates(options, base, layers).map(|_| ())
     }
 
     /// One sentence on what is trained.
@@ -182,6 +170,44 @@ impl Adapters {
         };
         Ok(checkpoint.save_adapter(out, &new, provenance)?)
     }
+}
+
+/// Whether a layer, list or glob has linear layers that adapters can be declared on.
+///
+/// # Errors
+/// No such layer.
+pub fn can_adapt(network: &Network, layers: &str) -> Result<bool> {
+    let chosen = join(&select(network, layers)?);
+    Ok(lora::linear_layers(network).iter().any(|i| chosen.tensors.contains(i)))
+}
+
+/// The adapters that the options declare on these layers; `None` if they declare none.
+fn updates(
+    options: &LoraOptions,
+    base: &Base,
+    layers: &[Layer],
+) -> Result<Option<Vec<LoraUpdate>>> {
+    let Some(rank) = options.lora else { return Ok(None) };
+    let conflict = |text: &str| Err(OptionsError::Conflict(text.into()).into());
+    if options.freeze_head && base.new_head {
+        return conflict(
+            "`freeze_head` would leave the new head at its random values: omit `freeze_head`",
+        );
+    }
+    if base.checkpoint.adapter().is_some() && !options.merge {
+        return conflict(
+            "a new adapter on top of another one (`adapter`) fits no checkpoint file: set \
+             `merge` to write a whole checkpoint",
+        );
+    }
+    let targets = targets(options, base, layers)?;
+    let scale = lora::scale(options.alpha(rank), rank, options.rslora);
+    let update = |target| LoraUpdate { target, rank, scale, magnitude: options.dora };
+    let updates: Vec<LoraUpdate> = targets.into_iter().map(update).collect();
+    if !options.merge {
+        base.checkpoint.check_adapter(&updates)?;
+    }
+    Ok(Some(updates))
 }
 
 /// The targets of the adapters, in the network's order.

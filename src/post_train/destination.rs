@@ -86,7 +86,7 @@ impl Place {
     /// An adapter in place of a checkpoint; an existing adapter; a file instead of a folder.
     pub fn check_adapters(&self, options: &LoraOptions) -> Result<()> {
         match self {
-            _ if options.lora.is_none() || options.merge => Ok(()),
+            _ if options.writes_checkpoint() => Ok(()),
             Place::Nowhere => Ok(()),
             Place::InPlace => {
                 let text = "`in_place` replaces the whole checkpoint, and `lora` writes an adapter: \

@@ -34,14 +34,16 @@ pub use session::{PostTrainSession, PostTrained, Preview, TrainedModel};
 pub use trials::{Finished, Trial, Trials};
 
 use crate::cache::CacheOptions;
+use crate::checkpoint::Checkpoint;
 use crate::data::Roles;
 use crate::error::{Error, Result};
-use crate::lora::LoraOptions;
+use crate::lora::{Adapters, Base};
+use crate::models::Weights;
 use crate::objective::{Activations, Examples, Objective};
-use crate::options::Limit;
+use crate::options::{self, Limit};
 use crate::train::recipe::Recipe;
 use crate::train::run::{Outcome, TrainEvent, TrainSettings};
-use crate::train::{Keep, MethodOptions, Preset, PresetOptions, Source, TrainOptions};
+use crate::train::{Keep, MethodArgs, MethodName, MethodOptions, PresetOptions, Source, TrainArgs};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -53,20 +55,18 @@ pub const WATCHED: usize = 1000;
 
 /// Options of post-training: everything a run depends on besides the model, the data and the seed.
 ///
-/// They are the flags of `post-train`. There, `method` is composed of the method's name and
-/// [`MethodArgs`](crate::train::MethodArgs).
+/// They are the flags of `post-train`. What is not given comes from the preset if there is one, else from
+/// the defaults. [`PostTrainOptions::method`] and [`PresetOptions::train_on`] fill it in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(
-    feature = "cli",
-    derive(clap::Args),
-    command(mut_args(crate::train::preset::with_defaults))
-)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PostTrainOptions {
-    /// The method and its layers.
-    #[cfg_attr(feature = "cli", arg(skip))]
-    pub method: MethodOptions,
-    /// Published settings. In `method` and `train` they are filled in already: by the command line, or by
-    /// [`PostTrainOptions::of_preset`].
+    /// Post-training method [default: the preset's, else pol]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, help_heading = "Tuning options"))]
+    pub method: Option<MethodName>,
+    /// Options of the method.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    pub of_method: MethodArgs,
+    /// Published settings.
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(default)]
     pub preset: PresetOptions,
@@ -81,11 +81,7 @@ pub struct PostTrainOptions {
     pub samples: Option<usize>,
     /// Training options.
     #[cfg_attr(feature = "cli", command(flatten))]
-    pub train: TrainOptions,
-    /// Low-rank adapters, of the linear layers of the layers to update.
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(default)]
-    pub lora: LoraOptions,
+    pub train: TrainArgs,
     /// Where frozen activations are kept.
     #[cfg_attr(feature = "cli", command(flatten))]
     pub cache: CacheOptions,
@@ -134,39 +130,39 @@ pub struct PostTrainOptions {
 }
 
 impl PostTrainOptions {
-    /// A method with defaults for all other options.
+    /// A method with defaults for all other options. All options of the method count as given, so a
+    /// preset does not change them.
     pub fn new(method: MethodOptions) -> Self {
-        Self { method, ..Self::default() }
+        Self::default().with_method(&method)
     }
 
-    /// The settings of a publication, with defaults for all other options.
+    /// The same options with another method, whose options all count as given.
+    pub(crate) fn with_method(&self, method: &MethodOptions) -> Self {
+        Self { method: Some(method.name()), of_method: MethodArgs::from(method), ..self.clone() }
+    }
+
+    /// The method with all its options.
     ///
     /// # Errors
-    /// Those of [`MethodArgs::method`](crate::train::MethodArgs::method).
-    pub fn of_preset(preset: Preset) -> std::result::Result<Self, crate::options::Error> {
-        let name = preset.method();
-        let method = preset.method_args(name).method(name)?;
-        let of = PresetOptions { preset: Some(preset) };
-        Ok(Self { preset: of, train: preset.train(), ..Self::new(method) })
+    /// Those of [`MethodArgs::method`].
+    pub fn method(&self) -> std::result::Result<MethodOptions, options::Error> {
+        let name = self.preset.method(self.method);
+        self.preset.fill(&self.of_method, name).method(name)
     }
 
     /// Rejects values out of range and options without effect.
     ///
     /// # Errors
     /// The first such option.
-    pub fn check(&self) -> std::result::Result<(), crate::options::Error> {
-        self.train.check()?;
+    pub fn check(&self) -> std::result::Result<(), options::Error> {
+        let train = self.preset.train(&self.train);
+        train.check()?;
         self.cache.check()?;
-        self.lora.check()?;
-        if self.train.nesterov && self.train.momentum == 0.0 {
+        if train.nesterov && train.momentum == 0.0 {
             let (option, applies_to) = ("nesterov".into(), "`momentum` above 0".into());
-            return Err(crate::options::Error::NoEffect { option, applies_to });
+            return Err(options::Error::NoEffect { option, applies_to });
         }
-        if self.lora.lora.is_some() && !matches!(self.method, MethodOptions::Sgd { .. }) {
-            let (option, applies_to) = ("lora".into(), "the method sgd".into());
-            return Err(crate::options::Error::NoEffect { option, applies_to });
-        }
-        self.method.check()
+        self.method().map(|_| ())
     }
 
     /// Rejects `dump` without test images.
@@ -180,19 +176,69 @@ impl PostTrainOptions {
     }
 }
 
-/// Trains one recipe from `model`, on a source that starts at the recipe's lowest layer.
+/// The result of [`train()`].
+pub struct Trained {
+    /// The selected weights, with adapters merged, and the history of epochs.
+    pub outcome: Outcome,
+    /// The selected weights of the network with adapters, if adapters were trained.
+    pub of_adapters: Option<Weights>,
+}
+
+/// Trains one recipe from `model`, or these adapters of its layers, on a source that starts at the
+/// recipe's lowest layer.
 ///
 /// # Errors
 /// Those of [`crate::train::run::train`].
 pub fn train(
     model: &Objective,
     recipe: &Recipe,
+    adapters: Option<&Adapters>,
     source: &Source,
     watched: Option<&Activations>,
     settings: &TrainSettings,
     tell: &mut dyn FnMut(TrainEvent),
-) -> Result<Outcome> {
-    let mut method = recipe.build(&model.network, source.len(), settings.seed)?;
+) -> Result<Trained> {
     let watched = watched.map(|watched| watched as &dyn Examples);
-    Ok(crate::train::run::train(model, &mut *method, source, watched, settings, tell)?)
+    let adapted = adapters.map(|adapters| adapters.of(model, recipe));
+    let (own, recipe) = match &adapted {
+        Some((own, recipe)) => (own, recipe),
+        None => (model, recipe),
+    };
+    let mut method = recipe.build(&own.network, source.len(), settings.seed)?;
+    let mut outcome = crate::train::run::train(own, &mut *method, source, watched, settings, tell)?;
+    let mut of_adapters = None;
+    if let Some(adapters) = adapters {
+        let merged = adapters.merged(&model.network, &outcome.weights)?;
+        of_adapters = Some(std::mem::replace(&mut outcome.weights, merged));
+    }
+    Ok(Trained { outcome, of_adapters })
+}
+
+/// The model that gets a recipe's adapters.
+fn base(checkpoint: &Checkpoint) -> Base<'_> {
+    Base {
+        checkpoint,
+        network: &checkpoint.network,
+        weights: &checkpoint.weights,
+        new_head: false,
+        option: "update",
+    }
+}
+
+/// The recipe's adapters, if it has any.
+///
+/// # Errors
+/// Those of [`Adapters::prepare`].
+fn adapters(recipe: &Recipe, checkpoint: &Checkpoint, seed: u64) -> Result<Option<Adapters>> {
+    let layers = std::slice::from_ref(&recipe.update);
+    Adapters::prepare(&recipe.lora, &base(checkpoint), layers, seed)
+}
+
+/// Checks that the recipe's layers can get its adapters, if it has any.
+///
+/// # Errors
+/// Those of [`Adapters::prepare`].
+pub fn check_adapters(recipe: &Recipe, checkpoint: &Checkpoint) -> Result<()> {
+    let layers = std::slice::from_ref(&recipe.update);
+    Adapters::check(&recipe.lora, &base(checkpoint), layers)
 }

@@ -29,6 +29,7 @@ pub fn method_info(recipe: &Recipe, network: &Network, chosen_by: String) -> Res
         no_minimum: args.no_minimum.map(|rule| rule.name().into()),
         perturb_replacement: args.perturb_replacement,
         sam: sam_info(recipe),
+        lora: Some(recipe.lora.clone()).filter(|lora| lora.lora.is_some()),
         chosen_by,
     })
 }

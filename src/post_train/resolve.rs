@@ -137,6 +137,7 @@ fn recipe(
         no_minimum: line.no_minimum,
         perturb_replacement: line.perturb_replacement,
         rho,
+        lora: method.lora(),
     })
 }
 

@@ -4,8 +4,8 @@ use crate::checkpoint::SavedCheckpoint;
 use crate::data::DataInfo;
 use crate::diagnose::findings::LayerResult;
 use crate::evaluate::{Comparison, Estimate, Summary};
-use crate::train::Keep;
 use crate::train::guard::Stopped;
+use crate::train::{Keep, LoraOptions};
 use serde::{Deserialize, Serialize};
 
 /// The method that was used. Options have the names of [`MethodArgs`](crate::train::MethodArgs);
@@ -35,6 +35,9 @@ pub struct MethodInfo {
     pub perturb_replacement: Option<bool>,
     /// Settings of SAM.
     pub sam: Option<SamInfo>,
+    /// Options of the adapters, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraOptions>,
     /// Where p and u come from.
     pub chosen_by: String,
 }

@@ -4,7 +4,7 @@ use crate::cache::CacheOptions;
 use crate::data::Augment;
 use crate::engine::Precision;
 use crate::objective::Objective;
-use crate::train::recipe::{Recipe, ResolvedMethod};
+use crate::train::recipe::Recipe;
 use crate::train::run::TrainSettings;
 use crate::train::{Keep, StopRule, TrainOptions};
 
@@ -37,16 +37,15 @@ pub struct FrozenKey {
 impl TrialSpec {
     /// A short name: `pol head → norm`.
     pub fn called(&self) -> String {
-        let Recipe { method, perturb, update, .. } = &self.recipe;
+        let Recipe { method, perturb, update, lora, .. } = &self.recipe;
         let perturbed = perturb.as_ref().map_or(String::new(), |p| format!("{} → ", p.name));
-        format!("{} {perturbed}{}", method.name(), update.name)
+        let adapters = lora.title().map_or(String::new(), |title| format!("{title} → "));
+        format!("{} {perturbed}{adapters}{}", method.name(), update.name)
     }
 
     /// The control: plain SGD on the same layers, batches and settings.
     pub fn control(&self) -> TrialSpec {
-        let recipe =
-            Recipe { method: ResolvedMethod::Sgd, perturb: None, rho: 0.0, ..self.recipe.clone() };
-        TrialSpec { recipe, ..self.clone() }
+        TrialSpec { recipe: self.recipe.control(), ..self.clone() }
     }
 
     /// The settings of the loop.

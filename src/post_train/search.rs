@@ -1,18 +1,20 @@
 //! Searches for a recipe: tries recipes within a time budget and compares them on V only.
 
-use super::PostTrainOptions;
 use super::resolve::resolve;
 use super::run::TrialSpec;
 use super::trials::{Trial, Trials};
+use super::{PostTrainOptions, check_adapters};
 use crate::checkpoint::Checkpoint;
 use crate::data::{DataOptions, Role, ValOrigin, require};
 use crate::error::{Error, Result};
 use crate::evaluate::Estimate;
 use crate::format::{duration, estimate, optional};
+use crate::lora::can_adapt;
 use crate::models::Network;
+use crate::options;
 use crate::session::{Context, Data};
 use crate::train::options::{MethodName, keep_or_default};
-use crate::train::{MethodArgs, MethodOptions, TrainOptions};
+use crate::train::{LoraOptions, MethodArgs, MethodOptions, TrainArgs, TrainOptions};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -26,6 +28,9 @@ pub struct Tried {
     pub perturb: Option<String>,
     /// u.
     pub update: String,
+    /// The adapters that were trained, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraOptions>,
     /// The highest learning rate.
     #[serde(alias = "learning_rate")]
     pub lr: f64,
@@ -50,15 +55,22 @@ impl Tried {
     pub fn name(&self) -> String {
         match &self.perturb {
             Some(p) => format!("{} {p} → {}", self.method, self.update),
-            None => format!("{} → {}", self.method, self.update),
+            None => match self.lora.as_ref().and_then(LoraOptions::title) {
+                Some(title) => format!("{} {title} → {}", self.method, self.update),
+                None => format!("{} → {}", self.method, self.update),
+            },
         }
+    }
+
+    fn is_control(&self) -> bool {
+        self.method == MethodName::Sgd.name() && self.lora.is_none()
     }
 
     /// Whether it is plain SGD on `other`'s layer, with the same settings.
     pub fn is_control_of(&self, other: &Tried) -> bool {
         let settings =
             |t: &Tried| (t.update.clone(), t.lr.to_bits(), t.weight_decay.to_bits(), t.epochs);
-        self.method == "sgd" && other.method != "sgd" && settings(self) == settings(other)
+        self.is_control() && !other.is_control() && settings(self) == settings(other)
     }
 }
 
@@ -178,21 +190,24 @@ impl SearchResult {
 /// candidate with the largest gain after temperature scaling, and all within one standard error of
 /// it, are tied. Of these, the one with the lowest loss is chosen.
 ///
-/// `base` holds the options that all recipes share, such as batch size, precision and cache.
-/// `given` holds method options, used by the methods that read them.
+/// `base` holds the options that all recipes share, such as batch size, precision and cache. Its method
+/// options are used by the methods that read them. With adapters, SGD of a layer with linear layers is tried
+/// with and without them.
 ///
 /// # Errors
-/// No training images or no V; those of training.
+/// Options that a search chooses itself; no training images or no V; those of training.
 pub fn search(
     base: &PostTrainOptions,
-    given: &MethodArgs,
     minutes: f64,
     checkpoint: &Checkpoint,
     data: &DataOptions,
     context: &Context,
 ) -> Result<SearchResult> {
-    base.train.check()?;
+    check_left_open(base)?;
+    let given = &base.of_method;
+    base.preset.train(&base.train).check()?;
     base.cache.check()?;
+    given.lora.check()?;
     given.check_read_by(&[&[MethodName::Sgd, MethodName::Pol][..], &ASCENTS].concat())?;
     let mut roles = Data::open(data, checkpoint)?.roles(checkpoint, context.seed)?;
     base.check_dump(&roles)?;
@@ -201,10 +216,9 @@ pub fn search(
     require(Role::Val, roles.val.as_ref())
         .map_err(|e| Error::from(e).context("a search needs validation images"))?;
     let train = require(Role::Train, roles.train.as_ref())?;
-    let (train, cut) = base.train.fitted_to(train.len());
+    let (train, cut) = base.preset.train_on(&base.train, train.len());
     cut.iter().for_each(|note| context.note(note));
-    let base = &PostTrainOptions { train, ..base.clone() };
-    let candidates = candidates(base, given, checkpoint, context.seed)?;
+    let candidates = candidates(base, &train, checkpoint, context.seed)?;
     let runs: Vec<&TrialSpec> = candidates.iter().map(|(_, run)| run).collect();
     let budget = Duration::from_secs_f64(minutes * 60.0);
     context.info(&format!(
@@ -246,6 +260,7 @@ impl Tried {
             method: run.recipe.method.name().into(),
             perturb: run.recipe.perturb.as_ref().map(|p| p.name.clone()),
             update: run.recipe.update.name.clone(),
+            lora: Some(run.recipe.lora.clone()).filter(|lora| lora.lora.is_some()),
             lr: run.train.lr,
             weight_decay: run.train.weight_decay,
             epochs: run.train.epochs,
@@ -275,24 +290,35 @@ fn best(tried: &[Tried]) -> Option<usize> {
 /// All candidates with their runs, cheapest first.
 fn candidates(
     base: &PostTrainOptions,
-    given: &MethodArgs,
+    shared: &TrainOptions,
     checkpoint: &Checkpoint,
     seed: u64,
 ) -> Result<Vec<(PostTrainOptions, TrialSpec)>> {
     let none = || Ok(None);
     let mut all = Vec::new();
-    for Candidate { method, lr, weight_decay, epochs } in grid(&checkpoint.network) {
-        let train = TrainOptions { lr, weight_decay, epochs, ..base.train.clone() };
+    for Candidate { method, lr, weight_decay, epochs } in
+        with_adapters(grid(&checkpoint.network), base, checkpoint)?
+    {
+        let train = TrainOptions { lr, weight_decay, epochs, ..shared.clone() };
         // A recipe that cannot run would end the search after others took its time.
         train.check()?;
-        let method = with_given(method, given)?;
-        let options = PostTrainOptions { method, train, ..base.clone() };
-        let recipe =
-            resolve(&options.method, None, None, checkpoint, &ValOrigin::None, &none)?.recipe;
-        let work = recipe.work(&checkpoint.network, options.train.batch_size) * epochs as f64;
+        let method = with_given(method, &base.of_method)?;
+        let recipe = resolve(&method, None, None, checkpoint, &ValOrigin::None, &none)?.recipe;
+        check_adapters(&recipe, checkpoint)?;
+        let work = recipe.work(&checkpoint.network, train.batch_size) * epochs as f64;
+        let options = PostTrainOptions {
+            train: TrainArgs {
+                batch_size: Some(train.batch_size),
+                lr: Some(lr),
+                weight_decay: Some(weight_decay),
+                epochs: Some(epochs),
+                ..base.train.clone()
+            },
+            ..base.with_method(&method)
+        };
         let run = TrialSpec {
             recipe,
-            train: options.train.clone(),
+            train,
             cache: options.cache.clone(),
             keep: keep_or_default(options.keep, true)?,
             seed: options.train_seed.unwrap_or(seed),
@@ -304,18 +330,70 @@ fn candidates(
     Ok(all.into_iter().map(|(_, _, options, run)| (options, run)).collect())
 }
 
-/// The method with the given options that it reads; its layers do not change.
+/// The grid with another candidate for each SGD of a layer that can get the given adapters.
+fn with_adapters(
+    grid: Vec<Candidate>,
+    base: &PostTrainOptions,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<Candidate>> {
+    let lora = &base.of_method.lora;
+    if lora.lora.is_none() {
+        return Ok(grid);
+    }
+    let mut all = Vec::new();
+    for candidate in grid {
+        let adapted = match &candidate.method {
+            MethodOptions::Sgd { update: Some(update), .. }
+                if can_adapt(&checkpoint.network, update)? =>
+            {
+                let method =
+                    MethodOptions::Sgd { update: Some(update.clone()), lora: lora.clone() };
+                Some(Candidate { method, ..candidate.clone() })
+            }
+            _ => None,
+        };
+        all.push(candidate);
+        all.extend(adapted);
+    }
+    Ok(all)
+}
+
+/// Refuses options that each recipe sets for itself.
+fn check_left_open(base: &PostTrainOptions) -> Result<()> {
+    let PostTrainOptions { method, preset, plan, of_method, train, .. } = base;
+    let given = [
+        ("method", method.is_some()),
+        ("preset", preset.preset.is_some()),
+        ("plan", plan.is_some()),
+        ("perturb", of_method.perturb.is_some()),
+        ("update", of_method.update.is_some()),
+        ("epochs", train.epochs.is_some()),
+        ("lr", train.lr.is_some()),
+        ("weight_decay", train.weight_decay.is_some()),
+    ];
+    match given.into_iter().find(|(_, given)| *given) {
+        None => Ok(()),
+        Some((option, _)) => {
+            let text = format!("`search` chooses `{option}` itself: remove one of the two");
+            Err(options::Error::Conflict(text).into())
+        }
+    }
+}
+
+/// The method with the given options that it reads; its layers and adapters do not change.
 fn with_given(method: MethodOptions, given: &MethodArgs) -> Result<MethodOptions> {
     let name = method.name();
     let options = MethodArgs {
         perturb: method.perturb().map(str::to_owned),
         update: method.update().map(str::to_owned),
+        lora: method.lora(),
         ..given.of(name)
     };
     Ok(options.method(name)?)
 }
 
 /// A recipe before it is resolved to a [`TrialSpec`].
+#[derive(Clone)]
 struct Candidate {
     method: MethodOptions,
     lr: f64,
@@ -374,6 +452,7 @@ mod tests {
             method: "sgd".into(),
             perturb: None,
             update: "norm".into(),
+            lora: None,
             lr: 0.1,
             weight_decay: 0.0,
             epochs: 3,
@@ -396,6 +475,48 @@ mod tests {
         assert_eq!(best(&[tried(-0.1, 0.03, 0.1), tried(0.3, -0.01, 0.1)]), None);
         let nothing = Tried { nll_gain: None, ..tried(0.1, 0.1, 0.1) };
         assert_eq!(best(&[nothing]), None);
+    }
+
+    #[test]
+    fn adapters_are_tried_beside_the_whole_layers() {
+        let checkpoint = Checkpoint::open("assets/model".as_ref(), &Default::default()).unwrap();
+        let lora = LoraOptions { lora: Some(2), ..LoraOptions::default() };
+        let of_method = MethodArgs { lora, ..MethodArgs::default() };
+        let base = PostTrainOptions { of_method, ..PostTrainOptions::default() };
+        let shared = TrainOptions::default();
+        let all = candidates(&base, &shared, &checkpoint, 0).unwrap();
+        let plain = PostTrainOptions::default();
+        assert_eq!(
+            candidates(&plain, &shared, &checkpoint, 0).unwrap().len(),
+            grid(&checkpoint.network).len()
+        );
+        let adapted =
+            |(options, _): &&(PostTrainOptions, TrialSpec)| options.of_method.lora.lora.is_some();
+        // All SGD recipes but those of head and norm, which have nothing to adapt: 18 of the last block, 4 of
+        // each other block, and 4 of all layers.
+        let blocks = checkpoint.network.trunk().len();
+        let with: Vec<_> = all.iter().filter(adapted).collect();
+        assert_eq!(with.len(), 18 + 4 * (blocks - 1) + 4);
+        for (options, run) in with {
+            let (control, train) = (run.recipe.control(), &run.train);
+            let same = |(_, other): &(PostTrainOptions, TrialSpec)| {
+                other.recipe.is_control()
+                    && other.recipe.update.tensors == control.update.tensors
+                    && other.train == *train
+            };
+            assert!(all.iter().any(same));
+            assert_eq!(options.method().unwrap().lora(), run.recipe.lora);
+            assert_eq!(options.preset.train(&options.train), run.train);
+        }
+    }
+
+    #[test]
+    fn what_a_search_chooses_is_refused() {
+        let train = TrainArgs { lr: Some(0.1), ..TrainArgs::default() };
+        let base = PostTrainOptions { train, ..PostTrainOptions::default() };
+        let error = check_left_open(&base).unwrap_err().to_string();
+        assert!(error.starts_with("`search` chooses `lr` itself"), "{error}");
+        assert!(check_left_open(&PostTrainOptions::default()).is_ok());
     }
 
     #[test]

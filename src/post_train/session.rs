@@ -10,7 +10,7 @@ use super::resolve::{Resolved, resolve};
 use super::result::{Augmentation, MethodInfo, Output, Selection};
 use super::run::{settings, stepping};
 use super::score::{as_stored, usable};
-use super::{PostTrainOptions, WATCHED};
+use super::{PostTrainOptions, Trained, WATCHED};
 use crate::cache::{About, CacheInfo, StoragePlan};
 use crate::checkpoint::{Checkpoint, ClassNames, Load, Rounding, SavedCheckpoint};
 use crate::data::order::Batches;
@@ -21,7 +21,7 @@ use crate::diagnose::findings::{Plan, perturbed_and_updated};
 use crate::error::{Error, Result};
 use crate::forecast::Part;
 use crate::format::duration;
-use crate::lora::{Adapters, Base};
+use crate::lora::Adapters;
 use crate::memory;
 use crate::models::Weights;
 use crate::objective::{Examples, Objective};
@@ -33,7 +33,7 @@ use crate::session::{Context, Data, objective, pixels, sample};
 use crate::train::options::keep_or_default;
 use crate::train::recipe::{Recipe, ResolvedMethod};
 use crate::train::run::{Outcome, TrainEvent, TrainSettings};
-use crate::train::{Prefix, Schedule};
+use crate::train::{Prefix, Schedule, TrainOptions};
 use candle_core::DType;
 use std::cell::RefCell;
 use std::path::Path;
@@ -42,6 +42,8 @@ use std::path::Path;
 pub struct PostTrainSession {
     /// The options.
     pub options: PostTrainOptions,
+    /// The training options, with those of the preset and the defaults filled in.
+    pub train_options: TrainOptions,
     /// The checkpoint.
     pub checkpoint: Checkpoint,
     /// The data sets.
@@ -143,24 +145,25 @@ impl PostTrainSession {
         context: &Context,
     ) -> Result<Self> {
         options.check()?;
-        place.check_adapters(&options.lora)?;
-        let destination = place.open(&checkpoint, options.method.name().name(), context)?;
+        let method = options.method()?;
+        place.check_adapters(&method.lora())?;
+        let destination = place.open(&checkpoint, method.name().name(), context)?;
         let data = Data::open(data, &checkpoint)?;
         let roles = data.roles(&checkpoint, context.seed)?;
         roles.notes.iter().for_each(|note| context.note(note));
         let train = require(Role::Train, roles.train.as_ref())?.clone();
         options.check_dump(&roles)?;
-        let (train_options, cut) = options.train.fitted_to(train.len());
-        cut.iter().for_each(|note| context.note(note));
-        let options = &PostTrainOptions { train: train_options, ..options.clone() };
+        let preset = options.preset;
+        let (train_options, cut) = preset.train_on(&options.train, train.len());
+        cut.into_iter().chain(preset.note(&[method.name()])).for_each(|note| context.note(&note));
         let keep = keep_or_default(options.keep, roles.val.is_some())?;
-        let settings = settings(&options.train, keep, options.train_seed.unwrap_or(context.seed));
+        let settings = settings(&train_options, keep, options.train_seed.unwrap_or(context.seed));
         // Fail before the diagnosis and the frozen layers run.
         let steps = Batches::new(train.len(), settings.batch_size, 0, "B")?.per_epoch();
         Schedule::over(settings.schedule, settings.lr, 0.0, settings.epochs, steps)?;
-        let model = options.train.configured(&objective(&checkpoint, DType::F32, context.engine)?);
+        let model = train_options.configured(&objective(&checkpoint, DType::F32, context.engine)?);
         let images = pixels(&checkpoint, &train)?;
-        let views = frozen::views(&options.train, &images, context.seed)?;
+        let views = frozen::views(&train_options, &images, context.seed)?;
         let diagnosis = match &roles.val {
             Some(_) => Some(Measurer::new(&checkpoint, &roles, options.samples, context)?),
             None => None,
@@ -173,9 +176,8 @@ impl PostTrainSession {
             planned(session, options.limit.mib(), preview, context, &ahead)
         };
         let report = options.plan.as_deref();
-        let preset = options.preset.preset;
-        let resolved =
-            resolve(&options.method, preset, report, &checkpoint, &roles.val_origin, &plan)?;
+        let preset = preset.preset;
+        let resolved = resolve(&method, preset, report, &checkpoint, &roles.val_origin, &plan)?;
         let Resolved { mut recipe, mut chosen_by } = resolved;
         // B′ cannot be larger than the training set.
         recipe.perturb_batch = recipe.perturb_batch.min(train.len());
@@ -183,18 +185,11 @@ impl PostTrainSession {
         if diagnosis_ahead.is_some() {
             chosen_by = "placeholder layers, because a dry run does not diagnose".into();
         }
-        let base = Base {
-            checkpoint: &checkpoint,
-            network: &checkpoint.network,
-            weights: &checkpoint.weights,
-            new_head: false,
-            option: "update",
-        };
-        let layers = std::slice::from_ref(&recipe.update);
-        let adapters = Adapters::prepare(&options.lora, &base, layers, settings.seed)?;
+        let adapters = super::adapters(&recipe, &checkpoint, settings.seed)?;
         destination.check_space(&checkpoint, &recipe.update)?;
         Ok(Self {
             options: options.clone(),
+            train_options,
             checkpoint,
             data,
             roles,
@@ -222,7 +217,7 @@ impl PostTrainSession {
     /// The model for training steps, which start at the recipe's lowest layer.
     pub fn stepping(&self) -> Objective {
         let bounded = self.options.limit.mib().is_some();
-        stepping(&self.model, &self.options.train, bounded, self.recipe.first_stage())
+        stepping(&self.model, &self.train_options, bounded, self.recipe.first_stage())
     }
 
     /// The frozen layers over the training images.
@@ -246,14 +241,14 @@ impl PostTrainSession {
     /// # Errors
     /// Those of [`Pixels::view`].
     pub fn seen_as(&self, images: Pixels) -> Result<Pixels> {
-        let augment = self.options.train.augment;
+        let augment = self.train_options.augment;
         let plain = augment == Augment::default();
         Ok(if plain { images } else { images.view(augment, self.seed, 0)? })
     }
 
     /// How training images are augmented, if at all.
     pub fn augmentation(&self) -> Option<Augmentation> {
-        let augment = self.options.train.augment;
+        let augment = self.train_options.augment;
         let (text, views) = (augment.to_string(), self.views.len());
         let told = Augmentation { augment: text, views, seed: self.seed };
         (augment != Augment::default()).then_some(told)
@@ -265,7 +260,7 @@ impl PostTrainSession {
             model: self.checkpoint.path.display().to_string(),
             data: self.train.place(),
             stage: self.model.network.stage_name(self.recipe.first_stage()),
-            view: view_name(&self.options.train.augment, self.seed, view),
+            view: view_name(&self.train_options.augment, self.seed, view),
             version: env!("CARGO_PKG_VERSION").into(),
             ..About::default()
         }
@@ -324,12 +319,6 @@ impl PostTrainSession {
         let (recipe, settings) = (&self.recipe, &self.settings);
         let model = &self.stepping();
         let stage = recipe.first_stage();
-        let adapters = self.adapters.as_ref();
-        let adapted = adapters.map(|adapters| adapters.of(model, recipe));
-        let (model, recipe) = match &adapted {
-            Some((model, recipe)) => (model, recipe),
-            None => (model, recipe),
-        };
         let about = |view| self.about(view);
         let FrozenLayers { source, info: cache, notes } =
             FrozenLayers::open(&self.options.cache, self.prefix(), plan, &about, context)?;
@@ -346,7 +335,7 @@ impl PostTrainSession {
         let steps = self.train.len() / settings.batch_size.max(1);
         let images = (steps as u64).saturating_mul(settings.batch_size as u64);
         let total = images.saturating_mul(settings.epochs as u64);
-        let mut outcome = {
+        let Trained { outcome, of_adapters } = {
             let task = context.task(recipe.method.name(), total, "images");
             let mut tell = |event: TrainEvent| match event {
                 TrainEvent::Start(loss) => {
@@ -357,13 +346,9 @@ impl PostTrainSession {
                     context.observer.observe(Progress::Epoch { epoch, watched: watching });
                 }
             };
-            super::train(model, recipe, &source, watched.as_ref(), settings, &mut tell)?
+            let adapters = self.adapters.as_ref();
+            super::train(model, recipe, adapters, &source, watched.as_ref(), settings, &mut tell)?
         };
-        let mut of_adapters = None;
-        if let Some(adapters) = adapters {
-            let merged = adapters.merged(&self.model.network, &outcome.weights)?;
-            of_adapters = Some(std::mem::replace(&mut outcome.weights, merged));
-        }
         let peak_mib = memory::peak_mib();
         Ok(TrainedModel { outcome, of_adapters, watched: few, cache, notes, peak_mib })
     }

@@ -141,7 +141,8 @@ impl<'a> Trials<'a> {
             let own = runs[place].model(&self.model);
             let stepping = stepping(&own, &runs[place].train, false, stage);
             let outcome = self.run(runs[place], &stepping, (&source, &watched), status)?;
-            let mut trial = self.judge(outcome, &judges, watched.labels.len())?;
+            let stored = runs[place].recipe.lora.writes_checkpoint();
+            let mut trial = self.judge(outcome, stored, &judges, watched.labels.len())?;
             trial.seconds = clock.elapsed().as_secs_f64();
             clock = Instant::now();
             if !finished(place, trial)? {
@@ -168,7 +169,18 @@ impl<'a> Trials<'a> {
             TrainEvent::Epoch(_) => status(&format!("{called}, evaluation")),
             TrainEvent::Step { .. } => {}
         };
-        super::train(model, &run.recipe, source, Some(watched), &settings, &mut tell)
+        let adapters = super::adapters(&run.recipe, self.checkpoint, settings.seed)?;
+        let adapters = adapters.as_ref();
+        let trained = super::train(
+            model,
+            &run.recipe,
+            adapters,
+            source,
+            Some(watched),
+            &settings,
+            &mut tell,
+        )?;
+        Ok(trained.outcome)
     }
 
     /// The outputs of the layers below `stage` for V and test, if they need at most `ram` bytes.
@@ -184,15 +196,21 @@ impl<'a> Trials<'a> {
     }
 
     /// The training history and the result, as it would be stored, compared with the start. V is
-    /// scored at temperatures cross-fitted on its halves, test at V's. A result with non-finite
-    /// logits has no metrics, and a reason.
+    /// scored at temperatures cross-fitted on its halves, test at V's. Weights are rounded to the
+    /// checkpoint's types if they would be `stored` in one. A result with non-finite logits has no
+    /// metrics, and a reason.
     fn judge(
         &self,
         outcome: Outcome,
+        stored: bool,
         frozen: &[Option<Activations>],
         watched_images: usize,
     ) -> Result<Trial> {
-        let judged = as_stored(self.checkpoint, &self.model, &outcome.weights).and_then(|tuned| {
+        let tuned = match stored {
+            true => as_stored(self.checkpoint, &self.model, &outcome.weights),
+            false => Ok(self.model.exact().at(outcome.weights.clone())),
+        };
+        let judged = tuned.and_then(|tuned| {
             let parts = self.judges.iter().zip(frozen);
             parts.map(|(own, held)| logits(&tuned, own, held.as_ref())).collect::<Result<Vec<_>>>()
         });

@@ -17,7 +17,7 @@ use crate::train::perturbation::StepRule;
 use crate::train::recipe::{Recipe, ResolvedMethod, default_rule};
 use crate::train::run::{TrainEvent, train};
 use crate::train::source::Source;
-use crate::train::{Keep, OptimizerRule, Prefix, StopRule, TrainOptions};
+use crate::train::{Keep, LoraOptions, OptimizerRule, Prefix, StopRule, TrainOptions};
 use candle_core::Tensor;
 use std::fmt::{Display, Formatter};
 
@@ -100,6 +100,7 @@ impl TrainedEpoch {
             no_minimum: line.no_minimum,
             rule: perturb.as_ref().map_or(StepRule::Search, |p| default_rule(network, p)),
             rho: 0.0,
+            lora: LoraOptions::default(),
             perturb,
         })
     }

@@ -23,6 +23,15 @@ pub fn answer_tables(report: &BenchReport) -> Vec<AnswerTable> {
     tables.into_iter().flatten().filter(|table| !table.rows.is_empty()).collect()
 }
 
+/// Says that a report has no answers, if it is of a version that did not compute them.
+pub fn unanswered_note(report: &BenchReport) -> Option<&'static str> {
+    let unanswered = report.rows.iter().all(|row| row.answers.is_none());
+    unanswered.then_some(
+        "The bench is of an earlier version of planish. Its report has no verdicts that account for \
+         the test images; run bench again to get them.",
+    )
+}
+
 /// What all intervals of the tables are.
 pub fn intervals_sentence(report: &BenchReport) -> String {
     format!(

@@ -1,12 +1,16 @@
 //! The result of `bench`: schema `planish/bench/1`.
 
 use crate::bench::{BenchMethod, BenchOptions, BenchResult, Cost, RowResult, RunResult};
+use crate::cache::CacheOptions;
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DamagedFile;
+use crate::error::Result;
 use crate::report::post_training;
 use crate::run::RunInfo;
+use crate::train::{MethodOptions, Preset, TrainOptions};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Identifier and version of the schema.
 pub const SCHEMA: &str = "planish/bench/1";
@@ -35,9 +39,10 @@ pub struct BenchReport {
     pub checkpoint: CheckpointInfo,
     /// Training seeds.
     pub seeds: Vec<u64>,
-    /// Options shared by all rows.
-    pub settings: serde_json::Value,
-    /// Origin of PoL's p and u; `None` without PoL.
+    /// Options shared by all rows, and those of each method, under the names of
+    /// the version that wrote them.
+    pub settings: Value,
+    /// Origin of the layers of PoL and of adapters; `None` without these methods.
     pub plan: Option<String>,
     /// The rows.
     pub rows: Vec<RowResult>,
@@ -45,34 +50,49 @@ pub struct BenchReport {
     pub verdicts: Vec<String>,
 }
 
+/// The options of a bench, for [`BenchReport::settings`].
+#[derive(Serialize)]
+struct Settings<'a> {
+    train: &'a TrainOptions,
+    cache: &'a CacheOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preset: Option<Preset>,
+    /// The options of each method.
+    methods: BTreeMap<&'static str, MethodOptions>,
+}
+
 impl BenchReport {
     /// The report of a bench.
+    ///
+    /// # Errors
+    /// Options out of range; settings that JSON cannot represent.
     pub fn new(
         run: RunInfo,
         checkpoint: CheckpointInfo,
         options: &BenchOptions,
         found: BenchResult,
-    ) -> Self {
-        let mut settings = json!({ "train": options.train, "cache": options.cache });
-        if let Some(preset) = options.preset.preset {
-            settings["preset"] = preset.name().into();
-            let of = |method: &BenchMethod| {
-                let filled = options.preset.fill(&options.of_methods, method.method);
-                (method.name().to_owned(), json!(filled.of(method.method)))
-            };
-            settings["methods"] = Value::Object(options.methods.iter().map(of).collect());
-        }
-        Self {
+    ) -> Result<Self> {
+        let of = |method: &BenchMethod| {
+            let filled = options.preset.fill(&options.of_methods, method.method);
+            Ok((method.name(), filled.of(method.method).method(method.method)?))
+        };
+        let settings = Settings {
+            train: &found.train,
+            cache: &options.cache,
+            preset: options.preset.preset,
+            methods: options.methods().iter().map(of).collect::<Result<_>>()?,
+        };
+        Ok(Self {
             schema: SCHEMA.into(),
             run: TimedBench { run, costs: found.costs },
             damaged: found.damaged,
             checkpoint,
             seeds: found.seeds,
-            settings,
+            settings: serde_json::to_value(settings)?,
             plan: found.plan,
             rows: found.rows,
             verdicts: found.verdicts,
-        }
+        })
     }
 }
 

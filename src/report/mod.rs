@@ -25,7 +25,9 @@ mod selftest;
 pub mod sentence;
 pub mod tensorboard;
 
-pub use answers::{AnswerTable, answer_tables, epoch_zero_note, intervals_sentence};
+pub use answers::{
+    AnswerTable, answer_tables, epoch_zero_note, intervals_sentence, unanswered_note,
+};
 pub use calibration::{CALIBRATION, CalibrationReport, Conformal, SET_HEADERS, laplace_sentence};
 pub use evaluation::{EVALUATION, Evaluation};
 pub use finetuning::{FINETUNING, Finetuning};

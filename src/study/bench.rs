@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::models::layers::layers;
 use crate::models::{Granularity, Layer};
 use crate::options::{Error as OptionError, names, take};
-use crate::post_train::TrialSpec;
 use crate::post_train::resolve::resolve;
+use crate::post_train::{TrialSpec, check_adapters};
 use crate::train::options::{MethodName, keep_or_default};
-use crate::train::{Keep, MethodArgs, Preset, PresetOptions, TrainOptions};
+use crate::train::{Keep, MethodArgs, PresetOptions, TrainArgs};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use toml::{Spanned, Value};
@@ -23,7 +23,7 @@ const MOST: usize = 1_000_000;
 
 /// One combination of the grid's values.
 struct Combination {
-    train: TrainOptions,
+    train: TrainArgs,
     cache: CacheOptions,
     keep: Option<Keep>,
     of_methods: MethodArgs,
@@ -61,25 +61,35 @@ pub fn wants(setup: &Setup, bench: &Bench, pair: ModelOnData) -> Result<bool, Pr
     Ok(among("data", &bench.data, &data, pair.data)? && model)
 }
 
-/// All runs of a `[[bench]]` on one checkpoint, without controls. Nested by seed, setting, method
-/// and layers.
+/// All runs of a `[[bench]]` on one checkpoint and so many training images, without controls. Nested by
+/// seed, setting, method and layers. `note` gets notes for the user.
 ///
 /// # Errors
 /// [`Problem`]: invalid options, or layers that the model does not have.
-pub fn runs(setup: &Setup, bench: &Bench, checkpoint: &Checkpoint) -> Result<Vec<TrialSpec>> {
+pub fn runs(
+    setup: &Setup,
+    bench: &Bench,
+    checkpoint: &Checkpoint,
+    images: usize,
+    note: &mut dyn FnMut(String),
+) -> Result<Vec<TrialSpec>> {
     let methods = methods(setup, bench)?;
     unused_layers(setup, bench, &methods)?;
     let combinations = combinations(setup, bench, &methods)?;
     let mut all = Vec::new();
     for &seed in &bench.seeds {
         for Combination { train, cache, keep, of_methods, preset } in &combinations {
+            let (train, cut) = preset.train_on(train, images);
+            cut.into_iter().chain(preset.note(&methods)).for_each(&mut *note);
             for &name in &methods {
                 for layers in places(setup, bench, name, checkpoint)? {
                     let none = || Ok(None);
                     let method = layers.of(&preset.fill(of_methods, name), name).method(name);
                     let made = method.map_err(Error::from).and_then(|method| {
-                        Ok(resolve(&method, None, None, checkpoint, &ValOrigin::None, &none)?
-                            .recipe)
+                        let found =
+                            resolve(&method, None, None, checkpoint, &ValOrigin::None, &none)?;
+                        check_adapters(&found.recipe, checkpoint)?;
+                        Ok(found.recipe)
                     });
                     let recipe = made.map_err(|error| match error {
                         Error::Options(error) => {
@@ -199,14 +209,11 @@ fn combination(
     let cache = take::<CacheOptions>(&mut given)?;
     cache.check()?;
     let preset = take::<PresetOptions>(&mut given)?;
-    for (option, value) in preset.preset.map(Preset::train_values).unwrap_or_default() {
-        given.entry(option).or_insert(value);
-    }
-    let train = take::<TrainOptions>(&mut given)?;
-    train.check()?;
+    let train = take::<TrainArgs>(&mut given)?;
+    preset.train(&train).check()?;
     let of_methods = take::<MethodArgs>(&mut given)?;
     if let Some(option) = given.keys().next() {
-        let mut known = names::<TrainOptions>();
+        let mut known = names::<TrainArgs>();
         known.extend(names::<CacheOptions>());
         known.extend(names::<MethodArgs>());
         known.extend(names::<KeepOption>());

@@ -10,10 +10,10 @@ use crate::data::{Role, Split, require};
 use crate::error::Result;
 use crate::evaluate::DEFINITIONS;
 use crate::fingerprint::fingerprint;
+use crate::options::names;
 use crate::post_train::TrialSpec;
 use crate::session::Context;
-use crate::train::recipe::ResolvedMethod;
-use crate::train::{MethodArgs, TrainOptions};
+use crate::train::{LoraOptions, MethodArgs, TrainOptions};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 
@@ -51,7 +51,7 @@ pub fn cells(
     opened: &Opened,
     context: &Context,
 ) -> Result<Vec<Cell>> {
-    let mut all: Vec<Cell> = Vec::new();
+    let (mut all, mut told): (Vec<Cell>, HashSet<String>) = Default::default();
     for bench in &setup.file.bench {
         if !wants(setup, bench, pair)? {
             continue;
@@ -74,10 +74,15 @@ pub fn cells(
             Ok(Cell { planned, job: Job::Train { pair, run: Box::new(run) } })
         };
         let mut seen = HashSet::new();
-        for run in runs(setup, bench, &opened.checkpoint)? {
-            let control = (run.recipe.method != ResolvedMethod::Sgd)
-                .then(|| named(run.control(), None))
-                .transpose()?;
+        let mut note = |text: String| {
+            // Combinations and seeds have the same notes.
+            if told.insert(text.clone()) {
+                context.note(&text);
+            }
+        };
+        for run in runs(setup, bench, &opened.checkpoint, images.train.len(), &mut note)? {
+            let control =
+                (!run.recipe.is_control()).then(|| named(run.control(), None)).transpose()?;
             let name = control.as_ref().map(|c| c.planned.cell.clone());
             for cell in control.into_iter().chain([named(run, name)?]) {
                 if seen.insert(cell.planned.cell.clone()) {
@@ -163,6 +168,11 @@ fn cell(
     let micro_batch = run.train.micro_batch();
     let train = TrainOptions { micro_batch, accumulate: None, ..run.train.clone() };
     let of_method = MethodArgs { perturb: None, update: None, ..settings.of_method.clone() };
+    let mut of_method = serde_json::to_value(of_method)?;
+    if let (None, Value::Object(fields)) = (settings.of_method.lora.lora, &mut of_method) {
+        // Cells without adapters keep the names that they had before there were options of adapters.
+        names::<LoraOptions>().iter().for_each(|name| drop(fields.remove(name)));
+    }
     let spec = json!({
         "definitions": DEFINITIONS,
         "of": identity(opened, images, context),

@@ -1,5 +1,6 @@
 //! Options of the methods as a user gives them: all options of all methods, each optional.
 
+use super::lora_options::LoraOptions;
 use super::options::{MethodName, MethodOptions, no_effect};
 use super::perturbation::{NoMinimum, StepRule};
 use crate::options::Error;
@@ -92,6 +93,10 @@ pub struct MethodArgs {
         arg(long, hide_short_help = true, value_name = "ALPHA", allow_negative_numbers = true)
     )]
     pub look_alpha: Option<f64>,
+    /// Low-rank adapters of the linear layers of the layers that sgd updates.
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub lora: LoraOptions,
 }
 
 impl AscentArgs {
@@ -102,11 +107,15 @@ impl AscentArgs {
 }
 
 impl MethodArgs {
-    /// The given options, by name.
+    /// The given options, by name: those that differ from the default, which is null or, for a switch, off.
     fn given(&self) -> Map<String, Value> {
-        let all = serde_json::to_value(self).ok();
-        let all = all.and_then(|all| all.as_object().cloned()).unwrap_or_default();
-        all.into_iter().filter(|(_, value)| !value.is_null()).collect()
+        let fields = |of: &Self| match serde_json::to_value(of) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        let none = fields(&Self::default());
+        let own = fields(self).into_iter();
+        own.filter(|(name, value)| none.get(name) != Some(value)).collect()
     }
 
     /// The options that a method reads.
@@ -189,6 +198,23 @@ mod tests {
         assert_eq!(rho(1.0).check_read_by(&[MethodName::Sgd, MethodName::Pol]), Err(error));
         let error = rho(0.0).method(MethodName::Sam).unwrap_err();
         assert_eq!(error, Error::value("rho", "a number above 0", 0));
+    }
+
+    #[test]
+    fn only_sgd_has_adapters() {
+        let lora = LoraOptions { lora: Some(4), rslora: true, ..LoraOptions::default() };
+        let given = MethodArgs { lora: lora.clone(), ..MethodArgs::default() };
+        assert_eq!(
+            given.method(MethodName::Sgd),
+            Ok(MethodOptions::Sgd { update: None, lora: lora.clone() })
+        );
+        let error = given.method(MethodName::Pol).unwrap_err().to_string();
+        assert!(error.starts_with("`lora` only applies to the method sgd"), "{error}");
+        assert_eq!(given.of(MethodName::Sam), MethodArgs::default());
+        let switch = LoraOptions { lora: None, ..lora };
+        let error = MethodArgs { lora: switch, ..MethodArgs::default() }.method(MethodName::Sgd);
+        let applies_to = "adapters (`lora`)".into();
+        assert_eq!(error, Err(Error::NoEffect { option: "rslora".into(), applies_to }));
     }
 
     #[test]

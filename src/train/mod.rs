@@ -9,6 +9,7 @@ pub mod guard;
 mod keeping;
 pub mod l2_sp;
 pub mod late;
+mod lora_options;
 pub mod method;
 mod method_args;
 #[cfg(feature = "cuda")]
@@ -28,12 +29,14 @@ pub mod sgd;
 pub mod sl_sam;
 pub mod source;
 pub mod stepper;
+mod train_args;
 
 pub use average::Average;
 pub use error::{Error, Result};
 pub use groups::{Grouping, Groups};
 pub use guard::{Keep, StopRule};
 pub use l2_sp::L2Sp;
+pub use lora_options::LoraOptions;
 pub use method::{Method, Step};
 pub use method_args::{AscentArgs, MethodArgs};
 pub use optimizer::{Optimizer, OptimizerRule};
@@ -45,3 +48,4 @@ pub use run::{Epoch, Outcome, TrainEvent, TrainSettings, train};
 pub use schedule::{Schedule, Shape};
 pub use source::Source;
 pub use stepper::Stepper;
+pub use train_args::TrainArgs;

@@ -3,6 +3,7 @@
 use super::average::Average;
 use super::groups::Grouping;
 use super::guard::{Keep, StopRule};
+use super::lora_options::LoraOptions;
 use super::optimizer::OptimizerRule;
 use super::perturbation::{NoMinimum, StepRule};
 use super::run::TrainSettings;
@@ -15,113 +16,55 @@ use crate::options::{Error, as_text, check};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Options of training that fine-tuning and all methods of post-training share.
+/// Options of training that fine-tuning and all methods of post-training share. Each has a value;
+/// [`TrainArgs`](super::TrainArgs) has those that a user gives.
 ///
-/// They are flags of `finetune`, `post-train` and `bench`, and keys and columns of a study.
+/// They are columns of a study.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Training options"))]
 pub struct TrainOptions {
     /// Passes over the training images
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "N", default_value_t = Self::default().epochs,
-        value_parser = crate::options::text::count, allow_negative_numbers = true
-    ))]
     pub epochs: usize,
     /// Images in B, the batch of a step; an incomplete last batch is dropped
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "N", default_value_t = Self::default().batch_size,
-        value_parser = crate::options::text::count, allow_negative_numbers = true
-    ))]
     pub batch_size: usize,
     /// Highest learning rate
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "RATE", default_value_t = Self::default().lr, allow_negative_numbers = true
-    ))]
     pub lr: f64,
     /// Learning rate after the warm-up: cosine decay to 0, linear decay to 0, or constant
-    #[cfg_attr(feature = "cli", arg(
-        long, value_enum, value_name = "cosine|linear|constant", default_value_t = Self::default().schedule,
-        hide_possible_values = true
-    ))]
     pub schedule: Shape,
     /// Epochs of linear warm-up; 0.5 is half an epoch
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "EPOCHS", default_value_t = Self::default().warmup, allow_negative_numbers = true
-    ))]
     pub warmup: f64,
     /// Momentum
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "M", default_value_t = Self::default().momentum, allow_negative_numbers = true
-    ))]
     pub momentum: f64,
     /// Nesterov momentum: on, or off
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "on|off", default_value = "off", action = clap::ArgAction::Set,
-        value_parser = crate::options::text::on_off, hide_short_help = true
-    ))]
     pub nesterov: bool,
     /// Weight decay
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "D", default_value_t = Self::default().weight_decay, allow_negative_numbers = true
-    ))]
     pub weight_decay: f64,
     /// Weight decay of norms, biases and other tensors with one dimension: on, or off
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "on|off", default_value = "on", action = clap::ArgAction::Set,
-        value_parser = crate::options::text::on_off, hide_short_help = true
-    ))]
     pub decay_all: bool,
     /// Label smoothing
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "E", default_value_t = Self::default().label_smoothing,
-        allow_negative_numbers = true, hide_short_help = true
-    ))]
     pub label_smoothing: f64,
     /// Keep an average of the updated weights: `ema:DECAY` over steps, or `swa:N` over the last N
     /// epochs.
     ///
     /// Once averaging has begun, the average is evaluated on the validation images and kept.
     #[serde(with = "as_text::option")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "ema:DECAY|swa:N", hide_short_help = true))]
     pub average: Option<Average>,
     /// Clip the gradient of the updated layers to this norm
-    #[cfg_attr(feature = "cli", arg(long, value_name = "NORM", allow_negative_numbers = true))]
     pub clip: Option<f64>,
     /// Augmentation of training images: `flip`, `shift=PIXELS`, `crop=MIN_AREA`, comma-separated
     #[serde(with = "as_text")]
-    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST", default_value_t))]
     pub augment: Augment,
     /// Augmented views of each image, one per epoch in turn [default: as many as epochs]
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "N", hide_short_help = true,
-        value_parser = crate::options::text::count, allow_negative_numbers = true
-    ))]
     pub views: Option<usize>,
     /// Precision of matrix products in training and in frozen layers: f32, or bf16 operands with
     /// f32 accumulation. On a GPU, bf16 also stores the activations between embedding and head in
     /// bf16. Weights, diagnosis and line searches stay f32
     #[serde(with = "as_text")]
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "f32|bf16", default_value_t, hide_short_help = true)
-    )]
     pub precision: Precision,
     /// Images per thread at a time. Gradients are summed over all of B before the step, so the step
     /// does not change; smaller values use less memory [default: by memory]
-    #[cfg_attr(
-        feature = "cli",
-        arg(
-            long, value_name = "N", conflicts_with = "accumulate", hide_short_help = true,
-            value_parser = crate::options::text::count, allow_negative_numbers = true
-        )
-    )]
     pub micro_batch: Option<usize>,
     /// Split B into K micro-batches (gradient accumulation)
-    #[cfg_attr(feature = "cli", arg(
-        long, value_name = "K", hide_short_help = true,
-        value_parser = crate::options::text::count, allow_negative_numbers = true
-    ))]
     pub accumulate: Option<usize>,
 }
 
@@ -150,11 +93,11 @@ impl Default for TrainOptions {
 }
 
 impl TrainOptions {
-    /// The options for so many training images. If they are fewer than the default batch, a batch has all
-    /// of them, and the second value is a note that says so. Another batch size is kept.
+    /// The options with a batch of all images if they are fewer than `batch_size`, which is the default.
+    /// The second value is a note that says so.
     pub fn fitted_to(&self, images: usize) -> (Self, Option<String>) {
-        let usual = Self::default().batch_size;
-        if self.batch_size != usual || images == 0 || images >= usual {
+        let usual = self.batch_size;
+        if images == 0 || images >= usual {
             return (self.clone(), None);
         }
         let note = format!(
@@ -299,6 +242,9 @@ pub enum MethodOptions {
     Sgd {
         /// u.
         update: Option<String>,
+        /// Adapters of the linear layers of u, trained instead of u.
+        #[serde(flatten)]
+        lora: LoraOptions,
     },
     /// Perturb p along a batch's gradient, update u.
     Pol {
@@ -471,7 +417,7 @@ impl MethodOptions {
     pub fn default_of(name: MethodName) -> Self {
         let (update, perturb, line) = (None, None, LineOptions::default());
         match name {
-            MethodName::Sgd => Self::Sgd { update },
+            MethodName::Sgd => Self::Sgd { update, lora: LoraOptions::default() },
             MethodName::Pol => Self::Pol { perturb, update, line },
             MethodName::Pof => Self::Pof { line },
             MethodName::Sam => Self::Sam { update, rho: 0.05 },
@@ -495,7 +441,7 @@ impl MethodOptions {
 
     /// SGD on these layers.
     pub fn sgd(update: &str) -> Self {
-        Self::Sgd { update: Some(update.to_owned()) }
+        Self::Sgd { update: Some(update.to_owned()), lora: LoraOptions::default() }
     }
 
     /// Its name.
@@ -517,7 +463,7 @@ impl MethodOptions {
     pub fn update(&self) -> Option<&str> {
         match self {
             Self::Pof { .. } => None,
-            Self::Sgd { update }
+            Self::Sgd { update, .. }
             | Self::Pol { update, .. }
             | Self::Sam { update, .. }
             | Self::FriendlySam { update, .. }
@@ -533,6 +479,14 @@ impl MethodOptions {
         match self {
             Self::Pol { perturb, .. } => perturb.as_deref(),
             _ => None,
+        }
+    }
+
+    /// The adapters that are trained instead of u; none for other methods than SGD.
+    pub fn lora(&self) -> LoraOptions {
+        match self {
+            Self::Sgd { lora, .. } => lora.clone(),
+            _ => LoraOptions::default(),
         }
     }
 
@@ -560,7 +514,7 @@ impl MethodOptions {
     /// [`Error::Value`].
     pub fn check(&self) -> Result<(), Error> {
         match self {
-            Self::Sgd { .. } => Ok(()),
+            Self::Sgd { lora, .. } => lora.check(),
             Self::Pol { line, .. } | Self::Pof { line } => {
                 check::count("perturb_batch", line.perturb_batch)?;
                 check::positive("gamma", line.gamma)
@@ -630,7 +584,7 @@ mod tests {
         let line = ["perturb_batch", "gamma", "step", "no_minimum", "perturb_replacement"];
         assert_eq!(MethodName::Pol.options(), [&["perturb", "update"][..], &line].concat());
         assert_eq!(MethodName::Pof.options(), line);
-        assert_eq!(MethodName::Sgd.options(), ["update"]);
+        assert_eq!(MethodName::Sgd.options()[..3], ["update", "lora", "lora_alpha"]);
         assert_eq!(MethodName::Asam.options(), ["update", "rho", "asam_eta"]);
     }
 
@@ -665,16 +619,5 @@ mod tests {
         let twice = with(json!({ "micro_batch": 2, "accumulate": 2 }));
         assert!(matches!(twice, Err(Error::Conflict(_))));
         assert!(matches!(with(json!({ "views": 2 })), Err(Error::NoEffect { .. })));
-    }
-
-    #[test]
-    fn the_default_batch_is_cut_to_the_training_set() {
-        let (cut, note) = TrainOptions::default().fitted_to(40);
-        assert_eq!(cut.batch_size, 40);
-        assert!(note.unwrap().contains("40 images"));
-        let own = TrainOptions { batch_size: 64, ..TrainOptions::default() };
-        for (options, images) in [(&own, 40), (&TrainOptions::default(), 128)] {
-            assert_eq!(options.fitted_to(images), (options.clone(), None));
-        }
     }
 }

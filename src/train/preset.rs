@@ -10,12 +10,10 @@ use super::method_args::MethodArgs;
 use super::options::{MethodName, TrainOptions};
 use super::perturbation::{NoMinimum, StepRule};
 use super::schedule::Shape;
+use super::train_args::TrainArgs;
 use crate::data::Augment;
 use crate::models::Network;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-#[cfg(feature = "cli")]
-use std::sync::LazyLock;
 
 /// The settings of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,17 +79,6 @@ impl Preset {
         }
     }
 
-    /// Its training options that differ from the defaults, by name.
-    pub fn train_values(self) -> Map<String, Value> {
-        let fields = |of: &TrainOptions| match serde_json::to_value(of) {
-            Ok(Value::Object(fields)) => fields,
-            _ => Map::new(),
-        };
-        let usual = fields(&TrainOptions::default());
-        let own = fields(&self.train()).into_iter();
-        own.filter(|(name, value)| usual.get(name) != Some(value)).collect()
-    }
-
     /// Its options for `method`: none for a method that does not read them.
     pub fn method_args(self, method: MethodName) -> MethodArgs {
         let all = MethodArgs {
@@ -115,6 +102,11 @@ impl Preset {
 }
 
 impl PresetOptions {
+    /// The method: the given one, else the preset's, else PoL.
+    pub fn method(self, given: Option<MethodName>) -> MethodName {
+        given.or(self.preset.map(Preset::method)).unwrap_or(MethodName::Pol)
+    }
+
     /// The given options of a method, with the preset's in place of missing ones.
     pub fn fill(self, given: &MethodArgs, method: MethodName) -> MethodArgs {
         match self.preset {
@@ -122,46 +114,96 @@ impl PresetOptions {
             None => given.clone(),
         }
     }
-}
 
-/// Each preset's values of training options, as they are written on the command line.
-#[cfg(feature = "cli")]
-static FLAGS: LazyLock<Vec<(Preset, String, String)>> = LazyLock::new(|| {
-    let text = |value: Value| match value {
-        Value::Bool(on) => if on { "on" } else { "off" }.into(),
-        Value::String(text) => text,
-        other => other.to_string(),
-    };
-    let of = |preset: Preset| {
-        preset.train_values().into_iter().map(move |(name, value)| (preset, name, text(value)))
-    };
-    Preset::ALL.into_iter().flat_map(of).collect()
-});
+    /// The given training options, with the preset's in place of missing ones, or else the defaults.
+    pub fn train(self, given: &TrainArgs) -> TrainOptions {
+        given.over(self.preset.map_or_else(TrainOptions::default, Preset::train))
+    }
 
-/// Adds each preset's value to the flag of a training option, as its default with that preset.
-#[cfg(feature = "cli")]
-pub fn with_defaults(arg: clap::Arg) -> clap::Arg {
-    let name = arg.get_id().to_string();
-    let own = FLAGS.iter().filter(|(_, option, _)| *option == name);
-    own.fold(arg, |arg, (preset, _, value)| {
-        arg.default_value_if("preset", preset.name(), value.as_str())
-    })
+    /// The same for so many training images. If they are fewer than the default batch, a batch has all of
+    /// them, and the second value is a note that says so. A batch size that the user or the preset states
+    /// is kept.
+    pub fn train_on(self, given: &TrainArgs, images: usize) -> (TrainOptions, Option<String>) {
+        let train = self.train(given);
+        match given.batch_size.is_some() || self.preset.is_some() {
+            true => (train, None),
+            false => train.fitted_to(images),
+        }
+    }
+
+    /// Which of these methods get the preset's training options without being the published method or
+    /// its control, as a note.
+    pub fn note(self, methods: &[MethodName]) -> Option<String> {
+        let preset = self.preset?;
+        let published =
+            |method: &&MethodName| **method == preset.method() || **method == MethodName::Sgd;
+        let mut others: Vec<&str> = Vec::new();
+        for method in methods.iter().filter(|method| !published(method)) {
+            if !others.contains(&method.title()) {
+                others.push(method.title());
+            }
+        }
+        (!others.is_empty()).then(|| {
+            format!(
+                "the preset {} has the published settings of {}; its training options also apply to {}",
+                preset.name(),
+                preset.method().title(),
+                others.join(", ")
+            )
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
-    fn a_preset_names_what_differs_from_the_defaults() {
-        let expected = json!({
-            "epochs": 10, "batch_size": 256, "lr": 1.6e-4, "schedule": "constant", "nesterov": true,
-            "weight_decay": 5e-4, "augment": "flip,shift=4",
-        });
-        assert_eq!(Value::Object(Preset::Pof2022.train_values()), expected);
-        let pol = Preset::Pol.train_values();
-        assert_eq!((pol.get("batch_size"), pol["epochs"].clone()), (None, json!(10)));
+    fn a_preset_is_the_base_of_training_options() {
+        let of = |preset| PresetOptions { preset: Some(preset) };
+        // The values of the paper's code.
+        let published = TrainOptions {
+            epochs: 10,
+            batch_size: 256,
+            lr: 1.6e-4,
+            schedule: Shape::Constant,
+            nesterov: true,
+            weight_decay: 5e-4,
+            augment: "flip,shift=4".parse().unwrap(),
+            ..TrainOptions::default()
+        };
+        let none = TrainArgs::default();
+        assert_eq!(of(Preset::Pof2022).train(&none), published);
+        assert_eq!(
+            of(Preset::Pol).train(&none),
+            TrainOptions { batch_size: 128, ..published.clone() }
+        );
+        // A default value that is given counts as given.
+        let default = TrainOptions::default();
+        let given =
+            TrainArgs { epochs: Some(default.epochs), lr: Some(default.lr), ..none.clone() };
+        let (epochs, lr) = (default.epochs, default.lr);
+        assert_eq!(
+            of(Preset::Pof2022).train(&given),
+            TrainOptions { epochs, lr, ..published.clone() }
+        );
+        assert_eq!(PresetOptions::default().train(&none), default);
+    }
+
+    #[test]
+    fn only_the_default_batch_is_cut_to_the_training_set() {
+        let (none, given) =
+            (TrainArgs::default(), TrainArgs { batch_size: Some(128), ..TrainArgs::default() });
+        let usual = PresetOptions::default();
+        let (cut, note) = usual.train_on(&none, 40);
+        assert_eq!(cut.batch_size, 40);
+        assert!(note.unwrap().contains("40 images"));
+        let preset = PresetOptions { preset: Some(Preset::Pol) };
+        for (options, args) in [(usual, &given), (preset, &none)] {
+            let (kept, note) = options.train_on(args, 40);
+            assert_eq!((kept.batch_size, note), (128, None));
+        }
+        assert_eq!(usual.train_on(&none, 128), (TrainOptions::default(), None));
     }
 
     #[test]
@@ -175,5 +217,19 @@ mod tests {
         let none = MethodArgs::default();
         assert_eq!(preset.fill(&none, MethodName::Sgd), none);
         assert_eq!(PresetOptions::default().fill(&given, MethodName::Pol), given);
+        assert_eq!(preset.method(None), MethodName::Pol);
+        assert_eq!(preset.method(Some(MethodName::Sam)), MethodName::Sam);
+    }
+
+    #[test]
+    fn a_note_names_the_methods_that_a_preset_is_not_about() {
+        let preset = PresetOptions { preset: Some(Preset::Pol) };
+        assert_eq!(preset.note(&[MethodName::Pol, MethodName::Sgd]), None);
+        let note = preset.note(&[MethodName::Pol, MethodName::Sam, MethodName::Asam]).unwrap();
+        assert!(
+            note.ends_with("settings of PoL; its training options also apply to SAM, ASAM"),
+            "{note}"
+        );
+        assert_eq!(PresetOptions::default().note(&[MethodName::Sam]), None);
     }
 }

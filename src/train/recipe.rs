@@ -1,6 +1,7 @@
 //! A method with its layers and settings, independent of the data.
 
 use super::Result;
+use super::lora_options::LoraOptions;
 use super::method::Method;
 use super::method_args::{AscentArgs, MethodArgs};
 use super::options::MethodName;
@@ -78,6 +79,8 @@ pub struct Recipe {
     pub perturb_replacement: bool,
     /// ρ of SAM and SL-SAM.
     pub rho: f64,
+    /// Adapters of the linear layers of `update`, trained instead of it.
+    pub lora: LoraOptions,
 }
 
 /// Default step rule: one Hessian-vector product if a point of the line costs a forward pass of
@@ -90,6 +93,22 @@ pub fn default_rule(network: &Network, perturb: &Layer) -> StepRule {
 }
 
 impl Recipe {
+    /// The control: plain SGD on the same layers.
+    pub fn control(&self) -> Recipe {
+        Recipe {
+            method: ResolvedMethod::Sgd,
+            perturb: None,
+            rho: 0.0,
+            lora: LoraOptions::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it is plain SGD, the control of others.
+    pub fn is_control(&self) -> bool {
+        self.method == ResolvedMethod::Sgd && self.lora.lora.is_none()
+    }
+
     /// The lowest stage that is touched. All stages below are frozen.
     pub fn first_stage(&self) -> usize {
         let perturbed = self.perturb.as_ref().map_or(usize::MAX, |p| p.first_stage);
@@ -108,6 +127,7 @@ impl Recipe {
             step: perturbed.map(|_| self.rule),
             no_minimum: perturbed.map(|_| self.no_minimum),
             perturb_replacement: perturbed.map(|_| self.perturb_replacement),
+            lora: self.lora.clone(),
             ..MethodArgs::default()
         };
         let sam = || MethodArgs { ascent: AscentArgs::of_rho(self.rho), ..of_layers.clone() };

@@ -62,6 +62,24 @@ fn runs_of_one_group_have_their_own_label_smoothing() {
 }
 
 #[test]
+fn a_default_batch_is_cut_to_the_training_images() {
+    let bench = Bench::with_model();
+    let text: Vec<&str> = STUDY.lines().filter(|line| !line.starts_with("grid")).collect();
+    let text = text.join("\n").replace("[\"pol\", \"pof\"]", "[\"pol\"]").replace("[0, 3]", "[0]");
+    let grid = |options: &str| format!("{text}\ngrid = {{ epochs = 1{options} }}\n");
+    fs::write(bench.path("s.toml"), grid("")).unwrap();
+    let out = study(&bench, &[]);
+    let note = "fewer than the default `batch_size` of 128".replace("`batch_size`", "--batch-size");
+    assert!(out.errors.contains(&note), "{}", out.errors);
+    for row in rows(&bench, "s/runs.jsonl") {
+        assert_eq!(row["batch_size"], row["train_images"]);
+    }
+    // A size that the file states is kept.
+    fs::write(bench.path("s.toml"), grid(", batch-size = 128")).unwrap();
+    bench.run(&["study", "s.toml"]).fails_with(&["128"]);
+}
+
+#[test]
 fn runs_match_post_train_and_can_be_recomputed() {
     let bench = Bench::with_model();
     fs::write(bench.path("s.toml"), STUDY).unwrap();

@@ -1,6 +1,6 @@
 //! Pictures of the images that tuning fixed or broke, read from the data set.
 
-use super::input::{Input, Result as Found};
+use super::input::{Input, Report};
 use super::pictures::Pictures;
 use crate::data::folds::stratified_halves;
 use crate::data::{
@@ -53,8 +53,8 @@ pub enum PictureError {
 /// # Errors
 /// [`PictureError`].
 pub fn find_pictures(data: &str, results: &[Input]) -> Result<Vec<Pictures>, PictureError> {
-    let changed = results.iter().filter_map(|input| match &input.result {
-        Found::PostTraining(r) => {
+    let changed = results.iter().filter_map(|input| match &input.report {
+        Report::PostTraining(r) => {
             let part = r.test.as_ref().or(r.validation.as_ref())?;
             part.flips.as_ref().map(|flips| (part, flips, r.run.run.seed))
         }

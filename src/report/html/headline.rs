@@ -1,7 +1,7 @@
 //! Selects the figures at the top of the page: those of a model that was kept, on test if
 //! available.
 
-use super::input::{Input, Result};
+use super::input::{Input, Report};
 use crate::data::DataInfo;
 use crate::evaluate::Summary;
 use crate::format;
@@ -31,13 +31,13 @@ pub fn headline(inputs: &[Input]) -> Option<Headline<'_>> {
 
 /// Sort key; smaller is preferred.
 fn rank(input: &Input) -> (bool, bool, usize) {
-    let (test, kept, kind) = match &input.result {
-        Result::PostTraining(r) => (r.test.is_some(), !refused(r), 0),
-        Result::Calibration(r) => (r.test.is_some(), r.output.is_some(), 1),
-        Result::Merging(r) => (r.test.is_some(), r.output.is_some(), 1),
-        Result::Fixing(r) => (r.test.is_some(), r.output.is_some(), 1),
-        Result::Evaluation(r) => (r.data.split == "test", true, 2),
-        Result::Finetuning(r) => (r.figures.iter().any(|(name, _)| name == "test"), true, 3),
+    let (test, kept, kind) = match &input.report {
+        Report::PostTraining(r) => (r.test.is_some(), !refused(r), 0),
+        Report::Calibration(r) => (r.test.is_some(), r.output.is_some(), 1),
+        Report::Merging(r) => (r.test.is_some(), r.output.is_some(), 1),
+        Report::Fixing(r) => (r.test.is_some(), r.output.is_some(), 1),
+        Report::Evaluation(r) => (r.data.split == "test", true, 2),
+        Report::Finetuning(r) => (r.figures.iter().any(|(name, _)| name == "test"), true, 3),
         _ => (false, false, 4),
     };
     (!test, !kept, kind)
@@ -45,36 +45,36 @@ fn rank(input: &Input) -> (bool, bool, usize) {
 
 fn of(input: &Input) -> Option<Headline<'_>> {
     let file = input.name.as_str();
-    Some(match &input.result {
-        Result::PostTraining(r) => {
+    Some(match &input.report {
+        Report::PostTraining(r) => {
             let (role, part) = final_figures(r)?;
             let images = on(role, &part.data);
             let tuned = (!refused(r)).then_some(&part.after);
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
         }
-        Result::Fixing(r) => {
+        Report::Fixing(r) => {
             let (role, part) = r.judged();
             let images = on(role, &part.data);
             let tuned = r.output.is_some().then_some(&part.after);
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
         }
-        Result::Merging(r) => {
+        Report::Merging(r) => {
             let (role, part) = test_or_v(r.test.as_ref(), &r.validation);
             let images = on(role, &part.data);
             let tuned = r.output.is_some().then_some(&part.after);
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
         }
-        Result::Calibration(r) => {
+        Report::Calibration(r) => {
             let (role, part) = test_or_v(r.test.as_ref(), &r.validation);
             let images = on(role, &part.data);
             let tuned = r.output.is_some().then_some(&part.after);
             Headline { file, lead: String::new(), images, given: &part.before, tuned }
         }
-        Result::Evaluation(r) => {
+        Report::Evaluation(r) => {
             let images = format!("{} ({})", format::images(r.figures.images), r.data.origin);
             Headline { file, lead: String::new(), images, given: &r.figures, tuned: None }
         }
-        Result::Finetuning(r) => {
+        Report::Finetuning(r) => {
             let (name, given) = r.figures.last()?;
             let images = format!("{} of split {name}", format::images(given.images));
             let lead = format!("Fine-tuning kept epoch {} of {}. ", r.kept_epoch, r.epochs.len());

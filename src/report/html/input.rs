@@ -10,9 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
-/// A result that the page can show.
+/// A report or a study's table that the page can show.
 #[derive(Debug)]
-pub enum Result {
+pub enum Report {
     /// Of `diagnose`.
     Diagnosis(Box<diagnosis::DiagnosisReport>),
     /// Of `post-train`.
@@ -47,9 +47,7 @@ pub struct Input {
     /// The file's name without its folder.
     pub name: String,
     /// What is in it.
-    pub result: Result,
-    /// The object `settings`, if present.
-    pub settings: Value,
+    pub report: Report,
 }
 
 /// Errors from reading a result.
@@ -80,7 +78,7 @@ pub enum Error {
 }
 
 /// Reads a study's table. A column that no other table has identifies its kind.
-fn rows(path: &Path, bytes: &[u8]) -> std::result::Result<Input, Error> {
+fn rows(path: &Path, bytes: &[u8]) -> Result<Input, Error> {
     let other = |found: String| Error::Schema {
         path: path.into(),
         expected: "a table of `planish study`: results, runs, layers or ood, each .jsonl".into(),
@@ -94,31 +92,29 @@ fn rows(path: &Path, bytes: &[u8]) -> std::result::Result<Input, Error> {
         Ok(row) => Ok((i + 1, row)),
         Err(e) => Err(invalid(i + 1, e)),
     };
-    let rows = lines.map(row).collect::<std::result::Result<Rows, _>>()?;
+    let rows = lines.map(row).collect::<Result<Rows, _>>()?;
     let has =
         |column: &str| !rows.is_empty() && rows.iter().all(|(_, row)| row.contains_key(column));
-    let result = if has("shift") {
-        typed_rows(rows).map(Result::Study)
+    let report = if has("shift") {
+        typed_rows(rows).map(Report::Study)
     } else if has("train_seed") {
-        typed_rows(rows).map(Result::Runs)
+        typed_rows(rows).map(Report::Runs)
     } else if has("layer") {
-        typed_rows(rows).map(Result::Layers)
+        typed_rows(rows).map(Report::Layers)
     } else if has("ood") {
-        typed_rows(rows).map(Result::Ood)
+        typed_rows(rows).map(Report::Ood)
     } else {
         return Err(other("none of them".into()));
     };
-    let result = result.map_err(|(line, e)| invalid(line, e))?;
-    Ok(Input { name: name(path), result, settings: Value::Null })
+    let report = report.map_err(|(line, e)| invalid(line, e))?;
+    Ok(Input { name: name(path), report })
 }
 
 /// Rows with the numbers of their lines.
 type Rows = Vec<(usize, Map<String, Value>)>;
 
 /// The rows as their type, or the line of the first that is not.
-fn typed_rows<T: DeserializeOwned>(
-    rows: Rows,
-) -> std::result::Result<Vec<T>, (usize, serde_json::Error)> {
+fn typed_rows<T: DeserializeOwned>(rows: Rows) -> Result<Vec<T>, (usize, serde_json::Error)> {
     let one = |(line, row)| serde_json::from_value(Value::Object(row)).map_err(|e| (line, e));
     rows.into_iter().map(one).collect()
 }
@@ -144,7 +140,7 @@ const SCHEMAS: [&str; 9] = [
 ///
 /// # Errors
 /// [`Error`].
-pub fn read(path: &Path) -> std::result::Result<Input, Error> {
+pub fn read(path: &Path) -> Result<Input, Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
     if path.extension().is_some_and(|end| end == "jsonl") {
         return rows(path, &bytes);
@@ -174,22 +170,18 @@ pub fn read(path: &Path) -> std::result::Result<Input, Error> {
     let damaged = |e: serde_json::Error| {
         other(known, format!("that schema with unexpected contents ({e})"), "create it again")
     };
-    let mut settings = value["settings"].clone();
-    if let (Some(preset), Some(own)) = (value.get("preset"), settings.as_object_mut()) {
-        own.insert("preset".into(), preset.clone());
-    }
-    let result = match known {
-        diagnosis::SCHEMA => Result::Diagnosis(typed(value).map_err(damaged)?),
-        post_training::SCHEMA => Result::PostTraining(typed(value).map_err(damaged)?),
-        bench::SCHEMA => Result::Bench(typed(value).map_err(damaged)?),
-        EVALUATION => Result::Evaluation(typed(value).map_err(damaged)?),
-        CALIBRATION => Result::Calibration(typed(value).map_err(damaged)?),
-        MERGING => Result::Merging(typed(value).map_err(damaged)?),
-        FIXING => Result::Fixing(typed(value).map_err(damaged)?),
-        comparison::SCHEMA => Result::Comparison(typed(value).map_err(damaged)?),
-        _ => Result::Finetuning(typed(value).map_err(damaged)?),
+    let report = match known {
+        diagnosis::SCHEMA => Report::Diagnosis(typed(value).map_err(damaged)?),
+        post_training::SCHEMA => Report::PostTraining(typed(value).map_err(damaged)?),
+        bench::SCHEMA => Report::Bench(typed(value).map_err(damaged)?),
+        EVALUATION => Report::Evaluation(typed(value).map_err(damaged)?),
+        CALIBRATION => Report::Calibration(typed(value).map_err(damaged)?),
+        MERGING => Report::Merging(typed(value).map_err(damaged)?),
+        FIXING => Report::Fixing(typed(value).map_err(damaged)?),
+        comparison::SCHEMA => Report::Comparison(typed(value).map_err(damaged)?),
+        _ => Report::Finetuning(typed(value).map_err(damaged)?),
     };
-    Ok(Input { name: name(path), result, settings })
+    Ok(Input { name: name(path), report })
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> serde_json::Result<Box<T>> {
@@ -199,28 +191,28 @@ fn typed<T: DeserializeOwned>(value: Value) -> serde_json::Result<Box<T>> {
 impl Input {
     /// The model of each row of a study's table.
     pub fn models(&self) -> Option<Vec<&ModelRow>> {
-        Some(match &self.result {
-            Result::Study(rows) => rows.iter().map(|row| &row.of).collect(),
-            Result::Runs(rows) => rows.iter().map(|row| &row.of).collect(),
-            Result::Layers(rows) => rows.iter().map(|row| &row.of).collect(),
-            Result::Ood(rows) => rows.iter().map(|row| &row.of).collect(),
+        Some(match &self.report {
+            Report::Study(rows) => rows.iter().map(|row| &row.of).collect(),
+            Report::Runs(rows) => rows.iter().map(|row| &row.of).collect(),
+            Report::Layers(rows) => rows.iter().map(|row| &row.of).collect(),
+            Report::Ood(rows) => rows.iter().map(|row| &row.of).collect(),
             _ => return None,
         })
     }
 
     /// Provenance of the result; `None` for a study's table.
     pub fn run(&self) -> Option<&RunInfo> {
-        Some(match &self.result {
-            Result::Diagnosis(r) => &r.run.run,
-            Result::PostTraining(r) => &r.run.run,
-            Result::Bench(r) => &r.run.run,
-            Result::Evaluation(r) => &r.run,
-            Result::Calibration(r) => &r.run,
-            Result::Merging(r) => &r.run,
-            Result::Fixing(r) => &r.run,
-            Result::Comparison(r) => &r.run,
-            Result::Finetuning(r) => &r.run,
-            Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => return None,
+        Some(match &self.report {
+            Report::Diagnosis(r) => &r.run.run,
+            Report::PostTraining(r) => &r.run.run,
+            Report::Bench(r) => &r.run.run,
+            Report::Evaluation(r) => &r.run,
+            Report::Calibration(r) => &r.run,
+            Report::Merging(r) => &r.run,
+            Report::Fixing(r) => &r.run,
+            Report::Comparison(r) => &r.run,
+            Report::Finetuning(r) => &r.run,
+            Report::Study(_) | Report::Runs(_) | Report::Layers(_) | Report::Ood(_) => return None,
         })
     }
 }

@@ -22,7 +22,7 @@ mod summary;
 mod text;
 
 pub use find_pictures::{PictureError, find_pictures};
-pub use input::{Error, Input, Result, read};
+pub use input::{Error, Input, Report, read};
 pub use pictures::Pictures;
 
 use crate::evaluate::Summary;
@@ -79,10 +79,10 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         }
     };
     // Results of the same kind share a section, each under its file name.
-    let each = |of: &dyn Fn(&Result) -> Option<String>| {
+    let each = |of: &dyn Fn(&Report) -> Option<String>| {
         let found: Vec<(&str, String)> = inputs
             .iter()
-            .filter_map(|i| of(&i.result).map(|body| (i.name.as_str(), body)))
+            .filter_map(|i| of(&i.report).map(|body| (i.name.as_str(), body)))
             .collect();
         match found.as_slice() {
             [(_, body)] => body.clone(),
@@ -91,7 +91,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
     };
     let diagnosed = |of: fn(&crate::diagnose::findings::Findings) -> Option<String>| {
         each(&|r| match r {
-            Result::Diagnosis(r) => of(&r.findings),
+            Report::Diagnosis(r) => of(&r.findings),
             _ => None,
         })
     };
@@ -104,8 +104,8 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "moves",
         "Moves along remedies",
         each(&|r| match r {
-            Result::Diagnosis(r) => r.remedies.as_ref().map(moves::moves),
-            Result::Fixing(r) => r.looks.first().map(moves::moves),
+            Report::Diagnosis(r) => r.remedies.as_ref().map(moves::moves),
+            Report::Fixing(r) => r.looks.first().map(moves::moves),
             _ => None,
         }),
     );
@@ -116,15 +116,15 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "search",
         "Recipes tried",
         each(&|r| match r {
-            Result::PostTraining(r) => r.search.as_ref().map(search),
+            Report::PostTraining(r) => r.search.as_ref().map(search),
             _ => None,
         }),
     );
     add("tuning", "Before and after", each(&tuning));
     let evaluated: Vec<(String, &Evaluation)> = inputs
         .iter()
-        .filter_map(|i| match &i.result {
-            Result::Evaluation(r) => Some((i.name.clone(), &**r)),
+        .filter_map(|i| match &i.report {
+            Report::Evaluation(r) => Some((i.name.clone(), &**r)),
             _ => None,
         })
         .collect();
@@ -138,7 +138,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "methods",
         "Methods compared",
         each(&|r| match r {
-            Result::Bench(r) => Some(methods::methods(r)),
+            Report::Bench(r) => Some(methods::methods(r)),
             _ => None,
         }),
     );
@@ -148,7 +148,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "others",
         "Out-of-distribution images",
         each(&|r| match r {
-            Result::Evaluation(r) => others(r),
+            Report::Evaluation(r) => others(r),
             _ => None,
         }),
     );
@@ -156,7 +156,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "images",
         "Images that tuning fixed and broke",
         each(&|r| match r {
-            Result::PostTraining(r) => {
+            Report::PostTraining(r) => {
                 let part = r.test.as_ref().or(r.validation.as_ref())?;
                 let own = pictures.iter().find(|p| p.digest == part.data.digest);
                 let names = r.class_names.as_deref().unwrap_or_default();
@@ -170,7 +170,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "study",
         "Models compared",
         each(&|r| match r {
-            Result::Study(rows) => Some(study::study(rows)),
+            Report::Study(rows) => Some(study::study(rows)),
             _ => None,
         }),
     );
@@ -178,7 +178,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "study-layers",
         "Where the models overfit",
         each(&|r| match r {
-            Result::Layers(rows) => Some(diagnosed::layers(rows)),
+            Report::Layers(rows) => Some(diagnosed::layers(rows)),
             _ => None,
         }),
     );
@@ -186,7 +186,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "study-others",
         "Out-of-distribution images, by model",
         each(&|r| match r {
-            Result::Ood(rows) => Some(diagnosed::others(rows)),
+            Report::Ood(rows) => Some(diagnosed::others(rows)),
             _ => None,
         }),
     );
@@ -194,7 +194,7 @@ fn sections(inputs: &[Input], pictures: &[Pictures]) -> Vec<Section> {
         "runs",
         "Training runs",
         each(&|r| match r {
-            Result::Runs(rows) => Some(runs::runs(rows)),
+            Report::Runs(rows) => Some(runs::runs(rows)),
             _ => None,
         }),
     );
@@ -208,9 +208,9 @@ fn search(search: &RecipeSearch) -> String {
     text::paragraph(&format!("{}.", search.sentence(rows.len()))) + &text::table(&HEADERS, &rows)
 }
 
-fn tuning(result: &Result) -> Option<String> {
-    match result {
-        Result::PostTraining(r) => {
+fn tuning(report: &Report) -> Option<String> {
+    match report {
+        Report::PostTraining(r) => {
             let mut out = paragraph(&format!(
                 "{} over {} epochs{}.",
                 headline::method(r),
@@ -229,7 +229,7 @@ fn tuning(result: &Result) -> Option<String> {
             }
             Some(out + &layers::warnings(&r.notes))
         }
-        Result::Calibration(r) => {
+        Report::Calibration(r) => {
             let written = r
                 .output
                 .as_ref()
@@ -252,7 +252,7 @@ fn tuning(result: &Result) -> Option<String> {
             out += &r.conformal.as_ref().map_or(String::new(), conformal);
             Some(out + &layers::warnings(&r.notes))
         }
-        Result::Merging(r) => {
+        Report::Merging(r) => {
             let mut out = paragraph(&merged(r)) + &ingredients(r);
             for (name, part) in [("test", r.test.as_ref()), ("V", Some(&r.validation))] {
                 let Some(part) = part else { continue };
@@ -261,13 +261,13 @@ fn tuning(result: &Result) -> Option<String> {
             }
             Some(out + &layers::warnings(&r.notes))
         }
-        Result::Fixing(r) => Some(fixed(r)),
-        Result::Comparison(r) => Some(
+        Report::Fixing(r) => Some(fixed(r)),
+        Report::Comparison(r) => Some(
             paragraph(&r.sentence)
                 + &text::facts(&[("A", r.a.path.clone()), ("B", r.b.path.clone())])
                 + &figures::differences(&r.comparison, ["A", "B"]),
         ),
-        Result::Finetuning(r) => {
+        Report::Finetuning(r) => {
             let of: Vec<_> = r.figures.iter().map(|(name, s)| (name.clone(), s)).collect();
             Some(figures::summaries(&of))
         }
@@ -339,11 +339,11 @@ fn one_split(part: &BeforeAfter, after: &str) -> String {
 fn judged(inputs: &[Input]) -> Vec<(String, &Summary)> {
     let is_tuning = |i: &&Input| {
         matches!(
-            i.result,
-            Result::PostTraining(_)
-                | Result::Calibration(_)
-                | Result::Merging(_)
-                | Result::Fixing(_)
+            i.report,
+            Report::PostTraining(_)
+                | Report::Calibration(_)
+                | Report::Merging(_)
+                | Report::Fixing(_)
         )
     };
     let tuned = inputs.iter().any(|i| is_tuning(&i));
@@ -358,8 +358,8 @@ fn both<'a>((role, part): (&str, &'a BeforeAfter)) -> Vec<(String, &'a Summary)>
 }
 
 fn models(input: &Input) -> Vec<(String, &Summary)> {
-    match &input.result {
-        Result::PostTraining(r) => {
+    match &input.report {
+        Report::PostTraining(r) => {
             let refused = if headline::refused(r) { ", refused" } else { "" };
             headline::final_figures(r).map_or_else(Vec::new, |(role, part)| {
                 let named = |when: &str| format!("{when}, on {role}");
@@ -369,11 +369,11 @@ fn models(input: &Input) -> Vec<(String, &Summary)> {
                 ]
             })
         }
-        Result::Calibration(r) => both(headline::test_or_v(r.test.as_ref(), &r.validation)),
-        Result::Merging(r) => both(headline::test_or_v(r.test.as_ref(), &r.validation)),
-        Result::Fixing(r) => both(r.judged()),
-        Result::Evaluation(r) => vec![(input.name.clone(), &r.figures)],
-        Result::Finetuning(r) => r.figures.iter().map(|(n, s)| (n.clone(), s)).collect(),
+        Report::Calibration(r) => both(headline::test_or_v(r.test.as_ref(), &r.validation)),
+        Report::Merging(r) => both(headline::test_or_v(r.test.as_ref(), &r.validation)),
+        Report::Fixing(r) => both(r.judged()),
+        Report::Evaluation(r) => vec![(input.name.clone(), &r.figures)],
+        Report::Finetuning(r) => r.figures.iter().map(|(n, s)| (n.clone(), s)).collect(),
         _ => Vec::new(),
     }
 }

@@ -1,11 +1,13 @@
 //! Everything needed to reproduce a result: commands, seeds, digests, versions, settings.
 
-use super::input::{Input, Result};
+use super::input::{Input, Report};
 use super::text::{escape, facts, folded};
 use crate::checkpoint::CheckpointInfo;
 use crate::data::DataInfo;
 use crate::format::{count, duration};
 use crate::study::ModelRow;
+use crate::train::{Preset, TrainSettings};
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// One entry per result.
@@ -47,11 +49,30 @@ fn one(input: &Input) -> String {
         ("images", format!("{of} ({}), SHA-256 {}", d.origin, d.digest))
     }));
     out += &facts(&pairs);
-    if !input.settings.is_null() {
-        let text = serde_json::to_string_pretty(&input.settings).unwrap_or_default();
+    if let Some(text) = settings(input) {
         out += &folded("Settings", &format!("<pre>{}</pre>\n", escape(&text)));
     }
     out
+}
+
+/// The settings of a training run as JSON, as the report has them.
+fn settings(input: &Input) -> Option<String> {
+    #[derive(Serialize)]
+    struct OfRun<'a> {
+        #[serde(flatten)]
+        train: &'a TrainSettings,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        preset: Option<Preset>,
+    }
+    let text = match &input.report {
+        Report::PostTraining(r) => {
+            serde_json::to_string_pretty(&OfRun { train: &r.settings, preset: r.preset })
+        }
+        Report::Bench(r) => serde_json::to_string_pretty(&r.settings),
+        Report::Finetuning(r) => serde_json::to_string_pretty(&r.settings),
+        _ => return None,
+    };
+    text.ok()
 }
 
 /// Provenance of a study's table. Each row has its own digests.
@@ -71,55 +92,55 @@ fn of_rows(input: &Input) -> String {
 }
 
 fn schema(input: &Input) -> &str {
-    match &input.result {
-        Result::Diagnosis(r) => &r.schema,
-        Result::PostTraining(r) => &r.schema,
-        Result::Bench(r) => &r.schema,
-        Result::Evaluation(r) => &r.schema,
-        Result::Calibration(r) => &r.schema,
-        Result::Merging(r) => &r.schema,
-        Result::Fixing(r) => &r.schema,
-        Result::Comparison(r) => &r.schema,
-        Result::Finetuning(r) => &r.schema,
-        Result::Study(_) | Result::Runs(_) | Result::Layers(_) | Result::Ood(_) => {
+    match &input.report {
+        Report::Diagnosis(r) => &r.schema,
+        Report::PostTraining(r) => &r.schema,
+        Report::Bench(r) => &r.schema,
+        Report::Evaluation(r) => &r.schema,
+        Report::Calibration(r) => &r.schema,
+        Report::Merging(r) => &r.schema,
+        Report::Fixing(r) => &r.schema,
+        Report::Comparison(r) => &r.schema,
+        Report::Finetuning(r) => &r.schema,
+        Report::Study(_) | Report::Runs(_) | Report::Layers(_) | Report::Ood(_) => {
             crate::study::SCHEMA
         }
     }
 }
 
 fn checkpoint(input: &Input) -> Option<&CheckpointInfo> {
-    match &input.result {
-        Result::Diagnosis(r) => Some(&r.checkpoint),
-        Result::PostTraining(r) => Some(&r.checkpoint),
-        Result::Bench(r) => Some(&r.checkpoint),
-        Result::Evaluation(r) => Some(&r.checkpoint),
-        Result::Calibration(r) => Some(&r.checkpoint),
-        Result::Merging(r) => Some(&r.checkpoint),
-        Result::Fixing(r) => Some(&r.checkpoint),
+    match &input.report {
+        Report::Diagnosis(r) => Some(&r.checkpoint),
+        Report::PostTraining(r) => Some(&r.checkpoint),
+        Report::Bench(r) => Some(&r.checkpoint),
+        Report::Evaluation(r) => Some(&r.checkpoint),
+        Report::Calibration(r) => Some(&r.checkpoint),
+        Report::Merging(r) => Some(&r.checkpoint),
+        Report::Fixing(r) => Some(&r.checkpoint),
         _ => None,
     }
 }
 
 fn data(input: &Input) -> Vec<&DataInfo> {
-    match &input.result {
-        Result::Diagnosis(r) => vec![&r.data],
-        Result::PostTraining(r) => {
+    match &input.report {
+        Report::Diagnosis(r) => vec![&r.data],
+        Report::PostTraining(r) => {
             let judged = r.validation.iter().chain(&r.test).map(|part| &part.data);
             std::iter::once(&r.training).chain(judged).collect()
         }
-        Result::Evaluation(r) => {
+        Report::Evaluation(r) => {
             std::iter::once(&r.data).chain(r.others.iter().map(|o| &o.data)).collect()
         }
-        Result::Fixing(r) => {
+        Report::Fixing(r) => {
             std::iter::once(&r.validation.data).chain(r.test.as_ref().map(|t| &t.data)).collect()
         }
-        Result::Merging(r) => {
+        Report::Merging(r) => {
             std::iter::once(&r.validation.data).chain(r.test.as_ref().map(|t| &t.data)).collect()
         }
-        Result::Calibration(r) => {
+        Report::Calibration(r) => {
             std::iter::once(&r.validation.data).chain(r.test.as_ref().map(|t| &t.data)).collect()
         }
-        Result::Finetuning(r) => r.data.iter().collect(),
+        Report::Finetuning(r) => r.data.iter().collect(),
         _ => Vec::new(),
     }
 }

@@ -1,37 +1,37 @@
 //! Summary: three sentences and a row of figures.
 
 use super::headline::{Headline, final_figures, headline, method, refusal};
-use super::input::{Input, Result};
+use super::input::{Input, Report};
 use super::text::{escape, note, paragraph};
 use crate::bench::RowResult;
 use crate::evaluate::{Summary, Verdict};
 use crate::format::{count, estimate, number, percent};
-use crate::report::bench::BenchReport;
 use crate::report::sentence::sentence;
+use crate::report::unanswered_note;
 use std::collections::BTreeSet;
 
 /// The heading: model and images.
 pub fn heading(inputs: &[Input]) -> String {
-    let named = inputs.iter().find_map(|input| match &input.result {
-        Result::Diagnosis(r) => Some((&r.checkpoint, Some(&r.data))),
-        Result::Evaluation(r) => Some((&r.checkpoint, Some(&r.data))),
-        Result::PostTraining(r) => Some((&r.checkpoint, Some(&r.training))),
-        Result::Calibration(r) => Some((&r.checkpoint, Some(&r.validation.data))),
-        Result::Merging(r) => Some((&r.checkpoint, Some(&r.validation.data))),
-        Result::Fixing(r) => Some((&r.checkpoint, Some(&r.validation.data))),
-        Result::Bench(r) => Some((&r.checkpoint, None)),
+    let named = inputs.iter().find_map(|input| match &input.report {
+        Report::Diagnosis(r) => Some((&r.checkpoint, Some(&r.data))),
+        Report::Evaluation(r) => Some((&r.checkpoint, Some(&r.data))),
+        Report::PostTraining(r) => Some((&r.checkpoint, Some(&r.training))),
+        Report::Calibration(r) => Some((&r.checkpoint, Some(&r.validation.data))),
+        Report::Merging(r) => Some((&r.checkpoint, Some(&r.validation.data))),
+        Report::Fixing(r) => Some((&r.checkpoint, Some(&r.validation.data))),
+        Report::Bench(r) => Some((&r.checkpoint, None)),
         _ => None,
     });
     let mut models: Vec<&str> = inputs
         .iter()
-        .filter_map(|input| match &input.result {
-            Result::Diagnosis(r) => Some(short(&r.checkpoint.path)),
-            Result::Evaluation(r) => Some(short(&r.checkpoint.path)),
-            Result::PostTraining(r) => Some(short(&r.checkpoint.path)),
-            Result::Calibration(r) => Some(short(&r.checkpoint.path)),
-            Result::Merging(r) => Some(short(&r.checkpoint.path)),
-            Result::Fixing(r) => Some(short(&r.checkpoint.path)),
-            Result::Bench(r) => Some(short(&r.checkpoint.path)),
+        .filter_map(|input| match &input.report {
+            Report::Diagnosis(r) => Some(short(&r.checkpoint.path)),
+            Report::Evaluation(r) => Some(short(&r.checkpoint.path)),
+            Report::PostTraining(r) => Some(short(&r.checkpoint.path)),
+            Report::Calibration(r) => Some(short(&r.checkpoint.path)),
+            Report::Merging(r) => Some(short(&r.checkpoint.path)),
+            Report::Fixing(r) => Some(short(&r.checkpoint.path)),
+            Report::Bench(r) => Some(short(&r.checkpoint.path)),
             _ => None,
         })
         .collect();
@@ -45,13 +45,13 @@ pub fn heading(inputs: &[Input]) -> String {
     match named {
         Some((c, Some(data))) => format!("{}{others} on {}", short(&c.path), data.path),
         Some((c, None)) => short(&c.path).to_owned() + &others,
-        None => inputs.first().map_or(String::new(), |input| match &input.result {
-            Result::Comparison(r) => format!("{} compared with {}", r.b.path, r.a.path),
-            Result::Finetuning(r) => r.checkpoint.clone(),
-            Result::Study(_) => format!("a study of {}", model_count(input)),
-            Result::Layers(_) => format!("the layers of {}", model_count(input)),
-            Result::Ood(_) => format!("out-of-distribution images, {}", model_count(input)),
-            Result::Runs(rows) => format!("{} training runs", count(rows.len() as u64)),
+        None => inputs.first().map_or(String::new(), |input| match &input.report {
+            Report::Comparison(r) => format!("{} compared with {}", r.b.path, r.a.path),
+            Report::Finetuning(r) => r.checkpoint.clone(),
+            Report::Study(_) => format!("a study of {}", model_count(input)),
+            Report::Layers(_) => format!("the layers of {}", model_count(input)),
+            Report::Ood(_) => format!("out-of-distribution images, {}", model_count(input)),
+            Report::Runs(rows) => format!("{} training runs", count(rows.len() as u64)),
             _ => input.name.clone(),
         }),
     }
@@ -73,7 +73,7 @@ fn short(path: &str) -> &str {
 
 /// Quality of the model, layers that overfit, effect of tuning, and runs that were refused.
 pub fn sentences(inputs: &[Input]) -> String {
-    let first = |of: fn(&Result) -> Option<String>| inputs.iter().find_map(|i| of(&i.result));
+    let first = |of: fn(&Report) -> Option<String>| inputs.iter().find_map(|i| of(&i.report));
     let good = headline(inputs).map(|head| how_good(&head));
     let found = [good, first(where_from), tuned(inputs), refusals(inputs)];
     let all: String = found.iter().flatten().map(|text| paragraph(text)).collect();
@@ -101,8 +101,8 @@ fn how_good(head: &Headline) -> String {
 
 /// Runs that the guard refused, by file.
 fn refusals(inputs: &[Input]) -> Option<String> {
-    let told = |input: &Input| match &input.result {
-        Result::PostTraining(r) => refusal(r)
+    let told = |input: &Input| match &input.report {
+        Report::PostTraining(r) => refusal(r)
             .map(|why| format!("{}: {} was refused by the guard: {why}.", input.name, method(r))),
         _ => None,
     };
@@ -114,21 +114,24 @@ fn nll(s: &Summary) -> String {
     estimate(crate::evaluate::Estimate { mean: s.nll, stderr: s.nll_stderr })
 }
 
-fn where_from(result: &Result) -> Option<String> {
-    match result {
-        Result::Diagnosis(r) => Some(r.findings.summary.clone()),
+fn where_from(report: &Report) -> Option<String> {
+    match report {
+        Report::Diagnosis(r) => Some(r.findings.summary.clone()),
         _ => None,
     }
 }
 
 fn tuned(inputs: &[Input]) -> Option<String> {
-    let bench = inputs.iter().find_map(|i| match &i.result {
-        Result::Bench(r) => Some(r),
+    let bench = inputs.iter().find_map(|i| match &i.report {
+        Report::Bench(r) => Some(r),
         _ => None,
     });
     if let Some(bench) = bench {
+        if let Some(note) = unanswered_note(bench) {
+            return Some(note.into());
+        }
         let better: Vec<String> =
-            bench.rows.iter().filter(|row| is_better(row, bench)).map(|r| r.name.clone()).collect();
+            bench.rows.iter().filter(|row| is_better(row)).map(|r| r.name.clone()).collect();
         let treated = bench.rows.iter().filter(|r| r.gain_over_control.is_some()).count();
         let seeds = bench.seeds.len();
         let many = if seeds == 1 { "seed" } else { "seeds" };
@@ -144,8 +147,8 @@ fn tuned(inputs: &[Input]) -> Option<String> {
             ),
         });
     }
-    let kept = |i: &Input| match &i.result {
-        Result::PostTraining(r) if refusal(r).is_none() => {
+    let kept = |i: &Input| match &i.report {
+        Report::PostTraining(r) if refusal(r).is_none() => {
             let (role, part) = final_figures(r)?;
             let said = part.comparison.as_ref().map(|c| sentence(c, "before", "after"))?;
             Some((role, format!("{}, {role}: {said}", method(r))))
@@ -154,27 +157,18 @@ fn tuned(inputs: &[Input]) -> Option<String> {
     };
     let best = inputs.iter().filter_map(kept).min_by_key(|(role, _)| *role != "test");
     best.map(|(_, said)| said).or_else(|| {
-        inputs.iter().find_map(|i| match &i.result {
-            Result::Comparison(r) => Some(r.sentence.clone()),
-            Result::Fixing(r) => Some(r.conclusion()),
+        inputs.iter().find_map(|i| match &i.report {
+            Report::Comparison(r) => Some(r.sentence.clone()),
+            Report::Fixing(r) => Some(r.conclusion()),
             _ => None,
         })
     })
 }
 
-/// Whether the verdict on a row of a bench is that it is better than its control. Reports of earlier versions
-/// have it in words alone.
-pub(super) fn is_better(row: &RowResult, bench: &BenchReport) -> bool {
-    match &row.answers {
-        Some(answers) => {
-            let gain = answers.calibrated_nll_over_control;
-            gain.is_some_and(|gain| gain.verdict == Some(Verdict::Better))
-        }
-        None => bench.verdicts.iter().any(|verdict| {
-            let own = verdict.strip_prefix(&row.name).is_some_and(|rest| rest.starts_with(':'));
-            own && verdict.contains("better than its control")
-        }),
-    }
+/// Whether the verdict on a row of a bench is that it is better than its control.
+pub(super) fn is_better(row: &RowResult) -> bool {
+    let gain = row.answers.as_ref().and_then(|answers| answers.calibrated_nll_over_control);
+    gain.is_some_and(|gain| gain.verdict == Some(Verdict::Better))
 }
 
 /// The main figures and their source.

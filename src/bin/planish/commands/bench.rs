@@ -56,7 +56,8 @@ impl Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     args.options.check()?;
-    note_precision(args.options.train.precision, &args.common);
+    let training = args.options.preset.train(&args.options.train);
+    note_precision(training.precision, &args.common);
     let checkpoint = args.model.open()?;
     output::spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
@@ -82,7 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         context.info(&line);
     }
     let found = session.run(&context)?;
-    let report = BenchReport::new(clock.finish(), checkpoint_info(&checkpoint), options, found);
+    let report = BenchReport::new(clock.finish(), checkpoint_info(&checkpoint), options, found)?;
     args.common.save(&report)?;
     Ok(print(&text(&report))?)
 }
@@ -138,7 +139,7 @@ impl Children<'_> {
     }
 
     fn trained(&self, run: &BenchRun) -> anyhow::Result<RunResult> {
-        let out = self.path("run.safetensors");
+        let out = self.path(run.output());
         let dump = self.path("logits.safetensors");
         let dump_untouched = run.untouched.then(|| self.path("untouched.safetensors"));
         let options = PostTrainOptions {
@@ -149,7 +150,7 @@ impl Children<'_> {
         let report: post_training::PostTrainReport =
             self.post_train(options, |child| child.out = Some(out.clone()))?;
         // The next run writes it again, and disks may be small.
-        let _ = std::fs::remove_file(out);
+        let _ = std::fs::remove_file(&out).or_else(|_| std::fs::remove_dir_all(&out));
         let untouched = dump_untouched.map(|dump| saved::read(&dump, None)).transpose()?;
         Ok(RunResult {
             scores: Some(saved::read(&dump, None)?.scores()),

@@ -6,6 +6,7 @@ use crate::render::print;
 use anyhow::Context;
 use clap::Parser;
 use planish::format::duration;
+use planish::report::diagnosis::DiagnosisReport;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -148,8 +149,8 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 fn has_plan(report: &Path) -> anyhow::Result<bool> {
     let text =
         fs::read_to_string(report).with_context(|| format!("cannot read {}", report.display()))?;
-    let report: serde_json::Value = serde_json::from_str(&text)?;
-    Ok(!report["plan"].is_null())
+    let report: DiagnosisReport = serde_json::from_str(&text)?;
+    Ok(report.findings.plan.is_some())
 }
 
 /// Prints a command line and runs it.

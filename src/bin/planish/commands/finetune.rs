@@ -38,7 +38,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let Args { options, common, .. } = args;
     let running = common.start()?;
     options.check()?;
-    note_precision(options.train.precision, common);
+    note_precision(options.training().precision, common);
     args.epoch_files.check()?;
     let weights = options.from.as_deref().map(weights_file).transpose()?;
     output::spare(

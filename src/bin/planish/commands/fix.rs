@@ -68,10 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 /// Writes the page, if one was asked for.
 fn page(args: &Args, report: &Fixing) -> anyhow::Result<()> {
     let Some(path) = &args.html else { return Ok(()) };
-    let input = Input {
-        name: "fix".into(),
-        result: html::Result::Fixing(Box::new(report.clone())),
-        settings: serde_json::Value::Null,
-    };
+    let report = html::Report::Fixing(Box::new(report.clone()));
+    let input = Input { name: "fix".into(), report };
     Ok(output::write(path, html::page(&[input], &[]).as_bytes())?)
 }

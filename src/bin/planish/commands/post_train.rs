@@ -20,7 +20,7 @@ use planish::report::post_training::PostTrainReport;
 use planish::report::search::{FRUITLESS_SEARCH, FruitlessSearch};
 use planish::run::Running;
 use planish::session::{self, checkpoint_info, saved};
-use planish::train::{Epoch, MethodArgs, MethodName};
+use planish::train::Epoch;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -41,20 +41,11 @@ pub struct Args {
     /// The images.
     #[command(flatten)]
     pub data: DataOptions,
-    /// Post-training method
-    #[arg(
-        long,
-        value_enum,
-        default_value = "pol",
-        default_value_ifs([("preset", "pof2022", "pof"), ("preset", "pol", "pol")]),
-        help_heading = "Tuning options"
-    )]
-    pub method: MethodName,
     /// Try recipes for this many minutes, then run the best one.
     ///
     /// The recipes are SGD and PoL near the head with several learning rates, weight decays and
     /// numbers of epochs, then SGD of each block, then SGD, SAM, Friendly-SAM and SL-SAM of all
-    /// layers. Recipes are compared by calibrated loss on the validation images. Of those within one
+    /// layers. With --lora, SGD is tried with and without adapters. Recipes are compared by calibrated loss on the validation images. Of those within one
     /// standard error of the lowest, the one with the lowest loss is the best.
     #[arg(
         long,
@@ -63,7 +54,6 @@ pub struct Args {
         allow_negative_numbers = true,
         conflicts_with_all = [
             "method", "preset", "perturb", "update", "plan", "epochs", "lr", "weight_decay", "dry_run", "memory",
-            "lora",
         ],
     )]
     pub search: Option<f64>,
@@ -76,9 +66,6 @@ pub struct Args {
     /// Print the plan and the forecast, and exit
     #[arg(long, group = "place", help_heading = "Tuning options")]
     pub dry_run: bool,
-    /// Options of the method.
-    #[command(flatten)]
-    pub of_method: MethodArgs,
     /// All other options of the run.
     #[command(flatten)]
     pub options: PostTrainOptions,
@@ -101,12 +88,10 @@ impl Args {
         Self {
             model,
             data,
-            method: options.method.name(),
             search: None,
             out: None,
             in_place: false,
             dry_run: false,
-            of_method: MethodArgs::from(&options.method),
             options,
             epochs: EpochFileOptions::default(),
             common,
@@ -144,20 +129,18 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         &checkpoint.path,
         &args.data.files(),
     )?;
-    note_precision(args.options.train.precision, &args.common);
+    let training = args.options.preset.train(&args.options.train);
+    note_precision(training.precision, &args.common);
     args.epochs.check()?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let (options, search) = match args.search {
-        None => {
-            let filled = args.options.preset.fill(&args.of_method, args.method);
-            let method = filled.method(args.method)?;
-            (PostTrainOptions { method, ..args.options.clone() }, None)
-        }
+        None => (args.options.clone(), None),
         Some(minutes) => {
             check::positive("search", minutes)?;
-            let (base, given) = (&args.options, &args.of_method);
-            let found = search(base, given, minutes, &checkpoint, &args.data, &context)?;
+            // The best recipe may have adapters.
+            args.place().check_adapters(&args.options.of_method.lora)?;
+            let found = search(&args.options, minutes, &checkpoint, &args.data, &context)?;
             args.common.say(&tried(&found.search));
             if found.best.is_none() {
                 args.common.save(&FruitlessSearch {

@@ -6,7 +6,7 @@ use planish::cache::CacheInfo;
 use planish::evaluate::Estimate;
 use planish::format::{duration, estimate, number, percent};
 use planish::report::bench::BenchReport;
-use planish::report::{answer_tables, epoch_zero_note, intervals_sentence};
+use planish::report::{answer_tables, epoch_zero_note, intervals_sentence, unanswered_note};
 use planish::session::bad_samples::damage_note;
 
 /// Figures and costs of each row, the answers to the questions, the verdicts, and how strong the
@@ -39,7 +39,7 @@ pub fn text(report: &BenchReport) -> String {
             cost.and_then(|c| c.peak_mib).map_or(String::new(), estimate),
         ]);
     }
-    let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("PoL's layers: {plan}; "));
+    let plan = report.plan.as_ref().map_or(String::new(), |plan| format!("layers {plan}; "));
     let mut out = format!(
         "{plan}{} seeds, ± is the standard error over them\n\n{}\n{}\n",
         report.seeds.len(),
@@ -47,8 +47,7 @@ pub fn text(report: &BenchReport) -> String {
         costs.render(Style::of_stdout())
     );
     let answers = answer_tables(report);
-    let answered = !answers.is_empty();
-    if answered {
+    if !answers.is_empty() {
         out += &format!("{}\n\n", intervals_sentence(report));
     }
     for answer in answers {
@@ -61,11 +60,14 @@ pub fn text(report: &BenchReport) -> String {
         out += &format!("{}\n{}\n", answer.title, table.render(Style::of_stdout()));
     }
     out += &epoch_zero_note(report).map_or(String::new(), |note| format!("{note}\n\n"));
-    if answered {
-        out += "Verdicts on the perturbation, by calibrated NLL:\n";
-    }
-    for verdict in &report.verdicts {
-        out += &format!("{verdict}\n");
+    match unanswered_note(report) {
+        Some(note) => out += &format!("note: {note}\n"),
+        None => {
+            out += "Verdicts on the perturbation, by calibrated NLL:\n";
+            for verdict in &report.verdicts {
+                out += &format!("{verdict}\n");
+            }
+        }
     }
     for row in report.rows.iter().filter(|row| row.temperatures_at_bound > 0) {
         out += &format!(
@@ -127,8 +129,8 @@ mod tests {
     #[test]
     fn reports_of_earlier_versions_are_shown_without_answers() {
         let shown = text(&earlier());
-        let verdict = "PoL head → norm: NLL worse than its control (-0.0000608 ± 0.0000031)";
-        assert!(shown.contains(verdict) && !shown.contains("Does the loss fall?"), "{shown}");
+        assert!(shown.contains("note: The bench is of an earlier version"), "{shown}");
+        assert!(!shown.contains("NLL worse") && !shown.contains("Does the loss fall?"), "{shown}");
     }
 
     #[test]

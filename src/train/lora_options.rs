@@ -3,7 +3,8 @@
 use crate::options::{Error, check};
 use serde::{Deserialize, Serialize};
 
-/// Options of low-rank adapters. They are flags of `finetune` and `post-train`.
+/// Options of low-rank adapters. They are flags of `finetune`, and options of the method `sgd`: flags of
+/// `post-train` and `bench`, keys of a study's `grid`, and columns of its runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[cfg_attr(feature = "cli", derive(clap::Args), command(next_help_heading = "Adapter options"))]
@@ -36,6 +37,17 @@ pub struct LoraOptions {
 }
 
 impl LoraOptions {
+    /// `LoRA 8` or `DoRA 8`, for tables; `None` without adapters.
+    pub fn title(&self) -> Option<String> {
+        let kind = if self.dora { "DoRA" } else { "LoRA" };
+        self.lora.map(|rank| format!("{kind} {rank}"))
+    }
+
+    /// Whether the result is a whole checkpoint: there are no adapters, or they are merged.
+    pub fn writes_checkpoint(&self) -> bool {
+        self.lora.is_none() || self.merge
+    }
+
     /// α.
     pub fn alpha(&self, rank: usize) -> f64 {
         self.lora_alpha.unwrap_or(rank as f64)
@@ -75,6 +87,8 @@ mod tests {
         assert!(matches!(dora.check(), Err(Error::NoEffect { option, .. }) if option == "dora"));
         let ranked = LoraOptions { lora: Some(4), ..dora };
         assert_eq!((ranked.check(), ranked.alpha(4)), (Ok(()), 4.0));
+        assert_eq!(ranked.title().as_deref(), Some("DoRA 4"));
+        assert_eq!(LoraOptions::default().title(), None);
         let negative = LoraOptions { lora_alpha: Some(-1.0), ..ranked };
         assert!(matches!(negative.check(), Err(Error::Value { .. })));
     }
