@@ -15,7 +15,7 @@ const LAYERS: [&str; 4] = ["--perturb", "head", "--update", "block.4"];
 fn train(bench: &Bench, rest: &[&str]) -> (Output, Value, Vec<u8>) {
     let [out, json] = ["out.safetensors", "run.json"].map(|name| bench.path(name));
     let model = bench.model.as_str();
-    let words = ["post-train", model, "--data", &bench.data, "--keep", "last", "--force"];
+    let words = ["post-train", model, "--data", &bench.data, "--keep", "last", "--write-worse"];
     let to = ["--out", out.as_str(), "--json", json.as_str()];
     let result = bench.run(&[&words[..], &to, &LAYERS, &SMALL, rest].concat());
     assert!(result.success, "{}", result.errors);
@@ -133,12 +133,12 @@ fn a_damaged_file_is_reported_and_rewritten() {
     // A checkpoint that differs only in the head uses the same file.
     let tuned = bench.path("head.safetensors");
     let words = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd", "--update"];
-    let rest = ["head", "--out", &tuned, "--epochs", "1", "--batch-size", "8", "--force"];
+    let rest = ["head", "--out", &tuned, "--epochs", "1", "--batch-size", "8", "--write-worse"];
     assert!(bench.run(&[&words[..], &rest].concat()).success);
     fs::copy(format!("{}/config.json", bench.model), bench.path("config.json")).unwrap();
     let [out, json] = ["other.safetensors", "run.json"].map(|name| bench.path(name));
     let words = ["post-train", &tuned, "--data", &bench.data, "--out", &out, "--json", &json];
-    let result = bench.run(&[&words[..], &["--force"], &LAYERS, &SMALL, &disk].concat());
+    let result = bench.run(&[&words[..], &["--write-worse"], &LAYERS, &SMALL, &disk].concat());
     assert!(result.success, "{}", result.errors);
     assert_eq!(bench.json("run.json")["run"]["cache"]["found"], 1);
 }
@@ -238,6 +238,6 @@ fn unusable_cache_folders_are_reported_with_a_remedy() {
     }
     assert!(!std::path::Path::new(&bench.path("x")).exists());
     // No file was requested explicitly, so the run continues without one.
-    let done = attempt(&["--cache-dir", &file, "--force"]);
+    let done = attempt(&["--cache-dir", &file, "--write-worse"]);
     assert!(done.success, "{}", done.errors);
 }

@@ -264,3 +264,47 @@ fn missing_items_are_reported_with_the_available_ones() {
     assert_eq!(diagnosed.code, Some(1));
     assert!(diagnosed.errors.contains("at least two test images"), "{}", diagnosed.errors);
 }
+
+#[test]
+fn weights_that_are_not_finite_are_named() {
+    let bench = Bench::with_model();
+    let file = format!("{}/model.safetensors", bench.model);
+    let mut bytes = fs::read(&file).unwrap();
+    let start = {
+        let found = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let values = found.tensor("blocks.2.norm1.weight").unwrap().data().as_ptr();
+        values as usize - bytes.as_ptr() as usize
+    };
+    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&file, bytes).unwrap();
+    let parts = ["model.safetensors", "NaN", "\"blocks.2.norm1.weight\"", "earlier checkpoint"];
+    bench.run(&["eval", &bench.model, "--data", &bench.data]).fails_with(&parts);
+    bench.run(&["diagnose", &bench.model, "--data", &bench.data]).fails_with(&parts);
+    assert!(bench.run(&["inspect", &bench.model]).success);
+}
+
+#[test]
+fn a_dash_sends_the_report_to_standard_output_and_the_text_to_standard_error() {
+    let bench = Bench::with_model();
+    for words in [&["inspect", &bench.model][..], &["eval", &bench.model, "--data", &bench.data]] {
+        let file = bench.run(&[words, &["--json", &bench.path("report.json"), "--quiet"]].concat());
+        let done = bench.run(&[words, &["--json", "-", "--quiet"]].concat());
+        assert!(done.success, "{}", done.errors);
+        let report: serde_json::Value = serde_json::from_str(&done.output).unwrap();
+        assert_eq!(report["checkpoint"], bench.json("report.json")["checkpoint"]);
+        assert_eq!(report["schema"], bench.json("report.json")["schema"]);
+        assert_eq!(done.errors.trim(), file.output.trim());
+    }
+    assert!(!std::path::Path::new(&bench.path("-")).exists());
+}
+
+#[test]
+fn more_samples_than_images_are_noted() {
+    let bench = Bench::with_model();
+    let words = ["diagnose", &bench.model, "--data", &bench.data, "--layer", "head", "--samples", "999"];
+    let done = bench.run(&words);
+    assert!(done.success, "{}", done.errors);
+    let note = "--samples is 999, and test has 20 images: all of them are used";
+    let told = done.output + &done.errors;
+    assert!(told.contains(note), "{told}");
+}

@@ -151,8 +151,17 @@ fn post_train_prints_a_comparison_and_saves_its_logits() {
     let (json, dump) = (bench.path("p.json"), bench.path("p.st"));
     let words =
         ["post-train", &bench.model, "--data", &data, "--method", "sgd", "--update", "head"];
-    let rest =
-        ["--epochs", "1", "--batch-size", "8", "--force", "--remeasure", "0", "--cache", "off"];
+    let rest = [
+        "--epochs",
+        "1",
+        "--batch-size",
+        "8",
+        "--write-worse",
+        "--remeasure",
+        "0",
+        "--cache",
+        "off",
+    ];
     let files = ["--out", &out, "--json", &json, "--dump", &dump];
     let run = bench.run(&[&words[..], &rest, &files].concat());
     assert!(run.success, "{}", run.errors);

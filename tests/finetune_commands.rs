@@ -114,7 +114,7 @@ fn averages_and_smoothing_work_in_post_training() {
         let (out, json) = (bench.path(name), bench.path(&format!("{name}.json")));
         let start = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd"];
         let fixed =
-            ["--update", "norm", "--batch-size", "8", "--epochs", "2", "--force", "--quiet"];
+            ["--update", "norm", "--batch-size", "8", "--epochs", "2", "--write-worse", "--quiet"];
         let outputs = ["--keep", "last", "--out", &out, "--json", &json];
         let done = bench.run(&[&start[..], &fixed, &outputs, words].concat());
         assert!(done.success, "{}", done.errors);

@@ -35,7 +35,8 @@ fn sam_variants_update_the_requested_layers() {
     ];
     for (i, (method, rest, perturb, rho)) in cases.into_iter().enumerate() {
         let out = format!("out{i}");
-        let words = [&["--method", method, "--clip", "1", "--warmup", "0.5", "--force"], rest];
+        let words =
+            [&["--method", method, "--clip", "1", "--warmup", "0.5", "--write-worse"], rest];
         let done = train(&bench, &out, &words.concat());
         assert!(done.success, "{method}: {}", done.errors);
         let report = bench.json("run.json");
@@ -59,7 +60,7 @@ fn sam_variants_update_the_requested_layers() {
 #[test]
 fn micro_batch_and_accumulate_are_equivalent() {
     let bench = Bench::with_model();
-    let common = ["--method", "sam", "--force"];
+    let common = ["--method", "sam", "--write-worse"];
     for (out, words) in [("a", ["--micro-batch", "2"]), ("b", ["--accumulate", "4"])] {
         let done = train(&bench, out, &[&common[..], &words].concat());
         assert!(done.success, "{}", done.errors);
@@ -75,7 +76,7 @@ fn micro_batch_and_accumulate_are_equivalent() {
 }
 
 #[test]
-fn a_worse_result_is_only_written_with_force() {
+fn a_worse_result_is_only_written_if_asked_for() {
     let bench = Bench::with_model();
     // The labels are unrelated to the images, so training makes V worse. The rate is high
     // enough to have an effect, and too low to diverge.
@@ -83,7 +84,7 @@ fn a_worse_result_is_only_written_with_force() {
     let words = ["--method", "sgd", "--update", "*", "--lr", "0.02", "--train-data", &wrong];
     let refused = train(&bench, "out", &words);
     assert_eq!(refused.code, Some(1), "{}", refused.output);
-    for part in ["worse than the input", "images of V", "nothing was written", "--force"] {
+    for part in ["worse than the input", "images of V", "nothing was written", "--write-worse"] {
         assert!(refused.errors.contains(part), "{part}: {}", refused.errors);
     }
     assert!(!Path::new(&bench.path("out")).exists());
@@ -100,7 +101,7 @@ fn a_worse_result_is_only_written_with_force() {
     let nll = |when: &str| report["validation"][when]["nll"].as_f64().unwrap();
     assert!(nll("after") > nll("before"));
 
-    let forced = train(&bench, "out", &[&words[..], &["--force"]].concat());
+    let forced = train(&bench, "out", &[&words[..], &["--write-worse"]].concat());
     assert!(forced.success, "{}", forced.errors);
     assert!(forced.output.contains("worse than the input"), "{}", forced.output);
     assert!(values(&bench.path("out")) != values(&bench.model));

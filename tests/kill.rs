@@ -74,7 +74,7 @@ fn killed_runs_leave_the_old_or_the_new_file() {
         "8",
         "--remeasure",
         "0",
-        "--force",
+        "--write-worse",
         "--in-place",
         "--threads",
         "1",
@@ -176,4 +176,51 @@ fn temp_file(folder: &Path) -> bool {
         let name = name.to_string_lossy();
         name.ends_with(".planish-new") || name.ends_with(".planish-undo-new")
     })
+}
+
+/// Process ids of the children of a process.
+#[cfg(target_os = "linux")]
+fn children(of: u32) -> Vec<u32> {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // After the name, which may have spaces: state and parent.
+    let parent = |id: u32| -> Option<u32> {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    ids.filter(|&id| parent(id) == Some(of)).collect()
+}
+
+/// Polls until `done`, for at most a minute.
+#[cfg(target_os = "linux")]
+fn wait_for<T>(mut done: impl FnMut() -> Option<T>) -> T {
+    let clock = Instant::now();
+    loop {
+        if let Some(found) = done() {
+            return found;
+        }
+        assert!(clock.elapsed() < Duration::from_secs(60), "nothing happened within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn runs_of_a_killed_bench_end_with_it() {
+    let bench = Bench::with_model();
+    let words = ["bench", &bench.model, "--data", &bench.data, "--methods", "pol", "--perturb", "head"];
+    let rest = ["--update", "norm", "--batch-size", "8", "--epochs", "1000000", "--quiet"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
+    let mut parent =
+        command.args(words).args(rest).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = wait_for(|| children(parent.id()).first().copied());
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    // A process that has ended may stay listed as a zombie until it is waited for.
+    let ended = || {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok();
+        let state = stat.as_ref().and_then(|stat| stat.rsplit_once(')'))?.1.trim_start().chars().next();
+        Some(matches!(state, Some('Z' | 'X')))
+    };
+    wait_for(|| ended().unwrap_or(true).then_some(()));
 }

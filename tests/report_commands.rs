@@ -42,7 +42,7 @@ fn results(bench: &Bench) -> Vec<String> {
             "block.0",
             "--lr",
             "0.1",
-            "--force",
+            "--write-worse",
             "--perturb-batch",
             "8",
             "--out",
@@ -170,7 +170,7 @@ fn reports_of_earlier_versions_can_be_read() {
     {
         let words = ["post-train", &bench.model, "--data", &bench.data, "--method", method];
         let rest = ["--update", "head", "--epochs", "1", "--batch-size", "8", "--remeasure", "0"];
-        let outputs = ["--force", "--quiet", "--out", &out, "--json", &json];
+        let outputs = ["--write-worse", "--quiet", "--out", &out, "--json", &json];
         let run = bench.run(&[&words[..], &options, &rest, &outputs].concat());
         assert!(run.success, "{}", run.errors);
         let now = fs::read_to_string(&json).unwrap();

@@ -126,7 +126,7 @@ impl<'a, R: BenchRunner> BenchSession<'a, R> {
             // results, would favour the method with the most variance. The report also has
             // figures with the input model as a candidate.
             keep: Some(Keep::Last),
-            force: true,
+            write_worse: true,
             train_seed: Some(seed),
             // All seeds start from one checkpoint, so one seed is enough to measure the change in ΔL
             // and κ.

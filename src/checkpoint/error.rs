@@ -399,6 +399,16 @@ pub enum Error {
         /// Stored type.
         dtype: &'static str,
     },
+    /// Weights that are NaN or infinite.
+    #[error(
+        "{path}: NaN or infinite weights in {tensors}; training probably diverged: use an earlier checkpoint", path = .path.display()
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// Names of the tensors in the file.
+        tensors: String,
+    },
     /// The file has changed since it was read.
     #[error("{path}: changed on disk since it was read; run the command again")]
     Changed {

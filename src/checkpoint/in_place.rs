@@ -8,7 +8,7 @@
 use super::hub::is_cached;
 use super::lock::Lock;
 use super::on_disk::OnDisk;
-use super::output::{beside, create_anew, move_over, replace_by_way_of, sync_folder};
+use super::output::{beside, create_anew, move_over, replace_by_way_of, swap_in, sync_folder};
 use super::patch::Patch;
 use super::{Checkpoint, Entry, Error, Provenance, Refused, SavedCheckpoint, weights_file};
 use crate::models::Weights;
@@ -102,7 +102,7 @@ impl InPlace {
                 self.keep_access(file.get_ref(), &way)?;
                 undo.fill(&undo_file, file)
             })?;
-            move_over(new, &self.real)
+            swap_in(new, &self.real)
         })?;
         Ok(undo_file)
     }

@@ -65,7 +65,7 @@ pub use layout::Layout;
 pub use load::Load;
 pub use locate::weights_file;
 pub use numbers::TensorDtype;
-pub use output::{check_writable, standing};
+pub use output::{check_space, check_writable, standing};
 pub use patch::{PATCH_KEY, Patch};
 pub use provenance::{PROVENANCE_KEY, Provenance, RecordedSplit};
 pub use refused::Refused;
@@ -75,6 +75,7 @@ pub use settings::{CONFIG_KEY, PREPROCESSOR_KEY};
 use crate::data::Preprocess;
 use crate::models::{Config, Network, Weights};
 use candle_core::{DType, Tensor};
+use error::few;
 use layout::Family;
 use names::Names;
 use on_disk::OnDisk;
@@ -196,6 +197,24 @@ impl Checkpoint {
         classes: usize,
     ) -> Result<Checkpoint, Error> {
         Self::open_any(path, overrides, Some(classes))
+    }
+
+    /// Checks that no weight is NaN or infinite.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`], with the tensors' names in the file.
+    pub fn check_finite(&self) -> Result<(), Error> {
+        let mut tensors = Vec::new();
+        for (i, param) in self.network.params().iter().enumerate() {
+            let values = self.weights.tensor(i).flatten_all()?.to_vec1::<f32>()?;
+            if values.iter().any(|value| !value.is_finite()) {
+                tensors.push(format!("\"{}\"", self.names.of(&param.name).join("\", \"")));
+            }
+        }
+        match tensors.is_empty() {
+            true => Ok(()),
+            false => Err(Error::NotFinite { path: self.path.clone(), tensors: few(&tensors) }),
+        }
     }
 
     fn open_any(

@@ -54,10 +54,7 @@ pub fn check_writable(out: &Path) -> Result<(), Error> {
         let reason = "expected a folder, found a file; a file's name must end in .safetensors";
         return Err(refuse(out, reason));
     }
-    let start = if is_file_name(out) { out.parent() } else { Some(out) };
-    let here = Path::new(".");
-    let above = start.into_iter().flat_map(Path::ancestors).find(|p| p.exists()).unwrap_or(here);
-    let above = if above.as_os_str().is_empty() { here } else { above };
+    let above = nearest_folder(out);
     if !above.is_dir() {
         return Err(refuse(out, format!("{} is not a folder", above.display())));
     }
@@ -68,6 +65,35 @@ pub fn check_writable(out: &Path) -> Result<(), Error> {
         .open(&probe)
         .and_then(|_| fs::remove_file(&probe))
         .map_err(|e| refuse(out, format!("{} is not writable ({e})", above.display())))
+}
+
+/// Checks, before long work, that the disk has room for a checkpoint of so many bytes at `out`.
+///
+/// # Errors
+/// [`Error::Output`], with the bytes needed and free.
+pub fn check_space(out: &Path, bytes: u64) -> Result<(), Error> {
+    let above = nearest_folder(out);
+    let free = fs4::available_space(above).map_err(Error::io(above, "ask for free space"))?;
+    match free >= bytes {
+        true => Ok(()),
+        false => Err(refuse(
+            out,
+            format!(
+                "the disk of {} has {} MiB free, and {} MiB are needed; free some space, or choose another output",
+                above.display(),
+                free >> 20,
+                (bytes >> 20) + 1
+            ),
+        )),
+    }
+}
+
+/// The nearest existing parent of a checkpoint's folder, or the folder itself.
+fn nearest_folder(out: &Path) -> &Path {
+    let start = if is_file_name(out) { out.parent() } else { Some(out) };
+    let here = Path::new(".");
+    let above = start.into_iter().flat_map(Path::ancestors).find(|p| p.exists()).unwrap_or(here);
+    if above.as_os_str().is_empty() { here } else { above }
 }
 
 /// A unique name in the same folder.
@@ -128,6 +154,12 @@ pub(super) fn create_anew(path: &Path) -> Result<File, Error> {
 /// Renames a flushed file to its final name, and flushes the name.
 pub(super) fn move_over(new: &Path, path: &Path) -> Result<(), Error> {
     temp_file::rename(new, path).map_err(Error::io(path, "move the finished file to"))?;
+    sync_folder(path)
+}
+
+/// The same for the new file of a checkpoint that `undo` can restore.
+pub(super) fn swap_in(new: &Path, path: &Path) -> Result<(), Error> {
+    temp_file::replace(new, path).map_err(Error::io(path, "move the finished file to"))?;
     sync_folder(path)
 }
 

@@ -4,7 +4,7 @@ use super::error::Error;
 use super::names::{Alias, Names};
 use super::numbers::{TensorDtype, moved};
 use super::on_disk::OnDisk;
-use super::output::{check_writable, is_file_name, replace, replace_with, target};
+use super::output::{check_space, check_writable, is_file_name, replace, replace_with, target};
 use super::patch::Patch;
 use super::provenance::{provenance, to_value};
 use super::read::read_weights;
@@ -57,7 +57,7 @@ fn command(method: &str) -> &str {
 }
 
 impl Checkpoint {
-    /// [`check_writable`]; also refuses to overwrite this checkpoint, or anything but an earlier result of
+    /// [`check_writable`] and [`check_space`]; also refuses to overwrite this checkpoint, or anything but an earlier result of
     /// the same step on it, and to combine it with another model's configuration. `method` is that of
     /// the step's [`Provenance`].
     ///
@@ -65,6 +65,7 @@ impl Checkpoint {
     /// [`Error::Output`], with the reason.
     pub fn check_output(&self, out: &Path, method: &str) -> Result<(), Error> {
         check_writable(out)?;
+        check_space(out, std::fs::metadata(&self.path).map_or(0, |about| about.len()))?;
         let refuse = |reason: &str| {
             Err(Error::Output { path: out.to_path_buf(), reason: reason.to_string() })
         };

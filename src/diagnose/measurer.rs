@@ -13,7 +13,7 @@ use crate::forecast::{
 use crate::models::{Layer, cost};
 use crate::objective::{Examples, Matrix, Objective};
 use crate::pixels::Pixels;
-use crate::session::{Context, objective, pixels, sample};
+use crate::session::{Context, note_few, objective, pixels, sample};
 use candle_core::DType;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -40,7 +40,9 @@ impl Measurer {
         samples: Option<usize>,
         context: &Context,
     ) -> Result<Self> {
-        let v = sample(require(Role::Val, roles.val.as_ref())?, samples, context.seed)?;
+        let val = require(Role::Val, roles.val.as_ref())?;
+        note_few(val, samples, context);
+        let v = sample(val, samples, context.seed)?;
         let validation = pixels(checkpoint, &v)?;
         let training = match &roles.train {
             Some(split) => {

@@ -15,7 +15,7 @@ use crate::objective::{Examples, Objective};
 use crate::options::Limit;
 use crate::remedies::{RemedyFindings, RemedySession};
 use crate::session::bad_samples::damage_note;
-use crate::session::{Context, Data, data_info};
+use crate::session::{Context, Data, data_info, note_few};
 
 /// A diagnosis, ready to run.
 pub struct DiagnoseSession {
@@ -79,6 +79,7 @@ impl DiagnoseSession {
         let (layers, unmerged) = options.layers_of(&checkpoint)?;
         let remedies = options.remedies_of(&checkpoint, &roles, (&layers, unmerged.is_some()))?;
         let v = require(Role::Val, roles.val.as_ref())?;
+        note_few(v, options.samples, context);
         let most = options.samples.unwrap_or(usize::MAX).min(v.len());
         if most == 1 {
             let text = "cross-fitting needs at least two validation images, found one; add images or raise \

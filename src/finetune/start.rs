@@ -2,7 +2,7 @@
 
 use super::{Error, FinetuneImages, FinetuneOptions};
 use crate::checkpoint::{
-    Checkpoint, Load, check_adapter_output, check_writable, standing, standing_adapter,
+    Checkpoint, Load, check_adapter_output, check_space, check_writable, standing, standing_adapter,
 };
 use crate::data::{
     CropOffset, DataSet, Interpolation, Preprocess, Resize, Split, channels_changed,
@@ -105,6 +105,7 @@ fn from_scratch(
         return Err(options::Error::Conflict(text).into());
     }
     let network = arch::named(arch, images.classes, images.train.channels())?.network()?;
+    check_space(&options.out, 4 * network.parameters() as u64)?;
     let mut notes: Vec<String> = arch::unknown_to_timm(network.config()).into_iter().collect();
     let preprocess = match images.train.prepared() {
         true => None,

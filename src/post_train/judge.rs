@@ -27,7 +27,7 @@ pub struct Case<'a> {
     /// Why the selected weights cannot be stored, if so.
     pub overflow: Option<Unusable>,
     /// Whether to write a worse result anyway.
-    pub force: bool,
+    pub write_worse: bool,
 }
 
 /// The decision.
@@ -51,7 +51,7 @@ const FITTED: f64 = 0.2;
 const BARELY: f64 = 0.02;
 
 /// Judges the selected weights. A result no worse than the input may be written. A worse one, or
-/// one without a finished epoch, is written only with `force`.
+/// one without a finished epoch, is written only with `write_worse`.
 ///
 /// # Errors
 /// Unreadable images of V; non-finite logits of the input model on V.
@@ -62,7 +62,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         Ok(on_v) => (on_v, None),
         Err(why) => (None, Some(format!("on V, {why}"))),
     };
-    // `force` does not help here: there is nothing to write.
+    // `write_worse` does not help here: there is nothing to write.
     let impossible = case.overflow.as_ref().map(Unusable::to_string).or(useless);
     let mean = |of: &Pair, i: usize| {
         let losses = losses(&of[i], 1.0);
@@ -104,10 +104,10 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         )),
         _ => {}
     }
-    let force = case.force && impossible.is_none();
+    let force = case.write_worse && impossible.is_none();
     let problem = impossible.or(problem);
     if let (Some(problem), true) = (&problem, force) {
-        notes.push(format!("{problem}; written anyway, because `force` is set"));
+        notes.push(format!("{problem}; written anyway, because `write_worse` is set"));
     }
     let refusal = problem.filter(|_| !force).map(|problem| {
         let because = stopped.as_ref().map_or(String::new(), |s| format!("{s}; "));
@@ -116,7 +116,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         let remedy = remedy(training, figures.map(|(before, after, _)| (before, after)), *epoch);
         let force = match *epoch {
             0 => "",
-            _ => " or set `force` to write it anyway",
+            _ => " or set `write_worse` to write it anyway",
         };
         let said = format!("{because}{problem}; nothing was written: {remedy}{best}{force}");
         said.trim_end_matches(',').to_owned()
@@ -129,7 +129,7 @@ pub fn judge(checkpoint: &Checkpoint, case: &Case) -> Result<Judged> {
         stopped: stopped.clone(),
         guarded_by_images: figures.map(|f| f.2),
         worse_than_input: worse,
-        forced: case.force,
+        forced: case.write_worse,
         refusal: refusal.clone(),
     };
     Ok(Judged { on_v, selection, refusal, notes })

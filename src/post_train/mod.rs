@@ -117,7 +117,7 @@ pub struct PostTrainOptions {
         feature = "cli",
         arg(long, help_heading = "Advanced options", hide_short_help = true)
     )]
-    pub force: bool,
+    pub write_worse: bool,
     /// Random seed of B, B′ and γ [default: --seed]
     #[cfg_attr(
         feature = "cli",

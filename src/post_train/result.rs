@@ -86,7 +86,7 @@ pub struct Selection {
     pub guarded_by_images: Option<usize>,
     /// Whether the result's mean loss there is above the input's.
     pub worse_than_input: Option<bool>,
-    /// Whether `force` was set.
+    /// Whether `write_worse` was set.
     pub forced: bool,
     /// Why nothing was written, if so; absent in files of earlier builds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

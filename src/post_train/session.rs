@@ -380,7 +380,7 @@ impl PostTrainSession {
                 keep: self.settings.keep,
                 watched: trained.watched,
                 overflow,
-                force: self.options.force,
+                write_worse: self.options.write_worse,
             },
         )?;
         let saved = match &judged.refusal {

@@ -1,5 +1,6 @@
 //! Opens data sets for a checkpoint, and selects training, validation and test images.
 
+use super::Context;
 use super::bad_samples::leave_out;
 use crate::checkpoint::{Checkpoint, Provenance, RecordedSplit};
 use crate::data::DataInfo;
@@ -8,6 +9,7 @@ use crate::data::{
     DamagedFile, DataOptions, DataSet, Error as DataError, RoleRequest, Roles, Sample, Split,
     SplitProvenance, TrainOn, channels_changed, choose, number_classes,
 };
+use crate::format::{count, images};
 use crate::pixels::Pixels;
 
 /// The data sets that were read.
@@ -231,6 +233,18 @@ pub fn sample(split: &Split, n: Option<usize>, seed: u64) -> Result<Split, DataE
             remedy: "ask for at least one image",
         }),
         Some(n) => split.subset(&stratified_sample(split.labels(), n, seed), split.name()),
+    }
+}
+
+/// Notes that a split has fewer images than `samples` asks for.
+pub fn note_few(split: &Split, samples: Option<usize>, context: &Context) {
+    if let Some(n) = samples.filter(|&n| n > split.len()) {
+        context.note(&format!(
+            "`samples` is {}, and {} has {}: all of them are used",
+            count(n as u64),
+            split.name(),
+            images(split.len())
+        ));
     }
 }
 

@@ -10,5 +10,5 @@ pub mod tensors;
 pub mod vectors;
 
 pub use context::Context;
-pub use data::{Data, data_info, held_out, pixels, sample, seen};
+pub use data::{Data, data_info, held_out, note_few, pixels, sample, seen};
 pub use model::{Counted, checkpoint_info, objective};

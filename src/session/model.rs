@@ -10,12 +10,13 @@ use std::ops::Range;
 /// The checkpoint's loss, computed in f32 or f64.
 ///
 /// # Errors
-/// The file cannot be read in the requested precision.
+/// Weights that are not finite; a file that cannot be read in the requested precision.
 pub fn objective(
     checkpoint: &Checkpoint,
     dtype: DType,
     engine: &Engine,
 ) -> Result<Objective, CheckpointError> {
+    checkpoint.check_finite()?;
     let weights = match dtype {
         DType::F32 => checkpoint.weights.clone(),
         other => checkpoint.weights_as(other)?,

@@ -1,11 +1,14 @@
 //! Runs commands in child processes, so that time and memory are measured per command.
 //!
-//! The parent starts `planish exec -` and writes the arguments as JSON to its standard input. Both
-//! sides use the same types, so no option can be lost.
+//! The parent starts `planish exec -` and writes the arguments as a line of JSON to its standard input. Both
+//! sides use the same types, so no option can be lost. The parent keeps the pipe open, and the child ends when
+//! it closes: however the parent ends, no child goes on.
 
+use crate::INTERRUPTED;
 use crate::args::Common;
 use crate::commands::{diagnose, post_train};
 use anyhow::{Context, bail};
+use planish::temp_file::remove_temp_files;
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -53,11 +56,13 @@ impl ChildCommand {
             .stderr(Stdio::piped())
             .spawn()
             .context("cannot start a child process")?;
-        if let Some(mut input) = child.stdin.take() {
+        let mut input = child.stdin.take();
+        if let Some(input) = &mut input {
             // If the child has already exited, its standard error explains why.
-            let _ = input.write_all(&spec);
+            let _ = input.write_all(&[&spec[..], b"\n"].concat());
         }
         let output = child.wait_with_output().context("cannot wait for a child process")?;
+        drop(input);
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("a child process failed ({}): {}", output.status, said.trim())
@@ -66,12 +71,20 @@ impl ChildCommand {
     }
 }
 
-/// Reads the command from standard input.
+/// Reads the command from standard input, and from then on ends this process when standard input is closed.
 ///
 /// # Errors
 /// Standard input cannot be read, or is not a command as JSON.
 pub fn read() -> anyhow::Result<ChildCommand> {
     let mut text = String::new();
-    std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
-    serde_json::from_str(&text).context("expected a command as JSON on standard input")
+    std::io::stdin().read_line(&mut text).context("cannot read standard input")?;
+    let command =
+        serde_json::from_str(&text).context("expected a command as JSON on standard input")?;
+    std::thread::spawn(|| {
+        // An error ends the parent's line as well.
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        remove_temp_files();
+        std::process::exit(INTERRUPTED);
+    });
+    Ok(command)
 }

@@ -138,15 +138,23 @@ impl Command {
     }
 }
 
+/// Exit code after an interrupt, as shells have it for SIGINT.
+const INTERRUPTED: i32 = 130;
+
 /// Runs the command. Exit codes: 0 for success, 1 for failure, 2 for invalid usage, 130 for an
 /// interrupt (Ctrl-C) or a termination signal. No exit leaves a partly written file.
 fn main() -> ExitCode {
     // Without a handler, the system would end the process too, but leave an empty lock file behind.
     let _ = ctrlc::set_handler(|| {
-        remove_temp_files();
-        let text = "planish: interrupted; every file is either unchanged or complete\n";
+        let replaced = remove_temp_files();
+        let mut text =
+            "planish: interrupted; every file is either unchanged or complete\n".to_owned();
+        for path in replaced {
+            let path = path.display();
+            text += &format!("{path} has been replaced; `planish undo {path}` restores it\n");
+        }
         let _ = std::io::stderr().write_all(text.as_bytes());
-        std::process::exit(130);
+        std::process::exit(INTERRUPTED);
     });
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,

@@ -170,6 +170,10 @@ fn unwritable_outputs() {
     check_writable(&dir.path().join("new.safetensors")).unwrap();
     check_writable(Path::new("new.safetensors")).unwrap();
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    let out = dir.path().join("new/folder");
+    check_space(&out, 1).unwrap();
+    let found = check_space(&out, 1 << 60).unwrap_err().to_string();
+    assert!(found.contains("MiB free, and 1099511627777 MiB are needed"), "{found}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Options and start-up steps that every command shares.
 
 use crate::message::in_flags;
-use crate::render::for_stderr;
 use crate::render::progress::Terminal;
+use crate::render::{for_stderr, print};
 use anyhow::anyhow;
 use planish::engine::{Engine, EngineOptions};
 use planish::output;
@@ -10,9 +10,9 @@ use planish::run::{RunInfo, Running, command_line};
 use planish::session::Context;
 use serde::{Deserialize, Serialize};
 use std::error::Error;
-use std::io::Write;
+use std::io::{self, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options of every command.
 #[derive(clap::Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Common {
     /// Random seed
     #[arg(long, value_name = "S", default_value_t = 0)]
     pub seed: u64,
-    /// Write the report to this JSON file
+    /// Write the report to this JSON file; -: to standard output, and the text to standard error
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Do not print progress
@@ -67,7 +67,7 @@ impl Common {
     /// The `--json` file cannot be written, the system cannot start the threads, or the device
     /// cannot be used.
     pub fn start(&self) -> anyhow::Result<Running> {
-        if let Some(path) = &self.json {
+        if let Some(path) = self.json_file() {
             output::check(path)?;
         }
         let said = self.clone();
@@ -81,7 +81,7 @@ impl Common {
     pub fn say(&self, line: &str) {
         if !self.quiet {
             // Continue if standard error is closed.
-            let _ = writeln!(std::io::stderr(), "{}", for_stderr(line));
+            let _ = writeln!(io::stderr(), "{}", for_stderr(line));
         }
     }
 
@@ -105,12 +105,46 @@ impl Common {
         Context { engine: running.engine(), seed: self.seed, observer: terminal }
     }
 
-    /// Writes `report` to the `--json` file, if one is given.
+    /// Whether the report goes to standard output.
+    fn json_to_stdout(&self) -> bool {
+        self.json.as_deref() == Some(Path::new("-"))
+    }
+
+    /// The `--json` file, if there is one.
+    pub fn json_file(&self) -> Option<&Path> {
+        self.json.as_deref().filter(|_| !self.json_to_stdout())
+    }
+
+    /// Writes `report` to the `--json` file or to standard output, if asked for.
     ///
     /// # Errors
     /// The report cannot be written.
-    pub fn save(&self, report: &impl serde::Serialize) -> Result<(), output::Error> {
-        self.json.as_deref().map_or(Ok(()), |path| output::write_json(path, report))
+    pub fn save(&self, report: &impl serde::Serialize) -> anyhow::Result<()> {
+        if self.json_to_stdout() {
+            writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(report)?)?;
+        }
+        Ok(self.save_so_far(report)?)
+    }
+
+    /// Writes an unfinished `report` to the `--json` file, if one is given.
+    ///
+    /// # Errors
+    /// The report cannot be written.
+    pub fn save_so_far(&self, report: &impl serde::Serialize) -> Result<(), output::Error> {
+        self.json_file().map_or(Ok(()), |path| output::write_json(path, report))
+    }
+
+    /// Prints the result of a command: on standard output, unless the report goes there.
+    ///
+    /// # Errors
+    /// The text cannot be written.
+    pub fn print(&self, text: &str) -> io::Result<()> {
+        match self.json_to_stdout() {
+            true => {
+                writeln!(io::stderr(), "{}", for_stderr(&in_flags(text.trim_end_matches('\n'))))
+            }
+            false => print(text),
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use crate::args::{Common, Limit, ModelArgs, note_precision};
 use crate::commands::{diagnose, post_train};
 use crate::exec::ChildCommand;
 use crate::render::bench::text;
-use crate::render::print;
 use anyhow::Context as _;
 use planish::bench::{BenchOptions, BenchRun, BenchRunner, BenchSession, RunForecast, RunResult};
 use planish::data::DataOptions;
@@ -59,7 +58,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let training = args.options.preset.train(&args.options.train);
     note_precision(training.precision, &args.common);
     let checkpoint = args.model.open()?;
-    output::spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
+    output::spare(&[args.common.json_file()], &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let runner = Children { args, folder: scratch()? };
@@ -78,14 +77,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         if args.dry_run {
             let (info, notes) = (checkpoint_info(&checkpoint), &session.roles.notes);
             args.common.save(&DryRun::new(clock.finish(), info, notes, expected))?;
-            return Ok(print(&line)?);
+            return Ok(args.common.print(&line)?);
         }
         context.info(&line);
     }
     let found = session.run(&context)?;
     let report = BenchReport::new(clock.finish(), checkpoint_info(&checkpoint), options, found)?;
     args.common.save(&report)?;
-    Ok(print(&text(&report))?)
+    Ok(args.common.print(&text(&report))?)
 }
 
 /// A temporary folder for the outputs of the runs.

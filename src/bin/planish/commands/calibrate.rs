@@ -2,7 +2,6 @@
 
 use crate::args::{Common, ModelArgs, PlaceArgs};
 use crate::render::calibrate::text;
-use crate::render::print;
 use anyhow::Context;
 use planish::calibrate::{CalibrateOptions, CalibrateSession};
 use planish::data::DataOptions;
@@ -41,7 +40,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
     args.options.check()?;
     let checkpoint = args.model.open()?;
-    let outputs = [args.common.json.as_deref(), args.place.out.as_deref()];
+    let outputs = [args.common.json_file(), args.place.out.as_deref()];
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
@@ -55,7 +54,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = session.run(&context)?;
     let report = CalibrationReport::new(clock.finish(), &session, found);
     let saved = args.common.save(&report);
-    print(&text(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
+    args.common.print(&text(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     saved.with_context(|| match &report.output {
         Some(file) => format!("{} was written", file.path),
         None => "nothing was written".into(),

@@ -2,7 +2,6 @@
 
 use crate::args::{Common, note_precision};
 use crate::render::compare::text;
-use crate::render::print;
 use planish::compare::{CompareOptions, compare};
 use planish::output;
 use planish::report::comparison::ComparisonReport;
@@ -39,7 +38,7 @@ pub struct Args {
 /// A side cannot be read or evaluated, or the sides have different classes or images.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let clock = args.common.start()?;
-    output::spare(&[args.common.json.as_deref()], &args.a, &[&args.b])?;
+    output::spare(&[args.common.json_file()], &args.a, &[&args.b])?;
     if args.options.data.is_some() {
         note_precision(args.options.precision, &args.common);
     }
@@ -48,5 +47,5 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = compare(&args.a, &args.b, &args.options, &context)?;
     let report = ComparisonReport::new(clock.finish(), found);
     args.common.save(&report)?;
-    Ok(print(&text(&report))?)
+    Ok(args.common.print(&text(&report))?)
 }

@@ -1,7 +1,7 @@
 //! `planish diagnose`: ΔL and κ of each layer, and a plan.
 
 use crate::args::{Common, Limit, ModelArgs};
-use crate::render::{diagnosis, print};
+use crate::render::diagnosis;
 use planish::data::DataOptions;
 use planish::diagnose::{DiagnoseOptions, DiagnoseSession};
 use planish::format::duration;
@@ -52,7 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let checkpoint = args.model.open()?;
-    output::spare(&[args.common.json.as_deref()], &checkpoint.path, &args.data.files())?;
+    output::spare(&[args.common.json_file()], &checkpoint.path, &args.data.files())?;
     let session =
         DiagnoseSession::prepare(&args.options, checkpoint, &args.data, args.limit, &context)?;
     let expected = session.outlook(clock.seconds(), &context);
@@ -68,11 +68,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if args.dry_run {
         let info = checkpoint_info(&session.checkpoint);
         args.common.save(&DryRun::new(clock.finish(), info, notes, expected))?;
-        return Ok(print(&line)?);
+        return Ok(args.common.print(&line)?);
     }
     context.info(&line);
     let found = session.run(&context)?;
     let report = DiagnosisReport::new(clock.finish(), &session, found);
     args.common.save(&report)?;
-    Ok(print(&diagnosis::text(&report, &args.common.untold(notes, notes)))?)
+    Ok(args.common.print(&diagnosis::text(&report, &args.common.untold(notes, notes)))?)
 }

@@ -2,7 +2,6 @@
 
 use crate::args::{Common, ModelArgs, note_precision};
 use crate::render::eval::text;
-use crate::render::print;
 use planish::data::DataOptions;
 use planish::eval::{EvaluateOptions, EvaluateSession};
 use planish::output;
@@ -35,7 +34,7 @@ pub struct Args {
 /// Invalid checkpoint, data or outputs, or logits that are not finite.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
-    let json = args.common.json.as_deref();
+    let json = args.common.json_file();
     let checkpoint = args.model.open()?;
     let outputs = [args.options.dump.as_deref(), json];
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
@@ -47,9 +46,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = session.run(&context)?;
     let mut report = Evaluation::new(running.finish(), &session, &found);
     report.add_shifts(&session, &found, earlier, &context, &mut |report| {
-        Ok(args.common.save(report)?)
+        Ok(args.common.save_so_far(report)?)
     })?;
     report.run = running.finish();
     args.common.save(&report)?;
-    Ok(print(&text(&report))?)
+    Ok(args.common.print(&text(&report))?)
 }

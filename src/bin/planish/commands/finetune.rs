@@ -4,7 +4,6 @@ use crate::args::{Common, note_precision};
 use crate::message::in_flags;
 use crate::render::epochs::EpochLog;
 use crate::render::finetune::{epochs, plan, text};
-use crate::render::print;
 use anyhow::Context as _;
 use planish::checkpoint::weights_file;
 use planish::finetune::{FinetuneOptions, FinetuneSession};
@@ -42,7 +41,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.epoch_files.check()?;
     let weights = options.from.as_deref().map(weights_file).transpose()?;
     output::spare(
-        &[common.json.as_deref(), args.epoch_files.csv.as_deref(), Some(&options.out)],
+        &[common.json_file(), args.epoch_files.csv.as_deref(), Some(&options.out)],
         weights.as_deref().unwrap_or(Path::new("")),
         &[Path::new(&options.data)],
     )?;
@@ -50,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let context = common.context(&running, &terminal);
     let session = FinetuneSession::prepare(options, &context)?;
     if !common.quiet {
-        print(&plan(&session))?;
+        args.common.print(&plan(&session))?;
     }
     let log = EpochLog::open(&args.epoch_files, &terminal, epochs(&session))?;
     let found = session.run(&Context { observer: &log, ..context })?;
@@ -62,6 +61,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     for note in common.untold(&report.notes, &session.start.notes) {
         text += &format!("note: {}\n", in_flags(note));
     }
-    print(&text)?;
+    args.common.print(&text)?;
     saved.and(logged).context(written)
 }

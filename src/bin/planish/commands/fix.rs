@@ -2,7 +2,6 @@
 
 use crate::args::{Common, ModelArgs, PlaceArgs};
 use crate::render::fix::text;
-use crate::render::print;
 use anyhow::Context;
 use planish::data::DataOptions;
 use planish::fix::{FixOptions, FixSession};
@@ -48,7 +47,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     args.options.check()?;
     args.html.as_deref().map_or(Ok(()), output::check)?;
     let checkpoint = args.model.open()?;
-    let outputs = [args.common.json.as_deref(), args.place.out.as_deref(), args.html.as_deref()];
+    let outputs = [args.common.json_file(), args.place.out.as_deref(), args.html.as_deref()];
     output::spare(&outputs, &checkpoint.path, &args.data.files())?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
@@ -58,7 +57,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let report = Fixing::new(clock.finish(), &session, found);
     let saved = args.common.save(&report).map_err(anyhow::Error::from);
     let saved = saved.and_then(|()| page(args, &report));
-    print(&text(&report, &args.common.untold(&report.notes, &session.told())))?;
+    args.common.print(&text(&report, &args.common.untold(&report.notes, &session.told())))?;
     saved.with_context(|| match &report.output {
         Some(file) => format!("{} was written", file.path),
         None => "nothing was written".into(),

@@ -3,7 +3,6 @@
 
 use crate::args::{Common, Limit, ModelArgs};
 use crate::render::hvp::text;
-use crate::render::print;
 use planish::data::DataOptions;
 use planish::hvp::{HvpOptions, HvpSession};
 use planish::output;
@@ -53,7 +52,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoint = args.model.open()?;
     let vectors = args.options.vectors.iter().filter_map(Vector::file);
     let read: Vec<&Path> = args.data.files().into_iter().chain(vectors).collect();
-    output::spare(&[Some(&args.out), args.common.json.as_deref()], &checkpoint.path, &read)?;
+    output::spare(&[Some(&args.out), args.common.json_file()], &checkpoint.path, &read)?;
     let terminal = args.common.terminal();
     let context = args.common.context(&clock, &terminal);
     let (options, limit) = (&args.options, args.limit.mib());
@@ -63,5 +62,5 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let info = checkpoint_info(&checkpoint);
     let report = HvpReport::new(clock.finish(), info, options.operator, found);
     args.common.save(&report)?;
-    Ok(print(&text(&report, &args.out))?)
+    Ok(args.common.print(&text(&report, &args.out))?)
 }

@@ -2,7 +2,6 @@
 
 use crate::args::{Common, ModelArgs};
 use crate::render::inspect::text;
-use crate::render::print;
 use planish::report::Inspection;
 
 /// Arguments of `planish inspect`.
@@ -24,8 +23,8 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let running = args.common.start()?;
     let checkpoint = args.model.open()?;
-    planish::output::spare(&[args.common.json.as_deref()], &checkpoint.path, &[])?;
+    planish::output::spare(&[args.common.json_file()], &checkpoint.path, &[])?;
     let report = Inspection::new(running.finish(), &checkpoint)?;
     args.common.save(&report)?;
-    Ok(print(&text(&report))?)
+    Ok(args.common.print(&text(&report))?)
 }

@@ -2,7 +2,6 @@
 
 use crate::args::Common;
 use crate::render::merge::text;
-use crate::render::print;
 use anyhow::Context;
 use clap::ArgGroup;
 use planish::checkpoint::{Checkpoint, Load};
@@ -57,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let checkpoints = args.checkpoints.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     for checkpoint in &checkpoints {
         output::spare(
-            &[args.common.json.as_deref(), args.out.as_deref()],
+            &[args.common.json_file(), args.out.as_deref()],
             &checkpoint.path,
             &args.data.files(),
         )?;
@@ -69,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = session.run(&context)?;
     let report = Merging::new(clock.finish(), &session, found);
     let saved = args.common.save(&report);
-    print(&text(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
+    args.common.print(&text(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     saved.with_context(|| match &report.output {
         Some(file) => format!("{} was written", file.path),
         None => "nothing was written".into(),

@@ -3,7 +3,6 @@
 use crate::args::{Common, ModelArgs, note_precision};
 use crate::render::epochs::EpochLog;
 use crate::render::post_train::{epoch_figures, epoch_line, show, tried};
-use crate::render::print;
 use anyhow::{Context, bail};
 use clap::ArgGroup;
 use planish::data::DataOptions;
@@ -125,7 +124,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     saved::check(args.options.dump.as_deref())?;
     let checkpoint = args.model.open()?;
     output::spare(
-        &[args.common.json.as_deref(), args.options.dump.as_deref(), args.epochs.csv.as_deref()],
+        &[args.common.json_file(), args.options.dump.as_deref(), args.epochs.csv.as_deref()],
         &checkpoint.path,
         &args.data.files(),
     )?;
@@ -172,7 +171,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             format!("{}; {}; {kept}", session.intention()?, outlook_line(&outlook, context.engine));
         if args.dry_run {
             args.common.save(&DryRun::of_post_training(clock.finish(), &session, outlook)?)?;
-            return Ok(print(&line)?);
+            return Ok(args.common.print(&line)?);
         }
         context.info(&line);
         planned = Some(outlook);
@@ -202,7 +201,7 @@ fn finish(
     let forecast = planned.map(|outlook| outlook.expected);
     let report = PostTrainReport::new(clock.finish(), session, found, search, forecast);
     let saved = args.common.save(&report);
-    print(&show(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
+    args.common.print(&show(&report, &args.common.untold(&report.notes, &session.roles.notes)))?;
     let written = written(&report);
     saved.with_context(|| written.clone())?;
     if let Some(error) = failure {

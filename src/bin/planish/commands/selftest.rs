@@ -2,7 +2,6 @@
 
 use super::demo;
 use crate::args::Common;
-use crate::render::print;
 use crate::render::selftest::text;
 use anyhow::bail;
 use planish::checkpoint::{Checkpoint, Load};
@@ -50,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let found = selftest(&args.options, &checkpoint, &context)?;
     let report = Selftest::new(clock.finish(), checkpoint_info(&checkpoint), found);
     args.common.save(&report)?;
-    print(&text(&report))?;
+    args.common.print(&text(&report))?;
     match report.passed {
         true => Ok(()),
         false => bail!(
