@@ -16,7 +16,7 @@ fn main() -> Result<()> {
     let options = PostTrainOptions {
         train: TrainArgs { epochs: Some(2), lr: Some(0.03), ..TrainArgs::default() },
         remeasure: Some(0),
-        force: true,
+        write_worse: true,
         ..PostTrainOptions::new(MethodOptions::sgd(&last))
     };
     let data = DataOptions { data, ..DataOptions::default() };

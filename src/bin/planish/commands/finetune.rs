@@ -62,5 +62,5 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         text += &format!("note: {}\n", in_flags(note));
     }
     args.common.print(&text)?;
-    saved.and(logged).context(written)
+    saved.and(logged.map_err(Into::into)).context(written)
 }
