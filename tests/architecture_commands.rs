@@ -52,12 +52,12 @@ fn every_command_supports_every_architecture() {
         let tuned = bench.path("tuned");
         let train = ["post-train", &model, "--data", &data, "--epochs", "1", "--batch-size", "8"];
         let pol = ["--method", "pol", "--perturb", "head", "--update", layers[1]];
-        let rest = ["--perturb-batch", "16", "--force", "--out", &tuned, "--json", &json];
+        let rest = ["--perturb-batch", "16", "--write-worse", "--out", &tuned, "--json", &json];
         run(&[&train[..], &pol, &rest].concat());
         run(&["compare", &model, &tuned, "--data", &data]);
         let weights = format!("{model}/model.safetensors");
         let before = fs::read(&weights).unwrap();
-        let in_place = ["--method", "sam", "--update", "head", "--force", "--in-place"];
+        let in_place = ["--method", "sam", "--update", "head", "--write-worse", "--in-place"];
         run(&[&train[..], &in_place].concat());
         assert!(fs::read(&weights).unwrap() != before);
         succeeded(bench.plain(&["undo", &model]));

@@ -44,7 +44,7 @@ fn training_uses_the_images_of_fine_tuning_by_default() {
                     on,
                     "--update",
                     "norm",
-                    "--force",
+                    "--write-worse",
                     "--epochs",
                     "1",
                     "--batch-size",

@@ -279,7 +279,8 @@ fn weights_that_are_not_finite_are_named() {
     fs::write(&file, bytes).unwrap();
     let parts = ["model.safetensors", "NaN", "\"blocks.2.norm1.weight\"", "earlier checkpoint"];
     bench.run(&["eval", &bench.model, "--data", &bench.data]).fails_with(&parts);
-    bench.run(&["diagnose", &bench.model, "--data", &bench.data]).fails_with(&parts);
+    let quiet = ["--data", &bench.data, "--quiet"];
+    bench.run(&[&["diagnose", &bench.model], &quiet[..]].concat()).fails_with(&parts);
     assert!(bench.run(&["inspect", &bench.model]).success);
 }
 
@@ -301,10 +302,11 @@ fn a_dash_sends_the_report_to_standard_output_and_the_text_to_standard_error() {
 #[test]
 fn more_samples_than_images_are_noted() {
     let bench = Bench::with_model();
-    let words = ["diagnose", &bench.model, "--data", &bench.data, "--layer", "head", "--samples", "999"];
+    let words =
+        ["diagnose", &bench.model, "--data", &bench.data, "--layer", "head", "--samples", "999"];
     let done = bench.run(&words);
     assert!(done.success, "{}", done.errors);
-    let note = "--samples is 999, and test has 20 images: all of them are used";
+    let note = "--samples is 999, and V has 20 images: all of them are used";
     let told = done.output + &done.errors;
     assert!(told.contains(note), "{told}");
 }

@@ -63,7 +63,7 @@ fn unwritable_files_are_reported_before_training() {
 fn a_write_error_leaves_checkpoint_and_report() {
     let bench = Bench::with_model();
     let (out, json, data) = (bench.path("out"), bench.path("r.json"), bench.data.clone());
-    let head = ["post-train", &bench.model, "--method", "sgd", "--update", "head", "--force"];
+    let head = ["post-train", &bench.model, "--method", "sgd", "--update", "head", "--write-worse"];
     let new = ["finetune", "--arch", "vit_nano_patch7_14"];
     for words in [&head[..], &new] {
         let same = ["--data", &data, "--epochs", "1", "--batch-size", "8", "--out", &out];

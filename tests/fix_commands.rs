@@ -283,7 +283,7 @@ fn an_epoch_of_training_is_a_direction() {
         for layer in ["embed", "block.5"] {
             let (out, json) = (bench.path(&format!("{remedy}{layer}")), bench.path("run.json"));
             let words = ["post-train", &damaged, "--data", &bench.data, "--update", layer];
-            let rest = ["--epochs", "1", "--lr", "0.1", "--keep", "last", "--force"];
+            let rest = ["--epochs", "1", "--lr", "0.1", "--keep", "last", "--write-worse"];
             let to = ["--remeasure", "0", "--out", &out, "--json", &json];
             let done = bench.run(&[&words[..], method, &rest, &to].concat());
             assert!(done.success, "{}", done.errors);

@@ -14,7 +14,7 @@ const SHORT: [&str; 7] = [
     "--epochs=1",
     "--batch-size=8",
     "--remeasure=0",
-    "--force",
+    "--write-worse",
     "--quiet",
 ];
 

@@ -42,7 +42,7 @@ fn an_interrupted_tuning_leaves_the_folder_unchanged() {
         assert_eq!(names(&bench.model), folder);
         assert!(fs::read(&file).unwrap() == before);
     }
-    let next = bench.run(&[&words[..], &layer[..5], &["--epochs", "1", "--force"]].concat());
+    let next = bench.run(&[&words[..], &layer[..5], &["--epochs", "1", "--write-worse"]].concat());
     assert!(next.success, "{}", next.errors);
 }
 
@@ -66,7 +66,7 @@ fn an_interrupted_cache_file_is_not_used() {
     fs::create_dir(&cache).unwrap();
     let words =
         ["post-train", &bench.model, "--data", &data, "--method", "sgd", "--update", "head"];
-    let rest = ["--cache", "disk", "--cache-dir", &cache, "--epochs", "1", "--quiet", "--force"];
+    let rest = ["--cache", "disk", "--cache-dir", &cache, "--epochs", "1", "--quiet", "--write-worse"];
     for (signal, leftover) in [("-INT", 0), ("-TERM", 0), ("-KILL", 1)] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_planish"));
         command.args(words).args(rest).args(["--out", &bench.path("out"), "--threads", "1"]);

@@ -12,7 +12,7 @@ use std::fs;
 fn tuned(bench: &Bench, name: &str, words: &[&str]) -> String {
     let out = bench.path(name);
     let start = ["post-train", &bench.model, "--data", &bench.data, "--method", "sgd"];
-    let short = ["--epochs=1", "--batch-size=8", "--remeasure=0", "--force", "--quiet"];
+    let short = ["--epochs=1", "--batch-size=8", "--remeasure=0", "--write-worse", "--quiet"];
     let done = bench.run(&[&start[..], &short, &["--out", &out], words].concat());
     assert!(done.success, "{}", done.errors);
     out

@@ -23,7 +23,7 @@ fn variants_of_sam_train_and_report_their_options() {
     let bench = Bench::with_model();
     let out = bench.path("tuned");
     let post_train = |rest: &[&str]| {
-        let words = ["post-train", &bench.model, "--out", &out, "--force"];
+        let words = ["post-train", &bench.model, "--out", &out, "--write-worse"];
         run(&bench, &[&words[..], &SMALL, rest].concat())
     };
     let report = post_train(&["--method", "friendly-sam", "--update", "norm", "--rho", "0.1"]);

@@ -107,8 +107,8 @@ fn a_model_is_diagnosed_post_trained_and_compared() {
     let out = bench.path("better");
     let json = bench.path("run.json");
     // Tuning may not improve a model this small.
-    let force = "--force";
-    let words = ["post-train", model, "--plan", &report, "--out", &out, "--json", &json, force];
+    let anyway = "--write-worse";
+    let words = ["post-train", model, "--plan", &report, "--out", &out, "--json", &json, anyway];
     let done = run(&bench, &words, &[&v[..], &SMALL[..]].concat());
     assert!(done.success, "{}", done.errors);
     let trained = bench.json("run.json");

@@ -33,7 +33,7 @@ fn training_evaluation_and_comparison_in_bf16() {
     });
     assert!((nll[0] - nll[1]).abs() < bound && nll[0] != nll[1], "{nll:?}");
 
-    let small = ["--epochs", "1", "--batch-size", "8", "--perturb-batch", "16", "--force"];
+    let small = ["--epochs", "1", "--batch-size", "8", "--perturb-batch", "16", "--write-worse"];
     let layers = ["--perturb", "head", "--update", "block.5", "--remeasure", "0"];
     let words = [&["post-train", new.as_str(), "--out", &better][..], &layers, &small, &bf16];
     run(&words.concat(), "pol.json");

@@ -27,7 +27,7 @@ fn pof2022_sets_all_options_that_are_not_given() {
     let bench = Bench::with_model();
     let out = bench.path("tuned");
     // One epoch with these settings may not improve a model this small.
-    let rest = ["--preset", "pof2022", "--out", &out, "--force"];
+    let rest = ["--preset", "pof2022", "--out", &out, "--write-worse"];
     let report = run(&bench, "post-train", &[&rest[..], &SMALL].concat());
     assert_eq!(report["preset"], "pof2022");
     let method = &report["method"];
@@ -57,7 +57,7 @@ fn pof2022_sets_all_options_that_are_not_given() {
     bench.run(&[&words[..], &["--dry-run", "--quiet"]].concat()).fails_with(&["found 256"]);
     // Another method takes the training options alone.
     let rest = ["--preset", "pof2022", "--method", "sgd", "--update", "norm", "--out", &out];
-    let report = run(&bench, "post-train", &[&rest[..], &SMALL[..4], &["--force"]].concat());
+    let report = run(&bench, "post-train", &[&rest[..], &SMALL[..4], &["--write-worse"]].concat());
     assert_eq!(
         (&report["method"]["name"], &report["settings"]["lr"]),
         (&json!("sgd"), &json!(1.6e-4))
@@ -73,7 +73,7 @@ fn pof2022_sets_all_options_that_are_not_given() {
 fn the_preset_of_pol_names_its_layers() {
     let bench = Bench::with_model();
     let out = bench.path("tuned");
-    let rest = ["--preset", "pol", "--out", &out, "--force"];
+    let rest = ["--preset", "pol", "--out", &out, "--write-worse"];
     let report = run(&bench, "post-train", &[&rest[..], &SMALL].concat());
     let method = &report["method"];
     assert_eq!((&method["perturb"], &method["update"]), (&json!("head"), &json!("block.5")));
@@ -102,7 +102,7 @@ fn a_preset_is_the_same_from_rust() {
     let report = run(
         &bench,
         "post-train",
-        &[&["--preset", "pol", "--nesterov", "off", "--out", &out, "--force"][..], &SMALL].concat(),
+        &[&["--preset", "pol", "--nesterov", "off", "--out", &out, "--write-worse"][..], &SMALL].concat(),
     );
     let options = PostTrainOptions {
         preset: PresetOptions { preset: Some(Preset::Pol) },

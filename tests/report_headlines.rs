@@ -82,7 +82,7 @@ fn kept_runs_are_the_headline_and_refused_runs_are_marked() {
     }
 
     // A kept run is the headline, with its figures on test rather than V.
-    assert!(tuned(&bench, "kept.json", &["--force"]));
+    assert!(tuned(&bench, "kept.json", &["--write-worse"]));
     let kept = bench.json("kept.json");
     assert!(kept["selection"].get("refusal").is_none());
     let text = page(&bench, &["refused.json", "eval.json", "kept.json"]);
@@ -148,7 +148,7 @@ fn diagrams_have_titles_axes_and_class_names() {
     fs::write(format!("{}/classes.txt", bench.data), names.join("\n")).unwrap();
     let (json, out) = (bench.path("t.json"), bench.path("out"));
     let words = ["post-train", &bench.model, "--data", &bench.data, "--out", &out, "--json", &json];
-    let done = bench.run(&[&words[..], &SMALL, &["--lr", "0.1", "--force"]].concat());
+    let done = bench.run(&[&words[..], &SMALL, &["--lr", "0.1", "--write-worse"]].concat());
     assert!(done.success, "{}", done.errors);
     let mut report = bench.json("t.json");
     assert_eq!(report["class_names"], json!(names));

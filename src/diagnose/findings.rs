@@ -212,13 +212,13 @@ impl Findings {
     /// What the cross-fitted figures estimate.
     pub fn estimand(&self) -> String {
         let ways = match self.repeats {
-            1 => "come from one split of V into halves".to_owned(),
-            n => format!("are means over {n} splits of V into halves"),
+            1 => "for one split of V into halves".to_owned(),
+            n => format!("and averaged over {n} splits of V into halves"),
         };
         format!(
-            "in-sample figures are those of the half of V that gave the direction; cross-fit figures are of \
-             the other half and {ways}; they estimate the gain of a direction found on half of V; a \
-             direction found on all of V would gain more"
+            "In-sample figures are measured on the half of V that chose the move. Cross-fit figures are measured on \
+             the other half, {ways}: they estimate the gain of a move chosen on half of V. A move chosen on all \
+             of V would gain more."
         )
     }
 

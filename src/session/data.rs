@@ -236,13 +236,12 @@ pub fn sample(split: &Split, n: Option<usize>, seed: u64) -> Result<Split, DataE
     }
 }
 
-/// Notes that a split has fewer images than `samples` asks for.
+/// Notes that V has fewer images than `samples` asks for.
 pub fn note_few(split: &Split, samples: Option<usize>, context: &Context) {
     if let Some(n) = samples.filter(|&n| n > split.len()) {
         context.note(&format!(
-            "`samples` is {}, and {} has {}: all of them are used",
+            "`samples` is {}, and V has {}: all of them are used",
             count(n as u64),
-            split.name(),
             images(split.len())
         ));
     }

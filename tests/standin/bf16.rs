@@ -51,7 +51,7 @@ fn training_agrees_within_rounding() {
     for method in ["pol", "pof", "sgd"] {
         let name = format!("{method}-{{}}");
         let out = bench.path(&name);
-        let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--force"];
+        let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--write-worse"];
         words.extend(["--method", method, "--epochs", "2", "--keep", "last", "--out", &out]);
         words.extend(["--batch-size", batch, "--precision", "bf16", "--remeasure", "0"]);
         words.extend(["--lr", "0.01"]);

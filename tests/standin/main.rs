@@ -195,7 +195,7 @@ fn training_matches_the_cpu_for_every_method() {
     ] {
         let name = format!("{method}{step}{perturb}-{{}}");
         let out = bench.path(&name);
-        let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--force"];
+        let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--write-worse"];
         words.extend(["--method", method, "--epochs", "2", "--clip", "0.001", "--out", &out]);
         // The best epoch may depend on rounding.
         words.extend(["--keep", "last"]);

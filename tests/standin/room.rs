@@ -12,7 +12,7 @@ fn tuned(bench: &Bench, settings: &[(&str, &str)]) -> (Ended, Option<Vec<u8>>) {
     let out = bench.path("tuned");
     let _ = fs::remove_dir_all(&out);
     let mut words = vec!["post-train", &bench.model, "--data", &bench.data, "--out", &out];
-    words.extend(["--method", "pol", "--perturb", "head", "--update", "block.1", "--force"]);
+    words.extend(["--method", "pol", "--perturb", "head", "--update", "block.1", "--write-worse"]);
     words.extend(["--epochs", "1", "--keep", "last", "--batch-size", "3", "--perturb-batch", "4"]);
     words.extend(["--micro-batch", "1", "--remeasure", "0", "--cache", "ram"]);
     words.extend(["--augment", "flip", "--views", VIEWS]);

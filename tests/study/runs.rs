@@ -112,7 +112,7 @@ fn runs_match_post_train_and_can_be_recomputed() {
     let train = |rest: &[&str]| {
         let words = ["post-train", "model", "--data", "data", "--out", &out, "--json", &json];
         let same = ["--lr", "0.1", "--epochs", "2", "--batch-size", "8", "--train-seed", "3"];
-        let more = ["--update", "norm", "--remeasure", "0", "--force", "--quiet"];
+        let more = ["--update", "norm", "--remeasure", "0", "--write-worse", "--quiet"];
         let done = bench.run(&[&words[..], &same, &more, rest].concat());
         assert!(done.success, "{}", done.errors);
         bench.json("t.json")

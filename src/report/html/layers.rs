@@ -22,7 +22,7 @@ pub fn layers(findings: &Findings) -> String {
         }
     };
     let mut out = paragraph(&plan_words(findings));
-    out += &paragraph(&format!("The {}.", findings.estimand()));
+    out += &paragraph(&findings.estimand());
     out += "<div class=\"charts\">\n";
     let fields =
         |l: &LayerResult| [(l.delta_l_nats, Colour::Blue), (l.beside(), Colour::Orange)].to_vec();

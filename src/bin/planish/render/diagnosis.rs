@@ -60,11 +60,11 @@ pub fn text(report: &DiagnosisReport, notes: &[&String]) -> String {
 fn basis_line(basis: Basis) -> &'static str {
     match basis {
         Basis::Calibrated => {
-            "a temperature is folded into the head first, and ΔL is what moving one layer adds to it; raw ΔL is \
-             without the temperature, from one split of V\n"
+            "A temperature is folded into the head first. ΔL is the gain of moving one layer beyond that. Raw ΔL is \
+             without the temperature, from one split of V.\n"
         }
         Basis::Raw => {
-            "ΔL is of the model as it is; beyond T: with temperatures fitted before and after the move\n"
+            "ΔL is of the model as it is. Beyond T: the same with temperatures fitted before and after the move.\n"
         }
     }
 }
