@@ -41,9 +41,9 @@ impl Split {
         name: &str,
         files: Files,
         labels: Vec<u32>,
-        class_names: Vec<String>,
+        class_names: Option<Vec<String>>,
     ) -> Self {
-        Self::stored(source, name, Store::Files(files), labels, Some(class_names))
+        Self::stored(source, name, Store::Files(files), labels, class_names)
     }
 
     fn stored(
