@@ -301,7 +301,8 @@ fn a_dash_sends_the_report_to_standard_output_and_the_text_to_standard_error() {
 #[test]
 fn more_samples_than_images_are_noted() {
     let bench = Bench::with_model();
-    let words = ["diagnose", &bench.model, "--data", &bench.data, "--layer", "head", "--samples", "999"];
+    let words =
+        ["diagnose", &bench.model, "--data", &bench.data, "--layer", "head", "--samples", "999"];
     let done = bench.run(&words);
     assert!(done.success, "{}", done.errors);
     let note = "--samples is 999, and test has 20 images: all of them are used";

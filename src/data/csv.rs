@@ -90,7 +90,13 @@ fn rows(file: &Path) -> Result<Vec<Row>, Error> {
                 _ => "something else".to_owned(),
             };
             let line = position.map_or(1, csv::Position::line);
-            problem(file, line, "CSV with the same columns in each line", found, "correct this line")
+            problem(
+                file,
+                line,
+                "CSV with the same columns in each line",
+                found,
+                "correct this line",
+            )
         }
     };
     let mut reader = ReaderBuilder::new().trim(Trim::All).from_path(file).map_err(broken)?;
@@ -224,7 +230,10 @@ mod tests {
     #[test]
     fn problems_name_the_line() {
         for (text, parts) in [
-            ("name,label\na.png,dog\n", ["line 1", "a column for the image", "\"name\", \"label\""]),
+            (
+                "name,label\na.png,dog\n",
+                ["line 1", "a column for the image", "\"name\", \"label\""],
+            ),
             ("path,name\na.png,dog\n", ["line 1", "a column for its label", "\"path\", \"name\""]),
             ("path,label\na.png,dog\nx.png,cat\n", ["line 3", "x.png", "relative to the folder"]),
             ("path,label\na.png,\n", ["line 2", "a label", "an empty field"]),
