@@ -245,3 +245,45 @@ fn csv_file_and_idx_give_the_same_logits() {
         "an empty field",
     ]);
 }
+
+#[test]
+fn images_without_labels_are_classified() {
+    let bench = Bench::with_model();
+    let root = folder(&bench, "images", "test", ["a", "b", "c", "d"]);
+    let logits = logits(&bench, &["--data", &root], true);
+    let (csv, json) = (bench.path("classes.csv"), bench.path("classes.json"));
+    let words = ["predict", &bench.model, "--data", &root, "--top", "2", "--csv", &csv];
+    let done = bench.run(&[&words[..], &["--json", &json]].concat());
+    assert!(done.success, "{}", done.errors);
+    assert!(done.output.contains("40 images") && done.output.contains("planish calibrate"));
+    let text = fs::read_to_string(&csv).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(lines[0], ["image", "class_1", "probability_1", "class_2", "probability_2"]);
+    assert_eq!(lines.len(), 41);
+    for line in &lines[1..] {
+        // Files are named by their position.
+        let name = Path::new(line[0]).file_stem().unwrap().to_str().unwrap();
+        let row = &logits[name.parse::<usize>().unwrap()];
+        let exps: Vec<f64> = row.iter().map(|z| f64::from(*z).exp()).collect();
+        let sum: f64 = exps.iter().sum();
+        let mut classes = [0, 1, 2, 3];
+        classes.sort_by(|&a, &b| exps[b].total_cmp(&exps[a]));
+        for (k, class) in classes[..2].iter().enumerate() {
+            let probability: f64 = line[2 + 2 * k].parse().unwrap();
+            assert_eq!(line[1 + 2 * k], class.to_string());
+            assert!((probability - exps[*class] / sum).abs() < 1e-5, "{line:?} {row:?}");
+        }
+    }
+    let report = bench.json("classes.json");
+    assert_eq!(report["schema"], "planish/prediction/1");
+    assert_eq!(report["images"][0]["path"].as_str().unwrap(), lines[1][0]);
+
+    let one = bench.run(&["predict", &bench.model, "--data", lines[1][0]]);
+    assert!(one.success && one.output.starts_with("1 image"), "{} {}", one.output, one.errors);
+    let bad = ["predict", &bench.model, "--data"];
+    bench
+        .run(&[&bad[..], &[&bench.path("absent")]].concat())
+        .fails_with(&["absent", "a folder of"]);
+    bench.run(&[&bad[..], &[&bench.data]].concat()).fails_with(&["expected", "image"]);
+    bench.run(&[&bad[..], &[&root, "--top", "0"]].concat()).fails_with(&["--top"]);
+}

@@ -18,6 +18,7 @@ mod decode;
 mod error;
 mod files;
 mod fitted;
+mod flat;
 pub mod folder;
 pub mod folds;
 pub mod idx;
@@ -65,7 +66,7 @@ pub use split::Split;
 pub struct DataSet {
     /// Folder or file.
     pub path: PathBuf,
-    /// `idx`, `cifar`, `folder`, `csv` or `tensors`.
+    /// `idx`, `cifar`, `folder`, `csv`, `tensors` or, without labels, `images`.
     pub kind: &'static str,
     /// Notes for readers of the figures.
     pub notes: Vec<String>,

@@ -117,6 +117,14 @@ impl Split {
         &self.labels
     }
 
+    /// The file of an image; `None` if it is not in a file of its own.
+    pub fn file(&self, image: usize) -> Option<std::path::PathBuf> {
+        match &*self.store {
+            Store::Files(files) => files.path(*self.rows.get(image)?),
+            _ => None,
+        }
+    }
+
     /// Class names, if the data set has them.
     pub fn class_names(&self) -> Option<&[String]> {
         self.class_names.as_deref().map(Vec::as_slice)
